@@ -1,0 +1,1 @@
+"""Prefect flows, per-language speed-up reports and the `mswitch` command."""

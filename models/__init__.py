@@ -1,0 +1,1 @@
+"""Switch Transformer and mT5 in JAX: model, training, evaluation."""

@@ -1,0 +1,35 @@
+"""Named points at which a test kills the process, to prove that a rerun loses nothing."""
+
+import os
+import signal
+
+VARIABLE = "MSWITCH_FAULT"
+
+#: Every name `fault_point` accepts. Staged outputs (`pipelines.outputs`) add theirs per stage.
+FAULT_POINTS = (
+    *(
+        f"{stage}.{moment}"
+        for stage in ("sample", "corpus", "vocabulary", "examples", "report")
+        for moment in ("before_marker", "before_publish", "after_publish")
+    ),
+    "corpus.after_ingest_unit",
+    "corpus.after_winners",
+    "corpus.after_owners",
+    "corpus.after_shard",
+    "examples.after_shard",
+    "train.before_checkpoint",
+    "train.during_checkpoint",
+    "train.after_checkpoint",
+    "train.after_metrics",
+    "train.before_marker",
+    "evaluate.before_rename",
+    "evaluate.after_rename",
+)
+
+
+def fault_point(name: str) -> None:
+    """Kill this process with SIGKILL when the environment variable MSWITCH_FAULT is `name`."""
+    if name not in FAULT_POINTS:
+        raise ValueError(f"unknown fault point {name!r}; add it to FAULT_POINTS")
+    if os.environ.get(VARIABLE) == name:
+        os.kill(os.getpid(), signal.SIGKILL)

@@ -1,0 +1,99 @@
+"""The languages: the one place that knows codes, names, scripts and aliases.
+
+Codes are mC4's (107 codes for 101 languages; Hebrew is `iw`, Norwegian `no`, and six languages
+have a second code for their romanised form, such as `ru-Latn`). Page counts are those of tfds
+`c4/multilingual` 3.0.1.
+"""
+
+import csv
+import dataclasses
+import functools
+import importlib.resources
+from collections.abc import Iterable
+from types import MappingProxyType
+from typing import Literal
+
+from pipelines.errors import UserError
+
+UNDETERMINED = "und"
+
+
+@dataclasses.dataclass(frozen=True)
+class Language:
+    """One row of languages.csv.
+
+    Attributes:
+        code: mC4's code, which names directories, seqio tasks and report rows.
+        name: English name.
+        autonym: the language's name for itself.
+        script: ISO 15924 code of its main script.
+        direction: writing direction of that script.
+        alias: another code in common use for it, or "".
+        mc4: whether mC4 has it; languages it lacks can join with `false`.
+        mc4_train_pages: pages in mC4 3.0.1's training split.
+        mc4_validation_pages: pages in mC4 3.0.1's validation split.
+    """
+
+    code: str
+    name: str
+    autonym: str
+    script: str
+    direction: Literal["ltr", "rtl"]
+    alias: str
+    mc4: bool
+    mc4_train_pages: int
+    mc4_validation_pages: int
+
+    @property
+    def base(self) -> str:
+        """The code without a script subtag: `ru-Latn` and `ru` are one language, `ru`."""
+        return self.code.split("-")[0]
+
+    @property
+    def registry_name(self) -> str:
+        """The code as seqio's registry allows it (`bg_Latn`), as in mT5's task names."""
+        return self.code.replace("-", "_")
+
+
+@functools.cache
+def languages() -> MappingProxyType[str, Language]:
+    """All languages by code, sorted by code."""
+    text = importlib.resources.files("pipelines").joinpath("languages.csv").read_text("utf-8")
+    table: dict[str, Language] = {}
+    for row in csv.DictReader(text.splitlines()):
+        direction = row["direction"]
+        if direction not in ("ltr", "rtl") or row["mc4"] not in ("true", "false"):
+            raise ValueError(f"languages.csv: bad row for {row['code']!r}")
+        table[row["code"]] = Language(
+            code=row["code"],
+            name=row["name"],
+            autonym=row["autonym"],
+            script=row["script"],
+            direction=direction,
+            alias=row["alias"],
+            mc4=row["mc4"] == "true",
+            mc4_train_pages=int(row["mc4_train_pages"]),
+            mc4_validation_pages=int(row["mc4_validation_pages"]),
+        )
+    return MappingProxyType(table)
+
+
+def mc4_codes() -> tuple[str, ...]:
+    """The 107 codes of mC4, sorted."""
+    return tuple(code for code, language in languages().items() if language.mc4)
+
+
+def parse_codes(codes: Iterable[str]) -> tuple[str, ...]:
+    """Check codes that a user gave; aliases (`he`) become mC4's codes (`iw`).
+
+    Raises:
+        UserError: a code is neither a language's code nor its alias.
+    """
+    by_alias = {language.alias: code for code, language in languages().items() if language.alias}
+    chosen = []
+    for code in codes:
+        known = code if code in languages() else by_alias.get(code)
+        if known is None:
+            raise UserError(f"unknown language {code!r}: choose among {', '.join(languages())}")
+        chosen.append(known)
+    return tuple(sorted(set(chosen)))

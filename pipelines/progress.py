@@ -1,0 +1,43 @@
+"""Progress of long work, as plain lines on standard error."""
+
+import sys
+import time
+
+INTERVAL_SECS = 2.0
+
+
+def say(stage: str, message: str) -> None:
+    """Print one line that names its stage."""
+    print(f"[{stage}] {message}", file=sys.stderr, flush=True)
+
+
+class Progress:
+    """Counts units of work and prints rate and time left, at most every two seconds."""
+
+    def __init__(self, stage: str, what: str, total: int, unit: str):
+        self.stage, self.what, self.total, self.unit = stage, what, total, unit
+        self.done = 0
+        self._began_at = self.done
+        self._start = self._last = time.monotonic()
+
+    def start_at(self, done: int) -> None:
+        """Count `done` units as finished by an earlier run."""
+        self.done = self._began_at = done
+
+    def add(self, count: int = 1, note: str = "") -> None:
+        """Report `count` further units done."""
+        self.done += count
+        now = time.monotonic()
+        if now - self._last < INTERVAL_SECS and self.done < self.total:
+            return
+        self._last = now
+        elapsed = max(now - self._start, 1e-9)
+        rate = (self.done - self._began_at) / elapsed
+        left = (self.total - self.done) / rate if rate else 0.0
+        timing = f"{left:.0f} s left" if self.done < self.total else f"took {elapsed:.1f} s"
+        tail = f" · {note}" if note else ""
+        say(
+            self.stage,
+            f"{self.what}: {self.done:,}/{self.total:,} {self.unit} · "
+            f"{rate:,.1f} {self.unit}/s · {timing}{tail}",
+        )

@@ -1,0 +1,1 @@
+"""Example shards to seqio tasks, mixtures and deterministic batches."""
