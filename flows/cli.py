@@ -1,0 +1,65 @@
+"""The `mswitch` command: its subcommands, one line of help each.
+
+Only the subcommand that is called gets imported: `mswitch --help` takes a fraction of a second,
+and a single stage does not wait for Prefect.
+"""
+
+import difflib
+import importlib.metadata
+import sys
+from collections.abc import Sequence
+
+from cyclopts import App, CycloptsError
+from rich.console import Console
+
+from pipelines.errors import UserError
+
+SUBCOMMANDS = {
+    "demo": "The whole chain on a small real sample, from crawl to report.",
+    "sample": "Fetch real input: excerpts in 100 languages, or Debian's documentation.",
+    "corpus": "Build an mC4-style corpus from WET and WARC files; show its statistics.",
+    "vocab": "Train a SentencePiece vocabulary on language-balanced text.",
+    "examples": "Turn a corpus into span-corruption examples (a seqio cache).",
+    "train": "Pretrain a preset on an examples directory.",
+    "evaluate": "Evaluate a run's checkpoints per document and language.",
+    "report": "Compare two runs language by language: report.html, report.json, CSV.",
+    "doctor": "Say what is installed, what can be used here, and what is missing.",
+}
+
+
+def build_app() -> App:
+    """Assemble the command; no subcommand is imported yet."""
+    app = App(
+        name="mswitch",
+        help="From a web crawl in 101 languages to a per-language speed-up report.\n\n"
+        "Start with `mswitch demo`. Every stage is a subcommand: sample, corpus build, "
+        "vocab train, examples build, train, evaluate, report. A finished stage is not "
+        "repeated; a killed one continues when the same command is given again.",
+        version=importlib.metadata.version("mswitch"),
+        error_formatter=lambda error: f"mswitch: {str(error).strip()}",
+        error_console=Console(stderr=True, soft_wrap=True),
+        result_action="return_value",
+        exit_on_error=False,
+        suppress_keyboard_interrupt=False,
+    )
+    for name, summary in SUBCOMMANDS.items():
+        app.command(f"flows.commands.{name}:app", name=name, help=summary)
+    return app
+
+
+def run(argv: Sequence[str]) -> int:
+    """Run one command line and return its exit code (2 for a command line that is wrong).
+
+    Raises:
+        UserError: there is no such command.
+    """
+    if argv and not argv[0].startswith("-") and argv[0] not in SUBCOMMANDS:
+        near = difflib.get_close_matches(argv[0], SUBCOMMANDS, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"choose among {', '.join(SUBCOMMANDS)}"
+        raise UserError(f"unknown command {argv[0]!r}: {hint}")
+    try:
+        code = build_app()(list(argv))
+    except CycloptsError:
+        print("mswitch: see `mswitch --help`", file=sys.stderr)
+        return 2
+    return int(code or 0)

@@ -1,0 +1,1 @@
+"""The subcommands of `mswitch`, a module each, loaded only when called."""

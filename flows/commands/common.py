@@ -1,0 +1,53 @@
+"""What the subcommands share: their options' types, and how they print what they did."""
+
+import json as json_module
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from pipelines.errors import UserError
+
+Json = Annotated[bool, Parameter(negative="", help="Print one JSON object as the last line.")]
+BeamOptions = Annotated[
+    str, Parameter(show=False, help="Options for Beam itself, after `--`, such as --region=...")
+]
+
+
+def finish(summary: Mapping[str, Any], json: bool) -> int:
+    """Print a stage's summary: one JSON object, or its headline figures in one line."""
+    if json:
+        print(json_module.dumps(summary, ensure_ascii=False, sort_keys=True))
+        return 0
+    figures = [
+        f"{value:,} {key.replace('_', ' ')}"
+        for key, value in summary.items()
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    ]
+    state = "already complete" if summary.get("reused") else "done"
+    print(f"{summary['out']}: {state}" + (f", {', '.join(figures)}" if figures else ""))
+    sys.stdout.flush()
+    return 0
+
+
+def check_beam_options(options: Sequence[str]) -> list[str]:
+    """Refuse stray words that are no Beam options.
+
+    Raises:
+        UserError: a word does not begin with `--`.
+    """
+    for option in options:
+        if not option.startswith("--"):
+            raise UserError(
+                f"unexpected argument {option!r}: Beam's own options come last, after `--`, "
+                "as --name=value"
+            )
+    return list(options)
+
+
+def split_commas(words: Sequence[str] | None) -> tuple[str, ...] | None:
+    """Allow `--languages de,sw` as well as `--languages de sw`."""
+    if words is None:
+        return None
+    return tuple(part for word in words for part in word.split(",") if part)

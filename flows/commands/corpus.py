@@ -1,0 +1,58 @@
+"""`mswitch corpus`: build a corpus, show its statistics."""
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import App, Parameter
+
+from flows.commands.common import BeamOptions, Json, check_beam_options, finish, split_commas
+from pipelines.corpus import CorpusConfig, build_corpus
+from pipelines.languages import parse_codes
+from pipelines.runners import RunnerName
+
+app = App(name="corpus", help="Build an mC4-style corpus; show its statistics.")
+
+
+@app.command
+def build(
+    *beam_options: BeamOptions,
+    input: Annotated[list[str], Parameter(consume_multiple=True, negative="")],
+    out: Path,
+    config: Annotated[CorpusConfig, Parameter(name="*", consume_multiple=True)] = CorpusConfig(),  # noqa: B008
+    runner: RunnerName = "local",
+    json: Json = False,
+) -> int:
+    """Build a corpus: Parquet per language and split, from WET and WARC files.
+
+    Deduplicates URLs and lines, applies mC4's length and paragraph rules, identifies languages
+    with CLD3 and splits by URL hash. The defaults are mC4's.
+
+        mswitch corpus build --input 'crawl/*.warc.wet.gz' --out corpus --languages de,sw
+
+    Args:
+        beam_options: options for Beam itself, after `--`.
+        input: WET or WARC files, gzip or plain: paths or quoted globs.
+        out: the directory to make.
+        runner: where the Beam pipelines run.
+    """
+    if config.languages is not None:
+        languages = parse_codes(split_commas(config.languages) or ())
+        config = dataclasses.replace(config, languages=languages)
+    options = check_beam_options(beam_options)
+    return finish(build_corpus(input, out, config, runner=runner, beam_options=options), json)
+
+
+@app.command
+def stats(corpus: Path, *, json: Json = False) -> int:
+    """Print documents, characters and bytes per language, and drops per stage.
+
+    Args:
+        corpus: a corpus directory.
+    """
+    from pipelines.stats import format_stats, load_stats
+
+    if json:
+        return finish({"stage": "corpus", "out": str(corpus), **load_stats(corpus)}, json)
+    print(format_stats(corpus))
+    return 0

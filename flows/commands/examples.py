@@ -1,0 +1,39 @@
+"""`mswitch examples`: span-corruption examples."""
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import App, Parameter
+
+from flows.commands.common import BeamOptions, Json, check_beam_options, finish
+from pipelines.examples import ExamplesConfig, build_examples
+from pipelines.runners import RunnerName
+
+app = App(name="examples", help="Turn a corpus into span-corruption examples.")
+
+
+@app.command
+def build(
+    *beam_options: BeamOptions,
+    corpus: Path,
+    vocab: Path,
+    out: Path,
+    config: Annotated[ExamplesConfig, Parameter(name="*")] = ExamplesConfig(),  # noqa: B008
+    runner: RunnerName = "local",
+    json: Json = False,
+) -> int:
+    """Tokenize and segment a corpus into a seqio cache that is also addressable by index.
+
+    Training segments are stored whole and get fresh masks in every epoch; validation examples
+    are corrupted once, so that every model and step sees the same.
+
+    Args:
+        beam_options: options for Beam itself, after `--`.
+        corpus: a corpus directory.
+        vocab: a vocabulary directory.
+        out: the directory to make.
+        runner: where the Beam pipelines run.
+    """
+    options = check_beam_options(beam_options)
+    summary = build_examples(corpus, vocab, out, config, runner=runner, beam_options=options)
+    return finish(summary, json)

@@ -1,0 +1,30 @@
+"""`mswitch report`: compare two runs."""
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import App, Parameter
+
+from flows.commands.common import Json, finish
+from flows.report import ReportConfig, write_report
+
+app = App(name="report", help="Compare two evaluated runs language by language.")
+
+
+@app.default
+def report(
+    *,
+    baseline: Path,
+    candidate: Path,
+    out: Path,
+    config: Annotated[ReportConfig, Parameter(name="*")] = ReportConfig(),  # noqa: B008
+    json: Json = False,
+) -> int:
+    """Write report.html (one self-contained file), report.json and per_language.csv.
+
+    Args:
+        baseline: the run directory of the dense model.
+        candidate: the run directory of the sparse model.
+        out: the directory to make.
+    """
+    return finish(write_report(baseline, candidate, out, config), json)

@@ -1,0 +1,151 @@
+"""The demo: one flow from a small real crawl to a per-language speed-up report."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, task
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
+
+from flows.config import DemoConfig
+from flows.launchers import LocalLauncher
+from pipelines.errors import UserError
+from pipelines.outputs import lock_directory, write_json
+from pipelines.progress import say
+
+CONFIG_FILE = "demo.json"
+
+
+@task(task_run_name="sample")
+def fetch_sample(config: DemoConfig, out: Path) -> dict[str, Any]:
+    """Fetch real text as a small crawl."""
+    from pipelines import samples
+
+    writers = {
+        "gflanguages": samples.write_gflanguages_sample,
+        "debian": samples.write_debian_sample,
+    }
+    return writers[config.sample](out)
+
+
+@task(task_run_name="corpus")
+def build_corpus(config: DemoConfig, sample: Path, out: Path) -> dict[str, Any]:
+    """Turn the crawl into Parquet per language."""
+    from pipelines import corpus
+
+    inputs = [str(sample / "wet" / "*.warc.wet.gz"), str(sample / "warc" / "*.warc.gz")]
+    return corpus.build_corpus(inputs, out, config.corpus)
+
+
+@task(task_run_name="vocabulary")
+def train_vocabulary(config: DemoConfig, corpus: Path, out: Path) -> dict[str, Any]:
+    """Train the SentencePiece model."""
+    from pipelines import vocabulary
+
+    return vocabulary.train_vocabulary(corpus, out, config.vocabulary)
+
+
+@task(task_run_name="examples")
+def build_examples(config: DemoConfig, corpus: Path, vocabulary: Path, out: Path) -> dict[str, Any]:
+    """Write the seqio cache."""
+    from pipelines import examples
+
+    return examples.build_examples(corpus, vocabulary, out, config.examples)
+
+
+@task(task_run_name="train {preset}")
+def train(config: DemoConfig, preset: str, examples: Path, out: Path) -> dict[str, Any]:
+    """Pretrain one model in a process of its own."""
+    options = ["--preset", preset, "--examples", str(examples), "--out", str(out)]
+    LocalLauncher().run(["train", *options, *config.train.as_options()])
+    return {"stage": "train", "out": str(out)}
+
+
+@task(task_run_name="evaluate {run.name}")
+def evaluate(run: Path, examples: Path) -> dict[str, Any]:
+    """Evaluate one model's checkpoints in a process of its own."""
+    LocalLauncher().run(["evaluate", "--run", str(run), "--examples", str(examples)])
+    return {"stage": "evaluate", "out": str(run)}
+
+
+@task(task_run_name="report")
+def write_report(baseline: Path, candidate: Path, out: Path) -> dict[str, Any]:
+    """Compare the two models language by language."""
+    from flows import report
+
+    return report.write_report(baseline, candidate, out)
+
+
+@flow(name="mswitch-demo", flow_run_name="{out.name}")
+def demo(config: DemoConfig, out: Path) -> dict[str, Any]:
+    """Run the whole chain under `out`; finished stages are found and not repeated.
+
+    Returns:
+        The report's summary, with the seconds each stage took.
+
+    Raises:
+        UserError: `out` is in use, or holds something else or a demo with other settings.
+    """
+    with lock_directory(out):
+        claim_directory(config, out)
+        stages = Stages()
+        sample = out / "sample"
+        corpus = out / "corpus"
+        vocabulary = out / "vocabulary"
+        examples = out / "examples"
+        baseline, candidate = out / config.baseline, out / config.candidate
+
+        stages.time("sample", fetch_sample, config, sample)
+        stages.time("corpus", build_corpus, config, sample, corpus)
+        stages.time("vocabulary", train_vocabulary, config, corpus, vocabulary)
+        stages.time("examples", build_examples, config, corpus, vocabulary, examples)
+        for run in (baseline, candidate):
+            stages.time(f"train {run.name}", train, config, run.name, examples, run)
+        for run in (baseline, candidate):
+            stages.time(f"evaluate {run.name}", evaluate, run, examples)
+        summary = stages.time("report", write_report, baseline, candidate, out / "report")
+
+        create_table_artifact(key="demo-stages", table=stages.rows())
+        create_markdown_artifact(key="demo-verdict", markdown=summary["verdict"])
+        return {**summary, "stage_secs": stages.secs}
+
+
+class Stages:
+    """Runs the steps of a flow one after another and keeps their wall-clock times."""
+
+    def __init__(self) -> None:
+        self.secs: dict[str, float] = {}
+
+    def time(self, name: str, step: Any, *arguments: Any) -> dict[str, Any]:
+        """Run one step, announce it, and note how long it took."""
+        say("demo", f"{len(self.secs) + 1}. {name}")
+        start = time.monotonic()
+        summary = step(*arguments)
+        self.secs[name] = round(time.monotonic() - start, 1)
+        return summary
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The times as rows of a table."""
+        return [{"stage": name, "seconds": secs} for name, secs in self.secs.items()]
+
+
+def claim_directory(config: DemoConfig, out: Path) -> None:
+    """Make `out` the place of this very demo, or refuse it.
+
+    Raises:
+        UserError: `out` holds something else, or a demo with other settings.
+    """
+    settings = config.model_dump(mode="json")
+    path = out / CONFIG_FILE
+    if path.is_file():
+        if json.loads(path.read_text()) != settings:
+            raise UserError(
+                f"{out} holds a demo with other settings ({path}): "
+                "choose another --out, or remove it to start again"
+            )
+        return
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out} holds something that is not a demo: choose another --out")
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(path, settings)

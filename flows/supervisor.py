@@ -1,0 +1,48 @@
+"""Run a flow in a process group of its own, and leave nothing of it behind.
+
+A flow starts others: Prefect's ephemeral API server, trainers. Killed with SIGKILL, it cannot
+stop them itself. So the command only supervises: the flow runs in a child that leads a new
+process group; when the child ends, however it ends, the rest of its group is killed; when the
+supervisor itself is killed, the child notices (models.lifeline) and kills its group.
+"""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from types import FrameType
+
+from models import lifeline
+
+SUPERVISED = "MSWITCH_SUPERVISED"
+
+
+def is_supervised() -> bool:
+    """Whether this process is the supervised child rather than the supervisor."""
+    return os.environ.get(SUPERVISED) == "1"
+
+
+def supervise(argv: Sequence[str]) -> int:
+    """Run `mswitch *argv` in a supervised child and return its exit code (128 + n for signal n)."""
+    child = subprocess.Popen(
+        [sys.executable, "-m", "flows.main", *argv],
+        stdin=subprocess.PIPE,
+        env={**os.environ, SUPERVISED: "1", lifeline.VARIABLE: "1"},
+        start_new_session=True,
+    )
+
+    def forward(number: int, _frame: FrameType | None) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child.pid, number)
+
+    previous = {n: signal.signal(n, forward) for n in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        code = child.wait()
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+    return code if code >= 0 else 128 - code

@@ -1,0 +1,99 @@
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from flows import cli
+from flows.commands.common import check_beam_options, finish, split_commas
+from flows.main import main
+from pipelines.errors import UserError
+
+
+def run(*argv, **options):
+    return subprocess.run(
+        [sys.executable, "-m", "flows.main", *argv],
+        capture_output=True,
+        text=True,
+        check=False,
+        **options,
+    )
+
+
+def test_help_teaches_without_loading_the_stages():
+    script = (
+        "import sys; from flows.main import main; code = main(['--help'])\n"
+        "heavy = {'apache_beam', 'jax', 'prefect', 'tensorflow', 'matplotlib'} & set(sys.modules)\n"
+        "assert not heavy, heavy; sys.exit(code)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    for name in cli.SUBCOMMANDS:
+        assert name in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("argv", "complaint"),
+    [
+        (["corpsu"], "unknown command 'corpsu': did you mean 'corpus'?"),
+        (["sample", "gflanguages"], "--out requires an argument"),
+        (["demo", "--sample", "wikipedia"], "wikipedia"),
+        (["demo", "--stpes", "3"], "Unknown option: --stpes. Did you mean --steps?"),
+    ],
+)
+def test_a_wrong_command_line_is_named_and_exits_with_2(argv, complaint, capsys):
+    assert main(argv) == 2
+    errors = capsys.readouterr().err
+    assert complaint in errors
+    assert "Traceback" not in errors
+
+
+def test_a_stage_s_command_does_not_import_prefect():
+    script = (
+        "import sys; from flows.main import main\n"
+        "assert main(['corpus', 'stats', 'nowhere']) == 2\n"
+        "assert 'prefect' not in sys.modules"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "nowhere does not exist" in done.stderr
+
+
+def test_json_is_one_object_on_the_last_line(capsys):
+    finish({"stage": "corpus", "out": "runs/x", "reused": False, "documents": 3}, json=True)
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["documents"] == 3
+    finish({"stage": "corpus", "out": "runs/x", "reused": True, "documents": 3}, json=False)
+    assert capsys.readouterr().out == "runs/x: already complete, 3 documents\n"
+
+
+def test_beam_options_and_lists():
+    assert check_beam_options(["--region=here"]) == ["--region=here"]
+    with pytest.raises(UserError, match="unexpected argument 'sw'"):
+        check_beam_options(["sw"])
+    assert split_commas(["de,sw", "yo"]) == ("de", "sw", "yo")
+
+
+def test_a_missing_part_is_named(tmp_path):
+    (tmp_path / "cyclopts.py").write_text("raise ModuleNotFoundError(name='cyclopts')")
+    done = run("--help", env={**os.environ, "PYTHONPATH": str(tmp_path)})
+    assert done.returncode == 2
+    assert "mswitch: the module cyclopts is not installed: pip install" in done.stderr
+
+
+def test_doctor_lists_every_part():
+    done = run("doctor", "--json")
+    findings = json.loads(done.stdout.splitlines()[-1])["findings"]
+    groups = {finding["group"] for finding in findings}
+    assert {"pipelines", "train", "flows", "devices", "runners", "programs", "machine"} <= groups
+    wrong = [finding for finding in findings if finding["status"] == "wrong"]
+    assert done.returncode == bool(wrong)
+    assert {f["name"] for f in findings if f["group"] == "runners"} == {
+        "local",
+        "flink",
+        "prism",
+        "dataflow",
+    }

@@ -1,0 +1,146 @@
+"""The supervisor and the launcher, with real processes."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from flows import launchers
+from flows.launchers import LocalLauncher
+from pipelines.errors import UserError
+
+#: A stand-in for `python -m flows.main`: the first argument says what it does.
+CHILD = """
+import os, pathlib, subprocess, sys, time
+from models.lifeline import exit_with_parent
+exit_with_parent()
+what, folder = sys.argv[1], pathlib.Path(sys.argv[2])
+with (folder / 'pids').open('a') as file:
+    print(os.getpid(), file=file)
+attempt = len((folder / 'pids').read_text().split())
+if what == 'exit':
+    sys.exit(int(sys.argv[3]))
+if what == 'resume-once':
+    sys.exit(75 if attempt == 1 else 0)
+if what == 'beat':
+    while True:
+        (folder / 'beat').write_text(str(time.time()))
+        time.sleep(0.02)
+if what == 'with-server':
+    server = subprocess.Popen([sys.executable, '-c',
+        "import pathlib, sys, time\\n"
+        "while True:\\n"
+        "    pathlib.Path(sys.argv[1]).write_text(str(time.time())); time.sleep(0.02)",
+        str(folder / 'beat')])
+    time.sleep(float(sys.argv[3]))
+"""
+
+
+@pytest.fixture
+def child(tmp_path, monkeypatch):
+    """Make children run CHILD, with their own `flows.main` first on the path."""
+    package = tmp_path / "path" / "flows"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("")
+    (package / "main.py").write_text(CHILD)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "path"))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def wait_for(condition, seconds=20.0):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def is_still(path: Path) -> bool:
+    """Whether nothing writes to `path` any more."""
+    before = path.read_text()
+    time.sleep(0.5)
+    return path.read_text() == before
+
+
+def test_a_command_that_succeeds_runs_once(child):
+    LocalLauncher().run(["exit", str(child), "0"])
+    assert len((child / "pids").read_text().split()) == 1
+
+
+def test_a_preempted_command_is_started_again(child):
+    LocalLauncher().run(["resume-once", str(child)])
+    assert len((child / "pids").read_text().split()) == 2
+
+
+def test_refused_input_is_the_user_s(child):
+    with pytest.raises(UserError, match="could not start"):
+        LocalLauncher().run(["exit", str(child), "2"])
+
+
+def test_a_defect_is_not_repeated(child):
+    with pytest.raises(RuntimeError, match="ended with code 1"):
+        LocalLauncher().run(["exit", str(child), "1"])
+    assert len((child / "pids").read_text().split()) == 1
+
+
+def test_restarts_are_bounded(child):
+    with pytest.raises(RuntimeError, match="ended with code 75"):
+        LocalLauncher(max_restarts=2).run(["exit", str(child), "75"])
+    assert len((child / "pids").read_text().split()) == 3
+
+
+def script_that(body: str) -> subprocess.Popen[bytes]:
+    """Run `body` with the real `flows`; only its children find the stand-in."""
+    root = str(Path(launchers.__file__).parents[1])
+    return subprocess.Popen(
+        [sys.executable, "-c", f"import sys; sys.path.insert(0, {root!r})\n{body}"]
+    )
+
+
+def test_a_killed_flow_leaves_no_trainer_that_writes(child):
+    launcher = script_that(
+        f"from flows.launchers import LocalLauncher\nLocalLauncher().run(['beat', {str(child)!r}])"
+    )
+    wait_for((child / "beat").exists)
+    launcher.send_signal(signal.SIGKILL)
+    launcher.wait()
+    wait_for(lambda: is_still(child / "beat"))
+
+
+def test_an_interrupted_flow_stops_its_trainer(child):
+    launcher = script_that(
+        f"from flows.launchers import LocalLauncher\nLocalLauncher().run(['beat', {str(child)!r}])"
+    )
+    wait_for((child / "beat").exists)
+    launcher.send_signal(signal.SIGINT)
+    launcher.wait(30)
+    assert is_still(child / "beat")
+
+
+def supervised(child: Path, lasts: float) -> subprocess.Popen[bytes]:
+    return script_that(
+        "from flows.supervisor import supervise\n"
+        f"sys.exit(supervise(['with-server', {str(child)!r}, '{lasts}']))"
+    )
+
+
+def test_what_a_flow_started_ends_with_it(child):
+    supervisor = supervised(child, 1.5)
+    wait_for((child / "beat").exists)
+    assert supervisor.wait(20) == 0
+    assert is_still(child / "beat")
+
+
+@pytest.mark.parametrize("victim", ["supervisor", "flow"])
+def test_killed_with_9_nothing_goes_on_writing(child, victim):
+    supervisor = supervised(child, 60)
+    wait_for((child / "beat").exists)
+    flow = int((child / "pids").read_text().split()[0])
+    os.kill(supervisor.pid if victim == "supervisor" else flow, signal.SIGKILL)
+    code = supervisor.wait(20)
+    assert code == (-signal.SIGKILL if victim == "supervisor" else 128 + signal.SIGKILL)
+    wait_for(lambda: is_still(child / "beat"))

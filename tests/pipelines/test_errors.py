@@ -1,0 +1,31 @@
+import errno
+
+import pytest
+
+from pipelines.errors import UserError, as_user_error
+from pipelines.faults import fault_point
+
+
+def test_a_full_disk_is_readable_even_through_beam():
+    original = OSError(errno.ENOSPC, "No space left on device", "out/data/de.parquet")
+    readable = as_user_error(original)
+    assert readable is not None
+    assert "out/data/de.parquet" in str(readable)
+    assert "--out" in str(readable)
+    flattened = RuntimeError("OSError: [Errno 28] No space left on device [while running 'Write']")
+    assert as_user_error(flattened) is not None
+
+
+def test_a_chained_user_error_is_found():
+    error = RuntimeError("bundle failed")
+    error.__cause__ = UserError("no such file: a.wet")
+    assert str(as_user_error(error)) == "no such file: a.wet"
+
+
+def test_a_defect_stays_a_defect():
+    assert as_user_error(ZeroDivisionError("division by zero")) is None
+
+
+def test_fault_points_are_known_by_name():
+    with pytest.raises(ValueError, match="unknown fault point"):
+        fault_point("corpus.nowhere")

@@ -1,0 +1,158 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipelines import outputs
+from pipelines.errors import UserError
+
+
+def publish(out, config, text="data"):
+    with outputs.stage_output(out, stage="corpus", config=config) as staged:
+        if staged.complete:
+            return False
+        (staged.directory / "file").write_text(text)
+        staged.publish({"rows": 1})
+        return True
+
+
+def test_publishes_once_and_then_does_nothing(tmp_path):
+    out = tmp_path / "corpus"
+    assert publish(out, {"a": 1})
+    before = {p.name: p.stat().st_mtime_ns for p in out.iterdir()}
+    assert not publish(out, {"a": 1}, text="other")
+    assert {p.name: p.stat().st_mtime_ns for p in out.iterdir()} == before
+    manifest = outputs.read_manifest(out, "corpus")
+    assert manifest["config"] == {"a": 1}
+    assert manifest["rows"] == 1
+
+
+def test_nothing_is_visible_before_publication(tmp_path):
+    out = tmp_path / "corpus"
+    with outputs.stage_output(out, stage="corpus", config={}) as staged:
+        (staged.directory / "file").write_text("half")
+        assert not out.exists()
+
+
+def test_an_interrupted_stage_continues_in_its_own_place(tmp_path):
+    out = tmp_path / "corpus"
+    with outputs.stage_output(out, stage="corpus", config={"a": 1}) as staged:
+        (staged.directory / "unit").write_text("done")
+    with outputs.stage_output(out, stage="corpus", config={"a": 2}) as staged:
+        assert not (staged.directory / "unit").exists()
+    with outputs.stage_output(out, stage="corpus", config={"a": 1}) as staged:
+        assert (staged.directory / "unit").read_text() == "done"
+        staged.publish({})
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".corpus.lock", "corpus"]
+
+
+def test_another_configuration_is_refused_and_named(tmp_path):
+    publish(tmp_path / "corpus", {"a": 1, "b": 2})
+    with pytest.raises(UserError, match=r"corpus was made with other .*changed: b"):
+        publish(tmp_path / "corpus", {"a": 1, "b": 3})
+
+
+def test_a_tuple_in_the_configuration_equals_the_list_json_gives_back(tmp_path):
+    publish(tmp_path / "corpus", {"a": (1, 2), "b": 1})
+    with pytest.raises(UserError, match=r"changed: b\)"):
+        publish(tmp_path / "corpus", {"a": (1, 2), "b": 2})
+
+
+@pytest.mark.parametrize("marker", [False, True])
+def test_foreign_directories_are_refused(tmp_path, marker):
+    out = tmp_path / "corpus"
+    out.mkdir()
+    (out / "thesis.txt").write_text("mine")
+    if marker:
+        (out / outputs.MARKER).write_text("")
+        outputs.write_json(out / outputs.MANIFEST, {"stage": "vocabulary"})
+    with pytest.raises(UserError, match="corpus"):
+        publish(out, {})
+    assert (out / "thesis.txt").read_text() == "mine"
+
+
+def test_an_empty_directory_may_be_used(tmp_path):
+    (tmp_path / "corpus").mkdir()
+    assert publish(tmp_path / "corpus", {})
+
+
+def test_a_second_writer_is_kept_out_with_the_holder_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(outputs, "LOCK_PATIENCE_SECS", 0.2)
+    with (
+        outputs.lock_directory(tmp_path / "corpus"),
+        pytest.raises(UserError, match=f"in use by another run .process {os.getpid()}"),
+        outputs.lock_directory(tmp_path / "corpus"),
+    ):
+        pass
+
+
+def test_a_killed_writer_leaves_no_lock(tmp_path):
+    script = (
+        "import sys, time\nfrom pipelines.outputs import lock_directory\n"
+        f"with lock_directory({str(tmp_path / 'corpus')!r}):\n"
+        "    print('held', flush=True); time.sleep(60)"
+    )
+    child = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    assert child.stdout.readline() == "held\n"
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    with outputs.lock_directory(tmp_path / "corpus"):
+        pass
+
+
+@pytest.mark.parametrize("moment", ["before_marker", "before_publish", "after_publish"])
+def test_killed_while_publishing_then_run_again(tmp_path, moment):
+    script = (
+        "from pipelines import outputs\n"
+        f"with outputs.stage_output({str(tmp_path / 'out')!r}, stage='corpus', config={{'a': 1}})"
+        " as staged:\n"
+        "    (staged.directory / 'file').write_text('data')\n"
+        "    staged.publish({'rows': 1})\n"
+    )
+    environment = {**os.environ, "MSWITCH_FAULT": f"corpus.{moment}"}
+    killed = subprocess.run([sys.executable, "-c", script], env=environment, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert (tmp_path / "out").exists() == (moment == "after_publish")
+    assert publish(tmp_path / "out", {"a": 1}) == (moment != "after_publish")
+    assert outputs.read_manifest(tmp_path / "out", "corpus")["rows"] == 1
+
+
+def test_unfinished_and_wrong_directories_are_not_read(tmp_path):
+    with pytest.raises(UserError, match="does not exist"):
+        outputs.read_manifest(tmp_path / "none", "corpus")
+    (tmp_path / "half").mkdir()
+    with pytest.raises(UserError, match="not a finished corpus"):
+        outputs.read_manifest(tmp_path / "half", "corpus")
+    publish(tmp_path / "corpus", {})
+    with pytest.raises(UserError, match="holds a corpus, not a vocabulary"):
+        outputs.read_manifest(tmp_path / "corpus", "vocabulary")
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path):
+    path = tmp_path / "file"
+    outputs.write_atomically(path, "old")
+    with pytest.raises(UnicodeEncodeError):
+        outputs.write_atomically(path, "\ud800")
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(st.text(), json_values))
+def test_the_hash_does_not_depend_on_key_order(config):
+    turned = dict(reversed(config.items()))
+    assert outputs.config_hash("corpus", config) == outputs.config_hash("corpus", turned)
+    assert outputs.config_hash("corpus", config) != outputs.config_hash("vocabulary", config)
+    assert json.loads(outputs.canonical_json(config)) == config
