@@ -1,0 +1,121 @@
+"""Kill the demo with -9 wherever it could hurt, run it again, compare bytes (make test-kill).
+
+Not part of `make test`: it runs the whole demo three times. MSWITCH_KILL_STEPS sets the training
+steps of each model (the demo's default otherwise), MSWITCH_KILL_SEED the random moments.
+"""
+
+import hashlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from pipelines.faults import FAULT_POINTS, VARIABLE
+
+STEPS = os.environ.get("MSWITCH_KILL_STEPS")
+SEED = int(os.environ.get("MSWITCH_KILL_SEED", "0"))
+RANDOM_KILLS = 5
+#: What must not depend on how often the demo was killed; timings may.
+COMPARED = ("sample", "corpus", "vocabulary", "examples", "*/eval")
+
+
+def command(out: Path) -> list[str]:
+    steps = ["--steps", STEPS] if STEPS else []
+    return [sys.executable, "-m", "flows.main", "demo", "--out", str(out), *steps]
+
+
+def run(out: Path, fault: str = "") -> int:
+    return subprocess.run(command(out), env={**os.environ, VARIABLE: fault}, check=False).returncode
+
+
+def fingerprints(out: Path) -> dict[str, str]:
+    """SHA-256 of every file that must be equal, and both models' final losses."""
+    found = {}
+    for pattern in COMPARED:
+        for folder in out.glob(pattern):
+            for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+                digest = hashlib.sha256(path.read_bytes()).hexdigest()
+                found[str(path.relative_to(out))] = digest
+    for marker in out.glob("*-tiny/_COMPLETED"):
+        found[f"{marker.parent.name} final loss"] = json.loads(marker.read_text())["final_loss"]
+    return found
+
+
+def children(pid: int) -> list[int]:
+    """All living descendants of a process."""
+    parents = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        parents[int(stat.parent.name)] = int(fields[1])
+    found, queue = [], [pid]
+    while queue:
+        parent = queue.pop()
+        below = [child for child, its_parent in parents.items() if its_parent == parent]
+        found += below
+        queue += below
+    return found
+
+
+def writers(out: Path) -> list[int]:
+    """Processes whose command line names `out`."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if str(out).encode() in path.read_bytes() and int(path.parent.name) != os.getpid():
+                found.append(int(path.parent.name))
+        except OSError:
+            continue
+    return found
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory) -> dict[str, str]:
+    out = tmp_path_factory.mktemp("undisturbed") / "demo"
+    start = time.monotonic()
+    assert run(out) == 0
+    print(f"undisturbed run: {time.monotonic() - start:.0f} s")
+    return fingerprints(out)
+
+
+def test_killed_at_every_fault_point(undisturbed, tmp_path):
+    out = tmp_path / "demo"
+    for point in FAULT_POINTS:
+        code = run(out, point)
+        assert code != 0, f"the run was not killed at {point}"
+        print(f"killed at {point}: exit code {code}", flush=True)
+    assert run(out) == 0
+    assert fingerprints(out) == undisturbed
+
+
+def test_killed_at_random_moments(undisturbed, tmp_path):
+    out = tmp_path / "demo"
+    moments = random.Random(SEED)
+    for kill in range(RANDOM_KILLS):
+        process = subprocess.Popen(command(out))
+        time.sleep(moments.uniform(15, 60))
+        assert process.poll() is None, "it ended before it was killed"
+        below = children(process.pid)
+        whole_tree = kill % 2 == 0
+        # Alternately everything at once, and the flow's process alone.
+        for pid in [process.pid, *below] if whole_tree else below[:1]:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        process.wait(30)
+        deadline = time.monotonic() + 10
+        while writers(out):
+            assert time.monotonic() < deadline, f"orphans go on: {writers(out)}"
+            time.sleep(0.1)
+        print(f"killed {'the whole tree' if whole_tree else 'the flow alone'}", flush=True)
+    assert run(out) == 0
+    assert fingerprints(out) == undisturbed

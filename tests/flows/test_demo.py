@@ -1,0 +1,151 @@
+"""The whole chain on real text, as a user runs it."""
+
+import csv
+import itertools
+import json
+import subprocess
+import sys
+
+import pyarrow.parquet as pq
+import pytest
+
+from conftest import DEMO_STEPS, run_demo
+from pipelines.languages import languages
+from pipelines.outputs import lock_directory, read_manifest
+
+pytestmark = [
+    pytest.mark.end_to_end,
+    pytest.mark.xdist_group("demo"),
+    pytest.mark.timeout(900),
+]
+
+
+def test_every_link_left_what_it_promises(demo):
+    for stage in ("sample", "corpus", "vocabulary", "examples", "report"):
+        assert read_manifest(demo / stage, stage)["stage"] == stage
+    for run in ("mt5-tiny", "mswitch-tiny"):
+        steps = [
+            json.loads(line)["step"]
+            for line in (demo / run / "metrics.jsonl").read_text().splitlines()
+        ]
+        assert steps == list(range(1, DEMO_STEPS + 1))
+        assert list((demo / run / "tensorboard").glob("events.out.tfevents.*"))
+
+
+def test_the_corpus_accounts_for_every_record(demo):
+    stats = json.loads((demo / "corpus" / "stats.json").read_text())
+    stages = stats["stages"]
+    for stage in stages:
+        assert stage["in"] == stage["out"] + sum(stage["dropped"].values()), stage
+    for before, after in itertools.pairwise(stages):
+        assert after["in"] == before["out"]
+    written = sum(s["documents"] for splits in stats["languages"].values() for s in splits.values())
+    assert stages[-1]["out"] == written
+    rows = sum(pq.read_metadata(p).num_rows for p in (demo / "corpus" / "data").rglob("*.parquet"))
+    assert rows == written
+
+
+def test_validation_is_about_one_page_in_five_and_never_in_training(demo):
+    ids = {"train": set(), "validation": set()}
+    for path in (demo / "corpus" / "data").rglob("*.parquet"):
+        split = path.name.partition("-")[0]
+        table = pq.read_table(path, columns=["id", "lang"])
+        assert set(table["lang"].to_pylist()) <= {path.parent.name}
+        ids[split] |= set(table["id"].to_pylist())
+    assert not ids["train"] & ids["validation"]
+    share = len(ids["validation"]) / sum(map(len, ids.values()))
+    assert 0.1 < share < 0.35
+
+
+def test_both_models_saw_the_same_frozen_validation_documents(demo):
+    keys = ["lang", "document", "target_tokens", "target_bytes"]
+    evaluations = {
+        run: sorted((demo / run / "eval").glob("*.parquet"), key=lambda p: int(p.stem))
+        for run in ("mt5-tiny", "mswitch-tiny")
+    }
+    first, second = evaluations.values()
+    assert [p.name for p in first] == [p.name for p in second]
+    assert int(first[-1].stem) == DEMO_STEPS
+    tables = [pq.read_table(path, columns=keys) for path in (*first, *second)]
+    assert all(table.equals(tables[0]) for table in tables)
+    assert min(pq.read_table(first[-1])["nats"].to_pylist()) > 0
+
+
+def test_the_report_covers_at_least_90_languages(demo):
+    report = json.loads((demo / "report" / "report.json").read_text())
+    named = {row["lang"] for row in report["languages"]}
+    assert len({languages()[code].base for code in named}) >= 90
+    page = (demo / "report" / "report.html").read_text()
+    with (demo / "report" / "per_language.csv").open(newline="") as file:
+        assert {row["lang"] for row in csv.DictReader(file)} == named
+    for code in named:
+        assert languages()[code].name in page
+    for row in report["languages"]:
+        if row["documents"] < 5:
+            assert row["step_speedup_ci"] is None
+
+
+def test_run_again_it_does_nothing_and_says_so(demo):
+    def state():
+        return {
+            path: path.stat().st_mtime_ns
+            for path in demo.rglob("*")
+            if path.is_file() and "prefect" not in path.parts
+        }
+
+    before = state()
+    done = run_demo(demo, "--json")
+    assert done.returncode == 0, done.stderr
+    assert state() == before
+    summary = json.loads(done.stdout.splitlines()[-1])
+    assert summary["reused"]
+    assert "already complete" in done.stderr
+
+
+def test_other_settings_and_a_second_run_are_refused_in_one_line(demo):
+    other = run_demo(demo, "--steps", str(DEMO_STEPS + 1))
+    assert other.returncode == 2
+    assert "holds a demo with other settings" in other.stderr
+    with lock_directory(demo):
+        second = run_demo(demo)
+    assert second.returncode == 2
+    assert "in use by another run" in second.stderr
+    for done in (other, second):
+        assert "Traceback" not in done.stderr
+
+
+def test_a_directory_with_something_else_is_refused(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.txt").write_text("mine")
+    done = run_demo(tmp_path / "out")
+    assert done.returncode == 2
+    assert "holds something that is not a demo" in done.stderr
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["thesis.txt"]
+
+
+def test_plain_seqio_reads_the_cache(demo):
+    script = f"""
+import seqio
+import tasks.pretrain
+seqio.add_global_cache_dirs([{str(demo / "examples")!r}])
+mixture = seqio.get_mixture_or_task("mc4")
+assert len(mixture.tasks) == 107
+lengths = {{"inputs": 64, "targets": 32}}
+for split in ("train", "validation"):
+    dataset = mixture.get_dataset(
+        lengths, split=split, use_cached=True, shuffle=split == "train", seed=1, num_epochs=1
+    )
+    count = 0
+    for example in dataset.take(200).as_numpy_iterator():
+        assert 0 < len(example["inputs"]) <= 64 and 0 < len(example["targets"]) <= 32
+        assert example["inputs"][-1] == example["targets"][-1] == 1
+        count += 1
+    print(split, count)
+    assert count > 50
+vocabulary = seqio.get_mixture_or_task("mc4.de").output_features["inputs"].vocabulary
+assert vocabulary.decode(vocabulary.encode("Alle Menschen")) == "Alle Menschen"
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False, cwd=demo
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
