@@ -3,16 +3,40 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-DEMO_STEPS = 24
+RunDemo = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture(scope="session")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The output of one real `mswitch demo`, with few training steps.
+def demo_steps() -> int:
+    """Training steps of each model in the tests' demo: enough for 16 evaluations."""
+    return 24
+
+
+@pytest.fixture(scope="session")
+def run_demo(demo_steps: int) -> RunDemo:
+    """Give a function that runs `mswitch demo` as a user would."""
+
+    def run(out: Path, *options: str, steps: int = demo_steps) -> subprocess.CompletedProcess[str]:
+        arguments = ["demo", "--out", str(out), "--steps", str(steps), *options]
+        return subprocess.run(
+            [sys.executable, "-m", "flows.main", *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**os.environ, "PREFECT_HOME": str(out.parent / "prefect")},
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory: pytest.TempPathFactory, run_demo: RunDemo) -> Path:
+    """Give the output of one real demo with few training steps.
 
     Tests that use it belong to one xdist group (`@pytest.mark.xdist_group("demo")`), so that it
     runs once.
@@ -21,15 +45,3 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = run_demo(out)
     assert done.returncode == 0, done.stderr
     return out
-
-
-def run_demo(out: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    """Run `mswitch demo` as a user would."""
-    return subprocess.run(
-        [sys.executable, "-m", "flows.main", "demo", "--out", str(out),
-         "--steps", str(DEMO_STEPS), *options],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "PREFECT_HOME": str(out.parent / "prefect")},
-    )  # fmt: skip

@@ -9,7 +9,6 @@ import sys
 import pyarrow.parquet as pq
 import pytest
 
-from conftest import DEMO_STEPS, run_demo
 from pipelines.languages import languages
 from pipelines.outputs import lock_directory, read_manifest
 
@@ -20,7 +19,7 @@ pytestmark = [
 ]
 
 
-def test_every_link_left_what_it_promises(demo):
+def test_every_link_left_what_it_promises(demo, demo_steps):
     for stage in ("sample", "corpus", "vocabulary", "examples", "report"):
         assert read_manifest(demo / stage, stage)["stage"] == stage
     for run in ("mt5-tiny", "mswitch-tiny"):
@@ -28,7 +27,7 @@ def test_every_link_left_what_it_promises(demo):
             json.loads(line)["step"]
             for line in (demo / run / "metrics.jsonl").read_text().splitlines()
         ]
-        assert steps == list(range(1, DEMO_STEPS + 1))
+        assert steps == list(range(1, demo_steps + 1))
         assert list((demo / run / "tensorboard").glob("events.out.tfevents.*"))
 
 
@@ -57,7 +56,7 @@ def test_validation_is_about_one_page_in_five_and_never_in_training(demo):
     assert 0.1 < share < 0.35
 
 
-def test_both_models_saw_the_same_frozen_validation_documents(demo):
+def test_both_models_saw_the_same_frozen_validation_documents(demo, demo_steps):
     keys = ["lang", "document", "target_tokens", "target_bytes"]
     evaluations = {
         run: sorted((demo / run / "eval").glob("*.parquet"), key=lambda p: int(p.stem))
@@ -65,7 +64,7 @@ def test_both_models_saw_the_same_frozen_validation_documents(demo):
     }
     first, second = evaluations.values()
     assert [p.name for p in first] == [p.name for p in second]
-    assert int(first[-1].stem) == DEMO_STEPS
+    assert int(first[-1].stem) == demo_steps
     tables = [pq.read_table(path, columns=keys) for path in (*first, *second)]
     assert all(table.equals(tables[0]) for table in tables)
     assert min(pq.read_table(first[-1])["nats"].to_pylist()) > 0
@@ -85,7 +84,7 @@ def test_the_report_covers_at_least_90_languages(demo):
             assert row["step_speedup_ci"] is None
 
 
-def test_run_again_it_does_nothing_and_says_so(demo):
+def test_run_again_it_does_nothing_and_says_so(demo, run_demo):
     def state():
         return {
             path: path.stat().st_mtime_ns
@@ -102,8 +101,8 @@ def test_run_again_it_does_nothing_and_says_so(demo):
     assert "already complete" in done.stderr
 
 
-def test_other_settings_and_a_second_run_are_refused_in_one_line(demo):
-    other = run_demo(demo, "--steps", str(DEMO_STEPS + 1))
+def test_other_settings_and_a_second_run_are_refused_in_one_line(demo, run_demo, demo_steps):
+    other = run_demo(demo, steps=demo_steps + 1)
     assert other.returncode == 2
     assert "holds a demo with other settings" in other.stderr
     with lock_directory(demo):
@@ -114,7 +113,7 @@ def test_other_settings_and_a_second_run_are_refused_in_one_line(demo):
         assert "Traceback" not in done.stderr
 
 
-def test_a_directory_with_something_else_is_refused(tmp_path):
+def test_a_directory_with_something_else_is_refused(tmp_path, run_demo):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.txt").write_text("mine")
     done = run_demo(tmp_path / "out")
