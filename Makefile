@@ -1,7 +1,9 @@
 # mswitch: `make demo` runs the main job, `make test` the tests; both set up what they need.
 
-PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
-	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
+# Python 3.11 or 3.12 where there is one: newer ones may have to compile a dependency.
+PYTHON ?= $(shell for top in 12 99; do for p in python3 python3.12 python3.11 python3.13; do \
+	$$p -c "import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, $$top))" 2>/dev/null \
+	&& { echo $$p; exit; }; done; done)
 BIN := .venv/bin
 READY := .venv/ready
 

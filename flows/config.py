@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt
 
-from pipelines.corpus import CorpusConfig
+from pipelines.corpus_config import CorpusConfig
 from pipelines.examples import ExamplesConfig
 from pipelines.vocabulary import VocabularyConfig
 
@@ -78,8 +78,8 @@ def demo_config(sample: SampleName, steps: int | None = None) -> DemoConfig:
                 min_lines=1,
                 min_long_line_characters=1,
                 # mC4 3.0.1's threshold; 3.1.0's 0.95 is for whole web pages.
-                lang_threshold=0.7,
-                min_lang_bytes=0,
+                language_threshold=0.7,
+                language_min_bytes=0,
                 # About 1,500 characters a language: one page in five validates, at least one.
                 validation_per_mille=200,
                 min_validation_documents=1,
@@ -94,7 +94,7 @@ def demo_config(sample: SampleName, steps: int | None = None) -> DemoConfig:
             # Manuals have shorter paragraphs than the web pages mC4's 200 characters are for.
             min_lines=3,
             min_long_line_characters=40,
-            lang_threshold=0.7,
+            language_threshold=0.7,
             validation_per_mille=50,
             min_validation_documents=5,
         ),

@@ -19,7 +19,7 @@ import pipelines.examples, pipelines.vocabulary
 
 for name in ("jax", "flax", "seqio", "tensorflow", "prefect", "cyclopts", "grain"):
     assert importlib.util.find_spec(name) is None, name
-config = CorpusConfig(min_lines=1, min_long_line_characters=1, lang_threshold=0.7)
+config = CorpusConfig(min_lines=1, min_long_line_characters=1, language_threshold=0.7)
 summary = build_corpus([sys.argv[1]], sys.argv[2], config)
 print(json.dumps(summary))
 """
