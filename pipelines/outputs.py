@@ -135,7 +135,9 @@ class StagedOutput:
         self.hash = config_hash(stage, config)
         self.directory = out.parent / f".{out.name}.partial-{self.hash}"
         self.complete = self._check_existing()
-        if not self.complete:
+        if self.complete:
+            self._remove_leftovers()
+        else:
             self.directory.mkdir(parents=True, exist_ok=True)
 
     def _check_existing(self) -> bool:
@@ -181,9 +183,13 @@ class StagedOutput:
         fault_point(f"{self.stage}.before_publish")
         os.rename(self.directory, self.out)
         fault_point(f"{self.stage}.after_publish")
+        self._remove_leftovers()
+        return full
+
+    def _remove_leftovers(self) -> None:
+        """Remove what unfinished runs left beside the published output."""
         for leftover in self.out.parent.glob(f".{self.out.name}.partial-*"):
             shutil.rmtree(leftover)
-        return full
 
 
 @contextlib.contextmanager

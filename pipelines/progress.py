@@ -3,7 +3,9 @@
 import sys
 import time
 
-INTERVAL_SECS = 2.0
+#: The first line of a long piece of work comes early, the others at this distance.
+FIRST_SECS = 2.0
+INTERVAL_SECS = 10.0
 
 
 def say(stage: str, message: str) -> None:
@@ -12,13 +14,14 @@ def say(stage: str, message: str) -> None:
 
 
 class Progress:
-    """Counts units of work and prints rate and time left, at most every two seconds."""
+    """Counts units of work and prints rate and time left, at most every ten seconds."""
 
     def __init__(self, stage: str, what: str, total: int, unit: str):
         self.stage, self.what, self.total, self.unit = stage, what, total, unit
         self.done = 0
         self._began_at = self.done
-        self._start = self._last = time.monotonic()
+        self._start = time.monotonic()
+        self._next = self._start + FIRST_SECS
 
     def start_at(self, done: int) -> None:
         """Count `done` units as finished by an earlier run."""
@@ -28,9 +31,9 @@ class Progress:
         """Report `count` further units done."""
         self.done += count
         now = time.monotonic()
-        if now - self._last < INTERVAL_SECS and self.done < self.total:
+        if now < self._next and self.done < self.total:
             return
-        self._last = now
+        self._next = now + INTERVAL_SECS
         elapsed = max(now - self._start, 1e-9)
         rate = (self.done - self._began_at) / elapsed
         left = (self.total - self.done) / rate if rate else 0.0

@@ -1,8 +1,9 @@
 """`mswitch sample`: real input for the corpus builder."""
 
 from pathlib import Path
+from typing import Annotated
 
-from cyclopts import App
+from cyclopts import App, Parameter
 
 from flows.commands.common import Json, finish
 
@@ -28,7 +29,12 @@ def gflanguages(*, out: Path, json: Json = False) -> int:
 
 
 @app.command
-def debian(*, out: Path, json: Json = False) -> int:
+def debian(
+    *,
+    out: Path,
+    packages: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
+    json: Json = False,
+) -> int:
     """Documentation from Debian's packages: megabytes of prose in some 30 languages.
 
     Fetched by package name with `apt-get download`, so it needs Debian or Ubuntu; nothing is
@@ -36,7 +42,8 @@ def debian(*, out: Path, json: Json = False) -> int:
 
     Args:
         out: the directory to make.
+        packages: package names in place of the default list.
     """
     from pipelines.samples import write_debian_sample
 
-    return finish(write_debian_sample(out), json)
+    return finish(write_debian_sample(out, packages), json)

@@ -115,12 +115,14 @@ def test_killed_while_publishing_then_run_again(tmp_path, moment):
         "    (staged.directory / 'file').write_text('data')\n"
         "    staged.publish({'rows': 1})\n"
     )
+    (tmp_path / ".out.partial-0123").mkdir()
     environment = {**os.environ, "MSWITCH_FAULT": f"corpus.{moment}"}
     killed = subprocess.run([sys.executable, "-c", script], env=environment, check=False)
     assert killed.returncode == -signal.SIGKILL
     assert (tmp_path / "out").exists() == (moment == "after_publish")
     assert publish(tmp_path / "out", {"a": 1}) == (moment != "after_publish")
     assert outputs.read_manifest(tmp_path / "out", "corpus")["rows"] == 1
+    assert not list(tmp_path.glob(".*partial*"))
 
 
 def test_unfinished_and_wrong_directories_are_not_read(tmp_path):
