@@ -1,0 +1,111 @@
+"""Attention of T5 1.1: no scaling of the logits, relative position buckets, no biases."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+from models.config import ModelConfig
+from models.layers import Dense, dropout, fan_in_init, parameter
+
+#: What a masked logit becomes (T5X's value).
+MASKED = -1e10
+
+
+def relative_position_buckets(
+    query_length: int, key_length: int, *, bidirectional: bool, buckets: int, max_distance: int
+) -> Int[np.ndarray, "Q K"]:
+    """Bucket of every (query, key) pair, after T5 (Raffel et al. 2020, section 2.1).
+
+    Half of the buckets hold one distance each; the others grow logarithmically up to
+    `max_distance`, beyond which all share the last. Bidirectional: half are for keys after the
+    query. Otherwise keys after the query fall into bucket 0 (the causal mask hides them).
+    """
+    distance = np.arange(query_length)[:, None] - np.arange(key_length)[None, :]
+    offset = np.zeros_like(distance)
+    if bidirectional:
+        buckets //= 2
+        offset = np.where(distance < 0, buckets, 0)
+        distance = np.abs(distance)
+    else:
+        distance = np.maximum(distance, 0)
+    exact = buckets // 2
+    # The epsilon inside the logarithm is T5X's; it decides no bucket below 2,000.
+    ratio = distance.astype(np.float32) / exact + np.finfo(np.float32).eps
+    growth = np.log(ratio) / math.log(max_distance / exact) * (buckets - exact)
+    logarithmic = np.minimum(exact + growth.astype(np.int32), buckets - 1)
+    return (offset + np.where(distance < exact, distance, logarithmic)).astype(np.int32)
+
+
+class RelativePositionBias(nnx.Module):
+    """One table [heads, buckets] per stack, shared by its layers."""
+
+    def __init__(
+        self, config: ModelConfig, *, bidirectional: bool, dtype: jnp.dtype, rngs: nnx.Rngs
+    ):
+        init = jax.nn.initializers.variance_scaling(config.init_scale, "fan_avg", "uniform")
+        shape = (config.heads, config.relative_buckets)
+        self.table = parameter(rngs, init, shape, ("heads", "buckets"))
+        self.bidirectional = bidirectional
+        self.max_distance = config.relative_max_distance
+        self.dtype = dtype
+
+    def __call__(self, query_length: int, key_length: int) -> Float[Array, "1 H Q K"]:
+        """Bias to add to the attention logits."""
+        buckets = relative_position_buckets(
+            query_length,
+            key_length,
+            bidirectional=self.bidirectional,
+            buckets=self.table.shape[-1],
+            max_distance=self.max_distance,
+        )
+        return self.table[...].astype(self.dtype)[:, buckets][None]
+
+
+class Attention(nnx.Module):
+    """Multi-head attention with kernels [d_model, heads * d_kv].
+
+    Logits are not divided by sqrt(d_kv); the query kernel starts smaller instead. The softmax
+    runs in float32 (T5X leaves it in the compute type by default; in bfloat16 that rounds the
+    probabilities to 8 bits).
+    """
+
+    def __init__(self, config: ModelConfig, *, dtype: jnp.dtype, rngs: nnx.Rngs):
+        shape, axes = (config.d_model, config.joined_kv), ("embed", "joined_kv")
+        kernel = fan_in_init(config.init_scale, "normal")
+        query = fan_in_init(config.init_scale / config.d_kv, "normal")
+        self.query = Dense(shape, axes, init=query, dtype=dtype, rngs=rngs)
+        self.key = Dense(shape, axes, init=kernel, dtype=dtype, rngs=rngs)
+        self.value = Dense(shape, axes, init=kernel, dtype=dtype, rngs=rngs)
+        self.out = Dense(shape[::-1], axes[::-1], init=kernel, dtype=dtype, rngs=rngs)
+        self.heads = config.heads
+        self.dropout_rate = config.dropout_rate
+
+    def __call__(
+        self,
+        x: Float[Array, "B Q D"],
+        memory: Float[Array, "B K D"],
+        mask: Bool[Array, "#B #Q K"],
+        *,
+        bias: Float[Array, "1 H Q K"] | None = None,
+        key: PRNGKeyArray | None = None,
+    ) -> Float[Array, "B Q D"]:
+        """Attend from `x` to the positions of `memory` where `mask` is true."""
+
+        def split(y: Array) -> Array:
+            return y.reshape(*y.shape[:2], self.heads, -1)
+
+        q_BxQxHxK = split(self.query(x))
+        k_BxSxHxK = split(self.key(memory))
+        v_BxSxHxK = split(self.value(memory))
+        logits = jnp.einsum("bqhk,bshk->bhqs", q_BxQxHxK, k_BxSxHxK)
+        if bias is not None:
+            logits = logits + bias
+        logits = jnp.where(mask[:, None], logits.astype(jnp.float32), MASKED)
+        weights = jax.nn.softmax(logits, axis=-1).astype(x.dtype)
+        weights = dropout(weights, self.dropout_rate, key)
+        attended = jnp.einsum("bhqs,bshk->bqhk", weights, v_BxSxHxK)
+        return self.out(attended.reshape(*attended.shape[:2], -1))

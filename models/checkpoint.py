@@ -1,0 +1,141 @@
+"""Checkpoints of a run: written by Orbax in the background, found again only when complete.
+
+A checkpoint is the directory `checkpoints/<step>`, where `step` is the number of optimizer steps
+done. Orbax writes it under a temporary name, commits a timestamp to its metadata and renames it.
+A name alone proves nothing: a killed `rm -r`, or a copy that stopped, leaves directories behind.
+"""
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from orbax.checkpoint import v1 as ocp
+
+from models.state import Parameters, TrainState
+from pipelines.errors import UserError
+from pipelines.faults import fault_point
+
+METADATA = "_CHECKPOINT_METADATA"
+PARAMETERS = "parameters"
+OPTIMIZER = "optimizer"
+
+
+def is_complete(checkpoint: Path) -> bool:
+    """Whether Orbax committed this checkpoint and both its parts are there."""
+    try:
+        metadata = json.loads((checkpoint / METADATA).read_text())
+    except (OSError, ValueError):
+        return False
+    parts = all((checkpoint / part / "_METADATA").is_file() for part in (PARAMETERS, OPTIMIZER))
+    return metadata.get("commit_timestamp_nsecs") is not None and parts
+
+
+def complete_steps(directory: Path) -> list[int]:
+    """Steps of all complete checkpoints in `directory`, ascending."""
+    if not directory.is_dir():
+        return []
+    found = (path for path in directory.iterdir() if path.name.isdecimal())
+    return sorted(int(path.name) for path in found if is_complete(path))
+
+
+class Checkpoints:
+    """The checkpoints of one run.
+
+    Attributes:
+        directory: where they are.
+        kept: steps whose checkpoints stay; others go when a newer one is complete.
+    """
+
+    def __init__(self, directory: Path, kept: Sequence[int]):
+        self.directory = directory.absolute()
+        self.kept = frozenset(kept)
+        self._pending: tuple[int, Any] | None = None
+
+    def latest(self) -> int | None:
+        """The newest complete step, or None."""
+        return max(complete_steps(self.directory), default=None)
+
+    def remove_leftovers(self) -> None:
+        """Remove what killed runs left: unfinished writes, half-removed checkpoints."""
+        if not self.directory.is_dir():
+            return
+        for path in self.directory.iterdir():
+            if not (path.name.isdecimal() and is_complete(path)):
+                shutil.rmtree(path)
+
+    def save(self, state: TrainState, step: int) -> None:
+        """Start to save `state`; a save still under way is waited for first.
+
+        The caller has made sure that everything that belongs to these steps (metrics) is on disk.
+        """
+        self.wait()
+        fault_point("train.before_checkpoint")
+        if jax.default_backend() == "cpu":
+            # The next step reuses the state's memory, of which a host copy here is a mere view.
+            state = jax.tree.map(jnp.copy, state)
+        parts = {
+            PARAMETERS: state.parameters,
+            OPTIMIZER: {"moments": state.moments, "step": state.step},
+        }
+        response = ocp.save_checkpointables_async(self.directory / str(step), parts)
+        self._pending = (step, response)
+        fault_point("train.during_checkpoint")
+
+    def wait(self) -> None:
+        """Wait until the save under way is complete, then drop older ones."""
+        if self._pending is None:
+            return
+        step, response = self._pending
+        response.result()
+        self._pending = None
+        assert is_complete(self.directory / str(step))
+        fault_point("train.after_checkpoint")
+        self.prune()
+
+    def prune(self) -> None:
+        """Remove checkpoints that are neither kept nor the newest."""
+        steps = complete_steps(self.directory)
+        for old in steps[:-1]:
+            if old not in self.kept:
+                # Renamed first, so that no moment shows a half-removed checkpoint by its name.
+                hidden = self.directory / f".{old}.removed"
+                (self.directory / str(old)).rename(hidden)
+                shutil.rmtree(hidden)
+
+    def restore(self, step: int, like: TrainState) -> TrainState:
+        """Load the whole state, onto the devices `like` names.
+
+        Raises:
+            UserError: the checkpoint cannot be read.
+        """
+        parts = {
+            PARAMETERS: like.parameters,
+            OPTIMIZER: {"moments": like.moments, "step": like.step},
+        }
+        loaded = _load(self.directory / str(step), parts)
+        optimizer = loaded[OPTIMIZER]
+        return TrainState(loaded[PARAMETERS], optimizer["moments"], optimizer["step"])
+
+
+def restore_parameters(directory: Path, step: int, like: Parameters) -> Parameters:
+    """Load a checkpoint's parameters without its optimizer state.
+
+    Raises:
+        UserError: the checkpoint cannot be read.
+    """
+    return _load(directory.absolute() / str(step), {PARAMETERS: like})[PARAMETERS]
+
+
+def _load(checkpoint: Path, like: dict[str, Any]) -> dict[str, Any]:
+    try:
+        return ocp.load_checkpointables(checkpoint, like)
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(
+            f"{checkpoint} cannot be read ({reason}): remove it, and training continues from the "
+            "checkpoint before"
+        ) from error

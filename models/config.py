@@ -1,0 +1,182 @@
+"""What a model and a training run are made of: `ModelConfig`, `TrainConfig`, `EvaluateConfig`.
+
+The named models themselves are in `models.presets`.
+"""
+
+import dataclasses
+from typing import Any, Literal
+
+from pipelines.errors import UserError
+
+#: Rows of the embedding and columns of the logits are a multiple of this (T5's padding rule:
+#: 250,100 pieces of mT5 give 250,112 rows; it lets the axis be sharded up to 128 ways).
+VOCABULARY_MULTIPLE = 128
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """An encoder-decoder: mT5 (T5 1.1) when `experts` is 0, a Switch Transformer otherwise.
+
+    Attributes:
+        vocabulary_size: rows of the embedding; a training run takes its examples' vocabulary.
+        d_model: width of the residual stream.
+        d_ff: width of the feed-forward intermediate, of a dense layer and of one expert alike.
+        heads: attention heads.
+        d_kv: width of one head; `heads * d_kv` need not be `d_model`.
+        encoder_layers: blocks of the encoder.
+        decoder_layers: blocks of the decoder.
+        activation: `geglu` (two input projections, as mT5) or `relu` (one, as released Switch).
+        tied_embeddings: whether the logits reuse the embedding (then scaled by d_model^-0.5).
+        experts: experts of a sparse layer; 0 makes every layer dense.
+        sparse_every: the last of each `sparse_every` blocks is sparse; 1 makes all sparse.
+        capacity_factor: slots of all experts of a group over its token positions, in training.
+        group_size: encoder tokens routed together; a group is whole sequences.
+        balance_weight: weight of the load-balance loss, summed over sparse layers.
+        router_z_weight: weight of the router's z-loss (ST-MoE), summed over sparse layers.
+        router_jitter: half width of the multiplicative noise on the router's input in training.
+        init_scale: variance scale of kernels; 0.1 in Switch Transformers (section 2.4).
+        dropout_rate: dropout after embedding, attention, feed-forward and final norm.
+        expert_dropout_rate: dropout on an expert's intermediate (0.4 in fine-tuning).
+        relative_buckets: buckets of the relative position bias.
+        relative_max_distance: distance at which the last bucket begins.
+    """
+
+    vocabulary_size: int = 250_112
+    d_model: int = 512
+    d_ff: int = 1024
+    heads: int = 6
+    d_kv: int = 64
+    encoder_layers: int = 8
+    decoder_layers: int = 8
+    activation: Literal["geglu", "relu"] = "geglu"
+    tied_embeddings: bool = False
+    experts: int = 0
+    sparse_every: int = 2
+    capacity_factor: float = 1.25
+    group_size: int = 4096
+    balance_weight: float = 0.01
+    router_z_weight: float = 0.0
+    router_jitter: float = 0.01
+    init_scale: float = 1.0
+    dropout_rate: float = 0.0
+    expert_dropout_rate: float = 0.0
+    relative_buckets: int = 32
+    relative_max_distance: int = 128
+
+    def __post_init__(self):
+        period = self.period
+        for name in ("encoder_layers", "decoder_layers"):
+            if getattr(self, name) % period:
+                raise UserError(
+                    f"{name}={getattr(self, name)} is no multiple of sparse_every={period}: "
+                    "every period of layers ends in a sparse one"
+                )
+
+    @property
+    def sparse(self) -> bool:
+        """Whether the model has experts."""
+        return self.experts > 0
+
+    @property
+    def period(self) -> int:
+        """Blocks after which the pattern of dense and sparse layers repeats."""
+        return self.sparse_every if self.sparse else 1
+
+    @property
+    def joined_kv(self) -> int:
+        """Width of all heads together."""
+        return self.heads * self.d_kv
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """How a model is trained. Dense and sparse runs that are compared share all of it.
+
+    Attributes:
+        steps: optimizer steps.
+        batch_size: sequences per step, over all devices.
+        seed: seed of the data order and, apart from it, of parameters, jitter and dropout.
+        base_learning_rate: multiplies the schedule 1/sqrt(max(step, warmup_steps)).
+        warmup_steps: steps during which the learning rate stays constant (10,000 in T5).
+        evaluations: log-spaced steps whose checkpoints are kept for evaluation.
+        checkpoint_every: also save every so many steps, to resume from; only the last is kept.
+        dtype: compute type of matrix products; parameters, routers, softmax and loss are float32.
+        z_loss: weight of log(Z)^2 in the loss, which keeps logits from drifting (T5X: 1e-4).
+        microbatches: parts of a batch whose gradients are added up, to save memory.
+        loss_chunks: parts of the target length whose logits exist at one time, to save memory.
+        remat: recompute activations in the backward pass, to save memory.
+        scan_layers: compile one period of layers and loop over it. Compiles in nearly constant
+            time however deep the model; unrolled runs faster on CPU.
+        data_parallel: devices along the mesh axis `data`.
+        expert_parallel: devices along the mesh axis `expert`, over which experts are sharded.
+        model_parallel: devices along the mesh axis `model`, which shards each layer's width.
+    """
+
+    steps: int = 1_000_000
+    batch_size: int = 1024
+    seed: int = 0
+    base_learning_rate: float = 1.0
+    warmup_steps: int = 10_000
+    evaluations: int = 16
+    checkpoint_every: int = 1000
+    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    z_loss: float = 1e-4
+    microbatches: int = 1
+    loss_chunks: int = 1
+    remat: bool = False
+    scan_layers: bool = False
+    data_parallel: int = 1
+    expert_parallel: int = 1
+    model_parallel: int = 1
+
+    def __post_init__(self):
+        for name in (
+            "steps",
+            "batch_size",
+            "warmup_steps",
+            "evaluations",
+            "checkpoint_every",
+            "microbatches",
+            "loss_chunks",
+            "data_parallel",
+            "expert_parallel",
+            "model_parallel",
+        ):
+            if getattr(self, name) < 1:
+                raise UserError(f"--{name.replace('_', '-')} must be at least 1")
+        if not self.base_learning_rate > 0:
+            raise UserError("--base-learning-rate must be above 0")
+        if self.dtype not in ("bfloat16", "float32"):
+            raise UserError(f"--dtype {self.dtype} is unknown: choose bfloat16 or float32")
+
+    @property
+    def devices(self) -> int:
+        """Devices the run wants."""
+        return self.data_parallel * self.expert_parallel * self.model_parallel
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluateConfig:
+    """How kept checkpoints are evaluated.
+
+    Attributes:
+        batch_size: validation sequences per step; it does not change the results but for rounding.
+        dtype: compute type; None takes the run's own.
+    """
+
+    batch_size: int = 32
+    dtype: Literal["bfloat16", "float32"] | None = None
+
+    def __post_init__(self):
+        if self.batch_size < 1:
+            raise UserError("--batch-size must be at least 1")
+
+
+def padded_vocabulary(pieces: int) -> int:
+    """Rows a model has for a vocabulary of `pieces`: the next multiple of 128."""
+    return -(-pieces // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
+
+
+def as_json(config: Any) -> dict[str, Any]:
+    """A configuration as `config.json` holds it."""
+    return dataclasses.asdict(config)

@@ -1,0 +1,168 @@
+"""The Switch layer: route, carry tokens to their experts, compute, carry them back.
+
+Dispatch is by index: a token knows its slot, a slot its token, and both directions are gathers.
+No [tokens, experts, capacity] tensor exists, whose products would cost more than the experts
+themselves at usual group sizes. On a mesh, each device gathers the tokens of its own groups and
+`all_to_all` along the `expert` axis takes them to the devices that hold the experts.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.sharding import Mesh, PartitionSpec
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+from models.config import ModelConfig
+from models.layers import activate, dropout, fan_in_init, parameter, split_key
+from models.partitioning import BATCH_AXES
+from models.router import Router, RoutingStats, expert_capacity
+
+_TOKENS = PartitionSpec(BATCH_AXES, None, None)
+_SLOTS = PartitionSpec(BATCH_AXES, None)
+_QUEUES = PartitionSpec("expert", "data", None, None)
+
+
+@jax.custom_vjp
+def _take(
+    x: Float[Array, "N D"], index: Int[Array, " M"], inverse: Int[Array, " N"]
+) -> Float[Array, "M D"]:
+    """Rows `index` of `x`, zeros where out of range; `inverse` is the same map backwards.
+
+    A row is taken at most once, so the gradient is a gather by `inverse`, not a scatter.
+    """
+    del inverse
+    return x.at[index].get(mode="fill", fill_value=0)
+
+
+def _take_forward(x: Array, index: Array, inverse: Array) -> tuple[Array, tuple[Array, Array]]:
+    return _take(x, index, inverse), (index, inverse)
+
+
+def _take_backward(maps: tuple[Array, Array], gradient: Array) -> tuple[Array, None, None]:
+    index, inverse = maps
+    return _take(gradient, inverse, index), None, None
+
+
+_take.defvjp(_take_forward, _take_backward)
+
+
+def _token_of_slot(slot: Int[Array, " S"], slots: int) -> Int[Array, " slots"]:
+    """Invert a group's slot map; an empty slot points past the last token."""
+    tokens = slot.shape[0]
+    return jnp.full(slots, tokens, jnp.int32).at[slot].set(jnp.arange(tokens), mode="drop")
+
+
+def dispatch(
+    tokens: Float[Array, "G S D"], slot: Int[Array, "G S"], experts: int, capacity: int
+) -> Float[Array, "E G C D"]:
+    """Queue tokens at their experts; empty places are zeros."""
+    slots = experts * capacity
+
+    def one_group(x: Array, slot: Array) -> Array:
+        return _take(x, _token_of_slot(slot, slots), slot)
+
+    queued = jax.vmap(one_group)(tokens, slot)
+    return queued.reshape(-1, experts, capacity, tokens.shape[-1]).swapaxes(0, 1)
+
+
+def combine(
+    queues: Float[Array, "E G C D"], slot: Int[Array, "G S"]
+) -> Float[Array, "G S D"]:
+    """Bring the experts' results back to their tokens; zeros for tokens without a slot."""
+    experts, groups, capacity, d_model = queues.shape
+    slots = experts * capacity
+
+    def one_group(x: Array, slot: Array) -> Array:
+        return _take(x, slot, _token_of_slot(slot, slots))
+
+    return jax.vmap(one_group)(queues.swapaxes(0, 1).reshape(groups, slots, d_model), slot)
+
+
+def sharded_dispatch(
+    tokens: Array, slot: Array, experts: int, capacity: int, mesh: Mesh | None
+) -> Array:
+    """`dispatch`, with groups sharded over data x expert and the result over expert x data."""
+    if mesh is None:
+        return dispatch(tokens, slot, experts, capacity)
+
+    @functools.partial(jax.shard_map, mesh=mesh, in_specs=(_TOKENS, _SLOTS), out_specs=_QUEUES)
+    def local(tokens: Array, slot: Array) -> Array:
+        queues = dispatch(tokens, slot, experts, capacity)
+        return jax.lax.all_to_all(queues, "expert", split_axis=0, concat_axis=1, tiled=True)
+
+    return local(tokens, slot)
+
+
+def sharded_combine(queues: Array, slot: Array, mesh: Mesh | None) -> Array:
+    """`combine`, the way back of `sharded_dispatch`."""
+    if mesh is None:
+        return combine(queues, slot)
+
+    @functools.partial(jax.shard_map, mesh=mesh, in_specs=(_QUEUES, _SLOTS), out_specs=_TOKENS)
+    def local(queues: Array, slot: Array) -> Array:
+        queues = jax.lax.all_to_all(queues, "expert", split_axis=1, concat_axis=0, tiled=True)
+        return combine(queues, slot)
+
+    return local(queues, slot)
+
+
+class SwitchFeedForward(nnx.Module):
+    """A router and `experts` feed-forward layers, each of a dense layer's size."""
+
+    def __init__(
+        self, config: ModelConfig, *, dtype: jnp.dtype, mesh: Mesh | None, rngs: nnx.Rngs
+    ):
+        init = fan_in_init(config.init_scale, "truncated_normal", experts=True)
+        into = (config.experts, config.d_model, config.d_ff)
+        axes = ("expert", "embed", "mlp")
+        back = (config.experts, config.d_ff, config.d_model)
+        self.router = Router(config, rngs=rngs)
+        self.wi_0 = parameter(rngs, init, into, axes)
+        self.wi_1 = parameter(rngs, init, into, axes) if config.activation == "geglu" else None
+        self.wo = parameter(rngs, init, back, ("expert", "mlp", "embed"))
+        self.config = config
+        self.dtype = dtype
+        self.mesh = mesh
+
+    def __call__(
+        self,
+        x: Float[Array, "B L D"],
+        real: Bool[Array, "B L"],
+        *,
+        groups: int,
+        capacity: int | None = None,
+        key: PRNGKeyArray | None = None,
+    ) -> tuple[Float[Array, "B L D"], RoutingStats]:
+        """Apply the chosen expert to every real token that finds a slot; others give zero.
+
+        Args:
+            x: input.
+            real: false on padding.
+            groups: parts of the batch, in order, that are routed on their own.
+            capacity: slots per expert and group; by default what `capacity_factor` says.
+            key: randomness of training.
+        """
+        tokens = x.reshape(groups, -1, x.shape[-1])
+        if capacity is None:
+            config = self.config
+            capacity = expert_capacity(config.capacity_factor, tokens.shape[1], config.experts)
+        jitter_key, dropout_key = split_key(key, 2)
+        routing = self.router(tokens, real.reshape(groups, -1), capacity, key=jitter_key)
+        queues = sharded_dispatch(tokens, routing.slot, self.config.experts, capacity, self.mesh)
+        queues = self._experts(queues, dropout_key)
+        y = sharded_combine(queues, routing.slot, self.mesh)
+        y = y * routing.gate[..., None].astype(y.dtype)
+        return y.reshape(x.shape), routing.stats
+
+    def _experts(
+        self, queues: Float[Array, "E G C D"], key: PRNGKeyArray | None
+    ) -> Float[Array, "E G C D"]:
+        def project(x: Array, kernel: nnx.Param) -> Array:
+            return jnp.einsum("egcx,exy->egcy", x, kernel[...].astype(self.dtype))
+
+        queues = queues.astype(self.dtype)
+        kernels = [self.wi_0] if self.wi_1 is None else [self.wi_0, self.wi_1]
+        hidden = activate([project(queues, kernel) for kernel in kernels])
+        return project(dropout(hidden, self.config.expert_dropout_rate, key), self.wo)

@@ -1,0 +1,73 @@
+"""Analytic cost of one training step, in floating-point operations (a multiply-add is two).
+
+XLA's own count is no substitute: it counts a loop's body once, and elementwise work as if it
+cost what matrix products cost. A test holds the two against each other on an unrolled step.
+"""
+
+from models.config import ModelConfig
+from models.router import expert_capacity
+from models.transformer import group_count
+
+#: A product's backward pass is two products of its size: one per operand.
+FORWARD_AND_BACKWARD = 3
+
+
+def feed_forward_flops(config: ModelConfig) -> int:
+    """Forward FLOPs of one position in a dense layer, or of one slot of an expert."""
+    matrices = 3 if config.activation == "geglu" else 2
+    return 2 * matrices * config.d_model * config.d_ff
+
+
+def attention_flops(
+    config: ModelConfig, batch_size: int, query_length: int, key_length: int
+) -> int:
+    """Forward FLOPs of one attention layer: four projections, logits, weighted sum."""
+    kernel = config.d_model * config.joined_kv
+    projections = 2 * kernel * (2 * query_length + 2 * key_length)
+    products = 2 * 2 * config.joined_kv * query_length * key_length
+    return batch_size * (projections + products)
+
+
+def sparse_layer_flops(config: ModelConfig, batch_size: int, length: int, groups: int) -> int:
+    """Forward FLOPs of one Switch layer: the router, and all slots, whether filled or not."""
+    positions = batch_size * length
+    capacity = expert_capacity(config.capacity_factor, positions // groups, config.experts)
+    slots = groups * config.experts * capacity
+    return 2 * positions * config.d_model * config.experts + slots * feed_forward_flops(config)
+
+
+def forward_flops(
+    config: ModelConfig, batch_size: int, inputs_length: int, targets_length: int
+) -> int:
+    """Matrix-product FLOPs of one forward pass over a batch."""
+    groups = group_count(batch_size, inputs_length, config.group_size)
+
+    def feed_forward(layers: int, length: int) -> int:
+        sparse = layers // config.sparse_every if config.sparse else 0
+        dense = (layers - sparse) * batch_size * length * feed_forward_flops(config)
+        if not sparse:
+            return dense
+        return dense + sparse * sparse_layer_flops(config, batch_size, length, groups)
+
+    encoder = config.encoder_layers * attention_flops(
+        config, batch_size, inputs_length, inputs_length
+    ) + feed_forward(config.encoder_layers, inputs_length)
+    decoder = config.decoder_layers * (
+        attention_flops(config, batch_size, targets_length, targets_length)
+        + attention_flops(config, batch_size, targets_length, inputs_length)
+    ) + feed_forward(config.decoder_layers, targets_length)
+    logits = 2 * batch_size * targets_length * config.d_model * config.vocabulary_size
+    return encoder + decoder + logits
+
+
+def training_step_flops(
+    config: ModelConfig, batch_size: int, inputs_length: int, targets_length: int
+) -> int:
+    """Matrix-product FLOPs of one training step's forward and backward pass.
+
+    The optimizer, norms, softmaxes and activations are left out (a few percent), and so is what
+    `remat` and chunked logits compute twice: FLOPs that a model needs, not those a setting costs.
+    """
+    return FORWARD_AND_BACKWARD * forward_flops(
+        config, batch_size, inputs_length, targets_length
+    )

@@ -1,0 +1,142 @@
+"""The parts every block is built of: parameters with named axes, norms, projections, dropout.
+
+Parameters are float32; products run in the compute type. Kernels are two-dimensional (or carry
+an expert axis in front), because the optimizer factors a matrix's last two axes.
+"""
+
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+Initializer = Callable[..., Array]
+
+NORM_EPSILON = 1e-6
+
+
+def fan_in_init(scale: float, distribution: str, experts: bool = False) -> Initializer:
+    """Variance `scale / fan_in`; with `experts`, the first axis is not part of the fan.
+
+    `truncated_normal` (resampled beyond two standard deviations) or `normal`; T5X draws
+    feed-forward kernels from the first, attention kernels from the second.
+    """
+    return jax.nn.initializers.variance_scaling(
+        scale, "fan_in", distribution, batch_axis=(0,) if experts else ()
+    )
+
+
+def parameter(
+    rngs: nnx.Rngs, init: Initializer, shape: Sequence[int], axes: Sequence[str]
+) -> nnx.Param:
+    """A float32 parameter whose dimensions have logical names (see `models.partitioning`)."""
+    return nnx.Param(init(rngs.params(), tuple(shape), jnp.float32), axes=tuple(axes))
+
+
+class Dense(nnx.Module):
+    """A projection without bias, computed in `dtype`."""
+
+    def __init__(
+        self,
+        shape: tuple[int, int],
+        axes: tuple[str, str],
+        *,
+        init: Initializer,
+        dtype: jnp.dtype,
+        rngs: nnx.Rngs,
+    ):
+        self.kernel = parameter(rngs, init, shape, axes)
+        self.dtype = dtype
+
+    def __call__(self, x: Float[Array, "... In"]) -> Float[Array, "... Out"]:
+        """Return `x @ kernel`."""
+        return x.astype(self.dtype) @ self.kernel[...].astype(self.dtype)
+
+
+class RMSNorm(nnx.Module):
+    """T5's layer norm: no mean, no bias, statistics in float32 (epsilon 1e-6).
+
+    The normalised value is cast to `dtype` before the scale multiplies it, as in T5X.
+    """
+
+    def __init__(self, d_model: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):
+        self.scale = parameter(rngs, jax.nn.initializers.ones, (d_model,), ("embed",))
+        self.dtype = dtype
+
+    def __call__(self, x: Float[Array, "... D"]) -> Float[Array, "... D"]:
+        """Normalise the last axis."""
+        x = x.astype(jnp.float32)
+        mean_square = jnp.mean(jnp.square(x), axis=-1, keepdims=True)
+        normal = (x * jax.lax.rsqrt(mean_square + NORM_EPSILON)).astype(self.dtype)
+        return normal * self.scale[...].astype(self.dtype)
+
+
+class Embedding(nnx.Module):
+    """Token embedding N(0, 1), shared by encoder and decoder; lookups are not scaled."""
+
+    def __init__(self, rows: int, d_model: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):
+        init = jax.nn.initializers.normal(1.0)
+        self.table = parameter(rngs, init, (rows, d_model), ("vocab", "embed"))
+        self.dtype = dtype
+
+    def __call__(self, tokens: Int[Array, "B L"]) -> Float[Array, "B L D"]:
+        """Look tokens up."""
+        return self.table[...].astype(self.dtype)[tokens]
+
+
+def activate(wi: Sequence[Array]) -> Array:
+    """GEGLU of two projections (tanh approximation of GELU, as T5X), ReLU of one."""
+    if len(wi) == 2:
+        return jax.nn.gelu(wi[0], approximate=True) * wi[1]
+    return jax.nn.relu(wi[0])
+
+
+def dropout(x: Array, rate: float, key: PRNGKeyArray | None, shared_axis: int | None = -2) -> Array:
+    """Drop values with probability `rate` and scale up the rest; no key means evaluation.
+
+    The mask is shared along `shared_axis`, by default the length (T5X's broadcast_dims).
+    """
+    if key is None or rate == 0.0:
+        return x
+    shape = list(x.shape)
+    if shared_axis is not None:
+        shape[shared_axis] = 1
+    keep = jax.random.bernoulli(key, 1.0 - rate, shape)
+    return jnp.where(keep, x / (1.0 - rate), 0).astype(x.dtype)
+
+
+def split_key(key: PRNGKeyArray | None, count: int) -> Sequence[PRNGKeyArray | None]:
+    """Split a key, or pass on that there is none."""
+    return [None] * count if key is None else list(jax.random.split(key, count))
+
+
+class FeedForward(nnx.Module):
+    """The dense feed-forward layer: GEGLU as in mT5, or ReLU."""
+
+    def __init__(
+        self,
+        d_model: int,
+        d_ff: int,
+        *,
+        activation: str,
+        init_scale: float,
+        dropout_rate: float,
+        dtype: jnp.dtype,
+        rngs: nnx.Rngs,
+    ):
+        init = fan_in_init(init_scale, "truncated_normal")
+        shape, axes = (d_model, d_ff), ("embed", "mlp")
+        self.wi_0 = Dense(shape, axes, init=init, dtype=dtype, rngs=rngs)
+        self.wi_1 = (
+            Dense(shape, axes, init=init, dtype=dtype, rngs=rngs) if activation == "geglu" else None
+        )
+        self.wo = Dense((d_ff, d_model), ("mlp", "embed"), init=init, dtype=dtype, rngs=rngs)
+        self.dropout_rate = dropout_rate
+
+    def __call__(
+        self, x: Float[Array, "B L D"], *, key: PRNGKeyArray | None = None
+    ) -> Float[Array, "B L D"]:
+        """Apply to every position."""
+        wi = [self.wi_0(x)] if self.wi_1 is None else [self.wi_0(x), self.wi_1(x)]
+        return self.wo(dropout(activate(wi), self.dropout_rate, key))

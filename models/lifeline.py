@@ -1,0 +1,28 @@
+"""A process that dies with the one that started it, so that a killed flow leaves no orphan.
+
+The parent keeps the write end of a pipe on this process's standard input and never writes. When
+the parent is gone, however it went, the kernel closes the pipe.
+"""
+
+import os
+import signal
+import threading
+
+#: Set to 1 by whoever starts a process that is to call `exit_with_parent`.
+VARIABLE = "MSWITCH_LIFELINE"
+
+
+def exit_with_parent() -> None:
+    """Watch standard input in a daemon thread; at its end, kill this process.
+
+    If the process leads its process group, the whole group is killed with it.
+    """
+    threading.Thread(target=_watch, name="lifeline", daemon=True).start()
+
+
+def _watch() -> None:
+    while os.read(0, 4096):
+        pass
+    if os.getpgrp() == os.getpid():
+        os.killpg(0, signal.SIGKILL)
+    os.kill(os.getpid(), signal.SIGKILL)

@@ -1,0 +1,147 @@
+"""Top-1 routing (Switch Transformers, section 2): which expert a token goes to, and its slot.
+
+The router runs in float32 inside bfloat16 training (selective precision, section 2.4). Padding is
+never routed and takes part in no statistic; it counts only in the group size S that sets the
+capacity. Nothing here depends on the number of devices.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+from models.config import ModelConfig
+from models.layers import parameter
+
+MIN_CAPACITY = 4
+
+#: Standard deviation of a router's initial kernel (Flaxformer's; not scaled by init_scale).
+ROUTER_STDDEV = 0.02
+
+
+def expert_capacity(capacity_factor: float, group_positions: int, experts: int) -> int:
+    """Slots per expert and group: round(factor * S / experts), at least 4, at most S."""
+    capacity = round(capacity_factor * group_positions / experts)
+    return min(max(capacity, MIN_CAPACITY), group_positions)
+
+
+class RoutingStats(NamedTuple):
+    """What one sparse layer reports; averages are over its routed (real) tokens.
+
+    Attributes:
+        balance_loss: experts * sum(f_i * P_i), a mean over groups; 1 when even (equation 4).
+        z_loss: mean square of log-sum-exp of the router's logits.
+        drop_fraction: share of tokens that found no slot.
+        entropy: mean entropy of the router's distribution, in nats.
+        load: share of tokens assigned to each expert, before capacity.
+        peak: most tokens any group assigned to one expert.
+        dropped: tokens that found no slot.
+        expert: the expert of every position, -1 for padding.
+    """
+
+    balance_loss: Float[Array, ""]
+    z_loss: Float[Array, ""]
+    drop_fraction: Float[Array, ""]
+    entropy: Float[Array, ""]
+    load: Float[Array, " E"]
+    peak: Int[Array, ""]
+    dropped: Int[Array, ""]
+    expert: Int[Array, "G S"]
+
+
+class Routing(NamedTuple):
+    """Where the tokens of G groups of S positions go.
+
+    Attributes:
+        slot: expert * capacity + position in the expert's queue; for a token that is dropped or
+            padding, a number of its own from experts * capacity upwards.
+        gate: the chosen expert's probability, float32.
+        stats: see `RoutingStats`.
+    """
+
+    slot: Int[Array, "G S"]
+    gate: Float[Array, "G S"]
+    stats: RoutingStats
+
+
+class Router(nnx.Module):
+    """A linear map to one logit per expert, softmax, argmax."""
+
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
+        init = jax.nn.initializers.normal(ROUTER_STDDEV)
+        shape = (config.d_model, config.experts)
+        self.kernel = parameter(rngs, init, shape, ("embed", "router_experts"))
+        self.jitter = config.router_jitter
+
+    def __call__(
+        self,
+        x: Float[Array, "G S D"],
+        real: Bool[Array, "G S"],
+        capacity: int,
+        *,
+        key: PRNGKeyArray | None = None,
+    ) -> Routing:
+        """Route every real token; earlier tokens of a group take an expert's slots first.
+
+        With a key (training), the input is multiplied by noise from 1 -+ jitter (appendix C).
+        """
+        x = x.astype(jnp.float32)
+        if key is not None and self.jitter > 0.0:
+            x = x * jax.random.uniform(
+                key, x.shape, minval=1.0 - self.jitter, maxval=1.0 + self.jitter
+            )
+        # Without this a TPU multiplies float32 matrices in bfloat16 passes.
+        logits = jnp.einsum(
+            "gsd,de->gse", x, self.kernel[...], precision=jax.lax.Precision.HIGHEST
+        )
+        return assign(logits, real, capacity)
+
+
+def assign(
+    logits: Float[Array, "G S E"], real: Bool[Array, "G S"], capacity: int
+) -> Routing:
+    """Turn router logits into slots, gates and statistics."""
+    experts = logits.shape[-1]
+    positions = logits.shape[1]
+    probabilities = jax.nn.softmax(logits, axis=-1)
+    expert = jnp.argmax(logits, axis=-1)
+    gate = jnp.take_along_axis(probabilities, expert[..., None], axis=-1)[..., 0]
+
+    expert = jnp.where(real, expert, -1)
+    chosen = jax.nn.one_hot(expert, experts, dtype=jnp.int32)
+    queue = jnp.cumsum(chosen, axis=1)
+    position = (queue * chosen).sum(axis=-1) - 1
+    kept = real & (position < capacity)
+    overflow = experts * capacity + jnp.arange(positions)
+    slot = jnp.where(kept, expert * capacity + position, overflow)
+    return Routing(slot, gate, _statistics(logits, probabilities, expert, real, kept))
+
+
+def _statistics(
+    logits: Array, probabilities: Array, expert: Array, real: Array, kept: Array
+) -> RoutingStats:
+    experts = logits.shape[-1]
+    chosen = jax.nn.one_hot(expert, experts, dtype=jnp.int32)
+    weight = real.astype(jnp.float32)
+    in_group = jnp.maximum(weight.sum(axis=1), 1.0)
+    total = jnp.maximum(weight.sum(), 1.0)
+    counts = chosen.sum(axis=1)
+
+    fraction = counts / in_group[:, None]
+    mean_probability = jnp.einsum("gse,gs->ge", probabilities, weight) / in_group[:, None]
+    log_z = jax.nn.logsumexp(logits, axis=-1)
+    entropy = log_z - (probabilities * logits).sum(axis=-1)
+    dropped = (real & ~kept).sum()
+    return RoutingStats(
+        # Mean over groups, so that microbatches of whole groups add up to the full batch.
+        balance_loss=experts * (fraction * mean_probability).sum(axis=-1).mean(),
+        z_loss=((jnp.square(log_z) * weight).sum(axis=1) / in_group).mean(),
+        drop_fraction=dropped / total,
+        entropy=(entropy * weight).sum() / total,
+        load=counts.sum(axis=0) / total,
+        peak=counts.max(),
+        dropped=dropped,
+        expert=expert,
+    )

@@ -1,0 +1,137 @@
+"""A run directory: what it holds, whether this run may use it, and how it is marked finished."""
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from models.config import ModelConfig, TrainConfig, as_json
+from models.schedule import log_spaced_steps
+from pipelines.errors import UserError
+from pipelines.outputs import MARKER, canonical_json, config_hash, write_atomically, write_json
+
+CONFIG = "config.json"
+CHECKPOINTS = "checkpoints"
+
+
+@dataclasses.dataclass(frozen=True)
+class RunPlan:
+    """Everything a run's numbers depend on.
+
+    Attributes:
+        preset: name of the model.
+        model: its configuration, with the vocabulary of the examples.
+        train: how it is trained.
+        examples: identity of its data: `config_hash` and `vocabulary_sha256`.
+        languages: per language `train_records`, `train_tokens`, `train_bytes`, `rate`.
+    """
+
+    preset: str
+    model: ModelConfig
+    train: TrainConfig
+    examples: Mapping[str, str]
+    languages: Mapping[str, Mapping[str, Any]]
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What makes two runs the same."""
+        return {
+            "preset": self.preset,
+            "model": as_json(self.model),
+            "train": as_json(self.train),
+            "examples": dict(self.examples),
+        }
+
+    @property
+    def hash(self) -> str:
+        """The identity in 16 hex digits."""
+        return config_hash("train", self.identity)
+
+    @property
+    def evaluation_steps(self) -> tuple[int, ...]:
+        """Steps whose checkpoints are kept and evaluated."""
+        return log_spaced_steps(self.train.steps, self.train.evaluations)
+
+
+def claim_run(out: Path, plan: RunPlan) -> dict[str, Any] | None:
+    """Check that `out` is new or holds this very run; give its marker when it is finished.
+
+    Raises:
+        UserError: it holds something else, or a run with other settings.
+    """
+    if not out.exists():
+        return None
+    if not out.is_dir():
+        raise UserError(f"{out} is a file: choose another --out")
+    if not any(out.iterdir()):
+        return None
+    if not (out / CONFIG).is_file():
+        raise UserError(f"{out} holds files that are not a training run: choose a new --out")
+    before = json.loads((out / CONFIG).read_text())
+    after = json.loads(canonical_json(plan.identity))
+    changed = []
+    for part, wanted in after.items():
+        found = before.get(part)
+        if not isinstance(wanted, dict) or not isinstance(found, dict):
+            changed += [part] if found != wanted else []
+            continue
+        changed += [f"{part}.{key}" for key in wanted if found.get(key) != wanted[key]]
+    if changed:
+        raise UserError(
+            f"{out} holds a run with other settings ({', '.join(changed)} changed): "
+            "choose another --out, or give the settings it began with"
+        )
+    if (out / MARKER).is_file():
+        return json.loads((out / MARKER).read_text())
+    return None
+
+
+def describe_run(
+    out: Path, plan: RunPlan, examples: Path, measured: Mapping[str, Any]
+) -> None:
+    """Write config.json, unless the run already began; `measured` adds counts and costs."""
+    if (out / CONFIG).is_file():
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    identity = plan.identity
+    identity["examples"]["path"] = os.path.relpath(examples, out)
+    write_json(
+        out / CONFIG,
+        {
+            **identity,
+            "config_hash": plan.hash,
+            "languages": {lang: dict(counts) for lang, counts in plan.languages.items()},
+            "eval_steps": list(plan.evaluation_steps),
+            **measured,
+        },
+    )
+
+
+def finish_run(out: Path, plan: RunPlan, final_loss: float) -> dict[str, Any]:
+    """Mark the run finished."""
+    marker = {"config_hash": plan.hash, "step": plan.train.steps, "final_loss": final_loss}
+    write_atomically(out / MARKER, canonical_json(marker) + "\n")
+    return marker
+
+
+def read_run(run: Path) -> dict[str, Any]:
+    """The config.json of a run directory.
+
+    Raises:
+        UserError: there is none.
+    """
+    if not (run / CONFIG).is_file():
+        raise UserError(f"{run} is not a training run (no {CONFIG}): give what `train --out` made")
+    return json.loads((run / CONFIG).read_text())
+
+
+def model_of(config: Mapping[str, Any]) -> ModelConfig:
+    """The model a config.json describes."""
+    return ModelConfig(**config["model"])
+
+
+def train_config_of(config: Mapping[str, Any]) -> TrainConfig:
+    """The training configuration a config.json describes."""
+    return TrainConfig(**config["train"])

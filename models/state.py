@@ -1,0 +1,176 @@
+"""A model as arrays: a static skeleton, and parameters in a flat dictionary by dotted name.
+
+Everything that walks over parameters (optimizer, checkpoints, sharding, counts) sees
+`{"encoder.periods.blocks.0.self_attention.query.kernel": array}` and nothing of the module tree.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Int
+
+from models.config import ModelConfig, TrainConfig
+from models.optimizer import Adafactor, Moment, moment_axes
+from models.partitioning import parameter_sharding
+from models.transformer import Transformer
+
+Parameters = dict[str, Array]
+
+
+class TrainState(NamedTuple):
+    """All that training changes; with (seed, step) it is all a resumed run needs.
+
+    Attributes:
+        parameters: by dotted name.
+        moments: Adafactor's second moments, by the same names.
+        step: optimizer steps done.
+    """
+
+    parameters: Parameters
+    moments: dict[str, Moment]
+    step: Int[Array, ""]
+
+
+@dataclasses.dataclass(frozen=True)
+class Skeleton:
+    """A model without its values.
+
+    Attributes:
+        graph: the module tree.
+        paths: every parameter's place in it.
+        shapes: shapes and types of the parameters.
+        axes: logical names of their dimensions.
+        mesh: devices, or None for one.
+        config: the architecture.
+        train: compute type, scan and remat, which the tree depends on.
+    """
+
+    graph: Any
+    paths: Mapping[str, tuple[Any, ...]]
+    shapes: Mapping[str, jax.ShapeDtypeStruct]
+    axes: Mapping[str, tuple[str, ...]]
+    mesh: Mesh | None
+    config: ModelConfig
+    train: TrainConfig
+
+    @classmethod
+    def of(cls, config: ModelConfig, train: TrainConfig, mesh: Mesh | None = None) -> "Skeleton":
+        """Build the skeleton of a model; no parameter is allocated."""
+        graph, state = nnx.split(nnx.eval_shape(lambda: _create(config, train, mesh)))
+        paths, shapes, axes = {}, {}, {}
+        for path, variable in nnx.to_flat_state(state):
+            name = ".".join(str(part) for part in path)
+            paths[name] = path
+            shapes[name] = jax.ShapeDtypeStruct(variable.shape, variable.dtype)
+            stacked = ("layers",) if "periods" in path else ()
+            axes[name] = (*stacked, *variable.get_metadata("axes"))
+        return cls(graph, paths, shapes, axes, mesh, config, train)
+
+    def merge(self, parameters: Mapping[str, Array]) -> Transformer:
+        """Give the model with these values."""
+        state = nnx.from_flat_state(
+            [(path, nnx.Param(parameters[name])) for name, path in self.paths.items()]
+        )
+        return nnx.merge(self.graph, state)
+
+    def initial_parameters(self) -> Parameters:
+        """Draw the parameters of the run's seed; traceable."""
+        model = _create(self.config, self.train, self.mesh)
+        values = {path: variable[...] for path, variable in nnx.to_flat_state(nnx.state(model))}
+        return {name: values[path] for name, path in self.paths.items()}
+
+    def initial_state(self, optimizer: Adafactor) -> TrainState:
+        """Draw a new run's state, each array made on the devices that keep it."""
+
+        def create() -> TrainState:
+            parameters = self.initial_parameters()
+            moments = optimizer.init(parameters, self.axes)
+            return TrainState(parameters, moments, jnp.zeros((), jnp.int32))
+
+        return jax.jit(create, out_shardings=self.state_shardings(optimizer))()
+
+    def abstract_state(self, optimizer: Adafactor) -> TrainState:
+        """Shapes, types and shardings of a run's state, for restoring and compiling."""
+
+        def create() -> TrainState:
+            parameters = {name: jnp.zeros(s.shape, s.dtype) for name, s in self.shapes.items()}
+            moments = optimizer.init(parameters, self.axes)
+            return TrainState(parameters, moments, jnp.zeros((), jnp.int32))
+
+        shapes = jax.eval_shape(create)
+        if self.mesh is None:
+            return shapes
+        return jax.tree.map(
+            lambda shape, sharding: jax.ShapeDtypeStruct(
+                shape.shape, shape.dtype, sharding=sharding
+            ),
+            shapes,
+            self.state_shardings(optimizer),
+        )
+
+    def state_shardings(self, optimizer: Adafactor) -> TrainState | None:
+        """Where every array of a run's state lies; None without a mesh."""
+        mesh = self.mesh
+        if mesh is None:
+            return None
+
+        def sharding(axes: tuple[str, ...], shape: tuple[int, ...]) -> NamedSharding | None:
+            return parameter_sharding(axes, shape, mesh)
+
+        parameters, moments = {}, {}
+        for name, shape in self.shapes.items():
+            axes = self.axes[name]
+            parameters[name] = sharding(axes, shape.shape)
+            moment = jax.eval_shape(
+                lambda one=name, s=shape: optimizer.init(
+                    {one: jnp.zeros(s.shape, s.dtype)}, self.axes
+                )
+            )[name]
+            moments[name] = type(moment)(
+                *(
+                    sharding(part_axes, part.shape)
+                    for part_axes, part in zip(moment_axes(moment, axes), moment, strict=True)
+                )
+            )
+        return TrainState(parameters, moments, NamedSharding(mesh, PartitionSpec()))  # pyright: ignore
+
+
+def _create(config: ModelConfig, train: TrainConfig, mesh: Mesh | None) -> Transformer:
+    return Transformer(
+        config,
+        dtype=jnp.dtype(train.dtype),
+        mesh=mesh,
+        scan_layers=train.scan_layers,
+        remat=train.remat,
+        rngs=nnx.Rngs(params=train.seed),
+    )
+
+
+def parameter_counts(skeleton: Skeleton) -> dict[str, int]:
+    """Number of parameters by group: embedding, logits, attention, experts and so on."""
+    counts: dict[str, int] = {}
+    for name, shape in skeleton.shapes.items():
+        group = _group(name)
+        counts[group] = counts.get(group, 0) + math.prod(shape.shape)
+    return counts
+
+
+def _group(name: str) -> str:
+    parts = name.split(".")
+    if parts[0] in ("embedding", "logits"):
+        return parts[0]
+    if "router" in parts:
+        return "routers"
+    if "switch" in parts:
+        return "experts"
+    if any(part.endswith("norm") for part in parts):
+        return "norms"
+    if "feed_forward" in parts:
+        return "feed_forward"
+    return "attention"

@@ -1,0 +1,238 @@
+"""One training step and one evaluation step, as compiled functions of a state and a batch."""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from models.config import ModelConfig, TrainConfig
+from models.losses import chunked_token_losses, router_losses
+from models.optimizer import Adafactor
+from models.router import RoutingStats
+from models.state import Parameters, Skeleton, TrainState
+from models.transformer import group_count
+
+Batch = Mapping[str, Array]
+Metrics = dict[str, Array]
+
+#: Features of a batch that reach the device.
+FEATURES = (
+    "encoder_input_tokens",
+    "decoder_input_tokens",
+    "decoder_target_tokens",
+    "decoder_loss_weights",
+)
+
+
+def batch_groups(model: ModelConfig, batch_size: int, inputs_length: int) -> int:
+    """Parts a batch falls into: routing groups, or single sequences in a dense model."""
+    if not model.sparse:
+        return batch_size
+    return group_count(batch_size, inputs_length, model.group_size)
+
+
+class LossParts(NamedTuple):
+    """What a batch, or a part of it, adds to the loss and its metrics."""
+
+    loss: Float[Array, ""]
+    z_loss: Float[Array, ""]
+    balance_loss: Float[Array, ""]
+    router_z_loss: Float[Array, ""]
+    routing: dict[str, Array]
+
+
+def batch_loss(
+    skeleton: Skeleton,
+    parameters: Parameters,
+    batch: Batch,
+    *,
+    groups: int,
+    target_tokens: Float[Array, ""],
+    parts: int = 1,
+    key: Any = None,
+) -> tuple[Float[Array, ""], LossParts]:
+    """The loss of one of `parts` equal parts of a batch that has `target_tokens` in all."""
+    train = skeleton.train
+    model = skeleton.merge(parameters)
+    x, stats = model(
+        batch["encoder_input_tokens"],
+        batch["decoder_input_tokens"],
+        batch["decoder_target_tokens"],
+        groups=groups,
+        key=key,
+    )
+    kernel, scale = model.logits_kernel()
+    losses, log_z_squared = chunked_token_losses(
+        x, kernel, scale, batch["decoder_target_tokens"], train.loss_chunks
+    )
+    weights = batch["decoder_loss_weights"]
+    loss = (losses * weights).sum() / target_tokens
+    z_loss = train.z_loss * (log_z_squared * weights).sum() / target_tokens
+    balance, router_z, routing = jnp.zeros(()), jnp.zeros(()), {}
+    if stats is not None:
+        balance, router_z = (value / parts for value in router_losses(skeleton.config, stats))
+        routing = routing_metrics(stats)
+    total = loss + z_loss + balance + router_z
+    return total, LossParts(loss, z_loss, balance, router_z, routing)
+
+
+def routing_metrics(stats: tuple[RoutingStats, RoutingStats]) -> dict[str, Array]:
+    """Routing of all sparse layers, encoder and decoder.
+
+    `drop_fraction` and `entropy` are means over layers, `max_load` the largest share any layer
+    gives one expert, as a multiple of an even share; `load` has a row for every layer.
+    """
+    load = jnp.concatenate([part.load for part in stats])
+    return {
+        "drop_fraction": jnp.concatenate([part.drop_fraction for part in stats]).mean(),
+        "entropy": jnp.concatenate([part.entropy for part in stats]).mean(),
+        "max_load": load.max() * load.shape[-1],
+        "load": load,
+    }
+
+
+def make_train_step(
+    skeleton: Skeleton, optimizer: Adafactor, groups: int
+) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
+    """Compile-ready `(state, batch) -> (state, metrics)`; the old state's memory is reused.
+
+    With microbatches, every n-th routing group goes into the same part: parts then stay on the
+    devices that hold their rows, and their gradients add up to the whole batch's.
+    """
+    train = skeleton.train
+
+    def gradients(parameters: Parameters, batch: Batch, key: Any):
+        target_tokens = jnp.maximum(batch["decoder_loss_weights"].sum(), 1.0)
+        parts = train.microbatches
+        of_part = jax.value_and_grad(
+            functools.partial(
+                batch_loss,
+                skeleton,
+                groups=groups // parts,
+                target_tokens=target_tokens,
+                parts=parts,
+            ),
+            has_aux=True,
+        )
+        if parts == 1:
+            (_, losses), gradient = of_part(parameters, batch, key=key)
+            return gradient, losses
+
+        def split(x: Array) -> Array:
+            return x.reshape(groups // parts, parts, -1, *x.shape[1:]).swapaxes(0, 1)
+
+        def add(total: Parameters, inputs: tuple[Any, Array]):
+            part, part_key = inputs
+            rows = {name: x.reshape(-1, x.shape[-1]) for name, x in part.items()}
+            (_, losses), gradient = of_part(parameters, rows, key=part_key)
+            return jax.tree.map(jnp.add, total, gradient), losses
+
+        zeros = jax.tree.map(jnp.zeros_like, parameters)
+        split_batch = {name: split(x) for name, x in batch.items()}
+        keys = jax.random.split(key, parts)
+        gradient, losses = jax.lax.scan(add, zeros, (split_batch, keys))
+        routing = jax.tree.map(lambda x: x.mean(axis=0), losses.routing)
+        sums = [value.sum(axis=0) for value in losses[:-1]]
+        return gradient, LossParts(*sums, routing)
+
+    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        key = jax.random.fold_in(jax.random.key(train.seed), state.step)
+        gradient, losses = gradients(state.parameters, batch, key)
+        parameters, moments = optimizer.update(
+            state.parameters, gradient, state.moments, state.step, skeleton.axes
+        )
+        metrics = {
+            "train/loss": losses.loss,
+            "train/z_loss": losses.z_loss,
+            "train/learning_rate": optimizer.learning_rate(state.step),
+            "train/target_tokens": batch["decoder_loss_weights"].sum(),
+        }
+        if skeleton.config.sparse:
+            metrics["train/balance_loss"] = losses.balance_loss
+            metrics["train/router_z_loss"] = losses.router_z_loss
+            metrics |= {f"router/{name}": value for name, value in losses.routing.items()}
+        return TrainState(parameters, moments, state.step + 1), metrics
+
+    shardings = skeleton.state_shardings(optimizer)
+    return jax.jit(
+        train_step,
+        donate_argnums=0,
+        out_shardings=None if shardings is None else (shardings, None),
+    )
+
+
+class EvaluationResult(NamedTuple):
+    """Sums per sequence, and whether routing fitted.
+
+    Attributes:
+        nats: cross-entropy over the sequence's real target tokens.
+        target_tokens: their number.
+        peaks: most tokens a group gave one expert, in encoder and decoder.
+        dropped: tokens without a slot, over all layers.
+        loads: tokens per sequence and expert, in every sparse layer, encoder's first.
+    """
+
+    nats: Float[Array, " B"]
+    target_tokens: Float[Array, " B"]
+    peaks: Int[Array, "2"]
+    dropped: Int[Array, ""]
+    loads: Int[Array, "layers B E"]
+
+
+def make_evaluation_step(
+    skeleton: Skeleton,
+) -> Callable[[Parameters, Batch, int, tuple[int, int] | None], EvaluationResult]:
+    """Compile-ready `(parameters, batch, groups, capacities) -> EvaluationResult`."""
+
+    def evaluation_step(
+        parameters: Parameters, batch: Batch, groups: int, capacities: tuple[int, int] | None
+    ) -> EvaluationResult:
+        model = skeleton.merge(parameters)
+        x, stats = model(
+            batch["encoder_input_tokens"],
+            batch["decoder_input_tokens"],
+            batch["decoder_target_tokens"],
+            groups=groups,
+            capacities=capacities,
+        )
+        kernel, scale = model.logits_kernel()
+        losses, _ = chunked_token_losses(
+            x, kernel, scale, batch["decoder_target_tokens"], skeleton.train.loss_chunks
+        )
+        weights = batch["decoder_loss_weights"]
+        nats, target_tokens = (losses * weights).sum(axis=-1), weights.sum(axis=-1)
+        rows = x.shape[0]
+        if stats is None:
+            none = jnp.zeros((), jnp.int32)
+            return EvaluationResult(
+                nats, target_tokens, jnp.zeros(2, jnp.int32), none, jnp.zeros((0, rows, 0), int)
+            )
+        return EvaluationResult(
+            nats,
+            target_tokens,
+            peaks=jnp.stack([part.peak.max() for part in stats]),
+            dropped=jnp.asarray(sum(part.dropped.sum() for part in stats)),
+            loads=jnp.concatenate(
+                [sequence_loads(part.expert, rows, skeleton.config.experts) for part in stats]
+            ),
+        )
+
+    return jax.jit(evaluation_step, static_argnums=(2, 3))
+
+
+def sequence_loads(
+    expert: Int[Array, "layers G S"], rows: int, experts: int
+) -> Int[Array, "layers B E"]:
+    """Count the tokens of every sequence that chose each expert."""
+    of_rows = expert.reshape(expert.shape[0], rows, -1)
+    return jax.nn.one_hot(of_rows, experts, dtype=jnp.int32).sum(axis=2)
+
+
+def optimizer_of(train: TrainConfig) -> Adafactor:
+    """The optimizer a run's configuration asks for."""
+    return Adafactor(
+        base_learning_rate=train.base_learning_rate, warmup_steps=train.warmup_steps
+    )

@@ -1,0 +1,333 @@
+"""The encoder-decoder: mT5 with every feed-forward layer dense, mSwitch with sparse ones.
+
+Blocks are pre-norm. A stack is a repeated period of blocks (one dense block; or, with
+`sparse_every` 2, a dense and a sparse one) whose parameters carry a leading `layers` axis: one
+layout, whether the loop over periods is compiled as a loop or unrolled.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.sharding import Mesh
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+from models.attention import Attention, RelativePositionBias
+from models.config import ModelConfig
+from models.experts import SwitchFeedForward
+from models.layers import (
+    Dense,
+    Embedding,
+    FeedForward,
+    RMSNorm,
+    dropout,
+    fan_in_init,
+    split_key,
+)
+from models.partitioning import constrain_batch
+from models.router import RoutingStats
+
+PADDING = 0
+
+
+class Block(nnx.Module):
+    """Self-attention, in a decoder cross-attention, and a dense or sparse feed-forward layer."""
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        *,
+        decoder: bool,
+        sparse: bool,
+        dtype: jnp.dtype,
+        mesh: Mesh | None,
+        rngs: nnx.Rngs,
+    ):
+        def norm() -> RMSNorm:
+            return RMSNorm(config.d_model, dtype=dtype, rngs=rngs)
+
+        self.self_attention_norm = norm()
+        self.self_attention = Attention(config, dtype=dtype, rngs=rngs)
+        self.cross_attention_norm = norm() if decoder else None
+        self.cross_attention = Attention(config, dtype=dtype, rngs=rngs) if decoder else None
+        self.feed_forward_norm = norm()
+        self.switch = (
+            SwitchFeedForward(config, dtype=dtype, mesh=mesh, rngs=rngs) if sparse else None
+        )
+        self.feed_forward = (
+            None
+            if sparse
+            else FeedForward(
+                config.d_model,
+                config.d_ff,
+                activation=config.activation,
+                init_scale=config.init_scale,
+                dropout_rate=config.dropout_rate,
+                dtype=dtype,
+                rngs=rngs,
+            )
+        )
+        self.dropout_rate = config.dropout_rate
+        self.mesh = mesh
+
+    def __call__(
+        self,
+        x: Float[Array, "B L D"],
+        *,
+        real: Bool[Array, "B L"],
+        mask: Bool[Array, "#B #L L"],
+        bias: Float[Array, "1 H L L"],
+        memory: Float[Array, "B M D"] | None,
+        memory_mask: Bool[Array, "B 1 M"] | None,
+        groups: int,
+        capacity: int | None,
+        key: PRNGKeyArray | None,
+    ) -> tuple[Float[Array, "B L D"], RoutingStats | None]:
+        """Apply the block; a dense one has no routing statistics."""
+        keys = split_key(key, 6)
+        y = self.self_attention_norm(x)
+        y = self.self_attention(y, y, mask, bias=bias, key=keys[0])
+        x = x + dropout(y, self.dropout_rate, keys[1])
+        if self.cross_attention is not None and self.cross_attention_norm is not None:
+            assert memory is not None and memory_mask is not None
+            y = self.cross_attention_norm(x)
+            y = self.cross_attention(y, memory, memory_mask, key=keys[2])
+            x = x + dropout(y, self.dropout_rate, keys[3])
+        x = constrain_batch(x, self.mesh)
+        y = self.feed_forward_norm(x)
+        stats = None
+        if self.switch is not None:
+            y, stats = self.switch(y, real, groups=groups, capacity=capacity, key=keys[4])
+        else:
+            assert self.feed_forward is not None
+            y = self.feed_forward(y, key=keys[4])
+        x = constrain_batch(x + dropout(y, self.dropout_rate, keys[5]), self.mesh)
+        return x, stats
+
+
+class Period(nnx.Module):
+    """The blocks that a stack repeats; at most the last is sparse."""
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        *,
+        decoder: bool,
+        dtype: jnp.dtype,
+        mesh: Mesh | None,
+        rngs: nnx.Rngs,
+    ):
+        self.blocks = nnx.List(
+            [
+                Block(
+                    config,
+                    decoder=decoder,
+                    sparse=config.sparse and index == config.period - 1,
+                    dtype=dtype,
+                    mesh=mesh,
+                    rngs=rngs,
+                )
+                for index in range(config.period)
+            ]
+        )
+
+    def __call__(self, x: Array, *, key: PRNGKeyArray | None, **inputs):
+        """Apply all blocks; gives the sparse one's statistics."""
+        stats = None
+        for block, block_key in zip(self.blocks, split_key(key, len(self.blocks)), strict=True):
+            x, stats = block(x, key=block_key, **inputs)
+        return x, stats
+
+
+class Stack(nnx.Module):
+    """An encoder or a decoder: its periods, position bias, and final norm."""
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        *,
+        decoder: bool,
+        dtype: jnp.dtype,
+        mesh: Mesh | None,
+        scan_layers: bool,
+        remat: bool,
+        rngs: nnx.Rngs,
+    ):
+        layers = config.decoder_layers if decoder else config.encoder_layers
+        self.count = layers // config.period
+
+        @nnx.split_rngs(splits=self.count)
+        @nnx.vmap(in_axes=(0,), out_axes=0)
+        def create(rngs: nnx.Rngs) -> Period:
+            return Period(config, decoder=decoder, dtype=dtype, mesh=mesh, rngs=rngs)
+
+        self.periods = create(rngs)
+        self.position_bias = RelativePositionBias(
+            config, bidirectional=not decoder, dtype=dtype, rngs=rngs
+        )
+        self.final_norm = RMSNorm(config.d_model, dtype=dtype, rngs=rngs)
+        self.dropout_rate = config.dropout_rate
+        self.unroll = 1 if scan_layers else self.count
+        self.remat = remat
+
+    def __call__(
+        self,
+        x: Float[Array, "B L D"],
+        *,
+        real: Bool[Array, "B L"],
+        mask: Bool[Array, "#B #L L"],
+        memory: Float[Array, "B M D"] | None = None,
+        memory_mask: Bool[Array, "B 1 M"] | None = None,
+        groups: int,
+        capacity: int | None,
+        key: PRNGKeyArray | None,
+    ) -> tuple[Float[Array, "B L D"], RoutingStats | None]:
+        """Apply all blocks; statistics carry a leading axis of sparse layers."""
+        keys = split_key(key, 3)
+        length = x.shape[1]
+        bias = self.position_bias(length, length)
+        graph, parameters = nnx.split(self.periods)
+
+        def body(x, inputs):
+            parameters, key = inputs
+            period = nnx.merge(graph, parameters)
+            return period(
+                x,
+                key=key,
+                real=real,
+                mask=mask,
+                bias=bias,
+                memory=memory,
+                memory_mask=memory_mask,
+                groups=groups,
+                capacity=capacity,
+            )
+
+        if self.remat:
+            body = jax.checkpoint(body)
+        x = dropout(x, self.dropout_rate, keys[0])
+        layer_keys = None if keys[1] is None else jax.random.split(keys[1], self.count)
+        x, stats = jax.lax.scan(body, x, (parameters, layer_keys), unroll=self.unroll)
+        return dropout(self.final_norm(x), self.dropout_rate, keys[2]), stats
+
+
+class Transformer(nnx.Module):
+    """mT5 or mSwitch: one embedding, an encoder, a decoder, and logits.
+
+    Args:
+        config: architecture.
+        dtype: compute type.
+        mesh: devices to shard over, or None for one.
+        scan_layers: loop over periods instead of unrolling them.
+        remat: recompute each period's activations in the backward pass.
+        rngs: randomness of initialisation.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        *,
+        dtype: jnp.dtype = jnp.bfloat16,
+        mesh: Mesh | None = None,
+        scan_layers: bool = False,
+        remat: bool = False,
+        rngs: nnx.Rngs,
+    ):
+        self.config = config
+        self.mesh = mesh
+        rows, d_model = config.vocabulary_size, config.d_model
+        self.embedding = Embedding(rows, d_model, dtype=dtype, rngs=rngs)
+
+        def stack(decoder: bool) -> Stack:
+            return Stack(
+                config,
+                decoder=decoder,
+                dtype=dtype,
+                mesh=mesh,
+                scan_layers=scan_layers,
+                remat=remat,
+                rngs=rngs,
+            )
+
+        self.encoder = stack(decoder=False)
+        self.decoder = stack(decoder=True)
+        self.logits = (
+            None
+            if config.tied_embeddings
+            else Dense(
+                (d_model, rows),
+                ("embed", "vocab"),
+                init=fan_in_init(config.init_scale, "truncated_normal"),
+                dtype=jnp.dtype(jnp.float32),
+                rngs=rngs,
+            )
+        )
+
+    def __call__(
+        self,
+        encoder_input_tokens: Int[Array, "B L"],
+        decoder_input_tokens: Int[Array, "B T"],
+        decoder_target_tokens: Int[Array, "B T"],
+        *,
+        groups: int = 1,
+        capacities: tuple[int, int] | None = None,
+        key: PRNGKeyArray | None = None,
+    ) -> tuple[Float[Array, "B T D"], tuple[RoutingStats, RoutingStats] | None]:
+        """Run encoder and decoder up to the logits, which `models.losses` computes.
+
+        Args:
+            encoder_input_tokens: input, 0 is padding.
+            decoder_input_tokens: targets shifted right, beginning with 0.
+            decoder_target_tokens: targets; where they are padding, nothing is routed.
+            groups: routing groups in the batch, of encoder and decoder alike.
+            capacities: slots per expert and group of encoder and decoder layers; by default
+                what the capacity factor says.
+            key: randomness of training (jitter, dropout); None evaluates.
+
+        Returns:
+            The decoder's output, and routing statistics of the encoder's and the decoder's
+            sparse layers (None for a dense model).
+        """
+        keys = split_key(key, 2)
+        encoder_capacity, decoder_capacity = capacities or (None, None)
+        source_real = encoder_input_tokens != PADDING
+        target_real = decoder_target_tokens != PADDING
+        memory, encoder_stats = self.encoder(
+            constrain_batch(self.embedding(encoder_input_tokens), self.mesh),
+            real=source_real,
+            mask=source_real[:, None, :],
+            groups=groups,
+            capacity=encoder_capacity,
+            key=keys[0],
+        )
+        length = decoder_input_tokens.shape[1]
+        causal = jnp.tril(jnp.ones((length, length), bool))
+        x, decoder_stats = self.decoder(
+            constrain_batch(self.embedding(decoder_input_tokens), self.mesh),
+            real=target_real,
+            mask=causal[None],
+            memory=memory,
+            memory_mask=source_real[:, None, :],
+            groups=groups,
+            capacity=decoder_capacity,
+            key=keys[1],
+        )
+        if encoder_stats is None or decoder_stats is None:
+            return x, None
+        return x, (encoder_stats, decoder_stats)
+
+    def logits_kernel(self) -> tuple[Float[Array, "D V"], float]:
+        """The matrix that turns the decoder's output into logits, and the factor before it."""
+        if self.logits is None:
+            return self.embedding.table[...].T, self.config.d_model**-0.5
+        return self.logits.kernel[...], 1.0
+
+
+def group_count(batch_size: int, inputs_length: int, group_size: int) -> int:
+    """Routing groups of a batch: whole sequences, about `group_size` encoder tokens each.
+
+    The sequences of a group are the largest divisor of the batch that fits the group size (one
+    at least), so the answer depends on batch and configuration and on no device.
+    """
+    fitting = max(1, min(batch_size, group_size // inputs_length))
+    sequences = next(n for n in range(fitting, 0, -1) if batch_size % n == 0)
+    return batch_size // sequences

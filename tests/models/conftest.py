@@ -1,0 +1,60 @@
+"""Shrunken real presets and batches in memory, for all tests of models."""
+
+import dataclasses
+import importlib.util
+import os
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from models.config import ModelConfig, TrainConfig
+from models.presets import preset
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+
+@pytest.fixture(scope="session")
+def child() -> ModuleType:
+    """The script that trains in a process of its own; its batches are used here too."""
+    spec = importlib.util.spec_from_file_location("train_child", child_path())
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def child_path() -> Path:
+    return Path(__file__).with_name("train_child.py")
+
+
+@pytest.fixture(scope="session")
+def dense() -> ModelConfig:
+    return shrink("mt5-tiny")
+
+
+@pytest.fixture(scope="session")
+def sparse() -> ModelConfig:
+    return shrink("mswitch-tiny")
+
+
+@pytest.fixture(scope="session")
+def train_config() -> TrainConfig:
+    return TrainConfig(steps=8, batch_size=8, warmup_steps=100, dtype="float32")
+
+
+def shrink(name: str) -> ModelConfig:
+    """The preset, small enough to compile in a second or two."""
+    model = preset(name).model
+    return dataclasses.replace(
+        model,
+        vocabulary_size=128,
+        d_model=32,
+        d_ff=48,
+        heads=2,
+        d_kv=16,
+        encoder_layers=model.period,
+        decoder_layers=model.period,
+        experts=4 if model.sparse else 0,
+        group_size=4 * 12,
+    )

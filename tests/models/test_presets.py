@@ -1,0 +1,115 @@
+import dataclasses
+
+import pytest
+
+from models.config import ModelConfig, TrainConfig, padded_vocabulary
+from models.flops import forward_flops
+from models.presets import PRESETS, preset
+from models.state import Skeleton, parameter_counts
+from pipelines.errors import UserError
+
+M, B = 1e6, 1e9
+
+
+def parameters(model: ModelConfig) -> int:
+    return sum(parameter_counts(Skeleton.of(model, TrainConfig())).values())
+
+
+@pytest.mark.parametrize(
+    ("name", "published", "rounding"),
+    [
+        # mT5 with 250,112 rows, untied.
+        ("mt5-small", 300.2 * M, 0.05 * M),
+        ("mt5-base", 582.40 * M, 0.005 * M),
+        ("mt5-large", 1.230 * B, 0.0005 * B),
+        ("mt5-xl", 3.743 * B, 0.0005 * B),
+        ("mt5-xxl", 12.921 * B, 0.0005 * B),
+        ("mswitch-base", 7.775 * B, 0.0005 * B),
+        # Switch Transformers, Table 7 (1.1, 2.0, 3.8, 7.4, 14.7 B) to one more digit.
+        ("switch-base-16", 1.07 * B, 0.005 * B),
+        ("switch-base-32", 1.98 * B, 0.005 * B),
+        ("switch-base-64", 3.79 * B, 0.005 * B),
+        ("switch-base-128", 7.42 * B, 0.005 * B),
+        ("switch-base-256", 14.66 * B, 0.005 * B),
+        # Table 9; the paper's 26B for Switch-Large is 27.1 with its own GEGLU of 2,816.
+        ("switch-large", 26 * B, 1.2 * B),
+        ("switch-c", 1571 * B, 1 * B),
+    ],
+)
+def test_parameter_counts_are_the_published_ones(name, published, rounding):
+    assert parameters(preset(name).model) == pytest.approx(published, abs=rounding)
+
+
+@pytest.mark.parametrize(
+    ("experts", "billions"),
+    [(8, 0.979), (16, 1.432), (32, 2.338), (64, 4.150), (256, 15.02)],
+)
+def test_mswitch_base_counts_at_other_numbers_of_experts(experts, billions):
+    model = dataclasses.replace(preset("mswitch-base").model, experts=experts)
+    assert parameters(model) == pytest.approx(billions * B, abs=0.005 * B)
+
+
+def test_395_billion_parameters_of_switch_xxl_need_128_experts():
+    model = preset("switch-xxl").model
+    assert model.experts == 64
+    assert parameters(model) == pytest.approx(201.5 * B, abs=1 * B)
+    assert parameters(dataclasses.replace(model, experts=128)) == pytest.approx(395 * B, abs=1 * B)
+
+
+def test_geglu_2048_and_relu_3072_have_the_same_parameters():
+    relu = preset("switch-base-128").model
+    geglu = dataclasses.replace(relu, activation="geglu", d_ff=2048)
+    assert parameters(relu) == parameters(geglu)
+
+
+def test_tied_base_is_the_papers_223_million():
+    tied = dataclasses.replace(
+        preset("mt5-base").model, vocabulary_size=32_128, tied_embeddings=True
+    )
+    assert parameters(tied) == pytest.approx(223 * M, abs=0.5 * M)
+    untied = dataclasses.replace(tied, tied_embeddings=False)
+    assert parameters(untied) == pytest.approx(247.6 * M, abs=0.05 * M)
+
+
+@pytest.mark.parametrize(
+    ("dense", "sparse"), [("mt5-tiny", "mswitch-tiny"), ("mt5-base", "mswitch-base")]
+)
+def test_pairs_differ_in_experts_alone(dense, sparse):
+    """FLOP-matched: but for the router and the slack of the capacity, the same products."""
+    baseline, candidate = preset(dense).model, preset(sparse).model
+    same = dataclasses.replace(candidate, experts=0, init_scale=baseline.init_scale)
+    assert same == baseline
+    exact = dataclasses.replace(candidate, capacity_factor=1.0)
+    ratio = forward_flops(exact, 64, 64, 16) / forward_flops(baseline, 64, 64, 16)
+    assert 1.0 < ratio < 1.02
+
+
+def test_every_preset_says_its_command_cost_and_expected_figure():
+    for name, one in PRESETS.items():
+        assert f"--preset {name} " in one.command
+        assert one.cost
+        assert one.expected
+
+
+def test_unknown_preset_lists_the_known_ones():
+    with pytest.raises(UserError, match=r"unknown preset 'mt6-base'.*mt5-base.*switch-c"):
+        preset("mt6-base")
+
+
+def test_vocabulary_is_padded_as_mt5_pads_it():
+    assert padded_vocabulary(250_100) == 250_112
+    assert padded_vocabulary(32_100) == 32_128
+    assert padded_vocabulary(4096) == 4096
+
+
+def test_layers_must_fill_periods():
+    with pytest.raises(UserError, match="encoder_layers=3 is no multiple of sparse_every=2"):
+        ModelConfig(experts=8, encoder_layers=3)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"steps": 0}, {"batch_size": -1}, {"dtype": "float16"}, {"base_learning_rate": 0.0}]
+)
+def test_impossible_training_settings_are_refused(wrong):
+    with pytest.raises(UserError, match=f"--{next(iter(wrong)).replace('_', '-')}"):
+        TrainConfig(**wrong)

@@ -1,0 +1,115 @@
+"""Schedule, metrics file, checkpoints: what a run writes down, without training."""
+
+import itertools
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from models.checkpoint import Checkpoints, complete_steps, is_complete
+from models.schedule import log_spaced_steps
+from models.telemetry import Telemetry, cut_metrics, read_metrics
+from pipelines.errors import UserError
+
+
+@given(st.integers(1, 2_000_000), st.integers(1, 40))
+def test_evaluation_steps_are_different_and_end_with_the_last(steps, count):
+    made = log_spaced_steps(steps, count)
+    assert len(made) == min(steps, count)
+    assert made[-1] == steps
+    assert made[0] >= 1
+    assert all(one < other for one, other in itertools.pairwise(made))
+
+
+def test_evaluation_steps_are_even_in_the_logarithm():
+    made = log_spaced_steps(1_000_000)
+    ratios = [other / one for one, other in itertools.pairwise(made)]
+    assert max(ratios) / min(ratios) < 1.001
+    assert made[0] == pytest.approx(1_000_000 / 64, rel=0.001)
+    assert len(log_spaced_steps(24)) == 16
+
+
+def test_metrics_after_the_restored_step_are_cut(tmp_path):
+    with Telemetry(tmp_path, 0) as telemetry:
+        for step in range(1, 6):
+            telemetry.write(step, {"train/loss": 1.0 / step, "router/load": [[0.5, 0.5]]})
+    with open(tmp_path / "metrics.jsonl", "a") as file:
+        file.write('{"step": 6, "train/lo')
+    assert [line["step"] for line in read_metrics(tmp_path)] == [1, 2, 3, 4, 5]
+    with Telemetry(tmp_path, 3) as telemetry:
+        telemetry.write(4, {"train/loss": 9.0})
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2, 3, 4]
+    assert lines[3] == {"step": 4, "train/loss": 9.0}
+    assert lines[0] == {"step": 1, "train/loss": 1.0}
+
+
+def test_metrics_that_lack_a_step_are_refused(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1}\n{"step": 3}\n')
+    with pytest.raises(UserError, match="lacks steps before 3"):
+        cut_metrics(tmp_path, 3)
+    with pytest.raises(UserError, match="lacks steps before 2"):
+        cut_metrics(tmp_path, 2)
+    cut_metrics(tmp_path, 1)
+    assert path.read_text() == '{"step": 1}\n'
+
+
+@pytest.fixture
+def state():
+    import jax.numpy as jnp
+
+    from models.optimizer import FullMoment
+    from models.state import TrainState
+
+    return TrainState(
+        {"a.kernel": jnp.arange(6.0).reshape(2, 3)},
+        {"a.kernel": FullMoment(jnp.ones((2, 3)))},
+        jnp.int32(5),
+    )
+
+
+def test_only_complete_checkpoints_count_and_leftovers_go(tmp_path, state):
+    checkpoints = Checkpoints(tmp_path / "checkpoints", kept=(2,))
+    assert checkpoints.latest() is None
+    for step in (2, 3, 5):
+        checkpoints.save(state, step)
+    checkpoints.wait()
+    assert complete_steps(checkpoints.directory) == [2, 5]  # 3 was only to resume from
+    (checkpoints.directory / "9").mkdir()
+    (checkpoints.directory / "7.orbax-checkpoint-tmp").mkdir()
+    (checkpoints.directory / "5" / "parameters" / "_METADATA").rename(tmp_path / "aside")
+    assert checkpoints.latest() == 2
+    assert not is_complete(checkpoints.directory / "9")
+    checkpoints.remove_leftovers()
+    assert [path.name for path in checkpoints.directory.iterdir()] == ["2"]
+
+
+def test_restored_state_is_the_saved_one_and_is_not_disturbed_by_later_steps(tmp_path, state):
+    import jax
+    import numpy as np
+
+    checkpoints = Checkpoints(tmp_path / "checkpoints", kept=())
+    wanted = np.asarray(state.parameters["a.kernel"]).copy()
+    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state)
+    checkpoints.save(state, 5)
+    overwrite = jax.jit(lambda s: jax.tree.map(lambda x: x * 0 - 1, s), donate_argnums=0)
+    jax.block_until_ready(overwrite(state))
+    checkpoints.wait()
+    restored = checkpoints.restore(5, like)
+    np.testing.assert_array_equal(restored.parameters["a.kernel"], wanted)
+    assert int(restored.step) == 5
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path, state):
+    import jax
+
+    checkpoints = Checkpoints(tmp_path / "checkpoints", kept=())
+    checkpoints.save(state, 5)
+    checkpoints.wait()
+    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state)
+    for data in (tmp_path / "checkpoints" / "5" / "parameters").rglob("manifest.ocdbt"):
+        data.write_bytes(b"\0" * 64)
+    with pytest.raises(UserError, match=r"checkpoints/5 cannot be read"):
+        checkpoints.restore(5, like)

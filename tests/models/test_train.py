@@ -1,0 +1,188 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from models.checkpoint import Checkpoints, complete_steps
+from models.schedule import log_spaced_steps
+from models.train import EXIT_RESUME, train
+from pipelines.errors import UserError
+
+SCRIPT = Path(__file__).with_name("train_child.py")
+STEPS = 7
+TIMES = ("train/step_secs", "train/tokens_per_sec")
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory) -> dict[str, str]:
+    """Environment of child processes, which share compiled programs."""
+    cache = tmp_path_factory.mktemp("compiled")
+    return {
+        **os.environ,
+        "JAX_PLATFORMS": "cpu",
+        "JAX_COMPILATION_CACHE_DIR": str(cache),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+
+
+def start(preset: str, out: Path, environment: dict[str, str], *options: str, steps: int = STEPS):
+    return subprocess.Popen(
+        [sys.executable, str(SCRIPT), preset, str(out), str(steps), *options],
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def metrics(run: Path) -> list[dict]:
+    """Lines of metrics.jsonl without what depends on the clock."""
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k not in TIMES} for line in lines]
+
+
+def final_state(child, run: Path, preset: str) -> dict[str, np.ndarray]:
+    from models.config import TrainConfig
+    from models.state import Skeleton
+    from models.step import optimizer_of
+
+    plan = child.plan(preset, STEPS)
+    like = Skeleton.of(plan.model, TrainConfig(dtype="float32")).abstract_state(
+        optimizer_of(plan.train)
+    )
+    state = Checkpoints(run / "checkpoints", ()).restore(STEPS, like)
+    values = {name: np.asarray(value) for name, value in state.parameters.items()}
+    for name, moment in state.moments.items():
+        values |= {f"{name}/{i}": np.asarray(part) for i, part in enumerate(moment)}
+    return values | {"step": np.asarray(state.step)}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(child, tmp_path_factory, compiled) -> Path:
+    out = tmp_path_factory.mktemp("undisturbed") / "run"
+    process = start("mswitch-tiny", out, compiled)
+    _, errors = process.communicate()
+    assert process.returncode == 0, errors
+    return out
+
+
+def test_a_run_leaves_what_it_promises(undisturbed):
+    config = json.loads((undisturbed / "config.json").read_text())
+    assert config["preset"] == "mswitch-tiny"
+    assert config["eval_steps"] == list(log_spaced_steps(STEPS, 2))
+    assert config["parameters"] == sum(config["parameters_by_group"].values())
+    assert config["tokens_per_step"] == 8 * (12 + 8)
+    assert config["flops_per_step"] > 0
+    assert config["languages"]["de"]["train_records"] == 9
+    assert config["examples"]["path"] == "../examples"
+    lines = [json.loads(line) for line in (undisturbed / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == list(range(1, STEPS + 1))
+    wanted = "train/loss train/z_loss train/balance_loss train/learning_rate train/tokens_per_sec "
+    wanted += "train/step_secs router/drop_fraction router/entropy router/max_load"
+    for line in lines:
+        assert set(wanted.split()) <= set(line)
+    assert complete_steps(undisturbed / "checkpoints") == list(log_spaced_steps(STEPS, 2))
+    marker = json.loads((undisturbed / "_COMPLETED").read_text())
+    assert marker == {
+        "config_hash": config["config_hash"],
+        "step": STEPS,
+        "final_loss": lines[-1]["train/loss"],
+    }
+    assert list((undisturbed / "tensorboard").iterdir())
+
+
+def test_killed_at_every_fault_point_the_run_is_the_undisturbed_one(
+    child, tmp_path, undisturbed, compiled
+):
+    """The same run is killed in turn at each point, then completes: equal to the bit."""
+    out = tmp_path / "run"
+    points = ("before_checkpoint", "during_checkpoint", "after_checkpoint", "after_metrics")
+    for point in (*points, "before_marker"):
+        process = start("mswitch-tiny", out, {**compiled, "MSWITCH_FAULT": f"train.{point}"})
+        _, errors = process.communicate()
+        assert process.returncode == -signal.SIGKILL, errors
+        assert not (out / "_COMPLETED").exists()
+    process = start("mswitch-tiny", out, compiled)
+    _, errors = process.communicate()
+    assert process.returncode == 0, errors
+    assert metrics(out) == metrics(undisturbed)
+    one, other = (final_state(child, run, "mswitch-tiny") for run in (out, undisturbed))
+    assert one.keys() == other.keys()
+    for name, values in one.items():
+        assert np.array_equal(values, other[name]), name
+    names = sorted(path.name for path in (out / "checkpoints").iterdir())
+    assert names == sorted(str(step) for step in log_spaced_steps(STEPS, 2))
+
+
+def test_sigterm_saves_and_asks_to_be_resumed(tmp_path, compiled):
+    out = tmp_path / "run"
+    process = start("mt5-tiny", out, compiled, steps=5000)
+    path = out / "metrics.jsonl"
+    deadline = time.monotonic() + 60
+    while not (path.exists() and path.read_text().count("\n") >= 3):
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.terminate()
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == EXIT_RESUME, errors
+    assert "the same command continues" in errors
+    lines = metrics(out)
+    assert complete_steps(out / "checkpoints")[-1] == lines[-1]["step"] == len(lines)
+
+
+def test_finished_run_does_nothing_and_other_settings_are_refused(child, undisturbed, capsys):
+    before = {path: path.stat().st_mtime_ns for path in undisturbed.rglob("*")}
+    summary = child.run("mswitch-tiny", undisturbed, STEPS)
+    assert summary["reused"] is True
+    assert summary["step"] == STEPS
+    assert "already complete" in capsys.readouterr().err
+    assert before == {path: path.stat().st_mtime_ns for path in undisturbed.rglob("*")}
+    with pytest.raises(UserError, match=r"other settings \(.*train\.seed changed\)"):
+        child.run("mswitch-tiny", undisturbed, STEPS, seed=1)
+    with pytest.raises(UserError, match=r"preset.*model\.experts.*changed"):
+        child.run("mt5-tiny", undisturbed, STEPS)
+
+
+def test_a_directory_with_something_else_is_refused(child, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.tex").write_text("")
+    with pytest.raises(UserError, match="not a training run"):
+        child.run("mt5-tiny", tmp_path / "run", STEPS)
+
+
+def test_not_a_number_stops_the_run(child, tmp_path, monkeypatch):
+    healthy = child.MemoryBatches.batch
+
+    def poisoned(self, step):
+        batch = healthy(self, step)
+        if step == 3:
+            batch["decoder_loss_weights"][0, 0] = np.nan
+        return batch
+
+    monkeypatch.setattr(child.MemoryBatches, "batch", poisoned)
+    with pytest.raises(UserError, match=r"loss became nan at step 4.*--base-learning-rate"):
+        child.run("mt5-tiny", tmp_path / "run", STEPS)
+    assert not (tmp_path / "run" / "_COMPLETED").exists()
+    assert [line["step"] for line in metrics(tmp_path / "run")] == [1, 2, 3]
+    assert max(complete_steps(tmp_path / "run" / "checkpoints")) <= 3
+
+
+def test_unknown_preset_and_missing_examples_are_refused(tmp_path):
+    from models.config import TrainConfig
+
+    with pytest.raises(UserError, match="unknown preset 'gpt'"):
+        train("gpt", tmp_path, tmp_path / "run", TrainConfig())
+    with pytest.raises(UserError, match="nowhere does not exist"):
+        train("mt5-tiny", tmp_path / "nowhere", tmp_path / "run", TrainConfig())
+    assert not (tmp_path / "run").exists()
+
+
+def test_more_devices_than_there_are_is_refused(child, tmp_path):
+    with pytest.raises(UserError, match="needs 512 devices"):
+        child.run("mswitch-tiny", tmp_path / "run", STEPS, data_parallel=512)

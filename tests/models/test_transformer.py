@@ -1,0 +1,186 @@
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from models.config import TrainConfig
+from models.losses import chunked_token_losses, token_losses
+from models.state import Skeleton
+from models.step import batch_groups, batch_loss, make_train_step, optimizer_of
+from models.transformer import group_count
+
+FLOAT32 = TrainConfig(steps=8, batch_size=8, warmup_steps=100, dtype="float32")
+
+
+@pytest.fixture(scope="module", params=["dense", "sparse"])
+def setup(request, child):
+    """A float32 model, its parameters, and the logits function without drops."""
+    config = request.getfixturevalue(request.param)
+    skeleton = Skeleton.of(config, FLOAT32)
+    parameters = jax.jit(skeleton.initial_parameters)()
+
+    @jax.jit
+    def logits(source, decoder_input, target):
+        model = skeleton.merge(parameters)
+        x, _ = model(source, decoder_input, target, groups=1, capacities=(96, 64))
+        kernel, scale = model.logits_kernel()
+        return x * scale @ kernel
+
+    return config, skeleton, parameters, logits
+
+
+def tokens(child):
+    batch = child.MemoryBatches(8).batch(0)
+    return tuple(
+        batch[name].copy()
+        for name in ("encoder_input_tokens", "decoder_input_tokens", "decoder_target_tokens")
+    )
+
+
+def test_a_later_target_changes_nothing_before_it(setup, child):
+    source, decoder_input, target = tokens(child)
+    before = setup[3](source, decoder_input, target)
+    decoder_input[:, 4] = 99
+    after = setup[3](source, decoder_input, target)
+    np.testing.assert_allclose(before[:, :4], after[:, :4], atol=1e-6)
+    assert np.abs(before[:, 4] - after[:, 4]).max() > 1e-4
+
+
+def test_padding_changes_nothing(setup, child):
+    """A longer padding of the input gives the same logits: no one attends to it, nor routes it."""
+    source, decoder_input, target = tokens(child)
+    source[:, 8:] = 0
+    before = setup[3](source, decoder_input, target)
+    after = setup[3](source[:, :8], decoder_input, target)
+    real = target > 0
+    np.testing.assert_allclose(np.asarray(before)[real], np.asarray(after)[real], atol=1e-5)
+
+
+def test_an_input_token_changes_the_output(setup, child):
+    source, decoder_input, target = tokens(child)
+    before = setup[3](source, decoder_input, target)
+    source[:, 0] = 57
+    after = setup[3](source, decoder_input, target)
+    assert np.abs(before - after).max() > 1e-4
+
+
+def test_without_drops_a_sequence_does_not_depend_on_its_batch(setup, child):
+    source, decoder_input, target = tokens(child)
+    together = setup[3](source, decoder_input, target)
+    apart = setup[3](source[::-1], decoder_input[::-1], target[::-1])
+    real = target > 0
+    np.testing.assert_allclose(
+        np.asarray(together)[real], np.asarray(apart)[::-1][real], atol=1e-5
+    )
+
+
+def gradients(config, train, batch, groups=None):
+    skeleton = Skeleton.of(config, train)
+    parameters = jax.jit(skeleton.initial_parameters)()
+    groups = groups or batch_groups(config, 8, 12)
+    return jax.jit(
+        lambda p, b: jax.value_and_grad(
+            lambda p: batch_loss(
+                skeleton, p, b, groups=groups, target_tokens=b["decoder_loss_weights"].sum()
+            )[0]
+        )(p)
+    )(parameters, batch)
+
+
+def test_ways_to_save_memory_change_no_gradient(sparse, child):
+    config = dataclasses.replace(sparse, encoder_layers=4)
+    batch = child.MemoryBatches(8).batch(0)
+    batch.pop("language")
+    saving = dataclasses.replace(FLOAT32, scan_layers=True, remat=True, loss_chunks=3)
+    plain, plain_gradient = gradients(config, FLOAT32, batch)
+    other, other_gradient = gradients(config, saving, batch)
+    assert float(plain) == pytest.approx(float(other), rel=1e-6)
+    for name, values in plain_gradient.items():
+        np.testing.assert_allclose(values, other_gradient[name], atol=2e-6, err_msg=name)
+
+
+def test_microbatches_give_the_step_of_the_whole_batch(sparse, child):
+    """Two parts of the same batch: the same balance loss, the same update."""
+    config = dataclasses.replace(sparse, router_jitter=0.0)
+    batch = child.MemoryBatches(8).batch(0)
+    batch.pop("language")
+    results = []
+    for parts in (1, 2):
+        train = dataclasses.replace(FLOAT32, microbatches=parts)
+        skeleton, optimizer = Skeleton.of(config, train), optimizer_of(train)
+        step = make_train_step(skeleton, optimizer, batch_groups(config, 8, 12))
+        results.append(step(skeleton.initial_state(optimizer), batch))
+    (one, one_metrics), (two, two_metrics) = results
+    for name in ("train/loss", "train/z_loss", "train/balance_loss"):
+        assert float(one_metrics[name]) == pytest.approx(float(two_metrics[name]), rel=1e-5)
+    for name, values in one.moments.items():
+        for mine, other in zip(values, two.moments[name], strict=True):
+            np.testing.assert_allclose(mine, other, rtol=2e-3, atol=1e-12, err_msg=name)
+
+
+@pytest.mark.parametrize(("kind", "dtype"), [("dense", "float32"), ("sparse", "bfloat16")])
+def test_a_few_steps_lower_the_loss_of_a_fixed_batch(request, child, kind, dtype):
+    config = request.getfixturevalue(kind)
+    train = dataclasses.replace(FLOAT32, dtype=dtype)
+    skeleton, optimizer = Skeleton.of(config, train), optimizer_of(train)
+    step = make_train_step(skeleton, optimizer, batch_groups(config, 8, 12))
+    state = skeleton.initial_state(optimizer)
+    assert all(values.dtype == jnp.float32 for values in state.parameters.values())
+    batch = child.MemoryBatches(8).batch(0)
+    batch.pop("language")
+    losses = []
+    for _ in range(12):
+        state, metrics = step(state, batch)
+        losses.append(float(metrics["train/loss"]))
+    assert losses[-1] < losses[0] - 0.5
+    assert int(state.step) == 12
+    assert all(values.dtype == jnp.float32 for values in state.parameters.values())
+
+
+def test_chunked_losses_equal_whole_ones():
+    rng = np.random.default_rng(0)
+    x = jnp.array(rng.normal(size=(2, 7, 5)), jnp.float32)
+    kernel = jnp.array(rng.normal(size=(5, 11)), jnp.float32)
+    targets = jnp.array(rng.integers(0, 11, (2, 7)))
+    whole = token_losses(x, kernel, 0.5, targets)
+    logits = np.asarray(x) @ np.asarray(kernel) * 0.5
+    log_z = np.log(np.exp(logits).sum(-1))
+    picked = np.take_along_axis(logits, np.asarray(targets)[..., None], -1)[..., 0]
+    np.testing.assert_allclose(whole[0], log_z - picked, rtol=1e-5)
+    np.testing.assert_allclose(whole[1], log_z**2, rtol=1e-4)
+    for chunks in (2, 3, 7):
+        for one, other in zip(whole, chunked_token_losses(x, kernel, 0.5, targets, chunks)):
+            np.testing.assert_allclose(one, other, rtol=1e-6)
+
+
+def test_loss_is_normalised_by_real_targets_alone(dense, child):
+    """Rows without any target (padding rows) change neither loss nor gradient."""
+    batch = child.MemoryBatches(8).batch(0)
+    batch.pop("language")
+    for values in batch.values():
+        values[4:] = 0
+    half = {name: values[:4] for name, values in batch.items()}
+    whole, whole_gradient = gradients(dense, FLOAT32, batch, groups=8)
+    part, part_gradient = gradients(dense, FLOAT32, half, groups=4)
+    assert float(whole) == pytest.approx(float(part), rel=1e-6)
+    np.testing.assert_allclose(
+        whole_gradient["logits.kernel"], part_gradient["logits.kernel"], atol=1e-6
+    )
+
+
+@given(st.integers(1, 200), st.integers(1, 300), st.integers(1, 5000))
+def test_groups_are_whole_sequences_that_fit(batch_size, inputs_length, group_size):
+    groups = group_count(batch_size, inputs_length, group_size)
+    assert batch_size % groups == 0
+    sequences = batch_size // groups
+    assert sequences == 1 or sequences * inputs_length <= group_size
+
+
+def test_group_count_of_the_published_setting():
+    assert group_count(1024, 1024, 4096) == 256
+    assert group_count(32, 64, 4096) == 1
+    assert group_count(64, 64, 2048) == 2

@@ -1,0 +1,111 @@
+"""Trains a very small model on batches in memory: `train_child.py PRESET OUT STEPS [OPTION=N]`.
+
+Tests start it as a process of its own, to kill it or to give it several devices.
+"""
+
+import dataclasses
+import sys
+from pathlib import Path
+
+import numpy as np
+
+INPUTS, TARGETS, VOCABULARY = 12, 8, 128
+
+
+class MemoryBatches:
+    """Batches as `tasks.batches` gives them: a function of (seed, step)."""
+
+    def __init__(self, batch_size: int, seed: int = 0):
+        self.batch_size, self.seed = batch_size, seed
+        self.inputs_length, self.targets_length = INPUTS, TARGETS
+
+    def batch(self, step: int) -> dict[str, np.ndarray]:
+        rng = np.random.default_rng((self.seed, step))
+        rows = self.batch_size
+        inputs = rng.integers(3, VOCABULARY - 5, (rows, INPUTS)).astype(np.int32)
+        targets = inputs[:, :TARGETS][:, ::-1].copy()
+        inputs[np.arange(INPUTS) >= rng.integers(6, INPUTS + 1, (rows, 1))] = 0
+        targets[np.arange(TARGETS) >= rng.integers(4, TARGETS + 1, (rows, 1))] = 0
+        return {
+            "encoder_input_tokens": inputs,
+            "decoder_input_tokens": np.pad(targets[:, :-1], ((0, 0), (1, 0))),
+            "decoder_target_tokens": targets,
+            "decoder_loss_weights": (targets > 0).astype(np.float32),
+            "language": np.zeros(rows, np.int32),
+        }
+
+
+class MemoryValidation:
+    """Three validation batches of two languages; the last one has padding rows."""
+
+    languages = ("de", "sw")
+
+    def __init__(self, batch_size: int):
+        self.batch_size = batch_size
+
+    def __len__(self) -> int:
+        return 3
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        batch = MemoryBatches(self.batch_size, seed=77).batch(index)
+        row = np.arange(self.batch_size)
+        padding = (index == 2) & (row >= self.batch_size - 2)
+        for name, values in batch.items():
+            values[padding] = -1 if name == "language" else 0
+        batch["language"] = np.where(padding, -1, row % 2).astype(np.int32)
+        batch["document"] = np.array([f"{index}{i // 4}" for i in row], dtype=object)
+        batch["target_bytes"] = np.where(padding, 0, 10 + row).astype(np.int64)
+        return batch
+
+
+def plan(preset: str, steps: int, **options: int):
+    """A run of one sparse (or dense) layer each in encoder and decoder."""
+    from models.config import TrainConfig
+    from models.presets import preset as find_preset
+    from models.run import RunPlan
+
+    model = find_preset(preset).model
+    model = dataclasses.replace(
+        model,
+        vocabulary_size=VOCABULARY,
+        d_model=32,
+        d_ff=48,
+        heads=2,
+        d_kv=16,
+        encoder_layers=1,
+        decoder_layers=1,
+        sparse_every=1,
+        experts=min(model.experts, 4),
+        group_size=4 * INPUTS,
+    )
+    train = TrainConfig(
+        steps=steps,
+        batch_size=8,
+        warmup_steps=100,
+        evaluations=2,
+        dtype="float32",
+        **{"checkpoint_every": 2, **options},
+    )
+    languages = {"de": {"train_records": 9, "train_tokens": 99, "train_bytes": 999, "rate": 1.0}}
+    return RunPlan(preset, model, train, {"config_hash": "c", "vocabulary_sha256": "v"}, languages)
+
+
+def run(preset: str, out: Path, steps: int, **options: int) -> dict:
+    """Train, as `models.train.train` does with an examples directory."""
+    from models.train import run_training
+    from pipelines.outputs import lock_directory
+
+    with lock_directory(out):
+        made = plan(preset, steps, **options)
+        return run_training(made, MemoryBatches(8, made.train.seed), out.parent / "examples", out)
+
+
+if __name__ == "__main__":
+    from pipelines.errors import UserError
+
+    pairs = (argument.split("=") for argument in sys.argv[4:])
+    try:
+        run(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), **{k: int(v) for k, v in pairs})
+    except UserError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
