@@ -1,0 +1,128 @@
+"""Read a finished corpus directory: which shards there are, and their documents in order."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipelines.errors import UserError
+from pipelines.languages import languages
+from pipelines.outputs import canonical_json, file_sha256, read_manifest
+
+SPLITS = ("train", "validation")
+BATCH_ROWS = 512
+
+
+@dataclasses.dataclass(frozen=True)
+class CorpusShard:
+    """One Parquet file of a corpus.
+
+    Attributes:
+        path: the file.
+        lang: mC4 code.
+        split: "train" or "validation".
+        rows: documents in it.
+        size_bytes: size of the file.
+        sha256: checksum that the manifest promises.
+    """
+
+    path: Path
+    lang: str
+    split: str
+    rows: int
+    size_bytes: int
+    sha256: str
+
+    def documents(self, columns: Sequence[str] = ("id", "text")) -> Iterator[dict[str, Any]]:
+        """The documents of the shard in its order (by id).
+
+        Raises:
+            UserError: the file is missing, is not what the manifest says, or is no Parquet.
+        """
+        try:
+            if file_sha256(self.path) != self.sha256:
+                raise UserError(
+                    f"{self.path} is damaged (its SHA-256 is not the manifest's): "
+                    "build the corpus again"
+                )
+            with pq.ParquetFile(self.path) as file:
+                for batch in file.iter_batches(BATCH_ROWS, columns=list(columns)):
+                    yield from batch.to_pylist()
+        except (OSError, pa.ArrowInvalid) as error:
+            raise UserError(f"cannot read {self.path} ({error}): build the corpus again") from error
+
+
+@dataclasses.dataclass(frozen=True)
+class Corpus:
+    """A finished corpus directory.
+
+    Attributes:
+        directory: where it lies.
+        shards: its non-empty shards of known languages, sorted by language, split and name.
+        identity: hash of all its shards, whatever the directory is called.
+        characters: characters of text by (language, split).
+    """
+
+    directory: Path
+    shards: tuple[CorpusShard, ...]
+    identity: str
+    characters: Mapping[tuple[str, str], int]
+
+    def select(self, split: str) -> dict[str, list[CorpusShard]]:
+        """The shards of one split by language; languages without documents are absent."""
+        chosen: dict[str, list[CorpusShard]] = {}
+        for shard in self.shards:
+            if shard.split == split:
+                chosen.setdefault(shard.lang, []).append(shard)
+        return chosen
+
+
+def open_corpus(directory: str | Path) -> Corpus:
+    """Read the manifest of a corpus.
+
+    Text that no language was identified for (`und`) is left out.
+
+    Raises:
+        UserError: `directory` is not a finished corpus, or holds no document.
+    """
+    manifest = read_manifest(directory, "corpus")
+    directory = Path(directory)
+    rows = sorted(manifest["shards"], key=lambda row: row["path"])
+    shards = [
+        CorpusShard(
+            path=directory / row["path"],
+            lang=row["lang"],
+            split=row["split"],
+            rows=row["rows"],
+            size_bytes=row["bytes"],
+            sha256=row["sha256"],
+        )
+        for row in rows
+        if row["rows"] and row["lang"] in languages() and row["split"] in SPLITS
+    ]
+    if not shards:
+        raise UserError(
+            f"{directory} holds no document of a known language: look into its stats.json"
+        )
+    named = [[row["path"], row["sha256"]] for row in rows]
+    identity = hashlib.sha256(canonical_json(named).encode()).hexdigest()
+    ordered = sorted(shards, key=lambda shard: (shard.lang, shard.split, shard.path.name))
+    return Corpus(directory, tuple(ordered), identity, _characters(directory))
+
+
+def _characters(directory: Path) -> dict[tuple[str, str], int]:
+    path = directory / "stats.json"
+    try:
+        stats = json.loads(path.read_text())
+        return {
+            (lang, split): counts["characters"]
+            for lang, by_split in stats["languages"].items()
+            for split, counts in by_split.items()
+        }
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"cannot read {path} ({error!r}): build the corpus again") from error

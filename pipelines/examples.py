@@ -1,0 +1,241 @@
+"""Corpus and vocabulary to an examples directory: a seqio cache that is addressable by index.
+
+One unit per corpus shard, so shard counts follow from bytes and nothing is shuffled between
+workers. A finished unit leaves a description beside the output; after a kill, only units without
+one are done again, and give the same bytes.
+"""
+
+import dataclasses
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pipelines.corpus_reader import Corpus, open_corpus
+from pipelines.errors import UserError
+from pipelines.example_shards import ExampleUnit, ShardSettings, task_name
+from pipelines.outputs import (
+    StagedOutput,
+    file_sha256,
+    read_manifest,
+    stage_output,
+    write_atomically,
+    write_json,
+)
+from pipelines.progress import say
+from pipelines.span_corruption import SpanCorruption, span_corruption
+from pipelines.tfrecord import index_path
+from pipelines.vocabulary import MODEL_FILE, load_vocabulary
+
+STAGE = "examples"
+#: The seqio whose cache layout is written.
+SEQIO_VERSION = "0.0.20"
+FEATURES = {"train": ("targets",), "validation": ("inputs", "targets")}
+
+
+@dataclasses.dataclass(frozen=True)
+class ExamplesConfig:
+    """Settings of examples; the defaults are mT5's.
+
+    Attributes:
+        inputs_length: encoder positions; lengths of segments and targets follow from it.
+        noise_density: share of tokens that are masked.
+        mean_noise_span_length: mean tokens of a masked span.
+        seed: of frozen validation masks and of the order of training segments.
+        separate_documents: put an EOS after each document of a training stream (T5 does not).
+    """
+
+    inputs_length: int = 1024
+    noise_density: float = 0.15
+    mean_noise_span_length: float = 3.0
+    seed: int = 0
+    separate_documents: bool = False
+
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise UserError(f"seed is {self.seed}: give 0 or more")
+        self.lengths()
+
+    def lengths(self) -> SpanCorruption:
+        """The lengths that follow; UserError where the parameters do not fit together."""
+        return span_corruption(self.inputs_length, self.noise_density, self.mean_noise_span_length)
+
+
+def plan_units(corpus: Corpus) -> list[ExampleUnit]:
+    """One unit per corpus shard, numbered within its language and split."""
+    units = []
+    for split in FEATURES:
+        for shards in corpus.select(split).values():
+            units += [
+                ExampleUnit(shard, number, len(shards)) for number, shard in enumerate(shards)
+            ]
+    return units
+
+
+def build_examples(
+    corpus: str | Path,
+    vocabulary: str | Path,
+    out: str | Path,
+    config: ExamplesConfig,
+    *,
+    runner: str = "local",
+    beam_options: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Write the examples directory.
+
+    Args:
+        corpus: a finished corpus directory.
+        vocabulary: a finished vocabulary directory.
+        out: where to write.
+        config: lengths, noise and seed.
+        runner: Beam runner, "local" for FnApiRunner in this process.
+        beam_options: further options for Beam.
+
+    Raises:
+        UserError: an input is missing, unfinished or damaged, or `out` cannot be used.
+    """
+    source = open_corpus(corpus)
+    model = Path(vocabulary) / MODEL_FILE
+    vocabulary_sha256 = read_manifest(vocabulary, "vocabulary")["sha256"]
+    settings = {
+        **dataclasses.asdict(config),
+        "corpus": source.identity,
+        "vocabulary": vocabulary_sha256,
+    }
+    with stage_output(out, stage=STAGE, config=settings) as staged:
+        if staged.complete:
+            say(STAGE, f"already complete: {out}, nothing to do")
+            return _summary(out, reused=True)
+        if not model.is_file() or file_sha256(model) != vocabulary_sha256:
+            raise UserError(
+                f"{model} is damaged (its SHA-256 is not the manifest's): "
+                "train the vocabulary again"
+            )
+        size = load_vocabulary(model).GetPieceSize()
+        lengths = config.lengths()
+        units = plan_units(source)
+        finished = _run_units(units, staged, model, config, runner, beam_options)
+        described = _describe(finished, staged.directory)
+        if not any("train" in splits for splits in described.values()):
+            raise UserError(f"{corpus} has no training text: add input")
+        _write_cache_metadata(finished, described, staged.directory)
+        target = staged.directory / "vocabulary" / MODEL_FILE
+        target.parent.mkdir(exist_ok=True)
+        write_atomically(target, model.read_bytes())
+        staged.publish(
+            {
+                "vocabulary_size": size,
+                **dataclasses.asdict(lengths),
+                "vocabulary_sha256": vocabulary_sha256,
+                "languages": described,
+            }
+        )
+    summary = _summary(out, reused=False)
+    say(
+        STAGE,
+        f"{summary['train_records']:,} training and {summary['validation_records']:,} validation "
+        f"records in {summary['languages']} languages in {out}",
+    )
+    return summary
+
+
+def _run_units(
+    units: Sequence[ExampleUnit],
+    staged: StagedOutput,
+    model: Path,
+    config: ExamplesConfig,
+    runner: str,
+    beam_options: Sequence[str],
+) -> list[dict[str, Any]]:
+    """Do the units that an earlier run did not finish; describe all, in the order of `units`."""
+    from pipelines.examples_pipeline import UnitStore, run_pipeline
+
+    # Its name makes `publish` remove it together with other leftovers.
+    store = UnitStore(
+        staged.directory, staged.directory.with_name(f"{staged.directory.name}.units")
+    )
+    todo = [unit for unit in units if store.finished(unit) is None]
+    say(STAGE, f"{len(units) - len(todo):,} of {len(units):,} shards are there already")
+    shard_settings = ShardSettings(config.lengths(), config.seed, config.separate_documents)
+    if todo:
+        run_pipeline(todo, len(units), store, model, shard_settings, runner, beam_options)
+    described = [store.finished(unit) for unit in units]
+    missing = [unit.path for unit, found in zip(units, described, strict=True) if found is None]
+    if missing:
+        raise UserError(
+            f"the Beam job ended without {len(missing)} shards ({missing[0]} ...): does every "
+            f"worker see {staged.out.parent}? Run the same command again; it continues"
+        )
+    return [found for found in described if found is not None]
+
+
+def _describe(finished: Sequence[dict[str, Any]], directory: Path) -> dict[str, Any]:
+    """`languages` of the manifest; a split without any record is removed and left out."""
+    languages: dict[str, dict[str, Any]] = {}
+    for unit in finished:
+        entry = languages.setdefault(unit["lang"], {}).setdefault(
+            unit["split"], {"records": 0, "tokens": 0, "documents": 0, "bytes": 0, "shards": []}
+        )
+        entry["records"] += unit["records"]
+        for name in ("tokens", "documents", "bytes"):
+            entry[name] += unit["counts"][name]
+        entry["shards"].append(
+            {
+                "path": unit["path"],
+                "records": unit["records"],
+                "bytes": unit["size_bytes"],
+                "sha256": unit["sha256"],
+            }
+        )
+    for lang, splits in list(languages.items()):
+        for split in [name for name, entry in splits.items() if not entry["records"]]:
+            for shard in splits.pop(split)["shards"]:
+                (directory / shard["path"]).unlink(missing_ok=True)
+                index_path(directory / shard["path"]).unlink(missing_ok=True)
+        if not splits:
+            shutil.rmtree(directory / task_name(lang), ignore_errors=True)
+            del languages[lang]
+    return languages
+
+
+def _write_cache_metadata(
+    finished: Sequence[dict[str, Any]], described: dict[str, Any], directory: Path
+) -> None:
+    """Write info, stats and COMPLETED of every task, as seqio's own caching does."""
+    for lang, splits in described.items():
+        task = directory / task_name(lang)
+        for split, entry in splits.items():
+            features = FEATURES[split]
+            info = {
+                "num_shards": len(entry["shards"]),
+                "features": {name: {"shape": [None], "dtype": "int32"} for name in features},
+                "seqio_version": SEQIO_VERSION,
+            }
+            counts = [
+                unit["counts"]
+                for unit in finished
+                if unit["lang"] == lang and unit["split"] == split
+            ]
+            stats = {"examples": entry["records"]}
+            for name in features:
+                stats[f"{name}_tokens"] = sum(count[f"{name}_tokens"] for count in counts)
+                stats[f"{name}_max_tokens"] = max(count[f"{name}_max_tokens"] for count in counts)
+            write_json(task / f"info.{split}.json", info)
+            write_json(task / f"stats.{split}.json", stats)
+        write_atomically(task / "COMPLETED", b"")
+
+
+def _summary(out: str | Path, *, reused: bool) -> dict[str, Any]:
+    manifest = read_manifest(out, STAGE)
+    counts: dict[str, Any] = {}
+    for split in FEATURES:
+        entries = [splits[split] for splits in manifest["languages"].values() if split in splits]
+        counts[f"{split}_records"] = sum(entry["records"] for entry in entries)
+        counts[f"{split}_tokens"] = sum(entry["tokens"] for entry in entries)
+    return {
+        "stage": STAGE,
+        "out": str(out),
+        "reused": reused,
+        "languages": len(manifest["languages"]),
+        **counts,
+    }

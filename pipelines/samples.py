@@ -1,0 +1,152 @@
+"""Real input by package: a small crawl in WET and WARC, for the demo, trials and tests.
+
+`gflanguages` carries excerpts of the Universal Declaration of Human Rights in hundreds of
+languages, in an installed package, so that the whole chain runs without a network. `debian`
+(`pipelines.samples_debian`) fetches real documentation of some tens of megabytes.
+"""
+
+import importlib.metadata
+import itertools
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from pipelines.errors import UserError
+from pipelines.languages import Language, languages
+from pipelines.outputs import read_manifest, stage_output
+from pipelines.progress import say
+from pipelines.samples_crawl import CrawlWriter, SamplePage, bucket, html_page
+
+STAGE = "sample"
+FILES_PER_FORMAT = 3
+MIN_PARAGRAPH_CHARACTERS = 20
+MIN_PAGES, MAX_PAGES = 8, 15
+
+#: Where gflanguages' id is not `<mC4 code>_<main script>`.
+GFLANGUAGES_IDS = {
+    "iw": "he_Hebr",
+    "ja": "ja_Jpan",
+    "ko": "ko_Kore",
+    "ms": "zlm_Latn",
+    "no": "nb_Latn",
+    "zh": "zh_Hans",
+}
+#: Every script's full stops; Latin ones end a sentence only before a space.
+SENTENCE_END = re.compile(r"(?<=[.!?؟։።။])\s+|(?<=[।॥])\s*|(?<=[。！？])")
+
+
+def summary(out: str | Path, *, reused: bool) -> dict[str, Any]:
+    """What a sample stage returns, read from its published manifest."""
+    manifest = read_manifest(out, STAGE)
+    return {
+        "stage": STAGE,
+        "out": str(out),
+        "reused": reused,
+        "pages": sum(manifest["records"].values()),
+        "wet_records": manifest["records"]["wet"],
+        "warc_records": manifest["records"]["warc"],
+        "content_bytes": sum(manifest["content_bytes"].values()),
+        "source_languages": len(manifest["pages_by_source_language"]),
+    }
+
+
+def distinct_paragraphs(texts: Iterable[str]) -> list[str]:
+    """Split texts into paragraphs; drop fragments and what a longer paragraph contains."""
+    found: dict[str, None] = {}
+    for text in texts:
+        for line in text.split("\n"):
+            paragraph = " ".join(line.split())
+            if len(paragraph) >= MIN_PARAGRAPH_CHARACTERS:
+                found[paragraph] = None
+    return [p for p in found if not any(p != other and p in other for other in found)]
+
+
+def split_longest(paragraphs: Sequence[str], wanted: int) -> list[str]:
+    """Cut the longest paragraphs at sentence ends until there are `wanted`, or no cut is left."""
+    parts = list(paragraphs)
+    while len(parts) < wanted:
+        for index in sorted(range(len(parts)), key=lambda i: (-len(parts[i]), i)):
+            sentences = [s for s in SENTENCE_END.split(parts[index]) if s]
+            if len(sentences) > 1 and min(map(len, sentences)) >= MIN_PARAGRAPH_CHARACTERS:
+                parts[index : index + 1] = sentences
+                break
+        else:
+            break
+    return parts
+
+
+def group_evenly(paragraphs: Sequence[str], most: int) -> list[list[str]]:
+    """Put neighbouring paragraphs together so that there are at most `most` groups."""
+    count = min(len(paragraphs), most)
+    edges = [round(i * len(paragraphs) / count) for i in range(count + 1)]
+    return [list(paragraphs[a:b]) for a, b in itertools.pairwise(edges)]
+
+
+def _gflanguages_pages(language: Language, texts: Iterable[str]) -> Iterable[list[str]]:
+    paragraphs = split_longest(distinct_paragraphs(texts), MIN_PAGES)
+    return group_evenly(paragraphs, MAX_PAGES) if paragraphs else []
+
+
+def _write_language(writer: CrawlWriter, language: Language, texts: Iterable[str]) -> None:
+    neighbours = [other.autonym for other in languages().values() if "-" not in other.code]
+    for number, paragraphs in enumerate(_gflanguages_pages(language, texts)):
+        url = f"https://udhr.example/{language.code}/{number}"
+        if bucket(url, 2, "format"):
+            text = "\n".join(paragraphs)
+            writer.write("wet", SamplePage(url, text.encode(), language.code))
+        else:
+            title = f"{language.autonym} {number + 1}"
+            document = html_page(
+                title, language.code, language.direction, neighbours[number::9], paragraphs
+            )
+            writer.write("warc", SamplePage(url, document.encode(), language.code))
+
+
+def write_gflanguages_sample(out: str | Path) -> dict[str, Any]:
+    """Write the human rights excerpts of gflanguages as a crawl: about 100 languages, 150 kB.
+
+    Every language of mC4 but the six romanised forms, in its main script, as 2 to 15 pages;
+    half of the pages are WET records and half are HTML in WARC records, divided by URL hash.
+
+    Raises:
+        UserError: gflanguages is not installed, or `out` cannot be used.
+    """
+    try:
+        import gflanguages
+    except ModuleNotFoundError as error:
+        raise UserError(
+            "the sample gflanguages needs the package gflanguages: pip install 'mswitch[flows]'"
+        ) from error
+    version = importlib.metadata.version("gflanguages")
+    config = {"sample": "gflanguages", "package_version": version}
+    with stage_output(out, stage=STAGE, config=config) as staged:
+        if staged.complete:
+            say(STAGE, f"already complete: {out}, nothing to do")
+            return summary(out, reused=True)
+        entries = gflanguages.LoadLanguages()
+        without_text = []
+        with CrawlWriter(staged.directory, "udhr", FILES_PER_FORMAT) as writer:
+            for code, language in languages().items():
+                if not language.mc4 or language.base != code:
+                    continue
+                entry = entries.get(GFLANGUAGES_IDS.get(code, f"{code}_{language.script}"))
+                fields = entry.sample_text.ListFields() if entry else ()
+                texts = [text for field, text in fields if field.name != "note"]
+                _write_language(writer, language, texts)
+                if code not in writer.pages_by_lang:
+                    without_text.append(code)
+        staged.publish({**writer.manifest(), "languages_without_text": without_text})
+    result = summary(out, reused=False)
+    say(STAGE, f"{result['pages']:,} pages in {result['source_languages']} languages in {out}")
+    return result
+
+
+def write_debian_sample(out: str | Path, packages: Sequence[str] | None = None) -> dict[str, Any]:
+    """Fetch documentation packages with apt-get and write their pages as a crawl.
+
+    See `pipelines.samples_debian`, which does the work; `packages` replaces its default list.
+    """
+    from pipelines import samples_debian
+
+    return samples_debian.write_sample(out, packages)

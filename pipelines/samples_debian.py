@@ -1,0 +1,240 @@
+"""Real documentation by package name: `apt-get download`, unpack, write a crawl.
+
+A package's files are untrusted: only regular files below the unpacked tree are read, links are
+never followed, and nothing of a package is run. HTML files and GNOME's Mallard pages become WARC
+responses; message catalogues (MediaWiki's JSON) become WET records. The language in a URL is what
+file names say; the corpus identifies it itself.
+"""
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pipelines.errors import UserError
+from pipelines.outputs import file_sha256, stage_output
+from pipelines.progress import Progress, say
+from pipelines.samples import STAGE, summary
+from pipelines.samples_crawl import CrawlWriter, Format, SamplePage
+from pipelines.samples_documents import (
+    html_text_bytes,
+    language_of_path,
+    mallard_page,
+    message_pages,
+)
+
+FILES_PER_FORMAT = 4
+#: Text kept of one language of one package: pages are taken in the order of their path's hash.
+MAX_TEXT_BYTES = 500_000
+MAX_FILE_BYTES = 8_000_000
+#: MediaWiki's pseudo-language for remarks to translators.
+MESSAGE_DOCUMENTATION = "qqq"
+PACKAGE_NAME = re.compile(r"[a-z0-9][a-z0-9+.-]+")
+URI_LINE = re.compile(r"'(?P<uri>[^']+)' (?P<name>[^ /]+) (?P<size>\d+) SHA256:(?P<sha256>\w+)")
+
+_LIBREOFFICE = (
+    "ca cs da de el en-us es et eu fi fr gl hi hu id it ja km ko nl pl pt ru sl sv tr vi zh-cn"
+)
+DEFAULT_PACKAGES = (
+    *(f"libreoffice-help-{lang}" for lang in _LIBREOFFICE.split()),
+    *(f"debian-reference-{lang}" for lang in ["de", "fr", "ja", "zh-cn"]),
+    *(f"debian-faq-{lang}" for lang in ["de", "fr", "it", "nl", "ru"]),
+    "gnome-user-docs",
+    "mediawiki",
+)
+
+
+class Download(NamedTuple):
+    """One package file as `apt-get download --print-uris` describes it."""
+
+    package: str
+    file_name: str
+    size_bytes: int
+    sha256: str
+
+
+def _run(command: Sequence[str], directory: Path) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "LC_ALL": "C"}
+    try:
+        return subprocess.run(
+            command, cwd=directory, env=environment, capture_output=True, text=True, check=False
+        )
+    except FileNotFoundError as error:
+        raise UserError(
+            f"the sample debian needs {command[0]}, which is not on PATH: "
+            "run it on Debian or Ubuntu, or use another sample"
+        ) from error
+
+
+def _last_error(stderr: str) -> str:
+    lines = [line for line in stderr.splitlines() if line.startswith("E:")]
+    return lines[0].removeprefix("E:").strip() if lines else (stderr.strip() or "no message")
+
+
+def plan_downloads(packages: Sequence[str], directory: Path) -> list[Download]:
+    """Ask apt for file name, size and SHA-256 of every package.
+
+    Raises:
+        UserError: a package is unknown or its name is not one.
+    """
+    plan = []
+    for package in packages:
+        if not PACKAGE_NAME.fullmatch(package):
+            raise UserError(f"{package!r} is not a Debian package name")
+        answer = _run(["apt-get", "download", "--print-uris", package], directory)
+        line = URI_LINE.match(answer.stdout)
+        if answer.returncode or not line:
+            raise UserError(
+                f"apt-get cannot find package {package} ({_last_error(answer.stderr)}): run "
+                "`apt-get update` first, or leave the package out with --packages"
+            )
+        plan.append(Download(package, line["name"], int(line["size"]), line["sha256"]))
+    return plan
+
+
+def fetch(download: Download, directory: Path) -> Path:
+    """Download one package into `directory`, or keep a complete one an earlier run left there.
+
+    Raises:
+        UserError: the download failed or its bytes are not those apt announced.
+    """
+    path = directory / download.file_name
+    if path.is_file() and file_sha256(path) == download.sha256:
+        return path
+    path.unlink(missing_ok=True)
+    answer = _run(["apt-get", "download", download.package], directory)
+    if answer.returncode or not path.is_file():
+        raise UserError(
+            f"apt-get cannot fetch package {download.package} ({_last_error(answer.stderr)}): "
+            "check the network and run `apt-get update`; the same command continues"
+        )
+    if file_sha256(path) != download.sha256:
+        raise UserError(
+            f"package {download.package} is not what apt announced (SHA-256 differs): "
+            "run `apt-get update` and start again"
+        )
+    return path
+
+
+def unpack(archive: Path, tree: Path) -> None:
+    """Unpack a package's files (no scripts) into an empty `tree`.
+
+    Raises:
+        UserError: dpkg-deb is missing or refuses the archive.
+    """
+    shutil.rmtree(tree, ignore_errors=True)
+    tree.mkdir()
+    answer = _run(["dpkg-deb", "-x", str(archive), str(tree)], tree)
+    if answer.returncode:
+        raise UserError(f"dpkg-deb cannot unpack {archive.name}: {answer.stderr.strip()[:200]}")
+
+
+def regular_files(tree: Path) -> Iterator[Path]:
+    """Regular files below `tree`, sorted by path; links are neither followed nor given."""
+    for folder, folders, names in os.walk(tree, followlinks=False):
+        folders.sort()
+        for name in sorted(names):
+            path = Path(folder, name)
+            if path.is_file() and not path.is_symlink() and path.stat().st_size <= MAX_FILE_BYTES:
+                yield path
+
+
+def _pages_of_file(path: Path, url: str, lang: str) -> Iterable[tuple[Format, SamplePage, int]]:
+    """Format, page and text bytes of everything one file holds."""
+    if path.suffix in (".html", ".htm"):
+        document = path.read_bytes()
+        try:
+            document.decode()
+            content_type = "text/html; charset=utf-8"
+        except UnicodeDecodeError:
+            content_type = "text/html"
+        page = SamplePage(url, document, lang, content_type)
+        return [("warc", page, html_text_bytes(document))]
+    if path.suffix == ".page":
+        document = mallard_page(path.read_bytes(), lang)
+        if document is None:
+            return []
+        return [("warc", SamplePage(url, document, lang), html_text_bytes(document))]
+    if path.suffix == ".json" and "i18n" in path.parts:
+        return [
+            ("wet", SamplePage(f"{url}/{number}", text, lang), len(text))
+            for number, text in enumerate(message_pages(path.read_bytes()))
+        ]
+    return []
+
+
+def pages_of_tree(tree: Path, package: str) -> Iterator[tuple[Format, SamplePage]]:
+    """The pages of an unpacked package, at most `MAX_TEXT_BYTES` of text for each language."""
+    by_hash = sorted(
+        (path.relative_to(tree).as_posix() for path in regular_files(tree)),
+        key=lambda name: hashlib.sha256(name.encode(errors="surrogateescape")).digest(),
+    )
+    taken: dict[str, int] = {}
+    for name in by_hash:
+        if not name.isascii() or not name.isprintable():
+            continue
+        lang = language_of_path(name, package)
+        if lang == MESSAGE_DOCUMENTATION:
+            continue
+        if taken.get(lang, 0) >= MAX_TEXT_BYTES:
+            continue
+        url = f"https://{package}.debian.example/{name.removeprefix('usr/share/')}"
+        for form, page, text_bytes in _pages_of_file(tree / name, url, lang):
+            taken[lang] = taken.get(lang, 0) + text_bytes
+            yield form, page
+
+
+def _write_packages(
+    directory: Path, packages: Sequence[str]
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Fetch, unpack and write every package; return the crawl's manifest and the packages'."""
+    work = directory / ".downloads"
+    work.mkdir(exist_ok=True)
+    plan = plan_downloads(packages, work)
+    total = sum(download.size_bytes for download in plan)
+    say(STAGE, f"fetching {len(plan)} packages, {total / 1e6:.0f} MB")
+    progress = Progress(STAGE, "packages", len(plan), "packages")
+    described = []
+    with CrawlWriter(directory, "debian", FILES_PER_FORMAT) as writer:
+        for download in plan:
+            tree = work / "tree"
+            archive = fetch(download, work)
+            unpack(archive, tree)
+            before = sum(writer.records.values())
+            for form, page in pages_of_tree(tree, download.package):
+                writer.write(form, page)
+            pages = sum(writer.records.values()) - before
+            if not pages:
+                raise UserError(
+                    f"package {download.package} holds no HTML, Mallard or message files: "
+                    "leave it out with --packages"
+                )
+            described.append({**download._asdict(), "pages": pages})
+            progress.add(note=f"{sum(writer.records.values()):,} pages")
+    shutil.rmtree(work)
+    return writer.manifest(), described
+
+
+def write_sample(out: str | Path, packages: Sequence[str] | None = None) -> dict[str, Any]:
+    """Write documentation of Debian packages as a crawl; a killed run keeps what it fetched.
+
+    Raises:
+        UserError: apt-get or dpkg-deb is missing, a package cannot be fetched or holds no text.
+    """
+    chosen = list(dict.fromkeys(DEFAULT_PACKAGES if packages is None else packages))
+    if not chosen:
+        raise UserError("no packages were given: name at least one with --packages")
+    config = {"sample": "debian", "packages": chosen, "max_text_bytes": MAX_TEXT_BYTES}
+    with stage_output(out, stage=STAGE, config=config) as staged:
+        if staged.complete:
+            say(STAGE, f"already complete: {out}, nothing to do")
+            return summary(out, reused=True)
+        crawl, described = _write_packages(staged.directory, chosen)
+        staged.publish({**crawl, "packages": described})
+    result = summary(out, reused=False)
+    say(STAGE, f"{result['pages']:,} pages in {out}")
+    return result

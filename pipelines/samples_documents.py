@@ -1,0 +1,112 @@
+"""Documents inside packages: HTML, GNOME's Mallard pages, MediaWiki's message catalogues."""
+
+import html
+import json
+import re
+from collections.abc import Iterator
+from xml.etree import ElementTree
+
+MIN_MESSAGE_CHARACTERS = 40
+MESSAGES_PER_PAGE = 40
+
+_CODE = r"[a-z]{2,3}(?:[-_@][A-Za-z]{2,8})*"
+_LANGUAGE_IN_PATH = (
+    re.compile(rf"/help/({_CODE})/"),
+    re.compile(rf"/i18n/(?:.*/)?({_CODE})\.json$"),
+    re.compile(rf"\.({_CODE})\.html?$"),
+)
+_LANGUAGE_IN_PACKAGE = re.compile(r"-([a-z]{2,3}(?:-[a-z]{2})?)$")
+_HIDDEN = re.compile(rb"<(script|style)\b.*?</\1\s*>|<!--.*?-->|<[^>]*>", re.DOTALL | re.IGNORECASE)
+_SPACE = re.compile(rb"\s+")
+_MARKUP = (
+    (re.compile(r"<[^<>]*>"), ""),
+    (re.compile(r"\[\[(?:[^\[\]|]*\|)?([^\[\]|]*)\]\]"), r"\1"),
+    (re.compile(r"\[(?:https?:|mailto:|\$|\{)\S* ([^\]]*)\]"), r"\1"),
+    (re.compile(r"\{\{[^{}|]*\|(?:[^{}|]*\|)*([^{}|]*)\}\}"), r"\1"),
+    (re.compile(r"'''?"), ""),
+)
+_MALLARD_SKIP = {"info", "title", "media", "code", "screen", "comment"}
+
+
+def language_of_path(path: str, package: str) -> str:
+    """The language that a file's path, or else its package's name, claims; `und` if none."""
+    for pattern in _LANGUAGE_IN_PATH:
+        found = pattern.search(f"/{path}")
+        if found:
+            return found[1].replace("_", "-")
+    found = _LANGUAGE_IN_PACKAGE.search(package)
+    return found[1] if found else "und"
+
+
+def html_text_bytes(document: bytes) -> int:
+    """About how many bytes of text an HTML document shows."""
+    return len(_SPACE.sub(b" ", _HIDDEN.sub(b" ", document)))
+
+
+def mallard_page(document: bytes, lang: str) -> bytes | None:
+    """Turn a Mallard page into HTML: title, description and block elements; None if it has none.
+
+    Documents that declare a DTD are refused, so that no entity is ever expanded.
+    """
+    if b"<!DOCTYPE" in document or b"<!ENTITY" in document:
+        return None
+    try:
+        root = ElementTree.fromstring(document)  # noqa: S314 (no DTD: checked above)
+    except ElementTree.ParseError:
+        return None
+    title = ""
+    blocks: list[str] = []
+
+    def text(element: ElementTree.Element) -> str:
+        return " ".join("".join(element.itertext()).split())
+
+    def visit(element: ElementTree.Element) -> None:
+        nonlocal title
+        for child in element:
+            name = str(child.tag).rpartition("}")[2]
+            if name == "title" and not title:
+                title = text(child)
+            elif name == "title":
+                blocks.append(f"<h2>{html.escape(text(child))}</h2>")
+            elif name == "p":
+                blocks.append(f"<p>{html.escape(text(child))}</p>")
+            elif name not in _MALLARD_SKIP:
+                visit(child)
+
+    visit(root)
+    if not blocks:
+        return None
+    head = f"<title>{html.escape(title)}</title>"
+    page = (
+        f'<!DOCTYPE html>\n<html lang="{html.escape(lang)}">\n<head><meta charset="utf-8">{head}'
+        f"</head>\n<body>\n<h1>{html.escape(title)}</h1>\n"
+        + "\n".join(blocks)
+        + "\n</body></html>\n"
+    )
+    return page.encode()
+
+
+def plain_message(message: str) -> str:
+    """A wiki message without markup: links and plurals keep their last alternative."""
+    for pattern, replacement in _MARKUP:
+        message = pattern.sub(replacement, message)
+    return " ".join(html.unescape(message).split())
+
+
+def message_pages(document: bytes) -> Iterator[bytes]:
+    """Prose of a JSON message catalogue as pages of `MESSAGES_PER_PAGE` lines."""
+    try:
+        catalogue = json.loads(document)
+    except ValueError:
+        return
+    if not isinstance(catalogue, dict):
+        return
+    lines = []
+    for key, message in catalogue.items():
+        if not key.startswith("@") and isinstance(message, str):
+            line = plain_message(message)
+            if len(line) >= MIN_MESSAGE_CHARACTERS and not re.search(r"[{}\[\]|=]", line):
+                lines.append(line)
+    for start in range(0, len(lines), MESSAGES_PER_PAGE):
+        page = "\n".join(lines[start : start + MESSAGES_PER_PAGE])
+        yield page.encode("utf-8", "replace")

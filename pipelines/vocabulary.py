@@ -1,0 +1,233 @@
+"""Train a SentencePiece vocabulary on language-balanced text, laid out as mT5's.
+
+Ids: padding 0, end of sequence 1, unknown 2, the 256 byte pieces, the learned pieces, and 100
+sentinels as the last 100 ids (the first span's is the very last), inside the model file. The
+normalisation is SentencePiece's default, nmt_nfkc, as in mT5: full-width forms and ligatures are
+unified and every run of white space, line ends included, becomes one space, so that decoding gives
+the normalised text, not the page's bytes.
+"""
+
+import dataclasses
+import io
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import sentencepiece
+from sentencepiece import sentencepiece_model_pb2
+
+from pipelines.corpus_reader import Corpus, CorpusShard, open_corpus
+from pipelines.errors import UserError
+from pipelines.outputs import file_sha256, read_manifest, stage_output, write_atomically
+from pipelines.progress import say
+from pipelines.sampling import capped_shares, power_rates
+from pipelines.span_corruption import EOS_ID, PAD_ID, SENTINELS, UNK_ID
+
+STAGE = "vocabulary"
+MODEL_FILE = "sentencepiece.model"
+NORMALIZATION = "nmt_nfkc"
+#: SentencePiece drops longer sentences (in bytes); lines are cut into pieces below this.
+MAX_SENTENCE_BYTES = 8192
+MAX_LINE_CHARACTERS = 2000
+#: The result depends on the number of threads (sums are per thread), never on the machine's cores.
+TRAINER_THREADS = 4
+_TOO_LARGE = re.compile(r"Vocabulary size too high.*value <= (\d+)", re.DOTALL)
+_TOO_SMALL = re.compile(r"smaller than required_chars\D*(\d+) vs (\d+)", re.DOTALL)
+
+
+@dataclasses.dataclass(frozen=True)
+class VocabularyConfig:
+    """Settings of a vocabulary; the defaults are mT5's.
+
+    Attributes:
+        size: all ids, the 100 sentinels included.
+        character_coverage: share of characters that get a piece; the rest is spelt in bytes.
+        sample_characters: budget of text to train on.
+        sampling_exponent: a language's share of the text follows documents ** this.
+    """
+
+    size: int = 250_000
+    character_coverage: float = 0.99999
+    sample_characters: int = 100_000_000
+    sampling_exponent: float = 0.3
+
+    def __post_init__(self) -> None:
+        if self.size < 512:
+            raise UserError(
+                f"vocabulary size is {self.size}: give at least 512 (3 special, 256 byte and "
+                "100 sentinel ids are in it)"
+            )
+        if not 0.9 <= self.character_coverage <= 1:
+            raise UserError(
+                f"character_coverage is {self.character_coverage}: give a share from 0.9 to 1"
+            )
+        if self.sample_characters < 1:
+            raise UserError(f"sample_characters is {self.sample_characters}: give at least 1")
+        if not 0 <= self.sampling_exponent <= 1:
+            raise UserError(f"sampling_exponent is {self.sampling_exponent}: give 0 to 1")
+
+
+def _lines(shards: Sequence[CorpusShard]) -> Iterator[str]:
+    for shard in shards:
+        for document in shard.documents(("text",)):
+            for line in document["text"].split("\n"):
+                for start in range(0, len(line), MAX_LINE_CHARACTERS):
+                    yield line[start : start + MAX_LINE_CHARACTERS]
+
+
+def _budgets(corpus: Corpus, config: VocabularyConfig) -> dict[str, int]:
+    """Characters each language may give; what a small one cannot use goes to the others."""
+    train = corpus.select("train")
+    documents = {lang: sum(shard.rows for shard in shards) for lang, shards in train.items()}
+    available = {lang: corpus.characters[lang, "train"] for lang in train}
+    rates = power_rates(documents, config.sampling_exponent)
+    return capped_shares(rates, available, config.sample_characters)
+
+
+class BalancedText:
+    """Iterates over training text language by language within the budget of each.
+
+    Documents are ordered by the hash of their URL, so that the first ones are a random sample.
+
+    Attributes:
+        characters: characters given so far, by language.
+    """
+
+    def __init__(self, corpus: Corpus, config: VocabularyConfig):
+        self.shards = corpus.select("train")
+        self.budgets = _budgets(corpus, config)
+        self.characters: dict[str, int] = {}
+
+    def __iter__(self) -> Iterator[str]:
+        for lang, budget in self.budgets.items():
+            taken = 0
+            for line in _lines(self.shards[lang]):
+                if taken >= budget:
+                    break
+                taken += len(line)
+                yield line
+            self.characters[lang] = taken
+
+
+def _train_pieces(text: BalancedText, config: VocabularyConfig) -> bytes:
+    model = io.BytesIO()
+    try:
+        sentencepiece.SentencePieceTrainer.Train(
+            sentence_iterator=iter(text),
+            model_writer=model,
+            model_type="unigram",
+            vocab_size=config.size - SENTINELS,
+            character_coverage=config.character_coverage,
+            byte_fallback=True,
+            normalization_rule_name=NORMALIZATION,
+            max_sentence_length=MAX_SENTENCE_BYTES,
+            num_threads=TRAINER_THREADS,
+            train_extremely_large_corpus=config.sample_characters > 300_000_000,
+            pad_id=PAD_ID,
+            eos_id=EOS_ID,
+            unk_id=UNK_ID,
+            bos_id=-1,
+            minloglevel=2,
+        )
+    except RuntimeError as error:
+        if found := _TOO_LARGE.search(str(error)):
+            raise UserError(
+                f"vocabulary size {config.size} is too large for this text: give at most "
+                f"{int(found[1]) + SENTINELS}, or more text"
+            ) from error
+        if found := _TOO_SMALL.search(str(error)):
+            raise UserError(
+                f"vocabulary size {config.size} cannot hold the text's characters: give at "
+                f"least {int(found[2]) + SENTINELS}, or lower character_coverage "
+                f"(now {config.character_coverage})"
+            ) from error
+        raise
+    return model.getvalue()
+
+
+def add_sentinels(model: bytes) -> bytes:
+    """Append the sentinels to a trained model and clear what says where it was trained.
+
+    They are control pieces: text that contains "<extra_id_0>" is spelt out and never becomes one.
+    """
+    proto = sentencepiece_model_pb2.ModelProto.FromString(model)  # pyright: ignore[reportAttributeAccessIssue]
+    for number in reversed(range(SENTINELS)):
+        piece = proto.pieces.add()
+        piece.piece, piece.score = f"<extra_id_{number}>", 0.0
+        piece.type = proto.SentencePiece.CONTROL
+    proto.trainer_spec.ClearField("input")
+    proto.trainer_spec.ClearField("model_prefix")
+    proto.trainer_spec.vocab_size = len(proto.pieces)
+    return proto.SerializeToString(deterministic=True)
+
+
+def train_vocabulary(
+    corpus: str | Path, out: str | Path, config: VocabularyConfig
+) -> dict[str, Any]:
+    """Train the vocabulary of a corpus (training split only) into `out`.
+
+    Raises:
+        UserError: no such corpus, or `config.size` does not suit its text.
+    """
+    source = open_corpus(corpus)
+    settings = {**dataclasses.asdict(config), "corpus": source.identity}
+    with stage_output(out, stage=STAGE, config=settings) as staged:
+        if staged.complete:
+            say(STAGE, f"already complete: {out}, nothing to do")
+        else:
+            if not source.select("train"):
+                raise UserError(f"{corpus} has no training documents: add input")
+            text = BalancedText(source, config)
+            total = sum(text.budgets.values())
+            say(STAGE, f"{total:,} characters in {len(text.budgets)} languages")
+            model = add_sentinels(_train_pieces(text, config))
+            write_atomically(staged.directory / MODEL_FILE, model)
+            staged.publish(
+                {
+                    "vocabulary_size": config.size,
+                    "sentinels": SENTINELS,
+                    "normalization": NORMALIZATION,
+                    "sha256": file_sha256(staged.directory / MODEL_FILE),
+                    "sample_characters": text.characters,
+                }
+            )
+            say(STAGE, f"{config.size:,} ids in {out}")
+        reused = staged.complete
+    return _summary(out, reused=reused)
+
+
+def _summary(out: str | Path, *, reused: bool) -> dict[str, Any]:
+    manifest = read_manifest(out, STAGE)
+    return {
+        "stage": STAGE,
+        "out": str(out),
+        "reused": reused,
+        "vocabulary_size": manifest["vocabulary_size"],
+        "languages": len(manifest["sample_characters"]),
+        "characters": sum(manifest["sample_characters"].values()),
+        "sha256": manifest["sha256"],
+    }
+
+
+def load_vocabulary(path: str | Path) -> sentencepiece.SentencePieceProcessor:
+    """Load a model file and check its layout.
+
+    Raises:
+        UserError: not a SentencePiece model, or its ids are not laid out as this module says.
+    """
+    processor = sentencepiece.SentencePieceProcessor()
+    try:
+        processor.LoadFromSerializedProto(Path(path).read_bytes())
+    except (OSError, RuntimeError) as error:
+        raise UserError(
+            f"{path} is not a SentencePiece model: train the vocabulary again"
+        ) from error
+    size = processor.GetPieceSize()
+    layout = (processor.pad_id(), processor.eos_id(), processor.unk_id())
+    if layout != (PAD_ID, EOS_ID, UNK_ID) or processor.IdToPiece(size - 1) != "<extra_id_0>":
+        raise UserError(
+            f"{path} has another layout (padding, end, unknown = {layout}, last piece "
+            f"{processor.IdToPiece(size - 1)!r}): use a vocabulary from `mswitch vocab train`"
+        )
+    return processor

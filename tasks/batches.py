@@ -1,0 +1,263 @@
+"""Batches for training and evaluation, addressed by number; neither seqio nor TensorFlow.
+
+A training batch is a pure function of (seed, step): any step of any run can be made at once, at
+the same cost as the first, by any number of hosts. Record order, language and mask of an example
+follow from its position alone. Grain supplies mixing, batching and prefetching
+(`TrainBatches.dataset` is an ordinary `grain.MapDataset`), but not the shuffle: its index shuffle
+took 4 ms an index for a language of eight records (3 microseconds for one of 65,536).
+"""
+
+import math
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import grain
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.errors import UserError
+from pipelines.span_corruption import (
+    PAD_ID,
+    SENTINELS,
+    SpanCorruption,
+    Tokens,
+    corrupt,
+    random_mask,
+    stream_key,
+)
+from pipelines.tf_example import Feature
+from tasks.order import MixtureOrder, RecordOrder
+from tasks.rates import sampling_rates
+from tasks.records import Examples, RecordSource, open_examples
+
+Batch = dict[str, NDArray[Any]]
+#: One corrupted example before padding: inputs, targets, language number.
+Example = tuple[Tokens, Tokens, int]
+
+_SEED_BITS = 32
+PADDING_LANGUAGE = -1
+
+
+class _Selection(grain.transforms.DatasetSelectionMap):
+    """`MixtureOrder` as Grain wants it: an endless selection map."""
+
+    def __init__(self, order: MixtureOrder):
+        self._order = order
+
+    def __len__(self) -> int:
+        return sys.maxsize
+
+    def __getitem__(self, index: int) -> tuple[int, int]:
+        return self._order[int(index)]
+
+
+def collate(examples: Sequence[Example], rows: int, lengths: SpanCorruption) -> Batch:
+    """Pad examples to a batch of `rows`; rows beyond the examples have weight 0.
+
+    Returns:
+        The features that models take (int32 `encoder_input_tokens` [rows, inputs_length],
+        `decoder_input_tokens` and `decoder_target_tokens` [rows, targets_length], float32
+        `decoder_loss_weights` [rows, targets_length], int32 `language` [rows]).
+    """
+    encoder = np.full((rows, lengths.inputs_length), PAD_ID, np.int32)
+    target = np.full((rows, lengths.targets_length), PAD_ID, np.int32)
+    weights = np.zeros((rows, lengths.targets_length), np.float32)
+    language = np.full(rows, PADDING_LANGUAGE, np.int32)
+    for row, (inputs, targets, number) in enumerate(examples):
+        encoder[row, : inputs.size] = inputs
+        target[row, : targets.size] = targets
+        weights[row, : targets.size] = 1
+        language[row] = number
+    decoder = np.full_like(target, PAD_ID)
+    decoder[:, 1:] = target[:, :-1]
+    return {
+        "encoder_input_tokens": encoder,
+        "decoder_input_tokens": decoder,
+        "decoder_target_tokens": target,
+        "decoder_loss_weights": weights,
+        "language": language,
+    }
+
+
+class TrainBatches:
+    """The endless training stream of an examples directory.
+
+    Attributes:
+        languages: the directory's languages; `language` of a batch indexes them.
+        rates: share of each language, proportional to n ** 0.3; 0 without training text.
+        dataset: the stream of batches as a `grain.MapDataset`.
+        inputs_length: encoder positions.
+        targets_length: decoder positions.
+        vocabulary_size: all ids, sentinels included.
+    """
+
+    def __init__(self, examples: str | Path, batch_size: int, seed: int = 0):
+        """Open the directory.
+
+        Args:
+            examples: a finished examples directory.
+            batch_size: sequences a batch.
+            seed: of language order, record order and masks.
+
+        Raises:
+            UserError: the directory cannot be used, or a number is out of range.
+        """
+        _check_numbers(batch_size, seed)
+        self._examples = opened = open_examples(examples)
+        self.languages = opened.languages
+        self.inputs_length = opened.lengths.inputs_length
+        self.targets_length = opened.lengths.targets_length
+        self.vocabulary_size = opened.vocabulary_size
+        train = opened.sources["train"]
+        rates = sampling_rates({lang: len(source) for lang, source in train.items()})
+        self.rates = {lang: rates.get(lang, 0.0) for lang in self.languages}
+        streams = [grain.MapDataset.source(_Stream(opened, lang, seed)) for lang in rates]
+        lengths = opened.lengths
+        self.dataset = grain.MapDataset.select_from_datasets(
+            streams, _Selection(MixtureOrder(rates, seed))
+        ).batch(
+            batch_size,
+            drop_remainder=True,
+            batch_fn=lambda group: collate(group, batch_size, lengths),
+        )
+
+    def batch(self, step: int) -> Batch:
+        """The batch of one step, the same whenever and wherever it is made.
+
+        Raises:
+            UserError: a record is damaged or does not suit the vocabulary.
+        """
+        batch = self.dataset[step]
+        assert batch is not None  # no transformation here filters
+        return batch
+
+
+def _check_numbers(batch_size: int, seed: int = 0) -> None:
+    if batch_size < 1:
+        raise UserError(f"batch_size is {batch_size}: give at least 1")
+    if not 0 <= seed < 1 << _SEED_BITS:
+        raise UserError(f"seed is {seed}: give 0 to {(1 << _SEED_BITS) - 1}")
+
+
+class _Stream:
+    """One language's endless stream as a source for Grain: order and masks change each epoch."""
+
+    def __init__(self, examples: Examples, lang: str, seed: int):
+        self._examples, self._seed = examples, seed
+        self._source = examples.sources["train"][lang]
+        self._key = stream_key(lang)
+        self._number = examples.languages.index(lang)
+        self._order = RecordOrder(len(self._source), seed, self._key)
+
+    def __len__(self) -> int:
+        return sys.maxsize
+
+    def __repr__(self) -> str:
+        return f"endless {self._source}"
+
+    def __getitem__(self, index: int) -> Example:
+        epoch, record = self._order[int(index)]
+        features = self._source[record]
+        examples = self._examples
+        tokens = _tokens(features, "targets", self._source, record, examples)
+        mask = random_mask(
+            tokens.size,
+            examples.lengths,
+            seed=self._seed,
+            stream=self._key,
+            index=record,
+            epoch=epoch,
+        )
+        return (*corrupt(tokens, mask, examples.vocabulary_size, examples.lengths), self._number)
+
+
+def _tokens(
+    features: dict[str, Feature], name: str, source: RecordSource, index: int, examples: Examples
+) -> Tokens:
+    """A record's tokens, checked: they must be ids of the vocabulary and not too many."""
+    values = features.get(name)
+    longest = examples.lengths.raw_length
+    highest = examples.vocabulary_size - (0 if "document" in features else SENTINELS)
+    if (
+        not isinstance(values, np.ndarray)
+        or not 0 < values.size <= longest
+        or values.min() < 0
+        or values.max() >= highest
+    ):
+        raise UserError(
+            f"{source}: record {index} does not hold 1 to {longest} ids below {highest} as "
+            f"{name!r}: build the examples again"
+        )
+    return values.astype(np.int32)
+
+
+class ValidationBatches:
+    """Every frozen validation example once, in a fixed order: language, then document.
+
+    The last batch is filled up with rows of weight 0, language -1 and no document. Batches also
+    hold `document` (object array [B] of corpus ids) and `target_bytes` (int64 [B]).
+
+    Attributes:
+        languages: the directory's languages; `language` of a batch indexes them.
+        inputs_length: encoder positions.
+        targets_length: decoder positions.
+        vocabulary_size: all ids, sentinels included.
+    """
+
+    def __init__(self, examples: str | Path, batch_size: int):
+        """Open the directory.
+
+        Raises:
+            UserError: the directory cannot be used or has no validation examples.
+        """
+        _check_numbers(batch_size)
+        self._examples = opened = open_examples(examples)
+        self.batch_size = batch_size
+        self.languages = opened.languages
+        self.inputs_length = opened.lengths.inputs_length
+        self.targets_length = opened.lengths.targets_length
+        self.vocabulary_size = opened.vocabulary_size
+        self._rows = [
+            (lang, index)
+            for lang, source in opened.sources["validation"].items()
+            for index in range(len(source))
+        ]
+        if not self._rows:
+            raise UserError(f"{examples} has no validation examples: build a corpus that has some")
+
+    def __len__(self) -> int:
+        return math.ceil(len(self._rows) / self.batch_size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return (self[number] for number in range(len(self)))
+
+    def __getitem__(self, number: int) -> Batch:
+        """Batch `number`.
+
+        Raises:
+            IndexError: there is no such batch.
+            UserError: a record is damaged or does not suit the vocabulary.
+        """
+        if not 0 <= number < len(self):
+            raise IndexError(number)
+        begin = number * self.batch_size
+        rows = [self._read(*row) for row in self._rows[begin : begin + self.batch_size]]
+        batch = collate(
+            [example for example, _, _ in rows], self.batch_size, self._examples.lengths
+        )
+        missing = self.batch_size - len(rows)
+        documents = [document for _, document, _ in rows] + [""] * missing
+        batch["document"] = np.array(documents, object)
+        batch["target_bytes"] = np.array([count for *_, count in rows] + [0] * missing, np.int64)
+        return batch
+
+    def _read(self, lang: str, index: int) -> tuple[Example, str, int]:
+        source = self._examples.sources["validation"][lang]
+        features = source[index]
+        inputs = _tokens(features, "inputs", source, index, self._examples)
+        targets = _tokens(features, "targets", source, index, self._examples)
+        document, target_bytes = features["document"], features["target_bytes"]
+        example = (inputs, targets, self.languages.index(lang))
+        return example, document[0].decode(), int(target_bytes[0])

@@ -1,0 +1,64 @@
+"""Find an examples directory among the cache directories that the caller gave seqio.
+
+Nothing is looked up at import: `seqio.add_global_cache_dirs([examples])` may come before or after
+`import tasks.pretrain`.
+"""
+
+import json
+from pathlib import Path
+
+import seqio
+
+from pipelines.errors import UserError
+from pipelines.outputs import MARKER, read_manifest
+from pipelines.span_corruption import SpanCorruption
+from tasks.records import VOCABULARY_PATH
+
+
+def _examples_directories() -> list[Path]:
+    """The finished examples directories among seqio's cache directories, in their order."""
+    found = []
+    for name in seqio.get_global_cache_dirs():
+        directory = Path(name)
+        if (directory / MARKER).is_file() and (directory / VOCABULARY_PATH).is_file():
+            found.append(directory)
+    return found
+
+
+def examples_directory() -> Path:
+    """The examples directory that is in use: the first one given.
+
+    Raises:
+        UserError: no cache directory is a finished examples directory.
+    """
+    found = _examples_directories()
+    if not found:
+        given = ", ".join(map(str, seqio.get_global_cache_dirs())) or "none"
+        raise UserError(
+            f"no seqio cache directory is a finished examples directory (given: {given}): call "
+            "seqio.add_global_cache_dirs([DIR]) with the output of `mswitch examples build`"
+        )
+    return found[0]
+
+
+def lengths_in_use() -> SpanCorruption:
+    """Noise parameters and lengths that the examples in use were made with."""
+    manifest = read_manifest(examples_directory(), "examples")
+    return SpanCorruption(
+        inputs_length=manifest["inputs_length"],
+        targets_length=manifest["targets_length"],
+        raw_length=manifest["raw_length"],
+        noise_density=manifest["noise_density"],
+        mean_noise_span_length=manifest["mean_noise_span_length"],
+    )
+
+
+def cached_records(task: str) -> dict[str, int]:
+    """Records of a seqio task by split; empty where no examples directory has it."""
+    for directory in _examples_directories():
+        files = sorted((directory / task).glob("stats.*.json"))
+        if files:
+            return {
+                file.name.split(".")[1]: json.loads(file.read_text())["examples"] for file in files
+            }
+    return {}

@@ -1,0 +1,36 @@
+"""Small stage outputs that several tests read; none may change them."""
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from pipelines.vocabulary import VocabularyConfig, train_vocabulary
+
+VOCABULARY_SIZE = 1400
+
+
+@pytest.fixture(scope="session")
+def corpus_files() -> ModuleType:
+    path = Path(__file__).with_name("corpus_files.py")
+    spec = importlib.util.spec_from_file_location("corpus_files", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def small_corpus(tmp_path_factory: pytest.TempPathFactory, corpus_files: ModuleType) -> Path:
+    out = tmp_path_factory.mktemp("small") / "corpus"
+    return corpus_files.write_corpus(out, corpus_files.small_texts(), shards=2)
+
+
+@pytest.fixture(scope="session")
+def small_vocabulary(small_corpus: Path) -> Path:
+    out = small_corpus.with_name("vocabulary")
+    config = VocabularyConfig(size=VOCABULARY_SIZE, character_coverage=0.999)
+    train_vocabulary(small_corpus, out, config)
+    return out

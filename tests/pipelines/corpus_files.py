@@ -1,0 +1,76 @@
+"""A corpus directory as the corpus stage leaves it, written directly with pyarrow."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import gflanguages
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipelines.outputs import canonical_json, file_sha256, stage_output, write_json
+
+Texts = Mapping[str, Mapping[str, Sequence[str]]]
+
+LANGUAGE_IDS = {
+    "ar": "ar_Arab",
+    "bg": "bg_Cyrl",
+    "en": "en_Latn",
+    "ko": "ko_Kore",
+    "sw": "sw_Latn",
+    "zh": "zh_Hans",
+}
+
+
+def write_corpus(out: Path, texts: Texts, shards: int = 1) -> Path:
+    """Write `texts` (language, split, documents) as a published corpus of `shards` each."""
+    digest = hashlib.sha256(canonical_json(texts).encode()).hexdigest()
+    rows, stats = [], {}
+    with stage_output(out, stage="corpus", config={"texts": digest, "shards": shards}) as staged:
+        for lang, splits in texts.items():
+            for split, documents in splits.items():
+                stats.setdefault(lang, {})[split] = {
+                    "documents": len(documents),
+                    "characters": sum(map(len, documents)),
+                    "bytes": sum(len(document.encode()) for document in documents),
+                }
+                urls = [f"https://{lang}.example/{split}/{n}" for n in range(len(documents))]
+                ids = [hashlib.md5(url.encode()).hexdigest() for url in urls]
+                table = sorted(zip(ids, urls, documents, strict=True))
+                for number in range(shards):
+                    path = f"data/{lang}/{split}-{number:05}-of-{shards:05}.parquet"
+                    rows.append(_write_shard(staged.directory, path, table[number::shards]))
+                    rows[-1].update(lang=lang, split=split)
+        write_json(staged.directory / "stats.json", {"languages": stats, "stages": []})
+        staged.publish({"shards": rows})
+    return out
+
+
+def _write_shard(directory: Path, path: str, rows: Sequence[tuple[str, str, str]]) -> dict:
+    columns = dict(zip(("id", "url", "text"), zip(*rows, strict=True), strict=True)) if rows else {}
+    table = pa.table(
+        {name: pa.array(columns.get(name, ()), pa.string()) for name in ("id", "url", "text")}
+    )
+    (directory / path).parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(table, directory / path, compression="zstd")
+    size = (directory / path).stat().st_size
+    return {"path": path, "rows": len(rows), "bytes": size, "sha256": file_sha256(directory / path)}
+
+
+def small_texts() -> dict[str, dict[str, list[str]]]:
+    """Real text in six languages, a language of very short documents, and one only to train on."""
+    entries = gflanguages.LoadLanguages()
+    texts = {}
+    for lang, name in LANGUAGE_IDS.items():
+        sample = entries[name].sample_text
+        paragraphs = list(dict.fromkeys(f"{sample.specimen_16}\n{sample.specimen_21}".split("\n")))
+        texts[lang] = {"train": paragraphs[2:], "validation": paragraphs[:2]}
+    texts["haw"] = {"train": ["Aloha.", "A", "Mahalo."], "validation": ["Ae"]}
+    texts["de"] = {"train": [entries["de_Latn"].sample_text.specimen_32]}
+    return texts
+
+
+def read_json(path: Path) -> dict:
+    """Read a JSON file."""
+    return json.loads(path.read_text())
