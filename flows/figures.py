@@ -1,0 +1,314 @@
+"""The report's figures: speed-up histogram, quality per language, loss curves."""
+
+import dataclasses
+import html
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import numpy as np
+
+from flows.report_svg import Drawing, line, nice_ticks, number, px, text
+from flows.speedup import Censoring
+
+ROW = 16
+LABEL_CHARS = 19
+#: Up to this width a loss curve is one of many: small dots, few labels.
+SMALL_PANEL = 200
+TIMES = "\N{MULTIPLICATION SIGN}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Bar:
+    """One language of the histogram: its speed-up or bound, and whether it is in the headline."""
+
+    speed_up: float
+    censored: Censoring
+    in_headline: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class QualityRow:
+    """One language of the quality plot, in negative log perplexity (higher is better).
+
+    Attributes:
+        label: the language's name.
+        baseline: final quality of the baseline.
+        candidate: final quality of the candidate.
+        interval: paired interval of the difference, laid off from the baseline, or None.
+    """
+
+    label: str
+    baseline: float
+    candidate: float
+    interval: tuple[float, float] | None
+
+
+@dataclasses.dataclass(frozen=True)
+class CurvePair:
+    """Loss curves of both models in one language (or pooled): raw evaluations and fits, [S]."""
+
+    label: str
+    note: str
+    steps: np.ndarray
+    baseline: np.ndarray
+    candidate: np.ndarray
+    baseline_fit: np.ndarray
+    candidate_fit: np.ndarray
+    baseline_steps: float | None
+    candidate_steps: float | None
+
+
+def speedup_histogram(
+    bars: Sequence[Bar], median: float | None, median_label: str, *, width: int, name: str
+) -> Drawing:
+    """Count languages by step speed-up, on a log axis, with 1x, 4x and the median marked.
+
+    Bounds stand apart from the axis, hatched, on the side on which the truth lies.
+
+    Args:
+        bars: one per language.
+        median: what to mark, or None.
+        median_label: its label.
+        width: of the drawing, px.
+        name: makes the hatching's id unique in a page.
+    """
+    exact = [bar for bar in bars if bar.censored == "none"]
+    logs = [math.log2(bar.speed_up) for bar in exact] + [-0.5, 2.5]
+    unit = 0.5 if max(logs) - min(logs) <= 8 else 1.0
+    counts: dict[int, list[int]] = {}
+    for bar in exact:
+        index = math.floor(round(math.log2(bar.speed_up) / unit, 9))
+        counts.setdefault(index, [0, 0])[0 if bar.in_headline else 1] += 1
+    first = min([*counts, math.floor(min(logs) / unit)])
+    last = max([*counts, math.floor(max(logs) / unit)]) + 1
+    below = [bar for bar in bars if bar.censored == "upper"]
+    above = [bar for bar in bars if bar.censored == "lower"]
+    # A bound's bar takes one bin and half a bin of air.
+    bins = last - first + 1.5 * bool(below) + 1.5 * bool(above)
+    edge, top, floor = 14, 46, 216
+    bin_width = min((width - 2 * edge) / bins, 90)
+    left = edge + 1.5 * bool(below) * bin_width
+    right = left + (last - first) * bin_width
+
+    def x_of(log2: float) -> float:
+        return left + (log2 / unit - first) * bin_width
+
+    tallest = max([*map(sum, counts.values()), len(below), len(above), 1])
+    rise = (floor - top - 16) / tallest
+    parts = [
+        f'<pattern id="{name}-hatch" width="6" height="6" patternUnits="userSpaceOnUse" '
+        'patternTransform="rotate(45)"><path class="hatch" d="M0 0V6"/></pattern>',
+        line(left, floor, right, floor, "axis"),
+    ]
+    for index, kinds in sorted(counts.items()):
+        x = left + (index - first) * bin_width
+        parts += _stack(x, bin_width, floor, rise, dict(zip(("bar", "thin"), kinds, strict=True)))
+    parts += _bound_bars(below, "<", (edge, bin_width), floor, rise, name)
+    parts += _bound_bars(above, ">", (right + bin_width / 2, bin_width), floor, rise, name)
+    parts += _axis(x_of, (first * unit, last * unit), floor, unit * 46 / bin_width)
+    for power in (0, 2):
+        parts.append(line(x_of(power), top - 10, x_of(power), floor, "ref"))
+    centre = None
+    if median is not None:
+        centre = min(max(x_of(math.log2(median)), edge), width - edge)
+        parts.append(line(centre, top - 26, centre, floor, "median"))
+        half = 3.4 * len(median_label)
+        middle = min(max(centre, half), width - half)
+        parts.append(text(middle, 13, median_label, "mid mark"))
+    for power in (0, 2):
+        x = x_of(power)
+        away = "end " if centre is not None and centre >= x else ""
+        parts.append(text(x - 4 if away else x + 4, top - 6, _power(power), f"{away}ink halo"))
+    parts.append(text((left + right) / 2, floor + 35, "step speed-up (log scale)", "mid"))
+    legend, height = _histogram_legend(width, floor + 60, name)
+    return Drawing(
+        width,
+        height,
+        "Number of languages by step speed-up",
+        f"Histogram of {len(bars)} languages; the table holds every value.",
+        "".join(parts) + legend,
+    )
+
+
+def _bound_bars(
+    group: Sequence[Bar],
+    sign: str,
+    place: tuple[float, float],
+    floor: float,
+    rise: float,
+    name: str,
+) -> Iterable[str]:
+    """The bar of all languages at a bound; `place` is its left edge and width."""
+    if not group:
+        return
+    x, bin_width = place
+    inside = sum(bar.in_headline for bar in group)
+    kinds = {f"box {name}": inside, f"thin {name}": len(group) - inside}
+    yield from _stack(x, bin_width, floor, rise, kinds)
+    bounds = [bar.speed_up for bar in group]
+    bound = min(bounds) if sign == ">" else max(bounds)
+    yield line(x, floor, x + bin_width, floor, "axis")
+    yield text(x + bin_width / 2, floor + 17, f"{sign} {bound:,.4g}{TIMES}", "mid")
+
+
+def _axis(
+    x_of: Callable[[float], float], limits: tuple[float, float], floor: float, room: float
+) -> Iterable[str]:
+    """Ticks at powers of two, `room` powers apart so that labels do not touch."""
+    every = max(1, math.ceil(room))
+    for power in range(math.ceil(limits[0]), math.floor(limits[1]) + 1):
+        if power % every == 0:
+            yield line(x_of(power), floor, x_of(power), floor + 4, "axis")
+            yield text(x_of(power), floor + 17, _power(power), "mid")
+
+
+def _stack(
+    x: float, bin_width: float, floor: float, rise: float, kinds: Mapping[str, int]
+) -> Iterable[str]:
+    """One bar, its kinds on top of one another; a second word of a kind names its hatching."""
+    y = floor
+    for kind, count in kinds.items():
+        if not count:
+            continue
+        y -= count * rise
+        area = (
+            f'x="{px(x + 1.5)}" y="{px(y)}" width="{px(bin_width - 3)}" height="{px(count * rise)}"'
+        )
+        css, _, hatched = kind.partition(" ")
+        yield f'<rect class="{css}" {area}/>'
+        if hatched:
+            yield f'<rect style="fill:url(#{hatched}-hatch)" {area}/>'
+    yield text(x + bin_width / 2, y - 4, str(sum(kinds.values())), "mid ink halo")
+
+
+def _histogram_legend(width: int, top: float, name: str) -> tuple[str, int]:
+    """The key of the histogram, in one row where there is room."""
+    entries = (
+        ("bar", "", "in the headline", 0),
+        ("thin", "", "not in the headline (too little text)", 130),
+        ("box", f"fill:url(#{name}-hatch)", "bound: the truth lies further out", 370),
+    )
+    parts = []
+    for row, (css, style, label, offset) in enumerate(entries):
+        x, y = (14 + offset, top) if width >= 600 else (14, top + 18 * row)
+        area = f'x="{px(x)}" y="{px(y - 9)}" width="14" height="10"'
+        parts.append(f'<rect class="{css}" {area}/>')
+        if style:
+            parts.append(f'<rect style="{style}" {area}/>')
+        parts.append(text(x + 20, y, label))
+    return "".join(parts), int(top + (8 if width >= 600 else 44))
+
+
+def _power(power: int) -> str:
+    return f"{2**power:,}{TIMES}" if power >= 0 else f"1/{2**-power:,}{TIMES}"
+
+
+def quality_panels(
+    rows: Sequence[QualityRow], names: tuple[str, str], panels: int
+) -> list[Drawing]:
+    """Final quality of both models per language, split over `panels` columns of one scale."""
+    ends = [value for row in rows for value in (row.baseline, row.candidate)]
+    ends += [end for row in rows for end in row.interval or ()]
+    margin = 0.02 * (max(ends) - min(ends)) + 1e-6
+    low, high = min(ends) - margin, max(ends) + margin
+    size = math.ceil(len(rows) / panels)
+    return [
+        _quality_panel(rows[start : start + size], (low, high), names)
+        for start in range(0, len(rows), size)
+    ]
+
+
+def _quality_panel(
+    rows: Sequence[QualityRow], limits: tuple[float, float], names: tuple[str, str]
+) -> Drawing:
+    width, left, right, top = 344, 124, 336, 22
+    low, high = limits
+    floor = top + ROW * len(rows)
+
+    def x_of(value: float) -> float:
+        return left + (value - low) / (high - low) * (right - left)
+
+    ticks, digits = nice_ticks(low, high, 7)
+    parts = [line(x_of(tick), top - 2, x_of(tick), floor, "rule") for tick in ticks]
+    parts += [text(x_of(tick), top - 8, number(tick, digits), "mid") for tick in ticks]
+    for index, row in enumerate(rows):
+        y = top + ROW * (index + 0.5)
+        base, cand = x_of(row.baseline), x_of(row.candidate)
+        label = row.label
+        if len(label) > LABEL_CHARS:
+            label = label[: LABEL_CHARS - 1] + "…"
+        shown = (
+            f"{row.label}: {names[0]} {number(row.baseline, 3)}, "
+            f"{names[1]} {number(row.candidate, 3)}"
+        )
+        css = "end ink" if row.interval else "end"
+        parts.append(f"<g><title>{html.escape(shown)}</title>{text(left - 10, y + 4, label, css)}")
+        if row.interval:
+            parts.append(line(x_of(row.interval[0]), y, x_of(row.interval[1]), y, "ci"))
+        parts.append(
+            line(base, y, cand, y, "link")
+            + f'<circle class="b" cx="{px(base)}" cy="{px(y)}" r="3.2"/>'
+            f'<circle class="c" cx="{px(cand)}" cy="{px(y)}" r="3.4"/></g>'
+        )
+    return Drawing(
+        width,
+        int(floor + 4),
+        f"Final quality of {len(rows)} languages, {rows[0].label} to {rows[-1].label}",
+        "Negative log perplexity of both models per language; the table holds every value.",
+        "".join(parts),
+    )
+
+
+def curve_panel(curves: CurvePair, *, width: int, height: int) -> Drawing:
+    """Loss over steps (log) of both models, their fits, the target and where each met it."""
+    left, right, top, floor = 34, width - 8, 24, height - 20
+    steps = np.log(curves.steps)
+    everything = np.concatenate([curves.baseline, curves.candidate])
+    low, high = float(everything.min()), float(everything.max())
+    low, high = low - 0.05 * (high - low) - 1e-6, high + 0.05 * (high - low) + 1e-6
+
+    def x_of(step: float) -> float:
+        share = (math.log(step) - steps[0]) / (steps[-1] - steps[0])
+        return left + float(share) * (right - left)
+
+    def y_of(loss: float) -> float:
+        return floor - (loss - low) / (high - low) * (floor - top)
+
+    def path(losses: np.ndarray) -> str:
+        points = zip(curves.steps, losses, strict=True)
+        return "M" + "L".join(f"{px(x_of(s))} {px(y_of(loss))}" for s, loss in points)
+
+    ticks, digits = nice_ticks(low, high, max(3, height // 50))
+    parts = [text(0, 11, curves.label, "head"), text(right, 11, curves.note, "end ink")]
+    for tick in ticks:
+        parts.append(line(left, y_of(tick), right, y_of(tick), "rule"))
+        parts.append(text(left - 5, y_of(tick) + 4, number(tick, digits), "end"))
+    target = y_of(float(curves.baseline_fit[-1]))
+    parts.append(line(left, target, right, target, "ref"))
+    for step, css in ((curves.baseline_steps, "bl"), (curves.candidate_steps, "cl")):
+        if step is not None:
+            parts.append(line(x_of(step), target - 5, x_of(step), target + 5, css))
+    parts.append(f'<path class="bl" d="{path(curves.baseline_fit)}"/>')
+    parts.append(f'<path class="cl" d="{path(curves.candidate_fit)}"/>')
+    radius = 2.5 if width > SMALL_PANEL else 1.5
+    arc = f"a{radius} {radius} 0 1 0"
+    circle = f"{arc} {2 * radius} 0{arc} {-2 * radius} 0"
+    for losses, css in ((curves.baseline, "bp"), (curves.candidate, "c")):
+        dots = "".join(
+            f"M{px(x_of(step) - radius)} {px(y_of(loss))}{circle}"
+            for step, loss in zip(curves.steps, losses, strict=True)
+        )
+        parts.append(f'<path class="{css}" d="{dots}"/>')
+    parts.append(text(left, height - 5, f"{int(curves.steps[0]):,}"))
+    parts.append(text(right, height - 5, f"{int(curves.steps[-1]):,} steps", "end"))
+    for power in range(20) if width > SMALL_PANEL else ():
+        x = x_of(10**power)
+        if left + 40 < x < right - 90:
+            parts.append(text(x, height - 5, f"{10**power:,}", "mid"))
+    return Drawing(
+        width,
+        height,
+        f"Loss curves, {curves.label}",
+        "Validation loss of both models over training steps, with their monotone fits.",
+        "".join(parts),
+    )

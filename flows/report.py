@@ -1,0 +1,149 @@
+"""The report: how many fewer steps the candidate needed, language by language.
+
+One self-contained HTML page, the same numbers as JSON and CSV, and the figures as SVG.
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from flows.report_data import report_data, to_csv
+from flows.report_headline import MINIMUM_UNITS, LanguageResult, Pooled, pool
+from flows.report_page import draw, render
+from flows.report_runs import Run, check_pair, pair_losses, read_run
+from flows.report_svg import standalone_svg
+from flows.speedup import measure_delta, measure_speed_up, resample_curves
+from pipelines.errors import UserError
+from pipelines.outputs import file_sha256, stage_output, write_atomically, write_json
+from pipelines.progress import Progress, say
+
+STAGE = "report"
+
+
+@dataclasses.dataclass(frozen=True)
+class ReportConfig:
+    """How the uncertainty is computed.
+
+    Attributes:
+        resamples: bootstrap resamples per language.
+        seed: seed of all draws.
+        confidence: of every interval.
+    """
+
+    resamples: int = 1000
+    seed: int = 0
+    confidence: float = 0.95
+
+    def __post_init__(self):
+        if self.resamples < 100:
+            raise UserError(f"--resamples {self.resamples}: an interval needs at least 100")
+        if not 0.5 <= self.confidence < 1:
+            raise UserError(f"--confidence {self.confidence}: give a share, 0.5 to below 1")
+
+
+DEFAULT_CONFIG = ReportConfig()
+
+
+def write_report(
+    baseline: str | Path,
+    candidate: str | Path,
+    out: str | Path,
+    config: ReportConfig = DEFAULT_CONFIG,
+) -> dict[str, Any]:
+    """Compare two finished, evaluated runs and write the report directory.
+
+    Args:
+        baseline: run directory of the dense model.
+        candidate: run directory of the model that is meant to be faster.
+        out: report directory to make.
+        config: resamples, seed and confidence.
+
+    Returns:
+        The stage's summary: the verdict, how many languages it rests on, and the medians.
+
+    Raises:
+        UserError: a run is unfinished or not evaluated, or the two cannot be compared.
+    """
+    runs = (read_run(baseline, "baseline"), read_run(candidate, "candidate"))
+    check_pair(*runs)
+    identity = {
+        "report": dataclasses.asdict(config),
+        "baseline": runs[0].identity,
+        "candidate": runs[1].identity,
+    }
+    with stage_output(out, stage=STAGE, config=identity) as staged:
+        if staged.complete:
+            say(STAGE, f"already complete: {out} holds this report, nothing to do")
+            report = json.loads((staged.out / "report.json").read_text(encoding="utf-8"))
+            return _summary_line(report, out, reused=True)
+        results, pooled = measure(runs, config)
+        report = report_data(runs, results, pooled, **dataclasses.asdict(config))
+        drawings = draw(
+            report, results, pooled, runs[1].routing, np.array(runs[0].steps, dtype=float)
+        )
+        files = {
+            "per_language.csv": to_csv(report["languages"]),
+            **{f"{name}.svg": standalone_svg(d, name) for name, d in drawings.files},
+            "report.html": render(report, drawings),
+        }
+        for name, text in files.items():
+            write_atomically(staged.directory / name, text)
+        write_json(staged.directory / "report.json", report)
+        names = sorted([*files, "report.json"])
+        staged.publish(
+            {"files": [{"path": n, "sha256": file_sha256(staged.directory / n)} for n in names]}
+        )
+    say(STAGE, report["summary"]["verdict"])
+    return _summary_line(report, out, reused=False)
+
+
+def measure(
+    runs: tuple[Run, Run], config: ReportConfig
+) -> tuple[list[LanguageResult], Pooled | None]:
+    """Measure every language and the pooled average."""
+    steps = np.array(runs[0].steps, dtype=float)
+    pairs = pair_losses(*runs)
+    progress = Progress(STAGE, "bootstrap", len(pairs), "languages")
+    results, resampled = [], {}
+    for losses in pairs:
+        drawn = resample_curves(losses, config.resamples, config.seed)
+        resampled[losses.lang] = drawn
+        enough = losses.documents >= MINIMUM_UNITS
+        curves = losses.curves()
+        speed_up = measure_speed_up(steps, curves, drawn if enough else None, config.confidence)
+        trained = all(
+            run.config["languages"].get(losses.lang, {}).get("train_records", 0) > 0 for run in runs
+        )
+        results.append(
+            LanguageResult(
+                losses=losses,
+                baseline_curve=curves[0],
+                candidate_curve=curves[1],
+                delta=measure_delta(losses, drawn if enough else None, config.confidence),
+                speed_up=speed_up,
+                trained=trained,
+                in_headline=enough and trained and speed_up.value is not None,
+            )
+        )
+        progress.add()
+    pooled = pool(results, resampled, steps, seed=config.seed, confidence=config.confidence)
+    return results, pooled
+
+
+def _summary_line(report: Mapping[str, Any], out: str | Path, *, reused: bool) -> dict[str, Any]:
+    summary = report["summary"]
+    median, pooled = summary["median_step_speedup"], summary["pooled"]
+    return {
+        "stage": STAGE,
+        "out": str(out),
+        "reused": reused,
+        "verdict": summary["verdict"],
+        "languages": summary["languages"],
+        "languages_in_headline": summary["languages_in_headline"],
+        "median_step_speedup": median and median["value"],
+        "pooled_step_speedup": pooled and pooled["step_speedup"],
+    }

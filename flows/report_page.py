@@ -1,0 +1,207 @@
+"""The report's page: its figures and the template that holds them."""
+
+import base64
+import dataclasses
+import importlib.resources
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jinja2
+import numpy as np
+from markupsafe import Markup
+
+from flows import figures, report_text
+from flows.report_data import to_csv
+from flows.report_headline import LanguageResult, Pooled
+from flows.report_routing import Routing, busiest_layer, routing_panels
+from flows.report_svg import FIGURE_STYLE, FIGURE_VARIABLES, Drawing, arrange, inline_svg
+from flows.speedup import isotonic_fit
+
+ROWS_PER_PANEL = 36
+CURVES_SHOWN = 12
+
+
+@dataclasses.dataclass(frozen=True)
+class Drawings:
+    """The figures of a report; a pair is the same figure for a wide and for a narrow screen.
+
+    Attributes:
+        histogram: of step speed-ups, or None when no language has one.
+        quality: panels of the dot plot.
+        pooled: averaged loss curves, or None.
+        curves: small loss curves.
+        routing: panels of the heat map; none for a model without experts.
+        files: (name, drawing) of every figure that becomes a file.
+    """
+
+    histogram: tuple[Drawing, Drawing] | None
+    quality: Sequence[Drawing]
+    pooled: tuple[Drawing, Drawing] | None
+    curves: Sequence[Drawing]
+    routing: Sequence[Drawing]
+    files: Sequence[tuple[str, Drawing]]
+
+
+def draw(
+    report: Mapping[str, Any],
+    results: Sequence[LanguageResult],
+    pooled: Pooled | None,
+    routing: Routing | None,
+    steps: np.ndarray,
+) -> Drawings:
+    """Draw every figure from the rounded report and the measured curves."""
+    rows = report["languages"]
+    names = tuple(report["runs"][role]["name"] for role in ("baseline", "candidate"))
+    bars = [
+        figures.Bar(row["step_speedup"], row["censored"], row["in_headline"])
+        for row in rows
+        if row["step_speedup"] is not None
+    ]
+    median = report["summary"]["median_step_speedup"]
+    value = median and median["value"]
+    label = f"median {report_text.bounded(value)}" if value else ""
+    histograms = tuple(
+        figures.speedup_histogram(bars, value, label, width=width, name=name)
+        for width, name in ((720, "speedup"), (340, "speedup-narrow"))
+    )
+    panels = -(-len(rows) // ROWS_PER_PANEL)
+    quality = figures.quality_panels(
+        [
+            figures.QualityRow(
+                row["name"],
+                -row["baseline_nll"],
+                -row["candidate_nll"],
+                _quality_interval(row),
+            )
+            for row in sorted(rows, key=lambda row: (row["baseline_nll"], row["lang"]))
+        ],
+        (names[0], names[1]),
+        panels=panels,
+    )
+    most = sorted(zip(results, rows, strict=True), key=lambda p: (-p[1]["documents"], p[1]["lang"]))
+    curves = [
+        figures.curve_panel(_curve_pair(result, row["name"], steps), width=172, height=136)
+        for result, row in most[:CURVES_SHOWN]
+    ]
+    wide = None
+    if pooled is not None:
+        pair = _curve_pair(pooled, f"Mean of {pooled.languages} languages", steps)
+        wide = (
+            figures.curve_panel(pair, width=720, height=300),
+            figures.curve_panel(pair, width=340, height=240),
+        )
+    heat: list[Drawing] = []
+    if routing is not None:
+        layer = busiest_layer(report["routing"])["layer"]
+        english = {row["lang"]: row["name"] for row in rows}
+        heat = routing_panels(routing, layer, english, panels)
+    files = [
+        ("quality", arrange(quality, 3, "Final quality", quality[0].desc)),
+        ("curves", arrange(curves, 4, "Loss curves", curves[0].desc)),
+    ]
+    if heat:
+        files.append(("routing", arrange(heat, 3, "Routing by language", heat[0].desc)))
+    if bars:
+        files.append(("speedup", histograms[0]))
+    if wide:
+        files.append(("pooled", wide[0]))
+    return Drawings(
+        histogram=(histograms[0], histograms[1]) if bars else None,
+        quality=quality,
+        pooled=wide,
+        curves=curves,
+        routing=heat,
+        files=files,
+    )
+
+
+def _quality_interval(row: Mapping[str, Any]) -> tuple[float, float] | None:
+    """The paired interval of the difference, laid off from the baseline's quality."""
+    if row["delta_ci"] is None:
+        return None
+    low, high = row["delta_ci"]
+    return -row["baseline_nll"] - high, -row["baseline_nll"] - low
+
+
+def _curve_pair(
+    result: LanguageResult | Pooled, label: str, steps: np.ndarray
+) -> figures.CurvePair:
+    speed_up = result.speed_up
+    return figures.CurvePair(
+        label=label,
+        note=report_text.bounded(speed_up.value, speed_up.censored),
+        steps=steps,
+        baseline=result.baseline_curve,
+        candidate=result.candidate_curve,
+        baseline_fit=isotonic_fit(result.baseline_curve),
+        candidate_fit=isotonic_fit(result.candidate_curve),
+        baseline_steps=speed_up.baseline_steps,
+        candidate_steps=speed_up.candidate_steps,
+    )
+
+
+def render(report: Mapping[str, Any], drawings: Drawings) -> str:
+    """Render the page; autoescape is on, and nothing is marked safe but our own SVG and CSS."""
+
+    def load(name: str) -> str:
+        return importlib.resources.files("flows").joinpath(name).read_text(encoding="utf-8")
+
+    environment = jinja2.Environment(
+        loader=jinja2.FunctionLoader(load),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["unbroken"] = unbroken
+    csv_bytes = to_csv(report["languages"]).encode("utf-8-sig")
+
+    def svgs(items: Sequence[Drawing], name: str, css: Sequence[str] = ()) -> list[Markup]:
+        classes = css or [""] * len(items)
+        return [
+            Markup(inline_svg(item, f"{name}{index}", css_class))  # noqa: S704 - ours
+            for index, (item, css_class) in enumerate(zip(items, classes, strict=True))
+        ]
+
+    return environment.get_template(
+        "report.html.j2"
+    ).render(
+        report=report,
+        summary=report["summary"],
+        baseline=report["runs"]["baseline"],
+        candidate=report["runs"]["candidate"],
+        method=report["method"],
+        rows=sorted(report["languages"], key=lambda row: (row["name"].casefold(), row["lang"])),
+        scripts=sorted({row["script"] for row in report["languages"]}, key=_script_name),
+        script_name=_script_name,
+        text=report_text,
+        style=Markup(FIGURE_VARIABLES + FIGURE_STYLE),  # noqa: S704 - ours
+        histogram=svgs(
+            drawings.histogram or (),
+            "speedup",
+            ("wide", "narrow")[: 2 if drawings.histogram else 0],
+        ),
+        quality=svgs(drawings.quality, "quality"),
+        pooled_curve=svgs(
+            drawings.pooled or (), "pooled", ("wide", "narrow")[: 2 if drawings.pooled else 0]
+        ),
+        routing=report["routing"],
+        busiest=report["routing"] and busiest_layer(report["routing"]),
+        heat=svgs(drawings.routing, "routing"),
+        curves=svgs(drawings.curves, "curves"),
+        csv=base64.b64encode(csv_bytes).decode("ascii"),
+    )
+
+
+def unbroken(text: str, words: Sequence[str]) -> Markup:
+    """Escape `text` and keep each of `words` on one line, hyphens or not."""
+    parts = re.split(f"({'|'.join(map(re.escape, words))})", text)
+    return Markup("").join(
+        Markup('<span class="nb">{}</span>').format(part) if index % 2 else part
+        for index, part in enumerate(parts)
+    )
+
+
+def _script_name(code: str) -> str:
+    return report_text.SCRIPTS.get(code, code)

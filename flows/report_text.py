@@ -1,0 +1,260 @@
+"""Words and numbers of the report: what a reader sees of every figure."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from flows.report_headline import MINIMUM_UNITS
+from flows.speedup import Censoring
+
+NOT_AVAILABLE = "n/a"
+#: Below this much distinct training text a page must say that it proves nothing (mT5 saw 1e12).
+SMALL_TOKENS = 1e9
+MINUS = "\N{MINUS SIGN}"
+TIMES = "\N{MULTIPLICATION SIGN}"
+THIN = "\N{NARROW NO-BREAK SPACE}"
+
+SCRIPTS = {
+    "Arab": "Arabic",
+    "Armn": "Armenian",
+    "Beng": "Bengali",
+    "Cyrl": "Cyrillic",
+    "Deva": "Devanagari",
+    "Ethi": "Ethiopic",
+    "Geor": "Georgian",
+    "Grek": "Greek",
+    "Gujr": "Gujarati",
+    "Guru": "Gurmukhi",
+    "Hani": "Han",
+    "Hebr": "Hebrew",
+    "Jpan": "Japanese",
+    "Khmr": "Khmer",
+    "Knda": "Kannada",
+    "Kore": "Korean",
+    "Laoo": "Lao",
+    "Latn": "Latin",
+    "Mlym": "Malayalam",
+    "Mymr": "Myanmar",
+    "Sinh": "Sinhala",
+    "Taml": "Tamil",
+    "Telu": "Telugu",
+    "Thai": "Thai",
+}
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A loss or difference with a true minus sign, or n/a."""
+    if value is None:
+        return NOT_AVAILABLE
+    text = f"{value:.{digits}f}"
+    if float(text) == 0:
+        text = f"{0:.{digits}f}"
+    return text.replace("-", MINUS)
+
+
+def signed(value: float | None, digits: int = 3) -> str:
+    """A difference with its sign."""
+    text = number(value, digits)
+    return text if value is None or text[0] == MINUS or float(text) == 0 else f"+{text}"
+
+
+def ratio(value: float) -> str:
+    """A speed-up to three figures."""
+    for limit, digits in ((9.995, 2), (99.95, 1)):
+        if value < limit:
+            return f"{value:.{digits}f}"
+    return f"{value:,.0f}"
+
+
+def bounded(value: float | None, censored: Censoring = "none") -> str:
+    """A speed-up, or its bound as `> x` or `< x`."""
+    if value is None:
+        return NOT_AVAILABLE
+    mark = {"none": "", "lower": f">{THIN}", "upper": f"<{THIN}"}[censored]
+    return f"{mark}{ratio(value)}{TIMES}"
+
+
+def speed_up_interval(
+    ci: Sequence[float] | None, marks: Sequence[Censoring] | None = None
+) -> str | None:
+    """An interval of speed-ups; an end that is a bound says so."""
+    if ci is None:
+        return None
+    low, high = (
+        bounded(end, mark).removesuffix(TIMES)
+        for end, mark in zip(ci, marks or ("none", "none"), strict=True)
+    )
+    if marks and marks[0] == marks[1] != "none":
+        return f"{low} throughout"
+    return f"{low} to {high}"
+
+
+def percent(share: float) -> str:
+    """A share as whole percent."""
+    return f"{100 * share:.0f}%"
+
+
+def large(value: float | None) -> str:
+    """A count or a number of FLOPs: whole below a million, else to three figures."""
+    if value is None:
+        return NOT_AVAILABLE
+    if abs(value) < 1e6:
+        return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.3g}"
+    for scale, name in ((1e12, "trillion"), (1e9, "billion"), (1e6, "million")):
+        if abs(value) >= scale and abs(value) < 1000 * scale:
+            return f"{value / scale:.3g} {name}"
+    mantissa, exponent = f"{value:.2e}".split("e")
+    powers = str(int(exponent)).translate(str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    return f"{mantissa} {TIMES} 10{powers}"
+
+
+def plural(count: int, noun: str) -> str:
+    """`1 language`, `1,204 languages`."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def verdict(summary: Mapping[str, Any], baseline: str, candidate: str) -> str:
+    """The first sentence of the page: what was found, and how sure it is."""
+    count = summary["languages_in_headline"]
+    if count == 0:
+        total = summary["languages"]
+        if summary["languages_under_minimum_documents"] == total:
+            return (
+                f"No verdict on any language: not one of {plural(total, 'language')} has the "
+                f"{MINIMUM_UNITS} validation documents that a speed-up with an interval needs."
+            )
+        return (
+            f"No verdict on any language: not one of {plural(total, 'language')} has "
+            f"{MINIMUM_UNITS} validation documents, training text and a baseline that improved."
+        )
+    figure = summary["median_step_speedup"]
+    value, (low, high) = figure["value"], figure["range"]
+    mark: Censoring = "none"
+    if high is None or high > value:
+        mark = "lower"
+    elif low < value:
+        mark = "upper"
+    shown = {"none": "", "lower": "more than ", "upper": "less than "}[mark] + ratio(value)
+    sure = f"over {plural(count, 'language')}"
+    if figure["ci"] is None:
+        return (
+            f"Too few languages to judge: in the median of {plural(count, 'language')} with enough "
+            f"documents, the step speed-up of {candidate} over {baseline} is {shown}{TIMES}, "
+            "without an interval."
+        )
+    ci = figure["ci"]
+    sure = f"({summary['confidence_percent']}% interval {speed_up_interval(ci)}, {sure})"
+    if ci[0] > 1:
+        return (
+            f"In the median language, {candidate} reached {baseline}’s final quality in "
+            f"{shown}{TIMES} fewer steps {sure}."
+        )
+    if ci[1] < 1 or (mark == "upper" and ci[1] <= 1):
+        return (
+            f"{candidate} was slower: in the median language its step speed-up over {baseline} is "
+            f"{shown}{TIMES} {sure}."
+        )
+    return (
+        f"No clear difference: in the median language, the step speed-up of {candidate} over "
+        f"{baseline} is {shown}{TIMES} {sure}."
+    )
+
+
+def pooled_sentence(pooled: Mapping[str, Any] | None, baseline: str) -> str:
+    """The pooled figure, named as what it is."""
+    if pooled is None:
+        return "There is no pooled figure: no language has both training and validation text."
+    what = (
+        f"Pooled over all {plural(pooled['languages'], 'language')} with training and validation "
+        f"text ({plural(pooled['documents'], 'document')}), each counted once"
+    )
+    value = pooled["step_speedup"]
+    if value is None:
+        return (
+            f"{what}: not defined, because {baseline} was never better than at its first evaluation"
+        )
+    interval = speed_up_interval(pooled["step_speedup_ci"], pooled["step_speedup_ci_censored"])
+    shown = f"{what}, the step speed-up is {bounded(value, pooled['censored'])}"
+    if interval is None:
+        return f"{shown}, without an interval (under {MINIMUM_UNITS} languages)"
+    return f"{shown} ({pooled['confidence_percent']}% interval {interval})"
+
+
+def caution(summary: Mapping[str, Any]) -> list[str]:
+    """Plain reasons not to read much into the page; empty when there is none."""
+    reasons = []
+    tokens = summary["train_tokens"]
+    if tokens is not None and tokens < SMALL_TOKENS:
+        reasons.append(
+            f"Both models saw {large(tokens)} tokens of distinct training text, mT5 and mSwitch "
+            "about a trillion. This much text proves nothing about the method: what the page "
+            "shows is that the measurement runs from end to end, not which model is better."
+        )
+    few, total = summary["languages_under_minimum_documents"], summary["languages"]
+    if few * 2 > total:
+        reasons.append(
+            f"{few} of {total} languages have under {MINIMUM_UNITS} validation documents. Their "
+            "numbers carry no interval, stay out of the headline and prove nothing by themselves."
+        )
+    plateaus = summary["languages_on_a_plateau"]
+    if plateaus:
+        reasons.append(
+            f"In {plural(plateaus, 'language')} the baseline stopped improving before its last "
+            "evaluation. Its steps are counted to where it first was as good as at the end."
+        )
+    return reasons
+
+
+def mean_rule(censored: Mapping[str, int]) -> str:
+    """How censored languages count in the mean."""
+    bounds = censored["lower"] + censored["upper"]
+    if not bounds:
+        return "no language is at a bound"
+    return f"{plural(bounds, 'language')} at a bound, counted as the bound"
+
+
+def share_interval(ci: Sequence[float] | None) -> str | None:
+    """An interval of shares in percent."""
+    return None if ci is None else f"{100 * ci[0]:.0f} to {percent(ci[1])}"
+
+
+def headline_scope(summary: Mapping[str, Any]) -> str:
+    """Which languages the headline leaves out, and why."""
+    reasons = [
+        (summary["languages_under_minimum_documents"], f"under {MINIMUM_UNITS} documents"),
+        (summary["languages_without_training_text"], "no training text"),
+        (summary["languages_without_defined_speedup"], "no defined speed-up"),
+    ]
+    told = [f"{count} ({reason})" for count, reason in reasons if count]
+    if not told:
+        return "Every language is in the headline."
+    twice = "; a language can be left out for two reasons" if len(told) > 1 else ""
+    return f"Languages left out: {', '.join(told)}{twice}."
+
+
+def curve_note(baseline: str, candidate: str) -> str:
+    """How to read a plot of loss curves."""
+    return (
+        f"Validation loss against training steps (log scale): {baseline} in grey, {candidate} in "
+        "blue; dots are evaluations, lines the monotone fits. The dashed line is the target, the "
+        "short strokes on it are where each model first met it."
+    )
+
+
+def factor(value: float | None) -> str:
+    """A cost ratio."""
+    return NOT_AVAILABLE if value is None else f"{value:.3g}"
+
+
+def significant(value: float | None) -> str:
+    """A measured number to three figures."""
+    return NOT_AVAILABLE if value is None else f"{value:.3g}"
+
+
+def plain(value: Any) -> str:
+    """A value as it stands."""
+    return str(value)
+
+
+def options(config: Mapping[str, Any]) -> str:
+    """A configuration, one option a line."""
+    return "\n".join(f"{key} = {value}" for key, value in sorted(config.items()))

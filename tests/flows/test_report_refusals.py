@@ -1,0 +1,132 @@
+"""Runs and settings of which no report can be made: one line that names them, and the fix."""
+
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from flows.report import ReportConfig, write_report
+from pipelines.errors import UserError
+
+
+def read_config(run):
+    return json.loads((run / "config.json").read_text())
+
+
+def edit_config(run: Path, **changes):
+    config = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps({**config, **changes}))
+
+
+def drop_marker(runs):
+    (runs[1] / "_COMPLETED").unlink()
+
+
+def drop_evaluation(runs):
+    (runs[0] / "eval" / "200.parquet").unlink()
+
+
+def change_examples(runs):
+    examples = read_config(runs[1])["examples"]
+    edit_config(runs[1], examples={**examples, "config_hash": "0" * 16})
+
+
+def change_seed(runs):
+    edit_config(runs[1], train={**read_config(runs[1])["train"], "seed": 3})
+
+
+def change_steps(runs):
+    steps = read_config(runs[1])["eval_steps"]
+    edit_config(runs[1], eval_steps=steps[1:])
+
+
+def no_run(runs):
+    (runs[0] / "config.json").unlink()
+
+
+def edit_table(path, **columns):
+    table = pq.read_table(path).to_pydict()
+    for name, change in columns.items():
+        table[name] = change(table[name])
+    pq.write_table(pa.table(table), path)
+
+
+def other_documents(runs):
+    for path in (runs[1] / "eval").iterdir():
+        edit_table(path, document=lambda ids: [f"{id_}x" for id_ in ids])
+
+
+def one_other_document(runs):
+    edit_table(runs[1] / "eval" / "200.parquet", document=lambda ids: ["x", *ids[1:]])
+
+
+def repeated_document(runs):
+    for path in (runs[0] / "eval").iterdir():
+        edit_table(path, document=lambda ids: [ids[1], *ids[1:]])
+
+
+def diverged(runs):
+    edit_table(runs[1] / "eval" / "200.parquet", nats=lambda nats: [float("nan"), *nats[1:]])
+
+
+def missing_column(runs):
+    path = runs[1] / "eval" / "200.parquet"
+    pq.write_table(pq.read_table(path).drop_columns(["target_bytes"]), path)
+
+
+def no_documents(runs):
+    path = runs[1] / "eval" / "200.parquet"
+    pq.write_table(pq.read_table(path).slice(0, 0), path)
+
+
+def torn_evaluation(runs):
+    path = runs[1] / "eval" / "200.parquet"
+    path.write_bytes(path.read_bytes()[:100])
+
+
+def torn_metrics(runs):
+    path = runs[1] / "metrics.jsonl"
+    path.write_text(path.read_text()[:-10])
+
+
+def too_few_steps(runs):
+    for run in runs:
+        edit_config(run, eval_steps=[1, 200])
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (drop_marker, "--candidate .* has not finished training .* run the same mswitch train"),
+        (drop_evaluation, r"--baseline .* is not evaluated \(no eval/200.parquet.* mswitch eval"),
+        (change_examples, "different examples .* train both with the same --examples"),
+        (change_seed, "different seed .* train both with the same options"),
+        (change_steps, "evaluated at different steps .* the same --steps"),
+        (no_run, "--baseline .* is not a run .* give the --out of mswitch train"),
+        (other_documents, "evaluated on different documents: evaluate both"),
+        (one_other_document, "200.parquet has other documents .* run mswitch evaluate"),
+        (repeated_document, "has a document twice: .* run mswitch evaluate"),
+        (diverged, "200.parquet .* not a number: the run diverged"),
+        (missing_column, "200.parquet lacks the column 'target_bytes'"),
+        (no_documents, "200.parquet has no documents: .* validation split"),
+        (torn_evaluation, "cannot read eval/200.parquet"),
+        (torn_metrics, "metrics.jsonl, line 200, is not JSON"),
+        (too_few_steps, "evaluated at 2 steps, a speed-up needs at least 3"),
+    ],
+)
+def test_runs_that_cannot_be_compared_are_named_with_the_fix(pair, tmp_path, damage, message):
+    damage(pair)
+    with pytest.raises(UserError, match=message) as error:
+        write_report(*pair, tmp_path / "out")
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"resamples": 10}, "--resamples 10"), ({"confidence": 1.0}, "--confidence 1.0")],
+)
+def test_settings_without_meaning_are_refused(options, message):
+    with pytest.raises(UserError, match=message):
+        ReportConfig(**options)
