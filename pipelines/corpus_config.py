@@ -1,0 +1,89 @@
+"""Settings of a corpus build; the defaults are mC4's."""
+
+import dataclasses
+
+from pipelines.errors import UserError
+from pipelines.languages import UNDETERMINED, languages, mc4_codes
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CorpusConfig:
+    """What decides the bytes of a corpus, besides its input.
+
+    The defaults are those of tfds `c4/multilingual` 3.1.0 (text/c4_utils.py), the published code
+    of mC4. A default that mC4 has no counterpart for says so.
+
+    Attributes:
+        languages: codes to keep; None keeps mC4's 107.
+        keep_und: keep pages whose language is uncertain, as language `und` (mC4 does).
+        max_page_characters: longer pages are dropped, before anything else.
+        min_lines: pages with fewer lines are dropped.
+        min_long_line_characters: a page's third-longest line (its shortest, where it has fewer
+            than three) needs this many characters.
+        drop_metadata_lines: drop lines of a page's text that start with WARC, CONTENT- or
+            Content-. mC4's splitter takes them for record headers.
+        language_threshold: lowest CLD3 probability that settles a language (0.7 in the paper and
+            in 3.0.1, 0.95 in 3.1.0).
+        language_min_bytes: CLD3 gives no answer for shorter text.
+        language_max_bytes: CLD3 looks at this much of a page.
+        validation_per_mille: pages with md5(normalised URL) mod 1000 below it are validation.
+        min_validation_documents: a language with fewer gets the pages of smallest hash, and
+            keeps at least one for training. Not in mC4.
+        html_main_content: take only the main content of HTML, without navigation and footers.
+            mC4 reads WET, which has all text; this concerns WARC input alone.
+        max_record_bytes: larger records are dropped unread. Not in mC4.
+        shard_bytes: bytes of text a shard aims at. Not in mC4.
+        bucket_bytes: bytes of fingerprints that are resolved at a time; the output does not
+            depend on it.
+        rejected_per_reason: how many dropped pages of each reason are kept for inspection.
+    """
+
+    languages: tuple[str, ...] | None = None
+    keep_und: bool = True
+    max_page_characters: int = 190_000
+    min_lines: int = 3
+    min_long_line_characters: int = 200
+    drop_metadata_lines: bool = True
+    language_threshold: float = 0.95
+    language_min_bytes: int = 100
+    language_max_bytes: int = 10_000
+    validation_per_mille: int = 1
+    min_validation_documents: int = 0
+    html_main_content: bool = True
+    max_record_bytes: int = 16 << 20
+    shard_bytes: int = 256 << 20
+    bucket_bytes: int = 256 << 20
+    rejected_per_reason: int = 20
+
+    def __post_init__(self):
+        limits = {
+            "max_page_characters": (1, None),
+            "min_lines": (1, None),
+            "min_long_line_characters": (0, None),
+            "language_threshold": (0, 1),
+            "language_min_bytes": (0, None),
+            "language_max_bytes": (1, None),
+            "validation_per_mille": (0, 999),
+            "min_validation_documents": (0, None),
+            "max_record_bytes": (1, 1 << 30),
+            "shard_bytes": (1, 1 << 30),
+            "bucket_bytes": (1, None),
+            "rejected_per_reason": (0, None),
+        }
+        for name, (low, high) in limits.items():
+            value = getattr(self, name)
+            if not value >= low or (high is not None and value > high):
+                upper = "" if high is None else f" and at most {high:,}"
+                raise UserError(f"{name} is {value}: it must be at least {low}{upper}")
+        unknown = sorted(set(self.languages or ()) - languages().keys())
+        if unknown:
+            raise UserError(
+                f"unknown languages {', '.join(unknown)}: choose among {', '.join(languages())}"
+            )
+        if self.languages == () and not self.keep_und:
+            raise UserError("no language is chosen: give at least one, or keep_und")
+
+    def kept_languages(self) -> frozenset[str]:
+        """The labels that a page may be written under, `und` included if it is kept."""
+        chosen = mc4_codes() if self.languages is None else self.languages
+        return frozenset(chosen) | ({UNDETERMINED} if self.keep_und else set())

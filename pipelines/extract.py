@@ -1,0 +1,151 @@
+"""Turns crawl records into pages of plain text, or says why it cannot."""
+
+import datetime
+import io
+import re
+import zlib
+
+from fastwarc.stream_io import BrotliReader, ChunkedReader
+
+from pipelines.crawl import Damage, Record
+from pipelines.html_text import UnreadableHtmlError, decode_html, html_to_text
+from pipelines.records import Page, Rejected
+
+_METADATA_PREFIXES = ("WARC", "CONTENT-", "Content-")
+_STATUS = re.compile(rb"HTTP/\S+ +(\d{3})")
+_HTML_TYPES = ("text/html", "application/xhtml+xml")
+_DETAIL_CHARACTERS = 300
+
+
+def normalize_lines(text: str, drop_metadata_lines: bool = True) -> str:
+    """Strip lines, drop empty ones, join the rest by newlines (c4_utils.split_wet_file)."""
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    lines = [line for line in map(str.strip, text.split("\n")) if line]
+    if drop_metadata_lines:
+        lines = [line for line in lines if not line.startswith(_METADATA_PREFIXES)]
+    return "\n".join(lines)
+
+
+def parse_timestamp(timestamp: str) -> int | None:
+    """Return a WARC-Date in microseconds since 1970 (UTC if it names no zone), None if it is none.
+
+    Compares as mC4's strings do, and fractions of seconds (WARC 1.1) compare rightly too.
+    """
+    try:
+        moment = datetime.datetime.fromisoformat(timestamp)
+    except ValueError:
+        return None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=datetime.UTC)
+    epoch = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
+    return (moment - epoch) // datetime.timedelta(microseconds=1)
+
+
+def record_to_page(
+    record: Record | Damage,
+    file_name: str,
+    *,
+    max_bytes: int = 16 << 20,
+    drop_metadata_lines: bool = True,
+    html_main_content: bool = True,
+) -> Page | Rejected:
+    """Return the page in a record, or the reason that there is none.
+
+    Args:
+        record: what `read_archive` yields.
+        file_name: base name of the archive, for the page's `source`.
+        max_bytes: limit on an HTTP body after its content encoding is undone.
+        drop_metadata_lines: see `CorpusConfig`.
+        html_main_content: see `CorpusConfig`.
+    """
+    source = f"{file_name}@{record.offset}"
+    url = ""
+
+    def rejected(reason: str, detail: str = "") -> Rejected:
+        return Rejected("read", reason, source, url, detail[:_DETAIL_CHARACTERS])
+
+    if isinstance(record, Damage):
+        return rejected("damaged", record.error)
+    if record.kind == "other":
+        return rejected("not_a_page")
+    try:
+        url = record.url.decode().strip()
+        timestamp = record.timestamp.decode().strip()
+        record_id = record.record_id.decode().strip()
+        if record.payload is None:
+            return rejected("too_large")
+        if record.kind == "http":
+            text = _http_text(record.payload, max_bytes, html_main_content)
+        else:
+            text = record.payload.decode()
+    except UnicodeDecodeError as error:
+        return rejected("bad_utf8", str(error))
+    except UnreadableHtmlError as error:
+        return rejected(error.reason, str(error))
+    text = normalize_lines(text, drop_metadata_lines)
+    if not url:
+        return rejected("no_url", text)
+    if not text:
+        return rejected("no_content")
+    if not timestamp:
+        return rejected("no_timestamp", text)
+    micros = parse_timestamp(timestamp)
+    if micros is None:
+        return rejected("bad_timestamp", timestamp)
+    return Page(url, text, timestamp, micros, source, record_id)
+
+
+def _http_text(response: bytes, max_bytes: int, main_content: bool) -> str:
+    """Return the text of an HTTP response (status line, headers, body)."""
+    head, separator, body = response.partition(b"\r\n\r\n")
+    if not separator:
+        head, separator, body = response.partition(b"\n\n")
+    status = _STATUS.match(head)
+    if status is None:
+        raise UnreadableHtmlError("bad_http", "no HTTP status line")
+    if status[1] != b"200":
+        raise UnreadableHtmlError("http_status", f"status {status[1].decode()}")
+    headers: dict[str, str] = {}
+    for line in head.split(b"\n")[1:]:
+        name, _, value = line.decode("latin-1").partition(":")
+        headers.setdefault(name.strip().lower(), value.strip())
+    media_type, _, parameters = headers.get("content-type", "text/html").partition(";")
+    if media_type.strip().lower() not in _HTML_TYPES:
+        raise UnreadableHtmlError("not_html", f"content type {media_type}")
+    body = _decode_body(body, headers, max_bytes)
+    charset = re.search(r"charset\s*=\s*[\"']?([\w.:-]+)", parameters, re.IGNORECASE)
+    html = decode_html(body, charset[1] if charset else "")
+    text = html_to_text(html, main_content)
+    # What cannot be UTF-8 (lone surrogates) must not travel on.
+    return text.encode("utf-8", "replace").decode()
+
+
+def _decode_body(body: bytes, headers: dict[str, str], max_bytes: int) -> bytes:
+    """Undo transfer and content encodings, up to `max_bytes`.
+
+    Common Crawl undoes both beforehand and renames the headers; other crawlers do not.
+    """
+    if headers.get("transfer-encoding", "").lower() == "chunked":
+        body = _read_capped(ChunkedReader, body, max_bytes)
+    encoding = headers.get("content-encoding", "").lower()
+    if encoding in ("gzip", "x-gzip", "deflate"):
+        # 47: gzip or zlib by its header.
+        decompressor = zlib.decompressobj(wbits=47)
+        try:
+            body = decompressor.decompress(body, max_bytes + 1)
+        except zlib.error as error:
+            raise UnreadableHtmlError("bad_encoding", str(error)) from error
+    elif encoding == "br":
+        body = _read_capped(BrotliReader, body, max_bytes)
+    elif encoding not in ("", "identity"):
+        raise UnreadableHtmlError("bad_encoding", f"content encoding {encoding}")
+    if len(body) > max_bytes:
+        raise UnreadableHtmlError("too_large", f"more than {max_bytes} bytes once decompressed")
+    return body
+
+
+def _read_capped(reader: type[ChunkedReader | BrotliReader], body: bytes, max_bytes: int) -> bytes:
+    try:
+        return reader(io.BytesIO(body)).read(max_bytes + 1)
+    except OSError as error:
+        raise UnreadableHtmlError("bad_encoding", str(error)) from error

@@ -1,0 +1,52 @@
+"""128-bit fingerprints of URLs, lines and texts, and how they are packed into arrays.
+
+All are MD5, as in mC4's code: the split and the owner of a line follow from these very numbers.
+MD5 is no protection here: who can craft collisions can make two of their own lines equal.
+"""
+
+import hashlib
+import re
+from collections.abc import Iterable
+
+import numpy as np
+
+_SCHEME = re.compile(r"https?:\/\/(www\.)?")
+_TRACKING = re.compile(r"\?(utm_|ref|feed).*")
+
+
+def normalize_url(url: str) -> str:
+    """Return the form of `url` under which pages count as the same (c4_utils.normalize_url).
+
+    Drops the scheme and `www.` (wherever they occur), a query that starts with utm_, ref or
+    feed, and trailing slashes. Case stays.
+    """
+    return _TRACKING.sub("", _SCHEME.sub("", url)).rstrip("/")
+
+
+def fingerprint(text: str) -> bytes:
+    """Return the 16-byte MD5 of `text` in UTF-8."""
+    return hashlib.md5(text.encode(), usedforsecurity=False).digest()
+
+
+def line_fingerprints(lines: Iterable[str]) -> bytes:
+    """Pack 16 bytes per line; lines that differ in case only are equal (mC4's rule)."""
+    md5 = hashlib.md5
+    return b"".join(
+        [md5(line.strip().lower().encode(), usedforsecurity=False).digest() for line in lines]
+    )
+
+
+def unpack(hashes: bytes) -> np.ndarray:
+    """Read packed 16-byte hashes as [n, 2] uint64 in numeric order: high half, low half."""
+    return np.frombuffer(hashes, ">u8").astype(np.uint64).reshape(-1, 2)
+
+
+def modulo(halves: np.ndarray, divisor: int) -> np.ndarray:
+    """Return the 128-bit integers of `halves` [n, 2] modulo a small `divisor`, as uint64 [n]."""
+    high, low = halves[:, 0] % np.uint64(divisor), halves[:, 1] % np.uint64(divisor)
+    return (high * np.uint64((1 << 64) % divisor) + low) % np.uint64(divisor)
+
+
+def is_validation(halves: np.ndarray, per_mille: int) -> np.ndarray:
+    """Tell by URL fingerprint which pages are validation (mC4: md5 mod 1000 == 0)."""
+    return modulo(halves, 1000) < per_mille

@@ -1,0 +1,156 @@
+"""Finish a unit: keep what won, identify languages, leave documents in sorted runs."""
+
+import collections
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipelines.corpus_config import CorpusConfig
+from pipelines.filters import PARAGRAPH_REASONS
+from pipelines.fingerprints import is_validation, unpack
+from pipelines.ingest import SAMPLE_CHARACTERS
+from pipelines.langid import LanguageIdentifier
+from pipelines.languages import UNDETERMINED
+from pipelines.records import DOCUMENT_SCHEMA, SPLITS, Rejected
+from pipelines.stats import Ledger
+from pipelines.work_directory import WorkDirectory, atomic_path, save_json
+
+#: Documents in a run: those of DOCUMENT_SCHEMA with the id as 16 bytes.
+RUN_SCHEMA = DOCUMENT_SCHEMA.set(0, pa.field("id", pa.binary(16), nullable=False))
+_COLUMNS = ("url", "text", "timestamp", "source", "record_id", "id", "paragraphs", "lines")
+
+
+def finish_unit(
+    unit: int, work: WorkDirectory, config: CorpusConfig, identifier: LanguageIdentifier
+) -> None:
+    """Apply both contests to a unit's pages and store its documents, one sorted run per batch.
+
+    Beside the run stands where each language lies in it: `languages.<lang>` has `pieces` (batch,
+    start, stop), `<split>` (documents, characters, bytes by hash) and `smallest` (the training
+    documents that would move to validation first: id, characters, bytes).
+    """
+    if work.finished(unit).exists():
+        return
+    ledger = Ledger(config.rejected_per_reason)
+    index: dict[str, dict[str, Any]] = collections.defaultdict(
+        lambda: {"pieces": [], "smallest": [], **{split: [0, 0, 0] for split in SPLITS}}
+    )
+    with (
+        atomic_path(work.run(unit)) as temporary,
+        pa.OSFile(str(temporary), "wb") as sink,
+        pa.ipc.new_file(sink, RUN_SCHEMA) as writer,
+    ):
+        number = 0
+        for batch in _page_batches(unit, work):
+            documents = sorted(
+                _documents(batch, config, identifier, ledger),
+                key=lambda document: (document["lang"], document["id"]),
+            )
+            if documents:
+                writer.write_batch(pa.RecordBatch.from_pylist(documents, RUN_SCHEMA))
+                _index_batch(number, documents, index, config)
+                number += 1
+    save_json(work.finished(unit), {"languages": index, "ledger": ledger.to_json()})
+
+
+def _page_batches(unit: int, work: WorkDirectory) -> Iterator[dict[str, Any]]:
+    """Yield row groups as columns, with `won` (bool per page) and `kept` (bool per line)."""
+    with pq.ParquetFile(work.pages(unit)) as file:
+        pages = file.metadata.num_rows
+        lines = pq.read_table(work.pages(unit), columns=["lines"])["lines"].to_numpy()
+        won = work.selected("winners", unit, pages)
+        kept = work.selected("owners", unit, int(lines.sum(dtype=np.int64)))
+        page = line = 0
+        for group in range(file.num_row_groups):
+            columns = file.read_row_group(group, columns=list(_COLUMNS)).to_pydict()
+            next_page = page + len(columns["url"])
+            next_line = line + sum(columns["lines"])
+            yield {**columns, "won": won[page:next_page], "kept": kept[line:next_line]}
+            page, line = next_page, next_line
+
+
+def _documents(
+    batch: dict[str, Any], config: CorpusConfig, identifier: LanguageIdentifier, ledger: Ledger
+) -> Iterator[dict[str, Any]]:
+    """Yield the documents among a batch of pages; account for all else."""
+    kept_languages = config.kept_languages()
+    line = 0
+    for page in range(len(batch["url"])):
+        source, url, text = (batch[name][page] for name in ("source", "url", "text"))
+        kept = batch["kept"][line : line + batch["lines"][page]]
+        line += batch["lines"][page]
+
+        def rejected(stage: str, reason: str, detail: str) -> Rejected:
+            return Rejected(stage, reason, source, url, detail[:SAMPLE_CHARACTERS])  # noqa: B023
+
+        if not batch["won"][page]:
+            ledger.drop(rejected("url_dedup", "duplicate_url", text))
+            continue
+        ledger.keep("url_dedup")
+        reason = PARAGRAPH_REASONS[batch["paragraphs"][page]]
+        if reason:
+            ledger.drop(rejected("paragraphs", reason, text))
+            continue
+        ledger.keep("paragraphs")
+        text = own_lines(text, kept, ledger)
+        if not text:
+            ledger.drop(rejected("line_dedup", "no_own_lines", batch["text"][page]))
+            continue
+        ledger.keep("line_dedup")
+        lang, score = identifier.identify(text)
+        if lang not in kept_languages:
+            reason = "undetermined_language" if lang == UNDETERMINED else "other_language"
+            ledger.drop(rejected("language", reason, f"{lang} {score:.3f}: {text}"))
+            continue
+        ledger.keep("language")
+        yield {
+            "id": batch["id"][page],
+            "url": url,
+            "text": text,
+            "lang": lang,
+            "lang_score": score,
+            "timestamp": batch["timestamp"][page],
+            "source": source,
+            "record_id": batch["record_id"][page],
+        }
+
+
+def own_lines(text: str, kept: np.ndarray, ledger: Ledger) -> str:
+    """Return the lines of a page that it owns, each once (c4_utils._remove_lines_from_text)."""
+    if kept.all():
+        ledger.lines["out"] += len(kept)
+        return text
+    lines = text.split("\n")
+    mine = [line for line, keep in zip(lines, kept, strict=True) if keep]
+    owned = {line.strip().lower() for line in mine}
+    repeats = sum(line.strip().lower() in owned for line in lines) - len(mine)
+    ledger.lines["out"] += len(mine)
+    ledger.lines["local_duplicate"] += repeats
+    ledger.lines["global_duplicate"] += len(lines) - len(mine) - repeats
+    return "\n".join(mine)
+
+
+def _index_batch(
+    number: int,
+    documents: list[dict[str, Any]],
+    index: dict[str, dict[str, Any]],
+    config: CorpusConfig,
+) -> None:
+    """Add a sorted batch of documents to the index of a unit."""
+    halves = unpack(b"".join(document["id"] for document in documents))
+    validation = is_validation(halves, config.validation_per_mille)
+    for row, document in enumerate(documents):
+        entry = index[document["lang"]]
+        if not entry["pieces"] or entry["pieces"][-1][0] != number:
+            entry["pieces"].append([number, row, row])
+        entry["pieces"][-1][2] = row + 1
+        size = [len(document["text"]), len(document["text"].encode())]
+        total = entry["validation" if validation[row] else "train"]
+        total[:] = [a + b for a, b in zip(total, [1, *size], strict=True)]
+        if not validation[row] and config.min_validation_documents:
+            entry["smallest"].append([document["id"].hex(), *size])
+    for entry in index.values():
+        entry["smallest"] = sorted(entry["smallest"])[: config.min_validation_documents]

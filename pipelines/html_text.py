@@ -1,0 +1,89 @@
+"""HTML to plain text, whoever wrote the HTML."""
+
+import re
+
+from resiliparse.extract.html2text import extract_plain_text
+from resiliparse.parse.encoding import bytes_to_str, detect_encoding, map_encoding_to_html5
+
+#: Parsing takes time quadratic in nesting depth and in attributes per tag: at these limits
+#: about 0.1 s, at 50 times them minutes. Browsers stop nesting at a depth of 512.
+MAX_DEPTH = 2_000
+MAX_ATTRIBUTES = 5_000
+
+_TAG = re.compile(r"<(/?)([a-zA-Z][^\s/>]*+)")
+_NEVER_NESTS = frozenset(
+    "area base br col embed hr img input link meta param source track wbr".split()
+    + "p li dt dd option optgroup tr td th thead tbody tfoot colgroup".split()
+)
+_ATTRIBUTE = r"""[\s/]*+[^\s/>][^\s/>=]*+(?:\s*+=\s*+(?:"[^"]*+"|'[^']*+'|[^\s>]*+))?+"""
+# Possessive and never failing, so that the search is linear in the length of the page.
+_ATTRIBUTES = re.compile(
+    rf"<[a-zA-Z][^\s/>]*+(?:{_ATTRIBUTE}){{0,{MAX_ATTRIBUTES}}}+({_ATTRIBUTE})?+"
+)
+
+
+class UnreadableHtmlError(ValueError):
+    """HTML that cannot be turned into text; `reason` is counted."""
+
+    def __init__(self, reason: str, detail: str):
+        super().__init__(detail)
+        self.reason = reason
+
+
+def decode_html(html: bytes, http_charset: str = "") -> str:
+    """Decode by the HTTP charset, else the meta tag, else detection (uchardet).
+
+    Only encodings that the WHATWG standard gives to web pages count: a page cannot choose any
+    other of Python's codecs. Bytes that the encoding lacks become U+FFFD or are dropped.
+    """
+    encoding = map_encoding_to_html5(http_charset, fallback_utf8=False) if http_charset else None
+    if encoding is None:
+        encoding = detect_encoding(html, from_html_meta=True) or "utf-8"
+    return bytes_to_str(html, encoding, errors="replace")
+
+
+def html_to_text(html: str, main_content: bool = True) -> str:
+    """Return the text a reader sees, one line per block, list item or table row.
+
+    Alternative texts, form fields, link targets and list bullets are left out: they are no
+    running text. With `main_content`, resiliparse's heuristics also leave out navigation,
+    sidebars, footers and comments.
+
+    Raises:
+        UnreadableHtmlError: the HTML is nested too deeply, has a tag with too many attributes
+            (both would take minutes to parse), or resiliparse refuses it.
+    """
+    _check_cost(html)
+    try:
+        return extract_plain_text(
+            html,
+            preserve_formatting=True,
+            main_content=main_content,
+            list_bullets=False,
+            alt_texts=False,
+            links=False,
+            form_fields=False,
+            noscript=False,
+            comments=False,
+        )
+    except Exception as error:
+        raise UnreadableHtmlError("unreadable_html", str(error)) from error
+
+
+def _check_cost(html: str) -> None:
+    if html.count("<") > MAX_DEPTH and _depth(html) > MAX_DEPTH:
+        raise UnreadableHtmlError("nested_too_deeply", f"more than {MAX_DEPTH} elements deep")
+    # An attribute takes two characters at least.
+    if len(html) > 2 * MAX_ATTRIBUTES and any(m[1] for m in _ATTRIBUTES.finditer(html)):
+        raise UnreadableHtmlError("too_many_attributes", f"a tag of {MAX_ATTRIBUTES} attributes")
+
+
+def _depth(html: str) -> int:
+    """Return about how deeply elements nest: end tags close the innermost element."""
+    depth = deepest = 0
+    for end, name in _TAG.findall(html):
+        if name.lower() in _NEVER_NESTS:
+            continue
+        depth = max(0, depth - 1) if end else depth + 1
+        deepest = max(deepest, depth)
+    return deepest

@@ -1,0 +1,112 @@
+"""Ingest: one crawl file to one Parquet file of pages with their fingerprints."""
+
+from collections.abc import Iterator
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipelines.corpus_config import CorpusConfig
+from pipelines.crawl import CrawlFile, read_archive
+from pipelines.extract import record_to_page
+from pipelines.faults import fault_point
+from pipelines.filters import PARAGRAPH_REASONS, length_reason, paragraph_reason
+from pipelines.fingerprints import fingerprint, line_fingerprints, normalize_url
+from pipelines.records import PAGE_SCHEMA, Page, Rejected
+from pipelines.stats import Ledger
+from pipelines.work_directory import WorkDirectory, atomic_path, save_json
+
+BATCH_CHARACTERS = 16 << 20
+BATCH_PAGES = 20_000
+SAMPLE_CHARACTERS = 300
+
+
+def ingest_unit(unit: int, file: CrawlFile, work: WorkDirectory, config: CorpusConfig) -> None:
+    """Read one file, apply the length rule, mark the paragraph rule, store pages and accounts.
+
+    Does nothing if an earlier run has finished this unit. Memory: one batch of pages.
+    """
+    if work.ingested(unit).exists():
+        return
+    ledger = Ledger(config.rejected_per_reason)
+    pages = lines = text_bytes = 0
+    # Text compresses; hashes do not.
+    compression = {"text": "zstd", "url": "zstd"}
+    columns = {name: compression.get(name, "none") for name in PAGE_SCHEMA.names}
+    with (
+        atomic_path(work.pages(unit)) as temporary,
+        pq.ParquetWriter(
+            temporary, PAGE_SCHEMA, compression=columns, compression_level={"text": 1, "url": 1},
+            use_dictionary=False, write_statistics=False,
+        ) as writer,
+    ):
+        for batch in _batches(file, config, ledger):
+            table = pa.Table.from_pylist(batch, PAGE_SCHEMA)
+            writer.write_table(table, row_group_size=len(batch))
+            pages += len(batch)
+            lines += sum(row["lines"] for row in batch)
+            text_bytes += table["text"].nbytes
+    sizes = {"pages": pages, "lines": lines, "text_bytes": text_bytes}
+    save_json(work.ingested(unit), {**sizes, "ledger": ledger.to_json()})
+    fault_point("corpus.after_ingest_unit")
+
+
+def _batches(
+    file: CrawlFile, config: CorpusConfig, ledger: Ledger
+) -> Iterator[list[dict[str, object]]]:
+    batch: list[dict[str, object]] = []
+    characters = 0
+    for page in _pages(file, config, ledger):
+        batch.append(page_row(page, config))
+        characters += len(page.text)
+        if characters >= BATCH_CHARACTERS or len(batch) >= BATCH_PAGES:
+            yield batch
+            batch, characters = [], 0
+    if batch:
+        yield batch
+
+
+def _pages(file: CrawlFile, config: CorpusConfig, ledger: Ledger) -> Iterator[Page]:
+    """Yield the pages of a file that are not too long; account for all else."""
+    if file.state in ("empty", "other"):
+        reason = {"empty": "empty_file", "other": "not_an_archive"}[file.state]
+        ledger.drop(Rejected("read", reason, f"{file.name}@0"))
+        return
+    for record in read_archive(file.path, config.max_record_bytes):
+        page = record_to_page(
+            record,
+            file.name,
+            max_bytes=config.max_record_bytes,
+            drop_metadata_lines=config.drop_metadata_lines,
+            html_main_content=config.html_main_content,
+        )
+        if isinstance(page, Rejected):
+            ledger.drop(page)
+            continue
+        ledger.keep("read")
+        reason = length_reason(page.text, config.max_page_characters)
+        if reason:
+            detail = page.text[:SAMPLE_CHARACTERS]
+            ledger.drop(Rejected("length", reason, page.source, page.url, detail))
+            continue
+        ledger.keep("length")
+        yield page
+
+
+def page_row(page: Page, config: CorpusConfig) -> dict[str, object]:
+    """Return a page as a row of PAGE_SCHEMA."""
+    lines = page.text.split("\n")
+    paragraphs = paragraph_reason(lines, config.min_lines, config.min_long_line_characters)
+    return {
+        "url": page.url,
+        "text": page.text,
+        "timestamp": page.timestamp,
+        "timestamp_micros": page.timestamp_micros,
+        "source": page.source,
+        "record_id": page.record_id,
+        "id": fingerprint(normalize_url(page.url)),
+        "url_hash": fingerprint(page.url),
+        "text_hash": fingerprint(page.text),
+        "paragraphs": PARAGRAPH_REASONS.index(paragraphs),
+        "lines": len(lines),
+        "line_hashes": line_fingerprints(lines),
+    }

@@ -1,0 +1,79 @@
+"""What travels between the stages: pages, documents, and their Arrow schemas."""
+
+import dataclasses
+
+import pyarrow as pa
+
+SPLITS = ("train", "validation")
+
+#: One row per page that passed ingest. `line_hashes` packs 16 bytes per line of `text`.
+PAGE_SCHEMA = pa.schema(
+    [
+        pa.field("url", pa.string(), nullable=False),
+        pa.field("text", pa.string(), nullable=False),
+        pa.field("timestamp", pa.string(), nullable=False),
+        pa.field("timestamp_micros", pa.int64(), nullable=False),
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("record_id", pa.string(), nullable=False),
+        pa.field("id", pa.binary(16), nullable=False),
+        pa.field("url_hash", pa.binary(16), nullable=False),
+        pa.field("text_hash", pa.binary(16), nullable=False),
+        pa.field("paragraphs", pa.uint8(), nullable=False),
+        pa.field("lines", pa.int32(), nullable=False),
+        pa.field("line_hashes", pa.binary(), nullable=False),
+    ]
+)
+
+#: One row per document of a corpus, sorted by `id` within a shard.
+DOCUMENT_SCHEMA = pa.schema(
+    [
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("url", pa.string(), nullable=False),
+        pa.field("text", pa.string(), nullable=False),
+        pa.field("lang", pa.string(), nullable=False),
+        pa.field("lang_score", pa.float32(), nullable=False),
+        pa.field("timestamp", pa.string(), nullable=False),
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("record_id", pa.string(), nullable=False),
+    ]
+)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Page:
+    """A page of a crawl as plain text.
+
+    Attributes:
+        url: as the crawl has it.
+        text: stripped, non-empty lines joined by newlines.
+        timestamp: WARC-Date as the crawl has it.
+        timestamp_micros: the same in microseconds since 1970, to compare by.
+        source: "<file name>@<byte offset of the record>".
+        record_id: WARC-Record-ID, "" if the record has none.
+    """
+
+    url: str
+    text: str
+    timestamp: str
+    timestamp_micros: int
+    source: str
+    record_id: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Rejected:
+    """A record or page that was dropped, and why.
+
+    Attributes:
+        stage: the stage that dropped it, one of `pipelines.stats.STAGES`.
+        reason: a short name that is counted.
+        source: where it came from, as in `Page`.
+        url: its URL where known, else "".
+        detail: an error message or the beginning of the text.
+    """
+
+    stage: str
+    reason: str
+    source: str
+    url: str = ""
+    detail: str = ""

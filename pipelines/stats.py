@@ -1,0 +1,204 @@
+"""Accounts of a corpus build: what went in, what came out, and why the rest was dropped."""
+
+import collections
+import dataclasses
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pipelines.errors import UserError
+from pipelines.languages import languages
+from pipelines.outputs import read_manifest, write_atomically
+from pipelines.records import SPLITS, Rejected
+
+#: What a record passes through, in order; what leaves one stage enters the next.
+STAGES = ("read", "length", "url_dedup", "paragraphs", "line_dedup", "language", "write")
+
+# Control and direction characters that a terminal or editor would obey.
+_UNSAFE = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
+
+
+class Ledger:
+    """Counts per stage and lines, with a bounded sample of what was dropped.
+
+    The sample of a reason holds the rejections of smallest hash, so that it does not depend on
+    the order in which files are read or merged.
+    """
+
+    def __init__(self, samples_per_reason: int = 20):
+        self.samples_per_reason = samples_per_reason
+        self.kept: collections.Counter[str] = collections.Counter()
+        self.dropped: dict[str, collections.Counter[str]] = {
+            stage: collections.Counter() for stage in STAGES
+        }
+        self.lines: collections.Counter[str] = collections.Counter()
+        self._samples: dict[str, dict[str, dict[str, str]]] = collections.defaultdict(dict)
+
+    def keep(self, stage: str, count: int = 1) -> None:
+        """Count what passed a stage."""
+        self.kept[stage] += count
+
+    def drop(self, rejected: Rejected) -> None:
+        """Count one that a stage dropped."""
+        self.dropped[rejected.stage][rejected.reason] += 1
+        row = {key: value for key, value in dataclasses.asdict(rejected).items() if value}
+        self._add_samples(rejected.reason, {_digest(row): row})
+
+    def _add_samples(self, reason: str, samples: Mapping[str, dict[str, str]]) -> None:
+        mine = self._samples[reason]
+        mine.update(samples)
+        # Pruned in batches: sorting at every rejection would cost more than the page.
+        if len(mine) > 2 * self.samples_per_reason + 64:
+            self._samples[reason] = self._smallest(reason)
+
+    def _smallest(self, reason: str) -> dict[str, dict[str, str]]:
+        smallest = sorted(self._samples[reason].items())[: self.samples_per_reason]
+        return dict(smallest)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything as JSON; `merge` is the inverse."""
+        return {
+            "kept": dict(self.kept),
+            "dropped": {stage: dict(reasons) for stage, reasons in self.dropped.items()},
+            "lines": dict(self.lines),
+            "samples": {reason: self._smallest(reason) for reason in self._samples},
+        }
+
+    def merge(self, other: Mapping[str, Any]) -> None:
+        """Add the `to_json` of another ledger."""
+        self.kept.update(other["kept"])
+        for stage, reasons in other["dropped"].items():
+            self.dropped[stage].update(reasons)
+        self.lines.update(other["lines"])
+        for reason, samples in other["samples"].items():
+            self._add_samples(reason, samples)
+
+    def entered(self, stage: str) -> int:
+        """How many a stage has seen."""
+        return self.kept[stage] + self.dropped[stage].total()
+
+    def stages(self) -> list[dict[str, Any]]:
+        """Return the rows of `stats.json`: name, in, out, dropped by reason."""
+        return [
+            {
+                "name": stage,
+                "in": self.entered(stage),
+                "out": self.kept[stage],
+                "dropped": dict(sorted(self.dropped[stage].items())),
+            }
+            for stage in STAGES
+        ]
+
+    def describe_drops(self) -> str:
+        """Name every reason with its count, most frequent first."""
+        total: collections.Counter[str] = collections.Counter()
+        for reasons in self.dropped.values():
+            total.update(reasons)
+        ordered = sorted(total.items(), key=lambda item: (-item[1], item[0]))
+        return ", ".join(f"{reason} {count:,}" for reason, count in ordered)
+
+    def write_samples(self, directory: Path) -> None:
+        """Write `<reason>.jsonl` for each reason; hostile text is escaped."""
+        directory.mkdir(exist_ok=True)
+        for reason in sorted(self._samples):
+            rows = self._smallest(reason).values()
+            text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+            safe = _UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+            write_atomically(directory / f"{reason}.jsonl", safe)
+
+
+def _digest(row: Mapping[str, str]) -> str:
+    text = json.dumps(row, sort_keys=True)
+    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
+
+
+def check_accounts(stages: Sequence[Mapping[str, Any]], documents: int) -> None:
+    """Check that nothing was lost or made up between raw records and written documents.
+
+    Raises:
+        RuntimeError: a stage does not balance, two stages do not chain, or the last stage did
+            not write `documents`. It means a defect: nothing may be published.
+    """
+    for stage in stages:
+        if stage["in"] != stage["out"] + sum(stage["dropped"].values()):
+            raise RuntimeError(f"accounts do not balance at stage {stage}")
+    for before, after in zip(stages, stages[1:], strict=False):
+        if before["out"] != after["in"]:
+            raise RuntimeError(
+                f"{before['out']} left stage {before['name']} but {after['in']} "
+                f"entered {after['name']}"
+            )
+    if stages[-1]["out"] != documents:
+        raise RuntimeError(f"{documents} documents written, {stages[-1]['out']} accounted for")
+
+
+def load_stats(corpus: str | Path) -> dict[str, Any]:
+    """Return the `stats.json` of a published corpus.
+
+    Raises:
+        UserError: `corpus` is not a finished corpus, or its statistics are gone.
+    """
+    read_manifest(corpus, "corpus")
+    path = Path(corpus) / "stats.json"
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read {path} ({error}): build the corpus again") from error
+
+
+def language_rows(corpus: str | Path) -> list[dict[str, Any]]:
+    """Return one row per language: lang, name, train and validation documents, characters, bytes.
+
+    Sorted by bytes, largest first.
+    """
+    rows = []
+    for lang, splits in load_stats(corpus)["languages"].items():
+        known = languages().get(lang)
+        total: collections.Counter[str] = collections.Counter()
+        for split in splits.values():
+            total.update(split)
+        rows.append(
+            {
+                "lang": lang,
+                "name": known.name if known else "undetermined",
+                **{split: splits.get(split, {}).get("documents", 0) for split in SPLITS},
+                "characters": total["characters"],
+                "bytes": total["bytes"],
+            }
+        )
+    return sorted(rows, key=lambda row: (-row["bytes"], row["lang"]))
+
+
+def format_stats(corpus: str | Path) -> str:
+    """Return the statistics of a corpus as two tables: languages, and stages with drops."""
+    rows = language_rows(corpus)
+    table = [["lang", "name", "train", "validation", "characters", "bytes"]]
+    table += [[_cell(row[column]) for column in table[0]] for row in rows]
+    total = {column: sum(row[column] for row in rows) for column in table[0][2:]}
+    table.append(["total", f"{len(rows)} languages", *map(_cell, total.values())])
+    stats = load_stats(corpus)
+    stages = [["stage", "in", "out", "dropped"]]
+    for stage in [*stats["stages"], {"name": "(lines)", **stats["lines"]}]:
+        drops = ", ".join(f"{reason} {count:,}" for reason, count in stage["dropped"].items())
+        stages.append([stage["name"], _cell(stage["in"]), _cell(stage["out"]), drops or "-"])
+    return _align(table, text_columns={0, 1}) + "\n\n" + _align(stages, text_columns={0, 3})
+
+
+def _cell(value: int | str) -> str:
+    return value if isinstance(value, str) else f"{value:,}"
+
+
+def _align(table: Sequence[Sequence[str]], text_columns: Iterable[int]) -> str:
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    left = set(text_columns)
+    lines = []
+    for row in table:
+        cells = [
+            cell.ljust(width) if i in left else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
