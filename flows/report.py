@@ -87,7 +87,7 @@ def write_report(
         )
         files = {
             "per_language.csv": to_csv(report["languages"]),
-            **{f"{name}.svg": standalone_svg(d, name) for name, d in drawings.files},
+            **{f"{name}.svg": standalone_svg(d, name) for name, d in drawings.files.items()},
             "report.html": render(report, drawings),
         }
         for name, text in files.items():

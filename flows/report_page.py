@@ -32,7 +32,6 @@ class Drawings:
         pooled: averaged loss curves, or None.
         curves: small loss curves.
         routing: panels of the heat map; none for a model without experts.
-        files: (name, drawing) of every figure that becomes a file.
     """
 
     histogram: tuple[Drawing, Drawing] | None
@@ -40,7 +39,24 @@ class Drawings:
     pooled: tuple[Drawing, Drawing] | None
     curves: Sequence[Drawing]
     routing: Sequence[Drawing]
-    files: Sequence[tuple[str, Drawing]]
+
+    @property
+    def files(self) -> dict[str, Drawing]:
+        """Every figure that becomes a file of its own, by name."""
+        grids = (
+            ("quality", self.quality, 3, "Final quality"),
+            ("curves", self.curves, 4, "Loss curves"),
+            ("routing", self.routing, 3, "Routing by language"),
+        )
+        files = {
+            name: arrange(drawings, columns, title, drawings[0].desc)
+            for name, drawings, columns, title in grids
+            if drawings
+        }
+        for name, pair in (("speedup", self.histogram), ("pooled", self.pooled)):
+            if pair is not None:
+                files[name] = pair[0]
+        return files
 
 
 def draw(
@@ -52,38 +68,8 @@ def draw(
 ) -> Drawings:
     """Draw every figure from the rounded report and the measured curves."""
     rows = report["languages"]
-    names = tuple(report["runs"][role]["name"] for role in ("baseline", "candidate"))
-    bars = [
-        figures.Bar(row["step_speedup"], row["censored"], row["in_headline"])
-        for row in rows
-        if row["step_speedup"] is not None
-    ]
-    median = report["summary"]["median_step_speedup"]
-    value = median and median["value"]
-    label = f"median {report_text.bounded(value)}" if value else ""
-    histograms = tuple(
-        figures.speedup_histogram(bars, value, label, width=width, name=name)
-        for width, name in ((720, "speedup"), (340, "speedup-narrow"))
-    )
     panels = -(-len(rows) // ROWS_PER_PANEL)
-    quality = figures.quality_panels(
-        [
-            figures.QualityRow(
-                row["name"],
-                -row["baseline_nll"],
-                -row["candidate_nll"],
-                _quality_interval(row),
-            )
-            for row in sorted(rows, key=lambda row: (row["baseline_nll"], row["lang"]))
-        ],
-        (names[0], names[1]),
-        panels=panels,
-    )
     most = sorted(zip(results, rows, strict=True), key=lambda p: (-p[1]["documents"], p[1]["lang"]))
-    curves = [
-        figures.curve_panel(_curve_pair(result, row["name"], steps), width=172, height=136)
-        for result, row in most[:CURVES_SHOWN]
-    ]
     wide = None
     if pooled is not None:
         pair = _curve_pair(pooled, f"Mean of {pooled.languages} languages", steps)
@@ -96,23 +82,47 @@ def draw(
         layer = busiest_layer(report["routing"])["layer"]
         english = {row["lang"]: row["name"] for row in rows}
         heat = routing_panels(routing, layer, english, panels)
-    files = [
-        ("quality", arrange(quality, 3, "Final quality", quality[0].desc)),
-        ("curves", arrange(curves, 4, "Loss curves", curves[0].desc)),
-    ]
-    if heat:
-        files.append(("routing", arrange(heat, 3, "Routing by language", heat[0].desc)))
-    if bars:
-        files.append(("speedup", histograms[0]))
-    if wide:
-        files.append(("pooled", wide[0]))
     return Drawings(
-        histogram=(histograms[0], histograms[1]) if bars else None,
-        quality=quality,
+        histogram=_draw_histograms(report),
+        quality=_draw_quality(report, panels),
         pooled=wide,
-        curves=curves,
+        curves=[
+            figures.curve_panel(_curve_pair(result, row["name"], steps), width=172, height=136)
+            for result, row in most[:CURVES_SHOWN]
+        ],
         routing=heat,
-        files=files,
+    )
+
+
+def _draw_histograms(report: Mapping[str, Any]) -> tuple[Drawing, Drawing] | None:
+    """The histogram for a wide and for a narrow screen."""
+    bars = [
+        figures.Bar(row["step_speedup"], row["censored"], row["in_headline"])
+        for row in report["languages"]
+        if row["step_speedup"] is not None
+    ]
+    if not bars:
+        return None
+    median = report["summary"]["median_step_speedup"]
+    value = median and median["value"]
+    label = f"median {report_text.bounded(value)}" if value else ""
+    return (
+        figures.speedup_histogram(bars, value, label, width=720, name="speedup"),
+        figures.speedup_histogram(bars, value, label, width=340, name="speedup-narrow"),
+    )
+
+
+def _draw_quality(report: Mapping[str, Any], panels: int) -> list[Drawing]:
+    """The dot plot, the best quality of the baseline first."""
+    rows = [
+        figures.QualityRow(
+            row["name"], -row["baseline_nll"], -row["candidate_nll"], _quality_interval(row)
+        )
+        for row in sorted(report["languages"], key=lambda row: (row["baseline_nll"], row["lang"]))
+    ]
+    runs = report["runs"]
+    return figures.quality_panels(
+        rows, (runs["baseline"]["name"], runs["candidate"]["name"]), panels
     )
 
 

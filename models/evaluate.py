@@ -245,7 +245,10 @@ class _Evaluator:
                 for name in ("encoder_input_tokens", "decoder_target_tokens")
             ]
             if self.model.sparse and capacities is None:
-                capacities = (self._first_capacity(positions[0]), self._first_capacity(positions[1]))
+                capacities = (
+                    self._first_capacity(positions[0]),
+                    self._first_capacity(positions[1]),
+                )
             result = jax.device_get(self.step(parameters, arrays, groups, capacities))
             while capacities is not None and result.dropped:
                 # A drop changes what later layers see, so peaks may rise again: repeat.
@@ -278,6 +281,9 @@ def _routing_table(loads: dict[str, np.ndarray]) -> pa.Table:
     ]
     columns = list(zip(*rows, strict=True))
     return pa.table(
-        [pa.array(column, field.type) for column, field in zip(columns, ROUTING_SCHEMA, strict=True)],
+        [
+            pa.array(column, field.type)
+            for column, field in zip(columns, ROUTING_SCHEMA, strict=True)
+        ],
         schema=ROUTING_SCHEMA,
     )

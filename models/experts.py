@@ -67,9 +67,7 @@ def dispatch(
     return queued.reshape(-1, experts, capacity, tokens.shape[-1]).swapaxes(0, 1)
 
 
-def combine(
-    queues: Float[Array, "E G C D"], slot: Int[Array, "G S"]
-) -> Float[Array, "G S D"]:
+def combine(queues: Float[Array, "E G C D"], slot: Int[Array, "G S"]) -> Float[Array, "G S D"]:
     """Bring the experts' results back to their tokens; zeros for tokens without a slot."""
     experts, groups, capacity, d_model = queues.shape
     slots = experts * capacity
@@ -111,9 +109,7 @@ def sharded_combine(queues: Array, slot: Array, mesh: Mesh | None) -> Array:
 class SwitchFeedForward(nnx.Module):
     """A router and `experts` feed-forward layers, each of a dense layer's size."""
 
-    def __init__(
-        self, config: ModelConfig, *, dtype: jnp.dtype, mesh: Mesh | None, rngs: nnx.Rngs
-    ):
+    def __init__(self, config: ModelConfig, *, dtype: jnp.dtype, mesh: Mesh | None, rngs: nnx.Rngs):
         init = fan_in_init(config.init_scale, "truncated_normal", experts=True)
         into = (config.experts, config.d_model, config.d_ff)
         axes = ("expert", "embed", "mlp")

@@ -68,6 +68,4 @@ def training_step_flops(
     The optimizer, norms, softmaxes and activations are left out (a few percent), and so is what
     `remat` and chunked logits compute twice: FLOPs that a model needs, not those a setting costs.
     """
-    return FORWARD_AND_BACKWARD * forward_flops(
-        config, batch_size, inputs_length, targets_length
-    )
+    return FORWARD_AND_BACKWARD * forward_flops(config, batch_size, inputs_length, targets_length)

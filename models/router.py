@@ -93,15 +93,11 @@ class Router(nnx.Module):
                 key, x.shape, minval=1.0 - self.jitter, maxval=1.0 + self.jitter
             )
         # Without this a TPU multiplies float32 matrices in bfloat16 passes.
-        logits = jnp.einsum(
-            "gsd,de->gse", x, self.kernel[...], precision=jax.lax.Precision.HIGHEST
-        )
+        logits = jnp.einsum("gsd,de->gse", x, self.kernel[...], precision=jax.lax.Precision.HIGHEST)
         return assign(logits, real, capacity)
 
 
-def assign(
-    logits: Float[Array, "G S E"], real: Bool[Array, "G S"], capacity: int
-) -> Routing:
+def assign(logits: Float[Array, "G S E"], real: Bool[Array, "G S"], capacity: int) -> Routing:
     """Turn router logits into slots, gates and statistics."""
     experts = logits.shape[-1]
     positions = logits.shape[1]

@@ -88,9 +88,7 @@ def claim_run(out: Path, plan: RunPlan) -> dict[str, Any] | None:
     return None
 
 
-def describe_run(
-    out: Path, plan: RunPlan, examples: Path, measured: Mapping[str, Any]
-) -> None:
+def describe_run(out: Path, plan: RunPlan, examples: Path, measured: Mapping[str, Any]) -> None:
     """Write config.json, unless the run already began; `measured` adds counts and costs."""
     if (out / CONFIG).is_file():
         return

@@ -104,14 +104,16 @@ class Skeleton:
             return TrainState(parameters, moments, jnp.zeros((), jnp.int32))
 
         shapes = jax.eval_shape(create)
-        if self.mesh is None:
-            return shapes
+        shardings = self.state_shardings(optimizer)
+        if shardings is None:
+            device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+            shardings = jax.tree.map(lambda _: device, shapes)
         return jax.tree.map(
             lambda shape, sharding: jax.ShapeDtypeStruct(
                 shape.shape, shape.dtype, sharding=sharding
             ),
             shapes,
-            self.state_shardings(optimizer),
+            shardings,
         )
 
     def state_shardings(self, optimizer: Adafactor) -> TrainState | None:

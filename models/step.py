@@ -233,6 +233,4 @@ def sequence_loads(
 
 def optimizer_of(train: TrainConfig) -> Adafactor:
     """The optimizer a run's configuration asks for."""
-    return Adafactor(
-        base_learning_rate=train.base_learning_rate, warmup_steps=train.warmup_steps
-    )
+    return Adafactor(base_learning_rate=train.base_learning_rate, warmup_steps=train.warmup_steps)

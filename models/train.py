@@ -179,9 +179,7 @@ def _announce(plan: RunPlan, counts: dict[str, int], lengths: tuple[int, int], o
 class _Trainer:
     """One process's share of a run: from the last checkpoint to the end, or to a signal."""
 
-    def __init__(
-        self, plan: RunPlan, batches: Batches, out: Path, skeleton: Skeleton, groups: int
-    ):
+    def __init__(self, plan: RunPlan, batches: Batches, out: Path, skeleton: Skeleton, groups: int):
         self.plan, self.batches, self.out, self.skeleton = plan, batches, out, skeleton
         self.steps = plan.train.steps
         self.optimizer = optimizer_of(plan.train)

@@ -3,7 +3,7 @@
 import dataclasses
 
 from pipelines.errors import UserError
-from pipelines.languages import UNDETERMINED, languages, mc4_codes
+from pipelines.languages import UNDETERMINED, mc4_codes, parse_codes
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -14,7 +14,8 @@ class CorpusConfig:
     of mC4. A default that mC4 has no counterpart for says so.
 
     Attributes:
-        languages: codes to keep; None keeps mC4's 107.
+        languages: codes to keep (an entry may name several, with commas; aliases are
+            understood); None keeps mC4's 107.
         keep_und: keep pages whose language is uncertain, as language `und` (mC4 does).
         max_page_characters: longer pages are dropped, before anything else.
         min_lines: pages with fewer lines are dropped.
@@ -75,11 +76,9 @@ class CorpusConfig:
             if not value >= low or (high is not None and value > high):
                 upper = "" if high is None else f" and at most {high:,}"
                 raise UserError(f"{name} is {value}: it must be at least {low}{upper}")
-        unknown = sorted(set(self.languages or ()) - languages().keys())
-        if unknown:
-            raise UserError(
-                f"unknown languages {', '.join(unknown)}: choose among {', '.join(languages())}"
-            )
+        if self.languages is not None:
+            given = [code for entry in self.languages for code in entry.split(",") if code]
+            object.__setattr__(self, "languages", parse_codes(given))
         if self.languages == () and not self.keep_und:
             raise UserError("no language is chosen: give at least one, or keep_und")
 

@@ -7,6 +7,7 @@ bit per candidate.
 """
 
 import dataclasses
+import itertools
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -124,7 +125,7 @@ class Contest:
         edges = np.searchsorted(
             np.broadcast_to(buckets, len(candidates)), np.arange((1 << self.bucket_bits) + 1)
         )
-        for bucket, (start, stop) in enumerate(zip(edges, edges[1:], strict=False)):
+        for bucket, (start, stop) in enumerate(itertools.pairwise(edges)):
             if start < stop or bucket == 0:
                 payload = None if self.by_reference else candidates[start:stop].tobytes()
                 yield bucket, Slice(unit, int(start), int(stop), payload)

@@ -83,15 +83,16 @@ def record_to_page(
     except UnreadableHtmlError as error:
         return rejected(error.reason, str(error))
     text = normalize_lines(text, drop_metadata_lines)
-    if not url:
-        return rejected("no_url", text)
-    if not text:
-        return rejected("no_content")
-    if not timestamp:
-        return rejected("no_timestamp", text)
     micros = parse_timestamp(timestamp)
-    if micros is None:
-        return rejected("bad_timestamp", timestamp)
+    for lacks, reason in (
+        (not url, "no_url"),
+        (not text, "no_content"),
+        (not timestamp, "no_timestamp"),
+        (micros is None, "bad_timestamp"),
+    ):
+        if lacks:
+            return rejected(reason, text or timestamp)
+    assert micros is not None
     return Page(url, text, timestamp, micros, source, record_id)
 
 

@@ -11,9 +11,10 @@ MAX_DEPTH = 2_000
 MAX_ATTRIBUTES = 5_000
 
 _TAG = re.compile(r"<(/?)([a-zA-Z][^\s/>]*+)")
-_NEVER_NESTS = frozenset(
-    "area base br col embed hr img input link meta param source track wbr".split()
-    + "p li dt dd option optgroup tr td th thead tbody tfoot colgroup".split()
+_NEVER_NESTS = re.compile(
+    "area|base|br|col|embed|hr|img|input|link|meta|param|source|track|wbr|"
+    "p|li|dt|dd|option|optgroup|tr|td|th|thead|tbody|tfoot|colgroup",
+    re.IGNORECASE,
 )
 _ATTRIBUTE = r"""[\s/]*+[^\s/>][^\s/>=]*+(?:\s*+=\s*+(?:"[^"]*+"|'[^']*+'|[^\s>]*+))?+"""
 # Possessive and never failing, so that the search is linear in the length of the page.
@@ -82,7 +83,7 @@ def _depth(html: str) -> int:
     """Return about how deeply elements nest: end tags close the innermost element."""
     depth = deepest = 0
     for end, name in _TAG.findall(html):
-        if name.lower() in _NEVER_NESTS:
+        if _NEVER_NESTS.fullmatch(name):
             continue
         depth = max(0, depth - 1) if end else depth + 1
         deepest = max(deepest, depth)

@@ -35,8 +35,12 @@ def ingest_unit(unit: int, file: CrawlFile, work: WorkDirectory, config: CorpusC
     with (
         atomic_path(work.pages(unit)) as temporary,
         pq.ParquetWriter(
-            temporary, PAGE_SCHEMA, compression=columns, compression_level={"text": 1, "url": 1},
-            use_dictionary=False, write_statistics=False,
+            temporary,
+            PAGE_SCHEMA,
+            compression=columns,
+            compression_level={"text": 1, "url": 1},
+            use_dictionary=False,
+            write_statistics=False,
         ) as writer,
     ):
         for batch in _batches(file, config, ledger):

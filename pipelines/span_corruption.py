@@ -69,6 +69,10 @@ def span_corruption(
 ) -> SpanCorruption:
     """Check the parameters and derive the lengths.
 
+    The lengths are those of `random_spans_helper`, except where t5 would cut the end of some
+    segment, because very short ones still get a span or because the helper rounds in float64 and
+    the mask in float32 (390 tokens for 352 inputs): there, targets are longer or segments shorter.
+
     Raises:
         UserError: a parameter is out of range, or a segment would need more than 100 sentinels
             (t5 would silently use up ordinary pieces).
@@ -80,12 +84,19 @@ def span_corruption(
     if mean_noise_span_length < 1:
         raise UserError(f"mean_noise_span_length is {mean_noise_span_length}: give at least 1")
     raw, targets = random_spans_helper(inputs_length, noise_density, mean_noise_span_length)
-    _, spans = noise_counts(raw, noise_density, mean_noise_span_length)
+    counts = [
+        noise_counts(length, noise_density, mean_noise_span_length) for length in range(2, raw + 1)
+    ]
+    while raw - counts[-1][0] + counts[-1][1] + 1 > inputs_length:
+        counts.pop()
+        raw -= 1
+    spans = max(spans for _, spans in counts)
     if spans > SENTINELS:
         raise UserError(
             f"inputs_length {inputs_length} needs {spans} spans a segment, more than the "
             f"{SENTINELS} sentinels: shorten it or raise mean_noise_span_length"
         )
+    targets = max(targets, *(noise + spans + 1 for noise, spans in counts))
     return SpanCorruption(inputs_length, targets, raw, noise_density, mean_noise_span_length)
 
 

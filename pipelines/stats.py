@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import hashlib
+import itertools
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -125,7 +126,7 @@ def check_accounts(stages: Sequence[Mapping[str, Any]], documents: int) -> None:
     for stage in stages:
         if stage["in"] != stage["out"] + sum(stage["dropped"].values()):
             raise RuntimeError(f"accounts do not balance at stage {stage}")
-    for before, after in zip(stages, stages[1:], strict=False):
+    for before, after in itertools.pairwise(stages):
         if before["out"] != after["in"]:
             raise RuntimeError(
                 f"{before['out']} left stage {before['name']} but {after['in']} "

@@ -52,7 +52,7 @@ class WorkDirectory:
         return self.file(contest, unit, "positions.npy")
 
     def verdicts(self, contest: str, unit: int) -> Path:
-        """bool [candidates]: which candidates won."""
+        """Which candidates won: bool [candidates]."""
         return self.file(contest, unit, "verdicts.npy")
 
     def settled(self, contest: str) -> Path:
@@ -72,7 +72,7 @@ class WorkDirectory:
         return Path(self.root) / "shards" / f"{name}.json"
 
     def selected(self, contest: str, unit: int, size: int) -> np.ndarray:
-        """bool [size]: which of a unit's pages or lines won their contest."""
+        """Which of a unit's pages or lines won their contest: bool [size]."""
         selected = np.zeros(size, bool)
         positions = np.load(self.positions(contest, unit))
         selected[positions[np.load(self.verdicts(contest, unit))]] = True

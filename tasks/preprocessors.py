@@ -11,7 +11,7 @@ import seqio
 import tensorflow as tf
 
 from pipelines.errors import UserError
-from pipelines.span_corruption import SpanCorruption, random_spans_helper
+from pipelines.span_corruption import SpanCorruption, span_corruption
 from tasks.cache import lengths_in_use
 
 
@@ -74,11 +74,12 @@ def split_tokens(dataset: tf.data.Dataset, length: int) -> tf.data.Dataset:
 
 def _fitting_length(sequence_length: Mapping[str, int], lengths: SpanCorruption) -> int:
     """Tokens of a segment that, corrupted, fills `sequence_length` (t5 `random_spans_helper`)."""
-    raw_length, targets_length = random_spans_helper(
+    fitting = span_corruption(
         sequence_length["inputs"], lengths.noise_density, lengths.mean_noise_span_length
     )
-    if raw_length >= lengths.raw_length:
-        raw_length, targets_length = lengths.raw_length, lengths.targets_length
+    if fitting.raw_length >= lengths.raw_length:
+        fitting = lengths
+    raw_length, targets_length = fitting.raw_length, fitting.targets_length
     if sequence_length["targets"] < targets_length:
         raise UserError(
             f"sequence_length of targets is {sequence_length['targets']}: {raw_length} tokens, "

@@ -134,6 +134,17 @@ def test_flops_and_time_scale_the_steps(full):
         assert row["wall_speedup"] == pytest.approx(row["step_speedup"] * 0.202 / 0.312, rel=1e-3)
 
 
+def test_compiling_steps_do_not_count_as_training_time(pair, tmp_path):
+    for run, secs in zip(pair, ([40, 40, 0.2, 0.3], [70, 70, 0.5, 0.5]), strict=True):
+        lines = [
+            json.dumps({"step": step, "train/step_secs": taken})
+            for step, taken in enumerate(secs, start=1)
+        ]
+        (run / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+    made = make(pair, tmp_path / "out")
+    assert made.report["method"]["wall_factor"] == pytest.approx(0.25 / 0.5)
+
+
 def test_times_on_different_devices_are_not_compared(pair, tmp_path):
     edit_config(pair[1], device="TPU v5p")
     made = make(pair, tmp_path / "out")

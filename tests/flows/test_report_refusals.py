@@ -1,6 +1,7 @@
 """Runs and settings of which no report can be made: one line that names them, and the fix."""
 
 import json
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq

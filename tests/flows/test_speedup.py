@@ -228,8 +228,8 @@ def test_the_paired_test_agrees_with_a_t_test_on_equal_lengths():
 
 
 def test_holm_steps_down():
-    # 0.01 <= 0.05/4; 0.02 > 0.05/3 stops the rest, even 0.03 <= 0.05.
-    assert holm_rejections([0.02, 0.01, 0.03, 0.9]).tolist() == [False, True, False, False]
+    # 0.01 <= 0.05/4; 0.02 > 0.05/3 stops the rest, even 0.024 <= 0.05/2.
+    assert holm_rejections([0.02, 0.01, 0.024, 0.9]).tolist() == [False, True, False, False]
     assert holm_rejections([0.001, 0.01, 0.02, 0.04]).tolist() == [True] * 4
 
 
@@ -321,6 +321,19 @@ def test_pooling_averages_trained_languages_once_each():
     assert found.speed_up.ci == pytest.approx((10**1.5, 10**1.5))
     assert found.delta.value == pytest.approx(-2 * 1.6)
     assert found.delta.ci[0] < found.delta.value < found.delta.ci[1]
+
+
+def test_pooling_is_paired():
+    # Documents differ far more than the models, by which every token gains just 0.1.
+    results = []
+    for index, lang in enumerate(("de", "en", "fr", "sw", "yo")):
+        losses = losses_from(SLOW, SLOW, lang=lang, documents=6, noise=2.0, seed=index)
+        better = losses.baseline - 0.1 * losses.tokens[:, None]
+        losses = dataclasses.replace(losses, baseline=losses.baseline + 900, candidate=better + 900)
+        delta = measure_delta(losses, None, 0.95)
+        speed_up = measure_speed_up(STEPS, losses.curves(), None, 0.95)
+        results.append(LanguageResult(losses, *losses.curves(), delta, speed_up, True, False))
+    assert pooled_of(results).delta.ci == pytest.approx((-0.1, -0.1), abs=1e-6)
 
 
 def test_pooling_takes_languages_as_clusters():

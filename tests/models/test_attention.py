@@ -94,7 +94,9 @@ def test_bfloat16_attention_has_a_float32_softmax(dense):
     attention = Attention(dense, dtype=jnp.dtype("bfloat16"), rngs=nnx.Rngs(0))
     x = jnp.zeros((1, 1, 32), jnp.bfloat16)
     memory = jnp.ones((1, 1024, 32), jnp.bfloat16)
-    jaxpr = str(jax.make_jaxpr(lambda q, m: attention(q, m, jnp.ones((1, 1, 1024), bool)))(x, memory))
+    jaxpr = str(
+        jax.make_jaxpr(lambda q, m: attention(q, m, jnp.ones((1, 1, 1024), bool)))(x, memory)
+    )
     assert "exp" in jaxpr
     exponentials = [line for line in jaxpr.splitlines() if "= exp " in line]
     assert exponentials

@@ -59,9 +59,7 @@ def test_index_dispatch_equals_one_hot_einsums_with_gradients(sparse, capacity, 
         jax.value_and_grad(f, argnums=(0, 1), has_aux=True)(state, x)
         for f in (by_index, by_one_hot)
     )
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), made, wanted
-    )
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), made, wanted)
 
 
 @functools.partial(jax.jit, static_argnums=(3, 4))

@@ -61,9 +61,7 @@ def test_each_expert_of_each_layer_is_updated_as_if_alone(matrix):
     # Experts of very different scales: pooled over them, the small would be lost in the large.
     scales = 10.0 ** np.arange(-3, 3).reshape(2, 3, 1, 1)
     stacked = {"p": jnp.array(rng.normal(size=(2, 3, *matrix)) * scales, jnp.float32)}
-    alone = {
-        (i, j): {"p": stacked["p"][i, j]} for i in range(2) for j in range(3)
-    }
+    alone = {(i, j): {"p": stacked["p"][i, j]} for i in range(2) for j in range(3)}
     moments = optimizer.init(stacked, axes)
     own_axes = {"p": ("embed", "mlp")}
     own = {key: optimizer.init(value, own_axes) for key, value in alone.items()}
@@ -76,7 +74,11 @@ def test_each_expert_of_each_layer_is_updated_as_if_alone(matrix):
             alone[key], own[key] = optimizer.update(
                 alone[key], {"p": gradient[key]}, own[key], jnp.int32(step), own_axes
             )
-            np.testing.assert_allclose(stacked["p"][key], alone[key]["p"], rtol=1e-6)
+            # A value near zero is the difference of larger ones: allow for their rounding.
+            size = float(jnp.abs(alone[key]["p"]).max())
+            np.testing.assert_allclose(
+                stacked["p"][key], alone[key]["p"], rtol=1e-6, atol=1e-7 * size
+            )
 
 
 def test_schedule_is_constant_then_inverse_square_root():

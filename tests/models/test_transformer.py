@@ -73,9 +73,7 @@ def test_without_drops_a_sequence_does_not_depend_on_its_batch(setup, child):
     together = setup[3](source, decoder_input, target)
     apart = setup[3](source[::-1], decoder_input[::-1], target[::-1])
     real = target > 0
-    np.testing.assert_allclose(
-        np.asarray(together)[real], np.asarray(apart)[::-1][real], atol=1e-5
-    )
+    np.testing.assert_allclose(np.asarray(together)[real], np.asarray(apart)[::-1][real], atol=1e-5)
 
 
 def gradients(config, train, batch, groups=None):

@@ -88,6 +88,28 @@ def test_too_many_spans_for_the_sentinels():
 
 
 @pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [((64, 0.15, 3.0), (70, 14)), ((352, 0.15, 3.0), (390, 80)), ((8, 0.15, 3.0), (7, 3))],
+)
+def test_no_segment_loses_its_end(arguments, expected: tuple[int, int]):
+    lengths = span_corruption(*arguments)
+    assert (lengths.raw_length, lengths.targets_length) == expected
+
+
+@given(st.integers(8, 300), st.floats(0.01, 0.6), st.floats(1.0, 20.0))
+def test_every_length_fits(inputs_length: int, density: float, mean: float):
+    try:
+        lengths = span_corruption(inputs_length, density, mean)
+    except UserError as error:
+        assert "sentinels" in str(error)  # noqa: PT017 (most parameters are fine)
+        return
+    for length in range(1, lengths.raw_length + 1):
+        tokens = np.full(length, 7, np.int32)
+        inputs, targets = corrupt(tokens, some_mask(length, lengths, 0), VOCABULARY_SIZE, lengths)
+        assert restore(inputs, targets, VOCABULARY_SIZE).size == length
+
+
+@pytest.mark.parametrize(
     ("arguments", "named"),
     [
         ((4, 0.15, 3.0), "inputs_length"),
@@ -158,8 +180,8 @@ def test_full_segments_fill_their_lengths_exactly():
         lengths = span_corruption(inputs_length)
         tokens = np.full(lengths.raw_length, 7, np.int32)
         mask = some_mask(lengths.raw_length, lengths, 0)
-        _, targets = corrupt(tokens, mask, VOCABULARY_SIZE, lengths)
-        assert targets.size == lengths.targets_length
+        inputs, targets = corrupt(tokens, mask, VOCABULARY_SIZE, lengths)
+        assert (inputs.size, targets.size) == (inputs_length, lengths.targets_length)
 
 
 def test_every_gap_is_as_likely_as_any_other():
@@ -183,4 +205,4 @@ def test_draws_belong_to_seed_stream_index_and_epoch():
 
 def test_masks_do_not_change_between_versions():
     mask = random_mask(34, span_corruption(32), seed=7, stream=stream_key("de"), index=1, epoch=0)
-    assert np.flatnonzero(mask).tolist() == []
+    assert np.flatnonzero(mask).tolist() == [11, 12, 31, 32, 33]

@@ -1,0 +1,115 @@
+"""Where Beam pipelines run: names a user gives, and the options Beam wants for them."""
+
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Literal, get_args
+
+from pipelines.errors import UserError
+
+if TYPE_CHECKING:
+    import apache_beam as beam
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+RunnerName = Literal["local", "flink", "prism", "dataflow"]
+
+# Beam's own classes by full name. DirectRunner is not among them: it downloads Prism when it
+# can, so that a machine's network access would decide which runner works.
+_CLASSES = {
+    "local": "apache_beam.runners.portability.fn_api_runner.FnApiRunner",
+    "flink": "FlinkRunner",
+    "prism": "PrismRunner",
+    "dataflow": "DataflowRunner",
+}
+
+
+def pipeline_options(
+    runner: str, beam_options: Sequence[str] = (), *, job_name: str = "", workers: int = 1
+) -> "PipelineOptions":
+    """Return Beam's options for a runner.
+
+    Args:
+        runner: local, flink, prism or dataflow.
+        beam_options: Beam's own options, such as "--direct_num_workers=2"; they come last.
+        job_name: what an engine shows.
+        workers: processes of the local runner; Beam starts each in about 4 s.
+
+    Raises:
+        UserError: an unknown runner or Beam option, or something the runner needs is missing.
+    """
+    if runner not in get_args(RunnerName):
+        raise UserError(f"unknown runner {runner!r}: choose {', '.join(get_args(RunnerName))}")
+    given = _names(beam_options)
+    if "runner" in given:
+        raise UserError("Beam option --runner: choose the runner with mswitch's own --runner")
+    defaults = [f"--runner={_CLASSES[runner]}"]
+    if job_name and "job_name" not in given:
+        defaults.append(f"--job_name={job_name}")
+    if runner == "local" and workers > 1 and not given & {"direct_num_workers"}:
+        defaults += [f"--direct_num_workers={workers}", "--direct_running_mode=multi_processing"]
+    if runner == "flink":
+        defaults += _flink(given, beam_options)
+    if runner == "prism":
+        _require(given, "prism", {"prism_location": "the path of a prism binary"})
+    if runner == "dataflow":
+        needs = {
+            "project": "a Google Cloud project",
+            "region": "a region such as europe-west4",
+            "temp_location": "a bucket path such as gs://my-bucket/tmp",
+        }
+        _require(given, "dataflow", needs)
+    return _checked(defaults + list(beam_options))
+
+
+def run_pipeline(
+    build: Callable[["beam.Pipeline"], object],
+    runner: str,
+    beam_options: Sequence[str] = (),
+    *,
+    job_name: str = "",
+    workers: int = 1,
+) -> None:
+    """Build a pipeline, run it and wait for its end; see `pipeline_options`."""
+    import apache_beam as beam
+
+    options = pipeline_options(runner, beam_options, job_name=job_name, workers=workers)
+    with beam.Pipeline(options=options) as pipeline:
+        build(pipeline)
+
+
+def _names(beam_options: Sequence[str]) -> set[str]:
+    return {option[2:].split("=")[0] for option in beam_options if option.startswith("--")}
+
+
+def _require(given: set[str], runner: str, needs: dict[str, str]) -> None:
+    missing = [f"--{name} ({what})" for name, what in needs.items() if name not in given]
+    if missing:
+        raise UserError(f"runner {runner} needs, after --, {', '.join(missing)}")
+
+
+def _flink(given: set[str], beam_options: Sequence[str]) -> list[str]:
+    """Defaults for Flink: a cluster inside the job server, user code in this process."""
+    if not shutil.which("java"):
+        raise UserError("runner flink needs Java 17 or newer: install it and put java on PATH")
+    jar = "the path of Beam's Flink job-server jar; Beam would download one"
+    if "job_endpoint" not in given:
+        _require(given, "flink", {"flink_job_server_jar": jar})
+        for option in beam_options:
+            name, _, value = option.partition("=")
+            if name == "--flink_job_server_jar" and value and not os.path.isfile(value):
+                raise UserError(f"--flink_job_server_jar {value} does not exist")
+    defaults = [] if "environment_type" in given else ["--environment_type=LOOPBACK"]
+    return defaults + ([] if "flink_master" in given else ["--flink_master=[local]"])
+
+
+def _checked(flags: Sequence[str]) -> "PipelineOptions":
+    """Return the options; Beam itself only warns of an option that it does not know."""
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+    options = PipelineOptions(flags)
+    known = options.get_all_options()
+    unknown = set(options.get_all_options(retain_unknown_options=True)) - set(known)
+    if unknown:
+        names = ", ".join(f"--{name}" for name in sorted(unknown))
+        raise UserError(f"Beam does not know {names}: see the options of its runner")
+    return options

@@ -1,0 +1,164 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from models.checkpoint import restore_parameters
+from models.config import EvaluateConfig
+from models.evaluate import SCHEMA, evaluate, evaluate_run
+from models.run import model_of, read_run, train_config_of
+from models.state import Skeleton
+from pipelines.errors import UserError
+
+SCRIPT = Path(__file__).with_name("train_child.py")
+CONFIG = EvaluateConfig(batch_size=8)
+
+
+@pytest.fixture(scope="module")
+def run(child, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("evaluated") / "run"
+    child.run("mswitch-tiny", out, 4)
+    return out
+
+
+@pytest.fixture(scope="module")
+def evaluated(child, run) -> Path:
+    summary = evaluate_run(run, read_run(run), child.MemoryValidation(8), CONFIG)
+    assert summary["reused"] is False
+    assert summary["steps"] == 2
+    return run
+
+
+def expected(child, run: Path, step: int) -> dict[tuple[str, str], list]:
+    """Each sequence on its own, with plain logits in NumPy."""
+    config = read_run(run)
+    model = model_of(config)
+    skeleton = Skeleton.of(model, train_config_of(config))
+    parameters = restore_parameters(run / "checkpoints", step, dict(skeleton.shapes))
+
+    @jax.jit
+    def logits(source, decoder_input, target):
+        module = skeleton.merge(parameters)
+        x, _ = module(source, decoder_input, target, groups=1, capacities=(12, 8))
+        return x @ module.logits_kernel()[0]
+
+    sums: dict[tuple[str, str], list] = {}
+    validation = child.MemoryValidation(8)
+    for batch in (validation[i] for i in range(len(validation))):
+        for row, index in enumerate(batch["language"]):
+            if index < 0:
+                continue
+            target = batch["decoder_target_tokens"][row]
+            made = np.asarray(
+                logits(
+                    batch["encoder_input_tokens"][row][None],
+                    batch["decoder_input_tokens"][row][None],
+                    target[None],
+                )[0],
+                np.float64,
+            )
+            log_z = np.log(np.exp(made).sum(-1))
+            nats = (log_z - made[np.arange(8), target])[target > 0].sum()
+            key = (validation.languages[index], batch["document"][row])
+            entry = sums.setdefault(key, [0.0, 0, 0])
+            entry[0] += nats
+            entry[1] += int((target > 0).sum())
+            entry[2] += int(batch["target_bytes"][row])
+    return sums
+
+
+def test_documents_have_the_losses_of_their_sequences_alone(child, evaluated):
+    for step in read_run(evaluated)["eval_steps"]:
+        table = pq.read_table(evaluated / "eval" / f"{step}.parquet")
+        assert table.schema.equals(SCHEMA)
+        rows = table.to_pylist()
+        keys = [(row["lang"], row["document"]) for row in rows]
+        wanted = expected(child, evaluated, step)
+        assert keys == sorted(wanted)
+        for row, key in zip(rows, keys, strict=True):
+            nats, tokens, size = wanted[key]
+            assert row["nats"] == pytest.approx(nats, rel=1e-5)
+            assert (row["target_tokens"], row["target_bytes"]) == (tokens, size)
+
+
+def test_routing_counts_every_real_token_once_per_layer(child, evaluated):
+    rows = pq.read_table(evaluated / "routing" / "4.parquet").to_pylist()
+    validation = child.MemoryValidation(8)
+    batches = [validation[i] for i in range(3)]
+    for number, lang in enumerate(validation.languages):
+        for layer, feature in enumerate(("encoder_input_tokens", "decoder_target_tokens")):
+            routed = sum(r["tokens"] for r in rows if (r["lang"], r["layer"]) == (lang, layer))
+            real = sum(int((b[feature][b["language"] == number] > 0).sum()) for b in batches)
+            assert routed == real
+
+
+def test_evaluation_again_does_nothing(child, evaluated, capsys):
+    before = {path: path.stat().st_mtime_ns for path in (evaluated / "eval").iterdir()}
+    summary = evaluate_run(evaluated, read_run(evaluated), child.MemoryValidation(8), CONFIG)
+    assert summary["reused"] is True
+    assert "already complete" in capsys.readouterr().err
+    assert before == {path: path.stat().st_mtime_ns for path in (evaluated / "eval").iterdir()}
+
+
+def test_other_settings_are_not_mixed_in(child, evaluated):
+    other = EvaluateConfig(batch_size=4)
+    with pytest.raises(UserError, match="made with other settings"):
+        evaluate_run(evaluated, read_run(evaluated), child.MemoryValidation(4), other)
+
+
+EVALUATE = """
+import importlib.util, sys
+from pathlib import Path
+spec = importlib.util.spec_from_file_location("train_child", sys.argv[1])
+child = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(child)
+from models.config import EvaluateConfig
+from models.evaluate import evaluate_run
+from models.run import read_run
+run = Path(sys.argv[2])
+evaluate_run(run, read_run(run), child.MemoryValidation(8), EvaluateConfig(batch_size=8))
+"""
+
+
+def test_killed_before_and_after_a_rename_the_files_are_the_same(run, evaluated, tmp_path):
+    import shutil
+
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy, ignore=shutil.ignore_patterns("eval", "routing"))
+    command = [sys.executable, "-c", EVALUATE, str(SCRIPT), str(copy)]
+    for point in ("evaluate.before_rename", "evaluate.after_rename"):
+        environment = {**os.environ, "MSWITCH_FAULT": point, "JAX_PLATFORMS": "cpu"}
+        assert subprocess.run(command, env=environment).returncode == -signal.SIGKILL
+    assert subprocess.run(command, env={**os.environ, "JAX_PLATFORMS": "cpu"}).returncode == 0
+    for directory in ("eval", "routing"):
+        made = {path.name: path.read_bytes() for path in (copy / directory).iterdir()}
+        wanted = {path.name: path.read_bytes() for path in (evaluated / directory).iterdir()}
+        assert made == wanted
+
+
+def test_a_missing_checkpoint_is_named(child, run, tmp_path):
+    import shutil
+
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy, ignore=shutil.ignore_patterns("eval", "routing"))
+    first = read_run(copy)["eval_steps"][0]
+    shutil.rmtree(copy / "checkpoints" / str(first))
+    with pytest.raises(UserError, match=f"lacks the checkpoint of step {first}"):
+        evaluate_run(copy, read_run(copy), child.MemoryValidation(8), CONFIG)
+
+
+def test_not_a_run_and_other_examples_are_refused(run, tmp_path):
+    with pytest.raises(UserError, match=r"not a training run \(no config.json\)"):
+        evaluate(tmp_path, tmp_path, CONFIG)
+    manifest = {"stage": "examples", "config_hash": "another", "vocabulary_sha256": "v"}
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    (tmp_path / "_COMPLETED").write_text("")
+    with pytest.raises(UserError, match=r"trained on other examples.*config_hash differs"):
+        evaluate(run, tmp_path, CONFIG)

@@ -1,0 +1,86 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import pytest
+from jax.sharding import AbstractMesh, PartitionSpec
+
+from models.config import TrainConfig
+from models.partitioning import check_divisible, make_mesh, parameter_spec
+from pipelines.errors import UserError
+
+SCRIPT = Path(__file__).with_name("sharded_child.py")
+SHAPES = [[1, 8, 1], [2, 2, 2]]
+
+
+@pytest.fixture(scope="module")
+def reports() -> list[dict]:
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), json.dumps(SHAPES)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_sharded_runs_equal_a_single_device(reports):
+    """Jitter, dropout and expert dropout are on: randomness too is the same on every mesh."""
+    assert [report["shape"] for report in reports] == SHAPES
+    for report in reports:
+        assert report["drops"] > 0  # capacity matters, and drops the same tokens
+        assert report["start"] == 0.0
+        for name in ("loss", "gradients", "moments", "metrics"):
+            assert report[name] < 1e-5, (name, report)
+
+
+def test_nothing_large_is_replicated(reports):
+    for report in reports:
+        assert report["expert_share"] == pytest.approx(1 / 8)
+        assert report["table_share"] == pytest.approx(1 / 8)
+
+
+MESH = AbstractMesh((2, 4, 2), ("data", "expert", "model"))
+
+
+@pytest.mark.parametrize(
+    ("axes", "shape", "wanted"),
+    [
+        (("expert", "embed", "mlp"), (8, 64, 128), PartitionSpec("expert", "data", "model")),
+        (("vocab", "embed"), (1024, 64), PartitionSpec("model", ("data", "expert"))),
+        (("layers", "embed", "mlp"), (3, 64, 64), PartitionSpec(None, ("data", "expert"), "model")),
+        # 6 experts do not divide by 4: the width takes that axis too.
+        (
+            ("expert", "embed", "mlp"),
+            (6, 64, 128),
+            PartitionSpec(None, ("data", "expert"), "model"),
+        ),
+        (("embed", "mlp"), (6, 4096), PartitionSpec("data", "model")),
+        (("embed",), (64,), PartitionSpec()),  # too small to be worth it
+    ],
+)
+def test_parameters_take_the_axes_that_are_free_and_divide_them(axes, shape, wanted):
+    made = parameter_spec(axes, shape, MESH)
+
+    def flat(spec):
+        parts = [part if isinstance(part, tuple) or part is None else (part,) for part in spec]
+        while parts and parts[-1] is None:
+            parts.pop()
+        return parts
+
+    assert flat(made) == flat(wanted)
+
+
+def test_impossible_meshes_are_refused(sparse):
+    with pytest.raises(UserError, match=r"needs 64 devices, and there are \d+"):
+        make_mesh(TrainConfig(expert_parallel=64), jax.devices())
+    with pytest.raises(UserError, match="--batch-size 10 is no multiple of .* = 4"):
+        check_divisible(sparse, TrainConfig(batch_size=10, data_parallel=4), 10)
+    with pytest.raises(UserError, match="--expert-parallel 3 does not divide 4 experts"):
+        check_divisible(sparse, TrainConfig(batch_size=12, expert_parallel=3), 12)
+    with pytest.raises(UserError, match="2 routing groups"):
+        check_divisible(sparse, TrainConfig(batch_size=8, expert_parallel=4), 2)
+    check_divisible(sparse, TrainConfig(batch_size=8, expert_parallel=4), 4)

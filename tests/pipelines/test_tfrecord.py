@@ -1,0 +1,102 @@
+import multiprocessing
+import pickle
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipelines.errors import UserError
+from pipelines.tfrecord import (
+    TFRecordFile,
+    index_path,
+    masked_crc32c,
+    read_sequentially,
+    write_tfrecord,
+)
+
+RECORDS = [b"", b"one", b"two" * 1000, b"\x00\xff"]
+
+
+@pytest.fixture
+def shard(tmp_path: Path) -> Path:
+    path = tmp_path / "train.tfrecord-00000-of-00001"
+    assert write_tfrecord(path, RECORDS) == (len(RECORDS), path.stat().st_size)
+    return path
+
+
+def test_checksum_is_that_of_tensorflow():
+    # CRC32C of "123456789" is 0xE3069283 (RFC 3720); masked as in tensorflow/core/lib/hash/crc32c.h.
+    crc = 0xE3069283
+    assert masked_crc32c(b"123456789") == (((crc >> 15) | (crc << 17)) + 0xA282EAD8) % 2**32
+
+
+@given(records=st.lists(st.binary(max_size=200), max_size=30))
+def test_index_gives_what_a_sequential_scan_gives(tmp_path_factory, records: list[bytes]):
+    path = tmp_path_factory.mktemp("scan") / "shard"
+    write_tfrecord(path, records)
+    file = TFRecordFile(path)
+    assert [file[index] for index in range(len(file))] == records == list(read_sequentially(path))
+
+
+def test_no_record_beyond_the_ends(shard: Path):
+    file = TFRecordFile(shard)
+    for index in (-1, len(RECORDS)):
+        with pytest.raises(IndexError):
+            file[index]
+
+
+def read_in_child(file: TFRecordFile, index: int) -> bytes:
+    return file[index]
+
+
+def test_other_processes_open_the_file_themselves(shard: Path):
+    file = TFRecordFile(shard)
+    assert file[1] == b"one"
+    assert pickle.loads(pickle.dumps(file))[2] == RECORDS[2]
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        assert pool.starmap(read_in_child, [(file, index) for index in range(4)]) == RECORDS
+    assert file[0] == b""
+
+
+@pytest.mark.parametrize("byte", [0, 9, 12 + 3 + 5, -5, -1])
+def test_damage_names_the_file(shard: Path, byte: int):
+    data = bytearray(shard.read_bytes())
+    data[byte] ^= 1
+    shard.write_bytes(data)
+    file = TFRecordFile(shard)
+    with pytest.raises(UserError, match=f"{shard.name} is damaged .*build the examples again"):
+        [file[index] for index in range(len(file))]
+    with pytest.raises(UserError, match=f"{shard.name} is damaged"):
+        list(read_sequentially(shard))
+
+
+@pytest.mark.parametrize("kept", [10, 20, -1])
+def test_a_cut_off_file_is_noticed(shard: Path, kept: int):
+    shard.write_bytes(shard.read_bytes()[:kept])
+    with pytest.raises(UserError, match=f"{shard.name} is damaged"):
+        list(read_sequentially(shard))
+    with pytest.raises(UserError, match=f"{shard.name} is damaged"):
+        [TFRecordFile(shard)[index] for index in range(len(RECORDS))]
+
+
+def test_a_missing_or_foreign_index_is_noticed(shard: Path, tmp_path: Path):
+    index_path(shard).write_bytes(b"1234567")
+    with pytest.raises(UserError, match="multiple of 8"):
+        TFRecordFile(shard)
+    index_path(shard).write_bytes(b"")
+    with pytest.raises(UserError, match="does not belong"):
+        TFRecordFile(shard)
+    index_path(shard).unlink()
+    with pytest.raises(UserError, match=r"cannot read .*index: No such file"):
+        TFRecordFile(shard)
+
+
+def test_a_failing_writer_leaves_nothing(tmp_path: Path):
+    def records():
+        yield b"one"
+        raise RuntimeError("no more")
+
+    with pytest.raises(RuntimeError, match="no more"):
+        write_tfrecord(tmp_path / "shard", records())
+    assert list(tmp_path.iterdir()) == []
