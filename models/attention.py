@@ -74,13 +74,14 @@ class Attention(nnx.Module):
     """
 
     def __init__(self, config: ModelConfig, *, dtype: jnp.dtype, rngs: nnx.Rngs):
-        shape, axes = (config.d_model, config.joined_kv), ("embed", "joined_kv")
+        into, into_axes = (config.d_model, config.joined_kv), ("embed", "joined_kv")
+        back, back_axes = (config.joined_kv, config.d_model), ("joined_kv", "embed")
         kernel = fan_in_init(config.init_scale, "normal")
         query = fan_in_init(config.init_scale / config.d_kv, "normal")
-        self.query = Dense(shape, axes, init=query, dtype=dtype, rngs=rngs)
-        self.key = Dense(shape, axes, init=kernel, dtype=dtype, rngs=rngs)
-        self.value = Dense(shape, axes, init=kernel, dtype=dtype, rngs=rngs)
-        self.out = Dense(shape[::-1], axes[::-1], init=kernel, dtype=dtype, rngs=rngs)
+        self.query = Dense(into, into_axes, init=query, dtype=dtype, rngs=rngs)
+        self.key = Dense(into, into_axes, init=kernel, dtype=dtype, rngs=rngs)
+        self.value = Dense(into, into_axes, init=kernel, dtype=dtype, rngs=rngs)
+        self.out = Dense(back, back_axes, init=kernel, dtype=dtype, rngs=rngs)
         self.heads = config.heads
         self.dropout_rate = config.dropout_rate
 

@@ -81,7 +81,7 @@ class Checkpoints:
             PARAMETERS: state.parameters,
             OPTIMIZER: {"moments": state.moments, "step": state.step},
         }
-        response = ocp.save_checkpointables_async(self.directory / str(step), parts)
+        response = ocp.save_checkpointables_async(str(self.directory / str(step)), parts)
         self._pending = (step, response)
         fault_point("train.during_checkpoint")
 
@@ -132,7 +132,7 @@ def restore_parameters(directory: Path, step: int, like: Parameters) -> Paramete
 
 def _load(checkpoint: Path, like: dict[str, Any]) -> dict[str, Any]:
     try:
-        return ocp.load_checkpointables(checkpoint, like)
+        return ocp.load_checkpointables(str(checkpoint), like)
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(

@@ -58,7 +58,7 @@ class Batches(Protocol):
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, index: int) -> dict[str, np.ndarray]: ...
+    def __getitem__(self, number: int) -> dict[str, np.ndarray]: ...
 
 
 def evaluate(run: str | Path, examples: str | Path, config: EvaluateConfig) -> dict[str, Any]:
@@ -166,7 +166,7 @@ def _steps_to_evaluate(run: Path, wanted: list[int], done: set[int]) -> list[int
 
 
 def _write(path: Path, table: pa.Table, settings: str) -> None:
-    """Write Parquet atomically. The name of the temporary file is fixed: the directory is locked."""
+    """Write Parquet atomically; the temporary name can be fixed, the directory is locked."""
     temporary = path.with_name(f".{path.name}.tmp")
     table = table.replace_schema_metadata({_SETTINGS: settings})
     pq.write_table(table, temporary, compression="zstd")

@@ -5,6 +5,7 @@ an expert axis in front), because the optimizer factors a matrix's last two axes
 """
 
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +17,9 @@ Initializer = Callable[..., Array]
 NORM_EPSILON = 1e-6
 
 
-def fan_in_init(scale: float, distribution: str, experts: bool = False) -> Initializer:
+def fan_in_init(
+    scale: float, distribution: Literal["truncated_normal", "normal"], experts: bool = False
+) -> Initializer:
     """Variance `scale / fan_in`; with `experts`, the first axis is not part of the fan.
 
     `truncated_normal` (resampled beyond two standard deviations) or `normal`; T5X draws

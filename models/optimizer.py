@@ -126,11 +126,11 @@ class Adafactor:
         return new.astype(parameter.dtype), moment
 
 
-def moment_axes(moment: Moment, axes: Sequence[str]) -> Moment:
-    """The logical axes of a moment's arrays, in the moment's own structure."""
+def moment_axes(moment: Moment, axes: Sequence[str]) -> tuple[tuple[str, ...], ...]:
+    """The logical axes of each of a moment's arrays, given its parameter's."""
     if isinstance(moment, FactoredMoment):
-        return FactoredMoment(tuple(axes[:-1]), (*axes[:-2], axes[-1]))  # pyright: ignore
-    return FullMoment(tuple(axes))  # pyright: ignore
+        return tuple(axes[:-1]), (*axes[:-2], axes[-1])
+    return (tuple(axes),)
 
 
 def _stacked(axes: Sequence[str]) -> int:

@@ -6,6 +6,7 @@ and takes those that are free and divide it, so that nothing large is replicated
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -34,7 +35,7 @@ RULES: Mapping[str, tuple[str, ...]] = {
 MIN_SHARDED_VALUES = 4096
 
 
-def make_mesh(config: TrainConfig, devices: Sequence[jax.Device] | None = None) -> Mesh | None:
+def make_mesh(config: TrainConfig, devices: Sequence[Any] | None = None) -> Mesh | None:
     """The mesh a run asks for, or None for a single device.
 
     Raises:

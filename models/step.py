@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,19 @@ from models.transformer import group_count
 
 Batch = Mapping[str, Array]
 Metrics = dict[str, Array]
+
+
+class JittedStep(Protocol):
+    """A training step under `jax.jit`."""
+
+    def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        """Do one step."""
+        ...
+
+    def lower(self, state: TrainState, batch: Batch) -> jax.stages.Lowered:
+        """Trace it, ready to compile."""
+        ...
+
 
 #: Features of a batch that reach the device.
 FEATURES = (
@@ -94,9 +107,7 @@ def routing_metrics(stats: tuple[RoutingStats, RoutingStats]) -> dict[str, Array
     }
 
 
-def make_train_step(
-    skeleton: Skeleton, optimizer: Adafactor, groups: int
-) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
+def make_train_step(skeleton: Skeleton, optimizer: Adafactor, groups: int) -> JittedStep:
     """Compile-ready `(state, batch) -> (state, metrics)`; the old state's memory is reused.
 
     With microbatches, every n-th routing group goes into the same part: parts then stay on the
@@ -135,8 +146,8 @@ def make_train_step(
         keys = jax.random.split(key, parts)
         gradient, losses = jax.lax.scan(add, zeros, (split_batch, keys))
         routing = jax.tree.map(lambda x: x.mean(axis=0), losses.routing)
-        sums = [value.sum(axis=0) for value in losses[:-1]]
-        return gradient, LossParts(*sums, routing)
+        sums = jax.tree.map(lambda x: x.sum(axis=0), losses)
+        return gradient, sums._replace(routing=routing)
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(jax.random.key(train.seed), state.step)

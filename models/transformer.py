@@ -88,7 +88,8 @@ class Block(nnx.Module):
         y = self.self_attention(y, y, mask, bias=bias, key=keys[0])
         x = x + dropout(y, self.dropout_rate, keys[1])
         if self.cross_attention is not None and self.cross_attention_norm is not None:
-            assert memory is not None and memory_mask is not None
+            assert memory is not None
+            assert memory_mask is not None
             y = self.cross_attention_norm(x)
             y = self.cross_attention(y, memory, memory_mask, key=keys[2])
             x = x + dropout(y, self.dropout_rate, keys[3])

@@ -24,6 +24,8 @@ from pipelines.work_directory import WorkDirectory, read_json, save_json
 
 #: Below this much input per process, starting local worker processes costs more than it saves.
 BYTES_PER_WORKER = 200 << 20
+#: Runners that shuffle in memory: fingerprints go through files, references through the shuffle.
+RUNNERS_BY_REFERENCE = ("local",)
 _BYTES_PER_CANDIDATE = {"winners": 40, "owners": 32}
 
 
@@ -60,11 +62,10 @@ class Build:
                 pipeline
                 | "Files" >> beam.Create(todo)
                 | "SpreadFiles" >> beam.Reshuffle()
-                | "IngestFile" >> beam.MapTuple(ingest_unit, work=self.work, config=self.config)
+                | "IngestFile" >> beam.Map(_ingest, work=self.work, config=self.config)
             )
 
-        megabytes = {unit: size / 1e6 for unit, size in sizes.items()}
-        with self._progress("ingest", megabytes, "MB", self.work.ingested):
+        with self._progress("ingest", sizes, "bytes", self.work.ingested):
             self._run("ingest", todo, build, sum(file.size_bytes for _, file in todo))
 
     def settle(self, contest: str) -> None:
@@ -77,12 +78,14 @@ class Build:
         candidates = sum(read_json(self.work.ingested(unit))[column] for unit in units)
         buckets = candidates * _BYTES_PER_CANDIDATE[contest] / self.config.bucket_bytes
         bits = min(16, max(0, math.ceil(math.log2(max(buckets, 1)))))
-        settle = SettleContest(Contest(contest, self.work, bits, self.runner == "local"))
+        settle = SettleContest(
+            Contest(contest, self.work, bits, self.runner in RUNNERS_BY_REFERENCE)
+        )
 
         def build(pipeline: beam.Pipeline) -> object:
             return pipeline | beam.Create(units) | beam.Reshuffle() | contest.capitalize() >> settle
 
-        weights = dict.fromkeys(units, 1.0)
+        weights = dict.fromkeys(units, 1)
         verdict = lambda unit: self.work.verdicts(contest, unit)  # noqa: E731
         with self._progress(contest, weights, "files", verdict):
             self._run(contest, units, build)
@@ -104,8 +107,8 @@ class Build:
                 | "FinishUnit" >> beam.ParDo(_FinishUnit(self.work, self.config))
             )
 
-        megabytes = {unit: size / 1e6 for unit, size in enumerate(sizes)}
-        with self._progress("languages", megabytes, "MB", self.work.finished):
+        weights = dict(enumerate(sizes))
+        with self._progress("languages", weights, "bytes", self.work.finished):
             self._run("finish", units, build, sum(sizes[unit] for unit in units))
 
     def write_shards(self) -> list[ShardSpec]:
@@ -125,7 +128,7 @@ class Build:
                 >> beam.Map(write_shard, self.directory, work=self.work, config=self.config)
             )
 
-        weights = dict.fromkeys(range(len(shards)), 1.0)
+        weights = dict.fromkeys(range(len(shards)), 1)
         entry = lambda number: self.work.shard(shards[number].name)  # noqa: E731
         with self._progress("shards", weights, "files", entry):
             self._run("shards", todo, build)
@@ -145,11 +148,14 @@ class Build:
 
     @contextmanager
     def _progress(
-        self, what: str, weights: dict[int, float], unit: str, marker: Callable[[int], Path]
+        self, what: str, weights: dict[int, int], unit: str, marker: Callable[[int], Path]
     ) -> Iterator[None]:
         """Print how much of a phase is done, seen by the files that it leaves."""
-        progress = Progress("corpus", what, round(sum(weights.values())), unit)
-        waiting = dict(weights)
+        scale = 1
+        if unit == "bytes":
+            scale, unit = (10**6, "MB") if sum(weights.values()) >= 10**7 else (10**3, "kB")
+        progress = Progress("corpus", what, round(sum(weights.values()) / scale), unit)
+        waiting = {number: weight / scale for number, weight in weights.items()}
 
         def done_since_last() -> float:
             ready = [number for number in waiting if marker(number).exists()]
@@ -167,6 +173,10 @@ class Build:
         finally:
             stop.set()
             watcher.join()
+
+
+def _ingest(item: tuple[int, CrawlFile], work: WorkDirectory, config: CorpusConfig) -> None:
+    ingest_unit(*item, work, config)
 
 
 def _watch(

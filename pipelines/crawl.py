@@ -164,6 +164,7 @@ def read_archive(path: str | Path, max_record_bytes: int) -> Iterator[Record | D
     with open(path, "rb") as file:
         is_gzip = file.read(len(GZIP_MAGIC)) == GZIP_MAGIC
         start: int | None = 0
+        nothing_found = True
         unreported: Damage | None = None
         while start is not None:
             offset, error = start, None
@@ -181,8 +182,14 @@ def read_archive(path: str | Path, max_record_bytes: int) -> Iterator[Record | D
                 if isinstance(caught, OSError) and caught.errno is not None:
                     raise
                 error = str(caught)
+            nothing_found &= not came_far
             if error is None:
+                if tail := _unread_tail(file, offset) if is_gzip else None:
+                    yield tail
+                elif nothing_found and not unreported:
+                    yield Damage(start, "there is no record")
                 break
+            nothing_found = False
             if came_far:
                 # The damage lies after `offset`; if a member starts there, it is reported as that.
                 unreported = Damage(offset, f"after the record at {offset}: {error}")
@@ -198,7 +205,11 @@ def _records(archive: ArchiveIterator, max_bytes: int) -> Iterator[Record]:
     """Turn fastwarc's records into ours; EOFError where a record ends too early."""
     for record in archive:
         kind = _kind(record.record_type)
+        header = record.headers.get_bytes
+        stated = (header(b"Content-Length") or b"").strip()
         size, payload = record.content_length, None
+        if not stated.isdigit() or len(stated) > 20 or int(stated) != size:
+            raise EOFError(f"the record states its length as {stated[:40]!r}")
         if kind == "other" or size > max_bytes:
             got = record.reader.consume(size)
         else:
@@ -206,7 +217,6 @@ def _records(archive: ArchiveIterator, max_bytes: int) -> Iterator[Record]:
             got = len(payload)
         if got < size:
             raise EOFError(f"the record ends after {got} of {size} bytes")
-        header = record.headers.get_bytes
         yield Record(
             offset=record.stream_pos,
             kind=kind,
@@ -215,6 +225,29 @@ def _records(archive: ArchiveIterator, max_bytes: int) -> Iterator[Record]:
             record_id=header(b"WARC-Record-ID") or b"",
             payload=payload,
         )
+
+
+def _unread_tail(file: BinaryIO, offset: int) -> Damage | None:
+    """Find what follows the last member though it is no member: fastwarc ends silently there.
+
+    Args:
+        file: a gzip file.
+        offset: where its last readable member begins.
+    """
+    decompressor = zlib.decompressobj(wbits=31)
+    file.seek(offset)
+    tail = b""
+    while not decompressor.eof and (block := file.read(_SCAN_BYTES)):
+        try:
+            while block and not decompressor.eof:
+                decompressor.decompress(block, _SCAN_BYTES)
+                block = decompressor.unconsumed_tail
+        except zlib.error as error:
+            return Damage(offset, str(error))
+        tail = decompressor.unused_data
+    if not decompressor.eof or not (tail + file.read(_SCAN_BYTES)).strip(b"\0\r\n"):
+        return None
+    return Damage(offset, "what follows is no gzip member")
 
 
 def _kind(record_type: WarcRecordType) -> Literal["text", "http", "other"]:

@@ -170,10 +170,10 @@ class SettleContest(beam.PTransform):
         super().__init__()
         self.contest = contest
 
-    def expand(self, units: beam.PCollection) -> beam.PCollection:
+    def expand(self, input_or_inputs):
         """Shuffle candidates by bucket, then verdicts by unit."""
         return (
-            units
+            input_or_inputs
             | "SliceCandidates" >> beam.FlatMap(self.contest.slices)
             | "GroupByBucket" >> beam.GroupByKey()
             | "SettleBucket" >> beam.FlatMapTuple(self.contest.settle)

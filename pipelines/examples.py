@@ -23,6 +23,7 @@ from pipelines.outputs import (
     write_json,
 )
 from pipelines.progress import say
+from pipelines.runners import pipeline_options
 from pipelines.span_corruption import SpanCorruption, span_corruption
 from pipelines.tfrecord import index_path
 from pipelines.vocabulary import MODEL_FILE, load_vocabulary
@@ -88,8 +89,8 @@ def build_examples(
         vocabulary: a finished vocabulary directory.
         out: where to write.
         config: lengths, noise and seed.
-        runner: Beam runner, "local" for FnApiRunner in this process.
-        beam_options: further options for Beam.
+        runner: where the Beam job runs (`pipelines.runners`); its workers must see `out`.
+        beam_options: Beam's own options.
 
     Raises:
         UserError: an input is missing, unfinished or damaged, or `out` cannot be used.
@@ -106,6 +107,7 @@ def build_examples(
         if staged.complete:
             say(STAGE, f"already complete: {out}, nothing to do")
             return _summary(out, reused=True)
+        pipeline_options(runner, beam_options)  # complains before any work is done
         if not model.is_file() or file_sha256(model) != vocabulary_sha256:
             raise UserError(
                 f"{model} is damaged (its SHA-256 is not the manifest's): "
@@ -148,7 +150,7 @@ def _run_units(
     beam_options: Sequence[str],
 ) -> list[dict[str, Any]]:
     """Do the units that an earlier run did not finish; describe all, in the order of `units`."""
-    from pipelines.examples_pipeline import UnitStore, run_pipeline
+    from pipelines.examples_pipeline import UnitStore, write_shards
 
     # Its name makes `publish` remove it together with other leftovers.
     store = UnitStore(
@@ -158,7 +160,7 @@ def _run_units(
     say(STAGE, f"{len(units) - len(todo):,} of {len(units):,} shards are there already")
     shard_settings = ShardSettings(config.lengths(), config.seed, config.separate_documents)
     if todo:
-        run_pipeline(todo, len(units), store, model, shard_settings, runner, beam_options)
+        write_shards(todo, len(units), store, model, shard_settings, runner, beam_options)
     described = [store.finished(unit) for unit in units]
     missing = [unit.path for unit, found in zip(units, described, strict=True) if found is None]
     if missing:

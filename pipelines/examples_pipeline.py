@@ -9,12 +9,12 @@ from typing import Any
 
 import apache_beam as beam
 import sentencepiece
-from apache_beam.options.pipeline_options import PipelineOptions
 
 from pipelines.example_shards import ExampleUnit, ShardSettings, write_shard
 from pipelines.faults import fault_point
 from pipelines.outputs import write_json
 from pipelines.progress import INTERVAL_SECS, say
+from pipelines.runners import run_pipeline
 from pipelines.vocabulary import load_vocabulary
 
 
@@ -77,7 +77,7 @@ class WriteShards(beam.DoFn):
         yield description["records"]
 
 
-def run_pipeline(
+def write_shards(
     units: Sequence[ExampleUnit],
     total: int,
     store: UnitStore,
@@ -87,7 +87,8 @@ def run_pipeline(
     beam_options: Sequence[str],
 ) -> None:
     """Run the DAG over `units` (of `total`) and wait for its end."""
-    with pipeline(runner, beam_options) as root:
+
+    def build(root: beam.Pipeline) -> None:
         _ = (
             root
             | "Units" >> beam.Create(units)
@@ -95,9 +96,4 @@ def run_pipeline(
             | "Write shards" >> beam.ParDo(WriteShards(store, str(model), settings, total))
         )
 
-
-def pipeline(runner: str, beam_options: Sequence[str]) -> beam.Pipeline:
-    """A Beam pipeline; "local" is FnApiRunner (DirectRunner would fetch Prism at run time)."""
-    name = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
-    options = PipelineOptions(list(beam_options), runner=name if runner == "local" else runner)
-    return beam.Pipeline(options=options)
+    run_pipeline(build, runner, beam_options, job_name="mswitch-examples")

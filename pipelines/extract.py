@@ -8,7 +8,7 @@ import zlib
 from fastwarc.stream_io import BrotliReader, ChunkedReader
 
 from pipelines.crawl import Damage, Record
-from pipelines.html_text import UnreadableHtmlError, decode_html, html_to_text
+from pipelines.html_text import UnreadableError, decode_html, html_to_text
 from pipelines.records import Page, Rejected
 
 _METADATA_PREFIXES = ("WARC", "CONTENT-", "Content-")
@@ -72,15 +72,10 @@ def record_to_page(
         url = record.url.decode().strip()
         timestamp = record.timestamp.decode().strip()
         record_id = record.record_id.decode().strip()
-        if record.payload is None:
-            return rejected("too_large")
-        if record.kind == "http":
-            text = _http_text(record.payload, max_bytes, html_main_content)
-        else:
-            text = record.payload.decode()
+        text = _record_text(record, max_bytes, html_main_content)
     except UnicodeDecodeError as error:
         return rejected("bad_utf8", str(error))
-    except UnreadableHtmlError as error:
+    except UnreadableError as error:
         return rejected(error.reason, str(error))
     text = normalize_lines(text, drop_metadata_lines)
     micros = parse_timestamp(timestamp)
@@ -96,6 +91,14 @@ def record_to_page(
     return Page(url, text, timestamp, micros, source, record_id)
 
 
+def _record_text(record: Record, max_bytes: int, main_content: bool) -> str:
+    if record.payload is None:
+        raise UnreadableError("too_large", f"more than {max_bytes} bytes")
+    if record.kind == "http":
+        return _http_text(record.payload, max_bytes, main_content)
+    return record.payload.decode()
+
+
 def _http_text(response: bytes, max_bytes: int, main_content: bool) -> str:
     """Return the text of an HTTP response (status line, headers, body)."""
     head, separator, body = response.partition(b"\r\n\r\n")
@@ -103,16 +106,16 @@ def _http_text(response: bytes, max_bytes: int, main_content: bool) -> str:
         head, separator, body = response.partition(b"\n\n")
     status = _STATUS.match(head)
     if status is None:
-        raise UnreadableHtmlError("bad_http", "no HTTP status line")
+        raise UnreadableError("bad_http", "no HTTP status line")
     if status[1] != b"200":
-        raise UnreadableHtmlError("http_status", f"status {status[1].decode()}")
+        raise UnreadableError("http_status", f"status {status[1].decode()}")
     headers: dict[str, str] = {}
     for line in head.split(b"\n")[1:]:
         name, _, value = line.decode("latin-1").partition(":")
         headers.setdefault(name.strip().lower(), value.strip())
     media_type, _, parameters = headers.get("content-type", "text/html").partition(";")
     if media_type.strip().lower() not in _HTML_TYPES:
-        raise UnreadableHtmlError("not_html", f"content type {media_type}")
+        raise UnreadableError("not_html", f"content type {media_type}")
     body = _decode_body(body, headers, max_bytes)
     charset = re.search(r"charset\s*=\s*[\"']?([\w.:-]+)", parameters, re.IGNORECASE)
     html = decode_html(body, charset[1] if charset else "")
@@ -135,13 +138,15 @@ def _decode_body(body: bytes, headers: dict[str, str], max_bytes: int) -> bytes:
         try:
             body = decompressor.decompress(body, max_bytes + 1)
         except zlib.error as error:
-            raise UnreadableHtmlError("bad_encoding", str(error)) from error
+            raise UnreadableError("bad_encoding", str(error)) from error
+        if not body and not decompressor.eof:
+            raise UnreadableError("bad_encoding", "nothing to decompress")
     elif encoding == "br":
         body = _read_capped(BrotliReader, body, max_bytes)
     elif encoding not in ("", "identity"):
-        raise UnreadableHtmlError("bad_encoding", f"content encoding {encoding}")
+        raise UnreadableError("bad_encoding", f"content encoding {encoding}")
     if len(body) > max_bytes:
-        raise UnreadableHtmlError("too_large", f"more than {max_bytes} bytes once decompressed")
+        raise UnreadableError("too_large", f"more than {max_bytes} bytes once decompressed")
     return body
 
 
@@ -149,4 +154,4 @@ def _read_capped(reader: type[ChunkedReader | BrotliReader], body: bytes, max_by
     try:
         return reader(io.BytesIO(body)).read(max_bytes + 1)
     except OSError as error:
-        raise UnreadableHtmlError("bad_encoding", str(error)) from error
+        raise UnreadableError("bad_encoding", str(error)) from error

@@ -23,8 +23,8 @@ _ATTRIBUTES = re.compile(
 )
 
 
-class UnreadableHtmlError(ValueError):
-    """HTML that cannot be turned into text; `reason` is counted."""
+class UnreadableError(ValueError):
+    """A page that cannot be turned into text; `reason` is counted."""
 
     def __init__(self, reason: str, detail: str):
         super().__init__(detail)
@@ -51,7 +51,7 @@ def html_to_text(html: str, main_content: bool = True) -> str:
     sidebars, footers and comments.
 
     Raises:
-        UnreadableHtmlError: the HTML is nested too deeply, has a tag with too many attributes
+        UnreadableError: the HTML is nested too deeply, has a tag with too many attributes
             (both would take minutes to parse), or resiliparse refuses it.
     """
     _check_cost(html)
@@ -68,15 +68,15 @@ def html_to_text(html: str, main_content: bool = True) -> str:
             comments=False,
         )
     except Exception as error:
-        raise UnreadableHtmlError("unreadable_html", str(error)) from error
+        raise UnreadableError("unreadable_html", str(error)) from error
 
 
 def _check_cost(html: str) -> None:
     if html.count("<") > MAX_DEPTH and _depth(html) > MAX_DEPTH:
-        raise UnreadableHtmlError("nested_too_deeply", f"more than {MAX_DEPTH} elements deep")
+        raise UnreadableError("nested_too_deeply", f"more than {MAX_DEPTH} elements deep")
     # An attribute takes two characters at least.
     if len(html) > 2 * MAX_ATTRIBUTES and any(m[1] for m in _ATTRIBUTES.finditer(html)):
-        raise UnreadableHtmlError("too_many_attributes", f"a tag of {MAX_ATTRIBUTES} attributes")
+        raise UnreadableError("too_many_attributes", f"a tag of {MAX_ATTRIBUTES} attributes")
 
 
 def _depth(html: str) -> int:

@@ -1,6 +1,7 @@
 """Ingest: one crawl file to one Parquet file of pages with their fingerprints."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -37,7 +38,7 @@ def ingest_unit(unit: int, file: CrawlFile, work: WorkDirectory, config: CorpusC
         pq.ParquetWriter(
             temporary,
             PAGE_SCHEMA,
-            compression=columns,
+            compression=columns,  # pyright: ignore[reportArgumentType]
             compression_level={"text": 1, "url": 1},
             use_dictionary=False,
             write_statistics=False,
@@ -56,8 +57,8 @@ def ingest_unit(unit: int, file: CrawlFile, work: WorkDirectory, config: CorpusC
 
 def _batches(
     file: CrawlFile, config: CorpusConfig, ledger: Ledger
-) -> Iterator[list[dict[str, object]]]:
-    batch: list[dict[str, object]] = []
+) -> Iterator[list[dict[str, Any]]]:
+    batch: list[dict[str, Any]] = []
     characters = 0
     for page in _pages(file, config, ledger):
         batch.append(page_row(page, config))
@@ -96,7 +97,7 @@ def _pages(file: CrawlFile, config: CorpusConfig, ledger: Ledger) -> Iterator[Pa
         yield page
 
 
-def page_row(page: Page, config: CorpusConfig) -> dict[str, object]:
+def page_row(page: Page, config: CorpusConfig) -> dict[str, Any]:
     """Return a page as a row of PAGE_SCHEMA."""
     lines = page.text.split("\n")
     paragraphs = paragraph_reason(lines, config.min_lines, config.min_long_line_characters)

@@ -15,7 +15,7 @@ _LANGUAGE_IN_PATH = (
     re.compile(rf"/i18n/(?:.*/)?({_CODE})\.json$"),
     re.compile(rf"\.({_CODE})\.html?$"),
 )
-_LANGUAGE_IN_PACKAGE = re.compile(r"-([a-z]{2,3}(?:-[a-z]{2})?)$")
+_LANGUAGE_IN_PACKAGE = re.compile(r"-([a-z]{2}(?:-[a-z]{2})?)$")
 _HIDDEN = re.compile(rb"<(script|style)\b.*?</\1\s*>|<!--.*?-->|<[^>]*>", re.DOTALL | re.IGNORECASE)
 _SPACE = re.compile(rb"\s+")
 _MARKUP = (

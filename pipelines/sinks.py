@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipelines.corpus_config import CorpusConfig
@@ -74,7 +73,9 @@ def plan_shards(
         moved = smallest[: max(0, min(lacking, totals["train"][0] - 1))]
         moved_total = [len(moved), sum(row[1] for row in moved), sum(row[2] for row in moved)]
         pieces = tuple(
-            (unit, *map(int, piece)) for unit, entry in entries for piece in entry["pieces"]
+            (unit, batch, start, stop)
+            for unit, entry in entries
+            for batch, start, stop in entry["pieces"]
         )
         for split, sign in (("train", -1), ("validation", 1)):
             documents, _, size = (
@@ -103,7 +104,8 @@ def write_shard(
     ids = [value.hex() for value in table["id"].to_pylist()]
     table = table.set_column(0, DOCUMENT_SCHEMA.field("id"), pa.array(ids, pa.string()))
     table = table.cast(DOCUMENT_SCHEMA)
-    size = pc.sum(pc.binary_length(table["text"])).as_py() or 0
+    texts = table["text"].to_pylist()
+    size = sum(len(text.encode()) for text in texts)
     rows_per_group = max(1, len(table) * ROW_GROUP_BYTES // max(size, 1))
     # Written in the work directory: whatever a killed run leaves goes away with it.
     temporary = entry.with_suffix(".parquet")
@@ -121,8 +123,7 @@ def write_shard(
         "sha256": file_sha256(temporary),
     }
     os.replace(temporary, final)
-    characters = pc.sum(pc.utf8_length(table["text"])).as_py() or 0
-    statistics = {"documents": len(table), "characters": characters, "bytes": size}
+    statistics = {"documents": len(texts), "characters": sum(map(len, texts)), "bytes": size}
     save_json(entry, {"manifest": manifest, "statistics": statistics})
     fault_point("corpus.after_shard")
 

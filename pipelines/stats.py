@@ -18,6 +18,9 @@ from pipelines.records import SPLITS, Rejected
 #: What a record passes through, in order; what leaves one stage enters the next.
 STAGES = ("read", "length", "url_dedup", "paragraphs", "line_dedup", "language", "write")
 
+#: Reasons that need no inspection: what archives hold besides pages.
+UNSAMPLED = ("not_a_page",)
+
 # Control and direction characters that a terminal or editor would obey.
 _UNSAFE = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
 
@@ -45,6 +48,8 @@ class Ledger:
     def drop(self, rejected: Rejected) -> None:
         """Count one that a stage dropped."""
         self.dropped[rejected.stage][rejected.reason] += 1
+        if rejected.reason in UNSAMPLED:
+            return
         row = {key: value for key, value in dataclasses.asdict(rejected).items() if value}
         self._add_samples(rejected.reason, {_digest(row): row})
 

@@ -27,6 +27,7 @@ from pipelines.span_corruption import EOS_ID, PAD_ID, SENTINELS, UNK_ID
 STAGE = "vocabulary"
 MODEL_FILE = "sentencepiece.model"
 NORMALIZATION = "nmt_nfkc"
+MIN_SIZE = 3 + 256 + SENTINELS + 1
 #: SentencePiece drops longer sentences (in bytes); lines are cut into pieces below this.
 MAX_SENTENCE_BYTES = 8192
 MAX_LINE_CHARACTERS = 2000
@@ -53,10 +54,10 @@ class VocabularyConfig:
     sampling_exponent: float = 0.3
 
     def __post_init__(self) -> None:
-        if self.size < 512:
+        if self.size < MIN_SIZE:
             raise UserError(
-                f"vocabulary size is {self.size}: give at least 512 (3 special, 256 byte and "
-                "100 sentinel ids are in it)"
+                f"vocabulary size is {self.size}: give at least {MIN_SIZE} (3 special, 256 byte "
+                "and 100 sentinel ids are in it)"
             )
         if not 0.9 <= self.character_coverage <= 1:
             raise UserError(
@@ -92,14 +93,23 @@ class BalancedText:
 
     Attributes:
         characters: characters given so far, by language.
+        error: what ended the iteration early; SentencePiece would take an exception for the end
+            of the text, so it is kept here and raised after training.
     """
 
     def __init__(self, corpus: Corpus, config: VocabularyConfig):
         self.shards = corpus.select("train")
         self.budgets = _budgets(corpus, config)
         self.characters: dict[str, int] = {}
+        self.error: Exception | None = None
 
     def __iter__(self) -> Iterator[str]:
+        try:
+            yield from self._text()
+        except Exception as error:
+            self.error = error
+
+    def _text(self) -> Iterator[str]:
         for lang, budget in self.budgets.items():
             taken = 0
             for line in _lines(self.shards[lang]):
@@ -131,6 +141,8 @@ def _train_pieces(text: BalancedText, config: VocabularyConfig) -> bytes:
             minloglevel=2,
         )
     except RuntimeError as error:
+        if text.error is not None:
+            raise text.error from None
         if found := _TOO_LARGE.search(str(error)):
             raise UserError(
                 f"vocabulary size {config.size} is too large for this text: give at most "
@@ -143,6 +155,8 @@ def _train_pieces(text: BalancedText, config: VocabularyConfig) -> bytes:
                 f"(now {config.character_coverage})"
             ) from error
         raise
+    if text.error is not None:
+        raise text.error
     return model.getvalue()
 
 

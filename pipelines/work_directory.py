@@ -15,8 +15,6 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.outputs import write_json
-
 CONTESTS = ("winners", "owners")
 
 
@@ -104,4 +102,5 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def save_json(path: Path, value: Any) -> None:
     """Write JSON atomically."""
-    write_json(path, value)
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(value, sort_keys=True))

@@ -17,8 +17,7 @@ from tasks.cache import lengths_in_use
 
 def _order(items: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     """A permutation of `items` numbers from a stateless seed [2]."""
-    shuffle = tf.random.experimental.stateless_shuffle  # pyright: ignore[reportAttributeAccessIssue]
-    return shuffle(tf.range(items), seed)
+    return tf.argsort(tf.random.stateless_uniform([items], seed=seed))
 
 
 def _composition(total: tf.Tensor, parts: tf.Tensor, order: tf.Tensor) -> tf.Tensor:

@@ -18,7 +18,8 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 def child() -> ModuleType:
     """The script that trains in a process of its own; its batches are used here too."""
     spec = importlib.util.spec_from_file_location("train_child", child_path())
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

@@ -30,7 +30,8 @@ def batches():
     spec = importlib.util.spec_from_file_location(
         "train_child", Path(__file__).with_name("train_child.py")
     )
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module.MemoryBatches(ROWS)

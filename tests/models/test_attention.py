@@ -78,7 +78,7 @@ def test_attention_is_unscaled_softmax_of_products(dense):
 
 
 def test_query_starts_smaller_in_place_of_the_scaling(dense):
-    wide = dataclasses.replace(dense, d_model=512, d_kv=64, heads=8)
+    wide = dataclasses.replace(dense, d_model=512, d_kv=64, heads=8, init_scale=1.0)
     attention = Attention(wide, dtype=jnp.dtype("float32"), rngs=nnx.Rngs(0))
     spread = {
         name: float(jnp.std(getattr(attention, name).kernel[...]))
@@ -87,6 +87,9 @@ def test_query_starts_smaller_in_place_of_the_scaling(dense):
     assert spread["key"] == pytest.approx(512**-0.5, rel=0.02)
     assert spread["query"] == pytest.approx(512**-0.5 / 8, rel=0.02)
     assert spread["out"] == pytest.approx(512**-0.5, rel=0.02)
+    small = dataclasses.replace(wide, init_scale=0.1)
+    tenth = Attention(small, dtype=jnp.dtype("float32"), rngs=nnx.Rngs(0))
+    assert float(jnp.std(tenth.key.kernel[...])) == pytest.approx(spread["key"] / 10**0.5, rel=0.01)
 
 
 def test_bfloat16_attention_has_a_float32_softmax(dense):

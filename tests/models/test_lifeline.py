@@ -29,7 +29,8 @@ def test_a_group_leader_dies_with_its_whole_group_when_the_pipe_closes():
         stdout=subprocess.PIPE,
         start_new_session=True,
     )
-    assert child.stdout is not None and child.stdin is not None
+    assert child.stdout is not None
+    assert child.stdin is not None
     grandchild = int(child.stdout.readline())
     time.sleep(0.2)
     assert child.poll() is None

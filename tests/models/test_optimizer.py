@@ -7,7 +7,7 @@ from models.optimizer import Adafactor, FactoredMoment, FullMoment, moment_axes
 
 
 def reference_step(p, g, moment, step, rate, *, factored):
-    """One Adafactor step on one unstacked parameter, in float64 (Shazeer and Stern, algorithm 4)."""
+    """One Adafactor step on one parameter in float64 (Shazeer and Stern, algorithm 4)."""
     decay = 1.0 - (step + 1.0) ** -0.8
     square = g.astype(np.float64) ** 2 + 1e-30
     if factored:
@@ -70,9 +70,9 @@ def test_each_expert_of_each_layer_is_updated_as_if_alone(matrix):
         stacked, moments = optimizer.update(
             stacked, {"p": gradient}, moments, jnp.int32(step), axes
         )
-        for key in alone:
+        for key, value in list(alone.items()):
             alone[key], own[key] = optimizer.update(
-                alone[key], {"p": gradient[key]}, own[key], jnp.int32(step), own_axes
+                value, {"p": gradient[key]}, own[key], jnp.int32(step), own_axes
             )
             # A value near zero is the difference of larger ones: allow for their rounding.
             size = float(jnp.abs(alone[key]["p"]).max())

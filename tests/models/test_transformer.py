@@ -151,7 +151,8 @@ def test_chunked_losses_equal_whole_ones():
     np.testing.assert_allclose(whole[0], log_z - picked, rtol=1e-5)
     np.testing.assert_allclose(whole[1], log_z**2, rtol=1e-4)
     for chunks in (2, 3, 7):
-        for one, other in zip(whole, chunked_token_losses(x, kernel, 0.5, targets, chunks)):
+        parts = chunked_token_losses(x, kernel, 0.5, targets, chunks)
+        for one, other in zip(whole, parts, strict=True):
             np.testing.assert_allclose(one, other, rtol=1e-6)
 
 

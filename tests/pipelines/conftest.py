@@ -8,7 +8,7 @@ import pytest
 
 from pipelines.vocabulary import VocabularyConfig, train_vocabulary
 
-VOCABULARY_SIZE = 1400
+VOCABULARY_SIZE = 1200
 
 
 @pytest.fixture(scope="session")

@@ -66,7 +66,7 @@ def small_texts() -> dict[str, dict[str, list[str]]]:
         sample = entries[name].sample_text
         paragraphs = list(dict.fromkeys(f"{sample.specimen_16}\n{sample.specimen_21}".split("\n")))
         texts[lang] = {"train": paragraphs[2:], "validation": paragraphs[:2]}
-    texts["haw"] = {"train": ["Aloha.", "A", "Mahalo."], "validation": ["Ae"]}
+    texts["haw"] = {"train": ["Aloha.", "A", "Mahalo."], "validation": ["Ae", "Aole"]}
     texts["de"] = {"train": [entries["de_Latn"].sample_text.specimen_32]}
     return texts
 

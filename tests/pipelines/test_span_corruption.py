@@ -82,7 +82,7 @@ def test_published_example_of_nineteen_tokens_has_two_spans():
 
 
 def test_too_many_spans_for_the_sentinels():
-    with pytest.raises(UserError, match="114 spans .* 100 sentinels"):
+    with pytest.raises(UserError, match=r"114 spans .* 100 sentinels"):
         span_corruption(2048)
     assert span_corruption(1024) == SpanCorruption(1024, 229, 1137, 0.15, 3.0)
 

@@ -26,7 +26,7 @@ def shard(tmp_path: Path) -> Path:
 
 
 def test_checksum_is_that_of_tensorflow():
-    # CRC32C of "123456789" is 0xE3069283 (RFC 3720); masked as in tensorflow/core/lib/hash/crc32c.h.
+    # CRC32C of "123456789" is 0xE3069283 (RFC 3720), masked by TensorFlow.
     crc = 0xE3069283
     assert masked_crc32c(b"123456789") == (((crc >> 15) | (crc << 17)) + 0xA282EAD8) % 2**32
 

@@ -1,0 +1,83 @@
+"""Writes small crawl archives, byte by byte, so that tests can damage them where they like."""
+
+import gzip
+from collections.abc import Iterable
+from pathlib import Path
+
+DATE = "2024-03-01T12:00:00Z"
+NAMES = ["Anna", "Boris", "Clara", "David", "Elena", "Felix", "Greta", "Hugo", "Ines", "Jonas"]
+GERMAN = (
+    "{0} ging am Morgen mit {1} durch den alten Garten und sprach über die Ernte des Jahres {2}.",
+    "Am Abend saßen {0} und {1} vor dem Haus und erzählten den Kindern lange Geschichten von {2}.",
+)
+ENGLISH = (
+    "In the morning {0} walked with {1} through the old garden and talked about the year {2}.",
+    "In the evening {0} and {1} sat in front of the house and told the children stories of {2}.",
+)
+
+
+def prose(sentences: tuple[str, ...], seed: int, lines: int = 3) -> str:
+    """Lines of a language that no other seed has."""
+    return "\n".join(
+        sentences[i % 2].format(NAMES[seed % 10], NAMES[(seed // 10 + i) % 10], 1000 * seed + i)
+        for i in range(lines)
+    )
+
+
+def record(
+    body: bytes | str,
+    url: str | bytes | None,
+    *,
+    kind: str = "conversion",
+    date: str | None = DATE,
+    record_id: str | None = None,
+    length: int | str | None = None,
+    extra: bytes = b"",
+) -> bytes:
+    """One WARC record; `length` is what it claims."""
+    body = body.encode() if isinstance(body, str) else body
+    head = b"WARC/1.0\r\nWARC-Type: " + kind.encode() + b"\r\n"
+    if url is not None:
+        head += b"WARC-Target-URI: " + (url.encode() if isinstance(url, str) else url) + b"\r\n"
+    if date is not None:
+        head += f"WARC-Date: {date}\r\n".encode()
+    if record_id is None:
+        record_id = f"<urn:uuid:{hash_of(url, body)}>"
+    head += f"WARC-Record-ID: {record_id}\r\n".encode() + extra
+    claimed = str(len(body) if length is None else length).encode()
+    return head + b"Content-Length: " + claimed + b"\r\n\r\n" + body + b"\r\n\r\n"
+
+
+def hash_of(url: str | bytes | None, body: bytes) -> str:
+    import hashlib
+
+    return hashlib.md5(repr(url).encode() + body).hexdigest()
+
+
+def response(
+    html: bytes | str,
+    url: str,
+    *,
+    status: str = "200 OK",
+    headers: str = "Content-Type: text/html; charset=utf-8",
+    date: str = DATE,
+) -> bytes:
+    """One HTTP response record, as in a WARC file."""
+    html = html.encode() if isinstance(html, str) else html
+    http = f"HTTP/1.1 {status}\r\n{headers}\r\n\r\n".replace("\r\n\r\n\r\n", "\r\n\r\n")
+    return record(http.encode() + html, url, kind="response", date=date)
+
+
+def warcinfo() -> bytes:
+    return record(b"software: test\r\n", None, kind="warcinfo")
+
+
+def members(records: Iterable[bytes]) -> list[bytes]:
+    """Each record as one gzip member, as Common Crawl stores them."""
+    return [gzip.compress(one, mtime=0) for one in records]
+
+
+def write(path: Path, records: Iterable[bytes], *, compress: bool = True) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"".join(members(records) if compress else records))
+    return path

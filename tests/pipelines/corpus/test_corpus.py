@@ -1,0 +1,264 @@
+"""Whole builds on small crawls, with Beam."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import ModuleType
+
+import pyarrow.parquet as pq
+import pytest
+
+from pipelines import corpus_phases as phases
+from pipelines.corpus import CorpusConfig, build_corpus
+from pipelines.errors import UserError
+from pipelines.fingerprints import fingerprint, normalize_url
+from pipelines.outputs import file_sha256
+from pipelines.records import DOCUMENT_SCHEMA
+from pipelines.stats import STAGES, check_accounts, format_stats, language_rows, load_stats
+
+DataBytes = Callable[[Path], dict[str, bytes]]
+
+CHILD = """
+import sys
+from pipelines.corpus import CorpusConfig, build_corpus
+build_corpus(sys.argv[2:], sys.argv[1], CorpusConfig(
+    min_lines=1, min_long_line_characters=1, language_threshold=0.7, min_validation_documents=1,
+    shard_bytes=2000))
+"""
+
+
+def build(inputs: Sequence[Path], out: Path, config: CorpusConfig, **options: object) -> dict:
+    return build_corpus([str(path) for path in inputs], out, config, **options)
+
+
+def documents(corpus: Path) -> list[dict]:
+    return [
+        row for path in sorted(corpus.glob("data/*/*")) for row in pq.read_table(path).to_pylist()
+    ]
+
+
+def shards(files: dict[str, bytes]) -> dict[str, bytes]:
+    return {name: data for name, data in files.items() if name.startswith("data/")}
+
+
+def dropped(corpus: Path) -> dict[str, int]:
+    stages = load_stats(corpus)["stages"]
+    return {reason: n for stage in stages for reason, n in stage["dropped"].items()}
+
+
+def test_hostile_crawl(
+    tmp_path: Path, hostile_crawl: list[Path], lenient: CorpusConfig, variant: Callable
+):
+    out = tmp_path / "out" / "corpus"
+    config = variant(lenient, keep_und=False, min_validation_documents=2, languages=("de", "en"))
+    summary = build(hostile_crawl, out, config)
+    assert dropped(out) == {
+        "not_a_page": 1,
+        "damaged": 2,
+        "bad_utf8": 1,
+        "no_url": 1,
+        "no_content": 1,
+        "no_timestamp": 1,
+        "bad_timestamp": 1,
+        "too_large": 1,
+        "too_long": 1,
+        "http_status": 1,
+        "not_html": 1,
+        "nested_too_deeply": 1,
+        "duplicate_url": 1,
+        "no_own_lines": 1,
+        "undetermined_language": 1,
+    }
+    stats = load_stats(out)
+    assert [stage["name"] for stage in stats["stages"]] == list(STAGES)
+    rows = documents(out)
+    check_accounts(stats["stages"], len(rows))
+    assert stats["stages"][0]["in"] == 25 + 13 + 9
+    assert summary["documents"] == len(rows) == 12 + 12 + 6 + 1
+    by_url = {row["url"]: row for row in rows}
+    assert len(by_url) == len(rows)
+    newest = by_url["http://en.example/3"]
+    assert newest["timestamp"] == "2025-01-01T00:00:00Z"
+    assert newest["source"] == "b.warc.wet.gz@0"
+    for row in rows:
+        assert row["id"] == fingerprint(normalize_url(row["url"])).hex()
+        assert row["lang"] == ("de" if "de.example" in row["url"] or "copy" in row["url"] else "en")
+        assert row["lang_score"] >= 0.7
+        assert row["record_id"].startswith("<urn:uuid:")
+    totals = {row["lang"]: row for row in language_rows(out)}
+    assert totals["de"]["validation"] == totals["en"]["validation"] == 2
+    assert totals["de"]["bytes"] == sum(
+        len(row["text"].encode()) for row in rows if row["lang"] == "de"
+    )
+
+
+def test_manifest_and_shards(tmp_path: Path, hostile_crawl: list[Path], lenient: CorpusConfig):
+    out = tmp_path / "corpus"
+    build(hostile_crawl, out, lenient)
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert [entry["status"] for entry in manifest["inputs"]] == ["read", "damaged", "read"]
+    assert [entry["path"] for entry in manifest["inputs"]][0] == "../in/a.warc.wet.gz"
+    assert manifest["inputs"][0]["bytes"] == hostile_crawl[0].stat().st_size
+    assert {entry["path"] for entry in manifest["shards"]} == {
+        str(path.relative_to(out)) for path in out.glob("data/*/*.parquet")
+    }
+    for entry in manifest["shards"]:
+        table = pq.read_table(out / entry["path"])
+        assert table.schema.equals(DOCUMENT_SCHEMA)
+        assert table["id"].to_pylist() == sorted(table["id"].to_pylist())
+        assert (len(table), file_sha256(out / entry["path"])) == (entry["rows"], entry["sha256"])
+        assert (out / entry["path"]).stat().st_size == entry["bytes"]
+    assert str(tmp_path) not in (out / "manifest.json").read_text()
+    leftovers = {path.name for path in out.iterdir()}
+    assert leftovers == {"data", "rejected", "manifest.json", "stats.json", "_COMPLETED"}
+
+
+def test_rejected_pages_can_be_inspected(
+    tmp_path: Path, hostile_crawl: list[Path], lenient: CorpusConfig, crawl: ModuleType
+):
+    evil = crawl.record("\x9b31m \u202e \x1b]0;" + "x" * 200_000, "http://evil.example/\x1b[2J")
+    hostile_crawl.append(crawl.write(tmp_path / "in" / "d.gz", [evil]))
+    out = tmp_path / "corpus"
+    build(hostile_crawl, out, lenient)
+    text = (out / "rejected" / "too_long.jsonl").read_text()
+    assert not set(text) & set("\x1b\x9b\u202e")
+    rows = [json.loads(line) for line in text.splitlines()]
+    assert len(rows) == 2
+    mine = next(row for row in rows if row["source"] == "d.gz@0")
+    assert mine["detail"].startswith("\x9b31m \u202e \x1b]0;xxx")
+    assert len(mine["detail"]) == 300
+    damage = (out / "rejected" / "damaged.jsonl").read_text()
+    assert "b.warc.wet.gz@" in damage
+
+
+def test_bytes_do_not_depend_on_order_or_buckets_or_transport(
+    tmp_path: Path,
+    hostile_crawl: list[Path],
+    lenient: CorpusConfig,
+    variant: Callable,
+    data_bytes: DataBytes,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    config = variant(lenient, shard_bytes=2000)
+    build(hostile_crawl, tmp_path / "a" / "corpus", config)
+    build(hostile_crawl[::-1], tmp_path / "b" / "corpus", config)
+    first, second = data_bytes(tmp_path / "a" / "corpus"), data_bytes(tmp_path / "b" / "corpus")
+    assert first == {**second, "manifest.json": first["manifest.json"]}
+    assert any("-of-00002" in name for name in first)
+    # As on an engine: candidates themselves are shuffled, in many buckets.
+    monkeypatch.setattr("pipelines.corpus_phases.RUNNERS_BY_REFERENCE", ())
+    build(hostile_crawl, tmp_path / "c", variant(config, bucket_bytes=100))
+    third = data_bytes(tmp_path / "c")
+    assert shards(third) == shards(first)
+    assert third["stats.json"] == first["stats.json"]
+
+
+def test_pages_spread_over_other_files_give_the_same_texts(
+    tmp_path: Path, lenient: CorpusConfig, crawl: ModuleType
+):
+    records = [
+        crawl.record(crawl.prose(crawl.GERMAN, i % 7, 2 + i % 3), f"http://a.example/{i}")
+        for i in range(20)
+    ]
+    one = crawl.write(tmp_path / "in" / "one.gz", records)
+    many = [crawl.write(tmp_path / "in" / f"{i}.gz", records[i::3]) for i in range(3)]
+    build([one], tmp_path / "one", lenient)
+    build(many, tmp_path / "many", lenient)
+
+    def texts(corpus: Path) -> list[tuple[str, str]]:
+        return [(row["url"], row["text"]) for row in documents(corpus)]
+
+    assert texts(tmp_path / "one") == texts(tmp_path / "many")
+    assert 0 < len(texts(tmp_path / "one")) < 20
+
+
+def test_rerun_does_nothing(
+    tmp_path: Path,
+    hostile_crawl: list[Path],
+    lenient: CorpusConfig,
+    variant: Callable,
+    capsys: pytest.CaptureFixture[str],
+):
+    out = tmp_path / "corpus"
+    assert build(hostile_crawl, out, lenient)["reused"] is False
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    capsys.readouterr()
+    again = build(hostile_crawl[::-1], out, lenient)
+    assert again["reused"] is True
+    assert "nothing to do" in capsys.readouterr().err
+    assert before == {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    with pytest.raises(UserError, match=r"changed: min_lines\)"):
+        build(hostile_crawl, out, variant(lenient, min_lines=2))
+    with hostile_crawl[0].open("ab") as file:
+        file.write(b"\0")
+    with pytest.raises(UserError, match="changed: inputs"):
+        build(hostile_crawl, out, lenient)
+
+
+def test_nothing_survives(tmp_path: Path, hostile_crawl: list[Path], lenient: CorpusConfig):
+    empty = tmp_path / "in" / "empty.warc.gz"
+    empty.write_bytes(b"")
+    out = tmp_path / "corpus"
+    with pytest.raises(UserError, match=r"no document survived.*empty_file 1"):
+        build([empty], out, lenient)
+    with pytest.raises(UserError, match=r"no document survived: all 25 records.*short_lines 24"):
+        build(hostile_crawl[:1], out, CorpusConfig())
+    assert not out.exists()
+    assert not list(tmp_path.glob(".corpus.partial-*"))
+
+
+def test_lost_page_is_not_published(
+    tmp_path: Path,
+    hostile_crawl: list[Path],
+    lenient: CorpusConfig,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    real = phases.plan_shards
+    monkeypatch.setattr(phases, "plan_shards", lambda *args: real(*args)[1:])
+    with pytest.raises(RuntimeError, match="documents written|entered write"):
+        build(hostile_crawl, tmp_path / "corpus", lenient)
+    assert not (tmp_path / "corpus").exists()
+
+
+def test_bad_option_before_any_work(
+    tmp_path: Path, hostile_crawl: list[Path], lenient: CorpusConfig
+):
+    with pytest.raises(UserError, match="--nope"):
+        build(hostile_crawl, tmp_path / "corpus", lenient, beam_options=["--nope=1"])
+
+
+def test_killed_at_every_point_and_rerun(
+    tmp_path: Path, hostile_crawl: list[Path], data_bytes: DataBytes
+):
+    """Each run goes on where the one before was killed; the last one leaves the same bytes."""
+    points = ["after_ingest_unit", "after_ingest_unit", "after_winners", "after_owners"]
+    points += ["after_shard", "after_shard", "before_marker", "before_publish", "after_publish"]
+
+    def run(out: Path, point: str = "") -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, "MSWITCH_FAULT": f"corpus.{point}" if point else ""}
+        command = [sys.executable, "-c", CHILD, str(out), *map(str, hostile_crawl)]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+    whole, killed = tmp_path / "a" / "corpus", tmp_path / "b" / "corpus"
+    assert run(whole).returncode == 0
+    for point in points:
+        assert run(killed, point).returncode == -signal.SIGKILL, point
+    done = run(killed)
+    assert done.returncode == 0, done.stderr
+    assert "nothing to do" in done.stderr
+    assert data_bytes(killed) == data_bytes(whole)
+    assert len(shards(data_bytes(whole))) > 4
+
+
+def test_stats_tables(tmp_path: Path, hostile_crawl: list[Path], lenient: CorpusConfig):
+    out = tmp_path / "corpus"
+    build(hostile_crawl, out, lenient)
+    table = format_stats(out)
+    assert "German" in table
+    assert "duplicate_url 1" in table
+    with pytest.raises(UserError, match="does not exist"):
+        format_stats(tmp_path / "nowhere")

@@ -1,0 +1,199 @@
+import hashlib
+import random
+import tempfile
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipelines.corpus_config import CorpusConfig
+from pipelines.dedup import Contest, best_of_each
+from pipelines.fingerprints import normalize_url
+from pipelines.finish import own_lines
+from pipelines.ingest import page_row
+from pipelines.records import PAGE_SCHEMA, Page
+from pipelines.stats import Ledger
+from pipelines.work_directory import WorkDirectory
+
+LENIENT = CorpusConfig(min_lines=1, min_long_line_characters=2)
+
+
+def page(url: str, text: str, micros: int = 0) -> Page:
+    return Page(url, text, "", micros, "", "")
+
+
+def deduplicate(
+    units: Sequence[Sequence[Page]], *, bits: int = 0, by_reference: bool = True
+) -> tuple[dict[str, str], Ledger]:
+    """Run both contests without Beam, elements in random order; return text by URL."""
+    ledger = Ledger()
+    with tempfile.TemporaryDirectory() as root:
+        work = WorkDirectory(root)
+        work.make()
+        for number, pages in enumerate(units):
+            rows = [page_row(one, LENIENT) for one in pages]
+            pq.write_table(pa.Table.from_pylist(rows, PAGE_SCHEMA), work.pages(number))
+        for name in ("winners", "owners"):
+            run_contest(Contest(name, work, bits, by_reference), len(units))
+        found = {}
+        for number, pages in enumerate(units):
+            won = work.selected("winners", number, len(pages))
+            lines = [len(one.text.split("\n")) for one in pages]
+            kept = np.split(work.selected("owners", number, sum(lines)), np.cumsum(lines)[:-1])
+            for one, wins, mine in zip(pages, won, kept, strict=True):
+                text = own_lines(one.text, mine, ledger) if wins else ""
+                if text:
+                    found[one.url] = text
+    return found, ledger
+
+
+def run_contest(contest: Contest, units: int) -> None:
+    shuffled = random.Random(0)
+    buckets: dict[int, list] = {}
+    for unit in shuffled.sample(range(units), units):
+        for bucket, piece in contest.slices(unit):
+            buckets.setdefault(bucket, []).append(piece)
+    verdicts: dict[int, list] = {}
+    for bucket, pieces in buckets.items():
+        for unit, verdict in contest.settle(bucket, pieces):
+            verdicts.setdefault(unit, []).append(verdict)
+    for unit, parts in verdicts.items():
+        shuffled.shuffle(parts)
+        contest.record(unit, parts)
+
+
+def brute_force(pages: Sequence[Page]) -> dict[str, str]:
+    """mC4's rules, one dictionary at a time."""
+
+    def md5(text: str) -> str:
+        return hashlib.md5(text.encode()).hexdigest()
+
+    winners: dict[str, Page] = {}
+    for one in pages:
+        key = normalize_url(one.url)
+        if key not in winners or (one.timestamp_micros, md5(one.text)) > (
+            winners[key].timestamp_micros,
+            md5(winners[key].text),
+        ):
+            winners[key] = one
+    owner: dict[str, str] = {}
+    competing = [one for one in winners.values() if len(min(one.text.split("\n"), key=len)) >= 2]
+    for one in competing:
+        for line in one.text.split("\n"):
+            key = line.strip().lower()
+            owner[key] = min(owner.get(key, one.url), one.url, key=md5)
+    found = {}
+    for one in competing:
+        lines: dict[str, str] = {}
+        for line in one.text.split("\n"):
+            if owner[line.strip().lower()] == one.url:
+                lines.setdefault(line.strip().lower(), line)
+        if lines:
+            found[one.url] = "\n".join(lines.values())
+    return found
+
+
+MC4_PAGES = [
+    page(
+        "url/1-0",
+        "This is a duplicated line.\nThis is a unique line.\nThis one comes first and so it stays.\n"
+        "This is duplicate within the page so the others are removed.\n"
+        "Here is a sentence between the duplicates.\n"
+        "This is duplicate within the page so the others are removed.\n"
+        "this is Duplicate WITHIN the page so the others are removed. ",
+    ),
+    page(
+        "url/2-1",
+        "This is 2nd unique line.\nThis one comes second so it is removed even though the "
+        "capitalizaiton is different.\nthis is a Duplicated line. ",
+    ),
+    page(
+        "url/3-4",
+        "This is a 3rd unique line.\nThis is a duplicated line.\nThis one comes third and so it is "
+        "removed. But the page stays because there are still 3 sentences remaining.",
+    ),
+    page(
+        "url/4-4",
+        "This is a 4th unique line.\nThis is a duplicated line.\nThis one comes third and so it is "
+        "removed, and the page is too since there aren't enough sentences left.",
+    ),
+]
+
+
+def test_mc4s_four_pages():
+    """The pages of c4_utils_test.test_remove_duplicate_text; mC4 sets no sentence minimum."""
+    found, ledger = deduplicate([MC4_PAGES[:1], MC4_PAGES[1:3], MC4_PAGES[3:]])
+    assert found["url/1-0"] == (
+        "This is a duplicated line.\nThis is a unique line.\nThis one comes first and so it stays.\n"
+        "This is duplicate within the page so the others are removed.\n"
+        "Here is a sentence between the duplicates."
+    )
+    assert found["url/3-4"].split("\n") == [
+        "This is a 3rd unique line.",
+        "This one comes third and so it is removed. But the page stays because there are still 3 "
+        "sentences remaining.",
+    ]
+    assert "uplicated line" not in found["url/2-1"] + found["url/4-4"]
+    assert ledger.lines == {"out": 11, "local_duplicate": 2, "global_duplicate": 3}
+
+
+def test_newest_page_of_a_url_wins():
+    old, new = page("http://www.a/x/", "old text", 1), page("https://a/x", "new text", 2)
+    assert deduplicate([[old], [new]])[0] == {"https://a/x": "new text"}
+    assert deduplicate([[new, old]])[0] == {"https://a/x": "new text"}
+
+
+def test_dates_before_1970_are_older():
+    before, after = page("http://a", "before it", -5), page("https://a", "after it", 5)
+    assert deduplicate([[before, after]])[0] == {"https://a": "after it"}
+
+
+def test_page_without_paragraphs_still_beats_older_ones():
+    old, new = page("http://a", "has lines", 1), page("http://a", "x", 2)
+    assert deduplicate([[old], [new]])[0] == {}
+
+
+def test_loser_of_its_url_owns_no_lines():
+    pages = [page("http://a", "shared line", 1), page("http://a/", "other line", 2)]
+    pages.append(page("http://b", "shared line"))
+    assert deduplicate([pages])[0] == {"http://a/": "other line", "http://b": "shared line"}
+
+
+def test_same_page_twice_stays_once():
+    one = page("http://a", "the line")
+    assert deduplicate([[one, one], [one]])[0] == {"http://a": "the line"}
+
+
+def test_best_of_each_is_stable():
+    rows = np.array([[1, 0, 5], [0, 9, 7], [1, 0, 5], [0, 9, 3]], np.uint64)
+    assert best_of_each(rows).tolist() == [3, 0]
+    assert best_of_each(rows[:0]).tolist() == []
+
+
+WORDS = st.sampled_from(["aa", "bb", "AA", "cc", "d", "aa  b", "ff"])
+PAGES = st.builds(
+    page,
+    st.sampled_from(["http://a", "https://www.a/", "http://b", "http://c?utm_=1", "http://c", "d"]),
+    st.lists(WORDS, min_size=1, max_size=5).map("\n".join),
+    st.integers(-2, 2),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(st.lists(PAGES, max_size=5), min_size=1, max_size=4), st.integers(0, 5), st.booleans()
+)
+def test_equals_brute_force_however_it_is_cut(
+    units: list[list[Page]], bits: int, by_reference: bool
+):
+    pages = [one for unit in units for one in unit]
+    found, ledger = deduplicate(units, bits=bits, by_reference=by_reference)
+    # Which of two pages of equal rank stays depends on their place; their text is the same.
+    expected = brute_force(pages)
+    if len({(normalize_url(p.url), p.timestamp_micros, p.text) for p in pages}) == len(pages):
+        assert found == expected
+        assert ledger.lines["out"] == sum(len(text.split("\n")) for text in found.values())
+    assert {normalize_url(url) for url in found} <= {normalize_url(p.url) for p in pages}

@@ -1,0 +1,169 @@
+import gzip
+import time
+import zlib
+from types import ModuleType
+
+import pytest
+
+from pipelines.crawl import Damage, Record
+from pipelines.extract import normalize_lines, parse_timestamp, record_to_page
+from pipelines.html_text import UnreadableError, decode_html, html_to_text
+from pipelines.records import Page, Rejected
+
+HTML = "<html><head><title>T</title><script>x()</script></head><body>{}</body></html>"
+
+
+def http(body: bytes, head: str = "HTTP/1.1 200 OK\r\nContent-Type: text/html") -> Record:
+    payload = head.encode() + b"\r\n\r\n" + body
+    return Record(7, "http", b"http://a.example/", b"2024-01-01T00:00:00Z", b"<id>", payload)
+
+
+def wet(payload: bytes | None = b"text", **changes: bytes) -> Record:
+    fields = {"url": b"http://a.example/", "timestamp": b"2024-01-01T00:00:00Z", **changes}
+    return Record(7, "text", fields["url"], fields["timestamp"], b"<id>", payload)
+
+
+def reason(record: Record | Damage, **options: int) -> str | None:
+    page = record_to_page(record, "f.gz", **options)
+    return page.reason if isinstance(page, Rejected) else None
+
+
+def test_page_of_a_wet_record():
+    page = record_to_page(wet(b"  one \r\n\r\n two\rthree\n\n"), "f.gz")
+    assert page == Page(
+        "http://a.example/",
+        "one\ntwo\nthree",
+        "2024-01-01T00:00:00Z",
+        1704067200000000,
+        "f.gz@7",
+        "<id>",
+    )
+
+
+@pytest.mark.parametrize(
+    ("record", "expected"),
+    [
+        (Damage(7, "torn"), "damaged"),
+        (Record(7, "other", b"", b"", b"", None), "not_a_page"),
+        (wet(None), "too_large"),
+        (wet(b"caf\xe9"), "bad_utf8"),
+        (wet(url=b"http://\xff"), "bad_utf8"),
+        (wet(url=b""), "no_url"),
+        (wet(b" \n\t\n"), "no_content"),
+        (wet(timestamp=b""), "no_timestamp"),
+        (wet(timestamp=b"now"), "bad_timestamp"),
+        (http(b"<p>x", "HTTP/1.1 404 Not Found"), "http_status"),
+        (http(b"<p>x", "nonsense"), "bad_http"),
+        (http(b"x", "HTTP/1.1 200 OK\r\nContent-Type: application/pdf"), "not_html"),
+        (http(b"x", "HTTP/1.1 200 OK\r\nContent-Encoding: gzip"), "bad_encoding"),
+        (http(b"x", "HTTP/1.1 200 OK\r\nContent-Encoding: lzma"), "bad_encoding"),
+        (http(b""), "no_content"),
+    ],
+)
+def test_reasons(record: Record | Damage, expected: str):
+    page = record_to_page(record, "f.gz")
+    assert isinstance(page, Rejected)
+    assert (page.reason, page.source, page.stage) == (expected, "f.gz@7", "read")
+
+
+def test_lines_that_look_like_headers_are_dropped_as_in_mc4():
+    text = "WARC/1.0\nContent-Type: x\nCONTENT-Y\nkept content-type"
+    assert normalize_lines(text) == "kept content-type"
+    assert normalize_lines(text, drop_metadata_lines=False) == text
+
+
+def test_timestamps_compare():
+    in_order = [
+        "2023-12-31",
+        "2024-01-01T00:00:00Z",
+        "2024-01-01T00:00:00.5Z",
+        "2024-01-01T00:00:01Z",
+    ]
+    micros = [parse_timestamp(one) for one in in_order]
+    assert None not in micros
+    assert micros == sorted(set(micros), key=lambda value: value or 0)
+    assert parse_timestamp("") is None
+
+
+@pytest.mark.parametrize(
+    ("html", "charset", "expected"),
+    [
+        ("Grüße".encode(), "utf-8", "Grüße"),
+        ("Привет".encode("cp1251"), "windows-1251", "Привет"),
+        ("<meta charset=koi8-r>Привет".encode("koi8-r"), "", "<meta charset=koi8-r>Привет"),
+        ("日本語".encode("shift_jis"), "Shift_JIS", "日本語"),
+        (b"plain", "unicode_escape", "plain"),
+        (rb"\x41", "unicode_escape", r"\x41"),
+        (b"plain", "../../etc", "plain"),
+    ],
+)
+def test_charsets(html: bytes, charset: str, expected: str):
+    assert decode_html(html, charset) == expected
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "chunked"])
+def test_encoded_bodies(encoding: str):
+    body = HTML.format("<p>Hello there</p>").encode()
+    if encoding == "chunked":
+        header = "Transfer-Encoding: chunked"
+        body = b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body)
+    else:
+        header = f"Content-Encoding: {encoding}"
+        body = gzip.compress(body) if encoding == "gzip" else zlib.compress(body)
+    page = record_to_page(http(body, f"HTTP/1.1 200 OK\r\n{header}"), "f")
+    assert isinstance(page, Page)
+    assert page.text == "Hello there"
+
+
+def test_decompression_bomb():
+    bomb = gzip.compress(b"<p>" + b"a" * (50 << 20))
+    record = http(bomb, "HTTP/1.1 200 OK\r\nContent-Encoding: gzip")
+    assert reason(record, max_bytes=1 << 20) == "too_large"
+
+
+def test_what_of_a_page_is_text():
+    html = HTML.format(
+        "<nav><ul><li><a href=/>Home</a></ul></nav><main><h1>Head</h1><p>First <b>bold</b>.<br>Next"
+        "<p>Last<img alt=picture src=x></main><footer>Imprint</footer>"
+    )
+    assert normalize_lines(html_to_text(html)) == "Head\nFirst bold.\nNext\nLast"
+    everything = normalize_lines(html_to_text(html, main_content=False))
+    assert {"Home", "Imprint"} <= set(everything.split("\n"))
+    assert "x()" not in everything
+
+
+@pytest.mark.parametrize(
+    ("html", "expected"),
+    [
+        ("<div>" * 200_000, "nested_too_deeply"),
+        ("<div>" * 200_000 + "</div>" * 200_000, "nested_too_deeply"),
+        ("<b a='" + "<i>" * 200_000, "nested_too_deeply"),
+        ("<div " + " ".join(f"a{i}" for i in range(200_000)), "too_many_attributes"),
+        ("<div " + "/".join(f"a{i}='>'" for i in range(200_000)), "too_many_attributes"),
+    ],
+    ids=["open", "closed", "quoted", "attributes", "quoted attributes"],
+)
+def test_pages_that_would_take_minutes(html: str, expected: str):
+    began = time.monotonic()
+    with pytest.raises(UnreadableError) as error:
+        html_to_text(html)
+    assert error.value.reason == expected
+    assert time.monotonic() - began < 10
+
+
+@pytest.mark.parametrize("html", ["<a" * 10**6, "<" * 10**6, '<a b="' * 1000, "<a " + "=" * 10**6])
+def test_odd_pages_are_quick(html: str):
+    began = time.monotonic()
+    html_to_text(html)
+    assert time.monotonic() - began < 10
+
+
+def test_long_ordinary_page_is_kept():
+    html = HTML.format("<table>" + "<tr><td class=a>cell<td>cell" * 5000 + "</table>")
+    assert html_to_text(html, main_content=False).count("cell") == 10_000
+
+
+def test_surrogates_never_travel(crawl: ModuleType):
+    page = record_to_page(http(b"<p>a&#xD800;b and more text</p>"), "f")
+    assert isinstance(page, Page)
+    page.text.encode()

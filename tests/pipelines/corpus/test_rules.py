@@ -1,0 +1,169 @@
+"""The rules on single pages: URLs, fingerprints, split, paragraphs, languages."""
+
+import hashlib
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipelines.corpus_config import CorpusConfig
+from pipelines.errors import UserError
+from pipelines.filters import length_reason, paragraph_reason
+from pipelines.fingerprints import (
+    fingerprint,
+    is_validation,
+    line_fingerprints,
+    modulo,
+    normalize_url,
+    unpack,
+)
+from pipelines.langid import LanguageIdentifier
+from pipelines.languages import mc4_codes
+from pipelines.runners import pipeline_options
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("http://www.example.org/a/", "example.org/a"),
+        ("https://example.org/a", "example.org/a"),
+        ("http://example.org//", "example.org"),
+        ("https://www.example.org/a?utm_source=x&id=1", "example.org/a"),
+        ("https://example.org/a?ref=home", "example.org/a"),
+        ("https://example.org/a?feed=rss2/", "example.org/a"),
+        ("https://example.org/a?id=1&utm_source=x", "example.org/a?id=1&utm_source=x"),
+        ("https://example.org/a?reference=1", "example.org/a"),
+        ("http://archive.example/http://www.example.org/", "archive.example/example.org"),
+        ("ftp://example.org/", "ftp://example.org"),
+        ("HTTP://Example.org/", "HTTP://Example.org"),
+        ("http://www.", ""),
+    ],
+)
+def test_normalize_url(url: str, expected: str):
+    assert normalize_url(url) == expected
+
+
+@given(st.lists(st.text(max_size=20), max_size=20), st.integers(1, 1000))
+def test_halves_are_the_numbers_of_md5(texts: list[str], divisor: int):
+    halves = unpack(b"".join(map(fingerprint, texts)))
+    numbers = [int(hashlib.md5(text.encode()).hexdigest(), 16) for text in texts]
+    assert [(int(high) << 64) + int(low) for high, low in halves] == numbers
+    assert modulo(halves, divisor).tolist() == [number % divisor for number in numbers]
+
+
+def test_split_is_mc4s():
+    urls = [f"example.org/{i}" for i in range(5000)]
+    validation = is_validation(unpack(b"".join(map(fingerprint, urls))), 1)
+    expected = [int(hashlib.md5(url.encode()).hexdigest(), 16) % 1000 == 0 for url in urls]
+    assert validation.tolist() == expected
+    assert 0 < sum(expected) < 20
+
+
+def test_lines_differ_in_more_than_case_and_space():
+    hashes = unpack(line_fingerprints(["Ein Haus", " ein HAUS ", "ein Hauss"]))
+    assert (hashes[0] == hashes[1]).all()
+    assert (hashes[0] != hashes[2]).any()
+    assert line_fingerprints(["é"]) == hashlib.md5("é".encode()).digest()
+    assert unpack(b"").shape == (0, 2)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "expected"),
+    [
+        ([200, 200, 200], None),
+        ([500, 1, 300, 2, 200], None),
+        ([500, 199, 300], "short_lines"),
+        ([5000, 5000], "too_few_lines"),
+        ([1] * 50, "short_lines"),
+    ],
+)
+def test_paragraph_rule(lengths: list[int], expected: str | None):
+    assert paragraph_reason(["x" * length for length in lengths]) == expected
+
+
+def test_paragraph_rule_of_short_pages():
+    assert paragraph_reason(["x"], min_lines=1, min_long_line_characters=1) is None
+    assert paragraph_reason(["x" * 9, "x"], 2, 5) == "short_lines"
+
+
+def test_length_rule():
+    assert length_reason("ü" * 190_000) is None
+    assert length_reason("ü" * 190_001) == "too_long"
+
+
+def test_languages():
+    identifier = LanguageIdentifier(threshold=0.95)
+    german = (
+        "Der Ausschuss hat gestern über den Haushalt des kommenden Jahres beraten. Nach einer "
+        "langen Aussprache wurde er mit großer Mehrheit beschlossen und tritt im Januar in Kraft."
+    )
+    assert identifier.identify(german)[0] == "de"
+    assert identifier.identify(german)[1] > 0.95
+    assert identifier.identify("Hallo")[0] == "und"
+    assert identifier.identify("")[0] == "und"
+    assert identifier.identify("a\0b" * 100)[0] == "und"
+    assert LanguageIdentifier(threshold=1.1).identify(german)[0] == "und"
+    hebrew = "הוועדה דנה אתמול בתקציב והחליטה לאשר אותו לאחר דיון ארוך ומפורט בין חבריה הרבים."
+    assert identifier.identify(hebrew)[0] == "iw"
+
+
+def test_config_defaults_are_mc4s():
+    config = CorpusConfig()
+    assert config.kept_languages() == {*mc4_codes(), "und"}
+    assert (config.max_page_characters, config.min_lines) == (190_000, 3)
+    assert (config.min_long_line_characters, config.language_threshold) == (200, 0.95)
+
+
+def test_config_understands_aliases_and_lists():
+    config = CorpusConfig(languages=("sw,de", "he"), keep_und=False)
+    assert config.languages == ("de", "iw", "sw")
+    assert config.kept_languages() == {"de", "iw", "sw"}
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"languages": ("xx",)},
+        {"languages": (), "keep_und": False},
+        {"min_lines": 0},
+        {"language_threshold": 1.5},
+        {"language_threshold": float("nan")},
+        {"validation_per_mille": 1000},
+        {"shard_bytes": 0},
+        {"max_record_bytes": -1},
+    ],
+)
+def test_config_refuses(bad: dict):
+    with pytest.raises(UserError):
+        CorpusConfig(**bad)
+
+
+@pytest.mark.parametrize(
+    ("runner", "options", "message"),
+    [
+        ("spark", [], "unknown runner"),
+        ("local", ["--runner=DirectRunner"], "mswitch's own --runner"),
+        ("local", ["--nonsense=1"], "does not know --nonsense"),
+        ("prism", [], "--prism_location"),
+        ("dataflow", ["--project=p"], "--region"),
+    ],
+)
+def test_runner_says_what_is_missing(runner: str, options: list[str], message: str):
+    with pytest.raises(UserError, match=message):
+        pipeline_options(runner, options)
+
+
+def test_runner_options():
+    local = pipeline_options("local", [], workers=2).get_all_options()
+    assert local["runner"].endswith("FnApiRunner")
+    assert local["direct_num_workers"] == 2
+    mine = pipeline_options("local", ["--direct_num_workers=1"], workers=2).get_all_options()
+    assert mine["direct_num_workers"] == 1
+    flags = ["--project=p", "--region=r", "--temp_location=gs://bucket/tmp"]
+    assert pipeline_options("dataflow", flags).get_all_options()["runner"] == "DataflowRunner"
+
+
+def test_unsigned_halves():
+    assert unpack(b"\xff" * 16).tolist() == [[2**64 - 1] * 2]
+    assert unpack(bytes(15) + b"\x01").dtype == np.uint64

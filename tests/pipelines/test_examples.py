@@ -1,0 +1,223 @@
+import itertools
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from pipelines.errors import UserError
+from pipelines.example_shards import bytes_per_id, split_segments
+from pipelines.examples import ExamplesConfig, build_examples
+from pipelines.outputs import file_sha256
+from pipelines.span_corruption import restore
+from pipelines.tf_example import decode_example
+from pipelines.tfrecord import TFRecordFile, read_sequentially
+from pipelines.vocabulary import MODEL_FILE, VocabularyConfig, load_vocabulary, train_vocabulary
+
+CONFIG = ExamplesConfig(inputs_length=32)
+RAW_LENGTH = 34
+
+
+@pytest.fixture(scope="module")
+def small_examples(small_corpus: Path, small_vocabulary: Path) -> Path:
+    out = small_corpus.with_name("examples")
+    build_examples(small_corpus, small_vocabulary, out, CONFIG)
+    return out
+
+
+def tree(directory: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(directory).as_posix(): path.read_bytes()
+        for path in sorted(directory.rglob("*"))
+        if path.is_file()
+    }
+
+
+def documents(corpus: Path, lang: str, split: str, shard: int) -> list[tuple[str, str]]:
+    path = next((corpus / "data" / lang).glob(f"{split}-{shard:05}-of-*.parquet"))
+    return [(row["id"], row["text"]) for row in pq.read_table(path).to_pylist()]
+
+
+def records(examples: Path, lang: str, split: str, shard: int) -> list[dict]:
+    path = next((examples / f"mc4.{lang}").glob(f"{split}.tfrecord-{shard:05}-of-0000?"))
+    file = TFRecordFile(path)
+    assert [file[index] for index in range(len(file))] == list(read_sequentially(path))
+    return [decode_example(data) for data in read_sequentially(path)]
+
+
+@pytest.mark.parametrize("lang", ["ar", "bg", "en", "haw", "sw", "zh"])
+def test_training_segments_are_the_documents_cut_losslessly(
+    small_corpus: Path, small_vocabulary: Path, small_examples: Path, lang: str
+):
+    vocabulary = load_vocabulary(small_vocabulary / MODEL_FILE)
+    for shard in (0, 1):
+        tokens = [
+            vocabulary.EncodeAsIds(text)
+            for _, text in documents(small_corpus, lang, "train", shard)
+        ]
+        stream = list(itertools.chain.from_iterable(tokens))
+        segments = [stream[at : at + RAW_LENGTH] for at in range(0, len(stream), RAW_LENGTH)]
+        found = records(small_examples, lang, "train", shard)
+        assert sorted(record["targets"].tolist() for record in found) == sorted(segments)
+        starts = sum(record["document_starts"].size for record in found)
+        assert starts == len(tokens)
+        first_tokens = [
+            record["targets"][at] for record in found for at in record["document_starts"]
+        ]
+        assert sorted(first_tokens) == sorted(document[0] for document in tokens)
+
+
+def test_records_of_a_shard_are_permuted(
+    small_corpus: Path, small_vocabulary: Path, small_examples: Path
+):
+    vocabulary = load_vocabulary(small_vocabulary / MODEL_FILE)
+    texts = [text for _, text in documents(small_corpus, "en", "train", 0)]
+    stream = np.concatenate([vocabulary.EncodeAsIds(text) for text in texts])
+    order = [record["targets"].tolist() for record in records(small_examples, "en", "train", 0)]
+    assert order != [segment.tolist() for segment in split_segments(stream, RAW_LENGTH)]
+
+
+@pytest.mark.parametrize("lang", ["ar", "bg", "en", "haw", "sw", "zh"])
+def test_validation_examples_restore_their_documents(
+    small_corpus: Path, small_vocabulary: Path, small_examples: Path, lang: str
+):
+    vocabulary = load_vocabulary(small_vocabulary / MODEL_FILE)
+    sizes = bytes_per_id(vocabulary)
+    for shard in range(2):
+        texts = dict(documents(small_corpus, lang, "validation", shard))
+        restored: dict[str, list[int]] = {document: [] for document in texts}
+        for record in records(small_examples, lang, "validation", shard):
+            inputs, targets = (record[name].astype(np.int32) for name in ("inputs", "targets"))
+            assert inputs.size <= 32
+            assert targets.size <= 8
+            segment = restore(inputs, targets, 1200)
+            restored[record["document"][0].decode()] += segment.tolist()
+            masked = [token for token in targets.tolist()[:-1] if token < 1100]
+            assert record["target_bytes"].tolist() == [sum(sizes[masked])]
+        for document, text in texts.items():
+            tokens = vocabulary.EncodeAsIds(text)
+            assert restored[document] == tokens
+            assert sum(sizes[tokens]) == len(f" {vocabulary.DecodeIds(tokens)}".encode())
+
+
+def test_manifest_and_cache_metadata_describe_the_shards(
+    small_examples: Path, small_corpus: Path, corpus_files: ModuleType
+):
+    manifest = corpus_files.read_json(small_examples / "manifest.json")
+    assert (manifest["inputs_length"], manifest["targets_length"], manifest["raw_length"]) == (
+        32,
+        8,
+        34,
+    )
+    assert manifest["vocabulary_size"] == 1200
+    assert file_sha256(small_examples / "vocabulary" / MODEL_FILE) == manifest["vocabulary_sha256"]
+    assert sorted(manifest["languages"]["haw"]) == ["train", "validation"]
+    assert sorted(manifest["languages"]["de"]) == ["train"]
+    for lang, splits in manifest["languages"].items():
+        for split, entry in splits.items():
+            texts = [
+                row
+                for number in range(len(entry["shards"]))
+                for row in documents(small_corpus, lang, split, number)
+            ]
+            assert entry["documents"] == len(texts)
+            assert entry["bytes"] == sum(len(text.encode()) for _, text in texts)
+            for shard in entry["shards"]:
+                assert file_sha256(small_examples / shard["path"]) == shard["sha256"]
+            folder = small_examples / f"mc4.{lang}"
+            info = corpus_files.read_json(folder / f"info.{split}.json")
+            stats = corpus_files.read_json(folder / f"stats.{split}.json")
+            assert info["num_shards"] == len(entry["shards"])
+            assert (
+                stats["examples"] == entry["records"] == sum(s["records"] for s in entry["shards"])
+            )
+            if split == "train":
+                assert stats["targets_tokens"] == entry["tokens"]
+            assert (folder / "COMPLETED").read_bytes() == b""
+
+
+def test_a_second_run_reuses_and_other_settings_are_refused(
+    small_corpus: Path, small_vocabulary: Path, small_examples: Path
+):
+    before = tree(small_examples)
+    assert build_examples(small_corpus, small_vocabulary, small_examples, CONFIG)["reused"]
+    assert tree(small_examples) == before
+    with pytest.raises(UserError, match=r"other settings .*inputs_length"):
+        build_examples(small_corpus, small_vocabulary, small_examples, ExamplesConfig(64))
+
+
+CHILD = """
+import sys
+from pipelines.examples import ExamplesConfig, build_examples
+build_examples(*sys.argv[1:4], ExamplesConfig(inputs_length=32))
+"""
+
+
+def test_kill_after_a_shard_then_rerun_gives_the_same_bytes(
+    small_corpus: Path, small_vocabulary: Path, small_examples: Path, tmp_path: Path
+):
+    out = tmp_path / "examples"
+    command = [sys.executable, "-c", CHILD, str(small_corpus), str(small_vocabulary), str(out)]
+    for fault in ("examples.after_shard", "examples.after_shard", "examples.before_publish"):
+        killed = subprocess.run(
+            command, env={**os.environ, "MSWITCH_FAULT": fault}, capture_output=True, check=False
+        )
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
+        assert not out.exists()
+    finished = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert re.search(r"(\d+) of \1 shards are there already", finished.stderr)
+    assert tree(out) == tree(small_examples)
+    assert [path.name for path in tmp_path.iterdir() if "partial" in path.name] == []
+
+
+def test_an_eos_can_separate_documents(small_corpus: Path, small_vocabulary: Path, tmp_path: Path):
+    config = ExamplesConfig(inputs_length=32, separate_documents=True)
+    build_examples(small_corpus, small_vocabulary, tmp_path / "examples", config)
+    found = records(tmp_path / "examples", "haw", "train", 0)
+    tokens = np.concatenate([record["targets"] for record in found])
+    assert (tokens == 1).sum() == len(documents(small_corpus, "haw", "train", 0))
+    assert tokens[-1] == 1
+
+
+def test_texts_without_tokens_leave_no_split(corpus_files: ModuleType, tmp_path: Path):
+    texts = {"es": {"train": ["hola mundo"], "validation": [" \n"]}, "gl": {"train": ["\t"]}}
+    corpus = corpus_files.write_corpus(tmp_path / "corpus", texts)
+    vocabulary = tmp_path / "vocabulary"
+    train_vocabulary(corpus, vocabulary, VocabularyConfig(size=368, character_coverage=1.0))
+    build_examples(corpus, vocabulary, tmp_path / "examples", CONFIG)
+    names = [name for name in tree(tmp_path / "examples") if name.startswith("mc4.")]
+    assert {name.split("/")[0] for name in names} == {"mc4.es"}
+    assert not [name for name in names if "validation" in name]
+
+
+def test_bad_input_is_named(small_corpus: Path, small_vocabulary: Path, tmp_path: Path):
+    with pytest.raises(UserError, match="holds a vocabulary, not a corpus"):
+        build_examples(small_vocabulary, small_vocabulary, tmp_path / "e", CONFIG)
+    with pytest.raises(UserError, match="holds a corpus, not a vocabulary"):
+        build_examples(small_corpus, small_corpus, tmp_path / "e", CONFIG)
+    with pytest.raises(UserError, match=r"^seed is -1"):
+        ExamplesConfig(seed=-1)
+    with pytest.raises(UserError, match="sentinels"):
+        ExamplesConfig(inputs_length=2048)
+
+
+def test_a_damaged_corpus_shard_stops_the_job_by_name(
+    corpus_files: ModuleType, small_vocabulary: Path, tmp_path: Path
+):
+    corpus = corpus_files.write_corpus(tmp_path / "corpus", {"es": {"train": ["hola mundo"]}})
+    shard = next((corpus / "data" / "es").iterdir())
+    shard.write_bytes(shard.read_bytes()[:100])
+    with pytest.raises(Exception, match=f"{shard.name} is damaged"):
+        build_examples(corpus, small_vocabulary, tmp_path / "e", CONFIG)
+
+
+def test_split_tokens_oracles():
+    tokens = np.arange(100, dtype=np.int32)
+    assert [len(split_segments(tokens, n)) for n in (25, 30, 100, 1000)] == [4, 4, 1, 1]
+    assert split_segments(tokens[:0], 10) == []

@@ -1,0 +1,219 @@
+import json
+import shutil
+import stat
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from fastwarc.warc import ArchiveIterator
+
+from pipelines.errors import UserError
+from pipelines.outputs import file_sha256, read_manifest
+from pipelines.samples import write_debian_sample
+from pipelines.samples_documents import (
+    language_of_path,
+    mallard_page,
+    message_pages,
+    plain_message,
+)
+
+needs_dpkg = pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="dpkg-deb builds packages")
+
+MALLARD = """<page xmlns="http://projectmallard.org/1.0/"><info><desc>Hidden</desc></info>
+<title>Mouse</title><p>Click the <gui>button</gui> &lt;now&gt;.</p>
+<section><title>More</title><steps><item><p>Then wait.</p></item></steps></section></page>"""
+APT = """#!/bin/sh
+# Stands in for apt-get: packages lie in a folder.
+test "$1" = download && shift
+for package in "$@"; do :; done
+file=$(ls {folder}/"$package"_*.deb 2>/dev/null)
+if [ -z "$file" ]; then echo "E: Unable to locate package $package" >&2; exit 100; fi
+if [ "$1" = --print-uris ]; then
+  sum=$(sha256sum "$file" | cut -d' ' -f1)
+  echo "'https://mirror.example/x.deb' $(basename "$file") $(stat -c %s "$file") SHA256:$sum"
+else
+  echo "$package" >> {folder}/fetched
+  cp "$file" .
+fi
+"""
+
+
+@pytest.fixture
+def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder, commands = tmp_path / "mirror", tmp_path / "bin"
+    folder.mkdir()
+    commands.mkdir()
+    apt = commands / "apt-get"
+    apt.write_text(APT.format(folder=folder))
+    apt.chmod(apt.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("PATH", f"{commands}:/usr/bin:/bin")
+    return folder
+
+
+def add_package(mirror: Path, name: str, fill: Callable[[Path], None]) -> None:
+    tree = mirror.parent / f"tree-{name}"
+    (tree / "DEBIAN").mkdir(parents=True)
+    (tree / "DEBIAN" / "control").write_text(
+        f"Package: {name}\nVersion: 1\nArchitecture: all\nMaintainer: A <a@b.example>\n"
+        "Description: test\n"
+    )
+    fill(tree)
+    command = [
+        "dpkg-deb",
+        "--build",
+        "--root-owner-group",
+        str(tree),
+        str(mirror / f"{name}_1_all.deb"),
+    ]
+    subprocess.run(command, check=True, capture_output=True)
+
+
+def fill_docs(tree: Path) -> None:
+    doc = tree / "usr/share/doc/x-docs-de"
+    doc.mkdir(parents=True)
+    (doc / "a.html").write_text("<html><body><p>Hallo Welt</p></body></html>")
+    (doc / "latin1.html").write_bytes("<p>für</p>".encode("latin-1"))
+    (doc / "link.html").symlink_to("/etc/hostname")
+    (doc / "outside").symlink_to("/etc")
+    (doc / "binary.png").write_bytes(b"\x89PNG")
+    help_folder = tree / "usr/share/help/cs/app"
+    help_folder.mkdir(parents=True)
+    (help_folder / "mouse.page").write_text(MALLARD)
+    messages = tree / "usr/share/app/i18n"
+    messages.mkdir(parents=True)
+    text = "Esta página no existe todavía, pero puede crearse."
+    (messages / "es.json").write_text(json.dumps({"@metadata": {}, "a": text, "b": "corto"}))
+    (messages / "qqq.json").write_text(
+        json.dumps({"a": "Remarks to translators, which are English."})
+    )
+
+
+def pages(sample: Path) -> dict[str, tuple[str, bytes]]:
+    found = {}
+    for path in sorted(sample.glob("w*/*.gz")):
+        with open(path, "rb") as file:
+            for record in ArchiveIterator(file, parse_http=True, verify_digests=True):
+                if record.headers["WARC-Type"] != "warcinfo":
+                    found[record.headers["WARC-Target-URI"]] = (
+                        path.parent.name,
+                        record.reader.read(),
+                    )
+    return found
+
+
+@needs_dpkg
+def test_pages_of_a_package(mirror: Path, tmp_path: Path):
+    add_package(mirror, "x-docs-de", fill_docs)
+    summary = write_debian_sample(tmp_path / "out", ["x-docs-de"])
+    assert (summary["wet_records"], summary["warc_records"]) == (1, 3)
+    base = "https://x-docs-de.debian.example"
+    found = pages(tmp_path / "out")
+    assert sorted(found) == [
+        f"{base}/app/i18n/es.json/0",
+        f"{base}/doc/x-docs-de/a.html",
+        f"{base}/doc/x-docs-de/latin1.html",
+        f"{base}/help/cs/app/mouse.page",
+    ]
+    assert found[f"{base}/doc/x-docs-de/latin1.html"] == ("warc", "<p>für</p>".encode("latin-1"))
+    form, messages = found[f"{base}/app/i18n/es.json/0"]
+    assert form == "wet"
+    assert messages.decode() == "Esta página no existe todavía, pero puede crearse."
+    languages = read_manifest(tmp_path / "out", "sample")["pages_by_source_language"]
+    assert languages == {"cs": 1, "de": 2, "es": 1}
+    assert write_debian_sample(tmp_path / "out", ["x-docs-de"])["reused"]
+
+
+@needs_dpkg
+def test_a_later_run_keeps_what_was_fetched(mirror: Path, tmp_path: Path):
+    add_package(mirror, "x-docs-de", fill_docs)
+    add_package(mirror, "empty", lambda tree: (tree / "usr").mkdir())
+    with pytest.raises(UserError, match="empty holds no HTML"):
+        write_debian_sample(tmp_path / "out", ["x-docs-de", "empty"])
+    assert not (tmp_path / "out").exists()
+    add_package(mirror, "empty-2", fill_docs)
+    (mirror / "empty-2_1_all.deb").rename(mirror / "empty_1_all.deb")
+    write_debian_sample(tmp_path / "out", ["x-docs-de", "empty"])
+    assert (mirror / "fetched").read_text().split() == ["x-docs-de", "empty", "empty"]
+    assert not list((tmp_path / "out").rglob("*.deb"))
+
+
+@needs_dpkg
+def test_same_packages_give_the_same_bytes(mirror: Path, tmp_path: Path):
+    add_package(mirror, "x-docs-de", fill_docs)
+    for name in ("one", "two"):
+        write_debian_sample(tmp_path / name, ["x-docs-de"])
+    for shard in read_manifest(tmp_path / "one", "sample")["files"]:
+        assert file_sha256(tmp_path / "two" / shard["path"]) == shard["sha256"]
+
+
+def test_unknown_packages_and_names_are_refused(mirror: Path, tmp_path: Path):
+    with pytest.raises(UserError, match=r"cannot find package nothing .*apt-get update"):
+        write_debian_sample(tmp_path / "out", ["nothing"])
+    with pytest.raises(UserError, match="'--help' is not a Debian package name"):
+        write_debian_sample(tmp_path / "out", ["--help"])
+    with pytest.raises(UserError, match="no packages"):
+        write_debian_sample(tmp_path / "out", [])
+
+
+def test_without_apt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UserError, match="needs apt-get, which is not on PATH"):
+        write_debian_sample(tmp_path / "out", ["x-docs-de"])
+
+
+def test_a_package_that_is_not_one(mirror: Path, tmp_path: Path):
+    (mirror / "broken_1_all.deb").write_bytes(b"not an archive")
+    with pytest.raises(UserError, match="dpkg-deb"):
+        write_debian_sample(tmp_path / "out", ["broken"])
+
+
+@pytest.mark.parametrize(
+    ("path", "package", "lang"),
+    [
+        ("usr/share/libreoffice/help/zh-CN/text/a.html", "libreoffice-help-zh-cn", "zh-CN"),
+        ("usr/share/help/pt_BR/app/a.page", "gnome-user-docs", "pt-BR"),
+        ("usr/share/mediawiki/extensions/X/i18n/api/sr-ec.json", "mediawiki", "sr-ec"),
+        ("usr/share/debian-reference/ch09.de.html", "debian-reference-de", "de"),
+        ("usr/share/doc/x/index.html", "debian-faq-ru", "ru"),
+        ("usr/share/doc/x/index.html", "developers-manual", "und"),
+    ],
+)
+def test_language_of_a_path(path: str, package: str, lang: str):
+    assert language_of_path(path, package) == lang
+
+
+def test_mallard_becomes_html():
+    page = mallard_page(MALLARD.encode(), "cs")
+    assert page is not None
+    text = page.decode()
+    assert "<title>Mouse</title>" in text
+    assert "<p>Click the button &lt;now&gt;.</p>\n<h2>More</h2>\n<p>Then wait.</p>" in text
+    assert "Hidden" not in text
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        b"<page><p>unclosed</page>",
+        b"<page><title>Only a title</title></page>",
+        b'<!DOCTYPE page [<!ENTITY a "aaaa">]><page><p>&a;</p></page>',
+        b"\xff\xfe",
+    ],
+)
+def test_mallard_that_is_no_page(document: bytes):
+    assert mallard_page(document, "cs") is None
+
+
+def test_messages_lose_their_markup():
+    message = (
+        "<b>See</b> [[Special:Log|the '''log''']] and {{PLURAL:$1|page|pages}} &amp; [$2 more]."
+    )
+    assert plain_message(message) == "See the log and pages & more."
+
+
+def test_messages_are_pages_of_forty_lines():
+    catalogue = {str(n): f"Message number {n} is long enough to be prose." for n in range(90)}
+    lines = [page.decode().split("\n") for page in message_pages(json.dumps(catalogue).encode())]
+    assert [len(page) for page in lines] == [40, 40, 10]
+    assert list(message_pages(b"[1, 2]")) == list(message_pages(b"{")) == []

@@ -1,0 +1,155 @@
+import re
+import shutil
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipelines.errors import UserError
+from pipelines.sampling import capped_shares, power_rates
+from pipelines.vocabulary import (
+    MODEL_FILE,
+    VocabularyConfig,
+    load_vocabulary,
+    train_vocabulary,
+)
+
+
+def test_layout_is_that_of_mt5(small_vocabulary: Path):
+    vocabulary = load_vocabulary(small_vocabulary / MODEL_FILE)
+    size = vocabulary.GetPieceSize()
+    assert size == 1200
+    assert [vocabulary.IdToPiece(token) for token in range(3)] == ["<pad>", "</s>", "<unk>"]
+    assert [vocabulary.IsByte(token) for token in (2, 3, 258, 259)] == [False, True, True, False]
+    sentinels = [vocabulary.IdToPiece(size - 1 - number) for number in range(100)]
+    assert sentinels == [f"<extra_id_{number}>" for number in range(100)]
+    assert vocabulary.PieceToId("<extra_id_0>") == size - 1
+    assert vocabulary.bos_id() == -1
+
+
+@given(text=st.text())
+def test_any_text_is_spelt_without_unknown_ids_or_sentinels(small_vocabulary: Path, text: str):
+    vocabulary = load_vocabulary(small_vocabulary / MODEL_FILE)
+    tokens = vocabulary.EncodeAsIds(text + " <extra_id_0></s>")
+    assert all(2 < token < vocabulary.GetPieceSize() - 100 for token in tokens)
+
+
+def test_text_comes_back_normalised(small_vocabulary: Path):
+    vocabulary = load_vocabulary(small_vocabulary / MODEL_FILE)
+    text = "Ｆｕｌｌ width,\n 人人生而自由  <extra_id_0>\tكل 🙂"
+    assert vocabulary.DecodeIds(vocabulary.EncodeAsIds(text)) == (
+        "Full width, 人人生而自由 <extra_id_0> كل 🙂"
+    )
+
+
+def test_same_text_gives_the_same_bytes_wherever_it_lies(
+    small_corpus: Path, small_vocabulary: Path, tmp_path: Path
+):
+    shutil.copytree(small_corpus, tmp_path / "elsewhere")
+    config = VocabularyConfig(size=1200, character_coverage=0.999)
+    summary = train_vocabulary(tmp_path / "elsewhere", tmp_path / "vocabulary", config)
+    assert not summary["reused"]
+    assert summary["vocabulary_size"] == 1200
+    for name in (MODEL_FILE, "manifest.json"):
+        again, first = (tmp_path / "vocabulary" / name), (small_vocabulary / name)
+        assert again.read_bytes() == first.read_bytes()
+    assert str(tmp_path).encode() not in (tmp_path / "vocabulary" / MODEL_FILE).read_bytes()
+    assert train_vocabulary(tmp_path / "elsewhere", tmp_path / "vocabulary", config)["reused"]
+
+
+def test_too_large_a_size_names_the_largest(small_corpus: Path, tmp_path: Path):
+    out = tmp_path / "vocabulary"
+    with pytest.raises(UserError, match="give at most") as caught:
+        train_vocabulary(small_corpus, out, VocabularyConfig(size=200_000))
+    largest = int(re.findall(r"at most (\d+)", str(caught.value))[0])
+    assert train_vocabulary(small_corpus, out, VocabularyConfig(size=largest))["out"] == str(out)
+
+
+def test_too_small_a_size_names_the_smallest(small_corpus: Path, tmp_path: Path):
+    out = tmp_path / "vocabulary"
+    with pytest.raises(UserError, match="character_coverage") as caught:
+        train_vocabulary(small_corpus, out, VocabularyConfig(size=520))
+    smallest = int(re.findall(r"at least (\d+)", str(caught.value))[0])
+    with pytest.raises(UserError, match="at least"):
+        train_vocabulary(small_corpus, out, VocabularyConfig(size=smallest - 1))
+    assert train_vocabulary(small_corpus, out, VocabularyConfig(size=smallest))["out"] == str(out)
+
+
+def test_hostile_characters_do_not_stop_training(corpus_files: ModuleType, tmp_path: Path):
+    text = "a\x00b \u2581\u2581 <extra_id_0> \ufeff\u202e\t</s> " + "x" * 20_000
+    documents = [f"{text} {word}" for word in ("uno", "dos", "tres") for _ in range(5)]
+    corpus = corpus_files.write_corpus(tmp_path / "corpus", {"es": {"train": documents}})
+    train_vocabulary(corpus, tmp_path / "vocabulary", VocabularyConfig(size=380))
+    vocabulary = load_vocabulary(tmp_path / "vocabulary" / MODEL_FILE)
+    assert vocabulary.GetPieceSize() == 380
+
+
+def test_validation_text_is_not_trained_on(corpus_files: ModuleType, tmp_path: Path):
+    texts = {"es": {"validation": ["solo para validar"]}}
+    corpus = corpus_files.write_corpus(tmp_path / "corpus", texts)
+    with pytest.raises(UserError, match="no training documents"):
+        train_vocabulary(corpus, tmp_path / "vocabulary", VocabularyConfig())
+
+
+def test_damaged_and_missing_input(small_corpus: Path, tmp_path: Path):
+    with pytest.raises(UserError, match="does not exist"):
+        train_vocabulary(tmp_path / "none", tmp_path / "v", VocabularyConfig())
+    shutil.copytree(small_corpus, tmp_path / "corpus")
+    shard = next((tmp_path / "corpus" / "data" / "en").glob("train-*"))
+    shard.write_bytes(shard.read_bytes()[:-1])
+    for size in (1200, 500):
+        with pytest.raises(UserError, match=f"{shard.name} is damaged"):
+            train_vocabulary(tmp_path / "corpus", tmp_path / "v", VocabularyConfig(size=size))
+    (tmp_path / "corpus" / "stats.json").unlink()
+    with pytest.raises(UserError, match=r"cannot read .*stats\.json"):
+        train_vocabulary(tmp_path / "corpus", tmp_path / "v", VocabularyConfig(size=1200))
+
+
+def test_what_is_no_vocabulary(small_vocabulary: Path, tmp_path: Path):
+    path = tmp_path / "other.model"
+    path.write_bytes(b"nothing of the kind")
+    with pytest.raises(UserError, match=r"other\.model is not a SentencePiece model"):
+        load_vocabulary(path)
+    model = (small_vocabulary / MODEL_FILE).read_bytes()
+    path.write_bytes(model.replace(b"<extra_id_0>", b"<extra_id_x>"))
+    with pytest.raises(UserError, match="another layout"):
+        load_vocabulary(path)
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"size": 300}, "vocabulary size"),
+        ({"character_coverage": 0.5}, "character_coverage"),
+        ({"sample_characters": 0}, "sample_characters"),
+        ({"sampling_exponent": 2}, "sampling_exponent"),
+    ],
+)
+def test_settings_out_of_range(settings, named: str):
+    with pytest.raises(UserError, match=f"^{named} is"):
+        VocabularyConfig(**settings)
+
+
+def test_budget_is_divided_by_rate_and_capped():
+    rates = power_rates({"big": 10**6, "small": 1, "none": 0}, 0.3)
+    assert list(rates) == ["big", "small"]
+    assert rates["big"] / rates["small"] == pytest.approx(10**1.8)
+    shares = capped_shares({"a": 0.5, "b": 0.3, "c": 0.2}, {"a": 10, "b": 1000, "c": 1000}, 110)
+    assert shares == {"a": 10, "b": 60, "c": 40}
+
+
+@given(
+    st.dictionaries(
+        st.text(min_size=1), st.tuples(st.integers(1, 10**9), st.integers(0, 10**6)), min_size=1
+    ),
+    st.integers(1, 10**7),
+)
+def test_shares_use_the_budget_up(languages, budget: int):
+    rates = power_rates({name: count for name, (count, _) in languages.items()}, 0.3)
+    available = {name: characters for name, (_, characters) in languages.items()}
+    shares = capped_shares(rates, available, budget)
+    assert all(0 <= share <= available[name] for name, share in shares.items())
+    wanted = min(budget, sum(available.values()))
+    assert wanted - len(languages) <= sum(shares.values()) <= wanted

@@ -1,0 +1,283 @@
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipelines.errors import UserError
+from pipelines.span_corruption import SpanCorruption, restore
+from pipelines.tf_example import decode_example, encode_example
+from pipelines.tfrecord import read_sequentially, write_tfrecord
+from tasks.batches import TrainBatches, ValidationBatches, collate
+from tasks.records import VOCABULARY_PATH, open_examples
+
+FEATURES = {
+    "encoder_input_tokens": ((8, 32), np.int32),
+    "decoder_input_tokens": ((8, 8), np.int32),
+    "decoder_target_tokens": ((8, 8), np.int32),
+    "decoder_loss_weights": ((8, 8), np.float32),
+    "language": ((8,), np.int32),
+}
+SIZE = 1000
+
+
+@pytest.fixture
+def copy(small_examples: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(small_examples, tmp_path / "examples"))
+
+
+def rows(batch: dict[str, np.ndarray]) -> list[tuple[int, np.ndarray, np.ndarray]]:
+    """Language, inputs and targets of each row, without padding."""
+    weights = batch["decoder_loss_weights"].astype(bool)
+    return [
+        (int(language), inputs[inputs != 0], targets[kept])
+        for language, inputs, targets, kept in zip(
+            batch["language"],
+            batch["encoder_input_tokens"],
+            batch["decoder_target_tokens"],
+            weights,
+            strict=True,
+        )
+    ]
+
+
+def stored(examples: Path, lang: str, split: str) -> list[dict]:
+    paths = sorted((examples / f"mc4.{lang}").glob(f"{split}.tfrecord-*-of-0000?"))
+    return [decode_example(data) for path in paths for data in read_sequentially(path)]
+
+
+def test_batches_have_the_features_that_models_take(small_examples: Path):
+    batches = TrainBatches(small_examples, 8, seed=0)
+    batch = batches.batch(0)
+    assert {name: (array.shape, array.dtype) for name, array in batch.items()} == FEATURES
+    assert batches.languages == ("ar", "bg", "de", "en", "haw", "ko", "sw", "zh")
+    assert sum(batches.rates.values()) == pytest.approx(1)
+    assert (batches.inputs_length, batches.targets_length, batches.vocabulary_size) == (32, 8, SIZE)
+    assert np.array_equal(
+        batch["decoder_input_tokens"][:, 1:], batch["decoder_target_tokens"][:, :-1]
+    )
+    assert not batch["decoder_input_tokens"][:, 0].any()
+    for _, inputs, targets in rows(batch):
+        assert inputs[-1] == targets[-1] == 1
+        assert targets[0] == SIZE - 1
+
+
+def test_a_batch_does_not_depend_on_those_before(small_examples: Path):
+    one, other = TrainBatches(small_examples, 8, seed=3), TrainBatches(small_examples, 8, seed=3)
+    forwards = [one.batch(step) for step in range(40)]
+    for step in (39, 7, 0, 23):
+        for name, array in other.batch(step).items():
+            assert np.array_equal(array, forwards[step][name])
+    far = TrainBatches(small_examples, 8, seed=3).batch(10**9)
+    for name, array in one.batch(10**9).items():
+        assert np.array_equal(array, far[name])
+
+
+def test_seeds_give_other_batches(small_examples: Path):
+    one, other = TrainBatches(small_examples, 8, seed=0), TrainBatches(small_examples, 8, seed=1)
+    for name in ("language", "encoder_input_tokens"):
+        assert not np.array_equal(one.batch(0)[name], other.batch(0)[name])
+
+
+def test_epochs_give_every_record_once_with_fresh_masks(small_examples: Path):
+    batches = TrainBatches(small_examples, 64, seed=0)
+    number = batches.languages.index("en")
+    raw = [tuple(record["targets"].tolist()) for record in stored(small_examples, "en", "train")]
+    assert len(set(raw)) == len(raw)
+    counts = dict.fromkeys(raw, 0)
+    masks: dict[tuple[int, ...], set[bytes]] = {record: set() for record in raw}
+    for step in range(4096 // 64):  # one window of the mixture
+        for language, inputs, targets in rows(batches.batch(step)):
+            if language == number:
+                record = tuple(restore(inputs, targets, SIZE).tolist())
+                counts[record] += 1
+                masks[record].add(inputs.tobytes())
+    assert max(counts.values()) - min(counts.values()) <= 1
+    assert min(counts.values()) > 3
+    full = [record for record in raw if len(record) == batches._examples.lengths.raw_length]
+    assert all(len(masks[record]) > counts[record] / 2 for record in full)
+
+
+def test_language_shares_match_the_rates(small_examples: Path):
+    batches = TrainBatches(small_examples, 64, seed=0)
+    languages = np.concatenate([batches.batch(step)["language"] for step in range(4096 // 64)])
+    for number, lang in enumerate(batches.languages):
+        assert (languages == number).sum() == pytest.approx(4096 * batches.rates[lang], abs=2)
+
+
+def test_validation_gives_every_example_once_and_pads_the_last_batch(small_examples: Path):
+    batches = ValidationBatches(small_examples, 8)
+    expected = [
+        (
+            number,
+            record["inputs"].tolist(),
+            record["targets"].tolist(),
+            record["document"][0].decode(),
+            int(record["target_bytes"][0]),
+        )
+        for number, lang in enumerate(batches.languages)
+        for record in stored(small_examples, lang, "validation")
+    ]
+    found = []
+    for batch in batches:
+        for row, (language, inputs, targets) in enumerate(rows(batch)):
+            found.append(
+                (
+                    language,
+                    inputs.tolist(),
+                    targets.tolist(),
+                    batch["document"][row],
+                    int(batch["target_bytes"][row]),
+                )
+            )
+    assert len(found) == 8 * len(batches)
+    assert found[: len(expected)] == expected
+    padding = found[len(expected) :]
+    assert 0 < len(padding) < 8
+    assert set(map(str, padding)) == {str((-1, [], [], "", 0))}
+    assert np.array_equal(batches[1]["document"], list(batches)[1]["document"])
+    with pytest.raises(IndexError):
+        batches[len(batches)]
+
+
+def test_decoder_inputs_are_targets_shifted_right():
+    lengths = SpanCorruption(4, 7, 8, 0.15, 3.0)
+    targets = np.array([3, 8, 9, 5, 1], np.int32)
+    batch = collate([(np.array([7, 1], np.int32), targets, 2)], 2, lengths)
+    assert batch["decoder_input_tokens"].tolist() == [[0, 3, 8, 9, 5, 1, 0], [0] * 7]
+    assert batch["decoder_target_tokens"].tolist() == [[3, 8, 9, 5, 1, 0, 0], [0] * 7]
+    assert batch["decoder_loss_weights"].sum(axis=1).tolist() == [5, 0]
+    assert batch["language"].tolist() == [2, -1]
+
+
+def test_nothing_here_imports_seqio_or_tensorflow(small_examples: Path):
+    code = (
+        "import sys, tasks.batches\n"
+        f"tasks.batches.TrainBatches({str(small_examples)!r}, 4).batch(0)\n"
+        "print(sorted({'seqio', 'tensorflow', 'apache_beam', 'prefect'} & sys.modules.keys()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def shard_of(examples: Path, lang: str = "en", split: str = "train") -> Path:
+    return examples / f"mc4.{lang}" / f"{split}.tfrecord-00000-of-00002"
+
+
+def read_everything(examples: Path) -> None:
+    batches = TrainBatches(examples, 32)
+    for step in range(60):
+        batches.batch(step)
+    for _ in ValidationBatches(examples, 32):
+        pass
+
+
+def test_a_truncated_shard_is_named(copy: Path):
+    shard = shard_of(copy)
+    shard.write_bytes(shard.read_bytes()[:-10])
+    with pytest.raises(UserError, match=rf"mc4\.en/{shard.name} .*build the examples again"):
+        TrainBatches(copy, 4)
+
+
+def test_a_missing_shard_is_named(copy: Path):
+    shard_of(copy, "sw").unlink()
+    with pytest.raises(UserError, match=rf"cannot read .*mc4\.sw/.*{shard_of(copy).name}"):
+        TrainBatches(copy, 4)
+
+
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_a_damaged_record_is_named(copy: Path, split: str):
+    shard = shard_of(copy, split=split)
+    data = bytearray(shard.read_bytes())
+    data[30] ^= 4
+    shard.write_bytes(data)
+    with pytest.raises(UserError, match=f"{shard.name} is damaged"):
+        read_everything(copy)
+
+
+def rewrite(examples: Path, shard: Path, record: bytes) -> None:
+    """Put one other record first in a shard, with a manifest to match."""
+    records, size = write_tfrecord(shard, [record, *list(read_sequentially(shard))[1:]])
+    manifest = json.loads((examples / "manifest.json").read_text())
+    for splits in manifest["languages"].values():
+        for entry in splits.values():
+            for described in entry["shards"]:
+                if examples / described["path"] == shard:
+                    described.update(records=records, bytes=size)
+    (examples / "manifest.json").write_text(json.dumps(manifest))
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        b"no example",
+        encode_example({"targets": np.array([5, SIZE - 100])}),
+        encode_example({"targets": np.arange(3, 40)}),
+        encode_example({"targets": np.array([], np.int64)}),
+        encode_example({"inputs": np.array([5, 6])}),
+    ],
+)
+def test_records_that_do_not_suit_are_refused(copy: Path, record: bytes):
+    rewrite(copy, shard_of(copy), record)
+    with pytest.raises(
+        UserError, match=r"record 0 (is not|does not hold).*build the examples again"
+    ):
+        read_everything(copy)
+
+
+def test_another_vocabulary_is_refused(copy: Path):
+    with open(copy / VOCABULARY_PATH, "ab") as file:
+        file.write(b"x")
+    with pytest.raises(UserError, match=r"sentencepiece\.model is not the vocabulary"):
+        TrainBatches(copy, 4)
+
+
+def test_unfinished_directories_and_bad_numbers_are_refused(copy: Path, tmp_path: Path):
+    for numbers, named in (((0, 0), "batch_size"), ((4, -1), "seed"), ((4, 2**32), "seed")):
+        with pytest.raises(UserError, match=f"^{named} is"):
+            TrainBatches(copy, *numbers)
+    with pytest.raises(UserError, match="does not exist"):
+        ValidationBatches(tmp_path / "none", 4)
+    (copy / "_COMPLETED").unlink()
+    with pytest.raises(UserError, match="is not a finished examples"):
+        TrainBatches(copy, 4)
+
+
+def test_a_directory_without_validation_is_refused_for_evaluation(copy: Path):
+    manifest = json.loads((copy / "manifest.json").read_text())
+    for splits in manifest["languages"].values():
+        splits.pop("validation", None)
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    TrainBatches(copy, 4).batch(0)
+    with pytest.raises(UserError, match="no validation examples"):
+        ValidationBatches(copy, 4)
+
+
+def test_a_language_without_training_text_is_never_trained_on(copy: Path):
+    manifest = json.loads((copy / "manifest.json").read_text())
+    del manifest["languages"]["ar"]["train"]
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    batches = TrainBatches(copy, 64)
+    assert batches.rates["ar"] == 0
+    assert batches.languages[0] == "ar"
+    seen = np.concatenate([batches.batch(step)["language"] for step in range(8)])
+    assert set(seen.tolist()) == set(range(1, 8))
+
+
+def test_many_shards_raise_the_limit_of_open_files(small_examples: Path):
+    code = (
+        "import resource\n"
+        "_, hard = resource.getrlimit(resource.RLIMIT_NOFILE)\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (70, hard))\n"
+        "from tasks.records import open_examples\n"
+        f"open_examples({str(small_examples)!r})\n"
+        "print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    shards = sum(
+        len(s.files) for by in open_examples(small_examples).sources.values() for s in by.values()
+    )
+    assert int(done.stdout) == shards + 64

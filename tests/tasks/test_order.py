@@ -1,0 +1,111 @@
+import itertools
+import time
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipelines.languages import languages
+from tasks.order import BLOCK_RECORDS, MixtureOrder, RecordOrder
+from tasks.rates import sampling_rates
+
+MC4_RATES = sampling_rates(
+    {code: language.mc4_train_pages for code, language in languages().items() if language.mc4}
+)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.floats(0.001, 1), min_size=1, max_size=20), st.integers(0, 2**32 - 1))
+def test_every_language_advances_without_gaps(weights: list[float], seed: int):
+    rates = {str(n): weight / sum(weights) for n, weight in enumerate(weights)}
+    order = MixtureOrder(rates, seed)
+    seen: dict[int, list[int]] = {}
+    for position in range(2 * order.window):
+        language, index = order[position]
+        seen.setdefault(language, []).append(index)
+    assert all(sorted(found) == list(range(len(found))) for found in seen.values())
+    for language, rate in enumerate(rates.values()):
+        assert abs(len(seen[language]) - 2 * order.window * rate) <= 2
+
+
+def test_shares_follow_the_rates_of_mc4():
+    order = MixtureOrder(MC4_RATES, seed=0)
+    counts = Counter(order[position][0] for position in range(4 * order.window))
+    for number, rate in enumerate(MC4_RATES.values()):
+        assert abs(counts[number] - 4 * order.window * rate) <= 2
+
+
+def test_very_rare_languages_still_come():
+    order = MixtureOrder({"big": 1 - 1e-9, "rare": 1e-9}, seed=0)
+    counts = Counter(order[position][0] for position in range(order.window))
+    assert 1 <= counts[1] <= 3
+
+
+def test_position_in_a_batch_is_independent_of_language():
+    order = MixtureOrder({"a": 0.5, "b": 0.3, "c": 0.2}, seed=1)
+    batch = 16
+    table = np.zeros((batch, 3))
+    for position in range(batch * 4096):
+        table[position % batch, order[position][0]] += 1
+    expected = np.array([0.5, 0.3, 0.2]) * 4096
+    chi_squared = ((table - expected) ** 2 / expected).sum()
+    # 45 degrees of freedom at most: 99.99 % of random tables stay below 90.
+    assert chi_squared < 90
+    # Pairs of neighbours are independent too: a round robin would give no variance at all.
+    firsts = [order[position][0] for position in range(20_000)]
+    pairs = Counter(itertools.pairwise(firsts))
+    assert pairs[0, 0] / 20_000 == pytest.approx(0.25, abs=0.02)
+    assert pairs[2, 1] / 20_000 == pytest.approx(0.06, abs=0.01)
+
+
+def test_windows_and_seeds_differ():
+    order, other = MixtureOrder({"a": 0.5, "b": 0.5}, 0), MixtureOrder({"a": 0.5, "b": 0.5}, 1)
+    first = [order[position][0] for position in range(200)]
+    assert first != [order[order.window + position][0] for position in range(200)]
+    assert first != [other[position][0] for position in range(200)]
+    assert first == [MixtureOrder({"a": 0.5, "b": 0.5}, 0)[position][0] for position in range(200)]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 3 * BLOCK_RECORDS + 1), st.integers(0, 2**32 - 1), st.integers(0, 2**64 - 1))
+def test_every_epoch_is_a_permutation(records: int, seed: int, stream: int):
+    order = RecordOrder(records, seed, stream)
+    for epoch in (0, 1, 7):
+        found = [order[epoch * records + offset] for offset in range(records)]
+        assert {number for number, _ in found} == {epoch}
+        assert sorted(record for _, record in found) == list(range(records))
+
+
+def test_epochs_and_seeds_differ():
+    records = 4 * BLOCK_RECORDS + 100
+
+    def epoch(number: int, seed: int = 0) -> list[int]:
+        order = RecordOrder(records, seed, 5)
+        return [order[number * records + offset][1] for offset in range(records)]
+
+    assert len({tuple(epoch(0)), tuple(epoch(1)), tuple(epoch(2)), tuple(epoch(0, seed=1))}) == 4
+
+
+def test_the_first_epoch_reads_in_order_and_later_ones_block_by_block():
+    records = 8 * BLOCK_RECORDS
+    order = RecordOrder(records, 0, 5)
+    first = [order[offset][1] for offset in range(records)]
+    assert sum(b - a == 1 for a, b in itertools.pairwise(first)) >= records - 2
+    second = [order[records + offset][1] for offset in range(records)]
+    changes = sum(a // BLOCK_RECORDS != b // BLOCK_RECORDS for a, b in itertools.pairwise(second))
+    assert changes <= 8
+
+
+def test_far_positions_cost_no_more():
+    def cost(start: int) -> float:
+        mixture, order = MixtureOrder(MC4_RATES, 0), RecordOrder(10**9, 0, 5)
+        begin = time.perf_counter()
+        for position in range(start, start + 500):
+            mixture[position]
+            order[position]
+        return time.perf_counter() - begin
+
+    cost(0)
+    assert min(cost(10**12) for _ in range(5)) < 5 * min(cost(0) for _ in range(5)) + 0.1
