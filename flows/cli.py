@@ -58,7 +58,7 @@ def run(argv: Sequence[str]) -> int:
         near = difflib.get_close_matches(argv[0], SUBCOMMANDS, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"choose among {', '.join(SUBCOMMANDS)}"
         raise UserError(f"unknown command {argv[0]!r}: {hint}")
-    # Beam warns at every import that Google's client libraries are absent, which is as it should be.
+    # Beam warns at every import that Google's client libraries are absent; they need not be there.
     logging.getLogger().addFilter(lambda record: "apitools not found" not in record.getMessage())
     try:
         code = build_app()(list(argv))

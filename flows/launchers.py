@@ -38,17 +38,16 @@ class LocalLauncher:
             UserError: the command refused its input (its own message is on standard error).
             RuntimeError: it failed, or was killed more often than `max_restarts`.
         """
-        for attempt in range(self.max_restarts + 1):
+        for restarts_left in reversed(range(self.max_restarts + 1)):
             code = self._run_once(argv)
             if code == 0:
                 return
             if code == 2:
                 raise UserError(f"`mswitch {argv[0]}` could not start: see the line above")
             preempted = code == EXIT_RESUME or code < 0
-            if not preempted or attempt == self.max_restarts:
-                break
+            if not preempted or not restarts_left:
+                raise RuntimeError(f"`mswitch {' '.join(argv)}` ended with code {code}")
             say(argv[0], f"ended with code {code}; continuing from its last checkpoint")
-        raise RuntimeError(f"`mswitch {' '.join(argv)}` ended with code {code}")
 
     def _run_once(self, argv: Sequence[str]) -> int:
         process = subprocess.Popen(

@@ -117,6 +117,6 @@ def constrain_batch(x: jax.Array, mesh: Mesh | None) -> jax.Array:
 
 def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh | None) -> dict[str, jax.Array]:
     """Copy a batch to the device, or spread its rows over data x expert."""
-    if mesh is None:
-        return jax.device_put(dict(batch))
-    return jax.device_put(dict(batch), NamedSharding(mesh, PartitionSpec(BATCH_AXES)))
+    where = None if mesh is None else NamedSharding(mesh, PartitionSpec(BATCH_AXES))
+    # A step runs later than this returns: it must not read memory that the caller may change.
+    return jax.device_put(dict(batch), where, may_alias=False)

@@ -187,7 +187,9 @@ def _watch(
     while not finished:
         finished = stop.wait(1.0)
         done += done_since_last()
-        progress.add(round(done) - progress.done)
+        more = round(done) - progress.done
+        if more or not finished:
+            progress.add(more)
 
 
 class _FinishUnit(beam.DoFn):

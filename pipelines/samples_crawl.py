@@ -20,6 +20,8 @@ WARC_DATE = "2024-01-01T00:00:00Z"
 CRAWL_NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "urn:mswitch:sample")
 SUFFIXES = {"wet": ".warc.wet.gz", "warc": ".warc.gz"}
 
+GZIP_LEVEL = 6
+
 Format = Literal["wet", "warc"]
 
 
@@ -57,7 +59,7 @@ def _record(kind: str, identity: str, headers: dict[str, str], block: bytes) -> 
     }
     head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
     record = b"WARC/1.0\r\n" + head.encode() + b"\r\n" + block + b"\r\n\r\n"
-    return gzip.compress(record, mtime=0)
+    return gzip.compress(record, GZIP_LEVEL, mtime=0)
 
 
 def wet_record(page: SamplePage) -> bytes:

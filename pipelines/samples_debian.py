@@ -1,7 +1,7 @@
-"""Real documentation by package name: `apt-get download`, unpack, write a crawl.
+"""Real documentation by package name: `apt-get download`, read, write a crawl.
 
-A package's files are untrusted: only regular files below the unpacked tree are read, links are
-never followed, and nothing of a package is run. HTML files and GNOME's Mallard pages become WARC
+A package is untrusted: its archive is read as a stream, regular files only, and nothing of it is
+unpacked or run. HTML files and GNOME's Mallard pages become WARC
 responses; message catalogues (MediaWiki's JSON) become WET records. The language in a URL is what
 file names say; the corpus identifies it itself.
 """
@@ -11,7 +11,10 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterable, Iterator, Sequence
+import tarfile
+import tempfile
+import urllib.parse
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,6 +34,7 @@ FILES_PER_FORMAT = 4
 #: Text kept of one language of one package: pages are taken in the order of their path's hash.
 MAX_TEXT_BYTES = 500_000
 MAX_FILE_BYTES = 8_000_000
+SUFFIXES = (".html", ".htm", ".page", ".json")
 #: MediaWiki's pseudo-language for remarks to translators.
 MESSAGE_DOCUMENTATION = "qqq"
 PACKAGE_NAME = re.compile(r"[a-z0-9][a-z0-9+.-]+")
@@ -64,10 +68,14 @@ def _run(command: Sequence[str], directory: Path) -> subprocess.CompletedProcess
             command, cwd=directory, env=environment, capture_output=True, text=True, check=False
         )
     except FileNotFoundError as error:
-        raise UserError(
-            f"the sample debian needs {command[0]}, which is not on PATH: "
-            "run it on Debian or Ubuntu, or use another sample"
-        ) from error
+        raise _missing(command[0]) from error
+
+
+def _missing(command: str) -> UserError:
+    return UserError(
+        f"the sample debian needs {command}, which is not on PATH: "
+        "run it on Debian or Ubuntu, or use another sample"
+    )
 
 
 def _last_error(stderr: str) -> str:
@@ -120,70 +128,81 @@ def fetch(download: Download, directory: Path) -> Path:
     return path
 
 
-def unpack(archive: Path, tree: Path) -> None:
-    """Unpack a package's files (no scripts) into an empty `tree`.
+def read_files(archive: Path) -> dict[str, bytes]:
+    """Read what a package holds of known kinds, by path; nothing is written to disk.
+
+    Links, devices, very large files and unprintable names are left out.
 
     Raises:
         UserError: dpkg-deb is missing or refuses the archive.
     """
-    shutil.rmtree(tree, ignore_errors=True)
-    tree.mkdir()
-    answer = _run(["dpkg-deb", "-x", str(archive), str(tree)], tree)
-    if answer.returncode:
-        raise UserError(f"dpkg-deb cannot unpack {archive.name}: {answer.stderr.strip()[:200]}")
-
-
-def regular_files(tree: Path) -> Iterator[Path]:
-    """Regular files below `tree`, sorted by path; links are neither followed nor given."""
-    for folder, folders, names in os.walk(tree, followlinks=False):
-        folders.sort()
-        for name in sorted(names):
-            path = Path(folder, name)
-            if path.is_file() and not path.is_symlink() and path.stat().st_size <= MAX_FILE_BYTES:
-                yield path
-
-
-def _pages_of_file(path: Path, url: str, lang: str) -> Iterable[tuple[Format, SamplePage, int]]:
-    """Format, page and text bytes of everything one file holds."""
-    if path.suffix in (".html", ".htm"):
-        document = path.read_bytes()
+    command = ["dpkg-deb", "--fsys-tarfile", str(archive)]
+    found: dict[str, bytes] = {}
+    with tempfile.TemporaryFile() as errors:
         try:
-            document.decode()
+            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors)
+        except FileNotFoundError as error:
+            raise _missing("dpkg-deb") from error
+        try:
+            with process, tarfile.open(fileobj=process.stdout, mode="r|") as tar:
+                for member in tar:
+                    name = member.name.removeprefix("./")
+                    file = tar.extractfile(member) if _wanted(name, member) else None
+                    if file is not None:
+                        found[name] = file.read()
+            failed = process.returncode != 0
+        except tarfile.TarError:
+            failed = True
+        if failed:
+            errors.seek(0)
+            reason = errors.read(200).decode(errors="replace").strip()
+            raise UserError(
+                f"dpkg-deb cannot read {archive.name} ({reason}): remove it and start again"
+            )
+    return found
+
+
+def _wanted(name: str, member: tarfile.TarInfo) -> bool:
+    kind = Path(name).suffix in SUFFIXES
+    return kind and member.isreg() and member.size <= MAX_FILE_BYTES and name.isprintable()
+
+
+def _pages_of_file(
+    name: str, data: bytes, url: str, lang: str
+) -> Iterable[tuple[Format, SamplePage, int]]:
+    """Format, page and text bytes of everything one file holds."""
+    if name.endswith((".html", ".htm")):
+        try:
+            data.decode()
             content_type = "text/html; charset=utf-8"
         except UnicodeDecodeError:
             content_type = "text/html"
-        page = SamplePage(url, document, lang, content_type)
-        return [("warc", page, html_text_bytes(document))]
-    if path.suffix == ".page":
-        document = mallard_page(path.read_bytes(), lang)
+        return [("warc", SamplePage(url, data, lang, content_type), html_text_bytes(data))]
+    if name.endswith(".page"):
+        document = mallard_page(data, lang)
         if document is None:
             return []
         return [("warc", SamplePage(url, document, lang), html_text_bytes(document))]
-    if path.suffix == ".json" and "i18n" in path.parts:
+    if "/i18n/" in name:
         return [
             ("wet", SamplePage(f"{url}/{number}", text, lang), len(text))
-            for number, text in enumerate(message_pages(path.read_bytes()))
+            for number, text in enumerate(message_pages(data))
         ]
     return []
 
 
-def pages_of_tree(tree: Path, package: str) -> Iterator[tuple[Format, SamplePage]]:
-    """The pages of an unpacked package, at most `MAX_TEXT_BYTES` of text for each language."""
-    by_hash = sorted(
-        (path.relative_to(tree).as_posix() for path in regular_files(tree)),
-        key=lambda name: hashlib.sha256(name.encode(errors="surrogateescape")).digest(),
-    )
+def pages_of_package(
+    files: Mapping[str, bytes], package: str
+) -> Iterator[tuple[Format, SamplePage]]:
+    """The pages of a package's files, at most `MAX_TEXT_BYTES` of text for each language."""
     taken: dict[str, int] = {}
-    for name in by_hash:
-        if not name.isascii() or not name.isprintable():
-            continue
+    for name in sorted(files, key=lambda name: hashlib.sha256(name.encode()).digest()):
         lang = language_of_path(name, package)
-        if lang == MESSAGE_DOCUMENTATION:
+        if lang == MESSAGE_DOCUMENTATION or taken.get(lang, 0) >= MAX_TEXT_BYTES:
             continue
-        if taken.get(lang, 0) >= MAX_TEXT_BYTES:
-            continue
-        url = f"https://{package}.debian.example/{name.removeprefix('usr/share/')}"
-        for form, page, text_bytes in _pages_of_file(tree / name, url, lang):
+        path = urllib.parse.quote(name.removeprefix("usr/share/"))
+        url = f"https://{package}.debian.example/{path}"
+        for form, page, text_bytes in _pages_of_file(name, files[name], url, lang):
             taken[lang] = taken.get(lang, 0) + text_bytes
             yield form, page
 
@@ -201,11 +220,9 @@ def _write_packages(
     described = []
     with CrawlWriter(directory, "debian", FILES_PER_FORMAT) as writer:
         for download in plan:
-            tree = work / "tree"
-            archive = fetch(download, work)
-            unpack(archive, tree)
+            files = read_files(fetch(download, work))
             before = sum(writer.records.values())
-            for form, page in pages_of_tree(tree, download.package):
+            for form, page in pages_of_package(files, download.package):
                 writer.write(form, page)
             pages = sum(writer.records.values()) - before
             if not pages:

@@ -16,8 +16,8 @@ from tasks.cache import lengths_in_use
 
 
 def _order(items: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """A permutation of `items` numbers from a stateless seed [2]."""
-    return tf.argsort(tf.random.stateless_uniform([items], seed=seed))
+    """A permutation of `items` numbers from a stateless seed [2] (seqio `stateless_shuffle`)."""
+    return tf.argsort(tf.random.stateless_uniform(tf.reshape(items, [1]), seed=seed))
 
 
 def _composition(total: tf.Tensor, parts: tf.Tensor, order: tf.Tensor) -> tf.Tensor:

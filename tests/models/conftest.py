@@ -12,6 +12,8 @@ from models.config import ModelConfig, TrainConfig
 from models.presets import preset
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Compiling is most of these tests' time; a third of it is spent on making small models fast.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 
 @pytest.fixture(scope="session")

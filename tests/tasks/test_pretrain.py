@@ -70,10 +70,8 @@ def stored(examples: Path, lang: str, split: str) -> list[dict]:
 
 
 def restored(examples: list[dict]) -> list[tuple[int, ...]]:
-    return [
-        tuple(numpy_corruption.restore(example["inputs"], example["targets"], 1000).tolist())
-        for example in examples
-    ]
+    parts = [[np.array(example[name]) for name in ("inputs", "targets")] for example in examples]
+    return [tuple(numpy_corruption.restore(*part, 1000).tolist()) for part in parts]
 
 
 def test_the_mixture_is_read_in_a_plain_process(small_examples: Path):

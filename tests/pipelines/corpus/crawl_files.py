@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 DATE = "2024-03-01T12:00:00Z"
+LATER = "2025-01-01T00:00:00Z"
 NAMES = ["Anna", "Boris", "Clara", "David", "Elena", "Felix", "Greta", "Hugo", "Ines", "Jonas"]
 GERMAN = (
     "{0} ging am Morgen mit {1} durch den alten Garten und sprach über die Ernte des Jahres {2}.",

@@ -101,7 +101,7 @@ def test_manifest_and_shards(tmp_path: Path, hostile_crawl: list[Path], lenient:
     build(hostile_crawl, out, lenient)
     manifest = json.loads((out / "manifest.json").read_text())
     assert [entry["status"] for entry in manifest["inputs"]] == ["read", "damaged", "read"]
-    assert [entry["path"] for entry in manifest["inputs"]][0] == "../in/a.warc.wet.gz"
+    assert manifest["inputs"][0]["path"] == "../in/a.warc.wet.gz"
     assert manifest["inputs"][0]["bytes"] == hostile_crawl[0].stat().st_size
     assert {entry["path"] for entry in manifest["shards"]} == {
         str(path.relative_to(out)) for path in out.glob("data/*/*.parquet")
@@ -219,7 +219,7 @@ def test_lost_page_is_not_published(
 ):
     real = phases.plan_shards
     monkeypatch.setattr(phases, "plan_shards", lambda *args: real(*args)[1:])
-    with pytest.raises(RuntimeError, match="documents written|entered write"):
+    with pytest.raises(RuntimeError, match=r"entered write|documents written"):
         build(hostile_crawl, tmp_path / "corpus", lenient)
     assert not (tmp_path / "corpus").exists()
 

@@ -3,14 +3,18 @@ import random
 import tempfile
 from collections.abc import Sequence
 
+import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from apache_beam.testing.util import assert_that, equal_to
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.corpus_config import CorpusConfig
 from pipelines.dedup import Contest, best_of_each
+from pipelines.filters import paragraph_reason
 from pipelines.fingerprints import normalize_url
 from pipelines.finish import own_lines
 from pipelines.ingest import page_row
@@ -42,9 +46,9 @@ def deduplicate(
         for number, pages in enumerate(units):
             won = work.selected("winners", number, len(pages))
             lines = [len(one.text.split("\n")) for one in pages]
-            kept = np.split(work.selected("owners", number, sum(lines)), np.cumsum(lines)[:-1])
-            for one, wins, mine in zip(pages, won, kept, strict=True):
-                text = own_lines(one.text, mine, ledger) if wins else ""
+            kept = work.selected("owners", number, sum(lines))
+            for one, wins, end, size in zip(pages, won, np.cumsum(lines), lines, strict=True):
+                text = own_lines(one.text, kept[end - size : end], ledger) if wins else ""
                 if text:
                     found[one.url] = text
     return found, ledger
@@ -80,7 +84,9 @@ def brute_force(pages: Sequence[Page]) -> dict[str, str]:
         ):
             winners[key] = one
     owner: dict[str, str] = {}
-    competing = [one for one in winners.values() if len(min(one.text.split("\n"), key=len)) >= 2]
+    competing = [
+        one for one in winners.values() if paragraph_reason(one.text.split("\n"), 1, 2) is None
+    ]
     for one in competing:
         for line in one.text.split("\n"):
             key = line.strip().lower()
@@ -99,7 +105,8 @@ def brute_force(pages: Sequence[Page]) -> dict[str, str]:
 MC4_PAGES = [
     page(
         "url/1-0",
-        "This is a duplicated line.\nThis is a unique line.\nThis one comes first and so it stays.\n"
+        "This is a duplicated line.\nThis is a unique line.\n"
+        "This one comes first and so it stays.\n"
         "This is duplicate within the page so the others are removed.\n"
         "Here is a sentence between the duplicates.\n"
         "This is duplicate within the page so the others are removed.\n"
@@ -127,7 +134,8 @@ def test_mc4s_four_pages():
     """The pages of c4_utils_test.test_remove_duplicate_text; mC4 sets no sentence minimum."""
     found, ledger = deduplicate([MC4_PAGES[:1], MC4_PAGES[1:3], MC4_PAGES[3:]])
     assert found["url/1-0"] == (
-        "This is a duplicated line.\nThis is a unique line.\nThis one comes first and so it stays.\n"
+        "This is a duplicated line.\nThis is a unique line.\n"
+        "This one comes first and so it stays.\n"
         "This is duplicate within the page so the others are removed.\n"
         "Here is a sentence between the duplicates."
     )
@@ -197,3 +205,21 @@ def test_equals_brute_force_however_it_is_cut(
         assert found == expected
         assert ledger.lines["out"] == sum(len(text.split("\n")) for text in found.values())
     assert {normalize_url(url) for url in found} <= {normalize_url(p.url) for p in pages}
+
+
+def test_equals_mc4s_own_code():
+    from tensorflow_datasets.text import c4_utils
+
+    draws = random.Random(3)
+    words = ["alpha", "Alpha", "beta", "gamma ", "delta", "epsilon", "zeta", "eta", "theta", "iota"]
+    pages = [
+        page(f"http://a.org/{i}", "\n".join(draws.choices(words, k=draws.randrange(1, 6))))
+        for i in range(120)
+    ]
+    mine, _ = deduplicate([pages[:50], pages[50:51], pages[51:]], bits=2)
+    theirs = [c4_utils.PageFeatures(url=one.url, text=one.text) for one in pages]
+    with beam.Pipeline(runner=FnApiRunner()) as pipeline:
+        created = pipeline | beam.Create(theirs)
+        kept = c4_utils.remove_duplicate_text(created, min_num_sentences=0)
+        texts = kept | beam.Map(lambda one: (one.url, one.text))
+        assert_that(texts, equal_to(list(mine.items())))
