@@ -22,7 +22,13 @@ from models.config import EvaluateConfig, TrainConfig
 from models.router import expert_capacity
 from models.run import CHECKPOINTS, model_of, read_run, train_config_of
 from models.state import Parameters, Skeleton
-from models.step import FEATURES, EvaluationResult, batch_groups, make_evaluation_step
+from models.step import (
+    FEATURES,
+    EvaluationResult,
+    batch_groups,
+    make_evaluation_step,
+    optimizer_of,
+)
 from pipelines.errors import UserError
 from pipelines.faults import fault_point
 from pipelines.outputs import MARKER, canonical_json, lock_directory, read_manifest
@@ -195,12 +201,8 @@ class _Evaluator:
         self.batches = batches
 
     def abstract_parameters(self) -> Parameters:
-        """Shapes to restore into; placed on the one device that evaluates."""
-        sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-        return {
-            name: jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=sharding)  # pyright: ignore
-            for name, shape in self.skeleton.shapes.items()
-        }
+        """Shapes to restore into, placed on the one device that evaluates."""
+        return self.skeleton.abstract_state(optimizer_of(self.skeleton.train)).parameters
 
     def tables(self, parameters: Parameters, what: str) -> tuple[pa.Table, pa.Table | None]:
         """Per document: nats, target tokens, bytes; per language: tokens of each expert."""

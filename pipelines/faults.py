@@ -5,18 +5,25 @@ import signal
 
 VARIABLE = "MSWITCH_FAULT"
 
-#: Every name `fault_point` accepts. Staged outputs (`pipelines.outputs`) add theirs per stage.
+
+def _publication(stage: str) -> tuple[str, ...]:
+    """The points of `pipelines.outputs.StagedOutput.publish`."""
+    return tuple(
+        f"{stage}.{moment}" for moment in ("before_marker", "before_publish", "after_publish")
+    )
+
+
+#: Every name `fault_point` accepts, in the order in which a demo comes by them.
 FAULT_POINTS = (
-    *(
-        f"{stage}.{moment}"
-        for stage in ("sample", "corpus", "vocabulary", "examples", "report")
-        for moment in ("before_marker", "before_publish", "after_publish")
-    ),
+    *_publication("sample"),
     "corpus.after_ingest_unit",
     "corpus.after_winners",
     "corpus.after_owners",
     "corpus.after_shard",
+    *_publication("corpus"),
+    *_publication("vocabulary"),
     "examples.after_shard",
+    *_publication("examples"),
     "train.before_checkpoint",
     "train.during_checkpoint",
     "train.after_checkpoint",
@@ -24,6 +31,7 @@ FAULT_POINTS = (
     "train.before_marker",
     "evaluate.before_rename",
     "evaluate.after_rename",
+    *_publication("report"),
 )
 
 

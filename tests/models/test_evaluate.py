@@ -15,6 +15,7 @@ from models.config import EvaluateConfig
 from models.evaluate import SCHEMA, evaluate, evaluate_run
 from models.run import model_of, read_run, train_config_of
 from models.state import Skeleton
+from models.step import optimizer_of
 from pipelines.errors import UserError
 
 SCRIPT = Path(__file__).with_name("train_child.py")
@@ -40,8 +41,10 @@ def expected(child, run: Path, step: int) -> dict[tuple[str, str], list]:
     """Each sequence on its own, with plain logits in NumPy."""
     config = read_run(run)
     model = model_of(config)
-    skeleton = Skeleton.of(model, train_config_of(config))
-    parameters = restore_parameters(run / "checkpoints", step, dict(skeleton.shapes))
+    train = train_config_of(config)
+    skeleton = Skeleton.of(model, train)
+    like = skeleton.abstract_state(optimizer_of(train)).parameters
+    parameters = restore_parameters(run / "checkpoints", step, like)
 
     @jax.jit
     def logits(source, decoder_input, target):

@@ -93,7 +93,7 @@ def gradients(config, train, batch, groups=None):
 
 
 def test_ways_to_save_memory_change_no_gradient(sparse, child):
-    config = dataclasses.replace(sparse, encoder_layers=4)
+    config = dataclasses.replace(sparse, encoder_layers=4, decoder_layers=2, sparse_every=2)
     batch = child.MemoryBatches(8).batch(0)
     batch.pop("language")
     saving = dataclasses.replace(FLOAT32, scan_layers=True, remat=True, loss_chunks=3)
