@@ -22,8 +22,6 @@ from pipelines.runners import run_pipeline
 from pipelines.sinks import ShardSpec, plan_shards, write_shard
 from pipelines.work_directory import WorkDirectory, read_json, save_json
 
-#: Below this much input per process, starting local worker processes costs more than it saves.
-BYTES_PER_WORKER = 200 << 20
 #: Runners that shuffle in memory: fingerprints go through files, references through the shuffle.
 RUNNERS_BY_REFERENCE = ("local",)
 _BYTES_PER_CANDIDATE = {"winners": 40, "owners": 32}
@@ -66,7 +64,7 @@ class Build:
             )
 
         with self._progress("ingest", sizes, "bytes", self.work.ingested):
-            self._run("ingest", todo, build, sum(file.size_bytes for _, file in todo))
+            self._run("ingest", todo, build)
 
     def settle(self, contest: str) -> None:
         """Phases 2 and 3: settle who wins each URL, then who owns each line."""
@@ -109,7 +107,7 @@ class Build:
 
         weights = dict(enumerate(sizes))
         with self._progress("languages", weights, "bytes", self.work.finished):
-            self._run("finish", units, build, sum(sizes[unit] for unit in units))
+            self._run("finish", units, build)
 
     def write_shards(self) -> list[ShardSpec]:
         """Phase 5: gather the runs of all units into output shards."""
@@ -135,14 +133,10 @@ class Build:
         return shards
 
     def _run(
-        self,
-        phase: str,
-        todo: Sequence[object],
-        build: Callable[[beam.Pipeline], object],
-        size_bytes: int = 0,
+        self, phase: str, todo: Sequence[object], build: Callable[[beam.Pipeline], object]
     ) -> None:
         if todo:
-            workers = max(1, min(os.cpu_count() or 1, len(todo), size_bytes // BYTES_PER_WORKER))
+            workers = min(os.cpu_count() or 1, len(todo))
             name = f"mswitch-corpus-{phase}"
             run_pipeline(build, self.runner, self.beam_options, job_name=name, workers=workers)
 

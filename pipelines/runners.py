@@ -32,7 +32,9 @@ def pipeline_options(
         runner: local, flink, prism or dataflow.
         beam_options: Beam's own options, such as "--direct_num_workers=2"; they come last.
         job_name: what an engine shows.
-        workers: processes of the local runner; Beam starts each in about 4 s.
+        workers: threads of the local runner. What takes time (CLD3, decompression, HTML, Arrow)
+            releases Python's lock; worker processes (--direct_running_mode=multi_processing) take
+            about 10 s to start for every job, which pays from gigabytes on.
 
     Raises:
         UserError: an unknown runner or Beam option, or something the runner needs is missing.
@@ -45,8 +47,8 @@ def pipeline_options(
     defaults = [f"--runner={_CLASSES[runner]}"]
     if job_name and "job_name" not in given:
         defaults.append(f"--job_name={job_name}")
-    if runner == "local" and workers > 1 and not given & {"direct_num_workers"}:
-        defaults += [f"--direct_num_workers={workers}", "--direct_running_mode=multi_processing"]
+    if runner == "local" and workers > 1 and "direct_num_workers" not in given:
+        defaults += [f"--direct_num_workers={workers}", "--direct_running_mode=multi_threading"]
     if runner == "flink":
         defaults += _flink(given, beam_options)
     if runner == "prism":

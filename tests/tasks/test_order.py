@@ -16,7 +16,7 @@ MC4_RATES = sampling_rates(
 )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(st.floats(0.001, 1), min_size=1, max_size=20), st.integers(0, 2**32 - 1))
 def test_every_language_advances_without_gaps(weights: list[float], seed: int):
     rates = {str(n): weight / sum(weights) for n, weight in enumerate(weights)}
@@ -68,7 +68,7 @@ def test_windows_and_seeds_differ():
     assert first == [MixtureOrder({"a": 0.5, "b": 0.5}, 0)[position][0] for position in range(200)]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(1, 3 * BLOCK_RECORDS + 1), st.integers(0, 2**32 - 1), st.integers(0, 2**64 - 1))
 def test_every_epoch_is_a_permutation(records: int, seed: int, stream: int):
     order = RecordOrder(records, seed, stream)

@@ -198,7 +198,7 @@ def test_mask_of_the_published_sample():
     assert not tf_mask(32, [[1, 2], [3, 4]], 0.0, 2.0).any()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.integers(1, 1500),
     st.lists(st.integers(0, 2**31 - 1), min_size=4, max_size=4),
@@ -219,7 +219,7 @@ def test_both_masks_are_equal_for_the_same_draws(length: int, numbers: list[int]
     assert np.array_equal(tf_mask(length, seeds, density, mean), mask)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.booleans(), min_size=1, max_size=60))
 def test_both_put_the_same_sentinels(bits: list[bool]):
     import tensorflow as tf
@@ -232,7 +232,7 @@ def test_both_put_the_same_sentinels(bits: list[bool]):
     assert found.dtype == np.int32
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1),
     st.lists(st.binary(), min_size=1),
