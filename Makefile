@@ -28,7 +28,7 @@ demo: $(READY)  ## The whole chain, from a crawl to a per-language speed-up repo
 	@$(BIN)/mswitch demo $(DEMO_OPTIONS)
 
 test: $(READY)  ## All tests (under 10 minutes on 2 cores)
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup
+	@$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(READY)  ## Style, types, import directions
 	@$(BIN)/ruff check .

@@ -95,10 +95,11 @@ def demo_config(sample: SampleName, steps: int | None = None) -> DemoConfig:
             min_lines=3,
             min_long_line_characters=40,
             language_threshold=0.7,
-            validation_per_mille=50,
-            min_validation_documents=5,
+            # Enough documents for an interval, few enough to evaluate 32 times on two cores.
+            validation_per_mille=10,
+            min_validation_documents=8,
         ),
-        vocabulary=VocabularyConfig(size=8192),
-        examples=ExamplesConfig(inputs_length=128),
-        train=TrainSettings(steps=steps or 1000, warmup_steps=200),
+        vocabulary=VocabularyConfig(size=8192, sample_characters=8_000_000),
+        examples=ExamplesConfig(inputs_length=128, validation_segments=2),
+        train=TrainSettings(steps=steps or 600, warmup_steps=100),
     )

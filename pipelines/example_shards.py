@@ -62,11 +62,13 @@ class ShardSettings:
         lengths: noise parameters and lengths.
         seed: of the masks of validation examples and of the order of training segments.
         separate_documents: whether an EOS stands after each document of a training stream.
+        validation_segments: at most so many examples of a validation document; None for all.
     """
 
     lengths: SpanCorruption
     seed: int
     separate_documents: bool
+    validation_segments: int | None = None
 
 
 @dataclasses.dataclass
@@ -178,7 +180,8 @@ def validation_records(
     lengths = settings.lengths
     for document, tokens in _tokenised(unit.corpus_shard, vocabulary, counts):
         stream = stream_key(document)
-        for index, segment in enumerate(split_segments(tokens, lengths.raw_length)):
+        segments = split_segments(tokens, lengths.raw_length)[: settings.validation_segments]
+        for index, segment in enumerate(segments):
             mask = random_mask(
                 segment.size, lengths, seed=settings.seed, stream=stream, index=index, epoch=0
             )

@@ -44,6 +44,8 @@ class ExamplesConfig:
         mean_noise_span_length: mean tokens of a masked span.
         seed: of frozen validation masks and of the order of training segments.
         separate_documents: put an EOS after each document of a training stream (T5 does not).
+        validation_segments: evaluate at most so many segments of a document, its first ones;
+            None for all.
     """
 
     inputs_length: int = 1024
@@ -51,8 +53,13 @@ class ExamplesConfig:
     mean_noise_span_length: float = 3.0
     seed: int = 0
     separate_documents: bool = False
+    validation_segments: int | None = None
 
     def __post_init__(self) -> None:
+        if self.validation_segments is not None and self.validation_segments < 1:
+            raise UserError(
+                f"validation_segments is {self.validation_segments}: give at least 1, or none"
+            )
         if self.seed < 0:
             raise UserError(f"seed is {self.seed}: give 0 or more")
         self.lengths()
@@ -158,7 +165,9 @@ def _run_units(
     )
     todo = [unit for unit in units if store.finished(unit) is None]
     say(STAGE, f"{len(units) - len(todo):,} of {len(units):,} shards are there already")
-    shard_settings = ShardSettings(config.lengths(), config.seed, config.separate_documents)
+    shard_settings = ShardSettings(
+        config.lengths(), config.seed, config.separate_documents, config.validation_segments
+    )
     if todo:
         write_shards(todo, len(units), store, model, shard_settings, runner, beam_options)
     described = [store.finished(unit) for unit in units]

@@ -38,8 +38,7 @@ def run_demo(demo_steps: int) -> RunDemo:
 def demo(tmp_path_factory: pytest.TempPathFactory, run_demo: RunDemo) -> Path:
     """Give the output of one real demo with few training steps.
 
-    Tests that use it belong to one xdist group (`@pytest.mark.xdist_group("demo")`), so that it
-    runs once.
+    Tests that use it are in one file, which `--dist loadfile` gives to one worker: it runs once.
     """
     out = tmp_path_factory.mktemp("demo") / "demo"
     done = run_demo(out)

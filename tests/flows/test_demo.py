@@ -14,7 +14,6 @@ from pipelines.outputs import lock_directory, read_manifest
 
 pytestmark = [
     pytest.mark.end_to_end,
-    pytest.mark.xdist_group("demo"),
     pytest.mark.timeout(900),
 ]
 

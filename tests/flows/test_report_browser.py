@@ -21,7 +21,6 @@ from flows.report import write_report
 MISSING = [name for name in ("chromium", "chromedriver") if shutil.which(name) is None]
 pytestmark = [
     pytest.mark.skipif(bool(MISSING), reason=f"{' and '.join(MISSING)} not installed"),
-    pytest.mark.xdist_group("browser"),
 ]
 CHROMIUM_OPTIONS = (
     "--headless",

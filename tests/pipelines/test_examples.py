@@ -185,6 +185,21 @@ def test_an_eos_can_separate_documents(small_corpus: Path, small_vocabulary: Pat
     assert tokens[-1] == 1
 
 
+def test_validation_can_be_bounded_per_document(
+    small_corpus: Path, small_vocabulary: Path, small_examples: Path, tmp_path: Path
+):
+    config = ExamplesConfig(inputs_length=32, validation_segments=1)
+    build_examples(small_corpus, small_vocabulary, tmp_path / "out", config)
+    whole = records(small_examples, "en", "validation", 0)
+    first = {record["document"][0]: record for record in reversed(whole)}
+    bounded = records(tmp_path / "out", "en", "validation", 0)
+    assert len(bounded) == len(first) < len(whole)
+    for record in bounded:
+        assert record["inputs"].tolist() == first[record["document"][0]]["inputs"].tolist()
+    with pytest.raises(UserError, match="validation_segments is 0"):
+        ExamplesConfig(validation_segments=0)
+
+
 def test_texts_without_tokens_leave_no_split(corpus_files: ModuleType, tmp_path: Path):
     texts = {"es": {"train": ["hola mundo"], "validation": [" \n"]}, "gl": {"train": ["\t"]}}
     corpus = corpus_files.write_corpus(tmp_path / "corpus", texts)

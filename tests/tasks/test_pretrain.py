@@ -17,7 +17,6 @@ from pipelines.tf_example import decode_example, encode_example
 from pipelines.tfrecord import read_sequentially, write_tfrecord
 
 pytestmark = [
-    pytest.mark.xdist_group("seqio"),
     pytest.mark.filterwarnings("ignore"),
     pytest.mark.timeout(600),
 ]
