@@ -58,11 +58,17 @@ def run(argv: Sequence[str]) -> int:
         near = difflib.get_close_matches(argv[0], SUBCOMMANDS, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"choose among {', '.join(SUBCOMMANDS)}"
         raise UserError(f"unknown command {argv[0]!r}: {hint}")
-    # Beam warns at every import that Google's client libraries are absent; they need not be there.
-    logging.getLogger().addFilter(lambda record: "apitools not found" not in record.getMessage())
+    quieten_beam()
     try:
         code = build_app()(list(argv))
     except CycloptsError:
         print("mswitch: see `mswitch --help`", file=sys.stderr)
         return 2
     return int(code or 0)
+
+
+def quieten_beam() -> None:
+    """Leave out what Beam prints beside the exceptions it raises, and its advice at import."""
+    logging.getLogger().addFilter(lambda record: "apitools not found" not in record.getMessage())
+    for name in ("apache_beam.runners.common", "apache_beam.runners.worker"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)

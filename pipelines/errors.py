@@ -2,6 +2,7 @@
 
 import errno
 import re
+from collections.abc import Iterator
 
 DISK_FULL = re.compile(r"No space left on device|Disk quota exceeded")
 
@@ -13,26 +14,33 @@ class UserError(Exception):
     """
 
 
-def as_user_error(error: BaseException) -> UserError | None:
-    """Find the readable cause inside `error`, or return None when it is a defect of ours.
-
-    Looks through chained exceptions; Beam flattens the original error into the text of a
-    RuntimeError, so a full disk is recognised by its text too.
-    """
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """The error and what it was raised from, outermost first."""
     seen: set[int] = set()
     cause: BaseException | None = error
     while cause is not None and id(cause) not in seen:
         seen.add(id(cause))
+        yield cause
+        cause = cause.__cause__ or cause.__context__
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether a full disk is behind `error`.
+
+    Beam flattens the original error into the text of a RuntimeError, so the text counts too.
+    """
+    return any(
+        (isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT))
+        or DISK_FULL.search(str(cause))
+        for cause in causes(error)
+    )
+
+
+def as_user_error(error: BaseException) -> UserError | None:
+    """Find the readable cause inside `error`, or return None when it is a defect of ours."""
+    for cause in causes(error):
         if isinstance(cause, UserError):
             return cause
-        full = isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT)
-        if full or DISK_FULL.search(str(cause)):
-            where = getattr(cause, "filename", None)
-            return UserError(
-                f"no space left on device{f' writing {where}' if where else ''}: free some space "
-                "(or choose another --out) and run the same command again; it continues"
-            )
         if isinstance(cause, PermissionError) and cause.filename:
             return UserError(f"no permission for {cause.filename}: choose a path you may use")
-        cause = cause.__cause__ or cause.__context__
     return None

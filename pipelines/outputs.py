@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pipelines.errors import UserError
+from pipelines.errors import UserError, is_disk_full
 from pipelines.faults import fault_point
 
 MARKER = "_COMPLETED"
@@ -87,7 +87,8 @@ def lock_directory(out: str | Path) -> Iterator[None]:
     """Keep every other writer away from `out`; the kernel frees the lock if we are killed.
 
     Raises:
-        UserError: another process holds the lock (after a short wait for one that is dying).
+        UserError: another process holds the lock (after a short wait for one that is dying), or
+            the disk is full.
     """
     out = Path(out)
     try:
@@ -112,8 +113,16 @@ def lock_directory(out: str | Path) -> Iterator[None]:
                     ) from None
                 time.sleep(0.1)
         os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, str(os.getpid()).encode(), 0)
-        yield
+        try:
+            os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+            yield
+        except Exception as error:
+            if is_disk_full(error):
+                raise UserError(
+                    f"no space left on the disk of {out}: free some (or choose another --out) and "
+                    "run the same command again; it continues"
+                ) from error
+            raise
     finally:
         os.close(descriptor)
 

@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -97,3 +98,30 @@ def test_doctor_lists_every_part():
         "prism",
         "dataflow",
     }
+
+
+FULL_DISK = """
+mount -t tmpfs -o size=200k tmpfs "$1" || exit 77
+"$2" -m flows.main sample gflanguages --out "$1/sample"
+code=$?
+ls "$1"
+exit $code
+"""
+
+
+def test_a_full_disk_is_one_line_and_nothing_is_published(tmp_path):
+    if shutil.which("unshare") is None:
+        pytest.skip("needs unshare to mount a small disk")
+    done = subprocess.run(
+        ["unshare", "--mount", "--map-root-user", "sh", "-c", FULL_DISK, "sh",
+         str(tmp_path), sys.executable],
+        capture_output=True,
+        text=True,
+        check=False,
+    )  # fmt: skip
+    if done.returncode in (1, 77):
+        pytest.skip(f"this kernel lets no user mount a small disk: {done.stderr.strip()}")
+    assert done.returncode == 2, done.stderr
+    assert f"mswitch: no space left on the disk of {tmp_path}/sample: free some" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "sample" not in done.stdout.split()
