@@ -86,7 +86,7 @@ def demo_config(sample: SampleName, steps: int | None = None) -> DemoConfig:
             ),
             vocabulary=VocabularyConfig(size=4096, character_coverage=0.9995),
             examples=ExamplesConfig(inputs_length=64),
-            train=TrainSettings(steps=steps or 400, warmup_steps=100),
+            train=TrainSettings(steps=400 if steps is None else steps, warmup_steps=100),
         )
     return DemoConfig(
         sample=sample,
@@ -101,5 +101,5 @@ def demo_config(sample: SampleName, steps: int | None = None) -> DemoConfig:
         ),
         vocabulary=VocabularyConfig(size=8192, sample_characters=8_000_000),
         examples=ExamplesConfig(inputs_length=128, validation_segments=2),
-        train=TrainSettings(steps=steps or 600, warmup_steps=100),
+        train=TrainSettings(steps=600 if steps is None else steps, warmup_steps=100),
     )

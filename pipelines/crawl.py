@@ -162,7 +162,7 @@ def read_archive(path: str | Path, max_record_bytes: int) -> Iterator[Record | D
         OSError: the file cannot be opened, or the disk cannot be read.
     """
     with open(path, "rb") as file:
-        is_gzip = file.read(len(GZIP_MAGIC)) == GZIP_MAGIC
+        is_gzip = _is_gzip(file)
         start: int | None = 0
         nothing_found = True
         unreported: Damage | None = None
@@ -183,6 +183,9 @@ def read_archive(path: str | Path, max_record_bytes: int) -> Iterator[Record | D
                     raise
                 error = str(caught)
             nothing_found &= not came_far
+            if error is None and is_gzip and _next_record_start(file, offset + 1, is_gzip):
+                # A damaged gzip header can make a member swallow the ones after it.
+                error = "the reader passed over further members"
             if error is None:
                 if tail := _unread_tail(file, offset) if is_gzip else None:
                     yield tail
@@ -199,6 +202,15 @@ def read_archive(path: str | Path, max_record_bytes: int) -> Iterator[Record | D
             start = _next_record_start(file, offset + 1, is_gzip)
         if unreported:
             yield unreported
+
+
+def _is_gzip(file: BinaryIO) -> bool:
+    """Tell gzip from plain; where the very first bytes are damaged, by what comes later."""
+    file.seek(0)
+    head = file.read(64)
+    if head.startswith(GZIP_MAGIC) or head.lstrip(b"\r\n").startswith(b"WARC/"):
+        return head.startswith(GZIP_MAGIC)
+    return _next_record_start(file, 0, is_gzip=True) is not None
 
 
 def _records(archive: ArchiveIterator, max_bytes: int) -> Iterator[Record]:

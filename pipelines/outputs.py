@@ -70,15 +70,20 @@ def read_manifest(directory: str | Path, stage: str) -> dict[str, Any]:
     """
     directory = Path(directory)
     if not directory.is_dir():
-        raise UserError(f"{directory} does not exist: give the directory of a finished {stage}")
+        raise UserError(
+            f"{directory} does not exist: give the finished output of the stage {stage}"
+        )
     if not (directory / MARKER).is_file() or not (directory / MANIFEST).is_file():
         raise UserError(
-            f"{directory} is not a finished {stage} (no {MARKER}): run the stage that makes it, "
-            "or give another directory"
+            f"{directory} is no finished {stage} output (no {MARKER}): "
+            "run the stage that makes it, or give another directory"
         )
     manifest = json.loads((directory / MANIFEST).read_text())
     if manifest.get("stage") != stage:
-        raise UserError(f"{directory} holds a {manifest.get('stage')}, not a {stage}")
+        raise UserError(
+            f"{directory} is the output of the stage {manifest.get('stage')}, not of {stage}: "
+            "give another directory"
+        )
     return manifest
 
 
@@ -158,13 +163,14 @@ class StagedOutput:
             return False
         if not (self.out / MARKER).is_file() or not (self.out / MANIFEST).is_file():
             raise UserError(
-                f"{self.out} holds files that are not a {self.stage}: choose an empty or new --out"
+                f"{self.out} holds files that are not {self.stage} output: "
+                "choose an empty or new --out"
             )
         manifest = json.loads((self.out / MANIFEST).read_text())
         if manifest.get("stage") != self.stage:
             raise UserError(
-                f"{self.out} holds a {manifest.get('stage')}, not a {self.stage}: "
-                "choose another --out"
+                f"{self.out} is the output of the stage {manifest.get('stage')}, not of "
+                f"{self.stage}: choose another --out"
             )
         if manifest.get("config_hash") != self.hash:
             before, after = manifest.get("config", {}), json.loads(canonical_json(self.config))

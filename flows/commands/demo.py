@@ -2,9 +2,9 @@
 
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from cyclopts import App
+from cyclopts import App, Parameter, validators
 
 from flows.commands.common import Json, finish
 from flows.supervisor import is_supervised, supervise
@@ -27,7 +27,7 @@ def demo(
     *,
     out: Path = Path("runs/demo"),
     sample: Literal["gflanguages", "debian"] = "gflanguages",
-    steps: int | None = None,
+    steps: Annotated[int | None, Parameter(validator=validators.Number(gte=1))] = None,
     json: Json = False,
 ) -> int:
     """Sample, corpus, vocabulary, examples, two trainings, two evaluations, report.

@@ -41,6 +41,7 @@ def test_help_teaches_without_loading_the_stages():
         (["corpsu"], "unknown command 'corpsu': did you mean 'corpus'?"),
         (["sample", "gflanguages"], "--out requires an argument"),
         (["demo", "--sample", "wikipedia"], "wikipedia"),
+        (["demo", "--steps", "0"], "--steps"),
         (["demo", "--stpes", "3"], "Unknown option: --stpes. Did you mean --steps?"),
     ],
 )

@@ -88,7 +88,7 @@ def test_run_again_it_does_nothing_and_says_so(demo, run_demo):
         return {
             path: path.stat().st_mtime_ns
             for path in demo.rglob("*")
-            if path.is_file() and "prefect" not in path.parts
+            if path.is_file() and path.suffix != ".lock"
         }
 
     before = state()
@@ -131,7 +131,7 @@ assert len(mixture.tasks) == 107
 lengths = {{"inputs": 64, "targets": 32}}
 for split in ("train", "validation"):
     dataset = mixture.get_dataset(
-        lengths, split=split, use_cached=True, shuffle=split == "train", seed=1, num_epochs=1
+        lengths, split=split, use_cached=True, shuffle=split == "train", seed=1
     )
     count = 0
     for example in dataset.take(200).as_numpy_iterator():
@@ -139,7 +139,7 @@ for split in ("train", "validation"):
         assert example["inputs"][-1] == example["targets"][-1] == 1
         count += 1
     print(split, count)
-    assert count > 50
+    assert count == 200
 vocabulary = seqio.get_mixture_or_task("mc4.de").output_features["inputs"].vocabulary
 assert vocabulary.decode(vocabulary.encode("Alle Menschen")) == "Alle Menschen"
 """

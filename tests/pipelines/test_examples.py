@@ -212,9 +212,9 @@ def test_texts_without_tokens_leave_no_split(corpus_files: ModuleType, tmp_path:
 
 
 def test_bad_input_is_named(small_corpus: Path, small_vocabulary: Path, tmp_path: Path):
-    with pytest.raises(UserError, match="holds a vocabulary, not a corpus"):
+    with pytest.raises(UserError, match="stage vocabulary, not of corpus"):
         build_examples(small_vocabulary, small_vocabulary, tmp_path / "e", CONFIG)
-    with pytest.raises(UserError, match="holds a corpus, not a vocabulary"):
+    with pytest.raises(UserError, match="stage corpus, not of vocabulary"):
         build_examples(small_corpus, small_corpus, tmp_path / "e", CONFIG)
     with pytest.raises(UserError, match=r"^seed is -1"):
         ExamplesConfig(seed=-1)

@@ -242,7 +242,7 @@ def test_unfinished_directories_and_bad_numbers_are_refused(copy: Path, tmp_path
     with pytest.raises(UserError, match="does not exist"):
         ValidationBatches(tmp_path / "none", 4)
     (copy / "_COMPLETED").unlink()
-    with pytest.raises(UserError, match="is not a finished examples"):
+    with pytest.raises(UserError, match="is no finished examples output"):
         TrainBatches(copy, 4)
 
 

@@ -145,6 +145,20 @@ def test_any_damage_is_survived_and_sound_members_are_read(
     assert found >= {f"page {i}".encode() for i in range(5) if i != hit}
 
 
+def test_a_gzip_header_that_swallows_the_next_members(tmp_path: Path, crawl: ModuleType):
+    parts = [bytearray(part) for part in crawl.members(numbered(crawl))]
+    for hit in range(5):
+        damaged = [bytes(part) for part in parts]
+        # The flag byte now promises an extra field, as long as the next two bytes say.
+        damaged[hit] = bytes(parts[hit][:3]) + b"\x04" + bytes(parts[hit][4:])
+        path = tmp_path / "a.gz"
+        path.write_bytes(b"".join(damaged))
+        found = texts(path)
+        assert "damage" in found
+        sound = {one[:6] for one in found if isinstance(one, bytes)}
+        assert sound == {f"page {i}".encode() for i in range(5) if i != hit}
+
+
 def test_order_and_repetition_of_inputs_do_not_matter(tmp_path: Path, crawl: ModuleType):
     for name in "cab":
         crawl.write(tmp_path / f"{name}.wet.gz", numbered(crawl))
