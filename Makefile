@@ -27,7 +27,7 @@ $(READY): requirements.txt requirements-setup.txt pyproject.toml
 demo: $(READY)  ## The whole chain, from a crawl to a per-language speed-up report
 	@$(BIN)/mswitch demo $(DEMO_OPTIONS)
 
-test: $(READY)  ## All tests (under 10 minutes on 2 cores)
+test: $(READY)  ## All tests
 	@$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(READY)  ## Style, types, import directions
