@@ -16,7 +16,6 @@ from models import lifeline
 from pipelines.errors import UserError
 from pipelines.progress import say
 
-EXIT_RESUME = 75  # EX_TEMPFAIL: saved after SIGTERM, start the same command again
 STOP_PATIENCE_SECS = 60.0
 
 
@@ -44,7 +43,7 @@ class LocalLauncher:
                 return
             if code == 2:
                 raise UserError(f"`mswitch {argv[0]}` could not start: see the line above")
-            preempted = code == EXIT_RESUME or code < 0
+            preempted = code == lifeline.EXIT_RESUME or code < 0
             if not preempted or not restarts_left:
                 raise RuntimeError(f"`mswitch {' '.join(argv)}` ended with code {code}")
             say(argv[0], f"ended with code {code}; continuing from its last checkpoint")

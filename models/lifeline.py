@@ -11,6 +11,9 @@ import threading
 #: Set to 1 by whoever starts a process that is to call `exit_with_parent`.
 VARIABLE = "MSWITCH_LIFELINE"
 
+#: Exit code after SIGTERM: everything is saved, start the same command again (EX_TEMPFAIL).
+EXIT_RESUME = 75
+
 
 def exit_with_parent() -> None:
     """Watch standard input in a daemon thread; at its end, kill this process.

@@ -24,6 +24,7 @@ import numpy as np
 from models.checkpoint import Checkpoints
 from models.config import TrainConfig, padded_vocabulary
 from models.flops import training_step_flops
+from models.lifeline import EXIT_RESUME
 from models.partitioning import check_divisible, make_mesh, put_batch
 from models.presets import preset as find_preset
 from models.run import CHECKPOINTS, RunPlan, claim_run, describe_run, finish_run
@@ -37,9 +38,6 @@ from pipelines.outputs import lock_directory, read_manifest
 from pipelines.progress import Progress, say
 
 __all__ = ["EXIT_RESUME", "Batches", "log_spaced_steps", "run_training", "train"]
-
-#: Exit code after SIGTERM: everything is saved, start the same command again (EX_TEMPFAIL).
-EXIT_RESUME = 75
 
 
 class Batches(Protocol):
