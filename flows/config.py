@@ -4,8 +4,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt
 
-from pipelines.corpus_config import CorpusConfig
-from pipelines.examples import ExamplesConfig
+from pipelines.corpus.config import CorpusConfig
+from pipelines.examples.build import ExamplesConfig
 from pipelines.vocabulary import VocabularyConfig
 
 SampleName = Literal["gflanguages", "debian"]

@@ -17,12 +17,12 @@ from typing import Any
 import sentencepiece
 from sentencepiece import sentencepiece_model_pb2
 
-from pipelines.corpus_reader import Corpus, CorpusShard, open_corpus
+from pipelines.corpus.reader import Corpus, CorpusShard, open_corpus
 from pipelines.errors import UserError
+from pipelines.examples.span_corruption import EOS_ID, PAD_ID, SENTINELS, UNK_ID
 from pipelines.outputs import file_sha256, read_manifest, stage_output, write_atomically
 from pipelines.progress import say
 from pipelines.sampling import capped_shares, power_rates
-from pipelines.span_corruption import EOS_ID, PAD_ID, SENTINELS, UNK_ID
 
 STAGE = "vocabulary"
 MODEL_FILE = "sentencepiece.model"

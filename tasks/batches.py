@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.errors import UserError
-from pipelines.span_corruption import (
+from pipelines.examples.span_corruption import (
     PAD_ID,
     SENTINELS,
     SpanCorruption,
@@ -27,7 +27,7 @@ from pipelines.span_corruption import (
     random_mask,
     stream_key,
 )
-from pipelines.tf_example import Feature
+from pipelines.examples.tf_example import Feature
 from tasks.order import MixtureOrder, RecordOrder
 from tasks.rates import sampling_rates
 from tasks.records import Examples, RecordSource, open_examples

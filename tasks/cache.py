@@ -10,8 +10,8 @@ from pathlib import Path
 import seqio
 
 from pipelines.errors import UserError
+from pipelines.examples.span_corruption import SpanCorruption
 from pipelines.outputs import MARKER, read_manifest
-from pipelines.span_corruption import SpanCorruption
 from tasks.records import VOCABULARY_PATH
 
 

@@ -1,7 +1,7 @@
 """T5's span corruption as seqio preprocessors (Raffel et al. 2020, section 3.1.4).
 
 The mask is that of t5's `random_spans_noise_mask`, bit for bit for the same stateless seeds, and
-of `pipelines.span_corruption` for the same permutations.
+of `pipelines.examples.span_corruption` for the same permutations.
 """
 
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ import seqio
 import tensorflow as tf
 
 from pipelines.errors import UserError
-from pipelines.span_corruption import SpanCorruption, span_corruption
+from pipelines.examples.span_corruption import SpanCorruption, span_corruption
 from tasks.cache import lengths_in_use
 
 

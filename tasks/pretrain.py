@@ -15,7 +15,7 @@ import seqio
 import tensorflow as tf
 
 from pipelines.errors import UserError
-from pipelines.example_shards import task_name
+from pipelines.examples.shards import task_name
 from pipelines.languages import languages, mc4_codes
 from tasks.cache import cached_records
 from tasks.preprocessors import corrupt_spans

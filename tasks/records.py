@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.errors import UserError
+from pipelines.examples.span_corruption import SpanCorruption
+from pipelines.examples.tf_example import Feature, decode_example
+from pipelines.examples.tfrecord import TFRecordFile
 from pipelines.outputs import file_sha256, read_manifest
-from pipelines.span_corruption import SpanCorruption
-from pipelines.tf_example import Feature, decode_example
-from pipelines.tfrecord import TFRecordFile
 
 VOCABULARY_PATH = "vocabulary/sentencepiece.model"
 _SPARE_DESCRIPTORS = 64

@@ -5,7 +5,7 @@ from typing import Any
 
 import seqio
 
-from pipelines.span_corruption import SENTINELS
+from pipelines.examples.span_corruption import SENTINELS
 from tasks.cache import examples_directory
 from tasks.records import VOCABULARY_PATH
 

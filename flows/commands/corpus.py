@@ -7,7 +7,7 @@ from typing import Annotated
 from cyclopts import App, Parameter
 
 from flows.commands.common import BeamOptions, Json, check_beam_options, finish, split_commas
-from pipelines.corpus import CorpusConfig, build_corpus
+from pipelines.corpus.build import CorpusConfig, build_corpus
 from pipelines.languages import parse_codes
 from pipelines.runners import RunnerName
 
@@ -50,7 +50,7 @@ def stats(corpus: Path, *, json: Json = False) -> int:
     Args:
         corpus: a corpus directory.
     """
-    from pipelines.stats import format_stats, load_stats
+    from pipelines.corpus.accounts import format_stats, load_stats
 
     if json:
         return finish({"stage": "corpus", "out": str(corpus), **load_stats(corpus)}, json)

@@ -6,7 +6,7 @@ from typing import Annotated
 from cyclopts import App, Parameter
 
 from flows.commands.common import BeamOptions, Json, check_beam_options, finish
-from pipelines.examples import ExamplesConfig, build_examples
+from pipelines.examples.build import ExamplesConfig, build_examples
 from pipelines.runners import RunnerName
 
 app = App(name="examples", help="Turn a corpus into span-corruption examples.")

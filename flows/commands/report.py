@@ -6,7 +6,7 @@ from typing import Annotated
 from cyclopts import App, Parameter
 
 from flows.commands.common import Json, finish
-from flows.report import ReportConfig, write_report
+from flows.report.build import ReportConfig, write_report
 
 app = App(name="report", help="Compare two evaluated runs language by language.")
 

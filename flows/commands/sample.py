@@ -23,7 +23,7 @@ def gflanguages(*, out: Path, json: Json = False) -> int:
     Args:
         out: the directory to make.
     """
-    from pipelines.samples import write_gflanguages_sample
+    from pipelines.samples.gflanguages import write_gflanguages_sample
 
     return finish(write_gflanguages_sample(out), json)
 
@@ -44,6 +44,6 @@ def debian(
         out: the directory to make.
         packages: package names in place of the default list.
     """
-    from pipelines.samples import write_debian_sample
+    from pipelines.samples.gflanguages import write_debian_sample
 
     return finish(write_debian_sample(out, packages), json)

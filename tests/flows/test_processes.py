@@ -94,11 +94,16 @@ def test_restarts_are_bounded(child):
 
 
 def script_that(body: str) -> subprocess.Popen[bytes]:
-    """Run `body` with the real `flows`; only its children find the stand-in."""
+    """Run `body` with the real `flows`; only its children find the stand-in.
+
+    It heeds SIGINT, which a shell has its background jobs ignore.
+    """
     root = str(Path(launchers.__file__).parents[1])
-    return subprocess.Popen(
-        [sys.executable, "-c", f"import sys; sys.path.insert(0, {root!r})\n{body}"]
+    start = (
+        f"import signal, sys; sys.path.insert(0, {root!r})\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
     )
+    return subprocess.Popen([sys.executable, "-c", start + body])
 
 
 def test_a_killed_flow_leaves_no_trainer_that_writes(child):

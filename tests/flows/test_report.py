@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from flows import report_text
-from flows.report import ReportConfig, write_report
+from flows.report import text as report_text
+from flows.report.build import ReportConfig, write_report
 from pipelines.errors import UserError
 from pipelines.languages import languages
 

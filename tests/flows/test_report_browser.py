@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from flows.report import write_report
+from flows.report.build import write_report
 
 MISSING = [name for name in ("chromium", "chromedriver") if shutil.which(name) is None]
 pytestmark = [

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from flows.report import ReportConfig, write_report
+from flows.report.build import ReportConfig, write_report
 from pipelines.errors import UserError
 
 

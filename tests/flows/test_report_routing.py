@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from flows.report import write_report
-from flows.report_routing import (
+from flows.report.build import write_report
+from flows.report.routing import (
     Routing,
     entropy_bits,
     information_bits,

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import ttest_1samp
 
-from flows.report_headline import LanguageResult, headline, holm_rejections, pool
+from flows.report.headline import LanguageResult, headline, holm_rejections, pool
 from flows.speedup import (
     LanguageLosses,
     document_weights,

@@ -12,12 +12,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.errors import UserError
-from pipelines.example_shards import bytes_per_id, split_segments
-from pipelines.examples import ExamplesConfig, build_examples
+from pipelines.examples.build import ExamplesConfig, build_examples
+from pipelines.examples.shards import bytes_per_id, split_segments
+from pipelines.examples.span_corruption import restore
+from pipelines.examples.tf_example import decode_example
+from pipelines.examples.tfrecord import TFRecordFile, read_sequentially
 from pipelines.outputs import file_sha256
-from pipelines.span_corruption import restore
-from pipelines.tf_example import decode_example
-from pipelines.tfrecord import TFRecordFile, read_sequentially
 from pipelines.vocabulary import MODEL_FILE, VocabularyConfig, load_vocabulary, train_vocabulary
 
 CONFIG = ExamplesConfig(inputs_length=32)
@@ -154,7 +154,7 @@ def test_a_second_run_reuses_and_other_settings_are_refused(
 
 CHILD = """
 import sys
-from pipelines.examples import ExamplesConfig, build_examples
+from pipelines.examples.build import ExamplesConfig, build_examples
 build_examples(*sys.argv[1:4], ExamplesConfig(inputs_length=32))
 """
 

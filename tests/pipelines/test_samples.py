@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 
 from pipelines.languages import languages
 from pipelines.outputs import file_sha256, read_manifest
-from pipelines.samples import (
+from pipelines.samples.crawl_writer import html_page
+from pipelines.samples.gflanguages import (
     MAX_PAGES,
     distinct_paragraphs,
     group_evenly,
     split_longest,
     write_gflanguages_sample,
 )
-from pipelines.samples_crawl import html_page
 
 
 @pytest.fixture(scope="module")

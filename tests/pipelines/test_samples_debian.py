@@ -10,13 +10,13 @@ from fastwarc.warc import ArchiveIterator
 
 from pipelines.errors import UserError
 from pipelines.outputs import file_sha256, read_manifest
-from pipelines.samples import write_debian_sample
-from pipelines.samples_documents import (
+from pipelines.samples.documents import (
     language_of_path,
     mallard_page,
     message_pages,
     plain_message,
 )
+from pipelines.samples.gflanguages import write_debian_sample
 
 needs_dpkg = pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="dpkg-deb builds packages")
 

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.errors import UserError
-from pipelines.span_corruption import (
+from pipelines.examples.span_corruption import (
     EOS_ID,
     SpanCorruption,
     append_eos_after_trim,

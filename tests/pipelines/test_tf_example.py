@@ -3,7 +3,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.tf_example import decode_example, decode_varints, encode_example, encode_varints
+from pipelines.examples.tf_example import (
+    decode_example,
+    decode_varints,
+    encode_example,
+    encode_varints,
+)
 
 INTEGERS = st.lists(st.integers(-(2**63), 2**63 - 1), max_size=50)
 

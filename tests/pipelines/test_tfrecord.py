@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.errors import UserError
-from pipelines.tfrecord import (
+from pipelines.examples.tfrecord import (
     TFRecordFile,
     index_path,
     masked_crc32c,

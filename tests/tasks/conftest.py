@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from pipelines.examples import ExamplesConfig, build_examples
+from pipelines.examples.build import ExamplesConfig, build_examples
 from pipelines.vocabulary import VocabularyConfig, train_vocabulary
 
 # Timings on a busy machine say nothing; examples are not kept between runs.

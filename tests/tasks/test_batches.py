@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from pipelines.errors import UserError
-from pipelines.span_corruption import SpanCorruption, restore
-from pipelines.tf_example import decode_example, encode_example
-from pipelines.tfrecord import read_sequentially, write_tfrecord
+from pipelines.examples.span_corruption import SpanCorruption, restore
+from pipelines.examples.tf_example import decode_example, encode_example
+from pipelines.examples.tfrecord import read_sequentially, write_tfrecord
 from tasks.batches import TrainBatches, ValidationBatches, collate
 from tasks.records import VOCABULARY_PATH, open_examples
 

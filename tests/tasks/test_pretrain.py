@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines import span_corruption as numpy_corruption
 from pipelines.errors import UserError
-from pipelines.tf_example import decode_example, encode_example
-from pipelines.tfrecord import read_sequentially, write_tfrecord
+from pipelines.examples import span_corruption as numpy_corruption
+from pipelines.examples.tf_example import decode_example, encode_example
+from pipelines.examples.tfrecord import read_sequentially, write_tfrecord
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore"),

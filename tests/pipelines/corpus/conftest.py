@@ -8,7 +8,7 @@ from types import ModuleType
 
 import pytest
 
-from pipelines.corpus import CorpusConfig
+from pipelines.corpus.build import CorpusConfig
 
 
 @pytest.fixture(scope="session")

@@ -12,19 +12,25 @@ from types import ModuleType
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines import corpus_phases as phases
-from pipelines.corpus import CorpusConfig, build_corpus
+from pipelines.corpus import phases
+from pipelines.corpus.accounts import (
+    STAGES,
+    check_accounts,
+    format_stats,
+    language_rows,
+    load_stats,
+)
+from pipelines.corpus.build import CorpusConfig, build_corpus
+from pipelines.corpus.fingerprints import fingerprint, normalize_url
 from pipelines.errors import UserError
-from pipelines.fingerprints import fingerprint, normalize_url
 from pipelines.outputs import file_sha256
 from pipelines.records import DOCUMENT_SCHEMA
-from pipelines.stats import STAGES, check_accounts, format_stats, language_rows, load_stats
 
 DataBytes = Callable[[Path], dict[str, bytes]]
 
 CHILD = """
 import sys
-from pipelines.corpus import CorpusConfig, build_corpus
+from pipelines.corpus.build import CorpusConfig, build_corpus
 build_corpus(sys.argv[2:], sys.argv[1], CorpusConfig(
     min_lines=1, min_long_line_characters=1, language_threshold=0.7, min_validation_documents=1,
     shard_bytes=2000))
@@ -150,7 +156,7 @@ def test_bytes_do_not_depend_on_order_or_buckets_or_transport(
     assert first == {**second, "manifest.json": first["manifest.json"]}
     assert any("-of-00002" in name for name in first)
     # As on an engine: candidates themselves are shuffled, in many buckets.
-    monkeypatch.setattr("pipelines.corpus_phases.RUNNERS_BY_REFERENCE", ())
+    monkeypatch.setattr("pipelines.corpus.phases.RUNNERS_BY_REFERENCE", ())
     build(hostile_crawl, tmp_path / "c", variant(config, bucket_bytes=100))
     third = data_bytes(tmp_path / "c")
     assert shards(third) == shards(first)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipelines.crawl import Damage, Record, find_crawl_files, read_archive
+from pipelines.crawl.archives import Damage, Record, find_crawl_files, read_archive
 from pipelines.errors import UserError
 
 LIMIT = 1 << 20

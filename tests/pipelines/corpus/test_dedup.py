@@ -12,15 +12,15 @@ from apache_beam.testing.util import assert_that, equal_to
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.corpus_config import CorpusConfig
-from pipelines.dedup import Contest, best_of_each
-from pipelines.filters import paragraph_reason
-from pipelines.fingerprints import normalize_url
-from pipelines.finish import own_lines
-from pipelines.ingest import page_row
+from pipelines.corpus.accounts import Ledger
+from pipelines.corpus.config import CorpusConfig
+from pipelines.corpus.dedup import Contest, best_of_each
+from pipelines.corpus.filters import paragraph_reason
+from pipelines.corpus.fingerprints import normalize_url
+from pipelines.corpus.finish import own_lines
+from pipelines.corpus.ingest import page_row
+from pipelines.corpus.work_directory import WorkDirectory
 from pipelines.records import PAGE_SCHEMA, Page
-from pipelines.stats import Ledger
-from pipelines.work_directory import WorkDirectory
 
 LENIENT = CorpusConfig(min_lines=1, min_long_line_characters=2)
 

@@ -5,9 +5,9 @@ from types import ModuleType
 
 import pytest
 
-from pipelines.crawl import Damage, Record
-from pipelines.extract import normalize_lines, parse_timestamp, record_to_page
-from pipelines.html_text import UnreadableError, decode_html, html_to_text
+from pipelines.crawl.archives import Damage, Record
+from pipelines.crawl.extract import normalize_lines, parse_timestamp, record_to_page
+from pipelines.crawl.html_text import UnreadableError, decode_html, html_to_text
 from pipelines.records import Page, Rejected
 
 HTML = "<html><head><title>T</title><script>x()</script></head><body>{}</body></html>"

@@ -6,9 +6,9 @@ from types import ModuleType
 
 import pytest
 
-from pipelines.extract import normalize_lines
-from pipelines.filters import paragraph_reason
-from pipelines.fingerprints import normalize_url
+from pipelines.corpus.filters import paragraph_reason
+from pipelines.corpus.fingerprints import normalize_url
+from pipelines.crawl.extract import normalize_lines
 
 
 @pytest.fixture(scope="module")

@@ -7,10 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.corpus_config import CorpusConfig
-from pipelines.errors import UserError
-from pipelines.filters import length_reason, paragraph_reason
-from pipelines.fingerprints import (
+from pipelines.corpus.config import CorpusConfig
+from pipelines.corpus.filters import length_reason, paragraph_reason
+from pipelines.corpus.fingerprints import (
     fingerprint,
     is_validation,
     line_fingerprints,
@@ -18,7 +17,8 @@ from pipelines.fingerprints import (
     normalize_url,
     unpack,
 )
-from pipelines.langid import LanguageIdentifier
+from pipelines.corpus.langid import LanguageIdentifier
+from pipelines.errors import UserError
 from pipelines.languages import mc4_codes
 from pipelines.runners import pipeline_options
 

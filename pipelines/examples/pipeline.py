@@ -10,7 +10,7 @@ from typing import Any
 import apache_beam as beam
 import sentencepiece
 
-from pipelines.example_shards import ExampleUnit, ShardSettings, write_shard
+from pipelines.examples.shards import ExampleUnit, ShardSettings, write_shard
 from pipelines.faults import fault_point
 from pipelines.outputs import write_json
 from pipelines.progress import INTERVAL_SECS, say

@@ -14,10 +14,8 @@ from typing import Any
 import numpy as np
 import sentencepiece
 
-from pipelines.corpus_reader import CorpusShard
-from pipelines.languages import languages
-from pipelines.outputs import file_sha256
-from pipelines.span_corruption import (
+from pipelines.corpus.reader import CorpusShard
+from pipelines.examples.span_corruption import (
     EOS_ID,
     SpanCorruption,
     Tokens,
@@ -25,8 +23,10 @@ from pipelines.span_corruption import (
     random_mask,
     stream_key,
 )
-from pipelines.tf_example import encode_example
-from pipelines.tfrecord import write_tfrecord
+from pipelines.examples.tf_example import encode_example
+from pipelines.examples.tfrecord import write_tfrecord
+from pipelines.languages import languages
+from pipelines.outputs import file_sha256
 
 #: What SentencePiece writes for a space.
 SPACE_MARK = "\N{LOWER ONE EIGHTH BLOCK}"

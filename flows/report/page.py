@@ -11,11 +11,12 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
-from flows import figures, report_text
-from flows.report_data import to_csv
-from flows.report_headline import LanguageResult, Pooled
-from flows.report_routing import Routing, busiest_layer, routing_panels
-from flows.report_svg import FIGURE_STYLE, FIGURE_VARIABLES, Drawing, arrange, inline_svg
+from flows.report import figures
+from flows.report import text as report_text
+from flows.report.data import to_csv
+from flows.report.headline import LanguageResult, Pooled
+from flows.report.routing import Routing, busiest_layer, routing_panels
+from flows.report.svg import FIGURE_STYLE, FIGURE_VARIABLES, Drawing, arrange, inline_svg
 from flows.speedup import isotonic_fit
 
 ROWS_PER_PANEL = 36
@@ -155,7 +156,7 @@ def render(report: Mapping[str, Any], drawings: Drawings) -> str:
     """Render the page; autoescape is on, and nothing is marked safe but our own SVG and CSS."""
 
     def load(name: str) -> str:
-        return importlib.resources.files("flows").joinpath(name).read_text(encoding="utf-8")
+        return importlib.resources.files("flows.report").joinpath(name).read_text(encoding="utf-8")
 
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(load),
@@ -175,7 +176,7 @@ def render(report: Mapping[str, Any], drawings: Drawings) -> str:
         ]
 
     return environment.get_template(
-        "report.html.j2"
+        "page.html.j2"
     ).render(
         report=report,
         summary=report["summary"],

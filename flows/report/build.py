@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from flows.report_data import report_data, to_csv
-from flows.report_headline import MINIMUM_UNITS, LanguageResult, Pooled, pool
-from flows.report_page import draw, render
-from flows.report_runs import Run, check_pair, pair_losses, read_run
-from flows.report_svg import standalone_svg
+from flows.report.data import report_data, to_csv
+from flows.report.headline import MINIMUM_UNITS, LanguageResult, Pooled, pool
+from flows.report.page import draw, render
+from flows.report.runs import Run, check_pair, pair_losses, read_run
+from flows.report.svg import standalone_svg
 from flows.speedup import measure_delta, measure_speed_up, resample_curves
 from pipelines.errors import UserError
 from pipelines.outputs import file_sha256, stage_output, write_atomically, write_json

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from scipy.cluster.hierarchy import leaves_list, linkage
 
-from flows.report_svg import Drawing, line, px, text
+from flows.report.svg import Drawing, line, px, text
 
 ROW = 14
 LABEL_CHARS = 19

@@ -11,9 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pipelines.corpus_reader import Corpus, open_corpus
+from pipelines.corpus.reader import Corpus, open_corpus
 from pipelines.errors import UserError
-from pipelines.example_shards import ExampleUnit, ShardSettings, task_name
+from pipelines.examples.shards import ExampleUnit, ShardSettings, task_name
+from pipelines.examples.span_corruption import SpanCorruption, span_corruption
+from pipelines.examples.tfrecord import index_path
 from pipelines.outputs import (
     StagedOutput,
     file_sha256,
@@ -24,8 +26,6 @@ from pipelines.outputs import (
 )
 from pipelines.progress import say
 from pipelines.runners import pipeline_options
-from pipelines.span_corruption import SpanCorruption, span_corruption
-from pipelines.tfrecord import index_path
 from pipelines.vocabulary import MODEL_FILE, load_vocabulary
 
 STAGE = "examples"
@@ -157,7 +157,7 @@ def _run_units(
     beam_options: Sequence[str],
 ) -> list[dict[str, Any]]:
     """Do the units that an earlier run did not finish; describe all, in the order of `units`."""
-    from pipelines.examples_pipeline import UnitStore, write_shards
+    from pipelines.examples.pipeline import UnitStore, write_shards
 
     # Its name makes `publish` remove it together with other leftovers.
     store = UnitStore(

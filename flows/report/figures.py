@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
-from flows.report_svg import Drawing, line, nice_ticks, number, px, text
+from flows.report.svg import Drawing, line, nice_ticks, number, px, text
 from flows.speedup import Censoring
 
 ROW = 16

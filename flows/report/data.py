@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from flows import report_text
-from flows.report_headline import MINIMUM_UNITS, LanguageResult, Pooled, headline
-from flows.report_routing import routing_data
-from flows.report_runs import Run
+from flows.report import text as report_text
+from flows.report.headline import MINIMUM_UNITS, LanguageResult, Pooled, headline
+from flows.report.routing import routing_data
+from flows.report.runs import Run
 from flows.speedup import SpeedUp, isotonic_fit
 from pipelines.languages import languages
 

@@ -8,15 +8,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.corpus_config import CorpusConfig
-from pipelines.filters import PARAGRAPH_REASONS
-from pipelines.fingerprints import is_validation, unpack
-from pipelines.ingest import SAMPLE_CHARACTERS
-from pipelines.langid import LanguageIdentifier
+from pipelines.corpus.accounts import Ledger
+from pipelines.corpus.config import CorpusConfig
+from pipelines.corpus.filters import PARAGRAPH_REASONS
+from pipelines.corpus.fingerprints import is_validation, unpack
+from pipelines.corpus.ingest import SAMPLE_CHARACTERS
+from pipelines.corpus.langid import LanguageIdentifier
+from pipelines.corpus.work_directory import WorkDirectory, atomic_path, save_json
 from pipelines.languages import UNDETERMINED
 from pipelines.records import DOCUMENT_SCHEMA, SPLITS, Rejected
-from pipelines.stats import Ledger
-from pipelines.work_directory import WorkDirectory, atomic_path, save_json
 
 #: Documents in a run: those of DOCUMENT_SCHEMA with the id as 16 bytes.
 RUN_SCHEMA = DOCUMENT_SCHEMA.set(0, pa.field("id", pa.binary(16), nullable=False))

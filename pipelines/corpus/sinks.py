@@ -12,12 +12,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.corpus_config import CorpusConfig
+from pipelines.corpus.config import CorpusConfig
+from pipelines.corpus.fingerprints import is_validation, unpack
+from pipelines.corpus.work_directory import WorkDirectory, save_json
 from pipelines.faults import fault_point
-from pipelines.fingerprints import is_validation, unpack
 from pipelines.outputs import file_sha256
 from pipelines.records import DOCUMENT_SCHEMA, SPLITS
-from pipelines.work_directory import WorkDirectory, save_json
 
 ROW_GROUP_BYTES = 16 << 20
 

@@ -16,8 +16,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.fingerprints import unpack
-from pipelines.work_directory import WorkDirectory, save_array
+from pipelines.corpus.fingerprints import unpack
+from pipelines.corpus.work_directory import WorkDirectory, save_array
 
 
 def best_of_each(candidates: np.ndarray) -> np.ndarray:

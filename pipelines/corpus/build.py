@@ -3,7 +3,7 @@
 Fingerprints are shuffled, never text. Ingest turns each input file into pages with fingerprints;
 two contests decide which page stands for a URL and which URL owns a line; then the decisions are
 applied, languages identified, and shards written. Every phase is a Beam job that goes on where a
-killed one stopped (pipelines.corpus_phases).
+killed one stopped (pipelines.corpus.phases).
 """
 
 import collections
@@ -14,14 +14,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pipelines.corpus_config import CorpusConfig
-from pipelines.crawl import CrawlFile, find_crawl_files
+from pipelines.corpus.accounts import Ledger, check_accounts
+from pipelines.corpus.config import CorpusConfig
+from pipelines.corpus.work_directory import WorkDirectory, read_json
+from pipelines.crawl.archives import CrawlFile, find_crawl_files
 from pipelines.errors import UserError
 from pipelines.outputs import MANIFEST, StagedOutput, stage_output, write_json
 from pipelines.progress import say
 from pipelines.runners import RunnerName, pipeline_options
-from pipelines.stats import Ledger, check_accounts
-from pipelines.work_directory import WorkDirectory, read_json
 
 __all__ = ["CorpusConfig", "build_corpus"]
 
@@ -92,7 +92,7 @@ def _build(
     beam_options: Sequence[str],
 ) -> None:
     """Run all phases and write everything but the marker; the manifest comes last."""
-    from pipelines.corpus_phases import Build
+    from pipelines.corpus.phases import Build
 
     work = WorkDirectory(str((staged.directory / "work").absolute()))
     work.make()

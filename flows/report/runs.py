@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from flows.report_routing import Routing, routing_from_table
+from flows.report.routing import Routing, routing_from_table
 from flows.speedup import LanguageLosses
 from pipelines.errors import UserError
 from pipelines.outputs import MARKER, config_hash, file_sha256

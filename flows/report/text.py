@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flows.report_headline import MINIMUM_UNITS
+from flows.report.headline import MINIMUM_UNITS
 from flows.speedup import Censoring
 
 NOT_AVAILABLE = "n/a"

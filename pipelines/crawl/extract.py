@@ -7,8 +7,8 @@ import zlib
 
 from fastwarc.stream_io import BrotliReader, ChunkedReader
 
-from pipelines.crawl import Damage, Record
-from pipelines.html_text import UnreadableError, decode_html, html_to_text
+from pipelines.crawl.archives import Damage, Record
+from pipelines.crawl.html_text import UnreadableError, decode_html, html_to_text
 from pipelines.records import Page, Rejected
 
 _METADATA_PREFIXES = ("WARC", "CONTENT-", "Content-")

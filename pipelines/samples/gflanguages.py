@@ -2,7 +2,7 @@
 
 `gflanguages` carries excerpts of the Universal Declaration of Human Rights in hundreds of
 languages, in an installed package, so that the whole chain runs without a network. `debian`
-(`pipelines.samples_debian`) fetches real documentation of some tens of megabytes.
+(`pipelines.samples.debian`) fetches real documentation of some tens of megabytes.
 """
 
 import importlib.metadata
@@ -16,7 +16,7 @@ from pipelines.errors import UserError
 from pipelines.languages import Language, languages
 from pipelines.outputs import read_manifest, stage_output
 from pipelines.progress import say
-from pipelines.samples_crawl import CrawlWriter, SamplePage, bucket, html_page
+from pipelines.samples.crawl_writer import CrawlWriter, SamplePage, bucket, html_page
 
 STAGE = "sample"
 FILES_PER_FORMAT = 3
@@ -145,8 +145,8 @@ def write_gflanguages_sample(out: str | Path) -> dict[str, Any]:
 def write_debian_sample(out: str | Path, packages: Sequence[str] | None = None) -> dict[str, Any]:
     """Fetch documentation packages with apt-get and write their pages as a crawl.
 
-    See `pipelines.samples_debian`, which does the work; `packages` replaces its default list.
+    See `pipelines.samples.debian`, which does the work; `packages` replaces its default list.
     """
-    from pipelines import samples_debian
+    from pipelines.samples import debian
 
-    return samples_debian.write_sample(out, packages)
+    return debian.write_sample(out, packages)

@@ -6,15 +6,15 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.corpus_config import CorpusConfig
-from pipelines.crawl import CrawlFile, read_archive
-from pipelines.extract import record_to_page
+from pipelines.corpus.accounts import Ledger
+from pipelines.corpus.config import CorpusConfig
+from pipelines.corpus.filters import PARAGRAPH_REASONS, length_reason, paragraph_reason
+from pipelines.corpus.fingerprints import fingerprint, line_fingerprints, normalize_url
+from pipelines.corpus.work_directory import WorkDirectory, atomic_path, save_json
+from pipelines.crawl.archives import CrawlFile, read_archive
+from pipelines.crawl.extract import record_to_page
 from pipelines.faults import fault_point
-from pipelines.filters import PARAGRAPH_REASONS, length_reason, paragraph_reason
-from pipelines.fingerprints import fingerprint, line_fingerprints, normalize_url
 from pipelines.records import PAGE_SCHEMA, Page, Rejected
-from pipelines.stats import Ledger
-from pipelines.work_directory import WorkDirectory, atomic_path, save_json
 
 BATCH_CHARACTERS = 16 << 20
 BATCH_PAGES = 20_000

@@ -10,17 +10,17 @@ from pathlib import Path
 
 import apache_beam as beam
 
-from pipelines.corpus_config import CorpusConfig
-from pipelines.crawl import CrawlFile
-from pipelines.dedup import Contest, SettleContest
+from pipelines.corpus.config import CorpusConfig
+from pipelines.corpus.dedup import Contest, SettleContest
+from pipelines.corpus.finish import finish_unit
+from pipelines.corpus.ingest import ingest_unit
+from pipelines.corpus.langid import LanguageIdentifier
+from pipelines.corpus.sinks import ShardSpec, plan_shards, write_shard
+from pipelines.corpus.work_directory import WorkDirectory, read_json, save_json
+from pipelines.crawl.archives import CrawlFile
 from pipelines.faults import fault_point
-from pipelines.finish import finish_unit
-from pipelines.ingest import ingest_unit
-from pipelines.langid import LanguageIdentifier
 from pipelines.progress import Progress
 from pipelines.runners import run_pipeline
-from pipelines.sinks import ShardSpec, plan_shards, write_shard
-from pipelines.work_directory import WorkDirectory, read_json, save_json
 
 #: Runners that shuffle in memory: fingerprints go through files, references through the shuffle.
 RUNNERS_BY_REFERENCE = ("local",)

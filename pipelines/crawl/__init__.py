@@ -1,0 +1,1 @@
+"""Crawl files in: archives of any state, and the text of the pages in them."""
