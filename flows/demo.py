@@ -20,22 +20,19 @@ CONFIG_FILE = "demo.json"
 @task(task_run_name="sample")
 def fetch_sample(config: DemoConfig, out: Path) -> dict[str, Any]:
     """Fetch real text as a small crawl."""
-    from pipelines import samples
+    from pipelines.samples import debian, gflanguages
 
-    writers = {
-        "gflanguages": samples.write_gflanguages_sample,
-        "debian": samples.write_debian_sample,
-    }
+    writers = {"gflanguages": gflanguages.write_sample, "debian": debian.write_sample}
     return writers[config.sample](out)
 
 
 @task(task_run_name="corpus")
 def build_corpus(config: DemoConfig, sample: Path, out: Path) -> dict[str, Any]:
     """Turn the crawl into Parquet per language."""
-    from pipelines import corpus
+    from pipelines.corpus import build
 
     inputs = [str(sample / "wet" / "*.warc.wet.gz"), str(sample / "warc" / "*.warc.gz")]
-    return corpus.build_corpus(inputs, out, config.corpus)
+    return build.build_corpus(inputs, out, config.corpus)
 
 
 @task(task_run_name="vocabulary")
@@ -49,9 +46,9 @@ def train_vocabulary(config: DemoConfig, corpus: Path, out: Path) -> dict[str, A
 @task(task_run_name="examples")
 def build_examples(config: DemoConfig, corpus: Path, vocabulary: Path, out: Path) -> dict[str, Any]:
     """Write the seqio cache."""
-    from pipelines import examples
+    from pipelines.examples import build
 
-    return examples.build_examples(corpus, vocabulary, out, config.examples)
+    return build.build_examples(corpus, vocabulary, out, config.examples)
 
 
 @task(task_run_name="train {preset}")
@@ -72,9 +69,9 @@ def evaluate(run: Path, examples: Path) -> dict[str, Any]:
 @task(task_run_name="report")
 def write_report(baseline: Path, candidate: Path, out: Path) -> dict[str, Any]:
     """Compare the two models language by language."""
-    from flows import report
+    from flows.report import build
 
-    return report.write_report(baseline, candidate, out)
+    return build.write_report(baseline, candidate, out)
 
 
 @flow(name="mswitch-demo", flow_run_name="{out.name}")

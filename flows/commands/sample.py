@@ -23,9 +23,9 @@ def gflanguages(*, out: Path, json: Json = False) -> int:
     Args:
         out: the directory to make.
     """
-    from pipelines.samples.gflanguages import write_gflanguages_sample
+    from pipelines.samples.gflanguages import write_sample
 
-    return finish(write_gflanguages_sample(out), json)
+    return finish(write_sample(out), json)
 
 
 @app.command
@@ -44,6 +44,6 @@ def debian(
         out: the directory to make.
         packages: package names in place of the default list.
     """
-    from pipelines.samples.gflanguages import write_debian_sample
+    from pipelines.samples.debian import write_sample
 
-    return finish(write_debian_sample(out, packages), json)
+    return finish(write_sample(out, packages), json)

@@ -103,7 +103,7 @@ def _write_language(writer: CrawlWriter, language: Language, texts: Iterable[str
             writer.write("warc", SamplePage(url, document.encode(), language.code))
 
 
-def write_gflanguages_sample(out: str | Path) -> dict[str, Any]:
+def write_sample(out: str | Path) -> dict[str, Any]:
     """Write the human rights excerpts of gflanguages as a crawl: about 100 languages, 150 kB.
 
     Every language of mC4 but the six romanised forms, in its main script, as 2 to 15 pages;
@@ -140,13 +140,3 @@ def write_gflanguages_sample(out: str | Path) -> dict[str, Any]:
     result = summary(out, reused=False)
     say(STAGE, f"{result['pages']:,} pages in {result['source_languages']} languages in {out}")
     return result
-
-
-def write_debian_sample(out: str | Path, packages: Sequence[str] | None = None) -> dict[str, Any]:
-    """Fetch documentation packages with apt-get and write their pages as a crawl.
-
-    See `pipelines.samples.debian`, which does the work; `packages` replaces its default list.
-    """
-    from pipelines.samples import debian
-
-    return debian.write_sample(out, packages)

@@ -55,9 +55,9 @@ def base_python(tmp_path_factory):
 
 @pytest.mark.base_environment
 def test_the_corpus_builds_with_the_base_dependencies_alone(base_python, tmp_path):
-    from pipelines.samples.gflanguages import write_gflanguages_sample
+    from pipelines.samples.gflanguages import write_sample
 
-    write_gflanguages_sample(tmp_path / "sample")
+    write_sample(tmp_path / "sample")
     (crawl, *_) = sorted((tmp_path / "sample" / "wet").iterdir())
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     output = run(

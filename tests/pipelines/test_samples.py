@@ -17,14 +17,14 @@ from pipelines.samples.gflanguages import (
     distinct_paragraphs,
     group_evenly,
     split_longest,
-    write_gflanguages_sample,
+    write_sample,
 )
 
 
 @pytest.fixture(scope="module")
 def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("sample") / "sample"
-    write_gflanguages_sample(out)
+    write_sample(out)
     return out
 
 
@@ -87,9 +87,9 @@ def test_html_pages_are_whole_documents_with_boilerplate(sample: Path):
 
 
 def test_same_bytes_again_and_nothing_to_do_twice(sample: Path, tmp_path: Path):
-    summary = write_gflanguages_sample(tmp_path / "again")
+    summary = write_sample(tmp_path / "again")
     assert not summary["reused"]
-    assert write_gflanguages_sample(tmp_path / "again") == {**summary, "reused": True}
+    assert write_sample(tmp_path / "again") == {**summary, "reused": True}
     for shard in read_manifest(sample, "sample")["files"]:
         assert file_sha256(tmp_path / "again" / shard["path"]) == shard["sha256"]
     names = ("manifest.json", "_COMPLETED")

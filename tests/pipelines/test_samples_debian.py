@@ -10,13 +10,13 @@ from fastwarc.warc import ArchiveIterator
 
 from pipelines.errors import UserError
 from pipelines.outputs import file_sha256, read_manifest
+from pipelines.samples.debian import write_sample
 from pipelines.samples.documents import (
     language_of_path,
     mallard_page,
     message_pages,
     plain_message,
 )
-from pipelines.samples.gflanguages import write_debian_sample
 
 needs_dpkg = pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="dpkg-deb builds packages")
 
@@ -105,7 +105,7 @@ def pages(sample: Path) -> dict[str, tuple[str, bytes]]:
 @needs_dpkg
 def test_pages_of_a_package(mirror: Path, tmp_path: Path):
     add_package(mirror, "x-docs-de", fill_docs)
-    summary = write_debian_sample(tmp_path / "out", ["x-docs-de"])
+    summary = write_sample(tmp_path / "out", ["x-docs-de"])
     assert (summary["wet_records"], summary["warc_records"]) == (1, 3)
     base = "https://x-docs-de.debian.example"
     found = pages(tmp_path / "out")
@@ -121,7 +121,7 @@ def test_pages_of_a_package(mirror: Path, tmp_path: Path):
     assert messages.decode() == "Esta página no existe todavía, pero puede crearse."
     languages = read_manifest(tmp_path / "out", "sample")["pages_by_source_language"]
     assert languages == {"cs": 1, "de": 2, "es": 1}
-    assert write_debian_sample(tmp_path / "out", ["x-docs-de"])["reused"]
+    assert write_sample(tmp_path / "out", ["x-docs-de"])["reused"]
 
 
 @needs_dpkg
@@ -129,11 +129,11 @@ def test_a_later_run_keeps_what_was_fetched(mirror: Path, tmp_path: Path):
     add_package(mirror, "x-docs-de", fill_docs)
     add_package(mirror, "empty", lambda tree: (tree / "usr").mkdir())
     with pytest.raises(UserError, match="empty holds no HTML"):
-        write_debian_sample(tmp_path / "out", ["x-docs-de", "empty"])
+        write_sample(tmp_path / "out", ["x-docs-de", "empty"])
     assert not (tmp_path / "out").exists()
     add_package(mirror, "empty-2", fill_docs)
     (mirror / "empty-2_1_all.deb").rename(mirror / "empty_1_all.deb")
-    write_debian_sample(tmp_path / "out", ["x-docs-de", "empty"])
+    write_sample(tmp_path / "out", ["x-docs-de", "empty"])
     assert (mirror / "fetched").read_text().split() == ["x-docs-de", "empty", "empty"]
     assert not list((tmp_path / "out").rglob("*.deb"))
 
@@ -142,30 +142,30 @@ def test_a_later_run_keeps_what_was_fetched(mirror: Path, tmp_path: Path):
 def test_same_packages_give_the_same_bytes(mirror: Path, tmp_path: Path):
     add_package(mirror, "x-docs-de", fill_docs)
     for name in ("one", "two"):
-        write_debian_sample(tmp_path / name, ["x-docs-de"])
+        write_sample(tmp_path / name, ["x-docs-de"])
     for shard in read_manifest(tmp_path / "one", "sample")["files"]:
         assert file_sha256(tmp_path / "two" / shard["path"]) == shard["sha256"]
 
 
 def test_unknown_packages_and_names_are_refused(mirror: Path, tmp_path: Path):
     with pytest.raises(UserError, match=r"cannot find package nothing .*apt-get update"):
-        write_debian_sample(tmp_path / "out", ["nothing"])
+        write_sample(tmp_path / "out", ["nothing"])
     with pytest.raises(UserError, match="'--help' is not a Debian package name"):
-        write_debian_sample(tmp_path / "out", ["--help"])
+        write_sample(tmp_path / "out", ["--help"])
     with pytest.raises(UserError, match="no packages"):
-        write_debian_sample(tmp_path / "out", [])
+        write_sample(tmp_path / "out", [])
 
 
 def test_without_apt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UserError, match="needs apt-get, which is not on PATH"):
-        write_debian_sample(tmp_path / "out", ["x-docs-de"])
+        write_sample(tmp_path / "out", ["x-docs-de"])
 
 
 def test_a_package_that_is_not_one(mirror: Path, tmp_path: Path):
     (mirror / "broken_1_all.deb").write_bytes(b"not an archive")
     with pytest.raises(UserError, match="dpkg-deb"):
-        write_debian_sample(tmp_path / "out", ["broken"])
+        write_sample(tmp_path / "out", ["broken"])
 
 
 @pytest.mark.parametrize(
