@@ -1,5 +1,6 @@
 """Named points at which a test kills the process, to prove that a rerun loses nothing."""
 
+import multiprocessing
 import os
 import signal
 
@@ -36,8 +37,14 @@ FAULT_POINTS = (
 
 
 def fault_point(name: str) -> None:
-    """Kill this process with SIGKILL when the environment variable MSWITCH_FAULT is `name`."""
+    """Kill this process with SIGKILL when the environment variable MSWITCH_FAULT is `name`.
+
+    In a worker process (`pipelines.local_pool`) the one that started it is killed first.
+    """
     if name not in FAULT_POINTS:
         raise ValueError(f"unknown fault point {name!r}; add it to FAULT_POINTS")
     if os.environ.get(VARIABLE) == name:
+        parent = multiprocessing.parent_process()
+        if parent and parent.pid:
+            os.kill(parent.pid, signal.SIGKILL)
         os.kill(os.getpid(), signal.SIGKILL)

@@ -2,7 +2,8 @@
 
 A directory without its `_COMPLETED` marker is not data. A stage fills a hidden directory beside
 the final one; the name of that directory carries the hash of the stage's configuration, so a
-killed run continues there and a run with another configuration never mixes with it.
+killed run continues there and a run with another configuration never mixes with it. On an object
+store, which has no directories to rename, `pipelines.remote_outputs` writes the marker last.
 """
 
 import contextlib
@@ -13,10 +14,11 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from pathlib import Path
 from typing import Any
 
+from pipelines import storage
 from pipelines.errors import UserError, is_disk_full
 from pipelines.faults import fault_point
 
@@ -43,18 +45,9 @@ def file_sha256(path: str | Path) -> str:
 
 
 def write_atomically(path: str | Path, data: bytes | str) -> None:
-    """Write a file under a temporary name, force it to disk, then rename it into place."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(data.encode() if isinstance(data, str) else data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    """Write a file that appears as a whole, forced to disk."""
+    with storage.publish(path, sync=True) as temporary:
+        temporary.write_bytes(data.encode() if isinstance(data, str) else data)
 
 
 def write_json(path: str | Path, value: Any) -> None:
@@ -68,23 +61,66 @@ def read_manifest(directory: str | Path, stage: str) -> dict[str, Any]:
     Raises:
         UserError: `directory` is missing, unfinished, or the output of another stage.
     """
-    directory = Path(directory)
-    if not directory.is_dir():
+    if not storage.is_remote(directory) and not os.path.isdir(directory):
         raise UserError(
             f"{directory} does not exist: give the finished output of the stage {stage}"
         )
-    if not (directory / MARKER).is_file() or not (directory / MANIFEST).is_file():
+    names = storage.list_names(directory)
+    if MARKER not in names or MANIFEST not in names:
         raise UserError(
             f"{directory} is no finished {stage} output (no {MARKER}): "
             "run the stage that makes it, or give another directory"
         )
-    manifest = json.loads((directory / MANIFEST).read_text())
+    manifest = storage.read_json(storage.join(directory, MANIFEST))
     if manifest.get("stage") != stage:
         raise UserError(
             f"{directory} is the output of the stage {manifest.get('stage')}, not of {stage}: "
             "give another directory"
         )
     return manifest
+
+
+def full_manifest(
+    stage: str, config: Mapping[str, Any], manifest: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return what stands in `manifest.json`: who made the output from what, and `manifest`."""
+    return {
+        "stage": stage,
+        "config": dict(config),
+        "config_hash": config_hash(stage, config),
+        "code_version": importlib.metadata.version("mswitch"),
+        **manifest,
+    }
+
+
+def is_output(out: str | Path, names: Set[str], stage: str, config: Mapping[str, Any]) -> bool:
+    """Tell whether `out`, which holds files of these `names`, is this very output, finished.
+
+    Raises:
+        UserError: it holds something else.
+    """
+    if not names:
+        return False
+    if MARKER not in names or MANIFEST not in names:
+        raise UserError(
+            f"{out} holds files that are not {stage} output: choose an empty or new --out"
+        )
+    manifest = storage.read_json(storage.join(out, MANIFEST))
+    if manifest.get("stage") != stage:
+        raise UserError(
+            f"{out} is the output of the stage {manifest.get('stage')}, not of {stage}: "
+            "choose another --out"
+        )
+    if manifest.get("config_hash") != config_hash(stage, config):
+        before, after = manifest.get("config", {}), json.loads(canonical_json(config))
+        changed = sorted(
+            key for key in before.keys() | after.keys() if before.get(key) != after.get(key)
+        )
+        raise UserError(
+            f"{out} was made with other settings or inputs (changed: {', '.join(changed)}): "
+            "choose another --out, or remove it to make it again"
+        )
+    return True
 
 
 @contextlib.contextmanager
@@ -159,39 +195,11 @@ class StagedOutput:
             return False
         if not self.out.is_dir():
             raise UserError(f"{self.out} is a file: choose another --out")
-        if not any(self.out.iterdir()):
-            return False
-        if not (self.out / MARKER).is_file() or not (self.out / MANIFEST).is_file():
-            raise UserError(
-                f"{self.out} holds files that are not {self.stage} output: "
-                "choose an empty or new --out"
-            )
-        manifest = json.loads((self.out / MANIFEST).read_text())
-        if manifest.get("stage") != self.stage:
-            raise UserError(
-                f"{self.out} is the output of the stage {manifest.get('stage')}, not of "
-                f"{self.stage}: choose another --out"
-            )
-        if manifest.get("config_hash") != self.hash:
-            before, after = manifest.get("config", {}), json.loads(canonical_json(self.config))
-            changed = sorted(
-                key for key in before.keys() | after.keys() if before.get(key) != after.get(key)
-            )
-            raise UserError(
-                f"{self.out} was made with other settings or inputs (changed: "
-                f"{', '.join(changed)}): choose another --out, or remove it to make it again"
-            )
-        return True
+        return is_output(self.out, storage.list_names(self.out), self.stage, self.config)
 
     def publish(self, manifest: Mapping[str, Any]) -> dict[str, Any]:
         """Write manifest and marker, then rename the directory to its final name."""
-        full = {
-            "stage": self.stage,
-            "config": self.config,
-            "config_hash": self.hash,
-            "code_version": importlib.metadata.version("mswitch"),
-            **manifest,
-        }
+        full = full_manifest(self.stage, self.config, manifest)
         write_json(self.directory / MANIFEST, full)
         fault_point(f"{self.stage}.before_marker")
         write_atomically(self.directory / MARKER, canonical_json({"config_hash": self.hash}) + "\n")
@@ -200,6 +208,10 @@ class StagedOutput:
         fault_point(f"{self.stage}.after_publish")
         self._remove_leftovers()
         return full
+
+    def discard(self) -> None:
+        """Remove everything written so far."""
+        shutil.rmtree(self.directory)
 
     def _remove_leftovers(self) -> None:
         """Remove what unfinished runs left beside the published output."""
@@ -214,7 +226,12 @@ def stage_output(
     """Lock `out` and give its `StagedOutput`; `config` must name everything the bytes depend on.
 
     Raises:
-        UserError: `out` is in use, holds something else, or was made with another `config`.
+        UserError: `out` is in use, holds something else, was made with another `config`, or is a
+            URL.
     """
+    if storage.is_remote(out):
+        raise UserError(
+            f"{out}: the stage {stage} writes to a directory of this machine; give one as --out"
+        )
     with lock_directory(out):
         yield StagedOutput(Path(out), stage, config)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Literal, get_args
 
 from pipelines.errors import UserError
+from pipelines.local_pool import available_cores, local_pool
 
 if TYPE_CHECKING:
     import apache_beam as beam
@@ -32,9 +33,9 @@ def pipeline_options(
         runner: local, flink, prism or dataflow.
         beam_options: Beam's own options, such as "--direct_num_workers=2"; they come last.
         job_name: what an engine shows.
-        workers: threads of the local runner. What takes time (CLD3, decompression, HTML, Arrow)
-            releases Python's lock; worker processes (--direct_running_mode=multi_processing) take
-            about 10 s to start for every job, which pays from gigabytes on.
+        workers: threads of the local runner; they hand work to `pipelines.local_pool`. (Beam's
+            own worker processes, --direct_running_mode=multi_processing, take about 10 s to start
+            for every job.)
 
     Raises:
         UserError: an unknown runner or Beam option, or something the runner needs is missing.
@@ -69,14 +70,42 @@ def run_pipeline(
     beam_options: Sequence[str] = (),
     *,
     job_name: str = "",
-    workers: int = 1,
-) -> None:
-    """Build a pipeline, run it and wait for its end; see `pipeline_options`."""
+    workers: int | None = None,
+) -> dict[str, int]:
+    """Build a pipeline, run it and wait for its end; see `pipeline_options`.
+
+    Args:
+        build: adds the steps.
+        runner: see `pipeline_options`, as the next two.
+        beam_options: Beam's own options.
+        job_name: what an engine shows.
+        workers: of the local runner; by default as many as there are cores.
+
+    Returns:
+        The job's counters by name.
+    """
     import apache_beam as beam
 
+    workers = _workers(beam_options) or workers or available_cores()
     options = pipeline_options(runner, beam_options, job_name=job_name, workers=workers)
-    with beam.Pipeline(options=options) as pipeline:
+    with local_pool(workers if runner == "local" else 1):
+        pipeline = beam.Pipeline(options=options)
         build(pipeline)
+        result = pipeline.run()
+        result.wait_until_finish()
+    return {
+        counter.key.metric.name: counter.committed or counter.attempted or 0
+        for counter in result.metrics().query()["counters"]
+    }
+
+
+def _workers(beam_options: Sequence[str]) -> int | None:
+    """Return what --direct_num_workers says, if it is given."""
+    for option in beam_options:
+        name, _, value = option.partition("=")
+        if name == "--direct_num_workers" and value.isdigit():
+            return int(value)
+    return None
 
 
 def _names(beam_options: Sequence[str]) -> set[str]:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pipelines import storage
 from pipelines.errors import UserError
 from pipelines.languages import languages
 from pipelines.outputs import read_manifest, write_atomically
@@ -106,14 +107,14 @@ class Ledger:
         ordered = sorted(total.items(), key=lambda item: (-item[1], item[0]))
         return ", ".join(f"{reason} {count:,}" for reason, count in ordered)
 
-    def write_samples(self, directory: Path) -> None:
+    def write_samples(self, directory: str) -> None:
         """Write `<reason>.jsonl` for each reason; hostile text is escaped."""
-        directory.mkdir(exist_ok=True)
+        storage.make_directory(directory)
         for reason in sorted(self._samples):
             rows = self._smallest(reason).values()
             text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
             safe = _UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
-            write_atomically(directory / f"{reason}.jsonl", safe)
+            write_atomically(storage.join(directory, f"{reason}.jsonl"), safe)
 
 
 def _digest(row: Mapping[str, str]) -> str:
@@ -148,9 +149,9 @@ def load_stats(corpus: str | Path) -> dict[str, Any]:
         UserError: `corpus` is not a finished corpus, or its statistics are gone.
     """
     read_manifest(corpus, "corpus")
-    path = Path(corpus) / "stats.json"
+    path = storage.join(corpus, "stats.json")
     try:
-        return json.loads(path.read_text())
+        return storage.read_json(path)
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read {path} ({error}): build the corpus again") from error
 

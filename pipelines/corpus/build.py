@@ -9,18 +9,19 @@ killed one stopped (pipelines.corpus.phases).
 import collections
 import dataclasses
 import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from pipelines import storage
 from pipelines.corpus.accounts import Ledger, check_accounts
 from pipelines.corpus.config import CorpusConfig
-from pipelines.corpus.work_directory import WorkDirectory, read_json
+from pipelines.corpus.work_directory import CONTESTS, WorkDirectory
 from pipelines.crawl.archives import CrawlFile, find_crawl_files
 from pipelines.errors import UserError
-from pipelines.outputs import MANIFEST, StagedOutput, stage_output, write_json
+from pipelines.outputs import MANIFEST, StagedOutput, write_json
 from pipelines.progress import say
+from pipelines.remote_outputs import RemoteOutput, stage_output_anywhere
 from pipelines.runners import RunnerName, pipeline_options
 
 __all__ = ["CorpusConfig", "build_corpus"]
@@ -40,10 +41,10 @@ def build_corpus(
 
     Args:
         inputs: paths or globs of WET and WARC files, gzip or plain, told apart by their records.
-        out: the directory to make.
+        out: the directory to make, or a URL such as gs://bucket/corpus.
         config: what decides the bytes of the corpus, besides its input.
-        runner: where the Beam jobs run. Other runners than local need `out` and the input on a
-            file system that every worker mounts under the same path.
+        runner: where the Beam jobs run. Every worker must see `out` and the input: by URL, or on
+            a file system that is mounted under the same path.
         beam_options: options for Beam itself.
 
     Returns:
@@ -58,34 +59,48 @@ def build_corpus(
         **dataclasses.asdict(config),
         "inputs": [_input_identity(file, out) for file in files],
     }
-    with stage_output(out, stage=STAGE, config=identity) as staged:
+    with stage_output_anywhere(out, stage=STAGE, config=identity) as staged:
         if staged.complete:
             say(STAGE, f"already complete: {out} has this input and these settings, nothing to do")
-            return {**_summary(staged.out), "reused": True}
-        if not (staged.directory / MANIFEST).exists():
+            return {**_summary(str(staged.out)), "reused": True}
+        directory = str(staged.directory)
+        if MANIFEST not in storage.list_names(directory):
             pipeline_options(runner, beam_options)  # complains before any work is done
             _build(staged, files, config, runner, beam_options)
         # Once the manifest stands, all data does; a run killed from here on only cleans up.
-        manifest = read_json(staged.directory / MANIFEST)
-        shutil.rmtree(staged.directory / "work", ignore_errors=True)
-        for leftover in staged.directory.rglob(".*.tmp"):
-            leftover.unlink()
+        manifest = storage.read_json(storage.join(directory, MANIFEST))
+        storage.remove_tree(_work_directory(staged).root)
+        if not storage.is_remote(directory):
+            for leftover in Path(directory).rglob(".*.tmp"):
+                leftover.unlink()
         staged.publish({key: manifest[key] for key in ("inputs", "shards")})
-        summary = {**_summary(staged.out), "reused": False}
+        summary = {**_summary(str(staged.out)), "reused": False}
         say(STAGE, f"{summary['documents']:,} documents in {summary['languages']} languages: {out}")
         return summary
 
 
 def _input_identity(file: CrawlFile, out: str | Path) -> dict[str, Any]:
     return {
-        "path": os.path.relpath(file.path, out),
+        "path": _relative(file.path, str(out)),
         "bytes": file.size_bytes,
         "digest": file.digest,
     }
 
 
+def _relative(path: str, out: str) -> str:
+    """Name an input so that moving both input and output changes nothing, where that can be."""
+    local = not storage.is_remote(path) and not storage.is_remote(out)
+    return os.path.relpath(path, out) if local else path
+
+
+def _work_directory(staged: StagedOutput | RemoteOutput) -> WorkDirectory:
+    directory = str(staged.directory)
+    absolute = directory if storage.is_remote(directory) else os.path.abspath(directory)
+    return WorkDirectory(storage.join(absolute, "work"))
+
+
 def _build(
-    staged: StagedOutput,
+    staged: StagedOutput | RemoteOutput,
     files: Sequence[CrawlFile],
     config: CorpusConfig,
     runner: str,
@@ -94,41 +109,42 @@ def _build(
     """Run all phases and write everything but the marker; the manifest comes last."""
     from pipelines.corpus.phases import Build
 
-    work = WorkDirectory(str((staged.directory / "work").absolute()))
+    work = _work_directory(staged)
     work.make()
-    directory = staged.directory.absolute()
+    directory = os.path.dirname(work.root)
     build = Build(tuple(files), work, directory, config, runner, tuple(beam_options))
     build.ingest()
-    build.settle("winners")
-    build.settle("owners")
+    shuffled = {contest: build.settle(contest) for contest in CONTESTS}
     build.finish()
-    ledgers = [
-        [read_json(path(unit))["ledger"] for path in (work.ingested, work.finished)]
-        for unit in range(len(files))
-    ]
+    units = range(len(files))
+    ingested, finished = (
+        [accounts["ledger"] for accounts in storage.read_json_files([path(n) for n in units])]
+        for path in (work.ingested, work.finished)
+    )
     ledger = Ledger(config.rejected_per_reason)
-    for pair in ledgers:
-        for part in pair:
-            ledger.merge(part)
+    for part in (*ingested, *finished):
+        ledger.merge(part)
     if not ledger.kept["language"]:
-        shutil.rmtree(staged.directory)
+        staged.discard()
         raise UserError(
             f"no document survived: all {ledger.entered('read'):,} records of {len(files)} files "
             f"were dropped ({ledger.describe_drops() or 'there were none'}): "
             "give other input, or lower the thresholds"
         )
-    shards = [read_json(work.shard(shard.name)) for shard in build.write_shards()]
-    stats = _statistics(ledger, shards)
-    write_json(staged.directory / "stats.json", stats)
-    ledger.write_samples(staged.directory / "rejected")
+    shards = list(
+        storage.read_json_files([work.shard(shard.name) for shard in build.write_shards()])
+    )
+    stats = {**_statistics(ledger, shards), "shuffled_bytes": shuffled}
+    write_json(storage.join(directory, "stats.json"), stats)
+    ledger.write_samples(storage.join(directory, "rejected"))
     manifest = {
         "inputs": [
-            {**_input_identity(file, staged.out), **_input_status(file, pair[0])}
-            for file, pair in zip(files, ledgers, strict=True)
+            {**_input_identity(file, staged.out), **_input_status(file, accounts)}
+            for file, accounts in zip(files, ingested, strict=True)
         ],
         "shards": [shard["manifest"] for shard in shards],
     }
-    write_json(staged.directory / MANIFEST, manifest)
+    write_json(storage.join(directory, MANIFEST), manifest)
 
 
 def _input_status(file: CrawlFile, ledger: dict[str, Any]) -> dict[str, Any]:
@@ -167,12 +183,12 @@ def _statistics(ledger: Ledger, shards: Sequence[dict[str, Any]]) -> dict[str, A
     }
 
 
-def _summary(out: Path) -> dict[str, Any]:
-    stats = read_json(out / "stats.json")
+def _summary(out: str) -> dict[str, Any]:
+    stats = storage.read_json(storage.join(out, "stats.json"))
     splits = [split for lang in stats["languages"].values() for split in lang.values()]
     return {
         "stage": STAGE,
-        "out": str(out),
+        "out": out,
         "documents": sum(split["documents"] for split in splits),
         "languages": len(stats["languages"]),
         "bytes": sum(split["bytes"] for split in splits),

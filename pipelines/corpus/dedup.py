@@ -3,21 +3,26 @@
 Two contests decide what stays. Winners: pages compete for their normalised URL; the newest wins.
 Owners: URLs compete for each line; the smallest md5 of the raw URL wins (mC4's rule). Each unit
 sends one candidate per distinct key, packed in arrays; no text moves, and what comes back is one
-bit per candidate.
+bit per candidate. `pipelines.corpus.phases` puts the steps into a Beam pipeline.
 """
 
 import dataclasses
 import itertools
 from collections.abc import Iterable, Iterator
-from typing import Any
 
-import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipelines import storage
 from pipelines.corpus.fingerprints import unpack
-from pipelines.corpus.work_directory import WorkDirectory, save_array
+from pipelines.corpus.work_directory import WorkDirectory, load_array, save_array
+
+#: Numbers of 8 bytes in a candidate: a 128-bit key, then what to rank by.
+WIDTHS = {"winners": 5, "owners": 3}
+
+#: What comes back for a slice: its unit, then its start and length, and a bit per candidate.
+Verdict = tuple[int, tuple[int, int, bytes]]
 
 
 def best_of_each(candidates: np.ndarray) -> np.ndarray:
@@ -27,10 +32,23 @@ def best_of_each(candidates: np.ndarray) -> np.ndarray:
         candidates: uint64 [n, 2 + ranks]: a 128-bit key, then what to rank by, smaller first.
             Equal rows are settled by their order.
     """
-    order = np.lexsort(candidates.T[::-1])
-    keys = candidates[order, :2]
+    if not len(candidates):
+        return np.zeros(0, np.int64)
+    order = np.argsort(candidates[:, 0], kind="stable")
+    high = candidates[order, 0]
+    same = high[1:] == high[:-1]
+    # Most keys occur once. Only the others need the slow sort by all columns.
+    shared = np.zeros(len(order), bool)
+    shared[1:] |= same
+    shared[:-1] |= same
+    places = np.flatnonzero(shared)
+    rows = candidates[order[places]]
+    order[places] = order[places][np.lexsort(rows.T[::-1])]
+    keys = candidates[order[places], :2]
     first = np.ones(len(order), bool)
-    first[1:] = (keys[1:] != keys[:-1]).any(axis=1)
+    again = np.zeros(len(places), bool)
+    again[1:] = (keys[1:] == keys[:-1]).all(axis=1)
+    first[places[again]] = False
     return order[first]
 
 
@@ -52,6 +70,9 @@ def page_candidates(table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
 def line_candidates(table: pa.Table, competes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return a unit's candidates for its lines, and the line of the unit each stands for.
 
+    Ranked by the upper 64 bits of the md5 of the raw URL. (That two pages with one line in common
+    agree in them is as good as impossible; their order would then settle it.)
+
     Args:
         table: columns url_hash, lines, line_hashes.
         competes: bool [pages]: pages that won their URL and have paragraphs.
@@ -60,7 +81,7 @@ def line_candidates(table: pa.Table, competes: np.ndarray) -> tuple[np.ndarray, 
     lines = unpack(b"".join(table["line_hashes"].to_pylist()))
     page_of_line = np.repeat(np.arange(len(counts)), counts)
     positions = np.flatnonzero(competes[page_of_line])
-    owners = _halves(table, "url_hash")[page_of_line[positions]]
+    owners = _halves(table, "url_hash")[page_of_line[positions], 0]
     candidates = np.column_stack([lines[positions], owners])
     best = best_of_each(candidates)
     return candidates[best], positions[best]
@@ -102,57 +123,54 @@ class Contest:
 
     def prepare(self, unit: int) -> None:
         """Write a unit's candidates, unless an earlier run has."""
-        if self.work.positions(self.name, unit).exists():
+        if storage.exists(self.work.positions(self.name, unit)):
             return
-        pages = self.work.pages(unit)
-        if self.name == "winners":
-            table = pq.read_table(pages, columns=["id", "text_hash", "timestamp_micros"])
-            candidates, positions = page_candidates(table)
-        else:
-            columns = ["url_hash", "lines", "line_hashes", "paragraphs"]
-            table = pq.read_table(pages, columns=columns)
-            competes = self.work.selected("winners", unit, len(table))
-            competes &= table["paragraphs"].to_numpy() == 0
-            candidates, positions = line_candidates(table, competes)
+        with storage.fetch(self.work.pages(unit)) as pages:
+            if self.name == "winners":
+                table = pq.read_table(pages, columns=["id", "text_hash", "timestamp_micros"])
+                candidates, positions = page_candidates(table)
+            else:
+                columns = ["url_hash", "lines", "line_hashes", "paragraphs"]
+                table = pq.read_table(pages, columns=columns)
+                competes = self.work.selected("winners", unit, len(table))
+                competes &= table["paragraphs"].to_numpy() == 0
+                candidates, positions = line_candidates(table, competes)
         save_array(self.work.candidates(self.name, unit), candidates)
         save_array(self.work.positions(self.name, unit), positions)
 
     def slices(self, unit: int) -> Iterator[tuple[int, Slice]]:
         """Yield a unit's candidates by bucket; bucket 0 always, so that no unit goes missing."""
-        self.prepare(unit)
-        candidates = np.load(self.work.candidates(self.name, unit), mmap_mode="r")
-        buckets = candidates[:, 0] >> np.uint64(64 - self.bucket_bits) if self.bucket_bits else 0
-        edges = np.searchsorted(
-            np.broadcast_to(buckets, len(candidates)), np.arange((1 << self.bucket_bits) + 1)
-        )
-        for bucket, (start, stop) in enumerate(itertools.pairwise(edges)):
+        candidates = load_array(self.work.candidates(self.name, unit))
+        edges = np.searchsorted(candidates[:, 0], self._bucket_starts()).tolist()
+        for bucket, (start, stop) in enumerate(itertools.pairwise([*edges, len(candidates)])):
             if start < stop or bucket == 0:
                 payload = None if self.by_reference else candidates[start:stop].tobytes()
-                yield bucket, Slice(unit, int(start), int(stop), payload)
+                yield bucket, Slice(unit, start, stop, payload)
 
-    def settle(self, bucket: int, slices: Iterable[Slice]) -> Iterator[tuple[int, Any]]:
-        """Yield, for each slice of a bucket, which of its candidates win: (unit, (start, bits))."""
-        del bucket
+    def _bucket_starts(self) -> np.ndarray:
+        buckets = np.arange(1 << self.bucket_bits, dtype=np.uint64)
+        # A shift by 64 is undefined; one bucket starts at 0 whatever the shift.
+        return buckets << np.uint64(64 - max(self.bucket_bits, 1))
+
+    def settle(self, slices: Iterable[Slice]) -> list[Verdict]:
+        """Decide a bucket: for each of its slices, which of its candidates win."""
         ordered = sorted(slices, key=lambda piece: piece.unit)
         candidates = np.concatenate([self._rows(piece) for piece in ordered])
         wins = np.zeros(len(candidates), bool)
         wins[best_of_each(candidates)] = True
+        verdicts = []
         done = 0
         for piece in ordered:
             size = piece.stop - piece.start
             bits = np.packbits(wins[done : done + size]).tobytes()
-            yield piece.unit, (piece.start, size, bits)
+            verdicts.append((piece.unit, (piece.start, size, bits)))
             done += size
+        return verdicts
 
     def _rows(self, piece: Slice) -> np.ndarray:
         if piece.payload is not None:
-            return np.frombuffer(piece.payload, np.uint64).reshape(-1, self._width)
-        file = self.work.candidates(self.name, piece.unit)
-        return np.load(file, mmap_mode="r")[piece.start : piece.stop]
-
-    @property
-    def _width(self) -> int:
-        return 5 if self.name == "winners" else 4
+            return np.frombuffer(piece.payload, np.uint64).reshape(-1, WIDTHS[self.name])
+        return load_array(self.work.candidates(self.name, piece.unit))[piece.start : piece.stop]
 
     def record(self, unit: int, verdicts: Iterable[tuple[int, int, bytes]]) -> None:
         """Write what came back for a unit as one array over its candidates."""
@@ -161,22 +179,3 @@ class Contest:
             for _, size, bits in sorted(verdicts)
         ]
         save_array(self.work.verdicts(self.name, unit), np.concatenate(parts))
-
-
-class SettleContest(beam.PTransform):
-    """Units in; writes each unit's verdicts."""
-
-    def __init__(self, contest: Contest):
-        super().__init__()
-        self.contest = contest
-
-    def expand(self, input_or_inputs):
-        """Shuffle candidates by bucket, then verdicts by unit."""
-        return (
-            input_or_inputs
-            | "SliceCandidates" >> beam.FlatMap(self.contest.slices)
-            | "GroupByBucket" >> beam.GroupByKey()
-            | "SettleBucket" >> beam.FlatMapTuple(self.contest.settle)
-            | "GroupByUnit" >> beam.GroupByKey()
-            | "RecordVerdicts" >> beam.MapTuple(self.contest.record)
-        )

@@ -8,13 +8,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipelines import storage
 from pipelines.corpus.accounts import Ledger
 from pipelines.corpus.config import CorpusConfig
 from pipelines.corpus.filters import PARAGRAPH_REASONS
 from pipelines.corpus.fingerprints import is_validation, unpack
 from pipelines.corpus.ingest import SAMPLE_CHARACTERS
-from pipelines.corpus.langid import LanguageIdentifier
-from pipelines.corpus.work_directory import WorkDirectory, atomic_path, save_json
+from pipelines.corpus.langid import language_identifier
+from pipelines.corpus.work_directory import WorkDirectory
 from pipelines.languages import UNDETERMINED
 from pipelines.records import DOCUMENT_SCHEMA, SPLITS, Rejected
 
@@ -23,44 +24,42 @@ RUN_SCHEMA = DOCUMENT_SCHEMA.set(0, pa.field("id", pa.binary(16), nullable=False
 _COLUMNS = ("url", "text", "timestamp", "source", "record_id", "id", "paragraphs", "lines")
 
 
-def finish_unit(
-    unit: int, work: WorkDirectory, config: CorpusConfig, identifier: LanguageIdentifier
-) -> None:
+def finish_unit(unit: int, work: WorkDirectory, config: CorpusConfig) -> None:
     """Apply both contests to a unit's pages and store its documents, one sorted run per batch.
 
     Beside the run stands where each language lies in it: `languages.<lang>` has `pieces` (batch,
     start, stop), `<split>` (documents, characters, bytes by hash) and `smallest` (the training
     documents that would move to validation first: id, characters, bytes).
     """
-    if work.finished(unit).exists():
+    if storage.exists(work.finished(unit)):
         return
     ledger = Ledger(config.rejected_per_reason)
     index: dict[str, dict[str, Any]] = collections.defaultdict(
         lambda: {"pieces": [], "smallest": [], **{split: [0, 0, 0] for split in SPLITS}}
     )
     with (
-        atomic_path(work.run(unit)) as temporary,
+        storage.publish(work.run(unit)) as temporary,
         pa.OSFile(str(temporary), "wb") as sink,
         pa.ipc.new_file(sink, RUN_SCHEMA) as writer,
     ):
         number = 0
         for batch in _page_batches(unit, work):
             documents = sorted(
-                _documents(batch, config, identifier, ledger),
+                _documents(batch, config, ledger),
                 key=lambda document: (document["lang"], document["id"]),
             )
             if documents:
                 writer.write_batch(pa.RecordBatch.from_pylist(documents, RUN_SCHEMA))
                 _index_batch(number, documents, index, config)
                 number += 1
-    save_json(work.finished(unit), {"languages": index, "ledger": ledger.to_json()})
+    storage.write_json(work.finished(unit), {"languages": index, "ledger": ledger.to_json()})
 
 
 def _page_batches(unit: int, work: WorkDirectory) -> Iterator[dict[str, Any]]:
     """Yield row groups as columns, with `won` (bool per page) and `kept` (bool per line)."""
-    with pq.ParquetFile(work.pages(unit)) as file:
+    with storage.fetch(work.pages(unit)) as path, pq.ParquetFile(path) as file:
         pages = file.metadata.num_rows
-        lines = pq.read_table(work.pages(unit), columns=["lines"])["lines"].to_numpy()
+        lines = file.read(columns=["lines"])["lines"].to_numpy()
         won = work.selected("winners", unit, pages)
         kept = work.selected("owners", unit, int(lines.sum(dtype=np.int64)))
         page = line = 0
@@ -73,9 +72,12 @@ def _page_batches(unit: int, work: WorkDirectory) -> Iterator[dict[str, Any]]:
 
 
 def _documents(
-    batch: dict[str, Any], config: CorpusConfig, identifier: LanguageIdentifier, ledger: Ledger
+    batch: dict[str, Any], config: CorpusConfig, ledger: Ledger
 ) -> Iterator[dict[str, Any]]:
     """Yield the documents among a batch of pages; account for all else."""
+    identifier = language_identifier(
+        config.language_threshold, config.language_min_bytes, config.language_max_bytes
+    )
     kept_languages = config.kept_languages()
     line = 0
     for page in range(len(batch["url"])):

@@ -6,11 +6,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipelines import storage
 from pipelines.corpus.accounts import Ledger
 from pipelines.corpus.config import CorpusConfig
 from pipelines.corpus.filters import PARAGRAPH_REASONS, length_reason, paragraph_reason
 from pipelines.corpus.fingerprints import fingerprint, line_fingerprints, normalize_url
-from pipelines.corpus.work_directory import WorkDirectory, atomic_path, save_json
+from pipelines.corpus.work_directory import WorkDirectory
 from pipelines.crawl.archives import CrawlFile, read_archive
 from pipelines.crawl.extract import record_to_page
 from pipelines.faults import fault_point
@@ -26,7 +27,7 @@ def ingest_unit(unit: int, file: CrawlFile, work: WorkDirectory, config: CorpusC
 
     Does nothing if an earlier run has finished this unit. Memory: one batch of pages.
     """
-    if work.ingested(unit).exists():
+    if storage.exists(work.ingested(unit)):
         return
     ledger = Ledger(config.rejected_per_reason)
     pages = lines = text_bytes = 0
@@ -34,7 +35,7 @@ def ingest_unit(unit: int, file: CrawlFile, work: WorkDirectory, config: CorpusC
     compression = {"text": "zstd", "url": "zstd"}
     columns = {name: compression.get(name, "none") for name in PAGE_SCHEMA.names}
     with (
-        atomic_path(work.pages(unit)) as temporary,
+        storage.publish(work.pages(unit)) as temporary,
         pq.ParquetWriter(
             temporary,
             PAGE_SCHEMA,
@@ -51,7 +52,7 @@ def ingest_unit(unit: int, file: CrawlFile, work: WorkDirectory, config: CorpusC
             lines += sum(row["lines"] for row in batch)
             text_bytes += table["text"].nbytes
     sizes = {"pages": pages, "lines": lines, "text_bytes": text_bytes}
-    save_json(work.ingested(unit), {**sizes, "ledger": ledger.to_json()})
+    storage.write_json(work.ingested(unit), {**sizes, "ledger": ledger.to_json()})
     fault_point("corpus.after_ingest_unit")
 
 

@@ -1,5 +1,8 @@
 """Language identification with CLD3, as mC4 does it."""
 
+import functools
+import threading
+
 import gcld3
 
 from pipelines.languages import UNDETERMINED
@@ -27,3 +30,16 @@ class LanguageIdentifier:
         guess = self._cld3.FindLanguage(text=text)
         settled = guess.is_reliable and guess.probability >= self.threshold
         return (guess.language if settled else UNDETERMINED), guess.probability
+
+
+class _PerThread(threading.local):
+    def __init__(self):
+        self.identifier = functools.lru_cache(LanguageIdentifier)
+
+
+_per_thread = _PerThread()
+
+
+def language_identifier(threshold: float, min_bytes: int, max_bytes: int) -> LanguageIdentifier:
+    """Return this thread's identifier with these settings; its model is loaded once."""
+    return _per_thread.identifier(threshold, min_bytes, max_bytes)

@@ -1,30 +1,46 @@
-"""The four Beam jobs of a corpus build, each over the units of a work directory."""
+"""The Beam jobs of a corpus build, each over the units of a work directory.
+
+A step's work is done by `local_pool.call`: by worker processes on the local runner, in place on an
+engine.
+"""
 
 import dataclasses
 import math
-import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from functools import partial
 
 import apache_beam as beam
+from apache_beam.metrics.metric import Metrics
+from apache_beam.pvalue import PCollection
 
+from pipelines import storage
 from pipelines.corpus.config import CorpusConfig
-from pipelines.corpus.dedup import Contest, SettleContest
+from pipelines.corpus.dedup import WIDTHS, Contest, Slice, Verdict
 from pipelines.corpus.finish import finish_unit
 from pipelines.corpus.ingest import ingest_unit
-from pipelines.corpus.langid import LanguageIdentifier
-from pipelines.corpus.sinks import ShardSpec, plan_shards, write_shard
-from pipelines.corpus.work_directory import WorkDirectory, read_json, save_json
+from pipelines.corpus.sinks import (
+    ShardSpec,
+    cut_run,
+    join_batches,
+    plan_shards,
+    write_documents,
+    write_shard,
+)
+from pipelines.corpus.work_directory import WorkDirectory
 from pipelines.crawl.archives import CrawlFile
 from pipelines.faults import fault_point
+from pipelines.local_pool import available_cores, call
 from pipelines.progress import Progress
 from pipelines.runners import run_pipeline
 
-#: Runners that shuffle in memory: fingerprints go through files, references through the shuffle.
+#: Runners on one machine, which shuffle in memory: what is large goes through files there, and
+#: references to it through the shuffle.
 RUNNERS_BY_REFERENCE = ("local",)
-_BYTES_PER_CANDIDATE = {"winners": 40, "owners": 32}
+_FILES_PER_LIST = 1000
+#: Seconds between looks at what a phase has left, here and on an object store.
+_LOOK_SECS, _LOOK_REMOTE_SECS = 1.0, 15.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +58,7 @@ class Build:
 
     files: tuple[CrawlFile, ...]
     work: WorkDirectory
-    directory: Path
+    directory: str
     config: CorpusConfig
     runner: str
     beam_options: tuple[str, ...]
@@ -50,116 +66,167 @@ class Build:
     def ingest(self) -> None:
         """Phase 1: one Parquet file of pages per input file."""
         sizes = {unit: file.size_bytes for unit, file in enumerate(self.files)}
-        done = [unit for unit in sizes if self.work.ingested(unit).exists()]
-        todo = [(unit, self.files[unit]) for unit in sizes if unit not in set(done)]
-        # Large files first: the last one to finish should not be the longest.
-        todo.sort(key=lambda item: -item[1].size_bytes)
-
-        def build(pipeline: beam.Pipeline) -> object:
-            return (
-                pipeline
-                | "Files" >> beam.Create(todo)
-                | "SpreadFiles" >> beam.Reshuffle()
-                | "IngestFile" >> beam.Map(_ingest, work=self.work, config=self.config)
-            )
-
-        with self._progress("ingest", sizes, "bytes", self.work.ingested):
-            self._run("ingest", todo, build)
-
-    def settle(self, contest: str) -> None:
-        """Phases 2 and 3: settle who wins each URL, then who owns each line."""
-        marker = self.work.settled(contest)
-        if marker.exists():
+        if not self._todo("pages"):
             return
-        units = range(len(self.files))
-        column = {"winners": "pages", "owners": "lines"}[contest]
-        candidates = sum(read_json(self.work.ingested(unit))[column] for unit in units)
-        buckets = candidates * _BYTES_PER_CANDIDATE[contest] / self.config.bucket_bytes
-        bits = min(16, max(0, math.ceil(math.log2(max(buckets, 1)))))
-        settle = SettleContest(
-            Contest(contest, self.work, bits, self.runner in RUNNERS_BY_REFERENCE)
+        # Large files first: the last one to finish should not be the longest.
+        order = sorted(sizes, key=lambda unit: -sizes[unit])
+        lists = _write_lists(
+            [[unit, dataclasses.asdict(self.files[unit])] for unit in order], self.work
         )
 
         def build(pipeline: beam.Pipeline) -> object:
-            return pipeline | beam.Create(units) | beam.Reshuffle() | contest.capitalize() >> settle
+            return (
+                pipeline
+                | "Lists" >> beam.Create(lists)
+                # Workers read the list of files: as part of the job it could be too large for one.
+                | "ReadList" >> beam.FlatMap(storage.read_json)
+                | "SpreadFiles" >> beam.Reshuffle()
+                | "IngestFile"
+                >> beam.MapTuple(partial(_ingest, work=self.work, config=self.config))
+            )
 
-        weights = dict.fromkeys(units, 1)
-        verdict = lambda unit: self.work.verdicts(contest, unit)  # noqa: E731
-        with self._progress(contest, weights, "files", verdict):
-            self._run(contest, units, build)
-        save_json(marker, {"candidates": candidates, "bucket_bits": bits})
-        fault_point(f"corpus.after_{contest}")
+        with self._progress("ingest", sizes, "bytes", "pages"):
+            self._run("ingest", build, len(self.files))
 
-    def finish(self) -> None:
-        """Phase 4: decide on every page, identify languages, leave sorted runs."""
-        units = [unit for unit in range(len(self.files)) if not self.work.finished(unit).exists()]
-        sizes = [
-            read_json(self.work.ingested(unit))["text_bytes"] for unit in range(len(self.files))
-        ]
+    def settle(self, contest: str) -> int:
+        """Phases 2 and 3: settle who wins each URL, then who owns each line.
+
+        Returns:
+            How many bytes of fingerprints were shuffled (or referred to).
+        """
+        marker = self.work.settled(contest)
+        if storage.exists(marker):
+            return storage.read_json(marker)["shuffled_bytes"]
+        column = {"winners": "pages", "owners": "lines"}[contest]
+        candidates = sum(accounts[column] for accounts in self._accounts(self.work.ingested))
+        buckets = candidates * WIDTHS[contest] * 8 / self.config.bucket_bytes
+        bits = min(16, max(0, math.ceil(math.log2(max(buckets, 1)))))
+        rules = Contest(contest, self.work, bits, self.runner in RUNNERS_BY_REFERENCE)
 
         def build(pipeline: beam.Pipeline) -> object:
             return (
-                pipeline
-                | "Units" >> beam.Create(units)
-                | "SpreadUnits" >> beam.Reshuffle()
-                | "FinishUnit" >> beam.ParDo(_FinishUnit(self.work, self.config))
+                self._units(pipeline)
+                | "SliceCandidates" >> beam.FlatMap(_slices, rules)
+                | "GroupByBucket" >> beam.GroupByKey()
+                | "SettleBucket" >> beam.FlatMapTuple(partial(_settle, contest=rules))
+                | "GroupByUnit" >> beam.GroupByKey()
+                | "RecordVerdicts" >> beam.MapTuple(rules.record)
             )
 
-        weights = dict(enumerate(sizes))
-        with self._progress("languages", weights, "bytes", self.work.finished):
-            self._run("finish", units, build)
+        with self._progress(contest, dict.fromkeys(range(len(self.files)), 1), "files", contest):
+            counters = self._run(contest, build, len(self.files))
+        shuffled = counters.get(f"{contest}_bytes", 0)
+        storage.write_json(
+            marker,
+            {"candidates": candidates, "bucket_bits": bits, "shuffled_bytes": shuffled},
+        )
+        fault_point(f"corpus.after_{contest}")
+        return shuffled
+
+    def finish(self) -> None:
+        """Phase 4: decide on every page, identify languages, leave sorted runs."""
+        if not self._todo("finished"):
+            return
+        sizes = [accounts["text_bytes"] for accounts in self._accounts(self.work.ingested)]
+
+        def build(pipeline: beam.Pipeline) -> object:
+            return self._units(pipeline) | "FinishUnit" >> beam.Map(
+                _finish, work=self.work, config=self.config
+            )
+
+        with self._progress("languages", dict(enumerate(sizes)), "bytes", "finished"):
+            self._run("finish", build, len(self.files))
 
     def write_shards(self) -> list[ShardSpec]:
         """Phase 5: gather the runs of all units into output shards."""
-        indexes = [
-            read_json(self.work.finished(unit))["languages"] for unit in range(len(self.files))
-        ]
+        indexes = [accounts["languages"] for accounts in self._accounts(self.work.finished)]
         shards = plan_shards(indexes, self.config)
-        todo = [shard for shard in shards if not self.work.shard(shard.name).exists()]
+        done = self.work.names("shards")
+        todo = [shard for shard in shards if f"{shard.name}.json" not in done]
+        if not todo:
+            return shards
+        # Without pieces: what a shard consists of, workers find in the runs.
+        specs = {shard.name: dataclasses.replace(shard, pieces=()) for shard in todo}
+        options = {"directory": self.directory, "work": self.work}
 
-        def build(pipeline: beam.Pipeline) -> object:
+        def gather(pipeline: beam.Pipeline) -> object:
             return (
                 pipeline
                 | "Shards" >> beam.Create(todo)
                 | "SpreadShards" >> beam.Reshuffle()
-                | "WriteShard"
-                >> beam.Map(write_shard, self.directory, work=self.work, config=self.config)
+                | "WriteShard" >> beam.Map(_write_shard, config=self.config, **options)
             )
 
-        weights = dict.fromkeys(range(len(shards)), 1)
-        entry = lambda number: self.work.shard(shards[number].name)  # noqa: E731
-        with self._progress("shards", weights, "files", entry):
-            self._run("shards", todo, build)
+        def exchange(pipeline: beam.Pipeline) -> object:
+            return (
+                self._units(pipeline)
+                | "CutRun" >> beam.FlatMap(cut_run, list(specs.values()), self.work, self.config)
+                | "GroupByShard" >> beam.GroupByKey()
+                | "WriteShard" >> beam.MapTuple(partial(_write_messages, specs=specs, **options))
+            )
+
+        names = {number: shard.name for number, shard in enumerate(shards)}
+        weights = dict.fromkeys(names, 1)
+        with self._progress("shards", weights, "files", "shards", names):
+            local = self.runner in RUNNERS_BY_REFERENCE
+            self._run("shards", gather if local else exchange, len(todo))
         return shards
 
+    def _todo(self, kind: str) -> bool:
+        done = self.work.names(kind)
+        return any(f"{unit:06d}.json" not in done for unit in range(len(self.files)))
+
+    def _accounts(self, path: Callable[[int], str]) -> Iterator[dict]:
+        yield from storage.read_json_files([path(unit) for unit in range(len(self.files))])
+
+    def _units(self, pipeline: beam.Pipeline) -> PCollection[int]:
+        """Return the numbers of all units, spread over the workers; steps skip what is done."""
+        total = len(self.files)
+        return (
+            pipeline
+            | "UnitRanges" >> beam.Create(range(0, total, _FILES_PER_LIST))
+            | "Units" >> beam.FlatMap(lambda n: range(n, min(n + _FILES_PER_LIST, total)))
+            | "SpreadUnits" >> beam.Reshuffle()
+        )
+
     def _run(
-        self, phase: str, todo: Sequence[object], build: Callable[[beam.Pipeline], object]
-    ) -> None:
-        if todo:
-            workers = min(os.cpu_count() or 1, len(todo))
-            name = f"mswitch-corpus-{phase}"
-            run_pipeline(build, self.runner, self.beam_options, job_name=name, workers=workers)
+        self, phase: str, build: Callable[[beam.Pipeline], object], items: int
+    ) -> dict[str, int]:
+        """Run a phase; return its counters."""
+        name = f"mswitch-corpus-{phase}"
+        workers = min(items, available_cores())
+        return run_pipeline(build, self.runner, self.beam_options, job_name=name, workers=workers)
 
     @contextmanager
     def _progress(
-        self, what: str, weights: dict[int, int], unit: str, marker: Callable[[int], Path]
+        self,
+        what: str,
+        weights: dict[int, int],
+        unit: str,
+        kind: str,
+        names: dict[int, str] | None = None,
     ) -> Iterator[None]:
-        """Print how much of a phase is done, seen by the files that it leaves."""
+        """Print how much of a phase is done, seen by the files of `kind` that it leaves."""
         scale = 1
         if unit == "bytes":
             scale, unit = (10**6, "MB") if sum(weights.values()) >= 10**7 else (10**3, "kB")
         progress = Progress("corpus", what, round(sum(weights.values()) / scale), unit)
-        waiting = {number: weight / scale for number, weight in weights.items()}
+        suffix = "verdicts.npy" if kind == what else "json"
+        waiting = {
+            f"{names[number] if names else f'{number:06d}'}.{suffix}": weight / scale
+            for number, weight in weights.items()
+        }
 
         def done_since_last() -> float:
-            ready = [number for number in waiting if marker(number).exists()]
-            return sum(waiting.pop(number) for number in ready)
+            return sum(waiting.pop(name) for name in self.work.names(kind) & waiting.keys())
 
         before = done_since_last()
         progress.start_at(round(before))
         stop = threading.Event()
         watcher = threading.Thread(
-            target=_watch, args=(stop, progress, done_since_last, before), daemon=True
+            target=_watch,
+            args=(stop, progress, done_since_last, before, self._look_secs()),
+            daemon=True,
         )
         watcher.start()
         try:
@@ -168,36 +235,70 @@ class Build:
             stop.set()
             watcher.join()
 
+    def _look_secs(self) -> float:
+        return _LOOK_REMOTE_SECS if storage.is_remote(self.work.root) else _LOOK_SECS
 
-def _ingest(item: tuple[int, CrawlFile], work: WorkDirectory, config: CorpusConfig) -> None:
-    ingest_unit(*item, work, config)
+
+def _write_lists(files: Sequence[list], work: WorkDirectory) -> list[str]:
+    """Write the input files, in this order, as JSON lists of bounded length; return the paths."""
+    paths = []
+    for start in range(0, len(files), _FILES_PER_LIST):
+        path = storage.join(work.root, f"files-{start:06d}.json")
+        storage.write_json(path, files[start : start + _FILES_PER_LIST])
+        paths.append(path)
+    return paths
+
+
+def _ingest(unit: int, file: dict, work: WorkDirectory, config: CorpusConfig) -> None:
+    call(ingest_unit, unit, CrawlFile(**file), work, config)
+
+
+def _slices(unit: int, contest: Contest) -> Iterator[tuple[int, Slice]]:
+    """Yield a unit's candidates by bucket, and count the bytes that a shuffle has to move."""
+    call(contest.prepare, unit)
+    counter = Metrics.counter("shuffle", f"{contest.name}_bytes")
+    for bucket, piece in contest.slices(unit):
+        counter.inc((piece.stop - piece.start) * WIDTHS[contest.name] * 8)
+        yield bucket, piece
+
+
+def _settle(bucket: int, slices: Iterable[Slice], contest: Contest) -> Iterator[Verdict]:
+    del bucket
+    yield from call(contest.settle, list(slices))
+
+
+def _finish(unit: int, work: WorkDirectory, config: CorpusConfig) -> None:
+    call(finish_unit, unit, work, config)
+
+
+def _write_shard(
+    spec: ShardSpec, directory: str, work: WorkDirectory, config: CorpusConfig
+) -> None:
+    call(write_shard, spec, directory, work, config)
+
+
+def _write_messages(
+    name: str,
+    messages: Iterable[bytes],
+    specs: dict[str, ShardSpec],
+    directory: str,
+    work: WorkDirectory,
+) -> None:
+    write_documents(specs[name], join_batches(messages), directory, work)
 
 
 def _watch(
-    stop: threading.Event, progress: Progress, done_since_last: Callable[[], float], done: float
+    stop: threading.Event,
+    progress: Progress,
+    done_since_last: Callable[[], float],
+    done: float,
+    every_secs: float,
 ) -> None:
     """Report until told to stop; then once more."""
     finished = False
     while not finished:
-        finished = stop.wait(1.0)
+        finished = stop.wait(every_secs)
         done += done_since_last()
         more = round(done) - progress.done
         if more or not finished:
             progress.add(more)
-
-
-class _FinishUnit(beam.DoFn):
-    """Runs `finish_unit` with one CLD3 model per worker."""
-
-    def __init__(self, work: WorkDirectory, config: CorpusConfig):
-        self._work, self._config = work, config
-
-    def setup(self) -> None:
-        config = self._config
-        self._identifier = LanguageIdentifier(
-            config.language_threshold, config.language_min_bytes, config.language_max_bytes
-        )
-
-    def process(self, element: int) -> Iterable[None]:
-        finish_unit(element, self._work, self._config, self._identifier)
-        return ()

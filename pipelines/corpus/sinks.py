@@ -1,20 +1,22 @@
 """Output shards: how many, which documents go where, and writing them."""
 
 import collections
+import contextlib
 import dataclasses
 import math
 import os
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipelines import storage
 from pipelines.corpus.config import CorpusConfig
 from pipelines.corpus.fingerprints import is_validation, unpack
-from pipelines.corpus.work_directory import WorkDirectory, save_json
+from pipelines.corpus.work_directory import WorkDirectory
 from pipelines.faults import fault_point
 from pipelines.outputs import file_sha256
 from pipelines.records import DOCUMENT_SCHEMA, SPLITS
@@ -51,6 +53,13 @@ class ShardSpec:
     def path(self) -> str:
         """Path of the shard below the corpus directory."""
         return f"data/{self.lang}/{self.split}-{self.index:05d}-of-{self.count:05d}.parquet"
+
+    def pieces_by_unit(self) -> dict[int, list[tuple[int, int, int]]]:
+        """The pieces of each unit, in order."""
+        by_unit: dict[int, list[tuple[int, int, int]]] = collections.defaultdict(list)
+        for unit, *piece in self.pieces:
+            by_unit[unit].append((piece[0], piece[1], piece[2]))
+        return by_unit
 
 
 def plan_shards(
@@ -89,72 +98,142 @@ def plan_shards(
     return shards
 
 
-def write_shard(
-    spec: ShardSpec, directory: Path, work: WorkDirectory, config: CorpusConfig
+def write_shard(spec: ShardSpec, directory: str, work: WorkDirectory, config: CorpusConfig) -> None:
+    """Gather a shard's documents from the units' runs and write it; see `write_documents`."""
+    if not storage.exists(work.shard(spec.name)):
+        batches = [
+            batch
+            for unit, pieces in spec.pieces_by_unit().items()
+            for batch in _gather(unit, pieces, spec, work, config)
+        ]
+        write_documents(spec, batches, directory, work)
+
+
+def write_documents(
+    spec: ShardSpec, batches: Sequence[pa.RecordBatch], directory: str, work: WorkDirectory
 ) -> None:
-    """Gather a shard's documents from the runs, sort them by id and write Parquet.
+    """Sort a shard's documents by id and write Parquet.
 
     Shard i of n holds the ids in the i-th n-th of the 128-bit space, so the shards in order are
-    sorted as a whole. Does nothing if an earlier run has written it. Memory: one shard.
+    sorted as a whole. Memory: one shard.
+
+    Args:
+        spec: the shard.
+        batches: its documents, of RUN_SCHEMA, in any order.
+        directory: the corpus.
+        work: where the shard is noted as complete.
     """
-    entry = work.shard(spec.name)
-    if entry.exists():
-        return
-    table = _gather(spec, work, config)
+    if batches:
+        table = pa.Table.from_batches(batches)
+        ids = table["id"].to_pylist()
+        table = table.take(pa.array(sorted(range(len(ids)), key=ids.__getitem__), pa.int64()))
+    else:
+        table = pa.table({name: [] for name in DOCUMENT_SCHEMA.names})
     ids = [value.hex() for value in table["id"].to_pylist()]
     table = table.set_column(0, DOCUMENT_SCHEMA.field("id"), pa.array(ids, pa.string()))
     table = table.cast(DOCUMENT_SCHEMA)
-    texts = table["text"].to_pylist()
-    size = sum(len(text.encode()) for text in texts)
+    size, characters = (
+        pc.call_function("sum", [pc.call_function(length, [table["text"]])]).as_py() or 0
+        for length in ("binary_length", "utf8_length")
+    )
     rows_per_group = max(1, len(table) * ROW_GROUP_BYTES // max(size, 1))
-    # Written in the work directory: whatever a killed run leaves goes away with it.
-    temporary = entry.with_suffix(".parquet")
-    pq.write_table(table, temporary, row_group_size=rows_per_group, compression="zstd")
-    with open(temporary, "rb") as file:
-        os.fsync(file.fileno())
-    final = directory / spec.path
-    final.parent.mkdir(parents=True, exist_ok=True)
-    manifest = {
-        "path": spec.path,
-        "lang": spec.lang,
-        "split": spec.split,
-        "rows": len(table),
-        "bytes": temporary.stat().st_size,
-        "sha256": file_sha256(temporary),
-    }
-    os.replace(temporary, final)
-    statistics = {"documents": len(texts), "characters": sum(map(len, texts)), "bytes": size}
-    save_json(entry, {"manifest": manifest, "statistics": statistics})
+    final = storage.join(directory, spec.path)
+    storage.make_directory(os.path.dirname(final))
+    with storage.publish(final, sync=True) as temporary:
+        pq.write_table(table, temporary, row_group_size=rows_per_group, compression="zstd")
+        manifest = {
+            "path": spec.path,
+            "lang": spec.lang,
+            "split": spec.split,
+            "rows": len(table),
+            "bytes": temporary.stat().st_size,
+            "sha256": file_sha256(temporary),
+        }
+    statistics = {"documents": len(table), "characters": characters, "bytes": size}
+    storage.write_json(work.shard(spec.name), {"manifest": manifest, "statistics": statistics})
     fault_point("corpus.after_shard")
 
 
-def _gather(spec: ShardSpec, work: WorkDirectory, config: CorpusConfig) -> pa.Table:
-    """Collect the documents of a shard, sorted by id."""
-    moved = set(spec.moved)
-    by_unit: dict[int, list[tuple[int, int, int]]] = collections.defaultdict(list)
-    for unit, *piece in spec.pieces:
-        by_unit[unit].append((piece[0], piece[1], piece[2]))
-    parts = []
-    for unit, pieces in by_unit.items():
-        with pa.memory_map(str(work.run(unit))) as source:
-            run = pa.ipc.open_file(source)
-            for batch, start, stop in pieces:
-                rows = run.get_batch(batch).slice(start, stop - start)
-                ids = rows["id"].to_pylist()
-                halves = unpack(b"".join(ids))
-                validation = is_validation(halves, config.validation_per_mille)
-                if moved:
-                    validation |= np.array([value.hex() in moved for value in ids])
-                chosen = (validation == (spec.split == "validation")) & (
-                    _shard_of(halves, spec.count) == spec.index
-                )
-                if chosen.any():
-                    parts.append(rows.take(pa.array(np.flatnonzero(chosen))))
-    if not parts:
-        return pa.table({name: [] for name in DOCUMENT_SCHEMA.names}).select(DOCUMENT_SCHEMA.names)
-    table = pa.Table.from_batches(parts)
-    ids = table["id"].to_pylist()
-    return table.take(pa.array(sorted(range(len(ids)), key=ids.__getitem__), pa.int64()))
+def cut_run(
+    unit: int, shards: Sequence[ShardSpec], work: WorkDirectory, config: CorpusConfig
+) -> Iterator[tuple[str, bytes]]:
+    """Yield a unit's documents by the shard they belong to: its name, Arrow IPC of a batch.
+
+    Args:
+        unit: whose run to cut.
+        shards: the shards that are still to be written.
+        work: where the run is.
+        config: see `CorpusConfig`.
+    """
+    wanted: dict[str, list[ShardSpec]] = collections.defaultdict(list)
+    for spec in shards:
+        wanted[spec.lang].append(spec)
+    languages = storage.read_json(work.finished(unit))["languages"]
+    with _open_run(unit, work) as run:
+        for lang in sorted(wanted.keys() & languages.keys()):
+            for rows in _pieces(run, languages[lang]["pieces"]):
+                places = _Places(rows, wanted[lang][0].moved, config)
+                for spec in wanted[lang]:
+                    if len(chosen := places.of(spec)):
+                        yield spec.name, _to_message(rows.take(pa.array(chosen)))
+
+
+def _to_message(batch: pa.RecordBatch) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    return sink.getvalue().to_pybytes()
+
+
+def join_batches(messages: Iterable[bytes]) -> list[pa.RecordBatch]:
+    """Read what `cut_run` yields."""
+    return [batch for message in messages for batch in pa.ipc.open_stream(message)]
+
+
+def _gather(
+    unit: int,
+    pieces: Iterable[Sequence[int]],
+    spec: ShardSpec,
+    work: WorkDirectory,
+    config: CorpusConfig,
+) -> Iterator[pa.RecordBatch]:
+    """Yield the documents of a shard in one unit's run."""
+    with _open_run(unit, work) as run:
+        for rows in _pieces(run, pieces):
+            if len(chosen := _Places(rows, spec.moved, config).of(spec)):
+                yield rows.take(pa.array(chosen))
+
+
+@contextlib.contextmanager
+def _open_run(unit: int, work: WorkDirectory) -> Iterator[pa.ipc.RecordBatchFileReader]:
+    with storage.fetch(work.run(unit)) as path, pa.memory_map(str(path)) as source:
+        yield pa.ipc.open_file(source)
+
+
+def _pieces(
+    run: pa.ipc.RecordBatchFileReader, pieces: Iterable[Sequence[int]]
+) -> Iterator[pa.RecordBatch]:
+    for number, start, stop in pieces:
+        yield run.get_batch(number).slice(start, stop - start)
+
+
+class _Places:
+    """Where each of some documents of one language belongs."""
+
+    def __init__(self, rows: pa.RecordBatch, moved: Sequence[str], config: CorpusConfig):
+        ids = rows["id"].to_pylist()
+        self._halves = unpack(b"".join(ids))
+        self._validation = is_validation(self._halves, config.validation_per_mille)
+        if moved:
+            exceptions = set(moved)
+            self._validation |= np.array([value.hex() in exceptions for value in ids])
+
+    def of(self, spec: ShardSpec) -> np.ndarray:
+        """Return the positions of the documents that belong to a shard."""
+        chosen = self._validation == (spec.split == "validation")
+        if spec.count > 1:
+            chosen &= _shard_of(self._halves, spec.count) == spec.index
+        return np.flatnonzero(chosen)
 
 
 def _shard_of(halves: np.ndarray, count: int) -> np.ndarray:

@@ -1,19 +1,15 @@
 """The files that a corpus build keeps between its phases, so that a killed build goes on.
 
-A unit is one input file. Whatever exists under its final name is whole: everything is written
-under a temporary name and renamed.
+A unit is one input file. Whatever exists under its final name is whole. The directory may be a
+URL (`pipelines.storage`).
 """
 
-import contextlib
 import dataclasses
-import json
-import os
-import threading
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+import io
 
 import numpy as np
+
+from pipelines import storage
 
 CONTESTS = ("winners", "owners")
 
@@ -24,83 +20,71 @@ class WorkDirectory:
 
     root: str
 
-    def file(self, kind: str, unit: int, suffix: str) -> Path:
+    def file(self, kind: str, unit: int, suffix: str) -> str:
         """The file of `kind` that belongs to one unit."""
-        return Path(self.root) / kind / f"{unit:06d}.{suffix}"
+        return storage.join(self.root, kind, f"{unit:06d}.{suffix}")
 
     def make(self) -> None:
         """Create the directories."""
         for kind in ("pages", "finished", "shards", *CONTESTS):
-            (Path(self.root) / kind).mkdir(parents=True, exist_ok=True)
+            storage.make_directory(storage.join(self.root, kind))
 
-    def pages(self, unit: int) -> Path:
+    def names(self, kind: str) -> set[str]:
+        """The names of all files of `kind`."""
+        return storage.list_names(storage.join(self.root, kind))
+
+    def pages(self, unit: int) -> str:
         """Parquet of PAGE_SCHEMA: the pages of a unit that passed ingest."""
         return self.file("pages", unit, "parquet")
 
-    def ingested(self, unit: int) -> Path:
+    def ingested(self, unit: int) -> str:
         """JSON that completes the ingest of a unit: its accounts and sizes."""
         return self.file("pages", unit, "json")
 
-    def candidates(self, contest: str, unit: int) -> Path:
-        """uint64 [candidates, 2 + ranks], sorted by key; see pipelines.dedup."""
+    def candidates(self, contest: str, unit: int) -> str:
+        """uint64 [candidates, 2 + ranks], sorted by key; see pipelines.corpus.dedup."""
         return self.file(contest, unit, "candidates.npy")
 
-    def positions(self, contest: str, unit: int) -> Path:
+    def positions(self, contest: str, unit: int) -> str:
         """int64 [candidates]: the page or line of the unit that each candidate stands for."""
         return self.file(contest, unit, "positions.npy")
 
-    def verdicts(self, contest: str, unit: int) -> Path:
+    def verdicts(self, contest: str, unit: int) -> str:
         """Which candidates won: bool [candidates]."""
         return self.file(contest, unit, "verdicts.npy")
 
-    def settled(self, contest: str) -> Path:
+    def settled(self, contest: str) -> str:
         """JSON marker of a contest that is settled for all units."""
-        return Path(self.root) / f"{contest}.json"
+        return storage.join(self.root, f"{contest}.json")
 
-    def run(self, unit: int) -> Path:
+    def run(self, unit: int) -> str:
         """Arrow file of a unit's documents; each batch is sorted by language and id."""
         return self.file("finished", unit, "arrow")
 
-    def finished(self, unit: int) -> Path:
+    def finished(self, unit: int) -> str:
         """JSON that completes a unit's documents: accounts, and where each language lies."""
         return self.file("finished", unit, "json")
 
-    def shard(self, name: str) -> Path:
+    def shard(self, name: str) -> str:
         """JSON that completes an output shard: its manifest entry and statistics."""
-        return Path(self.root) / "shards" / f"{name}.json"
+        return storage.join(self.root, "shards", f"{name}.json")
 
     def selected(self, contest: str, unit: int, size: int) -> np.ndarray:
         """Which of a unit's pages or lines won their contest: bool [size]."""
         selected = np.zeros(size, bool)
-        positions = np.load(self.positions(contest, unit))
-        selected[positions[np.load(self.verdicts(contest, unit))]] = True
+        positions = load_array(self.positions(contest, unit))
+        selected[positions[load_array(self.verdicts(contest, unit))]] = True
         return selected
 
 
-@contextlib.contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
-    """Give a temporary path, which becomes `path` if the body succeeds."""
-    unique = f"{os.getpid()}-{threading.get_ident()}"
-    temporary = path.with_name(f".{path.name}.{unique}.tmp")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def save_array(path: Path, array: np.ndarray) -> None:
-    """Write a .npy file atomically."""
-    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+def save_array(path: str, array: np.ndarray) -> None:
+    """Write a .npy file that appears as a whole."""
+    with storage.publish(path) as temporary, open(temporary, "wb") as file:
         np.save(file, array)
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object."""
-    return json.loads(path.read_text())
-
-
-def save_json(path: Path, value: Any) -> None:
-    """Write JSON atomically."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(value, sort_keys=True))
+def load_array(path: str) -> np.ndarray:
+    """Read a .npy file; a local one is mapped into memory instead."""
+    if storage.is_remote(path):
+        return np.load(io.BytesIO(storage.read_bytes(path)))
+    return np.load(path, mmap_mode="r")

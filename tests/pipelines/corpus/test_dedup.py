@@ -58,11 +58,12 @@ def run_contest(contest: Contest, units: int) -> None:
     shuffled = random.Random(0)
     buckets: dict[int, list] = {}
     for unit in shuffled.sample(range(units), units):
+        contest.prepare(unit)
         for bucket, piece in contest.slices(unit):
             buckets.setdefault(bucket, []).append(piece)
     verdicts: dict[int, list] = {}
-    for bucket, pieces in buckets.items():
-        for unit, verdict in contest.settle(bucket, pieces):
+    for pieces in buckets.values():
+        for unit, verdict in contest.settle(pieces):
             verdicts.setdefault(unit, []).append(verdict)
     for unit, parts in verdicts.items():
         shuffled.shuffle(parts)
@@ -179,6 +180,15 @@ def test_best_of_each_is_stable():
     rows = np.array([[1, 0, 5], [0, 9, 7], [1, 0, 5], [0, 9, 3]], np.uint64)
     assert best_of_each(rows).tolist() == [3, 0]
     assert best_of_each(rows[:0]).tolist() == []
+
+
+@given(st.lists(st.tuples(*[st.integers(0, 3)] * 4), max_size=40))
+def test_best_of_each_equals_a_sort_by_all_columns(rows: list[tuple[int, ...]]):
+    best: dict[tuple[int, ...], int] = {}
+    for number, row in sorted(enumerate(rows), key=lambda item: (item[1], item[0])):
+        best.setdefault(row[:2], number)
+    candidates = np.array(rows, np.uint64).reshape(-1, 4)
+    assert best_of_each(candidates).tolist() == list(best.values())
 
 
 WORDS = st.sampled_from(["aa", "bb", "AA", "cc", "d", "aa  b", "ff"])

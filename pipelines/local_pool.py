@@ -1,0 +1,75 @@
+"""Worker processes for the local runner.
+
+FnApiRunner in one process is quick to start, but its threads share Python's lock. So its threads
+only wait, and the work of a step is done by a process per core (`call`). On an engine there is no
+pool, and `call` runs its function where it is.
+"""
+
+import contextlib
+import multiprocessing
+import multiprocessing.connection
+import os
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+#: Imported once, by the server that workers are forked from.
+_PRELOAD = ["pipelines.corpus.ingest", "pipelines.corpus.finish", "pipelines.corpus.sinks"]
+
+_pools: list[ProcessPoolExecutor] = []
+
+
+def available_cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextlib.contextmanager
+def local_pool(workers: int) -> Iterator[None]:
+    """Have `call` use this many processes for as long as the body runs; none for one worker."""
+    if workers < 2 or _pools:
+        yield
+        return
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(_PRELOAD)
+    with ProcessPoolExecutor(workers, context, initializer=_die_with_parent) as pool:
+        _pools.append(pool)
+        try:
+            yield
+        finally:
+            _pools.clear()
+            pool.shutdown(cancel_futures=True)
+
+
+def call(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Run a function of a module with picklable arguments, in a worker process if there are any.
+
+    Raises:
+        RuntimeError: the worker process died.
+    """
+    if not _pools:
+        return function(*args, **kwargs)
+    try:
+        return _pools[0].submit(function, *args, **kwargs).result()
+    except BrokenProcessPool as error:
+        raise RuntimeError(
+            "a worker process was killed, perhaps for lack of memory: run the same command again, "
+            "it continues; --direct_num_workers=1 after -- needs least"
+        ) from error
+
+
+def _die_with_parent() -> None:
+    """Leave no worker behind that still writes when the build is killed."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -1,0 +1,175 @@
+"""Files by path or URL: this machine's disk, or gs:// and s3:// through Beam's file systems.
+
+Whatever is read is a local file while it is read, whatever is written is complete as soon as its
+name exists: locally by a rename, on an object store because an object appears when its upload
+ends. Paths are strings here, since `pathlib` folds the `//` of a URL.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import tempfile
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+#: Requests in flight when many small remote objects are read.
+_REQUESTS = 32
+
+
+class FileStatus(NamedTuple):
+    """A file that `match` found.
+
+    Attributes:
+        path: where to open it.
+        size_bytes: its size.
+        updated: seconds since 1970 at which it was last written.
+    """
+
+    path: str
+    size_bytes: int
+    updated: float
+
+
+def is_remote(path: str | Path) -> bool:
+    """Tell a URL such as gs://bucket/name from a path on this machine."""
+    return "://" in str(path)
+
+
+def join(directory: str | Path, *names: str) -> str:
+    """Return the path of `names` below `directory`."""
+    return "/".join([str(directory).rstrip("/"), *names])
+
+
+def exists(path: str | Path) -> bool:
+    """Tell whether there is a file (or, locally, a directory) of this name."""
+    return _file_systems().exists(str(path)) if is_remote(path) else os.path.exists(path)
+
+
+def list_names(directory: str | Path) -> set[str]:
+    """Return the names of the files right below `directory`; none if it does not exist."""
+    if is_remote(directory):
+        return {os.path.basename(status.path) for status in match(join(directory, "*"))}
+    with contextlib.suppress(FileNotFoundError):
+        return set(os.listdir(directory))
+    return set()
+
+
+def match(pattern: str) -> list[FileStatus]:
+    """Return the remote files that `pattern` names; `**` matches any depth."""
+    [result] = _file_systems().match([pattern])
+    return [
+        FileStatus(found.path, found.size_in_bytes, found.last_updated_in_seconds or 0.0)
+        for found in result.metadata_list
+    ]
+
+
+def make_directory(path: str | Path) -> None:
+    """Create a local directory with its parents; object stores need none."""
+    if not is_remote(path):
+        os.makedirs(path, exist_ok=True)
+
+
+@contextlib.contextmanager
+def fetch(path: str | Path) -> Iterator[Path]:
+    """Give a file as a local one: itself, or a copy for as long as the body runs."""
+    if not is_remote(path):
+        yield Path(path)
+        return
+    with tempfile.TemporaryDirectory(prefix="mswitch-") as directory:
+        copy = Path(directory) / os.path.basename(str(path))
+        with _open_remote(str(path)) as source, open(copy, "wb") as file:
+            shutil.copyfileobj(source, file, 1 << 20)
+        yield copy
+
+
+@contextlib.contextmanager
+def publish(path: str | Path, *, sync: bool = False) -> Iterator[Path]:
+    """Give a local path to write to, which becomes `path` as a whole if the body succeeds.
+
+    Args:
+        path: where the file shall be; a local directory must exist.
+        sync: force a local file to disk before it gets its name.
+    """
+    if is_remote(path):
+        with tempfile.TemporaryDirectory(prefix="mswitch-") as directory:
+            copy = Path(directory) / os.path.basename(str(path))
+            yield copy
+            with open(copy, "rb") as file, _create_remote(str(path)) as target:
+                shutil.copyfileobj(file, target, 1 << 20)
+        return
+    final = Path(path)
+    temporary = final.with_name(f".{final.name}.{os.getpid()}-{threading.get_ident()}.tmp")
+    try:
+        yield temporary
+        if sync:
+            with open(temporary, "rb") as file:
+                os.fsync(file.fileno())
+        os.replace(temporary, final)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_bytes(path: str | Path) -> bytes:
+    """Read a whole file."""
+    if not is_remote(path):
+        return Path(path).read_bytes()
+    with _open_remote(str(path)) as file:
+        return file.read()
+
+
+def read_json(path: str | Path) -> Any:
+    """Read a JSON file."""
+    return json.loads(read_bytes(path))
+
+
+def read_json_files(paths: Sequence[str]) -> Iterator[Any]:
+    """Yield the contents of many JSON files in order; remote ones are read side by side."""
+    if not any(map(is_remote, paths)):
+        yield from map(read_json, paths)
+        return
+    with ThreadPoolExecutor(_REQUESTS) as pool:
+        yield from pool.map(read_json, paths)
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write compact JSON."""
+    with publish(path) as temporary:
+        temporary.write_text(json.dumps(value, sort_keys=True))
+
+
+def remove_tree(directory: str | Path) -> None:
+    """Remove a directory with all below it; it need not exist."""
+    if is_remote(directory):
+        remove(status.path for status in match(join(directory, "**")))
+    else:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def remove(paths: Iterable[str]) -> None:
+    """Remove remote files."""
+    if found := list(paths):
+        _file_systems().delete(found)
+
+
+def _open_remote(path: str) -> Any:
+    from apache_beam.io.filesystem import CompressionTypes
+
+    # Files are passed on as they are: Beam would otherwise unpack by suffix.
+    return _file_systems().open(path, compression_type=CompressionTypes.UNCOMPRESSED)
+
+
+def _create_remote(path: str) -> Any:
+    from apache_beam.io.filesystem import CompressionTypes
+
+    return _file_systems().create(path, compression_type=CompressionTypes.UNCOMPRESSED)
+
+
+def _file_systems() -> Any:
+    """Import Beam when a remote file is asked for; it takes seconds."""
+    from apache_beam.io.filesystems import FileSystems
+
+    return FileSystems

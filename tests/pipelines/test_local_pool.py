@@ -1,0 +1,69 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from pipelines.local_pool import call, local_pool
+
+CHILD = """
+import os, pathlib, sys, time
+from pipelines.local_pool import call, local_pool
+if __name__ == "__main__":
+    with local_pool(2):
+        pathlib.Path(sys.argv[1]).write_text(str(call(os.getpid)))
+        time.sleep(60)
+"""
+
+
+def test_work_is_done_by_processes():
+    assert call(os.getpid) == os.getpid()
+    with local_pool(2):
+        assert call(os.getpid) != os.getpid()
+        assert call(divmod, 7, 2) == (3, 1)
+        with local_pool(2):
+            assert call(os.getpid) != os.getpid()
+    assert call(os.getpid) == os.getpid()
+
+
+def test_one_worker_needs_no_process():
+    with local_pool(1):
+        assert call(os.getpid) == os.getpid()
+
+
+def test_errors_come_back():
+    with local_pool(2), pytest.raises(ZeroDivisionError):
+        call(divmod, 1, 0)
+
+
+def test_a_killed_worker_is_an_error_that_says_what_to_do():
+    with local_pool(2), pytest.raises(RuntimeError, match="run the same command again"):
+        call(os.kill, call(os.getpid), signal.SIGKILL)
+
+
+def test_workers_end_with_a_killed_parent(tmp_path: Path):
+    script, noted = tmp_path / "child.py", tmp_path / "pid"
+    script.write_text(CHILD)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    parent = subprocess.Popen([sys.executable, str(script), str(noted)], env=environment)
+    deadline = time.monotonic() + 60
+    while not noted.exists() or not noted.read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    worker = int(noted.read_text())
+    parent.kill()
+    parent.wait()
+    while Path(f"/proc/{worker}/stat").exists() and is_alive(worker):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def is_alive(process: int) -> bool:
+    try:
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(") ")[2][0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
