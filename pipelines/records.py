@@ -38,6 +38,18 @@ DOCUMENT_SCHEMA = pa.schema(
     ]
 )
 
+#: What each column of a document holds, for the data card.
+COLUMN_MEANINGS = {
+    "id": "MD5 of the normalised URL, in hex; shards are sorted by it",
+    "url": "address of the page, as the crawl has it",
+    "text": "text of the page, one paragraph a line",
+    "lang": "language code, mC4's (Hebrew is iw); und where the language is uncertain",
+    "lang_score": "probability that the language identifier gave, 0 to 1",
+    "timestamp": "when the page was fetched (WARC-Date)",
+    "source": "crawl file and byte offset of the record, as name@offset",
+    "record_id": "WARC-Record-ID, empty where the record has none",
+}
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Page:

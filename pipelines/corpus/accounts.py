@@ -156,27 +156,33 @@ def load_stats(corpus: str | Path) -> dict[str, Any]:
         raise UserError(f"cannot read {path} ({error}): build the corpus again") from error
 
 
-def language_rows(corpus: str | Path) -> list[dict[str, Any]]:
-    """Return one row per language: lang, name, train and validation documents, characters, bytes.
+def language_totals(stats: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return one row per language of a `stats.json`, largest in bytes first.
 
-    Sorted by bytes, largest first.
+    A row has lang, train and validation (documents of that split), documents, characters, bytes.
     """
     rows = []
-    for lang, splits in load_stats(corpus)["languages"].items():
-        known = languages().get(lang)
+    for lang, splits in stats["languages"].items():
         total: collections.Counter[str] = collections.Counter()
         for split in splits.values():
             total.update(split)
         rows.append(
             {
                 "lang": lang,
-                "name": known.name if known else "undetermined",
                 **{split: splits.get(split, {}).get("documents", 0) for split in SPLITS},
-                "characters": total["characters"],
-                "bytes": total["bytes"],
+                **{key: total[key] for key in ("documents", "characters", "bytes")},
             }
         )
     return sorted(rows, key=lambda row: (-row["bytes"], row["lang"]))
+
+
+def language_rows(corpus: str | Path) -> list[dict[str, Any]]:
+    """Return `language_totals` of a published corpus, each with the language's name."""
+    known = languages()
+    return [
+        {**row, "name": known[row["lang"]].name if row["lang"] in known else "undetermined"}
+        for row in language_totals(load_stats(corpus))
+    ]
 
 
 def format_stats(corpus: str | Path) -> str:

@@ -15,11 +15,12 @@ from typing import Any
 
 from pipelines import storage
 from pipelines.corpus.accounts import Ledger, check_accounts
+from pipelines.corpus.card import data_card
 from pipelines.corpus.config import CorpusConfig
 from pipelines.corpus.work_directory import CONTESTS, WorkDirectory
 from pipelines.crawl.archives import CrawlFile, find_crawl_files
 from pipelines.errors import UserError
-from pipelines.outputs import MANIFEST, StagedOutput, write_json
+from pipelines.outputs import MANIFEST, StagedOutput, write_atomically, write_json
 from pipelines.progress import say
 from pipelines.remote_outputs import RemoteOutput, stage_output_anywhere
 from pipelines.runners import RunnerName, pipeline_options
@@ -144,6 +145,8 @@ def _build(
         ],
         "shards": [shard["manifest"] for shard in shards],
     }
+    for name, text in data_card(dataclasses.asdict(config), manifest, stats).items():
+        write_atomically(storage.join(directory, name), text)
     write_json(storage.join(directory, MANIFEST), manifest)
 
 

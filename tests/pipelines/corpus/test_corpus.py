@@ -120,7 +120,15 @@ def test_manifest_and_shards(tmp_path: Path, hostile_crawl: list[Path], lenient:
         assert (out / entry["path"]).stat().st_size == entry["bytes"]
     assert str(tmp_path) not in (out / "manifest.json").read_text()
     leftovers = {path.name for path in out.iterdir()}
-    assert leftovers == {"data", "rejected", "manifest.json", "stats.json", "_COMPLETED"}
+    assert leftovers == {
+        "README.md",
+        "croissant.json",
+        "data",
+        "rejected",
+        "manifest.json",
+        "stats.json",
+        "_COMPLETED",
+    }
 
 
 def test_rejected_pages_can_be_inspected(

@@ -1,0 +1,190 @@
+"""The data card of a corpus: what Hugging Face, Croissant and Arrow make of the directory."""
+
+import dataclasses
+import json
+import re
+import string
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pyarrow as pa
+import pyarrow.dataset
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipelines.corpus.accounts import load_stats
+from pipelines.corpus.build import CorpusConfig, build_corpus
+from pipelines.corpus.card import data_card, escape_markdown
+from pipelines.corpus.croissant import croissant
+from pipelines.outputs import file_sha256
+from pipelines.records import COLUMN_MEANINGS, DOCUMENT_SCHEMA
+
+HOSTILE_NAME = "a|b<script>alert(1)<!--`*[x](javascript:y)\n# top\u202e.warc.wet.gz"
+
+
+@pytest.fixture
+def corpus(
+    tmp_path: Path,
+    hostile_crawl: list[Path],
+    lenient: CorpusConfig,
+    variant: Callable,
+    crawl: ModuleType,
+) -> Path:
+    """A corpus of several shards a split, from files of which one has a hostile name."""
+    evil = crawl.record("<h1>evil</h1>" + "x" * 200_000, "http://evil.example/<img src=x>")
+    hostile_crawl.append(crawl.write(tmp_path / "in" / HOSTILE_NAME, [evil]))
+    config = variant(lenient, min_validation_documents=2, shard_bytes=2000)
+    out = tmp_path / "corpus"
+    # By a glob: a path with brackets would be taken for one.
+    build_corpus([str(tmp_path / "in" / "*")], out, config)
+    return out
+
+
+def front_matter(card: str) -> dict:
+    start, header, _ = card.split("---\n", 2)
+    assert start == ""
+    return yaml.safe_load(header)
+
+
+def documents(stats: dict) -> dict[tuple[str, str], int]:
+    return {
+        (lang, split): counts["documents"]
+        for lang, splits in stats["languages"].items()
+        for split, counts in splits.items()
+    }
+
+
+def test_configurations_find_every_document(corpus: Path):
+    header = front_matter((corpus / "README.md").read_text())
+    found = {}
+    for config in header["configs"]:
+        for entry in config["data_files"]:
+            paths = sorted(corpus.glob(entry["path"]))
+            assert paths
+            dataset = pyarrow.dataset.dataset(paths)
+            assert dataset.schema.equals(DOCUMENT_SCHEMA)
+            found[config["config_name"], entry["split"]] = dataset.count_rows()
+    expected = documents(load_stats(corpus))
+    assert len(list(corpus.glob("data/en/train-*.parquet"))) > 1
+    for split in ("train", "validation"):
+        everything = sum(count for (_, name), count in expected.items() if name == split)
+        assert found.pop(("default", split)) == everything
+    assert found == expected
+
+
+def test_the_whole_directory_is_one_table(corpus: Path):
+    dataset = pyarrow.dataset.dataset(corpus / "data", format="parquet")
+    expected = documents(load_stats(corpus))
+    assert dataset.schema.equals(DOCUMENT_SCHEMA)
+    assert dataset.count_rows() == sum(expected.values())
+    german = dataset.count_rows(filter=pyarrow.dataset.field("lang") == "de")
+    assert german == expected["de", "train"] + expected["de", "validation"]
+
+
+def stats_of(*langs: str) -> dict:
+    size = {"documents": 3, "characters": 30, "bytes": 40}
+    return {
+        "languages": {lang: {"train": size} for lang in langs},
+        "stages": [{"name": "read", "in": 9, "out": 9, "dropped": {}}],
+        "lines": {"in": 9, "out": 9, "dropped": {}},
+    }
+
+
+def test_codes_are_what_the_hub_wants():
+    config = dataclasses.asdict(CorpusConfig())
+    stats = stats_of("no", "iw", "ru", "ru-Latn", "und")
+    card = data_card(config, {"inputs": [], "shards": []}, stats)["README.md"]
+    header = front_matter(card)
+    # Unquoted, YAML would read Norwegian as false.
+    assert header["language"] == ["he", "no", "ru", "und"]
+    assert header["language_bcp47"] == ["ru-Latn"]
+    names = [entry["config_name"] for entry in header["configs"]]
+    assert names == ["default", "iw", "no", "ru", "ru-Latn", "und"]
+    assert all(
+        [entry["split"] for entry in config["data_files"]] == ["train"]
+        for config in header["configs"]
+    )
+    assert header["license"] == "other"
+    assert header["size_categories"] == ["n<1K"]
+    assert "Latin transcription" in card
+
+
+@pytest.mark.parametrize(
+    ("count", "category"), [(999, "n<1K"), (1000, "1K<n<10K"), (10**12, "n>1T")]
+)
+def test_size_category(count: int, category: str):
+    stats = stats_of("de")
+    stats["languages"]["de"]["train"]["documents"] = count
+    card = data_card(dataclasses.asdict(CorpusConfig()), {"inputs": [], "shards": []}, stats)[
+        "README.md"
+    ]
+    assert front_matter(card)["size_categories"] == [category]
+
+
+def test_nothing_hostile_is_in_the_card(corpus: Path):
+    card = (corpus / "README.md").read_text()
+    assert "evil" not in card
+    assert "\u202e" not in card
+    line = next(line for line in card.splitlines() if "script" in line and line.startswith("- "))
+    assert line.startswith("- a\\|b\\<script\\>alert\\(1\\)\\<\\!\\-\\-\\`\\*\\[x\\]\\(javascript")
+    assert "\\u000a" in line
+    text = (corpus / "croissant.json").read_text()
+    assert "evil" not in text
+    assert "alert" not in text
+
+
+@given(st.text())
+def test_escaped_text_holds_no_markup(text: str):
+    escaped = escape_markdown(text)
+    assert escaped.isprintable()
+    # Backslash and the character after it are one unit; no other punctuation stands by itself.
+    bare = re.sub(r"\\[!-/:-@[-`{-~]", "", escaped)
+    assert not set(bare) & set(string.punctuation)
+
+
+def test_croissant_describes_the_shards(corpus: Path):
+    document = json.loads((corpus / "croissant.json").read_text())
+    files = {entry["@id"]: entry for entry in document["distribution"]}
+    assert files.pop("shards")["includes"] == "data/*/*.parquet"
+    assert set(files) == {str(path.relative_to(corpus)) for path in corpus.glob("data/*/*.parquet")}
+    for path, entry in files.items():
+        assert entry["contentUrl"] == path
+        assert entry["sha256"] == file_sha256(corpus / path)
+        assert entry["contentSize"] == f"{(corpus / path).stat().st_size} B"
+    splits, documents = document["recordSet"]
+    assert [row["splits/name"] for row in splits["data"]] == ["train", "validation"]
+    fields = {entry["@id"].removeprefix("documents/"): entry for entry in documents["field"]}
+    assert set(fields) == {"split", *DOCUMENT_SCHEMA.names}
+    assert fields["lang_score"]["dataType"] == "sc:Float"
+    assert fields["text"]["source"]["extract"] == {"column": "text"}
+    assert document["inLanguage"] == ["de", "en", "und"]
+
+
+def test_croissant_follows_the_schema():
+    schema = DOCUMENT_SCHEMA.append(pa.field("n", pa.int32()))
+    schema = schema.append(pa.field("spans", pa.list_(pa.int64()))).append(
+        pa.field("masked", pa.bool_())
+    )
+    fields = json.loads(croissant("", [], [], schema))["recordSet"][1]["field"][-3:]
+    assert [field["dataType"] for field in fields] == ["sc:Integer", "sc:Integer", "sc:Boolean"]
+    assert [field.get("repeated") for field in fields] == [None, True, None]
+    with pytest.raises(TypeError, match="binary"):
+        croissant("", [], [], pa.schema([pa.field("raw", pa.binary())]))
+
+
+def test_every_column_is_explained():
+    assert set(DOCUMENT_SCHEMA.names) <= set(COLUMN_MEANINGS)
+
+
+def test_mlcommons_own_reader_accepts_it(corpus: Path):
+    mlcroissant = pytest.importorskip("mlcroissant", reason="mlcroissant is not installed")
+    dataset = mlcroissant.Dataset(jsonld=str(corpus / "croissant.json"))
+    assert not dataset.metadata.ctx.issues.errors
+    counts: dict[tuple[str, str], int] = {}
+    for record in dataset.records("documents"):
+        key = (record["documents/lang"].decode(), record["documents/split"].decode())
+        counts[key] = counts.get(key, 0) + 1
+    assert counts == documents(load_stats(corpus))
