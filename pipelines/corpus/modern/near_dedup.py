@@ -21,7 +21,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from pipelines.corpus.dedup import best_of_each
-from pipelines.corpus.fingerprints import fingerprint, unpack
+from pipelines.corpus.fingerprints import unpack
 from pipelines.corpus.modern.words import chunks, cut, mix
 from pipelines.errors import UserError
 
@@ -108,10 +108,10 @@ def _shingles(texts: Sequence[str], length: int) -> tuple[np.ndarray, np.ndarray
     counts = np.diff(words.first)
     short = np.flatnonzero((counts > 0) & (counts < words.units(length)))
     wordless = np.flatnonzero(counts == 0)
-    digests = unpack(b"".join(fingerprint(texts[page]) for page in wordless.tolist()))
     pages = np.concatenate([words.page_of_unit[starts], short, wordless])
     whole = words.span_hashes(words.first[short], words.first[short + 1])
-    hashes = np.concatenate([hashes, whole, digests[:, 0]])
+    raw = words.characters.of(words.page_starts[wordless], words.page_starts[wordless + 1])
+    hashes = np.concatenate([hashes, whole, raw])
     if len(short) or len(wordless):
         order = np.argsort(pages, kind="stable")
         pages, hashes = pages[order], hashes[order]

@@ -100,6 +100,7 @@ class Words:
         ends: int64 [units] where it ends.
         first: int64 [pages + 1] the first unit of each page.
         hashes: uint64 [units].
+        characters: hashes of spans of `codes`.
         unspaced: bool [units] whether the unit is a letter of a script without spaces.
         letters_per_word: float [pages] units per word in the page's n-grams; 1 for words.
     """
@@ -111,6 +112,7 @@ class Words:
     ends: np.ndarray
     first: np.ndarray
     hashes: np.ndarray
+    characters: SpanHashes
     unspaced: np.ndarray
     letters_per_word: np.ndarray
 
@@ -163,7 +165,7 @@ def cut(texts: Sequence[str]) -> Words:
     known = np.minimum(codes, _CODE_POINTS - 1)
     properties, blocks = properties_of[known], block_of[known]
     starts, ends = _boundaries(properties, blocks)
-    hashes = SpanHashes(mix(codes.astype(np.uint64) + _ODD)).of(starts, ends)
+    characters = SpanHashes(mix(codes.astype(np.uint64) + _ODD))
     first = np.searchsorted(starts, page_starts)
     scripts = blocks[starts]
     return Words(
@@ -173,7 +175,8 @@ def cut(texts: Sequence[str]) -> Words:
         starts=starts,
         ends=ends,
         first=first,
-        hashes=hashes,
+        hashes=characters.of(starts, ends),
+        characters=characters,
         unspaced=scripts > 0,
         letters_per_word=_letters_per_word(scripts, first),
     )
