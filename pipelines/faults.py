@@ -14,7 +14,10 @@ def _publication(stage: str) -> tuple[str, ...]:
     )
 
 
-#: Every name `fault_point` accepts, in the order in which a demo comes by them.
+#: Where a corpus is added to.
+GROWTH_POINTS = ("corpus.before_growth", "corpus.after_growth")
+
+#: The others, in the order in which a demo comes by them.
 FAULT_POINTS = (
     *_publication("sample"),
     "corpus.after_ingest_unit",
@@ -41,7 +44,7 @@ def fault_point(name: str) -> None:
 
     In a worker process (`pipelines.local_pool`) the one that started it is killed first.
     """
-    if name not in FAULT_POINTS:
+    if name not in FAULT_POINTS + GROWTH_POINTS:
         raise ValueError(f"unknown fault point {name!r}; add it to FAULT_POINTS")
     if os.environ.get(VARIABLE) == name:
         parent = multiprocessing.parent_process()

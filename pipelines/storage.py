@@ -150,9 +150,13 @@ def remove_tree(directory: str | Path) -> None:
 
 
 def remove(paths: Iterable[str]) -> None:
-    """Remove remote files."""
-    if found := list(paths):
-        _file_systems().delete(found)
+    """Remove files."""
+    found = list(paths)
+    if remote := [path for path in found if is_remote(path)]:
+        _file_systems().delete(remote)
+    for path in found:
+        if not is_remote(path):
+            os.unlink(path)
 
 
 def _open_remote(path: str) -> Any:

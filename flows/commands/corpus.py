@@ -18,9 +18,10 @@ app = App(name="corpus", help="Build an mC4-style corpus; show its statistics.")
 def build(
     *beam_options: BeamOptions,
     input: Annotated[list[str], Parameter(consume_multiple=True, negative="")],
-    out: Path,
+    out: str,
     config: Annotated[CorpusConfig, Parameter(name="*", consume_multiple=True)] = CorpusConfig(),  # noqa: B008
     runner: RunnerName = "local",
+    append: bool = False,
     json: Json = False,
 ) -> int:
     """Build a corpus: Parquet per language and split, from WET and WARC files.
@@ -33,14 +34,17 @@ def build(
     Args:
         beam_options: options for Beam itself, after `--`.
         input: WET or WARC files, gzip or plain: paths or quoted globs.
-        out: the directory to make.
+        out: the directory to make, or a URL such as gs://bucket/corpus.
         runner: where the Beam pipelines run.
+        append: add the input to the finished corpus at --out: its documents and its split stay,
+            pages and lines that it has are dropped, the rest becomes further shards.
     """
     if config.languages is not None:
         languages = parse_codes(split_commas(config.languages) or ())
         config = dataclasses.replace(config, languages=languages)
     options = check_beam_options(beam_options)
-    return finish(build_corpus(input, out, config, runner=runner, beam_options=options), json)
+    summary = build_corpus(input, out, config, runner=runner, beam_options=options, append=append)
+    return finish(summary, json)
 
 
 @app.command

@@ -6,23 +6,28 @@ applied, languages identified, and shards written. Every phase is a Beam job tha
 killed one stopped (pipelines.corpus.phases).
 """
 
-import collections
+import contextlib
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pipelines import storage
-from pipelines.corpus.accounts import Ledger, check_accounts
-from pipelines.corpus.card import data_card
 from pipelines.corpus.config import CorpusConfig
-from pipelines.corpus.work_directory import CONTESTS, WorkDirectory
+from pipelines.corpus.growth import (
+    STATS,
+    Base,
+    open_base,
+    publish_addition,
+    remove_unlisted,
+    staging_of,
+)
+from pipelines.corpus.work_directory import WorkDirectory
 from pipelines.crawl.archives import CrawlFile, find_crawl_files
-from pipelines.errors import UserError
-from pipelines.outputs import MANIFEST, StagedOutput, write_atomically, write_json
+from pipelines.outputs import MANIFEST, config_hash, lock_directory
 from pipelines.progress import say
-from pipelines.remote_outputs import RemoteOutput, stage_output_anywhere
+from pipelines.remote_outputs import stage_output_anywhere
 from pipelines.runners import RunnerName, pipeline_options
 
 __all__ = ["CorpusConfig", "build_corpus"]
@@ -37,6 +42,7 @@ def build_corpus(
     *,
     runner: RunnerName = "local",
     beam_options: Sequence[str] = (),
+    append: bool = False,
 ) -> dict[str, Any]:
     """Build a corpus from Common Crawl files.
 
@@ -47,6 +53,7 @@ def build_corpus(
         runner: where the Beam jobs run. Every worker must see `out` and the input: by URL, or on
             a file system that is mounted under the same path.
         beam_options: options for Beam itself.
+        append: add the input to the finished corpus at `out`; see `pipelines.corpus.growth`.
 
     Returns:
         A summary: stage, out, reused, documents, languages, bytes, records, dropped.
@@ -55,29 +62,72 @@ def build_corpus(
         UserError: bad input or options, or nothing survived.
         RuntimeError: the accounts do not balance; nothing is published.
     """
-    files = find_crawl_files(inputs)
-    identity = {
-        **dataclasses.asdict(config),
-        "inputs": [_input_identity(file, out) for file in files],
-    }
-    with stage_output_anywhere(out, stage=STAGE, config=identity) as staged:
+    files = tuple(find_crawl_files(inputs))
+    settings = dataclasses.asdict(config)
+    listed = [_input_identity(file, out) for file in files]
+    pipeline_options(runner, beam_options)  # complains before any work is done
+
+    def assemble(staging: str, directory: str, base: Base | None = None) -> None:
+        from pipelines.corpus.assembly import assemble
+        from pipelines.corpus.phases import Build
+
+        # Once the manifest stands, all data does; a run killed after it only cleans up.
+        work = WorkDirectory(storage.join(staging, "work"))
+        if MANIFEST not in storage.list_names(staging):
+            work.make()
+            build = Build(files, work, directory, config, runner, tuple(beam_options), base)
+            assemble(build, staging, listed)
+        storage.remove_tree(work.root)
+
+    if append:
+        return _add(out, settings, listed, assemble)
+    with stage_output_anywhere(out, stage=STAGE, config={**settings, "inputs": listed}) as staged:
         if staged.complete:
             say(STAGE, f"already complete: {out} has this input and these settings, nothing to do")
             return {**_summary(str(staged.out)), "reused": True}
-        directory = str(staged.directory)
-        if MANIFEST not in storage.list_names(directory):
-            pipeline_options(runner, beam_options)  # complains before any work is done
-            _build(staged, files, config, runner, beam_options)
-        # Once the manifest stands, all data does; a run killed from here on only cleans up.
-        manifest = storage.read_json(storage.join(directory, MANIFEST))
-        storage.remove_tree(_work_directory(staged).root)
+        directory = _absolute(staged.directory)
+        assemble(directory, directory)
         if not storage.is_remote(directory):
             for leftover in Path(directory).rglob(".*.tmp"):
                 leftover.unlink()
-        staged.publish({key: manifest[key] for key in ("inputs", "shards")})
-        summary = {**_summary(str(staged.out)), "reused": False}
-        say(STAGE, f"{summary['documents']:,} documents in {summary['languages']} languages: {out}")
-        return summary
+        manifest = storage.read_json(storage.join(directory, MANIFEST))
+        staged.publish(manifest)
+        return _done(str(staged.out))
+
+
+def _add(
+    out: str | Path,
+    settings: Mapping[str, Any],
+    inputs: Sequence[Mapping[str, Any]],
+    assemble: Callable[[str, str, Base], None],
+) -> dict[str, Any]:
+    """Add a crawl to the corpus at `out`."""
+    inputs_hash = config_hash("corpus-addition", {"inputs": inputs})
+    with contextlib.nullcontext() if storage.is_remote(out) else lock_directory(out):
+        base = open_base(out, settings)
+        staging = staging_of(base.directory, inputs_hash)
+        reused = any(addition["inputs_hash"] == inputs_hash for addition in base.additions)
+        if reused:
+            say(STAGE, f"already added: {out} has this input, nothing to do")
+        else:
+            storage.make_directory(staging)
+            if MANIFEST not in storage.list_names(staging):
+                remove_unlisted(base)
+            # Objects cannot be moved by a rename: there, shards are written where they belong.
+            assemble(staging, base.directory if storage.is_remote(out) else staging, base)
+            publish_addition(base, staging, inputs_hash)
+        storage.remove_tree(staging)
+        return {**_summary(str(out)), "reused": True} if reused else _done(str(out))
+
+
+def _done(out: str) -> dict[str, Any]:
+    summary = {**_summary(out), "reused": False}
+    say(STAGE, f"{summary['documents']:,} documents in {summary['languages']} languages: {out}")
+    return summary
+
+
+def _absolute(directory: str | Path) -> str:
+    return str(directory) if storage.is_remote(directory) else os.path.abspath(directory)
 
 
 def _input_identity(file: CrawlFile, out: str | Path) -> dict[str, Any]:
@@ -94,100 +144,8 @@ def _relative(path: str, out: str) -> str:
     return os.path.relpath(path, out) if local else path
 
 
-def _work_directory(staged: StagedOutput | RemoteOutput) -> WorkDirectory:
-    directory = str(staged.directory)
-    absolute = directory if storage.is_remote(directory) else os.path.abspath(directory)
-    return WorkDirectory(storage.join(absolute, "work"))
-
-
-def _build(
-    staged: StagedOutput | RemoteOutput,
-    files: Sequence[CrawlFile],
-    config: CorpusConfig,
-    runner: str,
-    beam_options: Sequence[str],
-) -> None:
-    """Run all phases and write everything but the marker; the manifest comes last."""
-    from pipelines.corpus.phases import Build
-
-    work = _work_directory(staged)
-    work.make()
-    directory = os.path.dirname(work.root)
-    build = Build(tuple(files), work, directory, config, runner, tuple(beam_options))
-    build.ingest()
-    shuffled = {contest: build.settle(contest) for contest in CONTESTS}
-    build.finish()
-    units = range(len(files))
-    ingested, finished = (
-        [accounts["ledger"] for accounts in storage.read_json_files([path(n) for n in units])]
-        for path in (work.ingested, work.finished)
-    )
-    ledger = Ledger(config.rejected_per_reason)
-    for part in (*ingested, *finished):
-        ledger.merge(part)
-    if not ledger.kept["language"]:
-        staged.discard()
-        raise UserError(
-            f"no document survived: all {ledger.entered('read'):,} records of {len(files)} files "
-            f"were dropped ({ledger.describe_drops() or 'there were none'}): "
-            "give other input, or lower the thresholds"
-        )
-    shards = list(
-        storage.read_json_files([work.shard(shard.name) for shard in build.write_shards()])
-    )
-    stats = {**_statistics(ledger, shards), "shuffled_bytes": shuffled}
-    write_json(storage.join(directory, "stats.json"), stats)
-    ledger.write_samples(storage.join(directory, "rejected"))
-    manifest = {
-        "inputs": [
-            {**_input_identity(file, staged.out), **_input_status(file, accounts)}
-            for file, accounts in zip(files, ingested, strict=True)
-        ],
-        "shards": [shard["manifest"] for shard in shards],
-    }
-    for name, text in data_card(dataclasses.asdict(config), manifest, stats).items():
-        write_atomically(storage.join(directory, name), text)
-    write_json(storage.join(directory, MANIFEST), manifest)
-
-
-def _input_status(file: CrawlFile, ledger: dict[str, Any]) -> dict[str, Any]:
-    """Say in what state a file was: read, damaged, empty or not_an_archive."""
-    dropped = ledger["dropped"]["read"]
-    names = {"empty": "empty", "other": "not_an_archive"}
-    status = names.get(file.state, "damaged" if "damaged" in dropped else "read")
-    pages = ledger["kept"].get("read", 0)
-    return {"status": status, "records": pages + sum(dropped.values()), "pages": pages}
-
-
-def _statistics(ledger: Ledger, shards: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return stats.json, after checking that the accounts balance."""
-    languages: dict[str, dict[str, collections.Counter[str]]] = {}
-    for shard in shards:
-        lang, split = shard["manifest"]["lang"], shard["manifest"]["split"]
-        of_lang = languages.setdefault(lang, {})
-        of_lang.setdefault(split, collections.Counter()).update(shard["statistics"])
-    documents = sum(shard["manifest"]["rows"] for shard in shards)
-    ledger.keep("write", documents)
-    stages = ledger.stages()
-    check_accounts(stages, documents)
-    lines = dict(ledger.lines)
-    kept_lines = lines.pop("out", 0)
-    return {
-        "languages": {
-            lang: {split: dict(total) for split, total in splits.items()}
-            for lang, splits in languages.items()
-        },
-        "stages": stages,
-        "lines": {
-            "in": kept_lines + sum(lines.values()),
-            "out": kept_lines,
-            "dropped": dict(sorted(lines.items())),
-        },
-    }
-
-
 def _summary(out: str) -> dict[str, Any]:
-    stats = storage.read_json(storage.join(out, "stats.json"))
+    stats = storage.read_json(storage.join(out, STATS))
     splits = [split for lang in stats["languages"].values() for split in lang.values()]
     return {
         "stage": STAGE,

@@ -36,6 +36,8 @@ class CorpusConfig:
         shard_bytes: bytes of text a shard aims at. Not in mC4.
         bucket_bytes: bytes of fingerprints that are resolved at a time; the output does not
             depend on it.
+        keep_fingerprints: keep the fingerprints of URLs and lines (16 bytes each) beside the data,
+            so that a further crawl can be added. Not in mC4.
         rejected_per_reason: how many dropped pages of each reason are kept for inspection.
     """
 
@@ -54,6 +56,7 @@ class CorpusConfig:
     max_record_bytes: int = 16 << 20
     shard_bytes: int = 256 << 20
     bucket_bytes: int = 256 << 20
+    keep_fingerprints: bool = True
     rejected_per_reason: int = 20
 
     def __post_init__(self):

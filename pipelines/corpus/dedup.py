@@ -91,6 +91,12 @@ def _halves(table: pa.Table, column: str) -> np.ndarray:
     return unpack(b"".join(table[column].to_pylist()))
 
 
+def bucket_starts(bits: int) -> np.ndarray:
+    """Return the smallest upper key half of each of 2**bits buckets."""
+    # A shift by 64 is undefined; one bucket starts at 0 whatever the shift.
+    return np.arange(1 << bits, dtype=np.uint64) << np.uint64(64 - max(bits, 1))
+
+
 @dataclasses.dataclass(frozen=True)
 class Slice:
     """The candidates of one unit in one bucket of the key space.
@@ -114,16 +120,21 @@ class Contest:
         work: where the units are.
         bucket_bits: the key space is cut into 2**bucket_bits buckets.
         by_reference: shuffle references to candidates, not candidates.
+        units: how many units compete.
+        incumbents: files of sorted keys [n, 2] that win against every candidate: those of the
+            corpus that is added to. They count as units from `units` on.
     """
 
     name: str
     work: WorkDirectory
     bucket_bits: int
     by_reference: bool
+    units: int
+    incumbents: tuple[str, ...] = ()
 
     def prepare(self, unit: int) -> None:
         """Write a unit's candidates, unless an earlier run has."""
-        if storage.exists(self.work.positions(self.name, unit)):
+        if unit >= self.units or storage.exists(self.work.positions(self.name, unit)):
             return
         with storage.fetch(self.work.pages(unit)) as pages:
             if self.name == "winners":
@@ -140,17 +151,19 @@ class Contest:
 
     def slices(self, unit: int) -> Iterator[tuple[int, Slice]]:
         """Yield a unit's candidates by bucket; bucket 0 always, so that no unit goes missing."""
-        candidates = load_array(self.work.candidates(self.name, unit))
-        edges = np.searchsorted(candidates[:, 0], self._bucket_starts()).tolist()
+        candidates = self._candidates(unit)
+        edges = np.searchsorted(candidates[:, 0], bucket_starts(self.bucket_bits)).tolist()
         for bucket, (start, stop) in enumerate(itertools.pairwise([*edges, len(candidates)])):
             if start < stop or bucket == 0:
-                payload = None if self.by_reference else candidates[start:stop].tobytes()
+                rows = candidates[start:stop]
+                payload = None if self.by_reference else rows.tobytes()
                 yield bucket, Slice(unit, start, stop, payload)
 
-    def _bucket_starts(self) -> np.ndarray:
-        buckets = np.arange(1 << self.bucket_bits, dtype=np.uint64)
-        # A shift by 64 is undefined; one bucket starts at 0 whatever the shift.
-        return buckets << np.uint64(64 - max(self.bucket_bits, 1))
+    def _candidates(self, unit: int) -> np.ndarray:
+        """Return a unit's candidates, of incumbents the keys alone."""
+        if unit >= self.units:
+            return load_array(self.incumbents[unit - self.units])
+        return load_array(self.work.candidates(self.name, unit))
 
     def settle(self, slices: Iterable[Slice]) -> list[Verdict]:
         """Decide a bucket: for each of its slices, which of its candidates win."""
@@ -163,14 +176,19 @@ class Contest:
         for piece in ordered:
             size = piece.stop - piece.start
             bits = np.packbits(wins[done : done + size]).tobytes()
-            verdicts.append((piece.unit, (piece.start, size, bits)))
+            if piece.unit < self.units:
+                verdicts.append((piece.unit, (piece.start, size, bits)))
             done += size
         return verdicts
 
     def _rows(self, piece: Slice) -> np.ndarray:
+        width = WIDTHS[self.name] if piece.unit < self.units else 2
         if piece.payload is not None:
-            return np.frombuffer(piece.payload, np.uint64).reshape(-1, WIDTHS[self.name])
-        return load_array(self.work.candidates(self.name, piece.unit))[piece.start : piece.stop]
+            rows = np.frombuffer(piece.payload, np.uint64).reshape(-1, width)
+        else:
+            rows = self._candidates(piece.unit)[piece.start : piece.stop]
+        # A rank of zeros is the smallest there can be.
+        return np.pad(rows, ((0, 0), (0, WIDTHS[self.name] - width)))
 
     def record(self, unit: int, verdicts: Iterable[tuple[int, int, bytes]]) -> None:
         """Write what came back for a unit as one array over its candidates."""

@@ -6,7 +6,7 @@ MD5 is no protection here: who can craft collisions can make two of their own li
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -39,6 +39,12 @@ def line_fingerprints(lines: Iterable[str]) -> bytes:
 def unpack(hashes: bytes) -> np.ndarray:
     """Read packed 16-byte hashes as [n, 2] uint64 in numeric order: high half, low half."""
     return np.frombuffer(hashes, ">u8").astype(np.uint64).reshape(-1, 2)
+
+
+def sorted_keys(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """Return arrays of 128-bit keys [n, 2] as one, in numeric order."""
+    keys = np.concatenate([np.zeros((0, 2), np.uint64), *parts])
+    return keys[np.lexsort((keys[:, 1], keys[:, 0]))]
 
 
 def modulo(halves: np.ndarray, divisor: int) -> np.ndarray:

@@ -12,22 +12,26 @@ from pipelines import storage
 from pipelines.corpus.accounts import Ledger
 from pipelines.corpus.config import CorpusConfig
 from pipelines.corpus.filters import PARAGRAPH_REASONS
-from pipelines.corpus.fingerprints import is_validation, unpack
+from pipelines.corpus.fingerprints import is_validation, sorted_keys, unpack
 from pipelines.corpus.ingest import SAMPLE_CHARACTERS
 from pipelines.corpus.langid import language_identifier
-from pipelines.corpus.work_directory import WorkDirectory
+from pipelines.corpus.work_directory import WorkDirectory, save_array
 from pipelines.languages import UNDETERMINED
 from pipelines.records import DOCUMENT_SCHEMA, SPLITS, Rejected
 
 #: Documents in a run: those of DOCUMENT_SCHEMA with the id as 16 bytes.
 RUN_SCHEMA = DOCUMENT_SCHEMA.set(0, pa.field("id", pa.binary(16), nullable=False))
-_COLUMNS = ("url", "text", "timestamp", "source", "record_id", "id", "paragraphs", "lines")
+_COLUMNS = (
+    *("url", "text", "timestamp", "source", "record_id"),
+    *("id", "paragraphs", "lines", "line_hashes"),
+)
 
 
 def finish_unit(unit: int, work: WorkDirectory, config: CorpusConfig) -> None:
     """Apply both contests to a unit's pages and store its documents, one sorted run per batch.
 
-    Beside the run stands where each language lies in it: `languages.<lang>` has `pieces` (batch,
+    The fingerprints of the documents' URLs and lines are kept too, for corpora that grow. Beside
+    the run stands where each language lies in it: `languages.<lang>` has `pieces` (batch,
     start, stop), `<split>` (documents, characters, bytes by hash) and `smallest` (the training
     documents that would move to validation first: id, characters, bytes).
     """
@@ -37,6 +41,8 @@ def finish_unit(unit: int, work: WorkDirectory, config: CorpusConfig) -> None:
     index: dict[str, dict[str, Any]] = collections.defaultdict(
         lambda: {"pieces": [], "smallest": [], **{split: [0, 0, 0] for split in SPLITS}}
     )
+    lines: list[np.ndarray] = []
+    ids: list[bytes] = []
     with (
         storage.publish(work.run(unit)) as temporary,
         pa.OSFile(str(temporary), "wb") as sink,
@@ -45,14 +51,21 @@ def finish_unit(unit: int, work: WorkDirectory, config: CorpusConfig) -> None:
         number = 0
         for batch in _page_batches(unit, work):
             documents = sorted(
-                _documents(batch, config, ledger),
+                _documents(batch, config, ledger, lines),
                 key=lambda document: (document["lang"], document["id"]),
             )
             if documents:
                 writer.write_batch(pa.RecordBatch.from_pylist(documents, RUN_SCHEMA))
                 _index_batch(number, documents, index, config)
+                ids += [document["id"] for document in documents]
                 number += 1
-    storage.write_json(work.finished(unit), {"languages": index, "ledger": ledger.to_json()})
+    keys = {"urls": sorted_keys([unpack(b"".join(ids))]), "lines": sorted_keys(lines)}
+    for kind in keys if config.keep_fingerprints else ():
+        save_array(work.fingerprints(kind, unit), keys[kind])
+    sizes = {kind: len(array) for kind, array in keys.items()}
+    storage.write_json(
+        work.finished(unit), {"languages": index, "ledger": ledger.to_json(), "keys": sizes}
+    )
 
 
 def _page_batches(unit: int, work: WorkDirectory) -> Iterator[dict[str, Any]]:
@@ -72,9 +85,12 @@ def _page_batches(unit: int, work: WorkDirectory) -> Iterator[dict[str, Any]]:
 
 
 def _documents(
-    batch: dict[str, Any], config: CorpusConfig, ledger: Ledger
+    batch: dict[str, Any], config: CorpusConfig, ledger: Ledger, lines: list[np.ndarray]
 ) -> Iterator[dict[str, Any]]:
-    """Yield the documents among a batch of pages; account for all else."""
+    """Yield the documents among a batch of pages; account for all else.
+
+    Appends the fingerprints of each document's lines to `lines`.
+    """
     identifier = language_identifier(
         config.language_threshold, config.language_min_bytes, config.language_max_bytes
     )
@@ -108,6 +124,7 @@ def _documents(
             ledger.drop(rejected("language", reason, f"{lang} {score:.3f}: {text}"))
             continue
         ledger.keep("language")
+        lines.append(unpack(batch["line_hashes"][page])[kept])
         yield {
             "id": batch["id"][page],
             "url": url,

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 import apache_beam as beam
 from apache_beam.metrics.metric import Metrics
@@ -18,7 +19,9 @@ from apache_beam.pvalue import PCollection
 from pipelines import storage
 from pipelines.corpus.config import CorpusConfig
 from pipelines.corpus.dedup import WIDTHS, Contest, Slice, Verdict
+from pipelines.corpus.fingerprint_store import KINDS, FingerprintStore
 from pipelines.corpus.finish import finish_unit
+from pipelines.corpus.growth import Base
 from pipelines.corpus.ingest import ingest_unit
 from pipelines.corpus.sinks import (
     ShardSpec,
@@ -54,6 +57,7 @@ class Build:
         config: what decides its bytes.
         runner: where pipelines run.
         beam_options: Beam's own options.
+        base: the corpus that is added to, if it is one.
     """
 
     files: tuple[CrawlFile, ...]
@@ -62,6 +66,7 @@ class Build:
     config: CorpusConfig
     runner: str
     beam_options: tuple[str, ...]
+    base: Base | None = None
 
     def ingest(self) -> None:
         """Phase 1: one Parquet file of pages per input file."""
@@ -99,13 +104,14 @@ class Build:
             return storage.read_json(marker)["shuffled_bytes"]
         column = {"winners": "pages", "owners": "lines"}[contest]
         candidates = sum(accounts[column] for accounts in self._accounts(self.work.ingested))
-        buckets = candidates * WIDTHS[contest] * 8 / self.config.bucket_bytes
-        bits = min(16, max(0, math.ceil(math.log2(max(buckets, 1)))))
-        rules = Contest(contest, self.work, bits, self.runner in RUNNERS_BY_REFERENCE)
+        bits = _bits(candidates * WIDTHS[contest] * 8, self.config)
+        units = len(self.files)
+        incumbents = self.base.incumbents(contest) if self.base else ()
+        rules = Contest(contest, self.work, bits, self._by_reference, units, incumbents)
 
         def build(pipeline: beam.Pipeline) -> object:
             return (
-                self._units(pipeline)
+                self._units(pipeline, len(incumbents))
                 | "SliceCandidates" >> beam.FlatMap(_slices, rules)
                 | "GroupByBucket" >> beam.GroupByKey()
                 | "SettleBucket" >> beam.FlatMapTuple(partial(_settle, contest=rules))
@@ -140,7 +146,10 @@ class Build:
     def write_shards(self) -> list[ShardSpec]:
         """Phase 5: gather the runs of all units into output shards."""
         indexes = [accounts["languages"] for accounts in self._accounts(self.work.finished)]
-        shards = plan_shards(indexes, self.config)
+        prefix, existing = "", {}
+        if self.base:
+            prefix, existing = self.base.prefix, self.base.validation_documents()
+        shards = plan_shards(indexes, self.config, prefix=prefix, validation_documents=existing)
         done = self.work.names("shards")
         todo = [shard for shard in shards if f"{shard.name}.json" not in done]
         if not todo:
@@ -168,9 +177,39 @@ class Build:
         names = {number: shard.name for number, shard in enumerate(shards)}
         weights = dict.fromkeys(names, 1)
         with self._progress("shards", weights, "files", "shards", names):
-            local = self.runner in RUNNERS_BY_REFERENCE
-            self._run("shards", gather if local else exchange, len(todo))
+            self._run("shards", gather if self._by_reference else exchange, len(todo))
         return shards
+
+    def keep_fingerprints(self) -> list[dict[str, Any]]:
+        """Phase 6: gather the keys of all documents; return the files' manifest entries."""
+        entries: list[dict[str, Any]] = []
+        for kind in KINDS if self.config.keep_fingerprints else ():
+            keys = sum(accounts["keys"][kind] for accounts in self._accounts(self.work.finished))
+            store = FingerprintStore(
+                kind,
+                self.work,
+                self.directory,
+                self.base.prefix if self.base else "",
+                _bits(keys * 16, self.config),
+                self._by_reference,
+            )
+
+            def build(pipeline: beam.Pipeline, store: FingerprintStore = store) -> object:
+                return (
+                    self._units(pipeline)
+                    | "SliceKeys" >> beam.FlatMap(store.slices)
+                    | "GroupByBucket" >> beam.GroupByKey()
+                    | "WriteKeys" >> beam.MapTuple(partial(_write_keys, store=store))
+                )
+
+            if not all(map(storage.exists, map(store.entry, range(store.buckets)))):
+                self._run(f"fingerprints-{kind}", build, store.buckets)
+            entries += store.described()
+        return entries
+
+    @property
+    def _by_reference(self) -> bool:
+        return self.runner in RUNNERS_BY_REFERENCE
 
     def _todo(self, kind: str) -> bool:
         done = self.work.names(kind)
@@ -179,9 +218,12 @@ class Build:
     def _accounts(self, path: Callable[[int], str]) -> Iterator[dict]:
         yield from storage.read_json_files([path(unit) for unit in range(len(self.files))])
 
-    def _units(self, pipeline: beam.Pipeline) -> PCollection[int]:
-        """Return the numbers of all units, spread over the workers; steps skip what is done."""
-        total = len(self.files)
+    def _units(self, pipeline: beam.Pipeline, more: int = 0) -> PCollection[int]:
+        """Return the numbers of all units (and of `more`), spread over the workers.
+
+        Steps skip what is done.
+        """
+        total = len(self.files) + more
         return (
             pipeline
             | "UnitRanges" >> beam.Create(range(0, total, _FILES_PER_LIST))
@@ -239,6 +281,11 @@ class Build:
         return _LOOK_REMOTE_SECS if storage.is_remote(self.work.root) else _LOOK_SECS
 
 
+def _bits(size_bytes: int, config: CorpusConfig) -> int:
+    """Return into how many buckets, as a power of two, something of this size is cut."""
+    return min(16, max(0, math.ceil(math.log2(max(size_bytes / config.bucket_bytes, 1)))))
+
+
 def _write_lists(files: Sequence[list], work: WorkDirectory) -> list[str]:
     """Write the input files, in this order, as JSON lists of bounded length; return the paths."""
     paths = []
@@ -275,6 +322,10 @@ def _write_shard(
     spec: ShardSpec, directory: str, work: WorkDirectory, config: CorpusConfig
 ) -> None:
     call(write_shard, spec, directory, work, config)
+
+
+def _write_keys(bucket: int, slices: Iterable[Slice], store: FingerprintStore) -> None:
+    call(store.write, bucket, list(slices))
 
 
 def _write_messages(

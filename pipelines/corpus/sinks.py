@@ -35,6 +35,7 @@ class ShardSpec:
         count: how many shards the language has in this split.
         moved: ids (hex) that go to validation though their hash says train.
         pieces: unit, batch, start and stop of the language in the units' runs.
+        prefix: what distinguishes the names of shards that were added to a corpus.
     """
 
     lang: str
@@ -43,6 +44,7 @@ class ShardSpec:
     count: int
     moved: tuple[str, ...]
     pieces: tuple[tuple[int, int, int, int], ...]
+    prefix: str = ""
 
     @property
     def name(self) -> str:
@@ -52,7 +54,8 @@ class ShardSpec:
     @property
     def path(self) -> str:
         """Path of the shard below the corpus directory."""
-        return f"data/{self.lang}/{self.split}-{self.index:05d}-of-{self.count:05d}.parquet"
+        number = f"{self.prefix}{self.index:05d}-of-{self.count:05d}"
+        return f"data/{self.lang}/{self.split}-{number}.parquet"
 
     def pieces_by_unit(self) -> dict[int, list[tuple[int, int, int]]]:
         """The pieces of each unit, in order."""
@@ -63,13 +66,24 @@ class ShardSpec:
 
 
 def plan_shards(
-    indexes: Sequence[Mapping[str, Mapping[str, Any]]], config: CorpusConfig
+    indexes: Sequence[Mapping[str, Mapping[str, Any]]],
+    config: CorpusConfig,
+    *,
+    prefix: str = "",
+    validation_documents: Mapping[str, int] | None = None,
 ) -> list[ShardSpec]:
     """Decide the shards of a corpus from what its units hold (`finish_unit`), unit by unit.
 
     The number of shards follows from bytes of text. Depends on the documents only, not on how
     they are spread over units.
+
+    Args:
+        indexes: `languages` of each unit.
+        config: see `CorpusConfig`.
+        prefix: see `ShardSpec`.
+        validation_documents: how many each language has already, in a corpus that grows.
     """
+    existing = validation_documents or {}
     shards = []
     for lang in sorted({lang for index in indexes for lang in index}):
         entries = [(unit, index[lang]) for unit, index in enumerate(indexes) if lang in index]
@@ -78,7 +92,7 @@ def plan_shards(
             for split in SPLITS
         }
         smallest = sorted(row for _, entry in entries for row in entry["smallest"])
-        lacking = config.min_validation_documents - totals["validation"][0]
+        lacking = config.min_validation_documents - totals["validation"][0] - existing.get(lang, 0)
         moved = smallest[: max(0, min(lacking, totals["train"][0] - 1))]
         moved_total = [len(moved), sum(row[1] for row in moved), sum(row[2] for row in moved)]
         pieces = tuple(
@@ -92,7 +106,7 @@ def plan_shards(
             )
             count = min(documents, max(1, math.ceil(size / config.shard_bytes)))
             shards += [
-                ShardSpec(lang, split, i, count, tuple(row[0] for row in moved), pieces)
+                ShardSpec(lang, split, i, count, tuple(row[0] for row in moved), pieces, prefix)
                 for i in range(count)
             ]
     return shards

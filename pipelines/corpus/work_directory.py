@@ -65,6 +65,10 @@ class WorkDirectory:
         """JSON that completes a unit's documents: accounts, and where each language lies."""
         return self.file("finished", unit, "json")
 
+    def fingerprints(self, kind: str, unit: int) -> str:
+        """uint64 [n, 2], sorted: the keys of a unit's documents; `kind` is "urls" or "lines"."""
+        return self.file("finished", unit, f"{kind}.npy")
+
     def shard(self, name: str) -> str:
         """JSON that completes an output shard: its manifest entry and statistics."""
         return storage.join(self.root, "shards", f"{name}.json")

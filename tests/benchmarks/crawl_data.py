@@ -35,7 +35,7 @@ def write_crawl(out: Path, megabytes: float) -> None:
     """Write wet/ and warc/ below `out` until the WET records hold `megabytes` of text."""
     config = {"packages": PACKAGES, "megabytes": megabytes}
     with (
-        stage_output(out, stage="benchmark-crawl", config=config) as staged,
+        stage_output(out, stage="sample", config=config) as staged,
         tempfile.TemporaryDirectory() as work,
     ):
         if staged.complete:

@@ -124,6 +124,7 @@ def test_manifest_and_shards(tmp_path: Path, hostile_crawl: list[Path], lenient:
         "README.md",
         "croissant.json",
         "data",
+        "fingerprints",
         "rejected",
         "manifest.json",
         "stats.json",
@@ -232,7 +233,7 @@ def test_lost_page_is_not_published(
     monkeypatch: pytest.MonkeyPatch,
 ):
     real = phases.plan_shards
-    monkeypatch.setattr(phases, "plan_shards", lambda *args: real(*args)[1:])
+    monkeypatch.setattr(phases, "plan_shards", lambda *args, **kw: real(*args, **kw)[1:])
     with pytest.raises(RuntimeError, match=r"entered write|documents written"):
         build(hostile_crawl, tmp_path / "corpus", lenient)
     assert not (tmp_path / "corpus").exists()

@@ -41,7 +41,7 @@ def deduplicate(
             rows = [page_row(one, LENIENT) for one in pages]
             pq.write_table(pa.Table.from_pylist(rows, PAGE_SCHEMA), work.pages(number))
         for name in ("winners", "owners"):
-            run_contest(Contest(name, work, bits, by_reference), len(units))
+            run_contest(Contest(name, work, bits, by_reference, len(units)), len(units))
         found = {}
         for number, pages in enumerate(units):
             won = work.selected("winners", number, len(pages))

@@ -1,0 +1,105 @@
+"""Runs the phases of a build and writes down what came out."""
+
+import collections
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pipelines import storage
+from pipelines.corpus.accounts import Ledger, check_accounts
+from pipelines.corpus.card import data_card
+from pipelines.corpus.growth import STATS
+from pipelines.corpus.phases import Build
+from pipelines.corpus.work_directory import CONTESTS
+from pipelines.crawl.archives import CrawlFile
+from pipelines.errors import UserError
+from pipelines.outputs import MANIFEST, write_atomically, write_json
+
+
+def assemble(build: Build, staging: str, inputs: Sequence[Mapping[str, Any]]) -> None:
+    """Run all phases; write statistics and a sample of what was dropped, the manifest last.
+
+    Args:
+        build: what to build.
+        staging: where to write these.
+        inputs: the identity of each input file, for the manifest.
+
+    Raises:
+        UserError: nothing survived; `staging` is removed.
+        RuntimeError: the accounts do not balance.
+    """
+    work, files = build.work, build.files
+    build.ingest()
+    shuffled = {contest: build.settle(contest) for contest in CONTESTS}
+    build.finish()
+    ingested, finished = (
+        [
+            accounts["ledger"]
+            for accounts in storage.read_json_files([path(unit) for unit in range(len(files))])
+        ]
+        for path in (work.ingested, work.finished)
+    )
+    ledger = Ledger(build.config.rejected_per_reason)
+    for part in (*ingested, *finished):
+        ledger.merge(part)
+    if not ledger.kept["language"] and not build.base:
+        storage.remove_tree(staging)
+        raise UserError(
+            f"no document survived: all {ledger.entered('read'):,} records of {len(files)} files "
+            f"were dropped ({ledger.describe_drops() or 'there were none'}): "
+            "give other input, or lower the thresholds"
+        )
+    names = [shard.name for shard in build.write_shards()]
+    shards = list(storage.read_json_files([work.shard(name) for name in names]))
+    manifest = {
+        "inputs": [
+            {**identity, **_input_status(file, accounts)}
+            for identity, file, accounts in zip(inputs, files, ingested, strict=True)
+        ],
+        "shards": [shard["manifest"] for shard in shards],
+        "fingerprints": build.keep_fingerprints(),
+    }
+    stats = {**_statistics(ledger, shards), "shuffled_bytes": shuffled}
+    write_json(storage.join(staging, STATS), stats)
+    prefix = build.base.prefix.rstrip("-") if build.base else ""
+    ledger.write_samples(storage.join(build.directory, "rejected", *filter(None, [prefix])))
+    if not build.base:
+        for name, text in data_card(dataclasses.asdict(build.config), manifest, stats).items():
+            write_atomically(storage.join(staging, name), text)
+    write_json(storage.join(staging, MANIFEST), manifest)
+
+
+def _input_status(file: CrawlFile, ledger: dict[str, Any]) -> dict[str, Any]:
+    """Say in what state a file was: read, damaged, empty or not_an_archive."""
+    dropped = ledger["dropped"]["read"]
+    names = {"empty": "empty", "other": "not_an_archive"}
+    status = names.get(file.state, "damaged" if "damaged" in dropped else "read")
+    pages = ledger["kept"].get("read", 0)
+    return {"status": status, "records": pages + sum(dropped.values()), "pages": pages}
+
+
+def _statistics(ledger: Ledger, shards: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return stats.json, after checking that the accounts balance."""
+    languages: dict[str, dict[str, collections.Counter[str]]] = {}
+    for shard in shards:
+        lang, split = shard["manifest"]["lang"], shard["manifest"]["split"]
+        of_lang = languages.setdefault(lang, {})
+        of_lang.setdefault(split, collections.Counter()).update(shard["statistics"])
+    documents = sum(shard["manifest"]["rows"] for shard in shards)
+    ledger.keep("write", documents)
+    stages = ledger.stages()
+    check_accounts(stages, documents)
+    lines = dict(ledger.lines)
+    kept_lines = lines.pop("out", 0)
+    return {
+        "languages": {
+            lang: {split: dict(total) for split, total in splits.items()}
+            for lang, splits in languages.items()
+        },
+        "stages": stages,
+        "lines": {
+            "in": kept_lines + sum(lines.values()),
+            "out": kept_lines,
+            "dropped": dict(sorted(lines.items())),
+        },
+    }

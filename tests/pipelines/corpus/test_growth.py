@@ -1,0 +1,204 @@
+"""Adding crawls to a finished corpus."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from pipelines.corpus.accounts import check_accounts, load_stats
+from pipelines.corpus.build import CorpusConfig, build_corpus
+from pipelines.corpus.fingerprints import fingerprint, normalize_url, unpack
+from pipelines.errors import UserError
+from pipelines.faults import GROWTH_POINTS
+
+DataBytes = Callable[[Path], dict[str, bytes]]
+
+CHILD = """
+import sys
+from pipelines.corpus.build import CorpusConfig, build_corpus
+build_corpus(sys.argv[2:], sys.argv[1], CorpusConfig(
+    min_lines=1, min_long_line_characters=1, language_threshold=0.7, validation_per_mille=300),
+    append=True)
+"""
+
+
+@pytest.fixture
+def config(lenient: CorpusConfig, variant: Callable) -> CorpusConfig:
+    return variant(lenient, validation_per_mille=300)
+
+
+@pytest.fixture
+def months(tmp_path: Path, crawl: ModuleType) -> list[Path]:
+    """Three crawls: the second repeats pages and lines of the first, the third of both."""
+
+    def page(seed: int, lines: int = 3, host: str = "a") -> bytes:
+        return crawl.record(crawl.prose(crawl.GERMAN, seed, lines), f"http://{host}.example/{seed}")
+
+    first = [page(seed) for seed in range(20)]
+    second = [page(seed, 5) for seed in range(10)]  # known URLs, with two more lines
+    second += [page(seed, 4, "copy") for seed in range(5, 15)]  # three known lines, one new
+    second += [page(seed) for seed in range(30, 40)]
+    second += [crawl.record(crawl.prose(crawl.ENGLISH, 1), "http://en.example/1")]
+    third = [*first, *second, page(50)]
+    names = ("one", "two", "three")
+    return [
+        crawl.write(tmp_path / "in" / f"{name}.warc.wet.gz", records)
+        for name, records in zip(names, (first, second, third), strict=True)
+    ]
+
+
+def documents(corpus: Path) -> dict[str, dict]:
+    manifest = json.loads((corpus / "manifest.json").read_text())
+    rows = [
+        row for e in manifest["shards"] for row in pq.read_table(corpus / e["path"]).to_pylist()
+    ]
+    found = {row["id"]: row for row in rows}
+    assert len(found) == len(rows)
+    on_disk = {str(path.relative_to(corpus)) for path in corpus.glob("data/*/*")}
+    assert on_disk == {entry["path"] for entry in manifest["shards"]}
+    check_accounts(load_stats(corpus)["stages"], len(rows))
+    return found
+
+
+def keys(corpus: Path, kind: str) -> list[bytes]:
+    manifest = json.loads((corpus / "manifest.json").read_text())
+    files = [entry["path"] for entry in manifest["fingerprints"] if entry["kind"] == kind]
+    rows = np.concatenate([np.load(corpus / path) for path in files])
+    return sorted(row.astype(">u8").tobytes() for row in rows)
+
+
+def test_a_second_crawl(
+    tmp_path: Path, months: list[Path], config: CorpusConfig, data_bytes: DataBytes
+):
+    out = tmp_path / "corpus"
+    build_corpus([str(months[0])], out, config)
+    before, files = documents(out), data_bytes(out)
+    summary = build_corpus([str(months[1])], out, config, append=True)
+    after = documents(out)
+    assert summary["documents"] == len(after) == 20 + 10 + 10 + 1
+    assert before.items() <= after.items()
+    changed = {"manifest.json", "stats.json", "README.md", "croissant.json"}
+    assert {k: v for k, v in data_bytes(out).items() if k in files and k not in changed} == {
+        k: v for k, v in files.items() if k not in changed
+    }
+    copies = [row for row in after.values() if row["url"].startswith("http://copy.")]
+    assert len(copies) == 10
+    assert all(row["text"].count("\n") == 0 for row in copies)
+    lines = [line.lower() for row in after.values() for line in row["text"].split("\n")]
+    assert len(lines) == len(set(lines))
+    assert keys(out, "lines") == sorted(map(fingerprint, lines))
+    ids = [fingerprint(normalize_url(row["url"])) for row in after.values()]
+    assert keys(out, "urls") == sorted(ids)
+    reasons = {s["name"]: s["dropped"] for s in load_stats(out)["stages"]}
+    assert reasons["url_dedup"] == {"duplicate_url": 10}
+    assert not list(tmp_path.glob(".corpus.partial-*"))
+
+
+def test_the_split_follows_from_the_url_whenever_a_page_comes(
+    tmp_path: Path, months: list[Path], config: CorpusConfig
+):
+    out = tmp_path / "corpus"
+    build_corpus([str(months[0])], out, config)
+    build_corpus([str(months[1])], out, config, append=True)
+    for path in out.glob("data/*/*"):
+        ids = b"".join(bytes.fromhex(value) for value in pq.read_table(path)["id"].to_pylist())
+        numbers = [(int(h) << 64 | int(low)) % 1000 for h, low in unpack(ids)]
+        assert {number < 300 for number in numbers} == {path.name.startswith("validation")}
+
+
+def test_what_is_there_is_not_added_again(
+    tmp_path: Path, months: list[Path], config: CorpusConfig, data_bytes: DataBytes
+):
+    out = tmp_path / "corpus"
+    inputs = [[str(month)] for month in months]
+    build_corpus(inputs[0], out, config)
+    build_corpus(inputs[1], out, config, append=True)
+    build_corpus(inputs[2], out, config, append=True)
+    assert len(documents(out)) == 42
+    grown = data_bytes(out)
+    for month in (1, 2):
+        assert build_corpus(inputs[month], out, config, append=True)["reused"] is True
+    assert build_corpus(inputs[0], out, config)["reused"] is True
+    assert data_bytes(out) == grown
+
+
+def test_a_crawl_that_brings_nothing_new(tmp_path: Path, months: list[Path], config: CorpusConfig):
+    out = tmp_path / "corpus"
+    build_corpus([str(months[1])], out, config)
+    before = documents(out)
+    copy = months[1].with_name("copy.warc.wet.gz")
+    copy.write_bytes(months[1].read_bytes())
+    build_corpus([str(copy)], out, config, append=True)
+    assert documents(out) == before
+
+
+def test_as_on_an_engine(
+    tmp_path: Path,
+    months: list[Path],
+    config: CorpusConfig,
+    data_bytes: DataBytes,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    for name, runners in (("local", ("local",)), ("engine", ())):
+        monkeypatch.setattr("pipelines.corpus.phases.RUNNERS_BY_REFERENCE", runners)
+        build_corpus([str(months[0])], tmp_path / name, config)
+        build_corpus([str(months[1])], tmp_path / name, config, append=True)
+    assert data_bytes(tmp_path / "local") == data_bytes(tmp_path / "engine")
+
+
+@pytest.mark.parametrize("point", ["corpus.after_owners", "corpus.after_shard", *GROWTH_POINTS])
+def test_killed_and_rerun(
+    tmp_path: Path, months: list[Path], config: CorpusConfig, data_bytes: DataBytes, point: str
+):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    for out in (whole, killed):
+        build_corpus([str(months[0])], out, config)
+    build_corpus([str(months[1])], whole, config, append=True)
+    before = documents(killed)
+
+    def run(fault: str) -> int:
+        environment = {**os.environ, "MSWITCH_FAULT": fault}
+        command = [sys.executable, "-c", CHILD, str(killed), str(months[1])]
+        return subprocess.run(command, env=environment, capture_output=True, check=False).returncode
+
+    assert run(point) == -signal.SIGKILL
+    if point != "corpus.after_growth":
+        manifest = json.loads((killed / "manifest.json").read_text())
+        assert sum(entry["rows"] for entry in manifest["shards"]) == len(before)
+    assert run("") == 0
+    assert data_bytes(killed) == data_bytes(whole)
+    assert not list(tmp_path.glob(".killed.partial-*"))
+
+
+def test_an_addition_that_was_given_up_leaves_nothing(
+    tmp_path: Path, months: list[Path], config: CorpusConfig
+):
+    out = tmp_path / "corpus"
+    build_corpus([str(months[0])], out, config)
+    stray = out / "data" / "de" / "train-added-001-00000-of-00009.parquet"
+    stray.write_bytes(b"half an addition")
+    build_corpus([str(months[1])], out, config, append=True)
+    assert not stray.exists()
+    assert len(documents(out)) == 41
+
+
+def test_refusals(tmp_path: Path, months: list[Path], config: CorpusConfig, variant: Callable):
+    inputs = [str(months[1])]
+    with pytest.raises(UserError, match="does not exist"):
+        build_corpus(inputs, tmp_path / "none", config, append=True)
+    out = tmp_path / "corpus"
+    build_corpus([str(months[0])], out, config)
+    with pytest.raises(UserError, match=r"other settings \(changed: min_lines\)"):
+        build_corpus(inputs, out, variant(config, min_lines=2), append=True)
+    bare = variant(config, keep_fingerprints=False)
+    build_corpus([str(months[0])], tmp_path / "bare", bare)
+    with pytest.raises(UserError, match="without --keep-fingerprints"):
+        build_corpus(inputs, tmp_path / "bare", bare, append=True)
