@@ -14,11 +14,12 @@ number. That library's own matcher takes twice the time for phones alone and wan
 region.
 
 All patterns have bounded repeats, so time is linear in the length of a page, whoever wrote it.
-One core: 23 MB of text a second.
+One core: 20 MB of text a second.
 """
 
 import dataclasses
 import ipaddress
+import itertools
 import re
 
 EMAIL, IP_ADDRESS, PHONE = "[EMAIL]", "[IP]", "[PHONE]"
@@ -102,7 +103,10 @@ def _is_public(written: str) -> bool:
         return False
     if isinstance(address, ipaddress.IPv6Address) and address not in _GLOBAL_UNICAST:
         return False
-    if isinstance(address, ipaddress.IPv4Address) and sum(part >= 10 for part in address.packed) < 2:
+    if (
+        isinstance(address, ipaddress.IPv4Address)
+        and sum(part >= 10 for part in address.packed) < 2
+    ):
         return False
     return address.is_global
 
@@ -135,7 +139,7 @@ def _is_date(groups: list[str]) -> bool:
 
 def _counts_up(groups: list[str]) -> bool:
     numbers = [int(group) for group in groups]
-    return len(numbers) > 2 and all(b - a == 1 for a, b in zip(numbers, numbers[1:], strict=False))
+    return len(numbers) > 2 and all(b - a == 1 for a, b in itertools.pairwise(numbers))
 
 
 def _has_area_code(written: str, groups: list[str], sizes: list[int]) -> bool:

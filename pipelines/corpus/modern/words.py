@@ -132,10 +132,16 @@ class Words:
     def ngrams(
         self, words: int, positions: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return the n-grams of `words` words that fit their page.
+        """Return the n-grams of `words` words that fit their page; see `windows`."""
+        return self.windows(self.units(words), positions)
+
+    def windows(
+        self, units: np.ndarray, positions: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the windows that fit their page.
 
         Args:
-            words: their length.
+            units: int64 [pages] their length on each page.
             positions: only those that start at these units.
 
         Returns:
@@ -144,7 +150,7 @@ class Words:
         if positions is None:
             positions = np.arange(len(self.starts))
         pages = self.page_of_unit[positions]
-        stops = positions + self.units(words)[pages]
+        stops = positions + units[pages]
         fits = stops <= self.first[pages + 1]
         positions, stops = positions[fits], stops[fits]
         return positions, stops, self._spans.of(positions, stops)

@@ -145,7 +145,24 @@ def test_text_around_stays(text: str):
 
 @pytest.mark.parametrize(
     "unit",
-    ["a", "1", "a@", "a.", "1.", "1 ", "1-", "(1", "+1", "a:", "1:", "a@a.", "a.a@", "0 (", "+", "@"],
+    [
+        "a",
+        "1",
+        "a@",
+        "a.",
+        "1.",
+        "1 ",
+        "1-",
+        "(1",
+        "+1",
+        "a:",
+        "1:",
+        "a@a.",
+        "a.a@",
+        "0 (",
+        "+",
+        "@",
+    ],
 )
 @pytest.mark.timeout(60)
 def test_hostile_text_is_no_trouble(unit: str):
