@@ -7,7 +7,7 @@ PYTHON ?= $(shell for top in 12 99; do for p in python3 python3.12 python3.11 py
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: help setup demo test lint format bench test-kill requirements clean
+.PHONY: help setup demo test lint format bench bench-langid test-kill requirements clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -42,6 +42,9 @@ format: $(READY)  ## Reformat the code
 
 test-kill: $(READY)  ## Kill the demo at every fault point and at random moments, compare bytes
 	@$(BIN)/python -m pytest tests/flows/kill_demo.py -s --timeout 7200
+
+bench-langid: $(READY)  ## Language identification on labelled text: writes the table into docs/
+	@$(BIN)/python tests/benchmarks/langid.py
 
 requirements: $(READY)  ## Pin again what pyproject.toml asks for
 	@export UV_CUSTOM_COMPILE_COMMAND="make requirements"; \

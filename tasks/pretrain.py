@@ -1,5 +1,8 @@
 """seqio tasks `mc4.<lang>` and mixture `mc4`, under mT5's names; importing this registers them.
 
+Languages that mC4 lacks (Croatian, Bosnian, Serbian in Latin letters) have tasks `mswitch.<lang>`,
+and the mixture `mswitch` has them beside the 107 of `mc4`.
+
     import seqio, tasks.pretrain
     seqio.add_global_cache_dirs(["runs/demo/examples"])
     dataset = seqio.get_mixture_or_task("mc4").get_dataset(
@@ -23,6 +26,7 @@ from tasks.rates import ALPHA
 from tasks.vocabulary import ExamplesVocabulary
 
 MIXTURE = "mc4"
+EVERY_LANGUAGE = "mswitch"
 VOCABULARY = ExamplesVocabulary()
 #: EOS is there already or is added after corruption, never by seqio's trimming.
 FEATURES = {
@@ -87,7 +91,7 @@ def mixing_rate(task: seqio.Task) -> float:
 
 
 def register() -> None:
-    """Register the tasks and the mixture; a second call changes nothing."""
+    """Register the tasks and the mixtures; a second call changes nothing."""
     for lang in languages():
         name = task_name(lang)
         if name not in seqio.TaskRegistry.names():
@@ -99,8 +103,9 @@ def register() -> None:
                 metric_fns=[],
             )
             seqio.TaskRegistry.add_provider(name, task)
-    if MIXTURE not in seqio.MixtureRegistry.names():
-        seqio.MixtureRegistry.add(MIXTURE, [(task_name(lang), mixing_rate) for lang in mc4_codes()])
+    for mixture, codes in ((MIXTURE, mc4_codes()), (EVERY_LANGUAGE, tuple(languages()))):
+        if mixture not in seqio.MixtureRegistry.names():
+            seqio.MixtureRegistry.add(mixture, [(task_name(lang), mixing_rate) for lang in codes])
 
 
 register()

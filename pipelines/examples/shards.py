@@ -93,8 +93,12 @@ class ShardCounts:
 
 
 def task_name(lang: str) -> str:
-    """The seqio task of a language, which also names its folder."""
-    return f"mc4.{languages()[lang].registry_name}"
+    """The seqio task of a language, which also names its folder.
+
+    mT5's names (`mc4.de`) are for mC4's languages; one that it lacks is `mswitch.hr`.
+    """
+    language = languages()[lang]
+    return f"{'mc4' if language.mc4 else 'mswitch'}.{language.registry_name}"
 
 
 def bytes_per_id(vocabulary: sentencepiece.SentencePieceProcessor) -> np.ndarray:

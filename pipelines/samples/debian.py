@@ -86,6 +86,8 @@ def _last_error(stderr: str) -> str:
 def plan_downloads(packages: Sequence[str], directory: Path) -> list[Download]:
     """Ask apt for file name, size and SHA-256 of every package.
 
+    `directory` must not hold package files: apt is silent about those that are there already.
+
     Raises:
         UserError: a package is unknown or its name is not one.
     """
@@ -213,7 +215,7 @@ def _write_packages(
     """Fetch, unpack and write every package; return the crawl's manifest and the packages'."""
     work = directory / ".downloads"
     work.mkdir(exist_ok=True)
-    plan = plan_downloads(packages, work)
+    plan = plan_downloads(packages, directory)
     total = sum(download.size_bytes for download in plan)
     say(STAGE, f"fetching {len(plan)} packages, {total / 1e6:.0f} MB")
     progress = Progress(STAGE, "packages", len(plan), "packages")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.errors import UserError
-from pipelines.languages import Language, languages
+from pipelines.languages import Language, languages, mc4_codes
 from pipelines.outputs import read_manifest, stage_output
 from pipelines.progress import say
 from pipelines.samples.crawl_writer import CrawlWriter, SamplePage, bucket, html_page
@@ -30,6 +30,7 @@ GFLANGUAGES_IDS = {
     "ko": "ko_Kore",
     "ms": "zlm_Latn",
     "no": "nb_Latn",
+    "sr-Latn": "sr_Latn",
     "zh": "zh_Hans",
 }
 #: Every script's full stops; Latin ones end a sentence only before a space.
@@ -89,7 +90,7 @@ def _gflanguages_pages(language: Language, texts: Iterable[str]) -> Iterable[lis
 
 
 def _write_language(writer: CrawlWriter, language: Language, texts: Iterable[str]) -> None:
-    neighbours = [other.autonym for other in languages().values() if "-" not in other.code]
+    neighbours = [languages()[code].autonym for code in mc4_codes() if "-" not in code]
     for number, paragraphs in enumerate(_gflanguages_pages(language, texts)):
         url = f"https://udhr.example/{language.code}/{number}"
         if bucket(url, 2, "format"):

