@@ -24,7 +24,7 @@ def build(
     append: bool = False,
     json: Json = False,
 ) -> int:
-    """Build a corpus: Parquet per language and split, from WET and WARC files.
+    """Build a corpus: Parquet per language and split, from WET, WARC, JSONL or Parquet files.
 
     Deduplicates URLs and lines, applies mC4's length and paragraph rules, identifies languages
     with CLD3 and splits by URL hash. The defaults are mC4's.
@@ -33,7 +33,8 @@ def build(
 
     Args:
         beam_options: options for Beam itself, after `--`.
-        input: WET or WARC files, gzip or plain: paths or quoted globs.
+        input: paths or quoted globs of WET, WARC or JSONL files (plain, gzip or zstd) or Parquet;
+            JSONL and Parquet need text, and url or id.
         out: the directory to make, or a URL such as gs://bucket/corpus.
         runner: where the Beam pipelines run.
         append: add the input to the finished corpus at --out: its documents and its split stay,

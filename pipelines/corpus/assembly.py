@@ -11,7 +11,8 @@ from pipelines.corpus.card import data_card
 from pipelines.corpus.growth import STATS
 from pipelines.corpus.phases import Build
 from pipelines.corpus.work_directory import CONTESTS
-from pipelines.crawl.archives import CrawlFile
+from pipelines.crawl.files import CrawlFile
+from pipelines.crawl.pages import UNREAD
 from pipelines.errors import UserError
 from pipelines.outputs import MANIFEST, write_atomically, write_json
 
@@ -70,10 +71,9 @@ def assemble(build: Build, staging: str, inputs: Sequence[Mapping[str, Any]]) ->
 
 
 def _input_status(file: CrawlFile, ledger: dict[str, Any]) -> dict[str, Any]:
-    """Say in what state a file was: read, damaged, empty or not_an_archive."""
+    """Say in what state a file was: read, damaged, empty_file or unknown_format."""
     dropped = ledger["dropped"]["read"]
-    names = {"empty": "empty", "other": "not_an_archive"}
-    status = names.get(file.state, "damaged" if "damaged" in dropped else "read")
+    status = UNREAD.get(file.format, "damaged" if "damaged" in dropped else "read")
     pages = ledger["kept"].get("read", 0)
     return {"status": status, "records": pages + sum(dropped.values()), "pages": pages}
 

@@ -24,7 +24,7 @@ from pipelines.corpus.growth import (
     staging_of,
 )
 from pipelines.corpus.work_directory import WorkDirectory
-from pipelines.crawl.archives import CrawlFile, find_crawl_files
+from pipelines.crawl.files import CrawlFile, find_crawl_files
 from pipelines.outputs import MANIFEST, config_hash, lock_directory
 from pipelines.progress import say
 from pipelines.remote_outputs import stage_output_anywhere
@@ -44,10 +44,11 @@ def build_corpus(
     beam_options: Sequence[str] = (),
     append: bool = False,
 ) -> dict[str, Any]:
-    """Build a corpus from Common Crawl files.
+    """Build a corpus from crawl files.
 
     Args:
-        inputs: paths or globs of WET and WARC files, gzip or plain, told apart by their records.
+        inputs: paths or globs of WET, WARC and JSON Lines files (plain, gzip or zstd) and of
+            Parquet files, told apart by their content.
         out: the directory to make, or a URL such as gs://bucket/corpus.
         config: what decides the bytes of the corpus, besides its input.
         runner: where the Beam jobs run. Every worker must see `out` and the input: by URL, or on

@@ -12,8 +12,8 @@ from pipelines.corpus.config import CorpusConfig
 from pipelines.corpus.filters import PARAGRAPH_REASONS, length_reason, paragraph_reason
 from pipelines.corpus.fingerprints import fingerprint, line_fingerprints, normalize_url
 from pipelines.corpus.work_directory import WorkDirectory
-from pipelines.crawl.archives import CrawlFile, read_archive
-from pipelines.crawl.extract import record_to_page
+from pipelines.crawl.files import CrawlFile
+from pipelines.crawl.pages import read_pages
 from pipelines.faults import fault_point
 from pipelines.records import PAGE_SCHEMA, Page, Rejected
 
@@ -73,18 +73,13 @@ def _batches(
 
 def _pages(file: CrawlFile, config: CorpusConfig, ledger: Ledger) -> Iterator[Page]:
     """Yield the pages of a file that are not too long; account for all else."""
-    if file.state in ("empty", "other"):
-        reason = {"empty": "empty_file", "other": "not_an_archive"}[file.state]
-        ledger.drop(Rejected("read", reason, f"{file.name}@0"))
-        return
-    for record in read_archive(file.path, config.max_record_bytes):
-        page = record_to_page(
-            record,
-            file.name,
-            max_bytes=config.max_record_bytes,
-            drop_metadata_lines=config.drop_metadata_lines,
-            html_main_content=config.html_main_content,
-        )
+    pages = read_pages(
+        file,
+        max_record_bytes=config.max_record_bytes,
+        drop_metadata_lines=config.drop_metadata_lines,
+        html_main_content=config.html_main_content,
+    )
+    for page in pages:
         if isinstance(page, Rejected):
             ledger.drop(page)
             continue

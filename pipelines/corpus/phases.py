@@ -32,7 +32,7 @@ from pipelines.corpus.sinks import (
     write_shard,
 )
 from pipelines.corpus.work_directory import WorkDirectory
-from pipelines.crawl.archives import CrawlFile
+from pipelines.crawl.files import CrawlFile
 from pipelines.faults import fault_point
 from pipelines.local_pool import available_cores, call
 from pipelines.progress import Progress

@@ -1,47 +1,33 @@
-"""Reads Common Crawl archives (WARC, WET; gzip or plain), whatever state they are in."""
+"""Reads WARC and WET archives (gzip, zstd or plain), whatever state they are in."""
 
 import dataclasses
-import glob
-import hashlib
-import os
 import re
-import stat
-import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO, Literal
 
+import zstandard
 from fastwarc.warc import ArchiveIterator, WarcRecordType
 
-from pipelines.errors import UserError
+from pipelines.crawl.streams import (
+    GZIP_MAGIC,
+    ZSTD_MAGIC,
+    Compression,
+    DamagedStreamError,
+    DecompressedStream,
+    compression_of,
+    open_input,
+    zstd_dictionary,
+)
 
-DIGEST_BYTES = 64 << 10
-GZIP_MAGIC = b"\x1f\x8b\x08"
-_GZIP_START = re.compile(rb"(\x1f\x8b\x08)")
-_PLAIN_START = re.compile(rb"\n(WARC/\d\.\d\r?\n)")
+RECORD_START = b"WARC/"
+_STARTS = {
+    "gzip": re.compile(b"(" + re.escape(GZIP_MAGIC) + b")"),
+    "zstd": re.compile(b"(" + re.escape(ZSTD_MAGIC) + b")"),
+    "none": re.compile(rb"\n(WARC/\d\.\d\r?\n)"),
+}
 _SCAN_BYTES = 1 << 20
 _OVERLAP_BYTES = 16
-
-ArchiveState = Literal["archive", "empty", "damaged", "other"]
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class CrawlFile:
-    """An input file.
-
-    Attributes:
-        path: where to open it.
-        name: its base name, which documents carry as their source.
-        size_bytes: its size.
-        digest: SHA-256 over its first and last 64 KiB, to notice another file under its name.
-        state: what its first bytes look like.
-    """
-
-    path: str
-    name: str
-    size_bytes: int
-    digest: str
-    state: ArchiveState
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -49,7 +35,8 @@ class Record:
     """A record that may hold a page.
 
     Attributes:
-        offset: byte offset in the file; in a file that is one gzip member, of that member.
+        offset: byte offset in the file; where a gzip member or zstd frame holds several records,
+            of that.
         kind: "text" (conversion record, as in WET), "http" (response record) or "other".
         url: WARC-Target-URI, b"" if absent.
         timestamp: WARC-Date, b"" if absent.
@@ -73,153 +60,137 @@ class Damage:
     error: str
 
 
-def find_crawl_files(inputs: Sequence[str]) -> list[CrawlFile]:
-    """Resolve paths and globs to files, in an order that the order of `inputs` does not change.
+class _Archive:
+    """An open archive: its compression, and where in it records may start."""
 
-    A file that is named twice counts once. `**` in a glob matches any depth.
+    def __init__(self, file: BinaryIO):
+        self.file = file
+        self.compression: Compression = "none"
+        self.dictionary: zstandard.ZstdCompressionDict | None = None
+        file.seek(0)
+        head = file.read(64)
+        self.compression = compression_of(head)
+        if self.compression == "zstd":
+            self.dictionary = zstd_dictionary(file)
+        elif self.compression == "none" and not head.lstrip(b"\r\n").startswith(RECORD_START):
+            # The very first bytes are damaged: what comes later tells.
+            for self.compression in ("gzip", "zstd"):
+                if self.next_record(0) is not None:
+                    return
+            self.compression = "none"
 
-    Raises:
-        UserError: nothing is given; a path is missing, a directory or unreadable; a glob matches
-            no file; a file given by its name is neither WARC nor WET.
-    """
-    if not inputs:
-        raise UserError("no input: give WARC or WET files, or globs such as 'crawl/*.wet.gz'")
-    found: dict[str, CrawlFile] = {}
-    for given in map(str, inputs):
-        if "://" in given:
-            raise UserError(f"{given}: give a path or glob of files on this machine")
-        named = os.path.exists(given)
-        paths = [given] if named else [p for p in glob.glob(given, recursive=True) if _is_file(p)]
-        if not paths:
-            what = "matches no file" if glob.has_magic(given) else "does not exist"
-            raise UserError(f"input {given} {what}: give WARC or WET files, or a glob of them")
-        for path in paths:
-            file = _inspect(path)
-            if named and file.state == "other":
-                raise UserError(
-                    f"input {given} is not a WARC or WET file (it does not start with WARC/): "
-                    "give .warc.gz or .warc.wet.gz files"
-                )
-            found.setdefault(os.path.realpath(path), file)
-    return sorted(found.values(), key=lambda f: (f.name, f.size_bytes, f.digest, f.path))
+    def records(self, start: int, max_bytes: int) -> Iterator[Record]:
+        """Read on from an offset; an exception where that is not possible."""
+        if self.compression == "zstd":
+            # fastwarc reads zstd too, but gives a dictionary all the memory that it asks for.
+            stream = DecompressedStream(self.file, "zstd", start, self.dictionary)
+            archive = ArchiveIterator(stream, parse_http=False, stream_detect=False)
+            yield from _records(archive, max_bytes, stream.member_start)
+        else:
+            self.file.seek(start)
+            yield from _records(ArchiveIterator(self.file, parse_http=False), max_bytes)
 
+    def next_record(self, start: int) -> int | None:
+        """Find the first offset from `start` on at which a record seems to start."""
+        while True:
+            self.file.seek(start)
+            block = self.file.read(_SCAN_BYTES)
+            for match in _STARTS[self.compression].finditer(block):
+                found = start + match.start(1)
+                if self.compression == "none" or self._is_record(found):
+                    return found
+            if len(block) < _SCAN_BYTES:
+                return None
+            start += _SCAN_BYTES - _OVERLAP_BYTES
 
-def _is_file(path: str) -> bool:
-    return stat.S_ISREG(os.stat(path).st_mode) if os.path.exists(path) else False
-
-
-def _inspect(path: str) -> CrawlFile:
-    """Look at a file's size, first and last bytes."""
-    if os.path.isdir(path):
-        raise UserError(
-            f"input {path} is a directory: give files, or a glob such as '{path}/*.warc.wet.gz'"
+    def _is_record(self, member: int) -> bool:
+        stream = DecompressedStream(
+            self.file, self.compression, member, self.dictionary, salvage=True
         )
-    if not _is_file(path):
-        raise UserError(f"input {path} is not a regular file: give WARC or WET files")
-    try:
-        with open(path, "rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            head = file.read(DIGEST_BYTES)
-            file.seek(max(0, size - DIGEST_BYTES))
-            digest = hashlib.sha256(head + file.read(DIGEST_BYTES)).hexdigest()
-    except OSError as error:
-        raise UserError(
-            f"cannot read input {path}: {error.strerror}; check its permissions"
-        ) from error
-    return CrawlFile(path, os.path.basename(path), size, digest, _state(head))
-
-
-def _state(head: bytes) -> ArchiveState:
-    if not head:
-        return "empty"
-    if head.startswith(GZIP_MAGIC[: len(head)]):
-        start, finished = _decompress_start(head)
-        if start is None or not (start or finished):
-            return "damaged"
-        if not start:
-            return "empty"
-    else:
-        start = head
-    return "archive" if start.lstrip(b"\r\n").startswith(b"WARC/") else "other"
-
-
-def _decompress_start(data: bytes) -> tuple[bytes | None, bool]:
-    """Return the first decompressed bytes (None if damaged), and whether the member ended."""
-    decompressor = zlib.decompressobj(wbits=31)
-    try:
-        return decompressor.decompress(data, 64), decompressor.eof
-    except zlib.error:
-        return None, False
+        try:
+            return stream.read(64).startswith(RECORD_START)
+        except DamagedStreamError:
+            return False
 
 
 def read_archive(path: str | Path, max_record_bytes: int) -> Iterator[Record | Damage]:
     """Yield every record of an archive, and a `Damage` for each place that cannot be read.
 
-    After damage reading goes on at the next gzip member (or the next line `WARC/1.x` of a plain
-    file). No record is read into memory that is larger than `max_record_bytes`.
+    After damage reading goes on at the next gzip member or zstd frame that begins a record (or
+    the next line `WARC/1.x` of a plain file). No record is read into memory that is larger than
+    `max_record_bytes`.
 
     Raises:
         OSError: the file cannot be opened, or the disk cannot be read.
     """
-    with open(path, "rb") as file:
-        is_gzip = _is_gzip(file)
-        start: int | None = 0
-        nothing_found = True
-        unreported: Damage | None = None
-        while start is not None:
-            offset, error = start, None
-            file.seek(start)
-            records = _records(ArchiveIterator(file, parse_http=False), max_record_bytes)
-            came_far = False
-            try:
-                for record in records:
-                    if unreported:
-                        yield unreported
-                        unreported = None
-                    offset, came_far = record.offset, True
-                    yield record
-            except (OSError, EOFError) as caught:
-                if isinstance(caught, OSError) and caught.errno is not None:
-                    raise
-                error = str(caught)
-            nothing_found &= not came_far
-            if error is None and is_gzip and _next_record_start(file, offset + 1, is_gzip):
-                # A damaged gzip header can make a member swallow the ones after it.
-                error = "the reader passed over further members"
-            if error is None:
-                if tail := _unread_tail(file, offset) if is_gzip else None:
-                    yield tail
-                elif nothing_found and not unreported:
-                    yield Damage(start, "there is no record")
-                break
-            nothing_found = False
-            if came_far:
-                # The damage lies after `offset`; if a member starts there, it is reported as that.
-                unreported = Damage(offset, f"after the record at {offset}: {error}")
-            else:
-                unreported = None
-                yield Damage(start, error)
-            start = _next_record_start(file, offset + 1, is_gzip)
-        if unreported:
-            yield unreported
+    with open_input(str(path)) as file:
+        try:
+            archive = _Archive(file)
+        except DamagedStreamError as damaged:
+            # Without its dictionary nothing of a file can be read.
+            yield Damage(damaged.offset, str(damaged))
+            return
+        yield from _read(archive, max_record_bytes)
 
 
-def _is_gzip(file: BinaryIO) -> bool:
-    """Tell gzip from plain; where the very first bytes are damaged, by what comes later."""
-    file.seek(0)
-    head = file.read(64)
-    if head.startswith(GZIP_MAGIC) or head.lstrip(b"\r\n").startswith(b"WARC/"):
-        return head.startswith(GZIP_MAGIC)
-    return _next_record_start(file, 0, is_gzip=True) is not None
+def _read(archive: _Archive, max_bytes: int) -> Iterator[Record | Damage]:
+    compressed = archive.compression != "none"
+    start: int | None = 0
+    nothing_found = True
+    unreported: Damage | None = None
+    while start is not None:
+        offset, error = start, None
+        came_far = False
+        try:
+            for record in archive.records(start, max_bytes):
+                if unreported:
+                    yield unreported
+                    unreported = None
+                offset, came_far = record.offset, True
+                yield record
+        except (OSError, EOFError, DamagedStreamError) as caught:
+            if isinstance(caught, OSError) and caught.errno is not None:
+                raise
+            error = str(caught)
+        nothing_found &= not came_far
+        if error is None and compressed and archive.next_record(offset + 1):
+            # A damaged gzip header can make a member swallow the ones after it.
+            error = "the reader passed over further members"
+        if error is None:
+            is_gzip = archive.compression == "gzip"
+            if tail := _unread_tail(archive.file, offset) if is_gzip else None:
+                yield tail
+            elif nothing_found and not unreported:
+                yield Damage(start, "there is no record")
+            break
+        nothing_found = False
+        if came_far:
+            # The damage lies after `offset`; if a member starts there, it is reported as that.
+            unreported = Damage(offset, f"after the record at {offset}: {error}")
+        else:
+            unreported = None
+            yield Damage(start, error)
+        start = archive.next_record(offset + 1)
+    if unreported:
+        yield unreported
 
 
-def _records(archive: ArchiveIterator, max_bytes: int) -> Iterator[Record]:
-    """Turn fastwarc's records into ours; EOFError where a record ends too early."""
+def _records(
+    archive: ArchiveIterator, max_bytes: int, offset_of: Callable[[int], int] | None = None
+) -> Iterator[Record]:
+    """Turn fastwarc's records into ours; EOFError where a record ends too early.
+
+    Args:
+        archive: where they come from.
+        max_bytes: larger records are passed over.
+        offset_of: turns fastwarc's position of a record into an offset in the file.
+    """
     for record in archive:
         kind = _kind(record.record_type)
         header = record.headers.get_bytes
         stated = (header(b"Content-Length") or b"").strip()
         size, payload = record.content_length, None
+        offset = offset_of(record.stream_pos) if offset_of else record.stream_pos
         if not stated.isdigit() or len(stated) > 20 or int(stated) != size:
             raise EOFError(f"the record states its length as {stated[:40]!r}")
         if kind == "other" or size > max_bytes:
@@ -230,7 +201,7 @@ def _records(archive: ArchiveIterator, max_bytes: int) -> Iterator[Record]:
         if got < size:
             raise EOFError(f"the record ends after {got} of {size} bytes")
         yield Record(
-            offset=record.stream_pos,
+            offset=offset,
             kind=kind,
             url=header(b"WARC-Target-URI") or b"",
             timestamp=header(b"WARC-Date") or b"",
@@ -246,42 +217,16 @@ def _unread_tail(file: BinaryIO, offset: int) -> Damage | None:
         file: a gzip file.
         offset: where its last readable member begins.
     """
-    decompressor = zlib.decompressobj(wbits=31)
-    file.seek(offset)
-    tail = b""
-    while not decompressor.eof and (block := file.read(_SCAN_BYTES)):
-        try:
-            while block and not decompressor.eof:
-                decompressor.decompress(block, _SCAN_BYTES)
-                block = decompressor.unconsumed_tail
-        except zlib.error as error:
-            return Damage(offset, str(error))
-        tail = decompressor.unused_data
-    if not decompressor.eof or not (tail + file.read(_SCAN_BYTES)).strip(b"\0\r\n"):
-        return None
-    return Damage(offset, "what follows is no gzip member")
+    stream = DecompressedStream(file, "gzip", offset)
+    try:
+        while stream.read():
+            pass
+    except DamagedStreamError as damaged:
+        return Damage(offset, f"after the record at {offset}: {damaged}")
+    return None
 
 
 def _kind(record_type: WarcRecordType) -> Literal["text", "http", "other"]:
     if record_type == WarcRecordType.conversion:
         return "text"
     return "http" if record_type == WarcRecordType.response else "other"
-
-
-def _next_record_start(file: BinaryIO, start: int, is_gzip: bool) -> int | None:
-    """Find the first offset from `start` on at which a record seems to start."""
-    pattern = _GZIP_START if is_gzip else _PLAIN_START
-    while True:
-        file.seek(start)
-        block = file.read(_SCAN_BYTES)
-        for match in pattern.finditer(block):
-            found = start + match.start(1)
-            if not is_gzip:
-                return found
-            file.seek(found)
-            begin, _ = _decompress_start(file.read(512))
-            if begin is not None and begin.startswith(b"WARC/"):
-                return found
-        if len(block) < _SCAN_BYTES:
-            return None
-        start += _SCAN_BYTES - _OVERLAP_BYTES

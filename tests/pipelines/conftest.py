@@ -16,15 +16,24 @@ settings.load_profile("mswitch")
 VOCABULARY_SIZE = 1200
 
 
-@pytest.fixture(scope="session")
-def corpus_files() -> ModuleType:
-    path = Path(__file__).with_name("corpus_files.py")
-    spec = importlib.util.spec_from_file_location("corpus_files", path)
+def _load(name: str) -> ModuleType:
+    path = Path(__file__).with_name(f"{name}.py")
+    spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="session")
+def corpus_files() -> ModuleType:
+    return _load("corpus_files")
+
+
+@pytest.fixture(scope="session")
+def crawl() -> ModuleType:
+    return _load("crawl_files")
 
 
 @pytest.fixture(scope="session")

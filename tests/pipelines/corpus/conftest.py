@@ -1,7 +1,6 @@
 """What the corpus tests share."""
 
 import dataclasses
-import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -9,17 +8,6 @@ from types import ModuleType
 import pytest
 
 from pipelines.corpus.build import CorpusConfig
-
-
-@pytest.fixture(scope="session")
-def crawl() -> ModuleType:
-    path = Path(__file__).with_name("crawl_files.py")
-    spec = importlib.util.spec_from_file_location("crawl_files", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="session")

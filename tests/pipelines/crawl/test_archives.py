@@ -1,15 +1,27 @@
-import os
+import gzip
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipelines.crawl.archives import Damage, Record, find_crawl_files, read_archive
-from pipelines.errors import UserError
+from pipelines.crawl import streams
+from pipelines.crawl.archives import Damage, Record, read_archive
+from pipelines.crawl.files import find_crawl_files
 
 LIMIT = 1 << 20
+
+
+Compress = Callable[[bytes], bytes]
+COMPRESSORS = pytest.mark.parametrize(
+    "compress",
+    [partial(gzip.compress, mtime=0), zstandard.ZstdCompressor(write_checksum=True).compress],
+    ids=["gzip", "zstd"],
+)
 
 
 def texts(path: Path) -> list[bytes | str]:
@@ -159,55 +171,135 @@ def test_a_gzip_header_that_swallows_the_next_members(tmp_path: Path, crawl: Mod
         assert sound == {f"page {i}".encode() for i in range(5) if i != hit}
 
 
-def test_order_and_repetition_of_inputs_do_not_matter(tmp_path: Path, crawl: ModuleType):
-    for name in "cab":
-        crawl.write(tmp_path / f"{name}.wet.gz", numbered(crawl))
-    glob, one = str(tmp_path / "*.gz"), str(tmp_path / "a.wet.gz")
-    files = find_crawl_files([glob])
-    assert [file.name for file in files] == ["a.wet.gz", "b.wet.gz", "c.wet.gz"]
-    assert find_crawl_files([one, glob, one]) == files
+@COMPRESSORS
+def test_each_member_has_its_offset(tmp_path: Path, crawl: ModuleType, compress: Compress):
+    parts = [compress(one) for one in numbered(crawl)]
+    path = tmp_path / "a"
+    path.write_bytes(b"".join(parts))
+    assert [one.offset for one in read_archive(path, LIMIT)] == [
+        len(b"".join(parts[:i])) for i in range(5)
+    ]
 
 
-def test_name_with_glob_characters(tmp_path: Path, crawl: ModuleType):
-    path = crawl.write(tmp_path / "a[1].gz", numbered(crawl))
-    assert find_crawl_files([str(path)])[0].name == "a[1].gz"
+def test_zstd_records_in_one_frame_and_over_several(tmp_path: Path, crawl: ModuleType):
+    first, *others = numbered(crawl)
+    zstd = zstandard.ZstdCompressor().compress
+    skippable = b"\x53\x2a\x4d\x18\x05\0\0\0WARC/"
+    pieces = [first[i : i + 90] for i in range(0, len(first), 90)]
+    path = tmp_path / "a"
+    path.write_bytes(b"".join([*map(zstd, pieces), skippable, zstd(b"".join(others))]))
+    found = list(read_archive(path, LIMIT))
+    assert [one.url[-1:] for one in found if isinstance(one, Record)] == [
+        b"0",
+        b"1",
+        b"2",
+        b"3",
+        b"4",
+    ]
+    start = len(b"".join(map(zstd, pieces)))
+    # The skippable frame belongs to the stream, so the records' frame comes after it.
+    assert [one.offset for one in found] == [0, *[start + len(skippable)] * 4]
 
 
-def test_states(tmp_path: Path, crawl: ModuleType):
-    crawl.write(tmp_path / "archive", numbered(crawl))
-    crawl.write(tmp_path / "empty", [])
-    crawl.write(tmp_path / "hollow", [b""])
-    (tmp_path / "damaged").write_bytes(b"\x1f\x8b\x08" + b"\xff" * 50)
-    (tmp_path / "other").write_text("<html>")
-    (tmp_path / "directory").mkdir()
-    states = {file.name: file.state for file in find_crawl_files([str(tmp_path / "*")])}
-    expected = {"archive": "archive", "empty": "empty", "hollow": "empty"}
-    assert states == {**expected, "damaged": "damaged", "other": "other"}
+@pytest.mark.parametrize("where", ["magic", "data", "checksum"])
+def test_corrupt_zstd_frame_costs_only_itself(tmp_path: Path, crawl: ModuleType, where: str):
+    zstd = zstandard.ZstdCompressor(write_checksum=True).compress
+    parts = [bytearray(zstd(one)) for one in numbered(crawl)]
+    at = {"magic": 0, "data": 40, "checksum": -1}[where]
+    parts[2][at] ^= 0xFF
+    path = tmp_path / "a"
+    path.write_bytes(b"".join(parts))
+    found = list(read_archive(path, LIMIT))
+    assert [isinstance(one, Damage) for one in found] == [False, False, True, False, False]
+    assert len(b"".join(parts[:1])) <= found[2].offset <= len(b"".join(parts[:2]))
 
 
-def test_bad_inputs_are_named(tmp_path: Path):
-    (tmp_path / "page.html").write_text("<html>")
-    os.mkfifo(tmp_path / "pipe")
-    for given_input, message in [
-        (str(tmp_path / "missing.gz"), "does not exist"),
-        (str(tmp_path / "*.wet.gz"), "matches no file"),
-        (str(tmp_path), "is a directory"),
-        (str(tmp_path / "page.html"), "not a WARC or WET file"),
-        (str(tmp_path / "pipe"), "not a regular file"),
-        ("gs://bucket/a.gz", "on this machine"),
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_any_damage_to_zstd_is_survived(tmp_path: Path, crawl: ModuleType, data: st.DataObject):
+    zstd = zstandard.ZstdCompressor(write_checksum=True).compress
+    parts = [bytearray(zstd(one)) for one in numbered(crawl)]
+    hit = data.draw(st.integers(0, 4))
+    at = data.draw(st.integers(0, len(parts[hit]) - 1))
+    noise = data.draw(st.binary(min_size=1, max_size=30))
+    sound = bytes(parts[hit])
+    parts[hit][at : at + len(noise)] = noise
+    path = tmp_path / "a"
+    path.write_bytes(b"".join(parts))
+    found = texts(path)
+    whole = {one[:6] for one in found if isinstance(one, bytes)}
+    assert whole >= {f"page {i}".encode() for i in range(5) if i != hit}
+    assert ("damage" in found) == (bytes(parts[hit]) != sound)
+
+
+@pytest.mark.parametrize("cut", [1, 3, 8, 50, -4, -1])
+def test_truncated_zstd(tmp_path: Path, crawl: ModuleType, cut: int):
+    zstd = zstandard.ZstdCompressor(write_checksum=True).compress
+    *sound, last = map(zstd, numbered(crawl))
+    path = tmp_path / "a"
+    path.write_bytes(b"".join(sound) + last[:cut])
+    found = texts(path)
+    assert [one[:6] for one in found if isinstance(one, bytes)][:4] == [
+        b"page 0",
+        b"page 1",
+        b"page 2",
+        b"page 3",
+    ]
+    assert found[-1] == "damage"
+    assert found.count("damage") == 1
+
+
+def trained(crawl: ModuleType) -> zstandard.ZstdCompressionDict:
+    words = [f"word{i * i % 977}" for i in range(2000)]
+    samples = [
+        crawl.record(" ".join(words[i : i + 200]), f"http://b.example/{i}") for i in range(300)
+    ]
+    return zstandard.train_dictionary(4000, samples)
+
+
+def dictionary_frame(content: bytes) -> bytes:
+    return b"\x5d\x2a\x4d\x18" + len(content).to_bytes(4, "little") + content
+
+
+@pytest.mark.parametrize("compressed", [True, False])
+def test_zstd_dictionary_of_the_file(tmp_path: Path, crawl: ModuleType, compressed: bool):
+    dictionary = trained(crawl)
+    zstd = zstandard.ZstdCompressor(dict_data=dictionary, write_checksum=True).compress
+    parts = [bytearray(zstd(one)) for one in numbered(crawl)]
+    parts[2][-1] ^= 1
+    content = dictionary.as_bytes()
+    frame = dictionary_frame(zstandard.compress(content) if compressed else content)
+    path = tmp_path / "a"
+    path.write_bytes(frame + b"".join(parts))
+    # After the damage reading goes on with the dictionary.
+    assert [isinstance(one, Damage) for one in read_archive(path, LIMIT)] == [0, 0, 1, 0, 0]
+    assert find_crawl_files([str(path)])[0].format == "warc"
+
+
+def test_hostile_zstd_dictionaries(tmp_path: Path, crawl: ModuleType):
+    dictionary = trained(crawl)
+    records = zstandard.ZstdCompressor(dict_data=dictionary).compress(crawl.record("t", "u"))
+    bomb = zstandard.compress(bytes(200 << 20))
+    for name, start in [
+        ("absent", b""),
+        ("foreign", dictionary_frame(b"something else")),
+        ("cut", dictionary_frame(dictionary.as_bytes())[:900]),
+        ("lying", b"\x5d\x2a\x4d\x18\xff\xff\xff\xff" + dictionary.as_bytes()),
+        ("bomb", dictionary_frame(bomb)),
+        ("torn", dictionary_frame(zstandard.compress(dictionary.as_bytes())[:-9] + b"x" * 9)),
     ]:
-        with pytest.raises(UserError, match=message) as error:
-            find_crawl_files([given_input])
-        assert given_input in str(error.value)
-        assert "\n" not in str(error.value)
-    with pytest.raises(UserError, match="no input"):
-        find_crawl_files([])
+        path = tmp_path / name
+        path.write_bytes(start + records)
+        assert texts(path) == ["damage"], name
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_unreadable_input_is_named(tmp_path: Path):
-    path = tmp_path / "a.gz"
-    path.write_bytes(b"")
-    path.chmod(0)
-    with pytest.raises(UserError, match="cannot read input"):
-        find_crawl_files([str(path)])
+def test_zstd_bomb_is_given_up(tmp_path: Path, crawl: ModuleType, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(streams, "BOMB_BYTES", 16 << 20)
+    before = crawl.record("sound", "u")
+    bomb = crawl.record(bytes(64 << 20), "http://a.example/bomb")
+    path = tmp_path / "a"
+    path.write_bytes(zstandard.compress(before) + zstandard.compress(bomb))
+    found = list(read_archive(path, LIMIT))
+    assert isinstance(found[0], Record)
+    assert isinstance(found[1], Damage)
+    assert "beyond reason" in found[1].error

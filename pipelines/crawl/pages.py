@@ -1,0 +1,50 @@
+"""The one way from an input file to its pages, whatever its format."""
+
+from collections.abc import Iterator
+
+from pipelines.crawl.archives import read_archive
+from pipelines.crawl.extract import record_to_page
+from pipelines.crawl.files import CrawlFile
+from pipelines.crawl.json_lines import read_json_lines
+from pipelines.crawl.tables import read_table
+from pipelines.records import Page, Rejected
+
+#: Formats of a file that hold no page, and the reason that counts them.
+UNREAD = {"empty": "empty_file", "other": "unknown_format"}
+
+
+def read_pages(
+    file: CrawlFile, *, max_record_bytes: int, drop_metadata_lines: bool, html_main_content: bool
+) -> Iterator[Page | Rejected]:
+    """Yield the page in every record, line or row of a file, or the reason that there is none.
+
+    Memory: one record of at most `max_record_bytes`; for Parquet also a batch of rows.
+
+    Args:
+        file: what `find_crawl_files` found.
+        max_record_bytes: larger records are rejected.
+        drop_metadata_lines: see `CorpusConfig`.
+        html_main_content: see `CorpusConfig`.
+
+    Raises:
+        OSError: the file cannot be opened, or the disk cannot be read.
+    """
+    if file.format in UNREAD:
+        yield Rejected("read", UNREAD[file.format], f"{file.name}@0")
+    elif file.format in ("jsonl", "parquet"):
+        read = read_json_lines if file.format == "jsonl" else read_table
+        yield from read(
+            file.path,
+            file.name,
+            max_bytes=max_record_bytes,
+            drop_metadata_lines=drop_metadata_lines,
+        )
+    else:
+        for record in read_archive(file.path, max_record_bytes):
+            yield record_to_page(
+                record,
+                file.name,
+                max_bytes=max_record_bytes,
+                drop_metadata_lines=drop_metadata_lines,
+                html_main_content=html_main_content,
+            )

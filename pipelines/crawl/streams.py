@@ -1,0 +1,244 @@
+"""Compressed files as streams of plain bytes, in bounded memory whatever the files claim.
+
+gzip: RFC 1952, any number of members. Zstandard: RFC 8878, any number of frames, skippable ones
+among them, and the dictionary frame of IIPC's "Zstandard Compression for WARC Files 1.0".
+"""
+
+import bisect
+import contextlib
+import zlib
+from typing import Any, BinaryIO, Literal
+
+import zstandard
+
+Compression = Literal["none", "gzip", "zstd"]
+
+GZIP_MAGIC = b"\x1f\x8b\x08"
+ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+#: The second to fourth byte of a skippable frame, whose first byte is 0x50 to 0x5f.
+_SKIPPABLE = b"\x2a\x4d\x18"
+_DICTIONARY_FRAME = b"\x5d" + _SKIPPABLE
+_RAW_DICTIONARY = b"\x37\xa4\x30\xec"
+#: Larger than any dictionary that pays; the specification advises well under a megabyte.
+MAX_DICTIONARY_BYTES = 16 << 20
+
+_READ_BYTES = 64 << 10
+_OUTPUT_BYTES = 1 << 20
+#: A zstd block of 4 bytes can become 128 KiB: this much input becomes 64 MiB at most.
+_ZSTD_INPUT_BYTES = 2 << 10
+_SALVAGE_BYTES = 16
+#: No text compresses better than gzip can at all (1032 to 1): what does is there to waste time.
+MAX_RATIO = 1100
+BOMB_BYTES = 1 << 30
+
+
+class DamagedStreamError(Exception):
+    """Compressed data that cannot be read on; `offset` is that of its member in the file."""
+
+    def __init__(self, offset: int, error: str):
+        super().__init__(error)
+        self.offset = offset
+
+
+def open_input(path: str) -> BinaryIO:
+    """Open an input file for reading and seeking; every reader of input comes through here."""
+    return open(path, "rb")
+
+
+def compression_of(head: bytes) -> Compression:
+    """Tell a file's compression from its first bytes (four are enough)."""
+    if head and head.startswith(GZIP_MAGIC[: len(head)]):
+        return "gzip"
+    if head.startswith(ZSTD_MAGIC) or (head[1:4] == _SKIPPABLE and 0x50 <= head[0] < 0x60):
+        return "zstd"
+    return "none"
+
+
+def zstd_dictionary(file: BinaryIO) -> zstandard.ZstdCompressionDict | None:
+    """Read the dictionary that a zstd file may begin with, None if it has none.
+
+    Raises:
+        DamagedStreamError: there is one and it cannot be read, or is absurdly large.
+    """
+    file.seek(0)
+    head = file.read(8)
+    if not head.startswith(_DICTIONARY_FRAME) or len(head) < 8:
+        return None
+    size = int.from_bytes(head[4:], "little")
+    data = file.read(min(size, MAX_DICTIONARY_BYTES + 1))
+    if data.startswith(ZSTD_MAGIC):
+        try:
+            reader = zstandard.ZstdDecompressor().stream_reader(data, read_across_frames=False)
+            data = reader.read(MAX_DICTIONARY_BYTES + 1)
+        except zstandard.ZstdError as error:
+            raise DamagedStreamError(0, f"the zstd dictionary: {error}") from error
+    elif len(data) < size <= MAX_DICTIONARY_BYTES:
+        raise DamagedStreamError(0, "the zstd dictionary is cut off")
+    if len(data) > MAX_DICTIONARY_BYTES:
+        raise DamagedStreamError(0, "the zstd dictionary is too large")
+    if not data.startswith(_RAW_DICTIONARY):
+        return None  # somebody else's skippable frame
+    return zstandard.ZstdCompressionDict(data)
+
+
+class DecompressedStream:
+    """Reads a file from an offset on, decompressed; knows where its members begin.
+
+    A member is a gzip member or a zstd frame.
+
+    Args:
+        file: the file; its position belongs to the stream from now on.
+        compression: how it is compressed.
+        start: where to begin, the offset of a member.
+        dictionary: what `zstd_dictionary` found.
+        salvage: give out every byte before damage, though a checksum denies it. Otherwise the
+            last ones may be missing.
+    """
+
+    def __init__(
+        self,
+        file: BinaryIO,
+        compression: Compression,
+        start: int = 0,
+        dictionary: zstandard.ZstdCompressionDict | None = None,
+        salvage: bool = False,
+    ):
+        file.seek(start)
+        self._file = file
+        self._compression = compression
+        self._decompressor = zstandard.ZstdDecompressor(dict_data=dictionary)
+        self._decoder: Any = None
+        self._input = b""
+        self._input_offset = start
+        self._output = memoryview(b"")
+        self._position = 0
+        self._decoded = 0
+        self._salvage = salvage
+        self._damage: DamagedStreamError | None = None
+        # Members by where their content begins in the stream, and where they lie in the file.
+        self._contents = [0]
+        self._members = [start]
+
+    def tell(self) -> int:
+        """How many decompressed bytes were read."""
+        return self._position
+
+    def member_start(self, position: int) -> int:
+        """Offset in the file of the member that holds a byte of the decompressed stream.
+
+        Forgets the members before it. A file that is not compressed is one member.
+        """
+        index = bisect.bisect_right(self._contents, position) - 1
+        del self._contents[:index], self._members[:index]
+        return self._members[0]
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Refuse; fastwarc wants streams to have this."""
+        raise OSError("a decompressed stream cannot seek")
+
+    def close(self) -> None:
+        """Do nothing: the file belongs to the caller."""
+
+    def read(self, size: int = -1) -> bytes:
+        """Return the next bytes: at least one and at most `size`, none at the end.
+
+        Raises:
+            DamagedStreamError: the file is damaged here, or expands beyond reason.
+        """
+        if self._compression == "none":
+            data = self._file.read(size if size >= 0 else _OUTPUT_BYTES)
+            self._position += len(data)
+            return data
+        while not self._output:
+            if self._damage:
+                raise self._damage
+            if not self._fill():
+                return b""
+        cut = len(self._output) if size < 0 else size
+        data = bytes(self._output[:cut])
+        self._output = self._output[cut:]
+        self._position += len(data)
+        return data
+
+    def _fill(self) -> bool:
+        """Decompress some more, possibly nothing; False at the end of the file."""
+        if not self._input:
+            self._input = self._file.read(_READ_BYTES)
+        if self._decoder is None and not self._begin_member():
+            return bool(self._input)
+        self._output = memoryview(b"")  # frees the memory
+        output = self._decode()
+        self._decoded += len(output)
+        self._output = memoryview(output)
+        content = self._decoded - self._contents[-1]
+        spent = self._input_offset - self._members[-1]
+        if content > BOMB_BYTES and content > MAX_RATIO * spent:
+            self._damage = self._damaged("it expands beyond reason")
+        return True
+
+    def _begin_member(self) -> bool:
+        """Start a decoder for the next member; False if only padding is at hand."""
+        member = self._input.lstrip(b"\0\r\n")
+        self._consume(len(self._input) - len(member))
+        if not member:
+            return False
+        if self._contents[-1] == self._decoded:  # the member before had no content
+            self._members[-1] = self._input_offset
+        else:
+            self._contents.append(self._decoded)
+            self._members.append(self._input_offset)
+        if self._compression == "gzip":
+            self._decoder = zlib.decompressobj(wbits=31)
+        else:
+            self._decoder = self._decompressor.decompressobj()
+        return True
+
+    def _consume(self, count: int) -> None:
+        self._input = self._input[count:]
+        self._input_offset += count
+
+    def _decode(self) -> bytes:
+        """Give the decoder some input; where that fails, return what it got out before."""
+        decoder, given = self._decoder, self._input
+        before = decoder.copy() if self._compression == "gzip" and self._salvage else None
+        try:
+            if self._compression == "zstd":
+                given = given[:_ZSTD_INPUT_BYTES]
+                output, left = decoder.decompress(given), decoder.unused_data
+            else:
+                output = decoder.decompress(given, _OUTPUT_BYTES)
+                left = decoder.unused_data or decoder.unconsumed_tail
+        except (zlib.error, zstandard.ZstdError) as error:
+            self._damage = self._damaged(str(error))
+            if not self._salvage:
+                return b""
+            return _decode_until_damage(before or self._decoder_at_input(), given)
+        self._consume(len(given) - len(left))
+        if decoder.eof:
+            self._decoder = None
+        elif not given and not output:
+            self._damage = self._damaged("the file ends too early")
+        return output
+
+    def _damaged(self, error: str) -> DamagedStreamError:
+        return DamagedStreamError(self._members[-1], error)
+
+    def _decoder_at_input(self) -> Any:
+        """Bring a new zstd decoder (they cannot be copied) to where the broken one was."""
+        decoder = self._decompressor.decompressobj()
+        offset = self._members[-1]
+        self._file.seek(offset)
+        while offset < self._input_offset:
+            data = self._file.read(min(_ZSTD_INPUT_BYTES, self._input_offset - offset))
+            decoder.decompress(data)
+            offset += len(data)
+        return decoder
+
+
+def _decode_until_damage(decoder: Any, data: bytes) -> bytes:
+    """Decompress what comes before the damage in `data`."""
+    found = []
+    with contextlib.suppress(zlib.error, zstandard.ZstdError):
+        for index in range(len(data)):
+            found.append(decoder.decompress(data[index : index + 1]))
+    return b"".join(found)

@@ -1,0 +1,204 @@
+"""Reads pages from Parquet, row group by row group."""
+
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipelines.crawl.rows import (
+    METADATA_FIELD,
+    METADATA_FIELDS,
+    RECORD_ID_FIELDS,
+    TEXT_FIELD,
+    TIMESTAMP_FIELDS,
+    URL_FIELDS,
+    page_from_fields,
+)
+from pipelines.crawl.streams import BOMB_BYTES, MAX_RATIO, open_input
+from pipelines.records import Page, Rejected
+
+#: Rows that are decoded at a time.
+BATCH_ROWS = 1_000
+#: A column of a row group that is larger (once decompressed) is rejected unread, with its row
+#: group: Arrow itself stops at 2 GiB a page.
+MAX_COLUMN_BYTES = 2 << 30
+
+_COLUMNS = (
+    *dict.fromkeys((TEXT_FIELD, *URL_FIELDS, *RECORD_ID_FIELDS, *TIMESTAMP_FIELDS)),
+    *(f"{METADATA_FIELD}.{name}" for name in METADATA_FIELDS),
+)
+#: What reading a damaged file raises, from Thrift to missing codecs to absurd allocations.
+_DAMAGE = (pa.ArrowException, OSError, EOFError, MemoryError, ValueError)
+
+
+def read_table(
+    path: str, name: str, *, max_bytes: int, drop_metadata_lines: bool
+) -> Iterator[Page | Rejected]:
+    """Yield a page or a rejection for every row.
+
+    What cannot be read of a row group is one rejection; the next row group is read again. A file
+    that names more text than any compression can hold is given up.
+
+    Args:
+        path: where to open the file.
+        name: its base name; a page's `source` adds the number of its row.
+        max_bytes: rows whose strings are longer, all together, are rejected.
+        drop_metadata_lines: see `CorpusConfig`.
+
+    Raises:
+        OSError: the file cannot be opened, or the disk cannot be read.
+    """
+    with open_input(path) as raw:
+        try:
+            columns = _open(raw, []).schema
+            names = [column.path for column in map(columns.column, range(len(columns)))]
+            wanted = [column for column in _COLUMNS if column in names]
+            strings = [
+                column.path
+                for column in map(columns.column, range(len(columns)))
+                if column.path in wanted and column.physical_type == "BYTE_ARRAY"
+            ]
+            # As dictionaries, a long value that a million rows name is held once.
+            file = _open(raw, strings)
+        except _DAMAGE as error:
+            yield _rejected("damaged", f"{name}@0", _raise_disk_error(error))
+            return
+        if TEXT_FIELD not in strings:
+            yield _rejected("no_text", f"{name}@0", f"the columns are {', '.join(names)}")
+            return
+        first = text_bytes = 0
+        size = raw.seek(0, os.SEEK_END)
+        for number in range(file.num_row_groups):
+            rows = file.metadata.row_group(number).num_rows
+            at = first
+            try:
+                if error := _too_large(file, number, wanted):
+                    yield _rejected("too_large", f"{name}@{first}", error)
+                    continue
+                for row in _rows(file, number, wanted):
+                    source = f"{name}@{at}"
+                    at += 1
+                    text_bytes += row.size_bytes
+                    if text_bytes > BOMB_BYTES and text_bytes > MAX_RATIO * size:
+                        yield _rejected("damaged", source, "it expands beyond reason")
+                        return
+                    yield _page(row, source, max_bytes, drop_metadata_lines)
+                if at < first + rows:
+                    yield _rejected("damaged", f"{name}@{at}", f"{first + rows - at} rows lack")
+            except _DAMAGE as error:
+                yield _rejected("damaged", f"{name}@{at}", _raise_disk_error(error))
+            finally:
+                first += rows
+
+
+def _open(raw: Any, read_dictionary: Sequence[str]) -> pq.ParquetFile:
+    raw.seek(0)
+    return pq.ParquetFile(
+        raw, read_dictionary=list(read_dictionary), page_checksum_verification=True
+    )
+
+
+def _rejected(reason: str, source: str, detail: str) -> Rejected:
+    return Rejected("read", reason, source, detail=detail[:300])
+
+
+def _raise_disk_error(error: BaseException) -> str:
+    """Describe damage; what is the disk's fault and not the file's is raised again."""
+    if isinstance(error, OSError) and error.errno is not None:
+        raise error
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _too_large(file: pq.ParquetFile, number: int, wanted: Sequence[str]) -> str:
+    group = file.metadata.row_group(number)
+    for index in range(group.num_columns):
+        column = group.column(index)
+        if column.path_in_schema in wanted and column.total_uncompressed_size > MAX_COLUMN_BYTES:
+            return f"row group {number}: more than {MAX_COLUMN_BYTES} bytes in one column"
+    return ""
+
+
+def _page(row: "_Row", source: str, max_bytes: int, drop_metadata_lines: bool) -> Page | Rejected:
+    if row.size_bytes > max_bytes:
+        return _rejected("too_large", source, f"more than {max_bytes} bytes")
+    try:
+        fields = row.fields()
+    except UnicodeDecodeError as error:
+        return _rejected("bad_utf8", source, str(error))
+    return page_from_fields(
+        fields, source, max_bytes=max_bytes, drop_metadata_lines=drop_metadata_lines
+    )
+
+
+def _rows(file: pq.ParquetFile, number: int, wanted: Sequence[str]) -> Iterator["_Row"]:
+    """Yield the rows of a row group."""
+    for batch in file.iter_batches(BATCH_ROWS, row_groups=[number], columns=list(wanted)):
+        columns: dict[str, _Column] = {}
+        for name, column in zip(batch.schema.names, batch.columns, strict=True):
+            if isinstance(column, pa.StructArray):
+                columns |= {
+                    f"{name}.{field.name}": _Column(child)
+                    for field, child in zip(column.type, column.flatten(), strict=True)
+                }
+            else:
+                columns[name] = _Column(column)
+        for index in range(batch.num_rows):
+            yield _Row(columns, index)
+
+
+class _Row:
+    """A row whose values are not copied yet; `size_bytes` is that of its strings."""
+
+    def __init__(self, columns: dict[str, "_Column"], index: int):
+        self._columns, self._index = columns, index
+        self.size_bytes = sum(column.size_bytes(index) for column in columns.values())
+
+    def fields(self) -> dict[str, Any]:
+        """The values as Python objects; UnicodeDecodeError where a string is not UTF-8."""
+        fields: dict[str, Any] = {}
+        metadata: dict[str, Any] = {}
+        for path, column in self._columns.items():
+            outer, _, inner = path.partition(".")
+            (metadata if inner else fields)[inner or outer] = column.value(self._index)
+        return {**fields, METADATA_FIELD: metadata}
+
+
+class _Column:
+    """A column of a batch; what a dictionary encodes stays in its dictionary."""
+
+    def __init__(self, column: pa.Array):
+        self._indices = None
+        if isinstance(column, pa.DictionaryArray):
+            self._indices, column = column.indices, column.dictionary
+            numbers = np.asarray(self._indices.drop_null())
+            if len(numbers) and not 0 <= numbers.min() <= numbers.max() < len(column):
+                raise pa.ArrowInvalid("an index beyond its dictionary")
+        if pa.types.is_timestamp(column.type):
+            # Python's datetime has no nanoseconds; a zone's name need not be known here.
+            column = column.cast(pa.timestamp("us"), safe=False)
+        elif pa.types.is_string(column.type):
+            column = column.cast(pa.binary())
+        elif pa.types.is_large_string(column.type):
+            column = column.cast(pa.large_binary())
+        self._values = column
+        self._sizes = None
+        if pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type):
+            self._sizes = pc.call_function("binary_length", [column]).fill_null(0).to_pylist()
+
+    def size_bytes(self, row: int) -> int:
+        """Bytes of a string, without a copy of it."""
+        index = self._index(row)
+        return 0 if index is None or self._sizes is None else self._sizes[index]
+
+    def value(self, row: int) -> Any:
+        """A value as a Python object."""
+        index = self._index(row)
+        value = None if index is None else self._values[index].as_py()
+        return value.decode() if isinstance(value, bytes) else value
+
+    def _index(self, row: int) -> int | None:
+        return row if self._indices is None else self._indices[row].as_py()

@@ -1,0 +1,89 @@
+import gzip
+import os
+from pathlib import Path
+from types import ModuleType
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import zstandard
+
+from pipelines.crawl.files import find_crawl_files
+from pipelines.errors import UserError
+
+
+def test_order_and_repetition_of_inputs_do_not_matter(tmp_path: Path, crawl: ModuleType):
+    for name in "cab":
+        crawl.write(tmp_path / f"{name}.wet.gz", [crawl.record("text", "u")])
+    glob, one = str(tmp_path / "*.gz"), str(tmp_path / "a.wet.gz")
+    files = find_crawl_files([glob])
+    assert [file.name for file in files] == ["a.wet.gz", "b.wet.gz", "c.wet.gz"]
+    assert find_crawl_files([one, glob, one]) == files
+
+
+def test_name_with_glob_characters(tmp_path: Path, crawl: ModuleType):
+    path = crawl.write(tmp_path / "a[1].gz", [crawl.record("text", "u")])
+    assert find_crawl_files([str(path)])[0].name == "a[1].gz"
+
+
+def test_the_content_tells_the_format_whatever_the_name(tmp_path: Path, crawl: ModuleType):
+    record, line = crawl.record("text", "u"), b'{"text": "t"}\n'
+    zstd = zstandard.ZstdCompressor().compress
+    pq.write_table(pa.table({"text": ["t"]}), tmp_path / "table.gz")
+    expected = {"table.gz": "parquet"}
+    for kind, content in [("warc", record), ("jsonl", line), ("other", b"<html>")]:
+        for name, packed in [
+            ("plain.parquet", content),
+            ("gzip.zst", gzip.compress(content)),
+            ("zstd.json", zstd(content)),
+            ("zstd.skip", b"\x5f\x2a\x4d\x18\x03\0\0\0abc" + zstd(content)),
+            ("hollow", gzip.compress(b"") + gzip.compress(content)),
+            ("spaced", b"\r\n\n" + content),
+        ]:
+            (tmp_path / f"{kind}.{name}").write_bytes(packed)
+            expected[f"{kind}.{name}"] = kind
+    for name, content, kind in [
+        ("bom", b"\xef\xbb\xbf" + line, "jsonl"),
+        ("array", b"[" + line + b"]", "other"),
+        ("blank", b"\n\n", "other"),
+        ("empty", b"", "empty"),
+        ("hollow.gz", gzip.compress(b""), "empty"),
+        ("hollow.zst", zstd(b""), "empty"),
+        ("damaged.gz", b"\x1f\x8b\x08" + b"\xff" * 50, "damaged"),
+        ("damaged.zst", b"\x28\xb5\x2f\xfd" + b"\xff" * 50, "damaged"),
+        ("cut.gz", gzip.compress(line)[:5], "damaged"),
+        ("tiny", b"\x1f", "damaged"),
+    ]:
+        (tmp_path / name).write_bytes(content)
+        expected[name] = kind
+    (tmp_path / "directory").mkdir()
+    found = {file.name: file.format for file in find_crawl_files([str(tmp_path / "*")])}
+    assert found == expected
+
+
+def test_bad_inputs_are_named(tmp_path: Path):
+    (tmp_path / "page.html").write_text("<html>")
+    os.mkfifo(tmp_path / "pipe")
+    for given_input, message in [
+        (str(tmp_path / "missing.gz"), "does not exist"),
+        (str(tmp_path / "*.wet.gz"), "matches no file"),
+        (str(tmp_path), "is a directory"),
+        (str(tmp_path / "page.html"), "none of WARC, WET, JSONL or Parquet"),
+        (str(tmp_path / "pipe"), "not a regular file"),
+        ("gs://bucket/a.gz", "on this machine"),
+    ]:
+        with pytest.raises(UserError, match=message) as error:
+            find_crawl_files([given_input])
+        assert given_input in str(error.value)
+        assert "\n" not in str(error.value)
+    with pytest.raises(UserError, match="no input"):
+        find_crawl_files([])
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_unreadable_input_is_named(tmp_path: Path):
+    path = tmp_path / "a.gz"
+    path.write_bytes(b"")
+    path.chmod(0)
+    with pytest.raises(UserError, match="cannot read input"):
+        find_crawl_files([str(path)])

@@ -1,0 +1,85 @@
+import datetime
+from typing import Any
+
+import pytest
+
+from pipelines.crawl.rows import page_from_fields
+from pipelines.records import Page, Rejected
+
+BERLIN = datetime.timezone(datetime.timedelta(hours=1))
+
+
+def page(**fields: Any) -> Page | Rejected:
+    given = {"text": "t", "url": "u", **fields}
+    return page_from_fields(given, "f@1", max_bytes=100, drop_metadata_lines=True)
+
+
+@pytest.mark.parametrize(
+    ("fields", "url", "record_id"),
+    [
+        ({"url": "u", "id": "i", "metadata": {"url": "m"}}, "u", "i"),
+        ({"url": None, "id": "i", "metadata": {"url": "m"}}, "m", "i"),
+        ({"url": "", "id": "i", "metadata": None}, "i", "i"),
+        ({"url": "u", "id": "i", "record_id": "r"}, "u", "r"),
+        ({"url": " u\n", "id": 7}, "u", "7"),
+        ({"url": "u", "id": None}, "u", ""),
+        ({"url": "u", "id": ["i"]}, "u", ""),
+    ],
+)
+def test_where_url_and_record_id_come_from(fields: dict[str, Any], url: str, record_id: str):
+    found = page(**fields)
+    assert isinstance(found, Page)
+    assert (found.url, found.record_id) == (url, record_id)
+
+
+@pytest.mark.parametrize(
+    ("fields", "timestamp"),
+    [
+        ({"timestamp": "2024-01-02T03:04:05Z", "date": "2020-01-01"}, "2024-01-02T03:04:05Z"),
+        ({"timestamp": None, "date": "2020-01-01"}, "2020-01-01"),
+        ({"timestamp": "", "metadata": {"date": "2020-01-01", "timestamp": None}}, "2020-01-01"),
+        ({"date": datetime.date(2020, 1, 2)}, "2020-01-02T00:00:00Z"),
+        ({"date": datetime.datetime(2020, 1, 2, 3)}, "2020-01-02T03:00:00Z"),
+        ({"date": datetime.datetime(2020, 1, 2, 3, tzinfo=BERLIN)}, "2020-01-02T02:00:00Z"),
+        ({"timestamp": 1704067200}, "2024-01-01T00:00:00Z"),
+        ({"timestamp": 1704067200.5}, "2024-01-01T00:00:00.500000Z"),
+        ({"dump": "CC-MAIN-2024-10"}, "2024-03-04T00:00:00Z"),
+        ({"metadata": {"dump": "CC-MAIN-2013-20"}}, "2013-05-13T00:00:00Z"),
+        ({"dump": "somebody's"}, "1970-01-01T00:00:00Z"),
+        ({}, "1970-01-01T00:00:00Z"),
+    ],
+)
+def test_where_the_date_comes_from(fields: dict[str, Any], timestamp: str):
+    found = page(**fields)
+    assert isinstance(found, Page)
+    assert found.timestamp == timestamp
+
+
+@pytest.mark.parametrize(
+    "value", ["yesterday", 1e300, float("nan"), -(10**30), True, ["2020"], "2020-13-01"]
+)
+def test_a_date_that_is_none(value: Any):
+    found = page(date=value)
+    assert isinstance(found, Rejected)
+    assert found.reason == "bad_timestamp"
+
+
+def test_an_impossible_week():
+    found = page(dump="CC-MAIN-2024-99")
+    assert isinstance(found, Rejected)
+    assert (found.reason, found.detail) == ("bad_timestamp", "2024-99")
+
+
+@pytest.mark.parametrize(
+    ("text", "fits"), [("a" * 100, True), ("a" * 101, False), ("ä" * 51, False)]
+)
+def test_the_limit_counts_bytes(text: str, fits: bool):
+    found = page(text=text)
+    assert isinstance(found, Page) == fits
+    assert fits or (isinstance(found, Rejected) and found.reason == "too_large")
+
+
+def test_lines_are_normalised_as_in_other_formats():
+    found = page(text="  one \r\n\r\nWARC/1.0\n two")
+    assert isinstance(found, Page)
+    assert found.text == "one\ntwo"

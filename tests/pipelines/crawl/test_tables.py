@@ -1,0 +1,206 @@
+import datetime
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pipelines.crawl import tables
+from pipelines.crawl.tables import read_table
+from pipelines.records import DOCUMENT_SCHEMA, Page, Rejected
+
+LIMIT = 1 << 20
+
+
+def write(path: Path, columns: Any, **options: Any) -> Path:
+    pq.write_table(columns if isinstance(columns, pa.Table) else pa.table(columns), path, **options)
+    return path
+
+
+def read(path: Path, max_bytes: int = LIMIT) -> list[Page | Rejected]:
+    return list(read_table(str(path), "f", max_bytes=max_bytes, drop_metadata_lines=True))
+
+
+def reasons(found: Iterable[Page | Rejected]) -> list[str]:
+    return [one.reason if isinstance(one, Rejected) else "" for one in found]
+
+
+def numbered(count: int) -> dict[str, list[str]]:
+    return {
+        "text": [f"page {i}" for i in range(count)],
+        "url": [f"http://a.example/{i}" for i in range(count)],
+    }
+
+
+@pytest.mark.parametrize("row_group_size", [1, 7, 1000])
+@pytest.mark.parametrize("use_dictionary", [True, False])
+def test_a_page_a_row(tmp_path: Path, row_group_size: int, use_dictionary: bool):
+    path = write(
+        tmp_path / "a",
+        numbered(2500 if row_group_size > 7 else 20),
+        row_group_size=row_group_size,
+        use_dictionary=use_dictionary,
+    )
+    found = read(path)
+    assert [page.source for page in found] == [f"f@{i}" for i in range(len(found))]
+    assert [page.text for page in found if isinstance(page, Page)] == numbered(len(found))["text"]
+    assert len(found) == (2500 if row_group_size > 7 else 20)
+
+
+def test_a_corpus_of_ours(tmp_path: Path):
+    row = {
+        "id": "00ff",
+        "url": "http://a.example/",
+        "text": "one\ntwo",
+        "lang": "de",
+        "lang_score": 0.9,
+        "timestamp": "2024-03-01T12:00:00Z",
+        "source": "a.wet.gz@7",
+        "record_id": "<urn:uuid:1>",
+    }
+    path = write(tmp_path / "a", pa.Table.from_pylist([row], DOCUMENT_SCHEMA))
+    assert read(path) == [
+        Page(row["url"], row["text"], row["timestamp"], 1709294400000000, "f@0", row["record_id"])
+    ]
+
+
+def test_rows_of_datatrove_and_hugging_face(tmp_path: Path):
+    metadata = {"url": "http://a.example/", "date": "2024-01-01", "tokens": 7, "more": {"x": [1]}}
+    path = write(
+        tmp_path / "nested",
+        {"text": ["t"], "id": ["<urn:uuid:1>"], "media": [None], "metadata": [metadata]},
+    )
+    [page] = read(path)
+    assert isinstance(page, Page)
+    assert (page.url, page.timestamp, page.record_id) == (
+        "http://a.example/",
+        "2024-01-01",
+        "<urn:uuid:1>",
+    )
+    moment = datetime.datetime(2024, 1, 1, 12, tzinfo=datetime.UTC)
+    path = write(
+        tmp_path / "flat",
+        {
+            "text": pa.array(["t", None, "u"], pa.large_string()),
+            "url": pa.array(["a", "b", "c"]).dictionary_encode(),
+            "timestamp": pa.array([moment, moment, None], pa.timestamp("ns", "Europe/Berlin")),
+            "dump": ["CC-MAIN-2024-10"] * 3,
+        },
+    )
+    found = read(path)
+    assert reasons(found) == ["", "no_text", ""]
+    assert [page.timestamp for page in found if isinstance(page, Page)] == [
+        "2024-01-01T12:00:00Z",
+        "2024-03-04T00:00:00Z",
+    ]
+
+
+@pytest.mark.parametrize(
+    "column",
+    [pa.array([1]), pa.array([["t"]]), pa.array([{"text": "t"}]), pa.array([None], pa.null())],
+)
+def test_a_table_without_text(tmp_path: Path, column: pa.Array):
+    assert reasons(read(write(tmp_path / "a", {"text": column, "url": ["u"]}))) == ["no_text"]
+    assert reasons(read(write(tmp_path / "b", {"body": column}))) == ["no_text"]
+
+
+def test_rows_that_are_not_utf8_or_too_long(tmp_path: Path):
+    texts = pa.array([b"sound", b"caf\xe9", b"x" * 101, b"sound too"], pa.binary())
+    for kind in (pa.binary(), pa.string()):
+        column = texts if kind == pa.binary() else texts.view(pa.string())
+        path = write(tmp_path / "a", {"text": column, "url": list("abcd")})
+        assert reasons(read(path, 100)) == ["", "bad_utf8", "too_large", ""]
+
+
+def test_a_damaged_row_group_costs_only_itself(tmp_path: Path):
+    path = write(
+        tmp_path / "a",
+        numbered(3000),
+        row_group_size=1000,
+        compression="zstd",
+        write_page_checksum=True,
+    )
+    column = pq.ParquetFile(path).metadata.row_group(1).column(0)
+    start = column.dictionary_page_offset or column.data_page_offset
+    content = bytearray(path.read_bytes())
+    content[start + 60 : start + 80] = b"\xff" * 20
+    path.write_bytes(content)
+    found = read(path)
+    assert reasons(found) == [""] * 1000 + ["damaged"] + [""] * 1000
+    assert found[1000].source == "f@1000"
+    assert found[1001].source == "f@2000"
+
+
+def test_no_footer(tmp_path: Path):
+    path = write(tmp_path / "a", numbered(10))
+    path.write_bytes(path.read_bytes()[:-20])
+    [only] = read(path)
+    assert isinstance(only, Rejected)
+    assert (only.reason, only.source) == ("damaged", "f@0")
+
+
+@settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_any_damage_is_survived(tmp_path: Path, data: st.DataObject):
+    path = write(tmp_path / "a", numbered(60), row_group_size=20, compression="zstd")
+    content = bytearray(path.read_bytes())
+    at = data.draw(st.integers(4, len(content) - 1))
+    noise = data.draw(st.binary(min_size=1, max_size=20))
+    content[at : at + len(noise)] = noise
+    path.write_bytes(content)
+    assert len(read(path)) <= 3 + 60 + 3
+
+
+def test_a_column_that_is_too_large_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(tables, "MAX_COLUMN_BYTES", 100_000)
+    table = numbered(20)
+    table["text"][10:] = [f"{i}" * 20_000 for i in range(10)]
+    path = write(tmp_path / "a", table, row_group_size=10, use_dictionary=False)
+    assert reasons(read(path)) == [""] * 10 + ["too_large"]
+
+
+def shared_values(path: Path, size: int, rows: int) -> Path:
+    """A value of `size` bytes that all rows share, in text, URL and metadata."""
+    indices = pa.array([0] * rows, pa.int32())
+    long = pa.DictionaryArray.from_arrays(indices, ["x" * size])
+    nested = pa.StructArray.from_arrays([long], ["url"])
+    columns = {"text": long, "url": long, "metadata": nested}
+    return write(path, columns, dictionary_pagesize_limit=64 << 20)
+
+
+def test_a_value_that_many_rows_share_is_held_once(tmp_path: Path):
+    # 60 GB if spelt out.
+    path = shared_values(tmp_path / "a", 4 << 20, 5000)
+    assert path.stat().st_size < 1 << 20
+    script = (
+        "import resource, sys\n"
+        "from pipelines.crawl import tables\n"
+        "tables.BOMB_BYTES = 1 << 40\n"
+        "found = tables.read_table(sys.argv[1], 'f', max_bytes=1 << 20, drop_metadata_lines=True)\n"
+        "assert [one.reason for one in found] == ['too_large'] * 5000\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(path)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 1 << 20  # KiB
+
+
+def test_a_bomb_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(tables, "BOMB_BYTES", 1 << 20)
+    found = read(shared_values(tmp_path / "a", 10_000, 50_000))
+    assert reasons(found)[-1] == "damaged"
+    assert set(reasons(found)[:-1]) == {""}
+    assert len(found) < 10_000
+
+
+def test_errors_of_the_disk_are_no_damage(tmp_path: Path):
+    with pytest.raises(FileNotFoundError):
+        read(tmp_path / "missing")
