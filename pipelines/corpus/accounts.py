@@ -26,6 +26,9 @@ UNSAMPLED = ("not_a_page",)
 _UNSAFE = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
 
 
+_NO_BOUND = "g"  # above every hexadecimal number
+
+
 class Ledger:
     """Counts per stage and lines, with a bounded sample of what was dropped.
 
@@ -41,6 +44,7 @@ class Ledger:
         }
         self.lines: collections.Counter[str] = collections.Counter()
         self._samples: dict[str, dict[str, dict[str, str]]] = collections.defaultdict(dict)
+        self._bounds: dict[str, str] = {}
 
     def keep(self, stage: str, count: int = 1) -> None:
         """Count what passed a stage."""
@@ -48,18 +52,24 @@ class Ledger:
 
     def drop(self, rejected: Rejected) -> None:
         """Count one that a stage dropped."""
-        self.dropped[rejected.stage][rejected.reason] += 1
-        if rejected.reason in UNSAMPLED:
+        reason = rejected.reason
+        self.dropped[rejected.stage][reason] += 1
+        if reason in UNSAMPLED:
             return
-        row = {key: value for key, value in dataclasses.asdict(rejected).items() if value}
-        self._add_samples(rejected.reason, {_digest(row): row})
+        digest = _digest(rejected.source)
+        # Most are not sampled: nothing but the hash of where they come from is worked out.
+        if digest < self._bounds.get(reason, _NO_BOUND):
+            row = {key: value for key, value in dataclasses.asdict(rejected).items() if value}
+            self._add_samples(reason, {digest: row})
 
     def _add_samples(self, reason: str, samples: Mapping[str, dict[str, str]]) -> None:
         mine = self._samples[reason]
-        mine.update(samples)
-        # Pruned in batches: sorting at every rejection would cost more than the page.
+        for digest, row in samples.items():
+            # Files of one name may share a source: the choice must not depend on their order.
+            mine[digest] = min(mine.get(digest, row), row, key=lambda row: sorted(row.items()))
         if len(mine) > 2 * self.samples_per_reason + 64:
-            self._samples[reason] = self._smallest(reason)
+            self._samples[reason] = smallest = self._smallest(reason)
+            self._bounds[reason] = max(smallest, default="")
 
     def _smallest(self, reason: str) -> dict[str, dict[str, str]]:
         smallest = sorted(self._samples[reason].items())[: self.samples_per_reason]
@@ -117,9 +127,9 @@ class Ledger:
             write_atomically(storage.join(directory, f"{reason}.jsonl"), safe)
 
 
-def _digest(row: Mapping[str, str]) -> str:
-    text = json.dumps(row, sort_keys=True)
-    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
+def _digest(source: str) -> str:
+    """Hash where a rejection comes from."""
+    return hashlib.md5(source.encode(), usedforsecurity=False).hexdigest()
 
 
 def check_accounts(stages: Sequence[Mapping[str, Any]], documents: int) -> None:

@@ -6,10 +6,11 @@ MD5 is no protection here: who can craft collisions can make two of their own li
 
 import hashlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
+FINGERPRINT_BYTES = 16
 _SCHEME = re.compile(r"https?:\/\/(www\.)?")
 _TRACKING = re.compile(r"\?(utm_|ref|feed).*")
 
@@ -28,12 +29,17 @@ def fingerprint(text: str) -> bytes:
     return hashlib.md5(text.encode(), usedforsecurity=False).digest()
 
 
-def line_fingerprints(lines: Iterable[str]) -> bytes:
-    """Pack 16 bytes per line; lines that differ in case only are equal (mC4's rule)."""
+def line_fingerprints(text: str) -> bytes:
+    """Pack 16 bytes per line; lines that differ in case only are equal (mC4's rule).
+
+    Args:
+        text: lines without white space around them, as `normalize_lines` leaves them. (mC4's code
+            strips each line again; lower-casing all at once is the same as line by line, since
+            no rule of Unicode looks beyond a newline.)
+    """
     md5 = hashlib.md5
-    return b"".join(
-        [md5(line.strip().lower().encode(), usedforsecurity=False).digest() for line in lines]
-    )
+    lines = text.lower().encode().split(b"\n")
+    return b"".join([md5(line, usedforsecurity=False).digest() for line in lines])
 
 
 def unpack(hashes: bytes) -> np.ndarray:

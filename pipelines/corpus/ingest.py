@@ -10,7 +10,12 @@ from pipelines import storage
 from pipelines.corpus.accounts import Ledger
 from pipelines.corpus.config import CorpusConfig
 from pipelines.corpus.filters import PARAGRAPH_REASONS, length_reason, paragraph_reason
-from pipelines.corpus.fingerprints import fingerprint, line_fingerprints, normalize_url
+from pipelines.corpus.fingerprints import (
+    FINGERPRINT_BYTES,
+    fingerprint,
+    line_fingerprints,
+    normalize_url,
+)
 from pipelines.corpus.work_directory import WorkDirectory
 from pipelines.crawl.files import CrawlFile
 from pipelines.crawl.pages import read_pages
@@ -97,6 +102,8 @@ def page_row(page: Page, config: CorpusConfig) -> dict[str, Any]:
     """Return a page as a row of PAGE_SCHEMA."""
     lines = page.text.split("\n")
     paragraphs = paragraph_reason(lines, config.min_lines, config.min_long_line_characters)
+    # Only pages with paragraphs compete for lines.
+    hashes = b"" if paragraphs else line_fingerprints(page.text)
     return {
         "url": page.url,
         "text": page.text,
@@ -108,6 +115,6 @@ def page_row(page: Page, config: CorpusConfig) -> dict[str, Any]:
         "url_hash": fingerprint(page.url),
         "text_hash": fingerprint(page.text),
         "paragraphs": PARAGRAPH_REASONS.index(paragraphs),
-        "lines": len(lines),
-        "line_hashes": line_fingerprints(lines),
+        "lines": len(hashes) // FINGERPRINT_BYTES,
+        "line_hashes": hashes,
     }

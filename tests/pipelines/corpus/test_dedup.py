@@ -16,17 +16,18 @@ from pipelines.corpus.accounts import Ledger
 from pipelines.corpus.config import CorpusConfig
 from pipelines.corpus.dedup import Contest, best_of_each
 from pipelines.corpus.filters import paragraph_reason
-from pipelines.corpus.fingerprints import normalize_url
+from pipelines.corpus.fingerprints import normalize_url, unpack
 from pipelines.corpus.finish import own_lines
 from pipelines.corpus.ingest import page_row
 from pipelines.corpus.work_directory import WorkDirectory
+from pipelines.crawl.extract import normalize_lines
 from pipelines.records import PAGE_SCHEMA, Page
 
 LENIENT = CorpusConfig(min_lines=1, min_long_line_characters=2)
 
 
 def page(url: str, text: str, micros: int = 0) -> Page:
-    return Page(url, text, "", micros, "", "")
+    return Page(url, normalize_lines(text), "", micros, "", "")
 
 
 def deduplicate(
@@ -37,20 +38,21 @@ def deduplicate(
     with tempfile.TemporaryDirectory() as root:
         work = WorkDirectory(root)
         work.make()
-        for number, pages in enumerate(units):
-            rows = [page_row(one, LENIENT) for one in pages]
-            pq.write_table(pa.Table.from_pylist(rows, PAGE_SCHEMA), work.pages(number))
+        rows = [[page_row(one, LENIENT) for one in pages] for pages in units]
+        for number, unit in enumerate(rows):
+            pq.write_table(pa.Table.from_pylist(unit, PAGE_SCHEMA), work.pages(number))
         for name in ("winners", "owners"):
             run_contest(Contest(name, work, bits, by_reference, len(units)), len(units))
         found = {}
-        for number, pages in enumerate(units):
-            won = work.selected("winners", number, len(pages))
-            lines = [len(one.text.split("\n")) for one in pages]
-            kept = work.selected("owners", number, sum(lines))
-            for one, wins, end, size in zip(pages, won, np.cumsum(lines), lines, strict=True):
-                text = own_lines(one.text, kept[end - size : end], ledger) if wins else ""
-                if text:
-                    found[one.url] = text
+        for number, unit in enumerate(rows):
+            won = work.selected("winners", number, len(unit))
+            kept = work.selected("owners", number, sum(row["lines"] for row in unit))
+            for row, wins in zip(unit, won, strict=True):
+                mine, kept = kept[: row["lines"]], kept[row["lines"] :]
+                if wins and row["lines"]:
+                    hashes = unpack(row["line_hashes"])
+                    if text := own_lines(row["text"], hashes, mine, ledger):
+                        found[row["url"]] = text
     return found, ledger
 
 
