@@ -49,15 +49,28 @@ def build(
 
 
 @app.command
-def stats(corpus: Path, *, json: Json = False) -> int:
+def stats(corpus: str, *, html: Path | None = None, json: Json = False) -> int:
     """Print documents, characters and bytes per language, and drops per stage.
 
+    With `--html`, read the shards too and write a page: sites, scripts, language scores, and
+    samples of what was dropped.
+
+        mswitch corpus stats corpus --html corpus-stats.html
+
     Args:
-        corpus: a corpus directory.
+        corpus: a corpus directory or its URL.
+        html: the page to write, outside the corpus directory.
     """
     from pipelines.corpus.accounts import format_stats, load_stats
 
+    summary = {"stage": "corpus", "out": corpus, **load_stats(corpus)}
+    if html is not None:
+        from flows.corpus_page.page import write_page
+
+        summary |= {"html": str(html), "survey": write_page(corpus, html)}
     if json:
-        return finish({"stage": "corpus", "out": str(corpus), **load_stats(corpus)}, json)
+        return finish(summary, json)
     print(format_stats(corpus))
+    if html is not None:
+        print(f"\n{html}: sites, scripts, scores and samples")
     return 0

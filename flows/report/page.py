@@ -2,12 +2,10 @@
 
 import base64
 import dataclasses
-import importlib.resources
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jinja2
 import numpy as np
 from markupsafe import Markup
 
@@ -18,6 +16,7 @@ from flows.report.headline import LanguageResult, Pooled
 from flows.report.routing import Routing, busiest_layer, routing_panels
 from flows.report.svg import FIGURE_STYLE, FIGURE_VARIABLES, Drawing, arrange, inline_svg
 from flows.speedup import isotonic_fit
+from flows.templates import template_environment
 
 ROWS_PER_PANEL = 36
 CURVES_SHOWN = 12
@@ -154,17 +153,7 @@ def _curve_pair(
 
 def render(report: Mapping[str, Any], drawings: Drawings) -> str:
     """Render the page; autoescape is on, and nothing is marked safe but our own SVG and CSS."""
-
-    def load(name: str) -> str:
-        return importlib.resources.files("flows.report").joinpath(name).read_text(encoding="utf-8")
-
-    environment = jinja2.Environment(
-        loader=jinja2.FunctionLoader(load),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = template_environment("flows.report")
     environment.filters["unbroken"] = unbroken
     csv_bytes = to_csv(report["languages"]).encode("utf-8-sig")
 

@@ -1,0 +1,193 @@
+"""The statistics page: numbers in a form that the template shows."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+from flows.corpus_page.figures import percent, score_histogram, share_bars
+from flows.report import text as report_text
+from flows.report.svg import FIGURE_STYLE, FIGURE_VARIABLES, Drawing, inline_svg
+from flows.templates import template_environment
+from pipelines import storage
+from pipelines.corpus.accounts import UNSAMPLED, language_totals, load_stats
+from pipelines.corpus.modern.text_script import share_in_script
+from pipelines.corpus.survey import rejected_samples, survey
+from pipelines.errors import UserError
+from pipelines.languages import languages
+from pipelines.outputs import read_manifest, write_atomically
+
+SAMPLES_SHOWN = 5
+SCRIPTS_SHOWN = 12
+#: Scripts of a language below this share of its letters are left out of its line.
+LEAST_SHARE = 0.001
+
+#: Control and direction characters: what a browser would obey or hide rather than show.
+_INVISIBLE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]"
+)
+
+#: Names of scripts that no language has as its main one.
+_MORE_SCRIPTS = {
+    "Bopo": "Bopomofo",
+    "Hang": "Hangul",
+    "Hira": "Hiragana",
+    "Kana": "Katakana",
+    "Zzzz": "other",
+}
+
+
+def write_page(corpus: str | Path, file: Path) -> dict[str, Any]:
+    """Survey a corpus and write its statistics as one self-contained HTML page.
+
+    Args:
+        corpus: a finished corpus directory.
+        file: the page; not in the corpus, which stays as it was published.
+
+    Returns:
+        The survey (`pipelines.corpus.survey.survey`).
+
+    Raises:
+        UserError: `corpus` is no finished corpus, or `file` cannot be written there.
+    """
+    stats = load_stats(corpus)
+    if not storage.is_remote(corpus) and file.resolve().is_relative_to(Path(corpus).resolve()):
+        raise UserError(
+            f"{file} is inside {corpus}, which stays as published: choose another --html"
+        )
+    if file.is_dir() or not file.parent.is_dir():
+        raise UserError(f"cannot write {file}: --html wants a file name in a directory that exists")
+    found = survey(corpus)
+    reasons = [reason for stage in stats["stages"] for reason in stage["dropped"]]
+    samples = rejected_samples(corpus, reasons, SAMPLES_SHOWN)
+    config = read_manifest(corpus, "corpus")["config"]
+    write_atomically(file, render(str(corpus), config, stats, found, samples))
+    return found
+
+
+def visible(text: str) -> str:
+    """Return `text` with every control and direction character spelled out."""
+    return _INVISIBLE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
+def render(
+    corpus: str,
+    config: Mapping[str, Any],
+    stats: Mapping[str, Any],
+    found: Mapping[str, Any],
+    samples: Mapping[str, Sequence[Mapping[str, str]]],
+) -> str:
+    """Render the page; only our own SVG and CSS are marked safe.
+
+    Args:
+        corpus: the corpus' path or URL; its last part is shown.
+        config: the settings of the build.
+        stats: as in stats.json.
+        found: the survey.
+        samples: dropped records by reason.
+    """
+    environment = template_environment("flows.corpus_page", "flows.report")
+    environment.filters["visible"] = visible
+    rows = [_row(total, found["languages"][total["lang"]]) for total in language_totals(stats)]
+    documents = sum(row["documents"] for row in rows)
+    size = sum(row["bytes"] for row in rows)
+    for row in rows:
+        row["share"] = row["bytes"] / max(size, 1)
+    threshold = config.get("language_threshold")
+    whole = [sum(column) for column in zip(*(row["scores"] for row in rows), strict=True)]
+    return environment.get_template("corpus.html.j2").render(
+        name=Path(corpus.rstrip("/")).name,
+        documents=documents,
+        bytes=size,
+        rows=sorted(rows, key=lambda row: (row["name"].casefold(), row["lang"])),
+        histograms={
+            row["lang"]: _svg(
+                score_histogram(_fewer(row["scores"]), None, 300, 84, f"Scores of {row['name']}"),
+                f"score-{row['lang']}",
+            )
+            for row in rows
+        },
+        scores=_pair(
+            lambda width: score_histogram(whole, threshold, width, 180, "Language scores"), "scores"
+        ),
+        scripts_figure=_pair(
+            lambda width: share_bars(_script_shares(rows), width, "Scripts of the text"), "scripts"
+        ),
+        scripts=sorted({row["script"] for row in rows}, key=script_name),
+        stages=stats["stages"],
+        lines=stats["lines"],
+        samples=samples,
+        samples_shown=SAMPLES_SHOWN,
+        unsampled=UNSAMPLED,
+        found=found,
+        config={key: value for key, value in sorted(config.items()) if key != "inputs"},
+        inputs=len(config.get("inputs", ())),
+        least_share=LEAST_SHARE,
+        percent=percent,
+        script_name=script_name,
+        text=report_text,
+        style=Markup(FIGURE_VARIABLES + FIGURE_STYLE),  # noqa: S704 - ours
+    )
+
+
+def _row(total: Mapping[str, Any], seen: Mapping[str, Any]) -> dict[str, Any]:
+    """What the page knows of a language: sizes, survey, and what follows from them."""
+    known = languages().get(total["lang"])
+    letters = sum(seen["scripts"].values())
+    return {
+        **total,
+        **seen,
+        "name": known.name if known else "undetermined",
+        "autonym": known.autonym if known else "",
+        "direction": known.direction if known else "ltr",
+        "script": known.script if known else "Zzzz",
+        "in_script": share_in_script(seen["scripts"], known) if known and letters else None,
+        "script_shares": [(code, count / letters) for code, count in seen["scripts"].items()],
+        "median_score": _median(seen["scores"]),
+        "largest_site": seen["sites"][0][1] / max(seen["documents"], 1) if seen["sites"] else None,
+    }
+
+
+def _median(counts: Sequence[int]) -> float | None:
+    """The middle of the bin that holds the median."""
+    left = sum(counts) / 2
+    for index, count in enumerate(counts):
+        left -= count
+        if count and left <= 0:
+            return (index + 0.5) / len(counts)
+    return None
+
+
+def _fewer(counts: Sequence[int], factor: int = 5) -> list[int]:
+    return [sum(counts[start : start + factor]) for start in range(0, len(counts), factor)]
+
+
+def _script_shares(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, float]]:
+    """Scripts of the whole corpus: each language's sample counts by the language's characters."""
+    weights: dict[str, float] = {}
+    for row in rows:
+        for code, share in row["script_shares"]:
+            weights[code] = weights.get(code, 0) + share * row["characters"]
+    total = sum(weights.values())
+    ordered = sorted(weights.items(), key=lambda item: (-item[1], item[0]))
+    shares = [(script_name(code), weight / total) for code, weight in ordered[:SCRIPTS_SHOWN]]
+    rest = sum(weight for _, weight in ordered[SCRIPTS_SHOWN:])
+    return shares + ([("all others", rest / total)] if rest else [])
+
+
+def script_name(code: str) -> str:
+    """The English name of a script, or its code."""
+    return _MORE_SCRIPTS.get(code, report_text.SCRIPTS.get(code, code))
+
+
+def _pair(draw: Callable[[int], Drawing], name: str) -> list[Markup]:
+    """The same figure for a wide and for a narrow screen."""
+    return [
+        _svg(draw(width), f"{name}-{css}", css) for width, css in ((720, "wide"), (340, "narrow"))
+    ]
+
+
+def _svg(drawing: Drawing, name: str, css: str = "") -> Markup:
+    return Markup(inline_svg(drawing, name, css))  # noqa: S704 - ours

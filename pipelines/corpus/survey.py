@@ -1,0 +1,206 @@
+"""A survey of a finished corpus: sites, scripts and language scores, from the shards.
+
+Shards are read column by column and a batch at a time. What could grow with the corpus is bounded:
+sites are counted as heavy hitters, and scripts in a sample of the text. Documents lie sorted by a
+hash of their URL, so the beginning of a shard is a random sample.
+"""
+
+import collections
+import contextlib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute
+import pyarrow.parquet as pq
+
+from pipelines import storage
+from pipelines.corpus.modern.text_script import script_counts
+from pipelines.errors import UserError
+from pipelines.outputs import read_manifest
+from pipelines.progress import Progress
+
+SCORE_BINS = 100
+SITES_SHOWN = 20
+#: Distinct sites of a language that are counted exactly.
+SITE_CAPACITY = 1 << 16
+#: Text of a language whose letters are counted, in bytes.
+SCRIPT_SAMPLE_BYTES = 4 << 20
+#: What stands for the site of a URL that names no host.
+NO_SITE = "(none)"
+
+#: Arrow's functions are made when it is imported; no type checker sees them.
+_compute: Any = pyarrow.compute
+
+_BATCH_ROWS = 1 << 16
+_TEXT_BATCH_ROWS = 256
+
+# The authority ends at a slash of either kind, as browsers have it; what precedes its last @ is
+# no host. RE2 takes linear time whatever the URL.
+_HOST = (
+    r"^[a-zA-Z][a-zA-Z0-9+.-]*:[/\\]{2,}(?:[^/?#\\]*@)?(?P<host>\[[^\]/?#\\]*\]|[^/?#\\:@\[\]]*)"
+)
+_SITE = r"^(?:[\pL\pM\pN_-]+(?:\.[\pL\pM\pN_-]+)*|\[[0-9a-f:.]+\])$"
+_LONGEST_SITE = 253
+
+_REASON = re.compile(r"[a-z0-9_]+")
+
+
+class HeavyHitters:
+    """Counts of the commonest among any number of names, in bounded memory (Misra-Gries).
+
+    Attributes:
+        error: a count is too low by at most this much, and a name that is absent occurred at
+            most so often. Zero as long as there were never more names than `capacity`.
+    """
+
+    def __init__(self, capacity: int):
+        self.capacity = capacity
+        self.error = 0
+        self._counts: collections.Counter[str] = collections.Counter()
+
+    def add(self, counts: Mapping[str, int]) -> None:
+        """Count further names."""
+        self._counts.update(counts)
+        if len(self._counts) > self.capacity:
+            # Agarwal et al. 2012, Mergeable summaries: subtract the first count that is too many.
+            excess = sorted(self._counts.values(), reverse=True)[self.capacity]
+            self.error += excess
+            self._counts = collections.Counter(
+                {name: count - excess for name, count in self._counts.items() if count > excess}
+            )
+
+    def merge(self, other: "HeavyHitters") -> None:
+        """Count what `other` has counted; errors add up."""
+        self.error += other.error
+        self.add(other._counts)
+
+    def __len__(self) -> int:
+        return len(self._counts)
+
+    def top(self, count: int) -> list[tuple[str, int]]:
+        """Return the commonest names with their counts; ties go by name."""
+        return sorted(self._counts.items(), key=lambda item: (-item[1], item[0]))[:count]
+
+
+def sites(urls: pa.Array) -> dict[str, int]:
+    """Count the host names of URLs, in lower case and without `www.`.
+
+    URLs come from the crawl and may be anything; what is no host name counts as `NO_SITE`.
+    """
+    hosts = _compute.utf8_lower(_compute.struct_field(_compute.extract_regex(urls, _HOST), "host"))
+    hosts = _compute.replace_substring_regex(hosts, r"^www\.|\.$", "")
+    good = _compute.and_(
+        _compute.match_substring_regex(hosts, _SITE),
+        _compute.less_equal(_compute.utf8_length(hosts), _LONGEST_SITE),
+    )
+    counted = _compute.value_counts(
+        _compute.if_else(_compute.fill_null(good, False), hosts, NO_SITE)
+    )
+    return {entry["values"]: entry["counts"] for entry in counted.to_pylist()}
+
+
+def survey(corpus: str | Path) -> dict[str, Any]:
+    """Read the shards of a corpus once and return what they show, as JSON.
+
+    Returns:
+        `languages.<lang>`: documents, scores (a histogram in `SCORE_BINS` equal bins from 0 to 1),
+        sites (the commonest with their counts), distinct_sites, sites_error (see `HeavyHitters`),
+        scripts (letters by ISO 15924 code) and sampled_documents, whose letters they are.
+        `sites`, `distinct_sites`, `sites_error`: the same over all languages.
+
+    Raises:
+        UserError: `corpus` is no finished corpus, or a shard is missing or damaged.
+    """
+    shards: dict[str, list[dict[str, Any]]] = collections.defaultdict(list)
+    for shard in read_manifest(corpus, "corpus")["shards"]:
+        shards[shard["lang"]].append(shard)
+    rows = sum(shard["rows"] for entries in shards.values() for shard in entries)
+    progress = Progress("corpus", "survey", rows, "documents")
+    everything = HeavyHitters(SITE_CAPACITY)
+    surveyed = {}
+    for lang, entries in sorted(shards.items()):
+        paths = [storage.join(corpus, shard["path"]) for shard in entries]
+        found, hosts = _survey_language(paths, progress)
+        everything.merge(hosts)
+        surveyed[lang] = {**found, **_sites_found(hosts)}
+    return {"languages": surveyed, **_sites_found(everything)}
+
+
+def _sites_found(hosts: HeavyHitters) -> dict[str, Any]:
+    return {
+        "sites": hosts.top(SITES_SHOWN),
+        "distinct_sites": len(hosts),
+        "sites_error": hosts.error,
+    }
+
+
+def _survey_language(paths: list[str], progress: Progress) -> tuple[dict[str, Any], HeavyHitters]:
+    hosts = HeavyHitters(SITE_CAPACITY)
+    scores = np.zeros(SCORE_BINS, np.int64)
+    scripts: collections.Counter[str] = collections.Counter()
+    documents = sampled = sampled_bytes = 0
+    for path in paths:
+        with _open_shard(path) as shard:
+            for batch in shard.iter_batches(_BATCH_ROWS, columns=["url", "lang_score"]):
+                hosts.add(sites(batch["url"]))
+                values = batch["lang_score"].to_numpy(zero_copy_only=False)
+                scores += np.histogram(values, SCORE_BINS, (0, 1))[0]
+                documents += len(batch)
+                progress.add(len(batch))
+            for text in _texts(shard) if sampled_bytes < SCRIPT_SAMPLE_BYTES else ():
+                scripts.update(script_counts(text))
+                sampled += 1
+                sampled_bytes += len(text.encode())
+                if sampled_bytes >= SCRIPT_SAMPLE_BYTES:
+                    break
+    found = {
+        "documents": documents,
+        "scores": scores.tolist(),
+        "scripts": dict(sorted(scripts.items(), key=lambda item: (-item[1], item[0]))),
+        "sampled_documents": sampled,
+    }
+    return found, hosts
+
+
+def _texts(shard: pq.ParquetFile) -> Iterator[str]:
+    for batch in shard.iter_batches(_TEXT_BATCH_ROWS, columns=["text"]):
+        yield from batch["text"].to_pylist()
+
+
+@contextlib.contextmanager
+def _open_shard(path: str) -> Iterator[pq.ParquetFile]:
+    """Open a shard; what goes wrong with it becomes one line for the user."""
+    try:
+        with storage.fetch(path) as local, pq.ParquetFile(local) as shard:
+            yield shard
+    except (OSError, pa.ArrowException) as error:
+        first = str(error).partition("\n")[0]
+        raise UserError(f"cannot read {path} ({first}): build the corpus again") from error
+
+
+def rejected_samples(corpus: str | Path, reasons: list[str], most: int) -> dict[str, list[dict]]:
+    """Return up to `most` samples of what each reason dropped, where the corpus kept some.
+
+    Raises:
+        UserError: a file of samples is damaged.
+    """
+    directory = storage.join(corpus, "rejected")
+    names = storage.list_names(directory)
+    samples = {}
+    for reason in reasons:
+        name = f"{reason}.jsonl"
+        if _REASON.fullmatch(reason) is None or name not in names:
+            continue
+        path = storage.join(directory, name)
+        try:
+            lines = storage.read_bytes(path).decode().split("\n")
+            rows = [json.loads(line) for line in lines[:most] if line]
+            samples[reason] = [{key: str(value) for key, value in row.items()} for row in rows]
+        except (OSError, ValueError, AttributeError) as error:
+            raise UserError(f"cannot read {path} ({error}): build the corpus again") from error
+    return samples
