@@ -19,6 +19,7 @@ def build(
     *beam_options: BeamOptions,
     input: Annotated[list[str], Parameter(consume_multiple=True, negative="")],
     out: str,
+    badwords: Path | None = None,
     config: Annotated[CorpusConfig, Parameter(name="*", consume_multiple=True)] = CorpusConfig(),  # noqa: B008
     runner: RunnerName = "local",
     append: bool = False,
@@ -36,6 +37,8 @@ def build(
         input: paths or quoted globs of WET, WARC or JSONL files (plain, gzip or zstd) or Parquet;
             JSONL and Parquet need text, and url or id.
         out: the directory to make, or a URL such as gs://bucket/corpus.
+        badwords: a directory of bad-word lists in the layout of LDNOOBW, such as a clone of it:
+            one file per language, one entry a line. Without it no page is dropped for its words.
         runner: where the Beam pipelines run.
         append: add the input to the finished corpus at --out: its documents and its split stay,
             pages and lines that it has are dropped, the rest becomes further shards.
@@ -44,7 +47,15 @@ def build(
         languages = parse_codes(split_commas(config.languages) or ())
         config = dataclasses.replace(config, languages=languages)
     options = check_beam_options(beam_options)
-    summary = build_corpus(input, out, config, runner=runner, beam_options=options, append=append)
+    summary = build_corpus(
+        input,
+        out,
+        config,
+        badwords=badwords,
+        runner=runner,
+        beam_options=options,
+        append=append,
+    )
     return finish(summary, json)
 
 

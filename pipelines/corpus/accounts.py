@@ -17,7 +17,16 @@ from pipelines.outputs import read_manifest, write_atomically
 from pipelines.records import SPLITS, Rejected
 
 #: What a record passes through, in order; what leaves one stage enters the next.
-STAGES = ("read", "length", "url_dedup", "paragraphs", "line_dedup", "language", "write")
+STAGES = (
+    "read",
+    "length",
+    "url_dedup",
+    "paragraphs",
+    "line_dedup",
+    "language",
+    "badwords",
+    "write",
+)
 
 #: Reasons that need no inspection: what archives hold besides pages.
 UNSAMPLED = ("not_a_page",)

@@ -1,7 +1,6 @@
 """Runs the phases of a build and writes down what came out."""
 
 import collections
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,12 +16,18 @@ from pipelines.errors import UserError
 from pipelines.outputs import MANIFEST, write_atomically, write_json
 
 
-def assemble(build: Build, staging: str, inputs: Sequence[Mapping[str, Any]]) -> None:
+def assemble(
+    build: Build,
+    staging: str,
+    settings: Mapping[str, Any],
+    inputs: Sequence[Mapping[str, Any]],
+) -> None:
     """Run all phases; write statistics and a sample of what was dropped, the manifest last.
 
     Args:
         build: what to build.
         staging: where to write these.
+        settings: what the data card says of the build's configuration.
         inputs: the identity of each input file, for the manifest.
 
     Raises:
@@ -43,7 +48,7 @@ def assemble(build: Build, staging: str, inputs: Sequence[Mapping[str, Any]]) ->
     ledger = Ledger(build.config.rejected_per_reason)
     for part in (*ingested, *finished):
         ledger.merge(part)
-    if not ledger.kept["language"] and not build.base:
+    if not ledger.kept["badwords"] and not build.base:
         storage.remove_tree(staging)
         raise UserError(
             f"no document survived: all {ledger.entered('read'):,} records of {len(files)} files "
@@ -65,7 +70,7 @@ def assemble(build: Build, staging: str, inputs: Sequence[Mapping[str, Any]]) ->
     prefix = build.base.prefix.rstrip("-") if build.base else ""
     ledger.write_samples(storage.join(build.directory, "rejected", *filter(None, [prefix])))
     if not build.base:
-        for name, text in data_card(dataclasses.asdict(build.config), manifest, stats).items():
+        for name, text in data_card(settings, manifest, stats).items():
             write_atomically(storage.join(staging, name), text)
     write_json(storage.join(staging, MANIFEST), manifest)
 

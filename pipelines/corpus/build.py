@@ -7,13 +7,13 @@ killed one stopped (pipelines.corpus.phases).
 """
 
 import contextlib
-import dataclasses
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pipelines import storage
+from pipelines.corpus.badwords import load_badwords
 from pipelines.corpus.config import CorpusConfig
 from pipelines.corpus.growth import (
     STATS,
@@ -25,6 +25,7 @@ from pipelines.corpus.growth import (
 )
 from pipelines.corpus.work_directory import WorkDirectory
 from pipelines.crawl.files import CrawlFile, find_crawl_files
+from pipelines.errors import UserError
 from pipelines.outputs import MANIFEST, config_hash, lock_directory
 from pipelines.progress import say
 from pipelines.remote_outputs import stage_output_anywhere
@@ -40,6 +41,7 @@ def build_corpus(
     out: str | Path,
     config: CorpusConfig,
     *,
+    badwords: str | Path | None = None,
     runner: RunnerName = "local",
     beam_options: Sequence[str] = (),
     append: bool = False,
@@ -51,6 +53,7 @@ def build_corpus(
             Parquet files, told apart by their content.
         out: the directory to make, or a URL such as gs://bucket/corpus.
         config: what decides the bytes of the corpus, besides its input.
+        badwords: a directory of bad-word lists in LDNOOBW's layout; None filters none.
         runner: where the Beam jobs run. Every worker must see `out` and the input: by URL, or on
             a file system that is mounted under the same path.
         beam_options: options for Beam itself.
@@ -64,7 +67,10 @@ def build_corpus(
         RuntimeError: the accounts do not balance; nothing is published.
     """
     files = tuple(find_crawl_files(inputs))
-    settings = dataclasses.asdict(config)
+    if badwords is None and config.badwords_filter_fraction is not None:
+        raise UserError("badwords_filter_fraction says what to do with bad words: give their lists")
+    lists = None if badwords is None else load_badwords(badwords)
+    settings = {**config.settings(), "badwords": lists and lists.identity()}
     listed = [_input_identity(file, out) for file in files]
     pipeline_options(runner, beam_options)  # complains before any work is done
 
@@ -76,8 +82,9 @@ def build_corpus(
         work = WorkDirectory(storage.join(staging, "work"))
         if MANIFEST not in storage.list_names(staging):
             work.make()
-            build = Build(files, work, directory, config, runner, tuple(beam_options), base)
-            assemble(build, staging, listed)
+            options = tuple(beam_options)
+            build = Build(files, work, directory, config, runner, options, base, lists)
+            assemble(build, staging, settings, listed)
         storage.remove_tree(work.root)
 
     if append:

@@ -231,7 +231,8 @@ def _limits(config: Mapping[str, Any], stats: Mapping[str, Any]) -> str:
         + ". Close relatives and small languages are confused most, and a page may hold several.",
         "Each line of text is kept once in the whole corpus, so what is left of a page can have "
         "gaps. Pages that differ a little in every line are both kept.",
-        "Quality was judged by the length of pages and lines alone.",
+        "Quality was judged by the length of pages and lines"
+        + (" and by lists of bad words." if config.get("badwords") else " alone."),
     ]
     if any("-" in lang for lang in stats["languages"]):
         limits.append(

@@ -1,9 +1,34 @@
 """Settings of a corpus build; the defaults are mC4's."""
 
 import dataclasses
+from types import MappingProxyType
+from typing import Any, Literal, get_args
 
 from pipelines.errors import UserError
 from pipelines.languages import UNDETERMINED, mc4_codes, parse_codes
+
+Mc4Release = Literal["3.0.1", "3.1.0"]
+UrlWinner = Literal["largest_hash", "newest"]
+
+
+@dataclasses.dataclass(frozen=True)
+class ReleaseRules:
+    """In what the releases of mC4 differ, besides how bad words match (pipelines.corpus.badwords).
+
+    Attributes: see `CorpusConfig`.
+    """
+
+    language_threshold: float
+    url_winner: UrlWinner
+    badwords_filter_fraction: float
+
+
+RELEASES: MappingProxyType[Mc4Release, ReleaseRules] = MappingProxyType(
+    {
+        "3.0.1": ReleaseRules(0.7, "largest_hash", 1.0),
+        "3.1.0": ReleaseRules(0.95, "newest", 0.999),
+    }
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -11,9 +36,17 @@ class CorpusConfig:
     """What decides the bytes of a corpus, besides its input.
 
     The defaults are those of tfds `c4/multilingual` 3.1.0 (text/c4_utils.py), the published code
-    of mC4. A default that mC4 has no counterpart for says so.
+    of mC4. A default that mC4 has no counterpart for says so; docs/mc4.md lists where we deviate.
 
     Attributes:
+        mc4_release: whose rules hold, 3.0.1 (2020, the paper's corpus) or 3.1.0 (2022). Decides
+            whatever of the next three is None, and how bad words match.
+        language_threshold: lowest CLD3 probability that settles a language (0.7 in 3.0.1 and the
+            paper, 0.95 in 3.1.0).
+        url_winner: which of the pages of one URL stays: the one whose text has the largest md5
+            (3.0.1), or the newest (3.1.0).
+        badwords_filter_fraction: share of the pages with bad words that is dropped, chosen by
+            the URL's hash (1 in 3.0.1, 0.999 in 3.1.0).
         languages: codes to keep (an entry may name several, with commas; aliases are
             understood); None keeps mC4's 107.
         keep_und: keep pages whose language is uncertain, as language `und` (mC4 does).
@@ -23,8 +56,6 @@ class CorpusConfig:
             than three) needs this many characters.
         drop_metadata_lines: drop lines of a page's text that start with WARC, CONTENT- or
             Content-. mC4's splitter takes them for record headers.
-        language_threshold: lowest CLD3 probability that settles a language (0.7 in the paper and
-            in 3.0.1, 0.95 in 3.1.0).
         language_min_bytes: CLD3 gives no answer for shorter text.
         language_max_bytes: CLD3 looks at this much of a page.
         validation_per_mille: pages with md5(normalised URL) mod 1000 below it are validation.
@@ -41,13 +72,16 @@ class CorpusConfig:
         rejected_per_reason: how many dropped pages of each reason are kept for inspection.
     """
 
+    mc4_release: Mc4Release = "3.1.0"
+    language_threshold: float | None = None
+    url_winner: UrlWinner | None = None
+    badwords_filter_fraction: float | None = None
     languages: tuple[str, ...] | None = None
     keep_und: bool = True
     max_page_characters: int = 190_000
     min_lines: int = 3
     min_long_line_characters: int = 200
     drop_metadata_lines: bool = True
-    language_threshold: float = 0.95
     language_min_bytes: int = 100
     language_max_bytes: int = 10_000
     validation_per_mille: int = 1
@@ -60,11 +94,17 @@ class CorpusConfig:
     rejected_per_reason: int = 20
 
     def __post_init__(self):
+        if self.mc4_release not in RELEASES:
+            raise UserError(f"mC4 has no release {self.mc4_release}: choose {', '.join(RELEASES)}")
+        if self.url_winner not in (None, *get_args(UrlWinner)):
+            choices = ", ".join(get_args(UrlWinner))
+            raise UserError(f"url_winner is {self.url_winner}: choose {choices}")
         limits = {
             "max_page_characters": (1, None),
             "min_lines": (1, None),
             "min_long_line_characters": (0, None),
             "language_threshold": (0, 1),
+            "badwords_filter_fraction": (0, 1),
             "language_min_bytes": (0, None),
             "language_max_bytes": (1, None),
             "validation_per_mille": (0, 999),
@@ -76,6 +116,8 @@ class CorpusConfig:
         }
         for name, (low, high) in limits.items():
             value = getattr(self, name)
+            if value is None:
+                continue
             if not value >= low or (high is not None and value > high):
                 upper = "" if high is None else f" and at most {high:,}"
                 raise UserError(f"{name} is {value}: it must be at least {low}{upper}")
@@ -84,6 +126,16 @@ class CorpusConfig:
             object.__setattr__(self, "languages", parse_codes(given))
         if self.languages == () and not self.keep_und:
             raise UserError("no language is chosen: give at least one, or keep_und")
+
+    def rules(self) -> ReleaseRules:
+        """The rules of the release, except where an option of this config says otherwise."""
+        names = [field.name for field in dataclasses.fields(ReleaseRules)]
+        given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        return dataclasses.replace(RELEASES[self.mc4_release], **given)
+
+    def settings(self) -> dict[str, Any]:
+        """All settings by name, with those that the release decides filled in."""
+        return {**dataclasses.asdict(self), **dataclasses.asdict(self.rules())}
 
     def kept_languages(self) -> frozenset[str]:
         """The labels that a page may be written under, `und` included if it is kept."""

@@ -1,6 +1,7 @@
 """Deduplication as contests: of all candidates with one key, the one of smallest rank wins.
 
-Two contests decide what stays. Winners: pages compete for their normalised URL; the newest wins.
+Two contests decide what stays. Winners: pages compete for their normalised URL; the newest wins,
+or in mC4 3.0.1 the one of largest md5.
 Owners: URLs compete for each line; the smallest md5 of the raw URL wins (mC4's rule). Each unit
 sends one candidate per distinct key, packed in arrays; no text moves, and what comes back is one
 bit per candidate. `pipelines.corpus.phases` puts the steps into a Beam pipeline.
@@ -15,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines import storage
+from pipelines.corpus.config import UrlWinner
 from pipelines.corpus.fingerprints import unpack
 from pipelines.corpus.work_directory import WorkDirectory, load_array, save_array
 
@@ -52,17 +54,20 @@ def best_of_each(candidates: np.ndarray) -> np.ndarray:
     return order[first]
 
 
-def page_candidates(table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
+def page_candidates(
+    table: pa.Table, url_winner: UrlWinner = "newest"
+) -> tuple[np.ndarray, np.ndarray]:
     """Return a unit's candidates for its URLs, and the page each stands for.
 
-    Ranked by: newest timestamp, then largest md5 of the text (as mC4 3.0.1), then unit and
-    position in it.
+    Ranked by: newest timestamp and largest md5 of the text (`url_winner` names the first), then
+    unit and position in it.
     """
     ids, texts = _halves(table, "id"), _halves(table, "text_hash")
     timestamps = table["timestamp_micros"].to_numpy()
     # ~x reverses the order of signed numbers; flipping the sign bit makes it that of unsigned.
     newest_first = (~timestamps).view(np.uint64) ^ np.uint64(1 << 63)
-    candidates = np.column_stack([ids, newest_first, ~texts])
+    ranks = [newest_first, ~texts] if url_winner == "newest" else [~texts, newest_first]
+    candidates = np.column_stack([ids, *ranks])
     positions = best_of_each(candidates)
     return candidates[positions], positions
 
@@ -123,6 +128,7 @@ class Contest:
         units: how many units compete.
         incumbents: files of sorted keys [n, 2] that win against every candidate: those of the
             corpus that is added to. They count as units from `units` on.
+        url_winner: which page of a URL wins; see `CorpusConfig`.
     """
 
     name: str
@@ -131,6 +137,7 @@ class Contest:
     by_reference: bool
     units: int
     incumbents: tuple[str, ...] = ()
+    url_winner: UrlWinner = "newest"
 
     def prepare(self, unit: int) -> None:
         """Write a unit's candidates, unless an earlier run has."""
@@ -139,7 +146,7 @@ class Contest:
         with storage.fetch(self.work.pages(unit)) as pages:
             if self.name == "winners":
                 table = pq.read_table(pages, columns=["id", "text_hash", "timestamp_micros"])
-                candidates, positions = page_candidates(table)
+                candidates, positions = page_candidates(table, self.url_winner)
             else:
                 columns = ["url_hash", "lines", "line_hashes", "paragraphs"]
                 table = pq.read_table(pages, columns=columns)

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from pipelines import storage
 from pipelines.corpus.accounts import Ledger
+from pipelines.corpus.badwords import BadWords, badwords_filter
 from pipelines.corpus.config import CorpusConfig
 from pipelines.corpus.filters import PARAGRAPH_REASONS
 from pipelines.corpus.fingerprints import is_validation, sorted_keys, unpack
@@ -28,7 +29,9 @@ _COLUMNS = (
 )
 
 
-def finish_unit(unit: int, work: WorkDirectory, config: CorpusConfig) -> None:
+def finish_unit(
+    unit: int, work: WorkDirectory, config: CorpusConfig, badwords: BadWords | None = None
+) -> None:
     """Apply both contests to a unit's pages and store its documents, one sorted run per batch.
 
     The fingerprints of the documents' URLs and lines are kept too, for corpora that grow. Beside
@@ -52,7 +55,7 @@ def finish_unit(unit: int, work: WorkDirectory, config: CorpusConfig) -> None:
         number = 0
         for batch in _page_batches(unit, work):
             documents = sorted(
-                _documents(batch, config, ledger, lines),
+                _documents(batch, config, badwords, ledger, lines),
                 key=lambda document: (document["lang"], document["id"]),
             )
             if documents:
@@ -86,14 +89,24 @@ def _page_batches(unit: int, work: WorkDirectory) -> Iterator[dict[str, Any]]:
 
 
 def _documents(
-    batch: dict[str, Any], config: CorpusConfig, ledger: Ledger, lines: list[np.ndarray]
+    batch: dict[str, Any],
+    config: CorpusConfig,
+    badwords: BadWords | None,
+    ledger: Ledger,
+    lines: list[np.ndarray],
 ) -> Iterator[dict[str, Any]]:
     """Yield the documents among a batch of pages; account for all else.
 
     Appends the fingerprints of each document's lines to `lines`.
     """
+    rules = config.rules()
+    bad_words = (
+        badwords_filter(badwords, config.mc4_release, rules.badwords_filter_fraction)
+        if badwords
+        else None
+    )
     identifier = language_identifier(
-        config.language_threshold, config.language_min_bytes, config.language_max_bytes
+        rules.language_threshold, config.language_min_bytes, config.language_max_bytes
     )
     kept_languages = config.kept_languages()
     line = 0
@@ -126,6 +139,10 @@ def _documents(
             ledger.drop(rejected("language", reason, f"{lang} {score:.3f}: {text}"))
             continue
         ledger.keep("language")
+        if bad_words and (reason := bad_words.reason(lang, text, batch["id"][page])):
+            ledger.drop(rejected("badwords", reason, f"{lang}: {text}"))
+            continue
+        ledger.keep("badwords")
         lines.append(hashes[kept])
         yield {
             "id": batch["id"][page],

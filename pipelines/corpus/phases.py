@@ -17,6 +17,7 @@ from apache_beam.metrics.metric import Metrics
 from apache_beam.pvalue import PCollection
 
 from pipelines import storage
+from pipelines.corpus.badwords import BadWords
 from pipelines.corpus.config import CorpusConfig
 from pipelines.corpus.dedup import WIDTHS, Contest, Slice, Verdict
 from pipelines.corpus.fingerprint_store import KINDS, FingerprintStore
@@ -58,6 +59,7 @@ class Build:
         runner: where pipelines run.
         beam_options: Beam's own options.
         base: the corpus that is added to, if it is one.
+        badwords: lists of bad words, if pages are to be filtered by them.
     """
 
     files: tuple[CrawlFile, ...]
@@ -67,6 +69,7 @@ class Build:
     runner: str
     beam_options: tuple[str, ...]
     base: Base | None = None
+    badwords: BadWords | None = None
 
     def ingest(self) -> None:
         """Phase 1: one Parquet file of pages per input file."""
@@ -107,7 +110,15 @@ class Build:
         bits = _bits(candidates * WIDTHS[contest] * 8, self.config)
         units = len(self.files)
         incumbents = self.base.incumbents(contest) if self.base else ()
-        rules = Contest(contest, self.work, bits, self._by_reference, units, incumbents)
+        rules = Contest(
+            contest,
+            self.work,
+            bits,
+            self._by_reference,
+            units,
+            incumbents,
+            self.config.rules().url_winner,
+        )
 
         def build(pipeline: beam.Pipeline) -> object:
             return (
@@ -137,7 +148,7 @@ class Build:
 
         def build(pipeline: beam.Pipeline) -> object:
             return self._units(pipeline) | "FinishUnit" >> beam.Map(
-                _finish, work=self.work, config=self.config
+                _finish, work=self.work, config=self.config, badwords=self.badwords
             )
 
         with self._progress("languages", dict(enumerate(sizes)), "bytes", "finished"):
@@ -314,8 +325,10 @@ def _settle(bucket: int, slices: Iterable[Slice], contest: Contest) -> Iterator[
     yield from call(contest.settle, list(slices))
 
 
-def _finish(unit: int, work: WorkDirectory, config: CorpusConfig) -> None:
-    call(finish_unit, unit, work, config)
+def _finish(
+    unit: int, work: WorkDirectory, config: CorpusConfig, badwords: BadWords | None
+) -> None:
+    call(finish_unit, unit, work, config, badwords)
 
 
 def _write_shard(

@@ -1,6 +1,5 @@
 """The data card of a corpus: what Hugging Face, Croissant and Arrow make of the directory."""
 
-import dataclasses
 import json
 import re
 import string
@@ -94,7 +93,7 @@ def stats_of(*langs: str) -> dict:
 
 
 def test_codes_are_what_the_hub_wants():
-    config = dataclasses.asdict(CorpusConfig())
+    config = CorpusConfig().settings()
     stats = stats_of("no", "iw", "ru", "ru-Latn", "und")
     card = data_card(config, {"inputs": [], "shards": []}, stats)["README.md"]
     header = front_matter(card)
@@ -118,9 +117,7 @@ def test_codes_are_what_the_hub_wants():
 def test_size_category(count: int, category: str):
     stats = stats_of("de")
     stats["languages"]["de"]["train"]["documents"] = count
-    card = data_card(dataclasses.asdict(CorpusConfig()), {"inputs": [], "shards": []}, stats)[
-        "README.md"
-    ]
+    card = data_card(CorpusConfig().settings(), {"inputs": [], "shards": []}, stats)["README.md"]
     assert front_matter(card)["size_categories"] == [category]
 
 

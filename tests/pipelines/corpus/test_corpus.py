@@ -102,6 +102,36 @@ def test_hostile_crawl(
     )
 
 
+def test_pages_with_bad_words_are_dropped_and_counted(
+    tmp_path: Path, hostile_crawl: list[Path], lenient: CorpusConfig, variant: Callable
+):
+    words = tmp_path / "words"
+    words.mkdir()
+    (words / "de").write_text("greta\nGarten\n")  # pages are lowercased, entries are not
+    (words / "en").write_text("hugo\n")
+    whole, some = tmp_path / "a" / "corpus", tmp_path / "b" / "corpus"
+    hard = variant(lenient, mc4_release="3.0.1")
+    build(hostile_crawl, whole, hard)
+    build(hostile_crawl, some, hard, badwords=words)
+    word = {"de": "Greta", "en": "Hugo", "und": "1234 "}
+    clean = [row["url"] for row in documents(whole) if word[row["lang"]] not in row["text"]]
+    assert [row["url"] for row in documents(some)] == clean
+    assert dropped(some)["bad_words"] == len(documents(whole)) - len(clean) > 0
+    stage = next(row for row in load_stats(some)["stages"] if row["name"] == "badwords")
+    assert stage["in"] == len(documents(whole))
+    rejected = (some / "rejected" / "bad_words.jsonl").read_text().splitlines()
+    assert len(rejected) == stage["dropped"]["bad_words"]
+    # Another place changes nothing, other content does.
+    config = json.loads((some / "manifest.json").read_text())["config"]
+    assert config["badwords"]["languages"] == ["de", "en"]
+    assert build(hostile_crawl, some, hard, badwords=words.rename(tmp_path / "w"))["reused"]
+    (tmp_path / "w" / "en").write_text("hugo\nboris\n")
+    with pytest.raises(UserError, match="changed: badwords"):
+        build(hostile_crawl, some, hard, badwords=tmp_path / "w")
+    with pytest.raises(UserError, match="give their lists"):
+        build(hostile_crawl, some, variant(lenient, badwords_filter_fraction=1.0))
+
+
 def test_manifest_and_shards(tmp_path: Path, hostile_crawl: list[Path], lenient: CorpusConfig):
     out = tmp_path / "corpus"
     build(hostile_crawl, out, lenient)

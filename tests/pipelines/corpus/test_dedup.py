@@ -1,4 +1,5 @@
 import hashlib
+import itertools
 import random
 import tempfile
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.corpus.accounts import Ledger
-from pipelines.corpus.config import CorpusConfig
+from pipelines.corpus.config import CorpusConfig, UrlWinner
 from pipelines.corpus.dedup import Contest, best_of_each
 from pipelines.corpus.filters import paragraph_reason
 from pipelines.corpus.fingerprints import normalize_url, unpack
@@ -31,7 +32,11 @@ def page(url: str, text: str, micros: int = 0) -> Page:
 
 
 def deduplicate(
-    units: Sequence[Sequence[Page]], *, bits: int = 0, by_reference: bool = True
+    units: Sequence[Sequence[Page]],
+    *,
+    bits: int = 0,
+    by_reference: bool = True,
+    url_winner: UrlWinner = "newest",
 ) -> tuple[dict[str, str], Ledger]:
     """Run both contests without Beam, elements in random order; return text by URL."""
     ledger = Ledger()
@@ -42,7 +47,8 @@ def deduplicate(
         for number, unit in enumerate(rows):
             pq.write_table(pa.Table.from_pylist(unit, PAGE_SCHEMA), work.pages(number))
         for name in ("winners", "owners"):
-            run_contest(Contest(name, work, bits, by_reference, len(units)), len(units))
+            contest = Contest(name, work, bits, by_reference, len(units), url_winner=url_winner)
+            run_contest(contest, len(units))
         found = {}
         for number, unit in enumerate(rows):
             won = work.selected("winners", number, len(unit))
@@ -72,19 +78,20 @@ def run_contest(contest: Contest, units: int) -> None:
         contest.record(unit, parts)
 
 
-def brute_force(pages: Sequence[Page]) -> dict[str, str]:
+def brute_force(pages: Sequence[Page], url_winner: UrlWinner = "newest") -> dict[str, str]:
     """mC4's rules, one dictionary at a time."""
 
     def md5(text: str) -> str:
         return hashlib.md5(text.encode()).hexdigest()
 
+    def rank(one: Page) -> tuple:
+        ranks = (one.timestamp_micros, md5(one.text))
+        return ranks if url_winner == "newest" else ranks[::-1]
+
     winners: dict[str, Page] = {}
     for one in pages:
         key = normalize_url(one.url)
-        if key not in winners or (one.timestamp_micros, md5(one.text)) > (
-            winners[key].timestamp_micros,
-            md5(winners[key].text),
-        ):
+        if key not in winners or rank(one) > rank(winners[key]):
             winners[key] = one
     owner: dict[str, str] = {}
     competing = [
@@ -157,6 +164,16 @@ def test_newest_page_of_a_url_wins():
     assert deduplicate([[new, old]])[0] == {"https://a/x": "new text"}
 
 
+def test_page_of_largest_hash_wins_in_3_0_1():
+    """md5: "old text" bc07..., "new text" f390..., "any text" ae82...."""
+    texts = ["old text", "new text", "any text"]
+    pages = [page("http://a", text, micros) for micros, text in enumerate(texts)]
+    for order in itertools.permutations(pages):
+        found, _ = deduplicate([order[:1], order[1:]], url_winner="largest_hash")
+        assert found == {"http://a": "new text"}
+    assert deduplicate([pages])[0] == {"http://a": "any text"}
+
+
 def test_dates_before_1970_are_older():
     before, after = page("http://a", "before it", -5), page("https://a", "after it", 5)
     assert deduplicate([[before, after]])[0] == {"https://a": "after it"}
@@ -204,15 +221,18 @@ PAGES = st.builds(
 
 @settings(max_examples=150, deadline=None)
 @given(
-    st.lists(st.lists(PAGES, max_size=5), min_size=1, max_size=4), st.integers(0, 5), st.booleans()
+    st.lists(st.lists(PAGES, max_size=5), min_size=1, max_size=4),
+    st.integers(0, 5),
+    st.booleans(),
+    st.sampled_from(["newest", "largest_hash"]),
 )
 def test_equals_brute_force_however_it_is_cut(
-    units: list[list[Page]], bits: int, by_reference: bool
+    units: list[list[Page]], bits: int, by_reference: bool, url_winner: UrlWinner
 ):
     pages = [one for unit in units for one in unit]
-    found, ledger = deduplicate(units, bits=bits, by_reference=by_reference)
+    found, ledger = deduplicate(units, bits=bits, by_reference=by_reference, url_winner=url_winner)
     # Which of two pages of equal rank stays depends on their place; their text is the same.
-    expected = brute_force(pages)
+    expected = brute_force(pages, url_winner)
     if len({(normalize_url(p.url), p.timestamp_micros, p.text) for p in pages}) == len(pages):
         assert found == expected
         assert ledger.lines["out"] == sum(len(text.split("\n")) for text in found.values())

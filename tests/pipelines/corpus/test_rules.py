@@ -1,5 +1,6 @@
 """The rules on single pages: URLs, fingerprints, split, paragraphs, languages."""
 
+import dataclasses
 import hashlib
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.corpus.config import CorpusConfig
+from pipelines.corpus.config import CorpusConfig, ReleaseRules
 from pipelines.corpus.filters import length_reason, paragraph_reason
 from pipelines.corpus.fingerprints import (
     fingerprint,
@@ -120,7 +121,17 @@ def test_config_defaults_are_mc4s():
     config = CorpusConfig()
     assert config.kept_languages() == {*mc4_codes(), "und"}
     assert (config.max_page_characters, config.min_lines) == (190_000, 3)
-    assert (config.min_long_line_characters, config.language_threshold) == (200, 0.95)
+    assert config.min_long_line_characters == 200
+    assert config.rules() == ReleaseRules(0.95, "newest", 0.999)
+
+
+def test_an_explicit_option_wins_over_the_release():
+    config = CorpusConfig(mc4_release="3.0.1")
+    assert config.rules() == ReleaseRules(0.7, "largest_hash", 1.0)
+    config = dataclasses.replace(config, language_threshold=0.5, url_winner="newest")
+    assert config.rules() == ReleaseRules(0.5, "newest", 1.0)
+    assert dataclasses.replace(config, mc4_release="3.1.0").rules().language_threshold == 0.5
+    assert CorpusConfig(badwords_filter_fraction=0.0).rules().badwords_filter_fraction == 0
 
 
 def test_config_understands_aliases_and_lists():
@@ -140,6 +151,9 @@ def test_config_understands_aliases_and_lists():
         {"validation_per_mille": 1000},
         {"shard_bytes": 0},
         {"max_record_bytes": -1},
+        {"mc4_release": "3.0.0"},
+        {"url_winner": "oldest"},
+        {"badwords_filter_fraction": 1.01},
     ],
 )
 def test_config_refuses(bad: dict):
