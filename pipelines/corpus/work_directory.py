@@ -6,12 +6,17 @@ URL (`pipelines.storage`).
 
 import dataclasses
 import io
+import threading
 
 import numpy as np
 
 from pipelines import storage
 
 CONTESTS = ("winners", "owners")
+
+# NumPy reads a header by `ast.literal_eval`, which before CPython 3.11.8 fails now and then where
+# two threads call it (cpython#106905).
+_ONE_HEADER_AT_A_TIME = threading.Lock()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,6 +94,6 @@ def save_array(path: str, array: np.ndarray) -> None:
 
 def load_array(path: str) -> np.ndarray:
     """Read a .npy file; a local one is mapped into memory instead."""
-    if storage.is_remote(path):
-        return np.load(io.BytesIO(storage.read_bytes(path)))
-    return np.load(path, mmap_mode="r")
+    data = io.BytesIO(storage.read_bytes(path)) if storage.is_remote(path) else None
+    with _ONE_HEADER_AT_A_TIME:
+        return np.load(path, mmap_mode="r") if data is None else np.load(data)
