@@ -98,6 +98,16 @@ def test_the_directory_holds_a_published_stage(full):
     assert full.summary["verdict"] == full.report["summary"]["verdict"]
 
 
+def test_languages_that_mc4_lacks_have_rows_like_others(make_runs, scenario, tmp_path):
+    documents = {"en": 8, "hr": 7, "bs": 6, "sr-Latn": 8}
+    runs = make_runs(tmp_path, scenario(documents, dict.fromkeys(documents, 3.0), steps=200))
+    made = make(runs, tmp_path / "report", resamples=100)
+    rows = made.by_lang()
+    assert set(rows) == set(documents)
+    assert rows["sr-Latn"]["name"] == "Serbian (Latin)"
+    assert all(row["in_headline"] for row in rows.values())
+
+
 def test_every_language_has_every_field(full):
     rows = full.by_lang()
     assert set(rows) == {code for code, language in languages().items() if language.mc4}

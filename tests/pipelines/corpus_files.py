@@ -60,14 +60,25 @@ def _write_shard(directory: Path, path: str, rows: Sequence[tuple[str, str, str]
 
 def small_texts() -> dict[str, dict[str, list[str]]]:
     """Real text in six languages, a language of very short documents, and one only to train on."""
+    texts = _excerpts(LANGUAGE_IDS)
+    german = gflanguages.LoadLanguages()["de_Latn"].sample_text.specimen_32
+    texts["haw"] = {"train": ["Aloha.", "A", "Mahalo."], "validation": ["Ae", "Aole"]}
+    texts["de"] = {"train": [german]}
+    return texts
+
+
+def added_texts() -> dict[str, dict[str, list[str]]]:
+    """Real text in the languages that mC4 lacks."""
+    return _excerpts({"hr": "hr_Latn", "bs": "bs_Latn", "sr-Latn": "sr_Latn"})
+
+
+def _excerpts(names: Mapping[str, str]) -> dict[str, dict[str, list[str]]]:
     entries = gflanguages.LoadLanguages()
     texts = {}
-    for lang, name in LANGUAGE_IDS.items():
+    for lang, name in names.items():
         sample = entries[name].sample_text
         paragraphs = list(dict.fromkeys(f"{sample.specimen_16}\n{sample.specimen_21}".split("\n")))
         texts[lang] = {"train": paragraphs[2:], "validation": paragraphs[:2]}
-    texts["haw"] = {"train": ["Aloha.", "A", "Mahalo."], "validation": ["Ae", "Aole"]}
-    texts["de"] = {"train": [entries["de_Latn"].sample_text.specimen_32]}
     return texts
 
 

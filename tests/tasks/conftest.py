@@ -2,6 +2,7 @@
 
 import importlib.util
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from hypothesis import settings
@@ -17,19 +18,35 @@ VOCABULARY_SIZE = 1000
 
 
 @pytest.fixture(scope="session")
-def small_examples(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Eight languages; `haw` has documents of one word, `de` no validation text."""
+def corpus_files() -> ModuleType:
+    """The module of tests/pipelines that writes a corpus directly."""
     path = Path(__file__).parents[1] / "pipelines" / "corpus_files.py"
     spec = importlib.util.spec_from_file_location("corpus_files", path)
     assert spec is not None
     assert spec.loader is not None
-    corpus_files = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(corpus_files)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
-    work = tmp_path_factory.mktemp("small")
-    corpus = corpus_files.write_corpus(work / "corpus", corpus_files.small_texts(), shards=2)
+
+def build(work: Path, corpus: Path) -> Path:
     config = VocabularyConfig(size=VOCABULARY_SIZE, character_coverage=0.999)
     train_vocabulary(corpus, work / "vocabulary", config)
-    settings = ExamplesConfig(inputs_length=32)
-    build_examples(corpus, work / "vocabulary", work / "examples", settings)
+    build_examples(corpus, work / "vocabulary", work / "examples", ExamplesConfig(inputs_length=32))
     return work / "examples"
+
+
+@pytest.fixture(scope="session")
+def small_examples(tmp_path_factory: pytest.TempPathFactory, corpus_files: ModuleType) -> Path:
+    """Eight languages; `haw` has documents of one word, `de` no validation text."""
+    work = tmp_path_factory.mktemp("small")
+    texts = corpus_files.small_texts()
+    return build(work, corpus_files.write_corpus(work / "corpus", texts, shards=2))
+
+
+@pytest.fixture(scope="session")
+def added_examples(tmp_path_factory: pytest.TempPathFactory, corpus_files: ModuleType) -> Path:
+    """Those eight, and three languages that mC4 lacks."""
+    work = tmp_path_factory.mktemp("added")
+    texts = {**corpus_files.small_texts(), **corpus_files.added_texts()}
+    return build(work, corpus_files.write_corpus(work / "corpus", texts))

@@ -183,6 +183,41 @@ def test_misuse_is_explained(seqio_dataset, small_examples: Path):
         seqio.set_global_cache_dirs([str(small_examples)])
 
 
+def test_languages_that_mc4_lacks_have_tasks_and_a_mixture(added_examples: Path):
+    import seqio
+
+    import tasks.pretrain
+    from tasks.batches import TrainBatches
+
+    added = {"mswitch.hr", "mswitch.bs", "mswitch.sr_Latn"}
+    mixtures = {name: seqio.get_mixture_or_task(name) for name in ("mc4", "mswitch")}
+    names = {name: {task.name for task in mixture.tasks} for name, mixture in mixtures.items()}
+    assert len(names["mc4"]) == 107
+    assert names["mswitch"] - names["mc4"] == added
+    assert names["mswitch"] >= names["mc4"]
+    assert tasks.pretrain.EVERY_LANGUAGE == "mswitch"
+    before = list(seqio.get_global_cache_dirs())
+    seqio.set_global_cache_dirs([str(added_examples)])
+    try:
+        for name in sorted(added):
+            task = seqio.get_mixture_or_task(name)
+            assert task.splits == ("train", "validation")
+            options = {"use_cached": True, "shuffle": False, "num_epochs": 1}
+            lengths = {"inputs": 32, "targets": 8}
+            dataset = task.get_dataset(lengths, split="train", **options)
+            assert len(list(dataset.as_numpy_iterator())) > 0
+        rates = TrainBatches(added_examples, 1).rates
+        assert {"hr", "bs", "sr-Latn", "en"} <= set(rates)
+        mixture = mixtures["mswitch"]
+        given = {task.name.split(".")[1]: mixture.get_rate(task) for task in mixture.tasks}
+        total = sum(given.values())
+        assert {lang: given[lang.replace("-", "_")] / total for lang in rates} == pytest.approx(
+            rates
+        )
+    finally:
+        seqio.set_global_cache_dirs(before)
+
+
 def tf_mask(length: int, seeds, density: float, mean: float) -> np.ndarray:
     import tensorflow as tf
 
