@@ -7,7 +7,13 @@ PYTHON ?= $(shell for top in 12 99; do for p in python3 python3.12 python3.11 py
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: help setup demo test lint format bench bench-langid test-kill requirements clean
+# Flink's distribution comes by PyPI, Beam's job server for it by Maven: docs/decisions/0007.
+FLINK := 1.19.3
+BEAM_FLINK := 2.62.0
+PRISM := $(shell sed -n 's/^apache-beam==\([0-9.]*\).*/\1/p' requirements.txt)
+
+.PHONY: help setup setup-flink setup-prism demo test lint format bench bench-langid test-kill \
+	test-flink test-prism requirements clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -46,12 +52,42 @@ test-kill: $(READY)  ## Kill the demo at every fault point and at random moments
 bench-langid: $(READY)  ## Language identification on labelled text: writes the table into docs/
 	@$(BIN)/python tests/benchmarks/langid.py
 
+setup-flink: .flink/ready  ## A Flink cluster to try things on, in .flink (needs Java 17 and Maven)
+
+.flink/ready: requirements-flink.txt pipelines/flink/pom.xml Makefile | $(READY)
+	@command -v java >/dev/null || { echo "Flink needs Java 17: install it and put java on PATH"; exit 2; }
+	@command -v mvn >/dev/null || { echo "Flink's job server comes by Maven: install mvn"; exit 2; }
+	@rm -rf .flink
+	@mvn --batch-mode --quiet --file pipelines/flink/pom.xml package -Dbeam.version=$(BEAM_FLINK) \
+		-Dflink.series=$(basename $(FLINK)) -Doutput.directory=$(CURDIR)/.flink
+	@$(BIN)/uv pip install --quiet --require-hashes --no-deps --no-build-isolation \
+		--python $(BIN)/python --target .flink/dist --requirements requirements-flink.txt
+	@touch $@
+	@echo "[setup] Flink $(FLINK) with Beam's job server $(BEAM_FLINK) in .flink"
+
+test-flink: $(READY)  ## Build on a Flink cluster, kill task managers, compare bytes
+	@$(MAKE) --no-print-directory setup-flink || echo "[setup] no Flink: the tests will be skipped"
+	@$(BIN)/python -m pytest tests/pipelines/corpus/flink_cluster.py -rs
+
+setup-prism: .prism/prism  ## Beam's Prism runner, in .prism (needs Go)
+
+.prism/prism: requirements.txt
+	@command -v go >/dev/null || { echo "Prism is built with Go: install it"; exit 2; }
+	@GOBIN=$(CURDIR)/.prism go install github.com/apache/beam/sdks/v2/go/cmd/prism@v$(PRISM)
+	@touch $@
+
+test-prism: $(READY)  ## Build on Prism, compare bytes
+	@$(MAKE) --no-print-directory setup-prism || echo "[setup] no Prism: the test will be skipped"
+	@MSWITCH_PRISM=$$(ls $(CURDIR)/.prism/prism 2>/dev/null) \
+		$(BIN)/python -m pytest tests/pipelines/corpus/test_prism.py -rs
+
 requirements: $(READY)  ## Pin again what pyproject.toml asks for
 	@export UV_CUSTOM_COMPILE_COMMAND="make requirements"; \
 	compile="$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate"; \
 	$$compile pyproject.toml --extra train --extra flows --extra dev --output-file requirements.txt && \
 	$$compile pyproject.toml --constraint requirements.txt --output-file requirements-base.txt && \
-	grep -E '^uv==' requirements.txt | sed 's/ .*//' | $$compile - --output-file requirements-setup.txt
+	grep -E '^uv==' requirements.txt | sed 's/ .*//' | $$compile - --output-file requirements-setup.txt && \
+	echo apache-flink-libraries==$(FLINK) | $$compile - --no-deps --output-file requirements-flink.txt
 
 clean:  ## Remove the environment and caches (runs/ stays)
-	@rm -rf .venv build *.egg-info .ruff_cache .pytest_cache
+	@rm -rf .venv .flink .prism build *.egg-info .ruff_cache .pytest_cache

@@ -119,18 +119,21 @@ def _require(given: set[str], runner: str, needs: dict[str, str]) -> None:
 
 
 def _flink(given: set[str], beam_options: Sequence[str]) -> list[str]:
-    """Defaults for Flink: a cluster inside the job server, user code in this process."""
-    if not shutil.which("java"):
-        raise UserError("runner flink needs Java 17 or newer: install it and put java on PATH")
-    jar = "the path of Beam's Flink job-server jar; Beam would download one"
+    """Check Flink's options; without an address, a cluster inside the job server is the default."""
     if "job_endpoint" not in given:
+        if not shutil.which("java"):
+            raise UserError("runner flink needs Java 17 or newer: install it and put java on PATH")
+        jar = "the path of Beam's Flink job-server jar; Beam would download one"
         _require(given, "flink", {"flink_job_server_jar": jar})
         for option in beam_options:
             name, _, value = option.partition("=")
-            if name == "--flink_job_server_jar" and value and not os.path.isfile(value):
+            if name == "--flink_job_server_jar" and value and not os.path.exists(value):
                 raise UserError(f"--flink_job_server_jar {value} does not exist")
-    defaults = [] if "environment_type" in given else ["--environment_type=LOOPBACK"]
-    return defaults + ([] if "flink_master" in given else ["--flink_master=[local]"])
+    if given & {"job_endpoint", "flink_master"}:
+        pool = "EXTERNAL, with --environment_config=HOST:PORT of a Python worker pool, or DOCKER"
+        _require(given, "flink", {"environment_type": pool})
+        return []
+    return ["--flink_master=[local]"]
 
 
 def _checked(flags: Sequence[str]) -> "PipelineOptions":

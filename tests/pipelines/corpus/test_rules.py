@@ -22,7 +22,6 @@ from pipelines.corpus.langid import LanguageIdentifier
 from pipelines.crawl.extract import normalize_lines
 from pipelines.errors import UserError
 from pipelines.languages import mc4_codes
-from pipelines.runners import pipeline_options
 
 
 @pytest.mark.parametrize(
@@ -159,31 +158,6 @@ def test_config_understands_aliases_and_lists():
 def test_config_refuses(bad: dict):
     with pytest.raises(UserError):
         CorpusConfig(**bad)
-
-
-@pytest.mark.parametrize(
-    ("runner", "options", "message"),
-    [
-        ("spark", [], "unknown runner"),
-        ("local", ["--runner=DirectRunner"], "mswitch's own --runner"),
-        ("local", ["--nonsense=1"], "does not know --nonsense"),
-        ("prism", [], "--prism_location"),
-        ("dataflow", ["--project=p"], "--region"),
-    ],
-)
-def test_runner_says_what_is_missing(runner: str, options: list[str], message: str):
-    with pytest.raises(UserError, match=message):
-        pipeline_options(runner, options)
-
-
-def test_runner_options():
-    local = pipeline_options("local", [], workers=2).get_all_options()
-    assert local["runner"].endswith("FnApiRunner")
-    assert local["direct_num_workers"] == 2
-    mine = pipeline_options("local", ["--direct_num_workers=1"], workers=2).get_all_options()
-    assert mine["direct_num_workers"] == 1
-    flags = ["--project=p", "--region=r", "--temp_location=gs://bucket/tmp"]
-    assert pipeline_options("dataflow", flags).get_all_options()["runner"] == "DataflowRunner"
 
 
 def test_unsigned_halves():

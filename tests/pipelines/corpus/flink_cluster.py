@@ -1,0 +1,127 @@
+"""Builds on a real Flink cluster: two task managers and a pool of Python workers.
+
+Not part of `make test`: `make test-flink` fetches what it needs and runs it.
+"""
+
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from pipelines.corpus.build import CorpusConfig, build_corpus
+from pipelines.flink.cluster import LocalFlinkCluster, what_is_missing
+from pipelines.samples import gflanguages
+
+DataBytes = Callable[[Path], dict[str, bytes]]
+
+UNITS = 24
+PAGES_PER_UNIT = 300
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalFlinkCluster]:
+    missing = what_is_missing()
+    if missing:
+        pytest.skip(missing)
+    with LocalFlinkCluster(tmp_path_factory.mktemp("flink")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("sample") / "crawl"
+    gflanguages.write_sample(out)
+    return out
+
+
+def phase(job: dict) -> str:
+    return job["name"].removeprefix("mswitch-corpus-")
+
+
+def restarted(cluster: LocalFlinkCluster) -> set[str]:
+    """The phases of which Flink restarted tasks."""
+    return {
+        phase(job)
+        for job in cluster.rest("jobs/overview")["jobs"]
+        if cluster.rest(f"jobs/{job['jid']}/exceptions")["exceptionHistory"]["entries"]
+    }
+
+
+def task_managers(cluster: LocalFlinkCluster) -> dict[str, set[str]]:
+    """The task managers that ran each phase."""
+    used: dict[str, set[str]] = {}
+    for job in cluster.rest("jobs/overview")["jobs"]:
+        for vertex in cluster.rest(f"jobs/{job['jid']}")["vertices"]:
+            path = f"jobs/{job['jid']}/vertices/{vertex['id']}/taskmanagers"
+            names = {entry["taskmanager-id"] for entry in cluster.rest(path)["taskmanagers"]}
+            used.setdefault(phase(job), set()).update(names)
+    return used
+
+
+def test_a_cluster_gives_the_local_runners_bytes(
+    tmp_path: Path, sample: Path, cluster: LocalFlinkCluster, data_bytes: DataBytes
+):
+    config = ["--min-lines", "1", "--min-long-line-characters", "1", "--language-threshold", "0.7",
+              "--language-min-bytes", "0", "--validation-per-mille", "200"]  # fmt: skip
+
+    def build(name: str, *options: str) -> dict[str, bytes]:
+        out = tmp_path / name
+        inputs = ["--input", f"{sample}/wet/*", f"{sample}/warc/*"]
+        command = ["corpus", "build", *inputs, "--out", str(out), *config, *options]
+        subprocess.run([sys.executable, "-m", "flows.main", *command], check=True)
+        return data_bytes(out)
+
+    local = build("local")
+    flink = build("flink", "--runner", "flink", "--", *cluster.beam_options)
+    assert len([name for name in local if name.startswith("data/")]) > 100
+    assert flink == local
+    used = task_managers(cluster)
+    assert {"ingest", "winners", "owners", "finish", "shards"} <= used.keys()
+    assert {len(names) for names in used.values()} == {2}
+    assert restarted(cluster) == set()
+
+
+def test_task_managers_killed_on_the_way_change_nothing(
+    tmp_path: Path,
+    cluster: LocalFlinkCluster,
+    crawl: ModuleType,
+    lenient: CorpusConfig,
+    data_bytes: DataBytes,
+):
+    inputs = [
+        str(
+            crawl.write(
+                tmp_path / "in" / f"{unit}.warc.wet.gz",
+                [
+                    # One page in three is in the next file too: both contests have work.
+                    crawl.record(
+                        crawl.prose(crawl.GERMAN, 1000 * (unit + page % 3 // 2) + page, 50),
+                        f"http://de.example/{unit + page % 3 // 2}/{page}",
+                    )
+                    for page in range(PAGES_PER_UNIT)
+                ],
+            )
+        )
+        for unit in range(UNITS)
+    ]
+    build_corpus(inputs, tmp_path / "local", lenient)
+    out = tmp_path / "flink"
+    options = {"runner": "flink", "beam_options": cluster.beam_options}
+    build = threading.Thread(target=build_corpus, args=(inputs, out, lenient), kwargs=options)
+    build.start()
+    for victim, done in enumerate(("pages/*.json", "owners/*.positions.npy")):
+        paths = lambda: list(out.parent.glob(f".flink.partial-*/work/{done}"))  # noqa: B023, E731
+        while not paths():
+            assert build.is_alive()
+            time.sleep(0.02)
+        cluster.task_managers[victim].kill()
+        assert len(paths()) < UNITS
+        cluster.start_task_manager()
+    build.join()
+    assert data_bytes(out) == data_bytes(tmp_path / "local")
+    assert restarted(cluster) == {"ingest", "owners"}

@@ -1,0 +1,34 @@
+"""What the Flink cluster of this machine says without being started (see make test-flink)."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from pipelines.errors import UserError
+from pipelines.flink import cluster
+
+
+@pytest.mark.parametrize(
+    ("java", "message"), [(None, "needs Java 17"), ("/usr/bin/java", "run make setup-flink")]
+)
+def test_what_is_missing_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, java: str | None, message: str
+):
+    monkeypatch.setattr(shutil, "which", lambda _: java)
+    monkeypatch.setattr(cluster, "INSTALLATION", tmp_path)
+    with pytest.raises(UserError, match=message):
+        cluster.LocalFlinkCluster()
+
+
+def test_a_process_that_dies_ends_the_start_with_its_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    (programs / "java").write_text("#!/bin/sh\necho no such class; exit 1\n")
+    (programs / "java").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:/bin:/usr/bin")
+    monkeypatch.setattr(cluster, "what_is_missing", lambda: "")
+    with pytest.raises(RuntimeError, match="no such class"), cluster.LocalFlinkCluster(tmp_path):
+        pass

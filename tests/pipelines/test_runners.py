@@ -1,0 +1,51 @@
+"""Runners by name, and the options Beam gets for them."""
+
+import shutil
+
+import pytest
+
+from pipelines.errors import UserError
+from pipelines.runners import pipeline_options
+
+
+@pytest.fixture(autouse=True)
+def java(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(shutil, "which", lambda _: "/usr/bin/java")
+
+
+@pytest.mark.parametrize(
+    ("runner", "options", "message"),
+    [
+        ("spark", [], "unknown runner"),
+        ("local", ["--runner=DirectRunner"], "mswitch's own --runner"),
+        ("local", ["--nonsense=1"], "does not know --nonsense"),
+        ("prism", [], "--prism_location"),
+        ("dataflow", ["--project=p"], "--region"),
+        ("flink", ["--job_endpoint=localhost:8099"], "--environment_type"),
+        ("flink", ["--flink_job_server_jar=nowhere.jar"], "nowhere.jar does not exist"),
+    ],
+)
+def test_runner_says_what_is_missing(runner: str, options: list[str], message: str):
+    with pytest.raises(UserError, match=message):
+        pipeline_options(runner, options)
+
+
+def test_runner_options():
+    local = pipeline_options("local", [], workers=2).get_all_options()
+    assert local["runner"].endswith("FnApiRunner")
+    assert local["direct_num_workers"] == 2
+    mine = pipeline_options("local", ["--direct_num_workers=1"], workers=2).get_all_options()
+    assert mine["direct_num_workers"] == 1
+    flags = ["--project=p", "--region=r", "--temp_location=gs://bucket/tmp"]
+    assert pipeline_options("dataflow", flags).get_all_options()["runner"] == "DataflowRunner"
+
+
+def test_flink_options(monkeypatch: pytest.MonkeyPatch):
+    inside = pipeline_options("flink", ["--flink_job_server_jar=/dev/null"]).get_all_options()
+    assert inside["flink_master"] == "[local]"
+    # A job server that runs already knows its cluster; Java is then its business alone.
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    flags = ["--job_endpoint=localhost:8099", "--environment_type=DOCKER"]
+    assert pipeline_options("flink", flags).get_all_options()["flink_master"] == "[auto]"
+    with pytest.raises(UserError, match="Java 17"):
+        pipeline_options("flink", ["--flink_job_server_jar=/dev/null"])
