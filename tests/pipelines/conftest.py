@@ -1,8 +1,10 @@
 """Small stage outputs that several tests read; none may change them."""
 
 import importlib.util
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -34,6 +36,13 @@ def corpus_files() -> ModuleType:
 @pytest.fixture(scope="session")
 def crawl() -> ModuleType:
     return _load("crawl_files")
+
+
+@pytest.fixture
+def file_server() -> Iterator[Any]:
+    """Give a server on loopback whose files and moods a test decides."""
+    with _load("file_server").FileServer() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

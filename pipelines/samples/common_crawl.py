@@ -1,0 +1,222 @@
+"""Files of a Common Crawl dump: a few of its WET or WARC files, spread over the whole dump."""
+
+import re
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from pipelines.crawl.streams import DamagedStreamError, DecompressedStream, open_input
+from pipelines.download import CancelledError, Downloader, Fetched, MissingError, Patience
+from pipelines.errors import UserError
+from pipelines.outputs import file_sha256, read_manifest, stage_output
+from pipelines.progress import INTERVAL_SECS, Progress, say
+from pipelines.samples.gflanguages import STAGE
+
+BASE_URL = "https://data.commoncrawl.org"
+MAX_CONCURRENCY = 8
+#: A dump lists about 90,000 files in 13 MB.
+MAX_LIST_BYTES = 256 << 20
+
+CrawlFormat = Literal["wet", "warc"]
+
+_DUMP = re.compile(r"CC-MAIN-\d{4}-(\d{2}|\d{4})|CC-MAIN-\d{4}")
+#: What a path list may name: nothing that leaves a directory, or is hidden in it.
+_PATH = re.compile(r"crawl-data(/[A-Za-z0-9_][A-Za-z0-9_.-]*)+\.gz")
+
+
+def write_sample(
+    out: str | Path,
+    dump: str,
+    segments: int,
+    *,
+    format: CrawlFormat = "wet",
+    base_url: str = BASE_URL,
+    concurrency: int = 2,
+    patience: Patience | None = None,
+) -> dict[str, Any]:
+    """Download `segments` files of a dump as they are, below `out`/wet or `out`/warc.
+
+    The dump's list is cut into as many equal stretches as files are wanted, and the middle file
+    of each is taken: the choice depends on nothing else. A WET file has some 150 MB, a WARC file
+    some 1 GB. A run that was stopped goes on within the file.
+
+    Args:
+        out: the directory to make.
+        dump: such as CC-MAIN-2024-10.
+        segments: how many files.
+        format: WET (text) or WARC (HTML).
+        base_url: where the dump lies; a mirror has the same paths.
+        concurrency: downloads at a time; few, since the server is everybody's.
+        patience: how long to bear with the server.
+
+    Raises:
+        UserError: there is no such dump, the server cannot be reached, an option is out of range,
+            or `out` cannot be used.
+    """
+    if not _DUMP.fullmatch(dump):
+        raise UserError(f"--dump {dump} is no name of a dump: they look like CC-MAIN-2024-10")
+    if format not in get_args(CrawlFormat):
+        raise UserError(f"--format {format}: choose {' or '.join(get_args(CrawlFormat))}")
+    if not 1 <= concurrency <= MAX_CONCURRENCY:
+        raise UserError(f"--concurrency {concurrency}: give 1 to {MAX_CONCURRENCY}")
+    if segments < 1:
+        raise UserError(f"--segments {segments}: give at least 1")
+    base_url = base_url.rstrip("/")
+    if not re.match(r"https?://[^/]", base_url):
+        raise UserError(f"--base-url {base_url} is no http:// or https:// address")
+    config = {
+        "sample": "common-crawl",
+        "dump": dump,
+        "format": format,
+        "segments": segments,
+        "base_url": base_url,
+    }
+    with stage_output(out, stage=STAGE, config=config) as staged:
+        if staged.complete:
+            say(STAGE, f"already complete: {out}, nothing to do")
+            return summary(out, reused=True)
+        meter = _Meter()
+        downloader = Downloader("sample common-crawl", patience, meter.add)
+        list_file = staged.directory / f".{format}.paths.gz"
+        listed = _fetch_list(downloader, base_url, dump, format, list_file)
+        chosen = choose(listed, segments, dump)
+        directory = staged.directory / format
+        directory.mkdir(exist_ok=True)
+        files = _fetch_all(downloader, base_url, chosen, directory, concurrency)
+        list_file.unlink()
+        staged.publish(
+            {
+                "listed": len(listed),
+                "files": [
+                    {
+                        "path": f"{format}/{path.rpartition('/')[2]}",
+                        "crawl_path": path,
+                        "bytes": fetched.size_bytes,
+                        "sha256": fetched.sha256,
+                    }
+                    for path, fetched in zip(chosen, files, strict=True)
+                ],
+            }
+        )
+    result = summary(out, reused=False)
+    say(STAGE, f"{result['files']} of {result['listed']:,} {format} files of {dump} in {out}")
+    return result
+
+
+def summary(out: str | Path, *, reused: bool) -> dict[str, Any]:
+    """What the stage returns, read from its published manifest."""
+    manifest = read_manifest(out, STAGE)
+    return {
+        "stage": STAGE,
+        "out": str(out),
+        "reused": reused,
+        "files": len(manifest["files"]),
+        "listed": manifest["listed"],
+        "bytes": sum(file["bytes"] for file in manifest["files"]),
+    }
+
+
+def choose(listed: Sequence[str], count: int, dump: str) -> list[str]:
+    """Take the middle path of each of `count` equal stretches of the list.
+
+    Raises:
+        UserError: the list is shorter, or two files would have one name.
+    """
+    if count > len(listed):
+        raise UserError(f"--segments {count}: the dump {dump} has only {len(listed):,} files")
+    chosen = [listed[(2 * number + 1) * len(listed) // (2 * count)] for number in range(count)]
+    if len({path.rpartition("/")[2] for path in chosen}) < count:
+        raise UserError(f"two of the files chosen from {dump} have one name: change --segments")
+    return chosen
+
+
+def _fetch_list(
+    downloader: Downloader, base_url: str, dump: str, form: str, path: Path
+) -> list[str]:
+    url = f"{base_url}/crawl-data/{dump}/{form}.paths.gz"
+    try:
+        if not path.exists():
+            downloader.fetch(url, path)
+    except MissingError as error:
+        raise UserError(
+            f"there is no dump {dump} with {form} files ({error}): "
+            "Common Crawl's site lists the names, such as CC-MAIN-2024-10"
+        ) from error
+    try:
+        with open_input(str(path)) as file:
+            stream = DecompressedStream(file, "gzip")
+            content = b""
+            while block := stream.read():
+                content += block
+                if len(content) > MAX_LIST_BYTES:
+                    raise UserError(f"{url} is too large for a list of files")
+        listed = content.decode("ascii").split()
+    except (DamagedStreamError, UnicodeDecodeError) as error:
+        path.unlink()
+        raise UserError(f"{url} is not a list of files ({error}): check --base-url") from error
+    for name in listed:
+        if not _PATH.fullmatch(name):
+            path.unlink()
+            raise UserError(
+                f"{url} names {name[:80]!r}, which is no path of a crawl: check --base-url"
+            )
+    return listed
+
+
+def _fetch_all(
+    downloader: Downloader,
+    base_url: str,
+    paths: Sequence[str],
+    directory: Path,
+    concurrency: int,
+) -> list[Fetched]:
+    """Download files side by side; the first error ends all."""
+
+    def fetch(path: str) -> Fetched:
+        final = directory / path.rpartition("/")[2]
+        if final.exists():  # complete and checked by an earlier run
+            return Fetched(final.stat().st_size, file_sha256(final))
+        try:
+            return downloader.fetch(f"{base_url}/{path}", final)
+        except Exception:
+            downloader.cancel()
+            raise
+
+    progress = Progress(STAGE, "files", len(paths), "files")
+    with ThreadPoolExecutor(concurrency) as pool:
+        futures = [pool.submit(fetch, path) for path in paths]
+        for future in futures:
+            future.add_done_callback(lambda done: None if done.exception() else progress.add())
+        try:
+            wait(futures)
+        except BaseException:  # interrupted by the user
+            downloader.cancel()
+            raise
+    errors = [future.exception() for future in futures]
+    for error in errors:
+        if error and not isinstance(error, CancelledError):
+            raise error
+    return [future.result() for future in futures]
+
+
+class _Meter:
+    """Says every ten seconds how much has come in; nobody knows beforehand how much there is."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._start = time.monotonic()
+        self._next = self._start + INTERVAL_SECS
+        self._bytes = 0
+
+    def add(self, count: int) -> None:
+        """Count bytes; called from all threads."""
+        with self._lock:
+            self._bytes += count
+            now = time.monotonic()
+            if now >= self._next:
+                self._next = now + INTERVAL_SECS
+                rate = self._bytes / (now - self._start) / 1e6
+                say(STAGE, f"download: {self._bytes / 1e6:,.0f} MB · {rate:,.1f} MB/s")

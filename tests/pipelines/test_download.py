@@ -1,0 +1,235 @@
+import base64
+import email.utils
+import gzip
+import hashlib
+import random
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import google_crc32c
+import pytest
+
+from pipelines.checksums import stated_digests
+from pipelines.download import CancelledError, Downloader, MissingError, Patience
+from pipelines.errors import UserError
+
+QUICK = Patience(attempts=4, first_wait_secs=0.01, longest_wait_secs=0.05, silence_secs=5)
+CONTENT = random.Random(0).randbytes(100_000)
+
+
+def fetch(server: Any, tmp_path: Path, content: bytes = CONTENT, **options: Any) -> Path:
+    server.files.setdefault("/a", content)
+    path = tmp_path / "a"
+    fetched = Downloader("test", QUICK, **options).fetch(f"{server.url}/a", path)
+    assert fetched.size_bytes == path.stat().st_size
+    assert fetched.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert [left.name for left in tmp_path.iterdir()] == ["a"]
+    return path
+
+
+def test_a_file_with_a_name_to_complain_to(file_server: Any, tmp_path: Path):
+    came = []
+    assert fetch(file_server, tmp_path, on_bytes=came.append).read_bytes() == CONTENT
+    assert sum(came) == len(CONTENT)
+    [(_, headers)] = file_server.requests
+    assert headers["User-Agent"].startswith("mswitch/")
+    assert "test" in headers["User-Agent"]
+    assert headers["Accept-Encoding"] == "identity"
+
+
+def test_going_on_after_interruptions(file_server: Any, tmp_path: Path):
+    cut = [file_server.close_after(30_000), file_server.hang_up, file_server.close_after(10_000)]
+    file_server.moods["/a"].extend(cut)
+    assert fetch(file_server, tmp_path).read_bytes() == CONTENT
+    asked = [headers.get("Range") for _, headers in file_server.requests]
+    assert asked == [None, "bytes=30000-", "bytes=30000-", "bytes=40000-"]
+    assert file_server.requests[1][1]["If-Range"] == file_server.etag(CONTENT)
+
+
+def test_more_interruptions_than_attempts_while_there_is_progress(file_server: Any, tmp_path: Path):
+    file_server.moods["/a"].extend([file_server.close_after(9_000)] * 10)
+    assert fetch(file_server, tmp_path).read_bytes() == CONTENT
+
+
+def test_going_on_in_a_later_run(file_server: Any, tmp_path: Path):
+    file_server.files["/a"] = CONTENT
+    file_server.moods["/a"].extend([file_server.close_after(40_000), *[file_server.hang_up] * 3])
+    with pytest.raises(UserError, match=r"/a \(.*; 4 attempts\): .*the same command continues"):
+        fetch(file_server, tmp_path)
+    file_server.requests.clear()
+    assert fetch(file_server, tmp_path).read_bytes() == CONTENT
+    assert [headers.get("Range") for _, headers in file_server.requests] == ["bytes=40000-"]
+
+
+def test_a_server_that_knows_no_ranges(file_server: Any, tmp_path: Path):
+    file_server.moods["/a"].extend([file_server.close_after(30_000), file_server.ignore_range])
+    assert fetch(file_server, tmp_path).read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("careless", [False, True])
+def test_another_file_in_the_middle(file_server: Any, tmp_path: Path, careless: bool):
+    other = CONTENT[::-1] + b"longer"
+
+    def changed(handler: Any) -> bool:
+        file_server.files["/a"] = other
+        return file_server.ignore_if_range(handler) if careless else False
+
+    file_server.moods["/a"].extend([file_server.close_after(30_000), changed])
+    assert fetch(file_server, tmp_path).read_bytes() == other
+
+
+def test_a_file_without_any_validator_starts_anew(file_server: Any, tmp_path: Path):
+    file_server.headers["/a"] = {"ETag": 'W/"weak"'}
+    file_server.moods["/a"].append(file_server.close_after(30_000))
+    assert fetch(file_server, tmp_path).read_bytes() == CONTENT
+    assert [headers.get("Range") for _, headers in file_server.requests] == [None, None]
+
+
+@pytest.mark.parametrize("code", [429, 500, 502, 503, 504])
+def test_a_busy_server(file_server: Any, tmp_path: Path, code: int):
+    file_server.moods["/a"].extend([file_server.status(code)] * 3)
+    assert fetch(file_server, tmp_path).read_bytes() == CONTENT
+    assert len(file_server.requests) == 4
+
+
+@pytest.mark.parametrize("form", ["seconds", "date"])
+def test_retry_after_is_waited_out_by_all_threads(file_server: Any, tmp_path: Path, form: str):
+    file_server.files["/a"] = file_server.files["/b"] = CONTENT
+    # A date counts whole seconds: 3 s from now are more than 1 s in any case.
+    value = "1" if form == "seconds" else email.utils.formatdate(time.time() + 3, usegmt=True)
+    answered = threading.Event()
+
+    def busy(handler: Any) -> bool:
+        done = file_server.status(503, value)(handler)
+        answered.set()
+        return done
+
+    file_server.moods["/a"].append(busy)
+    downloader = Downloader("test", QUICK)
+    first = threading.Thread(target=downloader.fetch, args=(f"{file_server.url}/a", tmp_path / "a"))
+    start = time.monotonic()
+    first.start()
+    assert answered.wait(10)
+    while downloader._quiet_until == 0:
+        time.sleep(0.005)
+    downloader.fetch(f"{file_server.url}/b", tmp_path / "b")
+    first.join()
+    assert time.monotonic() - start >= 1
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes() == CONTENT
+
+
+def test_a_server_that_asks_for_hours(file_server: Any, tmp_path: Path):
+    file_server.moods["/a"].append(file_server.status(503, "7200"))
+    with pytest.raises(UserError, match="asks to wait 7,200 s"):
+        fetch(file_server, tmp_path)
+
+
+def test_what_no_patience_helps_against(file_server: Any, tmp_path: Path):
+    for code, kind in [
+        (404, MissingError),
+        (403, MissingError),
+        (401, UserError),
+        (418, UserError),
+    ]:
+        file_server.moods["/a"].append(file_server.status(code))
+        before = len(file_server.requests)
+        with pytest.raises(kind, match=f"/a.*HTTP {code}") as error:
+            fetch(file_server, tmp_path)
+        assert type(error.value) is kind
+        assert len(file_server.requests) == before + 1
+    with pytest.raises(UserError, match="is no URL"):
+        Downloader("test", QUICK).fetch("ftp://a.example/b", tmp_path / "a")
+
+
+def test_an_unreachable_host_is_one_clear_line(tmp_path: Path):
+    for url in ["http://nowhere.invalid/a", "http://127.0.0.1:9/a"]:
+        with pytest.raises(UserError, match="cannot download http") as error:
+            Downloader("test", QUICK).fetch(url, tmp_path / "a")
+        message = str(error.value)
+        assert "\n" not in message
+        assert len(message) < 250
+        assert "Pool" not in message
+
+
+def base64_of(digest: bytes) -> str:
+    return base64.b64encode(digest).decode()
+
+
+HEADERS = {
+    "etag": {},
+    "md5": {"ETag": '"opaque"', "Content-MD5": base64_of(hashlib.md5(CONTENT).digest())},
+    "s3": {
+        "ETag": '"0123456789abcdef0123456789abcdef-7"',
+        "x-amz-checksum-sha256": base64_of(hashlib.sha256(CONTENT).digest()),
+    },
+    "gcs": {
+        "ETag": '"CAE="',
+        "x-goog-hash": f"crc32c={base64_of(google_crc32c.Checksum(CONTENT).digest())}",
+    },
+}
+
+
+@pytest.mark.parametrize("header", HEADERS)
+def test_a_corrupt_body_is_fetched_again(file_server: Any, tmp_path: Path, header: str):
+    file_server.headers["/a"] = HEADERS[header]
+    file_server.moods["/a"].append(file_server.corrupt)
+    assert fetch(file_server, tmp_path).read_bytes() == CONTENT
+    assert len(file_server.requests) == 2
+
+
+@pytest.mark.parametrize("mood", ["corrupt", "cut"])
+def test_without_a_checksum_gzip_must_decompress(file_server: Any, tmp_path: Path, mood: str):
+    content = gzip.compress(CONTENT) + gzip.compress(b"more")
+    file_server.headers["/a"] = {"ETag": '"0123456789abcdef0123456789abcdef-7"'}
+    moods = {"corrupt": [file_server.corrupt], "cut": [file_server.without_length]}
+    if mood == "cut":
+        moods["cut"].append(file_server.close_after(50_000))
+    file_server.moods["/a"].append(file_server.both(*moods[mood]))
+    assert fetch(file_server, tmp_path, content).read_bytes() == content
+    assert len(file_server.requests) == 2
+
+
+def test_a_server_that_always_corrupts(file_server: Any, tmp_path: Path):
+    file_server.headers["/a"] = HEADERS["md5"]
+    file_server.moods["/a"].extend([file_server.corrupt] * 4)
+    with pytest.raises(UserError, match=r"again and again \(content-md5 says another md5\)"):
+        fetch(file_server, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_etag_that_only_looks_like_an_md5(file_server: Any, tmp_path: Path):
+    file_server.headers["/a"] = {"ETag": f'"{"0" * 32}"'}
+    assert fetch(file_server, tmp_path).read_bytes() == CONTENT
+    assert len(file_server.requests) == 2
+
+
+def test_digests_of_parts_are_no_digests_of_the_file():
+    headers = {
+        "etag": f'"{"a" * 32}-3"',
+        "x-amz-checksum-sha256": "n4bQgYhMfWWaL+qgxVrQFaO/TxsrC4Is0V1sFbDwCgg=-3",
+        "x-goog-hash": "md5=,crc32c",
+        "content-md5": "not base64!",
+    }
+    assert stated_digests(headers) == []
+
+
+def test_cancelled_downloads_stop_and_can_go_on(file_server: Any, tmp_path: Path):
+    downloader = Downloader("test", QUICK)
+    file_server.files["/a"] = CONTENT
+    downloader.cancel()
+    with pytest.raises(CancelledError):
+        downloader.fetch(f"{file_server.url}/a", tmp_path / "a")
+    assert fetch(file_server, tmp_path).read_bytes() == CONTENT
+
+
+def test_head_and_tail(file_server: Any):
+    downloader = Downloader("test", QUICK)
+    file_server.files |= {"/a": CONTENT, "/b": b"short", "/c": b""}
+    for path, content in file_server.files.items():
+        size, head, tail = downloader.head_and_tail(f"{file_server.url}{path}", 1000)
+        assert (size, head, tail) == (len(content), content[:1000], content[-1000:])
+    file_server.moods["/a"].append(file_server.ignore_range)
+    with pytest.raises(UserError, match="no parts of files"):
+        downloader.head_and_tail(f"{file_server.url}/a", 1000)

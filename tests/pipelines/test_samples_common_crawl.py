@@ -1,0 +1,228 @@
+import gzip
+import hashlib
+import json
+import math
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flows.main import main
+from pipelines.corpus.build import CorpusConfig, build_corpus
+from pipelines.download import Patience
+from pipelines.errors import UserError
+from pipelines.outputs import MARKER, read_manifest
+from pipelines.samples.common_crawl import choose, write_sample
+
+DUMP = "CC-MAIN-2024-10"
+QUICK = Patience(attempts=4, first_wait_secs=0.01, longest_wait_secs=0.05, silence_secs=5)
+LIST = f"/crawl-data/{DUMP}/wet.paths.gz"
+
+
+def list_of(paths: list[str]) -> bytes:
+    return gzip.compress("".join(f"{path}\n" for path in paths).encode())
+
+
+@pytest.fixture
+def dump(file_server: Any, crawl: ModuleType) -> Any:
+    """A dump of 9 WET files with four German pages each, whose ETags say nothing."""
+    paths = [f"crawl-data/{DUMP}/segments/{n // 3}.0/wet/CC-{n:05}.warc.wet.gz" for n in range(9)]
+    for number, path in enumerate(paths):
+        pages = [
+            crawl.record(crawl.prose(crawl.GERMAN, 10 * number + i), f"http://{number}.example/{i}")
+            for i in range(4)
+        ]
+        file_server.files[f"/{path}"] = b"".join(crawl.members(pages))
+        file_server.headers[f"/{path}"] = {"ETag": f'"{number:032x}-38"'}
+    file_server.files[LIST] = list_of(paths)
+    file_server.paths = paths
+    return file_server
+
+
+def sample(server: Any, out: Path, **options: Any) -> dict[str, Any]:
+    given = {"base_url": server.url, "patience": QUICK, **options}
+    return write_sample(out, DUMP, given.pop("segments", 3), **given)
+
+
+def contents(out: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(out)): p.read_bytes() for p in out.rglob("*") if p.is_file()}
+
+
+def test_files_from_all_over_the_dump(dump: Any, tmp_path: Path):
+    out = tmp_path / "crawl"
+    result = sample(dump, out)
+    chosen = [dump.paths[1], dump.paths[4], dump.paths[7]]
+    assert {path.name for path in (out / "wet").iterdir()} == {Path(p).name for p in chosen}
+    assert (result["files"], result["listed"], result["reused"]) == (3, 9, False)
+    manifest = read_manifest(out, "sample")
+    assert [file["crawl_path"] for file in manifest["files"]] == chosen
+    for file in manifest["files"]:
+        content = (out / file["path"]).read_bytes()
+        assert content == dump.files[f"/{file['crawl_path']}"]
+        assert file["bytes"] == len(content)
+        assert file["sha256"] == hashlib.sha256(content).hexdigest()
+    assert set(contents(out)) == {MARKER, "manifest.json", *(f["path"] for f in manifest["files"])}
+    dump.requests.clear()
+    assert sample(dump, out)["reused"] is True
+    assert dump.requests == []
+
+
+def test_what_is_downloaded_is_input_of_a_corpus(dump: Any, tmp_path: Path, crawl: ModuleType):
+    sample(dump, tmp_path / "crawl")
+    config = CorpusConfig(min_lines=1, min_long_line_characters=1, language_threshold=0.7)
+    result = build_corpus([str(tmp_path / "crawl/wet/*")], tmp_path / "corpus", config)
+    assert result["documents"] == 12
+
+
+def test_a_bad_day_gives_the_same_bytes(dump: Any, tmp_path: Path):
+    sample(dump, tmp_path / "good")
+    first, second, third = (f"/{dump.paths[n]}" for n in (1, 4, 7))
+    dump.moods[LIST].extend([dump.status(503, "0"), dump.close_after(20)])
+    dump.moods[first].extend([dump.close_after(100), dump.status(429, "1"), dump.ignore_range])
+    dump.moods[second].extend([dump.hang_up, dump.corrupt, dump.close_after(200)])
+    dump.moods[third].extend([dump.without_length, dump.status(500)])
+    sample(dump, tmp_path / "bad")
+    assert contents(tmp_path / "bad") == contents(tmp_path / "good")
+
+
+@pytest.mark.parametrize("concurrency", [1, 3])
+def test_no_more_downloads_at_a_time_than_allowed(dump: Any, tmp_path: Path, concurrency: int):
+    def slow(handler: Any) -> bool:
+        time.sleep(0.05)
+        return False
+
+    for path in dump.paths:
+        dump.moods[f"/{path}"].append(slow)
+    sample(dump, tmp_path / "crawl", segments=9, concurrency=concurrency)
+    assert dump.most_active <= concurrency
+
+
+def test_a_run_that_gave_up_goes_on_within_the_file(dump: Any, tmp_path: Path):
+    second = f"/{dump.paths[4]}"
+    dump.moods[second].extend([dump.close_after(150), *[dump.hang_up] * 3])
+    with pytest.raises(UserError, match="the same command continues"):
+        sample(dump, tmp_path / "crawl", concurrency=1)
+    assert not (tmp_path / "crawl").exists()
+    dump.requests.clear()
+    sample(dump, tmp_path / "crawl", concurrency=1)
+    asked = [(path, headers.get("Range")) for path, headers in dump.requests]
+    assert asked == [(second, "bytes=150-"), (f"/{dump.paths[7]}", None)]
+    for file in read_manifest(tmp_path / "crawl", "sample")["files"]:
+        assert (tmp_path / "crawl" / file["path"]).read_bytes() == dump.files[
+            f"/{file['crawl_path']}"
+        ]
+
+
+def test_a_killed_run_goes_on(dump: Any, tmp_path: Path):
+    second = f"/{dump.paths[4]}"
+    killed = threading.Event()
+
+    def stall(handler: Any) -> bool:
+        handler.send_response(200)
+        handler.send_header("ETag", dump.headers[second]["ETag"])
+        handler.send_header("Content-Length", str(len(dump.files[second])))
+        handler.end_headers()
+        handler.wfile.write(dump.files[second][:150])
+        handler.wfile.flush()
+        killed.wait(60)
+        return True
+
+    dump.moods[second].append(stall)
+    command = ["sample", "common-crawl", "--dump", DUMP, "--segments", "3"]
+    command += ["--out", str(tmp_path / "crawl"), "--base-url", dump.url, "--concurrency", "1"]
+    process = subprocess.Popen([sys.executable, "-m", "flows.main", *command])
+    try:
+        while not any(p.stat().st_size for p in tmp_path.rglob(".CC-00004*.part")):
+            assert process.poll() is None
+            time.sleep(0.02)
+    finally:
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        killed.set()
+    dump.requests.clear()
+    sample(dump, tmp_path / "crawl", concurrency=1)
+    got = [(path, headers.get("Range")) for path, headers in dump.requests]
+    assert got == [(second, "bytes=150-"), (f"/{dump.paths[7]}", None)]
+    sample(dump, tmp_path / "calm", concurrency=1)
+    assert contents(tmp_path / "crawl") == contents(tmp_path / "calm")
+
+
+def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, *options: str) -> tuple[int, str]:
+    code = main(["sample", "common-crawl", "--out", str(tmp_path / "crawl"), *options])
+    return code, capsys.readouterr().err.strip()
+
+
+def test_the_command(dump: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    options = ["--dump", DUMP, "--segments", "2", "--base-url", f"{dump.url}/", "--json"]
+    assert main(["sample", "common-crawl", "--out", str(tmp_path / "crawl"), *options]) == 0
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (result["stage"], result["files"]) == ("sample", 2)
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (["--dump", "CC-MAIN-2024-99"], r"there is no dump CC-MAIN-2024-99.*HTTP 404"),
+        (["--dump", "../../etc"], "no name of a dump"),
+        (["--segments", "10"], "has only 9 files"),
+        (["--segments", "0"], "at least 1"),
+        (["--concurrency", "100"], "give 1 to 8"),
+        (["--base-url", "file:///etc"], "no http:// or https:// address"),
+        (["--format", "warc"], "there is no dump CC-MAIN-2024-10 with warc files"),
+    ],
+)
+def test_wrong_options_are_one_line_and_exit_code_2(
+    dump: Any,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    options: list[str],
+    complaint: str,
+):
+    given = {"--dump": DUMP, "--segments": "1", "--base-url": dump.url}
+    given |= dict([options])
+    code, message = run(capsys, tmp_path, *[word for pair in given.items() for word in pair])
+    assert code == 2
+    [line] = message.splitlines()
+    assert re.search(complaint, line)
+    assert not (tmp_path / "crawl").exists()
+
+
+@pytest.mark.parametrize(
+    ("listed", "complaint"),
+    [
+        (gzip.compress(b"<html>"), "is no path of a crawl"),
+        (list_of(["crawl-data/../../../etc/passwd.gz"]), "is no path of a crawl"),
+        (list_of(["crawl-data/x/.hidden.gz"]), "is no path of a crawl"),
+        (list_of(["/crawl-data/x/a.gz"]), "is no path of a crawl"),
+        (list_of(["https://a.example/crawl-data/a.gz"]), "is no path of a crawl"),
+        (b"<html>no list</html>", "is not a list of files"),
+        (gzip.compress("ä".encode()), "is not a list of files"),
+        (list_of([]), "has only 0 files"),
+        (list_of(["crawl-data/a/x.gz", "crawl-data/b/x.gz"]), "have one name"),
+    ],
+)
+def test_a_list_is_not_trusted(dump: Any, tmp_path: Path, listed: bytes, complaint: str):
+    dump.files[LIST] = listed
+    with pytest.raises(UserError, match=complaint):
+        sample(dump, tmp_path / "crawl", segments=2)
+    assert sorted(path.name for path in tmp_path.rglob("*.gz")) in ([], [".wet.paths.gz"])
+
+
+@given(st.integers(1, 200), st.data())
+def test_choices_are_distinct_spread_and_in_order(size: int, data: st.DataObject):
+    count = data.draw(st.integers(1, size))
+    listed = [f"crawl-data/{n}.gz" for n in range(size)]
+    numbers = [listed.index(path) for path in choose(listed, count, DUMP)]
+    assert len(set(numbers)) == count
+    for number, chosen in enumerate(numbers):
+        assert number * size // count <= chosen < math.ceil((number + 1) * size / count)
