@@ -13,7 +13,7 @@ BEAM_FLINK := 2.62.0
 PRISM := $(shell sed -n 's/^apache-beam==\([0-9.]*\).*/\1/p' requirements.txt)
 
 .PHONY: help setup setup-flink setup-prism demo test lint format bench bench-langid test-kill \
-	test-flink test-prism requirements clean
+	fuzz test-flink test-prism requirements clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -81,13 +81,26 @@ test-prism: $(READY)  ## Build on Prism, compare bytes
 	@MSWITCH_PRISM=$$(ls $(CURDIR)/.prism/prism 2>/dev/null) \
 		$(BIN)/python -m pytest tests/pipelines/corpus/test_prism.py -rs
 
+FUZZ_SECS ?= 60
+
+.venv-fuzz/ready: requirements-fuzz.txt | $(READY)
+	@$(BIN)/uv pip install --quiet --require-hashes --upgrade --target .venv-fuzz \
+		--python $(BIN)/python --requirements requirements-fuzz.txt
+	@touch $@
+
+fuzz: .venv-fuzz/ready  ## Fuzz the input readers for a minute (FUZZ_SECS=60)
+	@PYTHONPATH=.venv-fuzz $(BIN)/python tests/pipelines/crawl/fuzz_readers.py .venv-fuzz/corpus \
+		-max_total_time=$(FUZZ_SECS) -timeout=10 -rss_limit_mb=2048 -max_len=20000 \
+		-verbosity=0 -print_final_stats=1
+
 requirements: $(READY)  ## Pin again what pyproject.toml asks for
 	@export UV_CUSTOM_COMPILE_COMMAND="make requirements"; \
 	compile="$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate"; \
 	$$compile pyproject.toml --extra train --extra flows --extra dev --output-file requirements.txt && \
 	$$compile pyproject.toml --constraint requirements.txt --output-file requirements-base.txt && \
+	echo 'atheris==3.0.*' | $$compile - --output-file requirements-fuzz.txt && \
 	grep -E '^uv==' requirements.txt | sed 's/ .*//' | $$compile - --output-file requirements-setup.txt && \
 	echo apache-flink-libraries==$(FLINK) | $$compile - --no-deps --output-file requirements-flink.txt
 
 clean:  ## Remove the environment and caches (runs/ stays)
-	@rm -rf .venv .flink .prism build *.egg-info .ruff_cache .pytest_cache
+	@rm -rf .venv .venv-fuzz .flink .prism build *.egg-info .ruff_cache .pytest_cache

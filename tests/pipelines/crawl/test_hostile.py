@@ -1,0 +1,183 @@
+"""Input made to hurt: each case ends as counted drops, in a child of bounded memory."""
+
+import collections
+import gzip
+import json
+import subprocess
+import sys
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+GIB = 1 << 30
+#: Over what the imports take: two records of the largest size, and their text.
+LIMIT_KIB = 200 << 10
+RECORD_LIMIT = 16 << 20
+
+CHILD = f"""
+import collections, json, resource, sys
+from pipelines.crawl.files import find_crawl_files
+from pipelines.crawl.pages import read_pages
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+before = peak()
+resource.setrlimit(resource.RLIMIT_CPU, (120, 120))
+counts = collections.Counter()
+for file in find_crawl_files(sys.argv[1:]):
+    for page in read_pages(file, max_record_bytes={RECORD_LIMIT}, drop_metadata_lines=True,
+                           html_main_content=True):
+        counts[getattr(page, "reason", "page")] += 1
+print(json.dumps({{"counts": counts, "kib": peak() - before}}))
+"""
+
+
+def zeros(size: int, byte: bytes = b"a") -> bytes:
+    """Return a gzip member of `size` equal bytes, a multiple of a mebibyte, without making them."""
+    block = byte * (1 << 20)
+    compressor = zlib.compressobj(9, zlib.DEFLATED, -15)
+    # After a full flush nothing refers back, so the compressed block can be repeated.
+    piece = compressor.compress(block) + compressor.flush(zlib.Z_FULL_FLUSH)
+    check = 0
+    for _ in range(size // len(block)):
+        check = zlib.crc32(block, check)
+    end = zlib.compressobj(9, zlib.DEFLATED, -15).flush()
+    tail = check.to_bytes(4, "little") + (size % (1 << 32)).to_bytes(4, "little")
+    head = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"
+    return head + piece * (size // len(block)) + end + tail
+
+
+def in_one_member(before: bytes, size: int) -> bytes:
+    """Return one gzip member: `before`, then `size` bytes a."""
+    body = zeros(size)[10:-8]
+    start = zlib.compressobj(9, zlib.DEFLATED, -15)
+    head = start.compress(before) + start.flush(zlib.Z_FULL_FLUSH)
+    check = zlib.crc32(before)
+    block = b"a" * (1 << 20)
+    for _ in range(size >> 20):
+        check = zlib.crc32(block, check)
+    tail = check.to_bytes(4, "little") + ((size + len(before)) % (1 << 32)).to_bytes(4, "little")
+    return zeros(0)[:10] + head + body + tail
+
+
+Make = Callable[[ModuleType], list[bytes]]
+
+
+def line_of_a_gigabyte(crawl: ModuleType) -> list[bytes]:
+    head = crawl.record("", "http://long.org", length=GIB).removesuffix(b"\r\n\r\n")
+    return [in_one_member(head, GIB)]
+
+
+def cut_line(crawl: ModuleType) -> list[bytes]:
+    return [line_of_a_gigabyte(crawl)[0][:-100_000]]
+
+
+def header_of_a_gigabyte(crawl: ModuleType) -> list[bytes]:
+    del crawl
+    return [in_one_member(b"WARC/1.0\r\nX: ", GIB)]
+
+
+def body_of_a_gigabyte(crawl: ModuleType) -> list[bytes]:
+    body = zeros(GIB)
+    page = crawl.response(body, "http://bomb.org", headers="Content-Encoding: gzip")
+    return crawl.members([page])
+
+
+def brotli_bomb(crawl: ModuleType) -> list[bytes]:
+    brotli = pytest.importorskip("brotli")
+    compressor = brotli.Compressor(quality=1)
+    pieces = [compressor.process(b"a" * (1 << 20)) for _ in range(256)]
+    body = b"".join([*pieces, compressor.finish()])
+    page = crawl.response(body, "http://bomb.org", headers="Content-Encoding: br")
+    return crawl.members([page])
+
+
+def bomb_in_a_bomb(crawl: ModuleType) -> list[bytes]:
+    body = gzip.compress(zeros(GIB), mtime=0)
+    page = crawl.response(body, "http://bomb.org", headers="Content-Encoding: gzip, gzip")
+    return crawl.members([page])
+
+
+def deep_html(crawl: ModuleType) -> list[bytes]:
+    return crawl.members([crawl.response("<div>" * 100_000 + "x", "http://deep.org")])
+
+
+def cut_and_joined(crawl: ModuleType) -> list[bytes]:
+    [member] = crawl.members([crawl.record("text " * 100, "http://a.org")])
+    return [member[:60], member[:12], member[:-3]]
+
+
+def wrong_lengths(crawl: ModuleType) -> list[bytes]:
+    lengths = [0, 3, 10**12, "-1", "x", "1" * 30]
+    return crawl.members([crawl.record("text", "http://a.org", length=n) for n in lengths])
+
+
+def lacking(crawl: ModuleType) -> list[bytes]:
+    return crawl.members(
+        [crawl.record("text", None), crawl.record("text", "http://a.org", date=None)]
+    )
+
+
+def charsets(crawl: ModuleType) -> list[bytes]:
+    pages = [
+        ("<p>Привет, мир</p>".encode("koi8-r"), "Content-Type: text/html; charset=koi8-r"),
+        ("<p>日本語の文章</p>".encode("shift_jis"), "Content-Type: text/html"),
+        (b"<p>a&#xD800;b \xed\xa0\x80 c</p>", "Content-Type: text/html; charset=utf-8"),
+        (b"<p>a\0b\0c</p>", "Content-Type: text/html; charset=utf-16"),
+        (b"<p>\0\0text</p>", "Content-Type: text/html; charset=../../../etc/passwd"),
+    ]
+    return crawl.members(
+        [crawl.response(html, f"http://c.org/{i}", headers=h) for i, (html, h) in enumerate(pages)]
+    )
+
+
+def nuls(crawl: ModuleType) -> list[bytes]:
+    return crawl.members([crawl.record("a\0b\0", "http://nul.org/\0"), b"\0" * 1000])
+
+
+CASES: list[tuple[Make, dict[str, int]]] = [
+    (line_of_a_gigabyte, {"too_large": 1}),
+    (cut_line, {"damaged": 1}),
+    (header_of_a_gigabyte, {"damaged": 1}),
+    (body_of_a_gigabyte, {"too_large": 1}),
+    (brotli_bomb, {"too_large": 1}),
+    (bomb_in_a_bomb, {"bad_encoding": 1}),
+    (deep_html, {"nested_too_deeply": 1}),
+    (lacking, {"no_url": 1, "no_timestamp": 1}),
+    (charsets, {"page": 5}),
+]
+
+
+def read(path: Path) -> tuple[collections.Counter[str], int]:
+    """Return what came out by reason, and how much memory it took over the imports, in KiB."""
+    command = [sys.executable, "-c", CHILD, str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads(done.stdout)
+    return collections.Counter(found["counts"]), found["kib"]
+
+
+@pytest.mark.parametrize(("make", "expected"), CASES, ids=[make.__name__ for make, _ in CASES])
+def test_each_is_one_counted_drop_between_sound_pages(
+    tmp_path: Path, crawl: ModuleType, make: Make, expected: dict[str, int]
+):
+    before, after = crawl.members([crawl.record("sound", f"http://s.org/{i}") for i in range(2)])
+    path = tmp_path / "a.gz"
+    path.write_bytes(b"".join([before, *make(crawl), after]))
+    counts, kib = read(path)
+    assert counts == collections.Counter(expected) + collections.Counter(page=2)
+    assert kib < LIMIT_KIB
+
+
+@pytest.mark.parametrize("make", [cut_and_joined, wrong_lengths, nuls])
+def test_damage_is_counted_and_sound_pages_stay(tmp_path: Path, crawl: ModuleType, make: Make):
+    before, after = crawl.members([crawl.record("sound", f"http://s.org/{i}") for i in range(2)])
+    path = tmp_path / "a.gz"
+    path.write_bytes(b"".join([before, *make(crawl), after]))
+    counts, kib = read(path)
+    assert counts["page"] >= 2
+    assert counts["damaged"] >= 1
+    assert kib < LIMIT_KIB
