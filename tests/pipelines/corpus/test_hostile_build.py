@@ -1,0 +1,60 @@
+"""What a page says of itself never decides where anything is written."""
+
+import json
+from pathlib import Path
+from types import ModuleType
+
+import pyarrow.parquet as pq
+
+from pipelines.corpus.accounts import load_stats
+from pipelines.corpus.build import CorpusConfig, build_corpus
+from pipelines.languages import UNDETERMINED, languages
+
+URLS = [
+    "../../../../etc/passwd",
+    "/etc/passwd",
+    "file:///etc/passwd",
+    "javascript:alert(1)",
+    "http://a.org/<script>alert(1)</script>",
+    "http://a.org/\x1b[2J\u202e",
+    "http://a.org/" + "x" * 10_000,
+    "data/de/train-00000-of-00001.parquet",
+    "C:\\windows\\system32",
+    "%00%2e%2e%2f",
+]
+LABELS = ["../../x", "/tmp/x", "<b>", "de\0", "xx", "", None, 7, ["de"], "de-../.."]
+
+
+def test_urls_and_languages_of_the_data_are_no_paths(
+    tmp_path: Path, crawl: ModuleType, lenient: CorpusConfig
+):
+    sentences = iter(range(1000))
+    records = [crawl.record(crawl.prose(crawl.GERMAN, next(sentences)), url) for url in URLS]
+    extra = b"WARC-Identified-Content-Language: ../../x,<script>\r\n"
+    records.append(crawl.record(crawl.prose(crawl.GERMAN, 99), "http://z.org", extra=extra))
+    crawl.write(tmp_path / "in" / "a.warc.wet.gz", records)
+    rows = [
+        {
+            "url": f"http://b.org/{number}",
+            "text": crawl.prose(crawl.ENGLISH, next(sentences)),
+            "timestamp": "2024-01-01T00:00:00Z",
+            "id": "../../x",
+            "lang": label,
+            "language": label,
+            "metadata": {"language": label},
+        }
+        for number, label in enumerate(LABELS)
+    ]
+    (tmp_path / "in" / "b.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    out = tmp_path / "out" / "corpus"
+    summary = build_corpus([str(tmp_path / "in" / "*")], out, lenient)
+    assert load_stats(out)["stages"][0]["dropped"] == {}
+    assert summary["documents"] == len(URLS) + 1 + len(LABELS)
+    assert {path.name for path in tmp_path.iterdir()} == {"in", "out"}
+    assert {path.name for path in out.parent.iterdir()} == {"corpus", ".corpus.lock"}
+    assert {path.name for path in (out / "data").iterdir()} <= {*languages(), UNDETERMINED}
+    shards = list((out / "data").glob("*/*"))
+    found = {row["url"] for path in shards for row in pq.read_table(path).to_pylist()}
+    assert found >= set(URLS)
+    for path in out.glob("*.*"):
+        assert "<script>" not in path.read_text()
