@@ -1,4 +1,4 @@
-"""Files by path or URL: this machine's disk, or gs:// and s3:// through Beam's file systems.
+"""Files by path or URL: this machine's disk, gs:// and s3:// through Beam, https:// to read.
 
 Whatever is read is a local file while it is read, whatever is written is complete as soon as its
 name exists: locally by a rename, on an object store because an object appears when its upload
@@ -11,10 +11,14 @@ import os
 import shutil
 import tempfile
 import threading
+import urllib.parse
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from pipelines.download import Downloader
 
 #: Requests in flight when many small remote objects are read.
 _REQUESTS = 32
@@ -37,6 +41,17 @@ class FileStatus(NamedTuple):
 def is_remote(path: str | Path) -> bool:
     """Tell a URL such as gs://bucket/name from a path on this machine."""
     return "://" in str(path)
+
+
+def is_http(path: str | Path) -> bool:
+    """Tell an http:// or https:// URL, which can only be read."""
+    return str(path).startswith(("http://", "https://"))
+
+
+def name_of(path: str | Path) -> str:
+    """Return the last part of a path or URL."""
+    path = str(path)
+    return os.path.basename(urllib.parse.urlsplit(path).path if is_http(path) else path)
 
 
 def join(directory: str | Path, *names: str) -> str:
@@ -80,10 +95,24 @@ def fetch(path: str | Path) -> Iterator[Path]:
         yield Path(path)
         return
     with tempfile.TemporaryDirectory(prefix="mswitch-") as directory:
-        copy = Path(directory) / os.path.basename(str(path))
-        with _open_remote(str(path)) as source, open(copy, "wb") as file:
-            shutil.copyfileobj(source, file, 1 << 20)
+        copy = Path(directory) / "copy"
+        if is_http(path):
+            _downloader().fetch(str(path), copy)
+        else:
+            with _open_remote(str(path)) as source, open(copy, "wb") as file:
+                shutil.copyfileobj(source, file, 1 << 20)
         yield copy
+
+
+def head_and_tail(path: str | Path, count: int) -> tuple[int, bytes, bytes]:
+    """Return a file's size and its first and last `count` bytes, without reading the rest."""
+    if is_http(path):
+        return _downloader().head_and_tail(str(path), count)
+    with _open_remote(str(path)) if is_remote(path) else open(path, "rb") as file:
+        head = file.read(count)
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - count))
+        return size, head, file.read(count)
 
 
 @contextlib.contextmanager
@@ -157,6 +186,12 @@ def remove(paths: Iterable[str]) -> None:
     for path in found:
         if not is_remote(path):
             os.unlink(path)
+
+
+def _downloader() -> "Downloader":
+    from pipelines.download import Downloader
+
+    return Downloader("corpus input")
 
 
 def _open_remote(path: str) -> Any:

@@ -3,17 +3,19 @@
 import dataclasses
 import glob
 import hashlib
+import io
 import os
 import stat
 from collections.abc import Sequence
-from typing import BinaryIO, Literal
+from concurrent.futures import ThreadPoolExecutor
+from typing import Literal
 
+from pipelines import storage
 from pipelines.crawl.archives import RECORD_START
 from pipelines.crawl.streams import (
     DamagedStreamError,
     DecompressedStream,
     compression_of,
-    open_input,
     zstd_dictionary,
 )
 from pipelines.errors import UserError
@@ -22,6 +24,9 @@ DIGEST_BYTES = 64 << 10
 PARQUET_MAGIC = b"PAR1"
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _SNIFF_BYTES = 64
+#: Enough for a dictionary and a first zstd block.
+_HEAD_BYTES = 256 << 10
+_REQUESTS = 32
 
 #: "damaged" files are compressed and cannot be read from the start; "other" files are none of ours.
 FileFormat = Literal["warc", "jsonl", "parquet", "empty", "damaged", "other"]
@@ -53,6 +58,8 @@ def find_crawl_files(inputs: Sequence[str]) -> list[CrawlFile]:
 
     A file that is named twice counts once. `**` in a glob matches any depth.
 
+    Paths may be URLs: gs:// and s3:// with globs, https:// without.
+
     Raises:
         UserError: nothing is given; a path is missing, a directory or unreadable; a glob matches
             no file; a file given by its name has none of the formats.
@@ -61,22 +68,46 @@ def find_crawl_files(inputs: Sequence[str]) -> list[CrawlFile]:
         raise UserError(f"no input: give {FORMATS}, or globs such as 'crawl/*.wet.gz'")
     found: dict[str, CrawlFile] = {}
     for given in map(str, inputs):
-        if "://" in given:
-            raise UserError(f"{given}: give a path or glob of files on this machine")
-        named = os.path.exists(given)
-        paths = [given] if named else [p for p in glob.glob(given, recursive=True) if _is_file(p)]
+        paths = _remote_paths(given) if storage.is_remote(given) else _local_paths(given)
         if not paths:
             what = "matches no file" if glob.has_magic(given) else "does not exist"
             raise UserError(f"input {given} {what}: give {FORMATS}, or a glob of them")
-        for path in paths:
-            file = _inspect(path)
-            if named and file.format == "other":
-                raise UserError(
-                    f"input {given} is none of {FORMATS}: its content begins with neither WARC/, "
-                    "{ nor PAR1"
-                )
-            found.setdefault(os.path.realpath(path), file)
+        # Looking at a remote file is waiting for it.
+        with ThreadPoolExecutor(_REQUESTS if storage.is_remote(given) else 1) as pool:
+            for path, file in zip(paths, pool.map(_inspect, paths), strict=True):
+                if paths == [given] and file.format == "other":
+                    raise UserError(
+                        f"input {given} is none of {FORMATS}: its content begins with neither "
+                        "WARC/, { nor PAR1"
+                    )
+                key = path if storage.is_remote(path) else os.path.realpath(path)
+                found.setdefault(key, file)
     return sorted(found.values(), key=lambda f: (f.name, f.size_bytes, f.digest, f.path))
+
+
+def _local_paths(given: str) -> list[str]:
+    if os.path.exists(given):
+        return [given]
+    return [path for path in glob.glob(given, recursive=True) if _is_file(path)]
+
+
+def _remote_paths(given: str) -> list[str]:
+    if storage.is_http(given):
+        if not storage.name_of(given):
+            raise UserError(f"input {given} names no file: give the URL of one")
+        return [given]
+    try:
+        return [status.path for status in storage.match(given)]
+    except Exception as error:  # each file system has its own
+        raise UserError(
+            f"cannot look up input {given} ({_first_line(error)}): check its name and your access; "
+            "gs:// needs apache-beam[gcp], s3:// needs apache-beam[aws]"
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:200] if lines else type(error).__name__
 
 
 def _is_file(path: str) -> bool:
@@ -85,32 +116,31 @@ def _is_file(path: str) -> bool:
 
 def _inspect(path: str) -> CrawlFile:
     """Look at a file's size, first and last bytes."""
-    if os.path.isdir(path):
-        raise UserError(
-            f"input {path} is a directory: give files, or a glob such as '{path}/*.warc.wet.gz'"
-        )
-    if not _is_file(path):
-        raise UserError(f"input {path} is not a regular file: give {FORMATS}")
+    if not storage.is_remote(path):
+        if os.path.isdir(path):
+            raise UserError(
+                f"input {path} is a directory: give files, or a glob such as '{path}/*.warc.wet.gz'"
+            )
+        if not _is_file(path):
+            raise UserError(f"input {path} is not a regular file: give {FORMATS}")
     try:
-        with open_input(path) as file:
-            head = file.read(DIGEST_BYTES)
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - DIGEST_BYTES))
-            digest = hashlib.sha256(head + file.read(DIGEST_BYTES)).hexdigest()
-            kind = _format(file, head)
-    except OSError as error:
-        raise UserError(
-            f"cannot read input {path}: {error.strerror}; check its permissions"
-        ) from error
-    return CrawlFile(path, os.path.basename(path), size, digest, kind)
+        size, head, tail = storage.head_and_tail(path, _HEAD_BYTES)
+    except UserError:
+        raise
+    except Exception as error:  # each file system has its own
+        reason = getattr(error, "strerror", None) or _first_line(error)
+        raise UserError(f"cannot read input {path}: {reason}; check its permissions") from error
+    digest = hashlib.sha256(head[:DIGEST_BYTES] + tail[-DIGEST_BYTES:]).hexdigest()
+    return CrawlFile(path, storage.name_of(path), size, digest, _format(head))
 
 
-def _format(file: BinaryIO, head: bytes) -> FileFormat:
+def _format(head: bytes) -> FileFormat:
     if not head:
         return "empty"
     if head.startswith(PARQUET_MAGIC):
         return "parquet"
     compression = compression_of(head)
+    file = io.BytesIO(head)
     try:
         dictionary = zstd_dictionary(file) if compression == "zstd" else None
         stream = DecompressedStream(file, compression, dictionary=dictionary)

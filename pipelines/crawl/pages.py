@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from pipelines import storage
 from pipelines.crawl.archives import read_archive
 from pipelines.crawl.extract import record_to_page
 from pipelines.crawl.files import CrawlFile
@@ -18,7 +19,8 @@ def read_pages(
 ) -> Iterator[Page | Rejected]:
     """Yield the page in every record, line or row of a file, or the reason that there is none.
 
-    Memory: one record of at most `max_record_bytes`; for Parquet also a batch of rows.
+    A remote file is read from a local copy, which lasts as long as the reading. Memory: one
+    record of at most `max_record_bytes`; for Parquet also a batch of rows.
 
     Args:
         file: what `find_crawl_files` found.
@@ -31,16 +33,18 @@ def read_pages(
     """
     if file.format in UNREAD:
         yield Rejected("read", UNREAD[file.format], f"{file.name}@0")
-    elif file.format in ("jsonl", "parquet"):
-        read = read_json_lines if file.format == "jsonl" else read_table
-        yield from read(
-            file.path,
-            file.name,
-            max_bytes=max_record_bytes,
-            drop_metadata_lines=drop_metadata_lines,
-        )
-    else:
-        for record in read_archive(file.path, max_record_bytes):
+        return
+    with storage.fetch(file.path) as path:
+        if file.format in ("jsonl", "parquet"):
+            read = read_json_lines if file.format == "jsonl" else read_table
+            yield from read(
+                str(path),
+                file.name,
+                max_bytes=max_record_bytes,
+                drop_metadata_lines=drop_metadata_lines,
+            )
+            return
+        for record in read_archive(path, max_record_bytes):
             yield record_to_page(
                 record,
                 file.name,

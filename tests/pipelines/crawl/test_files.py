@@ -70,7 +70,8 @@ def test_bad_inputs_are_named(tmp_path: Path):
         (str(tmp_path), "is a directory"),
         (str(tmp_path / "page.html"), "none of WARC, WET, JSONL or Parquet"),
         (str(tmp_path / "pipe"), "not a regular file"),
-        ("gs://bucket/a.gz", "on this machine"),
+        ("nowhere://bucket/a.gz", "cannot look up input"),
+        ("https://a.example/", "names no file"),
     ]:
         with pytest.raises(UserError, match=message) as error:
             find_crawl_files([given_input])

@@ -1,0 +1,164 @@
+"""Input by URL: over HTTP, and through Beam's file systems."""
+
+import gzip
+import io
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any, ClassVar
+
+import pytest
+from apache_beam.io.filesystem import FileMetadata, FileSystem
+
+from pipelines.corpus.build import CorpusConfig, build_corpus
+from pipelines.crawl.files import CrawlFile, find_crawl_files
+from pipelines.crawl.pages import read_pages
+from pipelines.errors import UserError
+from pipelines.records import Page
+
+
+class MemoryFileSystem(FileSystem):
+    """What Beam needs of a file system to read from it; an object store in a dictionary."""
+
+    files: ClassVar[dict[str, bytes]] = {}
+
+    @classmethod
+    def scheme(cls) -> str:
+        return "memory"
+
+    def join(self, basepath: str, *paths: str) -> str:
+        return "/".join([basepath, *paths])
+
+    def split(self, path: str) -> Any:
+        return path.rsplit("/", 1)
+
+    def has_dirs(self) -> bool:
+        return False
+
+    def _list(self, dir_or_prefix: str) -> Iterator[FileMetadata]:
+        for path, content in self.files.items():
+            if path.startswith(dir_or_prefix):
+                yield FileMetadata(path, len(content), 0.0)
+
+    def open(self, path: str, *arguments: Any, **options: Any) -> Any:
+        return io.BytesIO(self.files[path])
+
+    def exists(self, path: str) -> bool:
+        return path in self.files
+
+    def size(self, path: str) -> int:
+        return len(self.files[path])
+
+    def metadata(self, path: str) -> FileMetadata:
+        return FileMetadata(path, len(self.files[path]), 0.0)
+
+    def _refuse(self, *arguments: Any, **options: Any) -> Any:
+        raise NotImplementedError
+
+    mkdirs = create = copy = rename = last_updated = delete = _refuse
+
+
+@pytest.fixture
+def memory() -> Iterator[dict[str, bytes]]:
+    MemoryFileSystem.files.clear()
+    yield MemoryFileSystem.files
+    MemoryFileSystem.files.clear()
+
+
+@pytest.fixture(params=["http", "memory"])
+def put(request: pytest.FixtureRequest) -> Callable[[str, bytes], str]:
+    """Give a function that puts a file where only a URL reaches it."""
+    if request.param == "http":
+        server = request.getfixturevalue("file_server")
+
+        def to_server(name: str, content: bytes) -> str:
+            server.files[f"/{name}"] = content
+            return f"{server.url}/{name}"
+
+        return to_server
+    files = request.getfixturevalue("memory")
+
+    def to_memory(name: str, content: bytes) -> str:
+        files[f"memory://bucket/{name}"] = content
+        return f"memory://bucket/{name}"
+
+    return to_memory
+
+
+def read(file: CrawlFile) -> list[str]:
+    pages = read_pages(
+        file, max_record_bytes=1 << 20, drop_metadata_lines=True, html_main_content=True
+    )
+    return [page.text for page in pages if isinstance(page, Page)]
+
+
+def lines(count: int) -> bytes:
+    objects = ({"text": f"t{i}", "url": f"u{i}"} for i in range(count))
+    return "".join(f"{json.dumps(one)}\n" for one in objects).encode()
+
+
+def test_a_url_is_what_the_file_is(
+    tmp_path: Path, put: Callable[[str, bytes], str], crawl: ModuleType
+):
+    contents = {
+        "a.wet.gz": b"".join(crawl.members([crawl.record("text", "u")] * 3)),
+        "b.jsonl": lines(30_000),
+        "c": b"",
+        "d.html": b"<html>",
+    }
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+        url = put(f"deep/{name}", content)
+        if name == "d.html":
+            with pytest.raises(UserError, match=r"d\.html is none of"):
+                find_crawl_files([url])
+            continue
+        [remote] = find_crawl_files([url])
+        [local] = find_crawl_files([str(tmp_path / name)])
+        assert remote.path == url
+        for part in ("name", "size_bytes", "digest", "format"):
+            assert getattr(remote, part) == getattr(local, part)
+        assert read(remote) == read(local)
+
+
+def test_globs_on_an_object_store(memory: dict[str, bytes]):
+    for name in ("x/b.jsonl", "x/a.jsonl", "y/c.jsonl", "x/d.html"):
+        memory[f"memory://bucket/{name}"] = lines(1)
+    memory["memory://bucket/x/d.html"] = b"<html>"
+    files = find_crawl_files(["memory://bucket/*/*.jsonl", "memory://bucket/x/a.jsonl"])
+    assert [file.name for file in files] == ["a.jsonl", "b.jsonl", "c.jsonl"]
+    assert [file.format for file in find_crawl_files(["memory://bucket/x/*"])][-1] == "other"
+    with pytest.raises(UserError, match="matches no file"):
+        find_crawl_files(["memory://bucket/z/*"])
+
+
+def test_a_url_that_does_not_exist(file_server: Any, memory: dict[str, bytes]):
+    with pytest.raises(UserError, match="does not exist on the server"):
+        find_crawl_files([f"{file_server.url}/missing.gz"])
+    with pytest.raises(UserError, match="does not exist: give WARC"):
+        find_crawl_files(["memory://bucket/missing.gz"])
+
+
+def test_an_interrupted_download_of_input_goes_on(file_server: Any):
+    content = gzip.compress(lines(20_000), mtime=0)
+    file_server.files["/a.gz"] = content
+    [file] = find_crawl_files([f"{file_server.url}/a.gz"])
+    file_server.requests.clear()
+    file_server.moods["/a.gz"].append(file_server.close_after(len(content) // 2))
+    assert len(read(file)) == 20_000
+    assert [headers.get("Range") for _, headers in file_server.requests] == [
+        None,
+        f"bytes={len(content) // 2}-",
+    ]
+
+
+def test_a_corpus_from_a_url(tmp_path: Path, file_server: Any, crawl: ModuleType):
+    lenient = CorpusConfig(min_lines=1, min_long_line_characters=1, language_threshold=0.7)
+    pages = [crawl.record(crawl.prose(crawl.GERMAN, i), f"http://a.example/{i}") for i in range(6)]
+    file_server.files["/a.wet.gz"] = b"".join(crawl.members(pages))
+    url = f"{file_server.url}/a.wet.gz"
+    result = build_corpus([url], tmp_path / "corpus", lenient)
+    assert result["documents"] == 6
+    manifest = json.loads((tmp_path / "corpus" / "manifest.json").read_text())
+    assert manifest["inputs"][0]["path"] == url
