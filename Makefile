@@ -49,6 +49,14 @@ format: $(READY)  ## Reformat the code
 test-kill: $(READY)  ## Kill the demo at every fault point and at random moments, compare bytes
 	@$(BIN)/python -m pytest tests/flows/kill_demo.py -s --timeout 7200
 
+bench: $(READY) .venv-bench/ready  ## The corpus builder against datatrove and a plain process (needs apt-get)
+	@$(BIN)/python tests/benchmarks/corpus.py $(BENCH_OPTIONS)
+
+.venv-bench/ready: tests/benchmarks/peers.txt | $(READY)
+	@$(PYTHON) -m venv --clear .venv-bench
+	@$(BIN)/uv pip sync --quiet --require-hashes --python .venv-bench/bin/python tests/benchmarks/peers.txt
+	@touch $@
+
 bench-langid: $(READY)  ## Language identification on labelled text: writes the table into docs/
 	@$(BIN)/python tests/benchmarks/langid.py
 
@@ -100,7 +108,8 @@ requirements: $(READY)  ## Pin again what pyproject.toml asks for
 	$$compile pyproject.toml --constraint requirements.txt --output-file requirements-base.txt && \
 	echo 'atheris==3.0.*' | $$compile - --output-file requirements-fuzz.txt && \
 	grep -E '^uv==' requirements.txt | sed 's/ .*//' | $$compile - --output-file requirements-setup.txt && \
-	echo apache-flink-libraries==$(FLINK) | $$compile - --no-deps --output-file requirements-flink.txt
+	echo apache-flink-libraries==$(FLINK) | $$compile - --no-deps --output-file requirements-flink.txt && \
+	$$compile tests/benchmarks/peers.in --output-file tests/benchmarks/peers.txt
 
 clean:  ## Remove the environment and caches (runs/ stays)
-	@rm -rf .venv .venv-fuzz .flink .prism build *.egg-info .ruff_cache .pytest_cache
+	@rm -rf .venv .venv-bench .venv-fuzz .flink .prism build *.egg-info .ruff_cache .pytest_cache

@@ -1,0 +1,195 @@
+"""The corpus builder measured: speed, slope, memory, against datatrove and a plain process.
+
+    make bench                     # builds runs/bench if it is not there (300 MB of text)
+    .venv/bin/python tests/benchmarks/corpus.py --crawl runs/bench --rounds 3 --copies 10
+
+Contenders run in turn, round after round, on the same files; medians and ratios are printed. With
+`--copies`, the crawl is repeated with other URLs and lines, to see how time and memory grow.
+"""
+
+import argparse
+import gzip
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from crawl_data import write_crawl
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+DATATROVE = ROOT / ".venv-bench" / "bin" / "python"
+WORKERS = 2
+
+
+class Measured(NamedTuple):
+    """Seconds of wall clock and of CPU, and the peak memory of the process tree in MB."""
+
+    wall: float
+    cpu: float
+    peak_mb: float
+
+
+def measure(command: list[str]) -> Measured:
+    """Run a command; memory is the sum of proportional set sizes, ten times a second."""
+    peak = 0.0
+    start = time.perf_counter()
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT
+    )
+    output: list[str] = []
+    reader = threading.Thread(target=lambda: output.extend(process.stdout or ()))
+    reader.start()
+    cpu: dict[int, float] = {}
+    while process.poll() is None:
+        total = 0.0
+        for child in _tree(process.pid):
+            total += _pss_mb(child)
+            cpu[child] = max(cpu.get(child, 0.0), _cpu_secs(child))
+        peak = max(peak, total)
+        time.sleep(0.1)
+    reader.join()
+    if process.returncode:
+        sys.exit(f"{' '.join(command)}\n{''.join(output)}")
+    return Measured(time.perf_counter() - start, sum(cpu.values()), peak)
+
+
+def _tree(root: int) -> list[int]:
+    found = [root]
+    for process in found:
+        try:
+            for task in os.listdir(f"/proc/{process}/task"):
+                children = Path(f"/proc/{process}/task/{task}/children").read_text()
+                found += map(int, children.split())
+        except OSError:
+            continue
+    return found
+
+
+def _pss_mb(process: int) -> float:
+    try:
+        text = Path(f"/proc/{process}/smaps_rollup").read_text()
+    except OSError:
+        return 0.0
+    return next(int(line.split()[1]) for line in text.splitlines() if line.startswith("Pss:")) / 1e3
+
+
+def _cpu_secs(process: int) -> float:
+    try:
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(") ")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def copies_of(wet: Path, out: Path, copies: int) -> Path:
+    """Repeat a crawl: each copy has URLs and lines of its own, and duplicates as the original."""
+    if out.exists():
+        return out
+    partial = out.with_name(f"{out.name}.partial")
+    partial.mkdir(parents=True, exist_ok=True)
+    for path in sorted(wet.glob("*.warc.wet.gz")):
+        from fastwarc.warc import ArchiveIterator, WarcRecordType
+
+        with open(path, "rb") as file:
+            records = [
+                (r.headers["WARC-Target-URI"], r.reader.read())
+                for r in ArchiveIterator(file, record_types=WarcRecordType.conversion)
+            ]
+        for copy in range(copies):
+            with gzip.open(partial / f"copy{copy:02d}-{path.name}", "wb", 3) as target:
+                for url, text in records:
+                    body = text.replace(b"\n", b" %d\n" % copy)
+                    head = (
+                        "WARC/1.0\r\nWARC-Type: conversion\r\nWARC-Date: 2024-01-01T00:00:00Z\r\n"
+                        f"WARC-Target-URI: {url}?copy={copy}\r\nContent-Type: text/plain\r\n"
+                        f"Content-Length: {len(body)}\r\n\r\n"
+                    )
+                    target.write(head.encode() + body + b"\r\n\r\n")
+    partial.rename(out)
+    return out
+
+
+def text_bytes(wet: Path) -> int:
+    """Return the decompressed size of the files."""
+    return sum(len(gzip.decompress(path.read_bytes())) for path in wet.glob("*.gz"))
+
+
+def build(inputs: str, out: Path, *options: str) -> list[str]:
+    """Return the command that builds a corpus."""
+    command = [sys.executable, "-m", "flows.main", "corpus", "build", "--input", inputs]
+    return [*command, "--out", str(out), *options, "--", f"--direct_num_workers={WORKERS}"]
+
+
+def main() -> None:
+    """Run the rounds and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    parser.add_argument("--crawl", type=Path, default=ROOT / "runs" / "bench")
+    parser.add_argument("--megabytes", type=float, default=300.0)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--copies", type=int, default=0)
+    arguments = parser.parse_args()
+    write_crawl(arguments.crawl, arguments.megabytes)
+    wet = arguments.crawl / "wet"
+    size = text_bytes(wet) / 1e6
+    results: dict[str, list[Measured]] = {}
+    with tempfile.TemporaryDirectory(dir=arguments.crawl) as work:
+        for number in range(arguments.rounds):
+            out = Path(work) / f"corpus-{number}"
+            contenders = {
+                f"mswitch, {WORKERS} workers": build(f"{wet}/*.warc.wet.gz", out),
+                "plain process": [sys.executable, str(HERE / "corpus_bare.py"), str(wet)],
+            }
+            if DATATROVE.exists():
+                peer = [str(DATATROVE), str(HERE / "corpus_datatrove.py"), str(wet)]
+                contenders[f"datatrove, {WORKERS} workers"] = [
+                    *peer,
+                    f"{work}/peer-{number}",
+                    str(WORKERS),
+                ]
+            for name, command in contenders.items():
+                results.setdefault(name, []).append(measure(command))
+            stats = json.loads((out / "stats.json").read_text())
+            shutil.rmtree(out)
+        report(results, size)
+        describe(stats, size)
+        if arguments.copies:
+            big = copies_of(wet, arguments.crawl / f"x{arguments.copies}", arguments.copies)
+            measured = measure(build(f"{big}/*.warc.wet.gz", Path(work) / "big"))
+            report({f"mswitch, x{arguments.copies}": [measured]}, text_bytes(big) / 1e6)
+
+
+def report(results: dict[str, list[Measured]], size: float) -> None:
+    """Print medians, and each contender's time over the first one's in the same round."""
+    first = next(iter(results.values()))
+    print(f"{size:.0f} MB of text, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
+    for name, runs in results.items():
+        wall = statistics.median(run.wall for run in runs)
+        ratio = statistics.median(a.wall / b.wall for a, b in zip(runs, first, strict=True))
+        print(
+            f"{name:24} {wall:7.1f} s  {size / wall:6.1f} MB/s  x {ratio:5.2f} of mswitch's time  "
+            f"cpu {statistics.median(run.cpu for run in runs):7.1f} s  "
+            f"peak {max(run.peak_mb for run in runs):6.0f} MB"
+        )
+
+
+def describe(stats: dict, size: float) -> None:
+    """Print what is needed to judge the shuffled bytes."""
+    lines = stats["lines"]
+    duplicates = 1 - lines["out"] / max(lines["in"], 1)
+    shuffled = sum(stats["shuffled_bytes"].values()) / 1e6
+    print(
+        f"shuffled {shuffled:.1f} MB of fingerprints = {shuffled / size:.1%} of the text "
+        f"({lines['in']:,} lines of pages with paragraphs, {duplicates:.0%} of them duplicates)"
+    )
+
+
+if __name__ == "__main__":
+    main()
