@@ -222,14 +222,16 @@ def test_any_damage_to_zstd_is_survived(tmp_path: Path, crawl: ModuleType, data:
     hit = data.draw(st.integers(0, 4))
     at = data.draw(st.integers(0, len(parts[hit]) - 1))
     noise = data.draw(st.binary(min_size=1, max_size=30))
-    sound = bytes(parts[hit])
-    parts[hit][at : at + len(noise)] = noise
     path = tmp_path / "a"
+    path.write_bytes(b"".join(parts))
+    sound = texts(path)
+    parts[hit][at : at + len(noise)] = noise
     path.write_bytes(b"".join(parts))
     found = texts(path)
     whole = {one[:6] for one in found if isinstance(one, bytes)}
     assert whole >= {f"page {i}".encode() for i in range(5) if i != hit}
-    assert ("damage" in found) == (bytes(parts[hit]) != sound)
+    # Not every bit of a frame counts.
+    assert "damage" in found or found == sound
 
 
 @pytest.mark.parametrize("cut", [1, 3, 8, 50, -4, -1])
