@@ -142,7 +142,10 @@ def verdict(summary: Mapping[str, Any], baseline: str, candidate: str) -> str:
             "without an interval."
         )
     ci = figure["ci"]
-    sure = f"({summary['confidence_percent']}% interval {speed_up_interval(ci)}, {sure})"
+    interval = f"{summary['confidence_percent']}% interval {speed_up_interval(ci)}"
+    if mark != "none" and ratio(ci[0]) == ratio(ci[1]):
+        interval = f"the same bound in {summary['confidence_percent']}% of resamples"
+    sure = f"({interval}, {sure})"
     if ci[0] > 1:
         return (
             f"In the median language, {candidate} reached {baseline}’s final quality in "

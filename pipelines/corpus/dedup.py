@@ -60,14 +60,16 @@ def page_candidates(
     """Return a unit's candidates for its URLs, and the page each stands for.
 
     Ranked by: newest timestamp and largest md5 of the text (`url_winner` names the first), then
-    unit and position in it.
+    smallest md5 of the raw URL; of the hashes, the upper 64 bits. What is left, pages equal in all
+    of these, unit and position settle: either choice gives the same document.
     """
-    ids, texts = _halves(table, "id"), _halves(table, "text_hash")
+    ids, texts = _halves(table, "id"), _halves(table, "text_hash")[:, 0]
+    urls = _halves(table, "url_hash")[:, 0]
     timestamps = table["timestamp_micros"].to_numpy()
     # ~x reverses the order of signed numbers; flipping the sign bit makes it that of unsigned.
     newest_first = (~timestamps).view(np.uint64) ^ np.uint64(1 << 63)
     ranks = [newest_first, ~texts] if url_winner == "newest" else [~texts, newest_first]
-    candidates = np.column_stack([ids, *ranks])
+    candidates = np.column_stack([ids, *ranks, urls])
     positions = best_of_each(candidates)
     return candidates[positions], positions
 
@@ -145,7 +147,8 @@ class Contest:
             return
         with storage.fetch(self.work.pages(unit)) as pages:
             if self.name == "winners":
-                table = pq.read_table(pages, columns=["id", "text_hash", "timestamp_micros"])
+                columns = ["id", "text_hash", "timestamp_micros", "url_hash"]
+                table = pq.read_table(pages, columns=columns)
                 candidates, positions = page_candidates(table, self.url_winner)
             else:
                 columns = ["url_hash", "lines", "line_hashes", "paragraphs"]
