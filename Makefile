@@ -75,7 +75,7 @@ setup-flink: .flink/ready  ## A Flink cluster to try things on, in .flink (needs
 
 test-flink: $(READY)  ## Build on a Flink cluster, kill task managers, compare bytes
 	@$(MAKE) --no-print-directory setup-flink || echo "[setup] no Flink: the tests will be skipped"
-	@$(BIN)/python -m pytest tests/pipelines/corpus/flink_cluster.py -rs
+	@$(BIN)/python -m pytest tests/pipelines/corpus/flink_cluster.py -rs --timeout 1200
 
 setup-prism: .prism/prism  ## Beam's Prism runner, in .prism (needs Go)
 

@@ -1,7 +1,8 @@
-"""A standalone Flink cluster on loopback: job manager, task managers, Beam's job server, workers.
+"""A standalone Flink cluster on this machine: job manager, task managers, job server, workers.
 
 It is the real thing in small: separate JVMs that talk over sockets, from Flink's own distribution.
-`make setup-flink` fetches what it needs into `.flink`.
+`make setup-flink` fetches what it needs into `.flink`. All of it listens on loopback but Beam's job
+server, which has no such setting and takes jobs from any interface: run it behind a firewall.
 """
 
 import contextlib
