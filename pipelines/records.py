@@ -49,6 +49,29 @@ COLUMN_MEANINGS = {
     "timestamp": "when the page was fetched (WARC-Date)",
     "source": "crawl file and byte offset of the record, as name@offset",
     "record_id": "WARC-Record-ID, empty where the record has none",
+    "cluster_size": "pages that this one stands for, near-duplicates and itself",
+    "lang_second": "best other guess of the language, empty if there is none",
+    "lang_second_score": "score of that guess, 0 to 1",
+    "script": "script of most letters (ISO 15924)",
+    "masked_emails": "e-mail addresses that were masked",
+    "masked_ips": "public IP addresses that were masked",
+    "masked_phones": "phone numbers that were masked",
+    "q_words": "words; letters count in parts where words are not parted by spaces",
+    "q_mean_word_length": "characters per word; 0 where words are not parted by spaces",
+    "q_symbol_ratio": "number signs and ellipses per word",
+    "q_bullet_line_share": "share of lines that start with a bullet",
+    "q_ellipsis_line_share": "share of lines that end with an ellipsis",
+    "q_terminal_line_share": "share of lines that end with the end of a sentence",
+    "q_alphabetic_word_share": "share of words with a letter in them",
+    "q_stop_words": "distinct stop words of the language; -1 where they are not known",
+    "q_duplicate_line_share": "share of lines that the page has had before",
+    "q_duplicate_line_character_share": "share of characters in such lines",
+    **{f"q_top_{n}gram_share": f"share of the most frequent {n} words in a row" for n in (2, 3, 4)},
+    **{
+        f"q_duplicate_{n}gram_share": f"share in {n} words in a row that the page has had before"
+        for n in range(5, 11)
+    },
+    "q_digit_share": "share of digits among the characters that are no space",
 }
 
 

@@ -28,6 +28,12 @@ STAGES = (
     "write",
 )
 
+#: The same in profile `modern`.
+MODERN_STAGES = (
+    *("read", "length", "url_policy", "language", "paragraphs", "quality"),
+    *("url_dedup", "near_dedup", "decontamination", "write"),
+)
+
 #: Reasons that need no inspection: what archives hold besides pages.
 UNSAMPLED = ("not_a_page",)
 
@@ -45,11 +51,11 @@ class Ledger:
     the order in which files are read or merged.
     """
 
-    def __init__(self, samples_per_reason: int = 20):
+    def __init__(self, samples_per_reason: int = 20, stages: Sequence[str] = STAGES):
         self.samples_per_reason = samples_per_reason
         self.kept: collections.Counter[str] = collections.Counter()
         self.dropped: dict[str, collections.Counter[str]] = {
-            stage: collections.Counter() for stage in STAGES
+            stage: collections.Counter() for stage in stages
         }
         self.lines: collections.Counter[str] = collections.Counter()
         self._samples: dict[str, dict[str, dict[str, str]]] = collections.defaultdict(dict)
@@ -115,7 +121,7 @@ class Ledger:
                 "out": self.kept[stage],
                 "dropped": dict(sorted(self.dropped[stage].items())),
             }
-            for stage in STAGES
+            for stage in self.dropped
         ]
 
     def describe_drops(self) -> str:

@@ -8,8 +8,9 @@ from pipelines import storage
 from pipelines.corpus.accounts import Ledger, check_accounts
 from pipelines.corpus.card import data_card
 from pipelines.corpus.growth import STATS
+from pipelines.corpus.modern.finish import contamination_report
 from pipelines.corpus.phases import Build
-from pipelines.corpus.work_directory import CONTESTS
+from pipelines.corpus.profiles import PROFILES
 from pipelines.crawl.files import CrawlFile
 from pipelines.crawl.pages import UNREAD
 from pipelines.errors import UserError
@@ -36,7 +37,7 @@ def assemble(
     """
     work, files = build.work, build.files
     build.ingest()
-    shuffled = {contest: build.settle(contest) for contest in CONTESTS}
+    shuffled = build.settle_all()
     build.finish()
     ingested, finished = (
         [
@@ -45,10 +46,11 @@ def assemble(
         ]
         for path in (work.ingested, work.finished)
     )
-    ledger = Ledger(build.config.rejected_per_reason)
+    profile = PROFILES[build.config.profile]
+    ledger = Ledger(build.config.rejected_per_reason, profile.stages)
     for part in (*ingested, *finished):
         ledger.merge(part)
-    if not ledger.kept["badwords"] and not build.base:
+    if not ledger.kept[profile.stages[-2]] and not build.base:
         storage.remove_tree(staging)
         raise UserError(
             f"no document survived: all {ledger.entered('read'):,} records of {len(files)} files "
@@ -69,8 +71,12 @@ def assemble(
     write_json(storage.join(staging, STATS), stats)
     prefix = build.base.prefix.rstrip("-") if build.base else ""
     ledger.write_samples(storage.join(build.directory, "rejected", *filter(None, [prefix])))
+    if build.config.profile == "modern":
+        report = contamination_report(work, len(files), build.config)
+        write_json(storage.join(staging, "decontamination.json"), report)
     if not build.base:
-        for name, text in data_card(settings, manifest, stats).items():
+        cards = data_card(settings, manifest, stats, profile.documents)
+        for name, text in cards.items():
             write_atomically(storage.join(staging, name), text)
     write_json(storage.join(staging, MANIFEST), manifest)
 

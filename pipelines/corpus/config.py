@@ -4,8 +4,9 @@ import dataclasses
 from types import MappingProxyType
 from typing import Any, Literal, get_args
 
+from pipelines.corpus.modern.config import ModernConfig
 from pipelines.errors import UserError
-from pipelines.languages import UNDETERMINED, mc4_codes, parse_codes
+from pipelines.languages import UNDETERMINED, languages, mc4_codes, parse_codes
 
 Mc4Release = Literal["3.0.1", "3.1.0"]
 UrlWinner = Literal["largest_hash", "newest"]
@@ -39,6 +40,9 @@ class CorpusConfig:
     of mC4. A default that mC4 has no counterpart for says so; docs/mc4.md lists where we deviate.
 
     Attributes:
+        profile: `mc4` is the published pipeline. `modern` identifies languages first (with CLD2
+            too), scales lengths by script, filters by quality, removes near-duplicates in place
+            of single lines, masks personal data; `modern` below has its settings.
         mc4_release: whose rules hold, 3.0.1 (2020, the paper's corpus) or 3.1.0 (2022). Decides
             whatever of the next three is None, and how bad words match.
         language_threshold: lowest CLD3 probability that settles a language (0.7 in 3.0.1 and the
@@ -48,7 +52,7 @@ class CorpusConfig:
         badwords_filter_fraction: share of the pages with bad words that is dropped, chosen by
             the URL's hash (1 in 3.0.1, 0.999 in 3.1.0).
         languages: codes to keep (an entry may name several, with commas; aliases are
-            understood); None keeps mC4's 107.
+            understood); None keeps mC4's 107, or all languages in profile `modern`.
         keep_und: keep pages whose language is uncertain, as language `und` (mC4 does).
         max_page_characters: longer pages are dropped, before anything else.
         min_lines: pages with fewer lines are dropped.
@@ -70,8 +74,10 @@ class CorpusConfig:
         keep_fingerprints: keep the fingerprints of URLs and lines (16 bytes each) beside the data,
             so that a further crawl can be added. Not in mC4.
         rejected_per_reason: how many dropped pages of each reason are kept for inspection.
+        modern: settings of profile `modern` alone.
     """
 
+    profile: Literal["mc4", "modern"] = "mc4"
     mc4_release: Mc4Release = "3.1.0"
     language_threshold: float | None = None
     url_winner: UrlWinner | None = None
@@ -92,6 +98,7 @@ class CorpusConfig:
     bucket_bytes: int = 256 << 20
     keep_fingerprints: bool = True
     rejected_per_reason: int = 20
+    modern: ModernConfig = dataclasses.field(default_factory=ModernConfig)
 
     def __post_init__(self):
         if self.mc4_release not in RELEASES:
@@ -134,10 +141,19 @@ class CorpusConfig:
         return dataclasses.replace(RELEASES[self.mc4_release], **given)
 
     def settings(self) -> dict[str, Any]:
-        """All settings by name, with those that the release decides filled in."""
-        return {**dataclasses.asdict(self), **dataclasses.asdict(self.rules())}
+        """All settings by name, with those that the release decides filled in.
+
+        Raises:
+            UserError: a list that profile `modern` was given cannot be read.
+        """
+        settings = {**dataclasses.asdict(self), **dataclasses.asdict(self.rules())}
+        if self.profile == "mc4":
+            del settings["modern"]
+            return settings
+        return {**settings, "modern": self.modern.settings()}
 
     def kept_languages(self) -> frozenset[str]:
         """The labels that a page may be written under, `und` included if it is kept."""
-        chosen = mc4_codes() if self.languages is None else self.languages
+        every = mc4_codes() if self.profile == "mc4" else languages()
+        chosen = every if self.languages is None else self.languages
         return frozenset(chosen) | ({UNDETERMINED} if self.keep_und else set())

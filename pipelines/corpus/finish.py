@@ -17,12 +17,12 @@ from pipelines.corpus.filters import PARAGRAPH_REASONS
 from pipelines.corpus.fingerprints import is_validation, sorted_keys, unpack
 from pipelines.corpus.ingest import SAMPLE_CHARACTERS
 from pipelines.corpus.langid import language_identifier
+from pipelines.corpus.modern.finish import modern_documents
+from pipelines.corpus.profiles import PROFILES
 from pipelines.corpus.work_directory import WorkDirectory, save_array
 from pipelines.languages import UNDETERMINED
-from pipelines.records import DOCUMENT_SCHEMA, SPLITS, Rejected
+from pipelines.records import SPLITS, Rejected
 
-#: Documents in a run: those of DOCUMENT_SCHEMA with the id as 16 bytes.
-RUN_SCHEMA = DOCUMENT_SCHEMA.set(0, pa.field("id", pa.binary(16), nullable=False))
 _COLUMNS = (
     *("url", "text", "timestamp", "source", "record_id"),
     *("id", "paragraphs", "lines", "line_hashes"),
@@ -41,25 +41,31 @@ def finish_unit(
     """
     if storage.exists(work.finished(unit)):
         return
-    ledger = Ledger(config.rejected_per_reason)
+    profile = PROFILES[config.profile]
+    ledger = Ledger(config.rejected_per_reason, profile.stages)
     index: dict[str, dict[str, Any]] = collections.defaultdict(
         lambda: {"pieces": [], "smallest": [], **{split: [0, 0, 0] for split in SPLITS}}
     )
     lines: list[np.ndarray] = []
     ids: list[bytes] = []
+    contamination: list[dict[str, Any]] = []
+    if config.profile == "modern":
+        batches = modern_documents(unit, work, config, ledger, contamination)
+    else:
+        batches = (
+            _documents(batch, config, badwords, ledger, lines)
+            for batch in _page_batches(unit, work)
+        )
     with (
         storage.publish(work.run(unit)) as temporary,
         pa.OSFile(str(temporary), "wb") as sink,
-        pa.ipc.new_file(sink, RUN_SCHEMA) as writer,
+        pa.ipc.new_file(sink, profile.runs) as writer,
     ):
         number = 0
-        for batch in _page_batches(unit, work):
-            documents = sorted(
-                _documents(batch, config, badwords, ledger, lines),
-                key=lambda document: (document["lang"], document["id"]),
-            )
+        for batch in batches:
+            documents = sorted(batch, key=lambda document: (document["lang"], document["id"]))
             if documents:
-                writer.write_batch(pa.RecordBatch.from_pylist(documents, RUN_SCHEMA))
+                writer.write_batch(pa.RecordBatch.from_pylist(documents, profile.runs))
                 _index_batch(number, documents, index, config)
                 ids += [document["id"] for document in documents]
                 number += 1
@@ -67,9 +73,8 @@ def finish_unit(
     for kind in keys if config.keep_fingerprints else ():
         save_array(work.fingerprints(kind, unit), keys[kind])
     sizes = {kind: len(array) for kind, array in keys.items()}
-    storage.write_json(
-        work.finished(unit), {"languages": index, "ledger": ledger.to_json(), "keys": sizes}
-    )
+    found = {"languages": index, "ledger": ledger.to_json(), "keys": sizes}
+    storage.write_json(work.finished(unit), {**found, "contamination": contamination})
 
 
 def _page_batches(unit: int, work: WorkDirectory) -> Iterator[dict[str, Any]]:

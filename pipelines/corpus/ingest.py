@@ -1,6 +1,7 @@
 """Ingest: one crawl file to one Parquet file of pages with their fingerprints."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -16,11 +17,13 @@ from pipelines.corpus.fingerprints import (
     line_fingerprints,
     normalize_url,
 )
+from pipelines.corpus.modern.lists import read_blocklist
+from pipelines.corpus.profiles import PROFILES
 from pipelines.corpus.work_directory import WorkDirectory
 from pipelines.crawl.files import CrawlFile
 from pipelines.crawl.pages import read_pages
 from pipelines.faults import fault_point
-from pipelines.records import PAGE_SCHEMA, Page, Rejected
+from pipelines.records import Page, Rejected
 
 BATCH_CHARACTERS = 16 << 20
 BATCH_PAGES = 20_000
@@ -34,40 +37,54 @@ def ingest_unit(unit: int, file: CrawlFile, work: WorkDirectory, config: CorpusC
     """
     if storage.exists(work.ingested(unit)):
         return
-    ledger = Ledger(config.rejected_per_reason)
+    profile = PROFILES[config.profile]
+    ledger = Ledger(config.rejected_per_reason, profile.stages)
+    rows_of = _rows_of(work, config, ledger)
     pages = lines = text_bytes = 0
     # Text compresses; hashes do not.
     compression = {"text": "zstd", "url": "zstd"}
-    columns = {name: compression.get(name, "none") for name in PAGE_SCHEMA.names}
+    columns = {name: compression.get(name, "none") for name in profile.pages.names}
     with (
         storage.publish(work.pages(unit)) as temporary,
         pq.ParquetWriter(
             temporary,
-            PAGE_SCHEMA,
+            profile.pages,
             compression=columns,  # pyright: ignore[reportArgumentType]
             compression_level={"text": 1, "url": 1},
             use_dictionary=False,
             write_statistics=False,
         ) as writer,
     ):
-        for batch in _batches(file, config, ledger):
-            table = pa.Table.from_pylist(batch, PAGE_SCHEMA)
+        for batch in map(rows_of, _batches(file, config, ledger)):
+            if not batch:
+                continue
+            table = pa.Table.from_pylist(batch, profile.pages)
             writer.write_table(table, row_group_size=len(batch))
             pages += len(batch)
-            lines += sum(row["lines"] for row in batch)
+            lines += sum(row.get("lines", 0) for row in batch)
             text_bytes += table["text"].nbytes
     sizes = {"pages": pages, "lines": lines, "text_bytes": text_bytes}
     storage.write_json(work.ingested(unit), {**sizes, "ledger": ledger.to_json()})
     fault_point("corpus.after_ingest_unit")
 
 
-def _batches(
-    file: CrawlFile, config: CorpusConfig, ledger: Ledger
-) -> Iterator[list[dict[str, Any]]]:
-    batch: list[dict[str, Any]] = []
+def _rows_of(
+    work: WorkDirectory, config: CorpusConfig, ledger: Ledger
+) -> Callable[[list[Page]], list[dict[str, Any]]]:
+    """Return what makes rows of pages; profile `modern` drops pages here."""
+    if config.profile == "mc4":
+        return lambda pages: [page_row(page, config) for page in pages]
+    # The second identifier is loaded for this profile only.
+    from pipelines.corpus.modern.ingest import modern_rows
+
+    return partial(modern_rows, config=config, blocklist=read_blocklist(work), ledger=ledger)
+
+
+def _batches(file: CrawlFile, config: CorpusConfig, ledger: Ledger) -> Iterator[list[Page]]:
+    batch: list[Page] = []
     characters = 0
     for page in _pages(file, config, ledger):
-        batch.append(page_row(page, config))
+        batch.append(page)
         characters += len(page.text)
         if characters >= BATCH_CHARACTERS or len(batch) >= BATCH_PAGES:
             yield batch
@@ -83,6 +100,7 @@ def _pages(file: CrawlFile, config: CorpusConfig, ledger: Ledger) -> Iterator[Pa
         max_record_bytes=config.max_record_bytes,
         drop_metadata_lines=config.drop_metadata_lines,
         html_main_content=config.html_main_content,
+        reserved=config.modern.opt_out.reason if config.profile == "modern" else None,
     )
     for page in pages:
         if isinstance(page, Rejected):

@@ -24,6 +24,10 @@ from pipelines.corpus.fingerprint_store import KINDS, FingerprintStore
 from pipelines.corpus.finish import finish_unit
 from pipelines.corpus.growth import Base
 from pipelines.corpus.ingest import ingest_unit
+from pipelines.corpus.modern.contest import NAME as NEAR_DUPLICATES
+from pipelines.corpus.modern.contest import NearDuplicates
+from pipelines.corpus.modern.lists import write_lists
+from pipelines.corpus.profiles import PROFILES
 from pipelines.corpus.sinks import (
     ShardSpec,
     cut_run,
@@ -76,6 +80,8 @@ class Build:
         sizes = {unit: file.size_bytes for unit, file in enumerate(self.files)}
         if not self._todo("pages"):
             return
+        if self.config.profile == "modern":
+            write_lists(self.config.modern, self.work)
         # Large files first: the last one to finish should not be the longest.
         order = sorted(sizes, key=lambda unit: -sizes[unit])
         lists = _write_lists(
@@ -140,6 +146,45 @@ class Build:
         fault_point(f"corpus.after_{contest}")
         return shuffled
 
+    def settle_all(self) -> dict[str, int]:
+        """Settle every contest of the profile; return the bytes that each shuffled."""
+        shuffled = {name: self.settle(name) for name in PROFILES[self.config.profile].contests}
+        if self.config.profile == "modern":
+            shuffled[NEAR_DUPLICATES] = self.settle_near_duplicates()
+        return shuffled
+
+    def settle_near_duplicates(self) -> int:
+        """Phase 3 of profile `modern`: find clusters of near-duplicates, choose who stays.
+
+        Returns:
+            How many bytes of fingerprints were shuffled (or referred to).
+        """
+        marker = self.work.settled(NEAR_DUPLICATES)
+        if storage.exists(marker):
+            return storage.read_json(marker)["shuffled_bytes"]
+        bands = self.config.modern.minhash.bands
+        pages = sum(accounts["pages"] for accounts in self._accounts(self.work.ingested))
+        bits = _bits(pages * bands * 24, self.config)
+        rules = NearDuplicates(self.work, bits, self._by_reference, bands)
+
+        def build(pipeline: beam.Pipeline) -> object:
+            return (
+                self._units(pipeline)
+                | "SliceCandidates" >> beam.FlatMap(_near_slices, rules)
+                | "GroupByBucket" >> beam.GroupByKey()
+                | "MatchBucket" >> beam.FlatMapTuple(partial(_match, rules=rules))
+                | "GroupByLanguage" >> beam.GroupByKey()
+                | "Cluster" >> beam.FlatMapTuple(partial(_cluster, rules=rules))
+                | "GroupByUnit" >> beam.GroupByKey()
+                | "RecordSizes" >> beam.MapTuple(rules.record)
+            )
+
+        counters = self._run(NEAR_DUPLICATES, build, len(self.files))
+        shuffled = counters.get(f"{NEAR_DUPLICATES}_bytes", 0)
+        storage.write_json(marker, {"bucket_bits": bits, "shuffled_bytes": shuffled})
+        fault_point("corpus.after_near_duplicates")
+        return shuffled
+
     def finish(self) -> None:
         """Phase 4: decide on every page, identify languages, leave sorted runs."""
         if not self._todo("finished"):
@@ -194,7 +239,8 @@ class Build:
     def keep_fingerprints(self) -> list[dict[str, Any]]:
         """Phase 6: gather the keys of all documents; return the files' manifest entries."""
         entries: list[dict[str, Any]] = []
-        for kind in KINDS if self.config.keep_fingerprints else ():
+        keeps = self.config.keep_fingerprints and self.config.profile == "mc4"
+        for kind in KINDS if keeps else ():
             keys = sum(accounts["keys"][kind] for accounts in self._accounts(self.work.finished))
             store = FingerprintStore(
                 kind,
@@ -318,6 +364,28 @@ def _slices(unit: int, contest: Contest) -> Iterator[tuple[int, Slice]]:
     for bucket, piece in contest.slices(unit):
         counter.inc((piece.stop - piece.start) * WIDTHS[contest.name] * 8)
         yield bucket, piece
+
+
+def _near_slices(unit: int, rules: NearDuplicates) -> Iterator[tuple[int, Slice]]:
+    call(rules.prepare, unit)
+    counter = Metrics.counter("shuffle", f"{NEAR_DUPLICATES}_bytes")
+    for bucket, piece in rules.slices(unit):
+        counter.inc((piece.stop - piece.start) * 24)
+        yield bucket, piece
+
+
+def _match(
+    bucket: int, slices: Iterable[Slice], rules: NearDuplicates
+) -> Iterator[tuple[int, bytes]]:
+    del bucket
+    yield from call(rules.match, list(slices))
+
+
+def _cluster(
+    lang: int, packed: Iterable[bytes], rules: NearDuplicates
+) -> Iterator[tuple[int, bytes]]:
+    del lang
+    yield from call(rules.cluster, list(packed))
 
 
 def _settle(bucket: int, slices: Iterable[Slice], contest: Contest) -> Iterator[Verdict]:

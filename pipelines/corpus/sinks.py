@@ -16,10 +16,11 @@ import pyarrow.parquet as pq
 from pipelines import storage
 from pipelines.corpus.config import CorpusConfig
 from pipelines.corpus.fingerprints import is_validation, unpack
+from pipelines.corpus.profiles import PROFILES
 from pipelines.corpus.work_directory import WorkDirectory
 from pipelines.faults import fault_point
 from pipelines.outputs import file_sha256
-from pipelines.records import DOCUMENT_SCHEMA, SPLITS
+from pipelines.records import SPLITS
 
 ROW_GROUP_BYTES = 16 << 20
 
@@ -36,6 +37,7 @@ class ShardSpec:
         moved: ids (hex) that go to validation though their hash says train.
         pieces: unit, batch, start and stop of the language in the units' runs.
         prefix: what distinguishes the names of shards that were added to a corpus.
+        profile: says which columns the shard has.
     """
 
     lang: str
@@ -45,6 +47,7 @@ class ShardSpec:
     moved: tuple[str, ...]
     pieces: tuple[tuple[int, int, int, int], ...]
     prefix: str = ""
+    profile: str = "mc4"
 
     @property
     def name(self) -> str:
@@ -95,6 +98,7 @@ def plan_shards(
         lacking = config.min_validation_documents - totals["validation"][0] - existing.get(lang, 0)
         moved = smallest[: max(0, min(lacking, totals["train"][0] - 1))]
         moved_total = [len(moved), sum(row[1] for row in moved), sum(row[2] for row in moved)]
+        ids = tuple(row[0] for row in moved)
         pieces = tuple(
             (unit, batch, start, stop)
             for unit, entry in entries
@@ -106,7 +110,7 @@ def plan_shards(
             )
             count = min(documents, max(1, math.ceil(size / config.shard_bytes)))
             shards += [
-                ShardSpec(lang, split, i, count, tuple(row[0] for row in moved), pieces, prefix)
+                ShardSpec(lang, split, i, count, ids, pieces, prefix, config.profile)
                 for i in range(count)
             ]
     return shards
@@ -133,19 +137,19 @@ def write_documents(
 
     Args:
         spec: the shard.
-        batches: its documents, of RUN_SCHEMA, in any order.
+        batches: its documents, of its profile's `runs` schema, in any order.
         directory: the corpus.
         work: where the shard is noted as complete.
     """
+    schema = PROFILES[spec.profile].documents
     if batches:
         table = pa.Table.from_batches(batches)
         ids = table["id"].to_pylist()
         table = table.take(pa.array(sorted(range(len(ids)), key=ids.__getitem__), pa.int64()))
     else:
-        table = pa.table({name: [] for name in DOCUMENT_SCHEMA.names})
+        table = pa.table({name: [] for name in schema.names})
     ids = [value.hex() for value in table["id"].to_pylist()]
-    table = table.set_column(0, DOCUMENT_SCHEMA.field("id"), pa.array(ids, pa.string()))
-    table = table.cast(DOCUMENT_SCHEMA)
+    table = table.set_column(0, schema.field("id"), pa.array(ids, pa.string())).cast(schema)
     size, characters = (
         pc.call_function("sum", [pc.call_function(length, [table["text"]])]).as_py() or 0
         for length in ("binary_length", "utf8_length")

@@ -12,7 +12,7 @@ import numpy as np
 
 from pipelines import storage
 
-CONTESTS = ("winners", "owners")
+CONTESTS = ("winners", "owners", "near_duplicates")
 
 # NumPy reads a header by `ast.literal_eval`, which before CPython 3.11.8 fails now and then where
 # two threads call it (cpython#106905).

@@ -4,6 +4,7 @@ import datetime
 import io
 import re
 import zlib
+from collections.abc import Callable, Sequence
 
 from fastwarc.stream_io import BrotliReader, ChunkedReader
 
@@ -15,6 +16,9 @@ _METADATA_PREFIXES = ("WARC", "CONTENT-", "Content-")
 _STATUS = re.compile(rb"HTTP/\S+ +(\d{3})")
 _HTML_TYPES = ("text/html", "application/xhtml+xml")
 _DETAIL_CHARACTERS = 300
+
+#: Takes the headers and the HTML of a response; names why it must not be used, or None.
+Reserved = Callable[[Sequence[tuple[str, str]], str], str | None]
 
 
 def normalize_lines(text: str, drop_metadata_lines: bool = True) -> str:
@@ -48,6 +52,7 @@ def record_to_page(
     max_bytes: int = 16 << 20,
     drop_metadata_lines: bool = True,
     html_main_content: bool = True,
+    reserved: Reserved | None = None,
 ) -> Page | Rejected:
     """Return the page in a record, or the reason that there is none.
 
@@ -57,6 +62,7 @@ def record_to_page(
         max_bytes: limit on an HTTP body after its content encoding is undone.
         drop_metadata_lines: see `CorpusConfig`.
         html_main_content: see `CorpusConfig`.
+        reserved: names the reason to drop an HTTP response by its headers and HTML, or None.
     """
     source = f"{file_name}@{record.offset}"
     url = ""
@@ -72,7 +78,7 @@ def record_to_page(
         url = record.url.decode().strip()
         timestamp = record.timestamp.decode().strip()
         record_id = record.record_id.decode().strip()
-        text = _record_text(record, max_bytes, html_main_content)
+        text = _record_text(record, max_bytes, html_main_content, reserved)
     except UnicodeDecodeError as error:
         return rejected("bad_utf8", str(error))
     except UnreadableError as error:
@@ -91,15 +97,19 @@ def record_to_page(
     return Page(url, text, timestamp, micros, source, record_id)
 
 
-def _record_text(record: Record, max_bytes: int, main_content: bool) -> str:
+def _record_text(
+    record: Record, max_bytes: int, main_content: bool, reserved: Reserved | None
+) -> str:
     if record.payload is None:
         raise UnreadableError("too_large", f"more than {max_bytes} bytes")
     if record.kind == "http":
-        return _http_text(record.payload, max_bytes, main_content)
+        return _http_text(record.payload, max_bytes, main_content, reserved)
     return record.payload.decode()
 
 
-def _http_text(response: bytes, max_bytes: int, main_content: bool) -> str:
+def _http_text(
+    response: bytes, max_bytes: int, main_content: bool, reserved: Reserved | None
+) -> str:
     """Return the text of an HTTP response (status line, headers, body)."""
     head, separator, body = response.partition(b"\r\n\r\n")
     if not separator:
@@ -109,16 +119,17 @@ def _http_text(response: bytes, max_bytes: int, main_content: bool) -> str:
         raise UnreadableError("bad_http", "no HTTP status line")
     if status[1] != b"200":
         raise UnreadableError("http_status", f"status {status[1].decode()}")
-    headers: dict[str, str] = {}
-    for line in head.split(b"\n")[1:]:
-        name, _, value = line.decode("latin-1").partition(":")
-        headers.setdefault(name.strip().lower(), value.strip())
+    fields = [line.decode("latin-1").partition(":") for line in head.split(b"\n")[1:]]
+    pairs = [(name.strip().lower(), value.strip()) for name, _, value in fields]
+    headers = dict(reversed(pairs))  # of a repeated name, the first
     media_type, _, parameters = headers.get("content-type", "text/html").partition(";")
     if media_type.strip().lower() not in _HTML_TYPES:
         raise UnreadableError("not_html", f"content type {media_type}")
     body = _decode_body(body, headers, max_bytes)
     charset = re.search(r"charset\s*=\s*[\"']?([\w.:-]+)", parameters, re.IGNORECASE)
     html = decode_html(body, charset[1] if charset else "")
+    if reserved and (reason := reserved(pairs, html)):
+        raise UnreadableError(reason, "reserved by its publisher")
     text = html_to_text(html, main_content)
     # What cannot be UTF-8 (lone surrogates) must not travel on.
     return text.encode("utf-8", "replace").decode()

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from pipelines import storage
 from pipelines.crawl.archives import read_archive
-from pipelines.crawl.extract import record_to_page
+from pipelines.crawl.extract import Reserved, record_to_page
 from pipelines.crawl.files import CrawlFile
 from pipelines.crawl.json_lines import read_json_lines
 from pipelines.crawl.tables import read_table
@@ -15,7 +15,12 @@ UNREAD = {"empty": "empty_file", "other": "unknown_format"}
 
 
 def read_pages(
-    file: CrawlFile, *, max_record_bytes: int, drop_metadata_lines: bool, html_main_content: bool
+    file: CrawlFile,
+    *,
+    max_record_bytes: int,
+    drop_metadata_lines: bool,
+    html_main_content: bool,
+    reserved: Reserved | None = None,
 ) -> Iterator[Page | Rejected]:
     """Yield the page in every record, line or row of a file, or the reason that there is none.
 
@@ -27,6 +32,7 @@ def read_pages(
         max_record_bytes: larger records are rejected.
         drop_metadata_lines: see `CorpusConfig`.
         html_main_content: see `CorpusConfig`.
+        reserved: see `record_to_page`; concerns WARC alone.
 
     Raises:
         OSError: the file cannot be opened, or the disk cannot be read.
@@ -51,4 +57,5 @@ def read_pages(
                 max_bytes=max_record_bytes,
                 drop_metadata_lines=drop_metadata_lines,
                 html_main_content=html_main_content,
+                reserved=reserved,
             )

@@ -20,7 +20,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pipelines.corpus.dedup import best_of_each
 from pipelines.corpus.fingerprints import unpack
 from pipelines.corpus.modern.words import chunks, cut, mix
 from pipelines.errors import UserError
@@ -195,10 +194,9 @@ def cluster(edges: np.ndarray, pages: np.ndarray, ranks: np.ndarray) -> Clusters
     """
     found, label = components(edges)
     rows = ranks[np.searchsorted(pages, found)]
-    # Padded to the two halves of a contest's key.
-    key = np.column_stack([np.zeros(len(found), np.uint64), label.astype(np.uint64)])
+    order = np.lexsort([*rows.T[::-1], label])
     represents = np.zeros(len(found), bool)
-    represents[best_of_each(np.column_stack([key, rows]))] = True
+    represents[order[np.diff(label[order], prepend=-1) > 0]] = True
     return Clusters(found, np.bincount(label)[label] if len(found) else label, represents)
 
 

@@ -230,17 +230,21 @@ class QualityPolicy:
     has no full stop, and `max_digit_share`.
 
     Attributes:
-        min_words, max_words: words of a page.
-        min_mean_word_length, max_mean_word_length: where words are parted by spaces.
+        min_words: least words of a page.
+        max_words: most words of a page.
+        min_mean_word_length: least characters a word, where words are parted by spaces.
+        max_mean_word_length: most characters a word, likewise.
         max_symbol_ratio: number signs and ellipses per word.
-        max_bullet_line_share, max_ellipsis_line_share: of lines.
-        min_alphabetic_word_share: of words.
-        min_stop_words: distinct ones.
-        max_duplicate_line_share, max_duplicate_line_character_share: lines met before.
-        max_top_ngram_shares: for n-grams of 2, 3 and 4 words.
-        max_duplicate_ngram_shares: for n-grams of 5 to 10 words.
-        min_terminal_line_share: lines that end a sentence.
-        max_digit_share: of characters.
+        max_bullet_line_share: share of lines that start with a bullet.
+        max_ellipsis_line_share: share of lines that end with an ellipsis.
+        min_alphabetic_word_share: share of words with a letter.
+        min_stop_words: distinct stop words.
+        max_duplicate_line_share: share of lines that the page has had before.
+        max_duplicate_line_character_share: share of characters in such lines.
+        max_top_ngram_shares: share of the most frequent n-gram, for 2, 3 and 4 words.
+        max_duplicate_ngram_shares: share of repeated n-grams, for 5 to 10 words.
+        min_terminal_line_share: share of lines that end a sentence.
+        max_digit_share: share of digits.
     """
 
     min_words: int = 50

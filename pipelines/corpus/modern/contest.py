@@ -1,0 +1,141 @@
+"""The contest of near-duplicates: pages that won their URL look for each other by band keys.
+
+Like the contests of `pipelines.corpus.dedup` it shuffles fingerprints cut into buckets of the key
+space: 24 bytes a band. What a bucket finds are matches, which go to one cluster step a language
+(keys are salted with it, so no cluster has two). What comes back to a unit is the size of the
+cluster that each of its pages represents.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from pipelines import storage
+from pipelines.corpus.dedup import Slice, bucket_starts
+from pipelines.corpus.fingerprints import unpack
+from pipelines.corpus.modern.near_dedup import cluster, matches, page_rank
+from pipelines.corpus.work_directory import WorkDirectory, load_array, save_array
+from pipelines.languages import UNDETERMINED, languages
+
+NAME = "near_duplicates"
+
+#: The number of a page: 10 bits of language, 24 of unit, 30 of its place in the unit.
+_UNIT_BITS, _PAGE_BITS = 24, 30
+_LANGUAGE_SHIFT = _UNIT_BITS + _PAGE_BITS
+_COLUMNS = ["id", "lang", "characters", "timestamp_micros", "band_keys"]
+
+
+@dataclasses.dataclass(frozen=True)
+class NearDuplicates:
+    """The contest over the units of a work directory.
+
+    Attributes:
+        work: where the units are.
+        bucket_bits: the key space is cut into 2**bucket_bits buckets.
+        by_reference: shuffle references to candidates, not candidates.
+        bands: keys of a page.
+    """
+
+    work: WorkDirectory
+    bucket_bits: int
+    by_reference: bool
+    bands: int
+
+    def prepare(self, unit: int) -> None:
+        """Write a unit's candidates and what its pages are ranked by, unless an earlier run has."""
+        if storage.exists(self._ranks(unit)):
+            return
+        with storage.fetch(self.work.pages(unit)) as pages:
+            table = pq.read_table(pages, columns=_COLUMNS)
+        won = np.flatnonzero(self.work.selected("winners", unit, len(table)))
+        code = {lang: index for index, lang in enumerate(_languages())}
+        langs = np.array([code[lang] for lang in table["lang"].to_pylist()], np.uint64)
+        numbers = (
+            (langs << np.uint64(_LANGUAGE_SHIFT))
+            | np.uint64(unit << _PAGE_BITS)
+            | np.arange(len(table), dtype=np.uint64)
+        )
+        keys = unpack(b"".join(table["band_keys"].to_pylist())).reshape(-1, self.bands, 2)[won]
+        candidates = np.column_stack([keys.reshape(-1, 2), np.repeat(numbers[won], self.bands)])
+        candidates = candidates[np.lexsort(candidates.T[::-1])]
+        ranks = page_rank(
+            table["characters"].to_numpy().astype(np.int64),
+            table["timestamp_micros"].to_numpy(),
+            unpack(b"".join(table["id"].to_pylist())),
+        )
+        save_array(self.work.candidates(NAME, unit), candidates)
+        save_array(self._ranks(unit), ranks)
+
+    def slices(self, unit: int) -> Iterator[tuple[int, Slice]]:
+        """Yield a unit's candidates by bucket."""
+        candidates = load_array(self.work.candidates(NAME, unit))
+        edges = np.searchsorted(candidates[:, 0], bucket_starts(self.bucket_bits)).tolist()
+        for bucket, (start, stop) in enumerate(itertools.pairwise([*edges, len(candidates)])):
+            if start < stop:
+                payload = None if self.by_reference else candidates[start:stop].tobytes()
+                yield bucket, Slice(unit, start, stop, payload)
+
+    def match(self, slices: Iterable[Slice]) -> list[tuple[int, bytes]]:
+        """Return the matches in a bucket by language: its index, packed pairs of pages."""
+        found = matches(np.concatenate([self._rows(piece) for piece in slices]))
+        langs = found[:, 0] >> np.uint64(_LANGUAGE_SHIFT)
+        return [(int(lang), found[langs == lang].tobytes()) for lang in np.unique(langs).tolist()]
+
+    def _rows(self, piece: Slice) -> np.ndarray:
+        if piece.payload is not None:
+            return np.frombuffer(piece.payload, np.uint64).reshape(-1, 3)
+        return load_array(self.work.candidates(NAME, piece.unit))[piece.start : piece.stop]
+
+    def cluster(self, packed: Iterable[bytes]) -> list[tuple[int, bytes]]:
+        """Decide a language: for each unit, packed pairs of page and size of its cluster.
+
+        The size is 0 for a page that another represents. Memory: about 100 bytes a match, and the
+        ranks of one unit.
+        """
+        edges = np.concatenate([np.frombuffer(part, np.uint64) for part in packed]).reshape(-1, 2)
+        pages = np.unique(edges)
+        places = (pages & np.uint64((1 << _PAGE_BITS) - 1)).astype(np.int64)
+        units = (pages >> np.uint64(_PAGE_BITS)) & np.uint64((1 << _UNIT_BITS) - 1)
+        starts = np.flatnonzero(np.diff(units, prepend=np.uint64(0)) > 0).tolist()
+        bounds = sorted({0, *starts, len(pages)})
+        ranks = np.concatenate(
+            [
+                load_array(self._ranks(int(units[start])))[places[start:stop]]
+                for start, stop in itertools.pairwise(bounds)
+            ]
+        )
+        found = cluster(edges, pages, ranks)
+        sizes = np.where(found.represents, found.sizes, 0)
+        rows = np.column_stack([places, sizes])
+        return [
+            (int(units[start]), rows[start:stop].tobytes())
+            for start, stop in itertools.pairwise(bounds)
+        ]
+
+    def record(self, unit: int, packed: Iterable[bytes]) -> None:
+        """Write what came back for a unit: int64 [n, 2], its pages that match any, and sizes."""
+        rows = np.concatenate([np.frombuffer(part, np.int64) for part in packed]).reshape(-1, 2)
+        save_array(self.work.verdicts(NAME, unit), rows[np.argsort(rows[:, 0])])
+
+    def _ranks(self, unit: int) -> str:
+        return self.work.file(NAME, unit, "ranks.npy")
+
+
+def cluster_sizes(work: WorkDirectory, unit: int, pages: int) -> np.ndarray:
+    """Return the size of the cluster that each page of a unit represents: int64 [pages].
+
+    It is 1 for a page without near-duplicates, 0 for one that another represents.
+    """
+    sizes = np.ones(pages, np.int64)
+    path = work.verdicts(NAME, unit)
+    if storage.exists(path):
+        rows = load_array(path)
+        sizes[rows[:, 0]] = rows[:, 1]
+    return sizes
+
+
+def _languages() -> list[str]:
+    return sorted([*languages(), UNDETERMINED])

@@ -1,0 +1,113 @@
+"""Ingest of profile `modern`: language first, then all rules on single pages, then band keys."""
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from pipelines.corpus.accounts import Ledger
+from pipelines.corpus.config import CorpusConfig
+from pipelines.corpus.filters import paragraph_reason
+from pipelines.corpus.fingerprints import fingerprint, normalize_url
+from pipelines.corpus.modern.langid import Identification, ModernIdentifier
+from pipelines.corpus.modern.privacy import Masked, mask_personal_data
+from pipelines.corpus.modern.quality import quality_columns
+from pipelines.corpus.modern.records import QUALITY_COLUMNS
+from pipelines.corpus.modern.scripts import length_factor
+from pipelines.corpus.modern.url_policy import Blocklist
+from pipelines.languages import UNDETERMINED, languages
+from pipelines.records import Page, Rejected
+
+_SAMPLE_CHARACTERS = 300
+
+_per_thread = threading.local()
+
+
+def _identifier() -> ModernIdentifier:
+    """Return this thread's identifier; its models are loaded once."""
+    if not hasattr(_per_thread, "identifier"):
+        _per_thread.identifier = ModernIdentifier()
+    return _per_thread.identifier
+
+
+def modern_rows(
+    pages: Sequence[Page], config: CorpusConfig, blocklist: Blocklist, ledger: Ledger
+) -> list[dict[str, Any]]:
+    """Return the pages that pass all rules, as rows of PAGE_COLUMNS; account for all else."""
+    passed = list(_pass_rules(pages, config, blocklist, ledger))
+    columns = quality_columns([page.text for page, _ in passed], [kind.lang for _, kind in passed])
+    reasons = config.modern.quality.reasons(columns)
+    rows = []
+    for number, ((page, kind), reason) in enumerate(zip(passed, reasons, strict=True)):
+        if reason:
+            ledger.drop(_rejected("quality", reason, page))
+            continue
+        ledger.keep("quality")
+        signals = {column: columns[name][number].item() for column, name in QUALITY_COLUMNS.items()}
+        rows.append({**_row(page, kind, config.modern.mask_personal_data), **signals})
+    keys = config.modern.minhash.band_keys(
+        [row["text"] for row in rows], [row["lang"] for row in rows]
+    )
+    for row, key in zip(rows, keys.astype(">u8"), strict=True):
+        row["band_keys"] = key.tobytes()
+    return rows
+
+
+def _rejected(stage: str, reason: str, page: Page, detail: str = "") -> Rejected:
+    return Rejected(
+        stage, reason, page.source, page.url, f"{detail}{page.text}"[:_SAMPLE_CHARACTERS]
+    )
+
+
+def _pass_rules(
+    pages: Sequence[Page], config: CorpusConfig, blocklist: Blocklist, ledger: Ledger
+) -> Iterator[tuple[Page, Identification]]:
+    """Yield the pages that may be used, are in a wanted language and have paragraphs."""
+    identify: Callable[[str], Identification] = _identifier().identify
+    kept_languages = config.kept_languages()
+    for page in pages:
+        blocked_by = blocklist.match(page.url)
+        if blocked_by is not None:
+            ledger.drop(_rejected("url_policy", "blocked_url", page, f"{blocked_by}: "))
+            continue
+        ledger.keep("url_policy")
+        kind = identify(page.text)
+        if kind.lang not in kept_languages:
+            undetermined = kind.lang == UNDETERMINED
+            reason = "undetermined_language" if undetermined else "other_language"
+            said = f"{kind.reason or kind.lang} {kind.score:.3f}: "
+            ledger.drop(_rejected("language", reason, page, said))
+            continue
+        ledger.keep("language")
+        known = languages().get(kind.lang)
+        factor = length_factor(known.script if known else kind.script)
+        reason = paragraph_reason(
+            page.text.split("\n"), config.min_lines, round(config.min_long_line_characters * factor)
+        )
+        if reason:
+            ledger.drop(_rejected("paragraphs", reason, page))
+            continue
+        ledger.keep("paragraphs")
+        yield page, kind
+
+
+def _row(page: Page, kind: Identification, mask: bool) -> dict[str, Any]:
+    masked = mask_personal_data(page.text) if mask else Masked(page.text, 0, 0, 0)
+    return {
+        "id": fingerprint(normalize_url(page.url)),
+        "url": page.url,
+        "text": masked.text,
+        "lang": kind.lang,
+        "lang_score": kind.score,
+        "timestamp": page.timestamp,
+        "source": page.source,
+        "record_id": page.record_id,
+        "timestamp_micros": page.timestamp_micros,
+        "text_hash": fingerprint(masked.text),
+        "characters": len(masked.text),
+        "lang_second": kind.second,
+        "lang_second_score": kind.second_score,
+        "script": kind.script,
+        "masked_emails": masked.emails,
+        "masked_ips": masked.ips,
+        "masked_phones": masked.phones,
+    }
