@@ -46,8 +46,8 @@ format: $(READY)  ## Reformat the code
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-test-kill: $(READY)  ## Kill the demo at every fault point and at random moments, compare bytes
-	@$(BIN)/python -m pytest tests/flows/kill_demo.py -s --timeout 7200
+test-kill: $(READY)  ## Kill demo and corpus builds at fault points and random moments, compare bytes
+	@$(BIN)/python -m pytest tests/flows/kill_demo.py tests/pipelines/corpus/kill_corpus.py -s --timeout 7200
 
 bench: $(READY) .venv-bench/ready  ## The corpus builder against datatrove and a plain process (needs apt-get)
 	@$(BIN)/python tests/benchmarks/corpus.py $(BENCH_OPTIONS)

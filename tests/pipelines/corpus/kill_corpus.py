@@ -1,0 +1,89 @@
+"""Kill a corpus build with -9 at 20 random moments, run it again, compare bytes (make test-kill).
+
+The moments are spread over the time that an undisturbed build takes, so they fall into every
+phase; each rerun continues what the killed one left. MSWITCH_KILL_SEED chooses them.
+"""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pipelines.samples.gflanguages import write_sample
+
+KILLS = 20
+SEED = int(os.environ.get("MSWITCH_KILL_SEED", "0"))
+SETTINGS = (
+    *("--min-lines", "1", "--min-long-line-characters", "1", "--language-threshold", "0.7"),
+    *("--validation-per-mille", "200", "--min-validation-documents", "1"),
+    *("--shard-bytes", "4000", "--bucket-bytes", "20000"),
+)
+#: Startup, in which there is nothing to lose, takes about this much of a small build.
+QUIET_SECS = 3.0
+
+
+def command(sample: Path, out: Path) -> list[str]:
+    program = [sys.executable, "-m", "flows.main", "corpus", "build"]
+    inputs = ["--input", f"{sample}/wet/*.warc.wet.gz", f"{sample}/warc/*.warc.gz"]
+    return [*program, *inputs, "--out", str(out), *SETTINGS]
+
+
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("in") / "sample"
+    write_sample(out)
+    return out
+
+
+def finished_work(out: Path) -> dict[Path, int]:
+    """When each unit of work that a build has finished was written."""
+    found = out.parent.glob(f".{out.name}.partial-*/work/*/[!.]*.json")
+    times = {}
+    for path in found:
+        times[path] = path.stat().st_mtime_ns
+    return times
+
+
+def test_killed_at_random_moments(
+    tmp_path: Path, sample: Path, data_bytes: Callable[[Path], dict[str, bytes]]
+):
+    whole, killed = tmp_path / "whole" / "corpus", tmp_path / "killed" / "corpus"
+    start = time.monotonic()
+    subprocess.run(command(sample, whole), check=True)
+    seconds = time.monotonic() - start
+    moments = random.Random(SEED)
+    before: dict[Path, int] = {}
+    phases = set()
+    kills = 0
+    while kills < KILLS:
+        start = time.monotonic()
+        process = subprocess.Popen(command(sample, killed), start_new_session=True)
+        try:
+            process.wait(moments.uniform(QUIET_SECS, max(seconds, QUIET_SECS + 1)))
+        except subprocess.TimeoutExpired:
+            # Alternately the whole group, and the main process alone: its workers must follow.
+            target = os.killpg if kills % 2 else os.kill
+            target(process.pid, signal.SIGKILL)
+            process.wait()
+            kills += 1
+        else:
+            seconds = time.monotonic() - start
+        after = finished_work(killed)
+        # What was finished is not done again.
+        both = before.keys() & after.keys()
+        assert {path: after[path] for path in both} == {path: before[path] for path in both}
+        before = after
+        phases |= {path.parent.name for path in after}
+        print(f"after {kills} kills: {len(after)} units are finished", flush=True)
+        if killed.exists():
+            shutil.rmtree(killed)
+    subprocess.run(command(sample, killed), check=True)
+    assert data_bytes(killed) == data_bytes(whole)
+    assert phases >= {"pages", "finished", "shards"}
