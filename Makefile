@@ -13,7 +13,7 @@ BEAM_FLINK := 2.62.0
 PRISM := $(shell sed -n 's/^apache-beam==\([0-9.]*\).*/\1/p' requirements.txt)
 
 .PHONY: help setup setup-flink setup-prism demo test lint format bench bench-langid test-kill \
-	fuzz test-flink test-prism requirements clean
+	fuzz test-flink test-prism test-dataflow requirements clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -84,6 +84,9 @@ setup-prism: .prism/prism  ## Beam's Prism runner, in .prism (needs Go)
 	@GOBIN=$(CURDIR)/.prism go install github.com/apache/beam/sdks/v2/go/cmd/prism@v$(PRISM)
 	@touch $@
 
+test-dataflow: $(READY)  ## Build by jobs sent to a peer of Dataflow on loopback, compare bytes
+	@$(BIN)/python -m pytest tests/dataflow/jobs.py
+
 test-prism: $(READY)  ## Build on Prism, compare bytes
 	@$(MAKE) --no-print-directory setup-prism || echo "[setup] no Prism: the test will be skipped"
 	@MSWITCH_PRISM=$$(ls $(CURDIR)/.prism/prism 2>/dev/null) \
@@ -107,6 +110,7 @@ requirements: $(READY)  ## Pin again what pyproject.toml asks for
 	$$compile pyproject.toml --extra train --extra flows --extra dev --output-file requirements.txt && \
 	$$compile pyproject.toml --constraint requirements.txt --output-file requirements-base.txt && \
 	echo 'atheris==3.0.*' | $$compile - --output-file requirements-fuzz.txt && \
+	$$compile pyproject.toml --extra gcp --constraint requirements.txt --output-file requirements-gcp.txt && \
 	grep -E '^uv==' requirements.txt | sed 's/ .*//' | $$compile - --output-file requirements-setup.txt && \
 	echo apache-flink-libraries==$(FLINK) | $$compile - --no-deps --output-file requirements-flink.txt && \
 	$$compile tests/benchmarks/peers.in --output-file tests/benchmarks/peers.txt

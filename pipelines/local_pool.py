@@ -13,7 +13,9 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
+
+from pipelines import storage
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -37,7 +39,8 @@ def local_pool(workers: int) -> Iterator[None]:
         return
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(_PRELOAD)
-    with ProcessPoolExecutor(workers, context, initializer=_die_with_parent) as pool:
+    arguments = (storage.used_options(),)
+    with ProcessPoolExecutor(workers, context, initializer=_begin, initargs=arguments) as pool:
         _pools.append(pool)
         try:
             yield
@@ -61,6 +64,12 @@ def call(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
             "a worker process was killed, perhaps for lack of memory: run the same command again, "
             "it continues; --direct_num_workers=1 after -- needs least"
         ) from error
+
+
+def _begin(storage_options: dict[str, Any]) -> None:
+    """Make this process a worker, which reaches remote files as its parent does."""
+    _die_with_parent()
+    storage.use_options(storage_options)
 
 
 def _die_with_parent() -> None:

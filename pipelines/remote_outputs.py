@@ -45,7 +45,15 @@ class RemoteOutput:
         self.stage = stage
         self.config = dict(config)
         self.hash = config_hash(stage, config)
-        names = storage.list_names(self.out)
+        # A listing would name every file of an unfinished build; these three say all.
+        names = {
+            name
+            for name in (MARKER, MANIFEST, CLAIM)
+            if storage.exists(storage.join(self.out, name))
+        }
+        if not names:
+            anything = storage.match(storage.join(self.out, "**"), limit=1)
+            names.update(status.path for status in anything)
         self._claim = storage.join(self.out, CLAIM)
         if MARKER not in names and CLAIM in names:
             if storage.read_json(self._claim)["config_hash"] != self.hash:

@@ -61,6 +61,9 @@ def pipeline_options(
             "temp_location": "a bucket path such as gs://my-bucket/tmp",
         }
         _require(given, "dataflow", needs)
+        # What workers run is in packages; what happens to be in __main__ is nobody's business.
+        if not given & {"save_main_session", "no_save_main_session"}:
+            defaults.append("--no_save_main_session")
     return _checked(defaults + list(beam_options))
 
 

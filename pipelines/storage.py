@@ -6,22 +6,27 @@ ends. Paths are strings here, since `pathlib` folds the `//` of a URL.
 """
 
 import contextlib
+import functools
 import json
 import os
 import shutil
 import tempfile
 import threading
 import urllib.parse
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pipelines.errors import UserError
 
 if TYPE_CHECKING:
     from pipelines.download import Downloader
 
 #: Requests in flight when many small remote objects are read.
 _REQUESTS = 32
+
+_options: dict[str, Any] = {}
 
 
 class FileStatus(NamedTuple):
@@ -61,7 +66,7 @@ def join(directory: str | Path, *names: str) -> str:
 
 def exists(path: str | Path) -> bool:
     """Tell whether there is a file (or, locally, a directory) of this name."""
-    return _file_systems().exists(str(path)) if is_remote(path) else os.path.exists(path)
+    return _file_systems(path).exists(str(path)) if is_remote(path) else os.path.exists(path)
 
 
 def list_names(directory: str | Path) -> set[str]:
@@ -73,9 +78,22 @@ def list_names(directory: str | Path) -> set[str]:
     return set()
 
 
-def match(pattern: str) -> list[FileStatus]:
-    """Return the remote files that `pattern` names; `**` matches any depth."""
-    [result] = _file_systems().match([pattern])
+def match(pattern: str, limit: int | None = None) -> list[FileStatus]:
+    """Return the remote files that `pattern` names; `**` matches any depth.
+
+    Args:
+        pattern: a URL with *, ** and ?.
+        limit: how many files are enough.
+
+    Raises:
+        UserError: they cannot be listed; the bucket is missing, or nobody may look into it.
+    """
+    from apache_beam.io.filesystem import BeamIOError
+
+    try:
+        [result] = _file_systems(pattern).match([pattern], [limit])
+    except BeamIOError as error:
+        raise UserError(f"cannot list {pattern}: {_innermost(error)}") from error
     return [
         FileStatus(found.path, found.size_in_bytes, found.last_updated_in_seconds or 0.0)
         for found in result.metadata_list
@@ -173,7 +191,8 @@ def write_json(path: str | Path, value: Any) -> None:
 def remove_tree(directory: str | Path) -> None:
     """Remove a directory with all below it; it need not exist."""
     if is_remote(directory):
-        remove(status.path for status in match(join(directory, "**")))
+        # By the final slash Beam knows a directory, and deletes in batches.
+        _file_systems(directory).delete([join(directory, "")])
     else:
         shutil.rmtree(directory, ignore_errors=True)
 
@@ -182,7 +201,7 @@ def remove(paths: Iterable[str]) -> None:
     """Remove files."""
     found = list(paths)
     if remote := [path for path in found if is_remote(path)]:
-        _file_systems().delete(remote)
+        _file_systems(remote[0]).delete(remote)
     for path in found:
         if not is_remote(path):
             os.unlink(path)
@@ -198,17 +217,62 @@ def _open_remote(path: str) -> Any:
     from apache_beam.io.filesystem import CompressionTypes
 
     # Files are passed on as they are: Beam would otherwise unpack by suffix.
-    return _file_systems().open(path, compression_type=CompressionTypes.UNCOMPRESSED)
+    return _file_systems(path).open(path, compression_type=CompressionTypes.UNCOMPRESSED)
 
 
 def _create_remote(path: str) -> Any:
     from apache_beam.io.filesystem import CompressionTypes
 
-    return _file_systems().create(path, compression_type=CompressionTypes.UNCOMPRESSED)
+    return _file_systems(path).create(path, compression_type=CompressionTypes.UNCOMPRESSED)
 
 
-def _file_systems() -> Any:
-    """Import Beam when a remote file is asked for; it takes seconds."""
+def use_options(options: Mapping[str, Any]) -> None:
+    """Reach remote files as these Beam options say, such as in the name of a service account.
+
+    Args:
+        options: what `PipelineOptions.get_all_options` returns.
+    """
+    _options.update(options)
+    _apply_options.cache_clear()
+
+
+def used_options() -> dict[str, Any]:
+    """Return what `use_options` was given, for another process to use."""
+    return dict(_options)
+
+
+@functools.cache
+def _apply_options() -> None:
+    from apache_beam.io.filesystems import FileSystems
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+    if _options:
+        FileSystems.set_options(PipelineOptions.from_dictionary(_options))
+
+
+def _file_systems(path: str | Path) -> Any:
+    """Import Beam when a remote file is asked for; it takes seconds.
+
+    Raises:
+        UserError: Beam has no file system for this URL.
+    """
     from apache_beam.io.filesystems import FileSystems
 
+    _apply_options()
+    try:
+        FileSystems.get_filesystem(str(path))
+    except ValueError as error:
+        scheme = str(path).partition("://")[0]
+        extra = {"gs": "mswitch[gcp]", "s3": "apache-beam[aws]"}.get(scheme)
+        fix = f"pip install '{extra}'" if extra else "give a path, a gs:// or an s3:// URL"
+        raise UserError(f"{path}: {scheme}:// cannot be reached: {fix}") from error
     return FileSystems
+
+
+def _innermost(error: BaseException) -> str:
+    """Return in one line what Beam wraps: its errors hold a dict of causes, which may nest."""
+    details = getattr(error, "exception_details", None)
+    while details:
+        error = next(iter(details.values()))
+        details = getattr(error, "exception_details", None)
+    return " ".join(str(error).split())

@@ -49,8 +49,8 @@ def build_corpus(
     """Build a corpus from crawl files.
 
     Args:
-        inputs: paths or globs of WET, WARC and JSON Lines files (plain, gzip or zstd) and of
-            Parquet files, told apart by their content.
+        inputs: paths, globs or URLs of WET, WARC and JSON Lines files (plain, gzip or zstd) and
+            of Parquet files, told apart by their content.
         out: the directory to make, or a URL such as gs://bucket/corpus.
         config: what decides the bytes of the corpus, besides its input.
         badwords: a directory of bad-word lists in LDNOOBW's layout; None filters none.
@@ -66,6 +66,9 @@ def build_corpus(
         UserError: bad input or options, or nothing survived.
         RuntimeError: the accounts do not balance; nothing is published.
     """
+    # Complains before any work is done.
+    options = pipeline_options(runner, beam_options)
+    storage.use_options(options.get_all_options(drop_default=True))
     files = tuple(find_crawl_files(inputs))
     if badwords is None and config.badwords_filter_fraction is not None:
         raise UserError("badwords_filter_fraction says what to do with bad words: give their lists")
@@ -76,7 +79,6 @@ def build_corpus(
     lists = None if badwords is None else load_badwords(badwords)
     settings = {**config.settings(), "badwords": lists and lists.identity()}
     listed = [_input_identity(file, out) for file in files]
-    pipeline_options(runner, beam_options)  # complains before any work is done
 
     def assemble(staging: str, directory: str, base: Base | None = None) -> None:
         from pipelines.corpus.assembly import assemble
@@ -84,7 +86,7 @@ def build_corpus(
 
         # Once the manifest stands, all data does; a run killed after it only cleans up.
         work = WorkDirectory(storage.join(staging, "work"))
-        if MANIFEST not in storage.list_names(staging):
+        if not storage.exists(storage.join(staging, MANIFEST)):
             work.make()
             options = tuple(beam_options)
             build = Build(files, work, directory, config, runner, options, base, lists)
@@ -123,7 +125,7 @@ def _add(
             say(STAGE, f"already added: {out} has this input, nothing to do")
         else:
             storage.make_directory(staging)
-            if MANIFEST not in storage.list_names(staging):
+            if not storage.exists(storage.join(staging, MANIFEST)):
                 remove_unlisted(base)
             # Objects cannot be moved by a rename: there, shards are written where they belong.
             assemble(staging, base.directory if storage.is_remote(out) else staging, base)

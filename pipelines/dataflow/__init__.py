@@ -1,0 +1,1 @@
+"""Corpus builds as a Dataflow flex template: its launcher, its parameters, its image."""

@@ -1,0 +1,188 @@
+"""Corpus builds on Dataflow, as far as that goes without Google: `make test-dataflow`.
+
+The command submits its jobs to a peer on loopback, which runs what was staged (peer.py). About two
+minutes, most of them waiting: Beam's client looks at a job every five seconds.
+"""
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from pipelines import storage
+from pipelines.corpus.accounts import load_stats
+from pipelines.corpus.build import CorpusConfig, build_corpus
+
+ROOT = Path(__file__).parents[2]
+UV = Path(sys.executable).with_name("uv")
+IMAGE = "example.test/mswitch:1"
+RULES = ["--min-lines=1", "--min-long-line-characters=1", "--language-threshold=0.7",
+         "--min-validation-documents=1", "--shard-bytes=2000", "--bucket-bytes=500",
+         "--no-keep-fingerprints"]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def peer_module() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("peer", Path(__file__).with_name("peer.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["peer"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Python with what the template's image installs, and without mswitch."""
+    venv = tmp_path_factory.mktemp("worker") / "venv"
+    requirements = ROOT / "requirements-gcp.txt"
+    subprocess.run([UV, "venv", "--quiet", "--python", sys.executable, venv], check=True)
+    python = venv / "bin" / "python"
+    subprocess.run(
+        [UV, "pip", "sync", "--quiet", "--require-hashes", "--python", python, requirements],
+        check=True,
+    )
+    return python
+
+
+@pytest.fixture(scope="module")
+def peer(
+    python: Path,
+    peer_module: ModuleType,
+    storage_server: str,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[object]:
+    """A peer with two images: Beam's own, and one in which mswitch is installed."""
+    folder = tmp_path_factory.mktemp("peer")
+    source = folder / "source"
+    leave_out = shutil.ignore_patterns(".*", "runs", "build", "*.egg-info")
+    shutil.copytree(ROOT, source, ignore=leave_out)
+    (folder / "beam").mkdir()
+    peer_module.install(UV, source, folder / "mswitch")
+    images = {peer_module.DEFAULT_IMAGE: folder / "beam", IMAGE: folder / "mswitch"}
+    peer = peer_module.Peer(python, UV, images, folder)
+    with peer_module.serve(peer) as address:
+        peer.address = address
+        yield peer
+
+
+@pytest.fixture
+def crawl_files(tmp_path: Path, crawl: ModuleType) -> list[Path]:
+    texts = [(crawl.GERMAN, "de"), (crawl.ENGLISH, "en"), (crawl.GERMAN, "copy")]
+    return [
+        crawl.write(
+            tmp_path / "crawl" / f"{n}.warc.wet.gz",
+            [
+                crawl.record(crawl.prose(text, page), f"http://{site}.example/{page}")
+                for page in range(9)
+            ],
+        )
+        for n, (text, site) in enumerate(texts)
+    ]
+
+
+@pytest.fixture
+def local_data(crawl_files: list[Path], tmp_path: Path) -> dict[str, bytes]:
+    config = CorpusConfig(
+        min_lines=1,
+        min_long_line_characters=1,
+        language_threshold=0.7,
+        min_validation_documents=1,
+        shard_bytes=2000,
+        keep_fingerprints=False,
+    )
+    out = tmp_path / "local"
+    build_corpus([str(path) for path in crawl_files], out, config)
+    return {
+        str(path.relative_to(out)): path.read_bytes() for path in sorted(out.glob("data/**/*.*"))
+    }
+
+
+@pytest.fixture
+def build(
+    peer: object, bucket: str, crawl_files: list[Path], upload: Callable[[Path, str], str]
+) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Give a function that runs the command as a user of Dataflow would."""
+    for path in crawl_files:
+        upload(path, f"{bucket}/crawl/{path.name}")
+
+    def run(*options: str) -> subprocess.CompletedProcess[str]:
+        command = [
+            sys.executable, "-m", "flows.main", "corpus", "build", "--runner", "dataflow",
+            "--input", f"{bucket}/crawl/*", "--out", f"{bucket}/corpus", *RULES, "--",
+            "--project=test-project", "--region=europe-west4", f"--temp_location={bucket}/tmp",
+            f"--dataflow_endpoint={peer.address}", *options,
+        ]  # fmt: skip
+        return subprocess.run(
+            command, capture_output=True, text=True, check=False, cwd=ROOT, env=os.environ
+        )
+
+    return run
+
+
+def data(out: str) -> dict[str, bytes]:
+    return {
+        status.path[len(out) + 1 :]: storage.read_bytes(status.path)
+        for status in storage.match(f"{out}/data/**")
+    }
+
+
+def test_workers_run_from_the_staged_package(
+    build: Callable, peer, bucket: str, local_data: dict[str, bytes]
+):
+    """The quick path: no image, `--setup_file ./pyproject.toml`."""
+    before = len(peer.jobs)
+    done = build("--setup_file=./pyproject.toml")
+    assert done.returncode == 0, done.stderr
+    assert data(f"{bucket}/corpus") == local_data
+    assert storage.match(f"{bucket}/corpus/work/**") == []
+    jobs = peer.jobs[before:]
+    assert [job.spec["name"] for job in jobs] == [
+        f"mswitch-corpus-{phase}" for phase in ("ingest", "winners", "owners", "finish", "shards")
+    ]
+    for job in jobs:
+        modules = job.result["modules"]
+        assert "pipelines.corpus.phases" in modules
+        assert "flows.main" not in modules
+        assert all(path.startswith(str(job.directory / "packages")) for path in modules.values())
+    # The counters came back by the metrics of the jobs: 24 or 40 bytes a candidate.
+    shuffled = load_stats(f"{bucket}/corpus")["shuffled_bytes"]
+    assert shuffled == {"winners": 27 * 40, "owners": 81 * 24}
+
+
+def test_a_killed_worker_fails_the_job_and_a_rerun_continues(
+    build: Callable, peer, bucket: str, local_data: dict[str, bytes]
+):
+    image = f"--sdk_container_image={IMAGE}"
+    fault = {"MSWITCH_FAULT": "corpus.after_ingest_unit"}
+    peer.worker_environment["mswitch-corpus-ingest"] = fault
+    failed = build(image)
+    assert failed.returncode == 1
+    assert "the worker ended with exit code -9" in failed.stderr
+    ingested = storage.match(f"{bucket}/corpus/work/pages/*.json")
+    assert len(ingested) == 1
+    assert not storage.exists(f"{bucket}/corpus/_COMPLETED")
+    before = len(peer.jobs)
+    done = build(image)
+    assert done.returncode == 0, done.stderr
+    assert data(f"{bucket}/corpus") == local_data
+    for job in peer.jobs[before:]:
+        [pool] = job.spec["environment"]["workerPools"]
+        assert pool["workerHarnessContainerImage"] == IMAGE
+        [environment] = job.pipeline.components.environments.values()
+        assert IMAGE.encode() in environment.payload
+        assert not (job.directory / "staged" / "workflow.tar.gz").exists()
+
+
+def test_a_job_that_cannot_start_says_why(build: Callable, bucket: str):
+    failed = build("--sdk_container_image=example.test/absent:1")
+    assert failed.returncode == 1
+    assert "the image example.test/absent:1 cannot be pulled" in failed.stderr
+    assert not storage.exists(f"{bucket}/corpus/manifest.json")

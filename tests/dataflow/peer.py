@@ -1,0 +1,220 @@
+"""A peer for the Dataflow protocol: takes jobs over HTTP and runs what was staged for them.
+
+A job runs in a process of its own, in an environment that has only what its image has (a directory
+of packages, by the image's name) and what was staged for it; its pipeline is executed by Beam's
+FnApiRunner (worker.py). States, messages and counters are reported as the service does.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+from apache_beam.portability.api import beam_runner_api_pb2 as beam_api
+
+from pipelines import storage
+
+DEFAULT_IMAGE = "beam"
+WORKER = Path(__file__).with_name("worker.py")
+#: A request for a job's state is answered when the job ends, or after this time.
+PATIENCE_SECS = 20.0
+TIME = "2026-01-01T00:00:00Z"
+_PATH = re.compile(
+    r"/v1b3/projects/(?P<project>[^/]+)/locations/(?P<region>[^/]+)/jobs"
+    r"(/(?P<job>[^/?]+)(/(?P<what>messages|metrics))?)?"
+)
+
+
+class FailedJobError(Exception):
+    """A job cannot run, or did not succeed."""
+
+
+@dataclasses.dataclass
+class Job:
+    """A job as it was received, and what became of it."""
+
+    spec: dict[str, Any]
+    request_bytes: int
+    directory: Path
+    state: str = "JOB_STATE_RUNNING"
+    error: str = ""
+    result: dict[str, Any] = dataclasses.field(default_factory=dict)
+    finished: threading.Event = dataclasses.field(default_factory=threading.Event)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The pipeline options for its workers."""
+        return self.spec["environment"]["sdkPipelineOptions"]["options"]
+
+    @property
+    def pipeline(self) -> beam_api.Pipeline:
+        """The pipeline that was staged."""
+        return beam_api.Pipeline.FromString((self.directory / "pipeline.pb").read_bytes())
+
+
+class Peer:
+    """Runs jobs.
+
+    Attributes:
+        images: a directory of packages for each container image.
+        jobs: all jobs so far.
+        worker_environment: further variables for workers, by job name.
+    """
+
+    def __init__(self, python: Path, uv: Path, images: Mapping[str, Path], directory: Path):
+        self.python, self.uv = python, uv
+        self.images = dict(images)
+        self.directory = directory
+        self.jobs: list[Job] = []
+        self.worker_environment: dict[str, dict[str, str]] = {}
+
+    def submit(self, body: bytes) -> Job:
+        directory = Path(tempfile.mkdtemp(prefix="job-", dir=self.directory))
+        job = Job(json.loads(body), len(body), directory)
+        job.spec["id"] = directory.name
+        self.jobs.append(job)
+        threading.Thread(target=self._run, args=(job,), daemon=True).start()
+        return job
+
+    def _run(self, job: Job) -> None:
+        try:
+            self._execute(job)
+            job.state = "JOB_STATE_DONE"
+        except Exception as error:
+            job.error = str(error)
+            job.state = "JOB_STATE_FAILED"
+        finally:
+            job.finished.set()
+
+    def _execute(self, job: Job) -> None:
+        staged = storage.read_bytes(job.options["pipelineUrl"])
+        if hashlib.sha256(staged).hexdigest() != job.options["pipelineProtoHash"]:
+            raise FailedJobError("pipeline.pb is not what the job names")
+        (job.directory / "pipeline.pb").write_bytes(staged)
+        (job.directory / "options.json").write_text(json.dumps(job.options))
+        packages = [self._image(job), *self._install_artifacts(job)]
+        environment = {
+            name: os.environ[name]
+            for name in ("PATH", "STORAGE_EMULATOR_HOST", "GOOGLE_APPLICATION_CREDENTIALS")
+        }
+        environment["PYTHONPATH"] = os.pathsep.join(map(str, packages))
+        environment.update(self.worker_environment.pop(job.spec["name"], {}))
+        done = subprocess.run(
+            [self.python, "-P", WORKER, job.directory],
+            env=environment,
+            cwd=job.directory,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            end = done.stderr[-4000:]
+            raise FailedJobError(f"the worker ended with exit code {done.returncode}: {end}")
+        job.result = json.loads((job.directory / "result.json").read_text())
+
+    def _image(self, job: Job) -> Path:
+        [pool] = job.spec["environment"]["workerPools"]
+        image = pool["workerHarnessContainerImage"]
+        if "/beam_python" in image:
+            image = DEFAULT_IMAGE
+        if image not in self.images:
+            raise FailedJobError(f"the image {image} cannot be pulled: it does not exist")
+        return self.images[image]
+
+    def _install_artifacts(self, job: Job) -> Iterator[Path]:
+        """Fetch what was staged; install workflow.tar.gz, as a worker's start script does."""
+        folder = job.directory / "staged"
+        folder.mkdir()
+        [environment] = job.pipeline.components.environments.values()
+        for artifact in environment.dependencies:
+            payload = beam_api.ArtifactUrlPayload.FromString(artifact.type_payload)
+            role = beam_api.ArtifactStagingToRolePayload.FromString(artifact.role_payload)
+            data = storage.read_bytes(payload.url)
+            if hashlib.sha256(data).hexdigest() != payload.sha256:
+                raise FailedJobError(f"{payload.url} is damaged")
+            (folder / role.staged_name).write_bytes(data)
+        if (folder / "workflow.tar.gz").exists():
+            install(self.uv, folder / "workflow.tar.gz", job.directory / "packages")
+            yield job.directory / "packages"
+
+
+def install(uv: Path, package: Path, target: Path) -> None:
+    """Build a package with this environment's setuptools; install it alone into a directory."""
+    subprocess.run(
+        [uv, "pip", "install", "--quiet", "--no-deps", "--no-build-isolation",
+         "--python", sys.executable, "--target", target, package],
+        check=True, capture_output=True,
+    )  # fmt: skip
+
+
+@contextlib.contextmanager
+def serve(peer: Peer) -> Iterator[str]:
+    """Serve the jobs API of Dataflow on loopback; give its address."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            job = peer.submit(self.rfile.read(int(self.headers["Content-Length"])))
+            self._answer({**job.spec, "currentState": "JOB_STATE_PENDING"})
+
+        def do_GET(self):
+            found = _PATH.match(self.path)
+            assert found, self.path
+            [job] = [job for job in peer.jobs if job.spec["id"] == found["job"]]
+            if found["what"] == "messages":
+                importance = "JOB_MESSAGE_ERROR" if job.error else "JOB_MESSAGE_BASIC"
+                message = {
+                    "id": "1",
+                    "time": TIME,
+                    "messageText": job.error or "Worker configuration: loopback.",
+                    "messageImportance": importance,
+                }
+                self._answer({"jobMessages": [message]})
+            elif found["what"] == "metrics":
+                metrics = [
+                    _metric(counter, tentative)
+                    for counter in job.result["counters"]
+                    for tentative in (True, False)
+                ]
+                self._answer({"metrics": metrics})
+            else:
+                job.finished.wait(PATIENCE_SECS)
+                self._answer({**job.spec, "currentState": job.state})
+
+        def _answer(self, value: dict[str, Any]):
+            body = json.dumps(value).encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        # By the word localhost the client knows that it is to speak REST.
+        yield f"http://localhost:{server.server_port}"
+        server.shutdown()
+
+
+def _metric(counter: dict[str, Any], tentative: bool) -> dict[str, Any]:
+    """Describe a counter; the service gives each twice, tentative and committed."""
+    context = {"namespace": counter["namespace"], "step": counter["step"]}
+    if tentative:
+        context["tentative"] = "true"
+    return {
+        "name": {"origin": "user", "name": counter["name"], "context": context},
+        "scalar": counter["value"],
+        "updateTime": TIME,
+    }

@@ -1,0 +1,117 @@
+"""A corpus in a bucket, built by this machine: the bytes of a local build."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from pipelines import storage
+from pipelines.corpus.accounts import load_stats
+from pipelines.corpus.build import CorpusConfig, build_corpus
+from pipelines.errors import UserError
+from pipelines.outputs import read_manifest
+
+CONFIG = CorpusConfig(
+    min_lines=1,
+    min_long_line_characters=1,
+    language_threshold=0.7,
+    min_validation_documents=1,
+    shard_bytes=2000,
+)
+CHILD = """
+import sys
+from pipelines.corpus.build import CorpusConfig, build_corpus
+build_corpus(sys.argv[2:], sys.argv[1], CorpusConfig(
+    min_lines=1, min_long_line_characters=1, language_threshold=0.7, min_validation_documents=1,
+    shard_bytes=2000), beam_options=["--direct_num_workers=1"])
+"""
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory, crawl: ModuleType) -> list[Path]:
+    """A damaged, an empty and two sound files."""
+    folder = tmp_path_factory.mktemp("crawl")
+    pages = [
+        [crawl.record(crawl.prose(crawl.GERMAN, n), f"http://de.example/{n}") for n in range(9)],
+        [crawl.record(crawl.prose(crawl.ENGLISH, n), f"http://en.example/{n}") for n in range(9)],
+    ]
+    paths = [crawl.write(folder / f"{n}.warc.wet.gz", part) for n, part in enumerate(pages)]
+    damaged = folder / "2.warc.wet.gz"
+    damaged.write_bytes(b"".join(crawl.members(pages[0][:2]))[:-30])
+    empty = folder / "3.warc.wet.gz"
+    empty.touch()
+    return [*paths, damaged, empty]
+
+
+@pytest.fixture(scope="module")
+def local_data(files: list[Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    out = tmp_path_factory.mktemp("local") / "corpus"
+    build_corpus([str(path) for path in files], out, CONFIG)
+    return {
+        str(path.relative_to(out)): path.read_bytes() for path in sorted(out.glob("data/**/*.*"))
+    }
+
+
+@pytest.fixture
+def remote_crawl(files: list[Path], bucket: str, upload: Callable[[Path, str], str]) -> str:
+    for path in files:
+        upload(path, f"{bucket}/crawl/{path.name}")
+    return f"{bucket}/crawl/*.gz"
+
+
+def data(out: str) -> dict[str, bytes]:
+    return {
+        status.path[len(out) + 1 :]: storage.read_bytes(status.path)
+        for status in storage.match(f"{out}/data/**")
+    }
+
+
+def test_from_a_bucket_to_a_bucket(
+    remote_crawl: str,
+    bucket: str,
+    files: list[Path],
+    upload: Callable[[Path, str], str],
+    local_data: dict[str, bytes],
+):
+    out = f"{bucket}/corpus"
+    summary = build_corpus([remote_crawl], out, CONFIG)
+    assert data(out) == local_data
+    assert storage.list_names(out) >= {"_COMPLETED", "manifest.json", "stats.json"}
+    assert storage.match(f"{out}/work/**") == []
+    assert storage.match(f"{out}/rejected/**") != []
+    inputs = read_manifest(out, "corpus")["inputs"]
+    assert [row["status"] for row in inputs] == ["read", "read", "damaged", "empty_file"]
+    assert all(row["path"].startswith("gs://") for row in inputs)
+    assert load_stats(out)["stages"][0]["dropped"] == {"damaged": 1, "empty_file": 1}
+    again = build_corpus([remote_crawl], out, CONFIG)
+    assert again == {**summary, "reused": True}
+    # A file that was replaced is another input.
+    upload(files[1], f"{bucket}/crawl/{files[0].name}")
+    with pytest.raises(UserError, match=r"changed: inputs"):
+        build_corpus([remote_crawl], out, CONFIG)
+
+
+def test_a_pattern_that_matches_nothing(bucket: str):
+    with pytest.raises(UserError, match="matches no file"):
+        build_corpus([f"{bucket}/nothing/*"], f"{bucket}/corpus", CONFIG)
+
+
+@pytest.mark.parametrize("fault", ["corpus.after_ingest_unit", "corpus.before_marker"])
+def test_killed_and_continued(
+    files: list[Path], bucket: str, fault: str, local_data: dict[str, bytes]
+):
+    out = f"{bucket}/corpus"
+    command = [sys.executable, "-c", CHILD, out, *map(str, files)]
+    killed = subprocess.run(
+        command, env={**os.environ, "MSWITCH_FAULT": fault}, capture_output=True, check=False
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    assert not storage.exists(f"{out}/_COMPLETED")
+    build_corpus(list(map(str, files)), out, CONFIG, beam_options=["--direct_num_workers=1"])
+    assert data(out) == local_data
+    assert storage.match(f"{out}/work/**") == []

@@ -1,0 +1,85 @@
+"""Outputs on an object store: claimed, continued, refused, published with the marker last."""
+
+import json
+
+import pytest
+
+from pipelines import storage
+from pipelines.errors import UserError
+from pipelines.outputs import MANIFEST, MARKER, read_manifest
+from pipelines.remote_outputs import CLAIM, RemoteOutput, stage_output_anywhere
+
+
+def make(out: str, **config: object) -> RemoteOutput:
+    with stage_output_anywhere(out, stage="corpus", config=config) as staged:
+        assert isinstance(staged, RemoteOutput)
+        return staged
+
+
+def test_an_output_is_published_once(bucket: str):
+    out = f"{bucket}/corpus/"
+    staged = make(out, a=1)
+    assert not staged.complete
+    assert staged.out == f"{bucket}/corpus"
+    assert storage.list_names(staged.out) == {CLAIM}
+    storage.write_json(f"{staged.directory}/data/x.json", 1)
+    with pytest.raises(UserError, match=f"no finished corpus output \\(no {MARKER}"):
+        read_manifest(out, "corpus")
+    staged.publish({"shards": [1]})
+    assert storage.list_names(staged.out) == {MANIFEST, MARKER}
+    assert read_manifest(out, "corpus")["shards"] == [1]
+    assert make(out, a=1).complete
+
+
+def test_the_same_settings_continue(bucket: str):
+    make(bucket, a=1)
+    storage.write_json(f"{bucket}/data/x.json", 1)
+    again = make(bucket, a=1)
+    assert not again.complete
+    assert storage.exists(f"{bucket}/data/x.json")
+
+
+def test_other_settings_are_refused_while_it_is_made(bucket: str):
+    make(bucket, a=1)
+    with pytest.raises(UserError, match="is being made with other settings"):
+        make(bucket, a=2)
+
+
+def test_other_settings_are_refused_when_it_is_made(bucket: str):
+    make(bucket, a=1).publish({})
+    with pytest.raises(UserError, match=r"made with other settings or inputs \(changed: a\)"):
+        make(bucket, a=2)
+
+
+def test_a_killed_publication_is_continued(bucket: str):
+    """The manifest stands, the marker does not: not data, but the same build."""
+    staged = make(bucket, a=1)
+    storage.write_json(f"{bucket}/{MANIFEST}", {"stage": "corpus"})
+    again = make(bucket, a=1)
+    assert not again.complete
+    again.publish({})
+    # Killed before the claim was removed: complete all the same.
+    storage.write_json(f"{bucket}/{CLAIM}", {"config_hash": staged.hash})
+    assert make(bucket, a=1).complete
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "deep/er/notes.txt"])
+def test_somebody_elses_files_are_refused(bucket: str, name: str):
+    storage.write_json(f"{bucket}/{name}", "mine")
+    with pytest.raises(UserError, match="holds files that are not corpus output"):
+        make(bucket, a=1)
+    assert storage.match(f"{bucket}/{CLAIM}") == []
+
+
+def test_a_discarded_output_leaves_nothing(bucket: str):
+    staged = make(bucket, a=1)
+    storage.write_json(f"{bucket}/data/x.json", 1)
+    staged.discard()
+    assert storage.match(f"{bucket}/**") == []
+
+
+def test_a_manifest_is_readable_json(bucket: str):
+    make(bucket, a=1).publish({"b": "ü"})
+    manifest = json.loads(storage.read_bytes(f"{bucket}/{MANIFEST}"))
+    assert manifest["b"] == "ü"
+    assert manifest["config"] == {"a": 1}

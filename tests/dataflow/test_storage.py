@@ -1,0 +1,111 @@
+"""`pipelines.storage` on gs://, through Beam and Google's client, against a server on loopback."""
+
+import contextlib
+import os
+from pathlib import Path
+
+import pytest
+
+from pipelines import storage
+from pipelines.errors import UserError
+
+
+def put(url: str, data: bytes = b"x") -> None:
+    with storage.publish(url) as path:
+        path.write_bytes(data)
+
+
+def test_a_file_is_there_once_it_is_published(bucket: str):
+    url = storage.join(bucket, "a", "b.bin")
+    data = os.urandom(3 << 20)
+    assert not storage.exists(url)
+    put(url, data)
+    assert storage.exists(url)
+    assert storage.read_bytes(url) == data
+    with storage.fetch(url) as path:
+        assert path.read_bytes() == data
+    assert not path.exists()
+
+
+def test_nothing_is_published_if_the_body_fails(bucket: str):
+    url = storage.join(bucket, "half")
+    with contextlib.suppress(ZeroDivisionError), storage.publish(url) as path:
+        path.write_bytes(b"half")
+        raise ZeroDivisionError
+    assert not storage.exists(url)
+
+
+@pytest.mark.parametrize("data", [b"", b"\x1f\x8b\x08 not gzip", b"{}"])
+def test_bytes_pass_unchanged_whatever_the_name_says(bucket: str, data: bytes):
+    for name in ("plain", "named.gz", "named.bz2", "named.json"):
+        put(storage.join(bucket, name), data)
+        assert storage.read_bytes(storage.join(bucket, name)) == data
+
+
+def test_names_and_patterns(bucket: str):
+    names = ["1.json", "2.json", "deep/3.json", "deep/er/4.json", "deep/er/4.txt"]
+    for number, name in enumerate(names):
+        put(storage.join(bucket, name), b"x" * number)
+    put(f"{bucket}-other/1.json")
+    assert storage.list_names(bucket) == {"1.json", "2.json"}
+    assert storage.list_names(storage.join(bucket, "nowhere")) == set()
+
+    def match(pattern: str) -> list[str]:
+        return [status.path[len(bucket) + 1 :] for status in storage.match(bucket + pattern)]
+
+    assert match("/*.json") == names[:2]
+    assert match("/**.json") == names[:4]
+    assert match("/**") == names
+    assert match("/deep/*/?.txt") == names[4:]
+    assert match("/2.json") == ["2.json"]
+    assert match("/absent") == []
+    [status] = storage.match(f"{bucket}/2.json")
+    assert status.size_bytes == 1
+    assert status.updated > 1.7e9
+    assert len(storage.match(f"{bucket}/**", limit=2)) == 2
+
+
+def test_many_small_files_come_in_order(bucket: str):
+    urls = [storage.join(bucket, f"{number}.json") for number in range(100)]
+    for number, url in enumerate(urls):
+        storage.write_json(url, {"number": number})
+    assert [value["number"] for value in storage.read_json_files(urls)] == list(range(100))
+
+
+def test_a_tree_is_removed_and_no_more(bucket: str):
+    for number in range(110):
+        put(storage.join(bucket, "tree", str(number % 7), str(number)))
+    put(f"{bucket}/tree-beside")
+    storage.remove_tree(f"{bucket}/tree")
+    assert storage.match(f"{bucket}/tree/**") == []
+    assert storage.exists(f"{bucket}/tree-beside")
+    storage.remove_tree(f"{bucket}/tree")
+
+
+def test_a_bucket_that_is_not_there_is_a_readable_error(storage_server: str):
+    with pytest.raises(UserError, match=r"cannot list gs://no-such-bucket/x/\*: .*404") as caught:
+        storage.match("gs://no-such-bucket/x/*")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_scheme_that_nothing_serves_is_a_readable_error():
+    with pytest.raises(UserError, match="ftp:// cannot be reached"):
+        storage.exists("ftp://host/file")
+
+
+def test_a_worker_process_uses_the_same_options(monkeypatch: pytest.MonkeyPatch):
+    from apache_beam.io.filesystems import FileSystems
+    from apache_beam.options.pipeline_options import GoogleCloudOptions
+
+    monkeypatch.setattr(storage, "_options", {})
+    monkeypatch.setattr(FileSystems, "_pipeline_options", None)
+    storage.use_options({"impersonate_service_account": "robot@project"})
+    assert storage.used_options() == {"impersonate_service_account": "robot@project"}
+    storage.exists(str(Path("/")))
+    assert FileSystems._pipeline_options is None
+    with pytest.raises(UserError):
+        storage.exists("ftp://host/file")
+    options = FileSystems._pipeline_options
+    assert options is not None
+    account = options.view_as(GoogleCloudOptions).impersonate_service_account
+    assert account == "robot@project"
