@@ -1,54 +1,37 @@
-"""The Beam jobs of a corpus build, each over the units of a work directory.
-
-A step's work is done by `local_pool.call`: by worker processes on the local runner, in place on an
-engine.
-"""
+"""The Beam jobs of a corpus build, each over the units of a work directory."""
 
 import dataclasses
 import math
-import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
 import apache_beam as beam
-from apache_beam.metrics.metric import Metrics
 from apache_beam.pvalue import PCollection
 
 from pipelines import storage
+from pipelines.corpus import steps
 from pipelines.corpus.badwords import BadWords
 from pipelines.corpus.config import CorpusConfig
-from pipelines.corpus.dedup import WIDTHS, Contest, Slice, Verdict
+from pipelines.corpus.dedup import WIDTHS, Contest
 from pipelines.corpus.fingerprint_store import KINDS, FingerprintStore
-from pipelines.corpus.finish import finish_unit
 from pipelines.corpus.growth import Base
-from pipelines.corpus.ingest import ingest_unit
 from pipelines.corpus.modern.contest import NAME as NEAR_DUPLICATES
 from pipelines.corpus.modern.contest import NearDuplicates
 from pipelines.corpus.modern.lists import write_lists
+from pipelines.corpus.phase_progress import phase_progress
 from pipelines.corpus.profiles import PROFILES
-from pipelines.corpus.sinks import (
-    ShardSpec,
-    cut_run,
-    join_batches,
-    plan_shards,
-    write_documents,
-    write_shard,
-)
+from pipelines.corpus.sinks import ShardSpec, cut_run, plan_shards
 from pipelines.corpus.work_directory import WorkDirectory
 from pipelines.crawl.files import CrawlFile
 from pipelines.faults import fault_point
-from pipelines.local_pool import available_cores, call
-from pipelines.progress import Progress
+from pipelines.local_pool import available_cores
 from pipelines.runners import run_pipeline
 
 #: Runners on one machine, which shuffle in memory: what is large goes through files there, and
 #: references to it through the shuffle.
 RUNNERS_BY_REFERENCE = ("local",)
 _FILES_PER_LIST = 1000
-#: Seconds between looks at what a phase has left, here and on an object store.
-_LOOK_SECS, _LOOK_REMOTE_SECS = 1.0, 15.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,10 +79,10 @@ class Build:
                 | "ReadList" >> beam.FlatMap(storage.read_json)
                 | "SpreadFiles" >> beam.Reshuffle()
                 | "IngestFile"
-                >> beam.MapTuple(partial(_ingest, work=self.work, config=self.config))
+                >> beam.MapTuple(partial(steps.ingest, work=self.work, config=self.config))
             )
 
-        with self._progress("ingest", sizes, "bytes", "pages"):
+        with phase_progress(self.work, "ingest", sizes, "bytes", "pages"):
             self._run("ingest", build, len(self.files))
 
     def settle(self, contest: str) -> int:
@@ -129,14 +112,16 @@ class Build:
         def build(pipeline: beam.Pipeline) -> object:
             return (
                 self._units(pipeline, len(incumbents))
-                | "SliceCandidates" >> beam.FlatMap(_slices, rules)
+                | "SliceCandidates" >> beam.FlatMap(steps.slices, rules)
                 | "GroupByBucket" >> beam.GroupByKey()
-                | "SettleBucket" >> beam.FlatMapTuple(partial(_settle, contest=rules))
+                | "SettleBucket" >> beam.FlatMapTuple(partial(steps.settle, contest=rules))
                 | "GroupByUnit" >> beam.GroupByKey()
                 | "RecordVerdicts" >> beam.MapTuple(rules.record)
             )
 
-        with self._progress(contest, dict.fromkeys(range(len(self.files)), 1), "files", contest):
+        with phase_progress(
+            self.work, contest, dict.fromkeys(range(len(self.files)), 1), "files", contest
+        ):
             counters = self._run(contest, build, len(self.files))
         shuffled = counters.get(f"{contest}_bytes", 0)
         storage.write_json(
@@ -170,11 +155,11 @@ class Build:
         def build(pipeline: beam.Pipeline) -> object:
             return (
                 self._units(pipeline)
-                | "SliceCandidates" >> beam.FlatMap(_near_slices, rules)
+                | "SliceCandidates" >> beam.FlatMap(steps.near_slices, rules)
                 | "GroupByBucket" >> beam.GroupByKey()
-                | "MatchBucket" >> beam.FlatMapTuple(partial(_match, rules=rules))
+                | "MatchBucket" >> beam.FlatMapTuple(partial(steps.match, rules=rules))
                 | "GroupByLanguage" >> beam.GroupByKey()
-                | "Cluster" >> beam.FlatMapTuple(partial(_cluster, rules=rules))
+                | "Cluster" >> beam.FlatMapTuple(partial(steps.cluster, rules=rules))
                 | "GroupByUnit" >> beam.GroupByKey()
                 | "RecordSizes" >> beam.MapTuple(rules.record)
             )
@@ -193,10 +178,10 @@ class Build:
 
         def build(pipeline: beam.Pipeline) -> object:
             return self._units(pipeline) | "FinishUnit" >> beam.Map(
-                _finish, work=self.work, config=self.config, badwords=self.badwords
+                steps.finish, work=self.work, config=self.config, badwords=self.badwords
             )
 
-        with self._progress("languages", dict(enumerate(sizes)), "bytes", "finished"):
+        with phase_progress(self.work, "languages", dict(enumerate(sizes)), "bytes", "finished"):
             self._run("finish", build, len(self.files))
 
     def write_shards(self) -> list[ShardSpec]:
@@ -219,7 +204,7 @@ class Build:
                 pipeline
                 | "Shards" >> beam.Create(todo)
                 | "SpreadShards" >> beam.Reshuffle()
-                | "WriteShard" >> beam.Map(_write_shard, config=self.config, **options)
+                | "WriteShard" >> beam.Map(steps.write_shard, config=self.config, **options)
             )
 
         def exchange(pipeline: beam.Pipeline) -> object:
@@ -227,12 +212,13 @@ class Build:
                 self._units(pipeline)
                 | "CutRun" >> beam.FlatMap(cut_run, list(specs.values()), self.work, self.config)
                 | "GroupByShard" >> beam.GroupByKey()
-                | "WriteShard" >> beam.MapTuple(partial(_write_messages, specs=specs, **options))
+                | "WriteShard"
+                >> beam.MapTuple(partial(steps.write_messages, specs=specs, **options))
             )
 
         names = {number: shard.name for number, shard in enumerate(shards)}
         weights = dict.fromkeys(names, 1)
-        with self._progress("shards", weights, "files", "shards", names):
+        with phase_progress(self.work, "shards", weights, "files", "shards", names):
             self._run("shards", gather if self._by_reference else exchange, len(todo))
         return shards
 
@@ -256,7 +242,7 @@ class Build:
                     self._units(pipeline)
                     | "SliceKeys" >> beam.FlatMap(store.slices)
                     | "GroupByBucket" >> beam.GroupByKey()
-                    | "WriteKeys" >> beam.MapTuple(partial(_write_keys, store=store))
+                    | "WriteKeys" >> beam.MapTuple(partial(steps.write_keys, store=store))
                 )
 
             if not all(map(storage.exists, map(store.entry, range(store.buckets)))):
@@ -296,47 +282,6 @@ class Build:
         workers = min(items, available_cores())
         return run_pipeline(build, self.runner, self.beam_options, job_name=name, workers=workers)
 
-    @contextmanager
-    def _progress(
-        self,
-        what: str,
-        weights: dict[int, int],
-        unit: str,
-        kind: str,
-        names: dict[int, str] | None = None,
-    ) -> Iterator[None]:
-        """Print how much of a phase is done, seen by the files of `kind` that it leaves."""
-        scale = 1
-        if unit == "bytes":
-            scale, unit = (10**6, "MB") if sum(weights.values()) >= 10**7 else (10**3, "kB")
-        progress = Progress("corpus", what, round(sum(weights.values()) / scale), unit)
-        suffix = "verdicts.npy" if kind == what else "json"
-        waiting = {
-            f"{names[number] if names else f'{number:06d}'}.{suffix}": weight / scale
-            for number, weight in weights.items()
-        }
-
-        def done_since_last() -> float:
-            return sum(waiting.pop(name) for name in self.work.names(kind) & waiting.keys())
-
-        before = done_since_last()
-        progress.start_at(round(before))
-        stop = threading.Event()
-        watcher = threading.Thread(
-            target=_watch,
-            args=(stop, progress, done_since_last, before, self._look_secs()),
-            daemon=True,
-        )
-        watcher.start()
-        try:
-            yield
-        finally:
-            stop.set()
-            watcher.join()
-
-    def _look_secs(self) -> float:
-        return _LOOK_REMOTE_SECS if storage.is_remote(self.work.root) else _LOOK_SECS
-
 
 def _bits(size_bytes: int, config: CorpusConfig) -> int:
     """Return into how many buckets, as a power of two, something of this size is cut."""
@@ -351,86 +296,3 @@ def _write_lists(files: Sequence[list], work: WorkDirectory) -> list[str]:
         storage.write_json(path, files[start : start + _FILES_PER_LIST])
         paths.append(path)
     return paths
-
-
-def _ingest(unit: int, file: dict, work: WorkDirectory, config: CorpusConfig) -> None:
-    call(ingest_unit, unit, CrawlFile(**file), work, config)
-
-
-def _slices(unit: int, contest: Contest) -> Iterator[tuple[int, Slice]]:
-    """Yield a unit's candidates by bucket, and count the bytes that a shuffle has to move."""
-    call(contest.prepare, unit)
-    counter = Metrics.counter("shuffle", f"{contest.name}_bytes")
-    for bucket, piece in contest.slices(unit):
-        counter.inc((piece.stop - piece.start) * WIDTHS[contest.name] * 8)
-        yield bucket, piece
-
-
-def _near_slices(unit: int, rules: NearDuplicates) -> Iterator[tuple[int, Slice]]:
-    call(rules.prepare, unit)
-    counter = Metrics.counter("shuffle", f"{NEAR_DUPLICATES}_bytes")
-    for bucket, piece in rules.slices(unit):
-        counter.inc((piece.stop - piece.start) * 24)
-        yield bucket, piece
-
-
-def _match(
-    bucket: int, slices: Iterable[Slice], rules: NearDuplicates
-) -> Iterator[tuple[int, bytes]]:
-    del bucket
-    yield from call(rules.match, list(slices))
-
-
-def _cluster(
-    lang: int, packed: Iterable[bytes], rules: NearDuplicates
-) -> Iterator[tuple[int, bytes]]:
-    del lang
-    yield from call(rules.cluster, list(packed))
-
-
-def _settle(bucket: int, slices: Iterable[Slice], contest: Contest) -> Iterator[Verdict]:
-    del bucket
-    yield from call(contest.settle, list(slices))
-
-
-def _finish(
-    unit: int, work: WorkDirectory, config: CorpusConfig, badwords: BadWords | None
-) -> None:
-    call(finish_unit, unit, work, config, badwords)
-
-
-def _write_shard(
-    spec: ShardSpec, directory: str, work: WorkDirectory, config: CorpusConfig
-) -> None:
-    call(write_shard, spec, directory, work, config)
-
-
-def _write_keys(bucket: int, slices: Iterable[Slice], store: FingerprintStore) -> None:
-    call(store.write, bucket, list(slices))
-
-
-def _write_messages(
-    name: str,
-    messages: Iterable[bytes],
-    specs: dict[str, ShardSpec],
-    directory: str,
-    work: WorkDirectory,
-) -> None:
-    write_documents(specs[name], join_batches(messages), directory, work)
-
-
-def _watch(
-    stop: threading.Event,
-    progress: Progress,
-    done_since_last: Callable[[], float],
-    done: float,
-    every_secs: float,
-) -> None:
-    """Report until told to stop; then once more."""
-    finished = False
-    while not finished:
-        finished = stop.wait(every_secs)
-        done += done_since_last()
-        more = round(done) - progress.done
-        if more or not finished:
-            progress.add(more)

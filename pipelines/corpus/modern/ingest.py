@@ -102,6 +102,7 @@ def _row(page: Page, kind: Identification, mask: bool) -> dict[str, Any]:
         "source": page.source,
         "record_id": page.record_id,
         "timestamp_micros": page.timestamp_micros,
+        "url_hash": fingerprint(page.url),
         "text_hash": fingerprint(masked.text),
         "characters": len(masked.text),
         "lang_second": kind.second,

@@ -33,6 +33,7 @@ PAGE_COLUMNS = pa.schema(
         DOCUMENT_SCHEMA.field("id").with_type(pa.binary(16)),
         *(field for field in DOCUMENT_SCHEMA if field.name != "id"),
         pa.field("timestamp_micros", pa.int64(), nullable=False),
+        pa.field("url_hash", pa.binary(16), nullable=False),
         pa.field("text_hash", pa.binary(16), nullable=False),
         pa.field("characters", pa.int32(), nullable=False),
         pa.field("band_keys", pa.binary(), nullable=False),

@@ -1,0 +1,76 @@
+"""Reports how far a phase is by the files that it leaves in the work directory."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from pipelines import storage
+from pipelines.corpus.work_directory import WorkDirectory
+from pipelines.progress import Progress
+
+#: Seconds between looks, here and on an object store.
+_LOOK_SECS, _LOOK_REMOTE_SECS = 1.0, 15.0
+
+
+@contextmanager
+def phase_progress(
+    work: WorkDirectory,
+    what: str,
+    weights: dict[int, int],
+    unit: str,
+    kind: str,
+    names: dict[int, str] | None = None,
+) -> Iterator[None]:
+    """Print how much of a phase is done while it runs.
+
+    Args:
+        work: where the phase leaves its files.
+        what: name of the phase.
+        weights: what each item counts for.
+        unit: what weights are: "bytes" or "files".
+        kind: the files to look for.
+        names: the items' names, where they are not numbers of six digits.
+    """
+    scale = 1
+    if unit == "bytes":
+        scale, unit = (10**6, "MB") if sum(weights.values()) >= 10**7 else (10**3, "kB")
+    progress = Progress("corpus", what, round(sum(weights.values()) / scale), unit)
+    suffix = "verdicts.npy" if kind == what else "json"
+    waiting = {
+        f"{names[number] if names else f'{number:06d}'}.{suffix}": weight / scale
+        for number, weight in weights.items()
+    }
+
+    def done_since_last() -> float:
+        return sum(waiting.pop(name) for name in work.names(kind) & waiting.keys())
+
+    before = done_since_last()
+    progress.start_at(round(before))
+    stop = threading.Event()
+    every_secs = _LOOK_REMOTE_SECS if storage.is_remote(work.root) else _LOOK_SECS
+    watcher = threading.Thread(
+        target=_watch, args=(stop, progress, done_since_last, before, every_secs), daemon=True
+    )
+    watcher.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        watcher.join()
+
+
+def _watch(
+    stop: threading.Event,
+    progress: Progress,
+    done_since_last: Callable[[], float],
+    done: float,
+    every_secs: float,
+) -> None:
+    """Report until told to stop; then once more."""
+    finished = False
+    while not finished:
+        finished = stop.wait(every_secs)
+        done += done_since_last()
+        more = round(done) - progress.done
+        if more or not finished:
+            progress.add(more)
