@@ -7,7 +7,7 @@ import pyarrow as pa
 SPLITS = ("train", "validation")
 
 #: One row per page that passed ingest. `line_hashes` packs 16 bytes for each of `lines`; pages
-#: without paragraphs, which compete for no line, have none.
+#: without paragraphs, which compete for no line, have none, and only the beginning of their text.
 PAGE_SCHEMA = pa.schema(
     [
         pa.field("url", pa.string(), nullable=False),

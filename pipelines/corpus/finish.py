@@ -174,9 +174,10 @@ def own_lines(text: str, hashes: np.ndarray, kept: np.ndarray, ledger: Ledger) -
     if kept.all():
         return text
     # Half a fingerprint tells the few lines of one page apart.
-    repeats = int(np.isin(hashes[~kept, 0], hashes[kept, 0]).sum())
+    owned, others = set(hashes[kept, 0].tolist()), hashes[~kept, 0].tolist()
+    repeats = sum(line in owned for line in others)
     ledger.lines["local_duplicate"] += repeats
-    ledger.lines["global_duplicate"] += int((~kept).sum()) - repeats
+    ledger.lines["global_duplicate"] += len(others) - repeats
     return "\n".join(itertools.compress(text.split("\n"), kept.tolist()))
 
 

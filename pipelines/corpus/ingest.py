@@ -120,11 +120,12 @@ def page_row(page: Page, config: CorpusConfig) -> dict[str, Any]:
     """Return a page as a row of PAGE_SCHEMA."""
     lines = page.text.split("\n")
     paragraphs = paragraph_reason(lines, config.min_lines, config.min_long_line_characters)
-    # Only pages with paragraphs compete for lines.
+    # A page without paragraphs competes for its URL alone: of its text a sample is kept.
+    text = page.text[:SAMPLE_CHARACTERS] if paragraphs else page.text
     hashes = b"" if paragraphs else line_fingerprints(page.text)
     return {
         "url": page.url,
-        "text": page.text,
+        "text": text,
         "timestamp": page.timestamp,
         "timestamp_micros": page.timestamp_micros,
         "source": page.source,
