@@ -31,7 +31,7 @@ STAGES = (
 #: The same in profile `modern`.
 MODERN_STAGES = (
     *("read", "length", "url_policy", "language", "paragraphs", "quality"),
-    *("url_dedup", "near_dedup", "decontamination", "write"),
+    *("url_dedup", "near_dedup", "decontamination", "badwords", "write"),
 )
 
 #: Reasons that need no inspection: what archives hold besides pages.

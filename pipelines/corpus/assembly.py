@@ -7,7 +7,7 @@ from typing import Any
 from pipelines import storage
 from pipelines.corpus.accounts import Ledger, check_accounts
 from pipelines.corpus.card import data_card
-from pipelines.corpus.growth import STATS
+from pipelines.corpus.growth import DECONTAMINATION, STATS
 from pipelines.corpus.modern.finish import contamination_report
 from pipelines.corpus.phases import Build
 from pipelines.corpus.profiles import PROFILES
@@ -73,7 +73,7 @@ def assemble(
     ledger.write_samples(storage.join(build.directory, "rejected", *filter(None, [prefix])))
     if build.config.profile == "modern":
         report = contamination_report(work, len(files), build.config)
-        write_json(storage.join(staging, "decontamination.json"), report)
+        write_json(storage.join(staging, DECONTAMINATION), report)
     if not build.base:
         cards = data_card(settings, manifest, stats, profile.documents)
         for name, text in cards.items():

@@ -72,10 +72,6 @@ def build_corpus(
     files = tuple(find_crawl_files(inputs))
     if badwords is None and config.badwords_filter_fraction is not None:
         raise UserError("badwords_filter_fraction says what to do with bad words: give their lists")
-    if config.profile == "modern" and badwords is not None:
-        raise UserError("lists of bad words are for profile mc4: leave them out, or choose it")
-    if config.profile == "modern" and append:
-        raise UserError("a corpus of profile modern cannot grow: build it again with all its input")
     lists = None if badwords is None else load_badwords(badwords)
     settings = {**config.settings(), "badwords": lists and lists.identity()}
     listed = [_input_identity(file, out) for file in files]

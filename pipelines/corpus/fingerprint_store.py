@@ -1,7 +1,7 @@
 """The fingerprints that a corpus keeps beside its data, so that later crawls can be added.
 
-`fingerprints/urls-*.npy` and `lines-*.npy` hold the sorted keys (uint64 [n, 2]) of all documents'
-URLs and lines, cut into ranges of the key space.
+`fingerprints/urls-*.npy`, `lines-*.npy` and `bands-*.npy` hold the sorted keys (uint64 [n, 2]) of
+all documents' URLs, lines and bands (of near-duplicates), cut into ranges of the key space.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ from pipelines.corpus.work_directory import WorkDirectory, load_array
 from pipelines.outputs import file_sha256
 
 #: What is kept, and for which contest it is an incumbent.
-KINDS = {"urls": "winners", "lines": "owners"}
+KINDS = {"urls": "winners", "lines": "owners", "bands": "near_duplicates"}
 DIRECTORY = "fingerprints"
 
 
@@ -27,7 +27,7 @@ class FingerprintStore:
     """Gathers the keys of all units into files of the corpus.
 
     Attributes:
-        kind: "urls" or "lines".
+        kind: one of KINDS.
         work: where the units are.
         directory: the corpus.
         prefix: what the names of the files begin with.

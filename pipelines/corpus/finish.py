@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from pipelines import storage
 from pipelines.corpus.accounts import Ledger
-from pipelines.corpus.badwords import BadWords, badwords_filter
+from pipelines.corpus.badwords import BadWords, BadWordsFilter, badwords_filter
 from pipelines.corpus.config import CorpusConfig
 from pipelines.corpus.filters import PARAGRAPH_REASONS
 from pipelines.corpus.fingerprints import is_validation, sorted_keys, unpack
@@ -34,7 +34,7 @@ def finish_unit(
 ) -> None:
     """Apply both contests to a unit's pages and store its documents, one sorted run per batch.
 
-    The fingerprints of the documents' URLs and lines are kept too, for corpora that grow. Beside
+    The fingerprints of the documents are kept too, for corpora that grow. Beside
     the run stands where each language lies in it: `languages.<lang>` has `pieces` (batch,
     start, stop), `<split>` (documents, characters, bytes by hash) and `smallest` (the training
     documents that would move to validation first: id, characters, bytes).
@@ -46,14 +46,14 @@ def finish_unit(
     index: dict[str, dict[str, Any]] = collections.defaultdict(
         lambda: {"pieces": [], "smallest": [], **{split: [0, 0, 0] for split in SPLITS}}
     )
-    lines: list[np.ndarray] = []
-    ids: list[bytes] = []
+    keys: dict[str, list[np.ndarray]] = {kind: [] for kind in profile.fingerprints}
+    bad_words = _bad_words(badwords, config)
     contamination: list[dict[str, Any]] = []
     if config.profile == "modern":
-        batches = modern_documents(unit, work, config, ledger, contamination)
+        batches = modern_documents(unit, work, config, bad_words, ledger, keys, contamination)
     else:
         batches = (
-            _documents(batch, config, badwords, ledger, lines)
+            _documents(batch, config, bad_words, ledger, keys["lines"])
             for batch in _page_batches(unit, work)
         )
     with (
@@ -67,12 +67,11 @@ def finish_unit(
             if documents:
                 writer.write_batch(pa.RecordBatch.from_pylist(documents, profile.runs))
                 _index_batch(number, documents, index, config)
-                ids += [document["id"] for document in documents]
+                keys["urls"].append(unpack(b"".join(row["id"] for row in documents)))
                 number += 1
-    keys = {"urls": sorted_keys([unpack(b"".join(ids))]), "lines": sorted_keys(lines)}
     for kind in keys if config.keep_fingerprints else ():
-        save_array(work.fingerprints(kind, unit), keys[kind])
-    sizes = {kind: len(array) for kind, array in keys.items()}
+        save_array(work.fingerprints(kind, unit), sorted_keys(keys[kind]))
+    sizes = {kind: sum(map(len, parts)) for kind, parts in keys.items()}
     found = {"languages": index, "ledger": ledger.to_json(), "keys": sizes}
     storage.write_json(work.finished(unit), {**found, "contamination": contamination})
 
@@ -93,10 +92,17 @@ def _page_batches(unit: int, work: WorkDirectory) -> Iterator[dict[str, Any]]:
             page, line = next_page, next_line
 
 
+def _bad_words(badwords: BadWords | None, config: CorpusConfig) -> BadWordsFilter | None:
+    if badwords is None:
+        return None
+    fraction = config.rules().badwords_filter_fraction
+    return badwords_filter(badwords, config.mc4_release, fraction)
+
+
 def _documents(
     batch: dict[str, Any],
     config: CorpusConfig,
-    badwords: BadWords | None,
+    bad_words: BadWordsFilter | None,
     ledger: Ledger,
     lines: list[np.ndarray],
 ) -> Iterator[dict[str, Any]]:
@@ -105,11 +111,6 @@ def _documents(
     Appends the fingerprints of each document's lines to `lines`.
     """
     rules = config.rules()
-    bad_words = (
-        badwords_filter(badwords, config.mc4_release, rules.badwords_filter_fraction)
-        if badwords
-        else None
-    )
     identifier = language_identifier(
         rules.language_threshold, config.language_min_bytes, config.language_max_bytes
     )

@@ -1,11 +1,13 @@
 """Adding a further crawl to a finished corpus: the monthly job.
 
-Documents stay as they are, and so does the split, which follows from URLs. The URLs and lines of
-the corpus win every contest against the new pages; what is left of these is appended as shards of
-its own. Only the manifest makes a shard part of the corpus: it is replaced last.
+Documents stay as they are, and so does the split, which follows from URLs. The URLs and lines (in
+profile `modern` the band keys of near-duplicates) of the corpus win every contest against the new
+pages; what is left of these is appended as shards of its own. Only the manifest makes a shard part
+of the corpus: it is replaced last.
 """
 
 import dataclasses
+import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,11 +16,19 @@ from typing import Any
 from pipelines import storage
 from pipelines.corpus.card import data_card
 from pipelines.corpus.fingerprint_store import KINDS
+from pipelines.corpus.modern.finish import merge_reports
+from pipelines.corpus.profiles import PROFILES
 from pipelines.errors import UserError
 from pipelines.faults import fault_point
-from pipelines.outputs import MANIFEST, read_manifest, write_atomically, write_json
+from pipelines.outputs import (
+    MANIFEST,
+    canonical_json,
+    read_manifest,
+    write_atomically,
+    write_json,
+)
 
-STATS = "stats.json"
+STATS, DECONTAMINATION = "stats.json", "decontamination.json"
 _LISTS = ("shards", "fingerprints")
 
 
@@ -75,6 +85,7 @@ def open_base(out: str | Path, config: Mapping[str, Any]) -> Base:
     """
     manifest = read_manifest(out, "corpus")
     before = {key: value for key, value in manifest["config"].items() if key != "inputs"}
+    config = json.loads(canonical_json(config))  # as the manifest has it: lists, no tuples
     changed = sorted(
         key for key in before.keys() | config.keys() if before.get(key) != config.get(key)
     )
@@ -132,8 +143,12 @@ def publish_addition(base: Base, staging: str, inputs_hash: str) -> None:
                 os.replace(source, target)
     whole = storage.read_json(merged)
     settings = {key: value for key, value in base.manifest["config"].items() if key != "inputs"}
-    for name, text in data_card(settings, _all_inputs(whole["manifest"]), whole["stats"]).items():
+    schema = PROFILES[settings["profile"]].documents
+    card = data_card(settings, _all_inputs(whole["manifest"]), whole["stats"], schema)
+    for name, text in card.items():
         write_atomically(storage.join(base.directory, name), text)
+    if "decontamination" in whole:
+        write_json(storage.join(base.directory, DECONTAMINATION), whole["decontamination"])
     write_json(storage.join(base.directory, STATS), whole["stats"])
     fault_point("corpus.before_growth")
     write_json(storage.join(base.directory, MANIFEST), whole["manifest"])
@@ -147,7 +162,7 @@ def _all_inputs(manifest: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _merge(base: Base, staging: str, inputs_hash: str) -> dict[str, Any]:
-    """Return manifest and statistics of the corpus with the addition."""
+    """Return manifest, statistics and report of the corpus with the addition."""
     addition = storage.read_json(storage.join(staging, MANIFEST))
     stats = storage.read_json(storage.join(staging, STATS))
     manifest = dict(base.manifest)
@@ -155,7 +170,11 @@ def _merge(base: Base, staging: str, inputs_hash: str) -> dict[str, Any]:
         manifest[key] = [*manifest[key], *addition[key]]
     added = {"inputs": addition["inputs"], "inputs_hash": inputs_hash}
     manifest["additions"] = [*base.additions, added]
-    return {"manifest": manifest, "stats": _sum(base.stats, stats)}
+    merged = {"manifest": manifest, "stats": _sum(base.stats, stats)}
+    if storage.exists(report := storage.join(staging, DECONTAMINATION)):
+        before = storage.read_json(storage.join(base.directory, DECONTAMINATION))
+        merged["decontamination"] = merge_reports(before, storage.read_json(report))
+    return merged
 
 
 def _sum(one: Any, other: Any) -> Any:

@@ -14,7 +14,7 @@ from pipelines.corpus import steps
 from pipelines.corpus.badwords import BadWords
 from pipelines.corpus.config import CorpusConfig
 from pipelines.corpus.dedup import WIDTHS, Contest
-from pipelines.corpus.fingerprint_store import KINDS, FingerprintStore
+from pipelines.corpus.fingerprint_store import FingerprintStore
 from pipelines.corpus.growth import Base
 from pipelines.corpus.modern.contest import NAME as NEAR_DUPLICATES
 from pipelines.corpus.modern.contest import NearDuplicates
@@ -150,11 +150,13 @@ class Build:
         bands = self.config.modern.minhash.bands
         pages = sum(accounts["pages"] for accounts in self._accounts(self.work.ingested))
         bits = _bits(pages * bands * 24, self.config)
-        rules = NearDuplicates(self.work, bits, self._by_reference, bands)
+        units = len(self.files)
+        incumbents = self.base.incumbents(NEAR_DUPLICATES) if self.base else ()
+        rules = NearDuplicates(self.work, bits, self._by_reference, bands, units, incumbents)
 
         def build(pipeline: beam.Pipeline) -> object:
             return (
-                self._units(pipeline)
+                self._units(pipeline, len(incumbents))
                 | "SliceCandidates" >> beam.FlatMap(steps.near_slices, rules)
                 | "GroupByBucket" >> beam.GroupByKey()
                 | "MatchBucket" >> beam.FlatMapTuple(partial(steps.match, rules=rules))
@@ -225,8 +227,8 @@ class Build:
     def keep_fingerprints(self) -> list[dict[str, Any]]:
         """Phase 6: gather the keys of all documents; return the files' manifest entries."""
         entries: list[dict[str, Any]] = []
-        keeps = self.config.keep_fingerprints and self.config.profile == "mc4"
-        for kind in KINDS if keeps else ():
+        kinds = PROFILES[self.config.profile].fingerprints
+        for kind in kinds if self.config.keep_fingerprints else ():
             keys = sum(accounts["keys"][kind] for accounts in self._accounts(self.work.finished))
             store = FingerprintStore(
                 kind,

@@ -19,12 +19,14 @@ class Profile:
         contests: those of `pipelines.corpus.dedup`, in order.
         pages: schema of what ingest stores.
         documents: schema of the shards.
+        fingerprints: the kinds of keys that a corpus keeps (pipelines.corpus.fingerprint_store).
     """
 
     stages: tuple[str, ...]
     contests: tuple[str, ...]
     pages: pa.Schema
     documents: pa.Schema
+    fingerprints: tuple[str, ...]
 
     @property
     def runs(self) -> pa.Schema:
@@ -34,7 +36,11 @@ class Profile:
 
 PROFILES = MappingProxyType(
     {
-        "mc4": Profile(STAGES, ("winners", "owners"), PAGE_SCHEMA, DOCUMENT_SCHEMA),
-        "modern": Profile(MODERN_STAGES, ("winners",), PAGE_COLUMNS, DOCUMENT_COLUMNS),
+        "mc4": Profile(
+            STAGES, ("winners", "owners"), PAGE_SCHEMA, DOCUMENT_SCHEMA, ("urls", "lines")
+        ),
+        "modern": Profile(
+            MODERN_STAGES, ("winners",), PAGE_COLUMNS, DOCUMENT_COLUMNS, ("urls", "bands")
+        ),
     }
 )

@@ -71,7 +71,7 @@ class WorkDirectory:
         return self.file("finished", unit, "json")
 
     def fingerprints(self, kind: str, unit: int) -> str:
-        """uint64 [n, 2], sorted: the keys of a unit's documents; `kind` is "urls" or "lines"."""
+        """uint64 [n, 2], sorted: the keys of a unit's documents; kinds: fingerprint_store."""
         return self.file("finished", unit, f"{kind}.npy")
 
     def shard(self, name: str) -> str:

@@ -4,6 +4,10 @@ Like the contests of `pipelines.corpus.dedup` it shuffles fingerprints cut into 
 space: 24 bytes a band. What a bucket finds are matches, which go to one cluster step a language
 (keys are salted with it, so no cluster has two). What comes back to a unit is the size of the
 cluster that each of its pages represents.
+
+Where a corpus is added to, its documents take part with the keys that it keeps. All of them are one
+page, number 0, which represents whatever cluster it is in: a page that is a near-duplicate of a
+document, or of another such page, is dropped.
 """
 
 import dataclasses
@@ -22,7 +26,7 @@ from pipelines.languages import UNDETERMINED, languages
 
 NAME = "near_duplicates"
 
-#: The number of a page: 10 bits of language, 24 of unit, 30 of its place in the unit.
+#: The number of a page: 10 bits of language, 24 of unit plus 1, 30 of its place in the unit.
 _UNIT_BITS, _PAGE_BITS = 24, 30
 _LANGUAGE_SHIFT = _UNIT_BITS + _PAGE_BITS
 _COLUMNS = ["id", "lang", "characters", "timestamp_micros", "band_keys"]
@@ -37,16 +41,21 @@ class NearDuplicates:
         bucket_bits: the key space is cut into 2**bucket_bits buckets.
         by_reference: shuffle references to candidates, not candidates.
         bands: keys of a page.
+        units: how many units compete.
+        incumbents: files of sorted keys [n, 2]: those of the corpus that is added to. They count
+            as units from `units` on.
     """
 
     work: WorkDirectory
     bucket_bits: int
     by_reference: bool
     bands: int
+    units: int
+    incumbents: tuple[str, ...] = ()
 
     def prepare(self, unit: int) -> None:
         """Write a unit's candidates and what its pages are ranked by, unless an earlier run has."""
-        if storage.exists(self._ranks(unit)):
+        if unit >= self.units or storage.exists(self._ranks(unit)):
             return
         with storage.fetch(self.work.pages(unit)) as pages:
             table = pq.read_table(pages, columns=_COLUMNS)
@@ -55,7 +64,7 @@ class NearDuplicates:
         langs = np.array([code[lang] for lang in table["lang"].to_pylist()], np.uint64)
         numbers = (
             (langs << np.uint64(_LANGUAGE_SHIFT))
-            | np.uint64(unit << _PAGE_BITS)
+            | np.uint64((unit + 1) << _PAGE_BITS)
             | np.arange(len(table), dtype=np.uint64)
         )
         keys = unpack(b"".join(table["band_keys"].to_pylist())).reshape(-1, self.bands, 2)[won]
@@ -71,12 +80,18 @@ class NearDuplicates:
 
     def slices(self, unit: int) -> Iterator[tuple[int, Slice]]:
         """Yield a unit's candidates by bucket."""
-        candidates = load_array(self.work.candidates(NAME, unit))
+        candidates = self._candidates(unit)
         edges = np.searchsorted(candidates[:, 0], bucket_starts(self.bucket_bits)).tolist()
         for bucket, (start, stop) in enumerate(itertools.pairwise([*edges, len(candidates)])):
             if start < stop:
                 payload = None if self.by_reference else candidates[start:stop].tobytes()
                 yield bucket, Slice(unit, start, stop, payload)
+
+    def _candidates(self, unit: int) -> np.ndarray:
+        """Return a unit's candidates, of incumbents the keys alone."""
+        if unit >= self.units:
+            return load_array(self.incumbents[unit - self.units])
+        return load_array(self.work.candidates(NAME, unit))
 
     def match(self, slices: Iterable[Slice]) -> list[tuple[int, bytes]]:
         """Return the matches in a bucket by language: its index, packed pairs of pages."""
@@ -85,9 +100,12 @@ class NearDuplicates:
         return [(int(lang), found[langs == lang].tobytes()) for lang in np.unique(langs).tolist()]
 
     def _rows(self, piece: Slice) -> np.ndarray:
+        width = 3 if piece.unit < self.units else 2
         if piece.payload is not None:
-            return np.frombuffer(piece.payload, np.uint64).reshape(-1, 3)
-        return load_array(self.work.candidates(NAME, piece.unit))[piece.start : piece.stop]
+            rows = np.frombuffer(piece.payload, np.uint64).reshape(-1, width)
+        else:
+            rows = self._candidates(piece.unit)[piece.start : piece.stop]
+        return np.pad(rows, ((0, 0), (0, 3 - width)))
 
     def cluster(self, packed: Iterable[bytes]) -> list[tuple[int, bytes]]:
         """Decide a language: for each unit, packed pairs of page and size of its cluster.
@@ -96,9 +114,9 @@ class NearDuplicates:
         ranks of one unit.
         """
         edges = np.concatenate([np.frombuffer(part, np.uint64) for part in packed]).reshape(-1, 2)
-        pages = np.unique(edges)
+        pages = np.setdiff1d(edges, np.uint64(0))
         places = (pages & np.uint64((1 << _PAGE_BITS) - 1)).astype(np.int64)
-        units = (pages >> np.uint64(_PAGE_BITS)) & np.uint64((1 << _UNIT_BITS) - 1)
+        units = ((pages >> np.uint64(_PAGE_BITS)) & np.uint64((1 << _UNIT_BITS) - 1)) - np.uint64(1)
         starts = np.flatnonzero(np.diff(units, prepend=np.uint64(0)) > 0).tolist()
         bounds = sorted({0, *starts, len(pages)})
         ranks = np.concatenate(
@@ -107,8 +125,9 @@ class NearDuplicates:
                 for start, stop in itertools.pairwise(bounds)
             ]
         )
-        found = cluster(edges, pages, ranks)
-        sizes = np.where(found.represents, found.sizes, 0)
+        # A rank of zeros is the smallest there can be: the corpus represents what it has.
+        found = cluster(edges, np.append(np.uint64(0), pages), np.pad(ranks, ((1, 0), (0, 0))))
+        sizes = np.where(found.represents, found.sizes, 0)[-len(pages) :]
         rows = np.column_stack([places, sizes])
         return [
             (int(units[start]), rows[start:stop].tobytes())

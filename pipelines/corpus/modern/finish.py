@@ -2,14 +2,17 @@
 
 import collections
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 
 from pipelines import storage
 from pipelines.corpus.accounts import Ledger
+from pipelines.corpus.badwords import BadWordsFilter
 from pipelines.corpus.config import CorpusConfig
+from pipelines.corpus.fingerprints import unpack
 from pipelines.corpus.modern.contest import cluster_sizes
 from pipelines.corpus.modern.decontamination import NGRAM_WORDS
 from pipelines.corpus.modern.lists import read_evaluation_index
@@ -25,12 +28,15 @@ def modern_documents(
     unit: int,
     work: WorkDirectory,
     config: CorpusConfig,
+    bad_words: BadWordsFilter | None,
     ledger: Ledger,
+    keys: dict[str, list[np.ndarray]],
     contamination: list[dict[str, Any]],
 ) -> Iterator[list[dict[str, Any]]]:
     """Yield a unit's documents, a row group of pages at a time; account for all else.
 
-    Appends each evaluation item that was found to `contamination`.
+    Appends each evaluation item that was found to `contamination`, and the band keys of the
+    documents to `keys["bands"]`.
     """
     index = read_evaluation_index(work, config.modern.contamination_share)
     with storage.fetch(work.pages(unit)) as path, pq.ParquetFile(path) as file:
@@ -39,7 +45,7 @@ def modern_documents(
         sizes = cluster_sizes(work, unit, pages)
         start = 0
         for group in range(file.num_row_groups):
-            rows = file.read_row_group(group, columns=_STORED).to_pylist()
+            rows = file.read_row_group(group, columns=[*_STORED, "band_keys"]).to_pylist()
             kept = []
             for row, wins, size in zip(rows, won[start:], sizes[start:], strict=False):
                 if not wins:
@@ -59,8 +65,16 @@ def modern_documents(
             contaminated = {one.page for one in found}
             for page in sorted(contaminated):
                 ledger.drop(_rejected("decontamination", "evaluation_item", kept[page]))
-            documents = [row for page, row in enumerate(kept) if page not in contaminated]
-            ledger.keep("decontamination", len(documents))
+            clean = [row for page, row in enumerate(kept) if page not in contaminated]
+            ledger.keep("decontamination", len(clean))
+            documents = []
+            for row in clean:
+                if bad_words and (reason := bad_words.reason(row["lang"], row["text"], row["id"])):
+                    ledger.drop(_rejected("badwords", reason, row))
+                    continue
+                ledger.keep("badwords")
+                keys["bands"].append(unpack(row.pop("band_keys")))
+                documents.append(row)
             yield documents
             start += len(rows)
 
@@ -77,7 +91,7 @@ def contamination_report(work: WorkDirectory, units: int, config: CorpusConfig) 
         for accounts in storage.read_json_files([work.finished(unit) for unit in range(units)])
         for match in accounts["contamination"]
     ]
-    found = {(match["set"], match["line"]) for match in matches}
+    found = _found(matches)
     sets: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
     for key in index.items:
         sets[key[0]].update(items=1, found=key in found)
@@ -90,8 +104,24 @@ def contamination_report(work: WorkDirectory, units: int, config: CorpusConfig) 
             name: {"items": n["items"], "found": n["found"], "too_short": n["too_short"]}
             for name, n in sorted(sets.items())
         },
-        "matches": sorted(matches, key=lambda one: (one["set"], one["line"], one["id"])),
+        "matches": _in_order(matches),
     }
+
+
+def merge_reports(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the report of a corpus and a crawl that was added, checked against the same sets."""
+    matches = _in_order([*one["matches"], *other["matches"]])
+    found = collections.Counter(name for name, _ in _found(matches))
+    sets = {name: {**counts, "found": found[name]} for name, counts in one["sets"].items()}
+    return {**one, "sets": sets, "matches": matches}
+
+
+def _found(matches: Iterable[Mapping[str, Any]]) -> set[tuple[str, int]]:
+    return {(match["set"], match["line"]) for match in matches}
+
+
+def _in_order(matches: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    return sorted(matches, key=lambda one: (one["set"], one["line"], one["id"]))
 
 
 def _rejected(stage: str, reason: str, row: dict[str, Any]) -> Rejected:

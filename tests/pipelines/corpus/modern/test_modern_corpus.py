@@ -1,8 +1,9 @@
 """Whole builds of profile `modern` on a small crawl, with Beam."""
 
+import dataclasses
 import json
 import os
-import random
+import pickle
 import signal
 import subprocess
 import sys
@@ -16,73 +17,16 @@ import pytest
 from pipelines.corpus import phases
 from pipelines.corpus.accounts import MODERN_STAGES, check_accounts, load_stats
 from pipelines.corpus.build import CorpusConfig, build_corpus
-from pipelines.corpus.modern.config import ModernConfig
-from pipelines.corpus.modern.quality import QualityPolicy
 from pipelines.corpus.modern.records import DOCUMENT_COLUMNS
 from pipelines.errors import UserError
 
-NOUNS = [
-    "house",
-    "garden",
-    "river",
-    "letter",
-    "winter",
-    "table",
-    "window",
-    "market",
-    "teacher",
-    "doctor",
-    "story",
-    "village",
-]
-VERBS = [
-    "sees",
-    "finds",
-    "opens",
-    "carries",
-    "leaves",
-    "follows",
-    "watches",
-    "remembers",
-    "paints",
-    "describes",
-]
 ITEM = "Which of the rivers that pass through the old capital also pass through the harbour town?"
 
 CHILD = """
-import sys
-from pipelines.corpus.build import CorpusConfig, build_corpus
-from pipelines.corpus.modern.config import ModernConfig
-from pipelines.corpus.modern.quality import QualityPolicy
-build_corpus(sys.argv[2:], sys.argv[1], CorpusConfig(
-    profile="modern", min_lines=1, keep_und=False, min_long_line_characters=100,
-    modern=ModernConfig(quality=QualityPolicy(
-        min_words=20, max_top_ngram_shares=(0.5,) * 3, max_duplicate_ngram_shares=(0.9,) * 6))))
+import pickle, sys
+from pipelines.corpus.build import build_corpus
+build_corpus(sys.argv[2:], sys.argv[1], pickle.load(sys.stdin.buffer))
 """
-
-
-def english(seed: int, sentences: int = 12) -> str:
-    """A paragraph that no other seed has, of ordinary English words."""
-    draws = random.Random(seed)
-    return " ".join(
-        f"The {draws.choice(NOUNS)} of the {draws.choice(NOUNS)} {draws.choice(VERBS)} a "
-        f"{draws.choice(NOUNS)} and {draws.choice(VERBS)} the {draws.choice(NOUNS)} with care."
-        for _ in range(sentences)
-    )
-
-
-def settings(**modern: object) -> CorpusConfig:
-    # The made-up prose of these pages repeats itself more than people do.
-    quality = QualityPolicy(
-        min_words=20, max_top_ngram_shares=(0.5,) * 3, max_duplicate_ngram_shares=(0.9,) * 6
-    )
-    return CorpusConfig(
-        profile="modern",
-        min_lines=1,
-        keep_und=False,
-        min_long_line_characters=100,
-        modern=ModernConfig(quality=quality, **modern),  # pyright: ignore[reportArgumentType]
-    )
 
 
 def html(text: str, head: str = "") -> str:
@@ -90,7 +34,7 @@ def html(text: str, head: str = "") -> str:
 
 
 @pytest.fixture
-def pages(tmp_path: Path, crawl: ModuleType) -> list[Path]:
+def pages(tmp_path: Path, crawl: ModuleType, english: Callable[..., str]) -> list[Path]:
     german = " ".join(
         crawl.GERMAN[i % 2].format(crawl.NAMES[i % 10], crawl.NAMES[(i + 3) % 10], 1900 + 7 * i)
         for i in range(6)
@@ -131,7 +75,7 @@ def pages(tmp_path: Path, crawl: ModuleType) -> list[Path]:
 
 
 @pytest.fixture
-def lists(tmp_path: Path) -> dict[str, tuple[str, ...]]:
+def lists(tmp_path: Path, english: Callable[..., str]) -> dict[str, tuple[str, ...]]:
     (tmp_path / "block.txt").write_text("bad.example\n")
     rows = [{"question": ITEM}, {"question": "Too short to check?"}, {"question": english(77, 2)}]
     (tmp_path / "quiz.jsonl").write_text("\n".join(map(json.dumps, rows)))
@@ -151,7 +95,9 @@ def documents(corpus: Path) -> dict[str, dict]:
     return {row["url"]: row for row in rows}
 
 
-def test_every_rule_has_its_stage(tmp_path: Path, pages: list[Path], lists: dict):
+def test_every_rule_has_its_stage(
+    tmp_path: Path, pages: list[Path], lists: dict, settings: Callable[..., CorpusConfig]
+):
     out = tmp_path / "corpus"
     build(pages, out, settings(**lists))
     stats = load_stats(out)
@@ -167,6 +113,7 @@ def test_every_rule_has_its_stage(tmp_path: Path, pages: list[Path], lists: dict
         "url_dedup": {"duplicate_url": 1},
         "near_dedup": {"near_duplicate": 2},
         "decontamination": {"evaluation_item": 1},
+        "badwords": {},
         "write": {},
     }
     found = documents(out)
@@ -196,6 +143,7 @@ def test_bytes_depend_neither_on_order_nor_on_buckets(
     data_bytes: Callable,
     monkeypatch: pytest.MonkeyPatch,
     variant: Callable,
+    settings: Callable[..., CorpusConfig],
 ):
     config = settings()
     build(pages, tmp_path / "one", config)
@@ -207,7 +155,7 @@ def test_bytes_depend_neither_on_order_nor_on_buckets(
 
 
 def test_languages_are_pruned_before_the_shuffles(
-    tmp_path: Path, pages: list[Path], variant: Callable
+    tmp_path: Path, pages: list[Path], variant: Callable, settings: Callable[..., CorpusConfig]
 ):
     build(pages, tmp_path / "all", settings())
     build(pages, tmp_path / "de", variant(settings(), languages=("de",)))
@@ -217,20 +165,27 @@ def test_languages_are_pruned_before_the_shuffles(
     assert few["winners"] < all_["winners"]
 
 
-def test_goes_on_after_a_kill(tmp_path: Path, pages: list[Path], data_bytes: Callable):
+def test_goes_on_after_a_kill(
+    tmp_path: Path, pages: list[Path], data_bytes: Callable, settings: Callable[..., CorpusConfig]
+):
     command = [sys.executable, "-c", CHILD]
     inputs = [str(path) for path in pages]
     environment = {**os.environ, "MSWITCH_FAULT": "corpus.after_near_duplicates"}
     arguments = [*command, str(tmp_path / "killed"), *inputs]
-    killed = subprocess.run(arguments, env=environment, capture_output=True, check=False)
+    config = pickle.dumps(settings())
+    killed = subprocess.run(
+        arguments, input=config, env=environment, capture_output=True, check=False
+    )
     assert killed.returncode == -signal.SIGKILL
     assert not (tmp_path / "killed").exists()
-    subprocess.run(arguments, check=True, capture_output=True)
+    subprocess.run(arguments, input=config, check=True, capture_output=True)
     build(pages, tmp_path / "whole", settings())
     assert data_bytes(tmp_path / "killed") == data_bytes(tmp_path / "whole")
 
 
-def test_lists_are_part_of_the_settings(tmp_path: Path, pages: list[Path], lists: dict):
+def test_lists_are_part_of_the_settings(
+    tmp_path: Path, pages: list[Path], lists: dict, settings: Callable[..., CorpusConfig]
+):
     out = tmp_path / "corpus"
     build(pages, out, settings(**lists))
     assert build(pages, out, settings(**lists))["reused"]
@@ -239,11 +194,29 @@ def test_lists_are_part_of_the_settings(tmp_path: Path, pages: list[Path], lists
         build(pages, out, settings(**lists))
 
 
-def test_what_the_profile_refuses(tmp_path: Path, pages: list[Path]):
-    with pytest.raises(UserError, match="cannot grow"):
-        build_corpus([str(pages[0])], tmp_path / "out", settings(), append=True)
-    with pytest.raises(UserError, match="lists of bad words"):
-        build_corpus([str(pages[0])], tmp_path / "out", settings(), badwords=tmp_path)
+def test_bad_words_are_those_of_the_language(
+    tmp_path: Path, pages: list[Path], settings: Callable[..., CorpusConfig]
+):
+    lists = tmp_path / "lists"
+    lists.mkdir()
+    (lists / "en").write_text("printed\n")
+    (lists / "de").write_text("mail\n")
+    out = tmp_path / "corpus"
+    config = dataclasses.replace(settings(), badwords_filter_fraction=1.0)
+    build_corpus([str(path) for path in pages], out, config, badwords=lists)
+    stats = load_stats(out)
+    found = documents(out)
+    check_accounts(stats["stages"], len(found))
+    stages = {stage["name"]: stage["dropped"] for stage in stats["stages"]}
+    assert stages["badwords"] == {"bad_words": 1}
+    assert "http://en.example/long" not in found
+    assert "http://en.example/mail" in found
+    assert (out / "rejected" / "bad_words.jsonl").exists()
+
+
+def test_what_the_profile_refuses(
+    tmp_path: Path, pages: list[Path], settings: Callable[..., CorpusConfig]
+):
     with pytest.raises(UserError, match=r"gone\.txt"):
         build(pages, tmp_path / "out", settings(blocklists=(str(tmp_path / "gone.txt"),)))
     with pytest.raises(UserError, match=r"gone\.jsonl"):
