@@ -30,7 +30,7 @@ STAGES = (
 
 #: The same in profile `modern`.
 MODERN_STAGES = (
-    *("read", "length", "url_policy", "language", "paragraphs", "quality"),
+    *("read", "length", "url_policy", "paragraphs", "language", "quality"),
     *("url_dedup", "near_dedup", "decontamination", "badwords", "write"),
 )
 

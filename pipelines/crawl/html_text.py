@@ -2,6 +2,7 @@
 
 import re
 
+import numpy as np
 from resiliparse.extract.html2text import extract_plain_text
 from resiliparse.parse.encoding import bytes_to_str, detect_encoding, map_encoding_to_html5
 
@@ -17,6 +18,8 @@ _NEVER_NESTS = re.compile(
     re.IGNORECASE,
 )
 _ATTRIBUTE = r"""[\s/]*+[^\s/>][^\s/>=]*+(?:\s*+=\s*+(?:"[^"]*+"|'[^']*+'|[^\s>]*+))?+"""
+#: The end of a tag within the value of an attribute.
+_QUOTED_TAG_END = re.compile(r"""=\s*+(?:"[^">]*+>|'[^'>]*+>)""")
 # Possessive and never failing, so that the search is linear in the length of the page.
 _ATTRIBUTES = re.compile(
     rf"<[a-zA-Z][^\s/>]*+(?:{_ATTRIBUTE}){{0,{MAX_ATTRIBUTES}}}+({_ATTRIBUTE})?+"
@@ -72,11 +75,28 @@ def html_to_text(html: str, main_content: bool = True) -> str:
 
 
 def _check_cost(html: str) -> None:
-    if html.count("<") > MAX_DEPTH and _depth(html) > MAX_DEPTH:
+    if html.count("<") > MAX_DEPTH and _deepest_at_most(html) > MAX_DEPTH < _depth(html):
         raise UnreadableError("nested_too_deeply", f"more than {MAX_DEPTH} elements deep")
-    # An attribute takes two characters at least.
-    if len(html) > 2 * MAX_ATTRIBUTES and any(m[1] for m in _ATTRIBUTES.finditer(html)):
+    if _may_have_many_attributes(html) and any(m[1] for m in _ATTRIBUTES.finditer(html)):
         raise UnreadableError("too_many_attributes", f"a tag of {MAX_ATTRIBUTES} attributes")
+
+
+def _may_have_many_attributes(html: str) -> bool:
+    """Tell quickly of most pages that no tag has too many attributes.
+
+    An attribute takes two characters at least, and only quotes can hide the end of a tag.
+    """
+    longest = max(map(len, html.split(">")))
+    return longest > 2 * MAX_ATTRIBUTES or _QUOTED_TAG_END.search(html) is not None
+
+
+def _deepest_at_most(html: str) -> int:
+    """Return a bound on `_depth` that is quick to find: every tag that opens counts as nesting."""
+    text = np.frombuffer(html.encode("utf-32-le", "surrogatepass"), np.uint32)
+    after = np.append(text[np.flatnonzero(text[:-1] == ord("<")) + 1], 0)
+    letter = (after | 0x20) - ord("a") < 26
+    depth = np.cumsum(letter.astype(np.int64) - (after == ord("/")))
+    return int((depth - np.minimum.accumulate(np.minimum(depth, 0))).max())
 
 
 def _depth(html: str) -> int:

@@ -13,11 +13,14 @@ from pipelines.corpus.modern.privacy import Masked, mask_personal_data
 from pipelines.corpus.modern.quality import quality_columns
 from pipelines.corpus.modern.records import QUALITY_COLUMNS
 from pipelines.corpus.modern.scripts import length_factor
+from pipelines.corpus.modern.text_script import writing_system
 from pipelines.corpus.modern.url_policy import Blocklist
-from pipelines.languages import UNDETERMINED, languages
+from pipelines.languages import UNDETERMINED
 from pipelines.records import Page, Rejected
 
 _SAMPLE_CHARACTERS = 300
+#: How much of a page tells its script.
+_SCRIPT_CHARACTERS = 4000
 
 _per_thread = threading.local()
 
@@ -61,7 +64,11 @@ def _rejected(stage: str, reason: str, page: Page, detail: str = "") -> Rejected
 def _pass_rules(
     pages: Sequence[Page], config: CorpusConfig, blocklist: Blocklist, ledger: Ledger
 ) -> Iterator[tuple[Page, Identification]]:
-    """Yield the pages that may be used, are in a wanted language and have paragraphs."""
+    """Yield the pages that may be used, have paragraphs and are in a wanted language.
+
+    Paragraphs come before the language, which takes longest to find: what their length must be
+    follows from the script that a page is written in.
+    """
     identify: Callable[[str], Identification] = _identifier().identify
     kept_languages = config.kept_languages()
     for page in pages:
@@ -70,6 +77,14 @@ def _pass_rules(
             ledger.drop(_rejected("url_policy", "blocked_url", page, f"{blocked_by}: "))
             continue
         ledger.keep("url_policy")
+        factor = length_factor(writing_system(page.text[:_SCRIPT_CHARACTERS]))
+        reason = paragraph_reason(
+            page.text.split("\n"), config.min_lines, round(config.min_long_line_characters * factor)
+        )
+        if reason:
+            ledger.drop(_rejected("paragraphs", reason, page))
+            continue
+        ledger.keep("paragraphs")
         kind = identify(page.text)
         if kind.lang not in kept_languages:
             undetermined = kind.lang == UNDETERMINED
@@ -78,15 +93,6 @@ def _pass_rules(
             ledger.drop(_rejected("language", reason, page, said))
             continue
         ledger.keep("language")
-        known = languages().get(kind.lang)
-        factor = length_factor(known.script if known else kind.script)
-        reason = paragraph_reason(
-            page.text.split("\n"), config.min_lines, round(config.min_long_line_characters * factor)
-        )
-        if reason:
-            ledger.drop(_rejected("paragraphs", reason, page))
-            continue
-        ledger.keep("paragraphs")
         yield page, kind
 
 

@@ -110,6 +110,16 @@ def main_script(counts: dict[str, int]) -> Script:
     return Script(code, counts[code] / sum(counts.values()))
 
 
+def writing_system(text: str) -> str:
+    """Return the commonest script of a text; Japanese, which is written in three, is "Jpan"."""
+    counts = script_counts(text)
+    script = main_script(counts).code
+    kana = counts.get("Hira", 0) + counts.get("Kana", 0)
+    # Japanese is half kana and more; a Chinese text has a name or two in it.
+    japanese = script in ("Hani", "Hira", "Kana") and 3 * kana > counts.get("Hani", 0)
+    return "Jpan" if japanese else script
+
+
 def share_in_script(counts: dict[str, int], language: Language) -> float:
     """Return the share of a text's letters that are of a language's own script.
 

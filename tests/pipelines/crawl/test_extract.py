@@ -4,7 +4,10 @@ import zlib
 from types import ModuleType
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from pipelines.crawl import html_text
 from pipelines.crawl.archives import Damage, Record
 from pipelines.crawl.extract import normalize_lines, parse_timestamp, record_to_page
 from pipelines.crawl.html_text import UnreadableError, decode_html, html_to_text
@@ -167,3 +170,21 @@ def test_surrogates_never_travel(crawl: ModuleType):
     page = record_to_page(http(b"<p>a&#xD800;b and more text</p>"), "f")
     assert isinstance(page, Page)
     page.text.encode()
+
+
+MARKUP = st.lists(
+    st.sampled_from(["<div>", "</div>", "<p>", "</p>", "<br>", "</", "<", "<b", ">", "a", "<i/>"])
+).map("".join)
+
+
+@given(MARKUP)
+def test_the_quick_bound_on_nesting_is_one(html: str):
+    assert html_text._deepest_at_most(html + "x") >= html_text._depth(html + "x")
+
+
+@given(st.sampled_from([" a", " a=1", " a='>'", ' a=">"', ' a="\'>"', " a = '\">'", "/a=\n'>>'"]))
+def test_no_tag_with_many_attributes_passes_the_quick_look(attribute: str):
+    html = "<div" + attribute * (html_text.MAX_ATTRIBUTES + 1) + "></div>"
+    assert html_text._may_have_many_attributes(html)
+    with pytest.raises(html_text.UnreadableError, match="attributes"):
+        html_text._check_cost(html)

@@ -4,7 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.corpus.modern.text_script import SCRIPTS, main_script, script_counts, share_in_script
+from pipelines.corpus.modern.text_script import (
+    SCRIPTS,
+    main_script,
+    script_counts,
+    share_in_script,
+    writing_system,
+)
 from pipelines.languages import languages
 
 #: How Unicode's character names begin, for scripts that have a table entry.
@@ -122,3 +128,18 @@ def test_counts_add_up(one: str, other: str):
 
 def test_a_lone_surrogate_is_no_letter():
     assert script_counts("a\ud800b") == {"Latn": 2}
+
+
+@pytest.mark.parametrize(
+    ("text", "script"),
+    [
+        ("山の上に小さな家があります。", "Jpan"),
+        ("山上有一座小房子。", "Hani"),
+        ("这家店叫カフェ，开在山上的小村子里，店主是一位退休的老师，" * 2, "Hani"),
+        ("산 위에 작은 집이 있습니다.", "Hang"),
+        ("A house カ", "Latn"),
+        ("12.5 %", "Zyyy"),
+    ],
+)
+def test_the_writing_system_of_a_text(text: str, script: str):
+    assert writing_system(text) == script
