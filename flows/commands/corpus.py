@@ -1,6 +1,7 @@
 """`mswitch corpus`: build a corpus, show its statistics."""
 
 import dataclasses
+import json as json_module
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +12,7 @@ from pipelines.corpus.build import CorpusConfig, build_corpus
 from pipelines.languages import parse_codes
 from pipelines.runners import RunnerName
 
-app = App(name="corpus", help="Build an mC4-style corpus; show its statistics.")
+app = App(name="corpus", help="Plan and build an mC4-style corpus; show its statistics.")
 
 
 @app.command
@@ -57,6 +58,41 @@ def build(
         append=append,
     )
     return finish(summary, json)
+
+
+@app.command
+def plan(
+    *,
+    input: Annotated[list[str], Parameter(consume_multiple=True, negative="")],
+    config: Annotated[CorpusConfig, Parameter(name="*", consume_multiple=True)] = CorpusConfig(),  # noqa: B008
+    workers: int = 1,
+    mb_per_second: float | None = None,
+    price_per_cpu_hour: float | None = None,
+    json: Json = False,
+) -> int:
+    """Estimate what a build takes, from a listing of its input and one file read to the end.
+
+    Bytes in, text, fingerprints shuffled (at most), buckets, shards, temporary storage, CPU hours.
+
+        mswitch corpus plan --input 'gs://bucket/crawl/*.gz' --workers 500
+
+    Args:
+        input: as for `corpus build`.
+        workers: worker processes at a time; on Dataflow one for each vCPU.
+        mb_per_second: text that one of them builds; by default what docs/dataflow.md measured.
+        price_per_cpu_hour: what an hour of one vCPU costs, to see a price.
+    """
+    from pipelines.corpus.plan import format_plan, plan_build
+
+    planned = plan_build(
+        input,
+        config,
+        workers=workers,
+        mb_per_second=mb_per_second,
+        price_per_cpu_hour=price_per_cpu_hour,
+    )
+    print(json_module.dumps(planned, sort_keys=True) if json else format_plan(planned))
+    return 0
 
 
 @app.command

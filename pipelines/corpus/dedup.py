@@ -9,6 +9,7 @@ bit per candidate. `pipelines.corpus.phases` puts the steps into a Beam pipeline
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -25,6 +26,11 @@ WIDTHS = {"winners": 5, "owners": 3}
 
 #: What comes back for a slice: its unit, then its start and length, and a bit per candidate.
 Verdict = tuple[int, tuple[int, int, bytes]]
+
+
+def bits_for(size_bytes: int, bucket_bytes: int) -> int:
+    """Return into how many buckets, as a power of two, something of this size is cut."""
+    return min(16, max(0, math.ceil(math.log2(max(size_bytes / bucket_bytes, 1)))))
 
 
 def best_of_each(candidates: np.ndarray) -> np.ndarray:

@@ -1,7 +1,7 @@
 """The Beam jobs of a corpus build, each over the units of a work directory."""
 
 import dataclasses
-import math
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -13,7 +13,7 @@ from pipelines import storage
 from pipelines.corpus import steps
 from pipelines.corpus.badwords import BadWords
 from pipelines.corpus.config import CorpusConfig
-from pipelines.corpus.dedup import WIDTHS, Contest
+from pipelines.corpus.dedup import WIDTHS, Contest, bits_for
 from pipelines.corpus.fingerprint_store import FingerprintStore
 from pipelines.corpus.growth import Base
 from pipelines.corpus.modern.contest import NAME as NEAR_DUPLICATES
@@ -96,7 +96,7 @@ class Build:
             return storage.read_json(marker)["shuffled_bytes"]
         column = {"winners": "pages", "owners": "lines"}[contest]
         candidates = sum(accounts[column] for accounts in self._accounts(self.work.ingested))
-        bits = _bits(candidates * WIDTHS[contest] * 8, self.config)
+        bits = bits_for(candidates * WIDTHS[contest] * 8, self.config.bucket_bytes)
         units = len(self.files)
         incumbents = self.base.incumbents(contest) if self.base else ()
         rules = Contest(
@@ -149,7 +149,7 @@ class Build:
             return storage.read_json(marker)["shuffled_bytes"]
         bands = self.config.modern.minhash.bands
         pages = sum(accounts["pages"] for accounts in self._accounts(self.work.ingested))
-        bits = _bits(pages * bands * 24, self.config)
+        bits = bits_for(pages * bands * 24, self.config.bucket_bytes)
         units = len(self.files)
         incumbents = self.base.incumbents(NEAR_DUPLICATES) if self.base else ()
         rules = NearDuplicates(self.work, bits, self._by_reference, bands, units, incumbents)
@@ -235,7 +235,7 @@ class Build:
                 self.work,
                 self.directory,
                 self.base.prefix if self.base else "",
-                _bits(keys * 16, self.config),
+                bits_for(keys * 16, self.config.bucket_bytes),
                 self._by_reference,
             )
 
@@ -281,13 +281,11 @@ class Build:
     ) -> dict[str, int]:
         """Run a phase; return its counters."""
         name = f"mswitch-corpus-{phase}"
+        if self.runner == "dataflow":
+            # Dataflow runs one job of a name at a time: one for each corpus.
+            name += "-" + hashlib.sha256(self.directory.encode()).hexdigest()[:8]
         workers = min(items, available_cores())
         return run_pipeline(build, self.runner, self.beam_options, job_name=name, workers=workers)
-
-
-def _bits(size_bytes: int, config: CorpusConfig) -> int:
-    """Return into how many buckets, as a power of two, something of this size is cut."""
-    return min(16, max(0, math.ceil(math.log2(max(size_bytes / config.bucket_bytes, 1)))))
 
 
 def _write_lists(files: Sequence[list], work: WorkDirectory) -> list[str]:

@@ -22,6 +22,7 @@ from pipelines.corpus.build import CorpusConfig, build_corpus
 ROOT = Path(__file__).parents[2]
 UV = Path(sys.executable).with_name("uv")
 IMAGE = "example.test/mswitch:1"
+PHASES = ("ingest", "winners", "owners", "finish", "shards")
 RULES = ["--min-lines=1", "--min-long-line-characters=1", "--language-threshold=0.7",
          "--min-validation-documents=1", "--shard-bytes=2000", "--bucket-bytes=500",
          "--no-keep-fingerprints"]  # fmt: skip
@@ -144,12 +145,12 @@ def test_workers_run_from_the_staged_package(
     assert data(f"{bucket}/corpus") == local_data
     assert storage.match(f"{bucket}/corpus/work/**") == []
     jobs = peer.jobs[before:]
-    assert [job.spec["name"] for job in jobs] == [
-        f"mswitch-corpus-{phase}" for phase in ("ingest", "winners", "owners", "finish", "shards")
-    ]
+    names = [job.spec["name"].rpartition("-")[0] for job in jobs]
+    assert names == [f"mswitch-corpus-{phase}" for phase in PHASES]
     for job in jobs:
+        assert job.request_bytes < 100_000
         modules = job.result["modules"]
-        assert "pipelines.corpus.phases" in modules
+        assert "pipelines.corpus.work_directory" in modules
         assert "flows.main" not in modules
         assert all(path.startswith(str(job.directory / "packages")) for path in modules.values())
     # The counters came back by the metrics of the jobs: 24 or 40 bytes a candidate.
@@ -162,7 +163,7 @@ def test_a_killed_worker_fails_the_job_and_a_rerun_continues(
 ):
     image = f"--sdk_container_image={IMAGE}"
     fault = {"MSWITCH_FAULT": "corpus.after_ingest_unit"}
-    peer.worker_environment["mswitch-corpus-ingest"] = fault
+    peer.worker_environment["-ingest-"] = fault
     failed = build(image)
     assert failed.returncode == 1
     assert "the worker ended with exit code -9" in failed.stderr
@@ -179,6 +180,41 @@ def test_a_killed_worker_fails_the_job_and_a_rerun_continues(
         [environment] = job.pipeline.components.environments.values()
         assert IMAGE.encode() in environment.payload
         assert not (job.directory / "staged" / "workflow.tar.gz").exists()
+
+
+def test_the_template_starts_a_job_that_conducts_the_others(
+    build: Callable, peer, bucket: str, local_data: dict[str, bytes], python: Path, tmp_path: Path
+):
+    """As Dataflow's launcher does: in the image, by `--name=value`, ending at once."""
+    before = len(peer.jobs)
+    rules = [rule.lstrip("-").replace("-", "_") for rule in RULES[:-1]]
+    command = [
+        python, "-P", peer.images[IMAGE] / "pipelines" / "dataflow" / "launch.py",
+        f"--input={bucket}/crawl/0*,{bucket}/crawl/1*,{bucket}/crawl/2*", f"--out={bucket}/corpus",
+        *(f"--{rule}" for rule in rules), "--keep_fingerprints=false",
+        "--runner=DataflowRunner", "--job_name=build-1", "--project=test-project",
+        "--region=europe-west4", f"--temp_location={bucket}/tmp", "--max_num_workers=50",
+        f"--sdk_container_image={IMAGE}", f"--dataflow_endpoint={peer.address}",
+    ]  # fmt: skip
+    environment = {**os.environ, "PYTHONPATH": str(peer.images[IMAGE])}
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, cwd=tmp_path, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    conductor = peer.jobs[before]
+    assert conductor.spec["name"] == "build-1"
+    assert not conductor.finished.is_set()
+    assert conductor.finished.wait(240)
+    assert conductor.error == ""
+    assert data(f"{bucket}/corpus") == local_data
+    jobs = peer.jobs[before + 1 :]
+    assert [job.spec["name"].split("-")[2] for job in jobs] == list(PHASES)
+    [pool] = conductor.spec["environment"]["workerPools"]
+    assert pool["autoscalingSettings"]["maxNumWorkers"] == 1
+    for job in jobs:
+        [pool] = job.spec["environment"]["workerPools"]
+        assert pool["autoscalingSettings"]["maxNumWorkers"] == 50
+        assert pool["workerHarnessContainerImage"] == IMAGE
 
 
 def test_a_job_that_cannot_start_says_why(build: Callable, bucket: str):

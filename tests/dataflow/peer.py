@@ -68,7 +68,8 @@ class Peer:
     Attributes:
         images: a directory of packages for each container image.
         jobs: all jobs so far.
-        worker_environment: further variables for workers, by job name.
+        worker_environment: further variables for the worker of the next job that has a certain
+            word in its name.
     """
 
     def __init__(self, python: Path, uv: Path, images: Mapping[str, Path], directory: Path):
@@ -82,6 +83,10 @@ class Peer:
         directory = Path(tempfile.mkdtemp(prefix="job-", dir=self.directory))
         job = Job(json.loads(body), len(body), directory)
         job.spec["id"] = directory.name
+        # Of two jobs with one name the second is refused: the answer is the first.
+        for other in self.jobs:
+            if other.spec["name"] == job.spec["name"] and not other.finished.is_set():
+                return other
         self.jobs.append(job)
         threading.Thread(target=self._run, args=(job,), daemon=True).start()
         return job
@@ -108,7 +113,8 @@ class Peer:
             for name in ("PATH", "STORAGE_EMULATOR_HOST", "GOOGLE_APPLICATION_CREDENTIALS")
         }
         environment["PYTHONPATH"] = os.pathsep.join(map(str, packages))
-        environment.update(self.worker_environment.pop(job.spec["name"], {}))
+        for name in [name for name in self.worker_environment if name in job.spec["name"]]:
+            environment.update(self.worker_environment.pop(name))
         done = subprocess.run(
             [self.python, "-P", WORKER, job.directory],
             env=environment,

@@ -1,0 +1,171 @@
+"""What a build will take, from a listing of its input and one file of it read to the end."""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pipelines.corpus.config import CorpusConfig
+from pipelines.corpus.dedup import WIDTHS, bits_for
+from pipelines.corpus.filters import length_reason, paragraph_reason
+from pipelines.corpus.fingerprints import fingerprint, line_fingerprints, normalize_url
+from pipelines.crawl.files import CrawlFile, find_crawl_files
+from pipelines.crawl.pages import read_pages
+from pipelines.errors import UserError
+from pipelines.records import Rejected
+
+#: MB of text (10^6 bytes after decompression and extraction) that one core builds a second, all
+#: phases together. See docs/dataflow.md for what this was measured on.
+MEASURED_MB_PER_SECOND: Mapping[str, float] = {"mc4": 9.0, "modern": 5.0}
+_FINGERPRINT_BYTES = 16
+
+
+@dataclasses.dataclass
+class Sample:
+    """What was found in one file; text counts from pages that pass the length rule.
+
+    Attributes:
+        bytes_in: size of the file.
+        pages: pages.
+        text_bytes: their text.
+        lines: their lines.
+        urls: distinct URLs among them.
+        kept_text_bytes: text of the pages that pass the paragraph rule.
+        distinct_lines: distinct lines among these.
+    """
+
+    bytes_in: int
+    pages: int = 0
+    text_bytes: int = 0
+    lines: int = 0
+    urls: int = 0
+    kept_text_bytes: int = 0
+    distinct_lines: int = 0
+
+
+def read_sample(file: CrawlFile, config: CorpusConfig) -> Sample:
+    """Read a file to the end as ingest does, and count."""
+    sample = Sample(file.size_bytes)
+    urls: set[bytes] = set()
+    lines_seen: set[bytes] = set()
+    pages = read_pages(
+        file,
+        max_record_bytes=config.max_record_bytes,
+        drop_metadata_lines=config.drop_metadata_lines,
+        html_main_content=config.html_main_content,
+    )
+    for page in pages:
+        if isinstance(page, Rejected) or length_reason(page.text, config.max_page_characters):
+            continue
+        lines = page.text.split("\n")
+        size = len(page.text.encode())
+        sample.pages += 1
+        sample.text_bytes += size
+        sample.lines += len(lines)
+        urls.add(fingerprint(normalize_url(page.url)))
+        if paragraph_reason(lines, config.min_lines, config.min_long_line_characters) is None:
+            sample.kept_text_bytes += size
+            hashes = line_fingerprints(page.text)
+            step = _FINGERPRINT_BYTES
+            lines_seen.update(hashes[i : i + step] for i in range(0, len(hashes), step))
+    sample.urls, sample.distinct_lines = len(urls), len(lines_seen)
+    return sample
+
+
+def plan_build(
+    inputs: Sequence[str],
+    config: CorpusConfig,
+    *,
+    workers: int = 1,
+    mb_per_second: float | None = None,
+    price_per_cpu_hour: float | None = None,
+) -> dict[str, Any]:
+    """Estimate a build.
+
+    Args:
+        inputs: see `build_corpus`.
+        config: see `build_corpus`.
+        workers: worker processes at a time; on Dataflow one for each vCPU.
+        mb_per_second: text that one of them builds; by default `MEASURED_MB_PER_SECOND`.
+        price_per_cpu_hour: what an hour of one vCPU costs, to have a price.
+
+    Returns:
+        Figures by name; what follows from the sample is marked in `estimated`.
+
+    Raises:
+        UserError: no input, or no page in the file that is read.
+    """
+    if workers < 1 or (mb_per_second is not None and not mb_per_second > 0):
+        raise UserError("give at least one worker, and a rate above 0")
+    files = find_crawl_files(inputs)
+    middle = sorted(files, key=lambda file: file.size_bytes)[len(files) // 2]
+    sample = read_sample(middle, config)
+    if not sample.pages:
+        raise UserError(f"{middle.path} has no page: give other input")
+    bytes_in = sum(file.size_bytes for file in files)
+    scale = bytes_in / sample.bytes_in
+    total = {
+        name: round(value * scale)
+        for name, value in dataclasses.asdict(sample).items()
+        if name != "bytes_in"
+    }
+    shuffles = _shuffles(total, config)
+    rate = mb_per_second or MEASURED_MB_PER_SECOND[config.profile]
+    cpu_hours = total["text_bytes"] / 1e6 / rate / 3600
+    fingerprints = sum(size for name, size in shuffles.items() if name != "text")
+    estimated: dict[str, Any] = {
+        "pages": total["pages"],
+        "text_bytes": total["text_bytes"],
+        "shuffle_bytes": shuffles,
+        "buckets": {
+            name: 1 << bits_for(size, config.bucket_bytes)
+            for name, size in shuffles.items()
+            if name != "text"
+        },
+        "shards_at_least": math.ceil(total["kept_text_bytes"] / config.shard_bytes),
+        # Pages (as compressed as the input), their lines' hashes, candidates, and the runs.
+        "temporary_bytes": bytes_in
+        + total["lines"] * _FINGERPRINT_BYTES
+        + fingerprints
+        + total["kept_text_bytes"],
+        "cpu_hours": round(cpu_hours, 4),
+        "wall_hours": round(cpu_hours / min(workers, len(files)), 4),
+    }
+    if price_per_cpu_hour is not None:
+        estimated["price"] = round(cpu_hours * price_per_cpu_hour, 2)
+    return {
+        "stage": "corpus-plan",
+        "files": len(files),
+        "bytes_in": bytes_in,
+        "sampled": middle.path,
+        "workers": workers,
+        "mb_per_second": rate,
+        "estimated": estimated,
+    }
+
+
+def _shuffles(total: Mapping[str, int], config: CorpusConfig) -> dict[str, int]:
+    """Return the bytes that each shuffle moves at most."""
+    shuffles = {"winners": total["urls"] * WIDTHS["winners"] * 8}
+    if config.profile == "mc4":
+        shuffles["owners"] = total["distinct_lines"] * WIDTHS["owners"] * 8
+    else:
+        shuffles["near_duplicates"] = total["pages"] * config.modern.minhash.bands * 24
+    if config.keep_fingerprints:
+        shuffles["kept_urls"] = total["urls"] * _FINGERPRINT_BYTES
+        if config.profile == "mc4":
+            shuffles["kept_lines"] = total["distinct_lines"] * _FINGERPRINT_BYTES
+    return {**shuffles, "text": total["kept_text_bytes"]}
+
+
+def format_plan(plan: Mapping[str, Any]) -> str:
+    """Return a plan as a table."""
+    rows: list[tuple[str, str]] = []
+    for name, value in {**plan, **plan["estimated"]}.items():
+        if isinstance(value, Mapping):
+            if name != "estimated":
+                rows += [(f"{name}: {part}", f"{count:,}") for part, count in value.items()]
+        elif name != "stage":
+            rows.append((name, f"{value:,}" if isinstance(value, int | float) else value))
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"{name.replace('_', ' '):<{width}}  {value}" for name, value in rows)

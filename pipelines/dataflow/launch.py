@@ -1,0 +1,74 @@
+"""`python -m pipelines.dataflow.launch`: the program of the flex template.
+
+Dataflow's launcher gives `--name=value`, wants one job, and must not be kept waiting. A build is
+several jobs, one after the other: so the job that is launched here conducts them. It has one
+worker, which runs `build_corpus` as the command would; when it fails it is tried again, and goes
+on where it stopped.
+"""
+
+import sys
+from collections.abc import Sequence
+
+from pipelines.dataflow.parameters import APPEND, INPUTS, OUT, parse
+from pipelines.errors import UserError
+
+#: What the launcher says of the job that conducts, and the jobs of a build must not be given.
+_OWN_OPTIONS = ("runner", "job_name", "template_location", "staging_location", "dataflow_job_file")
+#: The conductor waits most of the time; these override what is meant for the jobs of the build.
+_CONDUCTOR = (
+    "--num_workers=1",
+    "--max_num_workers=1",
+    "--autoscaling_algorithm=NONE",
+    "--machine_type=e2-standard-4",
+    "--number_of_worker_harness_threads=1",
+    "--no_save_main_session",
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Start the job; see the module."""
+    try:
+        launch(sys.argv[1:] if arguments is None else arguments)
+    except UserError as error:
+        print(f"mswitch: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def launch(arguments: Sequence[str]) -> None:
+    """Submit the job that conducts a build, without waiting for it.
+
+    Raises:
+        UserError: a parameter is wrong or missing.
+    """
+    import apache_beam as beam
+
+    from pipelines.corpus.config import CorpusConfig
+    from pipelines.dataflow.conductor import conduct
+    from pipelines.runners import pipeline_options
+
+    values, options = parse(arguments)
+    inputs, out = values.pop(INPUTS.name), values.pop(OUT.name)
+    append = values.pop(APPEND.name, False)
+    CorpusConfig(**values)
+    for_build = [option for option in options if _name(option) not in _OWN_OPTIONS]
+    pipeline_options("dataflow", for_build)  # complains before a job is started
+    request = {
+        "inputs": inputs,
+        "out": out,
+        "config": values,
+        "append": append,
+        "beam_options": for_build,
+    }
+    own = [option for option in options if _name(option) != "runner"]
+    pipeline = beam.Pipeline(options=pipeline_options("dataflow", [*own, *_CONDUCTOR]))
+    _ = pipeline | "Request" >> beam.Create([request]) | "ConductBuild" >> beam.Map(conduct)
+    pipeline.run()
+
+
+def _name(option: str) -> str:
+    return option.removeprefix("--").partition("=")[0]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

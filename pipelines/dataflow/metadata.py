@@ -1,0 +1,61 @@
+"""`python -m pipelines.dataflow.metadata`: write the flex template's metadata.json.
+
+It follows from the options of a build; a test compares the file with what this prints.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pipelines.dataflow.parameters import INPUTS, OUT, Parameter, parameters
+
+FILE = Path(__file__).with_name("metadata.json")
+_PATTERNS = {
+    "flag": "^(true|false)$",
+    "integer": "^[0-9]+$",
+    "number": "^[0-9]*[.]?[0-9]+$",
+}
+
+
+def metadata() -> dict[str, Any]:
+    """Return the metadata in the form that `gcloud dataflow flex-template build` takes."""
+    return {
+        "name": "mswitch corpus",
+        "description": "Builds an mC4-style corpus by language from WET, WARC, JSONL or Parquet.",
+        "parameters": [_describe(parameter) for parameter in parameters()],
+    }
+
+
+def _describe(parameter: Parameter) -> dict[str, Any]:
+    label = parameter.name.replace("_", " ").capitalize()
+    described: dict[str, Any] = {
+        "name": parameter.name,
+        "label": label,
+        "helpText": parameter.help[0].upper() + parameter.help[1:],
+        "isOptional": not parameter.required,
+    }
+    if parameter.default not in (None, ()):
+        default = parameter.default
+        described["defaultValue"] = (
+            str(default).lower() if isinstance(default, bool) else str(default)
+        )
+    if parameter.kind == "choice":
+        described["regexes"] = [f"^({'|'.join(map(_escaped, parameter.choices))})$"]
+    elif parameter.kind in _PATTERNS:
+        described["regexes"] = [_PATTERNS[parameter.kind]]
+    elif parameter in (INPUTS, OUT):
+        described["regexes"] = ["^(gs|s3|https)://.+$" if parameter == INPUTS else "^gs://.+$"]
+    return described
+
+
+def _escaped(text: str) -> str:
+    return text.replace(".", "[.]")
+
+
+def to_json() -> str:
+    """Return metadata.json as it is in the repository."""
+    return json.dumps(metadata(), indent=2, ensure_ascii=False) + "\n"
+
+
+if __name__ == "__main__":
+    FILE.write_text(to_json())

@@ -1,0 +1,95 @@
+"""What is sent to Dataflow for a whole dump: 90,000 files, and every shard of a large corpus."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import apache_beam as beam
+import pytest
+from apache_beam.portability.api import beam_runner_api_pb2 as beam_api
+
+from pipelines.corpus.config import CorpusConfig
+from pipelines.corpus.phases import Build
+from pipelines.corpus.work_directory import WorkDirectory
+from pipelines.crawl.files import CrawlFile
+from pipelines.runners import pipeline_options
+
+FILES = 90_000
+#: Text after deduplication that makes thousands of shards: 3 TB.
+TEXT_BYTES = 3 << 40
+#: Dataflow's limit for a job. (What is posted does not hold the pipeline: tests/dataflow/jobs.py.)
+LIMIT_BYTES = 10 << 20
+IMAGE = "example.test/mswitch:1"
+OPTIONS = (
+    "--project=test-project", "--region=europe-west4", "--temp_location=gs://some-bucket/tmp",
+    "--dry_run=True", "--no_auth", f"--sdk_container_image={IMAGE}", "--machine_type=n2-highmem-4",
+)  # fmt: skip
+
+
+class Captured(Build):
+    """A build that has its input's accounts made up and submits its jobs to nobody."""
+
+    jobs: list[Any] = []  # noqa: RUF012
+
+    def _accounts(self, path: Any) -> Iterator[dict]:
+        documents = [FILES, FILES * 1000, TEXT_BYTES]
+        languages = {
+            "en": {"pieces": [[0, 0, 5]], "smallest": [], "train": [0, 0, 0], "validation": [0] * 3}
+        }
+        for unit in range(FILES):
+            entry = {**languages["en"], "train": documents} if unit == 0 else languages["en"]
+            yield {"pages": 40_000, "lines": 10**6, "text_bytes": 10**8, "languages": {"en": entry}}
+
+    def _run(self, phase: str, build: Any, items: int) -> dict[str, int]:
+        pipeline = beam.Pipeline(options=pipeline_options(self.runner, self.beam_options))
+        build(pipeline)
+        self.jobs.append(pipeline.run().job)
+        return {}
+
+
+@pytest.fixture(scope="module")
+def jobs(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
+    files = tuple(
+        CrawlFile(f"gs://some-bucket/crawl/CC-{n:05d}.warc.wet.gz", f"CC-{n:05d}", n, "0" * 64,
+                  "warc")
+        for n in range(FILES)
+    )  # fmt: skip
+    work = WorkDirectory(str(tmp_path_factory.mktemp("work")))
+    work.make()
+    config = CorpusConfig(keep_fingerprints=False)
+    build = Captured(files, work, "gs://some-bucket/corpus", config, "dataflow", OPTIONS)
+    build.ingest()
+    for contest in ("winners", "owners"):
+        build.settle(contest)
+    build.finish()
+    assert len(build.write_shards()) > 10_000
+    assert len(list(Path(work.root).glob("files-*.json"))) == FILES // 1000
+    return build.jobs
+
+
+def test_a_pipeline_is_far_smaller_than_a_job_may_be(jobs: list[Any]):
+    assert len(jobs) == 5
+    for job in jobs:
+        assert len(job.proto_pipeline.SerializeToString()) < LIMIT_BYTES / 100
+
+
+def test_workers_run_in_the_image_that_is_given(jobs: list[Any]):
+    for job in jobs:
+        for environment in job.proto_pipeline.components.environments.values():
+            payload = beam_api.DockerPayload.FromString(environment.payload)
+            assert payload.container_image == IMAGE
+
+
+def test_nothing_of_main_is_sent(jobs: list[Any]):
+    """Workers import packages: no session is staged, and no step refers to a main module."""
+    for job in jobs:
+        options = job.options.get_all_options()
+        assert options["save_main_session"] is False
+        assert options["pickle_library"] in ("default", "cloudpickle")
+        for environment in job.proto_pipeline.components.environments.values():
+            names = [
+                beam_api.ArtifactStagingToRolePayload.FromString(artifact.role_payload).staged_name
+                for artifact in environment.dependencies
+            ]
+            assert names == ["submission_environment_dependencies.txt"]
+        assert options["sdk_container_image"] == IMAGE

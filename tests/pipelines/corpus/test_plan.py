@@ -1,0 +1,87 @@
+"""`corpus plan` against what a build then took."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from flows.main import main
+from pipelines.corpus.accounts import load_stats
+from pipelines.corpus.build import CorpusConfig, build_corpus
+from pipelines.corpus.plan import plan_build
+from pipelines.errors import UserError
+
+
+@pytest.fixture
+def files(tmp_path: Path, crawl: ModuleType) -> list[str]:
+    """Files of one size whose pages have nothing in common."""
+    return [
+        str(
+            crawl.write(
+                tmp_path / f"{number}.warc.wet.gz",
+                [
+                    crawl.record(crawl.prose(crawl.GERMAN, page, 8), f"http://de.example/{page}")
+                    for page in range(100 * number + 100, 100 * number + 140)
+                ],
+            )
+        )
+        for number in range(3)
+    ]
+
+
+def test_a_plan_foresees_the_build(files: list[str], tmp_path: Path, lenient: CorpusConfig):
+    plan = plan_build(files, lenient, workers=2, mb_per_second=0.001, price_per_cpu_hour=3600)
+    build_corpus(files, tmp_path / "corpus", lenient)
+    stats = load_stats(tmp_path / "corpus")
+    estimated = plan["estimated"]
+    assert plan["files"] == 3
+    assert plan["bytes_in"] == sum(Path(path).stat().st_size for path in files)
+    assert estimated["pages"] == pytest.approx(120, rel=0.05)
+    for contest, size in stats["shuffled_bytes"].items():
+        assert estimated["shuffle_bytes"][contest] == pytest.approx(size, rel=0.05)
+    text = sum(split["bytes"] for split in stats["languages"]["de"].values())
+    assert estimated["text_bytes"] == pytest.approx(text, rel=0.05)
+    secs = estimated["text_bytes"] / 1e6 / 0.001
+    assert estimated["cpu_hours"] == pytest.approx(secs / 3600, abs=1e-4)
+    assert estimated["wall_hours"] == pytest.approx(secs / 7200, abs=1e-4)
+    assert estimated["price"] == pytest.approx(secs, abs=0.01)
+
+
+def test_more_workers_than_files_do_not_help(files: list[str], lenient: CorpusConfig):
+    hours = [
+        plan_build(files, lenient, workers=n, mb_per_second=1e-4)["estimated"]["wall_hours"]
+        for n in (1, 3, 300)
+    ]
+    assert hours[0] > hours[1] == hours[2]
+
+
+def test_buckets_and_shards_follow_from_the_settings(
+    files: list[str], lenient: CorpusConfig, variant: Callable[..., CorpusConfig]
+):
+    small = variant(lenient, bucket_bytes=1000, shard_bytes=10_000)
+    estimated = plan_build(files, small)["estimated"]
+    owners = estimated["shuffle_bytes"]["owners"]
+    assert estimated["buckets"]["owners"] / 2 < owners / 1000 <= estimated["buckets"]["owners"]
+    assert estimated["shards_at_least"] == -(-estimated["shuffle_bytes"]["text"] // 10_000)
+    modern = plan_build(files, variant(small, profile="modern"))["estimated"]
+    assert "owners" not in modern["shuffle_bytes"]
+    assert modern["shuffle_bytes"]["near_duplicates"] > 0
+
+
+def test_input_without_pages_is_refused(tmp_path: Path, crawl: ModuleType):
+    path = crawl.write(tmp_path / "a.warc.gz", [crawl.warcinfo()])
+    with pytest.raises(UserError, match="has no page"):
+        plan_build([str(path)], CorpusConfig())
+
+
+def test_the_command_prints_a_table_or_json(files: list[str], capsys: pytest.CaptureFixture[str]):
+    command = ["corpus", "plan", "--input", *files, "--workers", "4"]
+    assert main(command) == 0
+    table = capsys.readouterr().out
+    assert "shuffle bytes: owners" in table
+    assert "price" not in table
+    assert main([*command, "--json", "--mb-per-second", "7"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["mb_per_second"] == 7
