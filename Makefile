@@ -51,6 +51,7 @@ test-kill: $(READY)  ## Kill demo and corpus builds at fault points and random m
 
 bench: $(READY) .venv-bench/ready  ## The corpus builder against datatrove and a plain process (needs apt-get)
 	@$(BIN)/python tests/benchmarks/corpus.py $(BENCH_OPTIONS)
+	@$(BIN)/python tests/benchmarks/corpus.py --profile modern $(BENCH_OPTIONS)
 
 .venv-bench/ready: tests/benchmarks/peers.txt | $(READY)
 	@$(PYTHON) -m venv --clear .venv-bench

@@ -117,15 +117,16 @@ def copies_of(wet: Path, out: Path, copies: int) -> Path:
     return out
 
 
-def text_bytes(wet: Path) -> int:
+def text_bytes(crawl: Path) -> int:
     """Return the decompressed size of the files."""
-    return sum(len(gzip.decompress(path.read_bytes())) for path in wet.glob("*.gz"))
+    return sum(len(gzip.decompress(path.read_bytes())) for path in crawl.glob("*.gz"))
 
 
-def build(inputs: str, out: Path, *options: str) -> list[str]:
+def build(profile: str, inputs: str, out: Path) -> list[str]:
     """Return the command that builds a corpus."""
-    command = [sys.executable, "-m", "flows.main", "corpus", "build", "--input", inputs]
-    return [*command, "--out", str(out), *options, "--", f"--direct_num_workers={WORKERS}"]
+    command = [sys.executable, "-m", "flows.main", "corpus", "build", "--profile", profile]
+    options = ["--input", inputs, "--out", str(out), "--", f"--direct_num_workers={WORKERS}"]
+    return [*command, *options]
 
 
 def main() -> None:
@@ -135,41 +136,46 @@ def main() -> None:
     parser.add_argument("--megabytes", type=float, default=300.0)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--copies", type=int, default=0)
+    parser.add_argument("--profile", choices=("mc4", "modern"), default="mc4")
     arguments = parser.parse_args()
     write_crawl(arguments.crawl, arguments.megabytes)
-    wet = arguments.crawl / "wet"
-    size = text_bytes(wet) / 1e6
-    results: dict[str, list[Measured]] = {}
+    kind = {"mc4": "wet", "modern": "warc"}[arguments.profile]
+    crawl = arguments.crawl / kind
+    size = text_bytes(crawl) / 1e6
     with tempfile.TemporaryDirectory(dir=arguments.crawl) as work:
+        results: dict[str, list[Measured]] = {}
+        stats = {}
         for number in range(arguments.rounds):
             out = Path(work) / f"corpus-{number}"
-            contenders = {
-                f"mswitch, {WORKERS} workers": build(f"{wet}/*.warc.wet.gz", out),
-                "plain process": [sys.executable, str(HERE / "corpus_bare.py"), str(wet)],
-            }
-            if DATATROVE.exists():
-                peer = [str(DATATROVE), str(HERE / "corpus_datatrove.py"), str(wet)]
-                contenders[f"datatrove, {WORKERS} workers"] = [
-                    *peer,
-                    f"{work}/peer-{number}",
-                    str(WORKERS),
-                ]
-            for name, command in contenders.items():
+            for name, command in contenders(arguments.profile, crawl, out).items():
                 results.setdefault(name, []).append(measure(command))
             stats = json.loads((out / "stats.json").read_text())
             shutil.rmtree(out)
         report(results, size)
         describe(stats, size)
         if arguments.copies:
-            big = copies_of(wet, arguments.crawl / f"x{arguments.copies}", arguments.copies)
-            measured = measure(build(f"{big}/*.warc.wet.gz", Path(work) / "big"))
-            report({f"mswitch, x{arguments.copies}": [measured]}, text_bytes(big) / 1e6)
+            big = copies_of(crawl, arguments.crawl / f"x{arguments.copies}", arguments.copies)
+            command = build("mc4", f"{big}/*.gz", Path(work) / "big")
+            report({f"mswitch, x{arguments.copies}": [measure(command)]}, text_bytes(big) / 1e6)
+
+
+def contenders(profile: str, crawl: Path, out: Path) -> dict[str, list[str]]:
+    """Return the commands that compete, by name; the builder is the first."""
+    ours = {f"mswitch, {WORKERS} workers": build(profile, f"{crawl}/*.gz", out)}
+    if profile == "modern":
+        bare = [sys.executable, str(HERE / "extract_bare.py"), str(crawl), str(WORKERS)]
+        return {**ours, f"bare extractor, {WORKERS} processes": bare}
+    plain = {"plain process": [sys.executable, str(HERE / "corpus_bare.py"), str(crawl)]}
+    if not DATATROVE.exists():
+        return {**ours, **plain}
+    peer = [str(DATATROVE), str(HERE / "corpus_datatrove.py"), str(crawl), f"{out}-peer"]
+    return {**ours, **plain, f"datatrove, {WORKERS} workers": [*peer, str(WORKERS)]}
 
 
 def report(results: dict[str, list[Measured]], size: float) -> None:
     """Print medians, and each contender's time over the first one's in the same round."""
     first = next(iter(results.values()))
-    print(f"{size:.0f} MB of text, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
+    print(f"{size:.0f} MB, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
     for name, runs in results.items():
         wall = statistics.median(run.wall for run in runs)
         ratio = statistics.median(a.wall / b.wall for a, b in zip(runs, first, strict=True))
@@ -183,7 +189,9 @@ def report(results: dict[str, list[Measured]], size: float) -> None:
 def describe(stats: dict, size: float) -> None:
     """Print what is needed to judge the shuffled bytes."""
     lines = stats["lines"]
-    duplicates = 1 - lines["out"] / max(lines["in"], 1)
+    if not lines["in"]:
+        return
+    duplicates = 1 - lines["out"] / lines["in"]
     shuffled = sum(stats["shuffled_bytes"].values()) / 1e6
     print(
         f"shuffled {shuffled:.1f} MB of fingerprints = {shuffled / size:.1%} of the text "
