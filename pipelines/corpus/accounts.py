@@ -28,7 +28,12 @@ STAGES = (
     "write",
 )
 
-#: The same in profile `modern`.
+#: The same with `--dedup-scope language`.
+LANGUAGE_FIRST_STAGES = (
+    *("read", "length", "language", "url_dedup", "paragraphs", "line_dedup", "badwords", "write"),
+)
+
+#: The same in profile `modern`, which has `line_dedup` after `near_dedup` if it has it at all.
 MODERN_STAGES = (
     *("read", "length", "url_policy", "paragraphs", "language", "quality"),
     *("url_dedup", "near_dedup", "decontamination", "badwords", "write"),

@@ -10,7 +10,7 @@ from pipelines.corpus.card import data_card
 from pipelines.corpus.growth import DECONTAMINATION, STATS
 from pipelines.corpus.modern.finish import contamination_report
 from pipelines.corpus.phases import Build
-from pipelines.corpus.profiles import PROFILES
+from pipelines.corpus.profiles import profile_of
 from pipelines.crawl.files import CrawlFile
 from pipelines.crawl.pages import UNREAD
 from pipelines.errors import UserError
@@ -46,7 +46,7 @@ def assemble(
         ]
         for path in (work.ingested, work.finished)
     )
-    profile = PROFILES[build.config.profile]
+    profile = profile_of(build.config)
     ledger = Ledger(build.config.rejected_per_reason, profile.stages)
     for part in (*ingested, *finished):
         ledger.merge(part)

@@ -10,6 +10,12 @@ from pipelines.languages import UNDETERMINED, languages, mc4_codes, parse_codes
 
 Mc4Release = Literal["3.0.1", "3.1.0"]
 UrlWinner = Literal["largest_hash", "newest"]
+DedupScope = Literal["global", "language", "none"]
+
+#: Within what lines are deduplicated, by profile; the first is the default.
+_DEDUP_SCOPES: MappingProxyType[str, tuple[DedupScope, ...]] = MappingProxyType(
+    {"mc4": ("global", "language"), "modern": ("none", "language")}
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +57,10 @@ class CorpusConfig:
             (3.0.1), or the newest (3.1.0).
         badwords_filter_fraction: share of the pages with bad words that is dropped, chosen by
             the URL's hash (1 in 3.0.1, 0.999 in 3.1.0).
+        dedup_scope: within what each line is kept once. `global`, the whole corpus, is mC4's;
+            `language` identifies languages first, by whole pages, so that `languages` prunes
+            before the shuffles and a language does not depend on the others; `none` keeps all
+            lines (profile `modern`, where it is the default).
         languages: codes to keep (an entry may name several, with commas; aliases are
             understood); None keeps mC4's 107, or all languages in profile `modern`.
         keep_und: keep pages whose language is uncertain, as language `und` (mC4 does).
@@ -82,6 +92,7 @@ class CorpusConfig:
     language_threshold: float | None = None
     url_winner: UrlWinner | None = None
     badwords_filter_fraction: float | None = None
+    dedup_scope: DedupScope | None = None
     languages: tuple[str, ...] | None = None
     keep_und: bool = True
     max_page_characters: int = 190_000
@@ -106,6 +117,11 @@ class CorpusConfig:
         if self.url_winner not in (None, *get_args(UrlWinner)):
             choices = ", ".join(get_args(UrlWinner))
             raise UserError(f"url_winner is {self.url_winner}: choose {choices}")
+        scopes = _DEDUP_SCOPES[self.profile]
+        if self.dedup_scope not in (None, *scopes):
+            raise UserError(
+                f"dedup_scope is {self.dedup_scope}: profile {self.profile} has {', '.join(scopes)}"
+            )
         limits = {
             "max_page_characters": (1, None),
             "min_lines": (1, None),
@@ -140,6 +156,10 @@ class CorpusConfig:
         given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         return dataclasses.replace(RELEASES[self.mc4_release], **given)
 
+    def line_scope(self) -> DedupScope:
+        """Within what each line is kept once: what was chosen, or the profile's default."""
+        return self.dedup_scope or _DEDUP_SCOPES[self.profile][0]
+
     def settings(self) -> dict[str, Any]:
         """All settings by name, with those that the release decides filled in.
 
@@ -147,6 +167,7 @@ class CorpusConfig:
             UserError: a list that profile `modern` was given cannot be read.
         """
         settings = {**dataclasses.asdict(self), **dataclasses.asdict(self.rules())}
+        settings["dedup_scope"] = self.line_scope()
         if self.profile == "mc4":
             del settings["modern"]
             return settings

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines import storage
+from pipelines.corpus.accounts import Ledger
 from pipelines.corpus.config import UrlWinner
 from pipelines.corpus.fingerprints import unpack
 from pipelines.corpus.work_directory import WorkDirectory, load_array, save_array
@@ -88,7 +89,7 @@ def line_candidates(table: pa.Table, competes: np.ndarray) -> tuple[np.ndarray, 
 
     Args:
         table: columns url_hash, lines, line_hashes.
-        competes: bool [pages]: pages that won their URL and have paragraphs.
+        competes: bool [pages]: pages that won their URL and represent their near-duplicates.
     """
     counts = table["lines"].to_numpy()
     lines = unpack(b"".join(table["line_hashes"].to_pylist()))
@@ -98,6 +99,26 @@ def line_candidates(table: pa.Table, competes: np.ndarray) -> tuple[np.ndarray, 
     candidates = np.column_stack([lines[positions], owners])
     best = best_of_each(candidates)
     return candidates[best], positions[best]
+
+
+def own_lines(text: str, hashes: np.ndarray, kept: np.ndarray, ledger: Ledger) -> str:
+    """Return the lines of a page that it owns, each once (c4_utils._remove_lines_from_text).
+
+    Args:
+        text: the page.
+        hashes: uint64 [lines, 2], the fingerprints of its lines.
+        kept: bool [lines], which ones it owns.
+        ledger: counts lines.
+    """
+    ledger.lines["out"] += int(kept.sum())
+    if kept.all():
+        return text
+    # Half a fingerprint tells the few lines of one page apart.
+    owned, others = set(hashes[kept, 0].tolist()), hashes[~kept, 0].tolist()
+    repeats = sum(line in owned for line in others)
+    ledger.lines["local_duplicate"] += repeats
+    ledger.lines["global_duplicate"] += len(others) - repeats
+    return "\n".join(itertools.compress(text.split("\n"), kept.tolist()))
 
 
 def _halves(table: pa.Table, column: str) -> np.ndarray:
@@ -157,10 +178,10 @@ class Contest:
                 table = pq.read_table(pages, columns=columns)
                 candidates, positions = page_candidates(table, self.url_winner)
             else:
-                columns = ["url_hash", "lines", "line_hashes", "paragraphs"]
-                table = pq.read_table(pages, columns=columns)
+                # (Pages without paragraphs have no lines here.)
+                table = pq.read_table(pages, columns=["url_hash", "lines", "line_hashes"])
                 competes = self.work.selected("winners", unit, len(table))
-                competes &= table["paragraphs"].to_numpy() == 0
+                competes &= self.work.cluster_sizes(unit, len(table)) > 0
                 candidates, positions = line_candidates(table, competes)
         save_array(self.work.candidates(self.name, unit), candidates)
         save_array(self.work.positions(self.name, unit), positions)

@@ -7,6 +7,7 @@ MD5 is no protection here: who can craft collisions can make two of their own li
 import hashlib
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -29,17 +30,28 @@ def fingerprint(text: str) -> bytes:
     return hashlib.md5(text.encode(), usedforsecurity=False).digest()
 
 
-def line_fingerprints(text: str) -> bytes:
+def line_fingerprints(text: str, lang: str = "") -> bytes:
     """Pack 16 bytes per line; lines that differ in case only are equal (mC4's rule).
 
     Args:
         text: lines without white space around them, as `normalize_lines` leaves them. (mC4's code
             strips each line again; lower-casing all at once is the same as line by line, since
             no rule of Unicode looks beyond a newline.)
+        lang: if given, lines of other languages are other lines.
     """
     md5 = hashlib.md5
     lines = text.lower().encode().split(b"\n")
+    if lang:
+        # No line has a newline.
+        salt = md5(f"{lang}\n".encode(), usedforsecurity=False)
+        return b"".join([_salted(salt, line) for line in lines])
     return b"".join([md5(line, usedforsecurity=False).digest() for line in lines])
+
+
+def _salted(salt: Any, line: bytes) -> bytes:
+    digest = salt.copy()
+    digest.update(line)
+    return digest.digest()
 
 
 def unpack(hashes: bytes) -> np.ndarray:

@@ -1,8 +1,7 @@
 """Finish a unit: keep what won, identify languages, leave documents in sorted runs."""
 
 import collections
-import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,14 +12,14 @@ from pipelines import storage
 from pipelines.corpus.accounts import Ledger
 from pipelines.corpus.badwords import BadWords, BadWordsFilter, badwords_filter
 from pipelines.corpus.config import CorpusConfig
+from pipelines.corpus.dedup import own_lines
 from pipelines.corpus.filters import PARAGRAPH_REASONS
 from pipelines.corpus.fingerprints import is_validation, sorted_keys, unpack
 from pipelines.corpus.ingest import SAMPLE_CHARACTERS
-from pipelines.corpus.langid import language_identifier
+from pipelines.corpus.langid import language_identifier, language_reason
 from pipelines.corpus.modern.finish import modern_documents
-from pipelines.corpus.profiles import PROFILES
+from pipelines.corpus.profiles import profile_of
 from pipelines.corpus.work_directory import WorkDirectory, save_array
-from pipelines.languages import UNDETERMINED
 from pipelines.records import SPLITS, Rejected
 
 _COLUMNS = (
@@ -41,7 +40,7 @@ def finish_unit(
     """
     if storage.exists(work.finished(unit)):
         return
-    profile = PROFILES[config.profile]
+    profile = profile_of(config)
     ledger = Ledger(config.rejected_per_reason, profile.stages)
     index: dict[str, dict[str, Any]] = collections.defaultdict(
         lambda: {"pieces": [], "smallest": [], **{split: [0, 0, 0] for split in SPLITS}}
@@ -52,9 +51,10 @@ def finish_unit(
     if config.profile == "modern":
         batches = modern_documents(unit, work, config, bad_words, ledger, keys, contamination)
     else:
+        identified = ("lang", "lang_score") if config.line_scope() == "language" else ()
         batches = (
             _documents(batch, config, bad_words, ledger, keys["lines"])
-            for batch in _page_batches(unit, work)
+            for batch in _page_batches(unit, work, [*_COLUMNS, *identified])
         )
     with (
         storage.publish(work.run(unit)) as temporary,
@@ -76,7 +76,7 @@ def finish_unit(
     storage.write_json(work.finished(unit), {**found, "contamination": contamination})
 
 
-def _page_batches(unit: int, work: WorkDirectory) -> Iterator[dict[str, Any]]:
+def _page_batches(unit: int, work: WorkDirectory, names: Sequence[str]) -> Iterator[dict[str, Any]]:
     """Yield row groups as columns, with `won` (bool per page) and `kept` (bool per line)."""
     with storage.fetch(work.pages(unit)) as path, pq.ParquetFile(path) as file:
         pages = file.metadata.num_rows
@@ -85,7 +85,7 @@ def _page_batches(unit: int, work: WorkDirectory) -> Iterator[dict[str, Any]]:
         kept = work.selected("owners", unit, int(lines.sum(dtype=np.int64)))
         page = line = 0
         for group in range(file.num_row_groups):
-            columns = file.read_row_group(group, columns=list(_COLUMNS)).to_pydict()
+            columns = file.read_row_group(group, columns=list(names)).to_pydict()
             next_page = page + len(columns["url"])
             next_line = line + sum(columns["lines"])
             yield {**columns, "won": won[page:next_page], "kept": kept[line:next_line]}
@@ -139,12 +139,14 @@ def _documents(
             ledger.drop(rejected("line_dedup", "no_own_lines", batch["text"][page]))
             continue
         ledger.keep("line_dedup")
-        lang, score = identifier.identify(text)
-        if lang not in kept_languages:
-            reason = "undetermined_language" if lang == UNDETERMINED else "other_language"
-            ledger.drop(rejected("language", reason, f"{lang} {score:.3f}: {text}"))
-            continue
-        ledger.keep("language")
+        if "lang" in batch:
+            lang, score = batch["lang"][page], batch["lang_score"][page]
+        else:
+            lang, score = identifier.identify(text)
+            if reason := language_reason(lang, kept_languages):
+                ledger.drop(rejected("language", reason, f"{lang} {score:.3f}: {text}"))
+                continue
+            ledger.keep("language")
         if bad_words and (reason := bad_words.reason(lang, text, batch["id"][page])):
             ledger.drop(rejected("badwords", reason, f"{lang}: {text}"))
             continue
@@ -160,26 +162,6 @@ def _documents(
             "source": source,
             "record_id": batch["record_id"][page],
         }
-
-
-def own_lines(text: str, hashes: np.ndarray, kept: np.ndarray, ledger: Ledger) -> str:
-    """Return the lines of a page that it owns, each once (c4_utils._remove_lines_from_text).
-
-    Args:
-        text: the page.
-        hashes: uint64 [lines, 2], the fingerprints of its lines.
-        kept: bool [lines], which ones it owns.
-        ledger: counts lines.
-    """
-    ledger.lines["out"] += int(kept.sum())
-    if kept.all():
-        return text
-    # Half a fingerprint tells the few lines of one page apart.
-    owned, others = set(hashes[kept, 0].tolist()), hashes[~kept, 0].tolist()
-    repeats = sum(line in owned for line in others)
-    ledger.lines["local_duplicate"] += repeats
-    ledger.lines["global_duplicate"] += len(others) - repeats
-    return "\n".join(itertools.compress(text.split("\n"), kept.tolist()))
 
 
 def _index_batch(

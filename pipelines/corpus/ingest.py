@@ -17,8 +17,9 @@ from pipelines.corpus.fingerprints import (
     line_fingerprints,
     normalize_url,
 )
+from pipelines.corpus.langid import language_identifier, language_reason
 from pipelines.corpus.modern.lists import read_blocklist
-from pipelines.corpus.profiles import PROFILES
+from pipelines.corpus.profiles import profile_of
 from pipelines.corpus.work_directory import WorkDirectory
 from pipelines.crawl.files import CrawlFile
 from pipelines.crawl.pages import read_pages
@@ -37,7 +38,7 @@ def ingest_unit(unit: int, file: CrawlFile, work: WorkDirectory, config: CorpusC
     """
     if storage.exists(work.ingested(unit)):
         return
-    profile = PROFILES[config.profile]
+    profile = profile_of(config)
     ledger = Ledger(config.rejected_per_reason, profile.stages)
     rows_of = _rows_of(work, config, ledger)
     pages = lines = text_bytes = 0
@@ -71,8 +72,10 @@ def ingest_unit(unit: int, file: CrawlFile, work: WorkDirectory, config: CorpusC
 def _rows_of(
     work: WorkDirectory, config: CorpusConfig, ledger: Ledger
 ) -> Callable[[list[Page]], list[dict[str, Any]]]:
-    """Return what makes rows of pages; profile `modern` drops pages here."""
+    """Return what makes rows of pages; where languages come first, pages are dropped here."""
     if config.profile == "mc4":
+        if config.line_scope() == "language":
+            return lambda pages: list(_language_first(pages, config, ledger))
         return lambda pages: [page_row(page, config) for page in pages]
     # The second identifier is loaded for this profile only.
     from pipelines.corpus.modern.ingest import modern_rows
@@ -116,13 +119,31 @@ def _pages(file: CrawlFile, config: CorpusConfig, ledger: Ledger) -> Iterator[Pa
         yield page
 
 
-def page_row(page: Page, config: CorpusConfig) -> dict[str, Any]:
-    """Return a page as a row of PAGE_SCHEMA."""
+def _language_first(
+    pages: list[Page], config: CorpusConfig, ledger: Ledger
+) -> Iterator[dict[str, Any]]:
+    """Yield the pages in a wanted language, as rows with it."""
+    identifier = language_identifier(
+        config.rules().language_threshold, config.language_min_bytes, config.language_max_bytes
+    )
+    kept = config.kept_languages()
+    for page in pages:
+        lang, score = identifier.identify(page.text)
+        if reason := language_reason(lang, kept):
+            detail = f"{lang} {score:.3f}: {page.text}"[:SAMPLE_CHARACTERS]
+            ledger.drop(Rejected("language", reason, page.source, page.url, detail))
+            continue
+        ledger.keep("language")
+        yield {**page_row(page, config, lang), "lang": lang, "lang_score": score}
+
+
+def page_row(page: Page, config: CorpusConfig, lang: str = "") -> dict[str, Any]:
+    """Return a page as a row of PAGE_SCHEMA; with `lang`, lines of one language are equal only."""
     lines = page.text.split("\n")
     paragraphs = paragraph_reason(lines, config.min_lines, config.min_long_line_characters)
     # A page without paragraphs competes for its URL alone: of its text a sample is kept.
     text = page.text[:SAMPLE_CHARACTERS] if paragraphs else page.text
-    hashes = b"" if paragraphs else line_fingerprints(page.text)
+    hashes = b"" if paragraphs else line_fingerprints(page.text, lang)
     return {
         "url": page.url,
         "text": text,

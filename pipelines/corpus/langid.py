@@ -2,6 +2,7 @@
 
 import functools
 import threading
+from collections.abc import Collection
 
 import gcld3
 
@@ -30,6 +31,13 @@ class LanguageIdentifier:
         guess = self._cld3.FindLanguage(text=text)
         settled = guess.is_reliable and guess.probability >= self.threshold
         return (guess.language if settled else UNDETERMINED), guess.probability
+
+
+def language_reason(lang: str, kept: Collection[str]) -> str | None:
+    """Drop pages in a language that is not wanted."""
+    if lang in kept:
+        return None
+    return "undetermined_language" if lang == UNDETERMINED else "other_language"
 
 
 class _PerThread(threading.local):

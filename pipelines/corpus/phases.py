@@ -20,7 +20,7 @@ from pipelines.corpus.modern.contest import NAME as NEAR_DUPLICATES
 from pipelines.corpus.modern.contest import NearDuplicates
 from pipelines.corpus.modern.lists import write_lists
 from pipelines.corpus.phase_progress import phase_progress
-from pipelines.corpus.profiles import PROFILES
+from pipelines.corpus.profiles import profile_of
 from pipelines.corpus.sinks import ShardSpec, cut_run, plan_shards
 from pipelines.corpus.work_directory import WorkDirectory
 from pipelines.crawl.files import CrawlFile
@@ -133,10 +133,10 @@ class Build:
 
     def settle_all(self) -> dict[str, int]:
         """Settle every contest of the profile; return the bytes that each shuffled."""
-        shuffled = {name: self.settle(name) for name in PROFILES[self.config.profile].contests}
-        if self.config.profile == "modern":
-            shuffled[NEAR_DUPLICATES] = self.settle_near_duplicates()
-        return shuffled
+        return {
+            name: self.settle_near_duplicates() if name == NEAR_DUPLICATES else self.settle(name)
+            for name in profile_of(self.config).contests
+        }
 
     def settle_near_duplicates(self) -> int:
         """Phase 3 of profile `modern`: find clusters of near-duplicates, choose who stays.
@@ -227,7 +227,7 @@ class Build:
     def keep_fingerprints(self) -> list[dict[str, Any]]:
         """Phase 6: gather the keys of all documents; return the files' manifest entries."""
         entries: list[dict[str, Any]] = []
-        kinds = PROFILES[self.config.profile].fingerprints
+        kinds = profile_of(self.config).fingerprints
         for kind in kinds if self.config.keep_fingerprints else ():
             keys = sum(accounts["keys"][kind] for accounts in self._accounts(self.work.finished))
             store = FingerprintStore(

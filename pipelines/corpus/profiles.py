@@ -5,7 +5,8 @@ from types import MappingProxyType
 
 import pyarrow as pa
 
-from pipelines.corpus.accounts import MODERN_STAGES, STAGES
+from pipelines.corpus.accounts import LANGUAGE_FIRST_STAGES, MODERN_STAGES, STAGES
+from pipelines.corpus.config import CorpusConfig
 from pipelines.corpus.modern.records import DOCUMENT_COLUMNS, PAGE_COLUMNS
 from pipelines.records import DOCUMENT_SCHEMA, PAGE_SCHEMA
 
@@ -16,7 +17,7 @@ class Profile:
 
     Attributes:
         stages: what a record passes through, in order.
-        contests: those of `pipelines.corpus.dedup`, in order.
+        contests: what is settled between all units, in order.
         pages: schema of what ingest stores.
         documents: schema of the shards.
         fingerprints: the kinds of keys that a corpus keeps (pipelines.corpus.fingerprint_store).
@@ -40,7 +41,36 @@ PROFILES = MappingProxyType(
             STAGES, ("winners", "owners"), PAGE_SCHEMA, DOCUMENT_SCHEMA, ("urls", "lines")
         ),
         "modern": Profile(
-            MODERN_STAGES, ("winners",), PAGE_COLUMNS, DOCUMENT_COLUMNS, ("urls", "bands")
+            MODERN_STAGES,
+            ("winners", "near_duplicates"),
+            PAGE_COLUMNS,
+            DOCUMENT_COLUMNS,
+            ("urls", "bands"),
         ),
     }
 )
+
+_after = MODERN_STAGES.index("near_dedup") + 1
+_BY_LANGUAGE = MappingProxyType(
+    {
+        "mc4": dataclasses.replace(
+            PROFILES["mc4"],
+            stages=LANGUAGE_FIRST_STAGES,
+            pages=pa.schema([*PAGE_SCHEMA, *map(DOCUMENT_SCHEMA.field, ("lang", "lang_score"))]),
+        ),
+        # Lines come last: the page that stands for a cluster should own the lines of all of it.
+        "modern": dataclasses.replace(
+            PROFILES["modern"],
+            stages=(*MODERN_STAGES[:_after], "line_dedup", *MODERN_STAGES[_after:]),
+            contests=("winners", "near_duplicates", "owners"),
+            pages=pa.schema([*PAGE_COLUMNS, *map(PAGE_SCHEMA.field, ("lines", "line_hashes"))]),
+            fingerprints=("urls", "bands", "lines"),
+        ),
+    }
+)
+
+
+def profile_of(config: CorpusConfig) -> Profile:
+    """Return how to build a corpus of these settings."""
+    profiles = _BY_LANGUAGE if config.line_scope() == "language" else PROFILES
+    return profiles[config.profile]

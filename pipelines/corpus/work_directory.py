@@ -85,6 +85,17 @@ class WorkDirectory:
         selected[positions[load_array(self.verdicts(contest, unit))]] = True
         return selected
 
+    def cluster_sizes(self, unit: int, pages: int) -> np.ndarray:
+        """The size of the cluster that each page of a unit represents: int64 [pages].
+
+        It is 1 for a page without near-duplicates, 0 for one that another represents.
+        """
+        sizes = np.ones(pages, np.int64)
+        if storage.exists(path := self.verdicts("near_duplicates", unit)):
+            rows = load_array(path)
+            sizes[rows[:, 0]] = rows[:, 1]
+        return sizes
+
 
 def save_array(path: str, array: np.ndarray) -> None:
     """Write a .npy file that appears as a whole."""

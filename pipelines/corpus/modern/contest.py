@@ -143,18 +143,5 @@ class NearDuplicates:
         return self.work.file(NAME, unit, "ranks.npy")
 
 
-def cluster_sizes(work: WorkDirectory, unit: int, pages: int) -> np.ndarray:
-    """Return the size of the cluster that each page of a unit represents: int64 [pages].
-
-    It is 1 for a page without near-duplicates, 0 for one that another represents.
-    """
-    sizes = np.ones(pages, np.int64)
-    path = work.verdicts(NAME, unit)
-    if storage.exists(path):
-        rows = load_array(path)
-        sizes[rows[:, 0]] = rows[:, 1]
-    return sizes
-
-
 def _languages() -> list[str]:
     return sorted([*languages(), UNDETERMINED])

@@ -12,9 +12,9 @@ from pipelines import storage
 from pipelines.corpus.accounts import Ledger
 from pipelines.corpus.badwords import BadWordsFilter
 from pipelines.corpus.config import CorpusConfig
+from pipelines.corpus.dedup import own_lines
 from pipelines.corpus.fingerprints import unpack
-from pipelines.corpus.modern.contest import cluster_sizes
-from pipelines.corpus.modern.decontamination import NGRAM_WORDS
+from pipelines.corpus.modern.decontamination import NGRAM_WORDS, EvaluationIndex
 from pipelines.corpus.modern.lists import read_evaluation_index
 from pipelines.corpus.modern.records import DOCUMENT_COLUMNS
 from pipelines.corpus.work_directory import WorkDirectory
@@ -35,48 +35,89 @@ def modern_documents(
 ) -> Iterator[list[dict[str, Any]]]:
     """Yield a unit's documents, a row group of pages at a time; account for all else.
 
-    Appends each evaluation item that was found to `contamination`, and the band keys of the
-    documents to `keys["bands"]`.
+    Appends each evaluation item that was found to `contamination`, and the documents' keys of bands
+    (and lines) to `keys`.
     """
     index = read_evaluation_index(work, config.modern.contamination_share)
+    for pages in _page_groups(unit, work, config.line_scope() == "language"):
+        staying = [page for page in pages if _stays(page, ledger)]
+        documents = []
+        for page in _decontaminated(staying, index, ledger, contamination):
+            if bad_words and (reason := bad_words.reason(page["lang"], page["text"], page["id"])):
+                ledger.drop(_rejected("badwords", reason, page))
+                continue
+            ledger.keep("badwords")
+            keys["bands"].append(unpack(page["band_keys"]))
+            if page["owns"] is not None:
+                keys["lines"].append(unpack(page["line_hashes"])[page["owns"]])
+            documents.append(page)
+        yield documents
+
+
+def _page_groups(unit: int, work: WorkDirectory, by_lines: bool) -> Iterator[list[dict[str, Any]]]:
+    """Yield row groups of pages, each with what the contests decided about it.
+
+    That is `wins` (its URL), `cluster_size` and `owns`: bool [lines], None unless `by_lines`.
+    """
+    columns = [*_STORED, "band_keys", *(("lines", "line_hashes") if by_lines else ())]
     with storage.fetch(work.pages(unit)) as path, pq.ParquetFile(path) as file:
-        pages = file.metadata.num_rows
-        won = work.selected("winners", unit, pages)
-        sizes = cluster_sizes(work, unit, pages)
-        start = 0
+        total = file.metadata.num_rows
+        won, sizes = work.selected("winners", unit, total), work.cluster_sizes(unit, total)
+        owned = np.zeros(0, bool)
+        if by_lines:
+            lines = file.read(columns=["lines"])["lines"].to_numpy().sum(dtype=np.int64)
+            owned = work.selected("owners", unit, int(lines))
+        page = line = 0
         for group in range(file.num_row_groups):
-            rows = file.read_row_group(group, columns=[*_STORED, "band_keys"]).to_pylist()
-            kept = []
-            for row, wins, size in zip(rows, won[start:], sizes[start:], strict=False):
-                if not wins:
-                    ledger.drop(_rejected("url_dedup", "duplicate_url", row))
-                    continue
-                ledger.keep("url_dedup")
-                if size == 0:
-                    ledger.drop(_rejected("near_dedup", "near_duplicate", row))
-                    continue
-                ledger.keep("near_dedup")
-                kept.append({**row, "cluster_size": int(size)})
-            found = index.check([row["text"] for row in kept])
-            for one in found:
-                row = kept[one.page]
-                item = {k: v for k, v in dataclasses.asdict(one).items() if k != "page"}
-                contamination.append({**item, "id": row["id"].hex(), "url": row["url"]})
-            contaminated = {one.page for one in found}
-            for page in sorted(contaminated):
-                ledger.drop(_rejected("decontamination", "evaluation_item", kept[page]))
-            clean = [row for page, row in enumerate(kept) if page not in contaminated]
-            ledger.keep("decontamination", len(clean))
-            documents = []
-            for row in clean:
-                if bad_words and (reason := bad_words.reason(row["lang"], row["text"], row["id"])):
-                    ledger.drop(_rejected("badwords", reason, row))
-                    continue
-                ledger.keep("badwords")
-                keys["bands"].append(unpack(row.pop("band_keys")))
-                documents.append(row)
-            yield documents
-            start += len(rows)
+            rows = file.read_row_group(group, columns=columns).to_pylist()
+            for row in rows:
+                row |= {"wins": won[page], "cluster_size": int(sizes[page]), "owns": None}
+                page += 1
+                if by_lines:
+                    row["owns"] = owned[line : line + row["lines"]]
+                    line += row["lines"]
+            yield rows
+
+
+def _stays(page: dict[str, Any], ledger: Ledger) -> bool:
+    """Apply what the contests decided: leave a page the lines it owns, or drop it."""
+    if not page["wins"]:
+        ledger.drop(_rejected("url_dedup", "duplicate_url", page))
+        return False
+    ledger.keep("url_dedup")
+    if page["cluster_size"] == 0:
+        ledger.drop(_rejected("near_dedup", "near_duplicate", page))
+        return False
+    ledger.keep("near_dedup")
+    if page["owns"] is None:
+        return True
+    text = own_lines(page["text"], unpack(page["line_hashes"]), page["owns"], ledger)
+    if not text:
+        ledger.drop(_rejected("line_dedup", "no_own_lines", page))
+        return False
+    ledger.keep("line_dedup")
+    page["text"] = text
+    return True
+
+
+def _decontaminated(
+    pages: list[dict[str, Any]],
+    index: EvaluationIndex,
+    ledger: Ledger,
+    contamination: list[dict[str, Any]],
+) -> list[dict[str, Any]]:
+    """Return the pages without an evaluation item; note the items of the others."""
+    found = index.check([page["text"] for page in pages])
+    for one in found:
+        page = pages[one.page]
+        item = {k: v for k, v in dataclasses.asdict(one).items() if k != "page"}
+        contamination.append({**item, "id": page["id"].hex(), "url": page["url"]})
+    contaminated = {one.page for one in found}
+    for number in sorted(contaminated):
+        ledger.drop(_rejected("decontamination", "evaluation_item", pages[number]))
+    clean = [page for number, page in enumerate(pages) if number not in contaminated]
+    ledger.keep("decontamination", len(clean))
+    return clean
 
 
 def contamination_report(work: WorkDirectory, units: int, config: CorpusConfig) -> dict[str, Any]:

@@ -7,7 +7,13 @@ from typing import Any
 from pipelines.corpus.accounts import Ledger
 from pipelines.corpus.config import CorpusConfig
 from pipelines.corpus.filters import paragraph_reason
-from pipelines.corpus.fingerprints import fingerprint, normalize_url
+from pipelines.corpus.fingerprints import (
+    FINGERPRINT_BYTES,
+    fingerprint,
+    line_fingerprints,
+    normalize_url,
+)
+from pipelines.corpus.langid import language_reason
 from pipelines.corpus.modern.langid import Identification, ModernIdentifier
 from pipelines.corpus.modern.privacy import Masked, mask_personal_data
 from pipelines.corpus.modern.quality import quality_columns
@@ -15,7 +21,6 @@ from pipelines.corpus.modern.records import QUALITY_COLUMNS
 from pipelines.corpus.modern.scripts import length_factor
 from pipelines.corpus.modern.text_script import writing_system
 from pipelines.corpus.modern.url_policy import Blocklist
-from pipelines.languages import UNDETERMINED
 from pipelines.records import Page, Rejected
 
 _SAMPLE_CHARACTERS = 300
@@ -50,8 +55,12 @@ def modern_rows(
     keys = config.modern.minhash.band_keys(
         [row["text"] for row in rows], [row["lang"] for row in rows]
     )
+    by_lines = config.line_scope() == "language"
     for row, key in zip(rows, keys.astype(">u8"), strict=True):
         row["band_keys"] = key.tobytes()
+        if by_lines:
+            row["line_hashes"] = line_fingerprints(row["text"], row["lang"])
+            row["lines"] = len(row["line_hashes"]) // FINGERPRINT_BYTES
     return rows
 
 
@@ -86,9 +95,7 @@ def _pass_rules(
             continue
         ledger.keep("paragraphs")
         kind = identify(page.text)
-        if kind.lang not in kept_languages:
-            undetermined = kind.lang == UNDETERMINED
-            reason = "undetermined_language" if undetermined else "other_language"
+        if reason := language_reason(kind.lang, kept_languages):
             said = f"{kind.reason or kind.lang} {kind.score:.3f}: "
             ledger.drop(_rejected("language", reason, page, said))
             continue

@@ -15,10 +15,9 @@ from hypothesis import strategies as st
 
 from pipelines.corpus.accounts import Ledger
 from pipelines.corpus.config import CorpusConfig, UrlWinner
-from pipelines.corpus.dedup import Contest, best_of_each
+from pipelines.corpus.dedup import Contest, best_of_each, own_lines
 from pipelines.corpus.filters import paragraph_reason
 from pipelines.corpus.fingerprints import normalize_url, unpack
-from pipelines.corpus.finish import own_lines
 from pipelines.corpus.ingest import page_row
 from pipelines.corpus.work_directory import WorkDirectory
 from pipelines.crawl.extract import normalize_lines

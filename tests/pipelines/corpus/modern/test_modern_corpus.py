@@ -223,3 +223,41 @@ def test_what_the_profile_refuses(
         build(pages, tmp_path / "out", settings(evaluation_sets=(str(tmp_path / "gone.jsonl"),)))
     with pytest.raises(UserError, match="contamination_share"):
         settings(contamination_share=0)
+
+
+def test_lines_may_be_deduplicated_too(
+    tmp_path: Path,
+    crawl: ModuleType,
+    english: Callable[..., str],
+    settings: Callable[..., CorpusConfig],
+    variant: Callable,
+):
+    footer = english(99, 2)
+    pages = [
+        crawl.record(f"{english(seed)}\n{footer}", f"http://en.example/{seed}")
+        for seed in range(100, 106)
+    ]
+    # Of near-duplicates the longest stays, and owns what they share, whoever's URL is smaller.
+    shared = english(1, 20)
+    pages += [
+        crawl.record(f"{shared}\n{english(2, 20)}{' More.' * n}", f"http://near.example/{n}")
+        for n in range(4)
+    ]
+    month = crawl.write(tmp_path / "in" / "a.warc.wet.gz", pages)
+    out = tmp_path / "corpus"
+    config = variant(settings(), dedup_scope="language")
+    build([month], out, config)
+    found = documents(out)
+    stats = load_stats(out)
+    check_accounts(stats["stages"], len(found))
+    names = [stage["name"] for stage in stats["stages"]]
+    assert names[names.index("near_dedup") + 1] == "line_dedup"
+    assert len(found) == 7
+    assert sum(footer in row["text"] for row in found.values()) == 1
+    assert found["http://near.example/3"]["text"].startswith(shared)
+    repeats = {"global_duplicate": 5, "local_duplicate": 0}
+    assert stats["lines"] == {"in": 14, "out": 9, "dropped": repeats}
+    later = [crawl.record(f"{english(200)}\n{footer}", "http://later.example/")]
+    month = crawl.write(tmp_path / "in" / "b.warc.wet.gz", later)
+    build_corpus([str(month)], out, config, append=True)
+    assert documents(out)["http://later.example/"]["text"] == english(200)

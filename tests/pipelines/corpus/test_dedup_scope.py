@@ -1,0 +1,114 @@
+"""Lines deduplicated within a language (`--dedup-scope language`)."""
+
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pyarrow.parquet as pq
+import pytest
+
+from pipelines.corpus.accounts import LANGUAGE_FIRST_STAGES, check_accounts, load_stats
+from pipelines.corpus.build import CorpusConfig, build_corpus
+from pipelines.corpus.fingerprints import line_fingerprints
+from pipelines.errors import UserError
+from pipelines.outputs import read_manifest
+
+SHARED = "Copyright 2024 Example Media Group"
+Builder = Callable[[str, CorpusConfig], Path]
+
+
+@pytest.fixture
+def by_language(lenient: CorpusConfig, variant: Callable) -> CorpusConfig:
+    return variant(lenient, dedup_scope="language", keep_und=False)
+
+
+@pytest.fixture
+def builder(tmp_path: Path, crawl: ModuleType) -> Builder:
+    """Builds two files of pages in two languages; all pages have one line in common."""
+
+    def page(template: list[str], seed: int, host: str) -> bytes:
+        text = f"{crawl.prose(template, seed, 6)}\n{SHARED}"
+        return crawl.record(text, f"http://{host}.example/{seed}")
+
+    inputs = []
+    for name, seeds in (("a", range(4)), ("b", range(2, 8))):
+        records = [page(crawl.GERMAN, seed, f"de-{name}") for seed in seeds]
+        records += [page(crawl.ENGLISH, seed, f"en-{name}") for seed in seeds]
+        inputs.append(str(crawl.write(tmp_path / "in" / f"{name}.warc.wet.gz", records)))
+
+    def build(name: str, config: CorpusConfig) -> Path:
+        build_corpus(inputs, tmp_path / name, config)
+        return tmp_path / name
+
+    return build
+
+
+def lines_by_language(corpus: Path) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    rows = [row for path in corpus.glob("data/*/*") for row in pq.read_table(path).to_pylist()]
+    for row in rows:
+        found.setdefault(row["lang"], []).extend(row["text"].split("\n"))
+    check_accounts(load_stats(corpus)["stages"], len(rows))
+    counted = load_stats(corpus)["lines"]
+    assert counted["out"] == sum(map(len, found.values()))
+    assert counted["in"] == counted["out"] + sum(counted["dropped"].values())
+    return found
+
+
+def test_each_language_keeps_a_shared_line(
+    builder: Builder, by_language: CorpusConfig, variant: Callable
+):
+    everywhere = lines_by_language(builder("global", variant(by_language, dedup_scope=None)))
+    assert sum(lines.count(SHARED) for lines in everywhere.values()) == 1
+    corpus = builder("language", by_language)
+    within = lines_by_language(corpus)
+    assert set(within) == {"de", "en"}
+    for lines in within.values():
+        assert lines.count(SHARED) == 1
+        assert len(lines) == len(set(lines)) == 8 * 6 + 1
+    stages = [stage["name"] for stage in load_stats(corpus)["stages"]]
+    assert stages == list(LANGUAGE_FIRST_STAGES)
+    assert read_manifest(corpus, "corpus")["config"]["dedup_scope"] == "language"
+
+
+def test_languages_are_pruned_before_the_shuffles(
+    builder: Builder, by_language: CorpusConfig, variant: Callable, data_bytes: Callable
+):
+    both, german = (
+        builder("both", by_language),
+        builder("de", variant(by_language, languages=("de",))),
+    )
+    # What a language holds does not depend on the others.
+    assert data_bytes(german / "data" / "de") == data_bytes(both / "data" / "de")
+    assert not (german / "data" / "en").exists()
+    few, all_ = (load_stats(corpus)["shuffled_bytes"] for corpus in (german, both))
+    assert 2 * few["winners"] == all_["winners"]
+    assert 2 * few["owners"] == all_["owners"] > 0
+    stages = {stage["name"]: stage for stage in load_stats(german)["stages"]}
+    assert stages["language"]["dropped"] == {"other_language": 10}
+
+
+def test_engines_agree(
+    builder: Builder,
+    by_language: CorpusConfig,
+    variant: Callable,
+    data_bytes: Callable,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    local = builder("local", by_language)
+    monkeypatch.setattr("pipelines.corpus.phases.RUNNERS_BY_REFERENCE", ())
+    engine = builder("engine", variant(by_language, bucket_bytes=500))
+    assert data_bytes(local / "data") == data_bytes(engine / "data")
+
+
+def test_keys_of_lines():
+    text = f"{SHARED}\n{SHARED.upper()}\nother"
+    german, english = line_fingerprints(text, "de"), line_fingerprints(text, "en")
+    assert german[:16] == german[16:32] != german[32:]
+    assert len({german[:16], english[:16], line_fingerprints(SHARED)}) == 3
+
+
+@pytest.mark.parametrize(("profile", "scope"), [("mc4", "none"), ("modern", "global")])
+def test_scopes_of_the_profiles(profile: str, scope: str):
+    with pytest.raises(UserError, match=f"dedup_scope is {scope}: profile {profile} has"):
+        CorpusConfig(profile=profile, dedup_scope=scope)  # pyright: ignore[reportArgumentType]
