@@ -13,9 +13,10 @@ from typing import Any
 
 import pyarrow as pa
 
+from pipelines.corpus import card_notes
 from pipelines.corpus.accounts import language_totals
 from pipelines.corpus.croissant import croissant
-from pipelines.languages import UNDETERMINED, languages
+from pipelines.languages import UNDETERMINED, languages, mc4_codes
 from pipelines.records import COLUMN_MEANINGS, DOCUMENT_SCHEMA, SPLITS
 
 #: Where a code of mC4 is no code of ISO 639 any more.
@@ -55,7 +56,7 @@ def data_card(
         stats: as in stats.json.
         schema: columns of the shards.
     """
-    title = _title(stats)
+    title = card_notes.title(config, stats)
     return {
         "README.md": _front_matter(title, stats) + _body(title, config, manifest, stats, schema),
         "croissant.json": croissant(title, manifest["shards"], hub_languages(stats), schema),
@@ -72,12 +73,6 @@ def escape_markdown(text: str) -> str:
     """Return `text` as Markdown that shows it: no markup, no HTML, no line break, no control."""
     printable = "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text)
     return _MARKDOWN.sub(lambda match: "\\" + match[0], printable)
-
-
-def _title(stats: Mapping[str, Any]) -> str:
-    count = len(stats["languages"])
-    noun = "language" if count == 1 else "languages"
-    return f"Web text by language, after mC4 ({count} {noun})"
 
 
 def _front_matter(title: str, stats: Mapping[str, Any]) -> str:
@@ -167,7 +162,10 @@ def _body(
             ],
         ),
         settings=_settings(config),
-        limits=_limits(config, stats),
+        rules=card_notes.rules(config),
+        limits=card_notes.limits(config, stats),
+        rights=card_notes.rights(config),
+        codes=_codes(stats),
     )
 
 
@@ -181,6 +179,12 @@ def _count(value: int) -> str:
 def _name(lang: str) -> str:
     known = languages().get(lang)
     return known.name if known else "undetermined"
+
+
+def _codes(stats: Mapping[str, Any]) -> str:
+    """Say whose the codes are."""
+    others = sorted(stats["languages"].keys() - {*mc4_codes(), UNDETERMINED})
+    return f"Codes are mC4's; mC4 lacks {', '.join(others)}." if others else "Codes are mC4's."
 
 
 def _example(stats: Mapping[str, Any]) -> str:
@@ -219,29 +223,3 @@ def _settings(config: Mapping[str, Any]) -> str:
     """The configuration as indented JSON lines: a code block that nothing can leave."""
     lines = [f"{key} = {json.dumps(value, sort_keys=True)}" for key, value in config.items()]
     return "\n".join(f"    {line}" for line in sorted(lines))
-
-
-def _limits(config: Mapping[str, Any], stats: Mapping[str, Any]) -> str:
-    """What a user must know, true for this build."""
-    threshold = config["language_threshold"]
-    limits = [
-        "Languages were told apart by CLD3, page by page, and pages under a probability of "
-        f"{threshold:g} are "
-        + (f"in `{UNDETERMINED}`" if config["keep_und"] else "left out")
-        + ". Close relatives and small languages are confused most, and a page may hold several.",
-        "Each line of text is kept once in the whole corpus, so what is left of a page can have "
-        "gaps. Pages that differ a little in every line are both kept.",
-        "Quality was judged by the length of pages and lines"
-        + (" and by lists of bad words." if config.get("badwords") else " alone."),
-    ]
-    if any("-" in lang for lang in stats["languages"]):
-        limits.append(
-            "In mC4, the languages in Latin transcription (codes in `-Latn`) turned out to be "
-            "mostly other languages and noise (Kreutzer et al. 2022)."
-        )
-    if config["min_validation_documents"]:
-        limits.append(
-            f"Where URL hashes gave a language fewer than {config['min_validation_documents']} "
-            "validation documents, the pages of smallest hash were added."
-        )
-    return "\n".join(f"- {limit}" for limit in limits)

@@ -18,6 +18,9 @@ from pipelines.corpus.accounts import load_stats
 from pipelines.corpus.build import CorpusConfig, build_corpus
 from pipelines.corpus.card import data_card, escape_markdown
 from pipelines.corpus.croissant import croissant
+from pipelines.corpus.modern.config import ModernConfig
+from pipelines.corpus.modern.url_policy import OptOutPolicy
+from pipelines.corpus.profiles import PROFILES
 from pipelines.outputs import file_sha256
 from pipelines.records import COLUMN_MEANINGS, DOCUMENT_SCHEMA
 
@@ -173,7 +176,56 @@ def test_croissant_follows_the_schema():
 
 
 def test_every_column_is_explained():
-    assert set(DOCUMENT_SCHEMA.names) <= set(COLUMN_MEANINGS)
+    for profile in PROFILES.values():
+        assert set(profile.documents.names) <= set(COLUMN_MEANINGS)
+
+
+def card_of(config: CorpusConfig, langs: tuple[str, ...] = ("de",), **settings: object) -> str:
+    schema = PROFILES[config.profile].documents
+    written = {**json.loads(json.dumps(config.settings())), **settings}
+    card = data_card(written, {"inputs": [], "shards": []}, stats_of(*langs), schema)
+    return " ".join(card["README.md"].split())
+
+
+def test_the_card_says_what_was_done():
+    mc4 = card_of(CorpusConfig())
+    assert "CLD3, page by page, and pages under a probability of 0.95 are in `und`" in mc4
+    assert "nothing was masked" in mc4
+    assert "opt-out signal was looked at in this build" in mc4
+    assert "once in the whole corpus" in mc4
+    assert "No offensive page" in mc4
+    scoped = card_of(CorpusConfig(dedup_scope="language", keep_und=False), badwords={"sha256": ""})
+    assert "page by page, before lines were removed" in scoped
+    assert "are left out" in scoped
+    assert "each line once in its language" in scoped
+    assert "those with words on lists of bad words were dropped" in scoped
+
+
+def test_the_card_of_profile_modern(tmp_path: Path):
+    modern = card_of(CorpusConfig(profile="modern"), ("de", "hr"))
+    assert "nothing was masked" not in modern
+    assert "phone numbers were masked" in modern
+    assert "(`tdm_reservation`, `noai`)" in modern
+    assert "CLD2, and by CLD3" in modern
+    assert "after mC4" not in modern
+    assert "each line once" not in modern.lower()
+    assert "No evaluation set was kept out" in modern
+    assert "mC4 lacks hr." in modern
+    assert "pages that this one stands for" in modern
+    (tmp_path / "quiz.txt").write_text("A question\n")
+    (tmp_path / "block.txt").write_text("bad.example\n")
+    bare = ModernConfig(
+        opt_out=OptOutPolicy(honour=()),
+        mask_personal_data=False,
+        evaluation_sets=(str(tmp_path / "quiz.txt"),),
+        blocklists=(str(tmp_path / "block.txt"),),
+    )
+    card = card_of(CorpusConfig(profile="modern", modern=bare, dedup_scope="language"))
+    assert "nothing was masked" in card
+    assert "opt-out signal was looked at in this build" in card
+    assert "items of 1 evaluation set were dropped" in card
+    assert "those of sites on blocklists were dropped" in card
+    assert "each line once in its language" in card
 
 
 def test_mlcommons_own_reader_accepts_it(corpus: Path):

@@ -15,9 +15,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.corpus import phases
-from pipelines.corpus.accounts import MODERN_STAGES, check_accounts, load_stats
+from pipelines.corpus.accounts import MODERN_STAGES, check_accounts, format_stats, load_stats
 from pipelines.corpus.build import CorpusConfig, build_corpus
 from pipelines.corpus.modern.records import DOCUMENT_COLUMNS
+from pipelines.corpus.survey import survey
 from pipelines.errors import UserError
 
 ITEM = "Which of the rivers that pass through the old capital also pass through the harbour town?"
@@ -131,6 +132,9 @@ def test_every_rule_has_its_stage(
     assert german["q_stop_words"] >= 2
     for path in out.glob("data/*/*"):
         assert pq.read_schema(path).equals(DOCUMENT_COLUMNS)
+    assert "near_dedup" in format_stats(str(out))
+    for lang, of_lang in survey(out)["languages"].items():
+        assert of_lang["documents"] == sum(of_lang["scores"]) == (1 if lang == "de" else 11)
     report = json.loads((out / "decontamination.json").read_text())
     assert report["sets"] == {"quiz": {"items": 3, "found": 1, "too_short": 1}}
     assert [match["url"] for match in report["matches"]] == ["http://en.example/leak"]
