@@ -39,7 +39,8 @@ def local_pool(workers: int) -> Iterator[None]:
         return
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(_PRELOAD)
-    arguments = (storage.used_options(),)
+    # The server that workers are forked from may be older than this environment.
+    arguments = (storage.used_options(), dict(os.environ))
     with ProcessPoolExecutor(workers, context, initializer=_begin, initargs=arguments) as pool:
         _pools.append(pool)
         try:
@@ -66,9 +67,11 @@ def call(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         ) from error
 
 
-def _begin(storage_options: dict[str, Any]) -> None:
+def _begin(storage_options: dict[str, Any], environment: dict[str, str]) -> None:
     """Make this process a worker, which reaches remote files as its parent does."""
     _die_with_parent()
+    os.environ.clear()
+    os.environ.update(environment)
     storage.use_options(storage_options)
 
 

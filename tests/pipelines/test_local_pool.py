@@ -34,6 +34,13 @@ def test_one_worker_needs_no_process():
         assert call(os.getpid) == os.getpid()
 
 
+def test_workers_have_the_environment_of_their_pool(monkeypatch: pytest.MonkeyPatch):
+    for value in ("one", "two"):
+        monkeypatch.setenv("MSWITCH_TEST", value)
+        with local_pool(2):
+            assert call(os.getenv, "MSWITCH_TEST") == value
+
+
 def test_errors_come_back():
     with local_pool(2), pytest.raises(ZeroDivisionError):
         call(divmod, 1, 0)
