@@ -1,6 +1,5 @@
 """The seqio code that a corpus' data card gives its reader."""
 
-import dataclasses
 import re
 from pathlib import Path
 
@@ -24,7 +23,7 @@ def test_the_card_teaches_seqio_code_that_runs(tmp_path: Path):
         "stages": [],
         "lines": {"in": 0, "out": 0, "dropped": {}},
     }
-    config = dataclasses.asdict(CorpusConfig())
+    config = CorpusConfig().settings()
     card = data_card(config, {"inputs": [], "shards": []}, stats)["README.md"]
     [code] = [block for block in re.findall(r"```python\n(.*?)```", card, re.S) if "seqio" in block]
     names = {"corpus": str(tmp_path)}
