@@ -42,7 +42,8 @@ def build(
             one file per language, one entry a line. Without it no page is dropped for its words.
         runner: where the Beam pipelines run.
         append: add the input to the finished corpus at --out: its documents and its split stay,
-            pages and lines that it has are dropped, the rest becomes further shards.
+            pages and lines that it has (in profile modern, near-duplicates) are dropped, the rest
+            becomes further shards.
     """
     if config.languages is not None:
         languages = parse_codes(split_commas(config.languages) or ())

@@ -81,8 +81,9 @@ class CorpusConfig:
         shard_bytes: bytes of text a shard aims at. Not in mC4.
         bucket_bytes: bytes of fingerprints that are resolved at a time; the output does not
             depend on it.
-        keep_fingerprints: keep the fingerprints of URLs and lines (16 bytes each) beside the data,
-            so that a further crawl can be added. Not in mC4.
+        keep_fingerprints: keep the fingerprints of URLs and lines (16 bytes each; in profile
+            `modern` 224 bytes a document in place of lines) beside the data, so that a further
+            crawl can be added. Not in mC4.
         rejected_per_reason: how many dropped pages of each reason are kept for inspection.
         modern: settings of profile `modern` alone.
     """
