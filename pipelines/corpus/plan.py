@@ -18,6 +18,8 @@ from pipelines.records import Rejected
 #: phases together. See docs/dataflow.md for what this was measured on.
 MEASURED_MB_PER_SECOND: Mapping[str, float] = {"mc4": 9.0, "modern": 5.0}
 _FINGERPRINT_BYTES = 16
+#: A band key and the page that has it.
+_BAND_BYTES = 24
 
 
 @dataclasses.dataclass
@@ -146,15 +148,18 @@ def plan_build(
 
 def _shuffles(total: Mapping[str, int], config: CorpusConfig) -> dict[str, int]:
     """Return the bytes that each shuffle moves at most."""
-    shuffles = {"winners": total["urls"] * WIDTHS["winners"] * 8}
-    if config.profile == "mc4":
-        shuffles["owners"] = total["distinct_lines"] * WIDTHS["owners"] * 8
-    else:
-        shuffles["near_duplicates"] = total["pages"] * config.modern.minhash.bands * 24
+    lines = total["distinct_lines"] if config.line_scope() != "none" else 0
+    band_keys = total["pages"] * config.modern.minhash.bands if config.profile == "modern" else 0
+    shuffles = {
+        "winners": total["urls"] * WIDTHS["winners"] * 8,
+        "near_duplicates": band_keys * _BAND_BYTES,
+        "owners": lines * WIDTHS["owners"] * 8,
+    }
     if config.keep_fingerprints:
         shuffles["kept_urls"] = total["urls"] * _FINGERPRINT_BYTES
-        if config.profile == "mc4":
-            shuffles["kept_lines"] = total["distinct_lines"] * _FINGERPRINT_BYTES
+        shuffles["kept_bands"] = band_keys * _FINGERPRINT_BYTES
+        shuffles["kept_lines"] = lines * _FINGERPRINT_BYTES
+    shuffles = {name: size for name, size in shuffles.items() if size}
     return {**shuffles, "text": total["kept_text_bytes"]}
 
 
