@@ -148,18 +148,17 @@ def plan_build(
 
 def _shuffles(total: Mapping[str, int], config: CorpusConfig) -> dict[str, int]:
     """Return the bytes that each shuffle moves at most."""
-    lines = total["distinct_lines"] if config.line_scope() != "none" else 0
-    band_keys = total["pages"] * config.modern.minhash.bands if config.profile == "modern" else 0
-    shuffles = {
-        "winners": total["urls"] * WIDTHS["winners"] * 8,
-        "near_duplicates": band_keys * _BAND_BYTES,
-        "owners": lines * WIDTHS["owners"] * 8,
-    }
+    kept = {"kept_urls": total["urls"] * _FINGERPRINT_BYTES}
+    shuffles = {"winners": total["urls"] * WIDTHS["winners"] * 8}
+    if config.profile == "modern":
+        band_keys = total["pages"] * config.modern.minhash.bands
+        shuffles["near_duplicates"] = band_keys * _BAND_BYTES
+        kept["kept_bands"] = band_keys * _FINGERPRINT_BYTES
+    if config.line_scope() != "none":
+        shuffles["owners"] = total["distinct_lines"] * WIDTHS["owners"] * 8
+        kept["kept_lines"] = total["distinct_lines"] * _FINGERPRINT_BYTES
     if config.keep_fingerprints:
-        shuffles["kept_urls"] = total["urls"] * _FINGERPRINT_BYTES
-        shuffles["kept_bands"] = band_keys * _FINGERPRINT_BYTES
-        shuffles["kept_lines"] = lines * _FINGERPRINT_BYTES
-    shuffles = {name: size for name, size in shuffles.items() if size}
+        shuffles |= kept
     return {**shuffles, "text": total["kept_text_bytes"]}
 
 
