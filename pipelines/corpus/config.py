@@ -46,7 +46,7 @@ class CorpusConfig:
     of mC4. A default that mC4 has no counterpart for says so; docs/mc4.md lists where we deviate.
 
     Attributes:
-        profile: `mc4` is the published pipeline. `modern` identifies languages first (with CLD2
+        profile: `mc4` is the published pipeline. `modern` identifies languages early (with CLD2
             too), scales lengths by script, filters by quality, removes near-duplicates in place
             of single lines, masks personal data; `modern` below has its settings.
         mc4_release: whose rules hold, 3.0.1 (2020, the paper's corpus) or 3.1.0 (2022). Decides

@@ -67,7 +67,7 @@ class Build:
             write_lists(self.config.modern, self.work)
         # Large files first: the last one to finish should not be the longest.
         order = sorted(sizes, key=lambda unit: -sizes[unit])
-        lists = _write_lists(
+        lists = _write_file_lists(
             [[unit, dataclasses.asdict(self.files[unit])] for unit in order], self.work
         )
 
@@ -288,7 +288,7 @@ class Build:
         return run_pipeline(build, self.runner, self.beam_options, job_name=name, workers=workers)
 
 
-def _write_lists(files: Sequence[list], work: WorkDirectory) -> list[str]:
+def _write_file_lists(files: Sequence[list], work: WorkDirectory) -> list[str]:
     """Write the input files, in this order, as JSON lists of bounded length; return the paths."""
     paths = []
     for start in range(0, len(files), _FILES_PER_LIST):

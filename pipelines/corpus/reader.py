@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 from pipelines.errors import UserError
 from pipelines.languages import languages
 from pipelines.outputs import canonical_json, file_sha256, read_manifest
+from pipelines.records import SPLITS
 
-SPLITS = ("train", "validation")
 BATCH_ROWS = 512
 
 

@@ -1,4 +1,4 @@
-"""Ingest of profile `modern`: language first, then all rules on single pages, then band keys."""
+"""Ingest of profile `modern`: all rules on single pages, the language among them, and band keys."""
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
