@@ -198,8 +198,13 @@ class StagedOutput:
         return is_output(self.out, storage.list_names(self.out), self.stage, self.config)
 
     def publish(self, manifest: Mapping[str, Any]) -> dict[str, Any]:
-        """Write manifest and marker, then rename the directory to its final name."""
+        """Write manifest and marker, then rename the directory to its final name.
+
+        Files that a killed writer left under a temporary name are removed: no writer may be at
+        work any more.
+        """
         full = full_manifest(self.stage, self.config, manifest)
+        storage.remove_temporaries(self.directory)
         write_json(self.directory / MANIFEST, full)
         fault_point(f"{self.stage}.before_marker")
         write_atomically(self.directory / MARKER, canonical_json({"config_hash": self.hash}) + "\n")

@@ -160,6 +160,12 @@ def publish(path: str | Path, *, sync: bool = False) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def remove_temporaries(directory: str | Path) -> None:
+    """Remove what writers that were killed inside `publish` left in a local directory."""
+    for leftover in Path(directory).rglob(".*.tmp"):
+        leftover.unlink()
+
+
 def read_bytes(path: str | Path) -> bytes:
     """Read a whole file."""
     if not is_remote(path):

@@ -97,9 +97,6 @@ def build_corpus(
             return {**_summary(str(staged.out)), "reused": True}
         directory = _absolute(staged.directory)
         assemble(directory, directory)
-        if not storage.is_remote(directory):
-            for leftover in Path(directory).rglob(".*.tmp"):
-                leftover.unlink()
         manifest = storage.read_json(storage.join(directory, MANIFEST))
         staged.publish(manifest)
         return _done(str(staged.out))

@@ -15,6 +15,7 @@ import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
+from pipelines import storage
 from pipelines.errors import UserError
 from pipelines.outputs import write_atomically
 
@@ -49,22 +50,14 @@ def write_tfrecord(path: str | Path, records: Iterable[bytes]) -> tuple[int, int
     Returns:
         (number of records, bytes of the TFRecord file).
     """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     offsets: list[int] = []
     size = 0
-    try:
+    with storage.publish(path, sync=True) as temporary:
         with open(temporary, "wb") as file:
             for record in records:
                 offsets.append(size)
                 size += file.write(frame(record))
-            file.flush()
-            os.fsync(file.fileno())
         write_atomically(index_path(path), np.array(offsets, "<u8").tobytes())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
     return len(offsets), size
 
 

@@ -51,6 +51,24 @@ def test_an_interrupted_stage_continues_in_its_own_place(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == [".corpus.lock", "corpus"]
 
 
+def test_what_a_killed_writer_left_half_written_is_not_published(tmp_path):
+    code = """if 1:
+        import os, signal, sys
+        from pipelines import storage
+        with storage.publish(sys.argv[1]) as temporary:
+            temporary.write_text("half")
+            os.kill(os.getpid(), signal.SIGKILL)
+        """
+    with outputs.stage_output(tmp_path / "out", stage="corpus", config={}) as staged:
+        folder = staged.directory / "folder"
+        folder.mkdir()
+        subprocess.run([sys.executable, "-c", code, folder / "shard"], check=False)
+        assert len(list(folder.iterdir())) == 1
+        (folder / "other").write_text("whole")
+        staged.publish({})
+    assert [path.name for path in (tmp_path / "out" / "folder").iterdir()] == ["other"]
+
+
 def test_another_configuration_is_refused_and_named(tmp_path):
     publish(tmp_path / "corpus", {"a": 1, "b": 2})
     with pytest.raises(UserError, match=r"corpus was made with other .*changed: b"):
