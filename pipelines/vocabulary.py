@@ -23,9 +23,8 @@ from pipelines.examples.span_corruption import EOS_ID, PAD_ID, SENTINELS, UNK_ID
 from pipelines.outputs import file_sha256, read_manifest, stage_output, write_atomically
 from pipelines.progress import say
 from pipelines.sampling import capped_shares, power_rates
+from pipelines.vocabulary_model import MODEL_FILE, STAGE, add_sentinels
 
-STAGE = "vocabulary"
-MODEL_FILE = "sentencepiece.model"
 NORMALIZATION = "nmt_nfkc"
 MIN_SIZE = 3 + 256 + SENTINELS + 1
 #: SentencePiece drops longer sentences (in bytes); lines are cut into pieces below this.
@@ -160,20 +159,12 @@ def _train_pieces(text: BalancedText, config: VocabularyConfig) -> bytes:
     return model.getvalue()
 
 
-def add_sentinels(model: bytes) -> bytes:
-    """Append the sentinels to a trained model and clear what says where it was trained.
-
-    They are control pieces: text that contains "<extra_id_0>" is spelt out and never becomes one.
-    """
+def _finish_model(model: bytes) -> bytes:
+    """Append the sentinels to a trained model and clear what says where it was trained."""
     proto = sentencepiece_model_pb2.ModelProto.FromString(model)  # pyright: ignore[reportAttributeAccessIssue]
-    for number in reversed(range(SENTINELS)):
-        piece = proto.pieces.add()
-        piece.piece, piece.score = f"<extra_id_{number}>", 0.0
-        piece.type = proto.SentencePiece.CONTROL
     proto.trainer_spec.ClearField("input")
     proto.trainer_spec.ClearField("model_prefix")
-    proto.trainer_spec.vocab_size = len(proto.pieces)
-    return proto.SerializeToString(deterministic=True)
+    return add_sentinels(proto.SerializeToString(deterministic=True))
 
 
 def train_vocabulary(
@@ -195,7 +186,7 @@ def train_vocabulary(
             text = BalancedText(source, config)
             total = sum(text.budgets.values())
             say(STAGE, f"{total:,} characters in {len(text.budgets)} languages")
-            model = add_sentinels(_train_pieces(text, config))
+            model = _finish_model(_train_pieces(text, config))
             write_atomically(staged.directory / MODEL_FILE, model)
             staged.publish(
                 {
@@ -222,26 +213,3 @@ def _summary(out: str | Path, *, reused: bool) -> dict[str, Any]:
         "characters": sum(manifest["sample_characters"].values()),
         "sha256": manifest["sha256"],
     }
-
-
-def load_vocabulary(path: str | Path) -> sentencepiece.SentencePieceProcessor:
-    """Load a model file and check its layout.
-
-    Raises:
-        UserError: not a SentencePiece model, or its ids are not laid out as this module says.
-    """
-    processor = sentencepiece.SentencePieceProcessor()
-    try:
-        processor.LoadFromSerializedProto(Path(path).read_bytes())
-    except (OSError, RuntimeError) as error:
-        raise UserError(
-            f"{path} is not a SentencePiece model: train the vocabulary again"
-        ) from error
-    size = processor.GetPieceSize()
-    layout = (processor.pad_id(), processor.eos_id(), processor.unk_id())
-    if layout != (PAD_ID, EOS_ID, UNK_ID) or processor.IdToPiece(size - 1) != "<extra_id_0>":
-        raise UserError(
-            f"{path} has another layout (padding, end, unknown = {layout}, last piece "
-            f"{processor.IdToPiece(size - 1)!r}): use a vocabulary from `mswitch vocab train`"
-        )
-    return processor

@@ -16,7 +16,7 @@ app = App(name="examples", help="Turn a corpus into span-corruption examples.")
 def build(
     *beam_options: BeamOptions,
     corpus: Path,
-    vocab: Path,
+    vocab: str,
     out: Path,
     config: Annotated[ExamplesConfig, Parameter(name="*")] = ExamplesConfig(),  # noqa: B008
     runner: RunnerName = "local",
@@ -30,7 +30,8 @@ def build(
     Args:
         beam_options: options for Beam itself, after `--`.
         corpus: a corpus directory.
-        vocab: a vocabulary directory.
+        vocab: a vocabulary directory, or a SentencePiece model file, such as mT5's own
+            (`gs://` too); one without sentinels gets the 100 of T5.
         out: the directory to make.
         runner: where the Beam pipelines run.
     """

@@ -26,7 +26,7 @@ from pipelines.outputs import (
 )
 from pipelines.progress import say
 from pipelines.runners import pipeline_options
-from pipelines.vocabulary import MODEL_FILE, load_vocabulary
+from pipelines.vocabulary_model import MODEL_FILE, open_vocabulary
 
 STAGE = "examples"
 #: The seqio whose cache layout is written.
@@ -93,7 +93,7 @@ def build_examples(
 
     Args:
         corpus: a finished corpus directory.
-        vocabulary: a finished vocabulary directory.
+        vocabulary: a finished vocabulary directory, or a SentencePiece model file in T5's layout.
         out: where to write.
         config: lengths, noise and seed.
         runner: where the Beam job runs (`pipelines.runners`); its workers must see `out`.
@@ -103,24 +103,20 @@ def build_examples(
         UserError: an input is missing, unfinished or damaged, or `out` cannot be used.
     """
     source = open_corpus(corpus)
-    model = Path(vocabulary) / MODEL_FILE
-    vocabulary_sha256 = read_manifest(vocabulary, "vocabulary")["sha256"]
+    opened = open_vocabulary(vocabulary)
     settings = {
         **dataclasses.asdict(config),
         "corpus": source.identity,
-        "vocabulary": vocabulary_sha256,
+        "vocabulary": opened.sha256,
     }
     with stage_output(out, stage=STAGE, config=settings) as staged:
         if staged.complete:
             say(STAGE, f"already complete: {out}, nothing to do")
             return _summary(out, reused=True)
         pipeline_options(runner, beam_options)  # complains before any work is done
-        if not model.is_file() or file_sha256(model) != vocabulary_sha256:
-            raise UserError(
-                f"{model} is damaged (its SHA-256 is not the manifest's): "
-                "train the vocabulary again"
-            )
-        size = load_vocabulary(model).GetPieceSize()
+        model = staged.directory / "vocabulary" / MODEL_FILE
+        model.parent.mkdir(exist_ok=True)
+        write_atomically(model, opened.model)
         lengths = config.lengths()
         units = plan_units(source)
         finished = _run_units(units, staged, model, config, runner, beam_options)
@@ -128,14 +124,11 @@ def build_examples(
         if not any("train" in splits for splits in described.values()):
             raise UserError(f"{corpus} has no training text: add input")
         _write_cache_metadata(finished, described, staged.directory)
-        target = staged.directory / "vocabulary" / MODEL_FILE
-        target.parent.mkdir(exist_ok=True)
-        write_atomically(target, model.read_bytes())
         staged.publish(
             {
-                "vocabulary_size": size,
+                "vocabulary_size": opened.size,
                 **dataclasses.asdict(lengths),
-                "vocabulary_sha256": vocabulary_sha256,
+                "vocabulary_sha256": file_sha256(model),
                 "languages": described,
             }
         )

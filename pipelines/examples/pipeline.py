@@ -15,7 +15,7 @@ from pipelines.faults import fault_point
 from pipelines.outputs import write_json
 from pipelines.progress import INTERVAL_SECS, say
 from pipelines.runners import run_pipeline
-from pipelines.vocabulary import load_vocabulary
+from pipelines.vocabulary_model import load_vocabulary
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,7 +18,8 @@ from pipelines.examples.span_corruption import restore
 from pipelines.examples.tf_example import decode_example
 from pipelines.examples.tfrecord import TFRecordFile, read_sequentially
 from pipelines.outputs import file_sha256
-from pipelines.vocabulary import MODEL_FILE, VocabularyConfig, load_vocabulary, train_vocabulary
+from pipelines.vocabulary import VocabularyConfig, train_vocabulary
+from pipelines.vocabulary_model import MODEL_FILE, load_vocabulary
 
 CONFIG = ExamplesConfig(inputs_length=32)
 RAW_LENGTH = 34

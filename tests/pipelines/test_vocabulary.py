@@ -9,12 +9,8 @@ from hypothesis import strategies as st
 
 from pipelines.errors import UserError
 from pipelines.sampling import capped_shares, power_rates
-from pipelines.vocabulary import (
-    MODEL_FILE,
-    VocabularyConfig,
-    load_vocabulary,
-    train_vocabulary,
-)
+from pipelines.vocabulary import VocabularyConfig, train_vocabulary
+from pipelines.vocabulary_model import MODEL_FILE, load_vocabulary
 
 
 def test_layout_is_that_of_mt5(small_vocabulary: Path):
@@ -105,17 +101,6 @@ def test_damaged_and_missing_input(small_corpus: Path, tmp_path: Path):
     (tmp_path / "corpus" / "stats.json").unlink()
     with pytest.raises(UserError, match=r"cannot read .*stats\.json"):
         train_vocabulary(tmp_path / "corpus", tmp_path / "v", VocabularyConfig(size=1200))
-
-
-def test_what_is_no_vocabulary(small_vocabulary: Path, tmp_path: Path):
-    path = tmp_path / "other.model"
-    path.write_bytes(b"nothing of the kind")
-    with pytest.raises(UserError, match=r"other\.model is not a SentencePiece model"):
-        load_vocabulary(path)
-    model = (small_vocabulary / MODEL_FILE).read_bytes()
-    path.write_bytes(model.replace(b"<extra_id_0>", b"<extra_id_x>"))
-    with pytest.raises(UserError, match="another layout"):
-        load_vocabulary(path)
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from pipelines.errors import UserError
 from pipelines.examples import span_corruption as numpy_corruption
 from pipelines.examples.tf_example import decode_example, encode_example
 from pipelines.examples.tfrecord import read_sequentially, write_tfrecord
+from tasks.records import VOCABULARY_PATH
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore"),
@@ -181,6 +182,30 @@ def test_misuse_is_explained(seqio_dataset, small_examples: Path):
             examples_directory()
     finally:
         seqio.set_global_cache_dirs([str(small_examples)])
+
+
+def test_a_model_without_sentinels_has_the_ids_of_seqio(small_examples: Path, tmp_path: Path):
+    """`extra_ids=100` is how T5 and seqio use a model that has no sentinels inside."""
+    import seqio
+    from sentencepiece import sentencepiece_model_pb2
+
+    from pipelines.vocabulary_model import open_vocabulary
+
+    proto = sentencepiece_model_pb2.ModelProto.FromString(
+        (small_examples / VOCABULARY_PATH).read_bytes()
+    )
+    del proto.pieces[-100:]
+    given, prepared = tmp_path / "given.model", tmp_path / "prepared.model"
+    given.write_bytes(proto.SerializeToString())
+    prepared.write_bytes(open_vocabulary(given).model)
+    theirs = seqio.SentencePieceVocabulary(str(given), extra_ids=100)
+    ours = seqio.SentencePieceVocabulary(str(prepared))
+    assert ours.vocab_size == theirs.vocab_size == 1000
+    text = "Alle Menschen sind frei 人人生而自由"
+    assert ours.encode(text) == theirs.encode(text)
+    for number in range(100):
+        (sentinel,) = theirs.encode(f"<extra_id_{number}>")
+        assert ours.tokenizer.IdToPiece(sentinel) == f"<extra_id_{number}>"
 
 
 def test_languages_that_mc4_lacks_have_tasks_and_a_mixture(added_examples: Path):

@@ -1,0 +1,184 @@
+"""SentencePiece model files in T5's layout: ours, mT5's own, or one without sentinels.
+
+T5 counts on padding 0, end of sequence 1, unknown 2, and on 100 sentinels as the last ids, the
+first span's the very last. A model may hold them (`<extra_id_0>` in ours, `▁<extra_id_0>` in mT5's
+`mc4.250000.100extra`) or lack them (T5's own, for which seqio is told `extra_ids=100`); both come
+out of `open_vocabulary` with the same ids as in T5 and with the sentinels inside, so that whoever
+reads examples needs to know of one layout only.
+"""
+
+import dataclasses
+import hashlib
+import re
+from pathlib import Path
+from typing import Any
+
+import sentencepiece
+from google.protobuf.message import DecodeError
+from sentencepiece import sentencepiece_model_pb2
+
+from pipelines import storage
+from pipelines.errors import UserError
+from pipelines.examples.span_corruption import EOS_ID, PAD_ID, SENTINELS, UNK_ID
+from pipelines.outputs import read_manifest
+
+STAGE = "vocabulary"
+MODEL_FILE = "sentencepiece.model"
+_SENTINEL = re.compile(r"\N{LOWER ONE EIGHTH BLOCK}?<extra_id_(\d+)>")
+
+
+@dataclasses.dataclass(frozen=True)
+class VocabularyModel:
+    """A vocabulary that was checked.
+
+    Attributes:
+        path: the model file it came from.
+        sha256: of that file's bytes, whatever was added to them since.
+        model: the model with its sentinels, as examples and their readers use it.
+        size: all ids, sentinels included.
+        added: whether the file had no sentinels.
+    """
+
+    path: str
+    sha256: str
+    model: bytes
+    size: int
+    added: bool
+
+
+def _parse(model: bytes, path: str) -> Any:
+    """The model as a protocol buffer.
+
+    Raises:
+        UserError: it is none.
+    """
+    try:
+        proto = sentencepiece_model_pb2.ModelProto.FromString(model)  # pyright: ignore[reportAttributeAccessIssue]
+        sentencepiece.SentencePieceProcessor().LoadFromSerializedProto(model)
+    except (DecodeError, RuntimeError) as error:
+        raise UserError(
+            f"{path} is not a SentencePiece model: give one from `mswitch vocab train`, or mT5's "
+            f"own {MODEL_FILE}"
+        ) from error
+    return proto
+
+
+def add_sentinels(model: bytes) -> bytes:
+    """Append the sentinels to a model that has none.
+
+    They are control pieces: text that contains "<extra_id_0>" is spelt out and never becomes one.
+    """
+    proto = sentencepiece_model_pb2.ModelProto.FromString(model)  # pyright: ignore[reportAttributeAccessIssue]
+    for number in reversed(range(SENTINELS)):
+        piece = proto.pieces.add()
+        piece.piece, piece.score = f"<extra_id_{number}>", 0.0
+        piece.type = proto.SentencePiece.CONTROL
+    proto.trainer_spec.vocab_size = len(proto.pieces)
+    return proto.SerializeToString(deterministic=True)
+
+
+def _sentinel_numbers(proto: Any) -> dict[int, int]:
+    """Number of each sentinel piece by its id."""
+    matches = {token: _SENTINEL.fullmatch(piece.piece) for token, piece in enumerate(proto.pieces)}
+    return {token: int(match[1]) for token, match in matches.items() if match}
+
+
+def _with_sentinels(model: bytes, path: str) -> tuple[bytes, bool]:
+    """The model with its sentinels at the end (the same bytes if it is so), and if they are new.
+
+    Where text could spell a sentinel (mT5's are user-defined pieces), it no longer can: an id that
+    stands for a masked span must not come from a page.
+    """
+    proto = _parse(model, path)
+    size = len(proto.pieces)
+    sentinels = _sentinel_numbers(proto)
+    if not sentinels:
+        return add_sentinels(model), True
+    if any(sentinels.get(size - 1 - number) != number for number in range(SENTINELS)):
+        raise UserError(
+            f"{path} has sentinels, but not <extra_id_{SENTINELS - 1}> ... <extra_id_0> as its "
+            f"last {SENTINELS} ids: give the model as it was before they were put in (they are "
+            "added), or one from `mswitch vocab train`"
+        )
+    control = proto.SentencePiece.CONTROL
+    changed = [token for token in sentinels if proto.pieces[token].type != control]
+    for token in changed:
+        proto.pieces[token].type = control
+    return (proto.SerializeToString(deterministic=True) if changed else model), False
+
+
+def _model_file(path: str | Path) -> tuple[str, str | None]:
+    """The model file that `path` is or holds, and the SHA-256 that its manifest promises."""
+    if storage.is_remote(path):
+        if storage.name_of(path).endswith(".model"):
+            return str(path), None
+    elif not Path(path).exists():
+        raise UserError(
+            f"{path} does not exist: give a vocabulary directory (`mswitch vocab train`) or a "
+            f"{MODEL_FILE}"
+        )
+    elif Path(path).is_file():
+        return str(path), None
+    return storage.join(path, MODEL_FILE), read_manifest(path, STAGE)["sha256"]
+
+
+def open_vocabulary(path: str | Path) -> VocabularyModel:
+    """Read a vocabulary directory or a SentencePiece model file, here or in a bucket; check it.
+
+    Raises:
+        UserError: there is none, it is damaged, or its ids cannot be laid out as T5's.
+    """
+    name, promised = _model_file(path)
+    try:
+        given = storage.read_bytes(name)
+    except OSError as error:
+        raise UserError(f"cannot read {name} ({error}): give another vocabulary") from error
+    sha256 = hashlib.sha256(given).hexdigest()
+    if promised is not None and sha256 != promised:
+        raise UserError(
+            f"{name} is damaged (its SHA-256 is not the manifest's): train the vocabulary again"
+        )
+    model, added = _with_sentinels(given, name)
+    processor = _load(model, name)
+    return VocabularyModel(name, sha256, model, processor.GetPieceSize(), added)
+
+
+def _load(model: bytes, path: str | Path) -> sentencepiece.SentencePieceProcessor:
+    """A processor for a model that must have its sentinels."""
+    processor = sentencepiece.SentencePieceProcessor()
+    try:
+        processor.LoadFromSerializedProto(model)
+    except RuntimeError as error:
+        raise UserError(
+            f"{path} is not a SentencePiece model: train the vocabulary again"
+        ) from error
+    layout = (processor.pad_id(), processor.eos_id(), processor.unk_id())
+    if layout != (PAD_ID, EOS_ID, UNK_ID):
+        raise UserError(
+            f"{path} has padding, end and unknown as ids {layout} (-1: none), T5 has them as "
+            f"{(PAD_ID, EOS_ID, UNK_ID)}: train it with --pad_id=0 --eos_id=1 --unk_id=2 "
+            "--bos_id=-1, or use `mswitch vocab train`"
+        )
+    last = processor.IdToPiece(processor.GetPieceSize() - 1)
+    match = _SENTINEL.fullmatch(last)
+    if match is None or match[1] != "0":
+        raise UserError(
+            f"{path} has no sentinels (its last piece is {last!r}): `mswitch examples build "
+            "--vocab FILE` adds them"
+        )
+    return processor
+
+
+def load_vocabulary(path: str | Path) -> sentencepiece.SentencePieceProcessor:
+    """Load a model file that has its sentinels and check its layout.
+
+    Raises:
+        UserError: not a SentencePiece model, or its ids are not laid out as this module says.
+    """
+    try:
+        model = Path(path).read_bytes()
+    except OSError as error:
+        raise UserError(
+            f"{path} is not a SentencePiece model: train the vocabulary again"
+        ) from error
+    return _load(model, path)

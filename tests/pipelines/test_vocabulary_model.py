@@ -1,0 +1,183 @@
+"""Foreign vocabularies: models trained here with mT5's options stand for mT5's own."""
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import sentencepiece
+from sentencepiece import sentencepiece_model_pb2
+
+from pipelines.errors import UserError
+from pipelines.examples.build import ExamplesConfig, build_examples
+from pipelines.examples.tf_example import decode_example
+from pipelines.examples.tfrecord import read_sequentially
+from pipelines.outputs import file_sha256
+from pipelines.vocabulary_model import MODEL_FILE, add_sentinels, load_vocabulary, open_vocabulary
+
+PIECES = 400
+TEXT = [
+    "all human beings are born free and equal in dignity and rights",
+    "alle menschen sind frei und gleich an würde und rechten geboren",
+    "все люди рождаются свободными и равными",
+] * 40
+
+
+def train(**options) -> bytes:
+    model = io.BytesIO()
+    settings = {
+        "vocab_size": PIECES,
+        "byte_fallback": True,
+        "character_coverage": 0.99999,
+        "pad_id": 0,
+        "eos_id": 1,
+        "unk_id": 2,
+        "bos_id": -1,
+        "minloglevel": 2,
+        "hard_vocab_limit": False,
+    }
+    sentencepiece.SentencePieceTrainer.Train(
+        sentence_iterator=iter(TEXT), model_writer=model, **{**settings, **options}
+    )
+    return model.getvalue()
+
+
+@pytest.fixture(scope="module")
+def plain_model() -> bytes:
+    """A model with mT5's options and no sentinels."""
+    return train()
+
+
+def with_seqio_sentinels(model: bytes, count: int = 100) -> bytes:
+    """What `mc4.250000.100extra` has at its end: user-defined pieces, the first span's last."""
+    proto = sentencepiece_model_pb2.ModelProto.FromString(model)
+    for number in reversed(range(count)):
+        proto.pieces.add(
+            piece=f"▁<extra_id_{number}>", score=0.0, type=proto.SentencePiece.USER_DEFINED
+        )
+    return proto.SerializeToString()
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[[bytes], Path]:
+    def write_model(model: bytes) -> Path:
+        path = tmp_path / "given.model"
+        path.write_bytes(model)
+        return path
+
+    return write_model
+
+
+def processor(model: bytes) -> sentencepiece.SentencePieceProcessor:
+    loaded = sentencepiece.SentencePieceProcessor()
+    loaded.LoadFromSerializedProto(model)
+    return loaded
+
+
+@pytest.mark.parametrize("count", [0, 100, 300])
+def test_every_layout_of_t5_gives_the_ids_of_t5(plain_model: bytes, write, count: int):
+    given = with_seqio_sentinels(plain_model, count) if count else plain_model
+    opened = open_vocabulary(write(given))
+    assert opened.added == (count == 0)
+    plain, prepared = processor(plain_model), processor(opened.model)
+    size = plain.GetPieceSize() + (count or 100)
+    assert opened.size == prepared.GetPieceSize() == size
+    for number in range(100):
+        assert prepared.IdToPiece(size - 1 - number).lstrip("▁") == f"<extra_id_{number}>"
+        assert prepared.IsControl(size - 1 - number)
+    for text in (*TEXT[:3], "unseen 人 🙂"):
+        assert (
+            prepared.EncodeAsIds(text)
+            == plain.EncodeAsIds(text)
+            == processor(given).EncodeAsIds(text)
+        )
+    assert open_vocabulary(write(opened.model)).model == opened.model
+
+
+@pytest.mark.parametrize("count", [0, 100])
+def test_no_page_spells_a_sentinel(plain_model: bytes, write, count: int):
+    given = with_seqio_sentinels(plain_model, count)
+    text = "a <extra_id_0> b ▁<extra_id_99>"
+    opened = open_vocabulary(write(given))
+    assert max(processor(opened.model).EncodeAsIds(text)) < opened.size - 100
+    if count:  # as mT5's model would
+        assert max(processor(given).EncodeAsIds(text)) == opened.size - 1
+
+
+def test_a_vocabulary_of_ours_is_taken_as_it_is(small_vocabulary: Path):
+    path = small_vocabulary / MODEL_FILE
+    for given in (small_vocabulary, path, str(path)):
+        opened = open_vocabulary(given)
+        assert opened.model == path.read_bytes()
+        assert (opened.sha256, opened.size, opened.added) == (file_sha256(path), 1200, False)
+
+
+@pytest.mark.parametrize("count", [0, 100])
+def test_examples_are_built_with_a_foreign_vocabulary(
+    small_corpus: Path, plain_model: bytes, write, tmp_path: Path, count: int
+):
+    path = write(with_seqio_sentinels(plain_model, count))
+    out = tmp_path / "examples"
+    config = ExamplesConfig(inputs_length=32)
+    assert not build_examples(small_corpus, path, out, config)["reused"]
+    assert build_examples(small_corpus, str(path), out, config)["reused"]
+    manifest = json.loads((out / "manifest.json").read_text())
+    size = processor(plain_model).GetPieceSize() + 100
+    assert manifest["vocabulary_size"] == size
+    assert manifest["config"]["vocabulary"] == file_sha256(path)
+    stored = out / "vocabulary" / MODEL_FILE
+    assert manifest["vocabulary_sha256"] == file_sha256(stored)
+    assert load_vocabulary(stored).GetPieceSize() == size
+    shard = next((out / "mc4.en").glob("validation.tfrecord-*-of-0000?"))
+    for record in map(decode_example, read_sequentially(shard)):
+        assert record["targets"][0] == size - 1
+        tokens = np.concatenate([record["inputs"], record["targets"]])
+        assert tokens.max() == size - 1
+    path.write_bytes(with_seqio_sentinels(plain_model, 300))
+    with pytest.raises(UserError, match=r"changed: vocabulary"):
+        build_examples(small_corpus, path, out, config)
+
+
+def test_what_is_no_vocabulary(plain_model: bytes, write, tmp_path: Path):
+    with pytest.raises(UserError, match=r"given\.model is not a SentencePiece model"):
+        open_vocabulary(write(b"nothing of the kind"))
+    with pytest.raises(UserError, match=r"given\.model is not a SentencePiece model"):
+        load_vocabulary(write(b"nothing of the kind"))
+    with pytest.raises(UserError, match=r"given\.model is not a SentencePiece model"):
+        open_vocabulary(write(b""))
+    with pytest.raises(UserError, match=r"none\.model does not exist: give a vocabulary directory"):
+        open_vocabulary(tmp_path / "none.model")
+    with pytest.raises(UserError, match="is no finished vocabulary output"):
+        open_vocabulary(tmp_path)
+    with pytest.raises(UserError, match=r"has no sentinels .*examples build --vocab FILE"):
+        load_vocabulary(write(plain_model))
+
+
+def test_sentinels_elsewhere_are_refused(plain_model: bytes, write):
+    few = with_seqio_sentinels(plain_model, 20)
+    with pytest.raises(UserError, match=r"not <extra_id_99> \.\.\. <extra_id_0> as its last 100"):
+        open_vocabulary(write(few))
+    proto = sentencepiece_model_pb2.ModelProto.FromString(add_sentinels(plain_model))
+    proto.pieces.add(piece="behind", score=-1.0)
+    with pytest.raises(UserError, match=r"sentinels, but not"):
+        open_vocabulary(write(proto.SerializeToString()))
+
+
+def test_another_layout_of_special_ids_is_refused(write):
+    model = train(pad_id=-1, unk_id=0, bos_id=1, eos_id=2)
+    with pytest.raises(UserError, match=r"ids \(-1, 2, 0\).*--pad_id=0 --eos_id=1 --unk_id=2"):
+        open_vocabulary(write(model))
+
+
+def test_a_damaged_vocabulary_directory_is_named(small_vocabulary: Path, tmp_path: Path):
+    for name in (MODEL_FILE, "manifest.json", "_COMPLETED"):
+        (tmp_path / name).write_bytes((small_vocabulary / name).read_bytes())
+    with open(tmp_path / MODEL_FILE, "ab") as file:
+        file.write(b"x")
+    with pytest.raises(UserError, match=rf"{MODEL_FILE} is damaged"):
+        open_vocabulary(tmp_path)
+    (tmp_path / MODEL_FILE).unlink()
+    with pytest.raises(UserError, match=rf"cannot read .*{MODEL_FILE}"):
+        open_vocabulary(tmp_path)
