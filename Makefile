@@ -12,7 +12,7 @@ FLINK := 1.19.3
 BEAM_FLINK := 2.62.0
 PRISM := $(shell sed -n 's/^apache-beam==\([0-9.]*\).*/\1/p' requirements.txt)
 
-.PHONY: help setup setup-flink setup-prism demo test lint format bench bench-langid test-kill \
+.PHONY: help setup setup-flink setup-prism demo test lint format bench bench-examples bench-langid test-kill \
 	fuzz test-flink test-prism test-dataflow requirements clean
 
 help:  ## Show this list
@@ -57,6 +57,9 @@ bench: $(READY) .venv-bench/ready  ## The corpus builder against datatrove and a
 	@$(PYTHON) -m venv --clear .venv-bench
 	@$(BIN)/uv pip sync --quiet --require-hashes --python .venv-bench/bin/python tests/benchmarks/peers.txt
 	@touch $@
+
+bench-examples: $(READY)  ## Span corruption in tokens per second
+	@$(BIN)/python tests/benchmarks/span_corruption.py
 
 bench-langid: $(READY)  ## Language identification on labelled text: writes the table into docs/
 	@$(BIN)/python tests/benchmarks/langid.py

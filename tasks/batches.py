@@ -21,10 +21,11 @@ from pipelines.errors import UserError
 from pipelines.examples.span_corruption import (
     PAD_ID,
     SENTINELS,
+    ExampleKey,
     SpanCorruption,
     Tokens,
     corrupt,
-    random_mask,
+    random_masks,
     stream_key,
 )
 from pipelines.examples.tf_example import Feature
@@ -35,6 +36,8 @@ from tasks.records import Examples, RecordSource, open_examples
 Batch = dict[str, NDArray[Any]]
 #: One corrupted example before padding: inputs, targets, language number.
 Example = tuple[Tokens, Tokens, int]
+#: One training segment before corruption: tokens, what its draws belong to, language number.
+Segment = tuple[Tokens, ExampleKey, int]
 
 _SEED_BITS = 32
 PADDING_LANGUAGE = -1
@@ -53,6 +56,28 @@ class _Selection(grain.transforms.DatasetSelectionMap):
         return self._order[int(index)]
 
 
+def _blank(rows: int, lengths: SpanCorruption) -> Batch:
+    return {
+        "encoder_input_tokens": np.full((rows, lengths.inputs_length), PAD_ID, np.int32),
+        "decoder_input_tokens": np.full((rows, lengths.targets_length), PAD_ID, np.int32),
+        "decoder_target_tokens": np.full((rows, lengths.targets_length), PAD_ID, np.int32),
+        "decoder_loss_weights": np.zeros((rows, lengths.targets_length), np.float32),
+        "language": np.full(rows, PADDING_LANGUAGE, np.int32),
+    }
+
+
+def _fill(
+    batch: Batch, places: Sequence[int] | slice, inputs: Tokens, targets: Tokens, language: object
+) -> None:
+    """Put examples of equal lengths, [n, ...], into rows of a blank batch."""
+    size, longest = targets.shape[1], batch["decoder_target_tokens"].shape[1]
+    batch["encoder_input_tokens"][places, : inputs.shape[1]] = inputs
+    batch["decoder_target_tokens"][places, :size] = targets
+    batch["decoder_input_tokens"][places, 1 : size + 1] = targets[:, : longest - 1]
+    batch["decoder_loss_weights"][places, :size] = 1
+    batch["language"][places] = language
+
+
 def collate(examples: Sequence[Example], rows: int, lengths: SpanCorruption) -> Batch:
     """Pad examples to a batch of `rows`; rows beyond the examples have weight 0.
 
@@ -61,24 +86,26 @@ def collate(examples: Sequence[Example], rows: int, lengths: SpanCorruption) -> 
         `decoder_input_tokens` and `decoder_target_tokens` [rows, targets_length], float32
         `decoder_loss_weights` [rows, targets_length], int32 `language` [rows]).
     """
-    encoder = np.full((rows, lengths.inputs_length), PAD_ID, np.int32)
-    target = np.full((rows, lengths.targets_length), PAD_ID, np.int32)
-    weights = np.zeros((rows, lengths.targets_length), np.float32)
-    language = np.full(rows, PADDING_LANGUAGE, np.int32)
+    batch = _blank(rows, lengths)
     for row, (inputs, targets, number) in enumerate(examples):
-        encoder[row, : inputs.size] = inputs
-        target[row, : targets.size] = targets
-        weights[row, : targets.size] = 1
-        language[row] = number
-    decoder = np.full_like(target, PAD_ID)
-    decoder[:, 1:] = target[:, :-1]
-    return {
-        "encoder_input_tokens": encoder,
-        "decoder_input_tokens": decoder,
-        "decoder_target_tokens": target,
-        "decoder_loss_weights": weights,
-        "language": language,
-    }
+        _fill(batch, slice(row, row + 1), inputs[None], targets[None], number)
+    return batch
+
+
+def corrupt_segments(
+    segments: Sequence[Segment], vocabulary_size: int, lengths: SpanCorruption
+) -> Batch:
+    """Corrupt training segments and pad them to a batch, all segments of one length at a time."""
+    batch = _blank(len(segments), lengths)
+    by_length: dict[int, list[int]] = {}
+    for row, (tokens, _, _) in enumerate(segments):
+        by_length.setdefault(tokens.size, []).append(row)
+    for length, rows in by_length.items():
+        tokens = np.stack([segments[row][0] for row in rows])
+        masks = random_masks(length, lengths, [segments[row][1] for row in rows])
+        inputs, targets = corrupt(tokens, masks, vocabulary_size, lengths)
+        _fill(batch, rows, inputs, targets, [segments[row][2] for row in rows])
+    return batch
 
 
 class TrainBatches:
@@ -120,7 +147,7 @@ class TrainBatches:
         ).batch(
             batch_size,
             drop_remainder=True,
-            batch_fn=lambda group: collate(group, batch_size, lengths),
+            batch_fn=lambda group: corrupt_segments(group, opened.vocabulary_size, lengths),
         )
 
     def batch(self, step: int) -> Batch:
@@ -157,20 +184,10 @@ class _Stream:
     def __repr__(self) -> str:
         return f"endless {self._source}"
 
-    def __getitem__(self, index: int) -> Example:
+    def __getitem__(self, index: int) -> Segment:
         epoch, record = self._order[int(index)]
-        features = self._source[record]
-        examples = self._examples
-        tokens = _tokens(features, "targets", self._source, record, examples)
-        mask = random_mask(
-            tokens.size,
-            examples.lengths,
-            seed=self._seed,
-            stream=self._key,
-            index=record,
-            epoch=epoch,
-        )
-        return (*corrupt(tokens, mask, examples.vocabulary_size, examples.lengths), self._number)
+        tokens = _tokens(self._source[record], "targets", self._source, record, self._examples)
+        return tokens, ExampleKey(self._seed, self._key, record, epoch), self._number
 
 
 def _tokens(

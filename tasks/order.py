@@ -17,6 +17,8 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from pipelines.examples.span_corruption import philox
+
 MIN_WINDOW, MAX_WINDOW = 1 << 12, 1 << 20
 #: A language comes at least this often in a window on average.
 MIN_PER_WINDOW = 2
@@ -59,7 +61,7 @@ class MixtureOrder:
         return [positions * edge >> RATE_BITS for edge in self._edges]
 
     def _permute(self, window: int) -> NDArray[np.intp]:
-        generator = np.random.Philox(counter=[0, 0, window, 0], key=[self.seed, self.window])
+        generator = philox([0, 0, window, 0], [self.seed, self.window])
         return np.random.Generator(generator).permutation(self.window)
 
     def __getitem__(self, position: int) -> tuple[int, int]:
@@ -94,8 +96,7 @@ class RecordOrder:
         self._block = functools.lru_cache(maxsize=_CACHED_BLOCKS)(self._draw_block)
 
     def _generator(self, epoch: int, block: int) -> np.random.Generator:
-        counter = [0, 1, block, epoch]
-        return np.random.Generator(np.random.Philox(counter=counter, key=[self.seed, self.stream]))
+        return np.random.Generator(philox([0, 1, block, epoch], [self.seed, self.stream]))
 
     def _draw_epoch(self, epoch: int) -> tuple[int, NDArray[np.intp]]:
         """Where the epoch begins, and the order of its full blocks."""

@@ -17,10 +17,12 @@ import sentencepiece
 from pipelines.corpus.reader import CorpusShard
 from pipelines.examples.span_corruption import (
     EOS_ID,
+    ExampleKey,
     SpanCorruption,
     Tokens,
     corrupt,
-    random_mask,
+    philox,
+    random_masks,
     stream_key,
 )
 from pipelines.examples.tf_example import encode_example
@@ -154,7 +156,7 @@ def training_records(
     raw_length = settings.lengths.raw_length
     segments = split_segments(np.concatenate(pieces), raw_length)
     document_starts = np.array(starts, np.int64)
-    generator = np.random.Generator(np.random.Philox(key=[settings.seed, stream_key(unit.path)]))
+    generator = np.random.Generator(philox([0] * 4, [settings.seed, stream_key(unit.path)]))
     for index in generator.permutation(len(segments)).tolist():
         begin, end = np.searchsorted(
             document_starts, [index * raw_length, (index + 1) * raw_length]
@@ -186,17 +188,16 @@ def validation_records(
         stream = stream_key(document)
         segments = split_segments(tokens, lengths.raw_length)[: settings.validation_segments]
         for index, segment in enumerate(segments):
-            mask = random_mask(
-                segment.size, lengths, seed=settings.seed, stream=stream, index=index, epoch=0
-            )
-            inputs, targets = corrupt(segment, mask, size, lengths)
+            key = ExampleKey(settings.seed, stream, index, epoch=0)
+            mask = random_masks(segment.size, lengths, [key])
+            inputs, targets = (rows[0] for rows in corrupt(segment[None], mask, size, lengths))
             counts.add_example(inputs, targets)
             yield encode_example(
                 {
                     "inputs": inputs,
                     "targets": targets,
                     "document": [document.encode()],
-                    "target_bytes": np.array([sizes[segment[mask]].sum()]),
+                    "target_bytes": np.array([sizes[segment[mask[0]]].sum()]),
                 }
             )
 

@@ -22,6 +22,9 @@ pytestmark = [
     pytest.mark.timeout(600),
 ]
 
+#: "The quick brown fox." in the vocabulary of t5's tests, which has 26 ids.
+PUBLISHED_TOKENS = [3, 2, 20, 4, 3, 2, 8, 13, 2, 3, 2, 23, 7, 19, 22, 3, 2, 7, 2]
+
 READ_MIXTURE = """
 import json, sys
 import seqio
@@ -257,6 +260,28 @@ def test_mask_of_the_published_sample():
     assert not tf_mask(32, [[1, 2], [3, 4]], 0.0, 2.0).any()
 
 
+@pytest.mark.parametrize(
+    ("noise", "inputs", "targets"),
+    [
+        (
+            [1, 14, 15, 16, 17, 18],
+            [3, 25, 20, 4, 3, 2, 8, 13, 2, 3, 2, 23, 7, 19, 24],
+            [25, 2, 24, 22, 3, 2, 7, 2],
+        ),
+        ([], PUBLISHED_TOKENS, [25]),
+    ],
+)
+def test_published_example_of_t5(noise: list[int], inputs: list[int], targets: list[int]):
+    import tensorflow as tf
+
+    from tasks.preprocessors import spans_to_sentinels
+
+    tokens = tf.constant(PUBLISHED_TOKENS)
+    mask = tf.constant([position in noise for position in range(19)])
+    assert spans_to_sentinels(tokens, mask, 26).numpy().tolist() == inputs
+    assert spans_to_sentinels(tokens, ~mask, 26).numpy().tolist() == targets
+
+
 @settings(max_examples=60)
 @given(
     st.integers(1, 1500),
@@ -269,13 +294,13 @@ def test_both_masks_are_equal_for_the_same_draws(length: int, numbers: list[int]
     density, mean = noise
     seeds = np.array(numbers, np.int32).reshape(2, 2)
     draws = [
-        tf.random.stateless_uniform([count], seed=seed).numpy().astype(np.float64)
+        tf.random.stateless_uniform([count], seed=seed).numpy().view(np.uint32)[None]
         for count, seed in zip(
             numpy_corruption.draws_needed(length, density, mean), seeds, strict=True
         )
     ]
     mask = numpy_corruption.random_spans_noise_mask(length, density, mean, *draws)
-    assert np.array_equal(tf_mask(length, seeds, density, mean), mask)
+    assert np.array_equal(tf_mask(length, seeds, density, mean), mask[0])
 
 
 @settings(max_examples=40)
@@ -287,7 +312,9 @@ def test_both_put_the_same_sentinels(bits: list[bool]):
 
     tokens, mask = np.arange(10, 10 + len(bits), dtype=np.int32), np.array(bits)
     found = spans_to_sentinels(tf.constant(tokens), tf.constant(mask), 1000).numpy()
-    assert np.array_equal(found, numpy_corruption.spans_to_sentinels(tokens, mask, 1000))
+    assert np.array_equal(
+        found, numpy_corruption.spans_to_sentinels(tokens[None], mask[None], 1000)[0]
+    )
     assert found.dtype == np.int32
 
 
