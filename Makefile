@@ -25,7 +25,9 @@ $(READY): requirements.txt requirements-setup.txt pyproject.toml
 	@echo "[setup] environment in .venv, with $$($(PYTHON) --version)"
 	@$(PYTHON) -m venv --clear .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-setup.txt
-	@$(BIN)/uv pip sync --quiet --require-hashes --python $(BIN)/python requirements.txt
+	@# Compiled once: where Python writes no bytecode, each start would compile all it imports.
+	@$(BIN)/uv pip sync --quiet --require-hashes --compile-bytecode --python $(BIN)/python \
+		requirements.txt
 	@$(BIN)/uv pip install --quiet --no-deps --no-build-isolation --python $(BIN)/python --editable .
 	@touch $@
 	@echo "[setup] ready"
@@ -55,7 +57,8 @@ bench: $(READY) .venv-bench/ready  ## The corpus builder against datatrove and a
 
 .venv-bench/ready: tests/benchmarks/peers.txt | $(READY)
 	@$(PYTHON) -m venv --clear .venv-bench
-	@$(BIN)/uv pip sync --quiet --require-hashes --python .venv-bench/bin/python tests/benchmarks/peers.txt
+	@$(BIN)/uv pip sync --quiet --require-hashes --compile-bytecode --python .venv-bench/bin/python \
+		tests/benchmarks/peers.txt
 	@touch $@
 
 bench-examples: $(READY)  ## Span corruption in tokens per second
