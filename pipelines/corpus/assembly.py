@@ -11,7 +11,6 @@ from pipelines.corpus.growth import DECONTAMINATION, STATS
 from pipelines.corpus.modern.finish import contamination_report
 from pipelines.corpus.phases import Build
 from pipelines.corpus.profiles import profile_of
-from pipelines.crawl.files import CrawlFile
 from pipelines.crawl.pages import UNREAD
 from pipelines.errors import UserError
 from pipelines.outputs import MANIFEST, write_atomically, write_json
@@ -61,8 +60,8 @@ def assemble(
     shards = list(storage.read_json_files([work.shard(name) for name in names]))
     manifest = {
         "inputs": [
-            {**identity, **_input_status(file, accounts)}
-            for identity, file, accounts in zip(inputs, files, ingested, strict=True)
+            {**identity, **_input_status(accounts)}
+            for identity, accounts in zip(inputs, ingested, strict=True)
         ],
         "shards": [shard["manifest"] for shard in shards],
         "fingerprints": build.keep_fingerprints(),
@@ -81,10 +80,10 @@ def assemble(
     write_json(storage.join(staging, MANIFEST), manifest)
 
 
-def _input_status(file: CrawlFile, ledger: dict[str, Any]) -> dict[str, Any]:
+def _input_status(ledger: dict[str, Any]) -> dict[str, Any]:
     """Say in what state a file was: read, damaged, empty_file or unknown_format."""
     dropped = ledger["dropped"]["read"]
-    status = UNREAD.get(file.format, "damaged" if "damaged" in dropped else "read")
+    status = next((name for name in (*UNREAD.values(), "damaged") if name in dropped), "read")
     pages = ledger["kept"].get("read", 0)
     return {"status": status, "records": pages + sum(dropped.values()), "pages": pages}
 

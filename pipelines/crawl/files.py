@@ -8,6 +8,7 @@ import os
 import stat
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Literal
 
 from pipelines import storage
@@ -42,15 +43,16 @@ class CrawlFile:
         path: where to open it.
         name: its base name, which documents carry as their source.
         size_bytes: its size.
-        digest: SHA-256 over its first and last 64 KiB, to notice another file under its name.
-        format: what its first bytes look like, once decompressed.
+        digest: to notice another file under its name: SHA-256 over the first and last 64 KiB, or,
+            on an object store, over its size and the time at which it was written.
+        format: what its first bytes look like, once decompressed; None where nobody has looked.
     """
 
     path: str
     name: str
     size_bytes: int
     digest: str
-    format: FileFormat
+    format: FileFormat | None = None
 
 
 def find_crawl_files(inputs: Sequence[str]) -> list[CrawlFile]:
@@ -67,42 +69,67 @@ def find_crawl_files(inputs: Sequence[str]) -> list[CrawlFile]:
     if not inputs:
         raise UserError(f"no input: give {FORMATS}, or globs such as 'crawl/*.wet.gz'")
     found: dict[str, CrawlFile] = {}
-    for given in map(str, inputs):
-        paths = _remote_paths(given) if storage.is_remote(given) else _local_paths(given)
-        if not paths:
-            what = "matches no file" if glob.has_magic(given) else "does not exist"
-            raise UserError(f"input {given} {what}: give {FORMATS}, or a glob of them")
-        # Looking at a remote file is waiting for it.
-        with ThreadPoolExecutor(_REQUESTS if storage.is_remote(given) else 1) as pool:
-            for path, file in zip(paths, pool.map(_inspect, paths), strict=True):
-                if paths == [given] and file.format == "other":
-                    raise UserError(
-                        f"input {given} is none of {FORMATS}: its content begins with neither "
-                        "WARC/, { nor PAR1"
-                    )
-                key = path if storage.is_remote(path) else os.path.realpath(path)
+    inputs = [str(given) for given in inputs]
+    # Looking at a remote file is waiting for it.
+    with ThreadPoolExecutor(_REQUESTS if any(map(storage.is_remote, inputs)) else 1) as pool:
+        for given, files in zip(inputs, pool.map(_files, inputs), strict=True):
+            if not files:
+                what = "matches no file" if glob.has_magic(given) else "does not exist"
+                raise UserError(f"input {given} {what}: give {FORMATS}, or a glob of them")
+            for file in files:
+                key = file.path if storage.is_remote(given) else os.path.realpath(file.path)
                 found.setdefault(key, file)
     return sorted(found.values(), key=lambda f: (f.name, f.size_bytes, f.digest, f.path))
 
 
-def _local_paths(given: str) -> list[str]:
+def _files(given: str) -> list[CrawlFile]:
+    """Return the files that one input names."""
+    if storage.is_remote(given) and not storage.is_http(given):
+        files = _listed_files(given)
+    else:
+        files = [_inspect(path) for path in _paths(given)]
+    if [file.path for file in files] == [given]:
+        format = files[0].format or _inspect(given).format
+        if format == "other":
+            raise UserError(
+                f"input {given} is none of {FORMATS}: its content begins with neither WARC/, {{ "
+                "nor PAR1"
+            )
+    return files
+
+
+def _paths(given: str) -> list[str]:
+    """Return the local paths, or the URL on a web server, that an input names."""
+    if storage.is_http(given):
+        if not storage.name_of(given):
+            raise UserError(f"input {given} names no file: give the URL of one")
+        return [given]
     if os.path.exists(given):
         return [given]
     return [path for path in glob.glob(given, recursive=True) if _is_file(path)]
 
 
-def _remote_paths(given: str) -> list[str]:
-    if storage.is_http(given):
-        if not storage.name_of(given):
-            raise UserError(f"input {given} names no file: give the URL of one")
-        return [given]
+def _listed_files(given: str) -> list[CrawlFile]:
+    """Return the files on an object store that an input names, as the listing describes them.
+
+    Nothing is read: a crawl has tens of thousands of files. Workers look at their formats.
+    """
     try:
-        return [status.path for status in storage.match(given)]
+        listed = storage.match(given)
     except Exception as error:  # each file system has its own
         raise UserError(
             f"cannot look up input {given} ({_first_line(error)}): check its name and your access; "
             "gs:// needs apache-beam[gcp], s3:// needs apache-beam[aws]"
         ) from error
+    return [
+        CrawlFile(
+            status.path,
+            storage.name_of(status.path),
+            status.size_bytes,
+            hashlib.sha256(f"{status.size_bytes} {status.updated}".encode()).hexdigest(),
+        )
+        for status in listed
+    ]
 
 
 def _first_line(error: Exception) -> str:
@@ -132,6 +159,12 @@ def _inspect(path: str) -> CrawlFile:
         raise UserError(f"cannot read input {path}: {reason}; check its permissions") from error
     digest = hashlib.sha256(head[:DIGEST_BYTES] + tail[-DIGEST_BYTES:]).hexdigest()
     return CrawlFile(path, storage.name_of(path), size, digest, _format(head))
+
+
+def format_of(path: str | Path) -> FileFormat:
+    """Tell the format of a local file by its first bytes, once decompressed."""
+    with open(path, "rb") as file:
+        return _format(file.read(_HEAD_BYTES))
 
 
 def _format(head: bytes) -> FileFormat:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pipelines import storage
 from pipelines.crawl.archives import read_archive
 from pipelines.crawl.extract import Reserved, record_to_page
-from pipelines.crawl.files import CrawlFile
+from pipelines.crawl.files import CrawlFile, format_of
 from pipelines.crawl.json_lines import read_json_lines
 from pipelines.crawl.tables import read_table
 from pipelines.records import Page, Rejected
@@ -37,12 +37,13 @@ def read_pages(
     Raises:
         OSError: the file cannot be opened, or the disk cannot be read.
     """
-    if file.format in UNREAD:
-        yield Rejected("read", UNREAD[file.format], f"{file.name}@0")
-        return
     with storage.fetch(file.path) as path:
-        if file.format in ("jsonl", "parquet"):
-            read = read_json_lines if file.format == "jsonl" else read_table
+        format = file.format or format_of(path)
+        if format in UNREAD:
+            yield Rejected("read", UNREAD[format], f"{file.name}@0")
+            return
+        if format in ("jsonl", "parquet"):
+            read = read_json_lines if format == "jsonl" else read_table
             yield from read(
                 str(path),
                 file.name,
