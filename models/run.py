@@ -26,6 +26,7 @@ class RunPlan:
         train: how it is trained.
         examples: identity of its data: `config_hash` and `vocabulary_sha256`.
         languages: per language `train_records`, `train_tokens`, `train_bytes`, `rate`.
+        mixture: the attributes of its `tasks.mixtures.Mixture`.
     """
 
     preset: str
@@ -33,6 +34,7 @@ class RunPlan:
     train: TrainConfig
     examples: Mapping[str, str]
     languages: Mapping[str, Mapping[str, Any]]
+    mixture: Mapping[str, Any]
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -42,6 +44,7 @@ class RunPlan:
             "model": as_json(self.model),
             "train": as_json(self.train),
             "examples": dict(self.examples),
+            "mixture": dict(self.mixture),
         }
 
     @property

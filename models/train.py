@@ -36,6 +36,7 @@ from pipelines.errors import UserError
 from pipelines.faults import fault_point
 from pipelines.outputs import lock_directory, read_manifest
 from pipelines.progress import Progress, say
+from tasks.mixtures import Mixture
 
 __all__ = ["EXIT_RESUME", "Batches", "log_spaced_steps", "run_training", "train"]
 
@@ -58,7 +59,13 @@ class Batches(Protocol):
         ...
 
 
-def train(preset: str, examples: str | Path, out: str | Path, config: TrainConfig) -> dict:
+def train(
+    preset: str,
+    examples: str | Path,
+    out: str | Path,
+    config: TrainConfig,
+    mixture: Mixture | None = None,
+) -> dict:
     """Train a preset on an examples directory, or continue where a killed run stopped.
 
     Args:
@@ -66,6 +73,7 @@ def train(preset: str, examples: str | Path, out: str | Path, config: TrainConfi
         examples: a finished examples directory.
         out: the run directory.
         config: how to train.
+        mixture: how often each language comes; by default n ** 0.3 over all there are.
 
     Returns:
         Summary: stage, out, reused, preset, step, final_loss, parameters.
@@ -83,21 +91,22 @@ def train(preset: str, examples: str | Path, out: str | Path, config: TrainConfi
     model = dataclasses.replace(
         model, vocabulary_size=padded_vocabulary(manifest["vocabulary_size"])
     )
-    batches = TrainBatches(examples, config.batch_size, config.seed)
+    mixture = Mixture() if mixture is None else mixture
+    batches = TrainBatches(examples, config.batch_size, config.seed, mixture, config.steps)
     languages = {}
     for lang in batches.languages:
-        counts = manifest["languages"][lang]["train"]
+        counts = manifest["languages"][lang].get("train", {})
         languages[lang] = {
-            "train_records": counts["records"],
-            "train_tokens": counts["tokens"],
-            "train_bytes": counts["bytes"],
+            "train_records": counts.get("records", 0),
+            "train_tokens": counts.get("tokens", 0),
+            "train_bytes": counts.get("bytes", 0),
             "rate": batches.rates[lang],
         }
     identity = {
         "config_hash": manifest["config_hash"],
         "vocabulary_sha256": manifest["vocabulary_sha256"],
     }
-    plan = RunPlan(preset, model, config, identity, languages)
+    plan = RunPlan(preset, model, config, identity, languages, dataclasses.asdict(mixture))
     with lock_directory(out):
         return run_training(plan, batches, examples, out)
 

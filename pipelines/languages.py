@@ -2,8 +2,9 @@
 
 Codes are mC4's (107 codes for 101 languages; Hebrew is `iw`, Norwegian `no`, and six languages
 have a second code for their romanised form, such as `ru-Latn`). Page counts are those of tfds
-`c4/multilingual` 3.0.1. Languages that mC4 lacks (Croatian, Bosnian, Serbian in Latin letters) are
-in the same table with `mc4` false.
+`c4/multilingual` 3.0.1, families and branches those of Glottolog (as lang2vec 1.1.2 has them).
+Languages that mC4 lacks (Croatian, Bosnian, Serbian in Latin letters) are in the same table with
+`mc4` false.
 """
 
 import csv
@@ -17,6 +18,8 @@ from typing import Literal
 from pipelines.errors import UserError
 
 UNDETERMINED = "und"
+#: Least pages in mC4's training split of a language of each resource tier.
+TIER_PAGES = {"high": 10_000_000, "mid": 1_000_000, "low": 1}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +33,9 @@ class Language:
         script: ISO 15924 code of its main script.
         direction: writing direction of that script.
         alias: another code in common use for it, or "".
+        family: its largest family; of the isolate Basque its own name, of Esperanto "constructed".
+        branch: a branch of that family which other languages here share or which is well known
+            ("Germanic"), or "".
         mc4: whether mC4 has it; languages it lacks can join with `false`.
         mc4_train_pages: pages in mC4 3.0.1's training split.
         mc4_validation_pages: pages in mC4 3.0.1's validation split.
@@ -41,6 +47,8 @@ class Language:
     script: str
     direction: Literal["ltr", "rtl"]
     alias: str
+    family: str
+    branch: str
     mc4: bool
     mc4_train_pages: int
     mc4_validation_pages: int
@@ -54,6 +62,12 @@ class Language:
     def registry_name(self) -> str:
         """The code as seqio's registry allows it (`bg_Latn`), as in mT5's task names."""
         return self.code.replace("-", "_")
+
+    @property
+    def tier(self) -> str:
+        """How much text there is of it in mC4: high, mid or low; "" where mC4 lacks it."""
+        fitting = (tier for tier, pages in TIER_PAGES.items() if self.mc4_train_pages >= pages)
+        return next(fitting, "")
 
 
 @functools.cache
@@ -72,6 +86,8 @@ def languages() -> MappingProxyType[str, Language]:
             script=row["script"],
             direction=direction,
             alias=row["alias"],
+            family=row["family"],
+            branch=row["branch"],
             mc4=row["mc4"] == "true",
             mc4_train_pages=int(row["mc4_train_pages"]),
             mc4_validation_pages=int(row["mc4_validation_pages"]),
@@ -82,6 +98,15 @@ def languages() -> MappingProxyType[str, Language]:
 def mc4_codes() -> tuple[str, ...]:
     """The 107 codes of mC4, sorted."""
     return tuple(code for code, language in languages().items() if language.mc4)
+
+
+def task_name(lang: str) -> str:
+    """The seqio task of a language, which also names its folder in an examples directory.
+
+    mT5's names (`mc4.de`) are for mC4's languages; one that it lacks is `mswitch.hr`.
+    """
+    language = languages()[lang]
+    return f"{'mc4' if language.mc4 else 'mswitch'}.{language.registry_name}"
 
 
 def parse_codes(codes: Iterable[str]) -> tuple[str, ...]:

@@ -29,8 +29,8 @@ from pipelines.examples.span_corruption import (
     stream_key,
 )
 from pipelines.examples.tf_example import Feature
+from tasks.mixtures import Mixture
 from tasks.order import MixtureOrder, RecordOrder
-from tasks.rates import sampling_rates
 from tasks.records import Examples, RecordSource, open_examples
 
 Batch = dict[str, NDArray[Any]]
@@ -113,20 +113,29 @@ class TrainBatches:
 
     Attributes:
         languages: the directory's languages; `language` of a batch indexes them.
-        rates: share of each language, proportional to n ** 0.3; 0 without training text.
+        rates: share of each language; 0 for those that the mixture leaves out.
         dataset: the stream of batches as a `grain.MapDataset`.
         inputs_length: encoder positions.
         targets_length: decoder positions.
         vocabulary_size: all ids, sentinels included.
     """
 
-    def __init__(self, examples: str | Path, batch_size: int, seed: int = 0):
+    def __init__(
+        self,
+        examples: str | Path,
+        batch_size: int,
+        seed: int = 0,
+        mixture: Mixture | None = None,
+        steps: int | None = None,
+    ):
         """Open the directory.
 
         Args:
             examples: a finished examples directory.
             batch_size: sequences a batch.
             seed: of language order, record order and masks.
+            mixture: how often each language comes; by default n ** 0.3 over all there are.
+            steps: of the whole training; only a mixture with `max_epochs` needs it.
 
         Raises:
             UserError: the directory cannot be used, or a number is out of range.
@@ -138,7 +147,10 @@ class TrainBatches:
         self.targets_length = opened.lengths.targets_length
         self.vocabulary_size = opened.vocabulary_size
         train = opened.sources["train"]
-        rates = sampling_rates({lang: len(source) for lang, source in train.items()})
+        rates = (mixture or Mixture()).rates(
+            {lang: len(source) for lang, source in train.items()},
+            None if steps is None else steps * batch_size,
+        )
         self.rates = {lang: rates.get(lang, 0.0) for lang in self.languages}
         streams = [grain.MapDataset.source(_Stream(opened, lang, seed)) for lang in rates]
         lengths = opened.lengths

@@ -15,7 +15,7 @@ from pipelines.outputs import MARKER, read_manifest
 from tasks.records import VOCABULARY_PATH
 
 
-def _examples_directories() -> list[Path]:
+def examples_directories() -> list[Path]:
     """The finished examples directories among seqio's cache directories, in their order."""
     found = []
     for name in seqio.get_global_cache_dirs():
@@ -31,7 +31,7 @@ def examples_directory() -> Path:
     Raises:
         UserError: no cache directory is a finished examples directory.
     """
-    found = _examples_directories()
+    found = examples_directories()
     if not found:
         given = ", ".join(map(str, seqio.get_global_cache_dirs())) or "none"
         raise UserError(
@@ -55,7 +55,7 @@ def lengths_in_use() -> SpanCorruption:
 
 def cached_records(task: str) -> dict[str, int]:
     """Records of a seqio task by split; empty where no examples directory has it."""
-    for directory in _examples_directories():
+    for directory in examples_directories():
         files = sorted((directory / task).glob("stats.*.json"))
         if files:
             return {

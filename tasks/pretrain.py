@@ -1,7 +1,10 @@
 """seqio tasks `mc4.<lang>` and mixture `mc4`, under mT5's names; importing this registers them.
 
 Languages that mC4 lacks (Croatian, Bosnian, Serbian in Latin letters) have tasks `mswitch.<lang>`,
-and the mixture `mswitch` has them beside the 107 of `mc4`.
+and the mixture `mswitch` has them beside the 107 of `mc4`. All of `tasks.mixtures.mixtures()` are
+registered under their names (`mc4.script.Cyrl`, `mc4.unimax.1`); one of your own takes a line:
+
+    register_mixture("slavic", Mixture(families=("Slavic",), max_epochs=4))
 
     import seqio, tasks.pretrain
     seqio.add_global_cache_dirs(["runs/demo/examples"])
@@ -12,21 +15,19 @@ Registering reads no file. A task has a split where the examples directory has i
 works with any set of languages.
 """
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 
 import seqio
 import tensorflow as tf
 
 from pipelines.errors import UserError
-from pipelines.examples.shards import task_name
-from pipelines.languages import languages, mc4_codes
-from tasks.cache import cached_records
+from pipelines.languages import languages, task_name
+from tasks.cache import cached_records, examples_directories
+from tasks.mixtures import MT5_BUDGET, Mixture, mixtures
 from tasks.preprocessors import corrupt_spans
-from tasks.rates import ALPHA
 from tasks.vocabulary import ExamplesVocabulary
 
-MIXTURE = "mc4"
-EVERY_LANGUAGE = "mswitch"
 VOCABULARY = ExamplesVocabulary()
 #: EOS is there already or is added after corruption, never by seqio's trimming.
 FEATURES = {
@@ -84,10 +85,54 @@ class ExamplesTask(seqio.Task):
         return self.source.splits
 
 
-def mixing_rate(task: seqio.Task) -> float:
-    """Training records ** 0.3, as mT5; validation records where a language has no training text."""
-    records = cached_records(task.name)
-    return float(records.get("train", records.get("validation", 0))) ** ALPHA
+def _records(lang: str) -> int:
+    """Training records; validation records of a language that has no training text."""
+    records = cached_records(task_name(lang))
+    return records.get("train", records.get("validation", 0))
+
+
+@functools.lru_cache(maxsize=1024)
+def _capped_rates(name: str, _directories: tuple[str, ...]) -> dict[str, float]:
+    """Rates of a registered mixture with a cap; they depend on all languages together."""
+    mixture, budget = _registered[name]
+    records = {lang: _records(lang) for lang in mixture.members()}
+    return mixture.rates(records, budget)
+
+
+def _rate(name: str, lang: str) -> Callable[[seqio.Task], float]:
+    """The rate of one language in a registered mixture as seqio wants it; reads nothing yet."""
+    mixture, _ = _registered[name]
+
+    def rate(_: seqio.Task) -> float:
+        if mixture.max_epochs is None:
+            return mixture.weight(lang, _records(lang))
+        return _capped_rates(name, tuple(map(str, examples_directories()))).get(lang, 0.0)
+
+    return rate
+
+
+_registered: dict[str, tuple[Mixture, int]] = {}
+
+
+def register_mixture(name: str, mixture: Mixture, budget: int = MT5_BUDGET) -> None:
+    """Register a mixture; the same again changes nothing.
+
+    Args:
+        name: its name for seqio; letters, digits, `.`, `_`.
+        mixture: who takes part.
+        budget: sequences of the whole training; only `max_epochs` needs it.
+
+    Raises:
+        UserError: another task or mixture has this name.
+    """
+    if _registered.get(name) == (mixture, budget):
+        return
+    if name in seqio.MixtureRegistry.names() or name in seqio.TaskRegistry.names():
+        raise UserError(f"seqio has another {name!r} already: choose another name")
+    _registered[name] = mixture, budget
+    seqio.MixtureRegistry.add(
+        name, [(task_name(lang), _rate(name, lang)) for lang in mixture.members()]
+    )
 
 
 def register() -> None:
@@ -103,9 +148,8 @@ def register() -> None:
                 metric_fns=[],
             )
             seqio.TaskRegistry.add_provider(name, task)
-    for mixture, codes in ((MIXTURE, mc4_codes()), (EVERY_LANGUAGE, tuple(languages()))):
-        if mixture not in seqio.MixtureRegistry.names():
-            seqio.MixtureRegistry.add(mixture, [(task_name(lang), mixing_rate) for lang in codes])
+    for name, mixture in mixtures().items():
+        register_mixture(name, mixture)
 
 
 register()

@@ -1,9 +1,13 @@
-"""How often each language is trained on: rates proportional to n ** (1 / temperature).
+"""How often each language is trained on: the arithmetic of `tasks.mixtures`.
 
-mT5 (Xue et al. 2020, section 3.2) calls 0.3 its alpha and counts pages; here n counts training
-segments, which are equally long, so a language's share of tokens follows its rate as well.
+mT5 (Xue et al. 2020, section 3.2) has rates proportional to n ** 0.3, calls 0.3 its alpha and
+counts pages; here n counts training segments, which are equally long, so a language's share of
+tokens follows its rate as well. UniMax (Chung et al. 2023, "UniMax: Fairer and more effective
+language sampling for large-scale multilingual pretraining") spreads a budget evenly, but never
+repeats the text of a language more than N times; it counts characters, we count segments.
 """
 
+import itertools
 from collections.abc import Mapping
 
 from pipelines.sampling import power_rates
@@ -20,3 +24,38 @@ def sampling_rates(
     if temperature <= 0:
         raise ValueError(f"temperature is {temperature}: it must be positive")
     return power_rates(records, 1 / temperature)
+
+
+def normalised(weights: Mapping[str, float]) -> dict[str, float]:
+    """Positive weights as shares of 1, sorted by name."""
+    total = sum(weights[name] for name in sorted(weights))
+    return {name: weights[name] / total for name in sorted(weights)}
+
+
+def capped_budget(
+    weights: Mapping[str, float], records: Mapping[str, int], budget: float, max_epochs: float
+) -> dict[str, float]:
+    """Spread `budget` by `weights`, giving nobody more than `max_epochs` times its records.
+
+    With equal weights this is UniMax, algorithm 1: languages in ascending order of size take an
+    equal share of what is left, or their cap if that is less. With unequal ones the order is by
+    size over weight, and shares follow the weights. Where the budget exceeds all caps together,
+    every language gets its cap and some budget is left.
+
+    Args:
+        weights: positive, by language.
+        records: size of each language, in the unit of `budget`.
+        budget: what is to be spread.
+        max_epochs: how often a record may come.
+
+    Returns:
+        What each language gets, sorted by code.
+    """
+    order = sorted(weights, key=lambda lang: (records[lang] / weights[lang], lang))
+    weights_left = list(itertools.accumulate(weights[lang] for lang in reversed(order)))
+    given: dict[str, float] = {}
+    left = float(budget)
+    for lang, weight_left in zip(order, reversed(weights_left), strict=True):
+        given[lang] = min(left * weights[lang] / weight_left, records[lang] * max_epochs)
+        left -= given[lang]
+    return dict(sorted(given.items()))

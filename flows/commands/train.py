@@ -7,6 +7,7 @@ from cyclopts import App, Parameter
 
 from flows.commands.common import Json, finish
 from models.config import TrainConfig
+from tasks.mixtures import DEFAULT, find_mixture
 
 app = App(name="train", help="Pretrain a preset on an examples directory.")
 
@@ -17,6 +18,7 @@ def train(
     preset: str,
     examples: Path,
     out: Path,
+    mixture: str = DEFAULT,
     config: Annotated[TrainConfig, Parameter(name="*")] = TrainConfig(),  # noqa: B008
     json: Json = False,
 ) -> int:
@@ -30,7 +32,10 @@ def train(
         preset: a model; an unknown name lists them all.
         examples: an examples directory.
         out: the run directory; a run with another configuration there is refused.
+        mixture: how often each language comes: a name that `mswitch mixture list` shows, a seqio
+            task such as mc4.de, or a TOML file. The default takes every language of the examples,
+            in proportion to records ** 0.3.
     """
     from models.train import train as run_training
 
-    return finish(run_training(preset, examples, out, config), json)
+    return finish(run_training(preset, examples, out, config, find_mixture(mixture)), json)

@@ -140,6 +140,8 @@ def check_pair(baseline: Run, candidate: Run) -> None:
                 f"{who} were trained with different {key} ({ours} and {theirs}), so not on the "
                 "same data in the same order: train both with the same options"
             )
+    if baseline.config.get("mixture") != candidate.config.get("mixture"):
+        raise UserError(f"{who} were trained on different mixtures: give both the same --mixture")
     if baseline.steps != candidate.steps:
         raise UserError(
             f"{who} were evaluated at different steps ({_short(baseline.steps)} and "

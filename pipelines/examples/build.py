@@ -13,9 +13,10 @@ from typing import Any
 
 from pipelines.corpus.reader import Corpus, open_corpus
 from pipelines.errors import UserError
-from pipelines.examples.shards import ExampleUnit, ShardSettings, task_name
+from pipelines.examples.shards import ExampleUnit, ShardSettings
 from pipelines.examples.span_corruption import SpanCorruption, span_corruption
 from pipelines.examples.tfrecord import index_path
+from pipelines.languages import task_name
 from pipelines.outputs import (
     StagedOutput,
     file_sha256,

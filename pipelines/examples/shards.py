@@ -27,7 +27,7 @@ from pipelines.examples.span_corruption import (
 )
 from pipelines.examples.tf_example import encode_example
 from pipelines.examples.tfrecord import write_tfrecord
-from pipelines.languages import languages
+from pipelines.languages import task_name
 from pipelines.outputs import file_sha256
 
 #: What SentencePiece writes for a space.
@@ -92,15 +92,6 @@ class ShardCounts:
             self.inputs_max_tokens = max(self.inputs_max_tokens, inputs.size)
         self.targets_tokens += targets.size
         self.targets_max_tokens = max(self.targets_max_tokens, targets.size)
-
-
-def task_name(lang: str) -> str:
-    """The seqio task of a language, which also names its folder.
-
-    mT5's names (`mc4.de`) are for mC4's languages; one that it lacks is `mswitch.hr`.
-    """
-    language = languages()[lang]
-    return f"{'mc4' if language.mc4 else 'mswitch'}.{language.registry_name}"
 
 
 def bytes_per_id(vocabulary: sentencepiece.SentencePieceProcessor) -> np.ndarray:

@@ -37,6 +37,10 @@ def change_seed(runs):
     edit_config(runs[1], train={**read_config(runs[1])["train"], "seed": 3})
 
 
+def change_mixture(runs):
+    edit_config(runs[1], mixture={"alpha": 0.7})
+
+
 def change_steps(runs):
     steps = read_config(runs[1])["eval_steps"]
     edit_config(runs[1], eval_steps=steps[1:])
@@ -103,6 +107,7 @@ def too_few_steps(runs):
         (drop_evaluation, r"--baseline .* is not evaluated \(no eval/200.parquet.* mswitch eval"),
         (change_examples, "different examples .* train both with the same --examples"),
         (change_seed, "different seed .* train both with the same options"),
+        (change_mixture, "different mixtures: give both the same --mixture"),
         (change_steps, "evaluated at different steps .* the same --steps"),
         (no_run, "--baseline .* is not a run .* give the --out of mswitch train"),
         (other_documents, "evaluated on different documents: evaluate both"),

@@ -87,7 +87,8 @@ def plan(preset: str, steps: int, **options: int):
         **{"checkpoint_every": 2, **options},
     )
     languages = {"de": {"train_records": 9, "train_tokens": 99, "train_bytes": 999, "rate": 1.0}}
-    return RunPlan(preset, model, train, {"config_hash": "c", "vocabulary_sha256": "v"}, languages)
+    identity = {"config_hash": "c", "vocabulary_sha256": "v"}
+    return RunPlan(preset, model, train, identity, languages, mixture={"alpha": 0.3})
 
 
 def run(preset: str, out: Path, steps: int, **options: int) -> dict:

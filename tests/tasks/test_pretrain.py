@@ -50,9 +50,9 @@ def seqio_dataset(small_examples: Path):
     """A function that reads one task through seqio."""
     import seqio
 
-    import tasks.pretrain
+    from tasks.pretrain import register
 
-    assert tasks.pretrain.MIXTURE == "mc4"
+    register()
     seqio.set_global_cache_dirs([str(small_examples)])
 
     def read(name: str, split: str, inputs: int = 32, targets: int = 8, **options):
@@ -170,6 +170,58 @@ def test_rates_are_those_of_training(seqio_dataset, small_examples: Path):
     assert {lang: rate / total for lang, rate in rates.items()} == pytest.approx(expected)
 
 
+def test_every_mixture_has_the_rates_of_training(seqio_dataset, small_examples: Path):
+    import seqio
+
+    from pipelines.languages import task_name
+    from tasks.batches import TrainBatches
+    from tasks.mixtures import MT5_BUDGET, Mixture, mixtures
+    from tasks.pretrain import register_mixture
+
+    own = Mixture(alpha=0, max_epochs=1, languages=("en", "haw", "sw"))
+    register_mixture("own", own, budget=20)
+    register_mixture("weighted", Mixture(weights={"de": 3, "sw": 1}))
+    chosen = {
+        name: (mixtures()[name], MT5_BUDGET)
+        for name in (
+            "mc4",
+            "mswitch",
+            "mc4.script.Latn",
+            "mc4.alpha.0.7",
+            "mc4.unimax.4",
+            "mc4.family.Bantu",
+        )
+    }
+    chosen |= {"own": (own, 20), "weighted": (Mixture(weights={"de": 3, "sw": 1}), 1)}
+    for name, (definition, budget) in chosen.items():
+        mixture = seqio.MixtureRegistry.get(name)
+        assert {task.name for task in mixture.tasks} == set(map(task_name, definition.members()))
+        batches = TrainBatches(small_examples, 1, mixture=definition, steps=budget)
+        rates = {task.name: mixture.get_rate(task) for task in mixture.tasks}
+        total = sum(rates.values())
+        expected = {task_name(lang): rate for lang, rate in batches.rates.items() if rate}
+        assert {task: rate / total for task, rate in rates.items() if rate} == pytest.approx(
+            expected
+        )
+    for name in ("own", "mc4.script.Latn"):
+        assert seqio_dataset(name, "train", num_epochs=1)
+
+
+def test_registering_a_mixture_twice_and_taken_names(seqio_dataset):
+    import seqio
+
+    from tasks.mixtures import Mixture, mixtures
+    from tasks.pretrain import register_mixture
+
+    before = set(seqio.MixtureRegistry.names())
+    assert set(mixtures()) <= before
+    register_mixture("mc4", mixtures()["mc4"])
+    assert set(seqio.MixtureRegistry.names()) == before
+    for name in ("mc4", "mc4.de"):
+        with pytest.raises(UserError, match=f"seqio has another '{name}' already"):
+            register_mixture(name, Mixture(alpha=0.9))
+
+
 def test_misuse_is_explained(seqio_dataset, small_examples: Path):
     import seqio
 
@@ -214,16 +266,16 @@ def test_a_model_without_sentinels_has_the_ids_of_seqio(small_examples: Path, tm
 def test_languages_that_mc4_lacks_have_tasks_and_a_mixture(added_examples: Path):
     import seqio
 
-    import tasks.pretrain
     from tasks.batches import TrainBatches
+    from tasks.pretrain import register
 
+    register()
     added = {"mswitch.hr", "mswitch.bs", "mswitch.sr_Latn"}
     mixtures = {name: seqio.get_mixture_or_task(name) for name in ("mc4", "mswitch")}
     names = {name: {task.name for task in mixture.tasks} for name, mixture in mixtures.items()}
     assert len(names["mc4"]) == 107
     assert names["mswitch"] - names["mc4"] == added
     assert names["mswitch"] >= names["mc4"]
-    assert tasks.pretrain.EVERY_LANGUAGE == "mswitch"
     before = list(seqio.get_global_cache_dirs())
     seqio.set_global_cache_dirs([str(added_examples)])
     try:
