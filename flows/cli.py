@@ -21,6 +21,7 @@ SUBCOMMANDS = {
     "corpus": "Build an mC4-style corpus from WET and WARC files; show its statistics.",
     "vocab": "Train a SentencePiece vocabulary on language-balanced text.",
     "examples": "Turn a corpus into span-corruption examples (a seqio cache).",
+    "mixture": "Show how often each language is trained on, and how often repeated.",
     "train": "Pretrain a preset on an examples directory.",
     "evaluate": "Evaluate a run's checkpoints per document and language.",
     "report": "Compare two runs language by language: report.html, report.json, CSV.",

@@ -36,6 +36,7 @@ def train(
             task such as mc4.de, or a TOML file. The default takes every language of the examples,
             in proportion to records ** 0.3.
     """
+    chosen = find_mixture(mixture)
     from models.train import train as run_training
 
-    return finish(run_training(preset, examples, out, config, find_mixture(mixture)), json)
+    return finish(run_training(preset, examples, out, config, chosen), json)
