@@ -19,7 +19,7 @@ SUBCOMMANDS = {
     "demo": "The whole chain on a small real sample, from crawl to report.",
     "sample": "Fetch real input: excerpts in 100 languages, or Debian's documentation.",
     "corpus": "Build an mC4-style corpus from WET and WARC files; show its statistics.",
-    "vocab": "Train a SentencePiece vocabulary on language-balanced text.",
+    "vocab": "Train a SentencePiece vocabulary, or see how one suits each language.",
     "examples": "Turn a corpus into span-corruption examples (a seqio cache).",
     "mixture": "Show how often each language is trained on, and how often repeated.",
     "train": "Pretrain a preset on an examples directory.",

@@ -1,14 +1,16 @@
-"""`mswitch vocab`: train a vocabulary."""
+"""`mswitch vocab`: train a vocabulary, inspect one."""
 
+import json as json_module
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
 
-from flows.commands.common import Json, finish
+from flows.commands.common import Json, finish, split_commas
+from pipelines.languages import parse_codes
 from pipelines.vocabulary import VocabularyConfig, train_vocabulary
 
-app = App(name="vocab", help="Train a SentencePiece vocabulary.")
+app = App(name="vocab", help="Train a SentencePiece vocabulary; see how it suits each language.")
 
 
 @app.command
@@ -26,3 +28,41 @@ def train(
         out: the directory to make.
     """
     return finish(train_vocabulary(corpus, out, config), json)
+
+
+@app.command
+def inspect(
+    vocab: str,
+    *,
+    corpus: Path,
+    split: Literal["train", "validation"] = "validation",
+    languages: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
+    max_bytes: int = 1_000_000,
+    json: Json = False,
+) -> int:
+    """Print tokens per word, character and byte, unknown and byte pieces, for each language.
+
+    A word stands between white space and has a letter or digit; Chinese, Japanese, Thai, Lao,
+    Khmer and Burmese have none to count. Shares are of tokens. A language with many byte pieces
+    or tokens a byte is one that the vocabulary serves badly.
+
+        mswitch vocab inspect vocabulary --corpus corpus --languages de,sw,th
+
+    Args:
+        vocab: a vocabulary directory, or a SentencePiece model file, such as mT5's own.
+        corpus: a corpus directory.
+        split: which text of it.
+        languages: only these.
+        max_bytes: read about so much text of each language, from the first document on; the
+            order of documents is random, and the same every time.
+    """
+    from pipelines.vocabulary_inspection import format_inspection, inspect_vocabulary
+
+    only = parse_codes(split_commas(languages) or ())
+    found = inspect_vocabulary(vocab, corpus, split=split, max_bytes=max_bytes, only=only)
+    if json:
+        summary = {"stage": "vocabulary", **found}
+        print(json_module.dumps(summary, ensure_ascii=False, sort_keys=True))
+    else:
+        print(format_inspection(found))
+    return 0

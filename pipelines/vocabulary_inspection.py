@@ -1,0 +1,206 @@
+"""How well a vocabulary suits each language: fertility, unknown pieces and byte fallback.
+
+Fertility is tokens per word (Rust et al. 2021, "How good is your tokenizer?"). A word is what
+stands between white space (in Ethiopic script also its word space) and has a letter or digit in it;
+where a script puts no spaces between words (Chinese, Japanese, Thai, Lao, Khmer, Burmese) there is
+no such count, and tokens per character and per byte are what can be compared. Vietnamese puts
+spaces between syllables, which count as words. Tokens per byte compares languages of all scripts,
+though a byte holds less text in some than in others (three make a Thai letter).
+"""
+
+import dataclasses
+import re
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import sentencepiece
+
+from pipelines.corpus.modern.scripts import UNSPACED
+from pipelines.corpus.reader import CorpusShard, open_corpus
+from pipelines.errors import UserError
+from pipelines.examples.span_corruption import SENTINELS
+from pipelines.languages import Language, languages
+from pipelines.progress import Progress
+from pipelines.vocabulary_model import open_vocabulary
+
+MAX_BYTES = 1_000_000
+_ETHIOPIC_SPACE = "\N{ETHIOPIC WORDSPACE}"
+_NO_LETTER = re.compile(r"[\W_]*")
+
+
+@dataclasses.dataclass
+class TextCounts:
+    """What was counted in the text of one language; bytes are UTF-8."""
+
+    documents: int = 0
+    characters: int = 0
+    bytes: int = 0
+    words: int = 0
+    tokens: int = 0
+    unknown_tokens: int = 0
+    byte_tokens: int = 0
+
+
+def count_words(text: str) -> int:
+    """Runs between spaces that hold a letter or digit."""
+    runs = text.replace(_ETHIOPIC_SPACE, " ").split()
+    return sum(_NO_LETTER.fullmatch(run) is None for run in runs)
+
+
+class TokenCounter:
+    """Counts text with one vocabulary."""
+
+    def __init__(self, model: bytes):
+        self._processor = sentencepiece.SentencePieceProcessor()
+        self._processor.LoadFromSerializedProto(model)
+        ids = range(self._processor.GetPieceSize())
+        self._is_byte = np.array([self._processor.IsByte(token) for token in ids])
+        self._unknown = self._processor.unk_id()
+
+    @property
+    def byte_pieces(self) -> int:
+        """256 where unknown characters are spelt in bytes, else 0."""
+        return int(self._is_byte.sum())
+
+    def add(self, text: str, counts: TextCounts) -> None:
+        """Count one document."""
+        tokens = np.array(self._processor.EncodeAsIds(text), np.intp)
+        counts.documents += 1
+        counts.characters += len(text)
+        counts.bytes += len(text.encode())
+        counts.words += count_words(text)
+        counts.tokens += tokens.size
+        counts.unknown_tokens += int((tokens == self._unknown).sum())
+        counts.byte_tokens += int(self._is_byte[tokens].sum())
+
+
+def _documents(shards: Sequence[CorpusShard]) -> Iterator[str]:
+    for shard in shards:
+        for document in shard.documents(("text",)):
+            yield document["text"]
+
+
+def _row(language: Language, counts: TextCounts) -> dict[str, Any]:
+    def per(part: int, whole: int) -> float | None:
+        return part / whole if whole else None
+
+    spaced = language.script not in UNSPACED
+    return {
+        "lang": language.code,
+        "name": language.name,
+        **dataclasses.asdict(counts),
+        "words": counts.words if spaced else None,
+        "tokens_per_word": per(counts.tokens, counts.words) if spaced else None,
+        "tokens_per_character": per(counts.tokens, counts.characters),
+        "tokens_per_byte": per(counts.tokens, counts.bytes),
+        "unknown_share": per(counts.unknown_tokens, counts.tokens),
+        "byte_share": per(counts.byte_tokens, counts.tokens),
+    }
+
+
+RATIOS = (
+    "tokens_per_word",
+    "tokens_per_character",
+    "tokens_per_byte",
+    "unknown_share",
+    "byte_share",
+)
+
+
+def inspect_vocabulary(
+    vocabulary: str | Path,
+    corpus: str | Path,
+    *,
+    split: str = "validation",
+    max_bytes: int = MAX_BYTES,
+    only: Collection[str] = (),
+) -> dict[str, Any]:
+    """Measure a vocabulary on the text of a corpus, language by language.
+
+    Documents are ordered by the hash of their URL, so the first ones are a random sample, and the
+    same one every time. They are read one after the other; memory does not grow with the corpus.
+
+    Args:
+        vocabulary: a vocabulary directory or a SentencePiece model file.
+        corpus: a finished corpus directory.
+        split: which text.
+        max_bytes: read no further document of a language that has given so many bytes.
+        only: these languages; empty for all.
+
+    Returns:
+        What the vocabulary is; `languages`: a list of counts, tokens_per_word (None where the
+        script has no spaces), tokens_per_character, tokens_per_byte, unknown_share and byte_share
+        (of tokens); `mean` of these over languages; `without_text`: languages of the corpus that
+        have none in this split.
+
+    Raises:
+        UserError: an input is missing or damaged, or there is no such text.
+    """
+    if max_bytes < 1:
+        raise UserError(f"max_bytes is {max_bytes}: give at least 1")
+    opened = open_vocabulary(vocabulary)
+    source = open_corpus(corpus)
+    present = source.select(split)
+    wanted = sorted({shard.lang for shard in source.shards} if not only else set(only))
+    if not present.keys() & set(wanted):
+        raise UserError(f"{corpus} has no {split} text of {', '.join(wanted)}: try another --split")
+    counter = TokenCounter(opened.model)
+    measured = [lang for lang in wanted if lang in present]
+    progress = Progress("vocabulary", "inspected", len(measured), "languages")
+    rows = []
+    for lang in measured:
+        counts = TextCounts()
+        for text in _documents(present[lang]):
+            counter.add(text, counts)
+            if counts.bytes >= max_bytes:
+                break
+        rows.append(_row(languages()[lang], counts))
+        progress.add(1, lang)
+    return {
+        "vocabulary": str(vocabulary),
+        "sha256": opened.sha256,
+        "vocabulary_size": opened.size,
+        "sentinels": SENTINELS,
+        "sentinels_added": opened.added,
+        "byte_pieces": counter.byte_pieces,
+        "corpus": str(corpus),
+        "split": split,
+        "max_bytes": max_bytes,
+        "languages": rows,
+        "mean": {name: _mean([row[name] for row in rows]) for name in RATIOS},
+        "without_text": [lang for lang in wanted if lang not in present],
+    }
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def format_inspection(found: dict[str, Any]) -> str:
+    """The table for a terminal."""
+
+    def line(lang: str, bytes_: str, row: dict[str, Any]) -> str:
+        cells = [
+            "-"
+            if row[name] is None
+            else f"{row[name]:.2%}"
+            if name.endswith("share")
+            else f"{row[name]:.3f}"
+            for name in RATIOS
+        ]
+        return f"{lang:8} {bytes_:>12} " + " ".join(f"{cell:>12}" for cell in cells)
+
+    names = ("tokens/word", "tokens/char", "tokens/byte", "unknown", "byte pieces")
+    lines = [
+        f"{found['vocabulary']}: {found['vocabulary_size']:,} ids, {found['sentinels']} of them "
+        f"sentinels{' (added)' if found['sentinels_added'] else ''}, {found['byte_pieces']} bytes",
+        f"{'':8} {'bytes':>12} " + " ".join(f"{name:>12}" for name in names),
+        *(line(row["lang"], f"{row['bytes']:,}", row) for row in found["languages"]),
+        line("mean", "", found["mean"]),
+    ]
+    if found["without_text"]:
+        lines.append(f"without {found['split']} text: {', '.join(found['without_text'])}")
+    return "\n".join(lines)
