@@ -110,14 +110,17 @@ def _with_sentinels(model: bytes, path: str) -> tuple[bytes, bool]:
 def _model_file(path: str | Path) -> tuple[str, str | None]:
     """The model file that `path` is or holds, and the SHA-256 that its manifest promises."""
     if storage.is_remote(path):
-        if storage.name_of(path).endswith(".model"):
-            return str(path), None
-    elif not Path(path).exists():
+        is_file, found = storage.name_of(path).endswith(".model"), True
+        if is_file:
+            found = storage.exists(path)
+    else:
+        is_file, found = Path(path).is_file(), Path(path).exists()
+    if not found:
         raise UserError(
             f"{path} does not exist: give a vocabulary directory (`mswitch vocab train`) or a "
             f"{MODEL_FILE}"
         )
-    elif Path(path).is_file():
+    if is_file:
         return str(path), None
     return storage.join(path, MODEL_FILE), read_manifest(path, STAGE)["sha256"]
 

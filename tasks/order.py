@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from pipelines.examples.span_corruption import philox
 
 MIN_WINDOW, MAX_WINDOW = 1 << 12, 1 << 20
-#: A language comes at least this often in a window on average.
+#: Windows are so large, up to MAX_WINDOW, that every language comes this often in one on average.
+#: One that is rarer still comes once in several: a cap on epochs holds for ten records too.
 MIN_PER_WINDOW = 2
 #: Rates are integers of this many bits, so that counts never drift by rounding.
 RATE_BITS = 40
@@ -49,9 +50,10 @@ class MixtureOrder:
         self.window = MIN_WINDOW
         while self.window * lowest < MIN_PER_WINDOW:
             self.window *= 2
-        weights = [max(rate, lowest) for rate in rates.values()]
-        total = sum(weights)
-        edges = [round(edge / total * (1 << RATE_BITS)) for edge in itertools.accumulate(weights)]
+        total = sum(rates.values())
+        edges = [
+            round(edge / total * (1 << RATE_BITS)) for edge in itertools.accumulate(rates.values())
+        ]
         self._edges = [0, *edges[:-1], 1 << RATE_BITS]
         self._permutation = functools.lru_cache(maxsize=_CACHED_WINDOWS)(self._permute)
 

@@ -5,9 +5,11 @@ import os
 from pathlib import Path
 
 import pytest
+import sentencepiece
 
 from pipelines import storage
 from pipelines.errors import UserError
+from pipelines.vocabulary_model import open_vocabulary
 
 
 def put(url: str, data: bytes = b"x") -> None:
@@ -109,3 +111,26 @@ def test_a_worker_process_uses_the_same_options(monkeypatch: pytest.MonkeyPatch)
     assert options is not None
     account = options.view_as(GoogleCloudOptions).impersonate_service_account
     assert account == "robot@project"
+
+
+def test_a_vocabulary_in_a_bucket(bucket: str, tmp_path: Path):
+    text = tmp_path / "text"
+    text.write_text("all human beings are born free and equal in dignity\n" * 20)
+    sentencepiece.SentencePieceTrainer.Train(
+        input=str(text),
+        model_prefix=str(tmp_path / "given"),
+        vocab_size=330,
+        byte_fallback=True,
+        hard_vocab_limit=False,
+        **{"pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1, "minloglevel": 2},
+    )
+    model = (tmp_path / "given.model").read_bytes()
+    here = open_vocabulary(tmp_path / "given.model")
+    url = storage.join(bucket, "vocabs", "sentencepiece.model")
+    with pytest.raises(UserError, match=r"gs://.*sentencepiece\.model does not exist"):
+        open_vocabulary(url)
+    put(url, model)
+    there = open_vocabulary(url)
+    assert (there.path, there.model, there.sha256) == (url, here.model, here.sha256)
+    with pytest.raises(UserError, match="is no finished vocabulary output"):
+        open_vocabulary(storage.join(bucket, "vocabs"))

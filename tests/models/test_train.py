@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import signal
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from models.checkpoint import Checkpoints, complete_steps
+from models.run import claim_run
 from models.schedule import log_spaced_steps
 from models.train import EXIT_RESUME, train
 from pipelines.errors import UserError
@@ -159,6 +161,9 @@ def test_finished_run_does_nothing_and_other_settings_are_refused(child, undistu
     assert before == {path: path.stat().st_mtime_ns for path in undisturbed.rglob("*")}
     with pytest.raises(UserError, match=r"other settings \(.*train\.seed changed\)"):
         child.run("mswitch-tiny", undisturbed, STEPS, seed=1)
+    other = dataclasses.replace(child.plan("mswitch-tiny", STEPS), mixture={"alpha": 0.7})
+    with pytest.raises(UserError, match=r"other settings \(mixture\.alpha changed\)"):
+        claim_run(undisturbed, other)
     with pytest.raises(UserError, match=r"model\.experts.*preset changed"):
         child.run("mt5-tiny", undisturbed, STEPS)
 

@@ -16,6 +16,7 @@ from pipelines.errors import UserError
 from pipelines.languages import languages, mc4_codes, task_name
 from tasks.batches import TrainBatches
 from tasks.mixtures import MT5_BUDGET, Mixture, find_mixture, groups, mixtures
+from tasks.order import MixtureOrder
 from tasks.rates import capped_budget
 
 PAGES = {code: languages()[code].mc4_train_pages for code in mc4_codes()}
@@ -246,6 +247,15 @@ def test_batches_repeat_no_language_above_the_cap(small_examples: Path):
     assert batches.rates["haw"] == pytest.approx(records["haw"] / (batch_size * steps))
     with pytest.raises(UserError, match="needs the number of training steps"):
         TrainBatches(small_examples, batch_size, mixture=mixture)
+
+
+def test_the_cap_holds_for_ten_records_among_a_billion():
+    records = {"de": 10**9, "yo": 10}
+    rates = mixtures()["mc4.unimax.1"].rates(records, MT5_BUDGET // 2)
+    order = MixtureOrder(rates, seed=0)
+    windows = MT5_BUDGET // 2 // order.window
+    drawn = order._bounds(windows)
+    assert 8 <= drawn[2] - drawn[1] <= 11
 
 
 def test_the_budget_of_mt5():

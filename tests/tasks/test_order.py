@@ -37,10 +37,18 @@ def test_shares_follow_the_rates_of_mc4():
         assert abs(counts[number] - 4 * order.window * rate) <= 2
 
 
-def test_very_rare_languages_still_come():
-    order = MixtureOrder({"big": 1 - 1e-9, "rare": 1e-9}, seed=0)
-    counts = Counter(order[position][0] for position in range(order.window))
-    assert 1 <= counts[1] <= 3
+def test_very_rare_languages_come_as_often_as_they_should(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("tasks.order.MAX_WINDOW", 1 << 12)
+    rates = {"rare": 1e-4, "big": 1 - 2e-4, "rare too": 1e-4}
+    order = MixtureOrder(rates, seed=0)
+    windows = 40
+    assert order.window == 1 << 12
+    found = [order[position] for position in range(windows * order.window)]
+    counts = Counter(language for language, _ in found)
+    for language, rate in enumerate(rates.values()):
+        assert abs(counts[language] - rate * len(found)) <= 1
+        numbers = [number for each, number in found if each == language]
+        assert sorted(numbers) == list(range(counts[language]))
 
 
 def test_position_in_a_batch_is_independent_of_language():
