@@ -185,7 +185,9 @@ def read_json_files(paths: Sequence[str]) -> Iterator[Any]:
         yield from map(read_json, paths)
         return
     with ThreadPoolExecutor(_REQUESTS) as pool:
-        yield from pool.map(read_json, paths)
+        # Not all at once: what is read would wait in memory.
+        for start in range(0, len(paths), 8 * _REQUESTS):
+            yield from pool.map(read_json, paths[start : start + 8 * _REQUESTS])
 
 
 def write_json(path: str | Path, value: Any) -> None:

@@ -11,7 +11,6 @@ from pipelines.corpus.growth import DECONTAMINATION, STATS
 from pipelines.corpus.modern.finish import contamination_report
 from pipelines.corpus.phases import Build
 from pipelines.corpus.profiles import profile_of
-from pipelines.crawl.pages import UNREAD
 from pipelines.errors import UserError
 from pipelines.outputs import MANIFEST, write_atomically, write_json
 
@@ -34,34 +33,28 @@ def assemble(
         UserError: nothing survived; `staging` is removed.
         RuntimeError: the accounts do not balance.
     """
-    work, files = build.work, build.files
+    work = build.work
     build.ingest()
     shuffled = build.settle_all()
     build.finish()
-    ingested, finished = (
-        [
-            accounts["ledger"]
-            for accounts in storage.read_json_files([path(unit) for unit in range(len(files))])
-        ]
-        for path in (work.ingested, work.finished)
-    )
     profile = profile_of(build.config)
     ledger = Ledger(build.config.rejected_per_reason, profile.stages)
-    for part in (*ingested, *finished):
-        ledger.merge(part)
+    for part in (build.ingested.ledger, build.finished.ledger):
+        ledger.merge(part.to_json())
     if not ledger.kept[profile.stages[-2]] and not build.base:
         storage.remove_tree(staging)
         raise UserError(
-            f"no document survived: all {ledger.entered('read'):,} records of {len(files)} files "
-            f"were dropped ({ledger.describe_drops() or 'there were none'}): "
+            f"no document survived: all {ledger.entered('read'):,} records of "
+            f"{len(build.files):,} files were dropped "
+            f"({ledger.describe_drops() or 'there were none'}): "
             "give other input, or lower the thresholds"
         )
     names = [shard.name for shard in build.write_shards()]
     shards = list(storage.read_json_files([work.shard(name) for name in names]))
     manifest = {
         "inputs": [
-            {**identity, **_input_status(accounts)}
-            for identity, accounts in zip(inputs, ingested, strict=True)
+            {**identity, **status}
+            for identity, status in zip(inputs, build.ingested.statuses, strict=True)
         ],
         "shards": [shard["manifest"] for shard in shards],
         "fingerprints": build.keep_fingerprints(),
@@ -71,21 +64,13 @@ def assemble(
     prefix = build.base.prefix.rstrip("-") if build.base else ""
     ledger.write_samples(storage.join(build.directory, "rejected", *filter(None, [prefix])))
     if build.config.profile == "modern":
-        report = contamination_report(work, len(files), build.config)
+        report = contamination_report(work, build.config, build.finished.contamination)
         write_json(storage.join(staging, DECONTAMINATION), report)
     if not build.base:
         cards = data_card(settings, manifest, stats, profile.documents)
         for name, text in cards.items():
             write_atomically(storage.join(staging, name), text)
     write_json(storage.join(staging, MANIFEST), manifest)
-
-
-def _input_status(ledger: dict[str, Any]) -> dict[str, Any]:
-    """Say in what state a file was: read, damaged, empty_file or unknown_format."""
-    dropped = ledger["dropped"]["read"]
-    status = next((name for name in (*UNREAD.values(), "damaged") if name in dropped), "read")
-    pages = ledger["kept"].get("read", 0)
-    return {"status": status, "records": pages + sum(dropped.values()), "pages": pages}
 
 
 def _statistics(ledger: Ledger, shards: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """The Beam jobs of a corpus build, each over the units of a work directory."""
 
 import dataclasses
+import functools
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -22,6 +23,7 @@ from pipelines.corpus.modern.lists import write_lists
 from pipelines.corpus.phase_progress import phase_progress
 from pipelines.corpus.profiles import profile_of
 from pipelines.corpus.sinks import ShardSpec, cut_run, plan_shards
+from pipelines.corpus.unit_accounts import Finished, Ingested, read_finished, read_ingested
 from pipelines.corpus.work_directory import WorkDirectory
 from pipelines.crawl.files import CrawlFile
 from pipelines.faults import fault_point
@@ -57,6 +59,17 @@ class Build:
     beam_options: tuple[str, ...]
     base: Base | None = None
     badwords: BadWords | None = None
+
+    @functools.cached_property
+    def ingested(self) -> Ingested:
+        """What phase 1 noted."""
+        return read_ingested(self.work, len(self.files), self.config)
+
+    @functools.cached_property
+    def finished(self) -> Finished:
+        """What phase 4 noted."""
+        units = len(self.files)
+        return read_finished(self.work, units, self.config, pieces=self._by_reference)
 
     def ingest(self) -> None:
         """Phase 1: one Parquet file of pages per input file."""
@@ -94,8 +107,7 @@ class Build:
         marker = self.work.settled(contest)
         if storage.exists(marker):
             return storage.read_json(marker)["shuffled_bytes"]
-        column = {"winners": "pages", "owners": "lines"}[contest]
-        candidates = sum(accounts[column] for accounts in self._accounts(self.work.ingested))
+        candidates = {"winners": self.ingested.pages, "owners": self.ingested.lines}[contest]
         bits = bits_for(candidates * WIDTHS[contest] * 8, self.config.bucket_bytes)
         units = len(self.files)
         incumbents = self.base.incumbents(contest) if self.base else ()
@@ -148,8 +160,7 @@ class Build:
         if storage.exists(marker):
             return storage.read_json(marker)["shuffled_bytes"]
         bands = self.config.modern.minhash.bands
-        pages = sum(accounts["pages"] for accounts in self._accounts(self.work.ingested))
-        bits = bits_for(pages * bands * 24, self.config.bucket_bytes)
+        bits = bits_for(self.ingested.pages * bands * 24, self.config.bucket_bytes)
         units = len(self.files)
         incumbents = self.base.incumbents(NEAR_DUPLICATES) if self.base else ()
         rules = NearDuplicates(self.work, bits, self._by_reference, bands, units, incumbents)
@@ -176,23 +187,24 @@ class Build:
         """Phase 4: decide on every page, identify languages, leave sorted runs."""
         if not self._todo("finished"):
             return
-        sizes = [accounts["text_bytes"] for accounts in self._accounts(self.work.ingested)]
+        sizes = dict(enumerate(self.ingested.text_bytes))
 
         def build(pipeline: beam.Pipeline) -> object:
             return self._units(pipeline) | "FinishUnit" >> beam.Map(
                 steps.finish, work=self.work, config=self.config, badwords=self.badwords
             )
 
-        with phase_progress(self.work, "languages", dict(enumerate(sizes)), "bytes", "finished"):
+        with phase_progress(self.work, "languages", sizes, "bytes", "finished"):
             self._run("finish", build, len(self.files))
 
     def write_shards(self) -> list[ShardSpec]:
         """Phase 5: gather the runs of all units into output shards."""
-        indexes = [accounts["languages"] for accounts in self._accounts(self.work.finished)]
         prefix, existing = "", {}
         if self.base:
             prefix, existing = self.base.prefix, self.base.validation_documents()
-        shards = plan_shards(indexes, self.config, prefix=prefix, validation_documents=existing)
+        shards = plan_shards(
+            self.finished.languages, self.config, prefix=prefix, validation_documents=existing
+        )
         done = self.work.names("shards")
         todo = [shard for shard in shards if f"{shard.name}.json" not in done]
         if not todo:
@@ -229,7 +241,7 @@ class Build:
         entries: list[dict[str, Any]] = []
         kinds = profile_of(self.config).fingerprints
         for kind in kinds if self.config.keep_fingerprints else ():
-            keys = sum(accounts["keys"][kind] for accounts in self._accounts(self.work.finished))
+            keys = self.finished.keys[kind]
             store = FingerprintStore(
                 kind,
                 self.work,
@@ -259,9 +271,6 @@ class Build:
     def _todo(self, kind: str) -> bool:
         done = self.work.names(kind)
         return any(f"{unit:06d}.json" not in done for unit in range(len(self.files)))
-
-    def _accounts(self, path: Callable[[int], str]) -> Iterator[dict]:
-        yield from storage.read_json_files([path(unit) for unit in range(len(self.files))])
 
     def _units(self, pipeline: beam.Pipeline, more: int = 0) -> PCollection[int]:
         """Return the numbers of all units (and of `more`), spread over the workers.

@@ -6,7 +6,6 @@ import dataclasses
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,10 +16,10 @@ from pipelines import storage
 from pipelines.corpus.config import CorpusConfig
 from pipelines.corpus.fingerprints import is_validation, unpack
 from pipelines.corpus.profiles import PROFILES
+from pipelines.corpus.unit_accounts import LanguageIndex
 from pipelines.corpus.work_directory import WorkDirectory
 from pipelines.faults import fault_point
 from pipelines.outputs import file_sha256
-from pipelines.records import SPLITS
 
 ROW_GROUP_BYTES = 16 << 20
 
@@ -69,41 +68,31 @@ class ShardSpec:
 
 
 def plan_shards(
-    indexes: Sequence[Mapping[str, Mapping[str, Any]]],
+    languages: Mapping[str, LanguageIndex],
     config: CorpusConfig,
     *,
     prefix: str = "",
     validation_documents: Mapping[str, int] | None = None,
 ) -> list[ShardSpec]:
-    """Decide the shards of a corpus from what its units hold (`finish_unit`), unit by unit.
+    """Decide the shards of a corpus from what its units hold.
 
     The number of shards follows from bytes of text. Depends on the documents only, not on how
     they are spread over units.
 
     Args:
-        indexes: `languages` of each unit.
+        languages: the documents of each language.
         config: see `CorpusConfig`.
         prefix: see `ShardSpec`.
         validation_documents: how many each language has already, in a corpus that grows.
     """
     existing = validation_documents or {}
     shards = []
-    for lang in sorted({lang for index in indexes for lang in index}):
-        entries = [(unit, index[lang]) for unit, index in enumerate(indexes) if lang in index]
-        totals = {
-            split: np.sum([entry[split] for _, entry in entries], axis=0).tolist()
-            for split in SPLITS
-        }
-        smallest = sorted(row for _, entry in entries for row in entry["smallest"])
+    for lang, index in sorted(languages.items()):
+        totals = index.totals
         lacking = config.min_validation_documents - totals["validation"][0] - existing.get(lang, 0)
-        moved = smallest[: max(0, min(lacking, totals["train"][0] - 1))]
+        moved = index.smallest[: max(0, min(lacking, totals["train"][0] - 1))]
         moved_total = [len(moved), sum(row[1] for row in moved), sum(row[2] for row in moved)]
-        ids = tuple(row[0] for row in moved)
-        pieces = tuple(
-            (unit, batch, start, stop)
-            for unit, entry in entries
-            for batch, start, stop in entry["pieces"]
-        )
+        ids, pieces = tuple(row[0] for row in moved), tuple(index.pieces)
         for split, sign in (("train", -1), ("validation", 1)):
             documents, _, size = (
                 a + sign * b for a, b in zip(totals[split], moved_total, strict=True)

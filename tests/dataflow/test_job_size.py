@@ -1,6 +1,7 @@
 """What is sent to Dataflow for a whole dump: 90,000 files, and every shard of a large corpus."""
 
-from collections.abc import Iterator
+import functools
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,10 @@ import apache_beam as beam
 import pytest
 from apache_beam.portability.api import beam_runner_api_pb2 as beam_api
 
+from pipelines.corpus.accounts import Ledger
 from pipelines.corpus.config import CorpusConfig
 from pipelines.corpus.phases import Build
+from pipelines.corpus.unit_accounts import Finished, Ingested, LanguageIndex
 from pipelines.corpus.work_directory import WorkDirectory
 from pipelines.crawl.files import CrawlFile
 from pipelines.runners import pipeline_options
@@ -31,14 +34,15 @@ class Captured(Build):
 
     jobs: list[Any] = []  # noqa: RUF012
 
-    def _accounts(self, path: Any) -> Iterator[dict]:
-        documents = [FILES, FILES * 1000, TEXT_BYTES]
-        languages = {
-            "en": {"pieces": [[0, 0, 5]], "smallest": [], "train": [0, 0, 0], "validation": [0] * 3}
-        }
-        for unit in range(FILES):
-            entry = {**languages["en"], "train": documents} if unit == 0 else languages["en"]
-            yield {"pages": 40_000, "lines": 10**6, "text_bytes": 10**8, "languages": {"en": entry}}
+    @functools.cached_property
+    def ingested(self) -> Ingested:
+        return Ingested(FILES * 40_000, FILES * 10**6, [10**8] * FILES, [], Ledger())
+
+    @functools.cached_property
+    def finished(self) -> Finished:
+        index = LanguageIndex({"train": [FILES, FILES * 1000, TEXT_BYTES], "validation": [0] * 3})
+        index.pieces = [(unit, 0, 0, 5) for unit in range(FILES)]
+        return Finished({"en": index}, Counter(), Ledger(), [])
 
     def _run(self, phase: str, build: Any, items: int) -> dict[str, int]:
         pipeline = beam.Pipeline(options=pipeline_options(self.runner, self.beam_options))
@@ -50,10 +54,9 @@ class Captured(Build):
 @pytest.fixture(scope="module")
 def jobs(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
     files = tuple(
-        CrawlFile(f"gs://some-bucket/crawl/CC-{n:05d}.warc.wet.gz", f"CC-{n:05d}", n, "0" * 64,
-                  "warc")
+        CrawlFile(f"gs://some-bucket/crawl/CC-{n:05d}.warc.wet.gz", f"CC-{n:05d}", n, "0" * 64)
         for n in range(FILES)
-    )  # fmt: skip
+    )
     work = WorkDirectory(str(tmp_path_factory.mktemp("work")))
     work.make()
     config = CorpusConfig(keep_fingerprints=False)

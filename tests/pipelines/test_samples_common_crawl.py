@@ -200,13 +200,13 @@ def test_wrong_options_are_one_line_and_exit_code_2(
 @pytest.mark.parametrize(
     ("listed", "complaint"),
     [
-        (gzip.compress(b"<html>"), "is no path of a crawl"),
+        (gzip.compress(b"<html>", mtime=0), "is no path of a crawl"),
         (list_of(["crawl-data/../../../etc/passwd.gz"]), "is no path of a crawl"),
         (list_of(["crawl-data/x/.hidden.gz"]), "is no path of a crawl"),
         (list_of(["/crawl-data/x/a.gz"]), "is no path of a crawl"),
         (list_of(["https://a.example/crawl-data/a.gz"]), "is no path of a crawl"),
         (b"<html>no list</html>", "is not a list of files"),
-        (gzip.compress("ä".encode()), "is not a list of files"),
+        (gzip.compress("ä".encode(), mtime=0), "is not a list of files"),
         (list_of([]), "has only 0 files"),
         (list_of(["crawl-data/a/x.gz", "crawl-data/b/x.gz"]), "have one name"),
     ],

@@ -2,7 +2,7 @@
 
 import collections
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -120,18 +120,15 @@ def _decontaminated(
     return clean
 
 
-def contamination_report(work: WorkDirectory, units: int, config: CorpusConfig) -> dict[str, Any]:
+def contamination_report(
+    work: WorkDirectory, config: CorpusConfig, matches: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
     """Return decontamination.json: each set's items, and which of them are on which page.
 
     Every `match` names set, line of the item, n-grams of the item found of how many, and the
     dropped page. Pages are sorted by id, so the report does not depend on the input's order.
     """
     index = read_evaluation_index(work, config.modern.contamination_share)
-    matches = [
-        match
-        for accounts in storage.read_json_files([work.finished(unit) for unit in range(units)])
-        for match in accounts["contamination"]
-    ]
     found = _found(matches)
     sets: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
     for key in index.items:
@@ -161,7 +158,7 @@ def _found(matches: Iterable[Mapping[str, Any]]) -> set[tuple[str, int]]:
     return {(match["set"], match["line"]) for match in matches}
 
 
-def _in_order(matches: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+def _in_order(matches: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     return sorted(matches, key=lambda one: (one["set"], one["line"], one["id"]))
 
 
