@@ -102,6 +102,13 @@ def train(
             "train_bytes": counts.get("bytes", 0),
             "rate": batches.rates[lang],
         }
+    records = {lang: counts["train_records"] for lang, counts in languages.items()}
+    if mixture.exceeds(records, config.steps * config.batch_size):
+        say(
+            "train",
+            f"{config.steps:,} steps are more than {mixture.max_epochs:g} epochs of all text: the "
+            "mixture's cap cannot hold (`mswitch mixture show`)",
+        )
     identity = {
         "config_hash": manifest["config_hash"],
         "vocabulary_sha256": manifest["vocabulary_sha256"],

@@ -46,21 +46,11 @@ class VocabularyModel:
     added: bool
 
 
-def _parse(model: bytes, path: str) -> Any:
-    """The model as a protocol buffer.
-
-    Raises:
-        UserError: it is none.
-    """
-    try:
-        proto = sentencepiece_model_pb2.ModelProto.FromString(model)  # pyright: ignore[reportAttributeAccessIssue]
-        sentencepiece.SentencePieceProcessor().LoadFromSerializedProto(model)
-    except (DecodeError, RuntimeError) as error:
-        raise UserError(
-            f"{path} is not a SentencePiece model: give one from `mswitch vocab train`, or mT5's "
-            f"own {MODEL_FILE}"
-        ) from error
-    return proto
+def _no_model(path: str | Path) -> UserError:
+    return UserError(
+        f"{path} is not a SentencePiece model: give one from `mswitch vocab train`, or mT5's own "
+        f"{MODEL_FILE}"
+    )
 
 
 def add_sentinels(model: bytes) -> bytes:
@@ -89,7 +79,10 @@ def _with_sentinels(model: bytes, path: str) -> tuple[bytes, bool]:
     Where text could spell a sentinel (mT5's are user-defined pieces), it no longer can: an id that
     stands for a masked span must not come from a page.
     """
-    proto = _parse(model, path)
+    try:
+        proto = sentencepiece_model_pb2.ModelProto.FromString(model)  # pyright: ignore[reportAttributeAccessIssue]
+    except DecodeError as error:
+        raise _no_model(path) from error
     size = len(proto.pieces)
     sentinels = _sentinel_numbers(proto)
     if not sentinels:
@@ -152,9 +145,7 @@ def _load(model: bytes, path: str | Path) -> sentencepiece.SentencePieceProcesso
     try:
         processor.LoadFromSerializedProto(model)
     except RuntimeError as error:
-        raise UserError(
-            f"{path} is not a SentencePiece model: train the vocabulary again"
-        ) from error
+        raise _no_model(path) from error
     layout = (processor.pad_id(), processor.eos_id(), processor.unk_id())
     if layout != (PAD_ID, EOS_ID, UNK_ID):
         raise UserError(
@@ -181,7 +172,5 @@ def load_vocabulary(path: str | Path) -> sentencepiece.SentencePieceProcessor:
     try:
         model = Path(path).read_bytes()
     except OSError as error:
-        raise UserError(
-            f"{path} is not a SentencePiece model: train the vocabulary again"
-        ) from error
+        raise _no_model(path) from error
     return _load(model, path)

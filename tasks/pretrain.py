@@ -1,15 +1,15 @@
 """seqio tasks `mc4.<lang>` and mixture `mc4`, under mT5's names; importing this registers them.
 
-Languages that mC4 lacks (Croatian, Bosnian, Serbian in Latin letters) have tasks `mswitch.<lang>`,
-and the mixture `mswitch` has them beside the 107 of `mc4`. All of `tasks.mixtures.mixtures()` are
-registered under their names (`mc4.script.Cyrl`, `mc4.unimax.1`); one of your own takes a line:
-
-    register_mixture("slavic", Mixture(families=("Slavic",), max_epochs=4))
-
     import seqio, tasks.pretrain
     seqio.add_global_cache_dirs(["runs/demo/examples"])
     dataset = seqio.get_mixture_or_task("mc4").get_dataset(
         sequence_length={"inputs": 1024, "targets": 256}, split="train", use_cached=True)
+
+Languages that mC4 lacks (Croatian, Bosnian, Serbian in Latin letters) have tasks `mswitch.<lang>`,
+and the mixture `mswitch` has them beside the 107 of `mc4`. All of `tasks.mixtures.mixtures()` are
+registered under their names (`mc4.script.Cyrl`, `mc4.unimax.1`); one of your own takes a line:
+
+    tasks.pretrain.register_mixture("slavic", Mixture(families=("Slavic",), max_epochs=4))
 
 Registering reads no file. A task has a split where the examples directory has it, so the mixture
 works with any set of languages.
