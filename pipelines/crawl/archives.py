@@ -26,6 +26,7 @@ _STARTS = {
     "zstd": re.compile(b"(" + re.escape(ZSTD_MAGIC) + b")"),
     "none": re.compile(rb"\n(WARC/\d\.\d\r?\n)"),
 }
+_VERSION_LINE = re.compile(rb"[\r\n]*WARC/\d+\.\d+[ \t]*\r?\n")
 _SCAN_BYTES = 1 << 20
 _OVERLAP_BYTES = 16
 
@@ -69,15 +70,20 @@ class _Archive:
         self.dictionary: zstandard.ZstdCompressionDict | None = None
         file.seek(0)
         head = file.read(64)
-        self.compression = compression_of(head)
-        if self.compression == "zstd":
-            self.dictionary = zstd_dictionary(file)
-        elif self.compression == "none" and not head.lstrip(b"\r\n").startswith(RECORD_START):
-            # The very first bytes are damaged: what comes later tells.
-            for self.compression in ("gzip", "zstd"):
-                if self.next_record(0) is not None:
-                    return
-            self.compression = "none"
+        looks_like = self.compression = compression_of(head)
+        if looks_like == "zstd":
+            try:
+                self.dictionary = zstd_dictionary(file)
+            except DamagedStreamError:
+                if self.next_record(0) is None:
+                    raise
+        if _VERSION_LINE.match(head) if looks_like == "none" else self._is_record(0):
+            return
+        # The very first bytes are damaged, whatever they look like: what comes later tells.
+        for self.compression in sorted(("gzip", "zstd"), key=lambda kind: kind != looks_like):
+            if self.next_record(0) is not None:
+                return
+        self.compression = looks_like
 
     def records(self, start: int, max_bytes: int) -> Iterator[Record]:
         """Read on from an offset; an exception where that is not possible."""
@@ -108,7 +114,7 @@ class _Archive:
             self.file, self.compression, member, self.dictionary, salvage=True
         )
         try:
-            return stream.read(64).startswith(RECORD_START)
+            return stream.read(64).lstrip(b"\r\n").startswith(RECORD_START)
         except DamagedStreamError:
             return False
 

@@ -7,13 +7,8 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from hypothesis import settings
 
 from pipelines.vocabulary import VocabularyConfig, train_vocabulary
-
-# Timings on a busy machine say nothing; examples are not kept between runs.
-settings.register_profile("mswitch", deadline=None, database=None)
-settings.load_profile("mswitch")
 
 VOCABULARY_SIZE = 1200
 

@@ -5,14 +5,9 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from hypothesis import settings
 
 from pipelines.examples.build import ExamplesConfig, build_examples
 from pipelines.vocabulary import VocabularyConfig, train_vocabulary
-
-# Timings on a busy machine say nothing; examples are not kept between runs.
-settings.register_profile("mswitch", deadline=None, database=None)
-settings.load_profile("mswitch")
 
 VOCABULARY_SIZE = 1000
 

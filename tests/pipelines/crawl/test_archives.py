@@ -214,6 +214,24 @@ def test_corrupt_zstd_frame_costs_only_itself(tmp_path: Path, crawl: ModuleType,
     assert len(b"".join(parts[:1])) <= found[2].offset <= len(b"".join(parts[:2]))
 
 
+@COMPRESSORS
+def test_damage_that_looks_like_a_plain_archive(
+    tmp_path: Path, crawl: ModuleType, compress: Compress
+):
+    parts = [bytearray(compress(one)) for one in numbered(crawl)]
+    parts[0][:5] = b"WARC/"
+    path = tmp_path / "a"
+    path.write_bytes(b"".join(parts))
+    found = texts(path)
+    assert "damage" in found
+    assert [one[:6] for one in found if isinstance(one, bytes)] == [
+        b"page 1",
+        b"page 2",
+        b"page 3",
+        b"page 4",
+    ]
+
+
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_any_damage_to_zstd_is_survived(tmp_path: Path, crawl: ModuleType, data: st.DataObject):
