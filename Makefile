@@ -61,8 +61,9 @@ bench: $(READY) .venv-bench/ready  ## The corpus builder against datatrove and a
 		tests/benchmarks/peers.txt
 	@touch $@
 
-bench-examples: $(READY)  ## Span corruption in tokens per second
+bench-examples: $(READY)  ## Span corruption, and the examples stage against bare SentencePiece
 	@$(BIN)/python tests/benchmarks/span_corruption.py
+	@$(BIN)/python tests/benchmarks/examples.py
 
 bench-langid: $(READY)  ## Language identification on labelled text: writes the table into docs/
 	@$(BIN)/python tests/benchmarks/langid.py

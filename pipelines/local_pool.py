@@ -21,7 +21,12 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 #: Imported once, by the server that workers are forked from.
-_PRELOAD = ["pipelines.corpus.ingest", "pipelines.corpus.finish", "pipelines.corpus.sinks"]
+_PRELOAD = [
+    "pipelines.corpus.ingest",
+    "pipelines.corpus.finish",
+    "pipelines.corpus.sinks",
+    "pipelines.examples.pipeline",
+]
 
 _pools: list[ProcessPoolExecutor] = []
 

@@ -38,8 +38,8 @@ class CorpusShard:
     size_bytes: int
     sha256: str
 
-    def documents(self, columns: Sequence[str] = ("id", "text")) -> Iterator[dict[str, Any]]:
-        """The documents of the shard in its order (by id).
+    def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """Columns of the shard, some hundred rows at a time, in its order (by id).
 
         Raises:
             UserError: the file is missing, is not what the manifest says, or is no Parquet.
@@ -51,10 +51,14 @@ class CorpusShard:
                     "build the corpus again"
                 )
             with pq.ParquetFile(self.path) as file:
-                for batch in file.iter_batches(BATCH_ROWS, columns=list(columns)):
-                    yield from batch.to_pylist()
+                yield from file.iter_batches(BATCH_ROWS, columns=list(columns))
         except (OSError, pa.ArrowInvalid) as error:
             raise UserError(f"cannot read {self.path} ({error}): build the corpus again") from error
+
+    def documents(self, columns: Sequence[str] = ("id", "text")) -> Iterator[dict[str, Any]]:
+        """The documents of the shard one by one; see `batches`."""
+        for batch in self.batches(columns):
+            yield from batch.to_pylist()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """The examples DAG on Beam: units in, shards out, a description of each finished shard kept."""
 
 import dataclasses
+import functools
 import json
 import time
 from collections.abc import Iterator, Sequence
@@ -12,6 +13,7 @@ import sentencepiece
 
 from pipelines.examples.shards import ExampleUnit, ShardSettings, write_shard
 from pipelines.faults import fault_point
+from pipelines.local_pool import available_cores, call
 from pipelines.outputs import write_json
 from pipelines.progress import INTERVAL_SECS, say
 from pipelines.runners import run_pipeline
@@ -52,29 +54,37 @@ class UnitStore:
         return sum(1 for _ in self.descriptions.glob("*/*.json"))
 
 
+@functools.lru_cache(maxsize=1)
+def _vocabulary(model: str) -> sentencepiece.SentencePieceProcessor:
+    """The vocabulary, loaded once in each process."""
+    return load_vocabulary(model)
+
+
+def write_unit(unit: ExampleUnit, store: UnitStore, model: str, settings: ShardSettings) -> int:
+    """Write the shard of a unit and give its number of records; twice gives the same bytes."""
+    description = write_shard(unit, store.directory, _vocabulary(model), settings)
+    store.finish(unit, description)
+    fault_point("examples.after_shard")
+    return description["records"]
+
+
 class WriteShards(beam.DoFn):
-    """Writes the shard of each unit; a repeated unit writes the same bytes again."""
+    """Writes the shard of each unit, in worker processes on the local runner."""
 
     def __init__(self, store: UnitStore, model: str, settings: ShardSettings, total: int):
         self.store, self.model, self.settings, self.total = store, model, settings, total
-        self._vocabulary: sentencepiece.SentencePieceProcessor | None = None
         self._said_at = 0.0
 
     def setup(self) -> None:
-        """Load the vocabulary once for each worker."""
-        self._vocabulary = load_vocabulary(self.model)
+        """Begin to count the time between reports."""
         self._said_at = time.monotonic()
 
     def process(self, element: ExampleUnit) -> Iterator[int]:
         """Write one shard and give its number of records."""
-        assert self._vocabulary is not None
-        description = write_shard(element, self.store.directory, self._vocabulary, self.settings)
-        self.store.finish(element, description)
-        fault_point("examples.after_shard")
+        yield call(write_unit, element, self.store, self.model, self.settings)
         if time.monotonic() - self._said_at >= INTERVAL_SECS:
             self._said_at = time.monotonic()
             say("examples", f"{self.store.count():,} of {self.total:,} shards")
-        yield description["records"]
 
 
 def write_shards(
@@ -87,13 +97,16 @@ def write_shards(
     beam_options: Sequence[str],
 ) -> None:
     """Run the DAG over `units` (of `total`) and wait for its end."""
+    # Large ones first: the last one to finish should not be the longest.
+    ordered = sorted(units, key=lambda unit: -unit.corpus_shard.size_bytes)
 
     def build(root: beam.Pipeline) -> None:
         _ = (
             root
-            | "Units" >> beam.Create(units)
+            | "Units" >> beam.Create(ordered)
             | "Spread units" >> beam.Reshuffle()
             | "Write shards" >> beam.ParDo(WriteShards(store, str(model), settings, total))
         )
 
-    run_pipeline(build, runner, beam_options, job_name="mswitch-examples")
+    workers = min(len(units), available_cores())
+    run_pipeline(build, runner, beam_options, job_name="mswitch-examples", workers=workers)

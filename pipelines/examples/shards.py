@@ -7,11 +7,14 @@ in random order already; the segments of a shard are permuted once more.
 """
 
 import dataclasses
+import functools
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 import sentencepiece
 
 from pipelines.corpus.reader import CorpusShard
@@ -32,6 +35,8 @@ from pipelines.outputs import file_sha256
 
 #: What SentencePiece writes for a space.
 SPACE_MARK = "\N{LOWER ONE EIGHTH BLOCK}"
+#: About as many bytes of text are tokenised by one call.
+CALL_BYTES = 1 << 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,6 +99,7 @@ class ShardCounts:
         self.targets_max_tokens = max(self.targets_max_tokens, targets.size)
 
 
+@functools.lru_cache(maxsize=1)  # takes seconds for a large vocabulary; a worker has one
 def bytes_per_id(vocabulary: sentencepiece.SentencePieceProcessor) -> np.ndarray:
     """UTF-8 bytes of (normalised) text each id stands for; [vocabulary size] int64."""
     sizes = np.zeros(vocabulary.GetPieceSize(), np.int64)
@@ -106,18 +112,31 @@ def bytes_per_id(vocabulary: sentencepiece.SentencePieceProcessor) -> np.ndarray
     return sizes
 
 
-def _tokenised(
+def tokenised(
     shard: CorpusShard, vocabulary: sentencepiece.SentencePieceProcessor, counts: ShardCounts
 ) -> Iterator[tuple[str, Tokens]]:
-    """Id and tokens of every document that has any."""
-    for document in shard.documents():
-        text = document["text"]
-        tokens = np.array(vocabulary.EncodeAsIds(text), np.int32)
-        counts.documents += 1
-        counts.bytes += len(text.encode())
-        counts.tokens += tokens.size
-        if tokens.size:
-            yield document["id"], tokens
+    """Id and tokens of every document that has any, a few documents at a time.
+
+    One call for many documents is a quarter faster than one for each; a call returns Python
+    integers, so it gets a bounded amount of text.
+    """
+    for batch in shard.batches(("id", "text")):
+        ids, texts = (batch.column(name) for name in ("id", "text"))
+        # Of a string column, binary_length counts UTF-8 bytes.
+        sizes = pc.call_function("binary_length", [texts]).to_numpy(zero_copy_only=False)
+        counts.documents += len(texts)
+        counts.bytes += int(sizes.sum())
+        groups = np.cumsum(sizes, dtype=np.int64) // CALL_BYTES
+        edges = [0, *(np.flatnonzero(np.diff(groups)) + 1).tolist(), len(texts)]
+        for start, stop in itertools.pairwise(edges):
+            names = ids.slice(start, stop - start).to_pylist()
+            encoded = vocabulary.EncodeAsIds(
+                texts.slice(start, stop - start).to_pylist(), num_threads=1
+            )
+            for name, tokens in zip(names, encoded, strict=True):
+                counts.tokens += len(tokens)
+                if tokens:
+                    yield name, np.array(tokens, np.int32)
 
 
 def split_segments(tokens: Tokens, length: int) -> list[Tokens]:
@@ -137,7 +156,7 @@ def training_records(
     it at which a document begins.
     """
     pieces, starts, position = [], [], 0
-    for _, tokens in _tokenised(unit.corpus_shard, vocabulary, counts):
+    for _, tokens in tokenised(unit.corpus_shard, vocabulary, counts):
         whole = np.append(tokens, np.int32(EOS_ID)) if settings.separate_documents else tokens
         pieces.append(whole)
         starts.append(position)
@@ -175,7 +194,7 @@ def validation_records(
     size = vocabulary.GetPieceSize()
     sizes = bytes_per_id(vocabulary)
     lengths = settings.lengths
-    for document, tokens in _tokenised(unit.corpus_shard, vocabulary, counts):
+    for document, tokens in tokenised(unit.corpus_shard, vocabulary, counts):
         stream = stream_key(document)
         segments = split_segments(tokens, lengths.raw_length)[: settings.validation_segments]
         for index, segment in enumerate(segments):

@@ -18,6 +18,8 @@ _BYTES_LIST, _INT64_LIST = 1, 3
 
 
 def _varint(value: int) -> bytes:
+    if value < 0x80:
+        return bytes((value,))
     out = bytearray()
     while value >= 0x80:
         out.append(value & 0x7F | 0x80)
@@ -27,22 +29,28 @@ def _varint(value: int) -> bytes:
 
 
 def _field(number: int, payload: bytes) -> bytes:
-    return _varint(number << 3 | _LENGTH_DELIMITED) + _varint(len(payload)) + payload
+    return b"".join((_varint(number << 3 | _LENGTH_DELIMITED), _varint(len(payload)), payload))
 
 
 def encode_varints(values: NDArray[np.integer[Any]]) -> bytes:
     """Encode integers one after another; negative ones take ten bytes, as protobuf has it."""
     rest = values.astype(np.int64).view(np.uint64)
-    if not rest.size:
-        return b""
-    width = max((int(rest.max()).bit_length() + 6) // 7, 1)
-    shifts = np.arange(width, dtype=np.uint64) * np.uint64(7)
-    groups = (rest[:, None] >> shifts) & np.uint64(0x7F)
-    needed = np.maximum.accumulate((groups != 0)[:, ::-1], axis=1)[:, ::-1]
-    needed[:, 0] = True
-    more = np.zeros_like(needed)
-    more[:, :-1] = needed[:, 1:]
-    return (groups | more * np.uint64(0x80)).astype(np.uint8)[needed].tobytes()
+    if rest.size < 16:
+        return b"".join(map(_varint, rest.tolist()))
+    largest = int(rest.max())
+    if largest < 1 << 28:  # tokens: narrow integers take a third of the time
+        rest = rest.astype(np.uint32)
+    width = max((largest.bit_length() + 6) // 7, 1)
+    groups = np.empty((rest.size, width), np.uint8)
+    needed = np.ones((rest.size, width), np.bool_)
+    for place in range(width):
+        groups[:, place] = rest & 0x7F
+        rest >>= 7
+        if place + 1 < width:
+            more = rest != 0
+            groups[:, place] |= more.view(np.uint8) << 7
+            needed[:, place + 1] = more
+    return groups[needed].tobytes()
 
 
 def decode_varints(data: bytes | memoryview) -> NDArray[np.int64]:

@@ -11,7 +11,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from pipelines.corpus.reader import open_corpus
 from pipelines.errors import UserError
+from pipelines.examples import shards
 from pipelines.examples.build import ExamplesConfig, build_examples
 from pipelines.examples.shards import bytes_per_id, split_segments
 from pipelines.examples.span_corruption import restore
@@ -82,6 +84,36 @@ def test_records_of_a_shard_are_permuted(
     stream = np.concatenate([vocabulary.EncodeAsIds(text) for text in texts])
     order = [record["targets"].tolist() for record in records(small_examples, "en", "train", 0)]
     assert order != [segment.tolist() for segment in split_segments(stream, RAW_LENGTH)]
+
+
+@pytest.mark.parametrize("call_bytes", [1, 300, 1 << 20])
+def test_documents_are_tokenised_as_if_each_were_alone(
+    small_corpus: Path, small_vocabulary: Path, monkeypatch: pytest.MonkeyPatch, call_bytes: int
+):
+    monkeypatch.setattr(shards, "CALL_BYTES", call_bytes)
+    vocabulary = load_vocabulary(small_vocabulary / MODEL_FILE)
+    for corpus_shard in open_corpus(small_corpus).select("train")["zh"]:
+        texts = {row["id"]: row["text"] for row in corpus_shard.documents()}
+        counts = shards.ShardCounts()
+        found = {
+            document: tokens.tolist()
+            for document, tokens in shards.tokenised(corpus_shard, vocabulary, counts)
+        }
+        assert found == {id_: vocabulary.EncodeAsIds(text) for id_, text in texts.items()}
+        assert list(found) == list(texts)
+        assert counts.documents == len(texts)
+        assert counts.bytes == sum(len(text.encode()) for text in texts.values())
+        assert counts.tokens == sum(map(len, found.values()))
+
+
+def test_one_worker_and_several_write_the_same_bytes(
+    small_corpus: Path, small_vocabulary: Path, small_examples: Path, tmp_path: Path
+):
+    for workers in (1, 3):
+        out = tmp_path / str(workers)
+        options = [f"--direct_num_workers={workers}"]
+        build_examples(small_corpus, small_vocabulary, out, CONFIG, beam_options=options)
+        assert tree(out) == tree(small_examples)
 
 
 @pytest.mark.parametrize("lang", ["ar", "bg", "en", "haw", "sw", "zh"])

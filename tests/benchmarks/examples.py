@@ -1,0 +1,149 @@
+"""The examples stage against bare SentencePiece encoding, and on one worker against two.
+
+    python tests/benchmarks/examples.py --crawl runs/bench
+
+First in one process, by CPU time: all texts of some corpus shards through `EncodeAsIds`, one call
+for each text or for many, and the same shards through `write_shard`, which also reads and checks
+Parquet, cuts, permutes and writes records with checksums. Rounds alternate; ratios are medians of
+the rounds' own. Then the whole command with one worker process and with two. Corpus and vocabulary
+(32,000 ids) are built from the crawl once, beside it.
+"""
+
+import argparse
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import sentencepiece
+from corpus import ROOT, measure
+from crawl_data import write_crawl
+
+from pipelines.corpus.reader import open_corpus
+from pipelines.examples.build import ExamplesConfig, plan_units
+from pipelines.examples.shards import (
+    ExampleUnit,
+    ShardSettings,
+    bytes_per_id,
+    write_shard,
+)
+from pipelines.outputs import MARKER
+from pipelines.vocabulary_model import MODEL_FILE, load_vocabulary
+
+ROUNDS = 5
+DOCUMENTS_PER_CALL = 64
+# Manuals have shorter paragraphs than the web pages that mC4's rules are for.
+CORPUS_OPTIONS = (
+    *("--min-lines", "3"),
+    *("--min-long-line-characters", "40"),
+    *("--language-threshold", "0.7"),
+)
+
+
+def mswitch(*arguments: str | Path) -> list[str]:
+    """A command line of mswitch."""
+    return [sys.executable, "-m", "flows.main", *map(str, arguments)]
+
+
+def prepare(crawl: Path) -> tuple[Path, Path]:
+    """Build corpus and vocabulary; finished ones are reused."""
+    if not (crawl / MARKER).exists():
+        write_crawl(crawl, 300)
+    corpus, vocabulary = crawl / "examples-corpus", crawl / "examples-vocabulary"
+    commands = (
+        mswitch("corpus", "build", "--input", f"{crawl}/wet/*", "--out", corpus, *CORPUS_OPTIONS),
+        mswitch("vocab", "train", "--corpus", corpus, "--out", vocabulary, "--size", "32000"),
+    )
+    for command in commands:
+        subprocess.run(command, check=True, capture_output=True, cwd=ROOT)
+    return corpus, vocabulary
+
+
+def choose(units: Sequence[ExampleUnit], megabytes: float) -> tuple[list[ExampleUnit], list]:
+    """Shards of training text with so many megabytes of it (the first language's at least)."""
+    chosen, texts, size = [], [], 0
+    for unit in units:
+        if unit.corpus_shard.split == "train" and size < megabytes * 1e6:
+            chosen.append(unit)
+            texts.append([document["text"] for document in unit.corpus_shard.documents()])
+            size += sum(len(text.encode()) for text in texts[-1])
+    return chosen, texts
+
+
+def compare(
+    units: Sequence[ExampleUnit],
+    texts: Sequence[Sequence[str]],
+    vocabulary: sentencepiece.SentencePieceProcessor,
+) -> None:
+    """Print speeds by CPU time, and ratios to bare encoding."""
+    lengths = ExamplesConfig().lengths()
+    settings = ShardSettings(lengths, seed=0, separate_documents=False)
+    bytes_per_id(vocabulary)  # once in the life of a worker, and for validation only
+
+    def encode_each() -> None:
+        for group in texts:
+            for text in group:
+                vocabulary.EncodeAsIds(text)
+
+    def encode_many() -> None:
+        for group in texts:
+            for start in range(0, len(group), DOCUMENTS_PER_CALL):
+                some = list(group[start : start + DOCUMENTS_PER_CALL])
+                vocabulary.EncodeAsIds(some, num_threads=1)
+
+    def write_all() -> None:
+        with tempfile.TemporaryDirectory() as out:
+            for unit in units:
+                write_shard(unit, Path(out), vocabulary, settings)
+
+    jobs: dict[str, Callable[[], None]] = {
+        "EncodeAsIds, one text a call": encode_each,
+        "EncodeAsIds, many a call": encode_many,
+        "write_shard": write_all,
+    }
+    secs: dict[str, list[float]] = {name: [] for name in jobs}
+    for _ in range(ROUNDS):
+        for name, job in jobs.items():
+            begin = time.process_time()
+            job()
+            secs[name].append(time.process_time() - begin)
+    size = sum(len(text.encode()) for group in texts for text in group) / 1e6
+    print(f"{size:.0f} MB of text in {len(units)} languages, CPU time of one process")
+    for name, taken in secs.items():
+        ratio = statistics.median(a / b for a, b in zip(taken, secs["write_shard"], strict=True))
+        print(
+            f"{name:30} {size / statistics.median(taken):6.1f} MB/s, "
+            f"write_shard has {ratio:.0%} of its speed"
+        )
+
+
+def command(corpus: Path, vocabulary: Path, workers: int) -> None:
+    """Print what the whole command takes."""
+    with tempfile.TemporaryDirectory() as out:
+        options = ("--corpus", corpus, "--vocab", vocabulary, "--out", f"{out}/examples")
+        line = mswitch("examples", "build", *options, "--", f"--direct_num_workers={workers}")
+        taken = measure(line)
+    print(
+        f"examples build, {workers} workers: {taken.wall:.1f} s, CPU {taken.cpu:.1f} s, "
+        f"peak {taken.peak_mb:.0f} MB"
+    )
+
+
+def main() -> None:
+    """Prepare, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    parser.add_argument("--crawl", type=Path, default=ROOT / "runs" / "bench")
+    parser.add_argument("--megabytes", type=float, default=30.0)
+    arguments = parser.parse_args()
+    corpus, vocabulary = prepare(arguments.crawl)
+    units, texts = choose(plan_units(open_corpus(corpus)), arguments.megabytes)
+    compare(units, texts, load_vocabulary(vocabulary / MODEL_FILE))
+    for workers in (1, 2):
+        command(corpus, vocabulary, workers)
+
+
+if __name__ == "__main__":
+    main()
