@@ -35,7 +35,7 @@ LANGUAGE_FIRST_STAGES = (
 
 #: The same in profile `modern`, which has `line_dedup` after `near_dedup` if it has it at all.
 MODERN_STAGES = (
-    *("read", "length", "url_policy", "paragraphs", "language", "quality"),
+    *("read", "length", "paragraphs", "language", "quality"),
     *("url_dedup", "near_dedup", "decontamination", "badwords", "write"),
 )
 

@@ -1,6 +1,5 @@
 """Filters on whole pages: each names the reason to drop a page, or None to keep it."""
 
-import heapq
 from collections.abc import Sequence
 
 #: Reasons of `paragraph_reason` by the number that stands for them in `PAGE_SCHEMA`.
@@ -22,6 +21,11 @@ def paragraph_reason(
     """
     if len(lines) < min_lines:
         return "too_few_lines"
-    if heapq.nlargest(3, map(len, lines))[-1] < min_long_line_characters:
+    if third_longest_line(lines) < min_long_line_characters:
         return "short_lines"
     return None
+
+
+def third_longest_line(lines: Sequence[str]) -> int:
+    """Return the length of the third-longest of some lines, of fewer that of the shortest."""
+    return sorted(map(len, lines))[-3:][0]

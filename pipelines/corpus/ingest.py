@@ -1,6 +1,6 @@
 """Ingest: one crawl file to one Parquet file of pages with their fingerprints."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
 
@@ -22,7 +22,7 @@ from pipelines.corpus.modern.lists import read_blocklist
 from pipelines.corpus.profiles import profile_of
 from pipelines.corpus.work_directory import WorkDirectory
 from pipelines.crawl.files import CrawlFile
-from pipelines.crawl.pages import read_pages
+from pipelines.crawl.pages import Blocked, read_pages
 from pipelines.faults import fault_point
 from pipelines.records import Page, Rejected
 
@@ -40,7 +40,8 @@ def ingest_unit(unit: int, file: CrawlFile, work: WorkDirectory, config: CorpusC
         return
     profile = profile_of(config)
     ledger = Ledger(config.rejected_per_reason, profile.stages)
-    rows_of = _rows_of(work, config, ledger)
+    rows_of = _rows_of(config, ledger)
+    blocked = read_blocklist(work).match if config.profile == "modern" else None
     pages = lines = text_bytes = 0
     # Text compresses; hashes do not.
     compression = {"text": "zstd", "url": "zstd"}
@@ -56,7 +57,7 @@ def ingest_unit(unit: int, file: CrawlFile, work: WorkDirectory, config: CorpusC
             write_statistics=False,
         ) as writer,
     ):
-        for batch in map(rows_of, _batches(file, config, ledger)):
+        for batch in map(rows_of, _batches(_pages(file, config, ledger, blocked))):
             if not batch:
                 continue
             table = pa.Table.from_pylist(batch, profile.pages)
@@ -69,9 +70,7 @@ def ingest_unit(unit: int, file: CrawlFile, work: WorkDirectory, config: CorpusC
     fault_point("corpus.after_ingest_unit")
 
 
-def _rows_of(
-    work: WorkDirectory, config: CorpusConfig, ledger: Ledger
-) -> Callable[[list[Page]], list[dict[str, Any]]]:
+def _rows_of(config: CorpusConfig, ledger: Ledger) -> Callable[[list[Page]], list[dict[str, Any]]]:
     """Return what makes rows of pages; where languages come first, pages are dropped here."""
     if config.profile == "mc4":
         if config.line_scope() == "language":
@@ -80,13 +79,13 @@ def _rows_of(
     # The second identifier is loaded for this profile only.
     from pipelines.corpus.modern.ingest import modern_rows
 
-    return partial(modern_rows, config=config, blocklist=read_blocklist(work), ledger=ledger)
+    return partial(modern_rows, config=config, ledger=ledger)
 
 
-def _batches(file: CrawlFile, config: CorpusConfig, ledger: Ledger) -> Iterator[list[Page]]:
+def _batches(pages: Iterable[Page]) -> Iterator[list[Page]]:
     batch: list[Page] = []
     characters = 0
-    for page in _pages(file, config, ledger):
+    for page in pages:
         batch.append(page)
         characters += len(page.text)
         if characters >= BATCH_CHARACTERS or len(batch) >= BATCH_PAGES:
@@ -96,7 +95,9 @@ def _batches(file: CrawlFile, config: CorpusConfig, ledger: Ledger) -> Iterator[
         yield batch
 
 
-def _pages(file: CrawlFile, config: CorpusConfig, ledger: Ledger) -> Iterator[Page]:
+def _pages(
+    file: CrawlFile, config: CorpusConfig, ledger: Ledger, blocked: Blocked | None
+) -> Iterator[Page]:
     """Yield the pages of a file that are not too long; account for all else."""
     pages = read_pages(
         file,
@@ -104,6 +105,7 @@ def _pages(file: CrawlFile, config: CorpusConfig, ledger: Ledger) -> Iterator[Pa
         drop_metadata_lines=config.drop_metadata_lines,
         html_main_content=config.html_main_content,
         reserved=config.modern.opt_out.reason if config.profile == "modern" else None,
+        blocked=blocked,
     )
     for page in pages:
         if isinstance(page, Rejected):

@@ -16,6 +16,8 @@ _METADATA_PREFIXES = ("WARC", "CONTENT-", "Content-")
 _STATUS = re.compile(rb"HTTP/\S+ +(\d{3})")
 _HTML_TYPES = ("text/html", "application/xhtml+xml")
 _DETAIL_CHARACTERS = 300
+_EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
+_MICROSECOND = datetime.timedelta(microseconds=1)
 
 #: Takes the headers and the HTML of a response; names why it must not be used, or None.
 Reserved = Callable[[Sequence[tuple[str, str]], str], str | None]
@@ -24,8 +26,8 @@ Reserved = Callable[[Sequence[tuple[str, str]], str], str | None]
 def normalize_lines(text: str, drop_metadata_lines: bool = True) -> str:
     """Strip lines, drop empty ones, join the rest by newlines (c4_utils.split_wet_file)."""
     text = text.replace("\r\n", "\n").replace("\r", "\n")
-    lines = [line for line in map(str.strip, text.split("\n")) if line]
-    if drop_metadata_lines:
+    lines = list(filter(None, map(str.strip, text.split("\n"))))
+    if drop_metadata_lines and any(prefix in text for prefix in _METADATA_PREFIXES):
         lines = [line for line in lines if not line.startswith(_METADATA_PREFIXES)]
     return "\n".join(lines)
 
@@ -41,8 +43,7 @@ def parse_timestamp(timestamp: str) -> int | None:
         return None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=datetime.UTC)
-    epoch = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
-    return (moment - epoch) // datetime.timedelta(microseconds=1)
+    return (moment - _EPOCH) // _MICROSECOND
 
 
 def record_to_page(

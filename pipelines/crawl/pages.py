@@ -1,9 +1,9 @@
 """The one way from an input file to its pages, whatever its format."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from pipelines import storage
-from pipelines.crawl.archives import read_archive
+from pipelines.crawl.archives import Damage, Record, read_archive
 from pipelines.crawl.extract import Reserved, record_to_page
 from pipelines.crawl.files import CrawlFile, format_of
 from pipelines.crawl.json_lines import read_json_lines
@@ -13,6 +13,9 @@ from pipelines.records import Page, Rejected
 #: Formats of a file that hold no page, and the reason that counts them.
 UNREAD = {"empty": "empty_file", "other": "unknown_format"}
 
+#: Takes a URL; names the list that blocks it, or None.
+Blocked = Callable[[str], str | None]
+
 
 def read_pages(
     file: CrawlFile,
@@ -21,6 +24,7 @@ def read_pages(
     drop_metadata_lines: bool,
     html_main_content: bool,
     reserved: Reserved | None = None,
+    blocked: Blocked | None = None,
 ) -> Iterator[Page | Rejected]:
     """Yield the page in every record, line or row of a file, or the reason that there is none.
 
@@ -33,6 +37,7 @@ def read_pages(
         drop_metadata_lines: see `CorpusConfig`.
         html_main_content: see `CorpusConfig`.
         reserved: see `record_to_page`; concerns WARC alone.
+        blocked: names the list that blocks a URL. An archive's record is not extracted then.
 
     Raises:
         OSError: the file cannot be opened, or the disk cannot be read.
@@ -44,14 +49,20 @@ def read_pages(
             return
         if format in ("jsonl", "parquet"):
             read = read_json_lines if format == "jsonl" else read_table
-            yield from read(
+            for page in read(
                 str(path),
                 file.name,
                 max_bytes=max_record_bytes,
                 drop_metadata_lines=drop_metadata_lines,
-            )
+            ):
+                listed = blocked(page.url) if blocked and isinstance(page, Page) else None
+                yield _rejected(listed, page.source, page.url) if listed else page
             return
         for record in read_archive(path, max_record_bytes):
+            url = _url(record)
+            if blocked and url and (listed := blocked(url)):
+                yield _rejected(listed, f"{file.name}@{record.offset}", url)
+                continue
             yield record_to_page(
                 record,
                 file.name,
@@ -60,3 +71,14 @@ def read_pages(
                 html_main_content=html_main_content,
                 reserved=reserved,
             )
+
+
+def _url(record: Record | Damage) -> str:
+    """The URL of a record that may hold a page; one that is not UTF-8 is on no list."""
+    if isinstance(record, Damage) or record.kind == "other":
+        return ""
+    return record.url.decode("utf-8", "replace").strip()
+
+
+def _rejected(listed: str, source: str, url: str) -> Rejected:
+    return Rejected("read", "blocked_url", source, url, f"blocked by {listed}")

@@ -6,7 +6,7 @@ from typing import Any
 
 from pipelines.corpus.accounts import Ledger
 from pipelines.corpus.config import CorpusConfig
-from pipelines.corpus.filters import paragraph_reason
+from pipelines.corpus.filters import third_longest_line
 from pipelines.corpus.fingerprints import (
     FINGERPRINT_BYTES,
     fingerprint,
@@ -18,9 +18,8 @@ from pipelines.corpus.modern.langid import Identification, ModernIdentifier
 from pipelines.corpus.modern.privacy import Masked, mask_personal_data
 from pipelines.corpus.modern.quality import quality_columns
 from pipelines.corpus.modern.records import QUALITY_COLUMNS
-from pipelines.corpus.modern.scripts import length_factor
+from pipelines.corpus.modern.scripts import LEAST_LENGTH_FACTOR, length_factor
 from pipelines.corpus.modern.text_script import writing_system
-from pipelines.corpus.modern.url_policy import Blocklist
 from pipelines.records import Page, Rejected
 
 _SAMPLE_CHARACTERS = 300
@@ -38,10 +37,10 @@ def _identifier() -> ModernIdentifier:
 
 
 def modern_rows(
-    pages: Sequence[Page], config: CorpusConfig, blocklist: Blocklist, ledger: Ledger
+    pages: Sequence[Page], config: CorpusConfig, ledger: Ledger
 ) -> list[dict[str, Any]]:
     """Return the pages that pass all rules, as rows of PAGE_COLUMNS; account for all else."""
-    passed = list(_pass_rules(pages, config, blocklist, ledger))
+    passed = list(_pass_rules(pages, config, ledger))
     columns = quality_columns([page.text for page, _ in passed], [kind.lang for _, kind in passed])
     reasons = config.modern.quality.reasons(columns)
     rows = []
@@ -71,26 +70,16 @@ def _rejected(stage: str, reason: str, page: Page, detail: str = "") -> Rejected
 
 
 def _pass_rules(
-    pages: Sequence[Page], config: CorpusConfig, blocklist: Blocklist, ledger: Ledger
+    pages: Sequence[Page], config: CorpusConfig, ledger: Ledger
 ) -> Iterator[tuple[Page, Identification]]:
-    """Yield the pages that may be used, have paragraphs and are in a wanted language.
+    """Yield the pages that have paragraphs and are in a wanted language.
 
-    Paragraphs come before the language, which takes longest to find: what their length must be
-    follows from the script that a page is written in.
+    Paragraphs come before the language, which takes longer to find.
     """
     identify: Callable[[str], Identification] = _identifier().identify
     kept_languages = config.kept_languages()
     for page in pages:
-        blocked_by = blocklist.match(page.url)
-        if blocked_by is not None:
-            ledger.drop(_rejected("url_policy", "blocked_url", page, f"{blocked_by}: "))
-            continue
-        ledger.keep("url_policy")
-        factor = length_factor(writing_system(page.text[:_SCRIPT_CHARACTERS]))
-        reason = paragraph_reason(
-            page.text.split("\n"), config.min_lines, round(config.min_long_line_characters * factor)
-        )
-        if reason:
+        if reason := _paragraph_reason(page.text, config):
             ledger.drop(_rejected("paragraphs", reason, page))
             continue
         ledger.keep("paragraphs")
@@ -101,6 +90,23 @@ def _pass_rules(
             continue
         ledger.keep("language")
         yield page, kind
+
+
+def _paragraph_reason(text: str, config: CorpusConfig) -> str | None:
+    """Drop pages without paragraphs, which take fewer characters in some scripts (`scripts`).
+
+    The script is found only for pages that have paragraphs in some scripts and none in others.
+    """
+    lines = text.split("\n")
+    if len(lines) < config.min_lines:
+        return "too_few_lines"
+    longest, limit = third_longest_line(lines), config.min_long_line_characters
+    if longest >= limit:
+        return None
+    if longest < round(limit * LEAST_LENGTH_FACTOR):
+        return "short_lines"
+    factor = length_factor(writing_system(text[:_SCRIPT_CHARACTERS]))
+    return "short_lines" if longest < round(limit * factor) else None
 
 
 def _row(page: Page, kind: Identification, mask: bool) -> dict[str, Any]:

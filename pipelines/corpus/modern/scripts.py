@@ -38,6 +38,7 @@ UNSPACED = tuple(LETTERS_PER_WORD)
 LENGTH_FACTORS = MappingProxyType(
     {"Hani": 0.35, "Jpan": 0.55, "Kore": 0.55, "Hebr": 0.85, "Arab": 0.85}
 )
+LEAST_LENGTH_FACTOR = min(LENGTH_FACTORS.values())
 
 _SAME = MappingProxyType(
     {

@@ -98,7 +98,7 @@ def _table() -> np.ndarray:
 def script_counts(text: str) -> dict[str, int]:
     """Return how many letters (and marks) of each script a text has; others are left out."""
     points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
-    counts = np.bincount(_table()[np.minimum(points, _TABLE_SIZE - 1)], minlength=_NEUTRAL + 1)
+    counts = np.bincount(_table().take(points, mode="clip"), minlength=_NEUTRAL + 1)
     return {SCRIPTS[index]: int(counts[index]) for index in np.flatnonzero(counts[:_NEUTRAL])}
 
 

@@ -196,7 +196,11 @@ def opt_out_signals(
             found |= _robots_directives(value, robots)
         elif lowered == "tdm-reservation" and value.strip() == "1":
             found.add("tdm_reservation")
+    names = ("robots", "tdm-reservation", *robots)
     for tag in _META.finditer(html):
+        lowered = tag[1].lower()
+        if not any(name in lowered for name in names):
+            continue  # most: descriptions, character sets, the width of a screen
         attributes = {
             match[1].lower(): match[2] or match[3] or match[4] or ""
             for match in _ATTRIBUTE.finditer(tag[1])

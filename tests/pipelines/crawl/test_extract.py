@@ -4,8 +4,9 @@ import zlib
 from types import ModuleType
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
+from resiliparse.parse.encoding import bytes_to_str
 
 from pipelines.crawl import html_text
 from pipelines.crawl.archives import Damage, Record
@@ -180,6 +181,18 @@ MARKUP = st.lists(
 @given(MARKUP)
 def test_the_quick_bound_on_nesting_is_one(html: str):
     assert html_text._deepest_at_most(html + "x") >= html_text._depth(html + "x")
+
+
+@given(st.text(st.sampled_from("a>"), max_size=40), st.integers(1, 12))
+def test_long_pieces_are_seen_by_looking_at_few_places(html: str, most: int):
+    longest = max(map(len, html.split(">")))
+    assert html_text._has_longer_piece(html, most) == (longest > most)
+
+
+@given(st.binary(max_size=40) | st.text(max_size=20).map(str.encode))
+@example("\ufeff\ufeffa\x00b".encode())
+def test_utf8_is_decoded_as_resiliparse_does(html: bytes):
+    assert decode_html(html, "utf-8") == bytes_to_str(html, "utf-8", errors="replace")
 
 
 @given(st.sampled_from([" a", " a=1", " a='>'", ' a=">"', ' a="\'>"', " a = '\">'", "/a=\n'>>'"]))

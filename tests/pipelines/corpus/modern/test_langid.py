@@ -11,6 +11,7 @@ from pipelines.corpus.modern.langid import (
     ModernIdentifier,
     ModernIdentifierConfig,
     language_policies,
+    sample,
 )
 from pipelines.errors import UserError
 from pipelines.languages import languages
@@ -148,10 +149,21 @@ def test_a_page_mostly_in_another_script_is_no_page_of_the_language(identifier: 
     assert found.script == "Cyrl"
 
 
-def test_only_the_beginning_is_looked_at():
-    identifier = ModernIdentifier(ModernIdentifierConfig(max_bytes=1000))
-    german = "Alle Menschen sind frei und gleich an Würde und Rechten geboren. " * 20
-    assert identifier.identify(german + ENGLISH * 1000) == identifier.identify(german)
+def test_beginning_middle_and_end_of_a_long_text_are_looked_at():
+    assert sample("0123456789", 10) == "0123456789"
+    assert sample("0123456789", 6) == "01\n45\n89"
+    assert sample("0123456789", 5) == "0\n4\n9"
+    identifier = ModernIdentifier(ModernIdentifierConfig(max_characters=900))
+    german = "Alle Menschen sind frei und gleich an Würde und Rechten geboren. " * 6
+    long = f"{german}{ENGLISH * 1000}{german}{ENGLISH * 1000}{german}"
+    assert identifier.identify(long).lang == "de"
+
+
+@given(st.text(max_size=60), st.integers(3, 40))
+def test_a_sample_is_of_bounded_length_and_of_the_text(text: str, characters: int):
+    pieces = sample(text.replace("\n", " "), characters).split("\n")
+    assert sum(map(len, pieces)) <= characters
+    assert all(piece in text.replace("\n", " ") for piece in pieces)
 
 
 @given(st.text(max_size=300))
@@ -195,7 +207,12 @@ def test_every_language_has_a_policy():
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("min_script_share", 1.5), ("max_bytes", 0), ("min_cld2_percent", 101), ("min_bytes", -1)],
+    [
+        ("min_script_share", 1.5),
+        ("max_characters", 2),
+        ("min_cld2_percent", 101),
+        ("min_bytes", -1),
+    ],
 )
 def test_settings_out_of_range_are_refused(name: str, value: float):
     with pytest.raises(UserError, match=f"{name} is {value}: it must be at least"):

@@ -67,6 +67,7 @@ def pages(tmp_path: Path, crawl: ModuleType, english: Callable[..., str]) -> lis
             "http://html.example/3",
             headers="Content-Type: text/html\r\nTDM-Reservation: 1",
         ),
+        crawl.response("<div>" * 5000, "http://www.bad.example/never-parsed"),
     ]
     return [
         crawl.write(tmp_path / "in" / "a.warc.wet.gz", first),
@@ -105,9 +106,8 @@ def test_every_rule_has_its_stage(
     stages = {stage["name"]: stage["dropped"] for stage in stats["stages"]}
     assert list(stages) == list(MODERN_STAGES)
     assert stages == {
-        "read": {"opt_out_noai": 1, "opt_out_tdm_reservation": 1},
+        "read": {"blocked_url": 2, "opt_out_noai": 1, "opt_out_tdm_reservation": 1},
         "length": {},
-        "url_policy": {"blocked_url": 1},
         "language": {"undetermined_language": 1},
         "paragraphs": {"short_lines": 1},
         "quality": {"repeated_ngrams": 1},
@@ -119,7 +119,7 @@ def test_every_rule_has_its_stage(
     }
     found = documents(out)
     check_accounts(stats["stages"], len(found))
-    assert stats["stages"][0]["in"] == 15 + 4 + 3
+    assert stats["stages"][0]["in"] == 15 + 4 + 4
     sizes = {url: row["cluster_size"] for url, row in found.items()}
     assert sizes.pop("http://en.example/long") == 3
     assert set(sizes.values()) == {1}

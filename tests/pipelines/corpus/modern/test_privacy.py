@@ -1,7 +1,10 @@
+import re
+
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from pipelines.corpus.modern import privacy
 from pipelines.corpus.modern.privacy import EMAIL, IP_ADDRESS, PHONE, mask_personal_data
 
 
@@ -134,6 +137,34 @@ def test_masking_twice_changes_nothing(text: str):
     twice = mask_personal_data(once.text)
     assert twice.text == once.text
     assert twice.emails == twice.ips == twice.phones == 0
+
+
+#: The patterns as one would write them, what must not stand before it first: slow to search for.
+PLAIN = {
+    "_IPV4": r"(?<![\w.])(?:[0-9]{1,3}\.){3}[0-9]{1,3}(?!\w|\.[0-9])",
+    "_IPV6": r"(?<![\w:.])(?:[0-9A-Fa-f]{0,4}:){2,7}"
+    r"(?:(?:[0-9]{1,3}\.){3}[0-9]{1,3}|[0-9A-Fa-f]{1,4})?(?![\w:])",
+    "_NUMBER": r"(?<![\w.,+/=%&#@:-])\+?\(?\+?[0-9]"
+    r"(?:[ \u00a0()./‐‑–-]{0,3}[0-9]){6,16}(?![\w%€$£]|[.,][0-9])",
+}
+
+
+@pytest.mark.parametrize("name", PLAIN)
+@settings(max_examples=1000)
+@example(text="::F::::1::")
+@given(
+    text=st.text(st.sampled_from("0123456789+(). a,%"), max_size=40)
+    | st.text(st.sampled_from(":1.F"), min_size=5, max_size=20)
+)
+def test_a_pattern_finds_what_the_plain_one_finds(name: str, text: str):
+    found = [match.span() for match in getattr(privacy, name).finditer(text)]
+    assert found == [match.span() for match in re.finditer(PLAIN[name], text)]
+
+
+@given(st.ip_addresses().map(str))
+def test_no_text_with_an_address_is_passed_over(address: str):
+    hint = privacy._IN_IPV6 if ":" in address else privacy._IN_IPV4
+    assert hint.search(address)
 
 
 @given(st.text(max_size=60))

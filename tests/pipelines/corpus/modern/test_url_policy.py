@@ -115,6 +115,8 @@ def test_missing_lists_are_named(tmp_path: Path):
         ([], '<meta name="robots" content="noai">', {"noai"}),
         ([], "<META CONTENT='NoIndex, follow' NAME=Robots />", {"noindex"}),
         ([], "<meta name=ccbot content=noai>", {"noai"}),
+        ([], "<meta name=viewport><meta name=ROBOTS content=noai><meta charset=x>", {"noai"}),
+        ([], "<meta content=noai name='TDM-Reservation'><meta name=tdm-reservation>", set()),
         ([], "<meta name=otherbot content=noai>", set()),
         ([], '<meta name="tdm-reservation" content=" 1 ">', {"tdm_reservation"}),
         ([], '<meta name="tdm-reservation" content="10">', set()),

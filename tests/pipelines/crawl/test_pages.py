@@ -1,0 +1,64 @@
+"""What all formats have in common."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipelines.crawl.files import find_crawl_files
+from pipelines.crawl.pages import read_pages
+from pipelines.records import Page, Rejected
+
+GOOD, BAD = "http://good.example/", "http://bad.example/"
+
+
+def blocked(url: str) -> str | None:
+    return "spam" if url == BAD else None
+
+
+def wet(path: Path, crawl: ModuleType) -> Path:
+    return crawl.write(path, [crawl.record("Text.", url) for url in (GOOD, BAD)])
+
+
+def warc(path: Path, crawl: ModuleType) -> Path:
+    # Were the second one parsed, it would be dropped for its depth.
+    return crawl.write(
+        path, [crawl.response("<p>Text.", GOOD), crawl.response("<div>" * 5000, f" {BAD} ")]
+    )
+
+
+def jsonl(path: Path, crawl: ModuleType) -> Path:
+    del crawl
+    path.write_text("\n".join(json.dumps({"text": "Text.", "url": url}) for url in (GOOD, BAD)))
+    return path
+
+
+def parquet(path: Path, crawl: ModuleType) -> Path:
+    del crawl
+    pq.write_table(pa.table({"text": ["Text."] * 2, "url": [GOOD, BAD]}), path)
+    return path
+
+
+@pytest.mark.parametrize("make", [wet, warc, jsonl, parquet])
+def test_a_blocked_url_is_a_counted_drop(
+    tmp_path: Path, crawl: ModuleType, make: Callable[[Path, ModuleType], Path]
+):
+    [file] = find_crawl_files([str(make(tmp_path / "file", crawl))])
+    options = {
+        "max_record_bytes": 1 << 20,
+        "drop_metadata_lines": True,
+        "html_main_content": True,
+    }
+    kept, dropped = read_pages(file, blocked=blocked, **options)
+    assert isinstance(kept, Page)
+    assert isinstance(dropped, Rejected)
+    assert (dropped.stage, dropped.reason, dropped.url) == ("read", "blocked_url", BAD)
+    assert "spam" in dropped.detail
+    assert dropped.source.startswith("file@")
+    unblocked = list(read_pages(file, **options))
+    assert kept == unblocked[0]
+    assert unblocked[1].source == dropped.source
