@@ -161,15 +161,17 @@ def main() -> None:
 
 def contenders(profile: str, crawl: Path, out: Path) -> dict[str, list[str]]:
     """Return the commands that compete, by name; the builder is the first."""
-    ours = {f"mswitch, {WORKERS} workers": build(profile, f"{crawl}/*.gz", out)}
-    if profile == "modern":
-        bare = [sys.executable, str(HERE / "extract_bare.py"), str(crawl), str(WORKERS)]
-        return {**ours, f"bare extractor, {WORKERS} processes": bare}
-    plain = {"plain process": [sys.executable, str(HERE / "corpus_bare.py"), str(crawl)]}
-    if not DATATROVE.exists():
-        return {**ours, **plain}
-    peer = [str(DATATROVE), str(HERE / "corpus_datatrove.py"), str(crawl), f"{out}-peer"]
-    return {**ours, **plain, f"datatrove, {WORKERS} workers": [*peer, str(WORKERS)]}
+    name = {"mc4": "corpus", "modern": "extract"}[profile]
+    limit = {"mc4": "plain process", "modern": f"bare extractor, {WORKERS} processes"}[profile]
+    bare = [sys.executable, str(HERE / f"{name}_bare.py"), str(crawl)]
+    found = {
+        f"mswitch, {WORKERS} workers": build(profile, f"{crawl}/*.gz", out),
+        limit: bare if profile == "mc4" else [*bare, str(WORKERS)],
+    }
+    if DATATROVE.exists():
+        peer = [str(DATATROVE), str(HERE / f"{name}_datatrove.py"), str(crawl), f"{out}-peer"]
+        found[f"datatrove, {WORKERS} workers"] = [*peer, str(WORKERS)]
+    return found
 
 
 def report(results: dict[str, list[Measured]], size: float) -> None:
@@ -178,10 +180,12 @@ def report(results: dict[str, list[Measured]], size: float) -> None:
     print(f"{size:.0f} MB, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
     for name, runs in results.items():
         wall = statistics.median(run.wall for run in runs)
+        cpu = statistics.median(run.cpu for run in runs)
         ratio = statistics.median(a.wall / b.wall for a, b in zip(runs, first, strict=True))
+        cpu_ratio = statistics.median(a.cpu / b.cpu for a, b in zip(runs, first, strict=True))
         print(
-            f"{name:24} {wall:7.1f} s  {size / wall:6.1f} MB/s  x {ratio:5.2f} of mswitch's time  "
-            f"cpu {statistics.median(run.cpu for run in runs):7.1f} s  "
+            f"{name:28} {wall:7.1f} s  {size / wall:6.1f} MB/s  cpu {cpu:7.1f} s  "
+            f"x {ratio:5.2f} of mswitch's time, {cpu_ratio:5.2f} of its cpu  "
             f"peak {max(run.peak_mb for run in runs):6.0f} MB"
         )
 

@@ -12,6 +12,21 @@ from resiliparse.extract.html2text import extract_plain_text
 from resiliparse.parse.encoding import bytes_to_str, detect_encoding
 
 
+def text_of(html: str) -> str:
+    """Extract text as profile `modern` does (pipelines.crawl.html_text)."""
+    return extract_plain_text(
+        html,
+        preserve_formatting=True,
+        main_content=True,
+        list_bullets=False,
+        alt_texts=False,
+        links=False,
+        form_fields=False,
+        noscript=False,
+        comments=False,
+    )
+
+
 def extract(path: Path) -> tuple[int, int]:
     """Return how many bytes of HTML a file has, and how many characters of text were found."""
     html_bytes = characters = 0
@@ -20,17 +35,7 @@ def extract(path: Path) -> tuple[int, int]:
             html = record.reader.read()
             html_bytes += len(html)
             decoded = bytes_to_str(html, detect_encoding(html, from_html_meta=True) or "utf-8")
-            text = extract_plain_text(
-                decoded,
-                preserve_formatting=True,
-                main_content=True,
-                list_bullets=False,
-                alt_texts=False,
-                links=False,
-                form_fields=False,
-                noscript=False,
-                comments=False,
-            )
+            text = text_of(decoded)
             characters += len(text)
     return html_bytes, characters
 
