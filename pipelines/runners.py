@@ -48,7 +48,7 @@ def pipeline_options(
     defaults = [f"--runner={_CLASSES[runner]}"]
     if job_name and "job_name" not in given:
         defaults.append(f"--job_name={job_name}")
-    if runner == "local" and workers > 1 and "direct_num_workers" not in given:
+    if runner == "local" and workers > 1:
         defaults += [f"--direct_num_workers={workers}", "--direct_running_mode=multi_threading"]
     if runner == "flink":
         defaults += _flink(given, beam_options)
