@@ -61,9 +61,10 @@ bench: $(READY) .venv-bench/ready  ## The corpus builder against datatrove and a
 		tests/benchmarks/peers.txt
 	@touch $@
 
-bench-examples: $(READY)  ## Span corruption, and the examples stage against bare SentencePiece
+bench-examples: $(READY)  ## Span corruption, examples against bare SentencePiece, batches against seqio
 	@$(BIN)/python tests/benchmarks/span_corruption.py
 	@$(BIN)/python tests/benchmarks/examples.py
+	@$(BIN)/python tests/benchmarks/batches.py
 
 bench-langid: $(READY)  ## Language identification on labelled text: writes the table into docs/
 	@$(BIN)/python tests/benchmarks/langid.py

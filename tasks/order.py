@@ -55,26 +55,36 @@ class MixtureOrder:
             round(edge / total * (1 << RATE_BITS)) for edge in itertools.accumulate(rates.values())
         ]
         self._edges = [0, *edges[:-1], 1 << RATE_BITS]
-        self._permutation = functools.lru_cache(maxsize=_CACHED_WINDOWS)(self._permute)
+        self._laid_out = functools.lru_cache(maxsize=_CACHED_WINDOWS)(self._lay_out)
 
     def _bounds(self, window: int) -> list[int]:
         """Positions before `window`, had the stream been sorted by language: language edges."""
         positions = window * self.window
         return [positions * edge >> RATE_BITS for edge in self._edges]
 
-    def _permute(self, window: int) -> NDArray[np.intp]:
+    def _lay_out(self, window: int) -> tuple[NDArray[np.intp], list[int], list[int]]:
+        """Draw a window.
+
+        Returns:
+            Its order; the first slot of each language, and how many records of the language came
+            before the window less that slot.
+        """
+        before, after = self._bounds(window), self._bounds(window + 1)
+        starts = [b - a for a, b in zip(before, after, strict=True)]
+        offsets = [
+            following - own - start
+            for own, following, start in zip(before, before[1:], starts, strict=False)
+        ]
         generator = philox([0, 0, window, 0], [self.seed, self.window])
-        return np.random.Generator(generator).permutation(self.window)
+        return np.random.Generator(generator).permutation(self.window), starts, offsets
 
     def __getitem__(self, position: int) -> tuple[int, int]:
         """Language number, and how many records of that language came before."""
         window, offset = divmod(position, self.window)
-        before, after = self._bounds(window), self._bounds(window + 1)
-        starts = [b - a for a, b in zip(before, after, strict=True)]
-        slot = int(self._permutation(window)[offset])
+        order, starts, offsets = self._laid_out(window)
+        slot = int(order[offset])
         language = bisect.bisect_right(starts, slot) - 1
-        earlier = before[language + 1] - before[language]
-        return language, earlier + slot - starts[language]
+        return language, offsets[language] + slot
 
 
 class RecordOrder:

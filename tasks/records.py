@@ -4,7 +4,7 @@ import bisect
 import dataclasses
 import itertools
 import resource
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,11 @@ class RecordSource:
         return f"RecordSource({self.files[0].path.parent.name}, {len(self)} records)"
 
     def __getitem__(self, index: int) -> dict[str, Feature]:
-        """Features of one record.
+        """All features of one record; see `read`."""
+        return self.read(index)
+
+    def read(self, index: int, names: Collection[str] | None = None) -> dict[str, Feature]:
+        """Features of one record, or those of them that are in `names`.
 
         Raises:
             IndexError: there is no such record.
@@ -43,7 +47,7 @@ class RecordSource:
         shard = bisect.bisect_right(self._starts, index) - 1
         data = self.files[shard][index - self._starts[shard]]
         try:
-            return decode_example(data)
+            return decode_example(data, names)
         except (ValueError, KeyError) as error:
             raise UserError(
                 f"{self.files[shard].path}: record {index - self._starts[shard]} is not an "

@@ -5,7 +5,7 @@ Features a map of name to Feature (field 1, entries with key 1 and value 2), and
 BytesList (1), FloatList (2), Int64List (3), whose values are field 1, integers packed.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -65,13 +65,16 @@ def decode_varints(data: bytes | memoryview) -> NDArray[np.int64]:
     ends = np.flatnonzero(raw < 0x80)
     if not ends.size or ends[-1] != raw.size - 1:
         raise ValueError("an integer is cut off")
-    starts = np.concatenate(([0], ends[:-1] + 1))
-    lengths = ends - starts + 1
-    if lengths.max() > 10:
+    lengths = ends + 1
+    lengths[1:] -= lengths[:-1].copy()
+    longest = int(lengths.max())
+    if longest > 10:
         raise ValueError("an integer is longer than ten bytes")
-    position = np.arange(raw.size) - np.repeat(starts, lengths)
-    parts = (raw & 0x7F).astype(np.uint64) << (position.astype(np.uint64) * np.uint64(7))
-    return np.add.reduceat(parts, starts).view(np.int64)
+    values = raw[ends].astype(np.uint64)
+    for back in range(1, longest):  # tokens have up to three bytes
+        longer = np.flatnonzero(lengths > back)
+        values[longer] = values[longer] << np.uint64(7) | raw[ends[longer] - back] & 0x7F
+    return values.view(np.int64)
 
 
 def _encode_feature(values: Feature) -> bytes:
@@ -104,13 +107,17 @@ def _read_varint(data: memoryview, at: int) -> tuple[int, int]:
 
 def _fields(data: memoryview) -> list[tuple[int, memoryview]]:
     """Number and payload of each length-delimited field of one message."""
-    found, at = [], 0
-    while at < len(data):
-        tag, at = _read_varint(data, at)
+    found, at, end = [], 0, len(data)
+    while at < end:
+        tag = data[at]
+        if tag < 0x80:  # nearly always; a call would take longer than all else here
+            at += 1
+        else:
+            tag, at = _read_varint(data, at)
         if tag & 7 != _LENGTH_DELIMITED:
             raise ValueError(f"wire type {tag & 7} where a length-delimited field was expected")
         size, at = _read_varint(data, at)
-        if at + size > len(data):
+        if at + size > end:
             raise ValueError("a field is cut off")
         found.append((tag >> 3, data[at : at + size]))
         at += size
@@ -133,11 +140,17 @@ def _decode_feature(data: memoryview) -> Feature:
                 raise ValueError("only integer and bytes features are read here")
     if kinds and kinds[-1][0] == _BYTES_LIST:
         return values
+    if len(integers) == 1:
+        return integers[0]
     return np.concatenate(integers) if integers else np.zeros(0, np.int64)
 
 
-def decode_example(data: bytes) -> dict[str, Feature]:
+def decode_example(data: bytes, names: Collection[str] | None = None) -> dict[str, Feature]:
     """Parse an Example of integer (packed) and bytes features.
+
+    Args:
+        data: a serialised Example.
+        names: features to decode; by default all.
 
     Raises:
         ValueError: the bytes are not such an Example.
@@ -148,5 +161,7 @@ def decode_example(data: bytes) -> dict[str, Feature]:
             raise ValueError(f"unknown field {number} in an Example")
         for _, entry in _fields(message):
             parts = dict(_fields(entry))
-            features[bytes(parts[1]).decode()] = _decode_feature(parts.get(2, memoryview(b"")))
+            name = bytes(parts[1]).decode()
+            if names is None or name in names:
+                features[name] = _decode_feature(parts.get(2, memoryview(b"")))
     return features

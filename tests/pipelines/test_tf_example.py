@@ -42,6 +42,9 @@ def test_examples_come_back(features):
     }
     decoded = decode_example(encode_example(arrays))
     assert {name: list(values) for name, values in decoded.items()} == features
+    for name in features:
+        [(found, values)] = decode_example(encode_example(arrays), {name}).items()
+        assert (found, list(values)) == (name, features[name])
 
 
 def test_order_of_features_does_not_matter():

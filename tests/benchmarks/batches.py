@@ -1,0 +1,179 @@
+"""Training batches of 107 languages: mswitch's own against seqio's `get_dataset`, same cache.
+
+    python tests/benchmarks/batches.py --crawl runs/bench
+
+The text of the crawl is dealt out to mC4's 107 codes, as many documents as rates of n ** 0.3 on its
+page counts say, and built into full-length examples (1,024 inputs) once. Each side then runs in a
+process of its own and reports start-up (imports, opening, the first batch), examples a second by
+wall clock and by CPU time, and peak memory. Rounds alternate. seqio uses as many tf.data threads as
+it likes; it runs as its defaults have it (a shuffle buffer per language), and unshuffled.
+"""
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from corpus import ROOT
+from examples import mswitch, prepare
+
+ROUNDS = 3
+BATCH_SIZE = 256
+SECONDS = 10.0
+DOCUMENTS = 40_000
+MSWITCH_BASE_TOKENS = 1024 + 256  # positions of a sequence, encoder and decoder
+
+
+def prepare_examples(crawl: Path) -> Path:
+    """Build the examples of 107 languages beside the crawl; finished ones are reused."""
+    from pipelines.corpus.reader import open_corpus
+    from pipelines.languages import languages
+    from pipelines.sampling import power_rates
+
+    out = crawl / "batches-examples"
+    if (out / "_COMPLETED").exists():
+        return out
+    corpus, vocabulary = prepare(crawl)
+    documents = (
+        document["text"]
+        for shards in open_corpus(corpus).select("train").values()
+        for shard in shards
+        for document in shard.documents()
+    )
+    pages = {code: language.mc4_train_pages for code, language in languages().items()}
+    texts = {
+        code: {"train": [next(documents) for _ in range(round(rate * DOCUMENTS))]}
+        for code, rate in power_rates({code: n for code, n in pages.items() if n}, 0.3).items()
+    }
+    dealt = crawl / "batches-corpus"
+    corpus_files().write_corpus(dealt, texts)
+    options = ("--corpus", dealt, "--vocab", vocabulary, "--out", out)
+    subprocess.run(mswitch("examples", "build", *options), check=True, cwd=ROOT)
+    return out
+
+
+def corpus_files() -> ModuleType:
+    """The module of tests/pipelines that writes a corpus directly."""
+    sys.path.insert(0, str(ROOT / "tests" / "pipelines"))
+    import corpus_files as module
+
+    return module
+
+
+def mswitch_side(examples: Path) -> dict[str, float]:
+    """Figures of `tasks.batches`."""
+    begin = time.perf_counter()
+    from tasks.batches import TrainBatches
+
+    imported = time.perf_counter()
+    batches = TrainBatches(examples, BATCH_SIZE, seed=0)
+    batches.batch(0)
+    started = time.perf_counter()
+    absent = not {"seqio", "tensorflow"} & sys.modules.keys()
+
+    def far(start: int) -> float:
+        fresh = TrainBatches(examples, BATCH_SIZE, seed=0)
+        begin = time.process_time()
+        for step in range(start, start + 8):
+            fresh.batch(step)
+        return time.process_time() - begin
+
+    near_secs, far_secs = far(0), far(1_000_000)
+    steps = iter(range(1, 1 << 60))
+    return {
+        "import_secs": imported - begin,
+        "start_secs": started - begin,
+        "without_seqio": float(absent),
+        "far_over_near": far_secs / near_secs,
+        **pace(lambda: len(batches.batch(next(steps))["language"])),
+    }
+
+
+def seqio_side(examples: Path, *, shuffle: bool) -> dict[str, float]:
+    """Figures of seqio's `get_dataset` over the mixture of the same tasks."""
+    begin = time.perf_counter()
+    import seqio
+
+    import tasks.pretrain  # noqa: F401 (registers)
+
+    imported = time.perf_counter()
+    seqio.add_global_cache_dirs([str(examples)])
+    dataset = seqio.get_mixture_or_task("mc4").get_dataset(
+        {"inputs": 1024, "targets": 256}, split="train", use_cached=True, shuffle=shuffle
+    )
+    found: Iterator[Any] = dataset.as_numpy_iterator()
+    next(found)
+    started = time.perf_counter()
+
+    def some() -> int:
+        next(found)
+        return 1
+
+    return {
+        "import_secs": imported - begin,
+        "start_secs": started - begin,
+        **pace(some),
+    }
+
+
+def pace(produce: Callable[[], int]) -> dict[str, float]:
+    """Call for some seconds; examples a second, and this process's peak memory."""
+    wall, cpu, examples = time.perf_counter(), time.process_time(), 0
+    while time.perf_counter() - wall < SECONDS:
+        examples += produce()
+    return {
+        "per_sec": examples / (time.perf_counter() - wall),
+        "per_cpu_sec": examples / (time.process_time() - cpu),
+        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    }
+
+
+SIDES: dict[str, Callable[[Path], dict[str, float]]] = {
+    "mswitch": mswitch_side,
+    "seqio": partial(seqio_side, shuffle=True),
+    "seqio-unshuffled": partial(seqio_side, shuffle=False),
+}
+
+
+def main() -> None:
+    """Prepare, run each side in its own process, print medians."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    parser.add_argument("--crawl", type=Path, default=ROOT / "runs" / "bench")
+    parser.add_argument("--side", choices=SIDES, help="only measure this side of --examples")
+    parser.add_argument("--examples", type=Path)
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    arguments = parser.parse_args()
+    if arguments.side:
+        print(json.dumps(SIDES[arguments.side](arguments.examples)))
+        return
+    examples = prepare_examples(arguments.crawl)
+    found: dict[str, list[dict[str, float]]] = {side: [] for side in SIDES}
+    for _ in range(arguments.rounds):
+        for side, figures in found.items():
+            command = [sys.executable, __file__, "--side", side, "--examples", str(examples)]
+            done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+            figures.append(json.loads(done.stdout.splitlines()[-1]))
+    for side, figures in found.items():
+        median = {name: statistics.median(one[name] for one in figures) for name in figures[0]}
+        print(side, json.dumps({name: round(value, 3) for name, value in median.items()}))
+    for side in found.keys() - {"mswitch"}:
+        for name in ("per_sec", "per_cpu_sec"):
+            pairs = zip(found["mswitch"], found[side], strict=True)
+            ratio = statistics.median(ours[name] / theirs[name] for ours, theirs in pairs)
+            print(f"examples {name}: x {ratio:.0f} of {side}'s")
+    tokens = statistics.median(one["per_sec"] for one in found["mswitch"]) * MSWITCH_BASE_TOKENS
+    print(
+        f"{tokens / 1e6:.1f} million positions a second (1,024 inputs and 256 targets a sequence)"
+    )
+
+
+if __name__ == "__main__":
+    main()
