@@ -2,8 +2,12 @@
 
 Training records are raw segments: the documents of a shard, concatenated and cut losslessly into
 `raw_length` tokens; masks are drawn when they are read. Validation records are frozen corrupted
-examples that never cross documents. Corpus shards are cut by the hash of the URL, so documents lie
-in random order already; the segments of a shard are permuted once more.
+examples that never cross documents.
+
+The records of a language are shuffled as a whole, once and by hash, without moving them again: the
+corpus sorts documents by the hash of their URL, a shard is a range of hashes, so any document is
+as likely in one place as in another; and the segments of a shard, in which neighbours are of one
+document, are permuted. (Crawls that were added to a corpus follow with shards of their own.)
 """
 
 import dataclasses
