@@ -62,11 +62,19 @@ class Mixture:
     max_epochs: float | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "languages", parse_codes(self.languages))
-        weights = {parse_codes([code])[0]: weight for code, weight in self.weights.items()}
-        object.__setattr__(self, "weights", dict(sorted(weights.items())))
+        # One spelling of each mixture, so that equal ones have equal JSON, which identifies a run.
+        weights = {parse_codes([code])[0]: float(rate) for code, rate in self.weights.items()}
+        spelling: dict[str, Any] = {
+            "languages": parse_codes(self.languages),
+            "weights": dict(sorted(weights.items())),
+            "alpha": float(self.alpha),
+            "max_epochs": None if self.max_epochs is None else float(self.max_epochs),
+        }
         for name in ("scripts", "families", "tiers"):
-            object.__setattr__(self, name, tuple(sorted(getattr(self, name))))
+            spelling[name] = tuple(sorted(set(getattr(self, name))))
+        for name, value in spelling.items():
+            object.__setattr__(self, name, value)
+        for name in ("scripts", "families", "tiers"):
             for value in getattr(self, name):
                 if value not in groups(name):
                     raise UserError(

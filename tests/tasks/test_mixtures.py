@@ -185,7 +185,7 @@ def test_a_mixture_is_found_by_name_task_or_file(tmp_path: Path):
         ("max_epochs = true", "max_epochs = True is not"),
         ('families = ["Slavonic"]', "unknown 'Slavonic' in families of a mixture: choose among"),
         ('languages = ["xx"]', "unknown language 'xx'"),
-        ("alpha = -1", "alpha of a mixture is -1"),
+        ("alpha = -1", "alpha of a mixture is -1.0"),
         ("max_epochs = 0", "max_epochs of a mixture is 0"),
         ("[weights]\nde = 0", "weight of de in a mixture is 0"),
         ('families = ["Bantu"]\nscripts = ["Cyrl"]', "no language fits all of"),
@@ -198,6 +198,17 @@ def test_a_wrong_file_is_explained(tmp_path: Path, text: str, complaint: str):
     with pytest.raises(UserError, match=re.escape(complaint)) as caught:
         find_mixture(str(path))
     assert "mine.toml" in str(caught.value)
+
+
+def test_equal_mixtures_have_equal_json():
+    one = Mixture(("sw", "he"), ("Latn", "Hebr"), alpha=0, max_epochs=4)
+    other = Mixture(("iw", "sw", "sw"), ("Hebr", "Latn", "Latn"), alpha=0.0, max_epochs=4.0)
+    assert one == other
+    assert json.dumps(dataclasses.asdict(one)) == json.dumps(dataclasses.asdict(other))
+    weighted = [
+        Mixture(weights=weights) for weights in ({"sw": 1, "he": 2}, {"iw": 2.0, "sw": 1.0})
+    ]
+    assert len({json.dumps(dataclasses.asdict(mixture)) for mixture in weighted}) == 1
 
 
 def test_unknown_names_and_missing_files_are_explained():
