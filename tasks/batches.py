@@ -161,8 +161,12 @@ class TrainBatches:
         """
         first = step * self.batch_size
         places = map(self._order.__getitem__, range(first, first + self.batch_size))
-        segments = [self._streams[number][position] for number, position in places]
-        return corrupt_segments(segments, self.vocabulary_size, self._examples.lengths)
+        lengths = self._examples.lengths
+        if self._examples.finished:
+            examples = [self._streams[number].example(position) for number, position in places]
+            return collate(examples, self.batch_size, lengths)
+        segments = [self._streams[number].segment(position) for number, position in places]
+        return corrupt_segments(segments, self.vocabulary_size, lengths)
 
     @property
     def dataset(self) -> "grain.MapDataset[Batch]":
@@ -202,11 +206,20 @@ class _Stream:
         self._number = examples.languages.index(lang)
         self._order = RecordOrder(len(self._source), seed, self._key)
 
-    def __getitem__(self, index: int) -> Segment:
-        epoch, record = self._order[index]
-        features = self._source.read(record, ("targets",))
-        tokens = _tokens(features, "targets", self._source, record, self._examples)
+    def segment(self, position: int) -> Segment:
+        """A raw segment."""
+        epoch, record = self._order[position]
+        [tokens] = self._read(record, ("targets",))
         return tokens, ExampleKey(self._seed, self._key, record, epoch), self._number
+
+    def example(self, position: int) -> Example:
+        """An example that was finished when it was written."""
+        inputs, targets = self._read(self._order[position][1], ("inputs", "targets"))
+        return inputs, targets, self._number
+
+    def _read(self, record: int, names: tuple[str, ...]) -> list[Tokens]:
+        features = self._source.read(record, names)
+        return [_tokens(features, name, self._source, record, self._examples) for name in names]
 
 
 def _tokens(
@@ -215,7 +228,7 @@ def _tokens(
     """A record's tokens, checked: they must be ids of the vocabulary and not too many."""
     values = features.get(name)
     longest = examples.lengths.raw_length
-    highest = examples.vocabulary_size - (0 if "document" in features else SENTINELS)
+    highest = examples.vocabulary_size - (0 if "inputs" in features else SENTINELS)
     if (
         not isinstance(values, np.ndarray)
         or not 0 < values.size <= longest

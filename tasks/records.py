@@ -65,6 +65,7 @@ class Examples:
         languages: its languages, sorted; batches number them in this order.
         lengths: noise parameters and lengths.
         vocabulary_size: all ids, sentinels included.
+        finished: whether training records are corrupted already.
         sources: records by split and language; languages without the split are absent.
     """
 
@@ -73,6 +74,7 @@ class Examples:
     languages: tuple[str, ...]
     lengths: SpanCorruption
     vocabulary_size: int
+    finished: bool
     sources: dict[str, dict[str, RecordSource]]
 
 
@@ -137,5 +139,6 @@ def open_examples(directory: str | Path) -> Examples:
             **{field.name: manifest[field.name] for field in dataclasses.fields(SpanCorruption)}
         ),
         vocabulary_size=manifest["vocabulary_size"],
+        finished=manifest.get("finished", False),
         sources=sources,
     )

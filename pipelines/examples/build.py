@@ -9,10 +9,11 @@ import dataclasses
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pipelines.corpus.reader import Corpus, open_corpus
 from pipelines.errors import UserError
+from pipelines.examples.segments import Chain
 from pipelines.examples.shards import ExampleUnit, ShardSettings
 from pipelines.examples.span_corruption import SpanCorruption, span_corruption
 from pipelines.examples.tfrecord import index_path
@@ -26,13 +27,14 @@ from pipelines.outputs import (
     write_json,
 )
 from pipelines.progress import say
+from pipelines.records import SPLITS
 from pipelines.runners import pipeline_options
 from pipelines.vocabulary_model import MODEL_FILE, open_vocabulary
 
 STAGE = "examples"
 #: The seqio whose cache layout is written.
 SEQIO_VERSION = "0.0.20"
-FEATURES = {"train": ("targets",), "validation": ("inputs", "targets")}
+FEATURES = ("inputs", "targets")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +49,10 @@ class ExamplesConfig:
         separate_documents: put an EOS after each document of a training stream (T5 does not).
         validation_segments: evaluate at most so many segments of a document, its first ones;
             None for all.
+        chain: how documents become training segments: `lossless` joins those of a shard and
+            loses nothing; `t5` takes one chunk of 65,536 tokens from each and joins 128, as T5.
+        finished: corrupt training segments now, so that every epoch has the same masks, and not
+            anew each time they are read.
     """
 
     inputs_length: int = 1024
@@ -55,8 +61,14 @@ class ExamplesConfig:
     seed: int = 0
     separate_documents: bool = False
     validation_segments: int | None = None
+    chain: Chain = "lossless"
+    finished: bool = False
 
     def __post_init__(self) -> None:
+        if self.chain not in get_args(Chain):
+            raise UserError(f"chain is {self.chain}: choose {', '.join(get_args(Chain))}")
+        if self.chain == "t5" and self.separate_documents:
+            raise UserError("separate_documents: T5's chain puts nothing between documents")
         if self.validation_segments is not None and self.validation_segments < 1:
             raise UserError(
                 f"validation_segments is {self.validation_segments}: give at least 1, or none"
@@ -64,6 +76,10 @@ class ExamplesConfig:
         if self.seed < 0:
             raise UserError(f"seed is {self.seed}: give 0 or more")
         self.lengths()
+
+    def features(self, split: str) -> tuple[str, ...]:
+        """The features of a split that seqio reads."""
+        return FEATURES if self.finished or split == "validation" else FEATURES[1:]
 
     def lengths(self) -> SpanCorruption:
         """The lengths that follow; UserError where the parameters do not fit together."""
@@ -73,7 +89,7 @@ class ExamplesConfig:
 def plan_units(corpus: Corpus) -> list[ExampleUnit]:
     """One unit per corpus shard, numbered within its language and split."""
     units = []
-    for split in FEATURES:
+    for split in SPLITS:
         for shards in corpus.select(split).values():
             units += [
                 ExampleUnit(shard, number, len(shards)) for number, shard in enumerate(shards)
@@ -124,12 +140,13 @@ def build_examples(
         described = _describe(finished, staged.directory)
         if not any("train" in splits for splits in described.values()):
             raise UserError(f"{corpus} has no training text: add input")
-        _write_cache_metadata(finished, described, staged.directory)
+        _write_cache_metadata(finished, described, staged.directory, config)
         staged.publish(
             {
                 "vocabulary_size": opened.size,
                 **dataclasses.asdict(lengths),
                 "vocabulary_sha256": file_sha256(model),
+                "finished": config.finished,
                 "languages": described,
             }
         )
@@ -160,7 +177,12 @@ def _run_units(
     todo = [unit for unit in units if store.finished(unit) is None]
     say(STAGE, f"{len(units) - len(todo):,} of {len(units):,} shards are there already")
     shard_settings = ShardSettings(
-        config.lengths(), config.seed, config.separate_documents, config.validation_segments
+        config.lengths(),
+        config.seed,
+        config.separate_documents,
+        config.validation_segments,
+        config.chain,
+        config.finished,
     )
     if todo:
         write_shards(todo, len(units), store, model, shard_settings, runner, beam_options)
@@ -204,13 +226,16 @@ def _describe(finished: Sequence[dict[str, Any]], directory: Path) -> dict[str, 
 
 
 def _write_cache_metadata(
-    finished: Sequence[dict[str, Any]], described: dict[str, Any], directory: Path
+    finished: Sequence[dict[str, Any]],
+    described: dict[str, Any],
+    directory: Path,
+    config: ExamplesConfig,
 ) -> None:
     """Write info, stats and COMPLETED of every task, as seqio's own caching does."""
     for lang, splits in described.items():
         task = directory / task_name(lang)
         for split, entry in splits.items():
-            features = FEATURES[split]
+            features = config.features(split)
             info = {
                 "num_shards": len(entry["shards"]),
                 "features": {name: {"shape": [None], "dtype": "int32"} for name in features},
@@ -233,7 +258,7 @@ def _write_cache_metadata(
 def _summary(out: str | Path, *, reused: bool) -> dict[str, Any]:
     manifest = read_manifest(out, STAGE)
     counts: dict[str, Any] = {}
-    for split in FEATURES:
+    for split in SPLITS:
         entries = [splits[split] for splits in manifest["languages"].values() if split in splits]
         counts[f"{split}_records"] = sum(entry["records"] for entry in entries)
         counts[f"{split}_tokens"] = sum(entry["tokens"] for entry in entries)

@@ -1,7 +1,7 @@
 """One corpus shard becomes one TFRecord shard of examples; nothing here knows of Beam.
 
-Training records are raw segments: the documents of a shard, concatenated and cut losslessly into
-`raw_length` tokens; masks are drawn when they are read. Validation records are frozen corrupted
+Training records are raw segments, the documents of a shard joined and cut (`segments`), whose masks
+are drawn when they are read, or finished examples. Validation records are frozen corrupted
 examples that never cross documents.
 
 The records of a language are shuffled as a whole, once and by hash, without moving them again: the
@@ -22,9 +22,10 @@ import pyarrow.compute as pc
 import sentencepiece
 
 from pipelines.corpus.reader import CorpusShard
+from pipelines.examples.segments import Chain, lossless, split_tokens, t5
 from pipelines.examples.span_corruption import (
-    EOS_ID,
     ExampleKey,
+    Mask,
     SpanCorruption,
     Tokens,
     corrupt,
@@ -74,12 +75,16 @@ class ShardSettings:
         seed: of the masks of validation examples and of the order of training segments.
         separate_documents: whether an EOS stands after each document of a training stream.
         validation_segments: at most so many examples of a validation document; None for all.
+        chain: how documents become training segments.
+        finished: whether training records are corrupted when they are written.
     """
 
     lengths: SpanCorruption
     seed: int
     separate_documents: bool
     validation_segments: int | None = None
+    chain: Chain = "lossless"
+    finished: bool = False
 
 
 @dataclasses.dataclass
@@ -143,45 +148,46 @@ def tokenised(
                     yield name, np.array(tokens, np.int32)
 
 
-def split_segments(tokens: Tokens, length: int) -> list[Tokens]:
-    """Cut losslessly into segments of `length`, the last as it comes (t5 `split_tokens`)."""
-    return [tokens[start : start + length] for start in range(0, tokens.size, length)]
-
-
 def training_records(
     unit: ExampleUnit,
     vocabulary: sentencepiece.SentencePieceProcessor,
     settings: ShardSettings,
     counts: ShardCounts,
 ) -> Iterator[bytes]:
-    """Segments of the concatenated documents, permuted.
+    """Segments of the joined documents, permuted.
 
     A record holds `targets` (at most raw_length tokens) and `document_starts`, the positions in
-    it at which a document begins.
+    it at which a document begins; a finished one `inputs` and `targets`.
     """
-    pieces, starts, position = [], [], 0
-    for _, tokens in tokenised(unit.corpus_shard, vocabulary, counts):
-        whole = np.append(tokens, np.int32(EOS_ID)) if settings.separate_documents else tokens
-        pieces.append(whole)
-        starts.append(position)
-        position += whole.size
-    if not pieces:
-        return
-    raw_length = settings.lengths.raw_length
-    segments = split_segments(np.concatenate(pieces), raw_length)
-    document_starts = np.array(starts, np.int64)
-    generator = np.random.Generator(philox([0] * 4, [settings.seed, stream_key(unit.path)]))
-    for index in generator.permutation(len(segments)).tolist():
-        begin, end = np.searchsorted(
-            document_starts, [index * raw_length, (index + 1) * raw_length]
-        )
-        counts.add_example(None, segments[index])
-        yield encode_example(
-            {
-                "targets": segments[index],
-                "document_starts": document_starts[begin:end] - index * raw_length,
-            }
-        )
+    documents = tokenised(unit.corpus_shard, vocabulary, counts)
+    length, stream = settings.lengths.raw_length, stream_key(unit.path)
+    if settings.chain == "t5":
+        segments = list(t5(documents, length, seed=settings.seed))
+    else:
+        segments = list(lossless(documents, length, separate=settings.separate_documents))
+    generator = np.random.Generator(philox([0] * 4, [settings.seed, stream]))
+    for number in generator.permutation(len(segments)).tolist():
+        targets, starts = segments[number]
+        if settings.finished:
+            key = ExampleKey(settings.seed, stream, number, epoch=0)
+            inputs, targets, _ = _corrupted(targets, key, vocabulary, settings)
+            counts.add_example(inputs, targets)
+            yield encode_example({"inputs": inputs, "targets": targets})
+        else:
+            counts.add_example(None, targets)
+            yield encode_example({"targets": targets, "document_starts": starts})
+
+
+def _corrupted(
+    segment: Tokens,
+    key: ExampleKey,
+    vocabulary: sentencepiece.SentencePieceProcessor,
+    settings: ShardSettings,
+) -> tuple[Tokens, Tokens, Mask]:
+    """Inputs, targets and mask of one segment."""
+    mask = random_masks(segment.size, settings.lengths, [key])
+    inputs, targets = corrupt(segment[None], mask, vocabulary.GetPieceSize(), settings.lengths)
+    return inputs[0], targets[0], mask[0]
 
 
 def validation_records(
@@ -195,23 +201,20 @@ def validation_records(
     A record holds `inputs`, `targets`, `document` (the corpus id) and `target_bytes`, the UTF-8
     bytes of the masked text.
     """
-    size = vocabulary.GetPieceSize()
     sizes = bytes_per_id(vocabulary)
-    lengths = settings.lengths
     for document, tokens in tokenised(unit.corpus_shard, vocabulary, counts):
         stream = stream_key(document)
-        segments = split_segments(tokens, lengths.raw_length)[: settings.validation_segments]
-        for index, segment in enumerate(segments):
-            key = ExampleKey(settings.seed, stream, index, epoch=0)
-            mask = random_masks(segment.size, lengths, [key])
-            inputs, targets = (rows[0] for rows in corrupt(segment[None], mask, size, lengths))
+        segments = split_tokens(tokens, settings.lengths.raw_length)
+        for number, segment in enumerate(segments[: settings.validation_segments]):
+            key = ExampleKey(settings.seed, stream, number, epoch=0)
+            inputs, targets, mask = _corrupted(segment, key, vocabulary, settings)
             counts.add_example(inputs, targets)
             yield encode_example(
                 {
                     "inputs": inputs,
                     "targets": targets,
                     "document": [document.encode()],
-                    "target_bytes": np.array([sizes[segment[mask[0]]].sum()]),
+                    "target_bytes": np.array([sizes[segment[mask]].sum()]),
                 }
             )
 

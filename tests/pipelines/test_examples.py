@@ -15,7 +15,8 @@ from pipelines.corpus.reader import open_corpus
 from pipelines.errors import UserError
 from pipelines.examples import shards
 from pipelines.examples.build import ExamplesConfig, build_examples
-from pipelines.examples.shards import bytes_per_id, split_segments
+from pipelines.examples.segments import split_tokens
+from pipelines.examples.shards import bytes_per_id
 from pipelines.examples.span_corruption import restore
 from pipelines.examples.tf_example import decode_example
 from pipelines.examples.tfrecord import TFRecordFile, read_sequentially
@@ -83,7 +84,7 @@ def test_records_of_a_shard_are_permuted(
     texts = [text for _, text in documents(small_corpus, "en", "train", 0)]
     stream = np.concatenate([vocabulary.EncodeAsIds(text) for text in texts])
     order = [record["targets"].tolist() for record in records(small_examples, "en", "train", 0)]
-    assert order != [segment.tolist() for segment in split_segments(stream, RAW_LENGTH)]
+    assert order != [segment.tolist() for segment in split_tokens(stream, RAW_LENGTH)]
 
 
 @pytest.mark.parametrize("call_bytes", [1, 300, 1 << 20])
@@ -263,9 +264,3 @@ def test_a_damaged_corpus_shard_stops_the_job_by_name(
     shard.write_bytes(shard.read_bytes()[:100])
     with pytest.raises(Exception, match=f"{shard.name} is damaged"):
         build_examples(corpus, small_vocabulary, tmp_path / "e", CONFIG)
-
-
-def test_split_tokens_oracles():
-    tokens = np.arange(100, dtype=np.int32)
-    assert [len(split_segments(tokens, n)) for n in (25, 30, 100, 1000)] == [4, 4, 1, 1]
-    assert split_segments(tokens[:0], 10) == []

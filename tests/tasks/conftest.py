@@ -24,10 +24,11 @@ def corpus_files() -> ModuleType:
     return module
 
 
-def build(work: Path, corpus: Path) -> Path:
+def build(work: Path, corpus: Path, *, finished: bool = False) -> Path:
     config = VocabularyConfig(size=VOCABULARY_SIZE, character_coverage=0.999)
     train_vocabulary(corpus, work / "vocabulary", config)
-    build_examples(corpus, work / "vocabulary", work / "examples", ExamplesConfig(inputs_length=32))
+    examples = ExamplesConfig(inputs_length=32, finished=finished)
+    build_examples(corpus, work / "vocabulary", work / "examples", examples)
     return work / "examples"
 
 
@@ -45,3 +46,12 @@ def added_examples(tmp_path_factory: pytest.TempPathFactory, corpus_files: Modul
     work = tmp_path_factory.mktemp("added")
     texts = {**corpus_files.small_texts(), **corpus_files.added_texts()}
     return build(work, corpus_files.write_corpus(work / "corpus", texts))
+
+
+@pytest.fixture(scope="session")
+def finished_examples(tmp_path_factory: pytest.TempPathFactory, corpus_files: ModuleType) -> Path:
+    """The eight languages of `small_examples`, training segments corrupted when written."""
+    work = tmp_path_factory.mktemp("finished")
+    texts = corpus_files.small_texts()
+    corpus = corpus_files.write_corpus(work / "corpus", texts, shards=2)
+    return build(work, corpus, finished=True)

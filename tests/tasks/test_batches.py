@@ -95,6 +95,26 @@ def test_grain_gives_the_same_batches_sliced_prefetched_and_in_other_processes(
         assert np.array_equal(array, batches.batch(5)[name])
 
 
+def test_finished_examples_come_as_they_were_written(finished_examples: Path):
+    batches = TrainBatches(finished_examples, 64, seed=0)
+    written = {
+        (number, tuple(record["inputs"].tolist()), tuple(record["targets"].tolist()))
+        for number, lang in enumerate(batches.languages)
+        for record in stored(finished_examples, lang, "train")
+    }
+    found = [row for step in range(4096 // 64) for row in rows(batches.batch(step))]
+    seen = {
+        (number, tuple(inputs.tolist()), tuple(targets.tolist()))
+        for number, inputs, targets in found
+    }
+    assert seen == written
+    assert len(found) > 3 * len(written)  # in every epoch the same
+    far = TrainBatches(finished_examples, 64, seed=0).batch(50)
+    for name, array in batches.batch(50).items():
+        assert array.dtype == far[name].dtype
+        assert np.array_equal(array, far[name])
+
+
 def test_seeds_give_other_batches(small_examples: Path):
     one, other = TrainBatches(small_examples, 8, seed=0), TrainBatches(small_examples, 8, seed=1)
     for name in ("language", "encoder_input_tokens"):

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from pipelines.errors import UserError
 from pipelines.examples import span_corruption as numpy_corruption
+from pipelines.examples.segments import reduce_concat_tokens
 from pipelines.examples.tf_example import decode_example, encode_example
 from pipelines.examples.tfrecord import read_sequentially, write_tfrecord
 from tasks.records import VOCABULARY_PATH
@@ -77,17 +78,22 @@ def restored(examples: list[dict]) -> list[tuple[int, ...]]:
     return [tuple(numpy_corruption.restore(*part, 1000).tolist()) for part in parts]
 
 
-def test_the_mixture_is_read_in_a_plain_process(small_examples: Path):
+def read_mixture(examples: Path) -> dict:
+    """What READ_MIXTURE prints."""
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(
-        [sys.executable, "-c", READ_MIXTURE, str(small_examples)],
+        [sys.executable, "-c", READ_MIXTURE, str(examples)],
         capture_output=True,
         text=True,
         check=False,
         env=environment,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    found = json.loads(done.stdout.splitlines()[-1])
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_the_mixture_is_read_in_a_plain_process(small_examples: Path):
+    found = read_mixture(small_examples)
     assert len(found["tasks"]) >= 107
     assert {"mc4.de", "mc4.bg_Latn", "mc4.iw", "mc4.zh_Latn"} <= set(found["tasks"])
     assert found["text"].startswith("<extra_id_0> ")
@@ -149,6 +155,39 @@ def test_frozen_examples_pass_through(seqio_dataset, small_examples: Path):
             assert np.array_equal(example["inputs"], record["inputs"])
             assert np.array_equal(example["targets"], record["targets"])
             assert sorted(example) == ["inputs", "targets"]
+
+
+def test_examples_finished_when_written_pass_through_too(finished_examples: Path):
+    # In a process of its own: seqio's tasks remember where they were first read.
+    found = read_mixture(finished_examples)
+    for split in ("train", "validation"):
+        expected = {
+            (tuple(record["inputs"].tolist()), tuple(record["targets"].tolist()))
+            for lang in ("ar", "bg", "de", "en", "haw", "ko", "sw", "zh")
+            for record in stored(finished_examples, lang, split)
+        }
+        examples = {(tuple(e["inputs"]), tuple(e["targets"])) for e in found[split]}
+        assert examples
+        assert examples <= expected
+
+
+@settings(max_examples=20)
+@given(
+    st.lists(st.lists(st.integers(0, 9), min_size=1, max_size=30), min_size=1, max_size=20),
+    st.integers(1, 7),
+)
+def test_documents_are_joined_as_by_t5s_padded_batches(documents: list[list[int]], count: int):
+    import tensorflow as tf
+
+    ragged = tf.RaggedTensor.from_row_lengths(
+        tf.constant([t for tokens in documents for t in tokens]), [len(t) for t in documents]
+    )
+    batches = tf.data.Dataset.from_tensor_slices(ragged).map(lambda x: x).padded_batch(count)
+    flat = (tf.reshape(batch, [-1]) for batch in batches)
+    theirs = [tf.boolean_mask(batch, batch != 0).numpy().tolist() for batch in flat]
+    arrays = [np.array(tokens, np.int32) for tokens in documents]
+    ours = [np.concatenate(group).tolist() for group in reduce_concat_tokens(arrays, count)]
+    assert ours == theirs
 
 
 def test_splits_are_those_of_the_directory(seqio_dataset):

@@ -1,0 +1,96 @@
+"""From the tokens of documents to segments: losslessly, or as T5's own pipeline has it.
+
+`t5` is the chain of t5's `span_corruption` task (Raffel et al. 2020; mT5's too), step by step under
+t5's names: one chunk of each document and epoch, 128 documents joined, cut to segments.
+"""
+
+import itertools
+from collections.abc import Iterable, Iterator
+from typing import Literal
+
+import numpy as np
+
+from pipelines.examples.span_corruption import (
+    EOS_ID,
+    PAD_ID,
+    ExampleKey,
+    Tokens,
+    draws,
+    stream_key,
+)
+
+Chain = Literal["lossless", "t5"]
+
+#: t5's defaults.
+MAX_CHUNK_TOKENS = 65_536
+JOINED_DOCUMENTS = 128
+
+#: Id and tokens of a document; tokens of a segment and the places where documents begin in it.
+Document = tuple[str, Tokens]
+Segment = tuple[Tokens, np.ndarray]
+
+
+def split_tokens(tokens: Tokens, length: int) -> list[Tokens]:
+    """Cut losslessly into segments of `length`, the last as it comes (t5, same name)."""
+    return [tokens[start : start + length] for start in range(0, tokens.size, length)]
+
+
+def select_random_chunk(tokens: Tokens, max_length: int, draw: int) -> Tokens:
+    """Cut into chunks of `max_length` and keep the one that a draw of 32 bits says (t5)."""
+    chunks = -(-tokens.size // max_length)
+    start = (draw * chunks >> 32) * max_length
+    return tokens[start : start + max_length]
+
+
+def reduce_concat_tokens(documents: Iterable[Tokens], count: int) -> Iterator[list[Tokens]]:
+    """Take `count` documents at a time, the last ones as they come, without padding ids (t5).
+
+    t5 pads documents to join them, and drops every padding id afterwards: the document's own too.
+    """
+    remaining = iter(documents)
+    while group := list(itertools.islice(remaining, count)):
+        yield [tokens[tokens != PAD_ID] for tokens in group]
+
+
+def lossless(documents: Iterable[Document], length: int, *, separate: bool) -> Iterator[Segment]:
+    """Cut all documents, joined, into segments of `length`; only the last may be shorter.
+
+    Args:
+        documents: in their order.
+        length: tokens of a segment.
+        separate: whether an EOS stands after each document.
+    """
+    eos = np.array([EOS_ID], np.int32)
+    pieces = [np.concatenate([tokens, eos]) if separate else tokens for _, tokens in documents]
+    return _cut(pieces, length)
+
+
+def t5(documents: Iterable[Document], length: int, *, seed: int) -> Iterator[Segment]:
+    """Make the segments of one epoch as T5 does; which chunk of a document, its id decides.
+
+    Args:
+        documents: in their order, none empty.
+        length: tokens of a segment.
+        seed: of the choice of chunks.
+    """
+    chunks = (
+        select_random_chunk(
+            tokens,
+            MAX_CHUNK_TOKENS,
+            int(draws(ExampleKey(seed, stream_key(document), 0, epoch=0), 1)[0]),
+        )
+        for document, tokens in documents
+    )
+    for group in reduce_concat_tokens(chunks, JOINED_DOCUMENTS):
+        yield from _cut(group, length)
+
+
+def _cut(pieces: list[Tokens], length: int) -> Iterator[Segment]:
+    """Join pieces and cut them; with each segment, the places at which pieces begin in it."""
+    if not pieces:
+        return
+    ends = np.cumsum([piece.size for piece in pieces])
+    starts = np.unique(ends - [piece.size for piece in pieces])
+    for number, segment in enumerate(split_tokens(np.concatenate(pieces), length)):
+        begin, end = np.searchsorted(starts, [number * length, number * length + segment.size])
+        yield segment, starts[begin:end] - number * length

@@ -1,0 +1,157 @@
+import itertools
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipelines.corpus.reader import open_corpus
+from pipelines.errors import UserError
+from pipelines.examples import segments, shards
+from pipelines.examples.build import ExamplesConfig, build_examples
+from pipelines.examples.segments import (
+    lossless,
+    reduce_concat_tokens,
+    select_random_chunk,
+    split_tokens,
+    t5,
+)
+from pipelines.examples.span_corruption import restore
+from pipelines.examples.tf_example import decode_example
+from pipelines.examples.tfrecord import read_sequentially
+from pipelines.vocabulary_model import MODEL_FILE, load_vocabulary
+
+DOCUMENTS = st.lists(st.lists(st.integers(0, 50), min_size=1, max_size=40), max_size=30)
+
+
+def named(documents: list[list[int]]) -> list[tuple[str, np.ndarray]]:
+    return [(str(n), np.array(tokens, np.int32)) for n, tokens in enumerate(documents)]
+
+
+def test_split_tokens_oracles():
+    tokens = np.arange(2, 102, dtype=np.int32)
+    for length, count in ((25, 4), (30, 4), (100, 1), (1000, 1)):
+        parts = split_tokens(tokens, length)
+        assert len(parts) == count
+        assert {part.size for part in parts[:-1]} <= {length}
+        assert np.concatenate(parts).tolist() == tokens.tolist()
+    assert split_tokens(np.zeros(100, np.int32), 30)[3].size == 10
+    assert split_tokens(tokens[:0], 10) == []
+
+
+@given(DOCUMENTS, st.integers(1, 60), st.booleans())
+def test_lossless_segments_joined_are_the_documents(documents, length: int, separate: bool):
+    found = list(lossless(named(documents), length, separate=separate))
+    whole = [tokens + [1] * separate for tokens in documents]
+    assert [t for tokens, _ in found for t in tokens.tolist()] == list(itertools.chain(*whole))
+    assert all(tokens.size == length for tokens, _ in found[:-1])
+    places = [n * length + at for n, (_, starts) in enumerate(found) for at in starts.tolist()]
+    assert places == [0, *itertools.accumulate(map(len, whole))][: len(documents)]
+
+
+def test_a_chunk_begins_at_a_multiple_of_its_length():
+    tokens = np.arange(10, dtype=np.int32)
+    assert select_random_chunk(tokens, 10, (1 << 32) - 1).tolist() == tokens.tolist()
+    assert select_random_chunk(tokens[:3], 4, 123_456).tolist() == [0, 1, 2]
+    found = {
+        draw: select_random_chunk(tokens, 4, draw).tolist()
+        for draw in (0, (1 << 32) // 3, (1 << 32) // 3 + 1, (1 << 32) - 1)
+    }
+    assert list(found.values()) == [[0, 1, 2, 3], [0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+
+
+def test_documents_are_joined_by_the_hundred_and_twenty_eight_without_padding_ids():
+    documents = [np.array([n, 0, n + 1], np.int32) for n in range(1, 301)]
+    groups = list(reduce_concat_tokens(documents, segments.JOINED_DOCUMENTS))
+    assert [len(group) for group in groups] == [128, 128, 44]
+    assert groups[1][0].tolist() == [129, 130]
+
+
+@given(DOCUMENTS, st.integers(1, 20), st.integers(0, 2**32), st.integers(1, 15), st.integers(1, 5))
+def test_the_chain_of_t5_step_by_step(documents, length, seed, chunk, joined):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(segments, "MAX_CHUNK_TOKENS", chunk)
+        patch.setattr(segments, "JOINED_DOCUMENTS", joined)
+        found = list(t5(named(documents), length, seed=seed))
+        again = list(t5(named(documents), length, seed=seed))
+        # What was chosen of each document does not depend on its neighbours.
+        alone = [
+            [t for tokens, _ in t5([document], length, seed=seed) for t in tokens.tolist()]
+            for document in named(documents)
+        ]
+    assert [tokens.tolist() for tokens, _ in found] == [tokens.tolist() for tokens, _ in again]
+    for tokens, chosen in zip(documents, alone, strict=True):
+        starts = range(0, len(tokens), chunk)
+        assert chosen in [[t for t in tokens[start : start + chunk] if t] for start in starts]
+    expected: list[list[int]] = []
+    for start in range(0, len(documents), joined):
+        whole = list(itertools.chain(*alone[start : start + joined]))
+        expected += [whole[at : at + length] for at in range(0, len(whole), length)]
+    assert [tokens.tolist() for tokens, _ in found] == expected
+
+
+def test_every_chunk_of_long_documents_is_chosen_as_often():
+    documents = [(str(n), np.repeat(np.arange(1, 5, dtype=np.int32), 3)) for n in range(2000)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(segments, "MAX_CHUNK_TOKENS", 3)
+        chosen = [int(tokens[0]) for tokens, _ in t5(documents, 3, seed=1)]
+        other = [int(tokens[0]) for tokens, _ in t5(documents, 3, seed=2)]
+    assert np.all(np.abs(np.bincount(chosen)[1:] - 500) < 4 * np.sqrt(375))
+    assert 0.15 < np.mean(np.array(chosen) == other) < 0.35
+
+
+def records(examples: Path, lang: str, shard: int) -> list[dict]:
+    path = next((examples / f"mc4.{lang}").glob(f"train.tfrecord-{shard:05}-of-*[0-9]"))
+    return [decode_example(record) for record in read_sequentially(path)]
+
+
+def test_examples_are_built_by_the_chain_of_t5(
+    small_corpus: Path, small_vocabulary: Path, tmp_path: Path, corpus_files: ModuleType
+):
+    config = ExamplesConfig(inputs_length=32, chain="t5", seed=5)
+    build_examples(small_corpus, small_vocabulary, tmp_path / "examples", config)
+    vocabulary = load_vocabulary(small_vocabulary / MODEL_FILE)
+    for lang in ("en", "haw", "zh"):
+        for number, shard in enumerate(open_corpus(small_corpus).select("train")[lang]):
+            documents = list(shards.tokenised(shard, vocabulary, shards.ShardCounts()))
+            expected = [tokens.tolist() for tokens, _ in t5(documents, 34, seed=5)]
+            found = records(tmp_path / "examples", lang, number)
+            assert sorted(record["targets"].tolist() for record in found) == sorted(expected)
+            assert sum(record["document_starts"].size for record in found) == len(documents)
+    manifest = corpus_files.read_json(tmp_path / "examples" / "manifest.json")
+    assert manifest["config"]["chain"] == "t5"
+    for wrong, message in (
+        ({"chain": "t5", "separate_documents": True}, "^separate_documents: T5's chain"),
+        ({"chain": "t6"}, "^chain is t6: choose lossless, t5"),
+    ):
+        with pytest.raises(UserError, match=message):
+            ExamplesConfig(**wrong)
+
+
+def test_training_examples_can_be_finished_when_written(
+    small_corpus: Path, small_vocabulary: Path, tmp_path: Path, corpus_files: ModuleType
+):
+    for finished in (True, False):
+        config = ExamplesConfig(inputs_length=32, finished=finished)
+        build_examples(small_corpus, small_vocabulary, tmp_path / str(finished), config)
+    raw = [record["targets"].tolist() for record in records(tmp_path / "False", "en", 0)]
+    whole = []
+    for record in records(tmp_path / "True", "en", 0):
+        assert sorted(record) == ["inputs", "targets"]
+        inputs, targets = (record[name].astype(np.int32) for name in ("inputs", "targets"))
+        assert inputs.size <= 32
+        assert targets.size <= 8
+        assert inputs[-1] == targets[-1] == 1
+        whole.append(restore(inputs, targets, 1200).tolist())
+    assert whole == raw
+    task = tmp_path / "True" / "mc4.en"
+    info = corpus_files.read_json(task / "info.train.json")
+    assert sorted(info["features"]) == ["inputs", "targets"]
+    stats = corpus_files.read_json(task / "stats.train.json")
+    assert stats["inputs_max_tokens"] == 32
+    validation = "mc4.en/validation.tfrecord-00000-of-00002"
+    assert (tmp_path / "True" / validation).read_bytes() == (
+        tmp_path / "False" / validation
+    ).read_bytes()
