@@ -93,12 +93,11 @@ def _word_columns(words: Words) -> dict[str, np.ndarray]:
         return np.bincount(words.page_of_unit, values, pages)
 
     def count(found: np.ndarray) -> np.ndarray:
-        sums = np.concatenate([[0], np.cumsum(found)])
-        return np.diff(sums[words.page_starts])
+        return np.add.reduceat(found, words.page_starts[:-1], dtype=np.int64)
 
     total = per_page(weights)
-    letters = np.concatenate([[0], np.cumsum((words.properties & LETTER) > 0)])
-    has_letter = letters[words.ends] > letters[words.starts]
+    # Between two units there is no letter.
+    has_letter = (np.bitwise_or.reduceat(words.properties, words.starts) & LETTER) > 0
     dots = words.codes == _DOT
     # The third of exactly three or more dots in a row.
     ellipses = np.zeros(len(dots), bool)
