@@ -3,7 +3,6 @@
 import contextlib
 import re
 
-import numpy as np
 from resiliparse.extract.html2text import extract_plain_text
 from resiliparse.parse.encoding import bytes_to_str, detect_encoding, map_encoding_to_html5
 
@@ -12,18 +11,19 @@ from resiliparse.parse.encoding import bytes_to_str, detect_encoding, map_encodi
 MAX_DEPTH = 2_000
 MAX_ATTRIBUTES = 5_000
 
-_TAG = re.compile(r"<(/?)([a-zA-Z][^\s/>]*+)")
-_NEVER_NESTS = re.compile(
-    "area|base|br|col|embed|hr|img|input|link|meta|param|source|track|wbr|"
-    "p|li|dt|dd|option|optgroup|tr|td|th|thead|tbody|tfoot|colgroup",
+#: A tag of an element that takes others and does not close itself.
+_NESTING_TAG = re.compile(
+    rb"<(/?)(?!(?:area|base|br|col|embed|hr|img|input|link|meta|param|source|track|wbr|"
+    rb"p|li|dt|dd|option|optgroup|tr|td|th|thead|tbody|tfoot|colgroup)(?:[\s/>]|\Z))"
+    rb"[a-z][^\s/>]*+",
     re.IGNORECASE,
 )
-_ATTRIBUTE = r"""[\s/]*+[^\s/>][^\s/>=]*+(?:\s*+=\s*+(?:"[^"]*+"|'[^']*+'|[^\s>]*+))?+"""
+_ATTRIBUTE = rb"""[\s/]*+[^\s/>][^\s/>=]*+(?:\s*+=\s*+(?:"[^"]*+"|'[^']*+'|[^\s>]*+))?+"""
 #: The end of a tag within the value of an attribute.
-_QUOTED_TAG_END = re.compile(r"""=\s*+(?:"[^">]*+>|'[^'>]*+>)""")
+_QUOTED_TAG_END = re.compile(rb"""=\s*+(?:"[^">]*+>|'[^'>]*+>)""")
 # Possessive and never failing, so that the search is linear in the length of the page.
 _ATTRIBUTES = re.compile(
-    rf"<[a-zA-Z][^\s/>]*+(?:{_ATTRIBUTE}){{0,{MAX_ATTRIBUTES}}}+({_ATTRIBUTE})?+"
+    rb"<[a-zA-Z][^\s/>]*+(?:%b){0,%d}+(%b)?+" % (_ATTRIBUTE, MAX_ATTRIBUTES, _ATTRIBUTE)
 )
 
 
@@ -62,7 +62,8 @@ def html_to_text(html: str, main_content: bool = True) -> str:
         UnreadableError: the HTML is nested too deeply, has a tag with too many attributes
             (both would take minutes to parse), or resiliparse refuses it.
     """
-    _check_cost(html)
+    # As the parser takes it, in UTF-8: searching that is faster too.
+    _check_cost(html.encode("utf-8", "surrogatepass"))
     try:
         return extract_plain_text(
             html,
@@ -79,52 +80,44 @@ def html_to_text(html: str, main_content: bool = True) -> str:
         raise UnreadableError("unreadable_html", str(error)) from error
 
 
-def _check_cost(html: str) -> None:
-    if html.count("<") > MAX_DEPTH and _deepest_at_most(html) > MAX_DEPTH < _depth(html):
+def _check_cost(html: bytes) -> None:
+    if html.count(b"<") > MAX_DEPTH and _depth(html) > MAX_DEPTH:
         raise UnreadableError("nested_too_deeply", f"more than {MAX_DEPTH} elements deep")
     if _may_have_many_attributes(html) and any(m[1] for m in _ATTRIBUTES.finditer(html)):
         raise UnreadableError("too_many_attributes", f"a tag of {MAX_ATTRIBUTES} attributes")
 
 
-def _may_have_many_attributes(html: str) -> bool:
+def _may_have_many_attributes(html: bytes) -> bool:
     """Tell quickly of most pages that no tag has too many attributes.
 
-    An attribute takes two characters at least, and only quotes can hide the end of a tag.
+    An attribute takes two bytes at least, and only quotes can hide the end of a tag.
     """
     if len(html) <= 2 * MAX_ATTRIBUTES:
         return False
     return _has_longer_piece(html, 2 * MAX_ATTRIBUTES) or _QUOTED_TAG_END.search(html) is not None
 
 
-def _has_longer_piece(html: str, most: int) -> bool:
-    """Tell whether anything between two ends of tags is longer than `most` characters.
+def _has_longer_piece(html: bytes, most: int) -> bool:
+    """Tell whether anything between two ends of tags is longer than `most` bytes.
 
     Looks only at the last end of a tag within reach of the one before.
     """
     start = 0
     while len(html) - start > most:
-        end = html.rfind(">", start, start + most + 1)
+        end = html.rfind(b">", start, start + most + 1)
         if end < 0:
             return True
         start = end + 1
     return False
 
 
-def _deepest_at_most(html: str) -> int:
-    """Return a bound on `_depth` that is quick to find: every tag that opens counts as nesting."""
-    text = np.frombuffer(html.encode("utf-32-le", "surrogatepass"), np.uint32)
-    after = np.append(text[np.flatnonzero(text[:-1] == ord("<")) + 1], 0)
-    letter = (after | 0x20) - ord("a") < 26
-    depth = np.cumsum(letter.astype(np.int64) - (after == ord("/")))
-    return int((depth - np.minimum.accumulate(np.minimum(depth, 0))).max())
-
-
-def _depth(html: str) -> int:
+def _depth(html: bytes) -> int:
     """Return about how deeply elements nest: end tags close the innermost element."""
     depth = deepest = 0
-    for end, name in _TAG.findall(html):
-        if _NEVER_NESTS.fullmatch(name):
-            continue
-        depth = max(0, depth - 1) if end else depth + 1
-        deepest = max(deepest, depth)
+    for end in _NESTING_TAG.findall(html):
+        if not end:
+            depth += 1
+            deepest = max(deepest, depth)
+        elif depth:
+            depth -= 1
     return deepest

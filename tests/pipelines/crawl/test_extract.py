@@ -1,4 +1,5 @@
 import gzip
+import re
 import time
 import zlib
 from types import ModuleType
@@ -142,10 +143,11 @@ def test_what_of_a_page_is_text():
         ("<div>" * 200_000, "nested_too_deeply"),
         ("<div>" * 200_000 + "</div>" * 200_000, "nested_too_deeply"),
         ("<b a='" + "<i>" * 200_000, "nested_too_deeply"),
+        ("<b</b>" * 200_000, "nested_too_deeply"),
         ("<div " + " ".join(f"a{i}" for i in range(200_000)), "too_many_attributes"),
         ("<div " + "/".join(f"a{i}='>'" for i in range(200_000)), "too_many_attributes"),
     ],
-    ids=["open", "closed", "quoted", "attributes", "quoted attributes"],
+    ids=["open", "closed", "quoted", "tag in a name", "attributes", "quoted attributes"],
 )
 def test_pages_that_would_take_minutes(html: str, expected: str):
     began = time.monotonic()
@@ -179,14 +181,20 @@ MARKUP = st.lists(
 
 
 @given(MARKUP)
-def test_the_quick_bound_on_nesting_is_one(html: str):
-    assert html_text._deepest_at_most(html + "x") >= html_text._depth(html + "x")
+@example("<p<div></p></P ><BR/><br")
+def test_depth_is_that_of_elements_that_take_others(markup: str):
+    depth = deepest = 0
+    for end, name in re.findall(r"<(/?)([a-zA-Z][^\s/>]*)", markup):
+        if name.lower() not in ("p", "br"):
+            depth = max(0, depth - 1) if end else depth + 1
+            deepest = max(deepest, depth)
+    assert html_text._depth(markup.encode()) == deepest
 
 
 @given(st.text(st.sampled_from("a>"), max_size=40), st.integers(1, 12))
 def test_long_pieces_are_seen_by_looking_at_few_places(html: str, most: int):
     longest = max(map(len, html.split(">")))
-    assert html_text._has_longer_piece(html, most) == (longest > most)
+    assert html_text._has_longer_piece(html.encode(), most) == (longest > most)
 
 
 @given(st.binary(max_size=40) | st.text(max_size=20).map(str.encode))
@@ -197,7 +205,7 @@ def test_utf8_is_decoded_as_resiliparse_does(html: bytes):
 
 @given(st.sampled_from([" a", " a=1", " a='>'", ' a=">"', ' a="\'>"', " a = '\">'", "/a=\n'>>'"]))
 def test_no_tag_with_many_attributes_passes_the_quick_look(attribute: str):
-    html = "<div" + attribute * (html_text.MAX_ATTRIBUTES + 1) + "></div>"
+    html = f"<div{attribute * (html_text.MAX_ATTRIBUTES + 1)}></div>".encode()
     assert html_text._may_have_many_attributes(html)
     with pytest.raises(html_text.UnreadableError, match="attributes"):
         html_text._check_cost(html)
