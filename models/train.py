@@ -37,6 +37,7 @@ from pipelines.faults import fault_point
 from pipelines.outputs import lock_directory, read_manifest
 from pipelines.progress import Progress, say
 from tasks.mixtures import Mixture
+from tasks.prefetch import ahead
 
 __all__ = ["EXIT_RESUME", "Batches", "log_spaced_steps", "run_training", "train"]
 
@@ -205,9 +206,13 @@ class _Trainer:
     def run(self) -> float:
         """Train to the last step; gives its loss."""
         state, start = self._begin()
-        with Telemetry(self.out, start) as telemetry, _stop_signals() as stopped:
+        with (
+            Telemetry(self.out, start) as telemetry,
+            _stop_signals() as stopped,
+            contextlib.closing(ahead(self._batch, range(start, self.steps))) as batches,
+        ):
             if start < self.steps:
-                self._loop(state, start, telemetry, stopped)
+                self._loop(state, start, batches, telemetry, stopped)
             self.checkpoints.wait()
             self.checkpoints.prune()
         return list(read_metrics(self.out))[-1]["train/loss"]
@@ -226,10 +231,15 @@ class _Trainer:
         return put_batch({name: batch[name] for name in FEATURES}, self.skeleton.mesh)
 
     def _loop(
-        self, state: TrainState, start: int, telemetry: Telemetry, stopped: threading.Event
+        self,
+        state: TrainState,
+        start: int,
+        batches: Iterator[dict[str, jax.Array]],
+        telemetry: Telemetry,
+        stopped: threading.Event,
     ) -> None:
         clock = time.monotonic()
-        batch = self._batch(start)
+        batch = next(batches)
         step_function = self.train_step.lower(state, batch).compile()
         say("train", f"compiled in {time.monotonic() - clock:.1f} s")
         progress = Progress("train", self.plan.preset, self.steps, "steps")
@@ -238,13 +248,12 @@ class _Trainer:
         pending: tuple[int, dict[str, jax.Array]] | None = None
         for done in range(start + 1, self.steps + 1):
             state, metrics = step_function(state, batch)
-            # The device works on this step while the one before is written down and the next
-            # batch is made.
+            # The device works on this step while the one before is written down.
             if pending is not None:
                 recorder.record(*pending)
             pending = (done, metrics)
             if done < self.steps:
-                batch = self._batch(done)
+                batch = next(batches)
             stop = stopped.is_set()
             if stop or self._checkpoint_due(done):
                 recorder.record(*pending)

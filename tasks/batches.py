@@ -4,17 +4,16 @@ A training batch is a pure function of (seed, step): any step of any run can be 
 the same cost as the first, by any number of hosts. Record order, language and mask of an example
 follow from its position alone.
 
-`TrainBatches.dataset` is the stream as a `grain.MapDataset`, for Grain's slicing, prefetching and
-worker processes. Batches are made here, a batch as a whole: element by element, Grain took a
-fifth more, its `mix` is a round robin, and its index shuffle took 4 ms an index for a language of
-eight records. Importing Grain imports JAX, so only `dataset` does.
+`TrainBatches.iterate` is how training reads. `TrainBatches` is a random-access source too, so that
+`grain.MapDataset.source(batches)` is the same stream: docs/decisions/0013.
 """
 
+import itertools
 import math
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,10 +32,8 @@ from pipelines.examples.span_corruption import (
 from pipelines.examples.tf_example import Feature
 from tasks.mixtures import Mixture
 from tasks.order import MixtureOrder, RecordOrder
+from tasks.prefetch import ahead
 from tasks.records import Examples, RecordSource, open_examples
-
-if TYPE_CHECKING:
-    import grain
 
 Batch = dict[str, NDArray[Any]]
 #: One corrupted example before padding: inputs, targets, language number.
@@ -101,12 +98,16 @@ def corrupt_segments(
 
 
 class TrainBatches:
-    """The endless training stream of an examples directory.
+    """The endless training stream of an examples directory, or one host's rows of it.
+
+    The rows of all hosts, one after another, are the global batch. `batches[step]` is
+    `batches.batch(step)`, and `len(batches)` the steps of the training.
 
     Attributes:
         languages: the directory's languages; `language` of a batch indexes them.
         rates: share of each language; 0 for those that the mixture leaves out.
-        batch_size: sequences a batch.
+        batch_size: sequences a batch of all hosts together.
+        rows: sequences of this host.
         inputs_length: encoder positions.
         targets_length: decoder positions.
         vocabulary_size: all ids, sentinels included.
@@ -119,20 +120,26 @@ class TrainBatches:
         seed: int = 0,
         mixture: Mixture | None = None,
         steps: int | None = None,
+        *,
+        host: int = 0,
+        hosts: int = 1,
     ):
         """Open the directory.
 
         Args:
             examples: a finished examples directory.
-            batch_size: sequences a batch.
+            batch_size: sequences a batch of all hosts together.
             seed: of language order, record order and masks.
             mixture: how often each language comes; by default n ** 0.3 over all there are.
             steps: of the whole training; only a mixture with `max_epochs` needs it.
+            host: whose rows are made, from 0; in JAX, `jax.process_index()`.
+            hosts: how many share a batch; in JAX, `jax.process_count()`.
 
         Raises:
             UserError: the directory cannot be used, or a number is out of range.
         """
         _check_numbers(batch_size, seed)
+        _check_hosts(batch_size, host, hosts)
         self._examples = opened = open_examples(examples)
         self.languages = opened.languages
         self.inputs_length = opened.lengths.inputs_length
@@ -147,46 +154,73 @@ class TrainBatches:
         self._streams = [_Stream(opened, lang, seed) for lang in rates]
         self._order = MixtureOrder(rates, seed)
         self.batch_size = batch_size
-        self._arguments = (examples, batch_size, seed, mixture, steps)
+        self.rows = batch_size // hosts
+        self._first_row = host * self.rows
+        self._steps = sys.maxsize if steps is None else steps
+        self._arguments = (examples, batch_size, seed, mixture, steps, host, hosts)
 
-    def __reduce__(self) -> tuple[type["TrainBatches"], tuple[object, ...]]:
+    def __reduce__(self) -> tuple[Any, ...]:
         """Another process opens the directory itself."""
-        return TrainBatches, self._arguments
+        return _reopen, self._arguments
 
     def batch(self, step: int) -> Batch:
-        """The batch of one step, the same whenever and wherever it is made.
+        """The rows of one step, the same whenever and wherever they are made.
 
         Raises:
             UserError: a record is damaged or does not suit the vocabulary.
         """
-        first = step * self.batch_size
-        places = map(self._order.__getitem__, range(first, first + self.batch_size))
+        first = step * self.batch_size + self._first_row
+        places = map(self._order.__getitem__, range(first, first + self.rows))
         lengths = self._examples.lengths
         if self._examples.finished:
             examples = [self._streams[number].example(position) for number, position in places]
-            return collate(examples, self.batch_size, lengths)
+            return collate(examples, self.rows, lengths)
         segments = [self._streams[number].segment(position) for number, position in places]
         return corrupt_segments(segments, self.vocabulary_size, lengths)
 
-    @property
-    def dataset(self) -> "grain.MapDataset[Batch]":
-        """The endless stream of batches for Grain: element `step` is `batch(step)`."""
-        import grain
+    def iterate(
+        self, start: int = 0, *, prefetch: int = 2, workers: int = 1
+    ) -> Generator[Batch, None, None]:
+        """Batches from step `start` on, made ahead by threads; closing the iterator ends them.
 
-        return grain.MapDataset.source(_Batches(self))
+        Neither number changes a batch or the order. One worker is enough for a disk; over an
+        object store, several hide its latency.
 
+        Args:
+            start: the first step.
+            prefetch: batches that wait; 0 makes each when it is asked for.
+            workers: threads that make them.
 
-class _Batches:
-    """`TrainBatches` as a random-access source."""
-
-    def __init__(self, batches: TrainBatches):
-        self._batches = batches
+        Raises:
+            UserError: from the iterator, at the batch it concerns: a record is damaged or does not
+                suit the vocabulary.
+        """
+        return ahead(self.batch, itertools.count(start), prefetch=prefetch, workers=workers)
 
     def __len__(self) -> int:
-        return sys.maxsize
+        return self._steps
 
-    def __getitem__(self, index: int) -> Batch:
-        return self._batches.batch(int(index))
+    def __getitem__(self, step: int) -> Batch:
+        """`batch(step)`, for Grain.
+
+        Raises:
+            IndexError: the training has no such step.
+        """
+        if not 0 <= step < self._steps:
+            raise IndexError(step)
+        return self.batch(int(step))
+
+
+def _reopen(
+    examples: str | Path,
+    batch_size: int,
+    seed: int,
+    mixture: Mixture | None,
+    steps: int | None,
+    host: int,
+    hosts: int,
+) -> TrainBatches:
+    return TrainBatches(examples, batch_size, seed, mixture, steps, host=host, hosts=hosts)
 
 
 def _check_numbers(batch_size: int, seed: int = 0) -> None:
@@ -194,6 +228,15 @@ def _check_numbers(batch_size: int, seed: int = 0) -> None:
         raise UserError(f"batch_size is {batch_size}: give at least 1")
     if not 0 <= seed < 1 << _SEED_BITS:
         raise UserError(f"seed is {seed}: give 0 to {(1 << _SEED_BITS) - 1}")
+
+
+def _check_hosts(batch_size: int, host: int, hosts: int) -> None:
+    if hosts < 1 or not 0 <= host < hosts:
+        raise UserError(f"host is {host} of {hosts} hosts: give 0 to one less than hosts")
+    if batch_size % hosts:
+        raise UserError(
+            f"batch_size is {batch_size}: give a multiple of the {hosts} hosts, which share a batch"
+        )
 
 
 class _Stream:

@@ -1,5 +1,4 @@
 import json
-import pickle
 import shutil
 import subprocess
 import sys
@@ -75,24 +74,6 @@ def test_a_batch_does_not_depend_on_those_before(small_examples: Path):
     far = TrainBatches(small_examples, 8, seed=3).batch(10**9)
     for name, array in one.batch(10**9).items():
         assert np.array_equal(array, far[name])
-
-
-def test_grain_gives_the_same_batches_sliced_prefetched_and_in_other_processes(
-    small_examples: Path,
-):
-    import grain
-
-    batches = TrainBatches(small_examples, 8, seed=3)
-    hosts, steps = 2, 6
-    for host in range(hosts):
-        threads = grain.ReadOptions(num_threads=3, prefetch_buffer_size=4)
-        found = iter(batches.dataset[host::hosts].to_iter_dataset(threads))
-        for step in range(host, steps, hosts):
-            for name, array in next(found).items():
-                assert np.array_equal(array, batches.batch(step)[name])
-    elsewhere = pickle.loads(pickle.dumps(batches))  # what Grain's worker processes get
-    for name, array in elsewhere.batch(5).items():
-        assert np.array_equal(array, batches.batch(5)[name])
 
 
 def test_finished_examples_come_as_they_were_written(finished_examples: Path):
