@@ -19,7 +19,7 @@ _SPARE_DESCRIPTORS = 64
 
 
 class RecordSource:
-    """All records of one language and split by number: a random-access source for Grain."""
+    """All records of one language and split by number."""
 
     def __init__(self, files: Sequence[TFRecordFile]):
         self.files = tuple(files)
