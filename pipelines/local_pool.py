@@ -20,12 +20,12 @@ from pipelines import storage
 P = ParamSpec("P")
 T = TypeVar("T")
 
-#: Imported once, by the server that workers are forked from.
-_PRELOAD = [
+#: Imported once, by the server that workers are forked from; none of them imports Beam.
+PRELOAD = [
     "pipelines.corpus.ingest",
     "pipelines.corpus.finish",
     "pipelines.corpus.sinks",
-    "pipelines.examples.pipeline",
+    "pipelines.examples.units",
 ]
 
 _pools: list[ProcessPoolExecutor] = []
@@ -43,7 +43,7 @@ def local_pool(workers: int) -> Iterator[None]:
         yield
         return
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(_PRELOAD)
+    context.set_forkserver_preload(PRELOAD)
     # The server that workers are forked from may be older than this environment.
     arguments = (storage.used_options(), dict(os.environ))
     with ProcessPoolExecutor(workers, context, initializer=_begin, initargs=arguments) as pool:

@@ -17,6 +17,7 @@ from pipelines.examples.segments import Chain
 from pipelines.examples.shards import ExampleUnit, ShardSettings
 from pipelines.examples.span_corruption import SpanCorruption, span_corruption
 from pipelines.examples.tfrecord import index_path
+from pipelines.examples.units import UnitStore
 from pipelines.languages import task_name
 from pipelines.outputs import (
     StagedOutput,
@@ -168,7 +169,7 @@ def _run_units(
     beam_options: Sequence[str],
 ) -> list[dict[str, Any]]:
     """Do the units that an earlier run did not finish; describe all, in the order of `units`."""
-    from pipelines.examples.pipeline import UnitStore, write_shards
+    from pipelines.examples.pipeline import write_shards
 
     # Its name makes `publish` remove it together with other leftovers.
     store = UnitStore(

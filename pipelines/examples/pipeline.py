@@ -1,71 +1,16 @@
-"""The examples DAG on Beam: units in, shards out, a description of each finished shard kept."""
+"""The examples DAG on Beam: units in, shards out."""
 
-import dataclasses
-import functools
-import json
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import apache_beam as beam
-import sentencepiece
 
-from pipelines.examples.shards import ExampleUnit, ShardSettings, write_shard
-from pipelines.faults import fault_point
+from pipelines.examples.shards import ExampleUnit, ShardSettings
+from pipelines.examples.units import UnitStore, write_unit
 from pipelines.local_pool import available_cores, call
-from pipelines.outputs import write_json
 from pipelines.progress import INTERVAL_SECS, say
 from pipelines.runners import run_pipeline
-from pipelines.vocabulary_model import load_vocabulary
-
-
-@dataclasses.dataclass(frozen=True)
-class UnitStore:
-    """Where shards and the descriptions of finished ones lie.
-
-    Attributes:
-        directory: the examples directory that is being made.
-        descriptions: one JSON file per finished unit.
-    """
-
-    directory: Path
-    descriptions: Path
-
-    def _description(self, unit: ExampleUnit) -> Path:
-        return self.descriptions / f"{unit.path}.json"
-
-    def finished(self, unit: ExampleUnit) -> dict[str, Any] | None:
-        """The unit's description if it is done and its shard has the right size, else None."""
-        path, shard = self._description(unit), self.directory / unit.path
-        if not path.is_file() or not shard.is_file():
-            return None
-        described = json.loads(path.read_text())
-        return described if shard.stat().st_size == described["size_bytes"] else None
-
-    def finish(self, unit: ExampleUnit, description: dict[str, Any]) -> None:
-        """Note that a unit is done, after its shard is in place."""
-        path = self._description(unit)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, description)
-
-    def count(self) -> int:
-        """How many units are done."""
-        return sum(1 for _ in self.descriptions.glob("*/*.json"))
-
-
-@functools.lru_cache(maxsize=1)
-def _vocabulary(model: str) -> sentencepiece.SentencePieceProcessor:
-    """The vocabulary, loaded once in each process."""
-    return load_vocabulary(model)
-
-
-def write_unit(unit: ExampleUnit, store: UnitStore, model: str, settings: ShardSettings) -> int:
-    """Write the shard of a unit and give its number of records; twice gives the same bytes."""
-    description = write_shard(unit, store.directory, _vocabulary(model), settings)
-    store.finish(unit, description)
-    fault_point("examples.after_shard")
-    return description["records"]
 
 
 class WriteShards(beam.DoFn):

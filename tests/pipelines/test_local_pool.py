@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.local_pool import call, local_pool
+from pipelines.local_pool import PRELOAD, call, local_pool
 
 CHILD = """
 import os, pathlib, sys, time
@@ -74,3 +74,14 @@ def is_alive(process: int) -> bool:
     except FileNotFoundError:
         return False
     return state != "Z"
+
+
+def test_workers_start_without_beam():
+    code = (
+        "import importlib, sys\n"
+        "for name in sys.argv[1:]: importlib.import_module(name)\n"
+        "print('apache_beam' in sys.modules)"
+    )
+    command = [sys.executable, "-c", code, *PRELOAD]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
