@@ -13,7 +13,7 @@ BEAM_FLINK := 2.62.0
 PRISM := $(shell sed -n 's/^apache-beam==\([0-9.]*\).*/\1/p' requirements.txt)
 
 .PHONY: help setup setup-flink setup-prism demo test lint format bench bench-examples bench-langid test-kill \
-	fuzz test-flink test-prism test-dataflow requirements clean
+	fuzz test-parity parity-fixtures test-flink test-prism test-dataflow requirements clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -59,6 +59,18 @@ bench: $(READY) .venv-bench/ready  ## The corpus builder against datatrove and a
 	@$(PYTHON) -m venv --clear .venv-bench
 	@$(BIN)/uv pip sync --quiet --require-hashes --compile-bytecode --python .venv-bench/bin/python \
 		tests/benchmarks/peers.txt
+	@touch $@
+
+test-parity: $(READY) .venv-parity/ready  ## Logits against Hugging Face's, up to mT5-Base (needs 12 GB of disk)
+	@$(BIN)/python -m pytest tests/parity/live.py -s --timeout 3600
+
+parity-fixtures: .venv-parity/ready  ## Make the small models and logits again that `make test` compares with
+	@HF_HUB_OFFLINE=1 .venv-parity/bin/python tests/parity/hf_models.py make tests/models/huggingface/fixtures
+
+.venv-parity/ready: tests/parity/peers.txt | $(READY)
+	@$(PYTHON) -m venv --clear .venv-parity
+	@$(BIN)/uv pip sync --quiet --require-hashes --compile-bytecode --python .venv-parity/bin/python \
+		tests/parity/peers.txt
 	@touch $@
 
 bench-examples: $(READY)  ## Span corruption, examples against bare SentencePiece, batches against seqio
@@ -122,7 +134,8 @@ requirements: $(READY)  ## Pin again what pyproject.toml asks for
 	$$compile pyproject.toml --extra gcp --constraint requirements.txt --output-file requirements-gcp.txt && \
 	grep -E '^uv==' requirements.txt | sed 's/ .*//' | $$compile - --output-file requirements-setup.txt && \
 	echo apache-flink-libraries==$(FLINK) | $$compile - --no-deps --output-file requirements-flink.txt && \
-	$$compile tests/benchmarks/peers.in --output-file tests/benchmarks/peers.txt
+	$$compile tests/benchmarks/peers.in --output-file tests/benchmarks/peers.txt && \
+	$$compile tests/parity/peers.in --constraint requirements.txt --output-file tests/parity/peers.txt
 
 clean:  ## Remove the environment and caches (runs/ stays)
-	@rm -rf .venv .venv-bench .venv-fuzz .flink .prism build *.egg-info .ruff_cache .pytest_cache
+	@rm -rf .venv .venv-bench .venv-parity .venv-fuzz .flink .prism build *.egg-info .ruff_cache .pytest_cache

@@ -24,6 +24,8 @@ SUBCOMMANDS = {
     "mixture": "Show how often each language is trained on, and how often repeated.",
     "train": "Pretrain a preset on an examples directory.",
     "evaluate": "Evaluate a run's checkpoints per document and language.",
+    "import-hf": "Make a run of a Hugging Face mT5, T5 or Switch Transformer.",
+    "export-hf": "Write a run's checkpoint for Hugging Face's transformers.",
     "report": "Compare two runs language by language: report.html, report.json, CSV.",
     "doctor": "Say what is installed, what can be used here, and what is missing.",
 }
@@ -45,7 +47,7 @@ def build_app() -> App:
         suppress_keyboard_interrupt=False,
     )
     for name, summary in SUBCOMMANDS.items():
-        app.command(f"flows.commands.{name}:app", name=name, help=summary)
+        app.command(f"flows.commands.{name.replace('-', '_')}:app", name=name, help=summary)
     return app
 
 

@@ -89,14 +89,33 @@ def evaluate(run: str | Path, examples: str | Path, config: EvaluateConfig) -> d
     run, examples = Path(run), Path(examples)
     described = read_run(run)
     manifest = read_manifest(examples, "examples")
+    _check_examples(run, described, examples, manifest)
+    batches = ValidationBatches(examples, config.batch_size)
+    return evaluate_run(run, described, batches, config)
+
+
+def _check_examples(
+    run: Path, described: dict[str, Any], examples: Path, manifest: dict[str, Any]
+) -> None:
+    """Check that a run's vocabulary is that of the examples; an imported run has none to compare.
+
+    Raises:
+        UserError: it was trained on other examples, or has fewer rows than they have pieces.
+    """
+    if described["examples"] is None:
+        rows, pieces = described["model"]["vocabulary_size"], manifest["vocabulary_size"]
+        if rows < pieces:
+            raise UserError(
+                f"{run} has {rows:,} rows for the {pieces:,} pieces of {examples}: build examples "
+                "with the vocabulary that its model came with (`mswitch examples build --vocab`)"
+            )
+        return
     for key in ("config_hash", "vocabulary_sha256"):
         if manifest[key] != described["examples"][key]:
             raise UserError(
                 f"{run} was trained on other examples than {examples} ({key} differs): "
                 f"give {described['examples']['path']} (relative to the run)"
             )
-    batches = ValidationBatches(examples, config.batch_size)
-    return evaluate_run(run, described, batches, config)
 
 
 def evaluate_run(

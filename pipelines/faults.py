@@ -20,6 +20,9 @@ GROWTH_POINTS = ("corpus.before_growth", "corpus.after_growth")
 #: Where only profile `modern` comes by.
 MODERN_POINTS = ("corpus.after_near_duplicates",)
 
+#: Where weights come from or go to Hugging Face's files.
+EXCHANGE_POINTS = (*_publication("import-hf"), *_publication("export-hf"))
+
 #: The others, in the order in which a demo comes by them.
 FAULT_POINTS = (
     *_publication("sample"),
@@ -47,7 +50,7 @@ def fault_point(name: str) -> None:
 
     In a worker process (`pipelines.local_pool`) the one that started it is killed first.
     """
-    if name not in FAULT_POINTS + GROWTH_POINTS + MODERN_POINTS:
+    if name not in FAULT_POINTS + GROWTH_POINTS + MODERN_POINTS + EXCHANGE_POINTS:
         raise ValueError(f"unknown fault point {name!r}; add it to FAULT_POINTS")
     if os.environ.get(VARIABLE) == name:
         parent = multiprocessing.parent_process()

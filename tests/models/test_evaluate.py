@@ -13,6 +13,7 @@ import pytest
 from models.checkpoint import restore_parameters
 from models.config import EvaluateConfig
 from models.evaluate import SCHEMA, evaluate, evaluate_run
+from models.huggingface.convert import export_hf, import_hf
 from models.run import model_of, read_run, train_config_of
 from models.state import Skeleton
 from models.step import optimizer_of
@@ -124,6 +125,7 @@ child = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(child)
 from models.config import EvaluateConfig
 from models.evaluate import evaluate_run
+from models.huggingface.convert import export_hf, import_hf
 from models.run import read_run
 run = Path(sys.argv[2])
 evaluate_run(run, read_run(run), child.MemoryValidation(8), EvaluateConfig(batch_size=8))
@@ -151,6 +153,26 @@ def test_a_missing_checkpoint_is_named(child, run, tmp_path):
     shutil.rmtree(copy / "checkpoints" / str(first))
     with pytest.raises(UserError, match=f"lacks the checkpoint of step {first}"):
         evaluate_run(copy, read_run(copy), child.MemoryValidation(8), CONFIG)
+
+
+def test_an_imported_run_is_evaluated_as_the_one_it_came_from(child, tmp_path):
+    """Through Hugging Face's files, the same losses; examples need not be those of training."""
+    trained, imported = tmp_path / "trained", tmp_path / "imported"
+    child.run("mt5-tiny", trained, 2)
+    export_hf(trained, tmp_path / "hf")
+    import_hf(tmp_path / "hf", imported)
+    for run in (trained, imported):
+        evaluate_run(run, read_run(run), child.MemoryValidation(8), CONFIG)
+    made, wanted = (
+        pq.read_table(run / "eval" / f"{step}.parquet").to_pydict()
+        for run, step in ((imported, 0), (trained, 2))
+    )
+    assert made == wanted
+    manifest = {"stage": "examples", "vocabulary_size": 129}
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    (tmp_path / "_COMPLETED").write_text("")
+    with pytest.raises(UserError, match="128 rows for the 129 pieces of"):
+        evaluate(imported, tmp_path, CONFIG)
 
 
 def test_not_a_run_and_other_examples_are_refused(run, tmp_path):

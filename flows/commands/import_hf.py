@@ -1,0 +1,25 @@
+"""`mswitch import-hf`: a Hugging Face model becomes a run."""
+
+from pathlib import Path
+
+from cyclopts import App
+
+from flows.commands.common import Json, finish
+
+app = App(name="import-hf", help="Make a run of a Hugging Face mT5, T5 or Switch Transformer.")
+
+
+@app.default
+def import_hf(directory: Path, *, out: Path, json: Json = False) -> int:
+    """Read config.json and safetensors (sharded or not) into a run with one checkpoint, of step 0.
+
+        mswitch import-hf mt5-small --out runs/mt5-small
+        mswitch evaluate --run runs/mt5-small --examples EXAMPLES
+
+    Args:
+        directory: what `save_pretrained` or a download of the model left.
+        out: the run directory.
+    """
+    from models.huggingface.convert import import_hf as run_import
+
+    return finish(run_import(directory, out), json)

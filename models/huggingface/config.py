@@ -1,0 +1,228 @@
+"""`config.json` of a Hugging Face model, and the `ModelConfig` it amounts to.
+
+Only what the logits depend on is taken from there. What matters in training alone (capacity,
+balance loss, jitter, dropout) means other things in Hugging Face's classes, so it travels under a
+key of its own, `mswitch`, which they keep and ignore.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from models.config import ModelConfig, as_json
+from models.layers import NORM_EPSILON
+from pipelines.errors import UserError
+
+#: Model types that can be read, and the class each loads.
+ARCHITECTURES = {
+    "mt5": "MT5ForConditionalGeneration",
+    "t5": "T5ForConditionalGeneration",
+    "switch_transformers": "SwitchTransformersForConditionalGeneration",
+}
+#: Fields of a ModelConfig that change no logit as long as no token is dropped.
+TRAINING_FIELDS = (
+    "capacity_factor",
+    "group_size",
+    "balance_weight",
+    "router_z_weight",
+    "router_jitter",
+    "init_scale",
+    "dropout_rate",
+    "expert_dropout_rate",
+)
+OWN_KEY = "mswitch"
+
+_ACTIVATIONS = {"gated-gelu": "geglu", "relu": "relu"}
+_FEED_FORWARD = {own: other for other, own in _ACTIVATIONS.items()}
+
+
+def read_config(config: Mapping[str, Any], where: str) -> ModelConfig:
+    """The model that a config.json describes.
+
+    Args:
+        config: its content.
+        where: its path, for errors.
+
+    Raises:
+        UserError: another architecture, or a variant of these that mswitch does not have.
+    """
+    kind = config.get("model_type")
+    if kind not in ARCHITECTURES:
+        raise UserError(
+            f"{where}: model_type {kind!r} is none of {', '.join(ARCHITECTURES)}, which are all "
+            "that mswitch can read"
+        )
+    _require(config, where, "layer_norm_epsilon", NORM_EPSILON)
+    layers = _number(config, where, "num_layers")
+    architecture: dict[str, Any] = {
+        "vocabulary_size": _number(config, where, "vocab_size"),
+        "d_model": _number(config, where, "d_model"),
+        "d_ff": _number(config, where, "d_ff"),
+        "heads": _number(config, where, "num_heads"),
+        "d_kv": _number(config, where, "d_kv"),
+        "encoder_layers": layers,
+        "decoder_layers": _number(config, where, "num_decoder_layers", layers),
+        "relative_buckets": _number(config, where, "relative_attention_num_buckets", 32),
+        "relative_max_distance": _number(config, where, "relative_attention_max_distance", 128),
+        "tied_embeddings": _tied(config, where, kind),
+    }
+    if kind == "switch_transformers":
+        architecture |= _sparse_part(config, where, layers, architecture["decoder_layers"])
+    else:
+        usual = "gated-gelu" if kind == "mt5" else "relu"
+        named = config.get("feed_forward_proj", usual)
+        if named not in _ACTIVATIONS:
+            raise UserError(
+                f"{where}: feed_forward_proj {named!r} is none of {', '.join(_ACTIVATIONS)}"
+            )
+        architecture["activation"] = _ACTIVATIONS[named]
+    return ModelConfig(**architecture, **_training_part(config, where, kind))
+
+
+def write_config(model: ModelConfig, original: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The config.json of a model, for transformers 4.
+
+    Args:
+        model: the model.
+        original: the config.json it was once read from, whose other keys are kept.
+
+    Raises:
+        UserError: no class of Hugging Face computes this model.
+    """
+    if model.sparse:
+        _check_exportable(model)
+        kind = "switch_transformers"
+    else:
+        # T5's class has every combination; MT5's is what mT5 checkpoints are published as.
+        kind = "mt5" if model.activation == "geglu" and not model.tied_embeddings else "t5"
+        if original is not None and original["model_type"] == "mt5":
+            kind = "mt5"
+    config: dict[str, Any] = {
+        "decoder_start_token_id": 0,
+        "dropout_rate": model.dropout_rate,
+        "eos_token_id": 1,
+        "is_encoder_decoder": True,
+        "pad_token_id": 0,
+        **(original or {}),
+        "architectures": [ARCHITECTURES[kind]],
+        "d_ff": model.d_ff,
+        "d_kv": model.d_kv,
+        "d_model": model.d_model,
+        "layer_norm_epsilon": NORM_EPSILON,
+        "model_type": kind,
+        "num_decoder_layers": model.decoder_layers,
+        "num_heads": model.heads,
+        "num_layers": model.encoder_layers,
+        "relative_attention_max_distance": model.relative_max_distance,
+        "relative_attention_num_buckets": model.relative_buckets,
+        "tie_word_embeddings": model.tied_embeddings,
+        "torch_dtype": "float32",
+        "vocab_size": model.vocabulary_size,
+        OWN_KEY: {name: as_json(model)[name] for name in TRAINING_FIELDS},
+    }
+    # Renamed in transformers 4.56; the older name is read by all of 4.
+    config.pop("dtype", None)
+    if not model.sparse:
+        config["feed_forward_proj"] = _FEED_FORWARD[model.activation]
+        return config
+    sparse = {
+        "decoder_sparse_step": model.sparse_every,
+        "dense_act_fn": "relu",
+        "encoder_sparse_step": model.sparse_every,
+        "num_experts": model.experts,
+        "num_sparse_decoder_layers": model.decoder_layers // model.sparse_every,
+        "num_sparse_encoder_layers": model.encoder_layers // model.sparse_every,
+        "router_bias": False,
+        "router_dtype": "float32",
+    }
+    usual = {
+        # Slots per sequence in that class: no sequence up to a group's length drops a token.
+        "expert_capacity": model.group_size,
+        # Its jitter spoils the experts' input as well (issue 33969 of transformers).
+        "router_jitter_noise": 0.0,
+    }
+    return {**usual, **config, **sparse}
+
+
+def _check_exportable(model: ModelConfig) -> None:
+    if model.activation != "relu":
+        raise UserError(
+            "this model's experts are GEGLU, and Hugging Face's SwitchTransformers has no gated "
+            "experts (one input projection each, ReLU): it cannot compute this model. A preset "
+            "with ReLU experts, such as switch-base-128, can be exported"
+        )
+    if model.sparse_every not in (1, 2):
+        raise UserError(
+            f"sparse_every={model.sparse_every}: Hugging Face's SwitchTransformers would put the "
+            "experts into other layers (the second of each period, not the last); only 1 and 2 "
+            "can be exported"
+        )
+
+
+def _sparse_part(
+    config: Mapping[str, Any], where: str, encoder_layers: int, decoder_layers: int
+) -> dict[str, Any]:
+    if config.get("is_gated_act"):
+        raise UserError(f"{where}: is_gated_act is set, but SwitchTransformers has no gated layers")
+    _require(config, where, "dense_act_fn", "relu")
+    _require(config, where, "router_bias", False)
+    _require(config, where, "router_dtype", "float32")
+    # The class computes the steps from these numbers and ignores *_sparse_step of the file.
+    steps = [
+        layers // _number(config, where, name)
+        for name, layers in (
+            ("num_sparse_encoder_layers", encoder_layers),
+            ("num_sparse_decoder_layers", decoder_layers),
+        )
+    ]
+    if steps[0] != steps[1] or steps[0] not in (1, 2):
+        raise UserError(
+            f"{where}: every {steps[0]}. encoder layer and every {steps[1]}. decoder layer is "
+            "sparse; mswitch reads models in which every layer or every second one is, in both"
+        )
+    return {
+        "activation": "relu",
+        "experts": _number(config, where, "num_experts"),
+        "sparse_every": steps[0],
+    }
+
+
+def _training_part(config: Mapping[str, Any], where: str, kind: str) -> dict[str, Any]:
+    usual = {"init_scale": 0.1} if kind == "switch_transformers" else {}
+    own = config.get(OWN_KEY, {})
+    if not isinstance(own, Mapping):
+        raise UserError(f"{where}: {OWN_KEY} is no object")
+    unknown = sorted(set(own) - set(TRAINING_FIELDS))
+    if unknown:
+        raise UserError(f"{where}: {OWN_KEY} has unknown keys: {', '.join(unknown)}")
+    types = {field.name: field.type for field in dataclasses.fields(ModelConfig)}
+    for name, value in own.items():
+        kinds = (int,) if types[name] is int else (int, float)
+        if not isinstance(value, kinds) or isinstance(value, bool):
+            raise UserError(f"{where}: {OWN_KEY}.{name} is {value!r}, no number as it should be")
+    return {**usual, **own}
+
+
+def _tied(config: Mapping[str, Any], where: str, kind: str) -> bool:
+    tied = bool(config.get("tie_word_embeddings", kind != "mt5"))
+    version = str(config.get("transformers_version", "4"))
+    if kind == "mt5" and tied and not version.startswith("4."):
+        raise UserError(
+            f"{where}: transformers {version} calls every mT5 tied, whatever it is. Set "
+            "tie_word_embeddings to false there if the weights have a lm_head.weight of their own; "
+            "else save the model with transformers 4"
+        )
+    return tied
+
+
+def _require(config: Mapping[str, Any], where: str, name: str, wanted: Any) -> None:
+    if config.get(name, wanted) != wanted:
+        raise UserError(f"{where}: {name} is {config[name]!r}; mswitch computes {wanted!r} only")
+
+
+def _number(config: Mapping[str, Any], where: str, name: str, usual: int | None = None) -> int:
+    value = config.get(name)
+    value = usual if value is None else value
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise UserError(f"{where}: {name} is {value!r} where a number from 1 is needed")
+    return value

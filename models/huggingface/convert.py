@@ -1,0 +1,199 @@
+"""`import_hf` and `export_hf`: a Hugging Face directory becomes a run, and a run such a directory.
+
+A run that was imported holds one checkpoint, of step 0, and can be evaluated and exported like any
+other. The values are not changed on the way: float32 there and back is the same to the bit.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from models.checkpoint import Checkpoints, complete_steps, restore_parameters
+from models.config import ModelConfig, TrainConfig, as_json
+from models.huggingface.config import read_config, write_config
+from models.huggingface.files import CONFIG, WeightFiles, read_json, write_weights
+from models.huggingface.tensors import EMBEDDING, EMBEDDING_COPIES, HEAD, UNUSED, Piece, pieces
+from models.presets import PRESETS
+from models.run import CHECKPOINTS, model_of, read_run
+from models.run import CONFIG as RUN_CONFIG
+from models.state import Parameters, Skeleton, TrainState, parameter_counts
+from models.step import optimizer_of
+from pipelines.errors import UserError
+from pipelines.outputs import file_sha256, stage_output, write_json
+from pipelines.progress import say
+
+#: What `save_pretrained` of transformers 4 allows a file.
+MAX_SHARD_BYTES = 5_000_000_000
+#: Name of an imported model that is no preset.
+IMPORTED = "imported"
+#: An imported run's optimizer has done nothing; its parameters are exact, so evaluate them so.
+_TRAIN = TrainConfig(dtype="float32")
+
+
+def import_hf(directory: str | Path, out: str | Path) -> dict[str, Any]:
+    """Make a run directory of a Hugging Face model.
+
+    Args:
+        directory: what `save_pretrained` wrote: config.json and safetensors, sharded or not.
+        out: the run directory.
+
+    Returns:
+        Summary: stage, out, reused, preset, parameters.
+
+    Raises:
+        UserError: not such a model, a tensor is missing, left over, or of another shape.
+    """
+    directory = Path(directory)
+    original = read_json(directory / CONFIG)
+    model = read_config(original, str(directory / CONFIG))
+    files = WeightFiles(directory)
+    source = {name: file_sha256(directory / name) for name in files.files}
+    skeleton = Skeleton.of(model, _TRAIN)
+    counts = parameter_counts(skeleton)
+    summary = {"stage": "import-hf", "out": str(out), "parameters": sum(counts.values())}
+    preset = preset_of(model)
+    with stage_output(
+        out, stage="import-hf", config={"config": original, "sha256": source}
+    ) as output:
+        if output.complete:
+            return {**summary, "preset": preset, "reused": True}
+        values = read_parameters(files, model)
+        say("import-hf", f"{preset}: {sum(counts.values()):,} parameters from {directory}")
+        write_json(
+            output.directory / RUN_CONFIG,
+            {
+                "preset": preset,
+                "model": as_json(model),
+                "train": as_json(_TRAIN),
+                "examples": None,
+                "languages": {},
+                "eval_steps": [0],
+                "config_hash": output.hash,
+                "parameters": sum(counts.values()),
+                "parameters_by_group": counts,
+                "huggingface": original,
+            },
+        )
+        parameters = {name: jnp.asarray(value) for name, value in values.items()}
+        moments = optimizer_of(_TRAIN).init(parameters, skeleton.axes)
+        checkpoints = Checkpoints(output.directory / CHECKPOINTS, kept=(0,))
+        checkpoints.remove_leftovers()
+        if checkpoints.latest() is None:
+            checkpoints.save(TrainState(parameters, moments, jnp.zeros((), jnp.int32)), 0)
+            checkpoints.wait()
+        output.publish({"parameters": sum(counts.values()), "preset": preset})
+    return {**summary, "preset": preset, "reused": False}
+
+
+def export_hf(
+    run: str | Path,
+    out: str | Path,
+    *,
+    step: int | None = None,
+    max_shard_bytes: int = MAX_SHARD_BYTES,
+) -> dict[str, Any]:
+    """Write a checkpoint as a directory for `from_pretrained` of transformers 4.
+
+    Args:
+        run: a run directory.
+        out: the new directory.
+        step: the checkpoint; by default the newest.
+        max_shard_bytes: largest size of a file.
+
+    Returns:
+        Summary: stage, out, reused, step, parameters, files.
+
+    Raises:
+        UserError: no such checkpoint, or no class of Hugging Face computes this model.
+    """
+    run = Path(run)
+    if max_shard_bytes < 1:
+        raise UserError("--max-shard-bytes must be at least 1")
+    described = read_run(run)
+    model = model_of(described)
+    config = write_config(model, described.get("huggingface"))
+    steps = complete_steps(run / CHECKPOINTS)
+    if not steps:
+        raise UserError(f"{run} has no checkpoint yet: train it first")
+    step = steps[-1] if step is None else step
+    if step not in steps:
+        known = ", ".join(map(str, steps))
+        raise UserError(f"{run} has no checkpoint of step {step}: choose among {known}")
+    identity = {
+        "run": described["config_hash"],
+        "step": step,
+        "max_shard_bytes": max_shard_bytes,
+    }
+    summary: dict[str, Any] = {"stage": "export-hf", "out": str(out), "step": step}
+    skeleton = Skeleton.of(model, _TRAIN)
+    summary["parameters"] = sum(parameter_counts(skeleton).values())
+    with stage_output(out, stage="export-hf", config=identity) as output:
+        if output.complete:
+            return {**summary, "reused": True}
+        like = skeleton.abstract_state(optimizer_of(_TRAIN)).parameters
+        parameters = restore_parameters(run / CHECKPOINTS, step, like)
+        places = {piece.tensor: piece for piece in pieces(model)}
+        written = write_weights(
+            output.directory,
+            {name: tensor_shape(piece, skeleton) for name, piece in places.items()},
+            lambda name: _tensor(places[name], parameters),
+            max_shard_bytes,
+        )
+        write_json(output.directory / CONFIG, config)
+        output.publish({"parameters": summary["parameters"], "files": written})
+    return {**summary, "reused": False, "files": len(written)}
+
+
+def read_parameters(files: WeightFiles, model: ModelConfig) -> dict[str, np.ndarray]:
+    """All parameters of a model, in float32.
+
+    Raises:
+        UserError: a tensor is missing, left over, of another shape, or contradicts the config.
+    """
+    skeleton = Skeleton.of(model, _TRAIN)
+    values = {name: np.empty(s.shape, np.float32) for name, s in skeleton.shapes.items()}
+    unused = set(files.file_of) - set(UNUSED)
+    if HEAD not in files.file_of and not model.tied_embeddings:
+        raise UserError(
+            f"{files.directory} has no tensor {HEAD}, and {CONFIG} says that logits and embedding "
+            "are not tied: set tie_word_embeddings to true there if they are"
+        )
+    for piece in pieces(model):
+        value = files.read(piece.tensor, tensor_shape(piece, skeleton))
+        values[piece.parameter][piece.index] = value.T if piece.transposed else value
+        unused.discard(piece.tensor)
+    embedding = values["embedding.table"]
+    copies = (*EMBEDDING_COPIES, HEAD) if model.tied_embeddings else EMBEDDING_COPIES
+    for name in copies:
+        if name in unused and not np.array_equal(files.read(name, embedding.shape), embedding):
+            raise UserError(
+                f"{files.directory}: {name} differs from {EMBEDDING}, though {CONFIG} says that "
+                "they are tied: correct tie_word_embeddings, or save the model again"
+            )
+        unused.discard(name)
+    if unused:
+        some = ", ".join(sorted(unused)[:3])
+        raise UserError(
+            f"{files.directory} has {len(unused)} tensors that the model of its {CONFIG} has not, "
+            f"such as {some}: it is another model, or {CONFIG} belongs to another"
+        )
+    return values
+
+
+def tensor_shape(piece: Piece, skeleton: Skeleton) -> tuple[int, ...]:
+    """The shape of a piece's tensor in Hugging Face's files."""
+    shape = skeleton.shapes[piece.parameter].shape[len(piece.index) :]
+    return shape[::-1] if piece.transposed else shape
+
+
+def preset_of(model: ModelConfig) -> str:
+    """The preset that this model is, or `imported`."""
+    return next((name for name, one in PRESETS.items() if one.model == model), IMPORTED)
+
+
+def _tensor(piece: Piece, parameters: Parameters | Mapping[str, np.ndarray]) -> np.ndarray:
+    value = np.asarray(parameters[piece.parameter][piece.index])
+    return value.T if piece.transposed else value

@@ -1,0 +1,165 @@
+"""Weights as files: `model.safetensors`, or shards with `model.safetensors.index.json`.
+
+Nothing is unpickled: `pytorch_model.bin` is refused. File names in an index are input, and must be
+plain names of files in the same directory.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from pipelines import storage
+from pipelines.errors import UserError
+from pipelines.outputs import write_json
+
+CONFIG = "config.json"
+SINGLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+
+_DTYPES = ("F32", "F16", "BF16")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object.
+
+    Raises:
+        UserError: there is none.
+    """
+    try:
+        value = json.loads(path.read_bytes())
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise UserError(f"{path} is no JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{path} holds no JSON object")
+    return value
+
+
+class WeightFiles:
+    """The tensors of a directory, read one at a time.
+
+    Raises:
+        UserError: there are none, or the index names what is not there.
+    """
+
+    def __init__(self, directory: Path):
+        self.directory = directory
+        self._open: dict[str, Any] = {}
+        if (directory / INDEX).is_file():
+            self.file_of = self._indexed(directory / INDEX)
+        elif (directory / SINGLE).is_file():
+            self.file_of = dict.fromkeys(self._file(SINGLE).keys(), SINGLE)
+        else:
+            raise UserError(
+                f"{directory} has neither {SINGLE} nor {INDEX}: weights are read from safetensors "
+                "alone (in transformers: model.save_pretrained(..., safe_serialization=True))"
+            )
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Names of the files that hold tensors."""
+        return tuple(sorted(set(self.file_of.values())))
+
+    def read(self, tensor: str, shape: Sequence[int]) -> np.ndarray:
+        """One tensor, as float32.
+
+        Raises:
+            UserError: it is missing, has another shape or type, or holds values that are no
+                numbers.
+        """
+        if tensor not in self.file_of:
+            raise UserError(f"{self.directory} has no tensor {tensor}")
+        path = self.directory / self.file_of[tensor]
+        try:
+            part = self._file(self.file_of[tensor]).get_slice(tensor)
+            found, kind = tuple(part.get_shape()), part.get_dtype()
+        except SafetensorError as error:
+            raise UserError(f"{path} has no tensor {tensor}, though {INDEX} says so") from error
+        if found != tuple(shape):
+            raise UserError(
+                f"{path}: {tensor} has shape {list(found)} where {CONFIG} implies {list(shape)}"
+            )
+        if kind not in _DTYPES:
+            raise UserError(f"{path}: {tensor} is {kind}, none of {', '.join(_DTYPES)}")
+        values = np.asarray(part[...]).astype(np.float32)
+        if not np.isfinite(values).all():
+            raise UserError(f"{path}: {tensor} holds infinities or NaN")
+        return values
+
+    def _indexed(self, path: Path) -> dict[str, str]:
+        found = read_json(path).get("weight_map")
+        if not isinstance(found, dict) or not found:
+            raise UserError(f"{path} has no weight_map")
+        for tensor, name in found.items():
+            if not isinstance(name, str) or name in ("", "..") or name != Path(name).name:
+                raise UserError(f"{path}: {tensor} is said to be in {name!r}, no plain file name")
+            if not (self.directory / name).is_file():
+                raise UserError(f"{path}: {tensor} is said to be in {name}, which is not there")
+        return found
+
+    def _file(self, name: str) -> Any:
+        if name not in self._open:
+            try:
+                self._open[name] = safe_open(self.directory / name, framework="np")
+            except (OSError, SafetensorError) as error:
+                raise UserError(
+                    f"{self.directory / name} is no safetensors file: {error}"
+                ) from error
+        return self._open[name]
+
+
+def write_weights(
+    directory: Path,
+    shapes: Mapping[str, Sequence[int]],
+    tensor: Callable[[str], np.ndarray],
+    max_shard_bytes: int,
+) -> list[str]:
+    """Write float32 tensors, a file at a time, as `save_pretrained` lays them out.
+
+    Args:
+        directory: where to.
+        shapes: of all tensors, in the order in which they fill the files.
+        tensor: gives one tensor.
+        max_shard_bytes: size of a file, unless one tensor alone is larger.
+
+    Returns:
+        The names of the files.
+    """
+    shards = _plan(shapes, max_shard_bytes)
+    count = len(shards)
+    names = [f"model-{n:05d}-of-{count:05d}.safetensors" for n in range(1, count + 1)]
+    if count == 1:
+        names = [SINGLE]
+    for name, shard in zip(names, shards, strict=True):
+        # Strides are not stored: a transposed view would be written in the wrong order.
+        values = {one: np.ascontiguousarray(tensor(one), np.float32) for one in shard}
+        with storage.publish(directory / name, sync=True) as temporary:
+            save_file(values, temporary, metadata={"format": "pt"})
+    if count > 1:
+        total = sum(_bytes(shape) for shape in shapes.values())
+        weight_map = {one: name for name, shard in zip(names, shards, strict=True) for one in shard}
+        write_json(directory / INDEX, {"metadata": {"total_size": total}, "weight_map": weight_map})
+    return names
+
+
+def _plan(shapes: Mapping[str, Sequence[int]], max_shard_bytes: int) -> list[list[str]]:
+    shards: list[list[str]] = []
+    room = 0
+    for name, shape in shapes.items():
+        size = _bytes(shape)
+        if not shards or size > room:
+            shards.append([])
+            room = max_shard_bytes
+        shards[-1].append(name)
+        room -= size
+    return shards
+
+
+def _bytes(shape: Iterable[int]) -> int:
+    return 4 * int(np.prod(list(shape), dtype=np.int64))

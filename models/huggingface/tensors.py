@@ -1,0 +1,103 @@
+"""Which Hugging Face tensor holds which part of which parameter.
+
+A parameter carries all layers of its kind, and an expert's all experts, along leading axes; Hugging
+Face has a tensor for each layer and expert. A torch `Linear` stores [out, in]: the transpose.
+"""
+
+import dataclasses
+from collections.abc import Iterator
+
+from models.config import ModelConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Piece:
+    """One tensor and its place.
+
+    Attributes:
+        tensor: Hugging Face's name.
+        parameter: the name in `models.state.Parameters`.
+        index: of the leading axes (layer period, expert).
+        transposed: whether the two axes that are left are swapped.
+    """
+
+    tensor: str
+    parameter: str
+    index: tuple[int, ...] = ()
+    transposed: bool = True
+
+
+#: Copies of `shared.weight` that older checkpoints store as well.
+EMBEDDING_COPIES = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
+#: Stored in the first T5 checkpoints and used by no version.
+UNUSED = ("decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight",)
+EMBEDDING = "shared.weight"
+HEAD = "lm_head.weight"
+
+
+def pieces(model: ModelConfig) -> Iterator[Piece]:
+    """All tensors of a model, in the order of computation."""
+    yield Piece(EMBEDDING, "embedding.table", transposed=False)
+    yield from _stack(model, decoder=False)
+    yield from _stack(model, decoder=True)
+    if not model.tied_embeddings:
+        yield Piece(HEAD, "logits.kernel")
+
+
+def _stack(model: ModelConfig, *, decoder: bool) -> Iterator[Piece]:
+    stack = "decoder" if decoder else "encoder"
+    layers = model.decoder_layers if decoder else model.encoder_layers
+    yield Piece(
+        f"{stack}.block.0.layer.0.SelfAttention.relative_attention_bias.weight",
+        f"{stack}.position_bias.table",
+    )
+    for layer in range(layers):
+        period, block = divmod(layer, model.period)
+        of_block = f"{stack}.periods.blocks.{block}"
+        sublayers = f"{stack}.block.{layer}.layer"
+        attentions = [("SelfAttention", "self_attention")]
+        if decoder:
+            attentions.append(("EncDecAttention", "cross_attention"))
+        for number, (theirs, ours) in enumerate(attentions):
+            yield Piece(
+                f"{sublayers}.{number}.layer_norm.weight",
+                f"{of_block}.{ours}_norm.scale",
+                (period,),
+                False,
+            )
+            for short, name in (("q", "query"), ("k", "key"), ("v", "value"), ("o", "out")):
+                yield Piece(
+                    f"{sublayers}.{number}.{theirs}.{short}.weight",
+                    f"{of_block}.{ours}.{name}.kernel",
+                    (period,),
+                )
+        last = f"{sublayers}.{len(attentions)}"
+        yield Piece(
+            f"{last}.layer_norm.weight", f"{of_block}.feed_forward_norm.scale", (period,), False
+        )
+        if model.sparse and block == model.period - 1:
+            yield from _experts(model, f"{last}.mlp", f"{of_block}.switch", period)
+        else:
+            theirs = f"{last}.mlp" if model.sparse else f"{last}.DenseReluDense"
+            for name, kernel in _kernels(model):
+                yield Piece(
+                    f"{theirs}.{name}.weight", f"{of_block}.feed_forward.{kernel}.kernel", (period,)
+                )
+    yield Piece(f"{stack}.final_layer_norm.weight", f"{stack}.final_norm.scale", transposed=False)
+
+
+def _experts(model: ModelConfig, theirs: str, ours: str, period: int) -> Iterator[Piece]:
+    yield Piece(f"{theirs}.router.classifier.weight", f"{ours}.router.kernel", (period,))
+    for expert in range(model.experts):
+        for name, kernel in _kernels(model):
+            yield Piece(
+                f"{theirs}.experts.expert_{expert}.{name}.weight",
+                f"{ours}.{kernel}",
+                (period, expert),
+            )
+
+
+def _kernels(model: ModelConfig) -> tuple[tuple[str, str], ...]:
+    if model.activation == "geglu":
+        return (("wi_0", "wi_0"), ("wi_1", "wi_1"), ("wo", "wo"))
+    return (("wi", "wi_0"), ("wo", "wo"))

@@ -1,0 +1,68 @@
+"""Hugging Face's weights and logits, and the logits mswitch makes of the same."""
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from models.config import ModelConfig, TrainConfig
+from models.state import Skeleton
+
+FIXTURES = Path(__file__).with_name("fixtures")
+FLOAT32 = TrainConfig(dtype="float32")
+
+Logits = Callable[..., np.ndarray]
+
+
+@pytest.fixture(scope="session")
+def fixtures() -> Path:
+    return FIXTURES
+
+
+@pytest.fixture(scope="session")
+def logits() -> Logits:
+    return compute_logits
+
+
+@pytest.fixture(scope="session")
+def reference() -> ModuleType:
+    """The plain NumPy model."""
+    path = Path(__file__).with_name("numpy_switch.py")
+    spec = importlib.util.spec_from_file_location("numpy_switch", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def compute_logits(
+    model: ModelConfig,
+    parameters: dict,
+    batch: dict[str, np.ndarray],
+    *,
+    groups: int = 1,
+    capacity: int | None = None,
+) -> np.ndarray:
+    """Logits of a batch; by default no token is dropped."""
+    skeleton = Skeleton.of(model, FLOAT32)
+    positions = [batch[name].size // groups for name in ("inputs", "targets")]
+    capacities = tuple(positions) if capacity is None else (capacity, capacity)
+
+    @jax.jit
+    def compiled(parameters, source, decoder_inputs, targets):
+        module = skeleton.merge(parameters)
+        x, stats = module(source, decoder_inputs, targets, groups=groups, capacities=capacities)
+        kernel, scale = module.logits_kernel()
+        dropped = jnp.zeros(()) if stats is None else sum(part.dropped.sum() for part in stats)
+        return x * scale @ kernel, dropped
+
+    arrays = (batch[name] for name in ("inputs", "decoder_inputs", "targets"))
+    made, dropped = compiled(parameters, *arrays)
+    assert (capacity is not None) == (int(dropped) > 0)
+    return np.asarray(made)

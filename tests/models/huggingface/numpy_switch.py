@@ -1,0 +1,121 @@
+"""A Switch Transformer in plain NumPy, one token at a time where routing is concerned.
+
+Written from the papers and with Hugging Face's names, and with none of mswitch's code: float64,
+ReLU, tied embeddings, capacity counted in groups, padding not routed.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+Weights = Mapping[str, np.ndarray]
+
+
+def switch_logits(
+    weights: Weights, batch: Mapping[str, np.ndarray], *, heads: int, groups: int, capacity: int
+) -> tuple[np.ndarray, int]:
+    """Logits [B, T, V], and how many tokens found no slot in all layers."""
+    table = weights["shared.weight"].astype(np.float64)
+    source_real, target_real = batch["inputs"] != 0, batch["targets"] != 0
+    drops: list[int] = []
+
+    def stack(name: str, tokens: np.ndarray, real: np.ndarray, memory: np.ndarray | None):
+        x = table[tokens]
+        length = tokens.shape[1]
+        bias = weights[f"{name}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"]
+        bias = bias[buckets(length, bidirectional=memory is None)].transpose(2, 0, 1)
+        causal = np.tril(np.ones((length, length), bool))
+        seen = source_real[:, None, :] if memory is None else causal[None]
+        layer = 0
+        while f"{name}.block.{layer}.layer.0.layer_norm.weight" in weights:
+            of = f"{name}.block.{layer}.layer"
+            y = norm(x, weights[f"{of}.0.layer_norm.weight"])
+            x = x + attend(weights, f"{of}.0.SelfAttention", y, y, seen, bias, heads)
+            if memory is not None:
+                y = norm(x, weights[f"{of}.1.layer_norm.weight"])
+                cross = f"{of}.1.EncDecAttention"
+                x = x + attend(weights, cross, y, memory, source_real[:, None, :], 0.0, heads)
+            last = f"{of}.{1 if memory is None else 2}"
+            y = norm(x, weights[f"{last}.layer_norm.weight"])
+            if f"{last}.mlp.router.classifier.weight" in weights:
+                y, dropped = switch(weights, f"{last}.mlp", y, real, groups, capacity)
+                drops.append(dropped)
+            else:
+                y = feed_forward(weights, f"{last}.mlp", y)
+            x = x + y
+            layer += 1
+        return norm(x, weights[f"{name}.final_layer_norm.weight"])
+
+    memory = stack("encoder", batch["inputs"], source_real, None)
+    x = stack("decoder", batch["decoder_inputs"], target_real, memory)
+    return x * table.shape[1] ** -0.5 @ table.T, sum(drops)
+
+
+def switch(
+    weights: Weights, name: str, x: np.ndarray, real: np.ndarray, groups: int, capacity: int
+) -> tuple[np.ndarray, int]:
+    """Top-1 routing: tokens of a group in their order, until an expert's slots are taken."""
+    router = weights[f"{name}.router.classifier.weight"].astype(np.float64)
+    out = np.zeros_like(x)
+    dropped = 0
+    rows = x.shape[0] // groups
+    for group in range(groups):
+        taken = np.zeros(router.shape[0], int)
+        for row in range(group * rows, (group + 1) * rows):
+            for position in np.flatnonzero(real[row]):
+                token = x[row, position]
+                probabilities = softmax(router @ token)
+                expert = int(probabilities.argmax())
+                if taken[expert] == capacity:
+                    dropped += 1
+                    continue
+                taken[expert] += 1
+                y = feed_forward(weights, f"{name}.experts.expert_{expert}", token)
+                out[row, position] = probabilities[expert] * y
+    return out, dropped
+
+
+def feed_forward(weights: Weights, name: str, x: np.ndarray) -> np.ndarray:
+    """ReLU between two projections."""
+    return np.maximum(x @ weights[f"{name}.wi.weight"].T, 0) @ weights[f"{name}.wo.weight"].T
+
+
+def attend(weights: Weights, name: str, x, memory, seen, bias, heads: int) -> np.ndarray:
+    """Attention without a scale: x [B, Q, D], memory [B, K, D], seen [B or 1, Q or 1, K]."""
+
+    def split(y: np.ndarray, letter: str) -> np.ndarray:
+        y = y @ weights[f"{name}.{letter}.weight"].T
+        return y.reshape(*y.shape[:2], heads, -1).transpose(0, 2, 1, 3)
+
+    products = split(x, "q") @ split(memory, "k").swapaxes(-1, -2) + bias
+    shares = softmax(np.where(seen[:, None], products, -1e30))
+    y = (shares @ split(memory, "v")).transpose(0, 2, 1, 3)
+    return y.reshape(*y.shape[:2], -1) @ weights[f"{name}.o.weight"].T
+
+
+def norm(x: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """Root mean square over the last axis."""
+    return x / np.sqrt((x**2).mean(-1, keepdims=True) + 1e-6) * scale
+
+
+def softmax(x: np.ndarray) -> np.ndarray:
+    """Over the last axis."""
+    x = np.exp(x - x.max(-1, keepdims=True))
+    return x / x.sum(-1, keepdims=True)
+
+
+def buckets(length: int, *, bidirectional: bool) -> np.ndarray:
+    """Position buckets [Q, K], 32 up to distance 128."""
+    out = np.zeros((length, length), int)
+    for query in range(length):
+        for key in range(length):
+            distance, offset, count = query - key, 0, 32
+            if bidirectional:
+                count, offset = 16, 16 if key > query else 0
+                distance = abs(distance)
+            distance, exact = max(distance, 0), count // 2
+            if distance >= exact:
+                grown = np.log(np.float32(distance / exact)) / np.log(128 / exact)
+                distance = min(exact + int(grown * (count - exact)), count - 1)
+            out[query, key] = offset + distance
+    return out

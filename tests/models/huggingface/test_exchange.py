@@ -1,0 +1,257 @@
+"""Weights there and back: nothing changes on the way, and a killed import or export leaves none."""
+
+import dataclasses
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.numpy import load_file, save_file
+
+from models.checkpoint import restore_parameters
+from models.config import ModelConfig, TrainConfig
+from models.huggingface.config import read_config, write_config
+from models.huggingface.convert import export_hf, import_hf, tensor_shape
+from models.huggingface.files import WeightFiles, write_weights
+from models.huggingface.tensors import pieces
+from models.presets import preset
+from models.run import model_of, read_run
+from models.state import Skeleton
+from models.step import optimizer_of
+from pipelines.errors import UserError
+
+FLOAT32 = TrainConfig(dtype="float32")
+
+
+def config_of(directory: Path) -> dict:
+    """A config.json without what says nothing of the model: the type's name, our own key."""
+    config = json.loads((directory / "config.json").read_text())
+    for name in (
+        "dtype",
+        "torch_dtype",
+        "mswitch",
+        "tie_word_embeddings",
+        "decoder_start_token_id",
+    ):
+        config.pop(name, None)
+    return config
+
+
+def tensors(directory: Path) -> dict[str, np.ndarray]:
+    found = {}
+    for path in directory.glob("*.safetensors"):
+        found |= load_file(path)
+    return found
+
+
+def parameters_of(run: Path, step: int = 0) -> dict[str, np.ndarray]:
+    skeleton = Skeleton.of(model_of(read_run(run)), FLOAT32)
+    like = skeleton.abstract_state(optimizer_of(FLOAT32)).parameters
+    return jax.device_get(restore_parameters(run / "checkpoints", step, like))
+
+
+def assert_same(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> None:
+    assert one.keys() == other.keys()
+    for name, values in one.items():
+        np.testing.assert_array_equal(values, other[name], err_msg=name, strict=True)
+
+
+@pytest.mark.parametrize("name", ["mt5-tiny", "t5-tiny", "switch-tiny", "switch-all-tiny"])
+def test_hugging_face_to_run_and_back_is_the_identity(fixtures, tmp_path, name):
+    run, back = tmp_path / "run", tmp_path / "back"
+    summary = import_hf(fixtures / name, run)
+    assert summary["reused"] is False
+    made = export_hf(run, back)
+    assert made["parameters"] == summary["parameters"]
+    original = tensors(fixtures / name)
+    assert_same(tensors(back), original)
+    assert summary["parameters"] == sum(values.size for values in original.values())
+    assert config_of(back) == config_of(fixtures / name)
+
+
+def test_run_to_hugging_face_and_back_is_the_identity(child, tmp_path):
+    """A trained dense run, in shards; its training settings come back too."""
+    run, exported, back = tmp_path / "run", tmp_path / "hf", tmp_path / "back"
+    child.run("mt5-tiny", run, 4)
+    assert export_hf(run, exported, max_shard_bytes=20_000)["files"] > 3
+    import_hf(exported, back)
+    assert_same(parameters_of(back), parameters_of(run, 4))
+    trained = dataclasses.replace(model_of(read_run(run)), sparse_every=2)  # means nothing here
+    assert model_of(read_run(back)) == trained
+    export_hf(back, tmp_path / "again", max_shard_bytes=20_000)
+    for path in exported.glob("model*"):
+        assert path.read_bytes() == (tmp_path / "again" / path.name).read_bytes()
+    first = read_run(run)["eval_steps"][0]
+    export_hf(run, tmp_path / "first", step=first)
+    import_hf(tmp_path / "first", tmp_path / "early")
+    assert_same(parameters_of(tmp_path / "early"), parameters_of(run, first))
+
+
+def test_shards_are_full_and_indexed(fixtures, tmp_path):
+    import_hf(fixtures / "mt5-tiny", tmp_path / "run")
+    export_hf(tmp_path / "run", tmp_path / "hf", max_shard_bytes=10_000)
+    index = json.loads((tmp_path / "hf" / "model.safetensors.index.json").read_text())
+    files = sorted(path.name for path in (tmp_path / "hf").glob("*.safetensors"))
+    assert files[0] == f"model-00001-of-{len(files):05d}.safetensors"
+    assert sorted(set(index["weight_map"].values())) == files
+    total = 0
+    for name in files:
+        shard = load_file(tmp_path / "hf" / name)
+        assert sorted(shard) == sorted(k for k, v in index["weight_map"].items() if v == name)
+        size = sum(values.nbytes for values in shard.values())
+        assert size <= 10_000
+        total += size
+    assert index["metadata"]["total_size"] == total
+    assert_same(tensors(tmp_path / "hf"), tensors(fixtures / "mt5-tiny"))
+
+
+@given(
+    st.lists(st.lists(st.integers(1, 9), min_size=1, max_size=3), min_size=1, max_size=9),
+    st.integers(1, 900),
+)
+def test_any_tensors_in_any_shards_come_back(tmp_path_factory, shapes, max_shard_bytes):
+    directory = tmp_path_factory.mktemp("shards")
+    rng = np.random.default_rng(0)
+    # Transposed views, whose memory is in another order than their shape says.
+    values = {
+        f"t{i}": rng.normal(size=shape[::-1]).astype(np.float32).T for i, shape in enumerate(shapes)
+    }
+    shapes = {name: value.shape for name, value in values.items()}
+    names = write_weights(directory, shapes, values.__getitem__, max_shard_bytes)
+    for name in names:
+        shard = load_file(directory / name)
+        assert len(shard) == 1 or sum(v.nbytes for v in shard.values()) <= max_shard_bytes
+    files = WeightFiles(directory)
+    assert_same({name: files.read(name, shape) for name, shape in shapes.items()}, values)
+
+
+@settings(max_examples=12)
+@given(
+    st.sampled_from(["geglu", "relu"]),
+    st.booleans(),
+    st.sampled_from([(0, 1), (2, 1), (3, 2), (2, 4)]),
+    st.sampled_from([(4, 4), (8, 4)]),
+)
+def test_every_value_of_every_parameter_has_one_place(activation, tied, experts, layers):
+    model = ModelConfig(
+        vocabulary_size=7,
+        d_model=3,
+        d_ff=5,
+        heads=2,
+        d_kv=2,
+        encoder_layers=layers[0],
+        decoder_layers=layers[1],
+        activation=activation,
+        tied_embeddings=tied,
+        experts=experts[0],
+        sparse_every=experts[1],
+    )
+    skeleton = Skeleton.of(model, FLOAT32)
+    covered = {name: np.zeros(s.shape, int) for name, s in skeleton.shapes.items()}
+    names = []
+    for piece in pieces(model):
+        part = covered[piece.parameter][piece.index]
+        assert part.size == math.prod(tensor_shape(piece, skeleton))
+        part += 1
+        names.append(piece.tensor)
+    assert all((count == 1).all() for count in covered.values())
+    assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize("name", ["mt5-base", "mt5-xxl", "switch-base-8", "switch-c"])
+def test_presets_survive_their_config_json(name):
+    model = preset(name).model
+    config = json.loads(json.dumps(write_config(model)))
+    assert read_config(config, name) == model
+    assert config["model_type"] == ("switch_transformers" if model.sparse else "mt5")
+
+
+def test_an_imported_preset_is_recognised(tmp_path):
+    from models.huggingface.convert import preset_of
+
+    assert preset_of(preset("mt5-small").model) == "mt5-small"
+    assert preset_of(dataclasses.replace(preset("mt5-small").model, d_ff=7)) == "imported"
+
+
+@pytest.mark.parametrize("kind", ["bfloat16", "float16"])
+def test_half_precision_is_read(fixtures, tmp_path, kind):
+    import ml_dtypes
+
+    half = {"bfloat16": ml_dtypes.bfloat16, "float16": np.float16}[kind]
+    source = copy(fixtures / "t5-tiny", tmp_path)
+    rounded = {name: v.astype(half) for name, v in tensors(source).items()}
+    save_file(rounded, source / "model.safetensors", metadata={"format": "pt"})
+    import_hf(source, tmp_path / "run")
+    export_hf(tmp_path / "run", tmp_path / "back")
+    wanted = {name: value.astype(np.float32) for name, value in rounded.items()}
+    assert_same(tensors(tmp_path / "back"), wanted)
+
+
+def test_older_checkpoints_with_copies_of_the_embedding(fixtures, tmp_path):
+    source = copy(fixtures / "t5-tiny", tmp_path)
+    values = tensors(source)
+    for name in ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "lm_head.weight"):
+        values[name] = values["shared.weight"]
+    unused = "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"
+    values[unused] = np.zeros((32, 2), np.float32)
+    save_file(values, source / "model.safetensors")
+    import_hf(source, tmp_path / "run")
+    assert_same(parameters_of(tmp_path / "run"), run_of(fixtures / "t5-tiny", tmp_path / "plain"))
+
+
+def run_of(directory: Path, out: Path) -> dict[str, np.ndarray]:
+    import_hf(directory, out)
+    return parameters_of(out)
+
+
+def copy(directory: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(directory, tmp_path / "source"))
+
+
+def test_again_does_nothing_and_another_source_is_refused(fixtures, tmp_path):
+    for _ in range(2):
+        imported = import_hf(fixtures / "t5-tiny", tmp_path / "run")
+        exported = export_hf(tmp_path / "run", tmp_path / "hf")
+    assert imported["reused"] is exported["reused"] is True
+    with pytest.raises(UserError, match=r"made with other settings or inputs.*sha256"):
+        import_hf(fixtures / "mt5-tiny", tmp_path / "run")
+    with pytest.raises(UserError, match=r"other settings or inputs \(changed: max_shard_bytes\)"):
+        export_hf(tmp_path / "run", tmp_path / "hf", max_shard_bytes=9999)
+
+
+COMMAND = "import sys; from flows.main import main; sys.exit(main())"
+
+
+def test_the_commands_killed_and_run_again(fixtures, tmp_path):
+    """Whatever the moment, the directory appears as a whole or not at all."""
+
+    def call(*arguments: str, fault: str = "") -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, "MSWITCH_FAULT": fault, "JAX_PLATFORMS": "cpu"}
+        command = [sys.executable, "-c", COMMAND, *arguments]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+    source = str(fixtures / "switch-all-tiny")
+    run, back = tmp_path / "run", tmp_path / "back"
+    importing = ("import-hf", source, "--out", str(run), "--json")
+    assert call(*importing, fault="import-hf.before_publish").returncode == -9
+    assert not run.exists()
+    done = call(*importing)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1])["preset"] == "imported"
+    exporting = ("export-hf", str(run), "--out", str(back), "--max-shard-bytes", "30000")
+    assert call(*exporting, fault="export-hf.before_marker").returncode == -9
+    assert not back.exists()
+    assert call(*exporting).returncode == 0
+    assert_same(tensors(back), tensors(Path(source)))
+    assert sorted(path.name for path in tmp_path.iterdir() if "partial" in path.name) == []
+    refused = call("export-hf", str(tmp_path), "--out", str(tmp_path / "no"))
+    assert refused.returncode == 2
+    assert "is not a training run" in refused.stderr

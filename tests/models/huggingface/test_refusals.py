@@ -1,0 +1,205 @@
+"""What cannot be exchanged is refused with one line that says why."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from models.huggingface.config import read_config, write_config
+from models.huggingface.convert import export_hf, import_hf
+from models.presets import preset
+from pipelines.errors import UserError
+
+
+@pytest.fixture
+def source(fixtures, tmp_path) -> Path:
+    return Path(shutil.copytree(fixtures / "t5-tiny", tmp_path / "source"))
+
+
+@pytest.fixture
+def sharded(fixtures, tmp_path) -> Path:
+    return Path(shutil.copytree(fixtures / "mt5-tiny", tmp_path / "sharded"))
+
+
+def refuse(directory: Path, message: str) -> None:
+    out = directory.parent / "run"
+    with pytest.raises(UserError, match=message):
+        import_hf(directory, out)
+    assert not out.exists()
+
+
+def change_config(directory: Path, **changes) -> None:
+    path = directory / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def change_weights(directory: Path, change) -> None:
+    values = load_file(directory / "model.safetensors")
+    change(values)
+    save_file(values, directory / "model.safetensors")
+
+
+WI = "encoder.block.1.layer.1.DenseReluDense.wi.weight"
+
+
+def test_a_missing_tensor(source):
+    change_weights(source, lambda values: values.pop(WI))
+    refuse(source, f"has no tensor {WI}")
+
+
+def test_a_wrong_shape(source):
+    change_weights(source, lambda v: v.update({WI: np.ascontiguousarray(v[WI].T)}))
+    refuse(source, rf"{WI} has shape \[16, 20\] where config.json implies \[20, 16\]")
+
+
+def test_a_tensor_too_many(source):
+    change_weights(source, lambda v: v.update({"encoder.block.2.x.weight": v[WI]}))
+    refuse(source, r"has 1 tensors that the model .* has not, such as encoder\.block\.2\.x")
+
+
+def test_integers_and_values_that_are_no_numbers(source):
+    change_weights(source, lambda v: v[WI].__setitem__((0, 0), np.nan))
+    refuse(source, f"{WI} holds infinities or NaN")
+    change_weights(source, lambda v: v.update({WI: np.zeros((20, 16), np.int32)}))
+    refuse(source, f"{WI} is I32, none of F32")
+
+
+def test_tied_and_untied_contradictions(source, sharded):
+    change_config(source, tie_word_embeddings=False)
+    refuse(source, r"no tensor lm_head.weight, and config.json says .* not tied")
+    change_config(source, tie_word_embeddings=True)
+    change_weights(source, lambda v: v.update({"lm_head.weight": v["shared.weight"] + 1}))
+    refuse(source, r"lm_head.weight differs from shared.weight, though config.json says .* tied")
+    change_config(sharded, tie_word_embeddings=True)
+    refuse(sharded, "lm_head.weight differs from shared.weight")
+    change_config(sharded, transformers_version="5.1.0")
+    refuse(sharded, "transformers 5.1.0 calls every mT5 tied")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model_type": "bert"}, "model_type 'bert' is none of mt5, t5, switch_transformers"),
+        ({"model_type": None}, "model_type None is none of"),
+        ({"d_model": "16"}, "d_model is '16' where a number from 1 is needed"),
+        ({"num_layers": 0}, "num_layers is 0"),
+        ({"num_layers": 3}, r"has no tensor encoder\.block\.2"),
+        ({"feed_forward_proj": "gated-silu"}, "feed_forward_proj 'gated-silu' is none of"),
+        ({"layer_norm_epsilon": 1e-5}, "layer_norm_epsilon is 1e-05; mswitch computes 1e-06 only"),
+        ({"mswitch": {"depth": 3}}, "mswitch has unknown keys: depth"),
+        ({"mswitch": {"group_size": "9"}}, "mswitch.group_size is '9', no number"),
+        ({"mswitch": 3}, "mswitch is no object"),
+    ],
+)
+def test_configurations_of_other_models(source, changes, message):
+    change_config(source, **changes)
+    refuse(source, message)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"is_gated_act": True}, "SwitchTransformers has no gated layers"),
+        ({"dense_act_fn": "gelu"}, "dense_act_fn is 'gelu'; mswitch computes 'relu' only"),
+        ({"router_bias": True}, "router_bias is True"),
+        ({"num_sparse_encoder_layers": 1}, r"every 4. encoder layer and every 2. decoder layer"),
+        ({"num_experts": 5}, r"has no tensor .*expert_4\.wi\.weight"),
+        ({"num_experts": 3}, r"router.classifier.weight has shape \[4, 16\] .* \[3, 16\]"),
+    ],
+)
+def test_switch_variants(fixtures, tmp_path, changes, message):
+    source = Path(shutil.copytree(fixtures / "switch-tiny", tmp_path / "source"))
+    change_config(source, **changes)
+    if changes == {"num_experts": 5}:
+        grow_routers(source)
+    refuse(source, message)
+
+
+def grow_routers(directory: Path) -> None:
+    def change(values):
+        for name in list(values):
+            if "router" in name:
+                values[name] = np.zeros((5, 16), np.float32)
+
+    change_weights(directory, change)
+
+
+def test_files_that_are_not_there_or_broken(source, sharded, tmp_path):
+    refuse(tmp_path / "nowhere", "config.json cannot be read")
+    weights = source / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-7])
+    refuse(source, "model.safetensors is no safetensors file")
+    weights.unlink()
+    (source / "pytorch_model.bin").write_bytes(b"")
+    refuse(source, "has neither model.safetensors nor .*safe_serialization=True")
+    (source / "config.json").write_text("{")
+    refuse(source, "config.json is no JSON")
+    (source / "config.json").write_text("[]")
+    refuse(source, "config.json holds no JSON object")
+    index = sharded / "model.safetensors.index.json"
+    good = index.read_text()
+    for name in ("../source/model.safetensors", "/etc/passwd", "..", ""):
+        change_index(index, good, "lm_head.weight", name)
+        refuse(sharded, r"lm_head.weight is said to be in '.*', no plain file name")
+    change_index(index, good, "lm_head.weight", "model-00009-of-00009.safetensors")
+    refuse(sharded, "which is not there")
+    change_index(index, good, "lm_head.weight", "model-00001-of-00002.safetensors")
+    refuse(sharded, "has no tensor lm_head.weight, though model.safetensors.index.json says so")
+    index.write_text("{}")
+    refuse(sharded, "has no weight_map")
+
+
+def change_index(index: Path, text: str, tensor: str, file: str) -> None:
+    content = json.loads(text)
+    assert tensor in content["weight_map"]
+    content["weight_map"][tensor] = file
+    index.write_text(json.dumps(content))
+
+
+def test_geglu_experts_have_no_class(fixtures, tmp_path):
+    run = tmp_path / "run"
+    import_hf(fixtures / "switch-all-tiny", run)
+    config = json.loads((run / "config.json").read_text())
+    config["model"]["activation"] = "geglu"
+    (run / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match=r"experts are GEGLU, .* no gated experts"):
+        export_hf(run, tmp_path / "hf")
+    assert not (tmp_path / "hf").exists()
+    with pytest.raises(UserError, match="no gated"):
+        write_config(preset("mswitch-base").model)
+
+
+def test_other_layers_have_no_class():
+    model = dataclasses.replace(preset("switch-base-8").model, sparse_every=4)
+    with pytest.raises(UserError, match=r"sparse_every=4: .* into other layers"):
+        write_config(model)
+
+
+def test_exports_without_their_checkpoint(fixtures, tmp_path):
+    import_hf(fixtures / "t5-tiny", tmp_path / "run")
+    with pytest.raises(UserError, match="no checkpoint of step 7: choose among 0"):
+        export_hf(tmp_path / "run", tmp_path / "hf", step=7)
+    with pytest.raises(UserError, match="--max-shard-bytes must be at least 1"):
+        export_hf(tmp_path / "run", tmp_path / "hf", max_shard_bytes=0)
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "0")
+    with pytest.raises(UserError, match="has no checkpoint yet"):
+        export_hf(tmp_path / "run", tmp_path / "hf")
+
+
+def test_a_config_is_refused_before_weights_are_read(tmp_path):
+    with pytest.raises(UserError, match="d_kv is None"):
+        read_config(
+            {
+                "model_type": "mt5",
+                "num_layers": 1,
+                "vocab_size": 9,
+                "d_model": 4,
+                "d_ff": 4,
+                "num_heads": 1,
+            },
+            "c",
+        )

@@ -1,0 +1,84 @@
+"""mswitch against transformers 4.57.6, with random weights made afresh: `make test-parity`.
+
+Every model goes from Hugging Face to mswitch; the tiny ones and mT5-Small also go through a run
+directory and back, where Hugging Face must load every tensor and give the same logits. With
+MSWITCH_PARITY=all, mT5-Large too, and XL and XXL at full width with 2+2 layers (24 GB of memory).
+"""
+
+import importlib.util
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from models.huggingface.config import read_config
+from models.huggingface.convert import export_hf, import_hf, read_parameters
+from models.huggingface.files import WeightFiles, read_json
+
+HERE = Path(__file__).parent
+PEER = HERE.parents[1] / ".venv-parity" / "bin" / "python"
+TOLERANCE = 1e-5
+TINY = ("mt5-tiny", "t5-tiny", "switch-tiny", "switch-all-tiny", "switch-drops-tiny")
+LARGE = ("mt5-large", "mt5-xl", "mt5-xxl") if os.environ.get("MSWITCH_PARITY") == "all" else ()
+NAMES = (*TINY, "mt5-small", "switch-base-8", "mt5-base", *LARGE)
+THERE_AND_BACK = (*TINY, "mt5-small")
+
+
+@pytest.fixture(scope="session")
+def logits():
+    """The function that the tests on fixtures use."""
+    path = HERE.parent / "models" / "huggingface" / "conftest.py"
+    spec = importlib.util.spec_from_file_location("parity_conftest", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.compute_logits
+
+
+def peer(*arguments: str | Path) -> None:
+    command = [PEER, HERE / "hf_models.py", *arguments]
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    subprocess.run([str(word) for word in command], check=True, env=environment)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_logits_and_exports(tmp_path, logits, name):
+    peer("make", tmp_path, name)
+    directory = tmp_path / name
+    with np.load(directory / "expected.npz") as file:
+        expected = dict(file)
+    model = read_config(read_json(directory / "config.json"), name)
+    parameters = read_parameters(WeightFiles(directory), model)
+    setting = {"groups": 3, "capacity": 9} if "drops" in name else {}
+    made = logits(model, parameters, expected, **setting)
+    real = expected["targets"] > 0
+    largest = np.abs(expected["logits"]).max()
+    worst = {
+        kind: float(np.abs(made - expected[kind])[real].max() / largest)
+        for kind in ("logits", "cached_logits")
+        if kind in expected
+    }
+    count = sum(value.size for value in parameters.values())
+    figures = ", ".join(f"{kind} {difference:.1e}" for kind, difference in worst.items())
+    print(f"\n{name}: {count:,} parameters, largest difference over largest logit: {figures}")
+    assert max(worst.values()) < TOLERANCE
+    if name in THERE_AND_BACK:
+        del parameters
+        import_hf(directory, tmp_path / "run")
+        # Several files and an index, the way large models come.
+        shard = 20_000 if "tiny" in name else 400_000_000
+        assert export_hf(tmp_path / "run", tmp_path / "back", max_shard_bytes=shard)["files"] > 1
+        peer("load", tmp_path / "back", directory / "expected.npz", tmp_path / "back.npz")
+        with np.load(tmp_path / "back.npz") as file:
+            np.testing.assert_array_equal(file["logits"], expected["logits"])
+
+
+@pytest.fixture(autouse=True)
+def no_leftovers(tmp_path):
+    """Full-size models do not wait on disk for each other."""
+    yield
+    shutil.rmtree(tmp_path)
