@@ -12,6 +12,8 @@ from pipelines.errors import UserError
 #: 250,100 pieces of mT5 give 250,112 rows; it lets the axis be sharded up to 128 ways).
 VOCABULARY_MULTIPLE = 128
 
+BalanceScope = Literal["group", "global"]
+
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
@@ -32,6 +34,8 @@ class ModelConfig:
         capacity_factor: slots of all experts of a group over its token positions, in training.
         group_size: encoder tokens routed together; a group is whole sequences.
         balance_weight: weight of the load-balance loss, summed over sparse layers.
+        balance_scope: what is to be balanced: each routing `group`, as in the paper, or the batch
+            as a whole (`global`, arXiv 2501.11873), which lets groups of one language specialise.
         router_z_weight: weight of the router's z-loss (ST-MoE), summed over sparse layers.
         router_jitter: half width of the multiplicative noise on the router's input in training.
         init_scale: variance scale of kernels; 0.1 in Switch Transformers (section 2.4).
@@ -55,6 +59,7 @@ class ModelConfig:
     capacity_factor: float = 1.25
     group_size: int = 4096
     balance_weight: float = 0.01
+    balance_scope: BalanceScope = "group"
     router_z_weight: float = 0.0
     router_jitter: float = 0.01
     init_scale: float = 1.0
@@ -64,6 +69,22 @@ class ModelConfig:
     relative_max_distance: int = 128
 
     def __post_init__(self):
+        for name, fits, wanted in (
+            ("experts", self.experts >= 0, "at least 0"),
+            ("sparse_every", self.sparse_every >= 1, "at least 1"),
+            ("group_size", self.group_size >= 1, "at least 1"),
+            ("capacity_factor", self.capacity_factor > 0, "above 0"),
+            ("init_scale", self.init_scale > 0, "above 0"),
+            ("balance_weight", self.balance_weight >= 0, "at least 0"),
+            ("router_z_weight", self.router_z_weight >= 0, "at least 0"),
+            ("router_jitter", 0 <= self.router_jitter < 1, "from 0 to below 1"),
+            ("dropout_rate", 0 <= self.dropout_rate < 1, "from 0 to below 1"),
+            ("expert_dropout_rate", 0 <= self.expert_dropout_rate < 1, "from 0 to below 1"),
+            ("balance_scope", self.balance_scope in ("group", "global"), "group or global"),
+        ):
+            if not fits:
+                option = name.replace("_", "-")
+                raise UserError(f"--{option} must be {wanted}, not {getattr(self, name)}")
         period = self.period
         for name in ("encoder_layers", "decoder_layers"):
             if getattr(self, name) % period:
@@ -86,6 +107,44 @@ class ModelConfig:
     def joined_kv(self) -> int:
         """Width of all heads together."""
         return self.heads * self.d_kv
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelChanges:
+    """What a run changes of its preset; None leaves it as it is. See `ModelConfig`.
+
+    Attributes:
+        experts: experts of a sparse layer; 0 makes the preset dense.
+        capacity_factor: slots of all experts of a group over its token positions.
+        group_size: encoder tokens routed together.
+        balance_weight: weight of the load-balance loss.
+        balance_scope: whether each routing group is to be balanced, or the batch as a whole.
+        router_z_weight: weight of the router's z-loss.
+        router_jitter: half width of the noise on the router's input.
+        init_scale: variance scale of kernels.
+        dropout_rate: dropout outside of experts.
+        expert_dropout_rate: dropout on an expert's intermediate.
+    """
+
+    experts: int | None = None
+    capacity_factor: float | None = None
+    group_size: int | None = None
+    balance_weight: float | None = None
+    balance_scope: BalanceScope | None = None
+    router_z_weight: float | None = None
+    router_jitter: float | None = None
+    init_scale: float | None = None
+    dropout_rate: float | None = None
+    expert_dropout_rate: float | None = None
+
+    def applied_to(self, model: ModelConfig) -> ModelConfig:
+        """The model with these changes.
+
+        Raises:
+            UserError: a value is impossible.
+        """
+        changes = {name: value for name, value in as_json(self).items() if value is not None}
+        return dataclasses.replace(model, **changes)
 
 
 @dataclasses.dataclass(frozen=True)

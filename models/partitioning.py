@@ -54,7 +54,7 @@ def make_mesh(config: TrainConfig, devices: Sequence[Any] | None = None) -> Mesh
 
 
 def check_divisible(model: ModelConfig, config: TrainConfig, groups: int) -> None:
-    """Check that batch and experts can be sharded as asked.
+    """Check that batch and experts can be divided as asked.
 
     Raises:
         UserError: they cannot.
@@ -67,6 +67,11 @@ def check_divisible(model: ModelConfig, config: TrainConfig, groups: int) -> Non
         )
     if not model.sparse:
         return
+    if model.balance_scope == "global" and config.microbatches > 1:
+        raise UserError(
+            "--balance-scope global balances the batch as a whole, which --microbatches "
+            f"{config.microbatches} never sees: use 1, or --balance-scope group"
+        )
     if model.experts % config.expert_parallel:
         raise UserError(
             f"--expert-parallel {config.expert_parallel} does not divide {model.experts} experts"

@@ -104,17 +104,22 @@ def _mt5() -> dict[str, Preset]:
 def _mswitch() -> dict[str, Preset]:
     """mSwitch-Base, FLOP-matched to mT5-Base (Switch Transformers, section 4.3).
 
-    The paper states no number of experts; 128 is Switch-Base's in its Table 9.
+    The paper states no number of experts; 128 is Switch-Base's in its Table 9, and the plain
+    `mswitch-base`. The others have their number in their name.
     """
     base = _mt5()["mt5-base"].model
-    return {
-        "mswitch-base": Preset(
-            dataclasses.replace(base, experts=128, **_SWITCH),
-            _command("mswitch-base"),
-            "mT5-Base's FLOPs per token; 7.8 billion parameters",
-            "mean step speed-up 5x over mT5-Base; 91 % of languages at least 4x (Figure 8)",
+    billions = {8: 0.98, 16: 1.43, 32: 2.34, 64: 4.15, 128: 7.78, 256: 15.02}
+    presets = {}
+    for experts, parameters in billions.items():
+        name = "mswitch-base" if experts == 128 else f"mswitch-base-{experts}"
+        presets[name] = Preset(
+            dataclasses.replace(base, experts=experts, **_SWITCH),
+            _command(name),
+            f"mT5-Base's FLOPs per token; {parameters} billion parameters",
+            "mean step speed-up 5x over mT5-Base; 91 % of languages at least 4x (Figure 8, which "
+            "states no number of experts)",
         )
-    }
+    return presets
 
 
 def _switch() -> dict[str, Preset]:

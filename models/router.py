@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from models.config import ModelConfig
+from models.config import BalanceScope, ModelConfig
 from models.layers import parameter
 
 MIN_CAPACITY = 4
@@ -31,7 +31,8 @@ class RoutingStats(NamedTuple):
     """What one sparse layer reports; averages are over its routed (real) tokens.
 
     Attributes:
-        balance_loss: experts * sum(f_i * P_i), a mean over groups; 1 when even (equation 4).
+        balance_loss: experts * sum(f_i * P_i), 1 when even (equation 4): by scope `group` a mean
+            over groups, by `global` of f and P over all tokens.
         z_loss: mean square of log-sum-exp of the router's logits.
         drop_fraction: share of tokens that found no slot.
         entropy: mean entropy of the router's distribution, in nats.
@@ -74,6 +75,7 @@ class Router(nnx.Module):
         shape = (config.d_model, config.experts)
         self.kernel = parameter(rngs, init, shape, ("embed", "router_experts"))
         self.jitter = config.router_jitter
+        self.balance_scope: BalanceScope = config.balance_scope
 
     def __call__(
         self,
@@ -94,10 +96,15 @@ class Router(nnx.Module):
             )
         # Without this a TPU multiplies float32 matrices in bfloat16 passes.
         logits = jnp.einsum("gsd,de->gse", x, self.kernel[...], precision=jax.lax.Precision.HIGHEST)
-        return assign(logits, real, capacity)
+        return assign(logits, real, capacity, self.balance_scope)
 
 
-def assign(logits: Float[Array, "G S E"], real: Bool[Array, "G S"], capacity: int) -> Routing:
+def assign(
+    logits: Float[Array, "G S E"],
+    real: Bool[Array, "G S"],
+    capacity: int,
+    balance_scope: BalanceScope = "group",
+) -> Routing:
     """Turn router logits into slots, gates and statistics."""
     experts = logits.shape[-1]
     positions = logits.shape[1]
@@ -112,11 +119,17 @@ def assign(logits: Float[Array, "G S E"], real: Bool[Array, "G S"], capacity: in
     kept = real & (position < capacity)
     overflow = experts * capacity + jnp.arange(positions)
     slot = jnp.where(kept, expert * capacity + position, overflow)
-    return Routing(slot, gate, _statistics(logits, probabilities, expert, real, kept))
+    stats = _statistics(logits, probabilities, expert, real, kept, balance_scope)
+    return Routing(slot, gate, stats)
 
 
 def _statistics(
-    logits: Array, probabilities: Array, expert: Array, real: Array, kept: Array
+    logits: Array,
+    probabilities: Array,
+    expert: Array,
+    real: Array,
+    kept: Array,
+    balance_scope: BalanceScope,
 ) -> RoutingStats:
     experts = logits.shape[-1]
     chosen = jax.nn.one_hot(expert, experts, dtype=jnp.int32)
@@ -125,14 +138,18 @@ def _statistics(
     total = jnp.maximum(weight.sum(), 1.0)
     counts = chosen.sum(axis=1)
 
-    fraction = counts / in_group[:, None]
-    mean_probability = jnp.einsum("gse,gs->ge", probabilities, weight) / in_group[:, None]
+    mass = jnp.einsum("gse,gs->ge", probabilities, weight)
+    if balance_scope == "global":
+        balance_loss = experts * (counts.sum(axis=0) * mass.sum(axis=0)).sum() / jnp.square(total)
+    else:
+        # Mean over groups, so that microbatches of whole groups add up to the full batch.
+        fraction, mean_probability = counts / in_group[:, None], mass / in_group[:, None]
+        balance_loss = experts * (fraction * mean_probability).sum(axis=-1).mean()
     log_z = jax.nn.logsumexp(logits, axis=-1)
     entropy = log_z - (probabilities * logits).sum(axis=-1)
     dropped = (real & ~kept).sum()
     return RoutingStats(
-        # Mean over groups, so that microbatches of whole groups add up to the full batch.
-        balance_loss=experts * (fraction * mean_probability).sum(axis=-1).mean(),
+        balance_loss=balance_loss,
         z_loss=((jnp.square(log_z) * weight).sum(axis=1) / in_group).mean(),
         drop_fraction=dropped / total,
         entropy=(entropy * weight).sum() / total,

@@ -22,7 +22,7 @@ import jax
 import numpy as np
 
 from models.checkpoint import Checkpoints
-from models.config import TrainConfig, padded_vocabulary
+from models.config import ModelChanges, TrainConfig, padded_vocabulary
 from models.flops import training_step_flops
 from models.lifeline import EXIT_RESUME
 from models.partitioning import check_divisible, make_mesh, put_batch
@@ -40,6 +40,8 @@ from tasks.mixtures import Mixture
 from tasks.prefetch import ahead
 
 __all__ = ["EXIT_RESUME", "Batches", "log_spaced_steps", "run_training", "train"]
+
+NO_CHANGES = ModelChanges()
 
 
 class Batches(Protocol):
@@ -66,6 +68,7 @@ def train(
     out: str | Path,
     config: TrainConfig,
     mixture: Mixture | None = None,
+    changes: ModelChanges = NO_CHANGES,
 ) -> dict:
     """Train a preset on an examples directory, or continue where a killed run stopped.
 
@@ -75,6 +78,7 @@ def train(
         out: the run directory.
         config: how to train.
         mixture: how often each language comes; by default n ** 0.3 over all there are.
+        changes: what to change of the preset.
 
     Returns:
         Summary: stage, out, reused, preset, step, final_loss, parameters.
@@ -87,7 +91,7 @@ def train(
     from tasks.batches import TrainBatches
 
     examples, out = Path(examples), Path(out)
-    model = find_preset(preset).model
+    model = changes.applied_to(find_preset(preset).model)
     manifest = read_manifest(examples, "examples")
     model = dataclasses.replace(
         model, vocabulary_size=padded_vocabulary(manifest["vocabulary_size"])

@@ -6,7 +6,7 @@ from typing import Annotated
 from cyclopts import App, Parameter
 
 from flows.commands.common import Json, finish
-from models.config import TrainConfig
+from models.config import ModelChanges, TrainConfig
 from tasks.mixtures import DEFAULT, find_mixture
 
 app = App(name="train", help="Pretrain a preset on an examples directory.")
@@ -20,6 +20,7 @@ def train(
     out: Path,
     mixture: str = DEFAULT,
     config: Annotated[TrainConfig, Parameter(name="*")] = TrainConfig(),  # noqa: B008
+    changes: Annotated[ModelChanges, Parameter(name="*")] = ModelChanges(),  # noqa: B008
     json: Json = False,
 ) -> int:
     """Pretrain one model. The same command continues a run that was killed or preempted.
@@ -39,4 +40,4 @@ def train(
     chosen = find_mixture(mixture)
     from models.train import train as run_training
 
-    return finish(run_training(preset, examples, out, config, chosen), json)
+    return finish(run_training(preset, examples, out, config, chosen, changes), json)

@@ -24,6 +24,7 @@ TRAINING_FIELDS = (
     "capacity_factor",
     "group_size",
     "balance_weight",
+    "balance_scope",
     "router_z_weight",
     "router_jitter",
     "init_scale",
@@ -197,9 +198,10 @@ def _training_part(config: Mapping[str, Any], where: str, kind: str) -> dict[str
         raise UserError(f"{where}: {OWN_KEY} has unknown keys: {', '.join(unknown)}")
     types = {field.name: field.type for field in dataclasses.fields(ModelConfig)}
     for name, value in own.items():
-        kinds = (int,) if types[name] is int else (int, float)
+        kinds = {int: (int,), float: (int, float)}.get(types[name], (str,))  # pyright: ignore
         if not isinstance(value, kinds) or isinstance(value, bool):
-            raise UserError(f"{where}: {OWN_KEY}.{name} is {value!r}, no number as it should be")
+            wanted = "text" if str in kinds else "number"
+            raise UserError(f"{where}: {OWN_KEY}.{name} is {value!r}, no {wanted} as it should be")
     return {**usual, **own}
 
 

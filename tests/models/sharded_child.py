@@ -101,8 +101,12 @@ def main() -> None:
     train = TrainConfig(batch_size=ROWS, dtype="float32", warmup_steps=100)
     batch = batches().batch(0)
     batch.pop("language")
-    single = compute(model, train, batch)
-    for shape in json.loads(sys.argv[1]):
+    singles = {}
+    for shape, scope in json.loads(sys.argv[1]):
+        model = dataclasses.replace(model, balance_scope=scope)
+        if scope not in singles:
+            singles[scope] = compute(model, train, batch)
+        single = singles[scope]
         data, expert, width = shape
         sharded = compute(
             model,
@@ -116,8 +120,8 @@ def main() -> None:
             for name in ("loss", "start", "gradients", "moments", "metrics")
         }
         report |= {name: sharded[name] for name in ("expert_share", "table_share", "drops")}
-        print(json.dumps({"shape": shape, **report}), flush=True)
-    assert jnp.isfinite(single["loss"])
+        print(json.dumps({"case": [shape, scope], **report}), flush=True)
+        assert jnp.isfinite(single["loss"])
 
 
 if __name__ == "__main__":

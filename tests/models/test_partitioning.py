@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import subprocess
 import sys
@@ -12,13 +13,14 @@ from models.partitioning import check_divisible, make_mesh, parameter_spec
 from pipelines.errors import UserError
 
 SCRIPT = Path(__file__).with_name("sharded_child.py")
-SHAPES = [[1, 8, 1], [2, 2, 2]]
+#: Mesh, and what the balance loss balances.
+CASES = [[[1, 8, 1], "group"], [[2, 2, 2], "group"], [[2, 4, 1], "global"]]
 
 
 @pytest.fixture(scope="module")
 def reports() -> list[dict]:
     done = subprocess.run(
-        [sys.executable, str(SCRIPT), json.dumps(SHAPES)],
+        [sys.executable, str(SCRIPT), json.dumps(CASES)],
         capture_output=True,
         text=True,
         check=False,
@@ -29,7 +31,7 @@ def reports() -> list[dict]:
 
 def test_sharded_runs_equal_a_single_device(reports):
     """Jitter, dropout and expert dropout are on: randomness too is the same on every mesh."""
-    assert [report["shape"] for report in reports] == SHAPES
+    assert [report["case"] for report in reports] == CASES
     for report in reports:
         assert report["drops"] > 0  # capacity matters, and drops the same tokens
         assert report["start"] == 0.0
@@ -84,3 +86,7 @@ def test_impossible_meshes_are_refused(sparse):
     with pytest.raises(UserError, match="2 routing groups"):
         check_divisible(sparse, TrainConfig(batch_size=8, expert_parallel=4), 2)
     check_divisible(sparse, TrainConfig(batch_size=8, expert_parallel=4), 4)
+    whole = dataclasses.replace(sparse, balance_scope="global")
+    check_divisible(whole, TrainConfig(batch_size=8), 4)
+    with pytest.raises(UserError, match="--balance-scope global balances the batch as a whole"):
+        check_divisible(whole, TrainConfig(batch_size=8, microbatches=2), 4)

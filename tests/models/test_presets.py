@@ -2,7 +2,7 @@ import dataclasses
 
 import pytest
 
-from models.config import ModelConfig, TrainConfig, padded_vocabulary
+from models.config import ModelChanges, ModelConfig, TrainConfig, padded_vocabulary
 from models.flops import forward_flops
 from models.presets import PRESETS, preset
 from models.state import Skeleton, parameter_counts
@@ -45,8 +45,10 @@ def test_parameter_counts_are_the_published_ones(name, published, rounding):
     [(8, 0.979), (16, 1.432), (32, 2.338), (64, 4.150), (256, 15.02)],
 )
 def test_mswitch_base_counts_at_other_numbers_of_experts(experts, billions):
-    model = dataclasses.replace(preset("mswitch-base").model, experts=experts)
-    assert parameters(model) == pytest.approx(billions * B, abs=0.005 * B)
+    one = preset(f"mswitch-base-{experts}")
+    assert one.model == dataclasses.replace(preset("mswitch-base").model, experts=experts)
+    assert parameters(one.model) == pytest.approx(billions * B, abs=0.0005 * B, rel=1e-3)
+    assert f"{billions:.2f} billion" in one.cost
 
 
 def test_395_billion_parameters_of_switch_xxl_need_128_experts():
@@ -113,3 +115,29 @@ def test_layers_must_fill_periods():
 def test_impossible_training_settings_are_refused(wrong):
     with pytest.raises(UserError, match=f"--{next(iter(wrong)).replace('_', '-')}"):
         TrainConfig(**wrong)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"experts": -1},
+        {"capacity_factor": 0.0},
+        {"group_size": 0},
+        {"router_jitter": 1.0},
+        {"expert_dropout_rate": -0.1},
+        {"init_scale": 0.0},
+        {"balance_scope": "language"},
+    ],
+)
+def test_impossible_changes_of_a_preset_are_refused(wrong):
+    name, value = next(iter(wrong.items()))
+    with pytest.raises(UserError, match=f"--{name.replace('_', '-')} must be .*, not {value}"):
+        ModelChanges(**wrong).applied_to(preset("mswitch-tiny").model)
+
+
+def test_changes_of_a_preset():
+    model = preset("mswitch-tiny").model
+    assert ModelChanges().applied_to(model) == model
+    changed = ModelChanges(experts=0, router_jitter=0.0, balance_scope="global").applied_to(model)
+    wanted = dataclasses.replace(model, experts=0, router_jitter=0.0, balance_scope="global")
+    assert changed == wanted

@@ -58,7 +58,7 @@ def reference(logits: np.ndarray, real: np.ndarray, capacity: int):
     return slots, gates, float(np.mean(balance)), dropped
 
 
-jitted_assign = jax.jit(assign, static_argnums=2)
+jitted_assign = jax.jit(assign, static_argnums=(2, 3))
 
 
 @settings(max_examples=80, deadline=None)
@@ -86,6 +86,47 @@ def test_assignment_equals_one_token_at_a_time(shape, capacity, share, seed):
     assert float(routing.stats.balance_loss) == pytest.approx(balance, rel=1e-5, abs=1e-6)
     assert int(routing.stats.dropped) == dropped
     assert float(routing.stats.load.sum()) == pytest.approx(1.0 if real.any() else 0.0)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.sampled_from([(1, 1, 2), (3, 20, 2), (2, 24, 6)]), st.floats(0.0, 1.0), st.integers(0, 99)
+)
+def test_global_balance_is_that_of_one_large_group(shape, share, seed):
+    """And routing itself takes no notice of the scope."""
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(size=shape).astype(np.float32)
+    real = rng.random(shape[:2]) < share
+    made = jitted_assign(logits, real, 4, "global")
+    by_group = jitted_assign(logits, real, 4, "group")
+    _, _, wanted, _ = reference(logits.reshape(1, -1, shape[-1]), real.reshape(1, -1), 4)
+    assert float(made.stats.balance_loss) == pytest.approx(wanted, rel=1e-5, abs=1e-6)
+    np.testing.assert_array_equal(made.slot, by_group.slot)
+    if shape[0] == 1:
+        assert float(by_group.stats.balance_loss) == pytest.approx(wanted, rel=1e-5, abs=1e-6)
+
+
+def test_groups_of_one_language_may_specialise_by_global_balance_alone():
+    """Each group has an expert of its own: evenly used as a whole, and not in any group."""
+    logits = 50 * jnp.repeat(jnp.eye(2)[:, None], 6, axis=1)
+    real = jnp.ones((2, 6), bool)
+    assert float(assign(logits, real, 6, "group").stats.balance_loss) == pytest.approx(2.0)
+    assert float(assign(logits, real, 6, "global").stats.balance_loss) == pytest.approx(1.0)
+
+
+def test_the_balance_loss_pushes_an_overfull_expert_down():
+    """Its gradient goes through the probabilities alone, on assignments before capacity."""
+    logits = jnp.array(np.random.default_rng(2).normal(size=(1, 12, 3)), jnp.float32)
+    logits = logits.at[..., 1].add(1.5)
+    real = (jnp.arange(12) < 9)[None]
+    for scope in ("group", "global"):
+        slopes = [
+            jax.grad(lambda x, c=c, s=scope: assign(x, real, c, s).stats.balance_loss)(logits)
+            for c in (1, 12)
+        ]
+        np.testing.assert_array_equal(*slopes)
+        assert not slopes[0][0, 9:].any()
+        assert (np.asarray(slopes[0])[0, :9, 1] > 0).all()
 
 
 def test_padding_is_never_routed_and_takes_no_place():
