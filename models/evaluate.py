@@ -86,7 +86,7 @@ def evaluate(run: str | Path, examples: str | Path, config: EvaluateConfig) -> d
     """
     from tasks.batches import ValidationBatches
 
-    run, examples = Path(run), Path(examples)
+    run = Path(run)
     described = read_run(run)
     manifest = read_manifest(examples, "examples")
     _check_examples(run, described, examples, manifest)

@@ -9,6 +9,7 @@ from typing import Any
 
 from models.config import ModelConfig, TrainConfig, as_json
 from models.schedule import log_spaced_steps
+from pipelines import storage
 from pipelines.errors import UserError
 from pipelines.outputs import MARKER, canonical_json, config_hash, write_atomically, write_json
 
@@ -91,13 +92,16 @@ def claim_run(out: Path, plan: RunPlan) -> dict[str, Any] | None:
     return None
 
 
-def describe_run(out: Path, plan: RunPlan, examples: Path, measured: Mapping[str, Any]) -> None:
+def describe_run(
+    out: Path, plan: RunPlan, examples: str | Path, measured: Mapping[str, Any]
+) -> None:
     """Write config.json, unless the run already began; `measured` adds counts and costs."""
     if (out / CONFIG).is_file():
         return
     out.mkdir(parents=True, exist_ok=True)
     identity = plan.identity
-    identity["examples"]["path"] = os.path.relpath(examples, out)
+    remote = storage.is_remote(examples)
+    identity["examples"]["path"] = str(examples) if remote else os.path.relpath(examples, out)
     write_json(
         out / CONFIG,
         {

@@ -74,7 +74,7 @@ def train(
 
     Args:
         preset: name of the model (`models.presets`).
-        examples: a finished examples directory.
+        examples: a finished examples directory, here or in a bucket.
         out: the run directory.
         config: how to train.
         mixture: how often each language comes; by default n ** 0.3 over all there are.
@@ -90,7 +90,7 @@ def train(
     """
     from tasks.batches import TrainBatches
 
-    examples, out = Path(examples), Path(out)
+    out = Path(out)
     model = changes.applied_to(find_preset(preset).model)
     manifest = read_manifest(examples, "examples")
     model = dataclasses.replace(
@@ -123,7 +123,9 @@ def train(
         return run_training(plan, batches, examples, out)
 
 
-def run_training(plan: RunPlan, batches: Batches, examples: Path, out: Path) -> dict[str, Any]:
+def run_training(
+    plan: RunPlan, batches: Batches, examples: str | Path, out: Path
+) -> dict[str, Any]:
     """`train` with the data given; the caller holds the lock on `out`."""
     finished = claim_run(out, plan)
     summary = {"stage": "train", "out": str(out), "preset": plan.preset}

@@ -67,6 +67,30 @@ def add_sentinels(model: bytes) -> bytes:
     return proto.SerializeToString(deterministic=True)
 
 
+def checked_size(model: bytes, path: str | Path) -> int:
+    """Count the ids of a model that must have its sentinels, without loading it.
+
+    That takes 0.01 s for a vocabulary as large as mT5's, and loading 1.5 s.
+
+    Raises:
+        UserError: it is no model, or its last ids are not the sentinels.
+    """
+    try:
+        proto = sentencepiece_model_pb2.ModelProto.FromString(model)  # pyright: ignore[reportAttributeAccessIssue]
+    except DecodeError as error:
+        raise _no_model(path) from error
+    size = len(proto.pieces)
+    matches = [_SENTINEL.fullmatch(piece.piece) for piece in proto.pieces[-SENTINELS:]]
+    numbers = [int(match[1]) for match in matches if match]
+    if numbers != list(reversed(range(SENTINELS))):
+        raise UserError(
+            f"{path} has no sentinels <extra_id_{SENTINELS - 1}> ... <extra_id_0> as its last "
+            f"{SENTINELS} ids: build the examples again, `mswitch examples build --vocab FILE` "
+            "adds them"
+        )
+    return size
+
+
 def _sentinel_numbers(proto: Any) -> dict[int, int]:
     """Number of each sentinel piece by its id."""
     matches = {token: _SENTINEL.fullmatch(piece.piece) for token, piece in enumerate(proto.pieces)}

@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 from pipelines.errors import UserError
 from pipelines.examples.span_corruption import (
     PAD_ID,
-    SENTINELS,
     ExampleKey,
     SpanCorruption,
     Tokens,
@@ -29,11 +28,10 @@ from pipelines.examples.span_corruption import (
     random_masks,
     stream_key,
 )
-from pipelines.examples.tf_example import Feature
 from tasks.mixtures import Mixture
 from tasks.order import MixtureOrder, RecordOrder
 from tasks.prefetch import ahead
-from tasks.records import Examples, RecordSource, open_examples
+from tasks.records import Examples, open_examples
 
 Batch = dict[str, NDArray[Any]]
 #: One corrupted example before padding: inputs, targets, language number.
@@ -170,12 +168,16 @@ class TrainBatches:
             UserError: a record is damaged or does not suit the vocabulary.
         """
         first = step * self.batch_size + self._first_row
-        places = map(self._order.__getitem__, range(first, first + self.rows))
+        places = []
+        for number, position in map(self._order.__getitem__, range(first, first + self.rows)):
+            stream = self._streams[number]
+            places.append((stream, *stream.order[position]))
+        self._examples.preload((stream.source, record) for stream, _, record in places)
         lengths = self._examples.lengths
         if self._examples.finished:
-            examples = [self._streams[number].example(position) for number, position in places]
+            examples = [stream.example(record) for stream, _, record in places]
             return collate(examples, self.rows, lengths)
-        segments = [self._streams[number].segment(position) for number, position in places]
+        segments = [stream.segment(epoch, record) for stream, epoch, record in places]
         return corrupt_segments(segments, self.vocabulary_size, lengths)
 
     def iterate(
@@ -240,49 +242,33 @@ def _check_hosts(batch_size: int, host: int, hosts: int) -> None:
 
 
 class _Stream:
-    """One language's endless stream of segments: order and masks change each epoch."""
+    """One language's endless stream: `order` says which record, and in which epoch.
+
+    Attributes:
+        source: the records.
+        order: epoch and record by position; both order and masks change each epoch.
+    """
 
     def __init__(self, examples: Examples, lang: str, seed: int):
         self._examples, self._seed = examples, seed
-        self._source = examples.sources["train"][lang]
+        self.source = examples.sources["train"][lang]
         self._key = stream_key(lang)
         self._number = examples.languages.index(lang)
-        self._order = RecordOrder(len(self._source), seed, self._key)
+        self.order = RecordOrder(len(self.source), seed, self._key, self.source.block_records)
 
-    def segment(self, position: int) -> Segment:
+    def segment(self, epoch: int, record: int) -> Segment:
         """A raw segment."""
-        epoch, record = self._order[position]
         [tokens] = self._read(record, ("targets",))
         return tokens, ExampleKey(self._seed, self._key, record, epoch), self._number
 
-    def example(self, position: int) -> Example:
+    def example(self, record: int) -> Example:
         """An example that was finished when it was written."""
-        inputs, targets = self._read(self._order[position][1], ("inputs", "targets"))
+        inputs, targets = self._read(record, ("inputs", "targets"))
         return inputs, targets, self._number
 
     def _read(self, record: int, names: tuple[str, ...]) -> list[Tokens]:
-        features = self._source.read(record, names)
-        return [_tokens(features, name, self._source, record, self._examples) for name in names]
-
-
-def _tokens(
-    features: dict[str, Feature], name: str, source: RecordSource, index: int, examples: Examples
-) -> Tokens:
-    """A record's tokens, checked: they must be ids of the vocabulary and not too many."""
-    values = features.get(name)
-    longest = examples.lengths.raw_length
-    highest = examples.vocabulary_size - (0 if "inputs" in features else SENTINELS)
-    if (
-        not isinstance(values, np.ndarray)
-        or not 0 < values.size <= longest
-        or values.min() < 0
-        or values.max() >= highest
-    ):
-        raise UserError(
-            f"{source}: record {index} does not hold 1 to {longest} ids below {highest} as "
-            f"{name!r}: build the examples again"
-        )
-    return values.astype(np.int32)
+        features = self.source.read(record, names)
+        return [self._examples.tokens(self.source, record, features, name) for name in names]
 
 
 class ValidationBatches:
@@ -335,7 +321,10 @@ class ValidationBatches:
         if not 0 <= number < len(self):
             raise IndexError(number)
         begin = number * self.batch_size
-        rows = [self._read(*row) for row in self._rows[begin : begin + self.batch_size]]
+        places = self._rows[begin : begin + self.batch_size]
+        sources = self._examples.sources["validation"]
+        self._examples.preload((sources[lang], index) for lang, index in places)
+        rows = [self._read(*row) for row in places]
         batch = collate(
             [example for example, _, _ in rows], self.batch_size, self._examples.lengths
         )
@@ -348,8 +337,8 @@ class ValidationBatches:
     def _read(self, lang: str, index: int) -> tuple[Example, str, int]:
         source = self._examples.sources["validation"][lang]
         features = source[index]
-        inputs = _tokens(features, "inputs", source, index, self._examples)
-        targets = _tokens(features, "targets", source, index, self._examples)
+        inputs = self._examples.tokens(source, index, features, "inputs")
+        targets = self._examples.tokens(source, index, features, "targets")
         document, target_bytes = features["document"], features["target_bytes"]
         example = (inputs, targets, self.languages.index(lang))
         return example, document[0].decode(), int(target_bytes[0])

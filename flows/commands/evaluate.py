@@ -15,7 +15,7 @@ app = App(name="evaluate", help="Evaluate a run's checkpoints per document and l
 def evaluate(
     *,
     run: Path,
-    examples: Path,
+    examples: str,
     config: Annotated[EvaluateConfig, Parameter(name="*")] = EvaluateConfig(),  # noqa: B008
     json: Json = False,
 ) -> int:

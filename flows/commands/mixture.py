@@ -2,7 +2,6 @@
 
 import dataclasses
 import json as json_module
-from pathlib import Path
 
 from cyclopts import App
 
@@ -15,7 +14,7 @@ app = App(name="mixture", help="Show how often each language is trained on, and 
 
 @app.command
 def show(
-    examples: Path,
+    examples: str,
     *,
     mixture: str = DEFAULT,
     steps: int = 1_000_000,

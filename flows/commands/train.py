@@ -16,7 +16,7 @@ app = App(name="train", help="Pretrain a preset on an examples directory.")
 def train(
     *,
     preset: str,
-    examples: Path,
+    examples: str,
     out: Path,
     mixture: str = DEFAULT,
     config: Annotated[TrainConfig, Parameter(name="*")] = TrainConfig(),  # noqa: B008

@@ -219,7 +219,7 @@ def _describe(finished: Sequence[dict[str, Any]], directory: Path) -> dict[str, 
         for split in [name for name, entry in splits.items() if not entry["records"]]:
             for shard in splits.pop(split)["shards"]:
                 (directory / shard["path"]).unlink(missing_ok=True)
-                index_path(directory / shard["path"]).unlink(missing_ok=True)
+                Path(index_path(directory / shard["path"])).unlink(missing_ok=True)
         if not splits:
             shutil.rmtree(directory / task_name(lang), ignore_errors=True)
             del languages[lang]

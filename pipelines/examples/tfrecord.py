@@ -2,14 +2,14 @@
 
 Framing of a record: length (uint64, little endian), masked CRC32C of those 8 bytes, data, masked
 CRC32C of the data. `<file>.index` holds the byte offset of every record as raw little-endian
-uint64, so that record i is one `pread`.
+uint64, so that any range of records is one read.
 """
 
+import dataclasses
 import os
 import struct
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 import google_crc32c
 import numpy as np
@@ -39,9 +39,9 @@ def frame(data: bytes) -> bytes:
     )
 
 
-def index_path(path: str | Path) -> Path:
+def index_path(path: str | Path) -> str:
     """The offset index that belongs to a TFRecord file."""
-    return Path(f"{path}{INDEX_SUFFIX}")
+    return f"{path}{INDEX_SUFFIX}"
 
 
 def write_tfrecord(path: str | Path, records: Iterable[bytes]) -> tuple[int, int]:
@@ -61,7 +61,7 @@ def write_tfrecord(path: str | Path, records: Iterable[bytes]) -> tuple[int, int
     return len(offsets), size
 
 
-def _damaged(path: Path, what: str) -> UserError:
+def _damaged(path: str | Path, what: str) -> UserError:
     return UserError(f"{path} is damaged ({what}): build the examples again")
 
 
@@ -81,7 +81,7 @@ def read_sequentially(path: str | Path) -> Iterator[bytes]:
             offset += HEADER_BYTES + length + FOOTER_BYTES
 
 
-def _checked_length(path: Path, header: bytes, offset: int) -> int:
+def _checked_length(path: str | Path, header: bytes, offset: int) -> int:
     if len(header) < HEADER_BYTES:
         raise _damaged(path, f"record at byte {offset} is cut off")
     length, crc = _HEADER.unpack(header)
@@ -90,7 +90,7 @@ def _checked_length(path: Path, header: bytes, offset: int) -> int:
     return length
 
 
-def _checked_data(path: Path, body: bytes, length: int, offset: int) -> bytes:
+def _checked_data(path: str | Path, body: bytes, length: int, offset: int) -> bytes:
     if len(body) < length + FOOTER_BYTES:
         raise _damaged(path, f"record at byte {offset} is cut off")
     data = body[:length]
@@ -99,42 +99,25 @@ def _checked_data(path: Path, body: bytes, length: int, offset: int) -> bytes:
     return data
 
 
-class TFRecordFile:
-    """One TFRecord file read by record number; opened when first read, in each process anew."""
+@dataclasses.dataclass(frozen=True)
+class Records:
+    """Neighbouring records of a file, in memory as they stand there.
 
-    def __init__(self, path: str | Path):
-        """Load the index and check it against the file's size.
+    Attributes:
+        path: the file.
+        data: its bytes from the first of the records to the end of the last.
+        edges: where in the file each record begins, and the last one ends.
+    """
 
-        Raises:
-            UserError: file or index is missing, or they do not belong together.
-        """
-        self.path = Path(path)
-        try:
-            self.size_bytes = self.path.stat().st_size
-            raw = index_path(self.path).read_bytes()
-        except OSError as error:
-            raise UserError(
-                f"cannot read {error.filename}: {error.strerror}; build the examples again"
-            ) from error
-        if len(raw) % 8:
-            raise _damaged(index_path(self.path), "its size is not a multiple of 8")
-        self.offsets: NDArray[np.uint64] = np.frombuffer(raw, "<u8")
-        self._descriptor: int | None = None
-        self._process = 0
-        last = int(self.offsets[-1]) if self.offsets.size else 0
-        if self.offsets.size and last + HEADER_BYTES + FOOTER_BYTES > self.size_bytes:
-            raise _damaged(self.path, f"it ends at byte {self.size_bytes}, before its last record")
-        if bool(self.offsets.size) != bool(self.size_bytes):
-            raise _damaged(self.path, "its index does not belong to it")
+    path: str
+    data: bytes
+    edges: NDArray[np.uint64]
 
     def __len__(self) -> int:
-        return self.offsets.size
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_descriptor": None}
+        return self.edges.size - 1
 
     def __getitem__(self, index: int) -> bytes:
-        """Record number `index`, checksum verified.
+        """A record, checksums verified.
 
         Raises:
             IndexError: there is no such record.
@@ -142,26 +125,86 @@ class TFRecordFile:
         """
         if not 0 <= index < len(self):
             raise IndexError(index)
-        start = int(self.offsets[index])
-        end = int(self.offsets[index + 1]) if index + 1 < len(self) else self.size_bytes
-        raw = os.pread(self._open(), end - start, start)
+        start, end = int(self.edges[index]), int(self.edges[index + 1])
+        origin = int(self.edges[0])
+        raw = self.data[start - origin : end - origin]
         length = _checked_length(self.path, raw[:HEADER_BYTES], start)
         if length != end - start - HEADER_BYTES - FOOTER_BYTES:
             raise _damaged(self.path, f"record at byte {start} has not the length of its index")
         return _checked_data(self.path, raw[HEADER_BYTES:], length, start)
 
-    def _open(self) -> int:
-        if self._descriptor is None or self._process != os.getpid():
-            self._descriptor = os.open(self.path, os.O_RDONLY)
-            self._process = os.getpid()
-        return self._descriptor
 
-    def close(self) -> None:
-        """Give the file descriptor back; the next read opens the file again."""
-        if self._descriptor is not None and self._process == os.getpid():
-            os.close(self._descriptor)
-        self._descriptor = None
+class TFRecordFile:
+    """One TFRecord file, here or in a bucket, of which ranges of records are read.
 
-    def __del__(self) -> None:
-        if getattr(self, "_descriptor", None) is not None:
-            self.close()
+    Attributes:
+        path: of the file.
+        size_bytes: its size.
+    """
+
+    def __init__(self, path: str | Path, sizes: tuple[int, int] | None = None):
+        """Check the file's size against that of its index; neither is read.
+
+        Args:
+            path: of the file.
+            sizes: bytes of the file and of its index, where they are known.
+
+        Raises:
+            UserError: file or index is missing, or they do not belong together.
+        """
+        self.path = str(path)
+        try:
+            self.size_bytes, index_bytes = sizes or (
+                os.stat(path).st_size,
+                os.stat(index_path(path)).st_size,
+            )
+        except OSError as error:
+            raise UserError(
+                f"cannot read {error.filename}: {error.strerror}; build the examples again"
+            ) from error
+        if index_bytes % 8:
+            raise _damaged(index_path(path), "its size is not a multiple of 8")
+        self._records = index_bytes // 8
+        if bool(self._records) != bool(self.size_bytes):
+            raise _damaged(path, "its index does not belong to it")
+
+    def __len__(self) -> int:
+        return self._records
+
+    def edges(self, first: int = 0, stop: int | None = None) -> NDArray[np.uint64]:
+        """Read from the index where records `first` to `stop` begin, and the last one ends.
+
+        Raises:
+            UserError: file and index do not belong together.
+        """
+        stop = len(self) if stop is None else stop
+        raw = storage.read_range(index_path(self.path), first * 8, min(stop + 1, len(self)) * 8)
+        end = np.array([self.size_bytes] if stop == len(self) else [], "<u8")
+        edges = np.concatenate([np.frombuffer(raw[: len(raw) // 8 * 8], "<u8"), end])
+        if edges.size != stop - first + 1 or (first == 0 and edges[0] != 0):
+            raise _damaged(index_path(self.path), "it does not belong to its file")
+        sizes = np.diff(edges.astype(np.int64))
+        if sizes.size and sizes.min() < HEADER_BYTES + FOOTER_BYTES:
+            raise _damaged(self.path, "its index has records that it cannot hold")
+        return edges
+
+    def read(self, edges: NDArray[np.uint64]) -> Records:
+        """Read the records between `edges` at once.
+
+        Raises:
+            UserError: the file cannot be read. What is cut off is noticed with its record.
+        """
+        return Records(
+            self.path, storage.read_range(self.path, int(edges[0]), int(edges[-1])), edges
+        )
+
+    def __getitem__(self, index: int) -> bytes:
+        """Record number `index`, alone: two reads.
+
+        Raises:
+            IndexError: there is no such record.
+            UserError: the record is damaged.
+        """
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        return self.read(self.edges(index, index + 1))[0]

@@ -81,13 +81,13 @@ def test_a_cut_off_file_is_noticed(shard: Path, kept: int):
 
 
 def test_a_missing_or_foreign_index_is_noticed(shard: Path, tmp_path: Path):
-    index_path(shard).write_bytes(b"1234567")
+    Path(index_path(shard)).write_bytes(b"1234567")
     with pytest.raises(UserError, match="multiple of 8"):
         TFRecordFile(shard)
-    index_path(shard).write_bytes(b"")
+    Path(index_path(shard)).write_bytes(b"")
     with pytest.raises(UserError, match="does not belong"):
         TFRecordFile(shard)
-    index_path(shard).unlink()
+    Path(index_path(shard)).unlink()
     with pytest.raises(UserError, match=r"cannot read .*index: No such file"):
         TFRecordFile(shard)
 

@@ -12,7 +12,7 @@ from pipelines.examples.span_corruption import SpanCorruption, restore
 from pipelines.examples.tf_example import decode_example, encode_example
 from pipelines.examples.tfrecord import read_sequentially, write_tfrecord
 from tasks.batches import TrainBatches, ValidationBatches, collate
-from tasks.records import VOCABULARY_PATH, open_examples
+from tasks.records import VOCABULARY_PATH
 
 FEATURES = {
     "encoder_input_tokens": ((8, 32), np.int32),
@@ -205,7 +205,7 @@ def test_a_truncated_shard_is_named(copy: Path):
 
 def test_a_missing_shard_is_named(copy: Path):
     shard_of(copy, "sw").unlink()
-    with pytest.raises(UserError, match=rf"cannot read .*mc4\.sw/.*{shard_of(copy).name}"):
+    with pytest.raises(UserError, match=rf"mc4\.sw/{shard_of(copy).name} is missing"):
         TrainBatches(copy, 4)
 
 
@@ -288,17 +288,16 @@ def test_a_language_without_training_text_is_never_trained_on(copy: Path):
     assert set(seen.tolist()) == set(range(1, 8))
 
 
-def test_many_shards_raise_the_limit_of_open_files(small_examples: Path):
+def test_many_shards_need_few_open_files(small_examples: Path):
     code = (
         "import resource\n"
         "_, hard = resource.getrlimit(resource.RLIMIT_NOFILE)\n"
-        "resource.setrlimit(resource.RLIMIT_NOFILE, (70, hard))\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (16, hard))\n"
         "from tasks.records import open_examples\n"
-        f"open_examples({str(small_examples)!r})\n"
-        "print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])"
+        f"sources = open_examples({str(small_examples)!r}).sources\n"
+        "records = [s[n] for by in sources.values() for s in by.values() for n in range(len(s))]\n"
+        "print(sum(len(s.files) for by in sources.values() for s in by.values()), len(records))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    shards = sum(
-        len(s.files) for by in open_examples(small_examples).sources.values() for s in by.values()
-    )
-    assert int(done.stdout) == shards + 64
+    shards, records = map(int, done.stdout.split())
+    assert records > shards > 16

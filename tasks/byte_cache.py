@@ -1,0 +1,65 @@
+"""A cache with a budget of bytes, which threads share."""
+
+import collections
+import threading
+from collections.abc import Callable, Hashable
+from concurrent.futures import Future
+from typing import Any
+
+
+class ByteCache:
+    """Keeps what was used last, as much as the budget holds, and at least the newest thing.
+
+    What several threads want at a time is loaded once.
+    """
+
+    def __init__(self, budget: int):
+        """Start empty; `budget` is in bytes."""
+        self._budget = budget
+        self._lock = threading.Lock()
+        self._kept: collections.OrderedDict[Hashable, tuple[Future[Any], int]] = (
+            collections.OrderedDict()
+        )
+        self._bytes = 0
+
+    def __contains__(self, key: Hashable) -> bool:
+        return key in self._kept
+
+    def get(self, key: Hashable, load: Callable[[], tuple[Any, int]]) -> Any:
+        """Return what is kept under `key`; `load` gives it and its bytes if it is not there."""
+        with self._lock:
+            kept = self._kept.get(key)
+            if kept is None:
+                future: Future[Any] = Future()
+                self._kept[key] = future, 0
+            else:
+                future = kept[0]
+                self._kept.move_to_end(key)
+        if kept is None:
+            self._load(key, future, load)
+        return future.result()
+
+    def _load(
+        self, key: Hashable, future: Future[Any], load: Callable[[], tuple[Any, int]]
+    ) -> None:
+        try:
+            value, size = load()
+        except BaseException as error:
+            with self._lock:
+                del self._kept[key]
+            future.set_exception(error)
+            return
+        with self._lock:
+            self._kept[key] = future, size
+            self._kept.move_to_end(key)
+            self._bytes += size
+            self._trim()
+        future.set_result(value)
+
+    def _trim(self) -> None:
+        """Forget what was used longest ago; what is still loading counts nothing and stays."""
+        for key in list(self._kept)[:-1] if self._bytes > self._budget else ():
+            if self._bytes <= self._budget:
+                break
+            if self._kept[key][1]:
+                self._bytes -= self._kept.pop(key)[1]

@@ -1,0 +1,83 @@
+"""What is checked when an examples directory is opened: little is read, much is noticed."""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipelines import storage
+from pipelines.errors import UserError
+from pipelines.outputs import MANIFEST, MARKER, config_hash
+from pipelines.vocabulary_model import checked_size
+
+if TYPE_CHECKING:
+    from tasks.records import Examples, RecordSource
+
+
+def check_directory(directory: str | Path, manifest: Mapping[str, Any], vocabulary: str) -> None:
+    """Check that manifest, marker and vocabulary belong together.
+
+    Args:
+        directory: of the examples.
+        manifest: its manifest.
+        vocabulary: path of the model in it.
+
+    Raises:
+        UserError: they do not, or the vocabulary has no sentinels.
+        KeyError: something is not in the manifest.
+    """
+    marker = storage.read_json(storage.join(directory, MARKER))["config_hash"]
+    described = config_hash(manifest["stage"], manifest["config"])
+    if not marker == described == manifest["config_hash"]:
+        raise UserError(
+            f"{storage.join(directory, MANIFEST)} was changed, or is of other examples: its "
+            f"settings do not have the hash {marker} of {MARKER}: build the examples again"
+        )
+    path = storage.join(directory, vocabulary)
+    try:
+        model = storage.read_bytes(path)
+    except OSError:
+        model = b""
+    if hashlib.sha256(model).hexdigest() != manifest["vocabulary_sha256"]:
+        raise UserError(
+            f"{path} is not the vocabulary these examples were made with: build them again"
+        )
+    size = checked_size(model, path)
+    if size != manifest["vocabulary_size"]:
+        raise UserError(
+            f"{path} has {size:,} ids where the manifest says {manifest['vocabulary_size']:,}: "
+            "build the examples again"
+        )
+    for lang, splits in manifest["languages"].items():
+        for split, entry in splits.items():
+            records = sum(shard["records"] for shard in entry["shards"])
+            if records != entry["records"] or not records:
+                raise UserError(
+                    f"{storage.join(directory, MANIFEST)} says {entry['records']:,} {split} "
+                    f"records of {lang}, and {records:,} by shards: build the examples again"
+                )
+
+
+def check_ends(examples: "Examples") -> None:
+    """Read and check the first and last record of each language's and split's outer shards.
+
+    Shards of another vocabulary or length, or of the other split, are noticed here.
+
+    Raises:
+        UserError: a record is damaged or does not suit.
+    """
+    for split, sources in examples.sources.items():
+        names = (
+            ("targets",) if split == "train" and not examples.finished else ("inputs", "targets")
+        )
+        for source in sources.values():
+            for index in _ends(source):
+                features = source.read_alone(index, names)
+                for name in names:
+                    examples.tokens(source, index, features, name)
+
+
+def _ends(source: "RecordSource") -> list[int]:
+    """First and last record of the first and last shard that have any."""
+    filled = [range(a, b) for a, b in source.spans if b > a]
+    return sorted({shard[end] for shard in (filled[0], filled[-1]) for end in (0, -1)})

@@ -1,0 +1,86 @@
+"""Write an examples directory of any size, with tokens of chance, as the real stage lays it out."""
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import sentencepiece
+from sentencepiece import sentencepiece_model_pb2
+
+from pipelines.examples.span_corruption import SENTINELS, span_corruption
+from pipelines.examples.tf_example import encode_example
+from pipelines.examples.tfrecord import write_tfrecord
+from pipelines.languages import task_name
+from pipelines.outputs import MANIFEST, MARKER, file_sha256, full_manifest, write_json
+from pipelines.vocabulary_model import add_sentinels
+from tasks.records import VOCABULARY_PATH
+
+
+def vocabulary(size: int) -> bytes:
+    """A model of `size` ids in T5's layout; most pieces are never found in text."""
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.Train(
+        sentence_iterator=iter(["all human beings are born free and equal"] * 20),
+        model_writer=model,
+        vocab_size=300,
+        byte_fallback=True,
+        hard_vocab_limit=False,
+        **{"pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1, "minloglevel": 2},
+    )
+    proto = sentencepiece_model_pb2.ModelProto.FromString(model.getvalue())
+    for number in range(len(proto.pieces), size - SENTINELS):
+        piece = proto.pieces.add()
+        piece.piece, piece.score = f"\N{PRIVATE USE ONE}{number}", -100.0
+    return add_sentinels(proto.SerializeToString())
+
+
+def write_examples(
+    out: Path, records: Mapping[str, Sequence[int]], inputs_length: int, vocabulary_size: int
+) -> Path:
+    """Write raw training segments of full length.
+
+    Args:
+        out: where.
+        records: by language, how many each shard has.
+        inputs_length: encoder positions.
+        vocabulary_size: all ids.
+    """
+    rng = np.random.default_rng(0)
+    lengths = span_corruption(inputs_length, 0.15, 3.0)
+    described = {}
+    for lang, counts in records.items():
+        (out / task_name(lang)).mkdir(parents=True)
+        shards = []
+        for number, count in enumerate(counts):
+            path = f"{task_name(lang)}/train.tfrecord-{number:05}-of-{len(counts):05}"
+            shape = (count, lengths.raw_length)
+            tokens = rng.integers(3, vocabulary_size - SENTINELS, shape, np.int32)
+            starts = np.zeros(0, np.int64)
+            rows = (encode_example({"targets": row, "document_starts": starts}) for row in tokens)
+            _, size = write_tfrecord(out / path, rows)
+            sha256 = file_sha256(out / path)
+            shards.append({"path": path, "records": count, "bytes": size, "sha256": sha256})
+        described[lang] = {
+            "train": {"records": sum(counts), "tokens": sum(counts) * lengths.raw_length}
+            | {"documents": len(counts), "bytes": 0, "shards": shards}
+        }
+    (out / VOCABULARY_PATH).parent.mkdir()
+    (out / VOCABULARY_PATH).write_bytes(vocabulary(vocabulary_size))
+    manifest = full_manifest(
+        "examples",
+        {"inputs_length": inputs_length},
+        {
+            "inputs_length": inputs_length,
+            "targets_length": lengths.targets_length,
+            "raw_length": lengths.raw_length,
+            "noise_density": 0.15,
+            "mean_noise_span_length": 3.0,
+            "vocabulary_size": vocabulary_size,
+            "vocabulary_sha256": file_sha256(out / VOCABULARY_PATH),
+            "languages": described,
+        },
+    )
+    write_json(out / MANIFEST, manifest)
+    write_json(out / MARKER, {"config_hash": manifest["config_hash"]})
+    return out
