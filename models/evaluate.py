@@ -95,7 +95,7 @@ def evaluate(run: str | Path, examples: str | Path, config: EvaluateConfig) -> d
 
 
 def _check_examples(
-    run: Path, described: dict[str, Any], examples: Path, manifest: dict[str, Any]
+    run: Path, described: dict[str, Any], examples: str | Path, manifest: dict[str, Any]
 ) -> None:
     """Check that a run's vocabulary is that of the examples; an imported run has none to compare.
 
