@@ -2,9 +2,11 @@
 
 import importlib.util
 import itertools
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 
 import numpy as np
@@ -31,22 +33,33 @@ class Request(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def examples(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def example_files() -> ModuleType:
+    """The module of tests/tasks that writes an examples directory."""
     path = Path(__file__).parents[1] / "tasks" / "example_files.py"
     spec = importlib.util.spec_from_file_location("example_files", path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.write_examples(tmp_path_factory.mktemp("big") / "examples", RECORDS, 1024, 32_000)
+    return module
+
+
+@pytest.fixture(scope="module")
+def examples(example_files: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("big") / "examples"
+    return example_files.write_examples(out, RECORDS, 1024, 32_000)
+
+
+def upload_tree(directory: Path, url: str, upload: Callable[[Path, str], str]) -> str:
+    for path in sorted(directory.rglob("*")):
+        if path.is_file():
+            upload(path, storage.join(url, str(path.relative_to(directory))))
+    return url
 
 
 @pytest.fixture
 def url(examples: Path, bucket: str, upload: Callable[[Path, str], str]) -> str:
-    for path in sorted(examples.rglob("*")):
-        if path.is_file():
-            upload(path, storage.join(bucket, str(path.relative_to(examples))))
-    return bucket
+    return upload_tree(examples, bucket, upload)
 
 
 @pytest.fixture
@@ -141,3 +154,17 @@ def test_errors_name_the_object(url: str, upload: Callable[[Path, str], str], tm
         opened.batch(0)
     with pytest.raises(UserError, match=r"^gs://\S+/mc4\.yo/\S+ is missing"):
         TrainBatches(url, 8)
+
+
+def test_a_model_is_trained_from_a_bucket(
+    example_files: ModuleType, bucket: str, upload: Callable[[Path, str], str], tmp_path: Path
+):
+    from models.config import TrainConfig
+    from models.train import train
+
+    local = example_files.write_examples(tmp_path / "examples", {"sw": (40,), "yo": (9,)}, 64, 500)
+    url = upload_tree(local, bucket, upload)
+    config = TrainConfig(steps=2, batch_size=4, dtype="float32")
+    assert train("mt5-tiny", url, tmp_path / "run", config)["step"] == 2
+    described = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert described["examples"]["path"] == url
