@@ -106,8 +106,8 @@ class CorpusConfig:
     min_validation_documents: int = 0
     html_main_content: bool = True
     max_record_bytes: int = 16 << 20
-    shard_bytes: int = 256 << 20
-    bucket_bytes: int = 256 << 20
+    shard_bytes: int = 128 << 20
+    bucket_bytes: int = 64 << 20
     keep_fingerprints: bool = True
     rejected_per_reason: int = 20
     modern: ModernConfig = dataclasses.field(default_factory=ModernConfig)

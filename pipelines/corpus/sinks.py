@@ -122,7 +122,7 @@ def write_documents(
     """Sort a shard's documents by id and write Parquet.
 
     Shard i of n holds the ids in the i-th n-th of the 128-bit space, so the shards in order are
-    sorted as a whole. Memory: one shard.
+    sorted as a whole. Memory: one shard, and a row group of it once more.
 
     Args:
         spec: the shard.
@@ -131,34 +131,56 @@ def write_documents(
         work: where the shard is noted as complete.
     """
     schema = PROFILES[spec.profile].documents
-    if batches:
-        table = pa.Table.from_batches(batches)
-        ids = table["id"].to_pylist()
-        table = table.take(pa.array(sorted(range(len(ids)), key=ids.__getitem__), pa.int64()))
-    else:
-        table = pa.table({name: [] for name in schema.names})
-    ids = [value.hex() for value in table["id"].to_pylist()]
-    table = table.set_column(0, schema.field("id"), pa.array(ids, pa.string())).cast(schema)
+    texts = [batch["text"] for batch in batches]
     size, characters = (
-        pc.call_function("sum", [pc.call_function(length, [table["text"]])]).as_py() or 0
+        sum(
+            pc.call_function("sum", [pc.call_function(length, [text])]).as_py() or 0
+            for text in texts
+        )
         for length in ("binary_length", "utf8_length")
     )
-    rows_per_group = max(1, len(table) * ROW_GROUP_BYTES // max(size, 1))
+    rows = sum(batch.num_rows for batch in batches)
+    rows_per_group = max(1, rows * ROW_GROUP_BYTES // max(size, 1))
     final = storage.join(directory, spec.path)
     storage.make_directory(os.path.dirname(final))
     with storage.publish(final, sync=True) as temporary:
-        pq.write_table(table, temporary, row_group_size=rows_per_group, compression="zstd")
+        with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+            for group in _sorted_groups(batches, rows_per_group):
+                ids = pa.array([value.hex() for value in group["id"].to_pylist()], pa.string())
+                named = group.set_column(0, schema.field("id"), ids)
+                writer.write_table(named.cast(schema), row_group_size=rows_per_group)
+                del named, group
+                # Arrow's allocator keeps what is freed, many times a row group.
+                pa.default_memory_pool().release_unused()
         manifest = {
             "path": spec.path,
             "lang": spec.lang,
             "split": spec.split,
-            "rows": len(table),
+            "rows": rows,
             "bytes": temporary.stat().st_size,
             "sha256": file_sha256(temporary),
         }
-    statistics = {"documents": len(table), "characters": characters, "bytes": size}
+    statistics = {"documents": rows, "characters": characters, "bytes": size}
     storage.write_json(work.shard(spec.name), {"manifest": manifest, "statistics": statistics})
     fault_point("corpus.after_shard")
+
+
+def _sorted_groups(batches: Sequence[pa.RecordBatch], size: int) -> Iterator[pa.Table]:
+    """Yield the rows of some batches in the order of their ids, `size` at a time."""
+    ids = [value for batch in batches for value in batch["id"].to_pylist()]
+    order = np.array(sorted(range(len(ids)), key=ids.__getitem__), np.int64)
+    starts = np.cumsum([0, *(batch.num_rows for batch in batches)])
+    for first in range(0, len(order), size):
+        rows = order[first : first + size]
+        origin = np.searchsorted(starts, rows, side="right") - 1
+        by_batch = np.argsort(origin, kind="stable")
+        parts = [
+            batches[number].take(pa.array(rows[origin == number] - starts[number]))
+            for number in np.unique(origin).tolist()
+        ]
+        group = pa.Table.from_batches(parts).take(pa.array(np.argsort(by_batch)))
+        del parts
+        yield group
 
 
 def cut_run(
