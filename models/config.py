@@ -221,10 +221,13 @@ class EvaluateConfig:
     Attributes:
         batch_size: validation sequences per step; it does not change the results but for rounding.
         dtype: compute type; None takes the run's own.
+        dispatch: how tokens reach their experts without a drop: `queues`, one an expert, that grow
+            until all fit; or `blocks`, whose cost does not depend on how uneven the routing is.
     """
 
     batch_size: int = 32
     dtype: Literal["bfloat16", "float32"] | None = None
+    dispatch: Literal["queues", "blocks"] = "queues"
 
     def __post_init__(self):
         if self.batch_size < 1:

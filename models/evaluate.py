@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from models.checkpoint import complete_steps, restore_parameters
 from models.config import EvaluateConfig, TrainConfig
+from models.experts import DROPLESS
 from models.router import expert_capacity
 from models.run import CHECKPOINTS, model_of, read_run, train_config_of
 from models.state import Parameters, Skeleton
@@ -129,6 +130,7 @@ def evaluate_run(
                 "run": described["config_hash"],
                 "dtype": config.dtype or described["train"]["dtype"],
                 "batch_size": config.batch_size,
+                **({} if config.dispatch == "queues" else {"dispatch": config.dispatch}),
             }
         )
         done = _finished_steps(run, settings)
@@ -167,8 +169,9 @@ def _finished_steps(run: Path, settings: str) -> set[int]:
         metadata = pq.read_schema(path).metadata or {}
         if metadata.get(_SETTINGS) != settings.encode():
             raise UserError(
-                f"{path} was made with other settings (--batch-size, --dtype or the run itself): "
-                "remove the eval directory to evaluate again, or give the settings it has"
+                f"{path} was made with other settings (--batch-size, --dtype, --dispatch or the "
+                "run itself): remove the eval directory to evaluate again, or give the settings "
+                "it has"
             )
         done.add(int(path.stem))
     return done
@@ -218,6 +221,7 @@ class _Evaluator:
         self.skeleton = Skeleton.of(self.model, train)
         self.step: Callable[..., EvaluationResult] = make_evaluation_step(self.skeleton)
         self.batches = batches
+        self.in_blocks = self.model.sparse and config.dispatch == "blocks"
 
     def abstract_parameters(self) -> Parameters:
         """Shapes to restore into, placed on the one device that evaluates."""
@@ -265,13 +269,15 @@ class _Evaluator:
                 arrays[name].size // groups
                 for name in ("encoder_input_tokens", "decoder_target_tokens")
             ]
-            if self.model.sparse and capacities is None:
+            if self.in_blocks:
+                capacities = (DROPLESS, DROPLESS)
+            elif self.model.sparse and capacities is None:
                 capacities = (
                     self._first_capacity(positions[0]),
                     self._first_capacity(positions[1]),
                 )
             result = jax.device_get(self.step(parameters, arrays, groups, capacities))
-            while capacities is not None and result.dropped:
+            while capacities is not None and not self.in_blocks and result.dropped:
                 # A drop changes what later layers see, so peaks may rise again: repeat.
                 capacities = (
                     _fitting(capacities[0], int(result.peaks[0]), positions[0]),

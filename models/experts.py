@@ -19,6 +19,11 @@ from models.layers import activate, dropout, fan_in_init, parameter, split_key
 from models.partitioning import BATCH_AXES
 from models.router import Router, RoutingStats, expert_capacity
 
+#: A capacity that says: there is none, tokens are sorted into blocks of their experts.
+DROPLESS = 0
+#: Most rows of a block: enough that a product takes longer than fetching its kernels.
+MAX_BLOCK = 128
+
 _TOKENS = PartitionSpec(BATCH_AXES, None, None)
 _SLOTS = PartitionSpec(BATCH_AXES, None)
 _QUEUES = PartitionSpec("expert", "data", None, None)
@@ -106,6 +111,42 @@ def sharded_combine(queues: Array, slot: Array, mesh: Mesh | None) -> Array:
     return local(queues, slot)
 
 
+def block_rows(tokens: int, experts: int) -> int:
+    """Rows of a block: a power of two such that half-empty last blocks add at most half."""
+    fitting = max(tokens // (2 * experts), 1)
+    return min(1 << (fitting.bit_length() - 1), MAX_BLOCK)
+
+
+def assign_blocks(
+    expert: Int[Array, " N"], experts: int, rows: int
+) -> tuple[Int[Array, " N"], Int[Array, " blocks"]]:
+    """Give every token a place in a block of its expert, in the order of the tokens.
+
+    However uneven the routing, `N // rows + experts` blocks hold all tokens, so the cost is known
+    beforehand; a queue that fits the fullest expert would cost up to `experts` times as much.
+
+    Args:
+        expert: the expert of every token, -1 for none.
+        experts: how many there are.
+        rows: rows of a block.
+
+    Returns:
+        The row of every token (block * rows + place; beyond all blocks for a token without
+        expert), and the expert of every block.
+    """
+    tokens = expert.shape[0]
+    blocks = tokens // rows + experts
+    chosen = jax.nn.one_hot(expert, experts, dtype=jnp.int32)
+    position = (jnp.cumsum(chosen, axis=0) * chosen).sum(axis=-1) - 1
+    ends = jnp.cumsum(-(-chosen.sum(axis=0) // rows))
+    first = jnp.concatenate([jnp.zeros(1, ends.dtype), ends[:-1]])
+    row = jnp.where(
+        expert >= 0, first[expert] * rows + position, blocks * rows + jnp.arange(tokens)
+    )
+    of_block = jnp.searchsorted(ends, jnp.arange(blocks), side="right")
+    return row, jnp.minimum(of_block, experts - 1)
+
+
 class SwitchFeedForward(nnx.Module):
     """A router and `experts` feed-forward layers, each of a dense layer's size."""
 
@@ -138,6 +179,7 @@ class SwitchFeedForward(nnx.Module):
             real: false on padding.
             groups: parts of the batch, in order, that are routed on their own.
             capacity: slots per expert and group; by default what `capacity_factor` says.
+                `DROPLESS`: as many as it takes, on one device.
             key: randomness of training.
         """
         tokens = x.reshape(groups, -1, x.shape[-1])
@@ -145,12 +187,45 @@ class SwitchFeedForward(nnx.Module):
             config = self.config
             capacity = expert_capacity(config.capacity_factor, tokens.shape[1], config.experts)
         jitter_key, dropout_key = split_key(key, 2)
+        if capacity == DROPLESS:
+            assert self.mesh is None
+            routing = self.router(tokens, real.reshape(groups, -1), tokens.shape[1], key=jitter_key)
+            y = self._in_blocks(tokens, routing.stats.expert, dropout_key)
+            y = y * routing.gate[..., None].astype(y.dtype)
+            return y.reshape(x.shape), routing.stats
         routing = self.router(tokens, real.reshape(groups, -1), capacity, key=jitter_key)
         queues = sharded_dispatch(tokens, routing.slot, self.config.experts, capacity, self.mesh)
         queues = self._experts(queues, dropout_key)
         y = sharded_combine(queues, routing.slot, self.mesh)
         y = y * routing.gate[..., None].astype(y.dtype)
         return y.reshape(x.shape), routing.stats
+
+    @property
+    def _into(self) -> list[nnx.Param]:
+        return [self.wi_0] if self.wi_1 is None else [self.wi_0, self.wi_1]
+
+    def _in_blocks(
+        self,
+        tokens: Float[Array, "G S D"],
+        expert: Int[Array, "G S"],
+        key: PRNGKeyArray | None,
+    ) -> Float[Array, "G S D"]:
+        experts, flat = self.config.experts, expert.reshape(-1)
+        rows = block_rows(flat.shape[0], experts)
+        row, of_block = assign_blocks(flat, experts, rows)
+        blocks = of_block.shape[0]
+        queues = dispatch(tokens.reshape(1, -1, tokens.shape[-1]), row[None], blocks, rows)
+        into = [kernel[...].astype(self.dtype) for kernel in self._into]
+        back = self.wo[...].astype(self.dtype)
+
+        def one(inputs: tuple[Array, Array, Array]) -> Array:
+            x, index, number = inputs
+            hidden = activate([x @ kernel[index] for kernel in into])
+            block_key = None if key is None else jax.random.fold_in(key, number)
+            return dropout(hidden, self.config.expert_dropout_rate, block_key) @ back[index]
+
+        done = jax.lax.map(one, (queues[:, 0].astype(self.dtype), of_block, jnp.arange(blocks)))
+        return combine(done[:, None], row[None]).reshape(tokens.shape)
 
     def _experts(
         self, queues: Float[Array, "E G C D"], key: PRNGKeyArray | None
@@ -159,6 +234,5 @@ class SwitchFeedForward(nnx.Module):
             return jnp.einsum("egcx,exy->egcy", x, kernel[...].astype(self.dtype))
 
         queues = queues.astype(self.dtype)
-        kernels = [self.wi_0] if self.wi_1 is None else [self.wi_0, self.wi_1]
-        hidden = activate([project(queues, kernel) for kernel in kernels])
+        hidden = activate([project(queues, kernel) for kernel in self._into])
         return project(dropout(hidden, self.config.expert_dropout_rate, key), self.wo)

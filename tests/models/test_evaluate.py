@@ -117,6 +117,20 @@ def test_other_settings_are_not_mixed_in(child, evaluated):
         evaluate_run(evaluated, read_run(evaluated), child.MemoryValidation(4), other)
 
 
+def test_blocks_give_the_losses_of_queues(child, evaluated, run, tmp_path):
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy, ignore=shutil.ignore_patterns("eval", "routing"))
+    config = EvaluateConfig(batch_size=8, dispatch="blocks")
+    evaluate_run(copy, read_run(copy), child.MemoryValidation(8), config)
+    made, wanted = (pq.read_table(path / "eval" / "4.parquet").to_pydict() for path in (copy, run))
+    np.testing.assert_allclose(made.pop("nats"), wanted.pop("nats"), rtol=1e-5)
+    assert made == wanted
+    routing = (pq.read_table(path / "routing" / "4.parquet") for path in (copy, run))
+    assert next(routing).equals(next(routing))
+    with pytest.raises(UserError, match=r"made with other settings \(.*--dispatch"):
+        evaluate_run(copy, read_run(copy), child.MemoryValidation(8), CONFIG)
+
+
 EVALUATE = """
 import importlib.util, sys
 from pathlib import Path

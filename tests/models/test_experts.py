@@ -9,7 +9,14 @@ from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.experts import SwitchFeedForward, combine, dispatch
+from models.experts import (
+    DROPLESS,
+    SwitchFeedForward,
+    assign_blocks,
+    block_rows,
+    combine,
+    dispatch,
+)
 from models.layers import activate
 from models.router import assign, expert_capacity
 
@@ -126,3 +133,57 @@ def test_expert_dropout_acts_in_training_only(sparse):
     np.testing.assert_array_equal(*calm)
     dropped, _ = layer(x, real, groups=1, capacity=16, key=jax.random.key(1))
     assert not np.allclose(dropped, calm[0])
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    # Each triple is compiled once.
+    st.sampled_from([(1, 2, 1), (40, 2, 8), (40, 5, 4), (33, 16, 1)]),
+    st.floats(0.0, 1.0),
+    st.floats(0.1, 30.0),
+    st.integers(0, 2**32 - 1),
+)
+def test_blocks_hold_every_token_once_however_uneven(sizes, share, skew, seed):
+    tokens, experts, rows = sizes
+    rng = np.random.default_rng(seed)
+    weights = np.exp(skew * rng.normal(size=experts))
+    expert = rng.choice(experts, tokens, p=weights / weights.sum())
+    expert = np.where(rng.random(tokens) < share, expert, -1)
+    row, of_block = jitted_blocks(jnp.array(expert), experts, rows)
+    row, of_block = np.asarray(row), np.asarray(of_block)
+    assert len(set(row.tolist())) == tokens
+    assert of_block.shape == (tokens // rows + experts,)
+    real = expert >= 0
+    assert (row[~real] >= of_block.size * rows).all()
+    assert (row[real] < of_block.size * rows).all()
+    np.testing.assert_array_equal(of_block[row[real] // rows], expert[real])
+    for number in range(experts):
+        assert (np.diff(row[expert == number]) > 0).all()  # in the order of the tokens
+
+
+jitted_blocks = jax.jit(assign_blocks, static_argnums=(1, 2))
+
+
+@pytest.mark.parametrize("activation", ["geglu", "relu"])
+@pytest.mark.parametrize("sharpness", [1.0, 1e4])
+def test_dropless_blocks_equal_queues_that_fit(sparse, activation, sharpness):
+    """Also when nearly all tokens go to one expert."""
+    config = dataclasses.replace(sparse, activation=activation)
+    layer = SwitchFeedForward(config, dtype=jnp.dtype("float32"), mesh=None, rngs=nnx.Rngs(3))
+    layer.router.kernel[...] = layer.router.kernel[...] * sharpness
+    x = jax.random.normal(jax.random.key(0), (6, 8, config.d_model)) + 0.5
+    real = jax.random.bernoulli(jax.random.key(1), 0.8, (6, 8))
+    queues, wanted = layer(x, real, groups=2, capacity=24)
+    blocks, made = layer(x, real, groups=2, capacity=DROPLESS)
+    np.testing.assert_allclose(queues, blocks, atol=1e-6)
+    jax.tree.map(np.testing.assert_array_equal, made, wanted)
+    assert int(made.dropped) == 0
+    assert not np.asarray(blocks)[~np.asarray(real)].any()
+
+
+@given(st.integers(1, 100_000), st.integers(1, 256))
+def test_blocks_cost_at_most_half_more_than_their_tokens(tokens, experts):
+    rows = block_rows(tokens, experts)
+    assert rows & (rows - 1) == 0
+    extra = experts * rows
+    assert extra <= max(tokens / 2, experts)
