@@ -193,8 +193,12 @@ class Examples:
             UserError: they are something else.
         """
         values = features.get(name)
+        corrupted = "inputs" in features
         longest = self.lengths.raw_length
-        highest = self.vocabulary_size - (0 if "inputs" in features else SENTINELS)
+        if corrupted:  # where spans are single tokens, longer than what they were made of
+            by_name = {"inputs": self.lengths.inputs_length, "targets": self.lengths.targets_length}
+            longest = by_name[name]
+        highest = self.vocabulary_size - (0 if corrupted else SENTINELS)
         if (
             not isinstance(values, np.ndarray)
             or not 0 < values.size <= longest

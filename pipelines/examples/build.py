@@ -74,8 +74,8 @@ class ExamplesConfig:
             raise UserError(
                 f"validation_segments is {self.validation_segments}: give at least 1, or none"
             )
-        if self.seed < 0:
-            raise UserError(f"seed is {self.seed}: give 0 or more")
+        if not 0 <= self.seed < 1 << 32:
+            raise UserError(f"seed is {self.seed}: give 0 to {(1 << 32) - 1}")
         self.lengths()
 
     def features(self, split: str) -> tuple[str, ...]:

@@ -105,7 +105,7 @@ def span_corruption(
         raise UserError(f"inputs_length is {inputs_length}: give at least 8")
     if not 0 < noise_density < 1:
         raise UserError(f"noise_density is {noise_density}: give a share between 0 and 1")
-    if mean_noise_span_length < 1:
+    if not 1 <= mean_noise_span_length < float("inf"):
         raise UserError(f"mean_noise_span_length is {mean_noise_span_length}: give at least 1")
     raw, targets = random_spans_helper(inputs_length, noise_density, mean_noise_span_length)
     counts = [

@@ -250,8 +250,12 @@ def test_bad_input_is_named(small_corpus: Path, small_vocabulary: Path, tmp_path
         build_examples(small_vocabulary, small_vocabulary, tmp_path / "e", CONFIG)
     with pytest.raises(UserError, match="stage corpus, not of vocabulary"):
         build_examples(small_corpus, small_corpus, tmp_path / "e", CONFIG)
-    with pytest.raises(UserError, match=r"^seed is -1"):
-        ExamplesConfig(seed=-1)
+    for seed in (-1, 1 << 32):
+        with pytest.raises(UserError, match=rf"^seed is {seed}: give 0 to 4294967295"):
+            ExamplesConfig(seed=seed)
+    for mean in (0.5, float("nan"), float("inf")):
+        with pytest.raises(UserError, match=rf"^mean_noise_span_length is {mean}: give at least"):
+            ExamplesConfig(mean_noise_span_length=mean)
     with pytest.raises(UserError, match="sentinels"):
         ExamplesConfig(inputs_length=2048)
 

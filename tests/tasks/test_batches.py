@@ -3,14 +3,17 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 
 from pipelines.errors import UserError
-from pipelines.examples.span_corruption import SpanCorruption, restore
+from pipelines.examples.build import ExamplesConfig, build_examples
+from pipelines.examples.span_corruption import PAD_ID, SpanCorruption, restore
 from pipelines.examples.tf_example import decode_example, encode_example
 from pipelines.examples.tfrecord import read_sequentially, write_tfrecord
+from pipelines.vocabulary import VocabularyConfig, train_vocabulary
 from tasks.batches import TrainBatches, ValidationBatches, collate
 from tasks.records import VOCABULARY_PATH
 
@@ -301,3 +304,21 @@ def test_many_shards_need_few_open_files(small_examples: Path):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     shards, records = map(int, done.stdout.split())
     assert records > shards > 16
+
+
+@pytest.mark.parametrize(("density", "mean_span"), [(0.15, 1), (0.8, 3)])
+def test_examples_longer_than_the_segments_they_were_made_of_are_read(
+    tmp_path: Path, corpus_files: ModuleType, density: float, mean_span: float
+):
+    """Where a sentinel stands for one token, inputs end one token after the segment."""
+    corpus = corpus_files.write_corpus(tmp_path / "corpus", corpus_files.small_texts())
+    vocabulary = tmp_path / "vocabulary"
+    train_vocabulary(corpus, vocabulary, VocabularyConfig(size=1000, character_coverage=0.999))
+    config = ExamplesConfig(32, density, mean_span, finished=True)
+    build_examples(corpus, vocabulary, tmp_path / "examples", config)
+    batches = ValidationBatches(tmp_path / "examples", 8)
+    longest = config.lengths().raw_length
+    found = [(batch["encoder_input_tokens"], batch["decoder_target_tokens"]) for batch in batches]
+    sizes = [(feature != PAD_ID).sum(axis=1).max() for features in found for feature in features]
+    assert max(sizes) == longest + 1
+    assert TrainBatches(tmp_path / "examples", 8).batch(3)["language"].min() >= 0
