@@ -22,7 +22,7 @@ from pipelines.corpus.modern.contest import NearDuplicates
 from pipelines.corpus.modern.lists import write_lists
 from pipelines.corpus.phase_progress import phase_progress
 from pipelines.corpus.profiles import profile_of
-from pipelines.corpus.sinks import ShardSpec, cut_run, plan_shards
+from pipelines.corpus.sinks import ShardSpec, cut_run, plan_shards, write_documents
 from pipelines.corpus.unit_accounts import Finished, Ingested, read_finished, read_ingested
 from pipelines.corpus.work_directory import WorkDirectory
 from pipelines.crawl.files import CrawlFile
@@ -234,6 +234,12 @@ class Build:
         weights = dict.fromkeys(names, 1)
         with phase_progress(self.work, "shards", weights, "files", "shards", names):
             self._run("shards", gather if self._by_reference else exchange, len(todo))
+        if not self._by_reference:
+            # Nothing is shuffled to a shard whose part of the id space has no document.
+            written = self.work.names("shards")
+            for shard in todo:
+                if f"{shard.name}.json" not in written:
+                    write_documents(shard, [], self.directory, self.work)
         return shards
 
     def keep_fingerprints(self) -> list[dict[str, Any]]:

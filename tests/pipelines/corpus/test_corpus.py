@@ -202,6 +202,28 @@ def test_bytes_do_not_depend_on_order_or_buckets_or_transport(
     assert third["stats.json"] == first["stats.json"]
 
 
+def test_shards_without_documents_are_written_whatever_the_transport(
+    tmp_path: Path,
+    hostile_crawl: list[Path],
+    lenient: CorpusConfig,
+    variant: Callable,
+    data_bytes: DataBytes,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    """As many shards as documents: some parts of the id space have none."""
+    config = variant(lenient, shard_bytes=1)
+    build(hostile_crawl, tmp_path / "a" / "corpus", config)
+    rows = [
+        entry["rows"]
+        for entry in json.loads((tmp_path / "a" / "corpus" / "manifest.json").read_text())["shards"]
+    ]
+    assert 0 in rows
+    assert sum(rows) == len(rows)
+    monkeypatch.setattr("pipelines.corpus.phases.RUNNERS_BY_REFERENCE", ())
+    build(hostile_crawl, tmp_path / "b" / "corpus", config)
+    assert data_bytes(tmp_path / "a" / "corpus") == data_bytes(tmp_path / "b" / "corpus")
+
+
 def test_pages_spread_over_other_files_give_the_same_texts(
     tmp_path: Path, lenient: CorpusConfig, crawl: ModuleType
 ):
