@@ -23,6 +23,7 @@ from pipelines.corpus.growth import (
     remove_unlisted,
     staging_of,
 )
+from pipelines.corpus.profiles import profile_of
 from pipelines.corpus.work_directory import WorkDirectory
 from pipelines.crawl.files import CrawlFile, find_crawl_files
 from pipelines.errors import UserError
@@ -90,7 +91,7 @@ def build_corpus(
         storage.remove_tree(work.root)
 
     if append:
-        return _add(out, settings, listed, assemble)
+        return _add(out, settings, profile_of(config).stages, listed, assemble)
     with stage_output_anywhere(out, stage=STAGE, config={**settings, "inputs": listed}) as staged:
         if staged.complete:
             say(STAGE, f"already complete: {out} has this input and these settings, nothing to do")
@@ -105,13 +106,14 @@ def build_corpus(
 def _add(
     out: str | Path,
     settings: Mapping[str, Any],
+    stages: Sequence[str],
     inputs: Sequence[Mapping[str, Any]],
     assemble: Callable[[str, str, Base], None],
 ) -> dict[str, Any]:
     """Add a crawl to the corpus at `out`."""
     inputs_hash = config_hash("corpus-addition", {"inputs": inputs})
     with contextlib.nullcontext() if storage.is_remote(out) else lock_directory(out):
-        base = open_base(out, settings)
+        base = open_base(out, settings, stages)
         staging = staging_of(base.directory, inputs_hash)
         reused = any(addition["inputs_hash"] == inputs_hash for addition in base.additions)
         if reused:

@@ -72,16 +72,17 @@ class Base:
         }
 
 
-def open_base(out: str | Path, config: Mapping[str, Any]) -> Base:
+def open_base(out: str | Path, config: Mapping[str, Any], stages: Sequence[str]) -> Base:
     """Read the corpus to add to.
 
     Args:
         out: the corpus.
         config: the settings of the addition; they must be those of the corpus.
+        stages: what a record of the addition passes through, whose accounts are added up.
 
     Raises:
-        UserError: it is no finished corpus, was built with other settings, or kept no
-            fingerprints.
+        UserError: it is no finished corpus, was built with other settings or by a version with
+            other stages, or kept no fingerprints.
     """
     manifest = read_manifest(out, "corpus")
     before = {key: value for key, value in manifest["config"].items() if key != "inputs"}
@@ -90,16 +91,22 @@ def open_base(out: str | Path, config: Mapping[str, Any]) -> Base:
         key for key in before.keys() | config.keys() if before.get(key) != config.get(key)
     )
     if changed:
+        was = ", ".join(f"{key}, was {json.dumps(before.get(key))[:200]}" for key in changed)
         raise UserError(
-            f"{out} was built with other settings (changed: {', '.join(changed)}): "
-            "give the same ones to add to it"
+            f"{out} was built with other settings (changed: {was}): give the same ones to add to it"
         )
     if not manifest["fingerprints"]:
         raise UserError(
             f"{out} was built without --keep-fingerprints: it cannot grow; build it again"
         )
+    stats = storage.read_json(storage.join(out, STATS))
+    if (others := [row["name"] for row in stats["stages"]]) != list(stages):
+        raise UserError(
+            f"{out} was built by another version of mswitch, whose accounts have other stages "
+            f"({', '.join(others)}): build it again to add to it"
+        )
     directory = str(out) if storage.is_remote(out) else os.path.abspath(out)
-    return Base(directory, manifest, storage.read_json(storage.join(out, STATS)))
+    return Base(directory, manifest, stats)
 
 
 def staging_of(directory: str, inputs_hash: str) -> str:

@@ -196,9 +196,22 @@ def test_refusals(tmp_path: Path, months: list[Path], config: CorpusConfig, vari
         build_corpus(inputs, tmp_path / "none", config, append=True)
     out = tmp_path / "corpus"
     build_corpus([str(months[0])], out, config)
-    with pytest.raises(UserError, match=r"other settings \(changed: min_lines\)"):
+    with pytest.raises(UserError, match=r"other settings \(changed: min_lines, was 1\)"):
         build_corpus(inputs, out, variant(config, min_lines=2), append=True)
     bare = variant(config, keep_fingerprints=False)
     build_corpus([str(months[0])], tmp_path / "bare", bare)
     with pytest.raises(UserError, match="without --keep-fingerprints"):
         build_corpus(inputs, tmp_path / "bare", bare, append=True)
+
+
+def test_a_corpus_whose_accounts_have_other_stages_is_refused_at_once(
+    tmp_path: Path, months: list[Path], config: CorpusConfig
+):
+    out = tmp_path / "corpus"
+    build_corpus([str(months[0])], out, config)
+    stats = json.loads((out / "stats.json").read_text())
+    stats["stages"].insert(2, {**stats["stages"][1], "name": "url_policy"})
+    (out / "stats.json").write_text(json.dumps(stats))
+    with pytest.raises(UserError, match=r"another version of mswitch.*url_policy.*build it again"):
+        build_corpus([str(months[1])], out, config, append=True)
+    assert not list(tmp_path.glob(".corpus.partial-*"))
