@@ -171,6 +171,8 @@ class OptOutPolicy:
         unknown = sorted(set(self.honour) - set(SIGNALS))
         if unknown:
             raise UserError(f"unknown opt-out {unknown[0]!r}: choose among {', '.join(SIGNALS)}")
+        # Names of robots have no case, and are looked for in lower case.
+        object.__setattr__(self, "robots", tuple(robot.strip().lower() for robot in self.robots))
 
     def reason(self, headers: Iterable[tuple[str, str]], html: str) -> str | None:
         """Return the first honoured signal that a page has, as a reason to drop it, or None."""

@@ -145,3 +145,10 @@ def test_policy_chooses_what_it_honours():
 def test_hostile_html_is_no_trouble(unit: str):
     """Well under a second; were a pattern quadratic, it would be hours."""
     assert opt_out_signals([], unit * 400_000) == frozenset()
+
+
+def test_names_of_robots_have_no_case():
+    policy = OptOutPolicy(robots=("GPTBot", " CCBot"))
+    assert policy.reason([("X-Robots-Tag", "GPTBOT: noai")], "") == "opt_out_noai"
+    assert policy.reason([], '<meta name="gptbot" content="noai">') == "opt_out_noai"
+    assert policy.reason([], '<meta name="otherbot" content="noai">') is None
