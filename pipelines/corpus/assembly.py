@@ -47,7 +47,8 @@ def assemble(
             f"no document survived: all {ledger.entered('read'):,} records of "
             f"{len(build.files):,} files were dropped "
             f"({ledger.describe_drops() or 'there were none'}): "
-            "give other input, or lower the thresholds"
+            "give other input, or lower the thresholds (`mswitch corpus build --help`; --min-lines "
+            "and --min-long-line-characters for short texts)"
         )
     names = [shard.name for shard in build.write_shards()]
     shards = list(storage.read_json_files([work.shard(name) for name in names]))
