@@ -216,7 +216,10 @@ def read_mixture(path: str | Path) -> Mixture:
     try:
         fields = tomllib.loads(Path(path).read_text("utf-8"))
     except (OSError, ValueError) as error:
-        raise UserError(f"cannot read the mixture {path} ({error})") from error
+        raise UserError(
+            f"cannot read the mixture {path} ({error}): give a TOML file, or a name that "
+            "`mswitch mixture list` shows"
+        ) from error
     if "temperature" in fields:
         temperature = fields.pop("temperature")
         if not isinstance(temperature, int | float) or temperature <= 0 or "alpha" in fields:

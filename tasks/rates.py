@@ -10,20 +10,7 @@ repeats the text of a language more than N times; it counts characters, we count
 import itertools
 from collections.abc import Mapping
 
-from pipelines.sampling import power_rates
-
 ALPHA = 0.3
-#: What `seqio.mixing_rate_num_examples` calls temperature.
-TEMPERATURE = 1 / ALPHA
-
-
-def sampling_rates(
-    records: Mapping[str, int], temperature: float = TEMPERATURE
-) -> dict[str, float]:
-    """Normalised rates by language, sorted by code; languages without records are left out."""
-    if temperature <= 0:
-        raise ValueError(f"temperature is {temperature}: it must be positive")
-    return power_rates(records, 1 / temperature)
 
 
 def normalised(weights: Mapping[str, float]) -> dict[str, float]:

@@ -26,7 +26,6 @@ _READ_BYTES = 64 << 10
 _OUTPUT_BYTES = 1 << 20
 #: A zstd block of 4 bytes can become 128 KiB: this much input becomes 64 MiB at most.
 _ZSTD_INPUT_BYTES = 2 << 10
-_SALVAGE_BYTES = 16
 #: No text compresses better than gzip can at all (1032 to 1): what does is there to waste time.
 MAX_RATIO = 1100
 BOMB_BYTES = 1 << 30

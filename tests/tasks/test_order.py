@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.languages import languages
+from tasks.mixtures import Mixture
 from tasks.order import MixtureOrder, RecordOrder
-from tasks.rates import sampling_rates
 
 BLOCK_RECORDS = 300
-MC4_RATES = sampling_rates(
+MC4_RATES = Mixture().rates(
     {code: language.mc4_train_pages for code, language in languages().items() if language.mc4}
 )
 

@@ -1,7 +1,7 @@
 import pytest
 
 from pipelines.languages import languages
-from tasks.rates import TEMPERATURE, sampling_rates
+from tasks.mixtures import Mixture
 
 PAGES = {code: language.mc4_train_pages for code, language in languages().items() if language.mc4}
 
@@ -22,7 +22,7 @@ PAGES = {code: language.mc4_train_pages for code, language in languages().items(
     ],
 )
 def test_shares_of_mt5_table_6(code: str, percent: float):
-    assert 100 * sampling_rates(PAGES, 3.3)[code] == pytest.approx(percent, abs=0.011)
+    assert 100 * Mixture(alpha=1 / 3.3).rates(PAGES)[code] == pytest.approx(percent, abs=0.011)
 
 
 @pytest.mark.parametrize(
@@ -39,15 +39,10 @@ def test_shares_of_mt5_table_6(code: str, percent: float):
     ],
 )
 def test_shares_at_other_exponents(alpha: float, code: str, percent: float):
-    assert 100 * sampling_rates(PAGES, 1 / alpha)[code] == pytest.approx(percent, rel=2e-3)
+    assert 100 * Mixture(alpha=alpha).rates(PAGES)[code] == pytest.approx(percent, rel=2e-3)
 
 
 def test_languages_without_records_are_left_out():
-    rates = sampling_rates({"b": 8, "a": 1, "c": 0}, 1.0)
-    assert list(rates.items()) == [("a", pytest.approx(1 / 9)), ("b", pytest.approx(8 / 9))]
-    assert pytest.approx(1 / 0.3) == TEMPERATURE
-
-
-def test_temperature_must_be_positive():
-    with pytest.raises(ValueError, match="temperature is 0"):
-        sampling_rates({"a": 1}, 0)
+    rates = Mixture(alpha=1).rates({"de": 8, "af": 1, "sw": 0})
+    assert list(rates.items()) == [("af", pytest.approx(1 / 9)), ("de", pytest.approx(8 / 9))]
+    assert Mixture().alpha == 0.3
