@@ -165,7 +165,8 @@ def training_records(
         segments = list(t5(documents, length, seed=settings.seed))
     else:
         segments = list(lossless(documents, length, separate=settings.separate_documents))
-    generator = np.random.Generator(philox([0] * 4, [settings.seed, stream]))
+    # The second word keeps the order apart from the masks of the same stream (`draws`).
+    generator = np.random.Generator(philox([0, 1, 0, 0], [settings.seed, stream]))
     for number in generator.permutation(len(segments)).tolist():
         targets, starts = segments[number]
         if settings.finished:

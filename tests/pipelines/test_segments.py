@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from pipelines.corpus.reader import open_corpus
 from pipelines.errors import UserError
-from pipelines.examples import segments, shards
+from pipelines.examples import segments, shards, span_corruption
 from pipelines.examples.build import ExamplesConfig, build_examples
 from pipelines.examples.segments import (
     lossless,
@@ -155,3 +155,25 @@ def test_training_examples_can_be_finished_when_written(
     assert (tmp_path / "True" / validation).read_bytes() == (
         tmp_path / "False" / validation
     ).read_bytes()
+
+
+def test_no_two_draws_of_a_shard_share_their_random_numbers(
+    small_corpus: Path, small_vocabulary: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Order and masks are of one stream: each has a counter of its own."""
+    philox = span_corruption.philox
+    used: list[tuple[int, ...]] = []
+
+    def noted(counter: list[int], key: list[int]) -> np.random.Philox:
+        used.append((*counter[1:], *key))  # the lowest word counts on
+        return philox(counter, key)
+
+    for module in (shards, span_corruption):
+        monkeypatch.setattr(module, "philox", noted)
+    config = ExamplesConfig(inputs_length=32, finished=True)
+    settings = shards.ShardSettings(config.lengths(), 0, separate_documents=False, finished=True)
+    corpus_shard = open_corpus(small_corpus).select("train")["en"][0]
+    vocabulary = load_vocabulary(small_vocabulary / MODEL_FILE)
+    unit = shards.ExampleUnit(corpus_shard, 0, 1)
+    made = list(shards.training_records(unit, vocabulary, settings, shards.ShardCounts()))
+    assert len(set(used)) == len(used) == len(made) + 1
