@@ -59,10 +59,12 @@ def _warnings(rows: list[dict[str, Any]], exceeds: bool, max_epochs: float | Non
     repeated = [row for row in rows if row["repeated"]]
     if repeated:
         worst = max(repeated, key=lambda row: row["epochs"])
+        fixes = "add text or train for fewer steps"
+        if max_epochs is None:
+            fixes += ", or choose a mixture with max_epochs"
         found.append(
             f"{len(repeated)} of {len(rows)} languages are repeated more than {HARMLESS_EPOCHS} "
-            f"times ({worst['lang']}: {worst['epochs']:,.1f}): add text, train for fewer steps, "
-            "or choose a mixture with max_epochs"
+            f"times ({worst['lang']}: {worst['epochs']:,.1f}): {fixes}"
         )
     if exceeds:
         found.append(

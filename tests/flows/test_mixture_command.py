@@ -46,6 +46,7 @@ def test_rates_epochs_and_warnings(examples: Path):
     assert table["left_out"] == []
     (warning,) = table["warnings"]
     assert warning.startswith("1 of 5 languages are repeated more than 4 times (hr: 11.3)")
+    assert warning.endswith("or choose a mixture with max_epochs")
 
 
 def test_a_cap_of_four_warns_of_nothing_and_one_that_cannot_hold_does(examples: Path):
@@ -55,7 +56,9 @@ def test_a_cap_of_four_warns_of_nothing_and_one_that_cannot_hold_does(examples: 
     assert table["left_out"] == ["hr"]
     assert max(row["epochs"] for row in table["languages"]) == pytest.approx(4)
     table = describe_mixture(examples, mixture, steps=100_000, batch_size=64)
-    assert any("no cap can hold" in warning for warning in table["warnings"])
+    repeated, exceeded = table["warnings"]
+    assert repeated.endswith("add text or train for fewer steps")  # it has max_epochs
+    assert "no cap can hold" in exceeded
     assert len({round(row["epochs"], 6) for row in table["languages"]}) == 1
 
 

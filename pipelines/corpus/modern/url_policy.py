@@ -160,7 +160,7 @@ class OptOutPolicy:
     `noai`. `noimageai` speaks of images, `noindex` of search results: add them to be stricter.
 
     Attributes:
-        honour: names among `SIGNALS`.
+        honour: signals among tdm_reservation, noai, noimageai and noindex.
         robots: robots whose own directives count too, besides those addressed to all.
     """
 
