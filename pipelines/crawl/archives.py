@@ -1,6 +1,7 @@
 """Reads WARC and WET archives (gzip, zstd or plain), whatever state they are in."""
 
 import dataclasses
+import io
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -117,6 +118,14 @@ class _Archive:
             return stream.read(64).lstrip(b"\r\n").startswith(RECORD_START)
         except DamagedStreamError:
             return False
+
+
+def begins_damaged(head: bytes) -> bool:
+    """Tell of a file that looks like no archive whether a compressed record is in its first bytes.
+
+    Where the first bytes of an archive are damaged, they look like anything.
+    """
+    return _Archive(io.BytesIO(head)).compression != "none"
 
 
 def read_archive(path: str | Path, max_record_bytes: int) -> Iterator[Record | Damage]:

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Literal
 
 from pipelines import storage
-from pipelines.crawl.archives import RECORD_START
+from pipelines.crawl.archives import RECORD_START, begins_damaged
 from pipelines.crawl.streams import (
+    Compression,
     DamagedStreamError,
     DecompressedStream,
     compression_of,
@@ -27,6 +28,8 @@ BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _SNIFF_BYTES = 64
 #: Enough for a dictionary and a first zstd block.
 _HEAD_BYTES = 256 << 10
+#: How far to look for a record where the first bytes look like nothing.
+_SALVAGE_BYTES = 64 << 10
 _REQUESTS = 32
 
 #: "damaged" files are compressed and cannot be read from the start; "other" files are none of ours.
@@ -184,6 +187,15 @@ def _format(head: bytes) -> FileFormat:
         return "damaged"
     if not start:
         return "other" if compression == "none" else "empty"
+    return _format_of_text(start) or _format_of_unknown(head, compression)
+
+
+def _format_of_text(start: bytes) -> FileFormat | None:
     if start.startswith(RECORD_START):
         return "warc"
-    return "jsonl" if start.startswith(b"{") else "other"
+    return "jsonl" if start.startswith(b"{") else None
+
+
+def _format_of_unknown(head: bytes, compression: Compression) -> FileFormat:
+    damaged = compression == "none" and begins_damaged(head[:_SALVAGE_BYTES])
+    return "damaged" if damaged else "other"

@@ -62,3 +62,19 @@ def test_a_blocked_url_is_a_counted_drop(
     unblocked = list(read_pages(file, **options))
     assert kept == unblocked[0]
     assert unblocked[1].source == dropped.source
+
+
+@pytest.mark.parametrize("by", ["{}", "{}*"])
+def test_an_archive_with_damaged_first_bytes_gives_its_other_pages(
+    tmp_path: Path, crawl: ModuleType, by: str
+):
+    path = wet(tmp_path / "file", crawl)
+    path.write_bytes(b"\0\0" + path.read_bytes()[2:])
+    [file] = find_crawl_files([by.format(path)])
+    damage, page = read_pages(
+        file, max_record_bytes=1 << 20, drop_metadata_lines=True, html_main_content=True
+    )
+    assert isinstance(damage, Rejected)
+    assert damage.reason == "damaged"
+    assert isinstance(page, Page)
+    assert page.url == BAD
