@@ -47,7 +47,7 @@ class VocabularyConfig:
         sampling_exponent: a language's share of the text follows documents ** this.
     """
 
-    size: int = 250_000
+    size: int = 250_100
     character_coverage: float = 0.99999
     sample_characters: int = 100_000_000
     sampling_exponent: float = 0.3
