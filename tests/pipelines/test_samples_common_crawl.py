@@ -30,7 +30,7 @@ LIST = f"/crawl-data/{DUMP}/wet.paths.gz"
 
 
 def list_of(paths: list[str]) -> bytes:
-    return gzip.compress("".join(f"{path}\n" for path in paths).encode())
+    return gzip.compress("".join(f"{path}\n" for path in paths).encode(), mtime=0)
 
 
 @pytest.fixture
