@@ -18,11 +18,12 @@ LIMIT_KIB = 200 << 10
 RECORD_LIMIT = 16 << 20
 
 CHILD = f"""
-import collections, json, resource, sys
+import collections, json, re, resource, sys
 from pipelines.crawl.files import find_crawl_files
 from pipelines.crawl.pages import read_pages
 def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # Not getrusage: its peak begins with that of the process this one was forked from.
+    return int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])
 
 before = peak()
 resource.setrlimit(resource.RLIMIT_CPU, (120, 120))
