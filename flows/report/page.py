@@ -105,7 +105,7 @@ def _draw_histograms(report: Mapping[str, Any]) -> tuple[Drawing, Drawing] | Non
         return None
     median = report["summary"]["median_step_speedup"]
     value = median and median["value"]
-    label = f"median {report_text.bounded(value)}" if value else ""
+    label = f"median {report_text.bounded(value, report_text.figure_mark(median))}" if value else ""
     return (
         figures.speedup_histogram(bars, value, label, width=720, name="speedup"),
         figures.speedup_histogram(bars, value, label, width=340, name="speedup-narrow"),

@@ -88,6 +88,22 @@ def speed_up_interval(
     return f"{low} to {high}"
 
 
+def figure_mark(figure: Mapping[str, Any]) -> Censoring:
+    """Whether a figure over languages is itself a bound, by its range."""
+    low, high = figure["range"]
+    if high is None or high > figure["value"]:
+        return "lower"
+    return "upper" if low < figure["value"] else "none"
+
+
+def figure_interval(figure: Mapping[str, Any]) -> str | None:
+    """The interval of a figure over languages; of a bound that resamples share, only that."""
+    mark, ci = figure_mark(figure), figure["ci"]
+    if ci and mark != "none" and ratio(ci[0]) == ratio(ci[1]):
+        return speed_up_interval(ci, (mark, mark))
+    return speed_up_interval(ci)
+
+
 def percent(share: float) -> str:
     """A share as whole percent."""
     return f"{100 * share:.0f}%"
@@ -127,13 +143,9 @@ def verdict(summary: Mapping[str, Any], baseline: str, candidate: str) -> str:
             f"{MINIMUM_UNITS} validation documents, training text and a baseline that improved."
         )
     figure = summary["median_step_speedup"]
-    value, (low, high) = figure["value"], figure["range"]
-    mark: Censoring = "none"
-    if high is None or high > value:
-        mark = "lower"
-    elif low < value:
-        mark = "upper"
-    shown = {"none": "", "lower": "more than ", "upper": "less than "}[mark] + ratio(value)
+    mark = figure_mark(figure)
+    words = {"none": "", "lower": "more than ", "upper": "less than "}
+    shown = words[mark] + ratio(figure["value"])
     sure = f"over {plural(count, 'language')}"
     if figure["ci"] is None:
         return (
