@@ -16,7 +16,8 @@ from pipelines.examples.span_corruption import restore
 from pipelines.examples.tf_example import decode_example, encode_example
 from pipelines.examples.tfrecord import index_path, read_sequentially, write_tfrecord
 from pipelines.outputs import file_sha256
-from tasks.batches import Batch, TrainBatches, ValidationBatches
+from tasks.batches import TrainBatches, ValidationBatches
+from tasks.collate import Batch
 from tasks.mixtures import Mixture
 from tasks.records import VOCABULARY_PATH
 
