@@ -1,6 +1,5 @@
 """Training reads examples from gs:// in requests of about a megabyte: a peer on loopback counts."""
 
-import importlib.util
 import itertools
 import json
 import re
@@ -30,18 +29,6 @@ class Request(NamedTuple):
     path: str
     range: str | None
     size: int
-
-
-@pytest.fixture(scope="module")
-def example_files() -> ModuleType:
-    """The module of tests/tasks that writes an examples directory."""
-    path = Path(__file__).parents[1] / "tasks" / "example_files.py"
-    spec = importlib.util.spec_from_file_location("example_files", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")
