@@ -114,8 +114,9 @@ class BalancedText:
             for line in _lines(self.shards[lang]):
                 if taken >= budget:
                     break
-                taken += len(line)
-                yield line
+                within = line[: budget - taken]
+                taken += len(within)
+                yield within
             self.characters[lang] = taken
 
 

@@ -57,6 +57,7 @@ def _vocabulary(model: str) -> sentencepiece.SentencePieceProcessor:
 def write_unit(unit: ExampleUnit, store: UnitStore, model: str, settings: ShardSettings) -> int:
     """Write the shard of a unit and give its number of records; twice gives the same bytes."""
     description = write_shard(unit, store.directory, _vocabulary(model), settings)
+    fault_point("examples.before_description")
     store.finish(unit, description)
     fault_point("examples.after_shard")
     return description["records"]
