@@ -104,6 +104,12 @@ def crawl() -> ModuleType:
 
 
 @pytest.fixture(scope="session")
+def corpus_files() -> ModuleType:
+    """The module that writes a corpus directly."""
+    return load("pipelines/corpus_files.py")
+
+
+@pytest.fixture(scope="session")
 def example_files() -> ModuleType:
     """The module that writes an examples directory."""
     return load("tasks/example_files.py")
@@ -117,6 +123,20 @@ def upload(storage_server: str) -> Callable[[Path, str], str]:
     def put(path: Path, url: str) -> str:
         with storage.publish(url) as copy:
             copy.write_bytes(path.read_bytes())
+        return url
+
+    return put
+
+
+@pytest.fixture
+def upload_tree(upload: Callable[[Path, str], str]) -> Callable[[Path, str], str]:
+    """Give a function that puts all files below a directory into the bucket."""
+    from pipelines import storage
+
+    def put(directory: Path, url: str) -> str:
+        for path in sorted(directory.rglob("*")):
+            if path.is_file():
+                upload(path, storage.join(url, str(path.relative_to(directory))))
         return url
 
     return put

@@ -39,7 +39,7 @@ def replace_records(examples: Path, lang: str, make: Callable[[dict[str, Any]], 
     """Rewrite a training shard record by record, with a manifest to match."""
     shard = examples / f"mc4.{lang}" / "train.tfrecord-00001-of-00002"
     found = [make(decode_example(data)) for data in read_sequentially(shard)]
-    records, size = write_tfrecord(shard, found)
+    records, size, _ = write_tfrecord(shard, found)
 
     def change(manifest: dict[str, Any]) -> None:
         manifest["languages"][lang]["train"]["shards"][1].update(records=records, bytes=size)

@@ -214,7 +214,7 @@ def test_a_damaged_record_is_named(copy: Path, split: str):
 
 def rewrite(examples: Path, shard: Path, record: bytes) -> None:
     """Put one other record first in a shard, with a manifest to match."""
-    records, size = write_tfrecord(shard, [record, *list(read_sequentially(shard))[1:]])
+    records, size, _ = write_tfrecord(shard, [record, *list(read_sequentially(shard))[1:]])
     manifest = json.loads((examples / "manifest.json").read_text())
     for splits in manifest["languages"].values():
         for entry in splits.values():
