@@ -153,7 +153,9 @@ class TrainConfig:
 
     Attributes:
         steps: optimizer steps.
-        batch_size: sequences per step, over all devices.
+        batch_size: examples per step, over all devices.
+        pack: examples that share a row of the batch, each as if it were alone. The examples of a
+            step stay the same; rows are fewer and longer, and attention costs more.
         seed: seed of the data order and, apart from it, of parameters, jitter and dropout.
         base_learning_rate: multiplies the schedule 1/sqrt(max(step, warmup_steps)).
         warmup_steps: steps during which the learning rate stays constant (10,000 in T5).
@@ -173,6 +175,7 @@ class TrainConfig:
 
     steps: int = 1_000_000
     batch_size: int = 1024
+    pack: int = 1
     seed: int = 0
     base_learning_rate: float = 1.0
     warmup_steps: int = 10_000
@@ -192,6 +195,7 @@ class TrainConfig:
         for name in (
             "steps",
             "batch_size",
+            "pack",
             "warmup_steps",
             "evaluations",
             "checkpoint_every",
@@ -203,10 +207,20 @@ class TrainConfig:
         ):
             if getattr(self, name) < 1:
                 raise UserError(f"--{name.replace('_', '-')} must be at least 1")
+        if self.batch_size % self.pack:
+            raise UserError(
+                f"--batch-size {self.batch_size} is no multiple of --pack {self.pack}, the "
+                "examples of a row"
+            )
         if not self.base_learning_rate > 0:
             raise UserError("--base-learning-rate must be above 0")
         if self.dtype not in ("bfloat16", "float32"):
             raise UserError(f"--dtype {self.dtype} is unknown: choose bfloat16 or float32")
+
+    @property
+    def rows(self) -> int:
+        """Rows of a batch."""
+        return self.batch_size // self.pack
 
     @property
     def devices(self) -> int:

@@ -60,9 +60,10 @@ def check_divisible(model: ModelConfig, config: TrainConfig, groups: int) -> Non
         UserError: they cannot.
     """
     batch_shards = config.data_parallel * config.expert_parallel
-    if config.batch_size % (batch_shards * config.microbatches):
+    if config.rows % (batch_shards * config.microbatches):
+        packed = f" / --pack {config.pack}" if config.pack > 1 else ""
         raise UserError(
-            f"--batch-size {config.batch_size} is no multiple of data x expert shards x "
+            f"--batch-size {config.batch_size}{packed} is no multiple of data x expert shards x "
             f"microbatches = {batch_shards * config.microbatches}"
         )
     if not model.sparse:

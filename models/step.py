@@ -38,6 +38,8 @@ FEATURES = (
     "decoder_target_tokens",
     "decoder_loss_weights",
 )
+#: Those that do besides where rows are packed.
+SEGMENTS = ("encoder_segment_ids", "decoder_segment_ids")
 
 
 def batch_groups(model: ModelConfig, batch_size: int, inputs_length: int) -> int:
@@ -74,6 +76,8 @@ def batch_loss(
         batch["encoder_input_tokens"],
         batch["decoder_input_tokens"],
         batch["decoder_target_tokens"],
+        encoder_segment_ids=batch.get("encoder_segment_ids"),
+        decoder_segment_ids=batch.get("decoder_segment_ids"),
         groups=groups,
         key=key,
     )

@@ -30,7 +30,7 @@ from models.presets import preset as find_preset
 from models.run import CHECKPOINTS, RunPlan, claim_run, describe_run, finish_run
 from models.schedule import log_spaced_steps
 from models.state import Skeleton, TrainState, parameter_counts
-from models.step import FEATURES, batch_groups, make_train_step, optimizer_of
+from models.step import FEATURES, SEGMENTS, batch_groups, make_train_step, optimizer_of
 from models.telemetry import Telemetry, read_metrics
 from pipelines.errors import UserError
 from pipelines.faults import fault_point
@@ -97,7 +97,9 @@ def train(
         model, vocabulary_size=padded_vocabulary(manifest["vocabulary_size"])
     )
     mixture = Mixture() if mixture is None else mixture
-    batches = TrainBatches(examples, config.batch_size, config.seed, mixture, config.steps)
+    batches = TrainBatches(
+        examples, config.batch_size, config.seed, mixture, config.steps, pack=config.pack
+    )
     languages = {}
     for lang in batches.languages:
         counts = manifest["languages"][lang].get("train", {})
@@ -138,7 +140,7 @@ def run_training(
             "final_loss": finished["final_loss"],
         }
     mesh = make_mesh(plan.train)
-    groups = batch_groups(plan.model, plan.train.batch_size, batches.inputs_length)
+    groups = batch_groups(plan.model, plan.train.rows, batches.inputs_length)
     check_divisible(plan.model, plan.train, groups)
     skeleton = Skeleton.of(plan.model, plan.train, mesh)
     counts = parameter_counts(skeleton)
@@ -150,10 +152,8 @@ def run_training(
         {
             "parameters": sum(counts.values()),
             "parameters_by_group": counts,
-            "flops_per_step": float(
-                training_step_flops(plan.model, plan.train.batch_size, *lengths)
-            ),
-            "tokens_per_step": plan.train.batch_size * sum(lengths),
+            "flops_per_step": float(training_step_flops(plan.model, plan.train.rows, *lengths)),
+            "tokens_per_step": plan.train.rows * sum(lengths),
             "device": jax.devices()[0].device_kind,
         },
     )
@@ -186,11 +186,11 @@ def _announce(plan: RunPlan, counts: dict[str, int], lengths: tuple[int, int], o
     )
     parts = ", ".join(f"{group} {count:,}" for group, count in sorted(counts.items()))
     say("train", f"{sum(counts.values()):,} parameters: {parts}")
-    flops = training_step_flops(model, config.batch_size, *lengths)
+    flops = training_step_flops(model, config.rows, *lengths)
     say(
         "train",
-        f"{config.steps:,} steps of {config.batch_size} x ({lengths[0]} + {lengths[1]}) = "
-        f"{config.batch_size * sum(lengths):,} tokens, {flops / 1e9:,.1f} GFLOP a step, "
+        f"{config.steps:,} steps of {config.rows} x ({lengths[0]} + {lengths[1]}) = "
+        f"{config.rows * sum(lengths):,} tokens, {flops / 1e9:,.1f} GFLOP a step, "
         f"{config.dtype} on {config.devices} x {jax.devices()[0].device_kind}, "
         f"{len(plan.languages)} languages, seed {config.seed}",
     )
@@ -207,7 +207,8 @@ class _Trainer:
         self.train_step = make_train_step(skeleton, self.optimizer, groups)
         self.checkpoints = Checkpoints(out / CHECKPOINTS, plan.evaluation_steps)
         lengths = batches.inputs_length + batches.targets_length
-        self.tokens_per_step = plan.train.batch_size * lengths
+        self.tokens_per_step = plan.train.rows * lengths
+        self.features = FEATURES + (SEGMENTS if plan.train.pack > 1 else ())
 
     def run(self) -> float:
         """Train to the last step; gives its loss."""
@@ -234,7 +235,7 @@ class _Trainer:
 
     def _batch(self, step: int) -> dict[str, jax.Array]:
         batch = self.batches.batch(step)
-        return put_batch({name: batch[name] for name in FEATURES}, self.skeleton.mesh)
+        return put_batch({name: batch[name] for name in self.features}, self.skeleton.mesh)
 
     def _loop(
         self,

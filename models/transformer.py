@@ -77,7 +77,7 @@ class Block(nnx.Module):
         mask: Bool[Array, "#B #L L"],
         bias: Float[Array, "1 H L L"],
         memory: Float[Array, "B M D"] | None,
-        memory_mask: Bool[Array, "B 1 M"] | None,
+        memory_mask: Bool[Array, "B #L M"] | None,
         groups: int,
         capacity: int | None,
         key: PRNGKeyArray | None,
@@ -177,7 +177,7 @@ class Stack(nnx.Module):
         real: Bool[Array, "B L"],
         mask: Bool[Array, "#B #L L"],
         memory: Float[Array, "B M D"] | None = None,
-        memory_mask: Bool[Array, "B 1 M"] | None = None,
+        memory_mask: Bool[Array, "B #L M"] | None = None,
         groups: int,
         capacity: int | None,
         key: PRNGKeyArray | None,
@@ -269,6 +269,8 @@ class Transformer(nnx.Module):
         decoder_input_tokens: Int[Array, "B T"],
         decoder_target_tokens: Int[Array, "B T"],
         *,
+        encoder_segment_ids: Int[Array, "B L"] | None = None,
+        decoder_segment_ids: Int[Array, "B T"] | None = None,
         groups: int = 1,
         capacities: tuple[int, int] | None = None,
         key: PRNGKeyArray | None = None,
@@ -279,6 +281,8 @@ class Transformer(nnx.Module):
             encoder_input_tokens: input, 0 is padding.
             decoder_input_tokens: targets shifted right, beginning with 0.
             decoder_target_tokens: targets; where they are padding, nothing is routed.
+            encoder_segment_ids: of packed rows, the example of each input, from 1; 0 is padding.
+            decoder_segment_ids: the same of targets; no example attends to another.
             groups: routing groups in the batch, of encoder and decoder alike.
             capacities: slots per expert and group of encoder and decoder layers; by default
                 what the capacity factor says.
@@ -292,22 +296,27 @@ class Transformer(nnx.Module):
         encoder_capacity, decoder_capacity = capacities or (None, None)
         source_real = encoder_input_tokens != PADDING
         target_real = decoder_target_tokens != PADDING
+        length = decoder_input_tokens.shape[1]
+        source_mask = memory_mask = source_real[:, None, :]
+        target_mask = jnp.tril(jnp.ones((length, length), bool))[None]
+        if encoder_segment_ids is not None and decoder_segment_ids is not None:
+            source_mask = _same_segment(encoder_segment_ids, encoder_segment_ids)
+            memory_mask = _same_segment(decoder_segment_ids, encoder_segment_ids)
+            target_mask &= _same_segment(decoder_segment_ids, decoder_segment_ids)
         memory, encoder_stats = self.encoder(
             constrain_batch(self.embedding(encoder_input_tokens), self.mesh),
             real=source_real,
-            mask=source_real[:, None, :],
+            mask=source_mask,
             groups=groups,
             capacity=encoder_capacity,
             key=keys[0],
         )
-        length = decoder_input_tokens.shape[1]
-        causal = jnp.tril(jnp.ones((length, length), bool))
         x, decoder_stats = self.decoder(
             constrain_batch(self.embedding(decoder_input_tokens), self.mesh),
             real=target_real,
-            mask=causal[None],
+            mask=target_mask,
             memory=memory,
-            memory_mask=source_real[:, None, :],
+            memory_mask=memory_mask,
             groups=groups,
             capacity=decoder_capacity,
             key=keys[1],
@@ -321,6 +330,11 @@ class Transformer(nnx.Module):
         if self.logits is None:
             return self.embedding.table[...].T, self.config.d_model**-0.5
         return self.logits.kernel[...], 1.0
+
+
+def _same_segment(query: Int[Array, "B Q"], key: Int[Array, "B K"]) -> Bool[Array, "B Q K"]:
+    """Where a query and a key are of one example. Padding sees padding alone, and is never read."""
+    return query[:, :, None] == key[:, None, :]
 
 
 def group_count(batch_size: int, inputs_length: int, group_size: int) -> int:

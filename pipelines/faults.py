@@ -32,6 +32,7 @@ FAULT_POINTS = (
     "corpus.after_shard",
     *_publication("corpus"),
     *_publication("vocabulary"),
+    "examples.before_description",
     "examples.after_shard",
     *_publication("examples"),
     "train.before_checkpoint",

@@ -189,7 +189,9 @@ def read_range(path: str | Path, start: int, stop: int) -> bytes:
             with open(path, "rb") as file:
                 return os.pread(file.fileno(), stop - start, start)
         if str(path).startswith("gs://"):
-            return _read_object_range(str(path), start, stop)
+            return _read_google_range(str(path), start, stop)
+        if str(path).startswith("s3://"):
+            return _read_amazon_range(str(path), start, stop)
         with _open_remote(str(path)) as file:
             file.seek(start)
             return file.read(stop - start)
@@ -269,11 +271,11 @@ def _open_remote(path: str) -> Any:
     return _file_systems(path).open(path, compression_type=CompressionTypes.UNCOMPRESSED)
 
 
-def _read_object_range(url: str, start: int, stop: int) -> bytes:
+def _read_google_range(url: str, start: int, stop: int) -> bytes:
     from google.api_core.exceptions import RequestRangeNotSatisfiable
 
     bucket, _, name = url.removeprefix("gs://").partition("/")
-    blob = _object_store(os.getpid()).bucket(bucket).blob(name)
+    blob = _google_client(os.getpid()).bucket(bucket).blob(name)
     try:
         # The checksum Google sends is that of the whole object.
         return blob.download_as_bytes(start=start, end=stop - 1, raw_download=True, checksum=None)
@@ -281,16 +283,38 @@ def _read_object_range(url: str, start: int, stop: int) -> bytes:
         return b""
 
 
-@functools.lru_cache(maxsize=1)
-def _object_store(_process: int) -> Any:
-    """Google's client with the credentials that Beam's options name; connections are not forked.
+def _read_amazon_range(url: str, start: int, stop: int) -> bytes:
+    from botocore.exceptions import ClientError
 
-    Beam's own reader fetches 16 MB at a time, whatever it is asked for.
-    """
+    bucket, _, name = url.removeprefix("s3://").partition("/")
+    wanted = f"bytes={start}-{stop - 1}"
+    try:
+        found = _amazon_client(os.getpid()).get_object(Bucket=bucket, Key=name, Range=wanted)
+        return found["Body"].read()
+    except ClientError as error:
+        if error.response["Error"]["Code"] != "InvalidRange":
+            raise
+        return b""
+
+
+# Clients with the credentials that Beam's options name; connections are not forked. Beam's own
+# readers ask for 16 MB at a time (gs://) or all the rest of an object (s3://).
+
+
+@functools.lru_cache(maxsize=1)
+def _google_client(_process: int) -> Any:
     from apache_beam.io.gcp.gcsio import GcsIO
     from apache_beam.options.pipeline_options import PipelineOptions
 
     return GcsIO(pipeline_options=PipelineOptions.from_dictionary(_options)).client
+
+
+@functools.lru_cache(maxsize=1)
+def _amazon_client(_process: int) -> Any:
+    from apache_beam.io.aws.s3io import S3IO
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+    return S3IO(options=PipelineOptions.from_dictionary(_options)).client.client
 
 
 def _create_remote(path: str) -> Any:
@@ -307,7 +331,8 @@ def use_options(options: Mapping[str, Any]) -> None:
     """
     _options.update(options)
     _apply_options.cache_clear()
-    _object_store.cache_clear()
+    _google_client.cache_clear()
+    _amazon_client.cache_clear()
 
 
 def used_options() -> dict[str, Any]:
@@ -320,7 +345,8 @@ def _apply_options() -> None:
     from apache_beam.io.filesystems import FileSystems
     from apache_beam.options.pipeline_options import PipelineOptions
 
-    if _options:
+    # Beam has none of its own outside of a pipeline, and s3:// does not work without.
+    if _options or FileSystems._pipeline_options is None:
         FileSystems.set_options(PipelineOptions.from_dictionary(_options))
 
 
@@ -337,7 +363,7 @@ def _file_systems(path: str | Path) -> Any:
         FileSystems.get_filesystem(str(path))
     except ValueError as error:
         scheme = str(path).partition("://")[0]
-        extra = {"gs": "mswitch[gcp]", "s3": "apache-beam[aws]"}.get(scheme)
+        extra = {"gs": "mswitch[gcp]", "s3": "mswitch[aws]"}.get(scheme)
         fix = f"pip install '{extra}'" if extra else "give a path, a gs:// or an s3:// URL"
         raise UserError(f"{path}: {scheme}:// cannot be reached: {fix}") from error
     return FileSystems

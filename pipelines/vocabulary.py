@@ -8,6 +8,7 @@ the normalised text, not the page's bytes.
 """
 
 import dataclasses
+import hashlib
 import io
 import re
 from collections.abc import Iterator, Sequence
@@ -17,11 +18,13 @@ from typing import Any
 import sentencepiece
 from sentencepiece import sentencepiece_model_pb2
 
+from pipelines import storage
 from pipelines.corpus.reader import Corpus, CorpusShard, open_corpus
 from pipelines.errors import UserError
 from pipelines.examples.span_corruption import EOS_ID, PAD_ID, SENTINELS, UNK_ID
-from pipelines.outputs import file_sha256, read_manifest, stage_output, write_atomically
+from pipelines.outputs import read_manifest, write_atomically
 from pipelines.progress import say
+from pipelines.remote_outputs import stage_output_anywhere
 from pipelines.sampling import capped_shares, power_rates
 from pipelines.vocabulary_model import MODEL_FILE, STAGE, add_sentinels
 
@@ -114,8 +117,9 @@ class BalancedText:
             for line in _lines(self.shards[lang]):
                 if taken >= budget:
                     break
-                taken += len(line)
-                yield line
+                within = line[: budget - taken]
+                taken += len(within)
+                yield within
             self.characters[lang] = taken
 
 
@@ -170,14 +174,14 @@ def _finish_model(model: bytes) -> bytes:
 def train_vocabulary(
     corpus: str | Path, out: str | Path, config: VocabularyConfig
 ) -> dict[str, Any]:
-    """Train the vocabulary of a corpus (training split only) into `out`.
+    """Train the vocabulary of a corpus (training split only) into `out`; both may be URLs.
 
     Raises:
         UserError: no such corpus, or `config.size` does not suit its text.
     """
     source = open_corpus(corpus)
     settings = {**dataclasses.asdict(config), "corpus": source.identity}
-    with stage_output(out, stage=STAGE, config=settings) as staged:
+    with stage_output_anywhere(out, stage=STAGE, config=settings) as staged:
         if staged.complete:
             say(STAGE, f"already complete: {out}, nothing to do")
         else:
@@ -187,13 +191,13 @@ def train_vocabulary(
             total = sum(text.budgets.values())
             say(STAGE, f"{total:,} characters in {len(text.budgets)} languages")
             model = _finish_model(_train_pieces(text, config))
-            write_atomically(staged.directory / MODEL_FILE, model)
+            write_atomically(storage.join(staged.directory, MODEL_FILE), model)
             staged.publish(
                 {
                     "vocabulary_size": config.size,
                     "sentinels": SENTINELS,
                     "normalization": NORMALIZATION,
-                    "sha256": file_sha256(staged.directory / MODEL_FILE),
+                    "sha256": hashlib.sha256(model).hexdigest(),
                     "sample_characters": text.characters,
                 }
             )

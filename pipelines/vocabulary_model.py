@@ -194,7 +194,7 @@ def load_vocabulary(path: str | Path) -> sentencepiece.SentencePieceProcessor:
         UserError: not a SentencePiece model, or its ids are not laid out as this module says.
     """
     try:
-        model = Path(path).read_bytes()
+        model = storage.read_bytes(path)
     except OSError as error:
         raise _no_model(path) from error
     return _load(model, path)

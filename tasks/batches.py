@@ -8,91 +8,25 @@ follow from its position alone.
 `grain.MapDataset.source(batches)` is the same stream: docs/decisions/0013.
 """
 
+import functools
 import itertools
 import math
 import sys
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipelines.errors import UserError
-from pipelines.examples.span_corruption import (
-    PAD_ID,
-    ExampleKey,
-    SpanCorruption,
-    Tokens,
-    corrupt,
-    random_masks,
-    stream_key,
-)
+from pipelines.examples.span_corruption import ExampleKey, Tokens, stream_key
+from tasks.collate import Batch, Example, Segment, collate, corrupt_segments, pack_rows
 from tasks.mixtures import Mixture
 from tasks.order import MixtureOrder, RecordOrder
 from tasks.prefetch import ahead
 from tasks.records import Examples, open_examples
 
-Batch = dict[str, NDArray[Any]]
-#: One corrupted example before padding: inputs, targets, language number.
-Example = tuple[Tokens, Tokens, int]
-#: One training segment before corruption: tokens, what its draws belong to, language number.
-Segment = tuple[Tokens, ExampleKey, int]
-
 _SEED_BITS = 32
-PADDING_LANGUAGE = -1
-
-
-def _blank(rows: int, lengths: SpanCorruption) -> Batch:
-    return {
-        "encoder_input_tokens": np.full((rows, lengths.inputs_length), PAD_ID, np.int32),
-        "decoder_input_tokens": np.full((rows, lengths.targets_length), PAD_ID, np.int32),
-        "decoder_target_tokens": np.full((rows, lengths.targets_length), PAD_ID, np.int32),
-        "decoder_loss_weights": np.zeros((rows, lengths.targets_length), np.float32),
-        "language": np.full(rows, PADDING_LANGUAGE, np.int32),
-    }
-
-
-def _fill(
-    batch: Batch, places: Sequence[int] | slice, inputs: Tokens, targets: Tokens, language: object
-) -> None:
-    """Put examples of equal lengths, [n, ...], into rows of a blank batch."""
-    size, longest = targets.shape[1], batch["decoder_target_tokens"].shape[1]
-    batch["encoder_input_tokens"][places, : inputs.shape[1]] = inputs
-    batch["decoder_target_tokens"][places, :size] = targets
-    batch["decoder_input_tokens"][places, 1 : size + 1] = targets[:, : longest - 1]
-    batch["decoder_loss_weights"][places, :size] = 1
-    batch["language"][places] = language
-
-
-def collate(examples: Sequence[Example], rows: int, lengths: SpanCorruption) -> Batch:
-    """Pad examples to a batch of `rows`; rows beyond the examples have weight 0.
-
-    Returns:
-        The features that models take (int32 `encoder_input_tokens` [rows, inputs_length],
-        `decoder_input_tokens` and `decoder_target_tokens` [rows, targets_length], float32
-        `decoder_loss_weights` [rows, targets_length], int32 `language` [rows]).
-    """
-    batch = _blank(rows, lengths)
-    for row, (inputs, targets, number) in enumerate(examples):
-        _fill(batch, slice(row, row + 1), inputs[None], targets[None], number)
-    return batch
-
-
-def corrupt_segments(
-    segments: Sequence[Segment], vocabulary_size: int, lengths: SpanCorruption
-) -> Batch:
-    """Corrupt training segments and pad them to a batch, all segments of one length at a time."""
-    batch = _blank(len(segments), lengths)
-    by_length: dict[int, list[int]] = {}
-    for row, (tokens, _, _) in enumerate(segments):
-        by_length.setdefault(tokens.size, []).append(row)
-    for length, rows in by_length.items():
-        tokens = np.stack([segments[row][0] for row in rows])
-        masks = random_masks(length, lengths, [segments[row][1] for row in rows])
-        inputs, targets = corrupt(tokens, masks, vocabulary_size, lengths)
-        _fill(batch, rows, inputs, targets, [segments[row][2] for row in rows])
-    return batch
 
 
 class TrainBatches:
@@ -104,10 +38,10 @@ class TrainBatches:
     Attributes:
         languages: the directory's languages; `language` of a batch indexes them.
         rates: share of each language; 0 for those that the mixture leaves out.
-        batch_size: sequences a batch of all hosts together.
-        rows: sequences of this host.
-        inputs_length: encoder positions.
-        targets_length: decoder positions.
+        batch_size: examples a batch of all hosts together.
+        rows: rows of this host's part, each of `pack` examples.
+        inputs_length: encoder positions of a row.
+        targets_length: decoder positions of a row.
         vocabulary_size: all ids, sentinels included.
     """
 
@@ -121,27 +55,30 @@ class TrainBatches:
         *,
         host: int = 0,
         hosts: int = 1,
+        pack: int = 1,
     ):
         """Open the directory.
 
         Args:
             examples: a finished examples directory.
-            batch_size: sequences a batch of all hosts together.
+            batch_size: examples a batch of all hosts together.
             seed: of language order, record order and masks.
             mixture: how often each language comes; by default n ** 0.3 over all there are.
             steps: of the whole training; only a mixture with `max_epochs` needs it.
             host: whose rows are made, from 0; in JAX, `jax.process_index()`.
             hosts: how many share a batch; in JAX, `jax.process_count()`.
+            pack: neighbouring examples that share a row (`tasks.collate.pack_rows`). It changes
+                the layout of a batch, never its examples.
 
         Raises:
             UserError: the directory cannot be used, or a number is out of range.
         """
         _check_numbers(batch_size, seed)
-        _check_hosts(batch_size, host, hosts)
+        _check_parts(batch_size, host, hosts, pack)
         self._examples = opened = open_examples(examples)
         self.languages = opened.languages
-        self.inputs_length = opened.lengths.inputs_length
-        self.targets_length = opened.lengths.targets_length
+        self.inputs_length = pack * opened.lengths.inputs_length
+        self.targets_length = pack * opened.lengths.targets_length
         self.vocabulary_size = opened.vocabulary_size
         train = opened.sources["train"]
         rates = (mixture or Mixture()).rates(
@@ -152,14 +89,25 @@ class TrainBatches:
         self._streams = [_Stream(opened, lang, seed) for lang in rates]
         self._order = MixtureOrder(rates, seed)
         self.batch_size = batch_size
-        self.rows = batch_size // hosts
-        self._first_row = host * self.rows
+        self.rows = batch_size // hosts // pack
+        self._pack = pack
+        self._own = range(host * batch_size // hosts, (host + 1) * batch_size // hosts)
         self._steps = sys.maxsize if steps is None else steps
-        self._arguments = (examples, batch_size, seed, mixture, steps, host, hosts)
+        self._reopen = functools.partial(
+            TrainBatches,
+            examples,
+            batch_size,
+            seed,
+            mixture,
+            steps,
+            host=host,
+            hosts=hosts,
+            pack=pack,
+        )
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Another process opens the directory itself."""
-        return _reopen, self._arguments
+        return self._reopen, ()
 
     def batch(self, step: int) -> Batch:
         """The rows of one step, the same whenever and wherever they are made.
@@ -167,18 +115,20 @@ class TrainBatches:
         Raises:
             UserError: a record is damaged or does not suit the vocabulary.
         """
-        first = step * self.batch_size + self._first_row
         places = []
-        for number, position in map(self._order.__getitem__, range(first, first + self.rows)):
+        for example in self._own:
+            number, position = self._order[step * self.batch_size + example]
             stream = self._streams[number]
             places.append((stream, *stream.order[position]))
         self._examples.preload((stream.source, record) for stream, _, record in places)
         lengths = self._examples.lengths
         if self._examples.finished:
             examples = [stream.example(record) for stream, _, record in places]
-            return collate(examples, self.rows, lengths)
-        segments = [stream.segment(epoch, record) for stream, epoch, record in places]
-        return corrupt_segments(segments, self.vocabulary_size, lengths)
+            batch = collate(examples, len(examples), lengths)
+        else:
+            segments = [stream.segment(epoch, record) for stream, epoch, record in places]
+            batch = corrupt_segments(segments, self.vocabulary_size, lengths)
+        return batch if self._pack == 1 else pack_rows(batch, self._pack)
 
     def iterate(
         self, start: int = 0, *, prefetch: int = 2, workers: int = 1
@@ -213,18 +163,6 @@ class TrainBatches:
         return self.batch(int(step))
 
 
-def _reopen(
-    examples: str | Path,
-    batch_size: int,
-    seed: int,
-    mixture: Mixture | None,
-    steps: int | None,
-    host: int,
-    hosts: int,
-) -> TrainBatches:
-    return TrainBatches(examples, batch_size, seed, mixture, steps, host=host, hosts=hosts)
-
-
 def _check_numbers(batch_size: int, seed: int = 0) -> None:
     if batch_size < 1:
         raise UserError(f"batch_size is {batch_size}: give at least 1")
@@ -232,12 +170,15 @@ def _check_numbers(batch_size: int, seed: int = 0) -> None:
         raise UserError(f"seed is {seed}: give 0 to {(1 << _SEED_BITS) - 1}")
 
 
-def _check_hosts(batch_size: int, host: int, hosts: int) -> None:
+def _check_parts(batch_size: int, host: int, hosts: int, pack: int) -> None:
     if hosts < 1 or not 0 <= host < hosts:
         raise UserError(f"host is {host} of {hosts} hosts: give 0 to one less than hosts")
-    if batch_size % hosts:
+    if pack < 1:
+        raise UserError(f"pack is {pack}: give at least 1")
+    if batch_size % (hosts * pack):
         raise UserError(
-            f"batch_size is {batch_size}: give a multiple of the {hosts} hosts, which share a batch"
+            f"batch_size is {batch_size}: give a multiple of {hosts * pack}, as {hosts} hosts "
+            f"share a batch and {pack} examples a row"
         )
 
 

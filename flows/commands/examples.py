@@ -1,6 +1,5 @@
 """`mswitch examples`: span-corruption examples."""
 
-from pathlib import Path
 from typing import Annotated
 
 from cyclopts import App, Parameter
@@ -15,9 +14,9 @@ app = App(name="examples", help="Turn a corpus into span-corruption examples.")
 @app.command
 def build(
     *beam_options: BeamOptions,
-    corpus: Path,
+    corpus: str,
     vocab: str,
-    out: Path,
+    out: str,
     config: Annotated[ExamplesConfig, Parameter(name="*")] = ExamplesConfig(),  # noqa: B008
     runner: RunnerName = "local",
     json: Json = False,
@@ -29,10 +28,10 @@ def build(
 
     Args:
         beam_options: options for Beam itself, after `--`.
-        corpus: a corpus directory.
+        corpus: a corpus directory, or its URL (gs://, s3://).
         vocab: a vocabulary directory, or a SentencePiece model file, such as mT5's own
-            (`gs://` too); one without sentinels gets the 100 of T5.
-        out: the directory to make.
+            (URLs too); one without sentinels gets the 100 of T5.
+        out: the directory to make, or a URL.
         runner: where the Beam pipelines run.
     """
     options = check_beam_options(beam_options)

@@ -1,7 +1,6 @@
 """`mswitch vocab`: train a vocabulary, inspect one."""
 
 import json as json_module
-from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
@@ -16,16 +15,16 @@ app = App(name="vocab", help="Train a SentencePiece vocabulary; see how it suits
 @app.command
 def train(
     *,
-    corpus: Path,
-    out: Path,
+    corpus: str,
+    out: str,
     config: Annotated[VocabularyConfig, Parameter(name="*")] = VocabularyConfig(),  # noqa: B008
     json: Json = False,
 ) -> int:
     """Train a unigram model with byte fallback and 100 sentinels on language-balanced text.
 
     Args:
-        corpus: a corpus directory.
-        out: the directory to make.
+        corpus: a corpus directory, or its URL (gs://, s3://).
+        out: the directory to make, or a URL.
     """
     return finish(train_vocabulary(corpus, out, config), json)
 
@@ -34,7 +33,7 @@ def train(
 def inspect(
     vocab: str,
     *,
-    corpus: Path,
+    corpus: str,
     split: Literal["train", "validation"] = "validation",
     languages: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
     max_bytes: int = 1_000_000,
@@ -50,7 +49,7 @@ def inspect(
 
     Args:
         vocab: a vocabulary directory, or a SentencePiece model file, such as mT5's own.
-        corpus: a corpus directory.
+        corpus: a corpus directory, or its URL.
         split: which text of it.
         languages: only these.
         max_bytes: read about so much text of each language, from the first document on; the

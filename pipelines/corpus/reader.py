@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipelines import storage
 from pipelines.errors import UserError
 from pipelines.languages import languages
 from pipelines.outputs import canonical_json, file_sha256, read_manifest
@@ -23,7 +23,7 @@ class CorpusShard:
     """One Parquet file of a corpus.
 
     Attributes:
-        path: the file.
+        path: the file, or its URL.
         lang: mC4 code.
         split: "train" or "validation".
         rows: documents in it.
@@ -31,7 +31,7 @@ class CorpusShard:
         sha256: checksum that the manifest promises.
     """
 
-    path: Path
+    path: str
     lang: str
     split: str
     rows: int
@@ -45,13 +45,14 @@ class CorpusShard:
             UserError: the file is missing, is not what the manifest says, or is no Parquet.
         """
         try:
-            if file_sha256(self.path) != self.sha256:
-                raise UserError(
-                    f"{self.path} is damaged (its SHA-256 is not the manifest's): "
-                    "build the corpus again"
-                )
-            with pq.ParquetFile(self.path) as file:
-                yield from file.iter_batches(BATCH_ROWS, columns=list(columns))
+            with storage.fetch(self.path) as local:
+                if file_sha256(local) != self.sha256:
+                    raise UserError(
+                        f"{self.path} is damaged (its SHA-256 is not the manifest's): "
+                        "build the corpus again"
+                    )
+                with pq.ParquetFile(local) as file:
+                    yield from file.iter_batches(BATCH_ROWS, columns=list(columns))
         except (OSError, pa.ArrowInvalid) as error:
             raise UserError(f"cannot read {self.path} ({error}): build the corpus again") from error
 
@@ -72,7 +73,7 @@ class Corpus:
         characters: characters of text by (language, split).
     """
 
-    directory: Path
+    directory: str
     shards: tuple[CorpusShard, ...]
     identity: str
     characters: Mapping[tuple[str, str], int]
@@ -87,7 +88,7 @@ class Corpus:
 
 
 def open_corpus(directory: str | Path) -> Corpus:
-    """Read the manifest of a corpus.
+    """Read the manifest of a corpus, here or in a bucket.
 
     Text that no language was identified for (`und`) is left out.
 
@@ -95,11 +96,10 @@ def open_corpus(directory: str | Path) -> Corpus:
         UserError: `directory` is not a finished corpus, or holds no document.
     """
     manifest = read_manifest(directory, "corpus")
-    directory = Path(directory)
     rows = sorted(manifest["shards"], key=lambda row: row["path"])
     shards = [
         CorpusShard(
-            path=directory / row["path"],
+            path=storage.join(directory, row["path"]),
             lang=row["lang"],
             split=row["split"],
             rows=row["rows"],
@@ -115,14 +115,14 @@ def open_corpus(directory: str | Path) -> Corpus:
         )
     named = [[row["path"], row["sha256"]] for row in rows]
     identity = hashlib.sha256(canonical_json(named).encode()).hexdigest()
-    ordered = sorted(shards, key=lambda shard: (shard.lang, shard.split, shard.path.name))
-    return Corpus(directory, tuple(ordered), identity, _characters(directory))
+    ordered = sorted(shards, key=lambda shard: (shard.lang, shard.split, shard.path))
+    return Corpus(str(directory), tuple(ordered), identity, _characters(directory))
 
 
-def _characters(directory: Path) -> dict[tuple[str, str], int]:
-    path = directory / "stats.json"
+def _characters(directory: str | Path) -> dict[tuple[str, str], int]:
+    path = storage.join(directory, "stats.json")
     try:
-        stats = json.loads(path.read_text())
+        stats = storage.read_json(path)
         return {
             (lang, split): counts["characters"]
             for lang, by_split in stats["languages"].items()

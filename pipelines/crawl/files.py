@@ -122,7 +122,7 @@ def _listed_files(given: str) -> list[CrawlFile]:
     except Exception as error:  # each file system has its own
         raise UserError(
             f"cannot look up input {given} ({_first_line(error)}): check its name and your access; "
-            "gs:// needs apache-beam[gcp], s3:// needs apache-beam[aws]"
+            "gs:// needs mswitch[gcp], s3:// needs mswitch[aws]"
         ) from error
     return [
         CrawlFile(

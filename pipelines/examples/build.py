@@ -6,11 +6,12 @@ one are done again, and give the same bytes.
 """
 
 import dataclasses
-import shutil
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
+from pipelines import storage
 from pipelines.corpus.reader import Corpus, open_corpus
 from pipelines.errors import UserError
 from pipelines.examples.segments import Chain
@@ -21,14 +22,13 @@ from pipelines.examples.units import UnitStore
 from pipelines.languages import task_name
 from pipelines.outputs import (
     StagedOutput,
-    file_sha256,
     read_manifest,
-    stage_output,
     write_atomically,
     write_json,
 )
 from pipelines.progress import say
 from pipelines.records import SPLITS
+from pipelines.remote_outputs import RemoteOutput, stage_output_anywhere
 from pipelines.runners import pipeline_options
 from pipelines.vocabulary_model import MODEL_FILE, open_vocabulary
 
@@ -110,9 +110,9 @@ def build_examples(
     """Write the examples directory.
 
     Args:
-        corpus: a finished corpus directory.
+        corpus: a finished corpus directory, or its URL.
         vocabulary: a finished vocabulary directory, or a SentencePiece model file in T5's layout.
-        out: where to write.
+        out: where to write, or a URL such as gs://bucket/examples.
         config: lengths, noise and seed.
         runner: where the Beam job runs (`pipelines.runners`); its workers must see `out`.
         beam_options: Beam's own options.
@@ -120,6 +120,8 @@ def build_examples(
     Raises:
         UserError: an input is missing, unfinished or damaged, or `out` cannot be used.
     """
+    options = pipeline_options(runner, beam_options)  # complains before any work is done
+    storage.use_options(options.get_all_options(drop_default=True))
     source = open_corpus(corpus)
     opened = open_vocabulary(vocabulary)
     settings = {
@@ -127,30 +129,32 @@ def build_examples(
         "corpus": source.identity,
         "vocabulary": opened.sha256,
     }
-    with stage_output(out, stage=STAGE, config=settings) as staged:
+    with stage_output_anywhere(out, stage=STAGE, config=settings) as staged:
+        store = _unit_store(staged)
         if staged.complete:
+            storage.remove_tree(store.descriptions)
             say(STAGE, f"already complete: {out}, nothing to do")
             return _summary(out, reused=True)
-        pipeline_options(runner, beam_options)  # complains before any work is done
-        model = staged.directory / "vocabulary" / MODEL_FILE
-        model.parent.mkdir(exist_ok=True)
+        model = storage.join(store.directory, "vocabulary", MODEL_FILE)
+        storage.make_directory(storage.join(store.directory, "vocabulary"))
         write_atomically(model, opened.model)
         lengths = config.lengths()
         units = plan_units(source)
-        finished = _run_units(units, staged, model, config, runner, beam_options)
-        described = _describe(finished, staged.directory)
+        finished = _run_units(units, store, model, config, runner, beam_options)
+        described = _describe(finished, store.directory)
         if not any("train" in splits for splits in described.values()):
             raise UserError(f"{corpus} has no training text: add input")
-        _write_cache_metadata(finished, described, staged.directory, config)
+        _write_cache_metadata(finished, described, store.directory, config)
         staged.publish(
             {
                 "vocabulary_size": opened.size,
                 **dataclasses.asdict(lengths),
-                "vocabulary_sha256": file_sha256(model),
+                "vocabulary_sha256": hashlib.sha256(opened.model).hexdigest(),
                 "finished": config.finished,
                 "languages": described,
             }
         )
+        storage.remove_tree(store.descriptions)
     summary = _summary(out, reused=False)
     say(
         STAGE,
@@ -160,10 +164,18 @@ def build_examples(
     return summary
 
 
+def _unit_store(staged: StagedOutput | RemoteOutput) -> UnitStore:
+    """Descriptions lie beside a local output, and leave no trace in it; in a bucket, within."""
+    directory = str(staged.directory)
+    if storage.is_remote(directory):
+        return UnitStore(directory, storage.join(directory, "_units"))
+    return UnitStore(directory, f"{directory}.units")
+
+
 def _run_units(
     units: Sequence[ExampleUnit],
-    staged: StagedOutput,
-    model: Path,
+    store: UnitStore,
+    model: str,
     config: ExamplesConfig,
     runner: str,
     beam_options: Sequence[str],
@@ -171,11 +183,8 @@ def _run_units(
     """Do the units that an earlier run did not finish; describe all, in the order of `units`."""
     from pipelines.examples.pipeline import write_shards
 
-    # Its name makes `publish` remove it together with other leftovers.
-    store = UnitStore(
-        staged.directory, staged.directory.with_name(f"{staged.directory.name}.units")
-    )
-    todo = [unit for unit in units if store.finished(unit) is None]
+    before = store.finished(units)
+    todo = [unit for unit, found in zip(units, before, strict=True) if found is None]
     say(STAGE, f"{len(units) - len(todo):,} of {len(units):,} shards are there already")
     shard_settings = ShardSettings(
         config.lengths(),
@@ -187,17 +196,17 @@ def _run_units(
     )
     if todo:
         write_shards(todo, len(units), store, model, shard_settings, runner, beam_options)
-    described = [store.finished(unit) for unit in units]
+    described = store.finished(units)
     missing = [unit.path for unit, found in zip(units, described, strict=True) if found is None]
     if missing:
         raise UserError(
             f"the Beam job ended without {len(missing)} shards ({missing[0]} ...): does every "
-            f"worker see {staged.out.parent}? Run the same command again; it continues"
+            f"worker see {store.directory}? Run the same command again; it continues"
         )
     return [found for found in described if found is not None]
 
 
-def _describe(finished: Sequence[dict[str, Any]], directory: Path) -> dict[str, Any]:
+def _describe(finished: Sequence[dict[str, Any]], directory: str) -> dict[str, Any]:
     """`languages` of the manifest; a split without any record is removed and left out."""
     languages: dict[str, dict[str, Any]] = {}
     for unit in finished:
@@ -217,11 +226,13 @@ def _describe(finished: Sequence[dict[str, Any]], directory: Path) -> dict[str, 
         )
     for lang, splits in list(languages.items()):
         for split in [name for name, entry in splits.items() if not entry["records"]]:
-            for shard in splits.pop(split)["shards"]:
-                (directory / shard["path"]).unlink(missing_ok=True)
-                Path(index_path(directory / shard["path"])).unlink(missing_ok=True)
+            paths = [
+                storage.join(directory, shard["path"]) for shard in splits.pop(split)["shards"]
+            ]
+            named = [*paths, *map(index_path, paths)]
+            storage.remove([path for path in named if storage.exists(path)])
         if not splits:
-            shutil.rmtree(directory / task_name(lang), ignore_errors=True)
+            storage.remove_tree(storage.join(directory, task_name(lang)))
             del languages[lang]
     return languages
 
@@ -229,12 +240,12 @@ def _describe(finished: Sequence[dict[str, Any]], directory: Path) -> dict[str, 
 def _write_cache_metadata(
     finished: Sequence[dict[str, Any]],
     described: dict[str, Any],
-    directory: Path,
+    directory: str,
     config: ExamplesConfig,
 ) -> None:
     """Write info, stats and COMPLETED of every task, as seqio's own caching does."""
     for lang, splits in described.items():
-        task = directory / task_name(lang)
+        task = storage.join(directory, task_name(lang))
         for split, entry in splits.items():
             features = config.features(split)
             info = {
@@ -251,9 +262,9 @@ def _write_cache_metadata(
             for name in features:
                 stats[f"{name}_tokens"] = sum(count[f"{name}_tokens"] for count in counts)
                 stats[f"{name}_max_tokens"] = max(count[f"{name}_max_tokens"] for count in counts)
-            write_json(task / f"info.{split}.json", info)
-            write_json(task / f"stats.{split}.json", stats)
-        write_atomically(task / "COMPLETED", b"")
+            write_json(storage.join(task, f"info.{split}.json"), info)
+            write_json(storage.join(task, f"stats.{split}.json"), stats)
+        write_atomically(storage.join(task, "COMPLETED"), b"")
 
 
 def _summary(out: str | Path, *, reused: bool) -> dict[str, Any]:

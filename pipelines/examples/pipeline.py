@@ -2,10 +2,10 @@
 
 import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import apache_beam as beam
 
+from pipelines import storage
 from pipelines.examples.shards import ExampleUnit, ShardSettings
 from pipelines.examples.units import UnitStore, write_unit
 from pipelines.local_pool import available_cores, call
@@ -18,6 +18,8 @@ class WriteShards(beam.DoFn):
 
     def __init__(self, store: UnitStore, model: str, settings: ShardSettings, total: int):
         self.store, self.model, self.settings, self.total = store, model, settings, total
+        # A bucket would be listed by each worker of an engine, which shows progress itself.
+        self._says = not storage.is_remote(store.directory)
         self._said_at = 0.0
 
     def setup(self) -> None:
@@ -27,7 +29,7 @@ class WriteShards(beam.DoFn):
     def process(self, element: ExampleUnit) -> Iterator[int]:
         """Write one shard and give its number of records."""
         yield call(write_unit, element, self.store, self.model, self.settings)
-        if time.monotonic() - self._said_at >= INTERVAL_SECS:
+        if self._says and time.monotonic() - self._said_at >= INTERVAL_SECS:
             self._said_at = time.monotonic()
             say("examples", f"{self.store.count():,} of {self.total:,} shards")
 
@@ -36,7 +38,7 @@ def write_shards(
     units: Sequence[ExampleUnit],
     total: int,
     store: UnitStore,
-    model: Path,
+    model: str,
     settings: ShardSettings,
     runner: str,
     beam_options: Sequence[str],
@@ -50,7 +52,7 @@ def write_shards(
             root
             | "Units" >> beam.Create(ordered)
             | "Spread units" >> beam.Reshuffle()
-            | "Write shards" >> beam.ParDo(WriteShards(store, str(model), settings, total))
+            | "Write shards" >> beam.ParDo(WriteShards(store, model, settings, total))
         )
 
     workers = min(len(units), available_cores())

@@ -13,6 +13,7 @@ document, are permuted. (Crawls that were added to a corpus follow with shards o
 import dataclasses
 import functools
 import itertools
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ import numpy as np
 import pyarrow.compute as pc
 import sentencepiece
 
+from pipelines import storage
 from pipelines.corpus.reader import CorpusShard
 from pipelines.examples.segments import Chain, lossless, split_tokens, t5
 from pipelines.examples.span_corruption import (
@@ -36,7 +38,6 @@ from pipelines.examples.span_corruption import (
 from pipelines.examples.tf_example import encode_example
 from pipelines.examples.tfrecord import write_tfrecord
 from pipelines.languages import task_name
-from pipelines.outputs import file_sha256
 
 #: What SentencePiece writes for a space.
 SPACE_MARK = "\N{LOWER ONE EIGHTH BLOCK}"
@@ -222,7 +223,7 @@ def validation_records(
 
 def write_shard(
     unit: ExampleUnit,
-    directory: Path,
+    directory: str | Path,
     vocabulary: sentencepiece.SentencePieceProcessor,
     settings: ShardSettings,
 ) -> dict[str, Any]:
@@ -231,18 +232,16 @@ def write_shard(
     Returns:
         Its description: lang, split, number, path, records, size_bytes, sha256, and the counts.
     """
-    path = directory / unit.path
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path = storage.join(directory, unit.path)
+    storage.make_directory(os.path.dirname(path))
     counts = ShardCounts()
     make = training_records if unit.corpus_shard.split == "train" else validation_records
-    records, size_bytes = write_tfrecord(path, make(unit, vocabulary, settings, counts))
+    written = write_tfrecord(path, make(unit, vocabulary, settings, counts))
     return {
         "lang": unit.corpus_shard.lang,
         "split": unit.corpus_shard.split,
         "number": unit.number,
         "path": unit.path,
-        "records": records,
-        "size_bytes": size_bytes,
-        "sha256": file_sha256(path),
+        **written._asdict(),
         "counts": dataclasses.asdict(counts),
     }

@@ -6,10 +6,12 @@ uint64, so that any range of records is one read.
 """
 
 import dataclasses
+import hashlib
 import os
 import struct
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import google_crc32c
 import numpy as np
@@ -44,21 +46,27 @@ def index_path(path: str | Path) -> str:
     return f"{path}{INDEX_SUFFIX}"
 
 
-def write_tfrecord(path: str | Path, records: Iterable[bytes]) -> tuple[int, int]:
-    """Write records and their index, each under a temporary name first.
+class Written(NamedTuple):
+    """A TFRecord file that was written: its records, its bytes, their SHA-256."""
 
-    Returns:
-        (number of records, bytes of the TFRecord file).
-    """
+    records: int
+    size_bytes: int
+    sha256: str
+
+
+def write_tfrecord(path: str | Path, records: Iterable[bytes]) -> Written:
+    """Write records and their index, each of which appears as a whole."""
     offsets: list[int] = []
-    size = 0
+    size, sha256 = 0, hashlib.sha256()
     with storage.publish(path, sync=True) as temporary:
         with open(temporary, "wb") as file:
             for record in records:
                 offsets.append(size)
-                size += file.write(frame(record))
+                framed = frame(record)
+                sha256.update(framed)
+                size += file.write(framed)
         write_atomically(index_path(path), np.array(offsets, "<u8").tobytes())
-    return len(offsets), size
+    return Written(len(offsets), size, sha256.hexdigest())
 
 
 def _damaged(path: str | Path, what: str) -> UserError:

@@ -2,12 +2,12 @@
 
 import dataclasses
 import functools
-import json
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import sentencepiece
 
+from pipelines import storage
 from pipelines.examples.shards import ExampleUnit, ShardSettings, write_shard
 from pipelines.faults import fault_point
 from pipelines.outputs import write_json
@@ -23,29 +23,35 @@ class UnitStore:
         descriptions: one JSON file per finished unit.
     """
 
-    directory: Path
-    descriptions: Path
+    directory: str
+    descriptions: str
 
-    def _description(self, unit: ExampleUnit) -> Path:
-        return self.descriptions / f"{unit.path}.json"
+    def _description(self, unit: ExampleUnit) -> str:
+        return f"{unit.path}.json"
 
-    def finished(self, unit: ExampleUnit) -> dict[str, Any] | None:
-        """The unit's description if it is done and its shard has the right size, else None."""
-        path, shard = self._description(unit), self.directory / unit.path
-        if not path.is_file() or not shard.is_file():
-            return None
-        described = json.loads(path.read_text())
-        return described if shard.stat().st_size == described["size_bytes"] else None
+    def finished(self, units: Sequence[ExampleUnit]) -> list[dict[str, Any] | None]:
+        """Each unit's description if it is done and its shard has the right size, else None."""
+        noted, shards = storage.file_sizes(self.descriptions), storage.file_sizes(self.directory)
+        names = [name for name in map(self._description, units) if name in noted]
+        paths = [storage.join(self.descriptions, name) for name in names]
+        found = dict(zip(names, storage.read_json_files(paths), strict=True))
+        return [
+            described
+            if (described := found.get(self._description(unit)))
+            and shards.get(unit.path) == described["size_bytes"]
+            else None
+            for unit in units
+        ]
 
     def finish(self, unit: ExampleUnit, description: dict[str, Any]) -> None:
         """Note that a unit is done, after its shard is in place."""
-        path = self._description(unit)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path = storage.join(self.descriptions, self._description(unit))
+        storage.make_directory(path.rpartition("/")[0])
         write_json(path, description)
 
     def count(self) -> int:
         """How many units are done."""
-        return sum(1 for _ in self.descriptions.glob("*/*.json"))
+        return len(storage.file_sizes(self.descriptions))
 
 
 @functools.lru_cache(maxsize=1)
@@ -57,6 +63,7 @@ def _vocabulary(model: str) -> sentencepiece.SentencePieceProcessor:
 def write_unit(unit: ExampleUnit, store: UnitStore, model: str, settings: ShardSettings) -> int:
     """Write the shard of a unit and give its number of records; twice gives the same bytes."""
     description = write_shard(unit, store.directory, _vocabulary(model), settings)
+    fault_point("examples.before_description")
     store.finish(unit, description)
     fault_point("examples.after_shard")
     return description["records"]

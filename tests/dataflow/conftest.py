@@ -86,15 +86,33 @@ def bucket(storage_server: str, request: pytest.FixtureRequest) -> str:
     return f"gs://{BUCKET}/{request.node.name.replace('[', '-').replace(']', '')}"
 
 
-@pytest.fixture(scope="session")
-def crawl() -> ModuleType:
-    path = Path(__file__).parents[1] / "pipelines" / "crawl_files.py"
-    spec = importlib.util.spec_from_file_location("crawl_files", path)
+def load(path: str) -> ModuleType:
+    """Import a helper of other tests, by its path below tests/."""
+    where = Path(__file__).parents[1] / path
+    spec = importlib.util.spec_from_file_location(where.stem, where)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="session")
+def crawl() -> ModuleType:
+    """The module that writes crawls."""
+    return load("pipelines/crawl_files.py")
+
+
+@pytest.fixture(scope="session")
+def corpus_files() -> ModuleType:
+    """The module that writes a corpus directly."""
+    return load("pipelines/corpus_files.py")
+
+
+@pytest.fixture(scope="session")
+def example_files() -> ModuleType:
+    """The module that writes an examples directory."""
+    return load("tasks/example_files.py")
 
 
 @pytest.fixture
@@ -105,6 +123,20 @@ def upload(storage_server: str) -> Callable[[Path, str], str]:
     def put(path: Path, url: str) -> str:
         with storage.publish(url) as copy:
             copy.write_bytes(path.read_bytes())
+        return url
+
+    return put
+
+
+@pytest.fixture
+def upload_tree(upload: Callable[[Path, str], str]) -> Callable[[Path, str], str]:
+    """Give a function that puts all files below a directory into the bucket."""
+    from pipelines import storage
+
+    def put(directory: Path, url: str) -> str:
+        for path in sorted(directory.rglob("*")):
+            if path.is_file():
+                upload(path, storage.join(url, str(path.relative_to(directory))))
         return url
 
     return put

@@ -1,4 +1,4 @@
-"""Corpus builds on Dataflow, as far as that goes without Google: `make test-dataflow`.
+"""Corpus and examples on Dataflow, as far as that goes without Google: `make test-dataflow`.
 
 The command submits its jobs to a peer on loopback, which runs what was staged (peer.py). About two
 minutes, most of them waiting: Beam's client looks at a job every five seconds.
@@ -6,6 +6,7 @@ minutes, most of them waiting: Beam's client looks at a job every five seconds.
 
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,8 @@ import pytest
 from pipelines import storage
 from pipelines.corpus.accounts import load_stats
 from pipelines.corpus.build import CorpusConfig, build_corpus
+from pipelines.examples.build import ExamplesConfig, build_examples
+from pipelines.vocabulary import VocabularyConfig, train_vocabulary
 
 ROOT = Path(__file__).parents[2]
 UV = Path(sys.executable).with_name("uv")
@@ -215,6 +218,40 @@ def test_the_template_starts_a_job_that_conducts_the_others(
         [pool] = job.spec["environment"]["workerPools"]
         assert pool["autoscalingSettings"]["maxNumWorkers"] == 50
         assert pool["workerHarnessContainerImage"] == IMAGE
+
+
+def test_examples_are_made_by_a_job_and_go_on_where_it_died(
+    peer, bucket: str, corpus_files: ModuleType, upload_tree: Callable, tmp_path: Path
+):
+    corpus_files.write_corpus(tmp_path / "corpus", corpus_files.small_texts(), shards=2)
+    vocabulary = tmp_path / "vocabulary"
+    settings = VocabularyConfig(size=1000, character_coverage=0.999)
+    train_vocabulary(tmp_path / "corpus", vocabulary, settings)
+    local = tmp_path / "examples"
+    build_examples(tmp_path / "corpus", vocabulary, local, ExamplesConfig(inputs_length=32))
+    for name in ("corpus", "vocabulary"):
+        upload_tree(tmp_path / name, f"{bucket}/{name}")
+    command = [
+        sys.executable, "-m", "flows.main", "examples", "build", "--runner", "dataflow",
+        "--corpus", f"{bucket}/corpus", "--vocab", f"{bucket}/vocabulary",
+        "--out", f"{bucket}/examples", "--inputs-length", "32", "--",
+        "--project=test-project", "--region=europe-west4", f"--temp_location={bucket}/tmp",
+        f"--dataflow_endpoint={peer.address}", f"--sdk_container_image={IMAGE}",
+    ]  # fmt: skip
+    peer.worker_environment["mswitch-examples"] = {"MSWITCH_FAULT": "examples.after_shard"}
+    failed = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert failed.returncode == 1
+    assert "the worker ended with exit code -9" in failed.stderr
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"1 of \d+ shards are there already", done.stderr)
+    out = f"{bucket}/examples"
+    made = {name: storage.read_bytes(storage.join(out, name)) for name in storage.file_sizes(out)}
+    assert made == {
+        str(path.relative_to(local)): path.read_bytes()
+        for path in local.rglob("*")
+        if path.is_file()
+    }
 
 
 def test_a_job_that_cannot_start_says_why(build: Callable, bucket: str):

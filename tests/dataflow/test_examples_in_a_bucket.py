@@ -1,6 +1,5 @@
 """Training reads examples from gs:// in requests of about a megabyte: a peer on loopback counts."""
 
-import importlib.util
 import itertools
 import json
 import re
@@ -33,33 +32,14 @@ class Request(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def example_files() -> ModuleType:
-    """The module of tests/tasks that writes an examples directory."""
-    path = Path(__file__).parents[1] / "tasks" / "example_files.py"
-    spec = importlib.util.spec_from_file_location("example_files", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="module")
 def examples(example_files: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("big") / "examples"
     return example_files.write_examples(out, RECORDS, 1024, 32_000)
 
 
-def upload_tree(directory: Path, url: str, upload: Callable[[Path, str], str]) -> str:
-    for path in sorted(directory.rglob("*")):
-        if path.is_file():
-            upload(path, storage.join(url, str(path.relative_to(directory))))
-    return url
-
-
 @pytest.fixture
-def url(examples: Path, bucket: str, upload: Callable[[Path, str], str]) -> str:
-    return upload_tree(examples, bucket, upload)
+def url(examples: Path, bucket: str, upload_tree: Callable[[Path, str], str]) -> str:
+    return upload_tree(examples, bucket)
 
 
 @pytest.fixture
@@ -157,13 +137,13 @@ def test_errors_name_the_object(url: str, upload: Callable[[Path, str], str], tm
 
 
 def test_a_model_is_trained_from_a_bucket(
-    example_files: ModuleType, bucket: str, upload: Callable[[Path, str], str], tmp_path: Path
+    example_files: ModuleType, bucket: str, upload_tree: Callable[[Path, str], str], tmp_path: Path
 ):
     from models.config import TrainConfig
     from models.train import train
 
     local = example_files.write_examples(tmp_path / "examples", {"sw": (40,), "yo": (9,)}, 64, 500)
-    url = upload_tree(local, bucket, upload)
+    url = upload_tree(local, bucket)
     config = TrainConfig(steps=2, batch_size=4, dtype="float32")
     assert train("mt5-tiny", url, tmp_path / "run", config)["step"] == 2
     described = json.loads((tmp_path / "run" / "config.json").read_text())

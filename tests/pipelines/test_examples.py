@@ -20,6 +20,7 @@ from pipelines.examples.shards import bytes_per_id
 from pipelines.examples.span_corruption import restore
 from pipelines.examples.tf_example import decode_example
 from pipelines.examples.tfrecord import TFRecordFile, read_sequentially
+from pipelines.faults import FAULT_POINTS
 from pipelines.outputs import file_sha256
 from pipelines.vocabulary import VocabularyConfig, train_vocabulary
 from pipelines.vocabulary_model import MODEL_FILE, load_vocabulary
@@ -193,21 +194,36 @@ build_examples(*sys.argv[1:4], ExamplesConfig(inputs_length=32))
 """
 
 
-def test_kill_after_a_shard_then_rerun_gives_the_same_bytes(
+def test_kill_anywhere_then_rerun_gives_the_same_bytes(
     small_corpus: Path, small_vocabulary: Path, small_examples: Path, tmp_path: Path
 ):
     out = tmp_path / "examples"
     command = [sys.executable, "-c", CHILD, str(small_corpus), str(small_vocabulary), str(out)]
-    for fault in ("examples.after_shard", "examples.after_shard", "examples.before_publish"):
+    points = [point for point in FAULT_POINTS if point.startswith("examples.")]
+    assert points[-1] == "examples.after_publish"
+    for fault in (points[0], *points):
+        assert not out.exists()
         killed = subprocess.run(
             command, env={**os.environ, "MSWITCH_FAULT": fault}, capture_output=True, check=False
         )
         assert killed.returncode == -signal.SIGKILL, killed.stderr
-        assert not out.exists()
+    assert tree(out) == tree(small_examples)
+    again = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "already complete" in again.stderr
+    assert tree(out) == tree(small_examples)
+    assert [path.name for path in tmp_path.iterdir() if "partial" in path.name] == []
+
+
+def test_a_rerun_does_only_what_was_not_done(
+    small_corpus: Path, small_vocabulary: Path, small_examples: Path, tmp_path: Path
+):
+    out = tmp_path / "examples"
+    command = [sys.executable, "-c", CHILD, str(small_corpus), str(small_vocabulary), str(out)]
+    fault = {"MSWITCH_FAULT": "examples.before_publish"}
+    subprocess.run(command, env={**os.environ, **fault}, capture_output=True, check=False)
     finished = subprocess.run(command, capture_output=True, text=True, check=True)
     assert re.search(r"(\d+) of \1 shards are there already", finished.stderr)
     assert tree(out) == tree(small_examples)
-    assert [path.name for path in tmp_path.iterdir() if "partial" in path.name] == []
 
 
 def test_an_eos_can_separate_documents(small_corpus: Path, small_vocabulary: Path, tmp_path: Path):

@@ -14,6 +14,7 @@ from pipelines.examples.tfrecord import (
     read_sequentially,
     write_tfrecord,
 )
+from pipelines.outputs import file_sha256
 
 RECORDS = [b"", b"one", b"two" * 1000, b"\x00\xff"]
 
@@ -21,7 +22,8 @@ RECORDS = [b"", b"one", b"two" * 1000, b"\x00\xff"]
 @pytest.fixture
 def shard(tmp_path: Path) -> Path:
     path = tmp_path / "train.tfrecord-00000-of-00001"
-    assert write_tfrecord(path, RECORDS) == (len(RECORDS), path.stat().st_size)
+    written = write_tfrecord(path, RECORDS)
+    assert written == (len(RECORDS), path.stat().st_size, file_sha256(path))
     return path
 
 

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipelines.corpus.reader import open_corpus
 from pipelines.errors import UserError
 from pipelines.sampling import capped_shares, power_rates
-from pipelines.vocabulary import VocabularyConfig, train_vocabulary
+from pipelines.vocabulary import BalancedText, VocabularyConfig, train_vocabulary
 from pipelines.vocabulary_model import MODEL_FILE, load_vocabulary
 
 
@@ -123,6 +124,23 @@ def test_budget_is_divided_by_rate_and_capped():
     assert rates["big"] / rates["small"] == pytest.approx(10**1.8)
     shares = capped_shares({"a": 0.5, "b": 0.3, "c": 0.2}, {"a": 10, "b": 1000, "c": 1000}, 110)
     assert shares == {"a": 10, "b": 60, "c": 40}
+
+
+@pytest.mark.parametrize("budget", [1, 100, 800, 10**9])
+def test_the_budget_is_kept_to_the_character(small_corpus: Path, budget: int):
+    corpus = open_corpus(small_corpus)
+    text = BalancedText(corpus, VocabularyConfig(sample_characters=budget))
+    sample = list(text)
+    assert sample == list(BalancedText(corpus, VocabularyConfig(sample_characters=budget)))
+    taken = sum(map(len, sample))
+    assert taken == sum(text.characters.values()) <= budget
+    assert all(taken <= text.budgets[lang] for lang, taken in text.characters.items())
+    documents = {lang: sum(s.rows for s in shards) for lang, shards in text.shards.items()}
+    rates = power_rates(documents, 0.3)
+    available = {lang: corpus.characters[lang, "train"] for lang in rates}
+    assert text.budgets == capped_shares(rates, available, budget)
+    if budget < sum(available.values()):
+        assert taken >= budget - len(rates)
 
 
 @given(

@@ -58,8 +58,7 @@ def write_examples(
             tokens = rng.integers(3, vocabulary_size - SENTINELS, shape, np.int32)
             starts = np.zeros(0, np.int64)
             rows = (encode_example({"targets": row, "document_starts": starts}) for row in tokens)
-            _, size = write_tfrecord(out / path, rows)
-            sha256 = file_sha256(out / path)
+            _, size, sha256 = write_tfrecord(out / path, rows)
             shards.append({"path": path, "records": count, "bytes": size, "sha256": sha256})
         described[lang] = {
             "train": {"records": sum(counts), "tokens": sum(counts) * lengths.raw_length}

@@ -16,7 +16,8 @@ from pipelines.examples.span_corruption import restore
 from pipelines.examples.tf_example import decode_example, encode_example
 from pipelines.examples.tfrecord import index_path, read_sequentially, write_tfrecord
 from pipelines.outputs import file_sha256
-from tasks.batches import Batch, TrainBatches, ValidationBatches
+from tasks.batches import TrainBatches, ValidationBatches
+from tasks.collate import Batch
 from tasks.mixtures import Mixture
 from tasks.records import VOCABULARY_PATH
 
@@ -38,7 +39,7 @@ def replace_records(examples: Path, lang: str, make: Callable[[dict[str, Any]], 
     """Rewrite a training shard record by record, with a manifest to match."""
     shard = examples / f"mc4.{lang}" / "train.tfrecord-00001-of-00002"
     found = [make(decode_example(data)) for data in read_sequentially(shard)]
-    records, size = write_tfrecord(shard, found)
+    records, size, _ = write_tfrecord(shard, found)
 
     def change(manifest: dict[str, Any]) -> None:
         manifest["languages"][lang]["train"]["shards"][1].update(records=records, bytes=size)

@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 
 from pipelines.errors import UserError
-from tasks.batches import Batch, TrainBatches
+from tasks.batches import TrainBatches
+from tasks.collate import Batch, pack_rows
 
 BATCH_SIZE, STEPS = 16, 24
 HOST_COUNTS = (1, 2, 4, 8)
+PACK = 2
 
 
 def digest(batch: Batch) -> str:
@@ -51,6 +53,24 @@ def test_hosts_put_together_are_the_global_batch(examples: Path, expected: list[
         made = [part.batch(step) for part in parts]
         assert {batch["language"].shape for batch in made} == {(BATCH_SIZE // hosts,)}
         assert digest(joined(made)) == expected[step]
+
+
+@pytest.mark.parametrize("hosts", HOST_COUNTS)
+def test_packed_rows_of_all_hosts_are_the_global_batch_packed(
+    examples: Path, expected: list[str], hosts: int
+):
+    padded = TrainBatches(examples, BATCH_SIZE, seed=5)
+    parts = [
+        TrainBatches(examples, BATCH_SIZE, 5, host=n, hosts=hosts, pack=PACK) for n in range(hosts)
+    ]
+    assert {part.rows for part in parts} == {BATCH_SIZE // PACK // hosts}
+    for step in (*range(STEPS), 7, 0):
+        batch = padded.batch(step)
+        assert digest(batch) == expected[step]
+        made = [part.batch(step) for part in parts]
+        assert digest(joined(made)) == digest(pack_rows(batch, PACK))
+    elsewhere = pickle.loads(pickle.dumps(parts[-1]))
+    assert digest(elsewhere.batch(3)) == digest(parts[-1].batch(3))
 
 
 @pytest.mark.parametrize(("prefetch", "workers"), [(0, 1), (1, 1), (2, 1), (3, 2), (8, 4)])
@@ -122,8 +142,16 @@ def test_hosts_that_do_not_fit_are_refused(small_examples: Path):
     for host, hosts in ((0, 0), (2, 2), (-1, 2)):
         with pytest.raises(UserError, match=f"^host is {host} of {hosts} hosts: give 0 to"):
             TrainBatches(small_examples, BATCH_SIZE, host=host, hosts=hosts)
-    with pytest.raises(UserError, match=r"^batch_size is 16: give a multiple of the 3 hosts"):
+    with pytest.raises(UserError, match=r"^batch_size is 16: give a multiple of 3, as 3 hosts"):
         TrainBatches(small_examples, BATCH_SIZE, host=0, hosts=3)
+
+
+def test_rows_that_do_not_fit_are_refused(small_examples: Path):
+    with pytest.raises(UserError, match=r"^pack is 0: give at least 1"):
+        TrainBatches(small_examples, BATCH_SIZE, pack=0)
+    fix = "give a multiple of 32, as 4 hosts share a batch and 8 examples a row"
+    with pytest.raises(UserError, match=f"^batch_size is 16: {fix}"):
+        TrainBatches(small_examples, BATCH_SIZE, hosts=4, pack=8)
 
 
 def test_grain_takes_batches_as_a_source(small_examples: Path):

@@ -1,0 +1,125 @@
+"""`pipelines.storage` on s3://, through Beam and boto3, against moto's server on loopback."""
+
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import boto3
+import numpy as np
+import pytest
+from moto.moto_server.werkzeug_app import (
+    DomainDispatcherApplication,
+    MotoRequestHandler,
+    create_backend_app,
+)
+from werkzeug.serving import make_server
+
+from pipelines import storage
+from pipelines.errors import UserError
+from tasks.batches import TrainBatches
+from tasks.records import BLOCK_BYTES
+
+BUCKET, MEGABYTE = "lake", 1 << 20
+
+
+class Requests:
+    """WSGI middleware that notes what the server was asked for and what it sent."""
+
+    def __init__(self, app: Any):
+        self.app = app
+        self.found: list[tuple[str, str, str | None, int]] = []
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        body = b"".join(self.app(environ, start_response))
+        method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
+        self.found.append((method, path, environ.get("HTTP_RANGE"), len(body)))
+        return [body]
+
+    def reads(self, part: str) -> list[tuple[str | None, int]]:
+        """Ranges and sizes of the answers to GET requests for objects with `part` in their name."""
+        return [found[2:] for found in self.found if found[0] == "GET" and part in found[1]]
+
+
+@pytest.fixture(scope="module")
+def requests() -> Iterator[Requests]:
+    app = Requests(DomainDispatcherApplication(create_backend_app))
+    server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=MotoRequestHandler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL_S3", f"http://127.0.0.1:{server.server_port}")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            patch.setenv(name, "test")
+        boto3.client("s3").create_bucket(Bucket=BUCKET)
+        yield app
+    server.shutdown()
+    thread.join()
+
+
+def put(name: str, data: bytes) -> str:
+    url = f"s3://{BUCKET}/{name}"
+    with storage.publish(url) as path:
+        path.write_bytes(data)
+    return url
+
+
+def test_a_range_is_one_request_for_just_those_bytes(requests: Requests):
+    data = os.urandom(3 * MEGABYTE)
+    url = put("ranges", data)
+    for start, stop in ((0, MEGABYTE), (5, 6), (MEGABYTE - 1, 2 * MEGABYTE + 1)):
+        requests.found.clear()
+        assert storage.read_range(url, start, stop) == data[start:stop]
+        assert requests.reads("ranges") == [(f"bytes={start}-{stop - 1}", stop - start)]
+
+
+def test_ranges_that_pass_the_end(requests: Requests):
+    url = put("ends", b"0123456789")
+    assert storage.read_range(url, 8, 20) == b"89"
+    assert storage.read_range(url, 10, 20) == b""
+    assert storage.read_range(url, 3, 3) == b""
+
+
+def test_what_cannot_be_read_is_a_readable_error(requests: Requests):
+    with pytest.raises(UserError, match=r"cannot read bytes 0 to 9 of s3://lake/no: .*exist"):
+        storage.read_range("s3://lake/no", 0, 9)
+    with pytest.raises(UserError, match=r"^s3://none/examples (is|does)"):
+        TrainBatches("s3://none/examples", 4)
+
+
+def test_files_come_and_go(requests: Requests):
+    data = os.urandom(MEGABYTE)
+    url = put("files/a/b.bin.gz", data)
+    assert storage.exists(url)
+    assert storage.read_bytes(url) == data
+    with storage.fetch(url) as path:
+        assert path.read_bytes() == data
+    put("files/c", b"12")
+    assert storage.file_sizes("s3://lake/files") == {"a/b.bin.gz": MEGABYTE, "c": 2}
+    assert storage.list_names("s3://lake/files") == {"c"}
+    storage.remove_tree("s3://lake/files")
+    assert storage.file_sizes("s3://lake/files") == {}
+
+
+def test_training_reads_examples_in_requests_of_a_megabyte(
+    requests: Requests, example_files: ModuleType, tmp_path: Path
+):
+    records = {"de": (900, 700), "sw": (20,)}
+    examples = example_files.write_examples(tmp_path / "examples", records, 1024, 32_000)
+    for path in sorted(examples.rglob("*")):
+        if path.is_file():
+            put(f"examples/{path.relative_to(examples)}", path.read_bytes())
+    here, there = (TrainBatches(each, 64, seed=3) for each in (examples, "s3://lake/examples"))
+    requests.found.clear()
+    for step in (0, 5, 40, 10**6):
+        expected = here.batch(step)
+        for name, values in there.batch(step).items():
+            assert np.array_equal(values, expected[name])
+    sizes = [size for _, size in requests.reads("tfrecord") if size > 8 * 1024]
+    shards = sum(path.stat().st_size for path in examples.rglob("*.tfrecord-*-of-0000?"))
+    assert 2 <= len(sizes) <= 2 * shards / BLOCK_BYTES + 4
+    assert max(sizes) < 1.1 * BLOCK_BYTES
+    assert sum(sizes) <= 1.1 * shards

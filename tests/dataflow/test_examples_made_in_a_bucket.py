@@ -1,0 +1,102 @@
+"""From a corpus on gs:// to examples on gs://: the bytes of a local build, whatever was killed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+from flows.main import main
+from pipelines import storage
+from pipelines.errors import UserError
+from pipelines.examples.build import ExamplesConfig, build_examples
+from pipelines.vocabulary import VocabularyConfig, train_vocabulary
+from tasks.batches import TrainBatches
+
+VOCABULARY = VocabularyConfig(size=1000, character_coverage=0.999)
+EXAMPLES = ExamplesConfig(inputs_length=32)
+
+
+@pytest.fixture
+def local(corpus_files: ModuleType, tmp_path: Path) -> Path:
+    """A directory with corpus, vocabulary and examples."""
+    texts = {**corpus_files.small_texts(), "gl": {"train": [" "], "validation": ["\t"]}}
+    corpus_files.write_corpus(tmp_path / "corpus", texts, shards=2)
+    train_vocabulary(tmp_path / "corpus", tmp_path / "vocabulary", VOCABULARY)
+    build_examples(tmp_path / "corpus", tmp_path / "vocabulary", tmp_path / "examples", EXAMPLES)
+    return tmp_path
+
+
+def files(directory: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(directory)): path.read_bytes()
+        for path in directory.rglob("*")
+        if path.is_file()
+    }
+
+
+def objects(url: str) -> dict[str, bytes]:
+    return {name: storage.read_bytes(storage.join(url, name)) for name in storage.file_sizes(url)}
+
+
+def test_the_chain_in_a_bucket_leaves_the_bytes_of_a_local_one(
+    local: Path, bucket: str, upload_tree: Callable[[Path, str], str], capsys: Any
+):
+    corpus = upload_tree(local / "corpus", f"{bucket}/corpus")
+    vocabulary, examples = f"{bucket}/vocabulary", f"{bucket}/examples"
+    train = ["vocab", "train", "--corpus", corpus, "--out", vocabulary, "--size", "1000"]
+    build = ["examples", "build", "--corpus", corpus, "--vocab", vocabulary, "--out", examples]
+    for again in (False, True):
+        for command in (
+            [*train, "--character-coverage", "0.999", "--json"],
+            [*build, "--inputs-length", "32", "--json"],
+        ):
+            assert main(command) == 0
+            summary = json.loads(capsys.readouterr().out.splitlines()[-1])
+            assert summary["reused"] is again
+            assert summary["out"] == command[command.index("--out") + 1]
+    assert objects(vocabulary) == files(local / "vocabulary")
+    assert objects(examples) == files(local / "examples")
+    here, there = (TrainBatches(each, 8) for each in (local / "examples", examples))
+    for name, values in here.batch(7).items():
+        assert np.array_equal(values, there.batch(7)[name])
+
+
+CHILD = """
+import sys
+from pipelines.examples.build import ExamplesConfig, build_examples
+build_examples(*sys.argv[1:4], ExamplesConfig(inputs_length=32))
+"""
+
+
+def test_a_killed_build_goes_on(local: Path, bucket: str, upload_tree: Callable[[Path, str], str]):
+    corpus = upload_tree(local / "corpus", f"{bucket}/corpus")
+    out = f"{bucket}/examples"
+    command = [sys.executable, "-c", CHILD, corpus, str(local / "vocabulary"), out]
+    points = ("before_description", "after_shard", "before_marker", "after_publish")
+    for point in points:
+        environment = {**os.environ, "MSWITCH_FAULT": f"examples.{point}"}
+        killed = subprocess.run(command, env=environment, capture_output=True, check=False)
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
+        assert storage.exists(f"{out}/_COMPLETED") == (point == "after_publish")
+        with pytest.raises(UserError, match=r"made with other settings .*: choose another --out"):
+            build_examples(corpus, local / "vocabulary", out, ExamplesConfig(inputs_length=64))
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "already complete" in done.stderr
+    found = objects(out)
+    found.pop("_BUILDING.json", None)
+    assert found == files(local / "examples")
+
+
+def test_what_is_not_there_is_named(bucket: str, local: Path, capsys: Any):
+    build = ["examples", "build", "--vocab", str(local / "vocabulary"), "--out", f"{bucket}/e"]
+    assert main([*build, "--corpus", f"{bucket}/none"]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert f"{bucket}/none is no finished corpus output" in line

@@ -1,0 +1,162 @@
+"""The page on screens of any width, on paper, without scripts; and that it asks nobody."""
+
+import base64
+import json
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+
+@pytest.mark.parametrize("width", [320, 390, 768, 1280])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_nothing_overflows_or_is_cut_off(browser, width, scheme):
+    browser.resize(width)
+    media = [{"name": "prefers-color-scheme", "value": scheme}]
+    browser.protocol("Emulation.setEmulatedMedia", features=media)
+    assert overflow(browser) == 0
+    # No text of a figure leaves the drawing; text elsewhere stays inside the page.
+    outside = browser.run(
+        """
+        const cut = [];
+        for (const text of document.querySelectorAll('svg text')) {
+          const inner = text.getBoundingClientRect();
+          if (!inner.width) continue;
+          const outer = text.closest('svg').getBoundingClientRect();
+          if (inner.left < outer.left - 2 || inner.right > outer.right + 2)
+            cut.push(text.textContent);
+        }
+        const right = document.documentElement.clientWidth;
+        const words = 'main :is(p, h1, h2, h3, dd, dt, small, li, button)';
+        for (const element of document.querySelectorAll(words)) {
+          if (element.closest('.scroll')) continue;
+          const box = element.getBoundingClientRect();
+          if (box.width && box.right > right + 1) cut.push(element.textContent);
+        }
+        return cut;
+        """
+    )
+    assert outside == []
+    smallest = browser.run(
+        "return Math.min(...[...document.querySelectorAll('svg text')]"
+        ".map(text => text.getBoundingClientRect().height).filter(Boolean))"
+    )
+    assert smallest >= 9
+    assert contrasts(browser) == []
+    browser.protocol("Emulation.setEmulatedMedia", features=[])
+
+
+def overflow(browser) -> int:
+    """By how many px the page is wider than the screen."""
+    return browser.run(
+        "const page = document.documentElement; return page.scrollWidth - page.clientWidth"
+    )
+
+
+def contrasts(browser) -> list[str]:
+    """Colours of text with less than 4.5 to 1 against the page."""
+    return browser.run(
+        """
+        const canvas = document.createElement('canvas').getContext('2d');
+        function light(colour) {
+          canvas.fillStyle = colour; canvas.fillRect(0, 0, 1, 1);
+          const rgb = [...canvas.getImageData(0, 0, 1, 1).data].slice(0, 3).map(v => v / 255);
+          const [r, g, b] = rgb.map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+          return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+        }
+        const page = light(getComputedStyle(document.body).backgroundColor);
+        const bad = new Set();
+        for (const element of document.querySelectorAll('main :not(title, desc)')) {
+          if (![...element.childNodes].some(n => n.nodeType === 3 && n.data.trim())) continue;
+          const style = getComputedStyle(element);
+          const colour = element.closest('svg') ? style.fill : style.color;
+          const mine = light(colour);
+          const ratio = (Math.max(mine, page) + 0.05) / (Math.min(mine, page) + 0.05);
+          if (ratio < 4.5) bad.add(`${element.tagName} ${colour} ${ratio.toFixed(2)}`);
+        }
+        return [...bad];
+        """
+    )
+
+
+def test_no_request_leaves_the_page(browser, report):
+    browser.log("performance")
+    browser.open("about:blank")
+    browser.open((report / "report.html").as_uri())
+    for selector in ("[data-key=delta]", "#json", "summary"):
+        browser.run("document.querySelector(arguments[0]).click()", selector)
+    time.sleep(0.5)
+    asked = []
+    for entry in browser.log("performance"):
+        message = json.loads(entry["message"])["message"]
+        if message["method"] == "Network.requestWillBeSent":
+            asked.append(message["params"]["request"]["url"])
+    outside = [a for a in asked if not a.startswith(("data:", "blob:", "file:", "about:"))]
+    assert outside == []
+    files = [address for address in asked if address.startswith("file:")]
+    assert all(address.endswith("/report.html") for address in files)
+    assert files, "the log must have seen the page itself"
+    complaints = [line for line in browser.log("browser") if line["level"] == "SEVERE"]
+    assert complaints == []
+
+
+def test_served_over_http_the_page_is_the_only_request(browser, report):
+    asked = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.path)
+            body = (report / "report.html").read_bytes()
+            self.send_response(200)
+            self.send_header("content-type", "text/html")
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format, *args):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        browser.open(f"http://127.0.0.1:{server.server_port}/report.html")
+        browser.run("document.querySelector('[data-key=delta]').click()")
+        time.sleep(0.5)
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+    assert asked == ["/report.html"]
+
+
+def test_without_scripts_the_page_is_complete(browser, report):
+    browser.protocol("Emulation.setScriptExecutionDisabled", value=True)
+    try:
+        browser.open("about:blank")
+        browser.open((report / "report.html").as_uri())
+        browser.protocol("Emulation.setScriptExecutionDisabled", value=False)
+        rows = browser.run("return document.querySelectorAll('.wide-table tbody tr').length")
+        assert rows == 107
+        # Controls that need scripts are gone; the CSV link, which does not, is there.
+        for selector, display in (("form[role=search]", "none"), ("#json", "none")):
+            code = "return getComputedStyle(document.querySelector(arguments[0])).display"
+            assert browser.run(code, selector) == display
+        assert browser.run("return document.querySelector('a[download]').offsetWidth") > 0
+    finally:
+        browser.protocol("Emulation.setScriptExecutionDisabled", value=False)
+
+
+def test_it_prints(browser):
+    printed = browser.protocol("Page.printToPDF", preferCSSPageSize=True)["data"]
+    assert base64.b64decode(printed).startswith(b"%PDF")
+    browser.protocol("Emulation.setEmulatedMedia", media="print")
+    try:
+        code = "return getComputedStyle(document.querySelector('.tools')).display"
+        assert browser.run(code) == "none"
+        # A4 less its margins, at 96 px to the inch.
+        browser.resize(688)
+        assert overflow(browser) == 0
+    finally:
+        browser.protocol("Emulation.setEmulatedMedia", media="")

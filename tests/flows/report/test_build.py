@@ -1,0 +1,74 @@
+"""How a report is published: its files, reruns, and what its bytes depend on."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from flows.report.build import write_report
+from pipelines.errors import UserError
+
+FILES = {"report.html", "report.json", "per_language.csv"}
+
+FIGURES = {"speedup.svg", "quality.svg", "pooled.svg", "curves.svg", "routing.svg"}
+
+
+def read_config(run):
+    return json.loads((run / "config.json").read_text())
+
+
+def edit_config(run: Path, **changes):
+    config = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps({**config, **changes}))
+
+
+def test_the_directory_holds_a_published_stage(full):
+    names = {path.name for path in full.out.iterdir()}
+    assert names == FILES | FIGURES | {"manifest.json", "_COMPLETED"}
+    manifest = json.loads((full.out / "manifest.json").read_text())
+    assert manifest["stage"] == "report"
+    assert {file["path"] for file in manifest["files"]} == FILES | FIGURES
+    assert full.summary["stage"] == "report"
+    assert full.summary["reused"] is False
+    assert full.summary["verdict"] == full.report["summary"]["verdict"]
+
+
+def contents(out):
+    return {path.name: path.read_bytes() for path in out.iterdir()}
+
+
+def test_the_same_runs_elsewhere_give_the_same_bytes(pair, tmp_path, make_report):
+    first = make_report(pair, tmp_path / "first")
+    moved = [tmp_path / "elsewhere" / f"other-{run.name}" for run in pair]
+    for source, target in zip(pair, moved, strict=True):
+        shutil.copytree(source, target)
+        edit_config(target, examples={**read_config(target)["examples"], "path": "/gone"})
+    second = make_report(moved, tmp_path / "deep" / "second")
+    assert contents(first.out) == contents(second.out)
+
+
+def test_again_it_does_nothing_and_says_so(pair, tmp_path, capsys, make_report):
+    first = make_report(pair, tmp_path / "out")
+    before = {path: path.stat().st_mtime_ns for path in first.out.iterdir()}
+    again = write_report(*pair, tmp_path / "out")
+    assert again == {**first.summary, "reused": True}
+    assert {path: path.stat().st_mtime_ns for path in first.out.iterdir()} == before
+    assert "already complete" in capsys.readouterr().err
+
+
+def test_other_settings_or_inputs_are_refused(pair, tmp_path, make_report):
+    make_report(pair, tmp_path / "out")
+    with pytest.raises(UserError, match=r"made with other settings or inputs \(changed: report\)"):
+        make_report(pair, tmp_path / "out", seed=1)
+    edit_config(pair[1], parameters=1)
+    with pytest.raises(UserError, match="changed: candidate"):
+        make_report(pair, tmp_path / "out")
+
+
+def test_another_seed_moves_the_intervals_only(pair, tmp_path, make_report):
+    one, other = (
+        make_report(pair, tmp_path / f"out{seed}", seed=seed).by_lang() for seed in (0, 1)
+    )
+    assert one["de"]["step_speedup"] == other["de"]["step_speedup"]
+    assert one["de"]["step_speedup_ci"] != other["de"]["step_speedup_ci"]

@@ -1,0 +1,42 @@
+"""How numbers and verdicts are worded."""
+
+import re
+
+import pytest
+
+from flows.report import text as report_text
+
+
+def test_numbers_are_written_for_readers():
+    assert report_text.bounded(4.236) == "4.24×"
+    assert report_text.bounded(1.0, "upper") == "<\N{NARROW NO-BREAK SPACE}1.00×"
+    assert report_text.bounded(1000.0, "lower") == ">\N{NARROW NO-BREAK SPACE}1,000×"
+    assert report_text.bounded(None) == "n/a"
+    assert report_text.ratio(9.996) == "10.0"
+    assert report_text.ratio(99.96) == "100"
+    assert report_text.signed(-0.0004) == "0.000"
+    assert report_text.signed(0.1234) == "+0.123"
+    assert report_text.signed(-0.1234) == "−0.123"
+    assert report_text.large(582_400_000) == "582 million"
+    assert report_text.large(1.02e15) == "1.02 × 10¹⁵"
+    assert report_text.large(40_096) == "40,096"
+
+
+@pytest.mark.parametrize(
+    ("ci", "reach", "value", "words_"),
+    [
+        ([2.0, 5.0], [3.0, 3.0], 3.0, "reached a’s final quality in 3.00× fewer steps"),
+        ([0.5, 0.8], [0.6, 0.6], 0.6, "b was slower"),
+        ([0.8, 1.3], [1.1, 1.1], 1.1, "No clear difference"),
+        ([1.0, 1.0], [0.0, 1.0], 1.0, "less than 1.00×.*same bound in 95% of resamples"),
+        ([50.0, 90.0], [90.0, None], 90.0, "in more than 90.0× fewer steps"),
+    ],
+)
+def test_the_verdict_follows_the_interval(ci, reach, value, words_):
+    summary = {
+        "languages": 9,
+        "languages_in_headline": 7,
+        "confidence_percent": "95",
+        "median_step_speedup": {"value": value, "ci": ci, "range": reach},
+    }
+    assert re.search(words_, report_text.verdict(summary, "a", "b"))

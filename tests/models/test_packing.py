@@ -1,0 +1,149 @@
+"""Examples that share a row: none of them can tell."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from models.config import TrainConfig
+from models.losses import chunked_token_losses
+from models.run import read_run
+from models.state import Skeleton
+from models.step import FEATURES, SEGMENTS, batch_loss
+from models.telemetry import read_metrics
+from models.train import run_training
+from pipelines.errors import UserError
+from pipelines.outputs import lock_directory
+from tasks.collate import pack_rows
+
+FLOAT32 = TrainConfig(steps=8, batch_size=8, warmup_steps=100, dtype="float32")
+EXAMPLES, PACK = 8, 4
+
+
+@pytest.fixture(scope="module")
+def padded(child) -> dict[str, np.ndarray]:
+    return child.MemoryBatches(EXAMPLES).batch(0)
+
+
+@pytest.fixture(scope="module")
+def packed(padded) -> dict[str, np.ndarray]:
+    return pack_rows(padded, PACK)
+
+
+@pytest.fixture(scope="module", params=["dense", "sparse", "scanned"])
+def model(request) -> Skeleton:
+    """A model whose experts have room for every token."""
+    kind = request.param
+    config = request.getfixturevalue("sparse" if kind == "scanned" else kind)
+    config = dataclasses.replace(config, capacity_factor=4.0 if config.sparse else 1.0)
+    train = FLOAT32
+    if kind == "scanned":
+        train = dataclasses.replace(FLOAT32, scan_layers=True, remat=True)
+    return Skeleton.of(config, train)
+
+
+def losses(skeleton: Skeleton, batch: dict[str, np.ndarray], names=FEATURES + SEGMENTS):
+    """Loss of every target position, and what experts were chosen."""
+
+    @jax.jit
+    def compiled(parameters, batch):
+        model = skeleton.merge(parameters)
+        segments = {name: batch[name] for name in SEGMENTS if name in batch}
+        x, stats = model(*(batch[name] for name in FEATURES[:3]), **segments)
+        kernel, scale = model.logits_kernel()
+        found, _ = chunked_token_losses(x, kernel, scale, batch["decoder_target_tokens"], 1)
+        return found, None if stats is None else [part.dropped.sum() for part in stats]
+
+    parameters = jax.jit(skeleton.initial_parameters)()
+    found, dropped = compiled(parameters, {n: batch[n] for n in names if n in batch})
+    assert dropped is None or not any(map(int, dropped))
+    return np.asarray(found)
+
+
+def of_examples(packed: dict[str, np.ndarray], values: np.ndarray) -> list[np.ndarray]:
+    """Values of real target positions, example by example."""
+    segments = packed["decoder_segment_ids"]
+    return [row[ids == n] for row, ids in zip(values, segments, strict=True) for n in range(1, 5)]
+
+
+def test_losses_of_a_packed_row_are_those_of_its_examples_alone(model, padded, packed):
+    alone = [
+        row[kept > 0]
+        for row, kept in zip(losses(model, padded), padded["decoder_loss_weights"], strict=True)
+    ]
+    together = of_examples(packed, losses(model, packed))
+    assert sum(map(len, alone)) == padded["decoder_loss_weights"].sum()
+    for one, other in zip(alone, together, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5)
+    # Without segment ids they would differ: examples would see each other.
+    mixed = of_examples(packed, losses(model, packed, names=FEATURES))
+    assert max(np.abs(one - other).max() for one, other in zip(alone, mixed, strict=True)) > 1e-2
+
+
+def test_an_example_changes_no_other_of_its_row(model, padded, packed):
+    before = of_examples(packed, losses(model, packed))
+    changed = {name: values.copy() for name, values in padded.items()}
+    inputs = changed["encoder_input_tokens"][1]
+    inputs[inputs > 0] = 77
+    changed["decoder_target_tokens"][1] = 55 * (changed["decoder_target_tokens"][1] > 0)
+    after = of_examples(packed, losses(model, pack_rows(changed, PACK)))
+    differences = [np.abs(a - b).max() for a, b in zip(before, after, strict=True)]
+    assert differences[1] > 1e-2
+    assert max(differences[:1] + differences[2:]) < 1e-6
+
+
+def test_loss_and_gradient_of_a_batch_are_those_of_the_padded_one(model, padded, packed):
+    parameters = jax.jit(model.initial_parameters)()
+
+    @jax.jit
+    def compiled(batch):
+        tokens = batch["decoder_loss_weights"].sum()
+
+        def loss(parameters):
+            # A group for all, so that Switch balances the same tokens.
+            return batch_loss(model, parameters, batch, groups=1, target_tokens=tokens)[0]
+
+        return jax.value_and_grad(loss)(parameters)
+
+    one, gradient = compiled({name: padded[name] for name in FEATURES})
+    other, packed_gradient = compiled({name: packed[name] for name in FEATURES + SEGMENTS})
+    assert float(one) == pytest.approx(float(other), rel=1e-6)
+    for name, values in gradient.items():
+        np.testing.assert_allclose(values, packed_gradient[name], atol=2e-6, err_msg=name)
+
+
+class PackedBatches:
+    """What `TrainBatches(pack=PACK)` gives."""
+
+    def __init__(self, batches):
+        self.batches = batches
+        self.inputs_length = PACK * batches.inputs_length
+        self.targets_length = PACK * batches.targets_length
+
+    def batch(self, step: int) -> dict[str, np.ndarray]:
+        return pack_rows(self.batches.batch(step), PACK)
+
+
+def test_training_packed_is_training_padded(child, tmp_path):
+    """Same examples, same losses; rows, cost and settings are recorded."""
+    found = {}
+    for pack in (1, PACK):
+        plan = child.plan("mt5-tiny", steps=4, pack=pack)
+        batches = child.MemoryBatches(8)
+        out = tmp_path / str(pack)
+        with lock_directory(out):
+            run_training(plan, batches if pack == 1 else PackedBatches(batches), "examples", out)
+        config = read_run(out)
+        assert config["train"]["pack"] == pack
+        found[pack] = config, [line["train/loss"] for line in read_metrics(out)]
+    assert found[1][1] == pytest.approx(found[PACK][1], rel=1e-5)
+    assert found[1][0]["tokens_per_step"] == found[PACK][0]["tokens_per_step"]
+    assert found[1][0]["flops_per_step"] < found[PACK][0]["flops_per_step"]
+
+
+def test_numbers_of_examples_that_fill_no_row_are_refused():
+    with pytest.raises(UserError, match="--batch-size 8 is no multiple of --pack 3"):
+        TrainConfig(batch_size=8, pack=3)
+    with pytest.raises(UserError, match="--pack must be at least 1"):
+        TrainConfig(batch_size=8, pack=0)

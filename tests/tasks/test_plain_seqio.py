@@ -1,0 +1,71 @@
+"""A cache that mswitch wrote, read by seqio alone: nothing of ours can be imported there."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipelines.examples.tf_example import decode_example
+from pipelines.examples.tfrecord import read_sequentially
+
+pytestmark = [pytest.mark.timeout(600)]
+
+READ = """
+import json, sys
+sys.modules |= dict.fromkeys(("pipelines", "tasks", "models", "flows"))
+import seqio
+
+examples, name = sys.argv[1:]
+vocabulary = seqio.SentencePieceVocabulary(f"{examples}/vocabulary/sentencepiece.model")
+seqio.TaskRegistry.add(
+    name,
+    source=seqio.FunctionDataSource(lambda split, shuffle_files: None, ["train", "validation"]),
+    preprocessors=[seqio.CacheDatasetPlaceholder(required=True)],
+    output_features={
+        "inputs": seqio.Feature(vocabulary, add_eos=False, required=False),
+        "targets": seqio.Feature(vocabulary, add_eos=False),
+    },
+)
+seqio.set_global_cache_dirs([examples])
+task = seqio.get_mixture_or_task(name)
+found = {"statistics": task.get_cached_stats("train")}
+for split in ("train", "validation"):
+    dataset = task.get_dataset(
+        {"inputs": 64, "targets": 64}, split=split, use_cached=True, shuffle=False
+    )
+    found[split] = [
+        {feature: tokens.tolist() for feature, tokens in example.items()}
+        for example in dataset.as_numpy_iterator()
+    ]
+found["text"] = vocabulary.decode(found["train"][0]["targets"])
+print(json.dumps(found))
+"""
+
+
+def stored(examples: Path, lang: str, split: str) -> list[dict[str, list[int]]]:
+    paths = sorted((examples / f"mc4.{lang}").glob(f"{split}.tfrecord-*-of-0000?"))
+    records = [decode_example(data) for path in paths for data in read_sequentially(path)]
+    features = ("inputs", "targets")
+    return [{name: r[name].tolist() for name in features if name in r} for r in records]
+
+
+def test_seqio_alone_reads_the_cache(small_examples: Path, tmp_path: Path):
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", READ, small_examples, "mc4.sw"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+        env=environment,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["train"] == stored(small_examples, "sw", "train")
+    assert found["validation"] == stored(small_examples, "sw", "validation")
+    assert found["statistics"]["examples"] == len(found["train"]) > 10
+    assert {*found["train"][0]} == {"targets"}
+    assert len(found["text"]) > 20
