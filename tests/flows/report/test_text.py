@@ -40,3 +40,22 @@ def test_the_verdict_follows_the_interval(ci, reach, value, words_):
         "median_step_speedup": {"value": value, "ci": ci, "range": reach},
     }
     assert re.search(words_, report_text.verdict(summary, "a", "b"))
+
+
+@pytest.mark.parametrize(
+    ("ci", "reach", "value", "shown", "interval"),
+    [
+        ([2.0, 5.0], [3.0, 3.0], 3.0, "3.00×", "2.00 to 5.00"),
+        ([1.0, 1.0], [0.0, 1.0], 1.0, "< 1.00×", "< 1.00 throughout"),
+        ([0.9, 1.0], [0.0, 1.0], 1.0, "< 1.00×", "0.90 to 1.00"),
+        ([50.0, 90.0], [90.0, None], 90.0, "> 90.0×", "50.0 to 90.0"),
+        (None, [0.0, 1.0], 1.0, "< 1.00×", None),
+    ],
+)
+def test_a_figure_that_is_a_bound_says_so(ci, reach, value, shown, interval):
+    figure = {"value": value, "ci": ci, "range": reach}
+    thin = "\N{NARROW NO-BREAK SPACE}"
+    made = report_text.bounded(value, report_text.figure_mark(figure))
+    assert made == shown.replace(" ", thin)
+    made = report_text.figure_interval(figure)
+    assert made == (interval and interval.replace("< ", f"<{thin}"))
