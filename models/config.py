@@ -1,4 +1,4 @@
-"""What a model and a training run are made of: `ModelConfig`, `TrainConfig`, `EvaluateConfig`.
+"""What a model, a training run, its job and its evaluation are made of.
 
 The named models themselves are in `models.presets`.
 """
@@ -249,6 +249,41 @@ class TrainConfig:
     def devices(self) -> int:
         """Devices the run wants."""
         return self.data_parallel * self.expert_parallel * self.model_parallel
+
+
+@dataclasses.dataclass(frozen=True)
+class JobConfig:
+    """Which processes train together; by default this one alone.
+
+    Attributes:
+        distributed: join the job that the environment describes: Cloud TPU, Kubernetes, Slurm,
+            Open MPI, as `jax.distributed` finds it.
+        coordinator_address: host:port of process 0, where the environment does not say it.
+        num_processes: processes of the job, likewise.
+        process_id: this process among them, from 0, likewise.
+        heartbeat_timeout_secs: after this long without a sign of life a process counts as lost,
+            and ends the others.
+    """
+
+    distributed: bool = False
+    coordinator_address: str | None = None
+    num_processes: int | None = None
+    process_id: int | None = None
+    heartbeat_timeout_secs: int = 100
+
+    def __post_init__(self):
+        at_least_one(self, "heartbeat_timeout_secs")
+        alone = not self.distributed and self.coordinator_address is None
+        if alone and not (self.num_processes is None and self.process_id is None):
+            raise UserError(
+                "--num-processes and --process-id need --coordinator-address HOST:PORT of process "
+                "0, or --distributed where the environment says it"
+            )
+
+    @property
+    def shared(self) -> bool:
+        """Whether there are other processes."""
+        return self.distributed or self.coordinator_address is not None
 
 
 @dataclasses.dataclass(frozen=True)

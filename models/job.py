@@ -7,10 +7,10 @@ must not wait for the others at exit, nor they for it: JAX's coordination servic
 
 import atexit
 import contextlib
-import dataclasses
 import json
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
@@ -18,7 +18,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from models.config import at_least_one
+from models.config import JobConfig
 from pipelines.errors import UserError
 from pipelines.progress import say
 
@@ -28,41 +28,6 @@ T = TypeVar("T")
 _MESSAGE_BYTES = 1024
 #: How long a process that is done waits for the others to be done too.
 _LEAVING_SECS = 60
-
-
-@dataclasses.dataclass(frozen=True)
-class JobConfig:
-    """Which processes train together; by default this one alone.
-
-    Attributes:
-        distributed: join the job that the environment describes: Cloud TPU, Kubernetes, Slurm,
-            Open MPI, as `jax.distributed` finds it.
-        coordinator_address: host:port of process 0, where the environment does not say it.
-        num_processes: processes of the job, likewise.
-        process_id: this process among them, from 0, likewise.
-        heartbeat_timeout_secs: after this long without a sign of life a process counts as lost,
-            and ends the others.
-    """
-
-    distributed: bool = False
-    coordinator_address: str | None = None
-    num_processes: int | None = None
-    process_id: int | None = None
-    heartbeat_timeout_secs: int = 100
-
-    def __post_init__(self):
-        at_least_one(self, "heartbeat_timeout_secs")
-        alone = not self.distributed and self.coordinator_address is None
-        if alone and not (self.num_processes is None and self.process_id is None):
-            raise UserError(
-                "--num-processes and --process-id need --coordinator-address HOST:PORT of process "
-                "0, or --distributed where the environment says it"
-            )
-
-    @property
-    def shared(self) -> bool:
-        """Whether there are other processes."""
-        return self.distributed or self.coordinator_address is not None
 
 
 class JobError(UserError):
@@ -97,6 +62,8 @@ def membership(job: JobConfig) -> Iterator[None]:
         jax.distributed.shutdown()
         raise
     except BaseException as error:
+        if isinstance(error, jax.errors.JaxRuntimeError):
+            _wait_for_news(job, error)
         _leave_without_waiting(2 if isinstance(error, UserError) else 1)
         raise
     else:
@@ -118,6 +85,18 @@ def _join(job: JobConfig) -> None:
             f"cannot join the job ({reason}): give --coordinator-address HOST:PORT, "
             "--num-processes and --process-id"
         ) from error
+
+
+def _wait_for_news(job: JobConfig, error: jax.errors.JaxRuntimeError) -> None:
+    """Give JAX's coordination service the time to find that a process is lost; it aborts us then.
+
+    Between machines a step fails as soon as a connection breaks, which may have other causes.
+    """
+    if "RESOURCE_EXHAUSTED" in str(error):
+        return
+    reason = str(error).strip().splitlines()[0]
+    say("train", f"a step failed ({reason}): waiting to hear whether a process was lost")
+    time.sleep(2 * job.heartbeat_timeout_secs)
 
 
 def _leave_without_waiting(code: int) -> None:

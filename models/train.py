@@ -14,9 +14,9 @@ from typing import Any
 
 import jax
 
-from models.config import ModelChanges, TrainConfig, padded_vocabulary
+from models.config import JobConfig, ModelChanges, TrainConfig, padded_vocabulary
 from models.flops import training_step_flops
-from models.job import JobConfig, announce, membership, on_first, together
+from models.job import announce, membership, on_first, together
 from models.lifeline import EXIT_RESUME
 from models.partitioning import check_divisible, fed_part, make_mesh
 from models.presets import preset as find_preset

@@ -9,8 +9,7 @@ from cyclopts import App, Parameter
 
 from flows.commands.common import Json, finish
 from flows.supervisor import is_supervised, supervise
-from models.config import ModelChanges, TrainConfig
-from models.job import JobConfig
+from models.config import JobConfig, ModelChanges, TrainConfig
 from models.lifeline import EXIT_RESUME
 from pipelines.progress import say
 from tasks.mixtures import DEFAULT, find_mixture

@@ -112,7 +112,7 @@ def plan(preset: str, steps: int, **options):
 
 def run(preset: str, out: Path, steps: int, **options) -> dict:
     """Train, as `models.train.train` does with an examples directory."""
-    from models.job import JobConfig
+    from models.config import JobConfig
     from models.partitioning import fed_part, make_mesh
     from models.train import train_prepared
 
