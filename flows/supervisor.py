@@ -4,6 +4,9 @@ A flow starts others: Prefect's ephemeral API server, trainers. Killed with SIGK
 stop them itself. So the command only supervises: the flow runs in a child that leads a new
 process group; when the child ends, however it ends, the rest of its group is killed; when the
 supervisor itself is killed, the child notices (models.lifeline) and kills its group.
+
+A process of a training job has a supervisor too: when another process is lost, JAX's
+coordination service aborts this one on the spot, and somebody has to say what happened.
 """
 
 import contextlib
@@ -19,9 +22,9 @@ from models import lifeline
 SUPERVISED = "MSWITCH_SUPERVISED"
 
 
-def is_supervised() -> bool:
-    """Whether this process is the supervised child rather than the supervisor."""
-    return os.environ.get(SUPERVISED) == "1"
+def is_supervised(command: str) -> bool:
+    """Whether this process is the supervised child of `command` rather than the supervisor."""
+    return os.environ.get(SUPERVISED) == command
 
 
 def supervise(argv: Sequence[str]) -> int:
@@ -29,7 +32,7 @@ def supervise(argv: Sequence[str]) -> int:
     child = subprocess.Popen(
         [sys.executable, "-m", "flows.main", *argv],
         stdin=subprocess.PIPE,
-        env={**os.environ, SUPERVISED: "1", lifeline.VARIABLE: "1"},
+        env={**os.environ, SUPERVISED: argv[0], lifeline.VARIABLE: "1"},
         start_new_session=True,
     )
 

@@ -3,6 +3,8 @@
 A checkpoint is the directory `checkpoints/<step>`, where `step` is the number of optimizer steps
 done. Orbax writes it under a temporary name, commits a timestamp to its metadata and renames it.
 A name alone proves nothing: a killed `rm -r`, or a copy that stopped, leaves directories behind.
+
+All processes of a job save and restore together, on a file system they share; process 0 removes.
 """
 
 import json
@@ -15,6 +17,7 @@ import jax
 import jax.numpy as jnp
 from orbax.checkpoint import v1 as ocp
 
+from models.job import is_first
 from models.state import Parameters, TrainState
 from pipelines.errors import UserError
 from pipelines.faults import fault_point
@@ -67,20 +70,22 @@ class Checkpoints:
             if not (path.name.isdecimal() and is_complete(path)):
                 shutil.rmtree(path)
 
-    def save(self, state: TrainState, step: int) -> None:
+    def save(self, state: TrainState, step: int, next_batch: int) -> None:
         """Start to save `state`; a save still under way is waited for first.
 
         The caller has made sure that everything that belongs to these steps (metrics) is on disk.
+
+        Args:
+            state: after `step` steps.
+            step: the checkpoint's name.
+            next_batch: number of the batch that the next step takes.
         """
         self.wait()
         fault_point("train.before_checkpoint")
         if jax.default_backend() == "cpu":
             # The next step reuses the state's memory, of which a host copy here is a mere view.
             state = jax.tree.map(jnp.copy, state)
-        parts = {
-            PARAMETERS: state.parameters,
-            OPTIMIZER: {"moments": state.moments, "step": state.step},
-        }
+        parts = _parts(state, next_batch)
         response = ocp.save_checkpointables_async(str(self.directory / str(step)), parts)
         self._pending = (step, response)
         fault_point("train.during_checkpoint")
@@ -98,6 +103,8 @@ class Checkpoints:
 
     def prune(self) -> None:
         """Remove checkpoints that are neither kept nor the newest."""
+        if not is_first():
+            return
         steps = complete_steps(self.directory)
         for old in steps[:-1]:
             if old not in self.kept:
@@ -106,32 +113,38 @@ class Checkpoints:
                 (self.directory / str(old)).rename(hidden)
                 shutil.rmtree(hidden)
 
-    def restore(self, step: int, like: TrainState) -> TrainState:
-        """Load the whole state, onto the devices `like` names.
+    def restore(self, step: int, like: TrainState) -> tuple[TrainState, int]:
+        """Load the whole state, onto the devices `like` names, and the number of its next batch.
 
         Raises:
-            UserError: the checkpoint cannot be read.
+            UserError: the checkpoint cannot be read, or belongs to another model.
         """
-        parts = {
-            PARAMETERS: like.parameters,
-            OPTIMIZER: {"moments": like.moments, "step": like.step},
-        }
-        loaded = _load(self.directory / str(step), parts)
+        loaded = _load(self.directory / str(step), _parts(like, 0))
         optimizer = loaded[OPTIMIZER]
-        return TrainState(loaded[PARAMETERS], optimizer["moments"], optimizer["step"])
+        state = TrainState(loaded[PARAMETERS], optimizer["moments"], optimizer["step"])
+        return state, int(optimizer["next_batch"])
+
+
+def _parts(state: TrainState, next_batch: int) -> dict[str, Any]:
+    optimizer = {"moments": state.moments, "step": state.step, "next_batch": next_batch}
+    return {PARAMETERS: state.parameters, OPTIMIZER: optimizer}
 
 
 def restore_parameters(directory: Path, step: int, like: Parameters) -> Parameters:
     """Load a checkpoint's parameters without its optimizer state.
 
     Raises:
-        UserError: the checkpoint cannot be read.
+        UserError: the checkpoint cannot be read, or belongs to another model.
     """
     return _load(directory.absolute() / str(step), {PARAMETERS: like})[PARAMETERS]
 
 
 def _load(checkpoint: Path, like: dict[str, Any]) -> dict[str, Any]:
     try:
+        found = ocp.checkpointables_metadata(str(checkpoint)).metadata
+        for part, wanted in like.items():
+            if found[part] is not None:  # what cannot be described cannot be loaded either
+                _check_same_model(checkpoint, part, found[part], wanted)
         return ocp.load_checkpointables(str(checkpoint), like)
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
@@ -139,3 +152,28 @@ def _load(checkpoint: Path, like: dict[str, Any]) -> dict[str, Any]:
             f"{checkpoint} cannot be read ({reason}): remove it, and training continues from the "
             "checkpoint before"
         ) from error
+
+
+def _check_same_model(checkpoint: Path, part: str, found: Any, wanted: Any) -> None:
+    """Compare names and shapes: Orbax itself would cut or pad an array that does not fit.
+
+    Raises:
+        UserError: they differ.
+    """
+    there, here = _shapes(found), _shapes(wanted)
+    for name in sorted(there.keys() | here.keys()):
+        if there.get(name) != here.get(name):
+            raise UserError(
+                f"{checkpoint} is a checkpoint of another model: {part} {name} is "
+                f"{there.get(name, 'absent')} there and {here.get(name, 'absent')} in this run; "
+                "restore this run's own checkpoints, or choose another --out"
+            )
+
+
+def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    """Shapes by dotted name, whether a level of the tree is a dictionary or a named tuple."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="."): tuple(getattr(x, "shape", ()))
+        for path, x in leaves
+    }

@@ -1,10 +1,10 @@
-"""What a model and a training run are made of: `ModelConfig`, `TrainConfig`, `EvaluateConfig`.
+"""What a model, a training run, its job and its evaluation are made of.
 
 The named models themselves are in `models.presets`.
 """
 
 import dataclasses
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pipelines.errors import UserError
 
@@ -13,6 +13,26 @@ from pipelines.errors import UserError
 VOCABULARY_MULTIPLE = 128
 
 BalanceScope = Literal["group", "global"]
+OptimizerName = Literal["adafactor", "adamw"]
+BadLossPolicy = Literal["stop", "skip", "rewind"]
+
+
+def at_least_one(config: Any, *names: str) -> None:
+    """Check attributes that count something.
+
+    Raises:
+        UserError: one is below 1.
+    """
+    for name in names:
+        if getattr(config, name) < 1:
+            raise UserError(f"--{name.replace('_', '-')} must be at least 1")
+
+
+def _one_of(config: Any, name: str, choices: Any) -> None:
+    value, known = getattr(config, name), get_args(choices)
+    if value not in known:
+        option = name.replace("_", "-")
+        raise UserError(f"--{option} {value} is unknown: choose {' or '.join(known)}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,10 +177,19 @@ class TrainConfig:
         pack: examples that share a row of the batch, each as if it were alone. The examples of a
             step stay the same; rows are fewer and longer, and attention costs more.
         seed: seed of the data order and, apart from it, of parameters, jitter and dropout.
-        base_learning_rate: multiplies the schedule 1/sqrt(max(step, warmup_steps)).
-        warmup_steps: steps during which the learning rate stays constant (10,000 in T5).
+        optimizer: `adafactor`, as T5X has it, or `adamw`, Optax's.
+        base_learning_rate: multiplies the schedule 1/sqrt(max(step, warmup_steps)). Adafactor's
+            rate is relative to a parameter's size; AdamW's is not and wants about a tenth.
+        warmup_steps: steps during which the learning rate stays constant (10,000 in T5); with
+            AdamW, during which it rises linearly.
+        weight_decay: AdamW's, of kernels and embeddings; Adafactor has none.
         evaluations: log-spaced steps whose checkpoints are kept for evaluation.
         checkpoint_every: also save every so many steps, to resume from; only the last is kept.
+        on_bad_loss: what to do about a step whose loss or gradient is no finite number, or whose
+            loss is a spike: `stop`; `skip` leaves out its update; `rewind` returns to the last
+            checkpoint and goes on with the batches after the bad one.
+        loss_spike: a loss is a spike if it is so many standard deviations above the mean of the
+            last 100; by default none is.
         dtype: compute type of matrix products; parameters, routers, softmax and loss are float32.
         z_loss: weight of log(Z)^2 in the loss, which keeps logits from drifting (T5X: 1e-4).
         microbatches: parts of a batch whose gradients are added up, to save memory.
@@ -177,10 +206,14 @@ class TrainConfig:
     batch_size: int = 1024
     pack: int = 1
     seed: int = 0
+    optimizer: OptimizerName = "adafactor"
     base_learning_rate: float = 1.0
     warmup_steps: int = 10_000
+    weight_decay: float = 0.0
     evaluations: int = 16
     checkpoint_every: int = 1000
+    on_bad_loss: BadLossPolicy = "stop"
+    loss_spike: float | None = None
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
     z_loss: float = 1e-4
     microbatches: int = 1
@@ -192,7 +225,8 @@ class TrainConfig:
     model_parallel: int = 1
 
     def __post_init__(self):
-        for name in (
+        at_least_one(
+            self,
             "steps",
             "batch_size",
             "pack",
@@ -204,9 +238,7 @@ class TrainConfig:
             "data_parallel",
             "expert_parallel",
             "model_parallel",
-        ):
-            if getattr(self, name) < 1:
-                raise UserError(f"--{name.replace('_', '-')} must be at least 1")
+        )
         if self.batch_size % self.pack:
             raise UserError(
                 f"--batch-size {self.batch_size} is no multiple of --pack {self.pack}, the "
@@ -214,8 +246,13 @@ class TrainConfig:
             )
         if not self.base_learning_rate > 0:
             raise UserError("--base-learning-rate must be above 0")
-        if self.dtype not in ("bfloat16", "float32"):
-            raise UserError(f"--dtype {self.dtype} is unknown: choose bfloat16 or float32")
+        if self.loss_spike is not None and not self.loss_spike > 0:
+            raise UserError("--loss-spike must be above 0")
+        if self.weight_decay < 0 or (self.weight_decay and self.optimizer != "adamw"):
+            raise UserError("--weight-decay must be at least 0, and needs --optimizer adamw")
+        _one_of(self, "optimizer", OptimizerName)
+        _one_of(self, "on_bad_loss", BadLossPolicy)
+        _one_of(self, "dtype", Literal["bfloat16", "float32"])
 
     @property
     def rows(self) -> int:
@@ -226,6 +263,41 @@ class TrainConfig:
     def devices(self) -> int:
         """Devices the run wants."""
         return self.data_parallel * self.expert_parallel * self.model_parallel
+
+
+@dataclasses.dataclass(frozen=True)
+class JobConfig:
+    """Which processes train together; by default this one alone.
+
+    Attributes:
+        distributed: join the job that the environment describes: Cloud TPU, Kubernetes, Slurm,
+            Open MPI, as `jax.distributed` finds it.
+        coordinator_address: host:port of process 0, where the environment does not say it.
+        num_processes: processes of the job, likewise.
+        process_id: this process among them, from 0, likewise.
+        heartbeat_timeout_secs: after this long without a sign of life a process counts as lost,
+            and ends the others.
+    """
+
+    distributed: bool = False
+    coordinator_address: str | None = None
+    num_processes: int | None = None
+    process_id: int | None = None
+    heartbeat_timeout_secs: int = 100
+
+    def __post_init__(self):
+        at_least_one(self, "heartbeat_timeout_secs")
+        alone = not self.distributed and self.coordinator_address is None
+        if alone and not (self.num_processes is None and self.process_id is None):
+            raise UserError(
+                "--num-processes and --process-id need --coordinator-address HOST:PORT of process "
+                "0, or --distributed where the environment says it"
+            )
+
+    @property
+    def shared(self) -> bool:
+        """Whether there are other processes."""
+        return self.distributed or self.coordinator_address is not None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -244,8 +316,7 @@ class EvaluateConfig:
     dispatch: Literal["queues", "blocks"] = "queues"
 
     def __post_init__(self):
-        if self.batch_size < 1:
-            raise UserError("--batch-size must be at least 1")
+        at_least_one(self, "batch_size")
 
 
 def padded_vocabulary(pieces: int) -> int:

@@ -1,6 +1,6 @@
-"""Adafactor as T5X has it, on a flat dictionary of parameters.
+"""Optimizers on a flat dictionary of parameters: what they share, and Adafactor as T5X has it.
 
-Optax's own differs where it matters here: it pools all experts (and scanned layers) of a
+Optax's Adafactor differs where it matters here: it pools all experts (and scanned layers) of a
 parameter into one root mean square, and may factor over the expert axis. Here the leading
 `layers` and `expert` axes are batch axes: each expert of each layer is updated as if it were a
 parameter of its own, so scanned and unrolled, sharded and not, give the same update.
@@ -8,7 +8,7 @@ parameter of its own, so scanned and unrolled, sharded and not, give the same up
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
@@ -30,7 +30,39 @@ class FullMoment(NamedTuple):
     values: Float[Array, "..."]
 
 
-Moment = FactoredMoment | FullMoment
+class AdamMoments(NamedTuple):
+    """Running means of the gradient and of its square, value by value."""
+
+    mean: Float[Array, "..."]
+    square: Float[Array, "..."]
+
+
+Moment = FactoredMoment | FullMoment | AdamMoments
+
+
+class Optimizer(Protocol):
+    """What a training step needs: `Adafactor`, or `models.adamw.AdamW`."""
+
+    def learning_rate(self, step: Int[Array, ""]) -> Float[Array, ""]:
+        """The rate of a step, from 0."""
+        ...
+
+    def init(
+        self, parameters: Mapping[str, Array], axes: Mapping[str, Sequence[str]]
+    ) -> dict[str, Moment]:
+        """Zero moments, in float32, for parameters with these logical axes."""
+        ...
+
+    def update(
+        self,
+        parameters: Mapping[str, Array],
+        gradients: Mapping[str, Array],
+        moments: Mapping[str, Moment],
+        step: Int[Array, ""],
+        axes: Mapping[str, Sequence[str]],
+    ) -> tuple[dict[str, Array], dict[str, Moment]]:
+        """One step; `step` counts from 0. Gives new parameters and new moments."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,6 +134,7 @@ class Adafactor:
     def _update_one(
         self, parameter: Array, gradient: Array, moment: Moment, step: Array, stacked: int
     ) -> tuple[Array, Moment]:
+        assert not isinstance(moment, AdamMoments)
         own_axes = tuple(range(stacked, parameter.ndim))
 
         def root_mean_square(x: Array) -> Array:
@@ -130,7 +163,7 @@ def moment_axes(moment: Moment, axes: Sequence[str]) -> tuple[tuple[str, ...], .
     """The logical axes of each of a moment's arrays, given its parameter's."""
     if isinstance(moment, FactoredMoment):
         return tuple(axes[:-1]), (*axes[:-2], axes[-1])
-    return (tuple(axes),)
+    return (tuple(axes),) * len(moment)
 
 
 def _stacked(axes: Sequence[str]) -> int:

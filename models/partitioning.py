@@ -38,27 +38,63 @@ MIN_SHARDED_VALUES = 4096
 def make_mesh(config: TrainConfig, devices: Sequence[Any] | None = None) -> Mesh | None:
     """The mesh a run asks for, or None for a single device.
 
+    Devices of a process lie side by side, so that its rows of a batch are consecutive.
+
     Raises:
-        UserError: there are fewer devices than asked for.
+        UserError: there are fewer devices than asked for, or other processes would have none.
     """
+    devices = list(jax.devices() if devices is None else devices)
+    if jax.process_count() > 1 and config.devices != len(devices):
+        raise UserError(
+            f"--data-parallel x --expert-parallel x --model-parallel is {config.devices}, and the "
+            f"{jax.process_count()} processes of the job have {len(devices)} devices: use them all"
+        )
     if config.devices == 1:
         return None
-    devices = list(jax.devices() if devices is None else devices)
     if len(devices) < config.devices:
         raise UserError(
             f"--data-parallel x --expert-parallel x --model-parallel needs {config.devices} "
             f"devices, and there are {len(devices)}: choose smaller ones"
         )
     shape = (config.data_parallel, config.expert_parallel, config.model_parallel)
+    devices.sort(key=lambda device: device.process_index)
     return Mesh(np.array(devices[: config.devices]).reshape(shape), AXES)
 
 
+def fed_part(mesh: Mesh | None) -> tuple[int, int]:
+    """Which part of every batch this process feeds: its number, and how many parts there are.
+
+    Processes among which only the `model` axis is divided feed the same part.
+
+    Raises:
+        UserError: the process's rows are no such part.
+    """
+    if mesh is None:
+        return 0, 1
+    shards = mesh.shape["data"] * mesh.shape["expert"]
+    where = NamedSharding(mesh, PartitionSpec(BATCH_AXES))
+    places = where.addressable_devices_indices_map((shards,)).values()
+    mine = sorted({place[0].indices(shards)[0] for place in places if place})
+    if shards % len(mine) or mine[0] % len(mine):
+        raise UserError(
+            f"--model-parallel {mesh.shape['model']} divides the devices of the processes "
+            "unevenly: choose one that divides the devices of a process, or a multiple of them"
+        )
+    return mine[0] // len(mine), shards // len(mine)
+
+
 def check_divisible(model: ModelConfig, config: TrainConfig, groups: int) -> None:
-    """Check that batch and experts can be divided as asked.
+    """Check that batch, heads, widths and experts can be divided as asked.
 
     Raises:
         UserError: they cannot.
     """
+    for name, size in (("attention heads", model.heads), ("d_ff", model.d_ff)):
+        if size % config.model_parallel:
+            raise UserError(
+                f"--model-parallel {config.model_parallel} does not divide the model's {size} "
+                f"({name}): choose a divisor"
+            )
     batch_shards = config.data_parallel * config.expert_parallel
     if config.rows % (batch_shards * config.microbatches):
         packed = f" / --pack {config.pack}" if config.pack > 1 else ""
@@ -122,7 +158,15 @@ def constrain_batch(x: jax.Array, mesh: Mesh | None) -> jax.Array:
 
 
 def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh | None) -> dict[str, jax.Array]:
-    """Copy a batch to the device, or spread its rows over data x expert."""
+    """Copy a batch to the device, or spread its rows over data x expert.
+
+    In a job of several processes, `batch` has the rows of `fed_part`.
+    """
     where = None if mesh is None else NamedSharding(mesh, PartitionSpec(BATCH_AXES))
-    # A step runs later than this returns: it must not read memory that the caller may change.
-    return jax.device_put(dict(batch), where, may_alias=False)
+    if where is None or where.is_fully_addressable:
+        # A step runs later than this returns: it must not read memory that the caller may change.
+        return jax.device_put(dict(batch), where, may_alias=False)
+    return {
+        name: jax.make_array_from_process_local_data(where, rows.copy())
+        for name, rows in batch.items()
+    }

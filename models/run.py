@@ -12,8 +12,12 @@ from models.schedule import log_spaced_steps
 from pipelines import storage
 from pipelines.errors import UserError
 from pipelines.outputs import MARKER, canonical_json, config_hash, write_atomically, write_json
+from pipelines.progress import say
 
 CONFIG = "config.json"
+#: Settings of training that may change when a run goes on: results are equal up to rounding, or
+#: the same as long as no loss is bad.
+FREE = ("data_parallel", "expert_parallel", "model_parallel", "on_bad_loss", "loss_spike")
 CHECKPOINTS = "checkpoints"
 
 
@@ -43,7 +47,7 @@ class RunPlan:
         return {
             "preset": self.preset,
             "model": as_json(self.model),
-            "train": as_json(self.train),
+            "train": {k: v for k, v in as_json(self.train).items() if k not in FREE},
             "examples": dict(self.examples),
             "mixture": dict(self.mixture),
         }
@@ -95,8 +99,21 @@ def claim_run(out: Path, plan: RunPlan) -> dict[str, Any] | None:
 def describe_run(
     out: Path, plan: RunPlan, examples: str | Path, measured: Mapping[str, Any]
 ) -> None:
-    """Write config.json, unless the run already began; `measured` adds counts and costs."""
+    """Write config.json; one that is there only takes over settings that may change.
+
+    Args:
+        out: the run directory.
+        plan: the run.
+        examples: its data.
+        measured: counts and costs to note.
+    """
     if (out / CONFIG).is_file():
+        before = read_run(out)
+        after = {**before, "train": as_json(plan.train)}
+        changed = [name for name in FREE if before["train"][name] != after["train"][name]]
+        if changed:
+            say("train", f"goes on with other settings: {', '.join(changed)}")
+            write_json(out / CONFIG, after)
         return
     out.mkdir(parents=True, exist_ok=True)
     identity = plan.identity
@@ -106,6 +123,7 @@ def describe_run(
         out / CONFIG,
         {
             **identity,
+            "train": as_json(plan.train),
             "config_hash": plan.hash,
             "languages": {lang: dict(counts) for lang, counts in plan.languages.items()},
             "eval_steps": list(plan.evaluation_steps),
@@ -114,11 +132,10 @@ def describe_run(
     )
 
 
-def finish_run(out: Path, plan: RunPlan, final_loss: float) -> dict[str, Any]:
+def finish_run(out: Path, plan: RunPlan, final_loss: float) -> None:
     """Mark the run finished."""
     marker = {"config_hash": plan.hash, "step": plan.train.steps, "final_loss": final_loss}
     write_atomically(out / MARKER, canonical_json(marker) + "\n")
-    return marker
 
 
 def read_run(run: Path) -> dict[str, Any]:

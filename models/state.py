@@ -16,7 +16,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Int
 
 from models.config import ModelConfig, TrainConfig
-from models.optimizer import Adafactor, Moment, moment_axes
+from models.optimizer import Moment, Optimizer, moment_axes
 from models.partitioning import parameter_sharding
 from models.transformer import Transformer
 
@@ -28,7 +28,7 @@ class TrainState(NamedTuple):
 
     Attributes:
         parameters: by dotted name.
-        moments: Adafactor's second moments, by the same names.
+        moments: the optimizer's, by the same names.
         step: optimizer steps done.
     """
 
@@ -85,7 +85,7 @@ class Skeleton:
         values = {path: variable[...] for path, variable in nnx.to_flat_state(nnx.state(model))}
         return {name: values[path] for name, path in self.paths.items()}
 
-    def initial_state(self, optimizer: Adafactor) -> TrainState:
+    def initial_state(self, optimizer: Optimizer) -> TrainState:
         """Draw a new run's state, each array made on the devices that keep it."""
 
         def create() -> TrainState:
@@ -95,7 +95,7 @@ class Skeleton:
 
         return jax.jit(create, out_shardings=self.state_shardings(optimizer))()
 
-    def abstract_state(self, optimizer: Adafactor) -> TrainState:
+    def abstract_state(self, optimizer: Optimizer) -> TrainState:
         """Shapes, types and shardings of a run's state, for restoring and compiling."""
 
         def create() -> TrainState:
@@ -116,7 +116,7 @@ class Skeleton:
             shardings,
         )
 
-    def state_shardings(self, optimizer: Adafactor) -> TrainState | None:
+    def state_shardings(self, optimizer: Optimizer) -> TrainState | None:
         """Where every array of a run's state lies; None without a mesh."""
         mesh = self.mesh
         if mesh is None:

@@ -6,11 +6,13 @@ from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
+import optax
 from jaxtyping import Array, Float, Int
 
+from models.adamw import AdamW
 from models.config import ModelConfig, TrainConfig
 from models.losses import chunked_token_losses, router_losses
-from models.optimizer import Adafactor
+from models.optimizer import Adafactor, Optimizer
 from models.router import RoutingStats
 from models.state import Parameters, Skeleton, TrainState
 from models.transformer import group_count
@@ -20,13 +22,15 @@ Metrics = dict[str, Array]
 
 
 class JittedStep(Protocol):
-    """A training step under `jax.jit`."""
+    """A training step under `jax.jit`; `loss_limit` is for the policy `skip` alone."""
 
-    def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+    def __call__(
+        self, state: TrainState, batch: Batch, loss_limit: float = ...
+    ) -> tuple[TrainState, Metrics]:
         """Do one step."""
         ...
 
-    def lower(self, state: TrainState, batch: Batch) -> jax.stages.Lowered:
+    def lower(self, state: TrainState, batch: Batch, loss_limit: float = ...) -> jax.stages.Lowered:
         """Trace it, ready to compile."""
         ...
 
@@ -111,17 +115,18 @@ def routing_metrics(stats: tuple[RoutingStats, RoutingStats]) -> dict[str, Array
     }
 
 
-def make_train_step(skeleton: Skeleton, optimizer: Adafactor, groups: int) -> JittedStep:
-    """Compile-ready `(state, batch) -> (state, metrics)`; the old state's memory is reused.
+def make_gradients(
+    skeleton: Skeleton, groups: int
+) -> Callable[[Parameters, Batch, Any], tuple[Parameters, LossParts]]:
+    """Traceable `(parameters, batch, key) -> (gradients, losses)` of the whole batch.
 
     With microbatches, every n-th routing group goes into the same part: parts then stay on the
     devices that hold their rows, and their gradients add up to the whole batch's.
     """
-    train = skeleton.train
+    parts = skeleton.train.microbatches
 
     def gradients(parameters: Parameters, batch: Batch, key: Any):
         target_tokens = jnp.maximum(batch["decoder_loss_weights"].sum(), 1.0)
-        parts = train.microbatches
         of_part = jax.value_and_grad(
             functools.partial(
                 batch_loss,
@@ -153,7 +158,20 @@ def make_train_step(skeleton: Skeleton, optimizer: Adafactor, groups: int) -> Ji
         sums = jax.tree.map(lambda x: x.sum(axis=0), losses)
         return gradient, sums._replace(routing=routing)
 
-    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+    return gradients
+
+
+def make_train_step(skeleton: Skeleton, optimizer: Optimizer, groups: int) -> JittedStep:
+    """Compile-ready `(state, batch) -> (state, metrics)`; the old state's memory is reused.
+
+    With the policy `skip`, a step that is bad, or has a loss above `loss_limit`, only counts.
+    """
+    train = skeleton.train
+    gradients = make_gradients(skeleton, groups)
+
+    def train_step(
+        state: TrainState, batch: Batch, loss_limit: float | Array = jnp.inf
+    ) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(jax.random.key(train.seed), state.step)
         gradient, losses = gradients(state.parameters, batch, key)
         parameters, moments = optimizer.update(
@@ -162,6 +180,7 @@ def make_train_step(skeleton: Skeleton, optimizer: Adafactor, groups: int) -> Ji
         metrics = {
             "train/loss": losses.loss,
             "train/z_loss": losses.z_loss,
+            "train/gradient_norm": optax.global_norm(gradient),
             "train/learning_rate": optimizer.learning_rate(state.step),
             "train/target_tokens": batch["decoder_loss_weights"].sum(),
         }
@@ -169,13 +188,23 @@ def make_train_step(skeleton: Skeleton, optimizer: Adafactor, groups: int) -> Ji
             metrics["train/balance_loss"] = losses.balance_loss
             metrics["train/router_z_loss"] = losses.router_z_loss
             metrics |= {f"router/{name}": value for name, value in losses.routing.items()}
+        if train.on_bad_loss == "skip":
+            finite = jnp.isfinite(losses.loss) & jnp.isfinite(metrics["train/gradient_norm"])
+            good = finite & (losses.loss <= loss_limit)
+            parameters, moments = jax.tree.map(
+                functools.partial(jnp.where, good),
+                (parameters, moments),
+                (state.parameters, state.moments),
+            )
+            metrics["train/skipped"] = ~good
         return TrainState(parameters, moments, state.step + 1), metrics
 
     shardings = skeleton.state_shardings(optimizer)
+    # Metrics are whole on every device, so that each of several processes can read them.
     return jax.jit(
         train_step,
         donate_argnums=0,
-        out_shardings=None if shardings is None else (shardings, None),
+        out_shardings=None if shardings is None else (shardings, shardings.step),
     )
 
 
@@ -246,6 +275,8 @@ def sequence_loads(
     return jax.nn.one_hot(of_rows, experts, dtype=jnp.int32).sum(axis=2)
 
 
-def optimizer_of(train: TrainConfig) -> Adafactor:
+def optimizer_of(train: TrainConfig) -> Optimizer:
     """The optimizer a run's configuration asks for."""
+    if train.optimizer == "adamw":
+        return AdamW(train.base_learning_rate, train.warmup_steps, train.weight_decay)
     return Adafactor(base_learning_rate=train.base_learning_rate, warmup_steps=train.warmup_steps)

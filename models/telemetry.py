@@ -2,9 +2,11 @@
 
 Lines are written as steps end and forced to disk before a checkpoint of those steps. A resumed
 run cuts the lines after the step it restored, so that a killed run leaves no trace in the file.
+A number that is not finite is null: JSON has no other way to say it.
 """
 
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -66,8 +68,9 @@ class Telemetry:
         line: dict[str, Any] = {"step": step}
         for name, value in metrics.items():
             if np.ndim(value) == 0:
-                line[name] = float(value)
-                self._board.add_scalar(name, line[name], step)
+                number = float(value)
+                line[name] = number if math.isfinite(number) else None
+                self._board.add_scalar(name, number, step)
             else:
                 for layer, row in enumerate(np.asarray(value)):
                     self._board.add_scalars(

@@ -47,7 +47,7 @@ def demo(
     from flows.config import demo_config
 
     config = demo_config(sample, steps)
-    if not is_supervised():
+    if not is_supervised("demo"):
         argv = ["demo", "--out", str(out), "--sample", sample]
         argv += ["--steps", str(steps)] if steps is not None else []
         return supervise([*argv, *(["--json"] if json else [])])

@@ -1,12 +1,17 @@
-"""`mswitch train`: pretrain a preset."""
+"""`mswitch train`: pretrain a preset, alone or as one of the processes of a job."""
 
+import signal
+import sys
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import App, Parameter
 
 from flows.commands.common import Json, finish
-from models.config import ModelChanges, TrainConfig
+from flows.supervisor import is_supervised, supervise
+from models.config import JobConfig, ModelChanges, TrainConfig
+from models.lifeline import EXIT_RESUME
+from pipelines.progress import say
 from tasks.mixtures import DEFAULT, find_mixture
 
 app = App(name="train", help="Pretrain a preset on an examples directory.")
@@ -21,13 +26,18 @@ def train(
     mixture: str = DEFAULT,
     config: Annotated[TrainConfig, Parameter(name="*")] = TrainConfig(),  # noqa: B008
     changes: Annotated[ModelChanges, Parameter(name="*")] = ModelChanges(),  # noqa: B008
+    job: Annotated[JobConfig, Parameter(name="*")] = JobConfig(),  # noqa: B008
     json: Json = False,
 ) -> int:
     """Pretrain one model. The same command continues a run that was killed or preempted.
 
-    Exit code 75 means: stopped on SIGTERM after saving, give the same command again.
+    Exit code 75 means: stopped on SIGTERM after saving, or another process of the job was lost;
+    give the same command again.
 
         mswitch train --preset mswitch-tiny --examples examples --out run --steps 400
+
+    On several machines, the same command on each, with --distributed, or with
+    --coordinator-address HOST:PORT --num-processes N --process-id I.
 
     Args:
         preset: a model; an unknown name lists them all.
@@ -38,6 +48,20 @@ def train(
             in proportion to records ** 0.3.
     """
     chosen = find_mixture(mixture)
+    if job.shared and not is_supervised("train"):
+        return _resume_if_lost(supervise(sys.argv[1:]))
     from models.train import train as run_training
 
-    return finish(run_training(preset, examples, out, config, chosen, changes), json)
+    return finish(run_training(preset, examples, out, config, chosen, changes, job), json)
+
+
+def _resume_if_lost(code: int) -> int:
+    """Say what an abort means in a job, and make it the code that means: start again."""
+    if code != 128 + signal.SIGABRT:
+        return code
+    say(
+        "train",
+        "another process of the job was lost, or does not answer (see above): start the same "
+        "commands again, and all continue from the last checkpoint",
+    )
+    return EXIT_RESUME

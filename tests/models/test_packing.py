@@ -6,15 +6,14 @@ import jax
 import numpy as np
 import pytest
 
-from models.config import TrainConfig
+from models.config import JobConfig, TrainConfig
 from models.losses import chunked_token_losses
 from models.run import read_run
 from models.state import Skeleton
 from models.step import FEATURES, SEGMENTS, batch_loss
 from models.telemetry import read_metrics
-from models.train import run_training
+from models.train import train_prepared
 from pipelines.errors import UserError
-from pipelines.outputs import lock_directory
 from tasks.collate import pack_rows
 
 FLOAT32 = TrainConfig(steps=8, batch_size=8, warmup_steps=100, dtype="float32")
@@ -130,10 +129,10 @@ def test_training_packed_is_training_padded(child, tmp_path):
     found = {}
     for pack in (1, PACK):
         plan = child.plan("mt5-tiny", steps=4, pack=pack)
-        batches = child.MemoryBatches(8)
+        padded = child.MemoryBatches(8)
+        prepared = plan, padded if pack == 1 else PackedBatches(padded)
         out = tmp_path / str(pack)
-        with lock_directory(out):
-            run_training(plan, batches if pack == 1 else PackedBatches(batches), "examples", out)
+        train_prepared(lambda prepared=prepared: prepared, "examples", out, JobConfig())
         config = read_run(out)
         assert config["train"]["pack"] == pack
         found[pack] = config, [line["train/loss"] for line in read_metrics(out)]

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,14 @@ from pipelines.errors import UserError
 
 SCRIPT = Path(__file__).with_name("sharded_child.py")
 #: Mesh, and what the balance loss balances.
-CASES = [[[1, 8, 1], "group"], [[2, 2, 2], "group"], [[2, 4, 1], "global"]]
+CASES = [
+    [[2, 1, 1], "group"],
+    [[1, 2, 2], "group"],
+    [[4, 1, 1], "group"],
+    [[1, 8, 1], "group"],
+    [[2, 2, 2], "group"],
+    [[2, 4, 1], "global"],
+]
 
 
 @pytest.fixture(scope="module")
@@ -33,16 +41,16 @@ def test_sharded_runs_equal_a_single_device(reports):
     """Jitter, dropout and expert dropout are on: randomness too is the same on every mesh."""
     assert [report["case"] for report in reports] == CASES
     for report in reports:
-        assert report["drops"] > 0  # capacity matters, and drops the same tokens
+        assert report["drops"] > 0.05  # capacity matters, and drops the same tokens
         assert report["start"] == 0.0
-        for name in ("loss", "gradients", "moments", "metrics"):
+        for name in ("loss", "gradients", "metrics", "state"):
             assert report[name] < 1e-5, (name, report)
 
 
 def test_nothing_large_is_replicated(reports):
     for report in reports:
-        assert report["expert_share"] == pytest.approx(1 / 8)
-        assert report["table_share"] == pytest.approx(1 / 8)
+        shape, _ = report["case"]
+        assert report["shares"] == pytest.approx([1 / math.prod(shape)] * 2)
 
 
 MESH = AbstractMesh((2, 4, 2), ("data", "expert", "model"))

@@ -74,7 +74,7 @@ def test_only_complete_checkpoints_count_and_leftovers_go(tmp_path, state):
     checkpoints = Checkpoints(tmp_path / "checkpoints", kept=(2,))
     assert checkpoints.latest() is None
     for step in (2, 3, 5):
-        checkpoints.save(state, step)
+        checkpoints.save(state, step, step)
     checkpoints.wait()
     assert complete_steps(checkpoints.directory) == [2, 5]  # 3 was only to resume from
     (checkpoints.directory / "9").mkdir()
@@ -93,11 +93,12 @@ def test_restored_state_is_the_saved_one_and_is_not_disturbed_by_later_steps(tmp
     checkpoints = Checkpoints(tmp_path / "checkpoints", kept=())
     wanted = np.asarray(state.parameters["a.kernel"]).copy()
     like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state)
-    checkpoints.save(state, 5)
+    checkpoints.save(state, 5, 7)
     overwrite = jax.jit(lambda s: jax.tree.map(lambda x: x * 0 - 1, s), donate_argnums=0)
     jax.block_until_ready(overwrite(state))
     checkpoints.wait()
-    restored = checkpoints.restore(5, like)
+    restored, next_batch = checkpoints.restore(5, like)
+    assert next_batch == 7
     np.testing.assert_array_equal(restored.parameters["a.kernel"], wanted)
     assert int(restored.step) == 5
 
@@ -106,10 +107,29 @@ def test_a_damaged_checkpoint_is_named(tmp_path, state):
     import jax
 
     checkpoints = Checkpoints(tmp_path / "checkpoints", kept=())
-    checkpoints.save(state, 5)
+    checkpoints.save(state, 5, 7)
     checkpoints.wait()
     like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state)
     for data in (tmp_path / "checkpoints" / "5" / "parameters").rglob("manifest.ocdbt"):
         data.write_bytes(b"\0" * 64)
     with pytest.raises(UserError, match=r"checkpoints/5 cannot be read"):
         checkpoints.restore(5, like)
+
+
+def test_a_checkpoint_of_another_model_is_named(tmp_path, state):
+    import jax
+
+    from models.checkpoint import restore_parameters
+    from models.optimizer import AdamMoments
+
+    checkpoints = Checkpoints(tmp_path / "checkpoints", kept=())
+    checkpoints.save(state, 5, 7)
+    checkpoints.wait()
+    narrow = jax.ShapeDtypeStruct((2, 2), "float32")
+    with pytest.raises(UserError, match=r"parameters a.kernel is \(2, 3\) there and"):
+        restore_parameters(checkpoints.directory, 5, {"a.kernel": narrow})
+    with pytest.raises(UserError, match=r"parameters a.kernel is \(2, 3\) there and absent"):
+        restore_parameters(checkpoints.directory, 5, {})
+    adam = state._replace(moments={"a.kernel": AdamMoments(narrow, narrow)})
+    with pytest.raises(UserError, match=r"model: optimizer moments.a.kernel.mean is absent"):
+        checkpoints.restore(5, adam)

@@ -57,7 +57,7 @@ def final_state(child, run: Path, preset: str) -> dict[str, np.ndarray]:
     like = Skeleton.of(plan.model, TrainConfig(dtype="float32")).abstract_state(
         optimizer_of(plan.train)
     )
-    state = Checkpoints(run / "checkpoints", ()).restore(STEPS, like)
+    state, _ = Checkpoints(run / "checkpoints", ()).restore(STEPS, like)
     values = {name: np.asarray(value) for name, value in state.parameters.items()}
     for name, moment in state.moments.items():
         values |= {f"{name}/{i}": np.asarray(part) for i, part in enumerate(moment)}
@@ -173,23 +173,6 @@ def test_a_directory_with_something_else_is_refused(child, tmp_path):
     (tmp_path / "run" / "thesis.tex").write_text("")
     with pytest.raises(UserError, match="not a training run"):
         child.run("mt5-tiny", tmp_path / "run", STEPS)
-
-
-def test_not_a_number_stops_the_run(child, tmp_path, monkeypatch):
-    healthy = child.MemoryBatches.batch
-
-    def poisoned(self, step):
-        batch = healthy(self, step)
-        if step == 3:
-            batch["decoder_loss_weights"][0, 0] = np.nan
-        return batch
-
-    monkeypatch.setattr(child.MemoryBatches, "batch", poisoned)
-    with pytest.raises(UserError, match=r"loss became nan at step 4.*--base-learning-rate"):
-        child.run("mt5-tiny", tmp_path / "run", STEPS)
-    assert not (tmp_path / "run" / "_COMPLETED").exists()
-    assert [line["step"] for line in metrics(tmp_path / "run")] == [1, 2, 3]
-    assert max(complete_steps(tmp_path / "run" / "checkpoints")) <= 3
 
 
 def test_unknown_preset_and_missing_examples_are_refused(tmp_path):

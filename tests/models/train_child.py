@@ -1,10 +1,15 @@
 """Trains a very small model on batches in memory: `train_child.py PRESET OUT STEPS [OPTION=N]`.
 
-Tests start it as a process of its own, to kill it or to give it several devices.
+Tests start it as a process of its own, to kill it or to give it several devices; or as several
+processes of one job. Options are those of TrainConfig and JobConfig; `terminate_at=N` sends this
+process SIGTERM when it makes batch N, and slows it down, so that the run does not end before.
 """
 
 import dataclasses
+import os
+import signal
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +20,9 @@ INPUTS, TARGETS, VOCABULARY = 12, 8, 128
 class MemoryBatches:
     """Batches as `tasks.batches` gives them: a function of (seed, step)."""
 
-    def __init__(self, batch_size: int, seed: int = 0):
+    def __init__(self, batch_size: int, seed: int = 0, *, host: int = 0, hosts: int = 1):
         self.batch_size, self.seed = batch_size, seed
+        self.mine = slice(host * batch_size // hosts, (host + 1) * batch_size // hosts)
         self.inputs_length, self.targets_length = INPUTS, TARGETS
 
     def batch(self, step: int) -> dict[str, np.ndarray]:
@@ -26,13 +32,27 @@ class MemoryBatches:
         targets = inputs[:, :TARGETS][:, ::-1].copy()
         inputs[np.arange(INPUTS) >= rng.integers(6, INPUTS + 1, (rows, 1))] = 0
         targets[np.arange(TARGETS) >= rng.integers(4, TARGETS + 1, (rows, 1))] = 0
-        return {
+        features = {
             "encoder_input_tokens": inputs,
             "decoder_input_tokens": np.pad(targets[:, :-1], ((0, 0), (1, 0))),
             "decoder_target_tokens": targets,
             "decoder_loss_weights": (targets > 0).astype(np.float32),
             "language": np.zeros(rows, np.int32),
         }
+        return {name: values[self.mine] for name, values in features.items()}
+
+
+class TerminatingBatches(MemoryBatches):
+    """Batches of a process that is told to stop."""
+
+    terminate_at = 0
+
+    def batch(self, step: int) -> dict[str, np.ndarray]:
+        if step == self.terminate_at:
+            os.kill(os.getpid(), signal.SIGTERM)
+        if step >= self.terminate_at:
+            time.sleep(0.5)
+        return super().batch(step)
 
 
 class MemoryValidation:
@@ -58,7 +78,7 @@ class MemoryValidation:
         return batch
 
 
-def plan(preset: str, steps: int, **options: int):
+def plan(preset: str, steps: int, **options):
     """A run of one sparse (or dense) layer each in encoder and decoder."""
     from models.config import TrainConfig
     from models.presets import preset as find_preset
@@ -80,33 +100,47 @@ def plan(preset: str, steps: int, **options: int):
     )
     train = TrainConfig(
         steps=steps,
-        batch_size=8,
         warmup_steps=100,
         evaluations=2,
         dtype="float32",
-        **{"checkpoint_every": 2, **options},
+        **{"batch_size": 8, "checkpoint_every": 2, **options},
     )
     languages = {"de": {"train_records": 9, "train_tokens": 99, "train_bytes": 999, "rate": 1.0}}
     identity = {"config_hash": "c", "vocabulary_sha256": "v"}
     return RunPlan(preset, model, train, identity, languages, mixture={"alpha": 0.3})
 
 
-def run(preset: str, out: Path, steps: int, **options: int) -> dict:
+def run(preset: str, out: Path, steps: int, **options) -> dict:
     """Train, as `models.train.train` does with an examples directory."""
-    from models.train import run_training
-    from pipelines.outputs import lock_directory
+    from models.config import JobConfig
+    from models.partitioning import fed_part, make_mesh
+    from models.train import train_prepared
 
-    with lock_directory(out):
-        made = plan(preset, steps, **options)
-        return run_training(made, MemoryBatches(8, made.train.seed), out.parent / "examples", out)
+    of_job = {field.name for field in dataclasses.fields(JobConfig)} & options.keys()
+    job = JobConfig(**{name: options.pop(name) for name in of_job})
+    terminate_at = options.pop("terminate_at", None)
+    made = plan(preset, steps, **options)
+
+    def prepare():
+        host, hosts = fed_part(make_mesh(made.train))
+        kind = MemoryBatches if terminate_at is None else TerminatingBatches
+        batches = kind(made.train.batch_size, made.train.seed, host=host, hosts=hosts)
+        batches.terminate_at = terminate_at
+        return made, batches
+
+    return train_prepared(prepare, out.parent / "examples", out, job)
+
+
+def parse(option: str) -> tuple[str, int | str]:
+    name, _, value = option.partition("=")
+    return name, int(value) if value.isdecimal() else value
 
 
 if __name__ == "__main__":
     from pipelines.errors import UserError
 
-    pairs = (argument.split("=") for argument in sys.argv[4:])
     try:
-        run(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), **{k: int(v) for k, v in pairs})
+        run(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), **dict(map(parse, sys.argv[4:])))
     except UserError as error:
         print(error, file=sys.stderr)
         sys.exit(2)

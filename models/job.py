@@ -1,0 +1,155 @@
+"""The processes that train together: how they join, act as one, and leave.
+
+Every process runs the same program on its own devices. Process 0 alone writes what is no
+checkpoint, and what it finds in the run directory is what all go by. A process that fails alone
+must not wait for the others at exit, nor they for it: JAX's coordination service ends them.
+"""
+
+import atexit
+import contextlib
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from models.config import JobConfig
+from pipelines.errors import UserError
+from pipelines.progress import say
+
+T = TypeVar("T")
+
+#: Room for an error's message when processes exchange them.
+_MESSAGE_BYTES = 1024
+#: How long a process that is done waits for the others to be done too.
+_LEAVING_SECS = 60
+
+
+class JobError(UserError):
+    """An error that every process of the job raises at the same point."""
+
+
+def is_first() -> bool:
+    """Whether this is the process that writes and speaks."""
+    return jax.process_index() == 0
+
+
+def announce(message: str) -> None:
+    """Print a line about the training, once a job."""
+    if is_first():
+        say("train", message)
+
+
+@contextlib.contextmanager
+def membership(job: JobConfig) -> Iterator[None]:
+    """Be part of the job; at the end, wait for the others unless this process failed alone.
+
+    Raises:
+        UserError: the job cannot be joined.
+    """
+    if not job.shared:
+        yield
+        return
+    _join(job)
+    try:
+        yield
+    except (JobError, SystemExit):
+        jax.distributed.shutdown()
+        raise
+    except BaseException as error:
+        if isinstance(error, jax.errors.JaxRuntimeError):
+            _wait_for_news(job, error)
+        _leave_without_waiting(2 if isinstance(error, UserError) else 1)
+        raise
+    else:
+        jax.distributed.shutdown()
+
+
+def _join(job: JobConfig) -> None:
+    try:
+        jax.distributed.initialize(
+            job.coordinator_address,
+            job.num_processes,
+            job.process_id,
+            heartbeat_timeout_seconds=job.heartbeat_timeout_secs,
+            shutdown_timeout_seconds=_LEAVING_SECS,
+        )
+    except (ValueError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"cannot join the job ({reason}): give --coordinator-address HOST:PORT, "
+            "--num-processes and --process-id"
+        ) from error
+
+
+def _wait_for_news(job: JobConfig, error: jax.errors.JaxRuntimeError) -> None:
+    """Give JAX's coordination service the time to find that a process is lost; it aborts us then.
+
+    Between machines a step fails as soon as a connection breaks, which may have other causes.
+    """
+    if "RESOURCE_EXHAUSTED" in str(error):
+        return
+    reason = str(error).strip().splitlines()[0]
+    say("train", f"a step failed ({reason}): waiting to hear whether a process was lost")
+    time.sleep(2 * job.heartbeat_timeout_secs)
+
+
+def _leave_without_waiting(code: int) -> None:
+    """Let this process end with `code` before JAX's own exit handler meets the others."""
+
+    def leave() -> None:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+    atexit.register(leave)
+
+
+def on_first(make: Callable[[], T]) -> T:
+    """Call `make` in process 0 and give all processes what it gave, by way of JSON.
+
+    Raises:
+        JobError: in all processes, with the message of the UserError that it raised.
+    """
+    if jax.process_count() == 1:
+        return make()
+    answer: dict[str, Any] = {}
+    if is_first():
+        try:
+            answer = {"value": make()}
+        except UserError as error:
+            answer = {"error": str(error)}
+    text = json.dumps(answer).encode()
+    size = int(multihost_utils.broadcast_one_to_all(np.int32(len(text))))
+    sent = np.frombuffer(text, np.uint8) if is_first() else np.zeros(size, np.uint8)
+    received = json.loads(multihost_utils.broadcast_one_to_all(sent).tobytes())
+    if "error" in received:
+        raise JobError(received["error"])
+    return received["value"]
+
+
+def together(make: Callable[[], T]) -> T:
+    """Call `make` in every process; if it fails in one, it fails in all.
+
+    Raises:
+        JobError: in all processes, with the UserError of the first one that raised any.
+    """
+    if jax.process_count() == 1:
+        return make()
+    made, error = None, ""
+    try:
+        made = make()
+    except UserError as raised:
+        error = f"process {jax.process_index()}: {raised}"
+    mine = np.zeros(_MESSAGE_BYTES, np.uint8)
+    text = error.encode()[:_MESSAGE_BYTES]
+    mine[: len(text)] = np.frombuffer(text, np.uint8)
+    for message in multihost_utils.process_allgather(mine):
+        if message.any():
+            raise JobError(message.tobytes().rstrip(b"\0").decode(errors="replace"))
+    return made  # pyright: ignore[reportReturnType]  # every process made it

@@ -1,0 +1,343 @@
+"""The training loop of one process: from the last checkpoint to the end, or to a signal."""
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn, Protocol
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from models.bad_loss import LossWatch, last_loss, recent_losses
+from models.checkpoint import Checkpoints
+from models.job import JobError, announce, on_first
+from models.lifeline import EXIT_RESUME
+from models.partitioning import put_batch
+from models.run import CHECKPOINTS, RunPlan
+from models.state import Skeleton, TrainState
+from models.step import FEATURES, SEGMENTS, make_train_step, optimizer_of
+from models.telemetry import Telemetry
+from pipelines.faults import fault_point
+from pipelines.progress import Progress, say
+from tasks.prefetch import ahead
+
+#: Bad steps in a row, skipped or rewound from without reaching a new checkpoint, that end a run.
+PATIENCE = 10
+
+Metrics = dict[str, Any]
+
+
+class Batches(Protocol):
+    """What feeds training; `tasks.batches.TrainBatches` is the real one."""
+
+    @property
+    def inputs_length(self) -> int:
+        """Encoder positions of a sequence."""
+        ...
+
+    @property
+    def targets_length(self) -> int:
+        """Decoder positions of a sequence."""
+        ...
+
+    def batch(self, step: int) -> dict[str, np.ndarray]:
+        """This process's rows of a batch (from 0), a function of seed and number alone."""
+        ...
+
+
+class Trainer:
+    """Trains a run's model, as one of the processes of a job.
+
+    Args:
+        plan: the run.
+        batches: its data.
+        out: its directory.
+        skeleton: its model, on the mesh.
+        groups: parts that a batch falls into (`models.step.batch_groups`).
+    """
+
+    def __init__(self, plan: RunPlan, batches: Batches, out: Path, skeleton: Skeleton, groups: int):
+        self.plan, self.batches, self.out, self.skeleton = plan, batches, out, skeleton
+        self.steps = plan.train.steps
+        self.optimizer = optimizer_of(plan.train)
+        self.train_step = make_train_step(skeleton, self.optimizer, groups)
+        self._compiled: jax.stages.Compiled | None = None
+        self.checkpoints = Checkpoints(out / CHECKPOINTS, plan.evaluation_steps)
+        lengths = batches.inputs_length + batches.targets_length
+        self.tokens_per_step = plan.train.rows * lengths
+        self.features = FEATURES + (SEGMENTS if plan.train.pack > 1 else ())
+
+    def run(self) -> float:
+        """Train to the last step; gives its loss.
+
+        Raises:
+            JobError: steps are bad, and the policy is to stop, or has not helped.
+            SystemExit: with code 75, after a signal; everything is saved.
+        """
+        rewound: _BadStep | None = None
+        rewinds: dict[int, int] = {}
+        with _stop_requests() as stop:
+            while True:
+                start = self._newest()
+                if rewound is not None:
+                    rewinds[start] = rewinds.get(start, 0) + 1
+                    self._explain_rewind(rewound, start, rewinds[start])
+                try:
+                    self._run_from(start, rewound, stop)
+                    break
+                except _BadStep as bad:
+                    rewound = bad
+                except JobError:
+                    self.checkpoints.wait()
+                    raise
+                # Here the state of the bad step is gone, and there is room for another.
+        return on_first(lambda: last_loss(self.out))
+
+    def _newest(self) -> int:
+        """The step to go on after; 0 begins."""
+        self.checkpoints.wait()
+
+        def find() -> int:
+            self.checkpoints.remove_leftovers()
+            return self.checkpoints.latest() or 0
+
+        return on_first(find)
+
+    def _explain_rewind(self, bad: "_BadStep", start: int, times: int) -> None:
+        if times > PATIENCE:
+            raise JobError(
+                f"step {bad.step:,}: {bad.fault}, for the {times}th time after step {start:,}: "
+                f"remove {self.checkpoints.directory}/{start} to go back further, or train into "
+                "another --out with a lower --base-learning-rate"
+            )
+        announce(
+            f"step {bad.step:,}: {bad.fault}; rewinding to step {start:,}, and on with batch "
+            f"{bad.batch + 1:,}"
+        )
+
+    def _run_from(self, start: int, rewound: "_BadStep | None", stop: "_StopRequest") -> None:
+        state, next_batch = self._state_of(start)
+        if rewound is not None:
+            next_batch = rewound.batch + 1
+        numbers = range(next_batch, next_batch + self.steps - start)
+        with (
+            _Recorder(self, start, next_batch - start, rewound) as recorder,
+            contextlib.closing(ahead(self._batch, numbers)) as batches,
+        ):
+            if numbers:
+                self._loop(state, start, batches, recorder, stop)
+            self.checkpoints.wait()
+            self.checkpoints.prune()
+
+    def _state_of(self, start: int) -> tuple[TrainState, int]:
+        if not start:
+            return self.skeleton.initial_state(self.optimizer), 0
+        announce(f"continuing after step {start:,}, from {self.checkpoints.directory}/{start}")
+        like = self.skeleton.abstract_state(self.optimizer)
+        return self.checkpoints.restore(start, like)
+
+    def _batch(self, number: int) -> dict[str, jax.Array]:
+        batch = self.batches.batch(number)
+        return put_batch({name: batch[name] for name in self.features}, self.skeleton.mesh)
+
+    def _loop(
+        self,
+        state: TrainState,
+        start: int,
+        batches: Iterator[dict[str, jax.Array]],
+        recorder: "_Recorder",
+        stop: "_StopRequest",
+    ) -> None:
+        batch = next(batches)
+        step_function = self._compile(state, batch)
+        recorder.begin()
+        pending: tuple[int, dict[str, jax.Array]] | None = None
+        for done in range(start + 1, self.steps + 1):
+            state, metrics = step_function(state, batch, recorder.loss_limit(done))
+            # The device works on this step while the one before is written down.
+            if pending is not None:
+                recorder.record(*pending)
+            pending = (done, metrics)
+            if done < self.steps:
+                batch = next(batches)
+            stopping = stop.due(done)
+            if stopping or self._checkpoint_due(done):
+                recorder.record(*pending)
+                pending = None
+                recorder.sync()
+                self.checkpoints.save(state, done, recorder.batch_of(done) + 1)
+            if stopping and done < self.steps:
+                self._stop(done)
+
+    def _compile(self, state: TrainState, batch: dict[str, jax.Array]) -> jax.stages.Compiled:
+        """Compile the step, unless an attempt before a rewind has."""
+        if self._compiled is None:
+            clock = time.monotonic()
+            self._compiled = self.train_step.lower(state, batch, 0.0).compile()
+            announce(f"compiled in {time.monotonic() - clock:.1f} s")
+        return self._compiled
+
+    def _checkpoint_due(self, done: int) -> bool:
+        config = self.plan.train
+        return done in self.plan.evaluation_steps or done % config.checkpoint_every == 0
+
+    def _stop(self, done: int) -> NoReturn:
+        self.checkpoints.wait()
+        announce(f"stopped after step {done:,}; the same command continues from there")
+        sys.exit(EXIT_RESUME)
+
+
+class _BadStep(Exception):
+    """A step after which the run is to go back to its last checkpoint."""
+
+    def __init__(self, step: int, batch: int, fault: str):
+        super().__init__(step, batch, fault)
+        self.step, self.batch, self.fault = step, batch, fault
+
+
+class _Recorder:
+    """Waits for a step's metrics, judges them, and writes them down.
+
+    Args:
+        trainer: whose steps they are.
+        start: steps done before.
+        offset: step s takes batch s - 1 + offset: batches that rewinding left out.
+        rewound: the bad step before which the run is now.
+    """
+
+    def __init__(self, trainer: Trainer, start: int, offset: int, rewound: _BadStep | None):
+        self._start, self._offset, self._rewound = start, offset, rewound
+        self._config = trainer.plan.train
+        self._tokens_per_step = trainer.tokens_per_step
+        self._progress = Progress("train", trainer.plan.preset, trainer.steps, "steps")
+        self._progress.start_at(start)
+        self._files = contextlib.ExitStack()
+        self._telemetry: Telemetry | None = None
+        self._clock = time.monotonic()
+
+        def open_files() -> list[dict[str, Any]]:
+            self._telemetry = self._files.enter_context(Telemetry(trainer.out, start))
+            return recent_losses(trainer.out)
+
+        self._watch = LossWatch(self._config.loss_spike, on_first(open_files))
+
+    def __enter__(self) -> "_Recorder":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._files.close()
+
+    def begin(self) -> None:
+        """Start the clock of the first step."""
+        self._clock = time.monotonic()
+
+    def batch_of(self, step: int) -> int:
+        """The number of the batch that a step takes."""
+        return step - 1 + self._offset
+
+    def loss_limit(self, step: int) -> float:
+        """The loss above which the device itself is to skip a step."""
+        return self._watch.limit(step)
+
+    def record(self, step: int, arrays: dict[str, jax.Array]) -> None:
+        """Record one step, unless it is so bad that the run stops or rewinds.
+
+        Raises:
+            JobError: the run is to stop.
+            _BadStep: it is to rewind.
+        """
+        metrics: Metrics = {"step": step, **jax.device_get(arrays)}
+        now = time.monotonic()
+        secs, self._clock = now - self._clock, now
+        fault = self._watch.fault(metrics)
+        if fault is not None:
+            self._act_on(fault, step)
+        self._watch.add(metrics)
+        self._write(metrics, secs)
+        fault_point("train.after_metrics")
+
+    def _act_on(self, fault: str, step: int) -> None:
+        policy, batch = self._config.on_bad_loss, self.batch_of(step)
+        if policy == "rewind":
+            raise _BadStep(step, batch, fault)
+        if policy == "skip" and self._watch.skipped < PATIENCE:
+            announce(f"step {step:,}: {fault}; its update is skipped")
+            return
+        times = f", after {PATIENCE} skipped steps" if policy == "skip" else ""
+        raise JobError(
+            f"step {step:,}, batch {batch:,}: {fault}{times}; the checkpoints before it are "
+            "intact. Give the same command with --on-bad-loss skip or rewind, or train into "
+            "another --out with a lower --base-learning-rate or --dtype float32"
+        )
+
+    def _write(self, metrics: Metrics, secs: float) -> None:
+        if self._telemetry is None:
+            return
+        step = metrics.pop("step")
+        metrics["train/batch"] = self.batch_of(step)
+        if self._rewound is not None and step == self._start + 1:
+            metrics["train/rewound_from"] = self._rewound.step
+        metrics["train/step_secs"] = secs
+        metrics["train/tokens_per_sec"] = self._tokens_per_step / secs
+        self._telemetry.write(step, metrics)
+        note = f"loss {float(metrics['train/loss']):.3f}"
+        if "router/drop_fraction" in metrics:
+            note += f" · dropped {float(metrics['router/drop_fraction']):.1%}"
+        self._progress.add(1, note)
+
+    def sync(self) -> None:
+        """Force what was written to disk."""
+        if self._telemetry is not None:
+            self._telemetry.sync()
+
+
+class _StopRequest:
+    """Whether to save and stop: after a signal here, or in any process of the job."""
+
+    def __init__(self) -> None:
+        self.signalled = threading.Event()
+
+    def due(self, step: int) -> bool:
+        """Whether to stop after `step`, asked after each; the same in all processes."""
+        if jax.process_count() == 1:
+            return self.signalled.is_set()
+        return multihost_utils.reached_preemption_sync_point(step)
+
+
+@contextlib.contextmanager
+def _stop_requests() -> Iterator[_StopRequest]:
+    """Turn the first SIGTERM or Ctrl-C into a request; a second one acts as usual.
+
+    In a job SIGTERM is JAX's: its preemption service agrees with the other processes on a step.
+    """
+    request = _StopRequest()
+    if threading.current_thread() is not threading.main_thread():
+        yield request
+        return
+    alone = jax.process_count() == 1
+    signals = (signal.SIGTERM, signal.SIGINT) if alone else (signal.SIGINT,)
+    previous = {number: signal.getsignal(number) for number in signals}
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        say("train", f"{signal.Signals(number).name}: saving after this step")
+        for each, handler in previous.items():
+            signal.signal(each, handler)
+        if alone:
+            request.signalled.set()
+        else:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    for number in signals:
+        signal.signal(number, stop)
+    try:
+        yield request
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -1,0 +1,86 @@
+"""`mswitch train` as two processes of one job, as a person or a cluster would start them."""
+
+import importlib.util
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from models.lifeline import EXIT_RESUME
+from pipelines.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def examples(tmp_path_factory) -> Path:
+    path = Path(__file__).parents[1] / "tasks" / "example_files.py"
+    spec = importlib.util.spec_from_file_location("example_files", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.write_examples(tmp_path_factory.mktemp("job") / "examples", {"de": [40]}, 16, 512)
+
+
+@pytest.fixture
+def port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def start(number: int, port: int, examples: Path, out: Path) -> subprocess.Popen[str]:
+    job = ["--coordinator-address", f"127.0.0.1:{port}", "--num-processes", "2"]
+    job += ["--process-id", str(number), "--heartbeat-timeout-secs", "10"]
+    run = ["--preset", "mt5-tiny", "--examples", str(examples), "--out", str(out)]
+    run += ["--steps", "100000", "--batch-size", "4", "--data-parallel", "2"]
+    return subprocess.Popen(
+        [sys.executable, "-m", "flows.main", "train", *run, *job],
+        env={**os.environ, "JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_a_lost_process_ends_the_others_and_asks_for_the_job_to_be_resumed(
+    tmp_path, examples, port
+):
+    out = tmp_path / "run"
+    first, second = (start(number, port, examples, out) for number in range(2))
+    deadline = time.monotonic() + 200
+    metrics = out / "metrics.jsonl"
+    while not (metrics.exists() and metrics.read_text().count("\n") >= 3):
+        assert time.monotonic() < deadline
+        assert first.poll() is None
+        assert second.poll() is None
+        time.sleep(0.1)
+    second.kill()
+    second.communicate()
+    _, errors = first.communicate(timeout=60)
+    assert first.returncode == EXIT_RESUME, errors
+    assert errors.splitlines()[-1].startswith("[train] another process of the job was lost")
+    assert not (out / "_COMPLETED").exists()
+
+
+def test_what_is_wrong_for_one_process_is_said_by_all(tmp_path, examples, port):
+    nowhere = tmp_path / "nowhere"
+    first = start(0, port, examples, tmp_path / "run")
+    second = start(1, port, nowhere, tmp_path / "run")
+    for process in (first, second):
+        _, errors = process.communicate(timeout=200)
+        assert process.returncode == 2, errors
+        assert f"process 1: {nowhere} does not exist" in errors
+    assert not (tmp_path / "run").exists()
+
+
+def test_half_a_description_of_a_job_is_refused():
+    from models.config import JobConfig
+
+    with pytest.raises(UserError, match="--num-processes and --process-id need"):
+        JobConfig(num_processes=2)
+    assert JobConfig(distributed=True).shared
+    assert not JobConfig().shared

@@ -1,0 +1,147 @@
+"""Losses that are no number, and spikes: the run stops, skips or rewinds, and says so."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from models.bad_loss import MIN_STEPS, WINDOW_STEPS, LossWatch
+from models.checkpoint import complete_steps
+from models.trainer import PATIENCE
+from pipelines.errors import UserError
+
+STEPS = 7
+TIMES = ("train/step_secs", "train/tokens_per_sec")
+
+
+@pytest.fixture
+def poison(child, monkeypatch):
+    """Make batches with these numbers give a loss that is no number."""
+    healthy = child.MemoryBatches.batch
+
+    def poison(numbers):
+        def batch(self, number):
+            made = healthy(self, number)
+            if number in numbers:
+                made["decoder_loss_weights"][0, 0] = np.nan
+            return made
+
+        monkeypatch.setattr(child.MemoryBatches, "batch", batch)
+
+    return poison
+
+
+def lines(run: Path) -> list[dict]:
+    def refuse(constant: str):
+        raise AssertionError(f"{constant} is no JSON")
+
+    text = (run / "metrics.jsonl").read_text()
+    made = [json.loads(line, parse_constant=refuse) for line in text.splitlines()]
+    return [{k: v for k, v in line.items() if k not in TIMES} for line in made]
+
+
+def test_the_run_stops_and_can_be_continued_by_another_policy(child, tmp_path, poison, capsys):
+    out = tmp_path / "run"
+    poison({3})
+    with pytest.raises(UserError, match=r"step 4, batch 3: the loss became nan.*--on-bad-loss"):
+        child.run("mt5-tiny", out, STEPS)
+    assert not (out / "_COMPLETED").exists()
+    assert [line["step"] for line in lines(out)] == [1, 2, 3]
+    assert complete_steps(out / "checkpoints") == [1, 2]
+    child.run("mt5-tiny", out, STEPS, on_bad_loss="rewind")
+    errors = capsys.readouterr().err
+    assert "goes on with other settings: on_bad_loss" in errors
+    assert "rewinding to step 2, and on with batch 4" in errors
+    assert [line["step"] for line in lines(out)] == list(range(1, STEPS + 1))
+    assert [line["train/batch"] for line in lines(out)] == [0, 1, 4, 5, 6, 7, 8]
+    assert [line.get("train/rewound_from") for line in lines(out)] == [None, None, 4, *[None] * 4]
+
+
+def test_a_rewound_run_that_is_killed_comes_to_the_same(child, tmp_path, poison, monkeypatch):
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    poison({4, 6})
+    child.run("mt5-tiny", whole, STEPS, on_bad_loss="rewind")
+    numbers = [line["train/batch"] for line in lines(whole)]
+    assert numbers == [0, 1, 2, 3, 7, 8, 9]  # batch 6, at step 6, goes back to step 4 once more
+
+    class Killed(Exception):
+        pass
+
+    made = child.MemoryBatches.batch
+
+    def batch(self, number):
+        if number == 8:
+            raise Killed
+        return made(self, number)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(child.MemoryBatches, "batch", batch)
+        with pytest.raises(Killed):
+            child.run("mt5-tiny", cut, STEPS, on_bad_loss="rewind")
+    assert lines(cut)[-1]["step"] < STEPS
+    child.run("mt5-tiny", cut, STEPS, on_bad_loss="rewind")
+    assert lines(cut) == lines(whole)
+
+
+def test_a_skipped_step_changes_nothing_but_the_count(child, tmp_path, poison, capsys):
+    out = tmp_path / "run"
+    poison({3, STEPS - 1})
+    summary = child.run("mt5-tiny", out, STEPS, on_bad_loss="skip")
+    made = lines(out)
+    assert [line["train/batch"] for line in made] == list(range(STEPS))
+    assert [line["train/skipped"] for line in made] == [0, 0, 0, 1, 0, 0, 1]
+    assert [line["train/loss"] is None for line in made] == [False] * 3 + [True] + [False] * 2 + [
+        True
+    ]
+    assert summary["final_loss"] == made[-2]["train/loss"]
+    assert "step 4: the loss became nan; its update is skipped" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("policy", ["skip", "rewind"])
+def test_no_run_goes_round_for_ever(child, tmp_path, poison, policy):
+    out = tmp_path / "run"
+    poison(set(range(3, 1000)))
+    wanted = f"after {PATIENCE} skipped" if policy == "skip" else f"{PATIENCE + 1}th time after"
+    with pytest.raises(UserError, match=wanted):
+        child.run("mt5-tiny", out, 40, on_bad_loss=policy)
+    assert not (out / "_COMPLETED").exists()
+
+
+def losses(values, first=1):
+    return [
+        {"step": step, "train/loss": value, "train/gradient_norm": 1.0}
+        for step, value in enumerate(values, first)
+    ]
+
+
+def test_a_spike_stands_out_of_the_losses_before_it():
+    quiet = losses(3 + 0.1 * (-1) ** n for n in range(50))
+    watch = LossWatch(6.0, quiet)
+    assert watch.limit(52) == pytest.approx(3.6)
+    [spike, slope] = losses([3.7, 3.5], 52)
+    assert "jumped to 3.7000 (--loss-spike allows 3.6000)" in str(watch.fault(spike))
+    assert watch.fault(slope) is None
+    assert LossWatch(None, quiet).fault(spike) is None
+    assert LossWatch(6.0, quiet[: MIN_STEPS - 1]).limit(99) == math.inf
+
+
+def test_the_verdict_is_the_same_after_a_resume():
+    rng = np.random.default_rng(0)
+    made = losses(rng.normal(3, 0.1, 400))
+    made[350]["train/skipped"] = 1.0
+    made[350]["train/loss"] = None
+    running = LossWatch(6.0)
+    for metrics in made:
+        step = metrics["step"]
+        resumed = LossWatch(6.0, made[max(0, step - 1 - WINDOW_STEPS - 1) : step - 1])
+        assert resumed.limit(step) == running.limit(step)
+        # A step's verdict does not depend on whether the step before it is known.
+        assert LossWatch(6.0, made[: step - 2]).limit(step) == running.limit(step)
+        running.add(metrics)
+
+
+def test_a_gradient_that_is_no_number_is_bad_though_the_loss_is_one():
+    metrics = {"step": 5, "train/loss": 2.0, "train/gradient_norm": math.inf}
+    assert "gradient became inf" in str(LossWatch(None).fault(metrics))

@@ -1,0 +1,145 @@
+"""One run on 8 devices, on two processes of 4 each, and on 4; killed and told to stop between."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from models.checkpoint import complete_steps
+from models.train import EXIT_RESUME
+
+SCRIPT = Path(__file__).with_name("train_child.py")
+STEPS = 12
+MESH = ("data_parallel=2", "expert_parallel=2", "model_parallel=2", "batch_size=16")
+HALF = ("data_parallel=1", "expert_parallel=2", "model_parallel=2", "batch_size=16")
+TIMES = ("train/step_secs", "train/tokens_per_sec")
+
+
+#: Restores a checkpoint on 8, 4, 2 devices and 1, and prints the bytes' hash each time.
+RESTORE = """
+import dataclasses, hashlib, json, pathlib, sys
+sys.path.insert(0, sys.argv[1])
+import jax, numpy, train_child
+from models.checkpoint import Checkpoints
+from models.partitioning import make_mesh
+from models.state import Skeleton
+from models.step import optimizer_of
+
+run = pathlib.Path(sys.argv[2])
+plan = train_child.plan("mswitch-tiny", 12, batch_size=16)
+for data, expert, model in ((2, 2, 2), (1, 4, 1), (2, 1, 1), (1, 1, 1)):
+    train = dataclasses.replace(
+        plan.train, data_parallel=data, expert_parallel=expert, model_parallel=model
+    )
+    skeleton = Skeleton.of(plan.model, train, make_mesh(train))
+    like = skeleton.abstract_state(optimizer_of(train))
+    state, next_batch = Checkpoints(run / "checkpoints", ()).restore(12, like)
+    assert next_batch == 12
+    digest, devices = hashlib.sha256(), set()
+    for x in jax.tree.leaves(state):
+        devices |= x.devices()
+        digest.update(numpy.asarray(x).tobytes())
+    print(json.dumps([len(devices), digest.hexdigest()]))
+"""
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory) -> dict[str, str]:
+    """Environment of child processes, which share compiled programs."""
+    return {
+        **os.environ,
+        "JAX_PLATFORMS": "cpu",
+        "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled")),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+
+
+def start(out: Path, environment: dict[str, str], devices: int, *options: str):
+    return subprocess.Popen(
+        [sys.executable, str(SCRIPT), "mswitch-tiny", str(out), str(STEPS), *options],
+        env={**environment, "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def end(process: subprocess.Popen[str], code: int) -> str:
+    _, errors = process.communicate()
+    assert process.returncode == code, errors
+    return errors
+
+
+def metrics(run: Path) -> list[dict]:
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k not in TIMES} for line in lines]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory, compiled) -> Path:
+    out = tmp_path_factory.mktemp("undisturbed") / "run"
+    end(start(out, compiled, 8, *MESH), 0)
+    return out
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory, compiled) -> Path:
+    """A run on 8 devices that was killed while it saved its first checkpoint but one."""
+    out = tmp_path_factory.mktemp("killed") / "run"
+    end(start(out, {**compiled, "MSWITCH_FAULT": "train.after_checkpoint"}, 8, *MESH), -9)
+    [first] = complete_steps(out / "checkpoints")
+    end(start(out, {**compiled, "MSWITCH_FAULT": "train.during_checkpoint"}, 8, *MESH), -9)
+    assert complete_steps(out / "checkpoints") == [first]
+    return out
+
+
+def test_a_run_on_eight_devices_that_was_killed_goes_on_to_the_bit(
+    undisturbed, killed, tmp_path, compiled
+):
+    out = shutil.copytree(killed, tmp_path / "run")
+    errors = end(start(out, compiled, 8, *MESH), 0)
+    assert "continuing after step" in errors
+    assert metrics(out) == metrics(undisturbed)
+
+
+def test_what_eight_devices_saved_is_the_same_on_four_two_and_one(undisturbed, compiled):
+    done = subprocess.run(
+        [sys.executable, "-c", RESTORE, str(SCRIPT.parent), str(undisturbed)],
+        env={**compiled, "XLA_FLAGS": "--xla_force_host_platform_device_count=8"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    devices, digests = zip(*map(json.loads, done.stdout.splitlines()), strict=True)
+    assert devices == (8, 4, 2, 1)
+    assert len(set(digests)) == 1
+
+
+def test_two_processes_and_half_the_devices_go_on_with_a_run_of_eight(
+    undisturbed, killed, tmp_path, compiled
+):
+    """SIGTERM at one process makes both save the same step; losses are those of 8 devices."""
+    out = shutil.copytree(killed, tmp_path / "run")
+    [begun] = complete_steps(out / "checkpoints")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    job = [f"coordinator_address=127.0.0.1:{port}", "num_processes=2"]
+    first = start(out, compiled, 4, *MESH, *job, "process_id=0")
+    second = start(out, compiled, 4, *MESH, *job, "process_id=1", f"terminate_at={begun + 5}")
+    errors = end(first, EXIT_RESUME)
+    assert "the same command continues" in errors
+    assert "[train]" not in end(second, EXIT_RESUME)  # process 0 speaks for all
+    stopped = complete_steps(out / "checkpoints")[-1]
+    assert begun < stopped == metrics(out)[-1]["step"] < STEPS
+    errors = end(start(out, compiled, 4, *HALF), 0)
+    assert "goes on with other settings: data_parallel" in errors
+    assert json.loads((out / "config.json").read_text())["train"]["data_parallel"] == 1
+    for one, other in zip(metrics(out), metrics(undisturbed), strict=True):
+        for name, value in other.items():
+            assert one[name] == pytest.approx(value, rel=1e-5, abs=1e-7), (name, one["step"])
