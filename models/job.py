@@ -87,7 +87,7 @@ def _join(job: JobConfig) -> None:
         ) from error
 
 
-def _wait_for_news(job: JobConfig, error: jax.errors.JaxRuntimeError) -> None:
+def _wait_for_news(job: JobConfig, error: BaseException) -> None:
     """Give JAX's coordination service the time to find that a process is lost; it aborts us then.
 
     Between machines a step fails as soon as a connection breaks, which may have other causes.

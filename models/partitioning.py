@@ -43,7 +43,8 @@ def make_mesh(config: TrainConfig, devices: Sequence[Any] | None = None) -> Mesh
     Raises:
         UserError: there are fewer devices than asked for, or other processes would have none.
     """
-    devices = list(jax.devices() if devices is None else devices)
+    if devices is None:
+        devices = sorted(jax.devices(), key=lambda device: device.process_index)
     if jax.process_count() > 1 and config.devices != len(devices):
         raise UserError(
             f"--data-parallel x --expert-parallel x --model-parallel is {config.devices}, and the "
@@ -57,8 +58,7 @@ def make_mesh(config: TrainConfig, devices: Sequence[Any] | None = None) -> Mesh
             f"devices, and there are {len(devices)}: choose smaller ones"
         )
     shape = (config.data_parallel, config.expert_parallel, config.model_parallel)
-    devices.sort(key=lambda device: device.process_index)
-    return Mesh(np.array(devices[: config.devices]).reshape(shape), AXES)
+    return Mesh(np.array(list(devices)[: config.devices]).reshape(shape), AXES)
 
 
 def fed_part(mesh: Mesh | None) -> tuple[int, int]:
