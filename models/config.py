@@ -293,6 +293,12 @@ class JobConfig:
                 "--num-processes and --process-id need --coordinator-address HOST:PORT of process "
                 "0, or --distributed where the environment says it"
             )
+        host, _, port = (self.coordinator_address or "host:1").rpartition(":")
+        if not host or not port.isdecimal():
+            raise UserError(
+                f"--coordinator-address {self.coordinator_address} is no HOST:PORT: give a free "
+                "port of process 0's machine"
+            )
 
     @property
     def shared(self) -> bool:

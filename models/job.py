@@ -9,6 +9,7 @@ import atexit
 import contextlib
 import json
 import os
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -71,6 +72,8 @@ def membership(job: JobConfig) -> Iterator[None]:
 
 
 def _join(job: JobConfig) -> None:
+    if job.process_id == 0 and job.coordinator_address is not None:
+        _check_port(job.coordinator_address)
     try:
         jax.distributed.initialize(
             job.coordinator_address,
@@ -87,7 +90,22 @@ def _join(job: JobConfig) -> None:
         ) from error
 
 
-def _wait_for_news(job: JobConfig, error: jax.errors.JaxRuntimeError) -> None:
+def _check_port(coordinator_address: str) -> None:
+    """Process 0 listens there: JAX would crash if another program does.
+
+    Raises:
+        UserError: it does.
+    """
+    try:
+        socket.create_server(("", int(coordinator_address.rpartition(":")[2]))).close()
+    except (OSError, OverflowError) as error:
+        raise UserError(
+            f"--coordinator-address {coordinator_address}: process 0 cannot use that port "
+            f"({error}); give a free one"
+        ) from error
+
+
+def _wait_for_news(job: JobConfig, error: BaseException) -> None:
     """Give JAX's coordination service the time to find that a process is lost; it aborts us then.
 
     Between machines a step fails as soon as a connection breaks, which may have other causes.

@@ -11,7 +11,8 @@ import threading
 #: Set to 1 by whoever starts a process that is to call `exit_with_parent`.
 VARIABLE = "MSWITCH_LIFELINE"
 
-#: Exit code after SIGTERM: everything is saved, start the same command again (EX_TEMPFAIL).
+#: Exit code that means: start the same command again (EX_TEMPFAIL). After SIGTERM everything is
+#: saved; after the loss of another process of the job, what the last checkpoint holds.
 EXIT_RESUME = 75
 
 

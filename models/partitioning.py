@@ -43,7 +43,8 @@ def make_mesh(config: TrainConfig, devices: Sequence[Any] | None = None) -> Mesh
     Raises:
         UserError: there are fewer devices than asked for, or other processes would have none.
     """
-    devices = list(jax.devices() if devices is None else devices)
+    if devices is None:
+        devices = sorted(jax.devices(), key=lambda device: device.process_index)
     if jax.process_count() > 1 and config.devices != len(devices):
         raise UserError(
             f"--data-parallel x --expert-parallel x --model-parallel is {config.devices}, and the "
@@ -57,8 +58,7 @@ def make_mesh(config: TrainConfig, devices: Sequence[Any] | None = None) -> Mesh
             f"devices, and there are {len(devices)}: choose smaller ones"
         )
     shape = (config.data_parallel, config.expert_parallel, config.model_parallel)
-    devices.sort(key=lambda device: device.process_index)
-    return Mesh(np.array(devices[: config.devices]).reshape(shape), AXES)
+    return Mesh(np.array(list(devices)[: config.devices]).reshape(shape), AXES)
 
 
 def fed_part(mesh: Mesh | None) -> tuple[int, int]:
@@ -71,16 +71,24 @@ def fed_part(mesh: Mesh | None) -> tuple[int, int]:
     """
     if mesh is None:
         return 0, 1
-    shards = mesh.shape["data"] * mesh.shape["expert"]
-    where = NamedSharding(mesh, PartitionSpec(BATCH_AXES))
-    places = where.addressable_devices_indices_map((shards,)).values()
-    mine = sorted({place[0].indices(shards)[0] for place in places if place})
-    if shards % len(mine) or mine[0] % len(mine):
+    owners = np.array([device.process_index for device in mesh.devices.flat])
+    return part_of(owners.reshape(-1, mesh.shape["model"]), jax.process_index())
+
+
+def part_of(owners: np.ndarray, process: int) -> tuple[int, int]:
+    """`fed_part` of a process, given the owner of each device [batch shards, model].
+
+    Raises:
+        UserError: the process's shards are not one of several equal parts.
+    """
+    shards, model = owners.shape
+    mine = np.flatnonzero((owners == process).any(axis=1))
+    if shards % mine.size or mine[0] % mine.size:
         raise UserError(
-            f"--model-parallel {mesh.shape['model']} divides the devices of the processes "
-            "unevenly: choose one that divides the devices of a process, or a multiple of them"
+            f"--model-parallel {model} divides the devices of the processes unevenly: choose one "
+            "that divides the devices of a process, or a multiple of them"
         )
-    return mine[0] // len(mine), shards // len(mine)
+    return int(mine[0]) // mine.size, shards // mine.size
 
 
 def check_divisible(model: ModelConfig, config: TrainConfig, groups: int) -> None:

@@ -17,7 +17,7 @@ from jax.experimental import multihost_utils
 
 from models.bad_loss import LossWatch, last_loss, recent_losses
 from models.checkpoint import Checkpoints
-from models.job import JobError, announce, on_first
+from models.job import JobError, announce, on_first, together
 from models.lifeline import EXIT_RESUME
 from models.partitioning import put_batch
 from models.run import CHECKPOINTS, RunPlan
@@ -141,7 +141,7 @@ class Trainer:
             return self.skeleton.initial_state(self.optimizer), 0
         announce(f"continuing after step {start:,}, from {self.checkpoints.directory}/{start}")
         like = self.skeleton.abstract_state(self.optimizer)
-        return self.checkpoints.restore(start, like)
+        return together(lambda: self.checkpoints.restore(start, like))
 
     def _batch(self, number: int) -> dict[str, jax.Array]:
         batch = self.batches.batch(number)

@@ -77,10 +77,20 @@ def test_what_is_wrong_for_one_process_is_said_by_all(tmp_path, examples, port):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_port_that_is_in_use_is_named(tmp_path, examples):
+    with socket.create_server(("", 0)) as taken:
+        process = start(0, taken.getsockname()[1], examples, tmp_path / "run")
+        _, errors = process.communicate(timeout=200)
+    assert process.returncode == 2, errors
+    assert "process 0 cannot use that port" in errors
+
+
 def test_half_a_description_of_a_job_is_refused():
     from models.config import JobConfig
 
     with pytest.raises(UserError, match="--num-processes and --process-id need"):
         JobConfig(num_processes=2)
+    with pytest.raises(UserError, match="--coordinator-address machine is no HOST:PORT"):
+        JobConfig(coordinator_address="machine")
     assert JobConfig(distributed=True).shared
     assert not JobConfig().shared

@@ -6,11 +6,12 @@ import sys
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 from jax.sharding import AbstractMesh, PartitionSpec
 
 from models.config import TrainConfig
-from models.partitioning import check_divisible, make_mesh, parameter_spec
+from models.partitioning import check_divisible, make_mesh, parameter_spec, part_of
 from pipelines.errors import UserError
 
 SCRIPT = Path(__file__).with_name("sharded_child.py")
@@ -94,7 +95,31 @@ def test_impossible_meshes_are_refused(sparse):
     with pytest.raises(UserError, match="2 routing groups"):
         check_divisible(sparse, TrainConfig(batch_size=8, expert_parallel=4), 2)
     check_divisible(sparse, TrainConfig(batch_size=8, expert_parallel=4), 4)
+    with pytest.raises(UserError, match=r"--model-parallel 4 does not divide .* 2 \(att"):
+        check_divisible(sparse, TrainConfig(batch_size=8, model_parallel=4), 4)
+    narrow = dataclasses.replace(sparse, heads=32)
+    with pytest.raises(UserError, match=r"--model-parallel 32 does not divide .* 48 \(d_ff"):
+        check_divisible(narrow, TrainConfig(batch_size=8, model_parallel=32), 4)
     whole = dataclasses.replace(sparse, balance_scope="global")
     check_divisible(whole, TrainConfig(batch_size=8), 4)
     with pytest.raises(UserError, match="--balance-scope global balances the batch as a whole"):
         check_divisible(whole, TrainConfig(batch_size=8, microbatches=2), 4)
+
+
+@pytest.mark.parametrize(
+    ("processes", "model", "parts"),
+    [
+        ([0, 0, 1, 1], 1, [(0, 2), (1, 2)]),
+        ([0, 0, 1, 1], 2, [(0, 2), (1, 2)]),
+        ([0, 0, 1, 1], 4, [(0, 1), (0, 1)]),  # only the width is divided: both feed all rows
+        ([0, 0, 1, 1, 2, 2, 3, 3], 4, [(0, 2), (0, 2), (1, 2), (1, 2)]),
+    ],
+)
+def test_a_process_feeds_the_rows_its_devices_need(processes, model, parts):
+    owners = np.array(processes).reshape(-1, model)
+    assert [part_of(owners, process) for process in range(len(parts))] == parts
+
+
+def test_processes_that_share_rows_in_part_are_refused():
+    with pytest.raises(UserError, match="--model-parallel 2 divides the devices of the processes"):
+        part_of(np.array([0, 0, 0, 1, 1, 1]).reshape(-1, 2), 1)
