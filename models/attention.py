@@ -96,12 +96,26 @@ class Attention(nnx.Module):
     ) -> Float[Array, "B Q D"]:
         """Attend from `x` to the positions of `memory` where `mask` is true."""
 
-        def split(y: Array) -> Array:
-            return y.reshape(*y.shape[:2], self.heads, -1)
+        return self.attend(x, *self.keys_and_values(memory), mask, bias=bias, key=key)
 
-        q_BxQxHxK = split(self.query(x))
-        k_BxSxHxK = split(self.key(memory))
-        v_BxSxHxK = split(self.value(memory))
+    def keys_and_values(
+        self, memory: Float[Array, "B S D"]
+    ) -> tuple[Float[Array, "B S H K"], Float[Array, "B S H K"]]:
+        """What positions of `memory` offer to be attended to; decoding keeps it."""
+        return self._heads(self.key(memory)), self._heads(self.value(memory))
+
+    def attend(
+        self,
+        x: Float[Array, "B Q D"],
+        k_BxSxHxK: Float[Array, "B S H K"],
+        v_BxSxHxK: Float[Array, "B S H K"],
+        mask: Bool[Array, "#B #Q S"],
+        *,
+        bias: Float[Array, "1 H Q S"] | None = None,
+        key: PRNGKeyArray | None = None,
+    ) -> Float[Array, "B Q D"]:
+        """Attend from `x` to keys and values where `mask` is true."""
+        q_BxQxHxK = self._heads(self.query(x))
         logits = jnp.einsum("bqhk,bshk->bhqs", q_BxQxHxK, k_BxSxHxK)
         if bias is not None:
             logits = logits + bias
@@ -110,3 +124,6 @@ class Attention(nnx.Module):
         weights = dropout(weights, self.dropout_rate, key)
         attended = jnp.einsum("bhqs,bshk->bqhk", weights, v_BxSxHxK)
         return self.out(attended.reshape(*attended.shape[:2], -1))
+
+    def _heads(self, y: Float[Array, "B L J"]) -> Float[Array, "B L H K"]:
+        return y.reshape(*y.shape[:2], self.heads, -1)
