@@ -55,14 +55,22 @@ class RelativePositionBias(nnx.Module):
 
     def __call__(self, query_length: int, key_length: int) -> Float[Array, "1 H Q K"]:
         """Bias to add to the attention logits."""
-        buckets = relative_position_buckets(
+        buckets = self._buckets(query_length, key_length)
+        return self.table[...].astype(self.dtype)[:, buckets][None]
+
+    def of_query(self, position: Int[Array, ""], length: int) -> Float[Array, "1 H 1 K"]:
+        """The bias of one of `length` queries, whose position need not be known when compiling."""
+        buckets = jnp.asarray(self._buckets(length, length))[position]
+        return self.table[...].astype(self.dtype)[None, :, None, buckets]
+
+    def _buckets(self, query_length: int, key_length: int) -> Int[np.ndarray, "Q K"]:
+        return relative_position_buckets(
             query_length,
             key_length,
             bidirectional=self.bidirectional,
             buckets=self.table.shape[-1],
             max_distance=self.max_distance,
         )
-        return self.table[...].astype(self.dtype)[:, buckets][None]
 
 
 class Attention(nnx.Module):
