@@ -55,14 +55,22 @@ class RelativePositionBias(nnx.Module):
 
     def __call__(self, query_length: int, key_length: int) -> Float[Array, "1 H Q K"]:
         """Bias to add to the attention logits."""
-        buckets = relative_position_buckets(
+        buckets = self._buckets(query_length, key_length)
+        return self.table[...].astype(self.dtype)[:, buckets][None]
+
+    def of_query(self, position: Int[Array, ""], length: int) -> Float[Array, "1 H 1 K"]:
+        """The bias of one of `length` queries, whose position need not be known when compiling."""
+        buckets = jnp.asarray(self._buckets(length, length))[position]
+        return self.table[...].astype(self.dtype)[None, :, None, buckets]
+
+    def _buckets(self, query_length: int, key_length: int) -> Int[np.ndarray, "Q K"]:
+        return relative_position_buckets(
             query_length,
             key_length,
             bidirectional=self.bidirectional,
             buckets=self.table.shape[-1],
             max_distance=self.max_distance,
         )
-        return self.table[...].astype(self.dtype)[:, buckets][None]
 
 
 class Attention(nnx.Module):
@@ -95,13 +103,26 @@ class Attention(nnx.Module):
         key: PRNGKeyArray | None = None,
     ) -> Float[Array, "B Q D"]:
         """Attend from `x` to the positions of `memory` where `mask` is true."""
+        return self.attend(x, *self.keys_and_values(memory), mask, bias=bias, key=key)
 
-        def split(y: Array) -> Array:
-            return y.reshape(*y.shape[:2], self.heads, -1)
+    def keys_and_values(
+        self, memory: Float[Array, "B S D"]
+    ) -> tuple[Float[Array, "B S H K"], Float[Array, "B S H K"]]:
+        """What positions of `memory` offer to be attended to; decoding keeps it."""
+        return self._heads(self.key(memory)), self._heads(self.value(memory))
 
-        q_BxQxHxK = split(self.query(x))
-        k_BxSxHxK = split(self.key(memory))
-        v_BxSxHxK = split(self.value(memory))
+    def attend(
+        self,
+        x: Float[Array, "B Q D"],
+        k_BxSxHxK: Float[Array, "B S H K"],
+        v_BxSxHxK: Float[Array, "B S H K"],
+        mask: Bool[Array, "#B #Q S"],
+        *,
+        bias: Float[Array, "1 H Q S"] | None = None,
+        key: PRNGKeyArray | None = None,
+    ) -> Float[Array, "B Q D"]:
+        """Attend from `x` to keys and values where `mask` is true."""
+        q_BxQxHxK = self._heads(self.query(x))
         logits = jnp.einsum("bqhk,bshk->bhqs", q_BxQxHxK, k_BxSxHxK)
         if bias is not None:
             logits = logits + bias
@@ -110,3 +131,6 @@ class Attention(nnx.Module):
         weights = dropout(weights, self.dropout_rate, key)
         attended = jnp.einsum("bhqs,bshk->bqhk", weights, v_BxSxHxK)
         return self.out(attended.reshape(*attended.shape[:2], -1))
+
+    def _heads(self, y: Float[Array, "B L J"]) -> Float[Array, "B L H K"]:
+        return y.reshape(*y.shape[:2], self.heads, -1)

@@ -122,8 +122,9 @@ def assign_blocks(
 ) -> tuple[Int[Array, " N"], Int[Array, " blocks"]]:
     """Give every token a place in a block of its expert, in the order of the tokens.
 
-    However uneven the routing, `N // rows + experts` blocks hold all tokens, so the cost is known
-    beforehand; a queue that fits the fullest expert would cost up to `experts` times as much.
+    However uneven the routing, `N // rows + experts` blocks hold all tokens (and no more than N are
+    needed), so the cost is known beforehand; a queue that fits the fullest expert would cost up to
+    `experts` times as much.
 
     Args:
         expert: the expert of every token, -1 for none.
@@ -135,7 +136,7 @@ def assign_blocks(
         expert), and the expert of every block.
     """
     tokens = expert.shape[0]
-    blocks = tokens // rows + experts
+    blocks = min(tokens // rows + experts, tokens)
     chosen = jax.nn.one_hot(expert, experts, dtype=jnp.int32)
     position = (jnp.cumsum(chosen, axis=0) * chosen).sum(axis=-1) - 1
     ends = jnp.cumsum(-(-chosen.sum(axis=0) // rows))

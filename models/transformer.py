@@ -94,15 +94,25 @@ class Block(nnx.Module):
             y = self.cross_attention(y, memory, memory_mask, key=keys[2])
             x = x + dropout(y, self.dropout_rate, keys[3])
         x = constrain_batch(x, self.mesh)
-        y = self.feed_forward_norm(x)
-        stats = None
-        if self.switch is not None:
-            y, stats = self.switch(y, real, groups=groups, capacity=capacity, key=keys[4])
-        else:
-            assert self.feed_forward is not None
-            y = self.feed_forward(y, key=keys[4])
+        y, stats = self.transform(x, real, groups=groups, capacity=capacity, key=keys[4])
         x = constrain_batch(x + dropout(y, self.dropout_rate, keys[5]), self.mesh)
         return x, stats
+
+    def transform(
+        self,
+        x: Float[Array, "B L D"],
+        real: Bool[Array, "B L"],
+        *,
+        groups: int,
+        capacity: int | None,
+        key: PRNGKeyArray | None = None,
+    ) -> tuple[Float[Array, "B L D"], RoutingStats | None]:
+        """What the feed-forward layer, dense or sparse, adds to `x`."""
+        y = self.feed_forward_norm(x)
+        if self.switch is not None:
+            return self.switch(y, real, groups=groups, capacity=capacity, key=key)
+        assert self.feed_forward is not None
+        return self.feed_forward(y, key=key), None
 
 
 class Period(nnx.Module):
@@ -297,16 +307,14 @@ class Transformer(nnx.Module):
         source_real = encoder_input_tokens != PADDING
         target_real = decoder_target_tokens != PADDING
         length = decoder_input_tokens.shape[1]
-        source_mask = memory_mask = source_real[:, None, :]
+        memory_mask = source_real[:, None, :]
         target_mask = jnp.tril(jnp.ones((length, length), bool))[None]
         if encoder_segment_ids is not None and decoder_segment_ids is not None:
-            source_mask = _same_segment(encoder_segment_ids, encoder_segment_ids)
             memory_mask = _same_segment(decoder_segment_ids, encoder_segment_ids)
             target_mask &= _same_segment(decoder_segment_ids, decoder_segment_ids)
-        memory, encoder_stats = self.encoder(
-            constrain_batch(self.embedding(encoder_input_tokens), self.mesh),
-            real=source_real,
-            mask=source_mask,
+        memory, encoder_stats = self.encode(
+            encoder_input_tokens,
+            segment_ids=encoder_segment_ids,
             groups=groups,
             capacity=encoder_capacity,
             key=keys[0],
@@ -324,6 +332,27 @@ class Transformer(nnx.Module):
         if encoder_stats is None or decoder_stats is None:
             return x, None
         return x, (encoder_stats, decoder_stats)
+
+    def encode(
+        self,
+        tokens: Int[Array, "B L"],
+        *,
+        segment_ids: Int[Array, "B L"] | None = None,
+        groups: int = 1,
+        capacity: int | None = None,
+        key: PRNGKeyArray | None = None,
+    ) -> tuple[Float[Array, "B L D"], RoutingStats | None]:
+        """Run the encoder; arguments and statistics as in `__call__`."""
+        real = tokens != PADDING
+        packed = segment_ids is not None
+        return self.encoder(
+            constrain_batch(self.embedding(tokens), self.mesh),
+            real=real,
+            mask=_same_segment(segment_ids, segment_ids) if packed else real[:, None, :],
+            groups=groups,
+            capacity=capacity,
+            key=key,
+        )
 
     def logits_kernel(self) -> tuple[Float[Array, "D V"], float]:
         """The matrix that turns the decoder's output into logits, and the factor before it."""

@@ -152,7 +152,7 @@ def test_blocks_hold_every_token_once_however_uneven(sizes, share, skew, seed):
     row, of_block = jitted_blocks(jnp.array(expert), experts, rows)
     row, of_block = np.asarray(row), np.asarray(of_block)
     assert len(set(row.tolist())) == tokens
-    assert of_block.shape == (tokens // rows + experts,)
+    assert of_block.shape == (min(tokens // rows + experts, tokens),)
     real = expert >= 0
     assert (row[~real] >= of_block.size * rows).all()
     assert (row[real] < of_block.size * rows).all()

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from models.config import ModelConfig, TrainConfig
+from models.decode import CachedDecoder
 from models.state import Skeleton
 
 FIXTURES = Path(__file__).with_name("fixtures")
@@ -27,6 +28,11 @@ def fixtures() -> Path:
 @pytest.fixture(scope="session")
 def logits() -> Logits:
     return compute_logits
+
+
+@pytest.fixture(scope="session")
+def cached_logits() -> Logits:
+    return compute_cached_logits
 
 
 @pytest.fixture(scope="session")
@@ -66,3 +72,26 @@ def compute_logits(
     made, dropped = compiled(parameters, *arrays)
     assert (capacity is not None) == (int(dropped) > 0)
     return np.asarray(made)
+
+
+def compute_cached_logits(
+    model: ModelConfig, parameters: dict, batch: dict[str, np.ndarray]
+) -> np.ndarray:
+    """Logits of a batch by decoding it a position at a time."""
+    skeleton = Skeleton.of(model, FLOAT32)
+
+    @jax.jit
+    def compiled(parameters, source, decoder_inputs, targets):
+        length = targets.shape[1]
+        decoder = CachedDecoder(skeleton.merge(parameters), length)
+
+        def step(cache, inputs):
+            tokens, position, target = inputs
+            logits, cache = decoder.step(cache, tokens, position, target > 0)
+            return cache, logits
+
+        positions = (decoder_inputs.T, jnp.arange(length), targets.T)
+        return jax.lax.scan(step, decoder.begin(source), positions)[1].swapaxes(0, 1)
+
+    arrays = (batch[name] for name in ("inputs", "decoder_inputs", "targets"))
+    return np.asarray(compiled(parameters, *arrays))

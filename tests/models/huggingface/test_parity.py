@@ -44,6 +44,20 @@ def test_logits_equal_hugging_faces(fixtures, logits, name, setting):
         assert np.abs(made - expected["logits"]).max() < bound
 
 
+@pytest.mark.parametrize("name", ["mt5-tiny", "t5-tiny", "switch-tiny", "switch-all-tiny"])
+def test_cached_decoding_equals_hugging_faces_and_teacher_forcing(fixtures, cached_logits, name):
+    directory = fixtures / name
+    model = read_config(read_json(directory / "config.json"), name)
+    parameters = read_parameters(WeightFiles(directory), model)
+    with np.load(directory / "expected.npz") as file:
+        expected = dict(file)
+    made = cached_logits(model, parameters, expected)
+    real = expected["targets"] > 0
+    bound = TOLERANCE * np.abs(expected["logits"]).max()
+    for kind in ("cached_logits", "logits"):
+        assert np.abs(made - expected[kind])[real].max() < bound
+
+
 @pytest.mark.parametrize(("groups", "capacity"), [(1, 20), (3, 7)])
 def test_dropping_logits_equal_plain_numpy(fixtures, logits, reference, groups, capacity):
     """Hugging Face has no groups and routes padding: where tokens drop, NumPy is the reference."""

@@ -1,0 +1,168 @@
+"""Autoregressive decoding: a position at a time, with the keys and values of the ones before.
+
+The encoder runs once, and so do the keys and values that cross-attention takes from it. A position
+then costs its own products and a read of the cache, where teacher forcing of a growing prefix would
+cost the whole prefix again. Routers drop no token: how a text goes on does not depend on what else
+is in its batch.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+from models.experts import DROPLESS
+from models.state import Parameters, Skeleton
+from models.transformer import PADDING, Block, Transformer
+from pipelines.examples.span_corruption import EOS_ID
+
+#: `(parameters, inputs, key) -> outputs`; see `make_decoder`.
+Decode = Callable[[Parameters, Int[Array, "B M"], PRNGKeyArray], Int[Array, "B T"]]
+
+
+class LayerCache(NamedTuple):
+    """What one decoder layer attends to: T positions of the output, M of the input."""
+
+    keys: Float[Array, "B T H K"]
+    values: Float[Array, "B T H K"]
+    memory_keys: Float[Array, "B M H K"]
+    memory_values: Float[Array, "B M H K"]
+
+
+class Cache(NamedTuple):
+    """All layers' caches, and which positions of the input are real."""
+
+    layers: tuple[LayerCache, ...]
+    memory_mask: Bool[Array, "B 1 M"]
+
+
+class CachedDecoder:
+    """A model's decoder by single positions, for use inside a compiled function.
+
+    Layers are taken out of their stack once, outside the loop over positions: inside, each position
+    would copy every layer's parameters before it reads them.
+
+    Args:
+        model: a model without a mesh.
+        length: most positions of an output.
+    """
+
+    def __init__(self, model: Transformer, length: int):
+        self.model, self.length = model, length
+        stack = model.decoder
+        graph, parameters = nnx.split(stack.periods)
+        periods = [
+            nnx.merge(graph, jax.tree.map(lambda values, i=index: values[i], parameters))
+            for index in range(stack.count)
+        ]
+        self.blocks: list[Block] = [block for period in periods for block in period.blocks]
+
+    def begin(self, inputs: Int[Array, "B M"]) -> Cache:
+        """Encode the inputs, 0 being padding; the outputs are still empty."""
+        config = self.model.config
+        memory, _ = self.model.encode(inputs, capacity=DROPLESS)
+        empty = jnp.zeros((inputs.shape[0], self.length, config.heads, config.d_kv), memory.dtype)
+        layers = []
+        for block in self.blocks:
+            assert block.cross_attention is not None
+            of_memory = block.cross_attention.keys_and_values(memory)
+            layers.append(LayerCache(empty, empty, *of_memory))
+        return Cache(tuple(layers), (inputs != PADDING)[:, None, :])
+
+    def step(
+        self,
+        cache: Cache,
+        tokens: Int[Array, " B"],
+        position: Int[Array, ""],
+        real: Bool[Array, " B"],
+    ) -> tuple[Float[Array, "B V"], Cache]:
+        """Take in one position of every output; give the next one's logits, in float32.
+
+        Args:
+            cache: of the positions before.
+            tokens: 0 at position 0, then the token that came last.
+            position: from 0.
+            real: false for an output that has ended, which is not routed.
+        """
+        bias = self.model.decoder.position_bias.of_query(position, self.length)
+        mask = (jnp.arange(self.length) <= position)[None, None]
+        x = self.model.embedding(tokens[:, None])
+        layers = []
+        for block, layer in zip(self.blocks, cache.layers, strict=True):
+            assert block.cross_attention is not None
+            assert block.cross_attention_norm is not None
+            y = block.self_attention_norm(x)
+            new = block.self_attention.keys_and_values(y)
+            keys, values = (
+                jax.lax.dynamic_update_slice_in_dim(old, one, position, axis=1)
+                for old, one in zip((layer.keys, layer.values), new, strict=True)
+            )
+            x = x + block.self_attention.attend(y, keys, values, mask, bias=bias)
+            y = block.cross_attention_norm(x)
+            x = x + block.cross_attention.attend(
+                y, layer.memory_keys, layer.memory_values, cache.memory_mask
+            )
+            y, _ = block.transform(x, real[:, None], groups=1, capacity=DROPLESS)
+            x = x + y
+            layers.append(layer._replace(keys=keys, values=values))
+        x = self.model.decoder.final_norm(x)[:, 0]
+        kernel, scale = self.model.logits_kernel()
+        return (x.astype(jnp.float32) * scale) @ kernel, cache._replace(layers=tuple(layers))
+
+
+def make_decoder(
+    skeleton: Skeleton, length: int, *, pieces: int | None = None, temperature: float = 0.0
+) -> Decode:
+    """Compile-ready `(parameters, inputs, key) -> outputs`.
+
+    An output ends with EOS or at `length` positions, whichever comes first, and is padded with 0;
+    the loop ends when all have. A row of padding alone has an empty output. Padding is never
+    chosen. The draws of a row depend on the key, its number and the position.
+
+    Args:
+        skeleton: a model without a mesh.
+        length: most positions of an output.
+        pieces: ids of the vocabulary; rows of the model beyond them are never chosen.
+        temperature: 0 takes the likeliest token; above, tokens are drawn from
+            softmax(logits / temperature).
+    """
+    assert skeleton.mesh is None
+    rows = skeleton.config.vocabulary_size
+    choosable = (jnp.arange(rows) != PADDING) & (jnp.arange(rows) < (pieces or rows))
+
+    def choose(logits: Float[Array, "B V"], key: PRNGKeyArray) -> Int[Array, " B"]:
+        logits = jnp.where(choosable, logits, -jnp.inf)
+        if temperature == 0.0:
+            return jnp.argmax(logits, axis=-1).astype(jnp.int32)
+        keys = jax.vmap(lambda row: jax.random.fold_in(key, row))(jnp.arange(logits.shape[0]))
+        return jax.vmap(jax.random.categorical)(keys, logits / temperature).astype(jnp.int32)
+
+    @jax.jit
+    def decode(parameters: Parameters, inputs: Array, key: PRNGKeyArray) -> Array:
+        decoder = CachedDecoder(skeleton.merge(parameters), length)
+        batch = inputs.shape[0]
+        outputs = jnp.full((batch, length), PADDING, jnp.int32)
+        tokens = jnp.full(batch, PADDING, jnp.int32)
+        running = (inputs != PADDING).any(axis=1)
+
+        def unfinished(state: tuple[Array, Array, Array, Array, Cache]) -> Array:
+            position, _, _, running, _ = state
+            return (position < length) & running.any()
+
+        def extend(state: tuple[Array, Array, Array, Array, Cache]):
+            position, outputs, tokens, running, cache = state
+            logits, cache = decoder.step(cache, tokens, position, running)
+            chosen = choose(logits, jax.random.fold_in(key, position))
+            tokens = jnp.where(running, chosen, PADDING)
+            outputs = jax.lax.dynamic_update_slice_in_dim(
+                outputs, tokens[:, None], position, axis=1
+            )
+            return position + 1, outputs, tokens, running & (tokens != EOS_ID), cache
+
+        first = (jnp.zeros((), jnp.int32), outputs, tokens, running, decoder.begin(inputs))
+        return jax.lax.while_loop(unfinished, extend, first)[1]
+
+    return decode

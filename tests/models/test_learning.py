@@ -1,0 +1,157 @@
+"""Switch learns, step for step, what its dense twin has no room for (docs/experiments).
+
+Every language is a random permutation of the same 64 tokens; a text walks along it. The input
+names the language, and every next token is one of 128 * 64 facts to be stored: as many as
+feed-forward layers have room for, and nothing that attention could work out from the text.
+"""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from models.config import ModelConfig, TrainConfig
+from models.state import Parameters, Skeleton
+from models.step import batch_groups, make_train_step, optimizer_of
+
+LANGUAGES, TOKENS, LENGTH = 128, 64, 9
+FIRST_TOKEN = 3
+STEPS, SEEDS = 800, (0, 1, 2)
+#: Steps whose mean loss counts as the loss of the last of them.
+WINDOW = 40
+
+SPARSE = ModelConfig(
+    vocabulary_size=256,
+    d_model=32,
+    d_ff=32,
+    heads=2,
+    d_kv=16,
+    encoder_layers=2,
+    decoder_layers=2,
+    experts=16,
+    sparse_every=1,
+    capacity_factor=1.5,
+)
+DENSE = dataclasses.replace(SPARSE, experts=0)
+TRAIN = TrainConfig(steps=STEPS, batch_size=96, warmup_steps=1000, dtype="float32")
+
+
+class Languages:
+    """Walks along one permutation for each language, drawn anew for every step."""
+
+    def __init__(self, seed: int):
+        rng = np.random.default_rng(seed)
+        self.seed = seed
+        self.successors = np.stack([rng.permutation(TOKENS) for _ in range(LANGUAGES)])
+
+    def batch(self, step: int, rows: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """A batch and the language of every row; the first token cannot be known, nor counts."""
+        rng = np.random.default_rng((self.seed, step))
+        lang = rng.integers(0, LANGUAGES, rows)
+        walk = rng.integers(0, TOKENS, (1, rows))
+        for _ in range(LENGTH - 1):
+            walk = np.concatenate([walk, self.successors[lang, walk[-1:]]])
+        targets = (walk.T + FIRST_TOKEN).astype(np.int32)
+        weights = np.ones(targets.shape, np.float32)
+        weights[:, 0] = 0
+        features = {
+            "encoder_input_tokens": (lang[:, None] + FIRST_TOKEN + TOKENS).astype(np.int32),
+            "decoder_input_tokens": np.pad(targets[:, :-1], ((0, 0), (1, 0))),
+            "decoder_target_tokens": targets,
+            "decoder_loss_weights": weights,
+        }
+        return features, lang
+
+
+@pytest.fixture(scope="module")
+def optimized():
+    """Unlike the other tests of models, these take longer to run than to compile."""
+    name = "jax_disable_most_optimizations"
+    before = jax.config.values[name]
+    jax.config.update(name, False)
+    yield
+    jax.config.update(name, before)
+
+
+@pytest.fixture(scope="module")
+def curves(optimized):
+    """By seed, losses of all steps and final parameters, of the dense and of the sparse model."""
+    dense, sparse = Learner(DENSE), Learner(SPARSE)
+    return {seed: (dense.learn(seed), sparse.learn(seed)) for seed in SEEDS}
+
+
+class Learner:
+    """Trains a model from different seeds by one compiled step."""
+
+    def __init__(self, config: ModelConfig):
+        self.config = config
+        self.optimizer = optimizer_of(TRAIN)
+        groups = batch_groups(config, TRAIN.batch_size, 1)
+        self.step = make_train_step(Skeleton.of(config, TRAIN), self.optimizer, groups)
+
+    def learn(self, seed: int) -> tuple[np.ndarray, Parameters]:
+        """The smoothed loss of every step, and the parameters at the end."""
+        languages = Languages(seed)
+        skeleton = Skeleton.of(self.config, dataclasses.replace(TRAIN, seed=seed))
+        state, losses = skeleton.initial_state(self.optimizer), []
+        for step in range(STEPS):
+            state, metrics = self.step(state, languages.batch(step, TRAIN.batch_size)[0])
+            losses.append(metrics["train/loss"])
+        ends = np.concatenate([np.full(WINDOW - 1, np.inf), np.asarray(jax.device_get(losses))])
+        smooth = np.lib.stride_tricks.sliding_window_view(ends, WINDOW).mean(axis=1)
+        return smooth, state.parameters
+
+
+@pytest.mark.timeout(600)
+def test_switch_reaches_the_dense_twins_final_loss_in_half_the_steps(curves):
+    for seed, ((dense, _), (sparse, _)) in curves.items():
+        reached = int(np.argmax(sparse <= dense[-1])) + 1
+        print(
+            f"seed {seed}: dense {dense[-1]:.3f} nats after {STEPS} steps; Switch there after "
+            f"{reached}, then {sparse[-1]:.3f}"
+        )
+        # It is the store that is full: both began to learn.
+        assert dense[-1] < np.log(TOKENS) - 0.5
+        assert sparse[-1] < dense[-1]
+        assert reached <= STEPS / 2
+
+
+@pytest.mark.timeout(600)
+def test_the_router_separates_the_mappings(curves):
+    rows = 1024
+    skeleton = Skeleton.of(SPARSE, TRAIN)
+
+    @jax.jit
+    def route(parameters, batch):
+        model = skeleton.merge(parameters)
+        tokens = [batch[name] for name in ("encoder_input_tokens", "decoder_input_tokens")]
+        targets = batch["decoder_target_tokens"]
+        _, stats = model(*tokens, targets, capacities=(rows, rows * LENGTH))
+        return stats[1].expert
+
+    for seed, (_, (_, parameters)) in curves.items():
+        batch, lang = Languages(seed).batch(STEPS, rows)
+        expert = np.asarray(route(parameters, batch)).reshape(-1, rows, LENGTH)
+        lang = np.repeat(lang, LENGTH).reshape(rows, LENGTH)
+        token = batch["decoder_input_tokens"]
+        shuffled = np.random.default_rng(seed).permutation(lang)
+        found = []
+        for layer in expert[..., 1:]:
+            told = [mutual_information(x[:, 1:], layer) for x in (lang, token, shuffled)]
+            of_language, of_token, by_chance = (f"{nats:.2f}" for nats in told)
+            print(
+                f"seed {seed}: the expert tells {of_language} nats of the language (by chance "
+                f"{by_chance}), {of_token} of the token"
+            )
+            found.append(told[0] - told[2])
+        assert max(found) > 0.3
+
+
+def mutual_information(one: np.ndarray, other: np.ndarray) -> float:
+    """In nats, of two labels of the same places."""
+    joint = np.zeros((one.max() + 1, other.max() + 1))
+    np.add.at(joint, (one.ravel(), other.ravel()), 1 / one.size)
+    independent = joint.sum(axis=1, keepdims=True) * joint.sum(axis=0, keepdims=True)
+    seen = joint > 0
+    return float((joint[seen] * np.log(joint[seen] / independent[seen])).sum())
