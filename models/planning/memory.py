@@ -63,20 +63,19 @@ class StepMemory:
         state: parameters and moments, at rest.
         gradients: of parameters; with microbatches there are sums and a part's own.
         activations: what the forward pass keeps for the backward pass.
-        logits: of one chunk, with their gradient.
-        weights: the parameters of a layer, or of the vocabulary, gathered from all devices.
+        working: what comes on top at the worst moment: the logits of a chunk and the vocabulary's
+            table, gathered, with their gradients; or, with remat, one period's activations.
     """
 
     state: StateMemory
     gradients: int
     activations: int
-    logits: int
-    weights: int
+    working: int
 
     @property
     def total(self) -> int:
         """All of it."""
-        return self.state.total + self.gradients + self.activations + self.logits + self.weights
+        return self.state.total + self.gradients + self.activations + self.working
 
 
 def state_memory(skeleton: Skeleton, train: TrainConfig) -> StateMemory:
@@ -101,19 +100,25 @@ def step_memory(
     inputs_length: int,
     targets_length: int,
 ) -> StepMemory:
-    """Estimate the peak on each device, when the backward pass begins."""
+    """Estimate the peak on each device."""
     part = _Part.of(model, train, inputs_length, targets_length)
-    encoder = _kept(model, train, part, decoder=False)
-    decoder = _kept(model, train, part, decoder=True)
+    stacks = (False, True)
+    periods = [_period_kept(model, train, part, decoder=decoder) for decoder in stacks]
+    counts = (model.encoder_layers // model.period, model.decoder_layers // model.period)
+    lengths = (inputs_length, targets_length)
+    if train.remat:
+        carries = (2 * model.d_model * part.sequences * length for length in lengths)
+        kept, recomputed = sum(n * x for n, x in zip(counts, carries, strict=True)), max(periods)
+    else:
+        kept, recomputed = sum(n * x for n, x in zip(counts, periods, strict=True)), 0.0
     rows = part.sequences * targets_length / train.loss_chunks
-    vocabulary = model.vocabulary_size / train.model_parallel
-    table = model.d_model * vocabulary
+    values = rows * LOGITS_BYTES + model.d_model * GATHERED_TABLE_BYTES
+    loss = values * model.vocabulary_size / train.model_parallel
     return StepMemory(
         state=state,
         gradients=state.parameters * (1 if train.microbatches == 1 else 2),
-        activations=round(encoder + decoder),
-        logits=round(LOGITS_BYTES * rows * vocabulary),
-        weights=round(GATHERED_TABLE_BYTES * table + 2 * _period_weights(model, train)),
+        activations=round(kept),
+        working=round(max(loss, recomputed) + 2 * _period_weights(model, train)),
     )
 
 
@@ -142,18 +147,13 @@ class _Part:
         return cls(train.batch_size / shards, inputs, targets, slots(inputs), slots(targets))
 
 
-def _kept(model: ModelConfig, train: TrainConfig, part: _Part, *, decoder: bool) -> float:
-    """Bytes that a stack keeps for its backward pass."""
-    layers = model.decoder_layers if decoder else model.encoder_layers
-    periods = layers // model.period
+def _period_kept(model: ModelConfig, train: TrainConfig, part: _Part, *, decoder: bool) -> float:
+    """Bytes that one period of a stack keeps for its backward pass."""
     dense = _block_kept(model, train, part, decoder=decoder, sparse=False)
+    if not model.sparse:
+        return dense
     sparse = _block_kept(model, train, part, decoder=decoder, sparse=True)
-    period = (model.period - 1) * dense + sparse if model.sparse else dense
-    if not train.remat:
-        return periods * period
-    length = part.targets_length if decoder else part.inputs_length
-    carry = 2 * model.d_model * part.sequences * length
-    return periods * carry + period
+    return (model.period - 1) * dense + sparse
 
 
 def _block_kept(

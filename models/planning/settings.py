@@ -52,11 +52,11 @@ def rank_settings(
             secs = _analytic_secs(model, train, lengths, topology, counts)
             found.append(Setting(train, memory, secs))
     if not found:
+        shares = "batch, routing groups, experts and heads" if model.sparse else "batch and heads"
         raise UserError(
-            f"no mesh of the {topology.devices} devices of {topology.name} divides the batch of "
-            f"{config.batch_size} sequences"
-            + (f", its routing groups and {model.experts} experts" if model.sparse else "")
-            + " as asked: give another --batch-size or fewer of the mesh options"
+            f"no setting of the {topology.devices} devices of {topology.name} divides {shares} as "
+            f"asked: give another --batch-size than {config.batch_size} or fewer of the options "
+            "for mesh and microbatches"
         )
     return sorted(found, key=lambda setting: setting.secs)
 
@@ -79,6 +79,10 @@ def _check_asked(model: ModelConfig, config: PlanConfig, topology: Topology) -> 
         )
     if config.expert_parallel and not model.sparse and config.expert_parallel > 1:
         raise UserError(f"--expert-parallel {config.expert_parallel}: a dense model has no experts")
+    if config.expert_parallel and model.sparse and model.experts % config.expert_parallel:
+        raise UserError(
+            f"--expert-parallel {config.expert_parallel} does not divide {model.experts} experts"
+        )
     if None not in asked:
         train = _train_config(config, *(size or 1 for size in asked))
         train = dataclasses.replace(train, microbatches=config.microbatches or 1)
