@@ -12,8 +12,8 @@ FLINK := 1.19.3
 BEAM_FLINK := 2.62.0
 PRISM := $(shell sed -n 's/^apache-beam==\([0-9.]*\).*/\1/p' requirements.txt)
 
-.PHONY: help setup setup-flink setup-prism demo test lint format bench bench-examples bench-langid test-kill \
-	fuzz test-parity parity-fixtures test-flink test-prism test-dataflow requirements clean
+.PHONY: help setup setup-flink setup-prism setup-plan demo test lint format bench bench-examples bench-langid \
+	test-kill fuzz test-plan test-parity parity-fixtures test-flink test-prism test-dataflow requirements clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -60,6 +60,18 @@ bench: $(READY) .venv-bench/ready  ## The corpus builder against datatrove and a
 	@$(BIN)/uv pip sync --quiet --require-hashes --compile-bytecode --python .venv-bench/bin/python \
 		tests/benchmarks/peers.txt
 	@touch $@
+
+setup-plan: .venv-plan/ready  ## libtpu, to compile for TPUs without one, in .venv-plan
+
+.venv-plan/ready: requirements-plan.txt | $(READY)
+	@$(PYTHON) -m venv --clear .venv-plan
+	@$(BIN)/uv pip sync --quiet --require-hashes --compile-bytecode --python .venv-plan/bin/python \
+		requirements-plan.txt
+	@touch $@
+
+test-plan: $(READY)  ## Compile the training step of small models for small TPU slices (minutes)
+	@$(MAKE) --no-print-directory setup-plan || echo "[setup] no libtpu: the tests will be skipped"
+	@$(BIN)/python -m pytest tests/models/planning/tpu_compile.py -rs --timeout 3600
 
 test-parity: $(READY) .venv-parity/ready  ## Logits against Hugging Face's, up to mT5-Base (needs 12 GB of disk)
 	@$(BIN)/python -m pytest tests/parity/live.py -s --timeout 3600
@@ -133,9 +145,11 @@ requirements: $(READY)  ## Pin again what pyproject.toml asks for
 	echo 'atheris==3.0.*' | $$compile - --output-file requirements-fuzz.txt && \
 	$$compile pyproject.toml --extra gcp --constraint requirements.txt --output-file requirements-gcp.txt && \
 	grep -E '^uv==' requirements.txt | sed 's/ .*//' | $$compile - --output-file requirements-setup.txt && \
+	sed -n 's/^plan = \["\(.*\)"\].*/\1\nflax\njax\njaxtyping/p' pyproject.toml | $$compile - \
+		--constraint requirements.txt --output-file requirements-plan.txt && \
 	echo apache-flink-libraries==$(FLINK) | $$compile - --no-deps --output-file requirements-flink.txt && \
 	$$compile tests/benchmarks/peers.in --output-file tests/benchmarks/peers.txt && \
 	$$compile tests/parity/peers.in --constraint requirements.txt --output-file tests/parity/peers.txt
 
 clean:  ## Remove the environment and caches (runs/ stays)
-	@rm -rf .venv .venv-bench .venv-parity .venv-fuzz .flink .prism build *.egg-info .ruff_cache .pytest_cache
+	@rm -rf .venv .venv-bench .venv-plan .venv-parity .venv-fuzz .flink .prism build *.egg-info .ruff_cache .pytest_cache

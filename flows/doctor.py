@@ -40,6 +40,8 @@ def check_packages() -> list[Finding]:
         extra = _extra_of(requirement)
         group = extra or "pipelines"
         how = f"pip install 'mswitch[{extra}]'" if extra else "pip install mswitch"
+        if extra == "plan":
+            how = "not here: `mswitch plan` has an environment of its own, .venv-plan"
         try:
             version = importlib.metadata.version(requirement.name)
         except importlib.metadata.PackageNotFoundError:

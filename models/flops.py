@@ -1,7 +1,8 @@
 """Analytic cost of one training step, in floating-point operations (a multiply-add is two).
 
 XLA's own count is no substitute: it counts a loop's body once, and elementwise work as if it
-cost what matrix products cost. A test holds the two against each other on an unrolled step.
+cost what matrix products cost. A test holds the two against each other on an unrolled step, and
+`mswitch plan` against programs compiled for TPUs.
 """
 
 from models.config import ModelConfig
@@ -36,6 +37,11 @@ def sparse_layer_flops(config: ModelConfig, batch_size: int, length: int, groups
     return 2 * positions * config.d_model * config.experts + slots * feed_forward_flops(config)
 
 
+def logits_flops(config: ModelConfig, batch_size: int, targets_length: int) -> int:
+    """Forward FLOPs of the logits of a batch."""
+    return 2 * batch_size * targets_length * config.d_model * config.vocabulary_size
+
+
 def forward_flops(
     config: ModelConfig, batch_size: int, inputs_length: int, targets_length: int
 ) -> int:
@@ -56,8 +62,7 @@ def forward_flops(
         attention_flops(config, batch_size, targets_length, targets_length)
         + attention_flops(config, batch_size, targets_length, inputs_length)
     ) + feed_forward(config.decoder_layers, targets_length)
-    logits = 2 * batch_size * targets_length * config.d_model * config.vocabulary_size
-    return encoder + decoder + logits
+    return encoder + decoder + logits_flops(config, batch_size, targets_length)
 
 
 def training_step_flops(
@@ -69,3 +74,22 @@ def training_step_flops(
     `remat` and chunked logits compute twice: FLOPs that a model needs, not those a setting costs.
     """
     return FORWARD_AND_BACKWARD * forward_flops(config, batch_size, inputs_length, targets_length)
+
+
+def recomputed_flops(
+    config: ModelConfig,
+    batch_size: int,
+    inputs_length: int,
+    targets_length: int,
+    *,
+    remat: bool,
+    loss_chunks: int,
+) -> int:
+    """Matrix-product FLOPs that memory settings add to one training step.
+
+    `remat` runs the layers' forward pass again, more than one loss chunk that of the logits.
+    """
+    lengths = (batch_size, inputs_length, targets_length)
+    logits = logits_flops(config, batch_size, targets_length)
+    layers = forward_flops(config, *lengths) - logits
+    return layers * remat + logits * (loss_chunks > 1)

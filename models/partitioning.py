@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental.mesh_utils import create_device_mesh
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from models.config import ModelConfig, TrainConfig
@@ -57,8 +58,20 @@ def make_mesh(config: TrainConfig, devices: Sequence[Any] | None = None) -> Mesh
             f"--data-parallel x --expert-parallel x --model-parallel needs {config.devices} "
             f"devices, and there are {len(devices)}: choose smaller ones"
         )
-    shape = (config.data_parallel, config.expert_parallel, config.model_parallel)
-    return Mesh(np.array(list(devices)[: config.devices]).reshape(shape), AXES)
+    if jax.process_count() > 1:
+        # In the order of processes, wherever in the torus they are.
+        return Mesh(np.array(devices).reshape(_mesh_shape(config)), AXES)
+    return arrange_mesh(config, devices[: config.devices])
+
+
+def arrange_mesh(config: TrainConfig, devices: Sequence[Any]) -> Mesh:
+    """Lay devices out as a run asks for, so that on a TPU each axis follows links of the torus."""
+    shape = _mesh_shape(config)
+    return Mesh(create_device_mesh(shape, devices, allow_split_physical_axes=True), AXES)
+
+
+def _mesh_shape(config: TrainConfig) -> tuple[int, int, int]:
+    return config.data_parallel, config.expert_parallel, config.model_parallel
 
 
 def fed_part(mesh: Mesh | None) -> tuple[int, int]:

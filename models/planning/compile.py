@@ -1,0 +1,167 @@
+"""Compile a training step for a TPU slice that is not there. Runs where libtpu is installed.
+
+`python -m models.planning.compile` reads a `CompileRequest` as JSON from standard input and prints
+a `CompileResult` as the last line of its output. libtpu wants a process of its own: with it
+installed, JAX looks for a TPU's metadata for a minute unless the environment says otherwise.
+"""
+
+import dataclasses
+import json
+import re
+import sys
+import time
+from typing import Any
+
+from models.config import ModelConfig, TrainConfig
+
+#: What libtpu reads before it is loaded: there is no TPU, no metadata server, one host.
+ENVIRONMENT = {
+    "JAX_PLATFORMS": "cpu",
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_WORKER_ID": "0",
+    "TPU_ACCELERATOR_TYPE": "v5e-4",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class CompileRequest:
+    """What to compile.
+
+    Attributes:
+        topology: a slice's name, such as v5p:4x4x4.
+        model: architecture.
+        train: batch, mesh and memory settings.
+        inputs_length: encoder positions of a sequence.
+        targets_length: decoder positions of a sequence.
+    """
+
+    topology: str
+    model: ModelConfig
+    train: TrainConfig
+    inputs_length: int
+    targets_length: int
+
+    def as_json(self) -> str:
+        """One line that `from_json` reads."""
+        return json.dumps(dataclasses.asdict(self))
+
+    @classmethod
+    def from_json(cls, line: str) -> "CompileRequest":
+        """Read `as_json`'s line."""
+        fields = json.loads(line)
+        model, train = ModelConfig(**fields.pop("model")), TrainConfig(**fields.pop("train"))
+        return cls(model=model, train=train, **fields)
+
+
+@dataclasses.dataclass(frozen=True)
+class CompileResult:
+    """What the compiler said, per device.
+
+    Attributes:
+        fits: whether the program fits the device's memory.
+        peak_bytes: most memory in use at a time; None if it does not fit.
+        allocated_bytes: memory of arguments, results and temporaries as laid out, gaps included,
+            which decides whether it fits; what the compiler wanted, if it does not.
+        compile_secs: tracing and compiling.
+        process_peak_bytes: memory that compiling took on this machine.
+        costs: FLOPs, memory traffic and collectives (`models.planning.costs.Costs`), if it fits.
+        xla_flops: XLA's own count, which takes each loop's body once.
+    """
+
+    fits: bool
+    peak_bytes: int | None
+    allocated_bytes: int | None
+    compile_secs: float
+    process_peak_bytes: int
+    costs: dict[str, Any] | None = None
+    xla_flops: float | None = None
+
+
+def lower_step(request: CompileRequest, devices: list[Any]) -> Any:
+    """Trace the training step, as `mswitch train` runs it, for a mesh of these devices."""
+    import jax
+    from jax.sharding import NamedSharding, PartitionSpec
+
+    from models.partitioning import BATCH_AXES, arrange_mesh, check_divisible
+    from models.state import Skeleton
+    from models.step import FEATURES, batch_groups, make_train_step, optimizer_of
+
+    model, train = request.model, request.train
+    mesh = arrange_mesh(train, devices)
+    groups = batch_groups(model, train.batch_size, request.inputs_length)
+    check_divisible(model, train, groups)
+    skeleton, optimizer = Skeleton.of(model, train, mesh), optimizer_of(train)
+    rows = NamedSharding(mesh, PartitionSpec(BATCH_AXES))
+
+    def feature(name: str) -> jax.ShapeDtypeStruct:
+        length = request.inputs_length if name.startswith("encoder") else request.targets_length
+        dtype = "float32" if name.endswith("weights") else "int32"
+        return jax.ShapeDtypeStruct((train.batch_size, length), dtype, sharding=rows)
+
+    batch = {name: feature(name) for name in FEATURES}
+    step = make_train_step(skeleton, optimizer, groups)
+    return step.lower(skeleton.abstract_state(optimizer), batch)  # pyright: ignore[reportArgumentType]
+
+
+def compile_step(request: CompileRequest) -> CompileResult:
+    """Compile, and read off what it takes."""
+    import resource
+
+    import jax
+    from jax.experimental import topologies
+
+    from models.planning.costs import costs_of
+
+    options = {"chip_config_name": "megacore"} if request.topology.startswith("v4:") else {}
+    slice_ = topologies.get_topology_desc(platform="tpu", topology_name=request.topology, **options)
+    began = time.monotonic()
+    lowered = lower_step(request, list(slice_.devices))
+    try:
+        compiled = lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        wanted = memory_wanted(str(error))
+        return CompileResult(False, None, wanted, time.monotonic() - began, _own_peak(resource))
+    secs = time.monotonic() - began
+    memory, analysis = compiled.memory_analysis(), compiled.cost_analysis()
+    costs = costs_of(compiled.as_text())
+    return CompileResult(
+        True,
+        memory.peak_memory_in_bytes,
+        memory.argument_size_in_bytes
+        + memory.output_size_in_bytes
+        - memory.alias_size_in_bytes
+        + memory.temp_size_in_bytes,
+        secs,
+        _own_peak(resource),
+        dataclasses.asdict(costs),
+        analysis["flops"],
+    )
+
+
+def _own_peak(resource: Any) -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def memory_wanted(message: str) -> int | None:
+    """Read how much memory a program would take from the compiler's refusal."""
+    match = re.search(r"[Uu]sed ([\d.]+)([KMGT])", message) or re.search(
+        r"\(([\d.]+)([KMGT])\) exceeds", message
+    )
+    if match is None:
+        return None
+    return int(float(match[1]) * 1024 ** ("KMGT".index(match[2]) + 1))
+
+
+def main() -> None:
+    """Do what standard input asks for."""
+    result = compile_step(CompileRequest.from_json(sys.stdin.readline()))
+    print(json.dumps(dataclasses.asdict(result)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,43 @@
+"""What `mswitch plan` can be asked."""
+
+import dataclasses
+
+from pipelines.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class PlanConfig:
+    """The batch to plan for, and what is already decided; None leaves it to the memory model.
+
+    Attributes:
+        batch_size: sequences per step, over all devices.
+        inputs_length: encoder positions of a sequence.
+        targets_length: decoder positions of a sequence; 229 go with 1024 inputs.
+        data_parallel: devices along the mesh axis `data`.
+        expert_parallel: devices along the mesh axis `expert`.
+        model_parallel: devices along the mesh axis `model`.
+        microbatches: parts of a batch whose gradients are added up.
+        loss_chunks: parts of the target length whose logits exist at one time.
+        remat: whether activations are recomputed in the backward pass.
+    """
+
+    batch_size: int = 1024
+    inputs_length: int = 1024
+    targets_length: int = 229
+    data_parallel: int | None = None
+    expert_parallel: int | None = None
+    model_parallel: int | None = None
+    microbatches: int | None = None
+    loss_chunks: int | None = None
+    remat: bool | None = None
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if value is not None and field.name != "remat" and value < 1:
+                raise UserError(f"--{field.name.replace('_', '-')} must be at least 1")
+
+    def allows(self, name: str, value: int | bool) -> bool:
+        """Whether a setting may have this value."""
+        wanted = getattr(self, name)
+        return wanted is None or wanted == value

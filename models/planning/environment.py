@@ -1,0 +1,64 @@
+"""The Python that has libtpu: `.venv-plan` beside the sources, or this one."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from models.planning.compile import ENVIRONMENT, CompileRequest, CompileResult
+from pipelines.errors import UserError
+from pipelines.progress import say
+
+ROOT = Path(__file__).parents[2]
+READY = ".venv-plan/ready"
+PYTHON = ".venv-plan/bin/python"
+
+
+def planning_python() -> Path:
+    """Find a Python with libtpu; in a checkout, make `.venv-plan` where it is absent.
+
+    Raises:
+        UserError: there is none and it cannot be made.
+    """
+    if importlib.util.find_spec("libtpu") is not None:
+        return Path(sys.executable)
+    if not (ROOT / "Makefile").exists():
+        raise UserError("the module libtpu is not installed: pip install 'mswitch[plan]' brings it")
+    if (ROOT / READY).exists():
+        return ROOT / PYTHON
+    say("plan", "making .venv-plan, the environment with libtpu (1.4 GB of disk, once)")
+    done = subprocess.run(
+        ["make", "--no-print-directory", "setup-plan"],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        raise UserError(f"`make setup-plan` failed, which installs libtpu: {reason}")
+    return ROOT / PYTHON
+
+
+def compile_elsewhere(request: CompileRequest) -> CompileResult:
+    """`compile_step` in a process of its own, which has libtpu.
+
+    Raises:
+        UserError: libtpu cannot be had.
+        RuntimeError: the compiler failed for another reason than memory.
+    """
+    done = subprocess.run(
+        [planning_python(), "-m", "models.planning.compile"],
+        input=request.as_json() + "\n",
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+        env={**os.environ, **ENVIRONMENT},
+    )
+    if done.returncode:
+        raise RuntimeError(f"compiling for {request.topology} failed:\n{done.stderr[-4000:]}")
+    return CompileResult(**json.loads(done.stdout.splitlines()[-1]))

@@ -1,0 +1,208 @@
+"""Optimised HLO text as data: computations, instructions, and how often each of them runs.
+
+XLA's own cost analysis counts a loop's body once, however often it runs. Here the call graph is
+walked from the entry, and a `while` multiplies what is inside by its trip count.
+"""
+
+import dataclasses
+import math
+import re
+from collections.abc import Iterator
+
+_COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
+_INSTRUCTION = re.compile(r"^\s+(ROOT )?%?([\w.\-]+) = (.*)$")
+_OPCODE = re.compile(r" ([a-z][a-z0-9\-]*)\(")
+_ARRAY = re.compile(r"\b([a-z]+[0-9]*(?:e[0-9]m[0-9]\w*)?)\[([0-9,]*)\](?:\{([^{}]*)\})?")
+_NAME = re.compile(r"%([\w.\-]+)")
+_CALLED = re.compile(
+    r"\b(?:calls|body|condition|to_apply|true_computation|false_computation)=%?([\w.\-]+)"
+)
+_BRANCHES = re.compile(r"\bbranch_computations=\{([^}]*)\}")
+_KNOWN_TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
+
+#: Called computations that are a rule for combining two values, not work of their own.
+_REDUCERS = frozenset(
+    (
+        "all-reduce",
+        "all-reduce-start",
+        "reduce",
+        "reduce-scatter",
+        "reduce-window",
+        "scatter",
+        "select-and-scatter",
+        "sort",
+        "map",
+    )
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class ArrayType:
+    """One array of an instruction's result.
+
+    Attributes:
+        dtype: HLO's name of the type, such as bf16.
+        shape: its dimensions on one device.
+        in_hbm: false for what the compiler keeps in on-chip memory.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    in_hbm: bool
+
+    @property
+    def bytes(self) -> int:
+        """Bytes without the padding of tiles."""
+        bits = re.search(r"\d+", self.dtype)
+        size = 1.0 if self.dtype == "pred" or bits is None else int(bits.group()) / 8
+        return math.ceil(math.prod(self.shape) * size)
+
+
+@dataclasses.dataclass(frozen=True)
+class Instruction:
+    """One line of a computation.
+
+    Attributes:
+        name: unique in the module.
+        opcode: such as `convolution`.
+        arrays: the arrays of its result, a tuple's in order.
+        operands: names of what it reads.
+        literal: what stands in the parentheses, for constants and parameters.
+        attributes: the rest of the line.
+        is_root: whether it is the computation's result.
+    """
+
+    name: str
+    opcode: str
+    arrays: tuple[ArrayType, ...]
+    operands: tuple[str, ...]
+    literal: str
+    attributes: str
+    is_root: bool
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of the whole result."""
+        return sum(array.bytes for array in self.arrays)
+
+    def called(self) -> list[str]:
+        """Computations that run when this instruction does."""
+        if self.opcode in _REDUCERS:
+            return []
+        names = _CALLED.findall(self.attributes)
+        for branches in _BRANCHES.findall(self.attributes):
+            names += _NAME.findall(branches)
+        return names
+
+
+Computation = dict[str, Instruction]
+
+
+@dataclasses.dataclass(frozen=True)
+class Module:
+    """A program for one device.
+
+    Attributes:
+        computations: by name, each a dictionary of instructions in program order.
+        entry: where it begins.
+    """
+
+    computations: dict[str, Computation]
+    entry: str
+
+    @classmethod
+    def parse(cls, text: str) -> "Module":
+        """Read what `jax.stages.Compiled.as_text` gives.
+
+        Raises:
+            ValueError: the text has no entry computation.
+        """
+        computations: dict[str, Computation] = {}
+        entry, current = None, None
+        for line in text.splitlines():
+            header = _COMPUTATION.match(line)
+            if header:
+                current = computations.setdefault(header[2], {})
+                entry = header[2] if header[1] else entry
+                continue
+            match = _INSTRUCTION.match(line)
+            if match and current is not None:
+                instruction = _parse_instruction(match[2], match[3], bool(match[1]))
+                current[instruction.name] = instruction
+        if entry is None:
+            raise ValueError("the HLO text has no ENTRY computation")
+        return cls(computations, entry)
+
+    def runs(self) -> Iterator[tuple[str, int]]:
+        """Each call of a computation, as its name and how often it runs; the entry is first."""
+        pending = [(self.entry, 1)]
+        while pending:
+            name, times = pending.pop()
+            yield name, times
+            for instruction in self.computations[name].values():
+                trips = self.trip_count(instruction) if instruction.opcode == "while" else 1
+                pending += [
+                    (called, times * trips)
+                    for called in instruction.called()
+                    if called in self.computations
+                ]
+
+    def trip_count(self, loop: Instruction) -> int:
+        """How often the body of a `while` runs.
+
+        The compiler for CPUs notes it; the one for TPUs leaves a condition `i < constant`, with i
+        from 0 in steps of 1, as JAX makes its scans.
+
+        Raises:
+            ValueError: the condition is of another form.
+        """
+        known = _KNOWN_TRIPS.search(loop.attributes)
+        if known:
+            return int(known[1])
+        condition = re.search(r"condition=%?([\w.\-]+)", loop.attributes)
+        bounds = (
+            [
+                int(instruction.literal)
+                for instruction in self.computations[condition[1]].values()
+                if instruction.opcode == "constant" and re.fullmatch(r"\d+", instruction.literal)
+            ]
+            if condition
+            else []
+        )
+        if len(bounds) != 1:
+            raise ValueError(f"the trip count of the loop {loop.name} cannot be read")
+        return bounds[0]
+
+
+def _parse_instruction(name: str, text: str, is_root: bool) -> Instruction:
+    opcode = _OPCODE.search(" " + text)
+    if opcode is None:
+        return Instruction(name, "", (), (), "", text, is_root)
+    start = opcode.end() - 1
+    result, rest = text[: opcode.start()], text[start:]
+    end = _closing_parenthesis(rest)
+    return Instruction(
+        name,
+        opcode[1],
+        tuple(parse_arrays(result)),
+        tuple(_NAME.findall(rest[:end])),
+        rest[:end],
+        rest[end + 1 :],
+        is_root,
+    )
+
+
+def _closing_parenthesis(text: str) -> int:
+    depth = 1
+    for index, letter in enumerate(text):
+        depth += (letter == "(") - (letter == ")")
+        if depth == 0:
+            return index
+    return len(text)
+
+
+def parse_arrays(text: str) -> Iterator[ArrayType]:
+    """Read the array types in an instruction's result or signature."""
+    for dtype, dimensions, layout in _ARRAY.findall(text):
+        shape = tuple(int(size) for size in dimensions.split(",") if size)
+        yield ArrayType(dtype, shape, "S(" not in layout)

@@ -1,0 +1,155 @@
+"""`mswitch plan`: choose how to train on a slice, compile that, and report what it needs."""
+
+import dataclasses
+from typing import Any
+
+from models.config import ModelChanges, ModelConfig, TrainConfig
+from models.flops import recomputed_flops, training_step_flops
+from models.planning.compile import CompileRequest, CompileResult
+from models.planning.config import PlanConfig
+from models.planning.environment import compile_elsewhere
+from models.planning.roofline import roofline
+from models.planning.settings import Setting, rank_settings
+from models.planning.topology import GIB, Topology, parse_topology
+from models.presets import preset as find_preset
+from models.state import Skeleton, parameter_counts
+from pipelines.progress import say
+
+#: Share of a device's memory that a setting may be predicted to take and still be tried; the
+#: memory model errs by about this much (docs/tpu.md).
+MARGIN = 0.9
+SUGGESTIONS = 3
+
+
+def make_plan(
+    preset: str, topology: str, config: PlanConfig, changes: ModelChanges
+) -> dict[str, Any]:
+    """Plan one preset on one slice.
+
+    Args:
+        preset: name of the model.
+        topology: name of the slice.
+        config: the batch, and what is decided already.
+        changes: what to change of the preset.
+
+    Returns:
+        What `mswitch plan --json` prints; README, Plan, says what is in it.
+
+    Raises:
+        UserError: an unknown name, or a mesh that divides nothing.
+    """
+    slice_ = parse_topology(topology)
+    model = changes.applied_to(find_preset(preset).model)
+    # Without a mesh: the tree and its shapes are the same on all.
+    skeleton = Skeleton.of(model, TrainConfig(batch_size=config.batch_size))
+    settings = rank_settings(model, config, slice_, skeleton)
+    limit = slice_.chip.hbm_bytes
+    fitting = [setting for setting in settings if setting.memory.total <= MARGIN * limit]
+    chosen = fitting[0] if fitting else min(settings, key=lambda one: one.memory.total)
+    result = _compile(model, config, slice_, chosen)
+    return {
+        "stage": "plan",
+        "preset": preset,
+        "topology": topology,
+        "devices": slice_.devices,
+        "batch_size": config.batch_size,
+        "inputs_length": config.inputs_length,
+        "targets_length": config.targets_length,
+        "parameters": sum(parameter_counts(skeleton).values()),
+        **_as_json(chosen),
+        "parameter_bytes_per_device": chosen.memory.state.parameters,
+        "optimizer_bytes_per_device": chosen.memory.state.optimizer,
+        "hbm_bytes_per_device": limit,
+        **_measured(model, config, slice_, chosen, result),
+        "suggestions": [_as_json(setting) for setting in _distinct(fitting)],
+    }
+
+
+def _compile(
+    model: ModelConfig, config: PlanConfig, topology: Topology, chosen: Setting
+) -> CompileResult:
+    """Compile the chosen setting, unless its state alone is larger than the memory."""
+    train, memory = chosen.train, chosen.memory
+    if memory.state.total > topology.chip.hbm_bytes:
+        say(
+            "plan",
+            f"not compiled: parameters and moments alone are {memory.state.total / GIB:,.1f} GiB a "
+            f"device, and {topology.name} has {topology.chip.hbm_bytes / GIB:.2f}",
+        )
+        return CompileResult(False, None, None, 0.0, 0)
+    mesh = f"{train.data_parallel} x {train.expert_parallel} x {train.model_parallel}"
+    say(
+        "plan",
+        f"compiling for {topology.devices} devices as data x expert x model = {mesh}, "
+        f"{train.microbatches} microbatches, predicted {memory.total / GIB:.1f} GiB a device; "
+        "this takes minutes",
+    )
+    return compile_elsewhere(
+        CompileRequest(topology.name, model, train, config.inputs_length, config.targets_length)
+    )
+
+
+def _as_json(setting: Setting) -> dict[str, Any]:
+    train, memory = setting.train, setting.memory
+    return {
+        "mesh": {
+            "data": train.data_parallel,
+            "expert": train.expert_parallel,
+            "model": train.model_parallel,
+        },
+        "microbatches": train.microbatches,
+        "loss_chunks": train.loss_chunks,
+        "remat": train.remat,
+        "predicted_bytes_per_device": memory.total,
+    }
+
+
+def _measured(
+    model: ModelConfig,
+    config: PlanConfig,
+    topology: Topology,
+    chosen: Setting,
+    result: CompileResult,
+) -> dict[str, Any]:
+    """What the compiler said, and what follows from it."""
+    train = chosen.train
+    lengths = (config.inputs_length, config.targets_length)
+    analytic = training_step_flops(model, train.batch_size, *lengths)
+    again = recomputed_flops(
+        model, train.batch_size, *lengths, remat=train.remat, loss_chunks=train.loss_chunks
+    )
+    made: dict[str, Any] = {
+        "fits": result.fits,
+        "peak_bytes_per_device": result.peak_bytes,
+        "allocated_bytes_per_device": result.allocated_bytes,
+        "analytic_flops_per_step": analytic,
+        "recomputed_flops_per_step": again,
+        "compile_secs": round(result.compile_secs, 1),
+        "compile_peak_bytes": result.process_peak_bytes,
+        "flops_per_step": None,
+        "flops_ratio": None,
+        "collectives": {},
+        "estimated_step_secs": None,
+        "estimate": None,
+    }
+    if result.costs is not None:
+        bound = roofline(result.costs, topology.chip)
+        flops = result.costs["flops"] * topology.devices
+        made |= {
+            "flops_per_step": flops,
+            "flops_ratio": flops / (analytic + again),
+            "collectives": result.costs["collectives"],
+            "estimated_step_secs": bound.step_secs,
+            "estimate": dataclasses.asdict(bound),
+        }
+    return made
+
+
+def _distinct(settings: list[Setting]) -> list[Setting]:
+    """The fastest setting of each mesh, a few of them."""
+    best: dict[tuple[int, int, int], Setting] = {}
+    for setting in settings:
+        train = setting.train
+        mesh = (train.data_parallel, train.expert_parallel, train.model_parallel)
+        best.setdefault(mesh, setting)
+    return list(best.values())[:SUGGESTIONS]

@@ -1,0 +1,178 @@
+"""Meshes and memory settings a model may be trained with on a slice, the fastest first."""
+
+import dataclasses
+from collections.abc import Iterator
+
+from models.config import ModelConfig, TrainConfig
+from models.flops import recomputed_flops, training_step_flops
+from models.partitioning import check_divisible
+from models.planning.config import PlanConfig
+from models.planning.memory import StepMemory, state_memory, step_memory
+from models.planning.topology import Topology
+from models.state import Skeleton, parameter_counts
+from models.step import batch_groups
+from pipelines.errors import UserError
+
+#: Widest tensor parallelism that is tried: beyond it, all-reduces of activations rule.
+WIDEST = 16
+LOSS_CHUNKS = (1, 2, 4, 8)
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """One way to train.
+
+    Attributes:
+        train: mesh, microbatches, loss chunks, remat.
+        memory: what the memory model says of it.
+        secs: analytic time by which settings are ranked, nothing overlapped.
+    """
+
+    train: TrainConfig
+    memory: StepMemory
+    secs: float
+
+
+def rank_settings(
+    model: ModelConfig, config: PlanConfig, topology: Topology, skeleton: Skeleton
+) -> list[Setting]:
+    """All settings that divide batch, experts and heads, the fastest first.
+
+    Raises:
+        UserError: there is none, or the one that is asked for is impossible.
+    """
+    _check_asked(model, config, topology)
+    lengths = (config.inputs_length, config.targets_length)
+    counts = parameter_counts(skeleton)
+    found = []
+    for mesh in _meshes(model, config, topology.devices):
+        state = state_memory(skeleton, mesh)
+        for train in _memory_settings(model, config, mesh):
+            memory = step_memory(model, train, state, *lengths)
+            secs = _analytic_secs(model, train, lengths, topology, counts)
+            found.append(Setting(train, memory, secs))
+    if not found:
+        shares = "batch, routing groups, experts and heads" if model.sparse else "batch and heads"
+        raise UserError(
+            f"no setting of the {topology.devices} devices of {topology.name} divides {shares} as "
+            f"asked: give another --batch-size than {config.batch_size} or fewer of the options "
+            "for mesh and microbatches"
+        )
+    return sorted(found, key=lambda setting: setting.secs)
+
+
+def _check_asked(model: ModelConfig, config: PlanConfig, topology: Topology) -> None:
+    """Say what is wrong with a mesh that is given as a whole."""
+    asked = (config.data_parallel, config.expert_parallel, config.model_parallel)
+    product = 1
+    for size in asked:
+        product *= size or 1
+    devices = topology.devices
+    if devices % product or (None not in asked and product != devices):
+        raise UserError(
+            f"--data-parallel x --expert-parallel x --model-parallel is {product}, and "
+            f"{topology.name} has {devices} devices: leave one out, and it takes what is left"
+        )
+    if config.model_parallel and model.heads % config.model_parallel:
+        raise UserError(
+            f"--model-parallel {config.model_parallel} does not divide {model.heads} heads"
+        )
+    if config.expert_parallel and not model.sparse and config.expert_parallel > 1:
+        raise UserError(f"--expert-parallel {config.expert_parallel}: a dense model has no experts")
+    if config.expert_parallel and model.sparse and model.experts % config.expert_parallel:
+        raise UserError(
+            f"--expert-parallel {config.expert_parallel} does not divide {model.experts} experts"
+        )
+    if None not in asked:
+        train = _train_config(config, *(size or 1 for size in asked))
+        train = dataclasses.replace(train, microbatches=config.microbatches or 1)
+        check_divisible(model, train, batch_groups(model, config.batch_size, config.inputs_length))
+
+
+def _train_config(config: PlanConfig, data: int, expert: int, width: int) -> TrainConfig:
+    return TrainConfig(
+        batch_size=config.batch_size,
+        scan_layers=True,
+        data_parallel=data,
+        expert_parallel=expert,
+        model_parallel=width,
+    )
+
+
+def _meshes(model: ModelConfig, config: PlanConfig, devices: int) -> Iterator[TrainConfig]:
+    for expert in _divisors(devices):
+        if (model.experts % expert if model.sparse else expert > 1) or not config.allows(
+            "expert_parallel", expert
+        ):
+            continue
+        for width in _divisors(devices // expert):
+            data = devices // expert // width
+            if (
+                (width > WIDEST and config.model_parallel is None)
+                or model.heads % width
+                or model.d_ff % width
+                or not config.allows("model_parallel", width)
+                or not config.allows("data_parallel", data)
+            ):
+                continue
+            yield _train_config(config, data, expert, width)
+
+
+def _memory_settings(
+    model: ModelConfig, config: PlanConfig, mesh: TrainConfig
+) -> Iterator[TrainConfig]:
+    shards = mesh.data_parallel * mesh.expert_parallel
+    groups = batch_groups(model, config.batch_size, config.inputs_length)
+    if config.batch_size % shards or groups % shards:
+        return
+    chunks = LOSS_CHUNKS if config.loss_chunks is None else (config.loss_chunks,)
+    for microbatches in _divisors(groups // shards):
+        if not config.allows("microbatches", microbatches):
+            continue
+        if model.balance_scope == "global" and microbatches > 1:
+            continue
+        for loss_chunks in chunks:
+            for remat in (False, True):
+                if config.allows("remat", remat):
+                    yield dataclasses.replace(
+                        mesh, microbatches=microbatches, loss_chunks=loss_chunks, remat=remat
+                    )
+
+
+def _divisors(number: int) -> list[int]:
+    return [size for size in range(1, number + 1) if number % size == 0]
+
+
+def _analytic_secs(
+    model: ModelConfig,
+    train: TrainConfig,
+    lengths: tuple[int, int],
+    topology: Topology,
+    counts: dict[str, int],
+) -> float:
+    """Compute, weights through memory, and collectives, one after another: good for a ranking."""
+    chip, parts = topology.chip, train.microbatches
+    flops = training_step_flops(model, train.batch_size, *lengths) + recomputed_flops(
+        model, train.batch_size, *lengths, remat=train.remat, loss_chunks=train.loss_chunks
+    )
+    experts = counts.get("experts", 0) / train.expert_parallel / train.model_parallel
+    others = (sum(counts.values()) - counts.get("experts", 0)) / train.model_parallel
+    passes = 3 if train.remat else 2
+    # Each pass gathers bfloat16 weights; gradients are scattered in float32.
+    gathered = others * (1 if train.data_parallel * train.expert_parallel > 1 else 0)
+    gathered += experts * (1 if train.data_parallel > 1 else 0)
+    sent = gathered * (2 * passes + 4) * parts
+    tokens = train.batch_size * sum(lengths) / (train.data_parallel * train.expert_parallel)
+    layers = model.encoder_layers + model.decoder_layers
+    if model.sparse and train.expert_parallel > 1:
+        there_and_back = 2 * (passes + 1) * model.capacity_factor
+        sent += layers // model.sparse_every * tokens * model.d_model * there_and_back
+    if train.model_parallel > 1:
+        # An all-reduce after attention and after feed-forward, forward and backward.
+        sent += 2 * layers * tokens * model.d_model * 2 * 2 * passes
+    traffic = (others + experts) * (2 * passes + 12) * parts
+    return (
+        flops / topology.devices / chip.flops_per_sec
+        + sent / chip.link_bytes_per_sec
+        + traffic / chip.hbm_bytes_per_sec
+    )

@@ -1,0 +1,169 @@
+"""Counting FLOPs, loops and collectives in compiled programs."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import pytest
+
+from models.config import TrainConfig
+from models.flops import recomputed_flops, training_step_flops
+from models.planning.compile import CompileRequest, lower_step
+from models.planning.costs import costs_of
+from models.planning.hlo import Module
+
+ROWS, INPUTS, TARGETS = 8, 32, 16
+
+
+def step_flops(model, **settings) -> int:
+    train = TrainConfig(batch_size=ROWS, dtype="float32", **settings)
+    request = CompileRequest("cpu", model, train, INPUTS, TARGETS)
+    return costs_of(lower_step(request, jax.devices()[:1]).compile().as_text()).flops
+
+
+@pytest.fixture(scope="module")
+def deep_sparse(sparse):
+    return dataclasses.replace(
+        sparse, encoder_layers=4, decoder_layers=6, sparse_every=2, group_size=INPUTS
+    )
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"scan_layers": True},
+        {"scan_layers": False},
+        {"scan_layers": True, "microbatches": 4},
+        {"scan_layers": True, "loss_chunks": 4, "remat": True},
+    ],
+)
+def test_a_loops_body_counts_as_often_as_it_runs(deep_sparse, settings):
+    """Scanned, unrolled, in parts: the analytic FLOPs (the rest are sums over probabilities)."""
+    lengths = (ROWS, INPUTS, TARGETS)
+    again = recomputed_flops(
+        deep_sparse,
+        *lengths,
+        remat=settings.get("remat", False),
+        loss_chunks=settings.get("loss_chunks", 1),
+    )
+    analytic = training_step_flops(deep_sparse, *lengths) + again
+    assert step_flops(deep_sparse, **settings) == pytest.approx(analytic, rel=1e-4)
+
+
+COLLECTIVES = """
+import json, jax
+jax.config.update("jax_platforms", "cpu")
+jax.config.update("jax_num_cpu_devices", 4)
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
+from models.planning.costs import costs_of
+import dataclasses
+
+mesh = jax.make_mesh((4,), ("x",), axis_types=(jax.sharding.AxisType.Auto,))
+
+def body(x, _):
+    x = jax.lax.all_to_all(x, "x", 0, 0, tiled=True)
+    x = jax.lax.ppermute(x, "x", [(i, (i + 1) % 4) for i in range(4)])
+    x = x + jax.lax.all_gather(x, "x").sum(0)
+    x = x + jnp.tile(jax.lax.psum_scatter(x, "x", tiled=True), (4, 1))
+    return jax.lax.pcast(jax.lax.psum(x, "x"), "x", to="varying"), None
+
+def program(x):
+    return jax.lax.scan(body, x, None, length=3)[0]
+
+shape = jax.ShapeDtypeStruct((32, 16), jnp.float32)
+step = jax.jit(jax.shard_map(program, mesh=mesh, in_specs=P("x"), out_specs=P("x")))
+print(json.dumps(dataclasses.asdict(costs_of(step.lower(shape).compile().as_text()))))
+"""
+
+
+def test_collectives_of_a_loop_are_counted_by_kind_with_what_a_device_sends():
+    done = subprocess.run(
+        [sys.executable, "-c", COLLECTIVES],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=Path(__file__).parents[3],
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])["collectives"]
+    own = 8 * 16 * 4  # bytes of a device's share
+    assert found == {
+        "all-to-all": {"count": 3, "bytes": 3 * own * 3 // 4},
+        "collective-permute": {"count": 3, "bytes": 3 * own},
+        "all-gather": {"count": 3, "bytes": 3 * own * 4 * 3 // 4},
+        "reduce-scatter": {"count": 3, "bytes": 3 * own // 4 * 3},
+        "all-reduce": {"count": 3, "bytes": 3 * own * 2 * 3 // 4},
+    }
+
+
+#: Lines of programs that libtpu made, shortened: products as convolutions, a loop whose trip count
+#: is in its condition, groups as axes of a mesh, one collective in two fusions.
+TPU_HLO = """HloModule step, is_scheduled=true
+
+%condition (p: (s32[], bf16[4,8])) -> pred[] {
+  %p = (s32[]{:T(256)}, bf16[4,8]{1,0:T(8,128)(2,1)}) parameter(0)
+  %n = s32[]{:T(256)} constant(12)
+  %i = s32[]{:T(256)} get-tuple-element(%p), index=0
+  ROOT %lt = pred[]{:T(1024)} compare(%i, %n), direction=LT
+}
+
+%overlapped.1 (a: bf16[4,8], b: bf16[8,8]) -> bf16[4,8] {
+  %a = bf16[4,8]{1,0:T(8,128)(2,1)} parameter(0)
+  %b = bf16[8,8]{1,0:T(8,128)(2,1)} parameter(1)
+  %gathered.1 = bf16[32,8]{1,0:T(8,128)(2,1)S(1)} all-gather(%b), channel_id=7, \
+replica_groups=mesh['axis_0'=2,'axis_1'=4], device_ids=([4,2]T(1,0)) {'axis_1'}, dimensions={0}
+  ROOT %product = bf16[4,8]{1,0:T(8,128)(2,1)} convolution(%a, %b), dim_labels=bf_io->bf
+}
+
+%overlapped.2 (c: bf16[8,8]) -> bf16[32,8] {
+  %c = bf16[8,8]{1,0:T(8,128)(2,1)} parameter(0)
+  ROOT %gathered.2 = bf16[32,8]{1,0:T(8,128)(2,1)S(1)} all-gather(%c), channel_id=7, \
+replica_groups=mesh['axis_0'=2,'axis_1'=4], device_ids=([4,2]T(1,0)) {'axis_1'}, dimensions={0}
+}
+
+%body (q: (s32[], bf16[4,8])) -> (s32[], bf16[4,8]) {
+  %q = (s32[]{:T(256)}, bf16[4,8]{1,0:T(8,128)(2,1)}) parameter(0)
+  %i.1 = s32[]{:T(256)} get-tuple-element(%q), index=0
+  %x = bf16[4,8]{1,0:T(8,128)(2,1)} get-tuple-element(%q), index=1
+  %w = bf16[8,8]{1,0:T(8,128)(2,1)S(1)} custom-call(), custom_call_target="AllocateBuffer"
+  %y = bf16[4,8]{1,0:T(8,128)(2,1)} fusion(%x, %w), kind=kOutput, calls=%overlapped.1
+  %z = bf16[32,8]{1,0:T(8,128)(2,1)S(1)} fusion(%w), kind=kLoop, calls=%overlapped.2
+  ROOT %next = (s32[]{:T(256)}, bf16[4,8]{1,0:T(8,128)(2,1)}) tuple(%i.1, %y)
+}
+
+ENTRY %main (x0: bf16[4,8], q0: bf16[4,16,12,8], k0: bf16[4,16,12,8]) -> bf16[4,8] {
+  %x0 = bf16[4,8]{1,0:T(8,128)(2,1)} parameter(0)
+  %q0 = bf16[4,16,12,8]{3,1,2,0:T(8,128)(2,1)} parameter(1)
+  %k0 = bf16[4,16,12,8]{3,1,2,0:T(8,128)(2,1)} parameter(2)
+  %zero = s32[]{:T(256)} constant(0)
+  %logits = bf16[4,12,16,16]{2,3,1,0:T(8,128)(2,1)} convolution(%q0, %k0), \
+window={size=4x12 stride=3x11 lhs_dilate=4x12}, dim_labels=0b1f_0o1i->01bf
+  %start = (s32[]{:T(256)}, bf16[4,8]{1,0:T(8,128)(2,1)}) tuple(%zero, %x0)
+  %loop = (s32[]{:T(256)}, bf16[4,8]{1,0:T(8,128)(2,1)}) while(%start), condition=%condition, \
+body=%body
+  ROOT %result = bf16[4,8]{1,0:T(8,128)(2,1)} get-tuple-element(%loop), index=1
+}
+"""
+
+
+def test_programs_for_tpus_are_read():
+    costs = costs_of(TPU_HLO)
+    projection, logits = 2 * 4 * 8 * 8, 2 * (4 * 12) * 16 * 16 * 8
+    assert costs.flops == 12 * projection + logits
+    assert costs.flops_loops_once == projection + logits
+    gather = costs.collectives["all-gather"]
+    assert (gather.count, gather.bytes) == (12, 12 * 32 * 8 * 2 * 3 // 4)
+    # In the loop x is read and y written; what is marked S(1) stays on the chip.
+    in_loop, outside = 2 * 4 * 8 * 2, 2 * (2 * 4 * 16 * 12 * 8 + 4 * 12 * 16 * 16)
+    assert costs.memory_bytes == 12 * in_loop + outside
+
+
+def test_a_loop_that_cannot_be_read_is_an_error():
+    text = TPU_HLO.replace("%n = s32[]{:T(256)} constant(12)", "%n = s32[]{:T(256)} add(%i, %i)")
+    module = Module.parse(text)
+    with pytest.raises(ValueError, match="trip count of the loop loop cannot be read"):
+        list(module.runs())

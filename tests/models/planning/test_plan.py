@@ -1,0 +1,204 @@
+"""Choosing a setting, the memory model's exact part, what a plan says, what it refuses."""
+
+import dataclasses
+import json
+
+import jax
+import pytest
+
+from flows.main import main
+from models.config import ModelChanges, TrainConfig
+from models.planning import plan as plan_module
+from models.planning.compile import CompileRequest, CompileResult, memory_wanted
+from models.planning.config import PlanConfig
+from models.planning.memory import state_memory, step_memory
+from models.planning.plan import make_plan
+from models.planning.settings import rank_settings
+from models.planning.text import format_plan
+from models.planning.topology import parse_topology
+from models.presets import preset
+from models.state import Skeleton
+from models.step import optimizer_of
+from pipelines.errors import UserError
+
+FIELDS = {
+    "preset",
+    "topology",
+    "parameters",
+    "fits",
+    "peak_bytes_per_device",
+    "hbm_bytes_per_device",
+    "flops_per_step",
+    "flops_ratio",
+    "collectives",
+    "compile_secs",
+    "estimated_step_secs",
+}
+
+
+def compiled(_request: CompileRequest) -> CompileResult:
+    """A result with figures that are easy to follow, in place of minutes of compiling."""
+    collectives = {"all-reduce": {"count": 3, "bytes": 600_000_000}}
+    costs = {
+        "flops": 197_000_000_000_000,
+        "flops_loops_once": 1,
+        "memory_bytes": 819_000_000_000 // 2,
+        "collectives": collectives,
+    }
+    return CompileResult(True, 9 * 2**30, 10 * 2**30, 12.3, 2**30, costs, 1.0)
+
+
+@pytest.fixture
+def plan(monkeypatch):
+    monkeypatch.setattr(plan_module, "compile_elsewhere", compiled)
+    return make_plan("mt5-small", "v5e:4x4", PlanConfig(batch_size=256), ModelChanges())
+
+
+def test_a_plan_has_the_fields_that_are_promised(plan):
+    assert plan.keys() >= FIELDS
+    assert plan["parameters"] == 300_176_768
+    assert plan["flops_per_step"] == 16 * 197e12
+    wanted = plan["analytic_flops_per_step"] + plan["recomputed_flops_per_step"]
+    assert plan["flops_ratio"] == pytest.approx(16 * 197e12 / wanted)
+    assert plan["estimate"]["compute_secs"] == pytest.approx(1.0)
+    assert plan["estimate"]["memory_secs"] == pytest.approx(0.5)
+    assert plan["estimate"]["network_secs"] == pytest.approx(0.003)
+    assert plan["estimated_step_secs"] == pytest.approx(1.0)
+    assert json.loads(json.dumps(plan)) == plan
+
+
+def test_a_plan_is_readable(plan):
+    text = format_plan(plan)
+    assert "mt5-small on v5e:4x4 (16 devices): fits" in text
+    assert "all-reduce      3 times, each device sends 0.56 GiB" in text
+    assert "estimated time  at least 1 s" in text
+    assert "--data-parallel 16 --expert-parallel 1 --model-parallel 1" in text
+
+
+def test_what_cannot_fit_is_an_answer_and_is_not_compiled(monkeypatch):
+    monkeypatch.delattr(plan_module, "compile_elsewhere")
+    plan = make_plan("switch-c", "v5e:4x4", PlanConfig(), ModelChanges())
+    assert not plan["fits"]
+    assert plan["suggestions"] == []
+    assert plan["parameter_bytes_per_device"] > plan["hbm_bytes_per_device"]
+    assert plan["flops_ratio"] is None
+    assert "switch-c on v5e:4x4 (16 devices): DOES NOT FIT" in format_plan(plan)
+
+
+def test_memory_of_the_state_is_what_training_allocates(sparse):
+    """On one device, every byte of the arrays that `initial_state` makes."""
+    train = TrainConfig(batch_size=8, dtype="float32")
+    skeleton = Skeleton.of(sparse, train)
+    memory = state_memory(skeleton, train)
+    state = skeleton.initial_state(optimizer_of(train))
+    assert memory.parameters == sum(x.nbytes for x in state.parameters.values())
+    assert memory.optimizer == sum(x.nbytes for x in jax.tree.leaves(state.moments))
+    halved = state_memory(skeleton, dataclasses.replace(train, expert_parallel=2))
+    assert halved.parameters < 0.65 * memory.parameters
+
+
+def test_every_memory_setting_saves_what_it_is_for():
+    model = preset("mswitch-base").model
+    train = TrainConfig(batch_size=1024, expert_parallel=32)
+    state = state_memory(Skeleton.of(model, train), train)
+
+    def memory(**changes):
+        return step_memory(model, dataclasses.replace(train, **changes), state, 1024, 229)
+
+    plain = memory()
+    assert memory(remat=True).activations < 0.02 * plain.activations
+    assert memory(remat=True).total < 0.6 * plain.total
+    assert memory(loss_chunks=4).working < 0.6 * plain.working
+    halves = memory(microbatches=2)
+    assert halves.activations == pytest.approx(plain.activations / 2)
+    assert halves.gradients == 2 * plain.gradients
+    parts = (plain.state.total, plain.gradients, plain.activations, plain.working)
+    assert plain.total == sum(parts)
+
+
+def ranked(name: str, topology: str, **config):
+    model = preset(name).model
+    skeleton = Skeleton.of(model, TrainConfig())
+    return rank_settings(model, PlanConfig(**config), parse_topology(topology), skeleton)
+
+
+def test_settings_use_the_whole_slice_and_divide_everything():
+    settings = ranked("mswitch-base", "v5e:16x16")
+    assert settings
+    assert [s.secs for s in settings] == sorted(s.secs for s in settings)
+    for train in (setting.train for setting in settings):
+        assert train.devices == 256
+        assert 128 % train.expert_parallel == 0
+        assert 12 % train.model_parallel == 0
+        assert 256 % (train.data_parallel * train.expert_parallel * train.microbatches) == 0
+    # The paper's: experts over all devices there are groups for, no tensor parallelism.
+    assert ranked("mswitch-base", "v3:4x4")[0].train.expert_parallel == 32
+
+
+def test_what_is_asked_for_is_kept():
+    settings = ranked(
+        "mswitch-base", "v5p:4x4x4", expert_parallel=16, microbatches=2, loss_chunks=3, remat=True
+    )
+    assert {
+        (t.expert_parallel, t.microbatches, t.loss_chunks, t.remat)
+        for t in (setting.train for setting in settings)
+    } == {(16, 2, 3, True)}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ("--preset mt5-bse --topology v5e:4x4", "unknown preset 'mt5-bse': choose among"),
+        ("--preset mt5-base --topology v9:4x4", "--topology v9:4x4 is unknown: give a generation"),
+        ("--preset mt5-base --topology v5e", "--topology v5e is unknown"),
+        ("--preset mt5-base --topology v5p:4x4", "v5p have 3 dimensions, not 2"),
+        ("--preset mt5-base --topology v5e:3x4", "its first two dimensions are even"),
+        ("--preset mt5-base --topology v5e:32x16", "the largest slice of v5e is 16x16"),
+        ("--preset mt5-base --topology v5e:4x4 --data-parallel 5", "is 5, and v5e:4x4 has 16"),
+        (
+            "--preset mt5-base --topology v5e:4x4 --data-parallel 2 --expert-parallel 1 "
+            "--model-parallel 4",
+            "is 8, and v5e:4x4 has 16 devices",
+        ),
+        (
+            "--preset mt5-base --topology v5e:4x4 --expert-parallel 2",
+            "a dense model has no experts",
+        ),
+        ("--preset mt5-base --topology v5e:4x4 --model-parallel 8", "does not divide 12 heads"),
+        (
+            "--preset mswitch-base --topology v5e:4x4 --experts 12 --expert-parallel 8",
+            "8 does not divide 12 experts",
+        ),
+        ("--preset mt5-base --topology v5e:4x4 --batch-size 7", "no setting of the 16 devices"),
+        (
+            "--preset mt5-base --topology v5e:4x4 --data-parallel 16 --microbatches 3",
+            "no setting of the 16 devices of v5e:4x4",
+        ),
+        ("--preset mt5-base --topology v5e:4x4 --batch-size 0", "--batch-size must be at least 1"),
+    ],
+)
+def test_impossible_wishes_are_one_line_and_exit_code_2(arguments, complaint, capsys):
+    assert main(["plan", *arguments.split()]) == 2
+    errors = capsys.readouterr().err.strip()
+    assert complaint in errors
+    assert len(errors.splitlines()) == 1
+
+
+def test_slices_have_the_devices_that_jax_sees():
+    devices = {name: parse_topology(name).devices for name in ("v3:4x4", "v4:2x2x4", "v5e:2x4")}
+    assert devices == {"v3:4x4": 32, "v4:2x2x4": 16, "v5e:2x4": 8}
+    with pytest.raises(UserError, match="is unknown"):
+        parse_topology("v5e:4x0x")
+
+
+def test_memory_is_read_off_the_compilers_refusals():
+    used = "Ran out of memory in memory space hbm. Used 27.50G of 15.75G hbm. Exceeded hbm capacity"
+    assert memory_wanted(used) == int(27.5 * 2**30)
+    total = "the total memory required for HLO temporaries (1.00T) exceeds available HBM (15.48G)."
+    assert memory_wanted(total) == 2**40
+    assert memory_wanted("no figure") is None
+
+
+def test_requests_travel_as_json(sparse, train_config):
+    request = CompileRequest("v5e:2x2", sparse, train_config, 12, 6)
+    assert CompileRequest.from_json(request.as_json()) == request

@@ -1,0 +1,85 @@
+"""`make test-plan`: real compiles for small TPU slices, some minutes of them."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+
+import pytest
+
+from models.config import TrainConfig
+from models.flops import training_step_flops
+from models.planning.compile import CompileRequest
+from models.planning.environment import compile_elsewhere, planning_python
+from models.planning.topology import CHIPS
+from models.presets import preset
+from pipelines.errors import UserError
+
+ROWS, INPUTS, TARGETS = 32, 128, 32
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _libtpu():
+    try:
+        planning_python()
+    except UserError as error:
+        pytest.skip(str(error))
+
+
+def small(name: str, layers: int):
+    """The preset at a width that tiles of a TPU divide."""
+    return dataclasses.replace(
+        preset(name).model,
+        vocabulary_size=2048,
+        d_model=256,
+        d_ff=512,
+        heads=4,
+        d_kv=64,
+        encoder_layers=layers,
+        decoder_layers=layers,
+        group_size=4 * INPUTS,
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "topology", "mesh"),
+    [
+        ("mt5-tiny", "v5e:2x2", {"data_parallel": 4}),
+        ("mswitch-tiny", "v5e:2x2", {"expert_parallel": 4, "microbatches": 2}),
+        ("mswitch-tiny", "v3:2x2", {"data_parallel": 2, "expert_parallel": 2, "model_parallel": 2}),
+    ],
+)
+def test_a_step_compiles_fits_and_has_the_analytic_flops(name, topology, mesh):
+    model = small(name, layers=6)
+    train = TrainConfig(batch_size=ROWS, scan_layers=True, **mesh)
+    result = compile_elsewhere(CompileRequest(topology, model, train, INPUTS, TARGETS))
+    assert result.fits
+    assert result.costs is not None
+    assert result.peak_bytes is not None
+    assert result.allocated_bytes is not None
+    hbm = CHIPS[topology.partition(":")[0]].hbm_bytes
+    assert 0 < result.peak_bytes <= result.allocated_bytes < hbm
+    analytic = training_step_flops(model, ROWS, INPUTS, TARGETS)
+    assert result.costs["flops"] * train.devices == pytest.approx(analytic, rel=0.01)
+    # XLA counts loops once, and elementwise work as well, much of a model so small.
+    assert result.xla_flops is not None
+    assert 0.7 * result.xla_flops < result.costs["flops_loops_once"] < result.xla_flops
+    sent = {kind for kind, one in result.costs["collectives"].items() if one["bytes"]}
+    assert "all-reduce" in sent
+    assert ("all-to-all" in sent) or not model.sparse
+
+
+def test_what_does_not_fit_is_said_by_the_command():
+    """The state alone would fit, so it is compiled; with its gradients it does not."""
+    done = subprocess.run(
+        [sys.executable, "-m", "flows.main", "plan", "--preset", "mswitch-base",
+         "--topology", "v5e:2x2", "--batch-size", "12", "--json"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    plan = json.loads(done.stdout.splitlines()[-1])
+    assert not plan["fits"]
+    assert plan["allocated_bytes_per_device"] > plan["hbm_bytes_per_device"]
+    assert plan["compile_secs"] > 0
