@@ -24,6 +24,7 @@ SUBCOMMANDS = {
     "mixture": "Show how often each language is trained on, and how often repeated.",
     "train": "Pretrain a preset on an examples directory.",
     "evaluate": "Evaluate a run's checkpoints per document and language.",
+    "infill": "Let a pretrained model fill the masked spans of a text.",
     "import-hf": "Make a run of a Hugging Face mT5, T5 or Switch Transformer.",
     "export-hf": "Write a run's checkpoint for Hugging Face's transformers.",
     "report": "Compare two runs language by language: report.html, report.json, CSV.",

@@ -103,7 +103,6 @@ class Attention(nnx.Module):
         key: PRNGKeyArray | None = None,
     ) -> Float[Array, "B Q D"]:
         """Attend from `x` to the positions of `memory` where `mask` is true."""
-
         return self.attend(x, *self.keys_and_values(memory), mask, bias=bias, key=key)
 
     def keys_and_values(
