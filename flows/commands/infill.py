@@ -21,9 +21,9 @@ def infill(
     config: Annotated[InfillConfig, Parameter(name="*")] = InfillConfig(),  # noqa: B008
     json: Json = False,
 ) -> int:
-    """Print each text with its spans filled by the run's newest checkpoint.
+    r"""Print each text with its spans filled by the run's newest checkpoint.
 
-        mswitch infill --run runs/mt5-small --vocab mt5-small/spiece.model \\
+        mswitch infill --run runs/mt5-small --vocab mt5-small/spiece.model \
           --text "The capital of France is <extra_id_0>."
 
     Args:

@@ -2,10 +2,10 @@
 
     python tests/benchmarks/models.py [--rounds 7]
 
-float32, 4+4 layers, d_model 256, d_ff 1024 (ReLU, as Hugging Face's Switch), vocabulary 8,192, 16
-sequences of 128 inputs and 29 targets. All sides of a comparison do a step each, in turn; printed are
-medians and the median of the rounds' ratios, by wall clock and by CPU time (the one to read on a
-machine that does other things too). Compiling is timed apart.
+float32, 4+4 layers, d_model 256, d_ff 1024 (ReLU, as Hugging Face's Switch), vocabulary 8,192,
+16 sequences of 128 inputs and 29 targets. All sides of a comparison do a step each, in turn;
+printed are medians and the median of the rounds' ratios, by wall clock and by CPU time (the one to
+read on a machine that does other things too). Compiling is timed apart.
 """
 
 import argparse
