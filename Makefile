@@ -12,8 +12,9 @@ FLINK := 1.19.3
 BEAM_FLINK := 2.62.0
 PRISM := $(shell sed -n 's/^apache-beam==\([0-9.]*\).*/\1/p' requirements.txt)
 
-.PHONY: help setup setup-flink setup-prism setup-plan demo test lint format bench bench-examples bench-langid \
-	test-kill fuzz test-plan test-parity parity-fixtures test-flink test-prism test-dataflow requirements clean
+.PHONY: help setup setup-flink setup-prism setup-plan demo test lint format bench bench-examples bench-models \
+	bench-langid test-kill fuzz test-plan test-parity parity-fixtures test-flink test-prism test-dataflow requirements \
+	clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -89,6 +90,9 @@ bench-examples: $(READY)  ## Span corruption, examples against bare SentencePiec
 	@$(BIN)/python tests/benchmarks/span_corruption.py
 	@$(BIN)/python tests/benchmarks/examples.py
 	@$(BIN)/python tests/benchmarks/batches.py
+
+bench-models: $(READY) .venv-parity/ready  ## The models' steps: Hugging Face, dense twin, experts, roofline
+	@$(BIN)/python tests/benchmarks/models.py
 
 bench-langid: $(READY)  ## Language identification on labelled text: writes the table into docs/
 	@$(BIN)/python tests/benchmarks/langid.py

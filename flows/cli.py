@@ -25,6 +25,7 @@ SUBCOMMANDS = {
     "train": "Pretrain a preset on an examples directory.",
     "evaluate": "Evaluate a run's checkpoints per document and language.",
     "plan": "Compile a preset's training step for a TPU slice, without having one.",
+    "infill": "Let a pretrained model fill the masked spans of a text.",
     "import-hf": "Make a run of a Hugging Face mT5, T5 or Switch Transformer.",
     "export-hf": "Write a run's checkpoint for Hugging Face's transformers.",
     "report": "Compare two runs language by language: report.html, report.json, CSV.",

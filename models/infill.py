@@ -1,0 +1,138 @@
+"""Fill the masked spans of texts: what a span-corruption model was pretrained to do."""
+
+import dataclasses
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import sentencepiece
+
+from models.checkpoint import complete_steps, restore_parameters
+from models.config import TrainConfig
+from models.decode import make_decoder
+from models.run import CHECKPOINTS, model_of, read_run
+from models.state import Skeleton
+from models.step import optimizer_of
+from pipelines.errors import UserError
+from pipelines.examples.span_corruption import EOS_ID, SENTINELS
+from pipelines.vocabulary_model import VocabularyModel, open_vocabulary
+
+_SENTINEL = re.compile(r"<extra_id_(\d+)>")
+
+
+@dataclasses.dataclass(frozen=True)
+class InfillConfig:
+    """How spans are filled.
+
+    Attributes:
+        max_tokens: most tokens of an output, over all its spans.
+        temperature: 0 takes the likeliest token each time; above, tokens are drawn.
+        seed: of the draws.
+    """
+
+    max_tokens: int = 64
+    temperature: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self):
+        if self.max_tokens < 1:
+            raise UserError("--max-tokens must be at least 1")
+        if not 0 <= self.temperature < float("inf"):
+            raise UserError("--temperature must be at least 0")
+
+
+def infill(
+    run: str | Path, vocab: str | Path, texts: Sequence[str], config: InfillConfig
+) -> dict[str, Any]:
+    """Fill `<extra_id_0>`, `<extra_id_1>` and so on in every text.
+
+    Args:
+        run: a run directory; its newest checkpoint is used, in float32.
+        vocab: the vocabulary the model was trained with.
+        texts: each with its sentinels in order, from 0.
+        config: how to fill.
+
+    Returns:
+        Summary: stage, step, texts (a list of text, spans, filled); a span that the model leaves
+        out is empty.
+
+    Raises:
+        UserError: not a run, another vocabulary, or a text without spans in order.
+    """
+    run = Path(run)
+    described = read_run(run)
+    vocabulary = open_vocabulary(vocab)
+    _check_vocabulary(run, described, vocabulary)
+    processor = sentencepiece.SentencePieceProcessor(model_proto=vocabulary.model)
+    tokens = [_encode(processor, text) for text in texts]
+    inputs = np.zeros((len(texts), max(map(len, tokens))), np.int32)
+    for row, ids in zip(inputs, tokens, strict=True):
+        row[: len(ids)] = ids
+
+    steps = complete_steps(run / CHECKPOINTS)
+    if not steps:
+        raise UserError(f"{run} has no checkpoint yet: train it first")
+    skeleton = Skeleton.of(model_of(described), TrainConfig(dtype="float32"))
+    like = skeleton.abstract_state(optimizer_of(skeleton.train)).parameters
+    parameters = restore_parameters(run / CHECKPOINTS, steps[-1], like)
+    decode = make_decoder(
+        skeleton, config.max_tokens, pieces=vocabulary.size, temperature=config.temperature
+    )
+    outputs = np.asarray(decode(parameters, inputs, jax.random.key(config.seed)))
+    found = []
+    for text, output in zip(texts, outputs, strict=True):
+        spans = _spans(processor, output.tolist(), len(_SENTINEL.findall(text)))
+        filled = _SENTINEL.sub(lambda match, spans=spans: spans[int(match[1])], text)
+        found.append({"text": text, "spans": spans, "filled": filled})
+    return {"stage": "infill", "step": steps[-1], "texts": found}
+
+
+def _check_vocabulary(run: Path, described: dict[str, Any], vocabulary: VocabularyModel) -> None:
+    rows = described["model"]["vocabulary_size"]
+    if rows < vocabulary.size:
+        raise UserError(
+            f"{vocabulary.path} has {vocabulary.size:,} pieces, and {run} only {rows:,} rows for "
+            "them: give the vocabulary that the model was trained with"
+        )
+    examples = described["examples"]
+    if examples is not None and examples["vocabulary_sha256"] != vocabulary.sha256:
+        raise UserError(
+            f"{run} was trained with another vocabulary than {vocabulary.path}: give the one its "
+            "examples were built with"
+        )
+
+
+def _encode(processor: sentencepiece.SentencePieceProcessor, text: str) -> list[int]:
+    """Tokens of a text with its sentinels, and EOS."""
+    numbers = [int(number) for number in _SENTINEL.findall(text)]
+    if not numbers or len(numbers) > SENTINELS or numbers != list(range(len(numbers))):
+        raise UserError(
+            f"--text {text!r} must mark what is to be filled as <extra_id_0>, <extra_id_1> and so "
+            f"on, in this order, at least one and at most {SENTINELS}"
+        )
+    last = processor.GetPieceSize() - 1
+    ids: list[int] = []
+    for number, part in enumerate(_SENTINEL.split(text)[::2]):
+        ids += [last - (number - 1)] if number else []
+        ids += processor.EncodeAsIds(part)
+    return [*ids, EOS_ID]
+
+
+def _spans(
+    processor: sentencepiece.SentencePieceProcessor, output: list[int], count: int
+) -> list[str]:
+    """The text an output gives for each of `count` sentinels: from its sentinel to the next."""
+    last = processor.GetPieceSize() - 1
+    tokens: dict[int, list[int]] = {}
+    current: list[int] = []
+    for token in output:
+        if token == EOS_ID:
+            break
+        if token > last - SENTINELS:
+            current = tokens.setdefault(last - token, [])
+        else:
+            current.append(token)
+    return [processor.DecodeIds(tokens.get(number, [])) for number in range(count)]

@@ -1,0 +1,270 @@
+"""The models' steps on CPU: against Hugging Face, the dense twin, more experts, a roofline.
+
+    python tests/benchmarks/models.py [--rounds 7]
+
+float32, 4+4 layers, d_model 256, d_ff 1024 (ReLU, as Hugging Face's Switch), vocabulary 8,192,
+16 sequences of 128 inputs and 29 targets. All sides of a comparison do a step each, in turn;
+printed are medians and the median of the rounds' ratios, by wall clock and by CPU time (the one to
+read on a machine that does other things too). Compiling is timed apart.
+"""
+
+import argparse
+import dataclasses
+import functools
+import json
+import math
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from models.config import ModelConfig, TrainConfig
+from models.flops import training_step_flops
+from models.state import Skeleton
+from models.step import batch_groups, batch_loss, make_train_step, optimizer_of
+from models.telemetry import Telemetry
+
+ROOT = Path(__file__).parents[2]
+PEER = ROOT / ".venv-parity" / "bin" / "python"
+ROWS, INPUTS, TARGETS = 16, 128, 29
+TRAIN = TrainConfig(batch_size=ROWS, dtype="float32")
+DENSE = ModelConfig(
+    vocabulary_size=8192,
+    d_model=256,
+    d_ff=1024,
+    heads=4,
+    d_kv=64,
+    encoder_layers=4,
+    decoder_layers=4,
+    activation="relu",
+    tied_embeddings=True,
+)
+
+
+class Secs(NamedTuple):
+    """What something took."""
+
+    wall: float
+    cpu: float
+
+
+Side = Callable[[], Secs]
+
+
+def switch(experts: int) -> ModelConfig:
+    """The dense model with experts in every second layer."""
+    return dataclasses.replace(DENSE, experts=experts, sparse_every=2, init_scale=0.1)
+
+
+def timed(work: Callable[[], object]) -> Secs:
+    """Do it, results included."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    jax.block_until_ready(work())
+    return Secs(time.perf_counter() - wall, time.process_time() - cpu)
+
+
+def batch() -> dict[str, np.ndarray]:
+    """Random tokens without padding."""
+    rng = np.random.default_rng(0)
+    source = rng.integers(3, DENSE.vocabulary_size, (ROWS, INPUTS)).astype(np.int32)
+    targets = rng.integers(3, DENSE.vocabulary_size, (ROWS, TARGETS)).astype(np.int32)
+    return {
+        "encoder_input_tokens": source,
+        "decoder_input_tokens": np.pad(targets[:, :-1], ((0, 0), (1, 0))),
+        "decoder_target_tokens": targets,
+        "decoder_loss_weights": np.ones(targets.shape, np.float32),
+    }
+
+
+class Training:
+    """Whole steps of a model, or only their forward and backward pass."""
+
+    def __init__(self, config: ModelConfig):
+        self.config, self.batch = config, batch()
+        self.skeleton = Skeleton.of(config, TRAIN)
+        self.groups = batch_groups(config, ROWS, INPUTS)
+        self.optimizer = optimizer_of(TRAIN)
+        self.state = self.skeleton.initial_state(self.optimizer)
+        self.metrics: dict[str, jax.Array] = {}
+
+    def steps(self, name: str, *, only_loss: bool = False) -> Side:
+        """A training step; with `only_loss`, XLA leaves out what other metrics need."""
+        step = make_train_step(self.skeleton, self.optimizer, self.groups)
+        if only_loss:
+
+            @functools.partial(jax.jit, donate_argnums=0)
+            def bare(state, batch):
+                state, metrics = step(state, batch)
+                return state, {"train/loss": metrics["train/loss"]}
+
+            step = bare
+        begin = time.perf_counter()
+        compiled = step.lower(self.state, self.batch).compile()
+        print(f"{name}: compiled in {time.perf_counter() - begin:.1f} s", flush=True)
+
+        def work():
+            self.state, self.metrics = compiled(self.state, self.batch)
+            return self.metrics
+
+        return lambda: timed(work)
+
+    def passes(self) -> Side:
+        """Loss and gradient, without the optimizer."""
+
+        @jax.jit
+        def gradient(parameters, batch):
+            tokens = batch["decoder_loss_weights"].sum()
+            loss = functools.partial(
+                batch_loss, self.skeleton, groups=self.groups, target_tokens=tokens
+            )
+            key = jax.random.key(0)
+            return jax.value_and_grad(lambda p: loss(p, batch, key=key)[0])(parameters)
+
+        return lambda: timed(lambda: gradient(self.state.parameters, self.batch))
+
+
+def hugging_face(experts: int) -> tuple[Side, subprocess.Popen]:
+    """Steps of transformers' Switch with a fused AdamW, in a process that waits in between."""
+    config = {
+        "vocab_size": DENSE.vocabulary_size,
+        "d_model": DENSE.d_model,
+        "d_ff": DENSE.d_ff,
+        "d_kv": DENSE.d_kv,
+        "num_heads": DENSE.heads,
+        "num_layers": DENSE.encoder_layers,
+        "num_decoder_layers": DENSE.decoder_layers,
+        "num_sparse_encoder_layers": DENSE.encoder_layers // 2,
+        "num_sparse_decoder_layers": DENSE.decoder_layers // 2,
+        "num_experts": experts,
+        "dropout_rate": 0.0,
+    }
+    words = [json.dumps(config), json.dumps([ROWS, INPUTS, TARGETS])]
+    # Threads that spin between steps would slow the other side down.
+    environment = {**os.environ, "OMP_WAIT_POLICY": "passive", "HF_HUB_OFFLINE": "1"}
+    process = subprocess.Popen(
+        [PEER, Path(__file__).with_name("models_hf.py"), *words],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
+
+    def side() -> Secs:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+        return Secs(*map(float, process.stdout.readline().split()))
+
+    return side, process
+
+
+def compare(sides: dict[str, Side], rounds: int) -> dict[str, list[Secs]]:
+    """Steps in turn, after one that does not count; prints the first over each of the rest."""
+    for side in sides.values():
+        side()
+    found: dict[str, list[Secs]] = {name: [] for name in sides}
+    for _ in range(rounds):
+        for name, side in sides.items():
+            found[name].append(side())
+    for name, secs in found.items():
+        wall, cpu = (statistics.median(column) for column in zip(*secs, strict=True))
+        print(f"  {name}: {wall:.3f} s, {cpu:.3f} s of CPU", flush=True)
+    first, *others = found
+    for other in others:
+        pairs = list(zip(found[first], found[other], strict=True))
+        wall, cpu = (statistics.median(a[i] / b[i] for a, b in pairs) for i in (0, 1))
+        print(f"  {first} / {other}: {wall:.3f} by wall clock, {cpu:.3f} by CPU time", flush=True)
+    return found
+
+
+def roofline_sides(training: Training) -> dict[str, Side]:
+    """A matrix product and a copy, with the work of one step in each."""
+    flops = training_step_flops(training.config, ROWS, INPUTS, TARGETS)
+    count = sum(math.prod(shape.shape) for shape in training.skeleton.shapes.values())
+    size = 2048
+    a = jnp.ones((size, size))
+    product = jax.jit(lambda a: a @ a)
+    # Parameters are read by forward, backward and optimizer and written once, gradients written
+    # and read once: 6 accesses. One multiplication in place of an array has 2.
+    values = jnp.ones(1 << 26)
+    scale = jax.jit(lambda x: x * 1.0001)
+    products = flops / (2 * size**3)
+    copies = 6 * count / (2 * values.size)
+
+    def scaled(work: Callable[[], object], times: float) -> Side:
+        def side() -> Secs:
+            secs = timed(work)
+            return Secs(secs.wall * times, secs.cpu * times)
+
+        return side
+
+    return {
+        "its FLOPs": scaled(lambda: product(a), products),
+        "its bytes": scaled(lambda: scale(values), copies),
+    }
+
+
+def metrics_cost(training: Training, rounds: int) -> None:
+    """What the loop does for metrics on the host, of the metrics of a real step."""
+    with tempfile.TemporaryDirectory() as directory, Telemetry(Path(directory), 0) as telemetry:
+        secs = [
+            timed(lambda step=step: telemetry.write(step, jax.device_get(training.metrics)))
+            for step in range(1, 5 * rounds)
+        ]
+    print(f"  writing them down: {1e3 * statistics.median(s.cpu for s in secs):.2f} ms of CPU")
+
+
+def main() -> None:
+    """Run all comparisons."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    parser.add_argument("--rounds", type=int, default=7)
+    rounds = parser.parse_args().rounds
+
+    sparse, dense = Training(switch(32)), Training(DENSE)
+    steps = {"Switch-32": sparse.steps("Switch-32"), "dense twin": dense.steps("dense twin")}
+    flops = [training_step_flops(one.config, ROWS, INPUTS, TARGETS) for one in (sparse, dense)]
+    print(f"steps (FLOPs {flops[0] / flops[1]:.3f} to 1)")
+    peer, process = hugging_face(32)
+    try:
+        compare({**steps, "Hugging Face's Switch-32": peer}, rounds)
+    finally:
+        process.kill()
+        process.wait()
+
+    print("forward and backward")
+    compare({"Switch-32": sparse.passes(), "dense twin": dense.passes()}, rounds)
+
+    for name, training in (("Switch-32", sparse), ("dense twin", dense)):
+        print(f"{name}: a step, and a roofline's parts")
+        found = compare({name: steps[name], **roofline_sides(training)}, rounds)
+        wanted, *parts = found.values()
+        for index, clock in enumerate(("wall clock", "CPU time")):
+            ratios = [
+                s[index] / (a[index] + b[index]) for s, a, b in zip(wanted, *parts, strict=True)
+            ]
+            print(f"  over the roofline by {clock}: {statistics.median(ratios):.3f}")
+
+    print("metrics")
+    bare = Training(switch(32)).steps("without metrics", only_loss=True)
+    compare({"with metrics": steps["Switch-32"], "without": bare}, 2 * rounds)
+    metrics_cost(sparse, rounds)
+
+    del sparse, dense, steps, bare
+    print("forward and backward, equal tokens")
+    compare({f"{e} experts": Training(switch(e)).passes() for e in (128, 8)}, rounds)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,110 @@
+"""A model that learned one text fills its gaps; what does not suit is refused."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import sentencepiece
+
+from flows.main import main
+from models.checkpoint import Checkpoints
+from models.config import TrainConfig, as_json
+from models.infill import InfillConfig, infill
+from models.run import CHECKPOINTS, CONFIG
+from models.state import Skeleton
+from models.step import batch_groups, make_train_step, optimizer_of
+from pipelines.errors import UserError
+from pipelines.outputs import write_json
+from pipelines.vocabulary_model import open_vocabulary
+
+TEXT = "the cat <extra_id_0> on the <extra_id_1> again"
+WHOLE = "the cat sat down on the old mat again"
+SPANS = ["sat down", "old mat"]
+
+
+@pytest.fixture(scope="module")
+def vocabulary(tmp_path_factory):
+    """A SentencePiece model without sentinels, as T5's."""
+    directory = tmp_path_factory.mktemp("vocabulary")
+    (directory / "text").write_text(f"{WHOLE}\nthe old cat sat again on the mat\n" * 20)
+    sentencepiece.SentencePieceTrainer.Train(
+        input=str(directory / "text"),
+        model_prefix=str(directory / "words"),
+        vocab_size=40,
+        hard_vocab_limit=False,
+        pad_id=0,
+        eos_id=1,
+        unk_id=2,
+        bos_id=-1,
+        minloglevel=2,
+    )
+    return directory / "words.model"
+
+
+@pytest.fixture(scope="module", params=["dense", "sparse"])
+def run(request, tmp_path_factory, vocabulary):
+    """A run directory whose model learned one example by heart."""
+    opened = open_vocabulary(vocabulary)
+    encode = sentencepiece.SentencePieceProcessor(model_proto=opened.model).EncodeAsIds
+    last = opened.size - 1
+    source = [*encode("the cat"), last, *encode("on the"), last - 1, *encode("again"), 1]
+    target = [last, *encode(SPANS[0]), last - 1, *encode(SPANS[1]), 1]
+    targets = np.tile(np.array(target, np.int32), (8, 1))
+    batch = {
+        "encoder_input_tokens": np.tile(np.array(source, np.int32), (8, 1)),
+        "decoder_input_tokens": np.pad(targets[:, :-1], ((0, 0), (1, 0))),
+        "decoder_target_tokens": targets,
+        "decoder_loss_weights": np.ones(targets.shape, np.float32),
+    }
+    config = dataclasses.replace(request.getfixturevalue(request.param), vocabulary_size=256)
+    train = TrainConfig(batch_size=8, warmup_steps=100, dtype="float32")
+    skeleton, optimizer = Skeleton.of(config, train), optimizer_of(train)
+    step = make_train_step(skeleton, optimizer, batch_groups(config, 8, len(source)))
+    state = skeleton.initial_state(optimizer)
+    for _ in range(60):
+        state, _ = step(state, batch)
+    directory = tmp_path_factory.mktemp(request.param)
+    described = {"model": as_json(config), "train": as_json(train), "examples": None}
+    write_json(directory / CONFIG, described)
+    checkpoints = Checkpoints(directory / CHECKPOINTS, kept=())
+    checkpoints.save(state, 60)
+    checkpoints.wait()
+    return directory
+
+
+def test_gaps_are_filled_with_what_was_learned(run, vocabulary, capsys):
+    made = infill(run, vocabulary, [TEXT, TEXT], InfillConfig())
+    assert made["step"] == 60
+    assert made["texts"] == [{"text": TEXT, "spans": SPANS, "filled": WHOLE}] * 2
+    options = ["--run", str(run), "--vocab", str(vocabulary), "--text", TEXT, "--max-tokens", "3"]
+    assert main(["infill", *options]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("the cat s")
+    assert printed.endswith(" on the  again\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "message"),
+    [
+        ("no gap", {}, "must mark what is to be filled"),
+        ("<extra_id_1> before <extra_id_0>", {}, "in this order"),
+        (TEXT, {"max_tokens": 0}, "--max-tokens must be at least 1"),
+        (TEXT, {"temperature": -1.0}, "--temperature must be at least 0"),
+    ],
+)
+def test_what_cannot_be_filled_is_refused(run, vocabulary, text, options, message):
+    with pytest.raises(UserError, match=message):
+        infill(run, vocabulary, [text], InfillConfig(**options))
+
+
+def test_another_vocabulary_is_refused(run, vocabulary, tmp_path):
+    described = json.loads((run / CONFIG).read_text())
+    described["examples"] = {"vocabulary_sha256": "other"}
+    (tmp_path / CONFIG).write_text(json.dumps(described))
+    with pytest.raises(UserError, match="trained with another vocabulary"):
+        infill(tmp_path, vocabulary, [TEXT], InfillConfig())
+    described["model"]["vocabulary_size"] = 100
+    (tmp_path / CONFIG).write_text(json.dumps(described))
+    with pytest.raises(UserError, match="only 100 rows"):
+        infill(tmp_path, vocabulary, [TEXT], InfillConfig())
