@@ -7,7 +7,6 @@ compiled programs.
 
 import dataclasses
 import math
-from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -83,13 +82,13 @@ def state_memory(skeleton: Skeleton, train: TrainConfig) -> StateMemory:
     mesh = AbstractMesh((train.data_parallel, train.expert_parallel, train.model_parallel), AXES)
     skeleton = dataclasses.replace(skeleton, mesh=mesh)
     state = skeleton.abstract_state(optimizer_of(train))
-    return StateMemory(_device_bytes(state.parameters.values()), _device_bytes(state.moments))
+    return StateMemory(_device_bytes(state.parameters), _device_bytes(state.moments))
 
 
-def _device_bytes(arrays: Iterable[Any] | Any) -> int:
+def _device_bytes(tree: Any) -> int:
     return sum(
         math.prod(array.sharding.shard_shape(array.shape)) * array.dtype.itemsize
-        for array in jax.tree.leaves(list(arrays) if not isinstance(arrays, dict) else arrays)
+        for array in jax.tree.leaves(tree)
     )
 
 
@@ -102,8 +101,7 @@ def step_memory(
 ) -> StepMemory:
     """Estimate the peak on each device."""
     part = _Part.of(model, train, inputs_length, targets_length)
-    stacks = (False, True)
-    periods = [_period_kept(model, train, part, decoder=decoder) for decoder in stacks]
+    periods = [_period_kept(model, train, part, decoder=decoder) for decoder in (False, True)]
     counts = (model.encoder_layers // model.period, model.decoder_layers // model.period)
     lengths = (inputs_length, targets_length)
     if train.remat:
