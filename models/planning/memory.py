@@ -31,8 +31,10 @@ ATTENTION_KEPT_BYTES = 4 + 2
 QUEUE_KEPT_BYTES = 2
 ROUTER_INPUT_KEPT_BYTES = 2 * 4
 ROUTER_KEPT_BYTES = 2 * 4
-#: Logits and their gradient; a vocabulary's table gathered from all devices, and its gradient.
+#: Logits, probabilities and the logits' gradient exist together, but in a loop over chunks, which
+#: reuses memory; a vocabulary's table is gathered from all devices, and so is its gradient.
 LOGITS_BYTES = 3 * 4
+CHUNK_LOGITS_BYTES = 6
 GATHERED_TABLE_BYTES = 3 * 4
 
 
@@ -110,7 +112,8 @@ def step_memory(
     else:
         kept, recomputed = sum(n * x for n, x in zip(counts, periods, strict=True)), 0.0
     rows = part.sequences * targets_length / train.loss_chunks
-    values = rows * LOGITS_BYTES + model.d_model * GATHERED_TABLE_BYTES
+    logits_bytes = LOGITS_BYTES if train.loss_chunks == 1 else CHUNK_LOGITS_BYTES
+    values = rows * logits_bytes + model.d_model * GATHERED_TABLE_BYTES
     loss = values * model.vocabulary_size / train.model_parallel
     return StepMemory(
         state=state,
