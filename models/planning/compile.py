@@ -1,8 +1,9 @@
 """Compile a training step for a TPU slice that is not there. Runs where libtpu is installed.
 
-`python -m models.planning.compile` reads a `CompileRequest` as JSON from standard input and prints
-a `CompileResult` as the last line of its output. libtpu wants a process of its own: with it
-installed, JAX looks for a TPU's metadata for a minute unless the environment says otherwise.
+`python -m models.planning.compile REQUEST` takes a `CompileRequest` as JSON, prints a
+`CompileResult` as the last line of its output, and ends when its standard input does. libtpu wants
+a process of its own: with it installed, JAX looks for a TPU's metadata for a minute unless the
+environment says otherwise.
 """
 
 import dataclasses
@@ -13,6 +14,7 @@ import time
 from typing import Any
 
 from models.config import ModelConfig, TrainConfig
+from models.lifeline import exit_with_parent
 
 #: What libtpu reads before it is loaded: there is no TPU, no metadata server, one host.
 ENVIRONMENT = {
@@ -158,8 +160,9 @@ def memory_wanted(message: str) -> int | None:
 
 
 def main() -> None:
-    """Do what standard input asks for."""
-    result = compile_step(CompileRequest.from_json(sys.stdin.readline()))
+    """Do what the argument asks for."""
+    exit_with_parent()
+    result = compile_step(CompileRequest.from_json(sys.argv[1]))
     print(json.dumps(dataclasses.asdict(result)))
 
 

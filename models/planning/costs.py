@@ -213,6 +213,8 @@ def _memory_bytes(module: Module, name: str) -> int:
         opcode = instruction.opcode
         if opcode in _FREE or opcode.endswith("-start"):
             continue
+        if opcode == "custom-call" and not instruction.operands:
+            continue  # memory set aside, not yet written
         if opcode in ("dynamic-slice", "gather"):
             total += 2 * _in_hbm(instruction)
         elif opcode == "dynamic-update-slice":
@@ -233,35 +235,49 @@ def _in_hbm(instruction: Instruction) -> int:
 def _fusion_bytes(module: Module, computation: Computation, fusion: Instruction) -> int:
     """Bytes of a fusion: its operands and results, or the parts it touches of large ones."""
     inside = module.computations[fusion.called()[0]]
-    users: dict[str, list[Instruction]] = collections.defaultdict(list)
-    for instruction in inside.values():
-        for operand in instruction.operands:
-            users[operand].append(instruction)
     total = 0
     for parameter in inside.values():
-        if parameter.opcode != "parameter":
+        if parameter.opcode == "parameter":
+            operand = computation[fusion.operands[int(parameter.literal)]]
+            total += min(_in_hbm(operand), _bytes_read(module, inside, parameter))
+    return total + sum(
+        _bytes_written(module, inside, one) for one in inside.values() if one.is_root
+    )
+
+
+def _bytes_read(module: Module, inside: Computation, value: Instruction) -> int:
+    """Bytes that a fused computation reads of a value: of one it slices, only the slices."""
+    total = 0
+    for user in inside.values():
+        if value.name not in user.operands:
             continue
-        operand = computation[fusion.operands[int(parameter.literal)]]
-        total += min(_in_hbm(operand), _bytes_read(parameter, users[parameter.name]))
-    return total + sum(_bytes_written(root, inside) for root in inside.values() if root.is_root)
+        if user.opcode in ("dynamic-slice", "gather", "slice"):
+            total += user.bytes
+        elif user.opcode == "dynamic-update-slice" and user.operands[0] == value.name:
+            continue  # written in place
+        elif user.opcode == "bitcast":
+            total += _bytes_read(module, inside, user)
+        elif user.opcode == "fusion":
+            nested = module.computations[user.called()[0]]
+            total += sum(
+                _bytes_read(module, nested, one)
+                for one in nested.values()
+                if one.opcode == "parameter" and user.operands[int(one.literal)] == value.name
+            )
+        else:
+            return value.bytes
+    return min(total, value.bytes)
 
 
-def _bytes_read(parameter: Instruction, users: list[Instruction]) -> int:
-    if users and all(user.opcode in ("dynamic-slice", "gather", "slice") for user in users):
-        return sum(user.bytes for user in users)
-    if users and all(
-        user.opcode == "dynamic-update-slice" and user.operands[0] == parameter.name
-        for user in users
-    ):
-        return 0  # written in place
-    return parameter.bytes
-
-
-def _bytes_written(root: Instruction, inside: Computation) -> int:
+def _bytes_written(module: Module, inside: Computation, root: Instruction) -> int:
+    """Bytes of a fused computation's result: of one it updates in place, only the update."""
     if root.opcode == "tuple":
-        return sum(_bytes_written(inside[name], inside) for name in root.operands)
+        return sum(_bytes_written(module, inside, inside[name]) for name in root.operands)
     if root.opcode == "bitcast":
-        return _bytes_written(inside[root.operands[0]], inside)
+        return _bytes_written(module, inside, inside[root.operands[0]])
     if root.opcode == "dynamic-update-slice":
         return inside[root.operands[1]].bytes
+    if root.opcode == "fusion":
+        nested = module.computations[root.called()[0]]
+        return sum(_bytes_written(module, nested, one) for one in nested.values() if one.is_root)
     return _in_hbm(root)

@@ -50,15 +50,22 @@ def compile_elsewhere(request: CompileRequest) -> CompileResult:
         UserError: libtpu cannot be had.
         RuntimeError: the compiler failed for another reason than memory.
     """
-    done = subprocess.run(
-        [planning_python(), "-m", "models.planning.compile"],
-        input=request.as_json() + "\n",
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=ROOT,
-        env={**os.environ, **ENVIRONMENT},
-    )
+    python = planning_python()
+    # Nothing is written to it: the child ends when this process does, however that comes.
+    lifeline, held = os.pipe()
+    try:
+        done = subprocess.run(
+            [python, "-m", "models.planning.compile", request.as_json()],
+            stdin=lifeline,
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=ROOT,
+            env={**os.environ, **ENVIRONMENT},
+        )
+    finally:
+        os.close(lifeline)
+        os.close(held)
     if done.returncode:
         raise RuntimeError(f"compiling for {request.topology} failed:\n{done.stderr[-4000:]}")
     return CompileResult(**json.loads(done.stdout.splitlines()[-1]))

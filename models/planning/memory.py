@@ -7,7 +7,6 @@ compiled programs.
 
 import dataclasses
 import math
-from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -32,8 +31,10 @@ ATTENTION_KEPT_BYTES = 4 + 2
 QUEUE_KEPT_BYTES = 2
 ROUTER_INPUT_KEPT_BYTES = 2 * 4
 ROUTER_KEPT_BYTES = 2 * 4
-#: Logits and their gradient; a vocabulary's table gathered from all devices, and its gradient.
+#: Logits, probabilities and the logits' gradient exist together, but in a loop over chunks, which
+#: reuses memory; a vocabulary's table is gathered from all devices, and so is its gradient.
 LOGITS_BYTES = 3 * 4
+CHUNK_LOGITS_BYTES = 6
 GATHERED_TABLE_BYTES = 3 * 4
 
 
@@ -83,13 +84,13 @@ def state_memory(skeleton: Skeleton, train: TrainConfig) -> StateMemory:
     mesh = AbstractMesh((train.data_parallel, train.expert_parallel, train.model_parallel), AXES)
     skeleton = dataclasses.replace(skeleton, mesh=mesh)
     state = skeleton.abstract_state(optimizer_of(train))
-    return StateMemory(_device_bytes(state.parameters.values()), _device_bytes(state.moments))
+    return StateMemory(_device_bytes(state.parameters), _device_bytes(state.moments))
 
 
-def _device_bytes(arrays: Iterable[Any] | Any) -> int:
+def _device_bytes(tree: Any) -> int:
     return sum(
         math.prod(array.sharding.shard_shape(array.shape)) * array.dtype.itemsize
-        for array in jax.tree.leaves(list(arrays) if not isinstance(arrays, dict) else arrays)
+        for array in jax.tree.leaves(tree)
     )
 
 
@@ -102,8 +103,7 @@ def step_memory(
 ) -> StepMemory:
     """Estimate the peak on each device."""
     part = _Part.of(model, train, inputs_length, targets_length)
-    stacks = (False, True)
-    periods = [_period_kept(model, train, part, decoder=decoder) for decoder in stacks]
+    periods = [_period_kept(model, train, part, decoder=decoder) for decoder in (False, True)]
     counts = (model.encoder_layers // model.period, model.decoder_layers // model.period)
     lengths = (inputs_length, targets_length)
     if train.remat:
@@ -112,7 +112,8 @@ def step_memory(
     else:
         kept, recomputed = sum(n * x for n, x in zip(counts, periods, strict=True)), 0.0
     rows = part.sequences * targets_length / train.loss_chunks
-    values = rows * LOGITS_BYTES + model.d_model * GATHERED_TABLE_BYTES
+    logits_bytes = LOGITS_BYTES if train.loss_chunks == 1 else CHUNK_LOGITS_BYTES
+    values = rows * logits_bytes + model.d_model * GATHERED_TABLE_BYTES
     loss = values * model.vocabulary_size / train.model_parallel
     return StepMemory(
         state=state,

@@ -162,6 +162,39 @@ def test_programs_for_tpus_are_read():
     assert costs.memory_bytes == 12 * in_loop + outside
 
 
+#: A layer's activations are sliced from all layers' and written back among them.
+STACKED_HLO = """HloModule stacked
+
+%slice_inner (s: f32[12,64], i: s32[]) -> f32[1,64] {
+  %s = f32[12,64]{1,0} parameter(0)
+  %i = s32[] parameter(1)
+  %zero = s32[] constant(0)
+  ROOT %one = f32[1,64]{1,0} dynamic-slice(%s, %i, %zero), dynamic_slice_sizes={1,64}
+}
+
+%update (s.1: f32[12,64], i.1: s32[]) -> f32[12,64] {
+  %s.1 = f32[12,64]{1,0} parameter(0)
+  %i.1 = s32[] parameter(1)
+  %same = f32[12,64]{1,0} bitcast(%s.1)
+  %one.1 = f32[1,64]{1,0} fusion(%same, %i.1), kind=kLoop, calls=%slice_inner
+  %twice = f32[1,64]{1,0} add(%one.1, %one.1)
+  %zero.1 = s32[] constant(0)
+  ROOT %all = f32[12,64]{1,0} dynamic-update-slice(%s.1, %twice, %i.1, %zero.1)
+}
+
+ENTRY %main (s.2: f32[12,64], i.2: s32[]) -> f32[12,64] {
+  %s.2 = f32[12,64]{1,0} parameter(0)
+  %i.2 = s32[] parameter(1)
+  ROOT %done = f32[12,64]{1,0} fusion(%s.2, %i.2), kind=kLoop, calls=%update
+}
+"""
+
+
+def test_of_what_all_layers_share_only_the_layers_own_part_moves():
+    one_layer = 64 * 4
+    assert costs_of(STACKED_HLO).memory_bytes == 2 * one_layer
+
+
 def test_a_loop_that_cannot_be_read_is_an_error():
     text = TPU_HLO.replace("%n = s32[]{:T(256)} constant(12)", "%n = s32[]{:T(256)} add(%i, %i)")
     module = Module.parse(text)
