@@ -88,6 +88,7 @@ def _join(job: JobConfig) -> None:
             f"cannot join the job ({reason}): give --coordinator-address HOST:PORT, "
             "--num-processes and --process-id"
         ) from error
+    meet("joined")
 
 
 def _check_port(coordinator_address: str) -> None:
@@ -126,6 +127,16 @@ def _leave_without_waiting(code: int) -> None:
         os._exit(code)
 
     atexit.register(leave)
+
+
+def meet(where: str) -> None:
+    """Wait until every process is here.
+
+    Wanted before devices exchange anything for the first time: Gloo, which CPUs use, waits for a
+    peer to begin with it for 30 seconds only.
+    """
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(where)
 
 
 def on_first(make: Callable[[], T]) -> T:

@@ -17,7 +17,7 @@ from jax.experimental import multihost_utils
 
 from models.bad_loss import LossWatch, last_loss, recent_losses
 from models.checkpoint import Checkpoints
-from models.job import JobError, announce, on_first, together
+from models.job import JobError, announce, meet, on_first, together
 from models.lifeline import EXIT_RESUME
 from models.partitioning import put_batch
 from models.run import CHECKPOINTS, RunPlan
@@ -182,6 +182,7 @@ class Trainer:
             clock = time.monotonic()
             self._compiled = self.train_step.lower(state, batch, 0.0).compile()
             announce(f"compiled in {time.monotonic() - clock:.1f} s")
+            meet("compiled")
         return self._compiled
 
     def _checkpoint_due(self, done: int) -> bool:

@@ -26,6 +26,10 @@ CASES = [
 ]
 
 
+#: Eight programs are compiled, a minute and a half of one core.
+pytestmark = pytest.mark.timeout(900)
+
+
 @pytest.fixture(scope="module")
 def reports() -> list[dict]:
     done = subprocess.run(
