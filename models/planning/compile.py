@@ -65,8 +65,8 @@ class CompileResult:
     Attributes:
         fits: whether the program fits the device's memory.
         peak_bytes: most memory in use at a time; None if it does not fit.
-        allocated_bytes: memory of arguments, results and temporaries as laid out, gaps included,
-            which decides whether it fits; what the compiler wanted, if it does not.
+        allocated_bytes: memory of arguments, results, temporaries and code as laid out, gaps
+            included, which decides whether it fits; what the compiler wanted, if it does not.
         compile_secs: tracing and compiling.
         process_peak_bytes: memory that compiling took on this machine.
         costs: FLOPs, memory traffic and collectives (`models.planning.costs.Costs`), if it fits.
@@ -137,7 +137,8 @@ def compile_step(request: CompileRequest) -> CompileResult:
         memory.argument_size_in_bytes
         + memory.output_size_in_bytes
         - memory.alias_size_in_bytes
-        + memory.temp_size_in_bytes,
+        + memory.temp_size_in_bytes
+        + memory.generated_code_size_in_bytes,
         secs,
         _own_peak(resource),
         dataclasses.asdict(costs),
