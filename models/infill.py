@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import sentencepiece
 
@@ -66,7 +67,8 @@ def infill(
     described = read_run(run)
     vocabulary = open_vocabulary(vocab)
     _check_vocabulary(run, described, vocabulary)
-    processor = sentencepiece.SentencePieceProcessor(model_proto=vocabulary.model)
+    processor = sentencepiece.SentencePieceProcessor()
+    processor.LoadFromSerializedProto(vocabulary.model)
     tokens = [_encode(processor, text) for text in texts]
     inputs = np.zeros((len(texts), max(map(len, tokens))), np.int32)
     for row, ids in zip(inputs, tokens, strict=True):
@@ -81,7 +83,7 @@ def infill(
     decode = make_decoder(
         skeleton, config.max_tokens, pieces=vocabulary.size, temperature=config.temperature
     )
-    outputs = np.asarray(decode(parameters, inputs, jax.random.key(config.seed)))
+    outputs = np.asarray(decode(parameters, jnp.asarray(inputs), jax.random.key(config.seed)))
     found = []
     for text, output in zip(texts, outputs, strict=True):
         spans = _spans(processor, output.tolist(), len(_SENTINEL.findall(text)))

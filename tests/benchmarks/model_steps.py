@@ -122,7 +122,7 @@ class Training:
     def passes(self) -> Side:
         """The gradient alone, without the optimizer."""
 
-        # The gradients' memory is used again, as in a step: fresh pages would cost as much as products.
+        # Fresh pages for the gradients would cost as much as products; a step needs none either.
         @functools.partial(jax.jit, donate_argnums=0, keep_unused=True)
         def gradient(_old, parameters, batch):
             tokens = batch["decoder_loss_weights"].sum()
