@@ -92,7 +92,7 @@ bench-examples: $(READY)  ## Span corruption, examples against bare SentencePiec
 	@$(BIN)/python tests/benchmarks/batches.py
 
 bench-models: $(READY) .venv-parity/ready  ## The models' steps: Hugging Face, dense twin, experts, roofline
-	@$(BIN)/python tests/benchmarks/models.py
+	@$(BIN)/python tests/benchmarks/model_steps.py
 
 bench-langid: $(READY)  ## Language identification on labelled text: writes the table into docs/
 	@$(BIN)/python tests/benchmarks/langid.py

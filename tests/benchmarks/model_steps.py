@@ -1,6 +1,6 @@
 """The models' steps on CPU: against Hugging Face, the dense twin, more experts, a roofline.
 
-    python tests/benchmarks/models.py [--rounds 7]
+    python tests/benchmarks/model_steps.py [--rounds 7]
 
 float32, 4+4 layers, d_model 256, d_ff 1024 (ReLU, as Hugging Face's Switch), vocabulary 8,192,
 16 sequences of 128 inputs and 29 targets. All sides of a comparison do a step each, in turn;
@@ -100,12 +100,12 @@ class Training:
 
     def steps(self, name: str, *, only_loss: bool = False) -> Side:
         """A training step; with `only_loss`, XLA leaves out what other metrics need."""
-        step = make_train_step(self.skeleton, self.optimizer, self.groups)
+        step = whole = make_train_step(self.skeleton, self.optimizer, self.groups)
         if only_loss:
 
             @functools.partial(jax.jit, donate_argnums=0)
             def bare(state, batch):
-                state, metrics = step(state, batch)
+                state, metrics = whole(state, batch)
                 return state, {"train/loss": metrics["train/loss"]}
 
             step = bare
@@ -120,18 +120,25 @@ class Training:
         return lambda: timed(work)
 
     def passes(self) -> Side:
-        """Loss and gradient, without the optimizer."""
+        """The gradient alone, without the optimizer."""
 
-        @jax.jit
-        def gradient(parameters, batch):
+        # Fresh pages for the gradients would cost as much as products; a step needs none either.
+        @functools.partial(jax.jit, donate_argnums=0, keep_unused=True)
+        def gradient(_old, parameters, batch):
             tokens = batch["decoder_loss_weights"].sum()
             loss = functools.partial(
                 batch_loss, self.skeleton, groups=self.groups, target_tokens=tokens
             )
             key = jax.random.key(0)
-            return jax.value_and_grad(lambda p: loss(p, batch, key=key)[0])(parameters)
+            return jax.grad(lambda p: loss(p, batch, key=key)[0])(parameters)
 
-        return lambda: timed(lambda: gradient(self.state.parameters, self.batch))
+        self.gradient = jax.tree.map(jnp.zeros_like, self.state.parameters)
+
+        def work():
+            self.gradient = gradient(self.gradient, self.state.parameters, self.batch)
+            return self.gradient
+
+        return lambda: timed(work)
 
 
 def hugging_face(experts: int) -> tuple[Side, subprocess.Popen]:
@@ -148,12 +155,13 @@ def hugging_face(experts: int) -> tuple[Side, subprocess.Popen]:
         "num_sparse_decoder_layers": DENSE.decoder_layers // 2,
         "num_experts": experts,
         "dropout_rate": 0.0,
+        "decoder_start_token_id": 0,
     }
     words = [json.dumps(config), json.dumps([ROWS, INPUTS, TARGETS])]
     # Threads that spin between steps would slow the other side down.
     environment = {**os.environ, "OMP_WAIT_POLICY": "passive", "HF_HUB_OFFLINE": "1"}
     process = subprocess.Popen(
-        [PEER, Path(__file__).with_name("models_hf.py"), *words],
+        [PEER, Path(__file__).with_name("model_steps_hf.py"), *words],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -198,10 +206,16 @@ def roofline_sides(training: Training) -> dict[str, Side]:
     product = jax.jit(lambda a: a @ a)
     # Parameters are read by forward, backward and optimizer and written once, gradients written
     # and read once: 6 accesses. One multiplication in place of an array has 2.
-    values = jnp.ones(1 << 26)
-    scale = jax.jit(lambda x: x * 1.0001)
+    count_at_once = 1 << 26
+    values = [jnp.ones(count_at_once)]
+    scale = jax.jit(lambda x: x * 1.0001, donate_argnums=0)
+
+    def scale_in_place():
+        values[0] = scale(values[0])
+        return values[0]
+
     products = flops / (2 * size**3)
-    copies = 6 * count / (2 * values.size)
+    copies = 6 * count / (2 * count_at_once)
 
     def scaled(work: Callable[[], object], times: float) -> Side:
         def side() -> Secs:
@@ -212,7 +226,7 @@ def roofline_sides(training: Training) -> dict[str, Side]:
 
     return {
         "its FLOPs": scaled(lambda: product(a), products),
-        "its bytes": scaled(lambda: scale(values), copies),
+        "its bytes": scaled(scale_in_place, copies),
     }
 
 

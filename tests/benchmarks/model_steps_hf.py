@@ -1,4 +1,4 @@
-"""Hugging Face's Switch trains a step for every line read (`models.py` runs it in .venv-parity).
+"""Hugging Face's Switch trains a step for every line read, asked by model_steps.py (.venv-parity).
 
 Prints the step's seconds by wall clock and of CPU; whoever writes the lines alternates with its own
 steps.
