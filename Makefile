@@ -13,7 +13,7 @@ BEAM_FLINK := 2.62.0
 PRISM := $(shell sed -n 's/^apache-beam==\([0-9.]*\).*/\1/p' requirements.txt)
 
 .PHONY: help setup setup-flink setup-prism setup-plan demo test lint format bench bench-examples bench-models \
-	bench-langid test-kill fuzz test-plan test-parity parity-fixtures test-flink test-prism test-dataflow requirements \
+	bench-langid test-kill fuzz test-training test-plan test-parity parity-fixtures test-flink test-prism test-dataflow requirements \
 	clean
 
 help:  ## Show this list
@@ -37,7 +37,8 @@ demo: $(READY)  ## The whole chain, from a crawl to a per-language speed-up repo
 	@$(BIN)/mswitch demo $(DEMO_OPTIONS)
 
 test: $(READY)  ## All tests
-	@$(BIN)/python -m pytest -n 2 --dist loadfile
+	@# In the order of collection: the longest files come early.
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(READY)  ## Style, types, import directions
 	@$(BIN)/ruff check .
@@ -69,6 +70,10 @@ setup-plan: .venv-plan/ready  ## libtpu, to compile for TPUs without one, in .ve
 	@$(BIN)/uv pip sync --quiet --require-hashes --compile-bytecode --python .venv-plan/bin/python \
 		requirements-plan.txt
 	@touch $@
+
+test-training: $(READY)  ## What Switch learns; training on eight devices and in several processes (minutes)
+	@$(BIN)/python -m pytest -n 2 tests/models/learning.py tests/models/meshes.py tests/models/jobs.py \
+		tests/flows/train_jobs.py
 
 test-plan: $(READY)  ## Compile the training step of small models for small TPU slices (minutes)
 	@$(MAKE) --no-print-directory setup-plan || echo "[setup] no libtpu: the tests will be skipped"

@@ -1,9 +1,4 @@
 import dataclasses
-import json
-import math
-import subprocess
-import sys
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -13,50 +8,6 @@ from jax.sharding import AbstractMesh, PartitionSpec
 from models.config import TrainConfig
 from models.partitioning import check_divisible, make_mesh, parameter_spec, part_of
 from pipelines.errors import UserError
-
-SCRIPT = Path(__file__).with_name("sharded_child.py")
-#: Mesh, and what the balance loss balances.
-CASES = [
-    [[2, 1, 1], "group"],
-    [[1, 2, 2], "group"],
-    [[4, 1, 1], "group"],
-    [[1, 8, 1], "group"],
-    [[2, 2, 2], "group"],
-    [[2, 4, 1], "global"],
-]
-
-
-#: Eight programs are compiled, a minute and a half of one core.
-pytestmark = pytest.mark.timeout(900)
-
-
-@pytest.fixture(scope="module")
-def reports() -> list[dict]:
-    done = subprocess.run(
-        [sys.executable, str(SCRIPT), json.dumps(CASES)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return [json.loads(line) for line in done.stdout.splitlines()]
-
-
-def test_sharded_runs_equal_a_single_device(reports):
-    """Jitter, dropout and expert dropout are on: randomness too is the same on every mesh."""
-    assert [report["case"] for report in reports] == CASES
-    for report in reports:
-        assert report["drops"] > 0.05  # capacity matters, and drops the same tokens
-        assert report["start"] == 0.0
-        for name in ("loss", "gradients", "metrics", "state"):
-            assert report[name] < 1e-5, (name, report)
-
-
-def test_nothing_large_is_replicated(reports):
-    for report in reports:
-        shape, _ = report["case"]
-        assert report["shares"] == pytest.approx([1 / math.prod(shape)] * 2)
-
 
 MESH = AbstractMesh((2, 4, 2), ("data", "expert", "model"))
 
