@@ -36,7 +36,7 @@ $(READY): requirements.txt requirements-setup.txt pyproject.toml
 demo: $(READY)  ## The whole chain, from a crawl to a per-language speed-up report
 	@$(BIN)/mswitch demo $(DEMO_OPTIONS)
 
-test: $(READY)  ## All tests
+test: $(READY)  ## The tests, but for what takes minutes (the test-* targets)
 	@# In the order of collection: the longest files come early.
 	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
@@ -71,9 +71,12 @@ setup-plan: .venv-plan/ready  ## libtpu, to compile for TPUs without one, in .ve
 		requirements-plan.txt
 	@touch $@
 
-test-training: $(READY)  ## What Switch learns; training on eight devices and in several processes (minutes)
-	@$(BIN)/python -m pytest -n 2 tests/models/learning.py tests/models/meshes.py tests/models/jobs.py \
-		tests/flows/train_jobs.py
+# Each of these compiles programs for minutes.
+TRAINING := bad_losses jobs learning meshes packing planning/loop_counts train_runs
+
+test-training: $(READY)  ## Training: killed, packed, on meshes, in jobs, with bad losses; what Switch learns
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests/flows/train_jobs.py \
+		$(TRAINING:%=tests/models/%.py)
 
 test-plan: $(READY)  ## Compile the training step of small models for small TPU slices (minutes)
 	@$(MAKE) --no-print-directory setup-plan || echo "[setup] no libtpu: the tests will be skipped"
