@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from flows import huge_pages
 from pipelines.errors import UserError, as_user_error
 
 OWN_PACKAGES = ("pipelines", "tasks", "models", "flows")
@@ -17,6 +18,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     A UserError (and what amounts to one, such as a full disk) becomes one line on standard
     error and exit code 2. Anything else is a defect of ours and keeps its traceback.
     """
+    if argv is None and sys.argv[1:2] and sys.argv[1] in huge_pages.COMMANDS:
+        huge_pages.restart_with_huge_pages()
     if os.environ.get("MSWITCH_LIFELINE") == "1":
         from models.lifeline import exit_with_parent
 

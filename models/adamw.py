@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
-from models.optimizer import STACKED_AXES, AdamMoments, Moment
+from models.optimizer import STACKED_AXES, AdamMoments, Moment, Update
 
 #: Decay of the mean square: 0.999, Optax's default, remembers a spike for a thousand steps.
 SQUARE_DECAY = 0.95
@@ -54,8 +54,8 @@ class AdamW:
         moments: Mapping[str, Moment],
         step: Int[Array, ""],
         axes: Mapping[str, Sequence[str]],
-    ) -> tuple[dict[str, Array], dict[str, Moment]]:
-        """One step; `step` counts from 0. Gives new parameters and new moments."""
+    ) -> Update:
+        """One step; `step` counts from 0."""
         adam = optax.scale_by_adam(b2=SQUARE_DECAY)
         means, squares = ({name: m[part] for name, m in moments.items()} for part in range(2))
         updates: Any
@@ -70,7 +70,10 @@ class AdamW:
             decay = self.weight_decay if _is_matrix(axes[name]) else 0.0
             change = rate * (updates[name] + decay * parameter)
             new[name] = (parameter - change).astype(parameter.dtype)
-        return new, {name: AdamMoments(state.mu[name], state.nu[name]) for name in parameters}
+        made: dict[str, Moment] = {
+            name: AdamMoments(state.mu[name], state.nu[name]) for name in parameters
+        }
+        return Update(new, made, optax.global_norm(gradients))
 
 
 def _is_matrix(axes: Sequence[str]) -> bool:

@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from models.experts import DROPLESS
@@ -42,8 +41,8 @@ class Cache(NamedTuple):
 class CachedDecoder:
     """A model's decoder by single positions, for use inside a compiled function.
 
-    Layers are taken out of their stack once, outside the loop over positions: inside, each position
-    would copy every layer's parameters before it reads them.
+    Scanned layers are taken out of their stack once, outside the loop over positions: inside, each
+    position would copy every layer's parameters before it reads them.
 
     Args:
         model: a model without a mesh.
@@ -52,12 +51,7 @@ class CachedDecoder:
 
     def __init__(self, model: Transformer, length: int):
         self.model, self.length = model, length
-        stack = model.decoder
-        graph, parameters = nnx.split(stack.periods)
-        periods = [
-            nnx.merge(graph, jax.tree.map(lambda values, i=index: values[i], parameters))
-            for index in range(stack.count)
-        ]
+        periods = model.decoder.unrolled
         self.blocks: list[Block] = [block for period in periods for block in period.blocks]
 
     def begin(self, inputs: Int[Array, "B M"]) -> Cache:

@@ -12,9 +12,8 @@ import numpy as np
 import sentencepiece
 
 from models.checkpoint import complete_steps, restore_parameters
-from models.config import TrainConfig
 from models.decode import make_decoder
-from models.run import CHECKPOINTS, model_of, read_run
+from models.run import CHECKPOINTS, model_of, read_run, train_config_of
 from models.state import Skeleton
 from models.step import optimizer_of
 from pipelines.errors import UserError
@@ -77,7 +76,8 @@ def infill(
     steps = complete_steps(run / CHECKPOINTS)
     if not steps:
         raise UserError(f"{run} has no checkpoint yet: train it first")
-    skeleton = Skeleton.of(model_of(described), TrainConfig(dtype="float32"))
+    train = dataclasses.replace(train_config_of(described), dtype="float32")
+    skeleton = Skeleton.of(model_of(described), train)
     like = skeleton.abstract_state(optimizer_of(skeleton.train)).parameters
     parameters = restore_parameters(run / CHECKPOINTS, steps[-1], like)
     decode = make_decoder(

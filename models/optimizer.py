@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
@@ -40,6 +41,20 @@ class AdamMoments(NamedTuple):
 Moment = FactoredMoment | FullMoment | AdamMoments
 
 
+class Update(NamedTuple):
+    """What a step changes.
+
+    Attributes:
+        parameters: the new ones.
+        moments: the new ones.
+        gradient_norm: root of the sum of all squares; the optimizer reads the gradient anyway.
+    """
+
+    parameters: dict[str, Array]
+    moments: dict[str, Moment]
+    gradient_norm: Float[Array, ""]
+
+
 class Optimizer(Protocol):
     """What a training step needs: `Adafactor`, or `models.adamw.AdamW`."""
 
@@ -60,8 +75,8 @@ class Optimizer(Protocol):
         moments: Mapping[str, Moment],
         step: Int[Array, ""],
         axes: Mapping[str, Sequence[str]],
-    ) -> tuple[dict[str, Array], dict[str, Moment]]:
-        """One step; `step` counts from 0. Gives new parameters and new moments."""
+    ) -> Update:
+        """One step; `step` counts from 0."""
         ...
 
 
@@ -118,45 +133,67 @@ class Adafactor:
         moments: Mapping[str, Moment],
         step: Int[Array, ""],
         axes: Mapping[str, Sequence[str]],
-    ) -> tuple[dict[str, Array], dict[str, Moment]]:
-        """One step; `step` counts from 0. Gives new parameters and new moments."""
+    ) -> Update:
+        """One step; `step` counts from 0."""
         updated = {
             name: self._update_one(
                 parameter, gradients[name], moments[name], step, _stacked(axes[name])
             )
             for name, parameter in parameters.items()
         }
-        return (
-            {name: parameter for name, (parameter, _) in updated.items()},
-            {name: moment for name, (_, moment) in updated.items()},
+        squares = jnp.stack([square for _, _, square in updated.values()])
+        return Update(
+            {name: parameter for name, (parameter, _, _) in updated.items()},
+            {name: moment for name, (_, moment, _) in updated.items()},
+            jnp.sqrt(squares.sum()),
         )
 
     def _update_one(
         self, parameter: Array, gradient: Array, moment: Moment, step: Array, stacked: int
-    ) -> tuple[Array, Moment]:
+    ) -> tuple[Array, Moment, Array]:
+        """New values, new moment, and the sum of the gradient's squares."""
         assert not isinstance(moment, AdamMoments)
         own_axes = tuple(range(stacked, parameter.ndim))
-
-        def root_mean_square(x: Array) -> Array:
-            return jnp.sqrt(jnp.mean(jnp.square(x), axis=own_axes, keepdims=True))
-
         gradient = gradient.astype(jnp.float32)
         decay = 1.0 - (step.astype(jnp.float32) + 1.0) ** -self.decay_exponent
-        square = jnp.square(gradient) + self.epsilon1
+
+        def average(old: Array, new: Array) -> Array:
+            return decay * old + (1.0 - decay) * (new + self.epsilon1)
+
+        def mean_square(x: Array) -> Array:
+            return jnp.mean(jnp.square(x), axis=own_axes, keepdims=True)
+
+        # A large parameter costs as much as it is read and written: nothing of its size is written
+        # but the new values.
         if isinstance(moment, FactoredMoment):
-            row = decay * moment.row + (1.0 - decay) * square.mean(axis=-1)
-            column = decay * moment.column + (1.0 - decay) * square.mean(axis=-2)
-            row_factor = (row / row.mean(axis=-1, keepdims=True)) ** -0.5
-            update = gradient * row_factor[..., :, None] * (column**-0.5)[..., None, :]
+            of_rows = jnp.square(gradient).mean(axis=-1)
+            # Without the barrier, squares would be written, for both means to read.
+            of_rows, gradient = jax.lax.optimization_barrier((of_rows, gradient))
+            squares = of_rows.sum() * gradient.shape[-1]
+            row = average(moment.row, of_rows)
+            column = average(moment.column, jnp.square(gradient).mean(axis=-2))
             moment = FactoredMoment(row, column)
+            row_factor = (row / row.mean(axis=-1, keepdims=True)) ** -0.5
+            column_factor = (column**-0.5)[..., None, :]
+            of_update = jnp.einsum(
+                "...rc,...rc->...r",
+                gradient,
+                gradient * jnp.square(column_factor),
+                precision=jax.lax.Precision.HIGHEST,
+            )
+            size = (of_update * row_factor * row_factor).mean(axis=-1) / gradient.shape[-1]
+            size, row_factor = size[..., None, None], row_factor[..., :, None]
         else:
-            values = decay * moment.values + (1.0 - decay) * square
-            update = gradient * values**-0.5
+            squares = jnp.square(gradient).sum()
+            values = average(moment.values, jnp.square(gradient))
             moment = FullMoment(values)
-        update /= jnp.maximum(1.0, root_mean_square(update) / self.clipping_threshold)
-        scale = jnp.maximum(root_mean_square(parameter), self.epsilon2)
-        new = parameter - self.learning_rate(step) * scale * update
-        return new.astype(parameter.dtype), moment
+            row_factor, column_factor = jnp.ones(()), values**-0.5
+            size = mean_square(gradient * column_factor)
+        scale = jnp.maximum(jnp.sqrt(mean_square(parameter)), self.epsilon2)
+        clipping = jnp.maximum(1.0, jnp.sqrt(size) / self.clipping_threshold)
+        rate = self.learning_rate(step) * scale / clipping
+        new = parameter - gradient * (rate * row_factor) * column_factor
+        return new.astype(parameter.dtype), moment, squares
 
 
 def moment_axes(moment: Moment, axes: Sequence[str]) -> tuple[tuple[str, ...], ...]:

@@ -36,6 +36,7 @@ class RoutingStats(NamedTuple):
         z_loss: mean square of log-sum-exp of the router's logits.
         drop_fraction: share of tokens that found no slot.
         entropy: mean entropy of the router's distribution, in nats.
+        confidence: mean probability of the chosen expert.
         load: share of tokens assigned to each expert, before capacity.
         peak: most tokens any group assigned to one expert.
         dropped: tokens that found no slot.
@@ -46,6 +47,7 @@ class RoutingStats(NamedTuple):
     z_loss: Float[Array, ""]
     drop_fraction: Float[Array, ""]
     entropy: Float[Array, ""]
+    confidence: Float[Array, ""]
     load: Float[Array, " E"]
     peak: Int[Array, ""]
     dropped: Int[Array, ""]
@@ -119,13 +121,14 @@ def assign(
     kept = real & (position < capacity)
     overflow = experts * capacity + jnp.arange(positions)
     slot = jnp.where(kept, expert * capacity + position, overflow)
-    stats = _statistics(logits, probabilities, expert, real, kept, balance_scope)
+    stats = _statistics(logits, probabilities, gate, expert, real, kept, balance_scope)
     return Routing(slot, gate, stats)
 
 
 def _statistics(
     logits: Array,
     probabilities: Array,
+    gate: Array,
     expert: Array,
     real: Array,
     kept: Array,
@@ -153,6 +156,7 @@ def _statistics(
         z_loss=((jnp.square(log_z) * weight).sum(axis=1) / in_group).mean(),
         drop_fraction=dropped / total,
         entropy=(entropy * weight).sum() / total,
+        confidence=(gate * weight).sum() / total,
         load=counts.sum(axis=0) / total,
         peak=counts.max(),
         dropped=dropped,

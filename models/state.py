@@ -1,7 +1,9 @@
 """A model as arrays: a static skeleton, and parameters in a flat dictionary by dotted name.
 
 Everything that walks over parameters (optimizer, checkpoints, sharding, counts) sees
-`{"encoder.periods.blocks.0.self_attention.query.kernel": array}` and nothing of the module tree.
+`{"encoder.periods.2.blocks.0.self_attention.query.kernel": array}` and nothing of the module tree.
+With `scan_layers`, `encoder.periods.blocks.0.self_attention.query.kernel` has all periods, along a
+first axis `layers`.
 """
 
 import dataclasses
@@ -68,7 +70,7 @@ class Skeleton:
             name = ".".join(str(part) for part in path)
             paths[name] = path
             shapes[name] = jax.ShapeDtypeStruct(variable.shape, variable.dtype)
-            stacked = ("layers",) if "periods" in path else ()
+            stacked = ("layers",) if train.scan_layers and "periods" in path else ()
             axes[name] = (*stacked, *variable.get_metadata("axes"))
         return cls(graph, paths, shapes, axes, mesh, config, train)
 
@@ -152,6 +154,19 @@ def _create(config: ModelConfig, train: TrainConfig, mesh: Mesh | None) -> Trans
         remat=train.remat,
         rngs=nnx.Rngs(params=train.seed),
     )
+
+
+def unrolled(parameters: Mapping[str, Array]) -> Parameters:
+    """Parameters as they are without `scan_layers`, whichever way they come."""
+    found = {}
+    for name, value in parameters.items():
+        stack, scanned, rest = name.partition(".periods.blocks.")
+        if not scanned:
+            found[name] = value
+            continue
+        for period, part in enumerate(value):
+            found[f"{stack}.periods.{period}.blocks.{rest}"] = part
+    return found
 
 
 def parameter_counts(skeleton: Skeleton) -> dict[str, int]:

@@ -6,7 +6,6 @@ from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
-import optax
 from jaxtyping import Array, Float, Int
 
 from models.adamw import AdamW
@@ -101,16 +100,23 @@ def batch_loss(
 
 
 def routing_metrics(stats: tuple[RoutingStats, RoutingStats]) -> dict[str, Array]:
-    """Routing of all sparse layers, encoder and decoder.
+    """Routing of all sparse layers, encoder's first.
 
-    `drop_fraction` and `entropy` are means over layers, `max_load` the largest share any layer
-    gives one expert, as a multiple of an even share; `load` has a row for every layer.
+    `drop_fraction`, `entropy` and `confidence` are means over layers, `max_load` the largest share
+    any layer gives one expert, as a multiple of an even share. `layer_...` has a value of each
+    layer, and `load` its experts' shares.
     """
     load = jnp.concatenate([part.load for part in stats])
+    layers = {
+        "drop_fraction": jnp.concatenate([part.drop_fraction for part in stats]),
+        "entropy": jnp.concatenate([part.entropy for part in stats]),
+        "confidence": jnp.concatenate([part.confidence for part in stats]),
+        "max_load": load.max(axis=-1) * load.shape[-1],
+    }
     return {
-        "drop_fraction": jnp.concatenate([part.drop_fraction for part in stats]).mean(),
-        "entropy": jnp.concatenate([part.entropy for part in stats]).mean(),
-        "max_load": load.max() * load.shape[-1],
+        **{name: values.mean() for name, values in layers.items()},
+        "max_load": layers["max_load"].max(),
+        **{f"layer_{name}": values for name, values in layers.items()},
         "load": load,
     }
 
@@ -174,13 +180,13 @@ def make_train_step(skeleton: Skeleton, optimizer: Optimizer, groups: int) -> Ji
     ) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(jax.random.key(train.seed), state.step)
         gradient, losses = gradients(state.parameters, batch, key)
-        parameters, moments = optimizer.update(
+        parameters, moments, gradient_norm = optimizer.update(
             state.parameters, gradient, state.moments, state.step, skeleton.axes
         )
         metrics = {
             "train/loss": losses.loss,
             "train/z_loss": losses.z_loss,
-            "train/gradient_norm": optax.global_norm(gradient),
+            "train/gradient_norm": gradient_norm,
             "train/learning_rate": optimizer.learning_rate(state.step),
             "train/target_tokens": batch["decoder_loss_weights"].sum(),
         }

@@ -2,7 +2,8 @@
 
 Lines are written as steps end and forced to disk before a checkpoint of those steps. A resumed
 run cuts the lines after the step it restored, so that a killed run leaves no trace in the file.
-A number that is not finite is null: JSON has no other way to say it.
+A number that is not finite is null: JSON has no other way to say it. The load of every expert in
+every layer is many numbers, and written down in the first step and every hundredth alone.
 """
 
 import json
@@ -19,6 +20,8 @@ from pipelines.errors import UserError
 from pipelines.outputs import write_atomically
 
 METRICS = "metrics.jsonl"
+#: Steps between those in which matrices are written down.
+MATRICES_EVERY = 100
 
 
 def read_metrics(run: Path) -> Iterator[dict[str, Any]]:
@@ -53,6 +56,13 @@ def cut_metrics(run: Path, step: int) -> None:
     write_atomically(run / METRICS, "".join(lines))
 
 
+def _finite(value: Any) -> Any:
+    """Numbers in any depth of lists, null for those that are not finite."""
+    if isinstance(value, list):
+        return [_finite(one) for one in value]
+    return value if math.isfinite(value) else None
+
+
 class Telemetry:
     """Writes metrics.jsonl and TensorBoard events of one run, from one step on."""
 
@@ -64,20 +74,44 @@ class Telemetry:
         self._board = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)
 
     def write(self, step: int, metrics: Mapping[str, Any]) -> None:
-        """Record one step: numbers go to both, arrays (expert loads) to TensorBoard alone."""
+        """Record one step.
+
+        Args:
+            step: from 1.
+            metrics: numbers; vectors, a value of each layer; and matrices, a row of each layer
+                with a share of each expert, which TensorBoard shows as a histogram.
+        """
         line: dict[str, Any] = {"step": step}
         for name, value in metrics.items():
-            if np.ndim(value) == 0:
-                number = float(value)
-                line[name] = number if math.isfinite(number) else None
-                self._board.add_scalar(name, number, step)
+            values = np.asarray(value, np.float64)
+            if values.ndim == 2:
+                if step != 1 and step % MATRICES_EVERY:
+                    continue
+                for layer, row in enumerate(values):
+                    self._add_shares(f"{name}/{layer}", row, step)
+            elif values.ndim == 1:
+                for layer, number in enumerate(values.tolist()):
+                    self._board.add_scalar(f"{name}/{layer}", number, step)
             else:
-                for layer, row in enumerate(np.asarray(value)):
-                    self._board.add_scalars(
-                        f"{name}/layer_{layer}", {str(i): float(x) for i, x in enumerate(row)}, step
-                    )
+                self._board.add_scalar(name, float(values), step)
+            line[name] = _finite(values.tolist())
         self._file.write(json.dumps(line) + "\n")
         self._file.flush()
+
+    def _add_shares(self, name: str, shares: np.ndarray, step: int) -> None:
+        """Add a histogram with a bucket of each expert."""
+        experts = np.arange(shares.size)
+        self._board.add_histogram_raw(
+            name,
+            min=0,
+            max=shares.size,
+            num=shares.sum(),
+            sum=(experts * shares).sum(),
+            sum_squares=(experts**2 * shares).sum(),
+            bucket_limits=(experts + 1).tolist(),
+            bucket_counts=shares.tolist(),
+            global_step=step,
+        )
 
     def sync(self) -> None:
         """Force what was written to disk."""

@@ -17,9 +17,11 @@ from jax.experimental import multihost_utils
 
 from models.bad_loss import LossWatch, last_loss, recent_losses
 from models.checkpoint import Checkpoints
+from models.flops import training_step_flops
 from models.job import JobError, announce, meet, on_first, together
 from models.lifeline import EXIT_RESUME
 from models.partitioning import put_batch
+from models.peaks import peak_flops
 from models.run import CHECKPOINTS, RunPlan
 from models.state import Skeleton, TrainState
 from models.step import FEATURES, SEGMENTS, make_train_step, optimizer_of
@@ -72,6 +74,9 @@ class Trainer:
         self.checkpoints = Checkpoints(out / CHECKPOINTS, plan.evaluation_steps)
         lengths = batches.inputs_length + batches.targets_length
         self.tokens_per_step = plan.train.rows * lengths
+        self.flops_per_step = training_step_flops(
+            plan.model, plan.train.rows, batches.inputs_length, batches.targets_length
+        )
         self.features = FEATURES + (SEGMENTS if plan.train.pack > 1 else ())
 
     def run(self) -> float:
@@ -156,8 +161,9 @@ class Trainer:
         stop: "_StopRequest",
     ) -> None:
         batch = next(batches)
+        clock = time.monotonic()
         step_function = self._compile(state, batch)
-        recorder.begin()
+        recorder.begin(time.monotonic() - clock)
         pending: tuple[int, dict[str, jax.Array]] | None = None
         for done in range(start + 1, self.steps + 1):
             state, metrics = step_function(state, batch, recorder.loss_limit(done))
@@ -217,6 +223,9 @@ class _Recorder:
         self._start, self._offset, self._rewound = start, offset, rewound
         self._config = trainer.plan.train
         self._tokens_per_step = trainer.tokens_per_step
+        self._flops_per_step = trainer.flops_per_step
+        self._peak = peak_flops(jax.devices()[0].device_kind)
+        self._compile_secs: float | None = None
         self._progress = Progress("train", trainer.plan.preset, trainer.steps, "steps")
         self._progress.start_at(start)
         self._files = contextlib.ExitStack()
@@ -235,8 +244,9 @@ class _Recorder:
     def __exit__(self, *_: object) -> None:
         self._files.close()
 
-    def begin(self) -> None:
-        """Start the clock of the first step."""
+    def begin(self, compile_secs: float) -> None:
+        """Start the clock of the first step, of which compiling is no part."""
+        self._compile_secs = compile_secs
         self._clock = time.monotonic()
 
     def batch_of(self, step: int) -> int:
@@ -287,6 +297,11 @@ class _Recorder:
             metrics["train/rewound_from"] = self._rewound.step
         metrics["train/step_secs"] = secs
         metrics["train/tokens_per_sec"] = self._tokens_per_step / secs
+        metrics["train/model_flops_per_sec"] = self._flops_per_step / secs
+        if self._peak is not None:
+            metrics["train/mfu"] = self._flops_per_step / secs / (self._peak * self._config.devices)
+        if self._compile_secs is not None:
+            metrics["train/compile_secs"], self._compile_secs = self._compile_secs, None
         self._telemetry.write(step, metrics)
         note = f"loss {float(metrics['train/loss']):.3f}"
         if "router/drop_fraction" in metrics:

@@ -1,9 +1,14 @@
 """The encoder-decoder: mT5 with every feed-forward layer dense, mSwitch with sparse ones.
 
-Blocks are pre-norm. A stack is a repeated period of blocks (one dense block; or, with
-`sparse_every` 2, a dense and a sparse one) whose parameters carry a leading `layers` axis: one
-layout, whether the loop over periods is compiled as a loop or unrolled.
+Blocks are pre-norm. A stack is a repeated period of blocks: one dense block; or, with
+`sparse_every` 2, a dense and a sparse one. A compiled loop over periods needs their parameters in
+one array with a leading `layers` axis. Unrolled, each period has its own: taking them out of such
+an array, and putting gradients together, would copy all of both in every step.
 """
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -149,8 +154,20 @@ class Period(nnx.Module):
         return x, stats
 
 
+def periods_of(stacked: Period, count: int) -> list[Period]:
+    """Take `count` periods out of the arrays that hold all of them."""
+    graph, parameters = nnx.split(stacked)
+    return [
+        nnx.merge(graph, jax.tree.map(lambda values, i=index: values[i], parameters))
+        for index in range(count)
+    ]
+
+
 class Stack(nnx.Module):
-    """An encoder or a decoder: its periods, position bias, and final norm."""
+    """An encoder or a decoder: its periods, position bias, and final norm.
+
+    The same seed gives the same values, whether layers are scanned or not.
+    """
 
     def __init__(
         self,
@@ -171,14 +188,21 @@ class Stack(nnx.Module):
         def create(rngs: nnx.Rngs) -> Period:
             return Period(config, decoder=decoder, dtype=dtype, mesh=mesh, rngs=rngs)
 
-        self.periods = create(rngs)
+        stacked = create(rngs)
+        self.periods = stacked if scan_layers else nnx.List(periods_of(stacked, self.count))
         self.position_bias = RelativePositionBias(
             config, bidirectional=not decoder, dtype=dtype, rngs=rngs
         )
         self.final_norm = RMSNorm(config.d_model, dtype=dtype, rngs=rngs)
         self.dropout_rate = config.dropout_rate
-        self.unroll = 1 if scan_layers else self.count
         self.remat = remat
+
+    @property
+    def unrolled(self) -> Sequence[Period]:
+        """The periods, one by one."""
+        if isinstance(self.periods, Period):
+            return periods_of(self.periods, self.count)
+        return self.periods
 
     def __call__(
         self,
@@ -196,11 +220,8 @@ class Stack(nnx.Module):
         keys = split_key(key, 3)
         length = x.shape[1]
         bias = self.position_bias(length, length)
-        graph, parameters = nnx.split(self.periods)
 
-        def body(x, inputs):
-            parameters, key = inputs
-            period = nnx.merge(graph, parameters)
+        def apply(period, x, key):
             return period(
                 x,
                 key=key,
@@ -213,12 +234,32 @@ class Stack(nnx.Module):
                 capacity=capacity,
             )
 
-        if self.remat:
-            body = jax.checkpoint(body)
         x = dropout(x, self.dropout_rate, keys[0])
         layer_keys = None if keys[1] is None else jax.random.split(keys[1], self.count)
-        x, stats = jax.lax.scan(body, x, (parameters, layer_keys), unroll=self.unroll)
+        x, stats = self._each_period(apply, x, layer_keys)
         return dropout(self.final_norm(x), self.dropout_rate, keys[2]), stats
+
+    def _each_period(
+        self, apply: Callable[..., Any], x: Array, keys: Array | None
+    ) -> tuple[Array, RoutingStats | None]:
+        """Apply `(period, x, key) -> (x, statistics)` to all periods; statistics are stacked."""
+
+        def on_split(graph, x, inputs):
+            parameters, key = inputs
+            return apply(nnx.merge(graph, parameters), x, key)
+
+        if self.remat:
+            on_split = jax.checkpoint(on_split, static_argnums=0)
+        if isinstance(self.periods, Period):
+            graph, parameters = nnx.split(self.periods)
+            return jax.lax.scan(functools.partial(on_split, graph), x, (parameters, keys))
+        stats = []
+        for index, period in enumerate(self.periods):
+            graph, parameters = nnx.split(period)
+            key = None if keys is None else keys[index]
+            x, of_period = on_split(graph, x, (parameters, key))
+            stats.append(of_period)
+        return x, jax.tree.map(lambda *parts: jnp.stack(parts), *stats)
 
 
 class Transformer(nnx.Module):
@@ -228,7 +269,7 @@ class Transformer(nnx.Module):
         config: architecture.
         dtype: compute type.
         mesh: devices to shard over, or None for one.
-        scan_layers: loop over periods instead of unrolling them.
+        scan_layers: loop over periods, whose parameters are in one array, instead of unrolling.
         remat: recompute each period's activations in the backward pass.
         rngs: randomness of initialisation.
     """

@@ -17,9 +17,9 @@ from models.huggingface.config import read_config, write_config
 from models.huggingface.files import CONFIG, WeightFiles, read_json, write_weights
 from models.huggingface.tensors import EMBEDDING, EMBEDDING_COPIES, HEAD, UNUSED, Piece, pieces
 from models.presets import PRESETS
-from models.run import CHECKPOINTS, model_of, read_run
+from models.run import CHECKPOINTS, model_of, read_run, train_config_of
 from models.run import CONFIG as RUN_CONFIG
-from models.state import Parameters, Skeleton, TrainState, parameter_counts
+from models.state import Parameters, Skeleton, TrainState, parameter_counts, unrolled
 from models.step import optimizer_of
 from pipelines.errors import UserError
 from pipelines.outputs import file_sha256, stage_output, write_json
@@ -133,8 +133,9 @@ def export_hf(
     with stage_output(out, stage="export-hf", config=identity) as output:
         if output.complete:
             return {**summary, "reused": True}
-        like = skeleton.abstract_state(optimizer_of(_TRAIN)).parameters
-        parameters = restore_parameters(run / CHECKPOINTS, step, like)
+        stored = Skeleton.of(model, train_config_of(described))
+        like = stored.abstract_state(optimizer_of(_TRAIN)).parameters
+        parameters = unrolled(restore_parameters(run / CHECKPOINTS, step, like))
         places = {piece.tensor: piece for piece in pieces(model)}
         written = write_weights(
             output.directory,

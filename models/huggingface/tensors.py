@@ -1,7 +1,7 @@
 """Which Hugging Face tensor holds which part of which parameter.
 
-A parameter carries all layers of its kind, and an expert's all experts, along leading axes; Hugging
-Face has a tensor for each layer and expert. A torch `Linear` stores [out, in]: the transpose.
+A parameter of experts has all experts along its first axis; Hugging Face has a tensor for each. A
+torch `Linear` stores [out, in]: the transpose.
 """
 
 import dataclasses
@@ -16,8 +16,8 @@ class Piece:
 
     Attributes:
         tensor: Hugging Face's name.
-        parameter: the name in `models.state.Parameters`.
-        index: of the leading axes (layer period, expert).
+        parameter: the name in `models.state.Parameters`, without `scan_layers`.
+        index: of the leading axis (expert).
         transposed: whether the two axes that are left are swapped.
     """
 
@@ -53,7 +53,7 @@ def _stack(model: ModelConfig, *, decoder: bool) -> Iterator[Piece]:
     )
     for layer in range(layers):
         period, block = divmod(layer, model.period)
-        of_block = f"{stack}.periods.blocks.{block}"
+        of_block = f"{stack}.periods.{period}.blocks.{block}"
         sublayers = f"{stack}.block.{layer}.layer"
         attentions = [("SelfAttention", "self_attention")]
         if decoder:
@@ -62,38 +62,34 @@ def _stack(model: ModelConfig, *, decoder: bool) -> Iterator[Piece]:
             yield Piece(
                 f"{sublayers}.{number}.layer_norm.weight",
                 f"{of_block}.{ours}_norm.scale",
-                (period,),
-                False,
+                transposed=False,
             )
             for short, name in (("q", "query"), ("k", "key"), ("v", "value"), ("o", "out")):
                 yield Piece(
                     f"{sublayers}.{number}.{theirs}.{short}.weight",
                     f"{of_block}.{ours}.{name}.kernel",
-                    (period,),
                 )
         last = f"{sublayers}.{len(attentions)}"
         yield Piece(
-            f"{last}.layer_norm.weight", f"{of_block}.feed_forward_norm.scale", (period,), False
+            f"{last}.layer_norm.weight", f"{of_block}.feed_forward_norm.scale", transposed=False
         )
         if model.sparse and block == model.period - 1:
-            yield from _experts(model, f"{last}.mlp", f"{of_block}.switch", period)
+            yield from _experts(model, f"{last}.mlp", f"{of_block}.switch")
         else:
             theirs = f"{last}.mlp" if model.sparse else f"{last}.DenseReluDense"
             for name, kernel in _kernels(model):
-                yield Piece(
-                    f"{theirs}.{name}.weight", f"{of_block}.feed_forward.{kernel}.kernel", (period,)
-                )
+                yield Piece(f"{theirs}.{name}.weight", f"{of_block}.feed_forward.{kernel}.kernel")
     yield Piece(f"{stack}.final_layer_norm.weight", f"{stack}.final_norm.scale", transposed=False)
 
 
-def _experts(model: ModelConfig, theirs: str, ours: str, period: int) -> Iterator[Piece]:
-    yield Piece(f"{theirs}.router.classifier.weight", f"{ours}.router.kernel", (period,))
+def _experts(model: ModelConfig, theirs: str, ours: str) -> Iterator[Piece]:
+    yield Piece(f"{theirs}.router.classifier.weight", f"{ours}.router.kernel")
     for expert in range(model.experts):
         for name, kernel in _kernels(model):
             yield Piece(
                 f"{theirs}.experts.expert_{expert}.{name}.weight",
                 f"{ours}.{kernel}",
-                (period, expert),
+                (expert,),
             )
 
 

@@ -41,7 +41,7 @@ def make_plan(
     slice_ = parse_topology(topology)
     model = changes.applied_to(find_preset(preset).model)
     # Without a mesh: the tree and its shapes are the same on all.
-    skeleton = Skeleton.of(model, TrainConfig(batch_size=config.batch_size))
+    skeleton = Skeleton.of(model, TrainConfig(batch_size=config.batch_size, scan_layers=True))
     settings = rank_settings(model, config, slice_, skeleton)
     limit = slice_.chip.hbm_bytes
     fitting = [setting for setting in settings if setting.memory.total <= MARGIN * limit]

@@ -3,9 +3,9 @@
     python tests/benchmarks/model_steps.py [--rounds 7]
 
 float32, 4+4 layers, d_model 256, d_ff 1024 (ReLU, as Hugging Face's Switch), vocabulary 8,192,
-16 sequences of 128 inputs and 29 targets. All sides of a comparison do a step each, in turn;
-printed are medians and the median of the rounds' ratios, by wall clock and by CPU time (the one to
-read on a machine that does other things too). Compiling is timed apart.
+16 sequences of 128 inputs and 29 targets. All sides have huge pages, as `mswitch train` has, and do
+a step each, in turn; printed are medians and the median of the rounds' ratios, by wall clock and by
+CPU time (the one to read on a machine that does other things too). Compiling is timed apart.
 """
 
 import argparse
@@ -29,6 +29,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from flows.huge_pages import restart_with_huge_pages
 from models.config import ModelConfig, TrainConfig
 from models.flops import training_step_flops
 from models.state import Skeleton
@@ -158,7 +159,7 @@ def hugging_face(experts: int) -> tuple[Side, subprocess.Popen]:
         "decoder_start_token_id": 0,
     }
     words = [json.dumps(config), json.dumps([ROWS, INPUTS, TARGETS])]
-    # Threads that spin between steps would slow the other side down.
+    # Threads that spin between steps would slow the other side down. Huge pages are inherited.
     environment = {**os.environ, "OMP_WAIT_POLICY": "passive", "HF_HUB_OFFLINE": "1"}
     process = subprocess.Popen(
         [PEER, Path(__file__).with_name("model_steps_hf.py"), *words],
@@ -281,4 +282,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    restart_with_huge_pages()
     sys.exit(main())

@@ -13,7 +13,7 @@ from models.trainer import PATIENCE
 from pipelines.errors import UserError
 
 STEPS = 7
-TIMES = ("train/step_secs", "train/tokens_per_sec")
+TIMES = ("_secs", "_per_sec")
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def lines(run: Path) -> list[dict]:
 
     text = (run / "metrics.jsonl").read_text()
     made = [json.loads(line, parse_constant=refuse) for line in text.splitlines()]
-    return [{k: v for k, v in line.items() if k not in TIMES} for line in made]
+    return [{k: v for k, v in line.items() if not k.endswith(TIMES)} for line in made]
 
 
 def test_the_run_stops_and_can_be_continued_by_another_policy(child, tmp_path, poison, capsys):

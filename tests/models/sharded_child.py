@@ -66,7 +66,7 @@ def compute(model: ModelConfig, train: TrainConfig, start=None) -> dict:
     else:
         state = jax.device_put(start, skeleton.state_shardings(optimizer))
     start = jax.device_get(state)
-    wi = state.parameters["encoder.periods.blocks.0.switch.wi_0"]
+    wi = state.parameters["encoder.periods.0.blocks.0.switch.wi_0"]
     table = state.parameters["embedding.table"]
     shares = [x.addressable_shards[0].data.size / x.size for x in (wi, table)]
     step_function = make_train_step(skeleton, optimizer, groups)

@@ -33,7 +33,9 @@ def steps(optimizer: AdamW, count: int):
             for n, shape in SHAPES.items()
         }
         gradients.append(gradient)
-        made, moments = optimizer.update(made, gradient, moments, jnp.int32(step), AXES)
+        made, moments, norm = optimizer.update(made, gradient, moments, jnp.int32(step), AXES)
+        wanted = np.sqrt(sum((np.asarray(g, np.float64) ** 2).sum() for g in gradient.values()))
+        assert float(norm) == pytest.approx(wanted, rel=1e-5)
     return before, gradients, made
 
 

@@ -45,7 +45,8 @@ def test_update_equals_numpy_over_several_steps(shape, axes, factored):
     update = jax.jit(lambda p, g, m, s: optimizer.update(p, g, m, s, {"p": axes}))
     for step in range(6):
         gradient = (rng.normal(size=shape) * 10.0 ** rng.integers(-4, 3)).astype(np.float32)
-        made, moments = update(made, {"p": jnp.array(gradient)}, moments, jnp.int32(step))
+        made, moments, norm = update(made, {"p": jnp.array(gradient)}, moments, jnp.int32(step))
+        assert float(norm) == pytest.approx(np.linalg.norm(gradient), rel=1e-5)
         rate = 2.0 / np.sqrt(max(step, 3))
         wanted, state = reference_step(wanted, gradient, state, step, rate, factored=factored)
         np.testing.assert_allclose(made["p"], wanted, rtol=2e-5, atol=2e-6)
@@ -67,11 +68,11 @@ def test_each_expert_of_each_layer_is_updated_as_if_alone(matrix):
     own = {key: optimizer.init(value, own_axes) for key, value in alone.items()}
     for step in range(3):
         gradient = jnp.array(rng.normal(size=(2, 3, *matrix)) / scales, jnp.float32)
-        stacked, moments = optimizer.update(
+        stacked, moments, _ = optimizer.update(
             stacked, {"p": gradient}, moments, jnp.int32(step), axes
         )
         for key, value in list(alone.items()):
-            alone[key], own[key] = optimizer.update(
+            alone[key], own[key], _ = optimizer.update(
                 value, {"p": gradient[key]}, own[key], jnp.int32(step), own_axes
             )
             # A value near zero is the difference of larger ones: allow for their rounding.
@@ -95,7 +96,7 @@ def test_first_step_moves_by_rate_times_scale():
     p = {"p": jnp.full((10,), 3.0)}
     moments = optimizer.init(p, {"p": ("embed",)})
     gradient = {"p": jnp.array([1e-6, -1e6] * 5)}
-    new, _ = optimizer.update(p, gradient, moments, jnp.int32(0), {"p": ("embed",)})
+    new, _, _ = optimizer.update(p, gradient, moments, jnp.int32(0), {"p": ("embed",)})
     np.testing.assert_allclose(new["p"] - 3.0, np.array([-0.03, 0.03] * 5), rtol=1e-4)
 
 

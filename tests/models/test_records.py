@@ -3,11 +3,15 @@
 import itertools
 import json
 
+import numpy as np
 import pytest
+import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
+from tensorflow.core.util import event_pb2
 
 from models.checkpoint import Checkpoints, complete_steps, is_complete
+from models.peaks import peak_flops
 from models.schedule import log_spaced_steps
 from models.telemetry import Telemetry, cut_metrics, read_metrics
 from pipelines.errors import UserError
@@ -42,7 +46,42 @@ def test_metrics_after_the_restored_step_are_cut(tmp_path):
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2, 3, 4]
     assert lines[3] == {"step": 4, "train/loss": 9.0}
-    assert lines[0] == {"step": 1, "train/loss": 1.0}
+    assert lines[0] == {"step": 1, "train/loss": 1.0, "router/load": [[0.5, 0.5]]}
+
+
+def test_vectors_are_in_every_line_and_matrices_in_every_hundredth(tmp_path):
+    loads = np.array([[0.25, 0.75, 0.0], [0.5, 0.25, 0.25]], np.float32)
+    with Telemetry(tmp_path, 0) as telemetry:
+        for step in range(1, 202):
+            metrics = {"train/loss": np.nan, "router/layer_entropy": loads[:, 0]}
+            telemetry.write(step, {**metrics, "router/load": loads})
+    lines = list(read_metrics(tmp_path))
+    assert all(line["train/loss"] is None for line in lines)
+    assert all(line["router/layer_entropy"] == [0.25, 0.5] for line in lines)
+    assert [line["step"] for line in lines if "router/load" in line] == [1, 100, 200]
+    assert lines[99]["router/load"] == loads.tolist()
+
+
+def test_tensorboard_gets_one_file_with_a_histogram_over_experts(tmp_path):
+    loads = np.array([[0.25, 0.75, 0.0], [0.5, 0.25, 0.25]], np.float32)
+    with Telemetry(tmp_path, 0) as telemetry:
+        telemetry.write(1, {"train/loss": 3.0, "router/load": loads})
+    (file,) = (tmp_path / "tensorboard").iterdir()
+    values = {}
+    for record in tf.data.TFRecordDataset(str(file)).as_numpy_iterator():
+        for value in event_pb2.Event.FromString(record).summary.value:
+            values[value.tag] = value
+    assert values["train/loss"].simple_value == 3.0
+    histogram = values["router/load/1"].histo
+    assert list(histogram.bucket_limit) == [1, 2, 3]
+    assert list(histogram.bucket) == [0.5, 0.25, 0.25]
+
+
+def test_peaks_are_known_by_the_names_jax_gives():
+    assert peak_flops("TPU v5 lite") == 197e12
+    assert peak_flops("TPU v5p") == 459e12
+    assert peak_flops("NVIDIA H100 80GB HBM3") == 989e12
+    assert peak_flops("cpu") is None
 
 
 def test_metrics_that_lack_a_step_are_refused(tmp_path):

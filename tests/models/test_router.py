@@ -150,7 +150,7 @@ def test_statistics_ignore_what_is_in_padding():
     one, two = (
         assign(jnp.array(x), jnp.array(np.stack([real, real])), 4).stats for x in (logits, other)
     )
-    for name in ("balance_loss", "z_loss", "entropy", "load", "drop_fraction", "peak"):
+    for name in ("balance_loss", "z_loss", "entropy", "confidence", "load", "drop_fraction"):
         np.testing.assert_array_equal(getattr(one, name), getattr(two, name))
 
 

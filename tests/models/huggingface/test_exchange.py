@@ -23,8 +23,8 @@ from models.huggingface.convert import export_hf, import_hf, tensor_shape
 from models.huggingface.files import WeightFiles, write_weights
 from models.huggingface.tensors import pieces
 from models.presets import preset
-from models.run import model_of, read_run
-from models.state import Skeleton
+from models.run import model_of, read_run, train_config_of
+from models.state import Skeleton, unrolled
 from models.step import optimizer_of
 from pipelines.errors import UserError
 
@@ -53,9 +53,9 @@ def tensors(directory: Path) -> dict[str, np.ndarray]:
 
 
 def parameters_of(run: Path, step: int = 0) -> dict[str, np.ndarray]:
-    skeleton = Skeleton.of(model_of(read_run(run)), FLOAT32)
+    skeleton = Skeleton.of(model_of(read_run(run)), train_config_of(read_run(run)))
     like = skeleton.abstract_state(optimizer_of(FLOAT32)).parameters
-    return jax.device_get(restore_parameters(run / "checkpoints", step, like))
+    return jax.device_get(unrolled(restore_parameters(run / "checkpoints", step, like)))
 
 
 def assert_same(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> None:
@@ -77,10 +77,11 @@ def test_hugging_face_to_run_and_back_is_the_identity(fixtures, tmp_path, name):
     assert config_of(back) == config_of(fixtures / name)
 
 
-def test_run_to_hugging_face_and_back_is_the_identity(child, tmp_path):
+@pytest.mark.parametrize("scan_layers", [False, True])
+def test_run_to_hugging_face_and_back_is_the_identity(child, tmp_path, scan_layers):
     """A trained dense run, in shards; its training settings come back too."""
     run, exported, back = tmp_path / "run", tmp_path / "hf", tmp_path / "back"
-    child.run("mt5-tiny", run, 4)
+    child.run("mt5-tiny", run, 4, scan_layers=scan_layers)
     assert export_hf(run, exported, max_shard_bytes=20_000)["files"] > 3
     import_hf(exported, back)
     assert_same(parameters_of(back), parameters_of(run, 4))
