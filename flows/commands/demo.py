@@ -16,6 +16,8 @@ PREFECT_DEFAULTS = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     # The command prints errors itself, once and readably.
     "PREFECT_LOGGING_LEVEL": "CRITICAL",
+    # Its server, stopped at the end, may log the traceback of a cancelled query as an error.
+    "PREFECT_LOGGING_ROOT_LEVEL": "CRITICAL",
     "PREFECT_LOGGING_TO_API_ENABLED": "false",
     # The first start migrates a fresh database: Prefect's own 20 s are too tight.
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
