@@ -12,9 +12,9 @@ FLINK := 1.19.3
 BEAM_FLINK := 2.62.0
 PRISM := $(shell sed -n 's/^apache-beam==\([0-9.]*\).*/\1/p' requirements.txt)
 
-.PHONY: help setup setup-flink setup-prism setup-plan demo test lint format bench bench-examples bench-models \
-	bench-langid test-kill fuzz test-training test-plan test-parity parity-fixtures test-flink test-prism test-dataflow requirements \
-	clean
+.PHONY: help setup setup-flink setup-prism setup-plan demo test lint format requirements clean \
+	bench bench-examples bench-models bench-tables bench-langid fuzz test-kill test-training test-plan \
+	test-parity parity-fixtures test-flink test-prism test-dataflow
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -101,6 +101,11 @@ bench-examples: $(READY)  ## Span corruption, examples against bare SentencePiec
 
 bench-models: $(READY) .venv-parity/ready  ## The models' steps: Hugging Face, dense twin, experts, roofline
 	@$(BIN)/python tests/benchmarks/model_steps.py
+
+TABLES_EXAMPLES ?= runs/demo/examples
+
+bench-tables: $(READY)  ## Router precision and init scale, three seeds each (TABLES_EXAMPLES=runs/demo/examples)
+	@$(BIN)/python tests/benchmarks/switch_tables.py --examples $(TABLES_EXAMPLES) --out runs/tables
 
 bench-langid: $(READY)  ## Language identification on labelled text: writes the table into docs/
 	@$(BIN)/python tests/benchmarks/langid.py

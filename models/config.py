@@ -13,6 +13,7 @@ from pipelines.errors import UserError
 VOCABULARY_MULTIPLE = 128
 
 BalanceScope = Literal["group", "global"]
+Precision = Literal["bfloat16", "float32"]
 OptimizerName = Literal["adafactor", "adamw"]
 BadLossPolicy = Literal["stop", "skip", "rewind"]
 
@@ -58,6 +59,8 @@ class ModelConfig:
             as a whole (`global`, arXiv 2501.11873), which lets groups of one language specialise.
         router_z_weight: weight of the router's z-loss (ST-MoE), summed over sparse layers.
         router_jitter: half width of the multiplicative noise on the router's input in training.
+        router_dtype: compute type of routers: `float32` within a bfloat16 model is the paper's
+            selective precision (section 2.4); `bfloat16` is there for comparison.
         init_scale: variance scale of kernels; 0.1 in Switch Transformers (section 2.4).
         dropout_rate: dropout after embedding, attention, feed-forward and final norm.
         expert_dropout_rate: dropout on an expert's intermediate (0.4 in fine-tuning).
@@ -82,6 +85,7 @@ class ModelConfig:
     balance_scope: BalanceScope = "group"
     router_z_weight: float = 0.0
     router_jitter: float = 0.01
+    router_dtype: Precision = "float32"
     init_scale: float = 1.0
     dropout_rate: float = 0.0
     expert_dropout_rate: float = 0.0
@@ -101,6 +105,7 @@ class ModelConfig:
             ("dropout_rate", 0 <= self.dropout_rate < 1, "from 0 to below 1"),
             ("expert_dropout_rate", 0 <= self.expert_dropout_rate < 1, "from 0 to below 1"),
             ("balance_scope", self.balance_scope in ("group", "global"), "group or global"),
+            ("router_dtype", self.router_dtype in get_args(Precision), "bfloat16 or float32"),
         ):
             if not fits:
                 option = name.replace("_", "-")
@@ -141,6 +146,7 @@ class ModelChanges:
         balance_scope: whether each routing group is to be balanced, or the batch as a whole.
         router_z_weight: weight of the router's z-loss.
         router_jitter: half width of the noise on the router's input.
+        router_dtype: compute type of routers.
         init_scale: variance scale of kernels.
         dropout_rate: dropout outside of experts.
         expert_dropout_rate: dropout on an expert's intermediate.
@@ -153,6 +159,7 @@ class ModelChanges:
     balance_scope: BalanceScope | None = None
     router_z_weight: float | None = None
     router_jitter: float | None = None
+    router_dtype: Precision | None = None
     init_scale: float | None = None
     dropout_rate: float | None = None
     expert_dropout_rate: float | None = None
@@ -214,7 +221,7 @@ class TrainConfig:
     checkpoint_every: int = 1000
     on_bad_loss: BadLossPolicy = "stop"
     loss_spike: float | None = None
-    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    dtype: Precision = "bfloat16"
     z_loss: float = 1e-4
     microbatches: int = 1
     loss_chunks: int = 1
@@ -252,7 +259,7 @@ class TrainConfig:
             raise UserError("--weight-decay must be at least 0, and needs --optimizer adamw")
         _one_of(self, "optimizer", OptimizerName)
         _one_of(self, "on_bad_loss", BadLossPolicy)
-        _one_of(self, "dtype", Literal["bfloat16", "float32"])
+        _one_of(self, "dtype", Precision)
 
     @property
     def rows(self) -> int:
@@ -318,7 +325,7 @@ class EvaluateConfig:
     """
 
     batch_size: int = 32
-    dtype: Literal["bfloat16", "float32"] | None = None
+    dtype: Precision | None = None
     dispatch: Literal["queues", "blocks"] = "queues"
 
     def __post_init__(self):

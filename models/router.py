@@ -1,6 +1,7 @@
 """Top-1 routing (Switch Transformers, section 2): which expert a token goes to, and its slot.
 
-The router runs in float32 inside bfloat16 training (selective precision, section 2.4). Padding is
+The router runs in float32 inside bfloat16 training (selective precision, section 2.4), unless asked
+for bfloat16, to see what that does. Statistics are float32 always. Padding is
 never routed and takes part in no statistic; it counts only in the group size S that sets the
 capacity. Nothing here depends on the number of devices.
 """
@@ -77,6 +78,7 @@ class Router(nnx.Module):
         shape = (config.d_model, config.experts)
         self.kernel = parameter(rngs, init, shape, ("embed", "router_experts"))
         self.jitter = config.router_jitter
+        self.dtype = jnp.dtype(config.router_dtype)
         self.balance_scope: BalanceScope = config.balance_scope
 
     def __call__(
@@ -91,13 +93,13 @@ class Router(nnx.Module):
 
         With a key (training), the input is multiplied by noise from 1 -+ jitter (appendix C).
         """
-        x = x.astype(jnp.float32)
+        x = x.astype(self.dtype)
         if key is not None and self.jitter > 0.0:
-            x = x * jax.random.uniform(
-                key, x.shape, minval=1.0 - self.jitter, maxval=1.0 + self.jitter
-            )
+            least, most = 1.0 - self.jitter, 1.0 + self.jitter
+            x = x * jax.random.uniform(key, x.shape, self.dtype, least, most)
+        kernel = self.kernel[...].astype(self.dtype)
         # Without this a TPU multiplies float32 matrices in bfloat16 passes.
-        logits = jnp.einsum("gsd,de->gse", x, self.kernel[...], precision=jax.lax.Precision.HIGHEST)
+        logits = jnp.einsum("gsd,de->gse", x, kernel, precision=jax.lax.Precision.HIGHEST)
         return assign(logits, real, capacity, self.balance_scope)
 
 
@@ -110,8 +112,9 @@ def assign(
     """Turn router logits into slots, gates and statistics."""
     experts = logits.shape[-1]
     positions = logits.shape[1]
-    probabilities = jax.nn.softmax(logits, axis=-1)
+    probabilities = jax.nn.softmax(logits, axis=-1).astype(jnp.float32)
     expert = jnp.argmax(logits, axis=-1)
+    logits = logits.astype(jnp.float32)
     gate = jnp.take_along_axis(probabilities, expert[..., None], axis=-1)[..., 0]
 
     expert = jnp.where(real, expert, -1)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from models.checkpoint import complete_steps
@@ -144,4 +145,5 @@ def test_two_processes_and_half_the_devices_go_on_with_a_run_of_eight(
     assert json.loads((out / "config.json").read_text())["train"]["data_parallel"] == 1
     for one, other in zip(metrics(out), metrics(undisturbed), strict=True):
         for name, value in other.items():
-            assert one[name] == pytest.approx(value, rel=1e-5, abs=1e-7), (name, one["step"])
+            said = f"{name}, step {one['step']}"
+            np.testing.assert_allclose(one[name], value, rtol=1e-5, atol=1e-7, err_msg=said)

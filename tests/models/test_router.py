@@ -163,6 +163,21 @@ def test_balance_loss_is_one_when_even_and_experts_when_collapsed():
     assert float(stats.entropy) == pytest.approx(0.0, abs=1e-5)
 
 
+def test_a_bfloat16_router_rounds_what_a_float32_router_does_not(sparse):
+    x = jax.random.normal(jax.random.key(0), (2, 8, sparse.d_model), jnp.bfloat16)
+    real = jnp.ones((2, 8), bool)
+    routed = {}
+    for dtype in ("float32", "bfloat16"):
+        config = dataclasses.replace(sparse, router_dtype=dtype)
+        router = Router(config, rngs=nnx.Rngs(0))
+        routed[dtype] = router(x, real, 8, key=jax.random.key(1))
+    fine, coarse = routed["float32"].gate, routed["bfloat16"].gate
+    assert fine.dtype == coarse.dtype == jnp.float32
+    np.testing.assert_array_equal(coarse, coarse.astype(jnp.bfloat16))
+    assert not np.array_equal(fine, fine.astype(jnp.bfloat16))
+    np.testing.assert_allclose(fine, coarse, rtol=0.03)
+
+
 def test_z_loss_is_the_mean_square_of_log_sum_exp():
     logits = np.random.default_rng(1).normal(size=(2, 5, 3)).astype(np.float32)
     stats = assign(jnp.array(logits), jnp.ones((2, 5), bool), 4).stats
