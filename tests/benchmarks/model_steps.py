@@ -180,13 +180,17 @@ def hugging_face(experts: int) -> tuple[Side, subprocess.Popen]:
 
 
 def compare(sides: dict[str, Side], rounds: int) -> dict[str, list[Secs]]:
-    """Steps in turn, after one that does not count; prints the first over each of the rest."""
+    """Steps in turn, there and back, after one that does not count.
+
+    Prints the first side over each of the rest.
+    """
     for side in sides.values():
         side()
     found: dict[str, list[Secs]] = {name: [] for name in sides}
-    for _ in range(rounds):
-        for name, side in sides.items():
-            found[name].append(side())
+    for number in range(rounds):
+        # Whoever follows a certain other one finds the same caches: take turns in that too.
+        for name in list(sides)[:: -1 if number % 2 else 1]:
+            found[name].append(sides[name]())
     for name, secs in found.items():
         wall, cpu = (statistics.median(column) for column in zip(*secs, strict=True))
         print(f"  {name}: {wall:.3f} s, {cpu:.3f} s of CPU", flush=True)
