@@ -101,6 +101,14 @@ def test_a_run_leaves_what_it_promises(undisturbed):
     assert list((undisturbed / "tensorboard").iterdir())
 
 
+def test_the_share_of_a_known_peak_is_recorded(child, tmp_path, monkeypatch):
+    monkeypatch.setattr("models.trainer.peak_flops", lambda kind: 1e9 if kind == "cpu" else None)
+    child.run("mt5-tiny", tmp_path / "run", 2)
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").open()]
+    for line in lines:
+        assert line["train/mfu"] == pytest.approx(line["train/model_flops_per_sec"] / 1e9)
+
+
 def test_killed_at_every_fault_point_the_run_is_the_undisturbed_one(
     child, tmp_path, undisturbed, compiled
 ):
