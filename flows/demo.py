@@ -1,6 +1,5 @@
 """The demo: one flow from a small real crawl to a per-language speed-up report."""
 
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -9,12 +8,10 @@ from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from flows.config import DemoConfig
+from flows.demo_directory import claim_directory
 from flows.launchers import LocalLauncher
-from pipelines.errors import UserError
-from pipelines.outputs import lock_directory, write_json
+from pipelines.outputs import lock_directory
 from pipelines.progress import say
-
-CONFIG_FILE = "demo.json"
 
 
 @task(task_run_name="sample")
@@ -125,24 +122,3 @@ class Stages:
     def rows(self) -> list[dict[str, Any]]:
         """The times as rows of a table."""
         return [{"stage": name, "seconds": secs} for name, secs in self.secs.items()]
-
-
-def claim_directory(config: DemoConfig, out: Path) -> None:
-    """Make `out` the place of this very demo, or refuse it.
-
-    Raises:
-        UserError: `out` holds something else, or a demo with other settings.
-    """
-    settings = config.model_dump(mode="json")
-    path = out / CONFIG_FILE
-    if path.is_file():
-        if json.loads(path.read_text()) != settings:
-            raise UserError(
-                f"{out} holds a demo with other settings ({path}): "
-                "choose another --out, or remove it to start again"
-            )
-        return
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out} holds something that is not a demo: choose another --out")
-    out.mkdir(parents=True, exist_ok=True)
-    write_json(path, settings)

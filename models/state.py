@@ -99,13 +99,8 @@ class Skeleton:
 
     def abstract_state(self, optimizer: Optimizer) -> TrainState:
         """Shapes, types and shardings of a run's state, for restoring and compiling."""
-
-        def create() -> TrainState:
-            parameters = {name: jnp.zeros(s.shape, s.dtype) for name, s in self.shapes.items()}
-            moments = optimizer.init(parameters, self.axes)
-            return TrainState(parameters, moments, jnp.zeros((), jnp.int32))
-
-        shapes = jax.eval_shape(create)
+        step = jax.ShapeDtypeStruct((), jnp.int32)
+        shapes = TrainState(self.shapes, self._moment_shapes(optimizer), step)  # pyright: ignore
         shardings = self.state_shardings(optimizer)
         if shardings is None:
             device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
@@ -128,14 +123,9 @@ class Skeleton:
             return parameter_sharding(axes, shape, mesh)
 
         parameters, moments = {}, {}
-        for name, shape in self.shapes.items():
+        for name, moment in self._moment_shapes(optimizer).items():
             axes = self.axes[name]
-            parameters[name] = sharding(axes, shape.shape)
-            moment = jax.eval_shape(
-                lambda one=name, s=shape: optimizer.init(
-                    {one: jnp.zeros(s.shape, s.dtype)}, self.axes
-                )
-            )[name]
+            parameters[name] = sharding(axes, self.shapes[name].shape)
             moments[name] = type(moment)(
                 *(
                     sharding(part_axes, part.shape)
@@ -143,6 +133,9 @@ class Skeleton:
                 )
             )
         return TrainState(parameters, moments, NamedSharding(mesh, PartitionSpec()))  # pyright: ignore
+
+    def _moment_shapes(self, optimizer: Optimizer) -> dict[str, Any]:
+        return jax.eval_shape(lambda values: optimizer.init(values, self.axes), self.shapes)
 
 
 def _create(config: ModelConfig, train: TrainConfig, mesh: Mesh | None) -> Transformer:

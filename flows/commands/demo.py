@@ -47,9 +47,11 @@ def demo(
         steps: training steps of each model, in place of the sample's default.
     """
     from flows.config import demo_config
+    from flows.demo_directory import check_directory
 
     config = demo_config(sample, steps)
     if not is_supervised("demo"):
+        check_directory(config, out)
         argv = ["demo", "--out", str(out), "--sample", sample]
         argv += ["--steps", str(steps)] if steps is not None else []
         return supervise([*argv, *(["--json"] if json else [])])
