@@ -13,7 +13,7 @@ BEAM_FLINK := 2.62.0
 PRISM := $(shell sed -n 's/^apache-beam==\([0-9.]*\).*/\1/p' requirements.txt)
 
 .PHONY: help setup setup-flink setup-prism setup-plan demo test lint format requirements clean \
-	bench bench-examples bench-models bench-tables bench-langid fuzz test-kill test-training test-learning \
+	bench bench-examples bench-models bench-tables bench-gap bench-langid fuzz test-kill test-training test-learning \
 	test-plan test-parity parity-fixtures test-flink test-prism test-dataflow
 
 help:  ## Show this list
@@ -109,6 +109,12 @@ TABLES_EXAMPLES ?= runs/demo/examples
 
 bench-tables: $(READY)  ## Router precision and init scale, three seeds each (TABLES_EXAMPLES=runs/demo/examples)
 	@$(BIN)/python tests/benchmarks/switch_tables.py --examples $(TABLES_EXAMPLES) --out runs/tables
+
+GAP_EXAMPLES ?= runs/debian/examples
+
+bench-gap: $(READY)  ## What moves the sparse model towards its dense twin or away (GAP_EXAMPLES=runs/debian/examples)
+	@$(BIN)/python tests/benchmarks/switch_tables.py --table gap --examples $(GAP_EXAMPLES) --out runs/gap \
+		$(GAP_OPTIONS)
 
 bench-langid: $(READY)  ## Language identification on labelled text: writes the table into docs/
 	@$(BIN)/python tests/benchmarks/langid.py

@@ -94,6 +94,9 @@ class ModelConfig:
 
     def __post_init__(self):
         for name, fits, wanted in (
+            ("d_ff", self.d_ff >= 1, "at least 1"),
+            ("encoder_layers", self.encoder_layers >= 1, "at least 1"),
+            ("decoder_layers", self.decoder_layers >= 1, "at least 1"),
             ("experts", self.experts >= 0, "at least 0"),
             ("sparse_every", self.sparse_every >= 1, "at least 1"),
             ("group_size", self.group_size >= 1, "at least 1"),
@@ -114,8 +117,8 @@ class ModelConfig:
         for name in ("encoder_layers", "decoder_layers"):
             if getattr(self, name) % period:
                 raise UserError(
-                    f"{name}={getattr(self, name)} is no multiple of sparse_every={period}: "
-                    "every period of layers ends in a sparse one"
+                    f"--{name.replace('_', '-')} {getattr(self, name)} is no multiple of "
+                    f"{period}, the model's sparse_every: every period of layers ends in a sparse one"
                 )
 
     @property
@@ -139,6 +142,9 @@ class ModelChanges:
     """What a run changes of its preset; None leaves it as it is. See `ModelConfig`.
 
     Attributes:
+        d_ff: width of the feed-forward intermediate, of a dense layer and of one expert alike.
+        encoder_layers: blocks of the encoder.
+        decoder_layers: blocks of the decoder.
         experts: experts of a sparse layer; 0 makes the preset dense.
         capacity_factor: slots of all experts of a group over its token positions.
         group_size: encoder tokens routed together.
@@ -152,6 +158,9 @@ class ModelChanges:
         expert_dropout_rate: dropout on an expert's intermediate.
     """
 
+    d_ff: int | None = None
+    encoder_layers: int | None = None
+    decoder_layers: int | None = None
     experts: int | None = None
     capacity_factor: float | None = None
     group_size: int | None = None

@@ -1,10 +1,13 @@
-"""Tables 2 and 3 of Switch Transformers, small: router precision, init scale, three seeds each.
+"""Tables of small runs: what a setting does to the loss of the demo's pair, seed by seed.
 
     python tests/benchmarks/switch_tables.py --examples runs/demo/examples --out runs/tables
 
-Trains and evaluates a sparse preset in every variant with every seed, one run on each core at a
-time; prints validation loss (nats a token, no token dropped), its spread over seeds, and how many
-runs ended in a loss that is no number. Killed, the same command goes on.
+`precision` is tables 2 and 3 of Switch Transformers in small; `gap` asks what moves the sparse
+model towards its dense twin or away, and whether a wider dense layer helps at all.
+
+Trains and evaluates every variant with every seed, one run on each core at a time; prints
+validation loss (nats a token, no token dropped), its spread over seeds, and how many runs ended in
+a loss that is no number. Killed, the same command goes on.
 """
 
 import argparse
@@ -19,11 +22,32 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-VARIANTS = {
-    "float32": ("--dtype", "float32"),
-    "bfloat16, router too": ("--router-dtype", "bfloat16"),
-    "bfloat16, float32 router (selective precision)": (),
-    "the same, init scale 1.0": ("--init-scale", "1.0"),
+SPARSE = ("--preset", "mswitch-tiny")
+DENSE = ("--preset", "mt5-tiny")
+DEEP = ("--encoder-layers", "4", "--decoder-layers", "4")
+SLOW = ("--base-learning-rate", "0.5")
+
+#: Of each table the options of `mswitch train` by the variant's name.
+TABLES: dict[str, dict[str, tuple[str, ...]]] = {
+    "precision": {
+        "float32": (*SPARSE, "--dtype", "float32"),
+        "bfloat16, router too": (*SPARSE, "--router-dtype", "bfloat16"),
+        "bfloat16, float32 router (selective precision)": SPARSE,
+        "the same, init scale 1.0": (*SPARSE, "--init-scale", "1.0"),
+    },
+    "gap": {
+        "dense": DENSE,
+        "dense, d_ff 8 times as wide": (*DENSE, "--d-ff", "3072"),
+        "sparse, 8 experts": SPARSE,
+        "sparse, 2 experts": (*SPARSE, "--experts", "2"),
+        "sparse, 32 experts": (*SPARSE, "--experts", "32"),
+        "sparse, balance weight 0.001": (*SPARSE, "--balance-weight", "0.001"),
+        "sparse, capacity factor 4": (*SPARSE, "--capacity-factor", "4"),
+        "dense, half the learning rate": (*DENSE, *SLOW),
+        "sparse, half the learning rate": (*SPARSE, *SLOW),
+        "dense, 4+4 layers": (*DENSE, *DEEP),
+        "sparse, 4+4 layers": (*SPARSE, *DEEP),
+    },
 }
 
 
@@ -66,41 +90,34 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--examples", required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--preset", default="mswitch-tiny")
+    parser.add_argument("--table", choices=TABLES, default="precision")
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--warmup-steps", type=int, default=100)
     parser.add_argument("--seeds", type=int, default=3)
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
+    variants = TABLES[arguments.table]
     runner = Runner()
 
     def measure(cell: tuple[int, str]) -> float | None:
         seed, variant = cell
-        run = arguments.out / f"{list(VARIANTS).index(variant)}-{seed}"
+        run = arguments.out / f"{list(variants).index(variant)}-{seed}"
         where = ("--examples", arguments.examples)
-        train = (
-            "train",
-            "--preset",
-            arguments.preset,
-            *where,
-            "--out",
-            str(run),
-            *VARIANTS[variant],
-        )
+        train = ("train", *variants[variant], *where, "--out", str(run))
         for option in ("steps", "batch_size", "warmup_steps"):
             train += (f"--{option.replace('_', '-')}", str(getattr(arguments, option)))
         train += ("--evaluations", "1", "--seed", str(seed))
         code = runner(train, ("evaluate", "--run", str(run), *where))
         return None if code else final_loss(run)
 
-    cells = list(itertools.product(range(arguments.seeds), VARIANTS))
+    cells = list(itertools.product(range(arguments.seeds), variants))
     with ThreadPoolExecutor(runner.count) as pool:
         losses = dict(zip(cells, pool.map(measure, cells), strict=True))
     print(
         "| variant | loss by seed | mean | standard deviation | diverged |\n|---|---|---|---|---|"
     )
-    for variant in VARIANTS:
+    for variant in variants:
         found = [losses[seed, variant] for seed in range(arguments.seeds)]
         good = [loss for loss in found if loss is not None]
         shown = ", ".join("none" if loss is None else f"{loss:.3f}" for loss in found)

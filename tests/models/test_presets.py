@@ -105,7 +105,7 @@ def test_vocabulary_is_padded_as_mt5_pads_it():
 
 
 def test_layers_must_fill_periods():
-    with pytest.raises(UserError, match="encoder_layers=3 is no multiple of sparse_every=2"):
+    with pytest.raises(UserError, match="--encoder-layers 3 is no multiple of 2"):
         ModelConfig(experts=8, encoder_layers=3)
 
 
@@ -120,6 +120,8 @@ def test_impossible_training_settings_are_refused(wrong):
 @pytest.mark.parametrize(
     "wrong",
     [
+        {"d_ff": 0},
+        {"decoder_layers": 0},
         {"experts": -1},
         {"capacity_factor": 0.0},
         {"group_size": 0},
@@ -141,3 +143,5 @@ def test_changes_of_a_preset():
     changed = ModelChanges(experts=0, router_jitter=0.0, balance_scope="global").applied_to(model)
     wanted = dataclasses.replace(model, experts=0, router_jitter=0.0, balance_scope="global")
     assert changed == wanted
+    deeper = ModelChanges(d_ff=512, encoder_layers=4).applied_to(model)
+    assert (deeper.d_ff, deeper.encoder_layers, deeper.decoder_layers) == (512, 4, 2)
