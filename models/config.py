@@ -116,9 +116,10 @@ class ModelConfig:
         period = self.period
         for name in ("encoder_layers", "decoder_layers"):
             if getattr(self, name) % period:
+                option = name.replace("_", "-")
                 raise UserError(
-                    f"--{name.replace('_', '-')} {getattr(self, name)} is no multiple of "
-                    f"{period}, the model's sparse_every: every period of layers ends in a sparse one"
+                    f"--{option} {getattr(self, name)} is no multiple of {period}, the model's "
+                    "sparse_every: every period of layers ends in a sparse one"
                 )
 
     @property
