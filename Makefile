@@ -13,7 +13,7 @@ BEAM_FLINK := 2.62.0
 PRISM := $(shell sed -n 's/^apache-beam==\([0-9.]*\).*/\1/p' requirements.txt)
 
 .PHONY: help setup setup-flink setup-prism setup-plan demo test lint format requirements clean \
-	bench bench-examples bench-models bench-tables bench-gap bench-langid fuzz test-kill test-training test-learning \
+	bench bench-examples bench-models bench-tables bench-gap bench-langid fuzz test-kill test-slow test-training test-learning \
 	test-plan test-parity parity-fixtures test-flink test-prism test-dataflow
 
 help:  ## Show this list
@@ -36,9 +36,14 @@ $(READY): requirements.txt requirements-setup.txt pyproject.toml
 demo: $(READY)  ## The whole chain, from a crawl to a per-language speed-up report
 	@$(BIN)/mswitch demo $(DEMO_OPTIONS)
 
-test: $(READY)  ## The tests, but for what takes minutes (the test-* targets)
-	@# In the order of collection: the longest files come early.
-	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+# In the order of collection: the longest files come early.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+test: $(READY)  ## The tests, but for what takes long (the test-* targets)
+	@$(PYTEST) -m "not slow"
+
+test-slow: $(READY)  ## Tests of ten seconds and more: kills, buckets, long compilations
+	@$(PYTEST) -m slow
 
 lint: $(READY)  ## Style, types, import directions
 	@$(BIN)/ruff check .
@@ -75,7 +80,7 @@ setup-plan: .venv-plan/ready  ## libtpu, to compile for TPUs without one, in .ve
 TRAINING := bad_losses jobs meshes packing planning/loop_counts train_runs
 
 test-training: $(READY)  ## Training: killed, packed, on meshes, in jobs, with bad losses
-	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests/flows/train_jobs.py \
+	@$(PYTEST) tests/flows/train_jobs.py \
 		$(TRAINING:%=tests/models/%.py)
 
 test-learning: $(READY)  ## What Switch learns faster than its dense twin, three seeds

@@ -71,6 +71,7 @@ def data(out: str) -> dict[str, bytes]:
     }
 
 
+@pytest.mark.slow
 def test_from_a_bucket_to_a_bucket(
     remote_crawl: str,
     bucket: str,
@@ -101,6 +102,7 @@ def test_a_pattern_that_matches_nothing(bucket: str):
         build_corpus([f"{bucket}/nothing/*"], f"{bucket}/corpus", CONFIG)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["corpus.after_ingest_unit", "corpus.before_marker"])
 def test_killed_and_continued(
     files: list[Path], bucket: str, fault: str, local_data: dict[str, bytes]

@@ -136,6 +136,7 @@ def test_errors_name_the_object(url: str, upload: Callable[[Path, str], str], tm
         TrainBatches(url, 8)
 
 
+@pytest.mark.slow
 def test_a_model_is_trained_from_a_bucket(
     example_files: ModuleType, bucket: str, upload_tree: Callable[[Path, str], str], tmp_path: Path
 ):

@@ -46,6 +46,7 @@ def objects(url: str) -> dict[str, bytes]:
     return {name: storage.read_bytes(storage.join(url, name)) for name in storage.file_sizes(url)}
 
 
+@pytest.mark.slow
 def test_the_chain_in_a_bucket_leaves_the_bytes_of_a_local_one(
     local: Path, bucket: str, upload_tree: Callable[[Path, str], str], capsys: Any
 ):
@@ -76,6 +77,7 @@ build_examples(*sys.argv[1:4], ExamplesConfig(inputs_length=32))
 """
 
 
+@pytest.mark.slow
 def test_a_killed_build_goes_on(local: Path, bucket: str, upload_tree: Callable[[Path, str], str]):
     corpus = upload_tree(local / "corpus", f"{bucket}/corpus")
     out = f"{bucket}/examples"

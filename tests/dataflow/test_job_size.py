@@ -21,6 +21,8 @@ from pipelines.runners import pipeline_options
 FILES = 90_000
 #: Text after deduplication that makes thousands of shards: 3 TB.
 TEXT_BYTES = 3 << 40
+pytestmark = pytest.mark.slow
+
 #: Dataflow's limit for a job. (What is posted does not hold the pipeline: tests/dataflow/jobs.py.)
 LIMIT_BYTES = 10 << 20
 IMAGE = "example.test/mswitch:1"

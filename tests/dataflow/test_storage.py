@@ -74,6 +74,7 @@ def test_many_small_files_come_in_order(bucket: str):
     assert [value["number"] for value in storage.read_json_files(urls)] == list(range(100))
 
 
+@pytest.mark.slow
 def test_a_tree_is_removed_and_no_more(bucket: str):
     for number in range(110):
         put(storage.join(bucket, "tree", str(number % 7), str(number)))

@@ -102,6 +102,7 @@ def test_optimizers_and_what_belongs_to_them_are_checked():
     assert optimizer_of(TrainConfig(optimizer="adamw", weight_decay=0.1)) == AdamW(weight_decay=0.1)
 
 
+@pytest.mark.slow
 def test_a_step_learns(sparse, train_config, child):
     """One batch, seen again and again, is learned by heart."""
     from models.step import FEATURES, batch_groups, make_train_step

@@ -146,6 +146,7 @@ evaluate_run(run, read_run(run), child.MemoryValidation(8), EvaluateConfig(batch
 """
 
 
+@pytest.mark.slow
 def test_killed_before_and_after_a_rename_the_files_are_the_same(run, evaluated, tmp_path):
     copy = tmp_path / "run"
     shutil.copytree(run, copy, ignore=shutil.ignore_patterns("eval", "routing"))
@@ -169,6 +170,7 @@ def test_a_missing_checkpoint_is_named(child, run, tmp_path):
         evaluate_run(copy, read_run(copy), child.MemoryValidation(8), CONFIG)
 
 
+@pytest.mark.slow
 def test_an_imported_run_is_evaluated_as_the_one_it_came_from(child, tmp_path):
     """Through Hugging Face's files, the same losses; examples need not be those of training."""
     trained, imported = tmp_path / "trained", tmp_path / "imported"

@@ -73,6 +73,7 @@ def run(request, tmp_path_factory, vocabulary):
     return directory
 
 
+@pytest.mark.slow
 def test_gaps_are_filled_with_what_was_learned(run, vocabulary, capsys):
     made = infill(run, vocabulary, [TEXT, TEXT], InfillConfig())
     assert made["step"] == 60

@@ -92,6 +92,7 @@ def gradients(config, train, batch, groups=None):
     )(parameters, batch)
 
 
+@pytest.mark.slow
 def test_ways_to_save_memory_change_no_gradient(sparse, child):
     config = dataclasses.replace(sparse, encoder_layers=4, decoder_layers=2, sparse_every=2)
     batch = child.MemoryBatches(8).batch(0)
@@ -106,6 +107,7 @@ def test_ways_to_save_memory_change_no_gradient(sparse, child):
         np.testing.assert_allclose(values, other_gradient[name], atol=2e-6, err_msg=name)
 
 
+@pytest.mark.slow
 def test_microbatches_give_the_step_of_the_whole_batch(sparse, child):
     """Two parts of the same batch: the same balance loss, the same update."""
     config = dataclasses.replace(sparse, router_jitter=0.0)

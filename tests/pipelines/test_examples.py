@@ -194,6 +194,7 @@ build_examples(*sys.argv[1:4], ExamplesConfig(inputs_length=32))
 """
 
 
+@pytest.mark.slow
 def test_kill_anywhere_then_rerun_gives_the_same_bytes(
     small_corpus: Path, small_vocabulary: Path, small_examples: Path, tmp_path: Path
 ):

@@ -151,6 +151,7 @@ def test_files_are_tensorflows(tmp_path: Path):
 ENDED = st.lists(st.integers(2, 99), max_size=7).map(lambda tokens: [*tokens, 1])
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(st.lists(st.tuples(ENDED, ENDED), min_size=3, max_size=3))
 def test_packed_rows_are_seqios(drawn: list[tuple[list[int], list[int]]]):

@@ -77,7 +77,7 @@ def test_hugging_face_to_run_and_back_is_the_identity(fixtures, tmp_path, name):
     assert config_of(back) == config_of(fixtures / name)
 
 
-@pytest.mark.parametrize("scan_layers", [False, True])
+@pytest.mark.parametrize("scan_layers", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_run_to_hugging_face_and_back_is_the_identity(child, tmp_path, scan_layers):
     """A trained dense run, in shards; its training settings come back too."""
     run, exported, back = tmp_path / "run", tmp_path / "hf", tmp_path / "back"
@@ -231,6 +231,7 @@ def test_again_does_nothing_and_another_source_is_refused(fixtures, tmp_path):
 COMMAND = "import sys; from flows.main import main; sys.exit(main())"
 
 
+@pytest.mark.slow
 def test_the_commands_killed_and_run_again(fixtures, tmp_path):
     """Whatever the moment, the directory appears as a whole or not at all."""
 

@@ -180,6 +180,7 @@ def test_rejected_pages_can_be_inspected(
     assert "b.warc.wet.gz@" in damage
 
 
+@pytest.mark.slow
 def test_bytes_do_not_depend_on_order_or_buckets_or_transport(
     tmp_path: Path,
     hostile_crawl: list[Path],
@@ -298,6 +299,7 @@ def test_bad_option_before_any_work(
         build(hostile_crawl, tmp_path / "corpus", lenient, beam_options=["--nope=1"])
 
 
+@pytest.mark.slow
 def test_killed_at_every_point_and_rerun(
     tmp_path: Path, hostile_crawl: list[Path], data_bytes: DataBytes
 ):

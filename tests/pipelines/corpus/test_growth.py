@@ -155,6 +155,7 @@ def test_as_on_an_engine(
     assert data_bytes(tmp_path / "local") == data_bytes(tmp_path / "engine")
 
 
+@pytest.mark.slow
 def test_killed_and_rerun(
     tmp_path: Path, months: list[Path], config: CorpusConfig, data_bytes: DataBytes
 ):

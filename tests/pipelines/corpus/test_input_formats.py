@@ -50,6 +50,7 @@ def documents(corpus: Path) -> list[dict[str, object]]:
     ]
 
 
+@pytest.mark.slow
 def test_every_format_gives_the_same_corpus(
     tmp_path: Path, inputs: dict[str, Path], lenient: CorpusConfig
 ):

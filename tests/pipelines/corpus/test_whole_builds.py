@@ -8,6 +8,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pyarrow.parquet as pq
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -52,6 +53,7 @@ def build(files: Sequence[Pages], crawl: ModuleType, config: CorpusConfig) -> tu
     return found, stats
 
 
+@pytest.mark.slow
 @settings(max_examples=4, suppress_health_check=list(HealthCheck))
 @given(drawn=PAGES, draws=st.randoms(use_true_random=False))
 def test_whole_builds(

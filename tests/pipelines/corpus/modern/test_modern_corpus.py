@@ -169,6 +169,7 @@ def test_languages_are_pruned_before_the_shuffles(
     assert few["winners"] < all_["winners"]
 
 
+@pytest.mark.slow
 def test_goes_on_after_a_kill(
     tmp_path: Path, pages: list[Path], data_bytes: Callable, settings: Callable[..., CorpusConfig]
 ):

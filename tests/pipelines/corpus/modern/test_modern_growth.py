@@ -160,6 +160,7 @@ def test_as_on_an_engine(
     assert np.unique(ordered[0], axis=0).tolist() == np.unique(ordered[1], axis=0).tolist() != []
 
 
+@pytest.mark.slow
 def test_killed_and_rerun(
     tmp_path: Path, months: list[Path], config: CorpusConfig, data_bytes: DataBytes
 ):
