@@ -42,7 +42,7 @@ PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 test: $(READY)  ## The tests, but for what takes long (the test-* targets)
 	@$(PYTEST) -m "not slow"
 
-test-slow: $(READY)  ## Tests of ten seconds and more: kills, buckets, long compilations
+test-slow: $(READY)  ## Tests of many seconds: kills, buckets, long compilations
 	@$(PYTEST) -m slow
 
 lint: $(READY)  ## Style, types, import directions

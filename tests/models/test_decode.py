@@ -90,6 +90,7 @@ def test_an_output_depends_on_no_other_row_and_no_padding(parameters, inputs, gr
     np.testing.assert_array_equal(backwards[::-1], together)
 
 
+@pytest.mark.slow
 def test_samples_follow_the_softmax_at_their_temperature(skeleton, parameters, inputs):
     temperature, copies = 0.7, 3000
     decode = make_decoder(skeleton, 1, pieces=100, temperature=temperature)

@@ -107,6 +107,7 @@ def test_dropped_tokens_and_padding_give_zero_so_the_residual_passes(sparse):
     assert int(stats.dropped) == 3
 
 
+@pytest.mark.slow
 def test_groups_are_routed_on_their_own(sparse):
     layer = SwitchFeedForward(sparse, dtype=jnp.dtype("float32"), mesh=None, rngs=nnx.Rngs(0))
     x = jax.random.normal(jax.random.key(0), (4, 8, sparse.d_model))

@@ -203,6 +203,7 @@ def test_bytes_do_not_depend_on_order_or_buckets_or_transport(
     assert third["stats.json"] == first["stats.json"]
 
 
+@pytest.mark.slow
 def test_shards_without_documents_are_written_whatever_the_transport(
     tmp_path: Path,
     hostile_crawl: list[Path],

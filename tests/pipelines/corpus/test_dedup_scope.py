@@ -88,6 +88,7 @@ def test_languages_are_pruned_before_the_shuffles(
     assert stages["language"]["dropped"] == {"other_language": 10}
 
 
+@pytest.mark.slow
 def test_engines_agree(
     builder: Builder,
     by_language: CorpusConfig,

@@ -141,6 +141,7 @@ def test_a_crawl_that_brings_nothing_new(tmp_path: Path, months: list[Path], con
     assert documents(out) == before
 
 
+@pytest.mark.slow
 def test_as_on_an_engine(
     tmp_path: Path,
     months: list[Path],

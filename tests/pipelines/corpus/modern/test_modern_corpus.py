@@ -140,6 +140,7 @@ def test_every_rule_has_its_stage(
     assert [match["url"] for match in report["matches"]] == ["http://en.example/leak"]
 
 
+@pytest.mark.slow
 def test_bytes_depend_neither_on_order_nor_on_buckets(
     tmp_path: Path,
     pages: list[Path],

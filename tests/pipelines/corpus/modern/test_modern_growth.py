@@ -140,6 +140,7 @@ def test_nothing_is_added_twice(
     assert data_bytes(out) == grown
 
 
+@pytest.mark.slow
 def test_as_on_an_engine(
     tmp_path: Path,
     months: list[Path],
