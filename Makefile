@@ -13,8 +13,8 @@ BEAM_FLINK := 2.62.0
 PRISM := $(shell sed -n 's/^apache-beam==\([0-9.]*\).*/\1/p' requirements.txt)
 
 .PHONY: help setup setup-flink setup-prism setup-plan demo test lint format requirements clean \
-	bench bench-examples bench-models bench-tables bench-gap bench-langid fuzz test-kill test-slow test-training test-learning \
-	test-plan test-parity parity-fixtures test-flink test-prism test-dataflow
+	bench bench-examples bench-models bench-tables bench-gap bench-langid fuzz test-slow test-kill \
+	test-training test-learning test-plan test-parity parity-fixtures test-flink test-prism test-dataflow
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -80,8 +80,7 @@ setup-plan: .venv-plan/ready  ## libtpu, to compile for TPUs without one, in .ve
 TRAINING := bad_losses jobs meshes packing planning/loop_counts train_runs
 
 test-training: $(READY)  ## Training: killed, packed, on meshes, in jobs, with bad losses
-	@$(PYTEST) tests/flows/train_jobs.py \
-		$(TRAINING:%=tests/models/%.py)
+	@$(PYTEST) tests/flows/train_jobs.py $(TRAINING:%=tests/models/%.py)
 
 test-learning: $(READY)  ## What Switch learns faster than its dense twin, three seeds
 	@$(BIN)/python -m pytest -s tests/models/learning.py
