@@ -22,7 +22,7 @@ from pipelines.corpus.modern.lists import read_blocklist
 from pipelines.corpus.profiles import profile_of
 from pipelines.corpus.work_directory import WorkDirectory
 from pipelines.crawl.files import CrawlFile
-from pipelines.crawl.pages import Blocked, read_pages
+from pipelines.crawl.pages import read_pages
 from pipelines.faults import fault_point
 from pipelines.records import Page, Rejected
 
@@ -41,7 +41,6 @@ def ingest_unit(unit: int, file: CrawlFile, work: WorkDirectory, config: CorpusC
     profile = profile_of(config)
     ledger = Ledger(config.rejected_per_reason, profile.stages)
     rows_of = _rows_of(config, ledger)
-    blocked = read_blocklist(work).match if config.profile == "modern" else None
     pages = lines = text_bytes = 0
     # Text compresses; hashes do not.
     compression = {"text": "zstd", "url": "zstd"}
@@ -57,7 +56,7 @@ def ingest_unit(unit: int, file: CrawlFile, work: WorkDirectory, config: CorpusC
             write_statistics=False,
         ) as writer,
     ):
-        for batch in map(rows_of, _batches(_pages(file, config, ledger, blocked))):
+        for batch in map(rows_of, _batches(_pages(file, config, ledger, work))):
             if not batch:
                 continue
             table = pa.Table.from_pylist(batch, profile.pages)
@@ -96,18 +95,10 @@ def _batches(pages: Iterable[Page]) -> Iterator[list[Page]]:
 
 
 def _pages(
-    file: CrawlFile, config: CorpusConfig, ledger: Ledger, blocked: Blocked | None
+    file: CrawlFile, config: CorpusConfig, ledger: Ledger, work: WorkDirectory
 ) -> Iterator[Page]:
     """Yield the pages of a file that are not too long; account for all else."""
-    pages = read_pages(
-        file,
-        max_record_bytes=config.max_record_bytes,
-        drop_metadata_lines=config.drop_metadata_lines,
-        html_main_content=config.html_main_content,
-        reserved=config.modern.opt_out.reason if config.profile == "modern" else None,
-        blocked=blocked,
-    )
-    for page in pages:
+    for page in _read(file, config, work):
         if isinstance(page, Rejected):
             ledger.drop(page)
             continue
@@ -119,6 +110,25 @@ def _pages(
             continue
         ledger.keep("length")
         yield page
+
+
+def _read(file: CrawlFile, config: CorpusConfig, work: WorkDirectory) -> Iterator[Page | Rejected]:
+    read = partial(
+        read_pages,
+        file,
+        max_record_bytes=config.max_record_bytes,
+        drop_metadata_lines=config.drop_metadata_lines,
+        html_main_content=config.html_main_content,
+    )
+    if config.profile == "mc4":
+        return read()
+    from pipelines.corpus.modern.paragraphs import html_without_paragraphs
+
+    return read(
+        reserved=config.modern.opt_out.reason,
+        blocked=read_blocklist(work).match,
+        useless=partial(html_without_paragraphs, config=config),
+    )
 
 
 def _language_first(

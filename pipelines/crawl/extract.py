@@ -1,5 +1,6 @@
 """Turns crawl records into pages of plain text, or says why it cannot."""
 
+import dataclasses
 import datetime
 import io
 import re
@@ -46,72 +47,102 @@ def parse_timestamp(timestamp: str) -> int | None:
     return (moment - _EPOCH) // _MICROSECOND
 
 
-def record_to_page(
+@dataclasses.dataclass(frozen=True, slots=True)
+class Opened:
+    """A record that may hold a page, decoded.
+
+    Attributes:
+        url: as the crawl has it.
+        timestamp: WARC-Date as the crawl has it.
+        source: as in `Page`.
+        record_id: WARC-Record-ID, "" if the record has none.
+        text: plain text of a conversion record, HTML of a response.
+        html: the HTML in UTF-8, None for plain text.
+    """
+
+    url: str
+    timestamp: str
+    source: str
+    record_id: str
+    text: str
+    html: bytes | None
+
+
+def open_record(
     record: Record | Damage,
     file_name: str,
     *,
     max_bytes: int = 16 << 20,
-    drop_metadata_lines: bool = True,
-    html_main_content: bool = True,
     reserved: Reserved | None = None,
-) -> Page | Rejected:
-    """Return the page in a record, or the reason that there is none.
+) -> Opened | Rejected:
+    """Decode a record, or say why there is no page in it.
 
     Args:
         record: what `read_archive` yields.
         file_name: base name of the archive, for the page's `source`.
         max_bytes: limit on an HTTP body after its content encoding is undone.
-        drop_metadata_lines: see `CorpusConfig`.
-        html_main_content: see `CorpusConfig`.
         reserved: names the reason to drop an HTTP response by its headers and HTML, or None.
     """
     source = f"{file_name}@{record.offset}"
-    url = ""
-
-    def rejected(reason: str, detail: str = "") -> Rejected:
-        return Rejected("read", reason, source, url, detail[:_DETAIL_CHARACTERS])
-
     if isinstance(record, Damage):
-        return rejected("damaged", record.error)
+        return _rejected("damaged", source, "", record.error)
     if record.kind == "other":
-        return rejected("not_a_page")
+        return _rejected("not_a_page", source)
+    url = ""
     try:
         url = record.url.decode().strip()
         timestamp = record.timestamp.decode().strip()
         record_id = record.record_id.decode().strip()
-        text = _record_text(record, max_bytes, html_main_content, reserved)
+        if record.payload is None:
+            raise UnreadableError("too_large", f"more than {max_bytes} bytes")
+        if record.kind == "text":
+            return Opened(url, timestamp, source, record_id, record.payload.decode(), None)
+        text, html = _html(record.payload, max_bytes, reserved)
     except UnicodeDecodeError as error:
-        return rejected("bad_utf8", str(error))
+        return _rejected("bad_utf8", source, url, str(error))
     except UnreadableError as error:
-        return rejected(error.reason, str(error))
+        return _rejected(error.reason, source, url, str(error))
+    return Opened(url, timestamp, source, record_id, text, html)
+
+
+def opened_to_page(
+    opened: Opened, *, drop_metadata_lines: bool = True, html_main_content: bool = True
+) -> Page | Rejected:
+    """Return the page in a record, or the reason that there is none.
+
+    Args:
+        opened: what `open_record` returns.
+        drop_metadata_lines: see `CorpusConfig`.
+        html_main_content: see `CorpusConfig`.
+    """
+    text = opened.text
+    if opened.html is not None:
+        try:
+            text = html_to_text(text, html_main_content, opened.html)
+        except UnreadableError as error:
+            return _rejected(error.reason, opened.source, opened.url, str(error))
+        # What cannot be UTF-8 (lone surrogates) must not travel on.
+        text = text if text.isascii() else text.encode("utf-8", "replace").decode()
     text = normalize_lines(text, drop_metadata_lines)
-    micros = parse_timestamp(timestamp)
+    micros = parse_timestamp(opened.timestamp)
     for lacks, reason in (
-        (not url, "no_url"),
+        (not opened.url, "no_url"),
         (not text, "no_content"),
-        (not timestamp, "no_timestamp"),
+        (not opened.timestamp, "no_timestamp"),
         (micros is None, "bad_timestamp"),
     ):
         if lacks:
-            return rejected(reason, text or timestamp)
+            return _rejected(reason, opened.source, opened.url, text or opened.timestamp)
     assert micros is not None
-    return Page(url, text, timestamp, micros, source, record_id)
+    return Page(opened.url, text, opened.timestamp, micros, opened.source, opened.record_id)
 
 
-def _record_text(
-    record: Record, max_bytes: int, main_content: bool, reserved: Reserved | None
-) -> str:
-    if record.payload is None:
-        raise UnreadableError("too_large", f"more than {max_bytes} bytes")
-    if record.kind == "http":
-        return _http_text(record.payload, max_bytes, main_content, reserved)
-    return record.payload.decode()
+def _rejected(reason: str, source: str, url: str = "", detail: str = "") -> Rejected:
+    return Rejected("read", reason, source, url, detail[:_DETAIL_CHARACTERS])
 
 
-def _http_text(
-    response: bytes, max_bytes: int, main_content: bool, reserved: Reserved | None
-) -> str:
-    """Return the text of an HTTP response (status line, headers, body)."""
+def _html(response: bytes, max_bytes: int, reserved: Reserved | None) -> tuple[str, bytes]:
+    """Return the HTML of an HTTP response (status line, headers, body), and the same in UTF-8."""
     head, separator, body = response.partition(b"\r\n\r\n")
     if not separator:
         head, separator, body = response.partition(b"\n\n")
@@ -131,9 +162,7 @@ def _http_text(
     html = decode_html(body, charset[1] if charset else "")
     if reserved and (reason := reserved(pairs, html)):
         raise UnreadableError(reason, "reserved by its publisher")
-    text = html_to_text(html, main_content)
-    # What cannot be UTF-8 (lone surrogates) must not travel on.
-    return text.encode("utf-8", "replace").decode()
+    return html, html.encode("utf-8", "surrogatepass")
 
 
 def _decode_body(body: bytes, headers: dict[str, str], max_bytes: int) -> bytes:

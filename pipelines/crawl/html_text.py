@@ -51,19 +51,19 @@ def decode_html(html: bytes, http_charset: str = "") -> str:
     return bytes_to_str(html, encoding, errors="replace")
 
 
-def html_to_text(html: str, main_content: bool = True) -> str:
+def html_to_text(html: str, main_content: bool = True, utf8: bytes | None = None) -> str:
     """Return the text a reader sees, one line per block, list item or table row.
 
     Alternative texts, form fields, link targets and list bullets are left out: they are no
     running text. With `main_content`, resiliparse's heuristics also leave out navigation,
-    sidebars, footers and comments.
+    sidebars, footers and comments. `utf8` is the same HTML in UTF-8, where it is at hand.
 
     Raises:
         UnreadableError: the HTML is nested too deeply, has a tag with too many attributes
             (both would take minutes to parse), or resiliparse refuses it.
     """
     # As the parser takes it, in UTF-8: searching that is faster too.
-    _check_cost(html.encode("utf-8", "surrogatepass"))
+    _check_cost(html.encode("utf-8", "surrogatepass") if utf8 is None else utf8)
     try:
         return extract_plain_text(
             html,

@@ -1,10 +1,12 @@
 """The one way from an input file to its pages, whatever its format."""
 
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 
 from pipelines import storage
 from pipelines.crawl.archives import Damage, Record, read_archive
-from pipelines.crawl.extract import Reserved, record_to_page
+from pipelines.crawl.extract import Opened, Reserved, open_record, opened_to_page
 from pipelines.crawl.files import CrawlFile, format_of
 from pipelines.crawl.json_lines import read_json_lines
 from pipelines.crawl.tables import read_table
@@ -16,6 +18,15 @@ UNREAD = {"empty": "empty_file", "other": "unknown_format"}
 #: Takes a URL; names the list that blocks it, or None.
 Blocked = Callable[[str], str | None]
 
+#: Takes HTML pages in UTF-8; says of each why its text cannot be of use, or None.
+Useless = Callable[[Sequence[bytes]], Sequence[str | None]]
+
+#: HTML that `Useless` is asked about at a time: little enough to stay near the caches.
+_GROUP_BYTES = 256 << 10
+_GROUP_RECORDS = 1000
+_TAG = re.compile("<[^>]*+>?")
+_BEGINNING_CHARACTERS, _DETAIL_CHARACTERS = 1500, 300
+
 
 def read_pages(
     file: CrawlFile,
@@ -25,19 +36,22 @@ def read_pages(
     html_main_content: bool,
     reserved: Reserved | None = None,
     blocked: Blocked | None = None,
+    useless: Useless | None = None,
 ) -> Iterator[Page | Rejected]:
     """Yield the page in every record, line or row of a file, or the reason that there is none.
 
     A remote file is read from a local copy, which lasts as long as the reading. Memory: one
-    record of at most `max_record_bytes`; for Parquet also a batch of rows.
+    record of at most `max_record_bytes`; for Parquet also a batch of rows, with `useless` some
+    records of 256 kB in all.
 
     Args:
         file: what `find_crawl_files` found.
         max_record_bytes: larger records are rejected.
         drop_metadata_lines: see `CorpusConfig`.
         html_main_content: see `CorpusConfig`.
-        reserved: see `record_to_page`; concerns WARC alone.
+        reserved: see `open_record`; concerns WARC alone.
         blocked: names the list that blocks a URL. An archive's record is not extracted then.
+        useless: names the reason not to extract the text of HTML; concerns WARC alone.
 
     Raises:
         OSError: the file cannot be opened, or the disk cannot be read.
@@ -58,19 +72,64 @@ def read_pages(
                 listed = blocked(page.url) if blocked and isinstance(page, Page) else None
                 yield _rejected(listed, page.source, page.url) if listed else page
             return
-        for record in read_archive(path, max_record_bytes):
-            url = _url(record)
-            if blocked and url and (listed := blocked(url)):
-                yield _rejected(listed, f"{file.name}@{record.offset}", url)
-                continue
-            yield record_to_page(
-                record,
-                file.name,
-                max_bytes=max_record_bytes,
-                drop_metadata_lines=drop_metadata_lines,
-                html_main_content=html_main_content,
-                reserved=reserved,
-            )
+        records = read_archive(path, max_record_bytes)
+        opened = _open(records, file.name, max_record_bytes, reserved, blocked)
+        extract = partial(
+            opened_to_page,
+            drop_metadata_lines=drop_metadata_lines,
+            html_main_content=html_main_content,
+        )
+        for one in _without_useless(opened, useless) if useless else opened:
+            yield one if isinstance(one, Rejected) else extract(one)
+
+
+def _open(
+    records: Iterable[Record | Damage],
+    file_name: str,
+    max_bytes: int,
+    reserved: Reserved | None,
+    blocked: Blocked | None,
+) -> Iterator[Opened | Rejected]:
+    for record in records:
+        url = _url(record)
+        if blocked and url and (listed := blocked(url)):
+            yield _rejected(listed, f"{file_name}@{record.offset}", url)
+        else:
+            yield open_record(record, file_name, max_bytes=max_bytes, reserved=reserved)
+
+
+def _without_useless(
+    opened: Iterable[Opened | Rejected], useless: Useless
+) -> Iterator[Opened | Rejected]:
+    """Ask `useless` about groups of pages; all records stay in order."""
+    for group in _groups(opened):
+        html = [one.html for one in group if isinstance(one, Opened) and one.html is not None]
+        reasons = iter(useless(html) if html else ())
+        for one in group:
+            if isinstance(one, Opened) and one.html is not None and (reason := next(reasons)):
+                yield Rejected("read", reason, one.source, one.url, _beginning(one.text))
+            else:
+                yield one
+
+
+def _groups(opened: Iterable[Opened | Rejected]) -> Iterator[list[Opened | Rejected]]:
+    group: list[Opened | Rejected] = []
+    size = 0
+    for one in opened:
+        group.append(one)
+        size += len(one.html or b"") if isinstance(one, Opened) else 0
+        if size >= _GROUP_BYTES or len(group) >= _GROUP_RECORDS:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
+
+
+def _beginning(html: str) -> str:
+    """Return about the beginning of a page's text, for a person who looks through samples."""
+    start = max(0, html.find("<body"))
+    text = _TAG.sub(" ", html[start : start + _BEGINNING_CHARACTERS])
+    return " ".join(text.split())[:_DETAIL_CHARACTERS]
 
 
 def _url(record: Record | Damage) -> str:

@@ -6,7 +6,6 @@ from typing import Any
 
 from pipelines.corpus.accounts import Ledger
 from pipelines.corpus.config import CorpusConfig
-from pipelines.corpus.filters import third_longest_line
 from pipelines.corpus.fingerprints import (
     FINGERPRINT_BYTES,
     fingerprint,
@@ -15,16 +14,13 @@ from pipelines.corpus.fingerprints import (
 )
 from pipelines.corpus.langid import language_reason
 from pipelines.corpus.modern.langid import Identification, ModernIdentifier
+from pipelines.corpus.modern.paragraphs import paragraph_reason
 from pipelines.corpus.modern.privacy import Masked, mask_personal_data
 from pipelines.corpus.modern.quality import quality_columns
 from pipelines.corpus.modern.records import QUALITY_COLUMNS
-from pipelines.corpus.modern.scripts import LEAST_LENGTH_FACTOR, length_factor
-from pipelines.corpus.modern.text_script import writing_system
 from pipelines.records import Page, Rejected
 
 _SAMPLE_CHARACTERS = 300
-#: How much of a page tells its script.
-_SCRIPT_CHARACTERS = 4000
 
 _per_thread = threading.local()
 
@@ -79,7 +75,7 @@ def _pass_rules(
     identify: Callable[[str], Identification] = _identifier().identify
     kept_languages = config.kept_languages()
     for page in pages:
-        if reason := _paragraph_reason(page.text, config):
+        if reason := paragraph_reason(page.text, config):
             ledger.drop(_rejected("paragraphs", reason, page))
             continue
         ledger.keep("paragraphs")
@@ -90,23 +86,6 @@ def _pass_rules(
             continue
         ledger.keep("language")
         yield page, kind
-
-
-def _paragraph_reason(text: str, config: CorpusConfig) -> str | None:
-    """Drop pages without paragraphs, which take fewer characters in some scripts (`scripts`).
-
-    The script is found only for pages that have paragraphs in some scripts and none in others.
-    """
-    lines = text.split("\n")
-    if len(lines) < config.min_lines:
-        return "too_few_lines"
-    longest, limit = third_longest_line(lines), config.min_long_line_characters
-    if longest >= limit:
-        return None
-    if longest < round(limit * LEAST_LENGTH_FACTOR):
-        return "short_lines"
-    factor = length_factor(writing_system(text[:_SCRIPT_CHARACTERS]))
-    return "short_lines" if longest < round(limit * factor) else None
 
 
 def _row(page: Page, kind: Identification, mask: bool) -> dict[str, Any]:

@@ -11,7 +11,12 @@ from resiliparse.parse.encoding import bytes_to_str
 
 from pipelines.crawl import html_text
 from pipelines.crawl.archives import Damage, Record
-from pipelines.crawl.extract import normalize_lines, parse_timestamp, record_to_page
+from pipelines.crawl.extract import (
+    normalize_lines,
+    open_record,
+    opened_to_page,
+    parse_timestamp,
+)
 from pipelines.crawl.html_text import UnreadableError, decode_html, html_to_text
 from pipelines.records import Page, Rejected
 
@@ -26,6 +31,13 @@ def http(body: bytes, head: str = "HTTP/1.1 200 OK\r\nContent-Type: text/html") 
 def wet(payload: bytes | None = b"text", **changes: bytes) -> Record:
     fields = {"url": b"http://a.example/", "timestamp": b"2024-01-01T00:00:00Z", **changes}
     return Record(7, "text", fields["url"], fields["timestamp"], b"<id>", payload)
+
+
+def record_to_page(
+    record: Record | Damage, file_name: str, *, max_bytes: int = 16 << 20
+) -> Page | Rejected:
+    opened = open_record(record, file_name, max_bytes=max_bytes)
+    return opened if isinstance(opened, Rejected) else opened_to_page(opened)
 
 
 def reason(record: Record | Damage, **options: int) -> str | None:
