@@ -4,6 +4,8 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
+
 from pipelines.corpus.accounts import Ledger
 from pipelines.corpus.config import CorpusConfig
 from pipelines.corpus.fingerprints import (
@@ -18,6 +20,7 @@ from pipelines.corpus.modern.paragraphs import paragraph_reason
 from pipelines.corpus.modern.privacy import Masked, mask_personal_data
 from pipelines.corpus.modern.quality import quality_columns
 from pipelines.corpus.modern.records import QUALITY_COLUMNS
+from pipelines.corpus.modern.words import chunks, cut
 from pipelines.records import Page, Rejected
 
 _SAMPLE_CHARACTERS = 300
@@ -37,25 +40,36 @@ def modern_rows(
 ) -> list[dict[str, Any]]:
     """Return the pages that pass all rules, as rows of PAGE_COLUMNS; account for all else."""
     passed = list(_pass_rules(pages, config, ledger))
-    columns = quality_columns([page.text for page, _ in passed], [kind.lang for _, kind in passed])
-    reasons = config.modern.quality.reasons(columns)
     rows = []
-    for number, ((page, kind), reason) in enumerate(zip(passed, reasons, strict=True)):
+    for start, stop in chunks([page.text for page, _ in passed]):
+        rows += _rows(passed[start:stop], config, ledger)
+    return rows
+
+
+def _rows(
+    pages: Sequence[tuple[Page, Identification]], config: CorpusConfig, ledger: Ledger
+) -> list[dict[str, Any]]:
+    """Apply the policy on quality; words are cut once for it and for the band keys."""
+    words = cut([page.text for page, _ in pages])
+    langs = [kind.lang for _, kind in pages]
+    columns = quality_columns(words, langs)
+    reasons = config.modern.quality.reasons(columns)
+    kept = np.array([reason is None for reason in reasons])
+    keys = iter(config.modern.minhash.band_keys(words, langs, kept).astype(">u8"))
+    by_lines = config.line_scope() == "language"
+    rows = []
+    for number, ((page, kind), reason) in enumerate(zip(pages, reasons, strict=True)):
         if reason:
             ledger.drop(_rejected("quality", reason, page))
             continue
         ledger.keep("quality")
-        signals = {column: columns[name][number].item() for column, name in QUALITY_COLUMNS.items()}
-        rows.append({**_row(page, kind, config.modern.mask_personal_data), **signals})
-    keys = config.modern.minhash.band_keys(
-        [row["text"] for row in rows], [row["lang"] for row in rows]
-    )
-    by_lines = config.line_scope() == "language"
-    for row, key in zip(rows, keys.astype(">u8"), strict=True):
-        row["band_keys"] = key.tobytes()
+        row = _row(page, kind, config.modern.mask_personal_data)
+        row |= {column: columns[name][number].item() for column, name in QUALITY_COLUMNS.items()}
+        row["band_keys"] = next(keys).tobytes()
         if by_lines:
             row["line_hashes"] = line_fingerprints(row["text"], row["lang"])
             row["lines"] = len(row["line_hashes"]) // FINGERPRINT_BYTES
+        rows.append(row)
     return rows
 
 

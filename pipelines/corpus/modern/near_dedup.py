@@ -21,7 +21,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from pipelines.corpus.fingerprints import unpack
-from pipelines.corpus.modern.words import chunks, cut, mix
+from pipelines.corpus.modern.words import Words, mix
 from pipelines.errors import UserError
 
 
@@ -51,14 +51,10 @@ class MinHash:
         """Return how likely pages of this Jaccard similarity match."""
         return 1 - (1 - similarity**self.rows) ** self.bands
 
-    def signatures(self, texts: Sequence[str]) -> np.ndarray:
-        """Return uint32 [pages, bands x rows]."""
-        parts = [self._signatures(texts[start:stop]) for start, stop in chunks(texts)]
-        return np.concatenate([np.empty((0, self.bands * self.rows), np.uint32), *parts])
-
-    def _signatures(self, texts: Sequence[str]) -> np.ndarray:
-        shingles, firsts = _shingles(texts, self.shingle_words)
-        signatures = np.empty((self.bands * self.rows, len(texts)), np.uint32)
+    def signatures(self, words: Words, chosen: np.ndarray | None = None) -> np.ndarray:
+        """Return uint32 [pages, bands x rows], of the pages `chosen` (bool [pages]) or of all."""
+        shingles, firsts = _shingles(words, self.shingle_words, chosen)
+        signatures = np.empty((self.bands * self.rows, len(firsts)), np.uint32)
         values = np.empty_like(shingles)
         for row, (factor, summand) in zip(signatures, self._functions(), strict=True):
             np.multiply(shingles, factor, out=values)
@@ -74,19 +70,26 @@ class MinHash:
         functions[:, 0] |= np.uint32(1)
         return functions
 
-    def band_keys(self, texts: Sequence[str], langs: Sequence[str]) -> np.ndarray:
+    def band_keys(
+        self, words: Words, langs: Sequence[str], chosen: np.ndarray | None = None
+    ) -> np.ndarray:
         """Return the keys under which pages look for near-duplicates.
 
         Args:
-            texts: the pages.
+            words: the pages, at least one.
             langs: the language of each; only pages of one language can match.
+            chosen: bool [pages] whether a page's keys are wanted; all are by default.
 
         Returns:
-            uint64 [pages, bands, 2], halves of 128 bits.
+            uint64 [chosen pages, bands, 2], halves of 128 bits.
         """
+        if chosen is not None:
+            langs = [langs[page] for page in np.flatnonzero(chosen).tolist()]
+            if not langs:
+                return np.empty((0, self.bands, 2), np.uint64)
         md5, rows = hashlib.md5, 4 * self.rows
         keys = []
-        for lang, signature in zip(langs, self.signatures(texts), strict=True):
+        for lang, signature in zip(langs, self.signatures(words, chosen), strict=True):
             packed = signature.astype("<u4").tobytes()
             salt = md5(lang.encode(), usedforsecurity=False)
             for band in range(self.bands):
@@ -96,17 +99,20 @@ class MinHash:
         return unpack(b"".join(keys)).reshape(-1, self.bands, 2)
 
 
-def _shingles(texts: Sequence[str], length: int) -> tuple[np.ndarray, np.ndarray]:
+def _shingles(
+    words: Words, length: int, chosen: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
     """Return the shingles of pages (uint32) and where each page's begin; none has none.
 
     A page too short for an n-gram is one shingle: all its words, or all its characters where it
     has no word.
     """
-    words = cut(texts)
-    starts, _, hashes = words.ngrams(length)
     counts = np.diff(words.first)
-    short = np.flatnonzero((counts > 0) & (counts < words.units(length)))
-    wordless = np.flatnonzero(counts == 0)
+    if chosen is None:
+        chosen = np.ones(len(counts), bool)
+    starts, _, hashes = words.ngrams(length, np.flatnonzero(chosen[words.page_of_unit]))
+    short = np.flatnonzero(chosen & (counts > 0) & (counts < words.units(length)))
+    wordless = np.flatnonzero(chosen & (counts == 0))
     pages = np.concatenate([words.page_of_unit[starts], short, wordless])
     whole = words.span_hashes(words.first[short], words.first[short + 1])
     raw = words.characters.of(words.page_starts[wordless], words.page_starts[wordless + 1])

@@ -19,8 +19,6 @@ from pipelines.corpus.modern.words import (
     SPACE,
     TERMINAL,
     Words,
-    chunks,
-    cut,
     mix,
 )
 from pipelines.errors import UserError
@@ -62,23 +60,15 @@ _BULLETS = [ord(character) for character in "•‣⁃◦▪▫●○■□·*-�
 _NUMBER_SIGN, _DOT, _ELLIPSIS, _NEWLINE = ord("#"), ord("."), ord("…"), ord("\n")
 
 
-def quality_columns(texts: Sequence[str], langs: Sequence[str]) -> dict[str, np.ndarray]:
-    """Return the `COLUMNS` of some pages, given their texts and languages."""
-    parts = [_columns(texts[start:stop], langs[start:stop]) for start, stop in chunks(texts)]
-    return {
-        name: np.concatenate([np.empty(0, kind), *(part[name] for part in parts)]).astype(kind)
-        for name, kind in COLUMNS.items()
-    }
-
-
-def _columns(texts: Sequence[str], langs: Sequence[str]) -> dict[str, np.ndarray]:
-    words = cut(texts)
-    return {
+def quality_columns(words: Words, langs: Sequence[str]) -> dict[str, np.ndarray]:
+    """Return the `COLUMNS` of some pages, given their words and languages."""
+    columns = {
         **_word_columns(words),
         "stop_words": _stop_words(words, langs),
         **_line_columns(words),
         **_ngram_columns(words),
     }
+    return {name: columns[name].astype(kind) for name, kind in COLUMNS.items()}
 
 
 def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
@@ -191,7 +181,8 @@ def _ngram_columns(words: Words) -> dict[str, np.ndarray]:
     only at what is left of the one before: on ordinary text that is little.
     """
     pages = len(words.first) - 1
-    lengths = np.concatenate([[0], np.cumsum(words.ends - words.starts)])
+    sizes = words.ends - words.starts
+    lengths = np.concatenate([[0], np.cumsum(sizes)])
     total = np.diff(lengths[words.first])
     columns = {}
     positions = None
@@ -210,10 +201,8 @@ def _ngram_columns(words: Words) -> dict[str, np.ndarray]:
             np.add.at(covered, starts[~first], 1)
             np.add.at(covered, stops[~first], -1)
             inside = np.cumsum(covered[:-1]) > 0
-            characters = np.bincount(
-                words.page_of_unit, inside * (words.ends - words.starts), pages
-            )
-            columns[f"duplicate_{n}gram_share"] = _share(characters, total)
+            characters = np.concatenate([[0], np.cumsum(inside * sizes)])[words.first]
+            columns[f"duplicate_{n}gram_share"] = _share(np.diff(characters), total)
         positions = starts[repeats]
     return columns
 

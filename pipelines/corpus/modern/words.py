@@ -57,6 +57,12 @@ def _tables() -> tuple[np.ndarray, np.ndarray]:
 
 
 @functools.cache
+def _mixed_codes() -> np.ndarray:
+    """Return what stands for each code point in hashes: uint64, 1.6 MB."""
+    return mix(np.arange(_CODE_POINTS, dtype=np.uint64) + _ODD)
+
+
+@functools.cache
 def _powers(bits: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the powers 0 .. 2**bits of an odd number and of its inverse modulo 2**64."""
     inverse = np.uint64(pow(int(_ODD), -1, 1 << 64))
@@ -171,7 +177,10 @@ def cut(texts: Sequence[str]) -> Words:
     known = np.minimum(codes, _CODE_POINTS - 1)
     properties, blocks = properties_of[known], block_of[known]
     starts, ends = _boundaries(properties, blocks)
-    characters = SpanHashes(mix(codes.astype(np.uint64) + _ODD))
+    if len(codes) and codes.max() >= _CODE_POINTS:
+        characters = SpanHashes(mix(codes.astype(np.uint64) + _ODD))
+    else:
+        characters = SpanHashes(_mixed_codes()[codes])
     first = np.searchsorted(starts, page_starts)
     scripts = blocks[starts]
     return Words(

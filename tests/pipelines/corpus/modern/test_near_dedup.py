@@ -1,3 +1,4 @@
+import itertools
 import random
 
 import numpy as np
@@ -6,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.corpus.modern.near_dedup import MinHash, cluster, components, matches, page_rank
+from pipelines.corpus.modern.words import cut
 from pipelines.errors import UserError
 
 
@@ -28,11 +30,11 @@ def test_probability_of_a_match_is_the_theorys(size: int):
     for similarity in (0.5, 0.6, 0.68, 0.72, 0.8, 0.9):
         left, right, exact = similar_pairs(similarity, size, 600)
         langs = ["xx"] * 600
-        same = minhash.band_keys(left, langs) == minhash.band_keys(right, langs)
+        same = minhash.band_keys(cut(left), langs) == minhash.band_keys(cut(right), langs)
         found = same.all(axis=2).any(axis=1).mean()
         expected = minhash.match_probability(exact)
         assert abs(found - expected) < 4 * (expected * (1 - expected) / 600) ** 0.5
-        agreeing = minhash.signatures(left) == minhash.signatures(right)
+        agreeing = minhash.signatures(cut(left)) == minhash.signatures(cut(right))
         assert abs(agreeing.mean() - exact) < 0.02
 
 
@@ -49,37 +51,38 @@ TEXTS = st.text(st.sampled_from("ab c.我ไ\n"), max_size=40)
 def test_exact_duplicates_share_every_key(text: str, others: list[str]):
     minhash = MinHash(bands=3, rows=2)
     texts = [text, *others, text]
-    keys = minhash.band_keys(texts, ["de"] * len(texts))
+    keys = minhash.band_keys(cut(texts), ["de"] * len(texts))
     assert (keys[0] == keys[-1]).all()
-    assert (minhash.band_keys([text], ["de"])[0] == keys[0]).all()
+    assert (minhash.band_keys(cut([text]), ["de"])[0] == keys[0]).all()
 
 
 def test_case_and_punctuation_do_not_count():
-    keys = MinHash().band_keys(
-        ["Der Hund schläft, glaube ich.", "der hund SCHLÄFT glaube ich"], "xx"
-    )
+    texts = ["Der Hund schläft, glaube ich.", "der hund SCHLÄFT glaube ich"]
+    keys = MinHash().band_keys(cut(texts), "xx")
     assert (keys[0] == keys[1]).all()
 
 
 def test_pages_without_words_match_only_if_equal():
-    keys = MinHash().band_keys(["... --- ...", "... --- ...", "***", ""], ["en"] * 4)
+    keys = MinHash().band_keys(cut(["... --- ...", "... --- ...", "***", ""]), ["en"] * 4)
     assert (keys[0] == keys[1]).all()
     assert len(np.unique(keys[:, 0], axis=0)) == 3
 
 
 def test_languages_never_share_a_key():
-    keys = MinHash().band_keys(["the same text twice in here"] * 2, ["en", "de"])
+    keys = MinHash().band_keys(cut(["the same text twice in here"] * 2), ["en", "de"])
     assert not (keys[0] == keys[1]).all(axis=1).any()
 
 
 def test_bands_never_share_a_key():
-    keys = MinHash().band_keys(["one"], ["en"])[0]
+    keys = MinHash().band_keys(cut(["one"]), ["en"])[0]
     assert len(np.unique(keys, axis=0)) == 14
 
 
 def test_keys_are_these():
     """Kept fingerprints of an earlier build must go on to match."""
-    keys = MinHash().band_keys(["Der Hund schläft unter dem alten Tisch.", "汉语"], ["de", "zh"])
+    keys = MinHash().band_keys(
+        cut(["Der Hund schläft unter dem alten Tisch.", "汉语"]), ["de", "zh"]
+    )
     assert [f"{high:016x}{low:016x}" for high, low in keys[:, 0].tolist()] == [
         "8f7c6174ffc0a2f3db83fdd477793f7a",
         "4afc92e3d87641579a2d92e251afc79e",
@@ -93,7 +96,7 @@ def test_edits_of_a_page_match_in_scripts_with_and_without_spaces():
         page = joiner.join(words)
         edited = joiner.join([*words[:200], "xyz", *words[201:]])
         other = joiner.join(draws.sample(words, 400))
-        keys = MinHash().band_keys([page, edited, other], ["x"] * 3)
+        keys = MinHash().band_keys(cut([page, edited, other]), ["x"] * 3)
         assert (keys[0] == keys[1]).all(axis=1).any()
         assert not (keys[0] == keys[2]).all(axis=1).any()
 
@@ -175,8 +178,18 @@ def test_many_equal_pages_give_few_matches():
     assert matches(candidates).shape == (999, 2)
 
 
-def test_no_page_is_no_trouble():
-    assert MinHash().band_keys([], []).shape == (0, 14, 2)
+def test_no_chosen_page_is_no_trouble():
+    assert MinHash().band_keys(cut(["a"]), ["en"], np.zeros(1, bool)).shape == (0, 14, 2)
+
+
+def test_keys_are_the_same_whichever_pages_are_chosen():
+    texts = ["one two three four five six", "short", "", "... ---", "seven eight nine ten eleven"]
+    langs = ["en", "de", "fr", "en", "de"]
+    words = cut(texts)
+    keys = MinHash().band_keys(words, langs)
+    for chosen in itertools.product([False, True], repeat=len(texts)):
+        mask = np.array(chosen)
+        assert (MinHash().band_keys(words, langs, mask) == keys[mask]).all()
     none = np.empty((0, 2), np.uint64)
     found = cluster(none, np.empty(0, np.uint64), np.empty((0, 4), np.uint64))
     assert len(found.pages) == len(found.sizes) == len(found.represents) == 0

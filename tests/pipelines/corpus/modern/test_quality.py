@@ -15,12 +15,13 @@ from pipelines.corpus.modern.quality import (
     quality_columns,
 )
 from pipelines.corpus.modern.stop_words import STOP_WORDS
+from pipelines.corpus.modern.words import cut
 from pipelines.errors import UserError
 from pipelines.samples.gflanguages import GFLANGUAGES_IDS
 
 
 def columns_of(text: str, lang: str = "xx") -> dict[str, float]:
-    return {name: column[0].item() for name, column in quality_columns([text], [lang]).items()}
+    return {name: column[0].item() for name, column in quality_columns(cut([text]), [lang]).items()}
 
 
 def repetition_by_definition(words: list[str]) -> dict[str, float]:
@@ -55,7 +56,7 @@ PAGE = st.one_of(
 @settings(max_examples=150, deadline=None)
 @given(st.lists(PAGE, min_size=1, max_size=4))
 def test_repetition_is_as_defined_whatever_page_stands_beside(pages: list[list[str]]):
-    found = quality_columns([" ".join(words) for words in pages], ["xx"] * len(pages))
+    found = quality_columns(cut([" ".join(words) for words in pages]), ["xx"] * len(pages))
     for page, words in enumerate(pages):
         for name, expected in repetition_by_definition(words).items():
             assert found[name][page] == pytest.approx(expected, rel=1e-6), name
@@ -132,7 +133,7 @@ def test_dots_in_a_row_are_one_ellipsis():
 
 def test_stop_words_are_counted_once_each_and_by_language():
     text = "The house and the garden and the dog"
-    found = quality_columns([text, text, "Das Haus"], ["en", "de", "de"])["stop_words"]
+    found = quality_columns(cut([text, text, "Das Haus"]), ["en", "de", "de"])["stop_words"]
     assert found.tolist() == [2, 0, 1]
 
 
@@ -156,10 +157,10 @@ def test_every_list_of_stop_words_meets_its_language():
 
 @given(st.lists(st.text(st.sampled_from("ab #.…•-1 \n我ไ「।"), max_size=30), max_size=6))
 def test_columns_are_shares_and_do_not_depend_on_company(texts: list[str]):
-    together = quality_columns(texts, ["en"] * len(texts))
+    together = quality_columns(cut(texts), ["en"] * len(texts))
     assert list(together) == list(COLUMNS)
     for page, text in enumerate(texts):
-        alone = quality_columns([text], ["en"])
+        alone = quality_columns(cut([text]), ["en"])
         for name, kind in COLUMNS.items():
             assert together[name].dtype == kind
             assert together[name][page] == alone[name][0]
@@ -176,7 +177,7 @@ PROSE = (
 
 
 def test_prose_passes():
-    assert QualityPolicy().reasons(quality_columns([PROSE], ["en"])) == [None]
+    assert QualityPolicy().reasons(quality_columns(cut([PROSE]), ["en"])) == [None]
 
 
 @pytest.mark.parametrize(
@@ -197,15 +198,15 @@ def test_prose_passes():
     ],
 )
 def test_the_reason_to_drop_a_page(text: str, reason: str):
-    assert QualityPolicy().reasons(quality_columns([text], ["en"])) == [reason]
+    assert QualityPolicy().reasons(quality_columns(cut([text]), ["en"])) == [reason]
 
 
 def test_limits_that_are_off_can_be_set():
     policy = QualityPolicy(min_terminal_line_share=0.5, min_words=1, min_stop_words=0)
-    columns = quality_columns(["Menu\nHome\nAbout us\nThe end."], ["en"])
+    columns = quality_columns(cut(["Menu\nHome\nAbout us\nThe end."]), ["en"])
     assert policy.reasons(columns) == ["unfinished_lines"]
     policy = dataclasses.replace(policy, max_digit_share=0.1, min_terminal_line_share=0)
-    assert policy.reasons(quality_columns(["page 123 of"], ["en"])) == ["not_alphabetic"]
+    assert policy.reasons(quality_columns(cut(["page 123 of"]), ["en"])) == ["not_alphabetic"]
 
 
 def test_a_limit_is_within_what_is_allowed():
@@ -233,5 +234,5 @@ def test_settings_are_checked():
 def test_a_hostile_page_takes_no_longer_than_its_length():
     """A page of one word, and one of all different words: sorts, not squares."""
     same, different = "a " * 95_000, " ".join(map(str, itertools.islice(itertools.count(), 30_000)))
-    found = quality_columns([same, different], ["en", "en"])
+    found = quality_columns(cut([same, different]), ["en", "en"])
     assert found["duplicate_10gram_share"].tolist() == [pytest.approx(1, abs=1e-3), 0]
