@@ -24,6 +24,8 @@ Useless = Callable[[Sequence[bytes]], Sequence[str | None]]
 #: HTML that `Useless` is asked about at a time: little enough to stay near the caches.
 _GROUP_BYTES = 256 << 10
 _GROUP_RECORDS = 1000
+#: Larger pages are few, and could take 100 times their size of memory.
+_MOST_ASKED_BYTES = 1 << 20
 _TAG = re.compile("<[^>]*+>?")
 _BEGINNING_CHARACTERS, _DETAIL_CHARACTERS = 1500, 300
 
@@ -103,13 +105,20 @@ def _without_useless(
 ) -> Iterator[Opened | Rejected]:
     """Ask `useless` about groups of pages; all records stay in order."""
     for group in _groups(opened):
-        html = [one.html for one in group if isinstance(one, Opened) and one.html is not None]
-        reasons = iter(useless(html) if html else ())
-        for one in group:
-            if isinstance(one, Opened) and one.html is not None and (reason := next(reasons)):
+        asked = [_asked(one) for one in group]
+        reasons = iter(useless([html for html in asked if html]))
+        for one, html in zip(group, asked, strict=True):
+            reason = next(reasons) if html else None
+            if reason and isinstance(one, Opened):
                 yield Rejected("read", reason, one.source, one.url, _beginning(one.text))
             else:
                 yield one
+
+
+def _asked(one: Opened | Rejected) -> bytes:
+    """Return the HTML of a record if it is to be asked about, else nothing."""
+    html = one.html if isinstance(one, Opened) else None
+    return html if html and len(html) <= _MOST_ASKED_BYTES else b""
 
 
 def _groups(opened: Iterable[Opened | Rejected]) -> Iterator[list[Opened | Rejected]]:

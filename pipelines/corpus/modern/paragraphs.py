@@ -81,4 +81,4 @@ def _dense_characters(html: bytes) -> int:
         return 0
     codes = np.frombuffer(html, np.uint8)
     near_east = np.count_nonzero(codes - np.uint8(0xD6) <= 0xDF - 0xD6)
-    return near_east + np.count_nonzero(codes >= 0xE3)
+    return int(near_east + np.count_nonzero(codes >= 0xE3))

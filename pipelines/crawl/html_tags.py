@@ -1,0 +1,82 @@
+"""Where the tags of HTML are, and their names, found in arrays and not one at a time."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+_U8, _U64 = np.uint8, np.uint64
+_NAME_BYTES = 8
+
+#: What must come after the last ">" of the HTML that `find_tags` takes.
+PADDING = bytes(_NAME_BYTES + 2)
+#: The name of a comment.
+COMMENT = _U64(int.from_bytes(b"!--", "little"))
+
+_ONES = _U64(0x0101010101010101)
+_HIGH_BITS = _U64(0x80) * _ONES
+_LOWER_CASE = _U64(0x20) * _ONES
+#: What ends a tag's name, after bit 5 was set as in lower-case letters: space, ">", "/" and a line
+#: feed. A name before any other character is taken for longer than it is.
+_NAME_ENDS = tuple(_U64(code) * _ONES for code in (0x20, 0x3E, 0x2F, 0x0A | 0x20))
+_LT, _GT, _SLASH, _BANG, _QUESTION = b"<>/!?"
+
+
+class Tags(NamedTuple):
+    """The tags and comments of HTML, in order.
+
+    Attributes:
+        starts: int64 [tags] where each "<" is.
+        ends: int64 [tags] after the next ">"; of a comment too, which may go on.
+        names: uint64 [tags] `packed_name`, `COMMENT`, or 0 for what starts within another tag.
+        closing: bool [tags] whether it is an end tag.
+    """
+
+    starts: np.ndarray
+    ends: np.ndarray
+    names: np.ndarray
+    closing: np.ndarray
+
+
+def packed_name(name: str) -> int:
+    """Return what stands for a lower-case name: its first eight bytes."""
+    return int.from_bytes(name.encode()[:_NAME_BYTES], "little")
+
+
+def find_tags(html: bytes) -> Tags:
+    """Return the tags of HTML in UTF-8, which must end in ">" and `PADDING`.
+
+    Quotes are not looked at: a ">" in the value of an attribute ends a tag.
+    """
+    codes = np.frombuffer(html, _U8)
+    words = np.ndarray(len(codes) - _NAME_BYTES + 1, "<u8", html, strides=(1,))
+    brackets = np.flatnonzero(codes & ~_U8(_LT ^ _GT) == _LT & _GT)
+    opens = codes[brackets] == _LT
+    # The next ">" from the last to the first.
+    next_ends = np.where(opens, len(codes), brackets + 1)[::-1]
+    np.minimum.accumulate(next_ends, out=next_ends)
+    starts, ends = brackets[opens], next_ends[::-1][opens]
+    found = words[starts + 1]
+    closing = found.astype(_U8) == _SLASH
+    names = np.where(closing, words[starts + 2], found)
+    first = names.astype(_U8)
+    is_tag = ((first | 0x20) - _U8(ord("a")) < 26) | (first == _BANG) | (first == _QUESTION)
+    is_comment = (names & _U64(0xFFFFFF)) == COMMENT
+    names |= _LOWER_CASE
+    end = _first_zero(names ^ _NAME_ENDS[0])
+    for code in _NAME_ENDS[1:]:
+        end |= _first_zero(names ^ code)
+    # The lowest bit that is set, and all below its byte.
+    end &= ~end + _U64(1)
+    names &= (end >> _U64(7)) - _U64(1)
+    names[is_comment] = COMMENT
+    starts, ends, names, closing = (each[is_tag] for each in (starts, ends, names, closing))
+    # What starts before the last tag ended is in the value of an attribute, or ends a script.
+    within = np.zeros(len(starts), bool)
+    within[1:] = starts[1:] < ends[:-1]
+    names[within & ~closing] = 0
+    return Tags(starts, ends, names, closing)
+
+
+def _first_zero(words: np.ndarray) -> np.ndarray:
+    """Return words whose lowest bit that is set is the highest of the first byte that is zero."""
+    return (words - _ONES) & ~words & _HIGH_BITS

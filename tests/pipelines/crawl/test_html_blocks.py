@@ -1,0 +1,124 @@
+import itertools
+import tracemalloc
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipelines.crawl.extract import normalize_lines
+from pipelines.crawl.html_blocks import find_blocks
+from pipelines.crawl.html_text import html_to_text
+
+
+def lengths(*pages: str) -> list[list[int]]:
+    """The lengths of each page's blocks that hold anything."""
+    blocks = find_blocks([page.encode() for page in pages])
+    found = blocks.lengths.tolist()
+    ends = blocks.first.tolist()
+    return [
+        [length for length in found[start:end] if length] for start, end in itertools.pairwise(ends)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("html", "expected"),
+    [
+        ("", []),
+        ("plain", [5]),
+        ("<p>one<p>three</p>", [3, 5]),
+        ("<P CLASS=a>one</P\n><DIV\n>three<br/>12", [3, 5, 2]),
+        ("a<b>b</b><span>c</span><i>d</i>", [4]),
+        ("one<nav>two</nav><aside>three</aside>", [11]),
+        ("<p>a  \n\t b</p>", [3]),
+        ("<p>жизнь 汉语</p>", [8]),
+        ("<p>1 < 2 and 3 <4</p>", [14]),
+        ("<paragraph>a<p-x>b<pre2>c<h7>d", [4]),
+        ("<p>a<script>if (a<b) '<p>long long'</script>b<style>p>a{}</style>c", [3]),
+        ("<script>1</style>2</SCRIPT >ab", [2]),
+        ("<p>a<!-- <p>x</p> --><!-->b<!-- > -->c", [3]),
+        ("<!-- <script> -->text<!-- </script> -->", [4]),
+        ("<script><!--</script>text", [4]),
+        ("ab<a alt='<p>'>c</a><a alt='<script>'>d</a>", [8]),
+        ("<tr><td>ab<td>cd", [8]),
+        ("<script>if (a <b) c</script>text", [4]),
+        ("a<blockquote>b</blockquote>c", [1, 2]),
+        ("ab<!-- never closed <p>text", [2]),
+        ("ab<style>never closed <p>text", [2]),
+        ("ab<a href='never closed", [2]),
+        ("ab<", [3]),
+    ],
+)
+def test_blocks_of_a_page_wherever_it_lies(html: str, expected: list[int]):
+    assert lengths(html) == [expected]
+    around = "<p>12<p>1"
+    assert lengths(around, html, html, around) == [[2, 1], expected, expected, [2, 1]]
+
+
+def test_lines_of_a_pre_are_within_preformatted_blocks():
+    blocks = find_blocks([b"a<pre>b\nc<b>d</b></pre>e", b"a<pre>b<br", b"c"])
+    rows = zip(blocks.lengths.tolist(), blocks.preformatted.tolist(), strict=True)
+    assert [pair for pair in rows if pair[0]] == [
+        *((1, False), (5, True)),
+        *((1, False), (1, True)),
+        (1, False),
+    ]
+
+
+def test_no_page_has_no_block():
+    blocks = find_blocks([])
+    assert (len(blocks.lengths), blocks.first.tolist()) == (0, [0])
+
+
+INLINE = ("a", "b", "em", "span", "code", "x-y")
+FLOW = ("div", "section", "article", "header", "main", "form", "blockquote", "center", "details")
+LEAVES = ("p", "h1", "h6", "pre", "address")
+ATTRIBUTES = ("", "", " class=c", ' title="a > b"', " alt='<p>'", "\n")
+
+
+@st.composite
+def html(draw: st.DrawFn, depth: int = 0, in_list: bool = False) -> str:
+    """Well-formed flow content of elements that are shown.
+
+    Without tables in lists: extraction indents each of their cells.
+    """
+    parts: list[str] = []
+    for _ in range(draw(st.integers(0, 4))):
+        text = draw(st.text("ab жи汉語 \n\t'=/!-", max_size=20))
+        kind = draw(st.integers(0, 7 if depth < 4 else 4))
+        tag = {3: INLINE, 4: LEAVES}.get(kind, FLOW)
+        name = draw(st.sampled_from(tag))
+        opening = f"<{name}{draw(st.sampled_from(ATTRIBUTES))}>"
+        if kind < 2:
+            parts.append(text)
+        elif kind == 2:
+            parts.append(draw(st.sampled_from(("<br>", "<hr>", "&amp;", "<!-- <p>a -->", "</p>"))))
+            parts.append(draw(st.sampled_from(("<script>a<p>b</script>", "</div>", "<wbr>"))))
+        elif kind < 5:
+            parts.append(f"{opening}{text}</{name}>")
+        elif kind == 5:
+            parts.append(
+                f"<ol>{''.join(f'<li>{draw(html(depth + 1, True))}' for _ in range(2))}</ol>"
+            )
+        elif kind == 6 and not in_list:
+            cells = "".join(f"<td>{draw(html(depth + 1))}</td>" for _ in range(2))
+            parts.append(f"<table><tr>{cells}<tr>{cells}</table>")
+        else:
+            parts.append(f"{opening}{draw(html(depth + 1, in_list))}</{name}>")
+    return "".join(parts)
+
+
+@given(html())
+def test_no_line_of_a_page_is_longer_than_its_longest_block(page: str):
+    text = normalize_lines(html_to_text(page, main_content=False), False)
+    assert max(map(len, text.split("\n"))) <= max([*lengths(page)[0], 0])
+
+
+@pytest.mark.parametrize("piece", ["<a", "<!--", "<!---->", "<script>", "<p>", "<", ">", "<pre>\n"])
+def test_hostile_pages_take_no_more_memory_than_said(piece: str):
+    page = (piece * (1 << 18))[: 1 << 18].encode()
+    find_blocks([page])
+    tracemalloc.start()
+    find_blocks([page])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 100 * len(page)
