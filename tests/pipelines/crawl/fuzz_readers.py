@@ -14,6 +14,7 @@ import re
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import atheris
@@ -24,10 +25,13 @@ with atheris.instrument_imports(include=["pipelines.crawl"]):
 
 import zstandard
 
+from pipelines.corpus.config import CorpusConfig
+from pipelines.corpus.modern.paragraphs import html_without_paragraphs
 from pipelines.errors import UserError
 from pipelines.records import Page, Rejected
 
 MAX_RECORD_BYTES = 1 << 16
+_useless = partial(html_without_paragraphs, config=CorpusConfig(profile="modern"))
 _REASON = re.compile("[a-z][a-z0-9_]*")
 
 
@@ -109,6 +113,9 @@ def check(data: bytes, path: Path) -> None:
     outcomes = list(read_pages(file, max_record_bytes=MAX_RECORD_BYTES, **options))
     assert outcomes, "a file vanished from the accounts"
     assert outcomes == list(read_pages(file, max_record_bytes=MAX_RECORD_BYTES, **options))
+    searched = read_pages(file, max_record_bytes=MAX_RECORD_BYTES, useless=_useless, **options)
+    for outcome, other in zip(outcomes, searched, strict=True):
+        assert other == outcome or (other.reason, other.source) == ("short_blocks", outcome.source)
     for outcome in outcomes:
         name, _, offset = outcome.source.rpartition("@")
         assert name == path.name
