@@ -6,9 +6,8 @@ line (in a pre several), as long as the characters there that belong to no tag, 
 or comment (in a pre, the bytes). Character references, end tags and text that is not shown only
 make it shorter.
 
-Not seen is that extraction joins the text around what it leaves out, as it does pictures with
-captions, menus, and for main content elements of some classes and roles: such a line may be longer.
-Nor is a tag in the value of an attribute told from any other if a ">" comes before it there.
+Not seen is that extraction joins the text around what it leaves out for main content: menus, and
+elements of some classes, roles and styles, advertisements among them. Such a line may be longer.
 """
 
 from collections.abc import Sequence
@@ -19,18 +18,36 @@ import numpy as np
 from pipelines.crawl.html_tags import COMMENT, PADDING, Tags, find_tags, packed_name
 
 #: Elements that begin a line in resiliparse's text; not those that it takes for no main content
-#: (nav, aside, footer), where it joins what is around them.
+#: (nav, aside, footer), where it joins what is around them, and not form, which does not nest.
 _BLOCKS = (
     *("address", "article", "blockquote", "br", "center", "dd", "details", "div", "dl", "dt"),
-    *("fieldset", "form", "h1", "h2", "h3", "h4", "h5", "h6", "header", "hgroup", "li", "main"),
-    *("ol", "p", "pre", "section", "tbody", "tfoot", "thead", "tr", "ul"),
+    *("fieldset", "h1", "h2", "h3", "h4", "h5", "h6", "header", "hgroup", "li", "main"),
+    *("ol", "p", "pre", "section", "ul"),
+)
+#: Elements that begin a line within a table alone.
+_ROWS = ("tbody", "tfoot", "thead", "tr")
+#: Elements whose content is no markup, or is left out with what it holds.
+_CLOSED = (
+    *("script", "style", "title", "textarea", "iframe", "noframes", "noembed", "xmp", "noscript"),
+    *("button", "select", "template", "object", "video", "audio", "figure", "svg"),
 )
 #: Before each page and after the last; ends a tag that the page before left open.
 _SEPARATOR = b"><p>"
 
-_BLOCK_NAMES = np.sort(np.array([packed_name(name) for name in _BLOCKS], np.uint64))
-_SCRIPT, _STYLE, _PRE, _TD, _TH = (
-    np.uint64(packed_name(name)) for name in ("script", "style", "pre", "td", "th")
+_SPACES = bytes.maketrans(b"\t\n\f\r", b"    ")
+_QUOTES = b"\"'"
+
+_BLOCK, _ROW, _EVENT = 1, 2, 4
+_KINDS = {
+    COMMENT: _EVENT,
+    **{packed_name(name): _BLOCK for name in _BLOCKS},
+    **{packed_name(name): _ROW for name in _ROWS},
+    **{packed_name(name): _EVENT for name in _CLOSED},
+}
+_NAMES = np.array(sorted(_KINDS), np.uint64)
+_KIND_OF_NAME = np.array([_KINDS[name] for name in sorted(_KINDS)], np.uint8)
+_SCRIPT, _STYLE, _PRE, _TABLE, _TD, _TH = (
+    packed_name(name) for name in ("script", "style", "pre", "table", "td", "th")
 )
 #: What extraction puts after a cell.
 _CELL_CHARACTERS = len("\t\t")
@@ -43,30 +60,37 @@ class Blocks(NamedTuple):
         lengths: int64 [blocks] characters; no line in a block is longer.
         preformatted: bool [blocks] whether it may hold several lines, and not one at most.
         first: int64 [pages + 1] the block that each page begins with.
+        doubtful: bool [pages] whether the page has something that may not end where it seems to:
+            an element of raw text or a comment without an end, or a tag with an odd number of
+            quotes.
     """
 
     lengths: np.ndarray
     preformatted: np.ndarray
     first: np.ndarray
+    doubtful: np.ndarray
 
 
 def find_blocks(pages: Sequence[bytes]) -> Blocks:
     """Return the blocks of HTML pages in UTF-8.
 
-    Time is linear in the bytes of the pages, whoever wrote them: about 7 ns a byte. Memory: about
-    ten times their size, up to a hundred times where they consist of tags.
+    Time is linear in the bytes of the pages, whoever wrote them: about 8 ns a byte, up to a
+    microsecond where they consist of comments. Memory: about ten times their size, up to a hundred
+    times where they consist of tags.
     """
-    html = _SEPARATOR + _SEPARATOR.join(pages) + _SEPARATOR + PADDING
+    html = (_SEPARATOR + _SEPARATOR.join(pages) + _SEPARATOR + PADDING).translate(_SPACES)
     codes = np.frombuffer(html, np.uint8)
     page_starts = np.zeros(len(pages) + 1, np.int64)
     np.cumsum([len(page) + len(_SEPARATOR) for page in pages], out=page_starts[1:])
     tags = find_tags(html)
     starts, ends, names, closing = tags
     first_tags = np.searchsorted(starts, page_starts)
-    place = np.minimum(np.searchsorted(_BLOCK_NAMES, names), len(_BLOCK_NAMES) - 1)
-    begins = (_BLOCK_NAMES[place] == names) & ~closing
-    shown = np.ones(len(starts), bool)
-    _hide(html, tags, first_tags, begins, shown)
+    place = np.minimum(np.searchsorted(_NAMES, names), len(_NAMES) - 1)
+    kinds = np.where(_NAMES[place] == names, _KIND_OF_NAME[place], 0)
+    real, shown, doubtful = _hide(html, tags, first_tags, np.flatnonzero(kinds == _EVENT))
+    doubtful[_pages(first_tags, np.flatnonzero(_odd_quotes(codes, starts, ends) & real))] = True
+    kinds *= real & ~closing
+    begins = (kinds == _BLOCK) | ((kinds == _ROW) & _in_table(names, closing, first_tags))
     counted = _counted(codes)
     counted[page_starts] = False
     count = _Counts(counted)
@@ -79,7 +103,12 @@ def find_blocks(pages: Sequence[bytes]) -> Blocks:
     heads = np.flatnonzero(begins)
     first = np.searchsorted(heads, first_tags)
     lengths = np.add.reduceat(texts, heads)
-    return Blocks(lengths[: first[-1]], preformatted[heads[: first[-1]]], first)
+    last = first[-1]
+    return Blocks(lengths[:last], preformatted[heads[:last]], first, doubtful[: len(pages)])
+
+
+def _pages(first_tags: np.ndarray, tags: np.ndarray) -> np.ndarray:
+    return np.searchsorted(first_tags, tags, side="right") - 1
 
 
 def _preformatted(pre: np.ndarray, closing: np.ndarray, first_tags: np.ndarray) -> np.ndarray:
@@ -90,52 +119,82 @@ def _preformatted(pre: np.ndarray, closing: np.ndarray, first_tags: np.ndarray) 
     return (pre & ~closing)[last_change]
 
 
-def _hide(
-    html: bytes, tags: Tags, first_tags: np.ndarray, begins: np.ndarray, shown: np.ndarray
-) -> None:
-    """Mark what follows tags in scripts, style sheets and comments as not shown, up to their ends.
+def _in_table(names: np.ndarray, closing: np.ndarray, first_tags: np.ndarray) -> np.ndarray:
+    """Tell which tags come after more starts of tables on their page than ends."""
+    depth = np.cumsum(np.where(closing, -1, 1) * (names == _TABLE))
+    return depth > np.repeat(depth[first_tags], np.diff(first_tags, append=len(names)))
 
-    What is never closed lasts to the end of its page.
+
+def _odd_quotes(codes: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    """Tell which tags have an odd number of either quote: their ends may be in quotes."""
+    odd = np.zeros(len(starts), bool)
+    for quote in _QUOTES:
+        count = _Counts(codes == quote)
+        odd |= ((count.before(ends) - count.before(starts)) & 1) > 0
+    return odd
+
+
+def _hide(
+    html: bytes, tags: Tags, first_tags: np.ndarray, events: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Tell what is within scripts, style sheets, comments and other `_CLOSED` elements.
+
+    Sets the ends of comments in `tags`.
+
+    Returns:
+        Which tags are tags (bool [tags]), after which text counts (bool [tags]), and pages where
+        anything lacks its end, which count as if it did not begin (bool [pages + 1]).
     """
     starts, ends, names, closing = tags
-    events = np.flatnonzero((names == COMMENT) | (names == _SCRIPT) | (names == _STYLE))
-    pages = np.searchsorted(first_tags, events, side="right")
+    real, shown = np.ones((2, len(starts)), bool)
+    doubtful = np.zeros(len(first_tags), bool)
+    pages = _pages(first_tags, events)
     rows = zip(
         events.tolist(),
         names[events].tolist(),
         closing[events].tolist(),
-        first_tags[pages].tolist(),
+        pages.tolist(),
         strict=True,
     )
-    opened = 0  # the raw text that is open: its name, or 0
-    position = first = page_end = 0
-    for tag, name, closes, end in rows:
-        if opened and tag >= page_end:
-            begins[first:page_end] = shown[first:page_end] = False
+    opened = first = opened_on = 0  # the element that is open, its start tag and its page
+    position = 0  # the first tag after the last comment
+    for tag, name, closes, page in rows:
+        if opened and page > opened_on:
+            doubtful[opened_on] = True
             opened = 0
         if opened:
             if closes and name == opened:
-                begins[first:tag] = shown[first:tag] = False
+                real[first + 1 : tag] = False
+                shown[first:tag] = name not in (_SCRIPT, _STYLE)
                 opened = 0
-        elif tag < position:
-            continue  # within a comment
-        elif name == int(COMMENT):
-            limit = int(starts[end])
-            stop = html.find(b"-->", int(starts[tag]) + 2, limit)
-            stop = limit if stop < 0 else stop + 3
+        elif tag < position or closes:
+            continue
+        elif name == COMMENT:
+            stop = _comment_end(html, int(starts[tag]), int(starts[first_tags[page + 1]]))
+            if not stop:
+                doubtful[page] = True
+                continue
             position = int(np.searchsorted(starts, stop))
-            begins[tag:position] = shown[tag : position - 1] = False
+            real[tag:position] = shown[tag : position - 1] = False
             ends[position - 1] = stop
-        elif not closes:
-            opened, first, page_end = name, tag, end
+        elif html[ends[tag] - 2] != ord("/"):
+            opened, first, opened_on = name, tag, page
     if opened:
-        begins[first:page_end] = shown[first:page_end] = False
+        doubtful[opened_on] = True
+    return real, shown, doubtful
+
+
+def _comment_end(html: bytes, start: int, limit: int) -> int:
+    """Return where a comment ends, 0 if it does not."""
+    stop = html.find(b"-->", start + 2, limit)
+    mistyped = html.find(b"--!>", start + 4, limit if stop < 0 else stop)
+    return mistyped + 4 if mistyped >= 0 else stop + 3 if stop >= 0 else 0
 
 
 def _counted(codes: np.ndarray) -> np.ndarray:
-    """Tell which bytes begin a character, white space but once in a row: bool [bytes]."""
+    """Tell which bytes begin a character, spaces but once in a row: bool [bytes]."""
     counted = (codes & np.uint8(0xC0)) != 0x80
-    space = codes <= ord(" ")
+    space = codes == ord(" ")
     counted[1:] &= ~(space[1:] & space[:-1])
     return counted
 

@@ -10,14 +10,13 @@ _NAME_BYTES = 8
 #: What must come after the last ">" of the HTML that `find_tags` takes.
 PADDING = bytes(_NAME_BYTES + 2)
 #: The name of a comment.
-COMMENT = _U64(int.from_bytes(b"!--", "little"))
+COMMENT = int.from_bytes(b"!--", "little")
 
 _ONES = _U64(0x0101010101010101)
 _HIGH_BITS = _U64(0x80) * _ONES
 _LOWER_CASE = _U64(0x20) * _ONES
-#: What ends a tag's name, after bit 5 was set as in lower-case letters: space, ">", "/" and a line
-#: feed. A name before any other character is taken for longer than it is.
-_NAME_ENDS = tuple(_U64(code) * _ONES for code in (0x20, 0x3E, 0x2F, 0x0A | 0x20))
+#: What ends a tag's name: space, ">" and "/", with bit 5 set as in lower-case letters.
+_NAME_ENDS = tuple(_U64(code) * _ONES for code in b" >/")
 _LT, _GT, _SLASH, _BANG, _QUESTION = b"<>/!?"
 
 
@@ -45,7 +44,8 @@ def packed_name(name: str) -> int:
 def find_tags(html: bytes) -> Tags:
     """Return the tags of HTML in UTF-8, which must end in ">" and `PADDING`.
 
-    Quotes are not looked at: a ">" in the value of an attribute ends a tag.
+    White space must be spaces, or names before it are taken for longer than they are. Quotes are
+    not looked at: a ">" in the value of an attribute ends a tag.
     """
     codes = np.frombuffer(html, _U8)
     words = np.ndarray(len(codes) - _NAME_BYTES + 1, "<u8", html, strides=(1,))
@@ -60,7 +60,7 @@ def find_tags(html: bytes) -> Tags:
     names = np.where(closing, words[starts + 2], found)
     first = names.astype(_U8)
     is_tag = ((first | 0x20) - _U8(ord("a")) < 26) | (first == _BANG) | (first == _QUESTION)
-    is_comment = (names & _U64(0xFFFFFF)) == COMMENT
+    is_comment = ((names & _U64(0xFFFFFF)) == COMMENT) & ~closing
     names |= _LOWER_CASE
     end = _first_zero(names ^ _NAME_ENDS[0])
     for code in _NAME_ENDS[1:]:

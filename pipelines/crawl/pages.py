@@ -26,7 +26,8 @@ _GROUP_BYTES = 256 << 10
 _GROUP_RECORDS = 1000
 #: Larger pages are few, and could take 100 times their size of memory.
 _MOST_ASKED_BYTES = 1 << 20
-_TAG = re.compile("<[^>]*+>?")
+_BODY = re.compile("<body", re.IGNORECASE)
+_MARKUP = re.compile(r"<!--.*?(?:-->|\Z)|<(script|style)\b.*?(?:</\1|\Z)|<[^>]*+>?", re.I | re.S)
 _BEGINNING_CHARACTERS, _DETAIL_CHARACTERS = 1500, 300
 
 
@@ -44,7 +45,7 @@ def read_pages(
 
     A remote file is read from a local copy, which lasts as long as the reading. Memory: one
     record of at most `max_record_bytes`; for Parquet also a batch of rows, with `useless` some
-    records of 256 kB in all.
+    more records of 256 kB in all.
 
     Args:
         file: what `find_crawl_files` found.
@@ -126,7 +127,7 @@ def _groups(opened: Iterable[Opened | Rejected]) -> Iterator[list[Opened | Rejec
     size = 0
     for one in opened:
         group.append(one)
-        size += len(one.html or b"") if isinstance(one, Opened) else 0
+        size += len(one.text) if isinstance(one, Opened) else 0
         if size >= _GROUP_BYTES or len(group) >= _GROUP_RECORDS:
             yield group
             group, size = [], 0
@@ -136,8 +137,9 @@ def _groups(opened: Iterable[Opened | Rejected]) -> Iterator[list[Opened | Rejec
 
 def _beginning(html: str) -> str:
     """Return about the beginning of a page's text, for a person who looks through samples."""
-    start = max(0, html.find("<body"))
-    text = _TAG.sub(" ", html[start : start + _BEGINNING_CHARACTERS])
+    body = _BODY.search(html)
+    start = body.start() if body else 0
+    text = _MARKUP.sub(" ", html[start : start + _BEGINNING_CHARACTERS])
     return " ".join(text.split())[:_DETAIL_CHARACTERS]
 
 

@@ -76,7 +76,7 @@ class MinHash:
         """Return the keys under which pages look for near-duplicates.
 
         Args:
-            words: the pages, at least one.
+            words: the pages.
             langs: the language of each; only pages of one language can match.
             chosen: bool [pages] whether a page's keys are wanted; all are by default.
 
@@ -85,8 +85,6 @@ class MinHash:
         """
         if chosen is not None:
             langs = [langs[page] for page in np.flatnonzero(chosen).tolist()]
-            if not langs:
-                return np.empty((0, self.bands, 2), np.uint64)
         md5, rows = hashlib.md5, 4 * self.rows
         keys = []
         for lang, signature in zip(langs, self.signatures(words, chosen), strict=True):

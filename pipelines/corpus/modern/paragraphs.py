@@ -17,8 +17,8 @@ from pipelines.crawl.html_blocks import find_blocks
 #: How much of a page tells its script.
 _SCRIPT_CHARACTERS = 4000
 
-#: A page with fewer characters of the scripts that need shorter lines is not written in them: links
-#: to its translations have a few each.
+#: A page with fewer characters of the scripts that need shorter lines is taken for not written in
+#: them: links to its translations have a few each.
 _LEAST_DENSE_CHARACTERS = 50
 
 
@@ -50,7 +50,11 @@ def html_without_paragraphs(pages: Sequence[bytes], config: CorpusConfig) -> lis
         For each page the reason or None.
     """
     blocks = find_blocks(pages)
-    limits = np.array([_limit(page, config.min_long_line_characters) for page in pages])
+    needed, limit = min(3, config.min_lines), config.min_long_line_characters
+    least_dense = min(_LEAST_DENSE_CHARACTERS, needed * _least(limit))
+    limits = np.array(
+        [limit if _dense_characters(page) < least_dense else _least(limit) for page in pages]
+    )
     page_of_block = np.repeat(np.arange(len(pages)), np.diff(blocks.first))
     limit_of_block = limits[page_of_block]
     long_lines = np.where(
@@ -59,12 +63,8 @@ def html_without_paragraphs(pages: Sequence[bytes], config: CorpusConfig) -> lis
         blocks.lengths >= limit_of_block,
     )
     counts = np.bincount(page_of_block, long_lines, len(pages))
-    needed = min(3, config.min_lines)
-    return ["short_blocks" if count < needed else None for count in counts.tolist()]
-
-
-def _limit(html: bytes, limit: int) -> int:
-    return limit if _dense_characters(html) < _LEAST_DENSE_CHARACTERS else _least(limit)
+    without = (counts < needed) & ~blocks.doubtful
+    return ["short_blocks" if useless else None for useless in without.tolist()]
 
 
 def _least(limit: int) -> int:
@@ -75,7 +75,8 @@ def _dense_characters(html: bytes) -> int:
     """Count the characters of scripts that need shorter lines, and some others.
 
     By the first byte of a character: U+0580 to U+07FF, and U+3000 and above. Between lie Indic and
-    other scripts that need as many characters as English, and punctuation.
+    other scripts that need as many characters as English, and punctuation; and rare forms (Hangul
+    in parts, Arabic beyond its first blocks), whose pages are held to the limit of English.
     """
     if html.isascii():
         return 0

@@ -42,8 +42,10 @@ def lengths(*pages: str) -> list[list[int]]:
         ("<tr><td>ab<td>cd", [8]),
         ("<script>if (a <b) c</script>text", [4]),
         ("a<blockquote>b</blockquote>c", [1, 2]),
-        ("ab<!-- never closed <p>text", [2]),
-        ("ab<style>never closed <p>text", [2]),
+        ("<p>a<!-- --!>b</!-- c>d<p>", [3]),
+        ("<tr>a<tr>b<table><tr>cc<tr>d</table><tr>e", [2, 2, 2]),
+        ("a<noscript><p>b</noscript>c<button><p>d</button>", [4]),
+        ("<title><script></title>text<svg><style/><p>a</svg>b", [6]),
         ("ab<a href='never closed", [2]),
         ("ab<", [3]),
     ],
@@ -62,6 +64,23 @@ def test_lines_of_a_pre_are_within_preformatted_blocks():
         *((1, False), (1, True)),
         (1, False),
     ]
+
+
+@pytest.mark.parametrize(
+    "html",
+    [
+        "<!-- <p>text",
+        "<style>p{}",
+        "<title>",
+        "<b title='>'>",
+        '<b title="<i>a</i><p>">',
+        "<svg><p>",
+    ],
+)
+def test_what_may_not_end_where_it_seems_to_makes_its_page_doubtful(html: str):
+    sound = b"<p title='ab' lang=\"de\">text</p><!-- it's --><script>'\"</script>"
+    doubtful = find_blocks([sound, html.encode(), sound, html.encode()]).doubtful
+    assert doubtful.tolist() == [False, True, False, True]
 
 
 def test_no_page_has_no_block():

@@ -178,8 +178,12 @@ def test_many_equal_pages_give_few_matches():
     assert matches(candidates).shape == (999, 2)
 
 
-def test_no_chosen_page_is_no_trouble():
+def test_no_page_is_no_trouble():
+    assert MinHash().band_keys(cut([]), []).shape == (0, 14, 2)
     assert MinHash().band_keys(cut(["a"]), ["en"], np.zeros(1, bool)).shape == (0, 14, 2)
+    none = np.empty((0, 2), np.uint64)
+    found = cluster(none, np.empty(0, np.uint64), np.empty((0, 4), np.uint64))
+    assert len(found.pages) == len(found.sizes) == len(found.represents) == 0
 
 
 def test_keys_are_the_same_whichever_pages_are_chosen():
@@ -190,9 +194,6 @@ def test_keys_are_the_same_whichever_pages_are_chosen():
     for chosen in itertools.product([False, True], repeat=len(texts)):
         mask = np.array(chosen)
         assert (MinHash().band_keys(words, langs, mask) == keys[mask]).all()
-    none = np.empty((0, 2), np.uint64)
-    found = cluster(none, np.empty(0, np.uint64), np.empty((0, 4), np.uint64))
-    assert len(found.pages) == len(found.sizes) == len(found.represents) == 0
 
 
 @pytest.mark.parametrize("bad", [{"bands": 0}, {"rows": 65}, {"shingle_words": 0}])

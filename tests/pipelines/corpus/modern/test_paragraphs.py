@@ -40,6 +40,49 @@ def test_html_that_cannot_have_paragraphs_is_named():
     assert set(reasons) == {None, "short_blocks"}
 
 
+#: What pages have before their text.
+BEFORE = (
+    "<script>a()</script\r\n>",
+    "<script>a()</script\t>",
+    "<style\r\ntype='text/css'><!-- p{} </style>",
+    "<script\r\nsrc=x>'<!--'</script>",
+    "<title>What does the <script> tag do?</title>",
+    "<title>A <!-- comment</title>",
+    "<textarea><!-- counter </textarea>",
+    "<iframe src=x><!-- no frames</iframe>",
+    "<noframes><!-- </noframes>",
+    "<xmp><!-- <script></xmp>",
+    "<svg><defs><style /></defs></svg>",
+    "<svg><script href='a'/></svg>",
+    "<!-- menu --!>",
+    "</!-- end of menu>",
+    "<!-->",
+    "<!--[if !IE]><!-->",
+    "<!-- never closed in time",
+    "<meta content='<p><!--[if gte mso 9]><xml> '>",
+    '<a title="<b>use</b> <!-- here">z</a>',
+    '<input value="<b>x</b><script src=a>">',
+    "<!DOCTYPE html>\ufeff\0",
+    "<?php echo '<script>' ?>",
+)
+
+
+@pytest.mark.parametrize("before", BEFORE)
+@pytest.mark.parametrize("after", ["", "<script>b()</script><style>p{}</style><!-- end -->"])
+def test_what_comes_before_its_text_does_not_hide_a_page(before: str, after: str):
+    page = f"{before}{of(['lorem ipsum ' * 20] * 5)}{after}"
+    text = normalize_lines(html_to_text(page))
+    if paragraph_reason(text, CONFIG) is None:
+        assert html_without_paragraphs([b"<p>", page.encode(), b"<p>"], CONFIG)[1] is None
+
+
+@pytest.mark.parametrize("limit", [40, 100, 140])
+def test_short_paragraphs_of_dense_scripts_are_seen(limit: int):
+    config = CorpusConfig(profile="modern", min_lines=1, min_long_line_characters=limit)
+    page = of(["漢" * round(0.35 * limit)])
+    assert html_without_paragraphs([page.encode()], config) == [None]
+
+
 @pytest.mark.parametrize("min_lines", [1, 2, 3, 5])
 @pytest.mark.parametrize("limit", [0, 1, 100, 200])
 def test_no_page_that_has_paragraphs_is_named(min_lines: int, limit: int):
