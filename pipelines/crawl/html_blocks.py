@@ -34,6 +34,7 @@ _CLOSED = (
 #: Before each page and after the last; ends a tag that the page before left open.
 _SEPARATOR = b"><p>"
 
+#: All white space that ends a name becomes a space.
 _SPACES = bytes.maketrans(b"\t\n\f\r", b"    ")
 _QUOTES = b"\"'"
 
@@ -96,7 +97,7 @@ def find_blocks(pages: Sequence[bytes]) -> Blocks:
     count = _Counts(counted)
     stops = np.append(starts[1:], len(codes))
     ends = np.minimum(ends, stops)
-    preformatted = _preformatted(names == _PRE, closing, first_tags)
+    preformatted = _preformatted(real & (names == _PRE), closing, first_tags)
     # White space counts in a pre; bytes are no fewer than characters.
     texts = np.where(preformatted, stops - ends, count.before(stops) - count.before(ends)) * shown
     texts += _CELL_CHARACTERS * (((names == _TD) | (names == _TH)) & ~closing)

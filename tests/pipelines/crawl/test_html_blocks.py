@@ -57,7 +57,8 @@ def test_blocks_of_a_page_wherever_it_lies(html: str, expected: list[int]):
 
 
 def test_lines_of_a_pre_are_within_preformatted_blocks():
-    blocks = find_blocks([b"a<pre>b\nc<b>d</b></pre>e", b"a<pre>b<br", b"c"])
+    page = b"a<pre>b\nc<script></pre></script><b>d</b></pre>e"
+    blocks = find_blocks([page, b"a<pre>b<br", b"c"])
     rows = zip(blocks.lengths.tolist(), blocks.preformatted.tolist(), strict=True)
     assert [pair for pair in rows if pair[0]] == [
         *((1, False), (5, True)),
