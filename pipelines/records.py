@@ -101,7 +101,7 @@ class Rejected:
     """A record or page that was dropped, and why.
 
     Attributes:
-        stage: the stage that dropped it, one of `pipelines.stats.STAGES`.
+        stage: the stage that dropped it, one of its profile's (`pipelines.corpus.profiles`).
         reason: a short name that is counted.
         source: where it came from, as in `Page`.
         url: its URL where known, else "".

@@ -70,6 +70,10 @@ class FingerprintStore:
             }
         storage.write_json(self.entry(bucket), described)
 
+    def complete(self) -> bool:
+        """Tell whether all files are written."""
+        return all(storage.exists(self.entry(bucket)) for bucket in range(self.buckets))
+
     def described(self) -> list[dict[str, Any]]:
         """Return the manifest entries of all files."""
         return list(storage.read_json_files([self.entry(n) for n in range(self.buckets)]))

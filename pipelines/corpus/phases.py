@@ -244,31 +244,33 @@ class Build:
 
     def keep_fingerprints(self) -> list[dict[str, Any]]:
         """Phase 6: gather the keys of all documents; return the files' manifest entries."""
-        entries: list[dict[str, Any]] = []
         kinds = profile_of(self.config).fingerprints
-        for kind in kinds if self.config.keep_fingerprints else ():
-            keys = self.finished.keys[kind]
-            store = FingerprintStore(
-                kind,
-                self.work,
-                self.directory,
-                self.base.prefix if self.base else "",
-                bits_for(keys * 16, self.config.bucket_bytes),
-                self._by_reference,
-            )
+        stores = [self._store(kind) for kind in kinds] if self.config.keep_fingerprints else []
+        todo = [store for store in stores if not store.complete()]
 
-            def build(pipeline: beam.Pipeline, store: FingerprintStore = store) -> object:
-                return (
-                    self._units(pipeline)
-                    | "SliceKeys" >> beam.FlatMap(store.slices)
-                    | "GroupByBucket" >> beam.GroupByKey()
-                    | "WriteKeys" >> beam.MapTuple(partial(steps.write_keys, store=store))
-                )
+        def build(pipeline: beam.Pipeline) -> object:
+            units = self._units(pipeline)
+            return [
+                units
+                | f"SliceKeys-{store.kind}" >> beam.FlatMap(store.slices)
+                | f"GroupByBucket-{store.kind}" >> beam.GroupByKey()
+                | f"WriteKeys-{store.kind}" >> beam.MapTuple(partial(steps.write_keys, store=store))
+                for store in todo
+            ]
 
-            if not all(map(storage.exists, map(store.entry, range(store.buckets)))):
-                self._run(f"fingerprints-{kind}", build, store.buckets)
-            entries += store.described()
-        return entries
+        if todo:
+            self._run("fingerprints", build, sum(store.buckets for store in todo))
+        return [entry for store in stores for entry in store.described()]
+
+    def _store(self, kind: str) -> FingerprintStore:
+        return FingerprintStore(
+            kind,
+            self.work,
+            self.directory,
+            self.base.prefix if self.base else "",
+            bits_for(self.finished.keys[kind] * 16, self.config.bucket_bytes),
+            self._by_reference,
+        )
 
     @property
     def _by_reference(self) -> bool:

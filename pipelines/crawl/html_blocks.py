@@ -2,9 +2,9 @@
 
 Extracting a page's text costs ten times as much, and the text of most pages turns out to have no
 line that is long enough. Between two start tags of elements that begin a line there is at most one
-line (in a pre several), as long as the characters there that belong to no tag, script, style sheet
-or comment (in a pre, the bytes). Character references, end tags and text that is not shown only
-make it shorter.
+line (in a pre, between two ends of lines), as long as the characters there that belong to no tag,
+script, style sheet or comment (in a pre, the bytes). Character references, end tags and text that
+is not shown only make it shorter.
 
 Not seen is that extraction joins the text around what it leaves out for main content: menus, and
 elements of some classes, roles and styles, advertisements among them. Such a line may be longer.
@@ -31,6 +31,26 @@ _CLOSED = (
     *("script", "style", "title", "textarea", "iframe", "noframes", "noembed", "xmp", "noscript"),
     *("button", "select", "template", "object", "video", "audio", "figure", "svg"),
 )
+#: Elements that leave a pre as it is, whether they end within it or not.
+_INLINE = (
+    *(
+        "a",
+        "abbr",
+        "b",
+        "big",
+        "br",
+        "cite",
+        "code",
+        "del",
+        "em",
+        "font",
+        "i",
+        "ins",
+        "kbd",
+        "mark",
+    ),
+    *("q", "s", "samp", "small", "span", "strike", "strong", "sub", "sup", "tt", "u", "var", "wbr"),
+)
 #: Before each page and after the last; ends a tag that the page before left open.
 _SEPARATOR = b"><p>"
 
@@ -46,6 +66,7 @@ _KINDS = {
     **{packed_name(name): _EVENT for name in _CLOSED},
 }
 _NAMES = np.array(sorted(_KINDS), np.uint64)
+_KEEPS_PRE = np.array(sorted(map(packed_name, _INLINE)), np.uint64)
 _KIND_OF_NAME = np.array([_KINDS[name] for name in sorted(_KINDS)], np.uint8)
 _SCRIPT, _STYLE, _PRE, _TABLE, _TD, _TH = (
     packed_name(name) for name in ("script", "style", "pre", "table", "td", "th")
@@ -55,11 +76,10 @@ _CELL_CHARACTERS = len("\t\t")
 
 
 class Blocks(NamedTuple):
-    """What lies between tags that begin a line, page after page.
+    """What lies between tags that begin a line, page after page: a line, or nothing.
 
     Attributes:
-        lengths: int64 [blocks] characters; no line in a block is longer.
-        preformatted: bool [blocks] whether it may hold several lines, and not one at most.
+        lengths: int64 [blocks] characters, at least as many as its line has.
         first: int64 [pages + 1] the block that each page begins with.
         doubtful: bool [pages] whether the page has something that may not end where it seems to:
             an element of raw text or a comment without an end, or a tag with an odd number of
@@ -67,7 +87,6 @@ class Blocks(NamedTuple):
     """
 
     lengths: np.ndarray
-    preformatted: np.ndarray
     first: np.ndarray
     doubtful: np.ndarray
 
@@ -79,7 +98,8 @@ def find_blocks(pages: Sequence[bytes]) -> Blocks:
     microsecond where they consist of comments. Memory: about ten times their size, up to a hundred
     times where they consist of tags.
     """
-    html = (_SEPARATOR + _SEPARATOR.join(pages) + _SEPARATOR + PADDING).translate(_SPACES)
+    written = _SEPARATOR + _SEPARATOR.join(pages) + _SEPARATOR + PADDING
+    html = written.translate(_SPACES)
     codes = np.frombuffer(html, np.uint8)
     page_starts = np.zeros(len(pages) + 1, np.int64)
     np.cumsum([len(page) + len(_SEPARATOR) for page in pages], out=page_starts[1:])
@@ -97,27 +117,67 @@ def find_blocks(pages: Sequence[bytes]) -> Blocks:
     count = _Counts(counted)
     stops = np.append(starts[1:], len(codes))
     ends = np.minimum(ends, stops)
-    preformatted = _preformatted(real & (names == _PRE), closing, first_tags)
+    preformatted, has_lines = _preformatted(tags, real, first_tags)
     # White space counts in a pre; bytes are no fewer than characters.
     texts = np.where(preformatted, stops - ends, count.before(stops) - count.before(ends)) * shown
     texts += _CELL_CHARACTERS * (((names == _TD) | (names == _TH)) & ~closing)
-    heads = np.flatnonzero(begins)
-    first = np.searchsorted(heads, first_tags)
-    lengths = np.add.reduceat(texts, heads)
-    last = first[-1]
-    return Blocks(lengths[:last], preformatted[heads[:last]], first, doubtful[: len(pages)])
+    before = np.zeros(len(texts) + 1, np.int64)
+    np.cumsum(texts, out=before[1:])
+    in_pre = np.flatnonzero(has_lines & shown)
+    line_ends = _line_ends(written, ends[in_pre], stops[in_pre], before[in_pre])
+    cuts = np.append(starts[begins], line_ends[0])
+    values = np.append(before[:-1][begins], line_ends[1])
+    if len(line_ends[0]):
+        order = np.argsort(cuts, kind="stable")
+        cuts, values = cuts[order], values[order]
+    first = np.searchsorted(cuts, page_starts)
+    return Blocks(np.diff(values[: first[-1] + 1]), first, doubtful[: len(pages)])
+
+
+def _line_ends(
+    html: bytes, starts: np.ndarray, stops: np.ndarray, before: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return where lines end within text of pre elements, and how much text comes before.
+
+    Args:
+        html: as it was written.
+        starts: int64 [texts] where each text starts.
+        stops: int64 [texts] where it ends.
+        before: int64 [texts] how much text comes before each.
+    """
+    if not len(starts):
+        return starts, before
+    found = np.flatnonzero(np.frombuffer(html, np.uint8) == ord("\n"))
+    text = np.searchsorted(starts, found, side="right") - 1
+    within = (text >= 0) & (found < stops[text])
+    found, text = found[within], text[within]
+    return found, before[text] + found - starts[text]
 
 
 def _pages(first_tags: np.ndarray, tags: np.ndarray) -> np.ndarray:
     return np.searchsorted(first_tags, tags, side="right") - 1
 
 
-def _preformatted(pre: np.ndarray, closing: np.ndarray, first_tags: np.ndarray) -> np.ndarray:
-    """Tell which tags come with or after the start of a pre and before its end."""
+def _preformatted(
+    tags: Tags, real: np.ndarray, first_tags: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Tell which tags come with or after the start of a pre and before its end.
+
+    Returns:
+        Those, and of them those before which nothing came that may have ended the pre, so that a
+        line ends where it seems to (bool [tags]).
+    """
+    pre = real & (tags.names == _PRE)
     changes = pre.copy()
     changes[first_tags] = True
     last_change = np.maximum.accumulate(np.where(changes, np.arange(len(pre)), 0))
-    return (pre & ~closing)[last_change]
+    within = (pre & ~tags.closing)[last_change]
+    others = np.zeros(len(pre), np.int64)
+    suspects = np.flatnonzero(within & real & ~changes)
+    place = np.minimum(np.searchsorted(_KEEPS_PRE, tags.names[suspects]), len(_KEEPS_PRE) - 1)
+    others[suspects] = _KEEPS_PRE[place] != tags.names[suspects]
+    np.cumsum(others, out=others)
+    return within, within & (others == others[last_change])
 
 
 def _in_table(names: np.ndarray, closing: np.ndarray, first_tags: np.ndarray) -> np.ndarray:

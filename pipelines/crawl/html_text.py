@@ -81,7 +81,8 @@ def html_to_text(html: str, main_content: bool = True, utf8: bytes | None = None
 
 
 def _check_cost(html: bytes) -> None:
-    if html.count(b"<") > MAX_DEPTH and _depth(html) > MAX_DEPTH:
+    # Nothing nests deeper than there are start tags.
+    if html.count(b"<") - html.count(b"</") > MAX_DEPTH and _depth(html) > MAX_DEPTH:
         raise UnreadableError("nested_too_deeply", f"more than {MAX_DEPTH} elements deep")
     if _may_have_many_attributes(html) and any(m[1] for m in _ATTRIBUTES.finditer(html)):
         raise UnreadableError("too_many_attributes", f"a tag of {MAX_ATTRIBUTES} attributes")

@@ -28,7 +28,7 @@ _GROUP_RECORDS = 1000
 _MOST_ASKED_BYTES = 1 << 20
 _BODY = re.compile("<body", re.IGNORECASE)
 _MARKUP = re.compile(r"<!--.*?(?:-->|\Z)|<(script|style)\b.*?(?:</\1|\Z)|<[^>]*+>?", re.I | re.S)
-_BEGINNING_CHARACTERS, _DETAIL_CHARACTERS = 1500, 300
+_BEGINNING_CHARACTERS, _DETAIL_CHARACTERS = 800, 300
 
 
 def read_pages(

@@ -3,7 +3,8 @@
     python tests/benchmarks/switch_tables.py --examples runs/demo/examples --out runs/tables
 
 `precision` is tables 2 and 3 of Switch Transformers in small; `gap` asks what moves the sparse
-model towards its dense twin or away, and whether a wider dense layer helps at all.
+model towards its dense twin or away, and whether a wider dense layer helps at all; `width` asks the
+latter where the layer is narrow.
 
 Trains and evaluates every variant with every seed, one run on each core at a time; prints
 validation loss (nats a token, no token dropped), its spread over seeds, and how many runs ended in
@@ -26,6 +27,7 @@ SPARSE = ("--preset", "mswitch-tiny")
 DENSE = ("--preset", "mt5-tiny")
 DEEP = ("--encoder-layers", "4", "--decoder-layers", "4")
 SLOW = ("--base-learning-rate", "0.5")
+NARROW = (*SLOW, "--d-ff", "64")
 
 #: Of each table the options of `mswitch train` by the variant's name.
 TABLES: dict[str, dict[str, tuple[str, ...]]] = {
@@ -47,6 +49,12 @@ TABLES: dict[str, dict[str, tuple[str, ...]]] = {
         "sparse, half the learning rate": (*SPARSE, *SLOW),
         "dense, 4+4 layers": (*DENSE, *DEEP),
         "sparse, 4+4 layers": (*SPARSE, *DEEP),
+    },
+    "width": {
+        "dense": (*DENSE, *NARROW),
+        "dense, d_ff 8 times as wide": (*DENSE, *SLOW, "--d-ff", "512"),
+        "sparse, 8 experts": (*SPARSE, *NARROW),
+        "sparse, 32 experts": (*SPARSE, *NARROW, "--experts", "32"),
     },
 }
 

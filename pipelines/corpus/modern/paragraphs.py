@@ -12,7 +12,7 @@ from pipelines.corpus.config import CorpusConfig
 from pipelines.corpus.filters import third_longest_line
 from pipelines.corpus.modern.scripts import LEAST_LENGTH_FACTOR, length_factor
 from pipelines.corpus.modern.text_script import writing_system
-from pipelines.crawl.html_blocks import find_blocks
+from pipelines.crawl.html_blocks import Blocks, find_blocks
 
 #: How much of a page tells its script.
 _SCRIPT_CHARACTERS = 4000
@@ -51,20 +51,21 @@ def html_without_paragraphs(pages: Sequence[bytes], config: CorpusConfig) -> lis
     """
     blocks = find_blocks(pages)
     needed, limit = min(3, config.min_lines), config.min_long_line_characters
-    least_dense = min(_LEAST_DENSE_CHARACTERS, needed * _least(limit))
-    limits = np.array(
-        [limit if _dense_characters(page) < least_dense else _least(limit) for page in pages]
-    )
-    page_of_block = np.repeat(np.arange(len(pages)), np.diff(blocks.first))
-    limit_of_block = limits[page_of_block]
-    long_lines = np.where(
-        blocks.preformatted,
-        blocks.lengths // np.maximum(1, limit_of_block),
-        blocks.lengths >= limit_of_block,
-    )
-    counts = np.bincount(page_of_block, long_lines, len(pages))
-    without = (counts < needed) & ~blocks.doubtful
+    least = _least(limit)
+    without = _long_lines(blocks, limit) < needed
+    least_dense = min(_LEAST_DENSE_CHARACTERS, needed * least)
+    # Their script decides.
+    for page in np.flatnonzero(without & (_long_lines(blocks, least) >= needed)).tolist():
+        without[page] = _dense_characters(pages[page]) < least_dense
+    without &= ~blocks.doubtful
     return ["short_blocks" if useless else None for useless in without.tolist()]
+
+
+def _long_lines(blocks: Blocks, limit: int) -> np.ndarray:
+    """Return how many lines of each page could have `limit` characters: int64 [pages]."""
+    long_before = np.zeros(len(blocks.lengths) + 1, np.int64)
+    np.cumsum(blocks.lengths >= limit, out=long_before[1:])
+    return np.diff(long_before[blocks.first])
 
 
 def _least(limit: int) -> int:

@@ -56,15 +56,35 @@ def test_blocks_of_a_page_wherever_it_lies(html: str, expected: list[int]):
     assert lengths(around, html, html, around) == [[2, 1], expected, expected, [2, 1]]
 
 
-def test_lines_of_a_pre_are_within_preformatted_blocks():
-    page = b"a<pre>b\nc<script></pre></script><b>d</b></pre>e"
-    blocks = find_blocks([page, b"a<pre>b<br", b"c"])
-    rows = zip(blocks.lengths.tolist(), blocks.preformatted.tolist(), strict=True)
-    assert [pair for pair in rows if pair[0]] == [
-        *((1, False), (5, True)),
-        *((1, False), (1, True)),
-        (1, False),
-    ]
+@pytest.mark.parametrize(
+    ("html", "expected"),
+    [
+        ("a<pre>bcd\nef</pre>\ng<p>h", [1, 3, 5, 1]),
+        ("<pre>a  b\r\n<b>c\n\n</b>dd<span\nid=a>\n</span></pre>", [5, 2, 1, 3, 1]),
+        ("<pre>a<!--\n-->b<!-- --!>\nc</pre>", [2, 2]),
+        ("<pre>a<script></pre>\n</script><b>b</b></pre>c", [3]),
+        ("<pre>a<br>b<br\n>c<pre>d\ne</pre>", [1, 1, 1, 1, 2]),
+        ("<p>a<pre>b</pre>c\nd</p>e\nf<pre>g\nh</pre>", [1, 7, 1, 2]),
+    ],
+)
+def test_lines_of_a_pre_are_blocks(html: str, expected: list[int]):
+    assert lengths(html, html) == [expected, expected]
+
+
+@pytest.mark.parametrize(
+    "ends",
+    [
+        "</div>",
+        "</li>",
+        "<table>",
+        "<button>\n</button>",
+        "<noscript>\n</noscript>",
+        "</p>",
+        "<?x?>",
+    ],
+)
+def test_where_a_pre_may_have_ended_its_lines_are_one(ends: str):
+    assert lengths(f"<div><pre>1\n23{ends}45\n67\n")[0][1] >= len("2345 67")
 
 
 @pytest.mark.parametrize(
