@@ -13,7 +13,7 @@ BEAM_FLINK := 2.62.0
 PRISM := $(shell sed -n 's/^apache-beam==\([0-9.]*\).*/\1/p' requirements.txt)
 
 .PHONY: help setup setup-flink setup-prism setup-plan demo test lint format requirements clean \
-	bench bench-examples bench-models bench-tables bench-gap bench-langid fuzz test-slow test-kill \
+	bench bench-examples bench-models bench-tables bench-gap bench-width bench-plan bench-langid fuzz test-slow test-kill \
 	test-training test-learning test-plan test-parity parity-fixtures test-flink test-prism test-dataflow
 
 help:  ## Show this list
@@ -119,6 +119,14 @@ GAP_EXAMPLES ?= runs/debian/examples
 bench-gap: $(READY)  ## What moves the sparse model towards its dense twin or away (GAP_EXAMPLES=runs/debian/examples)
 	@$(BIN)/python tests/benchmarks/switch_tables.py --table gap --examples $(GAP_EXAMPLES) --out runs/gap \
 		$(GAP_OPTIONS)
+
+bench-width: $(READY)  ## Whether a wider dense layer, or experts, help where the layer is narrow
+	@$(BIN)/python tests/benchmarks/switch_tables.py --table width --examples $(GAP_EXAMPLES) --out runs/width \
+		--steps 1000 --warmup-steps 400 $(GAP_OPTIONS)
+
+bench-plan: $(READY)  ## The tables of docs/tpu.md: steps compiled for TPU slices (an hour, 9 GB)
+	@$(MAKE) --no-print-directory setup-plan
+	@$(BIN)/python tests/benchmarks/plan_table.py
 
 bench-langid: $(READY)  ## Language identification on labelled text: writes the table into docs/
 	@$(BIN)/python tests/benchmarks/langid.py

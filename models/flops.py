@@ -6,8 +6,7 @@ cost what matrix products cost. A test holds the two against each other on an un
 """
 
 from models.config import ModelConfig
-from models.router import expert_capacity
-from models.transformer import group_count
+from models.router import expert_capacity, group_count
 
 #: A product's backward pass is two products of its size: one per operand.
 FORWARD_AND_BACKWARD = 3

@@ -12,9 +12,8 @@ from models.adamw import AdamW
 from models.config import ModelConfig, TrainConfig
 from models.losses import chunked_token_losses, router_losses
 from models.optimizer import Adafactor, Optimizer
-from models.router import RoutingStats
+from models.router import RoutingStats, group_count
 from models.state import Parameters, Skeleton, TrainState
-from models.transformer import group_count
 
 Batch = Mapping[str, Array]
 Metrics = dict[str, Array]

@@ -405,14 +405,3 @@ class Transformer(nnx.Module):
 def _same_segment(query: Int[Array, "B Q"], key: Int[Array, "B K"]) -> Bool[Array, "B Q K"]:
     """Where a query and a key are of one example. Padding sees padding alone, and is never read."""
     return query[:, :, None] == key[:, None, :]
-
-
-def group_count(batch_size: int, inputs_length: int, group_size: int) -> int:
-    """Routing groups of a batch: whole sequences, about `group_size` encoder tokens each.
-
-    The sequences of a group are the largest divisor of the batch that fits the group size (one
-    at least), so the answer depends on batch and configuration and on no device.
-    """
-    fitting = max(1, min(batch_size, group_size // inputs_length))
-    sequences = next(n for n in range(fitting, 0, -1) if batch_size % n == 0)
-    return batch_size // sequences

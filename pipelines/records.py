@@ -75,6 +75,10 @@ COLUMN_MEANINGS = {
 }
 
 
+#: Of the text of a page that is dropped, this much is kept for a person who looks at samples.
+DETAIL_CHARACTERS = 300
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Page:
     """A page of a crawl as plain text.
@@ -105,7 +109,7 @@ class Rejected:
         reason: a short name that is counted.
         source: where it came from, as in `Page`.
         url: its URL where known, else "".
-        detail: an error message or the beginning of the text.
+        detail: an error message or the text; of either the first DETAIL_CHARACTERS are kept.
     """
 
     stage: str
@@ -113,3 +117,6 @@ class Rejected:
     source: str
     url: str = ""
     detail: str = ""
+
+    def __post_init__(self):
+        object.__setattr__(self, "detail", self.detail[:DETAIL_CHARACTERS])

@@ -64,10 +64,10 @@ class CompileResult:
 
     Attributes:
         fits: whether the program fits the device's memory.
-        peak_bytes: most memory in use at a time; None if it does not fit.
-        allocated_bytes: memory of arguments, results, temporaries and code as laid out, gaps
-            included, which decides whether it fits; what the compiler wanted, if it does not.
+        peak_bytes: most memory in use at a time, which decides whether it fits; what the compiler
+            wanted, if it does not, None where it did not say.
         compile_secs: tracing and compiling.
+        cpu_secs: processor time of the process so far, over all cores.
         process_peak_bytes: memory that compiling took on this machine.
         costs: FLOPs, memory traffic and collectives (`models.planning.costs.Costs`), if it fits.
         xla_flops: XLA's own count, which takes each loop's body once.
@@ -75,8 +75,8 @@ class CompileResult:
 
     fits: bool
     peak_bytes: int | None
-    allocated_bytes: int | None
     compile_secs: float
+    cpu_secs: float
     process_peak_bytes: int
     costs: dict[str, Any] | None = None
     xla_flops: float | None = None
@@ -127,19 +127,17 @@ def compile_step(request: CompileRequest) -> CompileResult:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         wanted = memory_wanted(str(error))
-        return CompileResult(False, None, wanted, time.monotonic() - began, _own_peak(resource))
+        secs = time.monotonic() - began
+        peak = _own_peak(resource)
+        return CompileResult(False, wanted, secs, time.process_time(), peak)
     secs = time.monotonic() - began
     memory, analysis = compiled.memory_analysis(), compiled.cost_analysis()
     costs = costs_of(compiled.as_text())
     return CompileResult(
         True,
         memory.peak_memory_in_bytes,
-        memory.argument_size_in_bytes
-        + memory.output_size_in_bytes
-        - memory.alias_size_in_bytes
-        + memory.temp_size_in_bytes
-        + memory.generated_code_size_in_bytes,
         secs,
+        time.process_time(),
         _own_peak(resource),
         dataclasses.asdict(costs),
         analysis["flops"],

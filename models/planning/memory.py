@@ -31,11 +31,10 @@ ATTENTION_KEPT_BYTES = 4 + 2
 QUEUE_KEPT_BYTES = 2
 ROUTER_INPUT_KEPT_BYTES = 2 * 4
 ROUTER_KEPT_BYTES = 2 * 4
-#: Logits, probabilities and the logits' gradient exist together, but in a loop over chunks, which
-#: reuses memory; a vocabulary's table is gathered from all devices, and so is its gradient.
-LOGITS_BYTES = 3 * 4
-CHUNK_LOGITS_BYTES = 6
-GATHERED_TABLE_BYTES = 3 * 4
+#: At the peak there is one float32 array of the logits' size, and a vocabulary's table, gathered
+#: from all devices.
+LOGITS_BYTES = 4
+GATHERED_TABLE_BYTES = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +64,7 @@ class StepMemory:
         gradients: of parameters; with microbatches there are sums and a part's own.
         activations: what the forward pass keeps for the backward pass.
         working: what comes on top at the worst moment: the logits of a chunk and the vocabulary's
-            table, gathered, with their gradients; or, with remat, one period's activations.
+            table, gathered; or, with remat, one period's activations.
     """
 
     state: StateMemory
@@ -112,8 +111,7 @@ def step_memory(
     else:
         kept, recomputed = sum(n * x for n, x in zip(counts, periods, strict=True)), 0.0
     rows = part.sequences * targets_length / train.loss_chunks
-    logits_bytes = LOGITS_BYTES if train.loss_chunks == 1 else CHUNK_LOGITS_BYTES
-    values = rows * logits_bytes + model.d_model * GATHERED_TABLE_BYTES
+    values = rows * LOGITS_BYTES + model.d_model * GATHERED_TABLE_BYTES
     loss = values * model.vocabulary_size / train.model_parallel
     return StepMemory(
         state=state,

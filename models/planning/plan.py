@@ -76,7 +76,7 @@ def _compile(
             f"not compiled: parameters and moments alone are {memory.state.total / GIB:,.1f} GiB a "
             f"device, and {topology.name} has {topology.chip.hbm_bytes / GIB:.2f}",
         )
-        return CompileResult(False, None, None, 0.0, 0)
+        return CompileResult(False, None, 0.0, 0.0, 0)
     mesh = f"{train.data_parallel} x {train.expert_parallel} x {train.model_parallel}"
     say(
         "plan",
@@ -121,10 +121,10 @@ def _measured(
     made: dict[str, Any] = {
         "fits": result.fits,
         "peak_bytes_per_device": result.peak_bytes,
-        "allocated_bytes_per_device": result.allocated_bytes,
         "analytic_flops_per_step": analytic,
         "recomputed_flops_per_step": again,
         "compile_secs": round(result.compile_secs, 1),
+        "compile_cpu_secs": round(result.cpu_secs, 1),
         "compile_peak_bytes": result.process_peak_bytes,
         "flops_per_step": None,
         "flops_ratio": None,

@@ -20,13 +20,16 @@ def format_plan(plan: dict[str, Any]) -> str:
         f"  parameters      {_gib(plan['parameter_bytes_per_device'])}",
         f"  optimizer       {_gib(plan['optimizer_bytes_per_device'])}",
         f"  peak            {_gib(plan['peak_bytes_per_device'])}",
-        f"  allocated       {_gib(plan['allocated_bytes_per_device'])}",
         f"  predicted       {_gib(plan['predicted_bytes_per_device'])}",
         f"  available       {_gib(plan['hbm_bytes_per_device'])}",
     ]
     if plan["estimate"] is not None:
         lines += _costs(plan)
-    lines += ["", f"compiled in {plan['compile_secs']:,} s on this machine; nothing was run"]
+    lines += [
+        "",
+        f"compiled in {plan['compile_secs']:,} s ({plan['compile_cpu_secs']:,} s of CPU) on this "
+        "machine; nothing was run",
+    ]
     if plan["suggestions"]:
         lines += ["", "predicted to fit, the fastest first"]
         lines += [

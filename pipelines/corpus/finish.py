@@ -15,7 +15,6 @@ from pipelines.corpus.config import CorpusConfig
 from pipelines.corpus.dedup import own_lines
 from pipelines.corpus.filters import PARAGRAPH_REASONS
 from pipelines.corpus.fingerprints import is_validation, sorted_keys, unpack
-from pipelines.corpus.ingest import SAMPLE_CHARACTERS
 from pipelines.corpus.langid import language_identifier, language_reason
 from pipelines.corpus.modern.finish import modern_documents
 from pipelines.corpus.profiles import profile_of
@@ -122,7 +121,7 @@ def _documents(
         line += batch["lines"][page]
 
         def rejected(stage: str, reason: str, detail: str) -> Rejected:
-            return Rejected(stage, reason, source, url, detail[:SAMPLE_CHARACTERS])  # noqa: B023
+            return Rejected(stage, reason, source, url, detail)  # noqa: B023
 
         if not batch["won"][page]:
             ledger.drop(rejected("url_dedup", "duplicate_url", text))

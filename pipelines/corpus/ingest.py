@@ -24,11 +24,10 @@ from pipelines.corpus.work_directory import WorkDirectory
 from pipelines.crawl.files import CrawlFile
 from pipelines.crawl.pages import read_pages
 from pipelines.faults import fault_point
-from pipelines.records import Page, Rejected
+from pipelines.records import DETAIL_CHARACTERS, Page, Rejected
 
 BATCH_CHARACTERS = 16 << 20
 BATCH_PAGES = 20_000
-SAMPLE_CHARACTERS = 300
 
 
 def ingest_unit(unit: int, file: CrawlFile, work: WorkDirectory, config: CorpusConfig) -> None:
@@ -105,8 +104,7 @@ def _pages(
         ledger.keep("read")
         reason = length_reason(page.text, config.max_page_characters)
         if reason:
-            detail = page.text[:SAMPLE_CHARACTERS]
-            ledger.drop(Rejected("length", reason, page.source, page.url, detail))
+            ledger.drop(Rejected("length", reason, page.source, page.url, page.text))
             continue
         ledger.keep("length")
         yield page
@@ -142,7 +140,7 @@ def _language_first(
     for page in pages:
         lang, score = identifier.identify(page.text)
         if reason := language_reason(lang, kept):
-            detail = f"{lang} {score:.3f}: {page.text}"[:SAMPLE_CHARACTERS]
+            detail = f"{lang} {score:.3f}: {page.text}"
             ledger.drop(Rejected("language", reason, page.source, page.url, detail))
             continue
         ledger.keep("language")
@@ -154,7 +152,7 @@ def page_row(page: Page, config: CorpusConfig, lang: str = "") -> dict[str, Any]
     lines = page.text.split("\n")
     paragraphs = paragraph_reason(lines, config.min_lines, config.min_long_line_characters)
     # A page without paragraphs competes for its URL alone: of its text a sample is kept.
-    text = page.text[:SAMPLE_CHARACTERS] if paragraphs else page.text
+    text = page.text[:DETAIL_CHARACTERS] if paragraphs else page.text
     hashes = b"" if paragraphs else line_fingerprints(page.text, lang)
     return {
         "url": page.url,

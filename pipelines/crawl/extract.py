@@ -16,7 +16,6 @@ from pipelines.records import Page, Rejected
 _METADATA_PREFIXES = ("WARC", "CONTENT-", "Content-")
 _STATUS = re.compile(rb"HTTP/\S+ +(\d{3})")
 _HTML_TYPES = ("text/html", "application/xhtml+xml")
-_DETAIL_CHARACTERS = 300
 _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 _MICROSECOND = datetime.timedelta(microseconds=1)
 
@@ -138,7 +137,7 @@ def opened_to_page(
 
 
 def _rejected(reason: str, source: str, url: str = "", detail: str = "") -> Rejected:
-    return Rejected("read", reason, source, url, detail[:_DETAIL_CHARACTERS])
+    return Rejected("read", reason, source, url, detail)
 
 
 def _html(response: bytes, max_bytes: int, reserved: Reserved | None) -> tuple[str, bytes]:

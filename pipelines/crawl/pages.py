@@ -28,7 +28,7 @@ _GROUP_RECORDS = 1000
 _MOST_ASKED_BYTES = 1 << 20
 _BODY = re.compile("<body", re.IGNORECASE)
 _MARKUP = re.compile(r"<!--.*?(?:-->|\Z)|<(script|style)\b.*?(?:</\1|\Z)|<[^>]*+>?", re.I | re.S)
-_BEGINNING_CHARACTERS, _DETAIL_CHARACTERS = 800, 300
+_BEGINNING_CHARACTERS = 800
 
 
 def read_pages(
@@ -140,7 +140,7 @@ def _beginning(html: str) -> str:
     body = _BODY.search(html)
     start = body.start() if body else 0
     text = _MARKUP.sub(" ", html[start : start + _BEGINNING_CHARACTERS])
-    return " ".join(text.split())[:_DETAIL_CHARACTERS]
+    return " ".join(text.split())
 
 
 def _url(record: Record | Damage) -> str:

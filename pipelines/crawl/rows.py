@@ -19,7 +19,6 @@ METADATA_FIELDS = ("url", *TIMESTAMP_FIELDS)
 UNDATED = "1970-01-01T00:00:00Z"
 
 _DUMP = re.compile(r"CC-MAIN-(\d{4})-(\d{2})")
-_DETAIL_CHARACTERS = 300
 
 
 def page_from_fields(
@@ -42,7 +41,7 @@ def page_from_fields(
     url = ""
 
     def rejected(reason: str, detail: str = "") -> Rejected:
-        return Rejected("read", reason, source, url, detail[:_DETAIL_CHARACTERS])
+        return Rejected("read", reason, source, url, detail)
 
     metadata = fields.get(METADATA_FIELD)
     inner: Mapping[str, Any] = metadata if isinstance(metadata, Mapping) else {}

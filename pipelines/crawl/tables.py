@@ -103,7 +103,7 @@ def _open(raw: Any, read_dictionary: Sequence[str]) -> pq.ParquetFile:
 
 
 def _rejected(reason: str, source: str, detail: str) -> Rejected:
-    return Rejected("read", reason, source, detail=detail[:300])
+    return Rejected("read", reason, source, detail=detail)
 
 
 def _raise_disk_error(error: BaseException) -> str:

@@ -54,7 +54,6 @@ TABLES: dict[str, dict[str, tuple[str, ...]]] = {
         "dense": (*DENSE, *NARROW),
         "dense, d_ff 8 times as wide": (*DENSE, *SLOW, "--d-ff", "512"),
         "sparse, 8 experts": (*SPARSE, *NARROW),
-        "sparse, 32 experts": (*SPARSE, *NARROW, "--experts", "32"),
     },
 }
 

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from models.config import TrainConfig
 from models.losses import chunked_token_losses, token_losses
+from models.router import group_count
 from models.state import Skeleton, unrolled
 from models.step import batch_groups, batch_loss, make_train_step, optimizer_of
-from models.transformer import group_count
 
 FLOAT32 = TrainConfig(steps=8, batch_size=8, warmup_steps=100, dtype="float32")
 

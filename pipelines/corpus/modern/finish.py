@@ -20,7 +20,6 @@ from pipelines.corpus.modern.records import DOCUMENT_COLUMNS
 from pipelines.corpus.work_directory import WorkDirectory
 from pipelines.records import Rejected
 
-_SAMPLE_CHARACTERS = 300
 _STORED = [name for name in DOCUMENT_COLUMNS.names if name != "cluster_size"]
 
 
@@ -163,4 +162,4 @@ def _in_order(matches: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 
 
 def _rejected(stage: str, reason: str, row: dict[str, Any]) -> Rejected:
-    return Rejected(stage, reason, row["source"], row["url"], row["text"][:_SAMPLE_CHARACTERS])
+    return Rejected(stage, reason, row["source"], row["url"], row["text"])

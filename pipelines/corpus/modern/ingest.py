@@ -23,8 +23,6 @@ from pipelines.corpus.modern.records import QUALITY_COLUMNS
 from pipelines.corpus.modern.words import chunks, cut
 from pipelines.records import Page, Rejected
 
-_SAMPLE_CHARACTERS = 300
-
 _per_thread = threading.local()
 
 
@@ -74,9 +72,7 @@ def _rows(
 
 
 def _rejected(stage: str, reason: str, page: Page, detail: str = "") -> Rejected:
-    return Rejected(
-        stage, reason, page.source, page.url, f"{detail}{page.text}"[:_SAMPLE_CHARACTERS]
-    )
+    return Rejected(stage, reason, page.source, page.url, f"{detail}{page.text}")
 
 
 def _pass_rules(

@@ -45,7 +45,7 @@ def compiled(_request: CompileRequest) -> CompileResult:
         "memory_bytes": 819_000_000_000 // 2,
         "collectives": collectives,
     }
-    return CompileResult(True, 9 * 2**30, 10 * 2**30, 12.3, 2**30, costs, 1.0)
+    return CompileResult(True, 9 * 2**30, 12.3, 11.2, 2**30, costs, 1.0)
 
 
 @pytest.fixture

@@ -55,10 +55,8 @@ def test_a_step_compiles_fits_and_has_the_analytic_flops(name, topology, mesh):
     assert result.fits
     assert result.costs is not None
     assert result.peak_bytes is not None
-    assert result.allocated_bytes is not None
     hbm = CHIPS[topology.partition(":")[0]].hbm_bytes
     assert 0 < result.peak_bytes < hbm
-    assert 0 < result.allocated_bytes < hbm
     analytic = training_step_flops(model, ROWS, INPUTS, TARGETS)
     assert result.costs["flops"] * train.devices == pytest.approx(analytic, rel=0.01)
     # XLA counts loops once, and elementwise work as well, much of a model so small.
@@ -81,5 +79,5 @@ def test_what_does_not_fit_is_said_by_the_command():
     assert done.returncode == 0, done.stderr
     plan = json.loads(done.stdout.splitlines()[-1])
     assert not plan["fits"]
-    assert plan["allocated_bytes_per_device"] > plan["hbm_bytes_per_device"]
+    assert plan["peak_bytes_per_device"] > plan["hbm_bytes_per_device"]
     assert plan["compile_secs"] > 0

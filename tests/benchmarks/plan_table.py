@@ -1,0 +1,105 @@
+"""The tables of docs/tpu.md: training steps compiled for TPU slices, one `mswitch plan` a row.
+
+    make bench-plan        # an hour and 9 GB on two cores; killed, it goes on
+
+Needs libtpu (`make setup-plan`). A plan's JSON stays in --out, and its row is not compiled again.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+#: Preset, slice and further options of each row; the rest `plan` chooses.
+ROWS = (
+    ("mt5-base", "v3:4x4", ()),
+    ("mt5-base", "v5p:4x4x4", ()),
+    ("mt5-base", "v5e:16x16", ()),
+    ("mswitch-base", "v3:4x4", ()),
+    ("mswitch-base", "v5p:4x4x4", ()),
+    ("mswitch-base", "v5e:16x16", ()),
+    ("switch-xxl", "v5p:4x4x4", ("--experts", "128")),
+    ("switch-c", "v5p:4x8x8", ()),
+)
+GIB = 1 << 30
+
+
+def main() -> None:
+    """Plan what is not there, print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    parser.add_argument("--out", type=Path, default=Path("runs/plan"))
+    arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    plans = [planned(arguments.out, *row) for row in ROWS]
+    for columns, row in ((MEMORY_COLUMNS, memory_row), (WORK_COLUMNS, work_row)):
+        print(f"\n| {' | '.join(columns)} |\n{'|---' * len(columns)}|")
+        for plan in plans:
+            print(f"| {' | '.join(row(plan))} |")
+
+
+def planned(out: Path, preset: str, topology: str, options: tuple[str, ...]) -> dict[str, Any]:
+    """The plan of one row, made if it is not there."""
+    path = out / f"{preset}-{topology.replace(':', '-')}.json"
+    if not path.exists():
+        words = ("plan", "--preset", preset, "--topology", topology, *options, "--json")
+        command = [sys.executable, "-m", "flows.main", *words]
+        made = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+        path.write_text(made.splitlines()[-1] + "\n")
+    return json.loads(path.read_text())
+
+
+MEMORY_COLUMNS = (
+    *("preset", "slice", "mesh, microbatches", "loss chunks", "parameters", "moments"),
+    *("peak", "available", "predicted"),
+)
+WORK_COLUMNS = (
+    *("preset", "slice", "FLOPs", "ratio", "all-gather, all-reduce, all-to-all (GiB)"),
+    *("compute s", "memory s", "network s", "compile s, CPU s, GiB"),
+)
+
+
+def gib(plan: Mapping[str, Any], name: str, digits: int = 1) -> str:
+    """A figure of a device in GiB."""
+    return f"{plan[f'{name}_bytes_per_device'] / GIB:.{digits}f}"
+
+
+def memory_row(plan: Mapping[str, Any]) -> tuple[str, ...]:
+    """What a device holds."""
+    mesh = " x ".join(str(plan["mesh"][axis]) for axis in ("data", "expert", "model"))
+    error = plan["predicted_bytes_per_device"] / plan["peak_bytes_per_device"] - 1
+    return (
+        plan["preset"],
+        plan["topology"],
+        f"{mesh}, {plan['microbatches']}{' r' if plan['remat'] else ''}",
+        str(plan["loss_chunks"]),
+        gib(plan, "parameter", 2),
+        gib(plan, "optimizer", 3),
+        gib(plan, "peak"),
+        gib(plan, "hbm", 2),
+        f"{gib(plan, 'predicted')} ({error:+.0%})",
+    )
+
+
+def work_row(plan: Mapping[str, Any]) -> tuple[str, ...]:
+    """What a step computes and sends."""
+    kinds = ("all-gather", "all-reduce", "all-to-all")
+    sent = (plan["collectives"].get(kind, {"bytes": 0})["bytes"] / GIB for kind in kinds)
+    estimate = plan["estimate"]
+    times = (estimate[f"{what}_secs"] for what in ("compute", "memory", "network"))
+    return (
+        plan["preset"],
+        plan["topology"],
+        f"{plan['flops_per_step']:.3e}",
+        f"{plan['flops_ratio']:.3f}",
+        ", ".join(f"{size:.2f}" for size in sent),
+        *(f"{secs:.2g}" for secs in times),
+        f"{plan['compile_secs']:.0f}, {plan['compile_cpu_secs']:.0f}, "
+        f"{plan['compile_peak_bytes'] / GIB:.1f}",
+    )
+
+
+if __name__ == "__main__":
+    main()
