@@ -29,9 +29,9 @@ PRELOAD = [
     "pipelines.examples.units",
 ]
 
-#: Pages and rows are many and hold no cycles: looking for some after every 700 of them, as Python
-#: does by itself, is a twentieth of ingest.
-_COLLECT_AFTER = (100_000, 20, 100)
+#: Pages and rows are many, and few objects hold cycles: looking for those after every 700 of them,
+#: as Python does by itself, is a twentieth of ingest.
+_COLLECT_AFTER = (100_000, 10, 10)
 
 _pools: list[ProcessPoolExecutor] = []
 

@@ -65,9 +65,9 @@ class CompileResult:
     Attributes:
         fits: whether the program fits the device's memory.
         peak_bytes: most memory in use at a time, which decides whether it fits; what the compiler
-            wanted, if it does not, None where it did not say.
+            wanted, if it does not; None where it did not say, or was not asked.
         compile_secs: tracing and compiling.
-        cpu_secs: processor time of the process so far, over all cores.
+        cpu_secs: processor time of that, over all cores.
         process_peak_bytes: memory that compiling took on this machine.
         costs: FLOPs, memory traffic and collectives (`models.planning.costs.Costs`), if it fits.
         xla_flops: XLA's own count, which takes each loop's body once.
@@ -119,7 +119,7 @@ def compile_step(request: CompileRequest) -> CompileResult:
 
     options = {"chip_config_name": "megacore"} if request.topology.startswith("v4:") else {}
     slice_ = topologies.get_topology_desc(platform="tpu", topology_name=request.topology, **options)
-    began = time.monotonic()
+    began, cpu_began = time.monotonic(), time.process_time()
     lowered = lower_step(request, list(slice_.devices))
     try:
         compiled = lowered.compile()
@@ -127,17 +127,16 @@ def compile_step(request: CompileRequest) -> CompileResult:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         wanted = memory_wanted(str(error))
-        secs = time.monotonic() - began
-        peak = _own_peak(resource)
-        return CompileResult(False, wanted, secs, time.process_time(), peak)
-    secs = time.monotonic() - began
+        secs, cpu_secs = time.monotonic() - began, time.process_time() - cpu_began
+        return CompileResult(False, wanted, secs, cpu_secs, _own_peak(resource))
+    secs, cpu_secs = time.monotonic() - began, time.process_time() - cpu_began
     memory, analysis = compiled.memory_analysis(), compiled.cost_analysis()
     costs = costs_of(compiled.as_text())
     return CompileResult(
         True,
         memory.peak_memory_in_bytes,
         secs,
-        time.process_time(),
+        cpu_secs,
         _own_peak(resource),
         dataclasses.asdict(costs),
         analysis["flops"],

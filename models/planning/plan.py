@@ -15,8 +15,8 @@ from models.presets import preset as find_preset
 from models.state import Skeleton, parameter_counts
 from pipelines.progress import say
 
-#: Share of a device's memory that a setting may be predicted to take and still be tried; the
-#: memory model errs by about this much (docs/tpu.md).
+#: Share of a device's memory that a setting may be predicted to take and still be tried: steps
+#: took up to 9 % more than predicted (docs/tpu.md).
 MARGIN = 0.9
 SUGGESTIONS = 3
 

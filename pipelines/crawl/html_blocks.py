@@ -1,10 +1,10 @@
 """How long the lines of HTML pages can get, told of many pages at once before any is parsed.
 
 Extracting a page's text costs ten times as much, and the text of most pages turns out to have no
-line that is long enough. Between two start tags of elements that begin a line there is at most one
-line (in a pre, between two ends of lines), as long as the characters there that belong to no tag,
-script, style sheet or comment (in a pre, the bytes). Character references, end tags and text that
-is not shown only make it shorter.
+line that is long enough. Between two start tags of elements that begin a line, lines have no more
+characters in all than stand there in no tag, script, style sheet or comment (in a pre, bytes):
+references and text that is not shown only take some away. There are no more lines than texts
+between tags that may end one; in a pre, where they visibly end, none goes on.
 
 Not seen is that extraction joins the text around what it leaves out for main content: menus, and
 elements of some classes, roles and styles, advertisements among them. Such a line may be longer.
@@ -29,28 +29,17 @@ _ROWS = ("tbody", "tfoot", "thead", "tr")
 #: Elements whose content is no markup, or is left out with what it holds.
 _CLOSED = (
     *("script", "style", "title", "textarea", "iframe", "noframes", "noembed", "xmp", "noscript"),
-    *("button", "select", "template", "object", "video", "audio", "figure", "svg"),
+    *("button", "select", "template", "object", "video", "audio", "figure", "svg", "plaintext"),
 )
-#: Elements that leave a pre as it is, whether they end within it or not.
+#: Elements that end no line, and neither end a pre nor are ended by it.
 _INLINE = (
-    *(
-        "a",
-        "abbr",
-        "b",
-        "big",
-        "br",
-        "cite",
-        "code",
-        "del",
-        "em",
-        "font",
-        "i",
-        "ins",
-        "kbd",
-        "mark",
-    ),
-    *("q", "s", "samp", "small", "span", "strike", "strong", "sub", "sup", "tt", "u", "var", "wbr"),
+    *("a", "abbr", "b", "big", "cite", "code", "del", "em", "font", "i", "ins", "kbd", "mark"),
+    *("q", "s", "samp", "small", "span", "strike", "strong", "sub", "sup", "tt", "u", "var"),
 )
+#: An end of line right after the start of a pre is no content.
+_EMPTY_BYTES = len("\r\n")
+#: As many lines as there are characters for.
+_ANY_NUMBER = np.iinfo(np.int64).max
 #: Before each page and after the last; ends a tag that the page before left open.
 _SEPARATOR = b"><p>"
 
@@ -66,29 +55,38 @@ _KINDS = {
     **{packed_name(name): _EVENT for name in _CLOSED},
 }
 _NAMES = np.array(sorted(_KINDS), np.uint64)
-_KEEPS_PRE = np.array(sorted(map(packed_name, _INLINE)), np.uint64)
+_INLINE_NAMES = np.array(sorted(map(packed_name, _INLINE)), np.uint64)
 _KIND_OF_NAME = np.array([_KINDS[name] for name in sorted(_KINDS)], np.uint8)
-_SCRIPT, _STYLE, _PRE, _TABLE, _TD, _TH = (
-    packed_name(name) for name in ("script", "style", "pre", "table", "td", "th")
+_SCRIPT, _STYLE, _PRE, _BR, _TABLE, _TD, _TH = (
+    packed_name(name) for name in ("script", "style", "pre", "br", "table", "td", "th")
 )
 #: What extraction puts after a cell.
 _CELL_CHARACTERS = len("\t\t")
 
 
 class Blocks(NamedTuple):
-    """What lies between tags that begin a line, page after page: a line, or nothing.
+    """What lies between tags that begin a line, or ends of lines in a pre, page after page.
 
     Attributes:
-        lengths: int64 [blocks] characters, at least as many as its line has.
+        lengths: int64 [blocks] characters, at least as many as all lines in it have.
+        lines: int64 [blocks] it has no more lines, but such as have a single character.
         first: int64 [pages + 1] the block that each page begins with.
         doubtful: bool [pages] whether the page has something that may not end where it seems to:
-            an element of raw text or a comment without an end, or a tag with an odd number of
-            quotes.
+            an element of raw text or a comment without an end, a tag with an odd number of
+            quotes, or a pre without content (resiliparse takes all after it for preformatted).
     """
 
     lengths: np.ndarray
+    lines: np.ndarray
     first: np.ndarray
     doubtful: np.ndarray
+
+    def long_lines(self, limit: int) -> np.ndarray:
+        """Return how many lines of each page could have `limit` characters: int64 [pages]."""
+        lines = np.minimum(self.lengths // max(1, limit), self.lines)
+        before = np.zeros(len(lines) + 1, np.int64)
+        np.cumsum(lines, out=before[1:])
+        return np.diff(before[self.first])
 
 
 def find_blocks(pages: Sequence[bytes]) -> Blocks:
@@ -96,7 +94,7 @@ def find_blocks(pages: Sequence[bytes]) -> Blocks:
 
     Time is linear in the bytes of the pages, whoever wrote them: about 8 ns a byte, up to a
     microsecond where they consist of comments. Memory: about ten times their size, up to a hundred
-    times where they consist of tags.
+    times where they consist of tags or of ends of lines in a pre.
     """
     written = _SEPARATOR + _SEPARATOR.join(pages) + _SEPARATOR + PADDING
     html = written.translate(_SPACES)
@@ -117,7 +115,11 @@ def find_blocks(pages: Sequence[bytes]) -> Blocks:
     count = _Counts(counted)
     stops = np.append(starts[1:], len(codes))
     ends = np.minimum(ends, stops)
-    preformatted, has_lines = _preformatted(tags, real, first_tags)
+    parts = real & ~np.isin(names, _INLINE_NAMES)
+    preformatted, has_lines = _preformatted(tags, real, parts, first_tags)
+    empty = real & (names == _PRE) & ~closing & (stops - ends <= _EMPTY_BYTES)
+    empty[:-1] &= closing[1:]
+    doubtful[_pages(first_tags, np.flatnonzero(empty))] = True
     # White space counts in a pre; bytes are no fewer than characters.
     texts = np.where(preformatted, stops - ends, count.before(stops) - count.before(ends)) * shown
     texts += _CELL_CHARACTERS * (((names == _TD) | (names == _TH)) & ~closing)
@@ -127,11 +129,29 @@ def find_blocks(pages: Sequence[bytes]) -> Blocks:
     line_ends = _line_ends(written, ends[in_pre], stops[in_pre], before[in_pre])
     cuts = np.append(starts[begins], line_ends[0])
     values = np.append(before[:-1][begins], line_ends[1])
+    # What comes after a pre belongs to its last block.
+    lines = np.where(preformatted[begins], _ANY_NUMBER, _texts(texts, parts, begins))
+    lines = np.append(lines, np.full(len(line_ends[0]), _ANY_NUMBER))
     if len(line_ends[0]):
         order = np.argsort(cuts, kind="stable")
-        cuts, values = cuts[order], values[order]
+        cuts, values, lines = cuts[order], values[order], lines[order]
     first = np.searchsorted(cuts, page_starts)
-    return Blocks(np.diff(values[: first[-1] + 1]), first, doubtful[: len(pages)])
+    last = first[-1]
+    return Blocks(np.diff(values[: last + 1]), lines[:last], first, doubtful[: len(pages)])
+
+
+def _texts(texts: np.ndarray, parts: np.ndarray, begins: np.ndarray) -> np.ndarray:
+    """Count the texts of each block, one at least: int64 [blocks].
+
+    Args:
+        texts: int64 [tags] characters after each tag.
+        parts: bool [tags] whether the tag may end a line.
+        begins: bool [tags] whether a block begins with the tag.
+    """
+    parted = np.flatnonzero(parts | begins)
+    # White space between two tags counts as one character.
+    is_text = np.add.reduceat(texts, parted) > 1
+    return np.maximum(1, np.add.reduceat(is_text, np.flatnonzero(begins[parted]), dtype=np.int64))
 
 
 def _line_ends(
@@ -159,7 +179,7 @@ def _pages(first_tags: np.ndarray, tags: np.ndarray) -> np.ndarray:
 
 
 def _preformatted(
-    tags: Tags, real: np.ndarray, first_tags: np.ndarray
+    tags: Tags, real: np.ndarray, parts: np.ndarray, first_tags: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Tell which tags come with or after the start of a pre and before its end.
 
@@ -172,11 +192,7 @@ def _preformatted(
     changes[first_tags] = True
     last_change = np.maximum.accumulate(np.where(changes, np.arange(len(pre)), 0))
     within = (pre & ~tags.closing)[last_change]
-    others = np.zeros(len(pre), np.int64)
-    suspects = np.flatnonzero(within & real & ~changes)
-    place = np.minimum(np.searchsorted(_KEEPS_PRE, tags.names[suspects]), len(_KEEPS_PRE) - 1)
-    others[suspects] = _KEEPS_PRE[place] != tags.names[suspects]
-    np.cumsum(others, out=others)
+    others = np.cumsum(parts & (tags.names != _BR) & ~changes)
     return within, within & (others == others[last_change])
 
 

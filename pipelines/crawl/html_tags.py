@@ -59,7 +59,9 @@ def find_tags(html: bytes) -> Tags:
     closing = found.astype(_U8) == _SLASH
     names = np.where(closing, words[starts + 2], found)
     first = names.astype(_U8)
-    is_tag = ((first | 0x20) - _U8(ord("a")) < 26) | (first == _BANG) | (first == _QUESTION)
+    is_letter = (first | 0x20) - _U8(ord("a")) < 26
+    # After "</", what is no name is a comment up to the next ">".
+    is_tag = is_letter | closing | (first == _BANG) | (first == _QUESTION)
     is_comment = ((names & _U64(0xFFFFFF)) == COMMENT) & ~closing
     names |= _LOWER_CASE
     end = _first_zero(names ^ _NAME_ENDS[0])

@@ -81,7 +81,7 @@ def html_to_text(html: str, main_content: bool = True, utf8: bytes | None = None
 
 
 def _check_cost(html: bytes) -> None:
-    # Nothing nests deeper than there are start tags.
+    # `_depth` counts no more than there are start tags.
     if html.count(b"<") - html.count(b"</") > MAX_DEPTH and _depth(html) > MAX_DEPTH:
         raise UnreadableError("nested_too_deeply", f"more than {MAX_DEPTH} elements deep")
     if _may_have_many_attributes(html) and any(m[1] for m in _ATTRIBUTES.finditer(html)):

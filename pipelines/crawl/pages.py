@@ -28,6 +28,7 @@ _GROUP_RECORDS = 1000
 _MOST_ASKED_BYTES = 1 << 20
 _BODY = re.compile("<body", re.IGNORECASE)
 _MARKUP = re.compile(r"<!--.*?(?:-->|\Z)|<(script|style)\b.*?(?:</\1|\Z)|<[^>]*+>?", re.I | re.S)
+#: Of a page that was not extracted, this much HTML after `<body` is looked through for text.
 _BEGINNING_CHARACTERS = 800
 
 

@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pipelines.outputs import write_atomically
+
 #: Preset, slice and further options of each row; the rest `plan` chooses.
 ROWS = (
     ("mt5-base", "v3:4x4", ()),
@@ -34,20 +36,23 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     plans = [planned(arguments.out, *row) for row in ROWS]
-    for columns, row in ((MEMORY_COLUMNS, memory_row), (WORK_COLUMNS, work_row)):
+    fitting = [plan for plan in plans if plan["fits"]]
+    tables = ((MEMORY_COLUMNS, memory_row, plans), (WORK_COLUMNS, work_row, fitting))
+    for columns, row, rows in tables:
         print(f"\n| {' | '.join(columns)} |\n{'|---' * len(columns)}|")
-        for plan in plans:
+        for plan in rows:
             print(f"| {' | '.join(row(plan))} |")
 
 
 def planned(out: Path, preset: str, topology: str, options: tuple[str, ...]) -> dict[str, Any]:
     """The plan of one row, made if it is not there."""
-    path = out / f"{preset}-{topology.replace(':', '-')}.json"
+    name = "-".join((preset, topology.replace(":", "-"), *options)).replace("--", "")
+    path = out / f"{name}.json"
     if not path.exists():
         words = ("plan", "--preset", preset, "--topology", topology, *options, "--json")
         command = [sys.executable, "-m", "flows.main", *words]
         made = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
-        path.write_text(made.splitlines()[-1] + "\n")
+        write_atomically(path, made.splitlines()[-1] + "\n")
     return json.loads(path.read_text())
 
 
@@ -63,13 +68,15 @@ WORK_COLUMNS = (
 
 def gib(plan: Mapping[str, Any], name: str, digits: int = 1) -> str:
     """A figure of a device in GiB."""
-    return f"{plan[f'{name}_bytes_per_device'] / GIB:.{digits}f}"
+    value = plan[f"{name}_bytes_per_device"]
+    return "unknown" if value is None else f"{value / GIB:.{digits}f}"
 
 
 def memory_row(plan: Mapping[str, Any]) -> tuple[str, ...]:
     """What a device holds."""
     mesh = " x ".join(str(plan["mesh"][axis]) for axis in ("data", "expert", "model"))
-    error = plan["predicted_bytes_per_device"] / plan["peak_bytes_per_device"] - 1
+    peak = plan["peak_bytes_per_device"]
+    error = f" ({plan['predicted_bytes_per_device'] / peak - 1:+.0%})" if peak else ""
     return (
         plan["preset"],
         plan["topology"],
@@ -77,9 +84,9 @@ def memory_row(plan: Mapping[str, Any]) -> tuple[str, ...]:
         str(plan["loss_chunks"]),
         gib(plan, "parameter", 2),
         gib(plan, "optimizer", 3),
-        gib(plan, "peak"),
+        gib(plan, "peak") + ("" if plan["fits"] else ", does not fit"),
         gib(plan, "hbm", 2),
-        f"{gib(plan, 'predicted')} ({error:+.0%})",
+        f"{gib(plan, 'predicted')}{error}",
     )
 
 

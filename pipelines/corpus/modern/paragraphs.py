@@ -12,7 +12,7 @@ from pipelines.corpus.config import CorpusConfig
 from pipelines.corpus.filters import third_longest_line
 from pipelines.corpus.modern.scripts import LEAST_LENGTH_FACTOR, length_factor
 from pipelines.corpus.modern.text_script import writing_system
-from pipelines.crawl.html_blocks import Blocks, find_blocks
+from pipelines.crawl.html_blocks import find_blocks
 
 #: How much of a page tells its script.
 _SCRIPT_CHARACTERS = 4000
@@ -52,20 +52,13 @@ def html_without_paragraphs(pages: Sequence[bytes], config: CorpusConfig) -> lis
     blocks = find_blocks(pages)
     needed, limit = min(3, config.min_lines), config.min_long_line_characters
     least = _least(limit)
-    without = _long_lines(blocks, limit) < needed
+    without = blocks.long_lines(limit) < needed
     least_dense = min(_LEAST_DENSE_CHARACTERS, needed * least)
     # Their script decides.
-    for page in np.flatnonzero(without & (_long_lines(blocks, least) >= needed)).tolist():
+    for page in np.flatnonzero(without & (blocks.long_lines(least) >= needed)).tolist():
         without[page] = _dense_characters(pages[page]) < least_dense
     without &= ~blocks.doubtful
     return ["short_blocks" if useless else None for useless in without.tolist()]
-
-
-def _long_lines(blocks: Blocks, limit: int) -> np.ndarray:
-    """Return how many lines of each page could have `limit` characters: int64 [pages]."""
-    long_before = np.zeros(len(blocks.lengths) + 1, np.int64)
-    np.cumsum(blocks.lengths >= limit, out=long_before[1:])
-    return np.diff(long_before[blocks.first])
 
 
 def _least(limit: int) -> int:

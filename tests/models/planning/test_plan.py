@@ -32,6 +32,7 @@ FIELDS = {
     "flops_ratio",
     "collectives",
     "compile_secs",
+    "compile_cpu_secs",
     "estimated_step_secs",
 }
 
