@@ -13,8 +13,8 @@ BEAM_FLINK := 2.62.0
 PRISM := $(shell sed -n 's/^apache-beam==\([0-9.]*\).*/\1/p' requirements.txt)
 
 .PHONY: help setup setup-flink setup-prism setup-plan demo test lint format requirements clean \
-	bench bench-examples bench-models bench-tables bench-gap bench-width bench-plan bench-langid fuzz test-slow test-kill \
-	test-training test-learning test-plan test-parity parity-fixtures test-flink test-prism test-dataflow
+	bench bench-examples bench-models bench-tables bench-gap bench-width bench-plan bench-langid fuzz \
+	test-slow test-kill test-training test-learning test-plan test-parity parity-fixtures test-flink test-prism test-dataflow
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
