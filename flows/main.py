@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from flows import huge_pages
 from pipelines.errors import UserError, as_user_error
+from pipelines.garbage import collect_rarely
 
 OWN_PACKAGES = ("pipelines", "tasks", "models", "flows")
 EXIT_DEFECT = 1
@@ -24,6 +25,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         from models.lifeline import exit_with_parent
 
         exit_with_parent()
+    if argv is None:
+        collect_rarely()
     try:
         from flows.cli import run
 

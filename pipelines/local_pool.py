@@ -6,7 +6,6 @@ pool, and `call` runs its function where it is.
 """
 
 import contextlib
-import gc
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -17,6 +16,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any, ParamSpec, TypeVar
 
 from pipelines import storage
+from pipelines.garbage import collect_rarely
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -28,10 +28,6 @@ PRELOAD = [
     "pipelines.corpus.sinks",
     "pipelines.examples.units",
 ]
-
-#: Pages and rows are many, and few objects hold cycles: looking for those after every 700 of them,
-#: as Python does by itself, is a twentieth of ingest.
-_COLLECT_AFTER = (100_000, 10, 10)
 
 _pools: list[ProcessPoolExecutor] = []
 
@@ -83,8 +79,7 @@ def _begin(storage_options: dict[str, Any], environment: dict[str, str]) -> None
     os.environ.clear()
     os.environ.update(environment)
     storage.use_options(storage_options)
-    gc.freeze()
-    gc.set_threshold(*_COLLECT_AFTER)
+    collect_rarely()
 
 
 def _die_with_parent() -> None:

@@ -9,6 +9,11 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from pipelines.garbage import collect_rarely
+
+# As the commands do.
+collect_rarely()
+
 # Timings on a busy machine say nothing; examples are not kept between runs. Continuous integration
 # tries the same ones each time: what it finds shall come from the change.
 settings.register_profile(
