@@ -1,7 +1,7 @@
 """How often Python looks for cycles of garbage.
 
-By itself it does after every 700 new objects, and once more at its end: of the start of a command
-that imports Beam or JAX and its end, that is a third, and of a worker's time a twentieth. Few of our
+By itself it does after every 700 new objects, and once more at its end: a third of what a command
+that imports Beam or JAX takes to start and to end, and a twentieth of a worker's time. Few of our
 objects hold cycles.
 """
 
