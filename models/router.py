@@ -104,14 +104,22 @@ class Router(nnx.Module):
 
         With a key (training), the input is multiplied by noise from 1 -+ jitter (appendix C).
         """
-        x = x.astype(self.dtype)
+        x = _rounded(x.astype(self.dtype))
         if key is not None and self.jitter > 0.0:
             least, most = 1.0 - self.jitter, 1.0 + self.jitter
-            x = x * jax.random.uniform(key, x.shape, self.dtype, least, most)
-        kernel = self.kernel[...].astype(self.dtype)
+            x = _rounded(x * jax.random.uniform(key, x.shape, self.dtype, least, most))
+        kernel = _rounded(self.kernel[...].astype(self.dtype))
         # Without this a TPU multiplies float32 matrices in bfloat16 passes.
         logits = jnp.einsum("gsd,de->gse", x, kernel, precision=jax.lax.Precision.HIGHEST)
         return assign(logits, real, capacity, self.balance_scope)
+
+
+def _rounded(x: Array) -> Array:
+    """Round to bfloat16 where that is the type: XLA keeps more digits in what it fuses."""
+    if x.dtype != jnp.bfloat16:
+        return x
+    bits = jnp.finfo(jnp.bfloat16)
+    return jax.lax.reduce_precision(x.astype(jnp.float32), bits.nexp, bits.nmant).astype(x.dtype)
 
 
 def assign(
@@ -123,7 +131,8 @@ def assign(
     """Turn router logits into slots, gates and statistics."""
     experts = logits.shape[-1]
     positions = logits.shape[1]
-    probabilities = jax.nn.softmax(logits, axis=-1).astype(jnp.float32)
+    logits = _rounded(logits)
+    probabilities = _rounded(jax.nn.softmax(logits, axis=-1)).astype(jnp.float32)
     expert = jnp.argmax(logits, axis=-1)
     logits = logits.astype(jnp.float32)
     gate = jnp.take_along_axis(probabilities, expert[..., None], axis=-1)[..., 0]

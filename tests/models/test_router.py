@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -58,7 +59,16 @@ def reference(logits: np.ndarray, real: np.ndarray, capacity: int):
     return slots, gates, float(np.mean(balance)), dropped
 
 
+# Each operation on its own would be compiled on its own.
 jitted_assign = jax.jit(assign, static_argnums=(2, 3))
+jitted_slope = jax.jit(
+    jax.grad(lambda *arguments: assign(*arguments).stats.balance_loss), static_argnums=(2, 3)
+)
+
+
+@functools.partial(nnx.jit, static_argnums=3)
+def jitted_router(router: Router, x, real, capacity: int, key=None):
+    return router(x, real, capacity, key=key)
 
 
 @settings(max_examples=80, deadline=None)
@@ -110,8 +120,8 @@ def test_groups_of_one_language_may_specialise_by_global_balance_alone():
     """Each group has an expert of its own: evenly used as a whole, and not in any group."""
     logits = 50 * jnp.repeat(jnp.eye(2)[:, None], 6, axis=1)
     real = jnp.ones((2, 6), bool)
-    assert float(assign(logits, real, 6, "group").stats.balance_loss) == pytest.approx(2.0)
-    assert float(assign(logits, real, 6, "global").stats.balance_loss) == pytest.approx(1.0)
+    assert float(jitted_assign(logits, real, 6, "group").stats.balance_loss) == pytest.approx(2.0)
+    assert float(jitted_assign(logits, real, 6, "global").stats.balance_loss) == pytest.approx(1.0)
 
 
 def test_the_balance_loss_pushes_an_overfull_expert_down():
@@ -120,10 +130,7 @@ def test_the_balance_loss_pushes_an_overfull_expert_down():
     logits = logits.at[..., 1].add(1.5)
     real = (jnp.arange(12) < 9)[None]
     for scope in ("group", "global"):
-        slopes = [
-            jax.grad(lambda x, c=c, s=scope: assign(x, real, c, s).stats.balance_loss)(logits)
-            for c in (1, 12)
-        ]
+        slopes = [jitted_slope(logits, real, c, scope) for c in (1, 12)]
         np.testing.assert_array_equal(*slopes)
         assert not slopes[0][0, 9:].any()
         assert (np.asarray(slopes[0])[0, :9, 1] > 0).all()
@@ -132,7 +139,7 @@ def test_the_balance_loss_pushes_an_overfull_expert_down():
 def test_padding_is_never_routed_and_takes_no_place():
     logits = jnp.zeros((1, 6, 2)).at[..., 0].set(5.0)
     real = jnp.array([[False, True, False, True, True, False]])
-    routing = assign(logits, real, capacity=2)
+    routing = jitted_assign(logits, real, capacity=2)
     assert np.asarray(routing.slot)[0, [1, 3]].tolist() == [0, 1]
     assert (np.asarray(routing.slot)[0, [0, 2, 4, 5]] >= 4).all()
     assert int(routing.stats.dropped) == 1
@@ -148,7 +155,8 @@ def test_statistics_ignore_what_is_in_padding():
     other = logits.copy()
     other[:, 5:] = rng.normal(size=(2, 3, 4)) * 9
     one, two = (
-        assign(jnp.array(x), jnp.array(np.stack([real, real])), 4).stats for x in (logits, other)
+        jitted_assign(jnp.array(x), jnp.array(np.stack([real, real])), 4).stats
+        for x in (logits, other)
     )
     for name in ("balance_loss", "z_loss", "entropy", "confidence", "load", "drop_fraction"):
         np.testing.assert_array_equal(getattr(one, name), getattr(two, name))
@@ -156,9 +164,11 @@ def test_statistics_ignore_what_is_in_padding():
 
 def test_balance_loss_is_one_when_even_and_experts_when_collapsed():
     even = jnp.eye(4)[None] * 1e-4
-    assert float(assign(even, jnp.ones((1, 4), bool), 4).stats.balance_loss) == pytest.approx(1.0)
+    assert float(
+        jitted_assign(even, jnp.ones((1, 4), bool), 4).stats.balance_loss
+    ) == pytest.approx(1.0)
     collapsed = jnp.zeros((1, 4, 4)).at[..., 2].set(50.0)
-    stats = assign(collapsed, jnp.ones((1, 4), bool), 4).stats
+    stats = jitted_assign(collapsed, jnp.ones((1, 4), bool), 4).stats
     assert float(stats.balance_loss) == pytest.approx(4.0)
     assert float(stats.entropy) == pytest.approx(0.0, abs=1e-5)
 
@@ -170,7 +180,7 @@ def test_a_bfloat16_router_rounds_what_a_float32_router_does_not(sparse):
     for dtype in ("float32", "bfloat16"):
         config = dataclasses.replace(sparse, router_dtype=dtype)
         router = Router(config, rngs=nnx.Rngs(0))
-        routed[dtype] = router(x, real, 8, key=jax.random.key(1))
+        routed[dtype] = jitted_router(router, x, real, 8, key=jax.random.key(1))
     fine, coarse = routed["float32"].gate, routed["bfloat16"].gate
     assert fine.dtype == coarse.dtype == jnp.float32
     np.testing.assert_array_equal(coarse, coarse.astype(jnp.bfloat16))
@@ -180,7 +190,7 @@ def test_a_bfloat16_router_rounds_what_a_float32_router_does_not(sparse):
 
 def test_z_loss_is_the_mean_square_of_log_sum_exp():
     logits = np.random.default_rng(1).normal(size=(2, 5, 3)).astype(np.float32)
-    stats = assign(jnp.array(logits), jnp.ones((2, 5), bool), 4).stats
+    stats = jitted_assign(jnp.array(logits), jnp.ones((2, 5), bool), 4).stats
     wanted = np.mean(np.log(np.exp(logits).sum(-1)) ** 2)
     assert float(stats.z_loss) == pytest.approx(wanted, rel=1e-5)
 
@@ -188,12 +198,16 @@ def test_z_loss_is_the_mean_square_of_log_sum_exp():
 def test_router_is_float32_inside_bfloat16(sparse):
     router = Router(sparse, rngs=nnx.Rngs(0))
     x = jnp.ones((1, 8, sparse.d_model), jnp.bfloat16)
-    routing = router(x, jnp.ones((1, 8), bool), 4)
+    routing = jitted_router(router, x, jnp.ones((1, 8), bool), 4)
     assert routing.gate.dtype == jnp.float32
     # Two logits that bfloat16 could not tell apart (256 and 257 become equal).
     router.kernel[...] = jnp.zeros_like(router.kernel[...]).at[0, 2].set(257.0).at[0, 1].set(256.0)
-    routing = router(x, jnp.ones((1, 8), bool), 8)
+    routing = jitted_router(router, x, jnp.ones((1, 8), bool), 8)
     assert (np.asarray(routing.stats.expert) == 2).all()
+    coarse = Router(dataclasses.replace(sparse, router_dtype="bfloat16"), rngs=nnx.Rngs(0))
+    coarse.kernel[...] = router.kernel[...]
+    routing = jitted_router(coarse, x, jnp.ones((1, 8), bool), 8)
+    assert (np.asarray(routing.stats.expert) == 1).all()
 
 
 def test_jitter_multiplies_the_input_in_training_only(sparse):
@@ -201,11 +215,13 @@ def test_jitter_multiplies_the_input_in_training_only(sparse):
     router = Router(noisy, rngs=nnx.Rngs(0))
     x = jax.random.normal(jax.random.key(1), (2, 16, noisy.d_model))
     real = jnp.ones((2, 16), bool)
-    calm = router(x, real, 16)
-    np.testing.assert_array_equal(calm.gate, router(x, real, 16).gate)
-    one, two = (router(x, real, 16, key=jax.random.key(key)).gate for key in (1, 2))
+    calm = jitted_router(router, x, real, 16)
+    np.testing.assert_array_equal(calm.gate, jitted_router(router, x, real, 16).gate)
+    one, two = (jitted_router(router, x, real, 16, key=jax.random.key(key)).gate for key in (1, 2))
     assert not np.array_equal(one, two)
     assert not np.array_equal(one, calm.gate)
-    np.testing.assert_array_equal(one, router(x, real, 16, key=jax.random.key(1)).gate)
-    zero = router(jnp.zeros_like(x), real, 16, key=jax.random.key(1))
+    np.testing.assert_array_equal(
+        one, jitted_router(router, x, real, 16, key=jax.random.key(1)).gate
+    )
+    zero = jitted_router(router, jnp.zeros_like(x), real, 16, key=jax.random.key(1))
     np.testing.assert_allclose(zero.gate, 1 / noisy.experts, rtol=1e-6)  # 0 times noise is 0
