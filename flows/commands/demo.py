@@ -14,6 +14,8 @@ app = App(name="demo", help="The whole chain on a small real sample, from crawl 
 PREFECT_DEFAULTS = {
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    # The flow uses no blocks; looking for kinds of them takes a second.
+    "PREFECT_SERVER_REGISTER_BLOCKS_ON_START": "false",
     # The command prints errors itself, once and readably.
     "PREFECT_LOGGING_LEVEL": "CRITICAL",
     # Its server, stopped at the end, may log the traceback of a cancelled query as an error.
