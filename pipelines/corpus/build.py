@@ -18,9 +18,11 @@ from pipelines.corpus.config import CorpusConfig
 from pipelines.corpus.growth import (
     STATS,
     Base,
+    begin_addition,
+    decide_addition,
+    finish_decided,
     open_base,
     publish_addition,
-    remove_unlisted,
     staging_of,
 )
 from pipelines.corpus.profiles import profile_of
@@ -114,18 +116,20 @@ def _add(
     inputs_hash = config_hash("corpus-addition", {"inputs": inputs})
     with contextlib.nullcontext() if storage.is_remote(out) else lock_directory(out):
         base = open_base(out, settings, stages)
-        staging = staging_of(base.directory, inputs_hash)
+        if finish_decided(base):
+            say(STAGE, f"an addition to {out} that was ready is in now")
+            base = open_base(out, settings, stages)
         reused = any(addition["inputs_hash"] == inputs_hash for addition in base.additions)
         if reused:
             say(STAGE, f"already added: {out} has this input, nothing to do")
         else:
-            storage.make_directory(staging)
-            if not storage.exists(storage.join(staging, MANIFEST)):
-                remove_unlisted(base)
+            staging = staging_of(base, inputs_hash)
+            begin_addition(base, staging, inputs)
             # Objects cannot be moved by a rename: there, shards are written where they belong.
             assemble(staging, base.directory if storage.is_remote(out) else staging, base)
-            publish_addition(base, staging, inputs_hash)
-        storage.remove_tree(staging)
+            decide_addition(base, staging, inputs_hash)
+            publish_addition(base, staging)
+            storage.remove_tree(staging)
         return {**_summary(str(out)), "reused": True} if reused else _done(str(out))
 
 

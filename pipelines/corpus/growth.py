@@ -4,11 +4,16 @@ Documents stay as they are, and so does the split, which follows from URLs. The 
 profile `modern` the band keys of near-duplicates) of the corpus win every contest against the new
 pages; what is left of these is appended as shards of its own. Only the manifest makes a shard part
 of the corpus: it is replaced last.
+
+An addition is prepared for one state of the corpus, which the name of its staging has: once
+another has gone in, what it decided holds no longer, and it begins anew. Once it is ready
+(`merged.json` says what the corpus will be), it is published before anything else is added.
 """
 
 import dataclasses
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +28,7 @@ from pipelines.faults import fault_point
 from pipelines.outputs import (
     MANIFEST,
     canonical_json,
+    config_hash,
     read_manifest,
     write_atomically,
     write_json,
@@ -30,6 +36,7 @@ from pipelines.outputs import (
 
 STATS, DECONTAMINATION = "stats.json", "decontamination.json"
 _LISTS = ("shards", "fingerprints")
+_MERGED, _CLAIM = "merged.json", "claim.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +57,11 @@ class Base:
     def additions(self) -> list[dict[str, Any]]:
         """What was added before: `inputs_hash`, `inputs`."""
         return self.manifest.get("additions", [])
+
+    @property
+    def state(self) -> str:
+        """Identifies what the corpus has now."""
+        return config_hash("corpus-state", self.manifest)
 
     @property
     def prefix(self) -> str:
@@ -109,12 +121,71 @@ def open_base(out: str | Path, config: Mapping[str, Any], stages: Sequence[str])
     return Base(directory, manifest, stats)
 
 
-def staging_of(directory: str, inputs_hash: str) -> str:
+def staging_of(base: Base, inputs_hash: str) -> str:
     """Return where an addition is prepared: beside a local corpus, within a remote one."""
+    return f"{_staging_prefix(base.directory)}{base.state}-{inputs_hash}"
+
+
+def _staging_prefix(directory: str) -> str:
     if storage.is_remote(directory):
-        return storage.join(directory, f"_ADDING-{inputs_hash}")
+        return storage.join(directory, "_ADDING-")
     parent, name = os.path.split(directory)
-    return storage.join(parent, f".{name}.partial-{inputs_hash}")
+    return storage.join(parent, f".{name}.partial-")
+
+
+def _stagings(directory: str) -> dict[str, str]:
+    """Find the additions that were begun: the state of the corpus that each is for, by path."""
+    prefix = _staging_prefix(directory)
+    if storage.is_remote(directory):
+        found = [status.path for status in storage.match(f"{prefix}**")]
+    else:
+        parent = os.path.dirname(directory)
+        found = [storage.join(parent, name) for name in storage.list_names(parent)]
+    named = re.compile(re.escape(prefix) + r"([0-9a-f]{16})-[0-9a-f]{16}(?=/|\Z)")
+    return {match[0]: match[1] for match in map(named.match, found) if match}
+
+
+def finish_decided(base: Base) -> bool:
+    """Publish an addition that was ready when its run was killed; tell whether there was one.
+
+    What an addition to an earlier state of the corpus left is removed.
+    """
+    for staging, state in _stagings(base.directory).items():
+        if state != base.state:
+            storage.remove_tree(staging)
+        elif storage.exists(storage.join(staging, _MERGED)):
+            publish_addition(base, staging)
+            storage.remove_tree(staging)
+            return True
+    return False
+
+
+def begin_addition(base: Base, staging: str, inputs: Sequence[Mapping[str, Any]]) -> None:
+    """Make the staging of an addition; one that was begun before goes on.
+
+    Raises:
+        UserError: on an object store, where nothing locks, another addition was begun; or the
+            corpus's files do not fit together.
+    """
+    rows = sum(entry["rows"] for entry in base.manifest["shards"])
+    counts = [split for lang in base.stats["languages"].values() for split in lang.values()]
+    if rows != (documents := sum(split["documents"] for split in counts)):
+        raise UserError(
+            f"{base.directory} has {rows} documents by {MANIFEST} and {documents} by {STATS}: "
+            "build it again"
+        )
+    claim = storage.join(staging, _CLAIM)
+    if storage.exists(claim):
+        return
+    if storage.is_remote(base.directory):
+        for other in _stagings(base.directory):
+            raise UserError(
+                f"another crawl is being added to {base.directory}: finish that with its own "
+                f"command, or remove {other} if it was given up"
+            )
+    remove_unlisted(base)
+    storage.make_directory(staging)
+    storage.write_json(claim, {"inputs": list(inputs)})
 
 
 def remove_unlisted(base: Base) -> None:
@@ -130,25 +201,28 @@ def remove_unlisted(base: Base) -> None:
     )
 
 
-def publish_addition(base: Base, staging: str, inputs_hash: str) -> None:
-    """Make a finished addition part of the corpus; may be repeated after a kill.
+def decide_addition(base: Base, staging: str, inputs_hash: str) -> None:
+    """Note what the corpus will be with a finished addition, which is published from now on.
 
     Args:
         base: the corpus.
         staging: where manifest, statistics and (of a local corpus) shards of the addition are.
         inputs_hash: identifies its input.
     """
-    # Worked out once: a rerun may find the corpus's statistics replaced, its manifest not yet.
-    merged = storage.join(staging, "merged.json")
+    merged = storage.join(staging, _MERGED)
     if not storage.exists(merged):
         storage.write_json(merged, _merge(base, staging, inputs_hash))
+
+
+def publish_addition(base: Base, staging: str) -> None:
+    """Make a decided addition part of the corpus; may be repeated after a kill."""
     if not storage.is_remote(staging):
         for source in sorted(Path(staging).glob("*/**/*")):
             target = Path(base.directory, source.relative_to(staging))
             if source.is_file() and not source.name.endswith(".tmp"):
                 target.parent.mkdir(parents=True, exist_ok=True)
                 os.replace(source, target)
-    whole = storage.read_json(merged)
+    whole = storage.read_json(storage.join(staging, _MERGED))
     settings = {key: value for key, value in base.manifest["config"].items() if key != "inputs"}
     schema = PROFILES[settings["profile"]].documents
     card = data_card(settings, _all_inputs(whole["manifest"]), whole["stats"], schema)

@@ -182,6 +182,53 @@ def test_killed_and_rerun(
     assert not list(tmp_path.glob(".killed.partial-*"))
 
 
+@pytest.mark.slow
+def test_killed_and_another_comes_first(
+    tmp_path: Path, months: list[Path], config: CorpusConfig, data_bytes: DataBytes
+):
+    """What was decided goes in before the other; what was not is decided anew after it."""
+    one, two, three = ([str(month)] for month in months)
+
+    def built(name: str, *additions: list[str]) -> Path:
+        out = tmp_path / name
+        build_corpus(one, out, config)
+        for inputs in additions:
+            build_corpus(inputs, out, config, append=True)
+        return out
+
+    last, first = data_bytes(built("last", three, two)), data_bytes(built("first", two, three))
+    for point, wanted in (
+        ("corpus.after_owners", last),
+        ("corpus.after_shard", last),
+        ("corpus.before_growth", first),
+        ("corpus.after_growth", first),
+    ):
+        out = built(point)
+        command = [sys.executable, "-c", CHILD, str(out), *two]
+        killed = subprocess.run(
+            command, env={**os.environ, "MSWITCH_FAULT": point}, capture_output=True, check=False
+        )
+        assert killed.returncode == -signal.SIGKILL, point
+        build_corpus(three, out, config, append=True)
+        documents(out)
+        build_corpus(two, out, config, append=True)
+        documents(out)
+        assert data_bytes(out) == wanted, point
+        assert not list(tmp_path.glob(f".{point}.partial-*"))
+
+
+def test_a_corpus_whose_statistics_are_not_its_own_is_refused(
+    tmp_path: Path, months: list[Path], config: CorpusConfig
+):
+    out = tmp_path / "corpus"
+    build_corpus([str(months[0])], out, config)
+    stats = json.loads((out / "stats.json").read_text())
+    next(iter(stats["languages"]["de"].values()))["documents"] += 1
+    (out / "stats.json").write_text(json.dumps(stats))
+    with pytest.raises(UserError, match=r"20 documents by manifest.json and 21 by stats.json"):
+        build_corpus([str(months[1])], out, config, append=True)
+
+
 def test_an_addition_that_was_given_up_leaves_nothing(
     tmp_path: Path, months: list[Path], config: CorpusConfig
 ):
