@@ -43,25 +43,22 @@ def relative_position_buckets(
 class RelativePositionBias(nnx.Module):
     """One table [heads, buckets] per stack, shared by its layers."""
 
-    def __init__(
-        self, config: ModelConfig, *, bidirectional: bool, dtype: jnp.dtype, rngs: nnx.Rngs
-    ):
+    def __init__(self, config: ModelConfig, *, bidirectional: bool, rngs: nnx.Rngs):
         init = jax.nn.initializers.variance_scaling(config.init_scale, "fan_avg", "uniform")
         shape = (config.heads, config.relative_buckets)
         self.table = parameter(rngs, init, shape, ("heads", "buckets"))
         self.bidirectional = bidirectional
         self.max_distance = config.relative_max_distance
-        self.dtype = dtype
 
     def __call__(self, query_length: int, key_length: int) -> Float[Array, "1 H Q K"]:
-        """Bias to add to the attention logits."""
+        """Bias to add to the attention logits; float32, as its gradient sums over all of them."""
         buckets = self._buckets(query_length, key_length)
-        return self.table[...].astype(self.dtype)[:, buckets][None]
+        return self.table[...][:, buckets][None]
 
     def of_query(self, position: Int[Array, ""], length: int) -> Float[Array, "1 H 1 K"]:
         """The bias of one of `length` queries, whose position need not be known when compiling."""
         buckets = jnp.asarray(self._buckets(length, length))[position]
-        return self.table[...].astype(self.dtype)[None, :, None, buckets]
+        return self.table[...][None, :, None, buckets]
 
     def _buckets(self, query_length: int, key_length: int) -> Int[np.ndarray, "Q K"]:
         return relative_position_buckets(
@@ -123,10 +120,10 @@ class Attention(nnx.Module):
     ) -> Float[Array, "B Q D"]:
         """Attend from `x` to keys and values where `mask` is true."""
         q_BxQxHxK = self._heads(self.query(x))
-        logits = jnp.einsum("bqhk,bshk->bhqs", q_BxQxHxK, k_BxSxHxK)
+        logits = jnp.einsum("bqhk,bshk->bhqs", q_BxQxHxK, k_BxSxHxK).astype(jnp.float32)
         if bias is not None:
             logits = logits + bias
-        logits = jnp.where(mask[:, None], logits.astype(jnp.float32), MASKED)
+        logits = jnp.where(mask[:, None], logits, MASKED)
         weights = jax.nn.softmax(logits, axis=-1).astype(x.dtype)
         weights = dropout(weights, self.dropout_rate, key)
         attended = jnp.einsum("bhqs,bshk->bqhk", weights, v_BxSxHxK)

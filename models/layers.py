@@ -60,7 +60,8 @@ class Dense(nnx.Module):
 class RMSNorm(nnx.Module):
     """T5's layer norm: no mean, no bias, statistics in float32 (epsilon 1e-6).
 
-    The normalised value is cast to `dtype` before the scale multiplies it, as in T5X.
+    The normalised value is cast to `dtype`, as in T5X; the scale multiplies it in float32, so that
+    its gradient, a sum over all positions, is one in float32.
     """
 
     def __init__(self, d_model: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):
@@ -72,7 +73,7 @@ class RMSNorm(nnx.Module):
         x = x.astype(jnp.float32)
         mean_square = jnp.mean(jnp.square(x), axis=-1, keepdims=True)
         normal = (x * jax.lax.rsqrt(mean_square + NORM_EPSILON)).astype(self.dtype)
-        return normal * self.scale[...].astype(self.dtype)
+        return (normal.astype(jnp.float32) * self.scale[...]).astype(self.dtype)
 
 
 class Embedding(nnx.Module):
@@ -84,8 +85,11 @@ class Embedding(nnx.Module):
         self.dtype = dtype
 
     def __call__(self, tokens: Int[Array, "B L"]) -> Float[Array, "B L D"]:
-        """Look tokens up."""
-        return self.table[...].astype(self.dtype)[tokens]
+        """Look tokens up.
+
+        Cast after it, so that the gradient of a token, a sum over its places, is one in float32.
+        """
+        return self.table[...][tokens].astype(self.dtype)
 
 
 def activate(wi: Sequence[Array]) -> Array:

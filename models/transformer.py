@@ -190,9 +190,7 @@ class Stack(nnx.Module):
 
         stacked = create(rngs)
         self.periods = stacked if scan_layers else nnx.List(periods_of(stacked, self.count))
-        self.position_bias = RelativePositionBias(
-            config, bidirectional=not decoder, dtype=dtype, rngs=rngs
-        )
+        self.position_bias = RelativePositionBias(config, bidirectional=not decoder, rngs=rngs)
         self.final_norm = RMSNorm(config.d_model, dtype=dtype, rngs=rngs)
         self.dropout_rate = config.dropout_rate
         self.remat = remat
