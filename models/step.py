@@ -52,7 +52,7 @@ def batch_groups(model: ModelConfig, batch_size: int, inputs_length: int) -> int
 
 
 class LossParts(NamedTuple):
-    """What a batch, or a part of it, adds to the loss and its metrics."""
+    """What a batch, or a part of it, adds to the loss and its metrics: sums, `routing_sums` too."""
 
     loss: Float[Array, ""]
     z_loss: Float[Array, ""]
@@ -93,25 +93,37 @@ def batch_loss(
     balance, router_z, routing = jnp.zeros(()), jnp.zeros(()), {}
     if stats is not None:
         balance, router_z = (value / parts for value in router_losses(skeleton.config, stats))
-        routing = routing_metrics(stats)
+        routing = routing_sums(stats)
     total = loss + z_loss + balance + router_z
     return total, LossParts(loss, z_loss, balance, router_z, routing)
 
 
-def routing_metrics(stats: tuple[RoutingStats, RoutingStats]) -> dict[str, Array]:
-    """Routing of all sparse layers, encoder's first.
+def routing_sums(stats: tuple[RoutingStats, RoutingStats]) -> dict[str, Array]:
+    """Routing of all sparse layers, encoder's first: sums over the tokens that were routed.
+
+    Parts of a batch may be added up; `routing_metrics` divides.
+    """
+    tokens = jnp.concatenate([(part.expert >= 0).sum(axis=(1, 2)) for part in stats])
+
+    def times_tokens(name: str) -> Array:
+        means = jnp.concatenate([getattr(part, name) for part in stats])
+        return means * tokens.reshape(-1, *[1] * (means.ndim - 1))
+
+    means = ("drop_fraction", "entropy", "confidence", "load")
+    return {"tokens": tokens, **{name: times_tokens(name) for name in means}}
+
+
+def routing_metrics(sums: dict[str, Array]) -> dict[str, Array]:
+    """What is logged of routing.
 
     `drop_fraction`, `entropy` and `confidence` are means over layers, `max_load` the largest share
     any layer gives one expert, as a multiple of an even share. `layer_...` has a value of each
     layer, and `load` its experts' shares.
     """
-    load = jnp.concatenate([part.load for part in stats])
-    layers = {
-        "drop_fraction": jnp.concatenate([part.drop_fraction for part in stats]),
-        "entropy": jnp.concatenate([part.entropy for part in stats]),
-        "confidence": jnp.concatenate([part.confidence for part in stats]),
-        "max_load": load.max(axis=-1) * load.shape[-1],
-    }
+    tokens = jnp.maximum(sums["tokens"], 1)
+    load = sums["load"] / tokens[:, None]
+    layers = {name: sums[name] / tokens for name in ("drop_fraction", "entropy", "confidence")}
+    layers["max_load"] = load.max(axis=-1) * load.shape[-1]
     return {
         **{name: values.mean() for name, values in layers.items()},
         "max_load": layers["max_load"].max(),
@@ -159,9 +171,7 @@ def make_gradients(
         split_batch = {name: split(x) for name, x in batch.items()}
         keys = jax.random.split(key, parts)
         gradient, losses = jax.lax.scan(add, zeros, (split_batch, keys))
-        routing = jax.tree.map(lambda x: x.mean(axis=0), losses.routing)
-        sums = jax.tree.map(lambda x: x.sum(axis=0), losses)
-        return gradient, sums._replace(routing=routing)
+        return gradient, jax.tree.map(lambda x: x.sum(axis=0), losses)
 
     return gradients
 
@@ -192,7 +202,8 @@ def make_train_step(skeleton: Skeleton, optimizer: Optimizer, groups: int) -> Ji
         if skeleton.config.sparse:
             metrics["train/balance_loss"] = losses.balance_loss
             metrics["train/router_z_loss"] = losses.router_z_loss
-            metrics |= {f"router/{name}": value for name, value in losses.routing.items()}
+            routing = routing_metrics(losses.routing)
+            metrics |= {f"router/{name}": value for name, value in routing.items()}
         if train.on_bad_loss == "skip":
             finite = jnp.isfinite(losses.loss) & jnp.isfinite(metrics["train/gradient_norm"])
             good = finite & (losses.loss <= loss_limit)

@@ -109,10 +109,11 @@ def test_ways_to_save_memory_change_no_gradient(sparse, child):
 
 @pytest.mark.slow
 def test_microbatches_give_the_step_of_the_whole_batch(sparse, child):
-    """Two parts of the same batch: the same balance loss, the same update."""
+    """Two parts of the same batch: the same balance loss, the same routing, the same update."""
     config = dataclasses.replace(sparse, router_jitter=0.0)
     batch = child.MemoryBatches(8).batch(0)
     batch.pop("language")
+    batch["encoder_input_tokens"][:4, 2:] = 0  # one part has more tokens than the other
     results = []
     for parts in (1, 2):
         train = dataclasses.replace(FLOAT32, microbatches=parts)
@@ -120,8 +121,9 @@ def test_microbatches_give_the_step_of_the_whole_batch(sparse, child):
         step = make_train_step(skeleton, optimizer, batch_groups(config, 8, 12))
         results.append(step(skeleton.initial_state(optimizer), batch))
     (one, one_metrics), (two, two_metrics) = results
-    for name in ("train/loss", "train/z_loss", "train/balance_loss"):
-        assert float(one_metrics[name]) == pytest.approx(float(two_metrics[name]), rel=1e-5)
+    assert {"router/max_load", "router/layer_drop_fraction", "router/load"} <= one_metrics.keys()
+    for name in one_metrics:
+        np.testing.assert_allclose(one_metrics[name], two_metrics[name], rtol=1e-4, err_msg=name)
     for name, values in one.moments.items():
         for mine, other in zip(values, two.moments[name], strict=True):
             np.testing.assert_allclose(mine, other, rtol=2e-3, atol=1e-12, err_msg=name)
