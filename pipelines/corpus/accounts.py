@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,8 +56,21 @@ class Ledger:
     the order in which files are read or merged.
     """
 
-    def __init__(self, samples_per_reason: int = 20, stages: Sequence[str] = STAGES):
+    def __init__(
+        self,
+        samples_per_reason: int = 20,
+        stages: Sequence[str] = STAGES,
+        mask: Callable[[str], str] | None = None,
+    ):
+        """Make an empty one.
+
+        Args:
+            samples_per_reason: how many rejections are kept of each reason.
+            stages: names, in order.
+            mask: what is done to the details that are kept.
+        """
         self.samples_per_reason = samples_per_reason
+        self._mask = mask
         self.kept: collections.Counter[str] = collections.Counter()
         self.dropped: dict[str, collections.Counter[str]] = {
             stage: collections.Counter() for stage in stages
@@ -79,7 +92,10 @@ class Ledger:
         digest = _digest(rejected.source)
         # Most are not sampled: nothing but the hash of where they come from is worked out.
         if digest < self._bounds.get(reason, _NO_BOUND):
-            row = {key: value for key, value in dataclasses.asdict(rejected).items() if value}
+            detail = self._mask(rejected.detail) if self._mask else rejected.detail
+            fields = {**dataclasses.asdict(rejected), "detail": detail}
+            # Names of fields, URLs and messages may hold what cannot be UTF-8.
+            row = {key: _readable(value) for key, value in fields.items() if value}
             self._add_samples(reason, {digest: row})
 
     def _add_samples(self, reason: str, samples: Mapping[str, dict[str, str]]) -> None:
@@ -150,6 +166,10 @@ class Ledger:
 def _digest(source: str) -> str:
     """Hash where a rejection comes from."""
     return hashlib.md5(source.encode(), usedforsecurity=False).hexdigest()
+
+
+def _readable(text: str) -> str:
+    return text.encode("utf-8", "replace").decode()
 
 
 def check_accounts(stages: Sequence[Mapping[str, Any]], documents: int) -> None:

@@ -63,7 +63,8 @@ class CorpusConfig:
             lines (profile `modern`, where it is the default).
         languages: codes to keep (an entry may name several, with commas; aliases are
             understood); None keeps mC4's 107, or all languages in profile `modern`.
-        keep_und: keep pages whose language is uncertain, as language `und` (mC4 does).
+        keep_und: keep pages whose language is uncertain, as language `und` (mC4 does); by default
+            unless languages are chosen.
         max_page_characters: longer pages are dropped, before anything else.
         min_lines: pages with fewer lines are dropped.
         min_long_line_characters: a page's third-longest line (its shortest, where it has fewer
@@ -95,7 +96,7 @@ class CorpusConfig:
     badwords_filter_fraction: float | None = None
     dedup_scope: DedupScope | None = None
     languages: tuple[str, ...] | None = None
-    keep_und: bool = True
+    keep_und: bool | None = None
     max_page_characters: int = 190_000
     min_lines: int = 3
     min_long_line_characters: int = 200
@@ -148,6 +149,8 @@ class CorpusConfig:
         if self.languages is not None:
             given = [code for entry in self.languages for code in entry.split(",") if code]
             object.__setattr__(self, "languages", parse_codes(given))
+        if self.keep_und is None:
+            object.__setattr__(self, "keep_und", self.languages is None)
         if self.languages == () and not self.keep_und:
             raise UserError("no language is chosen: give at least one, or keep_und")
 

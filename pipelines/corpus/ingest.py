@@ -38,7 +38,7 @@ def ingest_unit(unit: int, file: CrawlFile, work: WorkDirectory, config: CorpusC
     if storage.exists(work.ingested(unit)):
         return
     profile = profile_of(config)
-    ledger = Ledger(config.rejected_per_reason, profile.stages)
+    ledger = Ledger(config.rejected_per_reason, profile.stages, _mask(config))
     rows_of = _rows_of(config, ledger)
     pages = lines = text_bytes = 0
     # Text compresses; hashes do not.
@@ -66,6 +66,15 @@ def ingest_unit(unit: int, file: CrawlFile, work: WorkDirectory, config: CorpusC
     sizes = {"pages": pages, "lines": lines, "text_bytes": text_bytes}
     storage.write_json(work.ingested(unit), {**sizes, "ledger": ledger.to_json()})
     fault_point("corpus.after_ingest_unit")
+
+
+def _mask(config: CorpusConfig) -> Callable[[str], str] | None:
+    """Return what masks samples of dropped pages, which are published too."""
+    if config.profile == "mc4" or not config.modern.mask_personal_data:
+        return None
+    from pipelines.corpus.modern.privacy import mask_sample
+
+    return mask_sample
 
 
 def _rows_of(config: CorpusConfig, ledger: Ledger) -> Callable[[list[Page]], list[dict[str, Any]]]:

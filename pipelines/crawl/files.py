@@ -147,6 +147,12 @@ def _is_file(path: str) -> bool:
 def _inspect(path: str) -> CrawlFile:
     """Look at a file's size, first and last bytes."""
     if not storage.is_remote(path):
+        try:
+            path.encode()
+        except UnicodeEncodeError as error:
+            raise UserError(
+                f"the name of input {os.fsencode(path)!r} is not UTF-8: rename the file"
+            ) from error
         if os.path.isdir(path):
             raise UserError(
                 f"input {path} is a directory: give files, or a glob such as '{path}/*.warc.wet.gz'"

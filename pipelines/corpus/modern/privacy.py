@@ -25,6 +25,8 @@ import ipaddress
 import itertools
 import re
 
+from pipelines.records import DETAIL_CHARACTERS
+
 EMAIL, IP_ADDRESS, PHONE = "[EMAIL]", "[IP]", "[PHONE]"
 
 # Starts only where a token does, and takes all of it (possessive): linear.
@@ -43,9 +45,10 @@ _IPV6 = re.compile(
 )
 _GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
 
-# At least seven digits, with up to three separators between any two, and signs before them.
+# At least seven digits, with up to three separators between any two, and signs before them. A
+# colon may come before them where it ends a word or an abbreviation (Tel.:).
 _NUMBER = re.compile(
-    r"[+(0-9](?<![\w.,+/=%&#@:-][+(0-9])"
+    r"[+(0-9](?:(?<![\w.,+/=%&#@:-][+(0-9])|(?<=[^\W\d_]:[+(0-9])|(?<=[.]:[+(0-9]))"
     r"(?:(?<=[0-9])|(?<=\()\+?[0-9]|(?<=\+)\(?\+?[0-9])"
     r"(?:[ \u00a0()./‐‑–-]{0,3}[0-9]){6,16}(?![\w%€$£]|[.,][0-9])"
 )
@@ -102,6 +105,13 @@ def mask_personal_data(text: str) -> Masked:
         text = _IPV6.sub(ip_address, text)
     text = _NUMBER.sub(phone, text)
     return Masked(text, emails, ips, phones)
+
+
+def mask_sample(beginning: str) -> str:
+    """Mask the beginning of a text; of one that was cut, the last word may be half an address."""
+    if len(beginning) >= DETAIL_CHARACTERS:
+        beginning = beginning[: max(map(beginning.rfind, " \n"))]
+    return mask_personal_data(beginning).text
 
 
 def _is_public(written: str) -> bool:

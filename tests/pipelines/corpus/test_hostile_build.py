@@ -58,3 +58,14 @@ def test_urls_and_languages_of_the_data_are_no_paths(
     assert found >= set(URLS)
     for path in out.glob("*.*"):
         assert "<script>" not in path.read_text()
+
+
+def test_what_cannot_be_utf8_is_dropped_and_written_down(tmp_path: Path, crawl: ModuleType):
+    """A name of a field is part of a message, and messages are published as samples."""
+    good = {"url": "http://a.org/", "text": crawl.prose(crawl.GERMAN, 1)}
+    lines = [json.dumps(good), '{"\\ud800": 1}', '{"url": "http://b.org/\\ud800", "text": ""}']
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    config = CorpusConfig(min_lines=1, min_long_line_characters=1, language_threshold=0.7)
+    assert build_corpus([str(tmp_path / "a.jsonl")], tmp_path / "out", config)["dropped"] == 2
+    samples = "".join(path.read_text() for path in (tmp_path / "out" / "rejected").iterdir())
+    assert samples.count("\n") == 2

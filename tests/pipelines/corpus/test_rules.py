@@ -139,6 +139,12 @@ def test_config_understands_aliases_and_lists():
     assert config.kept_languages() == {"de", "iw", "sw"}
 
 
+def test_uncertain_text_is_kept_unless_languages_are_chosen():
+    assert "und" in CorpusConfig().kept_languages()
+    assert CorpusConfig(languages=("de",)).kept_languages() == {"de"}
+    assert CorpusConfig(languages=("de",), keep_und=True).kept_languages() == {"de", "und"}
+
+
 @pytest.mark.parametrize(
     "bad",
     [

@@ -88,3 +88,9 @@ def test_unreadable_input_is_named(tmp_path: Path):
     path.chmod(0)
     with pytest.raises(UserError, match="cannot read input"):
         find_crawl_files([str(path)])
+
+
+def test_a_name_that_is_not_utf8_is_refused(tmp_path: Path):
+    (tmp_path / os.fsdecode(b"caf\xe9.wet")).write_bytes(b"WARC/1.0\r\n")
+    with pytest.raises(UserError, match=r"caf\\xe9.wet' is not UTF-8: rename"):
+        find_crawl_files([str(tmp_path / "*.wet")])

@@ -44,7 +44,7 @@ def pages(tmp_path: Path, crawl: ModuleType, english: Callable[..., str]) -> lis
     first = [crawl.record(english(seed), f"http://en.example/{seed}") for seed in range(100, 108)]
     first += [
         crawl.record(f"{long} It was printed twice.", "http://en.example/long"),
-        crawl.record("Too short.", "http://en.example/short"),
+        crawl.record("Too short. Mail jane@example.org.", "http://en.example/short"),
         crawl.record(english(5), "http://bad.example/blocked"),
         crawl.record(german, "http://de.example/1"),
         crawl.record(f"{english(6)} {ITEM}", "http://en.example/leak"),
@@ -127,6 +127,8 @@ def test_every_rule_has_its_stage(
     mail = found["http://en.example/mail"]
     assert mail["text"].endswith("Mail [EMAIL] now.")
     assert mail["masked_emails"] == 1
+    [dropped] = (out / "rejected" / "short_lines.jsonl").read_text().splitlines()
+    assert json.loads(dropped)["detail"] == "Too short. Mail [EMAIL]."
     german = found["http://de.example/1"]
     assert (german["lang"], german["script"]) == ("de", "Latn")
     assert german["q_stop_words"] >= 2

@@ -5,7 +5,14 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pipelines.corpus.modern import privacy
-from pipelines.corpus.modern.privacy import EMAIL, IP_ADDRESS, PHONE, mask_personal_data
+from pipelines.corpus.modern.privacy import (
+    EMAIL,
+    IP_ADDRESS,
+    PHONE,
+    mask_personal_data,
+    mask_sample,
+)
+from pipelines.records import DETAIL_CHARACTERS
 
 
 def masked(text: str) -> str:
@@ -100,6 +107,8 @@ def test_phone_numbers(number: str):
     found = mask_personal_data(f"Tel.: {number}, or {number}.")
     assert found.text == f"Tel.: {PHONE}, or {PHONE}."
     assert found.phones == 2
+    for before in ("Tel:", "Tel.:", "ТЕЛ:"):
+        assert mask_personal_data(f"{before}{number}").text == f"{before}{PHONE}"
 
 
 @pytest.mark.parametrize(
@@ -144,7 +153,7 @@ PLAIN = {
     "_IPV4": r"(?<![\w.])(?:[0-9]{1,3}\.){3}[0-9]{1,3}(?!\w|\.[0-9])",
     "_IPV6": r"(?<![\w:.])(?:[0-9A-Fa-f]{0,4}:){2,7}"
     r"(?:(?:[0-9]{1,3}\.){3}[0-9]{1,3}|[0-9A-Fa-f]{1,4})?(?![\w:])",
-    "_NUMBER": r"(?<![\w.,+/=%&#@:-])\+?\(?\+?[0-9]"
+    "_NUMBER": r"(?:(?<![\w.,+/=%&#@:-])|(?<=[a-z]:)|(?<=[.]:))\+?\(?\+?[0-9]"
     r"(?:[ \u00a0()./‐‑–-]{0,3}[0-9]){6,16}(?![\w%€$£]|[.,][0-9])",
 }
 
@@ -153,7 +162,7 @@ PLAIN = {
 @settings(max_examples=1000)
 @example(text="::F::::1::")
 @given(
-    text=st.text(st.sampled_from("0123456789+(). a,%"), max_size=40)
+    text=st.text(st.sampled_from("0123456789+(). a,%:"), max_size=40)
     | st.text(st.sampled_from(":1.F"), min_size=5, max_size=20)
 )
 def test_a_pattern_finds_what_the_plain_one_finds(name: str, text: str):
@@ -165,6 +174,15 @@ def test_a_pattern_finds_what_the_plain_one_finds(name: str, text: str):
 def test_no_text_with_an_address_is_passed_over(address: str):
     hint = privacy._IN_IPV6 if ":" in address else privacy._IN_IPV4
     assert hint.search(address)
+
+
+def test_a_sample_of_a_page_is_masked_and_ends_with_a_whole_word():
+    assert mask_sample("Write to jane@example.org\nor Tel:+49 30 1234567.") == (
+        f"Write to {EMAIL}\nor Tel:{PHONE}."
+    )
+    text = "word " * 57 + "jane.doe@example.org"
+    assert len(text) > DETAIL_CHARACTERS
+    assert mask_sample(text[:DETAIL_CHARACTERS]).rstrip() == ("word " * 57).rstrip()
 
 
 @given(st.text(max_size=60))
