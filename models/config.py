@@ -4,6 +4,7 @@ The named models themselves are in `models.presets`.
 """
 
 import dataclasses
+import math
 from typing import Any, Literal, get_args
 
 from pipelines.errors import UserError
@@ -27,6 +28,15 @@ def at_least_one(config: Any, *names: str) -> None:
     for name in names:
         if getattr(config, name) < 1:
             raise UserError(f"--{name.replace('_', '-')} must be at least 1")
+
+
+def _finite(config: Any) -> None:
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(
+                f"--{field.name.replace('_', '-')} must be a finite number, not {value}"
+            )
 
 
 def _one_of(config: Any, name: str, choices: Any) -> None:
@@ -93,6 +103,7 @@ class ModelConfig:
     relative_max_distance: int = 128
 
     def __post_init__(self):
+        _finite(self)
         for name, fits, wanted in (
             ("d_ff", self.d_ff >= 1, "at least 1"),
             ("encoder_layers", self.encoder_layers >= 1, "at least 1"),
@@ -242,6 +253,7 @@ class TrainConfig:
     model_parallel: int = 1
 
     def __post_init__(self):
+        _finite(self)
         at_least_one(
             self,
             "steps",
@@ -263,6 +275,8 @@ class TrainConfig:
             )
         if not self.base_learning_rate > 0:
             raise UserError("--base-learning-rate must be above 0")
+        if self.z_loss < 0:
+            raise UserError(f"--z-loss must be at least 0, not {self.z_loss}")
         if self.loss_spike is not None and not self.loss_spike > 0:
             raise UserError("--loss-spike must be above 0")
         if self.weight_decay < 0 or (self.weight_decay and self.optimizer != "adamw"):
@@ -331,12 +345,13 @@ class EvaluateConfig:
         batch_size: validation sequences per step; it does not change the results but for rounding.
         dtype: compute type; None takes the run's own.
         dispatch: how tokens reach their experts without a drop: `queues`, one an expert, that grow
-            until all fit; or `blocks`, whose cost does not depend on how uneven the routing is.
+            until all fit; or `blocks`, whose cost does not depend on how uneven the routing is, one
+            block after another. By default blocks on CPU and queues elsewhere.
     """
 
     batch_size: int = 32
     dtype: Precision | None = None
-    dispatch: Literal["queues", "blocks"] = "queues"
+    dispatch: Literal["queues", "blocks"] | None = None
 
     def __post_init__(self):
         at_least_one(self, "batch_size")

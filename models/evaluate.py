@@ -130,7 +130,7 @@ def evaluate_run(
                 "run": described["config_hash"],
                 "dtype": config.dtype or described["train"]["dtype"],
                 "batch_size": config.batch_size,
-                **({} if config.dispatch == "queues" else {"dispatch": config.dispatch}),
+                **({} if _dispatch(config) == "queues" else {"dispatch": _dispatch(config)}),
             }
         )
         done = _finished_steps(run, settings)
@@ -159,6 +159,11 @@ def evaluate_run(
                 f"of {documents:,} documents",
             )
         return {**summary, "reused": False, "documents": documents}
+
+
+def _dispatch(config: EvaluateConfig) -> str:
+    """What the configuration says, or what suits the device: a CPU takes blocks in turn anyway."""
+    return config.dispatch or ("blocks" if jax.default_backend() == "cpu" else "queues")
 
 
 def _finished_steps(run: Path, settings: str) -> set[int]:
@@ -221,7 +226,7 @@ class _Evaluator:
         self.skeleton = Skeleton.of(self.model, train)
         self.step: Callable[..., EvaluationResult] = make_evaluation_step(self.skeleton)
         self.batches = batches
-        self.in_blocks = self.model.sparse and config.dispatch == "blocks"
+        self.in_blocks = self.model.sparse and _dispatch(config) == "blocks"
 
     def abstract_parameters(self) -> Parameters:
         """Shapes to restore into, placed on the one device that evaluates."""

@@ -137,8 +137,8 @@ def check_divisible(model: ModelConfig, config: TrainConfig, groups: int) -> Non
     if groups % (batch_shards * config.microbatches):
         raise UserError(
             f"a batch has {groups} routing groups, which data x expert shards x microbatches = "
-            f"{batch_shards * config.microbatches} do not divide: use a larger batch or a "
-            "smaller group_size"
+            f"{batch_shards * config.microbatches} do not divide: use a larger --batch-size or a "
+            "smaller --group-size"
         )
 
 

@@ -19,7 +19,8 @@ ARCHITECTURES = {
     "t5": "T5ForConditionalGeneration",
     "switch_transformers": "SwitchTransformersForConditionalGeneration",
 }
-#: Fields of a ModelConfig that change no logit as long as no token is dropped.
+#: Fields of a ModelConfig that change no logit as long as no token is dropped (the routers' type
+#: does by rounding).
 TRAINING_FIELDS = (
     "capacity_factor",
     "group_size",
@@ -27,6 +28,7 @@ TRAINING_FIELDS = (
     "balance_scope",
     "router_z_weight",
     "router_jitter",
+    "router_dtype",
     "init_scale",
     "dropout_rate",
     "expert_dropout_rate",

@@ -120,7 +120,7 @@ def test_other_settings_are_not_mixed_in(child, evaluated):
 def test_blocks_give_the_losses_of_queues(child, evaluated, run, tmp_path):
     copy = tmp_path / "run"
     shutil.copytree(run, copy, ignore=shutil.ignore_patterns("eval", "routing"))
-    config = EvaluateConfig(batch_size=8, dispatch="blocks")
+    config = EvaluateConfig(batch_size=8, dispatch="queues")
     evaluate_run(copy, read_run(copy), child.MemoryValidation(8), config)
     made, wanted = (pq.read_table(path / "eval" / "4.parquet").to_pydict() for path in (copy, run))
     np.testing.assert_allclose(made.pop("nats"), wanted.pop("nats"), rtol=1e-5)

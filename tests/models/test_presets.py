@@ -110,7 +110,18 @@ def test_layers_must_fill_periods():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"steps": 0}, {"batch_size": -1}, {"dtype": "float16"}, {"base_learning_rate": 0.0}]
+    "wrong",
+    [
+        {"steps": 0},
+        {"batch_size": -1},
+        {"dtype": "float16"},
+        {"base_learning_rate": 0.0},
+        {"base_learning_rate": float("inf")},
+        {"z_loss": -1.0},
+        {"z_loss": float("nan")},
+        {"loss_spike": float("inf")},
+        {"weight_decay": float("nan"), "optimizer": "adamw"},
+    ],
 )
 def test_impossible_training_settings_are_refused(wrong):
     with pytest.raises(UserError, match=f"--{next(iter(wrong)).replace('_', '-')}"):
@@ -124,6 +135,8 @@ def test_impossible_training_settings_are_refused(wrong):
         {"decoder_layers": 0},
         {"experts": -1},
         {"capacity_factor": 0.0},
+        {"capacity_factor": float("inf")},
+        {"balance_weight": float("nan")},
         {"group_size": 0},
         {"router_jitter": 1.0},
         {"expert_dropout_rate": -0.1},
