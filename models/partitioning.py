@@ -2,7 +2,8 @@
 
 The batch, and so every layer that has no experts, is sharded over data x expert: the expert axis
 never repeats work. A parameter's dimensions have logical names; each name prefers some mesh axes,
-and takes those that are free and divide it, so that nothing large is replicated.
+and takes those that are free and divide it, so that nothing large is replicated. A batch axis that
+divides no width is taken by the largest other dimension that it divides.
 """
 
 from collections.abc import Mapping, Sequence
@@ -160,6 +161,16 @@ def parameter_spec(axes: Sequence[str], shape: Sequence[int], mesh: Mesh) -> Par
                 size = larger
         taken.update(fitting)
         chosen[dimension] = tuple(fitting) or None
+    # Where the width is no multiple of a batch axis, another dimension may be.
+    for axis in BATCH_AXES:
+        if axis in taken or mesh.shape[axis] == 1:
+            continue
+        for dimension in sorted(range(len(axes)), key=lambda dimension: -shape[dimension]):
+            before = chosen[dimension] or ()
+            size = int(np.prod([mesh.shape[name] for name in (*before, axis)]))
+            if RULES[axes[dimension]] and shape[dimension] % size == 0:
+                chosen[dimension] = (*before, axis)
+                break
     return PartitionSpec(*chosen)
 
 

@@ -24,7 +24,10 @@ MESH = AbstractMesh((2, 4, 2), ("data", "expert", "model"))
             (6, 64, 128),
             PartitionSpec(None, ("data", "expert"), "model"),
         ),
-        (("embed", "mlp"), (6, 4096), PartitionSpec("data", "model")),
+        # A width of 6 or 5 divides by no more: the other dimension takes what is left.
+        (("embed", "mlp"), (6, 4096), PartitionSpec("data", ("model", "expert"))),
+        (("vocab", "embed"), (1024, 5), PartitionSpec(("model", "data", "expert"))),
+        (("expert", "embed", "mlp"), (8, 5, 128), PartitionSpec("expert", None, ("model", "data"))),
         (("embed",), (64,), PartitionSpec()),  # too small to be worth it
     ],
 )
