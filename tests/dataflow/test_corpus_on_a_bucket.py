@@ -117,3 +117,35 @@ def test_killed_and_continued(
     build_corpus(list(map(str, files)), out, CONFIG, beam_options=["--direct_num_workers=1"])
     assert data(out) == local_data
     assert storage.match(f"{out}/work/**") == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", ["corpus.after_shard", "corpus.before_growth"])
+def test_an_addition_is_killed_and_continued_and_keeps_others_out(
+    files: list[Path], bucket: str, fault: str, tmp_path: Path
+):
+    """There is no lock there: what was begun is finished first, or removed by hand."""
+    base, second, third = (str(path) for path in files[:3])
+    one_worker = {"beam_options": ["--direct_num_workers=1"], "append": True}
+    local, out = tmp_path / "corpus", f"{bucket}/corpus"
+    for place in (local, out):
+        build_corpus([base], place, CONFIG)
+    build_corpus([second], local, CONFIG, append=True)
+    wanted = {str(path.relative_to(local)): path.read_bytes() for path in local.glob("data/*/*")}
+    killed = subprocess.run(
+        [sys.executable, "-c", CHILD.replace("beam", "append=True, beam"), out, second],
+        env={**os.environ, "MSWITCH_FAULT": fault},
+        capture_output=True,
+        check=False,
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    if fault == "corpus.after_shard":
+        with pytest.raises(UserError, match=r"another crawl is being added .*_ADDING-"):
+            build_corpus([third], out, CONFIG, **one_worker)
+        build_corpus([second], out, CONFIG, **one_worker)
+    else:
+        assert build_corpus([second], out, CONFIG, **one_worker)["reused"]
+    assert data(out) == wanted
+    assert storage.match(f"{out}/_ADDING-**") == []
+    rows = sum(entry["rows"] for entry in read_manifest(out, "corpus")["shards"])
+    assert rows == load_stats(out)["stages"][-1]["out"]
