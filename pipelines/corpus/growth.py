@@ -33,6 +33,7 @@ from pipelines.outputs import (
     write_atomically,
     write_json,
 )
+from pipelines.progress import say
 
 STATS, DECONTAMINATION = "stats.json", "decontamination.json"
 _LISTS = ("shards", "fingerprints")
@@ -223,11 +224,13 @@ def publish_addition(base: Base, staging: str) -> None:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 os.replace(source, target)
     whole = storage.read_json(storage.join(staging, _MERGED))
-    settings = {key: value for key, value in base.manifest["config"].items() if key != "inputs"}
-    schema = PROFILES[settings["profile"]].documents
-    card = data_card(settings, _all_inputs(whole["manifest"]), whole["stats"], schema)
+    before, card = _card(base.manifest, base.stats), _card(whole["manifest"], whole["stats"])
     for name, text in card.items():
-        write_atomically(storage.join(base.directory, name), text)
+        path = storage.join(base.directory, name)
+        if storage.exists(path) and storage.read_bytes(path).decode() not in (before[name], text):
+            say("corpus", f"{path} was edited and stays as it is; its figures are those of before")
+            continue
+        write_atomically(path, text)
     if "decontamination" in whole:
         write_json(storage.join(base.directory, DECONTAMINATION), whole["decontamination"])
     write_json(storage.join(base.directory, STATS), whole["stats"])
@@ -236,10 +239,12 @@ def publish_addition(base: Base, staging: str) -> None:
     fault_point("corpus.after_growth")
 
 
-def _all_inputs(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a manifest whose inputs are those of all crawls."""
-    added = [entry for addition in manifest["additions"] for entry in addition["inputs"]]
-    return {**manifest, "inputs": [*manifest["inputs"], *added]}
+def _card(manifest: Mapping[str, Any], stats: Mapping[str, Any]) -> dict[str, str]:
+    """Return the data card of a corpus, whose inputs are those of all crawls."""
+    settings = {key: value for key, value in manifest["config"].items() if key != "inputs"}
+    added = [entry for one in manifest.get("additions", []) for entry in one["inputs"]]
+    whole = {**manifest, "inputs": [*manifest["inputs"], *added]}
+    return data_card(settings, whole, stats, PROFILES[settings["profile"]].documents)
 
 
 def _merge(base: Base, staging: str, inputs_hash: str) -> dict[str, Any]:

@@ -103,6 +103,23 @@ def test_a_second_crawl(
     assert not list(tmp_path.glob(".corpus.partial-*"))
 
 
+def test_a_card_that_was_edited_stays(
+    tmp_path: Path, months: list[Path], config: CorpusConfig, capsys: pytest.CaptureFixture[str]
+):
+    out = tmp_path / "corpus"
+    build_corpus([str(months[0])], out, config)
+    edited = (out / "README.md").read_text().replace('license: "other"', "license: cc0-1.0")
+    assert "cc0" in edited
+    (out / "README.md").write_text(edited)
+    build_corpus([str(months[1])], out, config, append=True)
+    assert (out / "README.md").read_text() == edited
+    assert "README.md was edited and stays" in capsys.readouterr().err
+    assert (
+        "41" in (out / "croissant.json").read_text()
+        or "two.warc" in (out / "croissant.json").read_text()
+    )
+
+
 def test_the_split_follows_from_the_url_whenever_a_page_comes(
     tmp_path: Path, months: list[Path], config: CorpusConfig
 ):
