@@ -179,7 +179,8 @@ class _Column:
                 raise pa.ArrowInvalid("an index beyond its dictionary")
         if pa.types.is_timestamp(column.type):
             # Python's datetime has no nanoseconds; a zone's name need not be known here.
-            column = column.cast(pa.timestamp("us"), safe=False)
+            unit = "us" if column.type.unit == "ns" else column.type.unit
+            column = column.cast(pa.timestamp(unit), safe=False)
         elif pa.types.is_string(column.type):
             column = column.cast(pa.binary())
         elif pa.types.is_large_string(column.type):
@@ -195,9 +196,15 @@ class _Column:
         return 0 if index is None or self._sizes is None else self._sizes[index]
 
     def value(self, row: int) -> Any:
-        """A value as a Python object."""
+        """A value as a Python object; a moment that Python lacks, as its type and number."""
         index = self._index(row)
-        value = None if index is None else self._values[index].as_py()
+        if index is None:
+            return None
+        scalar = self._values[index]
+        try:
+            value = scalar.as_py()
+        except (OverflowError, ValueError):
+            return f"{scalar.type} {getattr(scalar, 'value', '')}"
         return value.decode() if isinstance(value, bytes) else value
 
     def _index(self, row: int) -> int | None:

@@ -102,6 +102,32 @@ def test_rows_of_datatrove_and_hugging_face(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
+    ("value", "kind"),
+    [
+        (2**62, pa.timestamp("us")),
+        (2**62, pa.timestamp("us", "Europe/Berlin")),
+        (2**60, pa.timestamp("ms")),
+        # Times 1000 this is, modulo 2**64, a moment of our days.
+        (2**61 + 1_700_000_000_000, pa.timestamp("ms")),
+        (2**31 - 1, pa.date32()),
+        (20_240_101, pa.date32()),
+        (86_400_000 * 2_000_000_000, pa.date64()),
+        (2**62, pa.time64("us")),
+        (2**62 + 1, pa.time64("ns")),
+    ],
+    ids=str,
+)
+def test_a_moment_that_python_lacks_costs_only_its_row(
+    tmp_path: Path, value: int, kind: pa.DataType
+):
+    columns = {**numbered(3), "timestamp": pa.array([0, value, None], kind)}
+    found = read(write(tmp_path / "a", columns))
+    assert reasons(found)[1:] == ["bad_timestamp", ""]
+    assert isinstance(found[1], Rejected)
+    assert str(value if kind != pa.date64() else 2_000_000_000) in found[1].detail
+
+
+@pytest.mark.parametrize(
     "column",
     [pa.array([1]), pa.array([["t"]]), pa.array([{"text": "t"}]), pa.array([None], pa.null())],
 )
