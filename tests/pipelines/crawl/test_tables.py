@@ -158,9 +158,8 @@ def test_a_damaged_row_group_costs_only_itself(tmp_path: Path):
     content[start + 60 : start + 80] = b"\xff" * 20
     path.write_bytes(content)
     found = read(path)
-    assert reasons(found) == [""] * 1000 + ["damaged"] + [""] * 1000
-    assert found[1000].source == "f@1000"
-    assert found[1001].source == "f@2000"
+    assert reasons(found) == [""] * 1000 + ["damaged"] * 1000 + [""] * 1000
+    assert [one.source for one in found] == [f"f@{i}" for i in range(3000)]
 
 
 def test_no_footer(tmp_path: Path):
@@ -180,7 +179,7 @@ def test_any_damage_is_survived(tmp_path: Path, data: st.DataObject):
     noise = data.draw(st.binary(min_size=1, max_size=20))
     content[at : at + len(noise)] = noise
     path.write_bytes(content)
-    assert len(read(path)) <= 3 + 60 + 3
+    assert len(read(path)) <= 60 + 3 + len(content) // tables.MIN_ROW_BYTES
 
 
 def test_a_column_that_is_too_large_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -188,7 +187,20 @@ def test_a_column_that_is_too_large_is_not_read(tmp_path: Path, monkeypatch: pyt
     table = numbered(20)
     table["text"][10:] = [f"{i}" * 20_000 for i in range(10)]
     path = write(tmp_path / "a", table, row_group_size=10, use_dictionary=False)
-    assert reasons(read(path)) == [""] * 10 + ["too_large"]
+    found = read(path)
+    assert reasons(found) == [""] * 10 + ["too_large"] * 10
+    assert [one.source for one in found] == [f"f@{i}" for i in range(20)]
+
+
+def test_rows_that_a_file_cannot_hold_are_not_counted_singly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    path = write(tmp_path / "a", {"text": ["x" * 10] * 10**6, "url": ["u"] * 10**6})
+    monkeypatch.setattr(tables, "MAX_COLUMN_BYTES", 10)
+    [only] = read(path)
+    assert isinstance(only, Rejected)
+    assert (only.reason, only.source) == ("too_large", "f@0")
+    assert only.detail.startswith("1000000 rows: ")
 
 
 def shared_values(path: Path, size: int, rows: int) -> Path:
