@@ -2,26 +2,30 @@
 
 import dataclasses
 import io
+import itertools
+import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, Literal
 
 import zstandard
-from fastwarc.warc import ArchiveIterator, WarcRecordType
+from fastwarc.warc import ArchiveIterator, WarcRecord, WarcRecordType
 
 from pipelines.crawl.streams import (
     GZIP_MAGIC,
+    PROBE_BYTES,
+    RECORD_START,
     ZSTD_MAGIC,
     Compression,
     DamagedStreamError,
     DecompressedStream,
     compression_of,
+    first_bytes,
     open_input,
     zstd_dictionary,
 )
 
-RECORD_START = b"WARC/"
 _STARTS = {
     "gzip": re.compile(b"(" + re.escape(GZIP_MAGIC) + b")"),
     "zstd": re.compile(b"(" + re.escape(ZSTD_MAGIC) + b")"),
@@ -30,6 +34,9 @@ _STARTS = {
 _VERSION_LINE = re.compile(rb"[\r\n]*WARC/\d+\.\d+[ \t]*\r?\n")
 _SCAN_BYTES = 1 << 20
 _OVERLAP_BYTES = 16
+#: What may be decompressed again to look for sound records within damaged members; after that
+#: what a damaged member still holds is given up with it.
+_RETRY_BYTES = 4 << 30
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -69,6 +76,7 @@ class _Archive:
         self.file = file
         self.compression: Compression = "none"
         self.dictionary: zstandard.ZstdCompressionDict | None = None
+        self._retried = 0
         file.seek(0)
         head = file.read(64)
         looks_like = self.compression = compression_of(head)
@@ -78,7 +86,7 @@ class _Archive:
             except DamagedStreamError:
                 if self.next_record(0) is None:
                     raise
-        if _VERSION_LINE.match(head) if looks_like == "none" else self._is_record(0):
+        if _VERSION_LINE.match(head) if looks_like == "none" else self._begins_with_record():
             return
         # The very first bytes are damaged, whatever they look like: what comes later tells.
         for self.compression in sorted(("gzip", "zstd"), key=lambda kind: kind != looks_like):
@@ -86,16 +94,69 @@ class _Archive:
                 return
         self.compression = looks_like
 
-    def records(self, start: int, max_bytes: int) -> Iterator[Record]:
-        """Read on from an offset; an exception where that is not possible."""
-        if self.compression == "zstd":
-            # fastwarc reads zstd too, but gives a dictionary all the memory that it asks for.
-            stream = DecompressedStream(self.file, "zstd", start, self.dictionary)
-            archive = ArchiveIterator(stream, parse_http=False, stream_detect=False)
-            yield from _records(archive, max_bytes, stream.member_start)
-        else:
-            self.file.seek(start)
-            yield from _records(ArchiveIterator(self.file, parse_http=False), max_bytes)
+    def single_records(self, max_bytes: int) -> Iterator[Record]:
+        """Read a gzip file as long as each member is one record; ends early, and silently.
+
+        fastwarc reads gzip twice as fast as Python, but tells the offset only of a record that
+        begins a member.
+        """
+        if self.compression != "gzip":
+            return
+        self.file.seek(0)
+        number = self.file.fileno()
+        before: Record | None = None
+        try:
+            for found in ArchiveIterator(self.file, parse_http=False):
+                record = _record(found, found.stream_pos, max_bytes)
+                if before:
+                    if record.offset <= before.offset:
+                        return
+                    if os.pread(number, len(GZIP_MAGIC), before.offset) != GZIP_MAGIC:
+                        return
+                    yield before
+                before = record
+        except (OSError, EOFError) as error:
+            _raise_disk_error(error)
+
+    def read(self, place: "_Place", max_bytes: int) -> "_Reading":
+        """Read on from a place."""
+        if self.compression != "none":
+            return _Reading(place, self._stream(place.member), max_bytes)
+        self.file.seek(place.member)
+        return _Reading(place, self.file, max_bytes)
+
+    def next_place(self, reading: "_Reading") -> "_Place | None":
+        """Find where to read on after damage: in the same member, else where a next one begins."""
+        member, stream = reading.after.member, reading.file
+        start = member + 1
+        if isinstance(stream, DecompressedStream):
+            self._retried += stream.tell() - reading.sound_bytes
+            if self._retried > _RETRY_BYTES:
+                start = stream.member if stream.member > member else stream.file_offset
+            elif place := self._next_line(reading.after):
+                return place
+        found = self.next_record(max(start, member + 1))
+        return None if found is None else _Place(found)
+
+    def _next_line(self, after: "_Place") -> "_Place | None":
+        """Find the next first line of a record within a member."""
+        stream = self._stream(after.member)
+        try:
+            stream.skip(after.skip)
+            kept = b""
+            while (block := stream.read(_SCAN_BYTES)) and stream.member == after.member:
+                block = kept + block
+                if match := _STARTS["none"].search(block):
+                    return _Place(after.member, stream.tell() - len(block) + match.start(1))
+                kept = block[-_OVERLAP_BYTES:]
+        except DamagedStreamError:
+            pass
+        finally:
+            self._retried += stream.tell()
+        return None
+
+    def _stream(self, member: int, salvage: bool = False) -> DecompressedStream:
+        return DecompressedStream(self.file, self.compression, member, self.dictionary, salvage)
 
     def next_record(self, start: int) -> int | None:
         """Find the first offset from `start` on at which a record seems to start."""
@@ -111,13 +172,19 @@ class _Archive:
             start += _SCAN_BYTES - _OVERLAP_BYTES
 
     def _is_record(self, member: int) -> bool:
-        stream = DecompressedStream(
-            self.file, self.compression, member, self.dictionary, salvage=True
-        )
+        self.file.seek(member)
+        data = self.file.read(PROBE_BYTES[self.compression])
+        zstd = zstandard.ZstdDecompressor(dict_data=self.dictionary)
+        first = first_bytes(data, zstd if self.compression == "zstd" else None)
+        return first.lstrip(b"\r\n").startswith(RECORD_START)
+
+    def _begins_with_record(self) -> bool:
+        """Tell whether the file's first content is a record, however far into the file."""
         try:
-            return stream.read(64).lstrip(b"\r\n").startswith(RECORD_START)
+            first = self._stream(0, salvage=True).read(64)
         except DamagedStreamError:
             return False
+        return first.lstrip(b"\r\n").startswith(RECORD_START)
 
 
 def begins_damaged(head: bytes) -> bool:
@@ -131,9 +198,9 @@ def begins_damaged(head: bytes) -> bool:
 def read_archive(path: str | Path, max_record_bytes: int) -> Iterator[Record | Damage]:
     """Yield every record of an archive, and a `Damage` for each place that cannot be read.
 
-    After damage reading goes on at the next gzip member or zstd frame that begins a record (or
-    the next line `WARC/1.x` of a plain file). No record is read into memory that is larger than
-    `max_record_bytes`.
+    After damage reading goes on at the next line `WARC/1.x` of the same gzip member or zstd frame
+    (or of a plain file), else at the next member that begins a record. No more than two records
+    are held in memory, and none that is larger than `max_record_bytes`.
 
     Raises:
         OSError: the file cannot be opened, or the disk cannot be read.
@@ -150,95 +217,130 @@ def read_archive(path: str | Path, max_record_bytes: int) -> Iterator[Record | D
 
 def _read(archive: _Archive, max_bytes: int) -> Iterator[Record | Damage]:
     compressed = archive.compression != "none"
-    start: int | None = 0
-    nothing_found = True
+    place: _Place | None = _Place(0)
+    known = 0
+    for record in archive.single_records(max_bytes):
+        yield record
+        place, known = _Place(record.offset), 1
+    nothing_found = not known
     unreported: Damage | None = None
-    while start is not None:
-        offset, error = start, None
-        came_far = False
+    while place is not None:
+        reading = archive.read(place, max_bytes)
+        offset, came_far, error = place.member, bool(known), None
         try:
-            for record in archive.records(start, max_bytes):
+            for record in itertools.islice(reading, known, None):
                 if unreported:
                     yield unreported
                     unreported = None
                 offset, came_far = record.offset, True
                 yield record
         except (OSError, EOFError, DamagedStreamError) as caught:
-            if isinstance(caught, OSError) and caught.errno is not None:
-                raise
-            error = str(caught)
+            error = _raise_disk_error(caught)
+        known = 0
         nothing_found &= not came_far
-        if error is None and compressed and archive.next_record(offset + 1):
+        passed_over = None
+        if error is None and compressed:
             # A damaged gzip header can make a member swallow the ones after it.
+            passed_over = archive.next_record(offset + 1)
+        if passed_over is not None:
             error = "the reader passed over further members"
         if error is None:
-            is_gzip = archive.compression == "gzip"
-            if tail := _unread_tail(archive.file, offset) if is_gzip else None:
-                yield tail
-            elif nothing_found and not unreported:
-                yield Damage(start, "there is no record")
+            if nothing_found and not unreported:
+                yield Damage(place.member, "there is no record")
             break
         nothing_found = False
         if came_far:
-            # The damage lies after `offset`; if a member starts there, it is reported as that.
+            # The damage lies after `offset`; if a record starts there, it is reported as that.
             unreported = Damage(offset, f"after the record at {offset}: {error}")
         else:
             unreported = None
-            yield Damage(start, error)
-        start = archive.next_record(offset + 1)
+            yield Damage(place.member, error)
+        place = _Place(passed_over) if passed_over else archive.next_place(reading)
     if unreported:
         yield unreported
 
 
-def _records(
-    archive: ArchiveIterator, max_bytes: int, offset_of: Callable[[int], int] | None = None
-) -> Iterator[Record]:
-    """Turn fastwarc's records into ours; EOFError where a record ends too early.
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Place:
+    """Where to read: the offset of a member (of a record in a plain file), and how far into it."""
+
+    member: int
+    skip: int = 0
+
+
+class _Reading:
+    """The records from a place on; an exception where it is not possible to read on.
+
+    Attributes:
+        file: what they are read from.
+        after: behind the last sound record (not beyond its end), else in the first one.
+        sound_bytes: up to where the decompressed stream was sound.
+    """
+
+    def __init__(self, place: _Place, file: DecompressedStream | BinaryIO, max_bytes: int):
+        self.file, self.after, self.sound_bytes = file, place, 0
+        self._max_bytes = max_bytes
+
+    def __iter__(self) -> Iterator[Record]:
+        """Read."""
+        if not isinstance(self.file, DecompressedStream):
+            for found in ArchiveIterator(self.file, parse_http=False):
+                record = _record(found, found.stream_pos, self._max_bytes)
+                self.after = _Place(record.offset)
+                yield record
+            return
+        stream = self.file
+        stream.skip(self.after.skip)
+        # fastwarc reads zstd too, but gives a dictionary all the memory that it asks for.
+        for found in ArchiveIterator(stream, parse_http=False, stream_detect=False):
+            start = found.stream_pos
+            member, skip = stream.locate(start)
+            if not self.sound_bytes:
+                self.after = _Place(member, skip + len(RECORD_START))
+            stream.in_record = True
+            record = _record(found, member, self._max_bytes)
+            stream.in_record = False
+            length = found.content_length + sum(len(k) + len(v) + 2 for k, v in found.headers)
+            self.after, self.sound_bytes = _Place(member, skip + length), start + length
+            yield record
+
+
+def _raise_disk_error(error: Exception) -> str:
+    """Describe damage; what is the disk's fault and not the file's is raised again."""
+    if isinstance(error, OSError) and error.errno is not None:
+        raise error
+    return str(error)
+
+
+def _record(found: WarcRecord, offset: int, max_bytes: int) -> Record:
+    """Read fastwarc's record whole; EOFError where it ends too early.
 
     Args:
-        archive: where they come from.
+        found: the record.
+        offset: what offset to give it.
         max_bytes: larger records are passed over.
-        offset_of: turns fastwarc's position of a record into an offset in the file.
     """
-    for record in archive:
-        kind = _kind(record.record_type)
-        header = record.headers.get_bytes
-        stated = (header(b"Content-Length") or b"").strip()
-        size, payload = record.content_length, None
-        offset = offset_of(record.stream_pos) if offset_of else record.stream_pos
-        if not stated.isdigit() or len(stated) > 20 or int(stated) != size:
-            raise EOFError(f"the record states its length as {stated[:40]!r}")
-        if kind == "other" or size > max_bytes:
-            got = record.reader.consume(size)
-        else:
-            payload = record.reader.read(size)
-            got = len(payload)
-        if got < size:
-            raise EOFError(f"the record ends after {got} of {size} bytes")
-        yield Record(
-            offset=offset,
-            kind=kind,
-            url=header(b"WARC-Target-URI") or b"",
-            timestamp=header(b"WARC-Date") or b"",
-            record_id=header(b"WARC-Record-ID") or b"",
-            payload=payload,
-        )
-
-
-def _unread_tail(file: BinaryIO, offset: int) -> Damage | None:
-    """Find what follows the last member though it is no member: fastwarc ends silently there.
-
-    Args:
-        file: a gzip file.
-        offset: where its last readable member begins.
-    """
-    stream = DecompressedStream(file, "gzip", offset)
-    try:
-        while stream.read():
-            pass
-    except DamagedStreamError as damaged:
-        return Damage(offset, f"after the record at {offset}: {damaged}")
-    return None
+    kind = _kind(found.record_type)
+    header = found.headers.get_bytes
+    stated = (header(b"Content-Length") or b"").strip()
+    size, payload = found.content_length, None
+    if not stated.isdigit() or len(stated) > 20 or int(stated) != size:
+        raise EOFError(f"the record states its length as {stated[:40]!r}")
+    if kind == "other" or size > max_bytes:
+        got = found.reader.consume(size)
+    else:
+        payload = found.reader.read(size)
+        got = len(payload)
+    if got < size:
+        raise EOFError(f"the record ends after {got} of {size} bytes")
+    return Record(
+        offset=offset,
+        kind=kind,
+        url=header(b"WARC-Target-URI") or b"",
+        timestamp=header(b"WARC-Date") or b"",
+        record_id=header(b"WARC-Record-ID") or b"",
+        payload=payload,
+    )
 
 
 def _kind(record_type: WarcRecordType) -> Literal["text", "http", "other"]:

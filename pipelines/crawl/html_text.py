@@ -6,15 +6,20 @@ import re
 from resiliparse.extract.html2text import extract_plain_text
 from resiliparse.parse.encoding import bytes_to_str, detect_encoding, map_encoding_to_html5
 
+from pipelines.crawl.html_formatting import may_rebuild_many, rebuilt_elements
+
 #: Parsing takes time quadratic in nesting depth and in attributes per tag: at these limits
 #: about 0.1 s, at 50 times them minutes. Browsers stop nesting at a depth of 512.
 MAX_DEPTH = 2_000
 MAX_ATTRIBUTES = 5_000
+#: Elements that the parser makes again in each block because they were left open: about 4 us and
+#: 400 bytes each.
+MAX_REBUILT = 200_000
 
 #: A tag of an element that takes others and does not close itself.
 _NESTING_TAG = re.compile(
     rb"<(/?)(?!(?:area|base|br|col|embed|hr|img|input|link|meta|param|source|track|wbr|"
-    rb"p|li|dt|dd|option|optgroup|tr|td|th|thead|tbody|tfoot|colgroup)(?:[\s/>]|\Z))"
+    rb"p|li|dt|dd|option|tr|td|th|thead|tbody|tfoot|colgroup)(?:[\s/>]|\Z))"
     rb"[a-z][^\s/>]*+",
     re.IGNORECASE,
 )
@@ -82,8 +87,11 @@ def html_to_text(html: str, main_content: bool = True, utf8: bytes | None = None
 
 def _check_cost(html: bytes) -> None:
     # `_depth` counts no more than there are start tags.
-    if html.count(b"<") - html.count(b"</") > MAX_DEPTH and _depth(html) > MAX_DEPTH:
+    tags = html.count(b"<")
+    if tags - html.count(b"</") > MAX_DEPTH and _depth(html) > MAX_DEPTH:
         raise UnreadableError("nested_too_deeply", f"more than {MAX_DEPTH} elements deep")
+    if may_rebuild_many(html, tags, MAX_REBUILT) and rebuilt_elements(html) > MAX_REBUILT:
+        raise UnreadableError("nested_too_deeply", f"more than {MAX_REBUILT} elements rebuilt")
     if _may_have_many_attributes(html) and any(m[1] for m in _ATTRIBUTES.finditer(html)):
         raise UnreadableError("too_many_attributes", f"a tag of {MAX_ATTRIBUTES} attributes")
 

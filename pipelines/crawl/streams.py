@@ -14,6 +14,7 @@ import zstandard
 Compression = Literal["none", "gzip", "zstd"]
 
 GZIP_MAGIC = b"\x1f\x8b\x08"
+RECORD_START = b"WARC/"
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 #: The second to fourth byte of a skippable frame, whose first byte is 0x50 to 0x5f.
 _SKIPPABLE = b"\x2a\x4d\x18"
@@ -24,10 +25,17 @@ MAX_DICTIONARY_BYTES = 16 << 20
 
 _READ_BYTES = 64 << 10
 _OUTPUT_BYTES = 1 << 20
+#: Less, for what gzip damage denies of a member is all that came with it.
+_GZIP_OUTPUT_BYTES = 64 << 10
 #: A zstd block of 4 bytes can become 128 KiB: this much input becomes 64 MiB at most.
 _ZSTD_INPUT_BYTES = 2 << 10
 #: No text compresses better than gzip can at all (1032 to 1): what does is there to waste time.
 MAX_RATIO = 1100
+#: How much of a member to look at to see what it begins with: zstd's blocks are 128 KiB.
+PROBE_BYTES = {"gzip": 4 << 10, "zstd": 130 << 10}
+_FIRST_BYTES = 32
+#: What may lie between members.
+_PADDING = b"\0\r\n"
 BOMB_BYTES = 1 << 30
 
 
@@ -117,19 +125,38 @@ class DecompressedStream:
         # Members by where their content begins in the stream, and where they lie in the file.
         self._contents = [0]
         self._members = [start]
+        #: Whether the reader is within a record: then the stream ends where a member begins that
+        #: begins a record, lest a length that lies swallow what follows.
+        self.in_record = False
+        self._ended = False
+
+    @property
+    def file_offset(self) -> int:
+        """Up to where the file was decoded."""
+        return self._input_offset
+
+    @property
+    def member(self) -> int:
+        """Offset in the file of the member that the last byte came from."""
+        return self._members[-1]
 
     def tell(self) -> int:
         """How many decompressed bytes were read."""
         return self._position
 
-    def member_start(self, position: int) -> int:
-        """Offset in the file of the member that holds a byte of the decompressed stream.
+    def locate(self, position: int) -> tuple[int, int]:
+        """Tell which member holds a byte of the decompressed stream, and where in its content.
 
         Forgets the members before it. A file that is not compressed is one member.
         """
         index = bisect.bisect_right(self._contents, position) - 1
         del self._contents[:index], self._members[:index]
-        return self._members[0]
+        return self._members[0], position - self._contents[0]
+
+    def skip(self, count: int) -> None:
+        """Read up to `count` bytes and forget them."""
+        while count and (data := self.read(count)):
+            count -= len(data)
 
     def seek(self, offset: int, whence: int = 0) -> int:
         """Refuse; fastwarc wants streams to have this."""
@@ -151,7 +178,7 @@ class DecompressedStream:
         while not self._output:
             if self._damage:
                 raise self._damage
-            if not self._fill():
+            if self._ended or not self._fill():
                 return b""
         cut = len(self._output) if size < 0 else size
         data = bytes(self._output[:cut])
@@ -167,6 +194,10 @@ class DecompressedStream:
             return bool(self._input)
         self._output = memoryview(b"")  # frees the memory
         output = self._decode()
+        begins = self._decoded == self._contents[-1]
+        if self.in_record and begins and output.lstrip(b"\r\n").startswith(RECORD_START):
+            self._ended = True
+            return False
         self._decoded += len(output)
         self._output = memoryview(output)
         content = self._decoded - self._contents[-1]
@@ -177,7 +208,7 @@ class DecompressedStream:
 
     def _begin_member(self) -> bool:
         """Start a decoder for the next member; False if only padding is at hand."""
-        member = self._input.lstrip(b"\0\r\n")
+        member = self._input.lstrip(_PADDING)
         self._consume(len(self._input) - len(member))
         if not member:
             return False
@@ -205,7 +236,7 @@ class DecompressedStream:
                 given = given[:_ZSTD_INPUT_BYTES]
                 output, left = decoder.decompress(given), decoder.unused_data
             else:
-                output = decoder.decompress(given, _OUTPUT_BYTES)
+                output = decoder.decompress(given, _GZIP_OUTPUT_BYTES)
                 left = decoder.unused_data or decoder.unconsumed_tail
         except (zlib.error, zstandard.ZstdError) as error:
             self._damage = self._damaged(str(error))
@@ -237,7 +268,39 @@ class DecompressedStream:
 def _decode_until_damage(decoder: Any, data: bytes) -> bytes:
     """Decompress what comes before the damage in `data`."""
     found = []
-    with contextlib.suppress(zlib.error, zstandard.ZstdError):
-        for index in range(len(data)):
-            found.append(decoder.decompress(data[index : index + 1]))
+    if not hasattr(decoder, "copy"):
+        with contextlib.suppress(zstandard.ZstdError):
+            for index in range(len(data)):
+                found.append(decoder.decompress(data[index : index + 1]))
+        return b"".join(found)
+    start, size = 0, len(data)
+    while size and start < len(data):
+        attempt = decoder.copy()
+        try:
+            found.append(attempt.decompress(data[start : start + size]))
+        except zlib.error:
+            size //= 2
+        else:
+            decoder, start = attempt, start + size
     return b"".join(found)
+
+
+def first_bytes(data: bytes, decompressor: zstandard.ZstdDecompressor | None) -> bytes:
+    """Decompress the first few bytes of a member; fewer, or none, where that fails.
+
+    Args:
+        data: the first `PROBE_BYTES` of the member, or all.
+        decompressor: None for gzip.
+    """
+    if decompressor:
+        reader = decompressor.stream_reader(data, read_size=4096, read_across_frames=True)
+        with contextlib.suppress(zstandard.ZstdError):
+            return reader.read(_FIRST_BYTES)
+        return b""
+    found = b""
+    with contextlib.suppress(zlib.error):
+        while data and not found:
+            decoder = zlib.decompressobj(wbits=31)
+            found = decoder.decompress(data, _FIRST_BYTES)
+            data = decoder.unused_data.lstrip(_PADDING)
+    return found

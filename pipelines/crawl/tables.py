@@ -23,9 +23,12 @@ from pipelines.records import Page, Rejected
 
 #: Rows that are decoded at a time.
 BATCH_ROWS = 1_000
-#: A column of a row group that is larger (once decompressed) is rejected unread, with its row
-#: group: Arrow itself stops at 2 GiB a page.
+#: A column of a row group that is larger (once decompressed) is rejected unread, with the rows of
+#: its row group: Arrow itself stops at 2 GiB a page.
 MAX_COLUMN_BYTES = 2 << 30
+
+#: No more rows are believed to lie in a file, where they cannot be read, than have this many each.
+MIN_ROW_BYTES = 4
 
 _COLUMNS = (
     *dict.fromkeys((TEXT_FIELD, *URL_FIELDS, *RECORD_ID_FIELDS, *TIMESTAMP_FIELDS)),
@@ -40,8 +43,9 @@ def read_table(
 ) -> Iterator[Page | Rejected]:
     """Yield a page or a rejection for every row.
 
-    What cannot be read of a row group is one rejection; the next row group is read again. A file
-    that names more text than any compression can hold is given up.
+    Each row of a row group that cannot be read is a rejection (all together one, where there
+    cannot be as many as the file says); the next row group is read again. A file that names more
+    text than any compression can hold is given up.
 
     Args:
         path: where to open the file.
@@ -72,12 +76,13 @@ def read_table(
             return
         first = text_bytes = 0
         size = raw.seek(0, os.SEEK_END)
+        unread = _UnreadRows(name, size // MIN_ROW_BYTES)
         for number in range(file.num_row_groups):
-            rows = file.metadata.row_group(number).num_rows
+            rows = max(0, file.metadata.row_group(number).num_rows)
             at = first
             try:
                 if error := _too_large(file, number, wanted):
-                    yield _rejected("too_large", f"{name}@{first}", error)
+                    yield from unread.rejected("too_large", first, rows, error)
                     continue
                 for row in _rows(file, number, wanted):
                     source = f"{name}@{at}"
@@ -88,11 +93,32 @@ def read_table(
                         return
                     yield _page(row, source, max_bytes, drop_metadata_lines)
                 if at < first + rows:
-                    yield _rejected("damaged", f"{name}@{at}", f"{first + rows - at} rows lack")
+                    lacking = first + rows - at
+                    yield from unread.rejected("damaged", at, lacking, f"{lacking} rows lack")
             except _DAMAGE as error:
-                yield _rejected("damaged", f"{name}@{at}", _raise_disk_error(error))
+                detail = _raise_disk_error(error)
+                yield from unread.rejected("damaged", at, first + rows - at, detail)
             finally:
                 first += rows
+
+
+class _UnreadRows:
+    """Rejects the rows that cannot be read, each by itself.
+
+    A damaged file may claim any number of rows: more than `most` in all are not counted singly.
+    """
+
+    def __init__(self, name: str, most: int):
+        self._name, self._left = name, most
+
+    def rejected(self, reason: str, first: int, rows: int, detail: str) -> Iterator[Rejected]:
+        """Yield a rejection for each of the rows, and at least one."""
+        if rows > self._left:
+            detail, rows = f"{rows} rows: {detail}", 1
+        rows = max(rows, 1)
+        self._left -= rows
+        for row in range(first, first + rows):
+            yield _rejected(reason, f"{self._name}@{row}", detail)
 
 
 def _open(raw: Any, read_dictionary: Sequence[str]) -> pq.ParquetFile:
@@ -179,7 +205,8 @@ class _Column:
                 raise pa.ArrowInvalid("an index beyond its dictionary")
         if pa.types.is_timestamp(column.type):
             # Python's datetime has no nanoseconds; a zone's name need not be known here.
-            column = column.cast(pa.timestamp("us"), safe=False)
+            unit = "us" if column.type.unit == "ns" else column.type.unit
+            column = column.cast(pa.timestamp(unit), safe=False)
         elif pa.types.is_string(column.type):
             column = column.cast(pa.binary())
         elif pa.types.is_large_string(column.type):
@@ -195,9 +222,15 @@ class _Column:
         return 0 if index is None or self._sizes is None else self._sizes[index]
 
     def value(self, row: int) -> Any:
-        """A value as a Python object."""
+        """A value as a Python object; a moment that Python lacks, as its type and number."""
         index = self._index(row)
-        value = None if index is None else self._values[index].as_py()
+        if index is None:
+            return None
+        scalar = self._values[index]
+        try:
+            value = scalar.as_py()
+        except (OverflowError, ValueError):
+            return f"{scalar.type} {getattr(scalar, 'value', '')}"
         return value.decode() if isinstance(value, bytes) else value
 
     def _index(self, row: int) -> int | None:

@@ -9,7 +9,7 @@ import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipelines.crawl import streams
+from pipelines.crawl import archives, streams
 from pipelines.crawl.archives import Damage, Record, read_archive
 from pipelines.crawl.files import find_crawl_files
 
@@ -137,6 +137,77 @@ def test_file_that_is_one_gzip_member(tmp_path: Path, crawl: ModuleType):
     assert len([one for one in texts(path) if one != "damage"]) == 5
     path.write_bytes(path.read_bytes()[:-20])
     assert texts(path)[-1] == "damage"
+
+
+def found_numbers(path: Path) -> list[int]:
+    """Numbers of the pages in order, -1 for damage."""
+    return [int(one.split()[1]) if isinstance(one, bytes) else -1 for one in texts(path)]
+
+
+@COMPRESSORS
+def test_records_that_share_a_member_have_its_offset(
+    tmp_path: Path, crawl: ModuleType, compress: Compress
+):
+    records = numbered(crawl, 9)
+    parts = [compress(b"".join(records[i : i + 3])) for i in (0, 3, 6)]
+    path = tmp_path / "a"
+    path.write_bytes(b"".join(parts))
+    starts = [len(b"".join(parts[:i])) for i in range(3)]
+    found = list(read_archive(path, LIMIT))
+    assert found_numbers(path) == list(range(9))
+    assert [one.offset for one in found] == [start for start in starts for _ in range(3)]
+
+
+@COMPRESSORS
+@pytest.mark.parametrize("claim", ["x", 2, 100_000, 10**15])
+def test_a_bad_length_within_a_member_costs_one_record(
+    tmp_path: Path, crawl: ModuleType, compress: Compress, claim: int | str
+):
+    for size, bad in [(2, 0), (2, 1), (30, 0), (30, 17), (30, 29), (3000, 2900)]:
+        records = numbered(crawl, size + 5)
+        records[bad] = crawl.record("liar " * 30, "http://a.example/liar", length=claim)
+        parts = [compress(b"".join(records[:size])), *map(compress, records[size:])]
+        path = tmp_path / "a"
+        path.write_bytes(b"".join([compress(crawl.warcinfo()), *parts]))
+        _, *found = read_archive(path, LIMIT)
+        wanted = [-1 if i == bad else i for i in range(size + 5)]
+        if claim == 2:  # what it claims is read, what follows is no record
+            [liar] = [one for one in found if isinstance(one, Record) and one.payload == b"li"]
+            found.remove(liar)
+        urls = [one.url.rpartition(b"/")[2] if isinstance(one, Record) else -1 for one in found]
+        assert list(map(int, urls)) == wanted
+        [damage] = [one for one in found if isinstance(one, Damage)]
+        assert damage.offset == len(compress(crawl.warcinfo()))
+
+
+@COMPRESSORS
+def test_many_bad_lengths_and_garbage_within_a_member(
+    tmp_path: Path, crawl: ModuleType, compress: Compress, monkeypatch: pytest.MonkeyPatch
+):
+    records = numbered(crawl, 40)
+    for bad in (3, 4, 11, 20):
+        records[bad] = crawl.record("liar", "http://a.example/liar", length=10**9)
+    records[30] += b"garbage\n" * 9
+    path = tmp_path / "a"
+    path.write_bytes(compress(b"".join(records[:35])) + b"".join(map(compress, records[35:])))
+    wanted = [-1 if i in (3, 4, 11, 20) else i for i in range(40)]
+    wanted.insert(31, -1)
+    assert found_numbers(path) == wanted
+    monkeypatch.setattr(archives, "_RETRY_BYTES", 0)
+    assert found_numbers(path) == [0, 1, 2, -1, *range(35, 40)]
+
+
+@COMPRESSORS
+def test_a_record_quoted_in_a_page_is_none_where_the_next_member_is_damaged(
+    tmp_path: Path, crawl: ModuleType, compress: Compress
+):
+    records = numbered(crawl)
+    records[1] = crawl.record(b"page 1\r\n" + numbered(crawl)[0] + b"end", "http://a.example/1")
+    parts = [bytearray(compress(one)) for one in records]
+    parts[2][40:60] = b"\xff" * 20
+    path = tmp_path / "a"
+    path.write_bytes(b"".join(parts))
+    assert found_numbers(path) == [0, 1, -1, 3, 4]
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])

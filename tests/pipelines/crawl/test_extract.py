@@ -149,6 +149,10 @@ def test_what_of_a_page_is_text():
     assert "x()" not in everything
 
 
+LEFT_OPEN = "<p>" + "".join(f"<b id={i}>" for i in range(1500))
+BLOCKS = "<p>x" * 3000
+
+
 @pytest.mark.parametrize(
     ("html", "expected"),
     [
@@ -156,10 +160,26 @@ def test_what_of_a_page_is_text():
         ("<div>" * 200_000 + "</div>" * 200_000, "nested_too_deeply"),
         ("<b a='" + "<i>" * 200_000, "nested_too_deeply"),
         ("<b</b>" * 200_000, "nested_too_deeply"),
+        ("<optgroup>" * 100_000 + "x", "nested_too_deeply"),
+        (LEFT_OPEN + BLOCKS, "nested_too_deeply"),
+        (
+            LEFT_OPEN + "<table><td>" + "</b>" * 1500 + "</table>" + "<p>x" * 3000,
+            "nested_too_deeply",
+        ),
+        (LEFT_OPEN + "<!--" + "</b>" * 1500 + "-->" + BLOCKS, "nested_too_deeply"),
+        (
+            LEFT_OPEN.replace(">", "'>").replace("=", "='>") + "<h1>x</h1>" * 3000,
+            "nested_too_deeply",
+        ),
+        ("<p><b><i><u><s><tt><em>" * 3 + "<p>x" * 20_000, "nested_too_deeply"),
         ("<div " + " ".join(f"a{i}" for i in range(200_000)), "too_many_attributes"),
         ("<div " + "/".join(f"a{i}='>'" for i in range(200_000)), "too_many_attributes"),
     ],
-    ids=["open", "closed", "quoted", "tag in a name", "attributes", "quoted attributes"],
+    ids=[
+        *("open", "closed", "quoted", "tag in a name", "options", "formatting left open"),
+        *("closed out of reach", "closed in a comment", "quoted ends", "equal tags"),
+        *("attributes", "quoted attributes"),
+    ],
 )
 def test_pages_that_would_take_minutes(html: str, expected: str):
     began = time.monotonic()
@@ -174,6 +194,12 @@ def test_odd_pages_are_quick(html: str):
     began = time.monotonic()
     html_to_text(html)
     assert time.monotonic() - began < 10
+
+
+def test_formatting_that_is_closed_is_kept():
+    cells = "".join(f"<tr><td><font color={i}>cell</font><b class=x>" for i in range(1500))
+    html = HTML.format("<font size=1><B CLASS=y><table>" + cells + "</table></b></font>")
+    assert html_to_text(html, main_content=False).count("cell") == 1500
 
 
 def test_long_ordinary_page_is_kept():

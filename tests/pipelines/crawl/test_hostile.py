@@ -3,6 +3,7 @@
 import collections
 import gzip
 import json
+import struct
 import subprocess
 import sys
 import zlib
@@ -139,6 +140,24 @@ def nuls(crawl: ModuleType) -> list[bytes]:
     return crawl.members([crawl.record("a\0b\0", "http://nul.org/\0"), b"\0" * 1000])
 
 
+def starts_of_members(content: bytes) -> bytes:
+    """Return 500 kB where every few bytes a gzip member starts that fails only after 60 kB."""
+    unit = zeros(0)[:10] + b"\0" + struct.pack("<HH", 60_000, 5_535) + content
+    # Where the stored block ends there is no other.
+    unit += b"\xff" * (-len(unit) % 32 + 32)
+    return b"junk" + unit * (500_000 // len(unit))
+
+
+def starts_of_members_without_records(crawl: ModuleType) -> list[bytes]:
+    del crawl
+    return [starts_of_members(b"")]
+
+
+def starts_of_records(crawl: ModuleType) -> list[bytes]:
+    del crawl
+    return [starts_of_members(b"WARC/1.0\r\nX: ")]
+
+
 CASES: list[tuple[Make, dict[str, int]]] = [
     (line_of_a_gigabyte, {"too_large": 1}),
     (cut_line, {"damaged": 1}),
@@ -173,7 +192,10 @@ def test_each_is_one_counted_drop_between_sound_pages(
     assert kib < LIMIT_KIB
 
 
-@pytest.mark.parametrize("make", [cut_and_joined, wrong_lengths, nuls])
+@pytest.mark.parametrize(
+    "make",
+    [cut_and_joined, wrong_lengths, nuls, starts_of_members_without_records, starts_of_records],
+)
 def test_damage_is_counted_and_sound_pages_stay(tmp_path: Path, crawl: ModuleType, make: Make):
     before, after = crawl.members([crawl.record("sound", f"http://s.org/{i}") for i in range(2)])
     path = tmp_path / "a.gz"

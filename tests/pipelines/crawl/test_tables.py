@@ -102,6 +102,32 @@ def test_rows_of_datatrove_and_hugging_face(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
+    ("value", "kind"),
+    [
+        (2**62, pa.timestamp("us")),
+        (2**62, pa.timestamp("us", "Europe/Berlin")),
+        (2**60, pa.timestamp("ms")),
+        # Times 1000 this is, modulo 2**64, a moment of our days.
+        (2**61 + 1_700_000_000_000, pa.timestamp("ms")),
+        (2**31 - 1, pa.date32()),
+        (20_240_101, pa.date32()),
+        (86_400_000 * 2_000_000_000, pa.date64()),
+        (2**62, pa.time64("us")),
+        (2**62 + 1, pa.time64("ns")),
+    ],
+    ids=str,
+)
+def test_a_moment_that_python_lacks_costs_only_its_row(
+    tmp_path: Path, value: int, kind: pa.DataType
+):
+    columns = {**numbered(3), "timestamp": pa.array([0, value, None], kind)}
+    found = read(write(tmp_path / "a", columns))
+    assert reasons(found)[1:] == ["bad_timestamp", ""]
+    assert isinstance(found[1], Rejected)
+    assert str(value if kind != pa.date64() else 2_000_000_000) in found[1].detail
+
+
+@pytest.mark.parametrize(
     "column",
     [pa.array([1]), pa.array([["t"]]), pa.array([{"text": "t"}]), pa.array([None], pa.null())],
 )
@@ -132,9 +158,8 @@ def test_a_damaged_row_group_costs_only_itself(tmp_path: Path):
     content[start + 60 : start + 80] = b"\xff" * 20
     path.write_bytes(content)
     found = read(path)
-    assert reasons(found) == [""] * 1000 + ["damaged"] + [""] * 1000
-    assert found[1000].source == "f@1000"
-    assert found[1001].source == "f@2000"
+    assert reasons(found) == [""] * 1000 + ["damaged"] * 1000 + [""] * 1000
+    assert [one.source for one in found] == [f"f@{i}" for i in range(3000)]
 
 
 def test_no_footer(tmp_path: Path):
@@ -154,7 +179,7 @@ def test_any_damage_is_survived(tmp_path: Path, data: st.DataObject):
     noise = data.draw(st.binary(min_size=1, max_size=20))
     content[at : at + len(noise)] = noise
     path.write_bytes(content)
-    assert len(read(path)) <= 3 + 60 + 3
+    assert len(read(path)) <= 60 + 3 + len(content) // tables.MIN_ROW_BYTES
 
 
 def test_a_column_that_is_too_large_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -162,7 +187,20 @@ def test_a_column_that_is_too_large_is_not_read(tmp_path: Path, monkeypatch: pyt
     table = numbered(20)
     table["text"][10:] = [f"{i}" * 20_000 for i in range(10)]
     path = write(tmp_path / "a", table, row_group_size=10, use_dictionary=False)
-    assert reasons(read(path)) == [""] * 10 + ["too_large"]
+    found = read(path)
+    assert reasons(found) == [""] * 10 + ["too_large"] * 10
+    assert [one.source for one in found] == [f"f@{i}" for i in range(20)]
+
+
+def test_rows_that_a_file_cannot_hold_are_not_counted_singly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    path = write(tmp_path / "a", {"text": ["x" * 10] * 10**6, "url": ["u"] * 10**6})
+    monkeypatch.setattr(tables, "MAX_COLUMN_BYTES", 10)
+    [only] = read(path)
+    assert isinstance(only, Rejected)
+    assert (only.reason, only.source) == ("too_large", "f@0")
+    assert only.detail.startswith("1000000 rows: ")
 
 
 def shared_values(path: Path, size: int, rows: int) -> Path:
