@@ -8,6 +8,8 @@ All processes of a job save and restore together, on a file system they share; p
 """
 
 import json
+import os
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,23 +28,44 @@ METADATA = "_CHECKPOINT_METADATA"
 PARAMETERS = "parameters"
 OPTIMIZER = "optimizer"
 
+STEP = re.compile(r"0|[1-9][0-9]*")
+#: Names of what Orbax is still writing and of what `Checkpoints` is still removing.
+LEFTOVER = re.compile(r"(.*\.orbax-checkpoint-tmp.*|\.[0-9]+\.removed)")
+
 
 def is_complete(checkpoint: Path) -> bool:
-    """Whether Orbax committed this checkpoint and both its parts are there."""
+    """Whether Orbax committed this checkpoint and both its parts are there.
+
+    Raises:
+        UserError: that cannot be found out: a file system that fails proves nothing.
+    """
     try:
         metadata = json.loads((checkpoint / METADATA).read_text())
-    except (OSError, ValueError):
+        for part in (PARAMETERS, OPTIMIZER):
+            (checkpoint / part / "_METADATA").stat()
+    except (FileNotFoundError, NotADirectoryError, ValueError):
         return False
-    parts = all((checkpoint / part / "_METADATA").is_file() for part in (PARAMETERS, OPTIMIZER))
-    return metadata.get("commit_timestamp_nsecs") is not None and parts
+    except OSError as error:
+        raise UserError(
+            f"{error.filename or checkpoint} cannot be read ({error.strerror or error}): give the "
+            "same command again when its file system answers; nothing was removed"
+        ) from error
+    return metadata.get("commit_timestamp_nsecs") is not None
 
 
 def complete_steps(directory: Path) -> list[int]:
-    """Steps of all complete checkpoints in `directory`, ascending."""
+    """Steps of all complete checkpoints in `directory`, ascending.
+
+    Raises:
+        UserError: one cannot be read.
+    """
     if not directory.is_dir():
         return []
-    found = (path for path in directory.iterdir() if path.name.isdecimal())
-    return sorted(int(path.name) for path in found if is_complete(path))
+    return sorted(int(path.name) for path in _named_by_step(directory) if is_complete(path))
+
+
+def _named_by_step(directory: Path) -> list[Path]:
+    return [path for path in directory.iterdir() if STEP.fullmatch(path.name)]
 
 
 class Checkpoints:
@@ -63,12 +86,26 @@ class Checkpoints:
         return max(complete_steps(self.directory), default=None)
 
     def remove_leftovers(self) -> None:
-        """Remove what killed runs left: unfinished writes, half-removed checkpoints."""
+        """Remove what killed runs left: unfinished writes, half-removed checkpoints.
+
+        What has a name that is not ours is somebody else's, and stays.
+
+        Raises:
+            UserError: a checkpoint cannot be read, or a leftover cannot be removed.
+        """
         if not self.directory.is_dir():
             return
-        for path in self.directory.iterdir():
-            if not (path.name.isdecimal() and is_complete(path)):
-                shutil.rmtree(path)
+        leftovers = [path for path in _named_by_step(self.directory) if not is_complete(path)]
+        leftovers += (path for path in self.directory.iterdir() if LEFTOVER.fullmatch(path.name))
+        for path in leftovers:
+            try:
+                if os.path.isdir(path):
+                    shutil.rmtree(path)
+            except OSError as error:
+                raise UserError(
+                    f"{path}, left by a run that was killed, cannot be removed "
+                    f"({error.strerror or error}): remove it, and give the same command again"
+                ) from error
 
     def save(self, state: TrainState, step: int, next_batch: int) -> None:
         """Start to save `state`; a save still under way is waited for first.

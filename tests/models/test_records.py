@@ -1,7 +1,11 @@
 """Schedule, metrics file, checkpoints: what a run writes down, without training."""
 
+import errno
 import itertools
 import json
+import os
+import pathlib
+import shutil
 
 import numpy as np
 import pytest
@@ -123,6 +127,43 @@ def test_only_complete_checkpoints_count_and_leftovers_go(tmp_path, state):
     assert not is_complete(checkpoints.directory / "9")
     checkpoints.remove_leftovers()
     assert [path.name for path in checkpoints.directory.iterdir()] == ["2"]
+
+
+def test_what_is_not_ours_stays_among_the_checkpoints(tmp_path, state):
+    checkpoints = Checkpoints(tmp_path / "checkpoints", kept=())
+    checkpoints.save(state, 5, 5)
+    checkpoints.wait()
+    shutil.copytree(checkpoints.directory / "5", checkpoints.directory / "5.keep")
+    for name in (".nfs0001", ".DS_Store", "note", "8"):
+        (checkpoints.directory / name).write_text("x")
+    for name in (".3.removed", "7.orbax-checkpoint-tmp-1", "9"):
+        (checkpoints.directory / name / "parameters").mkdir(parents=True)
+    checkpoints.remove_leftovers()
+    names = sorted(path.name for path in checkpoints.directory.iterdir())
+    assert names == [".DS_Store", ".nfs0001", "5", "5.keep", "8", "note"]
+
+
+@pytest.mark.parametrize("failing", ["5/_CHECKPOINT_METADATA", "5/optimizer/_METADATA"])
+def test_a_file_system_that_fails_costs_no_checkpoint(tmp_path, state, monkeypatch, failing):
+    checkpoints = Checkpoints(tmp_path / "checkpoints", kept=())
+    checkpoints.save(state, 5, 5)
+    checkpoints.wait()
+
+    def stale(method):
+        def fail_once(self, *arguments, **options):
+            if str(self).endswith(failing):
+                raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), str(self))
+            return method(self, *arguments, **options)
+
+        return fail_once
+
+    with monkeypatch.context() as patch:
+        for name in ("read_text", "stat"):
+            patch.setattr(pathlib.Path, name, stale(getattr(pathlib.Path, name)))
+        with pytest.raises(UserError, match=rf"{failing} cannot be read \(Stale"):
+            checkpoints.remove_leftovers()
+    checkpoints.remove_leftovers()
+    assert complete_steps(checkpoints.directory) == [5]
 
 
 def test_restored_state_is_the_saved_one_and_is_not_disturbed_by_later_steps(tmp_path, state):
