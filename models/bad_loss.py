@@ -5,6 +5,7 @@ run, and every process of a job, comes to the same one.
 """
 
 import collections
+import itertools
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from models.telemetry import read_metrics
+from models.telemetry import latest_metrics
 from pipelines.errors import UserError
 
 #: Steps whose losses a loss is compared with, and how many of them there must be.
@@ -77,7 +78,7 @@ class LossWatch:
 def recent_losses(run: Path) -> list[dict[str, Any]]:
     """What `LossWatch` needs to go on after the last step of metrics.jsonl."""
     wanted = ("step", "train/loss", "train/skipped")
-    lines = collections.deque(read_metrics(run), maxlen=WINDOW_STEPS + 1)
+    lines = list(itertools.islice(latest_metrics(run), WINDOW_STEPS + 1))[::-1]
     return [{name: line[name] for name in wanted if name in line} for line in lines]
 
 
@@ -87,8 +88,7 @@ def last_loss(run: Path) -> float:
     Raises:
         UserError: none has.
     """
-    losses = [line["train/loss"] for line in read_metrics(run)]
-    found = [loss for loss in losses if loss is not None]
-    if not found:
-        raise UserError(f"no step of {run} has a loss: lower --base-learning-rate")
-    return found[-1]
+    for line in latest_metrics(run):
+        if line["train/loss"] is not None:
+            return line["train/loss"]
+    raise UserError(f"no step of {run} has a loss: lower --base-learning-rate")
