@@ -1,19 +1,14 @@
 """The training loop of one process: from the last checkpoint to the end, or to a signal."""
 
 import contextlib
-import os
-import signal
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
 from typing import Any, NoReturn, Protocol
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 
 from models.bad_loss import LossWatch, last_loss, recent_losses
 from models.checkpoint import Checkpoints
@@ -25,9 +20,10 @@ from models.peaks import peak_flops
 from models.run import CHECKPOINTS, RunPlan
 from models.state import Skeleton, TrainState
 from models.step import FEATURES, SEGMENTS, make_train_step, optimizer_of
+from models.stopping import StopRequest
 from models.telemetry import Telemetry
 from pipelines.faults import fault_point
-from pipelines.progress import Progress, say
+from pipelines.progress import Progress
 from tasks.prefetch import ahead
 
 #: Bad steps in a row, skipped or rewound from without reaching a new checkpoint, that end a run.
@@ -79,8 +75,8 @@ class Trainer:
         )
         self.features = FEATURES + (SEGMENTS if plan.train.pack > 1 else ())
 
-    def run(self) -> float:
-        """Train to the last step; gives its loss.
+    def run(self, stop: StopRequest) -> float:
+        """Train to the last step, or until `stop` is due; gives the last loss.
 
         Raises:
             JobError: steps are bad, and the policy is to stop, or has not helped.
@@ -88,21 +84,20 @@ class Trainer:
         """
         rewound: _BadStep | None = None
         rewinds: dict[int, int] = {}
-        with _stop_requests() as stop:
-            while True:
-                start = self._newest()
-                if rewound is not None:
-                    rewinds[start] = rewinds.get(start, 0) + 1
-                    self._explain_rewind(rewound, start, rewinds[start])
-                try:
-                    self._run_from(start, rewound, stop)
-                    break
-                except _BadStep as bad:
-                    rewound = bad
-                except JobError:
-                    self.checkpoints.wait()
-                    raise
-                # Here the state of the bad step is gone, and there is room for another.
+        while True:
+            start = self._newest()
+            if rewound is not None:
+                rewinds[start] = rewinds.get(start, 0) + 1
+                self._explain_rewind(rewound, start, rewinds[start])
+            try:
+                self._run_from(start, rewound, stop)
+                break
+            except _BadStep as bad:
+                rewound = bad
+            except JobError:
+                self.checkpoints.wait()
+                raise
+            # Here the state of the bad step is gone, and there is room for another.
         return on_first(lambda: last_loss(self.out))
 
     def _newest(self) -> int:
@@ -127,7 +122,7 @@ class Trainer:
             f"{bad.batch + 1:,}"
         )
 
-    def _run_from(self, start: int, rewound: "_BadStep | None", stop: "_StopRequest") -> None:
+    def _run_from(self, start: int, rewound: "_BadStep | None", stop: StopRequest) -> None:
         state, next_batch = self._state_of(start)
         if rewound is not None:
             next_batch = rewound.batch + 1
@@ -158,12 +153,13 @@ class Trainer:
         start: int,
         batches: Iterator[dict[str, jax.Array]],
         recorder: "_Recorder",
-        stop: "_StopRequest",
+        stop: StopRequest,
     ) -> None:
         batch = next(batches)
         clock = time.monotonic()
         step_function = self._compile(state, batch)
         recorder.begin(time.monotonic() - clock)
+        stop.begin()
         pending: tuple[int, dict[str, jax.Array]] | None = None
         for done in range(start + 1, self.steps + 1):
             state, metrics = step_function(state, batch, recorder.loss_limit(done))
@@ -312,48 +308,3 @@ class _Recorder:
         """Force what was written to disk."""
         if self._telemetry is not None:
             self._telemetry.sync()
-
-
-class _StopRequest:
-    """Whether to save and stop: after a signal here, or in any process of the job."""
-
-    def __init__(self) -> None:
-        self.signalled = threading.Event()
-
-    def due(self, step: int) -> bool:
-        """Whether to stop after `step`, asked after each; the same in all processes."""
-        if jax.process_count() == 1:
-            return self.signalled.is_set()
-        return multihost_utils.reached_preemption_sync_point(step)
-
-
-@contextlib.contextmanager
-def _stop_requests() -> Iterator[_StopRequest]:
-    """Turn the first SIGTERM or Ctrl-C into a request; a second one acts as usual.
-
-    In a job SIGTERM is JAX's: its preemption service agrees with the other processes on a step.
-    """
-    request = _StopRequest()
-    if threading.current_thread() is not threading.main_thread():
-        yield request
-        return
-    alone = jax.process_count() == 1
-    signals = (signal.SIGTERM, signal.SIGINT) if alone else (signal.SIGINT,)
-    previous = {number: signal.getsignal(number) for number in signals}
-
-    def stop(number: int, _frame: FrameType | None) -> None:
-        say("train", f"{signal.Signals(number).name}: saving after this step")
-        for each, handler in previous.items():
-            signal.signal(each, handler)
-        if alone:
-            request.signalled.set()
-        else:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    for number in signals:
-        signal.signal(number, stop)
-    try:
-        yield request
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
