@@ -75,6 +75,37 @@ class LossWatch:
         return None
 
 
+class Rewinds:
+    """What came of going back to each checkpoint: whether it is ruined, and how often it was tried.
+
+    A checkpoint has the parameters after its step's update, which no loss has judged yet. The step
+    after it does: once good, the checkpoint is; twice bad, on two batches, it is taken for ruined.
+    """
+
+    def __init__(self) -> None:
+        self._times: collections.Counter[int] = collections.Counter()
+        self._bad_at_once: collections.Counter[int] = collections.Counter()
+        self._good: set[int] = set()
+
+    def is_ruined(self, checkpoint: int, bad_step: int) -> bool:
+        """Take note of the bad step that came after the newest checkpoint, and judge that one."""
+        if bad_step > checkpoint + 1:
+            self._good.add(checkpoint)
+        if not checkpoint or checkpoint in self._good:
+            return False
+        self._bad_at_once[checkpoint] += 1
+        return self._bad_at_once[checkpoint] > 1
+
+    def set_aside(self, checkpoint: int) -> None:
+        """Forget one that is gone: the next of its name is another."""
+        del self._bad_at_once[checkpoint]
+
+    def times(self, checkpoint: int) -> int:
+        """Count going back to a checkpoint once more."""
+        self._times[checkpoint] += 1
+        return self._times[checkpoint]
+
+
 def recent_losses(run: Path) -> list[dict[str, Any]]:
     """What `LossWatch` needs to go on after the last step of metrics.jsonl."""
     wanted = ("step", "train/loss", "train/skipped")

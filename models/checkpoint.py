@@ -73,7 +73,7 @@ class Checkpoints:
 
     Attributes:
         directory: where they are.
-        kept: steps whose checkpoints stay; others go when a newer one is complete.
+        kept: steps whose checkpoints stay; others go once a newer one is known to be good.
     """
 
     def __init__(self, directory: Path, kept: Sequence[int]):
@@ -107,17 +107,22 @@ class Checkpoints:
                     f"({error.strerror or error}): remove it, and give the same command again"
                 ) from error
 
-    def save(self, state: TrainState, step: int, next_batch: int) -> None:
+    def save(self, state: TrainState, step: int, next_batch: int, *, prune: bool = True) -> None:
         """Start to save `state`; a save still under way is waited for first.
 
-        The caller has made sure that everything that belongs to these steps (metrics) is on disk.
+        What a step recorded is from before its update: only the steps after a checkpoint tell
+        whether it is good. So the newest stays until the next is saved. The caller has made sure
+        that everything that belongs to these steps (metrics) is on disk.
 
         Args:
             state: after `step` steps.
             step: the checkpoint's name.
             next_batch: number of the batch that the next step takes.
+            prune: whether the steps since the newest checkpoint were good: older ones go.
         """
         self.wait()
+        if prune:
+            self.prune()
         fault_point("train.before_checkpoint")
         if jax.default_backend() == "cpu":
             # The next step reuses the state's memory, of which a host copy here is a mere view.
@@ -128,7 +133,7 @@ class Checkpoints:
         fault_point("train.during_checkpoint")
 
     def wait(self) -> None:
-        """Wait until the save under way is complete, then drop older ones."""
+        """Wait until the save under way is complete."""
         if self._pending is None:
             return
         step, response = self._pending
@@ -136,19 +141,29 @@ class Checkpoints:
         self._pending = None
         assert is_complete(self.directory / str(step))
         fault_point("train.after_checkpoint")
-        self.prune()
 
     def prune(self) -> None:
         """Remove checkpoints that are neither kept nor the newest."""
         if not is_first():
             return
-        steps = complete_steps(self.directory)
+        try:
+            steps = complete_steps(self.directory)
+        except UserError:
+            return  # no reason to stop training: the next save prunes
         for old in steps[:-1]:
             if old not in self.kept:
                 # Renamed first, so that no moment shows a half-removed checkpoint by its name.
                 hidden = self.directory / f".{old}.removed"
                 (self.directory / str(old)).rename(hidden)
                 shutil.rmtree(hidden)
+
+    def set_aside(self, step: int) -> str:
+        """Give a checkpoint a name by which no run goes on with it; gives that name."""
+        aside = self.directory / f"{step}.ruined"
+        if aside.exists():
+            shutil.rmtree(aside)
+        (self.directory / str(step)).rename(aside)
+        return str(aside)
 
     def restore(self, step: int, like: TrainState) -> tuple[TrainState, int]:
         """Load the whole state, onto the devices `like` names, and the number of its next batch.

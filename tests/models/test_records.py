@@ -162,6 +162,8 @@ def test_only_complete_checkpoints_count_and_leftovers_go(tmp_path, state):
     for step in (2, 3, 5):
         checkpoints.save(state, step, step)
     checkpoints.wait()
+    assert complete_steps(checkpoints.directory) == [2, 3, 5]  # nothing has judged 5 yet
+    checkpoints.prune()
     assert complete_steps(checkpoints.directory) == [2, 5]  # 3 was only to resume from
     (checkpoints.directory / "9").mkdir()
     (checkpoints.directory / "7.orbax-checkpoint-tmp").mkdir()
