@@ -96,9 +96,10 @@ class Rewinds:
         self._bad_at_once[checkpoint] += 1
         return self._bad_at_once[checkpoint] > 1
 
-    def set_aside(self, checkpoint: int) -> None:
-        """Forget one that is gone: the next of its name is another."""
-        del self._bad_at_once[checkpoint]
+    def set_aside(self, checkpoint: int, before: int) -> None:
+        """Forget one that is gone; the one before it is good, as steps went on from there."""
+        del self._bad_at_once[checkpoint], self._times[checkpoint]
+        self._good.add(before)
 
     def times(self, checkpoint: int) -> int:
         """Count going back to a checkpoint once more."""

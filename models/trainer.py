@@ -121,12 +121,12 @@ class Trainer:
         if rewinds.is_ruined(start, bad.step):
             ruined = start
             aside = on_first(lambda: self.checkpoints.set_aside(ruined))
-            rewinds.set_aside(ruined)
             announce(
                 f"the step after {ruined:,} was bad with two batches: its checkpoint seems ruined, "
                 f"and is {aside} now, to be removed when you do not want it"
             )
             start = self._newest()
+            rewinds.set_aside(ruined, start)
         times = rewinds.times(start)
         if times > PATIENCE:
             raise JobError(

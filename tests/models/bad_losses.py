@@ -170,12 +170,25 @@ def test_a_step_that_was_skipped_is_no_reason_to_drop_a_checkpoint(
 def test_a_checkpoint_is_ruined_when_two_steps_after_it_are_bad_and_none_was_good():
     rewinds = Rewinds()
     assert not rewinds.is_ruined(4, 5)
+    assert rewinds.times(4) == 1
     assert rewinds.is_ruined(4, 5)
-    rewinds.set_aside(4)
+    rewinds.set_aside(4, 2)
+    assert not any(rewinds.is_ruined(2, 3) for _ in range(3))
     assert not rewinds.is_ruined(4, 5)
+    assert rewinds.times(4) == 1  # it is another one now
     assert not rewinds.is_ruined(4, 6)
     assert not rewinds.is_ruined(4, 5)
     assert not any(rewinds.is_ruined(0, 1) for _ in range(3))
+
+
+def test_a_training_that_ruins_every_checkpoint_ends(child, tmp_path):
+    out = tmp_path / "run"
+    options = {"base_learning_rate": 1e20, "checkpoint_every": 1}
+    with pytest.raises(UserError, match=r"step 2, .*/1, has the very parameters that gave this"):
+        child.run("mt5-tiny", out, STEPS, **options)
+    with pytest.raises(UserError, match=r"11th time after step 0: there is no checkpoint to go ba"):
+        child.run("mt5-tiny", out, STEPS, **options, on_bad_loss="rewind")
+    assert [path.name for path in (out / "checkpoints").iterdir()] == ["1.ruined"]
 
 
 def losses(values, first=1):
