@@ -5,6 +5,7 @@ run, and every process of a job, comes to the same one.
 """
 
 import collections
+import itertools
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from models.telemetry import read_metrics
+from models.telemetry import latest_metrics
 from pipelines.errors import UserError
 
 #: Steps whose losses a loss is compared with, and how many of them there must be.
@@ -74,10 +75,42 @@ class LossWatch:
         return None
 
 
+class Rewinds:
+    """What came of going back to each checkpoint: whether it is ruined, and how often it was tried.
+
+    A checkpoint has the parameters after its step's update, which no loss has judged yet. The step
+    after it does: once good, the checkpoint is; twice bad, on two batches, it is taken for ruined.
+    """
+
+    def __init__(self) -> None:
+        self._times: collections.Counter[int] = collections.Counter()
+        self._bad_at_once: collections.Counter[int] = collections.Counter()
+        self._good: set[int] = set()
+
+    def is_ruined(self, checkpoint: int, bad_step: int) -> bool:
+        """Take note of the bad step that came after the newest checkpoint, and judge that one."""
+        if bad_step > checkpoint + 1:
+            self._good.add(checkpoint)
+        if not checkpoint or checkpoint in self._good:
+            return False
+        self._bad_at_once[checkpoint] += 1
+        return self._bad_at_once[checkpoint] > 1
+
+    def set_aside(self, checkpoint: int, before: int) -> None:
+        """Forget one that is gone; the one before it is good, as steps went on from there."""
+        del self._bad_at_once[checkpoint], self._times[checkpoint]
+        self._good.add(before)
+
+    def times(self, checkpoint: int) -> int:
+        """Count going back to a checkpoint once more."""
+        self._times[checkpoint] += 1
+        return self._times[checkpoint]
+
+
 def recent_losses(run: Path) -> list[dict[str, Any]]:
     """What `LossWatch` needs to go on after the last step of metrics.jsonl."""
     wanted = ("step", "train/loss", "train/skipped")
-    lines = collections.deque(read_metrics(run), maxlen=WINDOW_STEPS + 1)
+    lines = list(itertools.islice(latest_metrics(run), WINDOW_STEPS + 1))[::-1]
     return [{name: line[name] for name in wanted if name in line} for line in lines]
 
 
@@ -87,8 +120,7 @@ def last_loss(run: Path) -> float:
     Raises:
         UserError: none has.
     """
-    losses = [line["train/loss"] for line in read_metrics(run)]
-    found = [loss for loss in losses if loss is not None]
-    if not found:
-        raise UserError(f"no step of {run} has a loss: lower --base-learning-rate")
-    return found[-1]
+    for line in latest_metrics(run):
+        if line["train/loss"] is not None:
+            return line["train/loss"]
+    raise UserError(f"no step of {run} has a loss: lower --base-learning-rate")

@@ -8,6 +8,8 @@ All processes of a job save and restore together, on a file system they share; p
 """
 
 import json
+import os
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,23 +28,44 @@ METADATA = "_CHECKPOINT_METADATA"
 PARAMETERS = "parameters"
 OPTIMIZER = "optimizer"
 
+STEP = re.compile(r"0|[1-9][0-9]*")
+#: Names of what Orbax is still writing and of what `Checkpoints` is still removing.
+LEFTOVER = re.compile(r"(.*\.orbax-checkpoint-tmp.*|\.[0-9]+\.removed)")
+
 
 def is_complete(checkpoint: Path) -> bool:
-    """Whether Orbax committed this checkpoint and both its parts are there."""
+    """Whether Orbax committed this checkpoint and both its parts are there.
+
+    Raises:
+        UserError: that cannot be found out: a file system that fails proves nothing.
+    """
     try:
         metadata = json.loads((checkpoint / METADATA).read_text())
-    except (OSError, ValueError):
+        for part in (PARAMETERS, OPTIMIZER):
+            (checkpoint / part / "_METADATA").stat()
+    except (FileNotFoundError, NotADirectoryError, ValueError):
         return False
-    parts = all((checkpoint / part / "_METADATA").is_file() for part in (PARAMETERS, OPTIMIZER))
-    return metadata.get("commit_timestamp_nsecs") is not None and parts
+    except OSError as error:
+        raise UserError(
+            f"{error.filename or checkpoint} cannot be read ({error.strerror or error}): give the "
+            "same command again when its file system answers; nothing was removed"
+        ) from error
+    return metadata.get("commit_timestamp_nsecs") is not None
 
 
 def complete_steps(directory: Path) -> list[int]:
-    """Steps of all complete checkpoints in `directory`, ascending."""
+    """Steps of all complete checkpoints in `directory`, ascending.
+
+    Raises:
+        UserError: one cannot be read.
+    """
     if not directory.is_dir():
         return []
-    found = (path for path in directory.iterdir() if path.name.isdecimal())
-    return sorted(int(path.name) for path in found if is_complete(path))
+    return sorted(int(path.name) for path in _named_by_step(directory) if is_complete(path))
+
+
+def _named_by_step(directory: Path) -> list[Path]:
+    return [path for path in directory.iterdir() if STEP.fullmatch(path.name)]
 
 
 class Checkpoints:
@@ -50,7 +73,7 @@ class Checkpoints:
 
     Attributes:
         directory: where they are.
-        kept: steps whose checkpoints stay; others go when a newer one is complete.
+        kept: steps whose checkpoints stay; others go once a newer one is known to be good.
     """
 
     def __init__(self, directory: Path, kept: Sequence[int]):
@@ -63,24 +86,43 @@ class Checkpoints:
         return max(complete_steps(self.directory), default=None)
 
     def remove_leftovers(self) -> None:
-        """Remove what killed runs left: unfinished writes, half-removed checkpoints."""
+        """Remove what killed runs left: unfinished writes, half-removed checkpoints.
+
+        What has a name that is not ours is somebody else's, and stays.
+
+        Raises:
+            UserError: a checkpoint cannot be read, or a leftover cannot be removed.
+        """
         if not self.directory.is_dir():
             return
-        for path in self.directory.iterdir():
-            if not (path.name.isdecimal() and is_complete(path)):
-                shutil.rmtree(path)
+        leftovers = [path for path in _named_by_step(self.directory) if not is_complete(path)]
+        leftovers += (path for path in self.directory.iterdir() if LEFTOVER.fullmatch(path.name))
+        for path in leftovers:
+            try:
+                if os.path.isdir(path):
+                    shutil.rmtree(path)
+            except OSError as error:
+                raise UserError(
+                    f"{path}, left by a run that was killed, cannot be removed "
+                    f"({error.strerror or error}): remove it, and give the same command again"
+                ) from error
 
-    def save(self, state: TrainState, step: int, next_batch: int) -> None:
+    def save(self, state: TrainState, step: int, next_batch: int, *, prune: bool = True) -> None:
         """Start to save `state`; a save still under way is waited for first.
 
-        The caller has made sure that everything that belongs to these steps (metrics) is on disk.
+        What a step recorded is from before its update: only the steps after a checkpoint tell
+        whether it is good. So the newest stays until the next is saved. The caller has made sure
+        that everything that belongs to these steps (metrics) is on disk.
 
         Args:
             state: after `step` steps.
             step: the checkpoint's name.
             next_batch: number of the batch that the next step takes.
+            prune: whether the steps since the newest checkpoint were good: older ones go.
         """
         self.wait()
+        if prune:
+            self.prune()
         fault_point("train.before_checkpoint")
         if jax.default_backend() == "cpu":
             # The next step reuses the state's memory, of which a host copy here is a mere view.
@@ -91,7 +133,7 @@ class Checkpoints:
         fault_point("train.during_checkpoint")
 
     def wait(self) -> None:
-        """Wait until the save under way is complete, then drop older ones."""
+        """Wait until the save under way is complete."""
         if self._pending is None:
             return
         step, response = self._pending
@@ -99,19 +141,29 @@ class Checkpoints:
         self._pending = None
         assert is_complete(self.directory / str(step))
         fault_point("train.after_checkpoint")
-        self.prune()
 
     def prune(self) -> None:
         """Remove checkpoints that are neither kept nor the newest."""
         if not is_first():
             return
-        steps = complete_steps(self.directory)
+        try:
+            steps = complete_steps(self.directory)
+        except UserError:
+            return  # no reason to stop training: the next save prunes
         for old in steps[:-1]:
             if old not in self.kept:
                 # Renamed first, so that no moment shows a half-removed checkpoint by its name.
                 hidden = self.directory / f".{old}.removed"
                 (self.directory / str(old)).rename(hidden)
                 shutil.rmtree(hidden)
+
+    def set_aside(self, step: int) -> str:
+        """Give a checkpoint a name by which no run goes on with it; gives that name."""
+        aside = self.directory / f"{step}.ruined"
+        if aside.exists():
+            shutil.rmtree(aside)
+        (self.directory / str(step)).rename(aside)
+        return str(aside)
 
     def restore(self, step: int, like: TrainState) -> tuple[TrainState, int]:
         """Load the whole state, onto the devices `like` names, and the number of its next batch.

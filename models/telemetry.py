@@ -6,22 +6,24 @@ A number that is not finite is null: JSON has no other way to say it. The load o
 every layer is many numbers, and written down in the first step and every hundredth alone.
 """
 
+import collections
 import json
 import math
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from pipelines.errors import UserError
-from pipelines.outputs import write_atomically
 
 METRICS = "metrics.jsonl"
 #: Steps between those in which matrices are written down.
 MATRICES_EVERY = 100
+#: How much of metrics.jsonl is read at once from its end.
+BLOCK_BYTES = 1 << 18
 
 
 def read_metrics(run: Path) -> Iterator[dict[str, Any]]:
@@ -35,25 +37,83 @@ def read_metrics(run: Path) -> Iterator[dict[str, Any]]:
                 yield json.loads(line)
 
 
+def latest_metrics(run: Path) -> Iterator[dict[str, Any]]:
+    """The complete lines of a run's metrics.jsonl, the last one first; reads no more than asked."""
+    if (run / METRICS).is_file():
+        with open(run / METRICS, "rb") as file:
+            for _, line in _lines_from_end(file):
+                yield json.loads(line)
+
+
 def cut_metrics(run: Path, step: int) -> None:
-    """Keep the lines of steps 1 to `step`.
+    """Keep the lines of steps 1 to `step`: what follows is cut off the file, in place.
 
     Raises:
         UserError: a step's line is missing.
     """
-    lines = []
-    for metrics in read_metrics(run):
-        if metrics["step"] > step:
-            break
-        lines.append(json.dumps(metrics) + "\n")
-        if metrics["step"] != len(lines):
-            break
-    if len(lines) != step or (lines and json.loads(lines[-1])["step"] != step):
-        raise UserError(
-            f"{run / METRICS} lacks steps before {step}, which a checkpoint has: restore the file, "
-            "or choose another --out"
-        )
-    write_atomically(run / METRICS, "".join(lines))
+    path = run / METRICS
+    if not path.is_file() and not step:
+        return
+    end = 0
+    if step:
+        found = _end_of_step(path, step) if path.is_file() else None
+        if found is None:
+            raise UserError(
+                f"{path} lacks steps before {step}, which a checkpoint has: restore the file, or "
+                "choose another --out"
+            )
+        end = found
+    with open(path, "r+b") as file:
+        file.truncate(end)
+        os.fsync(file.fileno())
+
+
+def _end_of_step(path: Path, step: int) -> int | None:
+    """Where the line of `step` ends, if it is line number `step`."""
+    with open(path, "rb") as file:
+        for end, line in _lines_from_end(file):
+            try:
+                found = json.loads(line)["step"]
+            except (ValueError, KeyError, TypeError):
+                continue  # a machine that lost power may leave anything after the last sync
+            if found <= step:
+                return end if found == step == _count_lines(file, end) else None
+    return None
+
+
+def _count_lines(file: BinaryIO, end: int) -> int:
+    count = 0
+    file.seek(0)
+    while end > 0:
+        block = file.read(min(BLOCK_BYTES, end))
+        count += block.count(b"\n")
+        end -= len(block)
+    return count
+
+
+def _lines_from_end(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
+    """The complete lines, the last one first, each with the offset of its end."""
+    start = file.seek(0, os.SEEK_END)
+    parts: collections.deque[bytes] = collections.deque()  # of the line that begins before `start`
+    end: int | None = None  # its end, once its newline is found
+    while start:
+        size = min(BLOCK_BYTES, start)
+        start -= size
+        file.seek(start)
+        block = file.read(size)
+        *earlier, last = block.split(b"\n") if b"\n" in block else [block]
+        if not earlier:
+            parts.appendleft(block)
+            continue
+        at = start + len(block) - len(last)  # after the block's last newline
+        if end is not None:
+            yield end, last + b"".join(parts)
+        for line in reversed(earlier[1:]):
+            yield at, line
+            at -= len(line) + 1
+        parts, end = collections.deque([earlier[0]]), at
+    if end is not None:
+        yield end, b"".join(parts)
 
 
 def _finite(value: Any) -> Any:

@@ -1,22 +1,17 @@
 """The training loop of one process: from the last checkpoint to the end, or to a signal."""
 
 import contextlib
-import os
-import signal
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
 from typing import Any, NoReturn, Protocol
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 
-from models.bad_loss import LossWatch, last_loss, recent_losses
-from models.checkpoint import Checkpoints
+from models.bad_loss import LossWatch, Rewinds, last_loss, recent_losses
+from models.checkpoint import Checkpoints, complete_steps
 from models.flops import training_step_flops
 from models.job import JobError, announce, meet, on_first, together
 from models.lifeline import EXIT_RESUME
@@ -25,9 +20,10 @@ from models.peaks import peak_flops
 from models.run import CHECKPOINTS, RunPlan
 from models.state import Skeleton, TrainState
 from models.step import FEATURES, SEGMENTS, make_train_step, optimizer_of
+from models.stopping import StopRequest
 from models.telemetry import Telemetry
 from pipelines.faults import fault_point
-from pipelines.progress import Progress, say
+from pipelines.progress import Progress
 from tasks.prefetch import ahead
 
 #: Bad steps in a row, skipped or rewound from without reaching a new checkpoint, that end a run.
@@ -63,6 +59,9 @@ class Trainer:
         out: its directory.
         skeleton: its model, on the mesh.
         groups: parts that a batch falls into (`models.step.batch_groups`).
+
+    Attributes:
+        saved: the step of the newest checkpoint, which may still be under way; 0 for none.
     """
 
     def __init__(self, plan: RunPlan, batches: Batches, out: Path, skeleton: Skeleton, groups: int):
@@ -77,32 +76,29 @@ class Trainer:
         self.flops_per_step = training_step_flops(
             plan.model, plan.train.rows, batches.inputs_length, batches.targets_length
         )
+        self.saved = 0
         self.features = FEATURES + (SEGMENTS if plan.train.pack > 1 else ())
 
-    def run(self) -> float:
-        """Train to the last step; gives its loss.
+    def run(self, stop: StopRequest) -> float:
+        """Train to the last step, or until `stop` is due; gives the last loss.
 
         Raises:
             JobError: steps are bad, and the policy is to stop, or has not helped.
             SystemExit: with code 75, after a signal; everything is saved.
         """
         rewound: _BadStep | None = None
-        rewinds: dict[int, int] = {}
-        with _stop_requests() as stop:
-            while True:
-                start = self._newest()
-                if rewound is not None:
-                    rewinds[start] = rewinds.get(start, 0) + 1
-                    self._explain_rewind(rewound, start, rewinds[start])
-                try:
-                    self._run_from(start, rewound, stop)
-                    break
-                except _BadStep as bad:
-                    rewound = bad
-                except JobError:
-                    self.checkpoints.wait()
-                    raise
-                # Here the state of the bad step is gone, and there is room for another.
+        rewinds = Rewinds()
+        while True:
+            start = self._newest() if rewound is None else self._go_back(rewound, rewinds)
+            try:
+                self._run_from(start, rewound, stop)
+                break
+            except _BadStep as bad:
+                rewound = bad
+            except JobError:
+                self.checkpoints.wait()
+                raise
+            # Here the state of the bad step is gone, and there is room for another.
         return on_first(lambda: last_loss(self.out))
 
     def _newest(self) -> int:
@@ -115,22 +111,47 @@ class Trainer:
 
         return on_first(find)
 
-    def _explain_rewind(self, bad: "_BadStep", start: int, times: int) -> None:
+    def _go_back(self, bad: "_BadStep", rewinds: Rewinds) -> int:
+        """The step to go on after instead of a bad one: the newest that does not seem ruined.
+
+        Raises:
+            JobError: that has been tried often enough.
+        """
+        start = self._newest()
+        if rewinds.is_ruined(start, bad.step):
+            ruined = start
+            aside = on_first(lambda: self.checkpoints.set_aside(ruined))
+            announce(
+                f"the step after {ruined:,} was bad with two batches: its checkpoint seems ruined, "
+                f"and is {aside} now, to be removed when you do not want it"
+            )
+            start = self._newest()
+            rewinds.set_aside(ruined, start)
+        times = rewinds.times(start)
         if times > PATIENCE:
             raise JobError(
                 f"step {bad.step:,}: {bad.fault}, for the {times}th time after step {start:,}: "
-                f"remove {self.checkpoints.directory}/{start} to go back further, or train into "
-                "another --out with a lower --base-learning-rate"
+                f"{self._way_back(start)}train into another --out with a lower --base-learning-rate"
             )
         announce(
             f"step {bad.step:,}: {bad.fault}; rewinding to step {start:,}, and on with batch "
             f"{bad.batch + 1:,}"
         )
+        return start
 
-    def _run_from(self, start: int, rewound: "_BadStep | None", stop: "_StopRequest") -> None:
+    def _way_back(self, start: int) -> str:
+        if not start:
+            return "there is no checkpoint to go back to; "
+        steps = on_first(lambda: complete_steps(self.checkpoints.directory))
+        earlier = max((step for step in steps if step < start), default=0)
+        where = f"go back to step {earlier:,}" if earlier else "begin again: it is the only one"
+        return f"remove {self.checkpoints.directory}/{start} to {where}, or "
+
+    def _run_from(self, start: int, rewound: "_BadStep | None", stop: StopRequest) -> None:
         state, next_batch = self._state_of(start)
         if rewound is not None:
             next_batch = rewound.batch + 1
+        self.saved = start
         numbers = range(next_batch, next_batch + self.steps - start)
         with (
             _Recorder(self, start, next_batch - start, rewound) as recorder,
@@ -158,12 +179,13 @@ class Trainer:
         start: int,
         batches: Iterator[dict[str, jax.Array]],
         recorder: "_Recorder",
-        stop: "_StopRequest",
+        stop: StopRequest,
     ) -> None:
         batch = next(batches)
         clock = time.monotonic()
         step_function = self._compile(state, batch)
         recorder.begin(time.monotonic() - clock)
+        stop.begin()
         pending: tuple[int, dict[str, jax.Array]] | None = None
         for done in range(start + 1, self.steps + 1):
             state, metrics = step_function(state, batch, recorder.loss_limit(done))
@@ -177,8 +199,11 @@ class Trainer:
             if stopping or self._checkpoint_due(done):
                 recorder.record(*pending)
                 pending = None
-                recorder.sync()
-                self.checkpoints.save(state, done, recorder.batch_of(done) + 1)
+                if recorder.good or stopping or done in self.plan.evaluation_steps:
+                    recorder.sync()
+                    batch_after = recorder.batch_of(done) + 1
+                    self.checkpoints.save(state, done, batch_after, prune=recorder.good)
+                    self.saved = done
             if stopping and done < self.steps:
                 self._stop(done)
 
@@ -220,7 +245,7 @@ class _Recorder:
     """
 
     def __init__(self, trainer: Trainer, start: int, offset: int, rewound: _BadStep | None):
-        self._start, self._offset, self._rewound = start, offset, rewound
+        self._trainer, self._start, self._offset, self._rewound = trainer, start, offset, rewound
         self._config = trainer.plan.train
         self._tokens_per_step = trainer.tokens_per_step
         self._flops_per_step = trainer.flops_per_step
@@ -248,6 +273,11 @@ class _Recorder:
         """Start the clock of the first step, of which compiling is no part."""
         self._compile_secs = compile_secs
         self._clock = time.monotonic()
+
+    @property
+    def good(self) -> bool:
+        """Whether the last step that was recorded was good: else it was skipped."""
+        return not self._watch.skipped
 
     def batch_of(self, step: int) -> int:
         """The number of the batch that a step takes."""
@@ -282,10 +312,23 @@ class _Recorder:
             announce(f"step {step:,}: {fault}; its update is skipped")
             return
         times = f", after {PATIENCE} skipped steps" if policy == "skip" else ""
+        other = "rewind" if policy == "skip" else "skip or rewind"
         raise JobError(
-            f"step {step:,}, batch {batch:,}: {fault}{times}; the checkpoints before it are "
-            "intact. Give the same command with --on-bad-loss skip or rewind, or train into "
-            "another --out with a lower --base-learning-rate or --dtype float32"
+            f"step {step:,}, batch {batch:,}: {fault}{times}; {self._newest_checkpoint(step)}. "
+            f"Give the same command with --on-bad-loss {other}, or train into another --out with a "
+            "lower --base-learning-rate or --dtype float32"
+        )
+
+    def _newest_checkpoint(self, bad_step: int) -> str:
+        saved = self._trainer.saved
+        if not saved:
+            return "there is no checkpoint yet"
+        path = f"{self._trainer.checkpoints.directory}/{saved}"
+        if saved + self._watch.skipped < bad_step - 1:
+            return f"the newest checkpoint is {path}, after which a step was good"
+        return (
+            f"the newest checkpoint, {path}, has the very parameters that gave this: if other "
+            "batches are bad too, it is ruined, and rewind goes back to one before it"
         )
 
     def _write(self, metrics: Metrics, secs: float) -> None:
@@ -312,48 +355,3 @@ class _Recorder:
         """Force what was written to disk."""
         if self._telemetry is not None:
             self._telemetry.sync()
-
-
-class _StopRequest:
-    """Whether to save and stop: after a signal here, or in any process of the job."""
-
-    def __init__(self) -> None:
-        self.signalled = threading.Event()
-
-    def due(self, step: int) -> bool:
-        """Whether to stop after `step`, asked after each; the same in all processes."""
-        if jax.process_count() == 1:
-            return self.signalled.is_set()
-        return multihost_utils.reached_preemption_sync_point(step)
-
-
-@contextlib.contextmanager
-def _stop_requests() -> Iterator[_StopRequest]:
-    """Turn the first SIGTERM or Ctrl-C into a request; a second one acts as usual.
-
-    In a job SIGTERM is JAX's: its preemption service agrees with the other processes on a step.
-    """
-    request = _StopRequest()
-    if threading.current_thread() is not threading.main_thread():
-        yield request
-        return
-    alone = jax.process_count() == 1
-    signals = (signal.SIGTERM, signal.SIGINT) if alone else (signal.SIGINT,)
-    previous = {number: signal.getsignal(number) for number in signals}
-
-    def stop(number: int, _frame: FrameType | None) -> None:
-        say("train", f"{signal.Signals(number).name}: saving after this step")
-        for each, handler in previous.items():
-            signal.signal(each, handler)
-        if alone:
-            request.signalled.set()
-        else:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    for number in signals:
-        signal.signal(number, stop)
-    try:
-        yield request
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

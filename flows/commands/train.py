@@ -11,6 +11,7 @@ from flows.commands.common import Json, finish
 from flows.supervisor import is_supervised, supervise
 from models.config import JobConfig, ModelChanges, TrainConfig
 from models.lifeline import EXIT_RESUME
+from models.stopping import stop_requests
 from pipelines.progress import say
 from tasks.mixtures import DEFAULT, find_mixture
 
@@ -50,9 +51,11 @@ def train(
     chosen = find_mixture(mixture)
     if job.shared and not is_supervised("train"):
         return _resume_if_lost(supervise(sys.argv[1:]))
-    from models.train import train as run_training
+    with stop_requests(alone=not job.shared):
+        from models.train import train as run_training
 
-    return finish(run_training(preset, examples, out, config, chosen, changes, job), json)
+        made = run_training(preset, examples, out, config, chosen, changes, job)
+    return finish(made, json)
 
 
 def _resume_if_lost(code: int) -> int:

@@ -4,11 +4,13 @@ import json
 import math
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
-from models.bad_loss import MIN_STEPS, WINDOW_STEPS, LossWatch
-from models.checkpoint import complete_steps
+from models import trainer
+from models.bad_loss import MIN_STEPS, WINDOW_STEPS, LossWatch, Rewinds
+from models.checkpoint import Checkpoints, complete_steps
 from models.trainer import PATIENCE
 from pipelines.errors import UserError
 
@@ -45,7 +47,9 @@ def lines(run: Path) -> list[dict]:
 def test_the_run_stops_and_can_be_continued_by_another_policy(child, tmp_path, poison, capsys):
     out = tmp_path / "run"
     poison({3})
-    with pytest.raises(UserError, match=r"step 4, batch 3: the loss became nan.*--on-bad-loss"):
+    with pytest.raises(
+        UserError, match=r"the loss became nan; the newest checkpoint is .*/2, after w"
+    ):
         child.run("mt5-tiny", out, STEPS)
     assert not (out / "_COMPLETED").exists()
     assert [line["step"] for line in lines(out)] == [1, 2, 3]
@@ -109,6 +113,85 @@ def test_no_run_goes_round_for_ever(child, tmp_path, poison, policy):
     with pytest.raises(UserError, match=wanted):
         child.run("mt5-tiny", out, 40, on_bad_loss=policy)
     assert not (out / "_COMPLETED").exists()
+
+
+def test_a_ruined_checkpoint_is_set_aside_for_the_one_before(
+    child, tmp_path, poison, monkeypatch, capsys
+):
+    """The checkpoint of step 4 has parameters that are no numbers, the first time it is saved."""
+    out = tmp_path / "run"
+    save, saved = Checkpoints.save, []
+
+    def ruin(self, state, step, next_batch, **options):
+        if step == 4 and step not in saved:
+            state = state._replace(parameters=jax.tree.map(lambda x: x * np.nan, state.parameters))
+        saved.append(step)
+        save(self, state, step, next_batch, **options)
+
+    monkeypatch.setattr(Checkpoints, "save", ruin)
+    poison({4})
+    child.run("mt5-tiny", out, STEPS, on_bad_loss="rewind")
+    errors = capsys.readouterr().err
+    assert "rewinding to step 4, and on with batch 5" in errors
+    assert "the step after 4 was bad with two batches: its checkpoint seems ruined" in errors
+    assert "rewinding to step 2, and on with batch 6" in errors
+    assert saved == [1, 2, 4, 4, 6, 7]
+    assert [line["train/batch"] for line in lines(out)] == [0, 1, 6, 7, 8, 9, 10]
+    assert complete_steps(out / "checkpoints") == [1, 7]
+    assert sorted(path.name for path in (out / "checkpoints").iterdir()) == ["1", "4.ruined", "7"]
+
+
+def test_with_no_checkpoint_the_advice_names_none(child, tmp_path, poison, monkeypatch):
+    monkeypatch.setattr(trainer, "PATIENCE", 2)
+    poison(set(range(1000)))
+    with pytest.raises(UserError, match=r"for the 3th time after step 0: there is no chec"):
+        child.run("mt5-tiny", tmp_path / "rewound", STEPS, on_bad_loss="rewind")
+    with pytest.raises(UserError, match=r"step 1, batch 0: .*; there is no checkpoint yet\. Give"):
+        child.run("mt5-tiny", tmp_path / "stopped", STEPS)
+
+
+def test_a_step_that_was_skipped_is_no_reason_to_drop_a_checkpoint(
+    child, tmp_path, poison, monkeypatch
+):
+    out = tmp_path / "run"
+    save, there = Checkpoints.save, {}
+
+    def watch(self, state, step, next_batch, **options):
+        save(self, state, step, next_batch, **options)
+        there[step] = complete_steps(self.directory)
+
+    monkeypatch.setattr(Checkpoints, "save", watch)
+    poison({3, 8, STEPS + 2})
+    child.run("mt5-tiny", out, STEPS + 3, on_bad_loss="skip")
+    assert 4 not in there  # step 4 was skipped, and is none to evaluate
+    assert 2 in there[6]
+    assert 6 in there[STEPS + 3]  # saved though skipped, as the last step
+    assert complete_steps(out / "checkpoints")[-1] == STEPS + 3
+
+
+def test_a_checkpoint_is_ruined_when_two_steps_after_it_are_bad_and_none_was_good():
+    rewinds = Rewinds()
+    assert not rewinds.is_ruined(4, 5)
+    assert rewinds.times(4) == 1
+    assert rewinds.is_ruined(4, 5)
+    rewinds.set_aside(4, 2)
+    assert not any(rewinds.is_ruined(2, 3) for _ in range(3))
+    assert not rewinds.is_ruined(4, 5)
+    assert rewinds.times(4) == 1  # it is another one now
+    assert not rewinds.is_ruined(4, 6)
+    assert not rewinds.is_ruined(4, 5)
+    assert not any(rewinds.is_ruined(0, 1) for _ in range(3))
+
+
+def test_a_training_that_ruins_every_checkpoint_ends(child, tmp_path, monkeypatch):
+    monkeypatch.setattr(trainer, "PATIENCE", 2)
+    out = tmp_path / "run"
+    options = {"base_learning_rate": 1e20, "checkpoint_every": 1}
+    with pytest.raises(UserError, match=r"step 2, .*/1, has the very parameters that gave this"):
+        child.run("mt5-tiny", out, STEPS, **options)
+    with pytest.raises(UserError, match=r"3th time after step 0: there is no checkpoint to go bac"):
+        child.run("mt5-tiny", out, STEPS, **options, on_bad_loss="rewind")
+    assert [path.name for path in (out / "checkpoints").iterdir()] == ["1.ruined"]
 
 
 def losses(values, first=1):

@@ -1,7 +1,14 @@
 """Schedule, metrics file, checkpoints: what a run writes down, without training."""
 
+import errno
+import io
 import itertools
 import json
+import os
+import pathlib
+import shutil
+import tracemalloc
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -10,6 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tensorflow.core.util import event_pb2
 
+from models import telemetry
+from models.bad_loss import last_loss, recent_losses
 from models.checkpoint import Checkpoints, complete_steps, is_complete
 from models.peaks import peak_flops
 from models.schedule import log_spaced_steps
@@ -35,14 +44,14 @@ def test_evaluation_steps_are_even_in_the_logarithm():
 
 
 def test_metrics_after_the_restored_step_are_cut(tmp_path):
-    with Telemetry(tmp_path, 0) as telemetry:
+    with Telemetry(tmp_path, 0) as record:
         for step in range(1, 6):
-            telemetry.write(step, {"train/loss": 1.0 / step, "router/load": [[0.5, 0.5]]})
+            record.write(step, {"train/loss": 1.0 / step, "router/load": [[0.5, 0.5]]})
     with open(tmp_path / "metrics.jsonl", "a") as file:
         file.write('{"step": 6, "train/lo')
     assert [line["step"] for line in read_metrics(tmp_path)] == [1, 2, 3, 4, 5]
-    with Telemetry(tmp_path, 3) as telemetry:
-        telemetry.write(4, {"train/loss": 9.0})
+    with Telemetry(tmp_path, 3) as record:
+        record.write(4, {"train/loss": 9.0})
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2, 3, 4]
     assert lines[3] == {"step": 4, "train/loss": 9.0}
@@ -51,10 +60,10 @@ def test_metrics_after_the_restored_step_are_cut(tmp_path):
 
 def test_vectors_are_in_every_line_and_matrices_in_every_hundredth(tmp_path):
     loads = np.array([[0.25, 0.75, 0.0], [0.5, 0.25, 0.25]], np.float32)
-    with Telemetry(tmp_path, 0) as telemetry:
+    with Telemetry(tmp_path, 0) as record:
         for step in range(1, 202):
             metrics = {"train/loss": np.nan, "router/layer_entropy": loads[:, 0]}
-            telemetry.write(step, {**metrics, "router/load": loads})
+            record.write(step, {**metrics, "router/load": loads})
     lines = list(read_metrics(tmp_path))
     assert all(line["train/loss"] is None for line in lines)
     assert all(line["router/layer_entropy"] == [0.25, 0.5] for line in lines)
@@ -64,8 +73,8 @@ def test_vectors_are_in_every_line_and_matrices_in_every_hundredth(tmp_path):
 
 def test_tensorboard_gets_one_file_with_a_histogram_over_experts(tmp_path):
     loads = np.array([[0.25, 0.75, 0.0], [0.5, 0.25, 0.25]], np.float32)
-    with Telemetry(tmp_path, 0) as telemetry:
-        telemetry.write(1, {"train/loss": 3.0, "router/load": loads})
+    with Telemetry(tmp_path, 0) as record:
+        record.write(1, {"train/loss": 3.0, "router/load": loads})
     (file,) = (tmp_path / "tensorboard").iterdir()
     values = {}
     for record in tf.data.TFRecordDataset(str(file)).as_numpy_iterator():
@@ -95,6 +104,44 @@ def test_metrics_that_lack_a_step_are_refused(tmp_path):
     assert path.read_text() == '{"step": 1}\n'
 
 
+@given(
+    st.lists(st.binary(max_size=9).map(lambda line: line.replace(b"\n", b"")), max_size=12),
+    st.binary(max_size=9).map(lambda line: line.replace(b"\n", b"")),
+    st.integers(1, 20),
+)
+def test_lines_come_from_the_end_whatever_the_blocks(lines, torn, block):
+    data = b"".join(line + b"\n" for line in lines)
+    with mock.patch.object(telemetry, "BLOCK_BYTES", block):
+        found = list(telemetry._lines_from_end(io.BytesIO(data + torn)))
+    assert [line for _, line in reversed(found)] == lines
+    assert all(data[:end].endswith(line + b"\n") for end, line in found)
+    assert [end for end, _ in found] == sorted({end for end, _ in found}, reverse=True)
+
+
+def test_a_long_file_is_cut_in_place_and_read_from_its_end(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    rest = ', "train/loss": 2.5, "x": "' + "y" * 900 + '"}\n'
+    with open(path, "w") as file:
+        file.writelines(f'{{"step": {step}{rest}' for step in range(1, 20_001))
+        file.write("\0" * 300 + "\n" + '{"step": 20001, "tr')
+    before = path.stat()
+    tracemalloc.start()
+    with mock.patch.object(telemetry, "json") as patched:
+        patched.loads.side_effect = json.loads
+        cut_metrics(tmp_path, 19_990)
+        assert last_loss(tmp_path) == 2.5
+        assert [line["step"] for line in recent_losses(tmp_path)] == [*range(19_890, 19_991)]
+        parsed = patched.loads.call_count
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert parsed < 150
+    assert peak < before.st_size / 4
+    after = path.stat()
+    assert after.st_ino == before.st_ino
+    assert path.read_bytes().endswith(b'"}\n')
+    assert sum(1 for _ in read_metrics(tmp_path)) == 19_990
+
+
 @pytest.fixture
 def state():
     import jax.numpy as jnp
@@ -115,6 +162,8 @@ def test_only_complete_checkpoints_count_and_leftovers_go(tmp_path, state):
     for step in (2, 3, 5):
         checkpoints.save(state, step, step)
     checkpoints.wait()
+    assert complete_steps(checkpoints.directory) == [2, 3, 5]  # nothing has judged 5 yet
+    checkpoints.prune()
     assert complete_steps(checkpoints.directory) == [2, 5]  # 3 was only to resume from
     (checkpoints.directory / "9").mkdir()
     (checkpoints.directory / "7.orbax-checkpoint-tmp").mkdir()
@@ -123,6 +172,43 @@ def test_only_complete_checkpoints_count_and_leftovers_go(tmp_path, state):
     assert not is_complete(checkpoints.directory / "9")
     checkpoints.remove_leftovers()
     assert [path.name for path in checkpoints.directory.iterdir()] == ["2"]
+
+
+def test_what_is_not_ours_stays_among_the_checkpoints(tmp_path, state):
+    checkpoints = Checkpoints(tmp_path / "checkpoints", kept=())
+    checkpoints.save(state, 5, 5)
+    checkpoints.wait()
+    shutil.copytree(checkpoints.directory / "5", checkpoints.directory / "5.keep")
+    for name in (".nfs0001", ".DS_Store", "note", "8"):
+        (checkpoints.directory / name).write_text("x")
+    for name in (".3.removed", "7.orbax-checkpoint-tmp-1", "9"):
+        (checkpoints.directory / name / "parameters").mkdir(parents=True)
+    checkpoints.remove_leftovers()
+    names = sorted(path.name for path in checkpoints.directory.iterdir())
+    assert names == [".DS_Store", ".nfs0001", "5", "5.keep", "8", "note"]
+
+
+@pytest.mark.parametrize("failing", ["5/_CHECKPOINT_METADATA", "5/optimizer/_METADATA"])
+def test_a_file_system_that_fails_costs_no_checkpoint(tmp_path, state, monkeypatch, failing):
+    checkpoints = Checkpoints(tmp_path / "checkpoints", kept=())
+    checkpoints.save(state, 5, 5)
+    checkpoints.wait()
+
+    def stale(method):
+        def fail_once(self, *arguments, **options):
+            if str(self).endswith(failing):
+                raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), str(self))
+            return method(self, *arguments, **options)
+
+        return fail_once
+
+    with monkeypatch.context() as patch:
+        for name in ("read_text", "stat"):
+            patch.setattr(pathlib.Path, name, stale(getattr(pathlib.Path, name)))
+        with pytest.raises(UserError, match=rf"{failing} cannot be read \(Stale"):
+            checkpoints.remove_leftovers()
+    checkpoints.remove_leftovers()
+    assert complete_steps(checkpoints.directory) == [5]
 
 
 def test_restored_state_is_the_saved_one_and_is_not_disturbed_by_later_steps(tmp_path, state):

@@ -163,6 +163,33 @@ def test_sigterm_saves_and_asks_to_be_resumed(tmp_path, compiled):
     assert complete_steps(out / "checkpoints")[-1] == lines[-1]["step"] == len(lines)
 
 
+def test_sigterm_before_the_first_step_asks_to_be_resumed_too(tmp_path, compiled):
+    """Right after the first line of output, of a new run and of one that has a checkpoint."""
+    out = tmp_path / "run"
+
+    def terminate_at_first_line() -> str:
+        process = start("mt5-tiny", out, compiled)
+        assert process.stderr is not None
+        process.stderr.readline()
+        process.terminate()
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == EXIT_RESUME, errors
+        return errors
+
+    assert "SIGTERM before the first step" in terminate_at_first_line()
+    assert complete_steps(out / "checkpoints") == []
+    killed = start("mt5-tiny", out, {**compiled, "MSWITCH_FAULT": "train.after_checkpoint"})
+    killed.communicate()
+    before = {path: path.stat().st_mtime_ns for path in (out / "checkpoints").rglob("*")}
+    assert before
+    terminate_at_first_line()
+    assert before == {path: path.stat().st_mtime_ns for path in (out / "checkpoints").rglob("*")}
+    process = start("mt5-tiny", out, compiled)
+    _, errors = process.communicate()
+    assert process.returncode == 0, errors
+    assert [line["step"] for line in metrics(out)] == list(range(1, STEPS + 1))
+
+
 def test_finished_run_does_nothing_and_other_settings_are_refused(child, undisturbed, capsys):
     before = {path: path.stat().st_mtime_ns for path in undisturbed.rglob("*")}
     summary = child.run("mswitch-tiny", undisturbed, STEPS)
