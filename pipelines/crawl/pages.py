@@ -44,8 +44,8 @@ def read_pages(
 ) -> Iterator[Page | Rejected]:
     """Yield the page in every record, line or row of a file, or the reason that there is none.
 
-    A remote file is read from a local copy, which lasts as long as the reading. Memory: one
-    record of at most `max_record_bytes`; for Parquet also a batch of rows, with `useless` some
+    A remote file is read from a local copy, which lasts as long as the reading. Memory: two
+    records of at most `max_record_bytes`; for Parquet also a batch of rows, with `useless` some
     more records of 256 kB in all.
 
     Args:
