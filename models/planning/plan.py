@@ -13,6 +13,7 @@ from models.planning.settings import Setting, rank_settings
 from models.planning.topology import GIB, Topology, parse_topology
 from models.presets import preset as find_preset
 from models.state import Skeleton, parameter_counts
+from pipelines.errors import UserError
 from pipelines.progress import say
 
 #: Share of a device's memory that a setting may be predicted to take and still be tried: steps
@@ -62,7 +63,29 @@ def make_plan(
         "hbm_bytes_per_device": limit,
         **_measured(model, config, slice_, chosen, result),
         "suggestions": [_as_json(setting) for setting in _distinct(fitting)],
+        "fitting_batch_size": (
+            config.batch_size if fitting else _smaller_batch(model, config, slice_, skeleton)
+        ),
     }
+
+
+def _smaller_batch(
+    model: ModelConfig, config: PlanConfig, topology: Topology, skeleton: Skeleton
+) -> int | None:
+    """Return the largest half, quarter and so on of the batch that is predicted to fit, if any."""
+    limit, size = MARGIN * topology.chip.hbm_bytes, config.batch_size
+    while size % 2 == 0:
+        size //= 2
+        try:
+            smaller = dataclasses.replace(config, batch_size=size)
+            settings = rank_settings(model, smaller, topology, skeleton)
+        except UserError:  # the mesh divides no smaller batch
+            return None
+        if min(one.memory.total for one in settings) <= limit:
+            return size
+        if min(one.memory.state.total for one in settings) > limit:
+            return None
+    return None
 
 
 def _compile(

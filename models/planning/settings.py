@@ -1,6 +1,7 @@
 """Meshes and memory settings a model may be trained with on a slice, the fastest first."""
 
 import dataclasses
+import math
 from collections.abc import Iterator
 
 from models.config import ModelConfig, TrainConfig
@@ -16,6 +17,7 @@ from pipelines.errors import UserError
 #: Widest tensor parallelism that is tried: beyond it, all-reduces of activations rule.
 WIDEST = 16
 LOSS_CHUNKS = (1, 2, 4, 8)
+MOST_BATCH_BITS = 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,12 +55,24 @@ def rank_settings(
             found.append(Setting(train, memory, secs))
     if not found:
         shares = "batch, routing groups, experts and heads" if model.sparse else "batch and heads"
+        other = _dividing_batch(model, config, topology.devices)
         raise UserError(
             f"no setting of the {topology.devices} devices of {topology.name} divides {shares} as "
-            f"asked: give another --batch-size than {config.batch_size} or fewer of the options "
-            "for mesh and microbatches"
+            f"asked: give {f'--batch-size {other}' if other else 'a larger --batch-size'} in place "
+            f"of {config.batch_size}, or fewer of the options for mesh and microbatches"
         )
     return sorted(found, key=lambda setting: setting.secs)
+
+
+def _dividing_batch(model: ModelConfig, config: PlanConfig, devices: int) -> int | None:
+    """Return the power of two nearest to the batch that some setting divides, if there is one."""
+    near = round(math.log2(config.batch_size))
+    for power in sorted(range(MOST_BATCH_BITS), key=lambda power: (abs(power - near), -power)):
+        other = dataclasses.replace(config, batch_size=1 << power)
+        for mesh in _meshes(model, other, devices):
+            if any(True for _ in _memory_settings(model, other, mesh)):
+                return other.batch_size
+    return None
 
 
 def _check_asked(model: ModelConfig, config: PlanConfig, topology: Topology) -> None:

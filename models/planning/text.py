@@ -36,8 +36,10 @@ def format_plan(plan: dict[str, Any]) -> str:
             f"  {_options(one)}: {one['predicted_bytes_per_device'] / GIB:.1f} GiB"
             for one in plan["suggestions"]
         ]
+    elif smaller := plan["fitting_batch_size"]:
+        lines += ["", f"no setting is predicted to fit, but --batch-size {smaller} is"]
     else:
-        lines += ["", "no setting is predicted to fit: take a larger slice"]
+        lines += ["", "no setting is predicted to fit, nor a smaller batch: take a larger slice"]
     return "\n".join(lines)
 
 

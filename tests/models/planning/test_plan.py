@@ -83,7 +83,22 @@ def test_what_cannot_fit_is_an_answer_and_is_not_compiled(monkeypatch):
     assert plan["suggestions"] == []
     assert plan["parameter_bytes_per_device"] > plan["hbm_bytes_per_device"]
     assert plan["flops_ratio"] is None
+    assert plan["fitting_batch_size"] is None
     assert "switch-c on v5e:4x4 (16 devices): DOES NOT FIT" in format_plan(plan)
+
+
+def test_a_batch_that_fits_is_named(monkeypatch):
+    monkeypatch.setattr(plan_module, "compile_elsewhere", compiled)
+    config = PlanConfig(batch_size=1024, microbatches=1, remat=False)
+    plan = make_plan("mt5-base", "v5e:4x4", config, ModelChanges())
+    smaller = plan["fitting_batch_size"]
+    assert smaller < 1024
+    assert f"--batch-size {smaller} is" in format_plan(plan)
+    found = make_plan(
+        "mt5-base", "v5e:4x4", dataclasses.replace(config, batch_size=smaller), ModelChanges()
+    )
+    assert found["suggestions"] != []
+    assert found["fitting_batch_size"] == smaller
 
 
 def test_memory_of_the_state_is_what_training_allocates(sparse):
@@ -170,7 +185,10 @@ def test_what_is_asked_for_is_kept():
             "--preset mswitch-base --topology v5e:4x4 --experts 12 --expert-parallel 8",
             "8 does not divide 12 experts",
         ),
-        ("--preset mt5-base --topology v5e:4x4 --batch-size 7", "no setting of the 16 devices"),
+        (
+            "--preset mt5-base --topology v5e:4x4 --batch-size 7",
+            "give --batch-size 8 in place of 7",
+        ),
         (
             "--preset mt5-base --topology v5e:4x4 --data-parallel 16 --microbatches 3",
             "no setting of the 16 devices of v5e:4x4",
