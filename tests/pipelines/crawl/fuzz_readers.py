@@ -25,6 +25,7 @@ with atheris.instrument_imports(include=["pipelines.crawl"]):
 
 import zstandard
 
+from pipelines.corpus.accounts import Ledger
 from pipelines.corpus.config import CorpusConfig
 from pipelines.corpus.modern.paragraphs import html_without_paragraphs
 from pipelines.errors import UserError
@@ -116,6 +117,7 @@ def check(data: bytes, path: Path) -> None:
     searched = read_pages(file, max_record_bytes=MAX_RECORD_BYTES, useless=_useless, **options)
     for outcome, other in zip(outcomes, searched, strict=True):
         assert other == outcome or (other.reason, other.source) == ("short_blocks", outcome.source)
+    ledger = Ledger()
     for outcome in outcomes:
         name, _, offset = outcome.source.rpartition("@")
         assert name == path.name
@@ -131,6 +133,8 @@ def check(data: bytes, path: Path) -> None:
             assert outcome.stage == "read"
             assert _REASON.fullmatch(outcome.reason)
             assert len(outcome.detail) <= 300
+            ledger.drop(outcome)
+    ledger.write_samples(str(path.parent / "rejected"))
 
 
 def main() -> None:
