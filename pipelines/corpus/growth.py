@@ -178,12 +178,11 @@ def begin_addition(base: Base, staging: str, inputs: Sequence[Mapping[str, Any]]
     claim = storage.join(staging, _CLAIM)
     if storage.exists(claim):
         return
-    if storage.is_remote(base.directory):
-        for other in _stagings(base.directory):
-            raise UserError(
-                f"another crawl is being added to {base.directory}: finish that with its own "
-                f"command, or remove {other} if it was given up"
-            )
+    if storage.is_remote(base.directory) and (others := _stagings(base.directory)):
+        raise UserError(
+            f"another crawl is being added to {base.directory}: finish that with its own "
+            f"command, or remove {', '.join(others)} if it was given up"
+        )
     remove_unlisted(base)
     storage.make_directory(staging)
     storage.write_json(claim, {"inputs": list(inputs)})
