@@ -10,12 +10,22 @@ Not seen is that extraction joins the text around what it leaves out for main co
 elements of some classes, roles and styles, advertisements among them. Such a line may be longer.
 """
 
+import re
+from bisect import bisect_left
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from pipelines.crawl.html_tags import COMMENT, PADDING, Tags, find_tags, packed_name
+from pipelines.crawl.html_tags import (
+    COMMENT,
+    PADDING,
+    SHORTEST_QUOTING_TAG,
+    NameTable,
+    Tags,
+    find_tags,
+    packed_name,
+)
 
 #: Elements that begin a line in resiliparse's text; not those that it takes for no main content
 #: (nav, aside, footer), where it joins what is around them, and not form, which does not nest.
@@ -46,20 +56,19 @@ _SEPARATOR = b"><p>"
 #: All white space that ends a name becomes a space.
 _SPACES = bytes.maketrans(b"\t\n\f\r", b"    ")
 _QUOTES = b"\"'"
+#: A tag, in which values in quotes end.
+_TAG = re.compile(rb"""<(?:[^=>]++|=\s*+(?:"[^"]*+"|'[^']*+'|(?!["'])[^\s>]*+))*+>""")
 
-_BLOCK, _ROW, _EVENT = 1, 2, 4
-_KINDS = {
-    COMMENT: _EVENT,
-    **{packed_name(name): _BLOCK for name in _BLOCKS},
-    **{packed_name(name): _ROW for name in _ROWS},
-    **{packed_name(name): _EVENT for name in _CLOSED},
-}
-_NAMES = np.array(sorted(_KINDS), np.uint64)
-_INLINE_NAMES = np.array(sorted(map(packed_name, _INLINE)), np.uint64)
-_KIND_OF_NAME = np.array([_KINDS[name] for name in sorted(_KINDS)], np.uint8)
-_SCRIPT, _STYLE, _PRE, _BR, _TABLE, _TD, _TH = (
-    packed_name(name) for name in ("script", "style", "pre", "br", "table", "td", "th")
+_BLOCK, _ROW, _EVENT, _INLINE_TAG, _CELL, _PRE, _BR, _TABLE = (1 << bit for bit in range(8))
+_FLAGS = (
+    *((_BLOCK, name) for name in _BLOCKS),
+    *((_ROW, name) for name in _ROWS),
+    *((_EVENT, name) for name in ("!--", *_CLOSED)),
+    *((_INLINE_TAG, name) for name in _INLINE),
+    *((_CELL, "td"), (_CELL, "th"), (_PRE, "pre"), (_BR, "br"), (_TABLE, "table")),
 )
+_KINDS = NameTable(_FLAGS)
+_SCRIPT, _STYLE = packed_name("script"), packed_name("style")
 #: What extraction puts after a cell.
 _CELL_CHARACTERS = len("\t\t")
 
@@ -72,8 +81,8 @@ class Blocks(NamedTuple):
         lines: int64 [blocks] it has no more lines, but such as have a single character.
         first: int64 [pages + 1] the block that each page begins with.
         doubtful: bool [pages] whether the page has something that may not end where it seems to:
-            an element of raw text or a comment without an end, a tag with an odd number of
-            quotes, or a pre without content (resiliparse takes all after it for preformatted).
+            an element of raw text or a comment without an end, a ">" in a value in quotes, or a
+            pre without content (resiliparse takes all after it for preformatted).
     """
 
     lengths: np.ndarray
@@ -104,25 +113,26 @@ def find_blocks(pages: Sequence[bytes]) -> Blocks:
     tags = find_tags(html)
     starts, ends, names, closing = tags
     first_tags = np.searchsorted(starts, page_starts)
-    place = np.minimum(np.searchsorted(_NAMES, names), len(_NAMES) - 1)
-    kinds = np.where(_NAMES[place] == names, _KIND_OF_NAME[place], 0)
-    real, shown, doubtful = _hide(html, tags, first_tags, np.flatnonzero(kinds == _EVENT))
-    doubtful[_pages(first_tags, np.flatnonzero(_odd_quotes(codes, starts, ends) & real))] = True
-    kinds *= real & ~closing
-    begins = (kinds == _BLOCK) | ((kinds == _ROW) & _in_table(names, closing, first_tags))
+    kinds = _KINDS.flags(names)
+    real, shown, doubtful = _hide(html, tags, first_tags, np.flatnonzero(kinds & _EVENT))
+    real_tags = np.flatnonzero(real & (np.append(0, ends[:-1]) <= starts))
+    doubtful[_pages(first_tags, _cut_in_quotes(html, tags, real_tags))] = True
+    begun = kinds * (real & ~closing)
+    begins = (begun & _BLOCK) > 0
+    begins |= ((begun & _ROW) > 0) & _in_table(kinds, closing, first_tags)
     counted = _counted(codes)
     counted[page_starts] = False
     count = _Counts(counted)
     stops = np.append(starts[1:], len(codes))
     ends = np.minimum(ends, stops)
-    parts = real & ~np.isin(names, _INLINE_NAMES)
-    preformatted, has_lines = _preformatted(tags, real, parts, first_tags)
-    empty = real & (names == _PRE) & ~closing & (stops - ends <= _EMPTY_BYTES)
+    parts = real & ((kinds & _INLINE_TAG) == 0)
+    preformatted, has_lines = _preformatted(kinds, closing, real, parts, first_tags)
+    empty = ((begun & _PRE) > 0) & (stops - ends <= _EMPTY_BYTES)
     empty[:-1] &= closing[1:]
     doubtful[_pages(first_tags, np.flatnonzero(empty))] = True
     # White space counts in a pre; bytes are no fewer than characters.
     texts = np.where(preformatted, stops - ends, count.before(stops) - count.before(ends)) * shown
-    texts += _CELL_CHARACTERS * (((names == _TD) | (names == _TH)) & ~closing)
+    texts += _CELL_CHARACTERS * (((kinds & _CELL) > 0) & ~closing)
     before = np.zeros(len(texts) + 1, np.int64)
     np.cumsum(texts, out=before[1:])
     in_pre = np.flatnonzero(has_lines & shown)
@@ -179,7 +189,11 @@ def _pages(first_tags: np.ndarray, tags: np.ndarray) -> np.ndarray:
 
 
 def _preformatted(
-    tags: Tags, real: np.ndarray, parts: np.ndarray, first_tags: np.ndarray
+    kinds: np.ndarray,
+    closing: np.ndarray,
+    real: np.ndarray,
+    parts: np.ndarray,
+    first_tags: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Tell which tags come with or after the start of a pre and before its end.
 
@@ -187,28 +201,36 @@ def _preformatted(
         Those, and of them those before which nothing came that may have ended the pre, so that a
         line ends where it seems to (bool [tags]).
     """
-    pre = real & (tags.names == _PRE)
+    pre = real & ((kinds & _PRE) > 0)
     changes = pre.copy()
     changes[first_tags] = True
     last_change = np.maximum.accumulate(np.where(changes, np.arange(len(pre)), 0))
-    within = (pre & ~tags.closing)[last_change]
-    others = np.cumsum(parts & (tags.names != _BR) & ~changes)
+    within = (pre & ~closing)[last_change]
+    others = np.cumsum(parts & ((kinds & _BR) == 0) & ~changes)
     return within, within & (others == others[last_change])
 
 
-def _in_table(names: np.ndarray, closing: np.ndarray, first_tags: np.ndarray) -> np.ndarray:
+def _in_table(kinds: np.ndarray, closing: np.ndarray, first_tags: np.ndarray) -> np.ndarray:
     """Tell which tags come after more starts of tables on their page than ends."""
-    depth = np.cumsum(np.where(closing, -1, 1) * (names == _TABLE))
-    return depth > np.repeat(depth[first_tags], np.diff(first_tags, append=len(names)))
+    depth = np.cumsum(np.where(closing, -1, 1) * ((kinds & _TABLE) > 0))
+    return depth > np.repeat(depth[first_tags], np.diff(first_tags, append=len(kinds)))
 
 
-def _odd_quotes(codes: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
-    """Tell which tags have an odd number of either quote: their ends may be in quotes."""
-    odd = np.zeros(len(starts), bool)
+def _cut_in_quotes(html: bytes, tags: Tags, some: np.ndarray) -> np.ndarray:
+    """Return which of some tags do not end where they seem to, but in a value in quotes.
+
+    A tag is looked at only if it has an odd number of either quote. (One with a value cut in each
+    kind of quotes is missed.)
+    """
+    some = some[tags.ends[some] - tags.starts[some] >= SHORTEST_QUOTING_TAG]
+    starts, ends = tags.starts[some], tags.ends[some]
+    codes = np.frombuffer(html, np.uint8)
+    odd = np.zeros(len(some), bool)
     for quote in _QUOTES:
         count = _Counts(codes == quote)
         odd |= ((count.before(ends) - count.before(starts)) & 1) > 0
-    return odd
+    places = zip(some[odd].tolist(), starts[odd].tolist(), ends[odd].tolist(), strict=True)
+    return np.array([tag for tag, *place in places if not _TAG.fullmatch(html, *place)], np.int64)
 
 
 def _hide(
@@ -223,9 +245,18 @@ def _hide(
         anything lacks its end, which count as if it did not begin (bool [pages + 1]).
     """
     starts, ends, names, closing = tags
-    real, shown = np.ones((2, len(starts)), bool)
     doubtful = np.zeros(len(first_tags), bool)
     pages = _pages(first_tags, events)
+    # Most elements end with the next event; what is left is looked at one by one.
+    pairs = _pairs(html, tags, events, pages)
+    opens, closes = events[pairs], events[pairs + 1]
+    real = ~_between(opens + 1, closes, len(starts))
+    scripts = (names[opens] == _SCRIPT) | (names[opens] == _STYLE)
+    shown = ~_between(opens[scripts], closes[scripts], len(starts))
+    single = np.ones(len(events), bool)
+    single[pairs] = single[pairs + 1] = False
+    events, pages = events[single], pages[single]
+    pair_opens, pair_closes = (opens.tolist(), closes.tolist()) if len(events) else ([], [])
     rows = zip(
         events.tolist(),
         names[events].tolist(),
@@ -235,16 +266,19 @@ def _hide(
     )
     opened = first = opened_on = 0  # the element that is open, its start tag and its page
     position = 0  # the first tag after the last comment
-    for tag, name, closes, page in rows:
+    for tag, name, ending, page in rows:
         if opened and page > opened_on:
             doubtful[opened_on] = True
             opened = 0
         if opened:
-            if closes and name == opened:
+            if ending and name == opened:
+                within = slice(bisect_left(pair_opens, first), bisect_left(pair_opens, tag))
+                # Which of two ends is the element's?
+                doubtful[page] |= bool((names[opens[within]] == name).any())
                 real[first + 1 : tag] = False
                 shown[first:tag] = name not in (_SCRIPT, _STYLE)
                 opened = 0
-        elif tag < position or closes:
+        elif tag < position or ending:
             continue
         elif name == COMMENT:
             stop = _comment_end(html, int(starts[tag]), int(starts[first_tags[page + 1]]))
@@ -254,11 +288,31 @@ def _hide(
             position = int(np.searchsorted(starts, stop))
             real[tag:position] = shown[tag : position - 1] = False
             ends[position - 1] = stop
+            last = bisect_left(pair_opens, position) - 1
+            # The start is within the comment, the end is not.
+            doubtful[page] |= last >= 0 and pair_opens[last] > tag and pair_closes[last] >= position
         elif html[ends[tag] - 2] != ord("/"):
             opened, first, opened_on = name, tag, page
     if opened:
         doubtful[opened_on] = True
     return real, shown, doubtful
+
+
+def _pairs(html: bytes, tags: Tags, events: np.ndarray, pages: np.ndarray) -> np.ndarray:
+    """Return the events (their places in `events`) that start what the next event ends."""
+    names, closing = tags.names[events], tags.closing[events]
+    codes = np.frombuffer(html, np.uint8)
+    starts = ~closing & (names != COMMENT) & (codes[tags.ends[events] - 2] != ord("/"))
+    ended = closing[1:] & (names[1:] == names[:-1]) & (pages[1:] == pages[:-1])
+    return np.flatnonzero(starts[:-1] & ended)
+
+
+def _between(starts: np.ndarray, stops: np.ndarray, size: int) -> np.ndarray:
+    """Tell which places lie in one of some ranges that do not overlap: bool [size]."""
+    changes = np.zeros(size + 1, np.int8)
+    changes[starts] = 1
+    changes[stops] -= 1
+    return np.cumsum(changes[:-1], dtype=np.int8).view(bool)
 
 
 def _comment_end(html: bytes, start: int, limit: int) -> int:

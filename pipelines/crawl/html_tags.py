@@ -1,5 +1,6 @@
 """Where the tags of HTML are, and their names, found in arrays and not one at a time."""
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +12,9 @@ _NAME_BYTES = 8
 PADDING = bytes(_NAME_BYTES + 2)
 #: The name of a comment.
 COMMENT = int.from_bytes(b"!--", "little")
+
+#: Of tags with an attribute in quotes: `<a b="`, or `<a =="` and ">".
+SHORTEST_QUOTING_TAG = 7
 
 _ONES = _U64(0x0101010101010101)
 _HIGH_BITS = _U64(0x80) * _ONES
@@ -82,3 +86,35 @@ def find_tags(html: bytes) -> Tags:
 def _first_zero(words: np.ndarray) -> np.ndarray:
     """Return words whose lowest bit that is set is the highest of the first byte that is zero."""
     return (words - _ONES) & ~words & _HIGH_BITS
+
+
+class NameTable:
+    """Flags of some names, for many tags at once: a hash table in which no two names collide."""
+
+    _BITS = 11
+
+    def __init__(self, flags: Iterable[tuple[int, str]]):
+        """Take pairs of a flag, one of eight bits, and a name, which may have several flags."""
+        flags_of: dict[int, int] = {}
+        for flag, name in flags:
+            flags_of[packed_name(name)] = flags_of.get(packed_name(name), 0) | flag
+        known = np.array(list(flags_of), _U64)
+        factor = 1
+        while True:
+            # Odd numbers, by the multiplier of a linear congruential generator.
+            factor = factor * 6364136223846793005 % (1 << 64)
+            self._factor = _U64(factor)
+            places = self._places(known)
+            if len(np.unique(places)) == len(known):
+                break
+        self._names = np.zeros(1 << self._BITS, _U64)
+        self._flags = np.zeros(1 << self._BITS, _U8)
+        self._names[places], self._flags[places] = known, list(flags_of.values())
+
+    def _places(self, names: np.ndarray) -> np.ndarray:
+        return ((names * self._factor) >> _U64(64 - self._BITS)).view(np.int64)
+
+    def flags(self, names: np.ndarray) -> np.ndarray:
+        """Return the flags of packed names: uint8, 0 for names that have none."""
+        places = self._places(names)
+        return self._flags[places] * (self._names[places] == names)

@@ -3,6 +3,7 @@
 import contextlib
 import re
 
+import numpy as np
 from resiliparse.extract.html2text import extract_plain_text
 from resiliparse.parse.encoding import bytes_to_str, detect_encoding, map_encoding_to_html5
 
@@ -87,10 +88,10 @@ def html_to_text(html: str, main_content: bool = True, utf8: bytes | None = None
 
 def _check_cost(html: bytes) -> None:
     # `_depth` counts no more than there are start tags.
-    tags = html.count(b"<")
-    if tags - html.count(b"</") > MAX_DEPTH and _depth(html) > MAX_DEPTH:
+    tags = np.count_nonzero(np.frombuffer(html, np.uint8) == ord("<"))
+    if tags > MAX_DEPTH and tags - html.count(b"</") > MAX_DEPTH and _depth(html) > MAX_DEPTH:
         raise UnreadableError("nested_too_deeply", f"more than {MAX_DEPTH} elements deep")
-    if may_rebuild_many(html, tags, MAX_REBUILT) and rebuilt_elements(html) > MAX_REBUILT:
+    if may_rebuild_many(html, MAX_REBUILT) and rebuilt_elements(html) > MAX_REBUILT:
         raise UnreadableError("nested_too_deeply", f"more than {MAX_REBUILT} elements rebuilt")
     if _may_have_many_attributes(html) and any(m[1] for m in _ATTRIBUTES.finditer(html)):
         raise UnreadableError("too_many_attributes", f"a tag of {MAX_ATTRIBUTES} attributes")

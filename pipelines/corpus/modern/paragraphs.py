@@ -10,7 +10,11 @@ import numpy as np
 
 from pipelines.corpus.config import CorpusConfig
 from pipelines.corpus.filters import third_longest_line
-from pipelines.corpus.modern.scripts import LEAST_LENGTH_FACTOR, length_factor
+from pipelines.corpus.modern.scripts import (
+    LEAST_LENGTH_FACTOR,
+    LENGTH_FACTORS,
+    length_factor,
+)
 from pipelines.corpus.modern.text_script import writing_system
 from pipelines.crawl.html_blocks import find_blocks
 
@@ -20,6 +24,7 @@ _SCRIPT_CHARACTERS = 4000
 #: A page with fewer characters of the scripts that need shorter lines is taken for not written in
 #: them: links to its translations have a few each.
 _LEAST_DENSE_CHARACTERS = 50
+_FACTORS = frozenset(LENGTH_FACTORS.values())
 
 
 def paragraph_reason(text: str, config: CorpusConfig) -> str | None:
@@ -51,12 +56,13 @@ def html_without_paragraphs(pages: Sequence[bytes], config: CorpusConfig) -> lis
     """
     blocks = find_blocks(pages)
     needed, limit = min(3, config.min_lines), config.min_long_line_characters
-    least = _least(limit)
     without = blocks.long_lines(limit) < needed
-    least_dense = min(_LEAST_DENSE_CHARACTERS, needed * least)
+    fewest = min(_LEAST_DENSE_CHARACTERS, needed * _least(limit))
     # Their script decides.
-    for page in np.flatnonzero(without & (blocks.long_lines(least) >= needed)).tolist():
-        without[page] = _dense_characters(pages[page]) < least_dense
+    long_lines = {factor: blocks.long_lines(round(limit * factor)) for factor in _FACTORS}
+    for page in np.flatnonzero(without & (long_lines[LEAST_LENGTH_FACTOR] >= needed)).tolist():
+        factor = _least_factor(pages[page], fewest)
+        without[page] = factor == 1 or long_lines[factor][page] < needed
     without &= ~blocks.doubtful
     return ["short_blocks" if useless else None for useless in without.tolist()]
 
@@ -65,15 +71,29 @@ def _least(limit: int) -> int:
     return round(limit * LEAST_LENGTH_FACTOR)
 
 
-def _dense_characters(html: bytes) -> int:
-    """Count the characters of scripts that need shorter lines, and some others.
+def _least_factor(html: bytes, fewest: int) -> float:
+    """Return the least length factor of the scripts that a page may be written in.
 
-    By the first byte of a character: U+0580 to U+07FF, and U+3000 and above. Between lie Indic and
-    other scripts that need as many characters as English, and punctuation; and rare forms (Hangul
-    in parts, Arabic beyond its first blocks), whose pages are held to the limit of English.
+    By the first byte of a character: U+0580 to U+07FF; kana, with CJK punctuation; Han, with rare
+    forms and signs above U+F000; and Hangul. Between lie Indic and other scripts that need as many
+    characters as English; and rare forms (Hangul in parts, Arabic beyond its first blocks), whose
+    pages are held to the limit of English. A page with as much kana or Hangul as Han is taken for
+    not written in Han alone.
+
+    Args:
+        html: the page in UTF-8.
+        fewest: with fewer characters of a script, it is not written in it.
     """
     if html.isascii():
-        return 0
-    codes = np.frombuffer(html, np.uint8)
-    near_east = np.count_nonzero(codes - np.uint8(0xD6) <= 0xDF - 0xD6)
-    return int(near_east + np.count_nonzero(codes >= 0xE3))
+        return 1.0
+    counts = np.bincount(np.frombuffer(html, np.uint8), minlength=256)
+    near_east, kana, hangul = counts[0xD6:0xE0].sum(), counts[0xE3], counts[0xEA:0xEE].sum()
+    han = counts[0xE4:0xEA].sum() + counts[0xEE:].sum()
+    factors = [1.0]
+    if han >= fewest and han > max(kana, hangul):
+        factors.append(LENGTH_FACTORS["Hani"])
+    if han + kana + hangul >= fewest:
+        factors.append(LENGTH_FACTORS["Jpan"])
+    if near_east >= fewest:
+        factors.append(LENGTH_FACTORS["Arab"])
+    return min(factors)

@@ -161,16 +161,24 @@ def _first_of_each(pages: np.ndarray, hashes: np.ndarray) -> tuple[np.ndarray, n
         hashes: what makes two items of a page alike.
     """
     keys = mix(hashes + mix(pages.astype(np.uint64)))
+    first = np.ones(len(keys), bool)
+    alike = np.ones(len(keys), np.int64)
+    # Sorting takes longest: items alone in their bucket are left out.
+    bits = len(keys).bit_length() + 2
+    buckets = (keys >> np.uint64(64 - bits)).view(np.int64)
+    shared = np.flatnonzero(np.bincount(buckets, minlength=1 << bits)[buckets] > 1)
+    if not len(shared):
+        return first, alike
+    keys = keys[shared]
     order = np.argsort(keys)
     new = np.ones(len(keys), bool)
     new[1:] = keys[order[1:]] != keys[order[:-1]]
     heads = np.flatnonzero(new)
-    first = np.zeros(len(keys), bool)
-    alike = np.empty(len(keys), np.int64)
-    if len(keys):
-        first[np.minimum.reduceat(order, heads)] = True
-        sizes = np.diff(heads, append=len(keys))
-        alike[order] = np.repeat(sizes, sizes)
+    order = shared[order]
+    first[order] = False
+    first[np.minimum.reduceat(order, heads)] = True
+    sizes = np.diff(heads, append=len(keys))
+    alike[order] = np.repeat(sizes, sizes)
     return first, alike
 
 

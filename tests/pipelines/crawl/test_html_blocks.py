@@ -115,12 +115,40 @@ def test_lines_of_a_pre_that_end_otherwise_are_counted(end: str):
         "<svg><p>",
         "<pre></pre>",
         "<PRE\n>\r\n</p></PRE>",
+        "<svg><svg></svg>a</svg>",
+        "<script>'<script></script>'</script>",
+        "<!-- > <script> -->a</script>b",
     ],
 )
 def test_what_may_not_end_where_it_seems_to_makes_its_page_doubtful(html: str):
     sound = b"<p title='ab' lang=\"de\">text</p><!-- it's --><script>'\"</script>"
     doubtful = find_blocks([sound, html.encode(), sound, html.encode()]).doubtful
     assert doubtful.tolist() == [False, True, False, True]
+
+
+@pytest.mark.parametrize(
+    "html",
+    [
+        '<a title="l\'altre" href=x>b</a>',
+        "<a title='12\"'>b</a>",
+        "<a it's>b</a>",
+        "<a b=c'd>e</a>",
+        "<svg><title>a</title></svg>",
+        "<noscript><!-- a --></noscript>",
+        "<!-- <script></script> -->",
+    ],
+)
+def test_what_ends_where_it_seems_to_leaves_no_doubt(html: str):
+    assert find_blocks([html.encode(), html.encode()]).doubtful.tolist() == [False, False]
+
+
+@pytest.mark.timeout(60)  # in quadratic time, hours
+@pytest.mark.parametrize(
+    "piece", ['<a ="" =">', '<a<a<a ">', "<a b='>", "<svg><svg></svg>", "<!--"]
+)
+def test_hostile_pages_take_time_that_grows_as_they_do(piece: str):
+    page = (piece * (1 << 20))[: 1 << 20].encode()
+    assert len(find_blocks([page]).doubtful) == 1
 
 
 def test_no_page_has_no_block():

@@ -21,6 +21,11 @@ PAGES = {
     "short Chinese": of(["汉" * 69] * 3),
     "Arabic": of(["ب" * 170] * 3),
     "short Arabic": of(["ب" * 169] * 3),
+    "Korean": of(["한" * 110] * 3),
+    "short Korean": of(["한" * 109] * 3),
+    "Japanese": of(["日本語の" * 27 + "のに"] * 3),
+    "short Japanese": of(["かな日本" * 27 + "の"] * 3),
+    "Han and kana": of(["日本語の" * 18] * 3),
     "Cyrillic": of(["ж" * 199] * 3),
     "Chinese links": of(["x" * 199] * 3 + ["汉"] * 49),
     "preformatted": of(["\n".join(["x" * 200] * 3)], "pre"),
@@ -34,7 +39,8 @@ def test_html_that_cannot_have_paragraphs_is_named():
     reasons = html_without_paragraphs([page.encode() for page in PAGES.values()], CONFIG)
     named = {name for name, reason in zip(PAGES, reasons, strict=True) if reason}
     assert named == {
-        *("two", "short Chinese", "Cyrillic", "Chinese links", "short preformatted"),
+        *("two", "short Chinese", "short Arabic", "Cyrillic", "Chinese links"),
+        *("short Korean", "short Japanese", "short preformatted"),
         *("one line", "nothing"),
     }
     assert set(reasons) == {None, "short_blocks"}
