@@ -10,7 +10,8 @@ bit per candidate. `pipelines.corpus.phases` puts the steps into a Beam pipeline
 import dataclasses
 import itertools
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -20,10 +21,19 @@ from pipelines import storage
 from pipelines.corpus.accounts import Ledger
 from pipelines.corpus.config import UrlWinner
 from pipelines.corpus.fingerprints import unpack
-from pipelines.corpus.work_directory import WorkDirectory, load_array, save_array
+from pipelines.corpus.work_directory import (
+    WorkDirectory,
+    array_writer,
+    load_array,
+    save_array,
+)
 
 #: Numbers of 8 bytes in a candidate: a 128-bit key, then what to rank by.
 WIDTHS = {"winners": 5, "owners": 3}
+
+#: What a candidate takes while a unit's are sorted, and what all that are sorted at once may.
+_SORTING_BYTES = 100
+MOST_SORTING_BYTES = 256 << 20
 
 #: What comes back for a slice: its unit, then its start and length, and a bit per candidate.
 Verdict = tuple[int, tuple[int, int, bytes]]
@@ -61,10 +71,38 @@ def best_of_each(candidates: np.ndarray) -> np.ndarray:
     return order[first]
 
 
-def page_candidates(
-    table: pa.Table, url_winner: UrlWinner = "newest"
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return a unit's candidates for its URLs, and the page each stands for.
+def in_key_order(
+    read: Callable[[], Iterable[tuple[np.ndarray, np.ndarray]]],
+    rows: int,
+    width: int,
+    order: Callable[[np.ndarray], np.ndarray],
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Sort candidates of any number in bounded memory: yield them a range of keys at a time.
+
+    Args:
+        read: yields candidates (uint64 [n, width], the upper half of the key first) and what each
+            stands for (int64 [n]), part by part; called once for each range.
+        rows: how many candidates there are in all.
+        width: columns of a candidate.
+        order: returns the indices of those that stay, in the order of their keys.
+    """
+    bits = bits_for(rows * _SORTING_BYTES, MOST_SORTING_BYTES)
+    for number in range(1 << bits):
+        parts = [(np.zeros((0, width), np.uint64), np.zeros(0, np.int64))]
+        for part, places in read():
+            inside = slice(None)
+            if bits:
+                inside = np.flatnonzero(part[:, 0] >> np.uint64(64 - bits) == number)
+                # A single line, repeated, may be all there is.
+                inside = inside[order(part[inside])]
+            parts.append((part[inside], places[inside]))
+        candidates, positions = map(np.concatenate, zip(*parts, strict=True))
+        chosen = order(candidates)
+        yield candidates[chosen], positions[chosen]
+
+
+def page_candidates(table: pa.Table, url_winner: UrlWinner = "newest") -> np.ndarray:
+    """Return the candidate that each page is for its URL.
 
     Ranked by: newest timestamp and largest md5 of the text (`url_winner` names the first), then
     smallest md5 of the raw URL; of the hashes, the upper 64 bits. What is left, pages equal in all
@@ -76,13 +114,11 @@ def page_candidates(
     # ~x reverses the order of signed numbers; flipping the sign bit makes it that of unsigned.
     newest_first = (~timestamps).view(np.uint64) ^ np.uint64(1 << 63)
     ranks = [newest_first, ~texts] if url_winner == "newest" else [~texts, newest_first]
-    candidates = np.column_stack([ids, *ranks, urls])
-    positions = best_of_each(candidates)
-    return candidates[positions], positions
+    return np.column_stack([ids, *ranks, urls])
 
 
 def line_candidates(table: pa.Table, competes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return a unit's candidates for its lines, and the line of the unit each stands for.
+    """Return the candidates for lines of some pages, and the line of these that each is.
 
     Ranked by the upper 64 bits of the md5 of the raw URL. (That two pages with one line in common
     agree in them is as good as impossible; their order would then settle it.)
@@ -96,9 +132,7 @@ def line_candidates(table: pa.Table, competes: np.ndarray) -> tuple[np.ndarray, 
     page_of_line = np.repeat(np.arange(len(counts)), counts)
     positions = np.flatnonzero(competes[page_of_line])
     owners = _halves(table, "url_hash")[page_of_line[positions], 0]
-    candidates = np.column_stack([lines[positions], owners])
-    best = best_of_each(candidates)
-    return candidates[best], positions[best]
+    return np.column_stack([lines[positions], owners]), positions
 
 
 def own_lines(text: str, hashes: np.ndarray, kept: np.ndarray, ledger: Ledger) -> str:
@@ -123,6 +157,22 @@ def own_lines(text: str, hashes: np.ndarray, kept: np.ndarray, ledger: Ledger) -
 
 def _halves(table: pa.Table, column: str) -> np.ndarray:
     return unpack(b"".join(table[column].to_pylist()))
+
+
+def _row_groups(file: pq.ParquetFile, columns: list[str]) -> Iterator[pa.Table]:
+    for group in range(file.num_row_groups):
+        yield file.read_row_group(group, columns=columns)
+
+
+def _read_lines(
+    file: pq.ParquetFile, competes: np.ndarray
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    page = line = 0
+    for table in _row_groups(file, ["url_hash", "lines", "line_hashes"]):
+        candidates, positions = line_candidates(table, competes[page : page + len(table)])
+        yield candidates, positions + line
+        page += len(table)
+        line += int(table["lines"].to_numpy().sum(dtype=np.int64))
 
 
 def bucket_starts(bits: int) -> np.ndarray:
@@ -169,22 +219,35 @@ class Contest:
     url_winner: UrlWinner = "newest"
 
     def prepare(self, unit: int) -> None:
-        """Write a unit's candidates, unless an earlier run has."""
+        """Write a unit's candidates, one for each key, unless an earlier run has."""
         if unit >= self.units or storage.exists(self.work.positions(self.name, unit)):
             return
-        with storage.fetch(self.work.pages(unit)) as pages:
+        width = WIDTHS[self.name]
+        with (
+            storage.fetch(self.work.pages(unit)) as path,
+            pq.ParquetFile(path) as file,
+            # Positions, which complete a unit, are closed last.
+            array_writer(self.work.positions(self.name, unit), np.int64) as write_positions,
+            array_writer(self.work.candidates(self.name, unit), np.uint64, (width,)) as write,
+        ):
             if self.name == "winners":
-                columns = ["id", "text_hash", "timestamp_micros", "url_hash"]
-                table = pq.read_table(pages, columns=columns)
-                candidates, positions = page_candidates(table, self.url_winner)
+                rows, read = file.metadata.num_rows, partial(self._read_pages, file)
             else:
                 # (Pages without paragraphs have no lines here.)
-                table = pq.read_table(pages, columns=["url_hash", "lines", "line_hashes"])
-                competes = self.work.selected("winners", unit, len(table))
-                competes &= self.work.cluster_sizes(unit, len(table)) > 0
-                candidates, positions = line_candidates(table, competes)
-        save_array(self.work.candidates(self.name, unit), candidates)
-        save_array(self.work.positions(self.name, unit), positions)
+                counts = file.read(columns=["lines"])["lines"].to_numpy()
+                rows = int(counts.sum(dtype=np.int64))
+                competes = self.work.selected("winners", unit, file.metadata.num_rows)
+                competes &= self.work.cluster_sizes(unit, len(competes)) > 0
+                read = partial(_read_lines, file, competes)
+            for candidates, positions in in_key_order(read, rows, width, best_of_each):
+                write(candidates)
+                write_positions(positions)
+
+    def _read_pages(self, file: pq.ParquetFile) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        page = 0
+        for table in _row_groups(file, ["id", "text_hash", "timestamp_micros", "url_hash"]):
+            yield page_candidates(table, self.url_winner), np.arange(page, page + len(table))
+            page += len(table)
 
     def slices(self, unit: int) -> Iterator[tuple[int, Slice]]:
         """Yield a unit's candidates by bucket; bucket 0 always, so that no unit goes missing."""

@@ -62,7 +62,12 @@ def unpack(hashes: bytes) -> np.ndarray:
 def sorted_keys(parts: Sequence[np.ndarray]) -> np.ndarray:
     """Return arrays of 128-bit keys [n, 2] as one, in numeric order."""
     keys = np.concatenate([np.zeros((0, 2), np.uint64), *parts])
-    return keys[np.lexsort((keys[:, 1], keys[:, 0]))]
+    return keys[key_order(keys)]
+
+
+def key_order(keys: np.ndarray) -> np.ndarray:
+    """Return the indices of 128-bit keys [n, 2] in numeric order."""
+    return np.lexsort((keys[:, 1], keys[:, 0]))
 
 
 def modulo(halves: np.ndarray, divisor: int) -> np.ndarray:

@@ -12,13 +12,13 @@ from pipelines import storage
 from pipelines.corpus.accounts import Ledger
 from pipelines.corpus.badwords import BadWords, BadWordsFilter, badwords_filter
 from pipelines.corpus.config import CorpusConfig
-from pipelines.corpus.dedup import own_lines
+from pipelines.corpus.dedup import in_key_order, own_lines
 from pipelines.corpus.filters import PARAGRAPH_REASONS
-from pipelines.corpus.fingerprints import is_validation, sorted_keys, unpack
+from pipelines.corpus.fingerprints import is_validation, key_order, unpack
 from pipelines.corpus.langid import language_identifier, language_reason
 from pipelines.corpus.modern.finish import modern_documents
 from pipelines.corpus.profiles import profile_of
-from pipelines.corpus.work_directory import WorkDirectory, save_array
+from pipelines.corpus.work_directory import WorkDirectory, array_writer
 from pipelines.records import SPLITS, Rejected
 
 _COLUMNS = (
@@ -61,18 +61,31 @@ def finish_unit(
         pa.ipc.new_file(sink, profile.runs) as writer,
     ):
         number = 0
-        for batch in batches:
+        for done, batch in enumerate(batches):
             documents = sorted(batch, key=lambda document: (document["lang"], document["id"]))
             if documents:
                 writer.write_batch(pa.RecordBatch.from_pylist(documents, profile.runs))
                 _index_batch(number, documents, index, config)
                 keys["urls"].append(unpack(b"".join(row["id"] for row in documents)))
                 number += 1
+            for parts in keys.values():
+                parts[done:] = [np.concatenate([np.zeros((0, 2), np.uint64), *parts[done:]])]
     for kind in keys if config.keep_fingerprints else ():
-        save_array(work.fingerprints(kind, unit), sorted_keys(keys[kind]))
+        _save_sorted(work.fingerprints(kind, unit), keys[kind])
     sizes = {kind: sum(map(len, parts)) for kind, parts in keys.items()}
     found = {"languages": index, "ledger": ledger.to_json(), "keys": sizes}
     storage.write_json(work.finished(unit), {**found, "contamination": contamination})
+
+
+def _save_sorted(path: str, parts: Sequence[np.ndarray]) -> None:
+    """Write 128-bit keys [n, 2] in numeric order."""
+
+    def read() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        return ((part, np.arange(len(part))) for part in parts)
+
+    with array_writer(path, np.uint64, (2,)) as write:
+        for keys, _ in in_key_order(read, sum(map(len, parts)), 2, key_order):
+            write(keys)
 
 
 def _page_batches(unit: int, work: WorkDirectory, names: Sequence[str]) -> Iterator[dict[str, Any]]:

@@ -4,11 +4,15 @@ A unit is one input file. Whatever exists under its final name is whole. The dir
 URL (`pipelines.storage`).
 """
 
+import contextlib
 import dataclasses
 import io
 import threading
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from pipelines import storage
 
@@ -17,6 +21,9 @@ CONTESTS = ("winners", "owners", "near_duplicates")
 # NumPy reads a header by `ast.literal_eval`, which before CPython 3.11.8 fails now and then where
 # two threads call it (cpython#106905).
 _ONE_HEADER_AT_A_TIME = threading.Lock()
+
+#: Elements of a mapped array that are copied at a time.
+_AT_A_TIME = 1 << 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +89,10 @@ class WorkDirectory:
         """Which of a unit's pages or lines won their contest: bool [size]."""
         selected = np.zeros(size, bool)
         positions = load_array(self.positions(contest, unit))
-        selected[positions[load_array(self.verdicts(contest, unit))]] = True
+        verdicts = load_array(self.verdicts(contest, unit))
+        for start in range(0, len(positions), _AT_A_TIME):
+            part = slice(start, start + _AT_A_TIME)
+            selected[positions[part][verdicts[part]]] = True
         return selected
 
     def cluster_sizes(self, unit: int, pages: int) -> np.ndarray:
@@ -101,6 +111,40 @@ def save_array(path: str, array: np.ndarray) -> None:
     """Write a .npy file that appears as a whole."""
     with storage.publish(path) as temporary, open(temporary, "wb") as file:
         np.save(file, array)
+
+
+@contextlib.contextmanager
+def array_writer(
+    path: str, dtype: npt.DTypeLike, columns: tuple[int, ...] = ()
+) -> Iterator[Callable[[np.ndarray], None]]:
+    """Give a function that appends rows to a .npy file, which appears as a whole.
+
+    Args:
+        path: of the file.
+        dtype: of its elements.
+        columns: the shape of a row.
+    """
+    rows = 0
+
+    def write_header(file: Any) -> None:
+        # NumPy leaves room for any number of rows.
+        descr = np.lib.format.dtype_to_descr(np.dtype(dtype))
+        shape = (rows, *columns)
+        header = {"descr": descr, "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+
+    with storage.publish(path) as temporary, open(temporary, "wb") as file:
+        write_header(file)
+
+        def append(part: np.ndarray) -> None:
+            nonlocal rows
+            assert part.shape[1:] == columns
+            file.write(np.ascontiguousarray(part, dtype).data)
+            rows += len(part)
+
+        yield append
+        file.seek(0)
+        write_header(file)
 
 
 def load_array(path: str) -> np.ndarray:

@@ -13,15 +13,21 @@ document, or of another such page, is dropped.
 import dataclasses
 import itertools
 from collections.abc import Iterable, Iterator
+from functools import partial
 
 import numpy as np
 import pyarrow.parquet as pq
 
 from pipelines import storage
-from pipelines.corpus.dedup import Slice, bucket_starts
+from pipelines.corpus.dedup import Slice, bucket_starts, in_key_order
 from pipelines.corpus.fingerprints import unpack
 from pipelines.corpus.modern.near_dedup import cluster, matches, page_rank
-from pipelines.corpus.work_directory import WorkDirectory, load_array, save_array
+from pipelines.corpus.work_directory import (
+    WorkDirectory,
+    array_writer,
+    load_array,
+    save_array,
+)
 from pipelines.languages import UNDETERMINED, languages
 
 NAME = "near_duplicates"
@@ -29,7 +35,6 @@ NAME = "near_duplicates"
 #: The number of a page: 10 bits of language, 24 of unit plus 1, 30 of its place in the unit.
 _UNIT_BITS, _PAGE_BITS = 24, 30
 _LANGUAGE_SHIFT = _UNIT_BITS + _PAGE_BITS
-_COLUMNS = ["id", "lang", "characters", "timestamp_micros", "band_keys"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,26 +62,46 @@ class NearDuplicates:
         """Write a unit's candidates and what its pages are ranked by, unless an earlier run has."""
         if unit >= self.units or storage.exists(self._ranks(unit)):
             return
-        with storage.fetch(self.work.pages(unit)) as pages:
-            table = pq.read_table(pages, columns=_COLUMNS)
-        won = np.flatnonzero(self.work.selected("winners", unit, len(table)))
-        code = {lang: index for index, lang in enumerate(_languages())}
-        langs = np.array([code[lang] for lang in table["lang"].to_pylist()], np.uint64)
-        numbers = (
-            (langs << np.uint64(_LANGUAGE_SHIFT))
-            | np.uint64((unit + 1) << _PAGE_BITS)
-            | np.arange(len(table), dtype=np.uint64)
-        )
-        keys = unpack(b"".join(table["band_keys"].to_pylist())).reshape(-1, self.bands, 2)[won]
-        candidates = np.column_stack([keys.reshape(-1, 2), np.repeat(numbers[won], self.bands)])
-        candidates = candidates[np.lexsort(candidates.T[::-1])]
+        with (
+            storage.fetch(self.work.pages(unit)) as path,
+            pq.ParquetFile(path) as file,
+            array_writer(self.work.candidates(NAME, unit), np.uint64, (3,)) as write,
+        ):
+            pages = file.metadata.num_rows
+            won = self.work.selected("winners", unit, pages)
+            read = partial(self._read, unit, file, won)
+            rows = int(won.sum()) * self.bands
+            for candidates, _ in in_key_order(read, rows, 3, lambda rows: np.lexsort(rows.T[::-1])):
+                write(candidates)
+            table = file.read(columns=["characters", "timestamp_micros", "id"])
         ranks = page_rank(
             table["characters"].to_numpy().astype(np.int64),
             table["timestamp_micros"].to_numpy(),
             unpack(b"".join(table["id"].to_pylist())),
         )
-        save_array(self.work.candidates(NAME, unit), candidates)
         save_array(self._ranks(unit), ranks)
+
+    def _read(
+        self, unit: int, file: pq.ParquetFile, won: np.ndarray
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield the candidates of each row group, and the pages they are."""
+        code = {lang: index for index, lang in enumerate(_languages())}
+        start = 0
+        for group in range(file.num_row_groups):
+            table = file.read_row_group(group, columns=["lang", "band_keys"])
+            chosen = np.flatnonzero(won[start : start + len(table)])
+            pages = chosen + start
+            start += len(table)
+            langs = np.array([code[lang] for lang in table["lang"].to_pylist()], np.uint64)[chosen]
+            numbers = (
+                (langs << np.uint64(_LANGUAGE_SHIFT))
+                | np.uint64((unit + 1) << _PAGE_BITS)
+                | pages.astype(np.uint64)
+            )
+            keys = unpack(b"".join(table["band_keys"].to_pylist()))
+            keys = keys.reshape(-1, self.bands, 2)[chosen].reshape(-1, 2)
+            candidates = np.column_stack([keys, np.repeat(numbers, self.bands)])
+            yield candidates, np.repeat(pages, self.bands)
 
     def slices(self, unit: int) -> Iterator[tuple[int, Slice]]:
         """Yield a unit's candidates by bucket."""

@@ -2,24 +2,29 @@ import hashlib
 import itertools
 import random
 import tempfile
-from collections.abc import Sequence
+import tracemalloc
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from unittest import mock
 
 import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.testing.util import assert_that, equal_to
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipelines.corpus import dedup
 from pipelines.corpus.accounts import Ledger
 from pipelines.corpus.config import CorpusConfig, UrlWinner
 from pipelines.corpus.dedup import Contest, best_of_each, own_lines
 from pipelines.corpus.filters import paragraph_reason
 from pipelines.corpus.fingerprints import normalize_url, unpack
 from pipelines.corpus.ingest import page_row
-from pipelines.corpus.work_directory import WorkDirectory
+from pipelines.corpus.work_directory import WorkDirectory, array_writer, load_array
 from pipelines.crawl.extract import normalize_lines
 from pipelines.records import PAGE_SCHEMA, Page
 
@@ -36,6 +41,7 @@ def deduplicate(
     bits: int = 0,
     by_reference: bool = True,
     url_winner: UrlWinner = "newest",
+    row_group_size: int | None = None,
 ) -> tuple[dict[str, str], Ledger]:
     """Run both contests without Beam, elements in random order; return text by URL."""
     ledger = Ledger()
@@ -44,7 +50,8 @@ def deduplicate(
         work.make()
         rows = [[page_row(one, LENIENT) for one in pages] for pages in units]
         for number, unit in enumerate(rows):
-            pq.write_table(pa.Table.from_pylist(unit, PAGE_SCHEMA), work.pages(number))
+            table = pa.Table.from_pylist(unit, PAGE_SCHEMA)
+            pq.write_table(table, work.pages(number), row_group_size)
         for name in ("winners", "owners"):
             contest = Contest(name, work, bits, by_reference, len(units), url_winner=url_winner)
             run_contest(contest, len(units))
@@ -225,14 +232,60 @@ PAGES = st.builds(
     st.integers(0, 5),
     st.booleans(),
     st.sampled_from(["newest", "largest_hash"]),
+    st.integers(1, 3),
+    st.sampled_from([1, 500, 1 << 20]),
 )
 def test_equals_brute_force_however_it_is_cut(
-    units: list[list[Page]], bits: int, by_reference: bool, url_winner: UrlWinner
+    units: list[list[Page]],
+    bits: int,
+    by_reference: bool,
+    url_winner: UrlWinner,
+    row_group_size: int,
+    most_bytes: int,
 ):
     pages = [one for unit in units for one in unit]
-    found, ledger = deduplicate(units, bits=bits, by_reference=by_reference, url_winner=url_winner)
+    with mock.patch.object(dedup, "MOST_SORTING_BYTES", most_bytes):
+        found, ledger = deduplicate(
+            units,
+            bits=bits,
+            by_reference=by_reference,
+            url_winner=url_winner,
+            row_group_size=row_group_size,
+        )
     assert found == brute_force(pages, url_winner)
     assert ledger.lines["out"] == sum(len(text.split("\n")) for text in found.values())
+
+
+def random_parts(parts: int, rows: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    for part in range(parts):
+        drawn = np.random.default_rng(part).integers(0, 1 << 64, (rows, 3), np.uint64)
+        drawn[::2] = drawn[0]
+        yield drawn, np.arange(part * rows, (part + 1) * rows)
+
+
+@pytest.mark.parametrize("same", [False, True])
+def test_a_unit_of_any_size_is_sorted_in_bounded_memory(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, same: bool
+):
+    """A million lines, 32 MB of candidates, of which half or all are equal."""
+    limit = 2 << 20
+    monkeypatch.setattr(dedup, "MOST_SORTING_BYTES", limit)
+
+    def read() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for candidates, positions in random_parts(50, 20_000):
+            yield candidates[:1].repeat(20_000, axis=0) if same else candidates, positions
+
+    path = str(tmp_path / "candidates.npy")
+    tracemalloc.start()
+    with array_writer(path, np.uint64, (3,)) as write:
+        for candidates, _ in dedup.in_key_order(read, 1_000_000, 3, best_of_each):
+            write(candidates)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 3 * limit
+    found = load_array(path)
+    assert len(found) == (50 if same else 50 * 10_001)
+    assert (np.diff(found[:, 0].astype(np.float64)) >= 0).all()
 
 
 def test_equals_mc4s_own_code():
