@@ -102,16 +102,20 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--warmup-steps", type=int, default=100)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--variants", nargs="+", help="only these of the table, by name")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    variants = TABLES[arguments.table]
+    table = TABLES[arguments.table]
+    variants = arguments.variants or list(table)
+    if unknown := sorted(set(variants) - set(table)):
+        parser.error(f"--variants: no {unknown[0]!r} among {', '.join(map(repr, table))}")
     runner = Runner()
 
     def measure(cell: tuple[int, str]) -> float | None:
         seed, variant = cell
-        run = arguments.out / f"{list(variants).index(variant)}-{seed}"
+        run = arguments.out / f"{list(table).index(variant)}-{seed}"
         where = ("--examples", arguments.examples)
-        train = ("train", *variants[variant], *where, "--out", str(run))
+        train = ("train", *table[variant], *where, "--out", str(run))
         for option in ("steps", "batch_size", "warmup_steps"):
             train += (f"--{option.replace('_', '-')}", str(getattr(arguments, option)))
         train += ("--evaluations", "1", "--seed", str(seed))
