@@ -34,8 +34,8 @@ _STARTS = {
 _VERSION_LINE = re.compile(rb"[\r\n]*WARC/\d+\.\d+[ \t]*\r?\n")
 _SCAN_BYTES = 1 << 20
 _OVERLAP_BYTES = 16
-#: What may be decompressed again to look for sound records within damaged members; after that
-#: what a damaged member still holds is given up with it.
+#: What may be read again to look for sound records within damaged ones (of a plain file at least
+#: twice its size); after that what a damaged member or record still holds is given up with it.
 _RETRY_BYTES = 4 << 30
 
 
@@ -77,6 +77,7 @@ class _Archive:
         self.compression: Compression = "none"
         self.dictionary: zstandard.ZstdCompressionDict | None = None
         self._retried = 0
+        self._size = file.seek(0, os.SEEK_END)
         file.seek(0)
         head = file.read(64)
         looks_like = self.compression = compression_of(head)
@@ -123,7 +124,7 @@ class _Archive:
         if self.compression != "none":
             return _Reading(place, self._stream(place.member), max_bytes)
         self.file.seek(place.member)
-        return _Reading(place, self.file, max_bytes)
+        return _Reading(place, self.file, max_bytes, self._size)
 
     def next_place(self, reading: "_Reading") -> "_Place | None":
         """Find where to read on after damage: in the same member, else where a next one begins."""
@@ -135,6 +136,10 @@ class _Archive:
                 start = stream.member if stream.member > member else stream.file_offset
             elif place := self._next_line(reading.after):
                 return place
+        else:
+            self._retried += stream.tell() - member
+            if self._retried > max(_RETRY_BYTES, 2 * self._size):
+                start = stream.tell()
         found = self.next_record(max(start, member + 1))
         return None if found is None else _Place(found)
 
@@ -277,15 +282,22 @@ class _Reading:
         sound_bytes: up to where the decompressed stream was sound.
     """
 
-    def __init__(self, place: _Place, file: DecompressedStream | BinaryIO, max_bytes: int):
+    def __init__(
+        self, place: _Place, file: DecompressedStream | BinaryIO, max_bytes: int, size: int = 0
+    ):
+        """Read `file` from `place`; a plain one has `size` bytes."""
         self.file, self.after, self.sound_bytes = file, place, 0
-        self._max_bytes = max_bytes
+        self._max_bytes, self._size = max_bytes, size
 
     def __iter__(self) -> Iterator[Record]:
         """Read."""
         if not isinstance(self.file, DecompressedStream):
             for found in ArchiveIterator(self.file, parse_http=False):
-                record = _record(found, found.stream_pos, self._max_bytes)
+                offset = found.stream_pos
+                if found.content_length > self._size - offset:
+                    # Told without reading on to the end of the file.
+                    raise EOFError(f"the record ends after the file, at {found.content_length} bytes")
+                record = _record(found, offset, self._max_bytes)
                 self.after = _Place(record.offset)
                 yield record
             return

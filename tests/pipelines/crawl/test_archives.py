@@ -1,3 +1,4 @@
+import collections
 import gzip
 from collections.abc import Callable
 from functools import partial
@@ -114,6 +115,27 @@ def test_garbage_between_plain_records(tmp_path: Path, crawl: ModuleType):
     path.write_bytes(b"".join(records[:2]) + b"\0garbage\n" * 50 + b"".join(records[2:]))
     assert len(texts(path)) == 6
     assert texts(path)[2] == "damage"
+
+
+@pytest.mark.timeout(60)  # in quadratic time, hours
+@pytest.mark.parametrize("within", [False, True])
+def test_many_lying_lengths_in_a_plain_file(
+    tmp_path: Path, crawl: ModuleType, monkeypatch: pytest.MonkeyPatch, within: bool
+):
+    """Each states that it goes on to the middle of a later record, or beyond the file."""
+    liars = 20_000
+    size = len(crawl.record("liar", "http://a.example/liar", length=10**9))
+    length = size * liars // 2 if within else 10**9
+    liar = crawl.record("liar", "http://a.example/liar", length=length)
+    path = tmp_path / "a.warc"
+    path.write_bytes(liar * liars + b"".join(numbered(crawl)))
+    if within:
+        monkeypatch.setattr(archives, "_RETRY_BYTES", 0)
+    count = collections.Counter(type(one) for one in read_archive(path, LIMIT))
+    if within:  # after a time, what a liar claims is given up with it
+        assert 1 <= count[Damage] < 100
+    else:
+        assert count == {Damage: liars, Record: 5}
 
 
 def test_endless_header_line(tmp_path: Path, crawl: ModuleType):
