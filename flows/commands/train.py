@@ -59,12 +59,14 @@ def train(
 
 
 def _resume_if_lost(code: int) -> int:
-    """Say what an abort means in a job, and make it the code that means: start again."""
-    if code != 128 + signal.SIGABRT:
+    """Say what an abort or SIGTERM means in a job, and make it the code that means: start again."""
+    reasons = {
+        128 + signal.SIGABRT: "another process of the job was lost, or does not answer (see above)",
+        # Until the job has begun, and on the second one.
+        128 + signal.SIGTERM: "ended by SIGTERM at once",
+    }
+    if code not in reasons:
         return code
-    say(
-        "train",
-        "another process of the job was lost, or does not answer (see above): start the same "
-        "commands again, and all continue from the last checkpoint",
-    )
+    then = "start the same commands again, and all continue from the last checkpoint"
+    say("train", f"{reasons[code]}: {then}")
     return EXIT_RESUME

@@ -296,7 +296,8 @@ class _Reading:
                 offset = found.stream_pos
                 if found.content_length > self._size - offset:
                     # Told without reading on to the end of the file.
-                    raise EOFError(f"the record ends after the file, at {found.content_length} bytes")
+                    length = found.content_length
+                    raise EOFError(f"the record states {length} bytes, more than the file has left")
                 record = _record(found, offset, self._max_bytes)
                 self.after = _Place(record.offset)
                 yield record

@@ -85,6 +85,18 @@ def test_a_port_that_is_in_use_is_named(tmp_path, examples):
     assert "process 0 cannot use that port" in errors
 
 
+def test_sigterm_while_a_job_is_joined_asks_for_it_to_be_resumed(tmp_path, examples):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        process = start(1, silent.getsockname()[1], examples, tmp_path / "run")
+        silent.settimeout(200)
+        connection, _ = silent.accept()
+        with connection:
+            process.terminate()
+            _, errors = process.communicate(timeout=60)
+    assert process.returncode == EXIT_RESUME, errors
+    assert errors.splitlines()[-1].startswith("[train] ended by SIGTERM at once: start the same")
+
+
 def test_half_a_description_of_a_job_is_refused():
     from models.config import JobConfig
 
