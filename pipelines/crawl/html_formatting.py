@@ -9,18 +9,23 @@ import re
 
 import numpy as np
 
+from pipelines.crawl.html_nesting import (
+    FOREIGN,
+    FORMATTING,
+    MOST_EQUAL,
+    RAW,
+    UNSURE,
+    breaks_out,
+    tags_of,
+)
+
 _NAMES = rb"(?:b|big|code|em|font|i|s|small|strike|strong|tt|u)"
 _START = re.compile(rb"<%b(?:[\s/][^>]*+|(?=>))" % _NAMES, re.IGNORECASE)
-#: The standard keeps no more of equal elements. <a> and <nobr> close their like.
-_MOST_EQUAL = 3
-#: What is no tag, formatting, what takes formatting out of reach, and what may begin a block.
-_TAG = re.compile(
-    rb"(?s:<!--.*?(?:-->|\Z)|<(?:script|style|textarea|title|xmp|iframe)\b.*?(?:</(?=[stxi])|\Z))"
-    rb"|<(?P<end>/?)(?:(?P<format>%b)(?=[\s/>])(?P<rest>[^>]*+)"
-    rb"|(?P<scope>table|td|th|caption|object|applet|marquee|template)(?=[\s/>])"
-    rb"|(?!(?:br|img|input|span|wbr|a|nobr)[\s/>])(?P<block>[a-z]))" % _NAMES,
-    re.IGNORECASE,
-)
+#: <a> and <nobr> close their like.
+_FORMATTING = FORMATTING - {b"a", b"nobr"}
+_SCOPES = (b"table", b"td", b"th", b"caption", b"object", b"applet", b"marquee", b"template")
+#: What begins and ends no block.
+_INLINE = RAW | {b"br", b"img", b"input", b"span", b"wbr", b"a", b"nobr"}
 _CELLS = (b"td", b"th", b"caption")
 
 
@@ -50,7 +55,7 @@ def may_rebuild_many(html: bytes, most: int) -> bool:
         return False
     starts = _START.findall(html)
     kept = sum(
-        count if _is_cut(start) else min(count, _MOST_EQUAL)
+        count if _is_cut(start) else min(count, MOST_EQUAL)
         for start, count in collections.Counter(starts).items()
     )
     return kept * (tags - len(starts)) > most
@@ -64,31 +69,31 @@ def _is_cut(tag: bytes) -> bool:
 def rebuilt_elements(html: bytes) -> int:
     """Return about how many elements are made again, in time linear in the page.
 
-    Each tag that may begin or end a block counts all formatting that is open before it. An end
-    tag within the value of an attribute counts as one, as it does for the depth of nesting.
+    Each tag that may begin or end a block counts all formatting that is open before it.
     """
     opened: dict[bytes, list[tuple[bytes, int]]] = collections.defaultdict(list)
-    equal: collections.Counter[bytes] = collections.Counter()
+    equal: collections.Counter[tuple[bytes, bytes]] = collections.Counter()
     scopes: list[bytes] = []
     active = rebuilt = 0
-    for tag in _TAG.finditer(html):
-        if name := tag["format"]:
-            like = opened[name.lower()]
-            if not tag["end"]:
-                start = name.lower() + tag["rest"]
-                if _is_cut(start):
-                    start += b"%d" % tag.start()
-                like.append((start, len(scopes)))
-                equal[start] += 1
-                active += equal[start] <= _MOST_EQUAL
-            elif like and like[-1][1] >= len(scopes):
-                start, _ = like.pop()
-                active -= equal[start] <= _MOST_EQUAL
-                equal[start] -= 1
+    for tag in tags_of(html):
+        name = tag.name
+        if tag.kind == FOREIGN and not breaks_out(tag.end, name, tag.rest):
             continue
-        if scope := tag["scope"]:
-            _enter_or_leave(scopes, scope.lower(), bool(tag["end"]))
-        if scope or tag["block"]:
+        if name in _FORMATTING:
+            like = opened[name]
+            if not tag.end:
+                equal[name, tag.rest] += 1
+                active += equal[name, tag.rest] <= MOST_EQUAL
+                if tag.kind != UNSURE:
+                    like.append((tag.rest, len(scopes)))
+            elif like and like[-1][1] >= len(scopes):
+                rest, _ = like.pop()
+                active -= equal[name, rest] <= MOST_EQUAL
+                equal[name, rest] -= 1
+            continue
+        if name in _SCOPES and tag.kind != UNSURE:
+            _enter_or_leave(scopes, name, tag.end)
+        if name not in _INLINE:
             rebuilt += active
     return rebuilt
 

@@ -8,22 +8,16 @@ from resiliparse.extract.html2text import extract_plain_text
 from resiliparse.parse.encoding import bytes_to_str, detect_encoding, map_encoding_to_html5
 
 from pipelines.crawl.html_formatting import may_rebuild_many, rebuilt_elements
+from pipelines.crawl.html_nesting import nesting_depth
 
 #: Parsing takes time quadratic in nesting depth and in attributes per tag: at these limits
-#: about 0.1 s, at 50 times them minutes. Browsers stop nesting at a depth of 512.
-MAX_DEPTH = 2_000
+#: 0.5 and 0.1 s, at 50 times them minutes. Browsers stop nesting at a depth of 512.
+MAX_DEPTH = 5_000
 MAX_ATTRIBUTES = 5_000
 #: Elements that the parser makes again in each block because they were left open: about 4 us and
 #: 400 bytes each.
 MAX_REBUILT = 200_000
 
-#: A tag of an element that takes others and does not close itself.
-_NESTING_TAG = re.compile(
-    rb"<(/?)(?!(?:area|base|br|col|embed|hr|img|input|link|meta|param|source|track|wbr|"
-    rb"p|li|dt|dd|option|tr|td|th|thead|tbody|tfoot|colgroup)(?:[\s/>]|\Z))"
-    rb"[a-z][^\s/>]*+",
-    re.IGNORECASE,
-)
 _ATTRIBUTE = rb"""[\s/]*+[^\s/>][^\s/>=]*+(?:\s*+=\s*+(?:"[^"]*+"|'[^']*+'|[^\s>]*+))?+"""
 #: The end of a tag within the value of an attribute.
 _QUOTED_TAG_END = re.compile(rb"""=\s*+(?:"[^">]*+>|'[^'>]*+>)""")
@@ -87,12 +81,13 @@ def html_to_text(html: str, main_content: bool = True, utf8: bytes | None = None
 
 
 def _check_cost(html: bytes) -> None:
-    # `_depth` counts no more than there are start tags.
-    tags = np.count_nonzero(np.frombuffer(html, np.uint8) == ord("<"))
-    if tags > MAX_DEPTH and tags - html.count(b"</") > MAX_DEPTH and _depth(html) > MAX_DEPTH:
-        raise UnreadableError("nested_too_deeply", f"more than {MAX_DEPTH} elements deep")
     if may_rebuild_many(html, MAX_REBUILT) and rebuilt_elements(html) > MAX_REBUILT:
         raise UnreadableError("nested_too_deeply", f"more than {MAX_REBUILT} elements rebuilt")
+    # Nothing nests deeper than there are start tags.
+    tags = np.count_nonzero(np.frombuffer(html, np.uint8) == ord("<"))
+    many = tags > MAX_DEPTH and tags - html.count(b"</") > MAX_DEPTH
+    if many and nesting_depth(html, MAX_DEPTH) > MAX_DEPTH:
+        raise UnreadableError("nested_too_deeply", f"more than {MAX_DEPTH} elements deep")
     if _may_have_many_attributes(html) and any(m[1] for m in _ATTRIBUTES.finditer(html)):
         raise UnreadableError("too_many_attributes", f"a tag of {MAX_ATTRIBUTES} attributes")
 
@@ -119,15 +114,3 @@ def _has_longer_piece(html: bytes, most: int) -> bool:
             return True
         start = end + 1
     return False
-
-
-def _depth(html: bytes) -> int:
-    """Return about how deeply elements nest: end tags close the innermost element."""
-    depth = deepest = 0
-    for end in _NESTING_TAG.findall(html):
-        if not end:
-            depth += 1
-            deepest = max(deepest, depth)
-        elif depth:
-            depth -= 1
-    return deepest
