@@ -197,6 +197,7 @@ class _Open:
         self._count: collections.Counter[bytes] = collections.Counter()
         #: Formatting that was closed with what it was in, and how many markers were open.
         self._again: list[tuple[Tag, int]] = []
+        self._named_again: collections.Counter[bytes] = collections.Counter()
         self._markers = 0
 
     def depth(self) -> int:
@@ -213,9 +214,14 @@ class _Open:
 
     def make_again(self) -> None:
         """Make formatting again that was closed with what it was in."""
-        again, self._again = self._again, []
-        for tag, _ in again:
-            self.push(tag)
+        if again := self._again:
+            self._remember([])
+            for tag, _ in again:
+                self.push(tag)
+
+    def _remember(self, again: list[tuple[Tag, int]]) -> None:
+        self._again = again
+        self._named_again = collections.Counter(tag.name for tag, _ in again)
 
     def start(self, tag: Tag) -> None:
         """Open an element of HTML, and close those that it cannot be in."""
@@ -263,10 +269,9 @@ class _Open:
     def _close(self, names: tuple[bytes, ...], barriers: frozenset[bytes]) -> None:
         """Close the innermost element of some names with all in it, unless it is out of reach."""
         if not any(self._count[name] for name in names):
-            for place, (tag, _) in enumerate(self._again):
-                if tag.name in names:
-                    del self._again[place]
-                    break
+            if any(self._named_again[name] for name in names):
+                place = next(i for i, (tag, _) in enumerate(self._again) if tag.name in names)
+                self._remember([*self._again[:place], *self._again[place + 1 :]])
             return
         last = len(self.tags) - 1
         special = False
@@ -293,9 +298,9 @@ class _Open:
             self._count[tag.name] -= 1
             self._markers -= tag.name in _MARKERS
         if closed[0].name in _MARKERS:
-            self._again = [
-                (tag, markers) for tag, markers in self._again if markers <= self._markers
-            ]
+            self._remember([item for item in self._again if item[1] <= self._markers])
+            return
+        if len(closed) == 1:
             return
         equal = collections.Counter((tag.name, tag.rest) for tag, _ in self._again)
         for tag in closed[1:]:
@@ -303,3 +308,4 @@ class _Open:
                 equal[tag.name, tag.rest] += 1
                 if equal[tag.name, tag.rest] <= MOST_EQUAL:
                     self._again.append((tag, self._markers))
+                    self._named_again[tag.name] += 1
