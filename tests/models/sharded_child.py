@@ -66,7 +66,7 @@ def compute(model: ModelConfig, train: TrainConfig, start=None) -> dict:
     else:
         state = jax.device_put(start, skeleton.state_shardings(optimizer))
     start = jax.device_get(state)
-    wi = next(x for name, x in state.parameters.items() if name.endswith("switch.wi_0"))
+    wi = state.parameters["encoder.periods.0.blocks.0.switch.wi_0"]
     table = state.parameters["embedding.table"]
     shares = [x.addressable_shards[0].data.size / x.size for x in (wi, table)]
     step_function = make_train_step(skeleton, optimizer, groups)
@@ -106,19 +106,16 @@ def main() -> None:
     )
     train = TrainConfig(batch_size=ROWS, dtype="float32", warmup_steps=100)
     singles = {}
-    for case in json.loads(sys.argv[1]):
-        shape, of_model, of_training = case
-        variant = json.dumps([of_model, of_training])
-        varied = dataclasses.replace(model, **of_model)
-        alone = dataclasses.replace(train, **of_training)
-        if variant not in singles:
-            singles[variant] = compute(varied, alone)
-        single = singles[variant]
+    for shape, scope in json.loads(sys.argv[1]):
+        model = dataclasses.replace(model, balance_scope=scope)
+        if scope not in singles:
+            singles[scope] = compute(model, train)
+        single = singles[scope]
         data, expert, width = shape
         sharded = compute(
-            varied,
+            model,
             dataclasses.replace(
-                alone, data_parallel=data, expert_parallel=expert, model_parallel=width
+                train, data_parallel=data, expert_parallel=expert, model_parallel=width
             ),
             # To draw it takes long to compile: one mesh is enough to show that all draw the same.
             None if min(shape) > 1 else single["start"],
@@ -128,7 +125,7 @@ def main() -> None:
             for name in ("start", "loss", "gradients", "metrics", "state")
         }
         report |= {name: sharded[name] for name in ("drops", "shares")}
-        print(json.dumps({"case": case, **report}), flush=True)
+        print(json.dumps({"case": [shape, scope], **report}), flush=True)
 
 
 if __name__ == "__main__":
