@@ -11,6 +11,7 @@ from fastwarc.stream_io import BrotliReader, ChunkedReader
 
 from pipelines.crawl.archives import Damage, Record
 from pipelines.crawl.html_text import UnreadableError, decode_html, html_to_text
+from pipelines.crawl.html_tokens import Markup
 from pipelines.records import Page, Rejected
 
 _METADATA_PREFIXES = ("WARC", "CONTENT-", "Content-")
@@ -56,7 +57,7 @@ class Opened:
         source: as in `Page`.
         record_id: WARC-Record-ID, "" if the record has none.
         text: plain text of a conversion record, HTML of a response.
-        html: the HTML in UTF-8, None for plain text.
+        html: the HTML again, None for plain text.
     """
 
     url: str
@@ -64,7 +65,7 @@ class Opened:
     source: str
     record_id: str
     text: str
-    html: bytes | None
+    html: Markup | None
 
 
 def open_record(
@@ -140,8 +141,8 @@ def _rejected(reason: str, source: str, url: str = "", detail: str = "") -> Reje
     return Rejected("read", reason, source, url, detail)
 
 
-def _html(response: bytes, max_bytes: int, reserved: Reserved | None) -> tuple[str, bytes]:
-    """Return the HTML of an HTTP response (status line, headers, body), and the same in UTF-8."""
+def _html(response: bytes, max_bytes: int, reserved: Reserved | None) -> tuple[str, Markup]:
+    """Return the HTML of an HTTP response (status line, headers, body), and its markup."""
     head, separator, body = response.partition(b"\r\n\r\n")
     if not separator:
         head, separator, body = response.partition(b"\n\n")
@@ -161,7 +162,7 @@ def _html(response: bytes, max_bytes: int, reserved: Reserved | None) -> tuple[s
     html = decode_html(body, charset[1] if charset else "")
     if reserved and (reason := reserved(pairs, html)):
         raise UnreadableError(reason, "reserved by its publisher")
-    return html, html.encode("utf-8", "surrogatepass")
+    return html, Markup(html.encode("utf-8", "surrogatepass"))
 
 
 def _decode_body(body: bytes, headers: dict[str, str], max_bytes: int) -> bytes:

@@ -1,311 +1,247 @@
-"""How deeply an HTML parser will nest a page's elements, told in linear time.
+"""What an HTML parser will do to build a page's elements, told before it does.
 
-Parsing takes time quadratic in that depth. What closes an element follows the HTML standard's tree
-construction (13.2.6) as far as it goes here; where that does not tell, an end tag closes nothing,
-so that a page may be taken for deeper than it is, and not for less deep.
+Parsing takes time quadratic in how deeply elements nest. What a block leaves open of <b> and its
+like is made again in the next block, so that the product of both is a cost too.
 """
 
-import collections
-import re
-from collections.abc import Iterator
 from typing import NamedTuple
 
-_SPACE = rb" \t\n\f\r"
-_ATTRIBUTES = (
-    rb"""(?:[%b/]++|[^%b/>][^%b/>=]*+(?:[%b]*+=[%b]*+"""
-    rb"""(?:"[^"]*+(?:"|\Z)|'[^']*+(?:'|\Z)|[^%b"'>][^%b>]*+)?+)?+)*+"""
-) % ((_SPACE,) * 7)
-_ATTRIBUTE = re.compile(
-    rb"""[%b/]*+([^%b/>][^%b/>=]*+)(?:[%b]*+=[%b]*+(?:"[^"]*+"?+|'[^']*+'?+|[^%b"'>][^%b>]*+)?+)?+"""
-    % ((_SPACE,) * 7)
+import numpy as np
+
+from pipelines.compiled import compiled, random_seed, table_size
+from pipelines.crawl.html_elements import (
+    DOES_BREAK_OUT,
+    IN_HEAD,
+    IS_FOREIGN,
+    IS_FORMATTING,
+    IS_INTEGRATION,
+    KINDS,
 )
-#: A comment, a tag (a value in quotes that lacks its end goes on to that of the page), or what
-#: counts as a comment up to the next ">".
-_TOKEN = re.compile(
-    rb"<(?:!--(?:-?>|.*?(?:--!?>|\Z))"
-    rb"|(?P<end>/?)(?P<name>[a-z][^%b/>]*+)(?P<rest>%b)(?:>|\Z)"
-    rb"|[!?/][^>]*+)" % (_SPACE, _ATTRIBUTES),
-    re.IGNORECASE | re.DOTALL,
+from pipelines.crawl.html_names import RAW, UNKNOWN, hash_name, known
+from pipelines.crawl.html_open import (
+    AGAIN,
+    FOREIGN,
+    HTML,
+    MADE_AGAIN,
+    OPEN,
+    PASSED,
+    UNSURE,
+    Open,
+    make_again,
+    take,
+)
+from pipelines.crawl.html_tokens import (
+    CDATA,
+    COMMENT,
+    END,
+    LEAVES_FOREIGN,
+    SELF_CLOSING,
+    START,
+    WITHIN_RAW,
+    Markup,
 )
 
+_BR, _MATH, _NOSCRIPT, _P = known("br"), known("math"), known("noscript"), known("p")
+_SCRIPT, _SVG, _RAW, _LT = known("script"), known("svg"), len(RAW), ord("<")
 
-def _names(written: str) -> frozenset[bytes]:
-    return frozenset(written.encode().split())
-
-
-#: Elements whose content is text up to their end tag.
-RAW = _names("script style textarea title xmp iframe noembed noframes")
-_RAW_END = {name: re.compile(rb"</%b(?=[%b/>])" % (name, _SPACE), re.IGNORECASE) for name in RAW}
-_FOREIGN = _names("svg math")
-#: Elements of SVG and MathML that hold HTML.
-_INTEGRATION = _names("desc foreignobject mi mo mn ms mtext annotation-xml")
-#: Start tags that end SVG and MathML.
-_BREAKOUT = _names(
-    "b big blockquote body br center code dd div dl dt em embed h1 h2 h3 h4 h5 h6 head hr i img li "
-    "listing menu meta nobr ol p pre ruby s small span strong strike sub sup table tt u ul var font"
-)
-#: Elements that take no others, and what is there once.
-_EMPTY = RAW | _names(
-    "area base basefont bgsound br col embed frame hr img input keygen link meta param source "
-    "track wbr html head body frameset"
-)
-_PARTS_OF_TABLES = _names("tr tbody thead tfoot colgroup")
-_CELLS = _names("td th caption")
-FORMATTING = _names("a b big code em font i nobr s small strike strong tt u")
-_HEADINGS = _names("h1 h2 h3 h4 h5 h6")
-_CLOSES_P = _HEADINGS | _names(
-    "address article aside blockquote center details dialog dir div dl fieldset figcaption figure "
-    "footer header hgroup main menu nav ol p search section summary ul pre listing form table "
-    "plaintext li dd dt"
-)
-#: Elements that the end tag of an unknown or inline one does not close.
-_SPECIAL = (
-    _CLOSES_P | _CELLS | _names("applet button marquee object select template noscript")
-) - _names("dialog")
-#: Elements whose end tag closes special ones in them.
-_ENDS_SPECIAL = (_CLOSES_P | _CELLS | _names("applet button marquee object template")) - _names(
-    "plaintext"
-)
-_WITHIN_ITEMS = _names("address div p")
-#: Elements through which no end tag reaches.
-_BARRIERS = _CELLS | _names("table applet marquee object select template") | _INTEGRATION
-_OF_TABLES = _names("table template")
-_OF_ITEMS = _BARRIERS | _names("ol ul")
-#: Elements whose end forgets the formatting in them.
-_MARKERS = _CELLS | _names("applet marquee object template")
-_FONT_BREAKOUT = _names("color face size")
-#: Around these, formatting is not made again.
-_BLOCKS = _CLOSES_P | _CELLS
-#: Of equal formatting elements no more are made again.
-MOST_EQUAL = 3
-#: So far an element is looked for among those that are open; what is further is not found.
-_REACH = 200
+# Places in `_Reader.now`: how many SVG and MathML elements are open; whether all so far is
+# certain, and they hold no HTML; whether only what can be in a head was read; whether tags within
+# raw text are none; whether text came before a tag.
+_ROOTS, _CERTAIN, _HOLDS_HTML, _IN_HEAD, _SKIPS_RAW, _TEXT = range(6)
 
 
-HTML, FOREIGN, UNSURE = range(3)
-
-
-class Tag(NamedTuple):
-    """A start or end tag.
+class Nesting(NamedTuple):
+    """What it takes to build a page's elements, counted until either exceeds its limit.
 
     Attributes:
-        end: whether it is an end tag.
-        name: in lower case.
-        rest: its attributes.
-        kind: HTML, FOREIGN (of SVG or MathML), or UNSURE which of them, or whether it is a tag.
-        after_text: whether text comes before it.
+        depth: how deeply elements nest, at least.
+        made_again: elements that are there because formatting was left open.
+        passed: open elements that are passed in looking for one to close.
     """
 
-    end: bool
-    name: bytes
-    rest: bytes
-    kind: int
-    after_text: bool = False
+    depth: int
+    made_again: int
+    passed: int
+
+    def exceeds(self, limits: "Nesting") -> bool:
+        """Tell whether anything is more than its limit."""
+        return any(found > limit for found, limit in zip(self, limits, strict=True))
 
 
-def tags_of(html: bytes) -> Iterator[Tag]:
-    """Yield the tags that a parser sees; of those in doubt start tags alone.
+class _Reader(NamedTuple):
+    """What tells how a tag is to be read.
 
-    In doubt is what comes in elements such as `title`, which are no text in some places, and all
-    after something that a raw element within SVG, whose scripts are markup, may have left open.
+    Attributes:
+        roots: int64 [tags] names of the SVG and MathML elements that are open.
+        now: int64 [6].
     """
-    position = 0
-    foreign: list[bytes] = []  # the roots that are open
-    certain, holds_html, text = True, False, False
-    while token := _TOKEN.search(html, position):
-        text |= token.start() > position
-        position = token.end()
-        name = token["name"]
-        if name is None:
-            # Within SVG it goes on to "]]>".
-            certain &= not (bool(foreign) and token[0].startswith(b"<![CDATA["))
-            continue
-        name, end, rest = name.lower(), bool(token["end"]), token["rest"]
-        if certain or not end:
-            unsure = holds_html or not certain
-            kind = HTML if not foreign else UNSURE if unsure else FOREIGN
-            yield Tag(end, name, rest, kind, text)
-            text = False
-        if name in _FOREIGN:
-            if not end and not rest.endswith(b"/"):
-                foreign.append(name)
-            elif end and foreign[-1:] == [name] and not holds_html:
-                foreign.pop()
-        elif foreign and name in _INTEGRATION and not end:
-            closing = b"</%b" % name
-            after = html.find(b"<", position)
-            holds_html |= html[after : after + len(closing)].lower() != closing
-        elif foreign and breaks_out(end, name, rest) and not holds_html:
-            foreign.clear()
-        if name in RAW and not end:
-            stop = _RAW_END[name].search(html, position)
-            content = html[position : stop.start() if stop else len(html)]
-            position += len(content)
-            if b"<" in content and (foreign or name != b"script"):
-                yield from _doubtful_tags(content)
-                certain &= not bool(foreign)
+
+    roots: np.ndarray
+    now: np.ndarray
 
 
-def _doubtful_tags(content: bytes) -> Iterator[Tag]:
-    for token in _TOKEN.finditer(content):
-        if token["name"] and not token["end"]:
-            yield Tag(False, token["name"].lower(), token["rest"], UNSURE)
+def nesting(html: Markup, limits: Nesting) -> Nesting:
+    """Return what it takes to build a page's elements, counted until a limit is exceeded.
+
+    Time is linear in the page and what is counted.
+    """
+    depth, made_again, passed = _build(html.utf8, html.tokens, limits, random_seed())
+    return Nesting(int(depth), int(made_again), int(passed))
 
 
-def breaks_out(end: bool, name: bytes, rest: bytes) -> bool:
+def may_exceed(html: Markup, limits: Nesting) -> bool:
+    """Tell quickly of most pages that `nesting` is within its limits.
+
+    Nothing nests deeper than there are start tags; no tag makes formatting again more than twice,
+    or passes an element more than eight times.
+    """
+    starts, formatting = _count_starts(html.tokens)
+    tags = len(html.tokens.flags)
+    return Nesting(starts, 2 * formatting * tags, 8 * starts * tags).exceeds(limits)
+
+
+@compiled
+def _count_starts(tokens):
+    """Return how many start tags there are, and how many of them of formatting."""
+    starts = formatting = 0
+    for token in range(len(tokens.flags)):
+        if tokens.flags[token] & START:
+            starts += 1
+            of_name = KINDS[min(np.int64(tokens.names[token]), UNKNOWN)]
+            formatting += of_name & IS_FORMATTING > 0
+    return starts, formatting
+
+
+@compiled
+def _alike(html, tokens, token, slots, seed):
+    """Return the first start tag that has the same name and attributes, to the byte."""
+    start, end = tokens.attributes[token], tokens.ends[token]
+    slot = np.int64(hash_name(html, start, end, seed) & np.uint64(len(slots) - 1))
+    while slots[slot] >= 0:
+        other = np.int64(slots[slot])
+        shift = tokens.attributes[other] - start
+        same = tokens.names[other] == tokens.names[token] and tokens.ends[other] - end == shift
+        place = start
+        while same and place < end:
+            same = html[place] == html[place + shift]
+            place += 1
+        if same:
+            return other
+        slot = (slot + 1) & (len(slots) - 1)
+    slots[slot] = token
+    return token
+
+
+@compiled
+def _has_markup(html, start, stop):
+    tags = 0
+    for place in range(start, stop):
+        tags += html[place] == _LT
+    return tags > 0
+
+
+@compiled
+def _kind(reader, flag, name):
+    """Return what the element of a tag is."""
+    now = reader.now
+    kind = HTML
+    if not now[_CERTAIN] or (now[_ROOTS] and now[_HOLDS_HTML]):
+        kind = UNSURE
+    elif now[_ROOTS]:
+        kind = FOREIGN
+    if now[_IN_HEAD]:
+        now[_IN_HEAD] = flag & END > 0 or KINDS[min(name, UNKNOWN)] & IN_HEAD > 0
+        if now[_IN_HEAD] and name == _NOSCRIPT:
+            kind = UNSURE  # what it cannot hold there ends it
+    return kind
+
+
+@compiled
+def _leaves_foreign(flag, name):
     """Tell whether a tag ends SVG and MathML."""
-    if end:
-        return name in (b"p", b"br")
-    if name != b"font":
-        return name in _BREAKOUT
-    return any(match[1].lower() in _FONT_BREAKOUT for match in _ATTRIBUTE.finditer(rest))
+    if flag & END:
+        return name in (_P, _BR)
+    return KINDS[min(name, UNKNOWN)] & DOES_BREAK_OUT > 0 or flag & LEAVES_FOREIGN > 0
 
 
-def nesting_depth(html: bytes, most: int) -> int:
-    """Return how deeply elements nest, at least; no more than `most` + 1 is counted.
+@compiled
+def _note_foreign(reader, tokens, token, flag, name):
+    """Note what a tag begins and ends of SVG and MathML."""
+    now = reader.now
+    of_name = KINDS[min(name, UNKNOWN)]
+    if of_name & IS_FOREIGN:
+        if flag & START:
+            if not flag & SELF_CLOSING:
+                reader.roots[now[_ROOTS]] = name
+                now[_ROOTS] += 1
+        elif now[_ROOTS] and reader.roots[now[_ROOTS] - 1] == name and not now[_HOLDS_HTML]:
+            now[_ROOTS] -= 1
+    elif now[_ROOTS] and of_name & IS_INTEGRATION and flag & START:
+        closed = token + 1 < len(tokens.flags) and tokens.flags[token + 1] & END > 0
+        if not (closed and tokens.names[token + 1] == name):
+            now[_HOLDS_HTML] = True
+    elif now[_CERTAIN] and not now[_HOLDS_HTML] and _leaves_foreign(flag, name):
+        now[_ROOTS] = 0
 
-    Time is linear in the page where few elements are made again (`html_formatting`).
-    """
-    opened = _Open()
-    deepest = 0
-    for tag in tags_of(html):
-        if tag.kind == FOREIGN and breaks_out(tag.end, tag.name, tag.rest):
-            opened.leave_foreign()
-            tag = tag._replace(kind=HTML)  # noqa: PLW2901
-        if tag.after_text and tag.kind != FOREIGN:
-            opened.make_again()
-        if tag.end:
-            opened.end(tag.name)
-        elif tag.name in _FOREIGN:
-            if not tag.rest.endswith(b"/"):
-                opened.push(tag)
-        elif tag.kind == HTML:
-            opened.start(tag)
-        elif tag.kind == UNSURE or not tag.rest.endswith(b"/"):
-            opened.push(tag)
-        deepest = max(deepest, opened.depth())
-        if deepest > most:
+
+@compiled
+def _raw_stop(html, tokens, token):
+    """Return where the text of a raw element ends."""
+    following = token + 1
+    while following < len(tokens.flags) and tokens.flags[following] & WITHIN_RAW:
+        following += 1
+    return np.int64(tokens.starts[following]) if following < len(tokens.flags) else len(html)
+
+
+@compiled
+def _build(html, tokens, limits, seed):
+    """Return the numbers of `Nesting`."""
+    count = len(tokens.flags)
+    room = min(count, limits.depth) + 2
+    state = Open(
+        np.empty((room, 4), np.int64),
+        np.empty((room, 3), np.int64),
+        np.zeros((2, tokens.distinct), np.int64),
+        np.zeros(count, np.int64),
+        np.zeros(5, np.int64),
+    )
+    reader = _Reader(np.empty(count, np.int64), np.zeros(6, np.int64))
+    now = reader.now
+    now[_CERTAIN] = now[_IN_HEAD] = True
+    slots = np.full(table_size(count), -1, np.int32)
+    position = deepest = np.int64(0)
+    for token in range(count):
+        flag, name = np.int64(tokens.flags[token]), np.int64(tokens.names[token])
+        if flag & WITHIN_RAW:
+            if now[_SKIPS_RAW]:
+                continue
+            take(state, flag, name, UNSURE, False, np.int64(0))
+        else:
+            now[_TEXT] |= tokens.starts[token] > position
+            position = np.int64(tokens.ends[token])
+            if flag & COMMENT:
+                # Within SVG it goes on to "]]>".
+                now[_CERTAIN] &= not (now[_ROOTS] and flag & CDATA)
+                continue
+            if now[_CERTAIN] or flag & START:
+                kind = _kind(reader, flag, name)
+                leaves_foreign = kind == FOREIGN and _leaves_foreign(flag, name)
+                if now[_TEXT] and (kind != FOREIGN or leaves_foreign):
+                    make_again(state)
+                now[_TEXT] = False
+                alike = np.int64(0)
+                if KINDS[min(name, UNKNOWN)] & IS_FORMATTING and flag & START:
+                    alike = np.int64(_alike(html, tokens, token, slots, seed))
+                take(state, flag, name, kind, leaves_foreign, alike)
+                now[_ROOTS] = min(now[_ROOTS], state.named[0, _SVG] + state.named[0, _MATH])
+            _note_foreign(reader, tokens, token, flag, name)
+            if flag & START and name < _RAW:
+                position = _raw_stop(html, tokens, token)
+                now[_SKIPS_RAW] = not now[_ROOTS] and name == _SCRIPT
+                if now[_ROOTS] and _has_markup(html, tokens.ends[token], position):
+                    now[_CERTAIN] = False
+        deepest = max(deepest, state.sizes[OPEN] + state.sizes[AGAIN])
+        made_again, passed = state.sizes[MADE_AGAIN], state.sizes[PASSED]
+        if deepest > limits.depth or made_again > limits.made_again or passed > limits.passed:
             break
-    return deepest
-
-
-class _Open:
-    """The elements that are open, by their start tags."""
-
-    def __init__(self) -> None:
-        self.tags: list[Tag] = []
-        self._count: collections.Counter[bytes] = collections.Counter()
-        #: Formatting that was closed with what it was in, and how many markers were open.
-        self._again: list[tuple[Tag, int]] = []
-        self._named_again: collections.Counter[bytes] = collections.Counter()
-        self._markers = 0
-
-    def depth(self) -> int:
-        """Return how many elements are open, with those that are made again."""
-        return len(self.tags) + len(self._again)
-
-    def push(self, tag: Tag) -> None:
-        """Open an element; formatting is made again around it if it is no block."""
-        if tag.kind == HTML and tag.name not in _BLOCKS:
-            self.make_again()
-        self.tags.append(tag)
-        self._count[tag.name] += 1
-        self._markers += tag.name in _MARKERS
-
-    def make_again(self) -> None:
-        """Make formatting again that was closed with what it was in."""
-        if again := self._again:
-            self._remember([])
-            for tag, _ in again:
-                self.push(tag)
-
-    def _remember(self, again: list[tuple[Tag, int]]) -> None:
-        self._again = again
-        self._named_again = collections.Counter(tag.name for tag, _ in again)
-
-    def start(self, tag: Tag) -> None:
-        """Open an element of HTML, and close those that it cannot be in."""
-        name = tag.name
-        if name in _EMPTY:
-            return
-        if name in _CLOSES_P:
-            self._close((b"p",), _SPECIAL)
-        if name in _HEADINGS and self.tags and self.tags[-1].name in _HEADINGS:
-            self._cut(len(self.tags) - 1)
-        elif name == b"li":
-            self._close((b"li",), _SPECIAL - _WITHIN_ITEMS)
-        elif name in (b"dd", b"dt"):
-            self._close((b"dd", b"dt"), _SPECIAL - _WITHIN_ITEMS)
-        elif name in (b"a", b"nobr", b"button"):
-            self.end(name)
-        elif name in (b"option", b"optgroup"):
-            if self.tags and self.tags[-1].name == b"option":
-                self._cut(len(self.tags) - 1)
-        elif name in _CELLS or name in _PARTS_OF_TABLES:
-            if not self._count[b"table"] and not self._count[b"template"]:
-                return
-            self._close(tuple(_CELLS), _OF_TABLES)
-            if name in _PARTS_OF_TABLES:
-                return
-        self.push(tag)
-
-    def end(self, name: bytes) -> None:
-        """Close what an end tag closes."""
-        names, barriers = (name,), _BARRIERS
-        if name in _CELLS or name == b"table":
-            barriers = _OF_TABLES
-        elif name in _HEADINGS:
-            names = tuple(_HEADINGS)
-        elif name == b"li":
-            barriers = _OF_ITEMS
-        elif name not in _ENDS_SPECIAL and name not in FORMATTING:
-            barriers = _SPECIAL | _INTEGRATION
-        self._close(names, barriers)
-
-    def leave_foreign(self) -> None:
-        """Close SVG or MathML."""
-        self._close(tuple(_FOREIGN), frozenset())
-
-    def _close(self, names: tuple[bytes, ...], barriers: frozenset[bytes]) -> None:
-        """Close the innermost element of some names with all in it, unless it is out of reach."""
-        if not any(self._count[name] for name in names):
-            if any(self._named_again[name] for name in names):
-                place = next(i for i, (tag, _) in enumerate(self._again) if tag.name in names)
-                self._remember([*self._again[:place], *self._again[place + 1 :]])
-            return
-        last = len(self.tags) - 1
-        special = False
-        for place in range(last, max(-1, last - _REACH), -1):
-            name, kind = self.tags[place].name, self.tags[place].kind
-            if name in names and kind != UNSURE:
-                if (name in FORMATTING and special) or (name == b"form" and place < last):
-                    # What is in it stays.
-                    del self.tags[place]
-                    self._count[name] -= 1
-                else:
-                    self._cut(place)
-                return
-            # An element of SVG is none of HTML's that has its name.
-            if name in barriers and (kind == UNSURE or (kind == FOREIGN) == (name in _INTEGRATION)):
-                return
-            special |= name in _SPECIAL and kind != FOREIGN
-
-    def _cut(self, place: int) -> None:
-        """Close an element and all in it, of which formatting is made again."""
-        closed = self.tags[place:]
-        del self.tags[place:]
-        for tag in closed:
-            self._count[tag.name] -= 1
-            self._markers -= tag.name in _MARKERS
-        if closed[0].name in _MARKERS:
-            self._remember([item for item in self._again if item[1] <= self._markers])
-            return
-        if len(closed) == 1:
-            return
-        equal = collections.Counter((tag.name, tag.rest) for tag, _ in self._again)
-        for tag in closed[1:]:
-            if tag.name in FORMATTING and tag.kind == HTML:
-                equal[tag.name, tag.rest] += 1
-                if equal[tag.name, tag.rest] <= MOST_EQUAL:
-                    self._again.append((tag, self._markers))
-                    self._named_again[tag.name] += 1
+    return deepest, state.sizes[MADE_AGAIN], state.sizes[PASSED]

@@ -1,30 +1,19 @@
 """HTML to plain text, whoever wrote the HTML."""
 
 import contextlib
-import re
 
-import numpy as np
 from resiliparse.extract.html2text import extract_plain_text
 from resiliparse.parse.encoding import bytes_to_str, detect_encoding, map_encoding_to_html5
 
-from pipelines.crawl.html_formatting import may_rebuild_many, rebuilt_elements
-from pipelines.crawl.html_nesting import nesting_depth
+from pipelines.crawl.html_nesting import Nesting, may_exceed, nesting
+from pipelines.crawl.html_tokens import Markup
 
-#: Parsing takes time quadratic in nesting depth and in attributes per tag: at these limits
-#: 0.5 and 0.1 s, at 50 times them minutes. Browsers stop nesting at a depth of 512.
-MAX_DEPTH = 5_000
+#: At these limits parsing takes half a second, at 50 times them minutes: its time is quadratic in
+#: nesting depth (browsers stop at 512), elements that are made again take 4 us and 400 bytes each,
+#: and those that are passed 2 ns.
+MOST_NESTING = Nesting(depth=5_000, made_again=200_000, passed=200_000_000)
+#: Parsing takes time quadratic in attributes per tag, here 0.1 s.
 MAX_ATTRIBUTES = 5_000
-#: Elements that the parser makes again in each block because they were left open: about 4 us and
-#: 400 bytes each.
-MAX_REBUILT = 200_000
-
-_ATTRIBUTE = rb"""[\s/]*+[^\s/>][^\s/>=]*+(?:\s*+=\s*+(?:"[^"]*+"|'[^']*+'|[^\s>]*+))?+"""
-#: The end of a tag within the value of an attribute.
-_QUOTED_TAG_END = re.compile(rb"""=\s*+(?:"[^">]*+>|'[^'>]*+>)""")
-# Possessive and never failing, so that the search is linear in the length of the page.
-_ATTRIBUTES = re.compile(
-    rb"<[a-zA-Z][^\s/>]*+(?:%b){0,%d}+(%b)?+" % (_ATTRIBUTE, MAX_ATTRIBUTES, _ATTRIBUTE)
-)
 
 
 class UnreadableError(ValueError):
@@ -51,19 +40,18 @@ def decode_html(html: bytes, http_charset: str = "") -> str:
     return bytes_to_str(html, encoding, errors="replace")
 
 
-def html_to_text(html: str, main_content: bool = True, utf8: bytes | None = None) -> str:
+def html_to_text(html: str, main_content: bool = True, markup: Markup | None = None) -> str:
     """Return the text a reader sees, one line per block, list item or table row.
 
     Alternative texts, form fields, link targets and list bullets are left out: they are no
     running text. With `main_content`, resiliparse's heuristics also leave out navigation,
-    sidebars, footers and comments. `utf8` is the same HTML in UTF-8, where it is at hand.
+    sidebars, footers and comments. `markup` is the same HTML, where it is at hand.
 
     Raises:
         UnreadableError: the HTML is nested too deeply, has a tag with too many attributes
             (both would take minutes to parse), or resiliparse refuses it.
     """
-    # As the parser takes it, in UTF-8: searching that is faster too.
-    _check_cost(html.encode("utf-8", "surrogatepass") if utf8 is None else utf8)
+    _check_cost(markup or Markup(html.encode("utf-8", "surrogatepass")))
     try:
         return extract_plain_text(
             html,
@@ -80,37 +68,13 @@ def html_to_text(html: str, main_content: bool = True, utf8: bytes | None = None
         raise UnreadableError("unreadable_html", str(error)) from error
 
 
-def _check_cost(html: bytes) -> None:
-    if may_rebuild_many(html, MAX_REBUILT) and rebuilt_elements(html) > MAX_REBUILT:
-        raise UnreadableError("nested_too_deeply", f"more than {MAX_REBUILT} elements rebuilt")
-    # Nothing nests deeper than there are start tags.
-    tags = np.count_nonzero(np.frombuffer(html, np.uint8) == ord("<"))
-    many = tags > MAX_DEPTH and tags - html.count(b"</") > MAX_DEPTH
-    if many and nesting_depth(html, MAX_DEPTH) > MAX_DEPTH:
-        raise UnreadableError("nested_too_deeply", f"more than {MAX_DEPTH} elements deep")
-    if _may_have_many_attributes(html) and any(m[1] for m in _ATTRIBUTES.finditer(html)):
-        raise UnreadableError("too_many_attributes", f"a tag of {MAX_ATTRIBUTES} attributes")
-
-
-def _may_have_many_attributes(html: bytes) -> bool:
-    """Tell quickly of most pages that no tag has too many attributes.
-
-    An attribute takes two bytes at least, and only quotes can hide the end of a tag.
-    """
-    if len(html) <= 2 * MAX_ATTRIBUTES:
-        return False
-    return _has_longer_piece(html, 2 * MAX_ATTRIBUTES) or _QUOTED_TAG_END.search(html) is not None
-
-
-def _has_longer_piece(html: bytes, most: int) -> bool:
-    """Tell whether anything between two ends of tags is longer than `most` bytes.
-
-    Looks only at the last end of a tag within reach of the one before.
-    """
-    start = 0
-    while len(html) - start > most:
-        end = html.rfind(b">", start, start + most + 1)
-        if end < 0:
-            return True
-        start = end + 1
-    return False
+def _check_cost(html: Markup) -> None:
+    attributes = html.tokens.most_attributes
+    if attributes > MAX_ATTRIBUTES:
+        raise UnreadableError("too_many_attributes", f"a tag of {attributes} attributes")
+    if not may_exceed(html, MOST_NESTING):
+        return
+    found = nesting(html, MOST_NESTING)
+    if found.exceeds(MOST_NESTING):
+        detail = f"{found.depth} deep, {found.made_again} made again, {found.passed} passed"
+        raise UnreadableError("nested_too_deeply", detail)

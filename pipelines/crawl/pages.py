@@ -1,13 +1,14 @@
 """The one way from an input file to its pages, whatever its format."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
 from pipelines import storage
 from pipelines.crawl.archives import Damage, Record, read_archive
 from pipelines.crawl.extract import Opened, Reserved, open_record, opened_to_page
 from pipelines.crawl.files import CrawlFile, format_of
+from pipelines.crawl.html_tokens import Markup
 from pipelines.crawl.json_lines import read_json_lines
 from pipelines.crawl.tables import read_table
 from pipelines.records import Page, Rejected
@@ -18,14 +19,9 @@ UNREAD = {"empty": "empty_file", "other": "unknown_format"}
 #: Takes a URL; names the list that blocks it, or None.
 Blocked = Callable[[str], str | None]
 
-#: Takes HTML pages in UTF-8; says of each why its text cannot be of use, or None.
-Useless = Callable[[Sequence[bytes]], Sequence[str | None]]
+#: Takes an HTML page; says why its text cannot be of use, or None.
+Useless = Callable[[Markup], str | None]
 
-#: HTML that `Useless` is asked about at a time: little enough to stay near the caches.
-_GROUP_BYTES = 256 << 10
-_GROUP_RECORDS = 1000
-#: Larger pages are few, and could take 100 times their size of memory.
-_MOST_ASKED_BYTES = 1 << 20
 _BODY = re.compile("<body", re.IGNORECASE)
 _MARKUP = re.compile(r"<!--.*?(?:-->|\Z)|<(script|style)\b.*?(?:</\1|\Z)|<[^>]*+>?", re.I | re.S)
 #: Of a page that was not extracted, this much HTML after `<body` is looked through for text.
@@ -45,8 +41,7 @@ def read_pages(
     """Yield the page in every record, line or row of a file, or the reason that there is none.
 
     A remote file is read from a local copy, which lasts as long as the reading. Memory: two
-    records of at most `max_record_bytes`; for Parquet also a batch of rows, with `useless` some
-    more records of 256 kB in all.
+    records of at most `max_record_bytes`; for Parquet also a batch of rows.
 
     Args:
         file: what `find_crawl_files` found.
@@ -83,8 +78,13 @@ def read_pages(
             drop_metadata_lines=drop_metadata_lines,
             html_main_content=html_main_content,
         )
-        for one in _without_useless(opened, useless) if useless else opened:
-            yield one if isinstance(one, Rejected) else extract(one)
+        for one in opened:
+            if isinstance(one, Rejected):
+                yield one
+            elif useless and one.html and (reason := useless(one.html)):
+                yield Rejected("read", reason, one.source, one.url, _beginning(one.text))
+            else:
+                yield extract(one)
 
 
 def _open(
@@ -100,40 +100,6 @@ def _open(
             yield _rejected(listed, f"{file_name}@{record.offset}", url)
         else:
             yield open_record(record, file_name, max_bytes=max_bytes, reserved=reserved)
-
-
-def _without_useless(
-    opened: Iterable[Opened | Rejected], useless: Useless
-) -> Iterator[Opened | Rejected]:
-    """Ask `useless` about groups of pages; all records stay in order."""
-    for group in _groups(opened):
-        asked = [_asked(one) for one in group]
-        reasons = iter(useless([html for html in asked if html]))
-        for one, html in zip(group, asked, strict=True):
-            reason = next(reasons) if html else None
-            if reason and isinstance(one, Opened):
-                yield Rejected("read", reason, one.source, one.url, _beginning(one.text))
-            else:
-                yield one
-
-
-def _asked(one: Opened | Rejected) -> bytes:
-    """Return the HTML of a record if it is to be asked about, else nothing."""
-    html = one.html if isinstance(one, Opened) else None
-    return html if html and len(html) <= _MOST_ASKED_BYTES else b""
-
-
-def _groups(opened: Iterable[Opened | Rejected]) -> Iterator[list[Opened | Rejected]]:
-    group: list[Opened | Rejected] = []
-    size = 0
-    for one in opened:
-        group.append(one)
-        size += len(one.text) if isinstance(one, Opened) else 0
-        if size >= _GROUP_BYTES or len(group) >= _GROUP_RECORDS:
-            yield group
-            group, size = [], 0
-    if group:
-        yield group
 
 
 def _beginning(html: str) -> str:

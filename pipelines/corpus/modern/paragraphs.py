@@ -4,8 +4,6 @@ A page needs three lines of 200 characters (`CorpusConfig`), which are fewer in 
 (`scripts`): as much as is said in three lines of 200 characters of English.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from pipelines.corpus.config import CorpusConfig
@@ -17,6 +15,7 @@ from pipelines.corpus.modern.scripts import (
 )
 from pipelines.corpus.modern.text_script import writing_system
 from pipelines.crawl.html_blocks import find_blocks
+from pipelines.crawl.html_tokens import Markup
 
 #: How much of a page tells its script.
 _SCRIPT_CHARACTERS = 4000
@@ -24,7 +23,7 @@ _SCRIPT_CHARACTERS = 4000
 #: A page with fewer characters of the scripts that need shorter lines is taken for not written in
 #: them: links to its translations have a few each.
 _LEAST_DENSE_CHARACTERS = 50
-_FACTORS = frozenset(LENGTH_FACTORS.values())
+_FACTORS = (1.0, *sorted(set(LENGTH_FACTORS.values()) - {1.0}))
 
 
 def paragraph_reason(text: str, config: CorpusConfig) -> str | None:
@@ -44,34 +43,33 @@ def paragraph_reason(text: str, config: CorpusConfig) -> str | None:
     return "short_lines" if longest < round(limit * factor) else None
 
 
-def html_without_paragraphs(pages: Sequence[bytes], config: CorpusConfig) -> list[str | None]:
-    """Name the reason not to extract the text of HTML: too few blocks could be a paragraph.
+def html_without_paragraphs(html: Markup, config: CorpusConfig) -> str | None:
+    """Name the reason not to extract the text of a page: too few blocks could be a paragraph.
 
     Args:
-        pages: HTML in UTF-8.
+        html: the page.
         config: has the limits.
-
-    Returns:
-        For each page the reason or None.
     """
-    blocks = find_blocks(pages)
     needed, limit = min(3, config.min_lines), config.min_long_line_characters
-    without = blocks.long_lines(limit) < needed
-    fewest = min(_LEAST_DENSE_CHARACTERS, needed * _least(limit))
-    # Their script decides.
-    long_lines = {factor: blocks.long_lines(round(limit * factor)) for factor in _FACTORS}
-    for page in np.flatnonzero(without & (long_lines[LEAST_LENGTH_FACTOR] >= needed)).tolist():
-        factor = _least_factor(pages[page], fewest)
-        without[page] = factor == 1 or long_lines[factor][page] < needed
-    without &= ~blocks.doubtful
-    return ["short_blocks" if useless else None for useless in without.tolist()]
+    blocks = find_blocks(html)
+    if blocks is None:
+        return None
+    counts = blocks.long_lines([max(1, round(limit * factor)) for factor in _FACTORS])
+    if counts[0] >= needed:
+        return None
+    # Its script decides.
+    if max(counts) >= needed:
+        fewest = min(_LEAST_DENSE_CHARACTERS, needed * _least(limit))
+        if counts[_FACTORS.index(_least_factor(html.utf8, fewest))] >= needed:
+            return None
+    return "short_blocks"
 
 
 def _least(limit: int) -> int:
     return round(limit * LEAST_LENGTH_FACTOR)
 
 
-def _least_factor(html: bytes, fewest: int) -> float:
+def _least_factor(html: np.ndarray, fewest: int) -> float:
     """Return the least length factor of the scripts that a page may be written in.
 
     By the first byte of a character: U+0580 to U+07FF; kana, with CJK punctuation; Han, with rare
@@ -81,12 +79,10 @@ def _least_factor(html: bytes, fewest: int) -> float:
     not written in Han alone.
 
     Args:
-        html: the page in UTF-8.
+        html: the page in UTF-8, uint8 [bytes].
         fewest: with fewer characters of a script, it is not written in it.
     """
-    if html.isascii():
-        return 1.0
-    counts = np.bincount(np.frombuffer(html, np.uint8), minlength=256)
+    counts = np.bincount(html, minlength=256)
     near_east, kana, hangul = counts[0xD6:0xE0].sum(), counts[0xE3], counts[0xEA:0xEE].sum()
     han = counts[0xE4:0xEA].sum() + counts[0xEE:].sum()
     factors = [1.0]

@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
+from pipelines.compiled import random_seed
+from pipelines.corpus.modern.repetition import repeated_characters
 from pipelines.corpus.modern.stop_words import stop_word_hashes
 from pipelines.corpus.modern.words import (
     CLOSER,
@@ -183,36 +185,20 @@ def _first_of_each(pages: np.ndarray, hashes: np.ndarray) -> tuple[np.ndarray, n
 
 
 def _ngram_columns(words: Words) -> dict[str, np.ndarray]:
-    """Return the shares of n-grams that repeat.
-
-    An n-gram repeats only where the shorter one that it starts with does, so each length looks
-    only at what is left of the one before: on ordinary text that is little.
-    """
-    pages = len(words.first) - 1
-    sizes = words.ends - words.starts
-    lengths = np.concatenate([[0], np.cumsum(sizes)])
+    """Return the shares of n-grams that repeat."""
+    lengths = np.concatenate([[0], np.cumsum(words.ends - words.starts)])
     total = np.diff(lengths[words.first])
-    columns = {}
-    positions = None
-    for n in (*TOP_NGRAMS, *DUPLICATE_NGRAMS):
-        starts, stops, hashes = words.ngrams(n, positions)
-        page_of = words.page_of_unit[starts]
-        first, alike = _first_of_each(page_of, hashes)
-        repeats = alike > 1
-        if n in TOP_NGRAMS:
-            taken = alike * (lengths[stops] - lengths[starts]) * repeats
-            top = np.zeros(pages, np.int64)
-            np.maximum.at(top, page_of, taken)
-            columns[f"top_{n}gram_share"] = np.minimum(_share(top, total), 1)
-        else:
-            covered = np.zeros(len(words.starts) + 1, np.int64)
-            np.add.at(covered, starts[~first], 1)
-            np.add.at(covered, stops[~first], -1)
-            inside = np.cumsum(covered[:-1]) > 0
-            characters = np.concatenate([[0], np.cumsum(inside * sizes)])[words.first]
-            columns[f"duplicate_{n}gram_share"] = _share(np.diff(characters), total)
-        positions = starts[repeats]
-    return columns
+    ngrams = (*TOP_NGRAMS, *DUPLICATE_NGRAMS)
+    units = np.stack([words.units(n) for n in ngrams])
+    spans = words.spans
+    repeated = repeated_characters(
+        words.first, lengths, spans.sums, spans.inverses, units, len(TOP_NGRAMS), random_seed()
+    )
+    names = [f"top_{n}gram_share" for n in TOP_NGRAMS]
+    names += [f"duplicate_{n}gram_share" for n in DUPLICATE_NGRAMS]
+    # An n-gram that overlaps itself is counted in full each time.
+    shares = [np.minimum(_share(characters, total), 1) for characters in repeated]
+    return dict(zip(names, shares, strict=True))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

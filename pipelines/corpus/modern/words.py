@@ -82,16 +82,21 @@ def mix(values: np.ndarray) -> np.ndarray:
 
 
 class SpanHashes:
-    """Hashes of any spans of an array of uint64 values."""
+    """Hashes of any spans of an array of uint64 values.
+
+    Attributes:
+        sums: uint64 [values + 1] of the values times powers of an odd number, before each value.
+        inverses: uint64 [at least values + 1] inverses of those powers.
+    """
 
     def __init__(self, values: np.ndarray):
-        powers, self._inverses = _powers(max(10, len(values).bit_length()))
-        self._sums = np.zeros(len(values) + 1, np.uint64)
-        np.cumsum(values * powers[: len(values)], out=self._sums[1:])
+        powers, self.inverses = _powers(max(10, len(values).bit_length()))
+        self.sums = np.zeros(len(values) + 1, np.uint64)
+        np.cumsum(values * powers[: len(values)], out=self.sums[1:])
 
     def of(self, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
         """Return a hash for each span: equal spans have equal ones, wherever they lie."""
-        return mix((self._sums[ends] - self._sums[starts]) * self._inverses[starts])
+        return mix((self.sums[ends] - self.sums[starts]) * self.inverses[starts])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,7 +133,8 @@ class Words:
         return np.repeat(np.arange(len(self.first) - 1), np.diff(self.first))
 
     @functools.cached_property
-    def _spans(self) -> SpanHashes:
+    def spans(self) -> SpanHashes:
+        """Hashes of spans of units."""
         return SpanHashes(self.hashes)
 
     def units(self, words: int) -> np.ndarray:
@@ -159,11 +165,11 @@ class Words:
         stops = positions + units[pages]
         fits = stops <= self.first[pages + 1]
         positions, stops = positions[fits], stops[fits]
-        return positions, stops, self._spans.of(positions, stops)
+        return positions, stops, self.spans.of(positions, stops)
 
     def span_hashes(self, starts: np.ndarray, stops: np.ndarray) -> np.ndarray:
         """Return the hash of each span of units."""
-        return self._spans.of(starts, stops)
+        return self.spans.of(starts, stops)
 
 
 def cut(texts: Sequence[str]) -> Words:

@@ -1,18 +1,19 @@
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from resiliparse.parse.html import HTMLTree
 
-from pipelines.crawl.html_nesting import nesting_depth
+from pipelines.crawl.html_nesting import Nesting, may_exceed, nesting
+from pipelines.crawl.html_tokens import Markup
 
-ANY = 1 << 30
+ANY = Nesting(1 << 30, 1 << 30, 1 << 30)
 NAMES = st.sampled_from(
     (
         *("div", "span", "p", "b", "i", "a", "ul", "li", "dl", "dd", "table", "tr", "td", "th"),
         *("caption", "tbody", "svg", "g", "path", "math", "mi", "desc", "foreignObject", "title"),
         *("script", "style", "textarea", "select", "option", "optgroup", "button", "h1", "h2"),
         *("object", "template", "section", "font", "nobr", "form", "br", "x-y", "noscript", "em"),
-        *("iframe", "address", "hr"),
+        *("iframe", "address", "hr", "img", "input", "embed", "xmp", "col", "marquee"),
     )
 )
 PIECES = st.one_of(
@@ -23,28 +24,70 @@ PIECES = st.one_of(
     NAMES.map("<{}/>".format),
     st.builds('<{} a="</{}>">'.format, NAMES, NAMES),
     NAMES.map("<!--</{}>-->".format),
-    st.sampled_from(["x", "<!-->", "<!--", "-->", '"', "'", "<![CDATA[", "]]>", '<a =">', "</>"]),
+    st.sampled_from(
+        ["x", "<!-->", "<!--", "-->", '"', "'", "<![CDATA[", "]]>", '<a =">', "</>", "<!--<script>"]
+    ),
 )
 
 
-def parsed_depth(html: str) -> int:
-    deepest, left = 0, [(HTMLTree.parse(html).document, 0)]
+def nesting_of(html: str, limits: Nesting = ANY) -> Nesting:
+    return nesting(Markup(html.encode()), limits)
+
+
+def parsed(html: str) -> tuple[int, int]:
+    """How deeply the parser nests, and how many nodes it makes."""
+    deepest, count, left = 0, 0, [(HTMLTree.parse(html).document, 0)]
     while left:
         node, depth = left.pop()
-        deepest = max(deepest, depth)
+        deepest, count = max(deepest, depth), count + 1
         child = node.first_child
         while child is not None:
             left.append((child, depth + 1))
             child = child.next
-    return deepest
+    return deepest, count
 
 
 @settings(max_examples=1000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(st.lists(PIECES, max_size=8).map("".join))
-def test_what_the_parser_nests_deeply_is_seen(unit: str):
+@given(
+    st.lists(PIECES, max_size=2).map("".join),
+    st.sampled_from([0, 0, 40]),
+    st.lists(PIECES, max_size=8).map("".join),
+)
+@example("", 0, "<p>x<br><hr>")
+@example("", 0, "<g><p></ul><hr>")
+@example("", 0, '<a><noscript><li><p>"')
+@example("", 0, "<svg></x-y><section/><x-y><button>")
+@example("", 0, "<noscript/><svg></option></noscript>")
+@example("<template>", 0, "<caption><marquee></template><dl><x-y>")
+@example("", 0, "<math><![CDATA[</mi><embed>x<li>]]>")
+@example("<xmp>", 0, "<math><table></table><section><!--</xmp>--><font><caption>")
+@example("<select>", 0, "<dd><hr><x-y>")
+@example("", 0, "<img></table><td><a><table><col><object>")
+@example("", 0, "<svg/><table/><x-y><nobr></table>")
+@example("<table>", 40, "<table><tbody><i><div>x")
+@example("<table>", 40, "<tr></br></dd>")
+@example("<table>", 40, "<x-y><font><col><dl>")
+@example("<p>", 40, "x<p></script><noscript><a><nobr>")
+@example("<dd>", 40, "<mi><dd><svg><a><optgroup>")
+@example("<select>", 40, "<ul><select></math><table></a>")
+def test_what_the_parser_does_is_seen(before: str, formatting: int, unit: str):
     """A table's cell is one element here, and four there; some wrap the whole page."""
-    html = unit * 60
-    assert parsed_depth(html) <= 6 * nesting_depth(html.encode(), ANY) + 30
+    html = before + "".join(f"<b id={i}>" for i in range(formatting)) + unit * 60
+    markup = Markup(html.encode())
+    depth, nodes = parsed(html)
+    found = nesting(markup, ANY)
+    assert depth <= 6 * found.depth + 30
+    # Text and comments within SVG are nodes too.
+    assert nodes <= 6 * (len(markup.tokens.flags) + found.made_again) + len(html) / 6 + 100
+
+
+@given(st.lists(PIECES, max_size=30).map("".join))
+def test_the_quick_look_is_never_less(html: str):
+    markup = Markup(html.encode())
+    found = nesting(markup, ANY)
+    for name, number in found._asdict().items():
+        if number:
+            assert may_exceed(markup, ANY._replace(**{name: number - 1}))
 
 
 @pytest.mark.parametrize(
@@ -66,9 +109,11 @@ def test_what_the_parser_nests_deeply_is_seen(unit: str):
     ],
 )
 def test_ordinary_markup_does_not_pile_up(unit: str):
-    assert nesting_depth((unit * 1000).encode(), ANY) < 20
+    assert nesting_of(unit * 1000).depth < 20
 
 
 def test_no_more_is_counted_than_asked_for():
-    assert nesting_depth(b"<div>" * 1000, 10) == 11
-    assert nesting_depth(b"", 10) == 0
+    limits = Nesting(10, 20, 30)
+    assert nesting_of("<div>" * 1000, limits).depth == 11
+    assert nesting_of("<p><b><i>x" + "<p>x" * 1000, limits).made_again == 20
+    assert nesting_of("", limits) == (0, 0, 0)

@@ -6,6 +6,7 @@ from pipelines.corpus.config import CorpusConfig
 from pipelines.corpus.modern.paragraphs import html_without_paragraphs, paragraph_reason
 from pipelines.crawl.extract import normalize_lines
 from pipelines.crawl.html_text import html_to_text
+from pipelines.crawl.html_tokens import Markup
 
 CONFIG = CorpusConfig(profile="modern", min_lines=3, min_long_line_characters=200)
 
@@ -35,8 +36,12 @@ PAGES = {
 }
 
 
+def without(page: str, config: CorpusConfig = CONFIG) -> str | None:
+    return html_without_paragraphs(Markup(page.encode()), config)
+
+
 def test_html_that_cannot_have_paragraphs_is_named():
-    reasons = html_without_paragraphs([page.encode() for page in PAGES.values()], CONFIG)
+    reasons = [without(page) for page in PAGES.values()]
     named = {name for name, reason in zip(PAGES, reasons, strict=True) if reason}
     assert named == {
         *("two", "short Chinese", "short Arabic", "Cyrillic", "Chinese links"),
@@ -78,14 +83,13 @@ def test_what_comes_before_its_text_does_not_hide_a_page(before: str, after: str
     page = f"{before}{of(['lorem ipsum ' * 20] * 5)}{after}"
     text = normalize_lines(html_to_text(page))
     assert paragraph_reason(text, CONFIG) is None
-    assert html_without_paragraphs([b"<p>", page.encode(), b"<p>"], CONFIG)[1] is None
+    assert without(page) is None
 
 
 @pytest.mark.parametrize("limit", [40, 100, 140])
 def test_short_paragraphs_of_dense_scripts_are_seen(limit: int):
     config = CorpusConfig(profile="modern", min_lines=1, min_long_line_characters=limit)
-    page = of(["漢" * round(0.35 * limit)])
-    assert html_without_paragraphs([page.encode()], config) == [None]
+    assert without(of(["漢" * round(0.35 * limit)]), config) is None
 
 
 @pytest.mark.parametrize("min_lines", [1, 2, 3, 5])
@@ -94,12 +98,8 @@ def test_no_page_that_has_paragraphs_is_named(min_lines: int, limit: int):
     config = CorpusConfig(
         profile="modern", min_lines=min_lines, min_long_line_characters=limit, keep_und=False
     )
-    reasons = html_without_paragraphs([page.encode() for page in PAGES.values()], config)
+    reasons = [without(page, config) for page in PAGES.values()]
     for page, reason in zip(PAGES.values(), reasons, strict=True):
         text = normalize_lines(html_to_text(page))
         if text and paragraph_reason(text, config) is None:
             assert reason is None
-
-
-def test_no_page_no_reason():
-    assert html_without_paragraphs([], CONFIG) == []

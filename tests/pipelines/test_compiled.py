@@ -1,0 +1,100 @@
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipelines import compiled as module
+from pipelines.compiled import compiled, table_size
+
+
+def _squares(count: int) -> int:
+    total = 0
+    for number in range(count):
+        total += _squared(number)
+    return total
+
+
+@compiled
+def _squared(number: int) -> int:
+    return number * number
+
+
+@pytest.fixture
+def caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Both places where functions may be kept are below `tmp_path`."""
+    module._directory.cache_clear()
+    package = tmp_path / "package"
+    package.mkdir()
+    package.joinpath("compiled.py").write_text("one")
+    monkeypatch.setattr(module, "__file__", str(package / "compiled.py"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user"))
+    yield tmp_path
+    module._directory.cache_clear()
+
+
+def kept(directory: Path) -> list[Path]:
+    return sorted(directory.rglob("*.nbc"))
+
+
+def test_functions_are_kept_beside_the_package_until_any_file_of_it_changes(caches: Path):
+    assert compiled(_squares)(10) == 285
+    first = kept(caches / "package" / "__pycache__")
+    assert first
+    assert compiled(_squares)(10) == 285
+    assert kept(caches) == first
+    caches.joinpath("package", "other.py").write_text("two")
+    module._directory.cache_clear()
+    assert compiled(_squares)(10) == 285
+    assert len({path.parent for path in kept(caches)}) == 2
+
+
+def test_where_the_package_cannot_be_written_the_user_has_a_directory(
+    caches: Path, monkeypatch: pytest.MonkeyPatch
+):
+    access = os.access
+
+    def only_users(path: str, mode: int) -> bool:
+        return f"{os.sep}package{os.sep}" not in str(path) and access(path, mode)
+
+    monkeypatch.setattr(os, "access", only_users)
+    assert compiled(_squares)(10) == 285
+    assert kept(caches / "user" / "mswitch")
+    assert not kept(caches / "package")
+
+
+def test_where_nothing_can_be_written_functions_work_all_the_same(
+    caches: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    assert compiled(_squares)(10) == 285
+    assert not kept(caches)
+
+
+def test_threads_may_come_first_together(caches: Path):
+    function: Callable[[int], int] = compiled(_squares)
+    found: list[int] = []
+    threads = [threading.Thread(target=lambda: found.append(function(10))) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [285] * 8
+
+
+@pytest.mark.parametrize("count", range(40))
+def test_a_table_has_room(count: int):
+    size = table_size(count)
+    assert max(2, 2 * count) <= size <= max(2, 4 * count)
+    assert np.bitwise_count(size) == 1
+
+
+def test_what_compiles_nothing_does_not_wait_for_numba():
+    code = (
+        "import sys, pipelines.crawl.pages, pipelines.corpus.ingest; print('numba' in sys.modules)"
+    )
+    assert subprocess.check_output([sys.executable, "-c", code], text=True) == "False\n"
