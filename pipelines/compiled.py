@@ -1,9 +1,8 @@
 """Loops over single bytes and numbers, compiled by Numba.
 
 A function is compiled when it is first called, which takes seconds, and kept in `__pycache__`, or
-in the user's cache directory, until any file of this package changes. Where neither can be written
-each process compiles what it uses. Numba itself is imported by then, for most processes never call
-one.
+in the user's cache directory, until it changes, or what it uses. Where neither can be written each
+process compiles what it uses. Numba itself is imported by then, for most processes never call one.
 """
 
 import functools
@@ -43,7 +42,7 @@ class compiled(Generic[_Parameters, _Result]):  # noqa: N801, a decorator
         import numba
         from numba.core import config
 
-        directory = _directory()
+        directory = _directory(self._function)
         with _CONFIGURING:
             before = config.CACHE_DIR  # pyright: ignore[reportAttributeAccessIssue]
             config.CACHE_DIR = directory  # pyright: ignore[reportAttributeAccessIssue]
@@ -60,19 +59,12 @@ class compiled(Generic[_Parameters, _Result]):  # noqa: N801, a decorator
         return numba.typeof(self._dispatcher)
 
 
-@functools.cache
-def _directory() -> str:
-    """Return where functions are kept, "" if that is nowhere.
-
-    Numba looks at a function's own file alone, but constants of other files are compiled in.
-    """
+def _directory(function: Callable[..., Any]) -> str:
+    """Return where a function is kept, "" if that is nowhere."""
     package = Path(__file__).parent
-    digest = hashlib.sha256()
-    for path in sorted(package.rglob("*.py")):
-        digest.update(path.read_bytes())
     user = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
     for parent in (package / "__pycache__", Path(user) / "mswitch"):
-        directory = parent / f"compiled-{digest.hexdigest()[:16]}"
+        directory = parent / "compiled" / _digest(function)[:16]
         try:
             directory.mkdir(parents=True, exist_ok=True)
         except OSError:
@@ -80,6 +72,23 @@ def _directory() -> str:
         if os.access(directory, os.W_OK):
             return str(directory)
     return ""
+
+
+def _digest(function: Callable[..., Any]) -> str:
+    """Hash what a function is compiled from: Numba looks at the file it is in alone.
+
+    Constants are compiled in, and functions that it calls.
+    """
+    digest = hashlib.sha256(function.__code__.co_code + repr(function.__code__.co_consts).encode())
+    for name in function.__code__.co_names:
+        value = function.__globals__.get(name)
+        if isinstance(value, compiled):
+            digest.update(_digest(value._function).encode())
+        elif isinstance(value, np.ndarray):
+            digest.update(f"{name} {value.dtype} {value.shape}".encode() + value.tobytes())
+        elif isinstance(value, int | float | np.generic):
+            digest.update(f"{name} {value!r}".encode())
+    return digest.hexdigest()
 
 
 @functools.cache

@@ -1,6 +1,5 @@
 """Names of HTML elements as numbers, small ones for those that anyone asks about."""
 
-import functools
 from collections.abc import Iterable, Mapping
 
 import numpy as np
@@ -51,25 +50,25 @@ BOUNDS = np.cumsum([0, *map(len, KNOWN)])
 _LOWER = np.frombuffer(bytes(range(256)).lower(), np.uint8).copy()
 _FACTOR, _FOLD = np.uint64(0x9E3779B97F4A7C15), np.uint64(29)
 #: A hash's highest bits choose among as many slots, of which few are taken.
-_KNOWN_SHIFT = np.uint64(64 - 10)
+_SLOT_BITS = 10
+_SHIFT, _BYTE = np.uint64(64 - _SLOT_BITS), np.uint64(8)
+#: Of a name its first bytes serve to look it up.
+_PACKED_BYTES = 8
 
 
-@functools.cache
-def known_slots() -> np.ndarray:
-    """Return what `known_number` looks names up in: int32, -1 where there is none."""
-    return _place_known()
-
-
-@compiled
-def _place_known():
-    slots = np.full(1 << 10, -1, np.int32)
-    for number in range(UNKNOWN):
-        hashed = hash_name(LETTERS, BOUNDS[number], BOUNDS[number + 1], _FACTOR)
-        slot = np.int64(hashed >> _KNOWN_SHIFT)
+def _slots() -> tuple[np.ndarray, np.ndarray]:
+    """Return the first bytes of each known name, and the numbers of names by slot, -1 for none."""
+    packed = [int.from_bytes(name.encode()[:_PACKED_BYTES], "big") for name in KNOWN]
+    slots = np.full(1 << _SLOT_BITS, -1, np.int32)
+    for number, value in enumerate(packed):
+        slot = (value * int(_FACTOR) % (1 << 64)) >> int(_SHIFT)
         while slots[slot] >= 0:
             slot = (slot + 1) % len(slots)
         slots[slot] = number
-    return slots
+    return np.array(packed, np.uint64), slots
+
+
+_PACKED, _SLOTS = _slots()
 
 
 @compiled
@@ -94,14 +93,18 @@ def same_name(text, start, end, other, other_start, other_end):
 
 
 @compiled
-def known_number(html, start, end, slots):
+def known_number(html, start, end):
     """Return the number of a name, `UNKNOWN` if it is none of the known."""
-    slot = np.int64(hash_name(html, start, end, _FACTOR) >> _KNOWN_SHIFT)
-    while slots[slot] >= 0:
-        number = slots[slot]
-        if same_name(html, start, end, LETTERS, BOUNDS[number], BOUNDS[number + 1]):
+    packed = np.uint64(0)
+    for place in range(start, min(end, start + _PACKED_BYTES)):
+        packed = (packed << _BYTE) | np.uint64(_LOWER[html[place]])
+    slot = np.int64((packed * _FACTOR) >> _SHIFT)
+    while _SLOTS[slot] >= 0:
+        number = np.int64(_SLOTS[slot])
+        first, last = BOUNDS[number], BOUNDS[number + 1]
+        if _PACKED[number] == packed and same_name(html, start, end, LETTERS, first, last):
             return int(number)
-        slot = (slot + 1) % len(slots)
+        slot = (slot + 1) & (len(_SLOTS) - 1)
     return UNKNOWN
 
 

@@ -18,7 +18,6 @@ from pipelines.crawl.html_names import (
     UNKNOWN,
     known,
     known_number,
-    known_slots,
     other_number,
     same_name,
 )
@@ -89,7 +88,7 @@ class Markup:
     @functools.cached_property
     def tokens(self) -> Tokens:
         """Its tags and comments. Memory: 17 bytes for each "<"."""
-        return _tokenize(self.utf8, known_slots(), random_seed())
+        return _tokenize(self.utf8, random_seed())
 
 
 @compiled
@@ -244,7 +243,7 @@ def _comment(html, start, limit):
 
 
 @compiled
-def _next_token(html, place, limit, slots):
+def _next_token(html, place, limit):
     """Return the next token from a place on.
 
     Returns:
@@ -262,7 +261,7 @@ def _next_token(html, place, limit, slots):
             stop = name + 1
             while stop < limit and not _ENDS_NAME[html[stop]]:
                 stop += 1
-            number = known_number(html, name, stop, slots)
+            number = known_number(html, name, stop)
             end, count, flags = _attributes(html, stop, limit, number == _FONT)
             return flags | (END if is_end else START), number, place, name, stop, end, count
         if code in (_BANG, _QUESTION) or (is_end and name < limit):
@@ -273,7 +272,7 @@ def _next_token(html, place, limit, slots):
 
 
 @compiled
-def _tokenize(html, known_slots, seed):
+def _tokenize(html, seed):
     """Return the `Tokens` of a page."""
     most = 1
     for code in html:
@@ -287,7 +286,7 @@ def _tokenize(html, known_slots, seed):
     count = place = most_attributes = 0
     limit, within_raw = len(html), False  # where an element of raw text ends
     while True:
-        flag, number, start, name, stop, place, found = _next_token(html, place, limit, known_slots)
+        flag, number, start, name, stop, place, found = _next_token(html, place, limit)
         if flag == 0:
             if not within_raw:
                 break

@@ -19,38 +19,49 @@ def _squares(count: int) -> int:
     return total
 
 
+FACTORS = np.array([2])
+
+
+def _scaled(number: int) -> int:
+    return number * FACTORS[0]
+
+
 @compiled
 def _squared(number: int) -> int:
     return number * number
 
 
 @pytest.fixture
-def caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Both places where functions may be kept are below `tmp_path`."""
-    module._directory.cache_clear()
+def caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Both places where functions may be kept are below this directory."""
     package = tmp_path / "package"
     package.mkdir()
-    package.joinpath("compiled.py").write_text("one")
     monkeypatch.setattr(module, "__file__", str(package / "compiled.py"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user"))
-    yield tmp_path
-    module._directory.cache_clear()
+    return tmp_path
 
 
 def kept(directory: Path) -> list[Path]:
     return sorted(directory.rglob("*.nbc"))
 
 
-def test_functions_are_kept_beside_the_package_until_any_file_of_it_changes(caches: Path):
+def test_functions_are_kept_beside_the_package(caches: Path):
     assert compiled(_squares)(10) == 285
     first = kept(caches / "package" / "__pycache__")
     assert first
     assert compiled(_squares)(10) == 285
     assert kept(caches) == first
-    caches.joinpath("package", "other.py").write_text("two")
-    module._directory.cache_clear()
+
+
+def test_a_function_is_compiled_anew_when_what_it_uses_changes(
+    caches: Path, monkeypatch: pytest.MonkeyPatch
+):
+    assert compiled(_scaled)(10) == 20
+    monkeypatch.setitem(globals(), "FACTORS", np.array([3]))
+    assert compiled(_scaled)(10) == 30
     assert compiled(_squares)(10) == 285
-    assert len({path.parent for path in kept(caches)}) == 2
+    monkeypatch.setitem(globals(), "_squared", compiled(_scaled))
+    assert compiled(_squares)(10) == 135
 
 
 def test_where_the_package_cannot_be_written_the_user_has_a_directory(

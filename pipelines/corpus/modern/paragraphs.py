@@ -6,6 +6,7 @@ A page needs three lines of 200 characters (`CorpusConfig`), which are fewer in 
 
 import numpy as np
 
+from pipelines.compiled import compiled
 from pipelines.corpus.config import CorpusConfig
 from pipelines.corpus.filters import third_longest_line
 from pipelines.corpus.modern.scripts import (
@@ -82,9 +83,7 @@ def _least_factor(html: np.ndarray, fewest: int) -> float:
         html: the page in UTF-8, uint8 [bytes].
         fewest: with fewer characters of a script, it is not written in it.
     """
-    counts = np.bincount(html, minlength=256)
-    near_east, kana, hangul = counts[0xD6:0xE0].sum(), counts[0xE3], counts[0xEA:0xEE].sum()
-    han = counts[0xE4:0xEA].sum() + counts[0xEE:].sum()
+    near_east, kana, han, hangul = _count_scripts(html)
     factors = [1.0]
     if han >= fewest and han > max(kana, hangul):
         factors.append(LENGTH_FACTORS["Hani"])
@@ -93,3 +92,15 @@ def _least_factor(html: np.ndarray, fewest: int) -> float:
     if near_east >= fewest:
         factors.append(LENGTH_FACTORS["Arab"])
     return min(factors)
+
+
+@compiled
+def _count_scripts(html: np.ndarray) -> tuple[int, int, int, int]:
+    """Count bytes that begin characters of the Near East, kana, Han and Hangul."""
+    near_east = kana = han = hangul = 0
+    for code in html:
+        near_east += (code >= 0xD6) & (code < 0xE0)
+        kana += code == 0xE3
+        han += (code >= 0xE4) & (code < 0xEA) | (code >= 0xEE)
+        hangul += (code >= 0xEA) & (code < 0xEE)
+    return near_east, kana, han, hangul
