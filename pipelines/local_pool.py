@@ -10,9 +10,10 @@ import multiprocessing
 import multiprocessing.connection
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import forkserver
 from typing import Any, ParamSpec, TypeVar
 
 from pipelines import storage
@@ -37,14 +38,24 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def start_server(modules: Sequence[str] = ()) -> None:
+    """Start the server that workers are forked from, which goes on alone.
+
+    Args:
+        modules: what it imports besides `PRELOAD`.
+    """
+    multiprocessing.get_context("forkserver").set_forkserver_preload([*PRELOAD, *modules])
+    forkserver.ensure_running()
+
+
 @contextlib.contextmanager
 def local_pool(workers: int) -> Iterator[None]:
     """Have `call` use this many processes for as long as the body runs; none for one worker."""
     if workers < 2 or _pools:
         yield
         return
+    start_server()
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOAD)
     # The server that workers are forked from may be older than this environment.
     arguments = (storage.used_options(), dict(os.environ))
     with ProcessPoolExecutor(workers, context, initializer=_begin, initargs=arguments) as pool:

@@ -1,5 +1,6 @@
 """Where Beam pipelines run: names a user gives, and the options Beam wants for them."""
 
+import functools
 import os
 import shutil
 from collections.abc import Callable, Sequence
@@ -64,7 +65,10 @@ def pipeline_options(
         # What workers run is in packages; what happens to be in __main__ is nobody's business.
         if not given & {"save_main_session", "no_save_main_session"}:
             defaults.append("--no_save_main_session")
-    return _checked(defaults + list(beam_options))
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+    _check_known(tuple(beam_options))
+    return PipelineOptions([*defaults, *beam_options])
 
 
 def run_pipeline(
@@ -139,14 +143,14 @@ def _flink(given: set[str], beam_options: Sequence[str]) -> list[str]:
     return ["--flink_master=[local]"]
 
 
-def _checked(flags: Sequence[str]) -> "PipelineOptions":
-    """Return the options; Beam itself only warns of an option that it does not know."""
+@functools.lru_cache(maxsize=1)
+def _check_known(beam_options: tuple[str, ...]) -> None:
+    """Refuse options that Beam does not know; it only warns of them. A build asks for each job."""
     from apache_beam.options.pipeline_options import PipelineOptions
 
-    options = PipelineOptions(flags)
+    options = PipelineOptions(list(beam_options))
     known = options.get_all_options()
     unknown = set(options.get_all_options(retain_unknown_options=True)) - set(known)
     if unknown:
         names = ", ".join(f"--{name}" for name in sorted(unknown))
         raise UserError(f"Beam does not know {names}: see the options of its runner")
-    return options

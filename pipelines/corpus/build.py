@@ -29,6 +29,7 @@ from pipelines.corpus.profiles import profile_of
 from pipelines.corpus.work_directory import WorkDirectory
 from pipelines.crawl.files import CrawlFile, find_crawl_files
 from pipelines.errors import UserError
+from pipelines.local_pool import start_server
 from pipelines.outputs import MANIFEST, config_hash, lock_directory
 from pipelines.progress import say
 from pipelines.remote_outputs import stage_output_anywhere
@@ -69,6 +70,9 @@ def build_corpus(
         UserError: bad input or options, or nothing survived.
         RuntimeError: the accounts do not balance; nothing is published.
     """
+    if runner == "local":
+        # While Beam is imported.
+        start_server(profile_of(config).preload)
     # Complains before any work is done.
     options = pipeline_options(runner, beam_options)
     storage.use_options(options.get_all_options(drop_default=True))

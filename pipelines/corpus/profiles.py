@@ -21,6 +21,7 @@ class Profile:
         pages: schema of what ingest stores.
         documents: schema of the shards.
         fingerprints: the kinds of keys that a corpus keeps (pipelines.corpus.fingerprint_store).
+        preload: modules that worker processes have imported (pipelines.local_pool).
     """
 
     stages: tuple[str, ...]
@@ -28,6 +29,7 @@ class Profile:
     pages: pa.Schema
     documents: pa.Schema
     fingerprints: tuple[str, ...]
+    preload: tuple[str, ...] = ()
 
     @property
     def runs(self) -> pa.Schema:
@@ -46,6 +48,7 @@ PROFILES = MappingProxyType(
             PAGE_COLUMNS,
             DOCUMENT_COLUMNS,
             ("urls", "bands"),
+            ("pipelines.corpus.modern.warm_up",),
         ),
     }
 )

@@ -62,6 +62,19 @@ _CELL_CHARACTERS = len("\t\t")
 _EMPTY_BYTES = len("\r\n")
 _SPACES = np.zeros(256, np.bool_)
 _SPACES[list(b" \t\n\f\r")] = True
+_AMPERSAND, _SEMICOLON, _NUMBER_SIGN = b"&;#"
+_DIGITS = np.zeros(256, np.bool_)
+_DIGITS[list(b"0123456789")] = True
+#: References that most pages have, by name; what is no reference stays as it is.
+_REFERENCES = np.array(
+    [
+        int.from_bytes(name, "big")
+        for name in b"nbsp amp lt gt quot ndash mdash rsquo lsquo ldquo rdquo laquo raquo".split()
+    ],
+    np.uint64,
+)
+#: Of a name or number, its ";" included.
+_LONGEST_REFERENCE = 8
 _NEWLINE, _RAW = ord("\n"), len(RAW)
 #: As many lines as there are characters for.
 _ANY = np.iinfo(np.int64).max
@@ -107,14 +120,39 @@ def _long_lines(lengths, lines, limits):
 
 @compiled
 def _characters(html, start, stop):
-    """Count characters, white space but once in a row."""
+    """Count characters, references as what they stand for, white space but once in a row."""
     count = 0
     after_space = False
-    for place in range(start, stop):
-        is_space = _SPACES[html[place]]
-        count += (html[place] & 0xC0) != 0x80 and not (is_space and after_space)
+    place = start
+    while place < stop:
+        code = html[place]
+        is_space = _SPACES[code]
+        count += (code & 0xC0) != 0x80 and not (is_space and after_space)
         after_space = is_space
+        place = _reference_end(html, place, stop) if code == _AMPERSAND else place + 1
     return count
+
+
+@compiled
+def _reference_end(html, place, stop):
+    """Return where a frequent or numeric reference to a character ends, or where "&" does."""
+    end = place + 1
+    stop = min(stop, end + _LONGEST_REFERENCE)
+    packed = np.uint64(0)
+    while end < stop and html[end] != _SEMICOLON:
+        packed = (packed << np.uint64(8)) | np.uint64(html[end])
+        end += 1
+    if end == stop:
+        return place + 1
+    if html[place + 1] == _NUMBER_SIGN:
+        for digit in range(place + 2, end):
+            if not _DIGITS[html[digit]]:
+                return place + 1
+        return end + 1 if end > place + 2 else place + 1
+    for reference in _REFERENCES:
+        if reference == packed:
+            return end + 1
+    return place + 1
 
 
 @compiled

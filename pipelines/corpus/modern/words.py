@@ -13,9 +13,11 @@ import dataclasses
 import functools
 import unicodedata
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
+from pipelines.compiled import compiled
 from pipelines.corpus.modern.scripts import LETTERS_PER_WORD, UNSPACED, unspaced_blocks
 
 #: Text that is cut up at a time: its arrays (about 60 bytes a character) stay near the caches.
@@ -62,6 +64,11 @@ def _mixed_codes() -> np.ndarray:
     return mix(np.arange(_CODE_POINTS, dtype=np.uint64) + _ODD)
 
 
+def powers_of(values: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return powers of an odd number and of its inverse, more than there are values."""
+    return _powers(max(10, values.bit_length()))
+
+
 @functools.cache
 def _powers(bits: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the powers 0 .. 2**bits of an odd number and of its inverse modulo 2**64."""
@@ -81,6 +88,9 @@ def mix(values: np.ndarray) -> np.ndarray:
     return values ^ (values >> np.uint64(31))
 
 
+_mix_one: Any = compiled(mix)
+
+
 class SpanHashes:
     """Hashes of any spans of an array of uint64 values.
 
@@ -89,10 +99,16 @@ class SpanHashes:
         inverses: uint64 [at least values + 1] inverses of those powers.
     """
 
-    def __init__(self, values: np.ndarray):
-        powers, self.inverses = _powers(max(10, len(values).bit_length()))
-        self.sums = np.zeros(len(values) + 1, np.uint64)
-        np.cumsum(values * powers[: len(values)], out=self.sums[1:])
+    def __init__(self, sums: np.ndarray, inverses: np.ndarray):
+        self.sums, self.inverses = sums, inverses
+
+    @classmethod
+    def over(cls, values: np.ndarray) -> "SpanHashes":
+        """Return the hashes of spans of these values."""
+        powers, inverses = powers_of(len(values))
+        sums = np.zeros(len(values) + 1, np.uint64)
+        np.cumsum(values * powers[: len(values)], out=sums[1:])
+        return cls(sums, inverses)
 
     def of(self, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
         """Return a hash for each span: equal spans have equal ones, wherever they lie."""
@@ -135,7 +151,7 @@ class Words:
     @functools.cached_property
     def spans(self) -> SpanHashes:
         """Hashes of spans of units."""
-        return SpanHashes(self.hashes)
+        return SpanHashes.over(self.hashes)
 
     def units(self, words: int) -> np.ndarray:
         """Return how many units an n-gram of `words` words has on each page: int64 [pages]."""
@@ -179,16 +195,10 @@ def cut(texts: Sequence[str]) -> Words:
     codes = np.frombuffer(encoded, np.uint32)
     page_starts = np.zeros(len(texts) + 1, np.int64)
     np.cumsum([len(text) + 1 for text in lowered], out=page_starts[1:])
-    properties_of, block_of = _tables()
-    known = np.minimum(codes, _CODE_POINTS - 1)
-    properties, blocks = properties_of[known], block_of[known]
-    starts, ends = _boundaries(properties, blocks)
-    if len(codes) and codes.max() >= _CODE_POINTS:
-        characters = SpanHashes(mix(codes.astype(np.uint64) + _ODD))
-    else:
-        characters = SpanHashes(_mixed_codes()[codes])
+    powers, inverses = powers_of(len(codes))
+    properties, sums, starts, ends, scripts = _find_units(codes, *_tables(), _mixed_codes(), powers)
+    characters = SpanHashes(sums, inverses)
     first = np.searchsorted(starts, page_starts)
-    scripts = blocks[starts]
     return Words(
         properties=properties,
         codes=codes,
@@ -203,16 +213,41 @@ def cut(texts: Sequence[str]) -> Words:
     )
 
 
-def _boundaries(properties: np.ndarray, blocks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return where units start and end; the last character is no part of one."""
-    inside = (properties & WORD) > 0
-    starts = inside.copy()
-    letter_of_its_own = (blocks > 0) & ((properties & MARK) == 0)
-    leaves_unspaced = (blocks[:-1] > 0) & (blocks[1:] == 0)
-    starts[1:] &= ~inside[:-1] | letter_of_its_own[1:] | leaves_unspaced
-    ends = inside.copy()
-    ends[:-1] &= ~inside[1:] | starts[1:]
-    return np.flatnonzero(starts), np.flatnonzero(ends) + 1
+@compiled
+def _find_units(codes, properties_of, block_of, mixed_of, powers):
+    """Look each character up, hash it, and tell where units start and end.
+
+    Returns:
+        Properties (uint8 [characters]), sums for `SpanHashes`, where units start and end, and
+        the unspaced script each starts in (uint8). The last character is no part of one.
+    """
+    properties = np.empty(len(codes), np.uint8)
+    sums = np.zeros(len(codes) + 1, np.uint64)
+    # Each unit has a character, and after all of them comes one that is in none.
+    most = max(1, len(codes))
+    starts, ends = np.empty(most, np.int64), np.empty(most, np.int64)
+    scripts = np.empty(most, np.uint8)
+    count = 0
+    inside = unspaced = False
+    for place in range(len(codes)):
+        code = np.int64(codes[place])
+        known = min(code, _CODE_POINTS - 1)
+        kind, block = properties_of[known], block_of[known]
+        properties[place] = kind
+        mixed = mixed_of[code] if code == known else _mix_one(np.uint64(code) + _ODD)
+        sums[place + 1] = sums[place] + mixed * powers[place]
+        begins = False
+        if kind & WORD:
+            is_letter_of_its_own = block > 0 and not kind & MARK
+            leaves_unspaced = unspaced and block == 0
+            begins = not inside or is_letter_of_its_own or leaves_unspaced
+        if inside and (begins or not kind & WORD):
+            ends[count - 1] = place
+        if begins:
+            starts[count], scripts[count] = place, block
+            count += 1
+        inside, unspaced = kind & WORD > 0, block > 0
+    return properties, sums, starts[:count], ends[:count], scripts[:count]
 
 
 def _letters_per_word(scripts: np.ndarray, first: np.ndarray) -> np.ndarray:

@@ -52,6 +52,8 @@ def lengths(page: str) -> list[int]:
         ("<title><script></title>text<svg><p>a</svg>b", [14]),
         ("ab<a href='never closed", [2]),
         ("ab<", [3]),
+        ("&amp;&lt;b&gt;&nbsp;&#8211; &#160;&#39;", [9]),
+        ("&AMP; &amp &foo; &; &#; &#x2d; &amplt;", [38]),
     ],
 )
 def test_blocks_of_a_page(html: str, expected: list[int]):
@@ -157,6 +159,9 @@ LEAVES = ("p", "h1", "h6", "pre", "address")
 ATTRIBUTES = ("", "", " class=c", ' title="a > b"', " alt='<p>'", "\n")
 
 
+WORDS = st.sampled_from((*"ab жи汉語 \n\t'=/!-", "&amp;", "&lt", "&#65;", "&#;", "&nbsp;", "&a;"))
+
+
 @st.composite
 def html(draw: st.DrawFn, depth: int = 0, in_list: bool = False) -> str:
     """Well-formed flow content of elements that are shown.
@@ -165,7 +170,7 @@ def html(draw: st.DrawFn, depth: int = 0, in_list: bool = False) -> str:
     """
     parts: list[str] = []
     for _ in range(draw(st.integers(0, 4))):
-        text = draw(st.text("ab жи汉語 \n\t'=/!-", max_size=20))
+        text = draw(st.lists(WORDS, max_size=20).map("".join))
         kind = draw(st.integers(0, 7 if depth < 4 else 4))
         tag = {3: INLINE, 4: LEAVES}.get(kind, FLOW)
         name = draw(st.sampled_from(tag))
@@ -173,7 +178,9 @@ def html(draw: st.DrawFn, depth: int = 0, in_list: bool = False) -> str:
         if kind < 2:
             parts.append(text)
         elif kind == 2:
-            parts.append(draw(st.sampled_from(("<br>", "<hr>", "&amp;", "<!-- <p>a -->", "</p>"))))
+            parts.append(
+                draw(st.sampled_from(("<br>", "<hr>", "&amp;", "<!-- <p>a -->", "</p>", "&#65;")))
+            )
             parts.append(draw(st.sampled_from(("<script>a<p>b</script>", "</div>", "<wbr>"))))
         elif kind < 5:
             parts.append(f"{opening}{text}</{name}>")

@@ -74,11 +74,13 @@ def test_order_of_words_counts():
 
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=12))
 def test_span_hashes_are_those_of_the_content(values: list[int]):
-    hashes = SpanHashes(np.array(values, np.uint64))
+    hashes = SpanHashes.over(np.array(values, np.uint64))
     spans = [(a, b) for a in range(len(values)) for b in range(a + 1, len(values) + 1)]
     found = hashes.of(*np.array(spans).T)
     for (a, b), value in zip(spans, found, strict=True):
-        same = SpanHashes(np.array(values[a:b], np.uint64)).of(np.array([0]), np.array([b - a]))
+        same = SpanHashes.over(np.array(values[a:b], np.uint64)).of(
+            np.array([0]), np.array([b - a])
+        )
         # A leading zero is worth nothing to a polynomial; words are never zero.
         if values[a]:
             assert value == same[0]
