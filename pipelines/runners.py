@@ -1,5 +1,6 @@
 """Where Beam pipelines run: names a user gives, and the options Beam wants for them."""
 
+import contextlib
 import functools
 import os
 import shutil
@@ -95,7 +96,7 @@ def run_pipeline(
 
     workers = _workers(beam_options) or workers or available_cores()
     options = pipeline_options(runner, beam_options, job_name=job_name, workers=workers)
-    with local_pool(workers if runner == "local" else 1):
+    with worker_processes(runner, beam_options, workers):
         pipeline = beam.Pipeline(options=options)
         build(pipeline)
         result = pipeline.run()
@@ -104,6 +105,20 @@ def run_pipeline(
         counter.key.metric.name: counter.committed or counter.attempted or 0
         for counter in result.metrics().query()["counters"]
     }
+
+
+def worker_processes(
+    runner: str, beam_options: Sequence[str] = (), workers: int | None = None
+) -> contextlib.AbstractContextManager[None]:
+    """Return what keeps the local runner's worker processes, for one job or several.
+
+    Args:
+        runner: see `pipeline_options`; engines have workers of their own.
+        beam_options: may say how many.
+        workers: how many otherwise, by default as many as there are cores.
+    """
+    count = _workers(beam_options) or workers or available_cores()
+    return local_pool(count if runner == "local" else 1)
 
 
 def _workers(beam_options: Sequence[str]) -> int | None:

@@ -33,7 +33,7 @@ from pipelines.local_pool import start_server
 from pipelines.outputs import MANIFEST, config_hash, lock_directory
 from pipelines.progress import say
 from pipelines.remote_outputs import stage_output_anywhere
-from pipelines.runners import RunnerName, pipeline_options
+from pipelines.runners import RunnerName, pipeline_options, worker_processes
 
 __all__ = ["CorpusConfig", "build_corpus"]
 
@@ -93,7 +93,8 @@ def build_corpus(
             work.make()
             options = tuple(beam_options)
             build = Build(files, work, directory, config, runner, options, base, lists)
-            assemble(build, staging, settings, listed)
+            with worker_processes(runner, options):
+                assemble(build, staging, settings, listed)
         storage.remove_tree(work.root)
 
     if append:

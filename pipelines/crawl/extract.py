@@ -151,7 +151,7 @@ def _html(response: bytes, max_bytes: int, reserved: Reserved | None) -> tuple[s
         raise UnreadableError("bad_http", "no HTTP status line")
     if status[1] != b"200":
         raise UnreadableError("http_status", f"status {status[1].decode()}")
-    fields = [line.decode("latin-1").partition(":") for line in head.split(b"\n")[1:]]
+    fields = [line.partition(":") for line in head.decode("latin-1").split("\n")[1:]]
     pairs = [(name.strip().lower(), value.strip()) for name, _, value in fields]
     headers = dict(reversed(pairs))  # of a repeated name, the first
     media_type, _, parameters = headers.get("content-type", "text/html").partition(";")

@@ -104,8 +104,10 @@ def _open(
 
 def _beginning(html: str) -> str:
     """Return about the beginning of a page's text, for a person who looks through samples."""
-    body = _BODY.search(html)
-    start = body.start() if body else 0
+    start = html.find("<body")
+    if start < 0:
+        body = _BODY.search(html)
+        start = body.start() if body else 0
     text = _MARKUP.sub(" ", html[start : start + _BEGINNING_CHARACTERS])
     return " ".join(text.split())
 
