@@ -119,8 +119,8 @@ def _long_lines(lengths, lines, limits):
 
 
 @compiled
-def _characters(html, start, stop):
-    """Count characters, references as what they stand for, white space but once in a row."""
+def _characters(html, start, stop, references):
+    """Count characters, white space but once in a row, and `references` as what they stand for."""
     count = 0
     after_space = False
     place = start
@@ -129,7 +129,8 @@ def _characters(html, start, stop):
         is_space = _SPACES[code]
         count += (code & 0xC0) != 0x80 and not (is_space and after_space)
         after_space = is_space
-        place = _reference_end(html, place, stop) if code == _AMPERSAND else place + 1
+        refers = references and code == _AMPERSAND
+        place = _reference_end(html, place, stop) if refers else place + 1
     return count
 
 
@@ -164,7 +165,7 @@ def _find(html, tokens):  # noqa: PLR0912, PLR0915, one pass
         most += code == _NEWLINE
     lengths, lines = np.empty(most, np.int64), np.empty(most, np.int64)
     count = 0
-    length = _characters(html, 0, tokens.starts[0] if tag_count else len(html))
+    length = _characters(html, 0, tokens.starts[0] if tag_count else len(html), True)
     # How many texts of the block so far are more than white space, and the last one's length.
     texts, text = 0, length
     in_pre = ends_show = any_number = False
@@ -215,7 +216,7 @@ def _find(html, tokens):  # noqa: PLR0912, PLR0915, one pass
         if flag & START and (name in (_SCRIPT, _STYLE)):
             pass
         elif not in_pre:
-            added += _characters(html, start, stop)
+            added += _characters(html, start, stop, not (flag & START and name < _RAW))
         elif not ends_show:
             added += stop - start
         else:

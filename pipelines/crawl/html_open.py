@@ -254,12 +254,12 @@ def _start(state, name, alike):
     in_table = state.named[0, _TABLE] > 0 or state.named[0, _TEMPLATE] > 0
     if kind & (IS_CELL | IS_PART_OF_TABLE) and not in_table:
         return
-    if (name in (_SELECT, _INPUT)) and state.named[0, _SELECT] > 0:
+    if name in (_SELECT, _INPUT) and state.named[0, _SELECT] > 0:
         count = state.sizes[OPEN]
         _close(state, _SELECT, CLOSED_BY_END[_SELECT])
         if name == _SELECT and state.sizes[OPEN] < count:
             return
-    if (name in (_HR, _OPTION, _OPTGROUP)) and state.named[0, _SELECT] > 0:
+    if name in (_HR, _OPTION, _OPTGROUP) and state.named[0, _SELECT] > 0:
         _close_implied(state)
     if kind & CLOSES_ITEMS:
         _close(state, name, CLOSED_BY_START[name])
@@ -272,7 +272,7 @@ def _start(state, name, alike):
     last = state.sizes[OPEN] - 1
     innermost = KINDS[min(state.elements[last, 0], UNKNOWN)] if last >= 0 else 0
     is_option = last >= 0 and state.elements[last, 0] == _OPTION
-    if kind & innermost & IS_HEADING or (is_option and (name in (_OPTION, _OPTGROUP))):
+    if kind & innermost & IS_HEADING or (is_option and name in (_OPTION, _OPTGROUP)):
         _cut(state, last, last + 1)
     elif not kind & CLOSES_ITEMS and CLOSED_BY_START[min(name, UNKNOWN), 1] >= 0:
         _close(state, name, CLOSED_BY_START[name])

@@ -53,6 +53,7 @@ def lengths(page: str) -> list[int]:
         ("ab<a href='never closed", [2]),
         ("ab<", [3]),
         ("&amp;&lt;b&gt;&nbsp;&#8211; &#160;&#39;", [9]),
+        ("<xmp>&amp;</xmp>&amp;", [6]),
         ("&AMP; &amp &foo; &; &#; &#x2d; &amplt;", [38]),
     ],
 )
