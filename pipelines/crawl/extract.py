@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from fastwarc.stream_io import BrotliReader, ChunkedReader
 
 from pipelines.crawl.archives import Damage, Record
-from pipelines.crawl.html_text import UnreadableError, decode_html, html_to_text
+from pipelines.crawl.html_text import UnreadableError, decode_markup, html_to_text
 from pipelines.crawl.html_tokens import Markup
 from pipelines.records import Page, Rejected
 
@@ -159,10 +159,10 @@ def _html(response: bytes, max_bytes: int, reserved: Reserved | None) -> tuple[s
         raise UnreadableError("not_html", f"content type {media_type}")
     body = _decode_body(body, headers, max_bytes)
     charset = re.search(r"charset\s*=\s*[\"']?([\w.:-]+)", parameters, re.IGNORECASE)
-    html = decode_html(body, charset[1] if charset else "")
+    html, markup = decode_markup(body, charset[1] if charset else "")
     if reserved and (reason := reserved(pairs, html)):
         raise UnreadableError(reason, "reserved by its publisher")
-    return html, Markup(html.encode("utf-8", "surrogatepass"))
+    return html, markup
 
 
 def _decode_body(body: bytes, headers: dict[str, str], max_bytes: int) -> bytes:

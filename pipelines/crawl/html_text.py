@@ -15,6 +15,8 @@ MOST_NESTING = Nesting(depth=5_000, made_again=200_000, passed=200_000_000)
 #: Parsing takes time quadratic in attributes per tag, here 0.1 s.
 MAX_ATTRIBUTES = 5_000
 
+_BYTE_ORDER_MARK = "\ufeff".encode()
+
 
 class UnreadableError(ValueError):
     """A page that cannot be turned into text; `reason` is counted."""
@@ -25,9 +27,15 @@ class UnreadableError(ValueError):
 
 
 def decode_html(html: bytes, http_charset: str = "") -> str:
-    """Decode by the HTTP charset, else the meta tag, else detection (uchardet).
+    """Decode by the HTTP charset, else the meta tag, else detection; see `decode_markup`."""
+    return decode_markup(html, http_charset)[0]
 
-    Only encodings that the WHATWG standard gives to web pages count: a page cannot choose any
+
+def decode_markup(html: bytes, http_charset: str = "") -> tuple[str, Markup]:
+    """Decode HTML; return it as text and as markup.
+
+    It is in the HTTP charset, else that of the meta tag, else what is detected (uchardet). Only
+    encodings that the WHATWG standard gives to web pages count: a page cannot choose any
     other of Python's codecs. Bytes that the encoding lacks become U+FFFD or are dropped.
     """
     encoding = map_encoding_to_html5(http_charset, fallback_utf8=False) if http_charset else None
@@ -36,8 +44,9 @@ def decode_html(html: bytes, http_charset: str = "") -> str:
     if encoding == "utf-8":
         # What is valid needs no more than Python's own decoder, which is twice as fast.
         with contextlib.suppress(UnicodeDecodeError):
-            return html.decode().removeprefix("\ufeff")
-    return bytes_to_str(html, encoding, errors="replace")
+            return html.decode().removeprefix("\ufeff"), Markup(html.removeprefix(_BYTE_ORDER_MARK))
+    text = bytes_to_str(html, encoding, errors="replace")
+    return text, Markup(text.encode("utf-8", "surrogatepass"))
 
 
 def html_to_text(html: str, main_content: bool = True, markup: Markup | None = None) -> str:

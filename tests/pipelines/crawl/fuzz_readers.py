@@ -19,6 +19,9 @@ from pathlib import Path
 
 import atheris
 
+# What is compiled cannot be instrumented, and takes longer than an input may.
+import pipelines.corpus.modern.warm_up  # noqa: F401
+
 with atheris.instrument_imports(include=["pipelines.crawl"]):
     from pipelines.crawl.files import find_crawl_files
     from pipelines.crawl.pages import read_pages

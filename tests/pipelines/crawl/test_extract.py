@@ -15,7 +15,13 @@ from pipelines.crawl.extract import (
     opened_to_page,
     parse_timestamp,
 )
-from pipelines.crawl.html_text import MAX_ATTRIBUTES, UnreadableError, decode_html, html_to_text
+from pipelines.crawl.html_text import (
+    MAX_ATTRIBUTES,
+    UnreadableError,
+    decode_html,
+    decode_markup,
+    html_to_text,
+)
 from pipelines.records import Page, Rejected
 
 HTML = "<html><head><title>T</title><script>x()</script></head><body>{}</body></html>"
@@ -224,7 +230,9 @@ def test_surrogates_never_travel(crawl: ModuleType):
 @given(st.binary(max_size=40) | st.text(max_size=20).map(str.encode))
 @example("\ufeff\ufeffa\x00b".encode())
 def test_utf8_is_decoded_as_resiliparse_does(html: bytes):
-    assert decode_html(html, "utf-8") == bytes_to_str(html, "utf-8", errors="replace")
+    text, markup = decode_markup(html, "utf-8")
+    assert text == bytes_to_str(html, "utf-8", errors="replace")
+    assert bytes(markup.utf8) == text.encode()
 
 
 @given(st.sampled_from([" a", " a=1", " a='>'", ' a=">"', ' a="\'>"', " a = '\">'", "/a=\n'>>'"]))
