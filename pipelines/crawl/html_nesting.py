@@ -203,7 +203,7 @@ def _build(html, tokens, limits, seed):
         np.empty((room, 3), np.int64),
         np.zeros((2, tokens.distinct), np.int64),
         np.zeros(count, np.int64),
-        np.zeros(5, np.int64),
+        np.zeros(6, np.int64),
     )
     reader = _Reader(np.empty(count, np.int64), np.zeros(6, np.int64))
     now = reader.now

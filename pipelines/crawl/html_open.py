@@ -42,7 +42,7 @@ _MOST_EQUAL = 3
 #: What an element is: of SVG or MathML, or in doubt which, or whether there is one.
 HTML, FOREIGN, UNSURE = np.arange(3)
 # Places in `Open.sizes`.
-OPEN, AGAIN, MARKERS, MADE_AGAIN, PASSED = range(5)
+OPEN, AGAIN, MARKERS, MADE_AGAIN, PASSED, _IN_FORM = range(6)
 
 _BR, _FORM, _HR, _INPUT, _OPTGROUP = map(known, ("br", "form", "hr", "input", "optgroup"))
 _OPTION, _TABLE, _TEMPLATE = map(known, ("option", "table", "template"))
@@ -61,8 +61,9 @@ class Open(NamedTuple):
         named: int64 [2, distinct] how many of each name are open without doubt, and are to be made
             again.
         alike: int64 [tokens] how many that are alike are to be made again.
-        sizes: int64 [5] how many are open, are to be made again, how many markers there are, how
-            many elements were made again, and were passed in looking for others.
+        sizes: int64 [6] how many are open, are to be made again, how many markers there are, how
+            many elements were made again, and were passed in looking for others; and whether a
+            form was begun and not ended.
     """
 
     elements: np.ndarray
@@ -113,6 +114,13 @@ def make_again(state):
         _append(state, name, HTML, alike)
     state.sizes[AGAIN] = first
     state.sizes[MADE_AGAIN] += stop - first
+
+
+@compiled
+def _make_all_again(state):
+    """Count all formatting as made again, where it may be."""
+    for name in FORMATTING_NAMES:
+        state.sizes[MADE_AGAIN] += state.named[0, name] + state.named[1, name]
 
 
 @compiled
@@ -248,17 +256,27 @@ def _close_implied(state):
 
 
 @compiled
-def _start(state, name, alike):
-    """Open an element of HTML, and close those that it cannot be in."""
-    kind = KINDS[min(name, UNKNOWN)]
-    in_table = state.named[0, _TABLE] > 0 or state.named[0, _TEMPLATE] > 0
-    if kind & (IS_CELL | IS_PART_OF_TABLE) and not in_table:
-        return
+def _is_ignored(state, name):
+    """Tell whether a start tag opens nothing where it is; one in a select may close that."""
+    if KINDS[min(name, UNKNOWN)] & (IS_CELL | IS_PART_OF_TABLE):
+        return not state.named[0, _TABLE] and not state.named[0, _TEMPLATE]
+    if name == _FORM and not state.named[0, _TEMPLATE]:
+        again = state.sizes[_IN_FORM] > 0
+        state.sizes[_IN_FORM] = True
+        return again
     if name in (_SELECT, _INPUT) and state.named[0, _SELECT] > 0:
         count = state.sizes[OPEN]
         _close(state, _SELECT, CLOSED_BY_END[_SELECT])
-        if name == _SELECT and state.sizes[OPEN] < count:
-            return
+        return name == _SELECT and state.sizes[OPEN] < count
+    return False
+
+
+@compiled
+def _start(state, name, alike):
+    """Open an element of HTML, and close those that it cannot be in."""
+    kind = KINDS[min(name, UNKNOWN)]
+    if _is_ignored(state, name):
+        return
     if name in (_HR, _OPTION, _OPTGROUP) and state.named[0, _SELECT] > 0:
         _close_implied(state)
     if kind & CLOSES_ITEMS:
@@ -288,15 +306,17 @@ def take(state, flag, name, kind, leaves_foreign, alike):
     if kind == FOREIGN and leaves_foreign:
         _close(state, name, ROOT)
         kind = HTML
-    if kind == UNSURE:
-        # In doubt all formatting is made again.
-        for formatting in FORMATTING_NAMES:
-            state.sizes[MADE_AGAIN] += state.named[0, formatting] + state.named[1, formatting]
+    of_name = KINDS[min(name, UNKNOWN)]
+    # Whether a part of a table closes the cell it ends in depends on parts that are not kept.
+    if kind == UNSURE or (flag & END and of_name & IS_PART_OF_TABLE):
+        _make_all_again(state)
     if flag & END:
         if name == _BR:  # stands for a start tag
             make_again(state)
+        elif name == _FORM:
+            state.sizes[_IN_FORM] = False
         _close(state, name, CLOSED_BY_END[min(name, UNKNOWN)])
-    elif KINDS[min(name, UNKNOWN)] & IS_FOREIGN:
+    elif of_name & IS_FOREIGN:
         if not flag & SELF_CLOSING:
             _push(state, name, kind, alike)
         elif kind == HTML:

@@ -69,6 +69,8 @@ def parsed(html: str) -> tuple[int, int]:
 @example("<table>", 40, "<x-y><font><col><dl>")
 @example("<p>", 40, "x<p></script><noscript><a><nobr>")
 @example("<dd>", 40, "<mi><dd><svg><a><optgroup>")
+@example("<p>", 40, "<form><li>x")
+@example("<table>", 40, "x<th></tbody><li>")
 @example("<select>", 40, "<ul><select></math><table></a>")
 def test_what_the_parser_does_is_seen(before: str, formatting: int, unit: str):
     """A table's cell is one element here, and four there; some wrap the whole page."""
