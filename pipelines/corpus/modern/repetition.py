@@ -3,9 +3,7 @@
 import numpy as np
 
 from pipelines.compiled import compiled, table_size
-from pipelines.corpus.modern.words import mix
-
-_mix = compiled(mix)
+from pipelines.corpus.modern.words import mix_one
 
 
 @compiled
@@ -26,8 +24,8 @@ def repeated_characters(
     Args:
         first: int64 [pages + 1] the first unit of each page.
         lengths: int64 [units + 1] characters before each unit.
-        sums: uint64 [units + 1] and
-        inverses: uint64 [units + 1] of `SpanHashes` over the units' hashes.
+        sums: uint64 [units + 1] of `SpanHashes` over the units' hashes.
+        inverses: uint64 [at least units + 1] of the same.
         units: int64 [n-grams, pages] units that an n-gram spans, shorter ones first.
         tops: for so many n-grams, characters in the one that takes most of the page count, once
             for each time; for the others, characters in any that the page has had before.
@@ -59,8 +57,8 @@ def repeated_characters(
                 end = start + length
                 if end > stop:
                     break
-                key = _mix((sums[end] - sums[start]) * inverses[start])
-                slot = np.int64(_mix(key ^ seed) & np.uint64(size - 1))
+                key = mix_one((sums[end] - sums[start]) * inverses[start])
+                slot = np.int64(mix_one(key ^ seed) & np.uint64(size - 1))
                 while counts[slot] and keys[slot] != key:
                     slot = (slot + 1) & (size - 1)
                 keys[slot] = key

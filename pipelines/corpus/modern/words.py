@@ -88,7 +88,8 @@ def mix(values: np.ndarray) -> np.ndarray:
     return values ^ (values >> np.uint64(31))
 
 
-_mix_one: Any = compiled(mix)
+#: The same of a single value, for what is compiled.
+mix_one: Any = compiled(mix)
 
 
 class SpanHashes:
@@ -234,7 +235,7 @@ def _find_units(codes, properties_of, block_of, mixed_of, powers):
         known = min(code, _CODE_POINTS - 1)
         kind, block = properties_of[known], block_of[known]
         properties[place] = kind
-        mixed = mixed_of[code] if code == known else _mix_one(np.uint64(code) + _ODD)
+        mixed = mixed_of[code] if code == known else mix_one(np.uint64(code) + _ODD)
         sums[place + 1] = sums[place] + mixed * powers[place]
         begins = False
         if kind & WORD:
