@@ -21,7 +21,7 @@ _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 _MICROSECOND = datetime.timedelta(microseconds=1)
 
 #: Takes the headers and the HTML of a response; names why it must not be used, or None.
-Reserved = Callable[[Sequence[tuple[str, str]], str], str | None]
+Reserved = Callable[[Sequence[tuple[str, str]], Markup], str | None]
 
 
 def normalize_lines(text: str, drop_metadata_lines: bool = True) -> str:
@@ -160,7 +160,7 @@ def _html(response: bytes, max_bytes: int, reserved: Reserved | None) -> tuple[s
     body = _decode_body(body, headers, max_bytes)
     charset = re.search(r"charset\s*=\s*[\"']?([\w.:-]+)", parameters, re.IGNORECASE)
     html, markup = decode_markup(body, charset[1] if charset else "")
-    if reserved and (reason := reserved(pairs, html)):
+    if reserved and (reason := reserved(pairs, markup)):
         raise UnreadableError(reason, "reserved by its publisher")
     return html, markup
 

@@ -39,15 +39,20 @@ from pipelines.crawl.html_tokens import (
     START,
     WITHIN_RAW,
     Markup,
+    raw_stop,
 )
 
-_BR, _MATH, _NOSCRIPT, _P = known("br"), known("math"), known("noscript"), known("p")
+_BR, _IMG, _MATH, _P = known("br"), known("img"), known("math"), known("p")
+_NOSCRIPT = known("noscript")
 _SCRIPT, _SVG, _RAW, _LT = known("script"), known("svg"), len(RAW), ord("<")
 
 # Places in `_Reader.now`: how many SVG and MathML elements are open; whether all so far is
 # certain, and they hold no HTML; whether only what can be in a head was read; whether tags within
 # raw text are none; whether text came before a tag.
 _ROOTS, _CERTAIN, _HOLDS_HTML, _IN_HEAD, _SKIPS_RAW, _TEXT = range(6)
+
+#: Formatting elements in one another that the quick look follows.
+_MOST_INNERMOST = 16
 
 
 class Nesting(NamedTuple):
@@ -92,8 +97,8 @@ def nesting(html: Markup, limits: Nesting) -> Nesting:
 def may_exceed(html: Markup, limits: Nesting) -> bool:
     """Tell quickly of most pages that `nesting` is within its limits.
 
-    Nothing nests deeper than there are start tags; no tag makes formatting again more than twice,
-    or passes an element more than eight times.
+    Nothing nests deeper than there are start tags; no tag makes formatting again more than twice
+    that may be open at once, or passes an element more than eight times.
     """
     starts, formatting = _count_starts(html.tokens)
     tags = len(html.tokens.flags)
@@ -102,14 +107,33 @@ def may_exceed(html: Markup, limits: Nesting) -> bool:
 
 @compiled
 def _count_starts(tokens):
-    """Return how many start tags there are, and how many of them of formatting."""
-    starts = formatting = 0
+    """Return how many start tags there are, and how many formatting elements may be open at once.
+
+    Such an element is closed by the next end tag of its name if between them are only its like,
+    closed before, and elements that nothing special is said of.
+    """
+    starts = left_open = count = most = 0
+    names = np.empty(_MOST_INNERMOST, np.int64)
     for token in range(len(tokens.flags)):
-        if tokens.flags[token] & START:
-            starts += 1
-            of_name = KINDS[min(np.int64(tokens.names[token]), UNKNOWN)]
-            formatting += of_name & IS_FORMATTING > 0
-    return starts, formatting
+        flag, name = tokens.flags[token], np.int64(tokens.names[token])
+        kinds = KINDS[min(name, UNKNOWN)] & ~DOES_BREAK_OUT
+        starts += flag & START > 0
+        if (flag & COMMENT and not flag & CDATA) or name in (_BR, _IMG):
+            continue
+        if kinds == IS_FORMATTING:
+            if flag & START and count < _MOST_INNERMOST:
+                names[count] = name
+                count += 1
+                most = max(most, count)
+                continue
+            if flag & END and (count == 0 or names[count - 1] == name):
+                count -= count > 0
+                continue
+        elif kinds == 0 and not flag & COMMENT:
+            continue
+        left_open += count + (kinds == IS_FORMATTING and flag & START > 0)
+        count = 0
+    return starts, left_open + most
 
 
 @compiled
@@ -185,15 +209,6 @@ def _note_foreign(reader, tokens, token, flag, name):
 
 
 @compiled
-def _raw_stop(html, tokens, token):
-    """Return where the text of a raw element ends."""
-    following = token + 1
-    while following < len(tokens.flags) and tokens.flags[following] & WITHIN_RAW:
-        following += 1
-    return np.int64(tokens.starts[following]) if following < len(tokens.flags) else len(html)
-
-
-@compiled
 def _build(html, tokens, limits, seed):
     """Return the numbers of `Nesting`."""
     count = len(tokens.flags)
@@ -236,7 +251,7 @@ def _build(html, tokens, limits, seed):
                 now[_ROOTS] = min(now[_ROOTS], state.named[0, _SVG] + state.named[0, _MATH])
             _note_foreign(reader, tokens, token, flag, name)
             if flag & START and name < _RAW:
-                position = _raw_stop(html, tokens, token)
+                position = raw_stop(html, tokens, token)
                 now[_SKIPS_RAW] = not now[_ROOTS] and name == _SCRIPT
                 if now[_ROOTS] and _has_markup(html, tokens.ends[token], position):
                     now[_CERTAIN] = False

@@ -14,11 +14,9 @@ import numpy as np
 from pipelines.compiled import random_seed
 from pipelines.corpus.modern.repetition import repeated_characters
 from pipelines.corpus.modern.stop_words import stop_word_hashes
+from pipelines.corpus.modern.word_counts import count_distinct, count_words
 from pipelines.corpus.modern.words import (
     CLOSER,
-    DIGIT,
-    LETTER,
-    SPACE,
     TERMINAL,
     Words,
     mix,
@@ -59,7 +57,7 @@ COLUMNS: Mapping[str, type] = {
 }
 
 _BULLETS = [ord(character) for character in "•‣⁃◦▪▫●○■□·*-–—"]
-_NUMBER_SIGN, _DOT, _ELLIPSIS, _NEWLINE = ord("#"), ord("."), ord("…"), ord("\n")
+_DOT, _ELLIPSIS, _NEWLINE = ord("."), ord("…"), ord("\n")
 
 
 def quality_columns(words: Words, langs: Sequence[str]) -> dict[str, np.ndarray]:
@@ -78,50 +76,35 @@ def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
 
 
 def _word_columns(words: Words) -> dict[str, np.ndarray]:
-    pages = len(words.first) - 1
-    weights = np.where(words.unspaced, 1 / words.letters_per_word[words.page_of_unit], 1.0)
-
-    def per_page(values: np.ndarray) -> np.ndarray:
-        return np.bincount(words.page_of_unit, values, pages)
-
-    def count(found: np.ndarray) -> np.ndarray:
-        return np.add.reduceat(found, words.page_starts[:-1], dtype=np.int64)
-
-    total = per_page(weights)
-    # Between two units there is no letter.
-    has_letter = (np.bitwise_or.reduceat(words.properties, words.starts) & LETTER) > 0
-    dots = words.codes == _DOT
-    # The third of exactly three or more dots in a row.
-    ellipses = np.zeros(len(dots), bool)
-    ellipses[2:] = dots[2:] & dots[1:-1] & dots[:-2]
-    ellipses[3:] &= ~dots[:-3]
-    symbols = ellipses | (words.codes == _ELLIPSIS) | (words.codes == _NUMBER_SIGN)
-    lengths = _share(per_page((words.ends - words.starts) * ~words.unspaced), total)
+    counts = count_words(
+        words.codes,
+        words.properties,
+        words.page_starts,
+        words.starts,
+        words.ends,
+        words.first,
+        words.unspaced,
+        words.letters_per_word,
+    )
+    total = counts.words
     spaced = words.letters_per_word == 1
-    visible = count((words.properties & SPACE) == 0)
     return {
         "words": np.rint(total),
-        "mean_word_length": np.where(spaced, lengths, 0),
-        "symbol_ratio": _share(count(symbols), total),
-        "alphabetic_word_share": _share(per_page(weights * has_letter), total),
-        "digit_share": _share(count((words.properties & DIGIT) > 0), visible),
+        "mean_word_length": np.where(spaced, _share(counts.characters, total), 0),
+        "symbol_ratio": _share(counts.symbols, total),
+        "alphabetic_word_share": _share(counts.with_letter, total),
+        "digit_share": _share(counts.digits, counts.visible),
     }
 
 
 def _stop_words(words: Words, langs: Sequence[str]) -> np.ndarray:
-    found = np.full(len(langs), -1)
-    for lang in sorted(set(langs)):
-        known = stop_word_hashes(lang)
-        if known is None:
-            continue
-        pages = np.array([other == lang for other in langs])
-        units = np.flatnonzero(pages[words.page_of_unit])
-        place = np.minimum(np.searchsorted(known, words.hashes[units]), len(known) - 1)
-        hits = known[place] == words.hashes[units]
-        distinct = np.zeros((len(langs), len(known)), bool)
-        distinct[words.page_of_unit[units[hits]], place[hits]] = True
-        found[pages] = distinct[pages].sum(axis=1)
-    return found
+    lists = {lang: stop_word_hashes(lang) for lang in sorted(set(langs))}
+    known = {lang: hashes for lang, hashes in lists.items() if hashes is not None}
+    numbers = {lang: number for number, lang in enumerate(known)}
+    listed = np.concatenate([np.empty(0, np.uint64), *known.values()])
+    bounds = np.cumsum([0, *map(len, known.values())])
+    of_page = np.array([numbers.get(lang, -1) for lang in langs], np.int64)
+    return count_distinct(words.hashes, words.first, listed, bounds, of_page)
 
 
 def _line_columns(words: Words) -> dict[str, np.ndarray]:

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
+from pipelines.crawl.html_metas import find_metas
+from pipelines.crawl.html_tokens import Markup
 from pipelines.errors import UserError
 
 #: File names of the lists in a directory laid out like the University of Toulouse's.
@@ -142,7 +144,8 @@ def _entries_that_block(url: str) -> list[str]:
 #: What a publisher can reserve, and the names it is known by here.
 SIGNALS = ("tdm_reservation", "noai", "noimageai", "noindex")
 
-_META = re.compile(r"<meta\b([^<>]{1,2000}+)>", re.IGNORECASE)
+#: Of a meta tag this much is read.
+_TAG_CHARACTERS = 2000
 _ATTRIBUTE = re.compile(
     r"""\b(name|content)\s{0,9}=\s{0,9}(?:"([^"]{0,1000})"|'([^']{0,1000})'|([^\s"'>]{1,1000}))""",
     re.IGNORECASE,
@@ -174,14 +177,14 @@ class OptOutPolicy:
         # Names of robots have no case, and are looked for in lower case.
         object.__setattr__(self, "robots", tuple(robot.strip().lower() for robot in self.robots))
 
-    def reason(self, headers: Iterable[tuple[str, str]], html: str) -> str | None:
+    def reason(self, headers: Iterable[tuple[str, str]], html: Markup) -> str | None:
         """Return the first honoured signal that a page has, as a reason to drop it, or None."""
         found = opt_out_signals(headers, html, self.robots)
         return next((f"opt_out_{name}" for name in self.honour if name in found), None)
 
 
 def opt_out_signals(
-    headers: Iterable[tuple[str, str]], html: str, robots: Sequence[str] = ("ccbot",)
+    headers: Iterable[tuple[str, str]], html: Markup, robots: Sequence[str] = ("ccbot",)
 ) -> frozenset[str]:
     """Return what a page reserves, among `SIGNALS`.
 
@@ -198,14 +201,10 @@ def opt_out_signals(
             found |= _robots_directives(value, robots)
         elif lowered == "tdm-reservation" and value.strip() == "1":
             found.add("tdm_reservation")
-    names = ("robots", "tdm-reservation", *robots)
-    for tag in _META.finditer(html):
-        lowered = tag[1].lower()
-        if not any(name in lowered for name in names):
-            continue  # most: descriptions, character sets, the width of a screen
+    for tag in find_metas(html, ("robots", "tdm-reservation", *robots)):
         attributes = {
             match[1].lower(): match[2] or match[3] or match[4] or ""
-            for match in _ATTRIBUTE.finditer(tag[1])
+            for match in _ATTRIBUTE.finditer(tag[:_TAG_CHARACTERS])
         }
         name = attributes.get("name", "").strip().lower()
         content = attributes.get("content", "")

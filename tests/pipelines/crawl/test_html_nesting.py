@@ -3,9 +3,12 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from resiliparse.parse.html import HTMLTree
 
+from pipelines.crawl.html_elements import FORMATTING_NAMES
+from pipelines.crawl.html_names import KNOWN
 from pipelines.crawl.html_nesting import Nesting, may_exceed, nesting
-from pipelines.crawl.html_tokens import Markup
+from pipelines.crawl.html_tokens import START, Markup
 
+FORMATTING = {KNOWN[name] for name in FORMATTING_NAMES}
 ANY = Nesting(1 << 30, 1 << 30, 1 << 30)
 NAMES = st.sampled_from(
     (
@@ -32,6 +35,19 @@ PIECES = st.one_of(
 
 def nesting_of(html: str, limits: Nesting = ANY) -> Nesting:
     return nesting(Markup(html.encode()), limits)
+
+
+def parsed_names(html: str) -> list[str]:
+    """The names of the elements that the parser makes."""
+    names, left = [], [HTMLTree.parse(html).document]
+    while left:
+        node = left.pop()
+        names.append(node.tag)
+        child = node.first_child
+        while child is not None:
+            left.append(child)
+            child = child.next
+    return names
 
 
 def parsed(html: str) -> tuple[int, int]:
@@ -90,6 +106,26 @@ def test_the_quick_look_is_never_less(html: str):
     for name, number in found._asdict().items():
         if number:
             assert may_exceed(markup, ANY._replace(**{name: number - 1}))
+
+
+@given(st.lists(PIECES, max_size=8).map("".join), st.sampled_from([1, 5, 60]))
+@example("<p><b>x</p>", 60)
+@example("<span><b></span>x</b>", 60)
+@example("<a><code>x</a></code>", 60)
+def test_formatting_that_the_parser_makes_again_is_seen_at_once(unit: str, times: int):
+    markup = Markup((unit * times).encode())
+    tokens = zip(markup.tokens.flags, markup.tokens.names, strict=True)
+    starts = sum(bool(flag & START) and name in FORMATTING_NAMES for flag, name in tokens)
+    made_again = sum(name in FORMATTING for name in parsed_names(unit * times)) - starts
+    assert made_again <= 0 or may_exceed(markup, ANY._replace(made_again=made_again - 1))
+
+
+@pytest.mark.parametrize("unit", ["<p><b>x", "<p><a href=x>y</p>", "<td><i>x</td>"])
+def test_most_pages_need_no_second_look(unit: str):
+    limits = ANY._replace(made_again=200_000)
+    assert may_exceed(Markup(unit.encode() * 1000), limits)
+    closed = '<p><a href=x><b>y</b><br></a><code><span class="x">z</span></code></p>'
+    assert not may_exceed(Markup(closed.encode() * 1000), limits)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from pipelines.corpus.modern.url_policy import (
     load_blocklist,
     opt_out_signals,
 )
+from pipelines.crawl.html_tokens import Markup
 from pipelines.errors import UserError
 
 
@@ -123,14 +124,23 @@ def test_missing_lists_are_named(tmp_path: Path):
         ([], '<meta property="robots" content="noai">', set()),
         ([], '<p>name="robots" content="noai"</p>', set()),
         ([], "<meta name=robots", set()),
+        ([], "<metal name=robots content=noai><m><meta>", set()),
+        ([], "<meta name=robots content='a > b, noai'>", {"noai"}),
+        ([], "<!-- <b <!-- <meta name=robots content=noai> --> -->", {"noai"}),
+        ([], "<!--[if IE]><meta name=robots content=noai><![endif]-->", {"noai"}),
+        ([], "<script><!-- '<meta name=robots content=noai>' //--></script>", {"noai"}),
+        ([], "<noscript><meta name=robots content=noai></noscript>", {"noai"}),
+        ([], "<title><meta name=robots content=noai>", {"noai"}),
+        ([], "<title>a</title><meta name=robots content=noai>", {"noai"}),
+        ([], "<meta name=robots content=x>" * 9 + "<meta name=ccbot content=noai>", {"noai"}),
     ],
 )
 def test_signals(headers: list[tuple[str, str]], html: str, expected: set[str]):
-    assert opt_out_signals(headers, html) == expected
+    assert opt_out_signals(headers, Markup(html.encode())) == expected
 
 
 def test_policy_chooses_what_it_honours():
-    html = '<meta name="robots" content="noindex">'
+    html = Markup(b'<meta name="robots" content="noindex">')
     assert OptOutPolicy().reason([], html) is None
     assert OptOutPolicy(honour=("noindex",)).reason([], html) == "opt_out_noindex"
     assert OptOutPolicy(honour=()).reason([("tdm-reservation", "1")], html) is None
@@ -144,11 +154,13 @@ def test_policy_chooses_what_it_honours():
 )
 def test_hostile_html_is_no_trouble(unit: str):
     """Well under a second; were a pattern quadratic, it would be hours."""
-    assert opt_out_signals([], unit * 400_000) == frozenset()
+    html = unit * 400_000
+    for whole in (html, f"{html}'>", f'{html}">', f"<!--{html}-->", f"<script>{html}</script>"):
+        assert opt_out_signals([], Markup(whole.encode())) == frozenset()
 
 
 def test_names_of_robots_have_no_case():
     policy = OptOutPolicy(robots=("GPTBot", " CCBot"))
-    assert policy.reason([("X-Robots-Tag", "GPTBOT: noai")], "") == "opt_out_noai"
-    assert policy.reason([], '<meta name="gptbot" content="noai">') == "opt_out_noai"
-    assert policy.reason([], '<meta name="otherbot" content="noai">') is None
+    assert policy.reason([("X-Robots-Tag", "GPTBOT: noai")], Markup(b"")) == "opt_out_noai"
+    assert policy.reason([], Markup(b'<meta name="gptbot" content="noai">')) == "opt_out_noai"
+    assert policy.reason([], Markup(b'<meta name="otherbot" content="noai">')) is None
