@@ -1,6 +1,7 @@
 """What travels between the stages: pages, documents, and their Arrow schemas."""
 
 import dataclasses
+from collections.abc import Callable
 
 import pyarrow as pa
 
@@ -110,6 +111,7 @@ class Rejected:
         source: where it came from, as in `Page`.
         url: its URL where known, else "".
         detail: an error message or the text; of either the first DETAIL_CHARACTERS are kept.
+        find_detail: gives the detail, where that takes time and few are looked at.
     """
 
     stage: str
@@ -117,6 +119,13 @@ class Rejected:
     source: str
     url: str = ""
     detail: str = ""
+    find_detail: Callable[[], str] | None = dataclasses.field(default=None, compare=False)
 
     def __post_init__(self):
         object.__setattr__(self, "detail", self.detail[:DETAIL_CHARACTERS])
+
+    def explained(self) -> "Rejected":
+        """Return the same with its detail."""
+        if self.find_detail is None:
+            return self
+        return dataclasses.replace(self, detail=self.find_detail(), find_detail=None)

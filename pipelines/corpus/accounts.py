@@ -92,8 +92,9 @@ class Ledger:
         digest = _digest(rejected.source)
         # Most are not sampled: nothing but the hash of where they come from is worked out.
         if digest < self._bounds.get(reason, _NO_BOUND):
-            detail = self._mask(rejected.detail) if self._mask else rejected.detail
-            fields = {**dataclasses.asdict(rejected), "detail": detail}
+            fields = dataclasses.asdict(rejected.explained())
+            if self._mask:
+                fields["detail"] = self._mask(fields["detail"])
             # Names of fields, URLs and messages may hold what cannot be UTF-8.
             row = {key: _readable(value) for key, value in fields.items() if value}
             self._add_samples(reason, {digest: row})

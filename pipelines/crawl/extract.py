@@ -151,14 +151,15 @@ def _html(response: bytes, max_bytes: int, reserved: Reserved | None) -> tuple[s
         raise UnreadableError("bad_http", "no HTTP status line")
     if status[1] != b"200":
         raise UnreadableError("http_status", f"status {status[1].decode()}")
-    fields = [line.partition(":") for line in head.decode("latin-1").split("\n")[1:]]
-    pairs = [(name.strip().lower(), value.strip()) for name, _, value in fields]
+    # Of what is read here, nothing has a case.
+    fields = [line.partition(":") for line in head.decode("latin-1").lower().split("\n")[1:]]
+    pairs = [(name.strip(), value.strip()) for name, _, value in fields]
     headers = dict(reversed(pairs))  # of a repeated name, the first
     media_type, _, parameters = headers.get("content-type", "text/html").partition(";")
-    if media_type.strip().lower() not in _HTML_TYPES:
+    if media_type.strip() not in _HTML_TYPES:
         raise UnreadableError("not_html", f"content type {media_type}")
     body = _decode_body(body, headers, max_bytes)
-    charset = re.search(r"charset\s*=\s*[\"']?([\w.:-]+)", parameters, re.IGNORECASE)
+    charset = re.search(r"charset\s*=\s*[\"']?([\w.:-]+)", parameters)
     html, markup = decode_markup(body, charset[1] if charset else "")
     if reserved and (reason := reserved(pairs, markup)):
         raise UnreadableError(reason, "reserved by its publisher")
@@ -170,9 +171,9 @@ def _decode_body(body: bytes, headers: dict[str, str], max_bytes: int) -> bytes:
 
     Common Crawl undoes both beforehand and renames the headers; other crawlers do not.
     """
-    if headers.get("transfer-encoding", "").lower() == "chunked":
+    if headers.get("transfer-encoding") == "chunked":
         body = _read_capped(ChunkedReader, body, max_bytes)
-    encoding = headers.get("content-encoding", "").lower()
+    encoding = headers.get("content-encoding", "")
     if encoding in ("gzip", "x-gzip", "deflate"):
         # 47: gzip or zlib by its header.
         decompressor = zlib.decompressobj(wbits=47)

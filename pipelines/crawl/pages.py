@@ -82,7 +82,8 @@ def read_pages(
             if isinstance(one, Rejected):
                 yield one
             elif useless and one.html and (reason := useless(one.html)):
-                yield Rejected("read", reason, one.source, one.url, _beginning(one.text))
+                detail = partial(_beginning, one.text)
+                yield Rejected("read", reason, one.source, one.url, find_detail=detail)
             else:
                 yield extract(one)
 

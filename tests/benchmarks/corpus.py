@@ -38,10 +38,14 @@ class Measured(NamedTuple):
     peak_mb: float
 
 
-def measure(command: list[str]) -> Measured:
-    """Run a command; memory is the sum of proportional set sizes, twice a second.
+def measure(command: list[str], memory: bool = False) -> Measured:
+    """Run a command.
 
-    More often would cost the command itself time: the kernel walks all its pages.
+    Args:
+        command: what to run.
+        memory: whether to look at it, twice a second, as the sum of proportional set sizes. The
+            kernel walks all pages for it, which takes a twentieth of the command's own time: such
+            a run is not one to time.
     """
     peak = 0.0
     start = time.perf_counter()
@@ -56,7 +60,7 @@ def measure(command: list[str]) -> Measured:
     while not ended:
         total = 0.0
         for child in _tree(process.pid):
-            total += _pss_mb(child)
+            total += _pss_mb(child) if memory else 0
             cpu[child] = max(cpu.get(child, 0.0), _cpu_secs(child))
         peak = max(peak, total)
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -127,7 +131,13 @@ def copies_of(wet: Path, out: Path, copies: int) -> Path:
 
 def text_bytes(crawl: Path) -> int:
     """Return the decompressed size of the files."""
-    return sum(len(gzip.decompress(path.read_bytes())) for path in crawl.glob("*.gz"))
+    size = 0
+    for path in crawl.glob("*.gz"):
+        # In parts: gzip.decompress copies what is left once for each record.
+        with gzip.open(path) as file:
+            while part := file.read(1 << 20):
+                size += len(part)
+    return size
 
 
 def build(profile: str, inputs: str, out: Path) -> list[str]:
@@ -153,18 +163,24 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=arguments.crawl) as work:
         results: dict[str, list[Measured]] = {}
         stats = {}
-        for number in range(arguments.rounds):
+        peaks: dict[str, float] = {}
+        # The first round is for memory; it warms the files too.
+        for number in range(arguments.rounds + 1):
             out = Path(work) / f"corpus-{number}"
             for name, command in contenders(arguments.profile, crawl, out).items():
-                results.setdefault(name, []).append(measure(command))
+                if name not in peaks:
+                    peaks[name] = measure(command, memory=True).peak_mb
+                else:
+                    results.setdefault(name, []).append(measure(command))
             stats = json.loads((out / "stats.json").read_text())
             shutil.rmtree(out)
-        report(results, size)
+        report(results, peaks, size)
         describe(stats, size)
         if arguments.copies:
             big = copies_of(crawl, arguments.crawl / f"x{arguments.copies}", arguments.copies)
             command = build("mc4", f"{big}/*.gz", Path(work) / "big")
-            report({f"mswitch, x{arguments.copies}": [measure(command)]}, text_bytes(big) / 1e6)
+            found, name = measure(command, memory=True), f"mswitch, x{arguments.copies}"
+            report({name: [found]}, {name: found.peak_mb}, text_bytes(big) / 1e6)
 
 
 def contenders(profile: str, crawl: Path, out: Path) -> dict[str, list[str]]:
@@ -182,7 +198,7 @@ def contenders(profile: str, crawl: Path, out: Path) -> dict[str, list[str]]:
     return found
 
 
-def report(results: dict[str, list[Measured]], size: float) -> None:
+def report(results: dict[str, list[Measured]], peaks: dict[str, float], size: float) -> None:
     """Print medians, and each contender's time over the first one's in the same round."""
     first = next(iter(results.values()))
     print(f"{size:.0f} MB, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
@@ -194,7 +210,7 @@ def report(results: dict[str, list[Measured]], size: float) -> None:
         print(
             f"{name:28} {wall:7.1f} s  {size / wall:6.1f} MB/s  cpu {cpu:7.1f} s  "
             f"x {ratio:5.2f} of mswitch's time, {cpu_ratio:5.2f} of its cpu  "
-            f"peak {max(run.peak_mb for run in runs):6.0f} MB"
+            f"peak {peaks[name]:6.0f} MB"
         )
 
 

@@ -27,6 +27,8 @@ SPARSE = ("--preset", "mswitch-tiny")
 DENSE = ("--preset", "mt5-tiny")
 DEEP = ("--encoder-layers", "4", "--decoder-layers", "4")
 SLOW = ("--base-learning-rate", "0.5")
+SLOWER = ("--base-learning-rate", "0.25")
+SLOWEST = ("--base-learning-rate", "0.125")
 NARROW = (*SLOW, "--d-ff", "64")
 
 #: Of each table the options of `mswitch train` by the variant's name.
@@ -49,6 +51,10 @@ TABLES: dict[str, dict[str, tuple[str, ...]]] = {
         "sparse, half the learning rate": (*SPARSE, *SLOW),
         "dense, 4+4 layers": (*DENSE, *DEEP),
         "sparse, 4+4 layers": (*SPARSE, *DEEP),
+        "dense, a quarter of the learning rate": (*DENSE, *SLOWER),
+        "sparse, a quarter of the learning rate": (*SPARSE, *SLOWER),
+        "dense, an eighth of the learning rate": (*DENSE, *SLOWEST),
+        "sparse, an eighth of the learning rate": (*SPARSE, *SLOWEST),
     },
     "width": {
         "dense": (*DENSE, *NARROW),

@@ -99,7 +99,11 @@ def test_what_is_useless_is_a_counted_drop_in_its_place(tmp_path: Path, crawl: M
 
     before = list(read_pages(file, **options))
     found = list(read_pages(file, useless=useless, **options))
-    changed = [new for old, new in zip(before, found, strict=True) if old != new]
+    changed = [
+        new.explained()
+        for old, new in zip(before, found, strict=True)
+        if old != new and isinstance(new, Rejected)
+    ]
     assert [(one.reason, one.stage, one.url[-2:], one.detail) for one in changed] == [
         ("short", "read", "/1", "text"),
         ("short", "read", "/2", "Some text"),
