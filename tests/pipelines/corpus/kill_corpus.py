@@ -26,7 +26,7 @@ SETTINGS = (
     *("--shard-bytes", "4000", "--bucket-bytes", "20000"),
 )
 #: Startup, in which there is nothing to lose, takes about this much of a small build.
-QUIET_SECS = 3.0
+QUIET_SECS = 1.5
 
 
 def command(sample: Path, out: Path) -> list[str]:
