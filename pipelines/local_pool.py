@@ -10,6 +10,7 @@ import multiprocessing
 import multiprocessing.connection
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -30,7 +31,35 @@ PRELOAD = [
     "pipelines.examples.units",
 ]
 
-_pools: list[ProcessPoolExecutor] = []
+#: Workers that have been there for so long are replaced before the next job: their allocators keep
+#: what the last one freed, in pieces that the next one seldom fits.
+_RENEW_SECS = 8.0
+
+
+class _Workers:
+    """Some processes, and how long they have been there."""
+
+    def __init__(self, count: int):
+        self.count = count
+        self._start()
+
+    def _start(self) -> None:
+        context = multiprocessing.get_context("forkserver")
+        # The server that workers are forked from may be older than this environment.
+        arguments = (storage.used_options(), dict(os.environ))
+        self.executor = ProcessPoolExecutor(
+            self.count, context, initializer=_begin, initargs=arguments
+        )
+        self._since = time.monotonic()
+
+    def renew(self) -> None:
+        """Replace them if they have been there for long; none may be at work."""
+        if time.monotonic() - self._since > _RENEW_SECS:
+            self.executor.shutdown()
+            self._start()
+
+
+_pools: list[_Workers] = []
 
 
 def available_cores() -> int:
@@ -50,21 +79,23 @@ def start_server(modules: Sequence[str] = ()) -> None:
 
 @contextlib.contextmanager
 def local_pool(workers: int) -> Iterator[None]:
-    """Have `call` use this many processes for as long as the body runs; none for one worker."""
+    """Have `call` use this many processes for as long as the body runs; none for one worker.
+
+    Within the body of another it uses that one's, which are replaced if they are old.
+    """
+    if _pools:
+        _pools[0].renew()
     if workers < 2 or _pools:
         yield
         return
     start_server()
-    context = multiprocessing.get_context("forkserver")
-    # The server that workers are forked from may be older than this environment.
-    arguments = (storage.used_options(), dict(os.environ))
-    with ProcessPoolExecutor(workers, context, initializer=_begin, initargs=arguments) as pool:
-        _pools.append(pool)
-        try:
-            yield
-        finally:
-            _pools.clear()
-            pool.shutdown(cancel_futures=True)
+    pool = _Workers(workers)
+    _pools.append(pool)
+    try:
+        yield
+    finally:
+        _pools.clear()
+        pool.executor.shutdown(cancel_futures=True)
 
 
 def call(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -76,7 +107,7 @@ def call(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     if not _pools:
         return function(*args, **kwargs)
     try:
-        return _pools[0].submit(function, *args, **kwargs).result()
+        return _pools[0].executor.submit(function, *args, **kwargs).result()
     except BrokenProcessPool as error:
         raise RuntimeError(
             "a worker process was killed, perhaps for lack of memory: run the same command again, "

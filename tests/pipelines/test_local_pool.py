@@ -41,6 +41,19 @@ def test_workers_have_the_environment_of_their_pool(monkeypatch: pytest.MonkeyPa
             assert call(os.getenv, "MSWITCH_TEST") == value
 
 
+@pytest.mark.parametrize(("seconds", "stays"), [(3600.0, True), (-1.0, False)])
+def test_a_next_job_has_new_workers_once_they_are_old(
+    monkeypatch: pytest.MonkeyPatch, seconds: float, stays: bool
+):
+    monkeypatch.setattr("pipelines.local_pool._RENEW_SECS", seconds)
+    with local_pool(2):
+        before = {call(os.getpid) for _ in range(20)}
+        with local_pool(1):
+            after = {call(os.getpid) for _ in range(20)}
+            assert os.getpid() not in after
+        assert bool(before & after) == stays
+
+
 def test_errors_come_back():
     with local_pool(2), pytest.raises(ZeroDivisionError):
         call(divmod, 1, 0)
