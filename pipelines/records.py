@@ -119,7 +119,9 @@ class Rejected:
     source: str
     url: str = ""
     detail: str = ""
-    find_detail: Callable[[], str] | None = dataclasses.field(default=None, compare=False)
+    find_detail: Callable[[], str] | None = dataclasses.field(
+        default=None, compare=False, repr=False
+    )
 
     def __post_init__(self):
         object.__setattr__(self, "detail", self.detail[:DETAIL_CHARACTERS])

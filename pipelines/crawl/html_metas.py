@@ -1,4 +1,4 @@
-"""What a page says of itself in meta tags, wherever they stand: in comments and scripts too."""
+"""What a page says of itself in meta tags, wherever they stand and however they are written."""
 
 import functools
 from collections.abc import Iterator
@@ -6,33 +6,32 @@ from collections.abc import Iterator
 import numpy as np
 
 from pipelines.compiled import compiled
-from pipelines.crawl.html_names import BOUNDS, LETTERS, RAW, known, same_name
-from pipelines.crawl.html_tokens import (
-    COMMENT,
-    START,
-    UNFINISHED,
-    WITHIN_RAW,
-    Markup,
-    is_tag,
-    raw_stop,
-    read_attributes,
-)
+from pipelines.crawl.html_names import BOUNDS, LETTERS, known, same_name
+from pipelines.crawl.html_tokens import Markup
 
-_META, _RAW, _LT = known("meta"), len(RAW), ord("<")
+_META = known("meta")
 _FIRST_LETTER, _END = BOUNDS[_META], BOUNDS[_META + 1]
 _NAME_BYTES = _END - _FIRST_LETTER
+_LT, _GT, _QUOTE, _APOSTROPHE = b"<>\"'"
 _CASE = np.uint8(0x20)
+_WORD = np.zeros(256, np.bool_)
+_WORD[list(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-")] = True
+#: Of a tag this much is read.
+_MOST_BYTES = 2000
 
 
 def find_metas(html: Markup, words: tuple[str, ...]) -> Iterator[str]:
     """Yield the attributes of each meta tag that has any of some words in them, in any case.
 
+    A tag goes from `<meta`, in a comment, a script or the value of an attribute too, to the next
+    `>` that is in no quotes, or to the next `<`: a quote that someone forgot hides none.
+
     Args:
-        html: the page. Tags in values of attributes are none.
+        html: the page.
         words: ASCII; most tags have none of them (descriptions, character sets).
     """
     letters, bounds = _as_letters(words)
-    for start, end in _find(html.utf8, html.tokens, letters, bounds).tolist():
+    for start, end in _find(html.utf8, letters, bounds).tolist():
         yield html.utf8[start:end].tobytes().decode(errors="replace")
 
 
@@ -59,26 +58,43 @@ def _mentions(html, start, end, letters, bounds):
 
 
 @compiled
-def _find(html, tokens, letters, bounds):
+def _tag_end(html, start):
+    """Return where a tag ends, -1 if the page does before it."""
+    quote = np.uint8(0)
+    stop = min(len(html), start + _MOST_BYTES)
+    for place in range(start, stop):
+        code = html[place]
+        if code == _LT or (code == _GT and not quote):
+            return place
+        if code in (_QUOTE, _APOSTROPHE):
+            if not quote:
+                quote = code
+            elif quote == code:
+                quote = np.uint8(0)
+    return -1 if stop == len(html) else stop
+
+
+@compiled
+def _find(html, letters, bounds):
     """Return where the attributes of the tags start and end: int64 [tags, 2]."""
     found = np.empty((4, 2), np.int64)
-    count = 0
-    for token in range(len(tokens.flags)):
-        flag, name = tokens.flags[token], np.int64(tokens.names[token])
-        if flag & WITHIN_RAW or not (flag & COMMENT or name == _META or name < _RAW):
+    count = place = 0
+    last = len(html) - _NAME_BYTES - 1
+    while place < last:
+        start = place + 1 + _NAME_BYTES
+        if (
+            html[place] != _LT
+            or not same_name(html, place + 1, start, LETTERS, _FIRST_LETTER, _END)
+            or _WORD[html[start]]
+        ):
+            place += 1
             continue
-        place, stop = np.int64(tokens.starts[token]), np.int64(tokens.ends[token])
-        if flag & START and name < _RAW:
-            place, stop = stop, raw_stop(html, tokens, token)
-        while place < stop:
-            if html[place] == _LT and is_tag(html, place + 1, LETTERS, _FIRST_LETTER, _END):
-                start = place + 1 + _NAME_BYTES
-                place, _, flags = read_attributes(html, start, stop, False)
-                if not flags & UNFINISHED and _mentions(html, start, place - 1, letters, bounds):
-                    if count == len(found):
-                        found = np.concatenate((found, found))
-                    found[count, 0], found[count, 1] = start, place - 1
-                    count += 1
-            else:
-                place += 1
+        place = _tag_end(html, start)
+        if place < 0:
+            break
+        if _mentions(html, start, place, letters, bounds):
+            if count == len(found):
+                found = np.concatenate((found, found))
+            found[count, 0], found[count, 1] = start, place
+            count += 1
     return found[:count]

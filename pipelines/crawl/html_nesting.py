@@ -39,12 +39,17 @@ from pipelines.crawl.html_tokens import (
     START,
     WITHIN_RAW,
     Markup,
-    raw_stop,
 )
 
 _BR, _IMG, _MATH, _P = known("br"), known("img"), known("math"), known("p")
 _NOSCRIPT = known("noscript")
-_SCRIPT, _SVG, _RAW, _LT = known("script"), known("svg"), len(RAW), ord("<")
+_SCRIPT, _SVG, _RAW = known("script"), known("svg"), len(RAW)
+_LT, _GT, _BRACKET = b"<>]"
+_CDATA = np.frombuffer(b"<![CDATA[", np.uint8).copy()
+_LETTERS, _PARTS = np.zeros(256, np.bool_), np.zeros(256, np.bool_)
+_LETTERS[list(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")] = True
+#: What parts two attributes.
+_PARTS[list(b" \t\n\f\r/\"'")] = True
 
 # Places in `_Reader.now`: how many SVG and MathML elements are open; whether all so far is
 # certain, and they hold no HTML; whether only what can be in a head was read; whether tags within
@@ -90,6 +95,9 @@ def nesting(html: Markup, limits: Nesting) -> Nesting:
 
     Time is linear in the page and what is counted.
     """
+    found = _quick_look(html)
+    if found.doubtful:
+        return found.most
     depth, made_again, passed = _build(html.utf8, html.tokens, limits, random_seed())
     return Nesting(int(depth), int(made_again), int(passed))
 
@@ -97,27 +105,117 @@ def nesting(html: Markup, limits: Nesting) -> Nesting:
 def may_exceed(html: Markup, limits: Nesting) -> bool:
     """Tell quickly of most pages that `nesting` is within its limits.
 
+    Not of those where SVG may read something otherwise, or holds HTML: of them no more is known.
+    """
+    found = _quick_look(html)
+    return found.doubtful or found.most.exceeds(limits)
+
+
+class _Look(NamedTuple):
+    """What can be told without the open elements: the most it can take, and if that is in doubt."""
+
+    most: Nesting
+    doubtful: bool
+
+
+def _quick_look(html: Markup) -> _Look:
+    """Bound what it takes to build a page's elements.
+
     Nothing nests deeper than there are start tags; no tag makes formatting again more than twice
     that may be open at once, or passes an element more than eight times.
     """
-    starts, formatting = _count_starts(html.tokens)
-    tags = len(html.tokens.flags)
-    return Nesting(starts, 2 * formatting * tags, 8 * starts * tags).exceeds(limits)
+    starts, formatting, doubtful = _count_starts(html.utf8, html.tokens)
+    hidden, attributes = _count_hidden(html.utf8, html.tokens) if doubtful else (0, 0)
+    starts, formatting = int(starts + hidden), int(formatting + hidden)
+    tags = len(html.tokens.flags) + int(hidden)
+    most = Nesting(starts + int(attributes), 2 * formatting * tags, 8 * starts * tags)
+    return _Look(most, bool(doubtful))
 
 
 @compiled
-def _count_starts(tokens):
-    """Return how many start tags there are, and how many formatting elements may be open at once.
+def _raw_stop(html, tokens, token):
+    """Return where the text of a raw element ends."""
+    following = token + 1
+    while following < len(tokens.flags) and tokens.flags[following] & WITHIN_RAW:
+        following += 1
+    return np.int64(tokens.starts[following]) if following < len(tokens.flags) else len(html)
+
+
+@compiled
+def _ends_cdata(html, end):
+    return end >= 3 and html[end - 1] == _GT and html[end - 2] == html[end - 3] == _BRACKET
+
+
+@compiled
+def _is_plain(html, start, stop):
+    """Tell whether text has no markup but whole CDATA sections, so that SVG reads it alike."""
+    place = start
+    while place < stop:
+        if html[place] != _LT:
+            place += 1
+            continue
+        if place + len(_CDATA) > stop:
+            return False
+        for letter in range(len(_CDATA)):
+            if html[place + letter] != _CDATA[letter]:
+                return False
+        place += len(_CDATA) + 3
+        while place <= stop and not _ends_cdata(html, place):
+            place += 1
+        if place > stop:
+            return False
+    return True
+
+
+@compiled
+def _reads_otherwise(html, tokens, token):
+    """Tell whether within SVG a comment or raw element ends, or may end, elsewhere than it does."""
+    flag, end = tokens.flags[token], tokens.ends[token]
+    if flag & COMMENT:
+        return flag & CDATA > 0 and not _ends_cdata(html, end)
+    if flag & START and tokens.names[token] < _RAW:
+        return not _is_plain(html, end, _raw_stop(html, tokens, token))
+    return False
+
+
+@compiled
+def _is_closed(tokens, token):
+    """Tell whether the next tag is the end of the element that one starts."""
+    following = token + 1
+    return (
+        following < len(tokens.flags)
+        and tokens.flags[following] & END > 0
+        and tokens.names[following] == tokens.names[token]
+    )
+
+
+@compiled
+def _count_starts(html, tokens):
+    """Count start tags and the formatting elements that may be open at once.
 
     Such an element is closed by the next end tag of its name if between them are only its like,
     closed before, and elements that nothing special is said of.
+
+    Returns:
+        Both, and whether what is within SVG may be read otherwise, or may be HTML.
     """
-    starts = left_open = count = most = 0
+    starts = left_open = count = most = roots = 0
+    holds_html = doubtful = False
     names = np.empty(_MOST_INNERMOST, np.int64)
     for token in range(len(tokens.flags)):
         flag, name = tokens.flags[token], np.int64(tokens.names[token])
-        kinds = KINDS[min(name, UNKNOWN)] & ~DOES_BREAK_OUT
+        of_name = KINDS[min(name, UNKNOWN)]
         starts += flag & START > 0
+        if of_name & IS_FOREIGN and not flag & (COMMENT | WITHIN_RAW | SELF_CLOSING):
+            if flag & START:
+                roots += 1
+            elif roots and not holds_html:
+                roots -= 1
+        elif roots and not flag & WITHIN_RAW:
+            if of_name & IS_INTEGRATION and flag & START and not _is_closed(tokens, token):
+                holds_html = True
+            doubtful |= holds_html or _reads_otherwise(html, tokens, token)
+        kinds = of_name & ~DOES_BREAK_OUT
         if (flag & COMMENT and not flag & CDATA) or name in (_BR, _IMG):
             continue
         if kinds == IS_FORMATTING:
@@ -133,7 +231,35 @@ def _count_starts(tokens):
             continue
         left_open += count + (kinds == IS_FORMATTING and flag & START > 0)
         count = 0
-    return starts, left_open + most
+    return starts, left_open + most, doubtful
+
+
+@compiled
+def _count_hidden(html, tokens):
+    """Count what may be tags though it is in none, where SVG reads something otherwise.
+
+    Returns:
+        How many, and how many attributes such a tag may have: what parts them, up to the page's
+        end.
+    """
+    tags = attributes = roots = 0
+    doubtful = False
+    for token in range(len(tokens.flags)):
+        flag, name = tokens.flags[token], np.int64(tokens.names[token])
+        if KINDS[min(name, UNKNOWN)] & IS_FOREIGN and flag & START:
+            roots += 1
+        doubtful |= roots > 0 and _reads_otherwise(html, tokens, token)
+        if not doubtful or flag & WITHIN_RAW:
+            continue
+        start = tokens.starts[token] + 1 if flag & COMMENT else tokens.attributes[token]
+        is_raw = flag & START and name < _RAW
+        stop = _raw_stop(html, tokens, token) if is_raw else np.int64(tokens.ends[token])
+        for place in range(start, stop - 1):
+            if html[place] == _LT and _LETTERS[html[place + 1]]:
+                tags += 1
+                for later in range(place, len(html) if tags == 1 else 0):
+                    attributes += _PARTS[html[later]]
+    return tags, attributes
 
 
 @compiled
@@ -154,14 +280,6 @@ def _alike(html, tokens, token, slots, seed):
         slot = (slot + 1) & (len(slots) - 1)
     slots[slot] = token
     return token
-
-
-@compiled
-def _has_markup(html, start, stop):
-    tags = 0
-    for place in range(start, stop):
-        tags += html[place] == _LT
-    return tags > 0
 
 
 @compiled
@@ -201,8 +319,7 @@ def _note_foreign(reader, tokens, token, flag, name):
         elif now[_ROOTS] and reader.roots[now[_ROOTS] - 1] == name and not now[_HOLDS_HTML]:
             now[_ROOTS] -= 1
     elif now[_ROOTS] and of_name & IS_INTEGRATION and flag & START:
-        closed = token + 1 < len(tokens.flags) and tokens.flags[token + 1] & END > 0
-        if not (closed and tokens.names[token + 1] == name):
+        if not _is_closed(tokens, token):
             now[_HOLDS_HTML] = True
     elif now[_CERTAIN] and not now[_HOLDS_HTML] and _leaves_foreign(flag, name):
         now[_ROOTS] = 0
@@ -235,8 +352,7 @@ def _build(html, tokens, limits, seed):
             now[_TEXT] |= tokens.starts[token] > position
             position = np.int64(tokens.ends[token])
             if flag & COMMENT:
-                # Within SVG it goes on to "]]>".
-                now[_CERTAIN] &= not (now[_ROOTS] and flag & CDATA)
+                now[_CERTAIN] &= not (now[_ROOTS] and _reads_otherwise(html, tokens, token))
                 continue
             if now[_CERTAIN] or flag & START:
                 kind = _kind(reader, flag, name)
@@ -251,9 +367,9 @@ def _build(html, tokens, limits, seed):
                 now[_ROOTS] = min(now[_ROOTS], state.named[0, _SVG] + state.named[0, _MATH])
             _note_foreign(reader, tokens, token, flag, name)
             if flag & START and name < _RAW:
-                position = raw_stop(html, tokens, token)
+                position = _raw_stop(html, tokens, token)
                 now[_SKIPS_RAW] = not now[_ROOTS] and name == _SCRIPT
-                if now[_ROOTS] and _has_markup(html, tokens.ends[token], position):
+                if now[_ROOTS] and _reads_otherwise(html, tokens, token):
                     now[_CERTAIN] = False
         deepest = max(deepest, state.sizes[OPEN] + state.sizes[AGAIN])
         made_again, passed = state.sizes[MADE_AGAIN], state.sizes[PASSED]

@@ -114,7 +114,7 @@ def _comment_end(html, start):
 
 
 @compiled
-def is_tag(html, place, letters, start, end):
+def _is_tag(html, place, letters, start, end):
     """Tell whether what follows `<` or `</` is a name in `letters`, with its end."""
     stop = place + end - start
     if stop >= len(html) or not same_name(html, place, stop, letters, start, end):
@@ -135,7 +135,7 @@ def _raw_end(html, place, name):
         code = html[place]
         if code == _LT and place + 1 < size:
             if html[place + 1] == _SLASH:
-                if is_tag(html, place + 2, LETTERS, start, end):
+                if _is_tag(html, place + 2, LETTERS, start, end):
                     if not nested:
                         return place, True
                     nested = False
@@ -148,7 +148,7 @@ def _raw_end(html, place, name):
                 )
                 comment = place + 2
             elif escaped and not nested:
-                nested = is_tag(html, place + 1, LETTERS, start, end)
+                nested = _is_tag(html, place + 1, LETTERS, start, end)
         elif (
             escaped
             and code == _GT
@@ -190,7 +190,7 @@ def _value_end(html, place, limit):
 
 
 @compiled
-def read_attributes(html, place, limit, is_font):
+def _attributes(html, place, limit, is_font):
     """Read the attributes of a tag, up to its end.
 
     Returns:
@@ -262,7 +262,7 @@ def _next_token(html, place, limit):
             while stop < limit and not _ENDS_NAME[html[stop]]:
                 stop += 1
             number = known_number(html, name, stop)
-            end, count, flags = read_attributes(html, stop, limit, number == _FONT)
+            end, count, flags = _attributes(html, stop, limit, number == _FONT)
             return flags | (END if is_end else START), number, place, name, stop, end, count
         if code in (_BANG, _QUESTION) or (is_end and name < limit):
             end, flags = _comment(html, place, limit)
@@ -320,12 +320,3 @@ def _tokenize(html, seed):
         distinct,
         most_attributes,
     )
-
-
-@compiled
-def raw_stop(html, tokens, token):
-    """Return where the text of a raw element ends, given the token that starts it."""
-    following = token + 1
-    while following < len(tokens.flags) and tokens.flags[following] & WITHIN_RAW:
-        following += 1
-    return np.int64(tokens.starts[following]) if following < len(tokens.flags) else len(html)

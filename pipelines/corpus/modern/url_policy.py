@@ -144,8 +144,6 @@ def _entries_that_block(url: str) -> list[str]:
 #: What a publisher can reserve, and the names it is known by here.
 SIGNALS = ("tdm_reservation", "noai", "noimageai", "noindex")
 
-#: Of a meta tag this much is read.
-_TAG_CHARACTERS = 2000
 _ATTRIBUTE = re.compile(
     r"""\b(name|content)\s{0,9}=\s{0,9}(?:"([^"]{0,1000})"|'([^']{0,1000})'|([^\s"'>]{1,1000}))""",
     re.IGNORECASE,
@@ -174,6 +172,9 @@ class OptOutPolicy:
         unknown = sorted(set(self.honour) - set(SIGNALS))
         if unknown:
             raise UserError(f"unknown opt-out {unknown[0]!r}: choose among {', '.join(SIGNALS)}")
+        for robot in self.robots:
+            if not robot.isascii():
+                raise UserError(f"robot {robot!r}: names of robots are ASCII")
         # Names of robots have no case, and are looked for in lower case.
         object.__setattr__(self, "robots", tuple(robot.strip().lower() for robot in self.robots))
 
@@ -204,7 +205,7 @@ def opt_out_signals(
     for tag in find_metas(html, ("robots", "tdm-reservation", *robots)):
         attributes = {
             match[1].lower(): match[2] or match[3] or match[4] or ""
-            for match in _ATTRIBUTE.finditer(tag[:_TAG_CHARACTERS])
+            for match in _ATTRIBUTE.finditer(tag)
         }
         name = attributes.get("name", "").strip().lower()
         content = attributes.get("content", "")

@@ -120,6 +120,37 @@ def test_formatting_that_the_parser_makes_again_is_seen_at_once(unit: str, times
     assert made_again <= 0 or may_exceed(markup, ANY._replace(made_again=made_again - 1))
 
 
+@pytest.mark.parametrize(
+    "prefix",
+    [
+        '<svg><![CDATA[ > <z w=" ]]>',
+        '<svg><style><!-- </style><z w="-->',
+        '<svg><title><x y="</title><z w=">',
+        '<svg><desc><p></svg></desc><style><a></style><![CDATA[ > <z w=" ]]>',
+    ],
+)
+@pytest.mark.parametrize(
+    "hidden",
+    [
+        "<div>" * 6000,
+        "".join(f"<p><b id={number}>x" for number in range(800)),
+        f"<p {'a ' * 6000}>",
+    ],
+)
+def test_tags_hidden_where_svg_reads_otherwise_are_counted(prefix: str, hidden: str):
+    limits = Nesting(5_000, 200_000, 200_000_000)
+    for html in (f'{prefix}{hidden}">', f'{prefix}<q ">{hidden}'):
+        markup = Markup(html.encode())
+        assert may_exceed(markup, limits)
+        assert nesting(markup, limits).exceeds(limits)
+
+
+def test_ordinary_svg_is_read_alike():
+    style = "<style><![CDATA[ a > b { } ]]></style><![CDATA[ x ]]><title>x</title>"
+    html = f"<svg>{style}<path/></svg><script>'<div>'</script>".encode()
+    assert not may_exceed(Markup(html), Nesting(100, 100, 1000))
+
+
 @pytest.mark.parametrize("unit", ["<p><b>x", "<p><a href=x>y</p>", "<td><i>x</td>"])
 def test_most_pages_need_no_second_look(unit: str):
     limits = ANY._replace(made_again=200_000)

@@ -132,6 +132,15 @@ def test_missing_lists_are_named(tmp_path: Path):
         ([], "<noscript><meta name=robots content=noai></noscript>", {"noai"}),
         ([], "<title><meta name=robots content=noai>", {"noai"}),
         ([], "<title>a</title><meta name=robots content=noai>", {"noai"}),
+        ([], '<meta name="robots" content="noai" data-rh="true>\n<title>', {"noai"}),
+        ([], '<meta name="a" content="b>\n<meta name="robots" content="noai">', {"noai"}),
+        ([], '<html lang="en><head><meta name="robots" content="noai">', {"noai"}),
+        ([], '<head <meta name="robots" content="noai">', {"noai"}),
+        ([], "<!-- <meta name='x content=a> <meta name=robots content=noai> -->", {"noai"}),
+        ([], "<iframe srcdoc='<meta name=robots content=noai>'>", {"noai"}),
+        ([], f"<meta name=robots content=noai {'x' * 3000}>", {"noai"}),
+        ([], "<meta", set()),
+        ([], "<meta-x name=robots content=noai>", set()),
         ([], "<meta name=robots content=x>" * 9 + "<meta name=ccbot content=noai>", {"noai"}),
     ],
 )
@@ -160,6 +169,8 @@ def test_hostile_html_is_no_trouble(unit: str):
 
 
 def test_names_of_robots_have_no_case():
+    with pytest.raises(UserError, match="ASCII"):
+        OptOutPolicy(robots=("Ümlaut",))
     policy = OptOutPolicy(robots=("GPTBot", " CCBot"))
     assert policy.reason([("X-Robots-Tag", "GPTBOT: noai")], Markup(b"")) == "opt_out_noai"
     assert policy.reason([], Markup(b'<meta name="gptbot" content="noai">')) == "opt_out_noai"
