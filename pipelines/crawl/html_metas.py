@@ -13,6 +13,7 @@ _META = known("meta")
 _FIRST_LETTER, _END = BOUNDS[_META], BOUNDS[_META + 1]
 _NAME_BYTES = _END - _FIRST_LETTER
 _LT, _GT, _QUOTE, _APOSTROPHE = b"<>\"'"
+_M = ord("m")
 _CASE = np.uint8(0x20)
 _WORD = np.zeros(256, np.bool_)
 _WORD[list(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-")] = True
@@ -75,17 +76,28 @@ def _tag_end(html, start):
 
 
 @compiled
+def _next(html, place, last):
+    """Return where the next tag may start whose name has the same first letter."""
+    for found in range(place, last):
+        if html[found] == _LT and html[found + 1] | _CASE == _M:
+            return found
+    return max(place, last)
+
+
+@compiled
 def _find(html, letters, bounds):
     """Return where the attributes of the tags start and end: int64 [tags, 2]."""
     found = np.empty((4, 2), np.int64)
     count = place = 0
     last = len(html) - _NAME_BYTES - 1
-    while place < last:
+    while True:
+        place = _next(html, place, last)
         start = place + 1 + _NAME_BYTES
+        if place >= last:
+            break
         if (
-            html[place] != _LT
-            or not same_name(html, place + 1, start, LETTERS, _FIRST_LETTER, _END)
-            or _WORD[html[start]]
+            not same_name(html, place + 1, start, LETTERS, _FIRST_LETTER, _END)
+            or (_WORD[html[start]])
         ):
             place += 1
             continue
