@@ -97,7 +97,7 @@ def _find(html, letters, bounds):
             break
         if (
             not same_name(html, place + 1, start, LETTERS, _FIRST_LETTER, _END)
-            or (_WORD[html[start]])
+            or _WORD[html[start]]
         ):
             place += 1
             continue
