@@ -76,16 +76,7 @@ def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
 
 
 def _word_columns(words: Words) -> dict[str, np.ndarray]:
-    counts = count_words(
-        words.codes,
-        words.properties,
-        words.page_starts,
-        words.starts,
-        words.ends,
-        words.first,
-        words.unspaced,
-        words.letters_per_word,
-    )
+    counts = count_words(words)
     total = counts.words
     spaced = words.letters_per_word == 1
     return {

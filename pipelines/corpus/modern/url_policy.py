@@ -162,7 +162,7 @@ class OptOutPolicy:
 
     Attributes:
         honour: signals among tdm_reservation, noai, noimageai and noindex.
-        robots: robots whose own directives count too, besides those addressed to all.
+        robots: robots whose own directives count too, besides those addressed to all; ASCII.
     """
 
     honour: tuple[str, ...] = ("tdm_reservation", "noai")

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pipelines.compiled import compiled
-from pipelines.corpus.modern.words import DIGIT, LETTER, SPACE
+from pipelines.corpus.modern.words import DIGIT, LETTER, SPACE, Words
 
 _NUMBER_SIGN, _DOT, _ELLIPSIS = ord("#"), ord("."), ord("…")
 _DOTS_OF_ELLIPSIS = 3
@@ -32,9 +32,22 @@ class Counts(NamedTuple):
     visible: np.ndarray
 
 
+def count_words(words: Words) -> Counts:
+    """Return the counts of each page."""
+    return _count(
+        words.codes,
+        words.properties,
+        words.page_starts,
+        words.starts,
+        words.ends,
+        words.first,
+        words.unspaced,
+        words.letters_per_word,
+    )
+
+
 @compiled
-def count_words(codes, properties, page_starts, starts, ends, first, unspaced, letters_per_word):
-    """Return the counts of each page; arguments are as in `Words`."""
+def _count(codes, properties, page_starts, starts, ends, first, unspaced, letters_per_word):
     pages = len(first) - 1
     words, with_letter, characters = np.zeros(pages), np.zeros(pages), np.zeros(pages)
     symbols, digits, visible = np.zeros(pages), np.zeros(pages), np.zeros(pages)

@@ -15,16 +15,7 @@ PAGES = st.lists(st.text("aé1٣.#… \n的ひ-", max_size=30), min_size=1, max_
 @given(PAGES)
 def test_counts_are_as_defined_page_by_page(pages: list[str]):
     words = cut(pages)
-    counts = count_words(
-        words.codes,
-        words.properties,
-        words.page_starts,
-        words.starts,
-        words.ends,
-        words.first,
-        words.unspaced,
-        words.letters_per_word,
-    )
+    counts = count_words(words)
     for page, text in enumerate(pages):
         units = re.findall(r"[aé1٣]+|[的ひ]", text)
         spaced = [unit for unit in units if unit not in "的ひ"]
