@@ -134,6 +134,6 @@ def _closed() -> tuple[np.ndarray, np.ndarray]:
 
 
 CLOSED_BY_START, CLOSED_BY_END = _closed()
-#: What elements close that cannot be in a paragraph, and tags that leave SVG and MathML.
-PARAGRAPH, ROOT = np.array([0, BARS_PARAGRAPHS]), np.array([IS_FOREIGN, 0])
+#: What elements close that cannot be in a paragraph.
+PARAGRAPH = np.array([0, BARS_PARAGRAPHS])
 FORMATTING_NAMES = np.flatnonzero(KINDS & IS_FORMATTING)

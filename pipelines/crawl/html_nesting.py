@@ -27,6 +27,7 @@ from pipelines.crawl.html_open import (
     PASSED,
     UNSURE,
     Open,
+    is_in_foreign,
     make_again,
     take,
 )
@@ -43,18 +44,13 @@ from pipelines.crawl.html_tokens import (
 
 _BR, _IMG, _MATH, _P = known("br"), known("img"), known("math"), known("p")
 _NOSCRIPT = known("noscript")
-_SCRIPT, _SVG, _RAW = known("script"), known("svg"), len(RAW)
+_SCRIPT, _RAW = known("script"), len(RAW)
 _LT, _GT, _BRACKET = b"<>]"
 _CDATA = np.frombuffer(b"<![CDATA[", np.uint8).copy()
 _LETTERS, _PARTS = np.zeros(256, np.bool_), np.zeros(256, np.bool_)
 _LETTERS[list(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")] = True
 #: What parts two attributes.
 _PARTS[list(b" \t\n\f\r/\"'")] = True
-
-# Places in `_Reader.now`: how many SVG and MathML elements are open; whether all so far is
-# certain, and they hold no HTML; whether only what can be in a head was read; whether tags within
-# raw text are none; whether text came before a tag.
-_ROOTS, _CERTAIN, _HOLDS_HTML, _IN_HEAD, _SKIPS_RAW, _TEXT = range(6)
 
 #: Formatting elements in one another that the quick look follows.
 _MOST_INNERMOST = 16
@@ -76,18 +72,6 @@ class Nesting(NamedTuple):
     def exceeds(self, limits: "Nesting") -> bool:
         """Tell whether anything is more than its limit."""
         return any(found > limit for found, limit in zip(self, limits, strict=True))
-
-
-class _Reader(NamedTuple):
-    """What tells how a tag is to be read.
-
-    Attributes:
-        roots: int64 [tags] names of the SVG and MathML elements that are open.
-        now: int64 [6].
-    """
-
-    roots: np.ndarray
-    now: np.ndarray
 
 
 def nesting(html: Markup, limits: Nesting) -> Nesting:
@@ -190,6 +174,18 @@ def _is_closed(tokens, token):
 
 
 @compiled
+def _note_root(roots, flag, name):
+    """Note what SVG and MathML, counted apart, may be open after a tag."""
+    place = np.int64(name == _MATH)
+    if flag & (COMMENT | WITHIN_RAW | SELF_CLOSING):
+        return
+    if flag & START:
+        roots[place] += 1
+    else:
+        roots[place] -= roots[place] > 0
+
+
+@compiled
 def _count_starts(html, tokens):
     """Count start tags and the formatting elements that may be open at once.
 
@@ -199,22 +195,20 @@ def _count_starts(html, tokens):
     Returns:
         Both, and whether what is within SVG may be read otherwise, or may be HTML.
     """
-    starts = left_open = count = most = roots = 0
+    starts = left_open = count = most = 0
     holds_html = doubtful = False
-    names = np.empty(_MOST_INNERMOST, np.int64)
+    names, roots = np.empty(_MOST_INNERMOST, np.int64), np.zeros(2, np.int64)
     for token in range(len(tokens.flags)):
         flag, name = tokens.flags[token], np.int64(tokens.names[token])
         of_name = KINDS[min(name, UNKNOWN)]
         starts += flag & START > 0
-        if of_name & IS_FOREIGN and not flag & (COMMENT | WITHIN_RAW | SELF_CLOSING):
-            if flag & START:
-                roots += 1
-            elif roots and not holds_html:
-                roots -= 1
-        elif roots and not flag & WITHIN_RAW:
-            if of_name & IS_INTEGRATION and flag & START and not _is_closed(tokens, token):
-                holds_html = True
-            doubtful |= holds_html or _reads_otherwise(html, tokens, token)
+        doubtful |= holds_html
+        if of_name & IS_FOREIGN:
+            _note_root(roots, flag, name)
+        elif (roots[0] or roots[1]) and not flag & WITHIN_RAW:
+            is_integration = of_name & IS_INTEGRATION and flag & START
+            holds_html |= is_integration > 0 and not _is_closed(tokens, token)
+            doubtful |= _reads_otherwise(html, tokens, token)
         kinds = of_name & ~DOES_BREAK_OUT
         if (flag & COMMENT and not flag & CDATA) or name in (_BR, _IMG):
             continue
@@ -242,13 +236,12 @@ def _count_hidden(html, tokens):
         How many, and how many attributes such a tag may have: what parts them, up to the page's
         end.
     """
-    tags = attributes = roots = 0
-    doubtful = False
+    tags = attributes = 0
+    doubtful = within_root = False
     for token in range(len(tokens.flags)):
         flag, name = tokens.flags[token], np.int64(tokens.names[token])
-        if KINDS[min(name, UNKNOWN)] & IS_FOREIGN and flag & START:
-            roots += 1
-        doubtful |= roots > 0 and _reads_otherwise(html, tokens, token)
+        within_root |= KINDS[min(name, UNKNOWN)] & IS_FOREIGN > 0 and flag & START > 0
+        doubtful |= within_root and _reads_otherwise(html, tokens, token)
         if not doubtful or flag & WITHIN_RAW:
             continue
         start = tokens.starts[token] + 1 if flag & COMMENT else tokens.attributes[token]
@@ -283,46 +276,11 @@ def _alike(html, tokens, token, slots, seed):
 
 
 @compiled
-def _kind(reader, flag, name):
-    """Return what the element of a tag is."""
-    now = reader.now
-    kind = HTML
-    if not now[_CERTAIN] or (now[_ROOTS] and now[_HOLDS_HTML]):
-        kind = UNSURE
-    elif now[_ROOTS]:
-        kind = FOREIGN
-    if now[_IN_HEAD]:
-        now[_IN_HEAD] = flag & END > 0 or KINDS[min(name, UNKNOWN)] & IN_HEAD > 0
-        if now[_IN_HEAD] and name == _NOSCRIPT:
-            kind = UNSURE  # what it cannot hold there ends it
-    return kind
-
-
-@compiled
 def _leaves_foreign(flag, name):
     """Tell whether a tag ends SVG and MathML."""
     if flag & END:
         return name in (_P, _BR)
     return KINDS[min(name, UNKNOWN)] & DOES_BREAK_OUT > 0 or flag & LEAVES_FOREIGN > 0
-
-
-@compiled
-def _note_foreign(reader, tokens, token, flag, name):
-    """Note what a tag begins and ends of SVG and MathML."""
-    now = reader.now
-    of_name = KINDS[min(name, UNKNOWN)]
-    if of_name & IS_FOREIGN:
-        if flag & START:
-            if not flag & SELF_CLOSING:
-                reader.roots[now[_ROOTS]] = name
-                now[_ROOTS] += 1
-        elif now[_ROOTS] and reader.roots[now[_ROOTS] - 1] == name and not now[_HOLDS_HTML]:
-            now[_ROOTS] -= 1
-    elif now[_ROOTS] and of_name & IS_INTEGRATION and flag & START:
-        if not _is_closed(tokens, token):
-            now[_HOLDS_HTML] = True
-    elif now[_CERTAIN] and not now[_HOLDS_HTML] and _leaves_foreign(flag, name):
-        now[_ROOTS] = 0
 
 
 @compiled
@@ -337,40 +295,35 @@ def _build(html, tokens, limits, seed):
         np.zeros(count, np.int64),
         np.zeros(6, np.int64),
     )
-    reader = _Reader(np.empty(count, np.int64), np.zeros(6, np.int64))
-    now = reader.now
-    now[_CERTAIN] = now[_IN_HEAD] = True
     slots = np.full(table_size(count), -1, np.int32)
     position = deepest = np.int64(0)
+    is_in_head, skips_raw, has_text = True, False, False
     for token in range(count):
         flag, name = np.int64(tokens.flags[token]), np.int64(tokens.names[token])
         if flag & WITHIN_RAW:
-            if now[_SKIPS_RAW]:
+            if skips_raw:
                 continue
             take(state, flag, name, UNSURE, False, np.int64(0))
         else:
-            now[_TEXT] |= tokens.starts[token] > position
+            has_text |= tokens.starts[token] > position
             position = np.int64(tokens.ends[token])
             if flag & COMMENT:
-                now[_CERTAIN] &= not (now[_ROOTS] and _reads_otherwise(html, tokens, token))
                 continue
-            if now[_CERTAIN] or flag & START:
-                kind = _kind(reader, flag, name)
-                leaves_foreign = kind == FOREIGN and _leaves_foreign(flag, name)
-                if now[_TEXT] and (kind != FOREIGN or leaves_foreign):
-                    make_again(state)
-                now[_TEXT] = False
-                alike = np.int64(0)
-                if KINDS[min(name, UNKNOWN)] & IS_FORMATTING and flag & START:
-                    alike = np.int64(_alike(html, tokens, token, slots, seed))
-                take(state, flag, name, kind, leaves_foreign, alike)
-                now[_ROOTS] = min(now[_ROOTS], state.named[0, _SVG] + state.named[0, _MATH])
-            _note_foreign(reader, tokens, token, flag, name)
+            is_in_head &= flag & END > 0 or KINDS[min(name, UNKNOWN)] & IN_HEAD > 0
+            kind = FOREIGN if is_in_foreign(state) else HTML
+            if is_in_head and name == _NOSCRIPT:
+                kind = UNSURE  # what it cannot hold there ends it
+            leaves_foreign = kind == FOREIGN and _leaves_foreign(flag, name)
+            if has_text and (kind != FOREIGN or leaves_foreign):
+                make_again(state)
+            has_text = False
+            alike = np.int64(0)
+            if KINDS[min(name, UNKNOWN)] & IS_FORMATTING and flag & START:
+                alike = np.int64(_alike(html, tokens, token, slots, seed))
+            take(state, flag, name, kind, leaves_foreign, alike)
             if flag & START and name < _RAW:
                 position = _raw_stop(html, tokens, token)
-                now[_SKIPS_RAW] = not now[_ROOTS] and name == _SCRIPT
-                if now[_ROOTS] and _reads_otherwise(html, tokens, token):
-                    now[_CERTAIN] = False
+                skips_raw = name == _SCRIPT and not is_in_foreign(state)
         deepest = max(deepest, state.sizes[OPEN] + state.sizes[AGAIN])
         made_again, passed = state.sizes[MADE_AGAIN], state.sizes[PASSED]
         if deepest > limits.depth or made_again > limits.made_again or passed > limits.passed:

@@ -32,7 +32,6 @@ from pipelines.crawl.html_elements import (
     KINDS,
     MEMBERS,
     PARAGRAPH,
-    ROOT,
 )
 from pipelines.crawl.html_names import UNKNOWN, known
 from pipelines.crawl.html_tokens import END, SELF_CLOSING
@@ -46,6 +45,7 @@ OPEN, AGAIN, MARKERS, MADE_AGAIN, PASSED, _IN_FORM = range(6)
 
 _BR, _FORM, _HR, _INPUT, _OPTGROUP = map(known, ("br", "form", "hr", "input", "optgroup"))
 _OPTION, _TABLE, _TEMPLATE = map(known, ("option", "table", "template"))
+_MATH, _SVG = map(known, ("math", "svg"))
 # As wide as the names in arrays, so that what takes either is compiled once.
 _P, _SELECT = np.int64(known("p")), np.int64(known("select"))
 
@@ -245,6 +245,21 @@ def _back_to_table(state):
 
 
 @compiled
+def is_in_foreign(state):
+    """Tell whether SVG or MathML is open, taken to hold no HTML."""
+    return state.named[0, _SVG] + state.named[0, _MATH] > 0
+
+
+@compiled
+def _leave_foreign(state):
+    """Close SVG and MathML up to the HTML that they are in."""
+    first = state.sizes[OPEN]
+    while first > 0 and is_in_foreign(state):
+        first -= 1
+        _cut(state, first, first + 1)
+
+
+@compiled
 def _close_implied(state):
     """Close the innermost elements whose end may be left out."""
     while state.sizes[OPEN] > 0:
@@ -304,7 +319,7 @@ def _start(state, name, alike):
 def take(state, flag, name, kind, leaves_foreign, alike):
     """Open or close what a tag does."""
     if kind == FOREIGN and leaves_foreign:
-        _close(state, name, ROOT)
+        _leave_foreign(state)
         kind = HTML
     of_name = KINDS[min(name, UNKNOWN)]
     # Whether a part of a table closes the cell it ends in depends on parts that are not kept.

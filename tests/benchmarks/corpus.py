@@ -168,10 +168,12 @@ def main() -> None:
         for number in range(arguments.rounds + 1):
             out = Path(work) / f"corpus-{number}"
             for name, command in contenders(arguments.profile, crawl, out).items():
+                found = measure(command, memory=name not in peaks)
                 if name not in peaks:
-                    peaks[name] = measure(command, memory=True).peak_mb
+                    peaks[name] = found.peak_mb
                 else:
-                    results.setdefault(name, []).append(measure(command))
+                    results.setdefault(name, []).append(found)
+                print(f"[bench] round {number}: {name}, {found.wall:.1f} s", file=sys.stderr)
             stats = json.loads((out / "stats.json").read_text())
             shutil.rmtree(out)
         report(results, peaks, size)

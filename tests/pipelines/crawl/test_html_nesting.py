@@ -88,6 +88,8 @@ def parsed(html: str) -> tuple[int, int]:
 @example("<p>", 40, "<form><li>x")
 @example("<table>", 40, "x<th></tbody><li>")
 @example("<select>", 40, "<ul><select></math><table></a>")
+@example("<svg><svg></svg>", 0, "<a>")
+@example("<svg><svg><b><math></svg>", 0, "<a>")
 def test_what_the_parser_does_is_seen(before: str, formatting: int, unit: str):
     """A table's cell is one element here, and four there; some wrap the whole page."""
     html = before + "".join(f"<b id={i}>" for i in range(formatting)) + unit * 60
@@ -127,6 +129,8 @@ def test_formatting_that_the_parser_makes_again_is_seen_at_once(unit: str, times
         '<svg><style><!-- </style><z w="-->',
         '<svg><title><x y="</title><z w=">',
         '<svg><desc><p></svg></desc><style><a></style><![CDATA[ > <z w=" ]]>',
+        '<svg></math><![CDATA[ > <z w=" ]]>',
+        '<math></svg><style><!-- </style><z w="-->',
     ],
 )
 @pytest.mark.parametrize(
