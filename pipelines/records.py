@@ -111,6 +111,7 @@ class Rejected:
         source: where it came from, as in `Page`.
         url: its URL where known, else "".
         detail: an error message or the text; of either the first DETAIL_CHARACTERS are kept.
+        lang: its language, where that was found before.
         find_detail: gives the detail, where that takes time and few are looked at.
     """
 
@@ -119,6 +120,7 @@ class Rejected:
     source: str
     url: str = ""
     detail: str = ""
+    lang: str = ""
     find_detail: Callable[[], str] | None = dataclasses.field(
         default=None, compare=False, repr=False
     )

@@ -1,5 +1,6 @@
 """Where Beam pipelines run: names a user gives, and the options Beam wants for them."""
 
+import collections
 import contextlib
 import functools
 import os
@@ -24,6 +25,10 @@ _CLASSES = {
     "prism": "PrismRunner",
     "dataflow": "DataflowRunner",
 }
+
+
+#: What a worker process needs at most, a bucket or a shard in memory (docs/dataflow.md).
+WORKER_MEMORY = "4GB"
 
 
 def pipeline_options(
@@ -66,6 +71,8 @@ def pipeline_options(
         # What workers run is in packages; what happens to be in __main__ is nobody's business.
         if not given & {"save_main_session", "no_save_main_session"}:
             defaults.append("--no_save_main_session")
+        if not given & {"resource_hint", "resource_hints"}:
+            defaults.append(f"--resource_hint=min_ram={WORKER_MEMORY}")
     from apache_beam.options.pipeline_options import PipelineOptions
 
     _check_known(tuple(beam_options))
@@ -90,7 +97,7 @@ def run_pipeline(
         workers: of the local runner; by default as many as there are cores.
 
     Returns:
-        The job's counters by name.
+        The job's counters by name, those of all steps together.
     """
     import apache_beam as beam
 
@@ -101,10 +108,10 @@ def run_pipeline(
         build(pipeline)
         result = pipeline.run()
         result.wait_until_finish()
-    return {
-        counter.key.metric.name: counter.committed or counter.attempted or 0
-        for counter in result.metrics().query()["counters"]
-    }
+    counters: collections.Counter[str] = collections.Counter()
+    for counter in result.metrics().query()["counters"]:
+        counters[counter.key.metric.name] += counter.committed or counter.attempted or 0
+    return dict(counters)
 
 
 def worker_processes(

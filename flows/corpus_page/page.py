@@ -125,6 +125,7 @@ def render(
         config={key: value for key, value in sorted(config.items()) if key != "inputs"},
         inputs=len(config.get("inputs", ())),
         least_share=LEAST_SHARE,
+        drops_known=any(row["dropped"] for row in rows),
         percent=percent,
         script_name=script_name,
         text=report_text,

@@ -17,7 +17,7 @@ from pipelines.errors import UserError
 from pipelines.progress import say
 
 #: Share of a device's memory that a setting may be predicted to take and still be tried: steps
-#: took up to 9 % more than predicted (docs/tpu.md).
+#: took up to 11 % more than predicted (docs/tpu.md).
 MARGIN = 0.9
 SUGGESTIONS = 3
 
@@ -123,6 +123,7 @@ def _as_json(setting: Setting) -> dict[str, Any]:
         "microbatches": train.microbatches,
         "loss_chunks": train.loss_chunks,
         "remat": train.remat,
+        "scan_layers": train.scan_layers,
         "predicted_bytes_per_device": memory.total,
     }
 

@@ -13,7 +13,7 @@ def format_plan(plan: dict[str, Any]) -> str:
         "",
         f"  batch           {plan['batch_size']:,} x ({plan['inputs_length']:,} + "
         f"{plan['targets_length']:,}) tokens",
-        f"  setting         {_options(plan)}",
+        f"  setting         {train_options(plan)}",
         f"  parameters      {plan['parameters']:,}",
         "",
         "per device, GiB",
@@ -33,7 +33,7 @@ def format_plan(plan: dict[str, Any]) -> str:
     if plan["suggestions"]:
         lines += ["", "predicted to fit, the fastest first"]
         lines += [
-            f"  {_options(one)}: {one['predicted_bytes_per_device'] / GIB:.1f} GiB"
+            f"  {train_options(one)}: {one['predicted_bytes_per_device'] / GIB:.1f} GiB"
             for one in plan["suggestions"]
         ]
     elif smaller := plan["fitting_batch_size"]:
@@ -73,12 +73,14 @@ def _gib(size: int | None) -> str:
     return f"{'-':>10}" if size is None else f"{size / GIB:10.2f}"
 
 
-def _options(setting: dict[str, Any]) -> str:
-    """The setting as options of `mswitch train` and `mswitch plan`."""
+def train_options(setting: dict[str, Any]) -> str:
+    """Return a setting as options of `mswitch train`."""
     options = [f"--{axis}-parallel {size}" for axis, size in setting["mesh"].items()]
     options.append(f"--microbatches {setting['microbatches']}")
     if setting["loss_chunks"] > 1:
         options.append(f"--loss-chunks {setting['loss_chunks']}")
     if setting["remat"]:
         options.append("--remat")
+    if setting["scan_layers"]:
+        options.append("--scan-layers")
     return " ".join(options)

@@ -76,6 +76,9 @@ class Ledger:
             stage: collections.Counter() for stage in stages
         }
         self.lines: collections.Counter[str] = collections.Counter()
+        self.languages: dict[str, collections.Counter[str]] = collections.defaultdict(
+            collections.Counter
+        )
         self._samples: dict[str, dict[str, dict[str, str]]] = collections.defaultdict(dict)
         self._bounds: dict[str, str] = {}
 
@@ -87,6 +90,8 @@ class Ledger:
         """Count one that a stage dropped."""
         reason = rejected.reason
         self.dropped[rejected.stage][reason] += 1
+        if rejected.lang:
+            self.languages[rejected.lang][reason] += 1
         if reason in UNSAMPLED:
             return
         digest = _digest(rejected.source)
@@ -118,6 +123,7 @@ class Ledger:
             "kept": dict(self.kept),
             "dropped": {stage: dict(reasons) for stage, reasons in self.dropped.items()},
             "lines": dict(self.lines),
+            "languages": {lang: dict(reasons) for lang, reasons in self.languages.items()},
             "samples": {reason: self._smallest(reason) for reason in self._samples},
         }
 
@@ -127,6 +133,8 @@ class Ledger:
         for stage, reasons in other["dropped"].items():
             self.dropped[stage].update(reasons)
         self.lines.update(other["lines"])
+        for lang, reasons in other["languages"].items():
+            self.languages[lang].update(reasons)
         for reason, samples in other["samples"].items():
             self._add_samples(reason, samples)
 
@@ -145,6 +153,10 @@ class Ledger:
             }
             for stage in self.dropped
         ]
+
+    def dropped_languages(self) -> dict[str, dict[str, int]]:
+        """Return drops by language and reason, of pages whose language was known."""
+        return {lang: dict(sorted(self.languages[lang].items())) for lang in sorted(self.languages)}
 
     def describe_drops(self) -> str:
         """Name every reason with its count, most frequent first."""
@@ -210,8 +222,10 @@ def load_stats(corpus: str | Path) -> dict[str, Any]:
 def language_totals(stats: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return one row per language of a `stats.json`, largest in bytes first.
 
-    A row has lang, train and validation (documents of that split), documents, characters, bytes.
+    A row has lang, train and validation (documents of that split), documents, characters, bytes,
+    and dropped (pages by reason, of those whose language was known).
     """
+    dropped = stats.get("dropped_languages", {})
     rows = []
     for lang, splits in stats["languages"].items():
         total: collections.Counter[str] = collections.Counter()
@@ -222,6 +236,7 @@ def language_totals(stats: Mapping[str, Any]) -> list[dict[str, Any]]:
                 "lang": lang,
                 **{split: splits.get(split, {}).get("documents", 0) for split in SPLITS},
                 **{key: total[key] for key in ("documents", "characters", "bytes")},
+                "dropped": dropped.get(lang, {}),
             }
         )
     return sorted(rows, key=lambda row: (-row["bytes"], row["lang"]))
@@ -239,16 +254,21 @@ def language_rows(corpus: str | Path) -> list[dict[str, Any]]:
 def format_stats(corpus: str | Path) -> str:
     """Return the statistics of a corpus as two tables: languages, and stages with drops."""
     rows = language_rows(corpus)
-    table = [["lang", "name", "train", "validation", "characters", "bytes"]]
-    table += [[_cell(row[column]) for column in table[0]] for row in rows]
-    total = {column: sum(row[column] for row in rows) for column in table[0][2:]}
-    table.append(["total", f"{len(rows)} languages", *map(_cell, total.values())])
+    columns = ["lang", "name", "train", "validation", "characters", "bytes"]
+    table = [[*columns, "dropped"]]
+    table += [[*(_cell(row[name]) for name in columns), _drops(row["dropped"])] for row in rows]
+    totals = (_cell(sum(row[name] for row in rows)) for name in columns[2:])
+    table.append(["total", f"{len(rows)} languages", *totals, ""])
     stats = load_stats(corpus)
     stages = [["stage", "in", "out", "dropped"]]
     for stage in [*stats["stages"], {"name": "(lines)", **stats["lines"]}]:
-        drops = ", ".join(f"{reason} {count:,}" for reason, count in stage["dropped"].items())
-        stages.append([stage["name"], _cell(stage["in"]), _cell(stage["out"]), drops or "-"])
-    return _align(table, text_columns={0, 1}) + "\n\n" + _align(stages, text_columns={0, 3})
+        counts = (_cell(stage["in"]), _cell(stage["out"]))
+        stages.append([stage["name"], *counts, _drops(stage["dropped"])])
+    return _align(table, text_columns={0, 1, 6}) + "\n\n" + _align(stages, text_columns={0, 3})
+
+
+def _drops(dropped: Mapping[str, int]) -> str:
+    return ", ".join(f"{reason} {count:,}" for reason, count in dropped.items()) or "-"
 
 
 def _cell(value: int | str) -> str:

@@ -37,6 +37,7 @@ def assemble(
     build.ingest()
     shuffled = build.settle_all()
     build.finish()
+    shuffled |= build.kept_bytes()
     profile = profile_of(build.config)
     ledger = Ledger(build.config.rejected_per_reason, profile.stages)
     for part in (build.ingested.ledger, build.finished.ledger):
@@ -98,4 +99,5 @@ def _statistics(ledger: Ledger, shards: Sequence[dict[str, Any]]) -> dict[str, A
             "out": kept_lines,
             "dropped": dict(sorted(lines.items())),
         },
+        "dropped_languages": ledger.dropped_languages(),
     }

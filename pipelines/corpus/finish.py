@@ -133,8 +133,10 @@ def _documents(
         kept = batch["kept"][line : line + batch["lines"][page]]
         line += batch["lines"][page]
 
+        lang = batch["lang"][page] if "lang" in batch else ""
+
         def rejected(stage: str, reason: str, detail: str) -> Rejected:
-            return Rejected(stage, reason, source, url, detail)  # noqa: B023
+            return Rejected(stage, reason, source, url, detail, lang)  # noqa: B023
 
         if not batch["won"][page]:
             ledger.drop(rejected("url_dedup", "duplicate_url", text))
@@ -151,8 +153,8 @@ def _documents(
             ledger.drop(rejected("line_dedup", "no_own_lines", batch["text"][page]))
             continue
         ledger.keep("line_dedup")
-        if "lang" in batch:
-            lang, score = batch["lang"][page], batch["lang_score"][page]
+        if lang:
+            score = batch["lang_score"][page]
         else:
             lang, score = identifier.identify(text)
             if reason := language_reason(lang, kept_languages):

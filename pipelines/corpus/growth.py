@@ -67,7 +67,7 @@ class Base:
     @property
     def prefix(self) -> str:
         """What the names of the next addition's shards begin with, after the split."""
-        return f"added-{len(self.additions) + 1:03d}-"
+        return f"{addition_name(len(self.additions) + 1)}-"
 
     def incumbents(self, contest: str) -> tuple[str, ...]:
         """The files of fingerprints that win a contest."""
@@ -77,12 +77,22 @@ class Base:
             if KINDS[entry["kind"]] == contest
         )
 
+    def keys(self, contest: str) -> int:
+        """How many fingerprints these files have."""
+        entries = self.manifest["fingerprints"]
+        return sum(entry["keys"] for entry in entries if KINDS[entry["kind"]] == contest)
+
     def validation_documents(self) -> dict[str, int]:
         """How many validation documents each language has."""
         return {
             lang: splits.get("validation", {}).get("documents", 0)
             for lang, splits in self.stats["languages"].items()
         }
+
+
+def addition_name(number: int) -> str:
+    """Return what the files of an addition are named by, counted from 1."""
+    return f"added-{number:03d}"
 
 
 def open_base(out: str | Path, config: Mapping[str, Any], stages: Sequence[str]) -> Base:

@@ -150,7 +150,7 @@ def _language_first(
         lang, score = identifier.identify(page.text)
         if reason := language_reason(lang, kept):
             detail = f"{lang} {score:.3f}: {page.text}"
-            ledger.drop(Rejected("language", reason, page.source, page.url, detail))
+            ledger.drop(Rejected("language", reason, page.source, page.url, detail, lang))
             continue
         ledger.keep("language")
         yield {**page_row(page, config, lang), "lang": lang, "lang_score": score}

@@ -16,6 +16,7 @@ from pipelines.corpus.badwords import BadWords
 from pipelines.corpus.config import CorpusConfig
 from pipelines.corpus.dedup import WIDTHS, Contest, bits_for
 from pipelines.corpus.fingerprint_store import FingerprintStore
+from pipelines.corpus.fingerprints import FINGERPRINT_BYTES
 from pipelines.corpus.growth import Base
 from pipelines.corpus.modern.contest import NAME as NEAR_DUPLICATES
 from pipelines.corpus.modern.contest import NearDuplicates
@@ -102,13 +103,13 @@ class Build:
         """Phases 2 and 3: settle who wins each URL, then who owns each line.
 
         Returns:
-            How many bytes of fingerprints were shuffled (or referred to).
+            How many bytes were shuffled (or referred to): fingerprints, and verdicts back.
         """
         marker = self.work.settled(contest)
         if storage.exists(marker):
             return storage.read_json(marker)["shuffled_bytes"]
         candidates = {"winners": self.ingested.pages, "owners": self.ingested.lines}[contest]
-        bits = bits_for(candidates * WIDTHS[contest] * 8, self.config.bucket_bytes)
+        bits = self._bits(contest, candidates, WIDTHS[contest] * 8)
         units = len(self.files)
         incumbents = self.base.incumbents(contest) if self.base else ()
         rules = Contest(
@@ -154,13 +155,13 @@ class Build:
         """Phase 3 of profile `modern`: find clusters of near-duplicates, choose who stays.
 
         Returns:
-            How many bytes of fingerprints were shuffled (or referred to).
+            How many bytes were shuffled (or referred to): fingerprints, matches, sizes of clusters.
         """
         marker = self.work.settled(NEAR_DUPLICATES)
         if storage.exists(marker):
             return storage.read_json(marker)["shuffled_bytes"]
         bands = self.config.modern.minhash.bands
-        bits = bits_for(self.ingested.pages * bands * 24, self.config.bucket_bytes)
+        bits = self._bits(NEAR_DUPLICATES, self.ingested.pages * bands, 24)
         units = len(self.files)
         incumbents = self.base.incumbents(NEAR_DUPLICATES) if self.base else ()
         rules = NearDuplicates(self.work, bits, self._by_reference, bands, units, incumbents)
@@ -262,15 +263,31 @@ class Build:
             self._run("fingerprints", build, sum(store.buckets for store in todo))
         return [entry for store in stores for entry in store.described()]
 
+    def kept_bytes(self) -> dict[str, int]:
+        """How many bytes phase 6 shuffles (or refers to) for each kind of key."""
+        if not self.config.keep_fingerprints:
+            return {}
+        kinds = profile_of(self.config).fingerprints
+        return {f"kept_{kind}": self.finished.keys[kind] * FINGERPRINT_BYTES for kind in kinds}
+
     def _store(self, kind: str) -> FingerprintStore:
         return FingerprintStore(
             kind,
             self.work,
             self.directory,
             self.base.prefix if self.base else "",
-            bits_for(self.finished.keys[kind] * 16, self.config.bucket_bytes),
+            bits_for(self.finished.keys[kind] * FINGERPRINT_BYTES, self.config.bucket_bytes),
             self._by_reference,
         )
+
+    def _bits(self, contest: str, candidates: int, size: int) -> int:
+        """Return into how many buckets a contest is cut, as a power of two.
+
+        A bucket holds the fingerprints of the corpus that is added to as well: most of it, once a
+        corpus is large.
+        """
+        rows = candidates + (self.base.keys(contest) if self.base else 0)
+        return bits_for(rows * size, self.config.bucket_bytes)
 
     @property
     def _by_reference(self) -> bool:

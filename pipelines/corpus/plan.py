@@ -33,6 +33,7 @@ class Sample:
         lines: their lines.
         urls: distinct URLs among them.
         kept_text_bytes: text of the pages that pass the paragraph rule.
+        kept_lines: their lines.
         distinct_lines: distinct lines among these.
     """
 
@@ -42,6 +43,7 @@ class Sample:
     lines: int = 0
     urls: int = 0
     kept_text_bytes: int = 0
+    kept_lines: int = 0
     distinct_lines: int = 0
 
 
@@ -67,6 +69,7 @@ def read_sample(file: CrawlFile, config: CorpusConfig) -> Sample:
         urls.add(fingerprint(normalize_url(page.url)))
         if paragraph_reason(lines, config.min_lines, config.min_long_line_characters) is None:
             sample.kept_text_bytes += size
+            sample.kept_lines += len(lines)
             hashes = line_fingerprints(page.text)
             step = _FINGERPRINT_BYTES
             lines_seen.update(hashes[i : i + step] for i in range(0, len(hashes), step))
@@ -120,7 +123,7 @@ def plan_build(
         "text_bytes": total["text_bytes"],
         "shuffle_bytes": shuffles,
         "buckets": {
-            name: 1 << bits_for(size, config.bucket_bytes)
+            name: 1 << bits_for(_unsorted(name, total) or size, config.bucket_bytes)
             for name, size in shuffles.items()
             if name != "text"
         },
@@ -160,6 +163,12 @@ def _shuffles(total: Mapping[str, int], config: CorpusConfig) -> dict[str, int]:
     if config.keep_fingerprints:
         shuffles |= kept
     return {**shuffles, "text": total["kept_text_bytes"]}
+
+
+def _unsorted(name: str, total: Mapping[str, int]) -> int:
+    """Return the bytes of a contest's candidates, equal ones too, which its buckets are cut for."""
+    rows = {"winners": total["pages"], "owners": total["kept_lines"]}
+    return rows.get(name, 0) * WIDTHS.get(name, 0) * 8
 
 
 def format_plan(plan: Mapping[str, Any]) -> str:

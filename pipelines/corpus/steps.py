@@ -46,12 +46,19 @@ def near_slices(unit: int, rules: NearDuplicates) -> Iterator[tuple[int, Slice]]
         yield bucket, piece
 
 
+def _counted(packed: Iterable[tuple[int, bytes]], name: str) -> Iterator[tuple[int, bytes]]:
+    counter = Metrics.counter("shuffle", f"{name}_bytes")
+    for key, rows in packed:
+        counter.inc(len(rows))
+        yield key, rows
+
+
 def match(
     bucket: int, slices: Iterable[Slice], rules: NearDuplicates
 ) -> Iterator[tuple[int, bytes]]:
     """Yield the matches in a bucket by language."""
     del bucket
-    yield from call(rules.match, list(slices))
+    yield from _counted(call(rules.match, list(slices)), NEAR_DUPLICATES)
 
 
 def cluster(
@@ -59,13 +66,16 @@ def cluster(
 ) -> Iterator[tuple[int, bytes]]:
     """Yield what is decided about a language's clusters, by unit."""
     del lang
-    yield from call(rules.cluster, list(packed))
+    yield from _counted(call(rules.cluster, list(packed)), NEAR_DUPLICATES)
 
 
 def settle(bucket: int, slices: Iterable[Slice], contest: Contest) -> Iterator[Verdict]:
     """Yield the verdicts of a bucket, by unit."""
     del bucket
-    yield from call(contest.settle, list(slices))
+    counter = Metrics.counter("shuffle", f"{contest.name}_bytes")
+    for unit, verdict in call(contest.settle, list(slices)):
+        counter.inc(len(verdict[2]))
+        yield unit, verdict
 
 
 def finish(unit: int, work: WorkDirectory, config: CorpusConfig, badwords: BadWords | None) -> None:

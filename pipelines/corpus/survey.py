@@ -19,6 +19,7 @@ import pyarrow.compute
 import pyarrow.parquet as pq
 
 from pipelines import storage
+from pipelines.corpus.growth import addition_name
 from pipelines.corpus.modern.text_script import script_counts
 from pipelines.errors import UserError
 from pipelines.outputs import read_manifest
@@ -186,21 +187,30 @@ def _open_shard(path: str) -> Iterator[pq.ParquetFile]:
 def rejected_samples(corpus: str | Path, reasons: list[str], most: int) -> dict[str, list[dict]]:
     """Return up to `most` samples of what each reason dropped, where the corpus kept some.
 
+    Those of the newest crawl that was added come first.
+
     Raises:
         UserError: a file of samples is damaged.
     """
-    directory = storage.join(corpus, "rejected")
-    names = storage.list_names(directory)
-    samples = {}
-    for reason in reasons:
-        name = f"{reason}.jsonl"
-        if _REASON.fullmatch(reason) is None or name not in names:
-            continue
-        path = storage.join(directory, name)
-        try:
-            lines = storage.read_bytes(path).decode().split("\n")
-            rows = [json.loads(line) for line in lines[:most] if line]
-            samples[reason] = [{key: str(value) for key, value in row.items()} for row in rows]
-        except (OSError, ValueError, AttributeError) as error:
-            raise UserError(f"cannot read {path} ({error}): build the corpus again") from error
+    additions = len(read_manifest(corpus, "corpus").get("additions", []))
+    whole = storage.join(corpus, "rejected")
+    added = [storage.join(whole, addition_name(n)) for n in range(additions, 0, -1)]
+    samples: dict[str, list[dict]] = {}
+    for directory in [*added, whole]:
+        there = storage.list_names(directory)
+        for reason in reasons:
+            found = samples.get(reason, [])
+            name = f"{reason}.jsonl"
+            if _REASON.fullmatch(reason) and name in there and len(found) < most:
+                rows = _read_samples(storage.join(directory, name), most - len(found))
+                samples[reason] = [*found, *rows]
     return samples
+
+
+def _read_samples(path: str, most: int) -> list[dict[str, str]]:
+    try:
+        lines = storage.read_bytes(path).decode().split("\n")
+        rows = [json.loads(line) for line in lines[:most] if line]
+        return [{key: str(value) for key, value in row.items()} for row in rows]
+    except (OSError, ValueError, AttributeError) as error:
+        raise UserError(f"cannot read {path} ({error}): build the corpus again") from error

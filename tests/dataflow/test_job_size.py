@@ -89,6 +89,12 @@ def test_workers_run_in_the_image_that_is_given(jobs: list[Any]):
             assert payload.container_image == IMAGE
 
 
+def test_workers_have_the_memory_that_a_step_needs(jobs: list[Any]):
+    for job in jobs:
+        for environment in job.proto_pipeline.components.environments.values():
+            assert environment.resource_hints["beam:resources:min_ram_bytes:v1"] == b"4000000000"
+
+
 def test_nothing_of_main_is_sent(jobs: list[Any]):
     """Workers import packages: no session is staged, and no step refers to a main module."""
     for job in jobs:

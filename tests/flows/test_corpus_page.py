@@ -55,7 +55,9 @@ def corpus(tmp_path: Path) -> Path:
             {"name": "write", "in": 15, "out": 12, "dropped": {"short_lines": 3}},
         ]
         lines = {"in": 12, "out": 12, "dropped": {}}
+        drops = {"de": {"near_duplicate": 3, HOSTILE: 4}, "sw": {"near_duplicate": 1}}
         stats = {"languages": languages, "stages": stages, "lines": lines}
+        stats["dropped_languages"] = drops
         write_json(staged.directory / "stats.json", stats)
         (staged.directory / "rejected").mkdir()
         row = {"stage": "read", "source": HOSTILE, "url": HOSTILE, "detail": HOSTILE}
@@ -116,6 +118,9 @@ def test_what_is_shown_is_what_was_written(corpus: Path, tmp_path: Path):
     assert 0.4 < float(russian["in_script"]) < 0.95
     assert float(german["median_score"]) == pytest.approx(0.75, abs=0.05)
     assert german["distinct_sites"] == "2"
+    assert (german["dropped"], russian["dropped"]) == ("7", "0")
+    details = page.findall(".//details[@class='language']")
+    assert [words(one).count("near_duplicate 3") for one in details] == [1, 0, 0]
     assert float(german["largest_site"]) == 0.75
     # The hostile host is no host; digits have no script.
     undetermined = dict(zip(heads, rows["und"], strict=True))

@@ -162,4 +162,4 @@ def _in_order(matches: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 
 
 def _rejected(stage: str, reason: str, row: dict[str, Any]) -> Rejected:
-    return Rejected(stage, reason, row["source"], row["url"], row["text"])
+    return Rejected(stage, reason, row["source"], row["url"], row["text"], row["lang"])

@@ -58,7 +58,7 @@ def _rows(
     rows = []
     for number, ((page, kind), reason) in enumerate(zip(pages, reasons, strict=True)):
         if reason:
-            ledger.drop(_rejected("quality", reason, page))
+            ledger.drop(_rejected("quality", reason, page, lang=kind.lang))
             continue
         ledger.keep("quality")
         row = _row(page, kind, config.modern.mask_personal_data)
@@ -71,8 +71,8 @@ def _rows(
     return rows
 
 
-def _rejected(stage: str, reason: str, page: Page, detail: str = "") -> Rejected:
-    return Rejected(stage, reason, page.source, page.url, f"{detail}{page.text}")
+def _rejected(stage: str, reason: str, page: Page, said: str = "", lang: str = "") -> Rejected:
+    return Rejected(stage, reason, page.source, page.url, f"{said}{page.text}", lang)
 
 
 def _pass_rules(
@@ -92,7 +92,7 @@ def _pass_rules(
         kind = identify(page.text)
         if reason := language_reason(kind.lang, kept_languages):
             said = f"{kind.reason or kind.lang} {kind.score:.3f}: "
-            ledger.drop(_rejected("language", reason, page, said))
+            ledger.drop(_rejected("language", reason, page, said, kind.lang))
             continue
         ledger.keep("language")
         yield page, kind

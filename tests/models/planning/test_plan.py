@@ -6,6 +6,7 @@ import json
 import jax
 import pytest
 
+from flows.commands.train import app as train_command
 from flows.main import main
 from models.config import ModelChanges, TrainConfig
 from models.planning import plan as plan_module
@@ -14,7 +15,7 @@ from models.planning.config import PlanConfig
 from models.planning.memory import state_memory, step_memory
 from models.planning.plan import make_plan
 from models.planning.settings import rank_settings
-from models.planning.text import format_plan
+from models.planning.text import format_plan, train_options
 from models.planning.topology import parse_topology
 from models.presets import preset
 from models.state import Skeleton
@@ -74,6 +75,21 @@ def test_a_plan_is_readable(plan):
     assert "all-reduce      3 times, each device sends 0.56 GiB" in text
     assert "estimated time  at least 1 s" in text
     assert "--data-parallel 16 --expert-parallel 1 --model-parallel 1" in text
+
+
+def test_what_is_printed_trains_what_was_compiled(monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        plan_module, "compile_elsewhere", lambda request: asked.append(request) or compiled(request)
+    )
+    plan = make_plan("mt5-small", "v5e:4x4", PlanConfig(batch_size=256), ModelChanges())
+    for setting in (plan, *plan["suggestions"]):
+        options = ["--preset", "mt5-small", "--examples", "e", "--out", "o", "--batch-size", "256"]
+        _, bound, _ = train_command.parse_args([*options, *train_options(setting).split()])
+        meant = bound.arguments["config"]
+        if setting is plan:
+            assert meant == asked[0].train
+        assert meant.scan_layers
 
 
 def test_what_cannot_fit_is_an_answer_and_is_not_compiled(monkeypatch):

@@ -121,6 +121,9 @@ def test_pages_with_bad_words_are_dropped_and_counted(
     assert stage["in"] == len(documents(whole))
     rejected = (some / "rejected" / "bad_words.jsonl").read_text().splitlines()
     assert len(rejected) == stage["dropped"]["bad_words"]
+    by_language = load_stats(some)["dropped_languages"]
+    assert sum(reasons.get("bad_words", 0) for reasons in by_language.values()) == len(rejected)
+    assert f"bad_words {by_language['de']['bad_words']}" in format_stats(some)
     # Another place changes nothing, other content does.
     config = json.loads((some / "manifest.json").read_text())["config"]
     assert config["badwords"]["languages"] == ["de", "en"]

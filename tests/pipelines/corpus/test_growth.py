@@ -17,6 +17,7 @@ import pytest
 from pipelines.corpus.accounts import check_accounts, load_stats
 from pipelines.corpus.build import CorpusConfig, build_corpus
 from pipelines.corpus.fingerprints import fingerprint, normalize_url, unpack
+from pipelines.corpus.survey import rejected_samples
 from pipelines.errors import UserError
 from pipelines.faults import GROWTH_POINTS
 
@@ -156,6 +157,36 @@ def test_a_crawl_that_brings_nothing_new(tmp_path: Path, months: list[Path], con
     copy.write_bytes(months[1].read_bytes())
     build_corpus([str(copy)], out, config, append=True)
     assert documents(out) == before
+
+
+def test_buckets_are_cut_for_what_the_corpus_has_too(
+    tmp_path: Path, months: list[Path], config: CorpusConfig, monkeypatch: pytest.MonkeyPatch
+):
+    """A small crawl that is added to a large corpus must not meet all of it in one bucket."""
+    out, small = tmp_path / "corpus", months[0].with_name("small.warc.wet.gz")
+    build_corpus([str(months[1])], out, config)
+    small.write_bytes(months[0].read_bytes()[:1500])
+    entries = json.loads((out / "manifest.json").read_text())["fingerprints"]
+    sizes = []
+    monkeypatch.setattr(
+        "pipelines.corpus.phases.bits_for", lambda size, most: sizes.append(size) or 1
+    )
+    build_corpus([str(small)], out, config, append=True)
+    had = {kind: sum(e["keys"] for e in entries if e["kind"] == kind) for kind in ("urls", "lines")}
+    assert sizes[0] > had["urls"] * 40
+    assert sizes[1] > had["lines"] * 24
+
+
+def test_samples_of_an_addition_are_shown_first(
+    tmp_path: Path, months: list[Path], config: CorpusConfig
+):
+    out, broken = tmp_path / "corpus", months[0].with_name("broken.warc.wet.gz")
+    build_corpus([str(months[0])], out, config)
+    assert rejected_samples(out, ["damaged"], 5) == {}
+    broken.write_bytes(months[1].read_bytes()[:3000])
+    build_corpus([str(broken)], out, config, append=True)
+    [damaged] = rejected_samples(out, ["damaged"], 5)["damaged"]
+    assert damaged["source"].startswith("broken.warc.wet.gz@")
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """Whole builds of profile `modern` on a small crawl, with Beam."""
 
+import collections
 import dataclasses
 import json
 import os
@@ -117,6 +118,12 @@ def test_every_rule_has_its_stage(
         "badwords": {},
         "write": {},
     }
+    by_language = collections.Counter()
+    for reasons in stats["dropped_languages"].values():
+        by_language.update(reasons)
+    later = ("language", "quality", "url_dedup", "near_dedup", "decontamination")
+    assert by_language == {reason: n for name in later for reason, n in stages[name].items()}
+    assert stats["dropped_languages"]["und"] == {"undetermined_language": 1}
     found = documents(out)
     check_accounts(stats["stages"], len(found))
     assert stats["stages"][0]["in"] == 15 + 4 + 4
