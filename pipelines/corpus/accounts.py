@@ -41,6 +41,8 @@ MODERN_STAGES = (
 
 #: Reasons that need no inspection: what archives hold besides pages.
 UNSAMPLED = ("not_a_page",)
+#: Of records that a file's reader dropped, so many places are kept for each reason.
+MOST_PLACES = 1000
 
 # Control and direction characters that a terminal or editor would obey.
 _UNSAFE = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
@@ -54,6 +56,13 @@ class Ledger:
 
     The sample of a reason holds the rejections of smallest hash, so that it does not depend on
     the order in which files are read or merged.
+
+    Attributes:
+        kept: what passed each stage.
+        dropped: what each stage dropped, by reason.
+        lines: lines that stay (`out`) and that do not, by reason.
+        languages: drops by language and reason, where the language was known.
+        places: offsets, in one file, of the first records that its reader dropped, by reason.
     """
 
     def __init__(
@@ -79,6 +88,7 @@ class Ledger:
         self.languages: dict[str, collections.Counter[str]] = collections.defaultdict(
             collections.Counter
         )
+        self.places: dict[str, list[int]] = collections.defaultdict(list)
         self._samples: dict[str, dict[str, dict[str, str]]] = collections.defaultdict(dict)
         self._bounds: dict[str, str] = {}
 
@@ -94,6 +104,8 @@ class Ledger:
             self.languages[rejected.lang][reason] += 1
         if reason in UNSAMPLED:
             return
+        if rejected.stage == STAGES[0] and len(self.places[reason]) < MOST_PLACES:
+            self.places[reason].append(int(rejected.source.rpartition("@")[2]))
         digest = _digest(rejected.source)
         # Most are not sampled: nothing but the hash of where they come from is worked out.
         if digest < self._bounds.get(reason, _NO_BOUND):

@@ -1,8 +1,12 @@
 """Runs the phases of a build and writes down what came out."""
 
 import collections
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from pipelines import storage
 from pipelines.corpus.accounts import Ledger, check_accounts
@@ -11,8 +15,20 @@ from pipelines.corpus.growth import DECONTAMINATION, STATS
 from pipelines.corpus.modern.finish import contamination_report
 from pipelines.corpus.phases import Build
 from pipelines.corpus.profiles import profile_of
+from pipelines.corpus.unit_accounts import dropped_records
 from pipelines.errors import UserError
 from pipelines.outputs import MANIFEST, write_atomically, write_json
+
+#: `rejected/records.parquet`: `offsets` (rows, of Parquet) has the first of the `records`.
+_DROPPED = pa.schema(
+    [
+        pa.field("file", pa.string(), nullable=False),
+        pa.field("reason", pa.string(), nullable=False),
+        pa.field("records", pa.int64(), nullable=False),
+        pa.field("offsets", pa.list_(pa.int64()), nullable=False),
+    ]
+)
+_ROW_GROUP = 1000
 
 
 def assemble(
@@ -64,7 +80,9 @@ def assemble(
     stats = {**_statistics(ledger, shards), "shuffled_bytes": shuffled}
     write_json(storage.join(staging, STATS), stats)
     prefix = build.base.prefix.rstrip("-") if build.base else ""
-    ledger.write_samples(storage.join(build.directory, "rejected", *filter(None, [prefix])))
+    rejected = storage.join(build.directory, "rejected", *filter(None, [prefix]))
+    ledger.write_samples(rejected)
+    _write_dropped(rejected, dropped_records(work, [file.name for file in build.files]))
     if build.config.profile == "modern":
         report = contamination_report(work, build.config, build.finished.contamination)
         write_json(storage.join(staging, DECONTAMINATION), report)
@@ -73,6 +91,20 @@ def assemble(
         for name, text in cards.items():
             write_atomically(storage.join(staging, name), text)
     write_json(storage.join(staging, MANIFEST), manifest)
+
+
+def _write_dropped(directory: str, dropped: Iterator[tuple[str, str, int, list[int]]]) -> None:
+    """Write `records.parquet`: where the records lie that could not be read, or must not be."""
+    with (
+        storage.publish(storage.join(directory, "records.parquet")) as temporary,
+        pq.ParquetWriter(temporary, _DROPPED, compression="zstd") as writer,
+    ):
+        while rows := list(itertools.islice(dropped, _ROW_GROUP)):
+            columns = [
+                pa.array(column, field.type)
+                for column, field in zip(zip(*rows, strict=True), _DROPPED, strict=True)
+            ]
+            writer.write_table(pa.Table.from_arrays(columns, schema=_DROPPED))
 
 
 def _statistics(ledger: Ledger, shards: Sequence[dict[str, Any]]) -> dict[str, Any]:

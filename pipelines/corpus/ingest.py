@@ -64,7 +64,8 @@ def ingest_unit(unit: int, file: CrawlFile, work: WorkDirectory, config: CorpusC
             lines += sum(row.get("lines", 0) for row in batch)
             text_bytes += table["text"].nbytes
     sizes = {"pages": pages, "lines": lines, "text_bytes": text_bytes}
-    storage.write_json(work.ingested(unit), {**sizes, "ledger": ledger.to_json()})
+    places = {reason: ledger.places[reason] for reason in sorted(ledger.places)}
+    storage.write_json(work.ingested(unit), {**sizes, "ledger": ledger.to_json(), "places": places})
     fault_point("corpus.after_ingest_unit")
 
 

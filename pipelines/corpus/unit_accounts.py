@@ -5,11 +5,11 @@ A build may have tens of thousands of units: of each only what is needed later i
 
 import collections
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from pipelines import storage
-from pipelines.corpus.accounts import Ledger
+from pipelines.corpus.accounts import STAGES, Ledger
 from pipelines.corpus.config import CorpusConfig
 from pipelines.corpus.profiles import profile_of
 from pipelines.corpus.work_directory import WorkDirectory
@@ -113,6 +113,21 @@ def read_finished(
         contamination += accounts["contamination"]
         ledger.merge(accounts["ledger"])
     return Finished(dict(languages), keys, ledger, contamination)
+
+
+def dropped_records(
+    work: WorkDirectory, names: Sequence[str]
+) -> Iterator[tuple[str, str, int, list[int]]]:
+    """Yield what each file's reader dropped: its name, reason, how many records, the first places.
+
+    Args:
+        work: where the notes are.
+        names: of the files, unit by unit.
+    """
+    for name, accounts in zip(names, _accounts(work.ingested, len(names)), strict=True):
+        dropped = accounts["ledger"]["dropped"][STAGES[0]]
+        for reason, places in accounts["places"].items():
+            yield name, reason, dropped[reason], places
 
 
 def _ledger(config: CorpusConfig) -> Ledger:

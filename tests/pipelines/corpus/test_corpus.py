@@ -181,6 +181,16 @@ def test_rejected_pages_can_be_inspected(
     assert len(mine["detail"]) == 300
     damage = (out / "rejected" / "damaged.jsonl").read_text()
     assert "b.warc.wet.gz@" in damage
+    # Of every record that gave no page: its file, and where it lies.
+    places = pq.read_table(out / "rejected" / "records.parquet").to_pylist()
+    read = load_stats(out)["stages"][0]["dropped"]
+    for reason, count in read.items():
+        found = [row for row in places if row["reason"] == reason]
+        assert sum(row["records"] for row in found) == (0 if reason == "not_a_page" else count)
+        assert all(len(row["offsets"]) == row["records"] for row in found)
+    sampled = [json.loads(line)["source"] for line in damage.splitlines()]
+    damaged = [row for row in places if row["reason"] == "damaged"]
+    assert sorted(f"{row['file']}@{n}" for row in damaged for n in row["offsets"]) == sorted(sampled)
 
 
 @pytest.mark.slow

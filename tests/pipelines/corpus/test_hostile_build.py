@@ -67,5 +67,5 @@ def test_what_cannot_be_utf8_is_dropped_and_written_down(tmp_path: Path, crawl: 
     (tmp_path / "a.jsonl").write_text("\n".join(lines))
     config = CorpusConfig(min_lines=1, min_long_line_characters=1, language_threshold=0.7)
     assert build_corpus([str(tmp_path / "a.jsonl")], tmp_path / "out", config)["dropped"] == 2
-    samples = "".join(path.read_text() for path in (tmp_path / "out" / "rejected").iterdir())
+    samples = "".join(path.read_text() for path in (tmp_path / "out").glob("rejected/*.jsonl"))
     assert samples.count("\n") == 2
