@@ -14,7 +14,7 @@ PRISM := $(shell sed -n 's/^apache-beam==\([0-9.]*\).*/\1/p' requirements.txt)
 
 .PHONY: help setup setup-flink setup-prism setup-plan demo test lint format requirements clean \
 	bench bench-examples bench-models bench-tables bench-gap bench-width bench-plan bench-langid fuzz \
-	test-slow test-kill test-training test-learning test-plan test-parity parity-fixtures test-flink test-prism test-dataflow
+	test-slow test-kill test-training test-learning test-plan test-card test-parity parity-fixtures test-flink test-prism test-dataflow
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -59,7 +59,7 @@ test-kill: $(READY)  ## Kill demo and corpus builds at fault points and random m
 	@$(BIN)/python -m pytest tests/flows/kill_demo.py tests/pipelines/corpus/kill_corpus.py -s --timeout 7200
 
 bench: $(READY) .venv-bench/ready  ## The corpus builder against datatrove and a plain process (needs apt-get)
-	@$(BIN)/python tests/benchmarks/corpus.py $(BENCH_OPTIONS)
+	@$(BIN)/python tests/benchmarks/corpus.py --copies 10 $(BENCH_OPTIONS)
 	@$(BIN)/python tests/benchmarks/corpus.py --profile modern $(BENCH_OPTIONS)
 
 .venv-bench/ready: tests/benchmarks/peers.txt | $(READY)
@@ -88,6 +88,15 @@ test-learning: $(READY)  ## What Switch learns faster than its dense twin, three
 test-plan: $(READY)  ## Compile the training step of small models for small TPU slices (minutes)
 	@$(MAKE) --no-print-directory setup-plan || echo "[setup] no libtpu: the tests will be skipped"
 	@$(BIN)/python -m pytest tests/models/planning/tpu_compile.py -rs --timeout 3600
+
+test-card: $(READY) .venv-card/ready  ## Read corpora with the libraries of their data card, by its own code
+	@$(BIN)/python -m pytest tests/card/live.py
+
+.venv-card/ready: tests/card/peers.txt | $(READY)
+	@$(PYTHON) -m venv --clear .venv-card
+	@$(BIN)/uv pip sync --quiet --require-hashes --compile-bytecode --python .venv-card/bin/python \
+		tests/card/peers.txt
+	@touch $@
 
 test-parity: $(READY) .venv-parity/ready  ## Logits against Hugging Face's, up to mT5-Base (needs 12 GB of disk)
 	@$(BIN)/python -m pytest tests/parity/live.py -s --timeout 3600
@@ -187,7 +196,8 @@ requirements: $(READY)  ## Pin again what pyproject.toml asks for
 		--constraint requirements.txt --output-file requirements-plan.txt && \
 	echo apache-flink-libraries==$(FLINK) | $$compile - --no-deps --output-file requirements-flink.txt && \
 	$$compile tests/benchmarks/peers.in --output-file tests/benchmarks/peers.txt && \
+	$$compile tests/card/peers.in --constraint requirements.txt --output-file tests/card/peers.txt && \
 	$$compile tests/parity/peers.in --constraint requirements.txt --output-file tests/parity/peers.txt
 
 clean:  ## Remove the environment and caches (runs/ stays)
-	@rm -rf .venv .venv-bench .venv-plan .venv-parity .venv-fuzz .flink .prism build *.egg-info .ruff_cache .pytest_cache
+	@rm -rf .venv .venv-bench .venv-plan .venv-card .venv-parity .venv-fuzz .flink .prism build *.egg-info .ruff_cache .pytest_cache

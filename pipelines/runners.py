@@ -125,7 +125,7 @@ def worker_processes(
         workers: how many otherwise, by default as many as there are cores.
     """
     count = _workers(beam_options) or workers or available_cores()
-    return local_pool(count if runner == "local" else 1)
+    return local_pool(count) if runner == "local" else contextlib.nullcontext()
 
 
 def _workers(beam_options: Sequence[str]) -> int | None:

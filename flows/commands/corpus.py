@@ -20,7 +20,7 @@ def build(
     *beam_options: BeamOptions,
     input: Annotated[list[str], Parameter(consume_multiple=True, negative="")],
     out: str,
-    badwords: Path | None = None,
+    badwords: str | None = None,
     config: Annotated[CorpusConfig, Parameter(name="*", consume_multiple=True)] = CorpusConfig(),  # noqa: B008
     runner: RunnerName = "local",
     append: bool = False,

@@ -15,6 +15,7 @@ from typing import Any
 
 from pipelines import storage
 from pipelines.corpus.config import Mc4Release
+from pipelines.corpus.list_files import open_list, remote_files
 from pipelines.errors import UserError
 from pipelines.languages import languages
 from pipelines.outputs import canonical_json
@@ -62,45 +63,61 @@ def load_badwords(directory: str | Path) -> BadWords:
 
     Hidden files, README, LICENSE and USERS are passed over.
 
+    Args:
+        directory: its path, or a URL such as gs://bucket/badwords.
+
     Raises:
         UserError: the directory is missing or without lists; a file is not named by a language,
             is no list, or has an overlong entry.
     """
+    known = _OTHER_LISTS | {language.base for language in languages().values()}
+    found: defaultdict[str, set[str]] = defaultdict(set)
+    for name, file, size in _entries_of(directory):
+        if _NO_LISTS.fullmatch(name):
+            continue
+        lang = name.partition("-")[0]
+        if lang not in known or size is None:
+            raise UserError(
+                f"bad words {file} is not a list: the files of {directory} are named by language, "
+                "such as de or fr-CA-u-sd-caqc; move others away"
+            )
+        if size > MAX_LIST_BYTES:
+            raise UserError(f"bad words {file} is larger than {MAX_LIST_BYTES:,} bytes: shorten it")
+        found[lang] |= _read_list(file)
+    if not found:
+        raise UserError(
+            f"bad words {directory} holds no list: give a directory with files such as de"
+        )
+    return BadWords(tuple((lang, tuple(sorted(words))) for lang, words in sorted(found.items())))
+
+
+def _entries_of(directory: str | Path) -> list[tuple[str, str, int | None]]:
+    """Return name, path and size of what is right below a directory; no size if it is no file."""
     if storage.is_remote(directory):
-        raise UserError(f"bad words {directory}: give a directory on this machine")
+        files = remote_files(str(directory).rstrip("/"))
+        sizes = {
+            path.partition("/")[0]: size if "/" not in path else None
+            for path, size in files.items()
+        }
+        return [(name, storage.join(directory, name), sizes[name]) for name in sorted(sizes)]
     path = Path(directory)
     if not path.is_dir():
         raise UserError(
             f"bad words {path} is not a directory: give one with LDNOOBW's lists, such as a clone"
         )
-    known = _OTHER_LISTS | {language.base for language in languages().values()}
-    found: defaultdict[str, set[str]] = defaultdict(set)
-    for file in sorted(path.iterdir()):
-        if _NO_LISTS.fullmatch(file.name):
-            continue
-        lang = file.name.partition("-")[0]
-        if lang not in known or not file.is_file():
-            raise UserError(
-                f"bad words {file} is not a list: the files of {path} are named by language, "
-                "such as de or fr-CA-u-sd-caqc; move others away"
-            )
-        found[lang] |= _read_list(file)
-    if not found:
-        raise UserError(f"bad words {path} holds no list: give a directory with files such as de")
-    return BadWords(tuple((lang, tuple(sorted(words))) for lang, words in sorted(found.items())))
+    return [
+        (file.name, str(file), file.stat().st_size if file.is_file() else None)
+        for file in sorted(path.iterdir())
+    ]
 
 
-def _read_list(file: Path) -> set[str]:
+def _read_list(file: str) -> set[str]:
+    with open_list(file, "bad words") as opened:
+        data = opened.read()
     try:
-        with open(file, "rb") as opened:
-            data = opened.read(MAX_LIST_BYTES + 1)
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(f"bad words {file} is not UTF-8 ({error}): convert it") from error
-    except OSError as error:
-        raise UserError(f"cannot read bad words {file}: {error.strerror}") from error
-    if len(data) > MAX_LIST_BYTES:
-        raise UserError(f"bad words {file} is larger than {MAX_LIST_BYTES:,} bytes: shorten it")
     words = {line.strip() for line in io.StringIO(text, newline=None)} - {""}
     if not words:
         raise UserError(f"bad words {file} has no entry: remove it, or give one entry a line")

@@ -57,7 +57,8 @@ def build_corpus(
             of Parquet files, told apart by their content.
         out: the directory to make, or a URL such as gs://bucket/corpus.
         config: what decides the bytes of the corpus, besides its input.
-        badwords: a directory of bad-word lists in LDNOOBW's layout; None filters none.
+        badwords: a directory of bad-word lists in LDNOOBW's layout, or its URL; None filters
+            none.
         runner: where the Beam jobs run. Every worker must see `out` and the input: by URL, or on
             a file system that is mounted under the same path.
         beam_options: options for Beam itself.

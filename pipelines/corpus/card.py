@@ -131,6 +131,8 @@ def _body(
     schema: pa.Schema,
 ) -> str:
     rows = language_totals(stats)
+    example = _example(stats)
+    splits = _splits(stats, example)
     template = importlib.resources.files("pipelines.corpus").joinpath("card.md").read_text("utf-8")
     return string.Template(template).substitute(
         title=title,
@@ -144,7 +146,9 @@ def _body(
                 for field in schema
             ],
         ),
-        example=_example(stats),
+        example=example,
+        split=splits[-1],
+        splits=json.dumps(splits),
         language_table=_table(
             ("code", "language", "train", "validation", "characters", "bytes"),
             [

@@ -16,7 +16,7 @@ _CONFORMS_TO = "http://mlcommons.org/croissant/1.0"
 _PARQUET = "application/x-parquet"
 
 #: Finds the split in a shard's path, and in a split: `mlcroissant` applies it to its own outcome.
-_SPLIT_PATTERN = "(?:.*/)?({})(?:-[0-9]+-of-[0-9]+[.]parquet)?$"
+_SPLIT_PATTERN = "(?:.*/)?({})(?:-(?:added-[0-9]+-)?[0-9]+-of-[0-9]+[.]parquet)?$"
 
 #: The context that the specification prescribes.
 _CONTEXT = {

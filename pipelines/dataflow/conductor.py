@@ -6,12 +6,13 @@ from typing import Any
 def conduct(request: dict[str, Any]) -> None:
     """Build a corpus on Dataflow, from within a worker of Dataflow."""
     from pipelines.corpus.build import build_corpus
-    from pipelines.corpus.config import CorpusConfig
+    from pipelines.dataflow.parameters import config_of
 
     build_corpus(
         request["inputs"],
         request["out"],
-        CorpusConfig(**request["config"]),
+        config_of(request["settings"]),
+        badwords=request["badwords"],
         runner="dataflow",
         beam_options=request["beam_options"],
         append=request["append"],

@@ -8,8 +8,9 @@ on where it stopped.
 
 import sys
 from collections.abc import Sequence
+from typing import Any
 
-from pipelines.dataflow.parameters import APPEND, INPUTS, OUT, parse
+from pipelines.dataflow.parameters import APPEND, BADWORDS, INPUTS, OUT, config_of, parse
 from pipelines.errors import UserError
 
 #: What the launcher says of the job that conducts, and the jobs of a build must not be given.
@@ -43,27 +44,38 @@ def launch(arguments: Sequence[str]) -> None:
     """
     import apache_beam as beam
 
-    from pipelines.corpus.config import CorpusConfig
     from pipelines.dataflow.conductor import conduct
     from pipelines.runners import pipeline_options
 
-    values, options = parse(arguments)
-    inputs, out = values.pop(INPUTS.name), values.pop(OUT.name)
-    append = values.pop(APPEND.name, False)
-    CorpusConfig(**values)
-    for_build = [option for option in options if _name(option) not in _OWN_OPTIONS]
-    pipeline_options("dataflow", for_build)  # complains before a job is started
-    request = {
-        "inputs": inputs,
-        "out": out,
-        "config": values,
-        "append": append,
-        "beam_options": for_build,
-    }
+    request, options = build_request(arguments)
     own = [option for option in options if _name(option) != "runner"]
     pipeline = beam.Pipeline(options=pipeline_options("dataflow", [*own, *_CONDUCTOR]))
     _ = pipeline | "Request" >> beam.Create([request]) | "ConductBuild" >> beam.Map(conduct)
     pipeline.run()
+
+
+def build_request(arguments: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+    """Return what the conductor is asked for, in plain values, and all of Beam's options.
+
+    Raises:
+        UserError: a parameter is wrong or missing.
+    """
+    from pipelines.runners import pipeline_options
+
+    values, options = parse(arguments)
+    for_build = [option for option in options if _name(option) not in _OWN_OPTIONS]
+    # Both complain before a job is started.
+    config_of(values)
+    pipeline_options("dataflow", for_build)
+    request = {
+        "inputs": values.pop(INPUTS.name),
+        "out": values.pop(OUT.name),
+        "append": values.pop(APPEND.name, False),
+        "badwords": values.pop(BADWORDS.name, None),
+        "settings": values,
+        "beam_options": for_build,
+    }
+    return request, options
 
 
 def _name(option: str) -> str:

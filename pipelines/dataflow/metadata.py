@@ -7,13 +7,15 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pipelines.dataflow.parameters import INPUTS, OUT, Parameter, parameters
+from pipelines.dataflow.parameters import Parameter, parameters
 
 FILE = Path(__file__).with_name("metadata.json")
+_NUMBER = "[0-9]*[.]?[0-9]+"
 _PATTERNS = {
     "flag": "^(true|false)$",
     "integer": "^[0-9]+$",
-    "number": "^[0-9]*[.]?[0-9]+$",
+    "number": f"^{_NUMBER}$",
+    "numbers": f"^{_NUMBER}(,{_NUMBER})*$",
 }
 
 
@@ -34,17 +36,15 @@ def _describe(parameter: Parameter) -> dict[str, Any]:
         "helpText": parameter.help[0].upper() + parameter.help[1:],
         "isOptional": not parameter.required,
     }
-    if parameter.default not in (None, ()):
-        default = parameter.default
-        described["defaultValue"] = (
-            str(default).lower() if isinstance(default, bool) else str(default)
-        )
+    if (default := parameter.default_text()) is not None:
+        described["defaultValue"] = default
     if parameter.kind == "choice":
         described["regexes"] = [f"^({'|'.join(map(_escaped, parameter.choices))})$"]
     elif parameter.kind in _PATTERNS:
         described["regexes"] = [_PATTERNS[parameter.kind]]
-    elif parameter in (INPUTS, OUT):
-        described["regexes"] = ["^(gs|s3|https)://.+$" if parameter == INPUTS else "^gs://.+$"]
+    elif parameter.schemes:
+        names = "|".join(parameter.schemes)
+        described["regexes"] = [f"^({names})://.+$" if "|" in names else f"^{names}://.+$"]
     return described
 
 

@@ -3,8 +3,9 @@
     make bench                     # builds runs/bench if it is not there (300 MB of text)
     .venv/bin/python tests/benchmarks/corpus.py --crawl runs/bench --rounds 3 --copies 10
 
-Contenders run in turn, round after round, on the same files; medians and ratios are printed. With
-`--copies`, the crawl is repeated with other URLs and lines, to see how time and memory grow.
+Contenders run in turn, round after round, on the same files; medians and ratios are printed, and
+how long each phase of a build took. With `--copies` (profile `mc4`), the crawl is repeated with
+other URLs and lines, to see how time and memory grow: start-up, and the rate beyond it.
 """
 
 import argparse
@@ -12,6 +13,7 @@ import contextlib
 import gzip
 import json
 import os
+import re
 import shutil
 import statistics
 import subprocess
@@ -30,12 +32,16 @@ DATATROVE = ROOT / ".venv-bench" / "bin" / "python"
 WORKERS = 2
 
 
+_PHASE = re.compile(r"\[corpus\] ([\w ]+): .* took ([0-9.]+) s")
+
+
 class Measured(NamedTuple):
-    """Seconds of wall clock and of CPU, and the peak memory of the process tree in MB."""
+    """Seconds of wall clock and of CPU, the peak memory of the process tree in MB, and phases."""
 
     wall: float
     cpu: float
     peak_mb: float
+    phases: dict[str, float]
 
 
 def measure(command: list[str], memory: bool = False) -> Measured:
@@ -70,7 +76,8 @@ def measure(command: list[str], memory: bool = False) -> Measured:
     reader.join()
     if process.returncode:
         sys.exit(f"{' '.join(command)}\n{''.join(output)}")
-    return Measured(wall, sum(cpu.values()), peak)
+    phases = {name: float(secs) for name, secs in _PHASE.findall("".join(output))}
+    return Measured(wall, sum(cpu.values()), peak, phases)
 
 
 def _tree(root: int) -> list[int]:
@@ -156,6 +163,8 @@ def main() -> None:
     parser.add_argument("--copies", type=int, default=0)
     parser.add_argument("--profile", choices=("mc4", "modern"), default="mc4")
     arguments = parser.parse_args()
+    if arguments.copies and arguments.profile != "mc4":
+        parser.error("--copies repeats WET files: it goes with --profile mc4")
     write_crawl(arguments.crawl, arguments.megabytes)
     kind = {"mc4": "wet", "modern": "warc"}[arguments.profile]
     crawl = arguments.crawl / kind
@@ -180,9 +189,18 @@ def main() -> None:
         describe(stats, size)
         if arguments.copies:
             big = copies_of(crawl, arguments.crawl / f"x{arguments.copies}", arguments.copies)
-            command = build("mc4", f"{big}/*.gz", Path(work) / "big")
-            found, name = measure(command, memory=True), f"mswitch, x{arguments.copies}"
-            report({name: [found]}, {name: found.peak_mb}, text_bytes(big) / 1e6)
+            runs = [
+                measure(build("mc4", f"{big}/*.gz", Path(work) / f"big-{memory}"), memory=memory)
+                for memory in (True, False)
+            ]
+            name, big_size = f"mswitch, x{arguments.copies}", text_bytes(big) / 1e6
+            report({name: runs[1:]}, {name: runs[0].peak_mb}, big_size)
+            small = statistics.median(run.wall for run in next(iter(results.values())))
+            rate = (big_size - size) / (runs[1].wall - small)
+            print(
+                f"x {runs[1].wall / small:.1f} the time, start-up {small - size / rate:.1f} s, "
+                f"then {rate:.1f} MB/s"
+            )
 
 
 def contenders(profile: str, crawl: Path, out: Path) -> dict[str, list[str]]:
@@ -214,6 +232,8 @@ def report(results: dict[str, list[Measured]], peaks: dict[str, float], size: fl
             f"x {ratio:5.2f} of mswitch's time, {cpu_ratio:5.2f} of its cpu  "
             f"peak {peaks[name]:6.0f} MB"
         )
+    phases = statistics.median_low(first).phases
+    print("phases: " + ", ".join(f"{name} {secs:.1f} s" for name, secs in phases.items()))
 
 
 def describe(stats: dict, size: float) -> None:

@@ -18,6 +18,9 @@ from moto.moto_server.werkzeug_app import (
 from werkzeug.serving import make_server
 
 from pipelines import storage
+from pipelines.corpus.badwords import load_badwords
+from pipelines.corpus.modern.decontamination import read_evaluation_sets
+from pipelines.corpus.modern.url_policy import load_blocklist
 from pipelines.errors import UserError
 from tasks.batches import TrainBatches
 from tasks.records import BLOCK_BYTES
@@ -123,3 +126,17 @@ def test_training_reads_examples_in_requests_of_a_megabyte(
     assert 2 <= len(sizes) <= 2 * shards / BLOCK_BYTES + 4
     assert max(sizes) < 1.1 * BLOCK_BYTES
     assert sum(sizes) <= 1.1 * shards
+
+
+def test_lists_are_read(requests: Requests):
+    put("lists/words/de", b"wort\n")
+    put("lists/ut1/adult/domains", b"adult.example\n")
+    put("lists/cloze.txt", b"First.\n")
+    assert load_badwords("s3://lake/lists/words").lists == (("de", ("wort",)),)
+    found = load_blocklist(["s3://lake/lists/ut1"])
+    assert found.match("http://www.adult.example/") == "adult"
+    [item] = read_evaluation_sets(["s3://lake/lists/cloze.txt"])
+    assert (item.set, item.text) == ("cloze", "First.")
+    for read in (load_blocklist, lambda urls: list(read_evaluation_sets(urls))):
+        with pytest.raises(UserError, match=r"^cannot read the .* s3://lake/lists/no.txt \(.*give"):
+            read(["s3://lake/lists/no.txt"])

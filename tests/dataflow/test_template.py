@@ -3,18 +3,45 @@
 import dataclasses
 import json
 import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pipelines.corpus.config import CorpusConfig
-from pipelines.dataflow.launch import launch, main
+from pipelines.dataflow.launch import build_request, launch, main
 from pipelines.dataflow.metadata import FILE, metadata, to_json
-from pipelines.dataflow.parameters import parameters, parse
+from pipelines.dataflow.parameters import (
+    Parameter,
+    config_of,
+    config_parameters,
+    parameters,
+    parse,
+)
 from pipelines.errors import UserError
+from pipelines.outputs import canonical_json
 
 ROOT = Path(__file__).parents[2]
 NEEDED = ["--input=gs://bucket/a*,gs://bucket/b", "--out=gs://bucket/corpus"]
+BEAM = ["--project=p", "--region=r", "--temp_location=gs://bucket/tmp"]
+#: Values of lists that are nobody's default.
+OTHERS = {
+    "languages": "de,sw",
+    "modern_quality_max_top_ngram_shares": "0.7,0.6,0.5",
+    "modern_quality_max_duplicate_ngram_shares": "0.75,0.65,0.55,0.45,0.35,0.25",
+    "modern_opt_out_honour": "noindex",
+    "modern_opt_out_robots": "gptbot,otherbot",
+}
+
+
+def leaves(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield every setting with its name as a parameter."""
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            yield from leaves(value, f"{prefix}{name}_")
+        else:
+            yield f"{prefix}{name}", value
 
 
 def test_the_file_is_what_the_options_say():
@@ -41,32 +68,60 @@ def test_the_metadata_is_what_dataflow_takes():
                 assert re.fullmatch(pattern, parameter["defaultValue"])
 
 
-def test_every_simple_setting_is_a_parameter_with_its_default():
-    given = {parameter.name: parameter for parameter in parameters()}
-    for field in dataclasses.fields(CorpusConfig):
-        if field.name != "modern":
-            assert given[field.name].default == field.default
-    values, _ = parse(
-        [
-            *NEEDED,
-            *(
-                f"--{name}={parameter.default}"
-                for name, parameter in given.items()
-                if parameter.default is not None
-            ),
-        ]
-    )
+def test_every_setting_is_a_parameter_with_its_default():
+    settings = dict(leaves(dataclasses.asdict(CorpusConfig())))
+    defaults = {parameter.name: parameter.default for parameter in config_parameters()}
+    # What the constructor decides where nothing is given.
+    assert settings.pop("keep_und")
+    assert defaults.pop("keep_und") is None
+    assert defaults == settings
+
+
+def test_defaults_that_are_given_change_nothing():
+    """The console fills them in; a corpus is known by its settings, so 14 must not become 14.0."""
+    defaults = {parameter.name: parameter.default_text() for parameter in parameters()}
+    given = [f"--{name}={text}" for name, text in defaults.items() if text is not None]
+    values, rest = parse([*NEEDED, *given])
+    assert rest == []
     assert {name: values[name] for name in values if name not in ("input", "out")} == {
-        name: parameter.default
-        for name, parameter in given.items()
-        if parameter.default is not None
+        parameter.name: parameter.default
+        for parameter in parameters()
+        if parameter.default not in (None, ())
     }
+    expected = canonical_json(dataclasses.asdict(CorpusConfig()))
+    assert canonical_json(dataclasses.asdict(config_of(values))) == expected
+
+
+def test_what_is_given_is_the_setting_of_that_name():
+    texts = {
+        parameter.name: OTHERS.get(parameter.name) or _other(parameter, number)
+        for number, parameter in enumerate(config_parameters(), 5)
+    }
+    given = [f"--{name}={text}" for name, text in texts.items()]
+    values, _ = parse([*NEEDED, "--badwords=gs://bucket/words", *given])
+    for parameter in config_parameters():
+        assert values[parameter.name] != parameter.default
+    settings = dict(leaves(dataclasses.asdict(config_of(values))))
+    assert settings == {name: values[name] for name in texts}
+
+
+def _other(parameter: Parameter, number: int) -> str:
+    """A value that is nobody's default, nor another number's."""
+    if parameter.kind == "flag":
+        return str(not parameter.default).lower()
+    if parameter.kind == "choice":
+        return next(one for one in parameter.choices[::-1] if one != parameter.default)
+    if parameter.schemes:
+        return f"gs://bucket/{number},gs://bucket/other"
+    return str(number if parameter.kind == "integer" else number / 128)
 
 
 def test_parameters_and_beam_options_come_apart():
     values, rest = parse(
         [*NEEDED, "--languages=de,sw", "--keep_und=False", "--shard_bytes=5", "--profile=modern",
-         "--language_threshold=0.5", "--project=p", "--experiments=a", "--no_use_public_ips"]
+         "--language_threshold=0.5", "--modern_mask_personal_data=false",
+         "--modern_blocklists=gs://b/ut1,gs://b/mine.txt", "--project=p", "--experiments=a",
+         "--no_use_public_ips"]
     )  # fmt: skip
     assert values == {
         "input": ("gs://bucket/a*", "gs://bucket/b"),
@@ -76,6 +131,8 @@ def test_parameters_and_beam_options_come_apart():
         "shard_bytes": 5,
         "profile": "modern",
         "language_threshold": 0.5,
+        "modern_mask_personal_data": False,
+        "modern_blocklists": ("gs://b/ut1", "gs://b/mine.txt"),
     }
     assert rest == ["--project=p", "--experiments=a", "--no_use_public_ips"]
 
@@ -90,16 +147,41 @@ def test_parameters_and_beam_options_come_apart():
         ("--languages=xx", "xx"),
         ("--no_such_option=1", "no_such_option"),
         ("--input=", "--input is missing"),
+        ("--input=gs://a/b,c", "--input=gs://a/b,c: c must begin with gs:// or https://"),
+        ("--badwords=/words", "--badwords=/words: /words must begin with gs://"),
+        ("--badwords_filter_fraction=0.5", "give their lists with --badwords"),
+        ("--modern_blocklists=gs://b/ut1", "is for profile modern: give --profile=modern too"),
+        ("--modern_quality_max_top_ngram_shares=a", "shares=a: give numbers with commas between"),
+        ("--modern_minhash_bands=0", "bands is 0"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(
     capsys: pytest.CaptureFixture[str], wrong: str, message: str
 ):
-    beam = ["--project=p", "--region=r", "--temp_location=gs://bucket/tmp"]
-    assert main([*NEEDED, *beam, wrong]) == 2
+    profile = ["--profile=modern"] if "=modern too" not in message else []
+    assert main([*NEEDED, *profile, *BEAM, wrong]) == 2
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+
+
+def test_the_lists_and_settings_reach_the_conductor():
+    lists = ["--badwords=gs://b/words", "--badwords_filter_fraction=0.5"]
+    request, options = build_request([*NEEDED, *lists, "--runner=DataflowRunner", *BEAM])
+    assert request == {
+        "inputs": ("gs://bucket/a*", "gs://bucket/b"),
+        "out": "gs://bucket/corpus",
+        "append": False,
+        "badwords": "gs://b/words",
+        "settings": {"badwords_filter_fraction": 0.5},
+        "beam_options": BEAM,
+    }
+    assert options == ["--runner=DataflowRunner", *BEAM]
+
+
+def test_a_lone_comma_is_none():
+    values, _ = parse([*NEEDED, "--profile=modern", "--modern_opt_out_honour=,"])
+    assert config_of(values).modern.opt_out.honour == ()
 
 
 def test_missing_beam_options_are_named():

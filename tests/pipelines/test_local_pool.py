@@ -4,6 +4,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -98,3 +99,27 @@ def test_workers_start_without_beam():
     command = [sys.executable, "-c", code, *PRELOAD]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
+
+
+BESIDE_TENSORFLOW = """
+import sys
+import tensorflow
+from pipelines.corpus.build import CorpusConfig, build_corpus
+if __name__ == "__main__":
+    options = ["--direct_num_workers=1"]
+    config = CorpusConfig(min_lines=1, min_long_line_characters=1)
+    build_corpus(sys.argv[1:2], sys.argv[2], config, beam_options=options)
+"""
+
+
+@pytest.mark.slow
+def test_cld3_is_kept_apart_from_tensorflow(tmp_path: Path, crawl: ModuleType):
+    """In a process that imported TensorFlow first, CLD3 crashes."""
+    pages = [crawl.record(crawl.prose(crawl.GERMAN, n, 9), f"http://a.org/{n}") for n in range(9)]
+    crawl.write(tmp_path / "a.warc.wet.gz", pages)
+    (tmp_path / "child.py").write_text(BESIDE_TENSORFLOW)
+    command = [sys.executable, tmp_path / "child.py", tmp_path / "a.warc.wet.gz", tmp_path / "out"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out" / "_COMPLETED").exists()

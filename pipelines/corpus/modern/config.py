@@ -5,6 +5,7 @@ import hashlib
 from collections.abc import Sequence
 from typing import Any
 
+from pipelines.corpus.list_files import open_list
 from pipelines.corpus.modern.near_dedup import MinHash
 from pipelines.corpus.modern.quality import QualityPolicy
 from pipelines.corpus.modern.url_policy import OptOutPolicy, load_blocklist
@@ -20,8 +21,10 @@ class ModernConfig:
         quality: limits on the quality columns.
         opt_out: which reservations of publishers are honoured (WARC input has them).
         mask_personal_data: mask e-mail addresses, public IP addresses and phone numbers.
-        blocklists: files of domains, or directories with one directory a category.
-        evaluation_sets: .jsonl and .txt files; pages that contain an item are dropped.
+        blocklists: files of domains, or directories with one directory a category, by path or
+            URL.
+        evaluation_sets: .jsonl and .txt files, by path or URL; pages that contain an item are
+            dropped.
         contamination_share: the share of an item's n-grams from which a page contains it.
     """
 
@@ -56,9 +59,6 @@ class ModernConfig:
 def _digests(paths: Sequence[str]) -> list[str]:
     digests = []
     for path in paths:
-        try:
-            with open(path, "rb") as file:
-                digests.append(hashlib.file_digest(file, "sha256").hexdigest())
-        except OSError as error:
-            raise UserError(f"cannot read the evaluation set {path}: {error.strerror}") from error
+        with open_list(path, "the evaluation set") as file:
+            digests.append(hashlib.file_digest(file, "sha256").hexdigest())
     return sorted(digests)

@@ -13,13 +13,16 @@ search.
 
 import dataclasses
 import gzip
+import io
 import json
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from pipelines.corpus.list_files import open_list
 from pipelines.corpus.modern.words import Words, chunks, cut
 from pipelines.errors import UserError
 
@@ -53,25 +56,24 @@ def read_evaluation_sets(paths: Sequence[str | Path]) -> Iterator[EvaluationItem
 
     Args:
         paths: `.jsonl` files, where an item is all strings in one object, however deep; or `.txt`
-            files, where an item is a line. Either may be compressed (`.gz`).
+            files, where an item is a line. Either may be compressed (`.gz`), or be a URL.
 
     Raises:
         UserError: a file cannot be read or is not what its name says.
     """
-    for path in map(Path, paths):
-        name, kind = _name_and_kind(path)
-        try:
-            with (gzip.open if path.suffix == ".gz" else open)(
-                path, "rt", encoding="utf-8"
-            ) as file:
-                for number, line in enumerate(file, 1):
+    for path in paths:
+        name, kind = _name_and_kind(Path(path))
+        with open_list(path, "the evaluation set") as file:
+            plain = gzip.GzipFile(fileobj=file) if Path(path).suffix == ".gz" else file
+            try:
+                for number, line in enumerate(io.TextIOWrapper(plain, encoding="utf-8"), 1):
                     text = line.strip()
                     if text and kind == "jsonl":
                         text = "\n".join(_strings(json.loads(text)))
                     if text:
                         yield EvaluationItem(name, number, text)
-        except (OSError, EOFError, ValueError) as error:
-            raise UserError(f"cannot read the evaluation set {path}: {error}") from error
+            except (OSError, EOFError, ValueError, zlib.error) as error:
+                raise UserError(f"cannot read the evaluation set {path}: {error}") from error
 
 
 def _name_and_kind(path: Path) -> tuple[str, str]:

@@ -7,6 +7,7 @@ WARC response has its headers and its HTML, a WET record has neither.
 import dataclasses
 import functools
 import hashlib
+import io
 import re
 import urllib.parse
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,6 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
+from pipelines import storage
+from pipelines.corpus.list_files import open_list, remote_files
 from pipelines.crawl.html_metas import find_metas
 from pipelines.crawl.html_tokens import Markup
 from pipelines.errors import UserError
@@ -61,7 +64,8 @@ def load_blocklist(paths: Sequence[str | Path]) -> Blocklist:
         paths: text files with a domain a line (`#` starts a comment; a domain blocks those below
             it), or directories with a directory a category, each with a file `domains` and
             possibly `urls` (lines of host/path, which block everything that starts so). A list
-            is named after its file, or after its category.
+            is named after its file, or after its category. Either may be a URL, such as
+            gs://bucket/ut1.
 
     Raises:
         UserError: a path cannot be read or is no list.
@@ -86,28 +90,40 @@ def load_blocklist(paths: Sequence[str | Path]) -> Blocklist:
     return Blocklist(tuple(names), hashes, lists)
 
 
-def _list_files(paths: Sequence[str | Path]) -> Iterator[tuple[str, Path, bool]]:
+def _list_files(paths: Sequence[str | Path]) -> Iterator[tuple[str, str, bool]]:
     """Yield name, file, and whether its entries are domains, not URLs."""
-    for path in map(Path, paths):
-        if path.is_dir():
-            files = [file for kind in (_DOMAINS, _URLS) for file in path.glob(f"**/{kind}")]
-            if not files:
-                raise UserError(f"{path} has no file called {_DOMAINS} or {_URLS} in it")
-            for file in sorted(files):
-                yield file.parent.name, file, file.name == _DOMAINS
-        else:
-            yield path.stem, path, True
+    for path in paths:
+        below = _files_below(path)
+        if below is None:
+            yield Path(path).stem, str(path), True
+            continue
+        if not below:
+            raise UserError(f"{path} has no file called {_DOMAINS} or {_URLS} in it")
+        for file in below:
+            yield Path(file).parent.name, file, Path(file).name == _DOMAINS
 
 
-def _read_entries(file: Path) -> Iterator[tuple[int, str]]:
-    try:
-        with open(file, encoding="utf-8", errors="replace") as lines:
-            for number, line in enumerate(lines, 1):
-                entry = line.partition("#")[0].strip().lower()
-                if entry:
-                    yield number, entry
-    except OSError as error:
-        raise UserError(f"cannot read the blocklist {file}: {error.strerror}") from error
+def _files_below(path: str | Path) -> list[str] | None:
+    """Return the lists below a directory, in one order wherever it lies; None for a file."""
+    kinds = (_DOMAINS, _URLS)
+    if not storage.is_remote(path):
+        if not Path(path).is_dir():
+            return None
+        files = sorted(file for kind in kinds for file in Path(path).glob(f"**/{kind}"))
+        return [str(file) for file in files]
+    # Of https:// nothing can be listed.
+    found = {} if storage.is_http(path) else remote_files(str(path).rstrip("/"))
+    names = sorted(name.split("/") for name in found)
+    return [storage.join(path, *name) for name in names if name[-1] in kinds] if names else None
+
+
+def _read_entries(file: str) -> Iterator[tuple[int, str]]:
+    with open_list(file, "the blocklist") as opened:
+        lines = io.TextIOWrapper(opened, encoding="utf-8", errors="replace")
+        for number, line in enumerate(lines, 1):
+            entry = line.partition("#")[0].strip().lower()
+            if entry:
+                yield number, entry
 
 
 def _hash(entry: str) -> int:

@@ -13,6 +13,7 @@ from types import ModuleType
 
 import pytest
 
+from pipelines.corpus.accounts import load_stats
 from pipelines.corpus.build import CorpusConfig, build_corpus
 from pipelines.flink.cluster import LocalFlinkCluster, what_is_missing
 from pipelines.samples import gflanguages
@@ -84,6 +85,36 @@ def test_a_cluster_gives_the_local_runners_bytes(
     assert {"ingest", "winners", "owners", "finish", "shards"} <= used.keys()
     assert {len(names) for names in used.values()} == {2}
     assert restarted(cluster) == set()
+
+
+def test_profile_modern_on_a_cluster(
+    tmp_path: Path,
+    cluster: LocalFlinkCluster,
+    crawl: ModuleType,
+    english: Callable[..., str],
+    settings: Callable[..., CorpusConfig],
+    data_bytes: DataBytes,
+):
+    """It has a contest of its own: matches go to languages, sizes of clusters to files."""
+    inputs = [
+        str(
+            crawl.write(
+                tmp_path / "in" / f"{unit}.warc.wet.gz",
+                [
+                    crawl.record(f"{english(page, 40)} {unit}.", f"http://{unit}.example/{page}")
+                    for page in range(unit, unit + 6)
+                ],
+            )
+        )
+        for unit in range(4)
+    ]
+    build_corpus(inputs, tmp_path / "local", settings())
+    options = {"runner": "flink", "beam_options": cluster.beam_options}
+    build_corpus(inputs, tmp_path / "flink", settings(), **options)
+    stages = {row["name"]: row for row in load_stats(tmp_path / "local")["stages"]}
+    assert stages["near_dedup"]["dropped"] == {"near_duplicate": 4 * 6 - 9}
+    assert data_bytes(tmp_path / "flink") == data_bytes(tmp_path / "local")
+    assert "near_duplicates" in task_managers(cluster)
 
 
 def test_task_managers_killed_on_the_way_change_nothing(

@@ -63,6 +63,15 @@ def test_entries_are_lines_and_the_digest_is_of_their_content(tmp_path: Path):
     assert first.identity() != other.identity()
 
 
+def test_a_build_is_known_by_the_same_digest_as_before(tmp_path: Path):
+    """A corpus can only be added to while its lists have the digest in its manifest."""
+    texts = {"de": "eins\nzwei  drei\n", "fr-CA-u-sd-caqc": "b\n", "fr": "a\n"}
+    assert load_badwords(write_lists(tmp_path / "lists", texts)).identity() == {
+        "languages": ["de", "fr"],
+        "sha256": "36800b13c0ade1c58b29af4ae69975a95bd9824462dd61fc6872862b17941529",
+    }
+
+
 @pytest.mark.parametrize(
     ("name", "data", "message"),
     [
@@ -91,8 +100,10 @@ def test_odd_directories_are_named(tmp_path: Path):
     (tmp_path / "nested" / "de").mkdir(parents=True)
     with pytest.raises(UserError, match="is not a list"):
         load_badwords(tmp_path / "nested")
-    with pytest.raises(UserError, match="on this machine"):
-        load_badwords("gs://bucket/lists")
+    with pytest.raises(UserError, match=r"^gs://bucket/\* is a pattern"):
+        load_badwords("gs://bucket/*")
+    with pytest.raises(UserError, match=r"https://.*cannot be reached: give a path, a gs://"):
+        load_badwords("https://example.org/lists")
 
 
 def test_words_stand_alone_except_where_a_language_has_no_spaces():

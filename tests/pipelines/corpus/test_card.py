@@ -18,6 +18,7 @@ from pipelines.corpus.accounts import load_stats
 from pipelines.corpus.build import CorpusConfig, build_corpus
 from pipelines.corpus.card import data_card, escape_markdown
 from pipelines.corpus.croissant import croissant
+from pipelines.corpus.growth import addition_name
 from pipelines.corpus.modern.config import ModernConfig
 from pipelines.corpus.modern.url_policy import OptOutPolicy
 from pipelines.corpus.profiles import PROFILES
@@ -114,6 +115,19 @@ def test_codes_are_what_the_hub_wants():
     assert "Latin transcription" in card
 
 
+def test_the_examples_load_what_there_is():
+    stats = stats_of("de", "sw")
+    card = data_card(CorpusConfig().settings(), {"inputs": [], "shards": []}, stats)["README.md"]
+    assert 'load_dataset(corpus, "de", split="train")' in card
+    assert 'splits=["train"]' in card
+    stats["languages"]["sw"] = dict.fromkeys(
+        ("train", "validation"), stats["languages"]["sw"]["train"]
+    )
+    card = data_card(CorpusConfig().settings(), {"inputs": [], "shards": []}, stats)["README.md"]
+    assert 'load_dataset(corpus, "sw", split="validation")' in card
+    assert 'splits=["train", "validation"]' in card
+
+
 @pytest.mark.parametrize(
     ("count", "category"), [(999, "n<1K"), (1000, "1K<n<10K"), (10**12, "n>1T")]
 )
@@ -161,6 +175,17 @@ def test_croissant_describes_the_shards(corpus: Path):
     assert fields["lang_score"]["dataType"] == "sc:Float"
     assert fields["text"]["source"]["extract"] == {"column": "text"}
     assert document["inLanguage"] == ["de", "en", "und"]
+
+
+def test_croissant_finds_the_split_of_a_shard():
+    documents = json.loads(croissant("", [], [], DOCUMENT_SCHEMA))["recordSet"][1]
+    pattern = re.compile(documents["field"][0]["source"]["transform"]["regex"])
+    added = f"data/de/train-{addition_name(1)}-00000-of-00001.parquet"
+    assert pattern.sub(r"\1", added) == "train"
+    assert pattern.sub(r"\1", "data/train/validation-00003-of-00012.parquet") == "validation"
+    # mlcroissant applies the pattern to its outcome again.
+    assert pattern.sub(r"\1", "validation") == "validation"
+    assert not pattern.match("data/de/training-00000-of-00001.parquet")
 
 
 def test_croissant_follows_the_schema():
@@ -226,14 +251,3 @@ def test_the_card_of_profile_modern(tmp_path: Path):
     assert "items of 1 evaluation set were dropped" in card
     assert "those of sites on blocklists were dropped" in card
     assert "each line once in its language" in card
-
-
-def test_mlcommons_own_reader_accepts_it(corpus: Path):
-    mlcroissant = pytest.importorskip("mlcroissant", reason="mlcroissant is not installed")
-    dataset = mlcroissant.Dataset(jsonld=str(corpus / "croissant.json"))
-    assert not dataset.metadata.ctx.issues.errors
-    counts: dict[tuple[str, str], int] = {}
-    for record in dataset.records("documents"):
-        key = (record["documents/lang"].decode(), record["documents/split"].decode())
-        counts[key] = counts.get(key, 0) + 1
-    assert counts == documents(load_stats(corpus))

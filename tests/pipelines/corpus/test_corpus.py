@@ -190,7 +190,9 @@ def test_rejected_pages_can_be_inspected(
         assert all(len(row["offsets"]) == row["records"] for row in found)
     sampled = [json.loads(line)["source"] for line in damage.splitlines()]
     damaged = [row for row in places if row["reason"] == "damaged"]
-    assert sorted(f"{row['file']}@{n}" for row in damaged for n in row["offsets"]) == sorted(sampled)
+    assert sorted(f"{row['file']}@{n}" for row in damaged for n in row["offsets"]) == sorted(
+        sampled
+    )
 
 
 @pytest.mark.slow

@@ -1,4 +1,5 @@
 import gzip
+import hashlib
 import json
 import random
 from pathlib import Path
@@ -7,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipelines.corpus.modern.config import ModernConfig
 from pipelines.corpus.modern.decontamination import (
     Contamination,
     EvaluationIndex,
@@ -118,6 +120,15 @@ def test_sets_are_read_by_what_their_names_say(tmp_path: Path):
     ]
 
 
+def test_a_build_is_known_by_the_bytes_of_its_sets(tmp_path: Path):
+    contents = {"b.txt": b"First.\n", "a.txt.gz": gzip.compress(b"Second.\n", mtime=0)}
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+    config = ModernConfig(evaluation_sets=tuple(str(tmp_path / name) for name in contents))
+    digests = [hashlib.sha256(content).hexdigest() for content in contents.values()]
+    assert config.settings()["evaluation_sets"] == sorted(digests)
+
+
 @pytest.mark.parametrize(
     ("name", "content"),
     [
@@ -126,13 +137,14 @@ def test_sets_are_read_by_what_their_names_say(tmp_path: Path):
         ("set.txt", b"\xff\xfe"),
         ("set.txt.gz", b"plain"),
         ("set.jsonl.gz", gzip.compress(b"{}", mtime=0)[:12]),
+        ("set.jsonl.gz", gzip.compress(b"{}", mtime=0)[:10] + b"\xff" * 9),
     ],
 )
 def test_damaged_sets_are_named(tmp_path: Path, name: str, content: bytes):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match=name):
         list(read_evaluation_sets([tmp_path / name]))
-    with pytest.raises(UserError, match=r"gone\.txt"):
+    with pytest.raises(UserError, match=r"gone\.txt \(No such file.*: give a file"):
         list(read_evaluation_sets([tmp_path / "gone.txt"]))
 
 

@@ -98,6 +98,20 @@ def test_missing_lists_are_named(tmp_path: Path):
         load_blocklist([tmp_path / "gone.txt"])
     with pytest.raises(UserError, match="has no file called domains"):
         load_blocklist([tmp_path])
+    with pytest.raises(UserError, match=r"^gs://bucket/\[a\] is a pattern"):
+        load_blocklist(["gs://bucket/[a]"])
+
+
+def test_a_build_is_known_by_the_same_digest_as_before(tmp_path: Path):
+    """A corpus can only be added to while its lists have the digest in its manifest."""
+    for category in ("ut1/b/adult", "ut1/a", "ut1/a-b"):
+        (tmp_path / category).mkdir(parents=True)
+        (tmp_path / category / "domains").write_text(f"{Path(category).name}.example\n")
+    (tmp_path / "ut1" / "a" / "urls").write_text("good.example/x\n")
+    (tmp_path / "mine.txt").write_text("a.example\n")
+    found = load_blocklist([tmp_path / "mine.txt", tmp_path / "ut1"])
+    assert found.names == ("mine", "a", "a-b", "adult")
+    assert found.digest == ("65ed2132e1b26750f603490be6f8ded0aea7aa6c8d188c050975a2567f66271c")
 
 
 @pytest.mark.parametrize(
