@@ -1,5 +1,6 @@
 """Finds input files and tells their formats by their first bytes, never by their names."""
 
+import contextlib
 import dataclasses
 import glob
 import hashlib
@@ -9,7 +10,9 @@ import stat
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
+
+from zstandard import ZstdCompressionDict
 
 from pipelines import storage
 from pipelines.crawl.archives import RECORD_START, begins_damaged
@@ -18,6 +21,7 @@ from pipelines.crawl.streams import (
     DamagedStreamError,
     DecompressedStream,
     compression_of,
+    find_members,
     zstd_dictionary,
 )
 from pipelines.errors import UserError
@@ -183,17 +187,33 @@ def _format(head: bytes) -> FileFormat:
         return "parquet"
     compression = compression_of(head)
     file = io.BytesIO(head)
+    dictionary, start = None, b""
     try:
         dictionary = zstd_dictionary(file) if compression == "zstd" else None
-        stream = DecompressedStream(file, compression, dictionary=dictionary)
-        start = b""
+        stream = DecompressedStream(file, compression, dictionary=dictionary, salvage=True)
         while len(start) < _SNIFF_BYTES and (more := stream.read(_SNIFF_BYTES)):
             start = (start + more).removeprefix(BYTE_ORDER_MARK).lstrip()
-    except DamagedStreamError:
-        return "damaged"
+    except DamagedStreamError as damaged:
+        assert compression != "none"
+        return _format_of_text(start) or _format_of_next(file, compression, damaged, dictionary)
     if not start:
         return "other" if compression == "none" else "empty"
     return _format_of_text(start) or _format_of_unknown(head, compression)
+
+
+def _format_of_next(
+    file: BinaryIO,
+    compression: Literal["gzip", "zstd"],
+    damaged: DamagedStreamError,
+    dictionary: ZstdCompressionDict | None,
+) -> FileFormat:
+    """Tell the format by the first member behind damage that begins as one of ours."""
+    for member in find_members(file, compression, damaged.offset + 1, dictionary):
+        stream = DecompressedStream(file, compression, member, dictionary, salvage=True)
+        with contextlib.suppress(DamagedStreamError):
+            if format := _format_of_text(stream.read(_SNIFF_BYTES).lstrip()):
+                return format
+    return "damaged"
 
 
 def _format_of_text(start: bytes) -> FileFormat | None:

@@ -2,32 +2,48 @@
 
 import dataclasses
 import json
+import os
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, BinaryIO
 
 from pipelines.crawl.files import BYTE_ORDER_MARK
 from pipelines.crawl.rows import page_from_fields
 from pipelines.crawl.streams import (
+    Compression,
     DamagedStreamError,
     DecompressedStream,
     compression_of,
+    find_members,
     open_input,
     zstd_dictionary,
 )
 from pipelines.records import Page, Rejected
 
 _READ_BYTES = 1 << 20
+#: How much may be decompressed twice, counted with what it becomes (of a large file 4 times its
+#: size), to find sound members that a damaged one swallowed. After that they are lost with it.
+_RETRY_BYTES = 1 << 30
+#: Counted for each attempt: what one takes that fails at once.
+_RETRY_COST_BYTES = 16 << 10
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Line:
     """A line of a file; `content` is None where it is longer than allowed.
 
-    `offset` counts bytes of the decompressed stream.
+    `offset` counts bytes of the decompressed stream; of a damaged one, those that can be read.
     """
 
     offset: int
     content: bytes | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Damage:
+    """A place where a file cannot be read on; `offset` is as in `Line`."""
+
+    offset: int
+    error: str
 
 
 def read_json_lines(
@@ -35,7 +51,9 @@ def read_json_lines(
 ) -> Iterator[Page | Rejected]:
     """Yield a page or a rejection for every line that is not blank.
 
-    A damaged stream gives the lines before the damage and one rejection; the rest is not read.
+    After damage, which is one rejection, reading goes on at the next gzip member or zstd frame
+    that decompresses. A line that damage has cut off is part of it; what is left of it in the
+    next member is a line like any other.
 
     Args:
         path: where to open the file.
@@ -44,39 +62,115 @@ def read_json_lines(
         drop_metadata_lines: see `CorpusConfig`.
     """
     with open_input(path) as file:
-        compression = compression_of(file.read(4))
-        stream = None
-        try:
-            dictionary = zstd_dictionary(file) if compression == "zstd" else None
-            stream = DecompressedStream(file, compression, dictionary=dictionary, salvage=True)
-            for line in read_lines(stream, max_bytes):
-                source = f"{name}@{line.offset}"
-                if line.content is None:
-                    detail = f"a line of more than {max_bytes} bytes"
-                    yield Rejected("read", "too_large", source, detail=detail)
-                    continue
-                fields = _parse(line.content, source)
-                if isinstance(fields, Rejected):
-                    yield fields
-                    continue
+        for line in _read(file, max_bytes):
+            source = f"{name}@{line.offset}"
+            if isinstance(line, Damage):
+                yield Rejected("read", "damaged", source, detail=line.error)
+            elif line.content is None:
+                detail = f"a line of more than {max_bytes} bytes"
+                yield Rejected("read", "too_large", source, detail=detail)
+            elif isinstance(fields := _parse(line.content, source), Rejected):
+                yield fields
+            else:
                 yield page_from_fields(
                     fields, source, max_bytes=max_bytes, drop_metadata_lines=drop_metadata_lines
                 )
+
+
+def _read(file: BinaryIO, max_bytes: int) -> Iterator[Line | Damage]:
+    """Yield the lines of a file, and a `Damage` for each place that cannot be read."""
+    try:
+        members = _Members(file)
+    except DamagedStreamError as damaged:
+        # Without its dictionary nothing of a file can be read.
+        yield _damage(0, damaged)
+        return
+    member: int | None = 0
+    offset = 0
+    while member is not None:
+        stream = members.open(member, salvage=True)
+        try:
+            yield from read_lines(stream, max_bytes, offset)
+            return
         except DamagedStreamError as damaged:
-            offset = stream.tell() if stream else 0
-            detail = f"the compressed data from byte {damaged.offset} on: {damaged}"
-            yield Rejected("read", "damaged", f"{name}@{offset}", detail=detail)
+            offset += stream.tell()
+            yield _damage(offset, damaged)
+        member = members.find_next(stream)
 
 
-def read_lines(stream: DecompressedStream, max_bytes: int) -> Iterator[Line]:
+class _Members:
+    """The members of a file, some of them damaged; what is decompressed twice is bounded.
+
+    Raises:
+        DamagedStreamError: the file's zstd dictionary cannot be read.
+    """
+
+    def __init__(self, file: BinaryIO):
+        self._file = file
+        self._compression: Compression = compression_of(file.read(4))
+        self._dictionary = zstd_dictionary(file) if self._compression == "zstd" else None
+        self._left_bytes = max(_RETRY_BYTES, 4 * file.seek(0, os.SEEK_END))
+
+    def open(self, member: int, *, salvage: bool) -> DecompressedStream:
+        """Read from a member on."""
+        return DecompressedStream(
+            self._file, self._compression, member, self._dictionary, salvage=salvage
+        )
+
+    def find_next(self, stream: DecompressedStream) -> int | None:
+        """Find the member to read on from after damage, wherever that was noticed.
+
+        One that the damaged one swallowed must be sound to its end: what only looks like a member
+        would give lines twice. Behind that it need only begin well.
+        """
+        assert self._compression != "none"
+        position = stream.tell()
+        if self._compression == "zstd":
+            # A frame without a checksum may have come to an end too late, within another one.
+            position = max(position - 1, 0)
+        member, content_bytes = stream.locate(position)
+        reached = stream.file_offset
+        self._left_bytes -= reached - member + content_bytes
+        for found in find_members(self._file, self._compression, member + 1, self._dictionary):
+            if found >= reached or self._is_sound(found):
+                return found
+        return None
+
+    def _is_sound(self, member: int) -> bool:
+        """Decompress a member to its end, if there is time for that."""
+        if self._left_bytes <= 0:
+            return False
+        stream = self.open(member, salvage=False)
+        sound = True
+        try:
+            while stream.read() and stream.member == member:
+                if stream.file_offset - member + stream.tell() > self._left_bytes:
+                    break
+        except DamagedStreamError as damaged:
+            sound = damaged.offset != member
+        self._left_bytes -= _RETRY_COST_BYTES + stream.file_offset - member + stream.tell()
+        return sound
+
+
+def _damage(offset: int, damaged: DamagedStreamError) -> Damage:
+    return Damage(offset, f"the compressed data from byte {damaged.offset} on: {damaged}")
+
+
+def read_lines(stream: DecompressedStream, max_bytes: int, offset: int = 0) -> Iterator[Line]:
     """Split a stream at newlines, without blank lines; memory is bounded by `max_bytes`.
 
     A last line that damage has cut off is part of the damage, and does not come out.
+
+    Args:
+        stream: what to split.
+        max_bytes: of longer lines only the offset is told.
+        offset: that of the first line.
     """
     kept: list[bytes] = []
-    kept_bytes = offset = 0
+    kept_bytes = 0
     while True:
         block = stream.read(_READ_BYTES)
+        stream.locate(stream.tell())  # forgets the members before: there may be millions
         first, *others = block.split(b"\n") if block else (b"", b"")
         for number, part in enumerate((first, *others)):
             if number:

@@ -7,6 +7,7 @@ among them, and the dictionary frame of IIPC's "Zstandard Compression for WARC F
 import bisect
 import contextlib
 import zlib
+from collections.abc import Iterator
 from typing import Any, BinaryIO, Literal
 
 import zstandard
@@ -16,6 +17,7 @@ Compression = Literal["none", "gzip", "zstd"]
 GZIP_MAGIC = b"\x1f\x8b\x08"
 RECORD_START = b"WARC/"
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+_MAGICS = {"gzip": GZIP_MAGIC, "zstd": ZSTD_MAGIC}
 #: The second to fourth byte of a skippable frame, whose first byte is 0x50 to 0x5f.
 _SKIPPABLE = b"\x2a\x4d\x18"
 _DICTIONARY_FRAME = b"\x5d" + _SKIPPABLE
@@ -34,6 +36,8 @@ MAX_RATIO = 1100
 #: How much of a member to look at to see what it begins with: zstd's blocks are 128 KiB.
 PROBE_BYTES = {"gzip": 4 << 10, "zstd": 130 << 10}
 _FIRST_BYTES = 32
+#: What follows a first block in this much input becomes 4 MiB at most.
+_ZSTD_PROBE_STEP = 128
 #: What may lie between members.
 _PADDING = b"\0\r\n"
 BOMB_BYTES = 1 << 30
@@ -242,7 +246,9 @@ class DecompressedStream:
             self._damage = self._damaged(str(error))
             if not self._salvage:
                 return b""
-            return _decode_until_damage(before or self._decoder_at_input(), given)
+            output, size = _decode_until_damage(before or self._decoder_at_input(), given)
+            self._consume(size)
+            return output
         self._consume(len(given) - len(left))
         if decoder.eof:
             self._decoder = None
@@ -265,15 +271,16 @@ class DecompressedStream:
         return decoder
 
 
-def _decode_until_damage(decoder: Any, data: bytes) -> bytes:
-    """Decompress what comes before the damage in `data`."""
+def _decode_until_damage(decoder: Any, data: bytes) -> tuple[bytes, int]:
+    """Decompress what comes before the damage in `data`, and tell how much of `data` that is."""
     found = []
+    start, size = 0, len(data)
     if not hasattr(decoder, "copy"):
         with contextlib.suppress(zstandard.ZstdError):
-            for index in range(len(data)):
-                found.append(decoder.decompress(data[index : index + 1]))
-        return b"".join(found)
-    start, size = 0, len(data)
+            while start < size:
+                found.append(decoder.decompress(data[start : start + 1]))
+                start += 1
+        return b"".join(found), start
     while size and start < len(data):
         attempt = decoder.copy()
         try:
@@ -282,25 +289,47 @@ def _decode_until_damage(decoder: Any, data: bytes) -> bytes:
             size //= 2
         else:
             decoder, start = attempt, start + size
-    return b"".join(found)
+    return b"".join(found), start
+
+
+def find_members(
+    file: BinaryIO,
+    compression: Literal["gzip", "zstd"],
+    start: int,
+    dictionary: zstandard.ZstdCompressionDict | None = None,
+) -> Iterator[int]:
+    """Yield offsets, from `start` on, where a member seems to begin: its first bytes decompress.
+
+    Members without content do not count. The file's position may change in between.
+    """
+    magic, probe_bytes = _MAGICS[compression], PROBE_BYTES[compression]
+    zstd = zstandard.ZstdDecompressor(dict_data=dictionary) if compression == "zstd" else None
+    while True:
+        file.seek(start)
+        block = file.read(_READ_BYTES + probe_bytes)
+        found = block.find(magic)
+        while 0 <= found < _READ_BYTES:
+            if first_bytes(block[found : found + probe_bytes], zstd):
+                yield start + found
+            found = block.find(magic, found + 1)
+        if len(block) <= _READ_BYTES:
+            return
+        start += _READ_BYTES
 
 
 def first_bytes(data: bytes, decompressor: zstandard.ZstdDecompressor | None) -> bytes:
-    """Decompress the first few bytes of a member; fewer, or none, where that fails.
+    """Decompress the first few bytes of a member; none where that fails.
 
     Args:
         data: the first `PROBE_BYTES` of the member, or all.
         decompressor: None for gzip.
     """
-    if decompressor:
-        reader = decompressor.stream_reader(data, read_size=4096, read_across_frames=True)
-        with contextlib.suppress(zstandard.ZstdError):
-            return reader.read(_FIRST_BYTES)
-        return b""
-    found = b""
-    with contextlib.suppress(zlib.error):
-        while data and not found:
-            decoder = zlib.decompressobj(wbits=31)
-            found = decoder.decompress(data, _FIRST_BYTES)
-            data = decoder.unused_data.lstrip(_PADDING)
-    return found
+    found, start = b"", 0
+    with contextlib.suppress(zlib.error, zstandard.ZstdError):
+        if decompressor is None:
+            return zlib.decompressobj(wbits=31).decompress(data, _FIRST_BYTES)
+        decoder = decompressor.decompressobj()
+        while not found and not decoder.eof and start < len(data):
+            found = decoder.decompress(data[start : start + _ZSTD_PROBE_STEP])
+            start += _ZSTD_PROBE_STEP
+    return found[:_FIRST_BYTES]

@@ -28,7 +28,7 @@ def test_name_with_glob_characters(tmp_path: Path, crawl: ModuleType):
 
 def test_the_content_tells_the_format_whatever_the_name(tmp_path: Path, crawl: ModuleType):
     record, line = crawl.record("text", "u"), b'{"text": "t"}\n'
-    zstd = zstandard.ZstdCompressor().compress
+    zstd, damaged_member = zstandard.ZstdCompressor().compress, b"\x1f\x8b\x08" + b"\xff" * 50
     pq.write_table(pa.table({"text": ["t"]}), tmp_path / "table.gz")
     expected = {"table.gz": "parquet"}
     for kind, content in [("warc", record), ("jsonl", line), ("other", b"<html>")]:
@@ -53,6 +53,10 @@ def test_the_content_tells_the_format_whatever_the_name(tmp_path: Path, crawl: M
         ("damaged.zst", b"\x28\xb5\x2f\xfd" + b"\xff" * 50, "damaged"),
         ("cut.gz", gzip.compress(line)[:5], "damaged"),
         ("tiny", b"\x1f", "damaged"),
+        ("behind.gz", damaged_member + gzip.compress(line), "jsonl"),
+        ("behind.warc.gz", damaged_member + gzip.compress(b"WARC/1.0\r\n"), "warc"),
+        ("behind.zst", b"\x28\xb5\x2f\xfd" + b"\xff" * 50 + zstd(line), "jsonl"),
+        ("nothing.gz", damaged_member + gzip.compress(b"text"), "damaged"),
     ]:
         (tmp_path / name).write_bytes(content)
         expected[name] = kind
