@@ -155,7 +155,7 @@ setup-flink: .flink/ready  ## A Flink cluster to try things on, in .flink (needs
 
 test-flink: $(READY)  ## Build on a Flink cluster, kill task managers, compare bytes
 	@$(MAKE) --no-print-directory setup-flink || echo "[setup] no Flink: the tests will be skipped"
-	@$(BIN)/python -m pytest tests/pipelines/corpus/flink_cluster.py -rs --timeout 1200
+	@$(BIN)/python -m pytest tests/pipelines/corpus/flink_cluster.py -rs --timeout 1200 $(ENGINE_TESTS)
 
 setup-prism: .prism/prism  ## Beam's Prism runner, in .prism (needs Go)
 
@@ -165,7 +165,7 @@ setup-prism: .prism/prism  ## Beam's Prism runner, in .prism (needs Go)
 	@touch $@
 
 test-dataflow: $(READY)  ## Build by jobs sent to a peer of Dataflow on loopback, compare bytes
-	@$(BIN)/python -m pytest tests/dataflow/jobs.py
+	@$(BIN)/python -m pytest tests/dataflow/jobs.py $(ENGINE_TESTS)
 
 test-prism: $(READY)  ## Build on Prism, compare bytes
 	@$(MAKE) --no-print-directory setup-prism || echo "[setup] no Prism: the test will be skipped"

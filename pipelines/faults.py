@@ -15,7 +15,9 @@ def _publication(stage: str) -> tuple[str, ...]:
 
 
 #: Where a corpus is added to.
-GROWTH_POINTS = ("corpus.before_growth", "corpus.after_growth")
+GROWTH_POINTS = tuple(
+    f"corpus.{moment}_growth" for moment in ("after_deciding", "during", "before", "after")
+)
 
 #: Where only profile `modern` comes by.
 MODERN_POINTS = ("corpus.after_near_duplicates",)
@@ -27,9 +29,12 @@ EXCHANGE_POINTS = (*_publication("import-hf"), *_publication("export-hf"))
 FAULT_POINTS = (
     *_publication("sample"),
     "corpus.after_ingest_unit",
+    "corpus.after_verdicts",
     "corpus.after_winners",
     "corpus.after_owners",
+    "corpus.after_finish_unit",
     "corpus.after_shard",
+    "corpus.after_fingerprints",
     *_publication("corpus"),
     *_publication("vocabulary"),
     "examples.before_description",

@@ -27,6 +27,7 @@ from pipelines.corpus.work_directory import (
     load_array,
     save_array,
 )
+from pipelines.faults import fault_point
 
 #: Numbers of 8 bytes in a candidate: a 128-bit key, then what to rank by.
 WIDTHS = {"winners": 5, "owners": 3}
@@ -297,3 +298,4 @@ class Contest:
             for _, size, bits in sorted(verdicts)
         ]
         save_array(self.work.verdicts(self.name, unit), np.concatenate(parts))
+        fault_point("corpus.after_verdicts")

@@ -15,6 +15,7 @@ from pipelines import storage
 from pipelines.corpus.dedup import Slice, bucket_starts
 from pipelines.corpus.fingerprints import sorted_keys
 from pipelines.corpus.work_directory import WorkDirectory, load_array
+from pipelines.faults import fault_point
 from pipelines.outputs import file_sha256
 
 #: What is kept, and for which contest it is an incumbent.
@@ -69,6 +70,7 @@ class FingerprintStore:
                 "sha256": file_sha256(temporary),
             }
         storage.write_json(self.entry(bucket), described)
+        fault_point("corpus.after_fingerprints")
 
     def complete(self) -> bool:
         """Tell whether all files are written."""

@@ -19,6 +19,7 @@ from pipelines.corpus.langid import language_identifier, language_reason
 from pipelines.corpus.modern.finish import modern_documents
 from pipelines.corpus.profiles import profile_of
 from pipelines.corpus.work_directory import WorkDirectory, array_writer
+from pipelines.faults import fault_point
 from pipelines.records import SPLITS, Rejected
 
 _COLUMNS = (
@@ -75,6 +76,7 @@ def finish_unit(
     sizes = {kind: sum(map(len, parts)) for kind, parts in keys.items()}
     found = {"languages": index, "ledger": ledger.to_json(), "keys": sizes}
     storage.write_json(work.finished(unit), {**found, "contamination": contamination})
+    fault_point("corpus.after_finish_unit")
 
 
 def _save_sorted(path: str, parts: Sequence[np.ndarray]) -> None:

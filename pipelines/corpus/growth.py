@@ -222,6 +222,7 @@ def decide_addition(base: Base, staging: str, inputs_hash: str) -> None:
     merged = storage.join(staging, _MERGED)
     if not storage.exists(merged):
         storage.write_json(merged, _merge(base, staging, inputs_hash))
+        fault_point("corpus.after_deciding_growth")
 
 
 def publish_addition(base: Base, staging: str) -> None:
@@ -232,6 +233,7 @@ def publish_addition(base: Base, staging: str) -> None:
             if source.is_file() and not source.name.endswith(".tmp"):
                 target.parent.mkdir(parents=True, exist_ok=True)
                 os.replace(source, target)
+                fault_point("corpus.during_growth")
     whole = storage.read_json(storage.join(staging, _MERGED))
     before, card = _card(base.manifest, base.stats), _card(whole["manifest"], whole["stats"])
     for name, text in card.items():

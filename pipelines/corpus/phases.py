@@ -136,7 +136,9 @@ class Build:
             self.work, contest, dict.fromkeys(range(len(self.files)), 1), "files", contest
         ):
             counters = self._run(contest, build, len(self.files))
-        shuffled = counters.get(f"{contest}_bytes", 0)
+        # A bit for each candidate: the same however they are cut into buckets.
+        verdict_bytes = -(-counters.get(f"{contest}_verdicts", 0) // 8)
+        shuffled = counters.get(f"{contest}_bytes", 0) + verdict_bytes
         storage.write_json(
             marker,
             {"candidates": candidates, "bucket_bits": bits, "shuffled_bytes": shuffled},

@@ -72,10 +72,10 @@ def cluster(
 def settle(bucket: int, slices: Iterable[Slice], contest: Contest) -> Iterator[Verdict]:
     """Yield the verdicts of a bucket, by unit."""
     del bucket
-    counter = Metrics.counter("shuffle", f"{contest.name}_bytes")
-    for unit, verdict in call(contest.settle, list(slices)):
-        counter.inc(len(verdict[2]))
-        yield unit, verdict
+    counter = Metrics.counter("shuffle", f"{contest.name}_verdicts")
+    for unit, (start, size, bits) in call(contest.settle, list(slices)):
+        counter.inc(size)
+        yield unit, (start, size, bits)
 
 
 def finish(unit: int, work: WorkDirectory, config: CorpusConfig, badwords: BadWords | None) -> None:

@@ -35,6 +35,25 @@ def poison(child, monkeypatch):
     return poison
 
 
+SPIKE = MIN_STEPS + 3
+
+
+@pytest.fixture
+def one_odd_batch(child, monkeypatch):
+    """All targets are one token, but for those of one batch."""
+    healthy = child.MemoryBatches.batch
+
+    def batch(self, number):
+        made = healthy(self, number)
+        if number != SPIKE:
+            real = made["decoder_target_tokens"] > 0
+            made["decoder_target_tokens"][real] = 7
+            made["decoder_input_tokens"][:, 1:][real[:, 1:]] = 7
+        return made
+
+    monkeypatch.setattr(child.MemoryBatches, "batch", batch)
+
+
 def lines(run: Path) -> list[dict]:
     def refuse(constant: str):
         raise AssertionError(f"{constant} is no JSON")
@@ -103,6 +122,24 @@ def test_a_skipped_step_changes_nothing_but_the_count(child, tmp_path, poison, c
     ]
     assert summary["final_loss"] == made[-2]["train/loss"]
     assert "step 4: the loss became nan; its update is skipped" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("policy", ["skip", "rewind"])
+def test_a_spike_is_dealt_with_as_asked(child, tmp_path, one_odd_batch, capsys, policy):
+    out, steps = tmp_path / "run", SPIKE + 3
+    options = {"on_bad_loss": policy, "loss_spike": 2.0, "checkpoint_every": 5}
+    child.run("mt5-tiny", out, steps, **options)
+    made = lines(out)
+    assert [line["step"] for line in made] == list(range(1, steps + 1))
+    said = capsys.readouterr().err
+    if policy == "skip":
+        assert [line["step"] for line in made if line["train/skipped"]] == [SPIKE + 1]
+        before, spike, after = (made[SPIKE + n]["train/loss"] for n in (-1, 0, 1))
+        assert spike > before > after - 0.1
+        assert f"step {SPIKE + 1}: the loss jumped to" in said
+    else:
+        assert SPIKE not in [line["train/batch"] for line in made]
+        assert "rewinding to step" in said
 
 
 @pytest.mark.parametrize("policy", ["skip", "rewind"])

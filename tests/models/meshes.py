@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 SCRIPT = Path(__file__).with_name("sharded_child.py")
-#: Mesh, and what the balance loss balances.
+#: Mesh, what the balance loss balances, and the moments of matrices.
 CASES = [
-    [[2, 1, 1], "group"],
-    [[1, 2, 2], "group"],
-    [[4, 1, 1], "group"],
-    [[1, 8, 1], "group"],
-    [[2, 2, 2], "group"],
-    [[2, 4, 1], "global"],
+    [[2, 1, 1], "group", "full"],
+    [[1, 2, 2], "group", "full"],
+    [[4, 1, 1], "group", "full"],
+    [[1, 8, 1], "group", "full"],
+    [[2, 2, 2], "group", "full"],
+    [[2, 4, 1], "global", "factored"],
 ]
 
 
@@ -48,5 +48,7 @@ def test_sharded_runs_equal_a_single_device(reports):
 
 def test_nothing_large_is_replicated(reports):
     for report in reports:
-        shape, _ = report["case"]
+        shape, *_ = report["case"]
         assert report["shares"] == pytest.approx([1 / math.prod(shape)] * 2)
+        assert report["large"] > 15
+        assert report["whole"] == 0

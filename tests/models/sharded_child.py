@@ -19,12 +19,15 @@ jax.config.update("jax_platforms", "cpu")
 import numpy as np  # noqa: E402
 
 from models.config import ModelConfig, TrainConfig  # noqa: E402
+from models.optimizer import Adafactor  # noqa: E402
 from models.partitioning import make_mesh, put_batch  # noqa: E402
 from models.presets import preset  # noqa: E402
 from models.state import Skeleton  # noqa: E402
 from models.step import FEATURES, batch_groups, make_train_step, optimizer_of  # noqa: E402
 
 ROWS, STEPS = 32, 20
+#: Elements of an array that no device may hold as a whole.
+LARGE = 4096
 
 
 def batches():
@@ -49,10 +52,13 @@ def relative_difference(one, other) -> float:
     return max(of_array(a, b) for a, b in pairs)
 
 
-def compute(model: ModelConfig, train: TrainConfig, start=None) -> dict:
+def compute(model: ModelConfig, train: TrainConfig, factored: bool, start=None) -> dict:
     """A run from the state it draws itself, or from one that another mesh drew."""
     mesh = make_mesh(train)
     skeleton, optimizer = Skeleton.of(model, train, mesh), optimizer_of(train)
+    if factored:  # as the matrices of all presets but the smallest are
+        assert isinstance(optimizer, Adafactor)
+        optimizer = dataclasses.replace(optimizer, min_dim_size_to_factor=16)
     groups = batch_groups(model, ROWS, 12)
     assert groups == 8
     source = batches()
@@ -69,6 +75,8 @@ def compute(model: ModelConfig, train: TrainConfig, start=None) -> dict:
     wi = state.parameters["encoder.periods.0.blocks.0.switch.wi_0"]
     table = state.parameters["embedding.table"]
     shares = [x.addressable_shards[0].data.size / x.size for x in (wi, table)]
+    large = [x for x in jax.tree.leaves(state) if x.size >= LARGE]
+    whole = sum(x.addressable_shards[0].data.size == x.size for x in large)
     step_function = make_train_step(skeleton, optimizer, groups)
     metrics, gradients = [], None
     for step in range(STEPS):
@@ -85,6 +93,8 @@ def compute(model: ModelConfig, train: TrainConfig, start=None) -> dict:
         "state": jax.device_get(state),
         "drops": min(float(line["router/drop_fraction"]) for line in metrics),
         "shares": shares,
+        "large": len(large),
+        "whole": whole,
     }
 
 
@@ -106,17 +116,18 @@ def main() -> None:
     )
     train = TrainConfig(batch_size=ROWS, dtype="float32", warmup_steps=100)
     singles = {}
-    for shape, scope in json.loads(sys.argv[1]):
-        model = dataclasses.replace(model, balance_scope=scope)
-        if scope not in singles:
-            singles[scope] = compute(model, train)
-        single = singles[scope]
+    for shape, scope, moments in json.loads(sys.argv[1]):
+        model, factored = dataclasses.replace(model, balance_scope=scope), moments == "factored"
+        if (scope, moments) not in singles:
+            singles[scope, moments] = compute(model, train, factored)
+        single = singles[scope, moments]
         data, expert, width = shape
         sharded = compute(
             model,
             dataclasses.replace(
                 train, data_parallel=data, expert_parallel=expert, model_parallel=width
             ),
+            factored,
             # To draw it takes long to compile: one mesh is enough to show that all draw the same.
             None if min(shape) > 1 else single["start"],
         )
@@ -124,8 +135,8 @@ def main() -> None:
             name: relative_difference(single[name], sharded[name])
             for name in ("start", "loss", "gradients", "metrics", "state")
         }
-        report |= {name: sharded[name] for name in ("drops", "shares")}
-        print(json.dumps({"case": [shape, scope], **report}), flush=True)
+        report |= {name: sharded[name] for name in ("drops", "shares", "large", "whole")}
+        print(json.dumps({"case": [shape, scope, moments], **report}), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Kill a corpus build with -9 at 20 random moments, run it again, compare bytes (make test-kill).
+"""Kill corpus builds with -9 at 20 random moments, run them again, compare bytes (make test-kill).
 
 The moments are spread over the time that an undisturbed build takes, so they fall into every
 phase; each rerun continues what the killed one left. MSWITCH_KILL_SEED chooses them.
@@ -29,10 +29,12 @@ SETTINGS = (
 QUIET_SECS = 1.5
 
 
-def command(sample: Path, out: Path) -> list[str]:
+MODERN = ("--profile", "modern", "--modern.quality.min-words", "1")
+
+
+def command(out: Path, *options: str) -> list[str]:
     program = [sys.executable, "-m", "flows.main", "corpus", "build"]
-    inputs = ["--input", f"{sample}/wet/*.warc.wet.gz", f"{sample}/warc/*.warc.gz"]
-    return [*program, *inputs, "--out", str(out), *SETTINGS]
+    return [*program, *options, "--out", str(out), *SETTINGS]
 
 
 @pytest.fixture(scope="module")
@@ -51,12 +53,21 @@ def finished_work(out: Path) -> dict[Path, int]:
     return times
 
 
+@pytest.mark.parametrize("grows", [False, True], ids=["mc4", "modern-added-to"])
 def test_killed_at_random_moments(
-    tmp_path: Path, sample: Path, data_bytes: Callable[[Path], dict[str, bytes]]
+    tmp_path: Path, sample: Path, grows: bool, data_bytes: Callable[[Path], dict[str, bytes]]
 ):
+    """Of a build in profile `mc4`, and of an addition in profile `modern`."""
     whole, killed = tmp_path / "whole" / "corpus", tmp_path / "killed" / "corpus"
+    wet, warc = f"{sample}/wet/*.warc.wet.gz", f"{sample}/warc/*.warc.gz"
+    options = ["--input", wet, warc]
+    if grows:
+        options = [*MODERN, "--append", "--input", warc]
+        subprocess.run(command(whole, *MODERN, "--input", wet), check=True)
+        shutil.copytree(whole, tmp_path / "base")
+        shutil.copytree(whole, killed)
     start = time.monotonic()
-    subprocess.run(command(sample, whole), check=True)
+    subprocess.run(command(whole, *options), check=True)
     seconds = time.monotonic() - start
     moments = random.Random(SEED)
     before: dict[Path, int] = {}
@@ -64,7 +75,7 @@ def test_killed_at_random_moments(
     kills = 0
     while kills < KILLS:
         start = time.monotonic()
-        process = subprocess.Popen(command(sample, killed), start_new_session=True)
+        process = subprocess.Popen(command(killed, *options), start_new_session=True)
         try:
             process.wait(moments.uniform(QUIET_SECS, max(seconds, QUIET_SECS + 1)))
         except subprocess.TimeoutExpired:
@@ -82,8 +93,10 @@ def test_killed_at_random_moments(
         before = after
         phases |= {path.parent.name for path in after}
         print(f"after {kills} kills: {len(after)} units are finished", flush=True)
-        if killed.exists():
+        if killed.exists() and (not grows or "additions" in (killed / "manifest.json").read_text()):
             shutil.rmtree(killed)
-    subprocess.run(command(sample, killed), check=True)
+            if grows:
+                shutil.copytree(tmp_path / "base", killed)
+    subprocess.run(command(killed, *options), check=True)
     assert data_bytes(killed) == data_bytes(whole)
     assert phases >= {"pages", "finished", "shards"}

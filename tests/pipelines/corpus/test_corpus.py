@@ -23,6 +23,7 @@ from pipelines.corpus.accounts import (
 from pipelines.corpus.build import CorpusConfig, build_corpus
 from pipelines.corpus.fingerprints import fingerprint, normalize_url
 from pipelines.errors import UserError
+from pipelines.faults import FAULT_POINTS
 from pipelines.outputs import file_sha256
 from pipelines.records import DOCUMENT_SCHEMA
 
@@ -320,11 +321,10 @@ def test_killed_at_every_point_and_rerun(
     tmp_path: Path, hostile_crawl: list[Path], data_bytes: DataBytes
 ):
     """Each run goes on where the one before was killed; the last one leaves the same bytes."""
-    points = ["after_ingest_unit", "after_winners", "after_owners", "after_shard"]
-    points += ["before_marker", "before_publish", "after_publish"]
+    points = [point for point in FAULT_POINTS if point.startswith("corpus.")]
 
     def run(out: Path, point: str = "") -> subprocess.CompletedProcess[str]:
-        environment = {**os.environ, "MSWITCH_FAULT": f"corpus.{point}" if point else ""}
+        environment = {**os.environ, "MSWITCH_FAULT": point}
         command = [sys.executable, "-c", CHILD, str(out), *map(str, hostile_crawl)]
         return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 

@@ -226,7 +226,7 @@ PAGES = st.builds(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=75, deadline=None)
 @given(
     st.lists(st.lists(PAGES, max_size=5), min_size=1, max_size=4),
     st.integers(0, 5),
