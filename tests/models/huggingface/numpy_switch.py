@@ -1,7 +1,7 @@
 """A Switch Transformer in plain NumPy, one token at a time where routing is concerned.
 
 Written from the papers and with Hugging Face's names, and with none of mswitch's code: float64,
-ReLU, tied embeddings, capacity counted in groups, padding not routed.
+ReLU or GEGLU, embeddings tied or not, capacity counted in groups, padding not routed.
 """
 
 from collections.abc import Mapping
@@ -48,6 +48,8 @@ def switch_logits(
 
     memory = stack("encoder", batch["inputs"], source_real, None)
     x = stack("decoder", batch["decoder_inputs"], target_real, memory)
+    if "lm_head.weight" in weights:
+        return x @ weights["lm_head.weight"].T, sum(drops)
     return x * table.shape[1] ** -0.5 @ table.T, sum(drops)
 
 
@@ -76,7 +78,11 @@ def switch(
 
 
 def feed_forward(weights: Weights, name: str, x: np.ndarray) -> np.ndarray:
-    """ReLU between two projections."""
+    """ReLU between two projections, or GELU of one, times another, before the last."""
+    if f"{name}.wi_0.weight" in weights:
+        x, gate = x @ weights[f"{name}.wi_1.weight"].T, x @ weights[f"{name}.wi_0.weight"].T
+        gelu = 0.5 * gate * (1 + np.tanh((2 / np.pi) ** 0.5 * (gate + 0.044715 * gate**3)))
+        return gelu * x @ weights[f"{name}.wo.weight"].T
     return np.maximum(x @ weights[f"{name}.wi.weight"].T, 0) @ weights[f"{name}.wo.weight"].T
 
 

@@ -4,13 +4,18 @@
 the files here.
 """
 
+import dataclasses
+
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from models.config import TrainConfig
 from models.huggingface.config import read_config
-from models.huggingface.convert import read_parameters
+from models.huggingface.convert import _tensor, read_parameters
 from models.huggingface.files import WeightFiles, read_json
+from models.huggingface.tensors import pieces
+from models.state import Skeleton
 
 #: Of the largest logit.
 TOLERANCE = 1e-5
@@ -80,6 +85,28 @@ def test_dropping_logits_equal_plain_numpy(fixtures, logits, reference, groups, 
     )
     assert none == 0
     assert np.abs(without - wanted)[real].max() > 1e-2 * np.abs(wanted).max()
+
+
+@pytest.mark.parametrize(("groups", "capacity"), [(3, 450), (3, 7)])
+def test_mswitch_equals_plain_numpy(fixtures, logits, reference, groups, capacity):
+    """GEGLU, and embeddings of their own: what Hugging Face's Switch has not."""
+    config = read_config(read_json(fixtures / "switch-tiny" / "config.json"), "switch-tiny")
+    model = dataclasses.replace(config, activation="geglu", tied_embeddings=False)
+    with np.load(fixtures / "switch-tiny" / "expected.npz") as file:
+        batch = {name: file[name] for name in ("inputs", "decoder_inputs", "targets")}
+    drawn = np.random.default_rng(0)
+    parameters = {
+        name: np.float32(drawn.normal(value.ndim == 1, 0.3, value.shape))
+        for name, value in Skeleton.of(model, TrainConfig(dtype="float32")).shapes.items()
+    }
+    weights = {piece.tensor: _tensor(piece, parameters) for piece in pieces(model)}
+    wanted, dropped = reference.switch_logits(
+        weights, batch, heads=model.heads, groups=groups, capacity=capacity
+    )
+    assert (dropped > 0) == (capacity == 7)
+    made = logits(model, parameters, batch, groups=groups, capacity=capacity if dropped else None)
+    real = batch["targets"] > 0
+    assert np.abs(made - wanted)[real].max() < TOLERANCE * np.abs(wanted).max()
 
 
 def test_plain_numpy_equals_hugging_face(fixtures, reference):
