@@ -51,7 +51,7 @@ _BREAKOUT = (
     *("tt", "u", "ul", "var"),
 )
 
-# Properties of names; the first four are sets of names that close one another.
+# Properties of names; the first three are sets of names that close one another.
 IS_HEADING, IS_CELL, IS_ITEM, IS_FOREIGN = 1, 2, 4, 8
 IS_EMPTY, IS_FORMATTING, IS_SPECIAL, DOES_END_SPECIAL = 1 << 4, 1 << 5, 1 << 6, 1 << 7
 DOES_CLOSE_P, IS_BLOCK, IS_MARKER, IS_INTEGRATION = 1 << 8, 1 << 9, 1 << 10, 1 << 11
@@ -96,8 +96,8 @@ KINDS = flags_by_name(
 _A, _BUTTON, _LI, _NOBR = known("a"), known("button"), known("li"), known("nobr")
 _TABLE, _TEMPLATE = known("table"), known("template")
 #: The names in each set: int64 [set, most], -1 where there are fewer.
-MEMBERS = np.full((IS_FOREIGN + 1, len(_HEADINGS)), -1)
-for _set in (IS_HEADING, IS_CELL, IS_ITEM, IS_FOREIGN):
+MEMBERS = np.full((IS_ITEM + 1, len(_HEADINGS)), -1)
+for _set in (IS_HEADING, IS_CELL, IS_ITEM):
     _names = np.flatnonzero(KINDS & _set)
     MEMBERS[_set, : len(_names)] = _names
 
