@@ -25,8 +25,8 @@ from scipy.special import stdtr
 
 Censoring = Literal["none", "lower", "upper"]
 
-#: Codes of how a target was met, in the order in which equal values sort: never met (the true
-#: speed-up is smaller than its bound), met, already met at the first evaluation (it is larger).
+#: Codes of how a target was met: never (the true speed-up is smaller than its bound), met, already
+#: at the first evaluation (it is larger).
 NEVER, MET, AT_FIRST = -1, 0, 1
 CENSORING: dict[int, Censoring] = {NEVER: "upper", MET: "none", AT_FIRST: "lower"}
 
@@ -72,7 +72,7 @@ class SpeedUp:
     Attributes:
         value: the speed-up, or None where it is not defined (see `measure_speed_up`).
         censored: "lower" means the truth is above `value`, "upper" that it is below.
-        ci: percentile interval, or None.
+        ci: percentile interval, or None. Resamples at a bound count as far beyond it.
         ci_censored: the same marks for both ends of the interval.
         baseline_steps: step at which the baseline's curve first met its final value.
         candidate_steps: step at which the candidate's did, or None where it is not known.
@@ -185,11 +185,7 @@ def measure_speed_up(
     ci = ci_censored = None
     if resampled is not None:
         drawn, drawn_codes, _, _ = log_speed_ups(log_steps, *map(isotonic_fits, resampled))
-        order = np.lexsort((drawn_codes, drawn))
-        tail = (1 - confidence) / 2 * (len(order) - 1)
-        ends = order[[int(np.floor(tail)), int(np.ceil(len(order) - 1 - tail))]]
-        ci = (float(np.exp(drawn[ends[0]])), float(np.exp(drawn[ends[1]])))
-        ci_censored = (CENSORING[int(drawn_codes[ends[0]])], CENSORING[int(drawn_codes[ends[1]])])
+        ci, ci_censored = _interval(drawn, drawn_codes, confidence)
     return SpeedUp(
         value=float(np.exp(values[0])),
         censored=CENSORING[code],
@@ -198,6 +194,27 @@ def measure_speed_up(
         baseline_steps=float(np.exp(baseline[0])),
         candidate_steps=float(np.exp(candidate[0])) if code == MET else None,
     )
+
+
+def _interval(
+    values: np.ndarray, codes: np.ndarray, confidence: float
+) -> tuple[tuple[float, float], tuple[Censoring, Censoring]]:
+    """The percentile interval of log speed-ups [R] of which some are bounds, and its ends' marks.
+
+    A bound stands for a value anywhere beyond it. So each end lies between two quantiles: of the
+    least that the resamples can be, and of the most. An end is the further one, or where nothing
+    limits that, the other one as its bound.
+    """
+    least = np.argsort(np.where(codes == NEVER, -np.inf, values), kind="stable")
+    most = np.argsort(np.where(codes == AT_FIRST, np.inf, values), kind="stable")
+    low = int(np.floor((1 - confidence) / 2 * (len(values) - 1)))
+    high = len(values) - 1 - low
+    ends = (
+        most[low] if codes[least[low]] == NEVER else least[low],
+        least[high] if codes[most[high]] == AT_FIRST else most[high],
+    )
+    marks = (CENSORING[int(codes[least[low]])], CENSORING[int(codes[most[high]])])
+    return (float(np.exp(values[ends[0]])), float(np.exp(values[ends[1]]))), marks
 
 
 def language_generator(lang: str, seed: int) -> np.random.Generator:

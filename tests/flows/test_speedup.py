@@ -12,6 +12,7 @@ from scipy.stats import ttest_1samp
 from flows.report.headline import LanguageResult, headline, holm_rejections, pool
 from flows.speedup import (
     LanguageLosses,
+    _interval,
     document_weights,
     isotonic_fit,
     isotonic_fits,
@@ -160,6 +161,64 @@ def test_an_end_of_the_interval_that_is_a_bound_is_marked():
     losses = losses_from([9, 8, 6, 4, 3], [9, 8, 6, 4, 2.98], noise=0.4, documents=6, seed=1)
     found = measure_speed_up(STEPS, losses.curves(), resample_curves(losses, 500, 0), 0.95)
     assert "upper" in (found.censored, found.ci_censored[0])
+
+
+def interval_of(*pairs):
+    """The interval whose resamples are the given curves, the estimate the first of them."""
+    curves = (np.array(pairs[0][0], float), np.array(pairs[0][1], float))
+    resampled = tuple(np.array([pair[model] for pair in pairs], float) for model in (0, 1))
+    found = measure_speed_up(STEPS, curves, resampled, 0.8)
+    return found.ci, found.ci_censored
+
+
+PLATEAU = [9, 8, 3, 3, 3]
+#: Met at step 1,000: a speed-up of 0.1.
+LATE = (PLATEAU, [9, 8, 7, 3, 2])
+#: Met at step 10: a speed-up of 10.
+EARLY = (PLATEAU, [9, 3, 2, 2, 2])
+MISSED = (PLATEAU, [9, 8, 7, 6, 5])
+AT_ONCE = (PLATEAU, [2, 2, 2, 2, 2])
+
+
+def test_resamples_that_never_meet_the_target_lie_below_all_others():
+    # Counted at their bound, 1, they would lie above those that met it late, and hide them.
+    assert interval_of(*[LATE], *[EARLY] * 10, *[MISSED]) == (
+        pytest.approx((0.1, 10)),
+        ("none", "none"),
+    )
+    assert interval_of(*[LATE] * 2, *[EARLY] * 8, *[MISSED] * 2) == (
+        pytest.approx((0.1, 10)),
+        ("upper", "none"),
+    )
+    assert interval_of(*[EARLY] * 9, *[MISSED] * 3) == (pytest.approx((1, 10)), ("upper", "none"))
+    assert interval_of(*[LATE] * 2, *[MISSED] * 10) == (pytest.approx((0.1, 1)), ("upper", "upper"))
+
+
+def test_resamples_that_met_the_target_at_once_lie_above_all_others():
+    assert interval_of(*[LATE] * 6, *[AT_ONCE] * 6) == (
+        pytest.approx((0.1, 100)),
+        ("none", "lower"),
+    )
+    # These met it at once too, but on another baseline: their bound is lower than what others met.
+    quick = ([9, 3, 3, 3, 3], [2, 2, 2, 2, 2])
+    slow = ([9, 8, 7, 6, 3], [9, 2.9, 2.9, 2.9, 2.9])
+    (low, high), marks = interval_of(*[quick] * 2, *[slow] * 10)
+    assert marks == ("lower", "lower")
+    assert low == pytest.approx(10)
+    assert high > 500
+
+
+def test_whatever_the_bounds_stand_for_the_interval_is_right():
+    generator = np.random.default_rng(5)
+    for _ in range(500):
+        chance = generator.dirichlet([1, 2, 1])
+        codes = generator.choice([-1, 0, 1], 45, p=chance)
+        values = np.where(codes == -1, 0.0, generator.normal(0, 1, 45))
+        (low, high), marks = _interval(values, codes, 0.8)
+        truth = np.exp(np.sort(values + codes * generator.exponential(1, 45)))
+        slack = 1 + 1e-12
+        assert truth[4] <= low * slack if marks[0] == "upper" else low <= truth[4] * slack
+        assert truth[-5] >= high / slack if marks[1] == "lower" else high >= truth[-5] / slack
 
 
 def test_document_order_does_not_matter():

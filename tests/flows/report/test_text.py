@@ -59,3 +59,18 @@ def test_a_figure_that_is_a_bound_says_so(ci, reach, value, shown, interval):
     assert made == shown.replace(" ", thin)
     made = report_text.figure_interval(figure)
     assert made == (interval and interval.replace("< ", f"<{thin}"))
+
+
+@pytest.mark.parametrize(
+    ("ci", "marks", "shown"),
+    [
+        ((1.0, 1.33), ("upper", "none"), "< 1.00 to 1.33"),
+        ((0.4, 0.4), ("upper", "upper"), "< 0.40 throughout"),
+        ((0.4, 3.0), ("none", "lower"), "0.40 to > 3.00"),
+        ((0.5, 3.0), ("upper", "lower"), "< 0.50 to > 3.00"),
+        ((1.0, 1.0), ("none", "none"), "1.00 to 1.00"),
+    ],
+)
+def test_an_end_that_is_a_bound_says_so(ci, marks, shown):
+    shown = re.sub("([<>]) ", "\\1\N{NARROW NO-BREAK SPACE}", shown)
+    assert report_text.speed_up_interval(ci, marks) == shown
