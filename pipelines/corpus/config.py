@@ -124,6 +124,10 @@ class CorpusConfig:
             raise UserError(
                 f"dedup_scope is {self.dedup_scope}: profile {self.profile} has {', '.join(scopes)}"
             )
+        if self.profile == "mc4" and self.modern != (unset := ModernConfig()):
+            names = [field.name for field in dataclasses.fields(unset)]
+            chosen = [n for n in names if getattr(self.modern, n) != getattr(unset, n)]
+            raise UserError(f"modern.{chosen[0]} is for profile modern: choose that profile too")
         limits = {
             "max_page_characters": (1, None),
             "min_lines": (1, None),

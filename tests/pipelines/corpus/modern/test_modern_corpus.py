@@ -238,6 +238,8 @@ def test_what_the_profile_refuses(
         build(pages, tmp_path / "out", settings(evaluation_sets=(str(tmp_path / "gone.jsonl"),)))
     with pytest.raises(UserError, match="contamination_share"):
         settings(contamination_share=0)
+    with pytest.raises(UserError, match=r"^modern\.quality is for profile modern"):
+        dataclasses.replace(settings(), profile="mc4")
 
 
 def test_lines_may_be_deduplicated_too(
