@@ -115,8 +115,9 @@ bench-examples: $(READY)  ## Span corruption, examples against bare SentencePiec
 	@$(BIN)/python tests/benchmarks/examples.py
 	@$(BIN)/python tests/benchmarks/batches.py
 
-bench-models: $(READY) .venv-parity/ready  ## The models' steps: Hugging Face, dense twin, experts, roofline
+bench-models: $(READY) .venv-parity/ready  ## The models' steps: Hugging Face, dense twin, experts, roofline, no drops
 	@$(BIN)/python tests/benchmarks/model_steps.py
+	@$(BIN)/python tests/benchmarks/dropless.py
 
 TABLES_EXAMPLES ?= runs/demo/examples
 

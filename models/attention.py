@@ -1,5 +1,6 @@
 """Attention of T5 1.1: no scaling of the logits, relative position buckets, no biases."""
 
+import functools
 import math
 
 import jax
@@ -75,10 +76,13 @@ class Attention(nnx.Module):
 
     Logits are not divided by sqrt(d_kv); the query kernel starts smaller instead. The softmax
     runs in float32 (T5X leaves it in the compute type by default; in bfloat16 that rounds the
-    probabilities to 8 bits).
+    probabilities to 8 bits). With `remat` the backward pass recomputes logits and weights, which
+    grow with the square of the length, from queries and keys.
     """
 
-    def __init__(self, config: ModelConfig, *, dtype: jnp.dtype, rngs: nnx.Rngs):
+    def __init__(
+        self, config: ModelConfig, *, dtype: jnp.dtype, remat: bool = False, rngs: nnx.Rngs
+    ):
         into, into_axes = (config.d_model, config.joined_kv), ("embed", "joined_kv")
         back, back_axes = (config.joined_kv, config.d_model), ("joined_kv", "embed")
         kernel = fan_in_init(config.init_scale, "normal")
@@ -88,7 +92,8 @@ class Attention(nnx.Module):
         self.value = Dense(into, into_axes, init=kernel, dtype=dtype, rngs=rngs)
         self.out = Dense(back, back_axes, init=kernel, dtype=dtype, rngs=rngs)
         self.heads = config.heads
-        self.dropout_rate = config.dropout_rate
+        weighted_sum = functools.partial(_weighted_sum, dropout_rate=config.dropout_rate)
+        self.weighted_sum = jax.checkpoint(weighted_sum) if remat else weighted_sum
 
     def __call__(
         self,
@@ -120,14 +125,26 @@ class Attention(nnx.Module):
     ) -> Float[Array, "B Q D"]:
         """Attend from `x` to keys and values where `mask` is true."""
         q_BxQxHxK = self._heads(self.query(x))
-        logits = jnp.einsum("bqhk,bshk->bhqs", q_BxQxHxK, k_BxSxHxK).astype(jnp.float32)
-        if bias is not None:
-            logits = logits + bias
-        logits = jnp.where(mask[:, None], logits, MASKED)
-        weights = jax.nn.softmax(logits, axis=-1).astype(x.dtype)
-        weights = dropout(weights, self.dropout_rate, key)
-        attended = jnp.einsum("bhqs,bshk->bqhk", weights, v_BxSxHxK)
+        attended = self.weighted_sum(q_BxQxHxK, k_BxSxHxK, v_BxSxHxK, mask, bias, key)
         return self.out(attended.reshape(*attended.shape[:2], -1))
 
     def _heads(self, y: Float[Array, "B L J"]) -> Float[Array, "B L H K"]:
         return y.reshape(*y.shape[:2], self.heads, -1)
+
+
+def _weighted_sum(
+    q_BxQxHxK: Float[Array, "B Q H K"],
+    k_BxSxHxK: Float[Array, "B S H K"],
+    v_BxSxHxK: Float[Array, "B S H K"],
+    mask: Bool[Array, "#B #Q S"],
+    bias: Float[Array, "1 H Q S"] | None,
+    key: PRNGKeyArray | None,
+    *,
+    dropout_rate: float,
+) -> Float[Array, "B Q H K"]:
+    logits = jnp.einsum("bqhk,bshk->bhqs", q_BxQxHxK, k_BxSxHxK).astype(jnp.float32)
+    if bias is not None:
+        logits = logits + bias
+    logits = jnp.where(mask[:, None], logits, MASKED)
+    weights = jax.nn.softmax(logits, axis=-1).astype(v_BxSxHxK.dtype)
+    return jnp.einsum("bhqs,bshk->bqhk", dropout(weights, dropout_rate, key), v_BxSxHxK)

@@ -17,6 +17,7 @@ BalanceScope = Literal["group", "global"]
 Precision = Literal["bfloat16", "float32"]
 OptimizerName = Literal["adafactor", "adamw"]
 BadLossPolicy = Literal["stop", "skip", "rewind"]
+Remat = Literal["none", "attention", "layers"]
 
 
 def at_least_one(config: Any, *names: str) -> None:
@@ -222,7 +223,9 @@ class TrainConfig:
         z_loss: weight of log(Z)^2 in the loss, which keeps logits from drifting (T5X: 1e-4).
         microbatches: parts of a batch whose gradients are added up, to save memory.
         loss_chunks: parts of the target length whose logits exist at one time, to save memory.
-        remat: recompute activations in the backward pass, to save memory.
+        remat: what the backward pass recomputes, to save memory: `none`; `attention`, the weights
+            of attention, for a product of queries and keys more; `layers`, all of a period of
+            them, for a third more FLOPs. On CPU `attention` needs `scan_layers`: XLA undoes it.
         scan_layers: compile one period of layers and loop over it. Compiles in nearly constant
             time however deep the model; unrolled runs faster on CPU.
         data_parallel: devices along the mesh axis `data`.
@@ -246,7 +249,7 @@ class TrainConfig:
     z_loss: float = 1e-4
     microbatches: int = 1
     loss_chunks: int = 1
-    remat: bool = False
+    remat: Remat = "none"
     scan_layers: bool = False
     data_parallel: int = 1
     expert_parallel: int = 1
@@ -284,6 +287,7 @@ class TrainConfig:
         _one_of(self, "optimizer", OptimizerName)
         _one_of(self, "on_bad_loss", BadLossPolicy)
         _one_of(self, "dtype", Precision)
+        _one_of(self, "remat", Remat)
 
     @property
     def rows(self) -> int:

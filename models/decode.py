@@ -13,9 +13,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
+from models.block import Block
 from models.experts import DROPLESS
 from models.state import Parameters, Skeleton
-from models.transformer import PADDING, Block, Transformer
+from models.transformer import PADDING, Transformer
 from pipelines.examples.span_corruption import EOS_ID
 
 #: `(parameters, inputs, key) -> outputs`; see `make_decoder`.

@@ -5,7 +5,7 @@ cost what matrix products cost. A test holds the two against each other on an un
 `mswitch plan` against programs compiled for TPUs.
 """
 
-from models.config import ModelConfig
+from models.config import ModelConfig, Remat
 from models.router import expert_capacity, group_count
 
 #: A product's backward pass is two products of its size: one per operand.
@@ -81,14 +81,21 @@ def recomputed_flops(
     inputs_length: int,
     targets_length: int,
     *,
-    remat: bool,
+    remat: Remat,
     loss_chunks: int,
 ) -> int:
     """Matrix-product FLOPs that memory settings add to one training step.
 
-    `remat` runs the layers' forward pass again, more than one loss chunk that of the logits.
+    Remat `layers` runs the layers' forward pass again, `attention` the products of queries and
+    keys; more than one loss chunk that of the logits.
     """
     lengths = (batch_size, inputs_length, targets_length)
     logits = logits_flops(config, batch_size, targets_length)
-    layers = forward_flops(config, *lengths) - logits
-    return layers * remat + logits * (loss_chunks > 1)
+    again = logits if loss_chunks > 1 else 0
+    if remat == "layers":
+        again += forward_flops(config, *lengths) - logits
+    elif remat == "attention":
+        pairs = config.encoder_layers * inputs_length**2
+        pairs += config.decoder_layers * targets_length * (targets_length + inputs_length)
+        again += 2 * batch_size * config.joined_kv * pairs
+    return again

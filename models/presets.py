@@ -105,7 +105,9 @@ def _mswitch() -> dict[str, Preset]:
     """mSwitch-Base, FLOP-matched to mT5-Base (Switch Transformers, section 4.3).
 
     The paper states no number of experts; 128 is Switch-Base's in its Table 9, and the plain
-    `mswitch-base`. The others have their number in their name.
+    `mswitch-base`. The others have their number in their name. `mswitch-base-relu` has ReLU
+    experts of 3072 in place of GEGLU of 2048, as many parameters and FLOPs: Hugging Face's class,
+    which has no GEGLU experts, can compute it.
     """
     base = _mt5()["mt5-base"].model
     billions = {8: 0.98, 16: 1.43, 32: 2.34, 64: 4.15, 128: 7.78, 256: 15.02}
@@ -119,6 +121,13 @@ def _mswitch() -> dict[str, Preset]:
             "mean step speed-up 5x over mT5-Base; 91 % of languages at least 4x (Figure 8, which "
             "states no number of experts)",
         )
+    geglu = presets["mswitch-base"]
+    presets["mswitch-base-relu"] = Preset(
+        dataclasses.replace(geglu.model, activation="relu", d_ff=3072),
+        _command("mswitch-base-relu"),
+        geglu.cost,
+        "none is published: mSwitch-Base for exchange with Hugging Face",
+    )
     return presets
 
 

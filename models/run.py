@@ -17,7 +17,7 @@ from pipelines.progress import say
 CONFIG = "config.json"
 #: Settings of training that may change when a run goes on: results are equal up to rounding, or
 #: the same as long as no loss is bad.
-FREE = ("data_parallel", "expert_parallel", "model_parallel", "on_bad_loss", "loss_spike")
+FREE = ("data_parallel", "expert_parallel", "model_parallel", "remat", "on_bad_loss", "loss_spike")
 CHECKPOINTS = "checkpoints"
 
 
@@ -156,4 +156,7 @@ def model_of(config: Mapping[str, Any]) -> ModelConfig:
 
 def train_config_of(config: Mapping[str, Any]) -> TrainConfig:
     """The training configuration a config.json describes."""
-    return TrainConfig(**config["train"])
+    train = dict(config["train"])
+    if isinstance(train["remat"], bool):  # as runs before the first release have it
+        train["remat"] = "layers" if train["remat"] else "none"
+    return TrainConfig(**train)

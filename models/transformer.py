@@ -1,9 +1,8 @@
 """The encoder-decoder: mT5 with every feed-forward layer dense, mSwitch with sparse ones.
 
-Blocks are pre-norm. A stack is a repeated period of blocks: one dense block; or, with
-`sparse_every` 2, a dense and a sparse one. A compiled loop over periods needs their parameters in
-one array with a leading `layers` axis. Unrolled, each period has its own: taking them out of such
-an array, and putting gradients together, would copy all of both in every step.
+A stack repeats a period of blocks (`models/block.py`). A compiled loop over periods needs their
+parameters in one array with a leading `layers` axis. Unrolled, each period has its own: taking
+them out of such an array, and putting gradients together, would copy all of both in every step.
 """
 
 import functools
@@ -16,142 +15,14 @@ from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from models.attention import Attention, RelativePositionBias
-from models.config import ModelConfig
-from models.experts import SwitchFeedForward
-from models.layers import (
-    Dense,
-    Embedding,
-    FeedForward,
-    RMSNorm,
-    dropout,
-    fan_in_init,
-    split_key,
-)
+from models.attention import RelativePositionBias
+from models.block import Period
+from models.config import ModelConfig, Remat
+from models.layers import Dense, Embedding, RMSNorm, dropout, fan_in_init, split_key
 from models.partitioning import constrain_batch
 from models.router import RoutingStats
 
 PADDING = 0
-
-
-class Block(nnx.Module):
-    """Self-attention, in a decoder cross-attention, and a dense or sparse feed-forward layer."""
-
-    def __init__(
-        self,
-        config: ModelConfig,
-        *,
-        decoder: bool,
-        sparse: bool,
-        dtype: jnp.dtype,
-        mesh: Mesh | None,
-        rngs: nnx.Rngs,
-    ):
-        def norm() -> RMSNorm:
-            return RMSNorm(config.d_model, dtype=dtype, rngs=rngs)
-
-        self.self_attention_norm = norm()
-        self.self_attention = Attention(config, dtype=dtype, rngs=rngs)
-        self.cross_attention_norm = norm() if decoder else None
-        self.cross_attention = Attention(config, dtype=dtype, rngs=rngs) if decoder else None
-        self.feed_forward_norm = norm()
-        self.switch = (
-            SwitchFeedForward(config, dtype=dtype, mesh=mesh, rngs=rngs) if sparse else None
-        )
-        self.feed_forward = (
-            None
-            if sparse
-            else FeedForward(
-                config.d_model,
-                config.d_ff,
-                activation=config.activation,
-                init_scale=config.init_scale,
-                dropout_rate=config.dropout_rate,
-                dtype=dtype,
-                rngs=rngs,
-            )
-        )
-        self.dropout_rate = config.dropout_rate
-        self.mesh = mesh
-
-    def __call__(
-        self,
-        x: Float[Array, "B L D"],
-        *,
-        real: Bool[Array, "B L"],
-        mask: Bool[Array, "#B #L L"],
-        bias: Float[Array, "1 H L L"],
-        memory: Float[Array, "B M D"] | None,
-        memory_mask: Bool[Array, "B #L M"] | None,
-        groups: int,
-        capacity: int | None,
-        key: PRNGKeyArray | None,
-    ) -> tuple[Float[Array, "B L D"], RoutingStats | None]:
-        """Apply the block; a dense one has no routing statistics."""
-        keys = split_key(key, 6)
-        y = self.self_attention_norm(x)
-        y = self.self_attention(y, y, mask, bias=bias, key=keys[0])
-        x = x + dropout(y, self.dropout_rate, keys[1])
-        if self.cross_attention is not None and self.cross_attention_norm is not None:
-            assert memory is not None
-            assert memory_mask is not None
-            y = self.cross_attention_norm(x)
-            y = self.cross_attention(y, memory, memory_mask, key=keys[2])
-            x = x + dropout(y, self.dropout_rate, keys[3])
-        x = constrain_batch(x, self.mesh)
-        y, stats = self.transform(x, real, groups=groups, capacity=capacity, key=keys[4])
-        x = constrain_batch(x + dropout(y, self.dropout_rate, keys[5]), self.mesh)
-        return x, stats
-
-    def transform(
-        self,
-        x: Float[Array, "B L D"],
-        real: Bool[Array, "B L"],
-        *,
-        groups: int,
-        capacity: int | None,
-        key: PRNGKeyArray | None = None,
-    ) -> tuple[Float[Array, "B L D"], RoutingStats | None]:
-        """What the feed-forward layer, dense or sparse, adds to `x`."""
-        y = self.feed_forward_norm(x)
-        if self.switch is not None:
-            return self.switch(y, real, groups=groups, capacity=capacity, key=key)
-        assert self.feed_forward is not None
-        return self.feed_forward(y, key=key), None
-
-
-class Period(nnx.Module):
-    """The blocks that a stack repeats; at most the last is sparse."""
-
-    def __init__(
-        self,
-        config: ModelConfig,
-        *,
-        decoder: bool,
-        dtype: jnp.dtype,
-        mesh: Mesh | None,
-        rngs: nnx.Rngs,
-    ):
-        self.blocks = nnx.List(
-            [
-                Block(
-                    config,
-                    decoder=decoder,
-                    sparse=config.sparse and index == config.period - 1,
-                    dtype=dtype,
-                    mesh=mesh,
-                    rngs=rngs,
-                )
-                for index in range(config.period)
-            ]
-        )
-
-    def __call__(self, x: Array, *, key: PRNGKeyArray | None, **inputs):
-        """Apply all blocks; gives the sparse one's statistics."""
-        stats = None
-        for block, block_key in zip(self.blocks, split_key(key, len(self.blocks)), strict=True):
-            x, stats = block(x, key=block_key, **inputs)
-        return x, stats
 
 
 def periods_of(stacked: Period, count: int) -> list[Period]:
@@ -177,7 +48,7 @@ class Stack(nnx.Module):
         dtype: jnp.dtype,
         mesh: Mesh | None,
         scan_layers: bool,
-        remat: bool,
+        remat: Remat,
         rngs: nnx.Rngs,
     ):
         layers = config.decoder_layers if decoder else config.encoder_layers
@@ -186,14 +57,21 @@ class Stack(nnx.Module):
         @nnx.split_rngs(splits=self.count)
         @nnx.vmap(in_axes=(0,), out_axes=0)
         def create(rngs: nnx.Rngs) -> Period:
-            return Period(config, decoder=decoder, dtype=dtype, mesh=mesh, rngs=rngs)
+            return Period(
+                config,
+                decoder=decoder,
+                dtype=dtype,
+                mesh=mesh,
+                remat_attention=remat == "attention",
+                rngs=rngs,
+            )
 
         stacked = create(rngs)
         self.periods = stacked if scan_layers else nnx.List(periods_of(stacked, self.count))
         self.position_bias = RelativePositionBias(config, bidirectional=not decoder, rngs=rngs)
         self.final_norm = RMSNorm(config.d_model, dtype=dtype, rngs=rngs)
         self.dropout_rate = config.dropout_rate
-        self.remat = remat
+        self.remat_layers = remat == "layers"
 
     @property
     def unrolled(self) -> Sequence[Period]:
@@ -246,7 +124,7 @@ class Stack(nnx.Module):
             parameters, key = inputs
             return apply(nnx.merge(graph, parameters), x, key)
 
-        if self.remat:
+        if self.remat_layers:
             on_split = jax.checkpoint(on_split, static_argnums=0)
         if isinstance(self.periods, Period):
             graph, parameters = nnx.split(self.periods)
@@ -268,7 +146,7 @@ class Transformer(nnx.Module):
         dtype: compute type.
         mesh: devices to shard over, or None for one.
         scan_layers: loop over periods, whose parameters are in one array, instead of unrolling.
-        remat: recompute each period's activations in the backward pass.
+        remat: what the backward pass recomputes (`TrainConfig`).
         rngs: randomness of initialisation.
     """
 
@@ -279,7 +157,7 @@ class Transformer(nnx.Module):
         dtype: jnp.dtype = jnp.bfloat16,
         mesh: Mesh | None = None,
         scan_layers: bool = False,
-        remat: bool = False,
+        remat: Remat = "none",
         rngs: nnx.Rngs,
     ):
         self.config = config

@@ -151,8 +151,8 @@ def _check_exportable(model: ModelConfig) -> None:
     if model.activation != "relu":
         raise UserError(
             "this model's experts are GEGLU, and Hugging Face's SwitchTransformers has no gated "
-            "experts (one input projection each, ReLU): it cannot compute this model. A preset "
-            "with ReLU experts, such as switch-base-128, can be exported"
+            "experts (one input projection each, ReLU): it cannot compute this model. Presets "
+            "with ReLU experts, mswitch-base-relu and switch-base-128 among them, can be exported"
         )
     if model.sparse_every not in (1, 2):
         raise UserError(

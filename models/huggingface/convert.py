@@ -15,7 +15,15 @@ from models.checkpoint import Checkpoints, complete_steps, restore_parameters
 from models.config import ModelConfig, TrainConfig, as_json
 from models.huggingface.config import read_config, write_config
 from models.huggingface.files import CONFIG, WeightFiles, read_json, write_weights
-from models.huggingface.tensors import EMBEDDING, EMBEDDING_COPIES, HEAD, UNUSED, Piece, pieces
+from models.huggingface.tensors import (
+    EMBEDDING,
+    EMBEDDING_COPIES,
+    HEAD,
+    UNUSED,
+    Piece,
+    exported_pieces,
+    pieces,
+)
 from models.presets import PRESETS
 from models.run import CHECKPOINTS, model_of, read_run, train_config_of
 from models.run import CONFIG as RUN_CONFIG
@@ -136,7 +144,7 @@ def export_hf(
         stored = Skeleton.of(model, train_config_of(described))
         like = stored.abstract_state(optimizer_of(_TRAIN)).parameters
         parameters = unrolled(restore_parameters(run / CHECKPOINTS, step, like))
-        places = {piece.tensor: piece for piece in pieces(model)}
+        places = {piece.tensor: piece for piece in exported_pieces(model)}
         written = write_weights(
             output.directory,
             {name: tensor_shape(piece, skeleton) for name, piece in places.items()},

@@ -27,7 +27,8 @@ class Piece:
     transposed: bool = True
 
 
-#: Copies of `shared.weight` that older checkpoints store as well.
+#: Copies of `shared.weight` that older checkpoints store as well, and that Hugging Face's Switch
+#: makes up at random where they are missing and embeddings are not tied (transformers 4.57).
 EMBEDDING_COPIES = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
 #: Stored in the first T5 checkpoints and used by no version.
 UNUSED = ("decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight",)
@@ -42,6 +43,14 @@ def pieces(model: ModelConfig) -> Iterator[Piece]:
     yield from _stack(model, decoder=True)
     if not model.tied_embeddings:
         yield Piece(HEAD, "logits.kernel")
+
+
+def exported_pieces(model: ModelConfig) -> Iterator[Piece]:
+    """All tensors to write, those included that only some class of Hugging Face wants."""
+    yield from pieces(model)
+    if model.sparse and not model.tied_embeddings:
+        for name in EMBEDDING_COPIES:
+            yield Piece(name, "embedding.table", transposed=False)
 
 
 def _stack(model: ModelConfig, *, decoder: bool) -> Iterator[Piece]:

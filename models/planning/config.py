@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from models.config import Remat
 from pipelines.errors import UserError
 
 
@@ -18,7 +19,7 @@ class PlanConfig:
         model_parallel: devices along the mesh axis `model`.
         microbatches: parts of a batch whose gradients are added up.
         loss_chunks: parts of the target length whose logits exist at one time.
-        remat: whether activations are recomputed in the backward pass.
+        remat: what the backward pass recomputes.
     """
 
     batch_size: int = 1024
@@ -29,7 +30,7 @@ class PlanConfig:
     model_parallel: int | None = None
     microbatches: int | None = None
     loss_chunks: int | None = None
-    remat: bool | None = None
+    remat: Remat | None = None
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
@@ -37,7 +38,7 @@ class PlanConfig:
             if value is not None and field.name != "remat" and value < 1:
                 raise UserError(f"--{field.name.replace('_', '-')} must be at least 1")
 
-    def allows(self, name: str, value: int | bool) -> bool:
+    def allows(self, name: str, value: int | Remat) -> bool:
         """Whether a setting may have this value."""
         wanted = getattr(self, name)
         return wanted is None or wanted == value

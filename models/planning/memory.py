@@ -64,7 +64,7 @@ class StepMemory:
         gradients: of parameters; with microbatches there are sums and a part's own.
         activations: what the forward pass keeps for the backward pass.
         working: what comes on top at the worst moment: the logits of a chunk and the vocabulary's
-            table, gathered; or, with remat, one period's activations.
+            table, gathered; or, with remat, what one period recomputes.
     """
 
     state: StateMemory
@@ -102,14 +102,17 @@ def step_memory(
 ) -> StepMemory:
     """Estimate the peak on each device."""
     part = _Part.of(model, train, inputs_length, targets_length)
-    periods = [_period_kept(model, train, part, decoder=decoder) for decoder in (False, True)]
+    stacks = (False, True)
+    periods = [_period_kept(model, train, part, decoder=decoder) for decoder in stacks]
     counts = (model.encoder_layers // model.period, model.decoder_layers // model.period)
     lengths = (inputs_length, targets_length)
-    if train.remat:
+    if train.remat == "layers":
         carries = (2 * model.d_model * part.sequences * length for length in lengths)
         kept, recomputed = sum(n * x for n, x in zip(counts, carries, strict=True)), max(periods)
     else:
         kept, recomputed = sum(n * x for n, x in zip(counts, periods, strict=True)), 0.0
+        if train.remat == "attention":
+            recomputed = max(_attention_weights(model, train, part, decoder=d) for d in stacks)
     rows = part.sequences * targets_length / train.loss_chunks
     values = rows * LOGITS_BYTES + model.d_model * GATHERED_TABLE_BYTES
     loss = values * model.vocabulary_size / train.model_parallel
@@ -163,11 +166,11 @@ def _block_kept(
     tokens = part.sequences * length
     residual = tokens * model.d_model * (DECODER_KEPT_BYTES if decoder else ENCODER_KEPT_BYTES)
     projections = 2 * model.joined_kv / width * tokens * (4 if decoder else 3)
-    pairs = part.sequences * length * length
     if decoder:
         projections += 2 * model.joined_kv / width * part.sequences * part.inputs_length * 2
-        pairs += part.sequences * length * part.inputs_length
-    attention = pairs * model.heads / width * ATTENTION_KEPT_BYTES
+    attention = 0.0
+    if train.remat != "attention":
+        attention = _attention_weights(model, train, part, decoder=decoder)
     feed_forward = 2 * FEED_FORWARD_KEPT[model.activation] * model.d_ff / width
     if not sparse:
         return residual + projections + attention + feed_forward * tokens
@@ -175,6 +178,16 @@ def _block_kept(
     experts = slots * (feed_forward + QUEUE_KEPT_BYTES * model.d_model)
     router = tokens * (ROUTER_INPUT_KEPT_BYTES * model.d_model + ROUTER_KEPT_BYTES * model.experts)
     return residual + projections + attention + experts + router
+
+
+def _attention_weights(
+    model: ModelConfig, train: TrainConfig, part: _Part, *, decoder: bool
+) -> float:
+    """Bytes of the attention weights of one block: self-attention's, and a decoder's own."""
+    length = part.targets_length if decoder else part.inputs_length
+    keys = length + (part.inputs_length if decoder else 0)
+    heads = model.heads / train.model_parallel
+    return part.sequences * length * keys * heads * ATTENTION_KEPT_BYTES
 
 
 def _period_weights(model: ModelConfig, train: TrainConfig) -> float:

@@ -3,8 +3,9 @@
 import dataclasses
 import math
 from collections.abc import Iterator
+from typing import get_args
 
-from models.config import ModelConfig, TrainConfig
+from models.config import ModelConfig, Remat, TrainConfig
 from models.flops import recomputed_flops, training_step_flops
 from models.partitioning import check_divisible
 from models.planning.config import PlanConfig
@@ -146,7 +147,7 @@ def _memory_settings(
         if model.balance_scope == "global" and microbatches > 1:
             continue
         for loss_chunks in chunks:
-            for remat in (False, True):
+            for remat in get_args(Remat):
                 if config.allows("remat", remat):
                     yield dataclasses.replace(
                         mesh, microbatches=microbatches, loss_chunks=loss_chunks, remat=remat
@@ -171,7 +172,7 @@ def _analytic_secs(
     )
     experts = counts.get("experts", 0) / train.expert_parallel / train.model_parallel
     others = (sum(counts.values()) - counts.get("experts", 0)) / train.model_parallel
-    passes = 3 if train.remat else 2
+    passes = 3 if train.remat == "layers" else 2
     # Each pass gathers bfloat16 weights; gradients are scattered in float32.
     gathered = others * (1 if train.data_parallel * train.expert_parallel > 1 else 0)
     gathered += experts * (1 if train.data_parallel > 1 else 0)

@@ -79,8 +79,8 @@ def train_options(setting: dict[str, Any]) -> str:
     options.append(f"--microbatches {setting['microbatches']}")
     if setting["loss_chunks"] > 1:
         options.append(f"--loss-chunks {setting['loss_chunks']}")
-    if setting["remat"]:
-        options.append("--remat")
+    if setting["remat"] != "none":
+        options.append(f"--remat {setting['remat']}")
     if setting["scan_layers"]:
         options.append("--scan-layers")
     return " ".join(options)

@@ -60,6 +60,8 @@ MEMORY_COLUMNS = (
     *("preset", "slice", "mesh, microbatches", "loss chunks", "parameters", "moments"),
     *("peak", "available", "predicted"),
 )
+#: How a setting is marked by what it recomputes.
+REMAT = {"none": "", "attention": " a", "layers": " r"}
 WORK_COLUMNS = (
     *("preset", "slice", "FLOPs", "ratio", "all-gather, all-reduce, all-to-all (GiB)"),
     *("compute s", "memory s", "network s", "compile s, CPU s, GiB"),
@@ -80,7 +82,7 @@ def memory_row(plan: Mapping[str, Any]) -> tuple[str, ...]:
     return (
         plan["preset"],
         plan["topology"],
-        f"{mesh}, {plan['microbatches']}{' r' if plan['remat'] else ''}",
+        f"{mesh}, {plan['microbatches']}{REMAT[plan['remat']]}",
         str(plan["loss_chunks"]),
         gib(plan, "parameter", 2),
         gib(plan, "optimizer", 3),

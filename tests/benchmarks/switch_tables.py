@@ -46,6 +46,8 @@ TABLES: dict[str, dict[str, tuple[str, ...]]] = {
         "sparse, 2 experts": (*SPARSE, "--experts", "2"),
         "sparse, 32 experts": (*SPARSE, "--experts", "32"),
         "sparse, balance weight 0.001": (*SPARSE, "--balance-weight", "0.001"),
+        "dense, init scale 1": (*DENSE, "--init-scale", "1.0"),
+        "sparse, init scale 1": (*SPARSE, "--init-scale", "1.0"),
         "sparse, capacity factor 4": (*SPARSE, "--capacity-factor", "4"),
         "dense, half the learning rate": (*DENSE, *SLOW),
         "sparse, half the learning rate": (*SPARSE, *SLOW),

@@ -9,18 +9,19 @@ from pathlib import Path
 import pytest
 
 SCRIPT = Path(__file__).with_name("sharded_child.py")
-#: Mesh, what the balance loss balances, and the moments of matrices.
+#: Mesh, what the balance loss balances, the moments of matrices, and settings that save memory.
+SAVING = {"scan_layers": True, "remat": "layers", "microbatches": 2, "loss_chunks": 3}
 CASES = [
-    [[2, 1, 1], "group", "full"],
-    [[1, 2, 2], "group", "full"],
-    [[4, 1, 1], "group", "full"],
-    [[1, 8, 1], "group", "full"],
-    [[2, 2, 2], "group", "full"],
-    [[2, 4, 1], "global", "factored"],
+    [[2, 1, 1], "group", "full", {}],
+    [[1, 2, 2], "group", "full", SAVING],
+    [[4, 1, 1], "group", "full", {"remat": "attention"}],
+    [[1, 8, 1], "group", "full", {}],
+    [[2, 2, 2], "group", "full", {}],
+    [[2, 4, 1], "global", "factored", {}],
 ]
 
 
-#: Eight programs are compiled, a minute and a half of one core.
+#: Nine programs are compiled, a minute and a half of one core.
 pytestmark = pytest.mark.timeout(900)
 
 

@@ -38,7 +38,7 @@ def model(request) -> Skeleton:
     config = dataclasses.replace(config, capacity_factor=4.0 if config.sparse else 1.0)
     train = FLOAT32
     if kind == "scanned":
-        train = dataclasses.replace(FLOAT32, scan_layers=True, remat=True)
+        train = dataclasses.replace(FLOAT32, scan_layers=True, remat="layers")
     return Skeleton.of(config, train)
 
 

@@ -72,7 +72,8 @@ def compute(model: ModelConfig, train: TrainConfig, factored: bool, start=None) 
     else:
         state = jax.device_put(start, skeleton.state_shardings(optimizer))
     start = jax.device_get(state)
-    wi = state.parameters["encoder.periods.0.blocks.0.switch.wi_0"]
+    first = "encoder.periods" if train.scan_layers else "encoder.periods.0"
+    wi = state.parameters[f"{first}.blocks.0.switch.wi_0"]
     table = state.parameters["embedding.table"]
     shares = [x.addressable_shards[0].data.size / x.size for x in (wi, table)]
     large = [x for x in jax.tree.leaves(state) if x.size >= LARGE]
@@ -116,16 +117,19 @@ def main() -> None:
     )
     train = TrainConfig(batch_size=ROWS, dtype="float32", warmup_steps=100)
     singles = {}
-    for shape, scope, moments in json.loads(sys.argv[1]):
+    for shape, scope, moments, saving in json.loads(sys.argv[1]):
         model, factored = dataclasses.replace(model, balance_scope=scope), moments == "factored"
-        if (scope, moments) not in singles:
-            singles[scope, moments] = compute(model, train, factored)
-        single = singles[scope, moments]
+        # Microbatches draw other numbers than a whole batch; remat alone changes none.
+        settings = saving if "microbatches" in saving else {}
+        alone = (scope, moments, *settings)
+        if alone not in singles:
+            singles[alone] = compute(model, dataclasses.replace(train, **settings), factored)
+        single = singles[alone]
         data, expert, width = shape
         sharded = compute(
             model,
             dataclasses.replace(
-                train, data_parallel=data, expert_parallel=expert, model_parallel=width
+                train, data_parallel=data, expert_parallel=expert, model_parallel=width, **saving
             ),
             factored,
             # To draw it takes long to compile: one mesh is enough to show that all draw the same.
@@ -136,7 +140,7 @@ def main() -> None:
             for name in ("start", "loss", "gradients", "metrics", "state")
         }
         report |= {name: sharded[name] for name in ("drops", "shares", "large", "whole")}
-        print(json.dumps({"case": [shape, scope, moments], **report}), flush=True)
+        print(json.dumps({"case": [shape, scope, moments, saving], **report}), flush=True)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ def parameters(model: ModelConfig) -> int:
         ("mt5-xl", 3.743 * B, 0.0005 * B),
         ("mt5-xxl", 12.921 * B, 0.0005 * B),
         ("mswitch-base", 7.775 * B, 0.0005 * B),
+        ("mswitch-base-relu", 7.775 * B, 0.0005 * B),
         # Switch Transformers, Table 7 (1.1, 2.0, 3.8, 7.4, 14.7 B) to one more digit.
         ("switch-base-16", 1.07 * B, 0.005 * B),
         ("switch-base-32", 1.98 * B, 0.005 * B),

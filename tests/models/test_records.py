@@ -20,7 +20,9 @@ from tensorflow.core.util import event_pb2
 from models import telemetry
 from models.bad_loss import last_loss, recent_losses
 from models.checkpoint import Checkpoints, complete_steps, is_complete
+from models.config import TrainConfig, as_json
 from models.peaks import peak_flops
+from models.run import train_config_of
 from models.schedule import log_spaced_steps
 from models.telemetry import Telemetry, cut_metrics, read_metrics
 from pipelines.errors import UserError
@@ -41,6 +43,12 @@ def test_evaluation_steps_are_even_in_the_logarithm():
     assert max(ratios) / min(ratios) < 1.001
     assert made[0] == pytest.approx(1_000_000 / 64, rel=0.001)
     assert len(log_spaced_steps(24)) == 16
+
+
+@pytest.mark.parametrize(("before", "now"), [(False, "none"), (True, "layers")])
+def test_runs_from_before_remat_had_policies_are_read(before, now):
+    described = {"train": {**as_json(TrainConfig()), "remat": before}}
+    assert train_config_of(described) == TrainConfig(remat=now)
 
 
 def test_metrics_after_the_restored_step_are_cut(tmp_path):

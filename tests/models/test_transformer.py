@@ -93,11 +93,15 @@ def gradients(config, train, batch, groups=None):
 
 
 @pytest.mark.slow
-def test_ways_to_save_memory_change_no_gradient(sparse, child):
+@pytest.mark.parametrize(
+    "settings",
+    [{"scan_layers": True, "remat": "layers", "loss_chunks": 3}, {"remat": "attention"}],
+)
+def test_ways_to_save_memory_change_no_gradient(sparse, child, settings):
     config = dataclasses.replace(sparse, encoder_layers=4, decoder_layers=2, sparse_every=2)
     batch = child.MemoryBatches(8).batch(0)
     batch.pop("language")
-    saving = dataclasses.replace(FLOAT32, scan_layers=True, remat=True, loss_chunks=3)
+    saving = dataclasses.replace(FLOAT32, **settings)
     plain, plain_gradient = gradients(config, FLOAT32, batch)
     other, other_gradient = gradients(config, saving, batch)
     assert float(plain) == pytest.approx(float(other), rel=1e-6)

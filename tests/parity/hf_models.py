@@ -27,7 +27,10 @@ _MT5 = {"small": (512, 1024, 6, 8), "base": (768, 2048, 12, 12), "large": (1024,
 # Full width, 2+2 layers.
 _MT5 |= {"xl": (2048, 5120, 32, 2), "xxl": (4096, 10240, 64, 2)}
 #: Names of the fixtures in the repository.
-TINY = ("mt5-tiny", "t5-tiny", "switch-tiny", "switch-all-tiny", "switch-drops-tiny")
+TINY = (
+    *("mt5-tiny", "t5-tiny", "switch-tiny", "switch-untied-tiny", "switch-all-tiny"),
+    "switch-drops-tiny",
+)
 
 
 def build(name: str) -> torch.nn.Module:
@@ -41,6 +44,9 @@ def build(name: str) -> torch.nn.Module:
         model = T5ForConditionalGeneration(config)
     elif name == "switch-tiny":
         model = _switch(_TINY_SWITCH, layers=4, sparse=2)
+    elif name == "switch-untied-tiny":
+        # As `mswitch-base-relu`: mT5's own matrix for logits, which are not scaled.
+        model = _switch({**_TINY_SWITCH, "tie_word_embeddings": False}, layers=2, sparse=1)
     elif name == "switch-drops-tiny":
         model = _switch({**_TINY_SWITCH, "expert_capacity": 9}, layers=2, sparse=1)
     elif name == "switch-all-tiny":

@@ -21,7 +21,10 @@ from models.huggingface.files import WeightFiles, read_json
 HERE = Path(__file__).parent
 PEER = HERE.parents[1] / ".venv-parity" / "bin" / "python"
 TOLERANCE = 1e-5
-TINY = ("mt5-tiny", "t5-tiny", "switch-tiny", "switch-all-tiny", "switch-drops-tiny")
+TINY = (
+    *("mt5-tiny", "t5-tiny", "switch-tiny", "switch-untied-tiny", "switch-all-tiny"),
+    "switch-drops-tiny",
+)
 LARGE = ("mt5-large", "mt5-xl", "mt5-xxl") if os.environ.get("MSWITCH_PARITY") == "all" else ()
 NAMES = (*TINY, "mt5-small", "switch-base-8", "mt5-base", *LARGE)
 THERE_AND_BACK = (*TINY, "mt5-small")

@@ -27,6 +27,7 @@ TOLERANCE = 1e-5
         ("mt5-tiny", {}),
         ("t5-tiny", {}),
         ("switch-tiny", {}),
+        ("switch-untied-tiny", {}),
         ("switch-all-tiny", {}),
         # Hugging Face counts capacity in each sequence, and padding too: there is none here.
         ("switch-drops-tiny", {"groups": 3, "capacity": 9}),
@@ -49,7 +50,9 @@ def test_logits_equal_hugging_faces(fixtures, logits, name, setting):
         assert np.abs(made - expected["logits"]).max() < bound
 
 
-@pytest.mark.parametrize("name", ["mt5-tiny", "t5-tiny", "switch-tiny", "switch-all-tiny"])
+@pytest.mark.parametrize(
+    "name", ["mt5-tiny", "t5-tiny", "switch-tiny", "switch-untied-tiny", "switch-all-tiny"]
+)
 def test_cached_decoding_equals_hugging_faces_and_teacher_forcing(fixtures, cached_logits, name):
     directory = fixtures / name
     model = read_config(read_json(directory / "config.json"), name)
@@ -110,7 +113,7 @@ def test_mswitch_equals_plain_numpy(fixtures, logits, reference, groups, capacit
 
 
 def test_plain_numpy_equals_hugging_face(fixtures, reference):
-    for name in ("switch-tiny", "switch-all-tiny"):
+    for name in ("switch-tiny", "switch-untied-tiny", "switch-all-tiny"):
         with np.load(fixtures / name / "expected.npz") as file:
             batch = dict(file)
         weights = load_file(fixtures / name / "model.safetensors")
@@ -128,4 +131,4 @@ def test_fixtures_are_not_trivial(fixtures):
             assert made.std(axis=1).mean() > 0.3
             padded = bool((file["inputs"] == 0).any())
         assert padded == ("drops" not in directory.name)
-    assert len(list(fixtures.iterdir())) == 5
+    assert len(list(fixtures.iterdir())) == 6

@@ -32,7 +32,8 @@ def deep_sparse(sparse):
         {"scan_layers": True},
         {"scan_layers": False},
         {"scan_layers": True, "microbatches": 4},
-        {"scan_layers": True, "loss_chunks": 4, "remat": True},
+        {"scan_layers": True, "loss_chunks": 4, "remat": "layers"},
+        {"scan_layers": True, "remat": "attention"},
     ],
 )
 def test_a_loops_body_counts_as_often_as_it_runs(deep_sparse, settings):
@@ -41,7 +42,7 @@ def test_a_loops_body_counts_as_often_as_it_runs(deep_sparse, settings):
     again = recomputed_flops(
         deep_sparse,
         *lengths,
-        remat=settings.get("remat", False),
+        remat=settings.get("remat", "none"),
         loss_chunks=settings.get("loss_chunks", 1),
     )
     analytic = training_step_flops(deep_sparse, *lengths) + again

@@ -105,7 +105,7 @@ def test_what_cannot_fit_is_an_answer_and_is_not_compiled(monkeypatch):
 
 def test_a_batch_that_fits_is_named(monkeypatch):
     monkeypatch.setattr(plan_module, "compile_elsewhere", compiled)
-    config = PlanConfig(batch_size=1024, microbatches=1, remat=False)
+    config = PlanConfig(batch_size=1024, microbatches=1, remat="none")
     plan = make_plan("mt5-base", "v5e:4x4", config, ModelChanges())
     smaller = plan["fitting_batch_size"]
     assert smaller < 1024
@@ -138,8 +138,11 @@ def test_every_memory_setting_saves_what_it_is_for():
         return step_memory(model, dataclasses.replace(train, **changes), state, 1024, 229)
 
     plain = memory()
-    assert memory(remat=True).activations < 0.02 * plain.activations
-    assert memory(remat=True).total < 0.6 * plain.total
+    assert memory(remat="layers").activations < 0.02 * plain.activations
+    assert memory(remat="layers").total < 0.6 * plain.total
+    attention = memory(remat="attention")
+    assert memory(remat="layers").activations < attention.activations < 0.8 * plain.activations
+    assert attention.total < plain.total
     assert memory(loss_chunks=4).working < 0.6 * plain.working
     halves = memory(microbatches=2)
     assert halves.activations == pytest.approx(plain.activations / 2)
@@ -169,12 +172,17 @@ def test_settings_use_the_whole_slice_and_divide_everything():
 
 def test_what_is_asked_for_is_kept():
     settings = ranked(
-        "mswitch-base", "v5p:4x4x4", expert_parallel=16, microbatches=2, loss_chunks=3, remat=True
+        "mswitch-base",
+        "v5p:4x4x4",
+        expert_parallel=16,
+        microbatches=2,
+        loss_chunks=3,
+        remat="layers",
     )
     assert {
         (t.expert_parallel, t.microbatches, t.loss_chunks, t.remat)
         for t in (setting.train for setting in settings)
-    } == {(16, 2, 3, True)}
+    } == {(16, 2, 3, "layers")}
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,106 @@
+"""Evaluation that drops no token, against the forward pass with training's capacity, on CPU.
+
+    python tests/benchmarks/dropless.py [--rounds 7]
+
+32 sequences, float32. With the routers as they are initialised, and with all tokens sent to one
+expert, which fills a single queue. All ways take a step each, in turn; printed are medians and the
+median of the rounds' ratios.
+"""
+
+import argparse
+import dataclasses
+import functools
+import os
+import sys
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from model_steps import Side, compare, timed
+
+from flows.huge_pages import restart_with_huge_pages
+from models.config import ModelConfig, TrainConfig
+from models.experts import DROPLESS
+from models.presets import preset
+from models.router import expert_capacity
+from models.state import Skeleton
+from models.step import batch_groups, make_evaluation_step
+
+ROWS = 32
+TINY = preset("mswitch-tiny").model
+WIDE = dataclasses.replace(
+    TINY,
+    d_model=512,
+    d_ff=1024,
+    heads=8,
+    d_kv=64,
+    encoder_layers=4,
+    decoder_layers=4,
+    experts=32,
+)
+
+
+def batch(config: ModelConfig, inputs: int, targets: int) -> dict[str, np.ndarray]:
+    """Random tokens without padding."""
+    rng = np.random.default_rng(0)
+    source, target = (
+        rng.integers(3, config.vocabulary_size, (ROWS, length)).astype(np.int32)
+        for length in (inputs, targets)
+    )
+    return {
+        "encoder_input_tokens": source,
+        "decoder_input_tokens": np.pad(target[:, :-1], ((0, 0), (1, 0))),
+        "decoder_target_tokens": target,
+        "decoder_loss_weights": np.ones(target.shape, np.float32),
+    }
+
+
+def sides(config: ModelConfig, inputs: int, targets: int, one_expert: bool) -> dict[str, Side]:
+    """Queues, blocks, and what they are compared with: the capacity of training."""
+    skeleton = Skeleton.of(config, TrainConfig(batch_size=ROWS, dtype="float32"))
+    parameters = jax.jit(skeleton.initial_parameters)()
+    if one_expert:  # of equal logits the first is chosen
+        parameters = {
+            name: jnp.zeros_like(value) if ".router." in name else value
+            for name, value in parameters.items()
+        }
+    arrays = batch(config, inputs, targets)
+    groups = batch_groups(config, ROWS, inputs)
+    step = functools.partial(make_evaluation_step(skeleton), parameters, arrays, groups)
+    training = tuple(
+        expert_capacity(config.capacity_factor, ROWS * length // groups, config.experts)
+        for length in (inputs, targets)
+    )
+    queues = training
+    while (found := jax.device_get(step(queues))).dropped:
+        # As `models.evaluate` grows them: to a power of two.
+        queues = tuple(
+            max(old, 1 << int(peak - 1).bit_length())
+            for old, peak in zip(queues, found.peaks, strict=True)
+        )
+    ways = {"queues": queues, "blocks": (DROPLESS, DROPLESS), "training's capacity": training}
+    return {name: functools.partial(timed, functools.partial(step, ways[name])) for name in ways}
+
+
+def main() -> None:
+    """Compare both ways on both models and both routings."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    parser.add_argument("--rounds", type=int, default=7)
+    rounds = parser.parse_args().rounds
+    for name, config, lengths in (
+        ("mswitch-tiny, 8 experts, 64 tokens", TINY, (64, 16)),
+        ("width 512, 4+4 layers, 32 experts, 128 tokens", WIDE, (128, 29)),
+    ):
+        for one_expert in (False, True):
+            print(f"{name}, {'all to one expert' if one_expert else 'as initialised'}")
+            one = sides(config, *lengths, one_expert)
+            for way in ("queues", "blocks"):
+                usual = "training's capacity"
+                compare({way: one[way], usual: one[usual]}, rounds)
+
+
+if __name__ == "__main__":
+    restart_with_huge_pages()
+    sys.exit(main())
