@@ -150,7 +150,7 @@ def own_lines(text: str, hashes: np.ndarray, kept: np.ndarray, ledger: Ledger) -
         return text
     # Half a fingerprint tells the few lines of one page apart.
     owned, others = set(hashes[kept, 0].tolist()), hashes[~kept, 0].tolist()
-    repeats = sum(line in owned for line in others)
+    repeats = sum(map(owned.__contains__, others))
     ledger.lines["local_duplicate"] += repeats
     ledger.lines["global_duplicate"] += len(others) - repeats
     return "\n".join(itertools.compress(text.split("\n"), kept.tolist()))

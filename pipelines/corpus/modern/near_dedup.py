@@ -14,13 +14,12 @@ Chains can therefore join pages that are not alike themselves; cluster sizes sho
 """
 
 import dataclasses
-import hashlib
 import struct
 from collections.abc import Sequence
 
 import numpy as np
 
-from pipelines.corpus.fingerprints import unpack
+from pipelines.corpus.fingerprints import md5, unpack
 from pipelines.corpus.modern.words import Words, mix
 from pipelines.errors import UserError
 
@@ -85,7 +84,7 @@ class MinHash:
         """
         if chosen is not None:
             langs = [langs[page] for page in np.flatnonzero(chosen).tolist()]
-        md5, rows = hashlib.md5, 4 * self.rows
+        rows = 4 * self.rows
         keys = []
         for lang, signature in zip(langs, self.signatures(words, chosen), strict=True):
             packed = signature.astype("<u4").tobytes()
