@@ -76,7 +76,9 @@ setup-plan: .venv-plan/ready  ## libtpu, to compile for TPUs without one, in .ve
 		requirements-plan.txt
 	@touch $@
 
-# Each of these compiles programs for minutes.
+# Each of these compiles programs for minutes, to run them for seconds: without LLVM's optimizations
+# that is half the time.
+test-training: export XLA_FLAGS := --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true
 TRAINING := bad_losses jobs meshes packing planning/loop_counts train_runs
 
 test-training: $(READY)  ## Training: killed, packed, on meshes, in jobs, with bad losses

@@ -62,10 +62,16 @@ def compiled(tmp_path_factory) -> dict[str, str]:
     }
 
 
+def on_devices(count: int, environment: dict[str, str]) -> dict[str, str]:
+    """The environment of a process that has so many devices."""
+    flags = f"{environment.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={count}"
+    return {**environment, "XLA_FLAGS": flags}
+
+
 def start(out: Path, environment: dict[str, str], devices: int, *options: str):
     return subprocess.Popen(
         [sys.executable, str(SCRIPT), "mswitch-tiny", str(out), str(STEPS), *options],
-        env={**environment, "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"},
+        env=on_devices(devices, environment),
         stderr=subprocess.PIPE,
         text=True,
     )
@@ -112,7 +118,7 @@ def test_a_run_on_eight_devices_that_was_killed_goes_on_to_the_bit(
 def test_what_eight_devices_saved_is_the_same_on_four_two_and_one(undisturbed, compiled):
     done = subprocess.run(
         [sys.executable, "-c", RESTORE, str(SCRIPT.parent), str(undisturbed)],
-        env={**compiled, "XLA_FLAGS": "--xla_force_host_platform_device_count=8"},
+        env=on_devices(8, compiled),
         capture_output=True,
         text=True,
         check=False,

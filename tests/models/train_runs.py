@@ -134,7 +134,8 @@ def test_killed_at_every_fault_point_the_run_is_the_undisturbed_one(
 
 def test_expert_sharded_run_resumes_and_learns_as_on_one_device(tmp_path, undisturbed, compiled):
     out = tmp_path / "run"
-    devices = {**compiled, "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    flags = f"{compiled.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=2"
+    devices = {**compiled, "XLA_FLAGS": flags}
     killed = {**devices, "MSWITCH_FAULT": "train.after_checkpoint"}
     for environment, code in ((killed, -signal.SIGKILL), (devices, 0)):
         process = start("mswitch-tiny", out, environment, "expert_parallel=2")
