@@ -15,6 +15,8 @@ LABEL_CHARS = 19
 #: Up to this width a loss curve is one of many: small dots, few labels.
 SMALL_PANEL = 200
 TIMES = "\N{MULTIPLICATION SIGN}"
+#: What the bar of a bound takes: one bin, and one of air, so that labels below do not touch.
+BOUND_BINS = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,11 +85,10 @@ def speedup_histogram(
     last = max([*counts, math.floor(max(logs) / unit)]) + 1
     below = [bar for bar in bars if bar.censored == "upper"]
     above = [bar for bar in bars if bar.censored == "lower"]
-    # A bound's bar takes one bin and half a bin of air.
-    bins = last - first + 1.5 * bool(below) + 1.5 * bool(above)
+    bins = last - first + BOUND_BINS * (bool(below) + bool(above))
     edge, top, floor = 14, 46, 216
     bin_width = min((width - 2 * edge) / bins, 90)
-    left = edge + 1.5 * bool(below) * bin_width
+    left = edge + BOUND_BINS * bool(below) * bin_width
     right = left + (last - first) * bin_width
 
     def x_of(log2: float) -> float:
@@ -104,7 +105,7 @@ def speedup_histogram(
         x = left + (index - first) * bin_width
         parts += _stack(x, bin_width, floor, rise, dict(zip(("bar", "thin"), kinds, strict=True)))
     parts += _bound_bars(below, "<", (edge, bin_width), floor, rise, name)
-    parts += _bound_bars(above, ">", (right + bin_width / 2, bin_width), floor, rise, name)
+    parts += _bound_bars(above, ">", (right + (BOUND_BINS - 1) * bin_width, bin_width), floor, rise, name)
     parts += _axis(x_of, (first * unit, last * unit), floor, unit * 46 / bin_width)
     for power in (0, 2):
         parts.append(line(x_of(power), top - 10, x_of(power), floor, "ref"))
