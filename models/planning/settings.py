@@ -185,7 +185,9 @@ def _analytic_secs(
     if train.model_parallel > 1:
         # An all-reduce after attention and after feed-forward, forward and backward.
         sent += 2 * layers * tokens * model.d_model * 2 * 2 * passes
-    traffic = (others + experts) * (2 * passes + 12) * parts
+    # A gradient is written and summed over devices; of parts, each is added to a sum.
+    of_gradients = 12 if parts == 1 else 24
+    traffic = (others + experts) * (2 * passes + of_gradients) * parts
     return (
         flops / topology.devices / chip.flops_per_sec
         + sent / chip.link_bytes_per_sec
