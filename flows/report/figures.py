@@ -105,7 +105,8 @@ def speedup_histogram(
         x = left + (index - first) * bin_width
         parts += _stack(x, bin_width, floor, rise, dict(zip(("bar", "thin"), kinds, strict=True)))
     parts += _bound_bars(below, "<", (edge, bin_width), floor, rise, name)
-    parts += _bound_bars(above, ">", (right + (BOUND_BINS - 1) * bin_width, bin_width), floor, rise, name)
+    place = (right + (BOUND_BINS - 1) * bin_width, bin_width)
+    parts += _bound_bars(above, ">", place, floor, rise, name)
     parts += _axis(x_of, (first * unit, last * unit), floor, unit * 46 / bin_width)
     for power in (0, 2):
         parts.append(line(x_of(power), top - 10, x_of(power), floor, "ref"))
