@@ -92,8 +92,8 @@ class Attention(nnx.Module):
         self.value = Dense(into, into_axes, init=kernel, dtype=dtype, rngs=rngs)
         self.out = Dense(back, back_axes, init=kernel, dtype=dtype, rngs=rngs)
         self.heads = config.heads
-        weighted_sum = functools.partial(_weighted_sum, dropout_rate=config.dropout_rate)
-        self.weighted_sum = jax.checkpoint(weighted_sum) if remat else weighted_sum
+        self.dropout_rate = config.dropout_rate
+        self.remat = remat
 
     def __call__(
         self,
@@ -125,7 +125,10 @@ class Attention(nnx.Module):
     ) -> Float[Array, "B Q D"]:
         """Attend from `x` to keys and values where `mask` is true."""
         q_BxQxHxK = self._heads(self.query(x))
-        attended = self.weighted_sum(q_BxQxHxK, k_BxSxHxK, v_BxSxHxK, mask, bias, key)
+        weighted_sum = functools.partial(_weighted_sum, dropout_rate=self.dropout_rate)
+        if self.remat:
+            weighted_sum = jax.checkpoint(weighted_sum)
+        attended = weighted_sum(q_BxQxHxK, k_BxSxHxK, v_BxSxHxK, mask, bias, key)
         return self.out(attended.reshape(*attended.shape[:2], -1))
 
     def _heads(self, y: Float[Array, "B L J"]) -> Float[Array, "B L H K"]:

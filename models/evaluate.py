@@ -285,8 +285,8 @@ class _Evaluator:
             while capacities is not None and not self.in_blocks and result.dropped:
                 # A drop changes what later layers see, so peaks may rise again: repeat.
                 capacities = (
-                    _fitting(capacities[0], int(result.peaks[0]), positions[0]),
-                    _fitting(capacities[1], int(result.peaks[1]), positions[1]),
+                    fitting_capacity(capacities[0], int(result.peaks[0]), positions[0]),
+                    fitting_capacity(capacities[1], int(result.peaks[1]), positions[1]),
                 )
                 result = jax.device_get(self.step(parameters, arrays, groups, capacities))
             assert not result.dropped
@@ -297,10 +297,10 @@ class _Evaluator:
 
     def _first_capacity(self, positions: int) -> int:
         usual = expert_capacity(self.model.capacity_factor, positions, self.model.experts)
-        return _fitting(0, usual, positions)
+        return fitting_capacity(0, usual, positions)
 
 
-def _fitting(capacity: int, peak: int, positions: int) -> int:
+def fitting_capacity(capacity: int, peak: int, positions: int) -> int:
     """The power of two that holds `peak`, never below `capacity` nor above the group."""
     return min(max(capacity, 1 << max(peak - 1, 0).bit_length()), positions)
 

@@ -17,11 +17,11 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from model_steps import Side, compare, timed
+from model_steps import Side, batch, compare, timed
 
 from flows.huge_pages import restart_with_huge_pages
 from models.config import ModelConfig, TrainConfig
+from models.evaluate import fitting_capacity
 from models.experts import DROPLESS
 from models.presets import preset
 from models.router import expert_capacity
@@ -42,21 +42,6 @@ WIDE = dataclasses.replace(
 )
 
 
-def batch(config: ModelConfig, inputs: int, targets: int) -> dict[str, np.ndarray]:
-    """Random tokens without padding."""
-    rng = np.random.default_rng(0)
-    source, target = (
-        rng.integers(3, config.vocabulary_size, (ROWS, length)).astype(np.int32)
-        for length in (inputs, targets)
-    )
-    return {
-        "encoder_input_tokens": source,
-        "decoder_input_tokens": np.pad(target[:, :-1], ((0, 0), (1, 0))),
-        "decoder_target_tokens": target,
-        "decoder_loss_weights": np.ones(target.shape, np.float32),
-    }
-
-
 def sides(config: ModelConfig, inputs: int, targets: int, one_expert: bool) -> dict[str, Side]:
     """Queues, blocks, and what they are compared with: the capacity of training."""
     skeleton = Skeleton.of(config, TrainConfig(batch_size=ROWS, dtype="float32"))
@@ -66,20 +51,17 @@ def sides(config: ModelConfig, inputs: int, targets: int, one_expert: bool) -> d
             name: jnp.zeros_like(value) if ".router." in name else value
             for name, value in parameters.items()
         }
-    arrays = batch(config, inputs, targets)
+    arrays = batch(config.vocabulary_size, ROWS, inputs, targets)
     groups = batch_groups(config, ROWS, inputs)
     step = functools.partial(make_evaluation_step(skeleton), parameters, arrays, groups)
+    positions = [ROWS * length // groups for length in (inputs, targets)]
     training = tuple(
-        expert_capacity(config.capacity_factor, ROWS * length // groups, config.experts)
-        for length in (inputs, targets)
+        expert_capacity(config.capacity_factor, count, config.experts) for count in positions
     )
     queues = training
     while (found := jax.device_get(step(queues))).dropped:
-        # As `models.evaluate` grows them: to a power of two.
-        queues = tuple(
-            max(old, 1 << int(peak - 1).bit_length())
-            for old, peak in zip(queues, found.peaks, strict=True)
-        )
+        grown = zip(queues, map(int, found.peaks), positions, strict=True)
+        queues = tuple(fitting_capacity(*one) for one in grown)
     ways = {"queues": queues, "blocks": (DROPLESS, DROPLESS), "training's capacity": training}
     return {name: functools.partial(timed, functools.partial(step, ways[name])) for name in ways}
 

@@ -75,11 +75,11 @@ def timed(work: Callable[[], object]) -> Secs:
     return Secs(time.perf_counter() - wall, time.process_time() - cpu)
 
 
-def batch() -> dict[str, np.ndarray]:
-    """Random tokens without padding."""
+def batch(vocabulary: int, rows: int, inputs: int, length: int) -> dict[str, np.ndarray]:
+    """Random tokens without padding: `inputs` and `length` of targets in each of the rows."""
     rng = np.random.default_rng(0)
-    source = rng.integers(3, DENSE.vocabulary_size, (ROWS, INPUTS)).astype(np.int32)
-    targets = rng.integers(3, DENSE.vocabulary_size, (ROWS, TARGETS)).astype(np.int32)
+    source = rng.integers(3, vocabulary, (rows, inputs)).astype(np.int32)
+    targets = rng.integers(3, vocabulary, (rows, length)).astype(np.int32)
     return {
         "encoder_input_tokens": source,
         "decoder_input_tokens": np.pad(targets[:, :-1], ((0, 0), (1, 0))),
@@ -92,7 +92,8 @@ class Training:
     """Whole steps of a model, or only their forward and backward pass."""
 
     def __init__(self, config: ModelConfig):
-        self.config, self.batch = config, batch()
+        self.config = config
+        self.batch = batch(config.vocabulary_size, ROWS, INPUTS, TARGETS)
         self.skeleton = Skeleton.of(config, TRAIN)
         self.groups = batch_groups(config, ROWS, INPUTS)
         self.optimizer = optimizer_of(TRAIN)

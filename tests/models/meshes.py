@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 SCRIPT = Path(__file__).with_name("sharded_child.py")
-#: Mesh, what the balance loss balances, the moments of matrices, and settings that save memory.
 SAVING = {"scan_layers": True, "remat": "layers", "microbatches": 2, "loss_chunks": 3}
+#: Mesh, what the balance loss balances, the moments of matrices, and settings that save memory.
 CASES = [
     [[2, 1, 1], "group", "full", {}],
     [[1, 2, 2], "group", "full", SAVING],
@@ -21,7 +21,7 @@ CASES = [
 ]
 
 
-#: Nine programs are compiled, a minute and a half of one core.
+#: Nine programs are compiled.
 pytestmark = pytest.mark.timeout(900)
 
 

@@ -121,7 +121,7 @@ def main() -> None:
         model, factored = dataclasses.replace(model, balance_scope=scope), moments == "factored"
         # Microbatches draw other numbers than a whole batch; remat alone changes none.
         settings = saving if "microbatches" in saving else {}
-        alone = (scope, moments, *settings)
+        alone = (scope, moments, *settings.items())
         if alone not in singles:
             singles[alone] = compute(model, dataclasses.replace(train, **settings), factored)
         single = singles[alone]
