@@ -5,7 +5,7 @@ stop them itself. So the command only supervises: the flow runs in a child that 
 process group; when the child ends, however it ends, the rest of its group is killed; when the
 supervisor itself is killed, the child notices (models.lifeline) and kills its group.
 
-A process of a training job has a supervisor too: when another process is lost, JAX's
+A process of a job has a supervisor too: when another process is lost, JAX's
 coordination service aborts this one on the spot, and somebody has to say what happened.
 """
 
@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from types import FrameType
 
 from models import lifeline
+from pipelines.progress import say
 
 SUPERVISED = "MSWITCH_SUPERVISED"
 
@@ -49,3 +50,17 @@ def supervise(argv: Sequence[str]) -> int:
         for number, handler in previous.items():
             signal.signal(number, handler)
     return code if code >= 0 else 128 - code
+
+
+def supervise_in_job(argv: Sequence[str]) -> int:
+    """`supervise` a process of a job; an abort or SIGTERM gets the code that means: start again."""
+    code = supervise(argv)
+    reasons = {
+        128 + signal.SIGABRT: "another process of the job was lost, or does not answer (see above)",
+        # Of a training: until the job has begun, and on the second one.
+        128 + signal.SIGTERM: "ended by SIGTERM at once",
+    }
+    if code not in reasons:
+        return code
+    say(argv[0], f"{reasons[code]}: start the same commands again, and what is saved is not redone")
+    return lifeline.EXIT_RESUME

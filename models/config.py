@@ -302,7 +302,7 @@ class TrainConfig:
 
 @dataclasses.dataclass(frozen=True)
 class JobConfig:
-    """Which processes train together; by default this one alone.
+    """Which processes work together; by default this one alone.
 
     Attributes:
         distributed: join the job that the environment describes: Cloud TPU, Kubernetes, Slurm,
@@ -350,15 +350,25 @@ class EvaluateConfig:
         dtype: compute type; None takes the run's own.
         dispatch: how tokens reach their experts without a drop: `queues`, one an expert, that grow
             until all fit; or `blocks`, whose cost does not depend on how uneven the routing is, one
-            block after another. By default blocks on CPU and queues elsewhere.
+            block after another, on one device. By default blocks on a CPU and queues elsewhere.
+        data_parallel: devices along the mesh axis `data`. If no axis is given, the mesh is that of
+            the training, or one device where there are fewer.
+        expert_parallel: devices along the mesh axis `expert`, over which experts are sharded.
+        model_parallel: devices along the mesh axis `model`, which shards each layer's width.
     """
 
     batch_size: int = 32
     dtype: Precision | None = None
     dispatch: Literal["queues", "blocks"] | None = None
+    data_parallel: int | None = None
+    expert_parallel: int | None = None
+    model_parallel: int | None = None
 
     def __post_init__(self):
-        at_least_one(self, "batch_size")
+        axes = ("data_parallel", "expert_parallel", "model_parallel")
+        at_least_one(
+            self, "batch_size", *(name for name in axes if getattr(self, name) is not None)
+        )
 
 
 def padded_vocabulary(pieces: int) -> int:

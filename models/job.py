@@ -1,4 +1,4 @@
-"""The processes that train together: how they join, act as one, and leave.
+"""The processes that train or evaluate together: how they join, act as one, and leave.
 
 Every process runs the same program on its own devices. Process 0 alone writes what is no
 checkpoint, and what it finds in the run directory is what all go by. A process that fails alone
@@ -47,8 +47,12 @@ def announce(message: str) -> None:
 
 
 @contextlib.contextmanager
-def membership(job: JobConfig) -> Iterator[None]:
+def membership(job: JobConfig, *, saves_on_sigterm: bool = True) -> Iterator[None]:
     """Be part of the job; at the end, wait for the others unless this process failed alone.
+
+    Args:
+        job: the job.
+        saves_on_sigterm: leave SIGTERM to JAX's preemption service, by which all agree on a step.
 
     Raises:
         UserError: the job cannot be joined.
@@ -56,6 +60,7 @@ def membership(job: JobConfig) -> Iterator[None]:
     if not job.shared:
         yield
         return
+    jax.config.update("jax_enable_preemption_service", saves_on_sigterm)
     _join(job)
     try:
         yield
@@ -114,7 +119,7 @@ def _wait_for_news(job: JobConfig, error: BaseException) -> None:
     if "RESOURCE_EXHAUSTED" in str(error):
         return
     reason = str(error).strip().splitlines()[0]
-    say("train", f"a step failed ({reason}): waiting to hear whether a process was lost")
+    say("job", f"a step failed ({reason}): waiting to hear whether a process was lost")
     time.sleep(2 * job.heartbeat_timeout_secs)
 
 

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from models.adamw import AdamW
@@ -280,7 +281,9 @@ def make_evaluation_step(
             ),
         )
 
-    return jax.jit(evaluation_step, static_argnums=(2, 3))
+    # On a mesh too each device, and so each process, has the whole result.
+    whole = None if skeleton.mesh is None else NamedSharding(skeleton.mesh, PartitionSpec())
+    return jax.jit(evaluation_step, static_argnums=(2, 3), out_shardings=whole)
 
 
 def sequence_loads(

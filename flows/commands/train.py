@@ -1,6 +1,5 @@
 """`mswitch train`: pretrain a preset, alone or as one of the processes of a job."""
 
-import signal
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -8,11 +7,9 @@ from typing import Annotated
 from cyclopts import App, Parameter
 
 from flows.commands.common import Json, finish
-from flows.supervisor import is_supervised, supervise
+from flows.supervisor import is_supervised, supervise_in_job
 from models.config import JobConfig, ModelChanges, TrainConfig
-from models.lifeline import EXIT_RESUME
 from models.stopping import stop_requests
-from pipelines.progress import say
 from tasks.mixtures import DEFAULT, find_mixture
 
 app = App(name="train", help="Pretrain a preset on an examples directory.")
@@ -50,23 +47,9 @@ def train(
     """
     chosen = find_mixture(mixture)
     if job.shared and not is_supervised("train"):
-        return _resume_if_lost(supervise(sys.argv[1:]))
+        return supervise_in_job(sys.argv[1:])
     with stop_requests(alone=not job.shared):
         from models.train import train as run_training
 
         made = run_training(preset, examples, out, config, chosen, changes, job)
     return finish(made, json)
-
-
-def _resume_if_lost(code: int) -> int:
-    """Say what an abort or SIGTERM means in a job, and make it the code that means: start again."""
-    reasons = {
-        128 + signal.SIGABRT: "another process of the job was lost, or does not answer (see above)",
-        # Until the job has begun, and on the second one.
-        128 + signal.SIGTERM: "ended by SIGTERM at once",
-    }
-    if code not in reasons:
-        return code
-    then = "start the same commands again, and all continue from the last checkpoint"
-    say("train", f"{reasons[code]}: {then}")
-    return EXIT_RESUME

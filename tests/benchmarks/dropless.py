@@ -21,7 +21,7 @@ from model_steps import Side, batch, compare, timed
 
 from flows.huge_pages import restart_with_huge_pages
 from models.config import ModelConfig, TrainConfig
-from models.evaluate import fitting_capacity
+from models.evaluator import fitting_capacity
 from models.experts import DROPLESS
 from models.presets import preset
 from models.router import expert_capacity

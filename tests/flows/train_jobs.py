@@ -1,4 +1,4 @@
-"""`mswitch train` as two processes of one job, as a person or a cluster would start them."""
+"""`mswitch train` and `evaluate` as two processes, as a person or a cluster would start them."""
 
 import importlib.util
 import os
@@ -22,7 +22,9 @@ def examples(tmp_path_factory) -> Path:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.write_examples(tmp_path_factory.mktemp("job") / "examples", {"de": [40]}, 16, 512)
+    return module.write_examples(
+        tmp_path_factory.mktemp("job") / "examples", {"de": [40]}, 16, 512, 9
+    )
 
 
 @pytest.fixture
@@ -33,12 +35,23 @@ def port() -> int:
 
 
 def start(number: int, port: int, examples: Path, out: Path) -> subprocess.Popen[str]:
+    run = [*training(examples, out), "--steps", "100000", "--data-parallel", "2"]
+    return mswitch(*run, *member(number, port))
+
+
+def training(examples: Path, out: Path) -> list[str]:
+    run = ["train", "--preset", "mt5-tiny", "--examples", str(examples), "--out", str(out)]
+    return [*run, "--batch-size", "4"]
+
+
+def member(number: int, port: int) -> list[str]:
     job = ["--coordinator-address", f"127.0.0.1:{port}", "--num-processes", "2"]
-    job += ["--process-id", str(number), "--heartbeat-timeout-secs", "10"]
-    run = ["--preset", "mt5-tiny", "--examples", str(examples), "--out", str(out)]
-    run += ["--steps", "100000", "--batch-size", "4", "--data-parallel", "2"]
+    return [*job, "--process-id", str(number), "--heartbeat-timeout-secs", "10"]
+
+
+def mswitch(*words: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "flows.main", "train", *run, *job],
+        [sys.executable, "-m", "flows.main", *words],
         env={**os.environ, "JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -95,6 +108,29 @@ def test_sigterm_while_a_job_is_joined_asks_for_it_to_be_resumed(tmp_path, examp
             _, errors = process.communicate(timeout=60)
     assert process.returncode == EXIT_RESUME, errors
     assert errors.splitlines()[-1].startswith("[train] ended by SIGTERM at once: start the same")
+
+
+def test_two_processes_evaluate_a_run_and_a_lost_one_ends_the_other(tmp_path, examples, port):
+    out = tmp_path / "run"
+    train = mswitch(*training(examples, out), "--steps", "2", "--evaluations", "2")
+    assert train.wait(timeout=200) == 0, train.communicate()[1]
+    command = ["evaluate", "--run", str(out), "--examples", str(examples), "--data-parallel", "2"]
+    first, lost = (mswitch(*command, *member(number, port)) for number in range(2))
+    assert first.stderr is not None
+    while not (out / "eval").exists():
+        assert first.poll() is None
+        time.sleep(0.05)
+    lost.kill()
+    lost.communicate()
+    _, errors = first.communicate(timeout=60)
+    assert first.returncode == EXIT_RESUME, errors
+    last = "[evaluate] another process of the job was lost"
+    assert errors.splitlines()[-1].startswith(last)
+    members = [mswitch(*command, *member(number, port)) for number in range(2)]
+    for process in members:
+        _, errors = process.communicate(timeout=200)
+        assert process.returncode == 0, errors
+    assert {path.name for path in (out / "eval").glob("*.parquet")} == {"1.parquet", "2.parquet"}
 
 
 def test_half_a_description_of_a_job_is_refused():

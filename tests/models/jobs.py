@@ -1,4 +1,7 @@
-"""One run on 8 devices, on two processes of 4 each, and on 4; killed and told to stop between."""
+"""One run on 8 devices, on two processes of 4 each, and on 4; killed and told to stop between.
+
+Its checkpoints are evaluated on 8 devices, on two processes of 4 each, and on one device.
+"""
 
 import json
 import os
@@ -9,6 +12,8 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from models.checkpoint import complete_steps
@@ -50,6 +55,22 @@ for data, expert, model in ((2, 2, 2), (1, 4, 1), (2, 1, 1), (1, 1, 1)):
     print(json.dumps([len(devices), digest.hexdigest()]))
 """
 
+#: Evaluates a run, as one of the processes of a job if options say so.
+EVALUATE = """
+import json, pathlib, sys
+sys.path.insert(0, sys.argv[1])
+import train_child
+from models.config import EvaluateConfig, JobConfig
+from models.evaluate import evaluate_run
+from models.job import membership
+from models.run import read_run
+
+run, config, job = pathlib.Path(sys.argv[2]), *map(json.loads, sys.argv[3:])
+batches = train_child.MemoryValidation(8)
+with membership(JobConfig(**job), saves_on_sigterm=False):
+    evaluate_run(run, read_run(run), batches, EvaluateConfig(batch_size=8, **config))
+"""
+
 
 @pytest.fixture(scope="module")
 def compiled(tmp_path_factory) -> dict[str, str]:
@@ -81,6 +102,12 @@ def end(process: subprocess.Popen[str], code: int) -> str:
     _, errors = process.communicate()
     assert process.returncode == code, errors
     return errors
+
+
+def free_address() -> str:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{free.getsockname()[1]}"
 
 
 def metrics(run: Path) -> list[dict]:
@@ -135,10 +162,7 @@ def test_two_processes_and_half_the_devices_go_on_with_a_run_of_eight(
     """SIGTERM at one process makes both save the same step; losses are those of 8 devices."""
     out = shutil.copytree(killed, tmp_path / "run")
     [begun] = complete_steps(out / "checkpoints")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    job = [f"coordinator_address=127.0.0.1:{port}", "num_processes=2"]
+    job = [f"coordinator_address={free_address()}", "num_processes=2"]
     first = start(out, compiled, 4, *MESH, *job, "process_id=0")
     second = start(out, compiled, 4, *MESH, *job, "process_id=1", f"terminate_at={begun + 5}")
     errors = end(first, EXIT_RESUME)
@@ -153,3 +177,44 @@ def test_two_processes_and_half_the_devices_go_on_with_a_run_of_eight(
         for name, value in other.items():
             said = f"{name}, step {one['step']}"
             np.testing.assert_allclose(one[name], value, rtol=1e-5, atol=1e-7, err_msg=said)
+
+
+def evaluation_of(
+    run: Path, out: Path, environment: dict[str, str], config: dict, processes: int = 1
+) -> tuple[dict, pa.Table, str]:
+    """The last step of a copy of a run, evaluated: losses, routing, and what process 0 said."""
+    shutil.copytree(run, out)
+    job = {"coordinator_address": free_address(), "num_processes": processes}
+    started = []
+    for number in range(processes):
+        member = {**job, "process_id": number} if processes > 1 else {}
+        options = [str(SCRIPT.parent), str(out), json.dumps(config), json.dumps(member)]
+        process = subprocess.Popen(
+            [sys.executable, "-c", EVALUATE, *options],
+            env=on_devices(8 // processes, environment),
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+    said = [end(process, 0) for process in started]
+    assert all("[evaluate]" not in errors for errors in said[1:])
+    losses = pq.read_table(out / "eval" / f"{STEPS}.parquet").to_pydict()
+    return losses, pq.read_table(out / "routing" / f"{STEPS}.parquet"), said[0]
+
+
+def test_devices_and_processes_evaluate_as_one_device_does(undisturbed, tmp_path, compiled):
+    alone = {"data_parallel": 1, "dispatch": "queues"}
+    wanted, routing, said = evaluation_of(undisturbed, tmp_path / "one", compiled, alone)
+    assert "2 checkpoints on 1 x cpu" in said
+    for name, config, processes, devices in (
+        ("as trained", {}, 1, 8),
+        ("on half", {"expert_parallel": 4}, 1, 4),
+        ("in two processes", {}, 2, 8),
+    ):
+        made, routed, said = evaluation_of(
+            undisturbed, tmp_path / name, compiled, config, processes
+        )
+        assert f"2 checkpoints on {devices} x cpu" in said
+        np.testing.assert_allclose(made["nats"], wanted["nats"], rtol=1e-5, err_msg=name)
+        assert {**made, "nats": wanted["nats"]} == wanted
+        assert routed.equals(routing)

@@ -12,7 +12,8 @@ import pytest
 
 from models.checkpoint import restore_parameters
 from models.config import EvaluateConfig
-from models.evaluate import SCHEMA, evaluate, evaluate_run
+from models.evaluate import evaluate, evaluate_run
+from models.evaluator import SCHEMA
 from models.huggingface.convert import export_hf, import_hf
 from models.run import model_of, read_run, train_config_of
 from models.state import Skeleton
@@ -131,6 +132,18 @@ def test_blocks_give_the_losses_of_queues(child, evaluated, run, tmp_path):
         evaluate_run(copy, read_run(copy), child.MemoryValidation(8), CONFIG)
 
 
+def test_what_several_devices_cannot_do_is_refused(child, run, tmp_path):
+    batches, described = child.MemoryValidation(8), read_run(run)
+    run = shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("eval", "routing"))
+    in_blocks = EvaluateConfig(batch_size=8, expert_parallel=2, dispatch="blocks")
+    with pytest.raises(UserError, match="--dispatch blocks is for one device"):
+        evaluate_run(run, described, batches, in_blocks)
+    with pytest.raises(UserError, match="needs 64 devices, and there are 1"):
+        evaluate_run(run, described, batches, EvaluateConfig(batch_size=8, data_parallel=64))
+    with pytest.raises(UserError, match="--model-parallel must be at least 1"):
+        EvaluateConfig(model_parallel=0)
+
+
 EVALUATE = """
 import importlib.util, sys
 from pathlib import Path
@@ -139,7 +152,6 @@ child = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(child)
 from models.config import EvaluateConfig
 from models.evaluate import evaluate_run
-from models.huggingface.convert import export_hf, import_hf
 from models.run import read_run
 run = Path(sys.argv[2])
 evaluate_run(run, read_run(run), child.MemoryValidation(8), EvaluateConfig(batch_size=8))

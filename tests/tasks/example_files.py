@@ -36,15 +36,20 @@ def vocabulary(size: int) -> bytes:
 
 
 def write_examples(
-    out: Path, records: Mapping[str, Sequence[int]], inputs_length: int, vocabulary_size: int
+    out: Path,
+    records: Mapping[str, Sequence[int]],
+    inputs_length: int,
+    vocabulary_size: int,
+    validation: int = 0,
 ) -> Path:
-    """Write raw training segments of full length.
+    """Write raw training segments of full length, and short finished examples for validation.
 
     Args:
         out: where.
         records: by language, how many each shard has.
         inputs_length: encoder positions.
         vocabulary_size: all ids.
+        validation: how many validation examples each language has, a document each.
     """
     rng = np.random.default_rng(0)
     lengths = span_corruption(inputs_length, 0.15, 3.0)
@@ -64,6 +69,22 @@ def write_examples(
             "train": {"records": sum(counts), "tokens": sum(counts) * lengths.raw_length}
             | {"documents": len(counts), "bytes": 0, "shards": shards}
         }
+        if validation:
+            path = f"{task_name(lang)}/validation.tfrecord-00000-of-00001"
+            tokens = rng.integers(3, vocabulary_size - SENTINELS, (validation, 12), np.int32)
+            rows = (
+                encode_example(
+                    {"inputs": row[:8], "targets": row[8:], "target_bytes": row[:1]}
+                    | {"document": [f"{number}".encode()]}
+                )
+                for number, row in enumerate(tokens)
+            )
+            _, size, sha256 = write_tfrecord(out / path, rows)
+            shards = [{"path": path, "records": validation, "bytes": size, "sha256": sha256}]
+            described[lang]["validation"] = {
+                **{"records": validation, "tokens": tokens.size, "documents": validation},
+                **{"bytes": size, "shards": shards},
+            }
     (out / VOCABULARY_PATH).parent.mkdir()
     (out / VOCABULARY_PATH).write_bytes(vocabulary(vocabulary_size))
     manifest = full_manifest(

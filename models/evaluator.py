@@ -1,0 +1,222 @@
+"""Runs a checkpoint over the validation batches, on one device or the devices of a job.
+
+Routing drops nothing: the capacity grows until every token has a slot, hence a sequence's loss does
+not depend on what else is in its batch, nor on how the batch is spread.
+"""
+
+import collections
+import dataclasses
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+import pyarrow as pa
+
+from models.config import EvaluateConfig, TrainConfig
+from models.experts import DROPLESS
+from models.job import JobError, is_first
+from models.partitioning import check_divisible, fed_part, make_mesh, put_batch
+from models.router import expert_capacity
+from models.run import model_of, train_config_of
+from models.state import Parameters, Skeleton
+from models.step import (
+    FEATURES,
+    EvaluationResult,
+    batch_groups,
+    make_evaluation_step,
+    optimizer_of,
+)
+from pipelines.errors import UserError
+from pipelines.progress import Progress
+
+SCHEMA = pa.schema(
+    [
+        ("lang", pa.string()),
+        ("document", pa.string()),
+        ("nats", pa.float64()),
+        ("target_tokens", pa.int64()),
+        ("target_bytes", pa.int64()),
+    ]
+)
+ROUTING_SCHEMA = pa.schema(
+    [
+        ("lang", pa.string()),
+        ("layer", pa.int64()),
+        ("expert", pa.int64()),
+        ("tokens", pa.int64()),
+    ]
+)
+_AXES = ("data_parallel", "expert_parallel", "model_parallel")
+
+
+class Batches(Protocol):
+    """What evaluation reads; `tasks.batches.ValidationBatches` is the real one."""
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """Languages by the index a batch has in `language`."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, number: int) -> dict[str, np.ndarray]: ...
+
+
+def training_like(described: dict[str, Any], config: EvaluateConfig) -> TrainConfig:
+    """The run's configuration with what the evaluation has otherwise.
+
+    Of the mesh that is what was asked for; else the training's, or one device where that needs more
+    than there are.
+    """
+    train = train_config_of(described)
+    asked = {axis: getattr(config, axis) for axis in _AXES}
+    if any(asked.values()):
+        axes = {axis: size or 1 for axis, size in asked.items()}
+    elif train.devices <= jax.device_count():
+        axes = {axis: getattr(train, axis) for axis in _AXES}
+    else:
+        axes = dict.fromkeys(_AXES, 1)
+    return dataclasses.replace(
+        train,
+        dtype=config.dtype or train.dtype,
+        batch_size=config.batch_size,
+        pack=1,
+        microbatches=1,
+        **axes,
+    )
+
+
+def dispatch_of(train: TrainConfig, config: EvaluateConfig) -> str:
+    """What the configuration says, or what suits: a CPU takes blocks in turn anyway.
+
+    Raises:
+        UserError: it says what several devices cannot do.
+    """
+    if train.devices == 1:
+        return config.dispatch or ("blocks" if jax.default_backend() == "cpu" else "queues")
+    if config.dispatch == "blocks":
+        raise UserError(
+            f"--dispatch blocks is for one device, and this evaluation has {train.devices}: leave "
+            "it out, or give --data-parallel 1"
+        )
+    return "queues"
+
+
+class Evaluator:
+    """Runs parameters over the validation batches.
+
+    Args:
+        described: the run's config.json.
+        batches: the same ones in every process of a job, whole.
+        config: how to evaluate.
+
+    Raises:
+        UserError: there are not the devices asked for, or they do not divide batch or model.
+    """
+
+    def __init__(self, described: dict[str, Any], batches: Batches, config: EvaluateConfig):
+        self._train = training_like(described, config)
+        self._mesh = make_mesh(self._train)
+        self._shards = self._train.data_parallel * self._train.expert_parallel
+        self._model = model_of(described)
+        check_divisible(self._model, self._train, self._shards)
+        self._skeleton = Skeleton.of(self._model, self._train, self._mesh)
+        self._step = make_evaluation_step(self._skeleton)
+        self._batches = batches
+        self._in_blocks = self._model.sparse and dispatch_of(self._train, config) == "blocks"
+
+    def abstract_parameters(self) -> Parameters:
+        """Shapes to restore into, on the devices that evaluate."""
+        return self._skeleton.abstract_state(optimizer_of(self._train)).parameters
+
+    def tables(self, parameters: Parameters, what: str) -> tuple[pa.Table, pa.Table | None]:
+        """Per document: nats, target tokens, bytes; per language: tokens of each expert.
+
+        The same in every process of a job, which all must call this.
+        """
+        documents: dict[tuple[str, str], list[float]] = collections.defaultdict(lambda: [0.0, 0, 0])
+        loads: dict[str, np.ndarray] = {}
+        for batch, result in self._results(parameters, what):
+            for row, index in enumerate(batch["language"]):
+                if index < 0:
+                    continue
+                lang = self._batches.languages[index]
+                sums = documents[lang, str(batch["document"][row])]
+                sums[0] += float(result.nats[row])
+                sums[1] += int(result.target_tokens[row])
+                sums[2] += int(batch["target_bytes"][row])
+                counts = np.asarray(result.loads[:, row], np.int64)
+                loads[lang] = loads[lang] + counts if lang in loads else counts
+        rows = [(*key, *documents[key]) for key in sorted(documents)]
+        return _table(rows, SCHEMA), _routing_table(loads) if self._model.sparse else None
+
+    def _results(
+        self, parameters: Parameters, what: str
+    ) -> Iterator[tuple[dict[str, np.ndarray], EvaluationResult]]:
+        """Evaluate every batch, with enough capacity that no token is dropped.
+
+        Capacities start anew for every checkpoint and only depend on the batches, so that a rerun
+        after a crash gives the same bytes.
+        """
+        progress = Progress("evaluate", what, len(self._batches), "batches")
+        part, parts = fed_part(self._mesh)
+        capacities: tuple[int, int] | None = None
+        for index in range(len(self._batches)):
+            batch = self._batches[index]
+            rows, inputs_length = batch["encoder_input_tokens"].shape
+            fed = slice(part * rows // parts, (part + 1) * rows // parts)
+            arrays = put_batch({name: batch[name][fed] for name in FEATURES}, self._mesh)
+            # Groups do not matter where nothing is dropped, but each must lie on one device.
+            groups = self._shards * batch_groups(self._model, rows // self._shards, inputs_length)
+            positions = [
+                batch[name].size // groups
+                for name in ("encoder_input_tokens", "decoder_target_tokens")
+            ]
+            if self._in_blocks:
+                capacities = (DROPLESS, DROPLESS)
+            elif self._model.sparse and capacities is None:
+                capacities = (
+                    self._first_capacity(positions[0]),
+                    self._first_capacity(positions[1]),
+                )
+            result = jax.device_get(self._step(parameters, arrays, groups, capacities))
+            while capacities is not None and not self._in_blocks and result.dropped:
+                # A drop changes what later layers see, so peaks may rise again: repeat.
+                capacities = (
+                    fitting_capacity(capacities[0], int(result.peaks[0]), positions[0]),
+                    fitting_capacity(capacities[1], int(result.peaks[1]), positions[1]),
+                )
+                result = jax.device_get(self._step(parameters, arrays, groups, capacities))
+            assert not result.dropped
+            if not np.isfinite(result.nats).all():
+                raise JobError(f"{what}: the loss of batch {index} is no number; remove that run")
+            if is_first():
+                progress.add(1)
+            yield batch, result
+
+    def _first_capacity(self, positions: int) -> int:
+        usual = expert_capacity(self._model.capacity_factor, positions, self._model.experts)
+        return fitting_capacity(0, usual, positions)
+
+
+def fitting_capacity(capacity: int, peak: int, positions: int) -> int:
+    """The power of two that holds `peak`, never below `capacity` nor above the group."""
+    return min(max(capacity, 1 << max(peak - 1, 0).bit_length()), positions)
+
+
+def _routing_table(loads: dict[str, np.ndarray]) -> pa.Table:
+    rows = [
+        (lang, layer, expert, int(tokens))
+        for lang in sorted(loads)
+        for (layer, expert), tokens in np.ndenumerate(loads[lang])
+    ]
+    return _table(rows, ROUTING_SCHEMA)
+
+
+def _table(rows: list[tuple], schema: pa.Schema) -> pa.Table:
+    columns = zip(*rows, strict=True)
+    return pa.table(
+        [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)],
+        schema=schema,
+    )
