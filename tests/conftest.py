@@ -14,6 +14,13 @@ from pipelines.garbage import collect_rarely
 # As the commands do.
 collect_rarely()
 
+# What several tests compile, here or in processes that they start, is compiled once; and not again
+# when the tests run again.
+os.environ.setdefault(
+    "JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "jax")
+)
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+
 # Timings on a busy machine say nothing; examples are not kept between runs. Continuous integration
 # tries the same ones each time: what it finds shall come from the change.
 settings.register_profile(

@@ -72,27 +72,16 @@ with membership(JobConfig(**job), saves_on_sigterm=False):
 """
 
 
-@pytest.fixture(scope="module")
-def compiled(tmp_path_factory) -> dict[str, str]:
-    """Environment of child processes, which share compiled programs."""
-    return {
-        **os.environ,
-        "JAX_PLATFORMS": "cpu",
-        "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled")),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    }
-
-
-def on_devices(count: int, environment: dict[str, str]) -> dict[str, str]:
+def on_devices(count: int, **variables: str) -> dict[str, str]:
     """The environment of a process that has so many devices."""
-    flags = f"{environment.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={count}"
-    return {**environment, "XLA_FLAGS": flags}
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={count}"
+    return {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags, **variables}
 
 
-def start(out: Path, environment: dict[str, str], devices: int, *options: str):
+def start(out: Path, devices: int, *options: str, **variables: str):
     return subprocess.Popen(
         [sys.executable, str(SCRIPT), "mswitch-tiny", str(out), str(STEPS), *options],
-        env=on_devices(devices, environment),
+        env=on_devices(devices, **variables),
         stderr=subprocess.PIPE,
         text=True,
     )
@@ -116,36 +105,34 @@ def metrics(run: Path) -> list[dict]:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory, compiled) -> Path:
+def undisturbed(tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("undisturbed") / "run"
-    end(start(out, compiled, 8, *MESH), 0)
+    end(start(out, 8, *MESH), 0)
     return out
 
 
 @pytest.fixture(scope="module")
-def killed(tmp_path_factory, compiled) -> Path:
+def killed(tmp_path_factory) -> Path:
     """A run on 8 devices that was killed while it saved its first checkpoint but one."""
     out = tmp_path_factory.mktemp("killed") / "run"
-    end(start(out, {**compiled, "MSWITCH_FAULT": "train.after_checkpoint"}, 8, *MESH), -9)
+    end(start(out, 8, *MESH, MSWITCH_FAULT="train.after_checkpoint"), -9)
     [first] = complete_steps(out / "checkpoints")
-    end(start(out, {**compiled, "MSWITCH_FAULT": "train.during_checkpoint"}, 8, *MESH), -9)
+    end(start(out, 8, *MESH, MSWITCH_FAULT="train.during_checkpoint"), -9)
     assert complete_steps(out / "checkpoints") == [first]
     return out
 
 
-def test_a_run_on_eight_devices_that_was_killed_goes_on_to_the_bit(
-    undisturbed, killed, tmp_path, compiled
-):
+def test_a_run_on_eight_devices_that_was_killed_goes_on_to_the_bit(undisturbed, killed, tmp_path):
     out = shutil.copytree(killed, tmp_path / "run")
-    errors = end(start(out, compiled, 8, *MESH), 0)
+    errors = end(start(out, 8, *MESH), 0)
     assert "continuing after step" in errors
     assert metrics(out) == metrics(undisturbed)
 
 
-def test_what_eight_devices_saved_is_the_same_on_four_two_and_one(undisturbed, compiled):
+def test_what_eight_devices_saved_is_the_same_on_four_two_and_one(undisturbed):
     done = subprocess.run(
         [sys.executable, "-c", RESTORE, str(SCRIPT.parent), str(undisturbed)],
-        env=on_devices(8, compiled),
+        env=on_devices(8),
         capture_output=True,
         text=True,
         check=False,
@@ -157,20 +144,20 @@ def test_what_eight_devices_saved_is_the_same_on_four_two_and_one(undisturbed, c
 
 
 def test_two_processes_and_half_the_devices_go_on_with_a_run_of_eight(
-    undisturbed, killed, tmp_path, compiled
+    undisturbed, killed, tmp_path
 ):
     """SIGTERM at one process makes both save the same step; losses are those of 8 devices."""
     out = shutil.copytree(killed, tmp_path / "run")
     [begun] = complete_steps(out / "checkpoints")
     job = [f"coordinator_address={free_address()}", "num_processes=2"]
-    first = start(out, compiled, 4, *MESH, *job, "process_id=0")
-    second = start(out, compiled, 4, *MESH, *job, "process_id=1", f"terminate_at={begun + 5}")
+    first = start(out, 4, *MESH, *job, "process_id=0")
+    second = start(out, 4, *MESH, *job, "process_id=1", f"terminate_at={begun + 5}")
     errors = end(first, EXIT_RESUME)
     assert "the same command continues" in errors
     assert "[train]" not in end(second, EXIT_RESUME)  # process 0 speaks for all
     stopped = complete_steps(out / "checkpoints")[-1]
     assert begun < stopped == metrics(out)[-1]["step"] < STEPS
-    errors = end(start(out, compiled, 4, *HALF, "remat=layers"), 0)
+    errors = end(start(out, 4, *HALF, "remat=layers"), 0)
     assert "goes on with other settings: data_parallel, remat" in errors
     assert json.loads((out / "config.json").read_text())["train"]["data_parallel"] == 1
     for one, other in zip(metrics(out), metrics(undisturbed), strict=True):
@@ -180,7 +167,7 @@ def test_two_processes_and_half_the_devices_go_on_with_a_run_of_eight(
 
 
 def evaluation_of(
-    run: Path, out: Path, environment: dict[str, str], config: dict, processes: int = 1
+    run: Path, out: Path, config: dict, processes: int = 1
 ) -> tuple[dict, pa.Table, str]:
     """The last step of a copy of a run, evaluated: losses, routing, and what process 0 said."""
     shutil.copytree(run, out)
@@ -191,7 +178,7 @@ def evaluation_of(
         options = [str(SCRIPT.parent), str(out), json.dumps(config), json.dumps(member)]
         process = subprocess.Popen(
             [sys.executable, "-c", EVALUATE, *options],
-            env=on_devices(8 // processes, environment),
+            env=on_devices(8 // processes),
             stderr=subprocess.PIPE,
             text=True,
         )
@@ -202,18 +189,16 @@ def evaluation_of(
     return losses, pq.read_table(out / "routing" / f"{STEPS}.parquet"), said[0]
 
 
-def test_devices_and_processes_evaluate_as_one_device_does(undisturbed, tmp_path, compiled):
+def test_devices_and_processes_evaluate_as_one_device_does(undisturbed, tmp_path):
     alone = {"data_parallel": 1, "dispatch": "queues"}
-    wanted, routing, said = evaluation_of(undisturbed, tmp_path / "one", compiled, alone)
+    wanted, routing, said = evaluation_of(undisturbed, tmp_path / "one", alone)
     assert "2 checkpoints on 1 x cpu" in said
     for name, config, processes, devices in (
         ("as trained", {}, 1, 8),
         ("on half", {"expert_parallel": 4}, 1, 4),
         ("in two processes", {}, 2, 8),
     ):
-        made, routed, said = evaluation_of(
-            undisturbed, tmp_path / name, compiled, config, processes
-        )
+        made, routed, said = evaluation_of(undisturbed, tmp_path / name, config, processes)
         assert f"2 checkpoints on {devices} x cpu" in said
         np.testing.assert_allclose(made["nats"], wanted["nats"], rtol=1e-5, err_msg=name)
         assert {**made, "nats": wanted["nats"]} == wanted

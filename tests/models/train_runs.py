@@ -21,22 +21,10 @@ STEPS = 7
 TIMES = ("_secs", "_per_sec")
 
 
-@pytest.fixture(scope="module")
-def compiled(tmp_path_factory) -> dict[str, str]:
-    """Environment of child processes, which share compiled programs."""
-    cache = tmp_path_factory.mktemp("compiled")
-    return {
-        **os.environ,
-        "JAX_PLATFORMS": "cpu",
-        "JAX_COMPILATION_CACHE_DIR": str(cache),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    }
-
-
-def start(preset: str, out: Path, environment: dict[str, str], *options: str, steps: int = STEPS):
+def start(preset: str, out: Path, *options: str, steps: int = STEPS, **variables: str):
     return subprocess.Popen(
         [sys.executable, str(SCRIPT), preset, str(out), str(steps), *options],
-        env=environment,
+        env={**os.environ, "JAX_PLATFORMS": "cpu", **variables},
         stderr=subprocess.PIPE,
         text=True,
     )
@@ -65,9 +53,9 @@ def final_state(child, run: Path, preset: str) -> dict[str, np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(child, tmp_path_factory, compiled) -> Path:
+def undisturbed(child, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("undisturbed") / "run"
-    process = start("mswitch-tiny", out, compiled)
+    process = start("mswitch-tiny", out)
     _, errors = process.communicate()
     assert process.returncode == 0, errors
     return out
@@ -109,18 +97,16 @@ def test_the_share_of_a_known_peak_is_recorded(child, tmp_path, monkeypatch):
         assert line["train/mfu"] == pytest.approx(line["train/model_flops_per_sec"] / 1e9)
 
 
-def test_killed_at_every_fault_point_the_run_is_the_undisturbed_one(
-    child, tmp_path, undisturbed, compiled
-):
+def test_killed_at_every_fault_point_the_run_is_the_undisturbed_one(child, tmp_path, undisturbed):
     """The same run is killed in turn at each point, then completes: equal to the bit."""
     out = tmp_path / "run"
     points = ("before_checkpoint", "during_checkpoint", "after_checkpoint", "after_metrics")
     for point in (*points, "before_marker"):
-        process = start("mswitch-tiny", out, {**compiled, "MSWITCH_FAULT": f"train.{point}"})
+        process = start("mswitch-tiny", out, MSWITCH_FAULT=f"train.{point}")
         _, errors = process.communicate()
         assert process.returncode == -signal.SIGKILL, errors
         assert not (out / "_COMPLETED").exists()
-    process = start("mswitch-tiny", out, compiled)
+    process = start("mswitch-tiny", out)
     _, errors = process.communicate()
     assert process.returncode == 0, errors
     assert metrics(out) == metrics(undisturbed)
@@ -132,13 +118,12 @@ def test_killed_at_every_fault_point_the_run_is_the_undisturbed_one(
     assert names == sorted(str(step) for step in log_spaced_steps(STEPS, 2))
 
 
-def test_expert_sharded_run_resumes_and_learns_as_on_one_device(tmp_path, undisturbed, compiled):
+def test_expert_sharded_run_resumes_and_learns_as_on_one_device(tmp_path, undisturbed):
     out = tmp_path / "run"
-    flags = f"{compiled.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=2"
-    devices = {**compiled, "XLA_FLAGS": flags}
-    killed = {**devices, "MSWITCH_FAULT": "train.after_checkpoint"}
-    for environment, code in ((killed, -signal.SIGKILL), (devices, 0)):
-        process = start("mswitch-tiny", out, environment, "expert_parallel=2")
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=2"
+    for fault, code in (("train.after_checkpoint", -signal.SIGKILL), ("", 0)):
+        devices = {"XLA_FLAGS": flags, "MSWITCH_FAULT": fault}
+        process = start("mswitch-tiny", out, "expert_parallel=2", **devices)
         _, errors = process.communicate()
         assert process.returncode == code, errors
     assert "continuing after step" in errors
@@ -147,9 +132,9 @@ def test_expert_sharded_run_resumes_and_learns_as_on_one_device(tmp_path, undist
             np.testing.assert_allclose(one[name], value, rtol=1e-4, atol=1e-6, err_msg=name)
 
 
-def test_sigterm_saves_and_asks_to_be_resumed(tmp_path, compiled):
+def test_sigterm_saves_and_asks_to_be_resumed(tmp_path):
     out = tmp_path / "run"
-    process = start("mt5-tiny", out, compiled, steps=5000)
+    process = start("mt5-tiny", out, steps=5000)
     path = out / "metrics.jsonl"
     deadline = time.monotonic() + 60
     while not (path.exists() and path.read_text().count("\n") >= 3):
@@ -164,12 +149,12 @@ def test_sigterm_saves_and_asks_to_be_resumed(tmp_path, compiled):
     assert complete_steps(out / "checkpoints")[-1] == lines[-1]["step"] == len(lines)
 
 
-def test_sigterm_before_the_first_step_asks_to_be_resumed_too(tmp_path, compiled):
+def test_sigterm_before_the_first_step_asks_to_be_resumed_too(tmp_path):
     """Right after the first line of output, of a new run and of one that has a checkpoint."""
     out = tmp_path / "run"
 
     def terminate_at_first_line() -> str:
-        process = start("mt5-tiny", out, compiled)
+        process = start("mt5-tiny", out)
         assert process.stderr is not None
         process.stderr.readline()
         process.terminate()
@@ -179,13 +164,13 @@ def test_sigterm_before_the_first_step_asks_to_be_resumed_too(tmp_path, compiled
 
     assert "SIGTERM before the first step" in terminate_at_first_line()
     assert complete_steps(out / "checkpoints") == []
-    killed = start("mt5-tiny", out, {**compiled, "MSWITCH_FAULT": "train.after_checkpoint"})
+    killed = start("mt5-tiny", out, MSWITCH_FAULT="train.after_checkpoint")
     killed.communicate()
     before = {path: path.stat().st_mtime_ns for path in (out / "checkpoints").rglob("*")}
     assert before
     terminate_at_first_line()
     assert before == {path: path.stat().st_mtime_ns for path in (out / "checkpoints").rglob("*")}
-    process = start("mt5-tiny", out, compiled)
+    process = start("mt5-tiny", out)
     _, errors = process.communicate()
     assert process.returncode == 0, errors
     assert [line["step"] for line in metrics(out)] == list(range(1, STEPS + 1))
