@@ -7,11 +7,12 @@ A name alone proves nothing: a killed `rm -r`, or a copy that stopped, leaves di
 All processes of a job save and restore together, on a file system they share; process 0 removes.
 """
 
+import contextlib
 import json
 import os
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import jax
 import jax.numpy as jnp
 from orbax.checkpoint import v1 as ocp
 
-from models.job import is_first
+from models.job import WAITED, is_first
 from models.state import Parameters, TrainState
 from pipelines.errors import UserError
 from pipelines.faults import fault_point
@@ -27,6 +28,10 @@ from pipelines.faults import fault_point
 METADATA = "_CHECKPOINT_METADATA"
 PARAMETERS = "parameters"
 OPTIMIZER = "optimizer"
+
+#: What to do where a checkpoint cannot be read.
+_TRAIN_ON = "remove it, and training continues from the checkpoint before"
+_RESTORE_IT = "restore it from a copy, or train again into another --out"
 
 STEP = re.compile(r"0|[1-9][0-9]*")
 #: Names of what Orbax is still writing and of what `Checkpoints` is still removing.
@@ -165,13 +170,21 @@ class Checkpoints:
         (self.directory / str(step)).rename(aside)
         return str(aside)
 
+    def check(self, step: int, like: TrainState) -> None:
+        """Check what this process can without the others, which `restore` waits for.
+
+        Raises:
+            UserError: the checkpoint cannot be read, or belongs to another model.
+        """
+        _check(self.directory / str(step), _parts(like, 0), _TRAIN_ON)
+
     def restore(self, step: int, like: TrainState) -> tuple[TrainState, int]:
         """Load the whole state, onto the devices `like` names, and the number of its next batch.
 
         Raises:
             UserError: the checkpoint cannot be read, or belongs to another model.
         """
-        loaded = _load(self.directory / str(step), _parts(like, 0))
+        loaded = _load(self.directory / str(step), _parts(like, 0), _TRAIN_ON)
         optimizer = loaded[OPTIMIZER]
         state = TrainState(loaded[PARAMETERS], optimizer["moments"], optimizer["step"])
         return state, int(optimizer["next_batch"])
@@ -182,28 +195,47 @@ def _parts(state: TrainState, next_batch: int) -> dict[str, Any]:
     return {PARAMETERS: state.parameters, OPTIMIZER: optimizer}
 
 
+def check_parameters(directory: Path, step: int, like: Parameters) -> None:
+    """Check what this process can without the others, which `restore_parameters` waits for.
+
+    Raises:
+        UserError: the checkpoint cannot be read, or belongs to another model.
+    """
+    _check(directory.absolute() / str(step), {PARAMETERS: like}, _RESTORE_IT)
+
+
 def restore_parameters(directory: Path, step: int, like: Parameters) -> Parameters:
     """Load a checkpoint's parameters without its optimizer state.
 
     Raises:
         UserError: the checkpoint cannot be read, or belongs to another model.
     """
-    return _load(directory.absolute() / str(step), {PARAMETERS: like})[PARAMETERS]
+    return _load(directory.absolute() / str(step), {PARAMETERS: like}, _RESTORE_IT)[PARAMETERS]
 
 
-def _load(checkpoint: Path, like: dict[str, Any]) -> dict[str, Any]:
-    try:
+def _load(checkpoint: Path, like: dict[str, Any], fix: str) -> dict[str, Any]:
+    _check(checkpoint, like, fix)
+    with _readable(checkpoint, fix):
+        return ocp.load_checkpointables(str(checkpoint), like)
+
+
+def _check(checkpoint: Path, like: dict[str, Any], fix: str) -> None:
+    with _readable(checkpoint, fix):
         found = ocp.checkpointables_metadata(str(checkpoint)).metadata
         for part, wanted in like.items():
             if found[part] is not None:  # what cannot be described cannot be loaded either
                 _check_same_model(checkpoint, part, found[part], wanted)
-        return ocp.load_checkpointables(str(checkpoint), like)
+
+
+@contextlib.contextmanager
+def _readable(checkpoint: Path, fix: str) -> Iterator[None]:
+    try:
+        yield
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(
-            f"{checkpoint} cannot be read ({reason}): remove it, and training continues from the "
-            "checkpoint before"
-        ) from error
+        if "barrier" in reason:
+            raise UserError(f"{checkpoint}: {WAITED} to read it ({reason})") from error
+        raise UserError(f"{checkpoint} cannot be read ({reason}): {fix}") from error
 
 
 def _check_same_model(checkpoint: Path, part: str, found: Any, wanted: Any) -> None:

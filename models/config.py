@@ -347,17 +347,18 @@ class EvaluateConfig:
 
     Attributes:
         batch_size: validation sequences per step; it does not change the results but for rounding.
+            By default 32, or the next number that the mesh divides.
         dtype: compute type; None takes the run's own.
         dispatch: how tokens reach their experts without a drop: `queues`, one an expert, that grow
             until all fit; or `blocks`, whose cost does not depend on how uneven the routing is, one
             block after another, on one device. By default blocks on a CPU and queues elsewhere.
         data_parallel: devices along the mesh axis `data`. If no axis is given, the mesh is that of
-            the training, or one device where there are fewer.
+            the training, or one device where there are fewer; an axis that alone is not given is 1.
         expert_parallel: devices along the mesh axis `expert`, over which experts are sharded.
         model_parallel: devices along the mesh axis `model`, which shards each layer's width.
     """
 
-    batch_size: int = 32
+    batch_size: int | None = None
     dtype: Precision | None = None
     dispatch: Literal["queues", "blocks"] | None = None
     data_parallel: int | None = None
@@ -365,10 +366,8 @@ class EvaluateConfig:
     model_parallel: int | None = None
 
     def __post_init__(self):
-        axes = ("data_parallel", "expert_parallel", "model_parallel")
-        at_least_one(
-            self, "batch_size", *(name for name in axes if getattr(self, name) is not None)
-        )
+        counts = ("batch_size", "data_parallel", "expert_parallel", "model_parallel")
+        at_least_one(self, *(name for name in counts if getattr(self, name) is not None))
 
 
 def padded_vocabulary(pieces: int) -> int:

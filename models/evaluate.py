@@ -4,7 +4,9 @@ The validation examples are frozen, so every model and step answers the same que
 """
 
 import contextlib
+import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from models.checkpoint import complete_steps, restore_parameters
-from models.config import EvaluateConfig, JobConfig
+from models.checkpoint import check_parameters, complete_steps, restore_parameters
+from models.config import EvaluateConfig, JobConfig, as_json
 from models.evaluator import Batches, Evaluator, dispatch_of, training_like
-from models.job import is_first, membership, on_first, together
+from models.job import agree, is_first, membership, on_first, together
 from models.run import CHECKPOINTS, read_run
 from pipelines.errors import UserError
 from pipelines.faults import fault_point
@@ -52,16 +54,16 @@ def evaluate(
 
     run = Path(run)
 
-    def prepare() -> tuple[dict[str, Any], Batches]:
-        described = read_run(run)
-        manifest = read_manifest(examples, "examples")
-        _check_examples(run, described, examples, manifest)
-        return described, ValidationBatches(examples, config.batch_size)
-
     # SIGTERM ends this process at once, and with it the others: a finished step is not done again.
     with membership(job, saves_on_sigterm=False):
-        described, batches = together(prepare)
-        return evaluate_run(run, described, batches, config)
+        described = on_first(lambda: read_run(run))
+
+        def open_batches(batch_size: int) -> Batches:
+            manifest = read_manifest(examples, "examples")
+            _check_examples(run, described, examples, manifest)
+            return ValidationBatches(examples, batch_size)
+
+        return evaluate_run(run, described, open_batches, config)
 
 
 def _check_examples(
@@ -89,19 +91,22 @@ def _check_examples(
 
 
 def evaluate_run(
-    run: Path, described: dict[str, Any], batches: Batches, config: EvaluateConfig
+    run: Path,
+    described: dict[str, Any],
+    open_batches: Callable[[int], Batches],
+    config: EvaluateConfig,
 ) -> dict[str, Any]:
-    """`evaluate` with the data given, in every process of the job."""
-    train = training_like(described, config)
-    dispatch = together(lambda: dispatch_of(train, config))
-    settings = canonical_json(
-        {
-            "run": described["config_hash"],
-            "dtype": train.dtype,
-            "batch_size": config.batch_size,
-            **({"dispatch": dispatch} if described["model"]["experts"] else {}),
-        }
-    )
+    """`evaluate` of a run that is described, with data of a batch size, in every process."""
+    train = together(lambda: training_like(described, config))
+    batches = together(lambda: open_batches(train.batch_size))
+    dispatch = dispatch_of(train, config)
+    settings = {
+        "run": described["config_hash"],
+        "dtype": train.dtype,
+        "batch_size": train.batch_size,
+        **({"dispatch": dispatch} if described["model"]["experts"] else {}),
+    }
+    agree(canonical_json([settings, as_json(train)]))
     with contextlib.ExitStack() as stack:
 
         def find() -> tuple[list[int], list[int]]:
@@ -115,10 +120,14 @@ def evaluate_run(
         if not steps:
             _announce(f"already complete: {len(done)} steps in {run / 'eval'}; nothing to do")
             return {**summary, "reused": True, "documents": on_first(lambda: _rows(run, done[-1]))}
-        evaluator = together(lambda: Evaluator(described, batches, config))
-        _announce(f"{len(steps)} checkpoints on {train.devices} x {jax.devices()[0].device_kind}")
+        evaluator = together(lambda: Evaluator(described, train, dispatch, batches))
+        _announce(
+            f"{len(steps)} checkpoints on {train.devices} of {jax.device_count()} x "
+            f"{jax.devices()[0].device_kind}"
+        )
         like = evaluator.abstract_parameters()
         for step in steps:
+            together(lambda step=step: check_parameters(run / CHECKPOINTS, step, like))
             parameters = together(
                 lambda step=step: restore_parameters(run / CHECKPOINTS, step, like)
             )
@@ -137,17 +146,21 @@ def _rows(run: Path, step: int) -> int:
     return pq.read_metadata(run / "eval" / f"{step}.parquet").num_rows
 
 
-def _finished_steps(run: Path, settings: str) -> set[int]:
+def _finished_steps(run: Path, settings: dict[str, Any]) -> set[int]:
     done = set()
     for path in (run / "eval").glob("*.parquet"):
         if not path.stem.isdecimal():
             continue
-        metadata = pq.read_schema(path).metadata or {}
-        if metadata.get(_SETTINGS) != settings.encode():
+        found = json.loads((pq.read_schema(path).metadata or {}).get(_SETTINGS, b"{}"))
+        if "dispatch" not in settings:
+            found.pop("dispatch", None)  # a dense model's once said so too
+        elif found:
+            found.setdefault("dispatch", "queues")  # which once was not said
+        if found != settings:
             raise UserError(
-                f"{path} was made with other settings (--batch-size, --dtype, --dispatch or the "
-                "run itself): remove the eval directory to evaluate again, or give the settings "
-                "it has"
+                f"{path} was made with other settings (--batch-size, --dtype, --dispatch, which "
+                "goes by the number of devices, or the run itself): remove the eval directory to "
+                "evaluate again, or give the settings it has"
             )
         done.add(int(path.stem))
     return done
@@ -170,7 +183,7 @@ def _steps_to_evaluate(run: Path, wanted: list[int], done: set[int]) -> list[int
 
 
 def _write_step(
-    run: Path, step: int, table: pa.Table, routing: pa.Table | None, settings: str
+    run: Path, step: int, table: pa.Table, routing: pa.Table | None, settings: dict[str, Any]
 ) -> None:
     """Write what was found of a step, and say its loss."""
     if routing is not None:
@@ -185,10 +198,10 @@ def _write_step(
     )
 
 
-def _write(path: Path, table: pa.Table, settings: str) -> None:
+def _write(path: Path, table: pa.Table, settings: dict[str, Any]) -> None:
     """Write Parquet atomically; the temporary name can be fixed, the directory is locked."""
     temporary = path.with_name(f".{path.name}.tmp")
-    table = table.replace_schema_metadata({_SETTINGS: settings})
+    table = table.replace_schema_metadata({_SETTINGS: canonical_json(settings)})
     pq.write_table(table, temporary, compression="zstd")
     with open(temporary, "rb") as file:
         os.fsync(file.fileno())

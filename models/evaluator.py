@@ -6,7 +6,7 @@ not depend on what else is in its batch, nor on how the batch is spread.
 
 import collections
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import jax
@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from models.config import EvaluateConfig, TrainConfig
 from models.experts import DROPLESS
-from models.job import JobError, is_first
+from models.job import JobError, is_first, meet, together
 from models.partitioning import check_divisible, fed_part, make_mesh, put_batch
 from models.router import expert_capacity
 from models.run import model_of, train_config_of
@@ -47,6 +47,8 @@ ROUTING_SCHEMA = pa.schema(
         ("tokens", pa.int64()),
     ]
 )
+#: Sequences of a batch where the mesh divides that many.
+USUAL_BATCH = 32
 _AXES = ("data_parallel", "expert_parallel", "model_parallel")
 
 
@@ -66,21 +68,31 @@ class Batches(Protocol):
 def training_like(described: dict[str, Any], config: EvaluateConfig) -> TrainConfig:
     """The run's configuration with what the evaluation has otherwise.
 
-    Of the mesh that is what was asked for; else the training's, or one device where that needs more
-    than there are.
+    The mesh is the one asked for, else the training's, or one device where that needs more than
+    there are. A batch that is not asked for is the usual one, or the next that the mesh divides.
+
+    Raises:
+        UserError: there are several processes, and the training's mesh does not have all devices.
     """
     train = train_config_of(described)
     asked = {axis: getattr(config, axis) for axis in _AXES}
     if any(asked.values()):
         axes = {axis: size or 1 for axis, size in asked.items()}
+    elif jax.process_count() > 1 and train.devices != jax.device_count():
+        raise UserError(
+            f"the run was trained on {train.devices} devices, and the processes have "
+            f"{jax.device_count()}: give a mesh of them all, such as --data-parallel "
+            f"{jax.device_count()}"
+        )
     elif train.devices <= jax.device_count():
         axes = {axis: getattr(train, axis) for axis in _AXES}
     else:
         axes = dict.fromkeys(_AXES, 1)
+    shards = axes["data_parallel"] * axes["expert_parallel"]
     return dataclasses.replace(
         train,
         dtype=config.dtype or train.dtype,
-        batch_size=config.batch_size,
+        batch_size=config.batch_size or -(-USUAL_BATCH // shards) * shards,
         pack=1,
         microbatches=1,
         **axes,
@@ -88,19 +100,10 @@ def training_like(described: dict[str, Any], config: EvaluateConfig) -> TrainCon
 
 
 def dispatch_of(train: TrainConfig, config: EvaluateConfig) -> str:
-    """What the configuration says, or what suits: a CPU takes blocks in turn anyway.
-
-    Raises:
-        UserError: it says what several devices cannot do.
-    """
+    """What the configuration says, or what suits: a CPU takes blocks in turn anyway."""
     if train.devices == 1:
         return config.dispatch or ("blocks" if jax.default_backend() == "cpu" else "queues")
-    if config.dispatch == "blocks":
-        raise UserError(
-            f"--dispatch blocks is for one device, and this evaluation has {train.devices}: leave "
-            "it out, or give --data-parallel 1"
-        )
-    return "queues"
+    return config.dispatch or "queues"
 
 
 class Evaluator:
@@ -108,23 +111,34 @@ class Evaluator:
 
     Args:
         described: the run's config.json.
+        train: what `training_like` made of it.
+        dispatch: see `EvaluateConfig`.
         batches: the same ones in every process of a job, whole.
-        config: how to evaluate.
 
     Raises:
-        UserError: there are not the devices asked for, or they do not divide batch or model.
+        UserError: there are not the devices asked for, or they do not divide batch or model, or
+            cannot dispatch so.
     """
 
-    def __init__(self, described: dict[str, Any], batches: Batches, config: EvaluateConfig):
-        self._train = training_like(described, config)
-        self._mesh = make_mesh(self._train)
-        self._shards = self._train.data_parallel * self._train.expert_parallel
+    def __init__(
+        self, described: dict[str, Any], train: TrainConfig, dispatch: str, batches: Batches
+    ):
+        self._train = train
         self._model = model_of(described)
-        check_divisible(self._model, self._train, self._shards)
-        self._skeleton = Skeleton.of(self._model, self._train, self._mesh)
+        self._in_blocks = self._model.sparse and dispatch == "blocks"
+        if self._in_blocks and train.devices > 1:
+            raise UserError(
+                f"--dispatch blocks is for one device, and this evaluation has {train.devices}: "
+                "leave it out, or give --data-parallel 1"
+            )
+        self._mesh = make_mesh(train)
+        self._part, self._parts = fed_part(self._mesh)
+        self._shards = train.data_parallel * train.expert_parallel
+        check_divisible(self._model, train, self._shards)
+        self._skeleton = Skeleton.of(self._model, train, self._mesh)
         self._step = make_evaluation_step(self._skeleton)
+        self._compiled: dict[Any, Callable[..., EvaluationResult]] = {}
         self._batches = batches
-        self._in_blocks = self._model.sparse and dispatch_of(self._train, config) == "blocks"
 
     def abstract_parameters(self) -> Parameters:
         """Shapes to restore into, on the devices that evaluate."""
@@ -157,15 +171,14 @@ class Evaluator:
         """Evaluate every batch, with enough capacity that no token is dropped.
 
         Capacities start anew for every checkpoint and only depend on the batches, so that a rerun
-        after a crash gives the same bytes.
+        after a crash gives the same bytes on the same mesh.
         """
         progress = Progress("evaluate", what, len(self._batches), "batches")
-        part, parts = fed_part(self._mesh)
         capacities: tuple[int, int] | None = None
         for index in range(len(self._batches)):
-            batch = self._batches[index]
+            batch = together(lambda index=index: self._batches[index])
             rows, inputs_length = batch["encoder_input_tokens"].shape
-            fed = slice(part * rows // parts, (part + 1) * rows // parts)
+            fed = slice(*(part * rows // self._parts for part in (self._part, self._part + 1)))
             arrays = put_batch({name: batch[name][fed] for name in FEATURES}, self._mesh)
             # Groups do not matter where nothing is dropped, but each must lie on one device.
             groups = self._shards * batch_groups(self._model, rows // self._shards, inputs_length)
@@ -180,20 +193,34 @@ class Evaluator:
                     self._first_capacity(positions[0]),
                     self._first_capacity(positions[1]),
                 )
-            result = jax.device_get(self._step(parameters, arrays, groups, capacities))
+            result = self._run(parameters, arrays, groups, capacities)
             while capacities is not None and not self._in_blocks and result.dropped:
                 # A drop changes what later layers see, so peaks may rise again: repeat.
                 capacities = (
                     fitting_capacity(capacities[0], int(result.peaks[0]), positions[0]),
                     fitting_capacity(capacities[1], int(result.peaks[1]), positions[1]),
                 )
-                result = jax.device_get(self._step(parameters, arrays, groups, capacities))
+                result = self._run(parameters, arrays, groups, capacities)
             assert not result.dropped
             if not np.isfinite(result.nats).all():
                 raise JobError(f"{what}: the loss of batch {index} is no number; remove that run")
             if is_first():
                 progress.add(1)
             yield batch, result
+
+    def _run(
+        self,
+        parameters: Parameters,
+        batch: dict[str, jax.Array],
+        groups: int,
+        capacities: tuple[int, int] | None,
+    ) -> EvaluationResult:
+        if (groups, capacities) not in self._compiled:
+            lowered = self._step.lower(parameters, batch, groups, capacities)
+            self._compiled[groups, capacities] = lowered.compile()
+            # Compiling takes one process longer than another.
+            meet("compiled")
+        return jax.device_get(self._compiled[groups, capacities](parameters, batch))
 
     def _first_capacity(self, positions: int) -> int:
         usual = expert_capacity(self._model.capacity_factor, positions, self._model.experts)

@@ -7,6 +7,7 @@ must not wait for the others at exit, nor they for it: JAX's coordination servic
 
 import atexit
 import contextlib
+import hashlib
 import json
 import os
 import socket
@@ -20,13 +21,15 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from models.config import JobConfig
-from pipelines.errors import UserError
+from pipelines.errors import UserError, as_user_error, is_disk_full
 from pipelines.progress import say
 
 T = TypeVar("T")
 
 #: Room for an error's message when processes exchange them.
 _MESSAGE_BYTES = 1024
+#: In the message of who waited for a process that failed: what that one says comes first.
+WAITED = "waited in vain for another process"
 #: How long a process that is done waits for the others to be done too.
 _LEAVING_SECS = 60
 
@@ -70,10 +73,17 @@ def membership(job: JobConfig, *, saves_on_sigterm: bool = True) -> Iterator[Non
     except BaseException as error:
         if isinstance(error, jax.errors.JaxRuntimeError):
             _wait_for_news(job, error)
-        _leave_without_waiting(2 if isinstance(error, UserError) else 1)
+        _leave_without_waiting(_exit_code(error))
         raise
     else:
         jax.distributed.shutdown()
+
+
+def _exit_code(error: BaseException) -> int:
+    """What the command exits with after this error (`flows.main`)."""
+    if isinstance(error, KeyboardInterrupt):
+        return 130
+    return 2 if isinstance(error, UserError) else 1
 
 
 def _join(job: JobConfig) -> None:
@@ -148,20 +158,29 @@ def on_first(make: Callable[[], T]) -> T:
     """Call `make` in process 0 and give all processes what it gave, by way of JSON.
 
     Raises:
-        JobError: in all processes, with the message of the UserError that it raised.
+        JobError: in all processes, with the message of the error that it raised; where that is a
+            defect, process 0 raises the defect itself.
     """
     if jax.process_count() == 1:
         return make()
     answer: dict[str, Any] = {}
+    defect: Exception | None = None
     if is_first():
         try:
             answer = {"value": make()}
-        except UserError as error:
-            answer = {"error": str(error)}
+        except Exception as error:
+            readable = as_user_error(error)
+            if readable is None and is_disk_full(error):
+                name = error.filename if isinstance(error, OSError) else None
+                readable = UserError(f"the disk is full ({name or 'process 0'}): free some of it")
+            defect = error if readable is None else None
+            answer = {"error": str(readable or f"process 0 failed: {error!r}")}
     text = json.dumps(answer).encode()
     size = int(multihost_utils.broadcast_one_to_all(np.int32(len(text))))
     sent = np.frombuffer(text, np.uint8) if is_first() else np.zeros(size, np.uint8)
     received = json.loads(multihost_utils.broadcast_one_to_all(sent).tobytes())
+    if defect is not None:
+        raise defect
     if "error" in received:
         raise JobError(received["error"])
     return received["value"]
@@ -183,7 +202,28 @@ def together(make: Callable[[], T]) -> T:
     mine = np.zeros(_MESSAGE_BYTES, np.uint8)
     text = error.encode()[:_MESSAGE_BYTES]
     mine[: len(text)] = np.frombuffer(text, np.uint8)
-    for message in multihost_utils.process_allgather(mine):
-        if message.any():
-            raise JobError(message.tobytes().rstrip(b"\0").decode(errors="replace"))
+    texts = [
+        message.tobytes().rstrip(b"\0").decode(errors="replace")
+        for message in multihost_utils.process_allgather(mine)
+    ]
+    if failed := [text for text in texts if text]:
+        raise JobError(min(failed, key=lambda text: WAITED in text))
     return made  # pyright: ignore[reportReturnType]  # every process made it
+
+
+def agree(settings: str) -> None:
+    """Check that all processes were given the same settings: else they would wait for each other.
+
+    Raises:
+        JobError: they were not.
+    """
+    if jax.process_count() == 1:
+        return
+    digest = np.frombuffer(hashlib.sha256(settings.encode()).digest(), np.uint8)
+    others = multihost_utils.process_allgather(digest)
+    differ = np.flatnonzero((others != others[0]).any(axis=1))
+    if differ.size:
+        raise JobError(
+            f"processes 0 and {differ[0]} were given different options, or another run: give the "
+            "same command on all machines"
+        )

@@ -245,7 +245,7 @@ class EvaluationResult(NamedTuple):
 
 def make_evaluation_step(
     skeleton: Skeleton,
-) -> Callable[[Parameters, Batch, int, tuple[int, int] | None], EvaluationResult]:
+) -> jax.stages.Wrapped:
     """Compile-ready `(parameters, batch, groups, capacities) -> EvaluationResult`."""
 
     def evaluation_step(

@@ -14,9 +14,9 @@ from typing import Any
 
 import jax
 
-from models.config import JobConfig, ModelChanges, TrainConfig, padded_vocabulary
+from models.config import JobConfig, ModelChanges, TrainConfig, as_json, padded_vocabulary
 from models.flops import training_step_flops
-from models.job import announce, membership, on_first, together
+from models.job import agree, announce, membership, on_first, together
 from models.lifeline import EXIT_RESUME
 from models.partitioning import check_divisible, fed_part, make_mesh
 from models.presets import preset as find_preset
@@ -27,7 +27,7 @@ from models.step import batch_groups
 from models.stopping import StopRequest, stop_requests
 from models.trainer import Batches, Trainer
 from pipelines.faults import fault_point
-from pipelines.outputs import lock_directory, read_manifest
+from pipelines.outputs import canonical_json, lock_directory, read_manifest
 from tasks.mixtures import Mixture
 
 __all__ = ["EXIT_RESUME", "Batches", "log_spaced_steps", "train", "train_prepared"]
@@ -144,6 +144,7 @@ def _prepare(
 def _run_training(
     plan: RunPlan, batches: Batches, examples: str | Path, out: Path, stop: StopRequest
 ) -> dict[str, Any]:
+    agree(canonical_json([plan.identity, as_json(plan.train)]))
     finished = on_first(lambda: claim_run(out, plan))
     summary = {"stage": "train", "out": str(out), "preset": plan.preset}
     if finished is not None:

@@ -167,6 +167,7 @@ class Trainer:
             return self.skeleton.initial_state(self.optimizer), 0
         announce(f"continuing after step {start:,}, from {self.checkpoints.directory}/{start}")
         like = self.skeleton.abstract_state(self.optimizer)
+        together(lambda: self.checkpoints.check(start, like))
         return together(lambda: self.checkpoints.restore(start, like))
 
     def _batch(self, number: int) -> dict[str, jax.Array]:

@@ -26,11 +26,11 @@ def evaluate(
 
     The validation examples are frozen, the same for every model and step, and no token is
     dropped by a router. Steps that are already evaluated are skipped. The mesh is that of the
-    training, where there are as many devices.
+    training, or one device where there are fewer.
 
     On several machines, the same command on each, with --distributed, or with
     --coordinator-address HOST:PORT --num-processes N --process-id I. Exit code 75 means that one
-    of them was lost: give the same commands again.
+    of them was lost, or got SIGTERM: give the same commands again.
 
     Args:
         run: a run directory.

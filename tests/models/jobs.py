@@ -66,9 +66,9 @@ from models.job import membership
 from models.run import read_run
 
 run, config, job = pathlib.Path(sys.argv[2]), *map(json.loads, sys.argv[3:])
-batches = train_child.MemoryValidation(8)
 with membership(JobConfig(**job), saves_on_sigterm=False):
-    evaluate_run(run, read_run(run), batches, EvaluateConfig(batch_size=8, **config))
+    config = EvaluateConfig(batch_size=8, **config)
+    evaluate_run(run, read_run(run), train_child.MemoryValidation, config)
 """
 
 
@@ -166,24 +166,29 @@ def test_two_processes_and_half_the_devices_go_on_with_a_run_of_eight(
             np.testing.assert_allclose(one[name], value, rtol=1e-5, atol=1e-7, err_msg=said)
 
 
+def start_evaluation(runs: list[Path], **config) -> list[subprocess.Popen[str]]:
+    """Evaluate in as many processes as there are paths of the run, on 8 devices in all."""
+    job = {"coordinator_address": free_address(), "num_processes": len(runs)}
+    started = []
+    for number, run in enumerate(runs):
+        member = {**job, "process_id": number} if len(runs) > 1 else {}
+        options = [str(SCRIPT.parent), str(run), json.dumps(config), json.dumps(member)]
+        process = subprocess.Popen(
+            [sys.executable, "-c", EVALUATE, *options],
+            env=on_devices(8 // len(runs)),
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+    return started
+
+
 def evaluation_of(
     run: Path, out: Path, config: dict, processes: int = 1
 ) -> tuple[dict, pa.Table, str]:
     """The last step of a copy of a run, evaluated: losses, routing, and what process 0 said."""
     shutil.copytree(run, out)
-    job = {"coordinator_address": free_address(), "num_processes": processes}
-    started = []
-    for number in range(processes):
-        member = {**job, "process_id": number} if processes > 1 else {}
-        options = [str(SCRIPT.parent), str(out), json.dumps(config), json.dumps(member)]
-        process = subprocess.Popen(
-            [sys.executable, "-c", EVALUATE, *options],
-            env=on_devices(8 // processes),
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        started.append(process)
-    said = [end(process, 0) for process in started]
+    said = [end(process, 0) for process in start_evaluation([out] * processes, **config)]
     assert all("[evaluate]" not in errors for errors in said[1:])
     losses = pq.read_table(out / "eval" / f"{STEPS}.parquet").to_pydict()
     return losses, pq.read_table(out / "routing" / f"{STEPS}.parquet"), said[0]
@@ -192,14 +197,27 @@ def evaluation_of(
 def test_devices_and_processes_evaluate_as_one_device_does(undisturbed, tmp_path):
     alone = {"data_parallel": 1, "dispatch": "queues"}
     wanted, routing, said = evaluation_of(undisturbed, tmp_path / "one", alone)
-    assert "2 checkpoints on 1 x cpu" in said
+    assert "2 checkpoints on 1 of 8 x cpu" in said
     for name, config, processes, devices in (
         ("as trained", {}, 1, 8),
         ("on half", {"expert_parallel": 4}, 1, 4),
         ("in two processes", {}, 2, 8),
     ):
         made, routed, said = evaluation_of(undisturbed, tmp_path / name, config, processes)
-        assert f"2 checkpoints on {devices} x cpu" in said
+        assert f"2 checkpoints on {devices} of 8 x cpu" in said
         np.testing.assert_allclose(made["nats"], wanted["nats"], rtol=1e-5, err_msg=name)
         assert {**made, "nats": wanted["nats"]} == wanted
         assert routed.equals(routing)
+
+
+def test_what_one_process_cannot_read_is_said_by_all_at_once(undisturbed, tmp_path):
+    """As where a file system is mounted on one machine of two."""
+    out = shutil.copytree(undisturbed, tmp_path / "run")
+    alone = shutil.copytree(undisturbed, tmp_path / "alone")
+    shutil.rmtree(alone / "checkpoints")
+    for process in start_evaluation([out, alone]):
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 1
+        message = errors.splitlines()[-1]
+        assert message.startswith("models.job.JobError: process 1: ")
+        assert message.endswith("restore it from a copy, or train again into another --out")

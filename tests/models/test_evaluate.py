@@ -33,7 +33,7 @@ def run(child, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def evaluated(child, run) -> Path:
-    summary = evaluate_run(run, read_run(run), child.MemoryValidation(8), CONFIG)
+    summary = evaluate_run(run, read_run(run), child.MemoryValidation, CONFIG)
     assert summary["reused"] is False
     assert summary["steps"] == 2
     return run
@@ -106,7 +106,7 @@ def test_routing_counts_every_real_token_once_per_layer(child, evaluated):
 
 def test_evaluation_again_does_nothing(child, evaluated, capsys):
     before = {path: path.stat().st_mtime_ns for path in (evaluated / "eval").iterdir()}
-    summary = evaluate_run(evaluated, read_run(evaluated), child.MemoryValidation(8), CONFIG)
+    summary = evaluate_run(evaluated, read_run(evaluated), child.MemoryValidation, CONFIG)
     assert summary["reused"] is True
     assert "already complete" in capsys.readouterr().err
     assert before == {path: path.stat().st_mtime_ns for path in (evaluated / "eval").iterdir()}
@@ -115,25 +115,25 @@ def test_evaluation_again_does_nothing(child, evaluated, capsys):
 def test_other_settings_are_not_mixed_in(child, evaluated):
     other = EvaluateConfig(batch_size=4)
     with pytest.raises(UserError, match="made with other settings"):
-        evaluate_run(evaluated, read_run(evaluated), child.MemoryValidation(4), other)
+        evaluate_run(evaluated, read_run(evaluated), child.MemoryValidation, other)
 
 
 def test_blocks_give_the_losses_of_queues(child, evaluated, run, tmp_path):
     copy = tmp_path / "run"
     shutil.copytree(run, copy, ignore=shutil.ignore_patterns("eval", "routing"))
     config = EvaluateConfig(batch_size=8, dispatch="queues")
-    evaluate_run(copy, read_run(copy), child.MemoryValidation(8), config)
+    evaluate_run(copy, read_run(copy), child.MemoryValidation, config)
     made, wanted = (pq.read_table(path / "eval" / "4.parquet").to_pydict() for path in (copy, run))
     np.testing.assert_allclose(made.pop("nats"), wanted.pop("nats"), rtol=1e-5)
     assert made == wanted
     routing = (pq.read_table(path / "routing" / "4.parquet") for path in (copy, run))
     assert next(routing).equals(next(routing))
     with pytest.raises(UserError, match=r"made with other settings \(.*--dispatch"):
-        evaluate_run(copy, read_run(copy), child.MemoryValidation(8), CONFIG)
+        evaluate_run(copy, read_run(copy), child.MemoryValidation, CONFIG)
 
 
 def test_what_several_devices_cannot_do_is_refused(child, run, tmp_path):
-    batches, described = child.MemoryValidation(8), read_run(run)
+    batches, described = child.MemoryValidation, read_run(run)
     run = shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("eval", "routing"))
     in_blocks = EvaluateConfig(batch_size=8, expert_parallel=2, dispatch="blocks")
     with pytest.raises(UserError, match="--dispatch blocks is for one device"):
@@ -154,7 +154,7 @@ from models.config import EvaluateConfig
 from models.evaluate import evaluate_run
 from models.run import read_run
 run = Path(sys.argv[2])
-evaluate_run(run, read_run(run), child.MemoryValidation(8), EvaluateConfig(batch_size=8))
+evaluate_run(run, read_run(run), child.MemoryValidation, EvaluateConfig(batch_size=8))
 """
 
 
@@ -179,7 +179,7 @@ def test_a_missing_checkpoint_is_named(child, run, tmp_path):
     first = read_run(copy)["eval_steps"][0]
     shutil.rmtree(copy / "checkpoints" / str(first))
     with pytest.raises(UserError, match=f"lacks the checkpoint of step {first}"):
-        evaluate_run(copy, read_run(copy), child.MemoryValidation(8), CONFIG)
+        evaluate_run(copy, read_run(copy), child.MemoryValidation, CONFIG)
 
 
 @pytest.mark.slow
@@ -190,7 +190,7 @@ def test_an_imported_run_is_evaluated_as_the_one_it_came_from(child, tmp_path):
     export_hf(trained, tmp_path / "hf")
     import_hf(tmp_path / "hf", imported)
     for run in (trained, imported):
-        evaluate_run(run, read_run(run), child.MemoryValidation(8), CONFIG)
+        evaluate_run(run, read_run(run), child.MemoryValidation, CONFIG)
     made, wanted = (
         pq.read_table(run / "eval" / f"{step}.parquet").to_pydict()
         for run, step in ((imported, 0), (trained, 2))
