@@ -5,6 +5,7 @@ not depend on what else is in its batch, nor on how the batch is spread.
 """
 
 import collections
+import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
@@ -29,6 +30,7 @@ from models.step import (
 )
 from pipelines.errors import UserError
 from pipelines.progress import Progress
+from tasks.prefetch import ahead
 
 SCHEMA = pa.schema(
     [
@@ -175,38 +177,48 @@ class Evaluator:
         """
         progress = Progress("evaluate", what, len(self._batches), "batches")
         capacities: tuple[int, int] | None = None
-        for index in range(len(self._batches)):
-            batch = together(lambda index=index: self._batches[index])
-            rows, inputs_length = batch["encoder_input_tokens"].shape
-            fed = slice(*(part * rows // self._parts for part in (self._part, self._part + 1)))
-            arrays = put_batch({name: batch[name][fed] for name in FEATURES}, self._mesh)
-            # Groups do not matter where nothing is dropped, but each must lie on one device.
-            groups = self._shards * batch_groups(self._model, rows // self._shards, inputs_length)
-            positions = [
-                batch[name].size // groups
-                for name in ("encoder_input_tokens", "decoder_target_tokens")
-            ]
-            if self._in_blocks:
-                capacities = (DROPLESS, DROPLESS)
-            elif self._model.sparse and capacities is None:
-                capacities = (
-                    self._first_capacity(positions[0]),
-                    self._first_capacity(positions[1]),
-                )
+        numbers = range(len(self._batches))
+        with contextlib.closing(ahead(self._batches.__getitem__, numbers)) as batches:
+            for index in numbers:
+                batch = together(lambda: next(batches))
+                result, capacities = self._without_drops(parameters, batch, capacities)
+                if not np.isfinite(result.nats).all():
+                    raise JobError(
+                        f"{what}: the loss of batch {index} is no number; remove that run"
+                    )
+                if is_first():
+                    progress.add(1)
+                yield batch, result
+
+    def _without_drops(
+        self,
+        parameters: Parameters,
+        batch: dict[str, np.ndarray],
+        capacities: tuple[int, int] | None,
+    ) -> tuple[EvaluationResult, tuple[int, int] | None]:
+        """Evaluate a batch, with these capacities or larger ones; gives those too."""
+        rows, inputs_length = batch["encoder_input_tokens"].shape
+        fed = slice(*(part * rows // self._parts for part in (self._part, self._part + 1)))
+        arrays = put_batch({name: batch[name][fed] for name in FEATURES}, self._mesh)
+        # Groups do not matter where nothing is dropped, but each must lie on one device.
+        groups = self._shards * batch_groups(self._model, rows // self._shards, inputs_length)
+        encoder, decoder = (
+            batch[name].size // groups for name in ("encoder_input_tokens", "decoder_target_tokens")
+        )
+        if self._in_blocks:
+            capacities = (DROPLESS, DROPLESS)
+        elif self._model.sparse and capacities is None:
+            capacities = self._first_capacity(encoder), self._first_capacity(decoder)
+        result = self._run(parameters, arrays, groups, capacities)
+        while capacities is not None and not self._in_blocks and result.dropped:
+            # A drop changes what later layers see, so peaks may rise again: repeat.
+            capacities = (
+                fitting_capacity(capacities[0], int(result.peaks[0]), encoder),
+                fitting_capacity(capacities[1], int(result.peaks[1]), decoder),
+            )
             result = self._run(parameters, arrays, groups, capacities)
-            while capacities is not None and not self._in_blocks and result.dropped:
-                # A drop changes what later layers see, so peaks may rise again: repeat.
-                capacities = (
-                    fitting_capacity(capacities[0], int(result.peaks[0]), positions[0]),
-                    fitting_capacity(capacities[1], int(result.peaks[1]), positions[1]),
-                )
-                result = self._run(parameters, arrays, groups, capacities)
-            assert not result.dropped
-            if not np.isfinite(result.nats).all():
-                raise JobError(f"{what}: the loss of batch {index} is no number; remove that run")
-            if is_first():
-                progress.add(1)
-            yield batch, result
+        assert not result.dropped
+        return result, capacities
 
     def _run(
         self,
