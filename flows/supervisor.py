@@ -5,8 +5,8 @@ stop them itself. So the command only supervises: the flow runs in a child that 
 process group; when the child ends, however it ends, the rest of its group is killed; when the
 supervisor itself is killed, the child notices (models.lifeline) and kills its group.
 
-A process of a job has a supervisor too: when another process is lost, JAX's
-coordination service aborts this one on the spot, and somebody has to say what happened.
+A process of a job has a supervisor too: when another process is lost, JAX's coordination service
+aborts this one on the spot, and somebody has to say what happened.
 """
 
 import contextlib

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 from orbax.checkpoint import v1 as ocp
 
-from models.job import WAITED, is_first
+from models.job import WAITED, is_first, together
 from models.state import Parameters, TrainState
 from pipelines.errors import UserError
 from pipelines.faults import fault_point
@@ -170,14 +170,6 @@ class Checkpoints:
         (self.directory / str(step)).rename(aside)
         return str(aside)
 
-    def check(self, step: int, like: TrainState) -> None:
-        """Check what this process can without the others, which `restore` waits for.
-
-        Raises:
-            UserError: the checkpoint cannot be read, or belongs to another model.
-        """
-        _check(self.directory / str(step), _parts(like, 0), _TRAIN_ON)
-
     def restore(self, step: int, like: TrainState) -> tuple[TrainState, int]:
         """Load the whole state, onto the devices `like` names, and the number of its next batch.
 
@@ -195,15 +187,6 @@ def _parts(state: TrainState, next_batch: int) -> dict[str, Any]:
     return {PARAMETERS: state.parameters, OPTIMIZER: optimizer}
 
 
-def check_parameters(directory: Path, step: int, like: Parameters) -> None:
-    """Check what this process can without the others, which `restore_parameters` waits for.
-
-    Raises:
-        UserError: the checkpoint cannot be read, or belongs to another model.
-    """
-    _check(directory.absolute() / str(step), {PARAMETERS: like}, _RESTORE_IT)
-
-
 def restore_parameters(directory: Path, step: int, like: Parameters) -> Parameters:
     """Load a checkpoint's parameters without its optimizer state.
 
@@ -214,7 +197,13 @@ def restore_parameters(directory: Path, step: int, like: Parameters) -> Paramete
 
 
 def _load(checkpoint: Path, like: dict[str, Any], fix: str) -> dict[str, Any]:
-    _check(checkpoint, like, fix)
+    # Orbax lets a process that cannot read its part keep the others waiting for minutes: what each
+    # can find out alone comes first.
+    together(lambda: _check(checkpoint, like, fix))
+    return together(lambda: _load_part(checkpoint, like, fix))
+
+
+def _load_part(checkpoint: Path, like: dict[str, Any], fix: str) -> dict[str, Any]:
     with _readable(checkpoint, fix):
         return ocp.load_checkpointables(str(checkpoint), like)
 

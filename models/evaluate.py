@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from models.checkpoint import check_parameters, complete_steps, restore_parameters
+from models.checkpoint import complete_steps, restore_parameters
 from models.config import EvaluateConfig, JobConfig, as_json
 from models.evaluator import Batches, Evaluator, dispatch_of, training_like
 from models.job import agree, is_first, membership, on_first, together
@@ -127,10 +127,7 @@ def evaluate_run(
         )
         like = evaluator.abstract_parameters()
         for step in steps:
-            together(lambda step=step: check_parameters(run / CHECKPOINTS, step, like))
-            parameters = together(
-                lambda step=step: restore_parameters(run / CHECKPOINTS, step, like)
-            )
+            parameters = restore_parameters(run / CHECKPOINTS, step, like)
             table, routing = evaluator.tables(parameters, f"step {step:,}")
             del parameters  # else the next ones would need room beside them
             on_first(lambda step=step, t=table, r=routing: _write_step(run, step, t, r, settings))
@@ -192,9 +189,10 @@ def _write_step(
     _write(run / "eval" / f"{step}.parquet", table, settings)
     nats = float(np.sum(table["nats"].to_numpy()))
     tokens = int(np.sum(table["target_tokens"].to_numpy()))
-    _announce(
+    say(
+        "evaluate",
         f"step {step:,}: {nats / tokens:.4f} nats a token over {tokens:,} target tokens of "
-        f"{table.num_rows:,} documents"
+        f"{table.num_rows:,} documents",
     )
 
 

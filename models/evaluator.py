@@ -102,10 +102,9 @@ def training_like(described: dict[str, Any], config: EvaluateConfig) -> TrainCon
 
 
 def dispatch_of(train: TrainConfig, config: EvaluateConfig) -> str:
-    """What the configuration says, or what suits: a CPU takes blocks in turn anyway."""
-    if train.devices == 1:
-        return config.dispatch or ("blocks" if jax.default_backend() == "cpu" else "queues")
-    return config.dispatch or "queues"
+    """What the configuration says, or what suits: one CPU device takes blocks in turn anyway."""
+    one_cpu = train.devices == 1 and jax.default_backend() == "cpu"
+    return config.dispatch or ("blocks" if one_cpu else "queues")
 
 
 class Evaluator:

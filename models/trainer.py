@@ -13,7 +13,7 @@ import numpy as np
 from models.bad_loss import LossWatch, Rewinds, last_loss, recent_losses
 from models.checkpoint import Checkpoints, complete_steps
 from models.flops import training_step_flops
-from models.job import JobError, announce, meet, on_first, together
+from models.job import JobError, announce, meet, on_first
 from models.lifeline import EXIT_RESUME
 from models.partitioning import put_batch
 from models.peaks import peak_flops
@@ -167,8 +167,7 @@ class Trainer:
             return self.skeleton.initial_state(self.optimizer), 0
         announce(f"continuing after step {start:,}, from {self.checkpoints.directory}/{start}")
         like = self.skeleton.abstract_state(self.optimizer)
-        together(lambda: self.checkpoints.check(start, like))
-        return together(lambda: self.checkpoints.restore(start, like))
+        return self.checkpoints.restore(start, like)
 
     def _batch(self, number: int) -> dict[str, jax.Array]:
         batch = self.batches.batch(number)

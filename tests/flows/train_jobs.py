@@ -116,7 +116,6 @@ def test_two_processes_evaluate_a_run_and_a_lost_one_ends_the_other(tmp_path, ex
     assert train.wait(timeout=200) == 0, train.communicate()[1]
     command = ["evaluate", "--run", str(out), "--examples", str(examples), "--data-parallel", "2"]
     first, lost = (mswitch(*command, *member(number, port)) for number in range(2))
-    assert first.stderr is not None
     while not (out / "eval").exists():
         assert first.poll() is None
         time.sleep(0.05)
