@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import socket
 import sys
 import time
@@ -71,12 +72,19 @@ def membership(job: JobConfig, *, saves_on_sigterm: bool = True) -> Iterator[Non
         jax.distributed.shutdown()
         raise
     except BaseException as error:
-        if isinstance(error, jax.errors.JaxRuntimeError):
+        if _is_of_devices(error):
             _wait_for_news(job, error)
         _leave_without_waiting(_exit_code(error))
         raise
     else:
         jax.distributed.shutdown()
+
+
+def _is_of_devices(error: BaseException) -> bool:
+    """Whether a program failed where it ran; `jit` raises a ValueError where it ran before."""
+    if isinstance(error, jax.errors.JaxRuntimeError):
+        return True
+    return isinstance(error, ValueError) and re.match(r"[A-Z_]+: ", str(error)) is not None
 
 
 def _exit_code(error: BaseException) -> int:

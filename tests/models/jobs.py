@@ -6,6 +6,7 @@ Its checkpoints are evaluated on 8 devices, on two processes of 4 each, and on o
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -69,6 +70,20 @@ run, config, job = pathlib.Path(sys.argv[2]), *map(json.loads, sys.argv[3:])
 with membership(JobConfig(**job), saves_on_sigterm=False):
     config = EvaluateConfig(batch_size=8, **config)
     evaluate_run(run, read_run(run), train_child.MemoryValidation, config)
+"""
+
+#: Process 1 dies; process 0 then calls a program that has run before.
+LOSE = """
+import json, os, signal, sys
+from models.config import JobConfig
+from models.job import is_first, membership, on_first
+
+with membership(JobConfig(**json.loads(sys.argv[1])), saves_on_sigterm=False):
+    assert [on_first(lambda: 5) for _ in range(2)] == [5, 5]
+    if not is_first():
+        os.kill(os.getpid(), signal.SIGKILL)
+    while True:
+        on_first(lambda: 5)
 """
 
 
@@ -221,3 +236,19 @@ def test_what_one_process_cannot_read_is_said_by_all_at_once(undisturbed, tmp_pa
         message = errors.splitlines()[-1]
         assert message.startswith("models.job.JobError: process 1: ")
         assert message.endswith("restore it from a copy, or train again into another --out")
+
+
+def test_a_process_that_is_lost_between_two_steps_ends_the_other():
+    """There JAX raises an error of another class than in the first step."""
+    job = {"coordinator_address": free_address(), "num_processes": 2, "heartbeat_timeout_secs": 10}
+    first, _ = (
+        subprocess.Popen(
+            [sys.executable, "-c", LOSE, json.dumps({**job, "process_id": number})],
+            env=on_devices(1),
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(2)
+    )
+    errors = end(first, -signal.SIGABRT)
+    assert "waiting to hear whether a process was lost" in errors
