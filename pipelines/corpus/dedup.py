@@ -36,6 +36,10 @@ WIDTHS = {"winners": 5, "owners": 3}
 _SORTING_BYTES = 100
 MOST_SORTING_BYTES = 256 << 20
 
+#: Buckets smaller than this are not worth a worker's while; larger ones are cut into so many.
+_SHARED_BUCKET_BYTES = 4 << 20
+_SHARED_BUCKETS = 8
+
 #: What comes back for a slice: its unit, then its start and length, and a bit per candidate.
 Verdict = tuple[int, tuple[int, int, bytes]]
 
@@ -43,6 +47,12 @@ Verdict = tuple[int, tuple[int, int, bytes]]
 def bits_for(size_bytes: int, bucket_bytes: int) -> int:
     """Return into how many buckets, as a power of two, something of this size is cut."""
     return min(16, max(0, math.ceil(math.log2(max(size_bytes / bucket_bytes, 1)))))
+
+
+def contest_bits(size_bytes: int, bucket_bytes: int) -> int:
+    """Return the same of a contest: cut into several where it is large, for workers to share."""
+    shared = max(_SHARED_BUCKET_BYTES, size_bytes // _SHARED_BUCKETS)
+    return bits_for(size_bytes, min(bucket_bytes, shared))
 
 
 def best_of_each(candidates: np.ndarray) -> np.ndarray:

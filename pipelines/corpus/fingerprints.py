@@ -32,9 +32,10 @@ def normalize_url(url: str) -> str:
     return _TRACKING.sub("", _SCHEME.sub("", url)).rstrip("/")
 
 
-def fingerprint(text: str) -> bytes:
-    """Return the 16-byte MD5 of `text` in UTF-8."""
-    return md5(text.encode(), usedforsecurity=False).digest()
+def fingerprint(text: str | bytes) -> bytes:
+    """Return the 16-byte MD5 of `text` in UTF-8 (bytes are that)."""
+    utf8 = text.encode() if isinstance(text, str) else text
+    return md5(utf8, usedforsecurity=False).digest()
 
 
 def line_fingerprints(text: str, lang: str = "") -> bytes:

@@ -159,8 +159,8 @@ def _language_first(
 
 def page_row(page: Page, config: CorpusConfig, lang: str = "") -> dict[str, Any]:
     """Return a page as a row of PAGE_SCHEMA; with `lang`, lines of one language are equal only."""
-    lines = page.text.split("\n")
-    paragraphs = paragraph_reason(lines, config.min_lines, config.min_long_line_characters)
+    utf8 = page.text.encode()
+    paragraphs = paragraph_reason(utf8, config.min_lines, config.min_long_line_characters)
     # A page without paragraphs competes for its URL alone: of its text a sample is kept.
     text = page.text[:DETAIL_CHARACTERS] if paragraphs else page.text
     hashes = b"" if paragraphs else line_fingerprints(page.text, lang)
@@ -173,7 +173,7 @@ def page_row(page: Page, config: CorpusConfig, lang: str = "") -> dict[str, Any]
         "record_id": page.record_id,
         "id": fingerprint(normalize_url(page.url)),
         "url_hash": fingerprint(page.url),
-        "text_hash": fingerprint(page.text),
+        "text_hash": fingerprint(utf8),
         "paragraphs": PARAGRAPH_REASONS.index(paragraphs),
         "lines": len(hashes) // FINGERPRINT_BYTES,
         "line_hashes": hashes,

@@ -14,7 +14,7 @@ from pipelines import storage
 from pipelines.corpus import steps
 from pipelines.corpus.badwords import BadWords
 from pipelines.corpus.config import CorpusConfig
-from pipelines.corpus.dedup import WIDTHS, Contest, bits_for
+from pipelines.corpus.dedup import WIDTHS, Contest, bits_for, contest_bits
 from pipelines.corpus.fingerprint_store import FingerprintStore
 from pipelines.corpus.fingerprints import FINGERPRINT_BYTES
 from pipelines.corpus.growth import Base
@@ -289,7 +289,7 @@ class Build:
         corpus is large.
         """
         rows = candidates + (self.base.keys(contest) if self.base else 0)
-        return bits_for(rows * size, self.config.bucket_bytes)
+        return contest_bits(rows * size, self.config.bucket_bytes)
 
     @property
     def _by_reference(self) -> bool:

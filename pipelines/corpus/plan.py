@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipelines.corpus.config import CorpusConfig
-from pipelines.corpus.dedup import WIDTHS, bits_for
+from pipelines.corpus.dedup import WIDTHS, contest_bits
 from pipelines.corpus.filters import length_reason, paragraph_reason
 from pipelines.corpus.fingerprints import fingerprint, line_fingerprints, normalize_url
 from pipelines.crawl.files import CrawlFile, find_crawl_files
@@ -61,15 +61,15 @@ def read_sample(file: CrawlFile, config: CorpusConfig) -> Sample:
     for page in pages:
         if isinstance(page, Rejected) or length_reason(page.text, config.max_page_characters):
             continue
-        lines = page.text.split("\n")
-        size = len(page.text.encode())
+        utf8 = page.text.encode()
+        size, lines = len(utf8), utf8.count(b"\n") + 1
         sample.pages += 1
         sample.text_bytes += size
-        sample.lines += len(lines)
+        sample.lines += lines
         urls.add(fingerprint(normalize_url(page.url)))
-        if paragraph_reason(lines, config.min_lines, config.min_long_line_characters) is None:
+        if paragraph_reason(utf8, config.min_lines, config.min_long_line_characters) is None:
             sample.kept_text_bytes += size
-            sample.kept_lines += len(lines)
+            sample.kept_lines += lines
             hashes = line_fingerprints(page.text)
             step = _FINGERPRINT_BYTES
             lines_seen.update(hashes[i : i + step] for i in range(0, len(hashes), step))
@@ -123,7 +123,7 @@ def plan_build(
         "text_bytes": total["text_bytes"],
         "shuffle_bytes": shuffles,
         "buckets": {
-            name: 1 << bits_for(_unsorted(name, total) or size, config.bucket_bytes)
+            name: 1 << contest_bits(_unsorted(name, total) or size, config.bucket_bytes)
             for name, size in shuffles.items()
             if name != "text"
         },

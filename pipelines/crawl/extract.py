@@ -12,9 +12,9 @@ from fastwarc.stream_io import BrotliReader, ChunkedReader
 from pipelines.crawl.archives import Damage, Record
 from pipelines.crawl.html_text import UnreadableError, decode_markup, html_to_text
 from pipelines.crawl.html_tokens import Markup
+from pipelines.crawl.text_lines import normalize_lines
 from pipelines.records import Page, Rejected
 
-_METADATA_PREFIXES = ("WARC", "CONTENT-", "Content-")
 _STATUS = re.compile(rb"HTTP/\S+ +(\d{3})")
 _HTML_TYPES = ("text/html", "application/xhtml+xml")
 _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
@@ -22,15 +22,6 @@ _MICROSECOND = datetime.timedelta(microseconds=1)
 
 #: Takes the headers and the HTML of a response; names why it must not be used, or None.
 Reserved = Callable[[Sequence[tuple[str, str]], Markup], str | None]
-
-
-def normalize_lines(text: str, drop_metadata_lines: bool = True) -> str:
-    """Strip lines, drop empty ones, join the rest by newlines (c4_utils.split_wet_file)."""
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
-    lines = list(filter(None, map(str.strip, text.split("\n"))))
-    if drop_metadata_lines and any(prefix in text for prefix in _METADATA_PREFIXES):
-        lines = [line for line in lines if not line.startswith(_METADATA_PREFIXES)]
-    return "\n".join(lines)
 
 
 def parse_timestamp(timestamp: str) -> int | None:

@@ -5,7 +5,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from pipelines.crawl.extract import normalize_lines, parse_timestamp
+from pipelines.crawl.extract import parse_timestamp
+from pipelines.crawl.text_lines import normalize_lines
 from pipelines.records import Page, Rejected
 
 TEXT_FIELD = "text"

@@ -15,8 +15,6 @@ from pathlib import Path
 import gcld3
 from fastwarc.warc import ArchiveIterator, WarcRecordType
 
-from pipelines.corpus.filters import paragraph_reason
-
 
 def main(directory: Path) -> None:
     """Do the work and print where the time went."""
@@ -35,7 +33,7 @@ def main(directory: Path) -> None:
                 size += len(text.encode())
         seconds["read"] += clock() - start
         start = clock()
-        pages = [lines for lines in pages if not paragraph_reason(lines)]
+        pages = [lines for lines in pages if len(lines) >= 3 and sorted(map(len, lines))[-3] >= 200]
         seconds["paragraphs"] += clock() - start
         start = clock()
         texts = []

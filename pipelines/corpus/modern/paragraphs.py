@@ -8,7 +8,6 @@ import numpy as np
 
 from pipelines.compiled import compiled
 from pipelines.corpus.config import CorpusConfig
-from pipelines.corpus.filters import third_longest_line
 from pipelines.corpus.modern.scripts import (
     LEAST_LENGTH_FACTOR,
     LENGTH_FACTORS,
@@ -17,6 +16,7 @@ from pipelines.corpus.modern.scripts import (
 from pipelines.corpus.modern.text_script import writing_system
 from pipelines.crawl.html_blocks import find_blocks
 from pipelines.crawl.html_tokens import Markup
+from pipelines.crawl.text_lines import third_longest_line
 
 #: How much of a page tells its script.
 _SCRIPT_CHARACTERS = 4000
@@ -32,10 +32,9 @@ def paragraph_reason(text: str, config: CorpusConfig) -> str | None:
 
     The script is found only for pages that have paragraphs in some scripts and none in others.
     """
-    lines = text.split("\n")
-    if len(lines) < config.min_lines:
+    if text.count("\n") + 1 < config.min_lines:
         return "too_few_lines"
-    longest, limit = third_longest_line(lines), config.min_long_line_characters
+    longest, limit = third_longest_line(text.encode()), config.min_long_line_characters
     if longest >= limit:
         return None
     if longest < _least(limit):

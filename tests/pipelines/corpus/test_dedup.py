@@ -20,12 +20,12 @@ from hypothesis import strategies as st
 from pipelines.corpus import dedup
 from pipelines.corpus.accounts import Ledger
 from pipelines.corpus.config import CorpusConfig, UrlWinner
-from pipelines.corpus.dedup import Contest, best_of_each, own_lines
+from pipelines.corpus.dedup import Contest, best_of_each, contest_bits, own_lines
 from pipelines.corpus.filters import paragraph_reason
 from pipelines.corpus.fingerprints import normalize_url, unpack
 from pipelines.corpus.ingest import page_row
 from pipelines.corpus.work_directory import WorkDirectory, array_writer, load_array
-from pipelines.crawl.extract import normalize_lines
+from pipelines.crawl.text_lines import normalize_lines
 from pipelines.records import PAGE_SCHEMA, Page
 
 LENIENT = CorpusConfig(min_lines=1, min_long_line_characters=2)
@@ -102,7 +102,7 @@ def brute_force(pages: Sequence[Page], url_winner: UrlWinner = "newest") -> dict
             winners[key] = one
     owner: dict[str, str] = {}
     competing = [
-        one for one in winners.values() if paragraph_reason(one.text.split("\n"), 1, 2) is None
+        one for one in winners.values() if paragraph_reason(one.text.encode(), 1, 2) is None
     ]
     for one in competing:
         for line in one.text.split("\n"):
@@ -304,3 +304,12 @@ def test_equals_mc4s_own_code():
         kept = c4_utils.remove_duplicate_text(created, min_num_sentences=0)
         texts = kept | beam.Map(lambda one: (one.url, one.text))
         assert_that(texts, equal_to(list(mine.items())))
+
+
+@pytest.mark.parametrize(
+    ("size", "most", "buckets"),
+    [(0, 64, 1), (4, 64, 1), (5, 64, 2), (60, 64, 8), (600, 64, 16), (6000, 64, 128), (60, 2, 32)],
+)
+def test_a_large_contest_is_cut_for_workers_to_share(size: int, most: int, buckets: int):
+    """In megabytes."""
+    assert 1 << contest_bits(size << 20, most << 20) == buckets

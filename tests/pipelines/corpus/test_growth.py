@@ -169,7 +169,7 @@ def test_buckets_are_cut_for_what_the_corpus_has_too(
     entries = json.loads((out / "manifest.json").read_text())["fingerprints"]
     sizes = []
     monkeypatch.setattr(
-        "pipelines.corpus.phases.bits_for", lambda size, most: sizes.append(size) or 1
+        "pipelines.corpus.phases.contest_bits", lambda size, most: sizes.append(size) or 1
     )
     build_corpus([str(small)], out, config, append=True)
     had = {kind: sum(e["keys"] for e in entries if e["kind"] == kind) for kind in ("urls", "lines")}

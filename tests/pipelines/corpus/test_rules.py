@@ -19,7 +19,7 @@ from pipelines.corpus.fingerprints import (
     unpack,
 )
 from pipelines.corpus.langid import LanguageIdentifier
-from pipelines.crawl.extract import normalize_lines
+from pipelines.crawl.text_lines import normalize_lines
 from pipelines.errors import UserError
 from pipelines.languages import mc4_codes
 
@@ -87,12 +87,14 @@ def test_lower_casing_a_page_is_lower_casing_its_lines(lines: list[str]):
     ],
 )
 def test_paragraph_rule(lengths: list[int], expected: str | None):
-    assert paragraph_reason(["x" * length for length in lengths]) == expected
+    for character in "xäह𐍈":
+        text = "\n".join(character * length for length in lengths)
+        assert paragraph_reason(text.encode()) == expected
 
 
 def test_paragraph_rule_of_short_pages():
-    assert paragraph_reason(["x"], min_lines=1, min_long_line_characters=1) is None
-    assert paragraph_reason(["x" * 9, "x"], 2, 5) == "short_lines"
+    assert paragraph_reason(b"x", min_lines=1, min_long_line_characters=1) is None
+    assert paragraph_reason(b"x" * 9 + b"\nx", 2, 5) == "short_lines"
 
 
 def test_length_rule():

@@ -9,12 +9,7 @@ from hypothesis import strategies as st
 from resiliparse.parse.encoding import bytes_to_str
 
 from pipelines.crawl.archives import Damage, Record
-from pipelines.crawl.extract import (
-    normalize_lines,
-    open_record,
-    opened_to_page,
-    parse_timestamp,
-)
+from pipelines.crawl.extract import open_record, opened_to_page, parse_timestamp
 from pipelines.crawl.html_text import (
     MAX_ATTRIBUTES,
     UnreadableError,
@@ -22,6 +17,7 @@ from pipelines.crawl.html_text import (
     decode_markup,
     html_to_text,
 )
+from pipelines.crawl.text_lines import normalize_lines
 from pipelines.records import Page, Rejected
 
 HTML = "<html><head><title>T</title><script>x()</script></head><body>{}</body></html>"
@@ -85,12 +81,6 @@ def test_reasons(record: Record | Damage, expected: str):
     page = record_to_page(record, "f.gz")
     assert isinstance(page, Rejected)
     assert (page.reason, page.source, page.stage) == (expected, "f.gz@7", "read")
-
-
-def test_lines_that_look_like_headers_are_dropped_as_in_mc4():
-    text = "WARC/1.0\nContent-Type: x\nCONTENT-Y\nkept content-type"
-    assert normalize_lines(text) == "kept content-type"
-    assert normalize_lines(text, drop_metadata_lines=False) == text
 
 
 def test_timestamps_compare():

@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.crawl.extract import normalize_lines
 from pipelines.crawl.html_blocks import Blocks, find_blocks
 from pipelines.crawl.html_text import html_to_text
 from pipelines.crawl.html_tokens import Markup
+from pipelines.crawl.text_lines import normalize_lines
 
 
 def blocks_of(page: str) -> Blocks | None:

@@ -4,9 +4,9 @@ import pytest
 
 from pipelines.corpus.config import CorpusConfig
 from pipelines.corpus.modern.paragraphs import html_without_paragraphs, paragraph_reason
-from pipelines.crawl.extract import normalize_lines
 from pipelines.crawl.html_text import html_to_text
 from pipelines.crawl.html_tokens import Markup
+from pipelines.crawl.text_lines import normalize_lines
 
 CONFIG = CorpusConfig(profile="modern", min_lines=3, min_long_line_characters=200)
 

@@ -1,0 +1,133 @@
+"""Lines of plain text, as mC4 has them: without white space around them, none of them empty.
+
+They are found in UTF-8, by compiled loops.
+"""
+
+import numpy as np
+
+from pipelines.compiled import compiled
+
+_METADATA_PREFIXES = (b"WARC", b"CONTENT-", b"Content-")
+_LETTERS = np.frombuffer(b"".join(_METADATA_PREFIXES), np.uint8)
+_BOUNDS = np.cumsum([0, *map(len, _METADATA_PREFIXES)])
+_NEWLINE, _RETURN = b"\n\r"
+_SPACE = np.array([chr(code).isspace() for code in range(128)])
+#: The bits of a byte that tell one within a character of UTF-8, and what they are there.
+_MARK, _WITHIN = 0xC0, 0x80
+
+
+def normalize_lines(text: str, drop_metadata_lines: bool = True) -> str:
+    r"""Strip lines, drop empty ones, join the rest by newlines (c4_utils.split_wet_file).
+
+    Args:
+        text: without lone surrogates. Its lines end at \n, \r or \r\n.
+        drop_metadata_lines: drop those too that begin like a header of WARC.
+    """
+    source = np.frombuffer(text.encode(), np.uint8)
+    target = np.empty(len(source) + 1, np.uint8)
+    prefixes = _BOUNDS if drop_metadata_lines else _BOUNDS[:1]
+    return target[: _copy_lines(source, prefixes, target)].tobytes().decode()
+
+
+def third_longest_line(utf8: bytes) -> int:
+    """Return the characters of the third-longest line of a text, of fewer those of the shortest."""
+    lengths = _longest_lines(np.frombuffer(utf8, np.uint8))
+    return min(length for length in lengths if length >= 0)
+
+
+@compiled
+def _copy_lines(source, prefixes, target):
+    """Copy the lines to keep; return how many bytes they take."""
+    size, place = 0, 0
+    while place < len(source):
+        width = _space_width(source, place)
+        if width:
+            place += width
+            continue
+        first = size
+        while place < len(source) and source[place] not in (_NEWLINE, _RETURN):
+            target[size] = source[place]
+            size += 1
+            place += 1
+        size = _stripped(target, size)
+        if _has_prefix(target, first, size, prefixes):
+            size = first
+        else:
+            target[size] = _NEWLINE
+            size += 1
+    return max(size - 1, 0)
+
+
+@compiled
+def _stripped(text, end):
+    """Return where a line, which has more than white space, ends without what ends it."""
+    while True:
+        last = end - 1
+        while text[last] & _MARK == _WITHIN:
+            last -= 1
+        if not _space_width(text, last):
+            return end
+        end = last
+
+
+@compiled
+def _space_width(text, place):
+    """Return how many bytes the character there has if it is white space (`str.isspace`), else 0.
+
+    Others than ASCII: U+0085, U+00A0, U+1680, U+2000 to U+200A, U+2028, U+2029, U+202F, U+205F,
+    U+3000.
+    """
+    code = text[place]
+    if code < 0x80:
+        return 1 if _SPACE[code] else 0
+    if code == 0xC2:
+        return 2 if text[place + 1] in (0x85, 0xA0) else 0
+    if code not in (0xE1, 0xE2, 0xE3):
+        return 0
+    second, third = text[place + 1], text[place + 2]
+    if code == 0xE2:
+        general = second == 0x80 and (third <= 0x8A or third in (0xA8, 0xA9, 0xAF))
+        return 3 if general or (second == 0x81 and third == 0x9F) else 0
+    if code == 0xE1:
+        return 3 if second == 0x9A and third == 0x80 else 0
+    return 3 if second == 0x80 and third == 0x80 else 0
+
+
+@compiled
+def _has_prefix(text, start, end, bounds):
+    for prefix in range(len(bounds) - 1):
+        first, last = bounds[prefix], bounds[prefix + 1]
+        place = 0
+        while (
+            first + place < last
+            and start + place < end
+            and text[start + place] == _LETTERS[first + place]
+        ):
+            place += 1
+        if first + place == last:
+            return True
+    return False
+
+
+@compiled
+def _longest_lines(text):
+    """Return the lengths of the three longest lines, -1 for each that there is not."""
+    first = second = third = -1
+    start = 0
+    while start <= len(text):
+        end = start
+        while end < len(text) and text[end] != _NEWLINE:
+            end += 1
+        # No line has more characters than bytes.
+        if end - start > third:
+            length = 0
+            for place in range(start, end):
+                length += (text[place] & _MARK) != _WITHIN
+            if length > first:
+                first, second, third = length, first, second
+            elif length > second:
+                second, third = length, second
+            elif length > third:
+                third = length
+        start = end + 1
+    return first, second, third

@@ -1,0 +1,50 @@
+"""Lines of text: compiled loops against Python's own string methods."""
+
+import sys
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipelines.crawl.text_lines import normalize_lines, third_longest_line
+
+SPACES = "".join(filter(str.isspace, map(chr, range(sys.maxunicode + 1))))
+#: Like white space in their first bytes of UTF-8, or their last.
+LIKE_SPACES = "\u00a1\u1681\u2010\u2027\u202a\u2060\u3001\u00e0\u0420\u0920\U00010320"
+TEXTS = st.one_of(
+    st.text(),
+    st.text(alphabet=f"\n\r{SPACES}{LIKE_SPACES}ab\0"),
+    st.lists(st.sampled_from(["WARC", "Content-", "CONTENT-", "Conten", "\n", " ", "x"])).map(
+        "".join
+    ),
+)
+PREFIXES = ("WARC", "CONTENT-", "Content-")
+
+
+@given(TEXTS)
+def test_lines_are_those_of_string_methods(text: str):
+    lines = map(str.strip, text.replace("\r", "\n").split("\n"))
+    kept = list(filter(None, lines))
+    assert normalize_lines(text, drop_metadata_lines=False) == "\n".join(kept)
+    kept = [line for line in kept if not line.startswith(PREFIXES)]
+    assert normalize_lines(text) == "\n".join(kept)
+
+
+def test_every_character_that_is_white_space_is_stripped_and_no_other():
+    for code in range(sys.maxunicode + 1):
+        character = chr(code)
+        if 0xD800 <= code < 0xE000 or character in "\r\n":
+            continue
+        for text in (f"{character}a", f"a{character}", f"a{character}b"):
+            assert normalize_lines(text) == text.strip()
+
+
+def test_lines_that_look_like_headers_are_dropped_as_in_mc4():
+    text = "WARC/1.0\nContent-Type: x\nCONTENT-Y\nkept content-type"
+    assert normalize_lines(text) == "kept content-type"
+    assert normalize_lines(text, drop_metadata_lines=False) == text
+
+
+@given(st.lists(st.text(alphabet="aäह𐍈", max_size=12), min_size=1, max_size=8))
+def test_the_third_longest_line_is_that_of_sorted_lengths(lines: list[str]):
+    text = "\n".join(lines)
+    assert third_longest_line(text.encode()) == sorted(map(len, lines))[-3:][0]
