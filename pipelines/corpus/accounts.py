@@ -1,7 +1,6 @@
 """Accounts of a corpus build: what went in, what came out, and why the rest was dropped."""
 
 import collections
-import dataclasses
 import hashlib
 import itertools
 import json
@@ -48,6 +47,8 @@ MOST_PLACES = 1000
 _UNSAFE = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
 
 
+#: What a sample shows of a rejection.
+_SAMPLED = ("stage", "reason", "source", "url", "detail", "lang")
 _NO_BOUND = "g"  # above every hexadecimal number
 
 
@@ -109,7 +110,8 @@ class Ledger:
         digest = _digest(rejected.source)
         # Most are not sampled: nothing but the hash of where they come from is worked out.
         if digest < self._bounds.get(reason, _NO_BOUND):
-            fields = dataclasses.asdict(rejected.explained())
+            explained = rejected.explained()
+            fields = {name: getattr(explained, name) for name in _SAMPLED}
             if self._mask:
                 fields["detail"] = self._mask(fields["detail"])
             # Names of fields, URLs and messages may hold what cannot be UTF-8.

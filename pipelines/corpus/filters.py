@@ -21,6 +21,6 @@ def paragraph_reason(
     """
     if utf8.count(b"\n") + 1 < min_lines:
         return "too_few_lines"
-    if third_longest_line(utf8) < min_long_line_characters:
+    if third_longest_line(utf8, min_long_line_characters) < min_long_line_characters:
         return "short_lines"
     return None

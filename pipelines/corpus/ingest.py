@@ -162,7 +162,7 @@ def page_row(page: Page, config: CorpusConfig, lang: str = "") -> dict[str, Any]
     utf8 = page.text.encode()
     paragraphs = paragraph_reason(utf8, config.min_lines, config.min_long_line_characters)
     # A page without paragraphs competes for its URL alone: of its text a sample is kept.
-    text = page.text[:DETAIL_CHARACTERS] if paragraphs else page.text
+    text = page.text[:DETAIL_CHARACTERS] if paragraphs else utf8
     hashes = b"" if paragraphs else line_fingerprints(page.text, lang)
     return {
         "url": page.url,

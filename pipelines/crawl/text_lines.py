@@ -29,9 +29,14 @@ def normalize_lines(text: str, drop_metadata_lines: bool = True) -> str:
     return target[: _copy_lines(source, prefixes, target)].tobytes().decode()
 
 
-def third_longest_line(utf8: bytes) -> int:
-    """Return the characters of the third-longest line of a text, of fewer those of the shortest."""
-    lengths = _longest_lines(np.frombuffer(utf8, np.uint8))
+def third_longest_line(utf8: bytes, enough: int) -> int:
+    """Return how many characters the third-longest line of a text has, of fewer the shortest.
+
+    Args:
+        utf8: the text.
+        enough: once the answer cannot be less than this, it may be any that is not.
+    """
+    lengths = _longest_lines(np.frombuffer(utf8, np.uint8), enough)
     return min(length for length in lengths if length >= 0)
 
 
@@ -110,11 +115,14 @@ def _has_prefix(text, start, end, bounds):
 
 
 @compiled
-def _longest_lines(text):
-    """Return the lengths of the three longest lines, -1 for each that there is not."""
+def _longest_lines(text, enough):
+    """Return the lengths of the three longest lines, -1 for each that there is not.
+
+    Stops at three of `enough`.
+    """
     first = second = third = -1
     start = 0
-    while start <= len(text):
+    while start <= len(text) and third < enough:
         end = start
         while end < len(text) and text[end] != _NEWLINE:
             end += 1

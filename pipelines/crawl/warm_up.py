@@ -3,4 +3,4 @@
 from pipelines.crawl.text_lines import normalize_lines, third_longest_line
 
 normalize_lines("A page.")
-third_longest_line(b"A page.")
+third_longest_line(b"A page.", 1)

@@ -34,7 +34,8 @@ def paragraph_reason(text: str, config: CorpusConfig) -> str | None:
     """
     if text.count("\n") + 1 < config.min_lines:
         return "too_few_lines"
-    longest, limit = third_longest_line(text.encode()), config.min_long_line_characters
+    limit = config.min_long_line_characters
+    longest = third_longest_line(text.encode(), limit)
     if longest >= limit:
         return None
     if longest < _least(limit):
