@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines import storage
+from pipelines.compiled import compiled, random_seed, table_size
 from pipelines.corpus.accounts import Ledger
 from pipelines.corpus.config import UrlWinner
 from pipelines.corpus.fingerprints import unpack
@@ -39,6 +40,10 @@ MOST_SORTING_BYTES = 256 << 20
 #: Buckets smaller than this are not worth a worker's while; larger ones are cut into so many.
 _SHARED_BUCKET_BYTES = 4 << 20
 _SHARED_BUCKETS = 8
+
+_NEWLINE = ord("\n")
+#: Spreads what differs in any bits of a hash over the upper ones.
+_MIXER = np.uint64(0x9E3779B97F4A7C15)
 
 #: What comes back for a slice: its unit, then its start and length, and a bit per candidate.
 Verdict = tuple[int, tuple[int, int, bytes]]
@@ -146,24 +151,63 @@ def line_candidates(table: pa.Table, competes: np.ndarray) -> tuple[np.ndarray, 
     return np.column_stack([lines[positions], owners]), positions
 
 
-def own_lines(text: str, hashes: np.ndarray, kept: np.ndarray, ledger: Ledger) -> str:
+def own_lines(utf8: bytes, hashes: np.ndarray, kept: np.ndarray, ledger: Ledger) -> str:
     """Return the lines of a page that it owns, each once (c4_utils._remove_lines_from_text).
 
     Args:
-        text: the page.
+        utf8: the page.
         hashes: uint64 [lines, 2], the fingerprints of its lines.
         kept: bool [lines], which ones it owns.
         ledger: counts lines.
     """
     ledger.lines["out"] += int(kept.sum())
     if kept.all():
-        return text
+        return utf8.decode()
     # Half a fingerprint tells the few lines of one page apart.
-    owned, others = set(hashes[kept, 0].tolist()), hashes[~kept, 0].tolist()
-    repeats = sum(map(owned.__contains__, others))
+    repeats = _count_repeats(hashes[:, 0], kept, random_seed())
     ledger.lines["local_duplicate"] += repeats
-    ledger.lines["global_duplicate"] += len(others) - repeats
-    return "\n".join(itertools.compress(text.split("\n"), kept.tolist()))
+    ledger.lines["global_duplicate"] += int((~kept).sum()) - repeats
+    target = np.empty(len(utf8) + 1, np.uint8)
+    size = _copy_lines(np.frombuffer(utf8, np.uint8), kept, target)
+    return target[:size].tobytes().decode()
+
+
+@compiled
+def _count_repeats(hashes, kept, seed):
+    """Return how many of the others are equal to one that is kept."""
+    table = np.zeros(table_size(len(hashes)), np.int64)
+    mask = np.uint64(len(table) - 1)
+    repeats = 0
+    for keep in (True, False):
+        for line in range(len(hashes)):
+            if kept[line] != keep:
+                continue
+            mixed = (hashes[line] ^ seed) * _MIXER
+            slot = (mixed >> np.uint64(32)) & mask
+            while table[slot] and hashes[table[slot] - 1] != hashes[line]:
+                slot = (slot + np.uint64(1)) & mask
+            if keep:
+                table[slot] = line + 1
+            elif table[slot]:
+                repeats += 1
+    return repeats
+
+
+@compiled
+def _copy_lines(source, kept, target):
+    """Copy the lines that are kept; return how many bytes they take."""
+    place = size = 0
+    for keep in kept:
+        while place < len(source) and source[place] != _NEWLINE:
+            if keep:
+                target[size] = source[place]
+                size += 1
+            place += 1
+        place += 1
+        if keep:
+            target[size] = _NEWLINE
+            size += 1
+    return max(size - 1, 0)
 
 
 def _halves(table: pa.Table, column: str) -> np.ndarray:

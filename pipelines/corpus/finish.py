@@ -91,7 +91,10 @@ def _save_sorted(path: str, parts: Sequence[np.ndarray]) -> None:
 
 
 def _page_batches(unit: int, work: WorkDirectory, names: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """Yield row groups as columns, with `won` (bool per page) and `kept` (bool per line)."""
+    """Yield row groups as columns, with `won` (bool per page) and `kept` (bool per line).
+
+    Texts are in UTF-8.
+    """
     with storage.fetch(work.pages(unit)) as path, pq.ParquetFile(path) as file:
         pages = file.metadata.num_rows
         lines = file.read(columns=["lines"])["lines"].to_numpy()
@@ -99,7 +102,10 @@ def _page_batches(unit: int, work: WorkDirectory, names: Sequence[str]) -> Itera
         kept = work.selected("owners", unit, int(lines.sum(dtype=np.int64)))
         page = line = 0
         for group in range(file.num_row_groups):
-            columns = file.read_row_group(group, columns=list(names)).to_pydict()
+            table = file.read_row_group(group, columns=list(names))
+            # Most texts are dropped: bytes are enough.
+            texts = table["text"].cast(pa.binary())
+            columns = table.set_column(names.index("text"), "text", texts).to_pydict()
             next_page = page + len(columns["url"])
             next_line = line + sum(columns["lines"])
             yield {**columns, "won": won[page:next_page], "kept": kept[line:next_line]}
@@ -129,30 +135,19 @@ def _documents(
         rules.language_threshold, config.language_min_bytes, config.language_max_bytes
     )
     kept_languages = config.kept_languages()
-    line = 0
-    for page in range(len(batch["url"])):
-        source, url, text = (batch[name][page] for name in ("source", "url", "text"))
-        kept = batch["kept"][line : line + batch["lines"][page]]
-        line += batch["lines"][page]
-
+    ends = np.cumsum(batch["lines"])
+    for page in _competitors(batch, ledger):
+        source, url, utf8 = (batch[name][page] for name in ("source", "url", "text"))
+        kept = batch["kept"][ends[page] - batch["lines"][page] : ends[page]]
         lang = batch["lang"][page] if "lang" in batch else ""
 
         def rejected(stage: str, reason: str, detail: str) -> Rejected:
             return Rejected(stage, reason, source, url, detail, lang)  # noqa: B023
 
-        if not batch["won"][page]:
-            ledger.drop(rejected("url_dedup", "duplicate_url", text))
-            continue
-        ledger.keep("url_dedup")
-        reason = PARAGRAPH_REASONS[batch["paragraphs"][page]]
-        if reason:
-            ledger.drop(rejected("paragraphs", reason, text))
-            continue
-        ledger.keep("paragraphs")
         hashes = unpack(batch["line_hashes"][page])
-        text = own_lines(text, hashes, kept, ledger)
+        text = own_lines(utf8, hashes, kept, ledger)
         if not text:
-            ledger.drop(rejected("line_dedup", "no_own_lines", batch["text"][page]))
+            ledger.drop(rejected("line_dedup", "no_own_lines", utf8.decode()))
             continue
         ledger.keep("line_dedup")
         if lang:
@@ -178,6 +173,30 @@ def _documents(
             "source": source,
             "record_id": batch["record_id"][page],
         }
+
+
+def _competitors(batch: dict[str, Any], ledger: Ledger) -> list[int]:
+    """Return the pages that won their URL and have paragraphs; account for the others."""
+    won, paragraphs = batch["won"], np.array(batch["paragraphs"], np.int64)
+    competes = won & (paragraphs == 0)
+    ledger.keep("url_dedup", int(won.sum()))
+    ledger.keep("paragraphs", int(competes.sum()))
+    langs = batch.get("lang")
+    for page in np.flatnonzero(~competes).tolist():
+        stage, reason = "url_dedup", "duplicate_url"
+        if won[page]:
+            stage, reason = "paragraphs", PARAGRAPH_REASONS[paragraphs[page]]
+        ledger.drop(
+            Rejected(
+                stage,
+                str(reason),
+                batch["source"][page],
+                batch["url"][page],
+                lang=langs[page] if langs else "",
+                find_detail=batch["text"][page].decode,
+            )
+        )
+    return np.flatnonzero(competes).tolist()
 
 
 def _index_batch(

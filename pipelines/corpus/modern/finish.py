@@ -90,7 +90,7 @@ def _stays(page: dict[str, Any], ledger: Ledger) -> bool:
     ledger.keep("near_dedup")
     if page["owns"] is None:
         return True
-    text = own_lines(page["text"], unpack(page["line_hashes"]), page["owns"], ledger)
+    text = own_lines(page["text"].encode(), unpack(page["line_hashes"]), page["owns"], ledger)
     if not text:
         ledger.drop(_rejected("line_dedup", "no_own_lines", page))
         return False

@@ -3,6 +3,7 @@ import itertools
 import random
 import tempfile
 import tracemalloc
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from unittest import mock
@@ -313,3 +314,14 @@ def test_equals_mc4s_own_code():
 def test_a_large_contest_is_cut_for_workers_to_share(size: int, most: int, buckets: int):
     """In megabytes."""
     assert 1 << contest_bits(size << 20, most << 20) == buckets
+
+
+@given(st.lists(st.tuples(st.sampled_from("aäb "), st.booleans()), min_size=1, max_size=9))
+def test_own_lines_are_those_that_are_kept_and_repeats_are_told(lines: list[tuple[str, bool]]):
+    texts, kept = [text for text, _ in lines], np.array([keep for _, keep in lines])
+    hashes, ledger = np.array([[ord(text), 0] for text in texts], np.uint64), Ledger()
+    owned = [text for text, keep in lines if keep]
+    assert own_lines("\n".join(texts).encode(), hashes, kept, ledger) == "\n".join(owned)
+    others = [text in owned for text, keep in lines if not keep]
+    counts = {"out": len(owned), "local_duplicate": sum(others)}
+    assert +ledger.lines == +Counter({**counts, "global_duplicate": others.count(False)})
