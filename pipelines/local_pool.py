@@ -30,7 +30,7 @@ PRELOAD = [
     "pipelines.corpus.finish",
     "pipelines.corpus.sinks",
     "pipelines.examples.units",
-    "pipelines.crawl.warm_up",
+    "pipelines.corpus.warm_up",
 ]
 
 #: Workers that have been there for so long are replaced before the next job: their allocators keep

@@ -164,7 +164,7 @@ def own_lines(utf8: bytes, hashes: np.ndarray, kept: np.ndarray, ledger: Ledger)
     if kept.all():
         return utf8.decode()
     # Half a fingerprint tells the few lines of one page apart.
-    repeats = _count_repeats(hashes[:, 0], kept, random_seed())
+    repeats = _count_repeats(np.ascontiguousarray(hashes[:, 0]), kept, random_seed())
     ledger.lines["local_duplicate"] += repeats
     ledger.lines["global_duplicate"] += int((~kept).sum()) - repeats
     target = np.empty(len(utf8) + 1, np.uint8)

@@ -105,7 +105,8 @@ def _page_batches(unit: int, work: WorkDirectory, names: Sequence[str]) -> Itera
             table = file.read_row_group(group, columns=list(names))
             # Most texts are dropped: bytes are enough.
             texts = table["text"].cast(pa.binary())
-            columns = table.set_column(names.index("text"), "text", texts).to_pydict()
+            place = table.column_names.index("text")
+            columns = table.set_column(place, "text", texts).to_pydict()
             next_page = page + len(columns["url"])
             next_line = line + sum(columns["lines"])
             yield {**columns, "won": won[page:next_page], "kept": kept[line:next_line]}

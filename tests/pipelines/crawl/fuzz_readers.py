@@ -20,7 +20,8 @@ from pathlib import Path
 import atheris
 
 # What is compiled cannot be instrumented, and takes longer than an input may.
-import pipelines.corpus.modern.warm_up  # noqa: F401
+import pipelines.corpus.modern.warm_up
+import pipelines.corpus.warm_up  # noqa: F401
 
 with atheris.instrument_imports(include=["pipelines.crawl"]):
     from pipelines.crawl.files import find_crawl_files

@@ -1,6 +1,11 @@
 """Imported by the process that workers are forked from: compiles, or loads, what all pages need."""
 
+import numpy as np
+
+from pipelines.corpus.accounts import Ledger
+from pipelines.corpus.dedup import own_lines
 from pipelines.crawl.text_lines import normalize_lines, third_longest_line
 
 normalize_lines("A page.")
 third_longest_line(b"A page.", 1)
+own_lines(b"A page.", np.zeros((1, 2), np.uint64), np.zeros(1, bool), Ledger())
