@@ -110,7 +110,7 @@ def evaluate_run(
     with contextlib.ExitStack() as stack:
 
         def find() -> tuple[list[int], list[int]]:
-            stack.enter_context(lock_directory(run / "eval"))
+            stack.enter_context(lock_directory(run / "eval", option=""))
             (run / "eval").mkdir(exist_ok=True)
             done = _finished_steps(run, settings)
             return sorted(done), _steps_to_evaluate(run, described["eval_steps"], done)

@@ -124,20 +124,25 @@ def is_output(out: str | Path, names: Set[str], stage: str, config: Mapping[str,
 
 
 @contextlib.contextmanager
-def lock_directory(out: str | Path) -> Iterator[None]:
+def lock_directory(out: str | Path, option: str = "--out") -> Iterator[None]:
     """Keep every other writer away from `out`; the kernel frees the lock if we are killed.
+
+    Args:
+        out: the directory.
+        option: what names it, for messages; "" where no other can be chosen.
 
     Raises:
         UserError: another process holds the lock (after a short wait for one that is dying), or
             the disk is full.
     """
     out = Path(out)
+    elsewhere = f", or choose another {option}" if option else ""
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(out.parent / f".{out.name}.lock", os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
         raise UserError(
-            f"cannot write to {out.parent}: {error.strerror}; choose another --out"
+            f"cannot write to {out.parent}: {error.strerror}; make that possible{elsewhere}"
         ) from error
     try:
         deadline = time.monotonic() + LOCK_PATIENCE_SECS
@@ -150,7 +155,7 @@ def lock_directory(out: str | Path) -> Iterator[None]:
                     holder = os.pread(descriptor, 64, 0).decode(errors="replace").strip()
                     raise UserError(
                         f"{out} is in use by another run (process {holder or 'unknown'}): "
-                        "wait for it to end, stop it, or choose another --out"
+                        f"wait for it to end or stop it{elsewhere}"
                     ) from None
                 time.sleep(0.1)
         os.ftruncate(descriptor, 0)
@@ -160,8 +165,8 @@ def lock_directory(out: str | Path) -> Iterator[None]:
         except Exception as error:
             if is_disk_full(error):
                 raise UserError(
-                    f"no space left on the disk of {out}: free some (or choose another --out) and "
-                    "run the same command again; it continues"
+                    f"no space left on the disk of {out}: free some{elsewhere}, and run the same "
+                    "command again; it continues"
                 ) from error
             raise
     finally:

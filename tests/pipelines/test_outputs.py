@@ -99,12 +99,16 @@ def test_an_empty_directory_may_be_used(tmp_path):
     assert publish(tmp_path / "corpus", {})
 
 
-def test_a_second_writer_is_kept_out_with_the_holder_named(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("option", "advice"),
+    [("--out", "wait for it to end or stop it, or choose another --out"), ("", "or stop it")],
+)
+def test_a_second_writer_is_kept_out_with_the_holder_named(tmp_path, monkeypatch, option, advice):
     monkeypatch.setattr(outputs, "LOCK_PATIENCE_SECS", 0.2)
     with (
         outputs.lock_directory(tmp_path / "corpus"),
-        pytest.raises(UserError, match=f"in use by another run .process {os.getpid()}"),
-        outputs.lock_directory(tmp_path / "corpus"),
+        pytest.raises(UserError, match=f"in use by another run .process {os.getpid()}.*{advice}$"),
+        outputs.lock_directory(tmp_path / "corpus", option),
     ):
         pass
 
