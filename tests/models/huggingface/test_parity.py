@@ -98,8 +98,9 @@ def test_mswitch_equals_plain_numpy(fixtures, logits, reference, groups, capacit
     with np.load(fixtures / "switch-tiny" / "expected.npz") as file:
         batch = {name: file[name] for name in ("inputs", "decoder_inputs", "targets")}
     drawn = np.random.default_rng(0)
+    # Larger weights would make attention so sharp that what float32 rounds off grows to 1e-5.
     parameters = {
-        name: np.float32(drawn.normal(value.ndim == 1, 0.3, value.shape))
+        name: np.float32(drawn.normal(value.ndim == 1, 0.2, value.shape))
         for name, value in Skeleton.of(model, TrainConfig(dtype="float32")).shapes.items()
     }
     weights = {piece.tensor: _tensor(piece, parameters) for piece in pieces(model)}
