@@ -46,7 +46,6 @@ MOST_PLACES = 1000
 # Control and direction characters that a terminal or editor would obey.
 _UNSAFE = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
 
-
 #: What a sample shows of a rejection.
 _SAMPLED = ("stage", "reason", "source", "url", "detail", "lang")
 _NO_BOUND = "g"  # above every hexadecimal number

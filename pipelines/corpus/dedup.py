@@ -28,6 +28,7 @@ from pipelines.corpus.work_directory import (
     load_array,
     save_array,
 )
+from pipelines.crawl.text_lines import keep_lines
 from pipelines.faults import fault_point
 
 #: Numbers of 8 bytes in a candidate: a 128-bit key, then what to rank by.
@@ -41,7 +42,6 @@ MOST_SORTING_BYTES = 256 << 20
 _SHARED_BUCKET_BYTES = 4 << 20
 _SHARED_BUCKETS = 8
 
-_NEWLINE = ord("\n")
 #: Spreads what differs in any bits of a hash over the upper ones.
 _MIXER = np.uint64(0x9E3779B97F4A7C15)
 
@@ -55,7 +55,7 @@ def bits_for(size_bytes: int, bucket_bytes: int) -> int:
 
 
 def contest_bits(size_bytes: int, bucket_bytes: int) -> int:
-    """Return the same of a contest: cut into several where it is large, for workers to share."""
+    """Return `bits_for` of a contest: a large one is cut into several, for workers to share."""
     shared = max(_SHARED_BUCKET_BYTES, size_bytes // _SHARED_BUCKETS)
     return bits_for(size_bytes, min(bucket_bytes, shared))
 
@@ -167,9 +167,7 @@ def own_lines(utf8: bytes, hashes: np.ndarray, kept: np.ndarray, ledger: Ledger)
     repeats = _count_repeats(np.ascontiguousarray(hashes[:, 0]), kept, random_seed())
     ledger.lines["local_duplicate"] += repeats
     ledger.lines["global_duplicate"] += int((~kept).sum()) - repeats
-    target = np.empty(len(utf8) + 1, np.uint8)
-    size = _copy_lines(np.frombuffer(utf8, np.uint8), kept, target)
-    return target[:size].tobytes().decode()
+    return keep_lines(utf8, kept).decode()
 
 
 @compiled
@@ -191,23 +189,6 @@ def _count_repeats(hashes, kept, seed):
             elif table[slot]:
                 repeats += 1
     return repeats
-
-
-@compiled
-def _copy_lines(source, kept, target):
-    """Copy the lines that are kept; return how many bytes they take."""
-    place = size = 0
-    for keep in kept:
-        while place < len(source) and source[place] != _NEWLINE:
-            if keep:
-                target[size] = source[place]
-                size += 1
-            place += 1
-        place += 1
-        if keep:
-            target[size] = _NEWLINE
-            size += 1
-    return max(size - 1, 0)
 
 
 def _halves(table: pa.Table, column: str) -> np.ndarray:

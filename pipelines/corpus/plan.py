@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipelines.corpus.config import CorpusConfig
-from pipelines.corpus.dedup import WIDTHS, contest_bits
+from pipelines.corpus.dedup import WIDTHS, bits_for, contest_bits
 from pipelines.corpus.filters import length_reason, paragraph_reason
 from pipelines.corpus.fingerprints import fingerprint, line_fingerprints, normalize_url
 from pipelines.crawl.files import CrawlFile, find_crawl_files
@@ -122,11 +122,7 @@ def plan_build(
         "pages": total["pages"],
         "text_bytes": total["text_bytes"],
         "shuffle_bytes": shuffles,
-        "buckets": {
-            name: 1 << contest_bits(_unsorted(name, total) or size, config.bucket_bytes)
-            for name, size in shuffles.items()
-            if name != "text"
-        },
+        "buckets": _buckets(shuffles, total, config),
         "shards_at_least": math.ceil(total["kept_text_bytes"] / config.shard_bytes),
         # Pages (as compressed as the input), their lines' hashes, candidates, and the runs.
         "temporary_bytes": bytes_in
@@ -163,6 +159,22 @@ def _shuffles(total: Mapping[str, int], config: CorpusConfig) -> dict[str, int]:
     if config.keep_fingerprints:
         shuffles |= kept
     return {**shuffles, "text": total["kept_text_bytes"]}
+
+
+def _buckets(
+    shuffles: Mapping[str, int], total: Mapping[str, int], config: CorpusConfig
+) -> dict[str, int]:
+    """Return into how many buckets each shuffle is cut: as `pipelines.corpus.phases` does it."""
+    return {
+        name: 1
+        << (
+            bits_for(size, config.bucket_bytes)
+            if name.startswith("kept_")
+            else contest_bits(_unsorted(name, total) or size, config.bucket_bytes)
+        )
+        for name, size in shuffles.items()
+        if name != "text"
+    }
 
 
 def _unsorted(name: str, total: Mapping[str, int]) -> int:

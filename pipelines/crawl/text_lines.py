@@ -29,6 +29,12 @@ def normalize_lines(text: str, drop_metadata_lines: bool = True) -> str:
     return target[: _copy_lines(source, prefixes, target)].tobytes().decode()
 
 
+def keep_lines(utf8: bytes, kept: np.ndarray) -> bytes:
+    """Return the lines of a text that `kept`, bool [lines], says, joined by newlines."""
+    target = np.empty(len(utf8) + 1, np.uint8)
+    return target[: _copy_kept(np.frombuffer(utf8, np.uint8), kept, target)].tobytes()
+
+
 def third_longest_line(utf8: bytes, enough: int) -> int:
     """Return how many characters the third-longest line of a text has, of fewer the shortest.
 
@@ -58,6 +64,23 @@ def _copy_lines(source, prefixes, target):
         if _has_prefix(target, first, size, prefixes):
             size = first
         else:
+            target[size] = _NEWLINE
+            size += 1
+    return max(size - 1, 0)
+
+
+@compiled
+def _copy_kept(source, kept, target):
+    """Copy the lines that are kept; return how many bytes they take."""
+    place = size = 0
+    for keep in kept:
+        while place < len(source) and source[place] != _NEWLINE:
+            if keep:
+                target[size] = source[place]
+                size += 1
+            place += 1
+        place += 1
+        if keep:
             target[size] = _NEWLINE
             size += 1
     return max(size - 1, 0)

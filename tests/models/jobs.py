@@ -241,7 +241,7 @@ def test_what_one_process_cannot_read_is_said_by_all_at_once(undisturbed, tmp_pa
 def test_a_process_that_is_lost_between_two_steps_ends_the_other():
     """There JAX raises an error of another class than in the first step."""
     job = {"coordinator_address": free_address(), "num_processes": 2, "heartbeat_timeout_secs": 10}
-    first, _ = (
+    first, lost = (
         subprocess.Popen(
             [sys.executable, "-c", LOSE, json.dumps({**job, "process_id": number})],
             env=on_devices(1),
@@ -252,3 +252,4 @@ def test_a_process_that_is_lost_between_two_steps_ends_the_other():
     )
     errors = end(first, -signal.SIGABRT)
     assert "waiting to hear whether a process was lost" in errors
+    end(lost, -signal.SIGKILL)

@@ -8,6 +8,7 @@ from types import ModuleType
 import pytest
 
 from flows.main import main
+from pipelines.corpus import plan
 from pipelines.corpus.accounts import load_stats
 from pipelines.corpus.build import CorpusConfig, build_corpus
 from pipelines.corpus.plan import plan_build
@@ -55,6 +56,12 @@ def test_more_workers_than_files_do_not_help(files: list[str], lenient: CorpusCo
         for n in (1, 3, 300)
     ]
     assert hours[0] > hours[1] == hours[2]
+
+
+def test_contests_alone_are_cut_for_workers_to_share():
+    sizes = {"near_duplicates": 40 << 20, "kept_lines": 40 << 20, "text": 40 << 20}
+    buckets = plan._buckets(sizes, {"pages": 0, "kept_lines": 0}, CorpusConfig())
+    assert buckets == {"near_duplicates": 8, "kept_lines": 1}
 
 
 def test_buckets_and_shards_follow_from_the_settings(
