@@ -86,7 +86,7 @@ class Page:
 
     Attributes:
         url: as the crawl has it.
-        text: stripped, non-empty lines joined by newlines.
+        utf8: its text in UTF-8, stripped, non-empty lines joined by newlines.
         timestamp: WARC-Date as the crawl has it.
         timestamp_micros: the same in microseconds since 1970, to compare by.
         source: "<file name>@<byte offset of the record>".
@@ -94,11 +94,16 @@ class Page:
     """
 
     url: str
-    text: str
+    utf8: bytes
     timestamp: str
     timestamp_micros: int
     source: str
     record_id: str
+
+    @property
+    def text(self) -> str:
+        """The text, decoded each time."""
+        return self.utf8.decode()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -6,9 +6,11 @@ from pipelines.crawl.text_lines import third_longest_line
 PARAGRAPH_REASONS = (None, "too_few_lines", "short_lines")
 
 
-def length_reason(text: str, max_characters: int = 190_000) -> str | None:
+def length_reason(utf8: bytes, max_characters: int = 190_000) -> str | None:
     """Drop overlong pages (c4_utils.is_valid_length)."""
-    return "too_long" if len(text) > max_characters else None
+    # No text has more characters than bytes.
+    overlong = len(utf8) > max_characters and len(utf8.decode()) > max_characters
+    return "too_long" if overlong else None
 
 
 def paragraph_reason(

@@ -26,7 +26,7 @@ from pipelines.crawl.pages import read_pages
 from pipelines.faults import fault_point
 from pipelines.records import DETAIL_CHARACTERS, Page, Rejected
 
-BATCH_CHARACTERS = 16 << 20
+BATCH_BYTES = 16 << 20
 BATCH_PAGES = 20_000
 
 
@@ -92,13 +92,13 @@ def _rows_of(config: CorpusConfig, ledger: Ledger) -> Callable[[list[Page]], lis
 
 def _batches(pages: Iterable[Page]) -> Iterator[list[Page]]:
     batch: list[Page] = []
-    characters = 0
+    size = 0
     for page in pages:
         batch.append(page)
-        characters += len(page.text)
-        if characters >= BATCH_CHARACTERS or len(batch) >= BATCH_PAGES:
+        size += len(page.utf8)
+        if size >= BATCH_BYTES or len(batch) >= BATCH_PAGES:
             yield batch
-            batch, characters = [], 0
+            batch, size = [], 0
     if batch:
         yield batch
 
@@ -112,7 +112,7 @@ def _pages(
             ledger.drop(page)
             continue
         ledger.keep("read")
-        reason = length_reason(page.text, config.max_page_characters)
+        reason = length_reason(page.utf8, config.max_page_characters)
         if reason:
             ledger.drop(Rejected("length", reason, page.source, page.url, page.text))
             continue
@@ -148,21 +148,28 @@ def _language_first(
     )
     kept = config.kept_languages()
     for page in pages:
-        lang, score = identifier.identify(page.text)
+        text = page.text
+        lang, score = identifier.identify(text)
         if reason := language_reason(lang, kept):
-            detail = f"{lang} {score:.3f}: {page.text}"
+            detail = f"{lang} {score:.3f}: {text}"
             ledger.drop(Rejected("language", reason, page.source, page.url, detail, lang))
             continue
         ledger.keep("language")
         yield {**page_row(page, config, lang), "lang": lang, "lang_score": score}
 
 
+def _beginning(utf8: bytes) -> str:
+    """Return of a text what samples show."""
+    longest = 4 * DETAIL_CHARACTERS
+    return utf8[:longest].decode(errors="ignore")[:DETAIL_CHARACTERS]
+
+
 def page_row(page: Page, config: CorpusConfig, lang: str = "") -> dict[str, Any]:
     """Return a page as a row of PAGE_SCHEMA; with `lang`, lines of one language are equal only."""
-    utf8 = page.text.encode()
+    utf8 = page.utf8
     paragraphs = paragraph_reason(utf8, config.min_lines, config.min_long_line_characters)
     # A page without paragraphs competes for its URL alone: of its text a sample is kept.
-    text = page.text[:DETAIL_CHARACTERS] if paragraphs else utf8
+    text = _beginning(utf8) if paragraphs else utf8
     hashes = b"" if paragraphs else line_fingerprints(page.text, lang)
     return {
         "url": page.url,

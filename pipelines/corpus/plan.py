@@ -59,9 +59,9 @@ def read_sample(file: CrawlFile, config: CorpusConfig) -> Sample:
         html_main_content=config.html_main_content,
     )
     for page in pages:
-        if isinstance(page, Rejected) or length_reason(page.text, config.max_page_characters):
+        if isinstance(page, Rejected) or length_reason(page.utf8, config.max_page_characters):
             continue
-        utf8 = page.text.encode()
+        utf8 = page.utf8
         size, lines = len(utf8), utf8.count(b"\n") + 1
         sample.pages += 1
         sample.text_bytes += size

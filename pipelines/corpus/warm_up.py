@@ -6,6 +6,6 @@ from pipelines.corpus.accounts import Ledger
 from pipelines.corpus.dedup import own_lines
 from pipelines.crawl.text_lines import normalize_lines, third_longest_line
 
-normalize_lines("A page.")
+normalize_lines(b"A page.")
 third_longest_line(b"A page.", 1)
 own_lines(b"A page.", np.zeros((1, 2), np.uint64), np.zeros(1, bool), Ledger())

@@ -47,16 +47,18 @@ class Opened:
         timestamp: WARC-Date as the crawl has it.
         source: as in `Page`.
         record_id: WARC-Record-ID, "" if the record has none.
-        text: plain text of a conversion record, HTML of a response.
-        html: the HTML again, None for plain text.
+        utf8: plain text of a conversion record.
+        html: HTML of a response.
+        markup: the HTML's markup, None for plain text.
     """
 
     url: str
     timestamp: str
     source: str
     record_id: str
-    text: str
-    html: Markup | None
+    utf8: bytes = b""
+    html: str = ""
+    markup: Markup | None = None
 
 
 def open_record(
@@ -87,13 +89,14 @@ def open_record(
         if record.payload is None:
             raise UnreadableError("too_large", f"more than {max_bytes} bytes")
         if record.kind == "text":
-            return Opened(url, timestamp, source, record_id, record.payload.decode(), None)
-        text, html = _html(record.payload, max_bytes, reserved)
+            record.payload.decode()
+            return Opened(url, timestamp, source, record_id, record.payload)
+        html, markup = _html(record.payload, max_bytes, reserved)
     except UnicodeDecodeError as error:
         return _rejected("bad_utf8", source, url, str(error))
     except UnreadableError as error:
         return _rejected(error.reason, source, url, str(error))
-    return Opened(url, timestamp, source, record_id, text, html)
+    return Opened(url, timestamp, source, record_id, html=html, markup=markup)
 
 
 def opened_to_page(
@@ -106,26 +109,26 @@ def opened_to_page(
         drop_metadata_lines: see `CorpusConfig`.
         html_main_content: see `CorpusConfig`.
     """
-    text = opened.text
-    if opened.html is not None:
+    utf8 = opened.utf8
+    if opened.markup is not None:
         try:
-            text = html_to_text(text, html_main_content, opened.html)
+            text = html_to_text(opened.html, html_main_content, opened.markup)
         except UnreadableError as error:
             return _rejected(error.reason, opened.source, opened.url, str(error))
         # What cannot be UTF-8 (lone surrogates) must not travel on.
-        text = text if text.isascii() else text.encode("utf-8", "replace").decode()
-    text = normalize_lines(text, drop_metadata_lines)
+        utf8 = text.encode("utf-8", "replace")
+    utf8 = normalize_lines(utf8, drop_metadata_lines)
     micros = parse_timestamp(opened.timestamp)
     for lacks, reason in (
         (not opened.url, "no_url"),
-        (not text, "no_content"),
+        (not utf8, "no_content"),
         (not opened.timestamp, "no_timestamp"),
         (micros is None, "bad_timestamp"),
     ):
         if lacks:
-            return _rejected(reason, opened.source, opened.url, text or opened.timestamp)
+            return _rejected(reason, opened.source, opened.url, utf8.decode() or opened.timestamp)
     assert micros is not None
-    return Page(opened.url, text, opened.timestamp, micros, opened.source, opened.record_id)
+    return Page(opened.url, utf8, opened.timestamp, micros, opened.source, opened.record_id)
 
 
 def _rejected(reason: str, source: str, url: str = "", detail: str = "") -> Rejected:

@@ -81,8 +81,8 @@ def read_pages(
         for one in opened:
             if isinstance(one, Rejected):
                 yield one
-            elif useless and one.html and (reason := useless(one.html)):
-                detail = partial(_beginning, one.text)
+            elif useless and one.markup and (reason := useless(one.markup)):
+                detail = partial(_beginning, one.html)
                 yield Rejected("read", reason, one.source, one.url, find_detail=detail)
             else:
                 yield extract(one)

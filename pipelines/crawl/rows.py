@@ -50,20 +50,20 @@ def page_from_fields(
     text = fields.get(TEXT_FIELD)
     if not isinstance(text, str):
         return rejected("no_text", f"the fields are {', '.join(map(str, fields))}")
-    if len(text) > max_bytes or len(text.encode("utf-8", "replace")) > max_bytes:
-        return rejected("too_large", f"more than {max_bytes} bytes")
     # What cannot be UTF-8 (lone surrogates, which JSON can name) must not travel on.
-    text = normalize_lines(text.encode("utf-8", "replace").decode(), drop_metadata_lines)
+    if len(text) > max_bytes or len(utf8 := text.encode("utf-8", "replace")) > max_bytes:
+        return rejected("too_large", f"more than {max_bytes} bytes")
+    utf8 = normalize_lines(utf8, drop_metadata_lines)
     if not url:
-        return rejected("no_url", text)
-    if not text:
+        return rejected("no_url", utf8.decode())
+    if not utf8:
         return rejected("no_content")
     timestamp = _timestamp(fields, inner)
     micros = parse_timestamp(timestamp)
     if micros is None:
         return rejected("bad_timestamp", timestamp)
     record_id = _clean(fields.get("record_id") or fields.get("id"))
-    return Page(url, text, timestamp, micros, source, record_id)
+    return Page(url, utf8, timestamp, micros, source, record_id)
 
 
 def _clean(value: Any) -> str:

@@ -16,17 +16,17 @@ _SPACE = np.array([chr(code).isspace() for code in range(128)])
 _MARK, _WITHIN = 0xC0, 0x80
 
 
-def normalize_lines(text: str, drop_metadata_lines: bool = True) -> str:
+def normalize_lines(utf8: bytes, drop_metadata_lines: bool = True) -> bytes:
     r"""Strip lines, drop empty ones, join the rest by newlines (c4_utils.split_wet_file).
 
     Args:
-        text: without lone surrogates. Its lines end at \n, \r or \r\n.
+        utf8: a text. Its lines end at \n, \r or \r\n.
         drop_metadata_lines: drop those too that begin like a header of WARC.
     """
-    source = np.frombuffer(text.encode(), np.uint8)
+    source = np.frombuffer(utf8, np.uint8)
     target = np.empty(len(source) + 1, np.uint8)
     prefixes = _BOUNDS if drop_metadata_lines else _BOUNDS[:1]
-    return target[: _copy_lines(source, prefixes, target)].tobytes().decode()
+    return target[: _copy_lines(source, prefixes, target)].tobytes()
 
 
 def keep_lines(utf8: bytes, kept: np.ndarray) -> bytes:

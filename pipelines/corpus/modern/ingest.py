@@ -39,29 +39,29 @@ def modern_rows(
     """Return the pages that pass all rules, as rows of PAGE_COLUMNS; account for all else."""
     passed = list(_pass_rules(pages, config, ledger))
     rows = []
-    for start, stop in chunks([page.text for page, _ in passed]):
+    for start, stop in chunks([text for _, text, _ in passed]):
         rows += _rows(passed[start:stop], config, ledger)
     return rows
 
 
 def _rows(
-    pages: Sequence[tuple[Page, Identification]], config: CorpusConfig, ledger: Ledger
+    pages: Sequence[tuple[Page, str, Identification]], config: CorpusConfig, ledger: Ledger
 ) -> list[dict[str, Any]]:
     """Apply the policy on quality; words are cut once for it and for the band keys."""
-    words = cut([page.text for page, _ in pages])
-    langs = [kind.lang for _, kind in pages]
+    words = cut([text for _, text, _ in pages])
+    langs = [kind.lang for _, _, kind in pages]
     columns = quality_columns(words, langs)
     reasons = config.modern.quality.reasons(columns)
     kept = np.array([reason is None for reason in reasons])
     keys = iter(config.modern.minhash.band_keys(words, langs, kept).astype(">u8"))
     by_lines = config.line_scope() == "language"
     rows = []
-    for number, ((page, kind), reason) in enumerate(zip(pages, reasons, strict=True)):
+    for number, ((page, text, kind), reason) in enumerate(zip(pages, reasons, strict=True)):
         if reason:
-            ledger.drop(_rejected("quality", reason, page, lang=kind.lang))
+            ledger.drop(_rejected("quality", reason, page, text, kind.lang))
             continue
         ledger.keep("quality")
-        row = _row(page, kind, config.modern.mask_personal_data)
+        row = _row(page, text, kind, config.modern.mask_personal_data)
         row |= {column: columns[name][number].item() for column, name in QUALITY_COLUMNS.items()}
         row["band_keys"] = next(keys).tobytes()
         if by_lines:
@@ -71,35 +71,36 @@ def _rows(
     return rows
 
 
-def _rejected(stage: str, reason: str, page: Page, said: str = "", lang: str = "") -> Rejected:
-    return Rejected(stage, reason, page.source, page.url, f"{said}{page.text}", lang)
+def _rejected(stage: str, reason: str, page: Page, detail: str, lang: str = "") -> Rejected:
+    return Rejected(stage, reason, page.source, page.url, detail, lang)
 
 
 def _pass_rules(
     pages: Sequence[Page], config: CorpusConfig, ledger: Ledger
-) -> Iterator[tuple[Page, Identification]]:
-    """Yield the pages that have paragraphs and are in a wanted language.
+) -> Iterator[tuple[Page, str, Identification]]:
+    """Yield the pages that have paragraphs and are in a wanted language, and their texts.
 
     Paragraphs come before the language, which takes longer to find.
     """
     identify: Callable[[str], Identification] = _identifier().identify
     kept_languages = config.kept_languages()
     for page in pages:
-        if reason := paragraph_reason(page.text, config):
-            ledger.drop(_rejected("paragraphs", reason, page))
+        text = page.text
+        if reason := paragraph_reason(text, config):
+            ledger.drop(_rejected("paragraphs", reason, page, text))
             continue
         ledger.keep("paragraphs")
-        kind = identify(page.text)
+        kind = identify(text)
         if reason := language_reason(kind.lang, kept_languages):
             said = f"{kind.reason or kind.lang} {kind.score:.3f}: "
-            ledger.drop(_rejected("language", reason, page, said, kind.lang))
+            ledger.drop(_rejected("language", reason, page, said + text, kind.lang))
             continue
         ledger.keep("language")
-        yield page, kind
+        yield page, text, kind
 
 
-def _row(page: Page, kind: Identification, mask: bool) -> dict[str, Any]:
-    masked = mask_personal_data(page.text) if mask else Masked(page.text, 0, 0, 0)
+def _row(page: Page, text: str, kind: Identification, mask: bool) -> dict[str, Any]:
+    masked = mask_personal_data(text) if mask else Masked(text, 0, 0, 0)
     return {
         "id": fingerprint(normalize_url(page.url)),
         "url": page.url,

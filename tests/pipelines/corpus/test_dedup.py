@@ -33,7 +33,7 @@ LENIENT = CorpusConfig(min_lines=1, min_long_line_characters=2)
 
 
 def page(url: str, text: str, micros: int = 0) -> Page:
-    return Page(url, normalize_lines(text), "", micros, "", "")
+    return Page(url, normalize_lines(text.encode()), "", micros, "", "")
 
 
 def deduplicate(

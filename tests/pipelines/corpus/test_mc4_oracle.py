@@ -43,4 +43,4 @@ def test_pages_of_a_wet_file(c4_utils: ModuleType, crawl: ModuleType, tmp_path: 
     records = [crawl.record(body, f"http://a.org/{i}") for i, body in enumerate(bodies)]
     path = crawl.write(tmp_path / "a.wet.gz", records)
     theirs = [page.text for page in c4_utils.split_wet_file(str(path), lambda *_: None)]
-    assert [normalize_lines(body) for body in bodies] == theirs
+    assert [normalize_lines(body.encode()).decode() for body in bodies] == theirs

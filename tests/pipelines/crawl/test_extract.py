@@ -49,7 +49,7 @@ def test_page_of_a_wet_record():
     page = record_to_page(wet(b"  one \r\n\r\n two\rthree\n\n"), "f.gz")
     assert page == Page(
         "http://a.example/",
-        "one\ntwo\nthree",
+        b"one\ntwo\nthree",
         "2024-01-01T00:00:00Z",
         1704067200000000,
         "f.gz@7",
@@ -137,8 +137,8 @@ def test_what_of_a_page_is_text():
         "<nav><ul><li><a href=/>Home</a></ul></nav><main><h1>Head</h1><p>First <b>bold</b>.<br>Next"
         "<p>Last<img alt=picture src=x></main><footer>Imprint</footer>"
     )
-    assert normalize_lines(html_to_text(html)) == "Head\nFirst bold.\nNext\nLast"
-    everything = normalize_lines(html_to_text(html, main_content=False))
+    assert normalize_lines(html_to_text(html).encode()) == b"Head\nFirst bold.\nNext\nLast"
+    everything = normalize_lines(html_to_text(html, main_content=False).encode()).decode()
     assert {"Home", "Imprint"} <= set(everything.split("\n"))
     assert "x()" not in everything
 

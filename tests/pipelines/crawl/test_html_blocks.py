@@ -86,7 +86,8 @@ ODD_IN_PRE = (
 
 def long_lines(page: str, limit: int) -> tuple[int, int]:
     """How many lines of a page have `limit` characters, and how many could, by its blocks."""
-    lines = normalize_lines(html_to_text(page, main_content=False), False).split("\n")
+    text = html_to_text(page, main_content=False)
+    lines = normalize_lines(text.encode(), False).decode().split("\n")
     blocks = blocks_of(page)
     found = len(lines) if blocks is None else blocks.long_lines([limit])[0]
     return sum(len(line) >= limit for line in lines), found

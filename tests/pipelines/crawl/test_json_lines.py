@@ -56,7 +56,7 @@ def test_a_page_a_line(tmp_path: Path, compress: Compress):
     second = content.index(lines[1])
     assert found[1] == Page(
         "http://a.example/1",
-        "page 1",
+        b"page 1",
         "2024-01-01T00:00:00Z",
         1704067200000000,
         f"f@{second}",

@@ -66,7 +66,14 @@ def test_a_corpus_of_ours(tmp_path: Path):
     }
     path = write(tmp_path / "a", pa.Table.from_pylist([row], DOCUMENT_SCHEMA))
     assert read(path) == [
-        Page(row["url"], row["text"], row["timestamp"], 1709294400000000, "f@0", row["record_id"])
+        Page(
+            row["url"],
+            row["text"].encode(),
+            row["timestamp"],
+            1709294400000000,
+            "f@0",
+            row["record_id"],
+        )
     ]
 
 

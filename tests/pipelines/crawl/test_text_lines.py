@@ -24,9 +24,9 @@ PREFIXES = ("WARC", "CONTENT-", "Content-")
 def test_lines_are_those_of_string_methods(text: str):
     lines = map(str.strip, text.replace("\r", "\n").split("\n"))
     kept = list(filter(None, lines))
-    assert normalize_lines(text, drop_metadata_lines=False) == "\n".join(kept)
+    assert normalize_lines(text.encode(), drop_metadata_lines=False) == "\n".join(kept).encode()
     kept = [line for line in kept if not line.startswith(PREFIXES)]
-    assert normalize_lines(text) == "\n".join(kept)
+    assert normalize_lines(text.encode()) == "\n".join(kept).encode()
 
 
 def test_every_character_that_is_white_space_is_stripped_and_no_other():
@@ -34,12 +34,13 @@ def test_every_character_that_is_white_space_is_stripped_and_no_other():
     characters = [character for character in map(chr, codes) if character not in "\r\n"]
     for pattern in ("{}a", "a{}", "a{}b"):
         lines = [pattern.format(character) for character in characters]
-        assert normalize_lines("\n".join(lines)) == "\n".join(map(str.strip, lines))
+        stripped = "\n".join(map(str.strip, lines)).encode()
+        assert normalize_lines("\n".join(lines).encode()) == stripped
 
 
 def test_lines_that_look_like_headers_are_dropped_as_in_mc4():
-    text = "WARC/1.0\nContent-Type: x\nCONTENT-Y\nkept content-type"
-    assert normalize_lines(text) == "kept content-type"
+    text = b"WARC/1.0\nContent-Type: x\nCONTENT-Y\nkept content-type"
+    assert normalize_lines(text) == b"kept content-type"
     assert normalize_lines(text, drop_metadata_lines=False) == text
 
 
