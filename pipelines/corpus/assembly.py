@@ -67,15 +67,15 @@ def assemble(
             "give other input, or lower the thresholds (`mswitch corpus build --help`; --min-lines "
             "and --min-long-line-characters for short texts)"
         )
-    names = [shard.name for shard in build.write_shards()]
-    shards = list(storage.read_json_files([work.shard(name) for name in names]))
+    planned, fingerprints = build.write()
+    shards = list(storage.read_json_files([work.shard(shard.name) for shard in planned]))
     manifest = {
         "inputs": [
             {**identity, **status}
             for identity, status in zip(inputs, build.ingested.statuses, strict=True)
         ],
         "shards": [shard["manifest"] for shard in shards],
-        "fingerprints": build.keep_fingerprints(),
+        "fingerprints": fingerprints,
     }
     stats = {**_statistics(ledger, shards), "shuffled_bytes": shuffled}
     write_json(storage.join(staging, STATS), stats)

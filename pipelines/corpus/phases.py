@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 import apache_beam as beam
-from apache_beam.pvalue import PCollection
+from apache_beam.pvalue import PCollection, PValue
 
 from pipelines import storage
 from pipelines.corpus import steps
@@ -200,73 +200,63 @@ class Build:
         with phase_progress(self.work, "languages", sizes, "bytes", "finished"):
             self._run("finish", build, len(self.files))
 
-    def write_shards(self) -> list[ShardSpec]:
-        """Phase 5: gather the runs of all units into output shards."""
+    def write(self) -> tuple[list[ShardSpec], list[dict[str, Any]]]:
+        """Phase 5: gather the runs of all units into output shards, and the keys of all documents.
+
+        Returns:
+            The shards, and the manifest entries of the files with keys.
+        """
         prefix, existing = "", {}
         if self.base:
             prefix, existing = self.base.prefix, self.base.validation_documents()
         shards = plan_shards(
             self.finished.languages, self.config, prefix=prefix, validation_documents=existing
         )
+        kinds = profile_of(self.config).fingerprints
+        stores = [self._store(kind) for kind in kinds] if self.config.keep_fingerprints else []
         done = self.work.names("shards")
         todo = [shard for shard in shards if f"{shard.name}.json" not in done]
-        if not todo:
-            return shards
-        # Without pieces: what a shard consists of, workers find in the runs.
-        specs = {shard.name: dataclasses.replace(shard, pieces=()) for shard in todo}
-        options = {"directory": self.directory, "work": self.work}
+        stores_todo = [store for store in stores if not store.complete()]
 
-        def gather(pipeline: beam.Pipeline) -> object:
-            return (
-                pipeline
-                | "Shards" >> beam.Create(todo)
-                | "SpreadShards" >> beam.Reshuffle()
-                | "WriteShard" >> beam.Map(steps.write_shard, config=self.config, **options)
-            )
-
-        def exchange(pipeline: beam.Pipeline) -> object:
-            return (
-                self._units(pipeline)
-                | "CutRun" >> beam.FlatMap(cut_run, list(specs.values()), self.work, self.config)
-                | "GroupByShard" >> beam.GroupByKey()
-                | "WriteShard"
-                >> beam.MapTuple(partial(steps.write_messages, specs=specs, **options))
-            )
+        def build(pipeline: beam.Pipeline) -> object:
+            units = self._units(pipeline)
+            written = [self._write_shards(units, todo)] if todo else []
+            return written + [_write_keys(units, store) for store in stores_todo]
 
         names = {number: shard.name for number, shard in enumerate(shards)}
         weights = dict.fromkeys(names, 1)
-        with phase_progress(self.work, "shards", weights, "files", "shards", names):
-            self._run("shards", gather if self._by_reference else exchange, len(todo))
+        files = len(todo) + sum(store.buckets for store in stores_todo)
+        if files:
+            with phase_progress(self.work, "shards", weights, "files", "shards", names):
+                self._run("shards", build, files)
         if not self._by_reference:
             # Nothing is shuffled to a shard whose part of the id space has no document.
             written = self.work.names("shards")
             for shard in todo:
                 if f"{shard.name}.json" not in written:
                     write_documents(shard, [], self.directory, self.work)
-        return shards
+        return shards, [entry for store in stores for entry in store.described()]
 
-    def keep_fingerprints(self) -> list[dict[str, Any]]:
-        """Phase 6: gather the keys of all documents; return the files' manifest entries."""
-        kinds = profile_of(self.config).fingerprints
-        stores = [self._store(kind) for kind in kinds] if self.config.keep_fingerprints else []
-        todo = [store for store in stores if not store.complete()]
-
-        def build(pipeline: beam.Pipeline) -> object:
-            units = self._units(pipeline)
-            return [
-                units
-                | f"SliceKeys-{store.kind}" >> beam.FlatMap(store.slices)
-                | f"GroupByBucket-{store.kind}" >> beam.GroupByKey()
-                | f"WriteKeys-{store.kind}" >> beam.MapTuple(partial(steps.write_keys, store=store))
-                for store in todo
-            ]
-
-        if todo:
-            self._run("fingerprints", build, sum(store.buckets for store in todo))
-        return [entry for store in stores for entry in store.described()]
+    def _write_shards(self, units: PCollection[int], shards: Sequence[ShardSpec]) -> PValue:
+        options = {"directory": self.directory, "work": self.work}
+        if self._by_reference:
+            return (
+                units.pipeline
+                | "Shards" >> beam.Create(shards)
+                | "SpreadShards" >> beam.Reshuffle()
+                | "WriteShard" >> beam.Map(steps.write_shard, config=self.config, **options)
+            )
+        # Without pieces: what a shard consists of, workers find in the runs.
+        specs = {shard.name: dataclasses.replace(shard, pieces=()) for shard in shards}
+        return (
+            units
+            | "CutRun" >> beam.FlatMap(cut_run, list(specs.values()), self.work, self.config)
+            | "GroupByShard" >> beam.GroupByKey()
+            | "WriteShard" >> beam.MapTuple(partial(steps.write_messages, specs=specs, **options))
+        )
 
     def kept_bytes(self) -> dict[str, int]:
-        """How many bytes phase 6 shuffles (or refers to) for each kind of key."""
+        """How many bytes phase 5 shuffles (or refers to) for each kind of key."""
         if not self.config.keep_fingerprints:
             return {}
         kinds = profile_of(self.config).fingerprints
@@ -322,6 +312,15 @@ class Build:
             name += "-" + hashlib.sha256(self.directory.encode()).hexdigest()[:8]
         workers = min(items, available_cores())
         return run_pipeline(build, self.runner, self.beam_options, job_name=name, workers=workers)
+
+
+def _write_keys(units: PCollection[int], store: FingerprintStore) -> PValue:
+    return (
+        units
+        | f"SliceKeys-{store.kind}" >> beam.FlatMap(store.slices)
+        | f"GroupByBucket-{store.kind}" >> beam.GroupByKey()
+        | f"WriteKeys-{store.kind}" >> beam.MapTuple(partial(steps.write_keys, store=store))
+    )
 
 
 def _write_file_lists(files: Sequence[list], work: WorkDirectory) -> list[str]:

@@ -334,8 +334,9 @@ def _record(found: WarcRecord, offset: int, max_bytes: int) -> Record:
         max_bytes: larger records are passed over.
     """
     kind = _kind(found.record_type)
-    header = found.headers.get_bytes
-    stated = (header(b"Content-Length") or b"").strip()
+    # All at once, which takes less time than one by its name. Of a repeated name, the first.
+    headers = {name.lower(): value for name, value in reversed(found.headers.items_bytes())}
+    stated = headers.get(b"content-length", b"").strip()
     size, payload = found.content_length, None
     if not stated.isdigit() or len(stated) > 20 or int(stated) != size:
         raise EOFError(f"the record states its length as {stated[:40]!r}")
@@ -349,9 +350,9 @@ def _record(found: WarcRecord, offset: int, max_bytes: int) -> Record:
     return Record(
         offset=offset,
         kind=kind,
-        url=header(b"WARC-Target-URI") or b"",
-        timestamp=header(b"WARC-Date") or b"",
-        record_id=header(b"WARC-Record-ID") or b"",
+        url=headers.get(b"warc-target-uri", b""),
+        timestamp=headers.get(b"warc-date", b""),
+        record_id=headers.get(b"warc-record-id", b""),
         payload=payload,
     )
 
