@@ -165,16 +165,14 @@ def _buckets(
     shuffles: Mapping[str, int], total: Mapping[str, int], config: CorpusConfig
 ) -> dict[str, int]:
     """Return into how many buckets each shuffle is cut: as `pipelines.corpus.phases` does it."""
-    return {
-        name: 1
-        << (
-            bits_for(size, config.bucket_bytes)
-            if name.startswith("kept_")
-            else contest_bits(_unsorted(name, total) or size, config.bucket_bytes)
-        )
-        for name, size in shuffles.items()
-        if name != "text"
-    }
+    buckets = {}
+    for name, size in shuffles.items():
+        if name.startswith("kept_"):
+            buckets[name] = 1 << bits_for(size, config.bucket_bytes)
+        elif name != "text":
+            unsorted = _unsorted(name, total) or size
+            buckets[name] = 1 << contest_bits(unsorted, config.bucket_bytes)
+    return buckets
 
 
 def _unsorted(name: str, total: Mapping[str, int]) -> int:
