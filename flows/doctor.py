@@ -12,6 +12,10 @@ from typing import Literal
 
 from packaging.requirements import Requirement
 
+from pipelines.errors import UserError
+
+_USER_ERROR = f"{UserError.__module__}.{UserError.__qualname__}"
+
 Status = Literal["ok", "missing", "wrong"]
 
 
@@ -67,7 +71,8 @@ def check_devices() -> list[Finding]:
     if importlib.util.find_spec("jax") is None:
         return [Finding("devices", "jax", "missing", "pip install 'mswitch[train]'")]
     script = (
-        "import jax; print(jax.default_backend(), jax.device_count(), jax.devices()[0].device_kind)"
+        "import jax; from models.job import check_devices; check_devices();"
+        "print(jax.default_backend(), jax.device_count(), jax.devices()[0].device_kind)"
     )
     try:
         done = subprocess.run(
@@ -76,7 +81,8 @@ def check_devices() -> list[Finding]:
     except subprocess.TimeoutExpired:
         return [Finding("devices", "jax", "wrong", "no answer in 120 s; try JAX_PLATFORMS=cpu")]
     if done.returncode:
-        return [Finding("devices", "jax", "wrong", done.stderr.strip().splitlines()[-1])]
+        reason = done.stderr.strip().splitlines()[-1]
+        return [Finding("devices", "jax", "wrong", reason.removeprefix(f"{_USER_ERROR}: "))]
     backend, count, kind = done.stdout.split(maxsplit=2)
     return [Finding("devices", backend, "ok", f"{count} x {kind.strip()}")]
 

@@ -13,6 +13,7 @@ import sentencepiece
 
 from models.checkpoint import complete_steps, restore_parameters
 from models.decode import make_decoder
+from models.job import check_devices
 from models.run import CHECKPOINTS, model_of, read_run, train_config_of
 from models.state import Skeleton
 from models.step import optimizer_of
@@ -60,8 +61,9 @@ def infill(
         out is empty.
 
     Raises:
-        UserError: not a run, another vocabulary, or a text without spans in order.
+        UserError: not a run, another vocabulary, a text without spans in order, or no device.
     """
+    check_devices()
     run = Path(run)
     described = read_run(run)
     vocabulary = open_vocabulary(vocab)

@@ -59,9 +59,10 @@ def membership(job: JobConfig, *, saves_on_sigterm: bool = True) -> Iterator[Non
         saves_on_sigterm: leave SIGTERM to JAX's preemption service, by which all agree on a step.
 
     Raises:
-        UserError: the job cannot be joined.
+        UserError: the job cannot be joined, or this process has no device.
     """
     if not job.shared:
+        check_devices()
         yield
         return
     jax.config.update("jax_enable_preemption_service", saves_on_sigterm)
@@ -78,6 +79,23 @@ def membership(job: JobConfig, *, saves_on_sigterm: bool = True) -> Iterator[Non
         raise
     else:
         jax.distributed.shutdown()
+
+
+def check_devices() -> None:
+    """Find out whether JAX can compute at all. Before a job is joined is too early to ask.
+
+    Raises:
+        UserError: it cannot.
+    """
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:  # a platform without its plugin is the latter
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else "it has no plugin"
+        asked = os.environ.get("JAX_PLATFORMS", "")
+        raise UserError(
+            f"JAX cannot compute on JAX_PLATFORMS={asked} ({reason}): install what that platform "
+            "needs, or set JAX_PLATFORMS=cpu (`mswitch doctor` says what JAX finds)"
+        ) from error
 
 
 def _is_of_devices(error: BaseException) -> bool:
@@ -111,6 +129,7 @@ def _join(job: JobConfig) -> None:
             f"cannot join the job ({reason}): give --coordinator-address HOST:PORT, "
             "--num-processes and --process-id"
         ) from error
+    check_devices()
     meet("joined")
 
 

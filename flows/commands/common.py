@@ -31,6 +31,16 @@ def finish(summary: Mapping[str, Any], json: bool) -> int:
     return 0
 
 
+def leave_accelerators_alone() -> None:
+    """Compute on the host, in a command that only moves values.
+
+    A model fits the host's memory sooner, and a training may have taken the accelerator's.
+    """
+    import jax
+
+    jax.config.update("jax_platforms", "cpu")
+
+
 def check_beam_options(options: Sequence[str]) -> list[str]:
     """Refuse stray words that are no Beam options.
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from cyclopts import App
 
-from flows.commands.common import Json, finish
+from flows.commands.common import Json, finish, leave_accelerators_alone
 
 app = App(name="export-hf", help="Write a run's checkpoint for Hugging Face's transformers.")
 
@@ -32,4 +32,5 @@ def export_hf(
     """
     from models.huggingface.convert import export_hf as run_export
 
+    leave_accelerators_alone()
     return finish(run_export(run, out, step=step, max_shard_bytes=max_shard_bytes), json)

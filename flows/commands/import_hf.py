@@ -4,7 +4,7 @@ from pathlib import Path
 
 from cyclopts import App
 
-from flows.commands.common import Json, finish
+from flows.commands.common import Json, finish, leave_accelerators_alone
 
 app = App(name="import-hf", help="Make a run of a Hugging Face mT5, T5 or Switch Transformer.")
 
@@ -22,4 +22,5 @@ def import_hf(directory: Path, *, out: Path, json: Json = False) -> int:
     """
     from models.huggingface.convert import import_hf as run_import
 
+    leave_accelerators_alone()
     return finish(run_import(directory, out), json)

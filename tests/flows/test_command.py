@@ -101,6 +101,18 @@ def test_doctor_lists_every_part():
     }
 
 
+def test_a_platform_that_jax_cannot_use_is_named():
+    nowhere = {**os.environ, "JAX_PLATFORMS": "nowhere"}
+    done = run("infill", "--run", "run", "--vocab", "vocab", "--text", "a", env=nowhere)
+    assert done.returncode == 2
+    assert "mswitch: JAX cannot compute on JAX_PLATFORMS=nowhere" in done.stderr
+    done = run("doctor", "--json", env=nowhere)
+    findings = json.loads(done.stdout.splitlines()[-1])["findings"]
+    (device,) = [finding for finding in findings if finding["group"] == "devices"]
+    assert (device["name"], device["status"]) == ("jax", "wrong")
+    assert device["detail"].startswith("JAX cannot compute on JAX_PLATFORMS=nowhere")
+
+
 FULL_DISK = """
 mount -t tmpfs -o size=200k tmpfs "$1" || exit 77
 "$2" -m flows.main sample gflanguages --out "$1/sample"
