@@ -33,8 +33,12 @@ SUBCOMMANDS = {
 }
 
 
-def build_app() -> App:
-    """Assemble the command; no subcommand is imported yet."""
+def build_app(asked: str | None = None) -> App:
+    """Assemble the command; no subcommand is imported yet.
+
+    Args:
+        asked: the subcommand that is going to run: its help is what it says itself, at length.
+    """
     app = App(
         name="mswitch",
         help="From a web crawl in 101 languages to a per-language speed-up report.\n\n"
@@ -49,7 +53,8 @@ def build_app() -> App:
         suppress_keyboard_interrupt=False,
     )
     for name, summary in SUBCOMMANDS.items():
-        app.command(f"flows.commands.{name.replace('-', '_')}:app", name=name, help=summary)
+        path = f"flows.commands.{name.replace('-', '_')}:app"
+        app.command(path, name=name, help=None if name == asked else summary)
     return app
 
 
@@ -65,7 +70,7 @@ def run(argv: Sequence[str]) -> int:
         raise UserError(f"unknown command {argv[0]!r}: {hint}")
     quieten_beam()
     try:
-        code = build_app()(list(argv))
+        code = build_app(argv[0] if argv else None)(list(argv))
     except CycloptsError:
         print("mswitch: see `mswitch --help`", file=sys.stderr)
         return 2

@@ -12,8 +12,10 @@ import numpy as np
 import sentencepiece
 
 from models.checkpoint import complete_steps, restore_parameters
+from models.config import at_least_one
 from models.decode import make_decoder
 from models.job import check_devices
+from models.partitioning import check_divisible, make_mesh
 from models.run import CHECKPOINTS, model_of, read_run, train_config_of
 from models.state import Skeleton
 from models.step import optimizer_of
@@ -32,15 +34,16 @@ class InfillConfig:
         max_tokens: most tokens of an output, over all its spans.
         temperature: 0 takes the likeliest token each time; above, tokens are drawn.
         seed: of the draws.
+        model_parallel: devices that share each layer's width, for a model that one cannot hold.
     """
 
     max_tokens: int = 64
     temperature: float = 0.0
     seed: int = 0
+    model_parallel: int = 1
 
     def __post_init__(self):
-        if self.max_tokens < 1:
-            raise UserError("--max-tokens must be at least 1")
+        at_least_one(self, "max_tokens", "model_parallel")
         if not 0 <= self.temperature < float("inf"):
             raise UserError("--temperature must be at least 0")
 
@@ -61,7 +64,8 @@ def infill(
         out is empty.
 
     Raises:
-        UserError: not a run, another vocabulary, a text without spans in order, or no device.
+        UserError: not a run, another vocabulary, a text without spans in order, or not the devices
+            asked for.
     """
     check_devices()
     run = Path(run)
@@ -78,12 +82,15 @@ def infill(
     steps = complete_steps(run / CHECKPOINTS)
     if not steps:
         raise UserError(f"{run} has no checkpoint yet: train it first")
-    train = dataclasses.replace(train_config_of(described), dtype="float32")
-    skeleton = Skeleton.of(model_of(described), train)
+    skeleton = _skeleton(described, config)
     like = skeleton.abstract_state(optimizer_of(skeleton.train)).parameters
     parameters = restore_parameters(run / CHECKPOINTS, steps[-1], like)
+    # Computation follows the parameters: a mesh along which only widths are divided needs no more.
     decode = make_decoder(
-        skeleton, config.max_tokens, pieces=vocabulary.size, temperature=config.temperature
+        Skeleton.of(skeleton.config, skeleton.train),
+        config.max_tokens,
+        pieces=vocabulary.size,
+        temperature=config.temperature,
     )
     outputs = np.asarray(decode(parameters, jnp.asarray(inputs), jax.random.key(config.seed)))
     found = []
@@ -92,6 +99,26 @@ def infill(
         filled = _SENTINEL.sub(lambda match, spans=spans: spans[int(match[1])], text)
         found.append({"text": text, "spans": spans, "filled": filled})
     return {"stage": "infill", "step": steps[-1], "texts": found}
+
+
+def _skeleton(described: dict[str, Any], config: InfillConfig) -> Skeleton:
+    """The run's model on the devices that fill.
+
+    Raises:
+        UserError: there are fewer, or they do not divide its widths.
+    """
+    model = model_of(described)
+    train = dataclasses.replace(
+        train_config_of(described),
+        dtype="float32",
+        microbatches=1,
+        data_parallel=1,
+        expert_parallel=1,
+        model_parallel=config.model_parallel,
+    )
+    mesh = make_mesh(train)
+    check_divisible(model, train, groups=1)
+    return Skeleton.of(model, train, mesh)
 
 
 def _check_vocabulary(run: Path, described: dict[str, Any], vocabulary: VocabularyModel) -> None:

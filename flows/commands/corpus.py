@@ -31,7 +31,7 @@ def build(
     Deduplicates URLs and lines, applies mC4's length and paragraph rules, identifies languages
     with CLD3 and splits by URL hash. The defaults are mC4's.
 
-        mswitch corpus build --input 'crawl/*.warc.wet.gz' --out corpus --languages de,sw
+        mswitch corpus build --input 'crawl/*.warc.wet.gz' --out corpus
 
     Args:
         beam_options: options for Beam itself, after `--`.

@@ -9,7 +9,7 @@ from cyclopts import App, Parameter, validators
 from flows.commands.common import Json, finish
 from flows.supervisor import is_supervised, supervise
 
-app = App(name="demo", help="The whole chain on a small real sample, from crawl to report.")
+app = App(name="demo")
 
 PREFECT_DEFAULTS = {
     "DO_NOT_TRACK": "1",
@@ -37,15 +37,17 @@ def demo(
     """Sample, corpus, vocabulary, examples, two trainings, two evaluations, report.
 
     One Prefect flow on an ephemeral API and SQLite, Beam's local runner and JAX on the CPU:
-    nothing to start before, and about ten minutes on two cores. Run it again and it does
+    nothing to start before, and about five minutes on two cores. Run it again and it does
     nothing; kill it and it continues. The report is OUT/report/report.html.
 
     A demo's worth of text proves nothing about the method: it shows that every link works.
 
+        mswitch demo --sample debian --out runs/debian
+
     Args:
         out: where everything goes.
-        sample: gflanguages (100 languages, kilobytes, no network) or debian (some 30
-            languages, megabytes, needs apt-get).
+        sample: gflanguages (100 languages, kilobytes, no network) or debian (80
+            languages, megabytes; needs apt-get).
         steps: training steps of each model, in place of the sample's default.
     """
     from flows.config import demo_config

@@ -8,7 +8,7 @@ from cyclopts import App
 from flows.commands.common import Json
 from flows.doctor import examine, format_findings
 
-app = App(name="doctor", help="Say what is installed, what can be used, and what is missing.")
+app = App(name="doctor")
 
 
 @app.default

@@ -10,7 +10,7 @@ from flows.commands.common import Json, finish
 from flows.supervisor import is_supervised, supervise_in_job
 from models.config import EvaluateConfig, JobConfig
 
-app = App(name="evaluate", help="Evaluate a run's checkpoints per document and language.")
+app = App(name="evaluate")
 
 
 @app.default
@@ -22,11 +22,13 @@ def evaluate(
     job: Annotated[JobConfig, Parameter(name="*")] = JobConfig(),  # noqa: B008
     json: Json = False,
 ) -> int:
-    """Write eval/<step>.parquet for every kept checkpoint: nats, tokens, bytes per document.
+    """Write eval/STEP.parquet for every kept checkpoint: nats, tokens, bytes per document.
 
     The validation examples are frozen, the same for every model and step, and no token is
     dropped by a router. Steps that are already evaluated are skipped. The mesh is that of the
     training, or one device where there are fewer.
+
+        mswitch evaluate --run run --examples examples
 
     On several machines, the same command on each, with --distributed, or with
     --coordinator-address HOST:PORT --num-processes N --process-id I. Exit code 75 means that one

@@ -26,6 +26,8 @@ def build(
     Training segments are stored whole and get fresh masks in every epoch; validation examples
     are corrupted once, so that every model and step sees the same.
 
+        mswitch examples build --corpus corpus --vocab vocabulary --out examples
+
     Args:
         beam_options: options for Beam itself, after `--`.
         corpus: a corpus directory, or its URL (gs://, s3://).

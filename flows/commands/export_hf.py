@@ -6,7 +6,7 @@ from cyclopts import App
 
 from flows.commands.common import Json, finish, leave_accelerators_alone
 
-app = App(name="export-hf", help="Write a run's checkpoint for Hugging Face's transformers.")
+app = App(name="export-hf")
 
 
 @app.default

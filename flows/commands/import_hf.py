@@ -6,12 +6,14 @@ from cyclopts import App
 
 from flows.commands.common import Json, finish, leave_accelerators_alone
 
-app = App(name="import-hf", help="Make a run of a Hugging Face mT5, T5 or Switch Transformer.")
+app = App(name="import-hf")
 
 
 @app.default
 def import_hf(directory: Path, *, out: Path, json: Json = False) -> int:
     """Read config.json and safetensors (sharded or not) into a run with one checkpoint, of step 0.
+
+    That run can be evaluated, filled gaps with and exported like any other.
 
         mswitch import-hf mt5-small --out runs/mt5-small
         mswitch evaluate --run runs/mt5-small --examples EXAMPLES

@@ -9,7 +9,7 @@ from cyclopts import App, Parameter
 from flows.commands.common import Json
 from models.infill import InfillConfig
 
-app = App(name="infill", help="Let a pretrained model fill the masked spans of a text.")
+app = App(name="infill")
 
 
 @app.default
@@ -22,6 +22,8 @@ def infill(
     json: Json = False,
 ) -> int:
     r"""Print each text with its spans filled by the run's newest checkpoint.
+
+    A model that one device cannot hold is spread over several, by --model-parallel.
 
         mswitch infill --run runs/mt5-small --vocab mt5-small/spiece.model \
           --text "The capital of France is <extra_id_0>."

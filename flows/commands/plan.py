@@ -9,7 +9,7 @@ from flows.commands.common import Json
 from models.config import ModelChanges
 from models.planning.config import PlanConfig
 
-app = App(name="plan", help="Compile the training step for a TPU slice, without having one.")
+app = App(name="plan")
 
 
 @app.default

@@ -8,7 +8,7 @@ from cyclopts import App, Parameter
 from flows.commands.common import Json, finish
 from flows.report.build import ReportConfig, write_report
 
-app = App(name="report", help="Compare two evaluated runs language by language.")
+app = App(name="report")
 
 
 @app.default
@@ -21,6 +21,11 @@ def report(
     json: Json = False,
 ) -> int:
     """Write report.html (one self-contained file), report.json and per_language.csv.
+
+    Both runs must be evaluated, on the same examples: what the baseline reached in the end, the
+    candidate reached after so many fewer steps, language by language, with intervals.
+
+        mswitch report --baseline dense --candidate sparse --out report
 
     Args:
         baseline: the run directory of the dense model.

@@ -20,6 +20,8 @@ def gflanguages(*, out: Path, json: Json = False) -> int:
     From the Python package gflanguages (Apache-2.0), each language in its main script: some
     1,500 characters a language. Needs no network.
 
+        mswitch sample gflanguages --out crawl
+
     Args:
         out: the directory to make.
     """
@@ -35,10 +37,12 @@ def debian(
     packages: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
     json: Json = False,
 ) -> int:
-    """Documentation from Debian's packages: megabytes of prose in some 30 languages.
+    """Documentation from Debian's packages: megabytes of prose in 80 languages.
 
     Fetched by package name with `apt-get download`, so it needs Debian or Ubuntu; nothing is
     installed.
+
+        mswitch sample debian --out crawl
 
     Args:
         out: the directory to make.

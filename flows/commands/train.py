@@ -12,7 +12,7 @@ from models.config import JobConfig, ModelChanges, TrainConfig
 from models.stopping import stop_requests
 from tasks.mixtures import DEFAULT, find_mixture
 
-app = App(name="train", help="Pretrain a preset on an examples directory.")
+app = App(name="train")
 
 
 @app.default

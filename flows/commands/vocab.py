@@ -22,6 +22,10 @@ def train(
 ) -> int:
     """Train a unigram model with byte fallback and 100 sentinels on language-balanced text.
 
+    Languages are sampled with the mixture's rates; an unknown character falls into its bytes.
+
+        mswitch vocab train --corpus corpus --out vocabulary --size 250100
+
     Args:
         corpus: a corpus directory, or its URL (gs://, s3://).
         out: the directory to make, or a URL.

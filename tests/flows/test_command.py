@@ -36,6 +36,38 @@ def test_help_teaches_without_loading_the_stages():
 
 
 @pytest.mark.parametrize(
+    "command",
+    [
+        "demo",
+        "sample gflanguages",
+        "sample debian",
+        "sample common-crawl",
+        "corpus build",
+        "corpus stats",
+        "corpus plan",
+        "vocab train",
+        "vocab inspect",
+        "examples build",
+        "mixture show",
+        "train",
+        "evaluate",
+        "plan",
+        "infill",
+        "import-hf",
+        "export-hf",
+        "report",
+    ],
+)
+def test_the_help_of_a_command_has_an_example(command, capsys):
+    assert main([*command.split(), "--help"]) == 0
+    explained, options, _ = capsys.readouterr().out.partition("─ Parameters ─")
+    assert options
+    usage, *text = explained.splitlines()
+    assert usage.startswith(f"Usage: mswitch {command}")
+    assert any(line.startswith(f" mswitch {command} ") for line in text)
+
+
+@pytest.mark.parametrize(
     ("argv", "complaint"),
     [
         (["corpsu"], "unknown command 'corpsu': did you mean 'corpus'?"),

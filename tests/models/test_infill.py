@@ -2,6 +2,9 @@
 
 import dataclasses
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -85,6 +88,21 @@ def test_gaps_are_filled_with_what_was_learned(run, vocabulary, capsys):
     assert printed.endswith(" on the  again\n")
 
 
+@pytest.mark.slow
+def test_devices_that_share_the_width_fill_the_same(run, vocabulary):
+    flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=2"
+    options = ["--run", str(run), "--vocab", str(vocabulary), "--text", TEXT]
+    done = subprocess.run(
+        [sys.executable, "-m", "flows.main", "infill", *options, "--model-parallel", "2"],
+        env={**os.environ, "XLA_FLAGS": flags},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{WHOLE}\n"
+
+
 @pytest.mark.parametrize(
     ("text", "options", "message"),
     [
@@ -92,6 +110,8 @@ def test_gaps_are_filled_with_what_was_learned(run, vocabulary, capsys):
         ("<extra_id_1> before <extra_id_0>", {}, "in this order"),
         (TEXT, {"max_tokens": 0}, "--max-tokens must be at least 1"),
         (TEXT, {"temperature": -1.0}, "--temperature must be at least 0"),
+        (TEXT, {"model_parallel": 0}, "--model-parallel must be at least 1"),
+        (TEXT, {"model_parallel": 64}, "needs 64 devices"),
     ],
 )
 def test_what_cannot_be_filled_is_refused(run, vocabulary, text, options, message):
