@@ -213,10 +213,12 @@ class _Stream:
 
 
 class ValidationBatches:
-    """Every frozen validation example once, in a fixed order: language, then document.
+    """Every frozen validation example once, each language spread over all batches.
 
-    The last batch is filled up with rows of weight 0, language -1 and no document. Batches also
-    hold `document` (object array [B] of corpus ids) and `target_bytes` (int64 [B]).
+    A batch of one language would crowd the experts that know it, where a router may drop no token.
+    Examples are ordered by language and document, and batch k of n takes the k-th, the (k + n)-th
+    and so on. Batches that are not full end with rows of weight 0, language -1 and no document.
+    Batches also hold `document` (object array [B] of corpus ids) and `target_bytes` (int64 [B]).
 
     Attributes:
         languages: the directory's languages; `language` of a batch indexes them.
@@ -261,8 +263,7 @@ class ValidationBatches:
         """
         if not 0 <= number < len(self):
             raise IndexError(number)
-        begin = number * self.batch_size
-        places = self._rows[begin : begin + self.batch_size]
+        places = self._rows[number :: len(self)]
         sources = self._examples.sources["validation"]
         self._examples.preload((sources[lang], index) for lang, index in places)
         rows = [self._read(*row) for row in places]

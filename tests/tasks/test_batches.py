@@ -1,4 +1,5 @@
 import json
+import math
 import shutil
 import subprocess
 import sys
@@ -131,8 +132,11 @@ def test_language_shares_match_the_rates(small_examples: Path):
         assert (languages == number).sum() == pytest.approx(4096 * batches.rates[lang], abs=2)
 
 
-def test_validation_gives_every_example_once_and_pads_the_last_batch(small_examples: Path):
-    batches = ValidationBatches(small_examples, 8)
+@pytest.mark.parametrize("batch_size", [1, 7, 8])
+def test_validation_gives_every_example_once_and_spreads_the_languages(
+    small_examples: Path, batch_size: int
+):
+    batches = ValidationBatches(small_examples, batch_size)
     expected = [
         (
             number,
@@ -145,22 +149,28 @@ def test_validation_gives_every_example_once_and_pads_the_last_batch(small_examp
         for record in stored(small_examples, lang, "validation")
     ]
     found = []
+    per_language = []
     for batch in batches:
-        for row, (language, inputs, targets) in enumerate(rows(batch)):
-            found.append(
-                (
-                    language,
-                    inputs.tolist(),
-                    targets.tolist(),
-                    batch["document"][row],
-                    int(batch["target_bytes"][row]),
-                )
+        of_batch = [
+            (
+                language,
+                inputs.tolist(),
+                targets.tolist(),
+                batch["document"][row],
+                int(batch["target_bytes"][row]),
             )
-    assert len(found) == 8 * len(batches)
-    assert found[: len(expected)] == expected
-    padding = found[len(expected) :]
-    assert 0 < len(padding) < 8
-    assert set(map(str, padding)) == {str((-1, [], [], "", 0))}
+            for row, (language, inputs, targets) in enumerate(rows(batch))
+        ]
+        real = [row for row in of_batch if row[0] >= 0]
+        assert real == sorted(real, key=expected.index)
+        assert all(row == (-1, [], [], "", 0) for row in of_batch[len(real) :])
+        assert len(of_batch) == batch_size
+        found += real
+        counts = np.bincount([row[0] for row in real], minlength=len(batches.languages))
+        per_language.append([*counts, len(real)])
+    assert len(batches) == math.ceil(len(expected) / batch_size)
+    assert sorted(found, key=expected.index) == expected
+    assert (np.ptp(per_language, axis=0) <= 1).all()
     assert np.array_equal(batches[1]["document"], list(batches)[1]["document"])
     with pytest.raises(IndexError):
         batches[len(batches)]
