@@ -47,7 +47,8 @@ class LossWatch:
             self.skipped += 1
         else:
             self.skipped = 0
-            self._losses.append((int(metrics["step"]), metrics["train/loss"]))
+            # From JSON it is a float already; NumPy would add up float32 otherwise.
+            self._losses.append((int(metrics["step"]), float(metrics["train/loss"])))
 
     def limit(self, step: int) -> float:
         """The largest loss that is no spike at `step`.

@@ -14,7 +14,7 @@ import sentencepiece
 from models.checkpoint import complete_steps, restore_parameters
 from models.config import at_least_one
 from models.decode import make_decoder
-from models.job import check_devices
+from models.job import check_devices, memory_explained
 from models.partitioning import check_divisible, make_mesh
 from models.run import CHECKPOINTS, model_of, read_run, train_config_of
 from models.state import Skeleton
@@ -48,6 +48,7 @@ class InfillConfig:
             raise UserError("--temperature must be at least 0")
 
 
+@memory_explained()
 def infill(
     run: str | Path, vocab: str | Path, texts: Sequence[str], config: InfillConfig
 ) -> dict[str, Any]:
@@ -64,8 +65,8 @@ def infill(
         out is empty.
 
     Raises:
-        UserError: not a run, another vocabulary, a text without spans in order, or not the devices
-            asked for.
+        UserError: not a run, another vocabulary, a text without spans in order, not the devices asked
+            for, or too little memory on them.
     """
     check_devices()
     run = Path(run)

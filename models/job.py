@@ -59,16 +59,18 @@ def membership(job: JobConfig, *, saves_on_sigterm: bool = True) -> Iterator[Non
         saves_on_sigterm: leave SIGTERM to JAX's preemption service, by which all agree on a step.
 
     Raises:
-        UserError: the job cannot be joined, or this process has no device.
+        UserError: the job cannot be joined, this process has no device, or devices lack memory.
     """
     if not job.shared:
         check_devices()
-        yield
+        with memory_explained():
+            yield
         return
     jax.config.update("jax_enable_preemption_service", saves_on_sigterm)
     _join(job)
     try:
-        yield
+        with memory_explained():
+            yield
     except (JobError, SystemExit):
         jax.distributed.shutdown()
         raise
@@ -95,6 +97,27 @@ def check_devices() -> None:
         raise UserError(
             f"JAX cannot compute on JAX_PLATFORMS={asked} ({reason}): install what that platform "
             "needs, or set JAX_PLATFORMS=cpu (`mswitch doctor` says what JAX finds)"
+        ) from error
+
+
+@contextlib.contextmanager
+def memory_explained() -> Iterator[None]:
+    """Say what helps where a device runs out of memory.
+
+    Raises:
+        UserError: one did.
+    """
+    try:
+        yield
+    except (jax.errors.JaxRuntimeError, ValueError) as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"a device has too little memory ({reason}): spread the model over more of them "
+            "(--expert-parallel, --model-parallel, --data-parallel), or give a smaller --batch-size; "
+            "a training also takes less with --microbatches, --remat layers and --loss-chunks "
+            "(`mswitch plan` finds what fits a TPU slice)"
         ) from error
 
 
@@ -153,8 +176,6 @@ def _wait_for_news(job: JobConfig, error: BaseException) -> None:
 
     Between machines a step fails as soon as a connection breaks, which may have other causes.
     """
-    if "RESOURCE_EXHAUSTED" in str(error):
-        return
     reason = str(error).strip().splitlines()[0]
     say("job", f"a step failed ({reason}): waiting to hear whether a process was lost")
     time.sleep(2 * job.heartbeat_timeout_secs)

@@ -5,6 +5,14 @@ import socket
 import subprocess
 import sys
 
+import jax
+import jax.numpy as jnp
+import pytest
+
+from models.config import JobConfig
+from models.job import membership, memory_explained
+from pipelines.errors import UserError
+
 #: Prints the errors that one of two processes raises, and how it ends.
 SCRIPT = """
 import sys
@@ -71,3 +79,11 @@ def test_all_processes_hear_what_is_wrong_in_one():
             else "ZeroDivisionError('division by zero')",
             "JobError('process 1: the disk does not answer')",
         ]
+
+
+def test_a_device_without_enough_memory_is_no_defect():
+    explained = r"too little memory \(RESOURCE_EXHAUSTED.*\): .*--microbatches"
+    with pytest.raises(UserError, match=explained), membership(JobConfig()):
+        jax.block_until_ready(jnp.zeros(1 << 44))
+    with pytest.raises(ValueError, match="INTERNAL: else"), memory_explained():
+        raise ValueError("INTERNAL: else")

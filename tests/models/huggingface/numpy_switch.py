@@ -5,19 +5,37 @@ ReLU or GEGLU, embeddings tied or not, capacity counted in groups, padding not r
 """
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 
 Weights = Mapping[str, np.ndarray]
 
 
-def switch_logits(
-    weights: Weights, batch: Mapping[str, np.ndarray], *, heads: int, groups: int, capacity: int
-) -> tuple[np.ndarray, int]:
-    """Logits [B, T, V], and how many tokens found no slot in all layers."""
+class Outcome(NamedTuple):
+    """What a model makes of a batch: logits [B, T, V], and of each sparse layer the rest.
+
+    `dropped` counts tokens that found no slot; the losses are means over groups, without weights.
+    """
+
+    logits: np.ndarray
+    dropped: list[int]
+    balance_losses: list[float]
+    z_losses: list[float]
+
+
+def switch_model(
+    weights: Weights,
+    batch: Mapping[str, np.ndarray],
+    *,
+    heads: int,
+    groups: int,
+    capacities: tuple[int, int],
+) -> Outcome:
+    """Run encoder and decoder, with so many slots per expert and group in each."""
     table = weights["shared.weight"].astype(np.float64)
     source_real, target_real = batch["inputs"] != 0, batch["targets"] != 0
-    drops: list[int] = []
+    layers: list[tuple[int, float, float]] = []
 
     def stack(name: str, tokens: np.ndarray, real: np.ndarray, memory: np.ndarray | None):
         x = table[tokens]
@@ -38,8 +56,9 @@ def switch_logits(
             last = f"{of}.{1 if memory is None else 2}"
             y = norm(x, weights[f"{last}.layer_norm.weight"])
             if f"{last}.mlp.router.classifier.weight" in weights:
-                y, dropped = switch(weights, f"{last}.mlp", y, real, groups, capacity)
-                drops.append(dropped)
+                capacity = capacities[0 if memory is None else 1]
+                y, *routed = switch(weights, f"{last}.mlp", y, real, groups, capacity)
+                layers.append(tuple(routed))
             else:
                 y = feed_forward(weights, f"{last}.mlp", y)
             x = x + y
@@ -48,33 +67,49 @@ def switch_logits(
 
     memory = stack("encoder", batch["inputs"], source_real, None)
     x = stack("decoder", batch["decoder_inputs"], target_real, memory)
+    dropped, balance_losses, z_losses = (list(column) for column in zip(*layers, strict=True))
     if "lm_head.weight" in weights:
-        return x @ weights["lm_head.weight"].T, sum(drops)
-    return x * table.shape[1] ** -0.5 @ table.T, sum(drops)
+        logits = x @ weights["lm_head.weight"].T
+    else:
+        logits = x * table.shape[1] ** -0.5 @ table.T
+    return Outcome(logits, dropped, balance_losses, z_losses)
 
 
 def switch(
     weights: Weights, name: str, x: np.ndarray, real: np.ndarray, groups: int, capacity: int
-) -> tuple[np.ndarray, int]:
-    """Top-1 routing: tokens of a group in their order, until an expert's slots are taken."""
+) -> tuple[np.ndarray, int, float, float]:
+    """Top-1 routing: tokens of a group in their order, until an expert's slots are taken.
+
+    Gives what the experts make of the tokens, how many were dropped, and the balance and z-loss:
+    of each group's real tokens, dropped or not; then the mean over groups.
+    """
     router = weights[f"{name}.router.classifier.weight"].astype(np.float64)
+    experts = router.shape[0]
     out = np.zeros_like(x)
     dropped = 0
+    balance_losses, z_losses = [], []
     rows = x.shape[0] // groups
     for group in range(groups):
-        taken = np.zeros(router.shape[0], int)
+        taken, chosen = np.zeros(experts, int), np.zeros(experts)
+        mass, squares = np.zeros(experts), 0.0
         for row in range(group * rows, (group + 1) * rows):
             for position in np.flatnonzero(real[row]):
                 token = x[row, position]
                 probabilities = softmax(router @ token)
                 expert = int(probabilities.argmax())
+                chosen[expert] += 1
+                mass += probabilities
+                squares += np.log(np.exp(router @ token).sum()) ** 2
                 if taken[expert] == capacity:
                     dropped += 1
                     continue
                 taken[expert] += 1
                 y = feed_forward(weights, f"{name}.experts.expert_{expert}", token)
                 out[row, position] = probabilities[expert] * y
-    return out, dropped
+        tokens = chosen.sum()
+        balance_losses.append(experts * (chosen / tokens) @ (mass / tokens))
+        z_losses.append(squares / tokens)
+    return out, dropped, float(np.mean(balance_losses)), float(np.mean(z_losses))
 
 
 def feed_forward(weights: Weights, name: str, x: np.ndarray) -> np.ndarray:

@@ -15,7 +15,9 @@ from models.huggingface.config import read_config
 from models.huggingface.convert import _tensor, read_parameters
 from models.huggingface.files import WeightFiles, read_json
 from models.huggingface.tensors import pieces
+from models.router import expert_capacity
 from models.state import Skeleton
+from models.step import batch_loss
 
 #: Of the largest logit.
 TOLERANCE = 1e-5
@@ -75,19 +77,21 @@ def test_dropping_logits_equal_plain_numpy(fixtures, logits, reference, groups, 
     with np.load(directory / "expected.npz") as file:
         batch = {name: file[name] for name in ("inputs", "decoder_inputs", "targets")}
     real = batch["targets"] > 0
-    wanted, dropped = reference.switch_logits(
-        weights, batch, heads=model.heads, groups=groups, capacity=capacity
+    outcome = reference.switch_model(
+        weights, batch, heads=model.heads, groups=groups, capacities=(capacity, capacity)
     )
+    wanted, dropped = outcome.logits, sum(outcome.dropped)
     routed = model.encoder_layers // 2 * (batch["inputs"] > 0).sum() + 2 * real.sum()
     assert dropped > 0.2 * routed
     parameters = read_parameters(WeightFiles(directory), model)
     made = logits(model, parameters, batch, groups=groups, capacity=capacity)
     assert np.abs(made - wanted)[real].max() < TOLERANCE * np.abs(wanted).max()
-    without, none = reference.switch_logits(
-        weights, batch, heads=model.heads, groups=1, capacity=batch["inputs"].size
+    everything = (batch["inputs"].size,) * 2
+    without = reference.switch_model(
+        weights, batch, heads=model.heads, groups=1, capacities=everything
     )
-    assert none == 0
-    assert np.abs(without - wanted)[real].max() > 1e-2 * np.abs(wanted).max()
+    assert sum(without.dropped) == 0
+    assert np.abs(without.logits - wanted)[real].max() > 1e-2 * np.abs(wanted).max()
 
 
 @pytest.mark.parametrize(("groups", "capacity"), [(3, 450), (3, 7)])
@@ -104,13 +108,67 @@ def test_mswitch_equals_plain_numpy(fixtures, logits, reference, groups, capacit
         for name, value in Skeleton.of(model, TrainConfig(dtype="float32")).shapes.items()
     }
     weights = {piece.tensor: _tensor(piece, parameters) for piece in pieces(model)}
-    wanted, dropped = reference.switch_logits(
-        weights, batch, heads=model.heads, groups=groups, capacity=capacity
+    outcome = reference.switch_model(
+        weights, batch, heads=model.heads, groups=groups, capacities=(capacity, capacity)
     )
+    wanted, dropped = outcome.logits, sum(outcome.dropped)
     assert (dropped > 0) == (capacity == 7)
     made = logits(model, parameters, batch, groups=groups, capacity=capacity if dropped else None)
     real = batch["targets"] > 0
     assert np.abs(made - wanted)[real].max() < TOLERANCE * np.abs(wanted).max()
+
+
+@pytest.mark.parametrize("capacity_factor", [0.5, 8.0])
+def test_the_training_loss_equals_plain_numpy(fixtures, reference, capacity_factor):
+    """Cross-entropy with its z-loss, and of every sparse layer a balance and a z-loss, summed."""
+    directory = fixtures / "switch-tiny"
+    found = read_config(read_json(directory / "config.json"), "switch-tiny")
+    model = dataclasses.replace(
+        found,
+        capacity_factor=capacity_factor,
+        balance_weight=0.3,
+        router_z_weight=0.05,
+        router_jitter=0.0,
+    )
+    train = TrainConfig(dtype="float32", z_loss=0.02)
+    with np.load(directory / "expected.npz") as file:
+        batch = {name: file[name] for name in ("inputs", "decoder_inputs", "targets")}
+    groups, real = 3, batch["targets"] > 0
+    sizes = [batch[name].size // groups for name in ("inputs", "targets")]
+    capacities = [expert_capacity(capacity_factor, size, model.experts) for size in sizes]
+    outcome = reference.switch_model(
+        load_file(directory / "model.safetensors"),
+        batch,
+        heads=model.heads,
+        groups=groups,
+        capacities=capacities,
+    )
+    assert (sum(outcome.dropped) > 0) == (capacity_factor < 1)
+    assert len(outcome.z_losses) > 2
+    log_z = np.log(np.exp(outcome.logits).sum(-1))
+    correct = np.take_along_axis(outcome.logits, batch["targets"][..., None], -1)[..., 0]
+    parts = {
+        "loss": (log_z - correct)[real].mean(),
+        "z_loss": 0.02 * (log_z**2)[real].mean(),
+        "balance_loss": 0.3 * sum(outcome.balance_losses),
+        "router_z_loss": 0.05 * sum(outcome.z_losses),
+    }
+    total, made = batch_loss(
+        Skeleton.of(model, train),
+        read_parameters(WeightFiles(directory), model),
+        {
+            "encoder_input_tokens": batch["inputs"],
+            "decoder_input_tokens": batch["decoder_inputs"],
+            "decoder_target_tokens": batch["targets"],
+            "decoder_loss_weights": np.float32(real),
+        },
+        groups=groups,
+        target_tokens=real.sum(),
+    )
+    for name, value in parts.items():
+        assert value > 1e-3
+        assert float(getattr(made, name)) == pytest.approx(value, rel=1e-5)
+    assert float(total) == pytest.approx(sum(parts.values()), rel=1e-5)
 
 
 def test_plain_numpy_equals_hugging_face(fixtures, reference):
@@ -118,7 +176,9 @@ def test_plain_numpy_equals_hugging_face(fixtures, reference):
         with np.load(fixtures / name / "expected.npz") as file:
             batch = dict(file)
         weights = load_file(fixtures / name / "model.safetensors")
-        made, _ = reference.switch_logits(weights, batch, heads=2, groups=1, capacity=450)
+        made = reference.switch_model(
+            weights, batch, heads=2, groups=1, capacities=(450, 450)
+        ).logits
         real = batch["targets"] > 0
         bound = TOLERANCE * np.abs(batch["logits"]).max()
         assert np.abs(made - batch["logits"])[real].max() < bound
