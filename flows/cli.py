@@ -9,8 +9,9 @@ import importlib.metadata
 import logging
 import sys
 from collections.abc import Sequence
+from typing import Any
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, Parameter, Token, convert
 from rich.console import Console
 
 from pipelines.errors import UserError
@@ -51,11 +52,25 @@ def build_app(asked: str | None = None) -> App:
         result_action="return_value",
         exit_on_error=False,
         suppress_keyboard_interrupt=False,
+        default_parameter=Parameter(converter=_convert),
     )
     for name, summary in SUBCOMMANDS.items():
         path = f"flows.commands.{name.replace('-', '_')}:app"
         app.command(path, name=name, help=None if name == asked else summary)
     return app
+
+
+def _convert(kind: Any, tokens: Sequence[Token]) -> Any:
+    """Convert as cyclopts does, which would round a fraction where a whole number is wanted.
+
+    Raises:
+        ValueError: there is one.
+    """
+    if kind in (int, int | None):
+        for token in tokens:
+            if "." in token.value:
+                raise ValueError(f'"{token.value}" is no whole number')
+    return convert(kind, tokens)
 
 
 def run(argv: Sequence[str]) -> int:

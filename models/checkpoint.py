@@ -9,7 +9,6 @@ All processes of a job save and restore together, on a file system they share; p
 
 import contextlib
 import json
-import os
 import re
 import shutil
 from collections.abc import Iterator, Sequence
@@ -20,7 +19,7 @@ import jax
 import jax.numpy as jnp
 from orbax.checkpoint import v1 as ocp
 
-from models.job import WAITED, is_first, together
+from models.job import WAITED, JobError, announce, is_first, together
 from models.state import Parameters, TrainState
 from pipelines.errors import UserError
 from pipelines.faults import fault_point
@@ -28,6 +27,8 @@ from pipelines.faults import fault_point
 METADATA = "_CHECKPOINT_METADATA"
 PARAMETERS = "parameters"
 OPTIMIZER = "optimizer"
+#: Ends of the names of checkpoints that no run goes on with.
+INCOMPLETE, RUINED = "incomplete", "ruined"
 
 #: What to do where a checkpoint cannot be read.
 _TRAIN_ON = "remove it, and training continues from the checkpoint before"
@@ -55,7 +56,7 @@ def is_complete(checkpoint: Path) -> bool:
             f"{error.filename or checkpoint} cannot be read ({error.strerror or error}): give the "
             "same command again when its file system answers; nothing was removed"
         ) from error
-    return metadata.get("commit_timestamp_nsecs") is not None
+    return isinstance(metadata, dict) and metadata.get("commit_timestamp_nsecs") is not None
 
 
 def complete_steps(directory: Path) -> list[int]:
@@ -79,11 +80,13 @@ class Checkpoints:
     Attributes:
         directory: where they are.
         kept: steps whose checkpoints stay; others go once a newer one is known to be good.
+        run: the run's `config_hash`, which a checkpoint carries; empty where any run's will do.
     """
 
-    def __init__(self, directory: Path, kept: Sequence[int]):
+    def __init__(self, directory: Path, kept: Sequence[int], run: str = ""):
         self.directory = directory.absolute()
         self.kept = frozenset(kept)
+        self.run = run
         self._pending: tuple[int, Any] | None = None
 
     def latest(self) -> int | None:
@@ -91,26 +94,29 @@ class Checkpoints:
         return max(complete_steps(self.directory), default=None)
 
     def remove_leftovers(self) -> None:
-        """Remove what killed runs left: unfinished writes, half-removed checkpoints.
+        """Remove what killed runs left: unfinished writes, checkpoints that were being removed.
 
-        What has a name that is not ours is somebody else's, and stays.
+        What has a checkpoint's name and is none, which neither leaves, is set aside: somebody may
+        want to mend it. What has a name that is not ours is somebody else's, and stays.
 
         Raises:
             UserError: a checkpoint cannot be read, or a leftover cannot be removed.
         """
         if not self.directory.is_dir():
             return
-        leftovers = [path for path in _named_by_step(self.directory) if not is_complete(path)]
-        leftovers += (path for path in self.directory.iterdir() if LEFTOVER.fullmatch(path.name))
-        for path in leftovers:
-            try:
-                if os.path.isdir(path):
+        try:
+            for path in list(self.directory.iterdir()):
+                if LEFTOVER.fullmatch(path.name) and path.is_dir():
                     shutil.rmtree(path)
-            except OSError as error:
-                raise UserError(
-                    f"{path}, left by a run that was killed, cannot be removed "
-                    f"({error.strerror or error}): remove it, and give the same command again"
-                ) from error
+            for path in _named_by_step(self.directory):
+                if path.is_dir() and not is_complete(path):
+                    aside = self.set_aside(int(path.name), INCOMPLETE)
+                    announce(f"{path} is no complete checkpoint: it is {aside} now")
+        except OSError as error:
+            raise UserError(
+                f"{error.filename}, left by a run that was killed, cannot be removed "
+                f"({error.strerror or error}): remove it, and give the same command again"
+            ) from error
 
     def save(self, state: TrainState, step: int, next_batch: int, *, prune: bool = True) -> None:
         """Start to save `state`; a save still under way is waited for first.
@@ -133,7 +139,8 @@ class Checkpoints:
             # The next step reuses the state's memory, of which a host copy here is a mere view.
             state = jax.tree.map(jnp.copy, state)
         parts = _parts(state, next_batch)
-        response = ocp.save_checkpointables_async(str(self.directory / str(step)), parts)
+        path = str(self.directory / str(step))
+        response = ocp.save_checkpointables_async(path, parts, custom_metadata={"run": self.run})
         self._pending = (step, response)
         fault_point("train.during_checkpoint")
 
@@ -162,9 +169,9 @@ class Checkpoints:
                 (self.directory / str(old)).rename(hidden)
                 shutil.rmtree(hidden)
 
-    def set_aside(self, step: int) -> str:
+    def set_aside(self, step: int, why: str) -> str:
         """Give a checkpoint a name by which no run goes on with it; gives that name."""
-        aside = self.directory / f"{step}.ruined"
+        aside = self.directory / f"{step}.{why}"
         if aside.exists():
             shutil.rmtree(aside)
         (self.directory / str(step)).rename(aside)
@@ -174,10 +181,13 @@ class Checkpoints:
         """Load the whole state, onto the devices `like` names, and the number of its next batch.
 
         Raises:
-            UserError: the checkpoint cannot be read, or belongs to another model.
+            UserError: the checkpoint cannot be read, or is of another model, run or step.
         """
-        loaded = _load(self.directory / str(step), _parts(like, 0), _TRAIN_ON)
+        checkpoint = self.directory / str(step)
+        loaded = _load(checkpoint, _parts(like, 0), self.run, _TRAIN_ON)
         optimizer = loaded[OPTIMIZER]
+        if int(optimizer["step"]) != step:
+            raise JobError(f"{checkpoint} is a checkpoint of step {optimizer['step']}: {_TRAIN_ON}")
         state = TrainState(loaded[PARAMETERS], optimizer["moments"], optimizer["step"])
         return state, int(optimizer["next_batch"])
 
@@ -187,19 +197,26 @@ def _parts(state: TrainState, next_batch: int) -> dict[str, Any]:
     return {PARAMETERS: state.parameters, OPTIMIZER: optimizer}
 
 
-def restore_parameters(directory: Path, step: int, like: Parameters) -> Parameters:
+def restore_parameters(directory: Path, step: int, like: Parameters, run: str = "") -> Parameters:
     """Load a checkpoint's parameters without its optimizer state.
 
+    Args:
+        directory: of the checkpoints.
+        step: which one.
+        like: shapes, and the devices that are to hold them.
+        run: the `config_hash` of the run it must be of, if it says; empty where any will do.
+
     Raises:
-        UserError: the checkpoint cannot be read, or belongs to another model.
+        UserError: the checkpoint cannot be read, or is of another model or run.
     """
-    return _load(directory.absolute() / str(step), {PARAMETERS: like}, _RESTORE_IT)[PARAMETERS]
+    checkpoint = directory.absolute() / str(step)
+    return _load(checkpoint, {PARAMETERS: like}, run, _RESTORE_IT)[PARAMETERS]
 
 
-def _load(checkpoint: Path, like: dict[str, Any], fix: str) -> dict[str, Any]:
+def _load(checkpoint: Path, like: dict[str, Any], run: str, fix: str) -> dict[str, Any]:
     # Orbax lets a process that cannot read its part keep the others waiting for minutes: what each
     # can find out alone comes first.
-    together(lambda: _check(checkpoint, like, fix))
+    together(lambda: _check(checkpoint, like, run, fix))
     return together(lambda: _load_part(checkpoint, like, fix))
 
 
@@ -208,9 +225,14 @@ def _load_part(checkpoint: Path, like: dict[str, Any], fix: str) -> dict[str, An
         return ocp.load_checkpointables(str(checkpoint), like)
 
 
-def _check(checkpoint: Path, like: dict[str, Any], fix: str) -> None:
+def _check(checkpoint: Path, like: dict[str, Any], run: str, fix: str) -> None:
     with _readable(checkpoint, fix):
-        found = ocp.checkpointables_metadata(str(checkpoint)).metadata
+        described = ocp.checkpointables_metadata(str(checkpoint))
+        notes = described.custom_metadata
+        of_run = notes.get("run") if isinstance(notes, dict) else None
+        if run and of_run and of_run != run:
+            raise UserError(f"{checkpoint} is a checkpoint of another run: {fix}")
+        found = described.metadata
         for part, wanted in like.items():
             if found[part] is not None:  # what cannot be described cannot be loaded either
                 _check_same_model(checkpoint, part, found[part], wanted)

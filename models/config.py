@@ -4,9 +4,9 @@ The named models themselves are in `models.presets`.
 """
 
 import dataclasses
-import math
 from typing import Any, Literal, get_args
 
+from models.checks import check_counts, check_finite, check_one_of
 from pipelines.errors import UserError
 
 #: Rows of the embedding and columns of the logits are a multiple of this (T5's padding rule:
@@ -19,32 +19,17 @@ OptimizerName = Literal["adafactor", "adamw"]
 BadLossPolicy = Literal["stop", "skip", "rewind"]
 Remat = Literal["none", "attention", "layers"]
 
-
-def at_least_one(config: Any, *names: str) -> None:
-    """Check attributes that count something.
-
-    Raises:
-        UserError: one is below 1.
-    """
-    for name in names:
-        if getattr(config, name) < 1:
-            raise UserError(f"--{name.replace('_', '-')} must be at least 1")
-
-
-def _finite(config: Any) -> None:
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        if isinstance(value, float) and not math.isfinite(value):
-            raise UserError(
-                f"--{field.name.replace('_', '-')} must be a finite number, not {value}"
-            )
-
-
-def _one_of(config: Any, name: str, choices: Any) -> None:
-    value, known = getattr(config, name), get_args(choices)
-    if value not in known:
-        option = name.replace("_", "-")
-        raise UserError(f"--{option} {value} is unknown: choose {' or '.join(known)}")
+#: Settings of a model that mean something where it has experts.
+OF_EXPERTS = (
+    "capacity_factor",
+    "group_size",
+    "balance_weight",
+    "balance_scope",
+    "router_z_weight",
+    "router_jitter",
+    "router_dtype",
+    "expert_dropout_rate",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,7 +89,7 @@ class ModelConfig:
     relative_max_distance: int = 128
 
     def __post_init__(self):
-        _finite(self)
+        check_finite(self)
         for name, fits, wanted in (
             ("d_ff", self.d_ff >= 1, "at least 1"),
             ("encoder_layers", self.encoder_layers >= 1, "at least 1"),
@@ -190,10 +175,17 @@ class ModelChanges:
         """The model with these changes.
 
         Raises:
-            UserError: a value is impossible.
+            UserError: a value is impossible, or of experts where there are none.
         """
         changes = {name: value for name, value in as_json(self).items() if value is not None}
-        return dataclasses.replace(model, **changes)
+        changed = dataclasses.replace(model, **changes)
+        for name in OF_EXPERTS:
+            if name in changes and not changed.sparse:
+                raise UserError(
+                    f"--{name.replace('_', '-')} is of models with experts, and this one has none: "
+                    "leave it out, or give --experts"
+                )
+        return changed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -256,8 +248,8 @@ class TrainConfig:
     model_parallel: int = 1
 
     def __post_init__(self):
-        _finite(self)
-        at_least_one(
+        check_finite(self)
+        check_counts(
             self,
             "steps",
             "batch_size",
@@ -284,10 +276,12 @@ class TrainConfig:
             raise UserError("--loss-spike must be above 0")
         if self.weight_decay < 0 or (self.weight_decay and self.optimizer != "adamw"):
             raise UserError("--weight-decay must be at least 0, and needs --optimizer adamw")
-        _one_of(self, "optimizer", OptimizerName)
-        _one_of(self, "on_bad_loss", BadLossPolicy)
-        _one_of(self, "dtype", Precision)
-        _one_of(self, "remat", Remat)
+        if not 0 <= self.seed < 2**32:
+            raise UserError(f"--seed must be from 0 to {2**32 - 1:,}")
+        check_one_of(self, "optimizer", OptimizerName)
+        check_one_of(self, "on_bad_loss", BadLossPolicy)
+        check_one_of(self, "dtype", Precision)
+        check_one_of(self, "remat", Remat)
 
     @property
     def rows(self) -> int:
@@ -321,7 +315,7 @@ class JobConfig:
     heartbeat_timeout_secs: int = 100
 
     def __post_init__(self):
-        at_least_one(self, "heartbeat_timeout_secs")
+        check_counts(self, "heartbeat_timeout_secs")
         alone = not self.distributed and self.coordinator_address is None
         if alone and not (self.num_processes is None and self.process_id is None):
             raise UserError(
@@ -367,7 +361,7 @@ class EvaluateConfig:
 
     def __post_init__(self):
         counts = ("batch_size", "data_parallel", "expert_parallel", "model_parallel")
-        at_least_one(self, *(name for name in counts if getattr(self, name) is not None))
+        check_counts(self, *(name for name in counts if getattr(self, name) is not None))
 
 
 def padded_vocabulary(pieces: int) -> int:

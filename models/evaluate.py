@@ -19,7 +19,7 @@ from models.checkpoint import complete_steps, restore_parameters
 from models.config import EvaluateConfig, JobConfig, as_json
 from models.evaluator import Batches, Evaluator, dispatch_of, training_like
 from models.job import agree, is_first, membership, on_first, together
-from models.run import CHECKPOINTS, read_run
+from models.run import CHECKPOINTS, read_run, run_hash
 from pipelines.errors import UserError
 from pipelines.faults import fault_point
 from pipelines.outputs import MARKER, canonical_json, lock_directory, read_manifest
@@ -127,7 +127,7 @@ def evaluate_run(
         )
         like = evaluator.abstract_parameters()
         for step in steps:
-            parameters = restore_parameters(run / CHECKPOINTS, step, like)
+            parameters = restore_parameters(run / CHECKPOINTS, step, like, run_hash(described))
             table, routing = evaluator.tables(parameters, f"step {step:,}")
             del parameters  # else the next ones would need room beside them
             on_first(lambda step=step, t=table, r=routing: _write_step(run, step, t, r, settings))
@@ -148,7 +148,13 @@ def _finished_steps(run: Path, settings: dict[str, Any]) -> set[int]:
     for path in (run / "eval").glob("*.parquet"):
         if not path.stem.isdecimal():
             continue
-        found = json.loads((pq.read_schema(path).metadata or {}).get(_SETTINGS, b"{}"))
+        try:
+            found = json.loads((pq.read_schema(path).metadata or {}).get(_SETTINGS, b"{}"))
+        except (OSError, ValueError) as error:  # PyArrow's own are among these
+            raise UserError(
+                f"{path} is damaged ({str(error).splitlines()[0]}): remove it, and it is evaluated "
+                "again"
+            ) from error
         if "dispatch" not in settings:
             found.pop("dispatch", None)  # a dense model's once said so too
         elif found:

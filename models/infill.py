@@ -12,15 +12,16 @@ import numpy as np
 import sentencepiece
 
 from models.checkpoint import complete_steps, restore_parameters
-from models.config import at_least_one
+from models.checks import check_counts
 from models.decode import make_decoder
 from models.job import check_devices, memory_explained
 from models.partitioning import check_divisible, make_mesh
-from models.run import CHECKPOINTS, model_of, read_run, train_config_of
+from models.run import CHECKPOINTS, model_of, read_run, run_hash, train_config_of
 from models.state import Skeleton
 from models.step import optimizer_of
 from pipelines.errors import UserError
 from pipelines.examples.span_corruption import EOS_ID, SENTINELS
+from pipelines.progress import say
 from pipelines.vocabulary_model import VocabularyModel, open_vocabulary
 
 _SENTINEL = re.compile(r"<extra_id_(\d+)>")
@@ -43,7 +44,7 @@ class InfillConfig:
     model_parallel: int = 1
 
     def __post_init__(self):
-        at_least_one(self, "max_tokens", "model_parallel")
+        check_counts(self, "max_tokens", "model_parallel")
         if not 0 <= self.temperature < float("inf"):
             raise UserError("--temperature must be at least 0")
 
@@ -65,9 +66,11 @@ def infill(
         out is empty.
 
     Raises:
-        UserError: not a run, another vocabulary, a text without spans in order, not the devices asked
-            for, or too little memory on them.
+        UserError: not a run, another vocabulary, no text or one without spans in order, not the
+            devices asked for, or too little memory on them.
     """
+    if not texts:
+        raise UserError("--text has no value: give a text with <extra_id_0> in it")
     check_devices()
     run = Path(run)
     described = read_run(run)
@@ -85,7 +88,8 @@ def infill(
         raise UserError(f"{run} has no checkpoint yet: train it first")
     skeleton = _skeleton(described, config)
     like = skeleton.abstract_state(optimizer_of(skeleton.train)).parameters
-    parameters = restore_parameters(run / CHECKPOINTS, steps[-1], like)
+    say("infill", f"with {run / CHECKPOINTS}/{steps[-1]}")
+    parameters = restore_parameters(run / CHECKPOINTS, steps[-1], like, run_hash(described))
     # Computation follows the parameters: a mesh along which only widths are divided needs no more.
     decode = make_decoder(
         Skeleton.of(skeleton.config, skeleton.train),

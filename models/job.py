@@ -115,9 +115,9 @@ def memory_explained() -> Iterator[None]:
         reason = str(error).strip().splitlines()[0]
         raise UserError(
             f"a device has too little memory ({reason}): spread the model over more of them "
-            "(--expert-parallel, --model-parallel, --data-parallel), or give a smaller --batch-size; "
-            "a training also takes less with --microbatches, --remat layers and --loss-chunks "
-            "(`mswitch plan` finds what fits a TPU slice)"
+            "(--expert-parallel, --model-parallel, --data-parallel) or give a smaller "
+            "--batch-size; a training also takes less with --microbatches, --remat layers and "
+            "--loss-chunks (`mswitch plan` finds what fits a TPU slice)"
         ) from error
 
 

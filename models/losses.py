@@ -37,9 +37,10 @@ def chunked_token_losses(
     The logits of one part exist at a time, in the backward pass too, where they are computed
     again: at 250,112 rows the logits of a whole batch would be gigabytes.
     """
+    batch, length, d_model = x.shape
+    chunks = min(chunks, length)
     if chunks == 1:
         return token_losses(x, kernel, scale, targets)
-    batch, length, d_model = x.shape
     part = -(-length // chunks)
     padding = part * chunks - length
     x = jnp.pad(x, ((0, 0), (0, padding), (0, 0)))

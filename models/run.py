@@ -5,13 +5,20 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from models.config import ModelConfig, TrainConfig, as_json
 from models.schedule import log_spaced_steps
 from pipelines import storage
 from pipelines.errors import UserError
-from pipelines.outputs import MARKER, canonical_json, config_hash, write_atomically, write_json
+from pipelines.outputs import (
+    MARKER,
+    canonical_json,
+    config_hash,
+    read_json_object,
+    write_atomically,
+    write_json,
+)
 from pipelines.progress import say
 
 CONFIG = "config.json"
@@ -19,6 +26,8 @@ CONFIG = "config.json"
 #: the same as long as no loss is bad.
 FREE = ("data_parallel", "expert_parallel", "model_parallel", "remat", "on_bad_loss", "loss_spike")
 CHECKPOINTS = "checkpoints"
+
+Config = TypeVar("Config", ModelConfig, TrainConfig)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +86,7 @@ def claim_run(out: Path, plan: RunPlan) -> dict[str, Any] | None:
         return None
     if not (out / CONFIG).is_file():
         raise UserError(f"{out} holds files that are not a training run: choose a new --out")
-    before = json.loads((out / CONFIG).read_text())
+    before = read_run(out)
     after = json.loads(canonical_json(plan.identity))
     changed = []
     for part, wanted in after.items():
@@ -92,7 +101,7 @@ def claim_run(out: Path, plan: RunPlan) -> dict[str, Any] | None:
             "choose another --out, or give the settings it began with"
         )
     if (out / MARKER).is_file():
-        return json.loads((out / MARKER).read_text())
+        return read_json_object(out / MARKER)
     return None
 
 
@@ -110,7 +119,8 @@ def describe_run(
     if (out / CONFIG).is_file():
         before = read_run(out)
         after = {**before, "train": as_json(plan.train)}
-        changed = [name for name in FREE if before["train"][name] != after["train"][name]]
+        now = train_config_of(before)
+        changed = [name for name in FREE if getattr(now, name) != getattr(plan.train, name)]
         if changed:
             say("train", f"goes on with other settings: {', '.join(changed)}")
             write_json(out / CONFIG, after)
@@ -142,21 +152,43 @@ def read_run(run: Path) -> dict[str, Any]:
     """The config.json of a run directory.
 
     Raises:
-        UserError: there is none.
+        UserError: there is none, or it is damaged.
     """
     if not (run / CONFIG).is_file():
         raise UserError(f"{run} is not a training run (no {CONFIG}): give what `train --out` made")
-    return json.loads((run / CONFIG).read_text())
+    described = read_json_object(run / CONFIG)
+    missing = [part for part in ("model", "train", "examples") if part not in described]
+    if missing:
+        raise UserError(
+            f"{run / CONFIG} is of no training run (it lacks {missing[0]!r}): give what `train "
+            "--out` made; `mswitch import-hf` makes a run of a Hugging Face model"
+        )
+    return described
+
+
+def run_hash(config: Mapping[str, Any]) -> str:
+    """The run's identity as its config.json has it, or nothing."""
+    return config.get("config_hash", "")
 
 
 def model_of(config: Mapping[str, Any]) -> ModelConfig:
     """The model a config.json describes."""
-    return ModelConfig(**config["model"])
+    return _made(ModelConfig, config["model"])
 
 
 def train_config_of(config: Mapping[str, Any]) -> TrainConfig:
     """The training configuration a config.json describes."""
     train = dict(config["train"])
-    if isinstance(train["remat"], bool):  # as runs before the first release have it
+    if isinstance(train.get("remat"), bool):  # as runs before the first release have it
         train["remat"] = "layers" if train["remat"] else "none"
-    return TrainConfig(**train)
+    return _made(TrainConfig, train)
+
+
+def _made(kind: type[Config], settings: Mapping[str, Any]) -> Config:
+    try:
+        return kind(**settings)
+    except TypeError as error:
+        raise UserError(
+            f"the run's {CONFIG} has settings that this version does not know ({error}): use the "
+            "version that wrote it"
+        ) from error

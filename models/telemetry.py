@@ -34,15 +34,33 @@ def read_metrics(run: Path) -> Iterator[dict[str, Any]]:
     with open(path, encoding="utf-8") as file:
         for line in file:
             if line.endswith("\n"):
-                yield json.loads(line)
+                yield _parsed(line, path)
 
 
 def latest_metrics(run: Path) -> Iterator[dict[str, Any]]:
     """The complete lines of a run's metrics.jsonl, the last one first; reads no more than asked."""
-    if (run / METRICS).is_file():
-        with open(run / METRICS, "rb") as file:
+    path = run / METRICS
+    if path.is_file():
+        with open(path, "rb") as file:
             for _, line in _lines_from_end(file):
-                yield json.loads(line)
+                yield _parsed(line, path)
+
+
+def _parsed(line: str | bytes, path: Path) -> dict[str, Any]:
+    """A step's line.
+
+    Raises:
+        UserError: it is none.
+    """
+    try:
+        found = json.loads(line)
+        int(found["step"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{path} has a line that is of no step ({line[:40]!r}): restore the file from a copy, "
+            "or train again into another --out"
+        ) from error
+    return found
 
 
 def cut_metrics(run: Path, step: int) -> None:

@@ -1,6 +1,7 @@
 """The training loop of one process: from the last checkpoint to the end, or to a signal."""
 
 import contextlib
+import itertools
 import sys
 import time
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ import jax
 import numpy as np
 
 from models.bad_loss import LossWatch, Rewinds, last_loss, recent_losses
-from models.checkpoint import Checkpoints, complete_steps
+from models.checkpoint import RUINED, Checkpoints, complete_steps
 from models.flops import training_step_flops
 from models.job import JobError, announce, meet, on_first
 from models.lifeline import EXIT_RESUME
@@ -21,7 +22,8 @@ from models.run import CHECKPOINTS, RunPlan
 from models.state import Skeleton, TrainState
 from models.step import FEATURES, SEGMENTS, make_train_step, optimizer_of
 from models.stopping import StopRequest
-from models.telemetry import Telemetry
+from models.telemetry import METRICS, Telemetry, latest_metrics
+from pipelines.errors import UserError
 from pipelines.faults import fault_point
 from pipelines.progress import Progress
 from tasks.prefetch import ahead
@@ -70,7 +72,7 @@ class Trainer:
         self.optimizer = optimizer_of(plan.train)
         self.train_step = make_train_step(skeleton, self.optimizer, groups)
         self._compiled: jax.stages.Compiled | None = None
-        self.checkpoints = Checkpoints(out / CHECKPOINTS, plan.evaluation_steps)
+        self.checkpoints = Checkpoints(out / CHECKPOINTS, plan.evaluation_steps, plan.hash)
         lengths = batches.inputs_length + batches.targets_length
         self.tokens_per_step = plan.train.rows * lengths
         self.flops_per_step = training_step_flops(
@@ -89,7 +91,7 @@ class Trainer:
         rewound: _BadStep | None = None
         rewinds = Rewinds()
         while True:
-            start = self._newest() if rewound is None else self._go_back(rewound, rewinds)
+            start = self._begin() if rewound is None else self._go_back(rewound, rewinds)
             try:
                 self._run_from(start, rewound, stop)
                 break
@@ -100,6 +102,28 @@ class Trainer:
                 raise
             # Here the state of the bad step is gone, and there is room for another.
         return on_first(lambda: last_loss(self.out))
+
+    def _begin(self) -> int:
+        """The step to go on after.
+
+        Raises:
+            JobError: there were checkpoints, and there are none.
+        """
+        start = self._newest()
+        if not start:
+            on_first(self._check_none_is_lost)
+        return start
+
+    def _check_none_is_lost(self) -> None:
+        last = next(latest_metrics(self.out), {"step": 0})["step"]
+        # The first is complete once the second is begun. One that was set aside is a reason.
+        begun = itertools.islice(filter(self._checkpoint_due, range(1, last)), 2)
+        directory = self.checkpoints.directory
+        if len(list(begun)) == 2 and not list(directory.glob(f"*.{RUINED}")):
+            raise UserError(
+                f"{self.out / METRICS} has {last:,} steps, and {directory} has none of their "
+                f"checkpoints: restore it, or remove {METRICS} to begin again"
+            )
 
     def _newest(self) -> int:
         """The step to go on after; 0 begins."""
@@ -120,7 +144,7 @@ class Trainer:
         start = self._newest()
         if rewinds.is_ruined(start, bad.step):
             ruined = start
-            aside = on_first(lambda: self.checkpoints.set_aside(ruined))
+            aside = on_first(lambda: self.checkpoints.set_aside(ruined, RUINED))
             announce(
                 f"the step after {ruined:,} was bad with two batches: its checkpoint seems ruined, "
                 f"and is {aside} now, to be removed when you do not want it"

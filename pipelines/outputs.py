@@ -55,6 +55,24 @@ def write_json(path: str | Path, value: Any) -> None:
     write_atomically(path, json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
 
 
+def read_json_object(path: str | Path) -> dict[str, Any]:
+    """Read a file that holds one JSON object.
+
+    Raises:
+        UserError: there is none, or it holds something else.
+    """
+    again = "restore it from a copy, or make it again"
+    try:
+        value = storage.read_json(path)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror or error}): {again}") from error
+    except ValueError as error:
+        raise UserError(f"{path} is no JSON ({error}): {again}") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{path} holds no JSON object: {again}")
+    return value
+
+
 def read_manifest(directory: str | Path, stage: str) -> dict[str, Any]:
     """Return the manifest of a published stage output.
 
@@ -71,7 +89,7 @@ def read_manifest(directory: str | Path, stage: str) -> dict[str, Any]:
             f"{directory} is no finished {stage} output (no {MARKER}): "
             "run the stage that makes it, or give another directory"
         )
-    manifest = storage.read_json(storage.join(directory, MANIFEST))
+    manifest = read_json_object(storage.join(directory, MANIFEST))
     if manifest.get("stage") != stage:
         raise UserError(
             f"{directory} is the output of the stage {manifest.get('stage')}, not of {stage}: "
@@ -105,7 +123,7 @@ def is_output(out: str | Path, names: Set[str], stage: str, config: Mapping[str,
         raise UserError(
             f"{out} holds files that are not {stage} output: choose an empty or new --out"
         )
-    manifest = storage.read_json(storage.join(out, MANIFEST))
+    manifest = read_json_object(storage.join(out, MANIFEST))
     if manifest.get("stage") != stage:
         raise UserError(
             f"{out} is the output of the stage {manifest.get('stage')}, not of {stage}: "

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines import storage
 from pipelines.errors import UserError
-from pipelines.outputs import MANIFEST, MARKER, config_hash
+from pipelines.outputs import MANIFEST, MARKER, config_hash, read_json_object
 from pipelines.vocabulary_model import checked_size
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def check_directory(directory: str | Path, manifest: Mapping[str, Any], vocabula
         UserError: they do not, or the vocabulary has no sentinels.
         KeyError: something is not in the manifest.
     """
-    marker = storage.read_json(storage.join(directory, MARKER))["config_hash"]
+    marker = read_json_object(storage.join(directory, MARKER)).get("config_hash")
     described = config_hash(manifest["stage"], manifest["config"])
     if not marker == described == manifest["config_hash"]:
         raise UserError(

@@ -123,8 +123,13 @@ def check_pair(baseline: Run, candidate: Run) -> None:
     """Check that the runs differ in the model alone.
 
     Raises:
-        UserError: other examples, other data order, or other evaluated steps.
+        UserError: the same run twice, other examples, other data order, or other evaluated steps.
     """
+    if baseline.directory.resolve() == candidate.directory.resolve():
+        raise UserError(
+            f"--baseline and --candidate are both {baseline.directory}: give two runs, the dense "
+            "one as baseline"
+        )
     who = f"--baseline {baseline.directory} and --candidate {candidate.directory}"
     for key in ("config_hash", "vocabulary_sha256"):
         ours, theirs = (run.config["examples"].get(key) for run in (baseline, candidate))
@@ -256,9 +261,10 @@ def _read_metrics(path: Path, option: str) -> list[dict[str, Any]]:
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         try:
             metrics.append(json.loads(line))
-        except ValueError as error:
+            int(metrics[-1]["step"])
+        except (ValueError, KeyError, TypeError) as error:
             raise UserError(
-                f"{option}: metrics.jsonl, line {number}, is not JSON: train it again"
+                f"{option}: metrics.jsonl, line {number}, is not JSON of a step: train it again"
             ) from error
     if not metrics:
         raise UserError(f"{option}: metrics.jsonl is empty: train it again")

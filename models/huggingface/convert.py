@@ -14,7 +14,7 @@ import numpy as np
 from models.checkpoint import Checkpoints, complete_steps, restore_parameters
 from models.config import ModelConfig, TrainConfig, as_json
 from models.huggingface.config import read_config, write_config
-from models.huggingface.files import CONFIG, WeightFiles, read_json, write_weights
+from models.huggingface.files import CONFIG, WeightFiles, write_weights
 from models.huggingface.tensors import (
     EMBEDDING,
     EMBEDDING_COPIES,
@@ -25,12 +25,12 @@ from models.huggingface.tensors import (
     pieces,
 )
 from models.presets import PRESETS
-from models.run import CHECKPOINTS, model_of, read_run, train_config_of
+from models.run import CHECKPOINTS, model_of, read_run, run_hash, train_config_of
 from models.run import CONFIG as RUN_CONFIG
 from models.state import Parameters, Skeleton, TrainState, parameter_counts, unrolled
 from models.step import optimizer_of
 from pipelines.errors import UserError
-from pipelines.outputs import file_sha256, stage_output, write_json
+from pipelines.outputs import file_sha256, read_json_object, stage_output, write_json
 from pipelines.progress import say
 
 #: What `save_pretrained` of transformers 4 allows a file.
@@ -55,7 +55,7 @@ def import_hf(directory: str | Path, out: str | Path) -> dict[str, Any]:
         UserError: not such a model, a tensor is missing, left over, or of another shape.
     """
     directory = Path(directory)
-    original = read_json(directory / CONFIG)
+    original = read_json_object(directory / CONFIG)
     model = read_config(original, str(directory / CONFIG))
     files = WeightFiles(directory)
     source = {name: file_sha256(directory / name) for name in files.files}
@@ -87,7 +87,7 @@ def import_hf(directory: str | Path, out: str | Path) -> dict[str, Any]:
         )
         parameters = {name: jnp.asarray(value) for name, value in values.items()}
         moments = optimizer_of(_TRAIN).init(parameters, skeleton.axes)
-        checkpoints = Checkpoints(output.directory / CHECKPOINTS, kept=(0,))
+        checkpoints = Checkpoints(output.directory / CHECKPOINTS, (0,), output.hash)
         checkpoints.remove_leftovers()
         if checkpoints.latest() is None:
             checkpoints.save(TrainState(parameters, moments, jnp.zeros((), jnp.int32)), 0, 0)
@@ -143,7 +143,8 @@ def export_hf(
             return {**summary, "reused": True}
         stored = Skeleton.of(model, train_config_of(described))
         like = stored.abstract_state(optimizer_of(_TRAIN)).parameters
-        parameters = unrolled(restore_parameters(run / CHECKPOINTS, step, like))
+        restored = restore_parameters(run / CHECKPOINTS, step, like, run_hash(described))
+        parameters = unrolled(restored)
         places = {piece.tensor: piece for piece in exported_pieces(model)}
         written = write_weights(
             output.directory,

@@ -4,7 +4,6 @@ Nothing is unpickled: `pytorch_model.bin` is refused. File names in an index are
 plain names of files in the same directory.
 """
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,30 +14,13 @@ from safetensors.numpy import save_file
 
 from pipelines import storage
 from pipelines.errors import UserError
-from pipelines.outputs import write_json
+from pipelines.outputs import read_json_object, write_json
 
 CONFIG = "config.json"
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 
 _DTYPES = ("F32", "F16", "BF16")
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object.
-
-    Raises:
-        UserError: there is none.
-    """
-    try:
-        value = json.loads(path.read_bytes())
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise UserError(f"{path} is no JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise UserError(f"{path} holds no JSON object")
-    return value
 
 
 class WeightFiles:
@@ -93,7 +75,7 @@ class WeightFiles:
         return values
 
     def _indexed(self, path: Path) -> dict[str, str]:
-        found = read_json(path).get("weight_map")
+        found = read_json_object(path).get("weight_map")
         if not isinstance(found, dict) or not found:
             raise UserError(f"{path} has no weight_map")
         for tensor, name in found.items():

@@ -49,7 +49,8 @@ def _costs(plan: dict[str, Any]) -> list[str]:
         "",
         "per step",
         f"  FLOPs           {plan['flops_per_step']:.4g}, "
-        f"{plan['flops_ratio']:.3f} of the analytic count",
+        f"{plan['flops_ratio']:.3f} of the analytic count"
+        + (", recomputing included" if plan["recomputed_flops_per_step"] else ""),
     ]
     for kind, one in sorted(plan["collectives"].items()):
         lines.append(

@@ -74,6 +74,11 @@ def test_the_help_of_a_command_has_an_example(command, capsys):
         (["sample", "gflanguages"], "--out requires an argument"),
         (["demo", "--sample", "wikipedia"], "wikipedia"),
         (["demo", "--steps", "0"], "--steps"),
+        (["demo", "--steps", "2.6"], '--steps: "2.6" is no whole number'),
+        (
+            ["infill", "--run", "run", "--vocab", "vocab", "--text"],
+            "--text has no value: give a text with <extra_id_0>",
+        ),
         (["demo", "--stpes", "3"], "Unknown option: --stpes. Did you mean --steps?"),
     ],
 )

@@ -210,6 +210,14 @@ def test_an_imported_run_is_evaluated_as_the_one_it_came_from(child, tmp_path):
         evaluate(imported, tmp_path, CONFIG)
 
 
+def test_an_evaluation_that_is_damaged_is_named(run, child, tmp_path):
+    copy = Path(shutil.copytree(run, tmp_path / "run"))
+    (copy / "eval").mkdir(exist_ok=True)
+    (copy / "eval" / "3.parquet").write_bytes(b"PAR1")
+    with pytest.raises(UserError, match=r"eval/3.parquet is damaged .*remove it"):
+        evaluate_run(copy, read_run(copy), child.MemoryValidation, CONFIG)
+
+
 def test_not_a_run_and_other_examples_are_refused(run, tmp_path):
     with pytest.raises(UserError, match=r"not a training run \(no config.json\)"):
         evaluate(tmp_path, tmp_path, CONFIG)

@@ -121,6 +121,9 @@ def test_layers_must_fill_periods():
         {"z_loss": -1.0},
         {"z_loss": float("nan")},
         {"loss_spike": float("inf")},
+        {"seed": -1},
+        {"seed": 2**32},
+        {"warmup_steps": 2**31},
         {"weight_decay": float("nan"), "optimizer": "adamw"},
     ],
 )
@@ -151,11 +154,21 @@ def test_impossible_changes_of_a_preset_are_refused(wrong):
         ModelChanges(**wrong).applied_to(preset("mswitch-tiny").model)
 
 
+def test_settings_of_experts_are_refused_where_there_are_none():
+    for changes, name in (({"group_size": 7}, "mt5-tiny"), ({"experts": 0}, "mswitch-tiny")):
+        wrong = ModelChanges(router_jitter=0.0, **changes)
+        with pytest.raises(UserError, match=r"is of models with experts.*or give --experts"):
+            wrong.applied_to(preset(name).model)
+    made = ModelChanges(group_size=7, experts=4).applied_to(preset("mt5-tiny").model)
+    assert (made.group_size, made.experts) == (7, 4)
+
+
 def test_changes_of_a_preset():
     model = preset("mswitch-tiny").model
     assert ModelChanges().applied_to(model) == model
-    changed = ModelChanges(experts=0, router_jitter=0.0, balance_scope="global").applied_to(model)
-    wanted = dataclasses.replace(model, experts=0, router_jitter=0.0, balance_scope="global")
+    changed = ModelChanges(experts=2, router_jitter=0.0, balance_scope="global").applied_to(model)
+    wanted = dataclasses.replace(model, experts=2, router_jitter=0.0, balance_scope="global")
     assert changed == wanted
+    assert not ModelChanges(experts=0).applied_to(model).sparse
     deeper = ModelChanges(d_ff=512, encoder_layers=4).applied_to(model)
     assert (deeper.d_ff, deeper.encoder_layers, deeper.decoder_layers) == (512, 4, 2)

@@ -24,7 +24,7 @@ from models.config import TrainConfig, as_json
 from models.peaks import peak_flops
 from models.run import train_config_of
 from models.schedule import log_spaced_steps
-from models.telemetry import Telemetry, cut_metrics, read_metrics
+from models.telemetry import Telemetry, cut_metrics, latest_metrics, read_metrics
 from pipelines.errors import UserError
 
 
@@ -64,6 +64,18 @@ def test_metrics_after_the_restored_step_are_cut(tmp_path):
     assert [line["step"] for line in lines] == [1, 2, 3, 4]
     assert lines[3] == {"step": 4, "train/loss": 9.0}
     assert lines[0] == {"step": 1, "train/loss": 1.0, "router/load": [[0.5, 0.5]]}
+
+
+@pytest.mark.parametrize("line", ["garbage", "{}", "[]", '{"step": null}'])
+def test_a_line_that_is_of_no_step_is_named(tmp_path, line):
+    with Telemetry(tmp_path, 0) as record:
+        for step in (1, 2):
+            record.write(step, {"train/loss": 1.0})
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(f"{line}\n{path.read_text()}")
+    for read in (read_metrics, latest_metrics):
+        with pytest.raises(UserError, match=r"metrics.jsonl has a line that is of no step"):
+            list(read(tmp_path))
 
 
 def test_vectors_are_in_every_line_and_matrices_in_every_hundredth(tmp_path):
@@ -164,7 +176,7 @@ def state():
     )
 
 
-def test_only_complete_checkpoints_count_and_leftovers_go(tmp_path, state):
+def test_only_complete_checkpoints_count_and_leftovers_go(tmp_path, state, capsys):
     checkpoints = Checkpoints(tmp_path / "checkpoints", kept=(2,))
     assert checkpoints.latest() is None
     for step in (2, 3, 5):
@@ -179,7 +191,21 @@ def test_only_complete_checkpoints_count_and_leftovers_go(tmp_path, state):
     assert checkpoints.latest() == 2
     assert not is_complete(checkpoints.directory / "9")
     checkpoints.remove_leftovers()
-    assert [path.name for path in checkpoints.directory.iterdir()] == ["2"]
+    # What lost a part may be mended.
+    names = sorted(path.name for path in checkpoints.directory.iterdir())
+    assert names == ["2", "5.incomplete", "9.incomplete"]
+    assert (checkpoints.directory / "5.incomplete" / "optimizer").is_dir()
+    assert "checkpoints/5 is no complete checkpoint: it is" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"commit_timestamp_nsecs": null}'])
+def test_a_damaged_description_is_of_no_complete_checkpoint(tmp_path, state, text):
+    checkpoints = Checkpoints(tmp_path / "checkpoints", kept=())
+    checkpoints.save(state, 5, 5)
+    checkpoints.wait()
+    assert checkpoints.latest() == 5
+    (checkpoints.directory / "5" / "_CHECKPOINT_METADATA").write_text(text)
+    assert checkpoints.latest() is None
 
 
 def test_what_is_not_ours_stays_among_the_checkpoints(tmp_path, state):
@@ -193,7 +219,7 @@ def test_what_is_not_ours_stays_among_the_checkpoints(tmp_path, state):
         (checkpoints.directory / name / "parameters").mkdir(parents=True)
     checkpoints.remove_leftovers()
     names = sorted(path.name for path in checkpoints.directory.iterdir())
-    assert names == [".DS_Store", ".nfs0001", "5", "5.keep", "8", "note"]
+    assert names == [".DS_Store", ".nfs0001", "5", "5.keep", "8", "9.incomplete", "note"]
 
 
 @pytest.mark.parametrize("failing", ["5/_CHECKPOINT_METADATA", "5/optimizer/_METADATA"])
@@ -247,6 +273,28 @@ def test_a_damaged_checkpoint_is_named(tmp_path, state):
         data.write_bytes(b"\0" * 64)
     with pytest.raises(UserError, match=r"checkpoints/5 cannot be read"):
         checkpoints.restore(5, like)
+
+
+def test_a_checkpoint_of_another_run_or_step_is_named(tmp_path, state):
+    import jax
+
+    from models.checkpoint import restore_parameters
+
+    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state)
+    directory = tmp_path / "checkpoints"
+    checkpoints = Checkpoints(directory, (), "one")
+    checkpoints.save(state, 5, 7)
+    checkpoints.wait()
+    shutil.copytree(directory / "5", directory / "8")
+    checkpoints.restore(5, like)
+    with pytest.raises(UserError, match=r"checkpoints/8 is a checkpoint of step 5: remove it"):
+        checkpoints.restore(8, like)
+    with pytest.raises(UserError, match=r"checkpoints/5 is a checkpoint of another run: remove it"):
+        Checkpoints(directory, (), "other").restore(5, like)
+    for run in ("one", ""):
+        restore_parameters(directory, 5, like.parameters, run)
+    with pytest.raises(UserError, match="another run: restore it"):
+        restore_parameters(directory, 5, like.parameters, "other")
 
 
 def test_a_checkpoint_of_another_model_is_named(tmp_path, state):

@@ -132,6 +132,23 @@ def test_expert_sharded_run_resumes_and_learns_as_on_one_device(tmp_path, undist
             np.testing.assert_allclose(one[name], value, rtol=1e-4, atol=1e-6, err_msg=name)
 
 
+def test_a_run_whose_checkpoints_are_gone_is_not_begun_anew(child, tmp_path):
+    out = tmp_path / "run"
+    process = start("mt5-tiny", out, MSWITCH_FAULT="train.before_marker")
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    before = metrics(out)
+    (out / "checkpoints").rename(tmp_path / "elsewhere")
+    with pytest.raises(
+        UserError, match=rf"has {STEPS} steps, and .*/checkpoints has none of their"
+    ):
+        child.run("mt5-tiny", out, STEPS)
+    assert metrics(out) == before
+    (tmp_path / "elsewhere").rename(out / "checkpoints")
+    child.run("mt5-tiny", out, STEPS)
+    assert metrics(out) == before
+
+
 def test_sigterm_saves_and_asks_to_be_resumed(tmp_path):
     out = tmp_path / "run"
     process = start("mt5-tiny", out, steps=5000)

@@ -16,7 +16,8 @@ import pytest
 
 from models.huggingface.config import read_config
 from models.huggingface.convert import export_hf, import_hf, read_parameters
-from models.huggingface.files import WeightFiles, read_json
+from models.huggingface.files import WeightFiles
+from pipelines.outputs import read_json_object
 
 HERE = Path(__file__).parent
 PEER = HERE.parents[1] / ".venv-parity" / "bin" / "python"
@@ -54,7 +55,7 @@ def test_logits_and_exports(tmp_path, sides, name):
     directory = tmp_path / name
     with np.load(directory / "expected.npz") as file:
         expected = dict(file)
-    model = read_config(read_json(directory / "config.json"), name)
+    model = read_config(read_json_object(directory / "config.json"), name)
     parameters = read_parameters(WeightFiles(directory), model)
     setting = {"groups": 3, "capacity": 9} if "drops" in name else {}
     forced, cached = sides

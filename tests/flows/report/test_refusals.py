@@ -95,6 +95,12 @@ def torn_metrics(runs):
     path.write_text(path.read_text()[:-10])
 
 
+def metrics_of_no_step(runs):
+    path = runs[0] / "metrics.jsonl"
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([*lines[:2], "{}", *lines[3:]]) + "\n")
+
+
 def too_few_steps(runs):
     for run in runs:
         edit_config(run, eval_steps=[1, 200])
@@ -117,7 +123,8 @@ def too_few_steps(runs):
         (missing_column, "200.parquet lacks the column 'target_bytes'"),
         (no_documents, "200.parquet has no documents: .* validation split"),
         (torn_evaluation, "cannot read eval/200.parquet"),
-        (torn_metrics, "metrics.jsonl, line 200, is not JSON"),
+        (torn_metrics, "metrics.jsonl, line 200, is not JSON of a step"),
+        (metrics_of_no_step, "metrics.jsonl, line 3, is not JSON of a step"),
         (too_few_steps, "evaluated at 2 steps, a speed-up needs at least 3"),
     ],
 )
@@ -127,6 +134,11 @@ def test_runs_that_cannot_be_compared_are_named_with_the_fix(pair, tmp_path, dam
         write_report(*pair, tmp_path / "out")
     assert "\n" not in str(error.value)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_run_is_not_compared_with_itself(pair, tmp_path):
+    with pytest.raises(UserError, match=r"are both .*: give two runs, the dense one as baseline"):
+        write_report(pair[0], pair[0].parent / "." / pair[0].name, tmp_path / "out")
 
 
 @pytest.mark.parametrize(

@@ -13,11 +13,12 @@ from safetensors.numpy import load_file
 from models.config import TrainConfig
 from models.huggingface.config import read_config
 from models.huggingface.convert import _tensor, read_parameters
-from models.huggingface.files import WeightFiles, read_json
+from models.huggingface.files import WeightFiles
 from models.huggingface.tensors import pieces
 from models.router import expert_capacity
 from models.state import Skeleton
 from models.step import batch_loss
+from pipelines.outputs import read_json_object
 
 #: Of the largest logit.
 TOLERANCE = 1e-5
@@ -37,7 +38,7 @@ TOLERANCE = 1e-5
 )
 def test_logits_equal_hugging_faces(fixtures, logits, name, setting):
     directory = fixtures / name
-    model = read_config(read_json(directory / "config.json"), name)
+    model = read_config(read_json_object(directory / "config.json"), name)
     parameters = read_parameters(WeightFiles(directory), model)
     with np.load(directory / "expected.npz") as file:
         expected = dict(file)
@@ -57,7 +58,7 @@ def test_logits_equal_hugging_faces(fixtures, logits, name, setting):
 )
 def test_cached_decoding_equals_hugging_faces_and_teacher_forcing(fixtures, cached_logits, name):
     directory = fixtures / name
-    model = read_config(read_json(directory / "config.json"), name)
+    model = read_config(read_json_object(directory / "config.json"), name)
     parameters = read_parameters(WeightFiles(directory), model)
     with np.load(directory / "expected.npz") as file:
         expected = dict(file)
@@ -72,7 +73,7 @@ def test_cached_decoding_equals_hugging_faces_and_teacher_forcing(fixtures, cach
 def test_dropping_logits_equal_plain_numpy(fixtures, logits, reference, groups, capacity):
     """Hugging Face has no groups and routes padding: where tokens drop, NumPy is the reference."""
     directory = fixtures / "switch-tiny"
-    model = read_config(read_json(directory / "config.json"), "switch-tiny")
+    model = read_config(read_json_object(directory / "config.json"), "switch-tiny")
     weights = load_file(directory / "model.safetensors")
     with np.load(directory / "expected.npz") as file:
         batch = {name: file[name] for name in ("inputs", "decoder_inputs", "targets")}
@@ -97,7 +98,7 @@ def test_dropping_logits_equal_plain_numpy(fixtures, logits, reference, groups, 
 @pytest.mark.parametrize(("groups", "capacity"), [(3, 450), (3, 7)])
 def test_mswitch_equals_plain_numpy(fixtures, logits, reference, groups, capacity):
     """GEGLU, and embeddings of their own: what Hugging Face's Switch has not."""
-    config = read_config(read_json(fixtures / "switch-tiny" / "config.json"), "switch-tiny")
+    config = read_config(read_json_object(fixtures / "switch-tiny" / "config.json"), "switch-tiny")
     model = dataclasses.replace(config, activation="geglu", tied_embeddings=False)
     with np.load(fixtures / "switch-tiny" / "expected.npz") as file:
         batch = {name: file[name] for name in ("inputs", "decoder_inputs", "targets")}
@@ -122,7 +123,7 @@ def test_mswitch_equals_plain_numpy(fixtures, logits, reference, groups, capacit
 def test_the_training_loss_equals_plain_numpy(fixtures, reference, capacity_factor):
     """Cross-entropy with its z-loss, and of every sparse layer a balance and a z-loss, summed."""
     directory = fixtures / "switch-tiny"
-    found = read_config(read_json(directory / "config.json"), "switch-tiny")
+    found = read_config(read_json_object(directory / "config.json"), "switch-tiny")
     model = dataclasses.replace(
         found,
         capacity_factor=capacity_factor,
