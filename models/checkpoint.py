@@ -11,6 +11,7 @@ import contextlib
 import json
 import re
 import shutil
+import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from orbax.checkpoint import v1 as ocp
 
 from models.job import WAITED, JobError, announce, is_first, together
 from models.state import Parameters, TrainState
-from pipelines.errors import UserError
+from pipelines.errors import UserError, causes
 from pipelines.faults import fault_point
 
 METADATA = "_CHECKPOINT_METADATA"
@@ -33,6 +34,9 @@ INCOMPLETE, RUINED = "incomplete", "ruined"
 #: What to do where a checkpoint cannot be read.
 _TRAIN_ON = "remove it, and training continues from the checkpoint before"
 _RESTORE_IT = "restore it from a copy, or train again into another --out"
+
+#: Characters of a reason that a library gives.
+MAX_REASON = 400
 
 STEP = re.compile(r"0|[1-9][0-9]*")
 #: Names of what Orbax is still writing and of what `Checkpoints` is still removing.
@@ -243,10 +247,17 @@ def _readable(checkpoint: Path, fix: str) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        if "barrier" in reason:
+        reason = _innermost_reason(error)
+        if any("barrier" in str(cause) for cause in causes(error)):
             raise UserError(f"{checkpoint}: {WAITED} to read it ({reason})") from error
         raise UserError(f"{checkpoint} cannot be read ({reason}): {fix}") from error
+
+
+def _innermost_reason(error: Exception) -> str:
+    """The line of an error that Orbax wraps in pages about its handlers, as do its libraries."""
+    lines = [str(cause).strip().splitlines() for cause in causes(error)]
+    reason = next((line[0] for line in reversed(lines) if line), type(error).__name__)
+    return textwrap.shorten(reason.split(" [tensorstore_spec")[0], MAX_REASON, placeholder="...")
 
 
 def _check_same_model(checkpoint: Path, part: str, found: Any, wanted: Any) -> None:

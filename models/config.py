@@ -213,7 +213,8 @@ class TrainConfig:
             last 100; by default none is.
         dtype: compute type of matrix products; parameters, routers, softmax and loss are float32.
         z_loss: weight of log(Z)^2 in the loss, which keeps logits from drifting (T5X: 1e-4).
-        microbatches: parts of a batch whose gradients are added up, to save memory.
+        microbatches: parts of a batch whose gradients are added up, to save memory; each draws its
+            own jitter and dropout, without which the step is that of the whole batch.
         loss_chunks: parts of the target length whose logits exist at one time, to save memory.
         remat: what the backward pass recomputes, to save memory: `none`; `attention`, the weights
             of attention, for a product of queries and keys more; `layers`, all of a period of

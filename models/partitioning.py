@@ -32,6 +32,8 @@ RULES: Mapping[str, tuple[str, ...]] = {
     "buckets": (),
     "router_experts": (),
 }
+#: Logical axes that no mesh axis divides: a loop takes layers one by one, and the rest are short.
+WHOLE = ("layers", "heads", "buckets")
 
 #: Parameters with fewer values than this are replicated (norm scales, position biases).
 MIN_SHARDED_VALUES = 4096
@@ -168,7 +170,7 @@ def parameter_spec(axes: Sequence[str], shape: Sequence[int], mesh: Mesh) -> Par
         for dimension in sorted(range(len(axes)), key=lambda dimension: -shape[dimension]):
             before = chosen[dimension] or ()
             size = int(np.prod([mesh.shape[name] for name in (*before, axis)]))
-            if RULES[axes[dimension]] and shape[dimension] % size == 0:
+            if axes[dimension] not in WHOLE and shape[dimension] % size == 0:
                 chosen[dimension] = (*before, axis)
                 break
     return PartitionSpec(*chosen)

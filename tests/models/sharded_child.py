@@ -60,7 +60,7 @@ def compute(model: ModelConfig, train: TrainConfig, factored: bool, start=None) 
         assert isinstance(optimizer, Adafactor)
         optimizer = dataclasses.replace(optimizer, min_dim_size_to_factor=16)
     groups = batch_groups(model, ROWS, 12)
-    assert groups == 8
+    assert groups == (8 if model.sparse else ROWS)
     source = batches()
 
     def batch(step: int):
@@ -73,9 +73,11 @@ def compute(model: ModelConfig, train: TrainConfig, factored: bool, start=None) 
         state = jax.device_put(start, skeleton.state_shardings(optimizer))
     start = jax.device_get(state)
     first = "encoder.periods" if train.scan_layers else "encoder.periods.0"
-    wi = state.parameters[f"{first}.blocks.0.switch.wi_0"]
-    table = state.parameters["embedding.table"]
-    shares = [x.addressable_shards[0].data.size / x.size for x in (wi, table)]
+    wi = "switch.wi_0" if model.sparse else "feed_forward.wi_0.kernel"
+    sharded = (f"{first}.blocks.{model.period - 1}.{wi}", "embedding.table")
+    shares = [
+        x.addressable_shards[0].data.size / x.size for x in map(state.parameters.get, sharded)
+    ]
     large = [x for x in jax.tree.leaves(state) if x.size >= LARGE]
     whole = sum(x.addressable_shards[0].data.size == x.size for x in large)
     step_function = make_train_step(skeleton, optimizer, groups)
@@ -92,7 +94,7 @@ def compute(model: ModelConfig, train: TrainConfig, factored: bool, start=None) 
         "gradients": gradients,
         "metrics": metrics,
         "state": jax.device_get(state),
-        "drops": min(float(line["router/drop_fraction"]) for line in metrics),
+        "drops": min(float(line.get("router/drop_fraction", 0.0)) for line in metrics),
         "shares": shares,
         "large": len(large),
         "whole": whole,
@@ -100,7 +102,7 @@ def compute(model: ModelConfig, train: TrainConfig, factored: bool, start=None) 
 
 
 def main() -> None:
-    model = dataclasses.replace(
+    tiny = dataclasses.replace(
         preset("mswitch-tiny").model,
         vocabulary_size=128,
         d_model=64,
@@ -117,11 +119,12 @@ def main() -> None:
     )
     train = TrainConfig(batch_size=ROWS, dtype="float32", warmup_steps=100)
     singles = {}
-    for shape, scope, moments, saving in json.loads(sys.argv[1]):
-        model, factored = dataclasses.replace(model, balance_scope=scope), moments == "factored"
+    for case in json.loads(sys.argv[1]):
+        shape, changes, moments, saving = case
+        model, factored = dataclasses.replace(tiny, **changes), moments == "factored"
         # Microbatches draw other numbers than a whole batch; remat alone changes none.
         settings = saving if "microbatches" in saving else {}
-        alone = (scope, moments, *settings.items())
+        alone = (*changes.items(), moments, *settings.items())
         if alone not in singles:
             singles[alone] = compute(model, dataclasses.replace(train, **settings), factored)
         single = singles[alone]
@@ -140,7 +143,7 @@ def main() -> None:
             for name in ("start", "loss", "gradients", "metrics", "state")
         }
         report |= {name: sharded[name] for name in ("drops", "shares", "large", "whole")}
-        print(json.dumps({"case": [shape, scope, moments, saving], **report}), flush=True)
+        print(json.dumps({"case": case, **report}), flush=True)
 
 
 if __name__ == "__main__":

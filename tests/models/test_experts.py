@@ -140,8 +140,17 @@ def test_expert_dropout_acts_in_training_only(sparse):
     real = jnp.ones((2, 8), bool)
     calm = [applied(layer, x, real, groups=1, capacity=16)[0] for _ in range(2)]
     np.testing.assert_array_equal(calm[0], calm[1])
-    dropped, _ = applied(layer, x, real, groups=1, capacity=16, key=jax.random.key(1))
-    assert not np.allclose(dropped, calm[0])
+    # With this kernel a feature of the intermediate is a feature of the output.
+    kernel = jnp.eye(config.d_ff, config.d_model)
+    layer.wo[...] = jnp.broadcast_to(kernel, layer.wo.shape)
+    whole, _ = applied(layer, x, real, groups=1, capacity=16)
+    zeros = []
+    for seed in range(40):
+        dropped, _ = applied(layer, x, real, groups=1, capacity=16, key=jax.random.key(seed))
+        gone = np.asarray(dropped == 0) & np.asarray(whole != 0)
+        np.testing.assert_allclose(dropped, np.where(gone, 0, whole / 0.6), rtol=1e-5, atol=1e-8)
+        zeros.append(gone[np.asarray(whole != 0)].mean())
+    assert np.mean(zeros) == pytest.approx(0.4, abs=0.03)
 
 
 @settings(max_examples=60, deadline=None)

@@ -1,4 +1,5 @@
 import dataclasses
+import math
 
 import jax
 import numpy as np
@@ -6,7 +7,9 @@ import pytest
 from jax.sharding import AbstractMesh, PartitionSpec
 
 from models.config import TrainConfig
-from models.partitioning import check_divisible, make_mesh, parameter_spec, part_of
+from models.partitioning import AXES, check_divisible, make_mesh, parameter_spec, part_of
+from models.presets import preset
+from models.state import Skeleton
 from pipelines.errors import UserError
 
 MESH = AbstractMesh((2, 4, 2), ("data", "expert", "model"))
@@ -81,3 +84,34 @@ def test_a_process_feeds_the_rows_its_devices_need(processes, model, parts):
 def test_processes_that_share_rows_in_part_are_refused():
     with pytest.raises(UserError, match="--model-parallel 2 divides the devices of the processes"):
         part_of(np.array([0, 0, 0, 1, 1, 1]).reshape(-1, 2), 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "kept"),
+    [
+        ("mt5-base", (32, 1, 1), []),
+        ("mt5-base", (256, 1, 1), []),
+        ("mt5-xxl", (16, 1, 4), []),
+        ("mswitch-base", (1, 32, 1), []),
+        ("mswitch-base", (2, 128, 1), []),
+        ("switch-large", (1, 128, 1), []),
+        ("switch-xxl", (4, 64, 1), []),
+        ("switch-c", (2, 128, 1), []),
+        ("switch-c", (64, 64, 1), []),
+        # 256 divides neither 32,128 rows nor a width of 2,080.
+        ("switch-c", (1, 256, 1), ["embedding.table"]),
+    ],
+)
+def test_nothing_large_is_kept_by_several_devices(name, shape, kept):
+    """Of the meshes in docs/tpu.md, and others."""
+    mesh = AbstractMesh(shape, AXES)
+    skeleton = Skeleton.of(preset(name).model, TrainConfig(scan_layers=True))
+    found = []
+    for parameter, value in skeleton.shapes.items():
+        spec = parameter_spec(skeleton.axes[parameter], value.shape, mesh)
+        parts = [(part,) if isinstance(part, str) else part or () for part in spec]
+        axes = [axis for part in parts for axis in part]
+        split = math.prod(mesh.shape[axis] for axis in axes)
+        if split < mesh.size and 4 * value.size / split > 50e6:
+            found.append(parameter)
+    assert found == kept

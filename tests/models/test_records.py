@@ -271,8 +271,10 @@ def test_a_damaged_checkpoint_is_named(tmp_path, state):
     like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state)
     for data in (tmp_path / "checkpoints" / "5" / "parameters").rglob("manifest.ocdbt"):
         data.write_bytes(b"\0" * 64)
-    with pytest.raises(UserError, match=r"checkpoints/5 cannot be read"):
+    with pytest.raises(UserError, match=r"checkpoints/5 cannot be read .*manifest") as error:
         checkpoints.restore(5, like)
+    assert len(str(error.value)) < 700
+    assert "andler" not in str(error.value)  # Orbax's
 
 
 def test_a_checkpoint_of_another_run_or_step_is_named(tmp_path, state):

@@ -130,7 +130,7 @@ def test_microbatches_give_the_step_of_the_whole_batch(sparse, child):
         np.testing.assert_allclose(one_metrics[name], two_metrics[name], rtol=1e-4, err_msg=name)
     for name, values in one.moments.items():
         for mine, other in zip(values, two.moments[name], strict=True):
-            np.testing.assert_allclose(mine, other, rtol=2e-3, atol=1e-12, err_msg=name)
+            np.testing.assert_allclose(mine, other, rtol=1e-5, atol=1e-12, err_msg=name)
 
 
 @pytest.mark.parametrize(("kind", "dtype"), [("dense", "float32"), ("sparse", "bfloat16")])
