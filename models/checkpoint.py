@@ -8,7 +8,9 @@ All processes of a job save and restore together, on a file system they share; p
 """
 
 import contextlib
+import itertools
 import json
+import logging
 import re
 import shutil
 import textwrap
@@ -37,6 +39,9 @@ _RESTORE_IT = "restore it from a copy, or train again into another --out"
 
 #: Characters of a reason that a library gives.
 MAX_REASON = 400
+
+# What one of Orbax's threads raises it logs too, as does every thread that waits for it; we get it.
+logging.getLogger("absl").addFilter(lambda record: "_SignalingThread" not in record.getMessage())
 
 STEP = re.compile(r"0|[1-9][0-9]*")
 #: Names of what Orbax is still writing and of what `Checkpoints` is still removing.
@@ -175,9 +180,8 @@ class Checkpoints:
 
     def set_aside(self, step: int, why: str) -> str:
         """Give a checkpoint a name by which no run goes on with it; gives that name."""
-        aside = self.directory / f"{step}.{why}"
-        if aside.exists():
-            shutil.rmtree(aside)
+        names = (f"{step}.{why}{'' if n == 1 else f'-{n}'}" for n in itertools.count(1))
+        aside = next(path for path in map(self.directory.joinpath, names) if not path.exists())
         (self.directory / str(step)).rename(aside)
         return str(aside)
 

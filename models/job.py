@@ -110,7 +110,7 @@ def memory_explained() -> Iterator[None]:
     try:
         yield
     except (jax.errors.JaxRuntimeError, ValueError) as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
+        if "RESOURCE_EXHAUSTED" not in str(error) or is_disk_full(error):
             raise
         reason = str(error).strip().splitlines()[0]
         raise UserError(

@@ -119,7 +119,7 @@ class Trainer:
         # The first is complete once the second is begun. One that was set aside is a reason.
         begun = itertools.islice(filter(self._checkpoint_due, range(1, last)), 2)
         directory = self.checkpoints.directory
-        if len(list(begun)) == 2 and not list(directory.glob(f"*.{RUINED}")):
+        if len(list(begun)) == 2 and not list(directory.glob(f"*.{RUINED}*")):
             raise UserError(
                 f"{self.out / METRICS} has {last:,} steps, and {directory} has none of their "
                 f"checkpoints: restore it, or remove {METRICS} to begin again"

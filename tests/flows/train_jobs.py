@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -141,3 +142,37 @@ def test_half_a_description_of_a_job_is_refused():
         JobConfig(coordinator_address="machine")
     assert JobConfig(distributed=True).shared
     assert not JobConfig().shared
+
+
+FULL_DISK = """
+mount -t tmpfs -o size=2m tmpfs "$1" || exit 77
+disk="$1"; shift
+"$@"
+echo "exit code $?" >&2
+mount -o remount,size=500m "$disk"
+"$@"
+"""
+
+
+def test_a_disk_that_is_full_when_saving_is_one_line_and_with_room_the_run_goes_on(
+    tmp_path, examples
+):
+    if shutil.which("unshare") is None:
+        pytest.skip("needs unshare to mount a small disk")
+    run = [*training(examples, tmp_path / "disk" / "run"), "--steps", "3"]
+    (tmp_path / "disk").mkdir()
+    command = ["sh", "-c", FULL_DISK, "sh", str(tmp_path / "disk"), sys.executable, "-m"]
+    done = subprocess.run(
+        ["unshare", "--mount", "--map-root-user", *command, "flows.main", *run],
+        env={**os.environ, "JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if "exit code" not in done.stderr:
+        pytest.skip(f"this kernel lets no user mount a small disk: {done.stderr.strip()}")
+    full, resumed = done.stderr.split("exit code 2\n")
+    assert "mswitch: no space left on the disk of" in full.splitlines()[-1]
+    assert "Traceback" not in full
+    assert done.returncode == 0, resumed
+    assert "complete: step 3" in resumed
