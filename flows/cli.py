@@ -68,9 +68,16 @@ def _convert(kind: Any, tokens: Sequence[Token]) -> Any:
     """
     if kind in (int, int | None):
         for token in tokens:
-            if "." in token.value:
+            if "." in token.value and not _is_whole(token.value):
                 raise ValueError(f'"{token.value}" is no whole number')
     return convert(kind, tokens)
+
+
+def _is_whole(number: str) -> bool:
+    try:
+        return float(number).is_integer()
+    except ValueError:
+        return True  # no number at all, which cyclopts says
 
 
 def run(argv: Sequence[str]) -> int:

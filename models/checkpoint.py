@@ -40,8 +40,11 @@ _RESTORE_IT = "restore it from a copy, or train again into another --out"
 #: Characters of a reason that a library gives.
 MAX_REASON = 400
 
-# What one of Orbax's threads raises it logs too, as does every thread that waits for it; we get it.
-logging.getLogger("absl").addFilter(lambda record: "_SignalingThread" not in record.getMessage())
+#: Of what Orbax logs, with pages of tracebacks, beside the exceptions that we get.
+RAISED_TOO = ("_SignalingThread.run() raised", "Failed to get metadata for checkpointable")
+logging.getLogger("absl").addFilter(
+    lambda record: not any(text in str(record.msg) for text in RAISED_TOO)
+)
 
 STEP = re.compile(r"0|[1-9][0-9]*")
 #: Names of what Orbax is still writing and of what `Checkpoints` is still removing.
@@ -113,19 +116,20 @@ class Checkpoints:
         """
         if not self.directory.is_dir():
             return
-        try:
-            for path in list(self.directory.iterdir()):
-                if LEFTOVER.fullmatch(path.name) and path.is_dir():
+        for path in list(self.directory.iterdir()):
+            if LEFTOVER.fullmatch(path.name) and path.is_dir():
+                try:
                     shutil.rmtree(path)
-            for path in _named_by_step(self.directory):
-                if path.is_dir() and not is_complete(path):
-                    aside = self.set_aside(int(path.name), INCOMPLETE)
-                    announce(f"{path} is no complete checkpoint: it is {aside} now")
-        except OSError as error:
-            raise UserError(
-                f"{error.filename}, left by a run that was killed, cannot be removed "
-                f"({error.strerror or error}): remove it, and give the same command again"
-            ) from error
+                except OSError as error:
+                    raise UserError(
+                        f"{path}, left by a run that was killed, cannot be removed "
+                        f"({error.strerror or error}): remove it, and give the same command again"
+                    ) from error
+        for path in _named_by_step(self.directory):
+            if path.is_dir() and not is_complete(path):
+                names = (path.with_suffix(f".{INCOMPLETE}{n or ''}") for n in itertools.count())
+                aside = path.rename(next(name for name in names if not name.exists()))
+                announce(f"{path} is no complete checkpoint: it is {aside} now")
 
     def save(self, state: TrainState, step: int, next_batch: int, *, prune: bool = True) -> None:
         """Start to save `state`; a save still under way is waited for first.
@@ -178,10 +182,14 @@ class Checkpoints:
                 (self.directory / str(old)).rename(hidden)
                 shutil.rmtree(hidden)
 
-    def set_aside(self, step: int, why: str) -> str:
-        """Give a checkpoint a name by which no run goes on with it; gives that name."""
-        names = (f"{step}.{why}{'' if n == 1 else f'-{n}'}" for n in itertools.count(1))
-        aside = next(path for path in map(self.directory.joinpath, names) if not path.exists())
+    def set_aside(self, step: int) -> str:
+        """Give a ruined checkpoint a name by which no run goes on with it; gives that name.
+
+        One that was ruined before at this step goes: a run may come by here many times.
+        """
+        aside = self.directory / f"{step}.{RUINED}"
+        if aside.exists():
+            shutil.rmtree(aside)
         (self.directory / str(step)).rename(aside)
         return str(aside)
 
@@ -252,7 +260,7 @@ def _readable(checkpoint: Path, fix: str) -> Iterator[None]:
         yield
     except (OSError, ValueError, KeyError) as error:
         reason = _innermost_reason(error)
-        if any("barrier" in str(cause) for cause in causes(error)):
+        if any("barrier" in str(cause).lower().split() for cause in causes(error)):
             raise UserError(f"{checkpoint}: {WAITED} to read it ({reason})") from error
         raise UserError(f"{checkpoint} cannot be read ({reason}): {fix}") from error
 
@@ -260,7 +268,8 @@ def _readable(checkpoint: Path, fix: str) -> Iterator[None]:
 def _innermost_reason(error: Exception) -> str:
     """The line of an error that Orbax wraps in pages about its handlers, as do its libraries."""
     lines = [str(cause).strip().splitlines() for cause in causes(error)]
-    reason = next((line[0] for line in reversed(lines) if line), type(error).__name__)
+    sentences = [line[0] for line in lines if line and len(line[0].split()) > 2]
+    reason = sentences[-1] if sentences else type(error).__name__
     return textwrap.shorten(reason.split(" [tensorstore_spec")[0], MAX_REASON, placeholder="...")
 
 

@@ -67,8 +67,8 @@ def membership(job: JobConfig, *, saves_on_sigterm: bool = True) -> Iterator[Non
             yield
         return
     jax.config.update("jax_enable_preemption_service", saves_on_sigterm)
-    _join(job)
     try:
+        _join(job)
         with memory_explained():
             yield
     except (JobError, SystemExit):
@@ -92,11 +92,14 @@ def check_devices() -> None:
     try:
         jax.devices()
     except (RuntimeError, AssertionError) as error:  # a platform without its plugin is the latter
+        if "DEADLINE_EXCEEDED" in str(error):
+            raise  # another process of the job did not come
         reason = str(error).strip().splitlines()[0] if str(error).strip() else "it has no plugin"
-        asked = os.environ.get("JAX_PLATFORMS", "")
+        asked = os.environ.get("JAX_PLATFORMS")
         raise UserError(
-            f"JAX cannot compute on JAX_PLATFORMS={asked} ({reason}): install what that platform "
-            "needs, or set JAX_PLATFORMS=cpu (`mswitch doctor` says what JAX finds)"
+            f"JAX cannot compute on {f'JAX_PLATFORMS={asked}' if asked else 'this machine'} "
+            f"({reason}): install what it needs, or set JAX_PLATFORMS=cpu (`mswitch doctor` says "
+            "what JAX finds)"
         ) from error
 
 
@@ -115,9 +118,10 @@ def memory_explained() -> Iterator[None]:
         reason = str(error).strip().splitlines()[0]
         raise UserError(
             f"a device has too little memory ({reason}): spread the model over more of them "
-            "(--expert-parallel, --model-parallel, --data-parallel) or give a smaller "
-            "--batch-size; a training also takes less with --microbatches, --remat layers and "
-            "--loss-chunks (`mswitch plan` finds what fits a TPU slice)"
+            "(--model-parallel, and where there are these options --expert-parallel and "
+            "--data-parallel), or give less at a time (--batch-size); a training also takes less "
+            "with --microbatches, --remat layers and --loss-chunks (`mswitch plan` finds what fits "
+            "a TPU slice)"
         ) from error
 
 

@@ -100,9 +100,12 @@ def claim_run(out: Path, plan: RunPlan) -> dict[str, Any] | None:
             f"{out} holds a run with other settings ({', '.join(changed)} changed): "
             "choose another --out, or give the settings it began with"
         )
-    if (out / MARKER).is_file():
-        return read_json_object(out / MARKER)
-    return None
+    if not (out / MARKER).is_file():
+        return None
+    marker = read_json_object(out / MARKER)
+    if not {"step", "final_loss"} <= marker.keys():
+        raise UserError(f"{out / MARKER} is of no training run: remove it, and the run goes on")
+    return marker
 
 
 def describe_run(
@@ -144,7 +147,8 @@ def describe_run(
 
 def finish_run(out: Path, plan: RunPlan, final_loss: float) -> None:
     """Mark the run finished."""
-    marker = {"config_hash": plan.hash, "step": plan.train.steps, "final_loss": final_loss}
+    identity = run_hash(read_run(out))
+    marker = {"config_hash": identity, "step": plan.train.steps, "final_loss": final_loss}
     write_atomically(out / MARKER, canonical_json(marker) + "\n")
 
 
@@ -189,6 +193,6 @@ def _made(kind: type[Config], settings: Mapping[str, Any]) -> Config:
         return kind(**settings)
     except TypeError as error:
         raise UserError(
-            f"the run's {CONFIG} has settings that this version does not know ({error}): use the "
-            "version that wrote it"
+            f"the run's {CONFIG} has settings that this version cannot read ({error}): restore it "
+            "from a copy, or use the version that wrote it"
         ) from error

@@ -46,21 +46,39 @@ def latest_metrics(run: Path) -> Iterator[dict[str, Any]]:
                 yield _parsed(line, path)
 
 
+def last_step(run: Path) -> int:
+    """The newest step in metrics.jsonl, 0 for none."""
+    if (run / METRICS).is_file():
+        with open(run / METRICS, "rb") as file:
+            for _, line in _lines_from_end(file):
+                if (found := _step_line(line)) is not None:
+                    return found["step"]
+    return 0
+
+
 def _parsed(line: str | bytes, path: Path) -> dict[str, Any]:
     """A step's line.
 
     Raises:
         UserError: it is none.
     """
-    try:
-        found = json.loads(line)
-        int(found["step"])
-    except (ValueError, KeyError, TypeError) as error:
+    found = _step_line(line)
+    if found is None:
         raise UserError(
             f"{path} has a line that is of no step ({line[:40]!r}): restore the file from a copy, "
             "or train again into another --out"
-        ) from error
+        )
     return found
+
+
+def _step_line(line: str | bytes) -> dict[str, Any] | None:
+    """A step's line; None for what a machine may leave that lost power, or a disk that is bad."""
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return None
+    is_step = isinstance(found, dict) and type(found.get("step")) is int
+    return found if is_step else None
 
 
 def cut_metrics(run: Path, step: int) -> None:
@@ -90,12 +108,9 @@ def _end_of_step(path: Path, step: int) -> int | None:
     """Where the line of `step` ends, if it is line number `step`."""
     with open(path, "rb") as file:
         for end, line in _lines_from_end(file):
-            try:
-                found = json.loads(line)["step"]
-            except (ValueError, KeyError, TypeError):
-                continue  # a machine that lost power may leave anything after the last sync
-            if found <= step:
-                return end if found == step == _count_lines(file, end) else None
+            found = _step_line(line)
+            if found is not None and found["step"] <= step:
+                return end if found["step"] == step == _count_lines(file, end) else None
     return None
 
 

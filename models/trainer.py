@@ -1,7 +1,6 @@
 """The training loop of one process: from the last checkpoint to the end, or to a signal."""
 
 import contextlib
-import itertools
 import sys
 import time
 from collections.abc import Iterator
@@ -18,11 +17,11 @@ from models.job import JobError, announce, meet, on_first
 from models.lifeline import EXIT_RESUME
 from models.partitioning import put_batch
 from models.peaks import peak_flops
-from models.run import CHECKPOINTS, RunPlan
+from models.run import CHECKPOINTS, RunPlan, read_run, run_hash
 from models.state import Skeleton, TrainState
 from models.step import FEATURES, SEGMENTS, make_train_step, optimizer_of
 from models.stopping import StopRequest
-from models.telemetry import METRICS, Telemetry, latest_metrics
+from models.telemetry import METRICS, Telemetry, last_step
 from pipelines.errors import UserError
 from pipelines.faults import fault_point
 from pipelines.progress import Progress
@@ -72,7 +71,9 @@ class Trainer:
         self.optimizer = optimizer_of(plan.train)
         self.train_step = make_train_step(skeleton, self.optimizer, groups)
         self._compiled: jax.stages.Compiled | None = None
-        self.checkpoints = Checkpoints(out / CHECKPOINTS, plan.evaluation_steps, plan.hash)
+        # What the run was begun with: what may change could once be part of it.
+        identity = on_first(lambda: run_hash(read_run(out)))
+        self.checkpoints = Checkpoints(out / CHECKPOINTS, plan.evaluation_steps, identity)
         lengths = batches.inputs_length + batches.targets_length
         self.tokens_per_step = plan.train.rows * lengths
         self.flops_per_step = training_step_flops(
@@ -115,11 +116,11 @@ class Trainer:
         return start
 
     def _check_none_is_lost(self) -> None:
-        last = next(latest_metrics(self.out), {"step": 0})["step"]
-        # The first is complete once the second is begun. One that was set aside is a reason.
-        begun = itertools.islice(filter(self._checkpoint_due, range(1, last)), 2)
+        last = last_step(self.out)
+        # Of these each is saved, and complete once the next is begun. One set aside is a reason.
+        begun = [step for step in self.plan.evaluation_steps if step < last]
         directory = self.checkpoints.directory
-        if len(list(begun)) == 2 and not list(directory.glob(f"*.{RUINED}*")):
+        if len(begun) > 1 and not list(directory.glob(f"*.{RUINED}")):
             raise UserError(
                 f"{self.out / METRICS} has {last:,} steps, and {directory} has none of their "
                 f"checkpoints: restore it, or remove {METRICS} to begin again"
@@ -144,7 +145,7 @@ class Trainer:
         start = self._newest()
         if rewinds.is_ruined(start, bad.step):
             ruined = start
-            aside = on_first(lambda: self.checkpoints.set_aside(ruined, RUINED))
+            aside = on_first(lambda: self.checkpoints.set_aside(ruined))
             announce(
                 f"the step after {ruined:,} was bad with two batches: its checkpoint seems ruined, "
                 f"and is {aside} now, to be removed when you do not want it"
@@ -168,8 +169,10 @@ class Trainer:
             return "there is no checkpoint to go back to; "
         steps = on_first(lambda: complete_steps(self.checkpoints.directory))
         earlier = max((step for step in steps if step < start), default=0)
-        where = f"go back to step {earlier:,}" if earlier else "begin again: it is the only one"
-        return f"remove {self.checkpoints.directory}/{start} to {where}, or "
+        checkpoint = f"remove {self.checkpoints.directory}/{start}"
+        if earlier:
+            return f"{checkpoint} to go back to step {earlier:,}, or "
+        return f"{checkpoint}, which is the only one, and {METRICS} to begin again, or "
 
     def _run_from(self, start: int, rewound: "_BadStep | None", stop: StopRequest) -> None:
         state, next_batch = self._state_of(start)

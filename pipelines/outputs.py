@@ -60,10 +60,13 @@ def read_json_object(path: str | Path) -> dict[str, Any]:
 
     Raises:
         UserError: there is none, or it holds something else.
+        PermissionError: it may not be read.
     """
     again = "restore it from a copy, or make it again"
     try:
         value = storage.read_json(path)
+    except PermissionError:
+        raise  # which says enough: `pipelines.errors.as_user_error`
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror or error}): {again}") from error
     except ValueError as error:

@@ -75,6 +75,8 @@ def test_the_help_of_a_command_has_an_example(command, capsys):
         (["demo", "--sample", "wikipedia"], "wikipedia"),
         (["demo", "--steps", "0"], "--steps"),
         (["demo", "--steps", "2.6"], '--steps: "2.6" is no whole number'),
+        (["demo", "--steps", "2.x"], 'unable to convert "2.x" into int'),
+        (["demo", "--steps", "0.0"], "for --steps. Must be >= 1"),
         (
             ["infill", "--run", "run", "--vocab", "vocab", "--text"],
             "--text has no value: give a text with <extra_id_0>",

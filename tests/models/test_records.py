@@ -24,7 +24,7 @@ from models.config import TrainConfig, as_json
 from models.peaks import peak_flops
 from models.run import train_config_of
 from models.schedule import log_spaced_steps
-from models.telemetry import Telemetry, cut_metrics, latest_metrics, read_metrics
+from models.telemetry import Telemetry, cut_metrics, last_step, latest_metrics, read_metrics
 from pipelines.errors import UserError
 
 
@@ -66,7 +66,23 @@ def test_metrics_after_the_restored_step_are_cut(tmp_path):
     assert lines[0] == {"step": 1, "train/loss": 1.0, "router/load": [[0.5, 0.5]]}
 
 
-@pytest.mark.parametrize("line", ["garbage", "{}", "[]", '{"step": null}'])
+NO_STEPS = ["garbage", "{}", "[]", '{"step": null}', '{"step": "5"}', '{"step": Infinity}', "\0\0"]
+
+
+@pytest.mark.parametrize("line", NO_STEPS)
+def test_what_a_machine_left_that_lost_power_hides_no_step(tmp_path, line):
+    assert last_step(tmp_path) == 0
+    with Telemetry(tmp_path, 0) as record:
+        for step in (1, 2):
+            record.write(step, {"train/loss": 1.0})
+    with open(tmp_path / "metrics.jsonl", "a") as file:
+        file.write(f"{line}\n")
+    assert last_step(tmp_path) == 2
+    cut_metrics(tmp_path, 2)
+    assert len(list(read_metrics(tmp_path))) == 2
+
+
+@pytest.mark.parametrize("line", NO_STEPS)
 def test_a_line_that_is_of_no_step_is_named(tmp_path, line):
     with Telemetry(tmp_path, 0) as record:
         for step in (1, 2):
@@ -195,7 +211,7 @@ def test_only_complete_checkpoints_count_and_leftovers_go(tmp_path, state, capsy
     (checkpoints.directory / "9").mkdir()
     checkpoints.remove_leftovers()
     names = sorted(path.name for path in checkpoints.directory.iterdir())
-    assert names == ["2", "5.incomplete", "9.incomplete", "9.incomplete-2"]
+    assert names == ["2", "5.incomplete", "9.incomplete", "9.incomplete1"]
     assert (checkpoints.directory / "5.incomplete" / "optimizer").is_dir()
     assert "checkpoints/5 is no complete checkpoint: it is" in capsys.readouterr().err
 
@@ -276,6 +292,9 @@ def test_a_damaged_checkpoint_is_named(tmp_path, state):
     with pytest.raises(UserError, match=r"checkpoints/5 cannot be read .*manifest") as error:
         checkpoints.restore(5, like)
     assert len(str(error.value)) < 700
+    (tmp_path / "checkpoints" / "5" / "parameters" / "_METADATA").write_text("garbage")
+    with pytest.raises(UserError, match=r"checkpoints/5 cannot be read \([^)]{20}"):
+        checkpoints.restore(5, like)
     assert "andler" not in str(error.value)  # Orbax's
 
 

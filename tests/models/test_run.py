@@ -38,9 +38,12 @@ def test_a_damaged_description_is_named(run, plan, text, message):
             act()
 
 
-def test_a_damaged_marker_is_named(run, plan):
-    (run / MARKER).write_text("done")
-    with pytest.raises(UserError, match=f"{MARKER} is no JSON"):
+@pytest.mark.parametrize(
+    ("text", "message"), [("done", "is no JSON"), ("{}", "is of no training run")]
+)
+def test_a_damaged_marker_is_named(run, plan, text, message):
+    (run / MARKER).write_text(text)
+    with pytest.raises(UserError, match=f"{MARKER} {message}"):
         claim_run(run, plan)
 
 
@@ -59,7 +62,5 @@ def test_settings_that_this_version_does_not_have_are_named(run):
     described = read_run(run)
     described["train"]["telepathy"] = described["model"]["telepathy"] = True
     for of in (train_config_of, model_of):
-        with pytest.raises(
-            UserError, match=r"does not know .*telepathy.*the version that wrote it"
-        ):
+        with pytest.raises(UserError, match=r"cannot read .*telepathy.*the version that wrote it"):
             of(described)

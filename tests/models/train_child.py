@@ -101,9 +101,8 @@ def plan(preset: str, steps: int, **options):
     train = TrainConfig(
         steps=steps,
         warmup_steps=100,
-        evaluations=2,
         dtype="float32",
-        **{"batch_size": 8, "checkpoint_every": 2, **options},
+        **{"batch_size": 8, "checkpoint_every": 2, "evaluations": 2, **options},
     )
     languages = {"de": {"train_records": 9, "train_tokens": 99, "train_bytes": 999, "rate": 1.0}}
     identity = {"config_hash": "c", "vocabulary_sha256": "v"}

@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,7 +12,9 @@ import numpy as np
 import pytest
 
 from models.checkpoint import Checkpoints, complete_steps
-from models.run import claim_run
+from models.config import EvaluateConfig
+from models.evaluate import evaluate_run
+from models.run import claim_run, read_run
 from models.schedule import log_spaced_steps
 from models.train import EXIT_RESUME, train
 from pipelines.errors import UserError
@@ -132,9 +135,27 @@ def test_expert_sharded_run_resumes_and_learns_as_on_one_device(tmp_path, undist
             np.testing.assert_allclose(one[name], value, rtol=1e-4, atol=1e-6, err_msg=name)
 
 
+def test_a_run_keeps_the_identity_that_it_began_with(child, tmp_path):
+    """Though what may change was part of it once: its checkpoints are found to be its own."""
+    out = tmp_path / "run"
+    process = start("mt5-tiny", out, MSWITCH_FAULT="train.before_checkpoint")
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    described = json.loads((out / "config.json").read_text())
+    (out / "config.json").write_text(json.dumps({**described, "config_hash": "older"}))
+    child.run("mt5-tiny", out, STEPS)
+    assert json.loads((out / "_COMPLETED").read_text())["config_hash"] == "older"
+    config = EvaluateConfig(batch_size=8)
+    assert evaluate_run(out, read_run(out), child.MemoryValidation, config)["steps"] == 2
+    (out / "config.json").write_text(json.dumps({**described, "config_hash": "another"}))
+    shutil.rmtree(out / "eval")
+    with pytest.raises(UserError, match="is a checkpoint of another run"):
+        evaluate_run(out, read_run(out), child.MemoryValidation, config)
+
+
 def test_a_run_whose_checkpoints_are_gone_is_not_begun_anew(child, tmp_path):
     out = tmp_path / "run"
-    process = start("mt5-tiny", out, MSWITCH_FAULT="train.before_marker")
+    process = start("mt5-tiny", out, "evaluations=4", MSWITCH_FAULT="train.before_marker")
     process.communicate()
     assert process.returncode == -signal.SIGKILL
     before = metrics(out)
@@ -142,10 +163,10 @@ def test_a_run_whose_checkpoints_are_gone_is_not_begun_anew(child, tmp_path):
     with pytest.raises(
         UserError, match=rf"has {STEPS} steps, and .*/checkpoints has none of their"
     ):
-        child.run("mt5-tiny", out, STEPS)
+        child.run("mt5-tiny", out, STEPS, evaluations=4)
     assert metrics(out) == before
     (tmp_path / "elsewhere").rename(out / "checkpoints")
-    child.run("mt5-tiny", out, STEPS)
+    child.run("mt5-tiny", out, STEPS, evaluations=4)
     assert metrics(out) == before
 
 

@@ -53,6 +53,12 @@ def restarted(cluster: LocalFlinkCluster) -> set[str]:
     }
 
 
+def has_tasks(cluster: LocalFlinkCluster, wanted: str) -> bool:
+    """Whether tasks of this phase are running."""
+    jobs = cluster.rest("jobs/overview")["jobs"]
+    return any(phase(job) == wanted and job["tasks"]["running"] for job in jobs)
+
+
 def task_managers(cluster: LocalFlinkCluster) -> dict[str, set[str]]:
     """The task managers that ran each phase."""
     used: dict[str, set[str]] = {}
@@ -145,13 +151,22 @@ def test_task_managers_killed_on_the_way_change_nothing(
     options = {"runner": "flink", "beam_options": cluster.beam_options}
     build = threading.Thread(target=build_corpus, args=(inputs, out, lenient), kwargs=options)
     build.start()
-    for victim, done in enumerate(("pages/*.json", "owners/*.positions.npy")):
-        paths = lambda: list(out.parent.glob(f".flink.partial-*/work/{done}"))  # noqa: B023, E731
-        while not paths():
+
+    def written(names: str) -> int:
+        return len(list(out.parent.glob(f".flink.partial-*/work/{names}")))
+
+    # While pages are written, and as soon as the last contest has tasks: it writes all of its
+    # files within a second.
+    moments = (
+        ("pages/*.json", lambda: written("pages/*.json")),
+        ("owners/*.positions.npy", lambda: has_tasks(cluster, "owners")),
+    )
+    for victim, (names, has_begun) in enumerate(moments):
+        while not has_begun():
             assert build.is_alive()
             time.sleep(0.02)
         cluster.task_managers[victim].kill()
-        assert len(paths()) < UNITS
+        assert written(names) < UNITS
         cluster.start_task_manager()
     build.join()
     assert data_bytes(out) == data_bytes(tmp_path / "local")
