@@ -22,6 +22,9 @@ GROWTH_POINTS = tuple(
 #: Where only profile `modern` comes by.
 MODERN_POINTS = ("corpus.after_near_duplicates",)
 
+#: Where the job that writes shards comes by too: killed at a shard, it may be past this.
+BESIDE_SHARDS_POINTS = ("corpus.after_fingerprints",)
+
 #: Where weights come from or go to Hugging Face's files.
 EXCHANGE_POINTS = (*_publication("import-hf"), *_publication("export-hf"))
 
@@ -34,7 +37,6 @@ FAULT_POINTS = (
     "corpus.after_owners",
     "corpus.after_finish_unit",
     "corpus.after_shard",
-    "corpus.after_fingerprints",
     *_publication("corpus"),
     *_publication("vocabulary"),
     "examples.before_description",
@@ -56,7 +58,8 @@ def fault_point(name: str) -> None:
 
     In a worker process (`pipelines.local_pool`) the one that started it is killed first.
     """
-    if name not in FAULT_POINTS + GROWTH_POINTS + MODERN_POINTS + EXCHANGE_POINTS:
+    known = FAULT_POINTS + GROWTH_POINTS + MODERN_POINTS + BESIDE_SHARDS_POINTS + EXCHANGE_POINTS
+    if name not in known:
         raise ValueError(f"unknown fault point {name!r}; add it to FAULT_POINTS")
     if os.environ.get(VARIABLE) == name:
         parent = multiprocessing.parent_process()

@@ -23,7 +23,7 @@ from pipelines.corpus.accounts import (
 from pipelines.corpus.build import CorpusConfig, build_corpus
 from pipelines.corpus.fingerprints import fingerprint, normalize_url
 from pipelines.errors import UserError
-from pipelines.faults import FAULT_POINTS
+from pipelines.faults import BESIDE_SHARDS_POINTS, FAULT_POINTS
 from pipelines.outputs import file_sha256
 from pipelines.records import DOCUMENT_SCHEMA
 
@@ -345,6 +345,11 @@ def test_killed_at_every_point_and_rerun(
     assert "nothing to do" in done.stderr
     assert data_bytes(killed) == data_bytes(whole)
     assert len(shards(data_bytes(whole))) > 4
+    for number, point in enumerate(BESIDE_SHARDS_POINTS):
+        beside = tmp_path / f"beside-{number}" / "corpus"
+        assert run(beside, point).returncode == -signal.SIGKILL, point
+        assert run(beside).returncode == 0
+        assert data_bytes(beside) == data_bytes(whole)
 
 
 def test_stats_tables(tmp_path: Path, hostile_crawl: list[Path], lenient: CorpusConfig):
