@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from models.config import ModelConfig, as_json
+from models.config import OF_EXPERTS, ModelConfig, as_json
 from models.layers import NORM_EPSILON
 from pipelines.errors import UserError
 
@@ -21,18 +21,7 @@ ARCHITECTURES = {
 }
 #: Fields of a ModelConfig that change no logit as long as no token is dropped (the routers' type
 #: does by rounding).
-TRAINING_FIELDS = (
-    "capacity_factor",
-    "group_size",
-    "balance_weight",
-    "balance_scope",
-    "router_z_weight",
-    "router_jitter",
-    "router_dtype",
-    "init_scale",
-    "dropout_rate",
-    "expert_dropout_rate",
-)
+TRAINING_FIELDS = (*OF_EXPERTS, "init_scale", "dropout_rate")
 OWN_KEY = "mswitch"
 
 _ACTIVATIONS = {"gated-gelu": "geglu", "relu": "relu"}
