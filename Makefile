@@ -136,7 +136,7 @@ bench-width: $(READY)  ## Whether a wider dense layer, or experts, help where th
 	@$(BIN)/python tests/benchmarks/switch_tables.py --table width --examples $(GAP_EXAMPLES) --out runs/width \
 		--steps 1000 --warmup-steps 400 $(GAP_OPTIONS)
 
-bench-plan: $(READY)  ## The tables of docs/tpu.md: steps compiled for TPU slices (an hour, 9 GB)
+bench-plan: $(READY)  ## The tables of docs/reference/tpu.md: steps compiled for TPU slices (an hour, 9 GB)
 	@$(MAKE) --no-print-directory setup-plan
 	@$(BIN)/python tests/benchmarks/plan_table.py
 

@@ -1,7 +1,7 @@
 """How much memory a training step takes on each device, from shapes alone.
 
 Parameters and moments are exact: the real shardings are applied to the real shapes. The rest
-follows what XLA was seen to keep for the backward pass. docs/tpu.md has the error against
+follows what XLA was seen to keep for the backward pass. docs/reference/tpu.md has the error against
 compiled programs.
 """
 

@@ -17,7 +17,7 @@ from pipelines.errors import UserError
 from pipelines.progress import say
 
 #: Share of a device's memory that a setting may be predicted to take and still be tried: steps
-#: took up to 11 % more than predicted (docs/tpu.md).
+#: took up to 11 % more than predicted (docs/reference/tpu.md).
 MARGIN = 0.9
 SUGGESTIONS = 3
 

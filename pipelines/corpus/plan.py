@@ -15,7 +15,7 @@ from pipelines.errors import UserError
 from pipelines.records import Rejected
 
 #: MB of text (10^6 bytes after decompression and extraction) that one core builds a second, all
-#: phases together. See docs/dataflow.md for what this was measured on.
+#: phases together. See docs/tutorials/on-dataflow.md for what this was measured on.
 MEASURED_MB_PER_SECOND: Mapping[str, float] = {"mc4": 9.0, "modern": 5.0}
 _FINGERPRINT_BYTES = 16
 #: A band key and the page that has it.

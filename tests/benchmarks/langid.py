@@ -225,7 +225,7 @@ def confusions(gold: Sequence[str], given: Sequence[str], most: int = 15) -> lis
 
 
 def document(data: Path) -> str:
-    """The generated part of docs/language-identification.md."""
+    """The generated part of docs/explain/language-identification.md."""
     held_out = langid_texts.held_out_samples(data)
     tuning = langid_texts.tuning_samples(data)
     labels = predictions(held_out)
@@ -264,7 +264,7 @@ def main() -> int:
     """Run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=ROOT / "runs/langid", help="fetched packages")
-    parser.add_argument("--out", type=Path, default=ROOT / "docs/language-identification.md")
+    parser.add_argument("--out", type=Path, default=ROOT / "docs/explain/language-identification.md")
     parser.add_argument("--fit", action="store_true", help="choose usual points again, and stop")
     options = parser.parse_args()
     options.data.mkdir(parents=True, exist_ok=True)

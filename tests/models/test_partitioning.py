@@ -103,7 +103,7 @@ def test_processes_that_share_rows_in_part_are_refused():
     ],
 )
 def test_nothing_large_is_kept_by_several_devices(name, shape, kept):
-    """Of the meshes in docs/tpu.md, and others."""
+    """Of the meshes in docs/reference/tpu.md, and others."""
     mesh = AbstractMesh(shape, AXES)
     skeleton = Skeleton.of(preset(name).model, TrainConfig(scan_layers=True))
     found = []

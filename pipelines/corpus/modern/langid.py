@@ -5,7 +5,7 @@ label for, and loses Croatian, Bosnian and Latin-script Serbian. CLD2 knows 60 l
 says how many points per kB a text scores in its best language. That figure is what separates a
 language from its unlisted relatives: for one language it is nearly the same in software messages
 and in legal prose, and relatives reach about half of it. `language_policy.csv` has it per language,
-with who decides. docs/language-identification.md has the measurements.
+with who decides. docs/explain/language-identification.md has the measurements.
 """
 
 import csv
