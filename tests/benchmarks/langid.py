@@ -264,7 +264,9 @@ def main() -> int:
     """Run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=ROOT / "runs/langid", help="fetched packages")
-    parser.add_argument("--out", type=Path, default=ROOT / "docs/explain/language-identification.md")
+    parser.add_argument(
+        "--out", type=Path, default=ROOT / "docs/explain/language-identification.md"
+    )
     parser.add_argument("--fit", action="store_true", help="choose usual points again, and stop")
     options = parser.parse_args()
     options.data.mkdir(parents=True, exist_ok=True)
