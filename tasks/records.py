@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from pipelines import storage
 from pipelines.errors import UserError
+from pipelines.examples.example_proto import Feature, decode_example
 from pipelines.examples.span_corruption import SENTINELS, SpanCorruption, Tokens
-from pipelines.examples.tf_example import Feature, decode_example
 from pipelines.examples.tfrecord import Records, TFRecordFile, index_path
 from pipelines.outputs import MANIFEST, read_manifest
 from tasks.byte_cache import ByteCache
@@ -99,7 +99,7 @@ class RecordSource:
     def _decode(self, data: bytes, index: int, names: Collection[str] | None) -> dict[str, Feature]:
         try:
             return decode_example(data, names)
-        except (ValueError, KeyError) as error:
+        except ValueError as error:
             raise UserError(
                 f"{self.place(index)} is not an example ({error}): build the examples again"
             ) from error

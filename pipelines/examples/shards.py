@@ -24,6 +24,7 @@ import sentencepiece
 
 from pipelines import storage
 from pipelines.corpus.reader import CorpusShard
+from pipelines.examples.example_proto import encode_example
 from pipelines.examples.segments import Chain, lossless, split_tokens, t5
 from pipelines.examples.span_corruption import (
     ExampleKey,
@@ -35,7 +36,6 @@ from pipelines.examples.span_corruption import (
     random_masks,
     stream_key,
 )
-from pipelines.examples.tf_example import encode_example
 from pipelines.examples.tfrecord import write_tfrecord
 from pipelines.languages import task_name
 

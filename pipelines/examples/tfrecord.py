@@ -9,7 +9,7 @@ import dataclasses
 import hashlib
 import os
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -71,22 +71,6 @@ def write_tfrecord(path: str | Path, records: Iterable[bytes]) -> Written:
 
 def _damaged(path: str | Path, what: str) -> UserError:
     return UserError(f"{path} is damaged ({what}): build the examples again")
-
-
-def read_sequentially(path: str | Path) -> Iterator[bytes]:
-    """All records of a file in order, without an index.
-
-    Raises:
-        UserError: a record is cut off or its checksum is wrong.
-    """
-    path = Path(path)
-    with open(path, "rb") as file:
-        offset = 0
-        while header := file.read(HEADER_BYTES):
-            length = _checked_length(path, header, offset)
-            body = file.read(length + FOOTER_BYTES)
-            yield _checked_data(path, body, length, offset)
-            offset += HEADER_BYTES + length + FOOTER_BYTES
 
 
 def _checked_length(path: str | Path, header: bytes, offset: int) -> int:

@@ -11,8 +11,8 @@ import pytest
 from pipelines.corpus.build import build_corpus
 from pipelines.corpus.config import CorpusConfig
 from pipelines.examples.build import ExamplesConfig, build_examples
-from pipelines.examples.tf_example import decode_example
-from pipelines.examples.tfrecord import read_sequentially
+from pipelines.examples.example_proto import decode_example
+from pipelines.examples.tfrecord import TFRecordFile
 from pipelines.outputs import read_manifest
 from pipelines.vocabulary import VocabularyConfig, train_vocabulary
 from pipelines.vocabulary_model import MODEL_FILE, load_vocabulary
@@ -58,7 +58,7 @@ def numbers(built: Path) -> np.ndarray:
     texts = [
         vocabulary.DecodeIds(decode_example(record)["targets"].tolist())
         for shard in entry["shards"]
-        for record in read_sequentially(built / "examples" / shard["path"])
+        for record in TFRecordFile(built / "examples" / shard["path"])
     ]
     found = [re.search(r"Nummer (\d+):", text) for text in texts]
     return np.array([int(match[1]) for match in found if match])

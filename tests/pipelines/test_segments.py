@@ -11,6 +11,7 @@ from pipelines.corpus.reader import open_corpus
 from pipelines.errors import UserError
 from pipelines.examples import segments, shards, span_corruption
 from pipelines.examples.build import ExamplesConfig, build_examples
+from pipelines.examples.example_proto import decode_example
 from pipelines.examples.segments import (
     lossless,
     reduce_concat_tokens,
@@ -19,8 +20,7 @@ from pipelines.examples.segments import (
     t5,
 )
 from pipelines.examples.span_corruption import restore
-from pipelines.examples.tf_example import decode_example
-from pipelines.examples.tfrecord import read_sequentially
+from pipelines.examples.tfrecord import TFRecordFile
 from pipelines.vocabulary_model import MODEL_FILE, load_vocabulary
 
 DOCUMENTS = st.lists(st.lists(st.integers(0, 50), min_size=1, max_size=40), max_size=30)
@@ -104,7 +104,7 @@ def test_every_chunk_of_long_documents_is_chosen_as_often():
 
 def records(examples: Path, lang: str, shard: int) -> list[dict]:
     path = next((examples / f"mc4.{lang}").glob(f"train.tfrecord-{shard:05}-of-*[0-9]"))
-    return [decode_example(record) for record in read_sequentially(path)]
+    return [decode_example(record) for record in TFRecordFile(path)]
 
 
 def test_examples_are_built_by_the_chain_of_t5(

@@ -12,8 +12,8 @@ from sentencepiece import sentencepiece_model_pb2
 
 from pipelines.errors import UserError
 from pipelines.examples.build import ExamplesConfig, build_examples
-from pipelines.examples.tf_example import decode_example
-from pipelines.examples.tfrecord import read_sequentially
+from pipelines.examples.example_proto import decode_example
+from pipelines.examples.tfrecord import TFRecordFile
 from pipelines.outputs import file_sha256
 from pipelines.vocabulary_model import MODEL_FILE, add_sentinels, load_vocabulary, open_vocabulary
 
@@ -131,7 +131,7 @@ def test_examples_are_built_with_a_foreign_vocabulary(
     assert manifest["vocabulary_sha256"] == file_sha256(stored)
     assert load_vocabulary(stored).GetPieceSize() == size
     shard = next((out / "mc4.en").glob("validation.tfrecord-*-of-0000?"))
-    for record in map(decode_example, read_sequentially(shard)):
+    for record in map(decode_example, TFRecordFile(shard)):
         assert record["targets"][0] == size - 1
         tokens = np.concatenate([record["inputs"], record["targets"]])
         assert tokens.max() == size - 1

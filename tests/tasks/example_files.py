@@ -8,8 +8,8 @@ import numpy as np
 import sentencepiece
 from sentencepiece import sentencepiece_model_pb2
 
+from pipelines.examples.example_proto import encode_example
 from pipelines.examples.span_corruption import SENTINELS, span_corruption
-from pipelines.examples.tf_example import encode_example
 from pipelines.examples.tfrecord import write_tfrecord
 from pipelines.languages import task_name
 from pipelines.outputs import MANIFEST, MARKER, file_sha256, full_manifest, write_json

@@ -12,9 +12,9 @@ import pytest
 from sentencepiece import sentencepiece_model_pb2
 
 from pipelines.errors import UserError
+from pipelines.examples.example_proto import decode_example, encode_example
 from pipelines.examples.span_corruption import restore
-from pipelines.examples.tf_example import decode_example, encode_example
-from pipelines.examples.tfrecord import index_path, read_sequentially, write_tfrecord
+from pipelines.examples.tfrecord import TFRecordFile, index_path, write_tfrecord
 from pipelines.outputs import file_sha256
 from tasks.batches import TrainBatches, ValidationBatches
 from tasks.collate import Batch
@@ -38,7 +38,7 @@ def change_manifest(examples: Path, change: Callable[[dict[str, Any]], object]) 
 def replace_records(examples: Path, lang: str, make: Callable[[dict[str, Any]], bytes]) -> Path:
     """Rewrite a training shard record by record, with a manifest to match."""
     shard = examples / f"mc4.{lang}" / "train.tfrecord-00001-of-00002"
-    found = [make(decode_example(data)) for data in read_sequentially(shard)]
+    found = [make(decode_example(data)) for data in TFRecordFile(shard)]
     records, size, _ = write_tfrecord(shard, found)
 
     def change(manifest: dict[str, Any]) -> None:

@@ -11,9 +11,9 @@ import pytest
 
 from pipelines.errors import UserError
 from pipelines.examples.build import ExamplesConfig, build_examples
+from pipelines.examples.example_proto import decode_example, encode_example
 from pipelines.examples.span_corruption import PAD_ID, restore
-from pipelines.examples.tf_example import decode_example, encode_example
-from pipelines.examples.tfrecord import read_sequentially, write_tfrecord
+from pipelines.examples.tfrecord import TFRecordFile, write_tfrecord
 from pipelines.vocabulary import VocabularyConfig, train_vocabulary
 from tasks.batches import TrainBatches, ValidationBatches
 from tasks.records import VOCABULARY_PATH
@@ -50,7 +50,7 @@ def rows(batch: dict[str, np.ndarray]) -> list[tuple[int, np.ndarray, np.ndarray
 
 def stored(examples: Path, lang: str, split: str) -> list[dict]:
     paths = sorted((examples / f"mc4.{lang}").glob(f"{split}.tfrecord-*-of-0000?"))
-    return [decode_example(data) for path in paths for data in read_sequentially(path)]
+    return [decode_example(data) for path in paths for data in TFRecordFile(path)]
 
 
 def test_batches_have_the_features_that_models_take(small_examples: Path):
@@ -224,7 +224,7 @@ def test_a_damaged_record_is_named(copy: Path, split: str):
 
 def rewrite(examples: Path, shard: Path, record: bytes) -> None:
     """Put one other record first in a shard, with a manifest to match."""
-    records, size, _ = write_tfrecord(shard, [record, *list(read_sequentially(shard))[1:]])
+    records, size, _ = write_tfrecord(shard, [record, *list(TFRecordFile(shard))[1:]])
     manifest = json.loads((examples / "manifest.json").read_text())
     for splits in manifest["languages"].values():
         for entry in splits.values():

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.examples import span_corruption as numpy_corruption
+from pipelines.examples.example_proto import decode_example, encode_example
 from pipelines.examples.segments import reduce_concat_tokens
-from pipelines.examples.tf_example import decode_example, encode_example
 from pipelines.examples.tfrecord import write_tfrecord
 from tasks.collate import collate, pack_rows
 

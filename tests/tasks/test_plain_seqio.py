@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.examples.tf_example import decode_example
-from pipelines.examples.tfrecord import read_sequentially
+from pipelines.examples.example_proto import decode_example
+from pipelines.examples.tfrecord import TFRecordFile
 
 pytestmark = [pytest.mark.timeout(600)]
 
@@ -47,7 +47,7 @@ print(json.dumps(found))
 
 def stored(examples: Path, lang: str, split: str) -> list[dict[str, list[int]]]:
     paths = sorted((examples / f"mc4.{lang}").glob(f"{split}.tfrecord-*-of-0000?"))
-    records = [decode_example(data) for path in paths for data in read_sequentially(path)]
+    records = [decode_example(data) for path in paths for data in TFRecordFile(path)]
     features = ("inputs", "targets")
     return [{name: r[name].tolist() for name in features if name in r} for r in records]
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from pipelines.errors import UserError
+from pipelines.examples.example_proto import decode_example
 from pipelines.examples.span_corruption import restore
-from pipelines.examples.tf_example import decode_example
-from pipelines.examples.tfrecord import read_sequentially
+from pipelines.examples.tfrecord import TFRecordFile
 from tasks.records import VOCABULARY_PATH
 
 pytestmark = [
@@ -64,7 +64,7 @@ def seqio_dataset(small_examples: Path):
 
 def stored(examples: Path, lang: str, split: str) -> list[dict]:
     paths = sorted((examples / f"mc4.{lang}").glob(f"{split}.tfrecord-*-of-0000?"))
-    return [decode_example(data) for path in paths for data in read_sequentially(path)]
+    return [decode_example(data) for path in paths for data in TFRecordFile(path)]
 
 
 def restored(examples: list[dict]) -> list[tuple[int, ...]]:
