@@ -73,6 +73,18 @@ def bounded(value: float | None, censored: Censoring = "none") -> str:
     return f"{mark}{ratio(value)}{TIMES}"
 
 
+def same_steps(value: float, censored: Censoring = "none") -> bool:
+    """Whether a speed-up is one as far as the page's digits show."""
+    return censored == "none" and ratio(value) == ratio(1)
+
+
+def speed_up_words(value: float, censored: Censoring = "none") -> str:
+    """A speed-up or its bound within a sentence; of one it says what that means."""
+    words = {"none": "", "lower": "more than ", "upper": "less than "}
+    meaning = ", the same number of steps" if same_steps(value, censored) else ""
+    return f"{words[censored]}{ratio(value)}{TIMES}{meaning}"
+
+
 def speed_up_interval(
     ci: Sequence[float] | None, marks: Sequence[Censoring] | None = None
 ) -> str | None:
@@ -144,34 +156,41 @@ def verdict(summary: Mapping[str, Any], baseline: str, candidate: str) -> str:
         )
     figure = summary["median_step_speedup"]
     mark = figure_mark(figure)
-    words = {"none": "", "lower": "more than ", "upper": "less than "}
-    shown = words[mark] + ratio(figure["value"])
-    sure = f"over {plural(count, 'language')}"
+    shown = speed_up_words(figure["value"], mark)
     if figure["ci"] is None:
         return (
             f"Too few languages to judge: in the median of {plural(count, 'language')} with enough "
-            f"documents, the step speed-up of {candidate} over {baseline} is {shown}{TIMES}, "
+            f"documents, the step speed-up of {candidate} over {baseline} is {shown}, "
             "without an interval."
         )
     ci = figure["ci"]
     interval = f"{summary['confidence_percent']}% interval {speed_up_interval(ci)}"
     if mark != "none" and ratio(ci[0]) == ratio(ci[1]):
         interval = f"the same bound in {summary['confidence_percent']}% of resamples"
-    sure = f"({interval}, {sure})"
-    if ci[0] > 1:
-        return (
+    sure = f"{interval}, over {plural(count, 'language')}"
+    if same_steps(figure["value"], mark):
+        clear = "" if ratio(ci[0]) == ratio(ci[1]) else "clear "
+        found = (
+            f"No {clear}difference: in the median language, {candidate} and {baseline} took the "
+            f"same number of steps to {baseline}’s final quality (step speed-up "
+            f"{ratio(1)}{TIMES}, {sure})"
+        )
+    elif ci[0] > 1 and ratio(figure["value"]) != ratio(1):
+        found = (
             f"In the median language, {candidate} reached {baseline}’s final quality in "
-            f"{shown}{TIMES} fewer steps {sure}."
+            f"{shown} fewer steps ({sure})"
         )
-    if ci[1] < 1 or (mark == "upper" and ci[1] <= 1):
-        return (
+    elif ci[1] < 1 or (mark == "upper" and ci[1] <= 1):
+        found = (
             f"{candidate} was slower: in the median language its step speed-up over {baseline} is "
-            f"{shown}{TIMES} {sure}."
+            f"{shown} ({sure})"
         )
-    return (
-        f"No clear difference: in the median language, the step speed-up of {candidate} over "
-        f"{baseline} is {shown}{TIMES} {sure}."
-    )
+    else:
+        found = (
+            f"No clear difference: in the median language, the step speed-up of {candidate} over "
+            f"{baseline} is {shown} ({sure})"
+        )
+    return f"{found}."
 
 
 def pooled_sentence(pooled: Mapping[str, Any] | None, baseline: str) -> str:
@@ -188,7 +207,7 @@ def pooled_sentence(pooled: Mapping[str, Any] | None, baseline: str) -> str:
             f"{what}: not defined, because {baseline} was never better than at its first evaluation"
         )
     interval = speed_up_interval(pooled["step_speedup_ci"], pooled["step_speedup_ci_censored"])
-    shown = f"{what}, the step speed-up is {bounded(value, pooled['censored'])}"
+    shown = f"{what}, the step speed-up is {speed_up_words(value, pooled['censored'])}"
     if interval is None:
         return f"{shown}, without an interval (under {MINIMUM_UNITS} languages)"
     return f"{shown} ({pooled['confidence_percent']}% interval {interval})"

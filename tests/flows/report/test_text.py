@@ -28,6 +28,16 @@ def test_numbers_are_written_for_readers():
         ([2.0, 5.0], [3.0, 3.0], 3.0, "reached a’s final quality in 3.00× fewer steps"),
         ([0.5, 0.8], [0.6, 0.6], 0.6, "b was slower"),
         ([0.8, 1.3], [1.1, 1.1], 1.1, "No clear difference"),
+        (
+            [0.8, 1.3],
+            [1.004, 1.004],
+            1.004,
+            "No clear difference: .* the same number of steps .*1.00×, 95% interval 0.80 to 1.30",
+        ),
+        ([1.001, 1.003], [1.002, 1.002], 1.002, "No difference: .* the same number of steps"),
+        ([0.996, 0.999], [0.998, 0.998], 0.998, "No difference: .* the same number of steps"),
+        ([1.001, 1.2], [1.003, None], 1.003, "No clear difference: .* is more than 1.00×"),
+        (None, [1.0, 1.0], 1.0, "Too few languages .* is 1.00×, the same number of steps, without"),
         ([1.0, 1.0], [0.0, 1.0], 1.0, "less than 1.00×.*same bound in 95% of resamples"),
         ([50.0, 90.0], [90.0, None], 90.0, "in more than 90.0× fewer steps"),
     ],
@@ -39,7 +49,25 @@ def test_the_verdict_follows_the_interval(ci, reach, value, words_):
         "confidence_percent": "95",
         "median_step_speedup": {"value": value, "ci": ci, "range": reach},
     }
-    assert re.search(words_, report_text.verdict(summary, "a", "b"))
+    verdict = report_text.verdict(summary, "a", "b")
+    assert re.search(words_, verdict)
+    assert "1.00× fewer" not in verdict
+
+
+def test_a_pooled_speed_up_of_one_says_what_it_means():
+    pooled = {
+        "languages": 6,
+        "documents": 40,
+        "step_speedup": 0.9951,
+        "step_speedup_ci": [0.9, 1.1],
+        "step_speedup_ci_censored": ["none", "none"],
+        "censored": "none",
+        "confidence_percent": "95",
+    }
+    said = "the step speed-up is 1.00×, the same number of steps (95% interval 0.90 to 1.10)"
+    assert report_text.pooled_sentence(pooled, "a").endswith(said)
+    never = {**pooled, "step_speedup": 1.0, "censored": "upper"}
+    assert "is less than 1.00× (95%" in report_text.pooled_sentence(never, "a")
 
 
 @pytest.mark.parametrize(
