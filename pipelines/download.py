@@ -1,58 +1,44 @@
-"""Downloads over HTTP: patient, resumed where they stopped, checked against the server's word.
+"""Downloads over HTTP: patient, resumed where they stopped, checked against the server's headers.
 
-Range requests and `If-Range`: RFC 9110, sections 13 and 14. `Retry-After`: section 10.2.3.
+Range requests and `If-Range`: RFC 9110, sections 13 and 14.
 """
 
+import base64
+import binascii
+import contextlib
 import dataclasses
-import email.utils
+import gzip
+import hashlib
 import importlib.metadata
 import json
 import os
-import random
 import re
 import threading
-import time
-from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+import zlib
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+import google_crc32c
 import requests
 import urllib3
+from urllib3 import Retry
 
-from pipelines.checksums import verify
-from pipelines.errors import UserError
+from pipelines.errors import UserError, causes
 from pipelines.progress import say
 
 CHUNK_BYTES = 256 << 10
+#: For a connection, and without a byte until a connection counts as broken.
+TIMEOUTS_SECS = (10.0, 60.0)
+#: Requests in a row that bring nothing after the first, and the waits between them.
+RETRY = Retry(5, backoff_factor=1.0, backoff_jitter=1.0, backoff_max=60.0)
+#: A server that asks for a longer pause ends the download.
+LONGEST_PAUSE_SECS = 600
 #: The server is busy or broken, and may not be a moment later.
 TRANSIENT_STATUS = (408, 425, 429, 500, 502, 503, 504)
 MISSING_STATUS = (403, 404, 410)
-#: Downloads of one file from the beginning, after damaged or changed ones.
-MAX_STARTS = 4
 
 _T = TypeVar("_T")
-
-
-@dataclasses.dataclass(frozen=True)
-class Patience:
-    """How long to bear with a server.
-
-    Attributes:
-        attempts: requests in a row that bring nothing, until a download is given up.
-        first_wait_secs: wait after the first of them; it doubles each time, with jitter.
-        longest_wait_secs: where the doubling ends.
-        longest_retry_after_secs: a server that asks for a longer pause ends the download.
-        connect_secs: for a connection.
-        silence_secs: without a byte, until a connection counts as broken.
-    """
-
-    attempts: int = 6
-    first_wait_secs: float = 1.0
-    longest_wait_secs: float = 60.0
-    longest_retry_after_secs: float = 600.0
-    connect_secs: float = 10.0
-    silence_secs: float = 60.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,40 +54,34 @@ class MissingError(UserError):
 
 
 class CancelledError(Exception):
-    """Another download failed, and this one was told to stop."""
+    """Another download failed, so this one was stopped."""
 
 
 class _TransientError(Exception):
-    def __init__(self, message: str, retry_after_secs: float = 0.0):
+    def __init__(self, message: str, pause_secs: float = 0.0):
         super().__init__(message)
-        self.retry_after_secs = retry_after_secs
-
-
-_TRANSIENT_ERRORS = (_TransientError, requests.RequestException, urllib3.exceptions.HTTPError)
+        self.pause_secs = pause_secs
 
 
 class Downloader:
     """Downloads files for one purpose; its methods may be called from several threads.
 
-    When a server asks for a pause, all threads pause.
-
     Args:
         purpose: what the files are for; part of the User-Agent.
-        patience: how long to bear with the server.
+        retry: how many requests in a row may bring nothing, and the waits between them.
         on_bytes: called with the number of bytes that came in.
     """
 
     def __init__(
         self,
         purpose: str,
-        patience: Patience | None = None,
+        retry: Retry = RETRY,
         on_bytes: Callable[[int], None] = lambda count: None,
     ):
-        self.patience = patience or Patience()
         self.user_agent = f"mswitch/{importlib.metadata.version('mswitch')} ({purpose})"
+        self._retry = retry
         self._on_bytes = on_bytes
         self._cancelled = threading.Event()
-        self._quiet_until = 0.0
 
     def cancel(self) -> None:
         """Make every download of this object stop soon, with CancelledError."""
@@ -110,29 +90,29 @@ class Downloader:
     def fetch(self, url: str, path: Path) -> Fetched:
         """Download `url` to `path`, which appears once the file is whole and checked.
 
-        What is there of it lies beside `path` until then: a later call goes on from it.
+        Until then, what is there of it lies beside `path`, and a later call continues it.
 
         Raises:
             MissingError: there is no such file.
             UserError: the server cannot be reached, refuses, or keeps sending damaged data.
             CancelledError: `cancel` was called.
         """
-        partial = _Partial(url, path)
-        refused: set[str] = set()
-        error = ""
-        for _ in range(MAX_STARTS):
+        partial, refused = _Partial(url, path), set[str]()
+
+        def whole() -> Fetched:
             self._receive(url, partial)
-            fetched, error = verify(partial.data, partial.stated)
-            # The ETag of an encrypted object looks like an MD5 and is none. The same bytes twice
+            fetched, error = _verify(partial.data, partial.headers)
+            # The ETag of an encrypted object looks like an MD5 and is not one: the same bytes twice
             # are what the server has.
-            if not error or (fetched.sha256 in refused and error.startswith("ETag")):
-                partial.publish()
-                return Fetched(fetched.size_bytes, fetched.sha256)
-            refused.add(fetched.sha256)
-            partial.discard()
-        raise UserError(
-            f"{url} comes damaged again and again ({error}): try later; the same command continues"
-        )
+            if error and not (error.startswith("etag") and fetched.sha256 in refused):
+                refused.add(fetched.sha256)
+                partial.discard()
+                raise _TransientError(f"the data came damaged: {error}")
+            return fetched
+
+        fetched = self._patiently(url, whole, partial.size)
+        partial.publish()
+        return fetched
 
     def head_and_tail(self, url: str, count: int) -> tuple[int, bytes, bytes]:
         """Return a file's size and its first and last `count` bytes, without the rest.
@@ -157,88 +137,79 @@ class Downloader:
         tail = self._patiently(url, lambda: part(f"-{count}"))[1] if size else b""
         return size, head, tail
 
-    def _receive(self, url: str, partial: "_Partial") -> None:
-        """Make requests until everything is there."""
-        done = False
-        while not done:
-            done = self._patiently(url, lambda: self._go_on(url, partial), partial.size)
-
     def _patiently(
         self, url: str, request: Callable[[], _T], progress: Callable[[], int] = lambda: 0
     ) -> _T:
         """Repeat a request that fails for reasons that may pass."""
-        failures, farthest = 0, progress()
-        while True:
-            self._sleep(self._quiet_until - time.monotonic())
+        retry, farthest, wait_secs = self._retry, progress(), 0.0
+        while not self._cancelled.wait(wait_secs):
             try:
                 return request()
             except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema) as error:
-                raise UserError(f"{url} is no URL to download from ({error})") from error
-            except _TRANSIENT_ERRORS as error:
-                now = progress()
-                failures, farthest = (1 if now > farthest else failures + 1), max(now, farthest)
-                if failures >= self.patience.attempts:
-                    raise UserError(
-                        f"cannot download {url} ({_reason(error)}; {failures} attempts): check the "
-                        "network or try later; the same command continues"
-                    ) from error
-                self._pause(url, failures, error)
+                raise UserError(f"{url} is not a URL to download from ({error})") from error
+            except (_TransientError, requests.RequestException, urllib3.exceptions.HTTPError) as e:
+                if progress() > farthest:
+                    retry, farthest = self._retry, progress()
+                retry, wait_secs = self._next_try(url, e, retry)
+        raise CancelledError
 
-    def _pause(self, url: str, failures: int, error: Exception) -> None:
-        patience = self.patience
-        retry_after_secs = getattr(error, "retry_after_secs", 0.0)
-        if retry_after_secs > patience.longest_retry_after_secs:
+    def _next_try(self, url: str, error: Exception, retry: Retry) -> tuple[Retry, float]:
+        """What is left of the retries after `error`, and seconds to wait."""
+        reason = str([*causes(error)][-1]) or type(error).__name__
+        try:
+            retry = retry.increment("GET", url, error=error)
+        except urllib3.exceptions.MaxRetryError:
             raise UserError(
-                f"{url}: the server is busy and asks to wait {retry_after_secs:,.0f} s: run the "
-                "same command then; it continues"
+                f"cannot download {url} ({reason}; {len(retry.history) + 1} attempts): check the "
+                "network or try later; the same command continues"
+            ) from error
+        asked_secs = getattr(error, "pause_secs", 0.0)
+        if asked_secs > LONGEST_PAUSE_SECS:
+            raise UserError(
+                f"{url}: the server is busy and asks to wait {asked_secs:,.0f} s: run the same "
+                "command then; it continues"
             )
-        wait = min(patience.first_wait_secs * 2 ** (failures - 1), patience.longest_wait_secs)
-        wait *= random.uniform(0.5, 1.0)  # noqa: S311 so that clients do not come back together
-        if retry_after_secs:
-            wait += retry_after_secs
-            self._quiet_until = max(self._quiet_until, time.monotonic() + wait)
-        if wait >= 1:
-            say("download", f"{url}: {_reason(error)}; once more in {wait:.0f} s")
-        self._sleep(wait)
+        wait_secs = asked_secs + retry.get_backoff_time()
+        if wait_secs >= 1:
+            say("download", f"{url}: {reason}; once more in {wait_secs:.0f} s")
+        return retry, wait_secs
 
-    def _sleep(self, secs: float) -> None:
-        if self._cancelled.wait(max(0.0, secs)):
-            raise CancelledError
-
-    def _request(self, url: str, headers: Mapping[str, str]) -> requests.Response:
+    @contextlib.contextmanager
+    def _request(self, url: str, headers: Mapping[str, str]) -> Iterator[requests.Response]:
         """Send one GET; raise for a status that promises no data."""
-        response = requests.get(
-            url,
-            # Bytes as they are stored: offsets and checksums are theirs.
-            headers={"User-Agent": self.user_agent, "Accept-Encoding": "identity", **headers},
-            stream=True,
-            timeout=(self.patience.connect_secs, self.patience.silence_secs),
-        )
-        status = response.status_code
-        if status in (200, 206, 416):
-            return response
-        response.close()
-        if status in TRANSIENT_STATUS:
-            raise _TransientError(f"HTTP {status}", _retry_after(response))
-        if status in MISSING_STATUS:
-            raise MissingError(f"{url} does not exist on the server (HTTP {status})")
-        raise UserError(f"{url}: the server answers HTTP {status} ({response.reason})")
+        # Bytes as they are stored: offsets and checksums are theirs.
+        own = {"User-Agent": self.user_agent, "Accept-Encoding": "identity"}
+        with requests.get(
+            url, headers={**own, **headers}, stream=True, timeout=TIMEOUTS_SECS
+        ) as response:
+            status = response.status_code
+            if status in TRANSIENT_STATUS:
+                pause_secs = self._retry.get_retry_after(response.raw) or 0.0
+                raise _TransientError(f"HTTP {status}", pause_secs)
+            if status in MISSING_STATUS:
+                raise MissingError(f"{url} does not exist on the server (HTTP {status})")
+            if status not in (200, 206, 416):
+                raise UserError(f"{url}: the server answers HTTP {status} ({response.reason})")
+            yield response
 
-    def _go_on(self, url: str, partial: "_Partial") -> bool:
-        """Make one request for what is missing; True if nothing is missing any more."""
+    def _receive(self, url: str, partial: "_Partial") -> None:
+        """Make one request for what is missing.
+
+        Raises:
+            _TransientError: it did not bring all of it.
+        """
         have = partial.size()
         if have and have == partial.total:
-            return True
-        headers = {}
+            return
+        asked = {}
         if have and partial.validator:
-            headers = {"Range": f"bytes={have}-", "If-Range": partial.validator}
-        with self._request(url, headers) as response:
-            goes_on = response.status_code == 206 and partial.continued_by(response.headers, have)
-            if response.status_code != 200 and not goes_on:
+            asked = {"Range": f"bytes={have}-", "If-Range": partial.validator}
+        with self._request(url, asked) as response:
+            if response.status_code == 200:
+                partial.start(response.headers)
+            elif not (response.status_code == 206 and partial.fits(response.headers, have)):
                 partial.discard()
                 raise _TransientError("the file on the server has changed")
-            if not goes_on:
-                partial.start(response.headers)
             # As it comes, unbuffered: a killed run keeps what it got.
             with open(partial.data, "ab", buffering=0) as file:
                 while block := response.raw.read1(CHUNK_BYTES, decode_content=False):
@@ -247,68 +218,61 @@ class Downloader:
                     if self._cancelled.is_set():
                         raise CancelledError
         have = partial.size()
-        if partial.total is not None and have < partial.total:
+        if partial.total is not None and have != partial.total:
             raise _TransientError(f"the connection ended after {have:,} of {partial.total:,} bytes")
-        return True
 
 
 class _Partial:
-    """What there is of a file so far, beside its final path, and what the server said of it."""
+    """What there is of a file so far, beside its final path, and the server's headers for it."""
 
     def __init__(self, url: str, path: Path):
         self.path = path
         self.data = path.with_name(f".{path.name}.part")
         self._notes = path.with_name(f".{path.name}.part.json")
-        self.stated: dict[str, str] = {}
         self._url = url
-        try:
-            notes = json.loads(self._notes.read_text())
-            if notes["url"] == url:
-                self.stated = notes["stated"]
-        except (OSError, ValueError, KeyError):
-            pass
-        if not self.stated:
+        self.headers: dict[str, str] = {}
+        with contextlib.suppress(OSError, ValueError):
+            self.headers = json.loads(self._notes.read_text()).get(url, {})
+        if not self.headers:
             self.discard()
 
     @property
     def total(self) -> int | None:
         """Size of the whole file, if the server has said."""
-        length = self.stated.get("content-length", "")
+        length = self.headers.get("content-length", "")
         return int(length) if length.isdigit() else None
 
     @property
     def validator(self) -> str:
         """What `If-Range` may name: a strong ETag, else the date, else nothing."""
-        etag = self.stated.get("etag", "")
-        return etag if etag.startswith('"') else self.stated.get("last-modified", "")
+        etag = self.headers.get("etag", "")
+        return etag if etag.startswith('"') else self.headers.get("last-modified", "")
 
     def size(self) -> int:
         """Bytes that are there."""
         return self.data.stat().st_size if self.data.exists() else 0
 
     def start(self, headers: Mapping[str, str]) -> None:
-        """Begin from nothing, with what the server says of the file."""
+        """Begin from nothing, with the headers of the whole file."""
         self.data.write_bytes(b"")
-        self.stated = {name.lower(): value for name, value in headers.items()}
-        self._notes.write_text(json.dumps({"url": self._url, "stated": self.stated}))
+        self.headers = {name.lower(): value for name, value in headers.items()}
+        self._notes.write_text(json.dumps({self._url: self.headers}))
 
-    def continued_by(self, headers: Mapping[str, str], have: int) -> bool:
+    def fits(self, headers: Mapping[str, str], have: int) -> bool:
         """Whether a partial response (206) is the rest of this very file."""
-        total = "*" if self.total is None else str(self.total)
         span = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", headers.get("Content-Range", ""))
-        etag = headers.get("ETag", "")
         return (
             span is not None
             and int(span[1]) == have
-            and (span[2] == "*" or total in ("*", span[2]))
-            and etag in ("", self.stated.get("etag", etag))
+            and (span[2] == "*" or self.total in (None, int(span[2])))
+            and headers.get("ETag") in (None, self.headers.get("etag", headers.get("ETag")))
         )
 
     def discard(self) -> None:
         """Forget everything."""
         self.data.unlink(missing_ok=True)
         self._notes.unlink(missing_ok=True)
-        self.stated = {}
+        self.headers = {}
 
     def publish(self) -> None:
         """Give the whole file its name."""
@@ -318,26 +282,49 @@ class _Partial:
         self._notes.unlink(missing_ok=True)
 
 
-def _retry_after(response: requests.Response) -> float:
-    """Seconds that a server asks to wait, 0 if it does not say."""
-    value = response.headers.get("Retry-After", "").strip()
-    if value.isdigit():
-        return float(value)
-    try:
-        moment = email.utils.parsedate_to_datetime(value)
-    except (TypeError, ValueError):
-        return 0.0
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return max(0.0, (moment - datetime.now(UTC)).total_seconds())
+def stated_digests(headers: Mapping[str, str]) -> list[tuple[str, str, bytes]]:
+    """Header, algorithm and digest of the whole file, as headers (by lower-case name) state it.
+
+    The ETag comes last: a server need not mean it as an MD5.
+    """
+    texts = [("content-md5", "md5", headers.get("content-md5", ""))]
+    for algorithm, text in re.findall(r"(md5|crc32c)=([^, ]*)", headers.get("x-goog-hash", "")):
+        texts.append(("x-goog-hash", algorithm, text))
+    found = []
+    for header, algorithm, text in texts:
+        with contextlib.suppress(binascii.Error):
+            if digest := base64.b64decode(text, validate=True):
+                found.append((header, algorithm, digest))
+    if etag := re.fullmatch(r'"([0-9a-f]{32})"', headers.get("etag", "")):
+        found.append(("etag", "md5", bytes.fromhex(etag[1])))
+    return found
 
 
-def _reason(error: Exception) -> str:
-    """Name the cause behind the layers of requests and urllib3 in a few words."""
-    cause: Any = error
-    while True:
-        inner = getattr(cause, "reason", None) or (cause.args[0] if cause.args else None)
-        if not isinstance(inner, Exception):
-            break
-        cause = inner
-    return re.sub(r"^.*?\): ", "", " ".join(str(cause).split())) or type(cause).__name__
+def _verify(path: Path, headers: Mapping[str, str]) -> tuple[Fetched, str]:
+    """Measure a file; return also what contradicts the headers, "" if nothing does.
+
+    Where no header states a digest, a gzip file must decompress to its end.
+    """
+    stated = stated_digests(headers)
+    digests: dict[str, Any] = {"sha256": hashlib.sha256()}
+    for _, algorithm, _ in stated:
+        is_md5 = algorithm == "md5"
+        digests[algorithm] = hashlib.new("md5") if is_md5 else google_crc32c.Checksum()  # noqa: S324
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            for digest in digests.values():
+                digest.update(block)
+        file.seek(0)
+        is_gzip = file.read(2) == b"\x1f\x8b"
+    fetched = Fetched(path.stat().st_size, digests["sha256"].hexdigest())
+    for header, algorithm, digest in stated:
+        if digests[algorithm].digest() != digest:
+            return fetched, f"{header} says another {algorithm}"
+    if not stated and is_gzip:
+        try:
+            with gzip.open(path) as file:
+                while file.read(1 << 20):
+                    pass
+        except (OSError, EOFError, zlib.error) as error:
+            return fetched, f"its gzip data is damaged: {error}"
+    return fetched, ""

@@ -8,8 +8,10 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from urllib3 import Retry
+
 from pipelines.crawl.streams import DamagedStreamError, DecompressedStream, open_input
-from pipelines.download import CancelledError, Downloader, Fetched, MissingError, Patience
+from pipelines.download import RETRY, CancelledError, Downloader, Fetched, MissingError
 from pipelines.errors import UserError
 from pipelines.outputs import file_sha256, read_manifest, stage_output
 from pipelines.progress import INTERVAL_SECS, Progress, say
@@ -35,7 +37,7 @@ def write_sample(
     format: CrawlFormat = "wet",
     base_url: str = BASE_URL,
     concurrency: int = 2,
-    patience: Patience | None = None,
+    retry: Retry = RETRY,
 ) -> dict[str, Any]:
     """Download `segments` files of a dump as they are, below `out`/wet or `out`/warc.
 
@@ -50,7 +52,7 @@ def write_sample(
         format: WET (text) or WARC (HTML).
         base_url: where the dump lies; a mirror has the same paths.
         concurrency: downloads at a time; few, since the server is everybody's.
-        patience: how long to bear with the server.
+        retry: how many requests in a row may bring nothing, and the waits between them.
 
     Raises:
         UserError: there is no such dump, the server cannot be reached, an option is out of range,
@@ -79,7 +81,7 @@ def write_sample(
             say(STAGE, f"already complete: {out}, nothing to do")
             return summary(out, reused=True)
         meter = _Meter()
-        downloader = Downloader("sample common-crawl", patience, meter.add)
+        downloader = Downloader("sample common-crawl", retry, meter.add)
         list_file = staged.directory / f".{format}.paths.gz"
         listed = _fetch_list(downloader, base_url, dump, format, list_file)
         chosen = choose(listed, segments, dump)

@@ -16,16 +16,16 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from urllib3 import Retry
 
 from flows.main import main
 from pipelines.corpus.build import CorpusConfig, build_corpus
-from pipelines.download import Patience
 from pipelines.errors import UserError
 from pipelines.outputs import MARKER, read_manifest
 from pipelines.samples.common_crawl import choose, write_sample
 
 DUMP = "CC-MAIN-2024-10"
-QUICK = Patience(attempts=4, first_wait_secs=0.01, longest_wait_secs=0.05, silence_secs=5)
+QUICK = Retry(3, backoff_factor=0.01)
 LIST = f"/crawl-data/{DUMP}/wet.paths.gz"
 
 
@@ -50,7 +50,7 @@ def dump(file_server: Any, crawl: ModuleType) -> Any:
 
 
 def sample(server: Any, out: Path, **options: Any) -> dict[str, Any]:
-    given = {"base_url": server.url, "patience": QUICK, **options}
+    given = {"base_url": server.url, "retry": QUICK, **options}
     return write_sample(out, DUMP, given.pop("segments", 3), **given)
 
 
