@@ -30,8 +30,8 @@ from pipelines.faults import fault_point
 METADATA = "_CHECKPOINT_METADATA"
 PARAMETERS = "parameters"
 OPTIMIZER = "optimizer"
-#: Ends of the names of checkpoints that no run goes on with.
-INCOMPLETE, RUINED = "incomplete", "ruined"
+#: End of the name of a checkpoint that lacks a part.
+INCOMPLETE = "incomplete"
 
 #: What to do where a checkpoint cannot be read.
 _TRAIN_ON = "remove it, and training continues from the checkpoint before"
@@ -131,7 +131,7 @@ class Checkpoints:
                 aside = path.rename(next(name for name in names if not name.exists()))
                 announce(f"{path} is no complete checkpoint: it is {aside} now")
 
-    def save(self, state: TrainState, step: int, next_batch: int, *, prune: bool = True) -> None:
+    def save(self, state: TrainState, step: int, *, prune: bool = True) -> None:
         """Start to save `state`; a save still under way is waited for first.
 
         What a step recorded is from before its update: only the steps after a checkpoint tell
@@ -141,7 +141,6 @@ class Checkpoints:
         Args:
             state: after `step` steps.
             step: the checkpoint's name.
-            next_batch: number of the batch that the next step takes.
             prune: whether the steps since the newest checkpoint were good: older ones go.
         """
         self.wait()
@@ -151,7 +150,7 @@ class Checkpoints:
         if jax.default_backend() == "cpu":
             # The next step reuses the state's memory, of which a host copy here is a mere view.
             state = jax.tree.map(jnp.copy, state)
-        parts = _parts(state, next_batch)
+        parts = _parts(state)
         path = str(self.directory / str(step))
         response = ocp.save_checkpointables_async(path, parts, custom_metadata={"run": self.run})
         self._pending = (step, response)
@@ -182,34 +181,22 @@ class Checkpoints:
                 (self.directory / str(old)).rename(hidden)
                 shutil.rmtree(hidden)
 
-    def set_aside(self, step: int) -> str:
-        """Give a ruined checkpoint a name by which no run goes on with it; gives that name.
-
-        One that was ruined before at this step goes: a run may come by here many times.
-        """
-        aside = self.directory / f"{step}.{RUINED}"
-        if aside.exists():
-            shutil.rmtree(aside)
-        (self.directory / str(step)).rename(aside)
-        return str(aside)
-
-    def restore(self, step: int, like: TrainState) -> tuple[TrainState, int]:
-        """Load the whole state, onto the devices `like` names, and the number of its next batch.
+    def restore(self, step: int, like: TrainState) -> TrainState:
+        """Load the whole state, onto the devices `like` names.
 
         Raises:
             UserError: the checkpoint cannot be read, or is of another model, run or step.
         """
         checkpoint = self.directory / str(step)
-        loaded = _load(checkpoint, _parts(like, 0), self.run, _TRAIN_ON)
+        loaded = _load(checkpoint, _parts(like), self.run, _TRAIN_ON)
         optimizer = loaded[OPTIMIZER]
         if int(optimizer["step"]) != step:
             raise JobError(f"{checkpoint} is a checkpoint of step {optimizer['step']}: {_TRAIN_ON}")
-        state = TrainState(loaded[PARAMETERS], optimizer["moments"], optimizer["step"])
-        return state, int(optimizer["next_batch"])
+        return TrainState(loaded[PARAMETERS], optimizer["moments"], optimizer["step"])
 
 
-def _parts(state: TrainState, next_batch: int) -> dict[str, Any]:
-    optimizer = {"moments": state.moments, "step": state.step, "next_batch": next_batch}
+def _parts(state: TrainState) -> dict[str, Any]:
+    optimizer = {"moments": state.moments, "step": state.step}
     return {PARAMETERS: state.parameters, OPTIMIZER: optimizer}
 
 

@@ -16,7 +16,7 @@ VOCABULARY_MULTIPLE = 128
 BalanceScope = Literal["group", "global"]
 Precision = Literal["bfloat16", "float32"]
 OptimizerName = Literal["adafactor", "adamw"]
-BadLossPolicy = Literal["stop", "skip", "rewind"]
+BadLossPolicy = Literal["stop", "skip"]
 Remat = Literal["none", "attention", "layers"]
 
 #: Settings of a model that mean something where it has experts.
@@ -207,8 +207,7 @@ class TrainConfig:
         evaluations: log-spaced steps whose checkpoints are kept for evaluation.
         checkpoint_every: also save every so many steps, to resume from; only the last is kept.
         on_bad_loss: what to do about a step whose loss or gradient is no finite number, or whose
-            loss is a spike: `stop`; `skip` leaves out its update; `rewind` returns to the last
-            checkpoint and goes on with the batches after the bad one.
+            loss is a spike: `stop`, or leave out its update (`skip`).
         loss_spike: a loss is a spike if it is so many standard deviations above the mean of the
             last 100; by default none is.
         dtype: compute type of matrix products; parameters, routers, softmax and loss are float32.

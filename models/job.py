@@ -13,7 +13,6 @@ import os
 import re
 import socket
 import sys
-import time
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
@@ -22,6 +21,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from models.config import JobConfig
+from models.lifeline import EXIT_RESUME
 from pipelines.errors import UserError, as_user_error, is_disk_full
 from pipelines.progress import say
 
@@ -76,7 +76,11 @@ def membership(job: JobConfig, *, saves_on_sigterm: bool = True) -> Iterator[Non
         raise
     except BaseException as error:
         if _is_of_devices(error):
-            _wait_for_news(job, error)
+            # Between machines a step fails as soon as a connection breaks.
+            reason = str(error).strip().splitlines()[0]
+            say("job", f"a step failed ({reason}): another process may be lost; start again")
+            _leave_without_waiting(EXIT_RESUME)
+            sys.exit(EXIT_RESUME)
         _leave_without_waiting(_exit_code(error))
         raise
     else:
@@ -161,10 +165,10 @@ def _join(job: JobConfig) -> None:
 
 
 def _check_port(coordinator_address: str) -> None:
-    """Process 0 listens there: JAX would crash if another program does.
+    """Check that process 0 can listen there: JAX would crash if another program does.
 
     Raises:
-        UserError: it does.
+        UserError: it cannot.
     """
     try:
         socket.create_server(("", int(coordinator_address.rpartition(":")[2]))).close()
@@ -173,16 +177,6 @@ def _check_port(coordinator_address: str) -> None:
             f"--coordinator-address {coordinator_address}: process 0 cannot use that port "
             f"({error}); give a free one"
         ) from error
-
-
-def _wait_for_news(job: JobConfig, error: BaseException) -> None:
-    """Give JAX's coordination service the time to find that a process is lost; it aborts us then.
-
-    Between machines a step fails as soon as a connection breaks, which may have other causes.
-    """
-    reason = str(error).strip().splitlines()[0]
-    say("job", f"a step failed ({reason}): waiting to hear whether a process was lost")
-    time.sleep(2 * job.heartbeat_timeout_secs)
 
 
 def _leave_without_waiting(code: int) -> None:

@@ -24,8 +24,7 @@ from models.run import RunPlan, claim_run, describe_run, finish_run
 from models.schedule import log_spaced_steps
 from models.state import Skeleton, parameter_counts
 from models.step import batch_groups
-from models.stopping import StopRequest, stop_requests
-from models.trainer import Batches, Trainer
+from models.trainer import Batches, run_training
 from pipelines.faults import fault_point
 from pipelines.outputs import canonical_json, lock_directory, read_manifest
 from tasks.mixtures import Mixture
@@ -65,8 +64,7 @@ def train(
     Raises:
         UserError: unknown preset, unusable directory, settings that do not fit, or a bad loss
             at which the run is to stop.
-        SystemExit: with code 75, after SIGTERM or Ctrl-C; everything is saved. Before the first
-            step SIGTERM ends the process at once, with the same code.
+        SystemExit: with code 75, after SIGTERM or Ctrl-C; everything is saved.
     """
     mixture = Mixture() if mixture is None else mixture
     return train_prepared(
@@ -78,18 +76,14 @@ def train_prepared(
     prepare: Callable[[], tuple[RunPlan, Batches]], examples: str | Path, out: Path, job: JobConfig
 ) -> dict[str, Any]:
     """`train`, where `prepare` says what is trained and opens its data, once in the job."""
-    with (
-        stop_requests(alone=not job.shared) as stop,
-        membership(job),
-        contextlib.ExitStack() as stack,
-    ):
+    with membership(job), contextlib.ExitStack() as stack:
         plan, batches = together(prepare)
 
         def lock() -> None:
             stack.enter_context(lock_directory(out))
 
         on_first(lock)
-        return _run_training(plan, batches, examples, out, stop)
+        return _train_plan(plan, batches, examples, out)
 
 
 def _prepare(
@@ -141,9 +135,7 @@ def _prepare(
     return plan, batches
 
 
-def _run_training(
-    plan: RunPlan, batches: Batches, examples: str | Path, out: Path, stop: StopRequest
-) -> dict[str, Any]:
+def _train_plan(plan: RunPlan, batches: Batches, examples: str | Path, out: Path) -> dict[str, Any]:
     agree(canonical_json([plan.identity, as_json(plan.train)]))
     finished = on_first(lambda: claim_run(out, plan))
     summary = {"stage": "train", "out": str(out), "preset": plan.preset}
@@ -171,7 +163,7 @@ def _run_training(
     }
     on_first(lambda: describe_run(out, plan, examples, measured))
     _announce(plan, counts, lengths, out)
-    final_loss = Trainer(plan, batches, out, skeleton, groups).run(stop)
+    final_loss = run_training(plan, batches, out, skeleton, groups)
     fault_point("train.before_marker")
     on_first(lambda: finish_run(out, plan, final_loss))
     announce(f"complete: step {plan.train.steps:,}, loss {final_loss:.4f} · {out}")

@@ -27,7 +27,8 @@ _CLASSES = {
 }
 
 
-#: What a worker process needs at most, a bucket or a shard in memory (docs/tutorials/on-dataflow.md).
+#: What a worker process needs at most, a bucket or a shard in memory
+#: (docs/tutorials/on-dataflow.md).
 WORKER_MEMORY = "4GB"
 
 

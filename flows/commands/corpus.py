@@ -80,7 +80,8 @@ def plan(
     Args:
         input: as for `corpus build`.
         workers: worker processes at a time; on Dataflow one for each vCPU.
-        mb_per_second: text that one of them builds; by default what docs/tutorials/on-dataflow.md measured.
+        mb_per_second: text that one of them builds; by default as measured
+            (docs/tutorials/on-dataflow.md).
         price_per_cpu_hour: what an hour of one vCPU costs, to see a price.
     """
     from pipelines.corpus.plan import format_plan, plan_build

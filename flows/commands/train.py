@@ -9,7 +9,6 @@ from cyclopts import App, Parameter
 from flows.commands.common import Json, finish
 from flows.supervisor import is_supervised, supervise_in_job
 from models.config import JobConfig, ModelChanges, TrainConfig
-from models.stopping import stop_requests
 from tasks.mixtures import DEFAULT, find_mixture
 
 app = App(name="train")
@@ -48,8 +47,6 @@ def train(
     chosen = find_mixture(mixture)
     if job.shared and not is_supervised("train"):
         return supervise_in_job(sys.argv[1:])
-    with stop_requests(alone=not job.shared):
-        from models.train import train as run_training
+    from models.train import train as run_training
 
-        made = run_training(preset, examples, out, config, chosen, changes, job)
-    return finish(made, json)
+    return finish(run_training(preset, examples, out, config, chosen, changes, job), json)

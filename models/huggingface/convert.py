@@ -90,7 +90,7 @@ def import_hf(directory: str | Path, out: str | Path) -> dict[str, Any]:
         checkpoints = Checkpoints(output.directory / CHECKPOINTS, (0,), output.hash)
         checkpoints.remove_leftovers()
         if checkpoints.latest() is None:
-            checkpoints.save(TrainState(parameters, moments, jnp.zeros((), jnp.int32)), 0, 0)
+            checkpoints.save(TrainState(parameters, moments, jnp.zeros((), jnp.int32)), 0)
             checkpoints.wait()
         output.publish({"parameters": sum(counts.values()), "preset": preset})
     return {**summary, "preset": preset, "reused": False}

@@ -43,7 +43,8 @@ class CorpusConfig:
     """What decides the bytes of a corpus, besides its input.
 
     The defaults are those of tfds `c4/multilingual` 3.1.0 (text/c4_utils.py), the published code
-    of mC4. A default that mC4 has no counterpart for says so; docs/reference/mc4.md lists where we deviate.
+    of mC4. A default that mC4 has no counterpart for says so; docs/reference/mc4.md lists
+    where we deviate.
 
     Attributes:
         profile: `mc4` is the published pipeline. `modern` identifies languages early (with CLD2

@@ -1,4 +1,4 @@
-"""The tables of docs/reference/tpu.md: training steps compiled for TPU slices, one `mswitch plan` a row.
+"""The tables of docs/reference/tpu.md: steps compiled for TPU slices, one `mswitch plan` a row.
 
     make bench-plan        # an hour and 9 GB on two cores; killed, it goes on
 

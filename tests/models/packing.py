@@ -1,6 +1,7 @@
 """Examples that share a row: none of them can tell."""
 
 import dataclasses
+import json
 
 import jax
 import numpy as np
@@ -11,7 +12,6 @@ from models.losses import chunked_token_losses
 from models.run import read_run
 from models.state import Skeleton
 from models.step import FEATURES, SEGMENTS, batch_loss
-from models.telemetry import read_metrics
 from models.train import train_prepared
 from pipelines.errors import UserError
 from tasks.collate import pack_rows
@@ -135,7 +135,13 @@ def test_training_packed_is_training_padded(child, tmp_path):
         train_prepared(lambda prepared=prepared: prepared, "examples", out, JobConfig())
         config = read_run(out)
         assert config["train"]["pack"] == pack
-        found[pack] = config, [line["train/loss"] for line in read_metrics(out)]
+        found[pack] = (
+            config,
+            [
+                line["train/loss"]
+                for line in map(json.loads, (out / "metrics.jsonl").read_text().splitlines())
+            ],
+        )
     assert found[1][1] == pytest.approx(found[PACK][1], rel=1e-5)
     assert found[1][0]["tokens_per_step"] == found[PACK][0]["tokens_per_step"]
     assert found[1][0]["flops_per_step"] < found[PACK][0]["flops_per_step"]
