@@ -4,8 +4,9 @@ import json
 from pathlib import Path
 
 from flows.config import DemoConfig
+from pipelines import storage
 from pipelines.errors import UserError
-from pipelines.outputs import lock_directory, write_json
+from pipelines.outputs import lock_directory
 
 CONFIG_FILE = "demo.json"
 
@@ -38,4 +39,4 @@ def claim_directory(config: DemoConfig, out: Path) -> None:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} holds something that is not a demo: choose another --out")
     out.mkdir(parents=True, exist_ok=True)
-    write_json(path, settings)
+    storage.write_json(path, settings)

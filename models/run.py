@@ -17,7 +17,6 @@ from pipelines.outputs import (
     config_hash,
     read_json_object,
     write_atomically,
-    write_json,
 )
 from pipelines.progress import say
 
@@ -126,13 +125,13 @@ def describe_run(
         changed = [name for name in FREE if getattr(now, name) != getattr(plan.train, name)]
         if changed:
             say("train", f"goes on with other settings: {', '.join(changed)}")
-            write_json(out / CONFIG, after)
+            storage.write_json(out / CONFIG, after)
         return
     out.mkdir(parents=True, exist_ok=True)
     identity = plan.identity
     remote = storage.is_remote(examples)
     identity["examples"]["path"] = str(examples) if remote else os.path.relpath(examples, out)
-    write_json(
+    storage.write_json(
         out / CONFIG,
         {
             **identity,

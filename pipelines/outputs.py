@@ -3,7 +3,7 @@
 A directory without its `_COMPLETED` marker is not data. A stage fills a hidden directory beside
 the final one; the name of that directory carries the hash of the stage's configuration, so a
 killed run continues there and a run with another configuration never mixes with it. On an object
-store, which has no directories to rename, `pipelines.remote_outputs` writes the marker last.
+store, which has no directories to rename, the marker is written last (`RemoteOutput`).
 """
 
 import contextlib
@@ -24,6 +24,8 @@ from pipelines.faults import fault_point
 
 MARKER = "_COMPLETED"
 MANIFEST = "manifest.json"
+#: On an object store: with which settings an output is being made.
+CLAIM = "_BUILDING.json"
 LOCK_PATIENCE_SECS = 10.0
 
 
@@ -48,11 +50,6 @@ def write_atomically(path: str | Path, data: bytes | str) -> None:
     """Write a file that appears as a whole, forced to disk."""
     with storage.publish(path, sync=True) as temporary:
         temporary.write_bytes(data.encode() if isinstance(data, str) else data)
-
-
-def write_json(path: str | Path, value: Any) -> None:
-    """Write readable, deterministic JSON atomically."""
-    write_atomically(path, json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
 
 
 def read_json_object(path: str | Path) -> dict[str, Any]:
@@ -231,7 +228,7 @@ class StagedOutput:
         """
         full = full_manifest(self.stage, self.config, manifest)
         storage.remove_temporaries(self.directory)
-        write_json(self.directory / MANIFEST, full)
+        storage.write_json(self.directory / MANIFEST, full)
         fault_point(f"{self.stage}.before_marker")
         write_atomically(self.directory / MARKER, canonical_json({"config_hash": self.hash}) + "\n")
         fault_point(f"{self.stage}.before_publish")
@@ -250,6 +247,64 @@ class StagedOutput:
             shutil.rmtree(leftover)
 
 
+class RemoteOutput:
+    """One stage's output below a URL, written in place, the marker last; see `StagedOutput`.
+
+    There is no directory to rename and no lock that a killed process gives back. `_BUILDING.json`
+    says with which settings an output is being made: a run with the same settings continues it
+    (all files are a function of the settings, so two such runs cannot harm each other's data), a
+    run with others is refused.
+
+    Attributes:
+        out: the URL.
+        directory: where to write: `out` itself.
+        complete: True when `out` already holds this very output and nothing is to be done.
+        hash: identity of stage, configuration and inputs.
+    """
+
+    def __init__(self, out: str, stage: str, config: Mapping[str, Any]):
+        self.out = self.directory = out.rstrip("/")
+        self.stage = stage
+        self.config = dict(config)
+        self.hash = config_hash(stage, config)
+        # A listing would name every file of an unfinished build; these three say all.
+        names = {
+            name
+            for name in (MARKER, MANIFEST, CLAIM)
+            if storage.exists(storage.join(self.out, name))
+        }
+        if not names:
+            anything = storage.match(storage.join(self.out, "**"), limit=1)
+            names.update(status.path for status in anything)
+        self._claim = storage.join(self.out, CLAIM)
+        if MARKER not in names and CLAIM in names:
+            if storage.read_json(self._claim)["config_hash"] != self.hash:
+                raise UserError(
+                    f"{self.out} is being made with other settings or inputs: choose another "
+                    f"--out, or remove it if that build was given up (it left {CLAIM})"
+                )
+            self.complete = False
+        else:
+            self.complete = is_output(self.out, names - {CLAIM}, stage, self.config)
+            if not self.complete:
+                storage.write_json(self._claim, {"config_hash": self.hash}, scratch=True)
+
+    def publish(self, manifest: Mapping[str, Any]) -> dict[str, Any]:
+        """Write the manifest, then the marker."""
+        full = full_manifest(self.stage, self.config, manifest)
+        storage.write_json(storage.join(self.out, MANIFEST), full)
+        fault_point(f"{self.stage}.before_marker")
+        marker = canonical_json({"config_hash": self.hash}) + "\n"
+        write_atomically(storage.join(self.out, MARKER), marker)
+        fault_point(f"{self.stage}.after_publish")
+        storage.remove([self._claim])
+        return full
+
+    def discard(self) -> None:
+        """Remove everything written so far."""
+        storage.remove_tree(self.out)
+
+
 @contextlib.contextmanager
 def stage_output(
     out: str | Path, *, stage: str, config: Mapping[str, Any]
@@ -266,3 +321,15 @@ def stage_output(
         )
     with lock_directory(out):
         yield StagedOutput(Path(out), stage, config)
+
+
+@contextlib.contextmanager
+def stage_output_anywhere(
+    out: str | Path, *, stage: str, config: Mapping[str, Any]
+) -> Iterator[StagedOutput | RemoteOutput]:
+    """Give the output of a stage that can write to URLs too; see `stage_output`."""
+    if storage.is_remote(out):
+        yield RemoteOutput(str(out), stage, config)
+    else:
+        with stage_output(out, stage=stage, config=config) as staged:
+            yield staged

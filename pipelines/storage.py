@@ -233,10 +233,20 @@ def read_json_files(paths: Sequence[str]) -> Iterator[Any]:
             yield from pool.map(read_json, paths[start : start + 8 * _REQUESTS])
 
 
-def write_json(path: str | Path, value: Any) -> None:
-    """Write compact JSON."""
-    with publish(path) as temporary:
-        temporary.write_text(json.dumps(value, sort_keys=True))
+def write_json(path: str | Path, value: Any, *, scratch: bool = False) -> None:
+    """Write a JSON file that appears as a whole; equal values give equal bytes.
+
+    Args:
+        path: of the file.
+        value: what `json` can serialise.
+        scratch: for a working file, compact; others are readable and forced to disk.
+    """
+    if scratch:
+        text = json.dumps(value, sort_keys=True)
+    else:
+        text = json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+    with publish(path, sync=not scratch) as temporary:
+        temporary.write_bytes(text.encode())
 
 
 def remove_tree(directory: str | Path) -> None:

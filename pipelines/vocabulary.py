@@ -22,9 +22,8 @@ from pipelines import storage
 from pipelines.corpus.reader import Corpus, CorpusShard, open_corpus
 from pipelines.errors import UserError
 from pipelines.examples.span_corruption import EOS_ID, PAD_ID, SENTINELS, UNK_ID
-from pipelines.outputs import read_manifest, write_atomically
+from pipelines.outputs import read_manifest, stage_output_anywhere, write_atomically
 from pipelines.progress import say
-from pipelines.remote_outputs import stage_output_anywhere
 from pipelines.sampling import capped_shares, power_rates
 from pipelines.vocabulary_model import MODEL_FILE, STAGE, add_sentinels
 

@@ -17,8 +17,9 @@ from flows.report.page import draw, render
 from flows.report.runs import Run, check_pair, pair_losses, read_run
 from flows.report.svg import standalone_svg
 from flows.speedup import measure_delta, measure_speed_up, resample_curves
+from pipelines import storage
 from pipelines.errors import UserError
-from pipelines.outputs import file_sha256, stage_output, write_atomically, write_json
+from pipelines.outputs import file_sha256, stage_output, write_atomically
 from pipelines.progress import Progress, say
 
 STAGE = "report"
@@ -92,7 +93,7 @@ def write_report(
         }
         for name, text in files.items():
             write_atomically(staged.directory / name, text)
-        write_json(staged.directory / "report.json", report)
+        storage.write_json(staged.directory / "report.json", report)
         names = sorted([*files, "report.json"])
         staged.publish(
             {"files": [{"path": n, "sha256": file_sha256(staged.directory / n)} for n in names]}

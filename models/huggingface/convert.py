@@ -29,8 +29,9 @@ from models.run import CHECKPOINTS, model_of, read_run, run_hash, train_config_o
 from models.run import CONFIG as RUN_CONFIG
 from models.state import Parameters, Skeleton, TrainState, parameter_counts, unrolled
 from models.step import optimizer_of
+from pipelines import storage
 from pipelines.errors import UserError
-from pipelines.outputs import file_sha256, read_json_object, stage_output, write_json
+from pipelines.outputs import file_sha256, read_json_object, stage_output
 from pipelines.progress import say
 
 #: What `save_pretrained` of transformers 4 allows a file.
@@ -70,7 +71,7 @@ def import_hf(directory: str | Path, out: str | Path) -> dict[str, Any]:
             return {**summary, "preset": preset, "reused": True}
         values = read_parameters(files, model)
         say("import-hf", f"{preset}: {sum(counts.values()):,} parameters from {directory}")
-        write_json(
+        storage.write_json(
             output.directory / RUN_CONFIG,
             {
                 "preset": preset,
@@ -152,7 +153,7 @@ def export_hf(
             lambda name: _tensor(places[name], parameters),
             max_shard_bytes,
         )
-        write_json(output.directory / CONFIG, config)
+        storage.write_json(output.directory / CONFIG, config)
         output.publish({"parameters": summary["parameters"], "files": written})
     return {**summary, "reused": False, "files": len(written)}
 

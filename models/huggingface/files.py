@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 
 from pipelines import storage
 from pipelines.errors import UserError
-from pipelines.outputs import read_json_object, write_json
+from pipelines.outputs import read_json_object
 
 CONFIG = "config.json"
 SINGLE = "model.safetensors"
@@ -126,7 +126,9 @@ def write_weights(
     if count > 1:
         total = sum(_bytes(shape) for shape in shapes.values())
         weight_map = {one: name for name, shard in zip(names, shards, strict=True) for one in shard}
-        write_json(directory / INDEX, {"metadata": {"total_size": total}, "weight_map": weight_map})
+        storage.write_json(
+            directory / INDEX, {"metadata": {"total_size": total}, "weight_map": weight_map}
+        )
     return names
 
 

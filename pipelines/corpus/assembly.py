@@ -17,7 +17,7 @@ from pipelines.corpus.phases import Build
 from pipelines.corpus.profiles import profile_of
 from pipelines.corpus.unit_accounts import dropped_records
 from pipelines.errors import UserError
-from pipelines.outputs import MANIFEST, write_atomically, write_json
+from pipelines.outputs import MANIFEST, write_atomically
 
 #: `rejected/records.parquet`: `offsets` (rows, of Parquet) has the first of the `records`.
 _DROPPED = pa.schema(
@@ -78,19 +78,19 @@ def assemble(
         "fingerprints": fingerprints,
     }
     stats = {**_statistics(ledger, shards), "shuffled_bytes": shuffled}
-    write_json(storage.join(staging, STATS), stats)
+    storage.write_json(storage.join(staging, STATS), stats)
     prefix = build.base.prefix.rstrip("-") if build.base else ""
     rejected = storage.join(build.directory, "rejected", *filter(None, [prefix]))
     ledger.write_samples(rejected)
     _write_dropped(rejected, dropped_records(work, [file.name for file in build.files]))
     if build.config.profile == "modern":
         report = contamination_report(work, build.config, build.finished.contamination)
-        write_json(storage.join(staging, DECONTAMINATION), report)
+        storage.write_json(storage.join(staging, DECONTAMINATION), report)
     if not build.base:
         cards = data_card(settings, manifest, stats, profile.documents)
         for name, text in cards.items():
             write_atomically(storage.join(staging, name), text)
-    write_json(storage.join(staging, MANIFEST), manifest)
+    storage.write_json(storage.join(staging, MANIFEST), manifest)
 
 
 def _write_dropped(directory: str, dropped: Iterator[tuple[str, str, int, list[int]]]) -> None:

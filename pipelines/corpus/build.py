@@ -30,9 +30,8 @@ from pipelines.corpus.work_directory import WorkDirectory
 from pipelines.crawl.files import CrawlFile, find_crawl_files
 from pipelines.errors import UserError
 from pipelines.local_pool import start_server
-from pipelines.outputs import MANIFEST, config_hash, lock_directory
+from pipelines.outputs import MANIFEST, config_hash, lock_directory, stage_output_anywhere
 from pipelines.progress import say
-from pipelines.remote_outputs import stage_output_anywhere
 from pipelines.runners import RunnerName, pipeline_options, worker_processes
 
 __all__ = ["CorpusConfig", "build_corpus"]

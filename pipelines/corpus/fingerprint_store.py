@@ -69,7 +69,7 @@ class FingerprintStore:
                 "bytes": temporary.stat().st_size,
                 "sha256": file_sha256(temporary),
             }
-        storage.write_json(self.entry(bucket), described)
+        storage.write_json(self.entry(bucket), described, scratch=True)
         fault_point("corpus.after_fingerprints")
 
     def complete(self) -> bool:

@@ -75,7 +75,7 @@ def finish_unit(
         _save_sorted(work.fingerprints(kind, unit), keys[kind])
     sizes = {kind: sum(map(len, parts)) for kind, parts in keys.items()}
     found = {"languages": index, "ledger": ledger.to_json(), "keys": sizes}
-    storage.write_json(work.finished(unit), {**found, "contamination": contamination})
+    storage.write_json(work.finished(unit), {**found, "contamination": contamination}, scratch=True)
     fault_point("corpus.after_finish_unit")
 
 

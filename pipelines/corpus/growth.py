@@ -31,7 +31,6 @@ from pipelines.outputs import (
     config_hash,
     read_manifest,
     write_atomically,
-    write_json,
 )
 from pipelines.progress import say
 
@@ -195,7 +194,7 @@ def begin_addition(base: Base, staging: str, inputs: Sequence[Mapping[str, Any]]
         )
     remove_unlisted(base)
     storage.make_directory(staging)
-    storage.write_json(claim, {"inputs": list(inputs)})
+    storage.write_json(claim, {"inputs": list(inputs)}, scratch=True)
 
 
 def remove_unlisted(base: Base) -> None:
@@ -221,7 +220,7 @@ def decide_addition(base: Base, staging: str, inputs_hash: str) -> None:
     """
     merged = storage.join(staging, _MERGED)
     if not storage.exists(merged):
-        storage.write_json(merged, _merge(base, staging, inputs_hash))
+        storage.write_json(merged, _merge(base, staging, inputs_hash), scratch=True)
         fault_point("corpus.after_deciding_growth")
 
 
@@ -243,10 +242,10 @@ def publish_addition(base: Base, staging: str) -> None:
             continue
         write_atomically(path, text)
     if "decontamination" in whole:
-        write_json(storage.join(base.directory, DECONTAMINATION), whole["decontamination"])
-    write_json(storage.join(base.directory, STATS), whole["stats"])
+        storage.write_json(storage.join(base.directory, DECONTAMINATION), whole["decontamination"])
+    storage.write_json(storage.join(base.directory, STATS), whole["stats"])
     fault_point("corpus.before_growth")
-    write_json(storage.join(base.directory, MANIFEST), whole["manifest"])
+    storage.write_json(storage.join(base.directory, MANIFEST), whole["manifest"])
     fault_point("corpus.after_growth")
 
 

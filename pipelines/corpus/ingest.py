@@ -65,7 +65,9 @@ def ingest_unit(unit: int, file: CrawlFile, work: WorkDirectory, config: CorpusC
             text_bytes += table["text"].nbytes
     sizes = {"pages": pages, "lines": lines, "text_bytes": text_bytes}
     places = {reason: ledger.places[reason] for reason in sorted(ledger.places)}
-    storage.write_json(work.ingested(unit), {**sizes, "ledger": ledger.to_json(), "places": places})
+    storage.write_json(
+        work.ingested(unit), {**sizes, "ledger": ledger.to_json(), "places": places}, scratch=True
+    )
     fault_point("corpus.after_ingest_unit")
 
 

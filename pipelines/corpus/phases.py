@@ -142,6 +142,7 @@ class Build:
         storage.write_json(
             marker,
             {"candidates": candidates, "bucket_bits": bits, "shuffled_bytes": shuffled},
+            scratch=True,
         )
         fault_point(f"corpus.after_{contest}")
         return shuffled
@@ -182,7 +183,7 @@ class Build:
 
         counters = self._run(NEAR_DUPLICATES, build, len(self.files))
         shuffled = counters.get(f"{NEAR_DUPLICATES}_bytes", 0)
-        storage.write_json(marker, {"bucket_bits": bits, "shuffled_bytes": shuffled})
+        storage.write_json(marker, {"bucket_bits": bits, "shuffled_bytes": shuffled}, scratch=True)
         fault_point("corpus.after_near_duplicates")
         return shuffled
 
@@ -328,6 +329,6 @@ def _write_file_lists(files: Sequence[list], work: WorkDirectory) -> list[str]:
     paths = []
     for start in range(0, len(files), _FILES_PER_LIST):
         path = storage.join(work.root, f"files-{start:06d}.json")
-        storage.write_json(path, files[start : start + _FILES_PER_LIST])
+        storage.write_json(path, files[start : start + _FILES_PER_LIST], scratch=True)
         paths.append(path)
     return paths

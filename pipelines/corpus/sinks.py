@@ -161,7 +161,9 @@ def write_documents(
             "sha256": file_sha256(temporary),
         }
     statistics = {"documents": rows, "characters": characters, "bytes": size}
-    storage.write_json(work.shard(spec.name), {"manifest": manifest, "statistics": statistics})
+    storage.write_json(
+        work.shard(spec.name), {"manifest": manifest, "statistics": statistics}, scratch=True
+    )
     fault_point("corpus.after_shard")
 
 

@@ -21,14 +21,14 @@ from pipelines.examples.tfrecord import index_path
 from pipelines.examples.units import UnitStore
 from pipelines.languages import task_name
 from pipelines.outputs import (
+    RemoteOutput,
     StagedOutput,
     read_manifest,
+    stage_output_anywhere,
     write_atomically,
-    write_json,
 )
 from pipelines.progress import say
 from pipelines.records import SPLITS
-from pipelines.remote_outputs import RemoteOutput, stage_output_anywhere
 from pipelines.runners import pipeline_options
 from pipelines.vocabulary_model import MODEL_FILE, open_vocabulary
 
@@ -262,8 +262,8 @@ def _write_cache_metadata(
             for name in features:
                 stats[f"{name}_tokens"] = sum(count[f"{name}_tokens"] for count in counts)
                 stats[f"{name}_max_tokens"] = max(count[f"{name}_max_tokens"] for count in counts)
-            write_json(storage.join(task, f"info.{split}.json"), info)
-            write_json(storage.join(task, f"stats.{split}.json"), stats)
+            storage.write_json(storage.join(task, f"info.{split}.json"), info)
+            storage.write_json(storage.join(task, f"stats.{split}.json"), stats)
         write_atomically(storage.join(task, "COMPLETED"), b"")
 
 

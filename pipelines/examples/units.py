@@ -10,7 +10,6 @@ import sentencepiece
 from pipelines import storage
 from pipelines.examples.shards import ExampleUnit, ShardSettings, write_shard
 from pipelines.faults import fault_point
-from pipelines.outputs import write_json
 from pipelines.vocabulary_model import load_vocabulary
 
 
@@ -47,7 +46,7 @@ class UnitStore:
         """Note that a unit is done, after its shard is in place."""
         path = storage.join(self.descriptions, self._description(unit))
         storage.make_directory(path.rpartition("/")[0])
-        write_json(path, description)
+        storage.write_json(path, description)
 
     def count(self) -> int:
         """How many units are done."""

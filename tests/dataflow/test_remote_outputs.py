@@ -6,8 +6,14 @@ import pytest
 
 from pipelines import storage
 from pipelines.errors import UserError
-from pipelines.outputs import MANIFEST, MARKER, read_manifest
-from pipelines.remote_outputs import CLAIM, RemoteOutput, stage_output_anywhere
+from pipelines.outputs import (
+    CLAIM,
+    MANIFEST,
+    MARKER,
+    RemoteOutput,
+    read_manifest,
+    stage_output_anywhere,
+)
 
 
 def make(out: str, **config: object) -> RemoteOutput:

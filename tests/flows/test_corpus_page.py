@@ -12,8 +12,9 @@ import pytest
 from flows.corpus_page.figures import percent
 from flows.corpus_page.page import visible, write_page
 from flows.main import main
+from pipelines import storage
 from pipelines.errors import UserError
-from pipelines.outputs import stage_output, write_json
+from pipelines.outputs import stage_output
 from pipelines.records import DOCUMENT_SCHEMA
 
 HOSTILE = "</script><img src=x onerror=alert(1)>\u202e\x1b[31m'\"`{{7*7}}&amp;"
@@ -58,7 +59,7 @@ def corpus(tmp_path: Path) -> Path:
         drops = {"de": {"near_duplicate": 3, HOSTILE: 4}, "sw": {"near_duplicate": 1}}
         stats = {"languages": languages, "stages": stages, "lines": lines}
         stats["dropped_languages"] = drops
-        write_json(staged.directory / "stats.json", stats)
+        storage.write_json(staged.directory / "stats.json", stats)
         (staged.directory / "rejected").mkdir()
         row = {"stage": "read", "source": HOSTILE, "url": HOSTILE, "detail": HOSTILE}
         (staged.directory / "rejected" / "bad_utf8.jsonl").write_text(

@@ -17,8 +17,8 @@ from models.infill import InfillConfig, infill
 from models.run import CHECKPOINTS, CONFIG
 from models.state import Skeleton
 from models.step import batch_groups, make_train_step, optimizer_of
+from pipelines import storage
 from pipelines.errors import UserError
-from pipelines.outputs import write_json
 from pipelines.vocabulary_model import open_vocabulary
 
 TEXT = "the cat <extra_id_0> on the <extra_id_1> again"
@@ -69,7 +69,7 @@ def run(request, tmp_path_factory, vocabulary):
         state, _ = step(state, batch)
     directory = tmp_path_factory.mktemp(request.param)
     described = {"model": as_json(config), "train": as_json(train), "examples": None}
-    write_json(directory / CONFIG, described)
+    storage.write_json(directory / CONFIG, described)
     checkpoints = Checkpoints(directory / CHECKPOINTS, kept=())
     checkpoints.save(state, 60, 60)
     checkpoints.wait()

@@ -9,7 +9,8 @@ import gflanguages
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.outputs import canonical_json, file_sha256, stage_output, write_json
+from pipelines import storage
+from pipelines.outputs import canonical_json, file_sha256, stage_output
 
 Texts = Mapping[str, Mapping[str, Sequence[str]]]
 
@@ -42,7 +43,7 @@ def write_corpus(out: Path, texts: Texts, shards: int = 1) -> Path:
                     path = f"data/{lang}/{split}-{number:05}-of-{shards:05}.parquet"
                     rows.append(_write_shard(staged.directory, path, table[number::shards]))
                     rows[-1].update(lang=lang, split=split)
-        write_json(staged.directory / "stats.json", {"languages": stats, "stages": []})
+        storage.write_json(staged.directory / "stats.json", {"languages": stats, "stages": []})
         staged.publish({"shards": rows})
     return out
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines import outputs
+from pipelines import outputs, storage
 from pipelines.errors import UserError
 
 
@@ -88,7 +88,7 @@ def test_foreign_directories_are_refused(tmp_path, marker):
     (out / "thesis.txt").write_text("mine")
     if marker:
         (out / outputs.MARKER).write_text("")
-        outputs.write_json(out / outputs.MANIFEST, {"stage": "vocabulary"})
+        storage.write_json(out / outputs.MANIFEST, {"stage": "vocabulary"})
     with pytest.raises(UserError, match="corpus"):
         publish(out, {})
     assert (out / "thesis.txt").read_text() == "mine"

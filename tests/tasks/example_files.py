@@ -8,11 +8,12 @@ import numpy as np
 import sentencepiece
 from sentencepiece import sentencepiece_model_pb2
 
+from pipelines import storage
 from pipelines.examples.example_proto import encode_example
 from pipelines.examples.span_corruption import SENTINELS, span_corruption
 from pipelines.examples.tfrecord import write_tfrecord
 from pipelines.languages import task_name
-from pipelines.outputs import MANIFEST, MARKER, file_sha256, full_manifest, write_json
+from pipelines.outputs import MANIFEST, MARKER, file_sha256, full_manifest
 from pipelines.vocabulary_model import add_sentinels
 from tasks.records import VOCABULARY_PATH
 
@@ -101,6 +102,6 @@ def write_examples(
             "languages": described,
         },
     )
-    write_json(out / MANIFEST, manifest)
-    write_json(out / MARKER, {"config_hash": manifest["config_hash"]})
+    storage.write_json(out / MANIFEST, manifest)
+    storage.write_json(out / MARKER, {"config_hash": manifest["config_hash"]})
     return out

@@ -27,7 +27,7 @@ def write_lists(config: ModernConfig, work: WorkDirectory) -> None:
     items = [
         [item.set, item.line, item.text] for item in read_evaluation_sets(config.evaluation_sets)
     ]
-    storage.write_json(storage.join(work.root, _EVALUATION), items)
+    storage.write_json(storage.join(work.root, _EVALUATION), items, scratch=True)
 
 
 @functools.lru_cache(maxsize=1)
