@@ -49,7 +49,8 @@ class ModelConfig:
         experts: experts of a sparse layer; 0 makes every layer dense.
         sparse_every: the last of each `sparse_every` blocks is sparse; 1 makes all sparse.
         capacity_factor: slots of all experts of a group over its token positions, in training.
-        group_size: encoder tokens routed together; a group is whole sequences.
+        group_size: positions routed together, of the encoder or of the decoder; a group is whole
+            sequences.
         balance_weight: weight of the load-balance loss, summed over sparse layers.
         balance_scope: what is to be balanced: each routing `group`, as in the paper, or the batch
             as a whole (`global`, arXiv 2501.11873), which lets groups of one language specialise.
@@ -145,7 +146,7 @@ class ModelChanges:
         decoder_layers: blocks of the decoder.
         experts: experts of a sparse layer; 0 makes the preset dense.
         capacity_factor: slots of all experts of a group over its token positions.
-        group_size: encoder tokens routed together.
+        group_size: positions of a stack routed together.
         balance_weight: weight of the load-balance loss.
         balance_scope: whether each routing group is to be balanced, or the batch as a whole.
         router_z_weight: weight of the router's z-loss.

@@ -16,18 +16,13 @@ import pyarrow as pa
 
 from models.config import EvaluateConfig, TrainConfig
 from models.experts import DROPLESS
+from models.groups import Groups, batch_groups
 from models.job import JobError, is_first, meet, together
 from models.partitioning import check_divisible, fed_part, make_mesh, put_batch
 from models.router import expert_capacity
 from models.run import model_of, train_config_of
 from models.state import Parameters, Skeleton
-from models.step import (
-    FEATURES,
-    EvaluationResult,
-    batch_groups,
-    make_evaluation_step,
-    optimizer_of,
-)
+from models.step import FEATURES, EvaluationResult, make_evaluation_step, optimizer_of
 from pipelines.errors import UserError
 from pipelines.progress import Progress
 from tasks.prefetch import ahead
@@ -135,7 +130,7 @@ class Evaluator:
         self._mesh = make_mesh(train)
         self._part, self._parts = fed_part(self._mesh)
         self._shards = train.data_parallel * train.expert_parallel
-        check_divisible(self._model, train, self._shards)
+        check_divisible(self._model, train, Groups(self._shards, self._shards))
         self._skeleton = Skeleton.of(self._model, train, self._mesh)
         self._step = make_evaluation_step(self._skeleton)
         self._compiled: dict[Any, Callable[..., EvaluationResult]] = {}
@@ -197,13 +192,14 @@ class Evaluator:
     ) -> tuple[EvaluationResult, tuple[int, int] | None]:
         """Evaluate a batch, with these capacities or larger ones; gives those too."""
         rows, inputs_length = batch["encoder_input_tokens"].shape
+        targets_length = batch["decoder_target_tokens"].shape[1]
         fed = slice(*(part * rows // self._parts for part in (self._part, self._part + 1)))
         arrays = put_batch({name: batch[name][fed] for name in FEATURES}, self._mesh)
         # Groups do not matter where nothing is dropped, but each must lie on one device.
-        groups = self._shards * batch_groups(self._model, rows // self._shards, inputs_length)
-        encoder, decoder = (
-            batch[name].size // groups for name in ("encoder_input_tokens", "decoder_target_tokens")
-        )
+        of_shard = batch_groups(self._model, rows // self._shards, inputs_length, targets_length)
+        groups = Groups(self._shards * of_shard.encoder, self._shards * of_shard.decoder)
+        encoder = rows * inputs_length // groups.encoder
+        decoder = rows * targets_length // groups.decoder
         if self._in_blocks:
             capacities = (DROPLESS, DROPLESS)
         elif self._model.sparse and capacities is None:
@@ -223,7 +219,7 @@ class Evaluator:
         self,
         parameters: Parameters,
         batch: dict[str, jax.Array],
-        groups: int,
+        groups: Groups,
         capacities: tuple[int, int] | None,
     ) -> EvaluationResult:
         if (groups, capacities) not in self._compiled:

@@ -6,7 +6,8 @@ cost what matrix products cost. A test holds the two against each other on an un
 """
 
 from models.config import ModelConfig, Remat
-from models.router import expert_capacity, group_count
+from models.groups import batch_groups
+from models.router import expert_capacity
 
 #: A product's backward pass is two products of its size: one per operand.
 FORWARD_AND_BACKWARD = 3
@@ -45,9 +46,9 @@ def forward_flops(
     config: ModelConfig, batch_size: int, inputs_length: int, targets_length: int
 ) -> int:
     """Matrix-product FLOPs of one forward pass over a batch."""
-    groups = group_count(batch_size, inputs_length, config.group_size)
+    groups = batch_groups(config, batch_size, inputs_length, targets_length)
 
-    def feed_forward(layers: int, length: int) -> int:
+    def feed_forward(layers: int, length: int, groups: int) -> int:
         sparse = layers // config.sparse_every if config.sparse else 0
         dense = (layers - sparse) * batch_size * length * feed_forward_flops(config)
         if not sparse:
@@ -56,11 +57,11 @@ def forward_flops(
 
     encoder = config.encoder_layers * attention_flops(
         config, batch_size, inputs_length, inputs_length
-    ) + feed_forward(config.encoder_layers, inputs_length)
+    ) + feed_forward(config.encoder_layers, inputs_length, groups.encoder)
     decoder = config.decoder_layers * (
         attention_flops(config, batch_size, targets_length, targets_length)
         + attention_flops(config, batch_size, targets_length, inputs_length)
-    ) + feed_forward(config.decoder_layers, targets_length)
+    ) + feed_forward(config.decoder_layers, targets_length, groups.decoder)
     return encoder + decoder + logits_flops(config, batch_size, targets_length)
 
 

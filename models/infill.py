@@ -14,6 +14,7 @@ import sentencepiece
 from models.checkpoint import complete_steps, restore_parameters
 from models.checks import check_counts
 from models.decode import make_decoder
+from models.groups import WHOLE_BATCH
 from models.job import check_devices, memory_explained
 from models.partitioning import check_divisible, make_mesh
 from models.run import CHECKPOINTS, model_of, read_run, run_hash, train_config_of
@@ -122,7 +123,7 @@ def _skeleton(described: dict[str, Any], config: InfillConfig) -> Skeleton:
         model_parallel=config.model_parallel,
     )
     mesh = make_mesh(train)
-    check_divisible(model, train, groups=1)
+    check_divisible(model, train, WHOLE_BATCH)
     return Skeleton.of(model, train, mesh)
 
 

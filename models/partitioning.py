@@ -15,6 +15,7 @@ from jax.experimental.mesh_utils import create_device_mesh
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from models.config import ModelConfig, TrainConfig
+from models.groups import Groups
 from pipelines.errors import UserError
 
 AXES = ("data", "expert", "model")
@@ -107,7 +108,7 @@ def part_of(owners: np.ndarray, process: int) -> tuple[int, int]:
     return int(mine[0]) // mine.size, shards // mine.size
 
 
-def check_divisible(model: ModelConfig, config: TrainConfig, groups: int) -> None:
+def check_divisible(model: ModelConfig, config: TrainConfig, groups: Groups) -> None:
     """Check that batch, heads, widths and experts can be divided as asked.
 
     Raises:
@@ -137,9 +138,10 @@ def check_divisible(model: ModelConfig, config: TrainConfig, groups: int) -> Non
         raise UserError(
             f"--expert-parallel {config.expert_parallel} does not divide {model.experts} experts"
         )
-    if groups % (batch_shards * config.microbatches):
+    if groups.separable % (batch_shards * config.microbatches):
         raise UserError(
-            f"a batch has {groups} routing groups, which data x expert shards x microbatches = "
+            f"a batch has {groups.encoder} routing groups in the encoder and {groups.decoder} in "
+            f"the decoder, which data x expert shards x microbatches = "
             f"{batch_shards * config.microbatches} do not divide: use a larger --batch-size or a "
             "smaller --group-size"
         )

@@ -28,17 +28,6 @@ def expert_capacity(capacity_factor: float, group_positions: int, experts: int) 
     return min(max(capacity, MIN_CAPACITY), group_positions)
 
 
-def group_count(batch_size: int, inputs_length: int, group_size: int) -> int:
-    """Routing groups of a batch: whole sequences, about `group_size` encoder tokens each.
-
-    The sequences of a group are the largest divisor of the batch that fits the group size (one
-    at least), so the answer depends on batch and configuration and on no device.
-    """
-    fitting = max(1, min(batch_size, group_size // inputs_length))
-    sequences = next(n for n in range(fitting, 0, -1) if batch_size % n == 0)
-    return batch_size // sequences
-
-
 class RoutingStats(NamedTuple):
     """What one sparse layer reports; averages are over its routed (real) tokens.
 

@@ -10,10 +10,11 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from models.adamw import AdamW
-from models.config import ModelConfig, TrainConfig
+from models.config import TrainConfig
+from models.groups import Groups
 from models.losses import chunked_token_losses, router_losses
 from models.optimizer import Adafactor, Optimizer
-from models.router import RoutingStats, group_count
+from models.router import RoutingStats
 from models.state import Parameters, Skeleton, TrainState
 
 Batch = Mapping[str, Array]
@@ -45,13 +46,6 @@ FEATURES = (
 SEGMENTS = ("encoder_segment_ids", "decoder_segment_ids")
 
 
-def batch_groups(model: ModelConfig, batch_size: int, inputs_length: int) -> int:
-    """Parts a batch falls into: routing groups, or single sequences in a dense model."""
-    if not model.sparse:
-        return batch_size
-    return group_count(batch_size, inputs_length, model.group_size)
-
-
 class LossParts(NamedTuple):
     """What a batch, or a part of it, adds to the loss and its metrics: sums, `routing_sums` too."""
 
@@ -67,7 +61,7 @@ def batch_loss(
     parameters: Parameters,
     batch: Batch,
     *,
-    groups: int,
+    groups: Groups,
     target_tokens: Float[Array, ""],
     parts: int = 1,
     key: Any = None,
@@ -114,12 +108,13 @@ def routing_sums(stats: tuple[RoutingStats, RoutingStats]) -> dict[str, Array]:
     return {"tokens": tokens, **{name: times_tokens(name) for name in means}}
 
 
-def routing_metrics(sums: dict[str, Array]) -> dict[str, Array]:
-    """What is logged of routing.
+def routing_metrics(sums: dict[str, Array], encoder_layers: int) -> dict[str, Array]:
+    """What is logged of routing; the first `encoder_layers` sparse layers are the encoder's.
 
-    `drop_fraction`, `entropy` and `confidence` are means over layers, `max_load` the largest share
-    any layer gives one expert, as a multiple of an even share. `layer_...` has a value of each
-    layer, and `load` its experts' shares.
+    `drop_fraction`, `entropy` and `confidence` are means over layers, `drop_fraction_encoder` and
+    `drop_fraction_decoder` those of one stack, `max_load` the largest share any layer gives one
+    expert, as a multiple of an even share. `layer_...` has a value of each layer, and `load` its
+    experts' shares.
     """
     tokens = jnp.maximum(sums["tokens"], 1)
     load = sums["load"] / tokens[:, None]
@@ -127,6 +122,8 @@ def routing_metrics(sums: dict[str, Array]) -> dict[str, Array]:
     layers["max_load"] = load.max(axis=-1) * load.shape[-1]
     return {
         **{name: values.mean() for name, values in layers.items()},
+        "drop_fraction_encoder": layers["drop_fraction"][:encoder_layers].mean(),
+        "drop_fraction_decoder": layers["drop_fraction"][encoder_layers:].mean(),
         "max_load": layers["max_load"].max(),
         **{f"layer_{name}": values for name, values in layers.items()},
         "load": load,
@@ -134,12 +131,13 @@ def routing_metrics(sums: dict[str, Array]) -> dict[str, Array]:
 
 
 def make_gradients(
-    skeleton: Skeleton, groups: int
+    skeleton: Skeleton, groups: Groups
 ) -> Callable[[Parameters, Batch, Any], tuple[Parameters, LossParts]]:
     """Traceable `(parameters, batch, key) -> (gradients, losses)` of the whole batch.
 
-    With microbatches, every n-th routing group goes into the same part: parts then stay on the
-    devices that hold their rows, and their gradients add up to the whole batch's.
+    With microbatches, every n-th run of rows that holds whole routing groups goes into the same
+    part: parts then stay on the devices that hold their rows, and their gradients add up to the
+    whole batch's.
     """
     parts = skeleton.train.microbatches
 
@@ -149,7 +147,7 @@ def make_gradients(
             functools.partial(
                 batch_loss,
                 skeleton,
-                groups=groups // parts,
+                groups=groups.of_part(parts),
                 target_tokens=target_tokens,
                 parts=parts,
             ),
@@ -160,7 +158,7 @@ def make_gradients(
             return gradient, losses
 
         def split(x: Array) -> Array:
-            return x.reshape(groups // parts, parts, -1, *x.shape[1:]).swapaxes(0, 1)
+            return x.reshape(groups.separable // parts, parts, -1, *x.shape[1:]).swapaxes(0, 1)
 
         def add(total: Parameters, inputs: tuple[Any, Array]):
             part, part_key = inputs
@@ -177,7 +175,7 @@ def make_gradients(
     return gradients
 
 
-def make_train_step(skeleton: Skeleton, optimizer: Optimizer, groups: int) -> JittedStep:
+def make_train_step(skeleton: Skeleton, optimizer: Optimizer, groups: Groups) -> JittedStep:
     """Compile-ready `(state, batch) -> (state, metrics)`; the old state's memory is reused.
 
     With the policy `skip`, a step that is bad, or has a loss above `loss_limit`, only counts.
@@ -203,7 +201,9 @@ def make_train_step(skeleton: Skeleton, optimizer: Optimizer, groups: int) -> Ji
         if skeleton.config.sparse:
             metrics["train/balance_loss"] = losses.balance_loss
             metrics["train/router_z_loss"] = losses.router_z_loss
-            routing = routing_metrics(losses.routing)
+            model = skeleton.config
+            encoder_layers = model.encoder_layers // model.sparse_every
+            routing = routing_metrics(losses.routing, encoder_layers)
             metrics |= {f"router/{name}": value for name, value in routing.items()}
         if train.on_bad_loss == "skip":
             finite = jnp.isfinite(losses.loss) & jnp.isfinite(metrics["train/gradient_norm"])
@@ -249,7 +249,7 @@ def make_evaluation_step(
     """Compile-ready `(parameters, batch, groups, capacities) -> EvaluationResult`."""
 
     def evaluation_step(
-        parameters: Parameters, batch: Batch, groups: int, capacities: tuple[int, int] | None
+        parameters: Parameters, batch: Batch, groups: Groups, capacities: tuple[int, int] | None
     ) -> EvaluationResult:
         model = skeleton.merge(parameters)
         x, stats = model(

@@ -16,6 +16,7 @@ import jax
 
 from models.config import JobConfig, ModelChanges, TrainConfig, as_json, padded_vocabulary
 from models.flops import training_step_flops
+from models.groups import batch_groups, small_group_warnings
 from models.job import agree, announce, membership, on_first, together
 from models.lifeline import EXIT_RESUME
 from models.partitioning import check_divisible, fed_part, make_mesh
@@ -23,7 +24,6 @@ from models.presets import preset as find_preset
 from models.run import RunPlan, claim_run, describe_run, finish_run
 from models.schedule import log_spaced_steps
 from models.state import Skeleton, parameter_counts
-from models.step import batch_groups
 from models.trainer import Batches, run_training
 from pipelines.faults import fault_point
 from pipelines.outputs import canonical_json, lock_directory, read_manifest
@@ -147,12 +147,12 @@ def _train_plan(plan: RunPlan, batches: Batches, examples: str | Path, out: Path
             "step": finished["step"],
             "final_loss": finished["final_loss"],
         }
-    groups = batch_groups(plan.model, plan.train.rows, batches.inputs_length)
+    lengths = (batches.inputs_length, batches.targets_length)
+    groups = batch_groups(plan.model, plan.train.rows, *lengths)
     mesh = together(lambda: make_mesh(plan.train))
     together(lambda: check_divisible(plan.model, plan.train, groups))
     skeleton = Skeleton.of(plan.model, plan.train, mesh)
     counts = parameter_counts(skeleton)
-    lengths = (batches.inputs_length, batches.targets_length)
     flops = training_step_flops(plan.model, plan.train.rows, *lengths)
     measured = {
         "parameters": sum(counts.values()),
@@ -197,4 +197,6 @@ def _announce(plan: RunPlan, counts: dict[str, int], lengths: tuple[int, int], o
         f"{config.optimizer}, {config.dtype} on {config.devices} x "
         f"{jax.devices()[0].device_kind}, {len(plan.languages)} languages, seed {config.seed}",
     )
+    for warning in small_group_warnings(model, config.rows, *lengths):
+        announce(warning)
     announce(f"metrics, checkpoints and TensorBoard events go to {out}")

@@ -13,6 +13,7 @@ import numpy as np
 from models.bad_loss import HISTORY_STEPS, LossWatch
 from models.checkpoint import Checkpoints
 from models.flops import training_step_flops
+from models.groups import Groups
 from models.job import JobError, announce, meet, on_first
 from models.lifeline import EXIT_RESUME
 from models.partitioning import put_batch
@@ -50,7 +51,7 @@ class Batches(Protocol):
 
 
 def run_training(
-    plan: RunPlan, batches: Batches, out: Path, skeleton: Skeleton, groups: int
+    plan: RunPlan, batches: Batches, out: Path, skeleton: Skeleton, groups: Groups
 ) -> float:
     """Train to the last step, or until a signal.
 
@@ -59,7 +60,7 @@ def run_training(
         batches: its data.
         out: its directory.
         skeleton: its model, on the mesh.
-        groups: parts that a batch falls into (`models.step.batch_groups`).
+        groups: routing groups of a batch.
 
     Returns:
         The last loss.
@@ -256,7 +257,10 @@ class Recorder:
         telemetry.write(metrics.pop("step"), metrics)
         note = f"loss {float(metrics['train/loss']):.3f}"
         if "router/drop_fraction" in metrics:
-            note += f" · dropped {float(metrics['router/drop_fraction']):.1%}"
+            encoder, decoder = (
+                float(metrics[f"router/drop_fraction_{stack}"]) for stack in Groups._fields
+            )
+            note += f" · dropped {encoder:.1%} in encoder, {decoder:.1%} in decoder"
         self._progress.add(1, note)
 
     def sync(self) -> None:

@@ -18,6 +18,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from models.attention import RelativePositionBias
 from models.block import Period
 from models.config import ModelConfig, Remat
+from models.groups import WHOLE_BATCH, Groups
 from models.layers import Dense, Embedding, RMSNorm, dropout, fan_in_init, split_key
 from models.partitioning import constrain_batch
 from models.router import RoutingStats
@@ -198,7 +199,7 @@ class Transformer(nnx.Module):
         *,
         encoder_segment_ids: Int[Array, "B L"] | None = None,
         decoder_segment_ids: Int[Array, "B T"] | None = None,
-        groups: int = 1,
+        groups: Groups = WHOLE_BATCH,
         capacities: tuple[int, int] | None = None,
         key: PRNGKeyArray | None = None,
     ) -> tuple[Float[Array, "B T D"], tuple[RoutingStats, RoutingStats] | None]:
@@ -210,7 +211,7 @@ class Transformer(nnx.Module):
             decoder_target_tokens: targets; where they are padding, nothing is routed.
             encoder_segment_ids: of packed rows, the example of each input, from 1; 0 is padding.
             decoder_segment_ids: the same of targets; no example attends to another.
-            groups: routing groups in the batch, of encoder and decoder alike.
+            groups: routing groups in the batch, of each stack.
             capacities: slots per expert and group of encoder and decoder layers; by default
                 what the capacity factor says.
             key: randomness of training (jitter, dropout); None evaluates.
@@ -232,7 +233,7 @@ class Transformer(nnx.Module):
         memory, encoder_stats = self.encode(
             encoder_input_tokens,
             segment_ids=encoder_segment_ids,
-            groups=groups,
+            groups=groups.encoder,
             capacity=encoder_capacity,
             key=keys[0],
         )
@@ -242,7 +243,7 @@ class Transformer(nnx.Module):
             mask=target_mask,
             memory=memory,
             memory_mask=memory_mask,
-            groups=groups,
+            groups=groups.decoder,
             capacity=decoder_capacity,
             key=keys[1],
         )

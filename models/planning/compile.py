@@ -87,13 +87,14 @@ def lower_step(request: CompileRequest, devices: list[Any]) -> Any:
     import jax
     from jax.sharding import NamedSharding, PartitionSpec
 
+    from models.groups import batch_groups
     from models.partitioning import BATCH_AXES, arrange_mesh, check_divisible
     from models.state import Skeleton
-    from models.step import FEATURES, batch_groups, make_train_step, optimizer_of
+    from models.step import FEATURES, make_train_step, optimizer_of
 
     model, train = request.model, request.train
     mesh = arrange_mesh(train, devices)
-    groups = batch_groups(model, train.batch_size, request.inputs_length)
+    groups = batch_groups(model, train.batch_size, request.inputs_length, request.targets_length)
     check_divisible(model, train, groups)
     skeleton, optimizer = Skeleton.of(model, train, mesh), optimizer_of(train)
     rows = NamedSharding(mesh, PartitionSpec(BATCH_AXES))

@@ -38,6 +38,11 @@ class PlanConfig:
             if value is not None and field.name != "remat" and value < 1:
                 raise UserError(f"--{field.name.replace('_', '-')} must be at least 1")
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Sequences of a batch, and their positions in encoder and decoder."""
+        return self.batch_size, self.inputs_length, self.targets_length
+
     def allows(self, name: str, value: int | Remat) -> bool:
         """Whether a setting may have this value."""
         wanted = getattr(self, name)

@@ -13,10 +13,11 @@ import jax
 from jax.sharding import AbstractMesh
 
 from models.config import ModelConfig, TrainConfig
+from models.groups import batch_groups
 from models.partitioning import AXES
 from models.router import expert_capacity
 from models.state import Skeleton
-from models.step import batch_groups, optimizer_of
+from models.step import optimizer_of
 
 #: Arrays kept for the backward pass, each of one value a token and unit: of the feed-forward
 #: width (GELU's inner values among them) in bfloat16, and of the model's width in bfloat16 and
@@ -137,16 +138,22 @@ class _Part:
     @classmethod
     def of(cls, model: ModelConfig, train: TrainConfig, inputs: int, targets: int) -> "_Part":
         shards = train.data_parallel * train.expert_parallel * train.microbatches
-        groups = batch_groups(model, train.batch_size, inputs)
+        groups = batch_groups(model, train.batch_size, inputs, targets)
 
-        def slots(length: int) -> float:
+        def slots(length: int, groups: int) -> float:
             if not model.sparse:
                 return 0.0
             positions = train.batch_size * length // groups
             capacity = expert_capacity(model.capacity_factor, positions, model.experts)
             return groups * model.experts * capacity / shards
 
-        return cls(train.batch_size / shards, inputs, targets, slots(inputs), slots(targets))
+        return cls(
+            train.batch_size / shards,
+            inputs,
+            targets,
+            slots(inputs, groups.encoder),
+            slots(targets, groups.decoder),
+        )
 
 
 def _period_kept(model: ModelConfig, train: TrainConfig, part: _Part, *, decoder: bool) -> float:

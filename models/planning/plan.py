@@ -5,6 +5,7 @@ from typing import Any
 
 from models.config import ModelChanges, ModelConfig, TrainConfig
 from models.flops import recomputed_flops, training_step_flops
+from models.groups import small_group_warnings
 from models.planning.compile import CompileRequest, CompileResult
 from models.planning.config import PlanConfig
 from models.planning.environment import compile_elsewhere
@@ -41,6 +42,8 @@ def make_plan(
     """
     slice_ = parse_topology(topology)
     model = changes.applied_to(find_preset(preset).model)
+    for warning in small_group_warnings(model, *config.shape):
+        say("plan", warning)
     # Without a mesh: the tree and its shapes are the same on all.
     skeleton = Skeleton.of(model, TrainConfig(batch_size=config.batch_size, scan_layers=True))
     settings = rank_settings(model, config, slice_, skeleton)

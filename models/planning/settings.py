@@ -7,12 +7,12 @@ from typing import get_args
 
 from models.config import ModelConfig, Remat, TrainConfig
 from models.flops import recomputed_flops, training_step_flops
+from models.groups import batch_groups
 from models.partitioning import check_divisible
 from models.planning.config import PlanConfig
 from models.planning.memory import StepMemory, state_memory, step_memory
 from models.planning.topology import Topology
 from models.state import Skeleton, parameter_counts
-from models.step import batch_groups
 from pipelines.errors import UserError
 
 #: Widest tensor parallelism that is tried: beyond it, all-reduces of activations rule.
@@ -101,7 +101,7 @@ def _check_asked(model: ModelConfig, config: PlanConfig, topology: Topology) -> 
     if None not in asked:
         train = _train_config(config, *(size or 1 for size in asked))
         train = dataclasses.replace(train, microbatches=config.microbatches or 1)
-        check_divisible(model, train, batch_groups(model, config.batch_size, config.inputs_length))
+        check_divisible(model, train, batch_groups(model, *config.shape))
 
 
 def _train_config(config: PlanConfig, data: int, expert: int, width: int) -> TrainConfig:
@@ -137,11 +137,11 @@ def _memory_settings(
     model: ModelConfig, config: PlanConfig, mesh: TrainConfig
 ) -> Iterator[TrainConfig]:
     shards = mesh.data_parallel * mesh.expert_parallel
-    groups = batch_groups(model, config.batch_size, config.inputs_length)
-    if config.batch_size % shards or groups % shards:
+    parts = batch_groups(model, *config.shape).separable
+    if config.batch_size % shards or parts % shards:
         return
     chunks = LOSS_CHUNKS if config.loss_chunks is None else (config.loss_chunks,)
-    for microbatches in _divisors(groups // shards):
+    for microbatches in _divisors(parts // shards):
         if not config.allows("microbatches", microbatches):
             continue
         if model.balance_scope == "global" and microbatches > 1:

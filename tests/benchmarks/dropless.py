@@ -23,10 +23,11 @@ from flows.huge_pages import restart_with_huge_pages
 from models.config import ModelConfig, TrainConfig
 from models.evaluator import fitting_capacity
 from models.experts import DROPLESS
+from models.groups import batch_groups
 from models.presets import preset
 from models.router import expert_capacity
 from models.state import Skeleton
-from models.step import batch_groups, make_evaluation_step
+from models.step import make_evaluation_step
 
 ROWS = 32
 TINY = preset("mswitch-tiny").model
@@ -52,9 +53,9 @@ def sides(config: ModelConfig, inputs: int, targets: int, one_expert: bool) -> d
             for name, value in parameters.items()
         }
     arrays = batch(config.vocabulary_size, ROWS, inputs, targets)
-    groups = batch_groups(config, ROWS, inputs)
+    groups = batch_groups(config, ROWS, inputs, targets)
     step = functools.partial(make_evaluation_step(skeleton), parameters, arrays, groups)
-    positions = [ROWS * length // groups for length in (inputs, targets)]
+    positions = [ROWS * inputs // groups.encoder, ROWS * targets // groups.decoder]
     training = tuple(
         expert_capacity(config.capacity_factor, count, config.experts) for count in positions
     )

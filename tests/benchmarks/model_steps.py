@@ -32,8 +32,9 @@ import numpy as np
 from flows.huge_pages import restart_with_huge_pages
 from models.config import ModelConfig, TrainConfig
 from models.flops import training_step_flops
+from models.groups import batch_groups
 from models.state import Skeleton
-from models.step import batch_groups, batch_loss, make_train_step, optimizer_of
+from models.step import batch_loss, make_train_step, optimizer_of
 from models.telemetry import Telemetry
 
 ROOT = Path(__file__).parents[2]
@@ -95,7 +96,7 @@ class Training:
         self.config = config
         self.batch = batch(config.vocabulary_size, ROWS, INPUTS, TARGETS)
         self.skeleton = Skeleton.of(config, TRAIN)
-        self.groups = batch_groups(config, ROWS, INPUTS)
+        self.groups = batch_groups(config, ROWS, INPUTS, TARGETS)
         self.optimizer = optimizer_of(TRAIN)
         self.state = self.skeleton.initial_state(self.optimizer)
         self.metrics: dict[str, jax.Array] = {}

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from models.config import ModelConfig, TrainConfig
+from models.groups import batch_groups
 from models.state import Parameters, Skeleton
-from models.step import batch_groups, make_train_step, optimizer_of
+from models.step import make_train_step, optimizer_of
 
 LANGUAGES, TOKENS, LENGTH = 128, 64, 9
 FIRST_TOKEN = 3
@@ -87,7 +88,7 @@ class Learner:
     def __init__(self, config: ModelConfig):
         self.config = config
         self.optimizer = optimizer_of(TRAIN)
-        groups = batch_groups(config, TRAIN.batch_size, 1)
+        groups = batch_groups(config, TRAIN.batch_size, 1, 1)
         self.step = make_train_step(Skeleton.of(config, TRAIN), self.optimizer, groups)
 
     def learn(self, seed: int) -> tuple[np.ndarray, Parameters]:

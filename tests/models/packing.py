@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from models.config import JobConfig, TrainConfig
+from models.groups import Groups
 from models.losses import chunked_token_losses
 from models.run import read_run
 from models.state import Skeleton
@@ -101,7 +102,7 @@ def test_loss_and_gradient_of_a_batch_are_those_of_the_padded_one(model, padded,
 
         def loss(parameters):
             # A group for all, so that Switch balances the same tokens.
-            return batch_loss(model, parameters, batch, groups=1, target_tokens=tokens)[0]
+            return batch_loss(model, parameters, batch, groups=Groups(), target_tokens=tokens)[0]
 
         return jax.value_and_grad(loss)(parameters)
 

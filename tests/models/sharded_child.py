@@ -1,6 +1,7 @@
 """On 8 forced CPU devices: meshes of several shapes against one device, in float32.
 
-Each mesh does a run of `STEPS` steps, of 8 routing groups with unequal padding. Prints one JSON
+Each mesh does a run of `STEPS` steps, of 16 routing groups in the
+encoder and 8 in the decoder, with unequal padding. Prints one JSON
 line per mesh: relative differences of the first loss and its gradients, and of the whole run's
 metrics, parameters and moments.
 """
@@ -19,13 +20,14 @@ jax.config.update("jax_platforms", "cpu")
 import numpy as np  # noqa: E402
 
 from models.config import ModelConfig, TrainConfig  # noqa: E402
+from models.groups import batch_groups  # noqa: E402
 from models.optimizer import Adafactor  # noqa: E402
 from models.partitioning import make_mesh, put_batch  # noqa: E402
 from models.presets import preset  # noqa: E402
 from models.state import Skeleton  # noqa: E402
-from models.step import FEATURES, batch_groups, make_train_step, optimizer_of  # noqa: E402
+from models.step import FEATURES, make_train_step, optimizer_of  # noqa: E402
 
-ROWS, STEPS = 32, 20
+ROWS, STEPS = 64, 20
 #: Elements of an array that no device may hold as a whole.
 LARGE = 4096
 
@@ -59,8 +61,8 @@ def compute(model: ModelConfig, train: TrainConfig, factored: bool, start=None) 
     if factored:  # as the matrices of all presets but the smallest are
         assert isinstance(optimizer, Adafactor)
         optimizer = dataclasses.replace(optimizer, min_dim_size_to_factor=16)
-    groups = batch_groups(model, ROWS, 12)
-    assert groups == (8 if model.sparse else ROWS)
+    groups = batch_groups(model, ROWS, 12, 8)
+    assert groups == ((16, 8) if model.sparse else (ROWS, ROWS))
     source = batches()
 
     def batch(step: int):
@@ -112,7 +114,7 @@ def main() -> None:
         encoder_layers=1,
         decoder_layers=1,
         sparse_every=1,
-        group_size=4 * 12,
+        group_size=64,
         capacity_factor=0.75,
         expert_dropout_rate=0.1,
         dropout_rate=0.1,

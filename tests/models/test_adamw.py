@@ -105,12 +105,14 @@ def test_optimizers_and_what_belongs_to_them_are_checked():
 @pytest.mark.slow
 def test_a_step_learns(sparse, train_config, child):
     """One batch, seen again and again, is learned by heart."""
-    from models.step import FEATURES, batch_groups, make_train_step
+    from models.groups import batch_groups
+    from models.step import FEATURES, make_train_step
 
     train = dataclasses.replace(train_config, optimizer="adamw", base_learning_rate=0.03)
     train = dataclasses.replace(train, warmup_steps=1)
     skeleton, optimizer = Skeleton.of(sparse, train), optimizer_of(train)
-    step = make_train_step(skeleton, optimizer, batch_groups(sparse, 8, child.INPUTS))
+    groups = batch_groups(sparse, 8, child.INPUTS, child.TARGETS)
+    step = make_train_step(skeleton, optimizer, groups)
     batch = child.MemoryBatches(8).batch(0)
     batch = {name: jnp.asarray(batch[name]) for name in FEATURES}
     state, losses = skeleton.initial_state(optimizer), []

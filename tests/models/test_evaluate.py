@@ -14,6 +14,7 @@ from models.checkpoint import restore_parameters
 from models.config import EvaluateConfig
 from models.evaluate import evaluate, evaluate_run
 from models.evaluator import SCHEMA
+from models.groups import Groups
 from models.huggingface.convert import export_hf, import_hf
 from models.run import model_of, read_run, train_config_of
 from models.state import Skeleton
@@ -51,7 +52,7 @@ def expected(child, run: Path, step: int) -> dict[tuple[str, str], list]:
     @jax.jit
     def logits(source, decoder_input, target):
         module = skeleton.merge(parameters)
-        x, _ = module(source, decoder_input, target, groups=1, capacities=(12, 8))
+        x, _ = module(source, decoder_input, target, groups=Groups(), capacities=(12, 8))
         return x @ module.logits_kernel()[0]
 
     sums: dict[tuple[str, str], list] = {}

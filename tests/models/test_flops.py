@@ -5,9 +5,10 @@ import pytest
 
 from models.config import TrainConfig
 from models.flops import forward_flops, training_step_flops
+from models.groups import batch_groups
 from models.presets import preset
 from models.state import Skeleton
-from models.step import batch_groups, batch_loss
+from models.step import batch_loss
 
 ROWS, INPUTS, TARGETS = 8, 64, 16
 
@@ -27,7 +28,7 @@ def test_analytic_flops_are_those_xla_counts(name):
                 skeleton,
                 p,
                 batch,
-                groups=batch_groups(model, ROWS, INPUTS),
+                groups=batch_groups(model, ROWS, INPUTS, TARGETS),
                 target_tokens=batch["decoder_loss_weights"].sum(),
             )[0]
         )(parameters)

@@ -13,10 +13,11 @@ import sentencepiece
 from flows.main import main
 from models.checkpoint import Checkpoints
 from models.config import TrainConfig, as_json
+from models.groups import batch_groups
 from models.infill import InfillConfig, infill
 from models.run import CHECKPOINTS, CONFIG
 from models.state import Skeleton
-from models.step import batch_groups, make_train_step, optimizer_of
+from models.step import make_train_step, optimizer_of
 from pipelines import storage
 from pipelines.errors import UserError
 from pipelines.vocabulary_model import open_vocabulary
@@ -63,7 +64,8 @@ def run(request, tmp_path_factory, vocabulary):
     config = dataclasses.replace(request.getfixturevalue(request.param), vocabulary_size=256)
     train = TrainConfig(batch_size=8, warmup_steps=100, dtype="float32")
     skeleton, optimizer = Skeleton.of(config, train), optimizer_of(train)
-    step = make_train_step(skeleton, optimizer, batch_groups(config, 8, len(source)))
+    groups = batch_groups(config, 8, len(source), targets.shape[1])
+    step = make_train_step(skeleton, optimizer, groups)
     state = skeleton.initial_state(optimizer)
     for _ in range(60):
         state, _ = step(state, batch)

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from models.config import ModelConfig, TrainConfig
+from models.groups import batch_groups
 from models.state import Skeleton
-from models.step import batch_groups, make_gradients
+from models.step import make_gradients
 
 ROWS, INPUTS, TARGETS = 32, 128, 16
 
@@ -40,7 +41,7 @@ def test_sums_over_positions_are_not_rounded_on_the_way(name: str, request: pyte
     for dtype in ("float32", "bfloat16"):
         skeleton = Skeleton.of(config, TrainConfig(batch_size=ROWS, dtype=dtype))
         parameters = jax.jit(skeleton.initial_parameters)()
-        groups = batch_groups(config, ROWS, INPUTS)
+        groups = batch_groups(config, ROWS, INPUTS, TARGETS)
         gradient = jax.jit(make_gradients(skeleton, groups))(parameters, batch, jax.random.key(0))
         gradients[dtype] = jax.device_get(gradient[0])
     errors = {

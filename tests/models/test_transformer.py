@@ -4,14 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from models.config import TrainConfig
+from models.groups import Groups, batch_groups
 from models.losses import chunked_token_losses, token_losses
-from models.router import group_count
 from models.state import Skeleton, unrolled
-from models.step import batch_groups, batch_loss, make_train_step, optimizer_of
+from models.step import batch_loss, make_train_step, optimizer_of
 
 FLOAT32 = TrainConfig(steps=8, batch_size=8, warmup_steps=100, dtype="float32")
 
@@ -25,7 +23,7 @@ def logits(request):
     @jax.jit
     def compiled(source, decoder_input, target):
         model = skeleton.merge(parameters)
-        x, _ = model(source, decoder_input, target, groups=1, capacities=(96, 64))
+        x, _ = model(source, decoder_input, target, groups=Groups(), capacities=(96, 64))
         kernel, scale = model.logits_kernel()
         return x * scale @ kernel
 
@@ -82,7 +80,7 @@ def test_without_drops_a_sequence_does_not_depend_on_its_batch(logits, child):
 def gradients(config, train, batch, groups=None):
     skeleton = Skeleton.of(config, train)
     parameters = jax.jit(skeleton.initial_parameters)()
-    groups = groups or batch_groups(config, 8, 12)
+    groups = groups or batch_groups(config, 8, 12, 8)
     return jax.jit(
         lambda p, b: jax.value_and_grad(
             lambda p: batch_loss(
@@ -114,7 +112,8 @@ def test_ways_to_save_memory_change_no_gradient(sparse, child, settings):
 @pytest.mark.slow
 def test_microbatches_give_the_step_of_the_whole_batch(sparse, child):
     """Two parts of the same batch: the same balance loss, the same routing, the same update."""
-    config = dataclasses.replace(sparse, router_jitter=0.0)
+    config = dataclasses.replace(sparse, router_jitter=0.0, group_size=32)
+    assert batch_groups(config, 8, 12, 8) == (4, 2)
     batch = child.MemoryBatches(8).batch(0)
     batch.pop("language")
     batch["encoder_input_tokens"][:4, 2:] = 0  # one part has more tokens than the other
@@ -122,7 +121,7 @@ def test_microbatches_give_the_step_of_the_whole_batch(sparse, child):
     for parts in (1, 2):
         train = dataclasses.replace(FLOAT32, microbatches=parts)
         skeleton, optimizer = Skeleton.of(config, train), optimizer_of(train)
-        step = make_train_step(skeleton, optimizer, batch_groups(config, 8, 12))
+        step = make_train_step(skeleton, optimizer, batch_groups(config, 8, 12, 8))
         results.append(step(skeleton.initial_state(optimizer), batch))
     (one, one_metrics), (two, two_metrics) = results
     assert {"router/max_load", "router/layer_drop_fraction", "router/load"} <= one_metrics.keys()
@@ -138,7 +137,7 @@ def test_a_few_steps_lower_the_loss_of_a_fixed_batch(request, child, kind, dtype
     config = request.getfixturevalue(kind)
     train = dataclasses.replace(FLOAT32, dtype=dtype)
     skeleton, optimizer = Skeleton.of(config, train), optimizer_of(train)
-    step = make_train_step(skeleton, optimizer, batch_groups(config, 8, 12))
+    step = make_train_step(skeleton, optimizer, batch_groups(config, 8, 12, 8))
     state = skeleton.initial_state(optimizer)
     assert all(values.dtype == jnp.float32 for values in state.parameters.values())
     batch = child.MemoryBatches(8).batch(0)
@@ -176,23 +175,9 @@ def test_loss_is_normalised_by_real_targets_alone(dense, child):
     for values in batch.values():
         values[4:] = 0
     half = {name: values[:4] for name, values in batch.items()}
-    whole, whole_gradient = gradients(dense, FLOAT32, batch, groups=8)
-    part, part_gradient = gradients(dense, FLOAT32, half, groups=4)
+    whole, whole_gradient = gradients(dense, FLOAT32, batch, groups=Groups(8, 8))
+    part, part_gradient = gradients(dense, FLOAT32, half, groups=Groups(4, 4))
     assert float(whole) == pytest.approx(float(part), rel=1e-6)
     np.testing.assert_allclose(
         whole_gradient["logits.kernel"], part_gradient["logits.kernel"], atol=1e-6
     )
-
-
-@given(st.integers(1, 200), st.integers(1, 300), st.integers(1, 5000))
-def test_groups_are_whole_sequences_that_fit(batch_size, inputs_length, group_size):
-    groups = group_count(batch_size, inputs_length, group_size)
-    assert batch_size % groups == 0
-    sequences = batch_size // groups
-    assert sequences == 1 or sequences * inputs_length <= group_size
-
-
-def test_group_count_of_the_published_setting():
-    assert group_count(1024, 1024, 4096) == 256
-    assert group_count(32, 64, 4096) == 1
-    assert group_count(64, 64, 2048) == 2

@@ -77,6 +77,7 @@ def test_a_run_leaves_what_it_promises(undisturbed):
     assert [line["step"] for line in lines] == list(range(1, STEPS + 1))
     wanted = "train/loss train/z_loss train/balance_loss train/learning_rate train/tokens_per_sec "
     wanted += "train/step_secs train/model_flops_per_sec router/drop_fraction router/entropy "
+    wanted += "router/drop_fraction_encoder router/drop_fraction_decoder "
     wanted += "router/confidence router/max_load router/layer_max_load"
     for line in lines:
         assert set(wanted.split()) <= set(line)

@@ -12,6 +12,7 @@ import pytest
 
 from models.config import ModelConfig, TrainConfig
 from models.decode import CachedDecoder
+from models.groups import Groups
 from models.state import Skeleton
 
 FIXTURES = Path(__file__).with_name("fixtures")
@@ -63,7 +64,8 @@ def compute_logits(
     @jax.jit
     def compiled(parameters, source, decoder_inputs, targets):
         module = skeleton.merge(parameters)
-        x, stats = module(source, decoder_inputs, targets, groups=groups, capacities=capacities)
+        both = Groups(groups, groups)
+        x, stats = module(source, decoder_inputs, targets, groups=both, capacities=capacities)
         kernel, scale = module.logits_kernel()
         dropped = jnp.zeros(()) if stats is None else sum(part.dropped.sum() for part in stats)
         return x * scale @ kernel, dropped

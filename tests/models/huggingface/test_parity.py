@@ -11,6 +11,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from models.config import TrainConfig
+from models.groups import Groups
 from models.huggingface.config import read_config
 from models.huggingface.convert import _tensor, read_parameters
 from models.huggingface.files import WeightFiles
@@ -163,7 +164,7 @@ def test_the_training_loss_equals_plain_numpy(fixtures, reference, capacity_fact
             "decoder_target_tokens": batch["targets"],
             "decoder_loss_weights": np.float32(real),
         },
-        groups=groups,
+        groups=Groups(groups, groups),
         target_tokens=real.sum(),
     )
     for name, value in parts.items():

@@ -1,0 +1,78 @@
+"""Routing groups: the parts of a batch within which tokens compete for the slots of experts.
+
+A group is whole sequences. Encoder and decoder are grouped apart, as their sequences differ in
+length: with one count for both, the decoder's short sequences would make small groups, which drop
+many tokens even under random routing. Nothing here depends on the number of devices.
+"""
+
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from models.config import ModelConfig
+
+#: Positions an expert gets in an even group, below which chance alone overfills many experts: at
+#: capacity factor 1.25 independent logits drop 2.3 % of tokens with 16 positions, 5.3 % with 8.
+FEW_POSITIONS = 16
+
+
+class Groups(NamedTuple):
+    """Routing groups of a batch, in each stack."""
+
+    encoder: int = 1
+    decoder: int = 1
+
+    @property
+    def separable(self) -> int:
+        """Equal parts of the batch that hold whole groups of both stacks, as many as there are."""
+        return math.gcd(self.encoder, self.decoder)
+
+    def of_part(self, parts: int) -> "Groups":
+        """Groups of one of `parts` parts of the batch, which divide `separable`."""
+        return Groups(self.encoder // parts, self.decoder // parts)
+
+
+WHOLE_BATCH = Groups()
+
+
+def group_count(batch_size: int, length: int, group_size: int) -> int:
+    """Routing groups of one stack: whole sequences, about `group_size` positions each.
+
+    The sequences of a group are the largest divisor of the batch that fits the group size (one
+    at least).
+    """
+    fitting = max(1, min(batch_size, group_size // length))
+    sequences = next(n for n in range(fitting, 0, -1) if batch_size % n == 0)
+    return batch_size // sequences
+
+
+def batch_groups(
+    model: ModelConfig, batch_size: int, inputs_length: int, targets_length: int
+) -> Groups:
+    """Routing groups of a batch; in a dense model each sequence counts as one."""
+    if not model.sparse:
+        return Groups(batch_size, batch_size)
+    return Groups(
+        group_count(batch_size, inputs_length, model.group_size),
+        group_count(batch_size, targets_length, model.group_size),
+    )
+
+
+def small_group_warnings(
+    model: ModelConfig, batch_size: int, inputs_length: int, targets_length: int
+) -> Iterator[str]:
+    """One line for each stack whose groups are so small that many tokens will be dropped."""
+    if not model.sparse:
+        return
+    groups = batch_groups(model, batch_size, inputs_length, targets_length)
+    lengths = (inputs_length, targets_length)
+    for stack, count, length in zip(Groups._fields, groups, lengths, strict=True):
+        positions = batch_size * length // count
+        each = positions / model.experts
+        if each < FEW_POSITIONS:
+            option = "--batch-size" if count == 1 else "--group-size"
+            yield (
+                f"warning: a routing group of the {stack} has {positions:,} positions, {each:.1f} "
+                f"for each of {model.experts:,} experts; below {FEW_POSITIONS} many tokens find "
+                f"no slot: raise {option}"
+            )
