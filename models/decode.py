@@ -17,7 +17,7 @@ from models.block import Block
 from models.experts import DROPLESS
 from models.state import Parameters, Skeleton
 from models.transformer import PADDING, Transformer
-from pipelines.examples.span_corruption import EOS_ID
+from pipelines.special_tokens import EOS_ID
 
 #: `(parameters, inputs, key) -> outputs`; see `make_decoder`.
 Decode = Callable[[Parameters, Int[Array, "B M"], PRNGKeyArray], Int[Array, "B T"]]

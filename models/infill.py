@@ -21,8 +21,8 @@ from models.run import CHECKPOINTS, model_of, read_run, run_hash, train_config_o
 from models.state import Skeleton
 from models.step import optimizer_of
 from pipelines.errors import UserError
-from pipelines.examples.span_corruption import EOS_ID, SENTINELS
 from pipelines.progress import say
+from pipelines.special_tokens import EOS_ID, SENTINELS
 from pipelines.vocabulary_model import VocabularyModel, open_vocabulary
 
 _SENTINEL = re.compile(r"<extra_id_(\d+)>")

@@ -20,6 +20,38 @@ from pipelines.errors import UserError
 UNDETERMINED = "und"
 #: Least pages in mC4's training split of a language of each resource tier.
 TIER_PAGES = {"high": 10_000_000, "mid": 1_000_000, "low": 1}
+#: English names of scripts by ISO 15924 code: those of languages, and others that pages are in.
+SCRIPTS = {
+    "Arab": "Arabic",
+    "Armn": "Armenian",
+    "Beng": "Bengali",
+    "Bopo": "Bopomofo",
+    "Cyrl": "Cyrillic",
+    "Deva": "Devanagari",
+    "Ethi": "Ethiopic",
+    "Geor": "Georgian",
+    "Grek": "Greek",
+    "Gujr": "Gujarati",
+    "Guru": "Gurmukhi",
+    "Hang": "Hangul",
+    "Hani": "Han",
+    "Hebr": "Hebrew",
+    "Hira": "Hiragana",
+    "Jpan": "Japanese",
+    "Kana": "Katakana",
+    "Khmr": "Khmer",
+    "Knda": "Kannada",
+    "Kore": "Korean",
+    "Laoo": "Lao",
+    "Latn": "Latin",
+    "Mlym": "Malayalam",
+    "Mymr": "Myanmar",
+    "Sinh": "Sinhala",
+    "Taml": "Tamil",
+    "Telu": "Telugu",
+    "Thai": "Thai",
+    "Zzzz": "other",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,3 +155,8 @@ def parse_codes(codes: Iterable[str]) -> tuple[str, ...]:
             raise UserError(f"unknown language {code!r}: choose among {', '.join(languages())}")
         chosen.append(known)
     return tuple(sorted(set(chosen)))
+
+
+def script_name(code: str) -> str:
+    """Return the English name of a script, or its code."""
+    return SCRIPTS.get(code, code)

@@ -1,33 +1,52 @@
-"""Sampling rates of languages: n ** exponent, as in mT5 (Xue et al. 2020, section 3.2)."""
+"""How often each language is sampled: rates of n ** exponent, and budgets with caps.
 
+mT5 (Xue et al. 2020, section 3.2) has rates proportional to n ** 0.3, calls 0.3 its alpha and
+counts pages. UniMax (Chung et al. 2023, "UniMax: Fairer and more effective language sampling for
+large-scale multilingual pretraining") spreads a budget evenly, but never repeats the text of a
+language more than N times.
+"""
+
+import itertools
 from collections.abc import Mapping
+
+ALPHA = 0.3
+
+
+def normalised(weights: Mapping[str, float]) -> dict[str, float]:
+    """Positive weights as shares of 1, sorted by name."""
+    total = sum(weights[name] for name in sorted(weights))
+    return {name: weights[name] / total for name in sorted(weights)}
 
 
 def power_rates(counts: Mapping[str, int], exponent: float) -> dict[str, float]:
     """Shares proportional to `counts ** exponent`; names without any are left out."""
-    weights = {name: float(count) ** exponent for name, count in sorted(counts.items()) if count}
-    total = sum(weights.values())
-    return {name: weight / total for name, weight in weights.items()}
+    return normalised({name: float(count) ** exponent for name, count in counts.items() if count})
 
 
-def capped_shares(
-    rates: Mapping[str, float], available: Mapping[str, int], budget: int
-) -> dict[str, int]:
-    """Divide `budget` by `rates`, nobody getting more than is available.
+def capped_budget(
+    weights: Mapping[str, float], records: Mapping[str, int], budget: float, max_epochs: float
+) -> dict[str, float]:
+    """Spread `budget` by `weights`, giving nobody more than `max_epochs` times its records.
 
-    What a small one cannot take is divided among the others by the same rates.
+    With equal weights this is UniMax, algorithm 1: languages in ascending order of size take an
+    equal share of what is left, or their cap if that is less. With unequal ones the order is by
+    size over weight, and shares follow the weights. Where the budget exceeds all caps together,
+    every language gets its cap and some budget is left.
+
+    Args:
+        weights: positive, by language.
+        records: size of each language, in the unit of `budget`.
+        budget: what is to be spread.
+        max_epochs: how often a record may come.
+
+    Returns:
+        What each language gets, sorted by code.
     """
-    open_names = [name for name in rates if available[name] > 0]
-    shares: dict[str, int] = {}
-    left = budget
-    while open_names:
-        weight = sum(rates[name] for name in open_names)
-        full = [name for name in open_names if available[name] <= left * rates[name] / weight]
-        if not full:
-            shares.update({name: int(left * rates[name] / weight) for name in open_names})
-            break
-        for name in full:
-            shares[name] = available[name]
-        left -= sum(available[name] for name in full)
-        open_names = [name for name in open_names if name not in full]
-    return dict(sorted(shares.items()))
+    order = sorted(weights, key=lambda lang: (records[lang] / weights[lang], lang))
+    weights_left = list(itertools.accumulate(weights[lang] for lang in reversed(order)))
+    given: dict[str, float] = {}
+    left = float(budget)
+    for lang, weight_left in zip(order, reversed(weights_left), strict=True):
+        given[lang] = min(left * weights[lang] / weight_left, records[lang] * max_epochs)
+        left -= given[lang]
+    return dict(sorted(given.items()))

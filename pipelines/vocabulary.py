@@ -21,10 +21,10 @@ from sentencepiece import sentencepiece_model_pb2
 from pipelines import storage
 from pipelines.corpus.reader import Corpus, CorpusShard, open_corpus
 from pipelines.errors import UserError
-from pipelines.examples.span_corruption import EOS_ID, PAD_ID, SENTINELS, UNK_ID
 from pipelines.outputs import read_manifest, stage_output_anywhere, write_atomically
 from pipelines.progress import say
-from pipelines.sampling import capped_shares, power_rates
+from pipelines.sampling import capped_budget, power_rates
+from pipelines.special_tokens import EOS_ID, PAD_ID, SENTINELS, UNK_ID
 from pipelines.vocabulary_model import MODEL_FILE, STAGE, add_sentinels
 
 NORMALIZATION = "nmt_nfkc"
@@ -84,7 +84,9 @@ def _budgets(corpus: Corpus, config: VocabularyConfig) -> dict[str, int]:
     documents = {lang: sum(shard.rows for shard in shards) for lang, shards in train.items()}
     available = {lang: corpus.characters[lang, "train"] for lang in train}
     rates = power_rates(documents, config.sampling_exponent)
-    return capped_shares(rates, available, config.sample_characters)
+    rates = {lang: rate for lang, rate in rates.items() if available[lang]}
+    budgets = capped_budget(rates, available, config.sample_characters, max_epochs=1)
+    return {lang: int(budget) for lang, budget in budgets.items()}
 
 
 class BalancedText:

@@ -20,9 +20,9 @@ import sentencepiece
 from pipelines.corpus.modern.scripts import UNSPACED
 from pipelines.corpus.reader import CorpusShard, open_corpus
 from pipelines.errors import UserError
-from pipelines.examples.span_corruption import SENTINELS
 from pipelines.languages import Language, languages
 from pipelines.progress import Progress
+from pipelines.special_tokens import SENTINELS
 from pipelines.vocabulary_model import open_vocabulary
 
 MAX_BYTES = 1_000_000

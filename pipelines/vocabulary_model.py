@@ -19,8 +19,8 @@ from sentencepiece import sentencepiece_model_pb2
 
 from pipelines import storage
 from pipelines.errors import UserError
-from pipelines.examples.span_corruption import EOS_ID, PAD_ID, SENTINELS, UNK_ID
 from pipelines.outputs import read_manifest
+from pipelines.special_tokens import EOS_ID, PAD_ID, SENTINELS, UNK_ID
 
 STAGE = "vocabulary"
 MODEL_FILE = "sentencepiece.model"

@@ -3,15 +3,12 @@
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pipelines import storage
 from pipelines.errors import UserError
 from pipelines.outputs import MANIFEST, MARKER, config_hash, read_json_object
 from pipelines.vocabulary_model import checked_size
-
-if TYPE_CHECKING:
-    from tasks.records import Examples, RecordSource
 
 
 def check_directory(directory: str | Path, manifest: Mapping[str, Any], vocabulary: str) -> None:
@@ -56,28 +53,3 @@ def check_directory(directory: str | Path, manifest: Mapping[str, Any], vocabula
                     f"{storage.join(directory, MANIFEST)} says {entry['records']:,} {split} "
                     f"records of {lang}, and {records:,} by shards: build the examples again"
                 )
-
-
-def check_ends(examples: "Examples") -> None:
-    """Read and check the first and last record of each language's and split's outer shards.
-
-    Shards of another vocabulary or length, or of the other split, are noticed here.
-
-    Raises:
-        UserError: a record is damaged or does not suit.
-    """
-    for split, sources in examples.sources.items():
-        names = (
-            ("targets",) if split == "train" and not examples.finished else ("inputs", "targets")
-        )
-        for source in sources.values():
-            for index in _ends(source):
-                features = source.read_alone(index, names)
-                for name in names:
-                    examples.tokens(source, index, features, name)
-
-
-def _ends(source: "RecordSource") -> list[int]:
-    """First and last record of the first and last shard that have any."""
-    filled = [range(a, b) for a, b in source.spans if b > a]
-    return sorted({shard[end] for shard in (filled[0], filled[-1]) for end in (0, -1)})

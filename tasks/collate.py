@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.examples.span_corruption import (
-    PAD_ID,
     ExampleKey,
     SpanCorruption,
     Tokens,
     corrupt,
     random_masks,
 )
+from pipelines.special_tokens import PAD_ID
 
 Batch = dict[str, NDArray[Any]]
 #: One corrupted example before padding: inputs, targets, language number.

@@ -25,7 +25,7 @@ from typing import Any
 
 from pipelines.errors import UserError
 from pipelines.languages import Language, languages, parse_codes, task_name
-from tasks.rates import ALPHA, capped_budget, normalised
+from pipelines.sampling import ALPHA, capped_budget, normalised
 
 #: Sequences that mT5 was trained on: 1,000,000 steps of 1,024.
 MT5_BUDGET = 1_000_000 * 1024

@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 from pipelines import storage
 from pipelines.errors import UserError
 from pipelines.examples.example_proto import Feature, decode_example
-from pipelines.examples.span_corruption import SENTINELS, SpanCorruption, Tokens
+from pipelines.examples.span_corruption import SpanCorruption, Tokens
 from pipelines.examples.tfrecord import Records, TFRecordFile, index_path
 from pipelines.outputs import MANIFEST, read_manifest
+from pipelines.special_tokens import SENTINELS
 from tasks.byte_cache import ByteCache
-from tasks.checks import check_directory, check_ends
+from tasks.checks import check_directory
 
 STAGE = "examples"
 VOCABULARY_PATH = "vocabulary/sentencepiece.model"
@@ -251,7 +252,7 @@ def open_examples(directory: str | Path) -> Examples:
             "again"
         ) from error
     if not storage.is_remote(directory):
-        check_ends(examples)
+        _check_ends(examples)
     return examples
 
 
@@ -269,3 +270,28 @@ def _open_shard(
             f"{shard['records']} in {shard['bytes']}: build the examples again"
         )
     return file
+
+
+def _check_ends(examples: Examples) -> None:
+    """Read and check the first and last record of each language's and split's outer shards.
+
+    Shards of another vocabulary or length, or of the other split, are noticed here.
+
+    Raises:
+        UserError: a record is damaged or does not suit.
+    """
+    for split, sources in examples.sources.items():
+        names = (
+            ("targets",) if split == "train" and not examples.finished else ("inputs", "targets")
+        )
+        for source in sources.values():
+            for index in _ends(source):
+                features = source.read_alone(index, names)
+                for name in names:
+                    examples.tokens(source, index, features, name)
+
+
+def _ends(source: RecordSource) -> list[int]:
+    """First and last record of the first and last shard that have any."""
+    filled = [range(a, b) for a, b in source.spans if b > a]
+    return sorted({shard[end] for shard in (filled[0], filled[-1]) for end in (0, -1)})

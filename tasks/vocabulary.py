@@ -5,7 +5,7 @@ from typing import Any
 
 import seqio
 
-from pipelines.examples.span_corruption import SENTINELS
+from pipelines.special_tokens import SENTINELS
 from tasks.cache import examples_directory
 from tasks.records import VOCABULARY_PATH
 

@@ -16,7 +16,7 @@ from pipelines.corpus.accounts import UNSAMPLED, language_totals, load_stats
 from pipelines.corpus.modern.text_script import share_in_script
 from pipelines.corpus.survey import rejected_samples, survey
 from pipelines.errors import UserError
-from pipelines.languages import languages
+from pipelines.languages import languages, script_name
 from pipelines.outputs import read_manifest, write_atomically
 
 SAMPLES_SHOWN = 5
@@ -28,15 +28,6 @@ LEAST_SHARE = 0.001
 _INVISIBLE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]"
 )
-
-#: Names of scripts that no language has as its main one.
-_MORE_SCRIPTS = {
-    "Bopo": "Bopomofo",
-    "Hang": "Hangul",
-    "Hira": "Hiragana",
-    "Kana": "Katakana",
-    "Zzzz": "other",
-}
 
 
 def write_page(corpus: str | Path, file: Path) -> dict[str, Any]:
@@ -176,11 +167,6 @@ def _script_shares(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, float]]
     shares = [(script_name(code), weight / total) for code, weight in ordered[:SCRIPTS_SHOWN]]
     rest = sum(weight for _, weight in ordered[SCRIPTS_SHOWN:])
     return shares + ([("all others", rest / total)] if rest else [])
-
-
-def script_name(code: str) -> str:
-    """The English name of a script, or its code."""
-    return _MORE_SCRIPTS.get(code, report_text.SCRIPTS.get(code, code))
 
 
 def _pair(draw: Callable[[int], Drawing], name: str) -> list[Markup]:

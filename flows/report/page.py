@@ -17,6 +17,7 @@ from flows.report.routing import Routing, busiest_layer, routing_panels
 from flows.report.svg import FIGURE_STYLE, FIGURE_VARIABLES, Drawing, arrange, inline_svg
 from flows.speedup import isotonic_fit
 from flows.templates import template_environment
+from pipelines.languages import script_name
 
 ROWS_PER_PANEL = 36
 CURVES_SHOWN = 12
@@ -173,8 +174,8 @@ def render(report: Mapping[str, Any], drawings: Drawings) -> str:
         candidate=report["runs"]["candidate"],
         method=report["method"],
         rows=sorted(report["languages"], key=lambda row: (row["name"].casefold(), row["lang"])),
-        scripts=sorted({row["script"] for row in report["languages"]}, key=_script_name),
-        script_name=_script_name,
+        scripts=sorted({row["script"] for row in report["languages"]}, key=script_name),
+        script_name=script_name,
         text=report_text,
         style=Markup(FIGURE_VARIABLES + FIGURE_STYLE),  # noqa: S704 - ours
         histogram=svgs(
@@ -201,7 +202,3 @@ def unbroken(text: str, words: Sequence[str]) -> Markup:
         Markup('<span class="nb">{}</span>').format(part) if index % 2 else part
         for index, part in enumerate(parts)
     )
-
-
-def _script_name(code: str) -> str:
-    return report_text.SCRIPTS.get(code, code)

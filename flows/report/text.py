@@ -13,33 +13,6 @@ MINUS = "\N{MINUS SIGN}"
 TIMES = "\N{MULTIPLICATION SIGN}"
 THIN = "\N{NARROW NO-BREAK SPACE}"
 
-SCRIPTS = {
-    "Arab": "Arabic",
-    "Armn": "Armenian",
-    "Beng": "Bengali",
-    "Cyrl": "Cyrillic",
-    "Deva": "Devanagari",
-    "Ethi": "Ethiopic",
-    "Geor": "Georgian",
-    "Grek": "Greek",
-    "Gujr": "Gujarati",
-    "Guru": "Gurmukhi",
-    "Hani": "Han",
-    "Hebr": "Hebrew",
-    "Jpan": "Japanese",
-    "Khmr": "Khmer",
-    "Knda": "Kannada",
-    "Kore": "Korean",
-    "Laoo": "Lao",
-    "Latn": "Latin",
-    "Mlym": "Malayalam",
-    "Mymr": "Myanmar",
-    "Sinh": "Sinhala",
-    "Taml": "Tamil",
-    "Telu": "Telugu",
-    "Thai": "Thai",
-}
-
 
 def number(value: float | None, digits: int = 3) -> str:
     """A loss or difference with a true minus sign, or n/a."""

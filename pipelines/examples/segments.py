@@ -11,13 +11,12 @@ from typing import Literal
 import numpy as np
 
 from pipelines.examples.span_corruption import (
-    EOS_ID,
-    PAD_ID,
     ExampleKey,
     Tokens,
     draws,
     stream_key,
 )
+from pipelines.special_tokens import EOS_ID, PAD_ID
 
 Chain = Literal["lossless", "t5"]
 

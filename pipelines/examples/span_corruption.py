@@ -19,9 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.errors import UserError
-
-PAD_ID, EOS_ID, UNK_ID = 0, 1, 2
-SENTINELS = 100
+from pipelines.special_tokens import EOS_ID, SENTINELS
 
 Tokens = NDArray[np.int32]
 Mask = NDArray[np.bool_]

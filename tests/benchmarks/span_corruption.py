@@ -15,7 +15,6 @@ from collections.abc import Callable
 import numpy as np
 
 from pipelines.examples.span_corruption import (
-    EOS_ID,
     ExampleKey,
     corrupt,
     noise_counts,
@@ -23,6 +22,7 @@ from pipelines.examples.span_corruption import (
     random_masks,
     span_corruption,
 )
+from pipelines.special_tokens import EOS_ID
 
 LENGTHS = span_corruption(1024)
 VOCABULARY_SIZE = 250_100

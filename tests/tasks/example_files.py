@@ -10,10 +10,11 @@ from sentencepiece import sentencepiece_model_pb2
 
 from pipelines import storage
 from pipelines.examples.example_proto import encode_example
-from pipelines.examples.span_corruption import SENTINELS, span_corruption
+from pipelines.examples.span_corruption import span_corruption
 from pipelines.examples.tfrecord import write_tfrecord
 from pipelines.languages import task_name
 from pipelines.outputs import MANIFEST, MARKER, file_sha256, full_manifest
+from pipelines.special_tokens import SENTINELS
 from pipelines.vocabulary_model import add_sentinels
 from tasks.records import VOCABULARY_PATH
 

@@ -12,8 +12,9 @@ import pytest
 from pipelines.errors import UserError
 from pipelines.examples.build import ExamplesConfig, build_examples
 from pipelines.examples.example_proto import decode_example, encode_example
-from pipelines.examples.span_corruption import PAD_ID, restore
+from pipelines.examples.span_corruption import restore
 from pipelines.examples.tfrecord import TFRecordFile, write_tfrecord
+from pipelines.special_tokens import PAD_ID
 from pipelines.vocabulary import VocabularyConfig, train_vocabulary
 from tasks.batches import TrainBatches, ValidationBatches
 from tasks.records import VOCABULARY_PATH

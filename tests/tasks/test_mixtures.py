@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from pipelines.errors import UserError
 from pipelines.languages import languages, mc4_codes, task_name
+from pipelines.sampling import capped_budget
 from tasks.batches import TrainBatches
 from tasks.mixtures import MT5_BUDGET, Mixture, find_mixture, groups, mixtures
 from tasks.order import MixtureOrder
-from tasks.rates import capped_budget
 
 PAGES = {code: languages()[code].mc4_train_pages for code in mc4_codes()}
 CODES = tuple(languages())
