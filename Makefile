@@ -13,7 +13,7 @@ BEAM_FLINK := 2.62.0
 PRISM := $(shell sed -n 's/^apache-beam==\([0-9.]*\).*/\1/p' requirements.txt)
 
 .PHONY: help setup setup-flink setup-prism setup-plan demo test lint format requirements clean \
-	bench bench-examples bench-models bench-tables bench-gap bench-width bench-plan bench-langid fuzz \
+	bench bench-examples bench-statistics bench-models bench-tables bench-gap bench-width bench-plan bench-langid fuzz \
 	test-slow test-kill test-training test-learning test-plan test-card test-parity parity-fixtures test-flink test-prism test-dataflow
 
 help:  ## Show this list
@@ -111,6 +111,9 @@ parity-fixtures: .venv-parity/ready  ## Make the small models and logits again t
 	@$(BIN)/uv pip sync --quiet --require-hashes --compile-bytecode --python .venv-parity/bin/python \
 		tests/parity/peers.txt
 	@touch $@
+
+bench-statistics: $(READY)  ## Coverage of the report's intervals and its family-wise error, by simulation
+	@$(BIN)/python tests/benchmarks/interval_coverage.py
 
 bench-examples: $(READY)  ## Span corruption, examples against bare SentencePiece, batches against seqio
 	@$(BIN)/python tests/benchmarks/span_corruption.py

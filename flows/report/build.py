@@ -124,7 +124,7 @@ def measure(
                 losses=losses,
                 baseline_curve=curves[0],
                 candidate_curve=curves[1],
-                delta=measure_delta(losses, drawn if enough else None, config.confidence),
+                delta=measure_delta(losses, config.confidence if enough else None),
                 speed_up=speed_up,
                 trained=trained,
                 in_headline=enough and trained and speed_up.value is not None,

@@ -53,7 +53,7 @@ class Pooled:
         documents: how many documents they have.
         baseline_curve: [S] mean over languages of nats per token.
         candidate_curve: the same of the candidate.
-        delta: difference at the last step (no p value).
+        delta: difference at the last step (interval of the bootstrap below, no p value).
         speed_up: step speed-up of the averaged curves.
     """
 
@@ -171,7 +171,7 @@ def _improved(
         "languages_worse": int(sum(worse)),
         "languages_after_holm": int((holm & signs).sum()),
         "languages_worse_after_holm": int((holm & ~signs).sum()),
-        "method": "Holm, family-wise error 5 %, paired t test with documents as clusters",
+        "method": "Holm, family-wise error 5 %, jackknife t test with documents as clusters",
     }
 
 

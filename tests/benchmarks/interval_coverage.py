@@ -1,0 +1,208 @@
+"""Coverage of the report's intervals and its family-wise error, by simulation.
+
+    python tests/benchmarks/interval_coverage.py [--families 500] [--languages 1000]
+
+Documents' lengths are log-normal: with a deviation of 0 all are equal, with 1.0 the longest of
+eight holds 36 % of the tokens on average. In the first table the models do not differ: how often a
+family of 100 languages has a rejection after Holm's correction, and how often a language is called
+clearly better (nominal 2.5 %), beside a linearised t test and the percentile bootstrap. The second
+table says how often the interval of the step speed-up holds the truth (nominal 95 %).
+"""
+
+import argparse
+from collections.abc import Callable, Iterator
+from itertools import product
+
+import numpy as np
+from scipy.special import stdtr
+
+from flows.report.headline import holm_rejections
+from flows.speedup import (
+    LanguageLosses,
+    SpeedUp,
+    measure_delta,
+    measure_speed_up,
+    resample_curves,
+)
+
+DOCUMENTS = (5, 8, 30, 100)
+DEVIATIONS = (0.0, 0.6, 1.0)
+FAMILY = 100
+CONFIDENCE = 0.95
+MEDIAN_TOKENS = 100
+RESAMPLES = 500
+STEPS = np.unique(np.rint(np.geomspace(1, 10_000, 16)))
+
+#: Noise of a document's loss per token, [documents] from its tokens.
+Noise = Callable[[np.random.Generator, np.ndarray], np.ndarray]
+
+
+def normal(generator: np.random.Generator, tokens: np.ndarray) -> np.ndarray:
+    """As large in long documents as in short ones."""
+    return 0.1 * generator.standard_normal(len(tokens))
+
+
+def heavy(generator: np.random.Generator, tokens: np.ndarray) -> np.ndarray:
+    """The same with the tails of Student's t with three degrees of freedom."""
+    return 0.1 * generator.standard_t(3, len(tokens))
+
+
+def per_token(generator: np.random.Generator, tokens: np.ndarray) -> np.ndarray:
+    """The mean of independent tokens: smaller in long documents."""
+    return generator.standard_normal(len(tokens)) / np.sqrt(tokens)
+
+
+def draw_tokens(generator: np.random.Generator, documents: int, deviation: float) -> np.ndarray:
+    """Target tokens of documents whose logarithms have this deviation."""
+    logs = deviation * generator.standard_normal(documents)
+    return np.maximum(np.rint(MEDIAN_TOKENS * np.exp(logs)), 1).astype(np.int64)
+
+
+def draw_null(
+    generator: np.random.Generator, documents: int, deviation: float, noise: Noise, lang: str = "de"
+) -> LanguageLosses:
+    """One language at its last step, both models equally good in expectation."""
+    tokens = draw_tokens(generator, documents, deviation)
+    baseline = 3.0 * tokens
+    candidate = baseline + noise(generator, tokens) * tokens
+    return LanguageLosses(lang, tokens, 4 * tokens, baseline[:, None], candidate[:, None])
+
+
+def family_wise_error(
+    documents: int,
+    deviation: float,
+    noise: Noise,
+    p_value: Callable[[LanguageLosses], float],
+    *,
+    families: int,
+    seed: int = 0,
+) -> float:
+    """The share of families without any difference in which Holm's method rejects something."""
+    generator = np.random.default_rng(seed)
+    rejected = 0
+    for _ in range(families):
+        nulls = [draw_null(generator, documents, deviation, noise) for _ in range(FAMILY)]
+        rejected += holm_rejections([p_value(losses) for losses in nulls]).any()
+    return rejected / families
+
+
+def reported_p_value(losses: LanguageLosses) -> float:
+    """The report's p value."""
+    p_value = measure_delta(losses, CONFIDENCE).p_value
+    assert p_value is not None
+    return p_value
+
+
+def linearised_p_value(losses: LanguageLosses) -> float:
+    """The ratio's t test with a linearised error (Miller, "Adding Error Bars to Evals", 2024)."""
+    count = losses.documents
+    differences = losses.candidate[:, -1] - losses.baseline[:, -1]
+    delta = differences.sum() / losses.tokens.sum()
+    residuals = (differences - delta * losses.tokens) / losses.tokens.mean()
+    error = np.sqrt(np.sum(residuals**2) / (count - 1) / count)
+    return float(2 * stdtr(count - 1, -abs(delta) / error))
+
+
+def clearly_better(
+    documents: int, deviation: float, noise: Noise, *, languages: int, seed: int = 0
+) -> tuple[float, float]:
+    """Shares of equal languages called better by the report's interval and by the bootstrap's."""
+    generator = np.random.default_rng(seed)
+    reported = bootstrap = 0
+    for index in range(languages):
+        losses = draw_null(generator, documents, deviation, noise, f"x{index}")
+        ci = measure_delta(losses, CONFIDENCE).ci
+        reported += ci is not None and ci[1] < 0
+        baseline, candidate = resample_curves(losses, RESAMPLES, seed)
+        bootstrap += np.quantile(candidate - baseline, (1 + CONFIDENCE) / 2) < 0
+    return reported / languages, bootstrap / languages
+
+
+def draw_curves(
+    generator: np.random.Generator, documents: int, deviation: float, speed_up: float, lang: str
+) -> LanguageLosses:
+    """One language at all steps; documents differ in difficulty and in how each model does."""
+    tokens = draw_tokens(generator, documents, deviation)
+    difficulty = np.exp(0.25 * generator.standard_normal((documents, 1)) - 0.25**2 / 2)
+    nats = []
+    for curve in true_curves(speed_up):
+        noise = normal(generator, tokens)[:, None]
+        noise = noise + 0.03 * generator.standard_normal((documents, len(STEPS)))
+        nats.append(np.maximum(curve * difficulty + noise, 0.01) * tokens[:, None])
+    return LanguageLosses(lang, tokens, 4 * tokens, *nats)
+
+
+def true_curves(speed_up: float) -> tuple[np.ndarray, np.ndarray]:
+    """Loss curves [S] without noise, the candidate `speed_up` times as fast."""
+    return 2 + 6 * STEPS**-0.2, 2 + 6 * (speed_up * STEPS) ** -0.2
+
+
+def holds(found: SpeedUp, truth: float) -> bool:
+    """Whether an interval holds the truth; an end that is a bound may lie anywhere beyond it."""
+    assert found.ci is not None
+    assert found.ci_censored is not None
+    low = -np.inf if found.ci_censored[0] == "upper" else found.ci[0]
+    high = np.inf if found.ci_censored[1] == "lower" else found.ci[1]
+    return bool(low * (1 - 1e-9) <= truth <= high * (1 + 1e-9))
+
+
+def speed_up_coverage(
+    documents: int, deviation: float, speed_up: float, *, languages: int, seed: int = 0
+) -> float:
+    """How often the step speed-up's interval holds the truth."""
+    generator = np.random.default_rng(seed)
+    truth = measure_speed_up(STEPS, true_curves(speed_up), None, CONFIDENCE).value
+    assert truth is not None
+    held = 0
+    for index in range(languages):
+        losses = draw_curves(generator, documents, deviation, speed_up, f"x{index}")
+        drawn = resample_curves(losses, RESAMPLES, seed)
+        held += holds(measure_speed_up(STEPS, losses.curves(), drawn, CONFIDENCE), truth)
+    return held / languages
+
+
+def null_table(families: int, languages: int) -> Iterator[str]:
+    """Rows of the first table."""
+    yield (
+        "| noise | deviation | documents | family-wise error | with a linearised t test | "
+        "clearly better | by percentile bootstrap |"
+    )
+    yield "|" + "---|" * 7
+    for noise, deviation, documents in product((normal, heavy, per_token), DEVIATIONS, DOCUMENTS):
+        errors = [
+            family_wise_error(documents, deviation, noise, p_value, families=families)
+            for p_value in (reported_p_value, linearised_p_value)
+        ]
+        shares = clearly_better(documents, deviation, noise, languages=languages)
+        cells = [noise.__name__, deviation, documents]
+        cells += [f"{100 * share:.1f} %" for share in (*errors, *shares)]
+        yield f"| {' | '.join(map(str, cells))} |"
+
+
+def coverage_table(languages: int) -> Iterator[str]:
+    """Rows of the second table."""
+    yield "| deviation | documents | equally fast | four times as fast |"
+    yield "|" + "---|" * 4
+    for deviation, documents in product(DEVIATIONS, DOCUMENTS):
+        held = [
+            f"{100 * speed_up_coverage(documents, deviation, truth, languages=languages):.1f} %"
+            for truth in (1.0, 4.0)
+        ]
+        yield f"| {deviation} | {documents} | {' | '.join(held)} |"
+
+
+def main() -> None:
+    """Print both tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--families", type=int, default=500, help="of 100 languages each")
+    parser.add_argument("--languages", type=int, default=1000, help="for each share of languages")
+    options = parser.parse_args()
+    for row in null_table(options.families, options.languages):
+        print(row, flush=True)
+    print()
+    for row in coverage_table(options.languages):
+        print(row, flush=True)
+
+
+if __name__ == "__main__":
+    main()
