@@ -69,7 +69,7 @@ def _convert(kind: Any, tokens: Sequence[Token]) -> Any:
     if kind in (int, int | None):
         for token in tokens:
             if "." in token.value and not _is_whole(token.value):
-                raise ValueError(f'"{token.value}" is no whole number')
+                raise ValueError(f'"{token.value}" is not a whole number')
     return convert(kind, tokens)
 
 

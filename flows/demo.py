@@ -50,7 +50,7 @@ def build_examples(config: DemoConfig, corpus: Path, vocabulary: Path, out: Path
 
 @task(task_run_name="train {preset}")
 def train(config: DemoConfig, preset: str, examples: Path, out: Path) -> dict[str, Any]:
-    """Pretrain one model in a process of its own."""
+    """Pretrain one model in its own process."""
     options = ["--preset", preset, "--examples", str(examples), "--out", str(out)]
     LocalLauncher().run(["train", *options, *config.train.as_options()])
     return {"stage": "train", "out": str(out)}
@@ -58,7 +58,7 @@ def train(config: DemoConfig, preset: str, examples: Path, out: Path) -> dict[st
 
 @task(task_run_name="evaluate {run.name}")
 def evaluate(run: Path, examples: Path) -> dict[str, Any]:
-    """Evaluate one model's checkpoints in a process of its own."""
+    """Evaluate one model's checkpoints in its own process."""
     LocalLauncher().run(["evaluate", "--run", str(run), "--examples", str(examples)])
     return {"stage": "evaluate", "out": str(run)}
 

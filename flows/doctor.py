@@ -45,7 +45,7 @@ def check_packages() -> list[Finding]:
         group = extra or "pipelines"
         how = f"pip install 'mswitch[{extra}]'" if extra else "pip install mswitch"
         if extra == "plan":
-            how = "not here: `mswitch plan` has an environment of its own, .venv-plan"
+            how = "not here: `mswitch plan` has a separate environment, .venv-plan"
         try:
             version = importlib.metadata.version(requirement.name)
         except importlib.metadata.PackageNotFoundError:
@@ -67,7 +67,7 @@ def _extra_of(requirement: Requirement) -> str | None:
 
 
 def check_devices() -> list[Finding]:
-    """List the devices JAX sees; asked in a process of its own, since a bad driver may hang."""
+    """List the devices JAX sees; asked in its own process, since a bad driver may hang."""
     if importlib.util.find_spec("jax") is None:
         return [Finding("devices", "jax", "missing", "pip install 'mswitch[train]'")]
     script = (

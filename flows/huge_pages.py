@@ -26,7 +26,7 @@ def with_huge_pages(environment: Mapping[str, str]) -> dict[str, str] | None:
 
 
 def restart_with_huge_pages() -> None:
-    """Become the same program with huge pages, unless it has them or says that it wants none."""
+    """Become the same program with huge pages, unless it has them or declines them."""
     if sys.platform != "linux":
         return
     environment = with_huge_pages(os.environ)

@@ -20,7 +20,7 @@ STOP_PATIENCE_SECS = 60.0
 
 
 class LocalLauncher:
-    """Runs commands on this machine, each in a process group of its own.
+    """Runs commands on this machine, each in its own process group.
 
     Attributes:
         max_restarts: how often a command that was preempted or killed is started again; it

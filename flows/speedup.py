@@ -178,7 +178,7 @@ def measure_speed_up(
     """Measure the step speed-up from two loss curves [S] and, if given, resampled ones [R, S].
 
     It is not defined where the baseline's fit is flat: it was never better than at its first
-    evaluation, and nobody knows how early it was as good.
+    evaluation, and it is not known how early it was as good.
     """
     log_steps = np.log(steps)
     fits = [isotonic_fit(curve)[None, :] for curve in curves]

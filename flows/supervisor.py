@@ -1,4 +1,4 @@
-"""Run a flow in a process group of its own, and leave nothing of it behind.
+"""Run a flow in its own process group, and leave nothing of it behind.
 
 A flow starts others: Prefect's ephemeral API server, trainers. Killed with SIGKILL, it cannot
 stop them itself. So the command only supervises: the flow runs in a child that leads a new

@@ -129,7 +129,7 @@ class Checkpoints:
             if path.is_dir() and not is_complete(path):
                 names = (path.with_suffix(f".{INCOMPLETE}{n or ''}") for n in itertools.count())
                 aside = path.rename(next(name for name in names if not name.exists()))
-                announce(f"{path} is no complete checkpoint: it is {aside} now")
+                announce(f"{path} is not a complete checkpoint: it is {aside} now")
 
     def save(self, state: TrainState, step: int, *, prune: bool = True) -> None:
         """Start to save `state`; a save still under way is waited for first.

@@ -116,7 +116,7 @@ class ModelConfig:
             if getattr(self, name) % period:
                 option = name.replace("_", "-")
                 raise UserError(
-                    f"--{option} {getattr(self, name)} is no multiple of {period}, the model's "
+                    f"--{option} {getattr(self, name)} is not a multiple of {period}, the model's "
                     "sparse_every: every period of layers ends in a sparse one"
                 )
 
@@ -201,13 +201,13 @@ class TrainConfig:
         seed: seed of the data order and, apart from it, of parameters, jitter and dropout.
         optimizer: `adafactor`, as T5X has it, or `adamw`, Optax's.
         base_learning_rate: multiplies the schedule 1/sqrt(max(step, warmup_steps)). Adafactor's
-            rate is relative to a parameter's size; AdamW's is not and wants about a tenth.
+            rate is relative to a parameter's size; AdamW's is not and needs about a tenth.
         warmup_steps: steps during which the learning rate stays constant (10,000 in T5); with
             AdamW, during which it rises linearly.
         weight_decay: AdamW's, of kernels and embeddings; Adafactor has none.
         evaluations: log-spaced steps whose checkpoints are kept for evaluation.
         checkpoint_every: also save every so many steps, to resume from; only the last is kept.
-        on_bad_loss: what to do about a step whose loss or gradient is no finite number, or whose
+        on_bad_loss: what to do about a step whose loss or gradient is not finite, or whose
             loss is a spike: `stop`, or leave out its update (`skip`).
         loss_spike: a loss is a spike if it is so many standard deviations above the mean of the
             last 100; by default none is.
@@ -266,7 +266,7 @@ class TrainConfig:
         )
         if self.batch_size % self.pack:
             raise UserError(
-                f"--batch-size {self.batch_size} is no multiple of --pack {self.pack}, the "
+                f"--batch-size {self.batch_size} is not a multiple of --pack {self.pack}, the "
                 "examples of a row"
             )
         if not self.base_learning_rate > 0:
@@ -291,7 +291,7 @@ class TrainConfig:
 
     @property
     def devices(self) -> int:
-        """Devices the run wants."""
+        """Devices the run needs."""
         return self.data_parallel * self.expert_parallel * self.model_parallel
 
 
@@ -326,7 +326,7 @@ class JobConfig:
         host, _, port = (self.coordinator_address or "host:1").rpartition(":")
         if not host or not port.isdecimal():
             raise UserError(
-                f"--coordinator-address {self.coordinator_address} is no HOST:PORT: give a free "
+                f"--coordinator-address {self.coordinator_address} is not HOST:PORT: give a free "
                 "port of process 0's machine"
             )
 

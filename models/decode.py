@@ -2,8 +2,8 @@
 
 The encoder runs once, and so do the keys and values that cross-attention takes from it. A position
 then costs its own products and a read of the cache, where teacher forcing of a growing prefix would
-cost the whole prefix again. Routers drop no token: how a text goes on does not depend on what else
-is in its batch.
+cost the whole prefix again. Routers drop no token: how a text continues does not depend on what
+else is in its batch.
 """
 
 from collections.abc import Callable

@@ -178,7 +178,7 @@ class Evaluator:
                 result, capacities = self._without_drops(parameters, batch, capacities)
                 if not np.isfinite(result.nats).all():
                     raise JobError(
-                        f"{what}: the loss of batch {index} is no number; remove that run"
+                        f"{what}: the loss of batch {index} is not a number: remove that run"
                     )
                 if is_first():
                     progress.add(1)

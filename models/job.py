@@ -1,6 +1,6 @@
 """The processes that train or evaluate together: how they join, act as one, and leave.
 
-Every process runs the same program on its own devices. Process 0 alone writes what is no
+Every process runs the same program on its own devices. Process 0 alone writes what is not a
 checkpoint, and what it finds in the run directory is what all go by. A process that fails alone
 must not wait for the others at exit, nor they for it: JAX's coordination service ends them.
 """
@@ -30,7 +30,7 @@ T = TypeVar("T")
 #: Room for an error's message when processes exchange them.
 _MESSAGE_BYTES = 1024
 #: In the message of who waited for a process that failed: what that one says comes first.
-WAITED = "waited in vain for another process"
+WAITED = "gave up waiting for another process"
 #: How long a process that is done waits for the others to be done too.
 _LEAVING_SECS = 60
 

@@ -124,7 +124,7 @@ def check_divisible(model: ModelConfig, config: TrainConfig, groups: Groups) -> 
     if config.rows % (batch_shards * config.microbatches):
         packed = f" / --pack {config.pack}" if config.pack > 1 else ""
         raise UserError(
-            f"--batch-size {config.batch_size}{packed} is no multiple of data x expert shards x "
+            f"--batch-size {config.batch_size}{packed} is not a multiple of data x expert shards x "
             f"microbatches = {batch_shards * config.microbatches}"
         )
     if not model.sparse:
@@ -165,7 +165,7 @@ def parameter_spec(axes: Sequence[str], shape: Sequence[int], mesh: Mesh) -> Par
                 size = larger
         taken.update(fitting)
         chosen[dimension] = tuple(fitting) or None
-    # Where the width is no multiple of a batch axis, another dimension may be.
+    # Where the width is not a multiple of a batch axis, another dimension may be.
     for axis in BATCH_AXES:
         if axis in taken or mesh.shape[axis] == 1:
             continue

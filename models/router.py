@@ -60,7 +60,7 @@ class Routing(NamedTuple):
 
     Attributes:
         slot: expert * capacity + position in the expert's queue; for a token that is dropped or
-            padding, a number of its own from experts * capacity upwards.
+            padding, its own number from experts * capacity upwards.
         gate: the chosen expert's probability, float32.
         stats: see `RoutingStats`.
     """

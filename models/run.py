@@ -21,7 +21,7 @@ from pipelines.outputs import (
 from pipelines.progress import say
 
 CONFIG = "config.json"
-#: Settings of training that may change when a run goes on: results are equal up to rounding, or
+#: Settings of training that may change when a run continues: results are equal up to rounding, or
 #: the same as long as no loss is bad.
 FREE = ("data_parallel", "expert_parallel", "model_parallel", "remat", "on_bad_loss", "loss_spike")
 CHECKPOINTS = "checkpoints"
@@ -103,7 +103,9 @@ def claim_run(out: Path, plan: RunPlan) -> dict[str, Any] | None:
         return None
     marker = read_json_object(out / MARKER)
     if not {"step", "final_loss"} <= marker.keys():
-        raise UserError(f"{out / MARKER} is of no training run: remove it, and the run goes on")
+        raise UserError(
+            f"{out / MARKER} does not belong to a training run: remove it, and the run continues"
+        )
     return marker
 
 
@@ -124,7 +126,7 @@ def describe_run(
         now = train_config_of(before)
         changed = [name for name in FREE if getattr(now, name) != getattr(plan.train, name)]
         if changed:
-            say("train", f"goes on with other settings: {', '.join(changed)}")
+            say("train", f"continues with other settings: {', '.join(changed)}")
             storage.write_json(out / CONFIG, after)
         return
     out.mkdir(parents=True, exist_ok=True)
@@ -163,8 +165,8 @@ def read_run(run: Path) -> dict[str, Any]:
     missing = [part for part in ("model", "train", "examples") if part not in described]
     if missing:
         raise UserError(
-            f"{run / CONFIG} is of no training run (it lacks {missing[0]!r}): give what `train "
-            "--out` made; `mswitch import-hf` makes a run of a Hugging Face model"
+            f"{run / CONFIG} does not belong to a training run (it lacks {missing[0]!r}): give "
+            "what `train --out` made; `mswitch import-hf` makes a run of a Hugging Face model"
         )
     return described
 

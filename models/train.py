@@ -2,7 +2,7 @@
 
 A run continues from its last complete checkpoint to the bit: parameters and moments come from
 the checkpoint, the batch and all randomness of step n from (seed, n). It resumes, in this order:
-a finished run does nothing; a run with a complete checkpoint goes on after it; any other begins
+a finished run does nothing; a run with a complete checkpoint continues after it; any other begins
 at step 0.
 """
 

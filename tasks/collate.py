@@ -82,7 +82,7 @@ def corrupt_segments(
 def pack_rows(batch: Batch, pack: int) -> Batch:
     """Put every `pack` rows of a padded batch into one, end to end, their padding behind them.
 
-    Decoder inputs begin with 0 in each example, as they did when it had a row of its own.
+    Decoder inputs begin with 0 in each example, as they did when it had its own row.
 
     Args:
         batch: [n, ...], with n a multiple of `pack`.

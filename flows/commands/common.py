@@ -42,7 +42,7 @@ def leave_accelerators_alone() -> None:
 
 
 def check_beam_options(options: Sequence[str]) -> list[str]:
-    """Refuse stray words that are no Beam options.
+    """Refuse stray words that are not Beam options.
 
     Raises:
         UserError: a word does not begin with `--`.

@@ -66,8 +66,8 @@ def common_crawl(
 ) -> int:
     """A few files of a Common Crawl dump, spread evenly over it.
 
-    Downloads politely: few files at a time, pauses when the server asks for one, and goes on within
-    a file after an interruption. Every file is checked against the server's checksum, or
+    Downloads politely: few files at a time, pauses when the server asks for one, and continues
+    within a file after an interruption. Every file is checked against the server's checksum, or
     decompressed. A WET file has some 150 MB, a WARC file some 1 GB.
 
         mswitch sample common-crawl --dump CC-MAIN-2024-10 --segments 3 --out crawl

@@ -41,7 +41,7 @@ def write_page(corpus: str | Path, file: Path) -> dict[str, Any]:
         The survey (`pipelines.corpus.survey.survey`).
 
     Raises:
-        UserError: `corpus` is no finished corpus, or `file` cannot be written there.
+        UserError: `corpus` is not a finished corpus, or `file` cannot be written there.
     """
     stats = load_stats(corpus)
     if not storage.is_remote(corpus) and file.resolve().is_relative_to(Path(corpus).resolve()):
@@ -49,7 +49,7 @@ def write_page(corpus: str | Path, file: Path) -> dict[str, Any]:
             f"{file} is inside {corpus}, which stays as published: choose another --html"
         )
     if file.is_dir() or not file.parent.is_dir():
-        raise UserError(f"cannot write {file}: --html wants a file name in a directory that exists")
+        raise UserError(f"cannot write {file}: --html needs a file name in a directory that exists")
     found = survey(corpus)
     reasons = [reason for stage in stats["stages"] for reason in stage["dropped"]]
     samples = rejected_samples(corpus, reasons, SAMPLES_SHOWN)

@@ -43,7 +43,7 @@ class Drawings:
 
     @property
     def files(self) -> dict[str, Drawing]:
-        """Every figure that becomes a file of its own, by name."""
+        """Every figure that becomes its own file, by name."""
         grids = (
             ("quality", self.quality, 3, "Final quality"),
             ("curves", self.curves, 4, "Loss curves"),

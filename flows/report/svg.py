@@ -39,7 +39,7 @@ FIGURE_STYLE = """.fig text{font:11px var(--sans);fill:var(--muted)}
 
 @dataclasses.dataclass(frozen=True)
 class Drawing:
-    """A figure: its size in px, what a reader who cannot see it is told, and its SVG elements."""
+    """A figure: its size in px, its description for who cannot see it, and its SVG elements."""
 
     width: int
     height: int
@@ -54,7 +54,7 @@ def inline_svg(drawing: Drawing, name: str, css_class: str = "") -> str:
 
 
 def standalone_svg(drawing: Drawing, name: str) -> str:
-    """The figure as a file of its own."""
+    """The figure as its own file."""
     style = f"<style>{FIGURE_VARIABLES}{FIGURE_STYLE}</style>"
     sheet = f'<rect width="{drawing.width}" height="{drawing.height}" fill="var(--paper)"/>'
     space = 'xmlns="http://www.w3.org/2000/svg" class="fig"'

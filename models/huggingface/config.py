@@ -2,7 +2,7 @@
 
 Only what the logits depend on is taken from there. What matters in training alone (capacity,
 balance loss, jitter, dropout) means other things in Hugging Face's classes, so it travels under a
-key of its own, `mswitch`, which they keep and ignore.
+own key, `mswitch`, which they keep and ignore.
 """
 
 import dataclasses
@@ -183,7 +183,7 @@ def _training_part(config: Mapping[str, Any], where: str, kind: str) -> dict[str
     usual = {"init_scale": 0.1} if kind == "switch_transformers" else {}
     own = config.get(OWN_KEY, {})
     if not isinstance(own, Mapping):
-        raise UserError(f"{where}: {OWN_KEY} is no object")
+        raise UserError(f"{where}: {OWN_KEY} is not an object")
     unknown = sorted(set(own) - set(TRAINING_FIELDS))
     if unknown:
         raise UserError(f"{where}: {OWN_KEY} has unknown keys: {', '.join(unknown)}")

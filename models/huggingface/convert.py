@@ -36,7 +36,7 @@ from pipelines.progress import say
 
 #: What `save_pretrained` of transformers 4 allows a file.
 MAX_SHARD_BYTES = 5_000_000_000
-#: Name of an imported model that is no preset.
+#: Name of an imported model that is not a preset.
 IMPORTED = "imported"
 #: An imported run's optimizer has done nothing; its parameters are exact, so evaluate them so.
 _TRAIN = TrainConfig(dtype="float32")

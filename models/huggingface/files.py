@@ -52,7 +52,7 @@ class WeightFiles:
         """One tensor, as float32.
 
         Raises:
-            UserError: it is missing, has another shape or type, or holds values that are no
+            UserError: it is missing, has another shape or type, or holds values that are not
                 numbers.
         """
         if tensor not in self.file_of:
@@ -91,7 +91,7 @@ class WeightFiles:
                 self._open[name] = safe_open(self.directory / name, framework="np")
             except (OSError, SafetensorError) as error:
                 raise UserError(
-                    f"{self.directory / name} is no safetensors file: {error}"
+                    f"{self.directory / name} is not a safetensors file: {error}"
                 ) from error
         return self._open[name]
 

@@ -1,8 +1,8 @@
 """Compile a training step for a TPU slice that is not there. Runs where libtpu is installed.
 
 `python -m models.planning.compile REQUEST` takes a `CompileRequest` as JSON, prints a
-`CompileResult` as the last line of its output, and ends when its standard input does. libtpu wants
-a process of its own: with it installed, JAX looks for a TPU's metadata for a minute unless the
+`CompileResult` as the last line of its output, and ends when its standard input does. libtpu needs
+its own process: with it installed, JAX looks for a TPU's metadata for a minute unless the
 environment says otherwise.
 """
 

@@ -44,7 +44,7 @@ def planning_python() -> Path:
 
 
 def compile_elsewhere(request: CompileRequest) -> CompileResult:
-    """`compile_step` in a process of its own, which has libtpu.
+    """`compile_step` in its own process, which has libtpu.
 
     Raises:
         UserError: libtpu cannot be had.

@@ -137,7 +137,7 @@ def test_half_a_description_of_a_job_is_refused():
 
     with pytest.raises(UserError, match="--num-processes and --process-id need"):
         JobConfig(num_processes=2)
-    with pytest.raises(UserError, match="--coordinator-address machine is no HOST:PORT"):
+    with pytest.raises(UserError, match="--coordinator-address machine is not HOST:PORT"):
         JobConfig(coordinator_address="machine")
     assert JobConfig(distributed=True).shared
     assert not JobConfig().shared

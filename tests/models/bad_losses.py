@@ -18,7 +18,7 @@ TIMES = ("_secs", "_per_sec")
 
 @pytest.fixture
 def poison(child, monkeypatch):
-    """Make batches with these numbers give a loss that is no number."""
+    """Make batches with these numbers give a loss that is not a number."""
     healthy = child.MemoryBatches.batch
 
     def poison(numbers):
@@ -71,7 +71,7 @@ def test_the_run_stops_and_can_be_continued_by_another_policy(child, tmp_path, p
     assert complete_steps(out / "checkpoints") == [1, 2]
     child.run("mt5-tiny", out, STEPS, on_bad_loss="skip")
     errors = capsys.readouterr().err
-    assert "goes on with other settings: on_bad_loss" in errors
+    assert "continues with other settings: on_bad_loss" in errors
     assert "step 4: the loss became nan; its update is skipped" in errors
     assert [line["step"] for line in lines(out)] == list(range(1, STEPS + 1))
 

@@ -18,7 +18,7 @@ os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 @pytest.fixture(scope="session")
 def child() -> ModuleType:
-    """The script that trains in a process of its own; its batches are used here too."""
+    """The script that trains in its own process; its batches are used here too."""
     spec = importlib.util.spec_from_file_location("train_child", child_path())
     assert spec is not None
     assert spec.loader is not None

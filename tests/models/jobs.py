@@ -172,7 +172,7 @@ def test_two_processes_and_half_the_devices_go_on_with_a_run_of_eight(
     stopped = complete_steps(out / "checkpoints")[-1]
     assert begun < stopped == metrics(out)[-1]["step"] < STEPS
     errors = end(start(out, 4, *HALF, "remat=layers"), 0)
-    assert "goes on with other settings: data_parallel, remat" in errors
+    assert "continues with other settings: data_parallel, remat" in errors
     assert json.loads((out / "config.json").read_text())["train"]["data_parallel"] == 1
     for one, other in zip(metrics(out), metrics(undisturbed), strict=True):
         for name, value in other.items():

@@ -149,7 +149,7 @@ def test_training_packed_is_training_padded(child, tmp_path):
 
 
 def test_numbers_of_examples_that_fill_no_row_are_refused():
-    with pytest.raises(UserError, match="--batch-size 8 is no multiple of --pack 3"):
+    with pytest.raises(UserError, match="--batch-size 8 is not a multiple of --pack 3"):
         TrainConfig(batch_size=8, pack=3)
     with pytest.raises(UserError, match="--pack must be at least 1"):
         TrainConfig(batch_size=8, pack=0)

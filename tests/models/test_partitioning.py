@@ -50,7 +50,7 @@ def test_parameters_take_the_axes_that_are_free_and_divide_them(axes, shape, wan
 def test_impossible_meshes_are_refused(sparse):
     with pytest.raises(UserError, match=r"needs 64 devices, and there are \d+"):
         make_mesh(TrainConfig(expert_parallel=64), jax.devices())
-    with pytest.raises(UserError, match=r"--batch-size 10 is no multiple of .* = 4"):
+    with pytest.raises(UserError, match=r"--batch-size 10 is not a multiple of .* = 4"):
         check_divisible(sparse, TrainConfig(batch_size=10, data_parallel=4), Groups(10, 10))
     with pytest.raises(UserError, match="--expert-parallel 3 does not divide 4 experts"):
         check_divisible(sparse, TrainConfig(batch_size=12, expert_parallel=3), Groups(12, 12))

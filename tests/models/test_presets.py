@@ -106,7 +106,7 @@ def test_vocabulary_is_padded_as_mt5_pads_it():
 
 
 def test_layers_must_fill_periods():
-    with pytest.raises(UserError, match="--encoder-layers 3 is no multiple of 2"):
+    with pytest.raises(UserError, match="--encoder-layers 3 is not a multiple of 2"):
         ModelConfig(experts=8, encoder_layers=3)
 
 

@@ -186,7 +186,7 @@ def test_only_complete_checkpoints_count_and_leftovers_go(tmp_path, state, capsy
     names = sorted(path.name for path in checkpoints.directory.iterdir())
     assert names == ["2", "5.incomplete", "9.incomplete", "9.incomplete1"]
     assert (checkpoints.directory / "5.incomplete" / "optimizer").is_dir()
-    assert "checkpoints/5 is no complete checkpoint: it is" in capsys.readouterr().err
+    assert "checkpoints/5 is not a complete checkpoint: it is" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"commit_timestamp_nsecs": null}'])

@@ -28,7 +28,10 @@ def run(plan, tmp_path):
         ("", "config.json is no JSON"),
         ('{"model": {', "config.json is no JSON"),
         ("[]", "config.json holds no JSON object"),
-        ('{"model": {}, "examples": null}', "is of no training run .*lacks 'train'.*import-hf"),
+        (
+            '{"model": {}, "examples": null}',
+            "does not belong to a training run .*lacks 'train'.*import-hf",
+        ),
     ],
 )
 def test_a_damaged_description_is_named(run, plan, text, message):
@@ -39,7 +42,7 @@ def test_a_damaged_description_is_named(run, plan, text, message):
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [("done", "is no JSON"), ("{}", "is of no training run")]
+    ("text", "message"), [("done", "is no JSON"), ("{}", "does not belong to a training run")]
 )
 def test_a_damaged_marker_is_named(run, plan, text, message):
     (run / MARKER).write_text(text)

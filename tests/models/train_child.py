@@ -1,6 +1,6 @@
 """Trains a very small model on batches in memory: `train_child.py PRESET OUT STEPS [OPTION=N]`.
 
-Tests start it as a process of its own, to kill it or to give it several devices; or as several
+Tests start it as its own process, to kill it or to give it several devices; or as several
 processes of one job. Options are those of TrainConfig and JobConfig; `terminate_at=N` sends this
 process SIGTERM when it makes batch N, and slows it down, so that the run does not end before.
 """

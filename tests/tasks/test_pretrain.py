@@ -152,7 +152,7 @@ def test_frozen_examples_pass_through(seqio_dataset, small_examples: Path):
 
 
 def test_examples_finished_when_written_pass_through_too(finished_examples: Path):
-    # In a process of its own: seqio's tasks remember where they were first read.
+    # In its own process: seqio's tasks remember where they were first read.
     found = read_mixture(finished_examples)
     for split in ("train", "validation"):
         expected = {

@@ -94,7 +94,7 @@ def test_tied_and_untied_contradictions(source, sharded):
         ({"mswitch": {"group_size": "9"}}, "mswitch.group_size is '9', no number"),
         ({"mswitch": {"balance_scope": 1}}, "mswitch.balance_scope is 1, no text"),
         ({"mswitch": {"balance_scope": "all"}}, "--balance-scope must be group or global"),
-        ({"mswitch": 3}, "mswitch is no object"),
+        ({"mswitch": 3}, "mswitch is not an object"),
     ],
 )
 def test_configurations_of_other_models(source, changes, message):
@@ -134,7 +134,7 @@ def test_files_that_are_not_there_or_broken(source, sharded, tmp_path):
     refuse(tmp_path / "nowhere", "config.json cannot be read")
     weights = source / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-7])
-    refuse(source, "model.safetensors is no safetensors file")
+    refuse(source, "model.safetensors is not a safetensors file")
     weights.unlink()
     (source / "pytorch_model.bin").write_bytes(b"")
     refuse(source, "has neither model.safetensors nor .*safe_serialization=True")
