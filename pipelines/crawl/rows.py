@@ -46,18 +46,21 @@ def page_from_fields(
 
     metadata = fields.get(METADATA_FIELD)
     inner: Mapping[str, Any] = metadata if isinstance(metadata, Mapping) else {}
-    url = _clean(fields.get("url") or inner.get("url") or fields.get("id"))
+    address = fields.get("url") or inner.get("url") or fields.get("id")
+    url = _clean(address)
     text = fields.get(TEXT_FIELD)
     if not isinstance(text, str):
         return rejected("no_text", f"the fields are {', '.join(map(str, fields))}")
-    # What cannot be UTF-8 (lone surrogates, which JSON can name) must not travel on.
-    if len(text) > max_bytes or len(utf8 := text.encode("utf-8", "replace")) > max_bytes:
+    try:
+        str(address).encode()
+        utf8 = text.encode()
+    except UnicodeEncodeError as error:  # JSON can name half a character, as "\ud83d"
+        return rejected("lone_surrogate", str(error))
+    if len(utf8) > max_bytes:
         return rejected("too_large", f"more than {max_bytes} bytes")
     utf8 = normalize_lines(utf8, drop_metadata_lines)
-    if not url:
-        return rejected("no_url", utf8.decode())
-    if not utf8:
-        return rejected("no_content")
+    if not (url and utf8):
+        return rejected("no_content" if url else "no_url", utf8.decode())
     timestamp = _timestamp(fields, inner)
     micros = parse_timestamp(timestamp)
     if micros is None:

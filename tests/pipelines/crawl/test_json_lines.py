@@ -92,11 +92,20 @@ def test_bad_lines_cost_only_themselves(tmp_path: Path, compress: Compress):
     assert [one.source for one in found] == [f"f@{start}" for start in starts]
 
 
-def test_lone_surrogates_do_not_travel_on(tmp_path: Path):
-    (tmp_path / "a").write_bytes(b'{"text": "a\\ud800b", "url": "http://a.example/\\udfff"}')
-    [page] = read(tmp_path / "a")
+@pytest.mark.parametrize(
+    ("text", "url"), [(r"a\ud83d", "http://a.example/"), ("a", r"http://a.example/\udfff")]
+)
+def test_half_a_character_is_a_counted_drop(tmp_path: Path, text: str, url: str):
+    line = f'{{"text": "{text}", "url": "{url}"}}'
+    (tmp_path / "a").write_text(
+        f"{line}\n" + r'{"text": "\ud83d\ude00", "url": "http://b.example/"}'
+    )
+    dropped, page = read(tmp_path / "a")
+    assert isinstance(dropped, Rejected)
+    assert (dropped.stage, dropped.reason, dropped.source) == ("read", "lone_surrogate", "f@0")
+    dropped.url.encode()
     assert isinstance(page, Page)
-    assert (page.text, page.url) == ("a?b", "http://a.example/?")
+    assert page.text == "\N{GRINNING FACE}"
 
 
 @pytest.mark.parametrize("damage", ["cut", "noise", "checksum", "tail"])
