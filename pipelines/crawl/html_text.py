@@ -1,10 +1,8 @@
 """HTML to plain text, whoever wrote the HTML."""
 
-import contextlib
-
 from resiliparse.extract.html2text import extract_plain_text
-from resiliparse.parse.encoding import bytes_to_str, detect_encoding, map_encoding_to_html5
 
+from pipelines.crawl.charsets import decode
 from pipelines.crawl.html_nesting import Nesting, may_exceed, nesting
 from pipelines.crawl.html_tokens import Markup
 
@@ -14,8 +12,6 @@ from pipelines.crawl.html_tokens import Markup
 MOST_NESTING = Nesting(depth=5_000, made_again=200_000, passed=200_000_000)
 #: Parsing takes time quadratic in attributes per tag, here 0.1 s.
 MAX_ATTRIBUTES = 5_000
-
-_BYTE_ORDER_MARK = "\ufeff".encode()
 
 
 class UnreadableError(ValueError):
@@ -27,26 +23,20 @@ class UnreadableError(ValueError):
 
 
 def decode_html(html: bytes, http_charset: str = "") -> str:
-    """Decode by the HTTP charset, else the meta tag, else detection; see `decode_markup`."""
+    """Decode HTML; see `decode_markup`."""
     return decode_markup(html, http_charset)[0]
 
 
 def decode_markup(html: bytes, http_charset: str = "") -> tuple[str, Markup]:
-    """Decode HTML; return it as text and as markup.
+    """Decode HTML by `charsets.decode`; return it as text and as markup.
 
-    It is in the HTTP charset, else that of the meta tag, else what is detected (uchardet). Only
-    encodings that the WHATWG standard gives to web pages count: a page cannot choose any
-    other of Python's codecs. Bytes that the encoding lacks become U+FFFD or are dropped.
+    Raises:
+        UnreadableError: nobody can tell which encoding it is in.
     """
-    encoding = map_encoding_to_html5(http_charset, fallback_utf8=False) if http_charset else None
-    if encoding is None:
-        encoding = detect_encoding(html, from_html_meta=True) or "utf-8"
-    if encoding == "utf-8":
-        # What is valid needs no more than Python's own decoder, which is twice as fast.
-        with contextlib.suppress(UnicodeDecodeError):
-            return html.decode().removeprefix("\ufeff"), Markup(html.removeprefix(_BYTE_ORDER_MARK))
-    text = bytes_to_str(html, encoding, errors="replace")
-    return text, Markup(text.encode("utf-8", "surrogatepass"))
+    text = decode(html, http_charset)
+    if text is None:
+        raise UnreadableError("bad_charset", "its bytes are in no encoding that can be told")
+    return text, Markup(text.encode())
 
 
 def html_to_text(html: str, main_content: bool = True, markup: Markup | None = None) -> str:
