@@ -25,8 +25,8 @@ class Ingested:
         pages: pages of all units that passed ingest.
         lines: their lines, as far as these compete.
         text_bytes: their text, unit by unit.
-        statuses: of each unit its `status` (read, damaged, empty_file or unknown_format), `records`
-            and `pages`, for the manifest.
+        statuses: of each unit its `status` (read, damaged, arc_file, empty_file or unknown_format),
+            `records` and `pages`, for the manifest.
         ledger: the accounts of all units.
     """
 

@@ -16,6 +16,13 @@ from pipelines.crawl.text_lines import normalize_lines
 from pipelines.records import Page, Rejected
 
 _STATUS = re.compile(rb"HTTP/\S+ +(\d{3})")
+_BLANK_LINE = re.compile(rb"\r?\n\r?\n")
+#: What a chunked body begins with; an extension may follow the size.
+_CHUNK_SIZE = re.compile(rb"[0-9A-Fa-f]+[ \t]*(?:;[^\r\n]*)?\r?\n")
+#: What text has none of among its first bytes, and whatever is compressed has (WHATWG: MIME
+#: Sniffing, "binary data byte").
+_BINARY = re.compile(rb"[\x00-\x08\x0b\x0e-\x1a\x1c-\x1f]")
+_SNIFFED_BYTES = 1445
 _HTML_TYPES = ("text/html", "application/xhtml+xml")
 _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 _MICROSECOND = datetime.timedelta(microseconds=1)
@@ -115,8 +122,7 @@ def opened_to_page(
             text = html_to_text(opened.html, html_main_content, opened.markup)
         except UnreadableError as error:
             return _rejected(error.reason, opened.source, opened.url, str(error))
-        # What cannot be UTF-8 (lone surrogates) must not travel on.
-        utf8 = text.encode("utf-8", "replace")
+        utf8 = text.encode()
     utf8 = normalize_lines(utf8, drop_metadata_lines)
     micros = parse_timestamp(opened.timestamp)
     for lacks, reason in (
@@ -137,9 +143,8 @@ def _rejected(reason: str, source: str, url: str = "", detail: str = "") -> Reje
 
 def _html(response: bytes, max_bytes: int, reserved: Reserved | None) -> tuple[str, Markup]:
     """Return the HTML of an HTTP response (status line, headers, body), and its markup."""
-    head, separator, body = response.partition(b"\r\n\r\n")
-    if not separator:
-        head, separator, body = response.partition(b"\n\n")
+    head, *rest = _BLANK_LINE.split(response, maxsplit=1)
+    body = rest[0] if rest else b""
     status = _STATUS.match(head)
     if status is None:
         raise UnreadableError("bad_http", "no HTTP status line")
@@ -163,31 +168,46 @@ def _html(response: bytes, max_bytes: int, reserved: Reserved | None) -> tuple[s
 def _decode_body(body: bytes, headers: dict[str, str], max_bytes: int) -> bytes:
     """Undo transfer and content encodings, up to `max_bytes`.
 
-    Common Crawl undoes both beforehand and renames the headers; other crawlers do not.
+    Many archives hold the decoded body under the original headers (Common Crawl's until July
+    2018, its news crawl's until May 2019): as in browsers, a body that is not what they say is
+    taken as it is. Common Crawl's of August 2018 begin with another line end.
     """
-    if headers.get("transfer-encoding") == "chunked":
-        body = _read_capped(ChunkedReader, body, max_bytes)
-    encoding = headers.get("content-encoding", "")
-    if encoding in ("gzip", "x-gzip", "deflate"):
-        # 47: gzip or zlib by its header.
-        decompressor = zlib.decompressobj(wbits=47)
+    body = body.removeprefix(b"\r\n")
+    if headers.get("transfer-encoding") == "chunked" and _CHUNK_SIZE.match(body):
         try:
-            body = decompressor.decompress(body, max_bytes + 1)
-        except zlib.error as error:
+            body = ChunkedReader(io.BytesIO(body)).read(max_bytes + 1)
+        except OSError as error:
             raise UnreadableError("bad_encoding", str(error)) from error
-        if not body and not decompressor.eof:
-            raise UnreadableError("bad_encoding", "nothing to decompress")
-    elif encoding == "br":
-        body = _read_capped(BrotliReader, body, max_bytes)
-    elif encoding not in ("", "identity"):
-        raise UnreadableError("bad_encoding", f"content encoding {encoding}")
+    encoding = headers.get("content-encoding", "")
+    if encoding not in ("", "identity"):
+        try:
+            body = _decompressed(body, encoding, max_bytes)
+        except (OSError, zlib.error) as error:
+            if _BINARY.search(body, 0, _SNIFFED_BYTES):
+                raise UnreadableError("bad_encoding", str(error)) from error
     if len(body) > max_bytes:
         raise UnreadableError("too_large", f"more than {max_bytes} bytes once decompressed")
     return body
 
 
-def _read_capped(reader: type[ChunkedReader | BrotliReader], body: bytes, max_bytes: int) -> bytes:
+def _decompressed(body: bytes, encoding: str, max_bytes: int) -> bytes:
+    """Decompress, to one byte more than `max_bytes` at most; zlib.error or OSError if it fails."""
+    if encoding == "br":
+        return BrotliReader(io.BytesIO(body)).read(max_bytes + 1)
+    if encoding not in ("gzip", "x-gzip", "deflate"):
+        raise OSError(f"content encoding {encoding}")
+    # 47: gzip or zlib by its header.
+    decompressor = zlib.decompressobj(wbits=47)
     try:
-        return reader(io.BytesIO(body)).read(max_bytes + 1)
-    except OSError as error:
-        raise UnreadableError("bad_encoding", str(error)) from error
+        found = decompressor.decompress(body, max_bytes + 1)
+    except zlib.error:
+        if encoding != "deflate":
+            raise
+        # Some servers send it bare. Its beginning proves nothing, so it has to come to an end.
+        decompressor = zlib.decompressobj(wbits=-zlib.MAX_WBITS)
+        found = decompressor.decompress(body, max_bytes + 1)
+        if not decompressor.eof and len(found) <= max_bytes:
+            raise
+    if not found and not decompressor.eof:
+        raise zlib.error("nothing to decompress")
+    return found

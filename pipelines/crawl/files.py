@@ -29,6 +29,8 @@ from pipelines.errors import UserError
 DIGEST_BYTES = 64 << 10
 PARQUET_MAGIC = b"PAR1"
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+#: What an ARC file begins with, the format of web archives before WARC.
+_ARC_START = b"filedesc://"
 _SNIFF_BYTES = 64
 #: Enough for a dictionary and a first zstd block.
 _HEAD_BYTES = 256 << 10
@@ -36,10 +38,12 @@ _HEAD_BYTES = 256 << 10
 _SALVAGE_BYTES = 64 << 10
 _REQUESTS = 32
 
-#: "damaged" files are compressed and cannot be read from the start; "other" files are none of ours.
-FileFormat = Literal["warc", "jsonl", "parquet", "empty", "damaged", "other"]
+#: "damaged" files are compressed and cannot be read from the start; "arc" and "other" files are
+#: none of ours.
+FileFormat = Literal["warc", "jsonl", "parquet", "arc", "empty", "damaged", "other"]
 
 FORMATS = "WARC, WET, JSONL or Parquet files"
+CONVERT_ARC = "convert it to WARC, for example with `warcio recompress IN.arc.gz OUT.warc.gz`"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -97,6 +101,8 @@ def _files(given: str) -> list[CrawlFile]:
         files = [_inspect(path) for path in _paths(given)]
     if [file.path for file in files] == [given]:
         format = files[0].format or _inspect(given).format
+        if format == "arc":
+            raise UserError(f"input {given} is an ARC file: {CONVERT_ARC}")
         if format == "other":
             raise UserError(
                 f"input {given} is none of {FORMATS}: its content begins with neither WARC/, {{ "
@@ -219,6 +225,8 @@ def _format_of_next(
 def _format_of_text(start: bytes) -> FileFormat | None:
     if start.startswith(RECORD_START):
         return "warc"
+    if start.startswith(_ARC_START):
+        return "arc"
     return "jsonl" if start.startswith(b"{") else None
 
 

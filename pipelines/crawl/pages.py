@@ -7,14 +7,14 @@ from functools import partial
 from pipelines import storage
 from pipelines.crawl.archives import Damage, Record, read_archive
 from pipelines.crawl.extract import Opened, Reserved, open_record, opened_to_page
-from pipelines.crawl.files import CrawlFile, format_of
+from pipelines.crawl.files import CONVERT_ARC, CrawlFile, format_of
 from pipelines.crawl.html_tokens import Markup
 from pipelines.crawl.json_lines import read_json_lines
 from pipelines.crawl.tables import read_table
 from pipelines.records import Page, Rejected
 
 #: Formats of a file that hold no page, and the reason that counts them.
-UNREAD = {"empty": "empty_file", "other": "unknown_format"}
+UNREAD = {"arc": "arc_file", "empty": "empty_file", "other": "unknown_format"}
 
 #: Takes a URL; names the list that blocks it, or None.
 Blocked = Callable[[str], str | None]
@@ -58,7 +58,8 @@ def read_pages(
     with storage.fetch(file.path) as path:
         format = file.format or format_of(path)
         if format in UNREAD:
-            yield Rejected("read", UNREAD[format], f"{file.name}@0")
+            detail = CONVERT_ARC if format == "arc" else ""
+            yield Rejected("read", UNREAD[format], f"{file.name}@0", detail=detail)
             return
         if format in ("jsonl", "parquet"):
             read = read_json_lines if format == "jsonl" else read_table

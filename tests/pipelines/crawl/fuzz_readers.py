@@ -100,6 +100,14 @@ def write_seeds(directory: Path) -> None:
         (6, gzip.compress(b"<p>hello", mtime=0)),
         (7, b"<p>hello<br>you<table><tr><td>there<meta charset=koi8-r>"),
         (8, b"\x0b\x02\x80<p>hi\x03"),
+        # Not what their headers say.
+        *(
+            (wrapper, b"<p>hello<meta charset=utf-8>\xcf\xf0\xe8\xe2\xe5\xf2")
+            for wrapper in (6, 7, 8)
+        ),
+        (5, chunked.replace(b"5\r\n<p>hi\r\n0", b"\r\n<p>hi \x82\xa0\xe9")),
+        (0, rb'{"text": "a\ud83d", "url": "http://a.org"}'),
+        (2, b"filedesc://a.arc 0.0.0.0 20100107065932 text/plain 76\n1 0 X\n"),
     ]
     directory.mkdir(parents=True, exist_ok=True)
     for number, (wrapper, data) in enumerate(seeds):

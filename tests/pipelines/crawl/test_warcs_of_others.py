@@ -1,0 +1,154 @@
+"""Archives as other programs write them: bodies that are not what their headers say, and ARC."""
+
+import gzip
+import tracemalloc
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from pipelines.crawl.files import find_crawl_files
+from pipelines.crawl.pages import read_pages
+from pipelines.errors import UserError
+from pipelines.records import Page, Rejected
+
+LIMIT = 1 << 20
+HTML = "<!DOCTYPE html>\r\n<html><body><p>Grüße aus Köln.\r\n\r\n<p>日本語</body></html>".encode()
+TEXT = "Grüße aus Köln.\n日本語"
+#: HTML in Brotli, of which Python has no writer.
+BROTLI = b"\x8b\x05\x80<p>Hello</p>\x03"
+LONG = "".join(f"<p>Line {i} has {i * i} words.</p>" for i in range(1000)).encode()
+
+
+def bare(data: bytes) -> bytes:
+    packer = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    return packer.compress(data) + packer.flush()
+
+
+def chunks(data: bytes, size: int = 40) -> bytes:
+    parts = [data[i : i + size] for i in range(0, len(data), size)]
+    return b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in [*parts, b""])
+
+
+def broken(data: bytes) -> bytes:
+    middle = len(data) // 2
+    return data[:middle] + b"\xff" * 50 + data[middle + 50 :]
+
+
+def read(path: Path) -> list[Page | Rejected]:
+    [file] = find_crawl_files([f"{path}*"])
+    return list(
+        read_pages(file, max_record_bytes=LIMIT, drop_metadata_lines=True, html_main_content=False)
+    )
+
+
+def outcome(tmp_path: Path, crawl: ModuleType, head: str, body: bytes) -> str:
+    """Read a WARC file of one response; return its text, or "dropped: " and the reason."""
+    http = f"HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=utf-8\r\n{head}\r\n".encode()
+    record = crawl.record(http + body, "http://a.example/", kind="response")
+    [one] = read(crawl.write(tmp_path / "a.warc.gz", [record]))
+    return one.text if isinstance(one, Page) else f"dropped: {one.reason}"
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        "Transfer-Encoding: chunked\r\n",
+        *(f"Content-Encoding: {name}\r\n" for name in ("gzip", "x-gzip", "deflate", "br", "zstd")),
+        "Transfer-Encoding: chunked\r\nContent-Encoding: gzip\r\n",
+        # What servers also say, and browsers pass over.
+        *(f"Content-Encoding: {name}\r\n" for name in ("utf-8", "none", "gzip, gzip")),
+        "X-Crawl-Transfer-Encoding: chunked\r\nX-Crawl-Content-Encoding: gzip\r\n",
+    ],
+)
+def test_a_decoded_body_under_its_old_headers(tmp_path: Path, crawl: ModuleType, head: str):
+    assert outcome(tmp_path, crawl, head, HTML) == TEXT
+
+
+@pytest.mark.parametrize(
+    ("head", "encode"),
+    [
+        ("Transfer-Encoding: chunked\r\n", chunks),
+        ("Content-Encoding: gzip\r\n", gzip.compress),
+        ("Content-Encoding: gzip\r\n", zlib.compress),
+        ("Content-Encoding: deflate\r\n", zlib.compress),
+        ("Content-Encoding: deflate\r\n", bare),
+        (
+            "Transfer-Encoding: chunked\r\nContent-Encoding: gzip\r\n",
+            lambda data: chunks(gzip.compress(data)),
+        ),
+        # Only the chunks undone: some writers do half of it.
+        ("Transfer-Encoding: chunked\r\nContent-Encoding: gzip\r\n", gzip.compress),
+    ],
+)
+@pytest.mark.parametrize("extra", [b"", b"\r\n"], ids=["", "CC-MAIN-2018-34"])
+def test_an_encoded_body_is_decoded(
+    tmp_path: Path, crawl: ModuleType, head: str, encode: Callable[[bytes], bytes], extra: bytes
+):
+    head += f"Content-Length: {len(encode(HTML))}\r\n"  # which the other line end is not in
+    assert outcome(tmp_path, crawl, head, extra + encode(HTML)) == TEXT
+
+
+def test_brotli(tmp_path: Path, crawl: ModuleType):
+    assert outcome(tmp_path, crawl, "Content-Encoding: br\r\n", BROTLI) == "Hello"
+
+
+@pytest.mark.parametrize(
+    ("head", "body"),
+    [
+        ("Transfer-Encoding: chunked\r\n", chunks(HTML)[:60]),
+        ("Transfer-Encoding: chunked\r\n", chunks(HTML).replace(b"\r\n28\r\n", b"\r\nxx\r\n")),
+        ("Content-Encoding: gzip\r\n", broken(gzip.compress(LONG))),
+        ("Content-Encoding: deflate\r\n", broken(zlib.compress(LONG))),
+        ("Content-Encoding: deflate\r\n", broken(bare(LONG))),
+        ("Content-Encoding: br\r\n", BROTLI[:3] + b"\xff" * 20),
+        ("Content-Encoding: zstd\r\n", b"\x28\xb5\x2f\xfd\x04\x00" + HTML),
+    ],
+    ids=["cut", "size", "gzip", "zlib", "bare", "brotli", "zstd"],
+)
+def test_a_body_that_is_damaged_half_way_is_no_text(
+    tmp_path: Path, crawl: ModuleType, head: str, body: bytes
+):
+    assert outcome(tmp_path, crawl, head, body) == "dropped: bad_encoding"
+
+
+@pytest.mark.parametrize("encode", [gzip.compress, bare])
+def test_a_bomb_stays_in_bounds(
+    tmp_path: Path, crawl: ModuleType, encode: Callable[[bytes], bytes]
+):
+    bomb = encode(b"a" * (100 * LIMIT))
+    tracemalloc.start()
+    found = outcome(tmp_path, crawl, "Content-Encoding: deflate\r\n", bomb)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found == "dropped: too_large"
+    assert peak < 10 * LIMIT
+
+
+def test_heads_end_where_they_end(tmp_path: Path, crawl: ModuleType):
+    """A head of bare line feeds, before a body that has a blank line of CR LF."""
+    http = b"HTTP/1.1 200 OK\nContent-Type: text/html; charset=utf-8\n\n" + HTML
+    record = crawl.record(http, "http://a.example/", kind="response")
+    [page] = read(crawl.write(tmp_path / "a.warc.gz", [record]))
+    assert isinstance(page, Page)
+    assert page.text == TEXT
+
+
+ARC = (
+    b"filedesc://1262847572760_1.arc.gz 0.0.0.0 20100107065932 text/plain 73\n"
+    b"1 0 CommonCrawl\nURL IP-address Archive-date Content-type Archive-length\n\n"
+)
+
+
+@pytest.mark.parametrize("compress", [gzip.compress, bytes])
+def test_arc_files_are_named(tmp_path: Path, compress: Callable[[bytes], bytes]):
+    path = tmp_path / "a.arc.gz"
+    path.write_bytes(compress(ARC) + compress(b"http://a.example/ 1.2.3.4 20100107 text/html 5\nx"))
+    with pytest.raises(UserError, match=r"a\.arc\.gz is an ARC file: convert it to WARC, .*warcio"):
+        find_crawl_files([str(path)])
+    [dropped] = read(path)
+    assert isinstance(dropped, Rejected)
+    assert dropped.reason == "arc_file"
+    assert "warcio recompress" in dropped.detail
