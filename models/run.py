@@ -99,14 +99,7 @@ def claim_run(out: Path, plan: RunPlan) -> dict[str, Any] | None:
             f"{out} holds a run with other settings ({', '.join(changed)} changed): "
             "choose another --out, or give the settings it began with"
         )
-    if not (out / MARKER).is_file():
-        return None
-    marker = read_json_object(out / MARKER)
-    if not {"step", "final_loss"} <= marker.keys():
-        raise UserError(
-            f"{out / MARKER} does not belong to a training run: remove it, and the run continues"
-        )
-    return marker
+    return read_marker(out)
 
 
 def describe_run(
@@ -169,6 +162,22 @@ def read_run(run: Path) -> dict[str, Any]:
             "what `train --out` made; `mswitch import-hf` makes a run of a Hugging Face model"
         )
     return described
+
+
+def read_marker(run: Path) -> dict[str, Any] | None:
+    """What marks a run as finished: `config_hash`, `step` and `final_loss`; None if nothing does.
+
+    Raises:
+        UserError: the marker is damaged, or not that of a training run.
+    """
+    if not (run / MARKER).is_file():
+        return None
+    marker = read_json_object(run / MARKER)
+    if not {"step", "final_loss"} <= marker.keys():
+        raise UserError(
+            f"{run / MARKER} does not belong to a training run: remove it, and the run continues"
+        )
+    return marker
 
 
 def run_hash(config: Mapping[str, Any]) -> str:

@@ -11,7 +11,7 @@ import itertools
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -62,6 +62,28 @@ def cut_metrics(run: Path, step: int, recent: int = 1) -> list[dict[str, Any]]:
             "or choose another --out"
         ) from error
     return found
+
+
+def read_metrics(run: Path) -> Iterator[dict[str, Any]]:
+    """Yield the metrics of each step of metrics.jsonl, in order.
+
+    Raises:
+        UserError: the file is missing or empty, or a line is not JSON of a step.
+    """
+    path = run / METRICS
+    if not path.is_file() or not path.stat().st_size:
+        raise UserError(f"{path} is missing or empty: restore it, or train the run again")
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                metrics = json.loads(line)
+                int(metrics["step"])
+            except (ValueError, LookupError, TypeError) as error:
+                raise UserError(
+                    f"{path}, line {number}, is not JSON of a step: restore the file, or train the "
+                    "run again"
+                ) from error
+            yield metrics
 
 
 def _finite(value: Any) -> Any:

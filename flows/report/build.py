@@ -14,7 +14,7 @@ import numpy as np
 from flows.report.data import report_data, to_csv
 from flows.report.headline import MINIMUM_UNITS, LanguageResult, Pooled, pool
 from flows.report.page import draw, render
-from flows.report.runs import Run, check_pair, pair_losses, read_run
+from flows.report.runs import Run, check_pair, pair_losses, read_evaluated_run
 from flows.report.svg import standalone_svg
 from flows.speedup import measure_delta, measure_speed_up, resample_curves
 from pipelines import storage
@@ -23,6 +23,9 @@ from pipelines.outputs import file_sha256, stage_output, write_atomically
 from pipelines.progress import Progress, say
 
 STAGE = "report"
+#: Raised when the same runs give other figures, so that a report by an older statistic is refused
+#: and not taken for this one. 2: the t interval of the final difference (docs/decisions/0024).
+STATISTICS = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,10 +72,14 @@ def write_report(
     Raises:
         UserError: a run is unfinished or not evaluated, or the two cannot be compared.
     """
-    runs = (read_run(baseline, "baseline"), read_run(candidate, "candidate"))
+    runs = (
+        read_evaluated_run(baseline, "baseline"),
+        read_evaluated_run(candidate, "candidate"),
+    )
     check_pair(*runs)
     identity = {
         "report": dataclasses.asdict(config),
+        "statistics": STATISTICS,
         "baseline": runs[0].identity,
         "candidate": runs[1].identity,
     }

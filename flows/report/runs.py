@@ -1,9 +1,7 @@
 """Read the two run directories of a report and check that they can be compared."""
 
 import dataclasses
-import json
-import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +11,14 @@ import pyarrow.parquet as pq
 
 from flows.report.routing import Routing, routing_from_table
 from flows.speedup import LanguageLosses
+from models.run import CONFIG, read_marker, read_run
+from models.telemetry import METRICS, read_metrics
 from pipelines.errors import UserError
 from pipelines.outputs import MARKER, config_hash, file_sha256
 
 COLUMNS = ("lang", "document", "nats", "target_tokens", "target_bytes")
 ROUTING_COLUMNS = ("lang", "layer", "expert", "tokens")
+EVALUATE_AGAIN = "remove the run's eval/ and routing/ and run mswitch evaluate again"
 #: The first steps compile; their times say nothing about the speed of training.
 WARMUP_STEPS = 2
 FEWEST_EVALUATIONS = 3
@@ -62,25 +63,27 @@ class Run:
         return float(self.config["flops_per_step"])
 
 
-def read_run(directory: str | Path, role: str) -> Run:
-    """Read a run directory.
+def read_evaluated_run(directory: str | Path, role: str) -> Run:
+    """Read a run directory, its evaluations and its routing.
 
     Raises:
         UserError: it is missing, unfinished, not evaluated, or damaged.
     """
     directory = Path(directory)
     option = f"--{role} {directory}"
-    if not (directory / "config.json").is_file():
-        raise UserError(f"{option} is not a run (no config.json): give the --out of mswitch train")
-    if not (directory / MARKER).is_file():
+    config = read_run(directory)
+    for key in ("preset", "flops_per_step", "eval_steps", "languages"):
+        if key not in config:
+            raise UserError(
+                f"{option} was not trained by mswitch ({CONFIG} lacks {key!r}): a report compares "
+                "two runs of mswitch train"
+            )
+    marker = read_marker(directory)
+    if marker is None:
         raise UserError(
             f"{option} has not finished training (no {MARKER}): run the same mswitch train again, "
             "it continues"
         )
-    config = _read_json(directory / "config.json", option)
-    for key in ("preset", "flops_per_step", "eval_steps", "examples", "train", "languages"):
-        if key not in config:
-            raise UserError(f"{option}: config.json lacks {key!r}: train it again")
     steps = tuple(sorted({int(step) for step in config["eval_steps"]}))
     if len(steps) < FEWEST_EVALUATIONS or steps[0] < 1:
         raise UserError(
@@ -94,15 +97,14 @@ def read_run(directory: str | Path, role: str) -> Run:
             f"{option} is not evaluated (no eval/{missing[0]}, {len(missing)} of {len(paths)} "
             f"missing): run mswitch evaluate --run {directory}"
         )
-    metrics = _read_metrics(directory / "metrics.jsonl", option)
-    marker = _read_json(directory / MARKER, option)
+    step_secs, final_metrics = _step_secs_and_last(directory)
     routing = directory / "routing" / f"{steps[-1]}.parquet"
     examples = {key: value for key, value in config["examples"].items() if key != "path"}
     identity = {
         "run": marker.get("config_hash"),
         # The whole configuration but the place of the examples, which may move.
         "config": config_hash("run", {**config, "examples": examples}),
-        "metrics": file_sha256(directory / "metrics.jsonl"),
+        "metrics": file_sha256(directory / METRICS),
         "eval": {str(step): file_sha256(path) for step, path in zip(steps, paths, strict=True)},
         "routing": file_sha256(routing) if routing.is_file() else None,
     }
@@ -112,8 +114,8 @@ def read_run(directory: str | Path, role: str) -> Run:
         config=config,
         steps=steps,
         tables=tuple(_read_evaluation(path, option) for path in paths),
-        step_secs=_median_step_secs(metrics),
-        final_metrics=metrics[-1],
+        step_secs=step_secs,
+        final_metrics=final_metrics,
         routing=_read_routing(routing, option) if routing.is_file() else None,
         identity=identity,
     )
@@ -206,19 +208,11 @@ def _by_document(
 
 def _read_evaluation(path: Path, option: str) -> pa.Table:
     """Read one evaluation and check what the statistics rely on."""
-    fix = "remove it and run mswitch evaluate again"
-    try:
-        table = pq.ParquetFile(path).read()
-    except (pa.ArrowInvalid, OSError) as error:
-        raise UserError(f"{option}: cannot read eval/{path.name} as Parquet: {fix}") from error
-    missing = [name for name in COLUMNS if name not in table.column_names]
-    if missing:
-        raise UserError(f"{option}: eval/{path.name} lacks the column {missing[0]!r}: {fix}")
+    table = _read_table(path, option, COLUMNS)
     if table.num_rows == 0:
         raise UserError(
             f"{option}: eval/{path.name} has no documents: the examples need a validation split"
         )
-    table = table.select(COLUMNS)
     nats, tokens = (table[name].to_numpy() for name in ("nats", "target_tokens"))
     if not np.all(np.isfinite(nats)) or np.any(nats < 0) or np.any(tokens < 1):
         raise UserError(
@@ -230,56 +224,33 @@ def _read_evaluation(path: Path, option: str) -> pa.Table:
 
 def _read_routing(path: Path, option: str) -> Routing:
     """Read the routing that `mswitch evaluate` writes beside the evaluation of a sparse model."""
-    fix = f"remove eval/ and {path.parent.name}/ and run mswitch evaluate again"
-    try:
-        table = pq.ParquetFile(path).read()
-    except (pa.ArrowInvalid, OSError) as error:
-        raise UserError(f"{option}: cannot read routing/{path.name} as Parquet: {fix}") from error
-    missing = [name for name in ROUTING_COLUMNS if name not in table.column_names]
-    if missing:
-        raise UserError(f"{option}: routing/{path.name} lacks the column {missing[0]!r}: {fix}")
+    table = _read_table(path, option, ROUTING_COLUMNS)
     if not np.any(table["tokens"].to_numpy() > 0):
-        raise UserError(f"{option}: routing/{path.name} counts no tokens: {fix}")
+        raise UserError(f"{option}: routing/{path.name} counts no tokens: {EVALUATE_AGAIN}")
     return routing_from_table(table)
 
 
-def _read_json(path: Path, option: str) -> dict[str, Any]:
+def _read_table(path: Path, option: str, columns: Sequence[str]) -> pa.Table:
+    """Read `columns` of a file in eval/ or routing/."""
+    name = f"{path.parent.name}/{path.name}"
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{option}: {path.name} is not JSON: train it again") from error
-    if not isinstance(value, dict):
-        raise UserError(f"{option}: {path.name} holds no JSON object: train it again")
-    return value
+        table = pq.ParquetFile(path).read()
+    except (pa.ArrowInvalid, OSError) as error:
+        raise UserError(f"{option}: cannot read {name} as Parquet: {EVALUATE_AGAIN}") from error
+    missing = [column for column in columns if column not in table.column_names]
+    if missing:
+        raise UserError(f"{option}: {name} lacks the column {missing[0]!r}: {EVALUATE_AGAIN}")
+    return table.select(columns)
 
 
-def _read_metrics(path: Path, option: str) -> list[dict[str, Any]]:
-    """Read metrics.jsonl, one object per training step."""
-    if not path.is_file():
-        raise UserError(f"{option} has no metrics.jsonl: train it again")
-    metrics = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        try:
-            metrics.append(json.loads(line))
-            int(metrics[-1]["step"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(
-                f"{option}: metrics.jsonl, line {number}, is not JSON of a step: train it again"
-            ) from error
-    if not metrics:
-        raise UserError(f"{option}: metrics.jsonl is empty: train it again")
-    return metrics
-
-
-def _median_step_secs(metrics: list[dict[str, Any]]) -> float | None:
-    """Median seconds per step; None when too few steps were timed."""
-    times = [
-        float(line["train/step_secs"])
-        for line in metrics
-        if line.get("step", 0) > WARMUP_STEPS and line.get("train/step_secs") is not None
-    ]
-    times = [secs for secs in times if math.isfinite(secs) and secs > 0]
-    return float(np.median(times)) if times else None
+def _step_secs_and_last(run: Path) -> tuple[float | None, Mapping[str, Any]]:
+    """Median seconds per step, None when too few steps were timed, and the last step's metrics."""
+    times, metrics = [], {}
+    for metrics in read_metrics(run):
+        secs = metrics.get("train/step_secs")
+        if secs and metrics["step"] > WARMUP_STEPS:
+            times.append(secs)
+    return float(np.median(times)) if times else None, metrics
 
 
 def _short(steps: tuple[int, ...]) -> str:

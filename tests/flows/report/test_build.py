@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from flows.report import build
 from flows.report.build import write_report
 from pipelines.errors import UserError
 
@@ -63,6 +64,16 @@ def test_other_settings_or_inputs_are_refused(pair, tmp_path, make_report):
         make_report(pair, tmp_path / "out", seed=1)
     edit_config(pair[1], parameters=1)
     with pytest.raises(UserError, match="changed: candidate"):
+        make_report(pair, tmp_path / "out")
+
+
+def test_a_report_by_an_older_statistic_is_not_taken_for_this_one(
+    pair, tmp_path, make_report, monkeypatch
+):
+    with monkeypatch.context() as before:
+        before.setattr(build, "STATISTICS", build.STATISTICS - 1)
+        make_report(pair, tmp_path / "out")
+    with pytest.raises(UserError, match=r"changed: statistics\): .* remove it to make it again"):
         make_report(pair, tmp_path / "out")
 
 

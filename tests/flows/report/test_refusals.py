@@ -50,6 +50,20 @@ def no_run(runs):
     (runs[0] / "config.json").unlink()
 
 
+def imported(runs):
+    config = read_config(runs[0])
+    del config["flops_per_step"]
+    (runs[0] / "config.json").write_text(json.dumps(config))
+
+
+def marker_of_another_stage(runs):
+    (runs[1] / "_COMPLETED").write_text('{"config_hash": "0"}')
+
+
+def no_metrics(runs):
+    (runs[0] / "metrics.jsonl").unlink()
+
+
 def edit_table(path, **columns):
     table = pq.read_table(path).to_pydict()
     for name, change in columns.items():
@@ -115,7 +129,10 @@ def too_few_steps(runs):
         (change_seed, "different seed .* train both with the same options"),
         (change_mixture, "different mixtures: give both the same --mixture"),
         (change_steps, "evaluated at different steps .* the same --steps"),
-        (no_run, "--baseline .* is not a run .* give the --out of mswitch train"),
+        (no_run, "is not a training run .* give what `train --out` made"),
+        (imported, "--baseline .* was not trained by mswitch .*lacks 'flops_per_step'"),
+        (marker_of_another_stage, "_COMPLETED does not belong to a training run: remove it"),
+        (no_metrics, "metrics.jsonl is missing or empty: restore it, or train the run again"),
         (other_documents, "evaluated on different documents: evaluate both"),
         (one_other_document, "200.parquet has other documents .* run mswitch evaluate"),
         (repeated_document, "has a document twice: .* run mswitch evaluate"),
