@@ -14,23 +14,17 @@ from fastwarc.warc import ArchiveIterator, WarcRecord, WarcRecordType
 
 from pipelines.crawl.streams import (
     GZIP_MAGIC,
-    PROBE_BYTES,
     RECORD_START,
-    ZSTD_MAGIC,
     Compression,
     DamagedStreamError,
     DecompressedStream,
     compression_of,
-    first_bytes,
+    find_members,
     open_input,
     zstd_dictionary,
 )
 
-_STARTS = {
-    "gzip": re.compile(b"(" + re.escape(GZIP_MAGIC) + b")"),
-    "zstd": re.compile(b"(" + re.escape(ZSTD_MAGIC) + b")"),
-    "none": re.compile(rb"\n(WARC/\d\.\d\r?\n)"),
-}
+_RECORD_LINE = re.compile(rb"\n(WARC/\d\.\d\r?\n)")
 _VERSION_LINE = re.compile(rb"[\r\n]*WARC/\d+\.\d+[ \t]*\r?\n")
 _SCAN_BYTES = 1 << 20
 _OVERLAP_BYTES = 16
@@ -151,7 +145,7 @@ class _Archive:
             kept = b""
             while (block := stream.read(_SCAN_BYTES)) and stream.member == after.member:
                 block = kept + block
-                if match := _STARTS["none"].search(block):
+                if match := _RECORD_LINE.search(block):
                     return _Place(after.member, stream.tell() - len(block) + match.start(1))
                 kept = block[-_OVERLAP_BYTES:]
         except DamagedStreamError:
@@ -165,23 +159,17 @@ class _Archive:
 
     def next_record(self, start: int) -> int | None:
         """Find the first offset from `start` on at which a record seems to start."""
+        if self.compression != "none":
+            members = find_members(self.file, self.compression, start, self.dictionary)
+            return next((at for at, first in members if first.startswith(RECORD_START)), None)
         while True:
             self.file.seek(start)
             block = self.file.read(_SCAN_BYTES)
-            for match in _STARTS[self.compression].finditer(block):
-                found = start + match.start(1)
-                if self.compression == "none" or self._is_record(found):
-                    return found
+            if match := _RECORD_LINE.search(block):
+                return start + match.start(1)
             if len(block) < _SCAN_BYTES:
                 return None
             start += _SCAN_BYTES - _OVERLAP_BYTES
-
-    def _is_record(self, member: int) -> bool:
-        self.file.seek(member)
-        data = self.file.read(PROBE_BYTES[self.compression])
-        zstd = zstandard.ZstdDecompressor(dict_data=self.dictionary)
-        first = first_bytes(data, zstd if self.compression == "zstd" else None)
-        return first.lstrip(b"\r\n").startswith(RECORD_START)
 
     def _begins_with_record(self) -> bool:
         """Tell whether the file's first content is a record, however far into the file."""

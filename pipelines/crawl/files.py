@@ -1,6 +1,5 @@
 """Finds input files and tells their formats by their first bytes, never by their names."""
 
-import contextlib
 import dataclasses
 import glob
 import hashlib
@@ -214,11 +213,9 @@ def _format_of_next(
     dictionary: ZstdCompressionDict | None,
 ) -> FileFormat:
     """Tell the format by the first member behind damage that begins as one of ours."""
-    for member in find_members(file, compression, damaged.offset + 1, dictionary):
-        stream = DecompressedStream(file, compression, member, dictionary, salvage=True)
-        with contextlib.suppress(DamagedStreamError):
-            if format := _format_of_text(stream.read(_SNIFF_BYTES).lstrip()):
-                return format
+    for _, start in find_members(file, compression, damaged.offset + 1, dictionary):
+        if format := _format_of_text(start):
+            return format
     return "damaged"
 
 

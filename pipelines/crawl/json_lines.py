@@ -131,7 +131,7 @@ class _Members:
         member, content_bytes = stream.locate(position)
         reached = stream.file_offset
         self._left_bytes -= reached - member + content_bytes
-        for found in find_members(self._file, self._compression, member + 1, self._dictionary):
+        for found, _ in find_members(self._file, self._compression, member + 1, self._dictionary):
             if found >= reached or self._is_sound(found):
                 return found
         return None

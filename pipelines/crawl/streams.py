@@ -34,8 +34,8 @@ _ZSTD_INPUT_BYTES = 2 << 10
 #: No text compresses better than gzip can at all (1032 to 1): what does is there to waste time.
 MAX_RATIO = 1100
 #: How much of a member to look at to see what it begins with: zstd's blocks are 128 KiB.
-PROBE_BYTES = {"gzip": 4 << 10, "zstd": 130 << 10}
-_FIRST_BYTES = 32
+_PROBE_BYTES = {"gzip": 4 << 10, "zstd": 130 << 10}
+_FIRST_BYTES = 64
 #: What follows a first block in this much input becomes 4 MiB at most.
 _ZSTD_PROBE_STEP = 128
 #: What may lie between members.
@@ -297,31 +297,34 @@ def find_members(
     compression: Literal["gzip", "zstd"],
     start: int,
     dictionary: zstandard.ZstdCompressionDict | None = None,
-) -> Iterator[int]:
-    """Yield offsets, from `start` on, where a member seems to begin: its first bytes decompress.
+) -> Iterator[tuple[int, bytes]]:
+    """Yield where, from `start` on, a member seems to begin: its first bytes decompress.
 
     Members without content do not count. The file's position may change in between.
+
+    Yields:
+        The offset, and the first bytes of the content without white space before them.
     """
-    magic, probe_bytes = _MAGICS[compression], PROBE_BYTES[compression]
+    magic, probe_bytes = _MAGICS[compression], _PROBE_BYTES[compression]
     zstd = zstandard.ZstdDecompressor(dict_data=dictionary) if compression == "zstd" else None
     while True:
         file.seek(start)
         block = file.read(_READ_BYTES + probe_bytes)
         found = block.find(magic)
         while 0 <= found < _READ_BYTES:
-            if first_bytes(block[found : found + probe_bytes], zstd):
-                yield start + found
+            if first := _first_bytes(block[found : found + probe_bytes], zstd):
+                yield start + found, first.lstrip()
             found = block.find(magic, found + 1)
         if len(block) <= _READ_BYTES:
             return
         start += _READ_BYTES
 
 
-def first_bytes(data: bytes, decompressor: zstandard.ZstdDecompressor | None) -> bytes:
+def _first_bytes(data: bytes, decompressor: zstandard.ZstdDecompressor | None) -> bytes:
     """Decompress the first few bytes of a member; none where that fails.
 
     Args:
-        data: the first `PROBE_BYTES` of the member, or all.
+        data: the first `_PROBE_BYTES` of the member, or all.
         decompressor: None for gzip.
     """
     found, start = b"", 0
