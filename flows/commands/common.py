@@ -21,7 +21,7 @@ def finish(summary: Mapping[str, Any], json: bool) -> int:
         print(json_module.dumps(summary, ensure_ascii=False, sort_keys=True))
         return 0
     figures = [
-        f"{value:,} {key.replace('_', ' ')}"
+        f"{value:,} {key.replace('_', ' ')}" + _parts(summary.get(f"{key}_by_reason"))
         for key, value in summary.items()
         if isinstance(value, int | float) and not isinstance(value, bool)
     ]
@@ -29,6 +29,10 @@ def finish(summary: Mapping[str, Any], json: bool) -> int:
     print(f"{summary['out']}: {state}" + (f", {', '.join(figures)}" if figures else ""))
     sys.stdout.flush()
     return 0
+
+
+def _parts(counts: Mapping[str, int] | None) -> str:
+    return f" ({', '.join(f'{name} {n:,}' for name, n in counts.items())})" if counts else ""
 
 
 def leave_accelerators_alone() -> None:

@@ -36,7 +36,7 @@ def build(
     Args:
         beam_options: options for Beam itself, after `--`.
         input: paths, quoted globs or URLs (gs://, s3://, https://) of WET, WARC or JSONL files
-            (plain, gzip or zstd) or Parquet; JSONL and Parquet need text, and url or id.
+            (plain, gzip or zstd) or Parquet; JSONL and Parquet need text and url, or --field.
         out: the directory to make, or a URL such as gs://bucket/corpus.
         badwords: a directory of bad-word lists in the layout of LDNOOBW, such as a clone of it:
             one file per language, one entry a line. Without it no page is dropped for its words.

@@ -171,22 +171,25 @@ class Ledger:
         """Return drops by language and reason, of pages whose language was known."""
         return {lang: dict(sorted(self.languages[lang].items())) for lang in sorted(self.languages)}
 
-    def describe_drops(self) -> str:
-        """Name every reason with its count, most frequent first."""
-        total: collections.Counter[str] = collections.Counter()
-        for reasons in self.dropped.values():
-            total.update(reasons)
-        ordered = sorted(total.items(), key=lambda item: (-item[1], item[0]))
-        return ", ".join(f"{reason} {count:,}" for reason, count in ordered)
+    def example(self, reason: str) -> dict[str, str] | None:
+        """Return a sample of a reason, as `write_samples` writes it; None if there is none."""
+        return next(iter(self._smallest(reason).values()), None)
 
     def write_samples(self, directory: str) -> None:
         """Write `<reason>.jsonl` for each reason; hostile text is escaped."""
         storage.make_directory(directory)
         for reason in sorted(self._samples):
-            rows = self._smallest(reason).values()
-            text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-            safe = _UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
-            write_atomically(storage.join(directory, f"{reason}.jsonl"), safe)
+            path = storage.join(directory, f"{reason}.jsonl")
+            write_atomically(path, self._sample_lines([reason]))
+
+    def write_all_samples(self, path: str) -> None:
+        """Write the samples of all reasons to one file."""
+        write_atomically(path, self._sample_lines(sorted(self._samples)))
+
+    def _sample_lines(self, reasons: Iterable[str]) -> str:
+        rows = [row for reason in reasons for row in self._smallest(reason).values()]
+        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        return _UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def _digest(source: str) -> str:
@@ -196,6 +199,19 @@ def _digest(source: str) -> str:
 
 def _readable(text: str) -> str:
     return text.encode("utf-8", "replace").decode()
+
+
+def drops_by_reason(stages: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """Return how many records each reason dropped, of all stages, most frequent first."""
+    total: collections.Counter[str] = collections.Counter()
+    for stage in stages:
+        total.update(stage["dropped"])
+    return dict(sorted(total.items(), key=lambda item: (-item[1], item[0])))
+
+
+def describe_drops(reasons: Mapping[str, int]) -> str:
+    """Name every reason with its count."""
+    return ", ".join(f"{reason} {count:,}" for reason, count in reasons.items())
 
 
 def check_accounts(stages: Sequence[Mapping[str, Any]], documents: int) -> None:
@@ -281,7 +297,7 @@ def format_stats(corpus: str | Path) -> str:
 
 
 def _drops(dropped: Mapping[str, int]) -> str:
-    return ", ".join(f"{reason} {count:,}" for reason, count in dropped.items()) or "-"
+    return describe_drops(dropped) or "-"
 
 
 def _cell(value: int | str) -> str:

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from pipelines import storage
 from pipelines.corpus.accounts import Ledger, check_accounts
 from pipelines.corpus.card import data_card
+from pipelines.corpus.findings import describe_nothing, warn_of_drops, warn_of_files
 from pipelines.corpus.growth import DECONTAMINATION, STATS
 from pipelines.corpus.modern.finish import contamination_report
 from pipelines.corpus.phases import Build
@@ -36,6 +37,7 @@ def assemble(
     staging: str,
     settings: Mapping[str, Any],
     inputs: Sequence[Mapping[str, Any]],
+    rejected_if_empty: str,
 ) -> None:
     """Run all phases; write statistics and a sample of what was dropped, the manifest last.
 
@@ -44,6 +46,7 @@ def assemble(
         staging: where to write these.
         settings: what the data card says of the build's configuration.
         inputs: the identity of each input file, for the manifest.
+        rejected_if_empty: where to write a sample of what was dropped, if nothing survives.
 
     Raises:
         UserError: nothing survived; `staging` is removed.
@@ -58,15 +61,15 @@ def assemble(
     ledger = Ledger(build.config.rejected_per_reason, profile.stages)
     for part in (build.ingested.ledger, build.finished.ledger):
         ledger.merge(part.to_json())
+    warn_of_files(build.files, build.ingested.statuses, build.config)
     if not ledger.kept[profile.stages[-2]] and not build.base:
         storage.remove_tree(staging)
+        ledger.write_all_samples(rejected_if_empty)
         raise UserError(
-            f"no document survived: all {ledger.entered('read'):,} records of "
-            f"{len(build.files):,} files were dropped "
-            f"({ledger.describe_drops() or 'there were none'}): "
-            "give other input, or lower the thresholds (`mswitch corpus build --help`; --min-lines "
-            "and --min-long-line-characters for short texts)"
+            f"no document survived: {describe_nothing(ledger, len(build.files))}; "
+            f"{rejected_if_empty} has samples of what was dropped"
         )
+    warn_of_drops(ledger)
     planned, fingerprints = build.write()
     shards = list(storage.read_json_files([work.shard(shard.name) for shard in planned]))
     manifest = {

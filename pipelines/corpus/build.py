@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines import storage
+from pipelines.corpus.accounts import drops_by_reason
 from pipelines.corpus.badwords import load_badwords
 from pipelines.corpus.config import CorpusConfig
 from pipelines.corpus.growth import (
@@ -64,7 +65,9 @@ def build_corpus(
         append: add the input to the finished corpus at `out`; see `pipelines.corpus.growth`.
 
     Returns:
-        A summary: stage, out, reused, documents, languages, bytes, records, dropped.
+        A summary: stage, out, reused, documents, languages, bytes, records, dropped;
+        dropped_by_reason (most frequent first), undated_pages and unread_inputs (damaged, or not
+        understood) by path.
 
     Raises:
         UserError: bad input or options, or nothing survived.
@@ -94,7 +97,7 @@ def build_corpus(
             options = tuple(beam_options)
             build = Build(files, work, directory, config, runner, options, base, lists)
             with worker_processes(runner, options):
-                assemble(build, staging, settings, listed)
+                assemble(build, staging, settings, listed, f"{str(out).rstrip('/')}.rejected.jsonl")
         storage.remove_tree(work.root)
 
     if append:
@@ -165,6 +168,10 @@ def _relative(path: str, out: str) -> str:
 def _summary(out: str) -> dict[str, Any]:
     stats = storage.read_json(storage.join(out, STATS))
     splits = [split for lang in stats["languages"].values() for split in lang.values()]
+    reasons = drops_by_reason(stats["stages"])
+    manifest = storage.read_json(storage.join(out, MANIFEST))
+    added = [entry for one in manifest.get("additions", []) for entry in one["inputs"]]
+    inputs = [*manifest["inputs"], *added]
     return {
         "stage": STAGE,
         "out": out,
@@ -172,5 +179,8 @@ def _summary(out: str) -> dict[str, Any]:
         "languages": len(stats["languages"]),
         "bytes": sum(split["bytes"] for split in splits),
         "records": stats["stages"][0]["in"],
-        "dropped": sum(sum(stage["dropped"].values()) for stage in stats["stages"]),
+        "dropped": sum(reasons.values()),
+        "dropped_by_reason": reasons,
+        "undated_pages": {e["path"]: e["undated"] for e in inputs if "undated" in e},
+        "unread_inputs": {e["path"]: e["status"] for e in inputs if e["status"] != "read"},
     }

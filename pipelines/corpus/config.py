@@ -5,6 +5,7 @@ from types import MappingProxyType
 from typing import Any, Literal, get_args
 
 from pipelines.corpus.modern.config import ModernConfig
+from pipelines.crawl.fields import map_fields
 from pipelines.errors import UserError
 from pipelines.languages import UNDETERMINED, languages, mc4_codes, parse_codes
 
@@ -77,6 +78,9 @@ class CorpusConfig:
         validation_per_mille: pages with md5(normalised URL) mod 1000 below it are validation.
         min_validation_documents: a language with fewer gets the pages of smallest hash, and
             keeps at least one for training. Not in mC4.
+        field: which fields of JSONL and Parquet hold `text`, `url`, `timestamp` and `record_id`, as
+            entries such as text=content or url=page.link; None looks for the standard
+            ones (docs/tutorials/your-own-crawl.md). Entries of one name are tried in turn.
         html_main_content: take only the main content of HTML, without navigation and footers.
             mC4 reads WET, which has all text; this concerns WARC input alone.
         max_record_bytes: larger records are dropped unread. Not in mC4.
@@ -106,6 +110,7 @@ class CorpusConfig:
     language_max_bytes: int = 10_000
     validation_per_mille: int = 1
     min_validation_documents: int = 0
+    field: tuple[str, ...] | None = None
     html_main_content: bool = True
     max_record_bytes: int = 16 << 20
     shard_bytes: int = 128 << 20
@@ -154,6 +159,7 @@ class CorpusConfig:
         if self.languages is not None:
             given = [code for entry in self.languages for code in entry.split(",") if code]
             object.__setattr__(self, "languages", parse_codes(given))
+        map_fields(self.field)
         if self.keep_und is None:
             object.__setattr__(self, "keep_und", self.languages is None)
         if self.languages == () and not self.keep_und:
@@ -177,6 +183,8 @@ class CorpusConfig:
         """
         settings = {**dataclasses.asdict(self), **dataclasses.asdict(self.rules())}
         settings["dedup_scope"] = self.line_scope()
+        if self.field is None:
+            del settings["field"]
         if self.profile == "mc4":
             del settings["modern"]
             return settings

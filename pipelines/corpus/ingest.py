@@ -21,8 +21,10 @@ from pipelines.corpus.langid import language_identifier, language_reason
 from pipelines.corpus.modern.lists import read_blocklist
 from pipelines.corpus.profiles import profile_of
 from pipelines.corpus.work_directory import WorkDirectory
+from pipelines.crawl.fields import map_fields
 from pipelines.crawl.files import CrawlFile
 from pipelines.crawl.pages import read_pages
+from pipelines.crawl.rows import UNDATED
 from pipelines.faults import fault_point
 from pipelines.records import DETAIL_CHARACTERS, Page, Rejected
 
@@ -40,7 +42,7 @@ def ingest_unit(unit: int, file: CrawlFile, work: WorkDirectory, config: CorpusC
     profile = profile_of(config)
     ledger = Ledger(config.rejected_per_reason, profile.stages, _mask(config))
     rows_of = _rows_of(config, ledger)
-    pages = lines = text_bytes = 0
+    pages = lines = text_bytes = undated = 0
     # Text compresses; hashes do not.
     compression = {"text": "zstd", "url": "zstd"}
     columns = {name: compression.get(name, "none") for name in profile.pages.names}
@@ -63,7 +65,8 @@ def ingest_unit(unit: int, file: CrawlFile, work: WorkDirectory, config: CorpusC
             pages += len(batch)
             lines += sum(row.get("lines", 0) for row in batch)
             text_bytes += table["text"].nbytes
-    sizes = {"pages": pages, "lines": lines, "text_bytes": text_bytes}
+            undated += sum(row["timestamp"] == UNDATED for row in batch)
+    sizes = {"pages": pages, "lines": lines, "text_bytes": text_bytes, "undated": undated}
     places = {reason: ledger.places[reason] for reason in sorted(ledger.places)}
     storage.write_json(
         work.ingested(unit), {**sizes, "ledger": ledger.to_json(), "places": places}, scratch=True
@@ -129,6 +132,7 @@ def _read(file: CrawlFile, config: CorpusConfig, work: WorkDirectory) -> Iterato
         max_record_bytes=config.max_record_bytes,
         drop_metadata_lines=config.drop_metadata_lines,
         html_main_content=config.html_main_content,
+        fields=map_fields(config.field),
     )
     if config.profile == "mc4":
         return read()

@@ -9,6 +9,7 @@ from pipelines.corpus.config import CorpusConfig
 from pipelines.corpus.dedup import WIDTHS, bits_for, contest_bits
 from pipelines.corpus.filters import length_reason, paragraph_reason
 from pipelines.corpus.fingerprints import fingerprint, line_fingerprints, normalize_url
+from pipelines.crawl.fields import map_fields
 from pipelines.crawl.files import CrawlFile, find_crawl_files
 from pipelines.crawl.pages import read_pages
 from pipelines.errors import UserError
@@ -57,6 +58,7 @@ def read_sample(file: CrawlFile, config: CorpusConfig) -> Sample:
         max_record_bytes=config.max_record_bytes,
         drop_metadata_lines=config.drop_metadata_lines,
         html_main_content=config.html_main_content,
+        fields=map_fields(config.field),
     )
     for page in pages:
         if isinstance(page, Rejected) or length_reason(page.utf8, config.max_page_characters):
@@ -106,7 +108,7 @@ def plan_build(
     middle = sorted(files, key=lambda file: file.size_bytes)[len(files) // 2]
     sample = read_sample(middle, config)
     if not sample.pages:
-        raise UserError(f"{middle.path} has no page: give other input")
+        raise UserError(f"{middle.path} has no page: `mswitch corpus build` of it says why")
     bytes_in = sum(file.size_bytes for file in files)
     scale = bytes_in / sample.bytes_in
     total = {

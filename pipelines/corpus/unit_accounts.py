@@ -25,8 +25,8 @@ class Ingested:
         pages: pages of all units that passed ingest.
         lines: their lines, as far as these compete.
         text_bytes: their text, unit by unit.
-        statuses: of each unit its `status` (read, damaged, arc_file, empty_file or unknown_format),
-            `records` and `pages`, for the manifest.
+        statuses: of each unit its `status` (read, damaged, or why nothing was read: `UNREAD`),
+            `records`, `pages`, and `undated` pages if it has any, for the manifest.
         ledger: the accounts of all units.
     """
 
@@ -80,7 +80,7 @@ def read_ingested(work: WorkDirectory, units: int, config: CorpusConfig) -> Inge
         pages += accounts["pages"]
         lines += accounts["lines"]
         text_bytes.append(accounts["text_bytes"])
-        statuses.append(_status(accounts["ledger"]))
+        statuses.append(_status(accounts))
         ledger.merge(accounts["ledger"])
     return Ingested(pages, lines, text_bytes, statuses, ledger)
 
@@ -138,8 +138,16 @@ def _accounts(path: Callable[[int], str], units: int) -> Iterator[dict[str, Any]
     yield from storage.read_json_files([path(unit) for unit in range(units)])
 
 
-def _status(ledger: dict[str, Any]) -> dict[str, Any]:
+def _status(accounts: dict[str, Any]) -> dict[str, Any]:
+    ledger, undated = accounts["ledger"], accounts["undated"]
     dropped = ledger["dropped"]["read"]
-    status = next((name for name in (*UNREAD.values(), "damaged") if name in dropped), "read")
+    # A line that is not JSON is what remains of a JSONL file that was cut off.
+    damaged = "damaged" in dropped or "bad_json" in dropped
+    status = next((name for name in UNREAD.values() if name in dropped), None)
     pages = ledger["kept"].get("read", 0)
-    return {"status": status, "records": pages + sum(dropped.values()), "pages": pages}
+    return {
+        "status": status or ("damaged" if damaged else "read"),
+        "records": pages + sum(dropped.values()),
+        "pages": pages,
+        **({"undated": undated} if undated else {}),
+    }

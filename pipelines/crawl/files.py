@@ -5,10 +5,12 @@ import glob
 import hashlib
 import io
 import os
+import re
 import stat
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import MappingProxyType
 from typing import BinaryIO, Literal
 
 from zstandard import ZstdCompressionDict
@@ -37,12 +39,25 @@ _HEAD_BYTES = 256 << 10
 _SALVAGE_BYTES = 64 << 10
 _REQUESTS = 32
 
-#: "damaged" files are compressed and cannot be read from the start; "arc" and "other" files are
-#: none of ours.
-FileFormat = Literal["warc", "jsonl", "parquet", "arc", "empty", "damaged", "other"]
+#: "damaged" files are compressed and cannot be read from the start. Nothing is read from "empty"
+#: files, those of `CONVERT`, and "other" ones.
+FileFormat = Literal[
+    "warc", "jsonl", "parquet", "empty", "damaged", "arc", "json_array", "pretty_json", "other"
+]
+
+#: What can be converted: what it is, and how.
+CONVERT: Mapping[str, str] = MappingProxyType(
+    {
+        "arc": "an ARC file: convert it to WARC, for example with "
+        "`warcio recompress IN.arc.gz OUT.warc.gz`",
+        "json_array": "a JSON array, not JSON Lines: convert it with jq -c '.[]'",
+        "pretty_json": "JSON over several lines, not JSON Lines: convert it with jq -c .",
+    }
+)
+_ARRAY = re.compile(rb"\[\s*\{")
+_PRETTY = re.compile(rb'\{[ \t\r]*\n\s*["}]')
 
 FORMATS = "WARC, WET, JSONL or Parquet files"
-CONVERT_ARC = "convert it to WARC, for example with `warcio recompress IN.arc.gz OUT.warc.gz`"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -100,8 +115,8 @@ def _files(given: str) -> list[CrawlFile]:
         files = [_inspect(path) for path in _paths(given)]
     if [file.path for file in files] == [given]:
         format = files[0].format or _inspect(given).format
-        if format == "arc":
-            raise UserError(f"input {given} is an ARC file: {CONVERT_ARC}")
+        if format and format in CONVERT:
+            raise UserError(f"input {given} is {CONVERT[format]}")
         if format == "other":
             raise UserError(
                 f"input {given} is none of {FORMATS}: its content begins with neither WARC/, {{ "
@@ -224,6 +239,10 @@ def _format_of_text(start: bytes) -> FileFormat | None:
         return "warc"
     if start.startswith(_ARC_START):
         return "arc"
+    if _ARRAY.match(start):
+        return "json_array"
+    if _PRETTY.match(start):
+        return "pretty_json"
     return "jsonl" if start.startswith(b"{") else None
 
 

@@ -3,9 +3,10 @@
 import dataclasses
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, BinaryIO
 
+from pipelines.crawl.fields import field_names
 from pipelines.crawl.files import BYTE_ORDER_MARK
 from pipelines.crawl.rows import page_from_fields
 from pipelines.crawl.streams import (
@@ -20,6 +21,7 @@ from pipelines.crawl.streams import (
 from pipelines.records import Page, Rejected
 
 _READ_BYTES = 1 << 20
+_ONE_A_LINE = "each line must be one JSON object"
 #: How much may be decompressed twice, counted with what it becomes (of a large file 4 times its
 #: size), to find sound members that a damaged one swallowed. After that they are lost with it.
 _RETRY_BYTES = 1 << 30
@@ -47,7 +49,12 @@ class Damage:
 
 
 def read_json_lines(
-    path: str, name: str, *, max_bytes: int, drop_metadata_lines: bool
+    path: str,
+    name: str,
+    *,
+    fields: Mapping[str, Sequence[str]],
+    max_bytes: int,
+    drop_metadata_lines: bool,
 ) -> Iterator[Page | Rejected]:
     """Yield a page or a rejection for every line that is not blank.
 
@@ -58,6 +65,7 @@ def read_json_lines(
     Args:
         path: where to open the file.
         name: its base name; a page's `source` adds the offset of its line.
+        fields: where each part of a page is looked for; see `map_fields`.
         max_bytes: longer lines are rejected, and never held in memory as a whole.
         drop_metadata_lines: see `CorpusConfig`.
     """
@@ -69,12 +77,27 @@ def read_json_lines(
             elif line.content is None:
                 detail = f"a line of more than {max_bytes} bytes"
                 yield Rejected("read", "too_large", source, detail=detail)
-            elif isinstance(fields := _parse(line.content, source), Rejected):
-                yield fields
+            elif isinstance(row := _parse(line.content, source), Rejected):
+                yield row
             else:
                 yield page_from_fields(
-                    fields, source, max_bytes=max_bytes, drop_metadata_lines=drop_metadata_lines
+                    row,
+                    source,
+                    fields=fields,
+                    max_bytes=max_bytes,
+                    drop_metadata_lines=drop_metadata_lines,
                 )
+
+
+def read_field_names(path: str, max_bytes: int) -> list[str]:
+    """Return the fields of the first object of a file that is not longer than `max_bytes`."""
+    with open_input(path) as file:
+        for line in _read(file, max_bytes):
+            if isinstance(line, Line) and line.content is not None:
+                row = _parse(line.content, "")
+                if not isinstance(row, Rejected):
+                    return field_names(row)
+    return []
 
 
 def _read(file: BinaryIO, max_bytes: int) -> Iterator[Line | Damage]:
@@ -200,8 +223,8 @@ def _parse(line: bytes, source: str) -> dict[str, Any] | Rejected:
     except UnicodeDecodeError as error:
         return Rejected("read", "bad_utf8", source, detail=str(error))
     except (ValueError, RecursionError) as error:
-        return Rejected("read", "bad_json", source, detail=str(error))
+        return Rejected("read", "bad_json", source, detail=f"{error}; {_ONE_A_LINE}")
     if not isinstance(value, dict):
-        detail = f"a {type(value).__name__}, not an object"
+        detail = f"a {type(value).__name__}; {_ONE_A_LINE}"
         return Rejected("read", "bad_json", source, detail=detail)
     return value

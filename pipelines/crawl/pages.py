@@ -1,20 +1,26 @@
 """The one way from an input file to its pages, whatever its format."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 
 from pipelines import storage
+from pipelines.crawl import json_lines, tables
 from pipelines.crawl.archives import Damage, Record, read_archive
 from pipelines.crawl.extract import Opened, Reserved, open_record, opened_to_page
-from pipelines.crawl.files import CONVERT_ARC, CrawlFile, format_of
+from pipelines.crawl.fields import STANDARD_FIELDS
+from pipelines.crawl.files import CONVERT, CrawlFile, format_of
 from pipelines.crawl.html_tokens import Markup
-from pipelines.crawl.json_lines import read_json_lines
-from pipelines.crawl.tables import read_table
 from pipelines.records import Page, Rejected
 
 #: Formats of a file that hold no page, and the reason that counts them.
-UNREAD = {"arc": "arc_file", "empty": "empty_file", "other": "unknown_format"}
+UNREAD = {
+    "arc": "arc_file",
+    "json_array": "json_array",
+    "pretty_json": "pretty_json",
+    "empty": "empty_file",
+    "other": "unknown_format",
+}
 
 #: Takes a URL; names the list that blocks it, or None.
 Blocked = Callable[[str], str | None]
@@ -34,6 +40,7 @@ def read_pages(
     max_record_bytes: int,
     drop_metadata_lines: bool,
     html_main_content: bool,
+    fields: Mapping[str, Sequence[str]] = STANDARD_FIELDS,
     reserved: Reserved | None = None,
     blocked: Blocked | None = None,
     useless: Useless | None = None,
@@ -48,6 +55,7 @@ def read_pages(
         max_record_bytes: larger records are rejected.
         drop_metadata_lines: see `CorpusConfig`.
         html_main_content: see `CorpusConfig`.
+        fields: where JSONL and Parquet have each part of a page; see `map_fields`.
         reserved: see `open_record`; concerns WARC alone.
         blocked: names the list that blocks a URL. An archive's record is not extracted then.
         useless: names the reason not to extract the text of HTML; concerns WARC alone.
@@ -58,14 +66,15 @@ def read_pages(
     with storage.fetch(file.path) as path:
         format = file.format or format_of(path)
         if format in UNREAD:
-            detail = CONVERT_ARC if format == "arc" else ""
+            detail = CONVERT.get(format, "")
             yield Rejected("read", UNREAD[format], f"{file.name}@0", detail=detail)
             return
         if format in ("jsonl", "parquet"):
-            read = read_json_lines if format == "jsonl" else read_table
+            read = json_lines.read_json_lines if format == "jsonl" else tables.read_table
             for page in read(
                 str(path),
                 file.name,
+                fields=fields,
                 max_bytes=max_record_bytes,
                 drop_metadata_lines=drop_metadata_lines,
             ):
@@ -87,6 +96,14 @@ def read_pages(
                 yield Rejected("read", reason, one.source, one.url, find_detail=detail)
             else:
                 yield extract(one)
+
+
+def read_field_names(file: CrawlFile, max_record_bytes: int) -> list[str]:
+    """Return the fields of a JSONL or Parquet file that `read_pages` found pages in."""
+    with storage.fetch(file.path) as path:
+        if (file.format or format_of(path)) == "parquet":
+            return tables.read_column_names(str(path))
+        return json_lines.read_field_names(str(path), max_record_bytes)
 
 
 def _open(

@@ -1,7 +1,7 @@
 """Reads pages from Parquet, row group by row group."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,15 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipelines.crawl.rows import (
-    METADATA_FIELD,
-    METADATA_FIELDS,
-    RECORD_ID_FIELDS,
-    TEXT_FIELD,
-    TIMESTAMP_FIELDS,
-    URL_FIELDS,
-    page_from_fields,
-)
+from pipelines.crawl.fields import describe_missing
+from pipelines.crawl.rows import page_from_fields
 from pipelines.crawl.streams import BOMB_BYTES, MAX_RATIO, open_input
 from pipelines.records import Page, Rejected
 
@@ -30,16 +23,17 @@ MAX_COLUMN_BYTES = 2 << 30
 #: No more rows are believed to lie in a file, where they cannot be read, than have this many each.
 MIN_ROW_BYTES = 4
 
-_COLUMNS = (
-    *dict.fromkeys((TEXT_FIELD, *URL_FIELDS, *RECORD_ID_FIELDS, *TIMESTAMP_FIELDS)),
-    *(f"{METADATA_FIELD}.{name}" for name in METADATA_FIELDS),
-)
 #: What reading a damaged file raises, from Thrift to missing codecs to absurd allocations.
 _DAMAGE = (pa.ArrowException, OSError, EOFError, MemoryError, ValueError)
 
 
 def read_table(
-    path: str, name: str, *, max_bytes: int, drop_metadata_lines: bool
+    path: str,
+    name: str,
+    *,
+    fields: Mapping[str, Sequence[str]],
+    max_bytes: int,
+    drop_metadata_lines: bool,
 ) -> Iterator[Page | Rejected]:
     """Yield a page or a rejection for every row.
 
@@ -50,6 +44,7 @@ def read_table(
     Args:
         path: where to open the file.
         name: its base name; a page's `source` adds the number of its row.
+        fields: where each part of a page is looked for; see `map_fields`.
         max_bytes: rows whose strings are longer, all together, are rejected.
         drop_metadata_lines: see `CorpusConfig`.
 
@@ -59,8 +54,9 @@ def read_table(
     with open_input(path) as raw:
         try:
             columns = _open(raw, []).schema
-            names = [column.path for column in map(columns.column, range(len(columns)))]
-            wanted = [column for column in _COLUMNS if column in names]
+            names = _paths(columns)
+            looked_for = dict.fromkeys(path for paths in fields.values() for path in paths)
+            wanted = [path for path in looked_for if path in names]
             strings = [
                 column.path
                 for column in map(columns.column, range(len(columns)))
@@ -71,12 +67,14 @@ def read_table(
         except _DAMAGE as error:
             yield _rejected("damaged", f"{name}@0", _raise_disk_error(error))
             return
-        if TEXT_FIELD not in strings:
-            yield _rejected("no_text", f"{name}@0", f"the columns are {', '.join(names)}")
-            return
-        first = text_bytes = 0
         size = raw.seek(0, os.SEEK_END)
         unread = _UnreadRows(name, size // MIN_ROW_BYTES)
+        for part, usable in (("text", strings), ("url", wanted)):
+            if not set(fields[part]) & set(usable):
+                detail = describe_missing(part, fields[part], names)
+                yield from unread.rejected(f"no_{part}", 0, file.metadata.num_rows, detail)
+                return
+        first = text_bytes = 0
         for number in range(file.num_row_groups):
             rows = max(0, file.metadata.row_group(number).num_rows)
             at = first
@@ -91,7 +89,7 @@ def read_table(
                     if text_bytes > BOMB_BYTES and text_bytes > MAX_RATIO * size:
                         yield _rejected("damaged", source, "it expands beyond reason")
                         return
-                    yield _page(row, source, max_bytes, drop_metadata_lines)
+                    yield _page(row, source, fields, max_bytes, drop_metadata_lines)
                 if at < first + rows:
                     lacking = first + rows - at
                     yield from unread.rejected("damaged", at, lacking, f"{lacking} rows lack")
@@ -100,6 +98,16 @@ def read_table(
                 yield from unread.rejected("damaged", at, first + rows - at, detail)
             finally:
                 first += rows
+
+
+def read_column_names(path: str) -> list[str]:
+    """Return the paths of all columns of a file that can be read."""
+    with open_input(path) as raw:
+        return _paths(_open(raw, []).schema)
+
+
+def _paths(columns: pq.ParquetSchema) -> list[str]:
+    return [column.path for column in map(columns.column, range(len(columns)))]
 
 
 class _UnreadRows:
@@ -148,15 +156,25 @@ def _too_large(file: pq.ParquetFile, number: int, wanted: Sequence[str]) -> str:
     return ""
 
 
-def _page(row: "_Row", source: str, max_bytes: int, drop_metadata_lines: bool) -> Page | Rejected:
+def _page(
+    row: "_Row",
+    source: str,
+    fields: Mapping[str, Sequence[str]],
+    max_bytes: int,
+    drop_metadata_lines: bool,
+) -> Page | Rejected:
     if row.size_bytes > max_bytes:
         return _rejected("too_large", source, f"more than {max_bytes} bytes")
     try:
-        fields = row.fields()
+        values = row.values()
     except UnicodeDecodeError as error:
         return _rejected("bad_utf8", source, str(error))
     return page_from_fields(
-        fields, source, max_bytes=max_bytes, drop_metadata_lines=drop_metadata_lines
+        values,
+        source,
+        fields=fields,
+        max_bytes=max_bytes,
+        drop_metadata_lines=drop_metadata_lines,
     )
 
 
@@ -165,15 +183,19 @@ def _rows(file: pq.ParquetFile, number: int, wanted: Sequence[str]) -> Iterator[
     for batch in file.iter_batches(BATCH_ROWS, row_groups=[number], columns=list(wanted)):
         columns: dict[str, _Column] = {}
         for name, column in zip(batch.schema.names, batch.columns, strict=True):
-            if isinstance(column, pa.StructArray):
-                columns |= {
-                    f"{name}.{field.name}": _Column(child)
-                    for field, child in zip(column.type, column.flatten(), strict=True)
-                }
-            else:
-                columns[name] = _Column(column)
+            columns |= _leaves(name, column)
         for index in range(batch.num_rows):
             yield _Row(columns, index)
+
+
+def _leaves(path: str, column: pa.Array) -> dict[str, "_Column"]:
+    """Return the columns of a struct, at any depth, by their paths."""
+    if not isinstance(column, pa.StructArray):
+        return {path: _Column(column)}
+    leaves: dict[str, _Column] = {}
+    for field, child in zip(column.type, column.flatten(), strict=True):
+        leaves |= _leaves(f"{path}.{field.name}", child)
+    return leaves
 
 
 class _Row:
@@ -183,14 +205,9 @@ class _Row:
         self._columns, self._index = columns, index
         self.size_bytes = sum(column.size_bytes(index) for column in columns.values())
 
-    def fields(self) -> dict[str, Any]:
-        """The values as Python objects; UnicodeDecodeError where a string is not UTF-8."""
-        fields: dict[str, Any] = {}
-        metadata: dict[str, Any] = {}
-        for path, column in self._columns.items():
-            outer, _, inner = path.partition(".")
-            (metadata if inner else fields)[inner or outer] = column.value(self._index)
-        return {**fields, METADATA_FIELD: metadata}
+    def values(self) -> dict[str, Any]:
+        """The values as Python objects, by path; UnicodeDecodeError where one is not UTF-8."""
+        return {path: column.value(self._index) for path, column in self._columns.items()}
 
 
 class _Column:

@@ -111,6 +111,13 @@ def test_json_is_one_object_on_the_last_line(capsys):
     assert capsys.readouterr().out == "runs/x: already complete, 3 documents\n"
 
 
+def test_the_last_line_names_what_was_dropped(capsys):
+    reasons = {"no_text": 1200, "short_lines": 34}
+    finish({"out": "c", "records": 2000, "dropped": 1234, "dropped_by_reason": reasons}, json=False)
+    line = "c: done, 2,000 records, 1,234 dropped (no_text 1,200, short_lines 34)"
+    assert capsys.readouterr().out == f"{line}\n"
+
+
 def test_beam_options_and_lists():
     assert check_beam_options(["--region=here"]) == ["--region=here"]
     with pytest.raises(UserError, match="unexpected argument 'sw'"):

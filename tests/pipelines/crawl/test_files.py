@@ -44,7 +44,13 @@ def test_the_content_tells_the_format_whatever_the_name(tmp_path: Path, crawl: M
             expected[f"{kind}.{name}"] = kind
     for name, content, kind in [
         ("bom", b"\xef\xbb\xbf" + line, "jsonl"),
-        ("array", b"[" + line + b"]", "other"),
+        ("array", b"[" + line + b"]", "json_array"),
+        ("array.gz", gzip.compress(b"\n[\n  {\n"), "json_array"),
+        ("numbers", b"[1, 2]", "other"),
+        ("settings", b"[section]\n", "other"),
+        ("pretty", b'{\n  "text": "t"\n}\n', "pretty_json"),
+        ("pretty.zst", zstd(b'{\r\n\t"text": "t"}'), "pretty_json"),
+        ("hollow.jsonl", b"{}\n" + line, "jsonl"),
         ("blank", b"\n\n", "other"),
         ("empty", b"", "empty"),
         ("hollow.gz", gzip.compress(b""), "empty"),
@@ -98,3 +104,17 @@ def test_a_name_that_is_not_utf8_is_refused(tmp_path: Path):
     (tmp_path / os.fsdecode(b"caf\xe9.wet")).write_bytes(b"WARC/1.0\r\n")
     with pytest.raises(UserError, match=r"caf\\xe9.wet' is not UTF-8: rename"):
         find_crawl_files([str(tmp_path / "*.wet")])
+
+
+@pytest.mark.parametrize(
+    ("content", "fix"),
+    [
+        (b'[{"text": "t"}]', "a JSON array, .* jq -c '.\\[\\]'"),
+        (b'{\n"text": 1}', "lines, .* jq -c ."),
+    ],
+)
+def test_other_json_is_named_with_the_fix(tmp_path: Path, content: bytes, fix: str):
+    (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(UserError, match=f"input .*a.json is .*{fix}"):
+        find_crawl_files([str(tmp_path / "a.json")])
+    assert len(find_crawl_files([str(tmp_path / "*.json")])) == 1

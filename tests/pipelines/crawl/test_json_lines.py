@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipelines.crawl import json_lines, streams
+from pipelines.crawl.fields import STANDARD_FIELDS
 from pipelines.crawl.json_lines import read_json_lines, read_lines
 from pipelines.crawl.streams import Compression, DecompressedStream
 from pipelines.records import Page, Rejected
@@ -39,8 +40,8 @@ def line(number: int, **fields: Any) -> bytes:
 
 
 def read(path: Path, max_bytes: int = LIMIT) -> list[Page | Rejected]:
-    found = read_json_lines(str(path), "f", max_bytes=max_bytes, drop_metadata_lines=True)
-    return list(found)
+    options = {"fields": STANDARD_FIELDS, "max_bytes": max_bytes, "drop_metadata_lines": True}
+    return list(read_json_lines(str(path), "f", **options))
 
 
 def reasons(found: Iterable[Page | Rejected]) -> list[str]:
@@ -309,7 +310,9 @@ def test_members_that_are_none_take_linear_time(tmp_path: Path, name: str):
     sound = [COMPRESS[kind](line(i) + b"\n") for i in range(2)]
     junk = b"junk" + unit * (200_000 // len(unit))
     (tmp_path / "a").write_bytes(junk.join(sound))
-    found = read_json_lines(str(tmp_path / "a"), "f", max_bytes=LIMIT, drop_metadata_lines=True)
+    found = read_json_lines(
+        str(tmp_path / "a"), "f", fields=STANDARD_FIELDS, max_bytes=LIMIT, drop_metadata_lines=True
+    )
     # Counted one by one, for there may be a million.
     count = collections.Counter(one.text if isinstance(one, Page) else one.reason for one in found)
     assert (count["page 0"], count["page 1"]) == (1, 1)

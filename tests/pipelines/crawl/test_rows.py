@@ -3,15 +3,18 @@ from typing import Any
 
 import pytest
 
+from pipelines.crawl.fields import map_fields
 from pipelines.crawl.rows import page_from_fields
 from pipelines.records import Page, Rejected
 
 BERLIN = datetime.timezone(datetime.timedelta(hours=1))
 
 
-def page(**fields: Any) -> Page | Rejected:
+def page(mapped: tuple[str, ...] = (), **fields: Any) -> Page | Rejected:
     given = {"text": "t", "url": "u", **fields}
-    return page_from_fields(given, "f@1", max_bytes=100, drop_metadata_lines=True)
+    return page_from_fields(
+        given, "f@1", fields=map_fields(mapped), max_bytes=100, drop_metadata_lines=True
+    )
 
 
 @pytest.mark.parametrize(
@@ -35,9 +38,9 @@ def test_where_url_and_record_id_come_from(fields: dict[str, Any], url: str, rec
 @pytest.mark.parametrize(
     ("fields", "timestamp"),
     [
-        ({"timestamp": "2024-01-02T03:04:05Z", "date": "2020-01-01"}, "2024-01-02T03:04:05Z"),
-        ({"timestamp": None, "date": "2020-01-01"}, "2020-01-01"),
-        ({"timestamp": "", "metadata": {"date": "2020-01-01", "timestamp": None}}, "2020-01-01"),
+        ({"timestamp": "2024-01-02T03:04:05Z", "date": 0}, "2024-01-02T03:04:05Z"),
+        ({"timestamp": None, "date": "2020-01-01"}, "2020-01-01T00:00:00Z"),
+        ({"timestamp": "", "metadata": {"date": 20200101, "dump": ""}}, "2020-01-01T00:00:00Z"),
         ({"date": datetime.date(2020, 1, 2)}, "2020-01-02T00:00:00Z"),
         ({"date": datetime.datetime(2020, 1, 2, 3)}, "2020-01-02T03:00:00Z"),
         ({"date": datetime.datetime(2020, 1, 2, 3, tzinfo=BERLIN)}, "2020-01-02T02:00:00Z"),
@@ -67,7 +70,8 @@ def test_a_date_that_is_none(value: Any):
 def test_an_impossible_week():
     found = page(dump="CC-MAIN-2024-99")
     assert isinstance(found, Rejected)
-    assert (found.reason, found.detail) == ("bad_timestamp", "2024-99")
+    assert found.reason == "bad_timestamp"
+    assert found.detail.startswith("dump is 'CC-MAIN-2024-99'")
 
 
 @pytest.mark.parametrize(
@@ -83,3 +87,48 @@ def test_lines_are_normalised_as_in_other_formats():
     found = page(text="  one \r\n\r\nWARC/1.0\n two")
     assert isinstance(found, Page)
     assert found.text == "one\ntwo"
+
+
+def test_fields_of_other_names():
+    mapped = ("text=content", "text=body", "url=meta.link", "timestamp=day", "record_id=n.i")
+    row = {"content": None, "body": "b", "meta": {"link": "l"}, "day": 20240105, "n": {"i": 7}}
+    found = page(mapped, **row, timestamp="2020-01-01", record_id="other")
+    assert isinstance(found, Page)
+    assert (found.text, found.url, found.record_id) == ("b", "l", "7")
+    assert found.timestamp == "2024-01-05T00:00:00Z"
+    only_theirs = page(("timestamp=day",), timestamp="2020-01-01")
+    assert isinstance(only_theirs, Page)
+    assert only_theirs.timestamp == "1970-01-01T00:00:00Z"
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason", "detail"),
+    [
+        (
+            {"text": None, "content": "c", "meta": {"link": "l", "n": 1}},
+            "no_text",
+            "no text: map a field with --field text=NAME; "
+            "the fields are text, url, content, meta.link, meta.n",
+        ),
+        ({"text": 7}, "no_text", "text is of type int, not text"),
+        (
+            {"url": None},
+            "no_url",
+            "no url or metadata.url or id: map a field with --field url=NAME; "
+            "the fields are text, url",
+        ),
+        (
+            {"date": "5.1.2024"},
+            "bad_timestamp",
+            "date is '5.1.2024': map another field with --field timestamp=NAME; "
+            "accepted are ISO 8601, YYYYMMDD,",
+        ),
+    ],
+)
+def test_a_rejection_names_the_fields_and_the_option(
+    fields: dict[str, Any], reason: str, detail: str
+):
+    found = page(**fields)
+    assert isinstance(found, Rejected)
+    assert found.reason == reason
+    assert found.detail.startswith(detail)

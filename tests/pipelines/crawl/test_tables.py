@@ -1,7 +1,7 @@
 import datetime
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipelines.crawl import tables
+from pipelines.crawl.fields import STANDARD_FIELDS, map_fields
 from pipelines.crawl.tables import read_table
 from pipelines.records import DOCUMENT_SCHEMA, Page, Rejected
 
@@ -23,8 +24,11 @@ def write(path: Path, columns: Any, **options: Any) -> Path:
     return path
 
 
-def read(path: Path, max_bytes: int = LIMIT) -> list[Page | Rejected]:
-    return list(read_table(str(path), "f", max_bytes=max_bytes, drop_metadata_lines=True))
+def read(
+    path: Path, max_bytes: int = LIMIT, fields: Mapping[str, Sequence[str]] = STANDARD_FIELDS
+) -> list[Page | Rejected]:
+    options = {"fields": fields, "max_bytes": max_bytes, "drop_metadata_lines": True}
+    return list(read_table(str(path), "f", **options))
 
 
 def reasons(found: Iterable[Page | Rejected]) -> list[str]:
@@ -87,7 +91,7 @@ def test_rows_of_datatrove_and_hugging_face(tmp_path: Path):
     assert isinstance(page, Page)
     assert (page.url, page.timestamp, page.record_id) == (
         "http://a.example/",
-        "2024-01-01",
+        "2024-01-01T00:00:00Z",
         "<urn:uuid:1>",
     )
     moment = datetime.datetime(2024, 1, 1, 12, tzinfo=datetime.UTC)
@@ -132,6 +136,44 @@ def test_a_moment_that_python_lacks_costs_only_its_row(
     assert reasons(found)[1:] == ["bad_timestamp", ""]
     assert isinstance(found[1], Rejected)
     assert str(value if kind != pa.date64() else 2_000_000_000) in found[1].detail
+
+
+@pytest.mark.parametrize(
+    "dates",
+    [
+        pa.array([1704067200000], pa.int64()),
+        pa.array([1704067200000000], pa.int64()),
+        pa.array([1704067200.0], pa.float64()),
+        pa.array([20240101], pa.int32()),
+        pa.array([20240101.0], pa.float64()),
+        pa.array([datetime.date(2024, 1, 1)], pa.date32()),
+        pa.array([datetime.date(2024, 1, 1)], pa.date64()),
+        *(pa.array([datetime.datetime(2024, 1, 1)], pa.timestamp(u)) for u in ("s", "ms", "us")),
+        pa.array(["Mon, 01 Jan 2024 00:00:00 GMT"]),
+    ],
+    ids=lambda dates: str(dates.type),
+)
+def test_dates_of_any_type(tmp_path: Path, dates: pa.Array):
+    [page] = read(write(tmp_path / "a", {**numbered(1), "date": dates}))
+    assert isinstance(page, Page)
+    assert (page.timestamp, page.timestamp_micros) == ("2024-01-01T00:00:00Z", 1704067200000000)
+
+
+def test_fields_of_other_names_at_any_depth(tmp_path: Path):
+    metas = [{"link": "http://a.example/", "crawl": {"day": datetime.date(2024, 1, 1)}}, None]
+    path = write(tmp_path / "a", {"content": ["one", "two"], "meta": metas})
+    fields = map_fields(["text=content", "url=meta.link", "timestamp=meta.crawl.day"])
+    page, other = read(path, fields=fields)
+    assert isinstance(page, Page)
+    assert (page.text, page.url) == ("one", "http://a.example/")
+    assert page.timestamp == "2024-01-01T00:00:00Z"
+    assert reasons([other]) == ["no_url"]
+    # Every row is counted, although none is read.
+    found = read(path)
+    assert reasons(found) == ["no_text", "no_text"]
+    assert isinstance(found[0], Rejected)
+    assert found[0].detail.endswith("the fields are content, meta.link, meta.crawl.day")
+    assert reasons(read(path, fields=map_fields(["text=content"]))) == ["no_url", "no_url"]
 
 
 @pytest.mark.parametrize(
@@ -225,9 +267,10 @@ def test_a_value_that_many_rows_share_is_held_once(tmp_path: Path):
     assert path.stat().st_size < 1 << 20
     script = (
         "import re, sys\n"
-        "from pipelines.crawl import tables\n"
+        "from pipelines.crawl import fields, tables\n"
         "tables.BOMB_BYTES = 1 << 40\n"
-        "found = tables.read_table(sys.argv[1], 'f', max_bytes=1 << 20, drop_metadata_lines=True)\n"
+        "found = tables.read_table(sys.argv[1], 'f', fields=fields.STANDARD_FIELDS,"
+        " max_bytes=1 << 20, drop_metadata_lines=True)\n"
         "assert [one.reason for one in found] == ['too_large'] * 5000\n"
         # Not getrusage: its peak begins with that of the process this one was forked from.
         "print(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1])"

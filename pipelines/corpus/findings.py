@@ -1,0 +1,89 @@
+"""What a person should know of the input: lost records, damaged files, pages without a date."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pipelines.corpus.accounts import UNSAMPLED, Ledger, describe_drops, drops_by_reason
+from pipelines.corpus.config import CorpusConfig
+from pipelines.crawl.fields import map_fields
+from pipelines.crawl.files import CrawlFile
+from pipelines.crawl.pages import read_field_names
+from pipelines.progress import say
+
+#: Reasons whose detail is our own message and says what to do.
+_EXPLAINED = ("no_text", "bad_json", "arc_file", "json_array", "pretty_json")
+#: So many files are named in a line.
+_NAMED = 5
+
+
+def warn_of_drops(ledger: Ledger) -> None:
+    """Print a line for each reason that an option or another form of the input would avoid."""
+    for reason, count in drops_by_reason(ledger.stages()).items():
+        if hint := _hint(ledger, reason):
+            say("corpus", f"warning: {reason} {count:,}, such as {hint}")
+
+
+def warn_of_files(
+    files: Sequence[CrawlFile], statuses: Sequence[Mapping[str, Any]], config: CorpusConfig
+) -> None:
+    """Print a line for the files that cannot be read in whole, and one for those without dates.
+
+    Args:
+        files: the input.
+        statuses: what `read_ingested` says of each file.
+        config: of the build.
+    """
+    known = list(zip(files, statuses, strict=True))
+    unread = [
+        f"{file.name} ({status['status']}, {status['pages']:,} pages read)"
+        for file, status in known
+        if status["status"] != "read"
+    ]
+    if unread:
+        say("corpus", _printable(f"warning: damaged or not understood: {_some(unread)}"))
+    undated = [(file, status["undated"]) for file, status in known if "undated" in status]
+    if undated:
+        first = undated[0][0]
+        looked_for = ", ".join(map_fields(config.field)["timestamp"])
+        names = ", ".join(read_field_names(first, config.max_record_bytes))
+        say(
+            "corpus",
+            _printable(
+                f"warning: {sum(count for _, count in undated):,} pages have no date and count as "
+                f"the oldest of their URL ({_some([file.name for file, _ in undated])}): looked "
+                f"for {looked_for}; the fields of {first.name} are {names}; map one with "
+                "--field timestamp=NAME"
+            ),
+        )
+
+
+def describe_nothing(ledger: Ledger, files: int) -> str:
+    """Say why no document survived, and what to do about the most frequent reason."""
+    reasons = drops_by_reason(ledger.stages())
+    first = next((reason for reason in reasons if reason not in UNSAMPLED), "")
+    advice = _hint(ledger, first) or (
+        "give other input, or lower the thresholds (`mswitch corpus build --help`; --min-lines "
+        "and --min-long-line-characters for short texts)"
+    )
+    counts = describe_drops(reasons) or "there were none"
+    records = f"{ledger.entered('read'):,} records of {files:,} files"
+    return f"all {records} were dropped ({counts}): {advice}"
+
+
+def _hint(ledger: Ledger, reason: str) -> str:
+    """Return where a sample of a reason comes from and what to do, if its detail says that."""
+    example = ledger.example(reason) or {}
+    detail = example.get("detail", "")
+    if detail and (reason in _EXPLAINED or "--field" in detail):
+        return _printable(f"{example['source']}: {detail}")
+    return ""
+
+
+def _some(names: Sequence[str]) -> str:
+    more = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {more:,} more" if more > 0 else "")
+
+
+def _printable(text: str) -> str:
+    """Replace what a terminal would obey: names of fields and files are somebody else's."""
+    return "".join(c if c.isprintable() else "?" for c in text)

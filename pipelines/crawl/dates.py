@@ -1,0 +1,95 @@
+"""Dates as people's own data has them."""
+
+import contextlib
+import datetime
+import email.utils
+import re
+from typing import Any
+
+ACCEPTED = (
+    "ISO 8601, YYYYMMDD, YYYYMMDDhhmmss, an HTTP date, seconds, milliseconds, microseconds or "
+    "nanoseconds since 1970, CC-MAIN-YYYY-WW"
+)
+
+_EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
+_NUMBER = re.compile(r"[0-9]+(?:\.[0-9]*)?")
+#: Longer text is not looked at: input may be hostile.
+_LONGEST_CHARACTERS = 64
+_DUMP = re.compile(r"CC-MAIN-(\d{4})-(\d{2})", re.ASCII)
+_DAY_DIGITS, _SECOND_DIGITS = 8, 14
+#: The least number of seconds that is taken for a time (March 1973); the next unit begins at a
+#: thousand times as much, so that every date until 5138 belongs to one unit.
+_LEAST_SECONDS = 10**8
+_UNITS_PER_SECOND = (1, 10**3, 10**6, 10**9)
+
+
+def parse_date(value: Any) -> datetime.datetime | None:
+    """Return a date in UTC, None if it is not understood. Without a zone it is taken as UTC.
+
+    Text is ISO 8601 (a day may do), RFC 1123 or another form of HTTP's, the name of a Common Crawl
+    dump, which stands for the Monday of its week, or a number. Numbers of 8 and 14 digits are
+    YYYYMMDD and YYYYMMDDhhmmss, as in CDX; others count seconds, milliseconds, microseconds or
+    nanoseconds since 1970, told apart by their size. 0 is 1970.
+    """
+    with contextlib.suppress(ValueError, TypeError, IndexError, OverflowError):
+        moment = _moment(value)
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=datetime.UTC)
+        return moment.astimezone(datetime.UTC)
+    return None
+
+
+def format_date(moment: datetime.datetime) -> str:
+    """Write a date in UTC as WARC-Date does; fractions of a second only where there are any."""
+    return moment.replace(tzinfo=None).isoformat() + "Z"
+
+
+def micros(moment: datetime.datetime) -> int:
+    """Return a date in microseconds since 1970."""
+    return (moment - _EPOCH) // datetime.timedelta(microseconds=1)
+
+
+def is_dump(value: Any) -> bool:
+    """Tell whether a value is the name of a Common Crawl dump."""
+    return isinstance(value, str) and _DUMP.fullmatch(value.strip()) is not None
+
+
+def _moment(value: Any) -> datetime.datetime:
+    if isinstance(value, datetime.datetime):
+        return value
+    if isinstance(value, datetime.date):
+        return datetime.datetime(value.year, value.month, value.day)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return _from_number(value)
+    if isinstance(value, str):
+        return _from_text(value.strip())
+    raise TypeError
+
+
+def _from_text(value: str) -> datetime.datetime:
+    if len(value) > _LONGEST_CHARACTERS:
+        raise ValueError
+    if dump := _DUMP.fullmatch(value):
+        return _moment(datetime.date.fromisocalendar(int(dump[1]), int(dump[2]), 1))
+    # Before ISO 8601: Python reads long numbers as a day and a time.
+    if _NUMBER.fullmatch(value):
+        return _from_number(float(value) if "." in value else int(value))
+    try:
+        return datetime.datetime.fromisoformat(value.removesuffix(" UTC"))
+    except ValueError:
+        return email.utils.parsedate_to_datetime(value)
+
+
+def _from_number(value: float) -> datetime.datetime:
+    if value == int(value):  # where values are missing, pandas makes floats of integers
+        value = int(value)
+        digits = str(value)
+        if len(digits) in (_DAY_DIGITS, _SECOND_DIGITS):
+            day, time = digits[:_DAY_DIGITS], digits[_DAY_DIGITS:]
+            return datetime.datetime.fromisoformat(f"{day}T{time}" if time else day)
+    if value == 0:
+        return _EPOCH
+    for units in reversed(_UNITS_PER_SECOND):
+        if value >= _LEAST_SECONDS * units:
+            return _EPOCH + datetime.timedelta(microseconds=round(value * 1_000_000 / units))
+    raise ValueError

@@ -1,0 +1,169 @@
+"""A corpus from a person's own JSONL and Parquet, and what they are told where it goes wrong."""
+
+import gzip
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipelines.corpus.build import CorpusConfig, build_corpus
+from pipelines.errors import UserError
+from pipelines.outputs import read_manifest
+
+Rows = list[dict[str, Any]]
+
+
+@pytest.fixture
+def rows(crawl: ModuleType) -> Rows:
+    return [
+        {"text": crawl.prose(crawl.GERMAN, seed), "url": f"http://de.example/{seed}", "date": day}
+        for seed, day in enumerate([20240105, "2024-01-06", 1704600000000, 1704700000.5])
+    ]
+
+
+def jsonl(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def renamed(rows: Rows) -> Rows:
+    return [{"content": r["text"], "at": {"link": r["url"], "day": r["date"]}} for r in rows]
+
+
+def documents(corpus: Path) -> dict[str, tuple[str, str]]:
+    """Text and timestamp by URL."""
+    return {
+        row["url"]: (row["text"], row["timestamp"])
+        for path in sorted(corpus.glob("data/*/*"))
+        for row in pq.read_table(path).to_pylist()
+    }
+
+
+def test_fields_of_other_names_give_the_same_corpus(
+    tmp_path: Path, rows: Rows, lenient: CorpusConfig, variant: Any
+):
+    standard, mapped = tmp_path / "standard", tmp_path / "mapped"
+    build_corpus([str(jsonl(tmp_path / "a.jsonl", rows))], standard, lenient)
+    assert "field" not in read_manifest(standard, "corpus")["config"]
+    names = ("text=content", "url=at.link", "timestamp=at.day")
+    config = variant(lenient, field=names)
+    first, second = (jsonl(tmp_path / n, renamed(rows[i::2])) for i, n in enumerate("bc"))
+    build_corpus([str(first)], mapped, config)
+    assert read_manifest(mapped, "corpus")["config"]["field"] == list(names)
+    with pytest.raises(UserError, match=r"other settings \(changed: field, was \[\"text=content"):
+        build_corpus([str(second)], mapped, lenient, append=True)
+    build_corpus([str(second)], mapped, config, append=True)
+    assert documents(mapped) == documents(standard)
+    assert [timestamp for _, (_, timestamp) in sorted(documents(mapped).items())] == [
+        "2024-01-05T00:00:00Z",
+        "2024-01-06T00:00:00Z",
+        "2024-01-07T04:00:00Z",
+        "2024-01-08T07:46:40.500000Z",
+    ]
+
+
+def test_the_newest_wins_whatever_form_its_date_has(
+    tmp_path: Path, rows: Rows, lenient: CorpusConfig
+):
+    same = [{**row, "url": "http://de.example/"} for row in rows]
+    build_corpus([str(jsonl(tmp_path / "a", same[::-1]))], tmp_path / "out", lenient)
+    [(text, timestamp)] = documents(tmp_path / "out").values()
+    assert (text, timestamp) == (rows[3]["text"], "2024-01-08T07:46:40.500000Z")
+
+
+def test_pages_without_dates_are_counted_and_told(
+    tmp_path: Path, rows: Rows, lenient: CorpusConfig, capfd: pytest.CaptureFixture[str]
+):
+    undated = [{"text": r["text"], "url": r["url"], "seen": {"at\x1b": r["date"]}} for r in rows]
+    jsonl(tmp_path / "a.jsonl", [*rows[:1], *undated[1:3]])
+    table = pa.Table.from_pylist([{"text": r["text"], "url": r["url"], "on": 1} for r in rows[3:]])
+    pq.write_table(table, tmp_path / "b.parquet")
+    jsonl(tmp_path / "c.jsonl", rows[:1])
+    inputs, out = [str(tmp_path / "*.*")], tmp_path / "out" / "corpus"
+    summary = build_corpus(inputs, out, lenient)
+    assert summary["undated_pages"] == {"../../a.jsonl": 2, "../../b.parquet": 1}
+    assert build_corpus(inputs, out, lenient)["undated_pages"] == summary["undated_pages"]
+    manifest = read_manifest(out, "corpus")
+    assert [entry.get("undated") for entry in manifest["inputs"]] == [2, 1, None]
+    [line] = [line for line in capfd.readouterr().err.splitlines() if "warning" in line]
+    assert "3 pages have no date" in line
+    assert "(a.jsonl, b.parquet): looked for timestamp, metadata.timestamp, date, " in line
+    assert "the fields of a.jsonl are text, url, date; map one with --field timestamp=" in line
+
+
+def test_fields_of_a_parquet_without_dates(
+    tmp_path: Path, rows: Rows, lenient: CorpusConfig, capfd: pytest.CaptureFixture[str]
+):
+    table = [{"text": r["text"], "url": r["url"], "a\x1bt": {"day": 1}} for r in rows]
+    pq.write_table(pa.Table.from_pylist(table), tmp_path / "a.parquet")
+    build_corpus([str(tmp_path / "a.parquet")], tmp_path / "out", lenient)
+    assert "the fields of a.parquet are text, url, a?t.day; map one" in capfd.readouterr().err
+
+
+def test_what_was_lost_is_named(
+    tmp_path: Path, rows: Rows, lenient: CorpusConfig, capfd: pytest.CaptureFixture[str]
+):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    cut = jsonl(folder / "cut.jsonl", rows)
+    packed = gzip.compress(cut.read_bytes())
+    (folder / "cut.jsonl.gz").write_bytes(packed[: len(packed) // 2])
+    cut.write_bytes(cut.read_bytes()[:-50])
+    (folder / "array.json").write_text(json.dumps(rows))
+    (folder / "pretty.json").write_text(json.dumps(rows[0], indent=1))
+    jsonl(folder / "sound.jsonl", [*rows, *renamed(rows)])
+    summary = build_corpus([f"{folder}/*"], tmp_path / "out", lenient)
+    reasons = summary["dropped_by_reason"]
+    assert list(reasons.values()) == sorted(reasons.values(), reverse=True)
+    assert {reason: count for reason, count in reasons.items() if reason != "duplicate_url"} == {
+        "no_text": 4,
+        "bad_json": 1,
+        "damaged": 1,
+        "json_array": 1,
+        "pretty_json": 1,
+    }
+    assert summary["dropped"] == sum(reasons.values())
+    assert summary["unread_inputs"] == {
+        "../in/array.json": "json_array",
+        "../in/cut.jsonl": "damaged",
+        "../in/cut.jsonl.gz": "damaged",
+        "../in/pretty.json": "pretty_json",
+    }
+    told = [line for line in capfd.readouterr().err.splitlines() if "warning" in line]
+    assert "array.json (json_array, 0 pages read), cut.jsonl (damaged, 3 pages read), " in told[0]
+    by_reason = {line.split()[2]: line for line in told[1:]}
+    assert set(by_reason) == {"no_text", "bad_json", "json_array", "pretty_json"}
+    assert by_reason["no_text"].endswith(
+        "--field text=NAME; the fields are content, at.link, at.day"
+    )
+    assert "no_text 4, such as sound.jsonl@" in by_reason["no_text"]
+    assert by_reason["json_array"].endswith("jq -c '.[]'")
+
+
+@pytest.mark.parametrize("form", ["jsonl", "parquet"])
+def test_a_build_of_other_fields_fails_with_the_option_and_a_sample(
+    tmp_path: Path, rows: Rows, lenient: CorpusConfig, form: str
+):
+    path = tmp_path / f"a.{form}"
+    table = [{**row, "at": {**row["at"], "day": 1}} for row in renamed(rows)]
+    if form == "jsonl":
+        jsonl(path, table)
+    else:
+        pq.write_table(pa.Table.from_pylist(table), path)
+    out = tmp_path / "corpus"
+    with pytest.raises(UserError) as caught:
+        build_corpus([str(path)], out, lenient)
+    message = str(caught.value)
+    assert "all 4 records of 1 files were dropped (no_text 4): a." in message
+    assert "--field text=NAME; the fields are content, at.link, at.day; " in message
+    assert "thresholds" not in message
+    rejected = tmp_path / "corpus.rejected.jsonl"
+    assert f"{rejected} has samples" in message
+    samples = [json.loads(line) for line in rejected.read_text().splitlines()]
+    assert [sample["reason"] for sample in samples] == ["no_text"] * 4
+    assert not out.exists()
