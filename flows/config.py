@@ -1,12 +1,19 @@
 """Configuration of flows: what a person or a Prefect deployment may set."""
 
+import json
+from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt
 
+from pipelines import storage
 from pipelines.corpus.config import CorpusConfig
+from pipelines.errors import UserError
 from pipelines.examples.build import ExamplesConfig
 from pipelines.vocabulary import VocabularyConfig
+
+#: Names the demo that a directory holds.
+DEMO_FILE = "demo.json"
 
 SampleName = Literal["gflanguages", "debian"]
 
@@ -103,3 +110,24 @@ def demo_config(sample: SampleName, steps: int | None = None) -> DemoConfig:
         examples=ExamplesConfig(inputs_length=128, validation_segments=2),
         train=TrainSettings(steps=600 if steps is None else steps, warmup_steps=100),
     )
+
+
+def claim_directory(config: DemoConfig, out: Path) -> None:
+    """Make `out`, which the caller has locked, the directory of this demo.
+
+    Raises:
+        UserError: `out` holds something else, or a demo with other settings.
+    """
+    settings = config.model_dump(mode="json")
+    path = out / DEMO_FILE
+    if path.is_file():
+        if json.loads(path.read_text()) != settings:
+            raise UserError(
+                f"{out} holds a demo with other settings ({path}): "
+                "choose another --out, or remove it to start again"
+            )
+        return
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out} holds something that is not a demo: choose another --out")
+    out.mkdir(parents=True, exist_ok=True)
+    storage.write_json(path, settings)

@@ -7,9 +7,8 @@ from typing import Any
 from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
-from flows.config import DemoConfig
-from flows.demo_directory import claim_directory
-from flows.launchers import LocalLauncher
+from flows.config import DemoConfig, claim_directory
+from flows.processes import run_with_restarts
 from pipelines.outputs import lock_directory
 from pipelines.progress import say
 
@@ -52,14 +51,14 @@ def build_examples(config: DemoConfig, corpus: Path, vocabulary: Path, out: Path
 def train(config: DemoConfig, preset: str, examples: Path, out: Path) -> dict[str, Any]:
     """Pretrain one model in its own process."""
     options = ["--preset", preset, "--examples", str(examples), "--out", str(out)]
-    LocalLauncher().run(["train", *options, *config.train.as_options()])
+    run_with_restarts(["train", *options, *config.train.as_options()])
     return {"stage": "train", "out": str(out)}
 
 
 @task(task_run_name="evaluate {run.name}")
 def evaluate(run: Path, examples: Path) -> dict[str, Any]:
     """Evaluate one model's checkpoints in its own process."""
-    LocalLauncher().run(["evaluate", "--run", str(run), "--examples", str(examples)])
+    run_with_restarts(["evaluate", "--run", str(run), "--examples", str(examples)])
     return {"stage": "evaluate", "out": str(run)}
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from cyclopts import App, Parameter, validators
 
 from flows.commands.common import Json, finish
-from flows.supervisor import is_supervised, supervise
+from flows.processes import is_supervised, supervise
 
 app = App(name="demo")
 
@@ -50,12 +50,14 @@ def demo(
             languages, megabytes; needs apt-get).
         steps: training steps of each model, in place of the sample's default.
     """
-    from flows.config import demo_config
-    from flows.demo_directory import check_directory
+    from flows.config import claim_directory, demo_config
+    from pipelines.outputs import lock_directory
 
     config = demo_config(sample, steps)
     if not is_supervised("demo"):
-        check_directory(config, out)
+        # The flow claims it again; a refusal need not wait for Prefect.
+        with lock_directory(out):
+            claim_directory(config, out)
         argv = ["demo", "--out", str(out), "--sample", sample]
         argv += ["--steps", str(steps)] if steps is not None else []
         return supervise([*argv, *(["--json"] if json else [])])

@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from flows.report.svg import Drawing, line, px, text
+from flows.report.svg import Drawing, line, rect, text
+from flows.report.text import fine_percent
 
 
 def score_histogram(
@@ -24,10 +25,8 @@ def score_histogram(
         # A single document must show beside millions.
         tall = max((bottom - top) * count / most, 1.0) if count else 0
         if tall:
-            parts.append(
-                f'<rect class="bar" x="{px(left + index * step)}" y="{px(bottom - tall)}" '
-                f'width="{px(max(step - 1, 0.5))}" height="{px(tall)}"/>'
-            )
+            wide = max(step - 1, 0.5)
+            parts.append(rect(left + index * step, bottom - tall, wide, tall, "bar"))
     parts.append(line(left, bottom, right, bottom, "axis"))
     for value, css in ((0.0, ""), (0.5, "mid"), (1.0, "end")):
         parts.append(text(left + value * (right - left), height - 6, f"{value:g}", css))
@@ -48,20 +47,7 @@ def share_bars(rows: Sequence[tuple[str, float]], width: int, title: str) -> Dra
     for index, (name, share) in enumerate(rows):
         y = index * high
         parts.append(text(label - 8, y + 14, name, "ink end"))
-        parts.append(
-            f'<rect class="bar" x="{label}" y="{y + 4}" width="{px(max(room * share, 1))}" '
-            f'height="{high - 8}"/>'
-        )
-        parts.append(text(label + room * share + 6, y + 14, percent(share), ""))
-    desc = ", ".join(f"{name} {percent(share)}" for name, share in rows)
+        parts.append(rect(label, y + 4, max(room * share, 1), high - 8, "bar"))
+        parts.append(text(label + room * share + 6, y + 14, fine_percent(share), ""))
+    desc = ", ".join(f"{name} {fine_percent(share)}" for name, share in rows)
     return Drawing(width, len(rows) * high + 4, title, desc, "".join(parts))
-
-
-def percent(share: float) -> str:
-    """A share in percent, without making little into nothing or much into all."""
-    value = 100 * share
-    if 0 < value < 0.1:
-        return "<0.1%"
-    if 99.9 < value < 100:
-        return ">99.9%"
-    return f"{value:.0f}%" if value in (0, 100) else f"{value:.1f}%"

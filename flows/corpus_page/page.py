@@ -1,15 +1,15 @@
 """The statistics page: numbers in a form that the template shows."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
 
-from flows.corpus_page.figures import percent, score_histogram, share_bars
+from flows.corpus_page.figures import score_histogram, share_bars
 from flows.report import text as report_text
-from flows.report.svg import FIGURE_STYLE, FIGURE_VARIABLES, Drawing, inline_svg
+from flows.report.svg import FIGURE_STYLE, FIGURE_VARIABLES, SCREENS, inline_svg, inline_svgs
 from flows.templates import template_environment
 from pipelines import storage
 from pipelines.corpus.accounts import UNSAMPLED, language_totals, load_stats
@@ -21,6 +21,8 @@ from pipelines.outputs import read_manifest, write_atomically
 
 SAMPLES_SHOWN = 5
 SCRIPTS_SHOWN = 12
+#: Of a figure on a wide and on a narrow screen, px.
+WIDTHS = (720, 340)
 #: Scripts of a language below this share of its letters are left out of its line.
 LEAST_SHARE = 0.001
 
@@ -94,17 +96,21 @@ def render(
         bytes=size,
         rows=sorted(rows, key=lambda row: (row["name"].casefold(), row["lang"])),
         histograms={
-            row["lang"]: _svg(
+            row["lang"]: inline_svg(
                 score_histogram(_fewer(row["scores"]), None, 300, 84, f"Scores of {row['name']}"),
                 f"score-{row['lang']}",
             )
             for row in rows
         },
-        scores=_pair(
-            lambda width: score_histogram(whole, threshold, width, 180, "Language scores"), "scores"
+        scores=inline_svgs(
+            [score_histogram(whole, threshold, width, 180, "Language scores") for width in WIDTHS],
+            "scores",
+            SCREENS,
         ),
-        scripts_figure=_pair(
-            lambda width: share_bars(_script_shares(rows), width, "Scripts of the text"), "scripts"
+        scripts_figure=inline_svgs(
+            [share_bars(_script_shares(rows), width, "Scripts of the text") for width in WIDTHS],
+            "scripts",
+            SCREENS,
         ),
         scripts=sorted({row["script"] for row in rows}, key=script_name),
         stages=stats["stages"],
@@ -117,7 +123,6 @@ def render(
         inputs=len(config.get("inputs", ())),
         least_share=LEAST_SHARE,
         drops_known=any(row["dropped"] for row in rows),
-        percent=percent,
         script_name=script_name,
         text=report_text,
         style=Markup(FIGURE_VARIABLES + FIGURE_STYLE),  # noqa: S704 - ours
@@ -167,14 +172,3 @@ def _script_shares(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, float]]
     shares = [(script_name(code), weight / total) for code, weight in ordered[:SCRIPTS_SHOWN]]
     rest = sum(weight for _, weight in ordered[SCRIPTS_SHOWN:])
     return shares + ([("all others", rest / total)] if rest else [])
-
-
-def _pair(draw: Callable[[int], Drawing], name: str) -> list[Markup]:
-    """The same figure for a wide and for a narrow screen."""
-    return [
-        _svg(draw(width), f"{name}-{css}", css) for width, css in ((720, "wide"), (340, "narrow"))
-    ]
-
-
-def _svg(drawing: Drawing, name: str, css: str = "") -> Markup:
-    return Markup(inline_svg(drawing, name, css))  # noqa: S704 - ours

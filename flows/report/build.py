@@ -93,10 +93,11 @@ def write_report(
         drawings = draw(
             report, results, pooled, runs[1].routing, np.array(runs[0].steps, dtype=float)
         )
+        csv = to_csv(report["languages"])
         files = {
-            "per_language.csv": to_csv(report["languages"]),
+            "per_language.csv": csv,
             **{f"{name}.svg": standalone_svg(d, name) for name, d in drawings.files.items()},
-            "report.html": render(report, drawings),
+            "report.html": render(report, drawings, csv),
         }
         for name, text in files.items():
             write_atomically(staged.directory / name, text)

@@ -1,20 +1,17 @@
-"""The report's figures: speed-up histogram, quality per language, loss curves."""
+"""Figures of the report: the histogram of speed-ups and loss curves."""
 
 import dataclasses
-import html
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
-from flows.report.svg import Drawing, line, nice_ticks, number, px, text
+from flows.report.svg import Drawing, line, nice_ticks, px, rect, text
+from flows.report.text import TIMES, number
 from flows.speedup import Censoring
 
-ROW = 16
-LABEL_CHARS = 19
 #: Up to this width a loss curve is one of many: small dots, few labels.
 SMALL_PANEL = 200
-TIMES = "\N{MULTIPLICATION SIGN}"
 #: What the bar of a bound takes: one bin, and one of air, so that labels below do not touch.
 BOUND_BINS = 2
 
@@ -26,23 +23,6 @@ class Bar:
     speed_up: float
     censored: Censoring
     in_headline: bool
-
-
-@dataclasses.dataclass(frozen=True)
-class QualityRow:
-    """One language of the quality plot, in negative log perplexity (higher is better).
-
-    Attributes:
-        label: the language's name.
-        baseline: final quality of the baseline.
-        candidate: final quality of the candidate.
-        interval: paired interval of the difference, laid off from the baseline, or None.
-    """
-
-    label: str
-    baseline: float
-    candidate: float
-    interval: tuple[float, float] | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,13 +153,11 @@ def _stack(
         if not count:
             continue
         y -= count * rise
-        area = (
-            f'x="{px(x + 1.5)}" y="{px(y)}" width="{px(bin_width - 3)}" height="{px(count * rise)}"'
-        )
+        area = (x + 1.5, y, bin_width - 3, count * rise)
         css, _, hatched = kind.partition(" ")
-        yield f'<rect class="{css}" {area}/>'
+        yield rect(*area, css)
         if hatched:
-            yield f'<rect style="fill:url(#{hatched}-hatch)" {area}/>'
+            yield rect(*area, style=f"fill:url(#{hatched}-hatch)")
     yield text(x + bin_width / 2, y - 4, str(sum(kinds.values())), "mid ink halo")
 
 
@@ -193,72 +171,16 @@ def _histogram_legend(width: int, top: float, name: str) -> tuple[str, int]:
     parts = []
     for row, (css, style, label, offset) in enumerate(entries):
         x, y = (14 + offset, top) if width >= 600 else (14, top + 18 * row)
-        area = f'x="{px(x)}" y="{px(y - 9)}" width="14" height="10"'
-        parts.append(f'<rect class="{css}" {area}/>')
+        area = (x, y - 9, 14, 10)
+        parts.append(rect(*area, css))
         if style:
-            parts.append(f'<rect style="{style}" {area}/>')
+            parts.append(rect(*area, style=style))
         parts.append(text(x + 20, y, label))
     return "".join(parts), int(top + (8 if width >= 600 else 44))
 
 
 def _power(power: int) -> str:
     return f"{2**power:,}{TIMES}" if power >= 0 else f"1/{2**-power:,}{TIMES}"
-
-
-def quality_panels(
-    rows: Sequence[QualityRow], names: tuple[str, str], panels: int
-) -> list[Drawing]:
-    """Final quality of both models per language, split over `panels` columns of one scale."""
-    ends = [value for row in rows for value in (row.baseline, row.candidate)]
-    ends += [end for row in rows for end in row.interval or ()]
-    margin = 0.02 * (max(ends) - min(ends)) + 1e-6
-    low, high = min(ends) - margin, max(ends) + margin
-    size = math.ceil(len(rows) / panels)
-    return [
-        _quality_panel(rows[start : start + size], (low, high), names)
-        for start in range(0, len(rows), size)
-    ]
-
-
-def _quality_panel(
-    rows: Sequence[QualityRow], limits: tuple[float, float], names: tuple[str, str]
-) -> Drawing:
-    width, left, right, top = 344, 124, 336, 22
-    low, high = limits
-    floor = top + ROW * len(rows)
-
-    def x_of(value: float) -> float:
-        return left + (value - low) / (high - low) * (right - left)
-
-    ticks, digits = nice_ticks(low, high, 7)
-    parts = [line(x_of(tick), top - 2, x_of(tick), floor, "rule") for tick in ticks]
-    parts += [text(x_of(tick), top - 8, number(tick, digits), "mid") for tick in ticks]
-    for index, row in enumerate(rows):
-        y = top + ROW * (index + 0.5)
-        base, cand = x_of(row.baseline), x_of(row.candidate)
-        label = row.label
-        if len(label) > LABEL_CHARS:
-            label = label[: LABEL_CHARS - 1] + "…"
-        shown = (
-            f"{row.label}: {names[0]} {number(row.baseline, 3)}, "
-            f"{names[1]} {number(row.candidate, 3)}"
-        )
-        css = "end ink" if row.interval else "end"
-        parts.append(f"<g><title>{html.escape(shown)}</title>{text(left - 10, y + 4, label, css)}")
-        if row.interval:
-            parts.append(line(x_of(row.interval[0]), y, x_of(row.interval[1]), y, "ci"))
-        parts.append(
-            line(base, y, cand, y, "link")
-            + f'<circle class="b" cx="{px(base)}" cy="{px(y)}" r="3.2"/>'
-            f'<circle class="c" cx="{px(cand)}" cy="{px(y)}" r="3.4"/></g>'
-        )
-    return Drawing(
-        width,
-        int(floor + 4),
-        f"Final quality of {len(rows)} languages, {rows[0].label} to {rows[-1].label}",
-        "Negative log perplexity of both models per language; the table holds every value.",
-        "".join(parts),
-    )
 
 
 def curve_panel(curves: CurvePair, *, width: int, height: int) -> Drawing:

@@ -1,6 +1,7 @@
 """The headline over languages, and one pooled figure for runs too small to have a headline."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -137,12 +138,7 @@ def headline(
         generator = language_generator("headline", seed)
         draws = generator.integers(0, len(chosen), (resamples, len(chosen)))
 
-    def median(array: np.ndarray) -> np.ndarray:
-        return np.median(array, axis=-1)
-
-    def mean(array: np.ndarray) -> np.ndarray:
-        return np.mean(array, axis=-1)
-
+    median, mean = (functools.partial(f, axis=-1) for f in (np.median, np.mean))
     # Only languages known to be at 4x or more count; the range adds those that may be.
     fours, perhaps = ((limit >= FOURFOLD).astype(float) for limit in (lows, highs))
     for name, array, limits, statistic in (

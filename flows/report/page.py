@@ -2,6 +2,7 @@
 
 import base64
 import dataclasses
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,12 +10,18 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from flows.report import figures
+from flows.report import figures, panels
 from flows.report import text as report_text
-from flows.report.data import to_csv
 from flows.report.headline import LanguageResult, Pooled
-from flows.report.routing import Routing, busiest_layer, routing_panels
-from flows.report.svg import FIGURE_STYLE, FIGURE_VARIABLES, Drawing, arrange, inline_svg
+from flows.report.routing import Routing, most_informative_layer
+from flows.report.svg import (
+    FIGURE_STYLE,
+    FIGURE_VARIABLES,
+    SCREENS,
+    Drawing,
+    arrange,
+    inline_svgs,
+)
 from flows.speedup import isotonic_fit
 from flows.templates import template_environment
 from pipelines.languages import script_name
@@ -25,19 +32,19 @@ CURVES_SHOWN = 12
 
 @dataclasses.dataclass(frozen=True)
 class Drawings:
-    """The figures of a report; a pair is the same figure for a wide and for a narrow screen.
+    """The figures of a report.
 
     Attributes:
-        histogram: of step speed-ups, or None when no language has one.
+        histogram: of step speed-ups, for wide and for narrow screens; none if no language has one.
         quality: panels of the dot plot.
-        pooled: averaged loss curves, or None.
+        pooled: averaged loss curves, for wide and for narrow screens; none if there is no average.
         curves: small loss curves.
         routing: panels of the heat map; none for a model without experts.
     """
 
-    histogram: tuple[Drawing, Drawing] | None
+    histogram: Sequence[Drawing]
     quality: Sequence[Drawing]
-    pooled: tuple[Drawing, Drawing] | None
+    pooled: Sequence[Drawing]
     curves: Sequence[Drawing]
     routing: Sequence[Drawing]
 
@@ -55,7 +62,7 @@ class Drawings:
             if drawings
         }
         for name, pair in (("speedup", self.histogram), ("pooled", self.pooled)):
-            if pair is not None:
+            if pair:
                 files[name] = pair[0]
         return files
 
@@ -69,24 +76,24 @@ def draw(
 ) -> Drawings:
     """Draw every figure from the rounded report and the measured curves."""
     rows = report["languages"]
-    panels = -(-len(rows) // ROWS_PER_PANEL)
+    count = math.ceil(len(rows) / ROWS_PER_PANEL)
     most = sorted(zip(results, rows, strict=True), key=lambda p: (-p[1]["documents"], p[1]["lang"]))
-    wide = None
+    average: list[Drawing] = []
     if pooled is not None:
         pair = _curve_pair(pooled, f"Mean of {pooled.languages} languages", steps)
-        wide = (
+        average = [
             figures.curve_panel(pair, width=720, height=300),
             figures.curve_panel(pair, width=340, height=240),
-        )
+        ]
     heat: list[Drawing] = []
     if routing is not None:
-        layer = busiest_layer(report["routing"])["layer"]
+        layer = most_informative_layer(report["routing"])["layer"]
         english = {row["lang"]: row["name"] for row in rows}
-        heat = routing_panels(routing, layer, english, panels)
+        heat = panels.routing_panels(routing, layer, english, count)
     return Drawings(
         histogram=_draw_histograms(report),
-        quality=_draw_quality(report, panels),
-        pooled=wide,
+        quality=_draw_quality(report, count),
+        pooled=average,
         curves=[
             figures.curve_panel(_curve_pair(result, row["name"], steps), width=172, height=136)
             for result, row in most[:CURVES_SHOWN]
@@ -95,7 +102,7 @@ def draw(
     )
 
 
-def _draw_histograms(report: Mapping[str, Any]) -> tuple[Drawing, Drawing] | None:
+def _draw_histograms(report: Mapping[str, Any]) -> list[Drawing]:
     """The histogram for a wide and for a narrow screen."""
     bars = [
         figures.Bar(row["step_speedup"], row["censored"], row["in_headline"])
@@ -103,28 +110,27 @@ def _draw_histograms(report: Mapping[str, Any]) -> tuple[Drawing, Drawing] | Non
         if row["step_speedup"] is not None
     ]
     if not bars:
-        return None
+        return []
     median = report["summary"]["median_step_speedup"]
     value = median and median["value"]
     label = f"median {report_text.bounded(value, report_text.figure_mark(median))}" if value else ""
-    return (
+    return [
         figures.speedup_histogram(bars, value, label, width=720, name="speedup"),
         figures.speedup_histogram(bars, value, label, width=340, name="speedup-narrow"),
-    )
+    ]
 
 
-def _draw_quality(report: Mapping[str, Any], panels: int) -> list[Drawing]:
+def _draw_quality(report: Mapping[str, Any], count: int) -> list[Drawing]:
     """The dot plot, the best quality of the baseline first."""
     rows = [
-        figures.QualityRow(
+        panels.QualityRow(
             row["name"], -row["baseline_nll"], -row["candidate_nll"], _quality_interval(row)
         )
         for row in sorted(report["languages"], key=lambda row: (row["baseline_nll"], row["lang"]))
     ]
     runs = report["runs"]
-    return figures.quality_panels(
-        rows, (runs["baseline"]["name"], runs["candidate"]["name"]), panels
-    )
+    names = (runs["baseline"]["name"], runs["candidate"]["name"])
+    return panels.quality_panels(rows, names, count)
 
 
 def _quality_interval(row: Mapping[str, Any]) -> tuple[float, float] | None:
@@ -152,22 +158,17 @@ def _curve_pair(
     )
 
 
-def render(report: Mapping[str, Any], drawings: Drawings) -> str:
-    """Render the page; autoescape is on, and nothing is marked safe but our own SVG and CSS."""
+def render(report: Mapping[str, Any], drawings: Drawings, csv: str) -> str:
+    """Render the page; autoescape is on, and nothing is marked safe but our own SVG and CSS.
+
+    Args:
+        report: what report.json holds.
+        drawings: its figures.
+        csv: per_language.csv, which the page offers for download.
+    """
     environment = template_environment("flows.report")
     environment.filters["unbroken"] = unbroken
-    csv_bytes = to_csv(report["languages"]).encode("utf-8-sig")
-
-    def svgs(items: Sequence[Drawing], name: str, css: Sequence[str] = ()) -> list[Markup]:
-        classes = css or [""] * len(items)
-        return [
-            Markup(inline_svg(item, f"{name}{index}", css_class))  # noqa: S704 - ours
-            for index, (item, css_class) in enumerate(zip(items, classes, strict=True))
-        ]
-
-    return environment.get_template(
-        "page.html.j2"
-    ).render(
+    return environment.get_template("page.html.j2").render(
         report=report,
         summary=report["summary"],
         baseline=report["runs"]["baseline"],
@@ -178,20 +179,15 @@ def render(report: Mapping[str, Any], drawings: Drawings) -> str:
         script_name=script_name,
         text=report_text,
         style=Markup(FIGURE_VARIABLES + FIGURE_STYLE),  # noqa: S704 - ours
-        histogram=svgs(
-            drawings.histogram or (),
-            "speedup",
-            ("wide", "narrow")[: 2 if drawings.histogram else 0],
-        ),
-        quality=svgs(drawings.quality, "quality"),
-        pooled_curve=svgs(
-            drawings.pooled or (), "pooled", ("wide", "narrow")[: 2 if drawings.pooled else 0]
-        ),
+        histogram=inline_svgs(drawings.histogram, "speedup", SCREENS),
+        quality=inline_svgs(drawings.quality, "quality"),
+        pooled_curve=inline_svgs(drawings.pooled, "pooled", SCREENS),
         routing=report["routing"],
-        busiest=report["routing"] and busiest_layer(report["routing"]),
-        heat=svgs(drawings.routing, "routing"),
-        curves=svgs(drawings.curves, "curves"),
-        csv=base64.b64encode(csv_bytes).decode("ascii"),
+        layer=report["routing"] and most_informative_layer(report["routing"]),
+        heat=inline_svgs(drawings.routing, "routing"),
+        curves=inline_svgs(drawings.curves, "curves"),
+        # With a byte order mark, by which spreadsheets know UTF-8.
+        csv=base64.b64encode(csv.encode("utf-8-sig")).decode("ascii"),
     )
 
 

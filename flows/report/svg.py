@@ -7,10 +7,14 @@ and a phone. Colours and fonts come from CSS variables; a stand-alone file carri
 
 import dataclasses
 import html
+import itertools
 import math
 from collections.abc import Sequence
 
-MINUS = "\N{MINUS SIGN}"
+from markupsafe import Markup
+
+#: CSS classes of a figure that a page has twice, for wide and for narrow screens.
+SCREENS = ("wide", "narrow")
 #: Variables every figure uses: light values, then dark ones.
 FIGURE_VARIABLES = """:root{color-scheme:light dark;--paper:#fdfdfc;--ink:#1b1f24;--muted:#59616b;
 --rule:#d8dce1;--base:#6a7380;--cand:#0b6a8f;--few:#c9d9e0;--mark:#9a4a0e;
@@ -48,9 +52,21 @@ class Drawing:
     body: str
 
 
-def inline_svg(drawing: Drawing, name: str, css_class: str = "") -> str:
+def inline_svg(drawing: Drawing, name: str, css: str = "") -> Markup:
     """The figure as an element of an HTML page; `name` makes its ids unique there."""
-    return _svg(drawing, name, f'class="{" ".join(["fig", *css_class.split()])}"', "")
+    return Markup(_svg(drawing, name, f'class="{f"fig {css}".strip()}"', ""))  # noqa: S704 - ours
+
+
+def inline_svgs(
+    drawings: Sequence[Drawing], name: str, classes: Sequence[str] = ()
+) -> list[Markup]:
+    """Figures of one `name`, each with its own CSS class if `classes` has any."""
+    return [
+        inline_svg(drawing, f"{name}{index}", css)
+        for index, (drawing, css) in enumerate(
+            zip(drawings, classes or itertools.repeat(""), strict=False)
+        )
+    ]
 
 
 def standalone_svg(drawing: Drawing, name: str) -> str:
@@ -96,14 +112,16 @@ def line(x1: float, y1: float, x2: float, y2: float, css: str) -> str:
     return f'<path class="{css}" d="M{px(x1)} {px(y1)}L{px(x2)} {px(y2)}"/>'
 
 
+def rect(x: float, y: float, width: float, height: float, css: str = "", style: str = "") -> str:
+    """A rectangle with a CSS class or a style."""
+    paint = f'style="{style}"' if style else f'class="{css}"'
+    area = f'x="{px(x)}" y="{px(y)}" width="{px(width)}" height="{px(height)}"'
+    return f"<rect {paint} {area}/>"
+
+
 def px(value: float) -> str:
     """A coordinate to a tenth of a pixel."""
     return f"{value:.1f}".removesuffix(".0")
-
-
-def number(value: float, digits: int) -> str:
-    """A value with a true minus sign."""
-    return f"{value:.{digits}f}".replace("-", MINUS)
 
 
 def nice_ticks(low: float, high: float, most: int) -> tuple[list[float], int]:

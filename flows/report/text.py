@@ -94,6 +94,16 @@ def percent(share: float) -> str:
     return f"{100 * share:.0f}%"
 
 
+def fine_percent(share: float) -> str:
+    """A share in percent to a tenth; what is not zero or all is not shown as such."""
+    value = 100 * share
+    if 0 < value < 0.1:
+        return "<0.1%"
+    if 99.9 < value < 100:
+        return ">99.9%"
+    return f"{value:.0f}%" if value in (0, 100) else f"{value:.1f}%"
+
+
 def large(value: float | None) -> str:
     """A count or a number of FLOPs: whole below a million, else to three figures."""
     if value is None:
@@ -245,11 +255,6 @@ def curve_note(baseline: str, candidate: str) -> str:
         "blue; dots are evaluations, lines the monotone fits. The dashed line is the target, the "
         "short strokes on it are where each model first met it."
     )
-
-
-def factor(value: float | None) -> str:
-    """A cost ratio."""
-    return NOT_AVAILABLE if value is None else f"{value:.3g}"
 
 
 def significant(value: float | None) -> str:

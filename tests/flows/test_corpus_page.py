@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from flows.corpus_page.figures import percent
 from flows.corpus_page.page import visible, write_page
 from flows.main import main
+from flows.report.text import fine_percent
 from pipelines import storage
 from pipelines.errors import UserError
 from pipelines.outputs import stage_output
@@ -172,7 +172,7 @@ def test_the_command_prints_a_table_and_json(
 
 
 def test_shares_and_invisible_characters_are_written_for_readers():
-    assert [percent(share) for share in (0, 1e-6, 0.0123, 0.99999, 1)] == [
+    assert [fine_percent(share) for share in (0, 1e-6, 0.0123, 0.99999, 1)] == [
         "0%",
         "<0.1%",
         "1.2%",

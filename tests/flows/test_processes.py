@@ -1,4 +1,4 @@
-"""The supervisor and the launcher, with real processes."""
+"""Commands that supervise themselves, and trainers that a flow starts, with real processes."""
 
 import os
 import signal
@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from flows import launchers
+from flows import processes
 from flows.huge_pages import VARIABLE
-from flows.launchers import LocalLauncher
+from flows.processes import run_with_restarts
 from pipelines.errors import UserError
 
 #: A stand-in for `python -m flows.main`: the first argument says what it does.
@@ -68,29 +68,29 @@ def is_still(path: Path) -> bool:
 
 
 def test_a_command_that_succeeds_runs_once(child):
-    LocalLauncher().run(["exit", str(child), "0"])
+    run_with_restarts(["exit", str(child), "0"])
     assert len((child / "pids").read_text().split()) == 1
 
 
 def test_a_preempted_command_is_started_again(child):
-    LocalLauncher().run(["resume-once", str(child)])
+    run_with_restarts(["resume-once", str(child)])
     assert len((child / "pids").read_text().split()) == 2
 
 
 def test_refused_input_is_the_user_s(child):
     with pytest.raises(UserError, match="could not start"):
-        LocalLauncher().run(["exit", str(child), "2"])
+        run_with_restarts(["exit", str(child), "2"])
 
 
 def test_a_defect_is_not_repeated(child):
     with pytest.raises(RuntimeError, match="ended with code 1"):
-        LocalLauncher().run(["exit", str(child), "1"])
+        run_with_restarts(["exit", str(child), "1"])
     assert len((child / "pids").read_text().split()) == 1
 
 
 def test_restarts_are_bounded(child):
     with pytest.raises(RuntimeError, match="ended with code 75"):
-        LocalLauncher(max_restarts=2).run(["exit", str(child), "75"])
+        run_with_restarts(["exit", str(child), "75"], max_restarts=2)
     assert len((child / "pids").read_text().split()) == 3
 
 
@@ -99,7 +99,7 @@ def script_that(body: str) -> subprocess.Popen[bytes]:
 
     It heeds SIGINT, which a shell has its background jobs ignore.
     """
-    root = str(Path(launchers.__file__).parents[1])
+    root = str(Path(processes.__file__).parents[1])
     start = (
         f"import signal, sys; sys.path.insert(0, {root!r})\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
@@ -109,7 +109,8 @@ def script_that(body: str) -> subprocess.Popen[bytes]:
 
 def test_a_killed_flow_leaves_no_trainer_that_writes(child):
     launcher = script_that(
-        f"from flows.launchers import LocalLauncher\nLocalLauncher().run(['beat', {str(child)!r}])"
+        "from flows.processes import run_with_restarts\n"
+        f"run_with_restarts(['beat', {str(child)!r}])"
     )
     wait_for((child / "beat").exists)
     launcher.send_signal(signal.SIGKILL)
@@ -119,7 +120,8 @@ def test_a_killed_flow_leaves_no_trainer_that_writes(child):
 
 def test_an_interrupted_flow_stops_its_trainer(child):
     launcher = script_that(
-        f"from flows.launchers import LocalLauncher\nLocalLauncher().run(['beat', {str(child)!r}])"
+        "from flows.processes import run_with_restarts\n"
+        f"run_with_restarts(['beat', {str(child)!r}])"
     )
     wait_for((child / "beat").exists)
     launcher.send_signal(signal.SIGINT)
@@ -129,7 +131,7 @@ def test_an_interrupted_flow_stops_its_trainer(child):
 
 def supervised(child: Path, lasts: float) -> subprocess.Popen[bytes]:
     return script_that(
-        "from flows.supervisor import supervise\n"
+        "from flows.processes import supervise\n"
         f"sys.exit(supervise(['with-server', {str(child)!r}, '{lasts}']))"
     )
 

@@ -10,13 +10,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from flows.report.build import write_report
+from flows.report.panels import routing_panels
 from flows.report.routing import (
     Routing,
     entropy_bits,
     information_bits,
     routing_data,
     routing_from_table,
-    routing_panels,
 )
 from pipelines.errors import UserError
 
