@@ -27,6 +27,7 @@ NEEDED = ["--input=gs://bucket/a*,gs://bucket/b", "--out=gs://bucket/corpus"]
 BEAM = ["--project=p", "--region=r", "--temp_location=gs://bucket/tmp"]
 #: Values of lists that are nobody's default.
 OTHERS = {
+    "field": "text=content,url=page.link",
     "languages": "de,sw",
     "modern_quality_max_top_ngram_shares": "0.7,0.6,0.5",
     "modern_quality_max_duplicate_ngram_shares": "0.75,0.65,0.55,0.45,0.35,0.25",
