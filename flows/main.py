@@ -5,7 +5,8 @@ import sys
 from collections.abc import Sequence
 
 from flows import huge_pages
-from pipelines.errors import UserError, as_user_error
+from flows.interrupts import leave_on_interrupt
+from pipelines.errors import UserError, as_user_error, is_disk_full
 from pipelines.garbage import collect_rarely
 
 OWN_PACKAGES = ("pipelines", "tasks", "models", "flows")
@@ -27,22 +28,47 @@ def main(argv: Sequence[str] | None = None) -> int:
         exit_with_parent()
     if argv is None:
         collect_rarely()
+        leave_on_interrupt()
     try:
         from flows.cli import run
 
-        return run(list(sys.argv[1:] if argv is None else argv))
-    except KeyboardInterrupt:
-        print("mswitch: interrupted; the same command continues", file=sys.stderr)
-        return 130
+        code = run(list(sys.argv[1:] if argv is None else argv))
+        print(end="", flush=True)  # an error of standard output is still readable here
+        return code
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
         return EXIT_DEFECT
     except Exception as error:
+        output = output_error()
         readable = missing_part(error) or as_user_error(error)
+        if readable is None and isinstance(error, OSError):
+            readable = output
+        readable = readable or disk_full(error)
         if readable is None:
             raise
         print(f"mswitch: {readable}", file=sys.stderr)
         return EXIT_USER_ERROR
+
+
+def output_error() -> UserError | None:
+    """Explain why standard output takes no more, if that is so, and write nothing further to it."""
+    try:
+        print(end="", flush=True)
+    except OSError as error:
+        _discard_output()
+        return UserError(f"cannot write to standard output: {error.strerror}")
+    return None
+
+
+def _discard_output() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def disk_full(error: Exception) -> UserError | None:
+    """Explain an error of a full disk on which no stage's output is."""
+    if not is_disk_full(error):
+        return None
+    return UserError("no space left where a file or standard output goes: free some")
 
 
 def missing_part(error: Exception) -> UserError | None:

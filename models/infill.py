@@ -104,6 +104,13 @@ def infill(
         spans = _spans(processor, output.tolist(), len(_SENTINEL.findall(text)))
         filled = _SENTINEL.sub(lambda match, spans=spans: spans[int(match[1])], text)
         found.append({"text": text, "spans": spans, "filled": filled})
+    every = [span for one in found for span in one["spans"]]
+    if empty := every.count(""):
+        say(
+            "infill",
+            f"{empty} of {len(every)} spans stay empty: the model gave nothing for them; train it "
+            f"longer, or allow more than --max-tokens {config.max_tokens}",
+        )
     return {"stage": "infill", "step": steps[-1], "texts": found}
 
 

@@ -28,10 +28,13 @@ def stop_requests() -> Iterator[Callable[[int], bool]]:
     alone = jax.process_count() == 1
     requested = threading.Event()
     previous = {}
+    wakeup_fd = -1
 
     def restore() -> None:
         for number, handler in previous.items():
             signal.signal(number, handler)
+        if previous:
+            signal.set_wakeup_fd(wakeup_fd)
 
     def request(number: int, _frame: FrameType | None) -> None:
         say("train", f"{signal.Signals(number).name}: saving after this step")
@@ -44,6 +47,8 @@ def stop_requests() -> Iterator[Callable[[int], bool]]:
         return requested.is_set() if alone else multihost_utils.reached_preemption_sync_point(step)
 
     if threading.current_thread() is threading.main_thread():
+        # A signal that is a request is not for those who would leave (`flows.interrupts`).
+        wakeup_fd = signal.set_wakeup_fd(-1)
         for number in (signal.SIGINT, signal.SIGTERM) if alone else (signal.SIGINT,):
             previous[number] = signal.signal(number, request)
     try:

@@ -15,6 +15,8 @@ from typing import Any, Generic, ParamSpec, TypeVar
 
 import numpy as np
 
+from pipelines.progress import say
+
 # Numba has one configuration for all threads.
 _CONFIGURING = threading.Lock()
 
@@ -43,6 +45,8 @@ class compiled(Generic[_Parameters, _Result]):  # noqa: N801, a decorator
         from numba.core import config
 
         directory = _directory(self._function)
+        if not directory or not os.listdir(directory):
+            _say_compiling()
         with _CONFIGURING:
             before = config.CACHE_DIR  # pyright: ignore[reportAttributeAccessIssue]
             config.CACHE_DIR = directory  # pyright: ignore[reportAttributeAccessIssue]
@@ -57,6 +61,12 @@ class compiled(Generic[_Parameters, _Result]):  # noqa: N801, a decorator
         import numba
 
         return numba.typeof(self._dispatcher)
+
+
+@functools.cache
+def _say_compiling() -> None:
+    """Say once why nothing seems to happen."""
+    say("compile", "loops over text are compiled for this machine, once: ten seconds to a minute")
 
 
 def _directory(function: Callable[..., Any]) -> str:

@@ -43,4 +43,6 @@ def as_user_error(error: BaseException) -> UserError | None:
             return cause
         if isinstance(cause, PermissionError) and cause.filename:
             return UserError(f"no permission for {cause.filename}: choose a path you may use")
+        if isinstance(cause, OSError) and cause.errno == errno.EROFS:
+            return UserError(f"{cause.filename} is on a read-only disk: choose another path")
     return None

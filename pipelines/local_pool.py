@@ -9,13 +9,14 @@ import contextlib
 import multiprocessing
 import multiprocessing.connection
 import os
+import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from typing import Any, ParamSpec, TypeVar
 
 from pipelines import storage
@@ -72,11 +73,18 @@ def available_cores() -> int:
 def start_server(modules: Sequence[str] = ()) -> None:
     """Start the server that workers are forked from, which goes on alone.
 
+    Neither it nor they heed Ctrl-C, which a terminal sends to all: they end with their parent.
+
     Args:
         modules: what it imports besides `PRELOAD`.
     """
     multiprocessing.get_context("forkserver").set_forkserver_preload([*PRELOAD, *modules])
-    forkserver.ensure_running()
+    resource_tracker.ensure_running()  # which it starts else, and unblocks SIGINT
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextlib.contextmanager

@@ -141,6 +141,14 @@ def is_output(out: str | Path, names: Set[str], stage: str, config: Mapping[str,
     return True
 
 
+def follow_link(out: str | Path) -> Path:
+    """Return the directory that `out` is a symbolic link to, or `out` itself.
+
+    Staging and lock lie beside that one: a link cannot be replaced by a rename.
+    """
+    return Path(os.path.realpath(out)) if os.path.islink(out) else Path(out)
+
+
 @contextlib.contextmanager
 def lock_directory(out: str | Path, option: str = "--out") -> Iterator[None]:
     """Keep every other writer away from `out`; the kernel frees the lock if we are killed.
@@ -150,10 +158,12 @@ def lock_directory(out: str | Path, option: str = "--out") -> Iterator[None]:
         option: what names it, for messages; "" where no other can be chosen.
 
     Raises:
-        UserError: another process holds the lock (after a short wait for one that is dying), or
-            the disk is full.
+        UserError: another process holds the lock (after a short wait for one that is dying),
+            `out` is a symbolic link to nothing, or the disk is full.
     """
-    out = Path(out)
+    link, out = out, follow_link(out)
+    if os.path.islink(link) and not out.exists():
+        raise UserError(f"{link} is a symbolic link to {out}, which does not exist: make that")
     elsewhere = f", or choose another {option}" if option else ""
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -319,8 +329,9 @@ def stage_output(
         raise UserError(
             f"{out}: the stage {stage} writes to a directory of this machine; give one as --out"
         )
-    with lock_directory(out):
-        yield StagedOutput(Path(out), stage, config)
+    directory = follow_link(out)
+    with lock_directory(directory):
+        yield StagedOutput(directory, stage, config)
 
 
 @contextlib.contextmanager

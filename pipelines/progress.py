@@ -36,8 +36,10 @@ class Progress:
         self._next = now + INTERVAL_SECS
         elapsed = max(now - self._start, 1e-9)
         rate = (self.done - self._began_at) / elapsed
-        left = (self.total - self.done) / rate if rate else 0.0
-        timing = f"{left:.0f} s left" if self.done < self.total else f"took {elapsed:.1f} s"
+        timing = f"took {elapsed:.1f} s"
+        if self.done < self.total:
+            left = self.total - self.done
+            timing = f"{left / rate:.0f} s left" if rate else "none finished yet"
         tail = f" · {note}" if note else ""
         say(
             self.stage,

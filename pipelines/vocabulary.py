@@ -7,10 +7,13 @@ unified and every run of white space, line ends included, becomes one space, so 
 the normalised text, not the page's bytes.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import io
 import re
+import signal
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -60,9 +63,9 @@ class VocabularyConfig:
                 f"vocabulary size is {self.size}: give at least {MIN_SIZE} (3 special, 256 byte "
                 "and 100 sentinel ids are in it)"
             )
-        if not 0.9 <= self.character_coverage <= 1:
+        if not 0.98 <= self.character_coverage <= 1:
             raise UserError(
-                f"character_coverage is {self.character_coverage}: give a share from 0.9 to 1"
+                f"character_coverage is {self.character_coverage}: give a share from 0.98 to 1"
             )
         if self.sample_characters < 1:
             raise UserError(f"sample_characters is {self.sample_characters}: give at least 1")
@@ -122,6 +125,24 @@ class BalancedText:
                 taken += len(within)
                 yield within
             self.characters[lang] = taken
+
+
+@contextlib.contextmanager
+def _ended_by_interrupt() -> Iterator[None]:
+    """Let Ctrl-C end the process: SentencePiece holds Python's lock, and so its handlers, for long.
+
+    Only the main thread may say so.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _train_pieces(text: BalancedText, config: VocabularyConfig) -> bytes:
@@ -188,10 +209,16 @@ def train_vocabulary(
         else:
             if not source.select("train"):
                 raise UserError(f"{corpus} has no training documents: add input")
+            source.say_left_out(STAGE)
             text = BalancedText(source, config)
             total = sum(text.budgets.values())
-            say(STAGE, f"{total:,} characters in {len(text.budgets)} languages")
-            model = _finish_model(_train_pieces(text, config))
+            say(
+                STAGE,
+                f"{total:,} characters in {len(text.budgets)} languages; an interrupted training "
+                "begins again",
+            )
+            with _ended_by_interrupt():
+                model = _finish_model(_train_pieces(text, config))
             write_atomically(storage.join(staged.directory, MODEL_FILE), model)
             staged.publish(
                 {

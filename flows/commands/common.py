@@ -1,7 +1,6 @@
 """What the subcommands share: their options' types, and how they print what they did."""
 
 import json as json_module
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
@@ -27,7 +26,6 @@ def finish(summary: Mapping[str, Any], json: bool) -> int:
     ]
     state = "already complete" if summary.get("reused") else "done"
     print(f"{summary['out']}: {state}" + (f", {', '.join(figures)}" if figures else ""))
-    sys.stdout.flush()
     return 0
 
 

@@ -37,7 +37,7 @@ def demo(
     """Sample, corpus, vocabulary, examples, two trainings, two evaluations, report.
 
     One Prefect flow on an ephemeral API and SQLite, Beam's local runner and JAX on the CPU:
-    nothing to start before, and about five minutes on two cores. Run it again and it does
+    nothing to start before, and four to eight minutes on two cores. Run it again and it does
     nothing; kill it and it continues. The report is OUT/report/report.html.
 
     A demo's worth of text proves nothing about the method: it shows that every link works.

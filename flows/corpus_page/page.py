@@ -1,6 +1,7 @@
 """The statistics page: numbers in a form that the template shows."""
 
 import re
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,10 @@ def write_page(corpus: str | Path, file: Path) -> dict[str, Any]:
         )
     if file.is_dir() or not file.parent.is_dir():
         raise UserError(f"cannot write {file}: --html needs a file name in a directory that exists")
+    try:  # before the shards are read, which takes long
+        tempfile.TemporaryFile(dir=file.parent).close()
+    except OSError as error:
+        raise UserError(f"cannot write {file} ({error.strerror}): choose another --html") from error
     found = survey(corpus)
     reasons = [reason for stage in stats["stages"] for reason in stage["dropped"]]
     samples = rejected_samples(corpus, reasons, SAMPLES_SHOWN)

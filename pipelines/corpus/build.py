@@ -27,11 +27,18 @@ from pipelines.corpus.growth import (
     staging_of,
 )
 from pipelines.corpus.profiles import profile_of
+from pipelines.corpus.reader import say_without_validation
 from pipelines.corpus.work_directory import WorkDirectory
 from pipelines.crawl.files import CrawlFile, find_crawl_files
 from pipelines.errors import UserError
 from pipelines.local_pool import start_server
-from pipelines.outputs import MANIFEST, config_hash, lock_directory, stage_output_anywhere
+from pipelines.outputs import (
+    MANIFEST,
+    config_hash,
+    follow_link,
+    lock_directory,
+    stage_output_anywhere,
+)
 from pipelines.progress import say
 from pipelines.runners import RunnerName, pipeline_options, worker_processes
 
@@ -101,6 +108,8 @@ def build_corpus(
         storage.remove_tree(work.root)
 
     if append:
+        if not storage.is_remote(out):
+            out = follow_link(out)
         return _add(out, settings, profile_of(config).stages, listed, assemble)
     with stage_output_anywhere(out, stage=STAGE, config={**settings, "inputs": listed}) as staged:
         if staged.complete:
@@ -144,6 +153,7 @@ def _add(
 def _done(out: str) -> dict[str, Any]:
     summary = {**_summary(out), "reused": False}
     say(STAGE, f"{summary['documents']:,} documents in {summary['languages']} languages: {out}")
+    say_without_validation(STAGE, storage.read_json(storage.join(out, STATS))["languages"])
     return summary
 
 

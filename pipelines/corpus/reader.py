@@ -11,8 +11,9 @@ import pyarrow.parquet as pq
 
 from pipelines import storage
 from pipelines.errors import UserError
-from pipelines.languages import languages
+from pipelines.languages import UNDETERMINED, languages
 from pipelines.outputs import canonical_json, file_sha256, read_manifest
+from pipelines.progress import say
 from pipelines.records import SPLITS
 
 BATCH_ROWS = 512
@@ -71,12 +72,14 @@ class Corpus:
         shards: its non-empty shards of known languages, sorted by language, split and name.
         identity: hash of all its shards, whatever the directory is called.
         characters: characters of text by (language, split).
+        undetermined: documents of no known language (`und`), which are in no shard above.
     """
 
     directory: str
     shards: tuple[CorpusShard, ...]
     identity: str
     characters: Mapping[tuple[str, str], int]
+    undetermined: int
 
     def select(self, split: str) -> dict[str, list[CorpusShard]]:
         """The shards of one split by language; languages without documents are absent."""
@@ -85,6 +88,36 @@ class Corpus:
             if shard.split == split:
                 chosen.setdefault(shard.lang, []).append(shard)
         return chosen
+
+    def say_left_out(self, stage: str) -> None:
+        """Say, for a stage that reads the shards, how many documents it does not get."""
+        if self.undetermined:
+            say(
+                stage,
+                f"documents whose language is uncertain (und) are left out: {self.undetermined:,}; "
+                "a corpus built with a lower --language-threshold has fewer of them",
+            )
+
+
+def say_without_validation(
+    stage: str, languages: Mapping[str, Mapping[str, Mapping[str, Any]]]
+) -> None:
+    """Say which languages have no validation text, and what gives them some.
+
+    Args:
+        stage: who says it.
+        languages: figures by language and split; `documents` is one.
+    """
+    known = sorted(lang for lang in languages if lang != UNDETERMINED)
+    without = [lang for lang in known if not languages[lang].get("validation", {}).get("documents")]
+    if without:
+        named = ", ".join(without[:5]) + (" ..." if len(without) > 5 else "")
+        say(
+            stage,
+            f"no validation text in {len(without):,} of {len(known):,} languages ({named}): too "
+            "few pages for --validation-per-mille; built with --min-validation-documents 5, a "
+            "corpus has some in each language of two documents or more",
+        )
 
 
 def open_corpus(directory: str | Path) -> Corpus:
@@ -116,7 +149,8 @@ def open_corpus(directory: str | Path) -> Corpus:
     named = [[row["path"], row["sha256"]] for row in rows]
     identity = hashlib.sha256(canonical_json(named).encode()).hexdigest()
     ordered = sorted(shards, key=lambda shard: (shard.lang, shard.split, shard.path))
-    return Corpus(str(directory), tuple(ordered), identity, _characters(directory))
+    undetermined = sum(row["rows"] for row in rows if row["lang"] == UNDETERMINED)
+    return Corpus(str(directory), tuple(ordered), identity, _characters(directory), undetermined)
 
 
 def _characters(directory: str | Path) -> dict[tuple[str, str], int]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from pipelines import storage
-from pipelines.corpus.reader import Corpus, open_corpus
+from pipelines.corpus.reader import Corpus, open_corpus, say_without_validation
 from pipelines.errors import UserError
 from pipelines.examples.segments import Chain
 from pipelines.examples.shards import ExampleUnit, ShardSettings
@@ -135,6 +135,7 @@ def build_examples(
             storage.remove_tree(store.descriptions)
             say(STAGE, f"already complete: {out}, nothing to do")
             return _summary(out, reused=True)
+        source.say_left_out(STAGE)
         model = storage.join(store.directory, "vocabulary", MODEL_FILE)
         storage.make_directory(storage.join(store.directory, "vocabulary"))
         write_atomically(model, opened.model)
@@ -155,6 +156,7 @@ def build_examples(
             }
         )
         storage.remove_tree(store.descriptions)
+    say_without_validation(STAGE, described)
     summary = _summary(out, reused=False)
     say(
         STAGE,

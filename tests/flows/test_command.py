@@ -118,6 +118,44 @@ def test_the_last_line_names_what_was_dropped(capsys):
     assert capsys.readouterr().out == f"{line}\n"
 
 
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("argv", [["--help"], ["mixture", "list"], ["mixture", "--help"]])
+def test_standard_output_on_a_full_device_is_one_line(argv, unbuffered):
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "flows.main", *argv],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+        )
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("mswitch: ")
+    assert "standard output" in line
+
+
+def test_a_command_without_standard_output_succeeds():
+    subprocess.run(
+        [sys.executable, "-m", "flows.main", "mixture", "list"],
+        preexec_fn=lambda: os.close(1),
+        check=True,
+    )
+
+
+def test_a_defect_is_not_hidden_by_standard_output(monkeypatch):
+    def fail(_argv):
+        print("written")
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(cli, "run", fail)
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        with pytest.raises(ZeroDivisionError):
+            main(["doctor"])
+
+
 def test_beam_options_and_lists():
     assert check_beam_options(["--region=here"]) == ["--region=here"]
     with pytest.raises(UserError, match="unexpected argument 'sw'"):

@@ -100,6 +100,23 @@ def test_nothing_hostile_acts(corpus: Path, tmp_path: Path):
         assert link.get("href")[1:] in ids
 
 
+def test_a_sample_without_url_is_shown(corpus: Path, tmp_path: Path):
+    row = {"stage": "read", "reason": "not_a_page", "source": "a.jsonl@0", "detail": "no JSON"}
+    (corpus / "rejected" / "not_a_page.jsonl").write_text(json.dumps(row) + "\n")
+    write_page(corpus, tmp_path / "stats.html")
+    page = parsed((tmp_path / "stats.html").read_text())
+    shown = [words(element) for element in page.findall(".//div[@class='sample']")]
+    assert "a.jsonl@0 no JSON" in shown
+
+
+def test_a_place_that_takes_no_page_is_named_first(
+    corpus: Path, capsys: pytest.CaptureFixture[str]
+):
+    with pytest.raises(UserError, match=r"cannot write /proc/stats.html .*: choose another --html"):
+        write_page(corpus, Path("/proc/stats.html"))
+    assert "survey" not in capsys.readouterr().err
+
+
 def test_what_is_shown_is_what_was_written(corpus: Path, tmp_path: Path):
     file = tmp_path / "stats.html"
     write_page(corpus, file)

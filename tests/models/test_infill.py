@@ -85,9 +85,11 @@ def test_gaps_are_filled_with_what_was_learned(run, vocabulary, capsys):
     assert made["texts"] == [{"text": TEXT, "spans": SPANS, "filled": WHOLE}] * 2
     options = ["--run", str(run), "--vocab", str(vocabulary), "--text", TEXT, "--max-tokens", "3"]
     assert main(["infill", *options]) == 0
-    printed = capsys.readouterr().out
+    printed, said = capsys.readouterr()
     assert printed.startswith("the cat s")
     assert printed.endswith(" on the  again\n")
+    assert said.count("stay empty") == 1
+    assert "[infill] 1 of 2 spans stay empty: the model gave nothing for them" in said
 
 
 @pytest.mark.slow

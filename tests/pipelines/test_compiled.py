@@ -53,6 +53,15 @@ def test_functions_are_kept_beside_the_package(caches: Path):
     assert kept(caches) == first
 
 
+def test_compiling_is_said_once(caches: Path, capsys: pytest.CaptureFixture[str]):
+    module._say_compiling.cache_clear()
+    compiled(_squares)(10)
+    assert capsys.readouterr().err.startswith("[compile] loops over text are compiled")
+    module._say_compiling.cache_clear()
+    compiled(_squares)(10)
+    assert capsys.readouterr().err == ""
+
+
 def test_a_function_is_compiled_anew_when_what_it_uses_changes(
     caches: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -21,6 +21,11 @@ def test_a_chained_user_error_is_found():
     assert str(as_user_error(error)) == "no such file: a.wet"
 
 
+def test_a_read_only_disk_is_named():
+    error = OSError(errno.EROFS, "Read-only file system", "out/stats.html")
+    assert str(as_user_error(error)) == "out/stats.html is on a read-only disk: choose another path"
+
+
 def test_a_defect_stays_a_defect():
     assert as_user_error(ZeroDivisionError("division by zero")) is None
 

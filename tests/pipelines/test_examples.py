@@ -283,3 +283,19 @@ def test_a_damaged_corpus_shard_stops_the_job_by_name(
     shard.write_bytes(shard.read_bytes()[:100])
     with pytest.raises(Exception, match=f"{shard.name} is damaged"):
         build_examples(corpus, small_vocabulary, tmp_path / "e", CONFIG)
+
+
+def test_what_there_is_none_of_is_said(
+    corpus_files: ModuleType, small_vocabulary: Path, tmp_path: Path, capsys
+):
+    texts = {
+        "en": {"train": ["a page of text"] * 3, "validation": ["another page"]},
+        "sw": {"train": ["ukurasa wa maandishi"] * 3},
+        "und": {"train": ["1234"]},
+    }
+    corpus = corpus_files.write_corpus(tmp_path / "corpus", texts)
+    build_examples(corpus, small_vocabulary, tmp_path / "examples", CONFIG)
+    said = capsys.readouterr().err
+    assert "[examples] documents whose language is uncertain (und) are left out: 1" in said
+    assert "[examples] no validation text in 1 of 2 languages (sw)" in said
+    assert "--min-validation-documents 5" in said

@@ -65,6 +65,14 @@ def test_a_killed_worker_is_an_error_that_says_what_to_do():
         call(os.kill, call(os.getpid), signal.SIGKILL)
 
 
+def test_workers_leave_ctrl_c_to_their_parent():
+    with local_pool(2):
+        os.kill(call(os.getpid), signal.SIGINT)
+        time.sleep(0.2)
+        assert [call(divmod, 7, 2) for _ in range(20)] == [(3, 1)] * 20
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
 def test_workers_end_with_a_killed_parent(tmp_path: Path):
     script, noted = tmp_path / "child.py", tmp_path / "pid"
     script.write_text(CHILD)

@@ -32,6 +32,25 @@ def test_publishes_once_and_then_does_nothing(tmp_path):
     assert manifest["rows"] == 1
 
 
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_link_stands_for_its_directory(tmp_path, exists):
+    target, out = tmp_path / "disk" / "corpus", tmp_path / "corpus"
+    (target if exists else target.parent).mkdir(parents=True)
+    out.symlink_to(target)
+    assert publish(out, {"a": 1})
+    assert out.is_symlink()
+    assert (target / "file").read_text() == "data"
+    assert not publish(out, {"a": 1})
+    assert not publish(target, {"a": 1})
+    assert sorted(path.name for path in tmp_path.rglob(".*")) == [".corpus.lock"]
+
+
+def test_a_link_to_nothing_is_refused_where_no_stage_makes_it(tmp_path):
+    (tmp_path / "run").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(UserError, match=r"symbolic link to .*nowhere, which does not exist"):
+        outputs.lock_directory(tmp_path / "run").__enter__()
+
+
 def test_nothing_is_visible_before_publication(tmp_path):
     out = tmp_path / "corpus"
     with outputs.stage_output(out, stage="corpus", config={}) as staged:

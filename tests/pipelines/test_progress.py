@@ -17,6 +17,13 @@ def test_lines_come_rarely_and_the_last_always(monkeypatch, capsys):
     assert "took 21.0 s" in lines[2]
 
 
+def test_no_time_is_promised_before_anything_is_done(monkeypatch, capsys):
+    clock = iter([0.0, 10.0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    progress.Progress("corpus", "ingest", 5, "files").add(0)
+    assert "ingest: 0/5 files · 0.0 files/s · none finished yet" in capsys.readouterr().err
+
+
 def test_what_an_earlier_run_did_does_not_count_as_speed(monkeypatch, capsys):
     clock = iter([0.0, 10.0])
     monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))

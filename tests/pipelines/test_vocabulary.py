@@ -1,9 +1,11 @@
 import re
 import shutil
+import signal
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+import sentencepiece
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -54,6 +56,40 @@ def test_same_text_gives_the_same_bytes_wherever_it_lies(
         assert again.read_bytes() == first.read_bytes()
     assert str(tmp_path).encode() not in (tmp_path / "vocabulary" / MODEL_FILE).read_bytes()
     assert train_vocabulary(tmp_path / "elsewhere", tmp_path / "vocabulary", config)["reused"]
+
+
+def test_a_coverage_that_sentencepiece_refuses_is_refused_before():
+    with pytest.raises(UserError, match=r"character_coverage is 0.97: give a share from 0.98 to 1"):
+        VocabularyConfig(character_coverage=0.97)
+
+
+def test_ctrl_c_ends_sentencepiece(
+    small_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """It holds Python's lock, so that no handler of Python's could."""
+    train, handlers = sentencepiece.SentencePieceTrainer.Train, []
+
+    def noted(*args: object, **options: object) -> None:
+        handlers.append(signal.getsignal(signal.SIGINT))
+        train(*args, **options)
+
+    monkeypatch.setattr(sentencepiece.SentencePieceTrainer, "Train", noted)
+    before = signal.getsignal(signal.SIGINT)
+    config = VocabularyConfig(size=1200, character_coverage=0.999)
+    train_vocabulary(small_corpus, tmp_path / "vocabulary", config)
+    assert handlers == [signal.SIG_DFL]
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_what_is_left_out_is_said(
+    corpus_files: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    documents = [f"uno dos tres {number}" for number in range(50)]
+    texts = {"es": {"train": documents}, "und": {"train": ["1"], "validation": ["2", "3"]}}
+    corpus = corpus_files.write_corpus(tmp_path / "corpus", texts)
+    train_vocabulary(corpus, tmp_path / "vocabulary", VocabularyConfig(size=380))
+    said = "[vocabulary] documents whose language is uncertain (und) are left out: 3"
+    assert said in capsys.readouterr().err
 
 
 def test_too_large_a_size_names_the_largest(small_corpus: Path, tmp_path: Path):

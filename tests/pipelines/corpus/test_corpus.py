@@ -271,7 +271,7 @@ def test_rerun_does_nothing(
     out = tmp_path / "corpus"
     assert build(hostile_crawl, out, lenient)["reused"] is False
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
-    capsys.readouterr()
+    assert "no validation text in 2 of 2 languages (de, en): " in capsys.readouterr().err
     again = build(hostile_crawl[::-1], out, lenient)
     assert again["reused"] is True
     assert "nothing to do" in capsys.readouterr().err

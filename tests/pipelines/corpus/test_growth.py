@@ -104,6 +104,17 @@ def test_a_second_crawl(
     assert not list(tmp_path.glob(".corpus.partial-*"))
 
 
+def test_a_crawl_is_added_through_a_link(tmp_path: Path, months: list[Path], config: CorpusConfig):
+    out, link = tmp_path / "disk" / "corpus", tmp_path / "link"
+    link.symlink_to(out)
+    out.parent.mkdir()
+    for number, month in enumerate(months[:2]):
+        build_corpus([str(month)], link, config, append=number > 0)
+    assert len(documents(out)) == 41
+    # A rename cannot leave a disk: what is prepared lies beside the directory, not the link.
+    assert not list(tmp_path.glob(".link*"))
+
+
 def test_a_card_that_was_edited_stays(
     tmp_path: Path, months: list[Path], config: CorpusConfig, capsys: pytest.CaptureFixture[str]
 ):

@@ -1,0 +1,121 @@
+"""Ctrl-C, as a terminal sends it: to the command and to every process it started."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+LINE = "mswitch: interrupted; the same command continues"
+
+
+def start(*command: str) -> subprocess.Popen[str]:
+    """Start a process in a group of its own; it heeds SIGINT, as in the foreground of a shell."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextlib.contextmanager
+def ended(process: subprocess.Popen[str]) -> Iterator[None]:
+    """Leave nothing of a process and its group behind."""
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("moment", ["worker server starts", "phases run"])
+def test_a_build_ends_with_one_line(tmp_path: Path, moment: str):
+    page = {"url": "http://a.example", "text": "A page of a few words, and then some more.\n" * 20}
+    (tmp_path / "pages.jsonl").write_text(
+        "".join(json.dumps({**page, "url": f"http://a.example/{n}"}) + "\n" for n in range(20_000))
+    )
+    arguments = ["--input", str(tmp_path / "pages.jsonl"), "--out", str(tmp_path / "corpus")]
+    process = start(sys.executable, "-m", "flows.main", "corpus", "build", *arguments)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    with ended(process):
+        if moment == "phases run":
+            wait_for(lambda: list(tmp_path.glob(".corpus.partial-*/work/files-*.json")))
+        else:
+            wait_for(lambda: len(children.read_text().split()) == 2)
+        time.sleep(0.3)  # for workers to begin
+        os.killpg(process.pid, signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert [line for line in errors.splitlines() if not line.startswith("[")] == [LINE]
+
+
+BUSY = """
+import hashlib
+from flows.interrupts import leave_on_interrupt
+leave_on_interrupt()
+print("busy", flush=True)
+hashlib.pbkdf2_hmac("sha512", b"", b"", 10 ** 9)  # one instruction of Python, many minutes
+"""
+
+TRAINING = """
+import time
+from flows.interrupts import leave_on_interrupt
+from models.stopping import stop_requests
+leave_on_interrupt()
+with stop_requests() as due:
+    print("busy", flush=True)
+    while not due(1):
+        time.sleep(0.01)
+    time.sleep(0.3)
+    print("saved", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_nothing_waits_for_a_compilation():
+    process = start(sys.executable, "-c", BUSY)
+    with ended(process):
+        assert process.stdout is not None
+        assert process.stdout.readline() == "busy\n"
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert errors == f"{LINE}\n"
+
+
+def test_a_training_saves_first_and_leaves_on_the_second():
+    process = start(sys.executable, "-c", TRAINING)
+    with ended(process):
+        assert process.stdout is not None
+        assert process.stdout.readline() == "busy\n"
+        process.send_signal(signal.SIGINT)
+        assert process.stdout.readline() == "saved\n"
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert errors == f"[train] SIGINT: saving after this step\n{LINE}\n"
+
+
+def test_it_stays_ignored_where_it_is_ignored():
+    code = (
+        "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+        "from flows.interrupts import leave_on_interrupt; leave_on_interrupt()\n"
+        "signal.raise_signal(signal.SIGINT)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
