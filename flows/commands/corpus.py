@@ -41,9 +41,9 @@ def build(
         badwords: a directory of bad-word lists in the layout of LDNOOBW, such as a clone of it:
             one file per language, one entry a line. Without it no page is dropped for its words.
         runner: where the Beam pipelines run.
-        append: add the input to the finished corpus at --out: its documents and its split stay,
-            pages and lines that it has (in profile modern, near-duplicates) are dropped, the rest
-            becomes further shards.
+        append: add the input to the finished corpus at --out. Its documents and their split stay;
+            pages and lines that it already has (with profile modern, near-duplicates) are dropped;
+            the rest becomes new shards.
     """
     if config.languages is not None:
         languages = parse_codes(split_commas(config.languages) or ())

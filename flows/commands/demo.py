@@ -40,7 +40,7 @@ def demo(
     nothing to start before, and four to eight minutes on two cores. Run it again and it does
     nothing; kill it and it continues. The report is OUT/report/report.html.
 
-    A demo's worth of text proves nothing about the method: it shows that every link works.
+    So little text proves nothing about the method; it shows that every stage works.
 
         mswitch demo --sample debian --out runs/debian
 

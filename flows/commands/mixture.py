@@ -23,8 +23,8 @@ def show(
 ) -> int:
     """Print rate, records, tokens and epochs per language, before anything is trained.
 
-    A language that would be repeated more than 4 times is marked and warned of: beyond that,
-    repeated text is worth ever less (Muennighoff et al. 2023).
+    A language that would be repeated more than 4 times is marked, with a warning: beyond that,
+    repeated text helps less and less (Muennighoff et al. 2023).
 
         mswitch mixture show examples --mixture mc4.unimax.4 --steps 100000
 

@@ -22,8 +22,8 @@ def report(
 ) -> int:
     """Write report.html (one self-contained file), report.json and per_language.csv.
 
-    Both runs must be evaluated, on the same examples: what the baseline reached in the end, the
-    candidate reached after so many fewer steps, language by language, with intervals.
+    It says, language by language and with intervals, how many fewer steps the candidate needed to
+    reach the baseline's final quality. Both runs must be evaluated on the same examples.
 
         mswitch report --baseline dense --candidate sparse --out report
 

@@ -134,7 +134,7 @@ def _draw_quality(report: Mapping[str, Any], count: int) -> list[Drawing]:
 
 
 def _quality_interval(row: Mapping[str, Any]) -> tuple[float, float] | None:
-    """The paired interval of the difference, laid off from the baseline's quality."""
+    """The paired interval of the difference, added to the baseline's quality."""
     if row["delta_ci"] is None:
         return None
     low, high = row["delta_ci"]

@@ -30,7 +30,7 @@ class QualityRow:
         label: the language's name.
         baseline: final quality of the baseline.
         candidate: final quality of the candidate.
-        interval: paired interval of the difference, laid off from the baseline, or None.
+        interval: paired interval of the difference, added to the baseline, or None.
     """
 
     label: str
@@ -136,7 +136,7 @@ def _routing_panel(rows: Sequence[tuple[str, np.ndarray]]) -> Drawing:
 
 
 def _split(rows: Sequence[Row], panels: int) -> list[Sequence[Row]]:
-    """Share the rows out over `panels` as evenly as it goes."""
+    """Divide the rows into `panels` parts, the last of which may be shorter."""
     size = math.ceil(len(rows) / panels)
     return [rows[start : start + size] for start in range(0, len(rows), size)]
 

@@ -1,4 +1,4 @@
-"""Words and numbers of the report: what a reader sees of every figure."""
+"""How the report writes numbers and sentences."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,7 +7,7 @@ from flows.report.headline import MINIMUM_UNITS
 from flows.speedup import Censoring
 
 NOT_AVAILABLE = "n/a"
-#: Below this much distinct training text a page must say that it proves nothing (mT5 saw 1e12).
+#: With less distinct training text than this, a page says that it proves nothing (mT5 saw 1e12).
 SMALL_TOKENS = 1e9
 MINUS = "\N{MINUS SIGN}"
 TIMES = "\N{MULTIPLICATION SIGN}"
@@ -105,7 +105,7 @@ def fine_percent(share: float) -> str:
 
 
 def large(value: float | None) -> str:
-    """A count or a number of FLOPs: whole below a million, else to three figures."""
+    """A count or a number of FLOPs: whole below a million, above that to three figures."""
     if value is None:
         return NOT_AVAILABLE
     if abs(value) < 1e6:
@@ -130,21 +130,21 @@ def verdict(summary: Mapping[str, Any], baseline: str, candidate: str) -> str:
         total = summary["languages"]
         if summary["languages_under_minimum_documents"] == total:
             return (
-                f"No verdict on any language: not one of {plural(total, 'language')} has the "
-                f"{MINIMUM_UNITS} validation documents that a speed-up with an interval needs."
+                f"No verdict: none of {plural(total, 'language')} has the {MINIMUM_UNITS} "
+                "validation documents that an interval needs."
             )
         return (
-            f"No verdict on any language: not one of {plural(total, 'language')} has "
-            f"{MINIMUM_UNITS} validation documents, training text and a baseline that improved."
+            f"No verdict: none of {plural(total, 'language')} has {MINIMUM_UNITS} validation "
+            "documents, training text and a baseline that improved."
         )
     figure = summary["median_step_speedup"]
     mark = figure_mark(figure)
     shown = speed_up_words(figure["value"], mark)
     if figure["ci"] is None:
         return (
-            f"Too few languages to judge: in the median of {plural(count, 'language')} with enough "
-            f"documents, the step speed-up of {candidate} over {baseline} is {shown}, "
-            "without an interval."
+            f"Too few languages to judge: over {plural(count, 'language')} with enough documents, "
+            f"the median step speed-up of {candidate} over {baseline} is {shown}, without an "
+            "interval."
         )
     ci = figure["ci"]
     interval = f"{summary['confidence_percent']}% interval {speed_up_interval(ci)}"
@@ -182,7 +182,7 @@ def pooled_sentence(pooled: Mapping[str, Any] | None, baseline: str) -> str:
         return "There is no pooled figure: no language has both training and validation text."
     what = (
         f"Pooled over all {plural(pooled['languages'], 'language')} with training and validation "
-        f"text ({plural(pooled['documents'], 'document')}), each counted once"
+        f"text ({plural(pooled['documents'], 'document')}), with equal weight for each language"
     )
     value = pooled["step_speedup"]
     if value is None:
@@ -192,7 +192,7 @@ def pooled_sentence(pooled: Mapping[str, Any] | None, baseline: str) -> str:
     interval = speed_up_interval(pooled["step_speedup_ci"], pooled["step_speedup_ci_censored"])
     shown = f"{what}, the step speed-up is {speed_up_words(value, pooled['censored'])}"
     if interval is None:
-        return f"{shown}, without an interval (under {MINIMUM_UNITS} languages)"
+        return f"{shown}, without an interval (fewer than {MINIMUM_UNITS} languages)"
     return f"{shown} ({pooled['confidence_percent']}% interval {interval})"
 
 
@@ -202,21 +202,21 @@ def caution(summary: Mapping[str, Any]) -> list[str]:
     tokens = summary["train_tokens"]
     if tokens is not None and tokens < SMALL_TOKENS:
         reasons.append(
-            f"Both models saw {large(tokens)} tokens of distinct training text, mT5 and mSwitch "
-            "about a trillion. This much text proves nothing about the method: what the page "
-            "shows is that the measurement runs from end to end, not which model is better."
+            f"Both models saw {large(tokens)} tokens of distinct training text; mT5 and mSwitch "
+            "saw about a trillion. So little text proves nothing about the method. This page shows "
+            "that the measurement works from end to end, not which model is better."
         )
     few, total = summary["languages_under_minimum_documents"], summary["languages"]
     if few * 2 > total:
         reasons.append(
-            f"{few} of {total} languages have under {MINIMUM_UNITS} validation documents. Their "
-            "numbers carry no interval, stay out of the headline and prove nothing by themselves."
+            f"{few} of {total} languages have fewer than {MINIMUM_UNITS} validation documents. "
+            "Their numbers have no interval, are left out of the headline and prove nothing."
         )
     plateaus = summary["languages_on_a_plateau"]
     if plateaus:
         reasons.append(
             f"In {plural(plateaus, 'language')} the baseline stopped improving before its last "
-            "evaluation. Its steps are counted to where it first was as good as at the end."
+            "evaluation. Its steps are counted up to where it was first as good as at the end."
         )
     return reasons
 
@@ -226,7 +226,7 @@ def mean_rule(censored: Mapping[str, int]) -> str:
     bounds = censored["lower"] + censored["upper"]
     if not bounds:
         return "no language is at a bound"
-    return f"{plural(bounds, 'language')} at a bound, counted as the bound"
+    return f"{plural(bounds, 'language')} at a bound, counted at that bound"
 
 
 def share_interval(ci: Sequence[float] | None) -> str | None:
@@ -237,14 +237,14 @@ def share_interval(ci: Sequence[float] | None) -> str | None:
 def headline_scope(summary: Mapping[str, Any]) -> str:
     """Which languages the headline leaves out, and why."""
     reasons = [
-        (summary["languages_under_minimum_documents"], f"under {MINIMUM_UNITS} documents"),
+        (summary["languages_under_minimum_documents"], f"fewer than {MINIMUM_UNITS} documents"),
         (summary["languages_without_training_text"], "no training text"),
         (summary["languages_without_defined_speedup"], "no defined speed-up"),
     ]
     told = [f"{count} ({reason})" for count, reason in reasons if count]
     if not told:
         return "Every language is in the headline."
-    twice = "; a language can be left out for two reasons" if len(told) > 1 else ""
+    twice = "; a language can have more than one reason" if len(told) > 1 else ""
     return f"Languages left out: {', '.join(told)}{twice}."
 
 
@@ -252,8 +252,8 @@ def curve_note(baseline: str, candidate: str) -> str:
     """How to read a plot of loss curves."""
     return (
         f"Validation loss against training steps (log scale): {baseline} in grey, {candidate} in "
-        "blue; dots are evaluations, lines the monotone fits. The dashed line is the target, the "
-        "short strokes on it are where each model first met it."
+        "blue. Dots are evaluations, lines are monotone fits. The dashed line is the target; the "
+        "short strokes on it mark where each model first reached it."
     )
 
 

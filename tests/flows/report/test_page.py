@@ -33,7 +33,7 @@ def test_with_few_documents_the_page_says_so(few):
     summary = few.report["summary"]
     assert summary["languages_in_headline"] == 2
     assert "Too few languages to judge" in few.verdict
-    assert "105 of 107 languages have under 5 validation documents" in few.html
+    assert "105 of 107 languages have fewer than 5 validation documents" in few.html
     pooled = summary["pooled"]
     assert pooled["languages"] == 107
     low, high = pooled["step_speedup_ci"]
@@ -48,7 +48,7 @@ def test_without_any_qualifying_language_there_is_no_headline(
     runs = make_runs(tmp_path, scenario(documents, dict.fromkeys(documents, 3.0)))
     made = make_report(runs, tmp_path / "out")
     assert made.summary["median_step_speedup"] is None
-    assert made.verdict.startswith("No verdict on any language")
+    assert made.verdict.startswith("No verdict: none of 3 languages")
     assert made.page.find(".//dl[@class='figures']") is None
     assert made.report["summary"]["pooled"]["step_speedup_ci"] is None
 
