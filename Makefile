@@ -12,7 +12,7 @@ FLINK := 1.19.3
 BEAM_FLINK := 2.62.0
 PRISM := $(shell sed -n 's/^apache-beam==\([0-9.]*\).*/\1/p' requirements.txt)
 
-.PHONY: help setup setup-flink setup-prism setup-plan demo test lint format requirements clean \
+.PHONY: help setup setup-flink flink setup-prism setup-plan demo test lint format requirements clean \
 	bench bench-examples bench-statistics bench-models bench-tables bench-gap bench-width bench-plan bench-langid fuzz \
 	test-slow test-kill test-training test-learning test-plan test-card test-parity parity-fixtures test-flink test-prism test-dataflow
 
@@ -146,13 +146,16 @@ bench-plan: $(READY)  ## The tables of docs/reference/tpu.md: steps compiled for
 bench-langid: $(READY)  ## Language identification on labelled text: writes the table into docs/
 	@$(BIN)/python tests/benchmarks/langid.py
 
-setup-flink: .flink/ready  ## A Flink cluster to try things on, in .flink (needs Java 17 and Maven)
+setup-flink: .flink/ready  ## Flink and Beam's job server for it, in .flink (needs Java 17 and Maven)
 
-.flink/ready: requirements-flink.txt pipelines/flink/pom.xml Makefile | $(READY)
+flink: setup-flink  ## A small Flink cluster on this machine, until Ctrl-C
+	@$(BIN)/python tests/support/local_flink.py
+
+.flink/ready: requirements-flink.txt tests/support/flink_job_server.xml Makefile | $(READY)
 	@command -v java >/dev/null || { echo "Flink needs Java 17: install it and put java on PATH"; exit 2; }
 	@command -v mvn >/dev/null || { echo "Flink's job server comes by Maven: install mvn"; exit 2; }
 	@rm -rf .flink
-	@mvn --batch-mode --quiet --file pipelines/flink/pom.xml package -Dbeam.version=$(BEAM_FLINK) \
+	@mvn --batch-mode --quiet --file tests/support/flink_job_server.xml package -Dbeam.version=$(BEAM_FLINK) \
 		-Dflink.series=$(basename $(FLINK)) -Doutput.directory=$(CURDIR)/.flink
 	@$(BIN)/uv pip install --quiet --require-hashes --no-deps --no-build-isolation \
 		--python $(BIN)/python --target .flink/dist --requirements requirements-flink.txt

@@ -1,1 +1,1 @@
-"""A Flink cluster on this machine, to try what runs on a large one; see `cluster`."""
+"""What a Flink cluster needs to run pipelines: a pool of Python workers."""

@@ -3,10 +3,10 @@
 import shutil
 from pathlib import Path
 
+import local_flink
 import pytest
 
 from pipelines.errors import UserError
-from pipelines.flink import cluster
 
 
 @pytest.mark.parametrize(
@@ -16,9 +16,9 @@ def test_what_is_missing_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, java: str | None, message: str
 ):
     monkeypatch.setattr(shutil, "which", lambda _: java)
-    monkeypatch.setattr(cluster, "INSTALLATION", tmp_path)
+    monkeypatch.setattr(local_flink, "INSTALLATION", tmp_path)
     with pytest.raises(UserError, match=message):
-        cluster.LocalFlinkCluster()
+        local_flink.LocalFlinkCluster()
 
 
 def test_a_process_that_dies_ends_the_start_with_its_log(
@@ -29,6 +29,9 @@ def test_a_process_that_dies_ends_the_start_with_its_log(
     (programs / "java").write_text("#!/bin/sh\necho no such class; exit 1\n")
     (programs / "java").chmod(0o755)
     monkeypatch.setenv("PATH", f"{programs}:/bin:/usr/bin")
-    monkeypatch.setattr(cluster, "what_is_missing", lambda: "")
-    with pytest.raises(RuntimeError, match="no such class"), cluster.LocalFlinkCluster(tmp_path):
+    monkeypatch.setattr(local_flink, "what_is_missing", lambda: "")
+    with (
+        pytest.raises(RuntimeError, match="no such class"),
+        local_flink.LocalFlinkCluster(tmp_path),
+    ):
         pass

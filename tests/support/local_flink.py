@@ -1,8 +1,9 @@
 """A standalone Flink cluster on this machine: job manager, task managers, job server, workers.
 
 It is the real thing in small: separate JVMs that talk over sockets, from Flink's own distribution.
-`make setup-flink` fetches what it needs into `.flink`. All of it listens on loopback but Beam's job
-server, which has no such setting and takes jobs from any interface: run it behind a firewall.
+`make setup-flink` fetches what it needs into `.flink`, and `make flink` runs this file: a cluster
+until Ctrl-C or SIGTERM. All of it listens on loopback but Beam's job server, which has no such
+setting and takes jobs from any interface: run it behind a firewall.
 """
 
 import contextlib
@@ -139,7 +140,7 @@ class LocalFlinkCluster:
 
     def rest(self, path: str) -> Any:
         """Return an answer of Flink's REST interface, such as `jobs/overview`."""
-        with urllib.request.urlopen(f"{self.rest_url}/{path}", timeout=10) as answer:  # noqa: S310
+        with urllib.request.urlopen(f"{self.rest_url}/{path}", timeout=10) as answer:
             return json.load(answer)
 
     def _registered(self) -> int:
@@ -257,3 +258,24 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+
+
+def main() -> int:
+    """Start a cluster, say how to use it, and wait."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with LocalFlinkCluster() as cluster:
+            options = " ".join(cluster.beam_options)
+            print(f"Flink runs ({cluster.rest_url}) until Ctrl-C. To build on it:")
+            print(f"mswitch corpus build ... --runner flink -- {options}", flush=True)
+            signal.pause()
+    except KeyboardInterrupt:
+        pass
+    except UserError as error:
+        print(f"mswitch: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

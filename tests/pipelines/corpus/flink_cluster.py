@@ -12,10 +12,10 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from local_flink import LocalFlinkCluster, what_is_missing
 
 from pipelines.corpus.accounts import load_stats
 from pipelines.corpus.build import CorpusConfig, build_corpus
-from pipelines.flink.cluster import LocalFlinkCluster, what_is_missing
 from pipelines.samples import gflanguages
 
 DataBytes = Callable[[Path], dict[str, bytes]]
