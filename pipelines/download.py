@@ -50,7 +50,7 @@ class Fetched:
 
 
 class MissingError(UserError):
-    """The server says that there is no such file (or shows it to nobody)."""
+    """The server says that there is no such file (or refuses to give it)."""
 
 
 class CancelledError(Exception):
@@ -259,7 +259,7 @@ class _Partial:
         self._notes.write_text(json.dumps({self._url: self.headers}))
 
     def fits(self, headers: Mapping[str, str], have: int) -> bool:
-        """Whether a partial response (206) is the rest of this very file."""
+        """Whether a partial response (206) is the rest of this file."""
         span = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", headers.get("Content-Range", ""))
         return (
             span is not None

@@ -1,8 +1,8 @@
-"""How often Python looks for cycles of garbage.
+"""How often Python collects cyclic garbage.
 
-By itself it does after every 700 new objects, and once more at its end: a third of what a command
-that imports Beam or JAX takes to start and to end, and a twentieth of a worker's time. Few of our
-objects hold cycles.
+By default it does after every 700 new objects, and once more when it exits. That takes a third of
+the time in which a command that imports Beam or JAX starts and exits, and a twentieth of a
+worker's time. Few of our objects are in cycles.
 """
 
 import atexit
@@ -12,7 +12,7 @@ _COLLECT_AFTER = (20_000, 10, 10)
 
 
 def collect_rarely() -> None:
-    """Take all there is for no garbage, look for more rarely, and not at the end of the process."""
+    """Exempt all objects so far, collect others rarely, and nothing at exit."""
     gc.freeze()
     gc.set_threshold(*_COLLECT_AFTER)
     atexit.register(gc.freeze)

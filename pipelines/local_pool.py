@@ -71,7 +71,7 @@ def available_cores() -> int:
 
 
 def start_server(modules: Sequence[str] = ()) -> None:
-    """Start the server that workers are forked from, which goes on alone.
+    """Start the server that workers are forked from, in the background.
 
     Neither it nor they heed Ctrl-C, which a terminal sends to all: they end with their parent.
 

@@ -67,9 +67,9 @@ def read_json_object(path: str | Path) -> dict[str, Any]:
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror or error}): {again}") from error
     except ValueError as error:
-        raise UserError(f"{path} is no JSON ({error}): {again}") from error
+        raise UserError(f"{path} is not JSON ({error}): {again}") from error
     if not isinstance(value, dict):
-        raise UserError(f"{path} holds no JSON object: {again}")
+        raise UserError(f"{path} does not hold a JSON object: {again}")
     return value
 
 
@@ -86,7 +86,7 @@ def read_manifest(directory: str | Path, stage: str) -> dict[str, Any]:
     names = storage.list_names(directory)
     if MARKER not in names or MANIFEST not in names:
         raise UserError(
-            f"{directory} is no finished {stage} output (no {MARKER}): "
+            f"{directory} is not a finished {stage} output (no {MARKER}): "
             "run the stage that makes it, or give another directory"
         )
     manifest = read_json_object(storage.join(directory, MANIFEST))
@@ -112,7 +112,7 @@ def full_manifest(
 
 
 def is_output(out: str | Path, names: Set[str], stage: str, config: Mapping[str, Any]) -> bool:
-    """Tell whether `out`, which holds files of these `names`, is this very output, finished.
+    """Tell whether `out`, which holds files of these `names`, is this output, finished.
 
     Raises:
         UserError: it holds something else.
@@ -207,7 +207,7 @@ class StagedOutput:
     Attributes:
         out: the final directory.
         directory: where to write now; it may hold what a killed run left (same configuration).
-        complete: True when `out` already holds this very output and nothing is to be done.
+        complete: True when `out` already holds this output, and nothing is to be done.
         hash: identity of stage, configuration and inputs.
     """
 
@@ -260,15 +260,15 @@ class StagedOutput:
 class RemoteOutput:
     """One stage's output below a URL, written in place, the marker last; see `StagedOutput`.
 
-    There is no directory to rename and no lock that a killed process gives back. `_BUILDING.json`
-    says with which settings an output is being made: a run with the same settings continues it
-    (all files are a function of the settings, so two such runs cannot harm each other's data), a
-    run with others is refused.
+    An object store has no directory to rename, and no lock that the death of a process frees.
+    `_BUILDING.json` names the settings of the output being made. A run with the same settings
+    continues it: all files are a function of the settings, so two such runs cannot harm each
+    other's data. A run with other settings is refused.
 
     Attributes:
         out: the URL.
         directory: where to write: `out` itself.
-        complete: True when `out` already holds this very output and nothing is to be done.
+        complete: True when `out` already holds this output, and nothing is to be done.
         hash: identity of stage, configuration and inputs.
     """
 

@@ -69,7 +69,7 @@ def pipeline_options(
             "temp_location": "a bucket path such as gs://my-bucket/tmp",
         }
         _require(given, "dataflow", needs)
-        # What workers run is in packages; what happens to be in __main__ is nobody's business.
+        # What workers run is in packages: they do not need what is in __main__.
         if not given & {"save_main_session", "no_save_main_session"}:
             defaults.append("--no_save_main_session")
         if not given & {"resource_hint", "resource_hints"}:

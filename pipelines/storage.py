@@ -86,7 +86,7 @@ def match(pattern: str, limit: int | None = None) -> list[FileStatus]:
         limit: how many files are enough.
 
     Raises:
-        UserError: they cannot be listed; the bucket is missing, or nobody may look into it.
+        UserError: they cannot be listed; the bucket is missing, or may not be listed.
     """
     from apache_beam.io.filesystem import BeamIOError
 
@@ -197,7 +197,7 @@ def read_range(path: str | Path, start: int, stop: int) -> bytes:
             return file.read(stop - start)
     except UserError:
         raise
-    except Exception as error:  # each file system has errors of its own
+    except Exception as error:  # each file system raises others
         raise UserError(
             f"cannot read bytes {start} to {stop} of {path}: {_innermost(error)}"
         ) from error
@@ -355,7 +355,7 @@ def _apply_options() -> None:
     from apache_beam.io.filesystems import FileSystems
     from apache_beam.options.pipeline_options import PipelineOptions
 
-    # Beam has none of its own outside of a pipeline, and s3:// does not work without.
+    # Outside of a pipeline Beam has no options, and s3:// needs some.
     if _options or FileSystems._pipeline_options is None:
         FileSystems.set_options(PipelineOptions.from_dictionary(_options))
 

@@ -103,7 +103,7 @@ def open_base(out: str | Path, config: Mapping[str, Any], stages: Sequence[str])
         stages: what a record of the addition passes through, whose accounts are added up.
 
     Raises:
-        UserError: it is no finished corpus, was built with other settings or by a version with
+        UserError: it is not a finished corpus, was built with other settings or by a version with
             other stages, or kept no fingerprints.
     """
     manifest = read_manifest(out, "corpus")

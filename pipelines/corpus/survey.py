@@ -115,7 +115,7 @@ def survey(corpus: str | Path) -> dict[str, Any]:
         `sites`, `distinct_sites`, `sites_error`: the same over all languages.
 
     Raises:
-        UserError: `corpus` is no finished corpus, or a shard is missing or damaged.
+        UserError: `corpus` is not a finished corpus, or a shard is missing or damaged.
     """
     shards: dict[str, list[dict[str, Any]]] = collections.defaultdict(list)
     for shard in read_manifest(corpus, "corpus")["shards"]:

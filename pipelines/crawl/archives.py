@@ -191,9 +191,9 @@ def begins_damaged(head: bytes) -> bool:
 def read_archive(path: str | Path, max_record_bytes: int) -> Iterator[Record | Damage]:
     """Yield every record of an archive, and a `Damage` for each place that cannot be read.
 
-    After damage reading goes on at the next line `WARC/1.x` of the same gzip member or zstd frame
-    (or of a plain file), else at the next member that begins a record. No more than two records
-    are held in memory, and none that is larger than `max_record_bytes`.
+    After damage, reading continues at the next line `WARC/1.x` of the same gzip member or zstd
+    frame (or of a plain file), else at the next member that begins a record. No more than two
+    records are held in memory, and none that is larger than `max_record_bytes`.
 
     Raises:
         OSError: the file cannot be opened, or the disk cannot be read.

@@ -58,7 +58,7 @@ def read_json_lines(
 ) -> Iterator[Page | Rejected]:
     """Yield a page or a rejection for every line that is not blank.
 
-    After damage, which is one rejection, reading goes on at the next gzip member or zstd frame
+    After damage, which is one rejection, reading continues at the next gzip member or zstd frame
     that decompresses. A line that damage has cut off is part of it; what is left of it in the
     next member is a line like any other.
 

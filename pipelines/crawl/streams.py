@@ -31,7 +31,7 @@ _OUTPUT_BYTES = 1 << 20
 _GZIP_OUTPUT_BYTES = 64 << 10
 #: A zstd block of 4 bytes can become 128 KiB: this much input becomes 64 MiB at most.
 _ZSTD_INPUT_BYTES = 2 << 10
-#: No text compresses better than gzip can at all (1032 to 1): what does is there to waste time.
+#: Text compresses worse than gzip's limit (1032 to 1); what exceeds that is a bomb.
 MAX_RATIO = 1100
 #: How much of a member to look at to see what it begins with: zstd's blocks are 128 KiB.
 _PROBE_BYTES = {"gzip": 4 << 10, "zstd": 130 << 10}
@@ -163,7 +163,7 @@ class DecompressedStream:
             count -= len(data)
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        """Refuse; fastwarc wants streams to have this."""
+        """Refuse; fastwarc requires the method."""
         raise OSError("a decompressed stream cannot seek")
 
     def close(self) -> None:

@@ -270,7 +270,7 @@ def draws(key: ExampleKey, count: int) -> Draws:
 
     They are the halves, low half first, of the words that Philox4x64-10 makes of the 128-bit key
     (seed, stream) and the 256-bit counter (0, 0, number, epoch), lowest word first. Philox counts
-    the lowest word up, so each example has a sequence of its own.
+    the lowest word up, so each example has its own sequence.
     """
     generator = philox([0, 0, key.number, key.epoch], [key.seed, key.stream])
     words: NDArray[np.uint64] = generator.random_raw((count + 1) // 2)

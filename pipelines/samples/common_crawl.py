@@ -43,7 +43,7 @@ def write_sample(
 
     The dump's list is cut into as many equal stretches as files are wanted, and the middle file
     of each is taken: the choice depends on nothing else. A WET file has some 150 MB, a WARC file
-    some 1 GB. A run that was stopped goes on within the file.
+    some 1 GB. A run that was stopped continues within the file.
 
     Args:
         out: the directory to make.
@@ -59,7 +59,7 @@ def write_sample(
             or `out` cannot be used.
     """
     if not _DUMP.fullmatch(dump):
-        raise UserError(f"--dump {dump} is no name of a dump: they look like CC-MAIN-2024-10")
+        raise UserError(f"--dump {dump} is not the name of a dump: they look like CC-MAIN-2024-10")
     if format not in get_args(CrawlFormat):
         raise UserError(f"--format {format}: choose {' or '.join(get_args(CrawlFormat))}")
     if not 1 <= concurrency <= MAX_CONCURRENCY:
@@ -68,7 +68,7 @@ def write_sample(
         raise UserError(f"--segments {segments}: give at least 1")
     base_url = base_url.rstrip("/")
     if not re.match(r"https?://[^/]", base_url):
-        raise UserError(f"--base-url {base_url} is no http:// or https:// address")
+        raise UserError(f"--base-url {base_url} is not an http:// or https:// address")
     config = {
         "sample": "common-crawl",
         "dump": dump,
@@ -163,7 +163,7 @@ def _fetch_list(
         if not _PATH.fullmatch(name):
             path.unlink()
             raise UserError(
-                f"{url} names {name[:80]!r}, which is no path of a crawl: check --base-url"
+                f"{url} names {name[:80]!r}, which is not a path of a crawl: check --base-url"
             )
     return listed
 
@@ -205,7 +205,7 @@ def _fetch_all(
 
 
 class _Meter:
-    """Says every ten seconds how much has come in; nobody knows beforehand how much there is."""
+    """Says every ten seconds how much has come in; the total is not known beforehand."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

@@ -48,7 +48,7 @@ def _sha1_base32(block: bytes) -> str:
 
 
 def _record(kind: str, identity: str, headers: dict[str, str], block: bytes) -> bytes:
-    """One WARC record as a gzip member of its own."""
+    """One WARC record, in its own gzip member."""
     fields = {
         "WARC-Type": kind,
         "WARC-Date": WARC_DATE,

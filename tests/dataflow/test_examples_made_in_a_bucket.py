@@ -101,4 +101,4 @@ def test_what_is_not_there_is_named(bucket: str, local: Path, capsys: Any):
     build = ["examples", "build", "--vocab", str(local / "vocabulary"), "--out", f"{bucket}/e"]
     assert main([*build, "--corpus", f"{bucket}/none"]) == 2
     [line] = capsys.readouterr().err.splitlines()
-    assert f"{bucket}/none is no finished corpus output" in line
+    assert f"{bucket}/none is not a finished corpus output" in line

@@ -29,7 +29,7 @@ def test_an_output_is_published_once(bucket: str):
     assert staged.out == f"{bucket}/corpus"
     assert storage.list_names(staged.out) == {CLAIM}
     storage.write_json(f"{staged.directory}/data/x.json", 1)
-    with pytest.raises(UserError, match=f"no finished corpus output \\(no {MARKER}"):
+    with pytest.raises(UserError, match=f"not a finished corpus output \\(no {MARKER}"):
         read_manifest(out, "corpus")
     staged.publish({"shards": [1]})
     assert storage.list_names(staged.out) == {MANIFEST, MARKER}

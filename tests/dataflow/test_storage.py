@@ -133,5 +133,5 @@ def test_a_vocabulary_in_a_bucket(bucket: str, tmp_path: Path):
     put(url, model)
     there = open_vocabulary(url)
     assert (there.path, there.model, there.sha256) == (url, here.model, here.sha256)
-    with pytest.raises(UserError, match="is no finished vocabulary output"):
+    with pytest.raises(UserError, match="is not a finished vocabulary output"):
         open_vocabulary(storage.join(bucket, "vocabs"))

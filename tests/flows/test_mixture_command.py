@@ -108,7 +108,7 @@ def test_misuse_is_explained(examples: Path, capsys, options: list[str], complai
     assert main(["mixture", "show", str(examples), *options]) == 2
     assert complaint in capsys.readouterr().err
     assert main(["mixture", "show", str(examples.parent)]) == 2
-    assert "is no finished examples output" in capsys.readouterr().err
+    assert "is not a finished examples output" in capsys.readouterr().err
 
 
 def test_training_refuses_an_unknown_mixture_before_it_loads_jax(examples: Path, tmp_path: Path):

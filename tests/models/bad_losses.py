@@ -54,7 +54,7 @@ def one_odd_batch(child, monkeypatch):
 
 def lines(run: Path) -> list[dict]:
     def refuse(constant: str):
-        raise AssertionError(f"{constant} is no JSON")
+        raise AssertionError(f"{constant} is not JSON")
 
     text = (run / "metrics.jsonl").read_text()
     made = [json.loads(line, parse_constant=refuse) for line in text.splitlines()]

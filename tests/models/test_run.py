@@ -25,9 +25,9 @@ def run(plan, tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "config.json is no JSON"),
-        ('{"model": {', "config.json is no JSON"),
-        ("[]", "config.json holds no JSON object"),
+        ("", "config.json is not JSON"),
+        ('{"model": {', "config.json is not JSON"),
+        ("[]", "config.json does not hold a JSON object"),
         (
             '{"model": {}, "examples": null}',
             "does not belong to a training run .*lacks 'train'.*import-hf",
@@ -42,7 +42,7 @@ def test_a_damaged_description_is_named(run, plan, text, message):
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [("done", "is no JSON"), ("{}", "does not belong to a training run")]
+    ("text", "message"), [("done", "is not JSON"), ("{}", "does not belong to a training run")]
 )
 def test_a_damaged_marker_is_named(run, plan, text, message):
     (run / MARKER).write_text(text)

@@ -170,7 +170,7 @@ def test_unfinished_and_wrong_directories_are_not_read(tmp_path):
     with pytest.raises(UserError, match="does not exist"):
         outputs.read_manifest(tmp_path / "none", "corpus")
     (tmp_path / "half").mkdir()
-    with pytest.raises(UserError, match="no finished corpus output"):
+    with pytest.raises(UserError, match="not a finished corpus output"):
         outputs.read_manifest(tmp_path / "half", "corpus")
     publish(tmp_path / "corpus", {})
     with pytest.raises(UserError, match="is the output of the stage corpus, not of vocabulary"):

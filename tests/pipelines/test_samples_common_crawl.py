@@ -173,11 +173,11 @@ def test_the_command(dump: Any, tmp_path: Path, capsys: pytest.CaptureFixture[st
     ("options", "complaint"),
     [
         (["--dump", "CC-MAIN-2024-99"], r"there is no dump CC-MAIN-2024-99.*HTTP 404"),
-        (["--dump", "../../etc"], "no name of a dump"),
+        (["--dump", "../../etc"], "not the name of a dump"),
         (["--segments", "10"], "has only 9 files"),
         (["--segments", "0"], "at least 1"),
         (["--concurrency", "100"], "give 1 to 8"),
-        (["--base-url", "file:///etc"], "no http:// or https:// address"),
+        (["--base-url", "file:///etc"], "not an http:// or https:// address"),
         (["--format", "warc"], "there is no dump CC-MAIN-2024-10 with warc files"),
     ],
 )
@@ -200,11 +200,11 @@ def test_wrong_options_are_one_line_and_exit_code_2(
 @pytest.mark.parametrize(
     ("listed", "complaint"),
     [
-        (gzip.compress(b"<html>", mtime=0), "is no path of a crawl"),
-        (list_of(["crawl-data/../../../etc/passwd.gz"]), "is no path of a crawl"),
-        (list_of(["crawl-data/x/.hidden.gz"]), "is no path of a crawl"),
-        (list_of(["/crawl-data/x/a.gz"]), "is no path of a crawl"),
-        (list_of(["https://a.example/crawl-data/a.gz"]), "is no path of a crawl"),
+        (gzip.compress(b"<html>", mtime=0), "is not a path of a crawl"),
+        (list_of(["crawl-data/../../../etc/passwd.gz"]), "is not a path of a crawl"),
+        (list_of(["crawl-data/x/.hidden.gz"]), "is not a path of a crawl"),
+        (list_of(["/crawl-data/x/a.gz"]), "is not a path of a crawl"),
+        (list_of(["https://a.example/crawl-data/a.gz"]), "is not a path of a crawl"),
         (b"<html>no list</html>", "is not a list of files"),
         (gzip.compress("ä".encode(), mtime=0), "is not a list of files"),
         (list_of([]), "has only 0 files"),

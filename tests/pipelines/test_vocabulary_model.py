@@ -149,7 +149,7 @@ def test_what_is_no_vocabulary(plain_model: bytes, write, tmp_path: Path):
         open_vocabulary(write(b""))
     with pytest.raises(UserError, match=r"none\.model does not exist: give a vocabulary directory"):
         open_vocabulary(tmp_path / "none.model")
-    with pytest.raises(UserError, match="is no finished vocabulary output"):
+    with pytest.raises(UserError, match="is not a finished vocabulary output"):
         open_vocabulary(tmp_path)
     with pytest.raises(UserError, match=r"has no sentinels .*examples build --vocab FILE"):
         load_vocabulary(write(plain_model))

@@ -267,18 +267,18 @@ def test_unfinished_directories_and_bad_numbers_are_refused(copy: Path, tmp_path
     with pytest.raises(UserError, match="does not exist"):
         ValidationBatches(tmp_path / "none", 4)
     manifest = copy / "manifest.json"
-    for text, message in (("{", "is no JSON"), ("[]", "holds no JSON object")):
+    for text, message in (("{", "is not JSON"), ("[]", "does not hold a JSON object")):
         manifest.write_text(text)
         with pytest.raises(UserError, match=f"manifest.json {message}"):
             TrainBatches(copy, 4)
     (copy / "_COMPLETED").unlink()
-    with pytest.raises(UserError, match="is no finished examples output"):
+    with pytest.raises(UserError, match="is not a finished examples output"):
         TrainBatches(copy, 4)
 
 
 def test_a_marker_without_text_is_named(copy: Path):
     (copy / "_COMPLETED").write_text("")
-    with pytest.raises(UserError, match="_COMPLETED is no JSON"):
+    with pytest.raises(UserError, match="_COMPLETED is not JSON"):
         TrainBatches(copy, 4)
 
 

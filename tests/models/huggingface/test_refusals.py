@@ -139,9 +139,9 @@ def test_files_that_are_not_there_or_broken(source, sharded, tmp_path):
     (source / "pytorch_model.bin").write_bytes(b"")
     refuse(source, "has neither model.safetensors nor .*safe_serialization=True")
     (source / "config.json").write_text("{")
-    refuse(source, "config.json is no JSON")
+    refuse(source, "config.json is not JSON")
     (source / "config.json").write_text("[]")
-    refuse(source, "config.json holds no JSON object")
+    refuse(source, "config.json does not hold a JSON object")
     index = sharded / "model.safetensors.index.json"
     good = index.read_text()
     for name in ("../source/model.safetensors", "/etc/passwd", "..", ""):
