@@ -35,7 +35,7 @@ _ZSTD_INPUT_BYTES = 2 << 10
 MAX_RATIO = 1100
 #: How much of a member to look at to see what it begins with: zstd's blocks are 128 KiB.
 _PROBE_BYTES = {"gzip": 4 << 10, "zstd": 130 << 10}
-_FIRST_BYTES = 64
+_FIRST_BYTES = 32
 #: What follows a first block in this much input becomes 4 MiB at most.
 _ZSTD_PROBE_STEP = 128
 #: What may lie between members.
