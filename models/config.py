@@ -4,10 +4,12 @@ The named models themselves are in `models.presets`.
 """
 
 import dataclasses
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
-from models.checks import check_counts, check_finite, check_one_of
+from annotated_types import Ge, Gt, Le, Lt
+
 from pipelines.errors import UserError
+from pipelines.validation import Count, check_fields
 
 #: Rows of the embedding and columns of the logits are a multiple of this (T5's padding rule:
 #: 250,100 pieces of mT5 give 250,112 rows; it lets the axis be sharded up to 128 ways).
@@ -18,6 +20,11 @@ Precision = Literal["bfloat16", "float32"]
 OptimizerName = Literal["adafactor", "adamw"]
 BadLossPolicy = Literal["stop", "skip"]
 Remat = Literal["none", "attention", "layers"]
+
+AtLeastZero = Annotated[float, Ge(0)]
+Positive = Annotated[float, Gt(0)]
+#: A probability that something is left out.
+Rate = Annotated[float, Ge(0), Lt(1)]
 
 #: Settings of a model that mean something where it has experts.
 OF_EXPERTS = (
@@ -67,50 +74,30 @@ class ModelConfig:
 
     vocabulary_size: int = 250_112
     d_model: int = 512
-    d_ff: int = 1024
+    d_ff: Count = 1024
     heads: int = 6
     d_kv: int = 64
-    encoder_layers: int = 8
-    decoder_layers: int = 8
+    encoder_layers: Count = 8
+    decoder_layers: Count = 8
     activation: Literal["geglu", "relu"] = "geglu"
     tied_embeddings: bool = False
-    experts: int = 0
-    sparse_every: int = 2
-    capacity_factor: float = 1.25
-    group_size: int = 4096
-    balance_weight: float = 0.01
+    experts: Annotated[int, Ge(0)] = 0
+    sparse_every: Count = 2
+    capacity_factor: Positive = 1.25
+    group_size: Count = 4096
+    balance_weight: AtLeastZero = 0.01
     balance_scope: BalanceScope = "group"
-    router_z_weight: float = 0.0
-    router_jitter: float = 0.01
+    router_z_weight: AtLeastZero = 0.0
+    router_jitter: Rate = 0.01
     router_dtype: Precision = "float32"
-    init_scale: float = 1.0
-    dropout_rate: float = 0.0
-    expert_dropout_rate: float = 0.0
+    init_scale: Positive = 1.0
+    dropout_rate: Rate = 0.0
+    expert_dropout_rate: Rate = 0.0
     relative_buckets: int = 32
     relative_max_distance: int = 128
 
     def __post_init__(self):
-        check_finite(self)
-        for name, fits, wanted in (
-            ("d_ff", self.d_ff >= 1, "at least 1"),
-            ("encoder_layers", self.encoder_layers >= 1, "at least 1"),
-            ("decoder_layers", self.decoder_layers >= 1, "at least 1"),
-            ("experts", self.experts >= 0, "at least 0"),
-            ("sparse_every", self.sparse_every >= 1, "at least 1"),
-            ("group_size", self.group_size >= 1, "at least 1"),
-            ("capacity_factor", self.capacity_factor > 0, "above 0"),
-            ("init_scale", self.init_scale > 0, "above 0"),
-            ("balance_weight", self.balance_weight >= 0, "at least 0"),
-            ("router_z_weight", self.router_z_weight >= 0, "at least 0"),
-            ("router_jitter", 0 <= self.router_jitter < 1, "from 0 to below 1"),
-            ("dropout_rate", 0 <= self.dropout_rate < 1, "from 0 to below 1"),
-            ("expert_dropout_rate", 0 <= self.expert_dropout_rate < 1, "from 0 to below 1"),
-            ("balance_scope", self.balance_scope in ("group", "global"), "group or global"),
-            ("router_dtype", self.router_dtype in get_args(Precision), "bfloat16 or float32"),
-        ):
-            if not fits:
-                option = name.replace("_", "-")
-                raise UserError(f"--{option} must be {wanted}, not {getattr(self, name)}")
+        check_fields(self)
         period = self.period
         for name in ("encoder_layers", "decoder_layers"):
             if getattr(self, name) % period:
@@ -226,63 +213,37 @@ class TrainConfig:
         model_parallel: devices along the mesh axis `model`, which shards each layer's width.
     """
 
-    steps: int = 1_000_000
-    batch_size: int = 1024
-    pack: int = 1
-    seed: int = 0
+    steps: Count = 1_000_000
+    batch_size: Count = 1024
+    pack: Count = 1
+    seed: Annotated[int, Ge(0), Le(2**32 - 1)] = 0
     optimizer: OptimizerName = "adafactor"
-    base_learning_rate: float = 1.0
-    warmup_steps: int = 10_000
-    weight_decay: float = 0.0
-    evaluations: int = 16
-    checkpoint_every: int = 1000
+    base_learning_rate: Positive = 1.0
+    warmup_steps: Count = 10_000
+    weight_decay: AtLeastZero = 0.0
+    evaluations: Count = 16
+    checkpoint_every: Count = 1000
     on_bad_loss: BadLossPolicy = "stop"
-    loss_spike: float | None = None
+    loss_spike: Positive | None = None
     dtype: Precision = "bfloat16"
-    z_loss: float = 1e-4
-    microbatches: int = 1
-    loss_chunks: int = 1
+    z_loss: AtLeastZero = 1e-4
+    microbatches: Count = 1
+    loss_chunks: Count = 1
     remat: Remat = "none"
     scan_layers: bool = False
-    data_parallel: int = 1
-    expert_parallel: int = 1
-    model_parallel: int = 1
+    data_parallel: Count = 1
+    expert_parallel: Count = 1
+    model_parallel: Count = 1
 
     def __post_init__(self):
-        check_finite(self)
-        check_counts(
-            self,
-            "steps",
-            "batch_size",
-            "pack",
-            "warmup_steps",
-            "evaluations",
-            "checkpoint_every",
-            "microbatches",
-            "loss_chunks",
-            "data_parallel",
-            "expert_parallel",
-            "model_parallel",
-        )
+        check_fields(self)
         if self.batch_size % self.pack:
             raise UserError(
                 f"--batch-size {self.batch_size} is not a multiple of --pack {self.pack}, the "
                 "examples of a row"
             )
-        if not self.base_learning_rate > 0:
-            raise UserError("--base-learning-rate must be above 0")
-        if self.z_loss < 0:
-            raise UserError(f"--z-loss must be at least 0, not {self.z_loss}")
-        if self.loss_spike is not None and not self.loss_spike > 0:
-            raise UserError("--loss-spike must be above 0")
-        if self.weight_decay < 0 or (self.weight_decay and self.optimizer != "adamw"):
-            raise UserError("--weight-decay must be at least 0, and needs --optimizer adamw")
-        if not 0 <= self.seed < 2**32:
-            raise UserError(f"--seed must be from 0 to {2**32 - 1:,}")
-        check_one_of(self, "optimizer", OptimizerName)
-        check_one_of(self, "on_bad_loss", BadLossPolicy)
-        check_one_of(self, "dtype", Precision)
-        check_one_of(self, "remat", Remat)
+        if self.weight_decay and self.optimizer != "adamw":
+            raise UserError("--weight-decay needs --optimizer adamw")
 
     @property
     def rows(self) -> int:
@@ -313,10 +274,10 @@ class JobConfig:
     coordinator_address: str | None = None
     num_processes: int | None = None
     process_id: int | None = None
-    heartbeat_timeout_secs: int = 100
+    heartbeat_timeout_secs: Count = 100
 
     def __post_init__(self):
-        check_counts(self, "heartbeat_timeout_secs")
+        check_fields(self)
         alone = not self.distributed and self.coordinator_address is None
         if alone and not (self.num_processes is None and self.process_id is None):
             raise UserError(
@@ -353,16 +314,15 @@ class EvaluateConfig:
         model_parallel: devices along the mesh axis `model`, which shards each layer's width.
     """
 
-    batch_size: int | None = None
+    batch_size: Count | None = None
     dtype: Precision | None = None
     dispatch: Literal["queues", "blocks"] | None = None
-    data_parallel: int | None = None
-    expert_parallel: int | None = None
-    model_parallel: int | None = None
+    data_parallel: Count | None = None
+    expert_parallel: Count | None = None
+    model_parallel: Count | None = None
 
     def __post_init__(self):
-        counts = ("batch_size", "data_parallel", "expert_parallel", "model_parallel")
-        check_counts(self, *(name for name in counts if getattr(self, name) is not None))
+        check_fields(self)
 
 
 def padded_vocabulary(pieces: int) -> int:

@@ -4,15 +4,15 @@ import dataclasses
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import sentencepiece
+from annotated_types import Ge
 
 from models.checkpoint import complete_steps, restore_parameters
-from models.checks import check_counts
 from models.decode import make_decoder
 from models.groups import WHOLE_BATCH
 from models.job import check_devices, memory_explained
@@ -23,6 +23,7 @@ from models.step import optimizer_of
 from pipelines.errors import UserError
 from pipelines.progress import say
 from pipelines.special_tokens import EOS_ID, SENTINELS
+from pipelines.validation import Count, check_fields
 from pipelines.vocabulary_model import VocabularyModel, open_vocabulary
 
 _SENTINEL = re.compile(r"<extra_id_(\d+)>")
@@ -39,15 +40,13 @@ class InfillConfig:
         model_parallel: devices that share each layer's width, for a model that one cannot hold.
     """
 
-    max_tokens: int = 64
-    temperature: float = 0.0
+    max_tokens: Count = 64
+    temperature: Annotated[float, Ge(0)] = 0.0
     seed: int = 0
-    model_parallel: int = 1
+    model_parallel: Count = 1
 
     def __post_init__(self):
-        check_counts(self, "max_tokens", "model_parallel")
-        if not 0 <= self.temperature < float("inf"):
-            raise UserError("--temperature must be at least 0")
+        check_fields(self)
 
 
 @memory_explained()

@@ -187,12 +187,13 @@ def _training_part(config: Mapping[str, Any], where: str, kind: str) -> dict[str
     unknown = sorted(set(own) - set(TRAINING_FIELDS))
     if unknown:
         raise UserError(f"{where}: {OWN_KEY} has unknown keys: {', '.join(unknown)}")
-    types = {field.name: field.type for field in dataclasses.fields(ModelConfig)}
+    defaults = {field.name: field.default for field in dataclasses.fields(ModelConfig)}
     for name, value in own.items():
-        kinds = {int: (int,), float: (int, float)}.get(types[name], (str,))  # pyright: ignore
+        kind_of_field = type(defaults[name])
+        kinds = (int, float) if kind_of_field is float else (kind_of_field,)
         if not isinstance(value, kinds) or isinstance(value, bool):
             wanted = "text" if str in kinds else "number"
-            raise UserError(f"{where}: {OWN_KEY}.{name} is {value!r}, no {wanted} as it should be")
+            raise UserError(f"{where}: {OWN_KEY}.{name} is {value!r}, and must be a {wanted}")
     return {**usual, **own}
 
 

@@ -3,7 +3,7 @@
 import dataclasses
 
 from models.config import Remat
-from pipelines.errors import UserError
+from pipelines.validation import Count, check_fields
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,21 +22,18 @@ class PlanConfig:
         remat: what the backward pass recomputes.
     """
 
-    batch_size: int = 1024
-    inputs_length: int = 1024
-    targets_length: int = 229
-    data_parallel: int | None = None
-    expert_parallel: int | None = None
-    model_parallel: int | None = None
-    microbatches: int | None = None
-    loss_chunks: int | None = None
+    batch_size: Count = 1024
+    inputs_length: Count = 1024
+    targets_length: Count = 229
+    data_parallel: Count | None = None
+    expert_parallel: Count | None = None
+    model_parallel: Count | None = None
+    microbatches: Count | None = None
+    loss_chunks: Count | None = None
     remat: Remat | None = None
 
     def __post_init__(self):
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if value is not None and field.name != "remat" and value < 1:
-                raise UserError(f"--{field.name.replace('_', '-')} must be at least 1")
+        check_fields(self)
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -73,7 +73,7 @@ def run(request, tmp_path_factory, vocabulary):
     described = {"model": as_json(config), "train": as_json(train), "examples": None}
     storage.write_json(directory / CONFIG, described)
     checkpoints = Checkpoints(directory / CHECKPOINTS, kept=())
-    checkpoints.save(state, 60, 60)
+    checkpoints.save(state, 60)
     checkpoints.wait()
     return directory
 

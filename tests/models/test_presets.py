@@ -150,7 +150,7 @@ def test_impossible_training_settings_are_refused(wrong):
 )
 def test_impossible_changes_of_a_preset_are_refused(wrong):
     name, value = next(iter(wrong.items()))
-    with pytest.raises(UserError, match=f"--{name.replace('_', '-')} must be .*, not {value}"):
+    with pytest.raises(UserError, match=f"--{name.replace('_', '-')} (must be .*, not )?{value}"):
         ModelChanges(**wrong).applied_to(preset("mswitch-tiny").model)
 
 

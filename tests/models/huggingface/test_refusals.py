@@ -91,9 +91,12 @@ def test_tied_and_untied_contradictions(source, sharded):
         ({"feed_forward_proj": "gated-silu"}, "feed_forward_proj 'gated-silu' is none of"),
         ({"layer_norm_epsilon": 1e-5}, "layer_norm_epsilon is 1e-05; mswitch computes 1e-06 only"),
         ({"mswitch": {"depth": 3}}, "mswitch has unknown keys: depth"),
-        ({"mswitch": {"group_size": "9"}}, "mswitch.group_size is '9', no number"),
-        ({"mswitch": {"balance_scope": 1}}, "mswitch.balance_scope is 1, no text"),
-        ({"mswitch": {"balance_scope": "all"}}, "--balance-scope must be group or global"),
+        ({"mswitch": {"group_size": "9"}}, "mswitch.group_size is '9', and must be a number"),
+        ({"mswitch": {"balance_scope": 1}}, "mswitch.balance_scope is 1, and must be a text"),
+        (
+            {"mswitch": {"balance_scope": "all"}},
+            "--balance-scope all is unknown: choose group or global",
+        ),
         ({"mswitch": 3}, "mswitch is not an object"),
     ],
 )

@@ -1,0 +1,101 @@
+"""Checks of configuration classes by their annotations: bounds, choices, finite numbers.
+
+    @dataclasses.dataclass(frozen=True)
+    class Config:
+        steps: Annotated[int, Ge(1)] = 100
+        share: Annotated[float, Gt(0), Le(1)] = 0.5
+        optimizer: Literal["adafactor", "adamw"] = "adafactor"
+
+        def __post_init__(self):
+            check_fields(self)
+
+The annotations are those of annotated-types, so Pydantic and its forms read them too.
+"""
+
+import dataclasses
+import functools
+import math
+import types
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from annotated_types import Ge, Gt, Le, Lt
+
+from pipelines.errors import UserError
+
+#: A whole number that counts something on a device, which has 32 bits for it.
+Count = Annotated[int, Ge(1), Le(2**31 - 1)]
+
+_Bound = Ge | Gt | Le | Lt
+
+
+def check_fields(config: Any, prefix: str = "--") -> None:
+    """Check the fields of a dataclass against their annotations; None is not checked.
+
+    Args:
+        config: the dataclass.
+        prefix: what stands before a field's name in a message, such as `--modern.quality.`.
+
+    Raises:
+        UserError: a value is out of bounds, not among the choices, or not finite.
+    """
+    for name, (bounds, choices) in _constraints(type(config)).items():
+        value = getattr(config, name)
+        option = prefix + name.replace("_", "-")
+        if value is None:
+            continue
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"{option} must be a finite number, not {value}")
+        if not all(_holds(bound, value) for bound in bounds):
+            raise UserError(f"{option} must be {' and '.join(map(_words, bounds))}, not {value}")
+        if choices and value not in choices:
+            known = " or ".join(map(str, choices))
+            raise UserError(f"{option} {value} is unknown: choose {known}")
+
+
+@functools.cache
+def _constraints(kind: type) -> dict[str, tuple[list[_Bound], list[Any]]]:
+    """Return bounds and choices by the name of the field."""
+    hints = get_type_hints(kind, include_extras=True)
+    made = {}
+    for field in dataclasses.fields(kind):
+        parts = list(_parts(hints[field.name]))
+        bounds = [part for part in parts if isinstance(part, _Bound)]
+        choices = [
+            choice for part in parts if get_origin(part) is Literal for choice in get_args(part)
+        ]
+        made[field.name] = bounds, choices
+    return made
+
+
+def _parts(hint: Any) -> Iterator[Any]:
+    """Yield what an annotation is made of."""
+    if get_origin(hint) in (Annotated, Union, types.UnionType):
+        for part in get_args(hint):
+            yield from _parts(part)
+    else:
+        yield hint
+
+
+def _holds(bound: _Bound, value: Any) -> bool:
+    match bound:
+        case Ge():
+            return value >= bound.ge
+        case Gt():
+            return value > bound.gt
+        case Le():
+            return value <= bound.le
+        case Lt():
+            return value < bound.lt
+
+
+def _words(bound: _Bound) -> str:
+    match bound:
+        case Ge():
+            return f"at least {bound.ge:,}"
+        case Gt():
+            return f"above {bound.gt:,}"
+        case Le():
+            return f"at most {bound.le:,}"
+        case Lt():
+            return f"below {bound.lt:,}"
