@@ -95,18 +95,29 @@ def run_with_restarts(argv: Sequence[str], max_restarts: int = 2) -> None:
 
 
 def _run_once(argv: Sequence[str]) -> int:
-    """Run a command; when this process is interrupted, ask it to save and stop."""
+    """Run a command; when this process is interrupted, ask it to save and stop.
+
+    Only then Ctrl-C does what it did here before (`flows.interrupts`: it ends the process at once).
+    """
     process = _start(argv, {}, stdout=subprocess.DEVNULL)
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         return process.wait()
-    except BaseException:
+    except BaseException as error:
+        signal.signal(signal.SIGINT, before)
         with contextlib.suppress(ProcessLookupError):
             process.send_signal(signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(STOP_PATIENCE_SECS)
         _kill_group(process)
         process.wait()
+        if isinstance(error, KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
         raise
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _start(

@@ -90,7 +90,7 @@ def cost_factors(baseline: Run, candidate: Run) -> dict[str, float | None]:
     Time is compared on the same kind of device only.
     """
     wall = None
-    same_device = baseline.config.get("device") == candidate.config.get("device")
+    same_device = baseline.config["device"] == candidate.config["device"]
     if same_device and baseline.step_secs and candidate.step_secs:
         wall = baseline.step_secs / candidate.step_secs
     return {"flop": baseline.flops_per_step / candidate.flops_per_step, "wall": wall}
@@ -177,21 +177,21 @@ def _run_json(run: Run, name: str) -> dict[str, Any]:
     """What the page says of a run; nothing that depends on where it lies."""
     config = run.config
     steps = int(run.steps[-1])
-    tokens = config.get("tokens_per_step")
+    tokens = config["tokens_per_step"]
     return {
         "name": name,
         "preset": run.name,
-        "parameters": config.get("parameters"),
+        "parameters": config["parameters"],
         "active_parameters": _active_parameters(config),
-        "parameters_by_group": config.get("parameters_by_group"),
+        "parameters_by_group": config["parameters_by_group"],
         "flops_per_step": run.flops_per_step,
         "total_flops": run.flops_per_step * steps,
         "steps": steps,
         "tokens_per_step": tokens,
-        "tokens_seen": None if tokens is None else tokens * steps,
+        "tokens_seen": tokens * steps,
         "step_secs": run.step_secs,
-        "device": config.get("device"),
-        "model": config.get("model"),
+        "device": config["device"],
+        "model": config["model"],
         "train": config["train"],
         "config_hash": run.identity["run"],
         "final_metrics": {
@@ -202,22 +202,20 @@ def _run_json(run: Run, name: str) -> dict[str, Any]:
     }
 
 
-def _active_parameters(config: Mapping[str, Any]) -> int | None:
+def _active_parameters(config: Mapping[str, Any]) -> int:
     """Parameters that one token meets: routing is top-1, so one expert of each sparse layer."""
-    experts = (config.get("model") or {}).get("experts")
-    groups = config.get("parameters_by_group") or {}
-    total = config.get("parameters")
-    if not experts or total is None or "experts" not in groups:
+    total, experts = config["parameters"], config["model"]["experts"]
+    if not experts:
         return total
-    return int(total - groups["experts"] + groups["experts"] // experts)
+    sparse = config["parameters_by_group"]["experts"]
+    return total - sparse + sparse // experts
 
 
 def _routing_json(run: Run) -> dict[str, Any] | None:
     if run.routing is None:
         return None
-    model = run.config.get("model") or {}
-    period = int(model.get("sparse_every", 2))
-    return routing_data(run.routing, int(model.get("encoder_layers", 0)) // period)
+    model = run.config["model"]
+    return routing_data(run.routing, model["encoder_layers"] // model["sparse_every"])
 
 
 def _method(runs: tuple[Run, Run], factors: Mapping[str, float | None]) -> dict[str, Any]:

@@ -16,6 +16,17 @@ from models.telemetry import METRICS, read_metrics
 from pipelines.errors import UserError
 from pipelines.outputs import MARKER, config_hash, file_sha256
 
+#: What training notes in config.json beside what every run has.
+TRAINED = (
+    "preset",
+    "languages",
+    "eval_steps",
+    "parameters",
+    "parameters_by_group",
+    "flops_per_step",
+    "tokens_per_step",
+    "device",
+)
 COLUMNS = ("lang", "document", "nats", "target_tokens", "target_bytes")
 ROUTING_COLUMNS = ("lang", "layer", "expert", "tokens")
 EVALUATE_AGAIN = "remove the run's eval/ and routing/ and run mswitch evaluate again"
@@ -72,7 +83,7 @@ def read_evaluated_run(directory: str | Path, role: str) -> Run:
     directory = Path(directory)
     option = f"--{role} {directory}"
     config = read_run(directory)
-    for key in ("preset", "flops_per_step", "eval_steps", "languages"):
+    for key in TRAINED:
         if key not in config:
             raise UserError(
                 f"{option} was not trained by mswitch ({CONFIG} lacks {key!r}): a report compares "

@@ -200,7 +200,7 @@ def caution(summary: Mapping[str, Any]) -> list[str]:
     """Plain reasons not to read much into the page; empty when there is none."""
     reasons = []
     tokens = summary["train_tokens"]
-    if tokens is not None and tokens < SMALL_TOKENS:
+    if tokens < SMALL_TOKENS:
         reasons.append(
             f"Both models saw {large(tokens)} tokens of distinct training text; mT5 and mSwitch "
             "saw about a trillion. So little text proves nothing about the method. This page shows "
@@ -260,11 +260,6 @@ def curve_note(baseline: str, candidate: str) -> str:
 def significant(value: float | None) -> str:
     """A measured number to three figures."""
     return NOT_AVAILABLE if value is None else f"{value:.3g}"
-
-
-def plain(value: Any) -> str:
-    """A value as it stands."""
-    return str(value)
 
 
 def options(config: Mapping[str, Any]) -> str:

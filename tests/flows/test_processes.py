@@ -16,7 +16,7 @@ from pipelines.errors import UserError
 
 #: A stand-in for `python -m flows.main`: the first argument says what it does.
 CHILD = """
-import os, pathlib, subprocess, sys, time
+import os, pathlib, signal, subprocess, sys, time
 from models.lifeline import exit_with_parent
 exit_with_parent()
 what, folder = sys.argv[1], pathlib.Path(sys.argv[2])
@@ -31,6 +31,14 @@ if what == 'beat':
     while True:
         (folder / 'beat').write_text(str(time.time()))
         time.sleep(0.02)
+if what == 'saves':
+    def save(*_):
+        time.sleep(0.5)
+        (folder / 'saved').touch()
+        sys.exit(75)
+    signal.signal(signal.SIGTERM, save)
+    (folder / 'beat').touch()
+    time.sleep(60)
 if what == 'with-server':
     server = subprocess.Popen([sys.executable, '-c',
         "import pathlib, sys, time\\n"
@@ -127,6 +135,19 @@ def test_an_interrupted_flow_stops_its_trainer(child):
     launcher.send_signal(signal.SIGINT)
     launcher.wait(30)
     assert is_still(child / "beat")
+
+
+def test_ctrl_c_ends_a_flow_after_its_trainer_has_saved(child):
+    flow = script_that(
+        "from flows.interrupts import leave_on_interrupt\n"
+        "from flows.processes import run_with_restarts\n"
+        "leave_on_interrupt()\n"
+        f"run_with_restarts(['saves', {str(child)!r}])"
+    )
+    wait_for((child / "beat").exists)
+    flow.send_signal(signal.SIGINT)
+    assert flow.wait(30) == 130
+    assert (child / "saved").exists()
 
 
 def supervised(child: Path, lasts: float) -> subprocess.Popen[bytes]:

@@ -175,7 +175,8 @@ def test_hostile_names_stay_text(make_runs, scenario, tmp_path, make_report):
         tmp_path, scenario(documents, truth, steps=100, preset_names=(HOSTILE, f"b{HOSTILE}"))
     )
     for run in runs:
-        edit_config(run, device=HOSTILE, model={HOSTILE: HOSTILE})
+        model = json.loads((run / "config.json").read_text())["model"]
+        edit_config(run, device=HOSTILE, model={**model, HOSTILE: HOSTILE})
         examples = {"config_hash": HOSTILE, "vocabulary_sha256": HOSTILE}
         edit_config(run, examples=examples)
     made = make_report(runs, tmp_path / "out")
