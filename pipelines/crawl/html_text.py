@@ -1,17 +1,11 @@
 """HTML to plain text, whoever wrote the HTML."""
 
+import numpy as np
 from resiliparse.extract.html2text import extract_plain_text
 
 from pipelines.crawl.charsets import decode
-from pipelines.crawl.html_nesting import Nesting, may_exceed, nesting
+from pipelines.crawl.html.limits import MAX_COST, parser_cost
 from pipelines.crawl.html_tokens import Markup
-
-#: At these limits parsing takes half a second, at 50 times them minutes: its time is quadratic in
-#: nesting depth (browsers stop at 512), elements that are made again take 4 us and 400 bytes each,
-#: and those that are passed 2 ns.
-MOST_NESTING = Nesting(depth=5_000, made_again=200_000, passed=200_000_000)
-#: Parsing takes time quadratic in attributes per tag, here 0.1 s.
-MAX_ATTRIBUTES = 5_000
 
 
 class UnreadableError(ValueError):
@@ -47,10 +41,10 @@ def html_to_text(html: str, main_content: bool = True, markup: Markup | None = N
     sidebars, footers and comments. `markup` is the same HTML, where it is at hand.
 
     Raises:
-        UnreadableError: the HTML is nested too deeply, has a tag with too many attributes
-            (both would take minutes to parse), or resiliparse refuses it.
+        UnreadableError: the HTML may take the parser over a second (`limits`), or resiliparse
+            refuses it.
     """
-    _check_cost(markup or Markup(html.encode("utf-8", "surrogatepass")))
+    _check_cost(markup.utf8 if markup else html.encode("utf-8", "surrogatepass"))
     try:
         return extract_plain_text(
             html,
@@ -67,13 +61,11 @@ def html_to_text(html: str, main_content: bool = True, markup: Markup | None = N
         raise UnreadableError("unreadable_html", str(error)) from error
 
 
-def _check_cost(html: Markup) -> None:
-    attributes = html.tokens.most_attributes
-    if attributes > MAX_ATTRIBUTES:
-        raise UnreadableError("too_many_attributes", f"a tag of {attributes} attributes")
-    if not may_exceed(html, MOST_NESTING):
-        return
-    found = nesting(html, MOST_NESTING)
-    if found.exceeds(MOST_NESTING):
-        detail = f"{found.depth} deep, {found.made_again} made again, {found.passed} passed"
-        raise UnreadableError("nested_too_deeply", detail)
+def _check_cost(utf8: bytes | np.ndarray) -> None:
+    cost = parser_cost(utf8)
+    if cost.ambiguous:
+        raise UnreadableError("nested_too_deeply", "within SVG or frames, tags may be hidden")
+    if cost.attributes > MAX_COST:
+        raise UnreadableError("too_many_attributes", "comparing attributes would take too long")
+    if cost.elements > MAX_COST:
+        raise UnreadableError("nested_too_deeply", "building its elements would take too long")

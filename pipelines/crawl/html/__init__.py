@@ -1,0 +1,1 @@
+"""HTML to plain text, at a bounded price; README.md says how."""

@@ -1,0 +1,266 @@
+"""What a page may cost the HTML parser at most, told before it is parsed.
+
+One pass over the page's bytes finds tags as the HTML standard's tokenizer does (13.2.5) and keeps a
+stack of open elements that is never shorter than the parser's, but for a constant factor: an
+element is closed where the parser surely closes it, and otherwise stays. What the parser does for a
+tag, in the worst case, is added up.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from pipelines.compiled import compiled
+from pipelines.crawl.html.elements import (
+    BREAKS_OUT,
+    ENDS_CLOSE_WITH,
+    ENDS_P,
+    FONT,
+    FOREIGN,
+    FORMATTING,
+    FRAMESET,
+    HOLDS_HTML,
+    KIND,
+    LINK,
+    MERGED,
+    NOFRAMES,
+    OPTION,
+    PARAGRAPH,
+    RAW,
+    SCRIPT,
+    STARTS_CLOSE,
+    STARTS_CLOSE_WITH,
+    UNKNOWN,
+    VOID,
+    VOID_IN_HTML,
+    name_number,
+)
+from pipelines.crawl.html.tokens import (
+    BANG,
+    BRACKET,
+    ENDS_NAME,
+    IS_LETTER,
+    LT,
+    QUESTION,
+    SLASH,
+    comment_end,
+    ends_section,
+    is_plain,
+    raw_end,
+    same,
+    tag_end,
+)
+
+#: In units of 20 ns: at this limit parsing and extraction take about half a second.
+MAX_COST = 20_000_000
+
+# What a token costs, and a formatting element that is made again, and an attribute of one.
+_TOKEN_COST, _FORMATTING_COST, _ATTRIBUTE_COST = 50, 90, 10
+# Each attribute is compared with those before it: so many comparisons are one unit.
+_COMPARISONS = 16
+# Open elements whose end tag may be left out that another end tag closes with its own element.
+_MOST_IMPLIED = 4
+# Of equal formatting elements so many are made again ("Noah's Ark clause").
+_MOST_EQUAL = 3
+# Names and tags of more bytes are taken for different ones.
+_MOST_COMPARED = 256
+# Within SVG an end tag closes whatever is in its element.
+_ANY = -1
+
+
+class Cost(NamedTuple):
+    """What a page costs the parser at most, counted until one limit is exceeded.
+
+    Attributes:
+        elements: to build and to visit elements, in units of 20 ns.
+        attributes: to compare attributes, in the same units.
+        ambiguous: whether where a tag ends depends on more than is known here.
+    """
+
+    elements: int
+    attributes: int
+    ambiguous: bool
+
+
+def parser_cost(utf8: bytes | np.ndarray, limit: int = MAX_COST) -> Cost:
+    """Return what a page costs the parser at most.
+
+    Time is linear in the page. Memory: 250 kB.
+    """
+    elements, attributes, ambiguous = _measure(np.frombuffer(utf8, np.uint8), limit)
+    return Cost(int(elements), int(attributes), bool(ambiguous))
+
+
+class _Open(NamedTuple):
+    """The stack of open elements, outermost first.
+
+    Attributes:
+        elements: int64 [most, 5] number of the name, where that starts and ends, where the tag
+            ends, and what it costs to make the element again if it is formatting.
+        sums: int64 [5] see the places below.
+    """
+
+    elements: np.ndarray
+    sums: np.ndarray
+
+
+# Places in `_Open.elements` and `_Open.sums`: how many elements are open, and how many of them are
+# formatting, an <a> among it, that may be made again; what that costs; where SVG or MathML began.
+_NAME, _START, _STOP, _TAG_STOP, _REMAKING = range(5)
+_DEPTH, _FORMATTING_OPEN, _LINKS, _REMAKING_ALL, _ROOT = range(5)
+
+
+@compiled
+def _place_of_name(html, opened, number, start, stop, closed_with, most):
+    """Return the place of the element that an end tag surely closes, or the depth."""
+    depth = opened.sums[_DEPTH]
+    for place in range(depth - 1, max(-1, depth - 2 - most), -1):
+        element = opened.elements[place]
+        if element[_NAME] == number:
+            size = element[_STOP] - element[_START]
+            if number < UNKNOWN or (
+                size == stop - start <= _MOST_COMPARED
+                and same(html, element[_START], start, size, True)
+            ):
+                return place
+        if closed_with != _ANY and not KIND[element[_NAME]] & closed_with:
+            break
+    return depth
+
+
+@compiled
+def _cut(opened, place):
+    """Close an element and all in it."""
+    for inner in range(place, opened.sums[_DEPTH]):
+        remaking = opened.elements[inner, _REMAKING]
+        if remaking:
+            opened.sums[_FORMATTING_OPEN] -= 1
+            opened.sums[_LINKS] -= KIND[opened.elements[inner, _NAME]] & LINK > 0
+            opened.sums[_REMAKING_ALL] -= remaking
+    opened.sums[_DEPTH] = place
+    if place <= opened.sums[_ROOT]:
+        opened.sums[_ROOT] = -1
+
+
+@compiled
+def _close(opened, wanted, closed_with):
+    """Close the innermost element of a kind, if it is surely closed by a start tag."""
+    depth = opened.sums[_DEPTH]
+    for place in range(depth - 1, max(-1, depth - 2 - _MOST_IMPLIED), -1):
+        kind = KIND[opened.elements[place, _NAME]]
+        if kind & wanted:
+            _cut(opened, place)
+            return
+        if not kind & closed_with:
+            return
+
+
+@compiled
+def _is_made_again(html, opened, number, start, tag_stop):
+    """Tell whether formatting may be made again: of equal elements three are, and one <a>."""
+    if KIND[number] & LINK:
+        return opened.sums[_LINKS] == 0
+    equal, size = 0, tag_stop - start
+    for place in range(opened.sums[_DEPTH] if size <= _MOST_COMPARED else 0):
+        element = opened.elements[place]
+        if element[_NAME] == number and element[_TAG_STOP] - element[_START] == size:
+            equal += same(html, element[_START], start, size, False)
+            if equal == _MOST_EQUAL:
+                return False
+    return True
+
+
+@compiled
+def _open(html, opened, number, start, stop, tag_stop, attributes):
+    """Open an element."""
+    kind, depth = KIND[number], opened.sums[_DEPTH]
+    remaking = 0
+    if kind & FORMATTING and _is_made_again(html, opened, number, start, tag_stop):
+        remaking = _FORMATTING_COST + _ATTRIBUTE_COST * attributes
+        opened.sums[_FORMATTING_OPEN] += 1
+        opened.sums[_LINKS] += kind & LINK > 0
+        opened.sums[_REMAKING_ALL] += remaking
+    if kind & FOREIGN and opened.sums[_ROOT] < 0:
+        opened.sums[_ROOT] = depth
+    opened.elements[depth] = (number, start, stop, tag_stop, remaking)
+    opened.sums[_DEPTH] = depth + 1
+
+
+@compiled
+def _measure(html, limit):  # noqa: PLR0912, PLR0915, one pass
+    """Return the numbers of `Cost`."""
+    # Deeper than this costs more than the limit.
+    most = 4 + int(np.sqrt(2.0 * limit))
+    opened = _Open(np.empty((most, 5), np.int64), np.array([0, 0, 0, 0, -1]))
+    sums = opened.sums
+    elements = comparisons = merged = options = place = 0
+    is_sure = True  # that what is within SVG or MathML has not ended them, and is no HTML
+    has_frames = False  # a page of frames leaves out scripts, and reads on in them
+    while place + 1 < len(html) and max(elements, comparisons // _COMPARISONS) <= limit:
+        if html[place] != LT:
+            place += 1
+            continue
+        begin = place
+        is_end = html[begin + 1] == SLASH
+        start = begin + 1 + is_end
+        if start == len(html) or not IS_LETTER[html[start]]:
+            place += 1
+            if is_end or html[place] == BANG or html[place] == QUESTION:
+                place = comment_end(html, begin)
+                elements += _TOKEN_COST + sums[_DEPTH]
+                is_section = place > begin + 3 and html[begin + 2] == BRACKET and not is_end
+                if sums[_ROOT] >= 0 and is_section and not ends_section(html, place):
+                    return elements, comparisons // _COMPARISONS, True
+            continue
+        stop = start
+        while stop < len(html) and not ENDS_NAME[html[stop]]:
+            stop += 1
+        number = name_number(html, start, stop)
+        kind = KIND[number]
+        place, attributes, closes_itself = tag_end(html, stop)
+        elements += _TOKEN_COST + sums[_DEPTH]
+        elements += sums[_FORMATTING_OPEN] * sums[_DEPTH] + sums[_REMAKING_ALL]
+        comparisons += attributes * attributes * (1 + sums[_FORMATTING_OPEN])
+        if kind & MERGED:
+            merged += attributes
+            comparisons += 4 * merged * attributes
+        is_sure |= sums[_ROOT] < 0
+        in_foreign = sums[_ROOT] >= 0 and is_sure
+        in_html = in_foreign and KIND[opened.elements[sums[_DEPTH] - 1, _NAME]] & HOLDS_HTML > 0
+        if is_end:
+            with_it, within = 0, 0
+            if in_foreign and not in_html:
+                with_it, within = _ANY, sums[_DEPTH] - sums[_ROOT] - 1
+            elif sums[_ROOT] < 0:
+                with_it, within = ENDS_CLOSE_WITH[number], _MOST_IMPLIED
+            found = _place_of_name(html, opened, number, start, stop, with_it, within)
+            is_sure &= found < sums[_DEPTH]
+            _cut(opened, found)
+            continue
+        if in_html or (in_foreign and number == FONT):
+            in_foreign = is_sure = False
+        elif in_foreign and kind & BREAKS_OUT:
+            _cut(opened, sums[_ROOT])
+            in_foreign = False
+        has_frames |= number == FRAMESET
+        if kind & OPTION:  # a select looks at all its options for each
+            options += 1
+            elements += options
+        if kind & VOID or (kind & VOID_IN_HTML and sums[_ROOT] < 0):
+            continue
+        if closes_itself and (in_foreign or kind & FOREIGN):
+            continue
+        if kind & RAW:
+            end = raw_end(html, place, start, stop, number == SCRIPT)
+            may_differ = sums[_ROOT] >= 0 or (has_frames and number != NOFRAMES)
+            if may_differ and (closes_itself or not is_plain(html, place, end)):
+                return elements, comparisons // _COMPARISONS, True
+            place = end
+            if place < len(html):
+                place = tag_end(html, end + 2 + stop - start)[0]
+            continue
+        if sums[_ROOT] < 0:
+            _close(opened, STARTS_CLOSE[number], STARTS_CLOSE_WITH[number])
+            _close(opened, PARAGRAPH if kind & ENDS_P else 0, 0)
+        _open(html, opened, number, start, stop, place, attributes)
+    return elements, comparisons // _COMPARISONS, False
