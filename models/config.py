@@ -17,6 +17,7 @@ VOCABULARY_MULTIPLE = 128
 
 BalanceScope = Literal["group", "global"]
 Precision = Literal["bfloat16", "float32"]
+RouterInit = Literal["flaxformer", "paper"]
 OptimizerName = Literal["adafactor", "adamw"]
 BadLossPolicy = Literal["stop", "skip"]
 Remat = Literal["none", "attention", "layers"]
@@ -35,6 +36,7 @@ OF_EXPERTS = (
     "router_z_weight",
     "router_jitter",
     "router_dtype",
+    "router_init",
     "expert_dropout_rate",
 )
 
@@ -65,6 +67,9 @@ class ModelConfig:
         router_jitter: half width of the multiplicative noise on the router's input in training.
         router_dtype: compute type of routers: `float32` within a bfloat16 model is the paper's
             selective precision (section 2.4); `bfloat16` is there for comparison.
+        router_init: how a router's kernel is drawn: `flaxformer`, normal with deviation 0.02, as
+            released Switch models were; `paper`, truncated normal with variance 0.1 / d_model
+            (section 2.4), which gives logits a deviation of 0.32 at any width.
         init_scale: variance scale of kernels; 0.1 in Switch Transformers (section 2.4).
         dropout_rate: dropout after embedding, attention, feed-forward and final norm.
         expert_dropout_rate: dropout on an expert's intermediate (0.4 in fine-tuning).
@@ -90,6 +95,7 @@ class ModelConfig:
     router_z_weight: AtLeastZero = 0.0
     router_jitter: Rate = 0.01
     router_dtype: Precision = "float32"
+    router_init: RouterInit = "flaxformer"
     init_scale: Positive = 1.0
     dropout_rate: Rate = 0.0
     expert_dropout_rate: Rate = 0.0
@@ -139,6 +145,7 @@ class ModelChanges:
         router_z_weight: weight of the router's z-loss.
         router_jitter: half width of the noise on the router's input.
         router_dtype: compute type of routers.
+        router_init: how a router's kernel is drawn.
         init_scale: variance scale of kernels.
         dropout_rate: dropout outside of experts.
         expert_dropout_rate: dropout on an expert's intermediate.
@@ -155,6 +162,7 @@ class ModelChanges:
     router_z_weight: float | None = None
     router_jitter: float | None = None
     router_dtype: Precision | None = None
+    router_init: RouterInit | None = None
     init_scale: float | None = None
     dropout_rate: float | None = None
     expert_dropout_rate: float | None = None
@@ -199,6 +207,7 @@ class TrainConfig:
         loss_spike: a loss is a spike if it is so many standard deviations above the mean of the
             last 100; by default none is.
         dtype: compute type of matrix products; parameters, routers, softmax and loss are float32.
+            With `float32` products are exact on accelerators too, and several times slower.
         z_loss: weight of log(Z)^2 in the loss, which keeps logits from drifting (T5X: 1e-4).
         microbatches: parts of a batch whose gradients are added up, to save memory; each draws its
             own jitter and dropout, without which the step is that of the whole batch.

@@ -157,7 +157,8 @@ def make_decoder(
             )
             return position + 1, outputs, tokens, running & (tokens != EOS_ID), cache
 
-        first = (jnp.zeros((), jnp.int32), outputs, tokens, running, decoder.begin(inputs))
-        return jax.lax.while_loop(unfinished, extend, first)[1]
+        with skeleton.matmul_precision():
+            first = (jnp.zeros((), jnp.int32), outputs, tokens, running, decoder.begin(inputs))
+            return jax.lax.while_loop(unfinished, extend, first)[1]
 
     return decode

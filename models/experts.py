@@ -148,6 +148,11 @@ def assign_blocks(
     return row, jnp.minimum(of_block, experts - 1)
 
 
+def gated(y: Float[Array, "G S D"], gate: Float[Array, "G S"]) -> Float[Array, "G S D"]:
+    """Scale by the gate, in float32: its gradient is a sum over the model's width."""
+    return (y.astype(jnp.float32) * gate[..., None]).astype(y.dtype)
+
+
 class SwitchFeedForward(nnx.Module):
     """A router and `experts` feed-forward layers, each of a dense layer's size."""
 
@@ -156,7 +161,7 @@ class SwitchFeedForward(nnx.Module):
         into = (config.experts, config.d_model, config.d_ff)
         axes = ("expert", "embed", "mlp")
         back = (config.experts, config.d_ff, config.d_model)
-        self.router = Router(config, rngs=rngs)
+        self.router = Router(config, dtype=dtype, rngs=rngs)
         self.wi_0 = parameter(rngs, init, into, axes)
         self.wi_1 = parameter(rngs, init, into, axes) if config.activation == "geglu" else None
         self.wo = parameter(rngs, init, back, ("expert", "mlp", "embed"))
@@ -192,14 +197,12 @@ class SwitchFeedForward(nnx.Module):
             assert self.mesh is None
             routing = self.router(tokens, real.reshape(groups, -1), tokens.shape[1], key=jitter_key)
             y = self._in_blocks(tokens, routing.stats.expert, dropout_key)
-            y = y * routing.gate[..., None].astype(y.dtype)
-            return y.reshape(x.shape), routing.stats
+            return gated(y, routing.gate).reshape(x.shape), routing.stats
         routing = self.router(tokens, real.reshape(groups, -1), capacity, key=jitter_key)
         queues = sharded_dispatch(tokens, routing.slot, self.config.experts, capacity, self.mesh)
         queues = self._experts(queues, dropout_key)
         y = sharded_combine(queues, routing.slot, self.mesh)
-        y = y * routing.gate[..., None].astype(y.dtype)
-        return y.reshape(x.shape), routing.stats
+        return gated(y, routing.gate).reshape(x.shape), routing.stats
 
     @property
     def _into(self) -> list[nnx.Param]:

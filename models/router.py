@@ -4,6 +4,10 @@ The router runs in float32 inside bfloat16 training (selective precision, sectio
 for bfloat16, to see what that does. Statistics are float32 always. Padding is
 never routed and takes part in no statistic; it counts only in the group size S that sets the
 capacity. Nothing here depends on the number of devices.
+
+On a TPU a float32 product is several bfloat16 passes. Three (`high`) route like six (`highest`)
+and take half the time, which counts: the router of `switch-c` multiplies as much as its experts
+(docs/decisions/0025).
 """
 
 from typing import NamedTuple
@@ -13,13 +17,16 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from models.config import BalanceScope, ModelConfig
-from models.layers import parameter
+from models.config import BalanceScope, ModelConfig, RouterInit
+from models.layers import Initializer, fan_in_init, parameter
 
 MIN_CAPACITY = 4
 
-#: Standard deviation of a router's initial kernel (Flaxformer's; not scaled by init_scale).
-ROUTER_STDDEV = 0.02
+#: How a router's kernel is drawn, whatever init_scale is: Flaxformer's way, and the paper's.
+ROUTER_INITS: dict[RouterInit, Initializer] = {
+    "flaxformer": jax.nn.initializers.normal(0.02),
+    "paper": fan_in_init(0.1, "truncated_normal"),
+}
 
 
 def expert_capacity(capacity_factor: float, group_positions: int, experts: int) -> int:
@@ -71,14 +78,20 @@ class Routing(NamedTuple):
 
 
 class Router(nnx.Module):
-    """A linear map to one logit per expert, softmax, argmax."""
+    """A linear map to one logit per expert, softmax, argmax.
 
-    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
-        init = jax.nn.initializers.normal(ROUTER_STDDEV)
-        shape = (config.d_model, config.experts)
+    Args:
+        config: the model's.
+        dtype: compute type of the rest of the model; if float32, routing is exact too.
+        rngs: randomness of initialisation.
+    """
+
+    def __init__(self, config: ModelConfig, *, dtype: jnp.dtype, rngs: nnx.Rngs):
+        init, shape = ROUTER_INITS[config.router_init], (config.d_model, config.experts)
         self.kernel = parameter(rngs, init, shape, ("embed", "router_experts"))
         self.jitter = config.router_jitter
         self.dtype = jnp.dtype(config.router_dtype)
+        self.precision = "highest" if dtype == jnp.float32 else "high"
         self.balance_scope: BalanceScope = config.balance_scope
 
     def __call__(
@@ -98,8 +111,8 @@ class Router(nnx.Module):
             least, most = 1.0 - self.jitter, 1.0 + self.jitter
             x = _rounded(x * jax.random.uniform(key, x.shape, self.dtype, least, most))
         kernel = _rounded(self.kernel[...].astype(self.dtype))
-        # Without this a TPU multiplies float32 matrices in bfloat16 passes.
-        logits = jnp.einsum("gsd,de->gse", x, kernel, precision=jax.lax.Precision.HIGHEST)
+        # By default a TPU takes a single pass.
+        logits = jnp.einsum("gsd,de->gse", x, kernel, precision=self.precision)
         return assign(logits, real, capacity, self.balance_scope)
 
 

@@ -6,6 +6,7 @@ With `scan_layers`, `encoder.periods.blocks.0.self_attention.query.kernel` has a
 first axis `layers`.
 """
 
+import contextlib
 import dataclasses
 import math
 from collections.abc import Mapping
@@ -80,6 +81,15 @@ class Skeleton:
             [(path, nnx.Param(parameters[name])) for name, path in self.paths.items()]
         )
         return nnx.merge(self.graph, state)
+
+    def matmul_precision(self) -> contextlib.AbstractContextManager[Any]:
+        """Within it, products traced for a float32 model are float32 ones.
+
+        By default they are not: a TPU takes one bfloat16 pass, a recent GPU TF32.
+        """
+        if self.train.dtype == "float32":
+            return jax.default_matmul_precision("highest")
+        return contextlib.nullcontext()
 
     def initial_parameters(self) -> Parameters:
         """Draw the parameters of the run's seed; traceable."""

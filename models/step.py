@@ -68,20 +68,21 @@ def batch_loss(
 ) -> tuple[Float[Array, ""], LossParts]:
     """The loss of one of `parts` equal parts of a batch that has `target_tokens` in all."""
     train = skeleton.train
-    model = skeleton.merge(parameters)
-    x, stats = model(
-        batch["encoder_input_tokens"],
-        batch["decoder_input_tokens"],
-        batch["decoder_target_tokens"],
-        encoder_segment_ids=batch.get("encoder_segment_ids"),
-        decoder_segment_ids=batch.get("decoder_segment_ids"),
-        groups=groups,
-        key=key,
-    )
-    kernel, scale = model.logits_kernel()
-    losses, log_z_squared = chunked_token_losses(
-        x, kernel, scale, batch["decoder_target_tokens"], train.loss_chunks
-    )
+    with skeleton.matmul_precision():
+        model = skeleton.merge(parameters)
+        x, stats = model(
+            batch["encoder_input_tokens"],
+            batch["decoder_input_tokens"],
+            batch["decoder_target_tokens"],
+            encoder_segment_ids=batch.get("encoder_segment_ids"),
+            decoder_segment_ids=batch.get("decoder_segment_ids"),
+            groups=groups,
+            key=key,
+        )
+        kernel, scale = model.logits_kernel()
+        losses, log_z_squared = chunked_token_losses(
+            x, kernel, scale, batch["decoder_target_tokens"], train.loss_chunks
+        )
     weights = batch["decoder_loss_weights"]
     loss = (losses * weights).sum() / target_tokens
     z_loss = train.z_loss * (log_z_squared * weights).sum() / target_tokens
@@ -251,18 +252,19 @@ def make_evaluation_step(
     def evaluation_step(
         parameters: Parameters, batch: Batch, groups: Groups, capacities: tuple[int, int] | None
     ) -> EvaluationResult:
-        model = skeleton.merge(parameters)
-        x, stats = model(
-            batch["encoder_input_tokens"],
-            batch["decoder_input_tokens"],
-            batch["decoder_target_tokens"],
-            groups=groups,
-            capacities=capacities,
-        )
-        kernel, scale = model.logits_kernel()
-        losses, _ = chunked_token_losses(
-            x, kernel, scale, batch["decoder_target_tokens"], skeleton.train.loss_chunks
-        )
+        with skeleton.matmul_precision():
+            model = skeleton.merge(parameters)
+            x, stats = model(
+                batch["encoder_input_tokens"],
+                batch["decoder_input_tokens"],
+                batch["decoder_target_tokens"],
+                groups=groups,
+                capacities=capacities,
+            )
+            kernel, scale = model.logits_kernel()
+            losses, _ = chunked_token_losses(
+                x, kernel, scale, batch["decoder_target_tokens"], skeleton.train.loss_chunks
+            )
         weights = batch["decoder_loss_weights"]
         nats, target_tokens = (losses * weights).sum(axis=-1), weights.sum(axis=-1)
         rows = x.shape[0]

@@ -93,6 +93,12 @@ def _finite(value: Any) -> Any:
     return value if math.isfinite(value) else None
 
 
+def written(step: int, metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Select what a step writes down, so that no more is fetched from the device."""
+    matrices = step == 1 or step % MATRICES_EVERY == 0
+    return {name: value for name, value in metrics.items() if matrices or value.ndim < 2}
+
+
 class Telemetry:
     """Writes metrics.jsonl and TensorBoard events of one run, from one step on."""
 
@@ -115,8 +121,6 @@ class Telemetry:
         for name, value in metrics.items():
             values = np.asarray(value, np.float64)
             if values.ndim == 2:
-                if step != 1 and step % MATRICES_EVERY:
-                    continue
                 for layer, row in enumerate(values):
                     self._add_shares(f"{name}/{layer}", row, step)
             elif values.ndim == 1:

@@ -22,7 +22,7 @@ from models.run import CHECKPOINTS, RunPlan, read_run, run_hash
 from models.state import Skeleton
 from models.step import FEATURES, SEGMENTS, make_train_step, optimizer_of
 from models.stopping import stop_requests
-from models.telemetry import METRICS, Telemetry, cut_metrics
+from models.telemetry import METRICS, Telemetry, cut_metrics, written
 from pipelines.errors import UserError
 from pipelines.faults import fault_point
 from pipelines.progress import Progress
@@ -218,7 +218,7 @@ class Recorder:
         Raises:
             JobError: it is.
         """
-        metrics = {"step": step, **jax.device_get(arrays)}
+        metrics = {"step": step, **jax.device_get(written(step, arrays))}
         now = time.monotonic()
         secs, self._clock = now - self._clock, now
         fault = self._watch.fault(metrics)

@@ -17,6 +17,9 @@ _SENT = {
     "collective-permute": lambda n: 1,
 }
 
+#: By an operand's precision; XLA says nothing where it is the default.
+_PASSES = {"default": 1, "high": 3, "highest": 6}
+
 #: Instructions that move nothing: names for memory, or parts that are counted on their own.
 _FREE = frozenset(
     (
@@ -56,12 +59,14 @@ class Costs:
 
     Attributes:
         flops: of matrix products, a multiply-add being two.
-        flops_loops_once: the same with each loop's body counted once, as XLA's own analysis does.
+        bfloat16_flops: the same, each product times the bfloat16 passes that a TPU makes of it.
+        flops_loops_once: `flops` with each loop's body counted once, as XLA's own analysis does.
         memory_bytes: read from and written to HBM by the instructions as scheduled.
         collectives: by kind, such as all-to-all.
     """
 
     flops: int
+    bfloat16_flops: int
     flops_loops_once: int
     memory_bytes: int
     collectives: Mapping[str, Collective]
@@ -75,6 +80,7 @@ def costs_of(text: str) -> Costs:
     """
     module = Module.parse(text)
     own = {name: _product_flops(module, name) for name in module.computations}
+    passes = {name: _product_flops(module, name, passes=True) for name in module.computations}
     fused = {
         name
         for computation in module.computations.values()
@@ -82,7 +88,7 @@ def costs_of(text: str) -> Costs:
         if instruction.opcode == "fusion"
         for name in instruction.called()
     }
-    flops, memory, once, channels = 0, 0, 0, {}
+    flops, in_passes, memory, once, channels = 0, 0, 0, 0, {}
     runs: collections.Counter[str] = collections.Counter()
     calls: collections.Counter[str] = collections.Counter()
     for name, times in module.runs():
@@ -90,6 +96,7 @@ def costs_of(text: str) -> Costs:
         calls[name] += 1
     for name, times in runs.items():
         flops += own[name] * times
+        in_passes += passes[name] * times
         once += own[name] * calls[name]
         if name not in fused:
             memory += _memory_bytes(module, name) * times
@@ -100,7 +107,7 @@ def costs_of(text: str) -> Costs:
                 # One collective stands in each of the fusions that it overlaps with.
                 key = channel[1] if channel and name in fused else instruction.name
                 channels[key] = (kind, instruction, max(times, channels.get(key, (0, 0, 0))[2]))
-    return Costs(flops, once, memory, _collectives(channels.values()))
+    return Costs(flops, in_passes, once, memory, _collectives(channels.values()))
 
 
 def _collectives(found) -> dict[str, Collective]:
@@ -136,15 +143,26 @@ def group_size(attributes: str) -> int:
     raise ValueError(f"unknown replica groups: {attributes[:120]}")
 
 
-def _product_flops(module: Module, name: str) -> int:
+def _product_flops(module: Module, name: str, *, passes: bool = False) -> int:
     computation = module.computations[name]
     return sum(
-        convolution_flops(instruction, computation)
-        if instruction.opcode == "convolution"
-        else dot_flops(instruction, computation)
+        (
+            convolution_flops(instruction, computation)
+            if instruction.opcode == "convolution"
+            else dot_flops(instruction, computation)
+        )
+        * (_passes(instruction, computation) if passes else 1)
         for instruction in computation.values()
         if instruction.opcode in ("convolution", "dot")
     )
+
+
+def _passes(product: Instruction, computation: Computation) -> int:
+    """Products of bfloat16 parts that a TPU adds up for a product of float32 values."""
+    if all(computation[name].arrays[0].dtype == "bf16" for name in product.operands[:2]):
+        return 1
+    precision = re.search(r"operand_precision=\{(\w+)", product.attributes)
+    return _PASSES[precision[1]] if precision else 1
 
 
 def dot_flops(dot: Instruction, computation: Computation) -> int:

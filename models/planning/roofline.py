@@ -12,7 +12,7 @@ class Roofline:
     """Seconds that each resource would be busy at its peak rate.
 
     Attributes:
-        compute_secs: matrix products at the bfloat16 peak.
+        compute_secs: matrix products at the bfloat16 peak, those in several passes as often.
         memory_secs: what instructions read and write in HBM.
         network_secs: what a device sends, with all its links in use.
     """
@@ -31,7 +31,7 @@ def roofline(costs: Mapping[str, Any], chip: Chip) -> Roofline:
     """The bound for a program's costs (`models.planning.costs.Costs` as a dictionary)."""
     sent = sum(collective["bytes"] for collective in costs["collectives"].values())
     return Roofline(
-        costs["flops"] / chip.flops_per_sec,
+        costs["bfloat16_flops"] / chip.flops_per_sec,
         costs["memory_bytes"] / chip.hbm_bytes_per_sec,
         sent / chip.link_bytes_per_sec,
     )

@@ -3,8 +3,8 @@
     python tests/benchmarks/switch_tables.py --examples runs/demo/examples --out runs/tables
 
 `precision` is tables 2 and 3 of Switch Transformers in small; `gap` asks what moves the sparse
-model towards its dense twin or away, and whether a wider dense layer helps at all; `width` asks
-whether that or experts do where the layer is narrow.
+model towards its dense twin or away, and whether a wider dense layer helps at all; `router` asks
+how its kernel is best drawn; `width` asks whether width or experts help where the layer is narrow.
 
 Trains and evaluates every variant with every seed, one run on each core at a time; prints
 validation loss (nats a token, no token dropped), its spread over seeds, and how many runs ended in
@@ -57,6 +57,10 @@ TABLES: dict[str, dict[str, tuple[str, ...]]] = {
         "sparse, a quarter of the learning rate": (*SPARSE, *SLOWER),
         "dense, an eighth of the learning rate": (*DENSE, *SLOWEST),
         "sparse, an eighth of the learning rate": (*SPARSE, *SLOWEST),
+    },
+    "router": {
+        "flaxformer": SPARSE,
+        "paper": (*SPARSE, "--router-init", "paper"),
     },
     "width": {
         "dense": (*DENSE, *NARROW),

@@ -3,13 +3,16 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from models.config import ModelConfig, TrainConfig
+from models.decode import make_decoder
+from models.experts import gated
 from models.groups import batch_groups
 from models.state import Skeleton
-from models.step import make_gradients
+from models.step import make_evaluation_step, make_gradients
 
 ROWS, INPUTS, TARGETS = 32, 128, 16
 
@@ -49,3 +52,44 @@ def test_sums_over_positions_are_not_rounded_on_the_way(name: str, request: pyte
         for key, exact in gradients["float32"].items()
     }
     assert max(errors.values()) < 0.02, sorted(errors.items(), key=lambda item: -item[1])[:5]
+
+
+def lowered(skeleton: Skeleton) -> dict[str, str]:
+    """What a step's gradient, an evaluation and decoding are made of, as StableHLO."""
+    batch = skewed_batch(skeleton.config.vocabulary_size)
+    groups = batch_groups(skeleton.config, ROWS, INPUTS, TARGETS)
+    parameters, key = dict(skeleton.shapes), jax.random.key(0)
+    gradients = jax.jit(make_gradients(skeleton, groups)).lower(parameters, batch, key)
+    evaluation = make_evaluation_step(skeleton).lower(parameters, batch, groups, None)
+    decode = jax.jit(make_decoder(skeleton, 4)).lower(
+        parameters, batch["encoder_input_tokens"], key
+    )
+    programs = {"gradients": gradients, "evaluation": evaluation, "decoding": decode}
+    return {name: program.as_text() for name, program in programs.items()}
+
+
+def test_float32_products_are_so_on_accelerators(sparse: ModelConfig):
+    """Without a precision a TPU would take one bfloat16 pass, a GPU TF32."""
+    for name, text in lowered(Skeleton.of(sparse, TrainConfig(dtype="float32"))).items():
+        products = [line for line in text.splitlines() if "dot_general" in line]
+        assert len(products) > 10, name
+        for line in products:
+            assert "precision = [HIGHEST, HIGHEST]" in line, (name, line)
+
+
+def test_in_bfloat16_the_router_alone_takes_three_passes(sparse: ModelConfig):
+    text = lowered(Skeleton.of(sparse, TrainConfig()))["gradients"]
+    products = [line for line in text.splitlines() if "dot_general" in line]
+    precise = [line for line in products if "precision = [DEFAULT, DEFAULT]" not in line]
+    # In encoder and decoder, forward, for the input's gradient and for the kernel's.
+    assert len(precise) == 2 * 3
+    assert all("precision = [HIGH, HIGH]" in line for line in precise)
+
+
+def test_the_gates_gradient_is_a_sum_in_float32():
+    rng = np.random.default_rng(0)
+    y, upstream = (jnp.array(rng.normal(1.0, 0.3, (1, 4, 768)), jnp.bfloat16) for _ in range(2))
+    gate = jnp.array(rng.random((1, 4)), jnp.float32)
+    _, pull = jax.vjp(lambda gate: gated(y, gate), gate)
+    exact = (np.asarray(y, np.float64) * np.asarray(upstream, np.float64)).sum(axis=-1)
+    np.testing.assert_allclose(jax.jit(pull)(upstream)[0], exact, rtol=1e-5)

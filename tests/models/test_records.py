@@ -20,7 +20,8 @@ from models.config import TrainConfig, as_json
 from models.peaks import peak_flops
 from models.run import train_config_of
 from models.schedule import log_spaced_steps
-from models.telemetry import Telemetry, cut_metrics
+from models.telemetry import Telemetry, cut_metrics, written
+from models.trainer import Recorder
 from pipelines.errors import UserError
 
 
@@ -92,8 +93,8 @@ def test_vectors_are_in_every_line_and_matrices_in_every_hundredth(tmp_path):
     loads = np.array([[0.25, 0.75, 0.0], [0.5, 0.25, 0.25]], np.float32)
     with Telemetry(tmp_path, 0) as record:
         for step in range(1, 202):
-            metrics = {"train/loss": np.nan, "router/layer_entropy": loads[:, 0]}
-            record.write(step, {**metrics, "router/load": loads})
+            metrics = {"train/loss": np.float32(np.nan), "router/layer_entropy": loads[:, 0]}
+            record.write(step, written(step, {**metrics, "router/load": loads}))
     lines = read(tmp_path)
     assert all(line["train/loss"] is None for line in lines)
     assert all(line["router/layer_entropy"] == [0.25, 0.5] for line in lines)
@@ -309,3 +310,29 @@ def test_a_checkpoint_of_another_model_is_named(tmp_path, state):
     adam = state._replace(moments={"a.kernel": AdamMoments(narrow, narrow)})
     with pytest.raises(UserError, match=r"model: optimizer moments.a.kernel.mean is absent"):
         checkpoints.restore(5, adam)
+
+
+class Matrix:
+    """Stands for an array on a device."""
+
+    ndim = 2
+
+    def __init__(self):
+        self.fetches = 0
+
+    def __array__(self, *_: object, **__: object):
+        self.fetches += 1
+        return np.full((2, 4), 0.25)
+
+
+def test_a_step_fetches_no_matrix_that_it_does_not_write(tmp_path, child):
+    plan, loads = child.plan("mswitch-tiny", 3), Matrix()
+    loss, stacks = np.float32(2.5), ("", "_encoder", "_decoder")
+    metrics = {f"router/drop_fraction{stack}": np.float32(0.0) for stack in stacks}
+    metrics |= {"train/loss": loss, "train/gradient_norm": loss, "router/load": loads}
+    with Recorder(plan, child.MemoryBatches(8), tmp_path, 0) as recorder:
+        recorder.begin(0.0)
+        for step in (1, 2, 3):
+            recorder.record(step, metrics)
+    assert loads.fetches == 1
+    assert ["router/load" in line for line in read(tmp_path)] == [True, False, False]

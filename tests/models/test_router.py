@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 
 from models.router import Router, assign, expert_capacity
 
+BFLOAT16 = jnp.dtype(jnp.bfloat16)
+
 
 @pytest.mark.parametrize(
     ("factor", "positions", "experts", "capacity"),
@@ -179,7 +181,7 @@ def test_a_bfloat16_router_rounds_what_a_float32_router_does_not(sparse):
     routed = {}
     for dtype in ("float32", "bfloat16"):
         config = dataclasses.replace(sparse, router_dtype=dtype)
-        router = Router(config, rngs=nnx.Rngs(0))
+        router = Router(config, dtype=BFLOAT16, rngs=nnx.Rngs(0))
         routed[dtype] = jitted_router(router, x, real, 8, key=jax.random.key(1))
     fine, coarse = routed["float32"].gate, routed["bfloat16"].gate
     assert fine.dtype == coarse.dtype == jnp.float32
@@ -196,7 +198,7 @@ def test_z_loss_is_the_mean_square_of_log_sum_exp():
 
 
 def test_router_is_float32_inside_bfloat16(sparse):
-    router = Router(sparse, rngs=nnx.Rngs(0))
+    router = Router(sparse, dtype=BFLOAT16, rngs=nnx.Rngs(0))
     x = jnp.ones((1, 8, sparse.d_model), jnp.bfloat16)
     routing = jitted_router(router, x, jnp.ones((1, 8), bool), 4)
     assert routing.gate.dtype == jnp.float32
@@ -204,7 +206,9 @@ def test_router_is_float32_inside_bfloat16(sparse):
     router.kernel[...] = jnp.zeros_like(router.kernel[...]).at[0, 2].set(257.0).at[0, 1].set(256.0)
     routing = jitted_router(router, x, jnp.ones((1, 8), bool), 8)
     assert (np.asarray(routing.stats.expert) == 2).all()
-    coarse = Router(dataclasses.replace(sparse, router_dtype="bfloat16"), rngs=nnx.Rngs(0))
+    coarse = Router(
+        dataclasses.replace(sparse, router_dtype="bfloat16"), dtype=BFLOAT16, rngs=nnx.Rngs(0)
+    )
     coarse.kernel[...] = router.kernel[...]
     routing = jitted_router(coarse, x, jnp.ones((1, 8), bool), 8)
     assert (np.asarray(routing.stats.expert) == 1).all()
@@ -212,7 +216,7 @@ def test_router_is_float32_inside_bfloat16(sparse):
 
 def test_jitter_multiplies_the_input_in_training_only(sparse):
     noisy = dataclasses.replace(sparse, router_jitter=0.3)
-    router = Router(noisy, rngs=nnx.Rngs(0))
+    router = Router(noisy, dtype=BFLOAT16, rngs=nnx.Rngs(0))
     x = jax.random.normal(jax.random.key(1), (2, 16, noisy.d_model))
     real = jnp.ones((2, 16), bool)
     calm = jitted_router(router, x, real, 16)
@@ -225,3 +229,15 @@ def test_jitter_multiplies_the_input_in_training_only(sparse):
     )
     zero = jitted_router(router, jnp.zeros_like(x), real, 16, key=jax.random.key(1))
     np.testing.assert_allclose(zero.gate, 1 / noisy.experts, rtol=1e-6)  # 0 times noise is 0
+
+
+@pytest.mark.parametrize("d_model", [32, 768, 2048])
+def test_the_papers_init_gives_logits_the_same_deviation_at_any_width(sparse, d_model):
+    def kernel(init):
+        config = dataclasses.replace(sparse, d_model=d_model, experts=64, router_init=init)
+        return np.asarray(Router(config, dtype=BFLOAT16, rngs=nnx.Rngs(0)).kernel[...])
+
+    paper, flaxformer = kernel("paper"), kernel("flaxformer")
+    assert paper.std() * d_model**0.5 == pytest.approx(0.316, rel=0.05)
+    assert np.abs(paper).max() < 2.3 * paper.std()  # cut at two deviations of the whole normal
+    assert flaxformer.std() == pytest.approx(0.02, rel=0.05)

@@ -119,6 +119,19 @@ def test_programs_for_tpus_are_read():
     assert costs.memory_bytes == 12 * in_loop + outside
 
 
+def test_float32_products_count_the_passes_that_a_tpu_makes_of_them():
+    """libtpu says the precision of a product, and nothing where it is the default."""
+    projection = 2 * 4 * 8 * 8
+    for precision, passes in (("", 1), ("high", 3), ("highest", 6)):
+        text = TPU_HLO.replace("bf16[", "f32[")
+        if precision:
+            text = text.replace("->bf\n", f"->bf, operand_precision={{{precision},{precision}}}\n")
+        costs = costs_of(text)
+        logits = costs.flops - 12 * projection
+        assert costs.bfloat16_flops == 12 * passes * projection + logits
+    assert costs_of(TPU_HLO).bfloat16_flops == costs_of(TPU_HLO).flops
+
+
 #: A layer's activations are sliced from all layers' and written back among them.
 STACKED_HLO = """HloModule stacked
 

@@ -43,6 +43,7 @@ def compiled(_request: CompileRequest) -> CompileResult:
     collectives = {"all-reduce": {"count": 3, "bytes": 600_000_000}}
     costs = {
         "flops": 197_000_000_000_000,
+        "bfloat16_flops": 2 * 197_000_000_000_000,
         "flops_loops_once": 1,
         "memory_bytes": 819_000_000_000 // 2,
         "collectives": collectives,
@@ -62,10 +63,10 @@ def test_a_plan_has_the_fields_that_are_promised(plan):
     assert plan["flops_per_step"] == 16 * 197e12
     wanted = plan["analytic_flops_per_step"] + plan["recomputed_flops_per_step"]
     assert plan["flops_ratio"] == pytest.approx(16 * 197e12 / wanted)
-    assert plan["estimate"]["compute_secs"] == pytest.approx(1.0)
+    assert plan["estimate"]["compute_secs"] == pytest.approx(2.0)
     assert plan["estimate"]["memory_secs"] == pytest.approx(0.5)
     assert plan["estimate"]["network_secs"] == pytest.approx(0.003)
-    assert plan["estimated_step_secs"] == pytest.approx(1.0)
+    assert plan["estimated_step_secs"] == pytest.approx(2.0)
     assert json.loads(json.dumps(plan)) == plan
 
 
@@ -73,7 +74,7 @@ def test_a_plan_is_readable(plan):
     text = format_plan(plan)
     assert "mt5-small on v5e:4x4 (16 devices): fits" in text
     assert "all-reduce      3 times, each device sends 0.56 GiB" in text
-    assert "estimated time  at least 1 s" in text
+    assert "estimated time  at least 2 s" in text
     assert "--data-parallel 16 --expert-parallel 1 --model-parallel 1" in text
 
 
