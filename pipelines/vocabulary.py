@@ -16,9 +16,10 @@ import signal
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import sentencepiece
+from annotated_types import Ge, Le
 from sentencepiece import sentencepiece_model_pb2
 
 from pipelines import storage
@@ -28,6 +29,7 @@ from pipelines.outputs import read_manifest, stage_output_anywhere, write_atomic
 from pipelines.progress import say
 from pipelines.sampling import capped_budget, power_rates
 from pipelines.special_tokens import EOS_ID, PAD_ID, SENTINELS, UNK_ID
+from pipelines.validation import check_fields
 from pipelines.vocabulary_model import MODEL_FILE, STAGE, add_sentinels
 
 NORMALIZATION = "nmt_nfkc"
@@ -53,24 +55,17 @@ class VocabularyConfig:
     """
 
     size: int = 250_100
-    character_coverage: float = 0.99999
-    sample_characters: int = 100_000_000
-    sampling_exponent: float = 0.3
+    character_coverage: Annotated[float, Ge(0.98), Le(1)] = 0.99999
+    sample_characters: Annotated[int, Ge(1)] = 100_000_000
+    sampling_exponent: Annotated[float, Ge(0), Le(1)] = 0.3
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.size < MIN_SIZE:
             raise UserError(
-                f"vocabulary size is {self.size}: give at least {MIN_SIZE} (3 special, 256 byte "
+                f"--size is {self.size}: give at least {MIN_SIZE} (3 special, 256 byte "
                 "and 100 sentinel ids are in it)"
             )
-        if not 0.98 <= self.character_coverage <= 1:
-            raise UserError(
-                f"character_coverage is {self.character_coverage}: give a share from 0.98 to 1"
-            )
-        if self.sample_characters < 1:
-            raise UserError(f"sample_characters is {self.sample_characters}: give at least 1")
-        if not 0 <= self.sampling_exponent <= 1:
-            raise UserError(f"sampling_exponent is {self.sampling_exponent}: give 0 to 1")
 
 
 def _lines(shards: Sequence[CorpusShard]) -> Iterator[str]:

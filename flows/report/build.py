@@ -7,9 +7,10 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from annotated_types import Ge, Lt
 
 from flows.report.data import report_data, to_csv
 from flows.report.headline import MINIMUM_UNITS, LanguageResult, Pooled, pool
@@ -18,9 +19,9 @@ from flows.report.runs import Run, check_pair, pair_losses, read_evaluated_run
 from flows.report.svg import standalone_svg
 from flows.speedup import measure_delta, measure_speed_up, resample_curves
 from pipelines import storage
-from pipelines.errors import UserError
 from pipelines.outputs import file_sha256, stage_output, write_atomically
 from pipelines.progress import Progress, say
+from pipelines.validation import check_fields
 
 STAGE = "report"
 #: Raised when the same runs give other figures, so that a report by an older statistic is refused
@@ -38,15 +39,12 @@ class ReportConfig:
         confidence: of every interval.
     """
 
-    resamples: int = 1000
+    resamples: Annotated[int, Ge(100)] = 1000
     seed: int = 0
-    confidence: float = 0.95
+    confidence: Annotated[float, Ge(0.5), Lt(1)] = 0.95
 
     def __post_init__(self):
-        if self.resamples < 100:
-            raise UserError(f"--resamples {self.resamples}: an interval needs at least 100")
-        if not 0.5 <= self.confidence < 1:
-            raise UserError(f"--confidence {self.confidence}: give a share, 0.5 to below 1")
+        check_fields(self)
 
 
 DEFAULT_CONFIG = ReportConfig()

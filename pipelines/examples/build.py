@@ -9,7 +9,9 @@ import dataclasses
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Annotated, Any
+
+from annotated_types import Ge, Le
 
 from pipelines import storage
 from pipelines.corpus.reader import Corpus, open_corpus, say_without_validation
@@ -30,6 +32,7 @@ from pipelines.outputs import (
 from pipelines.progress import say
 from pipelines.records import SPLITS
 from pipelines.runners import pipeline_options
+from pipelines.validation import Count, check_fields
 from pipelines.vocabulary_model import MODEL_FILE, open_vocabulary
 
 STAGE = "examples"
@@ -59,23 +62,16 @@ class ExamplesConfig:
     inputs_length: int = 1024
     noise_density: float = 0.15
     mean_noise_span_length: float = 3.0
-    seed: int = 0
+    seed: Annotated[int, Ge(0), Le(2**32 - 1)] = 0
     separate_documents: bool = False
-    validation_segments: int | None = None
+    validation_segments: Count | None = None
     chain: Chain = "lossless"
     finished: bool = False
 
     def __post_init__(self) -> None:
-        if self.chain not in get_args(Chain):
-            raise UserError(f"chain is {self.chain}: choose {', '.join(get_args(Chain))}")
+        check_fields(self)
         if self.chain == "t5" and self.separate_documents:
-            raise UserError("separate_documents: T5's chain puts nothing between documents")
-        if self.validation_segments is not None and self.validation_segments < 1:
-            raise UserError(
-                f"validation_segments is {self.validation_segments}: give at least 1, or none"
-            )
-        if not 0 <= self.seed < 1 << 32:
-            raise UserError(f"seed is {self.seed}: give 0 to {(1 << 32) - 1}")
+            raise UserError("--separate-documents: T5's chain puts nothing between documents")
         self.lengths()
 
     def features(self, split: str) -> tuple[str, ...]:

@@ -245,7 +245,7 @@ def test_validation_can_be_bounded_per_document(
     assert len(bounded) == len(first) < len(whole)
     for record in bounded:
         assert record["inputs"].tolist() == first[record["document"][0]]["inputs"].tolist()
-    with pytest.raises(UserError, match="validation_segments is 0"):
+    with pytest.raises(UserError, match="--validation-segments must be at least 1"):
         ExamplesConfig(validation_segments=0)
 
 
@@ -266,10 +266,10 @@ def test_bad_input_is_named(small_corpus: Path, small_vocabulary: Path, tmp_path
     with pytest.raises(UserError, match="stage corpus, not of vocabulary"):
         build_examples(small_corpus, small_corpus, tmp_path / "e", CONFIG)
     for seed in (-1, 1 << 32):
-        with pytest.raises(UserError, match=rf"^seed is {seed}: give 0 to 4294967295"):
+        with pytest.raises(UserError, match=rf"^--seed must be .* 4,294,967,295, not {seed}"):
             ExamplesConfig(seed=seed)
     for mean in (0.5, float("nan"), float("inf")):
-        with pytest.raises(UserError, match=rf"^mean_noise_span_length is {mean}: give at least"):
+        with pytest.raises(UserError, match=rf"mean.noise.span.length .*{mean}"):
             ExamplesConfig(mean_noise_span_length=mean)
     with pytest.raises(UserError, match="sentinels"):
         ExamplesConfig(inputs_length=2048)

@@ -123,8 +123,8 @@ def test_examples_are_built_by_the_chain_of_t5(
     manifest = corpus_files.read_json(tmp_path / "examples" / "manifest.json")
     assert manifest["config"]["chain"] == "t5"
     for wrong, message in (
-        ({"chain": "t5", "separate_documents": True}, "^separate_documents: T5's chain"),
-        ({"chain": "t6"}, "^chain is t6: choose lossless, t5"),
+        ({"chain": "t5", "separate_documents": True}, "^--separate-documents: T5's chain"),
+        ({"chain": "t6"}, "^--chain t6 is unknown: choose lossless or t5"),
     ):
         with pytest.raises(UserError, match=message):
             ExamplesConfig(**wrong)

@@ -59,7 +59,9 @@ def test_same_text_gives_the_same_bytes_wherever_it_lies(
 
 
 def test_a_coverage_that_sentencepiece_refuses_is_refused_before():
-    with pytest.raises(UserError, match=r"character_coverage is 0.97: give a share from 0.98 to 1"):
+    with pytest.raises(
+        UserError, match=r"--character-coverage must be at least 0.98 and at most 1, not 0.97"
+    ):
         VocabularyConfig(character_coverage=0.97)
 
 
@@ -143,14 +145,14 @@ def test_damaged_and_missing_input(small_corpus: Path, tmp_path: Path):
 @pytest.mark.parametrize(
     ("settings", "named"),
     [
-        ({"size": 300}, "vocabulary size"),
-        ({"character_coverage": 0.5}, "character_coverage"),
-        ({"sample_characters": 0}, "sample_characters"),
-        ({"sampling_exponent": 2}, "sampling_exponent"),
+        ({"size": 300}, "--size is 300: give at least"),
+        ({"character_coverage": 0.5}, "--character-coverage must be at least 0.98"),
+        ({"sample_characters": 0}, "--sample-characters must be at least 1"),
+        ({"sampling_exponent": 2}, "--sampling-exponent must be at least 0 and at most 1"),
     ],
 )
 def test_settings_out_of_range(settings, named: str):
-    with pytest.raises(UserError, match=f"^{named} is"):
+    with pytest.raises(UserError, match=f"^{named}"):
         VocabularyConfig(**settings)
 
 
