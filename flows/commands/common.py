@@ -16,16 +16,19 @@ BeamOptions = Annotated[
 
 def finish(summary: Mapping[str, Any], json: bool) -> int:
     """Print a stage's summary: one JSON object, or its headline figures in one line."""
-    if json:
-        print(json_module.dumps(summary, ensure_ascii=False, sort_keys=True))
-        return 0
     figures = [
         f"{value:,} {key.replace('_', ' ')}" + _parts(summary.get(f"{key}_by_reason"))
         for key, value in summary.items()
         if isinstance(value, int | float) and not isinstance(value, bool)
     ]
     state = "already complete" if summary.get("reused") else "done"
-    print(f"{summary['out']}: {state}" + (f", {', '.join(figures)}" if figures else ""))
+    line = f"{summary['out']}: {state}" + (f", {', '.join(figures)}" if figures else "")
+    return print_result(summary, line, json)
+
+
+def print_result(result: Mapping[str, Any], text: str, json: bool) -> int:
+    """Print what a command found: one JSON object, or `text` for people."""
+    print(json_module.dumps(result, ensure_ascii=False, sort_keys=True) if json else text)
     return 0
 
 

@@ -1,13 +1,19 @@
 """`mswitch corpus`: build a corpus, show its statistics."""
 
 import dataclasses
-import json as json_module
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from flows.commands.common import BeamOptions, Json, check_beam_options, finish, split_commas
+from flows.commands.common import (
+    BeamOptions,
+    Json,
+    check_beam_options,
+    finish,
+    print_result,
+    split_commas,
+)
 from pipelines.corpus.build import CorpusConfig, build_corpus
 from pipelines.languages import parse_codes
 from pipelines.runners import RunnerName
@@ -93,8 +99,7 @@ def plan(
         mb_per_second=mb_per_second,
         price_per_cpu_hour=price_per_cpu_hour,
     )
-    print(json_module.dumps(planned, sort_keys=True) if json else format_plan(planned))
-    return 0
+    return print_result(planned, format_plan(planned), json)
 
 
 @app.command
@@ -117,9 +122,5 @@ def stats(corpus: str, *, html: Path | None = None, json: Json = False) -> int:
         from flows.corpus_page.page import write_page
 
         summary |= {"html": str(html), "survey": write_page(corpus, html)}
-    if json:
-        return finish(summary, json)
-    print(format_stats(corpus))
-    if html is not None:
-        print(f"\n{html}: sites, scripts, scores and samples")
-    return 0
+    more = f"\n\n{html}: sites, scripts, scores and samples" if html is not None else ""
+    return print_result(summary, f"{format_stats(corpus)}{more}", json)

@@ -1,12 +1,11 @@
 """`mswitch infill`: a pretrained model fills the gaps of a text."""
 
-import json as json_module
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from flows.commands.common import Json
+from flows.commands.common import Json, print_result
 from models.infill import InfillConfig
 
 app = App(name="infill")
@@ -36,9 +35,4 @@ def infill(
     from models.infill import infill as run_infill
 
     summary = run_infill(run, vocab, text, config)
-    if json:
-        print(json_module.dumps(summary, ensure_ascii=False, sort_keys=True))
-        return 0
-    for one in summary["texts"]:
-        print(one["filled"])
-    return 0
+    return print_result(summary, "\n".join(one["filled"] for one in summary["texts"]), json)

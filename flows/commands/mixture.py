@@ -1,11 +1,10 @@
 """`mswitch mixture`: how often each language is trained on."""
 
 import dataclasses
-import json as json_module
 
 from cyclopts import App
 
-from flows.commands.common import Json
+from flows.commands.common import Json, print_result
 from pipelines.errors import UserError
 from tasks.mixtures import DEFAULT, find_mixture, mixtures
 
@@ -48,10 +47,6 @@ def show(
             raise UserError(f"{option} is {value}: give at least 1")
     found = find_mixture(mixture)
     table = describe_mixture(examples, found, steps, batch_size)
-    if not json:
-        print(f"mixture {mixture}: {steps:,} steps of {batch_size:,} sequences")
-        print(format_mixture(table))
-        return 0
     summary = {
         "stage": "mixture",
         "examples": str(examples),
@@ -61,8 +56,8 @@ def show(
         "batch_size": batch_size,
         **table,
     }
-    print(json_module.dumps(summary, ensure_ascii=False, sort_keys=True))
-    return 0
+    head = f"mixture {mixture}: {steps:,} steps of {batch_size:,} sequences"
+    return print_result(summary, f"{head}\n{format_mixture(table)}", json)
 
 
 @app.command(name="list")
@@ -71,14 +66,16 @@ def list_mixtures(*, json: Json = False) -> int:
 
     The same names are seqio's after `import tasks.pretrain`.
     """
-    sizes = {name: len(mixture.members()) for name, mixture in mixtures().items()}
-    if json:
-        rows = [
-            {"name": name, "languages": sizes[name], "definition": dataclasses.asdict(mixture)}
-            for name, mixture in mixtures().items()
-        ]
-        print(json_module.dumps({"stage": "mixture", "mixtures": rows}, ensure_ascii=False))
-        return 0
-    for name, size in sizes.items():
-        print(f"{name:32} {size:3} language{'s' if size > 1 else ''}")
-    return 0
+    rows = [
+        {
+            "name": name,
+            "languages": len(mixture.members()),
+            "definition": dataclasses.asdict(mixture),
+        }
+        for name, mixture in mixtures().items()
+    ]
+    lines = [
+        f"{row['name']:32} {row['languages']:3} language{'s' if row['languages'] > 1 else ''}"
+        for row in rows
+    ]
+    return print_result({"stage": "mixture", "mixtures": rows}, "\n".join(lines), json)

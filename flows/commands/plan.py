@@ -1,11 +1,10 @@
 """`mswitch plan`: compile the training step for a TPU slice, without one."""
 
-import json as json_module
 from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from flows.commands.common import Json
+from flows.commands.common import Json, print_result
 from models.config import ModelChanges
 from models.planning.config import PlanConfig
 
@@ -39,5 +38,4 @@ def plan(
     from models.planning.text import format_plan
 
     made = make_plan(preset, topology, config, changes)
-    print(json_module.dumps(made, sort_keys=True) if json else format_plan(made))
-    return 0
+    return print_result(made, format_plan(made), json)

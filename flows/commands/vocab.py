@@ -1,11 +1,10 @@
 """`mswitch vocab`: train a vocabulary, inspect one."""
 
-import json as json_module
 from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
 
-from flows.commands.common import Json, finish, split_commas
+from flows.commands.common import Json, finish, print_result, split_commas
 from pipelines.languages import parse_codes
 from pipelines.vocabulary import VocabularyConfig, train_vocabulary
 
@@ -63,9 +62,4 @@ def inspect(
 
     only = parse_codes(split_commas(languages) or ())
     found = inspect_vocabulary(vocab, corpus, split=split, max_bytes=max_bytes, only=only)
-    if json:
-        summary = {"stage": "vocabulary", **found}
-        print(json_module.dumps(summary, ensure_ascii=False, sort_keys=True))
-    else:
-        print(format_inspection(found))
-    return 0
+    return print_result({"stage": "vocabulary", **found}, format_inspection(found), json)
