@@ -86,8 +86,6 @@ def claim_run(out: Path, plan: RunPlan) -> dict[str, Any] | None:
     if not (out / CONFIG).is_file():
         raise UserError(f"{out} holds files that are not a training run: choose a new --out")
     before = read_run(out)
-    # What the version that began the run did not know has its default.
-    before["model"] = as_json(model_of(before))
     after = json.loads(canonical_json(plan.identity))
     changed = []
     for part, wanted in after.items():
