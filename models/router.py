@@ -7,7 +7,7 @@ capacity. Nothing here depends on the number of devices.
 
 On a TPU a float32 product is several bfloat16 passes. Three (`high`) route like six (`highest`)
 and take half the time, which counts: the router of `switch-c` multiplies as much as its experts
-(docs/decisions/0025).
+(docs/decisions/0026).
 """
 
 from typing import NamedTuple
