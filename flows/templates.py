@@ -1,14 +1,35 @@
 """Jinja2 environments of the HTML pages: autoescape on, an undefined name is an error."""
 
+import re
+from collections.abc import Sequence
+
 import jinja2
+from markupsafe import Markup
+
+from flows.report import text
+from flows.report.svg import FIGURE_STYLE, FIGURE_VARIABLES
+from pipelines.languages import script_name
 
 
 def template_environment(*packages: str) -> jinja2.Environment:
     """Return an environment that finds templates in `packages`, the first that has one."""
-    return jinja2.Environment(
+    environment = jinja2.Environment(
         loader=jinja2.ChoiceLoader([jinja2.PackageLoader(package, "") for package in packages]),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+    )
+    environment.filters["unbroken"] = unbroken
+    style = Markup(FIGURE_VARIABLES + FIGURE_STYLE)  # noqa: S704 - ours
+    environment.globals |= {"text": text, "script_name": script_name, "style": style}
+    return environment
+
+
+def unbroken(text: str, words: Sequence[str]) -> Markup:
+    """Escape `text` and keep each of `words` on one line, hyphens or not."""
+    parts = re.split(f"({'|'.join(map(re.escape, words))})", text)
+    return Markup("").join(
+        Markup('<span class="nb">{}</span>').format(part) if index % 2 else part
+        for index, part in enumerate(parts)
     )

@@ -6,11 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from markupsafe import Markup
-
 from flows.corpus_page.figures import score_histogram, share_bars
-from flows.report import text as report_text
-from flows.report.svg import FIGURE_STYLE, FIGURE_VARIABLES, SCREENS, inline_svg, inline_svgs
+from flows.report.svg import SCREENS, inline_svg, inline_svgs
 from flows.templates import template_environment
 from pipelines import storage
 from pipelines.corpus.accounts import UNSAMPLED, language_totals, load_stats
@@ -89,6 +86,7 @@ def render(
     environment = template_environment("flows.corpus_page", "flows.report")
     environment.filters["visible"] = visible
     rows = [_row(total, found["languages"][total["lang"]]) for total in language_totals(stats)]
+    rows.sort(key=lambda row: (row["name"].casefold(), row["lang"]))
     documents = sum(row["documents"] for row in rows)
     size = sum(row["bytes"] for row in rows)
     for row in rows:
@@ -99,7 +97,8 @@ def render(
         name=Path(corpus.rstrip("/")).name,
         documents=documents,
         bytes=size,
-        rows=sorted(rows, key=lambda row: (row["name"].casefold(), row["lang"])),
+        rows=rows,
+        data={"languages": rows, "stages": stats["stages"], "lines": stats["lines"]},
         histograms={
             row["lang"]: inline_svg(
                 score_histogram(_fewer(row["scores"]), None, 300, 84, f"Scores of {row['name']}"),
@@ -128,9 +127,6 @@ def render(
         inputs=len(config.get("inputs", ())),
         least_share=LEAST_SHARE,
         drops_known=any(row["dropped"] for row in rows),
-        script_name=script_name,
-        text=report_text,
-        style=Markup(FIGURE_VARIABLES + FIGURE_STYLE),  # noqa: S704 - ours
     )
 
 

@@ -3,25 +3,16 @@
 import base64
 import dataclasses
 import math
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from markupsafe import Markup
 
 from flows.report import figures, panels
 from flows.report import text as report_text
 from flows.report.headline import LanguageResult, Pooled
 from flows.report.routing import Routing, most_informative_layer
-from flows.report.svg import (
-    FIGURE_STYLE,
-    FIGURE_VARIABLES,
-    SCREENS,
-    Drawing,
-    arrange,
-    inline_svgs,
-)
+from flows.report.svg import SCREENS, Drawing, arrange, inline_svgs
 from flows.speedup import isotonic_fit
 from flows.templates import template_environment
 from pipelines.languages import script_name
@@ -167,18 +158,14 @@ def render(report: Mapping[str, Any], drawings: Drawings, csv: str) -> str:
         csv: per_language.csv, which the page offers for download.
     """
     environment = template_environment("flows.report")
-    environment.filters["unbroken"] = unbroken
     return environment.get_template("page.html.j2").render(
-        report=report,
+        data=report,
         summary=report["summary"],
         baseline=report["runs"]["baseline"],
         candidate=report["runs"]["candidate"],
         method=report["method"],
         rows=sorted(report["languages"], key=lambda row: (row["name"].casefold(), row["lang"])),
         scripts=sorted({row["script"] for row in report["languages"]}, key=script_name),
-        script_name=script_name,
-        text=report_text,
-        style=Markup(FIGURE_VARIABLES + FIGURE_STYLE),  # noqa: S704 - ours
         histogram=inline_svgs(drawings.histogram, "speedup", SCREENS),
         quality=inline_svgs(drawings.quality, "quality"),
         pooled_curve=inline_svgs(drawings.pooled, "pooled", SCREENS),
@@ -188,13 +175,4 @@ def render(report: Mapping[str, Any], drawings: Drawings, csv: str) -> str:
         curves=inline_svgs(drawings.curves, "curves"),
         # With a byte order mark, by which spreadsheets know UTF-8.
         csv=base64.b64encode(csv.encode("utf-8-sig")).decode("ascii"),
-    )
-
-
-def unbroken(text: str, words: Sequence[str]) -> Markup:
-    """Escape `text` and keep each of `words` on one line, hyphens or not."""
-    parts = re.split(f"({'|'.join(map(re.escape, words))})", text)
-    return Markup("").join(
-        Markup('<span class="nb">{}</span>').format(part) if index % 2 else part
-        for index, part in enumerate(parts)
     )
