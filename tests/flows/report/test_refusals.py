@@ -160,7 +160,10 @@ def test_a_run_is_not_compared_with_itself(pair, tmp_path):
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"resamples": 10}, "--resamples 10"), ({"confidence": 1.0}, "--confidence 1.0")],
+    [
+        ({"resamples": 10}, "--resamples must be at least 100, not 10"),
+        ({"confidence": 1.0}, r"--confidence must be at least 0\.5 and below 1, not 1\.0"),
+    ],
 )
 def test_settings_without_meaning_are_refused(options, message):
     with pytest.raises(UserError, match=message):
