@@ -24,7 +24,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 def command_line() -> str:
     """Return the help of every command as one page."""
-    from flows.cli import SUBCOMMANDS, build_app
+    from flows.cli.app import SUBCOMMANDS, build_app
 
     pages = [build_app(name)[name].generate_docs(heading_level=2) for name in SUBCOMMANDS]
     return "# Command line\n\n" + "\n\n".join(pages)

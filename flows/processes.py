@@ -7,8 +7,8 @@
 
 Every process started here leads its own process group, which is killed after it. It also holds a
 lifeline (`models.lifeline`): when its parent is killed with SIGKILL and cannot clean up, it notices
-and kills its group itself. What a trainer does on SIGTERM is in `models.stopping`, and what Ctrl-C
-does to every other command in `flows.interrupts`.
+and kills its group itself. What a trainer does on SIGTERM is in `models.training.signals`, and what Ctrl-C
+does to every other command in `flows.cli.interrupts`.
 """
 
 import contextlib
@@ -98,7 +98,7 @@ def run_with_restarts(argv: Sequence[str], max_restarts: int = 2) -> None:
 def _run_once(argv: Sequence[str]) -> int:
     """Run a command; when this process is interrupted, ask it to save and stop.
 
-    Only then Ctrl-C does what it did here before (`flows.interrupts`: it ends the process at once).
+    Only then does Ctrl-C end this process at once, as before (`flows.cli.interrupts`).
     """
     process = _start(argv, {}, stdout=subprocess.DEVNULL)
     before = signal.getsignal(signal.SIGINT)
@@ -126,7 +126,7 @@ def _start(
 ) -> subprocess.Popen[bytes]:
     """Start `mswitch *argv` in a new process group, with a lifeline to this process."""
     return subprocess.Popen(
-        [sys.executable, "-m", "flows.main", *argv],
+        [sys.executable, "-m", "flows.cli.main", *argv],
         stdin=subprocess.PIPE,
         env={**os.environ, **environment, lifeline.VARIABLE: "1"},
         stdout=stdout,

@@ -13,10 +13,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from models.block import Block
-from models.experts import DROPLESS
-from models.state import Parameters, Skeleton
-from models.transformer import PADDING, Transformer
+from models.nn.block import Block
+from models.nn.experts import DROPLESS
+from models.nn.transformer import PADDING, Transformer
+from models.training.state import Parameters, Skeleton
 from pipelines.special_tokens import EOS_ID
 
 #: `(parameters, inputs, key) -> outputs`; see `make_decoder`.

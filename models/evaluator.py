@@ -15,14 +15,14 @@ import numpy as np
 import pyarrow as pa
 
 from models.config import EvaluateConfig, TrainConfig
-from models.experts import DROPLESS
-from models.groups import Groups, batch_groups
-from models.job import JobError, is_first, meet, together
+from models.nn.experts import DROPLESS
+from models.nn.groups import Groups, batch_groups
+from models.nn.router import expert_capacity
 from models.partitioning import check_divisible, fed_part, make_mesh, put_batch
-from models.router import expert_capacity
-from models.run import model_of, train_config_of
-from models.state import Parameters, Skeleton
-from models.step import FEATURES, EvaluationResult, make_evaluation_step, optimizer_of
+from models.training.processes import JobError, is_first, meet, together
+from models.training.run_directory import model_of, train_config_of
+from models.training.state import Parameters, Skeleton
+from models.training.step import FEATURES, EvaluationResult, make_evaluation_step, optimizer_of
 from pipelines.errors import UserError
 from pipelines.progress import Progress
 from tasks.prefetch import ahead

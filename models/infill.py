@@ -12,14 +12,14 @@ import numpy as np
 import sentencepiece
 from annotated_types import Ge
 
-from models.checkpoint import complete_steps, restore_parameters
 from models.decode import make_decoder
-from models.groups import WHOLE_BATCH
-from models.job import check_devices, memory_explained
+from models.nn.groups import WHOLE_BATCH
 from models.partitioning import check_divisible, make_mesh
-from models.run import CHECKPOINTS, model_of, read_run, run_hash, train_config_of
-from models.state import Skeleton
-from models.step import optimizer_of
+from models.training.checkpoint import complete_steps, restore_parameters
+from models.training.processes import check_devices, memory_explained
+from models.training.run_directory import CHECKPOINTS, model_of, read_run, run_hash, train_config_of
+from models.training.state import Skeleton
+from models.training.step import optimizer_of
 from pipelines.errors import UserError
 from pipelines.progress import say
 from pipelines.special_tokens import EOS_ID, SENTINELS

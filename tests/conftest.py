@@ -44,7 +44,7 @@ def run_demo(demo_steps: int) -> RunDemo:
     def run(out: Path, *options: str, steps: int = demo_steps) -> subprocess.CompletedProcess[str]:
         arguments = ["demo", "--out", str(out), "--steps", str(steps), *options]
         return subprocess.run(
-            [sys.executable, "-m", "flows.main", *arguments],
+            [sys.executable, "-m", "flows.cli.main", *arguments],
             capture_output=True,
             text=True,
             check=False,

@@ -11,7 +11,7 @@ from flows.report import text as report_text
 from flows.report.headline import MINIMUM_UNITS, LanguageResult, Pooled, headline
 from flows.report.routing import routing_data
 from flows.report.runs import Run
-from flows.speedup import SpeedUp, isotonic_fit
+from flows.report.speedup import SpeedUp, isotonic_fit
 from pipelines.languages import languages
 
 SIGNIFICANT_DIGITS = 6

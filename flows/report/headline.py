@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from flows.speedup import (
+from flows.report.speedup import (
     Censoring,
     Delta,
     LanguageLosses,

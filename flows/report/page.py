@@ -12,8 +12,8 @@ from flows.report import figures, panels
 from flows.report import text as report_text
 from flows.report.headline import LanguageResult, Pooled
 from flows.report.routing import Routing, most_informative_layer
+from flows.report.speedup import isotonic_fit
 from flows.report.svg import SCREENS, Drawing, arrange, inline_svgs
-from flows.speedup import isotonic_fit
 from flows.templates import template_environment
 from pipelines.languages import script_name
 

@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from flows.report.routing import Routing, routing_from_table
-from flows.speedup import LanguageLosses
-from models.run import CONFIG, read_marker, read_run
-from models.telemetry import METRICS, read_metrics
+from flows.report.speedup import LanguageLosses
+from models.training.metrics import METRICS, read_metrics
+from models.training.run_directory import CONFIG, read_marker, read_run
 from pipelines.errors import UserError
 from pipelines.outputs import MARKER, config_hash, file_sha256
 

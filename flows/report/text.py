@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flows.report.headline import MINIMUM_UNITS
-from flows.speedup import Censoring
+from flows.report.speedup import Censoring
 
 NOT_AVAILABLE = "n/a"
 #: With less distinct training text than this, a page says that it proves nothing (mT5 saw 1e12).

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from models.config import OF_EXPERTS, ModelConfig, as_json
-from models.layers import NORM_EPSILON
+from models.nn.layers import NORM_EPSILON
 from pipelines.errors import UserError
 
 #: Model types that can be read, and the class each loads.

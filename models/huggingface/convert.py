@@ -11,7 +11,6 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from models.checkpoint import Checkpoints, complete_steps, restore_parameters
 from models.config import ModelConfig, TrainConfig, as_json
 from models.huggingface.config import read_config, write_config
 from models.huggingface.files import CONFIG, WeightFiles, write_weights
@@ -25,10 +24,11 @@ from models.huggingface.tensors import (
     pieces,
 )
 from models.presets import PRESETS
-from models.run import CHECKPOINTS, model_of, read_run, run_hash, train_config_of
-from models.run import CONFIG as RUN_CONFIG
-from models.state import Parameters, Skeleton, TrainState, parameter_counts, unrolled
-from models.step import optimizer_of
+from models.training.checkpoint import Checkpoints, complete_steps, restore_parameters
+from models.training.run_directory import CHECKPOINTS, model_of, read_run, run_hash, train_config_of
+from models.training.run_directory import CONFIG as RUN_CONFIG
+from models.training.state import Parameters, Skeleton, TrainState, parameter_counts, unrolled
+from models.training.step import optimizer_of
 from pipelines import storage
 from pipelines.errors import UserError
 from pipelines.outputs import file_sha256, read_json_object, stage_output

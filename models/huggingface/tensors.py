@@ -16,7 +16,7 @@ class Piece:
 
     Attributes:
         tensor: Hugging Face's name.
-        parameter: the name in `models.state.Parameters`, without `scan_layers`.
+        parameter: the name in `models.training.state.Parameters`, without `scan_layers`.
         index: of the leading axis (expert).
         transposed: whether the two axes that are left are swapped.
     """

@@ -87,10 +87,10 @@ def lower_step(request: CompileRequest, devices: list[Any]) -> Any:
     import jax
     from jax.sharding import NamedSharding, PartitionSpec
 
-    from models.groups import batch_groups
+    from models.nn.groups import batch_groups
     from models.partitioning import BATCH_AXES, arrange_mesh, check_divisible
-    from models.state import Skeleton
-    from models.step import FEATURES, make_train_step, optimizer_of
+    from models.training.state import Skeleton
+    from models.training.step import FEATURES, make_train_step, optimizer_of
 
     model, train = request.model, request.train
     mesh = arrange_mesh(train, devices)

@@ -5,15 +5,16 @@ from typing import Any
 
 from models.config import ModelChanges, ModelConfig, TrainConfig
 from models.flops import recomputed_flops, training_step_flops
-from models.groups import small_group_warnings
+from models.hardware import GIB
+from models.nn.groups import small_group_warnings
 from models.planning.compile import CompileRequest, CompileResult
 from models.planning.config import PlanConfig
 from models.planning.environment import compile_elsewhere
 from models.planning.roofline import roofline
 from models.planning.settings import Setting, rank_settings
-from models.planning.topology import GIB, Topology, parse_topology
+from models.planning.topology import Topology, parse_topology
 from models.presets import preset as find_preset
-from models.state import Skeleton, parameter_counts
+from models.training.state import Skeleton, parameter_counts
 from pipelines.errors import UserError
 from pipelines.progress import say
 

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from models.planning.topology import Chip
+from models.hardware import Chip
 
 
 @dataclasses.dataclass(frozen=True)

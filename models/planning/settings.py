@@ -7,12 +7,12 @@ from typing import get_args
 
 from models.config import ModelConfig, Remat, TrainConfig
 from models.flops import recomputed_flops, training_step_flops
-from models.groups import batch_groups
+from models.nn.groups import batch_groups
 from models.partitioning import check_divisible
 from models.planning.config import PlanConfig
 from models.planning.memory import StepMemory, state_memory, step_memory
 from models.planning.topology import Topology
-from models.state import Skeleton, parameter_counts
+from models.training.state import Skeleton, parameter_counts
 from pipelines.errors import UserError
 
 #: Widest tensor parallelism that is tried: beyond it, all-reduces of activations rule.

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from models.planning.topology import GIB
+from models.hardware import GIB
 
 
 def format_plan(plan: dict[str, Any]) -> str:

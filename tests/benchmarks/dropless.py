@@ -19,15 +19,15 @@ import jax
 import jax.numpy as jnp
 from model_steps import Side, batch, compare, timed
 
-from flows.huge_pages import restart_with_huge_pages
+from flows.cli.huge_pages import restart_with_huge_pages
 from models.config import ModelConfig, TrainConfig
 from models.evaluator import fitting_capacity
-from models.experts import DROPLESS
-from models.groups import batch_groups
+from models.nn.experts import DROPLESS
+from models.nn.groups import batch_groups
+from models.nn.router import expert_capacity
 from models.presets import preset
-from models.router import expert_capacity
-from models.state import Skeleton
-from models.step import make_evaluation_step
+from models.training.state import Skeleton
+from models.training.step import make_evaluation_step
 
 ROWS = 32
 TINY = preset("mswitch-tiny").model

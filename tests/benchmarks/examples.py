@@ -45,7 +45,7 @@ CORPUS_OPTIONS = (
 
 def mswitch(*arguments: str | Path) -> list[str]:
     """A command line of mswitch."""
-    return [sys.executable, "-m", "flows.main", *map(str, arguments)]
+    return [sys.executable, "-m", "flows.cli.main", *map(str, arguments)]
 
 
 def prepare(crawl: Path) -> tuple[Path, Path]:

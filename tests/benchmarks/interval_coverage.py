@@ -17,7 +17,7 @@ import numpy as np
 from scipy.special import stdtr
 
 from flows.report.headline import holm_rejections
-from flows.speedup import (
+from flows.report.speedup import (
     LanguageLosses,
     SpeedUp,
     measure_delta,

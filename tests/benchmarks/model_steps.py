@@ -29,13 +29,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flows.huge_pages import restart_with_huge_pages
+from flows.cli.huge_pages import restart_with_huge_pages
 from models.config import ModelConfig, TrainConfig
 from models.flops import training_step_flops
-from models.groups import batch_groups
-from models.state import Skeleton
-from models.step import batch_loss, make_train_step, optimizer_of
-from models.telemetry import Telemetry
+from models.nn.groups import batch_groups
+from models.training.metrics import Telemetry
+from models.training.state import Skeleton
+from models.training.step import batch_loss, make_train_step, optimizer_of
 
 ROOT = Path(__file__).parents[2]
 PEER = ROOT / ".venv-parity" / "bin" / "python"

@@ -50,7 +50,7 @@ def planned(out: Path, preset: str, topology: str, options: tuple[str, ...]) -> 
     path = out / f"{name}.json"
     if not path.exists():
         words = ("plan", "--preset", preset, "--topology", topology, *options, "--json")
-        command = [sys.executable, "-m", "flows.main", *words]
+        command = [sys.executable, "-m", "flows.cli.main", *words]
         made = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
         write_atomically(path, made.splitlines()[-1] + "\n")
     return json.loads(path.read_text())

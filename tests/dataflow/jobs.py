@@ -125,7 +125,7 @@ def build(
         *options: str, files: str = "*", rules: tuple[str, ...] = ("--no-keep-fingerprints",)
     ) -> subprocess.CompletedProcess[str]:
         command = [
-            sys.executable, "-m", "flows.main", "corpus", "build", "--runner", "dataflow",
+            sys.executable, "-m", "flows.cli.main", "corpus", "build", "--runner", "dataflow",
             "--input", f"{bucket}/crawl/{files}", "--out", f"{bucket}/corpus", *RULES, *rules, "--",
             "--project=test-project", "--region=europe-west4", f"--temp_location={bucket}/tmp",
             f"--dataflow_endpoint={peer.address}", *options,
@@ -160,7 +160,7 @@ def test_workers_run_from_the_staged_package(
         assert job.request_bytes < 100_000
         modules = job.result["modules"]
         assert "pipelines.corpus.work_directory" in modules
-        assert "flows.main" not in modules
+        assert "flows.cli.main" not in modules
         assert all(path.startswith(str(job.directory / "packages")) for path in modules.values())
     # The counters came back by the metrics of the jobs: 24 or 40 bytes a candidate, and a bit back.
     shuffled = load_stats(f"{bucket}/corpus")["shuffled_bytes"]
@@ -266,7 +266,7 @@ def test_examples_are_made_by_a_job_and_go_on_where_it_died(
     for name in ("corpus", "vocabulary"):
         upload_tree(tmp_path / name, f"{bucket}/{name}")
     command = [
-        sys.executable, "-m", "flows.main", "examples", "build", "--runner", "dataflow",
+        sys.executable, "-m", "flows.cli.main", "examples", "build", "--runner", "dataflow",
         "--corpus", f"{bucket}/corpus", "--vocab", f"{bucket}/vocabulary",
         "--out", f"{bucket}/examples", "--inputs-length", "32", "--",
         "--project=test-project", "--region=europe-west4", f"--temp_location={bucket}/tmp",

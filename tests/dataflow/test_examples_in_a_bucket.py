@@ -141,7 +141,7 @@ def test_a_model_is_trained_from_a_bucket(
     example_files: ModuleType, bucket: str, upload_tree: Callable[[Path, str], str], tmp_path: Path
 ):
     from models.config import TrainConfig
-    from models.train import train
+    from models.training.train import train
 
     local = example_files.write_examples(tmp_path / "examples", {"sw": (40,), "yo": (9,)}, 64, 500)
     url = upload_tree(local, bucket)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from flows.main import main
+from flows.cli.main import main
 from pipelines import storage
 from pipelines.errors import UserError
 from pipelines.examples.build import ExamplesConfig, build_examples

@@ -28,7 +28,7 @@ COMPARED = ("sample", "corpus", "vocabulary", "examples", "*/eval")
 
 def command(out: Path) -> list[str]:
     steps = ["--steps", STEPS] if STEPS else []
-    return [sys.executable, "-m", "flows.main", "demo", "--out", str(out), *steps]
+    return [sys.executable, "-m", "flows.cli.main", "demo", "--out", str(out), *steps]
 
 
 def run(out: Path, fault: str = "") -> int:

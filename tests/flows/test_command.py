@@ -6,15 +6,15 @@ import sys
 
 import pytest
 
-from flows import cli
-from flows.commands.common import check_beam_options, finish, split_commas
-from flows.main import main
+from flows.cli import app as cli
+from flows.cli.commands.common import check_beam_options, finish, split_commas
+from flows.cli.main import main
 from pipelines.errors import UserError
 
 
 def run(*argv, **options):
     return subprocess.run(
-        [sys.executable, "-m", "flows.main", *argv],
+        [sys.executable, "-m", "flows.cli.main", *argv],
         capture_output=True,
         text=True,
         check=False,
@@ -24,7 +24,7 @@ def run(*argv, **options):
 
 def test_help_teaches_without_loading_the_stages():
     script = (
-        "import sys; from flows.main import main; code = main(['--help'])\n"
+        "import sys; from flows.cli.main import main; code = main(['--help'])\n"
         "heavy = {'apache_beam', 'jax', 'prefect', 'tensorflow', 'scipy'} & set(sys.modules)\n"
         "assert not heavy, heavy; sys.exit(code)"
     )
@@ -93,7 +93,7 @@ def test_a_wrong_command_line_is_named_and_exits_with_2(argv, complaint, capsys)
 
 def test_a_stage_s_command_does_not_import_prefect():
     script = (
-        "import sys; from flows.main import main\n"
+        "import sys; from flows.cli.main import main\n"
         "assert main(['corpus', 'stats', 'nowhere']) == 2\n"
         "assert 'prefect' not in sys.modules"
     )
@@ -123,7 +123,7 @@ def test_the_last_line_names_what_was_dropped(capsys):
 def test_standard_output_on_a_full_device_is_one_line(argv, unbuffered):
     with open("/dev/full", "w") as full:
         done = subprocess.run(
-            [sys.executable, "-m", "flows.main", *argv],
+            [sys.executable, "-m", "flows.cli.main", *argv],
             stdout=full,
             stderr=subprocess.PIPE,
             text=True,
@@ -138,7 +138,7 @@ def test_standard_output_on_a_full_device_is_one_line(argv, unbuffered):
 
 def test_a_command_without_standard_output_succeeds():
     subprocess.run(
-        [sys.executable, "-m", "flows.main", "mixture", "list"],
+        [sys.executable, "-m", "flows.cli.main", "mixture", "list"],
         preexec_fn=lambda: os.close(1),
         check=True,
     )
@@ -199,7 +199,7 @@ def test_a_platform_that_jax_cannot_use_is_named():
 
 FULL_DISK = """
 mount -t tmpfs -o size=200k tmpfs "$1" || exit 77
-"$2" -m flows.main sample gflanguages --out "$1/sample"
+"$2" -m flows.cli.main sample gflanguages --out "$1/sample"
 code=$?
 ls "$1"
 exit $code

@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from flows.cli.main import main
 from flows.corpus_page.page import visible, write_page
-from flows.main import main
 from flows.report.text import fine_percent
 from pipelines import storage
 from pipelines.errors import UserError

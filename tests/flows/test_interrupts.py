@@ -51,7 +51,7 @@ def test_a_build_ends_with_one_line(tmp_path: Path, moment: str):
         "".join(json.dumps({**page, "url": f"http://a.example/{n}"}) + "\n" for n in range(20_000))
     )
     arguments = ["--input", str(tmp_path / "pages.jsonl"), "--out", str(tmp_path / "corpus")]
-    process = start(sys.executable, "-m", "flows.main", "corpus", "build", *arguments)
+    process = start(sys.executable, "-m", "flows.cli.main", "corpus", "build", *arguments)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
     with ended(process):
         if moment == "phases run":
@@ -67,7 +67,7 @@ def test_a_build_ends_with_one_line(tmp_path: Path, moment: str):
 
 BUSY = """
 import hashlib
-from flows.interrupts import leave_on_interrupt
+from flows.cli.interrupts import leave_on_interrupt
 leave_on_interrupt()
 print("busy", flush=True)
 hashlib.pbkdf2_hmac("sha512", b"", b"", 10 ** 9)  # one instruction of Python, many minutes
@@ -75,8 +75,8 @@ hashlib.pbkdf2_hmac("sha512", b"", b"", 10 ** 9)  # one instruction of Python, m
 
 TRAINING = """
 import time
-from flows.interrupts import leave_on_interrupt
-from models.stopping import stop_requests
+from flows.cli.interrupts import leave_on_interrupt
+from models.training.signals import stop_requests
 leave_on_interrupt()
 with stop_requests() as due:
     print("busy", flush=True)
@@ -115,7 +115,7 @@ def test_a_training_saves_first_and_leaves_on_the_second():
 def test_it_stays_ignored_where_it_is_ignored():
     code = (
         "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
-        "from flows.interrupts import leave_on_interrupt; leave_on_interrupt()\n"
+        "from flows.cli.interrupts import leave_on_interrupt; leave_on_interrupt()\n"
         "signal.raise_signal(signal.SIGINT)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.main import main
+from flows.cli.main import main
 from pipelines.outputs import stage_output
 from tasks.mixture_table import describe_mixture
 from tasks.mixtures import Mixture, mixtures
@@ -113,7 +113,7 @@ def test_misuse_is_explained(examples: Path, capsys, options: list[str], complai
 
 def test_training_refuses_an_unknown_mixture_before_it_loads_jax(examples: Path, tmp_path: Path):
     code = (
-        "import sys; from flows.main import main\n"
+        "import sys; from flows.cli.main import main\n"
         f"code = main(['train', '--preset', 'mt5-tiny', '--examples', {str(examples)!r},"
         f" '--out', {str(tmp_path / 'run')!r}, '--mixture', 'mc5'])\n"
         "print(code, sorted({'jax', 'seqio', 'tensorflow', 'grain'} & sys.modules.keys()))"
@@ -125,7 +125,7 @@ def test_training_refuses_an_unknown_mixture_before_it_loads_jax(examples: Path,
 
 def test_showing_a_mixture_loads_no_framework(examples: Path):
     code = (
-        "import sys; from flows.main import main\n"
+        "import sys; from flows.cli.main import main\n"
         f"main(['mixture', 'show', {str(examples)!r}])\n"
         "heavy = {'jax', 'seqio', 'tensorflow', 'grain', 'apache_beam', 'pyarrow', 'prefect'}\n"
         "print(sorted(heavy & sys.modules.keys()))"

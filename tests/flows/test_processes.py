@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from flows import processes
-from flows.huge_pages import VARIABLE
+from flows.cli.huge_pages import VARIABLE
 from flows.processes import run_with_restarts
 from pipelines.errors import UserError
 
-#: A stand-in for `python -m flows.main`: the first argument says what it does.
+#: A stand-in for `python -m flows.cli.main`: the first argument says what it does.
 CHILD = """
 import os, pathlib, signal, subprocess, sys, time
 from models.lifeline import exit_with_parent
@@ -51,10 +51,11 @@ if what == 'with-server':
 
 @pytest.fixture
 def child(tmp_path, monkeypatch):
-    """Make children run CHILD, with their own `flows.main` first on the path."""
-    package = tmp_path / "path" / "flows"
+    """Make children run CHILD, with their own `flows.cli.main` first on the path."""
+    package = tmp_path / "path" / "flows" / "cli"
     package.mkdir(parents=True)
-    (package / "__init__.py").write_text("")
+    for directory in (package, package.parent):
+        (directory / "__init__.py").write_text("")
     (package / "main.py").write_text(CHILD)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "path"))
     monkeypatch.chdir(tmp_path)
@@ -139,7 +140,7 @@ def test_an_interrupted_flow_stops_its_trainer(child):
 
 def test_ctrl_c_ends_a_flow_after_its_trainer_has_saved(child):
     flow = script_that(
-        "from flows.interrupts import leave_on_interrupt\n"
+        "from flows.cli.interrupts import leave_on_interrupt\n"
         "from flows.processes import run_with_restarts\n"
         "leave_on_interrupt()\n"
         f"run_with_restarts(['saves', {str(child)!r}])"
@@ -190,9 +191,9 @@ def test_commands_that_compute_start_with_huge_pages_unless_told_otherwise(comma
     environment |= {} if given is None else {VARIABLE: given}
     # What it prints is the environment in which the command's own module would be imported.
     program = (
-        "import os, sys, types\nfrom flows.main import main\n"
+        "import os, sys, types\nfrom flows.cli.main import main\n"
         "def run(argv): print(os.environ.get('GLIBC_TUNABLES'), argv)\n"
-        "sys.modules['flows.cli'] = types.SimpleNamespace(run=run)\nmain()"
+        "sys.modules['flows.cli.app'] = types.SimpleNamespace(run=run)\nmain()"
     )
     words = [command, "--out", "a b"]
     command_line = [sys.executable, "-c", program, *words]

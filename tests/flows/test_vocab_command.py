@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.main import main
+from flows.cli.main import main
 from pipelines.vocabulary import VocabularyConfig, train_vocabulary
 
 

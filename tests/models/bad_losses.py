@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.bad_loss import HISTORY_STEPS, MIN_STEPS, LossWatch
-from models.checkpoint import Checkpoints, complete_steps
-from models.trainer import PATIENCE
+from models.training.bad_loss import HISTORY_STEPS, MIN_STEPS, LossWatch
+from models.training.checkpoint import Checkpoints, complete_steps
+from models.training.loop import PATIENCE
 from pipelines.errors import UserError
 
 STEPS = 7

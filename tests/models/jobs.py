@@ -17,8 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from models.checkpoint import complete_steps
-from models.train import EXIT_RESUME
+from models.training.checkpoint import complete_steps
+from models.training.train import EXIT_RESUME
 
 SCRIPT = Path(__file__).with_name("train_child.py")
 #: Seven processes begin, each of which has a program of eight devices to trace.
@@ -34,10 +34,10 @@ RESTORE = """
 import dataclasses, hashlib, json, pathlib, sys
 sys.path.insert(0, sys.argv[1])
 import jax, numpy, train_child
-from models.checkpoint import Checkpoints
+from models.training.checkpoint import Checkpoints
 from models.partitioning import make_mesh
-from models.state import Skeleton
-from models.step import optimizer_of
+from models.training.state import Skeleton
+from models.training.step import optimizer_of
 
 run = pathlib.Path(sys.argv[2])
 plan = train_child.plan("mswitch-tiny", 12, batch_size=16)
@@ -62,8 +62,8 @@ sys.path.insert(0, sys.argv[1])
 import train_child
 from models.config import EvaluateConfig, JobConfig
 from models.evaluate import evaluate_run
-from models.job import membership
-from models.run import read_run
+from models.training.processes import membership
+from models.training.run_directory import read_run
 
 run, config, job = pathlib.Path(sys.argv[2]), *map(json.loads, sys.argv[3:])
 with membership(JobConfig(**job), saves_on_sigterm=False):
@@ -75,7 +75,7 @@ with membership(JobConfig(**job), saves_on_sigterm=False):
 LOSE = """
 import json, os, signal, sys
 from models.config import JobConfig
-from models.job import is_first, membership, on_first
+from models.training.processes import is_first, membership, on_first
 
 with membership(JobConfig(**json.loads(sys.argv[1])), saves_on_sigterm=False):
     assert [on_first(lambda: 5) for _ in range(2)] == [5, 5]
@@ -233,7 +233,7 @@ def test_what_one_process_cannot_read_is_said_by_all_at_once(undisturbed, tmp_pa
         _, errors = process.communicate(timeout=120)
         assert process.returncode == 1
         message = errors.splitlines()[-1]
-        assert message.startswith("models.job.JobError: process 1: ")
+        assert message.startswith("models.training.processes.JobError: process 1: ")
         assert message.endswith("restore it from a copy, or train again into another --out")
 
 

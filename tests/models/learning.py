@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from models.config import ModelConfig, TrainConfig
-from models.groups import batch_groups
-from models.state import Parameters, Skeleton
-from models.step import make_train_step, optimizer_of
+from models.nn.groups import batch_groups
+from models.training.state import Parameters, Skeleton
+from models.training.step import make_train_step, optimizer_of
 
 LANGUAGES, TOKENS, LENGTH = 128, 64, 9
 FIRST_TOKEN = 3

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from models.config import JobConfig, TrainConfig
-from models.groups import Groups
-from models.losses import chunked_token_losses
-from models.run import read_run
-from models.state import Skeleton
-from models.step import FEATURES, SEGMENTS, batch_loss
-from models.train import train_prepared
+from models.nn.groups import Groups
+from models.nn.losses import chunked_token_losses
+from models.training.run_directory import read_run
+from models.training.state import Skeleton
+from models.training.step import FEATURES, SEGMENTS, batch_loss
+from models.training.train import train_prepared
 from pipelines.errors import UserError
 from tasks.collate import pack_rows
 

@@ -7,8 +7,8 @@ import pytest
 
 from models.config import TrainConfig
 from models.decode import make_decoder
-from models.experts import DROPLESS
-from models.state import Skeleton
+from models.nn.experts import DROPLESS
+from models.training.state import Skeleton
 
 FLOAT32 = TrainConfig(dtype="float32")
 LENGTH = 9

@@ -10,15 +10,15 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from models.checkpoint import restore_parameters
 from models.config import EvaluateConfig
 from models.evaluate import evaluate, evaluate_run
 from models.evaluator import SCHEMA
-from models.groups import Groups
 from models.huggingface.convert import export_hf, import_hf
-from models.run import model_of, read_run, train_config_of
-from models.state import Skeleton
-from models.step import optimizer_of
+from models.nn.groups import Groups
+from models.training.checkpoint import restore_parameters
+from models.training.run_directory import model_of, read_run, train_config_of
+from models.training.state import Skeleton
+from models.training.step import optimizer_of
 from pipelines.errors import UserError
 
 SCRIPT = Path(__file__).with_name("train_child.py")
@@ -160,7 +160,7 @@ child = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(child)
 from models.config import EvaluateConfig
 from models.evaluate import evaluate_run
-from models.run import read_run
+from models.training.run_directory import read_run
 run = Path(sys.argv[2])
 evaluate_run(run, read_run(run), child.MemoryValidation, EvaluateConfig(batch_size=8))
 """

@@ -5,10 +5,10 @@ import pytest
 
 from models.config import TrainConfig
 from models.flops import forward_flops, training_step_flops
-from models.groups import batch_groups
+from models.nn.groups import batch_groups
 from models.presets import preset
-from models.state import Skeleton
-from models.step import batch_loss
+from models.training.state import Skeleton
+from models.training.step import batch_loss
 
 ROWS, INPUTS, TARGETS = 8, 64, 16
 

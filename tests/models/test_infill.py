@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import sentencepiece
 
-from flows.main import main
-from models.checkpoint import Checkpoints
+from flows.cli.main import main
 from models.config import TrainConfig, as_json
-from models.groups import batch_groups
 from models.infill import InfillConfig, infill
-from models.run import CHECKPOINTS, CONFIG
-from models.state import Skeleton
-from models.step import make_train_step, optimizer_of
+from models.nn.groups import batch_groups
+from models.training.checkpoint import Checkpoints
+from models.training.run_directory import CHECKPOINTS, CONFIG
+from models.training.state import Skeleton
+from models.training.step import make_train_step, optimizer_of
 from pipelines import storage
 from pipelines.errors import UserError
 from pipelines.vocabulary_model import open_vocabulary
@@ -97,7 +97,7 @@ def test_devices_that_share_the_width_fill_the_same(run, vocabulary):
     flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=2"
     options = ["--run", str(run), "--vocab", str(vocabulary), "--text", TEXT]
     done = subprocess.run(
-        [sys.executable, "-m", "flows.main", "infill", *options, "--model-parallel", "2"],
+        [sys.executable, "-m", "flows.cli.main", "infill", *options, "--model-parallel", "2"],
         env={**os.environ, "XLA_FLAGS": flags},
         capture_output=True,
         text=True,

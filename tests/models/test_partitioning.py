@@ -7,10 +7,10 @@ import pytest
 from jax.sharding import AbstractMesh, PartitionSpec
 
 from models.config import TrainConfig
-from models.groups import Groups
+from models.nn.groups import Groups
 from models.partitioning import AXES, check_divisible, make_mesh, parameter_spec, part_of
 from models.presets import preset
-from models.state import Skeleton
+from models.training.state import Skeleton
 from pipelines.errors import UserError
 
 MESH = AbstractMesh((2, 4, 2), ("data", "expert", "model"))

@@ -9,10 +9,10 @@ import pytest
 
 from models.config import ModelConfig, TrainConfig
 from models.decode import make_decoder
-from models.experts import gated
-from models.groups import batch_groups
-from models.state import Skeleton
-from models.step import make_evaluation_step, make_gradients
+from models.nn.experts import gated
+from models.nn.groups import batch_groups
+from models.training.state import Skeleton
+from models.training.step import make_evaluation_step, make_gradients
 
 ROWS, INPUTS, TARGETS = 32, 128, 16
 

@@ -5,7 +5,7 @@ import pytest
 from models.config import ModelChanges, ModelConfig, TrainConfig, padded_vocabulary
 from models.flops import forward_flops
 from models.presets import PRESETS, preset
-from models.state import Skeleton, parameter_counts
+from models.training.state import Skeleton, parameter_counts
 from pipelines.errors import UserError
 
 M, B = 1e6, 1e9

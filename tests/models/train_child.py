@@ -82,7 +82,7 @@ def plan(preset: str, steps: int, **options):
     """A run of one sparse (or dense) layer each in encoder and decoder."""
     from models.config import TrainConfig
     from models.presets import preset as find_preset
-    from models.run import RunPlan
+    from models.training.run_directory import RunPlan
 
     model = find_preset(preset).model
     model = dataclasses.replace(
@@ -110,10 +110,10 @@ def plan(preset: str, steps: int, **options):
 
 
 def run(preset: str, out: Path, steps: int, **options) -> dict:
-    """Train, as `models.train.train` does with an examples directory."""
+    """Train, as `models.training.train.train` does with an examples directory."""
     from models.config import JobConfig
     from models.partitioning import fed_part, make_mesh
-    from models.train import train_prepared
+    from models.training.train import train_prepared
 
     of_job = {field.name for field in dataclasses.fields(JobConfig)} & options.keys()
     job = JobConfig(**{name: options.pop(name) for name in of_job})

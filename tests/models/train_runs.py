@@ -11,12 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.checkpoint import Checkpoints, complete_steps
 from models.config import EvaluateConfig
 from models.evaluate import evaluate_run
-from models.run import claim_run, read_run
-from models.schedule import log_spaced_steps
-from models.train import EXIT_RESUME, train
+from models.training.checkpoint import Checkpoints, complete_steps
+from models.training.run_directory import claim_run, log_spaced_steps, read_run
+from models.training.train import EXIT_RESUME, train
 from pipelines.errors import UserError
 
 SCRIPT = Path(__file__).with_name("train_child.py")
@@ -41,8 +40,8 @@ def metrics(run: Path) -> list[dict]:
 
 def final_state(child, run: Path, preset: str) -> dict[str, np.ndarray]:
     from models.config import TrainConfig
-    from models.state import Skeleton
-    from models.step import optimizer_of
+    from models.training.state import Skeleton
+    from models.training.step import optimizer_of
 
     plan = child.plan(preset, STEPS)
     like = Skeleton.of(plan.model, TrainConfig(dtype="float32")).abstract_state(
@@ -94,7 +93,7 @@ def test_a_run_leaves_what_it_promises(undisturbed):
 
 
 def test_the_share_of_a_known_peak_is_recorded(child, tmp_path, monkeypatch):
-    monkeypatch.setattr("models.trainer.peak_flops", lambda kind: 1e9 if kind == "cpu" else None)
+    monkeypatch.setattr("models.training.loop.peak_flops", {"cpu": 1e9}.get)
     child.run("mt5-tiny", tmp_path / "run", 2)
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").open()]
     for line in lines:

@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from urllib3 import Retry
 
-from flows.main import main
+from flows.cli.main import main
 from pipelines.corpus.build import CorpusConfig, build_corpus
 from pipelines.errors import UserError
 from pipelines.outputs import MARKER, read_manifest
@@ -140,7 +140,7 @@ def test_a_killed_run_goes_on(dump: Any, tmp_path: Path):
     dump.moods[second].append(stall)
     command = ["sample", "common-crawl", "--dump", DUMP, "--segments", "3"]
     command += ["--out", str(tmp_path / "crawl"), "--base-url", dump.url, "--concurrency", "1"]
-    process = subprocess.Popen([sys.executable, "-m", "flows.main", *command])
+    process = subprocess.Popen([sys.executable, "-m", "flows.cli.main", *command])
     try:
         while not any(p.stat().st_size for p in tmp_path.rglob(".CC-00004*.part")):
             assert process.poll() is None

@@ -12,8 +12,8 @@ import pytest
 
 from models.config import ModelConfig, TrainConfig
 from models.decode import CachedDecoder
-from models.groups import Groups
-from models.state import Skeleton
+from models.nn.groups import Groups
+from models.training.state import Skeleton
 
 FIXTURES = Path(__file__).with_name("fixtures")
 FLOAT32 = TrainConfig(dtype="float32")

@@ -16,16 +16,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
-from models.checkpoint import restore_parameters
 from models.config import ModelConfig, TrainConfig
 from models.huggingface.config import read_config, write_config
 from models.huggingface.convert import export_hf, import_hf, tensor_shape
 from models.huggingface.files import WeightFiles, write_weights
 from models.huggingface.tensors import pieces
 from models.presets import preset
-from models.run import model_of, read_run, train_config_of
-from models.state import Skeleton, unrolled
-from models.step import optimizer_of
+from models.training.checkpoint import restore_parameters
+from models.training.run_directory import model_of, read_run, train_config_of
+from models.training.state import Skeleton, unrolled
+from models.training.step import optimizer_of
 from pipelines.errors import UserError
 
 FLOAT32 = TrainConfig(dtype="float32")
@@ -233,7 +233,7 @@ def test_again_does_nothing_and_another_source_is_refused(fixtures, tmp_path):
         export_hf(tmp_path / "run", tmp_path / "hf", max_shard_bytes=9999)
 
 
-COMMAND = "import sys; from flows.main import main; sys.exit(main())"
+COMMAND = "import sys; from flows.cli.main import main; sys.exit(main())"
 
 
 @pytest.mark.slow

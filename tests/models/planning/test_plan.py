@@ -6,8 +6,8 @@ import json
 import jax
 import pytest
 
-from flows.commands.train import app as train_command
-from flows.main import main
+from flows.cli.commands.train import app as train_command
+from flows.cli.main import main
 from models.config import ModelChanges, TrainConfig
 from models.planning import plan as plan_module
 from models.planning.compile import CompileRequest, CompileResult, memory_wanted
@@ -18,8 +18,8 @@ from models.planning.settings import rank_settings
 from models.planning.text import format_plan, train_options
 from models.planning.topology import parse_topology
 from models.presets import preset
-from models.state import Skeleton
-from models.step import optimizer_of
+from models.training.state import Skeleton
+from models.training.step import optimizer_of
 from pipelines.errors import UserError
 
 FIELDS = {

@@ -9,9 +9,9 @@ import pytest
 
 from models.config import TrainConfig
 from models.flops import training_step_flops
+from models.hardware import CHIPS
 from models.planning.compile import CompileRequest
 from models.planning.environment import compile_elsewhere, planning_python
-from models.planning.topology import CHIPS
 from models.presets import preset
 from pipelines.errors import UserError
 
@@ -70,7 +70,7 @@ def test_a_step_compiles_fits_and_has_the_analytic_flops(name, topology, mesh):
 def test_what_does_not_fit_is_said_by_the_command():
     """The state alone would fit, so it is compiled; with its gradients it does not."""
     done = subprocess.run(
-        [sys.executable, "-m", "flows.main", "plan", "--preset", "mswitch-base",
+        [sys.executable, "-m", "flows.cli.main", "plan", "--preset", "mswitch-base",
          "--topology", "v5e:2x2", "--batch-size", "12", "--json"],
         capture_output=True,
         text=True,

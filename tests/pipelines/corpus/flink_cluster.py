@@ -80,7 +80,7 @@ def test_a_cluster_gives_the_local_runners_bytes(
         out = tmp_path / name
         inputs = ["--input", f"{sample}/wet/*", f"{sample}/warc/*"]
         command = ["corpus", "build", *inputs, "--out", str(out), *config, *options]
-        subprocess.run([sys.executable, "-m", "flows.main", *command], check=True)
+        subprocess.run([sys.executable, "-m", "flows.cli.main", *command], check=True)
         return data_bytes(out)
 
     local = build("local")

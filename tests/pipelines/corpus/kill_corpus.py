@@ -33,7 +33,7 @@ MODERN = ("--profile", "modern", "--modern.quality.min-words", "1")
 
 
 def command(out: Path, *options: str) -> list[str]:
-    program = [sys.executable, "-m", "flows.main", "corpus", "build"]
+    program = [sys.executable, "-m", "flows.cli.main", "corpus", "build"]
     return [*program, *options, "--out", str(out), *SETTINGS]
 
 

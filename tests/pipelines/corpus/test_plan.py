@@ -7,7 +7,7 @@ from types import ModuleType
 
 import pytest
 
-from flows.main import main
+from flows.cli.main import main
 from pipelines.corpus import plan
 from pipelines.corpus.accounts import load_stats
 from pipelines.corpus.build import CorpusConfig, build_corpus

@@ -1,0 +1,106 @@
+"""The `mswitch` command: its subcommands, one line of help each.
+
+Only the subcommand that is called gets imported: `mswitch --help` takes a fraction of a second,
+and a single stage does not wait for Prefect.
+"""
+
+import difflib
+import importlib.metadata
+import logging
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from cyclopts import App, CycloptsError, Parameter, Token, convert
+from rich.console import Console
+
+from pipelines.errors import UserError
+
+SUBCOMMANDS = {
+    "demo": "The whole chain on a small real sample, from crawl to report.",
+    "sample": "Fetch real input: excerpts in 100 languages, or Debian's documentation.",
+    "corpus": "Build an mC4-style corpus from WET and WARC files; show its statistics.",
+    "vocab": "Train a SentencePiece vocabulary, or see how one suits each language.",
+    "examples": "Turn a corpus into span-corruption examples (a seqio cache).",
+    "mixture": "Show how often each language is trained on, and how often repeated.",
+    "train": "Pretrain a preset on an examples directory.",
+    "evaluate": "Evaluate a run's checkpoints per document and language.",
+    "plan": "Compile a preset's training step for a TPU slice, without having one.",
+    "infill": "Let a pretrained model fill the masked spans of a text.",
+    "import-hf": "Make a run of a Hugging Face mT5, T5 or Switch Transformer.",
+    "export-hf": "Write a run's checkpoint for Hugging Face's transformers.",
+    "report": "Compare two runs language by language: report.html, report.json, CSV.",
+    "doctor": "Say what is installed, what can be used here, and what is missing.",
+}
+
+
+def build_app(asked: str | None = None) -> App:
+    """Assemble the command; no subcommand is imported yet.
+
+    Args:
+        asked: the subcommand that is going to run: its help is what it says itself, at length.
+    """
+    app = App(
+        name="mswitch",
+        help="From a web crawl in 101 languages to a per-language speed-up report.\n\n"
+        "Start with `mswitch demo`. Every stage is a subcommand: sample, corpus build, "
+        "vocab train, examples build, train, evaluate, report. A finished stage is not "
+        "repeated; a killed one continues when the same command is given again.",
+        version=importlib.metadata.version("mswitch"),
+        error_formatter=lambda error: f"mswitch: {str(error).strip()}",
+        error_console=Console(stderr=True, soft_wrap=True),
+        result_action="return_value",
+        exit_on_error=False,
+        suppress_keyboard_interrupt=False,
+        default_parameter=Parameter(converter=_convert),
+    )
+    for name, summary in SUBCOMMANDS.items():
+        path = f"flows.cli.commands.{name.replace('-', '_')}:app"
+        app.command(path, name=name, help=None if name == asked else summary)
+    return app
+
+
+def _convert(kind: Any, tokens: Sequence[Token]) -> Any:
+    """Convert as cyclopts does, which would round a fraction where a whole number is wanted.
+
+    Raises:
+        ValueError: there is one.
+    """
+    if kind in (int, int | None):
+        for token in tokens:
+            if "." in token.value and not _is_whole(token.value):
+                raise ValueError(f'"{token.value}" is not a whole number')
+    return convert(kind, tokens)
+
+
+def _is_whole(number: str) -> bool:
+    try:
+        return float(number).is_integer()
+    except ValueError:
+        return True  # no number at all, which cyclopts says
+
+
+def run(argv: Sequence[str]) -> int:
+    """Run one command line and return its exit code (2 for a command line that is wrong).
+
+    Raises:
+        UserError: there is no such command.
+    """
+    if argv and not argv[0].startswith("-") and argv[0] not in SUBCOMMANDS:
+        near = difflib.get_close_matches(argv[0], SUBCOMMANDS, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"choose among {', '.join(SUBCOMMANDS)}"
+        raise UserError(f"unknown command {argv[0]!r}: {hint}")
+    quieten_beam()
+    try:
+        code = build_app(argv[0] if argv else None)(list(argv))
+    except CycloptsError:
+        print("mswitch: see `mswitch --help`", file=sys.stderr)
+        return 2
+    return int(code or 0)
+
+
+def quieten_beam() -> None:
+    """Leave out what Beam prints beside the exceptions it raises, and its advice at import."""
+    logging.getLogger().addFilter(lambda record: "apitools not found" not in record.getMessage())
+    for name in ("apache_beam.runners.common", "apache_beam.runners.worker"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)

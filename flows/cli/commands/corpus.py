@@ -1,0 +1,126 @@
+"""`mswitch corpus`: build a corpus, show its statistics."""
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import App, Parameter
+
+from flows.cli.commands.common import (
+    BeamOptions,
+    Json,
+    check_beam_options,
+    finish,
+    print_result,
+    split_commas,
+)
+from pipelines.corpus.build import CorpusConfig, build_corpus
+from pipelines.languages import parse_codes
+from pipelines.runners import RunnerName
+
+app = App(name="corpus", help="Plan and build an mC4-style corpus; show its statistics.")
+
+
+@app.command
+def build(
+    *beam_options: BeamOptions,
+    input: Annotated[list[str], Parameter(consume_multiple=True, negative="")],
+    out: str,
+    badwords: str | None = None,
+    config: Annotated[CorpusConfig, Parameter(name="*", consume_multiple=True)] = CorpusConfig(),  # noqa: B008
+    runner: RunnerName = "local",
+    append: bool = False,
+    json: Json = False,
+) -> int:
+    """Build a corpus: Parquet per language and split, from WET, WARC, JSONL or Parquet files.
+
+    Deduplicates URLs and lines, applies mC4's length and paragraph rules, identifies languages
+    with CLD3 and splits by URL hash. The defaults are mC4's.
+
+        mswitch corpus build --input 'crawl/*.warc.wet.gz' --out corpus
+
+    Args:
+        beam_options: options for Beam itself, after `--`.
+        input: paths, quoted globs or URLs (gs://, s3://, https://) of WET, WARC or JSONL files
+            (plain, gzip or zstd) or Parquet; JSONL and Parquet need text and url, or --field.
+        out: the directory to make, or a URL such as gs://bucket/corpus.
+        badwords: a directory of bad-word lists in the layout of LDNOOBW, such as a clone of it:
+            one file per language, one entry a line. Without it no page is dropped for its words.
+        runner: where the Beam pipelines run.
+        append: add the input to the finished corpus at --out. Its documents and their split stay;
+            pages and lines that it already has (with profile modern, near-duplicates) are dropped;
+            the rest becomes new shards.
+    """
+    if config.languages is not None:
+        languages = parse_codes(split_commas(config.languages) or ())
+        config = dataclasses.replace(config, languages=languages)
+    options = check_beam_options(beam_options)
+    summary = build_corpus(
+        input,
+        out,
+        config,
+        badwords=badwords,
+        runner=runner,
+        beam_options=options,
+        append=append,
+    )
+    return finish(summary, json)
+
+
+@app.command
+def plan(
+    *,
+    input: Annotated[list[str], Parameter(consume_multiple=True, negative="")],
+    config: Annotated[CorpusConfig, Parameter(name="*", consume_multiple=True)] = CorpusConfig(),  # noqa: B008
+    workers: int = 1,
+    mb_per_second: float | None = None,
+    price_per_cpu_hour: float | None = None,
+    json: Json = False,
+) -> int:
+    """Estimate what a build takes, from a listing of its input and one file read to the end.
+
+    Bytes in, text, fingerprints shuffled (at most), buckets, shards, temporary storage, CPU hours.
+
+        mswitch corpus plan --input 'gs://bucket/crawl/*.gz' --workers 500
+
+    Args:
+        input: as for `corpus build`.
+        workers: worker processes at a time; on Dataflow one for each vCPU.
+        mb_per_second: text that one of them builds; by default as measured
+            (docs/tutorials/on-dataflow.md).
+        price_per_cpu_hour: what an hour of one vCPU costs, to see a price.
+    """
+    from pipelines.corpus.plan import format_plan, plan_build
+
+    planned = plan_build(
+        input,
+        config,
+        workers=workers,
+        mb_per_second=mb_per_second,
+        price_per_cpu_hour=price_per_cpu_hour,
+    )
+    return print_result(planned, format_plan(planned), json)
+
+
+@app.command
+def stats(corpus: str, *, html: Path | None = None, json: Json = False) -> int:
+    """Print documents, characters and bytes per language, and drops per stage.
+
+    With `--html`, read the shards too and write a page: sites, scripts, language scores, and
+    samples of what was dropped.
+
+        mswitch corpus stats corpus --html corpus-stats.html
+
+    Args:
+        corpus: a corpus directory or its URL.
+        html: the page to write, outside the corpus directory.
+    """
+    from pipelines.corpus.accounts import format_stats, load_stats
+
+    summary = {"stage": "corpus", "out": corpus, **load_stats(corpus)}
+    if html is not None:
+        from flows.corpus_page.page import write_page
+
+        summary |= {"html": str(html), "survey": write_page(corpus, html)}
+    more = f"\n\n{html}: sites, scripts, scores and samples" if html is not None else ""
+    return print_result(summary, f"{format_stats(corpus)}{more}", json)

@@ -1,0 +1,22 @@
+"""`mswitch doctor`: what is installed, what is missing for what."""
+
+import dataclasses
+
+from cyclopts import App
+
+from flows.cli.commands.common import Json, print_result
+from flows.cli.doctor_checks import examine, format_findings
+
+app = App(name="doctor")
+
+
+@app.default
+def doctor(*, json: Json = False) -> int:
+    """Check packages, devices, Beam runners, programs and this machine.
+
+    Exit code 1 when an installed package has a version that mswitch does not work with.
+    """
+    findings = examine()
+    rows = [dataclasses.asdict(finding) for finding in findings]
+    print_result({"stage": "doctor", "findings": rows}, format_findings(findings), json)
+    return int(any(finding.status == "wrong" for finding in findings))

@@ -1,0 +1,45 @@
+"""`mswitch evaluate`: loss per document and language."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import App, Parameter
+
+from flows.cli.commands.common import Json, finish
+from flows.processes import is_supervised, supervise_in_job
+from models.config import EvaluateConfig, JobConfig
+
+app = App(name="evaluate")
+
+
+@app.default
+def evaluate(
+    *,
+    run: Path,
+    examples: str,
+    config: Annotated[EvaluateConfig, Parameter(name="*")] = EvaluateConfig(),  # noqa: B008
+    job: Annotated[JobConfig, Parameter(name="*")] = JobConfig(),  # noqa: B008
+    json: Json = False,
+) -> int:
+    """Write eval/STEP.parquet for every kept checkpoint: nats, tokens, bytes per document.
+
+    The validation examples are frozen, the same for every model and step, and no token is
+    dropped by a router. Steps that are already evaluated are skipped. The mesh is that of the
+    training, or one device where there are fewer.
+
+        mswitch evaluate --run run --examples examples
+
+    On several machines, the same command on each, with --distributed, or with
+    --coordinator-address HOST:PORT --num-processes N --process-id I. Exit code 75 means that one
+    of them was lost, or got SIGTERM: give the same commands again.
+
+    Args:
+        run: a run directory.
+        examples: the examples directory the run was trained on.
+    """
+    if job.shared and not is_supervised("evaluate"):
+        return supervise_in_job(sys.argv[1:])
+    from models.evaluate import evaluate as run_evaluation
+
+    return finish(run_evaluation(run, examples, config, job), json)

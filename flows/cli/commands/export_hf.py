@@ -1,0 +1,36 @@
+"""`mswitch export-hf`: a checkpoint for `from_pretrained`."""
+
+from pathlib import Path
+
+from cyclopts import App
+
+from flows.cli.commands.common import Json, finish, leave_accelerators_alone
+
+app = App(name="export-hf")
+
+
+@app.default
+def export_hf(
+    run: Path,
+    *,
+    out: Path,
+    step: int | None = None,
+    max_shard_bytes: int = 5_000_000_000,
+    json: Json = False,
+) -> int:
+    """Write config.json and safetensors, which transformers 4 loads as MT5, T5 or Switch.
+
+    A Switch model needs ReLU experts (presets switch-base-*): Hugging Face has no gated ones.
+
+        mswitch export-hf runs/mt5-tiny --out hf/mt5-tiny
+
+    Args:
+        run: a run directory.
+        out: the new directory.
+        step: which checkpoint; the newest by default.
+        max_shard_bytes: largest size of one file.
+    """
+    from models.huggingface.convert import export_hf as run_export
+
+    leave_accelerators_alone()
+    return finish(run_export(run, out, step=step, max_shard_bytes=max_shard_bytes), json)

@@ -1,0 +1,28 @@
+"""`mswitch import-hf`: a Hugging Face model becomes a run."""
+
+from pathlib import Path
+
+from cyclopts import App
+
+from flows.cli.commands.common import Json, finish, leave_accelerators_alone
+
+app = App(name="import-hf")
+
+
+@app.default
+def import_hf(directory: Path, *, out: Path, json: Json = False) -> int:
+    """Read config.json and safetensors (sharded or not) into a run with one checkpoint, of step 0.
+
+    That run is evaluated, exported and asked to fill gaps (infill) like any other.
+
+        mswitch import-hf mt5-small --out runs/mt5-small
+        mswitch evaluate --run runs/mt5-small --examples EXAMPLES
+
+    Args:
+        directory: what `save_pretrained` or a download of the model left.
+        out: the run directory.
+    """
+    from models.huggingface.convert import import_hf as run_import
+
+    leave_accelerators_alone()
+    return finish(run_import(directory, out), json)

@@ -1,0 +1,81 @@
+"""`mswitch mixture`: how often each language is trained on."""
+
+import dataclasses
+
+from cyclopts import App
+
+from flows.cli.commands.common import Json, print_result
+from pipelines.errors import UserError
+from tasks.mixtures import DEFAULT, find_mixture, mixtures
+
+app = App(name="mixture", help="Show how often each language is trained on, and how repeated.")
+
+
+@app.command
+def show(
+    examples: str,
+    *,
+    mixture: str = DEFAULT,
+    steps: int = 1_000_000,
+    batch_size: int = 1024,
+    json: Json = False,
+) -> int:
+    """Print rate, records, tokens and epochs per language, before anything is trained.
+
+    A language that would be repeated more than 4 times is marked, with a warning: beyond that,
+    repeated text helps less and less (Muennighoff et al. 2023).
+
+        mswitch mixture show examples --mixture mc4.unimax.4 --steps 100000
+
+    A file such as slavic.toml makes a mixture of your own:
+
+        families = ["Slavic"]  # or languages, scripts, tiers
+        alpha = 0.3            # or temperature; [weights]: explicit
+        max_epochs = 4         # with alpha = 0, this is UniMax
+
+    Args:
+        examples: an examples directory.
+        mixture: a name that `mswitch mixture list` shows, a seqio task such as mc4.de, or a TOML
+            file.
+        steps: training steps; the default is mT5's.
+        batch_size: sequences a step; the default is mT5's.
+    """
+    from tasks.mixture_table import describe_mixture, format_mixture
+
+    for option, value in (("--steps", steps), ("--batch-size", batch_size)):
+        if value < 1:
+            raise UserError(f"{option} is {value}: give at least 1")
+    found = find_mixture(mixture)
+    table = describe_mixture(examples, found, steps, batch_size)
+    summary = {
+        "stage": "mixture",
+        "examples": str(examples),
+        "mixture": mixture,
+        "definition": dataclasses.asdict(found),
+        "steps": steps,
+        "batch_size": batch_size,
+        **table,
+    }
+    head = f"mixture {mixture}: {steps:,} steps of {batch_size:,} sequences"
+    return print_result(summary, f"{head}\n{format_mixture(table)}", json)
+
+
+@app.command(name="list")
+def list_mixtures(*, json: Json = False) -> int:
+    """Print the mixtures with a name, and how many languages each may have.
+
+    The same names are seqio's after `import tasks.pretrain`.
+    """
+    rows = [
+        {
+            "name": name,
+            "languages": len(mixture.members()),
+            "definition": dataclasses.asdict(mixture),
+        }
+        for name, mixture in mixtures().items()
+    ]
+    lines = [
+        f"{row['name']:32} {row['languages']:3} language{'s' if row['languages'] > 1 else ''}"
+        for row in rows
+    ]
+    return print_result({"stage": "mixture", "mixtures": rows}, "\n".join(lines), json)

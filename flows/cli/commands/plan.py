@@ -1,0 +1,41 @@
+"""`mswitch plan`: compile the training step for a TPU slice, without one."""
+
+from typing import Annotated
+
+from cyclopts import App, Parameter
+
+from flows.cli.commands.common import Json, print_result
+from models.config import ModelChanges
+from models.planning.config import PlanConfig
+
+app = App(name="plan")
+
+
+@app.default
+def plan(
+    *,
+    preset: str,
+    topology: str,
+    config: Annotated[PlanConfig, Parameter(name="*")] = PlanConfig(),  # noqa: B008
+    changes: Annotated[ModelChanges, Parameter(name="*")] = ModelChanges(),  # noqa: B008
+    json: Json = False,
+) -> int:
+    """Say whether a preset fits a TPU slice, and what a step of it costs there.
+
+    The real training step is compiled with libtpu on this machine, which takes minutes. That
+    shows that the program compiles and fits; its step time is an estimate, nothing was run. A
+    mesh that does not fit is an answer, not an error: exit code 0, and `fits` is false.
+
+        mswitch plan --preset mt5-base --topology v5e:16x16
+
+    Mesh, microbatches, loss chunks and remat that are not given are chosen by a memory model.
+
+    Args:
+        preset: a model; an unknown name lists them all.
+        topology: a slice as generation and chips, such as v3:4x4, v4:4x4x4, v5p:4x4x4, v5e:16x16.
+    """
+    from models.planning.plan import make_plan
+    from models.planning.text import format_plan
+
+    made = make_plan(preset, topology, config, changes)
+    return print_result(made, format_plan(made), json)

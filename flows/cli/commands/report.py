@@ -1,0 +1,35 @@
+"""`mswitch report`: compare two runs."""
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import App, Parameter
+
+from flows.cli.commands.common import Json, finish
+from flows.report.build import ReportConfig, write_report
+
+app = App(name="report")
+
+
+@app.default
+def report(
+    *,
+    baseline: Path,
+    candidate: Path,
+    out: Path,
+    config: Annotated[ReportConfig, Parameter(name="*")] = ReportConfig(),  # noqa: B008
+    json: Json = False,
+) -> int:
+    """Write report.html (one self-contained file), report.json and per_language.csv.
+
+    It says, language by language and with intervals, how many fewer steps the candidate needed to
+    reach the baseline's final quality. Both runs must be evaluated on the same examples.
+
+        mswitch report --baseline dense --candidate sparse --out report
+
+    Args:
+        baseline: the run directory of the dense model.
+        candidate: the run directory of the sparse model.
+        out: the directory to make.
+    """
+    return finish(write_report(baseline, candidate, out, config), json)

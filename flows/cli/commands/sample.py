@@ -1,0 +1,88 @@
+"""`mswitch sample`: real input for the corpus builder."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import App, Parameter
+
+from flows.cli.commands.common import Json, finish
+
+app = App(
+    name="sample",
+    help="Fetch or write real text in Common Crawl's formats (wet/ and warc/).",
+)
+
+
+@app.command
+def gflanguages(*, out: Path, json: Json = False) -> int:
+    """Excerpts of the Universal Declaration of Human Rights in about 100 languages.
+
+    From the Python package gflanguages (Apache-2.0), each language in its main script: some
+    1,500 characters a language. Needs no network.
+
+        mswitch sample gflanguages --out crawl
+
+    Args:
+        out: the directory to make.
+    """
+    from pipelines.samples.gflanguages import write_sample
+
+    return finish(write_sample(out), json)
+
+
+@app.command
+def debian(
+    *,
+    out: Path,
+    packages: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
+    json: Json = False,
+) -> int:
+    """Documentation from Debian's packages: megabytes of prose in 80 languages.
+
+    Fetched by package name with `apt-get download`, so it needs Debian or Ubuntu; nothing is
+    installed.
+
+        mswitch sample debian --out crawl
+
+    Args:
+        out: the directory to make.
+        packages: package names in place of the default list.
+    """
+    from pipelines.samples.debian import write_sample
+
+    return finish(write_sample(out, packages), json)
+
+
+@app.command
+def common_crawl(
+    *,
+    dump: str,
+    segments: int,
+    out: Path,
+    format: Literal["wet", "warc"] = "wet",
+    base_url: str = "https://data.commoncrawl.org",
+    concurrency: int = 2,
+    json: Json = False,
+) -> int:
+    """A few files of a Common Crawl dump, spread evenly over it.
+
+    Downloads politely: few files at a time, pauses when the server asks for one, and continues
+    within a file after an interruption. Every file is checked against the server's checksum, or
+    decompressed. A WET file has some 150 MB, a WARC file some 1 GB.
+
+        mswitch sample common-crawl --dump CC-MAIN-2024-10 --segments 3 --out crawl
+
+    Args:
+        dump: name of the dump.
+        segments: how many of its files.
+        out: the directory to make.
+        format: WET (text) or WARC (HTML).
+        base_url: where the dump lies.
+        concurrency: downloads at a time, at most 8.
+    """
+    from pipelines.samples.common_crawl import write_sample
+
+    summary = write_sample(
+        out, dump, segments, format=format, base_url=base_url, concurrency=concurrency
+    )
+    return finish(summary, json)

@@ -1,0 +1,65 @@
+"""`mswitch vocab`: train a vocabulary, inspect one."""
+
+from typing import Annotated, Literal
+
+from cyclopts import App, Parameter
+
+from flows.cli.commands.common import Json, finish, print_result, split_commas
+from pipelines.languages import parse_codes
+from pipelines.vocabulary import VocabularyConfig, train_vocabulary
+
+app = App(name="vocab", help="Train a SentencePiece vocabulary; see how it suits each language.")
+
+
+@app.command
+def train(
+    *,
+    corpus: str,
+    out: str,
+    config: Annotated[VocabularyConfig, Parameter(name="*")] = VocabularyConfig(),  # noqa: B008
+    json: Json = False,
+) -> int:
+    """Train a unigram model with byte fallback and 100 sentinels on language-balanced text.
+
+    Languages are sampled with the mixture's rates; an unknown character falls into its bytes.
+
+        mswitch vocab train --corpus corpus --out vocabulary --size 250100
+
+    Args:
+        corpus: a corpus directory, or its URL (gs://, s3://).
+        out: the directory to make, or a URL.
+    """
+    return finish(train_vocabulary(corpus, out, config), json)
+
+
+@app.command
+def inspect(
+    vocab: str,
+    *,
+    corpus: str,
+    split: Literal["train", "validation"] = "validation",
+    languages: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
+    max_bytes: int = 1_000_000,
+    json: Json = False,
+) -> int:
+    """Print tokens per word, character and byte, unknown and byte pieces, for each language.
+
+    A word stands between white space and has a letter or digit; Chinese, Japanese, Thai, Lao,
+    Khmer and Burmese have none to count. Shares are of tokens. A language with many byte pieces
+    or tokens a byte is one that the vocabulary serves badly.
+
+        mswitch vocab inspect vocabulary --corpus corpus --languages de,sw,th
+
+    Args:
+        vocab: a vocabulary directory, or a SentencePiece model file, such as mT5's own.
+        corpus: a corpus directory, or its URL.
+        split: which text of it.
+        languages: only these.
+        max_bytes: read about so much text of each language, from the first document on; the
+            order of documents is random, and the same every time.
+    """
+    from pipelines.vocabulary_inspection import format_inspection, inspect_vocabulary
+
+    only = parse_codes(split_commas(languages) or ())
+    found = inspect_vocabulary(vocab, corpus, split=split, max_bytes=max_bytes, only=only)
+    return print_result({"stage": "vocabulary", **found}, format_inspection(found), json)

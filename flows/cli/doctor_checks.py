@@ -1,0 +1,170 @@
+"""What is installed here, which devices and runners can be used, and what is missing for what."""
+
+import dataclasses
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from typing import Literal
+
+from packaging.requirements import Requirement
+
+from pipelines.errors import UserError
+
+_USER_ERROR = f"{UserError.__module__}.{UserError.__qualname__}"
+
+Status = Literal["ok", "missing", "wrong"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """One line of the doctor's table.
+
+    Attributes:
+        group: what the thing is needed for.
+        name: the package, program or device.
+        status: whether it can be used.
+        detail: its version, or how to get it.
+    """
+
+    group: str
+    name: str
+    status: Status
+    detail: str
+
+
+def check_packages() -> list[Finding]:
+    """Compare installed packages with what mswitch's metadata asks for, extra by extra."""
+    findings = []
+    for line in importlib.metadata.requires("mswitch") or []:
+        requirement = Requirement(line)
+        extra = _extra_of(requirement)
+        group = extra or "pipelines"
+        how = f"pip install 'mswitch[{extra}]'" if extra else "pip install mswitch"
+        if extra == "plan":
+            how = "not here: `mswitch plan` has a separate environment, .venv-plan"
+        try:
+            version = importlib.metadata.version(requirement.name)
+        except importlib.metadata.PackageNotFoundError:
+            findings.append(Finding(group, requirement.name, "missing", how))
+            continue
+        fits = requirement.specifier.contains(version, prereleases=True)
+        detail = version if fits else f"{version}, needs {requirement.specifier}: {how}"
+        findings.append(Finding(group, requirement.name, "ok" if fits else "wrong", detail))
+    return findings
+
+
+def _extra_of(requirement: Requirement) -> str | None:
+    """Name the extra that asks for `requirement`, or None for a base dependency."""
+    for extra in importlib.metadata.metadata("mswitch").get_all("Provides-Extra") or []:
+        marker = requirement.marker
+        if marker and marker.evaluate({"extra": extra}) and not marker.evaluate({"extra": ""}):
+            return extra
+    return None
+
+
+def check_devices() -> list[Finding]:
+    """List the devices JAX sees; asked in its own process, since a bad driver may hang."""
+    if importlib.util.find_spec("jax") is None:
+        return [Finding("devices", "jax", "missing", "pip install 'mswitch[train]'")]
+    script = (
+        "import jax; from models.training.processes import check_devices; check_devices();"
+        "print(jax.default_backend(), jax.device_count(), jax.devices()[0].device_kind)"
+    )
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return [Finding("devices", "jax", "wrong", "no answer in 120 s; try JAX_PLATFORMS=cpu")]
+    if done.returncode:
+        reason = done.stderr.strip().splitlines()[-1]
+        return [Finding("devices", "jax", "wrong", reason.removeprefix(f"{_USER_ERROR}: "))]
+    backend, count, kind = done.stdout.split(maxsplit=2)
+    return [Finding("devices", backend, "ok", f"{count} x {kind.strip()}")]
+
+
+def check_runners() -> list[Finding]:
+    """Say which Beam runners can be used from here."""
+    findings = [
+        Finding("runners", "local", "ok", "Beam's FnApiRunner, nothing else needed"),
+    ]
+    java = shutil.which("java")
+    findings.append(
+        Finding("runners", "flink", "ok", f"{java}; also needs a job-server jar")
+        if java
+        else Finding("runners", "flink", "missing", "install a Java runtime (17 or newer)")
+    )
+    prism = shutil.which("prism")
+    findings.append(
+        Finding("runners", "prism", "ok", prism)
+        if prism
+        else Finding("runners", "prism", "missing", "give -- --prism_location=BINARY")
+    )
+    google = importlib.util.find_spec("google.cloud.dataflow_v1beta3")
+    findings.append(
+        Finding("runners", "dataflow", "ok", "Google client installed; needs a project")
+        if google
+        else Finding("runners", "dataflow", "missing", "pip install 'apache-beam[gcp]'")
+    )
+    return findings
+
+
+def check_programs() -> list[Finding]:
+    """Look for the programs that optional parts call."""
+    wanted = (
+        ("apt-get", "mswitch sample debian", "needs Debian or Ubuntu"),
+        ("dpkg-deb", "mswitch sample debian", "needs Debian or Ubuntu"),
+        ("chromium", "browser tests of the report", "apt-get install chromium"),
+    )
+    findings = []
+    for name, purpose, how in wanted:
+        path = shutil.which(name)
+        status: Status = "ok" if path else "missing"
+        findings.append(Finding("programs", name, status, path or f"for {purpose}: {how}"))
+    return findings
+
+
+def check_machine() -> list[Finding]:
+    """Report Python, processors, memory and disk space of the working directory."""
+    pages, size = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
+    free = shutil.disk_usage(".").free
+    return [
+        Finding("machine", "python", "ok", platform.python_version()),
+        Finding("machine", "processors", "ok", str(os.cpu_count())),
+        Finding("machine", "memory", "ok", f"{pages * size / 2**30:.1f} GiB"),
+        Finding(
+            "machine",
+            "disk",
+            "ok" if free > 5 * 2**30 else "wrong",
+            f"{free / 2**30:.1f} GiB free here" + ("" if free > 5 * 2**30 else ", 5 advised"),
+        ),
+    ]
+
+
+def examine() -> list[Finding]:
+    """Make every check."""
+    return [
+        *check_machine(),
+        *check_packages(),
+        *check_devices(),
+        *check_runners(),
+        *check_programs(),
+    ]
+
+
+def format_findings(findings: list[Finding]) -> str:
+    """Lay the findings out as a table, one group after another."""
+    width = max(len(f.name) for f in findings)
+    lines = []
+    group = None
+    for finding in findings:
+        if finding.group != group:
+            group = finding.group
+            lines.append(f"\n{group}")
+        mark = {"ok": "ok     ", "missing": "MISSING", "wrong": "WRONG  "}[finding.status]
+        lines.append(f"  {mark}  {finding.name:<{width}}  {finding.detail}")
+    return "\n".join(lines).lstrip("\n")

@@ -1,0 +1,89 @@
+"""Entry point of the `mswitch` command: exit codes, readable errors, `python -m flows.cli.main`."""
+
+import os
+import sys
+from collections.abc import Sequence
+
+from flows.cli import huge_pages
+from flows.cli.interrupts import leave_on_interrupt
+from pipelines.errors import UserError, as_user_error, is_disk_full
+from pipelines.garbage import collect_rarely
+
+OWN_PACKAGES = ("pipelines", "tasks", "models", "flows")
+EXIT_DEFECT = 1
+EXIT_USER_ERROR = 2
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line `argv` and return its exit code.
+
+    A UserError (and what amounts to one, such as a full disk) becomes one line on standard
+    error and exit code 2. Anything else is a defect of ours and keeps its traceback.
+    """
+    if argv is None and sys.argv[1:2] and sys.argv[1] in huge_pages.COMMANDS:
+        huge_pages.restart_with_huge_pages()
+    if os.environ.get("MSWITCH_LIFELINE") == "1":
+        from models.lifeline import exit_with_parent
+
+        exit_with_parent()
+    if argv is None:
+        collect_rarely()
+        leave_on_interrupt()
+    try:
+        from flows.cli.app import run
+
+        code = run(list(sys.argv[1:] if argv is None else argv))
+        print(end="", flush=True)  # an error of standard output is still readable here
+        return code
+    except BrokenPipeError:
+        _discard_output()
+        return EXIT_DEFECT
+    except Exception as error:
+        output = output_error()
+        readable = missing_part(error) or as_user_error(error)
+        if readable is None and isinstance(error, OSError):
+            readable = output
+        readable = readable or disk_full(error)
+        if readable is None:
+            raise
+        print(f"mswitch: {readable}", file=sys.stderr)
+        return EXIT_USER_ERROR
+
+
+def output_error() -> UserError | None:
+    """Explain why standard output takes no more, if that is so, and write nothing further to it."""
+    try:
+        print(end="", flush=True)
+    except OSError as error:
+        _discard_output()
+        return UserError(f"cannot write to standard output: {error.strerror}")
+    return None
+
+
+def _discard_output() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def disk_full(error: Exception) -> UserError | None:
+    """Explain an error of a full disk on which no stage's output is."""
+    if not is_disk_full(error):
+        return None
+    return UserError("no space left where a file or standard output goes: free some")
+
+
+def missing_part(error: Exception) -> UserError | None:
+    """Explain an import that failed because an extra is not installed."""
+    missing = error.__cause__ if type(error) is ImportError else error
+    if not isinstance(missing, ModuleNotFoundError):
+        return None
+    name = (missing.name or "").partition(".")[0]
+    if name in OWN_PACKAGES:
+        return None
+    return UserError(
+        f"the module {name} is not installed: pip install 'mswitch[train,flows]' brings it "
+        "(`mswitch doctor` lists what is missing)"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

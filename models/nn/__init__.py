@@ -1,0 +1,1 @@
+"""The layers: what is computed."""

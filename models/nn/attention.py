@@ -1,0 +1,153 @@
+"""Attention of T5 1.1: no scaling of the logits, relative position buckets, no biases."""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+from models.config import ModelConfig
+from models.nn.layers import Dense, dropout, fan_in_init, parameter
+
+#: What a masked logit becomes (T5X's value).
+MASKED = -1e10
+
+
+def relative_position_buckets(
+    query_length: int, key_length: int, *, bidirectional: bool, buckets: int, max_distance: int
+) -> Int[np.ndarray, "Q K"]:
+    """Bucket of every (query, key) pair, after T5 (Raffel et al. 2020, section 2.1).
+
+    Half of the buckets hold one distance each; the others grow logarithmically up to
+    `max_distance`, beyond which all share the last. Bidirectional: half are for keys after the
+    query. Otherwise keys after the query fall into bucket 0 (the causal mask hides them).
+    """
+    distance = np.arange(query_length)[:, None] - np.arange(key_length)[None, :]
+    offset = np.zeros_like(distance)
+    if bidirectional:
+        buckets //= 2
+        offset = np.where(distance < 0, buckets, 0)
+        distance = np.abs(distance)
+    else:
+        distance = np.maximum(distance, 0)
+    exact = buckets // 2
+    # The epsilon inside the logarithm is T5X's; it decides no bucket below 2,000.
+    ratio = distance.astype(np.float32) / exact + np.finfo(np.float32).eps
+    growth = np.log(ratio) / math.log(max_distance / exact) * (buckets - exact)
+    logarithmic = np.minimum(exact + growth.astype(np.int32), buckets - 1)
+    return (offset + np.where(distance < exact, distance, logarithmic)).astype(np.int32)
+
+
+class RelativePositionBias(nnx.Module):
+    """One table [heads, buckets] per stack, shared by its layers."""
+
+    def __init__(self, config: ModelConfig, *, bidirectional: bool, rngs: nnx.Rngs):
+        init = jax.nn.initializers.variance_scaling(config.init_scale, "fan_avg", "uniform")
+        shape = (config.heads, config.relative_buckets)
+        self.table = parameter(rngs, init, shape, ("heads", "buckets"))
+        self.bidirectional = bidirectional
+        self.max_distance = config.relative_max_distance
+
+    def __call__(self, query_length: int, key_length: int) -> Float[Array, "1 H Q K"]:
+        """Bias to add to the attention logits; float32, as its gradient sums over all of them."""
+        buckets = self._buckets(query_length, key_length)
+        return self.table[...][:, buckets][None]
+
+    def of_query(self, position: Int[Array, ""], length: int) -> Float[Array, "1 H 1 K"]:
+        """The bias of one of `length` queries, whose position need not be known when compiling."""
+        buckets = jnp.asarray(self._buckets(length, length))[position]
+        return self.table[...][None, :, None, buckets]
+
+    def _buckets(self, query_length: int, key_length: int) -> Int[np.ndarray, "Q K"]:
+        return relative_position_buckets(
+            query_length,
+            key_length,
+            bidirectional=self.bidirectional,
+            buckets=self.table.shape[-1],
+            max_distance=self.max_distance,
+        )
+
+
+class Attention(nnx.Module):
+    """Multi-head attention with kernels [d_model, heads * d_kv].
+
+    Logits are not divided by sqrt(d_kv); the query kernel starts smaller instead. The softmax
+    runs in float32 (T5X leaves it in the compute type by default; in bfloat16 that rounds the
+    probabilities to 8 bits). With `remat` the backward pass recomputes logits and weights, which
+    grow with the square of the length, from queries and keys.
+    """
+
+    def __init__(
+        self, config: ModelConfig, *, dtype: jnp.dtype, remat: bool = False, rngs: nnx.Rngs
+    ):
+        into, into_axes = (config.d_model, config.joined_kv), ("embed", "joined_kv")
+        back, back_axes = (config.joined_kv, config.d_model), ("joined_kv", "embed")
+        kernel = fan_in_init(config.init_scale, "normal")
+        query = fan_in_init(config.init_scale / config.d_kv, "normal")
+        self.query = Dense(into, into_axes, init=query, dtype=dtype, rngs=rngs)
+        self.key = Dense(into, into_axes, init=kernel, dtype=dtype, rngs=rngs)
+        self.value = Dense(into, into_axes, init=kernel, dtype=dtype, rngs=rngs)
+        self.out = Dense(back, back_axes, init=kernel, dtype=dtype, rngs=rngs)
+        self.heads = config.heads
+        self.dropout_rate = config.dropout_rate
+        self.remat = remat
+
+    def __call__(
+        self,
+        x: Float[Array, "B Q D"],
+        memory: Float[Array, "B K D"],
+        mask: Bool[Array, "#B #Q K"],
+        *,
+        bias: Float[Array, "1 H Q K"] | None = None,
+        key: PRNGKeyArray | None = None,
+    ) -> Float[Array, "B Q D"]:
+        """Attend from `x` to the positions of `memory` where `mask` is true."""
+        return self.attend(x, *self.keys_and_values(memory), mask, bias=bias, key=key)
+
+    def keys_and_values(
+        self, memory: Float[Array, "B S D"]
+    ) -> tuple[Float[Array, "B S H K"], Float[Array, "B S H K"]]:
+        """What positions of `memory` offer to be attended to; decoding keeps it."""
+        return self._heads(self.key(memory)), self._heads(self.value(memory))
+
+    def attend(
+        self,
+        x: Float[Array, "B Q D"],
+        k_BxSxHxK: Float[Array, "B S H K"],
+        v_BxSxHxK: Float[Array, "B S H K"],
+        mask: Bool[Array, "#B #Q S"],
+        *,
+        bias: Float[Array, "1 H Q S"] | None = None,
+        key: PRNGKeyArray | None = None,
+    ) -> Float[Array, "B Q D"]:
+        """Attend from `x` to keys and values where `mask` is true."""
+        q_BxQxHxK = self._heads(self.query(x))
+        weighted_sum = functools.partial(_weighted_sum, dropout_rate=self.dropout_rate)
+        if self.remat:
+            weighted_sum = jax.checkpoint(weighted_sum)
+        attended = weighted_sum(q_BxQxHxK, k_BxSxHxK, v_BxSxHxK, mask, bias, key)
+        return self.out(attended.reshape(*attended.shape[:2], -1))
+
+    def _heads(self, y: Float[Array, "B L J"]) -> Float[Array, "B L H K"]:
+        return y.reshape(*y.shape[:2], self.heads, -1)
+
+
+def _weighted_sum(
+    q_BxQxHxK: Float[Array, "B Q H K"],
+    k_BxSxHxK: Float[Array, "B S H K"],
+    v_BxSxHxK: Float[Array, "B S H K"],
+    mask: Bool[Array, "#B #Q S"],
+    bias: Float[Array, "1 H Q S"] | None,
+    key: PRNGKeyArray | None,
+    *,
+    dropout_rate: float,
+) -> Float[Array, "B Q H K"]:
+    logits = jnp.einsum("bqhk,bshk->bhqs", q_BxQxHxK, k_BxSxHxK).astype(jnp.float32)
+    if bias is not None:
+        logits = logits + bias
+    logits = jnp.where(mask[:, None], logits, MASKED)
+    weights = jax.nn.softmax(logits, axis=-1).astype(v_BxSxHxK.dtype)
+    return jnp.einsum("bhqs,bshk->bqhk", dropout(weights, dropout_rate, key), v_BxSxHxK)

@@ -1,0 +1,143 @@
+"""One block of layers, and the period of blocks that a stack repeats.
+
+Blocks are pre-norm. A period is one dense block; or, with `sparse_every` 2, a dense and a sparse
+one.
+"""
+
+import jax.numpy as jnp
+from flax import nnx
+from jax.sharding import Mesh
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
+
+from models.config import ModelConfig
+from models.nn.attention import Attention
+from models.nn.experts import SwitchFeedForward
+from models.nn.layers import FeedForward, RMSNorm, dropout, split_key
+from models.nn.router import RoutingStats
+from models.partitioning import constrain_batch
+
+
+class Block(nnx.Module):
+    """Self-attention, in a decoder cross-attention, and a dense or sparse feed-forward layer."""
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        *,
+        decoder: bool,
+        sparse: bool,
+        dtype: jnp.dtype,
+        mesh: Mesh | None,
+        remat_attention: bool,
+        rngs: nnx.Rngs,
+    ):
+        def attention() -> Attention:
+            return Attention(config, dtype=dtype, remat=remat_attention, rngs=rngs)
+
+        def norm() -> RMSNorm:
+            return RMSNorm(config.d_model, dtype=dtype, rngs=rngs)
+
+        self.self_attention_norm = norm()
+        self.self_attention = attention()
+        self.cross_attention_norm = norm() if decoder else None
+        self.cross_attention = attention() if decoder else None
+        self.feed_forward_norm = norm()
+        self.switch = (
+            SwitchFeedForward(config, dtype=dtype, mesh=mesh, rngs=rngs) if sparse else None
+        )
+        self.feed_forward = (
+            None
+            if sparse
+            else FeedForward(
+                config.d_model,
+                config.d_ff,
+                activation=config.activation,
+                init_scale=config.init_scale,
+                dropout_rate=config.dropout_rate,
+                dtype=dtype,
+                rngs=rngs,
+            )
+        )
+        self.dropout_rate = config.dropout_rate
+        self.mesh = mesh
+
+    def __call__(
+        self,
+        x: Float[Array, "B L D"],
+        *,
+        real: Bool[Array, "B L"],
+        mask: Bool[Array, "#B #L L"],
+        bias: Float[Array, "1 H L L"],
+        memory: Float[Array, "B M D"] | None,
+        memory_mask: Bool[Array, "B #L M"] | None,
+        groups: int,
+        capacity: int | None,
+        key: PRNGKeyArray | None,
+    ) -> tuple[Float[Array, "B L D"], RoutingStats | None]:
+        """Apply the block; a dense one has no routing statistics."""
+        keys = split_key(key, 6)
+        y = self.self_attention_norm(x)
+        y = self.self_attention(y, y, mask, bias=bias, key=keys[0])
+        x = x + dropout(y, self.dropout_rate, keys[1])
+        if self.cross_attention is not None and self.cross_attention_norm is not None:
+            assert memory is not None
+            assert memory_mask is not None
+            y = self.cross_attention_norm(x)
+            y = self.cross_attention(y, memory, memory_mask, key=keys[2])
+            x = x + dropout(y, self.dropout_rate, keys[3])
+        x = constrain_batch(x, self.mesh)
+        y, stats = self.transform(x, real, groups=groups, capacity=capacity, key=keys[4])
+        x = constrain_batch(x + dropout(y, self.dropout_rate, keys[5]), self.mesh)
+        return x, stats
+
+    def transform(
+        self,
+        x: Float[Array, "B L D"],
+        real: Bool[Array, "B L"],
+        *,
+        groups: int,
+        capacity: int | None,
+        key: PRNGKeyArray | None = None,
+    ) -> tuple[Float[Array, "B L D"], RoutingStats | None]:
+        """What the feed-forward layer, dense or sparse, adds to `x`."""
+        y = self.feed_forward_norm(x)
+        if self.switch is not None:
+            return self.switch(y, real, groups=groups, capacity=capacity, key=key)
+        assert self.feed_forward is not None
+        return self.feed_forward(y, key=key), None
+
+
+class Period(nnx.Module):
+    """The blocks that a stack repeats; at most the last is sparse."""
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        *,
+        decoder: bool,
+        dtype: jnp.dtype,
+        mesh: Mesh | None,
+        remat_attention: bool,
+        rngs: nnx.Rngs,
+    ):
+        self.blocks = nnx.List(
+            [
+                Block(
+                    config,
+                    decoder=decoder,
+                    sparse=config.sparse and index == config.period - 1,
+                    dtype=dtype,
+                    mesh=mesh,
+                    remat_attention=remat_attention,
+                    rngs=rngs,
+                )
+                for index in range(config.period)
+            ]
+        )
+
+    def __call__(self, x: Array, *, key: PRNGKeyArray | None, **inputs):
+        """Apply all blocks; gives the sparse one's statistics."""
+        stats = None
+        for block, block_key in zip(self.blocks, split_key(key, len(self.blocks)), strict=True):
+            x, stats = block(x, key=block_key, **inputs)
+        return x, stats

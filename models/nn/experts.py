@@ -1,0 +1,242 @@
+"""The Switch layer: route, carry tokens to their experts, compute, carry them back.
+
+Dispatch is by index: a token knows its slot, a slot its token, and both directions are gathers.
+No [tokens, experts, capacity] tensor exists, whose products would cost more than the experts
+themselves at usual group sizes. On a mesh, each device gathers the tokens of its own groups and
+`all_to_all` along the `expert` axis takes them to the devices that hold the experts.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.sharding import Mesh, PartitionSpec
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+from models.config import ModelConfig
+from models.nn.layers import activate, dropout, fan_in_init, parameter, split_key
+from models.nn.router import Router, RoutingStats, expert_capacity
+from models.partitioning import BATCH_AXES
+
+#: A capacity that says: there is none, tokens are sorted into blocks of their experts.
+DROPLESS = 0
+#: Most rows of a block: enough that a product takes longer than fetching its kernels.
+MAX_BLOCK = 128
+
+_TOKENS = PartitionSpec(BATCH_AXES, None, None)
+_SLOTS = PartitionSpec(BATCH_AXES, None)
+_QUEUES = PartitionSpec("expert", "data", None, None)
+
+
+@jax.custom_vjp
+def _take(
+    x: Float[Array, "N D"], index: Int[Array, " M"], inverse: Int[Array, " N"]
+) -> Float[Array, "M D"]:
+    """Rows `index` of `x`, zeros where out of range; `inverse` is the same map backwards.
+
+    A row is taken at most once, so the gradient is a gather by `inverse`, not a scatter.
+    """
+    del inverse
+    return x.at[index].get(mode="fill", fill_value=0)
+
+
+def _take_forward(x: Array, index: Array, inverse: Array) -> tuple[Array, tuple[Array, Array]]:
+    return _take(x, index, inverse), (index, inverse)
+
+
+def _take_backward(maps: tuple[Array, Array], gradient: Array) -> tuple[Array, None, None]:
+    index, inverse = maps
+    return _take(gradient, inverse, index), None, None
+
+
+_take.defvjp(_take_forward, _take_backward)
+
+
+def _token_of_slot(slot: Int[Array, " S"], slots: int) -> Int[Array, " slots"]:
+    """Invert a group's slot map; an empty slot points past the last token."""
+    tokens = slot.shape[0]
+    return jnp.full(slots, tokens, jnp.int32).at[slot].set(jnp.arange(tokens), mode="drop")
+
+
+def dispatch(
+    tokens: Float[Array, "G S D"], slot: Int[Array, "G S"], experts: int, capacity: int
+) -> Float[Array, "E G C D"]:
+    """Queue tokens at their experts; empty places are zeros."""
+    slots = experts * capacity
+
+    def one_group(x: Array, slot: Array) -> Array:
+        return _take(x, _token_of_slot(slot, slots), slot)
+
+    queued = jax.vmap(one_group)(tokens, slot)
+    return queued.reshape(-1, experts, capacity, tokens.shape[-1]).swapaxes(0, 1)
+
+
+def combine(queues: Float[Array, "E G C D"], slot: Int[Array, "G S"]) -> Float[Array, "G S D"]:
+    """Bring the experts' results back to their tokens; zeros for tokens without a slot."""
+    experts, groups, capacity, d_model = queues.shape
+    slots = experts * capacity
+
+    def one_group(x: Array, slot: Array) -> Array:
+        return _take(x, slot, _token_of_slot(slot, slots))
+
+    return jax.vmap(one_group)(queues.swapaxes(0, 1).reshape(groups, slots, d_model), slot)
+
+
+def sharded_dispatch(
+    tokens: Array, slot: Array, experts: int, capacity: int, mesh: Mesh | None
+) -> Array:
+    """`dispatch`, with groups sharded over data x expert and the result over expert x data."""
+    if mesh is None:
+        return dispatch(tokens, slot, experts, capacity)
+
+    @functools.partial(jax.shard_map, mesh=mesh, in_specs=(_TOKENS, _SLOTS), out_specs=_QUEUES)
+    def local(tokens: Array, slot: Array) -> Array:
+        queues = dispatch(tokens, slot, experts, capacity)
+        return jax.lax.all_to_all(queues, "expert", split_axis=0, concat_axis=1, tiled=True)
+
+    return local(tokens, slot)
+
+
+def sharded_combine(queues: Array, slot: Array, mesh: Mesh | None) -> Array:
+    """`combine`, the way back of `sharded_dispatch`."""
+    if mesh is None:
+        return combine(queues, slot)
+
+    @functools.partial(jax.shard_map, mesh=mesh, in_specs=(_QUEUES, _SLOTS), out_specs=_TOKENS)
+    def local(queues: Array, slot: Array) -> Array:
+        queues = jax.lax.all_to_all(queues, "expert", split_axis=1, concat_axis=0, tiled=True)
+        return combine(queues, slot)
+
+    return local(queues, slot)
+
+
+def block_rows(tokens: int, experts: int) -> int:
+    """Rows of a block: a power of two such that half-empty last blocks add at most half."""
+    fitting = max(tokens // (2 * experts), 1)
+    return min(1 << (fitting.bit_length() - 1), MAX_BLOCK)
+
+
+def assign_blocks(
+    expert: Int[Array, " N"], experts: int, rows: int
+) -> tuple[Int[Array, " N"], Int[Array, " blocks"]]:
+    """Give every token a place in a block of its expert, in the order of the tokens.
+
+    However uneven the routing, `N // rows + experts` blocks hold all tokens (and no more than N are
+    needed), so the cost is known beforehand; a queue that fits the fullest expert would cost up to
+    `experts` times as much.
+
+    Args:
+        expert: the expert of every token, -1 for none.
+        experts: how many there are.
+        rows: rows of a block.
+
+    Returns:
+        The row of every token (block * rows + place; beyond all blocks for a token without
+        expert), and the expert of every block.
+    """
+    tokens = expert.shape[0]
+    blocks = min(tokens // rows + experts, tokens)
+    chosen = jax.nn.one_hot(expert, experts, dtype=jnp.int32)
+    position = (jnp.cumsum(chosen, axis=0) * chosen).sum(axis=-1) - 1
+    ends = jnp.cumsum(-(-chosen.sum(axis=0) // rows))
+    first = jnp.concatenate([jnp.zeros(1, ends.dtype), ends[:-1]])
+    row = jnp.where(
+        expert >= 0, first[expert] * rows + position, blocks * rows + jnp.arange(tokens)
+    )
+    of_block = jnp.searchsorted(ends, jnp.arange(blocks), side="right")
+    return row, jnp.minimum(of_block, experts - 1)
+
+
+def gated(y: Float[Array, "G S D"], gate: Float[Array, "G S"]) -> Float[Array, "G S D"]:
+    """Scale by the gate, in float32: its gradient is a sum over the model's width."""
+    return (y.astype(jnp.float32) * gate[..., None]).astype(y.dtype)
+
+
+class SwitchFeedForward(nnx.Module):
+    """A router and `experts` feed-forward layers, each of a dense layer's size."""
+
+    def __init__(self, config: ModelConfig, *, dtype: jnp.dtype, mesh: Mesh | None, rngs: nnx.Rngs):
+        init = fan_in_init(config.init_scale, "truncated_normal", experts=True)
+        into = (config.experts, config.d_model, config.d_ff)
+        axes = ("expert", "embed", "mlp")
+        back = (config.experts, config.d_ff, config.d_model)
+        self.router = Router(config, dtype=dtype, rngs=rngs)
+        self.wi_0 = parameter(rngs, init, into, axes)
+        self.wi_1 = parameter(rngs, init, into, axes) if config.activation == "geglu" else None
+        self.wo = parameter(rngs, init, back, ("expert", "mlp", "embed"))
+        self.config = config
+        self.dtype = dtype
+        self.mesh = mesh
+
+    def __call__(
+        self,
+        x: Float[Array, "B L D"],
+        real: Bool[Array, "B L"],
+        *,
+        groups: int,
+        capacity: int | None = None,
+        key: PRNGKeyArray | None = None,
+    ) -> tuple[Float[Array, "B L D"], RoutingStats]:
+        """Apply the chosen expert to every real token that finds a slot; others give zero.
+
+        Args:
+            x: input.
+            real: false on padding.
+            groups: parts of the batch, in order, that are routed on their own.
+            capacity: slots per expert and group; by default what `capacity_factor` says.
+                `DROPLESS`: as many as it takes, on one device.
+            key: randomness of training.
+        """
+        tokens = x.reshape(groups, -1, x.shape[-1])
+        if capacity is None:
+            config = self.config
+            capacity = expert_capacity(config.capacity_factor, tokens.shape[1], config.experts)
+        jitter_key, dropout_key = split_key(key, 2)
+        if capacity == DROPLESS:
+            assert self.mesh is None
+            routing = self.router(tokens, real.reshape(groups, -1), tokens.shape[1], key=jitter_key)
+            y = self._in_blocks(tokens, routing.stats.expert, dropout_key)
+            return gated(y, routing.gate).reshape(x.shape), routing.stats
+        routing = self.router(tokens, real.reshape(groups, -1), capacity, key=jitter_key)
+        queues = sharded_dispatch(tokens, routing.slot, self.config.experts, capacity, self.mesh)
+        queues = self._experts(queues, dropout_key)
+        y = sharded_combine(queues, routing.slot, self.mesh)
+        return gated(y, routing.gate).reshape(x.shape), routing.stats
+
+    @property
+    def _into(self) -> list[nnx.Param]:
+        return [self.wi_0] if self.wi_1 is None else [self.wi_0, self.wi_1]
+
+    def _in_blocks(
+        self,
+        tokens: Float[Array, "G S D"],
+        expert: Int[Array, "G S"],
+        key: PRNGKeyArray | None,
+    ) -> Float[Array, "G S D"]:
+        experts, flat = self.config.experts, expert.reshape(-1)
+        rows = block_rows(flat.shape[0], experts)
+        row, of_block = assign_blocks(flat, experts, rows)
+        blocks = of_block.shape[0]
+        queues = dispatch(tokens.reshape(1, -1, tokens.shape[-1]), row[None], blocks, rows)
+        into = [kernel[...].astype(self.dtype) for kernel in self._into]
+        back = self.wo[...].astype(self.dtype)
+
+        def one(inputs: tuple[Array, Array, Array]) -> Array:
+            x, index, number = inputs
+            hidden = activate([x @ kernel[index] for kernel in into])
+            block_key = None if key is None else jax.random.fold_in(key, number)
+            return dropout(hidden, self.config.expert_dropout_rate, block_key) @ back[index]
+
+        done = jax.lax.map(one, (queues[:, 0].astype(self.dtype), of_block, jnp.arange(blocks)))
+        return combine(done[:, None], row[None]).reshape(tokens.shape)
+
+    def _experts(
+        self, queues: Float[Array, "E G C D"], key: PRNGKeyArray | None
+    ) -> Float[Array, "E G C D"]:
+        def project(x: Array, kernel: nnx.Param) -> Array:
+            return jnp.einsum("egcx,exy->egcy", x, kernel[...].astype(self.dtype))
+
+        queues = queues.astype(self.dtype)
+        hidden = activate([project(queues, kernel) for kernel in self._into])
+        return project(dropout(hidden, self.config.expert_dropout_rate, key), self.wo)

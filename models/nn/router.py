@@ -1,0 +1,189 @@
+"""Top-1 routing (Switch Transformers, section 2): which expert a token goes to, and its slot.
+
+The router runs in float32 inside bfloat16 training (selective precision, section 2.4), unless asked
+for bfloat16, to see what that does. Statistics are float32 always. Padding is
+never routed and takes part in no statistic; it counts only in the group size S that sets the
+capacity. Nothing here depends on the number of devices.
+
+On a TPU a float32 product is several bfloat16 passes. Three (`high`) route like six (`highest`)
+and take half the time, which counts: the router of `switch-c` multiplies as much as its experts
+(docs/decisions/0026).
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+from models.config import BalanceScope, ModelConfig, RouterInit
+from models.nn.layers import Initializer, fan_in_init, parameter
+
+MIN_CAPACITY = 4
+
+#: How a router's kernel is drawn, whatever init_scale is: Flaxformer's way, and the paper's.
+ROUTER_INITS: dict[RouterInit, Initializer] = {
+    "flaxformer": jax.nn.initializers.normal(0.02),
+    "paper": fan_in_init(0.1, "truncated_normal"),
+}
+
+
+def expert_capacity(capacity_factor: float, group_positions: int, experts: int) -> int:
+    """Slots per expert and group: round(factor * S / experts), at least 4, at most S."""
+    capacity = round(capacity_factor * group_positions / experts)
+    return min(max(capacity, MIN_CAPACITY), group_positions)
+
+
+class RoutingStats(NamedTuple):
+    """What one sparse layer reports; averages are over its routed (real) tokens.
+
+    Attributes:
+        balance_loss: experts * sum(f_i * P_i), 1 when even (equation 4): by scope `group` a mean
+            over groups, by `global` of f and P over all tokens.
+        z_loss: mean square of log-sum-exp of the router's logits.
+        drop_fraction: share of tokens that found no slot.
+        entropy: mean entropy of the router's distribution, in nats.
+        confidence: mean probability of the chosen expert.
+        load: share of tokens assigned to each expert, before capacity.
+        peak: most tokens any group assigned to one expert.
+        dropped: tokens that found no slot.
+        expert: the expert of every position, -1 for padding.
+    """
+
+    balance_loss: Float[Array, ""]
+    z_loss: Float[Array, ""]
+    drop_fraction: Float[Array, ""]
+    entropy: Float[Array, ""]
+    confidence: Float[Array, ""]
+    load: Float[Array, " E"]
+    peak: Int[Array, ""]
+    dropped: Int[Array, ""]
+    expert: Int[Array, "G S"]
+
+
+class Routing(NamedTuple):
+    """Where the tokens of G groups of S positions go.
+
+    Attributes:
+        slot: expert * capacity + position in the expert's queue; for a token that is dropped or
+            padding, its own number from experts * capacity upwards.
+        gate: the chosen expert's probability, float32.
+        stats: see `RoutingStats`.
+    """
+
+    slot: Int[Array, "G S"]
+    gate: Float[Array, "G S"]
+    stats: RoutingStats
+
+
+class Router(nnx.Module):
+    """A linear map to one logit per expert, softmax, argmax.
+
+    Args:
+        config: the model's.
+        dtype: compute type of the rest of the model; if float32, routing is exact too.
+        rngs: randomness of initialisation.
+    """
+
+    def __init__(self, config: ModelConfig, *, dtype: jnp.dtype, rngs: nnx.Rngs):
+        init, shape = ROUTER_INITS[config.router_init], (config.d_model, config.experts)
+        self.kernel = parameter(rngs, init, shape, ("embed", "router_experts"))
+        self.jitter = config.router_jitter
+        self.dtype = jnp.dtype(config.router_dtype)
+        self.precision = "highest" if dtype == jnp.float32 else "high"
+        self.balance_scope: BalanceScope = config.balance_scope
+
+    def __call__(
+        self,
+        x: Float[Array, "G S D"],
+        real: Bool[Array, "G S"],
+        capacity: int,
+        *,
+        key: PRNGKeyArray | None = None,
+    ) -> Routing:
+        """Route every real token; earlier tokens of a group take an expert's slots first.
+
+        With a key (training), the input is multiplied by noise from 1 -+ jitter (appendix C).
+        """
+        x = _rounded(x.astype(self.dtype))
+        if key is not None and self.jitter > 0.0:
+            least, most = 1.0 - self.jitter, 1.0 + self.jitter
+            x = _rounded(x * jax.random.uniform(key, x.shape, self.dtype, least, most))
+        kernel = _rounded(self.kernel[...].astype(self.dtype))
+        # By default a TPU takes a single pass.
+        logits = jnp.einsum("gsd,de->gse", x, kernel, precision=self.precision)
+        return assign(logits, real, capacity, self.balance_scope)
+
+
+def _rounded(x: Array) -> Array:
+    """Round to bfloat16 where that is the type: XLA keeps more digits in what it fuses."""
+    if x.dtype != jnp.bfloat16:
+        return x
+    bits = jnp.finfo(jnp.bfloat16)
+    return jax.lax.reduce_precision(x.astype(jnp.float32), bits.nexp, bits.nmant).astype(x.dtype)
+
+
+def assign(
+    logits: Float[Array, "G S E"],
+    real: Bool[Array, "G S"],
+    capacity: int,
+    balance_scope: BalanceScope = "group",
+) -> Routing:
+    """Turn router logits into slots, gates and statistics."""
+    experts = logits.shape[-1]
+    positions = logits.shape[1]
+    logits = _rounded(logits)
+    probabilities = _rounded(jax.nn.softmax(logits, axis=-1)).astype(jnp.float32)
+    expert = jnp.argmax(logits, axis=-1)
+    logits = logits.astype(jnp.float32)
+    gate = jnp.take_along_axis(probabilities, expert[..., None], axis=-1)[..., 0]
+
+    expert = jnp.where(real, expert, -1)
+    chosen = jax.nn.one_hot(expert, experts, dtype=jnp.int32)
+    queue = jnp.cumsum(chosen, axis=1)
+    position = (queue * chosen).sum(axis=-1) - 1
+    kept = real & (position < capacity)
+    overflow = experts * capacity + jnp.arange(positions)
+    slot = jnp.where(kept, expert * capacity + position, overflow)
+    stats = _statistics(logits, probabilities, gate, expert, real, kept, balance_scope)
+    return Routing(slot, gate, stats)
+
+
+def _statistics(
+    logits: Array,
+    probabilities: Array,
+    gate: Array,
+    expert: Array,
+    real: Array,
+    kept: Array,
+    balance_scope: BalanceScope,
+) -> RoutingStats:
+    experts = logits.shape[-1]
+    chosen = jax.nn.one_hot(expert, experts, dtype=jnp.int32)
+    weight = real.astype(jnp.float32)
+    in_group = jnp.maximum(weight.sum(axis=1), 1.0)
+    total = jnp.maximum(weight.sum(), 1.0)
+    counts = chosen.sum(axis=1)
+
+    mass = jnp.einsum("gse,gs->ge", probabilities, weight)
+    if balance_scope == "global":
+        balance_loss = experts * (counts.sum(axis=0) * mass.sum(axis=0)).sum() / jnp.square(total)
+    else:
+        # Mean over groups, so that microbatches of whole groups add up to the full batch.
+        fraction, mean_probability = counts / in_group[:, None], mass / in_group[:, None]
+        balance_loss = experts * (fraction * mean_probability).sum(axis=-1).mean()
+    log_z = jax.nn.logsumexp(logits, axis=-1)
+    entropy = log_z - (probabilities * logits).sum(axis=-1)
+    dropped = (real & ~kept).sum()
+    return RoutingStats(
+        balance_loss=balance_loss,
+        z_loss=((jnp.square(log_z) * weight).sum(axis=1) / in_group).mean(),
+        drop_fraction=dropped / total,
+        entropy=(entropy * weight).sum() / total,
+        confidence=(gate * weight).sum() / total,
+        load=counts.sum(axis=0) / total,
+        peak=counts.max(),
+        dropped=dropped,
+        expert=expert,
+    )

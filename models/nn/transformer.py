@@ -1,0 +1,284 @@
+"""The encoder-decoder: mT5 with every feed-forward layer dense, mSwitch with sparse ones.
+
+A stack repeats a period of blocks (`models/nn/block.py`). A compiled loop over periods needs their
+parameters in one array with a leading `layers` axis. Unrolled, each period has its own: taking
+them out of such an array, and putting gradients together, would copy all of both in every step.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.sharding import Mesh
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+from models.config import ModelConfig, Remat
+from models.nn.attention import RelativePositionBias
+from models.nn.block import Period
+from models.nn.groups import WHOLE_BATCH, Groups
+from models.nn.layers import Dense, Embedding, RMSNorm, dropout, fan_in_init, split_key
+from models.nn.router import RoutingStats
+from models.partitioning import constrain_batch
+
+PADDING = 0
+
+
+def periods_of(stacked: Period, count: int) -> list[Period]:
+    """Take `count` periods out of the arrays that hold all of them."""
+    graph, parameters = nnx.split(stacked)
+    return [
+        nnx.merge(graph, jax.tree.map(lambda values, i=index: values[i], parameters))
+        for index in range(count)
+    ]
+
+
+class Stack(nnx.Module):
+    """An encoder or a decoder: its periods, position bias, and final norm.
+
+    The same seed gives the same values, whether layers are scanned or not.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        *,
+        decoder: bool,
+        dtype: jnp.dtype,
+        mesh: Mesh | None,
+        scan_layers: bool,
+        remat: Remat,
+        rngs: nnx.Rngs,
+    ):
+        layers = config.decoder_layers if decoder else config.encoder_layers
+        self.count = layers // config.period
+
+        @nnx.split_rngs(splits=self.count)
+        @nnx.vmap(in_axes=(0,), out_axes=0)
+        def create(rngs: nnx.Rngs) -> Period:
+            return Period(
+                config,
+                decoder=decoder,
+                dtype=dtype,
+                mesh=mesh,
+                remat_attention=remat == "attention",
+                rngs=rngs,
+            )
+
+        stacked = create(rngs)
+        self.periods = stacked if scan_layers else nnx.List(periods_of(stacked, self.count))
+        self.position_bias = RelativePositionBias(config, bidirectional=not decoder, rngs=rngs)
+        self.final_norm = RMSNorm(config.d_model, dtype=dtype, rngs=rngs)
+        self.dropout_rate = config.dropout_rate
+        self.remat_layers = remat == "layers"
+
+    @property
+    def unrolled(self) -> Sequence[Period]:
+        """The periods, one by one."""
+        if isinstance(self.periods, Period):
+            return periods_of(self.periods, self.count)
+        return self.periods
+
+    def __call__(
+        self,
+        x: Float[Array, "B L D"],
+        *,
+        real: Bool[Array, "B L"],
+        mask: Bool[Array, "#B #L L"],
+        memory: Float[Array, "B M D"] | None = None,
+        memory_mask: Bool[Array, "B #L M"] | None = None,
+        groups: int,
+        capacity: int | None,
+        key: PRNGKeyArray | None,
+    ) -> tuple[Float[Array, "B L D"], RoutingStats | None]:
+        """Apply all blocks; statistics carry a leading axis of sparse layers."""
+        keys = split_key(key, 3)
+        length = x.shape[1]
+        bias = self.position_bias(length, length)
+
+        def apply(period, x, key):
+            return period(
+                x,
+                key=key,
+                real=real,
+                mask=mask,
+                bias=bias,
+                memory=memory,
+                memory_mask=memory_mask,
+                groups=groups,
+                capacity=capacity,
+            )
+
+        x = dropout(x, self.dropout_rate, keys[0])
+        layer_keys = None if keys[1] is None else jax.random.split(keys[1], self.count)
+        x, stats = self._each_period(apply, x, layer_keys)
+        return dropout(self.final_norm(x), self.dropout_rate, keys[2]), stats
+
+    def _each_period(
+        self, apply: Callable[..., Any], x: Array, keys: Array | None
+    ) -> tuple[Array, RoutingStats | None]:
+        """Apply `(period, x, key) -> (x, statistics)` to all periods; statistics are stacked."""
+
+        def on_split(graph, x, inputs):
+            parameters, key = inputs
+            return apply(nnx.merge(graph, parameters), x, key)
+
+        if self.remat_layers:
+            on_split = jax.checkpoint(on_split, static_argnums=0)
+        if isinstance(self.periods, Period):
+            graph, parameters = nnx.split(self.periods)
+            return jax.lax.scan(functools.partial(on_split, graph), x, (parameters, keys))
+        stats = []
+        for index, period in enumerate(self.periods):
+            graph, parameters = nnx.split(period)
+            key = None if keys is None else keys[index]
+            x, of_period = on_split(graph, x, (parameters, key))
+            stats.append(of_period)
+        return x, jax.tree.map(lambda *parts: jnp.stack(parts), *stats)
+
+
+class Transformer(nnx.Module):
+    """mT5 or mSwitch: one embedding, an encoder, a decoder, and logits.
+
+    Args:
+        config: architecture.
+        dtype: compute type.
+        mesh: devices to shard over, or None for one.
+        scan_layers: loop over periods, whose parameters are in one array, instead of unrolling.
+        remat: what the backward pass recomputes (`TrainConfig`).
+        rngs: randomness of initialisation.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        *,
+        dtype: jnp.dtype = jnp.bfloat16,
+        mesh: Mesh | None = None,
+        scan_layers: bool = False,
+        remat: Remat = "none",
+        rngs: nnx.Rngs,
+    ):
+        self.config = config
+        self.mesh = mesh
+        rows, d_model = config.vocabulary_size, config.d_model
+        self.embedding = Embedding(rows, d_model, dtype=dtype, rngs=rngs)
+
+        def stack(decoder: bool) -> Stack:
+            return Stack(
+                config,
+                decoder=decoder,
+                dtype=dtype,
+                mesh=mesh,
+                scan_layers=scan_layers,
+                remat=remat,
+                rngs=rngs,
+            )
+
+        self.encoder = stack(decoder=False)
+        self.decoder = stack(decoder=True)
+        self.logits = (
+            None
+            if config.tied_embeddings
+            else Dense(
+                (d_model, rows),
+                ("embed", "vocab"),
+                init=fan_in_init(config.init_scale, "truncated_normal"),
+                dtype=jnp.dtype(jnp.float32),
+                rngs=rngs,
+            )
+        )
+
+    def __call__(
+        self,
+        encoder_input_tokens: Int[Array, "B L"],
+        decoder_input_tokens: Int[Array, "B T"],
+        decoder_target_tokens: Int[Array, "B T"],
+        *,
+        encoder_segment_ids: Int[Array, "B L"] | None = None,
+        decoder_segment_ids: Int[Array, "B T"] | None = None,
+        groups: Groups = WHOLE_BATCH,
+        capacities: tuple[int, int] | None = None,
+        key: PRNGKeyArray | None = None,
+    ) -> tuple[Float[Array, "B T D"], tuple[RoutingStats, RoutingStats] | None]:
+        """Run encoder and decoder up to the logits, which `models.nn.losses` computes.
+
+        Args:
+            encoder_input_tokens: input, 0 is padding.
+            decoder_input_tokens: targets shifted right, beginning with 0.
+            decoder_target_tokens: targets; where they are padding, nothing is routed.
+            encoder_segment_ids: of packed rows, the example of each input, from 1; 0 is padding.
+            decoder_segment_ids: the same of targets; no example attends to another.
+            groups: routing groups in the batch, of each stack.
+            capacities: slots per expert and group of encoder and decoder layers; by default
+                what the capacity factor says.
+            key: randomness of training (jitter, dropout); None evaluates.
+
+        Returns:
+            The decoder's output, and routing statistics of the encoder's and the decoder's
+            sparse layers (None for a dense model).
+        """
+        keys = split_key(key, 2)
+        encoder_capacity, decoder_capacity = capacities or (None, None)
+        source_real = encoder_input_tokens != PADDING
+        target_real = decoder_target_tokens != PADDING
+        length = decoder_input_tokens.shape[1]
+        memory_mask = source_real[:, None, :]
+        target_mask = jnp.tril(jnp.ones((length, length), bool))[None]
+        if encoder_segment_ids is not None and decoder_segment_ids is not None:
+            memory_mask = _same_segment(decoder_segment_ids, encoder_segment_ids)
+            target_mask &= _same_segment(decoder_segment_ids, decoder_segment_ids)
+        memory, encoder_stats = self.encode(
+            encoder_input_tokens,
+            segment_ids=encoder_segment_ids,
+            groups=groups.encoder,
+            capacity=encoder_capacity,
+            key=keys[0],
+        )
+        x, decoder_stats = self.decoder(
+            constrain_batch(self.embedding(decoder_input_tokens), self.mesh),
+            real=target_real,
+            mask=target_mask,
+            memory=memory,
+            memory_mask=memory_mask,
+            groups=groups.decoder,
+            capacity=decoder_capacity,
+            key=keys[1],
+        )
+        if encoder_stats is None or decoder_stats is None:
+            return x, None
+        return x, (encoder_stats, decoder_stats)
+
+    def encode(
+        self,
+        tokens: Int[Array, "B L"],
+        *,
+        segment_ids: Int[Array, "B L"] | None = None,
+        groups: int = 1,
+        capacity: int | None = None,
+        key: PRNGKeyArray | None = None,
+    ) -> tuple[Float[Array, "B L D"], RoutingStats | None]:
+        """Run the encoder; arguments and statistics as in `__call__`."""
+        real = tokens != PADDING
+        packed = segment_ids is not None
+        return self.encoder(
+            constrain_batch(self.embedding(tokens), self.mesh),
+            real=real,
+            mask=_same_segment(segment_ids, segment_ids) if packed else real[:, None, :],
+            groups=groups,
+            capacity=capacity,
+            key=key,
+        )
+
+    def logits_kernel(self) -> tuple[Float[Array, "D V"], float]:
+        """The matrix that turns the decoder's output into logits, and the factor before it."""
+        if self.logits is None:
+            return self.embedding.table[...].T, self.config.d_model**-0.5
+        return self.logits.kernel[...], 1.0
+
+
+def _same_segment(query: Int[Array, "B Q"], key: Int[Array, "B K"]) -> Bool[Array, "B Q K"]:
+    """Where a query and a key are of one example. Padding sees padding alone, and is never read."""
+    return query[:, :, None] == key[:, None, :]

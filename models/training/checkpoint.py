@@ -1,0 +1,285 @@
+"""Checkpoints of a run: written by Orbax in the background, found again only when complete.
+
+A checkpoint is the directory `checkpoints/<step>`, where `step` is the number of optimizer steps
+done. Orbax writes it under a temporary name, commits a timestamp to its metadata and renames it.
+A name alone proves nothing: a killed `rm -r`, or a copy that stopped, leaves directories behind.
+
+All processes of a job save and restore together, on a file system they share; process 0 removes.
+"""
+
+import contextlib
+import itertools
+import json
+import logging
+import re
+import shutil
+import textwrap
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from orbax.checkpoint import v1 as ocp
+
+from models.training.processes import WAITED, JobError, announce, is_first, together
+from models.training.state import Parameters, TrainState
+from pipelines.errors import UserError, causes
+from pipelines.faults import fault_point
+
+METADATA = "_CHECKPOINT_METADATA"
+PARAMETERS = "parameters"
+OPTIMIZER = "optimizer"
+#: End of the name of a checkpoint that lacks a part.
+INCOMPLETE = "incomplete"
+
+#: What to do where a checkpoint cannot be read.
+_TRAIN_ON = "remove it, and training continues from the checkpoint before"
+_RESTORE_IT = "restore it from a copy, or train again into another --out"
+
+#: Characters of a reason that a library gives.
+MAX_REASON = 400
+
+#: Of what Orbax logs, with pages of tracebacks, beside the exceptions that we get.
+RAISED_TOO = ("_SignalingThread.run() raised", "Failed to get metadata for checkpointable")
+logging.getLogger("absl").addFilter(
+    lambda record: not any(text in str(record.msg) for text in RAISED_TOO)
+)
+
+STEP = re.compile(r"0|[1-9][0-9]*")
+#: Names of what Orbax is still writing and of what `Checkpoints` is still removing.
+LEFTOVER = re.compile(r"(.*\.orbax-checkpoint-tmp.*|\.[0-9]+\.removed)")
+
+
+def is_complete(checkpoint: Path) -> bool:
+    """Whether Orbax committed this checkpoint and both its parts are there.
+
+    Raises:
+        UserError: that cannot be found out: a file system that fails proves nothing.
+    """
+    try:
+        metadata = json.loads((checkpoint / METADATA).read_text())
+        for part in (PARAMETERS, OPTIMIZER):
+            (checkpoint / part / "_METADATA").stat()
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return False
+    except OSError as error:
+        raise UserError(
+            f"{error.filename or checkpoint} cannot be read ({error.strerror or error}): give the "
+            "same command again when its file system answers; nothing was removed"
+        ) from error
+    return isinstance(metadata, dict) and metadata.get("commit_timestamp_nsecs") is not None
+
+
+def complete_steps(directory: Path) -> list[int]:
+    """Steps of all complete checkpoints in `directory`, ascending.
+
+    Raises:
+        UserError: one cannot be read.
+    """
+    if not directory.is_dir():
+        return []
+    return sorted(int(path.name) for path in _named_by_step(directory) if is_complete(path))
+
+
+def _named_by_step(directory: Path) -> list[Path]:
+    return [path for path in directory.iterdir() if STEP.fullmatch(path.name)]
+
+
+class Checkpoints:
+    """The checkpoints of one run.
+
+    Attributes:
+        directory: where they are.
+        kept: steps whose checkpoints stay; others go once a newer one is known to be good.
+        run: the run's `config_hash`, which a checkpoint carries; empty where any run's will do.
+    """
+
+    def __init__(self, directory: Path, kept: Sequence[int], run: str = ""):
+        self.directory = directory.absolute()
+        self.kept = frozenset(kept)
+        self.run = run
+        self._pending: tuple[int, Any] | None = None
+
+    def latest(self) -> int | None:
+        """The newest complete step, or None."""
+        return max(complete_steps(self.directory), default=None)
+
+    def remove_leftovers(self) -> None:
+        """Remove what killed runs left: unfinished writes, checkpoints that were being removed.
+
+        What has a checkpoint's name and is none, which neither leaves, is set aside: somebody may
+        want to mend it. What has a name that is not ours is somebody else's, and stays.
+
+        Raises:
+            UserError: a checkpoint cannot be read, or a leftover cannot be removed.
+        """
+        if not self.directory.is_dir():
+            return
+        for path in list(self.directory.iterdir()):
+            if LEFTOVER.fullmatch(path.name) and path.is_dir():
+                try:
+                    shutil.rmtree(path)
+                except OSError as error:
+                    raise UserError(
+                        f"{path}, left by a run that was killed, cannot be removed "
+                        f"({error.strerror or error}): remove it, and give the same command again"
+                    ) from error
+        for path in _named_by_step(self.directory):
+            if path.is_dir() and not is_complete(path):
+                names = (path.with_suffix(f".{INCOMPLETE}{n or ''}") for n in itertools.count())
+                aside = path.rename(next(name for name in names if not name.exists()))
+                announce(f"{path} is not a complete checkpoint: it is {aside} now")
+
+    def save(self, state: TrainState, step: int, *, prune: bool = True) -> None:
+        """Start to save `state`; a save still under way is waited for first.
+
+        What a step recorded is from before its update: only the steps after a checkpoint tell
+        whether it is good. So the newest stays until the next is saved. The caller has made sure
+        that everything that belongs to these steps (metrics) is on disk.
+
+        Args:
+            state: after `step` steps.
+            step: the checkpoint's name.
+            prune: whether the steps since the newest checkpoint were good: older ones go.
+        """
+        self.wait()
+        if prune:
+            self.prune()
+        fault_point("train.before_checkpoint")
+        if jax.default_backend() == "cpu":
+            # The next step reuses the state's memory, of which a host copy here is a mere view.
+            state = jax.tree.map(jnp.copy, state)
+        parts = _parts(state)
+        path = str(self.directory / str(step))
+        response = ocp.save_checkpointables_async(path, parts, custom_metadata={"run": self.run})
+        self._pending = (step, response)
+        fault_point("train.during_checkpoint")
+
+    def wait(self) -> None:
+        """Wait until the save under way is complete."""
+        if self._pending is None:
+            return
+        step, response = self._pending
+        response.result()
+        self._pending = None
+        assert is_complete(self.directory / str(step))
+        fault_point("train.after_checkpoint")
+
+    def prune(self) -> None:
+        """Remove checkpoints that are neither kept nor the newest."""
+        if not is_first():
+            return
+        try:
+            steps = complete_steps(self.directory)
+        except UserError:
+            return  # no reason to stop training: the next save prunes
+        for old in steps[:-1]:
+            if old not in self.kept:
+                # Renamed first, so that no moment shows a half-removed checkpoint by its name.
+                hidden = self.directory / f".{old}.removed"
+                (self.directory / str(old)).rename(hidden)
+                shutil.rmtree(hidden)
+
+    def restore(self, step: int, like: TrainState) -> TrainState:
+        """Load the whole state, onto the devices `like` names.
+
+        Raises:
+            UserError: the checkpoint cannot be read, or is of another model, run or step.
+        """
+        checkpoint = self.directory / str(step)
+        loaded = _load(checkpoint, _parts(like), self.run, _TRAIN_ON)
+        optimizer = loaded[OPTIMIZER]
+        if int(optimizer["step"]) != step:
+            raise JobError(f"{checkpoint} is a checkpoint of step {optimizer['step']}: {_TRAIN_ON}")
+        return TrainState(loaded[PARAMETERS], optimizer["moments"], optimizer["step"])
+
+
+def _parts(state: TrainState) -> dict[str, Any]:
+    optimizer = {"moments": state.moments, "step": state.step}
+    return {PARAMETERS: state.parameters, OPTIMIZER: optimizer}
+
+
+def restore_parameters(directory: Path, step: int, like: Parameters, run: str = "") -> Parameters:
+    """Load a checkpoint's parameters without its optimizer state.
+
+    Args:
+        directory: of the checkpoints.
+        step: which one.
+        like: shapes, and the devices that are to hold them.
+        run: the `config_hash` of the run it must be of, if it says; empty where any will do.
+
+    Raises:
+        UserError: the checkpoint cannot be read, or is of another model or run.
+    """
+    checkpoint = directory.absolute() / str(step)
+    return _load(checkpoint, {PARAMETERS: like}, run, _RESTORE_IT)[PARAMETERS]
+
+
+def _load(checkpoint: Path, like: dict[str, Any], run: str, fix: str) -> dict[str, Any]:
+    # Orbax lets a process that cannot read its part keep the others waiting for minutes: what each
+    # can find out alone comes first.
+    together(lambda: _check(checkpoint, like, run, fix))
+    return together(lambda: _load_part(checkpoint, like, fix))
+
+
+def _load_part(checkpoint: Path, like: dict[str, Any], fix: str) -> dict[str, Any]:
+    with _readable(checkpoint, fix):
+        return ocp.load_checkpointables(str(checkpoint), like)
+
+
+def _check(checkpoint: Path, like: dict[str, Any], run: str, fix: str) -> None:
+    with _readable(checkpoint, fix):
+        described = ocp.checkpointables_metadata(str(checkpoint))
+        notes = described.custom_metadata
+        of_run = notes.get("run") if isinstance(notes, dict) else None
+        if run and of_run and of_run != run:
+            raise UserError(f"{checkpoint} is a checkpoint of another run: {fix}")
+        found = described.metadata
+        for part, wanted in like.items():
+            if found[part] is not None:  # what cannot be described cannot be loaded either
+                _check_same_model(checkpoint, part, found[part], wanted)
+
+
+@contextlib.contextmanager
+def _readable(checkpoint: Path, fix: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, KeyError) as error:
+        reason = _innermost_reason(error)
+        if any("barrier" in str(cause).lower().split() for cause in causes(error)):
+            raise UserError(f"{checkpoint}: {WAITED} to read it ({reason})") from error
+        raise UserError(f"{checkpoint} cannot be read ({reason}): {fix}") from error
+
+
+def _innermost_reason(error: Exception) -> str:
+    """The line of an error that Orbax wraps in pages about its handlers, as do its libraries."""
+    lines = [str(cause).strip().splitlines() for cause in causes(error)]
+    sentences = [line[0] for line in lines if line and len(line[0].split()) > 2]
+    reason = sentences[-1] if sentences else type(error).__name__
+    return textwrap.shorten(reason.split(" [tensorstore_spec")[0], MAX_REASON, placeholder="...")
+
+
+def _check_same_model(checkpoint: Path, part: str, found: Any, wanted: Any) -> None:
+    """Compare names and shapes: Orbax itself would cut or pad an array that does not fit.
+
+    Raises:
+        UserError: they differ.
+    """
+    there, here = _shapes(found), _shapes(wanted)
+    for name in sorted(there.keys() | here.keys()):
+        if there.get(name) != here.get(name):
+            raise UserError(
+                f"{checkpoint} is a checkpoint of another model: {part} {name} is "
+                f"{there.get(name, 'absent')} there and {here.get(name, 'absent')} in this run; "
+                "restore this run's own checkpoints, or choose another --out"
+            )
+
+
+def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    """Shapes by dotted name, whether a level of the tree is a dictionary or a named tuple."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="."): tuple(getattr(x, "shape", ()))
+        for path, x in leaves
+    }

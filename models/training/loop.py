@@ -1,0 +1,269 @@
+"""The training loop of one process: from the last checkpoint to the end, or to a signal."""
+
+import contextlib
+import math
+import sys
+import time
+from pathlib import Path
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+
+from models.flops import training_step_flops
+from models.hardware import peak_flops
+from models.lifeline import EXIT_RESUME
+from models.nn.groups import Groups
+from models.partitioning import put_batch
+from models.training.bad_loss import HISTORY_STEPS, LossWatch
+from models.training.checkpoint import Checkpoints
+from models.training.metrics import METRICS, Telemetry, cut_metrics, written
+from models.training.processes import JobError, announce, meet, on_first
+from models.training.run_directory import CHECKPOINTS, RunPlan, read_run, run_hash
+from models.training.signals import stop_requests
+from models.training.state import Skeleton
+from models.training.step import FEATURES, SEGMENTS, make_train_step, optimizer_of
+from pipelines.errors import UserError
+from pipelines.faults import fault_point
+from pipelines.progress import Progress
+from tasks.prefetch import ahead
+
+#: Bad steps in a row that may be skipped.
+PATIENCE = 10
+
+
+class Batches(Protocol):
+    """What feeds training; `tasks.batches.TrainBatches` is the real one."""
+
+    @property
+    def inputs_length(self) -> int:
+        """Encoder positions of a sequence."""
+        ...
+
+    @property
+    def targets_length(self) -> int:
+        """Decoder positions of a sequence."""
+        ...
+
+    def batch(self, step: int) -> dict[str, np.ndarray]:
+        """Return this process's rows of the batch of a step (from 0)."""
+        ...
+
+
+def run_training(
+    plan: RunPlan, batches: Batches, out: Path, skeleton: Skeleton, groups: Groups
+) -> float:
+    """Train to the last step, or until a signal.
+
+    Args:
+        plan: the run.
+        batches: its data.
+        out: its directory.
+        skeleton: its model, on the mesh.
+        groups: routing groups of a batch.
+
+    Returns:
+        The last loss.
+
+    Raises:
+        JobError: a step is bad, and the policy is to stop, or too many were skipped.
+        SystemExit: with code 75, after a signal; everything is saved.
+    """
+    steps, optimizer = plan.train.steps, optimizer_of(plan.train)
+    # What the run was begun with: some settings may change since.
+    identity = on_first(lambda: run_hash(read_run(out)))
+    checkpoints = Checkpoints(out / CHECKPOINTS, plan.evaluation_steps, identity)
+    start = on_first(lambda: _resume_step(plan, out, checkpoints))
+    if start:
+        announce(f"continuing after step {start:,}, from {checkpoints.directory}/{start}")
+        state = checkpoints.restore(start, skeleton.abstract_state(optimizer))
+    else:
+        state = skeleton.initial_state(optimizer)
+
+    def load(step: int) -> dict[str, jax.Array]:
+        batch = batches.batch(step)
+        features = FEATURES + (SEGMENTS if plan.train.pack > 1 else ())
+        return put_batch({name: batch[name] for name in features}, skeleton.mesh)
+
+    with contextlib.ExitStack() as stack:
+        stack.callback(checkpoints.wait)
+        recorder = stack.enter_context(Recorder(plan, batches, out, start))
+        upcoming = stack.enter_context(contextlib.closing(ahead(load, range(start, steps))))
+        if start == steps:  # killed before it was marked finished
+            checkpoints.prune()
+            return recorder.final_loss()
+        batch = next(upcoming)
+        clock = time.monotonic()
+        train_step = make_train_step(skeleton, optimizer, groups).lower(state, batch, 0.0).compile()
+        compile_secs = time.monotonic() - clock
+        announce(f"compiled in {compile_secs:.1f} s")
+        meet("compiled")
+        recorder.begin(compile_secs)
+        stop_is_due = stack.enter_context(stop_requests())
+        pending = None
+        for step in range(start + 1, steps + 1):
+            state, metrics = train_step(state, batch, recorder.loss_limit(step))
+            # The device works on this step while the one before is judged and written down.
+            if pending is not None:
+                recorder.record(*pending)
+            pending = (step, metrics)
+            if step < steps:
+                batch = next(upcoming)
+            stopping = stop_is_due(step)
+            kept = step in plan.evaluation_steps
+            if stopping or kept or step % plan.train.checkpoint_every == 0:
+                recorder.record(*pending)
+                pending = None
+                if recorder.good or stopping or kept:
+                    recorder.sync()
+                    checkpoints.save(state, step, prune=recorder.good)
+                    recorder.saved = step
+            if stopping and step < steps:
+                checkpoints.wait()
+                announce(f"stopped after step {step:,}; the same command continues from there")
+                sys.exit(EXIT_RESUME)
+        checkpoints.wait()
+        checkpoints.prune()
+        return recorder.final_loss()
+
+
+def _resume_step(plan: RunPlan, out: Path, checkpoints: Checkpoints) -> int:
+    """Return the step to continue after; 0 begins.
+
+    Raises:
+        UserError: there were checkpoints, and now there are none.
+    """
+    checkpoints.remove_leftovers()
+    start = checkpoints.latest() or 0
+    if not start and (out / METRICS).is_file():
+        with open(out / METRICS, "rb") as file:
+            last = sum(1 for _ in file)
+        # A checkpoint is complete once the next one is begun.
+        if last > min(plan.evaluation_steps[1:], default=math.inf):
+            raise UserError(
+                f"{out / METRICS} has {last:,} steps, and {checkpoints.directory} has none of "
+                f"their checkpoints: restore it, or remove {METRICS} to begin again"
+            )
+    return start
+
+
+class Recorder:
+    """Judges the metrics of each step, and writes them down in process 0.
+
+    Args:
+        plan: the run.
+        batches: its data, for the lengths of a sequence.
+        out: its directory.
+        start: steps done before; what metrics.jsonl has after them is cut off.
+
+    Attributes:
+        saved: the step of the newest checkpoint, which may still be under way; 0 for none.
+    """
+
+    def __init__(self, plan: RunPlan, batches: Batches, out: Path, start: int):
+        self.saved = start
+        self._config, self._out = plan.train, out
+        lengths = batches.inputs_length, batches.targets_length
+        self._tokens_per_step = plan.train.rows * sum(lengths)
+        self._flops_per_step = training_step_flops(plan.model, plan.train.rows, *lengths)
+        self._peak = peak_flops(jax.devices()[0].device_kind)
+        self._progress = Progress("train", plan.preset, plan.train.steps, "steps")
+        self._progress.start_at(start)
+        self._compile_secs: float | None = None
+        self._files = contextlib.ExitStack()
+        self._telemetry: Telemetry | None = None
+        self._clock = time.monotonic()
+
+        def open_files() -> list[dict[str, Any]]:
+            history = cut_metrics(out, start, HISTORY_STEPS)
+            self._telemetry = self._files.enter_context(Telemetry(out, start))
+            wanted = ("step", "train/loss", "train/skipped")
+            return [{name: line[name] for name in wanted if name in line} for line in history]
+
+        self._watch = LossWatch(plan.train.loss_spike, on_first(open_files))
+
+    def __enter__(self) -> "Recorder":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._files.close()
+
+    def begin(self, compile_secs: float) -> None:
+        """Start the clock of the first step, which compiling is not part of."""
+        self._compile_secs = compile_secs
+        self._clock = time.monotonic()
+
+    @property
+    def good(self) -> bool:
+        """Whether the last step that was recorded was good: else it was skipped."""
+        return not self._watch.skipped
+
+    def loss_limit(self, step: int) -> float:
+        """Return the loss above which the device itself is to skip a step."""
+        return self._watch.limit(step)
+
+    def final_loss(self) -> float:
+        """Return the loss of the last good step.
+
+        Raises:
+            JobError: there was none.
+        """
+        if self._watch.last_loss is None:
+            raise JobError(f"no step of {self._out} has a loss: lower --base-learning-rate")
+        return self._watch.last_loss
+
+    def record(self, step: int, arrays: dict[str, jax.Array]) -> None:
+        """Record one step, unless it is so bad that the run stops.
+
+        Raises:
+            JobError: it is.
+        """
+        metrics = {"step": step, **jax.device_get(written(step, arrays))}
+        now = time.monotonic()
+        secs, self._clock = now - self._clock, now
+        fault = self._watch.fault(metrics)
+        if fault is not None:
+            self._act_on(fault, step)
+        self._watch.add(metrics)
+        if self._telemetry is not None:
+            self._write(self._telemetry, metrics, secs)
+        fault_point("train.after_metrics")
+
+    def _act_on(self, fault: str, step: int) -> None:
+        if self._config.on_bad_loss == "skip" and self._watch.skipped < PATIENCE:
+            announce(f"step {step:,}: {fault}; its update is skipped")
+            return
+        saved = f"{self._out / CHECKPOINTS}/{self.saved}"
+        if self._config.on_bad_loss == "skip":
+            reason = f", after {PATIENCE} skipped steps"
+            advice = f"remove {saved} to continue from the one before"
+        else:
+            reason, advice = "", "give the same command with --on-bad-loss skip"
+        raise JobError(
+            f"step {step:,}: {fault}{reason}; "
+            f"{f'the newest checkpoint is {saved}' if self.saved else 'there is no checkpoint yet'}"
+            f". To go on, {advice}; or train into another --out with a lower --base-learning-rate "
+            "or --dtype float32"
+        )
+
+    def _write(self, telemetry: Telemetry, metrics: dict[str, Any], secs: float) -> None:
+        metrics["train/step_secs"] = secs
+        metrics["train/tokens_per_sec"] = self._tokens_per_step / secs
+        metrics["train/model_flops_per_sec"] = self._flops_per_step / secs
+        if self._peak is not None:
+            metrics["train/mfu"] = self._flops_per_step / secs / (self._peak * self._config.devices)
+        if self._compile_secs is not None:
+            metrics["train/compile_secs"], self._compile_secs = self._compile_secs, None
+        telemetry.write(metrics.pop("step"), metrics)
+        note = f"loss {float(metrics['train/loss']):.3f}"
+        if "router/drop_fraction" in metrics:
+            encoder, decoder = (
+                float(metrics[f"router/drop_fraction_{stack}"]) for stack in Groups._fields
+            )
+            note += f" · dropped {encoder:.1%} in encoder, {decoder:.1%} in decoder"
+        self._progress.add(1, note)
+
+    def sync(self) -> None:
+        """Force what was written to disk."""
+        if self._telemetry is not None:
+            self._telemetry.sync()

@@ -1,0 +1,211 @@
+"""Optimizers on a flat dictionary of parameters: what they share, and Adafactor as T5X has it.
+
+Optax's Adafactor differs where it matters here: it pools all experts (and scanned layers) of a
+parameter into one root mean square, and may factor over the expert axis. Here the leading
+`layers` and `expert` axes are batch axes: each expert of each layer is updated as if it were a
+parameter of its own, so scanned and unrolled, sharded and not, give the same update.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+#: Logical axes over which nothing is pooled.
+STACKED_AXES = ("layers", "expert")
+
+
+class FactoredMoment(NamedTuple):
+    """Second moment of matrices [..., R, C] as the means of their rows and columns."""
+
+    row: Float[Array, "... R"]
+    column: Float[Array, "... C"]
+
+
+class FullMoment(NamedTuple):
+    """Second moment, value by value."""
+
+    values: Float[Array, "..."]
+
+
+class AdamMoments(NamedTuple):
+    """Running means of the gradient and of its square, value by value."""
+
+    mean: Float[Array, "..."]
+    square: Float[Array, "..."]
+
+
+Moment = FactoredMoment | FullMoment | AdamMoments
+
+
+class Update(NamedTuple):
+    """What a step changes.
+
+    Attributes:
+        parameters: the new ones.
+        moments: the new ones.
+        gradient_norm: root of the sum of all squares; the optimizer reads the gradient anyway.
+    """
+
+    parameters: dict[str, Array]
+    moments: dict[str, Moment]
+    gradient_norm: Float[Array, ""]
+
+
+class Optimizer(Protocol):
+    """What a training step needs: `Adafactor`, or `models.training.adamw.AdamW`."""
+
+    def learning_rate(self, step: Int[Array, ""]) -> Float[Array, ""]:
+        """The rate of a step, from 0."""
+        ...
+
+    def init(
+        self, parameters: Mapping[str, Array], axes: Mapping[str, Sequence[str]]
+    ) -> dict[str, Moment]:
+        """Zero moments, in float32, for parameters with these logical axes."""
+        ...
+
+    def update(
+        self,
+        parameters: Mapping[str, Array],
+        gradients: Mapping[str, Array],
+        moments: Mapping[str, Moment],
+        step: Int[Array, ""],
+        axes: Mapping[str, Sequence[str]],
+    ) -> Update:
+        """One step; `step` counts from 0."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Adafactor:
+    """Adafactor (Shazeer and Stern 2018) with T5X's hyperparameters.
+
+    Attributes:
+        base_learning_rate: multiplies the schedule.
+        warmup_steps: steps of constant rate before it falls with the inverse square root.
+        decay_exponent: second-moment decay at step t (from 0) is 1 - (t + 1)^-exponent.
+        clipping_threshold: largest root mean square of an update before scaling.
+        min_dim_size_to_factor: a matrix with a smaller dimension keeps its full moment.
+        epsilon1: added to squared gradients.
+        epsilon2: least scale of a parameter.
+    """
+
+    base_learning_rate: float = 1.0
+    warmup_steps: int = 10_000
+    decay_exponent: float = 0.8
+    clipping_threshold: float = 1.0
+    min_dim_size_to_factor: int = 128
+    epsilon1: float = 1e-30
+    epsilon2: float = 1e-3
+
+    def learning_rate(self, step: Int[Array, ""]) -> Float[Array, ""]:
+        """T5's schedule: base / sqrt(max(step, warmup)), without a linear ramp."""
+        late = jnp.maximum(step, self.warmup_steps).astype(jnp.float32)
+        return self.base_learning_rate / jnp.sqrt(late)
+
+    def factored(self, shape: Sequence[int], axes: Sequence[str]) -> bool:
+        """Whether a parameter's moment is kept as rows and columns."""
+        matrix = shape[_stacked(axes) :]
+        return len(matrix) == 2 and min(matrix) >= self.min_dim_size_to_factor
+
+    def init(
+        self, parameters: Mapping[str, Array], axes: Mapping[str, Sequence[str]]
+    ) -> dict[str, Moment]:
+        """Zero moments, in float32, for parameters with these logical axes."""
+
+        def zeros(name: str, parameter: Array) -> Moment:
+            shape = parameter.shape
+            if self.factored(shape, axes[name]):
+                row = jnp.zeros(shape[:-1], jnp.float32)
+                return FactoredMoment(row, jnp.zeros((*shape[:-2], shape[-1]), jnp.float32))
+            return FullMoment(jnp.zeros(shape, jnp.float32))
+
+        return {name: zeros(name, parameter) for name, parameter in parameters.items()}
+
+    def update(
+        self,
+        parameters: Mapping[str, Array],
+        gradients: Mapping[str, Array],
+        moments: Mapping[str, Moment],
+        step: Int[Array, ""],
+        axes: Mapping[str, Sequence[str]],
+    ) -> Update:
+        """One step; `step` counts from 0."""
+        updated = {
+            name: self._update_one(
+                parameter, gradients[name], moments[name], step, _stacked(axes[name])
+            )
+            for name, parameter in parameters.items()
+        }
+        squares = jnp.stack([square for _, _, square in updated.values()])
+        return Update(
+            {name: parameter for name, (parameter, _, _) in updated.items()},
+            {name: moment for name, (_, moment, _) in updated.items()},
+            jnp.sqrt(squares.sum()),
+        )
+
+    def _update_one(
+        self, parameter: Array, gradient: Array, moment: Moment, step: Array, stacked: int
+    ) -> tuple[Array, Moment, Array]:
+        """New values, new moment, and the sum of the gradient's squares."""
+        assert not isinstance(moment, AdamMoments)
+        own_axes = tuple(range(stacked, parameter.ndim))
+        gradient = gradient.astype(jnp.float32)
+        decay = 1.0 - (step.astype(jnp.float32) + 1.0) ** -self.decay_exponent
+
+        def average(old: Array, new: Array) -> Array:
+            return decay * old + (1.0 - decay) * (new + self.epsilon1)
+
+        def mean_square(x: Array) -> Array:
+            return jnp.mean(jnp.square(x), axis=own_axes, keepdims=True)
+
+        # A large parameter costs as much as it is read and written: nothing of its size is written
+        # but the new values.
+        if isinstance(moment, FactoredMoment):
+            of_rows = jnp.square(gradient).mean(axis=-1)
+            # Without the barrier, squares would be written, for both means to read.
+            of_rows, gradient = jax.lax.optimization_barrier((of_rows, gradient))
+            squares = of_rows.sum() * gradient.shape[-1]
+            row = average(moment.row, of_rows)
+            column = average(moment.column, jnp.square(gradient).mean(axis=-2))
+            moment = FactoredMoment(row, column)
+            row_factor = (row / row.mean(axis=-1, keepdims=True)) ** -0.5
+            column_factor = (column**-0.5)[..., None, :]
+            of_update = jnp.einsum(
+                "...rc,...rc->...r",
+                gradient,
+                gradient * jnp.square(column_factor),
+                precision=jax.lax.Precision.HIGHEST,
+            )
+            size = (of_update * row_factor * row_factor).mean(axis=-1) / gradient.shape[-1]
+            size, row_factor = size[..., None, None], row_factor[..., :, None]
+        else:
+            squares = jnp.square(gradient).sum()
+            values = average(moment.values, jnp.square(gradient))
+            moment = FullMoment(values)
+            row_factor, column_factor = jnp.ones(()), values**-0.5
+            size = mean_square(gradient * column_factor)
+        scale = jnp.maximum(jnp.sqrt(mean_square(parameter)), self.epsilon2)
+        clipping = jnp.maximum(1.0, jnp.sqrt(size) / self.clipping_threshold)
+        rate = self.learning_rate(step) * scale / clipping
+        new = parameter - gradient * (rate * row_factor) * column_factor
+        return new.astype(parameter.dtype), moment, squares
+
+
+def moment_axes(moment: Moment, axes: Sequence[str]) -> tuple[tuple[str, ...], ...]:
+    """The logical axes of each of a moment's arrays, given its parameter's."""
+    if isinstance(moment, FactoredMoment):
+        return tuple(axes[:-1]), (*axes[:-2], axes[-1])
+    return (tuple(axes),) * len(moment)
+
+
+def _stacked(axes: Sequence[str]) -> int:
+    """How many leading axes stack independent parameters."""
+    count = 0
+    while count < len(axes) and axes[count] in STACKED_AXES:
+        count += 1
+    return count

@@ -1,0 +1,275 @@
+"""The processes that train or evaluate together: how they join, act as one, and leave.
+
+Every process runs the same program on its own devices. Process 0 alone writes what is not a
+checkpoint, and what it finds in the run directory is what all go by. A process that fails alone
+must not wait for the others at exit, nor they for it: JAX's coordination service ends them.
+"""
+
+import atexit
+import contextlib
+import hashlib
+import json
+import os
+import re
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from models.config import JobConfig
+from models.lifeline import EXIT_RESUME
+from pipelines.errors import UserError, as_user_error, is_disk_full
+from pipelines.progress import say
+
+T = TypeVar("T")
+
+#: Room for an error's message when processes exchange them.
+_MESSAGE_BYTES = 1024
+#: In the message of who waited for a process that failed: what that one says comes first.
+WAITED = "gave up waiting for another process"
+#: How long a process that is done waits for the others to be done too.
+_LEAVING_SECS = 60
+
+
+class JobError(UserError):
+    """An error that every process of the job raises at the same point."""
+
+
+def is_first() -> bool:
+    """Whether this is the process that writes and speaks."""
+    return jax.process_index() == 0
+
+
+def announce(message: str) -> None:
+    """Print a line about the training, once a job."""
+    if is_first():
+        say("train", message)
+
+
+@contextlib.contextmanager
+def membership(job: JobConfig, *, saves_on_sigterm: bool = True) -> Iterator[None]:
+    """Be part of the job; at the end, wait for the others unless this process failed alone.
+
+    Args:
+        job: the job.
+        saves_on_sigterm: leave SIGTERM to JAX's preemption service, by which all agree on a step.
+
+    Raises:
+        UserError: the job cannot be joined, this process has no device, or devices lack memory.
+    """
+    if not job.shared:
+        check_devices()
+        with memory_explained():
+            yield
+        return
+    jax.config.update("jax_enable_preemption_service", saves_on_sigterm)
+    try:
+        _join(job)
+        with memory_explained():
+            yield
+    except (JobError, SystemExit):
+        jax.distributed.shutdown()
+        raise
+    except BaseException as error:
+        if _is_of_devices(error):
+            # Between machines a step fails as soon as a connection breaks.
+            reason = str(error).strip().splitlines()[0]
+            say("job", f"a step failed ({reason}): another process may be lost; start again")
+            _leave_without_waiting(EXIT_RESUME)
+            sys.exit(EXIT_RESUME)
+        _leave_without_waiting(_exit_code(error))
+        raise
+    else:
+        jax.distributed.shutdown()
+
+
+def check_devices() -> None:
+    """Find out whether JAX can compute at all. Before a job is joined is too early to ask.
+
+    Raises:
+        UserError: it cannot.
+    """
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:  # a platform without its plugin is the latter
+        if "DEADLINE_EXCEEDED" in str(error):
+            raise  # another process of the job did not come
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else "it has no plugin"
+        asked = os.environ.get("JAX_PLATFORMS")
+        raise UserError(
+            f"JAX cannot compute on {f'JAX_PLATFORMS={asked}' if asked else 'this machine'} "
+            f"({reason}): install what it needs, or set JAX_PLATFORMS=cpu (`mswitch doctor` says "
+            "what JAX finds)"
+        ) from error
+
+
+@contextlib.contextmanager
+def memory_explained() -> Iterator[None]:
+    """Say what helps where a device runs out of memory.
+
+    Raises:
+        UserError: one did.
+    """
+    try:
+        yield
+    except (jax.errors.JaxRuntimeError, ValueError) as error:
+        if "RESOURCE_EXHAUSTED" not in str(error) or is_disk_full(error):
+            raise
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"a device has too little memory ({reason}): spread the model over more of them "
+            "(--model-parallel, and where there are these options --expert-parallel and "
+            "--data-parallel), or give less at a time (--batch-size); a training also takes less "
+            "with --microbatches, --remat layers and --loss-chunks (`mswitch plan` finds what fits "
+            "a TPU slice)"
+        ) from error
+
+
+def _is_of_devices(error: BaseException) -> bool:
+    """Whether a program failed where it ran; `jit` raises a ValueError where it ran before."""
+    if isinstance(error, jax.errors.JaxRuntimeError):
+        return True
+    return isinstance(error, ValueError) and re.match(r"[A-Z_]+: ", str(error)) is not None
+
+
+def _exit_code(error: BaseException) -> int:
+    """What the command exits with after this error (`flows.cli.main`)."""
+    if isinstance(error, KeyboardInterrupt):
+        return 130
+    return 2 if isinstance(error, UserError) else 1
+
+
+def _join(job: JobConfig) -> None:
+    if job.process_id == 0 and job.coordinator_address is not None:
+        _check_port(job.coordinator_address)
+    try:
+        jax.distributed.initialize(
+            job.coordinator_address,
+            job.num_processes,
+            job.process_id,
+            heartbeat_timeout_seconds=job.heartbeat_timeout_secs,
+            shutdown_timeout_seconds=_LEAVING_SECS,
+        )
+    except (ValueError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"cannot join the job ({reason}): give --coordinator-address HOST:PORT, "
+            "--num-processes and --process-id"
+        ) from error
+    check_devices()
+    meet("joined")
+
+
+def _check_port(coordinator_address: str) -> None:
+    """Check that process 0 can listen there: JAX would crash if another program does.
+
+    Raises:
+        UserError: it cannot.
+    """
+    try:
+        socket.create_server(("", int(coordinator_address.rpartition(":")[2]))).close()
+    except (OSError, OverflowError) as error:
+        raise UserError(
+            f"--coordinator-address {coordinator_address}: process 0 cannot use that port "
+            f"({error}); give a free one"
+        ) from error
+
+
+def _leave_without_waiting(code: int) -> None:
+    """Let this process end with `code` before JAX's own exit handler meets the others."""
+
+    def leave() -> None:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+    atexit.register(leave)
+
+
+def meet(where: str) -> None:
+    """Wait until every process is here.
+
+    Wanted before devices exchange anything for the first time: Gloo, which CPUs use, waits for a
+    peer to begin with it for 30 seconds only.
+    """
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(where)
+
+
+def on_first(make: Callable[[], T]) -> T:
+    """Call `make` in process 0 and give all processes what it gave, by way of JSON.
+
+    Raises:
+        JobError: in all processes, with the message of the error that it raised; where that is a
+            defect, process 0 raises the defect itself.
+    """
+    if jax.process_count() == 1:
+        return make()
+    answer: dict[str, Any] = {}
+    defect: Exception | None = None
+    if is_first():
+        try:
+            answer = {"value": make()}
+        except Exception as error:
+            readable = as_user_error(error)
+            if readable is None and is_disk_full(error):
+                name = error.filename if isinstance(error, OSError) else None
+                readable = UserError(f"the disk is full ({name or 'process 0'}): free some of it")
+            defect = error if readable is None else None
+            answer = {"error": str(readable or f"process 0 failed: {error!r}")}
+    text = json.dumps(answer).encode()
+    size = int(multihost_utils.broadcast_one_to_all(np.int32(len(text))))
+    sent = np.frombuffer(text, np.uint8) if is_first() else np.zeros(size, np.uint8)
+    received = json.loads(multihost_utils.broadcast_one_to_all(sent).tobytes())
+    if defect is not None:
+        raise defect
+    if "error" in received:
+        raise JobError(received["error"])
+    return received["value"]
+
+
+def together(make: Callable[[], T]) -> T:
+    """Call `make` in every process; if it fails in one, it fails in all.
+
+    Raises:
+        JobError: in all processes, with the UserError of the first one that raised any.
+    """
+    if jax.process_count() == 1:
+        return make()
+    made, error = None, ""
+    try:
+        made = make()
+    except UserError as raised:
+        error = f"process {jax.process_index()}: {raised}"
+    mine = np.zeros(_MESSAGE_BYTES, np.uint8)
+    text = error.encode()[:_MESSAGE_BYTES]
+    mine[: len(text)] = np.frombuffer(text, np.uint8)
+    texts = [
+        message.tobytes().rstrip(b"\0").decode(errors="replace")
+        for message in multihost_utils.process_allgather(mine)
+    ]
+    if failed := [text for text in texts if text]:
+        raise JobError(min(failed, key=lambda text: WAITED in text))
+    return made  # pyright: ignore[reportReturnType]  # every process made it
+
+
+def agree(settings: str) -> None:
+    """Check that all processes were given the same settings: else they would wait for each other.
+
+    Raises:
+        JobError: they were not.
+    """
+    if jax.process_count() == 1:
+        return
+    digest = np.frombuffer(hashlib.sha256(settings.encode()).digest(), np.uint8)
+    others = multihost_utils.process_allgather(digest)
+    differ = np.flatnonzero((others != others[0]).any(axis=1))
+    if differ.size:
+        raise JobError(
+            f"processes 0 and {differ[0]} were given different options, or another run: give the "
+            "same command on all machines"
+        )

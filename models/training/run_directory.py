@@ -1,0 +1,229 @@
+"""A run directory: what it holds, whether this run may use it, and how it is marked finished."""
+
+import dataclasses
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from models.config import ModelConfig, TrainConfig, as_json
+from pipelines import storage
+from pipelines.errors import UserError
+from pipelines.outputs import (
+    MARKER,
+    canonical_json,
+    config_hash,
+    read_json_object,
+    write_atomically,
+)
+from pipelines.progress import say
+
+CONFIG = "config.json"
+#: Settings of training that may change when a run continues: results are equal up to rounding, or
+#: the same as long as no loss is bad.
+FREE = ("data_parallel", "expert_parallel", "model_parallel", "remat", "on_bad_loss", "loss_spike")
+CHECKPOINTS = "checkpoints"
+
+Config = TypeVar("Config", ModelConfig, TrainConfig)
+
+
+def log_spaced_steps(steps: int, count: int = 16, span: int = 64) -> tuple[int, ...]:
+    """`count` different steps, evenly spaced in log(step), the last of them `steps`.
+
+    The first is about `steps / span`: a speed-up beyond `span` shows as a bound. Where whole
+    numbers are too sparse for that, neighbours take the next free step; a run shorter than
+    `count` is evaluated at every step.
+    """
+    if count == 1 or steps == 1:
+        return (steps,)
+    if steps <= count:
+        return tuple(range(1, steps + 1))
+    first = max(1.0, steps / span)
+    chosen: list[int] = []
+    for index in range(count):
+        ideal = first * math.exp(math.log(steps / first) * index / (count - 1))
+        earliest = chosen[-1] + 1 if chosen else 1
+        latest = steps - (count - 1 - index)
+        chosen.append(min(max(round(ideal), earliest), latest))
+    return tuple(chosen)
+
+
+@dataclasses.dataclass(frozen=True)
+class RunPlan:
+    """Everything a run's numbers depend on.
+
+    Attributes:
+        preset: name of the model.
+        model: its configuration, with the vocabulary of the examples.
+        train: how it is trained.
+        examples: identity of its data: `config_hash` and `vocabulary_sha256`.
+        languages: per language `train_records`, `train_tokens`, `train_bytes`, `rate`.
+        mixture: the attributes of its `tasks.mixtures.Mixture`.
+    """
+
+    preset: str
+    model: ModelConfig
+    train: TrainConfig
+    examples: Mapping[str, str]
+    languages: Mapping[str, Mapping[str, Any]]
+    mixture: Mapping[str, Any]
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What makes two runs the same."""
+        return {
+            "preset": self.preset,
+            "model": as_json(self.model),
+            "train": {k: v for k, v in as_json(self.train).items() if k not in FREE},
+            "examples": dict(self.examples),
+            "mixture": dict(self.mixture),
+        }
+
+    @property
+    def hash(self) -> str:
+        """The identity in 16 hex digits."""
+        return config_hash("train", self.identity)
+
+    @property
+    def evaluation_steps(self) -> tuple[int, ...]:
+        """Steps whose checkpoints are kept and evaluated."""
+        return log_spaced_steps(self.train.steps, self.train.evaluations)
+
+
+def claim_run(out: Path, plan: RunPlan) -> dict[str, Any] | None:
+    """Check that `out` is new or holds this very run; give its marker when it is finished.
+
+    Raises:
+        UserError: it holds something else, or a run with other settings.
+    """
+    if not out.exists():
+        return None
+    if not out.is_dir():
+        raise UserError(f"{out} is a file: choose another --out")
+    if not any(out.iterdir()):
+        return None
+    if not (out / CONFIG).is_file():
+        raise UserError(f"{out} holds files that are not a training run: choose a new --out")
+    before = read_run(out)
+    after = json.loads(canonical_json(plan.identity))
+    changed = []
+    for part, wanted in after.items():
+        found = before.get(part)
+        if not isinstance(wanted, dict) or not isinstance(found, dict):
+            changed += [part] if found != wanted else []
+            continue
+        changed += [f"{part}.{key}" for key in wanted if found.get(key) != wanted[key]]
+    if changed:
+        raise UserError(
+            f"{out} holds a run with other settings ({', '.join(changed)} changed): "
+            "choose another --out, or give the settings it began with"
+        )
+    return read_marker(out)
+
+
+def describe_run(
+    out: Path, plan: RunPlan, examples: str | Path, measured: Mapping[str, Any]
+) -> None:
+    """Write config.json; one that is there only takes over settings that may change.
+
+    Args:
+        out: the run directory.
+        plan: the run.
+        examples: its data.
+        measured: counts and costs to note.
+    """
+    if (out / CONFIG).is_file():
+        before = read_run(out)
+        after = {**before, "train": as_json(plan.train)}
+        now = train_config_of(before)
+        changed = [name for name in FREE if getattr(now, name) != getattr(plan.train, name)]
+        if changed:
+            say("train", f"continues with other settings: {', '.join(changed)}")
+            storage.write_json(out / CONFIG, after)
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    identity = plan.identity
+    remote = storage.is_remote(examples)
+    identity["examples"]["path"] = str(examples) if remote else os.path.relpath(examples, out)
+    storage.write_json(
+        out / CONFIG,
+        {
+            **identity,
+            "train": as_json(plan.train),
+            "config_hash": plan.hash,
+            "languages": {lang: dict(counts) for lang, counts in plan.languages.items()},
+            "eval_steps": list(plan.evaluation_steps),
+            **measured,
+        },
+    )
+
+
+def finish_run(out: Path, plan: RunPlan, final_loss: float) -> None:
+    """Mark the run finished."""
+    identity = run_hash(read_run(out))
+    marker = {"config_hash": identity, "step": plan.train.steps, "final_loss": final_loss}
+    write_atomically(out / MARKER, canonical_json(marker) + "\n")
+
+
+def read_run(run: Path) -> dict[str, Any]:
+    """The config.json of a run directory.
+
+    Raises:
+        UserError: there is none, or it is damaged.
+    """
+    if not (run / CONFIG).is_file():
+        raise UserError(f"{run} is not a training run (no {CONFIG}): give what `train --out` made")
+    described = read_json_object(run / CONFIG)
+    missing = [part for part in ("model", "train", "examples") if part not in described]
+    if missing:
+        raise UserError(
+            f"{run / CONFIG} does not belong to a training run (it lacks {missing[0]!r}): give "
+            "what `train --out` made; `mswitch import-hf` makes a run of a Hugging Face model"
+        )
+    return described
+
+
+def read_marker(run: Path) -> dict[str, Any] | None:
+    """What marks a run as finished: `config_hash`, `step` and `final_loss`; None if nothing does.
+
+    Raises:
+        UserError: the marker is damaged, or not that of a training run.
+    """
+    if not (run / MARKER).is_file():
+        return None
+    marker = read_json_object(run / MARKER)
+    if not {"step", "final_loss"} <= marker.keys():
+        raise UserError(
+            f"{run / MARKER} does not belong to a training run: remove it, and the run continues"
+        )
+    return marker
+
+
+def run_hash(config: Mapping[str, Any]) -> str:
+    """The run's identity as its config.json has it, or nothing."""
+    return config.get("config_hash", "")
+
+
+def model_of(config: Mapping[str, Any]) -> ModelConfig:
+    """The model a config.json describes."""
+    return _made(ModelConfig, config["model"])
+
+
+def train_config_of(config: Mapping[str, Any]) -> TrainConfig:
+    """The training configuration a config.json describes."""
+    train = dict(config["train"])
+    if isinstance(train.get("remat"), bool):  # as runs before the first release have it
+        train["remat"] = "layers" if train["remat"] else "none"
+    return _made(TrainConfig, train)
+
+
+def _made(kind: type[Config], settings: Mapping[str, Any]) -> Config:
+    try:
+        return kind(**settings)
+    except TypeError as error:
+        raise UserError(
+            f"the run's {CONFIG} has settings that this version cannot read ({error}): restore it "
+            "from a copy, or use the version that wrote it"
+        ) from error

@@ -1,0 +1,57 @@
+"""SIGTERM and Ctrl-C while a model trains: save after the step, then stop."""
+
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from types import FrameType
+
+import jax
+from jax.experimental import multihost_utils
+
+from pipelines.progress import say
+
+
+@contextlib.contextmanager
+def stop_requests() -> Iterator[Callable[[int], bool]]:
+    """Turn the first SIGTERM or Ctrl-C into a request to stop; a second one acts as usual.
+
+    Before this, and after it, a signal ends the process as it ends any other: there is nothing to
+    save that the last checkpoint does not hold.
+
+    Yields:
+        `due(step)`: whether to save and stop after `step`. Ask after each step. In a job the answer
+        is the same in all processes: JAX's preemption service, which has SIGTERM there, agrees on
+        the step.
+    """
+    alone = jax.process_count() == 1
+    requested = threading.Event()
+    previous = {}
+    wakeup_fd = -1
+
+    def restore() -> None:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+        if previous:
+            signal.set_wakeup_fd(wakeup_fd)
+
+    def request(number: int, _frame: FrameType | None) -> None:
+        say("train", f"{signal.Signals(number).name}: saving after this step")
+        restore()
+        requested.set()
+        if not alone:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def due(step: int) -> bool:
+        return requested.is_set() if alone else multihost_utils.reached_preemption_sync_point(step)
+
+    if threading.current_thread() is threading.main_thread():
+        # A signal that is a request is not for those who would leave (`flows.cli.interrupts`).
+        wakeup_fd = signal.set_wakeup_fd(-1)
+        for number in (signal.SIGINT, signal.SIGTERM) if alone else (signal.SIGINT,):
+            previous[number] = signal.signal(number, request)
+    try:
+        yield due
+    finally:
+        restore()

@@ -1,0 +1,196 @@
+"""A model as arrays: a static skeleton, and parameters in a flat dictionary by dotted name.
+
+Everything that walks over parameters (optimizer, checkpoints, sharding, counts) sees
+`{"encoder.periods.2.blocks.0.self_attention.query.kernel": array}` and nothing of the module tree.
+With `scan_layers`, `encoder.periods.blocks.0.self_attention.query.kernel` has all periods, along a
+first axis `layers`.
+"""
+
+import contextlib
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Int
+
+from models.config import ModelConfig, TrainConfig
+from models.nn.transformer import Transformer
+from models.partitioning import parameter_sharding
+from models.training.optimizer import Moment, Optimizer, moment_axes
+
+Parameters = dict[str, Array]
+
+
+class TrainState(NamedTuple):
+    """All that training changes; with (seed, step) it is all a resumed run needs.
+
+    Attributes:
+        parameters: by dotted name.
+        moments: the optimizer's, by the same names.
+        step: optimizer steps done.
+    """
+
+    parameters: Parameters
+    moments: dict[str, Moment]
+    step: Int[Array, ""]
+
+
+@dataclasses.dataclass(frozen=True)
+class Skeleton:
+    """A model without its values.
+
+    Attributes:
+        graph: the module tree.
+        paths: every parameter's place in it.
+        shapes: shapes and types of the parameters.
+        axes: logical names of their dimensions.
+        mesh: devices, or None for one.
+        config: the architecture.
+        train: compute type, scan and remat, which the tree depends on.
+    """
+
+    graph: Any
+    paths: Mapping[str, tuple[Any, ...]]
+    shapes: Mapping[str, jax.ShapeDtypeStruct]
+    axes: Mapping[str, tuple[str, ...]]
+    mesh: Mesh | None
+    config: ModelConfig
+    train: TrainConfig
+
+    @classmethod
+    def of(cls, config: ModelConfig, train: TrainConfig, mesh: Mesh | None = None) -> "Skeleton":
+        """Build the skeleton of a model; no parameter is allocated."""
+        graph, state = nnx.split(nnx.eval_shape(lambda: _create(config, train, mesh)))
+        paths, shapes, axes = {}, {}, {}
+        for path, variable in nnx.to_flat_state(state):
+            name = ".".join(str(part) for part in path)
+            paths[name] = path
+            shapes[name] = jax.ShapeDtypeStruct(variable.shape, variable.dtype)
+            stacked = ("layers",) if train.scan_layers and "periods" in path else ()
+            axes[name] = (*stacked, *variable.get_metadata("axes"))
+        return cls(graph, paths, shapes, axes, mesh, config, train)
+
+    def merge(self, parameters: Mapping[str, Array]) -> Transformer:
+        """Give the model with these values."""
+        state = nnx.from_flat_state(
+            [(path, nnx.Param(parameters[name])) for name, path in self.paths.items()]
+        )
+        return nnx.merge(self.graph, state)
+
+    def matmul_precision(self) -> contextlib.AbstractContextManager[Any]:
+        """Within it, products traced for a float32 model are float32 ones.
+
+        By default they are not: a TPU takes one bfloat16 pass, a recent GPU TF32.
+        """
+        if self.train.dtype == "float32":
+            return jax.default_matmul_precision("highest")
+        return contextlib.nullcontext()
+
+    def initial_parameters(self) -> Parameters:
+        """Draw the parameters of the run's seed; traceable."""
+        model = _create(self.config, self.train, self.mesh)
+        values = {path: variable[...] for path, variable in nnx.to_flat_state(nnx.state(model))}
+        return {name: values[path] for name, path in self.paths.items()}
+
+    def initial_state(self, optimizer: Optimizer) -> TrainState:
+        """Draw a new run's state, each array made on the devices that keep it."""
+
+        def create() -> TrainState:
+            parameters = self.initial_parameters()
+            moments = optimizer.init(parameters, self.axes)
+            return TrainState(parameters, moments, jnp.zeros((), jnp.int32))
+
+        return jax.jit(create, out_shardings=self.state_shardings(optimizer))()
+
+    def abstract_state(self, optimizer: Optimizer) -> TrainState:
+        """Shapes, types and shardings of a run's state, for restoring and compiling."""
+        step = jax.ShapeDtypeStruct((), jnp.int32)
+        shapes = TrainState(self.shapes, self._moment_shapes(optimizer), step)  # pyright: ignore
+        shardings = self.state_shardings(optimizer)
+        if shardings is None:
+            device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+            shardings = jax.tree.map(lambda _: device, shapes)
+        return jax.tree.map(
+            lambda shape, sharding: jax.ShapeDtypeStruct(
+                shape.shape, shape.dtype, sharding=sharding
+            ),
+            shapes,
+            shardings,
+        )
+
+    def state_shardings(self, optimizer: Optimizer) -> TrainState | None:
+        """Where every array of a run's state lies; None without a mesh."""
+        mesh = self.mesh
+        if mesh is None:
+            return None
+
+        def sharding(axes: tuple[str, ...], shape: tuple[int, ...]) -> NamedSharding | None:
+            return parameter_sharding(axes, shape, mesh)
+
+        parameters, moments = {}, {}
+        for name, moment in self._moment_shapes(optimizer).items():
+            axes = self.axes[name]
+            parameters[name] = sharding(axes, self.shapes[name].shape)
+            moments[name] = type(moment)(
+                *(
+                    sharding(part_axes, part.shape)
+                    for part_axes, part in zip(moment_axes(moment, axes), moment, strict=True)
+                )
+            )
+        return TrainState(parameters, moments, NamedSharding(mesh, PartitionSpec()))  # pyright: ignore
+
+    def _moment_shapes(self, optimizer: Optimizer) -> dict[str, Any]:
+        return jax.eval_shape(lambda values: optimizer.init(values, self.axes), self.shapes)
+
+
+def _create(config: ModelConfig, train: TrainConfig, mesh: Mesh | None) -> Transformer:
+    return Transformer(
+        config,
+        dtype=jnp.dtype(train.dtype),
+        mesh=mesh,
+        scan_layers=train.scan_layers,
+        remat=train.remat,
+        rngs=nnx.Rngs(params=train.seed),
+    )
+
+
+def unrolled(parameters: Mapping[str, Array]) -> Parameters:
+    """Parameters as they are without `scan_layers`, whichever way they come."""
+    found = {}
+    for name, value in parameters.items():
+        stack, scanned, rest = name.partition(".periods.blocks.")
+        if not scanned:
+            found[name] = value
+            continue
+        for period, part in enumerate(value):
+            found[f"{stack}.periods.{period}.blocks.{rest}"] = part
+    return found
+
+
+def parameter_counts(skeleton: Skeleton) -> dict[str, int]:
+    """Number of parameters by group: embedding, logits, attention, experts and so on."""
+    counts: dict[str, int] = {}
+    for name, shape in skeleton.shapes.items():
+        group = _group(name)
+        counts[group] = counts.get(group, 0) + math.prod(shape.shape)
+    return counts
+
+
+def _group(name: str) -> str:
+    parts = name.split(".")
+    if parts[0] in ("embedding", "logits"):
+        return parts[0]
+    if "router" in parts:
+        return "routers"
+    if "switch" in parts:
+        return "experts"
+    if any(part.endswith("norm") for part in parts):
+        return "norms"
+    if "feed_forward" in parts:
+        return "feed_forward"
+    return "attention"

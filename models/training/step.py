@@ -1,0 +1,303 @@
+"""One training step and one evaluation step, as compiled functions of a state and a batch."""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec
+from jaxtyping import Array, Float, Int
+
+from models.config import TrainConfig
+from models.nn.groups import Groups
+from models.nn.losses import chunked_token_losses, router_losses
+from models.nn.router import RoutingStats
+from models.training.adamw import AdamW
+from models.training.optimizer import Adafactor, Optimizer
+from models.training.state import Parameters, Skeleton, TrainState
+
+Batch = Mapping[str, Array]
+Metrics = dict[str, Array]
+
+
+class JittedStep(Protocol):
+    """A training step under `jax.jit`; `loss_limit` is for the policy `skip` alone."""
+
+    def __call__(
+        self, state: TrainState, batch: Batch, loss_limit: float = ...
+    ) -> tuple[TrainState, Metrics]:
+        """Do one step."""
+        ...
+
+    def lower(self, state: TrainState, batch: Batch, loss_limit: float = ...) -> jax.stages.Lowered:
+        """Trace it, ready to compile."""
+        ...
+
+
+#: Features of a batch that reach the device.
+FEATURES = (
+    "encoder_input_tokens",
+    "decoder_input_tokens",
+    "decoder_target_tokens",
+    "decoder_loss_weights",
+)
+#: Those that do besides where rows are packed.
+SEGMENTS = ("encoder_segment_ids", "decoder_segment_ids")
+
+
+class LossParts(NamedTuple):
+    """What a batch, or a part of it, adds to the loss and its metrics: sums, `routing_sums` too."""
+
+    loss: Float[Array, ""]
+    z_loss: Float[Array, ""]
+    balance_loss: Float[Array, ""]
+    router_z_loss: Float[Array, ""]
+    routing: dict[str, Array]
+
+
+def batch_loss(
+    skeleton: Skeleton,
+    parameters: Parameters,
+    batch: Batch,
+    *,
+    groups: Groups,
+    target_tokens: Float[Array, ""],
+    parts: int = 1,
+    key: Any = None,
+) -> tuple[Float[Array, ""], LossParts]:
+    """The loss of one of `parts` equal parts of a batch that has `target_tokens` in all."""
+    train = skeleton.train
+    with skeleton.matmul_precision():
+        model = skeleton.merge(parameters)
+        x, stats = model(
+            batch["encoder_input_tokens"],
+            batch["decoder_input_tokens"],
+            batch["decoder_target_tokens"],
+            encoder_segment_ids=batch.get("encoder_segment_ids"),
+            decoder_segment_ids=batch.get("decoder_segment_ids"),
+            groups=groups,
+            key=key,
+        )
+        kernel, scale = model.logits_kernel()
+        losses, log_z_squared = chunked_token_losses(
+            x, kernel, scale, batch["decoder_target_tokens"], train.loss_chunks
+        )
+    weights = batch["decoder_loss_weights"]
+    loss = (losses * weights).sum() / target_tokens
+    z_loss = train.z_loss * (log_z_squared * weights).sum() / target_tokens
+    balance, router_z, routing = jnp.zeros(()), jnp.zeros(()), {}
+    if stats is not None:
+        balance, router_z = (value / parts for value in router_losses(skeleton.config, stats))
+        routing = routing_sums(stats)
+    total = loss + z_loss + balance + router_z
+    return total, LossParts(loss, z_loss, balance, router_z, routing)
+
+
+def routing_sums(stats: tuple[RoutingStats, RoutingStats]) -> dict[str, Array]:
+    """Routing of all sparse layers, encoder's first: sums over the tokens that were routed.
+
+    Parts of a batch may be added up; `routing_metrics` divides.
+    """
+    tokens = jnp.concatenate([(part.expert >= 0).sum(axis=(1, 2)) for part in stats])
+
+    def times_tokens(name: str) -> Array:
+        means = jnp.concatenate([getattr(part, name) for part in stats])
+        return means * tokens.reshape(-1, *[1] * (means.ndim - 1))
+
+    means = ("drop_fraction", "entropy", "confidence", "load")
+    return {"tokens": tokens, **{name: times_tokens(name) for name in means}}
+
+
+def routing_metrics(sums: dict[str, Array], encoder_layers: int) -> dict[str, Array]:
+    """What is logged of routing; the first `encoder_layers` sparse layers are the encoder's.
+
+    `drop_fraction`, `entropy` and `confidence` are means over layers, `drop_fraction_encoder` and
+    `drop_fraction_decoder` those of one stack, `max_load` the largest share any layer gives one
+    expert, as a multiple of an even share. `layer_...` has a value of each layer, and `load` its
+    experts' shares.
+    """
+    tokens = jnp.maximum(sums["tokens"], 1)
+    load = sums["load"] / tokens[:, None]
+    layers = {name: sums[name] / tokens for name in ("drop_fraction", "entropy", "confidence")}
+    layers["max_load"] = load.max(axis=-1) * load.shape[-1]
+    return {
+        **{name: values.mean() for name, values in layers.items()},
+        "drop_fraction_encoder": layers["drop_fraction"][:encoder_layers].mean(),
+        "drop_fraction_decoder": layers["drop_fraction"][encoder_layers:].mean(),
+        "max_load": layers["max_load"].max(),
+        **{f"layer_{name}": values for name, values in layers.items()},
+        "load": load,
+    }
+
+
+def make_gradients(
+    skeleton: Skeleton, groups: Groups
+) -> Callable[[Parameters, Batch, Any], tuple[Parameters, LossParts]]:
+    """Traceable `(parameters, batch, key) -> (gradients, losses)` of the whole batch.
+
+    With microbatches, every n-th run of rows that holds whole routing groups goes into the same
+    part: parts then stay on the devices that hold their rows, and their gradients add up to the
+    whole batch's.
+    """
+    parts = skeleton.train.microbatches
+
+    def gradients(parameters: Parameters, batch: Batch, key: Any):
+        target_tokens = jnp.maximum(batch["decoder_loss_weights"].sum(), 1.0)
+        of_part = jax.value_and_grad(
+            functools.partial(
+                batch_loss,
+                skeleton,
+                groups=groups.of_part(parts),
+                target_tokens=target_tokens,
+                parts=parts,
+            ),
+            has_aux=True,
+        )
+        if parts == 1:
+            (_, losses), gradient = of_part(parameters, batch, key=key)
+            return gradient, losses
+
+        def split(x: Array) -> Array:
+            return x.reshape(groups.separable // parts, parts, -1, *x.shape[1:]).swapaxes(0, 1)
+
+        def add(total: Parameters, inputs: tuple[Any, Array]):
+            part, part_key = inputs
+            rows = {name: x.reshape(-1, x.shape[-1]) for name, x in part.items()}
+            (_, losses), gradient = of_part(parameters, rows, key=part_key)
+            return jax.tree.map(jnp.add, total, gradient), losses
+
+        zeros = jax.tree.map(jnp.zeros_like, parameters)
+        split_batch = {name: split(x) for name, x in batch.items()}
+        keys = jax.random.split(key, parts)
+        gradient, losses = jax.lax.scan(add, zeros, (split_batch, keys))
+        return gradient, jax.tree.map(lambda x: x.sum(axis=0), losses)
+
+    return gradients
+
+
+def make_train_step(skeleton: Skeleton, optimizer: Optimizer, groups: Groups) -> JittedStep:
+    """Compile-ready `(state, batch) -> (state, metrics)`; the old state's memory is reused.
+
+    With the policy `skip`, a step that is bad, or has a loss above `loss_limit`, only counts.
+    """
+    train = skeleton.train
+    gradients = make_gradients(skeleton, groups)
+
+    def train_step(
+        state: TrainState, batch: Batch, loss_limit: float | Array = jnp.inf
+    ) -> tuple[TrainState, Metrics]:
+        key = jax.random.fold_in(jax.random.key(train.seed), state.step)
+        gradient, losses = gradients(state.parameters, batch, key)
+        parameters, moments, gradient_norm = optimizer.update(
+            state.parameters, gradient, state.moments, state.step, skeleton.axes
+        )
+        metrics = {
+            "train/loss": losses.loss,
+            "train/z_loss": losses.z_loss,
+            "train/gradient_norm": gradient_norm,
+            "train/learning_rate": optimizer.learning_rate(state.step),
+            "train/target_tokens": batch["decoder_loss_weights"].sum(),
+        }
+        if skeleton.config.sparse:
+            metrics["train/balance_loss"] = losses.balance_loss
+            metrics["train/router_z_loss"] = losses.router_z_loss
+            model = skeleton.config
+            encoder_layers = model.encoder_layers // model.sparse_every
+            routing = routing_metrics(losses.routing, encoder_layers)
+            metrics |= {f"router/{name}": value for name, value in routing.items()}
+        if train.on_bad_loss == "skip":
+            finite = jnp.isfinite(losses.loss) & jnp.isfinite(metrics["train/gradient_norm"])
+            good = finite & (losses.loss <= loss_limit)
+            parameters, moments = jax.tree.map(
+                functools.partial(jnp.where, good),
+                (parameters, moments),
+                (state.parameters, state.moments),
+            )
+            metrics["train/skipped"] = ~good
+        return TrainState(parameters, moments, state.step + 1), metrics
+
+    shardings = skeleton.state_shardings(optimizer)
+    # Metrics are whole on every device, so that each of several processes can read them.
+    return jax.jit(
+        train_step,
+        donate_argnums=0,
+        out_shardings=None if shardings is None else (shardings, shardings.step),
+    )
+
+
+class EvaluationResult(NamedTuple):
+    """Sums per sequence, and whether routing fitted.
+
+    Attributes:
+        nats: cross-entropy over the sequence's real target tokens.
+        target_tokens: their number.
+        peaks: most tokens a group gave one expert, in encoder and decoder.
+        dropped: tokens without a slot, over all layers.
+        loads: tokens per sequence and expert, in every sparse layer, encoder's first.
+    """
+
+    nats: Float[Array, " B"]
+    target_tokens: Float[Array, " B"]
+    peaks: Int[Array, "2"]
+    dropped: Int[Array, ""]
+    loads: Int[Array, "layers B E"]
+
+
+def make_evaluation_step(
+    skeleton: Skeleton,
+) -> jax.stages.Wrapped:
+    """Compile-ready `(parameters, batch, groups, capacities) -> EvaluationResult`."""
+
+    def evaluation_step(
+        parameters: Parameters, batch: Batch, groups: Groups, capacities: tuple[int, int] | None
+    ) -> EvaluationResult:
+        with skeleton.matmul_precision():
+            model = skeleton.merge(parameters)
+            x, stats = model(
+                batch["encoder_input_tokens"],
+                batch["decoder_input_tokens"],
+                batch["decoder_target_tokens"],
+                groups=groups,
+                capacities=capacities,
+            )
+            kernel, scale = model.logits_kernel()
+            losses, _ = chunked_token_losses(
+                x, kernel, scale, batch["decoder_target_tokens"], skeleton.train.loss_chunks
+            )
+        weights = batch["decoder_loss_weights"]
+        nats, target_tokens = (losses * weights).sum(axis=-1), weights.sum(axis=-1)
+        rows = x.shape[0]
+        if stats is None:
+            none = jnp.zeros((), jnp.int32)
+            return EvaluationResult(
+                nats, target_tokens, jnp.zeros(2, jnp.int32), none, jnp.zeros((0, rows, 0), int)
+            )
+        return EvaluationResult(
+            nats,
+            target_tokens,
+            peaks=jnp.stack([part.peak.max() for part in stats]),
+            dropped=jnp.asarray(sum(part.dropped.sum() for part in stats)),
+            loads=jnp.concatenate(
+                [sequence_loads(part.expert, rows, skeleton.config.experts) for part in stats]
+            ),
+        )
+
+    # On a mesh too each device, and so each process, has the whole result.
+    whole = None if skeleton.mesh is None else NamedSharding(skeleton.mesh, PartitionSpec())
+    return jax.jit(evaluation_step, static_argnums=(2, 3), out_shardings=whole)
+
+
+def sequence_loads(
+    expert: Int[Array, "layers G S"], rows: int, experts: int
+) -> Int[Array, "layers B E"]:
+    """Count the tokens of every sequence that chose each expert."""
+    of_rows = expert.reshape(expert.shape[0], rows, -1)
+    return jax.nn.one_hot(of_rows, experts, dtype=jnp.int32).sum(axis=2)
+
+
+def optimizer_of(train: TrainConfig) -> Optimizer:
+    """The optimizer a run's configuration asks for."""
+    if train.optimizer == "adamw":
+        return AdamW(train.base_learning_rate, train.warmup_steps, train.weight_decay)
+    return Adafactor(base_learning_rate=train.base_learning_rate, warmup_steps=train.warmup_steps)

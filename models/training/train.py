@@ -1,0 +1,207 @@
+"""Pretraining: a loop that survives being killed at any moment.
+
+A run continues from its last complete checkpoint to the bit: parameters and moments come from
+the checkpoint, the batch and all randomness of step n from (seed, n). It resumes, in this order:
+a finished run does nothing; a run with a complete checkpoint continues after it; any other begins
+at step 0.
+"""
+
+import contextlib
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from models.config import JobConfig, ModelChanges, TrainConfig, as_json, padded_vocabulary
+from models.flops import training_step_flops
+from models.lifeline import EXIT_RESUME
+from models.nn.groups import batch_groups, small_group_warnings
+from models.partitioning import check_divisible, fed_part, make_mesh
+from models.presets import preset as find_preset
+from models.training.loop import Batches, run_training
+from models.training.processes import agree, announce, membership, on_first, together
+from models.training.run_directory import (
+    RunPlan,
+    claim_run,
+    describe_run,
+    finish_run,
+    log_spaced_steps,
+)
+from models.training.state import Skeleton, parameter_counts
+from pipelines.faults import fault_point
+from pipelines.outputs import canonical_json, lock_directory, read_manifest
+from tasks.mixtures import Mixture
+
+__all__ = ["EXIT_RESUME", "Batches", "log_spaced_steps", "train", "train_prepared"]
+
+NO_CHANGES = ModelChanges()
+ALONE = JobConfig()
+
+
+def train(
+    preset: str,
+    examples: str | Path,
+    out: str | Path,
+    config: TrainConfig,
+    mixture: Mixture | None = None,
+    changes: ModelChanges = NO_CHANGES,
+    job: JobConfig = ALONE,
+) -> dict[str, Any]:
+    """Train a preset on an examples directory, or continue where a killed run stopped.
+
+    In a job of several processes each of them calls this, with the same arguments; `examples` and
+    `out` are where all can reach them.
+
+    Args:
+        preset: name of the model (`models.presets`).
+        examples: a finished examples directory, here or in a bucket.
+        out: the run directory.
+        config: how to train.
+        mixture: how often each language comes; by default n ** 0.3 over all there are.
+        changes: what to change of the preset.
+        job: the processes that train together.
+
+    Returns:
+        Summary: stage, out, reused, preset, step, final_loss, parameters.
+
+    Raises:
+        UserError: unknown preset, unusable directory, settings that do not fit, or a bad loss
+            at which the run is to stop.
+        SystemExit: with code 75, after SIGTERM or Ctrl-C; everything is saved.
+    """
+    mixture = Mixture() if mixture is None else mixture
+    return train_prepared(
+        lambda: _prepare(preset, examples, config, mixture, changes), examples, Path(out), job
+    )
+
+
+def train_prepared(
+    prepare: Callable[[], tuple[RunPlan, Batches]], examples: str | Path, out: Path, job: JobConfig
+) -> dict[str, Any]:
+    """`train`, where `prepare` says what is trained and opens its data, once in the job."""
+    with membership(job), contextlib.ExitStack() as stack:
+        plan, batches = together(prepare)
+
+        def lock() -> None:
+            stack.enter_context(lock_directory(out))
+
+        on_first(lock)
+        return _train_plan(plan, batches, examples, out)
+
+
+def _prepare(
+    preset: str,
+    examples: str | Path,
+    config: TrainConfig,
+    mixture: Mixture,
+    changes: ModelChanges,
+) -> tuple[RunPlan, Batches]:
+    """Open the data, as much of it as this process feeds, and settle what is trained."""
+    from tasks.batches import TrainBatches
+
+    model = changes.applied_to(find_preset(preset).model)
+    manifest = read_manifest(examples, "examples")
+    model = dataclasses.replace(
+        model, vocabulary_size=padded_vocabulary(manifest["vocabulary_size"])
+    )
+    host, hosts = fed_part(make_mesh(config))
+    batches = TrainBatches(
+        examples,
+        config.batch_size,
+        config.seed,
+        mixture,
+        config.steps,
+        host=host,
+        hosts=hosts,
+        pack=config.pack,
+    )
+    languages = {}
+    for lang in batches.languages:
+        counts = manifest["languages"][lang].get("train", {})
+        languages[lang] = {
+            "train_records": counts.get("records", 0),
+            "train_tokens": counts.get("tokens", 0),
+            "train_bytes": counts.get("bytes", 0),
+            "rate": batches.rates[lang],
+        }
+    records = {lang: counts["train_records"] for lang, counts in languages.items()}
+    if mixture.exceeds(records, config.steps * config.batch_size):
+        announce(
+            f"{config.steps:,} steps are more than {mixture.max_epochs:g} epochs of all text: the "
+            "mixture's cap cannot hold (`mswitch mixture show`)",
+        )
+    identity = {
+        "config_hash": manifest["config_hash"],
+        "vocabulary_sha256": manifest["vocabulary_sha256"],
+    }
+    plan = RunPlan(preset, model, config, identity, languages, dataclasses.asdict(mixture))
+    return plan, batches
+
+
+def _train_plan(plan: RunPlan, batches: Batches, examples: str | Path, out: Path) -> dict[str, Any]:
+    agree(canonical_json([plan.identity, as_json(plan.train)]))
+    finished = on_first(lambda: claim_run(out, plan))
+    summary = {"stage": "train", "out": str(out), "preset": plan.preset}
+    if finished is not None:
+        announce(f"already complete: {out} reached step {finished['step']:,}; nothing to do")
+        return {
+            **summary,
+            "reused": True,
+            "step": finished["step"],
+            "final_loss": finished["final_loss"],
+        }
+    lengths = (batches.inputs_length, batches.targets_length)
+    groups = batch_groups(plan.model, plan.train.rows, *lengths)
+    mesh = together(lambda: make_mesh(plan.train))
+    together(lambda: check_divisible(plan.model, plan.train, groups))
+    skeleton = Skeleton.of(plan.model, plan.train, mesh)
+    counts = parameter_counts(skeleton)
+    flops = training_step_flops(plan.model, plan.train.rows, *lengths)
+    measured = {
+        "parameters": sum(counts.values()),
+        "parameters_by_group": counts,
+        "flops_per_step": float(flops),
+        "tokens_per_step": plan.train.rows * sum(lengths),
+        "device": jax.devices()[0].device_kind,
+    }
+    on_first(lambda: describe_run(out, plan, examples, measured))
+    _announce(plan, counts, lengths, out)
+    final_loss = run_training(plan, batches, out, skeleton, groups)
+    fault_point("train.before_marker")
+    on_first(lambda: finish_run(out, plan, final_loss))
+    announce(f"complete: step {plan.train.steps:,}, loss {final_loss:.4f} · {out}")
+    return {
+        **summary,
+        "reused": False,
+        "step": plan.train.steps,
+        "final_loss": final_loss,
+        "parameters": sum(counts.values()),
+    }
+
+
+def _announce(plan: RunPlan, counts: dict[str, int], lengths: tuple[int, int], out: Path) -> None:
+    model, config = plan.model, plan.train
+    kind = (
+        f"{model.experts} experts in every {model.sparse_every}. layer, top-1, capacity factor "
+        f"{model.capacity_factor}"
+        if model.sparse
+        else "dense"
+    )
+    announce(
+        f"{plan.preset}: {model.encoder_layers}+{model.decoder_layers} layers, d_model "
+        f"{model.d_model}, d_ff {model.d_ff}, {kind}, vocabulary {model.vocabulary_size:,}",
+    )
+    parts = ", ".join(f"{group} {count:,}" for group, count in sorted(counts.items()))
+    announce(f"{sum(counts.values()):,} parameters: {parts}")
+    flops = training_step_flops(model, config.rows, *lengths)
+    announce(
+        f"{config.steps:,} steps of {config.rows} x ({lengths[0]} + {lengths[1]}) = "
+        f"{config.rows * sum(lengths):,} tokens, {flops / 1e9:,.1f} GFLOP a step, "
+        f"{config.optimizer}, {config.dtype} on {config.devices} x "
+        f"{jax.devices()[0].device_kind}, {len(plan.languages)} languages, seed {config.seed}",
+    )
+    for warning in small_group_warnings(model, config.rows, *lengths):
+        announce(warning)
+    announce(f"metrics, checkpoints and TensorBoard events go to {out}")

@@ -1,0 +1,207 @@
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from models.nn.experts import (
+    DROPLESS,
+    SwitchFeedForward,
+    assign_blocks,
+    block_rows,
+    combine,
+    dispatch,
+)
+from models.nn.layers import activate
+from models.nn.router import assign, expert_capacity
+
+
+def one_hot_switch(layer: SwitchFeedForward, x, real, groups: int, capacity: int):
+    """The Mesh TensorFlow way: [tokens, experts, capacity] masks and einsums."""
+    experts = layer.config.experts
+    tokens = x.reshape(groups, -1, x.shape[-1])
+    real = real.reshape(groups, -1)
+    probabilities = jax.nn.softmax(
+        jnp.einsum("gsd,de->gse", tokens, layer.router.kernel[...], precision="highest")
+    )
+    chosen = jax.nn.one_hot(probabilities.argmax(-1), experts) * real[..., None]
+    position = jnp.cumsum(chosen, axis=1) * chosen - 1
+    kept = chosen * (position < capacity)
+    where = jax.nn.one_hot(position.max(-1).astype(int), capacity)
+    mask = jnp.einsum("gse,gsc->gsec", kept, where)
+    gate = (probabilities * chosen).sum(-1)
+    queues = jnp.einsum("gsec,gsd->egcd", mask, tokens)
+    kernels = [layer.wi_0] if layer.wi_1 is None else [layer.wi_0, layer.wi_1]
+    hidden = activate([jnp.einsum("egcd,edf->egcf", queues, k[...]) for k in kernels])
+    out = jnp.einsum("egcf,efd->egcd", hidden, layer.wo[...])
+    return (jnp.einsum("gsec,egcd->gsd", mask, out) * gate[..., None]).reshape(x.shape)
+
+
+# Each operation on its own would be compiled on its own.
+@functools.partial(nnx.jit, static_argnames=("groups", "capacity"))
+def applied(
+    layer: SwitchFeedForward, x, real, *, groups: int, capacity: int | None = None, key=None
+):
+    return layer(x, real, groups=groups, capacity=capacity, key=key)
+
+
+@pytest.mark.parametrize("capacity", [2, 3, 12])
+@pytest.mark.parametrize("activation", ["geglu", "relu"])
+def test_index_dispatch_equals_one_hot_einsums_with_gradients(sparse, capacity, activation):
+    config = dataclasses.replace(sparse, activation=activation)
+    layer = SwitchFeedForward(config, dtype=jnp.dtype("float32"), mesh=None, rngs=nnx.Rngs(3))
+    layer.router.kernel[...] = layer.router.kernel[...] * 50
+    rng = np.random.default_rng(0)
+    x = jnp.array(rng.normal(size=(6, 8, config.d_model)), jnp.float32)
+    real = jnp.array(rng.random((6, 8)) < 0.8)
+    weights = jnp.array(rng.normal(size=x.shape), jnp.float32)
+    graph, state = nnx.split(layer)
+
+    def by_index(state, x):
+        y, _ = nnx.merge(graph, state)(x, real, groups=2, capacity=capacity)
+        return (y * weights).sum(), y
+
+    def by_one_hot(state, x):
+        y = one_hot_switch(nnx.merge(graph, state), x, real, 2, capacity)
+        return (y * weights).sum(), y
+
+    made, wanted = (
+        jax.jit(jax.value_and_grad(f, argnums=(0, 1), has_aux=True))(state, x)
+        for f in (by_index, by_one_hot)
+    )
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), made, wanted)
+
+
+@functools.partial(jax.jit, static_argnums=(3, 4))
+def there_and_back(x, logits, real, experts: int, capacity: int):
+    slot = assign(logits, real, capacity).slot
+    queues = dispatch(x, slot, experts, capacity)
+    return slot, queues, combine(queues, slot)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    # Each pair is compiled once.
+    st.sampled_from([(2, 1), (2, 5), (5, 3), (5, 16)]),
+    st.floats(0.0, 1.0),
+    st.integers(0, 2**32 - 1),
+)
+def test_dispatch_and_combine_are_inverse_for_kept_tokens(sizes, share, seed):
+    experts, capacity = sizes
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(2, 16, 3)).astype(np.float32)
+    real = rng.random((2, 16)) < share
+    logits = rng.normal(size=(2, 16, experts)).astype(np.float32)
+    slot, queues, back = there_and_back(x, logits, real, experts, capacity)
+    kept = np.asarray(slot) < experts * capacity
+    np.testing.assert_array_equal(np.asarray(back)[kept], x[kept])
+    assert not np.asarray(back)[~kept].any()
+    assert float(np.abs(queues).sum()) == pytest.approx(np.abs(x[kept]).sum(), rel=1e-5)
+
+
+def test_dropped_tokens_and_padding_give_zero_so_the_residual_passes(sparse):
+    layer = SwitchFeedForward(sparse, dtype=jnp.dtype("float32"), mesh=None, rngs=nnx.Rngs(0))
+    x = jnp.broadcast_to(jax.random.normal(jax.random.key(0), (sparse.d_model,)), (1, 8, 32))
+    real = jnp.arange(8)[None] != 1
+    y, stats = applied(layer, x, real, groups=1, capacity=4)
+    # All tokens are equal, so all choose one expert: 0, 2, 3, 4 fit.
+    assert np.abs(np.asarray(y)[0, [0, 2, 3, 4]]).min() > 0
+    assert not np.asarray(y)[0, [1, 5, 6, 7]].any()
+    assert int(stats.dropped) == 3
+
+
+@pytest.mark.slow
+def test_groups_are_routed_on_their_own(sparse):
+    layer = SwitchFeedForward(sparse, dtype=jnp.dtype("float32"), mesh=None, rngs=nnx.Rngs(0))
+    x = jax.random.normal(jax.random.key(0), (4, 8, sparse.d_model))
+    real = jnp.ones((4, 8), bool)
+    both, _ = applied(layer, x, real, groups=2)
+    halves = [applied(layer, x[i : i + 2], real[i : i + 2], groups=1)[0] for i in (0, 2)]
+    np.testing.assert_allclose(both, jnp.concatenate(halves), atol=1e-6)
+
+
+def test_capacity_comes_from_the_factor_unless_given(sparse):
+    layer = SwitchFeedForward(sparse, dtype=jnp.dtype("float32"), mesh=None, rngs=nnx.Rngs(0))
+    x = jnp.broadcast_to(jnp.ones(sparse.d_model), (1, 32, sparse.d_model))
+    _, stats = applied(layer, x, jnp.ones((1, 32), bool), groups=1)
+    capacity = expert_capacity(sparse.capacity_factor, 32, sparse.experts)
+    assert int(stats.dropped) == 32 - capacity == 22
+
+
+def test_expert_dropout_acts_in_training_only(sparse):
+    config = dataclasses.replace(sparse, expert_dropout_rate=0.4, router_jitter=0.0)
+    layer = SwitchFeedForward(config, dtype=jnp.dtype("float32"), mesh=None, rngs=nnx.Rngs(0))
+    x = jax.random.normal(jax.random.key(0), (2, 8, config.d_model))
+    real = jnp.ones((2, 8), bool)
+    calm = [applied(layer, x, real, groups=1, capacity=16)[0] for _ in range(2)]
+    np.testing.assert_array_equal(calm[0], calm[1])
+    # With this kernel a feature of the intermediate is a feature of the output.
+    kernel = jnp.eye(config.d_ff, config.d_model)
+    layer.wo[...] = jnp.broadcast_to(kernel, layer.wo.shape)
+    whole, _ = applied(layer, x, real, groups=1, capacity=16)
+    zeros = []
+    for seed in range(40):
+        dropped, _ = applied(layer, x, real, groups=1, capacity=16, key=jax.random.key(seed))
+        gone = np.asarray(dropped == 0) & np.asarray(whole != 0)
+        np.testing.assert_allclose(dropped, np.where(gone, 0, whole / 0.6), rtol=1e-5, atol=1e-8)
+        zeros.append(gone[np.asarray(whole != 0)].mean())
+    assert np.mean(zeros) == pytest.approx(0.4, abs=0.03)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    # Each triple is compiled once.
+    st.sampled_from([(1, 2, 1), (40, 2, 8), (40, 5, 4), (33, 16, 1)]),
+    st.floats(0.0, 1.0),
+    st.floats(0.1, 30.0),
+    st.integers(0, 2**32 - 1),
+)
+def test_blocks_hold_every_token_once_however_uneven(sizes, share, skew, seed):
+    tokens, experts, rows = sizes
+    rng = np.random.default_rng(seed)
+    weights = np.exp(skew * rng.normal(size=experts))
+    expert = rng.choice(experts, tokens, p=weights / weights.sum())
+    expert = np.where(rng.random(tokens) < share, expert, -1)
+    row, of_block = jitted_blocks(jnp.array(expert), experts, rows)
+    row, of_block = np.asarray(row), np.asarray(of_block)
+    assert len(set(row.tolist())) == tokens
+    assert of_block.shape == (min(tokens // rows + experts, tokens),)
+    real = expert >= 0
+    assert (row[~real] >= of_block.size * rows).all()
+    assert (row[real] < of_block.size * rows).all()
+    np.testing.assert_array_equal(of_block[row[real] // rows], expert[real])
+    for number in range(experts):
+        assert (np.diff(row[expert == number]) > 0).all()  # in the order of the tokens
+
+
+jitted_blocks = jax.jit(assign_blocks, static_argnums=(1, 2))
+
+
+@pytest.mark.parametrize("activation", ["geglu", "relu"])
+@pytest.mark.parametrize("sharpness", [1.0, 1e4])
+def test_dropless_blocks_equal_queues_that_fit(sparse, activation, sharpness):
+    """Also when nearly all tokens go to one expert."""
+    config = dataclasses.replace(sparse, activation=activation)
+    layer = SwitchFeedForward(config, dtype=jnp.dtype("float32"), mesh=None, rngs=nnx.Rngs(3))
+    layer.router.kernel[...] = layer.router.kernel[...] * sharpness
+    x = jax.random.normal(jax.random.key(0), (6, 8, config.d_model)) + 0.5
+    real = jax.random.bernoulli(jax.random.key(1), 0.8, (6, 8))
+    queues, wanted = applied(layer, x, real, groups=2, capacity=24)
+    blocks, made = applied(layer, x, real, groups=2, capacity=DROPLESS)
+    np.testing.assert_allclose(queues, blocks, atol=1e-6)
+    jax.tree.map(np.testing.assert_array_equal, made, wanted)
+    assert int(made.dropped) == 0
+    assert not np.asarray(blocks)[~np.asarray(real)].any()
+
+
+@given(st.integers(1, 100_000), st.integers(1, 256))
+def test_blocks_cost_at_most_half_more_than_their_tokens(tokens, experts):
+    rows = block_rows(tokens, experts)
+    assert rows & (rows - 1) == 0
+    extra = experts * rows
+    assert extra <= max(tokens / 2, experts)

@@ -1,0 +1,243 @@
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from models.nn.router import Router, assign, expert_capacity
+
+BFLOAT16 = jnp.dtype(jnp.bfloat16)
+
+
+@pytest.mark.parametrize(
+    ("factor", "positions", "experts", "capacity"),
+    [
+        (1.25, 4096, 128, 40),
+        (1.0, 4096, 128, 32),
+        (1.25, 2048, 8, 320),
+        (2.0, 8192, 128, 128),
+        (1.25, 64, 128, 4),  # at least 4
+        (1.25, 3, 8, 3),  # never more than there are positions
+        (1.0, 100, 16, 6),  # 6.25
+        (1.0, 108, 16, 7),  # 6.75
+        (100.0, 50, 2, 50),
+    ],
+)
+def test_capacity(factor, positions, experts, capacity):
+    assert expert_capacity(factor, positions, experts) == capacity
+
+
+def reference(logits: np.ndarray, real: np.ndarray, capacity: int):
+    """One token at a time."""
+    groups, positions, experts = logits.shape
+    slots = np.full((groups, positions), -1)
+    gates = np.zeros((groups, positions))
+    balance = []
+    dropped = 0
+    for g in range(groups):
+        queues = [0] * experts
+        assigned, probabilities = np.zeros(experts), np.zeros(experts)
+        for s in range(positions):
+            p = np.exp(logits[g, s] - logits[g, s].max())
+            p /= p.sum()
+            chosen = int(np.argmax(p))
+            gates[g, s] = p[chosen]
+            if not real[g, s]:
+                continue
+            assigned[chosen] += 1
+            probabilities += p
+            if queues[chosen] < capacity:
+                slots[g, s] = chosen * capacity + queues[chosen]
+                queues[chosen] += 1
+            else:
+                dropped += 1
+        tokens = max(int(real[g].sum()), 1)
+        balance.append(experts * np.sum(assigned / tokens * probabilities / tokens))
+    return slots, gates, float(np.mean(balance)), dropped
+
+
+# Each operation on its own would be compiled on its own.
+jitted_assign = jax.jit(assign, static_argnums=(2, 3))
+jitted_slope = jax.jit(
+    jax.grad(lambda *arguments: assign(*arguments).stats.balance_loss), static_argnums=(2, 3)
+)
+
+
+@functools.partial(nnx.jit, static_argnums=3)
+def jitted_router(router: Router, x, real, capacity: int, key=None):
+    return router(x, real, capacity, key=key)
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    # Each triple is compiled once.
+    st.sampled_from([(1, 1, 2), (3, 20, 2), (2, 24, 6)]),
+    st.sampled_from([1, 4, 24]),
+    st.floats(0.0, 1.0),
+    st.integers(0, 2**32 - 1),
+)
+def test_assignment_equals_one_token_at_a_time(shape, capacity, share, seed):
+    groups, positions, experts = shape
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(size=shape).astype(np.float32)
+    real = rng.random((groups, positions)) < share
+    routing = jitted_assign(logits, real, capacity)
+    slots, gates, balance, dropped = reference(logits, real, capacity)
+    made = np.asarray(routing.slot)
+    kept = slots >= 0
+    np.testing.assert_array_equal(made[kept], slots[kept])
+    assert (made[~kept] >= experts * capacity).all()
+    for row in made:
+        assert len(set(row.tolist())) == positions
+    np.testing.assert_allclose(routing.gate, gates, rtol=1e-5)
+    assert float(routing.stats.balance_loss) == pytest.approx(balance, rel=1e-5, abs=1e-6)
+    assert int(routing.stats.dropped) == dropped
+    assert float(routing.stats.load.sum()) == pytest.approx(1.0 if real.any() else 0.0)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.sampled_from([(1, 1, 2), (3, 20, 2), (2, 24, 6)]), st.floats(0.0, 1.0), st.integers(0, 99)
+)
+def test_global_balance_is_that_of_one_large_group(shape, share, seed):
+    """And routing itself takes no notice of the scope."""
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(size=shape).astype(np.float32)
+    real = rng.random(shape[:2]) < share
+    made = jitted_assign(logits, real, 4, "global")
+    by_group = jitted_assign(logits, real, 4, "group")
+    _, _, wanted, _ = reference(logits.reshape(1, -1, shape[-1]), real.reshape(1, -1), 4)
+    assert float(made.stats.balance_loss) == pytest.approx(wanted, rel=1e-5, abs=1e-6)
+    np.testing.assert_array_equal(made.slot, by_group.slot)
+    if shape[0] == 1:
+        assert float(by_group.stats.balance_loss) == pytest.approx(wanted, rel=1e-5, abs=1e-6)
+
+
+def test_groups_of_one_language_may_specialise_by_global_balance_alone():
+    """Each group has an expert of its own: evenly used as a whole, and not in any group."""
+    logits = 50 * jnp.repeat(jnp.eye(2)[:, None], 6, axis=1)
+    real = jnp.ones((2, 6), bool)
+    assert float(jitted_assign(logits, real, 6, "group").stats.balance_loss) == pytest.approx(2.0)
+    assert float(jitted_assign(logits, real, 6, "global").stats.balance_loss) == pytest.approx(1.0)
+
+
+def test_the_balance_loss_pushes_an_overfull_expert_down():
+    """Its gradient goes through the probabilities alone, on assignments before capacity."""
+    logits = jnp.array(np.random.default_rng(2).normal(size=(1, 12, 3)), jnp.float32)
+    logits = logits.at[..., 1].add(1.5)
+    real = (jnp.arange(12) < 9)[None]
+    for scope in ("group", "global"):
+        slopes = [jitted_slope(logits, real, c, scope) for c in (1, 12)]
+        np.testing.assert_array_equal(*slopes)
+        assert not slopes[0][0, 9:].any()
+        assert (np.asarray(slopes[0])[0, :9, 1] > 0).all()
+
+
+def test_padding_is_never_routed_and_takes_no_place():
+    logits = jnp.zeros((1, 6, 2)).at[..., 0].set(5.0)
+    real = jnp.array([[False, True, False, True, True, False]])
+    routing = jitted_assign(logits, real, capacity=2)
+    assert np.asarray(routing.slot)[0, [1, 3]].tolist() == [0, 1]
+    assert (np.asarray(routing.slot)[0, [0, 2, 4, 5]] >= 4).all()
+    assert int(routing.stats.dropped) == 1
+    assert float(routing.stats.drop_fraction) == pytest.approx(1 / 3)
+    assert int(routing.stats.peak) == 3
+    assert np.asarray(routing.stats.expert)[0].tolist() == [-1, 0, -1, 0, 0, -1]
+
+
+def test_statistics_ignore_what_is_in_padding():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(2, 8, 4)).astype(np.float32)
+    real = np.arange(8) < 5
+    other = logits.copy()
+    other[:, 5:] = rng.normal(size=(2, 3, 4)) * 9
+    one, two = (
+        jitted_assign(jnp.array(x), jnp.array(np.stack([real, real])), 4).stats
+        for x in (logits, other)
+    )
+    for name in ("balance_loss", "z_loss", "entropy", "confidence", "load", "drop_fraction"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(two, name))
+
+
+def test_balance_loss_is_one_when_even_and_experts_when_collapsed():
+    even = jnp.eye(4)[None] * 1e-4
+    assert float(
+        jitted_assign(even, jnp.ones((1, 4), bool), 4).stats.balance_loss
+    ) == pytest.approx(1.0)
+    collapsed = jnp.zeros((1, 4, 4)).at[..., 2].set(50.0)
+    stats = jitted_assign(collapsed, jnp.ones((1, 4), bool), 4).stats
+    assert float(stats.balance_loss) == pytest.approx(4.0)
+    assert float(stats.entropy) == pytest.approx(0.0, abs=1e-5)
+
+
+def test_a_bfloat16_router_rounds_what_a_float32_router_does_not(sparse):
+    x = jax.random.normal(jax.random.key(0), (2, 8, sparse.d_model), jnp.bfloat16)
+    real = jnp.ones((2, 8), bool)
+    routed = {}
+    for dtype in ("float32", "bfloat16"):
+        config = dataclasses.replace(sparse, router_dtype=dtype)
+        router = Router(config, dtype=BFLOAT16, rngs=nnx.Rngs(0))
+        routed[dtype] = jitted_router(router, x, real, 8, key=jax.random.key(1))
+    fine, coarse = routed["float32"].gate, routed["bfloat16"].gate
+    assert fine.dtype == coarse.dtype == jnp.float32
+    np.testing.assert_array_equal(coarse, coarse.astype(jnp.bfloat16))
+    assert not np.array_equal(fine, fine.astype(jnp.bfloat16))
+    np.testing.assert_allclose(fine, coarse, rtol=0.03)
+
+
+def test_z_loss_is_the_mean_square_of_log_sum_exp():
+    logits = np.random.default_rng(1).normal(size=(2, 5, 3)).astype(np.float32)
+    stats = jitted_assign(jnp.array(logits), jnp.ones((2, 5), bool), 4).stats
+    wanted = np.mean(np.log(np.exp(logits).sum(-1)) ** 2)
+    assert float(stats.z_loss) == pytest.approx(wanted, rel=1e-5)
+
+
+def test_router_is_float32_inside_bfloat16(sparse):
+    router = Router(sparse, dtype=BFLOAT16, rngs=nnx.Rngs(0))
+    x = jnp.ones((1, 8, sparse.d_model), jnp.bfloat16)
+    routing = jitted_router(router, x, jnp.ones((1, 8), bool), 4)
+    assert routing.gate.dtype == jnp.float32
+    # Two logits that bfloat16 could not tell apart (256 and 257 become equal).
+    router.kernel[...] = jnp.zeros_like(router.kernel[...]).at[0, 2].set(257.0).at[0, 1].set(256.0)
+    routing = jitted_router(router, x, jnp.ones((1, 8), bool), 8)
+    assert (np.asarray(routing.stats.expert) == 2).all()
+    coarse = Router(
+        dataclasses.replace(sparse, router_dtype="bfloat16"), dtype=BFLOAT16, rngs=nnx.Rngs(0)
+    )
+    coarse.kernel[...] = router.kernel[...]
+    routing = jitted_router(coarse, x, jnp.ones((1, 8), bool), 8)
+    assert (np.asarray(routing.stats.expert) == 1).all()
+
+
+def test_jitter_multiplies_the_input_in_training_only(sparse):
+    noisy = dataclasses.replace(sparse, router_jitter=0.3)
+    router = Router(noisy, dtype=BFLOAT16, rngs=nnx.Rngs(0))
+    x = jax.random.normal(jax.random.key(1), (2, 16, noisy.d_model))
+    real = jnp.ones((2, 16), bool)
+    calm = jitted_router(router, x, real, 16)
+    np.testing.assert_array_equal(calm.gate, jitted_router(router, x, real, 16).gate)
+    one, two = (jitted_router(router, x, real, 16, key=jax.random.key(key)).gate for key in (1, 2))
+    assert not np.array_equal(one, two)
+    assert not np.array_equal(one, calm.gate)
+    np.testing.assert_array_equal(
+        one, jitted_router(router, x, real, 16, key=jax.random.key(1)).gate
+    )
+    zero = jitted_router(router, jnp.zeros_like(x), real, 16, key=jax.random.key(1))
+    np.testing.assert_allclose(zero.gate, 1 / noisy.experts, rtol=1e-6)  # 0 times noise is 0
+
+
+@pytest.mark.parametrize("d_model", [32, 768, 2048])
+def test_the_papers_init_gives_logits_the_same_deviation_at_any_width(sparse, d_model):
+    def kernel(init):
+        config = dataclasses.replace(sparse, d_model=d_model, experts=64, router_init=init)
+        return np.asarray(Router(config, dtype=BFLOAT16, rngs=nnx.Rngs(0)).kernel[...])
+
+    paper, flaxformer = kernel("paper"), kernel("flaxformer")
+    assert paper.std() * d_model**0.5 == pytest.approx(0.316, rel=0.05)
+    assert np.abs(paper).max() < 2.3 * paper.std()  # cut at two deviations of the whole normal
+    assert flaxformer.std() == pytest.approx(0.02, rel=0.05)

@@ -1,0 +1,183 @@
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from models.config import TrainConfig
+from models.nn.groups import Groups, batch_groups
+from models.nn.losses import chunked_token_losses, token_losses
+from models.training.state import Skeleton, unrolled
+from models.training.step import batch_loss, make_train_step, optimizer_of
+
+FLOAT32 = TrainConfig(steps=8, batch_size=8, warmup_steps=100, dtype="float32")
+
+
+@pytest.fixture(scope="module", params=["dense", "sparse"])
+def logits(request):
+    """The logits of a float32 model that drops no token."""
+    skeleton = Skeleton.of(request.getfixturevalue(request.param), FLOAT32)
+    parameters = jax.jit(skeleton.initial_parameters)()
+
+    @jax.jit
+    def compiled(source, decoder_input, target):
+        model = skeleton.merge(parameters)
+        x, _ = model(source, decoder_input, target, groups=Groups(), capacities=(96, 64))
+        kernel, scale = model.logits_kernel()
+        return x * scale @ kernel
+
+    def evaluate(*arrays):
+        # Waits for the result: on CPU, JAX may read these very arrays, which tests change next.
+        return np.asarray(compiled(*arrays))
+
+    return evaluate
+
+
+def tokens(child):
+    batch = child.MemoryBatches(8).batch(0)
+    return tuple(
+        batch[name].copy()
+        for name in ("encoder_input_tokens", "decoder_input_tokens", "decoder_target_tokens")
+    )
+
+
+def test_a_later_target_changes_nothing_before_it(logits, child):
+    source, decoder_input, target = tokens(child)
+    before = logits(source, decoder_input, target)
+    decoder_input[:, 4] = 99
+    after = logits(source, decoder_input, target)
+    np.testing.assert_allclose(before[:, :4], after[:, :4], atol=1e-6)
+    assert np.abs(before[:, 4] - after[:, 4]).max() > 1e-4
+
+
+def test_padding_changes_nothing(logits, child):
+    """A longer padding of the input gives the same logits: no one attends to it, nor routes it."""
+    source, decoder_input, target = tokens(child)
+    source[:, 8:] = 0
+    before = logits(source, decoder_input, target)
+    after = logits(source[:, :8], decoder_input, target)
+    real = target > 0
+    np.testing.assert_allclose(np.asarray(before)[real], np.asarray(after)[real], atol=1e-5)
+
+
+def test_an_input_token_changes_the_output(logits, child):
+    source, decoder_input, target = tokens(child)
+    before = logits(source, decoder_input, target)
+    source[:, 0] = 57
+    after = logits(source, decoder_input, target)
+    assert np.abs(before - after).max() > 1e-4
+
+
+def test_without_drops_a_sequence_does_not_depend_on_its_batch(logits, child):
+    source, decoder_input, target = tokens(child)
+    together = logits(source, decoder_input, target)
+    apart = logits(source[::-1], decoder_input[::-1], target[::-1])
+    real = target > 0
+    np.testing.assert_allclose(np.asarray(together)[real], np.asarray(apart)[::-1][real], atol=1e-5)
+
+
+def gradients(config, train, batch, groups=None):
+    skeleton = Skeleton.of(config, train)
+    parameters = jax.jit(skeleton.initial_parameters)()
+    groups = groups or batch_groups(config, 8, 12, 8)
+    return jax.jit(
+        lambda p, b: jax.value_and_grad(
+            lambda p: batch_loss(
+                skeleton, p, b, groups=groups, target_tokens=b["decoder_loss_weights"].sum()
+            )[0]
+        )(p)
+    )(parameters, batch)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "settings",
+    [{"scan_layers": True, "remat": "layers", "loss_chunks": 3}, {"remat": "attention"}],
+)
+def test_ways_to_save_memory_change_no_gradient(sparse, child, settings):
+    config = dataclasses.replace(sparse, encoder_layers=4, decoder_layers=2, sparse_every=2)
+    batch = child.MemoryBatches(8).batch(0)
+    batch.pop("language")
+    saving = dataclasses.replace(FLOAT32, **settings)
+    plain, plain_gradient = gradients(config, FLOAT32, batch)
+    other, other_gradient = gradients(config, saving, batch)
+    assert float(plain) == pytest.approx(float(other), rel=1e-6)
+    other_gradient = unrolled(other_gradient)
+    assert plain_gradient.keys() == other_gradient.keys()
+    for name, values in plain_gradient.items():
+        np.testing.assert_allclose(values, other_gradient[name], atol=2e-6, err_msg=name)
+
+
+@pytest.mark.slow
+def test_microbatches_give_the_step_of_the_whole_batch(sparse, child):
+    """Two parts of the same batch: the same balance loss, the same routing, the same update."""
+    config = dataclasses.replace(sparse, router_jitter=0.0, group_size=32)
+    assert batch_groups(config, 8, 12, 8) == (4, 2)
+    batch = child.MemoryBatches(8).batch(0)
+    batch.pop("language")
+    batch["encoder_input_tokens"][:4, 2:] = 0  # one part has more tokens than the other
+    results = []
+    for parts in (1, 2):
+        train = dataclasses.replace(FLOAT32, microbatches=parts)
+        skeleton, optimizer = Skeleton.of(config, train), optimizer_of(train)
+        step = make_train_step(skeleton, optimizer, batch_groups(config, 8, 12, 8))
+        results.append(step(skeleton.initial_state(optimizer), batch))
+    (one, one_metrics), (two, two_metrics) = results
+    assert {"router/max_load", "router/layer_drop_fraction", "router/load"} <= one_metrics.keys()
+    for name in one_metrics:
+        np.testing.assert_allclose(one_metrics[name], two_metrics[name], rtol=1e-4, err_msg=name)
+    for name, values in one.moments.items():
+        for mine, other in zip(values, two.moments[name], strict=True):
+            np.testing.assert_allclose(mine, other, rtol=1e-5, atol=1e-12, err_msg=name)
+
+
+@pytest.mark.parametrize(("kind", "dtype"), [("dense", "float32"), ("sparse", "bfloat16")])
+def test_a_few_steps_lower_the_loss_of_a_fixed_batch(request, child, kind, dtype):
+    config = request.getfixturevalue(kind)
+    train = dataclasses.replace(FLOAT32, dtype=dtype)
+    skeleton, optimizer = Skeleton.of(config, train), optimizer_of(train)
+    step = make_train_step(skeleton, optimizer, batch_groups(config, 8, 12, 8))
+    state = skeleton.initial_state(optimizer)
+    assert all(values.dtype == jnp.float32 for values in state.parameters.values())
+    batch = child.MemoryBatches(8).batch(0)
+    batch.pop("language")
+    losses = []
+    for _ in range(12):
+        state, metrics = step(state, batch)
+        losses.append(float(metrics["train/loss"]))
+    assert losses[-1] < losses[0] - 0.5
+    assert int(state.step) == 12
+    assert all(values.dtype == jnp.float32 for values in state.parameters.values())
+
+
+def test_chunked_losses_equal_whole_ones():
+    rng = np.random.default_rng(0)
+    x = jnp.array(rng.normal(size=(2, 7, 5)), jnp.float32)
+    kernel = jnp.array(rng.normal(size=(5, 11)), jnp.float32)
+    targets = jnp.array(rng.integers(0, 11, (2, 7)))
+    whole = token_losses(x, kernel, 0.5, targets)
+    logits = np.asarray(x) @ np.asarray(kernel) * 0.5
+    log_z = np.log(np.exp(logits).sum(-1))
+    picked = np.take_along_axis(logits, np.asarray(targets)[..., None], -1)[..., 0]
+    np.testing.assert_allclose(whole[0], log_z - picked, rtol=1e-5)
+    np.testing.assert_allclose(whole[1], log_z**2, rtol=1e-4)
+    for chunks in (2, 3, 7):
+        parts = chunked_token_losses(x, kernel, 0.5, targets, chunks)
+        for one, other in zip(whole, parts, strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-6)
+
+
+def test_loss_is_normalised_by_real_targets_alone(dense, child):
+    """Rows without any target (padding rows) change neither loss nor gradient."""
+    batch = child.MemoryBatches(8).batch(0)
+    batch.pop("language")
+    for values in batch.values():
+        values[4:] = 0
+    half = {name: values[:4] for name, values in batch.items()}
+    whole, whole_gradient = gradients(dense, FLOAT32, batch, groups=Groups(8, 8))
+    part, part_gradient = gradients(dense, FLOAT32, half, groups=Groups(4, 4))
+    assert float(whole) == pytest.approx(float(part), rel=1e-6)
+    np.testing.assert_allclose(
+        whole_gradient["logits.kernel"], part_gradient["logits.kernel"], atol=1e-6
+    )

@@ -1,0 +1,122 @@
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.sharding import AbstractMesh
+
+from models.config import TrainConfig
+from models.training.adamw import SQUARE_DECAY, AdamW
+from models.training.optimizer import AdamMoments, moment_axes
+from models.training.state import Skeleton
+from models.training.step import optimizer_of
+from pipelines.errors import UserError
+
+AXES = {
+    "kernel": ("layers", "expert", "embed", "mlp"),
+    "norm": ("layers", "embed"),
+    "bias": ("heads", "buckets"),
+}
+SHAPES = {"kernel": (2, 3, 4, 5), "norm": (2, 4), "bias": (2, 8)}
+
+
+def steps(optimizer: AdamW, count: int):
+    """Parameters before, gradients of every step, parameters after."""
+    rng = np.random.default_rng(0)
+    before = {n: jnp.array(rng.normal(size=shape), jnp.float32) for n, shape in SHAPES.items()}
+    made, moments, gradients = before, optimizer.init(before, AXES), []
+    for step in range(count):
+        gradient = {
+            n: jnp.array(rng.normal(size=shape) * 10.0 ** rng.integers(-4, 3), jnp.float32)
+            for n, shape in SHAPES.items()
+        }
+        gradients.append(gradient)
+        made, moments, norm = optimizer.update(made, gradient, moments, jnp.int32(step), AXES)
+        wanted = np.sqrt(sum((np.asarray(g, np.float64) ** 2).sum() for g in gradient.values()))
+        assert float(norm) == pytest.approx(wanted, rel=1e-5)
+    return before, gradients, made
+
+
+def test_update_equals_numpy_and_decays_kernels_alone():
+    optimizer = AdamW(base_learning_rate=0.5, warmup_steps=3, weight_decay=0.2)
+    before, gradients, made = steps(optimizer, 6)
+    for name, start in before.items():
+        p = np.asarray(start, np.float64)
+        mean, square = np.zeros_like(p), np.zeros_like(p)
+        for step, gradient in enumerate(gradients):
+            g, t = np.asarray(gradient[name], np.float64), step + 1
+            mean, square = 0.9 * mean + 0.1 * g, 0.95 * square + 0.05 * g**2
+            unbiased = mean / (1 - 0.9**t), square / (1 - 0.95**t)
+            decay = 0.2 if name == "kernel" else 0.0
+            rate = 0.5 * min(t * 3**-1.5, t**-0.5)
+            p = p - rate * (unbiased[0] / (np.sqrt(unbiased[1]) + 1e-8) + decay * p)
+        np.testing.assert_allclose(made[name], p, rtol=2e-5, atol=2e-6)
+
+
+def test_update_equals_optax_adamw():
+    optimizer = AdamW(base_learning_rate=0.5, warmup_steps=3, weight_decay=0.2)
+    before, gradients, made = steps(optimizer, 6)
+    peer = optax.adamw(
+        optimizer.learning_rate,
+        b2=SQUARE_DECAY,
+        weight_decay=0.2,
+        mask={"kernel": True, "norm": False, "bias": False},
+    )
+    theirs, state = before, peer.init(before)
+    for gradient in gradients:
+        updates, state = peer.update(gradient, state, theirs)
+        theirs = optax.apply_updates(theirs, updates)
+    for name, values in made.items():
+        np.testing.assert_allclose(values, theirs[name], rtol=1e-6, atol=1e-7)
+
+
+def test_the_rate_rises_to_its_peak_then_falls_with_the_square_root():
+    optimizer = AdamW(base_learning_rate=0.1)
+    rates = [float(optimizer.learning_rate(jnp.int32(s))) for s in (0, 4_999, 9_999, 39_999)]
+    np.testing.assert_allclose(rates, [1e-7, 5e-4, 1e-3, 5e-4], rtol=1e-5)
+
+
+def test_moments_lie_where_their_parameters_do(sparse):
+    model = dataclasses.replace(sparse, d_model=64, d_ff=128, heads=4)
+    train = TrainConfig(optimizer="adamw", data_parallel=2, expert_parallel=2, model_parallel=2)
+    mesh = AbstractMesh((2, 2, 2), ("data", "expert", "model"))
+    skeleton = Skeleton.of(model, train, mesh)
+    shardings = skeleton.state_shardings(optimizer_of(train))
+    assert shardings is not None
+    sharded = 0
+    for name, where in shardings.parameters.items():
+        assert shardings.moments[name] == AdamMoments(where, where)
+        sharded += not where.is_fully_replicated
+    assert sharded >= 20
+    moments = AdamMoments(jnp.zeros((2, 3)), jnp.zeros((2, 3)))
+    assert moment_axes(moments, ("embed", "mlp")) == (("embed", "mlp"), ("embed", "mlp"))
+
+
+def test_optimizers_and_what_belongs_to_them_are_checked():
+    with pytest.raises(UserError, match="--optimizer sgd is unknown: choose adafactor or adamw"):
+        TrainConfig(optimizer="sgd")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(UserError, match="needs --optimizer adamw"):
+        TrainConfig(weight_decay=0.1)
+    assert optimizer_of(TrainConfig(optimizer="adamw", weight_decay=0.1)) == AdamW(weight_decay=0.1)
+
+
+@pytest.mark.slow
+def test_a_step_learns(sparse, train_config, child):
+    """One batch, seen again and again, is learned by heart."""
+    from models.nn.groups import batch_groups
+    from models.training.step import FEATURES, make_train_step
+
+    train = dataclasses.replace(train_config, optimizer="adamw", base_learning_rate=0.03)
+    train = dataclasses.replace(train, warmup_steps=1)
+    skeleton, optimizer = Skeleton.of(sparse, train), optimizer_of(train)
+    groups = batch_groups(sparse, 8, child.INPUTS, child.TARGETS)
+    step = make_train_step(skeleton, optimizer, groups)
+    batch = child.MemoryBatches(8).batch(0)
+    batch = {name: jnp.asarray(batch[name]) for name in FEATURES}
+    state, losses = skeleton.initial_state(optimizer), []
+    for _ in range(30):
+        state, metrics = step(state, batch)
+        losses.append(float(jax.device_get(metrics["train/loss"])))
+    assert losses[-1] < losses[0] - 1

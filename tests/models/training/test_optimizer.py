@@ -1,0 +1,109 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from models.training.optimizer import Adafactor, FactoredMoment, FullMoment, moment_axes
+
+
+def reference_step(p, g, moment, step, rate, *, factored):
+    """One Adafactor step on one parameter in float64 (Shazeer and Stern, algorithm 4)."""
+    decay = 1.0 - (step + 1.0) ** -0.8
+    square = g.astype(np.float64) ** 2 + 1e-30
+    if factored:
+        row = decay * moment[0] + (1 - decay) * square.mean(1)
+        column = decay * moment[1] + (1 - decay) * square.mean(0)
+        estimate = np.outer(row, column) / row.mean()
+        moment = (row, column)
+    else:
+        estimate = decay * moment[0] + (1 - decay) * square
+        moment = (estimate,)
+    update = g / np.sqrt(estimate)
+    update /= max(1.0, np.sqrt((update**2).mean()))
+    scale = max(np.sqrt((p.astype(np.float64) ** 2).mean()), 1e-3)
+    return p - rate * scale * update, moment
+
+
+@pytest.mark.parametrize(
+    ("shape", "axes", "factored"),
+    [
+        ((130, 140), ("embed", "mlp"), True),
+        ((140, 130), ("vocab", "embed"), True),
+        ((130, 100), ("embed", "mlp"), False),  # a side below 128
+        ((300,), ("embed",), False),
+        ((4, 32), ("heads", "buckets"), False),
+    ],
+)
+def test_update_equals_numpy_over_several_steps(shape, axes, factored):
+    optimizer = Adafactor(base_learning_rate=2.0, warmup_steps=3)
+    rng = np.random.default_rng(0)
+    made = {"p": jnp.array(rng.normal(size=shape) * 0.1, jnp.float32)}
+    moments = optimizer.init(made, {"p": axes})
+    assert isinstance(moments["p"], FactoredMoment if factored else FullMoment)
+    wanted = np.asarray(made["p"], np.float64)
+    state = tuple(np.zeros(part.shape) for part in moments["p"])
+    update = jax.jit(lambda p, g, m, s: optimizer.update(p, g, m, s, {"p": axes}))
+    for step in range(6):
+        gradient = (rng.normal(size=shape) * 10.0 ** rng.integers(-4, 3)).astype(np.float32)
+        made, moments, norm = update(made, {"p": jnp.array(gradient)}, moments, jnp.int32(step))
+        assert float(norm) == pytest.approx(np.linalg.norm(gradient), rel=1e-5)
+        rate = 2.0 / np.sqrt(max(step, 3))
+        wanted, state = reference_step(wanted, gradient, state, step, rate, factored=factored)
+        np.testing.assert_allclose(made["p"], wanted, rtol=2e-5, atol=2e-6)
+        for one, other in zip(moments["p"], state, strict=True):
+            np.testing.assert_allclose(one, other, rtol=2e-5)
+
+
+@pytest.mark.parametrize("matrix", [(130, 140), (8, 140)])
+def test_each_expert_of_each_layer_is_updated_as_if_alone(matrix):
+    optimizer = Adafactor()
+    axes = {"p": ("layers", "expert", "embed", "mlp")}
+    rng = np.random.default_rng(1)
+    # Experts of very different scales: pooled over them, the small would be lost in the large.
+    scales = 10.0 ** np.arange(-3, 3).reshape(2, 3, 1, 1)
+    stacked = {"p": jnp.array(rng.normal(size=(2, 3, *matrix)) * scales, jnp.float32)}
+    alone = {(i, j): {"p": stacked["p"][i, j]} for i in range(2) for j in range(3)}
+    moments = optimizer.init(stacked, axes)
+    own_axes = {"p": ("embed", "mlp")}
+    own = {key: optimizer.init(value, own_axes) for key, value in alone.items()}
+    for step in range(3):
+        gradient = jnp.array(rng.normal(size=(2, 3, *matrix)) / scales, jnp.float32)
+        stacked, moments, _ = optimizer.update(
+            stacked, {"p": gradient}, moments, jnp.int32(step), axes
+        )
+        for key, value in list(alone.items()):
+            alone[key], own[key], _ = optimizer.update(
+                value, {"p": gradient[key]}, own[key], jnp.int32(step), own_axes
+            )
+            # A value near zero is the difference of larger ones: allow for their rounding.
+            size = float(jnp.abs(alone[key]["p"]).max())
+            np.testing.assert_allclose(
+                stacked["p"][key], alone[key]["p"], rtol=1e-6, atol=1e-7 * size
+            )
+
+
+def test_schedule_is_constant_then_inverse_square_root():
+    optimizer = Adafactor()
+    rates = [float(optimizer.learning_rate(jnp.int32(s))) for s in (0, 9_999, 10_000, 40_000)]
+    np.testing.assert_allclose(rates, [0.01, 0.01, 0.01, 0.005], rtol=1e-6)
+    doubled = Adafactor(base_learning_rate=2.0, warmup_steps=100)
+    assert float(doubled.learning_rate(jnp.int32(400))) == pytest.approx(0.1)
+
+
+def test_first_step_moves_by_rate_times_scale():
+    """At step 0 the second moment is the gradient's own: every value moves equally far."""
+    optimizer = Adafactor()
+    p = {"p": jnp.full((10,), 3.0)}
+    moments = optimizer.init(p, {"p": ("embed",)})
+    gradient = {"p": jnp.array([1e-6, -1e6] * 5)}
+    new, _, _ = optimizer.update(p, gradient, moments, jnp.int32(0), {"p": ("embed",)})
+    np.testing.assert_allclose(new["p"] - 3.0, np.array([-0.03, 0.03] * 5), rtol=1e-4)
+
+
+def test_moment_axes_follow_the_parameter():
+    factored = FactoredMoment(jnp.zeros((2, 3)), jnp.zeros((2, 4)))
+    assert moment_axes(factored, ("expert", "embed", "mlp")) == (
+        ("expert", "embed"),
+        ("expert", "mlp"),
+    )
+    assert moment_axes(FullMoment(jnp.zeros(3)), ("embed",)) == (("embed",),)

@@ -1,0 +1,337 @@
+"""Schedule, metrics file, checkpoints: what a run writes down, without training."""
+
+import errno
+import itertools
+import json
+import os
+import pathlib
+import shutil
+import tracemalloc
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given
+from hypothesis import strategies as st
+from tensorflow.core.util import event_pb2
+
+from models.config import TrainConfig, as_json
+from models.hardware import peak_flops
+from models.training.checkpoint import Checkpoints, complete_steps, is_complete
+from models.training.loop import Recorder
+from models.training.metrics import Telemetry, cut_metrics, written
+from models.training.run_directory import log_spaced_steps, train_config_of
+from pipelines.errors import UserError
+
+
+def read(run: pathlib.Path) -> list[dict]:
+    lines = (run / "metrics.jsonl").read_text().splitlines(keepends=True)
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+@given(st.integers(1, 2_000_000), st.integers(1, 40))
+def test_evaluation_steps_are_different_and_end_with_the_last(steps, count):
+    made = log_spaced_steps(steps, count)
+    assert len(made) == min(steps, count)
+    assert made[-1] == steps
+    assert made[0] >= 1
+    assert all(one < other for one, other in itertools.pairwise(made))
+
+
+def test_evaluation_steps_are_even_in_the_logarithm():
+    made = log_spaced_steps(1_000_000)
+    ratios = [other / one for one, other in itertools.pairwise(made)]
+    assert max(ratios) / min(ratios) < 1.001
+    assert made[0] == pytest.approx(1_000_000 / 64, rel=0.001)
+    assert len(log_spaced_steps(24)) == 16
+
+
+@pytest.mark.parametrize(("before", "now"), [(False, "none"), (True, "layers")])
+def test_runs_from_before_remat_had_policies_are_read(before, now):
+    described = {"train": {**as_json(TrainConfig()), "remat": before}}
+    assert train_config_of(described) == TrainConfig(remat=now)
+
+
+def test_metrics_after_the_restored_step_are_cut(tmp_path):
+    with Telemetry(tmp_path, 0) as record:
+        for step in range(1, 6):
+            record.write(step, {"train/loss": 1.0 / step, "router/load": [[0.5, 0.5]]})
+    with open(tmp_path / "metrics.jsonl", "a") as file:
+        file.write('{"step": 6, "train/lo')
+    assert [line["step"] for line in read(tmp_path)] == [1, 2, 3, 4, 5]
+    with Telemetry(tmp_path, 3) as record:
+        record.write(4, {"train/loss": 9.0})
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2, 3, 4]
+    assert lines[3] == {"step": 4, "train/loss": 9.0}
+    assert lines[0] == {"step": 1, "train/loss": 1.0, "router/load": [[0.5, 0.5]]}
+
+
+NO_STEPS = ["garbage", "{}", "[]", '{"step": null}', '{"step": "5"}', "\0\0"]
+
+
+@pytest.mark.parametrize("line", NO_STEPS)
+def test_what_follows_the_restored_step_is_cut_whatever_it_is(tmp_path, line):
+    with Telemetry(tmp_path, 0) as record:
+        for step in (1, 2):
+            record.write(step, {"train/loss": 1.0})
+    with open(tmp_path / "metrics.jsonl", "a") as file:
+        file.write(f"{line}\n")
+    assert [kept["step"] for kept in cut_metrics(tmp_path, 2, 5)] == [1, 2]
+    assert len(read(tmp_path)) == 2
+
+
+@pytest.mark.parametrize("line", NO_STEPS)
+def test_a_damaged_line_is_named(tmp_path, line):
+    (tmp_path / "metrics.jsonl").write_text(f'{{"step": 1}}\n{line}\n')
+    with pytest.raises(UserError, match=r"metrics.jsonl lacks steps up to 2"):
+        cut_metrics(tmp_path, 2)
+
+
+def test_vectors_are_in_every_line_and_matrices_in_every_hundredth(tmp_path):
+    loads = np.array([[0.25, 0.75, 0.0], [0.5, 0.25, 0.25]], np.float32)
+    with Telemetry(tmp_path, 0) as record:
+        for step in range(1, 202):
+            metrics = {"train/loss": np.float32(np.nan), "router/layer_entropy": loads[:, 0]}
+            record.write(step, written(step, {**metrics, "router/load": loads}))
+    lines = read(tmp_path)
+    assert all(line["train/loss"] is None for line in lines)
+    assert all(line["router/layer_entropy"] == [0.25, 0.5] for line in lines)
+    assert [line["step"] for line in lines if "router/load" in line] == [1, 100, 200]
+    assert lines[99]["router/load"] == loads.tolist()
+
+
+def test_tensorboard_gets_one_file_with_a_histogram_over_experts(tmp_path):
+    loads = np.array([[0.25, 0.75, 0.0], [0.5, 0.25, 0.25]], np.float32)
+    with Telemetry(tmp_path, 0) as record:
+        record.write(1, {"train/loss": 3.0, "router/load": loads})
+    (file,) = (tmp_path / "tensorboard").iterdir()
+    values = {}
+    for record in tf.data.TFRecordDataset(str(file)).as_numpy_iterator():
+        for value in event_pb2.Event.FromString(record).summary.value:
+            values[value.tag] = value
+    assert values["train/loss"].simple_value == 3.0
+    histogram = values["router/load/1"].histo
+    assert list(histogram.bucket_limit) == [1, 2, 3]
+    assert list(histogram.bucket) == [0.5, 0.25, 0.25]
+
+
+def test_peaks_are_known_by_the_names_jax_gives():
+    assert peak_flops("TPU v5 lite") == 197e12
+    assert peak_flops("TPU v5p") == 459e12
+    assert peak_flops("NVIDIA H100 80GB HBM3") == 989e12
+    assert peak_flops("cpu") is None
+
+
+def test_metrics_that_lack_a_step_are_refused(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1}\n{"step": 3}\n')
+    with pytest.raises(UserError, match="lacks steps up to 3"):
+        cut_metrics(tmp_path, 3)
+    with pytest.raises(UserError, match="lacks steps up to 2"):
+        cut_metrics(tmp_path, 2)
+    cut_metrics(tmp_path, 1)
+    assert path.read_text() == '{"step": 1}\n'
+
+
+def test_a_long_file_is_cut_in_place_in_little_memory(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    rest = ', "train/loss": 2.5, "x": "' + "y" * 900 + '"}\n'
+    with open(path, "w") as file:
+        file.writelines(f'{{"step": {step}{rest}' for step in range(1, 20_001))
+        file.write("\0" * 300 + "\n" + '{"step": 20001, "tr')
+    before = path.stat()
+    tracemalloc.start()
+    recent = cut_metrics(tmp_path, 19_990, 101)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert [line["step"] for line in recent] == [*range(19_890, 19_991)]
+    assert peak < before.st_size / 4
+    assert path.stat().st_ino == before.st_ino
+    assert [line["step"] for line in read(tmp_path)] == [*range(1, 19_991)]
+
+
+@pytest.fixture
+def state():
+    import jax.numpy as jnp
+
+    from models.training.optimizer import FullMoment
+    from models.training.state import TrainState
+
+    return TrainState(
+        {"a.kernel": jnp.arange(6.0).reshape(2, 3)},
+        {"a.kernel": FullMoment(jnp.ones((2, 3)))},
+        jnp.int32(5),
+    )
+
+
+def test_only_complete_checkpoints_count_and_leftovers_go(tmp_path, state, capsys):
+    checkpoints = Checkpoints(tmp_path / "checkpoints", kept=(2,))
+    assert checkpoints.latest() is None
+    for step in (2, 3, 5):
+        checkpoints.save(state, step)
+    checkpoints.wait()
+    assert complete_steps(checkpoints.directory) == [2, 3, 5]  # nothing has judged 5 yet
+    checkpoints.prune()
+    assert complete_steps(checkpoints.directory) == [2, 5]  # 3 was only to resume from
+    (checkpoints.directory / "9").mkdir()
+    (checkpoints.directory / "7.orbax-checkpoint-tmp").mkdir()
+    (checkpoints.directory / "5" / "parameters" / "_METADATA").rename(tmp_path / "aside")
+    assert checkpoints.latest() == 2
+    assert not is_complete(checkpoints.directory / "9")
+    checkpoints.remove_leftovers()
+    # What lost a part may be mended.
+    (checkpoints.directory / "9").mkdir()
+    checkpoints.remove_leftovers()
+    names = sorted(path.name for path in checkpoints.directory.iterdir())
+    assert names == ["2", "5.incomplete", "9.incomplete", "9.incomplete1"]
+    assert (checkpoints.directory / "5.incomplete" / "optimizer").is_dir()
+    assert "checkpoints/5 is not a complete checkpoint: it is" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"commit_timestamp_nsecs": null}'])
+def test_a_damaged_description_is_of_no_complete_checkpoint(tmp_path, state, text):
+    checkpoints = Checkpoints(tmp_path / "checkpoints", kept=())
+    checkpoints.save(state, 5)
+    checkpoints.wait()
+    assert checkpoints.latest() == 5
+    (checkpoints.directory / "5" / "_CHECKPOINT_METADATA").write_text(text)
+    assert checkpoints.latest() is None
+
+
+def test_what_is_not_ours_stays_among_the_checkpoints(tmp_path, state):
+    checkpoints = Checkpoints(tmp_path / "checkpoints", kept=())
+    checkpoints.save(state, 5)
+    checkpoints.wait()
+    shutil.copytree(checkpoints.directory / "5", checkpoints.directory / "5.keep")
+    for name in (".nfs0001", ".DS_Store", "note", "8"):
+        (checkpoints.directory / name).write_text("x")
+    for name in (".3.removed", "7.orbax-checkpoint-tmp-1", "9"):
+        (checkpoints.directory / name / "parameters").mkdir(parents=True)
+    checkpoints.remove_leftovers()
+    names = sorted(path.name for path in checkpoints.directory.iterdir())
+    assert names == [".DS_Store", ".nfs0001", "5", "5.keep", "8", "9.incomplete", "note"]
+
+
+@pytest.mark.parametrize("failing", ["5/_CHECKPOINT_METADATA", "5/optimizer/_METADATA"])
+def test_a_file_system_that_fails_costs_no_checkpoint(tmp_path, state, monkeypatch, failing):
+    checkpoints = Checkpoints(tmp_path / "checkpoints", kept=())
+    checkpoints.save(state, 5)
+    checkpoints.wait()
+
+    def stale(method):
+        def fail_once(self, *arguments, **options):
+            if str(self).endswith(failing):
+                raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), str(self))
+            return method(self, *arguments, **options)
+
+        return fail_once
+
+    with monkeypatch.context() as patch:
+        for name in ("read_text", "stat"):
+            patch.setattr(pathlib.Path, name, stale(getattr(pathlib.Path, name)))
+        with pytest.raises(UserError, match=rf"{failing} cannot be read \(Stale"):
+            checkpoints.remove_leftovers()
+    checkpoints.remove_leftovers()
+    assert complete_steps(checkpoints.directory) == [5]
+
+
+def test_restored_state_is_the_saved_one_and_is_not_disturbed_by_later_steps(tmp_path, state):
+    import jax
+    import numpy as np
+
+    checkpoints = Checkpoints(tmp_path / "checkpoints", kept=())
+    wanted = np.asarray(state.parameters["a.kernel"]).copy()
+    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state)
+    checkpoints.save(state, 5)
+    overwrite = jax.jit(lambda s: jax.tree.map(lambda x: x * 0 - 1, s), donate_argnums=0)
+    jax.block_until_ready(overwrite(state))
+    checkpoints.wait()
+    restored = checkpoints.restore(5, like)
+    np.testing.assert_array_equal(restored.parameters["a.kernel"], wanted)
+    assert int(restored.step) == 5
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path, state):
+    import jax
+
+    checkpoints = Checkpoints(tmp_path / "checkpoints", kept=())
+    checkpoints.save(state, 5)
+    checkpoints.wait()
+    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state)
+    for data in (tmp_path / "checkpoints" / "5" / "parameters").rglob("manifest.ocdbt"):
+        data.write_bytes(b"\0" * 64)
+    with pytest.raises(UserError, match=r"checkpoints/5 cannot be read .*manifest") as error:
+        checkpoints.restore(5, like)
+    assert len(str(error.value)) < 700
+    (tmp_path / "checkpoints" / "5" / "parameters" / "_METADATA").write_text("garbage")
+    with pytest.raises(UserError, match=r"checkpoints/5 cannot be read \([^)]{20}"):
+        checkpoints.restore(5, like)
+    assert "andler" not in str(error.value)  # Orbax's
+
+
+def test_a_checkpoint_of_another_run_or_step_is_named(tmp_path, state):
+    import jax
+
+    from models.training.checkpoint import restore_parameters
+
+    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state)
+    directory = tmp_path / "checkpoints"
+    checkpoints = Checkpoints(directory, (), "one")
+    checkpoints.save(state, 5)
+    checkpoints.wait()
+    shutil.copytree(directory / "5", directory / "8")
+    checkpoints.restore(5, like)
+    with pytest.raises(UserError, match=r"checkpoints/8 is a checkpoint of step 5: remove it"):
+        checkpoints.restore(8, like)
+    with pytest.raises(UserError, match=r"checkpoints/5 is a checkpoint of another run: remove it"):
+        Checkpoints(directory, (), "other").restore(5, like)
+    for run in ("one", ""):
+        restore_parameters(directory, 5, like.parameters, run)
+    with pytest.raises(UserError, match="another run: restore it"):
+        restore_parameters(directory, 5, like.parameters, "other")
+
+
+def test_a_checkpoint_of_another_model_is_named(tmp_path, state):
+    import jax
+
+    from models.training.checkpoint import restore_parameters
+    from models.training.optimizer import AdamMoments
+
+    checkpoints = Checkpoints(tmp_path / "checkpoints", kept=())
+    checkpoints.save(state, 5)
+    checkpoints.wait()
+    narrow = jax.ShapeDtypeStruct((2, 2), "float32")
+    with pytest.raises(UserError, match=r"parameters a.kernel is \(2, 3\) there and"):
+        restore_parameters(checkpoints.directory, 5, {"a.kernel": narrow})
+    with pytest.raises(UserError, match=r"parameters a.kernel is \(2, 3\) there and absent"):
+        restore_parameters(checkpoints.directory, 5, {})
+    adam = state._replace(moments={"a.kernel": AdamMoments(narrow, narrow)})
+    with pytest.raises(UserError, match=r"model: optimizer moments.a.kernel.mean is absent"):
+        checkpoints.restore(5, adam)
+
+
+class Matrix:
+    """Stands for an array on a device."""
+
+    ndim = 2
+
+    def __init__(self):
+        self.fetches = 0
+
+    def __array__(self, *_: object, **__: object):
+        self.fetches += 1
+        return np.full((2, 4), 0.25)
+
+
+def test_a_step_fetches_no_matrix_that_it_does_not_write(tmp_path, child):
+    plan, loads = child.plan("mswitch-tiny", 3), Matrix()
+    loss, stacks = np.float32(2.5), ("", "_encoder", "_decoder")
+    metrics = {f"router/drop_fraction{stack}": np.float32(0.0) for stack in stacks}
+    metrics |= {"train/loss": loss, "train/gradient_norm": loss, "router/load": loads}
+    with Recorder(plan, child.MemoryBatches(8), tmp_path, 0) as recorder:
+        recorder.begin(0.0)
+        for step in (1, 2, 3):
+            recorder.record(step, metrics)
+    assert loads.fetches == 1
+    assert ["router/load" in line for line in read(tmp_path)] == [True, False, False]

@@ -1,0 +1,77 @@
+"""A run directory that is damaged, or of another version, is named with what to do."""
+
+import json
+
+import pytest
+
+from models.training.run_directory import (
+    CONFIG,
+    FREE,
+    claim_run,
+    describe_run,
+    model_of,
+    read_run,
+    train_config_of,
+)
+from pipelines.errors import UserError
+from pipelines.outputs import MARKER
+
+
+@pytest.fixture
+def plan(child):
+    return child.plan("mt5-tiny", 7)
+
+
+@pytest.fixture
+def run(plan, tmp_path):
+    out = tmp_path / "run"
+    describe_run(out, plan, tmp_path / "examples", {})
+    assert claim_run(out, plan) is None
+    return out
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "config.json is not JSON"),
+        ('{"model": {', "config.json is not JSON"),
+        ("[]", "config.json does not hold a JSON object"),
+        (
+            '{"model": {}, "examples": null}',
+            "does not belong to a training run .*lacks 'train'.*import-hf",
+        ),
+    ],
+)
+def test_a_damaged_description_is_named(run, plan, text, message):
+    (run / CONFIG).write_text(text)
+    for act in (lambda: read_run(run), lambda: claim_run(run, plan)):
+        with pytest.raises(UserError, match=message):
+            act()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [("done", "is not JSON"), ("{}", "does not belong to a training run")]
+)
+def test_a_damaged_marker_is_named(run, plan, text, message):
+    (run / MARKER).write_text(text)
+    with pytest.raises(UserError, match=f"{MARKER} {message}"):
+        claim_run(run, plan)
+
+
+def test_settings_that_a_version_did_not_have_are_the_default_ones(run, plan, capsys):
+    described = read_run(run)
+    for name in FREE:
+        del described["train"][name]
+    (run / CONFIG).write_text(json.dumps(described))
+    assert claim_run(run, plan) is None
+    describe_run(run, plan, "examples", {})
+    assert train_config_of(read_run(run)) == plan.train
+    assert "other settings" not in capsys.readouterr().err
+
+
+def test_settings_that_this_version_does_not_have_are_named(run):
+    described = read_run(run)
+    described["train"]["telepathy"] = described["model"]["telepathy"] = True
+    for of in (train_config_of, model_of):
+        with pytest.raises(UserError, match=r"cannot read .*telepathy.*the version that wrote it"):
+            of(described)
