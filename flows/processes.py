@@ -7,8 +7,8 @@
 
 Every process started here leads its own process group, which is killed after it. It also holds a
 lifeline (`models.lifeline`): when its parent is killed with SIGKILL and cannot clean up, it notices
-and kills its group itself. What a trainer does on SIGTERM is in `models.training.signals`, and what Ctrl-C
-does to every other command in `flows.cli.interrupts`.
+and kills its group itself. What a trainer does on SIGTERM is in `models.training.signals`, and what
+Ctrl-C does to every other command in `flows.cli.interrupts`.
 """
 
 import contextlib
