@@ -31,11 +31,11 @@ EXCHANGE_POINTS = (*_publication("import-hf"), *_publication("export-hf"))
 #: The others, in the order in which a demo comes by them.
 FAULT_POINTS = (
     *_publication("sample"),
-    "corpus.after_ingest_unit",
-    "corpus.after_verdicts",
+    "corpus.after_ingest_shard",
+    "corpus.after_choosing",
     "corpus.after_winners",
     "corpus.after_owners",
-    "corpus.after_finish_unit",
+    "corpus.after_finish_shard",
     "corpus.after_shard",
     *_publication("corpus"),
     *_publication("vocabulary"),

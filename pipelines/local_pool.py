@@ -27,8 +27,7 @@ T = TypeVar("T")
 
 #: Imported once, by the server that workers are forked from; none of them imports Beam.
 PRELOAD = [
-    "pipelines.corpus.ingest",
-    "pipelines.corpus.finish",
+    "pipelines.corpus.shard_work",
     "pipelines.corpus.sinks",
     "pipelines.examples.units",
     "pipelines.corpus.warm_up",

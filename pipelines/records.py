@@ -2,29 +2,11 @@
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import pyarrow as pa
 
 SPLITS = ("train", "validation")
-
-#: One row per page that passed ingest. `line_hashes` packs 16 bytes for each of `lines`; pages
-#: without paragraphs, which compete for no line, have none, and only the beginning of their text.
-PAGE_SCHEMA = pa.schema(
-    [
-        pa.field("url", pa.string(), nullable=False),
-        pa.field("text", pa.string(), nullable=False),
-        pa.field("timestamp", pa.string(), nullable=False),
-        pa.field("timestamp_micros", pa.int64(), nullable=False),
-        pa.field("source", pa.string(), nullable=False),
-        pa.field("record_id", pa.string(), nullable=False),
-        pa.field("id", pa.binary(16), nullable=False),
-        pa.field("url_hash", pa.binary(16), nullable=False),
-        pa.field("text_hash", pa.binary(16), nullable=False),
-        pa.field("paragraphs", pa.uint8(), nullable=False),
-        pa.field("lines", pa.int32(), nullable=False),
-        pa.field("line_hashes", pa.binary(), nullable=False),
-    ]
-)
 
 #: One row per document of a corpus, sorted by `id` within a shard.
 DOCUMENT_SCHEMA = pa.schema(
@@ -80,9 +62,9 @@ COLUMN_MEANINGS = {
 DETAIL_CHARACTERS = 300
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(slots=True)
 class Page:
-    """A page of a crawl as plain text.
+    """A page of a crawl as plain text, and what the rules of a corpus have found of it.
 
     Attributes:
         url: as the crawl has it.
@@ -91,6 +73,11 @@ class Page:
         timestamp_micros: the same in microseconds since 1970, to compare by.
         source: "<file name>@<byte offset of the record>".
         record_id: WARC-Record-ID, "" if the record has none.
+        lang: its language; "" until a rule identifies it.
+        lang_score: how sure that rule is, from 0 to 1.
+        columns: values of the columns that rules add, by name.
+        words: its words once a rule has cut them (`pipelines.corpus.rules.words`): those of some
+            pages, and its number among these.
     """
 
     url: str
@@ -99,6 +86,10 @@ class Page:
     timestamp_micros: int
     source: str
     record_id: str
+    lang: str = ""
+    lang_score: float = 0.0
+    columns: dict[str, Any] = dataclasses.field(default_factory=dict)
+    words: tuple[Any, int] | None = dataclasses.field(default=None, compare=False, repr=False)
 
     @property
     def text(self) -> str:
@@ -111,7 +102,7 @@ class Rejected:
     """A record or page that was dropped, and why.
 
     Attributes:
-        stage: the stage that dropped it, one of its profile's (`pipelines.corpus.profiles`).
+        stage: the stage that dropped it, one of its recipe's.
         reason: a short name that is counted.
         source: where it came from, as in `Page`.
         url: its URL where known, else "".

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import sentencepiece
 
-from pipelines.corpus.modern.scripts import UNSPACED
 from pipelines.corpus.reader import CorpusShard, open_corpus
+from pipelines.corpus.rules.scripts import UNSPACED
 from pipelines.errors import UserError
 from pipelines.languages import Language, languages
 from pipelines.progress import Progress

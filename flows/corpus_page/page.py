@@ -10,8 +10,9 @@ from flows.corpus_page.figures import score_histogram, share_bars
 from flows.report.svg import SCREENS, inline_svg, inline_svgs
 from flows.templates import template_environment
 from pipelines import storage
-from pipelines.corpus.accounts import UNSAMPLED, language_totals, load_stats
-from pipelines.corpus.modern.text_script import share_in_script
+from pipelines.corpus.ledger import UNSAMPLED
+from pipelines.corpus.rules.text_script import share_in_script
+from pipelines.corpus.stats import language_totals, load_stats
 from pipelines.corpus.survey import rejected_samples, survey
 from pipelines.errors import UserError
 from pipelines.languages import languages, script_name

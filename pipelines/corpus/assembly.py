@@ -9,14 +9,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines import storage
-from pipelines.corpus.accounts import Ledger, check_accounts
 from pipelines.corpus.card import data_card
 from pipelines.corpus.findings import describe_nothing, warn_of_drops, warn_of_files
 from pipelines.corpus.growth import DECONTAMINATION, STATS
-from pipelines.corpus.modern.finish import contamination_report
+from pipelines.corpus.ledger import Ledger, check_accounts
 from pipelines.corpus.phases import Build
-from pipelines.corpus.profiles import profile_of
-from pipelines.corpus.unit_accounts import dropped_records
+from pipelines.corpus.results import dropped_records, empty_ledger
+from pipelines.corpus.rules.decontamination import Decontaminate, contamination_report
 from pipelines.errors import UserError
 from pipelines.outputs import MANIFEST, write_atomically
 
@@ -54,15 +53,15 @@ def assemble(
     """
     work = build.work
     build.ingest()
-    shuffled = build.settle_all()
+    shuffled = build.deduplicate()
     build.finish()
     shuffled |= build.kept_bytes()
-    profile = profile_of(build.config)
-    ledger = Ledger(build.config.rejected_per_reason, profile.stages)
+    recipe = build.job.recipe
+    ledger = empty_ledger(build.job)
     for part in (build.ingested.ledger, build.finished.ledger):
         ledger.merge(part.to_json())
-    warn_of_files(build.files, build.ingested.statuses, build.config)
-    if not ledger.kept[profile.stages[-2]] and not build.base:
+    warn_of_files(build.files, build.ingested.statuses, build.job.config)
+    if not ledger.kept[recipe.stages[-2]] and not build.base:
         storage.remove_tree(staging)
         ledger.write_all_samples(rejected_if_empty)
         raise UserError(
@@ -71,7 +70,7 @@ def assemble(
         )
     warn_of_drops(ledger)
     planned, fingerprints = build.write()
-    shards = list(storage.read_json_files([work.shard(shard.name) for shard in planned]))
+    shards = list(storage.read_json_files([work.output(spec.name) for spec in planned]))
     manifest = {
         "inputs": [
             {**identity, **status}
@@ -86,11 +85,11 @@ def assemble(
     rejected = storage.join(build.directory, "rejected", *filter(None, [prefix]))
     ledger.write_samples(rejected)
     _write_dropped(rejected, dropped_records(work, [file.name for file in build.files]))
-    if build.config.profile == "modern":
-        report = contamination_report(work, build.config, build.finished.contamination)
+    if rule := recipe.first(Decontaminate):
+        report = contamination_report(rule.index, ledger.notes[rule.name])
         storage.write_json(storage.join(staging, DECONTAMINATION), report)
     if not build.base:
-        cards = data_card(settings, manifest, stats, profile.documents)
+        cards = data_card(settings, manifest, stats, recipe)
         for name, text in cards.items():
             write_atomically(storage.join(staging, name), text)
     storage.write_json(storage.join(staging, MANIFEST), manifest)

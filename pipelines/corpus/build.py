@@ -1,9 +1,9 @@
 """The corpus stage: crawl files in, a deduplicated corpus by language out.
 
-Fingerprints are shuffled, never text. Ingest turns each input file into pages with fingerprints;
-two contests decide which page stands for a URL and which URL owns a line; then the decisions are
-applied, languages identified, and shards written. Every phase is a Beam job that goes on where a
-killed one stopped (pipelines.corpus.phases).
+A recipe says by which rules (pipelines.corpus.recipes). Ingest turns each input file into pages
+with deduplication keys; keys are shuffled, never text, and of equal ones the smallest chosen; then
+that is applied and shards are written. Every phase is a Beam job that goes on where a killed one
+stopped (pipelines.corpus.phases).
 """
 
 import contextlib
@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from pipelines import storage
-from pipelines.corpus.accounts import drops_by_reason
-from pipelines.corpus.badwords import load_badwords
 from pipelines.corpus.config import CorpusConfig
 from pipelines.corpus.growth import (
     STATS,
@@ -26,8 +24,10 @@ from pipelines.corpus.growth import (
     publish_addition,
     staging_of,
 )
-from pipelines.corpus.profiles import profile_of
+from pipelines.corpus.job import prepare_job
+from pipelines.corpus.ledger import drops_by_reason
 from pipelines.corpus.reader import say_without_validation
+from pipelines.corpus.recipe import Recipe
 from pipelines.corpus.work_directory import WorkDirectory
 from pipelines.crawl.files import CrawlFile, find_crawl_files
 from pipelines.errors import UserError
@@ -80,43 +80,43 @@ def build_corpus(
         UserError: bad input or options, or nothing survived.
         RuntimeError: the accounts do not balance; nothing is published.
     """
+    source = config.source()
+    if badwords is None and config.badwords_filter_fraction is not None and not source:
+        raise UserError("badwords_filter_fraction says what to do with bad words: give their lists")
+    recipe = config.load(source, "" if badwords is None else str(badwords))
     if runner == "local":
         # While Beam is imported.
-        start_server(profile_of(config).preload)
+        start_server(recipe.preload)
     # Complains before any work is done.
     options = pipeline_options(runner, beam_options)
     storage.use_options(options.get_all_options(drop_default=True))
     files = tuple(find_crawl_files(inputs))
-    if badwords is None and config.badwords_filter_fraction is not None:
-        raise UserError("badwords_filter_fraction says what to do with bad words: give their lists")
-    lists = None if badwords is None else load_badwords(badwords)
-    settings = {**config.settings(), "badwords": lists and lists.identity()}
+    settings = config.settings(recipe, source)
     listed = [_input_identity(file, out) for file in files]
 
-    def assemble(staging: str, directory: str, base: Base | None = None) -> None:
+    def run(staging: str, directory: str, base: Base | None = None) -> None:
         from pipelines.corpus.assembly import assemble
         from pipelines.corpus.phases import Build
 
         # Once the manifest stands, all data does; a run killed after it only cleans up.
         work = WorkDirectory(storage.join(staging, "work"))
         if not storage.exists(storage.join(staging, MANIFEST)):
-            work.make()
-            options = tuple(beam_options)
-            build = Build(files, work, directory, config, runner, options, base, lists)
-            with worker_processes(runner, options):
+            job = prepare_job(work, config, recipe, source)
+            build = Build(files, job, directory, runner, tuple(beam_options), base)
+            with worker_processes(runner, beam_options):
                 assemble(build, staging, settings, listed, f"{str(out).rstrip('/')}.rejected.jsonl")
         storage.remove_tree(work.root)
 
     if append:
         if not storage.is_remote(out):
             out = follow_link(out)
-        return _add(out, settings, profile_of(config).stages, listed, assemble)
+        return _add(out, settings, recipe, listed, run)
     with stage_output_anywhere(out, stage=STAGE, config={**settings, "inputs": listed}) as staged:
         if staged.complete:
             say(STAGE, f"already complete: {out} has this input and these settings, nothing to do")
             return {**_summary(str(staged.out)), "reused": True}
         directory = _absolute(staged.directory)
-        assemble(directory, directory)
+        run(directory, directory)
         manifest = storage.read_json(storage.join(directory, MANIFEST))
         staged.publish(manifest)
         return _done(str(staged.out))
@@ -125,17 +125,17 @@ def build_corpus(
 def _add(
     out: str | Path,
     settings: Mapping[str, Any],
-    stages: Sequence[str],
+    recipe: Recipe,
     inputs: Sequence[Mapping[str, Any]],
-    assemble: Callable[[str, str, Base], None],
+    run: Callable[[str, str, Base], None],
 ) -> dict[str, Any]:
     """Add a crawl to the corpus at `out`."""
     inputs_hash = config_hash("corpus-addition", {"inputs": inputs})
     with contextlib.nullcontext() if storage.is_remote(out) else lock_directory(out):
-        base = open_base(out, settings, stages)
+        base = open_base(out, settings, recipe)
         if finish_decided(base):
             say(STAGE, f"an addition to {out} that was ready is in now")
-            base = open_base(out, settings, stages)
+            base = open_base(out, settings, recipe)
         reused = any(addition["inputs_hash"] == inputs_hash for addition in base.additions)
         if reused:
             say(STAGE, f"already added: {out} has this input, nothing to do")
@@ -143,7 +143,7 @@ def _add(
             staging = staging_of(base, inputs_hash)
             begin_addition(base, staging, inputs)
             # Objects cannot be moved by a rename: there, shards are written where they belong.
-            assemble(staging, base.directory if storage.is_remote(out) else staging, base)
+            run(staging, base.directory if storage.is_remote(out) else staging, base)
             decide_addition(base, staging, inputs_hash)
             publish_addition(base, staging)
             storage.remove_tree(staging)

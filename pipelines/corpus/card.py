@@ -11,13 +11,13 @@ import string
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import pyarrow as pa
-
 from pipelines.corpus import card_notes
-from pipelines.corpus.accounts import language_totals
 from pipelines.corpus.croissant import croissant
+from pipelines.corpus.recipe import Recipe
+from pipelines.corpus.recipes import MC4
+from pipelines.corpus.stats import language_totals
 from pipelines.languages import UNDETERMINED, languages, mc4_codes
-from pipelines.records import COLUMN_MEANINGS, DOCUMENT_SCHEMA, SPLITS
+from pipelines.records import COLUMN_MEANINGS, SPLITS
 
 #: Where a code of mC4 is no code of ISO 639 any more.
 _ISO_639 = {"iw": "he"}
@@ -46,7 +46,7 @@ def data_card(
     config: Mapping[str, Any],
     manifest: Mapping[str, Sequence[Mapping[str, Any]]],
     stats: Mapping[str, Any],
-    schema: pa.Schema = DOCUMENT_SCHEMA,
+    recipe: Recipe = MC4,
 ) -> dict[str, str]:
     """Return the files that describe a corpus, by name.
 
@@ -54,11 +54,11 @@ def data_card(
         config: the settings of the build, without its inputs.
         manifest: `inputs` and `shards`, as in manifest.json.
         stats: as in stats.json.
-        schema: columns of the shards.
+        recipe: with the options of the build.
     """
-    title = card_notes.title(config, stats)
+    title, schema = card_notes.title(recipe, stats), recipe.documents
     return {
-        "README.md": _front_matter(title, stats) + _body(title, config, manifest, stats, schema),
+        "README.md": _front_matter(title, stats) + _body(title, config, manifest, stats, recipe),
         "croissant.json": croissant(title, manifest["shards"], hub_languages(stats), schema),
     }
 
@@ -128,7 +128,7 @@ def _body(
     config: Mapping[str, Any],
     manifest: Mapping[str, Sequence[Mapping[str, Any]]],
     stats: Mapping[str, Any],
-    schema: pa.Schema,
+    recipe: Recipe,
 ) -> str:
     rows = language_totals(stats)
     example = _example(stats)
@@ -142,8 +142,8 @@ def _body(
         columns=_table(
             ("column", "type", "holds"),
             [
-                (f"`{field.name}`", str(field.type), COLUMN_MEANINGS.get(field.name, ""))
-                for field in schema
+                (f"`{field.name}`", str(field.type), _meaning(field.name, recipe))
+                for field in recipe.documents
             ],
         ),
         example=example,
@@ -166,11 +166,16 @@ def _body(
             ],
         ),
         settings=_settings(config),
-        rules=card_notes.rules(config),
-        limits=card_notes.limits(config, stats),
-        rights=card_notes.rights(config),
+        rules=card_notes.rules(recipe),
+        limits=card_notes.limits(recipe, stats, config["min_validation_documents"]),
+        rights=card_notes.rights(recipe),
         codes=_codes(stats),
     )
+
+
+def _meaning(column: str, recipe: Recipe) -> str:
+    found = next((step.name for step in recipe.steps if column in step.columns), "")
+    return COLUMN_MEANINGS.get(column, f"found by `{found}`")
 
 
 _COUNTED = ("train", "validation", "characters", "bytes")

@@ -1,58 +1,103 @@
-"""Settings of a corpus build; the defaults are mC4's."""
+"""Settings of a corpus build: its recipe, what is changed in it, how the corpus is written."""
 
 import dataclasses
-from types import MappingProxyType
-from typing import Any, Literal, get_args
+from collections.abc import Mapping
+from typing import Any
 
-from pipelines.corpus.modern.config import ModernConfig
+from pipelines.corpus.dedup.base import DedupScope
+from pipelines.corpus.dedup.exact import UrlWinner
+from pipelines.corpus.dedup.near import NearDedup
+from pipelines.corpus.recipe import Recipe
+from pipelines.corpus.recipe_source import PickledRecipe, RecipeSource, read_source
+from pipelines.corpus.recipes import PROFILES, RELEASES, ProfileName
+from pipelines.corpus.rules.badwords import Mc4Release
+from pipelines.corpus.rules.base import LanguageRule, check_range
+from pipelines.corpus.rules.opt_out import OptOut
+from pipelines.corpus.rules.quality import GopherQuality
 from pipelines.crawl.fields import map_fields
 from pipelines.errors import UserError
-from pipelines.languages import UNDETERMINED, languages, mc4_codes, parse_codes
+from pipelines.languages import parse_codes
 
-Mc4Release = Literal["3.0.1", "3.1.0"]
-UrlWinner = Literal["largest_hash", "newest"]
-DedupScope = Literal["global", "language", "none"]
-
-#: Within what lines are deduplicated, by profile; the first is the default.
-_DEDUP_SCOPES: MappingProxyType[str, tuple[DedupScope, ...]] = MappingProxyType(
-    {"mc4": ("global", "language"), "modern": ("none", "language")}
+#: Options that set the field of this name in whatever step of a recipe has it.
+STEP_OPTIONS = (
+    "max_page_characters",
+    "min_lines",
+    "min_long_line_characters",
+    "language_threshold",
+    "language_min_bytes",
+    "language_max_bytes",
+    "url_winner",
+    "badwords_filter_fraction",
 )
+#: Options of `ModernConfig` that are a whole step, by its name.
+_MODERN_OPTIONS = {"near_dedup": "minhash", "quality": "quality", "opt_out": "opt_out"}
+#: Options that choose among built-in recipes.
+_CHOICES = ("profile", "mc4_release", "dedup_scope")
 
 
-@dataclasses.dataclass(frozen=True)
-class ReleaseRules:
-    """In what the releases of mC4 differ, besides how bad words match (pipelines.corpus.badwords).
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModernConfig:
+    """What may be changed in profile `modern`.
 
-    Attributes: see `CorpusConfig`.
+    Attributes:
+        minhash: how near-duplicates are found.
+        quality: limits on the quality columns.
+        opt_out: which reservations of publishers are honoured (WARC input has them).
+        mask_personal_data: mask e-mail addresses, public IP addresses and phone numbers.
+        blocklists: files of domains, or directories with one directory a category, by path or
+            URL.
+        evaluation_sets: .jsonl and .txt files, by path or URL; pages that contain an item are
+            dropped.
+        contamination_share: the share of an item's n-grams from which a page contains it.
     """
 
-    language_threshold: float
-    url_winner: UrlWinner
-    badwords_filter_fraction: float
+    minhash: NearDedup = dataclasses.field(default_factory=NearDedup)
+    quality: GopherQuality = dataclasses.field(default_factory=GopherQuality)
+    opt_out: OptOut = dataclasses.field(default_factory=OptOut)
+    mask_personal_data: bool = True
+    blocklists: tuple[str, ...] = ()
+    evaluation_sets: tuple[str, ...] = ()
+    contamination_share: float = 0.5
 
-
-RELEASES: MappingProxyType[Mc4Release, ReleaseRules] = MappingProxyType(
-    {
-        "3.0.1": ReleaseRules(0.7, "largest_hash", 1.0),
-        "3.1.0": ReleaseRules(0.95, "newest", 0.999),
-    }
-)
+    def changes(self) -> dict[str, dict[str, Any]]:
+        """Return what differs from the defaults: values by step and field."""
+        changes: dict[str, dict[str, Any]] = {}
+        for step in (self.minhash, self.quality, self.opt_out):
+            unset = type(step)()
+            changes[step.name] = {
+                field.name: value
+                for field in dataclasses.fields(step)
+                if (value := getattr(step, field.name)) != getattr(unset, field.name)
+            }
+        of_step = {
+            "mask_personal_data": "personal_data",
+            "blocklists": "blocklist",
+            "evaluation_sets": "decontamination",
+            "contamination_share": "decontamination",
+        }
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.name in of_step and value != field.default:
+                changes.setdefault(of_step[field.name], {})[field.name] = value
+        return {step: fields for step, fields in changes.items() if fields}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CorpusConfig:
     """What decides the bytes of a corpus, besides its input.
 
-    The defaults are those of tfds `c4/multilingual` 3.1.0 (text/c4_utils.py), the published code
-    of mC4. A default that mC4 has no counterpart for says so; docs/reference/mc4.md lists
-    where we deviate.
+    The recipe of a profile has the thresholds (`pipelines.corpus.recipes`); what is None here is as
+    it says. docs/reference/mc4.md lists where we deviate from mC4.
 
     Attributes:
         profile: `mc4` is the published pipeline. `modern` identifies languages early (with CLD2
             too), scales lengths by script, filters by quality, removes near-duplicates in place
             of single lines, masks personal data; `modern` below has its settings.
+        recipe: a recipe in place of a profile: a Python file with a `Recipe`, its URL, or
+            package.module:NAME.
         mc4_release: whose rules hold, 3.0.1 (2020, the paper's corpus) or 3.1.0 (2022). Decides
-            whatever of the next three is None, and how bad words match.
+            whatever of language_threshold, url_winner and badwords_filter_fraction is not given,
+            and how bad words match.
         language_threshold: lowest CLD3 probability that settles a language (0.7 in 3.0.1 and the
             paper, 0.95 in 3.1.0).
         url_winner: which of the pages of one URL stays: the one whose text has the largest md5
@@ -67,14 +112,14 @@ class CorpusConfig:
             understood); None keeps mC4's 107, or all languages in profile `modern`.
         keep_und: keep pages whose language is uncertain, as language `und` (mC4 does); by default
             unless languages are chosen.
-        max_page_characters: longer pages are dropped, before anything else.
-        min_lines: pages with fewer lines are dropped.
+        max_page_characters: longer pages are dropped, before anything else (mC4: 190,000).
+        min_lines: pages with fewer lines are dropped (mC4: 3).
         min_long_line_characters: a page's third-longest line (its shortest, where it has fewer
-            than three) needs this many characters.
+            than three) needs this many characters (mC4: 200).
         drop_metadata_lines: drop lines of a page's text that start with WARC, CONTENT- or
             Content-. mC4's splitter takes them for record headers.
-        language_min_bytes: CLD3 gives no answer for shorter text.
-        language_max_bytes: CLD3 looks at this much of a page.
+        language_min_bytes: CLD3 gives no answer for shorter text (mC4: 100).
+        language_max_bytes: CLD3 looks at this much of a page (mC4: 10,000).
         validation_per_mille: pages with md5(normalised URL) mod 1000 below it are validation.
         min_validation_documents: a language with fewer gets the pages of smallest hash, and
             keeps at least one for training. Not in mC4.
@@ -94,7 +139,8 @@ class CorpusConfig:
         modern: settings of profile `modern` alone.
     """
 
-    profile: Literal["mc4", "modern"] = "mc4"
+    profile: ProfileName = "mc4"
+    recipe: str | None = None
     mc4_release: Mc4Release = "3.1.0"
     language_threshold: float | None = None
     url_winner: UrlWinner | None = None
@@ -102,12 +148,12 @@ class CorpusConfig:
     dedup_scope: DedupScope | None = None
     languages: tuple[str, ...] | None = None
     keep_und: bool | None = None
-    max_page_characters: int = 190_000
-    min_lines: int = 3
-    min_long_line_characters: int = 200
+    max_page_characters: int | None = None
+    min_lines: int | None = None
+    min_long_line_characters: int | None = None
     drop_metadata_lines: bool = True
-    language_min_bytes: int = 100
-    language_max_bytes: int = 10_000
+    language_min_bytes: int | None = None
+    language_max_bytes: int | None = None
     validation_per_mille: int = 1
     min_validation_documents: int = 0
     field: tuple[str, ...] | None = None
@@ -122,26 +168,11 @@ class CorpusConfig:
     def __post_init__(self):
         if self.mc4_release not in RELEASES:
             raise UserError(f"mC4 has no release {self.mc4_release}: choose {', '.join(RELEASES)}")
-        if self.url_winner not in (None, *get_args(UrlWinner)):
-            choices = ", ".join(get_args(UrlWinner))
-            raise UserError(f"url_winner is {self.url_winner}: choose {choices}")
-        scopes = _DEDUP_SCOPES[self.profile]
-        if self.dedup_scope not in (None, *scopes):
+        if self.dedup_scope not in (None, *(scopes := PROFILES[self.profile])):
             raise UserError(
                 f"dedup_scope is {self.dedup_scope}: profile {self.profile} has {', '.join(scopes)}"
             )
-        if self.profile == "mc4" and self.modern != (unset := ModernConfig()):
-            names = [field.name for field in dataclasses.fields(unset)]
-            chosen = [n for n in names if getattr(self.modern, n) != getattr(unset, n)]
-            raise UserError(f"modern.{chosen[0]} is for profile modern: choose that profile too")
         limits = {
-            "max_page_characters": (1, None),
-            "min_lines": (1, None),
-            "min_long_line_characters": (0, None),
-            "language_threshold": (0, 1),
-            "badwords_filter_fraction": (0, 1),
-            "language_min_bytes": (0, None),
-            "language_max_bytes": (1, None),
             "validation_per_mille": (0, 999),
             "min_validation_documents": (0, None),
             "max_record_bytes": (1, 1 << 30),
@@ -149,49 +180,132 @@ class CorpusConfig:
             "bucket_bytes": (1, None),
             "rejected_per_reason": (0, None),
         }
-        for name, (low, high) in limits.items():
-            value = getattr(self, name)
-            if value is None:
-                continue
-            if not value >= low or (high is not None and value > high):
-                upper = "" if high is None else f" and at most {high:,}"
-                raise UserError(f"{name} is {value}: it must be at least {low}{upper}")
+        check_range(self, limits)
         if self.languages is not None:
             given = [code for entry in self.languages for code in entry.split(",") if code]
             object.__setattr__(self, "languages", parse_codes(given))
         map_fields(self.field)
         if self.keep_und is None:
             object.__setattr__(self, "keep_und", self.languages is None)
-        if self.languages == () and not self.keep_und:
-            raise UserError("no language is chosen: give at least one, or keep_und")
+        if self.recipe is None:
+            self.load()
+            return
+        for field in dataclasses.fields(self):
+            if field.name in _CHOICES and getattr(self, field.name) != field.default:
+                raise UserError(f"{field.name} chooses a built-in recipe: give it without recipe")
 
-    def rules(self) -> ReleaseRules:
-        """The rules of the release, except where an option of this config says otherwise."""
-        names = [field.name for field in dataclasses.fields(ReleaseRules)]
-        given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
-        return dataclasses.replace(RELEASES[self.mc4_release], **given)
-
-    def line_scope(self) -> DedupScope:
-        """Within what each line is kept once: what was chosen, or the profile's default."""
-        return self.dedup_scope or _DEDUP_SCOPES[self.profile][0]
-
-    def settings(self) -> dict[str, Any]:
-        """All settings by name, with those that the release decides filled in.
+    def source(self) -> RecipeSource | None:
+        """Read the source of the recipe, if it is the user's.
 
         Raises:
-            UserError: a list that profile `modern` was given cannot be read.
+            UserError: it cannot be read.
         """
-        settings = {**dataclasses.asdict(self), **dataclasses.asdict(self.rules())}
-        settings["dedup_scope"] = self.line_scope()
+        return None if self.recipe is None else read_source(self.recipe)
+
+    def load(
+        self, source: RecipeSource | PickledRecipe | None = None, badwords: str = ""
+    ) -> Recipe:
+        """Return the recipe with the options that are given.
+
+        Args:
+            source: what `source` returns.
+            badwords: a directory of lists of bad words, or its URL.
+
+        Raises:
+            UserError: the recipe cannot be loaded, or has no step for an option.
+        """
+        if source:
+            recipe = source.load()
+            if recipe.name in PROFILES:
+                raise UserError(
+                    f"recipe {recipe.name} is called like a profile: give it another name"
+                )
+        else:
+            scope = self.dedup_scope or next(iter(PROFILES[self.profile]))
+            recipe = _changed(PROFILES[self.profile][scope], RELEASES[self.mc4_release])
+        changes: dict[str, dict[str, Any]] = {}
+
+        def change(step: str, option: str, value: Any) -> None:
+            changes.setdefault(step, {})[option] = value
+
+        options = {name: getattr(self, name) for name in STEP_OPTIONS}
+        if self.languages is not None or self.keep_und is not True:
+            options |= {"languages": self.languages, "keep_und": self.keep_und}
+        for option, value in {**options, "badwords": badwords or None}.items():
+            if value is not None:
+                steps = [step for step in recipe.steps if _has(step, option)]
+                if not steps:
+                    raise UserError(
+                        f"{option}: recipe {recipe.name} has no rule for it: leave it out"
+                    )
+                for step in steps:
+                    change(step.name, option, value)
+        names = {step.name for step in recipe.steps}
+        for step, fields in self.modern.changes().items():
+            for option, value in fields.items():
+                if step not in names:
+                    given = _MODERN_OPTIONS.get(step, option)
+                    raise UserError(
+                        f"modern.{given} is for profile modern: choose that profile too"
+                    )
+                change(step, option, value)
+        return recipe.change(changes)
+
+    def settings(
+        self, recipe: Recipe | None = None, source: RecipeSource | None = None
+    ) -> dict[str, Any]:
+        """Return all settings by name, those of the recipe's steps filled in.
+
+        Args:
+            recipe: what `load` returns; by default without lists of bad words.
+            source: the source of a user's recipe.
+
+        Raises:
+            UserError: a list that a step was given cannot be read.
+        """
+        recipe = recipe or self.load(source)
+        settings = dataclasses.asdict(self)
+        del settings["modern"], settings["recipe"]
         if self.field is None:
             del settings["field"]
-        if self.profile == "mc4":
-            del settings["modern"]
-            return settings
-        return {**settings, "modern": self.modern.settings()}
+        of_steps = {step.name: step.settings() for step in recipe.steps}
+        if source:
+            chosen = {*_CHOICES, *STEP_OPTIONS, "languages", "keep_und"}
+            settings = {name: value for name, value in settings.items() if name not in chosen}
+            named = {"name": recipe.name, "sha256": source.sha256}
+            return {**settings, "recipe": named, "steps": of_steps}
+        for name in STEP_OPTIONS:
+            del settings[name]
+            for fields in of_steps.values():
+                if name in fields:
+                    settings[name] = fields[name]
+        settings["dedup_scope"] = self.dedup_scope or next(iter(PROFILES[self.profile]))
+        settings["badwords"] = of_steps["badwords"]["badwords"]
+        if self.profile == "modern":
+            settings["modern"] = {
+                "minhash": of_steps["near_dedup"],
+                "quality": of_steps["quality"],
+                "opt_out": of_steps["opt_out"],
+                **of_steps["personal_data"],
+                **of_steps["blocklist"],
+                **of_steps["decontamination"],
+            }
+        return settings
 
-    def kept_languages(self) -> frozenset[str]:
-        """The labels that a page may be written under, `und` included if it is kept."""
-        every = mc4_codes() if self.profile == "mc4" else languages()
-        chosen = every if self.languages is None else self.languages
-        return frozenset(chosen) | ({UNDETERMINED} if self.keep_und else set())
+
+def _has(step: Any, option: str) -> bool:
+    if option in ("languages", "keep_und"):
+        return isinstance(step, LanguageRule)
+    return dataclasses.is_dataclass(step) and option in (f.name for f in dataclasses.fields(step))
+
+
+def _changed(recipe: Recipe, changes: Mapping[str, Mapping[str, Any]]) -> Recipe:
+    """Change the fields that the recipe has."""
+    known = {
+        step.name: {
+            field: value for field, value in changes[step.name].items() if _has(step, field)
+        }
+        for step in recipe.steps
+        if step.name in changes
+    }
+    return recipe.change(known)

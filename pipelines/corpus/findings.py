@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipelines.corpus.accounts import UNSAMPLED, Ledger, describe_drops, drops_by_reason
 from pipelines.corpus.config import CorpusConfig
+from pipelines.corpus.ledger import UNSAMPLED, Ledger, describe_drops, drops_by_reason
 from pipelines.crawl.fields import map_fields
 from pipelines.crawl.files import CrawlFile
 from pipelines.crawl.pages import read_field_names

@@ -1,9 +1,9 @@
 """Adding a further crawl to a finished corpus: the monthly job.
 
-Documents stay as they are, and so does the split, which follows from URLs. The URLs and lines (in
-profile `modern` the band keys of near-duplicates) of the corpus win every contest against the new
-pages; what is left of these is appended as shards of its own. Only the manifest makes a shard part
-of the corpus: it is replaced last.
+Documents stay as they are, and so does the split, which follows from URLs. The deduplication keys
+of the corpus (URLs, lines, bands of near-duplicates) come before those of all new pages; what is
+left of these is appended as further shards. Only the manifest makes a shard part of the corpus: it
+is replaced last.
 
 An addition is prepared for one state of the corpus, which the name of its staging has: once
 another has gone in, what it decided holds no longer, and it begins anew. Once it is ready
@@ -20,9 +20,9 @@ from typing import Any
 
 from pipelines import storage
 from pipelines.corpus.card import data_card
-from pipelines.corpus.fingerprint_store import KINDS
-from pipelines.corpus.modern.finish import merge_reports
-from pipelines.corpus.profiles import PROFILES
+from pipelines.corpus.dedup.kept import KINDS
+from pipelines.corpus.recipe import Recipe
+from pipelines.corpus.rules.decontamination import merge_reports
 from pipelines.errors import UserError
 from pipelines.faults import fault_point
 from pipelines.outputs import (
@@ -47,11 +47,13 @@ class Base:
         directory: path or URL, absolute.
         manifest: its manifest.
         stats: its statistics.
+        recipe: its recipe.
     """
 
     directory: str
     manifest: Mapping[str, Any]
     stats: Mapping[str, Any]
+    recipe: Recipe
 
     @property
     def additions(self) -> list[dict[str, Any]]:
@@ -68,18 +70,18 @@ class Base:
         """What the names of the next addition's shards begin with, after the split."""
         return f"{addition_name(len(self.additions) + 1)}-"
 
-    def incumbents(self, contest: str) -> tuple[str, ...]:
-        """The files of fingerprints that win a contest."""
+    def known(self, shuffle: str) -> tuple[str, ...]:
+        """The files of keys that come before all others in a shuffle."""
         return tuple(
             storage.join(self.directory, entry["path"])
             for entry in self.manifest["fingerprints"]
-            if KINDS[entry["kind"]] == contest
+            if KINDS[entry["kind"]] == shuffle
         )
 
-    def keys(self, contest: str) -> int:
+    def keys(self, shuffle: str) -> int:
         """How many fingerprints these files have."""
         entries = self.manifest["fingerprints"]
-        return sum(entry["keys"] for entry in entries if KINDS[entry["kind"]] == contest)
+        return sum(entry["keys"] for entry in entries if KINDS[entry["kind"]] == shuffle)
 
     def validation_documents(self) -> dict[str, int]:
         """How many validation documents each language has."""
@@ -94,13 +96,13 @@ def addition_name(number: int) -> str:
     return f"added-{number:03d}"
 
 
-def open_base(out: str | Path, config: Mapping[str, Any], stages: Sequence[str]) -> Base:
+def open_base(out: str | Path, config: Mapping[str, Any], recipe: Recipe) -> Base:
     """Read the corpus to add to.
 
     Args:
         out: the corpus.
         config: the settings of the addition; they must be those of the corpus.
-        stages: what a record of the addition passes through, whose accounts are added up.
+        recipe: of the addition; the accounts of its stages are added up.
 
     Raises:
         UserError: it is not a finished corpus, was built with other settings or by a version with
@@ -122,13 +124,13 @@ def open_base(out: str | Path, config: Mapping[str, Any], stages: Sequence[str])
             f"{out} was built without --keep-fingerprints: it cannot grow; build it again"
         )
     stats = storage.read_json(storage.join(out, STATS))
-    if (others := [row["name"] for row in stats["stages"]]) != list(stages):
+    if (others := [row["name"] for row in stats["stages"]]) != list(recipe.stages):
         raise UserError(
             f"{out} was built by another version of mswitch, whose accounts have other stages "
             f"({', '.join(others)}): build it again to add to it"
         )
     directory = str(out) if storage.is_remote(out) else os.path.abspath(out)
-    return Base(directory, manifest, stats)
+    return Base(directory, manifest, stats, recipe)
 
 
 def staging_of(base: Base, inputs_hash: str) -> str:
@@ -234,7 +236,8 @@ def publish_addition(base: Base, staging: str) -> None:
                 os.replace(source, target)
                 fault_point("corpus.during_growth")
     whole = storage.read_json(storage.join(staging, _MERGED))
-    before, card = _card(base.manifest, base.stats), _card(whole["manifest"], whole["stats"])
+    before = _card(base.manifest, base.stats, base.recipe)
+    card = _card(whole["manifest"], whole["stats"], base.recipe)
     for name, text in card.items():
         path = storage.join(base.directory, name)
         if storage.exists(path) and storage.read_bytes(path).decode() not in (before[name], text):
@@ -249,12 +252,12 @@ def publish_addition(base: Base, staging: str) -> None:
     fault_point("corpus.after_growth")
 
 
-def _card(manifest: Mapping[str, Any], stats: Mapping[str, Any]) -> dict[str, str]:
+def _card(manifest: Mapping[str, Any], stats: Mapping[str, Any], recipe: Recipe) -> dict[str, str]:
     """Return the data card of a corpus, whose inputs are those of all crawls."""
     settings = {key: value for key, value in manifest["config"].items() if key != "inputs"}
     added = [entry for one in manifest.get("additions", []) for entry in one["inputs"]]
     whole = {**manifest, "inputs": [*manifest["inputs"], *added]}
-    return data_card(settings, whole, stats, PROFILES[settings["profile"]].documents)
+    return data_card(settings, whole, stats, recipe)
 
 
 def _merge(base: Base, staging: str, inputs_hash: str) -> dict[str, Any]:

@@ -35,7 +35,7 @@ def phase_progress(
     if unit == "bytes":
         scale, unit = (10**6, "MB") if sum(weights.values()) >= 10**7 else (10**3, "kB")
     progress = Progress("corpus", what, round(sum(weights.values()) / scale), unit)
-    suffix = "verdicts.npy" if kind == what else "json"
+    suffix = "chosen.npy" if kind == what else "json"
     waiting = {
         f"{names[number] if names else f'{number:06d}'}.{suffix}": weight / scale
         for number, weight in weights.items()

@@ -5,22 +5,27 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pipelines.corpus.apply_rules import ask
 from pipelines.corpus.config import CorpusConfig
-from pipelines.corpus.dedup import WIDTHS, bits_for, contest_bits
-from pipelines.corpus.filters import length_reason, paragraph_reason
-from pipelines.corpus.fingerprints import fingerprint, line_fingerprints, normalize_url
+from pipelines.corpus.dedup.base import LineDedup
+from pipelines.corpus.dedup.exact import WIDTHS, bits_for, shared_bits
+from pipelines.corpus.dedup.fingerprints import fingerprint, line_fingerprints, normalize_url
+from pipelines.corpus.dedup.near import NearDedup
+from pipelines.corpus.dedup.near_clusters import CANDIDATE_BYTES
+from pipelines.corpus.recipe import Recipe
+from pipelines.corpus.rules.length_and_paragraphs import MaxLength, Paragraphs
 from pipelines.crawl.fields import map_fields
 from pipelines.crawl.files import CrawlFile, find_crawl_files
 from pipelines.crawl.pages import read_pages
 from pipelines.errors import UserError
-from pipelines.records import Rejected
+from pipelines.records import Page, Rejected
 
 #: MB of text (10^6 bytes after decompression and extraction) that one core builds a second, all
 #: phases together. See docs/tutorials/on-dataflow.md for what this was measured on.
 MEASURED_MB_PER_SECOND: Mapping[str, float] = {"mc4": 9.0, "modern": 5.0}
+#: The same for recipes that were not measured: that of the slower profile.
+_OTHER_MB_PER_SECOND = min(MEASURED_MB_PER_SECOND.values())
 _FINGERPRINT_BYTES = 16
-#: A band key and the page that has it.
-_BAND_BYTES = 24
 
 
 @dataclasses.dataclass
@@ -48,7 +53,7 @@ class Sample:
     distinct_lines: int = 0
 
 
-def read_sample(file: CrawlFile, config: CorpusConfig) -> Sample:
+def read_sample(file: CrawlFile, config: CorpusConfig, recipe: Recipe) -> Sample:
     """Read a file to the end as ingest does, and count."""
     sample = Sample(file.size_bytes)
     urls: set[bytes] = set()
@@ -61,7 +66,7 @@ def read_sample(file: CrawlFile, config: CorpusConfig) -> Sample:
         fields=map_fields(config.field),
     )
     for page in pages:
-        if isinstance(page, Rejected) or length_reason(page.utf8, config.max_page_characters):
+        if isinstance(page, Rejected) or _drops(recipe, MaxLength, page):
             continue
         utf8 = page.utf8
         size, lines = len(utf8), utf8.count(b"\n") + 1
@@ -69,7 +74,7 @@ def read_sample(file: CrawlFile, config: CorpusConfig) -> Sample:
         sample.text_bytes += size
         sample.lines += lines
         urls.add(fingerprint(normalize_url(page.url)))
-        if paragraph_reason(utf8, config.min_lines, config.min_long_line_characters) is None:
+        if not _drops(recipe, Paragraphs, page):
             sample.kept_text_bytes += size
             sample.kept_lines += lines
             hashes = line_fingerprints(page.text)
@@ -77,6 +82,11 @@ def read_sample(file: CrawlFile, config: CorpusConfig) -> Sample:
             lines_seen.update(hashes[i : i + step] for i in range(0, len(hashes), step))
     sample.urls, sample.distinct_lines = len(urls), len(lines_seen)
     return sample
+
+
+def _drops(recipe: Recipe, kind: type[MaxLength] | type[Paragraphs], page: Page) -> bool:
+    rule = recipe.first(kind)
+    return rule is not None and ask(rule, [page], recipe)[0] is not None
 
 
 def plan_build(
@@ -106,7 +116,8 @@ def plan_build(
         raise UserError("give at least one worker, and a rate above 0")
     files = find_crawl_files(inputs)
     middle = sorted(files, key=lambda file: file.size_bytes)[len(files) // 2]
-    sample = read_sample(middle, config)
+    recipe = config.load(config.source())
+    sample = read_sample(middle, config, recipe)
     if not sample.pages:
         raise UserError(f"{middle.path} has no page: `mswitch corpus build` of it says why")
     bytes_in = sum(file.size_bytes for file in files)
@@ -116,8 +127,8 @@ def plan_build(
         for name, value in dataclasses.asdict(sample).items()
         if name != "bytes_in"
     }
-    shuffles = _shuffles(total, config)
-    rate = mb_per_second or MEASURED_MB_PER_SECOND[config.profile]
+    shuffles = _shuffles(total, config, recipe)
+    rate = mb_per_second or MEASURED_MB_PER_SECOND.get(recipe.name, _OTHER_MB_PER_SECOND)
     cpu_hours = total["text_bytes"] / 1e6 / rate / 3600
     fingerprints = sum(size for name, size in shuffles.items() if name != "text")
     estimated: dict[str, Any] = {
@@ -147,15 +158,15 @@ def plan_build(
     }
 
 
-def _shuffles(total: Mapping[str, int], config: CorpusConfig) -> dict[str, int]:
+def _shuffles(total: Mapping[str, int], config: CorpusConfig, recipe: Recipe) -> dict[str, int]:
     """Return the bytes that each shuffle moves at most."""
     kept = {"kept_urls": total["urls"] * _FINGERPRINT_BYTES}
     shuffles = {"winners": total["urls"] * WIDTHS["winners"] * 8}
-    if config.profile == "modern":
-        band_keys = total["pages"] * config.modern.minhash.bands
-        shuffles["near_duplicates"] = band_keys * _BAND_BYTES
+    if near := recipe.first(NearDedup):
+        band_keys = total["pages"] * near.bands
+        shuffles["near_duplicates"] = band_keys * CANDIDATE_BYTES
         kept["kept_bands"] = band_keys * _FINGERPRINT_BYTES
-    if config.line_scope() != "none":
+    if recipe.first(LineDedup):
         shuffles["owners"] = total["distinct_lines"] * WIDTHS["owners"] * 8
         kept["kept_lines"] = total["distinct_lines"] * _FINGERPRINT_BYTES
     if config.keep_fingerprints:
@@ -173,12 +184,12 @@ def _buckets(
             buckets[name] = 1 << bits_for(size, config.bucket_bytes)
         elif name != "text":
             unsorted = _unsorted(name, total) or size
-            buckets[name] = 1 << contest_bits(unsorted, config.bucket_bytes)
+            buckets[name] = 1 << shared_bits(unsorted, config.bucket_bytes)
     return buckets
 
 
 def _unsorted(name: str, total: Mapping[str, int]) -> int:
-    """Return the bytes of a contest's candidates, equal ones too, which its buckets are cut for."""
+    """Return the bytes of all candidates, equal ones too, which buckets are cut for."""
     rows = {"winners": total["pages"], "owners": total["kept_lines"]}
     return rows.get(name, 0) * WIDTHS.get(name, 0) * 8
 

@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 
 from pipelines import storage
 from pipelines.corpus.config import CorpusConfig
-from pipelines.corpus.fingerprints import is_validation, unpack
-from pipelines.corpus.profiles import PROFILES
-from pipelines.corpus.unit_accounts import LanguageIndex
+from pipelines.corpus.dedup.fingerprints import is_validation, unpack
+from pipelines.corpus.job import Job
+from pipelines.corpus.results import LanguageIndex
 from pipelines.corpus.work_directory import WorkDirectory
 from pipelines.faults import fault_point
 from pipelines.outputs import file_sha256
@@ -24,7 +24,7 @@ from pipelines.outputs import file_sha256
 ROW_GROUP_BYTES = 16 << 20
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class ShardSpec:
     """One shard to write.
 
@@ -34,9 +34,8 @@ class ShardSpec:
         index: number of the shard.
         count: how many shards the language has in this split.
         moved: ids (hex) that go to validation though their hash says train.
-        pieces: unit, batch, start and stop of the language in the units' runs.
+        pieces: shard, batch, start and stop of the language in the runs of all shards.
         prefix: what distinguishes the names of shards that were added to a corpus.
-        profile: says which columns the shard has.
     """
 
     lang: str
@@ -46,7 +45,6 @@ class ShardSpec:
     moved: tuple[str, ...]
     pieces: tuple[tuple[int, int, int, int], ...]
     prefix: str = ""
-    profile: str = "mc4"
 
     @property
     def name(self) -> str:
@@ -59,12 +57,12 @@ class ShardSpec:
         number = f"{self.prefix}{self.index:05d}-of-{self.count:05d}"
         return f"data/{self.lang}/{self.split}-{number}.parquet"
 
-    def pieces_by_unit(self) -> dict[int, list[tuple[int, int, int]]]:
-        """The pieces of each unit, in order."""
-        by_unit: dict[int, list[tuple[int, int, int]]] = collections.defaultdict(list)
-        for unit, *piece in self.pieces:
-            by_unit[unit].append((piece[0], piece[1], piece[2]))
-        return by_unit
+    def pieces_by_shard(self) -> dict[int, list[tuple[int, int, int]]]:
+        """The pieces of each shard, in order."""
+        by_shard: dict[int, list[tuple[int, int, int]]] = collections.defaultdict(list)
+        for shard, *piece in self.pieces:
+            by_shard[shard].append((piece[0], piece[1], piece[2]))
+        return by_shard
 
 
 def plan_shards(
@@ -74,10 +72,10 @@ def plan_shards(
     prefix: str = "",
     validation_documents: Mapping[str, int] | None = None,
 ) -> list[ShardSpec]:
-    """Decide the shards of a corpus from what its units hold.
+    """Decide the shards of a corpus from what its shards hold.
 
     The number of shards follows from bytes of text. Depends on the documents only, not on how
-    they are spread over units.
+    they are spread over shards.
 
     Args:
         languages: the documents of each language.
@@ -98,26 +96,23 @@ def plan_shards(
                 a + sign * b for a, b in zip(totals[split], moved_total, strict=True)
             )
             count = min(documents, max(1, math.ceil(size / config.shard_bytes)))
-            shards += [
-                ShardSpec(lang, split, i, count, ids, pieces, prefix, config.profile)
-                for i in range(count)
-            ]
+            shards += [ShardSpec(lang, split, i, count, ids, pieces, prefix) for i in range(count)]
     return shards
 
 
-def write_shard(spec: ShardSpec, directory: str, work: WorkDirectory, config: CorpusConfig) -> None:
-    """Gather a shard's documents from the units' runs and write it; see `write_documents`."""
-    if not storage.exists(work.shard(spec.name)):
+def write_shard(spec: ShardSpec, directory: str, job: Job) -> None:
+    """Gather an output shard from the runs of all shards and write it; see `write_documents`."""
+    if not storage.exists(job.work.output(spec.name)):
         batches = [
             batch
-            for unit, pieces in spec.pieces_by_unit().items()
-            for batch in _gather(unit, pieces, spec, work, config)
+            for shard, pieces in spec.pieces_by_shard().items()
+            for batch in _gather(shard, pieces, spec, job)
         ]
-        write_documents(spec, batches, directory, work)
+        write_documents(spec, batches, directory, job)
 
 
 def write_documents(
-    spec: ShardSpec, batches: Sequence[pa.RecordBatch], directory: str, work: WorkDirectory
+    spec: ShardSpec, batches: Sequence[pa.RecordBatch], directory: str, job: Job
 ) -> None:
     """Sort a shard's documents by id and write Parquet.
 
@@ -126,11 +121,11 @@ def write_documents(
 
     Args:
         spec: the shard.
-        batches: its documents, of its profile's `runs` schema, in any order.
+        batches: its documents, with the columns of `Recipe.runs`, in any order.
         directory: the corpus.
-        work: where the shard is noted as complete.
+        job: where the shard is noted as complete, and its recipe.
     """
-    schema = PROFILES[spec.profile].documents
+    schema = job.recipe.documents
     texts = [batch["text"] for batch in batches]
     size, characters = (
         sum(
@@ -162,7 +157,7 @@ def write_documents(
         }
     statistics = {"documents": rows, "characters": characters, "bytes": size}
     storage.write_json(
-        work.shard(spec.name), {"manifest": manifest, "statistics": statistics}, scratch=True
+        job.work.output(spec.name), {"manifest": manifest, "statistics": statistics}, scratch=True
     )
     fault_point("corpus.after_shard")
 
@@ -185,25 +180,22 @@ def _sorted_groups(batches: Sequence[pa.RecordBatch], size: int) -> Iterator[pa.
         yield group
 
 
-def cut_run(
-    unit: int, shards: Sequence[ShardSpec], work: WorkDirectory, config: CorpusConfig
-) -> Iterator[tuple[str, bytes]]:
-    """Yield a unit's documents by the shard they belong to: its name, Arrow IPC of a batch.
+def cut_run(shard: int, specs: Sequence[ShardSpec], job: Job) -> Iterator[tuple[str, bytes]]:
+    """Yield a shard's documents by the output shard they belong to: its name, Arrow IPC of a batch.
 
     Args:
-        unit: whose run to cut.
-        shards: the shards that are still to be written.
-        work: where the run is.
-        config: see `CorpusConfig`.
+        shard: whose run to cut.
+        specs: the output shards that are still to be written.
+        job: where the run is, and settings.
     """
     wanted: dict[str, list[ShardSpec]] = collections.defaultdict(list)
-    for spec in shards:
+    for spec in specs:
         wanted[spec.lang].append(spec)
-    languages = storage.read_json(work.finished(unit))["languages"]
-    with _open_run(unit, work) as run:
+    languages = storage.read_json(job.work.finished(shard))["languages"]
+    with _open_run(shard, job.work) as run:
         for lang in sorted(wanted.keys() & languages.keys()):
             for rows in _pieces(run, languages[lang]["pieces"]):
-                places = _Places(rows, wanted[lang][0].moved, config)
+                places = _Places(rows, wanted[lang][0].moved, job.config)
                 for spec in wanted[lang]:
                     if len(chosen := places.of(spec)):
                         yield spec.name, _to_message(rows.take(pa.array(chosen)))
@@ -222,22 +214,18 @@ def join_batches(messages: Iterable[bytes]) -> list[pa.RecordBatch]:
 
 
 def _gather(
-    unit: int,
-    pieces: Iterable[Sequence[int]],
-    spec: ShardSpec,
-    work: WorkDirectory,
-    config: CorpusConfig,
+    shard: int, pieces: Iterable[Sequence[int]], spec: ShardSpec, job: Job
 ) -> Iterator[pa.RecordBatch]:
-    """Yield the documents of a shard in one unit's run."""
-    with _open_run(unit, work) as run:
+    """Yield the documents of an output shard in one shard's run."""
+    with _open_run(shard, job.work) as run:
         for rows in _pieces(run, pieces):
-            if len(chosen := _Places(rows, spec.moved, config).of(spec)):
+            if len(chosen := _Places(rows, spec.moved, job.config).of(spec)):
                 yield rows.take(pa.array(chosen))
 
 
 @contextlib.contextmanager
-def _open_run(unit: int, work: WorkDirectory) -> Iterator[pa.ipc.RecordBatchFileReader]:
-    with storage.fetch(work.run(unit)) as path, pa.memory_map(str(path)) as source:
+def _open_run(shard: int, work: WorkDirectory) -> Iterator[pa.ipc.RecordBatchFileReader]:
+    with storage.fetch(work.run(shard)) as path, pa.memory_map(str(path)) as source:
         yield pa.ipc.open_file(source)
 
 

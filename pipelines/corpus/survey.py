@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from pipelines import storage
 from pipelines.corpus.growth import addition_name
-from pipelines.corpus.modern.text_script import script_counts
+from pipelines.corpus.rules.text_script import script_counts
 from pipelines.errors import UserError
 from pipelines.outputs import read_manifest
 from pipelines.progress import Progress

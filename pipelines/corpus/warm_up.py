@@ -4,14 +4,15 @@ That process ends without a look for garbage, which takes a third of a second: w
 output through a pipe waits for it.
 """
 
+from collections import Counter
+
 import numpy as np
 
-from pipelines.corpus.accounts import Ledger
-from pipelines.corpus.dedup import own_lines
+from pipelines.corpus.dedup.exact import own_lines
 from pipelines.crawl.text_lines import normalize_lines, third_longest_line
 from pipelines.garbage import collect_rarely
 
 normalize_lines(b"A page.")
 third_longest_line(b"A page.", 1)
-own_lines(b"A page.", np.zeros((1, 2), np.uint64), np.zeros(1, bool), Ledger())
+own_lines(b"A page.", np.zeros((1, 2), np.uint64), np.zeros(1, bool), Counter())
 collect_rarely()

@@ -1,7 +1,7 @@
 """The files that a corpus build keeps between its phases, so that a killed build goes on.
 
-A unit is one input file. Whatever exists under its final name is whole. The directory may be a
-URL (`pipelines.storage`).
+A shard here is one input file. Whatever exists under its final name is whole. The directory may be
+a URL (`pipelines.storage`).
 """
 
 import contextlib
@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from pipelines import storage
 
-CONTESTS = ("winners", "owners", "near_duplicates")
+SHUFFLES = ("winners", "owners", "near_duplicates")
 
 # NumPy reads a header by `ast.literal_eval`, which before CPython 3.11.8 fails now and then where
 # two threads call it (cpython#106905).
@@ -32,76 +32,76 @@ class WorkDirectory:
 
     root: str
 
-    def file(self, kind: str, unit: int, suffix: str) -> str:
-        """The file of `kind` that belongs to one unit."""
-        return storage.join(self.root, kind, f"{unit:06d}.{suffix}")
+    def file(self, kind: str, shard: int, suffix: str) -> str:
+        """The file of `kind` that belongs to one shard."""
+        return storage.join(self.root, kind, f"{shard:06d}.{suffix}")
 
     def make(self) -> None:
         """Create the directories."""
-        for kind in ("pages", "finished", "shards", *CONTESTS):
+        for kind in ("pages", "finished", "rules", "shards", *SHUFFLES):
             storage.make_directory(storage.join(self.root, kind))
 
     def names(self, kind: str) -> set[str]:
         """The names of all files of `kind`."""
         return storage.list_names(storage.join(self.root, kind))
 
-    def pages(self, unit: int) -> str:
-        """Parquet of PAGE_SCHEMA: the pages of a unit that passed ingest."""
-        return self.file("pages", unit, "parquet")
+    def pages(self, shard: int) -> str:
+        """Parquet (`Recipe.pages`): the pages of a shard that passed ingest."""
+        return self.file("pages", shard, "parquet")
 
-    def ingested(self, unit: int) -> str:
-        """JSON that completes the ingest of a unit: its accounts and sizes."""
-        return self.file("pages", unit, "json")
+    def ingested(self, shard: int) -> str:
+        """JSON that completes the ingest of a shard: its accounts and sizes."""
+        return self.file("pages", shard, "json")
 
-    def candidates(self, contest: str, unit: int) -> str:
+    def candidates(self, shuffle: str, shard: int) -> str:
         """uint64 [candidates, 2 + ranks], sorted by key; see pipelines.corpus.dedup."""
-        return self.file(contest, unit, "candidates.npy")
+        return self.file(shuffle, shard, "candidates.npy")
 
-    def positions(self, contest: str, unit: int) -> str:
-        """int64 [candidates]: the page or line of the unit that each candidate stands for."""
-        return self.file(contest, unit, "positions.npy")
+    def positions(self, shuffle: str, shard: int) -> str:
+        """int64 [candidates]: the page or line of the shard that each candidate stands for."""
+        return self.file(shuffle, shard, "positions.npy")
 
-    def verdicts(self, contest: str, unit: int) -> str:
-        """Which candidates won: bool [candidates]."""
-        return self.file(contest, unit, "verdicts.npy")
+    def chosen(self, shuffle: str, shard: int) -> str:
+        """Which candidates stay: bool [candidates]."""
+        return self.file(shuffle, shard, "chosen.npy")
 
-    def settled(self, contest: str) -> str:
-        """JSON marker of a contest that is settled for all units."""
-        return storage.join(self.root, f"{contest}.json")
+    def done(self, shuffle: str) -> str:
+        """JSON marker of a shuffle that is done for all shards."""
+        return storage.join(self.root, f"{shuffle}.json")
 
-    def run(self, unit: int) -> str:
-        """Arrow file of a unit's documents; each batch is sorted by language and id."""
-        return self.file("finished", unit, "arrow")
+    def run(self, shard: int) -> str:
+        """Arrow file of a shard's documents; each batch is sorted by language and id."""
+        return self.file("finished", shard, "arrow")
 
-    def finished(self, unit: int) -> str:
-        """JSON that completes a unit's documents: accounts, and where each language lies."""
-        return self.file("finished", unit, "json")
+    def finished(self, shard: int) -> str:
+        """JSON that completes a shard's documents: accounts, and where each language lies."""
+        return self.file("finished", shard, "json")
 
-    def fingerprints(self, kind: str, unit: int) -> str:
-        """uint64 [n, 2], sorted: the keys of a unit's documents; kinds: fingerprint_store."""
-        return self.file("finished", unit, f"{kind}.npy")
+    def fingerprints(self, kind: str, shard: int) -> str:
+        """uint64 [n, 2], sorted: the keys of a shard's documents; kinds: fingerprint_store."""
+        return self.file("finished", shard, f"{kind}.npy")
 
-    def shard(self, name: str) -> str:
+    def output(self, name: str) -> str:
         """JSON that completes an output shard: its manifest entry and statistics."""
         return storage.join(self.root, "shards", f"{name}.json")
 
-    def selected(self, contest: str, unit: int, size: int) -> np.ndarray:
-        """Which of a unit's pages or lines won their contest: bool [size]."""
+    def selected(self, shuffle: str, shard: int, size: int) -> np.ndarray:
+        """Which of a shard's pages or lines stay: bool [size]."""
         selected = np.zeros(size, bool)
-        positions = load_array(self.positions(contest, unit))
-        verdicts = load_array(self.verdicts(contest, unit))
+        positions = load_array(self.positions(shuffle, shard))
+        chosen = load_array(self.chosen(shuffle, shard))
         for start in range(0, len(positions), _AT_A_TIME):
             part = slice(start, start + _AT_A_TIME)
-            selected[positions[part][verdicts[part]]] = True
+            selected[positions[part][chosen[part]]] = True
         return selected
 
-    def cluster_sizes(self, unit: int, pages: int) -> np.ndarray:
-        """The size of the cluster that each page of a unit represents: int64 [pages].
+    def cluster_sizes(self, shard: int, pages: int) -> np.ndarray:
+        """The size of the cluster that each page of a shard represents: int64 [pages].
 
         It is 1 for a page without near-duplicates, 0 for one that another represents.
         """
         sizes = np.ones(pages, np.int64)
-        if storage.exists(path := self.verdicts("near_duplicates", unit)):
+        if storage.exists(path := self.chosen("near_duplicates", shard)):
             rows = load_array(path)
             sizes[rows[:, 0]] = rows[:, 1]
         return sizes

@@ -95,7 +95,7 @@ BADWORDS = Parameter(
 )
 _FRACTION = "badwords_filter_fraction"
 #: Settings that are files to read, which the image can from gs:// alone.
-_FILES = ("modern_blocklists", "modern_evaluation_sets")
+_FILES = ("recipe", "modern_blocklists", "modern_evaluation_sets")
 _MODERN = "modern_"
 
 

@@ -20,14 +20,14 @@ from typing import NamedTuple
 import langid_texts
 from langid_texts import SIZES_BYTES, Sample
 
-from pipelines.corpus.langid import LanguageIdentifier
-from pipelines.corpus.modern.langid import ModernIdentifier, cld2_guesses, language_policies
-from pipelines.corpus.modern.south_slavic import LANGUAGES as SOUTH_SLAVIC
+from pipelines.corpus.rules.langid import TwoIdentifiers, cld2_guesses, language_policies
+from pipelines.corpus.rules.langid_mc4 import LanguageIdentifier
+from pipelines.corpus.rules.south_slavic import LANGUAGES as SOUTH_SLAVIC
 from pipelines.errors import UserError
 from pipelines.languages import UNDETERMINED, languages, mc4_codes
 
 ROOT = Path(__file__).parents[2]
-POLICY = ROOT / "pipelines/corpus/modern/language_policy.csv"
+POLICY = ROOT / "pipelines/corpus/rules/language_policy.csv"
 #: Fewer documents than this say little about a language's usual points.
 MIN_FIT_DOCUMENTS = 10
 #: Usual points of a language without enough tuning text: the median of those that have it.
@@ -73,7 +73,7 @@ def systems() -> dict[str, Callable[[str], str]]:
 
         return identify
 
-    modern = ModernIdentifier()
+    modern = TwoIdentifiers()
     return {
         "CLD3 at 0.7": mc4(0.7),
         "CLD3 at 0.95": mc4(0.95),

@@ -17,8 +17,8 @@ from types import ModuleType
 import pytest
 
 from pipelines import storage
-from pipelines.corpus.accounts import load_stats
 from pipelines.corpus.build import CorpusConfig, build_corpus
+from pipelines.corpus.stats import load_stats
 from pipelines.examples.build import ExamplesConfig, build_examples
 from pipelines.vocabulary import VocabularyConfig, train_vocabulary
 
@@ -171,7 +171,7 @@ def test_a_killed_worker_fails_the_job_and_a_rerun_continues(
     build: Callable, peer, bucket: str, local_data: dict[str, bytes]
 ):
     image = f"--sdk_container_image={IMAGE}"
-    fault = {"MSWITCH_FAULT": "corpus.after_ingest_unit"}
+    fault = {"MSWITCH_FAULT": "corpus.after_ingest_shard"}
     peer.worker_environment["-ingest-"] = fault
     failed = build(image)
     assert failed.returncode == 1

@@ -18,9 +18,9 @@ from moto.moto_server.werkzeug_app import (
 from werkzeug.serving import make_server
 
 from pipelines import storage
-from pipelines.corpus.badwords import load_badwords
-from pipelines.corpus.modern.decontamination import read_evaluation_sets
-from pipelines.corpus.modern.url_policy import load_blocklist
+from pipelines.corpus.rules.badwords import load_badwords
+from pipelines.corpus.rules.blocklist import load_blocklist
+from pipelines.corpus.rules.decontamination import read_evaluation_sets
 from pipelines.errors import UserError
 from tasks.batches import TrainBatches
 from tasks.records import BLOCK_BYTES

@@ -11,8 +11,8 @@ from types import ModuleType
 import pytest
 
 from pipelines import storage
-from pipelines.corpus.accounts import load_stats
 from pipelines.corpus.build import CorpusConfig, build_corpus
+from pipelines.corpus.stats import load_stats
 from pipelines.errors import UserError
 from pipelines.outputs import read_manifest
 
@@ -103,7 +103,7 @@ def test_a_pattern_that_matches_nothing(bucket: str):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("fault", ["corpus.after_ingest_unit", "corpus.before_marker"])
+@pytest.mark.parametrize("fault", ["corpus.after_ingest_shard", "corpus.before_marker"])
 def test_killed_and_continued(
     files: list[Path], bucket: str, fault: str, local_data: dict[str, bytes]
 ):

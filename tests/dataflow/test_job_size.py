@@ -9,11 +9,12 @@ import apache_beam as beam
 import pytest
 from apache_beam.portability.api import beam_runner_api_pb2 as beam_api
 
-from pipelines.corpus.accounts import Ledger
 from pipelines.corpus.config import CorpusConfig
+from pipelines.corpus.job import prepare_job
+from pipelines.corpus.ledger import Ledger
 from pipelines.corpus.phases import Build
+from pipelines.corpus.results import Finished, Ingested, LanguageIndex
 from pipelines.corpus.sinks import plan_shards
-from pipelines.corpus.unit_accounts import Finished, Ingested, LanguageIndex
 from pipelines.corpus.work_directory import WorkDirectory
 from pipelines.crawl.files import CrawlFile
 from pipelines.runners import pipeline_options
@@ -45,15 +46,15 @@ class Captured(Build):
     def finished(self) -> Finished:
         index = LanguageIndex({"train": [FILES, FILES * 1000, TEXT_BYTES], "validation": [0] * 3})
         index.pieces = [(unit, 0, 0, 5) for unit in range(FILES)]
-        return Finished({"en": index}, Counter(), Ledger(), [])
+        return Finished({"en": index}, Counter(), Ledger())
 
     def _run(self, phase: str, build: Any, items: int) -> dict[str, int]:
         pipeline = beam.Pipeline(options=pipeline_options(self.runner, self.beam_options))
         build(pipeline)
         self.jobs.append(pipeline.run().job)
         if phase == "shards":  # as the engine would leave them
-            for shard in plan_shards(self.finished.languages, self.config):
-                Path(self.work.shard(shard.name)).touch()
+            for spec in plan_shards(self.finished.languages, self.job.config):
+                Path(self.work.output(spec.name)).touch()
         return {}
 
 
@@ -64,12 +65,11 @@ def jobs(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
         for n in range(FILES)
     )
     work = WorkDirectory(str(tmp_path_factory.mktemp("work")))
-    work.make()
     config = CorpusConfig(keep_fingerprints=False)
-    build = Captured(files, work, "gs://some-bucket/corpus", config, "dataflow", OPTIONS)
+    job = prepare_job(work, config, config.load())
+    build = Captured(files, job, "gs://some-bucket/corpus", "dataflow", OPTIONS)
     build.ingest()
-    for contest in ("winners", "owners"):
-        build.settle(contest)
+    build.deduplicate()
     build.finish()
     shards, _ = build.write()
     assert len(shards) > 10_000

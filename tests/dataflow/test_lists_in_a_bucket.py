@@ -11,13 +11,13 @@ import pytest
 
 from pipelines import storage
 from pipelines.corpus import build as corpus_build
-from pipelines.corpus.accounts import load_stats
-from pipelines.corpus.badwords import MAX_LIST_BYTES, load_badwords
 from pipelines.corpus.build import CorpusConfig, build_corpus
-from pipelines.corpus.modern.config import ModernConfig
-from pipelines.corpus.modern.decontamination import read_evaluation_sets
-from pipelines.corpus.modern.quality import QualityPolicy
-from pipelines.corpus.modern.url_policy import load_blocklist
+from pipelines.corpus.config import ModernConfig
+from pipelines.corpus.rules.badwords import MAX_LIST_BYTES, load_badwords
+from pipelines.corpus.rules.blocklist import load_blocklist
+from pipelines.corpus.rules.decontamination import Decontaminate, read_evaluation_sets
+from pipelines.corpus.rules.quality import GopherQuality
+from pipelines.corpus.stats import load_stats
 from pipelines.dataflow.conductor import conduct
 from pipelines.dataflow.launch import build_request
 from pipelines.errors import UserError
@@ -88,7 +88,7 @@ def test_lists_are_the_same_wherever_they_lie(lists: Path, remote_lists: str):
         far, near = (list(read_evaluation_sets(paths)) for paths in sets)
         assert far == near
         assert [item.text for item in far] == [ITEM, "First.", "Third."]
-        far, near = (ModernConfig(evaluation_sets=tuple(paths)).settings() for paths in sets)
+        far, near = (Decontaminate(tuple(paths)).settings() for paths in sets)
         assert far == near
 
 
@@ -103,7 +103,7 @@ def test_what_cannot_be_read_is_named_with_the_fix(bucket: str):
     for read, what in (
         (lambda url: load_blocklist([url]), "blocklist"),
         (lambda url: list(read_evaluation_sets([url])), "evaluation set"),
-        (lambda url: ModernConfig(evaluation_sets=(url,)).settings(), "evaluation set"),
+        (lambda url: Decontaminate((url,)).settings(), "evaluation set"),
     ):
         with pytest.raises(UserError, match=rf"^cannot read the {what} {gone}.txt \(404.*give a"):
             read(f"{gone}.txt")
@@ -154,7 +154,7 @@ def test_the_template_adds_to_a_corpus_whose_lists_were_local(
     monkeypatch: pytest.MonkeyPatch,
 ):
     """Only a build of the same settings can, digests of lists included."""
-    quality = QualityPolicy(min_words=5, min_stop_words=0, max_top_ngram_shares=(1.0,) * 3,
+    quality = GopherQuality(min_words=5, min_stop_words=0, max_top_ngram_shares=(1.0,) * 3,
                             max_duplicate_ngram_shares=(1.0,) * 6)  # fmt: skip
     modern = ModernConfig(
         quality=quality,

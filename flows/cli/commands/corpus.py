@@ -1,4 +1,4 @@
-"""`mswitch corpus`: build a corpus, show its statistics."""
+"""`mswitch corpus`: build a corpus, inspect its rules, show its statistics."""
 
 import dataclasses
 from pathlib import Path
@@ -18,7 +18,10 @@ from pipelines.corpus.build import CorpusConfig, build_corpus
 from pipelines.languages import parse_codes
 from pipelines.runners import RunnerName
 
-app = App(name="corpus", help="Plan and build an mC4-style corpus; show its statistics.")
+app = App(
+    name="corpus",
+    help="Plan and build an mC4-style corpus; inspect its rules; show its statistics.",
+)
 
 
 @app.command
@@ -65,6 +68,45 @@ def build(
         append=append,
     )
     return finish(summary, json)
+
+
+@app.command
+def inspect(
+    page: Annotated[str, Parameter(allow_leading_hyphen=True)],
+    *,
+    input: Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative="")] = (),
+    url: str = "",
+    badwords: str = "",
+    config: Annotated[CorpusConfig, Parameter(name="*", consume_multiple=True)] = CorpusConfig(),  # noqa: B008
+    json: Json = False,
+) -> int:
+    """Show what each rule of a recipe says of one page, with the values that it compares.
+
+    Every rule is asked, those after one that drops the page too.
+
+        mswitch corpus inspect crawl/a.warc.gz@1234 --profile modern
+        mswitch corpus inspect http://example.org/ --input 'crawl/*.gz' --recipe my_recipe.py
+        mswitch corpus inspect - < page.txt
+
+    Args:
+        page: FILE@OFFSET, as samples of dropped pages name it; a URL of a page in --input; or -
+            for text on standard input.
+        input: as for `corpus build`.
+        url: URL of the text on standard input.
+        badwords: as for `corpus build`.
+    """
+    import sys
+
+    from pipelines.corpus.inspection import find_page, format_inspection, inspect_page, page_of_text
+
+    recipe = config.load(config.source(), badwords)
+    before = []
+    if page == "-":
+        found = page_of_text(sys.stdin.buffer.read(), url, config)
+    else:
+        found, before = find_page(page, input, config, recipe)
+    said = inspect_page(found, recipe, before)
+    return print_result(said, format_inspection(said), json)
 
 
 @app.command
@@ -115,7 +157,7 @@ def stats(corpus: str, *, html: Path | None = None, json: Json = False) -> int:
         corpus: a corpus directory or its URL.
         html: the page to write, outside the corpus directory.
     """
-    from pipelines.corpus.accounts import format_stats, load_stats
+    from pipelines.corpus.stats import format_stats, load_stats
 
     summary = {"stage": "corpus", "out": corpus, **load_stats(corpus)}
     if html is not None:

@@ -9,8 +9,8 @@ from types import ModuleType
 import pytest
 
 from pipelines.corpus.build import CorpusConfig
-from pipelines.corpus.modern.config import ModernConfig
-from pipelines.corpus.modern.quality import QualityPolicy
+from pipelines.corpus.config import ModernConfig
+from pipelines.corpus.rules.quality import GopherQuality
 
 NOUNS = [
     "house",
@@ -124,7 +124,7 @@ def _english(seed: int, sentences: int = 12) -> str:
 
 def _settings(**modern: object) -> CorpusConfig:
     # The made-up prose of these pages repeats itself more than people do.
-    quality = QualityPolicy(
+    quality = GopherQuality(
         min_words=20, max_top_ngram_shares=(0.5,) * 3, max_duplicate_ngram_shares=(0.9,) * 6
     )
     return CorpusConfig(

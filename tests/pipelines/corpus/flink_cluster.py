@@ -14,8 +14,8 @@ from types import ModuleType
 import pytest
 from local_flink import LocalFlinkCluster, what_is_missing
 
-from pipelines.corpus.accounts import load_stats
 from pipelines.corpus.build import CorpusConfig, build_corpus
+from pipelines.corpus.stats import load_stats
 from pipelines.samples import gflanguages
 
 DataBytes = Callable[[Path], dict[str, bytes]]

@@ -14,14 +14,14 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.corpus.accounts import load_stats
 from pipelines.corpus.build import CorpusConfig, build_corpus
 from pipelines.corpus.card import data_card, escape_markdown
+from pipelines.corpus.config import ModernConfig
 from pipelines.corpus.croissant import croissant
 from pipelines.corpus.growth import addition_name
-from pipelines.corpus.modern.config import ModernConfig
-from pipelines.corpus.modern.url_policy import OptOutPolicy
-from pipelines.corpus.profiles import PROFILES
+from pipelines.corpus.recipes import MC4, MODERN
+from pipelines.corpus.rules.opt_out import OptOut
+from pipelines.corpus.stats import load_stats
 from pipelines.outputs import file_sha256
 from pipelines.records import COLUMN_MEANINGS, DOCUMENT_SCHEMA
 
@@ -201,14 +201,14 @@ def test_croissant_follows_the_schema():
 
 
 def test_every_column_is_explained():
-    for profile in PROFILES.values():
-        assert set(profile.documents.names) <= set(COLUMN_MEANINGS)
+    for recipe in (MC4, MODERN):
+        assert set(recipe.documents.names) <= set(COLUMN_MEANINGS)
 
 
-def card_of(config: CorpusConfig, langs: tuple[str, ...] = ("de",), **settings: object) -> str:
-    schema = PROFILES[config.profile].documents
-    written = {**json.loads(json.dumps(config.settings())), **settings}
-    card = data_card(written, {"inputs": [], "shards": []}, stats_of(*langs), schema)
+def card_of(config: CorpusConfig, langs: tuple[str, ...] = ("de",), badwords: str = "") -> str:
+    written = json.loads(json.dumps(config.settings()))
+    recipe = config.load(badwords=badwords)
+    card = data_card(written, {"inputs": [], "shards": []}, stats_of(*langs), recipe)
     return " ".join(card["README.md"].split())
 
 
@@ -219,7 +219,7 @@ def test_the_card_says_what_was_done():
     assert "opt-out signal was looked at in this build" in mc4
     assert "once in the whole corpus" in mc4
     assert "No offensive page" in mc4
-    scoped = card_of(CorpusConfig(dedup_scope="language", keep_und=False), badwords={"sha256": ""})
+    scoped = card_of(CorpusConfig(dedup_scope="language", keep_und=False), badwords="lists")
     assert "page by page, before lines were removed" in scoped
     assert "are left out" in scoped
     assert "each line once in its language" in scoped
@@ -240,7 +240,7 @@ def test_the_card_of_profile_modern(tmp_path: Path):
     (tmp_path / "quiz.txt").write_text("A question\n")
     (tmp_path / "block.txt").write_text("bad.example\n")
     bare = ModernConfig(
-        opt_out=OptOutPolicy(honour=()),
+        opt_out=OptOut(honour=()),
         mask_personal_data=False,
         evaluation_sets=(str(tmp_path / "quiz.txt"),),
         blocklists=(str(tmp_path / "block.txt"),),

@@ -13,15 +13,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.corpus import phases
-from pipelines.corpus.accounts import (
-    STAGES,
-    check_accounts,
-    format_stats,
-    language_rows,
-    load_stats,
-)
 from pipelines.corpus.build import CorpusConfig, build_corpus
-from pipelines.corpus.fingerprints import fingerprint, normalize_url
+from pipelines.corpus.dedup.fingerprints import fingerprint, normalize_url
+from pipelines.corpus.ledger import check_accounts
+from pipelines.corpus.recipes import MC4
+from pipelines.corpus.stats import format_stats, language_rows, load_stats
 from pipelines.errors import UserError
 from pipelines.faults import BESIDE_SHARDS_POINTS, FAULT_POINTS
 from pipelines.outputs import file_sha256
@@ -81,7 +77,7 @@ def test_hostile_crawl(
         "undetermined_language": 1,
     }
     stats = load_stats(out)
-    assert [stage["name"] for stage in stats["stages"]] == list(STAGES)
+    assert [stage["name"] for stage in stats["stages"]] == list(MC4.stages)
     rows = documents(out)
     check_accounts(stats["stages"], len(rows))
     assert stats["stages"][0]["in"] == 25 + 13 + 9

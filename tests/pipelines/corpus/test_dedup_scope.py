@@ -7,9 +7,11 @@ from types import ModuleType
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.corpus.accounts import LANGUAGE_FIRST_STAGES, check_accounts, load_stats
 from pipelines.corpus.build import CorpusConfig, build_corpus
-from pipelines.corpus.fingerprints import line_fingerprints
+from pipelines.corpus.dedup.fingerprints import line_fingerprints
+from pipelines.corpus.ledger import check_accounts
+from pipelines.corpus.recipes import MC4_BY_LANGUAGE
+from pipelines.corpus.stats import load_stats
 from pipelines.errors import UserError
 from pipelines.outputs import read_manifest
 
@@ -67,7 +69,7 @@ def test_each_language_keeps_a_shared_line(
         assert lines.count(SHARED) == 1
         assert len(lines) == len(set(lines)) == 8 * 6 + 1
     stages = [stage["name"] for stage in load_stats(corpus)["stages"]]
-    assert stages == list(LANGUAGE_FIRST_STAGES)
+    assert stages == list(MC4_BY_LANGUAGE.stages)
     assert read_manifest(corpus, "corpus")["config"]["dedup_scope"] == "language"
 
 

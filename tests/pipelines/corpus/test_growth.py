@@ -14,9 +14,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.corpus.accounts import check_accounts, load_stats
 from pipelines.corpus.build import CorpusConfig, build_corpus
-from pipelines.corpus.fingerprints import fingerprint, normalize_url, unpack
+from pipelines.corpus.dedup.fingerprints import fingerprint, normalize_url, unpack
+from pipelines.corpus.ledger import check_accounts
+from pipelines.corpus.stats import load_stats
 from pipelines.corpus.survey import rejected_samples
 from pipelines.errors import UserError
 from pipelines.faults import GROWTH_POINTS
@@ -180,7 +181,7 @@ def test_buckets_are_cut_for_what_the_corpus_has_too(
     entries = json.loads((out / "manifest.json").read_text())["fingerprints"]
     sizes = []
     monkeypatch.setattr(
-        "pipelines.corpus.phases.contest_bits", lambda size, most: sizes.append(size) or 1
+        "pipelines.corpus.phases.shared_bits", lambda size, most: sizes.append(size) or 1
     )
     build_corpus([str(small)], out, config, append=True)
     had = {kind: sum(e["keys"] for e in entries if e["kind"] == kind) for kind in ("urls", "lines")}

@@ -6,8 +6,8 @@ from types import ModuleType
 
 import pyarrow.parquet as pq
 
-from pipelines.corpus.accounts import load_stats
 from pipelines.corpus.build import CorpusConfig, build_corpus
+from pipelines.corpus.stats import load_stats
 from pipelines.languages import UNDETERMINED, languages
 
 URLS = [

@@ -6,9 +6,10 @@ from types import ModuleType
 
 import pytest
 
-from pipelines.corpus.filters import paragraph_reason
-from pipelines.corpus.fingerprints import normalize_url
+from pipelines.corpus.dedup.fingerprints import normalize_url
+from pipelines.corpus.rules.length_and_paragraphs import Paragraphs
 from pipelines.crawl.text_lines import normalize_lines
+from pipelines.records import Page
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +32,8 @@ def test_paragraphs(c4_utils: ModuleType):
     for _ in range(2000):
         lines = ["x" * draws.choice([5, 199, 200, 201, 900]) for _ in range(draws.randrange(1, 7))]
         page = c4_utils.PageFeatures(text="\n".join(lines))
-        assert (paragraph_reason(page.text.encode()) is None) == c4_utils.paragraph_filter(page)
+        mine = Page("", page.text.encode(), "", 0, "", "")
+        assert (Paragraphs().reason(mine) is None) == c4_utils.paragraph_filter(page)
 
 
 def test_pages_of_a_wet_file(c4_utils: ModuleType, crawl: ModuleType, tmp_path: Path):

@@ -12,9 +12,9 @@ import pytest
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.testing.util import assert_that, equal_to
 
-from pipelines.corpus.badwords import load_badwords
 from pipelines.corpus.build import CorpusConfig, build_corpus
-from pipelines.corpus.config import RELEASES
+from pipelines.corpus.recipes import MC4, BadWords, Paragraphs
+from pipelines.corpus.rules.badwords import load_badwords
 from pipelines.languages import mc4_codes
 from pipelines.samples.gflanguages import write_sample
 
@@ -104,12 +104,13 @@ def run_tfds(
         lang: [word for word in words if (lang, word) != ("zh", "性")]
         for lang, words in load_badwords(badwords).lists
     }
+    rule = config.load().first(Paragraphs)
     paragraphs = functools.partial(
         c4_utils.paragraph_filter,
-        min_paragraphs=config.min_lines,
-        min_paragraph_len=config.min_long_line_characters,
+        min_paragraphs=rule.min_lines,
+        min_paragraph_len=rule.min_long_line_characters,
     )
-    fraction = config.rules().badwords_filter_fraction
+    fraction = config.load().first(BadWords).badwords_filter_fraction
 
     def document(page):
         number = int(hashlib.md5(page.normalized_url.encode()).hexdigest(), 16)
@@ -158,7 +159,7 @@ def test_real_text_in_a_hundred_languages(
     config = CorpusConfig(min_lines=1, min_long_line_characters=1)
     mine = build(gflanguages_wet, tmp_path / "corpus", config, badwords)
     assert len({lang for _, lang, _, _ in mine}) > 60
-    assert config.rules() == RELEASES["3.1.0"]
+    assert config.load().finish == MC4.finish
     run_tfds(c4_utils, gflanguages_wet, config, badwords, mine)
 
 

@@ -9,9 +9,9 @@ import pytest
 
 from flows.cli.main import main
 from pipelines.corpus import plan
-from pipelines.corpus.accounts import load_stats
 from pipelines.corpus.build import CorpusConfig, build_corpus
 from pipelines.corpus.plan import plan_build
+from pipelines.corpus.stats import load_stats
 from pipelines.errors import UserError
 
 
@@ -72,7 +72,8 @@ def test_buckets_and_shards_follow_from_the_settings(
     owners = estimated["shuffle_bytes"]["owners"]
     assert estimated["buckets"]["owners"] / 2 < owners / 1000 <= estimated["buckets"]["owners"]
     assert estimated["shards_at_least"] == -(-estimated["shuffle_bytes"]["text"] // 10_000)
-    modern = plan_build(files, variant(small, profile="modern"))["estimated"]
+    modern = variant(small, profile="modern", language_threshold=None)
+    modern = plan_build(files, modern)["estimated"]
     assert "owners" not in modern["shuffle_bytes"]
     assert modern["shuffle_bytes"]["near_duplicates"] > 0
 

@@ -8,9 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.corpus.config import CorpusConfig, ReleaseRules
-from pipelines.corpus.filters import length_reason, paragraph_reason
-from pipelines.corpus.fingerprints import (
+from pipelines.corpus.config import CorpusConfig
+from pipelines.corpus.dedup.fingerprints import (
     fingerprint,
     is_validation,
     line_fingerprints,
@@ -18,10 +17,12 @@ from pipelines.corpus.fingerprints import (
     normalize_url,
     unpack,
 )
-from pipelines.corpus.langid import LanguageIdentifier
+from pipelines.corpus.recipes import BadWords, IdentifyLanguage, MaxLength, Paragraphs, UrlDedup
+from pipelines.corpus.rules.langid_mc4 import LanguageIdentifier
 from pipelines.crawl.text_lines import normalize_lines
 from pipelines.errors import UserError
 from pipelines.languages import mc4_codes
+from pipelines.records import Page
 
 
 @pytest.mark.parametrize(
@@ -76,6 +77,10 @@ def test_lower_casing_a_page_is_lower_casing_its_lines(lines: list[str]):
     assert line_fingerprints(text) == b"".join(expected)
 
 
+def page(text: str) -> Page:
+    return Page("", text.encode(), "", 0, "", "")
+
+
 @pytest.mark.parametrize(
     ("lengths", "expected"),
     [
@@ -89,17 +94,17 @@ def test_lower_casing_a_page_is_lower_casing_its_lines(lines: list[str]):
 def test_paragraph_rule(lengths: list[int], expected: str | None):
     for character in "xäह𐍈":
         text = "\n".join(character * length for length in lengths)
-        assert paragraph_reason(text.encode()) == expected
+        assert Paragraphs().reason(page(text)) == expected
 
 
 def test_paragraph_rule_of_short_pages():
-    assert paragraph_reason(b"x", min_lines=1, min_long_line_characters=1) is None
-    assert paragraph_reason(b"x" * 9 + b"\nx", 2, 5) == "short_lines"
+    assert Paragraphs(min_lines=1, min_long_line_characters=1).reason(page("x")) is None
+    assert Paragraphs(2, 5).reason(page("x" * 9 + "\nx")) == "short_lines"
 
 
 def test_length_rule():
-    assert length_reason(("ü" * 190_000).encode()) is None
-    assert length_reason(("ü" * 190_001).encode()) == "too_long"
+    assert MaxLength().reason(page("ü" * 190_000)) is None
+    assert MaxLength().reason(page("ü" * 190_001)) == "too_long"
 
 
 def test_languages():
@@ -118,33 +123,44 @@ def test_languages():
     assert identifier.identify(hebrew)[0] == "iw"
 
 
+def thresholds(config: CorpusConfig) -> tuple[float, str, float]:
+    """What the releases of mC4 differ in."""
+    language, urls, words = map(config.load().first, (IdentifyLanguage, UrlDedup, BadWords))
+    return language.language_threshold, urls.url_winner, words.badwords_filter_fraction
+
+
+def kept(config: CorpusConfig) -> frozenset[str]:
+    return config.load().first(IdentifyLanguage).kept
+
+
 def test_config_defaults_are_mc4s():
     config = CorpusConfig()
-    assert config.kept_languages() == {*mc4_codes(), "und"}
-    assert (config.max_page_characters, config.min_lines) == (190_000, 3)
-    assert config.min_long_line_characters == 200
-    assert config.rules() == ReleaseRules(0.95, "newest", 0.999)
+    assert kept(config) == {*mc4_codes(), "und"}
+    recipe = config.load()
+    assert recipe.first(MaxLength).max_page_characters == 190_000
+    assert recipe.first(Paragraphs) == Paragraphs(min_lines=3, min_long_line_characters=200)
+    assert thresholds(config) == (0.95, "newest", 0.999)
 
 
 def test_an_explicit_option_wins_over_the_release():
     config = CorpusConfig(mc4_release="3.0.1")
-    assert config.rules() == ReleaseRules(0.7, "largest_hash", 1.0)
+    assert thresholds(config) == (0.7, "largest_hash", 1.0)
     config = dataclasses.replace(config, language_threshold=0.5, url_winner="newest")
-    assert config.rules() == ReleaseRules(0.5, "newest", 1.0)
-    assert dataclasses.replace(config, mc4_release="3.1.0").rules().language_threshold == 0.5
-    assert CorpusConfig(badwords_filter_fraction=0.0).rules().badwords_filter_fraction == 0
+    assert thresholds(config) == (0.5, "newest", 1.0)
+    assert thresholds(dataclasses.replace(config, mc4_release="3.1.0"))[0] == 0.5
+    assert thresholds(CorpusConfig(badwords_filter_fraction=0.0))[2] == 0
 
 
 def test_config_understands_aliases_and_lists():
     config = CorpusConfig(languages=("sw,de", "he"), keep_und=False)
     assert config.languages == ("de", "iw", "sw")
-    assert config.kept_languages() == {"de", "iw", "sw"}
+    assert kept(config) == {"de", "iw", "sw"}
 
 
 def test_uncertain_text_is_kept_unless_languages_are_chosen():
-    assert "und" in CorpusConfig().kept_languages()
-    assert CorpusConfig(languages=("de",)).kept_languages() == {"de"}
-    assert CorpusConfig(languages=("de",), keep_und=True).kept_languages() == {"de", "und"}
+    assert "und" in kept(CorpusConfig())
+    assert kept(CorpusConfig(languages=("de",))) == {"de"}
+    assert kept(CorpusConfig(languages=("de",), keep_und=True)) == {"de", "und"}
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipelines.corpus.accounts import check_accounts, load_stats
 from pipelines.corpus.build import CorpusConfig, build_corpus
-from pipelines.corpus.fingerprints import normalize_url
+from pipelines.corpus.dedup.fingerprints import normalize_url
+from pipelines.corpus.ledger import check_accounts
+from pipelines.corpus.stats import load_stats
 
 URLS = ["http://a.org/{}", "https://www.a.org/{}/", "http://a.org/{}?utm_x=1", "http://b.org/{}"]
 Pages = list[tuple[str, str, str]]

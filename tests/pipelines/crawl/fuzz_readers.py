@@ -14,13 +14,12 @@ import re
 import sys
 import tempfile
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import atheris
 
 # What is compiled cannot be instrumented, and takes longer than an input may.
-import pipelines.corpus.modern.warm_up
+import pipelines.corpus.rules.warm_up
 import pipelines.corpus.warm_up  # noqa: F401
 
 with atheris.instrument_imports(include=["pipelines.crawl"]):
@@ -29,14 +28,13 @@ with atheris.instrument_imports(include=["pipelines.crawl"]):
 
 import zstandard
 
-from pipelines.corpus.accounts import Ledger
-from pipelines.corpus.config import CorpusConfig
-from pipelines.corpus.modern.paragraphs import html_without_paragraphs
+from pipelines.corpus.ledger import Ledger
+from pipelines.corpus.rules.length_and_paragraphs import ParagraphsByScript
 from pipelines.errors import UserError
 from pipelines.records import Page, Rejected
 
 MAX_RECORD_BYTES = 1 << 16
-_useless = partial(html_without_paragraphs, config=CorpusConfig(profile="modern"))
+_useless = ParagraphsByScript().html_reason
 _REASON = re.compile("[a-z][a-z0-9_]*")
 
 

@@ -1,0 +1,114 @@
+"""Asks the rules of a recipe about pages, and makes its edits, whatever these do."""
+
+import re
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any
+
+from pipelines.corpus.ledger import Ledger
+from pipelines.corpus.recipe import Recipe
+from pipelines.corpus.rules.base import Rule
+from pipelines.crawl.fields import map_fields
+from pipelines.crawl.files import CrawlFile
+from pipelines.crawl.pages import read_pages
+from pipelines.errors import UserError
+from pipelines.records import Page, Rejected
+
+#: The reason of pages for which a rule raised an exception, where a recipe says so.
+RULE_ERROR = "rule_error"
+
+_REASON = re.compile(r"[a-z][a-z0-9_]{0,63}")
+_OWN = "pipelines."
+
+
+def pass_rules(
+    rules: Sequence[Rule], pages: Sequence[Page], recipe: Recipe, ledger: Ledger
+) -> Sequence[Page]:
+    """Return the pages that pass all rules, in order; account for the others."""
+    for rule in rules:
+        kept = ledger.sort_out(rule, pages, ask(rule, pages, recipe))
+        pages = [pages[number] for number in kept]
+    return pages
+
+
+def ask(rule: Rule, pages: Sequence[Page], recipe: Recipe) -> Sequence[str | None]:
+    """Return what a rule says of some pages.
+
+    Raises:
+        UserError: the rule raised an exception or gave no proper reason, and the recipe says that
+            this ends the build.
+    """
+    try:
+        reasons = rule.reasons(pages)
+        if len(reasons) != len(pages):
+            raise ValueError(f"{len(reasons)} reasons for {len(pages)} pages")
+        for reason in filter(None, set(reasons)):
+            if not isinstance(reason, str) or not _REASON.fullmatch(reason):
+                raise ValueError(
+                    f"reason {reason!r} is not a name in lower-case letters, digits and underscores"
+                )
+    except UserError:
+        raise
+    except Exception as error:
+        # What goes wrong in a rule of mswitch is a defect, and keeps its traceback.
+        if recipe.on_error == "fail" and type(rule).__module__.startswith(_OWN):
+            raise
+        if len(pages) > 1:
+            # Which one it is.
+            return [reason for page in pages for reason in ask(rule, [page], recipe)]
+        if recipe.on_error == "drop":
+            return [RULE_ERROR]
+        [page] = pages
+        raise UserError(
+            f"rule {rule.name} of recipe {recipe.name} raised {type(error).__name__}: {error}, at "
+            f"{page.source} ({page.url}): mend it, or give the recipe on_error='drop'"
+        ) from error
+    return reasons
+
+
+def apply_edits(page: Page, recipe: Recipe) -> None:
+    """Make the recipe's edits.
+
+    Raises:
+        UserError: one raised an exception.
+    """
+    for edit in recipe.edits:
+        try:
+            edit.edit(page)
+        except Exception as error:
+            if type(edit).__module__.startswith(_OWN):
+                raise
+            raise UserError(
+                f"edit {edit.name} of recipe {recipe.name} raised {type(error).__name__}: {error}, "
+                f"at {page.source} ({page.url}): mend it"
+            ) from error
+
+
+def read_allowed(file: CrawlFile, recipe: Recipe, settings: Any) -> Iterator[Page | Rejected]:
+    """Read a file; what the recipe's rules say of URLs, headers and HTML is not extracted.
+
+    Args:
+        file: the file.
+        recipe: the recipe.
+        settings: the `CorpusConfig`.
+    """
+    rules = [step for step in recipe.ingest if isinstance(step, Rule)]
+
+    def first(method: str) -> Any:
+        asked = [getattr(rule, method) for rule in rules if rule.defines(method)]
+        return partial(_first, asked) if asked else None
+
+    return read_pages(
+        file,
+        max_record_bytes=settings.max_record_bytes,
+        drop_metadata_lines=settings.drop_metadata_lines,
+        html_main_content=settings.html_main_content,
+        fields=map_fields(settings.field),
+        reserved=first("response_reason"),
+        blocked=first("url_reason"),
+        useless=first("html_reason"),
+    )
+
+
+def _first(methods: Sequence[Any], *given: Any) -> str | None:
+    return next((reason for method in methods if (reason := method(*given))), None)

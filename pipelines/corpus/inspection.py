@@ -1,0 +1,168 @@
+"""What each rule of a recipe says of one page: how people tune thresholds."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pipelines.corpus.config import CorpusConfig
+from pipelines.corpus.dedup.base import Dedup
+from pipelines.corpus.dedup.fingerprints import normalize_url
+from pipelines.corpus.recipe import READ, Recipe
+from pipelines.corpus.rules.base import Edit, Rule
+from pipelines.crawl.fields import map_fields
+from pipelines.crawl.files import find_crawl_files
+from pipelines.crawl.pages import read_pages
+from pipelines.crawl.text_lines import normalize_lines
+from pipelines.errors import UserError
+from pipelines.records import Page, Rejected
+
+_PLACE = re.compile(r"(.+)@(\d+)")
+#: Of a text, this much is shown.
+_SHOWN_CHARACTERS = 200
+
+Found = list[dict[str, Any]]
+
+
+def page_of_text(text: bytes, url: str, config: CorpusConfig) -> Page:
+    """Return a text as the page of a WET record would be."""
+    utf8 = normalize_lines(text.decode("utf-8", "replace").encode(), config.drop_metadata_lines)
+    return Page(url, utf8, "", 0, "(standard input)", "")
+
+
+def find_page(
+    wanted: str, inputs: Sequence[str], config: CorpusConfig, recipe: Recipe
+) -> tuple[Page | Rejected, Found]:
+    """Read a page, and ask the rules that judge records before their text is extracted.
+
+    Args:
+        wanted: a file with the offset (row, of Parquet) of a record, `crawl/a.warc.gz@1234`, as
+            samples of dropped pages have it; or a URL of a page in `inputs`.
+        inputs: crawl files to look for a URL in.
+        config: how files are read.
+        recipe: whose rules are asked.
+
+    Returns:
+        The page, or why there is none, and what these rules say.
+
+    Raises:
+        UserError: there is no such page.
+    """
+    place = _PLACE.fullmatch(wanted)
+    if place and not inputs:
+        inputs = [place[1]]
+    elif not inputs:
+        raise UserError(f"{wanted} is not FILE@OFFSET: give it as one, or --input to look in")
+    rules = [step for step in recipe.ingest if isinstance(step, Rule)]
+    asked: Found = []
+
+    def ask(method: str) -> Any:
+        def note(*given: Any) -> None:
+            for rule in rules:
+                if rule.defines(method):
+                    asked.append(_said(rule, getattr(rule, method)(*given), {}, of=method))
+
+        return note
+
+    for file in find_crawl_files(inputs):
+        pages = read_pages(
+            file,
+            max_record_bytes=config.max_record_bytes,
+            drop_metadata_lines=config.drop_metadata_lines,
+            html_main_content=config.html_main_content,
+            fields=map_fields(config.field),
+            reserved=ask("response_reason"),
+            blocked=ask("url_reason"),
+            useless=ask("html_reason"),
+        )
+        for page in pages:
+            at_place = place and page.source.rpartition("@")[2] == place[2]
+            if at_place or normalize_url(page.url) == normalize_url(wanted):
+                order = {rule.name: number for number, rule in enumerate(rules)}
+                return page, sorted(asked, key=lambda found: order[found["step"]])
+            asked.clear()
+    raise UserError(f"no page {wanted} in {', '.join(inputs)}: give a URL or offset that is there")
+
+
+def inspect_page(
+    page: Page | Rejected, recipe: Recipe, before: Sequence[Mapping[str, Any]] = ()
+) -> dict[str, Any]:
+    """Ask all rules of a recipe about a page, those after one that drops it too.
+
+    Args:
+        page: the page, or why there is none.
+        recipe: the recipe.
+        before: what the rules of its reading said.
+
+    Returns:
+        As JSON: `url`, `source`, `text` (its beginning), `dropped_by` (the first step that drops
+        it, and why, or None) and `steps`: of each its name (`step`), `reason` (why it drops the
+        page, or None), `values` that it found, and their `limits` (least, most).
+    """
+    steps = [dict(found) for found in before]
+    if isinstance(page, Rejected):
+        text = page.explained().detail
+        steps.append(_said(None, page.reason, {}))
+    else:
+        text = page.text
+        for step in recipe.steps:
+            if isinstance(step, Edit):
+                step.edit(page)
+                steps.append(_said(step, None, {name: page.columns[name] for name in step.columns}))
+            elif isinstance(step, Dedup):
+                steps.append({**_said(step, None, {}), "of": "other pages"})
+            elif step.is_stage:
+                [reason] = step.reasons([page])
+                steps.append(_said(step, reason, step.describe(page)))
+    dropped = next((found for found in steps if found["reason"]), None)
+    return {
+        "url": page.url,
+        "source": page.source,
+        "text": text[:_SHOWN_CHARACTERS],
+        "dropped_by": dropped and {"step": dropped["step"], "reason": dropped["reason"]},
+        "steps": steps,
+    }
+
+
+def _said(
+    step: Any, reason: str | None, values: Mapping[str, Any], of: str = "text"
+) -> dict[str, Any]:
+    limits = step.limits() if isinstance(step, Rule) else {}
+    shown = {name: limit for name, limit in limits.items() if name in values}
+    return {
+        "step": step.name if step else READ,
+        "of": of,
+        "reason": reason,
+        "values": dict(values),
+        "limits": {name: list(limit) for name, limit in shown.items()},
+    }
+
+
+def format_inspection(found: Mapping[str, Any]) -> str:
+    """Return what `inspect_page` returns as text, a step a line, with its values below."""
+    lines = [f"{found['url'] or '(no URL)'}  {found['source']}"]
+    width = max(len(step["step"]) for step in found["steps"])
+    for step in found["steps"]:
+        said = f"drop: {step['reason']}" if step["reason"] else "keep"
+        if step["of"] == "other pages":
+            said = "compares pages with one another"
+        elif step["of"] != "text":
+            said += f" (by {step['of'].removesuffix('_reason')}, before its text is extracted)"
+        lines.append(f"{step['step']:<{width}}  {said}")
+        for name, value in step["values"].items():
+            lines.append(f"{'':{width}}    {name} {_value(value)}{_limit(name, step['limits'])}")
+    dropped = found["dropped_by"]
+    lines.append(f"dropped by {dropped['step']}: {dropped['reason']}" if dropped else "kept")
+    return "\n".join(lines)
+
+
+def _value(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else json.dumps(value, ensure_ascii=False)
+
+
+def _limit(name: str, limits: Mapping[str, Sequence[float | None]]) -> str:
+    if name not in limits:
+        return ""
+    low, high = limits[name]
+    bounds = [f"at least {low:g}" if low is not None else "", f"at most {high:g}" if high else ""]
+    return f" ({', '.join(filter(None, bounds))})"

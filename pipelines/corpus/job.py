@@ -1,0 +1,87 @@
+"""What workers are told of a build: where it is, its settings, and its recipe."""
+
+import dataclasses
+import pickle
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+from pipelines import storage
+from pipelines.corpus.config import CorpusConfig
+from pipelines.corpus.recipe import Recipe
+from pipelines.corpus.recipe_source import PickledRecipe, RecipeSource
+from pipelines.corpus.work_directory import WorkDirectory
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What every step of a build's Beam jobs is given; small, however long its lists are.
+
+    Attributes:
+        work: intermediate files, among them the lists of rules.
+        config: see `CorpusConfig`.
+        source: the source of a user's recipe.
+        prepared: fields of steps as workers need them, by step and field.
+    """
+
+    work: WorkDirectory
+    config: CorpusConfig
+    source: RecipeSource | PickledRecipe | None = None
+    prepared: tuple[tuple[str, tuple[tuple[str, Any], ...]], ...] = ()
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe; each thread has one of its own, and keeps it from call to call."""
+        key = pickle.dumps(self)
+        if getattr(_per_thread, "key", None) != key:
+            loaded = self.config.load(self.source)
+            _per_thread.recipe = loaded.change({step: dict(given) for step, given in self.prepared})
+            _per_thread.key = key
+        return _per_thread.recipe
+
+
+_per_thread = threading.local()
+
+
+def prepare_job(
+    work: WorkDirectory,
+    config: CorpusConfig,
+    recipe: Recipe,
+    source: RecipeSource | PickledRecipe | None = None,
+) -> Job:
+    """Make a work directory, with the files of the recipe's steps in it.
+
+    Args:
+        work: where.
+        config: see `CorpusConfig`.
+        recipe: what `CorpusConfig.load` returns.
+        source: its source, if it is a user's.
+
+    Raises:
+        UserError: a file cannot be read.
+    """
+    work.make()
+    directory = storage.join(work.root, "rules")
+    prepared = {step.name: step.prepare(directory) for step in recipe.steps}
+    return Job(work, config, source, _frozen(prepared))
+
+
+def open_job(directory: str, recipe: Recipe, config: CorpusConfig | None = None) -> Job:
+    """Prepare to use a recipe in a pipeline of one's own (`pipelines.corpus.pipeline`).
+
+    Args:
+        directory: path or URL of a directory for intermediate files, which all workers can reach.
+        recipe: the recipe.
+        config: how files are read; `profile` and what concerns rules is not looked at.
+
+    Raises:
+        UserError: a step cannot be pickled, or a file cannot be read.
+    """
+    recipe.check_pickles()
+    source = PickledRecipe(pickle.dumps(recipe))
+    config = config or CorpusConfig(recipe=recipe.name)
+    return prepare_job(WorkDirectory(directory), config, recipe, source)
+
+
+def _frozen(prepared: Mapping[str, Mapping[str, Any]]) -> tuple:
+    return tuple((step, tuple(fields.items())) for step, fields in prepared.items() if fields)

@@ -1,0 +1,340 @@
+"""A corpus build as Beam transforms, to run as phases (`phases`) or in a pipeline of one's own.
+
+    job = open_job("work", recipe)
+    with beam.Pipeline() as pipeline:
+        documents = (
+            pipeline
+            | FindFiles(["crawl/*.warc.gz"])
+            | IngestCrawl(job)
+            | DeduplicateUrls(job)
+            | OwnLines(job)
+            | FinishPages(job)
+            | ReadDocuments(job)
+        )
+
+What goes from one to the next are numbers of shards (input files); pages and keys lie in the job's
+work directory, where a step that was done is not repeated. Heavy work is done by `local_pool.call`:
+by worker processes on mswitch's local runner, in place on an engine.
+"""
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import apache_beam as beam
+import pyarrow as pa
+from apache_beam.metrics.metric import Metrics
+from apache_beam.pvalue import AsSingleton, PBegin, PCollection
+
+from pipelines import storage
+from pipelines.corpus import sinks
+from pipelines.corpus.dedup.base import LineDedup, UrlDedup
+from pipelines.corpus.dedup.exact import WIDTHS, Chosen, Slice, SmallestPerKey
+from pipelines.corpus.dedup.kept import FingerprintStore
+from pipelines.corpus.dedup.near import NearDedup
+from pipelines.corpus.dedup.near_clusters import CANDIDATE_BYTES, NearDuplicates
+from pipelines.corpus.job import Job
+from pipelines.corpus.shard_work import finish_shard, ingest_shard
+from pipelines.corpus.sinks import ShardSpec
+from pipelines.crawl.files import CrawlFile, find_crawl_files
+from pipelines.errors import UserError
+from pipelines.local_pool import call
+
+
+@dataclasses.dataclass(frozen=True)
+class Shuffle:
+    """How keys are shuffled.
+
+    Attributes:
+        bucket_bits: the key space is cut into 2**bucket_bits buckets, one in memory at a time.
+        by_reference: shuffle references to keys in the work directory, not keys.
+        shards: how many shards there are.
+        known: files of keys that come before all others: those of a corpus that is added to.
+    """
+
+    bucket_bits: int = 0
+    by_reference: bool = False
+    shards: int = 1 << 30
+    known: tuple[str, ...] = ()
+
+
+class FindFiles(beam.PTransform):
+    """Input files, numbered in the order of their names: (number, file as a dict).
+
+    Args:
+        patterns: paths, globs or URLs of crawl files.
+    """
+
+    def __init__(self, patterns: Sequence[str]):
+        super().__init__()
+        self.files = [dataclasses.asdict(file) for file in find_crawl_files(patterns)]
+
+    def expand(self, input_or_inputs: PBegin):
+        """Create them."""
+        return input_or_inputs | beam.Create(list(enumerate(self.files)))
+
+
+class IngestCrawl(beam.PTransform):
+    """Read input files, apply the rules of ingest, store pages and their deduplication keys.
+
+    Takes (number, file as a dict), gives numbers.
+    """
+
+    def __init__(self, job: Job):
+        super().__init__()
+        self.job = job
+
+    def expand(self, input_or_inputs: PCollection):
+        """Spread files over workers."""
+        return (
+            input_or_inputs
+            | "SpreadFiles" >> beam.Reshuffle()
+            | "IngestFile" >> beam.MapTuple(partial(_ingest, job=self.job))
+        )
+
+
+def _ingest(shard: int, file: dict, job: Job) -> int:
+    call(ingest_shard, shard, CrawlFile(**file), job)
+    return shard
+
+
+class _KeepSmallest(beam.PTransform):
+    """Of all candidates with one key, keep the smallest: shards in, shards out."""
+
+    def __init__(self, job: Job, kind: type[UrlDedup] | type[LineDedup], shuffle: Shuffle | None):
+        super().__init__()
+        self.work = job.work
+        if (step := job.recipe.first(kind)) is None:
+            raise UserError(f"recipe {job.recipe.name} has no {kind.__name__}")
+        shuffle = shuffle or Shuffle()
+        winner = step.url_winner if isinstance(step, UrlDedup) else "newest"
+        self.rules = SmallestPerKey(
+            step.shuffle,
+            job.work,
+            shuffle.bucket_bits,
+            shuffle.by_reference,
+            shuffle.shards,
+            shuffle.known,
+            winner,
+        )
+
+    def expand(self, input_or_inputs: PCollection):
+        """Group keys by bucket, choose, and send back which candidates stay."""
+        return (
+            input_or_inputs
+            | "SliceKeys" >> beam.FlatMap(_slices, self.rules)
+            | "GroupByBucket" >> beam.GroupByKey()
+            | "ChooseSmallest" >> beam.FlatMapTuple(partial(_choose, rules=self.rules))
+            | "GroupByShard" >> beam.GroupByKey()
+            | "RecordChosen" >> beam.MapTuple(partial(_record, rules=self.rules))
+        )
+
+
+class DeduplicateUrls(_KeepSmallest):
+    """Choose one page of each normalised URL."""
+
+    def __init__(self, job: Job, shuffle: Shuffle | None = None):
+        super().__init__(job, UrlDedup, shuffle)
+
+
+class OwnLines(_KeepSmallest):
+    """Choose for each line the page that keeps it."""
+
+    def __init__(self, job: Job, shuffle: Shuffle | None = None):
+        super().__init__(job, LineDedup, shuffle)
+
+
+def _slices(shard: int, rules: SmallestPerKey) -> Iterator[tuple[int, Slice]]:
+    """Yield a shard's candidates by bucket, and count the bytes that a shuffle has to move."""
+    call(rules.prepare, shard)
+    counter = Metrics.counter("shuffle", f"{rules.name}_bytes")
+    for bucket, piece in rules.slices(shard):
+        counter.inc((piece.stop - piece.start) * WIDTHS[rules.name] * 8)
+        yield bucket, piece
+
+
+def _choose(bucket: int, slices: Iterable[Slice], rules: SmallestPerKey) -> Iterator[Chosen]:
+    """Yield what is chosen in a bucket, by shard."""
+    del bucket
+    counter = Metrics.counter("shuffle", f"{rules.name}_chosen")
+    for shard, (start, size, bits) in call(rules.choose, list(slices)):
+        counter.inc(size)
+        yield shard, (start, size, bits)
+
+
+def _record(shard: int, chosen: Iterable[Any], rules: SmallestPerKey | NearDuplicates) -> int:
+    rules.record(shard, chosen)
+    return shard
+
+
+class ClusterNearDuplicates(beam.PTransform):
+    """Find clusters of near-duplicates and choose who represents each: shards in, shards out."""
+
+    def __init__(self, job: Job, shuffle: Shuffle | None = None):
+        super().__init__()
+        recipe, shuffle = job.recipe, shuffle or Shuffle()
+        if (step := recipe.first(NearDedup)) is None:
+            raise UserError(f"recipe {recipe.name} has no NearDedup")
+        self.rules = NearDuplicates(
+            job.work,
+            shuffle.bucket_bits,
+            shuffle.by_reference,
+            step.bands,
+            shuffle.shards,
+            shuffle.known,
+            recipe.marks_before(step),
+        )
+
+    def expand(self, input_or_inputs: PCollection):
+        """Match pages in buckets of band keys, then cluster matches language by language."""
+        recorded = (
+            input_or_inputs
+            | "SliceKeys" >> beam.FlatMap(_near_slices, self.rules)
+            | "GroupByBucket" >> beam.GroupByKey()
+            | "MatchBucket" >> beam.FlatMapTuple(partial(_match, rules=self.rules))
+            | "GroupByLanguage" >> beam.GroupByKey()
+            | "Cluster" >> beam.FlatMapTuple(partial(_cluster, rules=self.rules))
+            | "GroupByShard" >> beam.GroupByKey()
+            | "RecordSizes" >> beam.MapTuple(partial(_record, rules=self.rules))
+            | "CountShards" >> beam.combiners.Count.Globally()
+        )
+        # A shard without matches gets nothing back; it goes on once all sizes are there.
+        return input_or_inputs | "Wait" >> beam.Map(lambda shard, _: shard, AsSingleton(recorded))  # pyright: ignore[reportArgumentType]
+
+
+def _near_slices(shard: int, rules: NearDuplicates) -> Iterator[tuple[int, Slice]]:
+    call(rules.prepare, shard)
+    counter = Metrics.counter("shuffle", f"{NearDedup.shuffle}_bytes")
+    for bucket, piece in rules.slices(shard):
+        counter.inc((piece.stop - piece.start) * CANDIDATE_BYTES)
+        yield bucket, piece
+
+
+def _counted(packed: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:
+    counter = Metrics.counter("shuffle", f"{NearDedup.shuffle}_bytes")
+    for key, rows in packed:
+        counter.inc(len(rows))
+        yield key, rows
+
+
+def _match(
+    bucket: int, slices: Iterable[Slice], rules: NearDuplicates
+) -> Iterator[tuple[int, bytes]]:
+    """Yield the matches in a bucket by language."""
+    del bucket
+    yield from _counted(call(rules.match, list(slices)))
+
+
+def _cluster(
+    lang: int, packed: Iterable[bytes], rules: NearDuplicates
+) -> Iterator[tuple[int, bytes]]:
+    """Yield what is decided about a language's clusters, by shard."""
+    del lang
+    yield from _counted(call(rules.cluster, list(packed)))
+
+
+class FinishPages(beam.PTransform):
+    """Drop duplicates, apply the rules of finish, leave documents: shards in, shards out."""
+
+    def __init__(self, job: Job):
+        super().__init__()
+        self.job = job
+
+    def expand(self, input_or_inputs: PCollection):
+        """Finish each shard."""
+        return input_or_inputs | "FinishShard" >> beam.Map(_finish, job=self.job)
+
+
+def _finish(shard: int, job: Job) -> int:
+    call(finish_shard, shard, job)
+    return shard
+
+
+class ReadDocuments(beam.PTransform):
+    """The documents of finished shards, as dicts with the columns of the recipe (`id` in hex)."""
+
+    def __init__(self, job: Job):
+        super().__init__()
+        self.job = job
+
+    def expand(self, input_or_inputs: PCollection):
+        """Read each shard."""
+        return input_or_inputs | "ReadShard" >> beam.FlatMap(_documents, job=self.job)
+
+
+def _documents(shard: int, job: Job) -> Iterator[dict[str, Any]]:
+    with storage.fetch(job.work.run(shard)) as path, pa.memory_map(str(path)) as source:
+        run = pa.ipc.open_file(source)
+        for number in range(run.num_record_batches):
+            for row in run.get_batch(number).to_pylist():
+                yield {**row, "id": row["id"].hex()}
+
+
+class WriteShards(beam.PTransform):
+    """Gather documents into output shards: Parquet by language and split.
+
+    Takes numbers of shards; gives None for each output shard, which is noted in the work directory.
+
+    Args:
+        job: the job.
+        specs: the output shards to write (`sinks.plan_shards`).
+        directory: the corpus.
+        by_reference: whether workers read pieces of documents where they lie; otherwise documents
+            are shuffled.
+    """
+
+    def __init__(self, job: Job, specs: Sequence[ShardSpec], directory: str, by_reference: bool):
+        super().__init__()
+        self.job, self.specs, self.directory = job, specs, directory
+        self.by_reference = by_reference
+
+    def expand(self, input_or_inputs: PCollection):
+        """Write each output shard."""
+        options = {"directory": self.directory, "job": self.job}
+        if self.by_reference:
+            return (
+                input_or_inputs.pipeline
+                | "Shards" >> beam.Create(self.specs)
+                | "SpreadShards" >> beam.Reshuffle()
+                | "WriteShard" >> beam.Map(partial(call, sinks.write_shard), **options)
+            )
+        # Without pieces: what a shard consists of, workers find in the runs.
+        specs = {spec.name: dataclasses.replace(spec, pieces=()) for spec in self.specs}
+        return (
+            input_or_inputs
+            | "CutRun" >> beam.FlatMap(sinks.cut_run, list(specs.values()), self.job)
+            | "GroupByOutput" >> beam.GroupByKey()
+            | "WriteShard" >> beam.MapTuple(partial(_write_messages, specs=specs, **options))
+        )
+
+
+def _write_messages(
+    name: str, messages: Iterable[bytes], specs: dict[str, ShardSpec], directory: str, job: Job
+) -> None:
+    """Write an output shard from the batches that were shuffled to it."""
+    sinks.write_documents(specs[name], sinks.join_batches(messages), directory, job)
+
+
+class WriteKeys(beam.PTransform):
+    """Gather the keys of all documents into files of the corpus, for crawls to be added.
+
+    Takes numbers of shards; gives None for each file, which is noted in the work directory.
+    """
+
+    def __init__(self, store: FingerprintStore):
+        super().__init__()
+        self.store = store
+
+    def expand(self, input_or_inputs: PCollection):
+        """Group keys by bucket and write each."""
+        return (
+            input_or_inputs
+            | "SliceKeys" >> beam.FlatMap(self.store.slices)
+            | "GroupByBucket" >> beam.GroupByKey()
+            | "WriteBucket" >> beam.MapTuple(partial(_write_keys, store=self.store))
+        )
+
+
+def _write_keys(bucket: int, slices: Iterable[Slice], store: FingerprintStore) -> None:
+    call(store.write, bucket, list(slices))

@@ -1,0 +1,223 @@
+"""A recipe: which rules make a corpus of a crawl, and in which order."""
+
+import collections
+import dataclasses
+import functools
+import pickle
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal, TypeVar
+
+import pyarrow as pa
+
+from pipelines.corpus.dedup.base import Dedup, LineDedup, UrlDedup
+from pipelines.corpus.rules.base import Edit, LanguageRule, Rule, Step
+from pipelines.errors import UserError
+from pipelines.records import DOCUMENT_SCHEMA
+
+#: Names that no step may have: statistics have these stages before and after all others.
+READ, WRITE = "read", "write"
+
+S = TypeVar("S", bound=Step)
+
+_STORED = pa.schema(
+    [
+        *(DOCUMENT_SCHEMA.field(name) for name in ("url", "text", "timestamp")),
+        pa.field("timestamp_micros", pa.int64(), nullable=False),
+        *(DOCUMENT_SCHEMA.field(name) for name in ("source", "record_id")),
+        # Which of `marks` drops the page, counted from 1, and why; 0 and "" if none does.
+        pa.field("marked_by", pa.uint8(), nullable=False),
+        pa.field("marked", pa.string(), nullable=False),
+    ]
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """The rules of a corpus in their order.
+
+        FAQ = Recipe(
+            "faq",
+            ingest=[MaxLength(100_000), Paragraphs(min_lines=5), IdentifyLanguage(), MyRule()],
+            dedup=[UrlDedup(), LineDedup("language")],
+            finish=[BadWords("lists/")],
+        )
+
+    Attributes:
+        name: what statistics and the data card call it.
+        ingest: rules that pages pass before anything is shuffled, so that what they drop costs
+            least; after them edits, which change what is stored.
+        dedup: what is deduplicated: URLs first. Rules may stand after a deduplication: they judge
+            what ingest stores, and what they drop still counts in the deduplications before them.
+        finish: rules that see a page's own lines.
+        on_error: what becomes of a page for which a rule raises an exception: the build ends with
+            an error that names it, or the page is dropped with reason `rule_error`.
+    """
+
+    name: str
+    ingest: Sequence[Rule | Edit] = ()
+    dedup: Sequence[Dedup | Rule] = dataclasses.field(default_factory=lambda: [UrlDedup()])
+    finish: Sequence[Rule] = ()
+    on_error: Literal["fail", "drop"] = "fail"
+
+    def __post_init__(self):
+        for name in ("ingest", "dedup", "finish"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        self._check_kinds()
+        self._check_names()
+        self._check_order()
+
+    def _check_kinds(self) -> None:
+        if self.on_error not in ("fail", "drop"):
+            self._refuse(f"on_error is {self.on_error!r}: choose fail, drop")
+        allowed = {"ingest": (Rule, Edit), "dedup": (Dedup, Rule), "finish": (Rule,)}
+        for place, kinds in allowed.items():
+            for step in getattr(self, place):
+                if not isinstance(step, kinds):
+                    names = " or ".join(f"a {kind.__name__}" for kind in kinds)
+                    self._refuse(f"{step!r} cannot be part of {place}: give {names}")
+                if place != "ingest" and isinstance(step, Rule) and not step.is_stage:
+                    self._refuse(f"{step.name} judges records as they are read: put it in ingest")
+
+    def _check_names(self) -> None:
+        names = collections.Counter([READ, WRITE, *(step.name for step in self.steps)])
+        if repeated := [name for name, count in names.items() if count > 1]:
+            self._refuse(f"two steps are called {repeated[0]}: give one another name")
+        fields = collections.Counter([*DOCUMENT_SCHEMA.names, *_STORED.names])
+        fields.update({name: 2 for step in self.dedups for name in (f.name for f in step.stored)})
+        for step in self.steps:
+            for column in step.columns:
+                if column in fields:
+                    self._refuse(f"{step.name} adds column {column}, which there is already")
+                fields[column] += 1
+
+    def _check_order(self) -> None:
+        edits = [isinstance(step, Edit) for step in self.ingest]
+        if edits != sorted(edits):
+            self._refuse("an edit comes before a rule: put edits at the end of ingest")
+        kinds = [type(step) for step in self.dedups]
+        if kinds[:1] != [UrlDedup] or len(set(kinds)) < len(kinds) or LineDedup in kinds[:-1]:
+            self._refuse("dedup begins with UrlDedup, has nothing twice, and ends with LineDedup")
+        if not isinstance(self.dedup[0], UrlDedup):
+            self._refuse("a rule comes before all deduplication: put it in ingest")
+        by_language = [step for step in self.dedups if step.needs_language]
+        languages = [s for s in self.steps if isinstance(s, LanguageRule)]
+        if len(languages) != 1:
+            self._refuse("it needs one rule that identifies languages, such as IdentifyLanguage")
+        if by_language and languages[0] not in self.ingest:
+            self._refuse(f"{by_language[0].name} is by language: put {languages[0].name} in ingest")
+        if languages[0] in self.dedup:
+            self._refuse(f"put {languages[0].name} in ingest or finish")
+
+    def _refuse(self, why: str) -> None:
+        raise UserError(f"recipe {self.name}: {why}")
+
+    @functools.cached_property
+    def steps(self) -> tuple[Any, ...]:
+        """All steps, in order."""
+        return (*self.ingest, *self.dedup, *self.finish)
+
+    @functools.cached_property
+    def rules(self) -> tuple[Rule, ...]:
+        """The rules that ingest asks about pages, in order."""
+        return tuple(s for s in self.ingest if isinstance(s, Rule) and s.is_stage)
+
+    @functools.cached_property
+    def edits(self) -> tuple[Edit, ...]:
+        """The edits, in order."""
+        return tuple(step for step in self.ingest if isinstance(step, Edit))
+
+    @functools.cached_property
+    def dedups(self) -> tuple[Dedup, ...]:
+        """The deduplications, in order."""
+        return tuple(step for step in self.dedup if isinstance(step, Dedup))
+
+    @functools.cached_property
+    def marks(self) -> tuple[Rule, ...]:
+        """The rules among `dedup`: ingest asks them and marks pages, which are dropped later."""
+        return tuple(step for step in self.dedup if isinstance(step, Rule))
+
+    def marks_before(self, dedup: Dedup) -> int:
+        """Return how many of `marks` come before a deduplication."""
+        before = self.dedup[: self.dedup.index(dedup)]
+        return sum(isinstance(step, Rule) for step in before)
+
+    @functools.cached_property
+    def stages(self) -> tuple[str, ...]:
+        """What a record passes through, in order; what leaves one stage enters the next."""
+        passed = [*self.rules, *self.dedup, *self.finish]
+        return (READ, *(step.name for step in passed), WRITE)
+
+    @functools.cached_property
+    def documents(self) -> pa.Schema:
+        """Columns of the corpus, whose rows are sorted by `id` within a shard."""
+        steps = [*self.dedups, *self.ingest, *self.marks, *self.finish]
+        added = _fields(steps)
+        # Of quality there are many columns: they come last.
+        return pa.schema([*DOCUMENT_SCHEMA, *sorted(added, key=lambda f: f.name.startswith("q_"))])
+
+    @functools.cached_property
+    def pages(self) -> pa.Schema:
+        """Columns of the pages that passed ingest."""
+        stored = [field for step in self.dedups for field in step.stored]
+        return pa.schema([*_STORED, *stored, *self.found])
+
+    @functools.cached_property
+    def found(self) -> list[pa.Field]:
+        """Columns that the rules of ingest have found, which documents get."""
+        labels = [DOCUMENT_SCHEMA.field(name) for name in ("lang", "lang_score")]
+        by_ingest = any(isinstance(step, LanguageRule) for step in self.ingest)
+        return [*(labels if by_ingest else ()), *_fields([*self.ingest, *self.marks])]
+
+    @functools.cached_property
+    def runs(self) -> pa.Schema:
+        """Columns of a finished shard: those of the corpus with the id as 16 bytes."""
+        return self.documents.set(0, pa.field("id", pa.binary(16), nullable=False))
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of keys that a corpus keeps (pipelines.corpus.dedup.kept)."""
+        return tuple(step.kind for step in self.dedups)
+
+    @property
+    def preload(self) -> tuple[str, ...]:
+        """Modules that worker processes have imported before they start."""
+        return tuple(dict.fromkeys(module for step in self.steps for module in step.preload))
+
+    def first(self, kind: type[S]) -> S | None:
+        """Return the first step of a class."""
+        return next((step for step in self.steps if isinstance(step, kind)), None)
+
+    def change(self, changes: Mapping[str, Mapping[str, Any]]) -> "Recipe":
+        """Return the recipe with other values for fields of its steps, by their names.
+
+        Raises:
+            UserError: a value is out of its bounds.
+        """
+
+        def changed(steps: Iterable[Any]) -> list[Any]:
+            return [
+                step.change(given) if (given := changes.get(step.name)) else step for step in steps
+            ]
+
+        lists = {name: changed(getattr(self, name)) for name in ("ingest", "dedup", "finish")}
+        return dataclasses.replace(self, **lists)
+
+    def check_pickles(self) -> None:
+        """Check that all steps can travel to workers.
+
+        Raises:
+            UserError: one cannot.
+        """
+        for step in self.steps:
+            try:
+                pickle.dumps(step)
+            except Exception as error:  # whatever a step holds may fail in its own way
+                raise UserError(
+                    f"recipe {self.name}: {step.name} cannot be pickled ({error}): load what it "
+                    "holds in a functools.cached_property, or give the recipe as a file"
+                ) from error
+
+
+def _fields(steps: Iterable[Step]) -> list[pa.Field]:
+    columns = [column for step in steps for column in step.columns.items()]
+    return [pa.field(name, kind, nullable=False) for name, kind in columns]

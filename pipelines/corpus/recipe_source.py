@@ -1,0 +1,148 @@
+"""Recipes that users write: where they stand, and how they travel to workers.
+
+A file travels as its text, so that workers need nothing but what it imports. A module is imported
+by name where it is needed.
+"""
+
+import dataclasses
+import hashlib
+import importlib
+import importlib.util
+import linecache
+import pickle
+import re
+import sys
+import traceback
+import types
+from pathlib import Path
+from typing import Any
+
+from pipelines import storage
+from pipelines.corpus.recipe import Recipe
+from pipelines.errors import UserError
+
+_MODULE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
+
+
+@dataclasses.dataclass(frozen=True)
+class RecipeSource:
+    """The source of a recipe.
+
+    Attributes:
+        origin: where it is from: path or URL of a Python file, or `package.module:NAME`.
+        text: Python.
+        module: the module's name; "" for a file.
+    """
+
+    origin: str
+    text: str
+    module: str = ""
+
+    @property
+    def sha256(self) -> str:
+        """A hash of the text, for the identity of a corpus."""
+        return hashlib.sha256(self.text.encode()).hexdigest()
+
+    def load(self) -> Recipe:
+        """Run the source and return its recipe.
+
+        Raises:
+            UserError: it cannot be run, or has not one recipe.
+        """
+        if self.module:
+            found = vars(_import(self.origin, self.module))
+            if read_source(self.origin).sha256 != self.sha256:
+                raise UserError(
+                    f"recipe {self.origin} is another one on this worker: install the same version "
+                    "of its package there"
+                )
+            recipes = [found.get(self.origin.partition(":")[2])]
+        else:
+            recipes = [value for value in self._run().values() if isinstance(value, Recipe)]
+            recipes = list({id(recipe): recipe for recipe in recipes}.values())
+        if len(recipes) != 1 or not isinstance(recipes[0], Recipe):
+            raise UserError(
+                f"recipe {self.origin} has {len(recipes)} recipes, or what it names is none: give "
+                "a file with one `Recipe`, or package.module:NAME of one"
+            )
+        return recipes[0]
+
+    def _run(self) -> dict[str, Any]:
+        """Run the text as a module of its own; return what it defines."""
+        name = f"mswitch_recipe_{self.sha256[:16]}"
+        if name not in sys.modules:
+            # Tracebacks show its lines; dataclasses look their module up by name.
+            lines = self.text.splitlines(keepends=True)
+            linecache.cache[self.origin] = (len(self.text), None, lines, self.origin)
+            module = types.ModuleType(name)
+            module.__file__ = self.origin
+            sys.modules[name] = module
+            try:
+                exec(compile(self.text, self.origin, "exec"), vars(module))  # noqa: S102 the user's own file
+            except Exception as error:
+                del sys.modules[name]
+                raise UserError(f"recipe {self.origin}{_line_of(error, self.origin)}") from error
+        imported = vars(sys.modules[name])
+        # Recipes that it imports are not its own.
+        return {key: value for key, value in imported.items() if not _is_built_in(value)}
+
+
+@dataclasses.dataclass(frozen=True)
+class PickledRecipe:
+    """A recipe of a running program, which travels as it is."""
+
+    pickled: bytes
+
+    def load(self) -> Recipe:
+        """Return the recipe."""
+        return pickle.loads(self.pickled)  # noqa: S301 pickled by the program that runs this
+
+
+def read_source(origin: str) -> RecipeSource:
+    """Read a recipe's source.
+
+    Args:
+        origin: path or URL of a Python file, or `package.module:NAME`.
+
+    Raises:
+        UserError: there is no such file or module.
+    """
+    if _MODULE.fullmatch(origin) and not Path(origin).exists():
+        name = origin.partition(":")[0]
+        module = _import(origin, name)
+        try:
+            return RecipeSource(origin, Path(str(module.__file__)).read_text("utf-8"), name)
+        except OSError as error:
+            raise UserError(
+                f"recipe {origin}: cannot read the source of {name}: {error}"
+            ) from error
+    try:
+        return RecipeSource(origin, storage.read_bytes(origin).decode("utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"cannot read recipe {origin} ({error}): give a Python file, or package.module:NAME"
+        ) from error
+
+
+def _import(origin: str, name: str) -> types.ModuleType:
+    try:
+        return importlib.import_module(name)
+    except Exception as error:
+        raise UserError(
+            f"recipe {origin}: cannot import {name} ({type(error).__name__}: {error}): install it, "
+            "or give the path of a file"
+        ) from error
+
+
+def _line_of(error: Exception, origin: str) -> str:
+    """Return where in a file an error arose, and what it is."""
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__)
+             if frame.filename == origin]  # fmt: skip
+    line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else None
+    return f"{f', line {line}' if line else ''}: {type(error).__name__}: {error}"
+
+
+def _is_built_in(value: object) -> bool:
+    from pipelines.corpus import recipes
+
+    return any(value is built_in for built_in in vars(recipes).values())

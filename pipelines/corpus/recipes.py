@@ -1,0 +1,129 @@
+"""The recipes of built-in profiles: their rules in order, with thresholds and where these are from.
+
+from pipelines.corpus.recipes import MC4
+
+print(MC4.stages)
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Literal
+
+from pipelines.corpus.dedup.base import DedupScope, LineDedup, UrlDedup
+from pipelines.corpus.dedup.near import NearDedup
+from pipelines.corpus.recipe import Recipe
+from pipelines.corpus.rules.badwords import BadWords, Mc4Release
+from pipelines.corpus.rules.base import Edit, LanguageRule, Rule
+from pipelines.corpus.rules.blocklist import Blocklist
+from pipelines.corpus.rules.decontamination import Decontaminate
+from pipelines.corpus.rules.langid import IdentifyLanguageAndScript
+from pipelines.corpus.rules.langid_mc4 import IdentifyLanguage
+from pipelines.corpus.rules.length_and_paragraphs import MaxLength, Paragraphs, ParagraphsByScript
+from pipelines.corpus.rules.opt_out import OptOut
+from pipelines.corpus.rules.privacy import MaskPersonalData
+from pipelines.corpus.rules.quality import GopherQuality
+from pipelines.records import Page
+
+__all__ = [
+    "MC4",
+    "MC4_BY_LANGUAGE",
+    "MODERN",
+    "MODERN_BY_LANGUAGE",
+    "BadWords",
+    "Blocklist",
+    "Decontaminate",
+    "Edit",
+    "GopherQuality",
+    "IdentifyLanguage",
+    "IdentifyLanguageAndScript",
+    "LanguageRule",
+    "LineDedup",
+    "MaskPersonalData",
+    "MaxLength",
+    "NearDedup",
+    "OptOut",
+    "Page",
+    "Paragraphs",
+    "ParagraphsByScript",
+    "Recipe",
+    "Rule",
+    "UrlDedup",
+]
+
+ProfileName = Literal["mc4", "modern"]
+
+#: The published pipeline of mC4 (tfds text/c4_utils.py, `c4/multilingual` 3.1.0 of 2022). A page
+#: without paragraphs still competes for its URL.
+MC4 = Recipe(
+    "mc4",
+    ingest=[MaxLength(190_000)],
+    dedup=[
+        UrlDedup("newest"),
+        Paragraphs(min_lines=3, min_long_line_characters=200),
+        LineDedup("global"),
+    ],
+    finish=[
+        IdentifyLanguage(
+            language_threshold=0.95, language_min_bytes=100, language_max_bytes=10_000
+        ),
+        BadWords(badwords_filter_fraction=0.999, mc4_release="3.1.0"),
+    ],
+)
+
+#: The same with languages first, by whole pages: languages that are not wanted are dropped before
+#: anything is shuffled, and a language does not depend on the others.
+MC4_BY_LANGUAGE = Recipe(
+    "mc4",
+    ingest=[*MC4.ingest, MC4.finish[0]],
+    dedup=[*MC4.dedup[:-1], LineDedup("language")],
+    finish=MC4.finish[1:],
+)
+
+#: Languages early (by CLD2 too), lengths by script, Gopher's quality rules (Rae et al. 2021),
+#: near-duplicates as FineWeb removes them (Penedo et al. 2024) in place of single lines.
+MODERN = Recipe(
+    "modern",
+    ingest=[
+        Blocklist(),
+        OptOut(honour=("tdm_reservation", "noai")),
+        MaxLength(190_000),
+        ParagraphsByScript(min_lines=3, min_long_line_characters=200),
+        IdentifyLanguageAndScript(),
+        GopherQuality(),
+        MaskPersonalData(),
+    ],
+    dedup=[UrlDedup("newest"), NearDedup(bands=14, rows=8, shingle_words=5)],
+    finish=[
+        Decontaminate(contamination_share=0.5),
+        BadWords(badwords_filter_fraction=0.999, mc4_release="3.1.0"),
+    ],
+)
+
+#: The same with each line once in its language. Lines come last: the page that represents a
+#: cluster should own the lines of all of it.
+MODERN_BY_LANGUAGE = Recipe(
+    "modern",
+    ingest=MODERN.ingest,
+    dedup=[*MODERN.dedup, LineDedup("language")],
+    finish=MODERN.finish,
+)
+
+#: By profile and what a line is kept once within; the first of a profile is its default.
+PROFILES: Mapping[ProfileName, Mapping[DedupScope, Recipe]] = MappingProxyType(
+    {
+        "mc4": {"global": MC4, "language": MC4_BY_LANGUAGE},
+        "modern": {"none": MODERN, "language": MODERN_BY_LANGUAGE},
+    }
+)
+
+#: In what earlier releases of mC4 differ: 3.0.1 (2020) is the paper's corpus.
+RELEASES: Mapping[Mc4Release, Mapping[str, Mapping[str, Any]]] = MappingProxyType(
+    {
+        "3.1.0": {},
+        "3.0.1": {
+            "url_dedup": {"url_winner": "largest_hash"},
+            "language": {"language_threshold": 0.7},
+            "badwords": {"badwords_filter_fraction": 1.0, "mc4_release": "3.0.1"},
+        },
+    }
+)

@@ -1,0 +1,1 @@
+"""Rules on single pages; `pipelines.corpus.recipes` puts them in order."""

@@ -1,0 +1,267 @@
+"""mC4's bad-words filter: pages with a word of their language's list are dropped.
+
+The lists are the user's, in the layout of LDNOOBW's repository: one file per language, one entry a
+line. None come with mswitch. What counts as a match is c4_utils.get_badwords_filter_fn's rule.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import io
+import re
+from collections import defaultdict
+from pathlib import Path
+from typing import Any, ClassVar, Literal, get_args
+
+from pipelines import storage
+from pipelines.corpus.dedup.fingerprints import fingerprint, normalize_url
+from pipelines.corpus.rules.base import Rule, check_range
+from pipelines.corpus.rules.list_files import open_list, remote_files
+from pipelines.errors import UserError
+from pipelines.languages import languages
+from pipelines.outputs import canonical_json
+from pipelines.records import Page
+
+Mc4Release = Literal["3.0.1", "3.1.0"]
+
+#: LDNOOBW's lists for languages that mC4 does not have.
+_OTHER_LISTS = frozenset(["kab", "tlh"])
+
+#: Languages whose words need no gap around them.
+_UNSPACED: dict[Mc4Release, frozenset[str]] = {
+    "3.0.1": frozenset(["th", "zh"]),
+    "3.1.0": frozenset(["ja", "th", "zh"]),
+}
+#: Entries that are ignored, because each is part of so many common words that it alone hit more
+#: than a tenth of the language's documents.
+_ALLOWED: dict[Mc4Release, dict[str, frozenset[str]]] = {
+    "3.0.1": {},
+    "3.1.0": {"ja": frozenset(["sm", "グロ", "女の子"]), "zh": frozenset(["性"])},
+}
+# What a clone of LDNOOBW's repository holds besides lists.
+_NO_LISTS = re.compile(r"\..*|(README|LICENSE|USERS)(\..*)?")
+
+MAX_LIST_BYTES = 1 << 20
+#: Words nest in a pattern as deep as they are long.
+MAX_WORD_CHARACTERS = 100
+
+
+@dataclasses.dataclass(frozen=True)
+class WordLists:
+    """The lists of a directory.
+
+    Attributes:
+        lists: (language code without subtags, its entries), both sorted.
+    """
+
+    lists: tuple[tuple[str, tuple[str, ...]], ...]
+
+    def identity(self) -> dict[str, Any]:
+        """What a build's configuration says of them: languages, and a digest of all entries."""
+        digest = hashlib.sha256(canonical_json(self.lists).encode()).hexdigest()
+        return {"languages": [lang for lang, _ in self.lists], "sha256": digest}
+
+
+def load_badwords(directory: str | Path) -> WordLists:
+    """Read every list of a directory; `fr` and `fr-CA-u-sd-caqc` are one language's.
+
+    Hidden files, README, LICENSE and USERS are passed over.
+
+    Args:
+        directory: its path, or a URL such as gs://bucket/badwords.
+
+    Raises:
+        UserError: the directory is missing or without lists; a file is not named by a language,
+            is no list, or has an overlong entry.
+    """
+    known = _OTHER_LISTS | {language.base for language in languages().values()}
+    found: defaultdict[str, set[str]] = defaultdict(set)
+    for name, file, size in _entries_of(directory):
+        if _NO_LISTS.fullmatch(name):
+            continue
+        lang = name.partition("-")[0]
+        if lang not in known or size is None:
+            raise UserError(
+                f"bad words {file} is not a list: the files of {directory} are named by language, "
+                "such as de or fr-CA-u-sd-caqc; move others away"
+            )
+        if size > MAX_LIST_BYTES:
+            raise UserError(f"bad words {file} is larger than {MAX_LIST_BYTES:,} bytes: shorten it")
+        found[lang] |= _read_list(file)
+    if not found:
+        raise UserError(
+            f"bad words {directory} holds no list: give a directory with files such as de"
+        )
+    return WordLists(tuple((lang, tuple(sorted(words))) for lang, words in sorted(found.items())))
+
+
+def _entries_of(directory: str | Path) -> list[tuple[str, str, int | None]]:
+    """Return name, path and size of what is right below a directory; no size if it is no file."""
+    if storage.is_remote(directory):
+        files = remote_files(str(directory).rstrip("/"))
+        sizes = {
+            path.partition("/")[0]: size if "/" not in path else None
+            for path, size in files.items()
+        }
+        return [(name, storage.join(directory, name), sizes[name]) for name in sorted(sizes)]
+    path = Path(directory)
+    if not path.is_dir():
+        raise UserError(
+            f"bad words {path} is not a directory: give one with LDNOOBW's lists, such as a clone"
+        )
+    return [
+        (file.name, str(file), file.stat().st_size if file.is_file() else None)
+        for file in sorted(path.iterdir())
+    ]
+
+
+def _read_list(file: str) -> set[str]:
+    with open_list(file, "bad words") as opened:
+        data = opened.read()
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"bad words {file} is not UTF-8 ({error}): convert it") from error
+    words = {line.strip() for line in io.StringIO(text, newline=None)} - {""}
+    if not words:
+        raise UserError(f"bad words {file} has no entry: remove it, or give one entry a line")
+    longest = max(words, key=len)
+    if len(longest) > MAX_WORD_CHARACTERS or "\0" in text:
+        raise UserError(
+            f"bad words {file} is no list of words: an entry has at most "
+            f"{MAX_WORD_CHARACTERS} characters, and none is NUL"
+        )
+    return words
+
+
+class BadWordsFilter:
+    """Decides on pages by one release's rules.
+
+    Args:
+        badwords: the lists.
+        release: how words match.
+        fraction: the share of pages with bad words to drop; which ones, the URL's hash says.
+    """
+
+    def __init__(self, badwords: WordLists, release: Mc4Release, fraction: float):
+        allowed = _ALLOWED[release]
+        self._patterns: dict[str, re.Pattern[str]] = {}
+        for lang, words in badwords.lists:
+            if counted := set(words) - allowed.get(lang, frozenset()):
+                unspaced = lang in _UNSPACED[release]
+                self._patterns[lang] = word_pattern(counted, flanked=not unspaced)
+        self._numerator, self._denominator = float(fraction).as_integer_ratio()
+
+    def reason(self, lang: str, text: str, url_hash: bytes) -> str | None:
+        """Name the reason to drop a page, or None to keep it.
+
+        Args:
+            lang: its code; the list is that of the code without subtags.
+            text: its text.
+            url_hash: md5 of its normalised URL.
+        """
+        pattern = self._patterns.get(lang.partition("-")[0])
+        if pattern is None or not pattern.search(text.lower()):
+            return None
+        kept = int.from_bytes(url_hash, "big") % self._denominator >= self._numerator
+        return None if kept else "bad_words"
+
+
+@functools.lru_cache(maxsize=4)
+def badwords_filter(badwords: WordLists, release: Mc4Release, fraction: float) -> BadWordsFilter:
+    """Return the filter for these rules, compiled once per process."""
+    return BadWordsFilter(badwords, release, fraction)
+
+
+@dataclasses.dataclass(frozen=True)
+class BadWords(Rule):
+    """Drops pages with a word of their language's list.
+
+    Attributes:
+        badwords: a directory of lists in LDNOOBW's layout, or its URL; "" drops no page.
+        badwords_filter_fraction: share of the pages with bad words that is dropped, chosen by
+            the URL's hash (1 in mC4 3.0.1, 0.999 in 3.1.0).
+        mc4_release: how words match.
+        saved: where a build keeps the lists for its workers.
+    """
+
+    name: ClassVar[str] = "badwords"
+    badwords: str = ""
+    badwords_filter_fraction: float = 0.999
+    mc4_release: Mc4Release = "3.1.0"
+    saved: str = dataclasses.field(default="", repr=False)
+
+    def __post_init__(self):
+        check_range(self, {"badwords_filter_fraction": (0, 1)})
+        if self.mc4_release not in get_args(Mc4Release):
+            choices = ", ".join(get_args(Mc4Release))
+            raise UserError(f"mC4 has no release {self.mc4_release}: choose {choices}")
+
+    def settings(self) -> dict[str, Any]:
+        """Return languages and a digest of the lists, and how they are applied."""
+        return {
+            "badwords": load_badwords(self.badwords).identity() if self.badwords else None,
+            "badwords_filter_fraction": self.badwords_filter_fraction,
+            "mc4_release": self.mc4_release,
+        }
+
+    def prepare(self, directory: str) -> dict[str, Any]:
+        """Write the lists where every worker can read them."""
+        if not self.badwords:
+            return {}
+        saved = storage.join(directory, "badwords.json")
+        storage.write_json(saved, load_badwords(self.badwords).lists, scratch=True)
+        return {"badwords": self.badwords, "saved": saved}
+
+    @functools.cached_property
+    def _filter(self) -> BadWordsFilter | None:
+        if not self.badwords:
+            return None
+        lists = _read(self.saved) if self.saved else load_badwords(self.badwords)
+        return badwords_filter(lists, self.mc4_release, self.badwords_filter_fraction)
+
+    def reason(self, page: Page) -> str | None:
+        """Return `bad_words`, or None."""
+        if self._filter is None:
+            return None
+        return self._filter.reason(page.lang, page.text, fingerprint(normalize_url(page.url)))
+
+
+def _read(path: str) -> WordLists:
+    """Read what `prepare` wrote."""
+    return WordLists(tuple((lang, tuple(words)) for lang, words in storage.read_json(path)))
+
+
+def word_pattern(words: set[str], flanked: bool) -> re.Pattern[str]:
+    """Return a pattern that finds any of `words`, which are text, not patterns.
+
+    The words share their beginnings (a trie), so that a search takes time in proportion to the
+    text, however many words there are.
+
+    Args:
+        words: not empty.
+        flanked: whether a non-word character or an edge of the text must be on both sides.
+    """
+    trie: dict[str, Any] = {}
+    for word in words:
+        node = trie
+        for character in word:
+            node = node.setdefault(character, {})
+        node[""] = {}
+    body = _branches(trie)
+    return re.compile(rf"(?<!\w){body}(?!\w)" if flanked else body)
+
+
+def _branches(node: dict[str, Any]) -> str:
+    """Return a pattern for everything that may follow at a node of a trie."""
+    follow = [
+        re.escape(character) + _branches(child)
+        for character, child in sorted(node.items())
+        if character
+    ]
+    if not follow:
+        return ""
+    ends_here = "" in node
+    if len(follow) == 1 and not ends_here:
+        return follow[0]
+    return f"(?:{'|'.join(follow)}){'?' if ends_here else ''}"

@@ -1,0 +1,258 @@
+"""What a recipe lists: rules that drop pages, and edits that change what is stored of a page.
+
+A rule is a class with a `name`, and either `reason`, which is asked page by page, or `reasons`,
+which is asked about many pages at a time. Its settings are the fields of a frozen dataclass.
+"""
+
+import copy
+import dataclasses
+import functools
+import hashlib
+import os
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, ClassVar, Self
+
+from pipelines import storage
+from pipelines.corpus.rules.list_files import open_list
+from pipelines.crawl.html_tokens import Markup
+from pipelines.errors import UserError
+from pipelines.languages import UNDETERMINED, languages, parse_codes
+from pipelines.records import Page
+
+#: Least and most of values, by name; None where there is no limit.
+Limits = Mapping[str, tuple[float | None, float | None]]
+
+_NO_COLUMNS: Mapping[str, str] = MappingProxyType({})
+
+
+class Step:
+    """One entry of a recipe's lists. Its settings are its attributes, best those of a dataclass.
+
+    Attributes:
+        name: what statistics call it; no other entry of the recipe has it.
+        columns: columns that it adds to documents, with their Arrow types (`float32`, `string`).
+        files: names of fields that hold a path or URL. The content of these files is part of a
+            corpus' identity, and workers find them under the path in the field.
+        preload: modules that worker processes have imported before they start.
+    """
+
+    name: ClassVar[str]
+    columns: ClassVar[Mapping[str, str]] = _NO_COLUMNS
+    files: ClassVar[tuple[str, ...]] = ()
+    preload: ClassVar[tuple[str, ...]] = ()
+
+    def settings(self) -> dict[str, Any]:
+        """Return what identifies this step besides its code: files by their content.
+
+        Raises:
+            UserError: a file cannot be read.
+        """
+        settings = dict(vars(self))
+        if dataclasses.is_dataclass(self):
+            settings = {field.name: settings[field.name] for field in dataclasses.fields(self)}
+        what = f"the file of rule {self.name}"
+        paths = {name: settings[name] for name in self.files if settings[name]}
+        digests = {name: file_digest(path, what) for name, path in paths.items()}
+        return {**settings, **digests}
+
+    def change(self, fields: Mapping[str, Any]) -> Self:
+        """Return the step with other values for some fields.
+
+        Raises:
+            UserError: a value is out of its bounds.
+        """
+        if dataclasses.is_dataclass(self):
+            return dataclasses.replace(self, **fields)
+        changed = copy.copy(self)
+        vars(changed).update(fields)
+        return changed
+
+    def prepare(self, directory: str) -> dict[str, Any]:
+        """Return fields as workers need them; called once, where a build starts.
+
+        By default, files on this machine are copied there, whether workers could see them or not.
+
+        Args:
+            directory: path or URL of a directory that all workers can read.
+
+        Raises:
+            UserError: a file cannot be read.
+        """
+        fields = {}
+        for name in self.files:
+            path = getattr(self, name)
+            if not path or storage.is_remote(path):
+                continue
+            fields[name] = storage.join(directory, f"{self.name}-{os.path.basename(path)}")
+            with (
+                open_list(path, f"the file of rule {self.name}") as file,
+                storage.publish(fields[name]) as local,
+                open(local, "wb") as target,
+            ):
+                shutil.copyfileobj(file, target)
+        return fields
+
+
+class Rule(Step):
+    """Says which pages to drop, and why; define `reason` or `reasons`.
+
+    Every worker thread has rules of its own: what takes long to load belongs into a
+    `functools.cached_property`.
+
+    Attributes:
+        is_stage: whether statistics have a row for it; otherwise its drops count as `read`.
+    """
+
+    is_stage: ClassVar[bool] = True
+
+    def url_reason(self, url: str) -> str | None:
+        """Name the list that blocks a URL, whose record is not read then, or None."""
+        del url
+        return None
+
+    def response_reason(self, headers: Sequence[tuple[str, str]], html: Markup) -> str | None:
+        """Return why not to extract a WARC response, or None."""
+        del headers, html
+        return None
+
+    def html_reason(self, html: Markup) -> str | None:
+        """Return why not to extract HTML that may be used, or None."""
+        del html
+        return None
+
+    def reason(self, page: Page) -> str | None:
+        """Return why to drop a page, in lower-case letters, digits and underscores, or None."""
+        raise NotImplementedError(f"{type(self).__name__} defines neither reason nor reasons")
+
+    def reasons(self, pages: Sequence[Page]) -> Sequence[str | None]:
+        """Return `reason` for each page."""
+        return [self.reason(page) for page in pages]
+
+    def detail(self, page: Page) -> str:
+        """Return what samples of dropped pages show of one."""
+        return page.text
+
+    def notes(self, page: Page) -> Iterable[Mapping[str, Any]]:
+        """Return what to note of a page that was dropped, as JSON."""
+        del page
+        return ()
+
+    def describe(self, page: Page) -> Mapping[str, Any]:
+        """Return the values that `reason` compared with its limits, for `mswitch corpus inspect`.
+
+        Called after it. By default, the columns that the rule adds.
+        """
+        return {name: page.columns[name] for name in self.columns if name in page.columns}
+
+    def limits(self) -> Limits:
+        """Return least and most that a page may have of each value in `describe`."""
+        return {}
+
+    def defines(self, method: str) -> bool:
+        """Tell whether its class defines a method of `Rule` anew."""
+        return getattr(type(self), method) is not getattr(Rule, method)
+
+
+class Edit(Step):
+    """Changes what is stored of a page. Edits come last in the ingest of a recipe."""
+
+    is_stage: ClassVar[bool] = False
+
+    def edit(self, page: Page) -> None:
+        """Change a page: `utf8` and `columns`."""
+        raise NotImplementedError
+
+    def mask(self, beginning: str) -> str:
+        """Return the beginning of a text, of a page that is dropped, as samples may show it."""
+        return beginning
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LanguageRule(Rule):
+    """Labels pages with their language and drops those in others; define `identify`.
+
+    Attributes:
+        languages: codes to keep (an entry may name several, with commas; aliases are understood);
+            None keeps all in `known`.
+        keep_und: keep pages whose language is uncertain, as language `und`; by default unless
+            languages are chosen.
+    """
+
+    name: ClassVar[str] = "language"
+    languages: tuple[str, ...] | None = None
+    keep_und: bool | None = None
+
+    def __post_init__(self):
+        if self.languages is not None:
+            given = [code for entry in self.languages for code in entry.split(",") if code]
+            object.__setattr__(self, "languages", parse_codes(given))
+        if not self.kept:
+            raise UserError("no language is chosen: give at least one, or keep_und")
+
+    @functools.cached_property
+    def kept(self) -> frozenset[str]:
+        """The labels that a page may be written under."""
+        kept = self.known() if self.languages is None else self.languages
+        keep_und = self.languages is None if self.keep_und is None else self.keep_und
+        return frozenset(kept) | ({UNDETERMINED} if keep_und else set())
+
+    def known(self) -> Iterable[str]:
+        """Return the codes that are kept unless some are chosen."""
+        return languages()
+
+    def identify(self, page: Page) -> tuple[str, float]:
+        """Return the language of a page, `und` where it is uncertain, and a score from 0 to 1."""
+        raise NotImplementedError
+
+    def reason(self, page: Page) -> str | None:
+        """Label a page; drop it if its language is not wanted."""
+        page.lang, page.lang_score = self.identify(page)
+        if page.lang in self.kept:
+            return None
+        return "undetermined_language" if page.lang == UNDETERMINED else "other_language"
+
+    def detail(self, page: Page) -> str:
+        """Return the guess with its score, then the text."""
+        return f"{page.lang} {page.lang_score:.3f}: {page.text}"
+
+    def describe(self, page: Page) -> Mapping[str, Any]:
+        """Return the guess and what else is known of it."""
+        return {"lang": page.lang, "lang_score": page.lang_score, **super().describe(page)}
+
+
+def check_range(
+    rule: Any, limits: Mapping[str, tuple[float, float | None]], what: str = ""
+) -> None:
+    """Check that fields are within their limits.
+
+    Args:
+        rule: what has the fields; a field that is None is not checked.
+        limits: least and most of each, None if there is no most.
+        what: said before the field's name.
+
+    Raises:
+        UserError: one is not.
+    """
+    for name, (low, high) in limits.items():
+        value = getattr(rule, name)
+        if value is None:
+            continue
+        if not value >= low or (high is not None and value > high):
+            upper = "" if high is None else f" and at most {high:,}"
+            raise UserError(f"{what}{name} is {value}: it must be at least {low}{upper}")
+
+
+def file_digest(path: str, what: str) -> str:
+    """Return the SHA-256 of a file.
+
+    Args:
+        path: its path or URL.
+        what: what an error calls it.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    with open_list(path, what) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

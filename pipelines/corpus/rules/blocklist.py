@@ -1,0 +1,203 @@
+"""URL blocklists, which the user gives; none are shipped."""
+
+import dataclasses
+import functools
+import hashlib
+import io
+import urllib.parse
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from pipelines import storage
+from pipelines.corpus.rules.base import Rule
+from pipelines.corpus.rules.list_files import open_list, remote_files
+from pipelines.errors import UserError
+from pipelines.records import Page
+
+#: File names of the lists in a directory laid out like the University of Toulouse's.
+_DOMAINS, _URLS = "domains", "urls"
+
+
+@dataclasses.dataclass(frozen=True)
+class BlockedUrls:
+    """Domains and URL prefixes that are blocked. Memory: 9 bytes an entry.
+
+    Attributes:
+        names: the lists, for the report.
+        hashes: uint64 [entries], increasing. Two entries of millions share a hash with
+            probability 1e-6.
+        lists: uint8 [entries] the list each entry is from.
+    """
+
+    names: tuple[str, ...]
+    hashes: np.ndarray
+    lists: np.ndarray
+
+    def match(self, url: str) -> str | None:
+        """Return the list that blocks `url`: by its domain, a parent domain or a path prefix."""
+        if not len(self.hashes):
+            return None
+        keys = np.array([_hash(entry) for entry in _entries_that_block(url)], np.uint64)
+        place = np.minimum(np.searchsorted(self.hashes, keys), len(self.hashes) - 1)
+        hits = np.flatnonzero(self.hashes[place] == keys)
+        return self.names[self.lists[place[hits[0]]]] if len(hits) else None
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """A hash of all entries, for the identity of a build."""
+        sha256 = hashlib.sha256(repr(self.names).encode())
+        sha256.update(self.hashes.astype("<u8").tobytes() + self.lists.tobytes())
+        return sha256.hexdigest()
+
+
+def load_blocklist(paths: Sequence[str | Path]) -> BlockedUrls:
+    """Read blocklists.
+
+    Args:
+        paths: text files with a domain a line (`#` starts a comment; a domain blocks those below
+            it), or directories with a directory a category, each with a file `domains` and
+            possibly `urls` (lines of host/path, which block everything that starts so). A list
+            is named after its file, or after its category. Either may be a URL, such as
+            gs://bucket/ut1.
+
+    Raises:
+        UserError: a path cannot be read or is no list.
+    """
+    entries: dict[int, int] = {}
+    names: list[str] = []
+    for name, file, whole_hosts in _list_files(paths):
+        if name not in names:
+            names.append(name)
+        for number, entry in _read_entries(file):
+            host, slash, path = entry.partition("/")
+            if whole_hosts and (slash or " " in entry or "." not in host):
+                raise UserError(
+                    f"{file}, line {number}: {entry[:80]!r} is no domain: give one domain a line"
+                )
+            key = _hash(f"{_canonical_host(host)}{slash}{path}")
+            entries.setdefault(key, names.index(name))
+    if len(names) > 255:
+        raise UserError(f"{len(names)} blocklists: give at most 255, or join some")
+    hashes = np.array(sorted(entries), np.uint64)
+    lists = np.array([entries[key] for key in sorted(entries)], np.uint8)
+    return BlockedUrls(tuple(names), hashes, lists)
+
+
+def _list_files(paths: Sequence[str | Path]) -> Iterator[tuple[str, str, bool]]:
+    """Yield name, file, and whether its entries are domains, not URLs."""
+    for path in paths:
+        below = _files_below(path)
+        if below is None:
+            yield Path(path).stem, str(path), True
+            continue
+        if not below:
+            raise UserError(f"{path} has no file called {_DOMAINS} or {_URLS} in it")
+        for file in below:
+            yield Path(file).parent.name, file, Path(file).name == _DOMAINS
+
+
+def _files_below(path: str | Path) -> list[str] | None:
+    """Return the lists below a directory, in one order wherever it lies; None for a file."""
+    kinds = (_DOMAINS, _URLS)
+    if not storage.is_remote(path):
+        if not Path(path).is_dir():
+            return None
+        files = sorted(file for kind in kinds for file in Path(path).glob(f"**/{kind}"))
+        return [str(file) for file in files]
+    # Of https:// nothing can be listed.
+    found = {} if storage.is_http(path) else remote_files(str(path).rstrip("/"))
+    names = sorted(name.split("/") for name in found)
+    return [storage.join(path, *name) for name in names if name[-1] in kinds] if names else None
+
+
+def _read_entries(file: str) -> Iterator[tuple[int, str]]:
+    with open_list(file, "the blocklist") as opened:
+        lines = io.TextIOWrapper(opened, encoding="utf-8", errors="replace")
+        for number, line in enumerate(lines, 1):
+            entry = line.partition("#")[0].strip().lower()
+            if entry:
+                yield number, entry
+
+
+def _hash(entry: str) -> int:
+    digest = hashlib.blake2b(entry.encode("utf-8", "replace"), digest_size=8).digest()
+    return int.from_bytes(digest, "big")
+
+
+def _canonical_host(host: str) -> str:
+    """Return a host in lower case, in ASCII where it can be, without port and `www.`."""
+    host = host.lower().rstrip(".").removeprefix("www.")
+    if host.isascii():
+        return host
+    try:
+        return host.encode("idna").decode()
+    except UnicodeError:
+        return host
+
+
+def _entries_that_block(url: str) -> list[str]:
+    """Return every entry that would block `url`: its host and parents, then longer prefixes."""
+    try:
+        parts = urllib.parse.urlsplit(url)
+        host = _canonical_host(parts.hostname or "")
+    except ValueError:
+        return []
+    labels = host.split(".")
+    # The longest hosts first; more than ten labels are nobody's domain.
+    hosts = [".".join(labels[start:]) for start in range(max(0, len(labels) - 10), len(labels))]
+    path = parts.path.strip("/").lower().split("/")[:10]
+    prefixes = [f"{host}/{'/'.join(path[:stop])}" for stop in range(1, len(path) + 1) if path[0]]
+    return hosts + prefixes
+
+
+@dataclasses.dataclass(frozen=True)
+class Blocklist(Rule):
+    """Drops pages of blocked domains and URL prefixes; an archive's record is not read then.
+
+    Attributes:
+        blocklists: files of domains, or directories with one directory a category, by path or
+            URL; see `load_blocklist`.
+        saved: where a build keeps the entries for its workers.
+    """
+
+    name: ClassVar[str] = "blocklist"
+    is_stage: ClassVar[bool] = False
+    blocklists: tuple[str, ...] = ()
+    saved: str = dataclasses.field(default="", repr=False)
+
+    def settings(self) -> dict[str, Any]:
+        """Return a hash of all entries."""
+        entries = load_blocklist(self.blocklists).digest if self.blocklists else None
+        return {"blocklists": entries}
+
+    def prepare(self, directory: str) -> dict[str, Any]:
+        """Write the entries where every worker can read them."""
+        blocked = load_blocklist(self.blocklists)
+        saved = storage.join(directory, "blocklist.npz")
+        with storage.publish(saved) as path, open(path, "wb") as file:
+            names = np.array(blocked.names, np.str_)
+            np.savez(file, names=names, hashes=blocked.hashes, lists=blocked.lists)
+        return {"saved": saved}
+
+    @functools.cached_property
+    def _blocked(self) -> BlockedUrls:
+        return _read(self.saved) if self.saved else load_blocklist(self.blocklists)
+
+    def url_reason(self, url: str) -> str | None:
+        """Name the list that blocks a URL, or None."""
+        return self._blocked.match(url)
+
+    def reason(self, page: Page) -> str | None:
+        """Drop no page: those of blocked URLs are not read."""
+        del page
+        return None
+
+
+@functools.lru_cache(maxsize=1)
+def _read(path: str) -> BlockedUrls:
+    """Read what `prepare` wrote; the threads of a process share it."""
+    with np.load(io.BytesIO(storage.read_bytes(path)), allow_pickle=False) as arrays:
+        return BlockedUrls(tuple(arrays["names"].tolist()), arrays["hashes"], arrays["lists"])

@@ -1,0 +1,319 @@
+"""Pages that contain an item of an evaluation set, found by n-grams of 13 words.
+
+Items are cut like pages (see `words`), so punctuation, case and line breaks do not matter, and
+where there are no spaces the n-grams are as many letters as 13 words are worth. A page contains an
+item if it has at least a given share of the item's distinct n-grams. An item shorter than 13 words
+is one n-gram of its own length, down to 8 words; shorter ones would match by chance and are
+reported as unchecked.
+
+Memory: 14 bytes for each distinct n-gram of the items (8 its hash, 4 its item, 2 a filter of one
+bit in 16), and about 100 bytes an item. The filter lets 6 % of foreign n-grams through to a binary
+search.
+"""
+
+import collections
+import dataclasses
+import functools
+import gzip
+import io
+import json
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from pipelines import storage
+from pipelines.corpus.dedup.fingerprints import fingerprint, normalize_url
+from pipelines.corpus.rules.base import Rule, file_digest
+from pipelines.corpus.rules.list_files import open_list
+from pipelines.corpus.rules.words import Words, chunks, cut
+from pipelines.errors import UserError
+from pipelines.records import Page
+
+NGRAM_WORDS = 13
+MIN_ITEM_WORDS = 8
+_FILTER_BITS_PER_NGRAM = 16
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class EvaluationItem:
+    """One item: the name of its set, its line in the file, and all its text."""
+
+    set: str
+    line: int
+    text: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Contamination:
+    """One item on one page: how many of the item's distinct n-grams are there, of how many."""
+
+    page: int
+    set: str
+    line: int
+    matched: int
+    ngrams: int
+
+
+def read_evaluation_sets(paths: Sequence[str | Path]) -> Iterator[EvaluationItem]:
+    """Yield the items of evaluation sets; a set is named after its file.
+
+    Args:
+        paths: `.jsonl` files, where an item is all strings in one object, however deep; or `.txt`
+            files, where an item is a line. Either may be compressed (`.gz`), or be a URL.
+
+    Raises:
+        UserError: a file cannot be read or is not what its name says.
+    """
+    for path in paths:
+        name, kind = _name_and_kind(Path(path))
+        with open_list(path, "the evaluation set") as file:
+            plain = gzip.GzipFile(fileobj=file) if Path(path).suffix == ".gz" else file
+            try:
+                for number, line in enumerate(io.TextIOWrapper(plain, encoding="utf-8"), 1):
+                    text = line.strip()
+                    if text and kind == "jsonl":
+                        text = "\n".join(_strings(json.loads(text)))
+                    if text:
+                        yield EvaluationItem(name, number, text)
+            except (OSError, EOFError, ValueError, zlib.error) as error:
+                raise UserError(f"cannot read the evaluation set {path}: {error}") from error
+
+
+def _name_and_kind(path: Path) -> tuple[str, str]:
+    name = path.name.removesuffix(".gz")
+    for kind in ("jsonl", "txt"):
+        if name.endswith(f".{kind}"):
+            return name.removesuffix(f".{kind}"), kind
+    raise UserError(f"{path} is no evaluation set: give .jsonl or .txt files, plain or gzip")
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list | dict):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _strings(part)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Table:
+    """The n-grams of one length: hashes (increasing) with the item of each, and the filter."""
+
+    hashes: np.ndarray
+    items: np.ndarray
+    filter: np.ndarray
+
+    @classmethod
+    def of(cls, hashes: np.ndarray, items: np.ndarray) -> "_Table":
+        order = np.lexsort([items, hashes])
+        hashes, items = hashes[order], items[order].astype(np.uint32)
+        bits = max(10, (len(hashes) * _FILTER_BITS_PER_NGRAM - 1).bit_length())
+        passes = np.zeros(1 << (bits - 3), np.uint8)
+        place = hashes & np.uint64((1 << bits) - 1)
+        bit = np.uint8(1) << (place & np.uint64(7)).astype(np.uint8)
+        np.bitwise_or.at(passes, place >> np.uint64(3), bit)
+        return cls(hashes, items, passes)
+
+    def candidates(self, hashes: np.ndarray) -> np.ndarray:
+        """Return which hashes the filter lets through."""
+        place = hashes & np.uint64(8 * len(self.filter) - 1)
+        return (self.filter[place >> np.uint64(3)] >> (place & np.uint64(7)).astype(np.uint8)) & 1
+
+
+class EvaluationIndex:
+    """The n-grams of evaluation sets, to check pages against.
+
+    Args:
+        items: the sets' items.
+        min_share: the share of an item's n-grams from which a page contains it.
+
+    Attributes:
+        items: (set, line) of each item that can be found.
+        too_short: (set, line) of each that cannot.
+        ngrams: how many distinct n-grams each item has.
+    """
+
+    def __init__(self, items: Iterable[EvaluationItem], min_share: float = 0.5):
+        if not 0 < min_share <= 1:
+            raise UserError(f"min_share is {min_share}: it must be above 0 and at most 1")
+        self.min_share = min_share
+        self.items: list[tuple[str, int]] = []
+        self.too_short: list[tuple[str, int]] = []
+        self.ngrams: list[int] = []
+        found: dict[int, list[tuple[np.ndarray, int]]] = {}
+        for item in items:
+            length, hashes = _item_ngrams(item.text)
+            if length:
+                found.setdefault(length, []).append((hashes, len(self.items)))
+                self.items.append((item.set, item.line))
+                self.ngrams.append(len(hashes))
+            else:
+                self.too_short.append((item.set, item.line))
+        self._tables = {
+            length: _Table.of(
+                np.concatenate([hashes for hashes, _ in rows]),
+                np.repeat([item for _, item in rows], [len(hashes) for hashes, _ in rows]),
+            )
+            for length, rows in sorted(found.items())
+        }
+
+    def __len__(self) -> int:
+        """The number of items that can be found."""
+        return len(self.items)
+
+    def check(self, texts: Sequence[str]) -> list[Contamination]:
+        """Return what pages contain, by page and item."""
+        found = []
+        for start, stop in chunks(texts):
+            words = cut(texts[start:stop])
+            for length, table in self._tables.items():
+                found += self._matches(words, length, table, start)
+        return sorted(found, key=lambda one: (one.page, one.set, one.line))
+
+    def _matches(
+        self, words: Words, length: int, table: _Table, offset: int
+    ) -> Iterator[Contamination]:
+        starts, _, hashes = words.windows(np.full(len(words.first) - 1, length))
+        passed = np.flatnonzero(table.candidates(hashes))
+        first = np.searchsorted(table.hashes, hashes[passed])
+        last = np.searchsorted(table.hashes, hashes[passed], side="right")
+        known = last > first
+        pages = words.page_of_unit[starts[passed[known]]]
+        # An n-gram that the page has twice counts once.
+        pairs = np.unique(np.column_stack([pages, first[known], last[known]]), axis=0)
+        hits = [
+            (page, item) for page, low, high in pairs.tolist() for item in table.items[low:high]
+        ]
+        rows, counts = np.unique(
+            np.array(hits, np.int64).reshape(-1, 2), axis=0, return_counts=True
+        )
+        for (page, item), matched in zip(rows.tolist(), counts.tolist(), strict=True):
+            if matched >= self.min_share * self.ngrams[item]:
+                name, line = self.items[item]
+                yield Contamination(offset + page, name, line, matched, self.ngrams[item])
+
+
+@dataclasses.dataclass(frozen=True)
+class Decontaminate(Rule):
+    """Drops pages that contain an item of an evaluation set.
+
+    Attributes:
+        evaluation_sets: .jsonl and .txt files, by path or URL; see `read_evaluation_sets`.
+        contamination_share: the share of an item's n-grams from which a page contains it.
+        saved: where a build keeps the items for its workers.
+    """
+
+    name: ClassVar[str] = "decontamination"
+    evaluation_sets: tuple[str, ...] = ()
+    contamination_share: float = 0.5
+    saved: str = dataclasses.field(default="", repr=False)
+
+    def __post_init__(self):
+        if not 0 < self.contamination_share <= 1:
+            raise UserError(
+                f"contamination_share is {self.contamination_share}: "
+                "it must be above 0 and at most 1"
+            )
+
+    def settings(self) -> dict[str, Any]:
+        """Return the share, and the files by their content, wherever they lie."""
+        return {
+            "contamination_share": self.contamination_share,
+            "evaluation_sets": sorted(
+                file_digest(path, "the evaluation set") for path in self.evaluation_sets
+            ),
+        }
+
+    def prepare(self, directory: str) -> dict[str, Any]:
+        """Write the items where every worker can read them."""
+        items = [dataclasses.astuple(item) for item in read_evaluation_sets(self.evaluation_sets)]
+        saved = storage.join(directory, "evaluation_items.json")
+        storage.write_json(saved, items, scratch=True)
+        return {"saved": saved}
+
+    @functools.cached_property
+    def index(self) -> EvaluationIndex:
+        """The n-grams of all items."""
+        if self.saved:
+            return _read(self.saved, self.contamination_share)
+        return EvaluationIndex(read_evaluation_sets(self.evaluation_sets), self.contamination_share)
+
+    def reasons(self, pages: Sequence[Page]) -> list[str | None]:
+        """Return `evaluation_item` for pages with an item; what was found is noted."""
+        reasons: list[str | None] = [None] * len(pages)
+        for found in self.index.check([page.text for page in pages]):
+            page, reasons[found.page] = pages[found.page], "evaluation_item"
+            item = {k: v for k, v in dataclasses.asdict(found).items() if k != "page"}
+            page_id = fingerprint(normalize_url(page.url)).hex()
+            page.columns.setdefault(self.name, []).append({**item, "id": page_id, "url": page.url})
+        return reasons
+
+    def notes(self, page: Page) -> list[dict[str, Any]]:
+        """Return the items that a page has."""
+        return page.columns[self.name]
+
+    def describe(self, page: Page) -> dict[str, Any]:
+        """Return the items that a page has."""
+        return {"items": page.columns.get(self.name, [])}
+
+
+@functools.lru_cache(maxsize=1)
+def _read(path: str, min_share: float) -> EvaluationIndex:
+    """Read what `prepare` wrote; the threads of a process share it."""
+    items = (EvaluationItem(*item) for item in storage.read_json(path))
+    return EvaluationIndex(items, min_share)
+
+
+def contamination_report(
+    index: EvaluationIndex, matches: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Return decontamination.json: each set's items, and which of them are on which page.
+
+    Every `match` names set, line of the item, n-grams of the item found of how many, and the
+    dropped page. Pages are sorted by id, so the report does not depend on the input's order.
+    """
+    found = _found(matches)
+    sets: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
+    for key in index.items:
+        sets[key[0]].update(items=1, found=key in found)
+    for name, _ in index.too_short:
+        sets[name].update(items=1, too_short=1)
+    return {
+        "ngram_words": NGRAM_WORDS,
+        "min_share": index.min_share,
+        "sets": {
+            name: {"items": n["items"], "found": n["found"], "too_short": n["too_short"]}
+            for name, n in sorted(sets.items())
+        },
+        "matches": _in_order(matches),
+    }
+
+
+def merge_reports(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the report of a corpus and a crawl that was added, checked against the same sets."""
+    matches = _in_order([*one["matches"], *other["matches"]])
+    found = collections.Counter(name for name, _ in _found(matches))
+    sets = {name: {**counts, "found": found[name]} for name, counts in one["sets"].items()}
+    return {**one, "sets": sets, "matches": matches}
+
+
+def _found(matches: Iterable[Mapping[str, Any]]) -> set[tuple[str, int]]:
+    return {(match["set"], match["line"]) for match in matches}
+
+
+def _in_order(matches: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    return sorted(matches, key=lambda one: (one["set"], one["line"], one["id"]))
+
+
+def _item_ngrams(text: str) -> tuple[int, np.ndarray]:
+    """Return the length in units and the distinct hashes of an item's n-grams; 0 if too short."""
+    words = cut([text])
+    units = len(words.starts)
+    if units < words.units(MIN_ITEM_WORDS)[0]:
+        return 0, words.hashes[:0]
+    length = min(units, int(words.units(NGRAM_WORDS)[0]))
+    _, _, hashes = words.windows(np.array([length]))
+    return length, np.unique(hashes)

@@ -1,0 +1,116 @@
+"""Opt-outs of publishers, read where the crawl has them.
+
+A WARC response has its headers and its HTML, a WET record has neither.
+"""
+
+import dataclasses
+import re
+from collections.abc import Iterable, Sequence
+from typing import ClassVar
+
+from pipelines.corpus.rules.base import Rule
+from pipelines.crawl.html_metas import find_metas
+from pipelines.crawl.html_tokens import Markup
+from pipelines.errors import UserError
+from pipelines.records import Page
+
+#: What a publisher can reserve, and the names it is known by here.
+SIGNALS = ("tdm_reservation", "noai", "noimageai", "noindex")
+
+_ATTRIBUTE = re.compile(
+    r"""\b(name|content)\s{0,9}=\s{0,9}(?:"([^"]{0,1000})"|'([^']{0,1000})'|([^\s"'>]{1,1000}))""",
+    re.IGNORECASE,
+)
+#: Robots directives with a colon of their own; any other name before a colon is a robot's.
+_DIRECTIVES_WITH_VALUES = ("unavailable_after", "max-snippet", "max-image-preview")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OptOut(Rule):
+    """Drops WARC responses whose publisher reserves such use, by HTTP header or meta tag.
+
+    The defaults are those that speak of this use: `tdm-reservation: 1` (the W3C community group's
+    TDM Reservation Protocol: rights under article 4 of EU directive 2019/790 are reserved) and
+    `noai`. `noimageai` speaks of images, `noindex` of search results: add them to be stricter.
+
+    Attributes:
+        honour: signals among tdm_reservation, noai, noimageai and noindex.
+        robots: robots whose own directives count too, besides those addressed to all; ASCII.
+    """
+
+    name: ClassVar[str] = "opt_out"
+    is_stage: ClassVar[bool] = False
+    preload: ClassVar[tuple[str, ...]] = ("pipelines.corpus.rules.warm_up",)
+
+    honour: tuple[str, ...] = ("tdm_reservation", "noai")
+    robots: tuple[str, ...] = ("ccbot",)
+
+    def __post_init__(self):
+        unknown = sorted(set(self.honour) - set(SIGNALS))
+        if unknown:
+            raise UserError(f"unknown opt-out {unknown[0]!r}: choose among {', '.join(SIGNALS)}")
+        for robot in self.robots:
+            if not robot.isascii():
+                raise UserError(f"robot {robot!r}: names of robots are ASCII")
+        # Names of robots have no case, and are looked for in lower case.
+        object.__setattr__(self, "robots", tuple(robot.strip().lower() for robot in self.robots))
+
+    def response_reason(self, headers: Iterable[tuple[str, str]], html: Markup) -> str | None:
+        """Return the first honoured signal that a page has, as a reason to drop it, or None."""
+        found = opt_out_signals(headers, html, self.robots)
+        return next((f"opt_out_{name}" for name in self.honour if name in found), None)
+
+    def reason(self, page: Page) -> str | None:
+        """Drop no page: responses with a signal are not extracted."""
+        del page
+        return None
+
+
+def opt_out_signals(
+    headers: Iterable[tuple[str, str]], html: Markup, robots: Sequence[str] = ("ccbot",)
+) -> frozenset[str]:
+    """Return what a page reserves, among `SIGNALS`.
+
+    Args:
+        headers: names and values of the HTTP response; names may repeat.
+        html: the page. Its meta tags count wherever they stand, comments included: in doubt the
+            publisher is right.
+        robots: see `OptOut`.
+    """
+    found: set[str] = set()
+    for name, value in headers:
+        lowered = name.strip().lower()
+        if lowered == "x-robots-tag":
+            found |= _robots_directives(value, robots)
+        elif lowered == "tdm-reservation" and value.strip() == "1":
+            found.add("tdm_reservation")
+    for tag in find_metas(html, ("robots", "tdm-reservation", *robots)):
+        attributes = {
+            match[1].lower(): match[2] or match[3] or match[4] or ""
+            for match in _ATTRIBUTE.finditer(tag)
+        }
+        name = attributes.get("name", "").strip().lower()
+        content = attributes.get("content", "")
+        if name == "robots" or name in robots:
+            found |= _robots_directives(content, robots)
+        elif name == "tdm-reservation" and content.strip() == "1":
+            found.add("tdm_reservation")
+    return frozenset(found)
+
+
+def _robots_directives(value: str, robots: Sequence[str]) -> set[str]:
+    """Return the signals in a list of directives, those for other robots left out.
+
+    A robot's name holds for all directives after it: `otherbot: noindex, nofollow`.
+    """
+    found = set()
+    addressed = True
+    for part in value.lower().split(","):
+        directive = part.strip()
+        robot, colon, rest = directive.partition(":")
+        if colon and robot.strip() not in _DIRECTIVES_WITH_VALUES:
+            addressed = robot.strip() in ("*", *robots)
+            directive = rest.strip()
+        if addressed:
+            found.add("noindex" if directive == "none" else directive)
+    return found & set(SIGNALS)

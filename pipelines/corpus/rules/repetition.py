@@ -1,0 +1,84 @@
+"""How much of a page is in n-grams of words that it has more than once."""
+
+import numpy as np
+
+from pipelines.compiled import compiled, table_size
+from pipelines.corpus.rules.words import mix_one
+
+
+@compiled
+def repeated_characters(
+    first: np.ndarray,
+    lengths: np.ndarray,
+    sums: np.ndarray,
+    inverses: np.ndarray,
+    units: np.ndarray,
+    tops: int,
+    seed: np.uint64,
+) -> np.ndarray:
+    """Count characters of words in n-grams that repeat.
+
+    An n-gram repeats only where the shorter one that it starts with does, so each length looks
+    only at what is left of the one before: on ordinary text that is little.
+
+    Args:
+        first: int64 [pages + 1] the first unit of each page.
+        lengths: int64 [units + 1] characters before each unit.
+        sums: uint64 [units + 1] of `SpanHashes` over the units' hashes.
+        inverses: uint64 [at least units + 1] of the same.
+        units: int64 [n-grams, pages] units that an n-gram spans, shorter ones first.
+        tops: for so many n-grams, characters in the one that takes most of the page count, once
+            for each time; for the others, characters in any that the page has had before.
+        seed: `random_seed`.
+
+    Returns:
+        int64 [n-grams, pages].
+    """
+    pages = len(first) - 1
+    found = np.zeros((len(units), pages), np.int64)
+    most = 0
+    for page in range(pages):
+        most = max(most, first[page + 1] - first[page])
+    room = table_size(most)
+    keys, counts = np.empty(room, np.uint64), np.empty(room, np.int64)
+    places, slots = np.empty(most, np.int64), np.empty(most, np.int64)
+    for page in range(pages):
+        stop = first[page + 1]
+        left = stop - first[page]
+        for number in range(left):
+            places[number] = first[page] + number
+        for ngram in range(len(units)):
+            length = units[ngram, page]
+            size = table_size(left)
+            counts[:size] = 0
+            fitting = 0
+            for number in range(left):
+                start = places[number]
+                end = start + length
+                if end > stop:
+                    break
+                key = mix_one((sums[end] - sums[start]) * inverses[start])
+                slot = np.int64(mix_one(key ^ seed) & np.uint64(size - 1))
+                while counts[slot] and keys[slot] != key:
+                    slot = (slot + 1) & (size - 1)
+                keys[slot] = key
+                counts[slot] += 1
+                slots[number] = slot
+                fitting += 1
+            left = covered = 0
+            for number in range(fitting):
+                count = counts[slots[number]]
+                if count == 1:
+                    continue
+                start = places[number]
+                end = start + length
+                if ngram < tops:
+                    taken = abs(count) * (lengths[end] - lengths[start])
+                    found[ngram, page] = max(found[ngram, page], taken)
+                elif count < 0:  # not the first
+                    found[ngram, page] += lengths[end] - lengths[max(start, covered)]
+                    covered = end
+                counts[slots[number]] = -abs(count)
+                places[left] = start
+                left += 1
+    return found

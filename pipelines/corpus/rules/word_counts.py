@@ -1,0 +1,111 @@
+"""What is counted word by word and character by character, in one pass over some pages."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from pipelines.compiled import compiled
+from pipelines.corpus.rules.words import DIGIT, LETTER, SPACE, Words
+
+_NUMBER_SIGN, _DOT, _ELLIPSIS = ord("#"), ord("."), ord("…")
+_DOTS_OF_ELLIPSIS = 3
+_BIT, _BITS = np.uint64(1), np.uint64(63)
+
+
+class Counts(NamedTuple):
+    """Counts of each page, float64 [pages].
+
+    Attributes:
+        words: units, as parts of a word where a letter is one.
+        with_letter: those of them that have a letter.
+        characters: of units that are words.
+        symbols: number signs and ellipses.
+        digits: characters.
+        visible: characters that are no space.
+    """
+
+    words: np.ndarray
+    with_letter: np.ndarray
+    characters: np.ndarray
+    symbols: np.ndarray
+    digits: np.ndarray
+    visible: np.ndarray
+
+
+def count_words(words: Words) -> Counts:
+    """Return the counts of each page."""
+    return _count(
+        words.codes,
+        words.properties,
+        words.page_starts,
+        words.starts,
+        words.ends,
+        words.first,
+        words.unspaced,
+        words.letters_per_word,
+    )
+
+
+@compiled
+def _count(codes, properties, page_starts, starts, ends, first, unspaced, letters_per_word):
+    pages = len(first) - 1
+    words, with_letter, characters = np.zeros(pages), np.zeros(pages), np.zeros(pages)
+    symbols, digits, visible = np.zeros(pages), np.zeros(pages), np.zeros(pages)
+    for page in range(pages):
+        part = 1 / letters_per_word[page]
+        of_words = 0
+        for unit in range(first[page], first[page + 1]):
+            weight = part if unspaced[unit] else 1.0
+            words[page] += weight
+            kinds = np.uint8(0)
+            for place in range(starts[unit], ends[unit]):
+                kinds |= properties[place]
+            if kinds & LETTER:
+                with_letter[page] += weight
+            if not unspaced[unit]:
+                of_words += ends[unit] - starts[unit]
+        dots = signs = numerals = shown = 0
+        for place in range(page_starts[page], page_starts[page + 1]):
+            code, kind = codes[place], properties[place]
+            dots = dots + 1 if code == _DOT else 0
+            signs += dots == _DOTS_OF_ELLIPSIS or code in (_ELLIPSIS, _NUMBER_SIGN)
+            numerals += kind & DIGIT > 0
+            shown += kind & SPACE == 0
+        characters[page], symbols[page] = of_words, signs
+        digits[page], visible[page] = numerals, shown
+    return Counts(words, with_letter, characters, symbols, digits, visible)
+
+
+@compiled
+def count_distinct(hashes, first, listed, bounds, lists):
+    """Count how many of the hashes on its list each page has.
+
+    Args:
+        hashes: uint64 [units].
+        first: int64 [pages + 1] the first unit of each page.
+        listed: uint64: all lists, one after the other.
+        bounds: int64 [lists + 1] where each starts.
+        lists: int64 [pages] the list of each page, -1 if it has none.
+
+    Returns:
+        int64 [pages], -1 for pages without a list.
+    """
+    counts = np.full(len(lists), -1)
+    seen = np.empty(len(listed), np.bool_)
+    for page in range(len(lists)):
+        if lists[page] < 0:
+            continue
+        start, stop = bounds[lists[page]], bounds[lists[page] + 1]
+        bits = np.uint64(0)  # most hashes have lowest bits that no listed one has
+        for place in range(start, stop):
+            bits |= _BIT << (listed[place] & _BITS)
+            seen[place] = False
+        counts[page] = 0
+        for unit in range(first[page], first[page + 1]):
+            if not (bits >> (hashes[unit] & _BITS)) & _BIT:
+                continue
+            for place in range(start, stop):
+                if listed[place] == hashes[unit] and not seen[place]:
+                    seen[place] = True
+                    counts[page] += 1
+    return counts

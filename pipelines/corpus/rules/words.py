@@ -1,0 +1,289 @@
+"""Pages cut into words and their n-grams, as arrays over many pages at a time.
+
+A word is a run of letters, marks and digits. Scripts without spaces between words (see
+`scripts`) have no words to find without a dictionary: there each letter is a unit of its own, and
+an n-gram of n words spans as many letters as n English words are worth. Both kinds occur on one
+page; the dominant script of a page decides the length of its n-grams.
+
+A hash is a polynomial modulo 2**64 over mixed values, so that that of any span is one difference
+of prefix sums. It is fixed by this file and by Python's Unicode tables, on every machine.
+"""
+
+import dataclasses
+import functools
+import unicodedata
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from pipelines.compiled import compiled
+from pipelines.corpus.rules.scripts import LETTERS_PER_WORD, UNSPACED, unspaced_blocks
+from pipelines.records import Page
+
+#: Text that is cut up at a time: its arrays (about 60 bytes a character) stay near the caches.
+CHUNK_CHARACTERS = 1 << 18
+
+WORD, LETTER, MARK, DIGIT, SPACE, TERMINAL, CLOSER = (np.uint8(1 << bit) for bit in range(7))
+
+#: Ends of sentences: ASCII, ellipsis, Armenian, Arabic, Urdu, Devanagari danda, Sinhala, Burmese,
+#: Ethiopic, Khmer, Tibetan, CJK and their half-width and full-width forms.
+TERMINALS = ".!?…։؟۔।॥෴၊။።፧፨។៕།༎。！？．｡‼⁇⁈⁉︕︖︒"
+_CLOSERS = "\"'”’»›)]}」』】）〉》］｝"
+_CODE_POINTS = 0x32400  # no script lies beyond, only tags and private use
+
+# A page with more Kana per Han letter is Japanese.
+_KANA_PER_HAN = 0.1
+
+_ODD = np.uint64(0x9E3779B97F4A7C15)
+_MIX_1, _MIX_2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
+
+
+@functools.cache
+def _tables() -> tuple[np.ndarray, np.ndarray]:
+    """Return the properties and the unspaced script of each code point, both uint8."""
+    by_category = {
+        **dict.fromkeys(("Lu", "Ll", "Lt", "Lm", "Lo"), WORD | LETTER),
+        # Joiners (Cf) shape letters and do not part them.
+        **dict.fromkeys(("Mn", "Mc", "Me", "Cf"), WORD | MARK),
+        "Nd": WORD | DIGIT,
+        **dict.fromkeys(("Nl", "No"), WORD),
+        **dict.fromkeys(("Zs", "Zl", "Zp", "Cc"), SPACE),
+    }
+    properties = np.array(
+        [by_category.get(unicodedata.category(chr(code)), 0) for code in range(_CODE_POINTS)],
+        np.uint8,
+    )
+    properties[[ord(character) for character in TERMINALS]] |= TERMINAL
+    properties[[ord(character) for character in _CLOSERS]] |= CLOSER
+    return properties, unspaced_blocks(_CODE_POINTS)
+
+
+@functools.cache
+def _mixed_codes() -> np.ndarray:
+    """Return what stands for each code point in hashes: uint64, 1.6 MB."""
+    return mix(np.arange(_CODE_POINTS, dtype=np.uint64) + _ODD)
+
+
+def powers_of(values: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return powers of an odd number and of its inverse, more than there are values."""
+    return _powers(max(10, values.bit_length()))
+
+
+@functools.cache
+def _powers(bits: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the powers 0 .. 2**bits of an odd number and of its inverse modulo 2**64."""
+    inverse = np.uint64(pow(int(_ODD), -1, 1 << 64))
+    powers = []
+    for base in (_ODD, inverse):
+        factors = np.full((1 << bits) + 1, base)
+        factors[0] = 1
+        powers.append(np.cumprod(factors))
+    return powers[0], powers[1]
+
+
+def mix(values: np.ndarray) -> np.ndarray:
+    """Return uint64 values scrambled one to one (the finaliser of splitmix64)."""
+    values = (values ^ (values >> np.uint64(30))) * _MIX_1
+    values = (values ^ (values >> np.uint64(27))) * _MIX_2
+    return values ^ (values >> np.uint64(31))
+
+
+#: The same of a single value, for what is compiled.
+mix_one: Any = compiled(mix)
+
+
+class SpanHashes:
+    """Hashes of any spans of an array of uint64 values.
+
+    Attributes:
+        sums: uint64 [values + 1] of the values times powers of an odd number, before each value.
+        inverses: uint64 [at least values + 1] inverses of those powers.
+    """
+
+    def __init__(self, sums: np.ndarray, inverses: np.ndarray):
+        self.sums, self.inverses = sums, inverses
+
+    @classmethod
+    def over(cls, values: np.ndarray) -> "SpanHashes":
+        """Return the hashes of spans of these values."""
+        powers, inverses = powers_of(len(values))
+        sums = np.zeros(len(values) + 1, np.uint64)
+        np.cumsum(values * powers[: len(values)], out=sums[1:])
+        return cls(sums, inverses)
+
+    def of(self, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
+        """Return a hash for each span: equal spans have equal ones, wherever they lie."""
+        return mix((self.sums[ends] - self.sums[starts]) * self.inverses[starts])
+
+
+@dataclasses.dataclass(frozen=True)
+class Words:
+    """The words of some pages, in lower case, page after page.
+
+    Attributes:
+        properties: uint8 [characters] bits of WORD and so on; a line break parts two pages.
+        codes: uint32 [characters] code points.
+        page_starts: int64 [pages + 1] where each page starts in `codes`.
+        starts: int64 [units] where each unit starts in `codes`.
+        ends: int64 [units] where it ends.
+        first: int64 [pages + 1] the first unit of each page.
+        hashes: uint64 [units].
+        characters: hashes of spans of `codes`.
+        unspaced: bool [units] whether the unit is a letter of a script without spaces.
+        letters_per_word: float [pages] units per word in the page's n-grams; 1 for words.
+    """
+
+    properties: np.ndarray
+    codes: np.ndarray
+    page_starts: np.ndarray
+    starts: np.ndarray
+    ends: np.ndarray
+    first: np.ndarray
+    hashes: np.ndarray
+    characters: SpanHashes
+    unspaced: np.ndarray
+    letters_per_word: np.ndarray
+
+    @functools.cached_property
+    def page_of_unit(self) -> np.ndarray:
+        """int64 [units]: the page that each unit is on."""
+        return np.repeat(np.arange(len(self.first) - 1), np.diff(self.first))
+
+    @functools.cached_property
+    def spans(self) -> SpanHashes:
+        """Hashes of spans of units."""
+        return SpanHashes.over(self.hashes)
+
+    def units(self, words: int) -> np.ndarray:
+        """Return how many units an n-gram of `words` words has on each page: int64 [pages]."""
+        return np.maximum(1, np.rint(words * self.letters_per_word)).astype(np.int64)
+
+    def ngrams(
+        self, words: int, positions: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the n-grams of `words` words that fit their page; see `windows`."""
+        return self.windows(self.units(words), positions)
+
+    def windows(
+        self, units: np.ndarray, positions: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the windows that fit their page.
+
+        Args:
+            units: int64 [pages] their length on each page.
+            positions: only those that start at these units.
+
+        Returns:
+            The unit each starts at, the unit after its last, and its hash.
+        """
+        if positions is None:
+            positions = np.arange(len(self.starts))
+        pages = self.page_of_unit[positions]
+        stops = positions + units[pages]
+        fits = stops <= self.first[pages + 1]
+        positions, stops = positions[fits], stops[fits]
+        return positions, stops, self.spans.of(positions, stops)
+
+    def span_hashes(self, starts: np.ndarray, stops: np.ndarray) -> np.ndarray:
+        """Return the hash of each span of units."""
+        return self.spans.of(starts, stops)
+
+
+def cut(texts: Sequence[str]) -> Words:
+    """Cut pages into words; see `chunks` for many pages."""
+    lowered = [text.lower() for text in texts]
+    encoded = "\n".join([*lowered, ""]).encode("utf-32-le", "surrogatepass")
+    codes = np.frombuffer(encoded, np.uint32)
+    page_starts = np.zeros(len(texts) + 1, np.int64)
+    np.cumsum([len(text) + 1 for text in lowered], out=page_starts[1:])
+    powers, inverses = powers_of(len(codes))
+    properties, sums, starts, ends, scripts = _find_units(codes, *_tables(), _mixed_codes(), powers)
+    characters = SpanHashes(sums, inverses)
+    first = np.searchsorted(starts, page_starts)
+    return Words(
+        properties=properties,
+        codes=codes,
+        page_starts=page_starts,
+        starts=starts,
+        ends=ends,
+        first=first,
+        hashes=characters.of(starts, ends),
+        characters=characters,
+        unspaced=scripts > 0,
+        letters_per_word=_letters_per_word(scripts, first),
+    )
+
+
+@compiled
+def _find_units(codes, properties_of, block_of, mixed_of, powers):
+    """Look each character up, hash it, and tell where units start and end.
+
+    Returns:
+        Properties (uint8 [characters]), sums for `SpanHashes`, where units start and end, and
+        the unspaced script each starts in (uint8). The last character is no part of one.
+    """
+    properties = np.empty(len(codes), np.uint8)
+    sums = np.zeros(len(codes) + 1, np.uint64)
+    # Each unit has a character, and after all of them comes one that is in none.
+    most = max(1, len(codes))
+    starts, ends = np.empty(most, np.int64), np.empty(most, np.int64)
+    scripts = np.empty(most, np.uint8)
+    count = 0
+    inside = unspaced = False
+    for place in range(len(codes)):
+        code = np.int64(codes[place])
+        known = min(code, _CODE_POINTS - 1)
+        kind, block = properties_of[known], block_of[known]
+        properties[place] = kind
+        mixed = mixed_of[code] if code == known else mix_one(np.uint64(code) + _ODD)
+        sums[place + 1] = sums[place] + mixed * powers[place]
+        begins = False
+        if kind & WORD:
+            is_letter_of_its_own = block > 0 and not kind & MARK
+            leaves_unspaced = unspaced and block == 0
+            begins = not inside or is_letter_of_its_own or leaves_unspaced
+        if inside and (begins or not kind & WORD):
+            ends[count - 1] = place
+        if begins:
+            starts[count], scripts[count] = place, block
+            count += 1
+        inside, unspaced = kind & WORD > 0, block > 0
+    return properties, sums, starts[:count], ends[:count], scripts[:count]
+
+
+def _letters_per_word(scripts: np.ndarray, first: np.ndarray) -> np.ndarray:
+    """Decide by the script of most units of each page."""
+    pages = len(first) - 1
+    page_of_unit = np.repeat(np.arange(pages), np.diff(first))
+    kinds = len(UNSPACED) + 1
+    counts = np.bincount(page_of_unit * kinds + scripts, minlength=pages * kinds)
+    counts = counts.reshape(pages, kinds)
+    han, kana = UNSPACED.index("Hani") + 1, UNSPACED.index("Jpan") + 1
+    japanese = counts[:, kana] > _KANA_PER_HAN * counts[:, han]
+    counts[japanese, kana] += counts[japanese, han]
+    counts[japanese, han] = 0
+    letters = np.array([1.0, *LETTERS_PER_WORD.values()])
+    return letters[counts.argmax(axis=1)]
+
+
+def words_of(pages: Sequence[Page]) -> Words:
+    """Return the words of some pages; each page keeps a reference to them (`Page.words`)."""
+    words = cut([page.text for page in pages])
+    for number, page in enumerate(pages):
+        page.words = words, number
+    return words
+
+
+def chunks(
+    texts: Sequence[str | bytes], max_characters: int = CHUNK_CHARACTERS
+) -> Iterator[tuple[int, int]]:
+    """Yield ranges of pages of about `max_characters` (or bytes) each, at least one page."""
+    start = size = 0
+    for index, text in enumerate(texts):
+        if size and size + len(text) > max_characters:
+            yield start, index
+            start, size = index, 0
+        size += len(text)
+    if start < len(texts):
+        yield start, len(texts)

@@ -1,0 +1,348 @@
+"""What is done to one shard, which is one input file, whatever the recipe: ingest, and finish.
+
+Ingest reads a file and stores the pages that pass the first rules, with their deduplication keys.
+Finish applies what was chosen among equal keys, and the last rules, and leaves documents.
+"""
+
+import collections
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipelines import storage
+from pipelines.corpus.apply_rules import apply_edits, ask, pass_rules, read_allowed
+from pipelines.corpus.dedup.base import Dedup
+from pipelines.corpus.dedup.exact import in_key_order
+from pipelines.corpus.dedup.fingerprints import is_validation, key_order, unpack
+from pipelines.corpus.job import Job
+from pipelines.corpus.ledger import Ledger
+from pipelines.corpus.recipe import READ, Recipe
+from pipelines.corpus.rules.words import chunks
+from pipelines.corpus.work_directory import array_writer
+from pipelines.crawl.files import CrawlFile
+from pipelines.crawl.rows import UNDATED
+from pipelines.errors import UserError
+from pipelines.faults import fault_point
+from pipelines.records import DETAIL_CHARACTERS, SPLITS, Page, Rejected
+
+BATCH_BYTES = 16 << 20
+BATCH_PAGES = 20_000
+
+#: How columns of stored pages are compressed; hashes do not compress.
+_COMPRESSION = {"text": "zstd", "url": "zstd"}
+#: What finish reads of stored pages, besides what the recipe adds.
+_READ_AGAIN = ("url", "text", "timestamp", "source", "record_id", "id")
+
+
+def ingest_shard(shard: int, file: CrawlFile, job: Job) -> None:
+    """Read one file; store the pages that pass the rules of ingest, and accounts.
+
+    Does nothing if an earlier run has finished this shard. Memory: one batch of pages.
+    """
+    if storage.exists(job.work.ingested(shard)):
+        return
+    recipe = job.recipe
+    ledger = Ledger(job.config.rejected_per_reason, recipe.stages, _mask(recipe))
+    pages = lines = text_bytes = undated = 0
+    columns = {name: _COMPRESSION.get(name, "none") for name in recipe.pages.names}
+    with (
+        storage.publish(job.work.pages(shard)) as temporary,
+        pq.ParquetWriter(
+            temporary,
+            recipe.pages,
+            compression=columns,  # pyright: ignore[reportArgumentType]
+            compression_level=dict.fromkeys(_COMPRESSION, 1),
+            use_dictionary=False,
+            write_statistics=False,
+        ) as writer,
+    ):
+        for batch in _batches(_read(file, job, ledger)):
+            rows = list(_ingest(batch, recipe, ledger))
+            if not rows:
+                continue
+            table = _table(rows, recipe)
+            writer.write_table(table, row_group_size=len(rows))
+            pages += len(rows)
+            lines += sum(row.get("lines", 0) for row in rows)
+            text_bytes += table["text"].nbytes
+            undated += sum(row["timestamp"] == UNDATED for row in rows)
+    sizes = {"pages": pages, "lines": lines, "text_bytes": text_bytes, "undated": undated}
+    places = {reason: ledger.places[reason] for reason in sorted(ledger.places)}
+    accounts = {**sizes, "ledger": ledger.to_json(), "places": places}
+    storage.write_json(job.work.ingested(shard), accounts, scratch=True)
+    fault_point("corpus.after_ingest_shard")
+
+
+def _mask(recipe: Recipe) -> Any:
+    """Return what masks samples of dropped pages, which are published too."""
+    if not recipe.edits:
+        return None
+
+    def mask(beginning: str) -> str:
+        for edit in recipe.edits:
+            beginning = edit.mask(beginning)
+        return beginning
+
+    return mask
+
+
+def _read(file: CrawlFile, job: Job, ledger: Ledger) -> Iterator[Page]:
+    for page in read_allowed(file, job.recipe, job.config):
+        if isinstance(page, Rejected):
+            ledger.drop(page)
+        else:
+            ledger.keep(READ)
+            yield page
+
+
+def _batches(pages: Iterable[Page]) -> Iterator[list[Page]]:
+    batch: list[Page] = []
+    size = 0
+    for page in pages:
+        batch.append(page)
+        size += len(page.utf8)
+        if size >= BATCH_BYTES or len(batch) >= BATCH_PAGES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _ingest(pages: Sequence[Page], recipe: Recipe, ledger: Ledger) -> Iterator[dict[str, Any]]:
+    """Yield the pages that pass the rules of ingest, as rows of `Recipe.pages`."""
+    rules = recipe.rules
+    # Rules that look at many pages at a time come to few enough to stay near the caches.
+    batched = [number for number, rule in enumerate(rules) if rule.defines("reasons")]
+    alone = batched[0] if batched else len(rules)
+    pages = pass_rules(rules[:alone], pages, recipe, ledger)
+    for start, stop in chunks([page.utf8 for page in pages]):
+        passed = pass_rules(rules[alone:], pages[start:stop], recipe, ledger)
+        yield from _rows(passed, recipe)
+
+
+def _rows(pages: Sequence[Page], recipe: Recipe) -> Iterator[dict[str, Any]]:
+    """Yield pages as rows, with their keys, after edits."""
+    marks = _marks(pages, recipe)
+    keys = [step.keys(pages) for step in recipe.dedups if step.before_edits]
+    for page in pages:
+        page.words = None
+        apply_edits(page, recipe)
+    keys += [step.keys(pages) for step in recipe.dedups if not step.before_edits]
+    measures_length = "characters" in recipe.pages.names
+    for number, (page, mark) in enumerate(zip(pages, marks, strict=True)):
+        row = {
+            "url": page.url,
+            "text": page.utf8,
+            "timestamp": page.timestamp,
+            "timestamp_micros": page.timestamp_micros,
+            "source": page.source,
+            "record_id": page.record_id,
+            "lang": page.lang,
+            "lang_score": page.lang_score,
+            **mark,
+            **page.columns,
+        }
+        if measures_length:
+            row["characters"] = len(page.text)
+        for of_step in keys:
+            row |= of_step[number]
+        if mark["marked_by"]:
+            # Such a page stands for its URL alone: of its text a sample is kept.
+            row |= {"text": _beginning(page.utf8), "lines": 0, "line_hashes": b""}
+        yield row
+
+
+def _marks(pages: Sequence[Page], recipe: Recipe) -> list[dict[str, Any]]:
+    """Return which of the recipe's `marks` drops each page first, and why."""
+    marks: list[dict[str, Any]] = [{"marked_by": 0, "marked": ""} for _ in pages]
+    left = list(range(len(pages)))
+    for number, rule in enumerate(recipe.marks, 1):
+        reasons = ask(rule, [pages[page] for page in left], recipe)
+        for page, reason in zip(left, reasons, strict=True):
+            if reason:
+                marks[page] = {"marked_by": number, "marked": reason}
+        left = [page for page, reason in zip(left, reasons, strict=True) if not reason]
+    return marks
+
+
+def _beginning(utf8: bytes) -> bytes:
+    """Return of a text what samples show."""
+    longest = 4 * DETAIL_CHARACTERS
+    return utf8[:longest].decode(errors="ignore")[:DETAIL_CHARACTERS].encode()
+
+
+def _table(rows: Sequence[dict[str, Any]], recipe: Recipe) -> pa.Table:
+    """Return rows of `Recipe.pages` as a table.
+
+    Raises:
+        UserError: a rule did not set a column that it declares, or to another type.
+    """
+    _check_columns(rows, recipe.found, recipe)
+    try:
+        return pa.Table.from_pylist(rows, recipe.pages)
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise UserError(
+            f"recipe {recipe.name}: a rule set a column to what is not of its type: {error}"
+        ) from error
+
+
+def _check_columns(
+    rows: Sequence[dict[str, Any]], fields: Sequence[pa.Field], recipe: Recipe
+) -> None:
+    names = {field.name for field in fields}
+    for row in rows:
+        if missing := names - row.keys():
+            column = min(missing)
+            rule = next(step.name for step in recipe.steps if column in step.columns)
+            raise UserError(
+                f"rule {rule} of recipe {recipe.name} did not set its column {column} for "
+                f"{row['url']}: set page.columns[{column!r}] for every page that it keeps"
+            )
+
+
+def finish_shard(shard: int, job: Job) -> None:
+    """Apply deduplication and the last rules; store documents, one sorted run per batch.
+
+    The keys of the documents are kept too, for corpora that grow. Beside the run stands where each
+    language lies in it: `languages.<lang>` has `pieces` (batch, start, stop), `<split>` (documents,
+    characters, bytes by hash) and `smallest` (the training documents that would move to validation
+    first: id, characters, bytes).
+    """
+    work, config, recipe = job.work, job.config, job.recipe
+    if storage.exists(work.finished(shard)):
+        return
+    ledger = Ledger(config.rejected_per_reason, recipe.stages)
+    index: dict[str, dict[str, Any]] = collections.defaultdict(
+        lambda: {"pieces": [], "smallest": [], **{split: [0, 0, 0] for split in SPLITS}}
+    )
+    keys: dict[str, list[np.ndarray]] = {kind: [] for kind in recipe.kinds}
+    with (
+        storage.publish(work.run(shard)) as temporary,
+        pa.OSFile(str(temporary), "wb") as sink,
+        pa.ipc.new_file(sink, recipe.runs) as writer,
+    ):
+        number = 0
+        for pages, chosen in _page_groups(shard, job):
+            kept = _finish(pages, chosen, recipe, ledger)
+            documents = sorted(
+                (_document(page) for page in kept), key=lambda row: (row["lang"], row["id"])
+            )
+            if documents:
+                _check_columns(documents, recipe.documents, recipe)
+                writer.write_batch(pa.RecordBatch.from_pylist(documents, recipe.runs))
+                _index_batch(number, documents, index, job)
+                number += 1
+            for step in recipe.dedups:
+                of_pages = [step.kept_keys(page) for page in kept]
+                keys[step.kind].append(np.concatenate([np.zeros((0, 2), np.uint64), *of_pages]))
+    for kind in keys if config.keep_fingerprints else ():
+        _save_sorted(work.fingerprints(kind, shard), keys[kind])
+    sizes = {kind: sum(map(len, parts)) for kind, parts in keys.items()}
+    found = {"languages": index, "ledger": ledger.to_json(), "keys": sizes}
+    storage.write_json(work.finished(shard), found, scratch=True)
+    fault_point("corpus.after_finish_shard")
+
+
+def _save_sorted(path: str, parts: Sequence[np.ndarray]) -> None:
+    """Write 128-bit keys [n, 2] in numeric order."""
+
+    def read() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        return ((part, np.arange(len(part))) for part in parts)
+
+    with array_writer(path, np.uint64, (2,)) as write:
+        for keys, _ in in_key_order(read, sum(map(len, parts)), 2, key_order):
+            write(keys)
+
+
+def _page_groups(shard: int, job: Job) -> Iterator[tuple[list[Page], dict[str, Sequence[Any]]]]:
+    """Yield row groups of pages, and what was chosen for each page by each deduplication."""
+    recipe = job.recipe
+    stored = {field.name for step in recipe.dedups for field in step.stored}
+    again = {"id", "line_hashes", "band_keys"} & stored
+    labels = [name for name in ("lang", "lang_score") if name in recipe.pages.names]
+    found = [field.name for field in recipe.found if field.name not in labels]
+    kept_columns = ["marked_by", "marked", *sorted(again), *found]
+    with storage.fetch(job.work.pages(shard)) as path, pq.ParquetFile(path) as file:
+        lines = np.zeros(file.metadata.num_rows, np.int64)
+        if "lines" in stored:
+            lines = file.read(columns=["lines"])["lines"].to_numpy().astype(np.int64)
+        chosen = {step.name: step.chosen(job.work, shard, lines) for step in recipe.dedups}
+        start = 0
+        for group in range(file.num_row_groups):
+            names = ["url", "text", "timestamp", "source", "record_id", *labels, *kept_columns]
+            table = file.read_row_group(group, columns=names)
+            # Most texts are dropped: bytes are enough.
+            texts = table["text"].cast(pa.binary())
+            table = table.set_column(table.column_names.index("text"), "text", texts)
+            columns = {name: table[name].to_pylist() for name in names}
+            rows = zip(*(columns[name] for name in kept_columns), strict=True)
+            nothing = [None] * len(table)
+            pages = [
+                Page(url, text, timestamp, 0, source, record_id, lang or "", score or 0.0,
+                     dict(zip(kept_columns, row, strict=True)))
+                for url, text, timestamp, source, record_id, lang, score, row in zip(
+                    *(columns[name] for name in names[:5]),
+                    columns.get("lang", nothing), columns.get("lang_score", nothing), rows,
+                    strict=True,
+                )
+            ]  # fmt: skip
+            stop = start + len(pages)
+            yield pages, {name: of_step[start:stop] for name, of_step in chosen.items()}
+            start = stop
+
+
+def _finish(
+    pages: Sequence[Page], chosen: dict[str, Sequence[Any]], recipe: Recipe, ledger: Ledger
+) -> Sequence[Page]:
+    """Return the pages that stay, with their own lines; account for all else."""
+    rows = list(range(len(pages)))
+    for step in recipe.dedup:
+        if isinstance(step, Dedup):
+            choices = [chosen[step.name][row] for row in rows]
+            reasons = step.reasons(pages, choices, ledger.lines)
+        else:
+            mark = 1 + recipe.marks.index(step)
+            reasons = [
+                page.columns["marked"] if page.columns["marked_by"] == mark else None
+                for page in pages
+            ]
+        kept = ledger.sort_out(step, pages, reasons)
+        pages, rows = [pages[number] for number in kept], [rows[number] for number in kept]
+    return pass_rules(recipe.finish, pages, recipe, ledger)
+
+
+def _document(page: Page) -> dict[str, Any]:
+    return {
+        **page.columns,
+        "url": page.url,
+        "text": page.text,
+        "lang": page.lang,
+        "lang_score": page.lang_score,
+        "timestamp": page.timestamp,
+        "source": page.source,
+        "record_id": page.record_id,
+    }
+
+
+def _index_batch(
+    number: int, documents: list[dict[str, Any]], index: dict[str, dict[str, Any]], job: Job
+) -> None:
+    """Add a sorted batch of documents to the index of a shard."""
+    halves = unpack(b"".join(document["id"] for document in documents))
+    validation = is_validation(halves, job.config.validation_per_mille)
+    least = job.config.min_validation_documents
+    for row, document in enumerate(documents):
+        entry = index[document["lang"]]
+        if not entry["pieces"] or entry["pieces"][-1][0] != number:
+            entry["pieces"].append([number, row, row])
+        entry["pieces"][-1][2] = row + 1
+        size = [len(document["text"]), len(document["text"].encode())]
+        total = entry["validation" if validation[row] else "train"]
+        total[:] = [a + b for a, b in zip(total, [1, *size], strict=True)]
+        if not validation[row] and least:
+            entry["smallest"].append([document["id"].hex(), *size])
+    for entry in index.values():
+        entry["smallest"] = sorted(entry["smallest"])[:least]

@@ -1,0 +1,96 @@
+"""The statistics of a published corpus: languages, stages and what they dropped."""
+
+import collections
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pipelines import storage
+from pipelines.corpus.ledger import describe_drops
+from pipelines.errors import UserError
+from pipelines.languages import languages
+from pipelines.outputs import read_manifest
+from pipelines.records import SPLITS
+
+
+def load_stats(corpus: str | Path) -> dict[str, Any]:
+    """Return the `stats.json` of a published corpus.
+
+    Raises:
+        UserError: `corpus` is not a finished corpus, or its statistics are gone.
+    """
+    read_manifest(corpus, "corpus")
+    path = storage.join(corpus, "stats.json")
+    try:
+        return storage.read_json(path)
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read {path} ({error}): build the corpus again") from error
+
+
+def language_totals(stats: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return one row per language of a `stats.json`, largest in bytes first.
+
+    A row has lang, train and validation (documents of that split), documents, characters, bytes,
+    and dropped (pages by reason, of those whose language was known).
+    """
+    dropped = stats.get("dropped_languages", {})
+    rows = []
+    for lang, splits in stats["languages"].items():
+        total: collections.Counter[str] = collections.Counter()
+        for split in splits.values():
+            total.update(split)
+        rows.append(
+            {
+                "lang": lang,
+                **{split: splits.get(split, {}).get("documents", 0) for split in SPLITS},
+                **{key: total[key] for key in ("documents", "characters", "bytes")},
+                "dropped": dropped.get(lang, {}),
+            }
+        )
+    return sorted(rows, key=lambda row: (-row["bytes"], row["lang"]))
+
+
+def language_rows(corpus: str | Path) -> list[dict[str, Any]]:
+    """Return `language_totals` of a published corpus, each with the language's name."""
+    known = languages()
+    return [
+        {**row, "name": known[row["lang"]].name if row["lang"] in known else "undetermined"}
+        for row in language_totals(load_stats(corpus))
+    ]
+
+
+def format_stats(corpus: str | Path) -> str:
+    """Return the statistics of a corpus as two tables: languages, and stages with drops."""
+    rows = language_rows(corpus)
+    columns = ["lang", "name", "train", "validation", "characters", "bytes"]
+    table = [[*columns, "dropped"]]
+    table += [[*(_cell(row[name]) for name in columns), _drops(row["dropped"])] for row in rows]
+    totals = (_cell(sum(row[name] for row in rows)) for name in columns[2:])
+    table.append(["total", f"{len(rows)} languages", *totals, ""])
+    stats = load_stats(corpus)
+    stages = [["stage", "in", "out", "dropped"]]
+    for stage in [*stats["stages"], {"name": "(lines)", **stats["lines"]}]:
+        counts = (_cell(stage["in"]), _cell(stage["out"]))
+        stages.append([stage["name"], *counts, _drops(stage["dropped"])])
+    return _align(table, text_columns={0, 1, 6}) + "\n\n" + _align(stages, text_columns={0, 3})
+
+
+def _drops(dropped: Mapping[str, int]) -> str:
+    return describe_drops(dropped) or "-"
+
+
+def _cell(value: int | str) -> str:
+    return value if isinstance(value, str) else f"{value:,}"
+
+
+def _align(table: Sequence[Sequence[str]], text_columns: Iterable[int]) -> str:
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    left = set(text_columns)
+    lines = []
+    for row in table:
+        cells = [
+            cell.ljust(width) if i in left else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)

@@ -1,0 +1,332 @@
+import hashlib
+import itertools
+import random
+import tempfile
+import tracemalloc
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from unittest import mock
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from apache_beam.testing.util import assert_that, equal_to
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipelines.corpus.dedup import exact
+from pipelines.corpus.dedup.base import LineDedup, UrlDedup
+from pipelines.corpus.dedup.exact import (
+    SmallestPerKey,
+    UrlWinner,
+    best_of_each,
+    own_lines,
+    shared_bits,
+)
+from pipelines.corpus.dedup.fingerprints import normalize_url, unpack
+from pipelines.corpus.recipes import IdentifyLanguage, Paragraphs, Recipe
+from pipelines.corpus.shard_work import _rows
+from pipelines.corpus.work_directory import WorkDirectory, array_writer, load_array
+from pipelines.crawl.text_lines import normalize_lines
+from pipelines.records import Page
+
+PARAGRAPHS = Paragraphs(min_lines=1, min_long_line_characters=2)
+RECIPE = Recipe("test", dedup=[UrlDedup(), PARAGRAPHS, LineDedup()], finish=[IdentifyLanguage()])
+
+
+def page(url: str, text: str, micros: int = 0) -> Page:
+    return Page(url, normalize_lines(text.encode()), "", micros, "", "")
+
+
+def deduplicate(
+    units: Sequence[Sequence[Page]],
+    *,
+    bits: int = 0,
+    by_reference: bool = True,
+    url_winner: UrlWinner = "newest",
+    row_group_size: int | None = None,
+) -> tuple[dict[str, str], Counter[str]]:
+    """Deduplicate without Beam, elements in random order; return text by URL, and counts."""
+    lines: Counter[str] = Counter()
+    with tempfile.TemporaryDirectory() as root:
+        work = WorkDirectory(root)
+        work.make()
+        rows = [list(_rows(pages, RECIPE)) for pages in units]
+        for number, unit in enumerate(rows):
+            table = pa.Table.from_pylist(unit, RECIPE.pages)
+            pq.write_table(table, work.pages(number), row_group_size)
+        for name in ("winners", "owners"):
+            rules = SmallestPerKey(name, work, bits, by_reference, len(units), (), url_winner)
+            choose(rules, len(units))
+        found = {}
+        for number, unit in enumerate(rows):
+            won = work.selected("winners", number, len(unit))
+            kept = work.selected("owners", number, sum(row["lines"] for row in unit))
+            for row, wins in zip(unit, won, strict=True):
+                mine, kept = kept[: row["lines"]], kept[row["lines"] :]
+                if wins and row["lines"]:
+                    hashes = unpack(row["line_hashes"])
+                    if text := own_lines(row["text"], hashes, mine, lines):
+                        found[row["url"]] = text.decode()
+    return found, lines
+
+
+def choose(rules: SmallestPerKey, units: int) -> None:
+    shuffled = random.Random(0)
+    buckets: dict[int, list] = {}
+    for unit in shuffled.sample(range(units), units):
+        rules.prepare(unit)
+        for bucket, piece in rules.slices(unit):
+            buckets.setdefault(bucket, []).append(piece)
+    chosen: dict[int, list] = {}
+    for pieces in buckets.values():
+        for unit, of_slice in rules.choose(pieces):
+            chosen.setdefault(unit, []).append(of_slice)
+    for unit, parts in chosen.items():
+        shuffled.shuffle(parts)
+        rules.record(unit, parts)
+
+
+def brute_force(pages: Sequence[Page], url_winner: UrlWinner = "newest") -> dict[str, str]:
+    """mC4's rules, one dictionary at a time."""
+
+    def md5(text: str) -> str:
+        return hashlib.md5(text.encode()).hexdigest()
+
+    def rank(one: Page) -> tuple:
+        ranks = (one.timestamp_micros, md5(one.text))
+        smallest_url = -int(md5(one.url), 16)
+        return (*(ranks if url_winner == "newest" else ranks[::-1]), smallest_url)
+
+    winners: dict[str, Page] = {}
+    for one in pages:
+        key = normalize_url(one.url)
+        if key not in winners or rank(one) > rank(winners[key]):
+            winners[key] = one
+    owner: dict[str, str] = {}
+    competing = [one for one in winners.values() if PARAGRAPHS.reason(one) is None]
+    for one in competing:
+        for line in one.text.split("\n"):
+            key = line.strip().lower()
+            owner[key] = min(owner.get(key, one.url), one.url, key=md5)
+    found = {}
+    for one in competing:
+        lines: dict[str, str] = {}
+        for line in one.text.split("\n"):
+            if owner[line.strip().lower()] == one.url:
+                lines.setdefault(line.strip().lower(), line)
+        if lines:
+            found[one.url] = "\n".join(lines.values())
+    return found
+
+
+MC4_PAGES = [
+    page(
+        "url/1-0",
+        "This is a duplicated line.\nThis is a unique line.\n"
+        "This one comes first and so it stays.\n"
+        "This is duplicate within the page so the others are removed.\n"
+        "Here is a sentence between the duplicates.\n"
+        "This is duplicate within the page so the others are removed.\n"
+        "this is Duplicate WITHIN the page so the others are removed. ",
+    ),
+    page(
+        "url/2-1",
+        "This is 2nd unique line.\nThis one comes second so it is removed even though the "
+        "capitalizaiton is different.\nthis is a Duplicated line. ",
+    ),
+    page(
+        "url/3-4",
+        "This is a 3rd unique line.\nThis is a duplicated line.\nThis one comes third and so it is "
+        "removed. But the page stays because there are still 3 sentences remaining.",
+    ),
+    page(
+        "url/4-4",
+        "This is a 4th unique line.\nThis is a duplicated line.\nThis one comes third and so it is "
+        "removed, and the page is too since there aren't enough sentences left.",
+    ),
+]
+
+
+def test_mc4s_four_pages():
+    """The pages of c4_utils_test.test_remove_duplicate_text; mC4 sets no sentence minimum."""
+    found, lines = deduplicate([MC4_PAGES[:1], MC4_PAGES[1:3], MC4_PAGES[3:]])
+    assert found["url/1-0"] == (
+        "This is a duplicated line.\nThis is a unique line.\n"
+        "This one comes first and so it stays.\n"
+        "This is duplicate within the page so the others are removed.\n"
+        "Here is a sentence between the duplicates."
+    )
+    assert found["url/3-4"].split("\n") == [
+        "This is a 3rd unique line.",
+        "This one comes third and so it is removed. But the page stays because there are still 3 "
+        "sentences remaining.",
+    ]
+    assert "uplicated line" not in found["url/2-1"] + found["url/4-4"]
+    assert lines == {"out": 11, "local_duplicate": 2, "global_duplicate": 3}
+
+
+def test_newest_page_of_a_url_wins():
+    old, new = page("http://www.a/x/", "old text", 1), page("https://a/x", "new text", 2)
+    assert deduplicate([[old], [new]])[0] == {"https://a/x": "new text"}
+    assert deduplicate([[new, old]])[0] == {"https://a/x": "new text"}
+
+
+def test_page_of_largest_hash_wins_in_3_0_1():
+    """md5: "old text" bc07..., "new text" f390..., "any text" ae82...."""
+    texts = ["old text", "new text", "any text"]
+    pages = [page("http://a", text, micros) for micros, text in enumerate(texts)]
+    for order in itertools.permutations(pages):
+        found, _ = deduplicate([order[:1], order[1:]], url_winner="largest_hash")
+        assert found == {"http://a": "new text"}
+    assert deduplicate([pages])[0] == {"http://a": "any text"}
+
+
+def test_dates_before_1970_are_older():
+    before, after = page("http://a", "before it", -5), page("https://a", "after it", 5)
+    assert deduplicate([[before, after]])[0] == {"https://a": "after it"}
+
+
+def test_page_without_paragraphs_still_beats_older_ones():
+    old, new = page("http://a", "has lines", 1), page("http://a", "x", 2)
+    assert deduplicate([[old], [new]])[0] == {}
+
+
+def test_loser_of_its_url_owns_no_lines():
+    pages = [page("http://a", "shared line", 1), page("http://a/", "other line", 2)]
+    pages.append(page("http://b", "shared line"))
+    assert deduplicate([pages])[0] == {"http://a/": "other line", "http://b": "shared line"}
+
+
+def test_same_page_twice_stays_once():
+    one = page("http://a", "the line")
+    assert deduplicate([[one, one], [one]])[0] == {"http://a": "the line"}
+
+
+def test_best_of_each_is_stable():
+    rows = np.array([[1, 0, 5], [0, 9, 7], [1, 0, 5], [0, 9, 3]], np.uint64)
+    assert best_of_each(rows).tolist() == [3, 0]
+    assert best_of_each(rows[:0]).tolist() == []
+
+
+@given(st.lists(st.tuples(*[st.integers(0, 3)] * 4), max_size=40))
+def test_best_of_each_equals_a_sort_by_all_columns(rows: list[tuple[int, ...]]):
+    best: dict[tuple[int, ...], int] = {}
+    for number, row in sorted(enumerate(rows), key=lambda item: (item[1], item[0])):
+        best.setdefault(row[:2], number)
+    candidates = np.array(rows, np.uint64).reshape(-1, 4)
+    assert best_of_each(candidates).tolist() == list(best.values())
+
+
+WORDS = st.sampled_from(["aa", "bb", "AA", "cc", "d", "aa  b", "ff"])
+PAGES = st.builds(
+    page,
+    st.sampled_from(["http://a", "https://www.a/", "http://b", "http://c?utm_=1", "http://c", "d"]),
+    st.lists(WORDS, min_size=1, max_size=5).map("\n".join),
+    st.integers(-2, 2),
+)
+
+
+@settings(max_examples=75, deadline=None)
+@given(
+    st.lists(st.lists(PAGES, max_size=5), min_size=1, max_size=4),
+    st.integers(0, 5),
+    st.booleans(),
+    st.sampled_from(["newest", "largest_hash"]),
+    st.integers(1, 3),
+    st.sampled_from([100, 500, 1 << 20]),
+)
+def test_equals_brute_force_however_it_is_cut(
+    units: list[list[Page]],
+    bits: int,
+    by_reference: bool,
+    url_winner: UrlWinner,
+    row_group_size: int,
+    most_bytes: int,
+):
+    pages = [one for unit in units for one in unit]
+    with mock.patch.object(exact, "MOST_SORTING_BYTES", most_bytes):
+        found, lines = deduplicate(
+            units,
+            bits=bits,
+            by_reference=by_reference,
+            url_winner=url_winner,
+            row_group_size=row_group_size,
+        )
+    assert found == brute_force(pages, url_winner)
+    assert lines["out"] == sum(len(text.split("\n")) for text in found.values())
+
+
+def random_parts(parts: int, rows: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    for part in range(parts):
+        drawn = np.random.default_rng(part).integers(0, 1 << 64, (rows, 3), np.uint64)
+        drawn[::2] = drawn[0]
+        yield drawn, np.arange(part * rows, (part + 1) * rows)
+
+
+@pytest.mark.parametrize("same", [False, True])
+def test_a_unit_of_any_size_is_sorted_in_bounded_memory(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, same: bool
+):
+    """A million lines, 32 MB of candidates, of which half or all are equal."""
+    limit = 2 << 20
+    monkeypatch.setattr(exact, "MOST_SORTING_BYTES", limit)
+
+    def read() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for candidates, positions in random_parts(50, 20_000):
+            yield candidates[:1].repeat(20_000, axis=0) if same else candidates, positions
+
+    path = str(tmp_path / "candidates.npy")
+    tracemalloc.start()
+    with array_writer(path, np.uint64, (3,)) as write:
+        for candidates, _ in exact.in_key_order(read, 1_000_000, 3, best_of_each):
+            write(candidates)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 3 * limit
+    found = load_array(path)
+    assert len(found) == (50 if same else 50 * 10_001)
+    assert (np.diff(found[:, 0].astype(np.float64)) >= 0).all()
+
+
+def test_equals_mc4s_own_code():
+    from tensorflow_datasets.text import c4_utils
+
+    draws = random.Random(3)
+    words = ["alpha", "Alpha", "beta", "gamma ", "delta", "epsilon", "zeta", "eta", "theta", "iota"]
+    pages = [
+        page(f"http://a.org/{i}", "\n".join(draws.choices(words, k=draws.randrange(1, 6))))
+        for i in range(120)
+    ]
+    mine, _ = deduplicate([pages[:50], pages[50:51], pages[51:]], bits=2)
+    theirs = [c4_utils.PageFeatures(url=one.url, text=one.text) for one in pages]
+    with beam.Pipeline(runner=FnApiRunner()) as pipeline:
+        created = pipeline | beam.Create(theirs)
+        kept = c4_utils.remove_duplicate_text(created, min_num_sentences=0)
+        texts = kept | beam.Map(lambda one: (one.url, one.text))
+        assert_that(texts, equal_to(list(mine.items())))
+
+
+@pytest.mark.parametrize(
+    ("size", "most", "buckets"),
+    [(0, 64, 1), (4, 64, 1), (5, 64, 2), (60, 64, 8), (600, 64, 16), (6000, 64, 128), (60, 2, 32)],
+)
+def test_much_is_cut_for_workers_to_share(size: int, most: int, buckets: int):
+    """In megabytes."""
+    assert 1 << shared_bits(size << 20, most << 20) == buckets
+
+
+@given(st.lists(st.tuples(st.sampled_from("aäb "), st.booleans()), min_size=1, max_size=9))
+def test_own_lines_are_those_that_are_kept_and_repeats_are_told(lines: list[tuple[str, bool]]):
+    texts, kept = [text for text, _ in lines], np.array([keep for _, keep in lines])
+    hashes, counts = np.array([[ord(text), 0] for text in texts], np.uint64), Counter()
+    owned = [text for text, keep in lines if keep]
+    found = own_lines("\n".join(texts).encode(), hashes, kept, counts)
+    assert found.decode() == "\n".join(owned)
+    others = [text in owned for text, keep in lines if not keep]
+    expected = {"out": len(owned), "local_duplicate": sum(others)}
+    assert +counts == +Counter({**expected, "global_duplicate": others.count(False)})

@@ -1,0 +1,189 @@
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipelines.corpus.rules.blocklist import BlockedUrls, load_blocklist
+from pipelines.corpus.rules.opt_out import OptOut, opt_out_signals
+from pipelines.crawl.html_tokens import Markup
+from pipelines.errors import UserError
+
+
+@pytest.fixture
+def blocklist(tmp_path: Path) -> BlockedUrls:
+    mine = tmp_path / "mine.txt"
+    mine.write_text(
+        "# what we leave out\nbad.example  # spam\nWWW.Worse.Example\n\nbücher.example\n"
+    )
+    category = tmp_path / "ut1" / "adult"
+    category.mkdir(parents=True)
+    (category / "domains").write_text("adult.example\n93.184.216.34\n")
+    (category / "urls").write_text("good.example/adult\ngood.example/~joe/pics\n")
+    (tmp_path / "ut1" / "adult" / "usage").write_text("black\n")
+    return load_blocklist([mine, tmp_path / "ut1"])
+
+
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        ("http://bad.example/", "mine"),
+        ("https://www.Bad.Example:8080/x?y#z", "mine"),
+        ("http://a.b.c.bad.example./", "mine"),
+        ("http://user:password@bad.example", "mine"),
+        ("http://worse.example/", "mine"),
+        ("http://xn--bcher-kva.example/", "mine"),
+        ("http://bücher.example/", "mine"),
+        ("http://adult.example", "adult"),
+        ("http://93.184.216.34/", "adult"),
+        ("http://good.example/adult", "adult"),
+        ("http://good.example/Adult/1.html", "adult"),
+        ("http://good.example/~joe/pics/2", "adult"),
+        ("http://good.example/", None),
+        ("http://good.example/adults", None),
+        ("http://good.example/~joe", None),
+        ("http://notbad.example/", None),
+        ("http://example/bad.example", None),
+        ("http://bad.example.org/", None),
+        ("http://example/?u=http://bad.example/", None),
+        ("http://[::1", None),
+        ("not a url", None),
+        ("", None),
+    ],
+)
+def test_blocked(blocklist: BlockedUrls, url: str, name: str | None):
+    assert blocklist.match(url) == name
+
+
+LABELS = st.lists(st.sampled_from(["a", "b", "c"]), min_size=2, max_size=5)
+
+
+@given(LABELS, LABELS)
+def test_a_domain_blocks_itself_and_those_below(
+    tmp_path_factory: pytest.TempPathFactory, listed: list[str], visited: list[str]
+):
+    path = tmp_path_factory.getbasetemp() / "list.txt"
+    path.write_text(".".join(listed))
+    found = load_blocklist([path]).match(f"http://{'.'.join(visited)}/")
+    assert (found == "list") == (visited[-len(listed) :] == listed)
+
+
+def test_digest_is_that_of_the_entries(tmp_path: Path):
+    one, other = tmp_path / "a" / "l.txt", tmp_path / "b" / "l.txt"
+    for path, text in ((one, "x.example\ny.example\n"), (other, "# c\ny.example\nX.example")):
+        path.parent.mkdir()
+        path.write_text(text)
+    assert load_blocklist([one]).digest == load_blocklist([other]).digest
+    other.write_text("z.example")
+    assert load_blocklist([one]).digest != load_blocklist([other]).digest
+    assert load_blocklist([]).match("http://x.example") is None
+
+
+@pytest.mark.parametrize(
+    "line", ["http://bad.example/", "bad.example/path", "two words.example", "localhost"]
+)
+def test_lines_that_are_no_domains_are_refused(tmp_path: Path, line: str):
+    path = tmp_path / "list.txt"
+    path.write_text(f"good.example\n{line}\n")
+    with pytest.raises(UserError, match=r"list\.txt, line 2: .* is no domain"):
+        load_blocklist([path])
+
+
+def test_missing_lists_are_named(tmp_path: Path):
+    with pytest.raises(UserError, match=r"gone\.txt"):
+        load_blocklist([tmp_path / "gone.txt"])
+    with pytest.raises(UserError, match="has no file called domains"):
+        load_blocklist([tmp_path])
+    with pytest.raises(UserError, match=r"^gs://bucket/\[a\] is a pattern"):
+        load_blocklist(["gs://bucket/[a]"])
+
+
+def test_a_build_is_known_by_the_same_digest_as_before(tmp_path: Path):
+    """A corpus can only be added to while its lists have the digest in its manifest."""
+    for category in ("ut1/b/adult", "ut1/a", "ut1/a-b"):
+        (tmp_path / category).mkdir(parents=True)
+        (tmp_path / category / "domains").write_text(f"{Path(category).name}.example\n")
+    (tmp_path / "ut1" / "a" / "urls").write_text("good.example/x\n")
+    (tmp_path / "mine.txt").write_text("a.example\n")
+    found = load_blocklist([tmp_path / "mine.txt", tmp_path / "ut1"])
+    assert found.names == ("mine", "a", "a-b", "adult")
+    assert found.digest == ("65ed2132e1b26750f603490be6f8ded0aea7aa6c8d188c050975a2567f66271c")
+
+
+@pytest.mark.parametrize(
+    ("headers", "html", "expected"),
+    [
+        ([("TDM-Reservation", "1")], "", {"tdm_reservation"}),
+        ([("tdm-reservation", "0")], "", set()),
+        ([("X-Robots-Tag", "noai, noimageai")], "", {"noai", "noimageai"}),
+        ([("x-robots-tag", "nofollow"), ("x-robots-tag", "NOINDEX")], "", {"noindex"}),
+        ([("x-robots-tag", "none")], "", {"noindex"}),
+        ([("x-robots-tag", "otherbot: noindex, noai")], "", set()),
+        ([("x-robots-tag", "CCBot: noai")], "", {"noai"}),
+        ([("x-robots-tag", "otherbot: nofollow, *: noindex")], "", {"noindex"}),
+        ([("x-robots-tag", "max-snippet: 5, noai")], "", {"noai"}),
+        ([("content-type", "noai")], "", set()),
+        ([], '<meta name="robots" content="noai">', {"noai"}),
+        ([], "<META CONTENT='NoIndex, follow' NAME=Robots />", {"noindex"}),
+        ([], "<meta name=ccbot content=noai>", {"noai"}),
+        ([], "<meta name=viewport><meta name=ROBOTS content=noai><meta charset=x>", {"noai"}),
+        ([], "<meta content=noai name='TDM-Reservation'><meta name=tdm-reservation>", set()),
+        ([], "<meta name=otherbot content=noai>", set()),
+        ([], '<meta name="tdm-reservation" content=" 1 ">', {"tdm_reservation"}),
+        ([], '<meta name="tdm-reservation" content="10">', set()),
+        ([], '<meta property="robots" content="noai">', set()),
+        ([], '<p>name="robots" content="noai"</p>', set()),
+        ([], "<meta name=robots", set()),
+        ([], "<metal name=robots content=noai><m><meta>", set()),
+        ([], "<meta name=robots content='a > b, noai'>", {"noai"}),
+        ([], "<!-- <b <!-- <meta name=robots content=noai> --> -->", {"noai"}),
+        ([], "<!--[if IE]><meta name=robots content=noai><![endif]-->", {"noai"}),
+        ([], "<script><!-- '<meta name=robots content=noai>' //--></script>", {"noai"}),
+        ([], "<noscript><meta name=robots content=noai></noscript>", {"noai"}),
+        ([], "<title><meta name=robots content=noai>", {"noai"}),
+        ([], "<title>a</title><meta name=robots content=noai>", {"noai"}),
+        ([], '<meta name="robots" content="noai" data-rh="true>\n<title>', {"noai"}),
+        ([], '<meta name="a" content="b>\n<meta name="robots" content="noai">', {"noai"}),
+        ([], '<html lang="en><head><meta name="robots" content="noai">', {"noai"}),
+        ([], '<head <meta name="robots" content="noai">', {"noai"}),
+        ([], "<!-- <meta name='x content=a> <meta name=robots content=noai> -->", {"noai"}),
+        ([], "<iframe srcdoc='<meta name=robots content=noai>'>", {"noai"}),
+        ([], f"<meta name=robots content=noai {'x' * 3000}>", {"noai"}),
+        ([], "<meta", set()),
+        ([], "<meta-x name=robots content=noai>", set()),
+        ([], "<meta name=robots content=x>" * 9 + "<meta name=ccbot content=noai>", {"noai"}),
+    ],
+)
+def test_signals(headers: list[tuple[str, str]], html: str, expected: set[str]):
+    assert opt_out_signals(headers, Markup(html.encode())) == expected
+
+
+def test_policy_chooses_what_it_honours():
+    html = Markup(b'<meta name="robots" content="noindex">')
+    assert OptOut().response_reason([], html) is None
+    assert OptOut(honour=("noindex",)).response_reason([], html) == "opt_out_noindex"
+    assert OptOut(honour=()).response_reason([("tdm-reservation", "1")], html) is None
+    with pytest.raises(UserError, match="unknown opt-out 'nofollow'"):
+        OptOut(honour=("nofollow",))
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    "unit", ["<meta", "<meta ", "<meta name=", '<meta name="', "<meta name=a ", "name=name="]
+)
+def test_hostile_html_is_no_trouble(unit: str):
+    """Well under a second; were a pattern quadratic, it would be hours."""
+    html = unit * 400_000
+    for whole in (html, f"{html}'>", f'{html}">', f"<!--{html}-->", f"<script>{html}</script>"):
+        assert opt_out_signals([], Markup(whole.encode())) == frozenset()
+
+
+def test_names_of_robots_have_no_case():
+    with pytest.raises(UserError, match="ASCII"):
+        OptOut(robots=("Ümlaut",))
+    policy = OptOut(robots=("GPTBot", " CCBot"))
+    assert policy.response_reason([("X-Robots-Tag", "GPTBOT: noai")], Markup(b"")) == "opt_out_noai"
+    assert (
+        policy.response_reason([], Markup(b'<meta name="gptbot" content="noai">')) == "opt_out_noai"
+    )
+    assert policy.response_reason([], Markup(b'<meta name="otherbot" content="noai">')) is None

@@ -1,0 +1,220 @@
+import re
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from pipelines.corpus.rules import privacy
+from pipelines.corpus.rules.privacy import (
+    EMAIL,
+    IP_ADDRESS,
+    PHONE,
+    mask_personal_data,
+    mask_sample,
+)
+from pipelines.records import DETAIL_CHARACTERS
+
+
+def masked(text: str) -> str:
+    return mask_personal_data(text).text
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "jane.doe@example.org",
+        "j+lists@mail.example.co.uk",
+        "müller@bücher.example",
+        "a_b%c-1@x1.museum",
+        "JANE@EXAMPLE.ORG",
+    ],
+)
+def test_email_addresses(address: str):
+    found = mask_personal_data(f"Write to <{address}>, or mailto:{address}.")
+    assert found.text == f"Write to <{EMAIL}>, or mailto:{EMAIL}."
+    assert (found.emails, found.ips, found.phones) == (2, 0, 0)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "@handle and @ alone",
+        "user@localhost",
+        "logo@2x.png",
+        "git@",
+        "a@b.c",
+        "price 5@9.99",
+        "x@example.org1",
+    ],
+)
+def test_no_email_addresses(text: str):
+    assert masked(text) == text
+
+
+@pytest.mark.parametrize("address", ["93.184.216.34", "2606:2800:220:1:248:1893:25c8:1946"])
+def test_public_ip_addresses(address: str):
+    found = mask_personal_data(f"from {address}, port 80; [{address}]")
+    assert found.text == f"from {IP_ADDRESS}, port 80; [{IP_ADDRESS}]"
+    assert found.ips == 2
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "192.168.1.20",
+        "127.0.0.1",
+        "10.20.30.40",
+        "192.0.2.44",
+        "section 6.3.1.5",
+        "version 2.6.32.1",
+        "300.11.12.13",
+        "10.11.12.13.14",
+        "v93.184.216.34",
+        "::1",
+        "fe80::1ff:fe23:4567:890a",
+        "2001:db8::17",
+        "std::vector a::b dead::beef",
+        "at 12:30:45, 1:2:3:4",
+    ],
+)
+def test_ip_addresses_that_identify_nobody(text: str):
+    assert masked(text) == text
+
+
+@pytest.mark.parametrize(
+    "number",
+    [
+        "+49 30 1234567",
+        "+1-212-555-0123",
+        "+44 (0)20 7946 0958",
+        "+690 3101",
+        "+33123456789",
+        "0049 30 1234567",
+        "030 / 123 45 67",
+        "01 23 45 67 89",
+        "01.23.45.67.89",
+        "020 7946 0958",
+        "03-1234-5678",
+        "(030) 1234567",
+        "(11) 98765-4321",
+        "(212) 555-0123",
+        "212-555-0123",
+        "1-212-555-0123",
+        "212.555.0123",
+    ],
+)
+def test_phone_numbers(number: str):
+    found = mask_personal_data(f"Tel.: {number}, or {number}.")
+    assert found.text == f"Tel.: {PHONE}, or {PHONE}."
+    assert found.phones == 2
+    for before in ("Tel:", "Tel.:", "ТЕЛ:"):
+        assert mask_personal_data(f"{before}{number}").text == f"{before}{PHONE}"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "in 1998-2003 and 2010 - 2020",
+        "on 01.02.2024 at 10.30",
+        "on 2024-02-01 12.00",
+        "04/05/2023 1200",
+        "ISBN 978-3-16-148410-0",
+        "ISBN 0-306-40615-2",
+        "ISBN: 0306 406 152",
+        "ISSN 0317-8471 0317-8471",
+        "1 234 567 890 inhabitants",
+        "$1,234,567.89 or 1.234.567,89 €",
+        "0.123456789",
+        "pages 01 02 03 04 05 06",
+        "Boston, MA 02110-1301",
+        "200 300 4000 and 500 10000",
+        "20230508 1000000000",
+        "08.00-12.00 13.00-17.00",
+        "(2010) 123 456",
+        "3.14159265358979",
+        "id=0301234567-12",
+        "x+49301234567",
+    ],
+)
+def test_numbers_that_are_no_phones(text: str):
+    assert masked(text) == text
+
+
+@given(st.text(st.sampled_from("a1.@+-():/ 0[]\n9"), max_size=60))
+def test_masking_twice_changes_nothing(text: str):
+    once = mask_personal_data(text)
+    twice = mask_personal_data(once.text)
+    assert twice.text == once.text
+    assert twice.emails == twice.ips == twice.phones == 0
+
+
+#: The patterns as one would write them, what must not stand before it first: slow to search for.
+PLAIN = {
+    "_IPV4": r"(?<![\w.])(?:[0-9]{1,3}\.){3}[0-9]{1,3}(?!\w|\.[0-9])",
+    "_IPV6": r"(?<![\w:.])(?:[0-9A-Fa-f]{0,4}:){2,7}"
+    r"(?:(?:[0-9]{1,3}\.){3}[0-9]{1,3}|[0-9A-Fa-f]{1,4})?(?![\w:])",
+    "_NUMBER": r"(?:(?<![\w.,+/=%&#@:-])|(?<=[a-z]:)|(?<=[.]:))\+?\(?\+?[0-9]"
+    r"(?:[ \u00a0()./‐‑–-]{0,3}[0-9]){6,16}(?![\w%€$£]|[.,][0-9])",
+}
+
+
+@pytest.mark.parametrize("name", PLAIN)
+@settings(max_examples=1000)
+@example(text="::F::::1::")
+@given(
+    text=st.text(st.sampled_from("0123456789+(). a,%:"), max_size=40)
+    | st.text(st.sampled_from(":1.F"), min_size=5, max_size=20)
+)
+def test_a_pattern_finds_what_the_plain_one_finds(name: str, text: str):
+    found = [match.span() for match in getattr(privacy, name).finditer(text)]
+    assert found == [match.span() for match in re.finditer(PLAIN[name], text)]
+
+
+@given(st.ip_addresses().map(str))
+def test_no_text_with_an_address_is_passed_over(address: str):
+    hint = privacy._IN_IPV6 if ":" in address else privacy._IN_IPV4
+    assert hint.search(address)
+
+
+def test_a_sample_of_a_page_is_masked_and_ends_with_a_whole_word():
+    assert mask_sample("Write to jane@example.org\nor Tel:+49 30 1234567.") == (
+        f"Write to {EMAIL}\nor Tel:{PHONE}."
+    )
+    text = "word " * 57 + "jane.doe@example.org"
+    assert len(text) > DETAIL_CHARACTERS
+    assert mask_sample(text[:DETAIL_CHARACTERS]).rstrip() == ("word " * 57).rstrip()
+
+
+@given(st.text(max_size=60))
+def test_text_around_stays(text: str):
+    found = mask_personal_data(f"{text}\n jane@example.org \n")
+    assert found.text.endswith(f"\n {EMAIL} \n")
+    assert found.emails >= 1
+
+
+@pytest.mark.parametrize(
+    "unit",
+    [
+        "a",
+        "1",
+        "a@",
+        "a.",
+        "1.",
+        "1 ",
+        "1-",
+        "(1",
+        "+1",
+        "a:",
+        "1:",
+        "a@a.",
+        "a.a@",
+        "0 (",
+        "+",
+        "@",
+    ],
+)
+@pytest.mark.timeout(60)
+def test_hostile_text_is_no_trouble(unit: str):
+    """Well under a second; were any pattern quadratic, it would be hours."""
+    found = mask_personal_data(unit * (2_000_000 // len(unit)))
+    assert found.emails + found.ips <= 1

@@ -1,0 +1,281 @@
+"""Whole builds of profile `modern` on a small crawl, with Beam."""
+
+import collections
+import dataclasses
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pyarrow.parquet as pq
+import pytest
+
+from pipelines.corpus import phases
+from pipelines.corpus.build import CorpusConfig, build_corpus
+from pipelines.corpus.ledger import check_accounts
+from pipelines.corpus.recipes import MODERN
+from pipelines.corpus.stats import format_stats, load_stats
+from pipelines.corpus.survey import survey
+from pipelines.errors import UserError
+
+ITEM = "Which of the rivers that pass through the old capital also pass through the harbour town?"
+
+CHILD = """
+import pickle, sys
+from pipelines.corpus.build import build_corpus
+build_corpus(sys.argv[2:], sys.argv[1], pickle.load(sys.stdin.buffer))
+"""
+
+
+def html(text: str, head: str = "") -> str:
+    return f"<html><head>{head}</head><body><main><p>{text}</p></main></body></html>"
+
+
+@pytest.fixture
+def pages(tmp_path: Path, crawl: ModuleType, english: Callable[..., str]) -> list[Path]:
+    german = " ".join(
+        crawl.GERMAN[i % 2].format(crawl.NAMES[i % 10], crawl.NAMES[(i + 3) % 10], 1900 + 7 * i)
+        for i in range(6)
+    )
+    long = english(1, 40)
+    first = [crawl.record(english(seed), f"http://en.example/{seed}") for seed in range(100, 108)]
+    first += [
+        crawl.record(f"{long} It was printed twice.", "http://en.example/long"),
+        crawl.record("Too short. Mail jane@example.org.", "http://en.example/short"),
+        crawl.record(english(5), "http://bad.example/blocked"),
+        crawl.record(german, "http://de.example/1"),
+        crawl.record(f"{english(6)} {ITEM}", "http://en.example/leak"),
+        crawl.record(f"{english(3, 1)} " * 20, "http://en.example/spam"),
+        crawl.record("12345 67890 " * 20, "http://en.example/numbers"),
+    ]
+    second = [
+        crawl.record(long, "http://en.example/copy"),
+        crawl.record(f"{long} Again.", "http://www.en.example/third"),
+        crawl.record(english(100), "http://en.example/100/", date=crawl.LATER),
+        crawl.record(f"{english(7)} Mail jane@example.org now.", "http://en.example/mail"),
+    ]
+    third = [
+        crawl.response(html(english(8)), "http://html.example/1"),
+        crawl.response(
+            html(english(9), '<meta name="robots" content="noai">'), "http://html.example/2"
+        ),
+        crawl.response(
+            html(english(10)),
+            "http://html.example/3",
+            headers="Content-Type: text/html\r\nTDM-Reservation: 1",
+        ),
+        crawl.response("<div>" * 5000, "http://www.bad.example/never-parsed"),
+    ]
+    return [
+        crawl.write(tmp_path / "in" / "a.warc.wet.gz", first),
+        crawl.write(tmp_path / "in" / "b.warc.wet.gz", second),
+        crawl.write(tmp_path / "in" / "c.warc.gz", third),
+    ]
+
+
+@pytest.fixture
+def lists(tmp_path: Path, english: Callable[..., str]) -> dict[str, tuple[str, ...]]:
+    (tmp_path / "block.txt").write_text("bad.example\n")
+    rows = [{"question": ITEM}, {"question": "Too short to check?"}, {"question": english(77, 2)}]
+    (tmp_path / "quiz.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return {
+        "blocklists": (str(tmp_path / "block.txt"),),
+        "evaluation_sets": (str(tmp_path / "quiz.jsonl"),),
+    }
+
+
+def build(inputs: list[Path], out: Path, config: CorpusConfig) -> dict:
+    return build_corpus([str(path) for path in inputs], out, config)
+
+
+def documents(corpus: Path) -> dict[str, dict]:
+    rows = [row for path in corpus.glob("data/*/*") for row in pq.read_table(path).to_pylist()]
+    assert len({row["url"] for row in rows}) == len(rows)
+    return {row["url"]: row for row in rows}
+
+
+def test_every_rule_has_its_stage(
+    tmp_path: Path, pages: list[Path], lists: dict, settings: Callable[..., CorpusConfig]
+):
+    out = tmp_path / "corpus"
+    build(pages, out, settings(**lists))
+    stats = load_stats(out)
+    stages = {stage["name"]: stage["dropped"] for stage in stats["stages"]}
+    assert list(stages) == list(MODERN.stages)
+    assert stages == {
+        "read": {"blocked_url": 2, "opt_out_noai": 1, "opt_out_tdm_reservation": 1},
+        "length": {},
+        "language": {"undetermined_language": 1},
+        "paragraphs": {"short_lines": 1},
+        "quality": {"repeated_ngrams": 1},
+        "url_dedup": {"duplicate_url": 1},
+        "near_dedup": {"near_duplicate": 2},
+        "decontamination": {"evaluation_item": 1},
+        "badwords": {},
+        "write": {},
+    }
+    by_language = collections.Counter()
+    for reasons in stats["dropped_languages"].values():
+        by_language.update(reasons)
+    later = ("language", "quality", "url_dedup", "near_dedup", "decontamination")
+    assert by_language == {reason: n for name in later for reason, n in stages[name].items()}
+    assert stats["dropped_languages"]["und"] == {"undetermined_language": 1}
+    found = documents(out)
+    check_accounts(stats["stages"], len(found))
+    assert stats["stages"][0]["in"] == 15 + 4 + 4
+    sizes = {url: row["cluster_size"] for url, row in found.items()}
+    assert sizes.pop("http://en.example/long") == 3
+    assert set(sizes.values()) == {1}
+    assert "http://en.example/100/" in found
+    mail = found["http://en.example/mail"]
+    assert mail["text"].endswith("Mail [EMAIL] now.")
+    assert mail["masked_emails"] == 1
+    [dropped] = (out / "rejected" / "short_lines.jsonl").read_text().splitlines()
+    assert json.loads(dropped)["detail"] == "Too short. Mail [EMAIL]."
+    german = found["http://de.example/1"]
+    assert (german["lang"], german["script"]) == ("de", "Latn")
+    assert german["q_stop_words"] >= 2
+    for path in out.glob("data/*/*"):
+        assert pq.read_schema(path).equals(MODERN.documents)
+    assert "near_dedup" in format_stats(str(out))
+    for lang, of_lang in survey(out)["languages"].items():
+        assert of_lang["documents"] == sum(of_lang["scores"]) == (1 if lang == "de" else 11)
+    report = json.loads((out / "decontamination.json").read_text())
+    assert report["sets"] == {"quiz": {"items": 3, "found": 1, "too_short": 1}}
+    assert [match["url"] for match in report["matches"]] == ["http://en.example/leak"]
+
+
+@pytest.mark.slow
+def test_bytes_depend_neither_on_order_nor_on_buckets(
+    tmp_path: Path,
+    pages: list[Path],
+    crawl: ModuleType,
+    data_bytes: Callable,
+    monkeypatch: pytest.MonkeyPatch,
+    variant: Callable,
+    settings: Callable[..., CorpusConfig],
+):
+    config = settings()
+    build(pages, tmp_path / "one", config)
+    monkeypatch.setattr(phases, "RUNNERS_BY_REFERENCE", ())
+    build(pages[::-1], tmp_path / "two", variant(config, bucket_bytes=100))
+    one, two = data_bytes(tmp_path / "one" / "data"), data_bytes(tmp_path / "two" / "data")
+    assert one == two
+    assert one
+
+
+def test_languages_are_pruned_before_the_shuffles(
+    tmp_path: Path, pages: list[Path], variant: Callable, settings: Callable[..., CorpusConfig]
+):
+    build(pages, tmp_path / "all", settings())
+    build(pages, tmp_path / "de", variant(settings(), languages=("de",)))
+    assert {row["lang"] for row in documents(tmp_path / "de").values()} == {"de"}
+    few, all_ = (load_stats(tmp_path / name)["shuffled_bytes"] for name in ("de", "all"))
+    assert few["near_duplicates"] == 14 * 24
+    assert few["winners"] < all_["winners"]
+
+
+@pytest.mark.slow
+def test_goes_on_after_a_kill(
+    tmp_path: Path, pages: list[Path], data_bytes: Callable, settings: Callable[..., CorpusConfig]
+):
+    command = [sys.executable, "-c", CHILD]
+    inputs = [str(path) for path in pages]
+    environment = {**os.environ, "MSWITCH_FAULT": "corpus.after_near_duplicates"}
+    arguments = [*command, str(tmp_path / "killed"), *inputs]
+    config = pickle.dumps(settings())
+    killed = subprocess.run(
+        arguments, input=config, env=environment, capture_output=True, check=False
+    )
+    assert killed.returncode == -signal.SIGKILL
+    assert not (tmp_path / "killed").exists()
+    subprocess.run(arguments, input=config, check=True, capture_output=True)
+    build(pages, tmp_path / "whole", settings())
+    assert data_bytes(tmp_path / "killed") == data_bytes(tmp_path / "whole")
+
+
+def test_lists_are_part_of_the_settings(
+    tmp_path: Path, pages: list[Path], lists: dict, settings: Callable[..., CorpusConfig]
+):
+    out = tmp_path / "corpus"
+    build(pages, out, settings(**lists))
+    assert build(pages, out, settings(**lists))["reused"]
+    (tmp_path / "block.txt").write_text("other.example\n")
+    with pytest.raises(UserError):
+        build(pages, out, settings(**lists))
+
+
+def test_bad_words_are_those_of_the_language(
+    tmp_path: Path, pages: list[Path], settings: Callable[..., CorpusConfig]
+):
+    lists = tmp_path / "lists"
+    lists.mkdir()
+    (lists / "en").write_text("printed\n")
+    (lists / "de").write_text("mail\n")
+    out = tmp_path / "corpus"
+    config = dataclasses.replace(settings(), badwords_filter_fraction=1.0)
+    build_corpus([str(path) for path in pages], out, config, badwords=lists)
+    stats = load_stats(out)
+    found = documents(out)
+    check_accounts(stats["stages"], len(found))
+    stages = {stage["name"]: stage["dropped"] for stage in stats["stages"]}
+    assert stages["badwords"] == {"bad_words": 1}
+    assert "http://en.example/long" not in found
+    assert "http://en.example/mail" in found
+    assert (out / "rejected" / "bad_words.jsonl").exists()
+
+
+def test_what_the_profile_refuses(
+    tmp_path: Path, pages: list[Path], settings: Callable[..., CorpusConfig]
+):
+    with pytest.raises(UserError, match=r"gone\.txt"):
+        build(pages, tmp_path / "out", settings(blocklists=(str(tmp_path / "gone.txt"),)))
+    with pytest.raises(UserError, match=r"gone\.jsonl"):
+        build(pages, tmp_path / "out", settings(evaluation_sets=(str(tmp_path / "gone.jsonl"),)))
+    with pytest.raises(UserError, match="contamination_share"):
+        settings(contamination_share=0)
+    with pytest.raises(UserError, match=r"^modern\.quality is for profile modern"):
+        dataclasses.replace(settings(), profile="mc4")
+
+
+def test_lines_may_be_deduplicated_too(
+    tmp_path: Path,
+    crawl: ModuleType,
+    english: Callable[..., str],
+    settings: Callable[..., CorpusConfig],
+    variant: Callable,
+):
+    footer = english(99, 2)
+    pages = [
+        crawl.record(f"{english(seed)}\n{footer}", f"http://en.example/{seed}")
+        for seed in range(100, 106)
+    ]
+    # Of near-duplicates the longest stays, and owns what they share, whoever's URL is smaller.
+    shared = english(1, 20)
+    pages += [
+        crawl.record(f"{shared}\n{english(2, 20)}{' More.' * n}", f"http://near.example/{n}")
+        for n in range(4)
+    ]
+    month = crawl.write(tmp_path / "in" / "a.warc.wet.gz", pages)
+    out = tmp_path / "corpus"
+    config = variant(settings(), dedup_scope="language")
+    build([month], out, config)
+    found = documents(out)
+    stats = load_stats(out)
+    check_accounts(stats["stages"], len(found))
+    names = [stage["name"] for stage in stats["stages"]]
+    assert names[names.index("near_dedup") + 1] == "line_dedup"
+    assert len(found) == 7
+    assert sum(footer in row["text"] for row in found.values()) == 1
+    assert found["http://near.example/3"]["text"].startswith(shared)
+    repeats = {"global_duplicate": 5, "local_duplicate": 0}
+    assert stats["lines"] == {"in": 14, "out": 9, "dropped": repeats}
+    later = [crawl.record(f"{english(200)}\n{footer}", "http://later.example/")]
+    month = crawl.write(tmp_path / "in" / "b.warc.wet.gz", later)
+    build_corpus([str(month)], out, config, append=True)
+    assert documents(out)["http://later.example/"]["text"] == english(200)

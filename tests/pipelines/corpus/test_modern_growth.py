@@ -1,0 +1,221 @@
+"""Adding crawls to a corpus of profile `modern`."""
+
+import json
+import os
+import pickle
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from pipelines.corpus.build import CorpusConfig, build_corpus
+from pipelines.corpus.dedup.near import page_rank
+from pipelines.corpus.dedup.near_clusters import NearDuplicates
+from pipelines.corpus.ledger import check_accounts
+from pipelines.corpus.recipes import MODERN
+from pipelines.corpus.stats import load_stats
+from pipelines.corpus.work_directory import WorkDirectory, save_array
+from pipelines.errors import UserError
+from pipelines.faults import GROWTH_POINTS, MODERN_POINTS
+
+Settings = Callable[..., CorpusConfig]
+DataBytes = Callable[[Path], dict[str, bytes]]
+
+ITEM = "Which of the rivers that pass through the old capital also pass through the harbour town?"
+
+CHILD = """
+import pickle, sys
+from pipelines.corpus.build import build_corpus
+build_corpus(sys.argv[2:], sys.argv[1], pickle.load(sys.stdin.buffer), append=True)
+"""
+
+
+@pytest.fixture
+def config(tmp_path: Path, settings: Settings) -> CorpusConfig:
+    (tmp_path / "quiz.txt").write_text(f"{ITEM}\n")
+    return settings(evaluation_sets=(str(tmp_path / "quiz.txt"),))
+
+
+@pytest.fixture
+def months(tmp_path: Path, crawl: ModuleType, english: Callable[..., str]) -> list[Path]:
+    """Three crawls: the second has near-duplicates of the first, the third is both and a page.
+
+    In the first, `long` stands for itself and `copy`. `b.example/1` is longer and would win.
+    """
+    long, tail = english(1, 40), english(2, 8)
+    first = [crawl.record(english(seed), f"http://en.example/{seed}") for seed in range(100, 108)]
+    first += [
+        crawl.record(f"{long} It was printed twice.", "http://en.example/long"),
+        crawl.record(long, "http://en.example/copy"),
+        crawl.record(f"{english(6)} {ITEM}", "http://en.example/leak"),
+    ]
+    second = [
+        crawl.record(
+            f"{long} It was printed twice, and once more in colour.", "http://b.example/1"
+        ),
+        crawl.record(f"{tail} {english(100)} A word more.", "http://b.example/mixed"),
+        crawl.record(f"{english(100)} The end.", "http://b.example/100"),
+        crawl.record(english(101), "http://en.example/101/", date=crawl.LATER),
+        crawl.record(english(200), "http://b.example/200"),
+        crawl.record(f"{english(200)} Again.", "http://b.example/200-again"),
+        crawl.record(f"{english(9)} {ITEM}", "http://b.example/leak"),
+    ]
+    third = [*first, *second, crawl.record(english(300), "http://c.example/300")]
+    return [
+        crawl.write(tmp_path / "in" / f"{name}.warc.wet.gz", records)
+        for name, records in zip(("one", "two", "three"), (first, second, third), strict=True)
+    ]
+
+
+def documents(corpus: Path) -> dict[str, dict]:
+    manifest = json.loads((corpus / "manifest.json").read_text())
+    tables = [pq.read_table(corpus / entry["path"]) for entry in manifest["shards"]]
+    assert all(table.schema.equals(MODERN.documents) for table in tables)
+    rows = [row for table in tables for row in table.to_pylist()]
+    on_disk = {str(path.relative_to(corpus)) for path in corpus.glob("data/*/*")}
+    assert on_disk == {entry["path"] for entry in manifest["shards"]}
+    check_accounts(load_stats(corpus)["stages"], len(rows))
+    found = {row["url"]: row for row in rows}
+    assert len(found) == len(rows)
+    return found
+
+
+def dropped(corpus: Path) -> dict[str, dict[str, int]]:
+    return {stage["name"]: stage["dropped"] for stage in load_stats(corpus)["stages"]}
+
+
+def band_keys(corpus: Path) -> np.ndarray:
+    manifest = json.loads((corpus / "manifest.json").read_text())
+    files = [entry["path"] for entry in manifest["fingerprints"] if entry["kind"] == "bands"]
+    return np.concatenate([np.load(corpus / path) for path in files])
+
+
+def test_near_duplicates_of_what_is_there_are_dropped(
+    tmp_path: Path, months: list[Path], config: CorpusConfig
+):
+    out = tmp_path / "corpus"
+    build_corpus([str(months[0])], out, config)
+    before, near = documents(out), dropped(out)["near_dedup"]["near_duplicate"]
+    assert before["http://en.example/long"]["cluster_size"] == 2
+    build_corpus([str(months[1])], out, config, append=True)
+    after = documents(out)
+    # What was there is as it was, sizes of clusters included.
+    assert before.items() <= after.items()
+    new = after.keys() - before.keys()
+    assert new == {"http://b.example/mixed", "http://b.example/200-again"}
+    assert after["http://b.example/200-again"]["cluster_size"] == 2
+    assert dropped(out)["near_dedup"]["near_duplicate"] - near == 3
+    assert dropped(out)["url_dedup"] == {"duplicate_url": 1}
+    keys = band_keys(out)
+    assert len(keys) == len(np.unique(keys, axis=0)) == 14 * len(after)
+    report = json.loads((out / "decontamination.json").read_text())
+    assert report["sets"] == {"quiz": {"items": 1, "found": 1, "too_short": 0}}
+    assert {match["url"] for match in report["matches"]} == {
+        "http://en.example/leak",
+        "http://b.example/leak",
+    }
+    card = (out / "README.md").read_text()
+    assert "cluster_size" in card
+
+
+def test_nothing_is_added_twice(
+    tmp_path: Path, months: list[Path], config: CorpusConfig, data_bytes: DataBytes
+):
+    out = tmp_path / "corpus"
+    build_corpus([str(months[0])], out, config)
+    for month in months[1:]:
+        build_corpus([str(month)], out, config, append=True)
+    found = documents(out)
+    assert "http://c.example/300" in found
+    assert len(found) == 8 + 1 + 2 + 1
+    grown = data_bytes(out)
+    for month in months[1:]:
+        assert build_corpus([str(month)], out, config, append=True)["reused"] is True
+    assert data_bytes(out) == grown
+
+
+@pytest.mark.slow
+def test_as_on_an_engine(
+    tmp_path: Path,
+    months: list[Path],
+    config: CorpusConfig,
+    data_bytes: DataBytes,
+    monkeypatch: pytest.MonkeyPatch,
+    variant: Callable,
+):
+    # Buckets do not decide either; the number of files of kept keys follows from their size.
+    for name, runners, size in (("local", ("local",), 256 << 20), ("engine", (), 1000)):
+        monkeypatch.setattr("pipelines.corpus.phases.RUNNERS_BY_REFERENCE", runners)
+        cut = variant(config, bucket_bytes=size)
+        build_corpus([str(months[0])], tmp_path / name, cut)
+        build_corpus([str(months[1])], tmp_path / name, cut, append=True)
+    local, engine = tmp_path / "local", tmp_path / "engine"
+    assert data_bytes(local / "data") == data_bytes(engine / "data")
+    ordered = [band_keys(corpus) for corpus in (local, engine)]
+    assert np.unique(ordered[0], axis=0).tolist() == np.unique(ordered[1], axis=0).tolist() != []
+
+
+@pytest.mark.slow
+def test_killed_and_rerun(
+    tmp_path: Path, months: list[Path], config: CorpusConfig, data_bytes: DataBytes
+):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    build_corpus([str(months[0])], whole, config)
+    shutil.copytree(whole, killed)
+    build_corpus([str(months[1])], whole, config, append=True)
+
+    def run(fault: str) -> int:
+        command = [sys.executable, "-c", CHILD, str(killed), str(months[1])]
+        return subprocess.run(
+            command,
+            input=pickle.dumps(config),
+            env={**os.environ, "MSWITCH_FAULT": fault},
+            capture_output=True,
+            check=False,
+        ).returncode
+
+    for point in (*MODERN_POINTS, *GROWTH_POINTS):
+        assert run(point) == -signal.SIGKILL, point
+    assert run("") == 0
+    assert data_bytes(killed) == data_bytes(whole)
+    assert not list(tmp_path.glob(".killed.partial-*"))
+
+
+def test_languages_may_be_chosen(
+    tmp_path: Path, months: list[Path], config: CorpusConfig, variant: Callable
+):
+    chosen = variant(config, languages=("en",))
+    build_corpus([str(months[0])], tmp_path / "corpus", chosen)
+    build_corpus([str(months[1])], tmp_path / "corpus", chosen, append=True)
+    assert len(documents(tmp_path / "corpus")) == 11
+
+
+def test_a_corpus_without_band_keys_cannot_grow(
+    tmp_path: Path, months: list[Path], config: CorpusConfig, variant: Callable
+):
+    bare = variant(config, keep_fingerprints=False)
+    build_corpus([str(months[0])], tmp_path / "bare", bare)
+    with pytest.raises(UserError, match="without --keep-fingerprints"):
+        build_corpus([str(months[1])], tmp_path / "bare", bare, append=True)
+
+
+def test_who_is_like_a_dropped_page_is_dropped(tmp_path: Path):
+    work = WorkDirectory(str(tmp_path))
+    work.make()
+    pages = np.arange(6, dtype=np.uint64)
+    ranks = page_rank(np.full(6, 100), np.zeros(6, np.int64), np.column_stack([pages, pages]))
+    save_array(work.file("near_duplicates", 0, "ranks.npy"), ranks)
+    rules = NearDuplicates(work, 0, True, 14, 1)
+    of_unit = np.uint64(1 << 30)  # 0 is the corpus
+    edges = np.array([[1, 0], [2, 1], [4, 3], [5, 4]], np.uint64) + of_unit
+    edges[0, 1] = 0
+    ((unit, packed),) = rules.cluster([edges.tobytes()])
+    rows = np.frombuffer(packed, np.int64).reshape(-1, 2).tolist()
+    assert (unit, rows) == (0, [[1, 0], [2, 0], [3, 3], [4, 0], [5, 0]])
