@@ -69,8 +69,8 @@ class ModelConfig:
             selective precision (section 2.4); `bfloat16` is there for comparison.
         router_init: how a router's kernel is drawn: `flaxformer`, normal with deviation 0.02, as
             released Switch models were; `paper`, truncated normal with variance 0.1 / d_model
-            (section 2.4), which gives logits a deviation of 0.32 at any width. Neither was better over
-            three seeds of `mswitch-tiny` (docs/experiments); the default is what checkpoints had.
+            (section 2.4), which gives logits a deviation of 0.32 at any width. Over three seeds of
+            `mswitch-tiny` neither was better (docs/experiments), so the default is what it was.
         init_scale: variance scale of kernels; 0.1 in Switch Transformers (section 2.4).
         dropout_rate: dropout after embedding, attention, feed-forward and final norm.
         expert_dropout_rate: dropout on an expert's intermediate (0.4 in fine-tuning).
