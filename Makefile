@@ -40,7 +40,7 @@ demo: $(READY)  ## The whole chain, from a crawl to a per-language speed-up repo
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test: $(READY)  ## The tests, but for what takes long (the test-* targets)
-	@$(PYTEST) -m "not slow"
+	@$(PYTEST)
 
 test-slow: $(READY)  ## Tests of many seconds: kills, buckets, long compilations
 	@$(PYTEST) -m slow
@@ -56,7 +56,7 @@ format: $(READY)  ## Reformat the code
 	@$(BIN)/ruff format .
 
 test-kill: $(READY)  ## Kill demo and corpus builds at fault points and random moments, compare bytes
-	@$(BIN)/python -m pytest tests/flows/kill_demo.py tests/pipelines/corpus/kill_corpus.py -s --timeout 7200
+	@$(BIN)/python -m pytest -m kill tests/flows tests/pipelines/corpus -s --timeout 7200
 
 bench: $(READY) .venv-bench/ready  ## The corpus builder against datatrove and a plain process (needs apt-get)
 	@$(BIN)/python tests/benchmarks/corpus.py --copies 10 $(BENCH_OPTIONS)
@@ -79,20 +79,19 @@ setup-plan: .venv-plan/ready  ## libtpu, to compile for TPUs without one, in .ve
 # Each of these compiles programs for minutes, to run them for seconds: without LLVM's optimizations
 # that is half the time.
 test-training: export XLA_FLAGS := --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true
-TRAINING := bad_losses jobs meshes packing planning/loop_counts train_runs
 
 test-training: $(READY)  ## Training: killed, packed, on meshes, in jobs, with bad losses
-	@$(PYTEST) tests/flows/train_jobs.py $(TRAINING:%=tests/models/%.py)
+	@$(PYTEST) -m training tests/flows tests/models
 
 test-learning: $(READY)  ## What Switch learns faster than its dense twin, three seeds
-	@$(BIN)/python -m pytest -s tests/models/learning.py
+	@$(BIN)/python -m pytest -s -m learning tests/models/training
 
 test-plan: $(READY)  ## Compile the training step of small models for small TPU slices (minutes)
 	@$(MAKE) --no-print-directory setup-plan || echo "[setup] no libtpu: the tests will be skipped"
-	@$(BIN)/python -m pytest tests/models/planning/tpu_compile.py -rs --timeout 3600
+	@$(BIN)/python -m pytest -m tpu tests/models/planning -rs --timeout 3600
 
 test-card: $(READY) .venv-card/ready  ## Read corpora with the libraries of their data card, by its own code
-	@$(BIN)/python -m pytest tests/card/live.py
+	@$(BIN)/python -m pytest -m card tests/card
 
 .venv-card/ready: tests/card/peers.txt | $(READY)
 	@$(PYTHON) -m venv --clear .venv-card
@@ -101,7 +100,7 @@ test-card: $(READY) .venv-card/ready  ## Read corpora with the libraries of thei
 	@touch $@
 
 test-parity: $(READY) .venv-parity/ready  ## Logits against Hugging Face's, up to mT5-Base (needs 12 GB of disk)
-	@$(BIN)/python -m pytest tests/parity/live.py -s --timeout 3600
+	@$(BIN)/python -m pytest -m parity tests/parity -s --timeout 3600
 
 parity-fixtures: .venv-parity/ready  ## Make the small models and logits again that `make test` compares with
 	@HF_HUB_OFFLINE=1 .venv-parity/bin/python tests/parity/hf_models.py make tests/models/huggingface/fixtures
@@ -164,7 +163,7 @@ flink: setup-flink  ## A small Flink cluster on this machine, until Ctrl-C
 
 test-flink: $(READY)  ## Build on a Flink cluster, kill task managers, compare bytes
 	@$(MAKE) --no-print-directory setup-flink || echo "[setup] no Flink: the tests will be skipped"
-	@$(BIN)/python -m pytest tests/pipelines/corpus/flink_cluster.py -rs --timeout 1200 $(ENGINE_TESTS)
+	@$(BIN)/python -m pytest -m flink tests/pipelines/corpus -rs --timeout 1200 $(ENGINE_TESTS)
 
 setup-prism: .prism/prism  ## Beam's Prism runner, in .prism (needs Go)
 
@@ -174,12 +173,12 @@ setup-prism: .prism/prism  ## Beam's Prism runner, in .prism (needs Go)
 	@touch $@
 
 test-dataflow: $(READY)  ## Build by jobs sent to a peer of Dataflow on loopback, compare bytes
-	@$(BIN)/python -m pytest tests/dataflow/jobs.py $(ENGINE_TESTS)
+	@$(BIN)/python -m pytest -m dataflow tests/dataflow $(ENGINE_TESTS)
 
 test-prism: $(READY)  ## Build on Prism, compare bytes
 	@$(MAKE) --no-print-directory setup-prism || echo "[setup] no Prism: the test will be skipped"
 	@MSWITCH_PRISM=$$(ls $(CURDIR)/.prism/prism 2>/dev/null) \
-		$(BIN)/python -m pytest tests/pipelines/corpus/test_prism.py -rs
+		$(BIN)/python -m pytest -m prism tests/pipelines/corpus -rs
 
 FUZZ_SECS ?= 60
 

@@ -1,6 +1,5 @@
 """An object store on loopback: Google's own client and Beam's file systems talk to it."""
 
-import importlib.util
 import json
 import logging
 import socket
@@ -86,33 +85,28 @@ def bucket(storage_server: str, request: pytest.FixtureRequest) -> str:
     return f"gs://{BUCKET}/{request.node.name.replace('[', '-').replace(']', '')}"
 
 
-def load(path: str) -> ModuleType:
-    """Import a helper of other tests, by its path below tests/."""
-    where = Path(__file__).parents[1] / path
-    spec = importlib.util.spec_from_file_location(where.stem, where)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture(scope="session")
 def crawl() -> ModuleType:
     """The module that writes crawls."""
-    return load("pipelines/crawl_files.py")
+    import crawl_files
+
+    return crawl_files
 
 
 @pytest.fixture(scope="session")
 def corpus_files() -> ModuleType:
     """The module that writes a corpus directly."""
-    return load("pipelines/corpus_files.py")
+    import corpus_files
+
+    return corpus_files
 
 
 @pytest.fixture(scope="session")
 def example_files() -> ModuleType:
     """The module that writes an examples directory."""
-    return load("tasks/example_files.py")
+    import example_files
+
+    return example_files
 
 
 @pytest.fixture

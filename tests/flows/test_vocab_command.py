@@ -1,6 +1,5 @@
 """`mswitch vocab inspect` and `--vocab FILE`, as a user gives them."""
 
-import importlib.util
 import json
 from pathlib import Path
 
@@ -13,12 +12,8 @@ from pipelines.vocabulary import VocabularyConfig, train_vocabulary
 @pytest.fixture(scope="module")
 def stages(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A small corpus and a vocabulary of it."""
-    path = Path(__file__).parents[1] / "pipelines" / "corpus_files.py"
-    spec = importlib.util.spec_from_file_location("corpus_files", path)
-    assert spec is not None
-    assert spec.loader is not None
-    corpus_files = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(corpus_files)
+    import corpus_files
+
     work = tmp_path_factory.mktemp("stages")
     corpus = corpus_files.write_corpus(work / "corpus", corpus_files.small_texts())
     config = VocabularyConfig(size=1000, character_coverage=0.999)

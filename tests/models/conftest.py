@@ -1,9 +1,7 @@
 """Shrunken real presets and batches in memory, for all tests of models."""
 
 import dataclasses
-import importlib.util
 import os
-from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -19,16 +17,9 @@ os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 @pytest.fixture(scope="session")
 def child() -> ModuleType:
     """The script that trains in its own process; its batches are used here too."""
-    spec = importlib.util.spec_from_file_location("train_child", child_path())
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    import train_child
 
-
-def child_path() -> Path:
-    return Path(__file__).with_name("train_child.py")
+    return train_child
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,8 @@ from models.training.state import Skeleton
 from models.training.step import optimizer_of
 from pipelines.errors import UserError
 
-SCRIPT = Path(__file__).with_name("train_child.py")
+SUPPORT = str(Path(__file__).parents[1] / "support")
+
 CONFIG = EvaluateConfig(batch_size=8)
 
 
@@ -153,15 +154,14 @@ def test_what_several_devices_cannot_do_is_refused(child, run, tmp_path):
 
 
 EVALUATE = """
-import importlib.util, sys
+import sys
 from pathlib import Path
-spec = importlib.util.spec_from_file_location("train_child", sys.argv[1])
-child = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(child)
+sys.path.insert(0, sys.argv[2])
+import train_child as child
 from models.config import EvaluateConfig
 from models.evaluate import evaluate_run
 from models.training.run_directory import read_run
-run = Path(sys.argv[2])
+run = Path(sys.argv[1])
 evaluate_run(run, read_run(run), child.MemoryValidation, EvaluateConfig(batch_size=8))
 """
 
@@ -170,7 +170,7 @@ evaluate_run(run, read_run(run), child.MemoryValidation, EvaluateConfig(batch_si
 def test_killed_before_and_after_a_rename_the_files_are_the_same(run, evaluated, tmp_path):
     copy = tmp_path / "run"
     shutil.copytree(run, copy, ignore=shutil.ignore_patterns("eval", "routing"))
-    command = [sys.executable, "-c", EVALUATE, str(SCRIPT), str(copy)]
+    command = [sys.executable, "-c", EVALUATE, str(copy), SUPPORT]
     for point in ("evaluate.before_rename", "evaluate.after_rename"):
         environment = {**os.environ, "MSWITCH_FAULT": point, "JAX_PLATFORMS": "cpu"}
         assert subprocess.run(command, env=environment, check=False).returncode == -9

@@ -1,6 +1,5 @@
 """Small stage outputs that several tests read; none may change them."""
 
-import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -13,30 +12,26 @@ from pipelines.vocabulary import VocabularyConfig, train_vocabulary
 VOCABULARY_SIZE = 1200
 
 
-def _load(name: str) -> ModuleType:
-    path = Path(__file__).with_name(f"{name}.py")
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture(scope="session")
 def corpus_files() -> ModuleType:
-    return _load("corpus_files")
+    import corpus_files
+
+    return corpus_files
 
 
 @pytest.fixture(scope="session")
 def crawl() -> ModuleType:
-    return _load("crawl_files")
+    import crawl_files
+
+    return crawl_files
 
 
 @pytest.fixture
 def file_server() -> Iterator[Any]:
     """Give a server on loopback whose files and moods a test decides."""
-    with _load("file_server").FileServer() as server:
+    import file_server
+
+    with file_server.FileServer() as server:
         yield server
 
 

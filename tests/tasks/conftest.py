@@ -1,6 +1,5 @@
 """A small examples directory, built by the real stages; tests that damage it copy it first."""
 
-import importlib.util
 from pathlib import Path
 from types import ModuleType
 
@@ -15,13 +14,9 @@ VOCABULARY_SIZE = 1000
 @pytest.fixture(scope="session")
 def corpus_files() -> ModuleType:
     """The module of tests/pipelines that writes a corpus directly."""
-    path = Path(__file__).parents[1] / "pipelines" / "corpus_files.py"
-    spec = importlib.util.spec_from_file_location("corpus_files", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    import corpus_files
+
+    return corpus_files
 
 
 def build(work: Path, corpus: Path, *, finished: bool = False) -> Path:

@@ -1,9 +1,7 @@
 """Oracles of the speed-up statistics: curves whose crossings are known by hand."""
 
 import dataclasses
-import importlib.util
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -321,11 +319,9 @@ def test_documents_that_all_differ_alike_have_no_interval(gain):
 
 @pytest.fixture(scope="module")
 def simulation():
-    path = Path(__file__).parents[2] / "benchmarks" / "interval_coverage.py"
-    spec = importlib.util.spec_from_file_location("interval_coverage", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    import interval_coverage
+
+    return interval_coverage
 
 
 @pytest.mark.parametrize("noise", ["normal", "heavy", "per_token"])

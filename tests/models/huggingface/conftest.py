@@ -1,6 +1,5 @@
 """Hugging Face's weights and logits, and the logits mswitch makes of the same."""
 
-import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -39,13 +38,9 @@ def cached_logits() -> Logits:
 @pytest.fixture(scope="session")
 def reference() -> ModuleType:
     """The plain NumPy model."""
-    path = Path(__file__).with_name("numpy_switch.py")
-    spec = importlib.util.spec_from_file_location("numpy_switch", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    import numpy_switch
+
+    return numpy_switch
 
 
 def compute_logits(

@@ -8,6 +8,8 @@ import pytest
 
 from pipelines.corpus.build import CorpusConfig, build_corpus
 
+pytestmark = pytest.mark.prism
+
 PRISM = os.environ.get("MSWITCH_PRISM")
 
 

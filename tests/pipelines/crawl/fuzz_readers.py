@@ -7,7 +7,6 @@ instead of a directory to run it alone.
 """
 
 import gzip
-import importlib.util
 import itertools
 import json
 import re
@@ -72,13 +71,9 @@ WRAPPERS: tuple[Callable[[bytes], bytes], ...] = (
 
 def write_seeds(directory: Path) -> None:
     """Write a small sound input of every format, and a few that are known to be hard."""
-    spec = importlib.util.spec_from_file_location(
-        "crawl_files", Path(__file__).parents[1] / "crawl_files.py"
-    )
-    assert spec is not None
-    assert spec.loader is not None
-    crawl = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(crawl)
+    sys.path.insert(0, str(Path(__file__).parents[2] / "support"))
+    import crawl_files as crawl
+
     records = [
         crawl.warcinfo(),
         crawl.record("one\r\ntwo \x00", "http://a.org/1"),

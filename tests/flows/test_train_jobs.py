@@ -1,6 +1,5 @@
 """`mswitch train` and `evaluate` as two processes, as a person or a cluster would start them."""
 
-import importlib.util
 import os
 import shutil
 import socket
@@ -14,16 +13,14 @@ import pytest
 from models.lifeline import EXIT_RESUME
 from pipelines.errors import UserError
 
+pytestmark = pytest.mark.training
+
 
 @pytest.fixture(scope="module")
 def examples(tmp_path_factory) -> Path:
-    path = Path(__file__).parents[1] / "tasks" / "example_files.py"
-    spec = importlib.util.spec_from_file_location("example_files", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.write_examples(
+    import example_files
+
+    return example_files.write_examples(
         tmp_path_factory.mktemp("job") / "examples", {"de": [40]}, 16, 512, 9
     )
 

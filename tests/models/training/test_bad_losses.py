@@ -12,6 +12,8 @@ from models.training.checkpoint import Checkpoints, complete_steps
 from models.training.loop import PATIENCE
 from pipelines.errors import UserError
 
+pytestmark = pytest.mark.training
+
 STEPS = 7
 TIMES = ("_secs", "_per_sec")
 

@@ -15,6 +15,8 @@ from models.planning.environment import compile_elsewhere, planning_python
 from models.presets import preset
 from pipelines.errors import UserError
 
+pytestmark = pytest.mark.tpu
+
 ROWS, INPUTS, TARGETS = 32, 128, 32
 
 

@@ -4,7 +4,6 @@ The command submits its jobs to a peer on loopback, which runs what was staged (
 minutes, most of them waiting: Beam's client looks at a job every five seconds.
 """
 
-import importlib.util
 import os
 import re
 import shutil
@@ -22,6 +21,8 @@ from pipelines.corpus.stats import load_stats
 from pipelines.examples.build import ExamplesConfig, build_examples
 from pipelines.vocabulary import VocabularyConfig, train_vocabulary
 
+pytestmark = pytest.mark.dataflow
+
 ROOT = Path(__file__).parents[2]
 UV = Path(sys.executable).with_name("uv")
 IMAGE = "example.test/mswitch:1"
@@ -32,13 +33,9 @@ RULES = ["--min-lines=1", "--min-long-line-characters=1", "--language-threshold=
 
 @pytest.fixture(scope="module")
 def peer_module() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("peer", Path(__file__).with_name("peer.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["peer"] = module
-    spec.loader.exec_module(module)
-    return module
+    import peer
+
+    return peer
 
 
 @pytest.fixture(scope="module")

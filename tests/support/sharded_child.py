@@ -7,10 +7,8 @@ metrics, parameters and moments.
 """
 
 import dataclasses
-import importlib.util
 import json
 import sys
-from pathlib import Path
 
 import jax
 
@@ -18,6 +16,7 @@ jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_platforms", "cpu")
 
 import numpy as np  # noqa: E402
+import train_child  # noqa: E402
 
 from models.config import ModelConfig, TrainConfig  # noqa: E402
 from models.nn.groups import batch_groups  # noqa: E402
@@ -30,17 +29,6 @@ from models.training.step import FEATURES, make_train_step, optimizer_of  # noqa
 ROWS, STEPS = 64, 20
 #: Elements of an array that no device may hold as a whole.
 LARGE = 4096
-
-
-def batches():
-    spec = importlib.util.spec_from_file_location(
-        "train_child", Path(__file__).with_name("train_child.py")
-    )
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.MemoryBatches(ROWS)
 
 
 def relative_difference(one, other) -> float:
@@ -63,7 +51,7 @@ def compute(model: ModelConfig, train: TrainConfig, factored: bool, start=None) 
         optimizer = dataclasses.replace(optimizer, min_dim_size_to_factor=16)
     groups = batch_groups(model, ROWS, 12, 8)
     assert groups == ((16, 8) if model.sparse else (ROWS, ROWS))
-    source = batches()
+    source = train_child.MemoryBatches(ROWS)
 
     def batch(step: int):
         made = source.batch(step)

@@ -10,6 +10,8 @@ from models.flops import recomputed_flops, training_step_flops
 from models.planning.compile import CompileRequest, lower_step
 from models.planning.costs import costs_of
 
+pytestmark = pytest.mark.training
+
 ROWS, INPUTS, TARGETS = 8, 32, 16
 
 

@@ -18,6 +18,8 @@ from pipelines.corpus.build import CorpusConfig, build_corpus
 from pipelines.corpus.stats import load_stats
 from pipelines.samples import gflanguages
 
+pytestmark = pytest.mark.flink
+
 DataBytes = Callable[[Path], dict[str, bytes]]
 
 UNITS = 24

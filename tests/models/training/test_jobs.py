@@ -20,9 +20,9 @@ import pytest
 from models.training.checkpoint import complete_steps
 from models.training.train import EXIT_RESUME
 
-SCRIPT = Path(__file__).with_name("train_child.py")
+SCRIPT = Path(__file__).parents[2] / "support" / "train_child.py"
 #: Seven processes begin, each of which has a program of eight devices to trace.
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.training, pytest.mark.timeout(900)]
 STEPS = 12
 MESH = ("data_parallel=2", "expert_parallel=2", "model_parallel=2", "batch_size=16")
 HALF = ("data_parallel=1", "expert_parallel=2", "model_parallel=2", "batch_size=16")

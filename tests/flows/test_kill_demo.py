@@ -19,6 +19,8 @@ import pytest
 
 from pipelines.faults import FAULT_POINTS, VARIABLE
 
+pytestmark = pytest.mark.kill
+
 STEPS = os.environ.get("MSWITCH_KILL_STEPS")
 SEED = int(os.environ.get("MSWITCH_KILL_SEED", "0"))
 RANDOM_KILLS = 5

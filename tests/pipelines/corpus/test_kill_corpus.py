@@ -18,6 +18,8 @@ import pytest
 
 from pipelines.samples.gflanguages import write_sample
 
+pytestmark = pytest.mark.kill
+
 KILLS = 20
 SEED = int(os.environ.get("MSWITCH_KILL_SEED", "0"))
 SETTINGS = (

@@ -17,6 +17,8 @@ from models.training.train import train_prepared
 from pipelines.errors import UserError
 from tasks.collate import pack_rows
 
+pytestmark = pytest.mark.training
+
 FLOAT32 = TrainConfig(steps=8, batch_size=8, warmup_steps=100, dtype="float32")
 EXAMPLES, PACK = 8, 4
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).with_name("sharded_child.py")
+SCRIPT = Path(__file__).parents[2] / "support" / "sharded_child.py"
 SAVING = {"scan_layers": True, "remat": "layers", "microbatches": 2, "loss_chunks": 3}
 #: Dense layers between the sparse ones, and loops of more than one period.
 PERIODS = {"encoder_layers": 4, "decoder_layers": 2, "sparse_every": 2}
@@ -24,7 +24,7 @@ CASES = [
 
 
 #: Ten programs are compiled.
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.training, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")

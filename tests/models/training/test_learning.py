@@ -16,6 +16,8 @@ from models.nn.groups import batch_groups
 from models.training.state import Parameters, Skeleton
 from models.training.step import make_train_step, optimizer_of
 
+pytestmark = pytest.mark.learning
+
 LANGUAGES, TOKENS, LENGTH = 128, 64, 9
 FIRST_TOKEN = 3
 STEPS, SEEDS = 800, (0, 1, 2)

@@ -20,6 +20,8 @@ import seqio
 
 from tests.card.read_corpus import LANGS, card_code, run_card_code
 
+pytestmark = pytest.mark.card
+
 HERE = Path(__file__).parent
 PEER = HERE.parents[1] / ".venv-card" / "bin" / "python"
 MSWITCH = Path(sys.executable).with_name("mswitch")

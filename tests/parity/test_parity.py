@@ -19,6 +19,8 @@ from models.huggingface.convert import export_hf, import_hf, read_parameters
 from models.huggingface.files import WeightFiles
 from pipelines.outputs import read_json_object
 
+pytestmark = pytest.mark.parity
+
 HERE = Path(__file__).parent
 PEER = HERE.parents[1] / ".venv-parity" / "bin" / "python"
 TOLERANCE = 1e-5

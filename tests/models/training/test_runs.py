@@ -18,7 +18,9 @@ from models.training.run_directory import claim_run, log_spaced_steps, read_run
 from models.training.train import EXIT_RESUME, train
 from pipelines.errors import UserError
 
-SCRIPT = Path(__file__).with_name("train_child.py")
+pytestmark = pytest.mark.training
+
+SCRIPT = Path(__file__).parents[2] / "support" / "train_child.py"
 STEPS = 7
 TIMES = ("_secs", "_per_sec")
 
