@@ -12,7 +12,7 @@ FLINK := 1.19.3
 BEAM_FLINK := 2.62.0
 PRISM := $(shell sed -n 's/^apache-beam==\([0-9.]*\).*/\1/p' requirements.txt)
 
-.PHONY: help setup setup-flink flink setup-prism setup-plan demo test lint format requirements clean \
+.PHONY: help docs setup setup-flink flink setup-prism setup-plan demo test lint format requirements clean \
 	bench bench-examples bench-statistics bench-models bench-tables bench-gap bench-width bench-plan bench-langid fuzz \
 	test-slow test-kill test-training test-learning test-plan test-card test-parity parity-fixtures test-flink test-prism test-dataflow
 
@@ -50,6 +50,9 @@ lint: $(READY)  ## Style, types, import directions
 	@$(BIN)/ruff format --check .
 	@$(BIN)/basedpyright
 	@$(BIN)/lint-imports
+
+docs: $(READY)  ## The documentation site, in build/site
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --config-file .mkdocs.yml
 
 format: $(READY)  ## Reformat the code
 	@$(BIN)/ruff check --fix .

@@ -1,5 +1,7 @@
 """Reference pages that mkdocs generates from the code while it builds the site."""
 
+import dataclasses
+import inspect
 import sys
 from pathlib import Path
 
@@ -14,6 +16,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the generated pages, and the two that live at the top of the repository."""
     generated = {
         "reference/cli.md": command_line(),
+        "reference/corpus-rules.md": corpus_rules(),
         "changelog.md": (ROOT / "CHANGELOG.md").read_text(),
         "contributing.md": (ROOT / "CONTRIBUTING.md").read_text(),
     }
@@ -28,3 +31,31 @@ def command_line() -> str:
 
     pages = [build_app(name)[name].generate_docs(heading_level=2) for name in SUBCOMMANDS]
     return "# Command line\n\n" + "\n\n".join(pages)
+
+
+def corpus_rules() -> str:
+    """Return the rules of the built-in recipes, in order, with their defaults."""
+    from pipelines.corpus.recipes import PROFILES
+
+    lines = [
+        "# Corpus rules",
+        "",
+        "The rules of the built-in recipes (`pipelines/corpus/recipes.py`), in the order in which "
+        "they drop pages. A stage of the same name is in `stats.json`, with what it dropped by "
+        "reason. [mC4's rules](mc4.md) has the deviations from the published code.",
+    ]
+    for profile, recipes in PROFILES.items():
+        recipe = next(iter(recipes.values()))
+        lines += ["", f"## Profile `{profile}`", "", "| | stage | rule | what it does | defaults |"]
+        lines += ["|---|---|---|---|---|"]
+        for number, step in enumerate(recipe.steps, 1):
+            settings = {field.name: getattr(step, field.name) for field in dataclasses.fields(step)}
+            defaults = ", ".join(
+                f"`{name}={value!r}`"
+                for name, value in settings.items()
+                if isinstance(value, int | float | str) and value != ""
+            )
+            summary = (inspect.getdoc(type(step)) or "").split("\n\n")[0].replace("\n", " ")
+            kind = f"`{type(step).__name__}`"
+            lines.append(f"| {number} | `{step.name}` | {kind} | {summary} | {defaults} |")
+    return "\n".join(lines)
