@@ -203,7 +203,7 @@ requirements: $(READY)  ## Pin again what pyproject.toml asks for
 	echo 'atheris==3.0.*' | $$compile - --output-file requirements-fuzz.txt && \
 	$$compile pyproject.toml --extra gcp --constraint requirements.txt --output-file requirements-gcp.txt && \
 	grep -E '^uv==' requirements.txt | sed 's/ .*//' | $$compile - --output-file requirements-setup.txt && \
-	sed -n 's/^plan = \["\(.*\)"\].*/\1\nflax\njax\njaxtyping/p' pyproject.toml | $$compile - \
+	sed -n 's/^plan = \["\(.*\)"\].*/\1\nannotated-types\nflax\njax\njaxtyping/p' pyproject.toml | $$compile - \
 		--constraint requirements.txt --output-file requirements-plan.txt && \
 	echo apache-flink-libraries==$(FLINK) | $$compile - --no-deps --output-file requirements-flink.txt && \
 	$$compile tests/benchmarks/peers.in --output-file tests/benchmarks/peers.txt && \
