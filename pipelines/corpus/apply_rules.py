@@ -85,7 +85,7 @@ def apply_edits(page: Page, recipe: Recipe) -> None:
 
 
 def read_allowed(file: CrawlFile, recipe: Recipe, settings: Any) -> Iterator[Page | Rejected]:
-    """Read a file; what the recipe's rules say of URLs, headers and HTML is not extracted.
+    """Read a file; what the rules drop by URL, headers and HTML is not extracted.
 
     Args:
         file: the file.
@@ -106,7 +106,6 @@ def read_allowed(file: CrawlFile, recipe: Recipe, settings: Any) -> Iterator[Pag
         fields=map_fields(settings.field),
         reserved=first("response_reason"),
         blocked=first("url_reason"),
-        useless=first("html_reason"),
     )
 
 

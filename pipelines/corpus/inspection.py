@@ -73,7 +73,6 @@ def find_page(
             fields=map_fields(config.field),
             reserved=ask("response_reason"),
             blocked=ask("url_reason"),
-            useless=ask("html_reason"),
         )
         for page in pages:
             at_place = place and page.source.rpartition("@")[2] == place[2]

@@ -10,8 +10,7 @@ from collections.abc import Callable, Sequence
 from fastwarc.stream_io import BrotliReader, ChunkedReader
 
 from pipelines.crawl.archives import Damage, Record
-from pipelines.crawl.html_text import UnreadableError, decode_markup, html_to_text
-from pipelines.crawl.html_tokens import Markup
+from pipelines.crawl.html.text import UnreadableError, decode_html, html_to_text
 from pipelines.crawl.text_lines import normalize_lines
 from pipelines.records import Page, Rejected
 
@@ -28,7 +27,7 @@ _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 _MICROSECOND = datetime.timedelta(microseconds=1)
 
 #: Takes the headers and the HTML of a response; names why it must not be used, or None.
-Reserved = Callable[[Sequence[tuple[str, str]], Markup], str | None]
+Reserved = Callable[[Sequence[tuple[str, str]], str], str | None]
 
 
 def parse_timestamp(timestamp: str) -> int | None:
@@ -56,7 +55,6 @@ class Opened:
         record_id: WARC-Record-ID, "" if the record has none.
         utf8: plain text of a conversion record.
         html: HTML of a response.
-        markup: the HTML's markup, None for plain text.
     """
 
     url: str
@@ -65,7 +63,6 @@ class Opened:
     record_id: str
     utf8: bytes = b""
     html: str = ""
-    markup: Markup | None = None
 
 
 def open_record(
@@ -98,12 +95,12 @@ def open_record(
         if record.kind == "text":
             record.payload.decode()
             return Opened(url, timestamp, source, record_id, record.payload)
-        html, markup = _html(record.payload, max_bytes, reserved)
+        html = _html(record.payload, max_bytes, reserved)
     except UnicodeDecodeError as error:
         return _rejected("bad_utf8", source, url, str(error))
     except UnreadableError as error:
         return _rejected(error.reason, source, url, str(error))
-    return Opened(url, timestamp, source, record_id, html=html, markup=markup)
+    return Opened(url, timestamp, source, record_id, html=html)
 
 
 def opened_to_page(
@@ -117,9 +114,9 @@ def opened_to_page(
         html_main_content: see `CorpusConfig`.
     """
     utf8 = opened.utf8
-    if opened.markup is not None:
+    if opened.html:
         try:
-            text = html_to_text(opened.html, html_main_content, opened.markup)
+            text = html_to_text(opened.html, html_main_content)
         except UnreadableError as error:
             return _rejected(error.reason, opened.source, opened.url, str(error))
         utf8 = text.encode()
@@ -141,8 +138,8 @@ def _rejected(reason: str, source: str, url: str = "", detail: str = "") -> Reje
     return Rejected("read", reason, source, url, detail)
 
 
-def _html(response: bytes, max_bytes: int, reserved: Reserved | None) -> tuple[str, Markup]:
-    """Return the HTML of an HTTP response (status line, headers, body), and its markup."""
+def _html(response: bytes, max_bytes: int, reserved: Reserved | None) -> str:
+    """Return the HTML of an HTTP response (status line, headers, body)."""
     head, *rest = _BLANK_LINE.split(response, maxsplit=1)
     body = rest[0] if rest else b""
     status = _STATUS.match(head)
@@ -159,10 +156,10 @@ def _html(response: bytes, max_bytes: int, reserved: Reserved | None) -> tuple[s
         raise UnreadableError("not_html", f"content type {media_type}")
     body = _decode_body(body, headers, max_bytes)
     charset = re.search(r"charset\s*=\s*[\"']?([\w.:-]+)", parameters)
-    html, markup = decode_markup(body, charset[1] if charset else "")
-    if reserved and (reason := reserved(pairs, markup)):
+    html = decode_html(body, charset[1] if charset else "")
+    if reserved and (reason := reserved(pairs, html)):
         raise UnreadableError(reason, "reserved by its publisher")
-    return html, markup
+    return html
 
 
 def _decode_body(body: bytes, headers: dict[str, str], max_bytes: int) -> bytes:

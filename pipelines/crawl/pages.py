@@ -1,6 +1,5 @@
 """The one way from an input file to its pages, whatever its format."""
 
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 
@@ -10,7 +9,6 @@ from pipelines.crawl.archives import Damage, Record, read_archive
 from pipelines.crawl.extract import Opened, Reserved, open_record, opened_to_page
 from pipelines.crawl.fields import STANDARD_FIELDS
 from pipelines.crawl.files import CONVERT, CrawlFile, format_of
-from pipelines.crawl.html_tokens import Markup
 from pipelines.records import Page, Rejected
 
 #: Formats of a file that hold no page, and the reason that counts them.
@@ -25,14 +23,6 @@ UNREAD = {
 #: Takes a URL; names the list that blocks it, or None.
 Blocked = Callable[[str], str | None]
 
-#: Takes an HTML page; says why its text cannot be of use, or None.
-Useless = Callable[[Markup], str | None]
-
-_BODY = re.compile("<body", re.IGNORECASE)
-_MARKUP = re.compile(r"<!--.*?(?:-->|\Z)|<(script|style)\b.*?(?:</\1|\Z)|<[^>]*+>?", re.I | re.S)
-#: Of a page that was not extracted, this much HTML after `<body` is looked through for text.
-_BEGINNING_CHARACTERS = 800
-
 
 def read_pages(
     file: CrawlFile,
@@ -43,7 +33,6 @@ def read_pages(
     fields: Mapping[str, Sequence[str]] = STANDARD_FIELDS,
     reserved: Reserved | None = None,
     blocked: Blocked | None = None,
-    useless: Useless | None = None,
 ) -> Iterator[Page | Rejected]:
     """Yield the page in every record, line or row of a file, or the reason that there is none.
 
@@ -58,7 +47,6 @@ def read_pages(
         fields: where JSONL and Parquet have each part of a page; see `map_fields`.
         reserved: see `open_record`; concerns WARC alone.
         blocked: names the list that blocks a URL. An archive's record is not extracted then.
-        useless: names the reason not to extract the text of HTML; concerns WARC alone.
 
     Raises:
         OSError: the file cannot be opened, or the disk cannot be read.
@@ -91,9 +79,6 @@ def read_pages(
         for one in opened:
             if isinstance(one, Rejected):
                 yield one
-            elif useless and one.markup and (reason := useless(one.markup)):
-                detail = partial(_beginning, one.html)
-                yield Rejected("read", reason, one.source, one.url, find_detail=detail)
             else:
                 yield extract(one)
 
@@ -119,16 +104,6 @@ def _open(
             yield _rejected(listed, f"{file_name}@{record.offset}", url)
         else:
             yield open_record(record, file_name, max_bytes=max_bytes, reserved=reserved)
-
-
-def _beginning(html: str) -> str:
-    """Return about the beginning of a page's text, for a person who looks through samples."""
-    start = html.find("<body")
-    if start < 0:
-        body = _BODY.search(html)
-        start = body.start() if body else 0
-    text = _MARKUP.sub(" ", html[start : start + _BEGINNING_CHARACTERS])
-    return " ".join(text.split())
 
 
 def _url(record: Record | Damage) -> str:

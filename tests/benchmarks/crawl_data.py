@@ -12,7 +12,7 @@ import json
 import tempfile
 from pathlib import Path
 
-from pipelines.crawl.html_text import decode_html, html_to_text
+from pipelines.crawl.html.text import decode_html, html_to_text
 from pipelines.outputs import stage_output
 from pipelines.samples import debian
 from pipelines.samples.crawl_writer import CrawlWriter, SamplePage

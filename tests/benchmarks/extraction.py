@@ -24,7 +24,7 @@ from typing import NamedTuple
 import gflanguages
 import trafilatura
 
-from pipelines.crawl.html_text import html_to_text
+from pipelines.crawl.html.text import html_to_text
 from pipelines.samples.crawl_writer import html_page
 
 MENU = ["Home", "About us", "Archive of older news", "Imprint", "Log in", "Search this site"]

@@ -16,7 +16,6 @@ from typing import Any, ClassVar, Self
 
 from pipelines import storage
 from pipelines.corpus.rules.list_files import open_list
-from pipelines.crawl.html_tokens import Markup
 from pipelines.errors import UserError
 from pipelines.languages import UNDETERMINED, languages, parse_codes
 from pipelines.records import Page
@@ -112,14 +111,9 @@ class Rule(Step):
         del url
         return None
 
-    def response_reason(self, headers: Sequence[tuple[str, str]], html: Markup) -> str | None:
+    def response_reason(self, headers: Sequence[tuple[str, str]], html: str) -> str | None:
         """Return why not to extract a WARC response, or None."""
         del headers, html
-        return None
-
-    def html_reason(self, html: Markup) -> str | None:
-        """Return why not to extract HTML that may be used, or None."""
-        del html
         return None
 
     def reason(self, page: Page) -> str | None:

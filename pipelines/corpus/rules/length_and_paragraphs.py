@@ -7,28 +7,17 @@ long as it takes to say what three lines of 200 characters of English say.
 import dataclasses
 from typing import ClassVar
 
-import numpy as np
-
-from pipelines.compiled import compiled
 from pipelines.corpus.rules.base import Limits, Rule, check_range
 from pipelines.corpus.rules.scripts import (
     LEAST_LENGTH_FACTOR,
-    LENGTH_FACTORS,
     length_factor,
 )
 from pipelines.corpus.rules.text_script import writing_system
-from pipelines.crawl.html_blocks import find_blocks
-from pipelines.crawl.html_tokens import Markup
 from pipelines.crawl.text_lines import third_longest_line
 from pipelines.records import Page
 
 #: How much of a page tells its script.
 _SCRIPT_CHARACTERS = 4000
-
-#: A page with fewer characters of the scripts that need shorter lines is taken for not written in
-#: them: links to its translations have a few each.
-_LEAST_DENSE_CHARACTERS = 50
-_FACTORS = (1.0, *sorted(set(LENGTH_FACTORS.values()) - {1.0}))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,7 +86,7 @@ class Paragraphs(Rule):
 
 @dataclasses.dataclass(frozen=True)
 class ParagraphsByScript(Paragraphs):
-    """The same rule with lines that are shorter in dense scripts, before extraction if possible."""
+    """The same rule with lines that are shorter in dense scripts."""
 
     def reason(self, page: Page) -> str | None:
         """Return `too_few_lines`, `short_lines` or None.
@@ -115,58 +104,6 @@ class ParagraphsByScript(Paragraphs):
         factor = length_factor(writing_system(page.text[:_SCRIPT_CHARACTERS]))
         return "short_lines" if longest < round(limit * factor) else None
 
-    def html_reason(self, html: Markup) -> str | None:
-        """Return `short_blocks` if too few blocks of a page could be a paragraph."""
-        needed, limit = min(3, self.min_lines), self.min_long_line_characters
-        blocks = find_blocks(html)
-        if blocks is None:
-            return None
-        counts = blocks.long_lines([max(1, round(limit * factor)) for factor in _FACTORS])
-        if counts[0] >= needed:
-            return None
-        # Its script decides.
-        if max(counts) >= needed:
-            fewest = min(_LEAST_DENSE_CHARACTERS, needed * _least(limit))
-            if counts[_FACTORS.index(_least_factor(html.utf8, fewest))] >= needed:
-                return None
-        return "short_blocks"
-
 
 def _least(limit: int) -> int:
     return round(limit * LEAST_LENGTH_FACTOR)
-
-
-def _least_factor(html: np.ndarray, fewest: int) -> float:
-    """Return the least length factor of the scripts that a page may be written in.
-
-    By the first byte of a character: U+0580 to U+07FF; kana, with CJK punctuation; Han, with rare
-    forms and signs above U+F000; and Hangul. Between lie Indic and other scripts that need as many
-    characters as English; and rare forms (Hangul in parts, Arabic beyond its first blocks), whose
-    pages are held to the limit of English. A page with as much kana or Hangul as Han is taken for
-    not written in Han alone.
-
-    Args:
-        html: the page in UTF-8, uint8 [bytes].
-        fewest: with fewer characters of a script, it is not written in it.
-    """
-    near_east, kana, han, hangul = _count_scripts(html)
-    factors = [1.0]
-    if han >= fewest and han > max(kana, hangul):
-        factors.append(LENGTH_FACTORS["Hani"])
-    if han + kana + hangul >= fewest:
-        factors.append(LENGTH_FACTORS["Jpan"])
-    if near_east >= fewest:
-        factors.append(LENGTH_FACTORS["Arab"])
-    return min(factors)
-
-
-@compiled
-def _count_scripts(html: np.ndarray) -> tuple[int, int, int, int]:
-    """Count bytes that begin characters of the Near East, kana, Han and Hangul."""
-    near_east = kana = han = hangul = 0
-    for code in html:
-        near_east += (code >= 0xD6) & (code < 0xE0)
-        kana += code == 0xE3
-        han += (code >= 0xE4) & (code < 0xEA) | (code >= 0xEE)
-        hangul += (code >= 0xEA) & (code < 0xEE)
-    return near_east, kana, han, hangul

@@ -9,8 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
 from pipelines.corpus.rules.base import Rule
-from pipelines.crawl.html_metas import find_metas
-from pipelines.crawl.html_tokens import Markup
+from pipelines.crawl.html.opt_out import find_metas
 from pipelines.errors import UserError
 from pipelines.records import Page
 
@@ -55,7 +54,7 @@ class OptOut(Rule):
         # Names of robots have no case, and are looked for in lower case.
         object.__setattr__(self, "robots", tuple(robot.strip().lower() for robot in self.robots))
 
-    def response_reason(self, headers: Iterable[tuple[str, str]], html: Markup) -> str | None:
+    def response_reason(self, headers: Iterable[tuple[str, str]], html: str) -> str | None:
         """Return the first honoured signal that a page has, as a reason to drop it, or None."""
         found = opt_out_signals(headers, html, self.robots)
         return next((f"opt_out_{name}" for name in self.honour if name in found), None)
@@ -67,7 +66,7 @@ class OptOut(Rule):
 
 
 def opt_out_signals(
-    headers: Iterable[tuple[str, str]], html: Markup, robots: Sequence[str] = ("ccbot",)
+    headers: Iterable[tuple[str, str]], html: str, robots: Sequence[str] = ("ccbot",)
 ) -> frozenset[str]:
     """Return what a page reserves, among `SIGNALS`.
 

@@ -52,7 +52,7 @@ from pipelines.crawl.html.tokens import (
 )
 
 #: In units of 20 ns: at this limit parsing and extraction take about half a second.
-MAX_COST = 20_000_000
+MAX_COST = 25_000_000
 
 # What a token costs, and a formatting element that is made again, and an attribute of one.
 _TOKEN_COST, _FORMATTING_COST, _ATTRIBUTE_COST = 50, 90, 10
@@ -82,7 +82,7 @@ class Cost(NamedTuple):
     ambiguous: bool
 
 
-def parser_cost(utf8: bytes | np.ndarray, limit: int = MAX_COST) -> Cost:
+def parser_cost(utf8: bytes, limit: int = MAX_COST) -> Cost:
     """Return what a page costs the parser at most.
 
     Time is linear in the page. Memory: 250 kB.

@@ -28,12 +28,10 @@ with atheris.instrument_imports(include=["pipelines.crawl"]):
 import zstandard
 
 from pipelines.corpus.ledger import Ledger
-from pipelines.corpus.rules.length_and_paragraphs import ParagraphsByScript
 from pipelines.errors import UserError
 from pipelines.records import Page, Rejected
 
 MAX_RECORD_BYTES = 1 << 16
-_useless = ParagraphsByScript().html_reason
 _REASON = re.compile("[a-z][a-z0-9_]*")
 
 
@@ -119,9 +117,6 @@ def check(data: bytes, path: Path) -> None:
     outcomes = list(read_pages(file, max_record_bytes=MAX_RECORD_BYTES, **options))
     assert outcomes, "a file vanished from the accounts"
     assert outcomes == list(read_pages(file, max_record_bytes=MAX_RECORD_BYTES, **options))
-    searched = read_pages(file, max_record_bytes=MAX_RECORD_BYTES, useless=_useless, **options)
-    for outcome, other in zip(outcomes, searched, strict=True):
-        assert other == outcome or (other.reason, other.source) == ("short_blocks", outcome.source)
     ledger = Ledger()
     for outcome in outcomes:
         name, _, offset = outcome.source.rpartition("@")

@@ -6,7 +6,7 @@ from resiliparse.parse.encoding import bytes_to_str
 from pipelines.crawl.archives import Record
 from pipelines.crawl.charsets import decode
 from pipelines.crawl.extract import open_record, opened_to_page
-from pipelines.crawl.html_text import decode_html, decode_markup
+from pipelines.crawl.html.text import decode_html
 from pipelines.records import Page, Rejected
 
 #: Articles 1 and 2 of the Universal Declaration of Human Rights, in part.
@@ -159,9 +159,7 @@ def test_a_page_of_mojibake_becomes_russian():
 @given(st.text(max_size=20).map(str.encode))
 @example("\ufeff\ufeffa\x00b".encode())
 def test_utf8_is_decoded_as_resiliparse_does(html: bytes):
-    text, markup = decode_markup(html, "utf-8")
-    assert text == bytes_to_str(html, "utf-8", errors="replace")
-    assert bytes(markup.utf8) == text.encode()
+    assert decode_html(html, "utf-8") == bytes_to_str(html, "utf-8", errors="replace")
 
 
 @given(st.text(max_size=20), st.sampled_from(["windows-1251", "gbk", "euc-kr", "iso-8859-2"]))

@@ -10,7 +10,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.crawl.files import find_crawl_files
-from pipelines.crawl.html_tokens import Markup
 from pipelines.crawl.pages import read_pages
 from pipelines.records import Page, Rejected
 
@@ -79,32 +78,3 @@ def test_an_archive_with_damaged_first_bytes_gives_its_other_pages(
     assert damage.reason == "damaged"
     assert isinstance(page, Page)
     assert page.url == BAD
-
-
-def test_what_is_useless_is_a_counted_drop_in_its_place(tmp_path: Path, crawl: ModuleType):
-    records = [
-        *(
-            crawl.response(f"<body><p>{'text ' * size}", f"http://a.example/{size}")
-            for size in (1, 90)
-        ),
-        crawl.response("x", "http://a.example/404", headers="Content-Type: image/png"),
-        crawl.record("Text.", "http://a.example/wet"),
-        crawl.response("<title>T</title><body>Some <b>text</b>", "http://a.example/2"),
-    ]
-    [file] = find_crawl_files([str(crawl.write(tmp_path / "a.warc.gz", records))])
-    options = {"max_record_bytes": 4 << 20, "drop_metadata_lines": True, "html_main_content": True}
-
-    def useless(page: Markup) -> str | None:
-        return "short" if len(page.utf8) < 100 else None
-
-    before = list(read_pages(file, **options))
-    found = list(read_pages(file, useless=useless, **options))
-    changed = [
-        new.explained()
-        for old, new in zip(before, found, strict=True)
-        if old != new and isinstance(new, Rejected)
-    ]
-    assert [(one.reason, one.stage, one.url[-2:], one.detail) for one in changed] == [
-        ("short", "read", "/1", "text"),
-        ("short", "read", "/2", "Some text"),
-    ]

@@ -1,11 +1,9 @@
 """HTML to plain text, whoever wrote the HTML."""
 
-import numpy as np
 from resiliparse.extract.html2text import extract_plain_text
 
 from pipelines.crawl.charsets import decode
 from pipelines.crawl.html.limits import MAX_COST, parser_cost
-from pipelines.crawl.html_tokens import Markup
 
 
 class UnreadableError(ValueError):
@@ -17,12 +15,7 @@ class UnreadableError(ValueError):
 
 
 def decode_html(html: bytes, http_charset: str = "") -> str:
-    """Decode HTML; see `decode_markup`."""
-    return decode_markup(html, http_charset)[0]
-
-
-def decode_markup(html: bytes, http_charset: str = "") -> tuple[str, Markup]:
-    """Decode HTML by `charsets.decode`; return it as text and as markup.
+    """Decode HTML by `charsets.decode`.
 
     Raises:
         UnreadableError: nobody can tell which encoding it is in.
@@ -30,21 +23,21 @@ def decode_markup(html: bytes, http_charset: str = "") -> tuple[str, Markup]:
     text = decode(html, http_charset)
     if text is None:
         raise UnreadableError("bad_charset", "its bytes are in no encoding that can be told")
-    return text, Markup(text.encode())
+    return text
 
 
-def html_to_text(html: str, main_content: bool = True, markup: Markup | None = None) -> str:
+def html_to_text(html: str, main_content: bool = True) -> str:
     """Return the text a reader sees, one line per block, list item or table row.
 
     Alternative texts, form fields, link targets and list bullets are left out: they are no
     running text. With `main_content`, resiliparse's heuristics also leave out navigation,
-    sidebars, footers and comments. `markup` is the same HTML, where it is at hand.
+    sidebars, footers and comments.
 
     Raises:
         UnreadableError: the HTML may take the parser over a second (`limits`), or resiliparse
             refuses it.
     """
-    _check_cost(markup.utf8 if markup else html.encode("utf-8", "surrogatepass"))
+    _check_cost(html.encode("utf-8", "surrogatepass"))
     try:
         return extract_plain_text(
             html,
@@ -61,7 +54,7 @@ def html_to_text(html: str, main_content: bool = True, markup: Markup | None = N
         raise UnreadableError("unreadable_html", str(error)) from error
 
 
-def _check_cost(utf8: bytes | np.ndarray) -> None:
+def _check_cost(utf8: bytes) -> None:
     cost = parser_cost(utf8)
     if cost.ambiguous:
         raise UnreadableError("nested_too_deeply", "within SVG or frames, tags may be hidden")
