@@ -216,7 +216,7 @@ class CorpusConfig:
         """
         if source:
             recipe = source.load()
-            if recipe.name in PROFILES:
+            if recipe.name in PROFILES and isinstance(source, RecipeSource):
                 raise UserError(
                     f"recipe {recipe.name} is called like a profile: give it another name"
                 )

@@ -129,7 +129,7 @@ def empty_ledger(job: Job) -> Ledger:
 
 
 def _accounts(path: Callable[[int], str], shards: int) -> Iterator[dict[str, Any]]:
-    yield from storage.read_json_files([path(unit) for unit in range(shards)])
+    yield from storage.read_json_files([path(shard) for shard in range(shards)])
 
 
 def _status(accounts: dict[str, Any]) -> dict[str, Any]:

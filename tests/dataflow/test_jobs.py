@@ -9,7 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -29,6 +29,22 @@ IMAGE = "example.test/mswitch:1"
 PHASES = ("ingest", "winners", "owners", "finish", "shards")
 RULES = ["--min-lines=1", "--min-long-line-characters=1", "--language-threshold=0.7",
          "--min-validation-documents=1", "--shard-bytes=2000", "--bucket-bytes=500"]  # fmt: skip
+
+
+#: Ten lines of a user's own.
+RECIPE = """
+from pipelines.corpus.recipes import IdentifyLanguage, LineDedup, Recipe, Rule, UrlDedup
+
+class Umlauts(Rule):
+    name = "umlauts"
+    columns = {"umlauts": "int32"}
+
+    def reason(self, page):
+        page.columns["umlauts"] = sum(map(page.text.count, "äöüß"))
+        return None if page.columns["umlauts"] else "no_umlaut"
+
+GERMAN = Recipe("german", [IdentifyLanguage(), Umlauts()], [UrlDedup(), LineDedup("language")])
+"""
 
 
 @pytest.fixture(scope="module")
@@ -119,11 +135,15 @@ def build(
         upload(path, f"{bucket}/crawl/{path.name}")
 
     def run(
-        *options: str, files: str = "*", rules: tuple[str, ...] = ("--no-keep-fingerprints",)
+        *options: str,
+        files: str = "*",
+        rules: tuple[str, ...] = ("--no-keep-fingerprints",),
+        settings: Sequence[str] = RULES,
     ) -> subprocess.CompletedProcess[str]:
         command = [
             sys.executable, "-m", "flows.cli.main", "corpus", "build", "--runner", "dataflow",
-            "--input", f"{bucket}/crawl/{files}", "--out", f"{bucket}/corpus", *RULES, *rules, "--",
+            "--input", f"{bucket}/crawl/{files}", "--out", f"{bucket}/corpus", *settings, *rules,
+            "--",
             "--project=test-project", "--region=europe-west4", f"--temp_location={bucket}/tmp",
             f"--dataflow_endpoint={peer.address}", *options,
         ]  # fmt: skip
@@ -249,6 +269,27 @@ def test_the_template_starts_a_job_that_conducts_the_others(
         [pool] = job.spec["environment"]["workerPools"]
         assert pool["autoscalingSettings"]["maxNumWorkers"] == 50
         assert pool["workerHarnessContainerImage"] == IMAGE
+
+
+def test_a_users_recipe(
+    build: Callable, peer, bucket: str, crawl_files: list[Path], tmp_path: Path
+):
+    """Its text travels with the job: workers do not see the file."""
+    (tmp_path / "recipe.py").write_text(RECIPE)
+    local = tmp_path / "local"
+    recipe = CorpusConfig(recipe=str(tmp_path / "recipe.py"), shard_bytes=2000, bucket_bytes=500)
+    build_corpus([str(path) for path in crawl_files], local, recipe)
+    rules = (f"--recipe={tmp_path / 'recipe.py'}", "--shard-bytes=2000", "--bucket-bytes=500")
+    done = build(f"--sdk_container_image={IMAGE}", settings=rules)
+    assert done.returncode == 0, done.stderr
+    [stage] = [
+        stage for stage in load_stats(f"{bucket}/corpus")["stages"] if stage["name"] == "umlauts"
+    ]
+    assert stage["out"] > 0
+    assert stage["dropped"] == {"no_umlaut": 9}
+    assert data(f"{bucket}/corpus") == {
+        str(path.relative_to(local)): path.read_bytes() for path in local.glob("data/**/*.*")
+    }
 
 
 def test_examples_are_made_by_a_job_and_go_on_where_it_died(

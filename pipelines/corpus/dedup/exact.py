@@ -35,7 +35,7 @@ UrlWinner = Literal["largest_hash", "newest"]
 #: Numbers of 8 bytes in a candidate: a 128-bit key, then what to rank by.
 WIDTHS = {"winners": 5, "owners": 3}
 
-#: What a candidate takes while a unit's are sorted, and what all that are sorted at once may.
+#: What a candidate takes while a shard's are sorted, and what all that are sorted at once may.
 _SORTING_BYTES = 100
 MOST_SORTING_BYTES = 256 << 20
 

@@ -84,9 +84,9 @@ def test_languages_are_pruned_before_the_shuffles(
     assert data_bytes(german / "data" / "de") == data_bytes(both / "data" / "de")
     assert not (german / "data" / "en").exists()
     few, all_ = (load_stats(corpus)["shuffled_bytes"] for corpus in (german, both))
-    # (Verdicts are a bit each, in whole bytes.)
-    for contest in ("winners", "owners"):
-        assert 0 < 2 * few[contest] == pytest.approx(all_[contest], abs=1)
+    # (What is chosen is a bit each, in whole bytes.)
+    for name in ("winners", "owners"):
+        assert 0 < 2 * few[name] == pytest.approx(all_[name], abs=1)
     stages = {stage["name"]: stage for stage in load_stats(german)["stages"]}
     assert stages["language"]["dropped"] == {"other_language": 10}
 

@@ -103,7 +103,7 @@ def test_profile_modern_on_a_cluster(
     settings: Callable[..., CorpusConfig],
     data_bytes: DataBytes,
 ):
-    """It has a contest of its own: matches go to languages, sizes of clusters to files."""
+    """Near-duplicates: matches go to languages, sizes of clusters to files."""
     inputs = [
         str(
             crawl.write(
@@ -125,6 +125,44 @@ def test_profile_modern_on_a_cluster(
     assert "near_duplicates" in task_managers(cluster)
 
 
+#: Ten lines of a user's own.
+RECIPE = """
+from pipelines.corpus.recipes import IdentifyLanguage, LineDedup, Recipe, Rule, UrlDedup
+
+class Shouting(Rule):
+    name = "shouting"
+    columns = {"capitals": "float32"}
+
+    def reason(self, page):
+        page.columns["capitals"] = sum(map(str.isupper, page.text)) / len(page.text)
+        return "shouting" if page.columns["capitals"] > 0.3 else None
+
+CALM = Recipe("calm", [IdentifyLanguage(), Shouting()], [UrlDedup(), LineDedup("language")])
+"""
+
+
+def test_a_users_recipe_on_a_cluster(
+    tmp_path: Path, cluster: LocalFlinkCluster, crawl: ModuleType, data_bytes: DataBytes
+):
+    """Its text travels with the job: workers do not see the file."""
+    texts = [crawl.prose(crawl.GERMAN, page) for page in range(6)]
+    records = [
+        crawl.record(text.upper() if page == 5 else text, f"http://de.example/{page}")
+        for page, text in enumerate(texts)
+    ]
+    inputs = [
+        str(crawl.write(tmp_path / "in" / f"{n}.warc.wet.gz", records[n::2])) for n in range(2)
+    ]
+    (tmp_path / "recipe.py").write_text(RECIPE)
+    config = CorpusConfig(recipe=str(tmp_path / "recipe.py"))
+    build_corpus(inputs, tmp_path / "local", config)
+    options = {"runner": "flink", "beam_options": cluster.beam_options}
+    build_corpus(inputs, tmp_path / "flink", config, **options)
+    stages = {row["name"]: row for row in load_stats(tmp_path / "flink")["stages"]}
+    assert stages["shouting"]["dropped"] == {"shouting": 1}
+    assert data_bytes(tmp_path / "flink") == data_bytes(tmp_path / "local")
+
+
 def test_task_managers_killed_on_the_way_change_nothing(
     tmp_path: Path,
     cluster: LocalFlinkCluster,
@@ -137,7 +175,7 @@ def test_task_managers_killed_on_the_way_change_nothing(
             crawl.write(
                 tmp_path / "in" / f"{unit}.warc.wet.gz",
                 [
-                    # One page in three is in the next file too: both contests have work.
+                    # One page in three is in the next file too: both deduplications have work.
                     crawl.record(
                         crawl.prose(crawl.GERMAN, 1000 * (unit + page % 3 // 2) + page, 50),
                         f"http://de.example/{unit + page % 3 // 2}/{page}",
@@ -157,7 +195,7 @@ def test_task_managers_killed_on_the_way_change_nothing(
     def written(names: str) -> int:
         return len(list(out.parent.glob(f".flink.partial-*/work/{names}")))
 
-    # While pages are written, and as soon as the last contest has tasks: it writes all of its
+    # While pages are written, and as soon as the last deduplication has tasks: it writes all of its
     # files within a second.
     moments = (
         ("pages/*.json", lambda: written("pages/*.json")),

@@ -40,8 +40,8 @@ def test_a_plan_foresees_the_build(files: list[str], tmp_path: Path, lenient: Co
     assert plan["files"] == 3
     assert plan["bytes_in"] == sum(Path(path).stat().st_size for path in files)
     assert estimated["pages"] == pytest.approx(120, rel=0.05)
-    for contest, size in stats["shuffled_bytes"].items():
-        assert estimated["shuffle_bytes"][contest] == pytest.approx(size, rel=0.05)
+    for name, size in stats["shuffled_bytes"].items():
+        assert estimated["shuffle_bytes"][name] == pytest.approx(size, rel=0.05)
     text = sum(split["bytes"] for split in stats["languages"]["de"].values())
     assert estimated["text_bytes"] == pytest.approx(text, rel=0.05)
     secs = estimated["text_bytes"] / 1e6 / 0.001
@@ -58,7 +58,7 @@ def test_more_workers_than_files_do_not_help(files: list[str], lenient: CorpusCo
     assert hours[0] > hours[1] == hours[2]
 
 
-def test_contests_alone_are_cut_for_workers_to_share():
+def test_deduplications_alone_are_cut_for_workers_to_share():
     sizes = {"near_duplicates": 40 << 20, "kept_lines": 40 << 20, "text": 40 << 20}
     buckets = plan._buckets(sizes, {"pages": 0, "kept_lines": 0}, CorpusConfig())
     assert buckets == {"near_duplicates": 8, "kept_lines": 1}

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import re
 
 import numpy as np
 import pytest
@@ -17,9 +18,17 @@ from pipelines.corpus.dedup.fingerprints import (
     normalize_url,
     unpack,
 )
-from pipelines.corpus.recipes import BadWords, IdentifyLanguage, MaxLength, Paragraphs, UrlDedup
+from pipelines.corpus.recipes import (
+    MC4,
+    BadWords,
+    IdentifyLanguage,
+    MaxLength,
+    Paragraphs,
+    UrlDedup,
+)
 from pipelines.corpus.rules.langid_mc4 import LanguageIdentifier
 from pipelines.crawl.text_lines import normalize_lines
+from pipelines.dataflow.docstrings import attribute_docs
 from pipelines.errors import UserError
 from pipelines.languages import mc4_codes
 from pipelines.records import Page
@@ -187,3 +196,16 @@ def test_config_refuses(bad: dict):
 def test_unsigned_halves():
     assert unpack(b"\xff" * 16).tolist() == [[2**64 - 1] * 2]
     assert unpack(bytes(15) + b"\x01").dtype == np.uint64
+
+
+def test_the_help_of_an_option_names_the_recipes_threshold():
+    docs = attribute_docs(CorpusConfig)
+    named = {
+        option: re.search(r"\(mC4: ([\d,]+)\)", docs[option])
+        for option in ("max_page_characters", "min_lines", "min_long_line_characters",
+                       "language_min_bytes", "language_max_bytes")
+    }  # fmt: skip
+    for option, found in named.items():
+        assert found, option
+        values = {getattr(step, option) for step in MC4.steps if hasattr(step, option)}
+        assert values == {int(found[1].replace(",", ""))}
