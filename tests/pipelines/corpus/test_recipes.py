@@ -421,6 +421,6 @@ def test_inspect_asks_what_judges_records(
     assert before == [
         ("blocklist", None, "url_reason"),
         ("opt_out", "opt_out_noai", "response_reason"),
-        ("paragraphs", "short_blocks", "html_reason"),
+        ("length", None, "text"),
     ]
     assert found["dropped_by"] == {"step": "opt_out", "reason": "opt_out_noai"}
