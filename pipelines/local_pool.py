@@ -29,7 +29,7 @@ T = TypeVar("T")
 PRELOAD = [
     "pipelines.corpus.shard_work",
     "pipelines.corpus.sinks",
-    "pipelines.examples.units",
+    "pipelines.examples.shard_store",
     "pipelines.corpus.warm_up",
 ]
 

@@ -54,7 +54,7 @@ COLUMN_MEANINGS = {
         f"q_duplicate_{n}gram_share": f"share in {n} words in a row that the page has had before"
         for n in range(5, 11)
     },
-    "q_digit_share": "share of digits among the characters that are no space",
+    "q_digit_share": "share of digits among the characters other than spaces",
 }
 
 

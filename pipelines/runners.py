@@ -1,4 +1,4 @@
-"""Where Beam pipelines run: names a user gives, and the options Beam wants for them."""
+"""Where Beam pipelines run: names a user gives, and the options Beam needs for them."""
 
 import collections
 import contextlib
@@ -121,7 +121,7 @@ def worker_processes(
     """Return what keeps the local runner's worker processes, for one job or several.
 
     Args:
-        runner: see `pipeline_options`; engines have workers of their own.
+        runner: see `pipeline_options`; engines have their own workers.
         beam_options: may say how many.
         workers: how many otherwise, by default as many as there are cores.
     """

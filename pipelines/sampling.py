@@ -26,7 +26,7 @@ def power_rates(counts: Mapping[str, int], exponent: float) -> dict[str, float]:
 def capped_budget(
     weights: Mapping[str, float], records: Mapping[str, int], budget: float, max_epochs: float
 ) -> dict[str, float]:
-    """Spread `budget` by `weights`, giving nobody more than `max_epochs` times its records.
+    """Spread `budget` by `weights`, giving no language more than `max_epochs` times its records.
 
     With equal weights this is UniMax, algorithm 1: languages in ascending order of size take an
     equal share of what is left, or their cap if that is less. With unequal ones the order is by

@@ -2,8 +2,8 @@
 
 T5 counts on padding 0, end of sequence 1, unknown 2, and on 100 sentinels as the last ids, the
 first span's the very last. A model may hold them (`<extra_id_0>` in ours, `▁<extra_id_0>` in mT5's
-`mc4.250000.100extra`) or lack them (T5's own, for which seqio is told `extra_ids=100`); both come
-out of `open_vocabulary` with the same ids as in T5 and with the sentinels inside, so that whoever
+`mc4.250000.100extra`) or lack them (T5's own, for which seqio takes `extra_ids=100`); both come
+out of `open_vocabulary` with the same ids as in T5 and with the sentinels inside, so that code that
 reads examples needs to know of one layout only.
 """
 
@@ -73,7 +73,7 @@ def checked_size(model: bytes, path: str | Path) -> int:
     That takes 0.01 s for a vocabulary as large as mT5's, and loading 1.5 s.
 
     Raises:
-        UserError: it is no model, or its last ids are not the sentinels.
+        UserError: it is not a model, or its last ids are not the sentinels.
     """
     try:
         proto = sentencepiece_model_pb2.ModelProto.FromString(model)  # pyright: ignore[reportAttributeAccessIssue]

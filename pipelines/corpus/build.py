@@ -2,7 +2,7 @@
 
 A recipe says by which rules (pipelines.corpus.recipes). Ingest turns each input file into pages
 with deduplication keys; keys are shuffled, never text, and of equal ones the smallest chosen; then
-that is applied and shards are written. Every phase is a Beam job that goes on where a killed one
+that is applied and shards are written. Every phase is a Beam job that continues where a killed one
 stopped (pipelines.corpus.phases).
 """
 

@@ -19,7 +19,7 @@ from pipelines.corpus.stats import language_totals
 from pipelines.languages import UNDETERMINED, languages, mc4_codes
 from pipelines.records import COLUMN_MEANINGS, SPLITS
 
-#: Where a code of mC4 is no code of ISO 639 any more.
+#: Where a code of mC4 is no longer a code of ISO 639.
 _ISO_639 = {"iw": "he"}
 
 #: Input files that a card names; the manifest has them all.

@@ -6,7 +6,7 @@ left of these is appended as further shards. Only the manifest makes a shard par
 is replaced last.
 
 An addition is prepared for one state of the corpus, which the name of its staging has: once
-another has gone in, what it decided holds no longer, and it begins anew. Once it is ready
+another has gone in, what it decided no longer holds, and it starts over. Once it is ready
 (`merged.json` says what the corpus will be), it is published before anything else is added.
 """
 
@@ -173,7 +173,7 @@ def finish_decided(base: Base) -> bool:
 
 
 def begin_addition(base: Base, staging: str, inputs: Sequence[Mapping[str, Any]]) -> None:
-    """Make the staging of an addition; one that was begun before goes on.
+    """Make the staging of an addition; one that was begun before continues.
 
     Raises:
         UserError: on an object store, where nothing locks, another addition was begun; or the

@@ -1,4 +1,4 @@
-"""What workers are told of a build: where it is, its settings, and its recipe."""
+"""What workers need to know of a build: where it is, its settings, and its recipe."""
 
 import dataclasses
 import pickle
@@ -31,7 +31,7 @@ class Job:
 
     @property
     def recipe(self) -> Recipe:
-        """The recipe; each thread has one of its own, and keeps it from call to call."""
+        """The recipe; each thread has its own, and keeps it from call to call."""
         key = pickle.dumps(self)
         if getattr(_per_thread, "key", None) != key:
             loaded = self.config.load(self.source)

@@ -66,7 +66,7 @@ def _watch(
     done: float,
     every_secs: float,
 ) -> None:
-    """Report until told to stop; then once more."""
+    """Report until stopped; then once more."""
     finished = False
     while not finished:
         finished = stop.wait(every_secs)

@@ -199,7 +199,7 @@ class ClusterNearDuplicates(beam.PTransform):
             | "RecordSizes" >> beam.MapTuple(partial(_record, rules=self.rules))
             | "CountShards" >> beam.combiners.Count.Globally()
         )
-        # A shard without matches gets nothing back; it goes on once all sizes are there.
+        # A shard without matches gets nothing back; it continues once all sizes are there.
         return input_or_inputs | "Wait" >> beam.Map(lambda shard, _: shard, AsSingleton(recorded))  # pyright: ignore[reportArgumentType]
 
 

@@ -43,7 +43,7 @@ class CorpusShard:
         """Columns of the shard, some hundred rows at a time, in its order (by id).
 
         Raises:
-            UserError: the file is missing, is not what the manifest says, or is no Parquet.
+            UserError: the file is missing, is not what the manifest says, or is not Parquet.
         """
         try:
             with storage.fetch(self.path) as local:

@@ -68,7 +68,7 @@ class RecipeSource:
         return recipes[0]
 
     def _run(self) -> dict[str, Any]:
-        """Run the text as a module of its own; return what it defines."""
+        """Run the text as its own module; return what it defines."""
         name = f"mswitch_recipe_{self.sha256[:16]}"
         if name not in sys.modules:
             # Tracebacks show its lines; dataclasses look their module up by name.

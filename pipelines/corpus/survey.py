@@ -91,7 +91,7 @@ class HeavyHitters:
 def sites(urls: pa.Array) -> dict[str, int]:
     """Count the host names of URLs, in lower case and without `www.`.
 
-    URLs come from the crawl and may be anything; what is no host name counts as `NO_SITE`.
+    URLs come from the crawl and may be anything; what is not a host name counts as `NO_SITE`.
     """
     hosts = _compute.utf8_lower(_compute.struct_field(_compute.extract_regex(urls, _HOST), "host"))
     hosts = _compute.replace_substring_regex(hosts, r"^www\.|\.$", "")

@@ -1,4 +1,4 @@
-"""The files that a corpus build keeps between its phases, so that a killed build goes on.
+"""The files that a corpus build keeps between its phases, so that a killed build can continue.
 
 A shard here is one input file. Whatever exists under its final name is whole. The directory may be
 a URL (`pipelines.storage`).

@@ -39,7 +39,7 @@ _DETECTED = {"cp949": "euc_kr", "koi8-r": "koi8-u"}
 
 
 def decode(html: bytes, http_charset: str = "") -> str | None:
-    """Decode HTML; None where its encoding cannot be told.
+    """Decode HTML; None where its encoding cannot be determined.
 
     It is in the encoding of the HTTP header, else of the meta tag, else in the one that uchardet
     detects: the first in which at most `MAX_BROKEN_SHARE` of the characters beyond ASCII are

@@ -70,7 +70,7 @@ class CrawlFile:
         size_bytes: its size.
         digest: to notice another file under its name: SHA-256 over the first and last 64 KiB, or,
             on an object store, over its size and the time at which it was written.
-        format: what its first bytes look like, once decompressed; None where nobody has looked.
+        format: what its first bytes look like, once decompressed; None before anything is read.
     """
 
     path: str

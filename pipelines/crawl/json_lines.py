@@ -186,7 +186,7 @@ def read_lines(stream: DecompressedStream, max_bytes: int, offset: int = 0) -> I
 
     Args:
         stream: what to split.
-        max_bytes: of longer lines only the offset is told.
+        max_bytes: of longer lines only the offset is yielded.
         offset: that of the first line.
     """
     kept: list[bytes] = []

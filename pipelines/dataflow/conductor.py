@@ -1,4 +1,4 @@
-"""What the worker of a template's job does: a module of its own, which workers can import."""
+"""What the worker of a template's job does: its own module, which workers can import."""
 
 from typing import Any
 

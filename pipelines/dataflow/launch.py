@@ -1,6 +1,6 @@
 """`python -m pipelines.dataflow.launch`: the program of the flex template.
 
-Dataflow's launcher gives `--name=value`, wants one job, and must not be kept waiting. A build is
+Dataflow's launcher gives `--name=value`, expects one job, and must not be kept waiting. A build is
 several jobs, one after the other: so the job that is launched here conducts them. It has one
 worker, which runs `build_corpus` as the command would; when it fails it is tried again, and goes
 on where it stopped.

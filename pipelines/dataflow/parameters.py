@@ -25,7 +25,7 @@ class Parameter:
         default: None where it has none.
         choices: the values of a choice.
         required: it must be given.
-        schemes: what its URLs begin with; none if it is no URL.
+        schemes: what its URLs begin with; none if it is not a URL.
     """
 
     name: str

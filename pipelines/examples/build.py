@@ -1,7 +1,7 @@
 """Corpus and vocabulary to an examples directory: a seqio cache that is addressable by index.
 
-One unit per corpus shard, so shard counts follow from bytes and nothing is shuffled between
-workers. A finished unit leaves a description beside the output; after a kill, only units without
+One shard per corpus shard, so shard counts follow from bytes and nothing is shuffled between
+workers. A finished shard leaves a description beside the output; after a kill, only shards without
 one are done again, and give the same bytes.
 """
 
@@ -17,10 +17,10 @@ from pipelines import storage
 from pipelines.corpus.reader import Corpus, open_corpus, say_without_validation
 from pipelines.errors import UserError
 from pipelines.examples.segments import Chain
-from pipelines.examples.shards import ExampleUnit, ShardSettings
+from pipelines.examples.shard_store import ShardStore
+from pipelines.examples.shards import ExampleShard, ShardSettings
 from pipelines.examples.span_corruption import SpanCorruption, span_corruption
 from pipelines.examples.tfrecord import index_path
-from pipelines.examples.units import UnitStore
 from pipelines.languages import task_name
 from pipelines.outputs import (
     RemoteOutput,
@@ -83,15 +83,15 @@ class ExamplesConfig:
         return span_corruption(self.inputs_length, self.noise_density, self.mean_noise_span_length)
 
 
-def plan_units(corpus: Corpus) -> list[ExampleUnit]:
-    """One unit per corpus shard, numbered within its language and split."""
-    units = []
+def plan_shards(corpus: Corpus) -> list[ExampleShard]:
+    """Return one shard per corpus shard, numbered within its language and split."""
+    planned = []
     for split in SPLITS:
         for shards in corpus.select(split).values():
-            units += [
-                ExampleUnit(shard, number, len(shards)) for number, shard in enumerate(shards)
+            planned += [
+                ExampleShard(shard, number, len(shards)) for number, shard in enumerate(shards)
             ]
-    return units
+    return planned
 
 
 def build_examples(
@@ -126,7 +126,7 @@ def build_examples(
         "vocabulary": opened.sha256,
     }
     with stage_output_anywhere(out, stage=STAGE, config=settings) as staged:
-        store = _unit_store(staged)
+        store = _shard_store(staged)
         if staged.complete:
             storage.remove_tree(store.descriptions)
             say(STAGE, f"already complete: {out}, nothing to do")
@@ -136,8 +136,8 @@ def build_examples(
         storage.make_directory(storage.join(store.directory, "vocabulary"))
         write_atomically(model, opened.model)
         lengths = config.lengths()
-        units = plan_units(source)
-        finished = _run_units(units, store, model, config, runner, beam_options)
+        planned = plan_shards(source)
+        finished = _write_shards(planned, store, model, config, runner, beam_options)
         described = _describe(finished, store.directory)
         if not any("train" in splits for splits in described.values()):
             raise UserError(f"{corpus} has no training text: add input")
@@ -162,28 +162,28 @@ def build_examples(
     return summary
 
 
-def _unit_store(staged: StagedOutput | RemoteOutput) -> UnitStore:
+def _shard_store(staged: StagedOutput | RemoteOutput) -> ShardStore:
     """Descriptions lie beside a local output, and leave no trace in it; in a bucket, within."""
     directory = str(staged.directory)
     if storage.is_remote(directory):
-        return UnitStore(directory, storage.join(directory, "_units"))
-    return UnitStore(directory, f"{directory}.units")
+        return ShardStore(directory, storage.join(directory, "_units"))
+    return ShardStore(directory, f"{directory}.units")
 
 
-def _run_units(
-    units: Sequence[ExampleUnit],
-    store: UnitStore,
+def _write_shards(
+    planned: Sequence[ExampleShard],
+    store: ShardStore,
     model: str,
     config: ExamplesConfig,
     runner: str,
     beam_options: Sequence[str],
 ) -> list[dict[str, Any]]:
-    """Do the units that an earlier run did not finish; describe all, in the order of `units`."""
+    """Write what an earlier run did not finish; describe all, in the order of `planned`."""
     from pipelines.examples.pipeline import write_shards
 
-    before = store.finished(units)
-    todo = [unit for unit, found in zip(units, before, strict=True) if found is None]
-    say(STAGE, f"{len(units) - len(todo):,} of {len(units):,} shards are there already")
+    before = store.finished(planned)
+    todo = [shard for shard, found in zip(planned, before, strict=True) if found is None]
+    say(STAGE, f"{len(planned) - len(todo):,} of {len(planned):,} shards are there already")
     shard_settings = ShardSettings(
         config.lengths(),
         config.seed,
@@ -193,9 +193,9 @@ def _run_units(
         config.finished,
     )
     if todo:
-        write_shards(todo, len(units), store, model, shard_settings, runner, beam_options)
-    described = store.finished(units)
-    missing = [unit.path for unit, found in zip(units, described, strict=True) if found is None]
+        write_shards(todo, len(planned), store, model, shard_settings, runner, beam_options)
+    described = store.finished(planned)
+    missing = [shard.path for shard, found in zip(planned, described, strict=True) if found is None]
     if missing:
         raise UserError(
             f"the Beam job ended without {len(missing)} shards ({missing[0]} ...): does every "
@@ -207,19 +207,19 @@ def _run_units(
 def _describe(finished: Sequence[dict[str, Any]], directory: str) -> dict[str, Any]:
     """`languages` of the manifest; a split without any record is removed and left out."""
     languages: dict[str, dict[str, Any]] = {}
-    for unit in finished:
-        entry = languages.setdefault(unit["lang"], {}).setdefault(
-            unit["split"], {"records": 0, "tokens": 0, "documents": 0, "bytes": 0, "shards": []}
+    for shard in finished:
+        entry = languages.setdefault(shard["lang"], {}).setdefault(
+            shard["split"], {"records": 0, "tokens": 0, "documents": 0, "bytes": 0, "shards": []}
         )
-        entry["records"] += unit["records"]
+        entry["records"] += shard["records"]
         for name in ("tokens", "documents", "bytes"):
-            entry[name] += unit["counts"][name]
+            entry[name] += shard["counts"][name]
         entry["shards"].append(
             {
-                "path": unit["path"],
-                "records": unit["records"],
-                "bytes": unit["size_bytes"],
-                "sha256": unit["sha256"],
+                "path": shard["path"],
+                "records": shard["records"],
+                "bytes": shard["size_bytes"],
+                "sha256": shard["sha256"],
             }
         )
     for lang, splits in list(languages.items()):
@@ -252,9 +252,9 @@ def _write_cache_metadata(
                 "seqio_version": SEQIO_VERSION,
             }
             counts = [
-                unit["counts"]
-                for unit in finished
-                if unit["lang"] == lang and unit["split"] == split
+                shard["counts"]
+                for shard in finished
+                if shard["lang"] == lang and shard["split"] == split
             ]
             stats = {"examples": entry["records"]}
             for name in features:

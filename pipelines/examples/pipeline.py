@@ -1,4 +1,4 @@
-"""The examples DAG on Beam: units in, shards out."""
+"""The examples DAG on Beam: shards in, shards out."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -6,17 +6,17 @@ from collections.abc import Iterator, Sequence
 import apache_beam as beam
 
 from pipelines import storage
-from pipelines.examples.shards import ExampleUnit, ShardSettings
-from pipelines.examples.units import UnitStore, write_unit
+from pipelines.examples.shard_store import ShardStore, write_and_note
+from pipelines.examples.shards import ExampleShard, ShardSettings
 from pipelines.local_pool import available_cores, call
 from pipelines.progress import INTERVAL_SECS, say
 from pipelines.runners import run_pipeline
 
 
 class WriteShards(beam.DoFn):
-    """Writes the shard of each unit, in worker processes on the local runner."""
+    """Writes the shard of each shard, in worker processes on the local runner."""
 
-    def __init__(self, store: UnitStore, model: str, settings: ShardSettings, total: int):
+    def __init__(self, store: ShardStore, model: str, settings: ShardSettings, total: int):
         self.store, self.model, self.settings, self.total = store, model, settings, total
         # A bucket would be listed by each worker of an engine, which shows progress itself.
         self._says = not storage.is_remote(store.directory)
@@ -26,34 +26,34 @@ class WriteShards(beam.DoFn):
         """Begin to count the time between reports."""
         self._said_at = time.monotonic()
 
-    def process(self, element: ExampleUnit) -> Iterator[int]:
+    def process(self, element: ExampleShard) -> Iterator[int]:
         """Write one shard and give its number of records."""
-        yield call(write_unit, element, self.store, self.model, self.settings)
+        yield call(write_and_note, element, self.store, self.model, self.settings)
         if self._says and time.monotonic() - self._said_at >= INTERVAL_SECS:
             self._said_at = time.monotonic()
             say("examples", f"{self.store.count():,} of {self.total:,} shards")
 
 
 def write_shards(
-    units: Sequence[ExampleUnit],
+    shards: Sequence[ExampleShard],
     total: int,
-    store: UnitStore,
+    store: ShardStore,
     model: str,
     settings: ShardSettings,
     runner: str,
     beam_options: Sequence[str],
 ) -> None:
-    """Run the DAG over `units` (of `total`) and wait for its end."""
+    """Run the DAG over `shards` (of `total`) and wait for its end."""
     # Large ones first: the last one to finish should not be the longest.
-    ordered = sorted(units, key=lambda unit: -unit.corpus_shard.size_bytes)
+    ordered = sorted(shards, key=lambda shard: -shard.corpus_shard.size_bytes)
 
     def build(root: beam.Pipeline) -> None:
         _ = (
             root
-            | "Units" >> beam.Create(ordered)
-            | "Spread units" >> beam.Reshuffle()
-            | "Write shards" >> beam.ParDo(WriteShards(store, model, settings, total))
+            | "Shards" >> beam.Create(ordered)
+            | "SpreadShards" >> beam.Reshuffle()
+            | "WriteShards" >> beam.ParDo(WriteShards(store, model, settings, total))
         )
 
-    workers = min(len(units), available_cores())
+    workers = min(len(shards), available_cores())
     run_pipeline(build, runner, beam_options, job_name="mswitch-examples", workers=workers)

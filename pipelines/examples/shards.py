@@ -7,7 +7,7 @@ examples that never cross documents.
 The records of a language are shuffled as a whole, once and by hash, without moving them again: the
 corpus sorts documents by the hash of their URL, a shard is a range of hashes, so any document is
 as likely in one place as in another; and the segments of a shard, in which neighbours are of one
-document, are permuted. (Crawls that were added to a corpus follow with shards of their own.)
+document, are permuted. (Crawls that were added to a corpus follow in their own shards.)
 """
 
 import dataclasses
@@ -46,8 +46,8 @@ CALL_BYTES = 1 << 20
 
 
 @dataclasses.dataclass(frozen=True)
-class ExampleUnit:
-    """One unit of work: the corpus shard and the shard it becomes.
+class ExampleShard:
+    """One shard of work: the corpus shard and the shard it becomes.
 
     Attributes:
         corpus_shard: what to read.
@@ -69,7 +69,7 @@ class ExampleUnit:
 
 @dataclasses.dataclass(frozen=True)
 class ShardSettings:
-    """What every unit shares.
+    """What all shards share.
 
     Attributes:
         lengths: noise parameters and lengths.
@@ -150,7 +150,7 @@ def tokenised(
 
 
 def training_records(
-    unit: ExampleUnit,
+    shard: ExampleShard,
     vocabulary: sentencepiece.SentencePieceProcessor,
     settings: ShardSettings,
     counts: ShardCounts,
@@ -160,8 +160,8 @@ def training_records(
     A record holds `targets` (at most raw_length tokens) and `document_starts`, the positions in
     it at which a document begins; a finished one `inputs` and `targets`.
     """
-    documents = tokenised(unit.corpus_shard, vocabulary, counts)
-    length, stream = settings.lengths.raw_length, stream_key(unit.path)
+    documents = tokenised(shard.corpus_shard, vocabulary, counts)
+    length, stream = settings.lengths.raw_length, stream_key(shard.path)
     if settings.chain == "t5":
         segments = list(t5(documents, length, seed=settings.seed))
     else:
@@ -193,7 +193,7 @@ def _corrupted(
 
 
 def validation_records(
-    unit: ExampleUnit,
+    shard: ExampleShard,
     vocabulary: sentencepiece.SentencePieceProcessor,
     settings: ShardSettings,
     counts: ShardCounts,
@@ -204,7 +204,7 @@ def validation_records(
     bytes of the masked text.
     """
     sizes = bytes_per_id(vocabulary)
-    for document, tokens in tokenised(unit.corpus_shard, vocabulary, counts):
+    for document, tokens in tokenised(shard.corpus_shard, vocabulary, counts):
         stream = stream_key(document)
         segments = split_tokens(tokens, settings.lengths.raw_length)
         for number, segment in enumerate(segments[: settings.validation_segments]):
@@ -222,26 +222,26 @@ def validation_records(
 
 
 def write_shard(
-    unit: ExampleUnit,
+    shard: ExampleShard,
     directory: str | Path,
     vocabulary: sentencepiece.SentencePieceProcessor,
     settings: ShardSettings,
 ) -> dict[str, Any]:
-    """Write one shard with its index; the same unit always gives the same bytes.
+    """Write one shard with its index; the same shard always gives the same bytes.
 
     Returns:
         Its description: lang, split, number, path, records, size_bytes, sha256, and the counts.
     """
-    path = storage.join(directory, unit.path)
+    path = storage.join(directory, shard.path)
     storage.make_directory(os.path.dirname(path))
     counts = ShardCounts()
-    make = training_records if unit.corpus_shard.split == "train" else validation_records
-    written = write_tfrecord(path, make(unit, vocabulary, settings, counts))
+    make = training_records if shard.corpus_shard.split == "train" else validation_records
+    written = write_tfrecord(path, make(shard, vocabulary, settings, counts))
     return {
-        "lang": unit.corpus_shard.lang,
-        "split": unit.corpus_shard.split,
-        "number": unit.number,
-        "path": unit.path,
+        "lang": shard.corpus_shard.lang,
+        "split": shard.corpus_shard.split,
+        "number": shard.number,
+        "path": shard.path,
         **written._asdict(),
         "counts": dataclasses.asdict(counts),
     }

@@ -23,9 +23,9 @@ from corpus import ROOT, measure
 from crawl_data import write_crawl
 
 from pipelines.corpus.reader import open_corpus
-from pipelines.examples.build import ExamplesConfig, plan_units
+from pipelines.examples.build import ExamplesConfig, plan_shards
 from pipelines.examples.shards import (
-    ExampleUnit,
+    ExampleShard,
     ShardSettings,
     bytes_per_id,
     write_shard,
@@ -62,7 +62,7 @@ def prepare(crawl: Path) -> tuple[Path, Path]:
     return corpus, vocabulary
 
 
-def choose(units: Sequence[ExampleUnit], megabytes: float) -> tuple[list[ExampleUnit], list]:
+def choose(units: Sequence[ExampleShard], megabytes: float) -> tuple[list[ExampleShard], list]:
     """Shards of training text with so many megabytes of it (the first language's at least)."""
     chosen, texts, size = [], [], 0
     for unit in units:
@@ -74,7 +74,7 @@ def choose(units: Sequence[ExampleUnit], megabytes: float) -> tuple[list[Example
 
 
 def compare(
-    units: Sequence[ExampleUnit],
+    units: Sequence[ExampleShard],
     texts: Sequence[Sequence[str]],
     vocabulary: sentencepiece.SentencePieceProcessor,
 ) -> None:
@@ -139,7 +139,7 @@ def main() -> None:
     parser.add_argument("--megabytes", type=float, default=30.0)
     arguments = parser.parse_args()
     corpus, vocabulary = prepare(arguments.crawl)
-    units, texts = choose(plan_units(open_corpus(corpus)), arguments.megabytes)
+    units, texts = choose(plan_shards(open_corpus(corpus)), arguments.megabytes)
     compare(units, texts, load_vocabulary(vocabulary / MODEL_FILE))
     for workers in (1, 2):
         command(corpus, vocabulary, workers)

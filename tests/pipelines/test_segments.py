@@ -174,6 +174,6 @@ def test_no_two_draws_of_a_shard_share_their_random_numbers(
     settings = shards.ShardSettings(config.lengths(), 0, separate_documents=False, finished=True)
     corpus_shard = open_corpus(small_corpus).select("train")["en"][0]
     vocabulary = load_vocabulary(small_vocabulary / MODEL_FILE)
-    unit = shards.ExampleUnit(corpus_shard, 0, 1)
+    unit = shards.ExampleShard(corpus_shard, 0, 1)
     made = list(shards.training_records(unit, vocabulary, settings, shards.ShardCounts()))
     assert len(set(used)) == len(used) == len(made) + 1

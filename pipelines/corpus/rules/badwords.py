@@ -72,7 +72,7 @@ def load_badwords(directory: str | Path) -> WordLists:
 
     Raises:
         UserError: the directory is missing or without lists; a file is not named by a language,
-            is no list, or has an overlong entry.
+            is not a list, or has an overlong entry.
     """
     known = _OTHER_LISTS | {language.base for language in languages().values()}
     found: defaultdict[str, set[str]] = defaultdict(set)
@@ -96,7 +96,7 @@ def load_badwords(directory: str | Path) -> WordLists:
 
 
 def _entries_of(directory: str | Path) -> list[tuple[str, str, int | None]]:
-    """Return name, path and size of what is right below a directory; no size if it is no file."""
+    """Return name, path and size (of files) of what is right below a directory."""
     if storage.is_remote(directory):
         files = remote_files(str(directory).rstrip("/"))
         sizes = {
@@ -128,7 +128,7 @@ def _read_list(file: str) -> set[str]:
     longest = max(words, key=len)
     if len(longest) > MAX_WORD_CHARACTERS or "\0" in text:
         raise UserError(
-            f"bad words {file} is no list of words: an entry has at most "
+            f"bad words {file} is not a list of words: an entry has at most "
             f"{MAX_WORD_CHARACTERS} characters, and none is NUL"
         )
     return words

@@ -97,7 +97,7 @@ class Step:
 class Rule(Step):
     """Says which pages to drop, and why; define `reason` or `reasons`.
 
-    Every worker thread has rules of its own: what takes long to load belongs into a
+    Every worker thread has its own rules: what takes long to load belongs into a
     `functools.cached_property`.
 
     Attributes:
@@ -145,7 +145,7 @@ class Rule(Step):
         return {}
 
     def defines(self, method: str) -> bool:
-        """Tell whether its class defines a method of `Rule` anew."""
+        """Tell whether its class overrides a method of `Rule`."""
         return getattr(type(self), method) is not getattr(Rule, method)
 
 

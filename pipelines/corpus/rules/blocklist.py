@@ -64,7 +64,7 @@ def load_blocklist(paths: Sequence[str | Path]) -> BlockedUrls:
             gs://bucket/ut1.
 
     Raises:
-        UserError: a path cannot be read or is no list.
+        UserError: a path cannot be read or is not a list.
     """
     entries: dict[int, int] = {}
     names: list[str] = []
@@ -75,7 +75,7 @@ def load_blocklist(paths: Sequence[str | Path]) -> BlockedUrls:
             host, slash, path = entry.partition("/")
             if whole_hosts and (slash or " " in entry or "." not in host):
                 raise UserError(
-                    f"{file}, line {number}: {entry[:80]!r} is no domain: give one domain a line"
+                    f"{file}, line {number}: {entry[:80]!r} is not a domain: give one domain a line"
                 )
             key = _hash(f"{_canonical_host(host)}{slash}{path}")
             entries.setdefault(key, names.index(name))
@@ -146,7 +146,7 @@ def _entries_that_block(url: str) -> list[str]:
     except ValueError:
         return []
     labels = host.split(".")
-    # The longest hosts first; more than ten labels are nobody's domain.
+    # The longest hosts first; no domain has more than ten labels.
     hosts = [".".join(labels[start:]) for start in range(max(0, len(labels) - 10), len(labels))]
     path = parts.path.strip("/").lower().split("/")[:10]
     prefixes = [f"{host}/{'/'.join(path[:stop])}" for stop in range(1, len(path) + 1) if path[0]]

@@ -87,7 +87,7 @@ def _name_and_kind(path: Path) -> tuple[str, str]:
     for kind in ("jsonl", "txt"):
         if name.endswith(f".{kind}"):
             return name.removesuffix(f".{kind}"), kind
-    raise UserError(f"{path} is no evaluation set: give .jsonl or .txt files, plain or gzip")
+    raise UserError(f"{path} is not an evaluation set: give .jsonl or .txt files, plain or gzip")
 
 
 def _strings(value: Any) -> Iterator[str]:

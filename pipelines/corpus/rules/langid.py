@@ -37,7 +37,7 @@ Reason = Literal[
 ]
 #: CLD2's codes where they differ from mC4's. Nynorsk is Norwegian, traditional Chinese is Chinese.
 _CLD2_CODES = {"jw": "jv", "tl": "fil", "zh-Hant": "zh", "nn": "no"}
-#: What CLD2 refuses: control characters and code points that are no characters.
+#: What CLD2 refuses: control characters and code points that are not characters.
 _REFUSED = re.compile(
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufdd0-\ufdef\ufffe\uffff"
     + "".join(chr(plane << 16 | low) for plane in range(1, 17) for low in (0xFFFE, 0xFFFF))
@@ -194,7 +194,7 @@ def sample(text: str, characters: int) -> str:
 class TwoIdentifiers:
     """Labels text with the codes of languages.csv. An instance serves one thread at a time.
 
-    Pickles as its configuration: the identifiers are built anew where it arrives, in a few
+    Pickles as its configuration: the identifiers are built again where it arrives, in a few
     milliseconds.
     """
 

@@ -41,7 +41,7 @@ def open_list(path: str | Path, what: str) -> Iterator[BufferedReader]:
             file = stack.enter_context(open(local, "rb"))
         except UserError:
             raise
-        except Exception as error:  # each file system has errors of its own
+        except Exception as error:  # each file system has its own errors
             reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
             raise UserError(
                 f"cannot read {what} {path} ({' '.join(reason.split())}): "

@@ -20,7 +20,7 @@ _ATTRIBUTE = re.compile(
     r"""\b(name|content)\s{0,9}=\s{0,9}(?:"([^"]{0,1000})"|'([^']{0,1000})'|([^\s"'>]{1,1000}))""",
     re.IGNORECASE,
 )
-#: Robots directives with a colon of their own; any other name before a colon is a robot's.
+#: Robots directives that contain a colon; any other name before a colon is a robot's.
 _DIRECTIVES_WITH_VALUES = ("unavailable_after", "max-snippet", "max-image-preview")
 
 

@@ -1,7 +1,7 @@
 """Personal data in text, masked by fixed placeholders: e-mail addresses, IP addresses, phones.
 
 Found by form, so both kinds of error occur. Kept on purpose:
-- private, reserved and documentation IP addresses, which identify nobody;
+- private, reserved and documentation IP addresses, which identify no person;
 - dotted quads with fewer than two numbers of 10 and more: they are sections and versions (all 765
   such public ones in Debian's installation guide are; of random addresses one in 600 is lost);
 - numbers that could as well be years, prices, dates, ISBNs or post codes.
@@ -10,12 +10,12 @@ A phone number counts if it is written internationally (`+49 30 1234567`), with 
 separators (`030 / 123 45 67`), with an area code in parentheses, or as in North America. Of the
 examples that the phonenumbers library 9.0 has for 245 regions, all are found in the international
 form and half in the national one, which in many regions is six to eight digits like any
-number. That library's own matcher takes twice the time for phones alone and wants to know the
+number. That library's own matcher takes twice the time for phones alone and needs to know the
 region.
 
-All patterns have bounded repeats, so time is linear in the length of a page, whoever wrote it.
+All patterns have bounded repeats, so time is linear in the length of any page.
 Few pages have addresses: what is in every one of a kind is looked for first, by patterns that begin
-with a sign of their own, which a search finds fast. For the same reason the other patterns begin
+with their own sign, which a search finds fast. For the same reason the other patterns begin
 with the first character of what they find, and look at the one before it next. One core: 60 MB of
 text a second.
 """

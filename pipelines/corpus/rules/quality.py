@@ -43,7 +43,7 @@ DUPLICATE_NGRAMS = (5, 6, 7, 8, 9, 10)
 #: top_<n>gram_share: word characters in the n-gram of words that takes most of the page, of those
 #:   that occur at least twice.
 #: duplicate_<n>gram_share: word characters inside any n-gram that the page has had before.
-#: digit_share: digits among the characters that are no space.
+#: digit_share: digits among the characters other than spaces.
 COLUMNS: Mapping[str, type] = {
     "words": np.int32,
     "mean_word_length": np.float32,

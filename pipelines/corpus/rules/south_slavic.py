@@ -8,7 +8,7 @@ months, loanwords (`-izirati` or `-izovati`) and everyday lexis. `south_slavic_c
 with the languages that use each.
 
 Limits: Serbian is found by ekavian forms, so ijekavian Serbian and Montenegrin count as Bosnian;
-Bosnian has few forms of its own and is what shares forms with both neighbours, so on short text it
+Bosnian has few forms to itself and is what shares forms with both neighbours, so on short text it
 is the weakest of the three.
 """
 

@@ -21,7 +21,7 @@ class Counts(NamedTuple):
         characters: of units that are words.
         symbols: number signs and ellipses.
         digits: characters.
-        visible: characters that are no space.
+        visible: characters other than spaces.
     """
 
     words: np.ndarray

@@ -1,7 +1,7 @@
 """Pages cut into words and their n-grams, as arrays over many pages at a time.
 
 A word is a run of letters, marks and digits. Scripts without spaces between words (see
-`scripts`) have no words to find without a dictionary: there each letter is a unit of its own, and
+`scripts`) have no words to find without a dictionary: there each letter is its own unit, and
 an n-gram of n words spans as many letters as n English words are worth. Both kinds occur on one
 page; the dominant script of a page decides the length of its n-grams.
 

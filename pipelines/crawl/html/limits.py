@@ -1,4 +1,4 @@
-"""What a page may cost the HTML parser at most, told before it is parsed.
+"""What a page may cost the HTML parser at most, estimated before it is parsed.
 
 One pass over the page's bytes finds tags as the HTML standard's tokenizer does (13.2.5) and keeps a
 stack of open elements that is never shorter than the parser's, but for a constant factor: an
@@ -194,7 +194,7 @@ def _measure(html, limit):  # noqa: PLR0912, PLR0915, one pass
     opened = _Open(np.empty((most, 5), np.int64), np.array([0, 0, 0, 0, -1]))
     sums = opened.sums
     elements = comparisons = merged = options = place = 0
-    is_sure = True  # that what is within SVG or MathML has not ended them, and is no HTML
+    is_sure = True  # that what is within SVG or MathML has not ended them, and is not HTML
     has_frames = False  # a page of frames leaves out scripts, and reads on in them
     while place + 1 < len(html) and max(elements, comparisons // _COMPARISONS) <= limit:
         if html[place] != LT:

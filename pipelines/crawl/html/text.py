@@ -1,4 +1,4 @@
-"""HTML to plain text, whoever wrote the HTML."""
+"""HTML to plain text, hostile HTML included."""
 
 from resiliparse.extract.html2text import extract_plain_text
 
@@ -18,11 +18,11 @@ def decode_html(html: bytes, http_charset: str = "") -> str:
     """Decode HTML by `charsets.decode`.
 
     Raises:
-        UnreadableError: nobody can tell which encoding it is in.
+        UnreadableError: its encoding cannot be determined.
     """
     text = decode(html, http_charset)
     if text is None:
-        raise UnreadableError("bad_charset", "its bytes are in no encoding that can be told")
+        raise UnreadableError("bad_charset", "its encoding cannot be determined")
     return text
 
 

@@ -57,7 +57,7 @@ def _is_tag(html, place, name, name_stop):
 def raw_end(html, place, name, name_stop, is_script):
     """Return where the end tag of a raw element is, or the page's end.
 
-    What comes in a script after `<!--` and `<script` goes on after the first end tag.
+    What comes in a script after `<!--` and `<script` continues after the first end tag.
     """
     escaped = nested = False
     comment = place

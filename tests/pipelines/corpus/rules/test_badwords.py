@@ -79,8 +79,8 @@ def test_a_build_is_known_by_the_same_digest_as_before(tmp_path: Path):
         ("words.txt", b"word\n", "words.txt is not a list"),
         ("de", b"\n \n", "has no entry"),
         ("de", b"\xff\xfe", "is not UTF-8"),
-        ("de", b"a\0b\n", "is no list of words"),
-        ("de", b"x" * (MAX_WORD_CHARACTERS + 1), "is no list of words"),
+        ("de", b"a\0b\n", "is not a list of words"),
+        ("de", b"x" * (MAX_WORD_CHARACTERS + 1), "is not a list of words"),
         ("de", b"word\n" * (MAX_LIST_BYTES // 5 + 1), "is larger than"),
     ],
 )

@@ -84,7 +84,7 @@ def test_digest_is_that_of_the_entries(tmp_path: Path):
 def test_lines_that_are_no_domains_are_refused(tmp_path: Path, line: str):
     path = tmp_path / "list.txt"
     path.write_text(f"good.example\n{line}\n")
-    with pytest.raises(UserError, match=r"list\.txt, line 2: .* is no domain"):
+    with pytest.raises(UserError, match=r"list\.txt, line 2: .* is not a domain"):
         load_blocklist([path])
 
 
