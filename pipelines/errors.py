@@ -4,6 +4,10 @@ import errno
 import re
 from collections.abc import Iterator
 
+#: A UserError that Beam has made text of, as a traceback ends.
+_FLATTENED = re.compile(r"^pipelines\.\w+\.(?:User|WorkerDied)Error: (.+)$", re.M)
+#: What Beam adds to the message of an error.
+_STEP = re.compile(r" \[while running '[^']*'\]$")
 DISK_FULL = re.compile(r"No space left on device|Disk quota exceeded")
 
 
@@ -37,12 +41,17 @@ def is_disk_full(error: BaseException) -> bool:
 
 
 def as_user_error(error: BaseException) -> UserError | None:
-    """Find the readable cause inside `error`, or return None when it is a defect of ours."""
+    """Find the readable cause inside `error`, or return None when it is a defect of ours.
+
+    Where several bundles run at a time, Beam flattens it into the text of a RuntimeError.
+    """
     for cause in causes(error):
         if isinstance(cause, UserError):
-            return cause
+            return UserError(_STEP.sub("", str(cause)))
         if isinstance(cause, PermissionError) and cause.filename:
             return UserError(f"no permission for {cause.filename}: choose a path you may use")
         if isinstance(cause, OSError) and cause.errno == errno.EROFS:
             return UserError(f"{cause.filename} is on a read-only disk: choose another path")
+        if isinstance(cause, RuntimeError) and (flattened := _FLATTENED.findall(str(cause))):
+            return UserError(_STEP.sub("", flattened[-1]))
     return None

@@ -20,6 +20,7 @@ from multiprocessing import forkserver, resource_tracker
 from typing import Any, ParamSpec, TypeVar
 
 from pipelines import storage
+from pipelines.errors import UserError
 from pipelines.garbage import collect_rarely
 
 P = ParamSpec("P")
@@ -36,6 +37,10 @@ PRELOAD = [
 #: Workers that have been there for so long are replaced before the next job: their allocators keep
 #: what the last one freed, in pieces that the next one seldom fits.
 _RENEW_SECS = 8.0
+
+
+class WorkerDiedError(UserError):
+    """A worker process was killed, or aborted in a library."""
 
 
 class _Workers:
@@ -120,14 +125,14 @@ def call(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Run a function of a module with picklable arguments, in a worker process if there are any.
 
     Raises:
-        RuntimeError: the worker process died.
+        WorkerDiedError: a worker process died, which ends what all others do.
     """
     if not _pools:
         return function(*args, **kwargs)
     try:
         return _pools[0].executor.submit(function, *args, **kwargs).result()
     except BrokenProcessPool as error:
-        raise RuntimeError(
+        raise WorkerDiedError(
             "a worker process was killed, perhaps for lack of memory: run the same command again, "
             "it continues; --direct_num_workers=1 after -- needs least"
         ) from error

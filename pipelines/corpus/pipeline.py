@@ -39,7 +39,7 @@ from pipelines.corpus.shard_work import finish_shard, ingest_shard
 from pipelines.corpus.sinks import ShardSpec
 from pipelines.crawl.files import CrawlFile, find_crawl_files
 from pipelines.errors import UserError
-from pipelines.local_pool import call
+from pipelines.local_pool import WorkerDiedError, call
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,7 +95,14 @@ class IngestCrawl(beam.PTransform):
 
 
 def _ingest(shard: int, file: dict, job: Job) -> int:
-    call(ingest_shard, shard, CrawlFile(**file), job)
+    try:
+        call(ingest_shard, shard, CrawlFile(**file), job)
+    except WorkerDiedError as error:
+        # Damaged input may abort a library; which of the files at work did so is not known.
+        raise WorkerDiedError(
+            f"while {file['path']} and perhaps others were read, {error}; if it dies again, leave "
+            "the file out"
+        ) from error
     return shard
 
 

@@ -149,6 +149,10 @@ def _raise_disk_error(error: BaseException) -> str:
 
 def _too_large(file: pq.ParquetFile, number: int, wanted: Sequence[str]) -> str:
     group = file.metadata.row_group(number)
+    # Where a column's metadata is damaged, to ask for it aborts the process: pyarrow does not
+    # catch Parquet's exception there. Reading the rows raises it.
+    if group.total_byte_size <= MAX_COLUMN_BYTES:
+        return ""
     for index in range(group.num_columns):
         column = group.column(index)
         if column.path_in_schema in wanted and column.total_uncompressed_size > MAX_COLUMN_BYTES:

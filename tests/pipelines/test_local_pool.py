@@ -6,9 +6,16 @@ import time
 from pathlib import Path
 from types import ModuleType
 
+import apache_beam as beam
 import pytest
 
+from pipelines.corpus.config import CorpusConfig
+from pipelines.corpus.job import Job
+from pipelines.corpus.pipeline import IngestCrawl
+from pipelines.corpus.work_directory import WorkDirectory
+from pipelines.errors import UserError, as_user_error
 from pipelines.local_pool import PRELOAD, call, local_pool
+from pipelines.runners import pipeline_options
 
 CHILD = """
 import os, pathlib, sys, time
@@ -61,8 +68,25 @@ def test_errors_come_back():
 
 
 def test_a_killed_worker_is_an_error_that_says_what_to_do():
-    with local_pool(2), pytest.raises(RuntimeError, match="run the same command again"):
+    with local_pool(2), pytest.raises(UserError, match="run the same command again"):
         call(os.kill, call(os.getpid), signal.SIGKILL)
+
+
+@pytest.mark.parametrize("files", [1, 3])
+def test_a_worker_that_died_at_its_input_names_a_file(tmp_path: Path, files: int):
+    file = {"path": "a.warc.gz", "name": "a.warc.gz", "size_bytes": 1, "digest": ""}
+    job = Job(WorkDirectory(str(tmp_path)), CorpusConfig())
+    options = pipeline_options("local", ["--direct_num_workers=2"])
+    with local_pool(2):
+        with pytest.raises(UserError):
+            call(os.kill, call(os.getpid), signal.SIGKILL)
+        killed = pytest.raises(Exception, match="a worker process was killed")
+        with killed as caught, beam.Pipeline(options=options) as pipeline:
+            _ = pipeline | beam.Create([(unit, file) for unit in range(files)]) | IngestCrawl(job)
+    found = str(as_user_error(caught.value))
+    assert found.startswith("while a.warc.gz and perhaps others were read, a worker process")
+    assert "\n" not in found
+    assert "running" not in found
 
 
 def test_workers_leave_ctrl_c_to_their_parent():

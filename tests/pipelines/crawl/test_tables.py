@@ -211,6 +211,27 @@ def test_a_damaged_row_group_costs_only_itself(tmp_path: Path):
     assert [one.source for one in found] == [f"f@{i}" for i in range(3000)]
 
 
+def test_a_damaged_footer_does_not_abort_the_process(tmp_path: Path):
+    path = write(tmp_path / "a", numbered(60), row_group_size=20, compression="zstd")
+    content = bytearray(path.read_bytes())
+    footer = len(content) - 8 - int.from_bytes(content[-8:-4], "little")
+    # The schema no longer has nulls where the size statistics of its column count them.
+    content[footer + 20] = 0x52
+    path.write_bytes(content)
+    script = (
+        "import sys\n"
+        "from pipelines.crawl import fields, tables\n"
+        "found = tables.read_table(sys.argv[1], 'f', fields=fields.STANDARD_FIELDS,"
+        " max_bytes=1 << 20, drop_metadata_lines=True)\n"
+        "print(*(getattr(one, 'reason', 'page') for one in found))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(path)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["damaged"] * 60
+
+
 def test_no_footer(tmp_path: Path):
     path = write(tmp_path / "a", numbered(10))
     path.write_bytes(path.read_bytes()[:-20])
