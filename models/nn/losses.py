@@ -5,14 +5,11 @@ load-balance loss of every layer. All sums are divided by the number of real tar
 whole batch: Adafactor would forgive any other scale, the balance loss would change its weight.
 """
 
-from collections.abc import Sequence
-
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from models.config import ModelConfig
-from models.nn.router import RoutingStats
+from models.config import BalanceScope
 
 
 def token_losses(
@@ -62,13 +59,31 @@ def chunked_token_losses(
     return whole(losses[0]), whole(losses[1])
 
 
-def router_losses(
-    config: ModelConfig, stats: Sequence[RoutingStats]
-) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """Weighted balance and z-loss, summed over all sparse layers of encoder and decoder."""
-    balance = sum(part.balance_loss.sum() for part in stats)
-    z_loss = sum(part.z_loss.sum() for part in stats)
-    return (
-        jnp.asarray(config.balance_weight * balance),
-        jnp.asarray(config.router_z_weight * z_loss),
-    )
+def balance_loss(
+    counts: Int[Array, "G E"],
+    mass: Float[Array, "G E"],
+    tokens: Float[Array, " G"],
+    scope: BalanceScope,
+) -> Float[Array, ""]:
+    """Load-balance loss of a sparse layer: experts * sum(f_i * P_i), 1 when even (equation 4).
+
+    Args:
+        counts: tokens of each group that chose each expert, before capacity.
+        mass: sums of the router's probabilities over the tokens of each group.
+        tokens: routed tokens of each group.
+        scope: `group`, a mean over groups, or `global`, of f and P over all tokens.
+    """
+    experts = counts.shape[-1]
+    if scope == "global":
+        total = jnp.maximum(tokens.sum(), 1.0)
+        return experts * (counts.sum(axis=0) * mass.sum(axis=0)).sum() / jnp.square(total)
+    # Mean over groups, so that microbatches of whole groups add up to the full batch.
+    in_group = jnp.maximum(tokens, 1.0)[:, None]
+    fraction, mean_probability = counts / in_group, mass / in_group
+    return experts * (fraction * mean_probability).sum(axis=-1).mean()
+
+
+def router_z_loss(log_z: Float[Array, "G S"], weight: Float[Array, "G S"]) -> Float[Array, ""]:
+    """Mean square of log-sum-exp of a router's logits over its routed tokens (ST-MoE)."""
+    in_group = jnp.maximum(weight.sum(axis=1), 1.0)
+    return ((jnp.square(log_z) * weight).sum(axis=1) / in_group).mean()

@@ -19,6 +19,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from models.config import BalanceScope, ModelConfig, RouterInit
 from models.nn.layers import Initializer, fan_in_init, parameter
+from models.nn.losses import balance_loss, router_z_loss
 
 MIN_CAPACITY = 4
 
@@ -162,23 +163,16 @@ def _statistics(
     experts = logits.shape[-1]
     chosen = jax.nn.one_hot(expert, experts, dtype=jnp.int32)
     weight = real.astype(jnp.float32)
-    in_group = jnp.maximum(weight.sum(axis=1), 1.0)
     total = jnp.maximum(weight.sum(), 1.0)
     counts = chosen.sum(axis=1)
 
     mass = jnp.einsum("gse,gs->ge", probabilities, weight)
-    if balance_scope == "global":
-        balance_loss = experts * (counts.sum(axis=0) * mass.sum(axis=0)).sum() / jnp.square(total)
-    else:
-        # Mean over groups, so that microbatches of whole groups add up to the full batch.
-        fraction, mean_probability = counts / in_group[:, None], mass / in_group[:, None]
-        balance_loss = experts * (fraction * mean_probability).sum(axis=-1).mean()
     log_z = jax.nn.logsumexp(logits, axis=-1)
     entropy = log_z - (probabilities * logits).sum(axis=-1)
     dropped = (real & ~kept).sum()
     return RoutingStats(
-        balance_loss=balance_loss,
-        z_loss=((jnp.square(log_z) * weight).sum(axis=1) / in_group).mean(),
+        balance_loss=balance_loss(counts, mass, weight.sum(axis=1), balance_scope),
+        z_loss=router_z_loss(log_z, weight),
         drop_fraction=dropped / total,
         entropy=(entropy * weight).sum() / total,
         confidence=(gate * weight).sum() / total,

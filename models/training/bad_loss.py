@@ -1,4 +1,4 @@
-"""Which steps of a training are bad: no finite loss or gradient, or a spike of the loss.
+"""Which steps of a training are bad (no finite loss or gradient, a spike of the loss), and advice.
 
 The verdict on a step is a function of the losses before it, which metrics.jsonl holds: a resumed
 run, and every process of a job, comes to the same one.
@@ -11,11 +11,15 @@ from typing import Any
 
 import numpy as np
 
+from models.config import BadLossPolicy
+
 #: Steps whose losses a loss is compared with, and how many of them there must be.
 WINDOW_STEPS = 100
 MIN_STEPS = 20
 #: Steps before the current one whose metrics a `LossWatch` needs.
 HISTORY_STEPS = WINDOW_STEPS + 1
+#: Bad steps in a row whose updates `skip` leaves out; the next one ends the run.
+PATIENCE = 10
 
 
 class LossWatch:
@@ -72,3 +76,25 @@ class LossWatch:
         if loss > limit:
             return f"the loss jumped to {loss:.4f} (--loss-spike allows {limit:.4f})"
         return None
+
+
+def explain_stop(step: int, fault: str, policy: BadLossPolicy, checkpoint: str | None) -> str:
+    """Say why a run ends at a bad step, and how to go on.
+
+    Args:
+        step: the bad step.
+        fault: what `LossWatch.fault` said.
+        policy: `skip` ends a run after `PATIENCE` skipped steps.
+        checkpoint: the newest one, if there is any.
+    """
+    if policy == "skip":
+        reason = f", after {PATIENCE} skipped steps"
+        advice = f"remove {checkpoint} to continue from the one before" if checkpoint else ""
+    else:
+        reason, advice = "", "give the same command with --on-bad-loss skip"
+    newest = (
+        f"the newest checkpoint is {checkpoint}" if checkpoint else "there is no checkpoint yet"
+    )
+    other = "train into another --out with a lower --base-learning-rate or --dtype float32"
+    ways = f"{advice}, or {other}" if advice else other
+    return f"step {step:,}: {fault}{reason}; {newest}. To go on, {ways}"

@@ -15,7 +15,7 @@ from models.hardware import peak_flops
 from models.lifeline import EXIT_RESUME
 from models.nn.groups import Groups
 from models.partitioning import put_batch
-from models.training.bad_loss import HISTORY_STEPS, LossWatch
+from models.training.bad_loss import HISTORY_STEPS, PATIENCE, LossWatch, explain_stop
 from models.training.checkpoint import Checkpoints
 from models.training.metrics import METRICS, Telemetry, cut_metrics, written
 from models.training.processes import JobError, announce, meet, on_first
@@ -27,9 +27,6 @@ from pipelines.errors import UserError
 from pipelines.faults import fault_point
 from pipelines.progress import Progress
 from tasks.prefetch import ahead
-
-#: Bad steps in a row that may be skipped.
-PATIENCE = 10
 
 
 class Batches(Protocol):
@@ -233,18 +230,8 @@ class Recorder:
         if self._config.on_bad_loss == "skip" and self._watch.skipped < PATIENCE:
             announce(f"step {step:,}: {fault}; its update is skipped")
             return
-        saved = f"{self._out / CHECKPOINTS}/{self.saved}"
-        if self._config.on_bad_loss == "skip":
-            reason = f", after {PATIENCE} skipped steps"
-            advice = f"remove {saved} to continue from the one before"
-        else:
-            reason, advice = "", "give the same command with --on-bad-loss skip"
-        raise JobError(
-            f"step {step:,}: {fault}{reason}; "
-            f"{f'the newest checkpoint is {saved}' if self.saved else 'there is no checkpoint yet'}"
-            f". To go on, {advice}; or train into another --out with a lower --base-learning-rate "
-            "or --dtype float32"
-        )
+        checkpoint = f"{self._out / CHECKPOINTS}/{self.saved}" if self.saved else None
+        raise JobError(explain_stop(step, fault, self._config.on_bad_loss, checkpoint))
 
     def _write(self, telemetry: Telemetry, metrics: dict[str, Any], secs: float) -> None:
         metrics["train/step_secs"] = secs

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int
 
 from models.config import TrainConfig
 from models.nn.groups import Groups
-from models.nn.losses import chunked_token_losses, router_losses
+from models.nn.losses import chunked_token_losses
 from models.nn.router import RoutingStats
 from models.training.adamw import AdamW
 from models.training.optimizer import Adafactor, Optimizer
@@ -88,7 +88,11 @@ def batch_loss(
     z_loss = train.z_loss * (log_z_squared * weights).sum() / target_tokens
     balance, router_z, routing = jnp.zeros(()), jnp.zeros(()), {}
     if stats is not None:
-        balance, router_z = (value / parts for value in router_losses(skeleton.config, stats))
+        config, (encoder, decoder) = skeleton.config, stats
+        balance = encoder.balance_loss.sum() + decoder.balance_loss.sum()
+        balance = config.balance_weight * balance / parts
+        router_z = encoder.z_loss.sum() + decoder.z_loss.sum()
+        router_z = config.router_z_weight * router_z / parts
         routing = routing_sums(stats)
     total = loss + z_loss + balance + router_z
     return total, LossParts(loss, z_loss, balance, router_z, routing)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
 from pipelines.corpus.rules.base import Rule
-from pipelines.crawl.html.opt_out import find_metas
+from pipelines.crawl.html.metas import find_metas
 from pipelines.errors import UserError
 from pipelines.records import Page
 
@@ -27,6 +27,9 @@ _DIRECTIVES_WITH_VALUES = ("unavailable_after", "max-snippet", "max-image-previe
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OptOut(Rule):
     """Drops WARC responses whose publisher reserves such use, by HTTP header or meta tag.
+
+    It judges a response before its text is extracted (`pipelines.crawl.extract` asks), and so
+    drops it at stage `read`.
 
     The defaults are those that speak of this use: `tdm-reservation: 1` (the W3C community group's
     TDM Reservation Protocol: rights under article 4 of EU directive 2019/790 are reserved) and
@@ -60,7 +63,7 @@ class OptOut(Rule):
         return next((f"opt_out_{name}" for name in self.honour if name in found), None)
 
     def reason(self, page: Page) -> str | None:
-        """Drop no page: responses with a signal are not extracted."""
+        """Keep every page: a response with a signal never becomes one."""
         del page
         return None
 
