@@ -7,7 +7,7 @@ from typing import Any
 
 from pipelines.corpus.ledger import Ledger
 from pipelines.corpus.recipe import Recipe
-from pipelines.corpus.rules.base import Rule
+from pipelines.corpus.rules.base import Edit, Rule
 from pipelines.crawl.fields import map_fields
 from pipelines.crawl.files import CrawlFile
 from pipelines.crawl.pages import read_pages
@@ -61,27 +61,32 @@ def ask(rule: Rule, pages: Sequence[Page], recipe: Recipe) -> Sequence[str | Non
         [page] = pages
         raise UserError(
             f"rule {rule.name} of recipe {recipe.name} raised {type(error).__name__}: {error}, at "
-            f"{page.source} ({page.url}): mend it, or give the recipe on_error='drop'"
+            f"{page.source} ({page.url}): fix the rule, or give the recipe on_error='drop'"
         ) from error
     return reasons
 
 
 def apply_edits(page: Page, recipe: Recipe) -> None:
-    """Make the recipe's edits.
+    """Make the recipe's edits; see `make_edit`."""
+    for edit in recipe.edits:
+        make_edit(edit, page, recipe)
+
+
+def make_edit(edit: Edit, page: Page, recipe: Recipe) -> None:
+    """Make one edit of a page.
 
     Raises:
-        UserError: one raised an exception.
+        UserError: it raised an exception.
     """
-    for edit in recipe.edits:
-        try:
-            edit.edit(page)
-        except Exception as error:
-            if type(edit).__module__.startswith(_OWN):
-                raise
-            raise UserError(
-                f"edit {edit.name} of recipe {recipe.name} raised {type(error).__name__}: {error}, "
-                f"at {page.source} ({page.url}): mend it"
-            ) from error
+    try:
+        edit.edit(page)
+    except Exception as error:
+        if type(edit).__module__.startswith(_OWN):
+            raise
+        raise UserError(
+            f"edit {edit.name} of recipe {recipe.name} raised {type(error).__name__}: {error}, "
+            f"at {page.source} ({page.url}): fix the edit"
+        ) from error
 
 
 def read_allowed(file: CrawlFile, recipe: Recipe, settings: Any) -> Iterator[Page | Rejected]:

@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pipelines.corpus.apply_rules import ask, make_edit
 from pipelines.corpus.config import CorpusConfig
 from pipelines.corpus.dedup.base import Dedup
 from pipelines.corpus.dedup.fingerprints import normalize_url
@@ -56,7 +57,7 @@ def find_page(
     rules = [step for step in recipe.ingest if isinstance(step, Rule)]
     asked: Found = []
 
-    def ask(method: str) -> Any:
+    def asking(method: str) -> Any:
         def note(*given: Any) -> None:
             for rule in rules:
                 if rule.defines(method):
@@ -71,8 +72,8 @@ def find_page(
             drop_metadata_lines=config.drop_metadata_lines,
             html_main_content=config.html_main_content,
             fields=map_fields(config.field),
-            reserved=ask("response_reason"),
-            blocked=ask("url_reason"),
+            reserved=asking("response_reason"),
+            blocked=asking("url_reason"),
         )
         for page in pages:
             at_place = place and page.source.rpartition("@")[2] == place[2]
@@ -97,6 +98,9 @@ def inspect_page(
         As JSON: `url`, `source`, `text` (its beginning), `dropped_by` (the first step that drops
         it, and why, or None) and `steps`: of each its name (`step`), `reason` (why it drops the
         page, or None), `values` that it found, and their `limits` (least, most).
+
+    Raises:
+        UserError: a rule raised an exception, and the recipe says that this ends a build.
     """
     steps = [dict(found) for found in before]
     if isinstance(page, Rejected):
@@ -106,12 +110,12 @@ def inspect_page(
         text = page.text
         for step in recipe.steps:
             if isinstance(step, Edit):
-                step.edit(page)
+                make_edit(step, page, recipe)
                 steps.append(_said(step, None, {name: page.columns[name] for name in step.columns}))
             elif isinstance(step, Dedup):
                 steps.append({**_said(step, None, {}), "of": "other pages"})
             elif step.is_stage:
-                [reason] = step.reasons([page])
+                [reason] = ask(step, [page], recipe)
                 steps.append(_said(step, reason, step.describe(page)))
     dropped = next((found for found in steps if found["reason"]), None)
     return {

@@ -85,7 +85,14 @@ class Recipe:
         fields = collections.Counter([*DOCUMENT_SCHEMA.names, *_STORED.names])
         fields.update({name: 2 for step in self.dedups for name in (f.name for f in step.stored)})
         for step in self.steps:
-            for column in step.columns:
+            for column, kind in step.columns.items():
+                try:
+                    pa.field(column, kind)
+                except (TypeError, ValueError):
+                    self._refuse(
+                        f"{step.name} gives its column {column} the type {kind!r}, which Arrow "
+                        "does not know: give one such as int32, float32 or string"
+                    )
                 if column in fields:
                     self._refuse(f"{step.name} adds column {column}, which there is already")
                 fields[column] += 1

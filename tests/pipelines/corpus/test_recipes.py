@@ -186,6 +186,8 @@ def test_modules_too(files: list[Path], tmp_path: Path, monkeypatch: pytest.Monk
         (SHOUTING.replace("language, Shouting()", "Shouting()"), "needs one rule that identifies"),
         (SHOUTING.replace('"shouting"\n', '"language"\n'), "two steps are called language"),
         (SHOUTING.replace('"capitals": ', '"url": '), "adds column url, which there is already"),
+        (SHOUTING.replace('"float32"', '"floaty"'), "shouting gives its column capitals the type"),
+        (SHOUTING.replace('"float32"', "[]"), r"the type \[\], which Arrow does not know"),
         (SHOUTING.replace("UrlDedup(), Line", "Line"), "dedup begins with UrlDedup"),
         (SHOUTING.replace("Shouting()]", "Shouting]"), "cannot be part of ingest"),
     ],
@@ -408,6 +410,21 @@ def test_inspect_says_what_each_rule_says(
     assert "paragraphs  drop: short_lines" in capsys.readouterr().out
     assert main([*command[:2], "http://no.example/", "--input", str(files[1])]) == 2
     assert "no page http://no.example/ in" in capsys.readouterr().err
+
+
+def test_inspect_names_a_rule_that_raises(
+    files: list[Path], recipe: Callable[[str], str], capsys: pytest.CaptureFixture[str]
+):
+    command = ["corpus", "inspect", f"{files[0]}@0", "--recipe"]
+    rule = "def reason(self, page): raise ValueError('no')"
+    assert main([*command, recipe(FRAME.format(rule=rule, options=""))]) == 2
+    assert re.fullmatch(
+        r"mswitch: rule mine of recipe mine_too raised ValueError: no, at .*: fix the rule, or "
+        r"give the recipe on_error='drop'\n",
+        capsys.readouterr().err,
+    )
+    assert main([*command, recipe(FRAME.format(rule=rule, options="on_error='drop'"))]) == 0
+    assert "dropped by mine: rule_error" in capsys.readouterr().out
 
 
 def test_inspect_asks_what_judges_records(
