@@ -24,6 +24,12 @@ from pipelines.faults import fault_point
 
 MARKER = "_COMPLETED"
 MANIFEST = "manifest.json"
+#: What a user is asked for, by stage.
+_DIRECTORIES = {
+    "corpus": "a corpus directory (from `mswitch corpus build`)",
+    "vocabulary": "a vocabulary directory (from `mswitch vocab train`)",
+    "examples": "an examples directory (from `mswitch examples build`)",
+}
 #: On an object store: with which settings an output is being made.
 CLAIM = "_BUILDING.json"
 LOCK_PATIENCE_SECS = 10.0
@@ -80,9 +86,8 @@ def read_manifest(directory: str | Path, stage: str) -> dict[str, Any]:
         UserError: `directory` is missing, unfinished, or the output of another stage.
     """
     if not storage.is_remote(directory) and not os.path.isdir(directory):
-        raise UserError(
-            f"{directory} does not exist: give the finished output of the stage {stage}"
-        )
+        what = "is a file" if os.path.exists(directory) else "does not exist"
+        raise UserError(f"{directory} {what}: give {_DIRECTORIES[stage]}")
     names = storage.list_names(directory)
     if MARKER not in names or MANIFEST not in names:
         raise UserError(

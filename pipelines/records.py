@@ -75,7 +75,8 @@ class Page:
         record_id: WARC-Record-ID, "" if the record has none.
         lang: its language; "" until a rule identifies it.
         lang_score: how sure that rule is, from 0 to 1.
-        columns: values of the columns that rules add, by name.
+        columns: values of the columns that rules add, by name; names that begin with _ are notes
+            of a rule, which are not stored.
         words: its words once a rule has cut them (`pipelines.corpus.rules.words`): those of some
             pages, and its number among these.
     """

@@ -7,7 +7,7 @@ from typing import Any
 
 from pipelines.corpus.ledger import Ledger
 from pipelines.corpus.recipe import Recipe
-from pipelines.corpus.rules.base import Edit, Rule
+from pipelines.corpus.rules.base import Edit, Rule, Step
 from pipelines.crawl.fields import map_fields
 from pipelines.crawl.files import CrawlFile
 from pipelines.crawl.pages import read_pages
@@ -36,8 +36,29 @@ def ask(rule: Rule, pages: Sequence[Page], recipe: Recipe) -> Sequence[str | Non
 
     Raises:
         UserError: the rule raised an exception or gave no proper reason, and the recipe says that
-            this ends the build.
+            this ends the build; or it set a column that it does not declare.
     """
+    before = _columns(pages)
+    reasons = _ask(rule, pages, recipe)
+    _check_declared(rule, _columns(pages) - before, recipe)
+    return reasons
+
+
+def _columns(pages: Sequence[Page]) -> set[str]:
+    return set().union(*(page.columns for page in pages))
+
+
+def _check_declared(step: Step, new: set[str], recipe: Recipe) -> None:
+    """Refuse columns that would be lost; names that begin with _ are a step's own notes."""
+    for column in sorted(new - step.columns.keys()):
+        if not column.startswith("_"):
+            raise UserError(
+                f"{step.name} of recipe {recipe.name} sets page.columns[{column!r}], which its "
+                "columns do not declare: add it there with its type"
+            )
+
+
+def _ask(rule: Rule, pages: Sequence[Page], recipe: Recipe) -> Sequence[str | None]:
     try:
         reasons = rule.reasons(pages)
         if len(reasons) != len(pages):
@@ -55,7 +76,7 @@ def ask(rule: Rule, pages: Sequence[Page], recipe: Recipe) -> Sequence[str | Non
             raise
         if len(pages) > 1:
             # Which one it is.
-            return [reason for page in pages for reason in ask(rule, [page], recipe)]
+            return [reason for page in pages for reason in _ask(rule, [page], recipe)]
         if recipe.on_error == "drop":
             return [RULE_ERROR]
         [page] = pages
@@ -76,8 +97,9 @@ def make_edit(edit: Edit, page: Page, recipe: Recipe) -> None:
     """Make one edit of a page.
 
     Raises:
-        UserError: it raised an exception.
+        UserError: it raised an exception, or set a column that it does not declare.
     """
+    before = set(page.columns)
     try:
         edit.edit(page)
     except Exception as error:
@@ -87,6 +109,7 @@ def make_edit(edit: Edit, page: Page, recipe: Recipe) -> None:
             f"edit {edit.name} of recipe {recipe.name} raised {type(error).__name__}: {error}, "
             f"at {page.source} ({page.url}): fix the edit"
         ) from error
+    _check_declared(edit, page.columns.keys() - before, recipe)
 
 
 def read_allowed(file: CrawlFile, recipe: Recipe, settings: Any) -> Iterator[Page | Rejected]:

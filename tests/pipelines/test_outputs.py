@@ -169,6 +169,9 @@ def test_killed_while_publishing_then_run_again(tmp_path, moment):
 def test_unfinished_and_wrong_directories_are_not_read(tmp_path):
     with pytest.raises(UserError, match="does not exist"):
         outputs.read_manifest(tmp_path / "none", "corpus")
+    (tmp_path / "pages.jsonl").touch()
+    with pytest.raises(UserError, match=r"is a file: give a corpus directory \(from `mswitch corp"):
+        outputs.read_manifest(tmp_path / "pages.jsonl", "corpus")
     (tmp_path / "half").mkdir()
     with pytest.raises(UserError, match="not a finished corpus output"):
         outputs.read_manifest(tmp_path / "half", "corpus")

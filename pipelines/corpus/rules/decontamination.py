@@ -248,16 +248,16 @@ class Decontaminate(Rule):
             page, reasons[found.page] = pages[found.page], "evaluation_item"
             item = {k: v for k, v in dataclasses.asdict(found).items() if k != "page"}
             page_id = fingerprint(normalize_url(page.url)).hex()
-            page.columns.setdefault(self.name, []).append({**item, "id": page_id, "url": page.url})
+            page.columns.setdefault("_items", []).append({**item, "id": page_id, "url": page.url})
         return reasons
 
     def notes(self, page: Page) -> list[dict[str, Any]]:
         """Return the items that a page has."""
-        return page.columns[self.name]
+        return page.columns["_items"]
 
     def describe(self, page: Page) -> dict[str, Any]:
         """Return the items that a page has."""
-        return {"items": page.columns.get(self.name, [])}
+        return {"items": page.columns.get("_items", [])}
 
 
 @functools.lru_cache(maxsize=1)

@@ -333,15 +333,15 @@ class IdentifyLanguageAndScript(LanguageRule):
             "lang_second": found.second,
             "lang_second_score": found.second_score,
             "script": found.script,
-            "undetermined": found.reason,
+            "_undetermined": found.reason,
         }
         return found.lang, found.score
 
     def detail(self, page: Page) -> str:
         """Return the guess, or why there is none, with its score, then the text."""
-        said = page.columns["undetermined"] or page.lang
+        said = page.columns["_undetermined"] or page.lang
         return f"{said} {page.lang_score:.3f}: {page.text}"
 
     def describe(self, page: Page) -> Mapping[str, Any]:
         """Return the guess, the second guess and the script."""
-        return {**super().describe(page), "undetermined": page.columns["undetermined"]}
+        return {**super().describe(page), "undetermined": page.columns["_undetermined"]}
