@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
-from pipelines.corpus.ledger import Ledger
+from pipelines.corpus.ledger import ERROR, RULE_ERROR, Ledger
 from pipelines.corpus.recipe import Recipe
 from pipelines.corpus.rules.base import Edit, Rule, Step
 from pipelines.crawl.fields import map_fields
@@ -13,9 +13,6 @@ from pipelines.crawl.files import CrawlFile
 from pipelines.crawl.pages import read_pages
 from pipelines.errors import UserError
 from pipelines.records import Page, Rejected
-
-#: The reason of pages for which a rule raised an exception, where a recipe says so.
-RULE_ERROR = "rule_error"
 
 _REASON = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _OWN = "pipelines."
@@ -77,12 +74,14 @@ def _ask(rule: Rule, pages: Sequence[Page], recipe: Recipe) -> Sequence[str | No
         if len(pages) > 1:
             # Which one it is.
             return [reason for page in pages for reason in _ask(rule, [page], recipe)]
-        if recipe.on_error == "drop":
-            return [RULE_ERROR]
         [page] = pages
+        raised = f"{rule.name} of recipe {recipe.name} raised {type(error).__name__}: {error}"
+        if recipe.on_error == "drop":
+            page.columns[ERROR] = f"rule {raised}"
+            return [RULE_ERROR]
         raise UserError(
-            f"rule {rule.name} of recipe {recipe.name} raised {type(error).__name__}: {error}, at "
-            f"{page.source} ({page.url}): fix the rule, or give the recipe on_error='drop'"
+            f"rule {raised}, at {page.source} ({page.url}): fix the rule, or give the recipe "
+            "on_error='drop'"
         ) from error
     return reasons
 

@@ -4,14 +4,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipelines.corpus.config import CorpusConfig
-from pipelines.corpus.ledger import UNSAMPLED, Ledger, describe_drops, drops_by_reason
+from pipelines.corpus.ledger import RULE_ERROR, UNSAMPLED, Ledger, describe_drops, drops_by_reason
 from pipelines.crawl.fields import map_fields
 from pipelines.crawl.files import CrawlFile
 from pipelines.crawl.pages import read_field_names
 from pipelines.progress import say
 
 #: Reasons whose detail is our own message and says what to do.
-_EXPLAINED = ("no_text", "bad_json", "arc_file", "json_array", "pretty_json")
+_EXPLAINED = (RULE_ERROR, "no_text", "bad_json", "arc_file", "json_array", "pretty_json")
+#: What to do about short texts.
+_LOOSENED = dict.fromkeys(
+    ("too_few_lines", "short_lines"),
+    "lower --min-lines and --min-long-line-characters (of a recipe: its rule's fields)",
+)
 #: So many files are named in a line.
 _NAMED = 5
 
@@ -61,10 +66,8 @@ def describe_nothing(ledger: Ledger, files: int) -> str:
     """Say why no document survived, and what to do about the most frequent reason."""
     reasons = drops_by_reason(ledger.stages())
     first = next((reason for reason in reasons if reason not in UNSAMPLED), "")
-    advice = _hint(ledger, first) or (
-        "give other input, or lower the thresholds (`mswitch corpus build --help`; --min-lines "
-        "and --min-long-line-characters for short texts)"
-    )
+    loosen = _LOOSENED.get(first, f"loosen the rule behind {first} (`mswitch corpus build --help`)")
+    advice = _hint(ledger, first) or "give other input" + (f", or {loosen}" if first else "")
     counts = describe_drops(reasons) or "there were none"
     records = f"{ledger.entered('read'):,} records of {files:,} files"
     return f"all {records} were dropped ({counts}): {advice}"

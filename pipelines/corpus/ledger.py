@@ -18,6 +18,9 @@ from pipelines.records import Page, Rejected
 
 #: Reasons that need no inspection: what archives hold besides pages.
 UNSAMPLED = ("not_a_page",)
+#: The reason of pages for which a rule raised an exception, where a recipe says so, and the note
+#: of a page that says which: samples have it in place of the text.
+RULE_ERROR, ERROR = "rule_error", "_error"
 #: Of records that a file's reader dropped, so many places are kept for each reason.
 MOST_PLACES = 1000
 
@@ -87,7 +90,8 @@ class Ledger:
             if reason is None:
                 kept.append(number)
                 continue
-            detail = partial(step.detail, page)
+            failed = reason == RULE_ERROR and ERROR in page.columns
+            detail = partial(page.columns.get, ERROR) if failed else partial(step.detail, page)
             self.drop(
                 Rejected(
                     step.name, reason, page.source, page.url, lang=page.lang, find_detail=detail

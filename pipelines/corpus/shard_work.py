@@ -18,7 +18,7 @@ from pipelines.corpus.dedup.base import Dedup
 from pipelines.corpus.dedup.exact import in_key_order
 from pipelines.corpus.dedup.fingerprints import is_validation, key_order, unpack
 from pipelines.corpus.job import Job
-from pipelines.corpus.ledger import Ledger
+from pipelines.corpus.ledger import ERROR, Ledger
 from pipelines.corpus.recipe import READ, Recipe
 from pipelines.corpus.rules.words import chunks
 from pipelines.corpus.work_directory import array_writer
@@ -151,7 +151,8 @@ def _rows(pages: Sequence[Page], recipe: Recipe) -> Iterator[dict[str, Any]]:
             row |= of_step[number]
         if mark["marked_by"]:
             # Such a page stands for its URL alone: of its text a sample is kept.
-            row |= {"text": _beginning(page.utf8), "lines": 0, "line_hashes": b""}
+            shown = page.columns.get(ERROR, "").encode(errors="replace") or page.utf8
+            row |= {"text": _beginning(shown), "lines": 0, "line_hashes": b""}
         yield row
 
 

@@ -253,11 +253,11 @@ class Decontaminate(Rule):
 
     def notes(self, page: Page) -> list[dict[str, Any]]:
         """Return the items that a page has."""
-        return page.columns["_items"]
+        return page.columns.get("_items", [])
 
     def describe(self, page: Page) -> dict[str, Any]:
         """Return the items that a page has."""
-        return {"items": page.columns.get("_items", [])}
+        return {"items": self.notes(page)}
 
 
 @functools.lru_cache(maxsize=1)
