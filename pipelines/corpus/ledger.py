@@ -91,7 +91,7 @@ class Ledger:
                 kept.append(number)
                 continue
             failed = reason == RULE_ERROR and ERROR in page.columns
-            detail = partial(page.columns.get, ERROR) if failed else partial(step.detail, page)
+            detail = partial(str, page.columns[ERROR]) if failed else partial(step.detail, page)
             self.drop(
                 Rejected(
                     step.name, reason, page.source, page.url, lang=page.lang, find_detail=detail
