@@ -171,7 +171,7 @@ def _train_pieces(text: BalancedText, config: VocabularyConfig) -> bytes:
         if found := _TOO_SMALL.search(str(error)):
             raise UserError(
                 f"vocabulary size {config.size} cannot hold the text's characters: give at "
-                f"least {int(found[2]) + SENTINELS}, or lower character_coverage "
+                f"least {int(found[2]) + SENTINELS}, or lower --character-coverage "
                 f"(now {config.character_coverage})"
             ) from error
         raise

@@ -18,6 +18,7 @@ from flows.report.page import draw, render
 from flows.report.runs import Run, check_pair, pair_losses, read_evaluated_run
 from flows.report.speedup import measure_delta, measure_speed_up, resample_curves
 from flows.report.svg import standalone_svg
+from flows.report.text import figure_mark
 from pipelines import storage
 from pipelines.outputs import file_sha256, stage_output, write_atomically
 from pipelines.progress import Progress, say
@@ -152,5 +153,7 @@ def _summary_line(report: Mapping[str, Any], out: str | Path, *, reused: bool) -
         "languages": summary["languages"],
         "languages_in_headline": summary["languages_in_headline"],
         "median_step_speedup": median and median["value"],
+        "median_step_speedup_censored": median and figure_mark(median),
         "pooled_step_speedup": pooled and pooled["step_speedup"],
+        "pooled_step_speedup_censored": pooled and pooled["censored"],
     }

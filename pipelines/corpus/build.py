@@ -84,6 +84,8 @@ def build_corpus(
     if badwords is None and config.badwords_filter_fraction is not None and not source:
         raise UserError("badwords_filter_fraction says what to do with bad words: give their lists")
     recipe = config.load(source, "" if badwords is None else str(badwords))
+    for line in config.replaced(recipe, source) if source else ():
+        say(STAGE, line)
     if runner == "local":
         # While Beam is imported.
         start_server(recipe.preload)

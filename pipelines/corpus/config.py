@@ -1,7 +1,7 @@
 """Settings of a corpus build: its recipe, what is changed in it, how the corpus is written."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pipelines.corpus.dedup.base import DedupScope
@@ -250,6 +250,22 @@ class CorpusConfig:
                     )
                 change(step, option, value)
         return recipe.change(changes)
+
+    def replaced(self, recipe: Recipe, source: RecipeSource) -> Iterator[str]:
+        """Say which settings of a user's recipe the options replace.
+
+        Args:
+            recipe: what `load` returns.
+            source: the source of the user's recipe.
+        """
+        for step, own in zip(recipe.steps, source.load().steps, strict=True):
+            for option in STEP_OPTIONS:
+                value, before = getattr(self, option), getattr(own, option, None)
+                if value is not None and _has(step, option) and value != before:
+                    yield (
+                        f"--{option.replace('_', '-')} {value} replaces the recipe's {before} "
+                        f"({step.name})"
+                    )
 
     def settings(
         self, recipe: Recipe | None = None, source: RecipeSource | None = None

@@ -13,7 +13,7 @@ from pipelines.progress import say
 #: Reasons whose detail is our own message and says what to do.
 _EXPLAINED = (RULE_ERROR, "no_text", "bad_json", "arc_file", "json_array", "pretty_json")
 #: What to do about short texts.
-_LOOSENED = dict.fromkeys(
+_LOOSENED: dict[str, str] = dict.fromkeys(
     ("too_few_lines", "short_lines"),
     "lower --min-lines and --min-long-line-characters (of a recipe: its rule's fields)",
 )

@@ -118,6 +118,14 @@ def test_the_last_line_names_what_was_dropped(capsys):
     assert capsys.readouterr().out == f"{line}\n"
 
 
+def test_the_last_line_rounds_and_marks_bounds(capsys):
+    found = {"speedup": 1.0, "speedup_censored": "upper", "final_loss": 6.973859786987305}
+    finish({"out": "r", **found, "gain": 2.5, "gain_censored": "none"}, json=False)
+    assert capsys.readouterr().out == "r: done, < 1.0 speedup, 6.9739 final loss, 2.5 gain\n"
+    finish({"out": "r", **found}, json=True)
+    assert json.loads(capsys.readouterr().out)["final_loss"] == 6.973859786987305
+
+
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize("argv", [["--help"], ["mixture", "list"], ["mixture", "--help"]])
 def test_standard_output_on_a_full_device_is_one_line(argv, unbuffered):

@@ -104,7 +104,7 @@ def test_too_large_a_size_names_the_largest(small_corpus: Path, tmp_path: Path):
 
 def test_too_small_a_size_names_the_smallest(small_corpus: Path, tmp_path: Path):
     out = tmp_path / "vocabulary"
-    with pytest.raises(UserError, match="character_coverage") as caught:
+    with pytest.raises(UserError, match="lower --character-coverage") as caught:
         train_vocabulary(small_corpus, out, VocabularyConfig(size=520))
     smallest = int(re.findall(r"at least (\d+)", str(caught.value))[0])
     with pytest.raises(UserError, match="at least"):

@@ -13,11 +13,15 @@ BeamOptions = Annotated[
     str, Parameter(show=False, help="Options for Beam itself, after `--`, such as --region=...")
 ]
 
+#: What comes before a figure that is a bound.
+_BOUNDS = {None: "", "none": "", "lower": "> ", "upper": "< "}
+
 
 def finish(summary: Mapping[str, Any], json: bool) -> int:
     """Print a stage's summary: one JSON object, or its headline figures in one line."""
     figures = [
-        f"{value:,} {key.replace('_', ' ')}" + _parts(summary.get(f"{key}_by_reason"))
+        f"{_BOUNDS[summary.get(f'{key}_censored')]}{round(value, 4):,} {key.replace('_', ' ')}"
+        + _parts(summary.get(f"{key}_by_reason"))
         for key, value in summary.items()
         if isinstance(value, int | float) and not isinstance(value, bool)
     ]

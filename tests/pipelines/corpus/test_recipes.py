@@ -153,10 +153,15 @@ def test_the_source_is_part_of_a_corpus_identity(
 
 
 def test_options_set_fields_of_its_rules(
-    files: list[Path], tmp_path: Path, recipe: Callable[[str], str]
+    files: list[Path],
+    tmp_path: Path,
+    recipe: Callable[[str], str],
+    capsys: pytest.CaptureFixture[str],
 ):
     with pytest.raises(UserError, match="short_lines 17"):
         build(files, tmp_path / "long", recipe(SHOUTING), min_long_line_characters=10_000)
+    said = "[corpus] --min-long-line-characters 10000 replaces the recipe's 1 (paragraphs)\n"
+    assert capsys.readouterr().err.startswith(said)
     with pytest.raises(UserError, match=r"^max_page_characters: recipe calm has no rule for it"):
         build(files, tmp_path / "corpus", recipe(SHOUTING), max_page_characters=5)
     with pytest.raises(UserError, match=r"^profile chooses a built-in recipe"):
