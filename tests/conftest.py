@@ -6,6 +6,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+# CLD3 crashes where TensorFlow, which has another protobuf, was imported before it.
+import gcld3  # noqa: F401
 import pytest
 from hypothesis import settings
 
