@@ -101,7 +101,10 @@ def run_pipeline(
         The job's counters by name, those of all steps together.
     """
     import apache_beam as beam
+    from apache_beam.runners.worker import sdk_worker
 
+    # The local runner prints the traceback of an error that it raises as well.
+    sdk_worker.__dict__["print"] = lambda *_, **__: None
     workers = _workers(beam_options) or workers or available_cores()
     options = pipeline_options(runner, beam_options, job_name=job_name, workers=workers)
     with worker_processes(runner, beam_options, workers):

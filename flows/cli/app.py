@@ -93,8 +93,9 @@ def run(argv: Sequence[str]) -> int:
     quieten_beam()
     try:
         code = build_app(argv[0] if argv else None)(list(argv))
-    except CycloptsError:
-        print("mswitch: see `mswitch --help`", file=sys.stderr)
+    except CycloptsError as error:
+        words = " ".join(["mswitch", *(error.command_chain or ())])
+        print(f"mswitch: see `{words} --help`", file=sys.stderr)
         return 2
     return int(code or 0)
 

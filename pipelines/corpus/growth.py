@@ -114,6 +114,11 @@ def open_base(out: str | Path, config: Mapping[str, Any], recipe: Recipe) -> Bas
     changed = sorted(
         key for key in before.keys() | config.keys() if before.get(key) != config.get(key)
     )
+    if "recipe" in before and "recipe" not in config:
+        raise UserError(
+            f"{out} was built with recipe {before['recipe']['name']}: give --recipe FILE again to "
+            "add to it"
+        )
     if changed:
         was = ", ".join(f"{key}, was {json.dumps(before.get(key))[:200]}" for key in changed)
         raise UserError(

@@ -26,8 +26,14 @@ Found = list[dict[str, Any]]
 
 
 def page_of_text(text: bytes, url: str, config: CorpusConfig) -> Page:
-    """Return a text as the page of a WET record would be."""
+    """Return a text as the page of a WET record would be.
+
+    Raises:
+        UserError: it is empty.
+    """
     utf8 = normalize_lines(text.decode("utf-8", "replace").encode(), config.drop_metadata_lines)
+    if not utf8:
+        raise UserError("standard input has no text: give some, as in `inspect - < page.txt`")
     return Page(url, utf8, "", 0, "(standard input)", "")
 
 
@@ -53,7 +59,10 @@ def find_page(
     if place and not inputs:
         inputs = [place[1]]
     elif not inputs:
-        raise UserError(f"{wanted} is not FILE@OFFSET: give it as one, or --input to look in")
+        raise UserError(
+            f"{wanted} is not FILE@OFFSET: give it as one, or --input to look in; for a file of "
+            "text, `mswitch corpus inspect - < page.txt`"
+        )
     rules = [step for step in recipe.ingest if isinstance(step, Rule)]
     asked: Found = []
 
@@ -97,7 +106,8 @@ def inspect_page(
     Returns:
         As JSON: `url`, `source`, `text` (its beginning), `dropped_by` (the first step that drops
         it, and why, or None) and `steps`: of each its name (`step`), `reason` (why it drops the
-        page, or None), `values` that it found, and their `limits` (least, most).
+        page, or None), `values` that it found (None: not applicable), and their
+        `limits` (least, most).
 
     Raises:
         UserError: a rule raised an exception, and the recipe says that this ends a build.
@@ -146,20 +156,24 @@ def format_inspection(found: Mapping[str, Any]) -> str:
     lines = [f"{found['url'] or '(no URL)'}  {found['source']}"]
     width = max(len(step["step"]) for step in found["steps"])
     for step in found["steps"]:
-        said = f"drop: {step['reason']}" if step["reason"] else "keep"
+        label = f" as {step['values']['lang']}" if "lang" in step["values"] else ""
+        said = f"drop: {step['reason']}" if step["reason"] else f"keep{label}"
         if step["of"] == "other pages":
             said = "compares pages with one another"
         elif step["of"] != "text":
             said += f" (by {step['of'].removesuffix('_reason')}, before its text is extracted)"
         lines.append(f"{step['step']:<{width}}  {said}")
         for name, value in step["values"].items():
-            lines.append(f"{'':{width}}    {name} {_value(value)}{_limit(name, step['limits'])}")
+            limit = "" if value is None else _limit(name, step["limits"])
+            lines.append(f"{'':{width}}    {name} {_value(value)}{limit}")
     dropped = found["dropped_by"]
     lines.append(f"dropped by {dropped['step']}: {dropped['reason']}" if dropped else "kept")
     return "\n".join(lines)
 
 
 def _value(value: Any) -> str:
+    if value is None:
+        return "not applicable"
     return f"{value:.4g}" if isinstance(value, float) else json.dumps(value, ensure_ascii=False)
 
 

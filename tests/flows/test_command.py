@@ -91,6 +91,11 @@ def test_a_wrong_command_line_is_named_and_exits_with_2(argv, complaint, capsys)
     assert "Traceback" not in errors
 
 
+def test_a_wrong_option_names_the_subcommand_whose_help_to_see(capsys):
+    assert main(["corpus", "build", "--nope", "1"]) == 2
+    assert capsys.readouterr().err.endswith("mswitch: see `mswitch corpus build --help`\n")
+
+
 def test_a_stage_s_command_does_not_import_prefect():
     script = (
         "import sys; from flows.cli.main import main\n"

@@ -8,7 +8,7 @@ second.
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -287,6 +287,12 @@ class GopherQuality(Rule):
             for page in np.flatnonzero(pages):
                 found[page] = reason
         return found
+
+    def describe(self, page: Page) -> Mapping[str, Any]:
+        """Return what was measured; None for what is not judged in the page's language."""
+        values = super().describe(page)
+        unknown = {"q_stop_words": -1, "q_mean_word_length": 0}
+        return {k: None if value == unknown.get(k) else value for k, value in values.items()}
 
     def limits(self) -> Limits:
         """Return what is allowed; of stop words and lengths of words, where these are known."""

@@ -309,6 +309,14 @@ def test_refusals(tmp_path: Path, months: list[Path], config: CorpusConfig, vari
     build_corpus([str(months[0])], out, config)
     with pytest.raises(UserError, match=r"other settings \(changed: min_lines, was 1\)"):
         build_corpus(inputs, out, variant(config, min_lines=2), append=True)
+    recipe = tmp_path / "recipe.py"
+    recipe.write_text(
+        "from pipelines.corpus.recipes import IdentifyLanguage, Recipe\n"
+        "MINE = Recipe('mine', [IdentifyLanguage(language_threshold=0.7)])"
+    )
+    build_corpus([str(months[0])], tmp_path / "mine", CorpusConfig(recipe=str(recipe)))
+    with pytest.raises(UserError, match="with recipe mine: give --recipe FILE again to add"):
+        build_corpus(inputs, tmp_path / "mine", CorpusConfig(), append=True)
     bare = variant(config, keep_fingerprints=False)
     build_corpus([str(months[0])], tmp_path / "bare", bare)
     with pytest.raises(UserError, match="without --keep-fingerprints"):

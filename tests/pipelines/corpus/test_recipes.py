@@ -1,5 +1,6 @@
 """Recipes that users write: on the command line, in Python, in a pipeline of their own."""
 
+import io
 import json
 import re
 import sys
@@ -446,6 +447,36 @@ def test_inspect_names_a_rule_that_raises(
     )
     assert main([*command, recipe(FRAME.format(rule=rule, options="on_error='drop'"))]) == 0
     assert "dropped by mine: rule_error" in capsys.readouterr().out
+
+
+def test_a_rule_that_fails_is_one_line(
+    files: list[Path],
+    tmp_path: Path,
+    recipe: Callable[[str], str],
+    capfd: pytest.CaptureFixture[str],
+):
+    rule = recipe(FRAME.format(rule="def reason(self, page): raise ValueError('no')", options=""))
+    command = ["corpus", "build", "--out", str(tmp_path / "out"), "--recipe", rule, "--input"]
+    assert main([*command, *map(str, files)]) == 2
+    [line] = [line for line in capfd.readouterr().err.splitlines() if not line.startswith("[")]
+    assert line.endswith("fix the rule, or give the recipe on_error='drop'")
+
+
+def test_inspect_says_what_is_not_judged(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    class Stdin:
+        buffer = io.BytesIO(b"xq zv wk\n" * 3)
+
+    monkeypatch.setattr(sys, "stdin", Stdin)
+    assert main(["corpus", "inspect", "-", "--profile", "modern"]) == 0
+    said = capsys.readouterr().out
+    assert "q_stop_words not applicable\n" in said
+    assert "keep as und\n" in said
+    assert main(["corpus", "inspect", "-"]) == 2
+    assert "standard input has no text" in capsys.readouterr().err
+    assert main(["corpus", "inspect", "page.txt"]) == 2
+    assert "`mswitch corpus inspect - < page.txt`" in capsys.readouterr().err
 
 
 def test_inspect_asks_what_judges_records(
