@@ -152,6 +152,8 @@ def _rows(pages: Sequence[Page], recipe: Recipe) -> Iterator[dict[str, Any]]:
         if mark["marked_by"]:
             # Such a page stands for its URL alone: of its text a sample is kept.
             shown = page.columns.get(ERROR, "").encode(errors="replace") or page.utf8
+            unset = [field for field in recipe.found if field.name not in row]
+            row |= {field.name: _any_value(field.type) for field in unset}
             row |= {"text": _beginning(shown), "lines": 0, "line_hashes": b""}
         yield row
 
@@ -167,6 +169,14 @@ def _marks(pages: Sequence[Page], recipe: Recipe) -> list[dict[str, Any]]:
                 marks[page] = {"marked_by": number, "marked": reason}
         left = [page for page, reason in zip(left, reasons, strict=True) if not reason]
     return marks
+
+
+def _any_value(kind: pa.DataType) -> Any:
+    """Return a value for a column that must have one, of a page that is dropped."""
+    if pa.types.is_nested(kind):
+        return []
+    zeros = [pa.py_buffer(bytes(64))] * (kind.num_buffers - 1)
+    return pa.Array.from_buffers(kind, 1, [None, *zeros])[0].as_py()
 
 
 def _beginning(utf8: bytes) -> bytes:

@@ -241,7 +241,7 @@ def test_a_rule_that_fails_ends_the_build(
 def test_a_rule_that_fails_may_drop_the_page(
     files: list[Path], tmp_path: Path, recipe: Callable[[str], str]
 ):
-    rule = "def reason(self, page): page.columns['mine'] = 1; 1 // (not page.url.endswith('3'))"
+    rule = "def reason(self, page): page.columns['mine'] = 1 // (not page.url.endswith('3'))"
     out = tmp_path / "corpus"
     text = FRAME.format(rule=rule, options="on_error='drop'")
     assert len(build(files[:1], out, recipe(text))) == 7
@@ -255,6 +255,8 @@ def test_a_rule_that_fails_may_drop_the_page(
     assert len(build(files[:1], tmp_path / "marked", recipe(text))) == 7
     [sample] = map(json.loads, (tmp_path / "marked/rejected/rule_error.jsonl").open())
     assert sample["detail"].startswith(said)
+    strings = text.replace('"int32"', '"string"').replace("= 1 //", "= 'x' * (1 //")
+    assert len(build(files[:1], tmp_path / "strings", recipe(strings.replace("'))", "')))")))) == 7
     text = text.replace("1 // (not page.url.endswith('3'))", "1 // 0")
     with pytest.raises(UserError, match=rf"\(rule_error 8\): a\.warc\.wet\.gz@\d+: {said}"):
         build(files[:1], tmp_path / "none", recipe(text))
