@@ -8,7 +8,7 @@ how its kernel is best drawn; `width` asks whether width or experts help where t
 
 Trains and evaluates every variant with every seed, one run on each core at a time; prints
 validation loss (nats a token, no token dropped), its spread over seeds, and how many runs ended in
-a loss that is no number. Killed, the same command goes on.
+a loss that is not a number. After a kill, the same command continues.
 """
 
 import argparse

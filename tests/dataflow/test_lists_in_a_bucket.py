@@ -111,7 +111,7 @@ def test_what_cannot_be_read_is_named_with_the_fix(bucket: str):
     with pytest.raises(UserError, match=rf"^{bucket}/ut1 has no file called domains or urls"):
         load_blocklist([f"{bucket}/ut1"])
     url = put(f"{bucket}/list.txt", b"a.example\nhttp://b.example/")
-    with pytest.raises(UserError, match=rf"^{url}, line 2: .* is no domain"):
+    with pytest.raises(UserError, match=rf"^{url}, line 2: .* is not a domain"):
         load_blocklist([url])
     url = put(f"{bucket}/set.jsonl", b"{")
     with pytest.raises(UserError, match=rf"^cannot read the evaluation set {url}: "):
