@@ -22,6 +22,10 @@ os.environ.setdefault(
     "JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "jax")
 )
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+# Here, before any test imports JAX, so that this process and those it starts compile alike.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Compiling is most of the time of tests of models, most of it to make tiny models fast.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 # Timings on a busy machine say nothing; examples are not kept between runs. Continuous integration
 # tries the same ones each time: what it finds shall come from the change.

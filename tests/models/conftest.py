@@ -1,17 +1,12 @@
 """Shrunken real presets and batches in memory, for all tests of models."""
 
 import dataclasses
-import os
 from types import ModuleType
 
 import pytest
 
 from models.config import ModelConfig, TrainConfig
 from models.presets import preset
-
-os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# Compiling is most of these tests' time, and making tiny models fast is most of compiling.
-os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 
 @pytest.fixture(scope="session")
