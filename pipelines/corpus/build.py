@@ -6,6 +6,7 @@ that is applied and shards are written. Every phase is a Beam job that continues
 stopped (pipelines.corpus.phases).
 """
 
+import collections
 import contextlib
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -74,7 +75,8 @@ def build_corpus(
     Returns:
         A summary: stage, out, reused, documents, languages, bytes, records, dropped;
         dropped_by_reason (most frequent first), undated_pages and unread_inputs (damaged, or not
-        understood) by path.
+        understood) by path. Of an addition, before these: new_records, new_documents,
+        newly_dropped and newly_dropped_by_reason.
 
     Raises:
         UserError: bad input or options, or nothing survived.
@@ -149,11 +151,14 @@ def _add(
             decide_addition(base, staging, inputs_hash)
             publish_addition(base, staging)
             storage.remove_tree(staging)
-        return {**_summary(str(out)), "reused": True} if reused else _done(str(out))
+        return {**_summary(str(out)), "reused": True} if reused else _done(str(out), base.stats)
 
 
-def _done(out: str) -> dict[str, Any]:
+def _done(out: str, before: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Say what there is now, and with the statistics of `before` what an addition brought."""
     summary = {**_summary(out), "reused": False}
+    if before is not None:
+        summary = {**_added(before, storage.read_json(storage.join(out, STATS))), **summary}
     say(STAGE, f"{summary['documents']:,} documents in {summary['languages']} languages: {out}")
     say_without_validation(STAGE, storage.read_json(storage.join(out, STATS))["languages"])
     return summary
@@ -175,6 +180,18 @@ def _relative(path: str, out: str) -> str:
     """Name an input so that moving both input and output changes nothing, where that can be."""
     local = not storage.is_remote(path) and not storage.is_remote(out)
     return os.path.relpath(path, out) if local else path
+
+
+def _added(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a crawl gave and lost, by the statistics of the corpus before and after."""
+    lost = collections.Counter(drops_by_reason(after["stages"]))
+    lost.subtract(drops_by_reason(before["stages"]))
+    return {
+        "new_records": after["stages"][0]["in"] - before["stages"][0]["in"],
+        "new_documents": after["stages"][-1]["out"] - before["stages"][-1]["out"],
+        "newly_dropped": lost.total(),
+        "newly_dropped_by_reason": {reason: n for reason, n in lost.most_common() if n},
+    }
 
 
 def _summary(out: str) -> dict[str, Any]:

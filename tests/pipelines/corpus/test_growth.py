@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from flows.cli.commands.common import finish
 from pipelines.corpus.build import CorpusConfig, build_corpus
 from pipelines.corpus.dedup.fingerprints import fingerprint, normalize_url, unpack
 from pipelines.corpus.ledger import check_accounts
@@ -87,6 +88,8 @@ def test_a_second_crawl(
     summary = build_corpus([str(months[1])], out, config, append=True)
     after = documents(out)
     assert summary["documents"] == len(after) == 20 + 10 + 10 + 1
+    assert (summary["new_records"], summary["new_documents"]) == (31, 21)
+    assert summary["newly_dropped"] == sum(summary["newly_dropped_by_reason"].values()) == 10
     assert before.items() <= after.items()
     changed = {"manifest.json", "stats.json", "README.md", "croissant.json"}
     assert {k: v for k, v in data_bytes(out).items() if k in files and k not in changed} == {
@@ -169,6 +172,21 @@ def test_a_crawl_that_brings_nothing_new(tmp_path: Path, months: list[Path], con
     copy.write_bytes(months[1].read_bytes())
     build_corpus([str(copy)], out, config, append=True)
     assert documents(out) == before
+
+
+def test_the_last_line_says_what_was_lost_of_this_crawl(
+    tmp_path: Path, months: list[Path], config: CorpusConfig, capsys: pytest.CaptureFixture[str]
+):
+    out, rows = tmp_path / "corpus", tmp_path / "in" / "rows.jsonl"
+    before = build_corpus([str(months[0])], out, config)
+    assert "new_records" not in before
+    rows.write_text('{"text": "", "url": "http://a.example/"}\n{"content": "x"}\n' * 2)
+    summary = build_corpus([str(rows)], out, config, append=True)
+    finish(summary, json=False)
+    assert capsys.readouterr().out.startswith(
+        f"{out}: done, 4 new records, 0 new documents, 4 newly dropped (no_content 2, no_text 2), "
+        f"{before['documents']} documents, "
+    )
 
 
 def test_buckets_are_cut_for_what_the_corpus_has_too(
