@@ -15,7 +15,7 @@ from jax.experimental.mesh_utils import create_device_mesh
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from models.config import ModelConfig, TrainConfig
-from models.nn.groups import Groups
+from models.groups import Groups
 from pipelines.errors import UserError
 
 AXES = ("data", "expert", "model")

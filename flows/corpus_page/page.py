@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from flows.corpus_page.figures import score_histogram, share_bars
-from flows.report.svg import SCREENS, inline_svg, inline_svgs
-from flows.templates import template_environment
+from flows.pages.svg import SCREENS, inline_svg, inline_svgs
+from flows.pages.templates import template_environment
 from pipelines import storage
 from pipelines.corpus.ledger import UNSAMPLED
 from pipelines.corpus.rules.text_script import share_in_script
@@ -84,7 +84,7 @@ def render(
         found: the survey.
         samples: dropped records by reason.
     """
-    environment = template_environment("flows.corpus_page", "flows.report")
+    environment = template_environment("flows.corpus_page")
     environment.filters["visible"] = visible
     rows = [_row(total, found["languages"][total["lang"]]) for total in language_totals(stats)]
     rows.sort(key=lambda row: (row["name"].casefold(), row["lang"]))

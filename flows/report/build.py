@@ -12,12 +12,12 @@ from typing import Annotated, Any
 import numpy as np
 from annotated_types import Ge, Lt
 
+from flows.pages.svg import standalone_svg
 from flows.report.data import report_data, to_csv
 from flows.report.headline import MINIMUM_UNITS, LanguageResult, Pooled, pool
 from flows.report.page import draw, render
 from flows.report.runs import Run, check_pair, pair_losses, read_evaluated_run
 from flows.report.speedup import measure_delta, measure_speed_up, resample_curves
-from flows.report.svg import standalone_svg
 from flows.report.text import figure_mark
 from pipelines import storage
 from pipelines.outputs import file_sha256, stage_output, write_atomically

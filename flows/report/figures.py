@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
+from flows.pages.numbers import TIMES, number
+from flows.pages.svg import Drawing, line, nice_ticks, px, rect, text
 from flows.report.speedup import Censoring
-from flows.report.svg import Drawing, line, nice_ticks, px, rect, text
-from flows.report.text import TIMES, number
 
 #: Up to this width a loss curve is one of many: small dots, few labels.
 SMALL_PANEL = 200

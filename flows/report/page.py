@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from flows.pages.svg import SCREENS, Drawing, arrange, inline_svgs
+from flows.pages.templates import template_environment
 from flows.report import figures, panels
 from flows.report import text as report_text
 from flows.report.headline import LanguageResult, Pooled
 from flows.report.routing import Routing, most_informative_layer
 from flows.report.speedup import isotonic_fit
-from flows.report.svg import SCREENS, Drawing, arrange, inline_svgs
-from flows.templates import template_environment
 from pipelines.languages import script_name
 
 ROWS_PER_PANEL = 36
@@ -159,6 +159,7 @@ def render(report: Mapping[str, Any], drawings: Drawings, csv: str) -> str:
     """
     environment = template_environment("flows.report")
     return environment.get_template("page.html.j2").render(
+        text=report_text,
         data=report,
         summary=report["summary"],
         baseline=report["runs"]["baseline"],

@@ -3,31 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from flows.pages.numbers import NOT_AVAILABLE, THIN, TIMES, large, percent, plural
 from flows.report.headline import MINIMUM_UNITS
 from flows.report.speedup import Censoring
 
-NOT_AVAILABLE = "n/a"
 #: With less distinct training text than this, a page says that it proves nothing (mT5 saw 1e12).
 SMALL_TOKENS = 1e9
-MINUS = "\N{MINUS SIGN}"
-TIMES = "\N{MULTIPLICATION SIGN}"
-THIN = "\N{NARROW NO-BREAK SPACE}"
-
-
-def number(value: float | None, digits: int = 3) -> str:
-    """A loss or difference with a true minus sign, or n/a."""
-    if value is None:
-        return NOT_AVAILABLE
-    text = f"{value:.{digits}f}"
-    if float(text) == 0:
-        text = f"{0:.{digits}f}"
-    return text.replace("-", MINUS)
-
-
-def signed(value: float | None, digits: int = 3) -> str:
-    """A difference with its sign."""
-    text = number(value, digits)
-    return text if value is None or text[0] == MINUS or float(text) == 0 else f"+{text}"
 
 
 def ratio(value: float) -> str:
@@ -87,40 +68,6 @@ def figure_interval(figure: Mapping[str, Any]) -> str | None:
     if ci and mark != "none" and ratio(ci[0]) == ratio(ci[1]):
         return speed_up_interval(ci, (mark, mark))
     return speed_up_interval(ci)
-
-
-def percent(share: float) -> str:
-    """A share as whole percent."""
-    return f"{100 * share:.0f}%"
-
-
-def fine_percent(share: float) -> str:
-    """A share in percent to a tenth; what is not zero or all is not shown as such."""
-    value = 100 * share
-    if 0 < value < 0.1:
-        return "<0.1%"
-    if 99.9 < value < 100:
-        return ">99.9%"
-    return f"{value:.0f}%" if value in (0, 100) else f"{value:.1f}%"
-
-
-def large(value: float | None) -> str:
-    """A count or a number of FLOPs: whole below a million, above that to three figures."""
-    if value is None:
-        return NOT_AVAILABLE
-    if abs(value) < 1e6:
-        return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.3g}"
-    for scale, name in ((1e12, "trillion"), (1e9, "billion"), (1e6, "million")):
-        if abs(value) >= scale and abs(value) < 1000 * scale:
-            return f"{value / scale:.3g} {name}"
-    mantissa, exponent = f"{value:.2e}".split("e")
-    powers = str(int(exponent)).translate(str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹"))
-    return f"{mantissa} {TIMES} 10{powers}"
-
-
-def plural(count: int, noun: str) -> str:
-    """`1 language`, `1,204 languages`."""
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def verdict(summary: Mapping[str, Any], baseline: str, candidate: str) -> str:
@@ -255,11 +202,6 @@ def curve_note(baseline: str, candidate: str) -> str:
         "blue. Dots are evaluations, lines are monotone fits. The dashed line is the target; the "
         "short strokes on it mark where each model first reached it."
     )
-
-
-def significant(value: float | None) -> str:
-    """A measured number to three figures."""
-    return NOT_AVAILABLE if value is None else f"{value:.3g}"
 
 
 def options(config: Mapping[str, Any]) -> str:

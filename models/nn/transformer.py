@@ -16,9 +16,9 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from models.config import ModelConfig, Remat
+from models.groups import WHOLE_BATCH, Groups
 from models.nn.attention import RelativePositionBias
 from models.nn.block import Period
-from models.nn.groups import WHOLE_BATCH, Groups
 from models.nn.layers import Dense, Embedding, RMSNorm, dropout, fan_in_init, split_key
 from models.nn.router import RoutingStats
 from models.partitioning import constrain_batch

@@ -13,7 +13,7 @@ import jax
 from jax.sharding import AbstractMesh
 
 from models.config import ModelConfig, TrainConfig
-from models.nn.groups import batch_groups
+from models.groups import batch_groups
 from models.nn.router import expert_capacity
 from models.partitioning import AXES
 from models.training.state import Skeleton

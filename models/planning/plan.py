@@ -4,9 +4,9 @@ import dataclasses
 from typing import Any
 
 from models.config import ModelChanges, ModelConfig, TrainConfig
-from models.flops import recomputed_flops, training_step_flops
+from models.groups import small_group_warnings
 from models.hardware import GIB
-from models.nn.groups import small_group_warnings
+from models.nn.flops import recomputed_flops, training_step_flops
 from models.planning.compile import CompileRequest, CompileResult
 from models.planning.config import PlanConfig
 from models.planning.environment import compile_elsewhere

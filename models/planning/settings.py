@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from typing import get_args
 
 from models.config import ModelConfig, Remat, TrainConfig
-from models.flops import recomputed_flops, training_step_flops
-from models.nn.groups import batch_groups
+from models.groups import batch_groups
+from models.nn.flops import recomputed_flops, training_step_flops
 from models.partitioning import check_divisible
 from models.planning.config import PlanConfig
 from models.planning.memory import StepMemory, state_memory, step_memory

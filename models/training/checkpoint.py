@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 from orbax.checkpoint import v1 as ocp
 
-from models.training.processes import WAITED, JobError, announce, is_first, together
+from models.training.distributed import WAITED, JobError, announce, is_first, together
 from models.training.state import Parameters, TrainState
 from pipelines.errors import UserError, causes
 from pipelines.faults import fault_point

@@ -10,15 +10,15 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
-from models.flops import training_step_flops
+from models.groups import Groups
 from models.hardware import peak_flops
 from models.lifeline import EXIT_RESUME
-from models.nn.groups import Groups
+from models.nn.flops import training_step_flops
 from models.partitioning import put_batch
 from models.training.bad_loss import HISTORY_STEPS, PATIENCE, LossWatch, explain_stop
 from models.training.checkpoint import Checkpoints
+from models.training.distributed import JobError, announce, meet, on_first
 from models.training.metrics import METRICS, Telemetry, cut_metrics, written
-from models.training.processes import JobError, announce, meet, on_first
 from models.training.run_directory import CHECKPOINTS, RunPlan, read_run, run_hash
 from models.training.signals import stop_requests
 from models.training.state import Skeleton

@@ -10,7 +10,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from models.config import TrainConfig
-from models.nn.groups import Groups
+from models.groups import Groups
 from models.nn.losses import chunked_token_losses
 from models.nn.router import RoutingStats
 from models.training.adamw import AdamW

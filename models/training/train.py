@@ -15,13 +15,13 @@ from typing import Any
 import jax
 
 from models.config import JobConfig, ModelChanges, TrainConfig, as_json, padded_vocabulary
-from models.flops import training_step_flops
+from models.groups import batch_groups, small_group_warnings
 from models.lifeline import EXIT_RESUME
-from models.nn.groups import batch_groups, small_group_warnings
+from models.nn.flops import training_step_flops
 from models.partitioning import check_divisible, fed_part, make_mesh
 from models.presets import preset as find_preset
+from models.training.distributed import agree, announce, membership, on_first, together
 from models.training.loop import Batches, run_training
-from models.training.processes import agree, announce, membership, on_first, together
 from models.training.run_directory import (
     RunPlan,
     claim_run,

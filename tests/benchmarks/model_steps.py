@@ -31,8 +31,8 @@ import numpy as np
 
 from flows.cli.huge_pages import restart_with_huge_pages
 from models.config import ModelConfig, TrainConfig
-from models.flops import training_step_flops
-from models.nn.groups import batch_groups
+from models.groups import batch_groups
+from models.nn.flops import training_step_flops
 from models.training.metrics import Telemetry
 from models.training.state import Skeleton
 from models.training.step import batch_loss, make_train_step, optimizer_of

@@ -11,7 +11,7 @@ import pytest
 
 from flows.cli.main import main
 from flows.corpus_page.page import visible, write_page
-from flows.report.text import fine_percent
+from flows.pages.numbers import fine_percent
 from pipelines import storage
 from pipelines.errors import UserError
 from pipelines.outputs import stage_output

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from models.config import ModelConfig, TrainConfig
-from models.decode import make_decoder
+from models.groups import batch_groups
+from models.inference.decode import make_decoder
 from models.nn.experts import gated
-from models.nn.groups import batch_groups
 from models.training.state import Skeleton
 from models.training.step import make_evaluation_step, make_gradients
 

@@ -3,7 +3,7 @@ import dataclasses
 import pytest
 
 from models.config import ModelChanges, ModelConfig, TrainConfig, padded_vocabulary
-from models.flops import forward_flops
+from models.nn.flops import forward_flops
 from models.presets import PRESETS, preset
 from models.training.state import Skeleton, parameter_counts
 from pipelines.errors import UserError

@@ -19,7 +19,7 @@ import numpy as np  # noqa: E402
 import train_child  # noqa: E402
 
 from models.config import ModelConfig, TrainConfig  # noqa: E402
-from models.nn.groups import batch_groups  # noqa: E402
+from models.groups import batch_groups  # noqa: E402
 from models.partitioning import make_mesh, put_batch  # noqa: E402
 from models.presets import preset  # noqa: E402
 from models.training.optimizer import Adafactor  # noqa: E402

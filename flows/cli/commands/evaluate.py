@@ -40,6 +40,6 @@ def evaluate(
     """
     if job.shared and not is_supervised("evaluate"):
         return supervise_in_job(sys.argv[1:])
-    from models.evaluate import evaluate as run_evaluation
+    from models.evaluation.evaluate import evaluate as run_evaluation
 
     return finish(run_evaluation(run, examples, config, job), json)

@@ -6,7 +6,7 @@ from typing import Annotated
 from cyclopts import App, Parameter
 
 from flows.cli.commands.common import Json, print_result
-from models.infill import InfillConfig
+from models.inference.infill import InfillConfig
 
 app = App(name="infill")
 
@@ -32,7 +32,7 @@ def infill(
         vocab: a vocabulary directory, or a SentencePiece model file, such as mT5's own.
         text: texts with <extra_id_0>, <extra_id_1> and so on in place of what is to be filled.
     """
-    from models.infill import infill as run_infill
+    from models.inference.infill import infill as run_infill
 
     summary = run_infill(run, vocab, text, config)
     return print_result(summary, "\n".join(one["filled"] for one in summary["texts"]), json)

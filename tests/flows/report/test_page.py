@@ -10,6 +10,7 @@ from xml.etree import ElementTree
 
 import html5lib
 
+from flows.pages import numbers
 from flows.report import text as report_text
 from pipelines.languages import languages
 
@@ -146,7 +147,7 @@ def test_table_csv_and_json_agree(full, words):
         else:
             assert float(lines[lang]["step_speedup_ci_low"]) == row["step_speedup_ci"][0]
             assert float(lines[lang]["step_speedup_ci_high"]) == row["step_speedup_ci"][1]
-            assert report_text.number(row["delta_ci"][0]).lstrip("+") in words(cells[7])
+            assert numbers.number(row["delta_ci"][0]).lstrip("+") in words(cells[7])
     assert seen == set(rows)
     link = full.page.find(".//a[@download='per_language.csv']").get("href")
     inside = base64.b64decode(link.partition("base64,")[2]).decode("utf-8-sig")

@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from flows.pages import numbers
 from flows.report import text as report_text
 
 
@@ -14,12 +15,12 @@ def test_numbers_are_written_for_readers():
     assert report_text.bounded(None) == "n/a"
     assert report_text.ratio(9.996) == "10.0"
     assert report_text.ratio(99.96) == "100"
-    assert report_text.signed(-0.0004) == "0.000"
-    assert report_text.signed(0.1234) == "+0.123"
-    assert report_text.signed(-0.1234) == "−0.123"
-    assert report_text.large(582_400_000) == "582 million"
-    assert report_text.large(1.02e15) == "1.02 × 10¹⁵"
-    assert report_text.large(40_096) == "40,096"
+    assert numbers.signed(-0.0004) == "0.000"
+    assert numbers.signed(0.1234) == "+0.123"
+    assert numbers.signed(-0.1234) == "−0.123"
+    assert numbers.large(582_400_000) == "582 million"
+    assert numbers.large(1.02e15) == "1.02 × 10¹⁵"
+    assert numbers.large(40_096) == "40,096"
 
 
 @pytest.mark.parametrize(

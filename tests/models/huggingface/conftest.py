@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from models.config import ModelConfig, TrainConfig
-from models.decode import CachedDecoder
-from models.nn.groups import Groups
+from models.groups import Groups
+from models.inference.decode import CachedDecoder
 from models.training.state import Skeleton
 
 FIXTURES = Path(__file__).with_name("fixtures")

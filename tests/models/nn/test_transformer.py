@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from models.config import TrainConfig
-from models.nn.groups import Groups, batch_groups
+from models.groups import Groups, batch_groups
 from models.nn.losses import chunked_token_losses, token_losses
 from models.training.state import Skeleton, unrolled
 from models.training.step import batch_loss, make_train_step, optimizer_of

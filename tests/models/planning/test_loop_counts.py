@@ -6,7 +6,7 @@ import jax
 import pytest
 
 from models.config import TrainConfig
-from models.flops import recomputed_flops, training_step_flops
+from models.nn.flops import recomputed_flops, training_step_flops
 from models.planning.compile import CompileRequest, lower_step
 from models.planning.costs import costs_of
 

@@ -8,8 +8,8 @@ import sys
 import pytest
 
 from models.config import TrainConfig
-from models.flops import training_step_flops
 from models.hardware import CHIPS
+from models.nn.flops import training_step_flops
 from models.planning.compile import CompileRequest
 from models.planning.environment import compile_elsewhere, planning_python
 from models.presets import preset

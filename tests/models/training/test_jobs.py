@@ -61,8 +61,8 @@ import json, pathlib, sys
 sys.path.insert(0, sys.argv[1])
 import train_child
 from models.config import EvaluateConfig, JobConfig
-from models.evaluate import evaluate_run
-from models.training.processes import membership
+from models.evaluation.evaluate import evaluate_run
+from models.training.distributed import membership
 from models.training.run_directory import read_run
 
 run, config, job = pathlib.Path(sys.argv[2]), *map(json.loads, sys.argv[3:])
@@ -75,7 +75,7 @@ with membership(JobConfig(**job), saves_on_sigterm=False):
 LOSE = """
 import json, os, signal, sys
 from models.config import JobConfig
-from models.training.processes import is_first, membership, on_first
+from models.training.distributed import is_first, membership, on_first
 
 with membership(JobConfig(**json.loads(sys.argv[1])), saves_on_sigterm=False):
     assert [on_first(lambda: 5) for _ in range(2)] == [5, 5]
@@ -233,7 +233,7 @@ def test_what_one_process_cannot_read_is_said_by_all_at_once(undisturbed, tmp_pa
         _, errors = process.communicate(timeout=120)
         assert process.returncode == 1
         message = errors.splitlines()[-1]
-        assert message.startswith("models.training.processes.JobError: process 1: ")
+        assert message.startswith("models.training.distributed.JobError: process 1: ")
         assert message.endswith("restore it from a copy, or train again into another --out")
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from models.config import ModelConfig, TrainConfig
-from models.nn.groups import batch_groups
+from models.groups import batch_groups
 from models.training.state import Parameters, Skeleton
 from models.training.step import make_train_step, optimizer_of
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from models.config import JobConfig, TrainConfig
-from models.nn.groups import Groups
+from models.groups import Groups
 from models.nn.losses import chunked_token_losses
 from models.training.run_directory import read_run
 from models.training.state import Skeleton

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from models.config import EvaluateConfig
-from models.evaluate import evaluate_run
+from models.evaluation.evaluate import evaluate_run
 from models.training.checkpoint import Checkpoints, complete_steps
 from models.training.run_directory import claim_run, log_spaced_steps, read_run
 from models.training.train import EXIT_RESUME, train

@@ -15,11 +15,11 @@ import numpy as np
 import pyarrow as pa
 
 from models.config import EvaluateConfig, TrainConfig
+from models.groups import Groups, batch_groups
 from models.nn.experts import DROPLESS
-from models.nn.groups import Groups, batch_groups
 from models.nn.router import expert_capacity
 from models.partitioning import check_divisible, fed_part, make_mesh, put_batch
-from models.training.processes import JobError, is_first, meet, together
+from models.training.distributed import JobError, is_first, meet, together
 from models.training.run_directory import model_of, train_config_of
 from models.training.state import Parameters, Skeleton
 from models.training.step import FEATURES, EvaluationResult, make_evaluation_step, optimizer_of

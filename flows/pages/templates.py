@@ -6,15 +6,17 @@ from collections.abc import Sequence
 import jinja2
 from markupsafe import Markup
 
-from flows.report import text
-from flows.report.svg import FIGURE_STYLE, FIGURE_VARIABLES
+from flows.pages import numbers
+from flows.pages.svg import FIGURE_STYLE, FIGURE_VARIABLES
 from pipelines.languages import script_name
 
 
-def template_environment(*packages: str) -> jinja2.Environment:
-    """Return an environment that finds templates in `packages`, the first that has one."""
+def template_environment(package: str) -> jinja2.Environment:
+    """Return an environment with the templates of `package`, and those that all pages share."""
     environment = jinja2.Environment(
-        loader=jinja2.ChoiceLoader([jinja2.PackageLoader(package, "") for package in packages]),
+        loader=jinja2.ChoiceLoader(
+            [jinja2.PackageLoader(name, "") for name in (package, "flows.pages")]
+        ),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -22,7 +24,7 @@ def template_environment(*packages: str) -> jinja2.Environment:
     )
     environment.filters["unbroken"] = unbroken
     style = Markup(FIGURE_VARIABLES + FIGURE_STYLE)  # noqa: S704 - ours
-    environment.globals |= {"text": text, "script_name": script_name, "style": style}
+    environment.globals |= {"numbers": numbers, "script_name": script_name, "style": style}
     return environment
 
 

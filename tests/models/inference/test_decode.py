@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from models.config import TrainConfig
-from models.decode import make_decoder
+from models.inference.decode import make_decoder
 from models.nn.experts import DROPLESS
 from models.training.state import Skeleton
 

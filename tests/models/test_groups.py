@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.nn.groups import batch_groups, group_count, small_group_warnings
+from models.groups import batch_groups, group_count, small_group_warnings
 from models.nn.router import assign, expert_capacity
 from models.presets import preset
 

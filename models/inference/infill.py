@@ -12,11 +12,11 @@ import numpy as np
 import sentencepiece
 from annotated_types import Ge
 
-from models.decode import make_decoder
-from models.nn.groups import WHOLE_BATCH
+from models.groups import WHOLE_BATCH
+from models.inference.decode import make_decoder
 from models.partitioning import check_divisible, make_mesh
 from models.training.checkpoint import complete_steps, restore_parameters
-from models.training.processes import check_devices, memory_explained
+from models.training.distributed import check_devices, memory_explained
 from models.training.run_directory import CHECKPOINTS, model_of, read_run, run_hash, train_config_of
 from models.training.state import Skeleton
 from models.training.step import optimizer_of

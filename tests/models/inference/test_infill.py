@@ -12,8 +12,8 @@ import sentencepiece
 
 from flows.cli.main import main
 from models.config import TrainConfig, as_json
-from models.infill import InfillConfig, infill
-from models.nn.groups import batch_groups
+from models.groups import batch_groups
+from models.inference.infill import InfillConfig, infill
 from models.training.checkpoint import Checkpoints
 from models.training.run_directory import CHECKPOINTS, CONFIG
 from models.training.state import Skeleton

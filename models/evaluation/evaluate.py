@@ -16,9 +16,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from models.config import EvaluateConfig, JobConfig, as_json
-from models.evaluator import Batches, Evaluator, dispatch_of, training_like
+from models.evaluation.evaluator import Batches, Evaluator, dispatch_of, training_like
 from models.training.checkpoint import complete_steps, restore_parameters
-from models.training.processes import agree, is_first, membership, on_first, together
+from models.training.distributed import agree, is_first, membership, on_first, together
 from models.training.run_directory import CHECKPOINTS, read_run, run_hash
 from pipelines.errors import UserError
 from pipelines.faults import fault_point

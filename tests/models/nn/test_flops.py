@@ -4,8 +4,8 @@ import jax
 import pytest
 
 from models.config import TrainConfig
-from models.flops import forward_flops, training_step_flops
-from models.nn.groups import batch_groups
+from models.groups import batch_groups
+from models.nn.flops import forward_flops, training_step_flops
 from models.presets import preset
 from models.training.state import Skeleton
 from models.training.step import batch_loss

@@ -11,17 +11,17 @@ import pyarrow.parquet as pq
 import pytest
 
 from models.config import EvaluateConfig
-from models.evaluate import evaluate, evaluate_run
-from models.evaluator import SCHEMA
+from models.evaluation.evaluate import evaluate, evaluate_run
+from models.evaluation.evaluator import SCHEMA
+from models.groups import Groups
 from models.huggingface.convert import export_hf, import_hf
-from models.nn.groups import Groups
 from models.training.checkpoint import restore_parameters
 from models.training.run_directory import model_of, read_run, train_config_of
 from models.training.state import Skeleton
 from models.training.step import optimizer_of
 from pipelines.errors import UserError
 
-SUPPORT = str(Path(__file__).parents[1] / "support")
+SUPPORT = str(Path(__file__).parents[2] / "support")
 
 CONFIG = EvaluateConfig(batch_size=8)
 
@@ -159,7 +159,7 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 import train_child as child
 from models.config import EvaluateConfig
-from models.evaluate import evaluate_run
+from models.evaluation.evaluate import evaluate_run
 from models.training.run_directory import read_run
 run = Path(sys.argv[1])
 evaluate_run(run, read_run(run), child.MemoryValidation, EvaluateConfig(batch_size=8))

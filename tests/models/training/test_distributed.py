@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import pytest
 
 from models.config import JobConfig
-from models.training.processes import membership, memory_explained
+from models.training.distributed import membership, memory_explained
 from pipelines.errors import UserError
 
 #: Prints the errors that one of two processes raises, and how it ends.
@@ -18,7 +18,7 @@ SCRIPT = """
 import sys
 import jax
 from models.config import JobConfig
-from models.training.processes import WAITED, JobError, agree, membership, on_first, together
+from models.training.distributed import WAITED, JobError, agree, membership, on_first, together
 from pipelines.errors import UserError
 
 number = int(sys.argv[2])

@@ -1,0 +1,1 @@
+"""What the HTML pages share: templates, SVG, and how numbers are written."""

@@ -1,0 +1,1 @@
+"""What a trained model writes: decoding, and filling the gaps of a text."""
