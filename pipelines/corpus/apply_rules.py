@@ -2,15 +2,16 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from functools import partial
 from typing import Any
 
+from pipelines.corpus.config import CorpusConfig
 from pipelines.corpus.ledger import ERROR, RULE_ERROR, Ledger
 from pipelines.corpus.recipe import Recipe
 from pipelines.corpus.rules.base import Edit, Rule, Step
+from pipelines.crawl.extract import Reserved
 from pipelines.crawl.fields import map_fields
 from pipelines.crawl.files import CrawlFile
-from pipelines.crawl.pages import read_pages
+from pipelines.crawl.pages import Blocked, read_pages
 from pipelines.errors import UserError
 from pipelines.records import Page, Rejected
 
@@ -99,42 +100,61 @@ def make_edit(edit: Edit, page: Page, recipe: Recipe) -> None:
         UserError: it raised an exception, or set a column that it does not declare.
     """
     before = set(page.columns)
-    try:
-        edit.edit(page)
-    except Exception as error:
-        if type(edit).__module__.startswith(_OWN):
-            raise
-        raise UserError(
-            f"edit {edit.name} of recipe {recipe.name} raised {type(error).__name__}: {error}, "
-            f"at {page.source} ({page.url}): fix the edit"
-        ) from error
+    call_step(edit, "edit", page, recipe=recipe, at=f"{page.source} ({page.url})")
     _check_declared(edit, page.columns.keys() - before, recipe)
 
 
-def read_allowed(file: CrawlFile, recipe: Recipe, settings: Any) -> Iterator[Page | Rejected]:
-    """Read a file; what the rules drop by URL, headers and HTML is not extracted.
+def call_step(step: Step, method: str, *given: Any, recipe: Recipe, at: str) -> Any:
+    """Call a method of a step about what is read `at` some place.
 
-    Args:
-        file: the file.
-        recipe: the recipe.
-        settings: the `CorpusConfig`.
+    Raises:
+        UserError: a step of the user's raised an exception. What goes wrong in one of mswitch is a
+            defect, and keeps its traceback.
     """
-    rules = [step for step in recipe.ingest if isinstance(step, Rule)]
+    try:
+        return getattr(step, method)(*given)
+    except UserError:
+        raise
+    except Exception as error:
+        if type(step).__module__.startswith(_OWN):
+            raise
+        kind = "edit" if isinstance(step, Edit) else "rule"
+        raise UserError(
+            f"{kind} {step.name} of recipe {recipe.name} raised {type(error).__name__}: {error} "
+            f"in {method}, at {at}: fix the {kind}"
+        ) from error
 
-    def first(method: str) -> Any:
-        asked = [getattr(rule, method) for rule in rules if rule.defines(method)]
-        return partial(_first, asked) if asked else None
 
+def read_file(
+    file: CrawlFile,
+    config: CorpusConfig,
+    reserved: Reserved | None = None,
+    blocked: Blocked | None = None,
+) -> Iterator[Page | Rejected]:
+    """Read a file as a build's settings say; see `read_pages`."""
     return read_pages(
         file,
-        max_record_bytes=settings.max_record_bytes,
-        drop_metadata_lines=settings.drop_metadata_lines,
-        html_main_content=settings.html_main_content,
-        fields=map_fields(settings.field),
-        reserved=first("response_reason"),
-        blocked=first("url_reason"),
+        max_record_bytes=config.max_record_bytes,
+        drop_metadata_lines=config.drop_metadata_lines,
+        html_main_content=config.html_main_content,
+        fields=map_fields(config.field),
+        reserved=reserved,
+        blocked=blocked,
     )
 
 
-def _first(methods: Sequence[Any], *given: Any) -> str | None:
-    return next((reason for method in methods if (reason := method(*given))), None)
+def read_allowed(
+    file: CrawlFile, recipe: Recipe, config: CorpusConfig
+) -> Iterator[Page | Rejected]:
+    """Read a file; what the rules drop by URL, headers and HTML is not extracted."""
+
+    def first(method: str) -> Any:
+        rules = [s for s in recipe.ingest if isinstance(s, Rule) and s.defines(method)]
+
+        def reason(*given: Any) -> str | None:
+            said = (call_step(s, method, *given, recipe=recipe, at=file.name) for s in rules)
+            return next(filter(None, said), None)
+
+        return reason if rules else None
+
+    return read_file(file, config, first("response_reason"), first("url_reason"))

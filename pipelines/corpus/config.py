@@ -2,7 +2,9 @@
 
 import dataclasses
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Annotated, Any
+
+from annotated_types import Ge, Le
 
 from pipelines.corpus.dedup.base import DedupScope
 from pipelines.corpus.dedup.exact import UrlWinner
@@ -11,12 +13,13 @@ from pipelines.corpus.recipe import Recipe
 from pipelines.corpus.recipe_source import PickledRecipe, RecipeSource, read_source
 from pipelines.corpus.recipes import PROFILES, RELEASES, ProfileName
 from pipelines.corpus.rules.badwords import Mc4Release
-from pipelines.corpus.rules.base import LanguageRule, check_range
+from pipelines.corpus.rules.base import LanguageRule
 from pipelines.corpus.rules.opt_out import OptOut
 from pipelines.corpus.rules.quality import GopherQuality
 from pipelines.crawl.fields import map_fields
 from pipelines.errors import UserError
 from pipelines.languages import parse_codes
+from pipelines.validation import check_fields
 
 #: Options that set the field of this name in whatever step of a recipe has it.
 STEP_OPTIONS = (
@@ -154,33 +157,23 @@ class CorpusConfig:
     drop_metadata_lines: bool = True
     language_min_bytes: int | None = None
     language_max_bytes: int | None = None
-    validation_per_mille: int = 1
-    min_validation_documents: int = 0
+    validation_per_mille: Annotated[int, Ge(0), Le(999)] = 1
+    min_validation_documents: Annotated[int, Ge(0)] = 0
     field: tuple[str, ...] | None = None
     html_main_content: bool = True
-    max_record_bytes: int = 16 << 20
-    shard_bytes: int = 128 << 20
-    bucket_bytes: int = 64 << 20
+    max_record_bytes: Annotated[int, Ge(1), Le(1 << 30)] = 16 << 20
+    shard_bytes: Annotated[int, Ge(1), Le(1 << 30)] = 128 << 20
+    bucket_bytes: Annotated[int, Ge(1)] = 64 << 20
     keep_fingerprints: bool = True
-    rejected_per_reason: int = 20
+    rejected_per_reason: Annotated[int, Ge(0)] = 20
     modern: ModernConfig = dataclasses.field(default_factory=ModernConfig)
 
     def __post_init__(self):
-        if self.mc4_release not in RELEASES:
-            raise UserError(f"mC4 has no release {self.mc4_release}: choose {', '.join(RELEASES)}")
+        check_fields(self)
         if self.dedup_scope not in (None, *(scopes := PROFILES[self.profile])):
             raise UserError(
                 f"dedup_scope is {self.dedup_scope}: profile {self.profile} has {', '.join(scopes)}"
             )
-        limits = {
-            "validation_per_mille": (0, 999),
-            "min_validation_documents": (0, None),
-            "max_record_bytes": (1, 1 << 30),
-            "shard_bytes": (1, 1 << 30),
-            "bucket_bytes": (1, None),
-            "rejected_per_reason": (0, None),
-        }
-        check_range(self, limits)
         if self.languages is not None:
             given = [code for entry in self.languages for code in entry.split(",") if code]
             object.__setattr__(self, "languages", parse_codes(given))

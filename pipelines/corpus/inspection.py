@@ -5,15 +5,14 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipelines.corpus.apply_rules import ask, make_edit
+from pipelines.corpus.apply_rules import ask, call_step, make_edit, read_file
 from pipelines.corpus.config import CorpusConfig
 from pipelines.corpus.dedup.base import Dedup
 from pipelines.corpus.dedup.fingerprints import normalize_url
+from pipelines.corpus.ledger import RULE_ERROR
 from pipelines.corpus.recipe import READ, Recipe
 from pipelines.corpus.rules.base import Edit, Rule
-from pipelines.crawl.fields import map_fields
 from pipelines.crawl.files import find_crawl_files
-from pipelines.crawl.pages import read_pages
 from pipelines.crawl.text_lines import normalize_lines
 from pipelines.errors import UserError
 from pipelines.records import Page, Rejected
@@ -70,21 +69,13 @@ def find_page(
         def note(*given: Any) -> None:
             for rule in rules:
                 if rule.defines(method):
-                    asked.append(_said(rule, getattr(rule, method)(*given), {}, of=method))
+                    reason = call_step(rule, method, *given, recipe=recipe, at=wanted)
+                    asked.append(_said(rule, reason, {}, of=method))
 
         return note
 
     for file in find_crawl_files(inputs):
-        pages = read_pages(
-            file,
-            max_record_bytes=config.max_record_bytes,
-            drop_metadata_lines=config.drop_metadata_lines,
-            html_main_content=config.html_main_content,
-            fields=map_fields(config.field),
-            reserved=asking("response_reason"),
-            blocked=asking("url_reason"),
-        )
-        for page in pages:
+        for page in read_file(file, config, asking("response_reason"), asking("url_reason")):
             at_place = place and page.source.rpartition("@")[2] == place[2]
             if at_place or normalize_url(page.url) == normalize_url(wanted):
                 order = {rule.name: number for number, rule in enumerate(rules)}
@@ -121,12 +112,17 @@ def inspect_page(
         for step in recipe.steps:
             if isinstance(step, Edit):
                 make_edit(step, page, recipe)
-                steps.append(_said(step, None, {name: page.columns[name] for name in step.columns}))
+                values = {name: page.columns[name] for name in step.columns}
+                steps.append(_said(step, None, values))
             elif isinstance(step, Dedup):
                 steps.append({**_said(step, None, {}), "of": "other pages"})
             elif step.is_stage:
                 [reason] = ask(step, [page], recipe)
-                steps.append(_said(step, reason, step.describe(page)))
+                values = {}
+                if reason != RULE_ERROR:
+                    at = f"{page.source} ({page.url})"
+                    values = call_step(step, "describe", page, recipe=recipe, at=at)
+                steps.append(_said(step, reason, values))
     dropped = next((found for found in steps if found["reason"]), None)
     return {
         "url": page.url,

@@ -71,7 +71,6 @@ class FindFiles(beam.PTransform):
         self.files = [dataclasses.asdict(file) for file in find_crawl_files(patterns)]
 
     def expand(self, input_or_inputs: PBegin):
-        """Create them."""
         return input_or_inputs | beam.Create(list(enumerate(self.files)))
 
 
@@ -86,7 +85,6 @@ class IngestCrawl(beam.PTransform):
         self.job = job
 
     def expand(self, input_or_inputs: PCollection):
-        """Spread files over workers."""
         return (
             input_or_inputs
             | "SpreadFiles" >> beam.Reshuffle()
@@ -127,7 +125,6 @@ class _KeepSmallest(beam.PTransform):
         )
 
     def expand(self, input_or_inputs: PCollection):
-        """Group keys by bucket, choose, and send back which candidates stay."""
         return (
             input_or_inputs
             | "SliceKeys" >> beam.FlatMap(_slices, self.rules)
@@ -194,7 +191,6 @@ class ClusterNearDuplicates(beam.PTransform):
         )
 
     def expand(self, input_or_inputs: PCollection):
-        """Match pages in buckets of band keys, then cluster matches language by language."""
         recorded = (
             input_or_inputs
             | "SliceKeys" >> beam.FlatMap(_near_slices, self.rules)
@@ -249,7 +245,6 @@ class FinishPages(beam.PTransform):
         self.job = job
 
     def expand(self, input_or_inputs: PCollection):
-        """Finish each shard."""
         return input_or_inputs | "FinishShard" >> beam.Map(_finish, job=self.job)
 
 
@@ -266,7 +261,6 @@ class ReadDocuments(beam.PTransform):
         self.job = job
 
     def expand(self, input_or_inputs: PCollection):
-        """Read each shard."""
         return input_or_inputs | "ReadShard" >> beam.FlatMap(_documents, job=self.job)
 
 
@@ -297,7 +291,6 @@ class WriteShards(beam.PTransform):
         self.by_reference = by_reference
 
     def expand(self, input_or_inputs: PCollection):
-        """Write each output shard."""
         options = {"directory": self.directory, "job": self.job}
         if self.by_reference:
             return (
@@ -334,7 +327,6 @@ class WriteKeys(beam.PTransform):
         self.store = store
 
     def expand(self, input_or_inputs: PCollection):
-        """Group keys by bucket and write each."""
         return (
             input_or_inputs
             | "SliceKeys" >> beam.FlatMap(self.store.slices)

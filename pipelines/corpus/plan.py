@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipelines.corpus.apply_rules import ask
+from pipelines.corpus.apply_rules import ask, read_file
 from pipelines.corpus.config import CorpusConfig
 from pipelines.corpus.dedup.base import LineDedup
 from pipelines.corpus.dedup.exact import WIDTHS, bits_for, shared_bits
@@ -14,9 +14,7 @@ from pipelines.corpus.dedup.near import NearDedup
 from pipelines.corpus.dedup.near_clusters import CANDIDATE_BYTES
 from pipelines.corpus.recipe import Recipe
 from pipelines.corpus.rules.length_and_paragraphs import MaxLength, Paragraphs
-from pipelines.crawl.fields import map_fields
 from pipelines.crawl.files import CrawlFile, find_crawl_files
-from pipelines.crawl.pages import read_pages
 from pipelines.errors import UserError
 from pipelines.records import Page, Rejected
 
@@ -58,14 +56,7 @@ def read_sample(file: CrawlFile, config: CorpusConfig, recipe: Recipe) -> Sample
     sample = Sample(file.size_bytes)
     urls: set[bytes] = set()
     lines_seen: set[bytes] = set()
-    pages = read_pages(
-        file,
-        max_record_bytes=config.max_record_bytes,
-        drop_metadata_lines=config.drop_metadata_lines,
-        html_main_content=config.html_main_content,
-        fields=map_fields(config.field),
-    )
-    for page in pages:
+    for page in read_file(file, config):
         if isinstance(page, Rejected) or _drops(recipe, MaxLength, page):
             continue
         utf8 = page.utf8

@@ -21,10 +21,11 @@ import langid_texts
 from langid_texts import SIZES_BYTES, Sample
 
 from pipelines.corpus.rules.langid import TwoIdentifiers, cld2_guesses, language_policies
-from pipelines.corpus.rules.langid_mc4 import LanguageIdentifier
+from pipelines.corpus.rules.langid_mc4 import IdentifyLanguage
 from pipelines.corpus.rules.south_slavic import LANGUAGES as SOUTH_SLAVIC
 from pipelines.errors import UserError
 from pipelines.languages import UNDETERMINED, languages, mc4_codes
+from pipelines.records import Page
 
 ROOT = Path(__file__).parents[2]
 POLICY = ROOT / "pipelines/corpus/rules/language_policy.csv"
@@ -64,11 +65,11 @@ def systems() -> dict[str, Callable[[str], str]]:
     """What is compared: names and functions from text to label, as a corpus would have it."""
 
     def mc4(threshold: float) -> Callable[[str], str]:
-        identifier = LanguageIdentifier(threshold)
+        rule = IdentifyLanguage(language_threshold=threshold)
         kept = {*mc4_codes(), UNDETERMINED}
 
         def identify(text: str) -> str:
-            lang, _ = identifier.identify(text)
+            lang, _ = rule.identify(Page("", text.encode(), "", 0, "", ""))
             return lang if lang in kept else UNDETERMINED
 
         return identify

@@ -13,7 +13,7 @@ from pipelines import storage
 from pipelines.corpus import build as corpus_build
 from pipelines.corpus.build import CorpusConfig, build_corpus
 from pipelines.corpus.config import ModernConfig
-from pipelines.corpus.rules.badwords import MAX_LIST_BYTES, load_badwords
+from pipelines.corpus.rules.badwords import MAX_LIST_BYTES, identity, load_badwords
 from pipelines.corpus.rules.blocklist import load_blocklist
 from pipelines.corpus.rules.decontamination import Decontaminate, read_evaluation_sets
 from pipelines.corpus.rules.quality import GopherQuality
@@ -77,7 +77,7 @@ def test_lists_are_the_same_wherever_they_lie(lists: Path, remote_lists: str):
     for here, there in ((str(lists), remote_lists), (f"{lists}/", f"{remote_lists}/")):
         words = load_badwords(storage.join(there, "words"))
         assert words == load_badwords(storage.join(here, "words"))
-        assert words.identity()["languages"] == ["en", "fr"]
+        assert identity(words)["languages"] == ["en", "fr"]
         names = ("ut1", "mine.txt", "ut1/b/adult", "ut1/a/")
         far, near = (load_blocklist([f"{at.rstrip('/')}/{name}" for name in names])
                      for at in (there, here))  # fmt: skip

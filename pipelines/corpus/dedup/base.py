@@ -7,7 +7,7 @@ equal keys of all shards and choose what stays; `reasons` applies what was chose
 import collections
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -22,8 +22,8 @@ from pipelines.corpus.dedup.fingerprints import (
 )
 from pipelines.corpus.rules.base import Step
 from pipelines.corpus.work_directory import WorkDirectory
-from pipelines.errors import UserError
 from pipelines.records import Page
+from pipelines.validation import check_fields
 
 DedupScope = Literal["global", "language", "none"]
 
@@ -107,9 +107,7 @@ class UrlDedup(Dedup):
     url_winner: UrlWinner = "newest"
 
     def __post_init__(self):
-        if self.url_winner not in get_args(UrlWinner):
-            choices = ", ".join(get_args(UrlWinner))
-            raise UserError(f"url_winner is {self.url_winner}: choose {choices}")
+        check_fields(self)
 
     def keys(self, pages: Sequence[Page]) -> list[dict[str, Any]]:
         """Return fingerprints of URL and text."""
@@ -123,17 +121,14 @@ class UrlDedup(Dedup):
         ]
 
     def chosen(self, work: WorkDirectory, shard: int, lines: np.ndarray) -> list[bool]:
-        """Return which pages stay."""
         return work.selected(self.shuffle, shard, len(lines)).tolist()
 
     def reasons(
         self, pages: Sequence[Page], chosen: Sequence[Any], lines: collections.Counter[str]
     ) -> list[str | None]:
-        """Return `duplicate_url` for pages that do not stay."""
         return [None if stays else "duplicate_url" for stays in chosen]
 
     def kept_keys(self, page: Page) -> np.ndarray:
-        """Return the key of the page's URL."""
         return unpack(page.columns["id"])
 
 
@@ -152,11 +147,10 @@ class LineDedup(Dedup):
         pa.field("lines", pa.int32(), nullable=False),
         _binary("line_hashes"),
     )
-    dedup_scope: DedupScope = "global"
+    dedup_scope: Literal["global", "language"] = "global"
 
     def __post_init__(self):
-        if self.dedup_scope not in ("global", "language"):
-            raise UserError(f"dedup_scope is {self.dedup_scope}: choose global, language")
+        check_fields(self)
 
     @property
     def needs_language(self) -> bool:
@@ -192,5 +186,4 @@ class LineDedup(Dedup):
         return reasons
 
     def kept_keys(self, page: Page) -> np.ndarray:
-        """Return the keys of the page's own lines."""
         return page.columns["own_line_keys"]

@@ -73,16 +73,13 @@ class FingerprintStore:
         fault_point("corpus.after_fingerprints")
 
     def complete(self) -> bool:
-        """Tell whether all files are written."""
         return all(storage.exists(self.entry(bucket)) for bucket in range(self.buckets))
 
     def described(self) -> list[dict[str, Any]]:
-        """Return the manifest entries of all files."""
         return list(storage.read_json_files([self.entry(n) for n in range(self.buckets)]))
 
     @property
     def buckets(self) -> int:
-        """How many files there are."""
         return 1 << self.bucket_bits
 
     def entry(self, bucket: int) -> str:

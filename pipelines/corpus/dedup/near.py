@@ -18,17 +18,18 @@ import dataclasses
 import itertools
 import struct
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
+from annotated_types import Ge, Le
 
 from pipelines.corpus.dedup.base import Dedup
 from pipelines.corpus.dedup.fingerprints import md5, unpack
-from pipelines.corpus.rules.base import check_range
 from pipelines.corpus.rules.words import Words, mix, words_of
 from pipelines.corpus.work_directory import WorkDirectory
 from pipelines.records import Page
+from pipelines.validation import check_fields
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -52,13 +53,13 @@ class NearDedup(Dedup):
     )
     before_edits: ClassVar[bool] = True
 
-    bands: int = 14
-    rows: int = 8
-    shingle_words: int = 5
+    bands: Annotated[int, Ge(1), Le(255)] = 14
+    rows: Annotated[int, Ge(1), Le(64)] = 8
+    shingle_words: Annotated[int, Ge(1), Le(100)] = 5
     seed: int = 1
 
     def __post_init__(self):
-        check_range(self, {"bands": (1, 255), "rows": (1, 64), "shingle_words": (1, 100)})
+        check_fields(self, "--modern.minhash.")
 
     @property
     def needs_language(self) -> bool:
@@ -88,13 +89,11 @@ class NearDedup(Dedup):
     def reasons(
         self, pages: Sequence[Page], chosen: Sequence[Any], lines: collections.Counter[str]
     ) -> list[str | None]:
-        """Return `near_duplicate` for pages that another represents."""
         for page, size in zip(pages, chosen, strict=True):
             page.columns["cluster_size"] = size
         return [None if size else "near_duplicate" for size in chosen]
 
     def kept_keys(self, page: Page) -> np.ndarray:
-        """Return the keys of the page's bands."""
         return unpack(page.columns["band_keys"])
 
     def match_probability(self, similarity: float) -> float:

@@ -10,17 +10,21 @@ import hashlib
 import io
 import re
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal
+
+from annotated_types import Ge, Le
 
 from pipelines import storage
 from pipelines.corpus.dedup.fingerprints import fingerprint, normalize_url
-from pipelines.corpus.rules.base import Rule, check_range
+from pipelines.corpus.rules.base import Rule
 from pipelines.corpus.rules.list_files import open_list, remote_files
 from pipelines.errors import UserError
 from pipelines.languages import languages
 from pipelines.outputs import canonical_json
 from pipelines.records import Page
+from pipelines.validation import check_fields
 
 Mc4Release = Literal["3.0.1", "3.1.0"]
 
@@ -46,20 +50,8 @@ MAX_LIST_BYTES = 1 << 20
 MAX_WORD_CHARACTERS = 100
 
 
-@dataclasses.dataclass(frozen=True)
-class WordLists:
-    """The lists of a directory.
-
-    Attributes:
-        lists: (language code without subtags, its entries), both sorted.
-    """
-
-    lists: tuple[tuple[str, tuple[str, ...]], ...]
-
-    def identity(self) -> dict[str, Any]:
-        """What a build's configuration says of them: languages, and a digest of all entries."""
-        digest = hashlib.sha256(canonical_json(self.lists).encode()).hexdigest()
-        return {"languages": [lang for lang, _ in self.lists], "sha256": digest}
+#: The entries of each language (its code without subtags), both sorted.
+WordLists = tuple[tuple[str, tuple[str, ...]], ...]
 
 
 def load_badwords(directory: str | Path) -> WordLists:
@@ -92,7 +84,13 @@ def load_badwords(directory: str | Path) -> WordLists:
         raise UserError(
             f"bad words {directory} holds no list: give a directory with files such as de"
         )
-    return WordLists(tuple((lang, tuple(sorted(words))) for lang, words in sorted(found.items())))
+    return tuple((lang, tuple(sorted(words))) for lang, words in sorted(found.items()))
+
+
+def identity(lists: WordLists) -> dict[str, Any]:
+    """Return what a build's configuration says of lists: languages, a digest of all entries."""
+    digest = hashlib.sha256(canonical_json(lists).encode()).hexdigest()
+    return {"languages": [lang for lang, _ in lists], "sha256": digest}
 
 
 def _entries_of(directory: str | Path) -> list[tuple[str, str, int | None]]:
@@ -134,43 +132,27 @@ def _read_list(file: str) -> set[str]:
     return words
 
 
-class BadWordsFilter:
-    """Decides on pages by one release's rules.
-
-    Args:
-        badwords: the lists.
-        release: how words match.
-        fraction: the share of pages with bad words to drop; which ones, the URL's hash says.
-    """
-
-    def __init__(self, badwords: WordLists, release: Mc4Release, fraction: float):
-        allowed = _ALLOWED[release]
-        self._patterns: dict[str, re.Pattern[str]] = {}
-        for lang, words in badwords.lists:
-            if counted := set(words) - allowed.get(lang, frozenset()):
-                unspaced = lang in _UNSPACED[release]
-                self._patterns[lang] = word_pattern(counted, flanked=not unspaced)
-        self._numerator, self._denominator = float(fraction).as_integer_ratio()
-
-    def reason(self, lang: str, text: str, url_hash: bytes) -> str | None:
-        """Name the reason to drop a page, or None to keep it.
-
-        Args:
-            lang: its code; the list is that of the code without subtags.
-            text: its text.
-            url_hash: md5 of its normalised URL.
-        """
-        pattern = self._patterns.get(lang.partition("-")[0])
-        if pattern is None or not pattern.search(text.lower()):
-            return None
-        kept = int.from_bytes(url_hash, "big") % self._denominator >= self._numerator
-        return None if kept else "bad_words"
-
-
 @functools.lru_cache(maxsize=4)
-def badwords_filter(badwords: WordLists, release: Mc4Release, fraction: float) -> BadWordsFilter:
-    """Return the filter for these rules, compiled once per process."""
-    return BadWordsFilter(badwords, release, fraction)
+def word_patterns(lists: WordLists, release: Mc4Release) -> dict[str, re.Pattern[str]]:
+    """Return what finds a language's bad words by a release's rules, compiled once per process."""
+    patterns = {}
+    for lang, words in lists:
+        if counted := set(words) - _ALLOWED[release].get(lang, frozenset()):
+            flanked = lang not in _UNSPACED[release]
+            patterns[lang] = word_pattern(counted, flanked=flanked)
+    return patterns
+
+
+def has_bad_words(patterns: Mapping[str, re.Pattern[str]], lang: str, text: str) -> bool:
+    """Tell whether a text has a word of its language's list, that of the code without subtags."""
+    pattern = patterns.get(lang.partition("-")[0])
+    return pattern is not None and pattern.search(text.lower()) is not None
+
+
+def in_fraction(url_hash: bytes, fraction: float) -> bool:
+    """Tell whether a page is in a share of all, by the hash of its normalised URL."""
+    numerator, denominator = float(fraction).as_integer_ratio()
+    return int.from_bytes(url_hash, "big") % denominator < numerator
 
 
 @dataclasses.dataclass(frozen=True)
@@ -187,20 +169,17 @@ class BadWords(Rule):
 
     name: ClassVar[str] = "badwords"
     badwords: str = ""
-    badwords_filter_fraction: float = 0.999
+    badwords_filter_fraction: Annotated[float, Ge(0), Le(1)] = 0.999
     mc4_release: Mc4Release = "3.1.0"
     saved: str = dataclasses.field(default="", repr=False)
 
     def __post_init__(self):
-        check_range(self, {"badwords_filter_fraction": (0, 1)})
-        if self.mc4_release not in get_args(Mc4Release):
-            choices = ", ".join(get_args(Mc4Release))
-            raise UserError(f"mC4 has no release {self.mc4_release}: choose {choices}")
+        check_fields(self)
 
     def settings(self) -> dict[str, Any]:
         """Return languages and a digest of the lists, and how they are applied."""
         return {
-            "badwords": load_badwords(self.badwords).identity() if self.badwords else None,
+            "badwords": identity(load_badwords(self.badwords)) if self.badwords else None,
             "badwords_filter_fraction": self.badwords_filter_fraction,
             "mc4_release": self.mc4_release,
         }
@@ -210,26 +189,22 @@ class BadWords(Rule):
         if not self.badwords:
             return {}
         saved = storage.join(directory, "badwords.json")
-        storage.write_json(saved, load_badwords(self.badwords).lists, scratch=True)
+        storage.write_json(saved, load_badwords(self.badwords), scratch=True)
         return {"badwords": self.badwords, "saved": saved}
 
     @functools.cached_property
-    def _filter(self) -> BadWordsFilter | None:
-        if not self.badwords:
-            return None
-        lists = _read(self.saved) if self.saved else load_badwords(self.badwords)
-        return badwords_filter(lists, self.mc4_release, self.badwords_filter_fraction)
+    def _patterns(self) -> dict[str, re.Pattern[str]]:
+        if self.saved:
+            lists = tuple((lang, tuple(words)) for lang, words in storage.read_json(self.saved))
+        else:
+            lists = load_badwords(self.badwords) if self.badwords else ()
+        return word_patterns(lists, self.mc4_release)
 
     def reason(self, page: Page) -> str | None:
-        """Return `bad_words`, or None."""
-        if self._filter is None:
+        if not self._patterns or not has_bad_words(self._patterns, page.lang, page.text):
             return None
-        return self._filter.reason(page.lang, page.text, fingerprint(normalize_url(page.url)))
-
-
-def _read(path: str) -> WordLists:
-    """Read what `prepare` wrote."""
-    return WordLists(tuple((lang, tuple(words)) for lang, words in storage.read_json(path)))
+        url_hash = fingerprint(normalize_url(page.url))
+        return "bad_words" if in_fraction(url_hash, self.badwords_filter_fraction) else None
 
 
 def word_pattern(words: set[str], flanked: bool) -> re.Pattern[str]:

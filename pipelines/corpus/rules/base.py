@@ -42,6 +42,15 @@ class Step:
     files: ClassVar[tuple[str, ...]] = ()
     preload: ClassVar[tuple[str, ...]] = ()
 
+    def __getstate__(self) -> dict[str, Any]:
+        # What a cached property holds is loaded again where the step arrives.
+        kind = type(self)
+        return {
+            name: value
+            for name, value in vars(self).items()
+            if not isinstance(getattr(kind, name, None), functools.cached_property)
+        }
+
     def settings(self) -> dict[str, Any]:
         """Return what identifies this step besides its code: files by their content.
 
@@ -214,28 +223,6 @@ class LanguageRule(Rule):
     def describe(self, page: Page) -> Mapping[str, Any]:
         """Return the guess and what else is known of it."""
         return {"lang": page.lang, "lang_score": page.lang_score, **super().describe(page)}
-
-
-def check_range(
-    rule: Any, limits: Mapping[str, tuple[float, float | None]], what: str = ""
-) -> None:
-    """Check that fields are within their limits.
-
-    Args:
-        rule: what has the fields; a field that is None is not checked.
-        limits: least and most of each, None if there is no most.
-        what: said before the field's name.
-
-    Raises:
-        UserError: one is not.
-    """
-    for name, (low, high) in limits.items():
-        value = getattr(rule, name)
-        if value is None:
-            continue
-        if not value >= low or (high is not None and value > high):
-            upper = "" if high is None else f" and at most {high:,}"
-            raise UserError(f"{what}{name} is {value}: it must be at least {low}{upper}")
 
 
 def file_digest(path: str, what: str) -> str:

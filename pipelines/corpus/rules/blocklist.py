@@ -187,13 +187,10 @@ class Blocklist(Rule):
         return _read(self.saved) if self.saved else load_blocklist(self.blocklists)
 
     def url_reason(self, url: str) -> str | None:
-        """Name the list that blocks a URL, or None."""
         return self._blocked.match(url)
 
     def reason(self, page: Page) -> str | None:
-        """Drop no page: those of blocked URLs are not read."""
-        del page
-        return None
+        return None  # pages of blocked URLs are not read
 
 
 @functools.lru_cache(maxsize=1)

@@ -20,9 +20,10 @@ import json
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
+from annotated_types import Gt, Le
 
 from pipelines import storage
 from pipelines.corpus.dedup.fingerprints import fingerprint, normalize_url
@@ -31,6 +32,7 @@ from pipelines.corpus.rules.list_files import open_list
 from pipelines.corpus.rules.words import Words, chunks, cut
 from pipelines.errors import UserError
 from pipelines.records import Page
+from pipelines.validation import check_fields
 
 NGRAM_WORDS = 13
 MIN_ITEM_WORDS = 8
@@ -137,8 +139,6 @@ class EvaluationIndex:
     """
 
     def __init__(self, items: Iterable[EvaluationItem], min_share: float = 0.5):
-        if not 0 < min_share <= 1:
-            raise UserError(f"min_share is {min_share}: it must be above 0 and at most 1")
         self.min_share = min_share
         self.items: list[tuple[str, int]] = []
         self.too_short: list[tuple[str, int]] = []
@@ -208,15 +208,11 @@ class Decontaminate(Rule):
 
     name: ClassVar[str] = "decontamination"
     evaluation_sets: tuple[str, ...] = ()
-    contamination_share: float = 0.5
+    contamination_share: Annotated[float, Gt(0), Le(1)] = 0.5
     saved: str = dataclasses.field(default="", repr=False)
 
     def __post_init__(self):
-        if not 0 < self.contamination_share <= 1:
-            raise UserError(
-                f"contamination_share is {self.contamination_share}: "
-                "it must be above 0 and at most 1"
-            )
+        check_fields(self, "--modern.")
 
     def settings(self) -> dict[str, Any]:
         """Return the share, and the files by their content, wherever they lie."""
@@ -236,7 +232,6 @@ class Decontaminate(Rule):
 
     @functools.cached_property
     def index(self) -> EvaluationIndex:
-        """The n-grams of all items."""
         if self.saved:
             return _read(self.saved, self.contamination_share)
         return EvaluationIndex(read_evaluation_sets(self.evaluation_sets), self.contamination_share)
@@ -252,11 +247,9 @@ class Decontaminate(Rule):
         return reasons
 
     def notes(self, page: Page) -> list[dict[str, Any]]:
-        """Return the items that a page has."""
         return page.columns.get("_items", [])
 
     def describe(self, page: Page) -> dict[str, Any]:
-        """Return the items that a page has."""
         return {"items": self.notes(page)}
 
 

@@ -20,7 +20,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import gcld3
 
 from pipelines.corpus.rules import south_slavic
-from pipelines.corpus.rules.base import LanguageRule, check_range
+from pipelines.corpus.rules.base import LanguageRule
 from pipelines.corpus.rules.text_script import Script, main_script, script_counts, share_in_script
 from pipelines.languages import UNDETERMINED, languages
 from pipelines.records import Page
@@ -43,6 +43,24 @@ _REFUSED = re.compile(
     + "".join(chr(plane << 16 | low) for plane in range(1, 17) for low in (0xFFFE, 0xFFFF))
     + "]"
 )
+
+#: CLD3 gives no answer for shorter text.
+MIN_BYTES = 100
+#: How much of a text the identifiers look at: of a longer one, three pieces (`sample`). The South
+#: Slavic cues, which are rare, look at three times as much.
+MAX_CHARACTERS = 3_000
+#: Lowest share of letters in the language's own script.
+MIN_SCRIPT_SHARE = 0.5
+#: Lowest share of a language's usual CLD2 points that counts. Unlisted relatives reach 0.3 to 0.6,
+#: text in the language 0.75 and more; the value leaves room for pages less tidy than those it was
+#: chosen on.
+MIN_POINTS_SHARE = 0.6
+#: How much of a text must be in one language for CLD2 to decide alone.
+MIN_CLD2_PERCENT = 90
+#: With more points in any language, text is not one that CLD2 lacks.
+ROMANISED_POINTS = 450
+#: Weight of each identifier's own label beside the South Slavic cues.
+AGREEMENT_ODDS = 1.5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,44 +95,6 @@ def language_policies() -> Mapping[str, LanguagePolicy]:
     if table.keys() != languages().keys():
         raise ValueError(f"language_policy.csv: rows {table.keys() ^ languages().keys()}")
     return MappingProxyType(table)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class IdentifierConfig:
-    """What holds for every language.
-
-    Attributes:
-        min_bytes: CLD3 gives no answer for shorter text.
-        max_characters: how much of a text the identifiers look at: of a longer one, three pieces
-            (`sample`). The South Slavic cues, which are rare, look at three times as much.
-        min_script_share: lowest share of letters in the language's own script.
-        min_points_share: lowest share of a language's usual CLD2 points that counts. Unlisted
-            relatives reach 0.3 to 0.6, text in the language 0.75 and more; the value leaves room
-            for pages less tidy than those it was chosen on.
-        min_cld2_percent: how much of a text must be in one language for CLD2 to decide alone.
-        romanised_points: with more points in any language, text is not one that CLD2 lacks.
-        agreement_odds: weight of each identifier's own label beside the South Slavic cues.
-    """
-
-    min_bytes: int = 100
-    max_characters: int = 3_000
-    min_script_share: float = 0.5
-    min_points_share: float = 0.6
-    min_cld2_percent: int = 90
-    romanised_points: float = 450
-    agreement_odds: float = 1.5
-
-    def __post_init__(self):
-        limits = {
-            "min_bytes": (0, None),
-            "max_characters": (3, None),
-            "min_script_share": (0, 1),
-            "min_points_share": (0, None),
-            "min_cld2_percent": (0, 100),
-            "romanised_points": (0, None),
-            "agreement_odds": (1, None),
-        }
-        check_range(self, limits)
 
 
 class Identification(NamedTuple):
@@ -192,32 +172,24 @@ def sample(text: str, characters: int) -> str:
 
 
 class TwoIdentifiers:
-    """Labels text with the codes of languages.csv. An instance serves one thread at a time.
+    """Labels text with the codes of languages.csv. An instance serves one thread at a time."""
 
-    Pickles as its configuration: the identifiers are built again where it arrives, in a few
-    milliseconds.
-    """
-
-    def __init__(self, config: IdentifierConfig | None = None):
-        self.config = config or IdentifierConfig()
+    def __init__(self):
         self._cld3 = gcld3.NNetLanguageIdentifier(
-            min_num_bytes=self.config.min_bytes, max_num_bytes=4 * self.config.max_characters
+            min_num_bytes=MIN_BYTES, max_num_bytes=4 * MAX_CHARACTERS
         )
         self._policies = language_policies()
 
-    def __reduce__(self):
-        return TwoIdentifiers, (self.config,)
-
     def identify(self, text: str) -> Identification:
         """Return the language of `text`, or `und` and why."""
-        seen = sample(text, self.config.max_characters).encode("utf-8", "replace").decode()
+        seen = sample(text, MAX_CHARACTERS).encode("utf-8", "replace").decode()
         counts = script_counts(seen)
         script = main_script(counts)
         cld2, *others = cld2_guesses(seen, latin=script.code == "Latn")
         choice, second, reason = self._decide(cld2, seen, script, text)
         if choice.lang and not reason:
             share = share_in_script(counts, languages()[choice.lang])
-            if share < self.config.min_script_share:
+            if share < MIN_SCRIPT_SHARE:
                 reason = "script_mismatch"
         score = min(1.0, self._score(choice))
         if reason:
@@ -239,7 +211,7 @@ class TwoIdentifiers:
         """
         group = cld2.lang in south_slavic.LANGUAGES
         alone = self._stands_alone(cld2)
-        if alone and not group and cld2.points >= self.config.romanised_points:
+        if alone and not group and cld2.points >= ROMANISED_POINTS:
             return cld2, NO_GUESS, self._listed(cld2)
         cld3 = self._ask_cld3(seen, latin=script.code == "Latn")
         policy = self._policies.get(cld3.lang)
@@ -285,23 +257,23 @@ class TwoIdentifiers:
     def _has_points(self, guess: Guess) -> bool:
         policy = self._policies.get(guess.lang)
         usual = policy.cld2_points if policy else 0.0
-        return guess.points >= self.config.min_points_share * usual
+        return guess.points >= MIN_POINTS_SHARE * usual
 
     def _stands_alone(self, cld2: Guess) -> bool:
         """Whether CLD2 needs no second voice: nearly all the text, and the usual points."""
-        whole = cld2.reliable and cld2.share * 100 >= self.config.min_cld2_percent
+        whole = cld2.reliable and cld2.share * 100 >= MIN_CLD2_PERCENT
         return whole and self._has_points(cld2)
 
     def _foreign(self, cld2: Guess) -> bool:
         """Whether CLD2 is too sure for text in a language that it lacks."""
-        return cld2.reliable and cld2.points >= self.config.romanised_points
+        return cld2.reliable and cld2.points >= ROMANISED_POINTS
 
     def _by_cues(self, cld3: Guess, cld2: Guess, text: str) -> Guess:
         """Tell Croatian, Bosnian and Latin-script Serbian apart; both labels count a little."""
-        odds = south_slavic.probabilities(text[: 3 * self.config.max_characters])
+        odds = south_slavic.probabilities(text[: 3 * MAX_CHARACTERS])
         for guess in (cld3, cld2):
             if guess.lang in odds:
-                odds[guess.lang] *= self.config.agreement_odds
+                odds[guess.lang] *= AGREEMENT_ODDS
         best = max(odds, key=lambda lang: odds[lang])
         return Guess(best, odds[best] / sum(odds.values()))
 

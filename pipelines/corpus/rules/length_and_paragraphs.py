@@ -5,16 +5,16 @@ long as it takes to say what three lines of 200 characters of English say.
 """
 
 import dataclasses
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
-from pipelines.corpus.rules.base import Limits, Rule, check_range
-from pipelines.corpus.rules.scripts import (
-    LEAST_LENGTH_FACTOR,
-    length_factor,
-)
+from annotated_types import Ge
+
+from pipelines.corpus.rules.base import Limits, Rule
+from pipelines.corpus.rules.scripts import LEAST_LENGTH_FACTOR, length_factor
 from pipelines.corpus.rules.text_script import writing_system
 from pipelines.crawl.text_lines import third_longest_line
 from pipelines.records import Page
+from pipelines.validation import check_fields
 
 #: How much of a page tells its script.
 _SCRIPT_CHARACTERS = 4000
@@ -29,19 +29,17 @@ class MaxLength(Rule):
     """
 
     name: ClassVar[str] = "length"
-    max_page_characters: int = 190_000
+    max_page_characters: Annotated[int, Ge(1)] = 190_000
 
     def __post_init__(self):
-        check_range(self, {"max_page_characters": (1, None)})
+        check_fields(self)
 
     def reason(self, page: Page) -> str | None:
-        """Return `too_long`, or None."""
         most = self.max_page_characters
         # No text has more characters than bytes.
         return "too_long" if len(page.utf8) > most and len(page.text) > most else None
 
     def describe(self, page: Page) -> dict[str, int]:
-        """Return its length."""
         return {"characters": len(page.text)}
 
     def limits(self) -> Limits:
@@ -60,21 +58,19 @@ class Paragraphs(Rule):
     """
 
     name: ClassVar[str] = "paragraphs"
-    min_lines: int = 3
-    min_long_line_characters: int = 200
+    min_lines: Annotated[int, Ge(1)] = 3
+    min_long_line_characters: Annotated[int, Ge(0)] = 200
 
     def __post_init__(self):
-        check_range(self, {"min_lines": (1, None), "min_long_line_characters": (0, None)})
+        check_fields(self)
 
     def reason(self, page: Page) -> str | None:
-        """Return `too_few_lines`, `short_lines` or None."""
         if page.utf8.count(b"\n") + 1 < self.min_lines:
             return "too_few_lines"
         limit = self.min_long_line_characters
         return "short_lines" if third_longest_line(page.utf8, limit) < limit else None
 
     def describe(self, page: Page) -> dict[str, int]:
-        """Return how many lines there are, and the length of the third-longest."""
         longest = third_longest_line(page.utf8, len(page.utf8))
         return {"lines": page.utf8.count(b"\n") + 1, "third_longest_line": longest}
 

@@ -63,9 +63,7 @@ class OptOut(Rule):
         return next((f"opt_out_{name}" for name in self.honour if name in found), None)
 
     def reason(self, page: Page) -> str | None:
-        """Keep every page: a response with a signal never becomes one."""
-        del page
-        return None
+        return None  # a response with a signal never becomes a page
 
 
 def opt_out_signals(

@@ -24,8 +24,8 @@ import dataclasses
 import ipaddress
 import itertools
 import re
-from collections.abc import Mapping
-from typing import ClassVar
+from collections.abc import Callable, Mapping
+from typing import ClassVar, NamedTuple
 
 from pipelines.corpus.rules.base import Edit
 from pipelines.records import DETAIL_CHARACTERS, Page
@@ -61,8 +61,7 @@ _ZIP_PLUS_FOUR = [5, 4]
 _YEAR = re.compile("(?:19|20)[0-9]{2}")
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Masked:
+class Masked(NamedTuple):
     """A text without its personal data, and how much of each kind there was."""
 
     text: str
@@ -76,38 +75,32 @@ def mask_personal_data(text: str) -> Masked:
 
     Masking what is masked changes nothing.
     """
-    emails = ips = phones = 0
-
-    def email(match: re.Match[str]) -> str:
-        nonlocal emails
-        if match[2].lower() in _FILE_SUFFIXES:
-            return match[0]
-        emails += 1
-        return EMAIL
-
-    def ip_address(match: re.Match[str]) -> str:
-        nonlocal ips
-        if not _is_public(match[0]):
-            return match[0]
-        ips += 1
-        return IP_ADDRESS
-
-    def phone(match: re.Match[str]) -> str:
-        nonlocal phones
-        before = text[max(0, match.start() - 20) : match.start()]
-        if not _is_phone(match[0]) or _NOT_A_PHONE.search(before):
-            return match[0]
-        phones += 1
-        return PHONE
-
+    emails = ips = 0
     if "@" in text:
-        text = _EMAIL.sub(email, text)
+        text, emails = _mask(_EMAIL, EMAIL, text, _is_email)
     if _IN_IPV4.search(text):
-        text = _IPV4.sub(ip_address, text)
+        text, ips = _mask(_IPV4, IP_ADDRESS, text, _is_public)
     if _IN_IPV6.search(text):
-        text = _IPV6.sub(ip_address, text)
-    text = _NUMBER.sub(phone, text)
+        text, more = _mask(_IPV6, IP_ADDRESS, text, _is_public)
+        ips += more
+    text, phones = _mask(_NUMBER, PHONE, text, _is_phone)
     return Masked(text, emails, ips, phones)
+
+
+def _mask(
+    pattern: re.Pattern[str], placeholder: str, text: str, is_personal: Callable[[re.Match], bool]
+) -> tuple[str, int]:
+    """Replace the matches that are personal data; return how many there were, too."""
+    count = 0
+
+    def replaced(match: re.Match[str]) -> str:
+        nonlocal count
+        if not is_personal(match):
+            return match[0]
+        count += 1
+        return placeholder
+
+    return pattern.sub(replaced, text), count
 
 
 def mask_sample(beginning: str) -> str:
@@ -134,7 +127,6 @@ class MaskPersonalData(Edit):
     mask_personal_data: bool = True
 
     def edit(self, page: Page) -> None:
-        """Mask the text of a page and count."""
         masked = Masked(page.text, 0, 0, 0)
         if self.mask_personal_data:
             masked = mask_personal_data(page.text)
@@ -146,13 +138,16 @@ class MaskPersonalData(Edit):
         }
 
     def mask(self, beginning: str) -> str:
-        """Mask what a sample shows of a page that was dropped before this."""
         return mask_sample(beginning) if self.mask_personal_data else beginning
 
 
-def _is_public(written: str) -> bool:
+def _is_email(match: re.Match[str]) -> bool:
+    return match[2].lower() not in _FILE_SUFFIXES
+
+
+def _is_public(match: re.Match[str]) -> bool:
     try:
-        address = ipaddress.ip_address(written)
+        address = ipaddress.ip_address(match[0])
     except ValueError:
         return False
     if isinstance(address, ipaddress.IPv6Address) and address not in _GLOBAL_UNICAST:
@@ -165,7 +160,12 @@ def _is_public(written: str) -> bool:
     return address.is_global
 
 
-def _is_phone(written: str) -> bool:
+def _is_phone(match: re.Match[str]) -> bool:
+    before = match.string[max(0, match.start() - 20) : match.start()]
+    return _has_form_of_phone(match[0]) and not _NOT_A_PHONE.search(before)
+
+
+def _has_form_of_phone(written: str) -> bool:
     groups = _GROUPS.findall(written)
     sizes = [len(group) for group in groups]
     total = sum(sizes)

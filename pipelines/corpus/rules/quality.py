@@ -26,6 +26,7 @@ from pipelines.corpus.rules.words import (
 )
 from pipelines.errors import UserError
 from pipelines.records import Page
+from pipelines.validation import check_fields
 
 TOP_NGRAMS = (2, 3, 4)
 DUPLICATE_NGRAMS = (5, 6, 7, 8, 9, 10)
@@ -181,6 +182,8 @@ def _ngram_columns(words: Words) -> dict[str, np.ndarray]:
 
 #: The columns by their names in a corpus.
 CORPUS_COLUMNS = {f"q_{name}": name for name in COLUMNS}
+#: Values of columns that were not measured, which no limit concerns.
+_UNKNOWN = {"mean_word_length": 0, "stop_words": -1}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -234,20 +237,24 @@ class GopherQuality(Rule):
     max_digit_share: float = 1
 
     def __post_init__(self):
+        check_fields(self, "--modern.quality.")
         for name, lengths in (
             ("max_top_ngram_shares", TOP_NGRAMS),
             ("max_duplicate_ngram_shares", DUPLICATE_NGRAMS),
         ):
             if len(getattr(self, name)) != len(lengths):
                 raise UserError(
-                    f"{name} needs {len(lengths)} limits, for n-grams of {lengths[0]} to "
-                    f"{lengths[-1]} words"
+                    f"--modern.quality.{name.replace('_', '-')} needs {len(lengths)} limits, for "
+                    f"n-grams of {lengths[0]} to {lengths[-1]} words"
                 )
 
     def _limits(self) -> Iterator[tuple[str, str, float, float]]:
         """Yield reason, column, and the least and most that are allowed."""
         yield "too_few_words", "words", self.min_words, np.inf
         yield "too_many_words", "words", 0, self.max_words
+        lengths = self.min_mean_word_length, self.max_mean_word_length
+        yield "word_length", "mean_word_length", *lengths
+        yield "no_stop_words", "stop_words", self.min_stop_words, np.inf
         yield "symbols", "symbol_ratio", 0, self.max_symbol_ratio
         yield "bullet_lines", "bullet_line_share", 0, self.max_bullet_line_share
         yield "ellipsis_lines", "ellipsis_line_share", 0, self.max_ellipsis_line_share
@@ -273,26 +280,21 @@ class GopherQuality(Rule):
     def judge(self, columns: Mapping[str, np.ndarray]) -> list[str | None]:
         """Return for each page the reason to drop it by its `COLUMNS`, or None to keep it."""
         found: list[str | None] = [None] * len(columns["words"])
-        lengths, stop_words = columns["mean_word_length"], columns["stop_words"]
-        outside = [
-            (reason, (columns[name] < np.float32(low)) | (columns[name] > np.float32(high)))
-            for reason, name, low, high in self._limits()
-        ]
-        too_short, too_long = self.min_mean_word_length, self.max_mean_word_length
-        odd_words = (lengths > 0) & ((lengths < too_short) | (lengths > too_long))
-        outside.insert(2, ("word_length", odd_words))
-        few = (stop_words >= 0) & (stop_words < self.min_stop_words)
-        outside.insert(3, ("no_stop_words", few))
-        for reason, pages in reversed(outside):
-            for page in np.flatnonzero(pages):
+        for reason, name, low, high in reversed([*self._limits()]):
+            values = columns[name]
+            outside = (values < np.float32(low)) | (values > np.float32(high))
+            if name in _UNKNOWN:
+                outside &= values != _UNKNOWN[name]
+            for page in np.flatnonzero(outside):
                 found[page] = reason
         return found
 
     def describe(self, page: Page) -> Mapping[str, Any]:
         """Return what was measured; None for what is not judged in the page's language."""
-        values = super().describe(page)
-        unknown = {"q_stop_words": -1, "q_mean_word_length": 0}
-        return {k: None if value == unknown.get(k) else value for k, value in values.items()}
+        return {
+            name: None if value == _UNKNOWN.get(CORPUS_COLUMNS[name]) else value
+            for name, value in super().describe(page).items()
+        }
 
     def limits(self) -> Limits:
         """Return what is allowed; of stop words and lengths of words, where these are known."""
@@ -300,5 +302,4 @@ class GopherQuality(Rule):
         for _, column, low, high in self._limits():
             least, most = found.get(f"q_{column}", (None, None))
             found[f"q_{column}"] = low or least, most if high == np.inf else high
-        lengths = self.min_mean_word_length, self.max_mean_word_length
-        return {**found, "q_mean_word_length": lengths, "q_stop_words": (self.min_stop_words, None)}
+        return found

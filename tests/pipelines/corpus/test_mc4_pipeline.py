@@ -102,7 +102,7 @@ def run_tfds(
     """Apply mC4's functions in the order of tfds's builder; compare inside the pipeline."""
     lists = {
         lang: [word for word in words if (lang, word) != ("zh", "性")]
-        for lang, words in load_badwords(badwords).lists
+        for lang, words in load_badwords(badwords)
     }
     rule = config.load().first(Paragraphs)
     paragraphs = functools.partial(

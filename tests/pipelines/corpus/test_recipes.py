@@ -451,6 +451,35 @@ def test_inspect_names_a_rule_that_raises(
     assert "dropped by mine: rule_error" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("method", "rule"),
+    [
+        ("url_reason", "def url_reason(self, url): raise KeyError('no')"),
+        ("response_reason", "def response_reason(self, headers, html): raise KeyError('no')"),
+        ("describe", "def describe(self, page): raise KeyError('no')"),
+    ],
+)
+def test_other_methods_that_raise_are_named_too(
+    tmp_path: Path,
+    crawl: ModuleType,
+    recipe: Callable[[str], str],
+    capsys: pytest.CaptureFixture[str],
+    method: str,
+    rule: str,
+):
+    path = crawl.write(tmp_path / "a.warc.gz", [crawl.response("<p>A", "http://html.example/1")])
+    mine = recipe(FRAME.format(rule=f"reason = lambda self, page: None\n    {rule}", options=""))
+    commands = [["inspect", f"{path}@0"]]
+    if method != "describe":
+        commands.append(["build", "--input", str(path), "--out", str(tmp_path / "out")])
+    for command in commands:
+        assert main(["corpus", *command, "--recipe", mine]) == 2
+        err = [line for line in capsys.readouterr().err.splitlines() if line.startswith("mswitch")]
+        assert len(err) == 1
+        assert f"rule mine of recipe mine_too raised KeyError: 'no' in {method}, at " in err[0]
+        assert err[0].endswith(": fix the rule")
+
+
 def test_a_rule_that_fails_is_one_line(
     files: list[Path],
     tmp_path: Path,

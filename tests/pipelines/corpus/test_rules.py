@@ -26,7 +26,6 @@ from pipelines.corpus.recipes import (
     Paragraphs,
     UrlDedup,
 )
-from pipelines.corpus.rules.langid_mc4 import LanguageIdentifier
 from pipelines.crawl.text_lines import normalize_lines
 from pipelines.dataflow.docstrings import attribute_docs
 from pipelines.errors import UserError
@@ -117,19 +116,19 @@ def test_length_rule():
 
 
 def test_languages():
-    identifier = LanguageIdentifier(threshold=0.95)
+    rule = IdentifyLanguage(language_threshold=0.95)
     german = (
         "Der Ausschuss hat gestern über den Haushalt des kommenden Jahres beraten. Nach einer "
         "langen Aussprache wurde er mit großer Mehrheit beschlossen und tritt im Januar in Kraft."
     )
-    assert identifier.identify(german)[0] == "de"
-    assert identifier.identify(german)[1] > 0.95
-    assert identifier.identify("Hallo")[0] == "und"
-    assert identifier.identify("")[0] == "und"
-    assert identifier.identify("a\0b" * 100)[0] == "und"
-    assert LanguageIdentifier(threshold=1.1).identify(german)[0] == "und"
+    assert rule.identify(page(german))[0] == "de"
+    assert rule.identify(page(german))[1] > 0.95
+    assert rule.identify(page("Hallo"))[0] == "und"
+    assert rule.identify(page(""))[0] == "und"
+    assert rule.identify(page("a\0b" * 100))[0] == "und"
+    assert IdentifyLanguage(language_threshold=1.0).identify(page(german))[0] == "und"
     hebrew = "הוועדה דנה אתמול בתקציב והחליטה לאשר אותו לאחר דיון ארוך ומפורט בין חבריה הרבים."
-    assert identifier.identify(hebrew)[0] == "iw"
+    assert rule.identify(page(hebrew))[0] == "iw"
 
 
 def thresholds(config: CorpusConfig) -> tuple[float, str, float]:

@@ -150,5 +150,5 @@ def test_damaged_sets_are_named(tmp_path: Path, name: str, content: bytes):
 
 @pytest.mark.parametrize("share", [0, 1.1, float("nan")])
 def test_the_share_is_checked(share: float):
-    with pytest.raises(UserError, match="min_share"):
-        EvaluationIndex([], min_share=share)
+    with pytest.raises(UserError, match=r"--modern\.contamination-share must be"):
+        Decontaminate(contamination_share=share)

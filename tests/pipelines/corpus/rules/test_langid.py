@@ -7,14 +7,17 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from pipelines.corpus.rules import langid as langid_module
+from pipelines.corpus.rules.base import LanguageRule
 from pipelines.corpus.rules.langid import (
-    IdentifierConfig,
+    IdentifyLanguageAndScript,
     TwoIdentifiers,
     language_policies,
     sample,
 )
-from pipelines.errors import UserError
+from pipelines.corpus.rules.langid_mc4 import IdentifyLanguage
 from pipelines.languages import languages
+from pipelines.records import Page
 
 BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
 
@@ -140,20 +143,23 @@ def test_noise_that_resembles_a_language_has_too_few_points(identifier: TwoIdent
     assert identifier.identify(scots).lang == "und"
 
 
-def test_a_page_mostly_in_another_script_is_no_page_of_the_language(identifier: TwoIdentifiers):
+def test_a_page_mostly_in_another_script_is_no_page_of_the_language(
+    identifier: TwoIdentifiers, monkeypatch: pytest.MonkeyPatch
+):
     russian = "Все люди рождаются свободными и равными в своем достоинстве и правах. "
     assert identifier.identify(russian * 4).lang == "ru"
-    strict = TwoIdentifiers(IdentifierConfig(min_script_share=0.99))
-    found = strict.identify(russian * 20 + "A title in Latin letters")
+    monkeypatch.setattr(langid_module, "MIN_SCRIPT_SHARE", 0.99)
+    found = identifier.identify(russian * 20 + "A title in Latin letters")
     assert (found.lang, found.reason, found.second) == ("und", "script_mismatch", "ru")
     assert found.script == "Cyrl"
 
 
-def test_beginning_middle_and_end_of_a_long_text_are_looked_at():
+def test_beginning_middle_and_end_of_a_long_text_are_looked_at(monkeypatch: pytest.MonkeyPatch):
     assert sample("0123456789", 10) == "0123456789"
     assert sample("0123456789", 6) == "01\n45\n89"
     assert sample("0123456789", 5) == "0\n4\n9"
-    identifier = TwoIdentifiers(IdentifierConfig(max_characters=900))
+    monkeypatch.setattr(langid_module, "MAX_CHARACTERS", 900)
+    identifier = TwoIdentifiers()
     german = "Alle Menschen sind frei und gleich an Würde und Rechten geboren. " * 6
     long = f"{german}{ENGLISH * 1000}{german}{ENGLISH * 1000}{german}"
     assert identifier.identify(long).lang == "de"
@@ -185,11 +191,12 @@ def test_control_characters_change_nothing(identifier: TwoIdentifiers):
     assert found.lang == "hr"
 
 
-def test_it_travels_to_workers_as_its_configuration():
-    config = IdentifierConfig(min_points_share=0.7)
-    identifier = pickle.loads(pickle.dumps(TwoIdentifiers(config)))
-    assert identifier.config == config
-    assert identifier.identify(CROATIAN).lang == "hr"
+@pytest.mark.parametrize("rule", [IdentifyLanguageAndScript(), IdentifyLanguage()])
+def test_a_rule_that_was_used_travels_to_workers(rule: LanguageRule):
+    """What it loaded cannot be pickled; it is loaded again there."""
+    page = Page("u", CROATIAN.encode(), "", 0, "s@0", "")
+    label = rule.identify(page)
+    assert pickle.loads(pickle.dumps(rule)).identify(page) == label
 
 
 def test_every_language_has_a_policy():
@@ -203,17 +210,3 @@ def test_every_language_has_a_policy():
     for code, policy in policies.items():
         assert 0 <= policy.cld3_probability <= 1
         assert (policy.cld2_points > 0) == (policy.decided_by != "cld3"), code
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("min_script_share", 1.5),
-        ("max_characters", 2),
-        ("min_cld2_percent", 101),
-        ("min_bytes", -1),
-    ],
-)
-def test_settings_out_of_range_are_refused(name: str, value: float):
-    with pytest.raises(UserError, match=f"{name} is {value}: it must be at least"):
-        IdentifierConfig(**{name: value})
