@@ -10,7 +10,6 @@ import multiprocessing
 import multiprocessing.connection
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -93,14 +92,14 @@ def start_server(modules: Sequence[str] = ()) -> None:
 
 @contextlib.contextmanager
 def local_pool(workers: int) -> Iterator[None]:
-    """Have `call` use this many processes for as long as the body runs; none for one worker.
+    """Have `call` use this many processes for as long as the body runs.
 
-    (But one where `_cld3_crashes`.)
+    One is a process too: what aborts it, such as damaged input in a library, leaves its parent to
+    say so, and CLD3 crashes in a process that imported TensorFlow first.
     Within the body of another it uses that one's, which are replaced if they are old.
     """
     if _pools:
         _pools[0].renew()
-    if (workers < 2 and not _cld3_crashes()) or _pools:
         yield
         return
     start_server()
@@ -111,14 +110,6 @@ def local_pool(workers: int) -> Iterator[None]:
     finally:
         _pools.clear()
         pool.executor.shutdown(cancel_futures=True)
-
-
-def _cld3_crashes() -> bool:
-    """Tell whether CLD3 crashes here: TensorFlow was imported before it, and both have protobuf."""
-    imported = list(sys.modules)
-    if "tensorflow" not in imported:
-        return False
-    return "gcld3" not in imported or imported.index("tensorflow") < imported.index("gcld3")
 
 
 def call(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

@@ -32,6 +32,7 @@ from pipelines.corpus.recipe import Recipe
 from pipelines.corpus.work_directory import WorkDirectory
 from pipelines.crawl.files import CrawlFile, find_crawl_files
 from pipelines.errors import UserError
+from pipelines.languages import UNDETERMINED
 from pipelines.local_pool import start_server
 from pipelines.outputs import (
     MANIFEST,
@@ -160,7 +161,15 @@ def _done(out: str, before: Mapping[str, Any] | None = None) -> dict[str, Any]:
     if before is not None:
         summary = {**_added(before, storage.read_json(storage.join(out, STATS))), **summary}
     say(STAGE, f"{summary['documents']:,} documents in {summary['languages']} languages: {out}")
-    say_without_validation(STAGE, storage.read_json(storage.join(out, STATS))["languages"])
+    languages = storage.read_json(storage.join(out, STATS))["languages"]
+    if set(languages) == {UNDETERMINED}:
+        say(
+            STAGE,
+            "warning: the language of all documents is uncertain (und), and vocabularies and "
+            "examples leave such documents out: look at one with `mswitch corpus inspect`; with "
+            "profile mc4, build with a lower --language-threshold",
+        )
+    say_without_validation(STAGE, languages)
     return summary
 
 

@@ -7,8 +7,8 @@ import re
 from typing import Any
 
 ACCEPTED = (
-    "ISO 8601, YYYYMMDD, YYYYMMDDhhmmss, an HTTP date, seconds, milliseconds, microseconds or "
-    "nanoseconds since 1970, CC-MAIN-YYYY-WW"
+    "ISO 8601, YYYY, YYYY-MM, YYYYMMDD, YYYYMMDDhhmmss, 5 Jan 2024, an HTTP date, seconds, "
+    "milliseconds, microseconds or nanoseconds since 1970, CC-MAIN-YYYY-WW"
 )
 
 _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
@@ -16,7 +16,8 @@ _NUMBER = re.compile(r"[0-9]+(?:\.[0-9]*)?")
 #: Longer text is not looked at: input may be hostile.
 _LONGEST_CHARACTERS = 64
 _DUMP = re.compile(r"CC-MAIN-(\d{4})-(\d{2})", re.ASCII)
-_DAY_DIGITS, _SECOND_DIGITS = 8, 14
+_YEAR_DIGITS, _DAY_DIGITS, _SECOND_DIGITS = 4, 8, 14
+_MONTH_CHARACTERS = len("YYYY-MM")
 #: The least number of seconds that is taken for a time (March 1973); the next unit begins at a
 #: thousand times as much, so that every date until 5138 belongs to one unit.
 _LEAST_SECONDS = 10**8
@@ -26,10 +27,11 @@ _UNITS_PER_SECOND = (1, 10**3, 10**6, 10**9)
 def parse_date(value: Any) -> datetime.datetime | None:
     """Return a date in UTC, None if it is not understood. Without a zone it is taken as UTC.
 
-    Text is ISO 8601 (a day may do), RFC 1123 or another form of HTTP's, the name of a Common Crawl
-    dump, which stands for the Monday of its week, or a number. Numbers of 8 and 14 digits are
-    YYYYMMDD and YYYYMMDDhhmmss, as in CDX; others count seconds, milliseconds, microseconds or
-    nanoseconds since 1970, told apart by their size. 0 is 1970.
+    Text is ISO 8601 (slashes may part a day, and a year or month stands for its first day), RFC
+    1123 or another form of HTTP's, a day with the English name of its month, the name of a Common
+    Crawl dump, which stands for the Monday of its week, or a number. Numbers of 4, 8 and 14 digits
+    are YYYY, YYYYMMDD and YYYYMMDDhhmmss, as in CDX; others count seconds, milliseconds,
+    microseconds or nanoseconds since 1970, told apart by their size. 0 is 1970.
     """
     with contextlib.suppress(ValueError, TypeError, IndexError, OverflowError):
         moment = _moment(value)
@@ -74,16 +76,19 @@ def _from_text(value: str) -> datetime.datetime:
     # Before ISO 8601: Python reads long numbers as a day and a time.
     if _NUMBER.fullmatch(value):
         return _from_number(float(value) if "." in value else int(value))
+    iso = value.removesuffix(" UTC").replace("/", "-")
     try:
-        return datetime.datetime.fromisoformat(value.removesuffix(" UTC"))
+        return datetime.datetime.fromisoformat(iso + "-01" * (len(iso) == _MONTH_CHARACTERS))
     except ValueError:
-        return email.utils.parsedate_to_datetime(value)
+        return email.utils.parsedate_to_datetime(value if ":" in value else f"{value} 00:00 GMT")
 
 
 def _from_number(value: float) -> datetime.datetime:
     if value == int(value):  # where values are missing, pandas makes floats of integers
         value = int(value)
         digits = str(value)
+        if len(digits) == _YEAR_DIGITS:
+            return datetime.datetime(value, 1, 1)
         if len(digits) in (_DAY_DIGITS, _SECOND_DIGITS):
             day, time = digits[:_DAY_DIGITS], digits[_DAY_DIGITS:]
             return datetime.datetime.fromisoformat(f"{day}T{time}" if time else day)

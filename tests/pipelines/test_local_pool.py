@@ -27,19 +27,15 @@ if __name__ == "__main__":
 """
 
 
-def test_work_is_done_by_processes():
+@pytest.mark.parametrize("workers", [1, 2])
+def test_work_is_done_by_processes(workers: int):
     assert call(os.getpid) == os.getpid()
-    with local_pool(2):
+    with local_pool(workers):
         assert call(os.getpid) != os.getpid()
         assert call(divmod, 7, 2) == (3, 1)
         with local_pool(2):
             assert call(os.getpid) != os.getpid()
     assert call(os.getpid) == os.getpid()
-
-
-def test_one_worker_needs_no_process():
-    with local_pool(1):
-        assert call(os.getpid) == os.getpid()
 
 
 def test_workers_have_the_environment_of_their_pool(monkeypatch: pytest.MonkeyPatch):
@@ -67,8 +63,9 @@ def test_errors_come_back():
         call(divmod, 1, 0)
 
 
-def test_a_killed_worker_is_an_error_that_says_what_to_do():
-    with local_pool(2), pytest.raises(UserError, match="run the same command again"):
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_killed_worker_is_an_error_that_says_what_to_do(workers: int):
+    with local_pool(workers), pytest.raises(UserError, match="run the same command again"):
         call(os.kill, call(os.getpid), signal.SIGKILL)
 
 

@@ -280,6 +280,18 @@ def test_rerun_does_nothing(
         build(hostile_crawl, out, lenient)
 
 
+def test_a_corpus_of_no_language_is_a_warning(
+    tmp_path: Path, lenient: CorpusConfig, crawl: ModuleType, capsys: pytest.CaptureFixture[str]
+):
+    uncertain = crawl.record("1234 5678 @@@@ ####\n" * 20, "http://a.example/")
+    german = crawl.record(crawl.prose(crawl.GERMAN, 1), "http://de.example/")
+    for pages, warned in (([uncertain], True), ([uncertain, german], False)):
+        name = f"{len(pages)}.warc.wet.gz"
+        build([crawl.write(tmp_path / "in" / name, pages)], tmp_path / name, lenient)
+        said = capsys.readouterr().err
+        assert ("the language of all documents is uncertain (und)" in said) == warned
+
+
 def test_nothing_survives(tmp_path: Path, hostile_crawl: list[Path], lenient: CorpusConfig):
     empty = tmp_path / "in" / "empty.warc.gz"
     empty.write_bytes(b"")

@@ -121,7 +121,7 @@ def test_fields_of_other_names():
             {"date": "5.1.2024"},
             "bad_timestamp",
             "date is '5.1.2024': map another field with --field timestamp=NAME; "
-            "accepted are ISO 8601, YYYYMMDD,",
+            "accepted are ISO 8601, YYYY,",
         ),
     ],
 )
