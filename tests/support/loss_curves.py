@@ -1,0 +1,21 @@
+"""Losses of documents that follow two given curves."""
+
+import numpy as np
+
+from flows.report.speedup import LanguageLosses
+
+STEPS = np.array([1.0, 10, 100, 1000, 10_000])
+SLOW, FAST = [9, 8, 6, 4, 3], [8, 6, 4, 2, 1]
+
+
+def losses_from(baseline, candidate, *, lang="de", documents=8, noise=0.0, seed=0):
+    """Documents whose loss per token follows two curves, with tokens and noise that differ."""
+    generator = np.random.default_rng(seed)
+    tokens = generator.integers(20, 90, documents)
+    per_token = [
+        np.asarray(curve) + noise * generator.standard_normal((documents, len(curve)))
+        for curve in (baseline, candidate)
+    ]
+    return LanguageLosses(
+        lang, tokens, 4 * tokens, *(np.maximum(p, 0.01) * tokens[:, None] for p in per_token)
+    )
