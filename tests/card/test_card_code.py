@@ -98,13 +98,13 @@ def count(rows: Rows) -> dict[str, int]:
     return dict(collections.Counter(lang for lang, _, _ in rows))
 
 
-def test_the_builds_differ(corpus: Path, splits: dict[str, Rows]):
+def test_the_builds_differ(corpus, splits):
     name = corpus.parent.name
     assert set(splits) == ({"train"} if "small" in name else {"train", "validation"})
     assert ("mc4" in name) == any(corpus.glob("data/*/*-added-*.parquet"))
 
 
-def test_datasets(corpus: Path, splits: dict[str, Rows], tmp_path: Path):
+def test_datasets(corpus, splits, tmp_path):
     found = read("datasets", corpus, tmp_path)
     (example,) = {lang for lang, _, _ in found["card"]}
     assert found["split"] == ("validation" if "validation" in splits else "train")
@@ -120,14 +120,14 @@ def test_datasets(corpus: Path, splits: dict[str, Rows], tmp_path: Path):
 
 
 @pytest.mark.parametrize("library", ["polars", "duckdb"])
-def test_tables(library: str, corpus: Path, splits: dict[str, Rows], tmp_path: Path):
+def test_tables(library, corpus, splits, tmp_path):
     found = read(library, corpus, tmp_path)
     assert dict(found["counts"]) == count(splits["train"])
     assert sorted(found["train"]) == splits["train"]
     assert sorted(found["everything"]) == sorted(itertools.chain(*splits.values()))
 
 
-def test_mlcroissant(corpus: Path, splits: dict[str, Rows], tmp_path: Path):
+def test_mlcroissant(corpus, splits, tmp_path):
     found = read("mlcroissant", corpus, tmp_path)
     assert not found["errors"]
     for warning in found["warnings"]:
@@ -135,7 +135,7 @@ def test_mlcroissant(corpus: Path, splits: dict[str, Rows], tmp_path: Path):
     assert {split: sorted(rows) for split, rows in found["splits"].items()} == splits
 
 
-def test_seqio(corpus: Path, splits: dict[str, Rows]):
+def test_seqio(corpus, splits):
     source = run_card_code(str(corpus), "seqio")[0]["source"]
     (example,) = re.findall(r"/data/([\w-]+)/{split}", card_code(str(corpus), "seqio"))
     rows_by_split = {split: of_lang(rows, example) for split, rows in splits.items()}

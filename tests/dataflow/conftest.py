@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
 from pathlib import Path
 from socketserver import StreamRequestHandler
-from types import ModuleType
 
 import pytest
 from cryptography.hazmat.primitives import serialization
@@ -83,30 +82,6 @@ def storage_server(account: Path) -> Iterator[str]:
 def bucket(storage_server: str, request: pytest.FixtureRequest) -> str:
     """Give a URL below which nothing is stored yet."""
     return f"gs://{BUCKET}/{request.node.name.replace('[', '-').replace(']', '')}"
-
-
-@pytest.fixture(scope="session")
-def crawl() -> ModuleType:
-    """The module that writes crawls."""
-    import crawl_files
-
-    return crawl_files
-
-
-@pytest.fixture(scope="session")
-def corpus_files() -> ModuleType:
-    """The module that writes a corpus directly."""
-    import corpus_files
-
-    return corpus_files
-
-
-@pytest.fixture(scope="session")
-def example_files() -> ModuleType:
-    """The module that writes an examples directory."""
-    import example_files
-
-    return example_files
 
 
 @pytest.fixture

@@ -3,11 +3,10 @@
 import os
 import threading
 from collections.abc import Iterator
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import boto3
+import example_files
 import numpy as np
 import pytest
 from moto.moto_server.werkzeug_app import (
@@ -70,7 +69,7 @@ def put(name: str, data: bytes) -> str:
     return url
 
 
-def test_a_range_is_one_request_for_just_those_bytes(requests: Requests):
+def test_a_range_is_one_request_for_just_those_bytes(requests):
     data = os.urandom(3 * MEGABYTE)
     url = put("ranges", data)
     for start, stop in ((0, MEGABYTE), (5, 6), (MEGABYTE - 1, 2 * MEGABYTE + 1)):
@@ -79,21 +78,21 @@ def test_a_range_is_one_request_for_just_those_bytes(requests: Requests):
         assert requests.reads("ranges") == [(f"bytes={start}-{stop - 1}", stop - start)]
 
 
-def test_ranges_that_pass_the_end(requests: Requests):
+def test_ranges_that_pass_the_end(requests):
     url = put("ends", b"0123456789")
     assert storage.read_range(url, 8, 20) == b"89"
     assert storage.read_range(url, 10, 20) == b""
     assert storage.read_range(url, 3, 3) == b""
 
 
-def test_what_cannot_be_read_is_a_readable_error(requests: Requests):
+def test_what_cannot_be_read_is_a_readable_error(requests):
     with pytest.raises(UserError, match=r"cannot read bytes 0 to 9 of s3://lake/no: .*exist"):
         storage.read_range("s3://lake/no", 0, 9)
     with pytest.raises(UserError, match=r"^s3://none/examples (is|does)"):
         TrainBatches("s3://none/examples", 4)
 
 
-def test_files_come_and_go(requests: Requests):
+def test_files_come_and_go(requests):
     data = os.urandom(MEGABYTE)
     url = put("files/a/b.bin.gz", data)
     assert storage.exists(url)
@@ -107,9 +106,7 @@ def test_files_come_and_go(requests: Requests):
     assert storage.file_sizes("s3://lake/files") == {}
 
 
-def test_training_reads_examples_in_requests_of_a_megabyte(
-    requests: Requests, example_files: ModuleType, tmp_path: Path
-):
+def test_training_reads_examples_in_requests_of_a_megabyte(requests, tmp_path):
     records = {"de": (900, 700), "sw": (20,)}
     examples = example_files.write_examples(tmp_path / "examples", records, 1024, 32_000)
     for path in sorted(examples.rglob("*")):
@@ -128,7 +125,7 @@ def test_training_reads_examples_in_requests_of_a_megabyte(
     assert sum(sizes) <= 1.1 * shards
 
 
-def test_lists_are_read(requests: Requests):
+def test_lists_are_read(requests):
     put("lists/words/de", b"wort\n")
     put("lists/ut1/adult/domains", b"adult.example\n")
     put("lists/cloze.txt", b"First.\n")

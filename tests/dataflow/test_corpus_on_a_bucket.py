@@ -6,8 +6,8 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
+import crawl_files as crawl
 import pytest
 
 from pipelines import storage
@@ -33,7 +33,7 @@ build_corpus(sys.argv[2:], sys.argv[1], CorpusConfig(
 
 
 @pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory, crawl: ModuleType) -> list[Path]:
+def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """A damaged, an empty and two sound files."""
     folder = tmp_path_factory.mktemp("crawl")
     pages = [
@@ -72,13 +72,7 @@ def data(out: str) -> dict[str, bytes]:
 
 
 @pytest.mark.slow
-def test_from_a_bucket_to_a_bucket(
-    remote_crawl: str,
-    bucket: str,
-    files: list[Path],
-    upload: Callable[[Path, str], str],
-    local_data: dict[str, bytes],
-):
+def test_from_a_bucket_to_a_bucket(remote_crawl, bucket, files, upload, local_data):
     out = f"{bucket}/corpus"
     summary = build_corpus([remote_crawl], out, CONFIG)
     assert data(out) == local_data
@@ -97,16 +91,14 @@ def test_from_a_bucket_to_a_bucket(
         build_corpus([remote_crawl], out, CONFIG)
 
 
-def test_a_pattern_that_matches_nothing(bucket: str):
+def test_a_pattern_that_matches_nothing(bucket):
     with pytest.raises(UserError, match="matches no file"):
         build_corpus([f"{bucket}/nothing/*"], f"{bucket}/corpus", CONFIG)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", ["corpus.after_ingest_shard", "corpus.before_marker"])
-def test_killed_and_continued(
-    files: list[Path], bucket: str, fault: str, local_data: dict[str, bytes]
-):
+def test_killed_and_continued(files, bucket, fault, local_data):
     out = f"{bucket}/corpus"
     command = [sys.executable, "-c", CHILD, out, *map(str, files)]
     killed = subprocess.run(
@@ -121,9 +113,7 @@ def test_killed_and_continued(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", ["corpus.after_shard", "corpus.before_growth"])
-def test_an_addition_is_killed_and_continued_and_keeps_others_out(
-    files: list[Path], bucket: str, fault: str, tmp_path: Path
-):
+def test_an_addition_is_killed_and_continued_and_keeps_others_out(files, bucket, fault, tmp_path):
     """There is no lock there: what was begun is finished first, or removed by hand."""
     base, second, third = (str(path) for path in files[:3])
     one_worker = {"beam_options": ["--direct_num_workers=1"], "append": True}

@@ -5,9 +5,9 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import NamedTuple
 
+import example_files
 import numpy as np
 import pytest
 from gcp_storage_emulator import server
@@ -32,7 +32,7 @@ class Request(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def examples(example_files: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def examples(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("big") / "examples"
     return example_files.write_examples(out, RECORDS, 1024, 32_000)
 
@@ -70,7 +70,7 @@ def pieces(directory: str | Path, lang: str) -> set:
     return {source.piece(index) for index in range(len(source))}
 
 
-def test_batches_of_all_hosts_are_those_of_a_local_directory(examples: Path, url: str):
+def test_batches_of_all_hosts_are_those_of_a_local_directory(examples, url):
     local = TrainBatches(examples, 32, seed=3)
     hosts = [TrainBatches(url, 32, 3, host=host, hosts=2) for host in range(2)]
     streams = [host.iterate(5, prefetch=4, workers=3) for host in hosts]
@@ -79,16 +79,14 @@ def test_batches_of_all_hosts_are_those_of_a_local_directory(examples: Path, url
             assert np.array_equal(np.concatenate([part[name] for part in parts]), array)
 
 
-def test_opening_reads_no_shard(url: str, requests: list[Request]):
+def test_opening_reads_no_shard(url, requests):
     TrainBatches(url, 32)
     assert len(requests) <= 16  # listings, marker, manifest, vocabulary
     assert not shard_reads(requests)
     assert not index_reads(requests)
 
 
-def test_an_epoch_reads_each_block_by_one_request(
-    url: str, requests: list[Request], monkeypatch: pytest.MonkeyPatch
-):
+def test_an_epoch_reads_each_block_by_one_request(url, requests, monkeypatch):
     # No memory for what is used again only in the next epoch.
     monkeypatch.setattr("tasks.records.CACHE_BYTES", 3 * BLOCK_BYTES)
     records, blocks = sum(RECORDS["de"]), len(pieces(url, "de"))
@@ -111,7 +109,7 @@ def test_an_epoch_reads_each_block_by_one_request(
         assert max(request.size for request in found) < 1.2 * BLOCK_BYTES
 
 
-def test_what_fits_in_memory_is_read_once(url: str, requests: list[Request]):
+def test_what_fits_in_memory_is_read_once(url, requests):
     batches = TrainBatches(url, 64)
     for batch in itertools.islice(batches.iterate(workers=3, prefetch=6), 200):
         assert batch["language"].shape == (64,)
@@ -119,7 +117,7 @@ def test_what_fits_in_memory_is_read_once(url: str, requests: list[Request]):
     assert len(index_reads(requests)) == sum(map(len, RECORDS.values()))
 
 
-def test_errors_name_the_object(url: str, upload: Callable[[Path, str], str], tmp_path: Path):
+def test_errors_name_the_object(url, upload, tmp_path):
     name = "mc4.sw/train.tfrecord-00000-of-00001"
     data = bytearray(storage.read_bytes(storage.join(url, name)))
     data[100] ^= 1
@@ -137,9 +135,7 @@ def test_errors_name_the_object(url: str, upload: Callable[[Path, str], str], tm
 
 
 @pytest.mark.slow
-def test_a_model_is_trained_from_a_bucket(
-    example_files: ModuleType, bucket: str, upload_tree: Callable[[Path, str], str], tmp_path: Path
-):
+def test_a_model_is_trained_from_a_bucket(bucket, upload_tree, tmp_path):
     from models.config import TrainConfig
     from models.training.train import train
 

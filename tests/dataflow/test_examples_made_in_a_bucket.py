@@ -5,11 +5,9 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
+import corpus_files
 import numpy as np
 import pytest
 
@@ -25,7 +23,7 @@ EXAMPLES = ExamplesConfig(inputs_length=32)
 
 
 @pytest.fixture
-def local(corpus_files: ModuleType, tmp_path: Path) -> Path:
+def local(tmp_path: Path) -> Path:
     """A directory with corpus, vocabulary and examples."""
     texts = {**corpus_files.small_texts(), "gl": {"train": [" "], "validation": ["\t"]}}
     corpus_files.write_corpus(tmp_path / "corpus", texts, shards=2)
@@ -47,9 +45,7 @@ def objects(url: str) -> dict[str, bytes]:
 
 
 @pytest.mark.slow
-def test_the_chain_in_a_bucket_leaves_the_bytes_of_a_local_one(
-    local: Path, bucket: str, upload_tree: Callable[[Path, str], str], capsys: Any
-):
+def test_the_chain_in_a_bucket_leaves_the_bytes_of_a_local_one(local, bucket, upload_tree, capsys):
     corpus = upload_tree(local / "corpus", f"{bucket}/corpus")
     vocabulary, examples = f"{bucket}/vocabulary", f"{bucket}/examples"
     train = ["vocab", "train", "--corpus", corpus, "--out", vocabulary, "--size", "1000"]
@@ -78,7 +74,7 @@ build_examples(*sys.argv[1:4], ExamplesConfig(inputs_length=32))
 
 
 @pytest.mark.slow
-def test_a_killed_build_goes_on(local: Path, bucket: str, upload_tree: Callable[[Path, str], str]):
+def test_a_killed_build_goes_on(local, bucket, upload_tree):
     corpus = upload_tree(local / "corpus", f"{bucket}/corpus")
     out = f"{bucket}/examples"
     command = [sys.executable, "-c", CHILD, corpus, str(local / "vocabulary"), out]
@@ -97,7 +93,7 @@ def test_a_killed_build_goes_on(local: Path, bucket: str, upload_tree: Callable[
     assert found == files(local / "examples")
 
 
-def test_what_is_not_there_is_named(bucket: str, local: Path, capsys: Any):
+def test_what_is_not_there_is_named(bucket, local, capsys):
     build = ["examples", "build", "--vocab", str(local / "vocabulary"), "--out", f"{bucket}/e"]
     assert main([*build, "--corpus", f"{bucket}/none"]) == 2
     [line] = capsys.readouterr().err.splitlines()

@@ -77,26 +77,26 @@ def jobs(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
     return build.jobs
 
 
-def test_a_pipeline_is_far_smaller_than_a_job_may_be(jobs: list[Any]):
+def test_a_pipeline_is_far_smaller_than_a_job_may_be(jobs):
     assert len(jobs) == 5
     for job in jobs:
         assert len(job.proto_pipeline.SerializeToString()) < LIMIT_BYTES / 100
 
 
-def test_workers_run_in_the_image_that_is_given(jobs: list[Any]):
+def test_workers_run_in_the_image_that_is_given(jobs):
     for job in jobs:
         for environment in job.proto_pipeline.components.environments.values():
             payload = beam_api.DockerPayload.FromString(environment.payload)
             assert payload.container_image == IMAGE
 
 
-def test_workers_have_the_memory_that_a_step_needs(jobs: list[Any]):
+def test_workers_have_the_memory_that_a_step_needs(jobs):
     for job in jobs:
         for environment in job.proto_pipeline.components.environments.values():
             assert environment.resource_hints["beam:resources:min_ram_bytes:v1"] == b"4000000000"
 
 
-def test_nothing_of_main_is_sent(jobs: list[Any]):
+def test_nothing_of_main_is_sent(jobs):
     """Workers import packages: no session is staged, and no step refers to a main module."""
     for job in jobs:
         options = job.options.get_all_options()

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 
+import corpus_files
+import crawl_files as crawl
 import pytest
 
 from pipelines import storage
@@ -90,7 +92,7 @@ def peer(
 
 
 @pytest.fixture
-def crawl_files(tmp_path: Path, crawl: ModuleType) -> list[Path]:
+def crawl_files(tmp_path: Path) -> list[Path]:
     texts = [(crawl.GERMAN, "de"), (crawl.ENGLISH, "en"), (crawl.GERMAN, "copy")]
     return [
         crawl.write(
@@ -161,9 +163,7 @@ def data(out: str) -> dict[str, bytes]:
     }
 
 
-def test_workers_run_from_the_staged_package(
-    build: Callable, peer, bucket: str, local_data: dict[str, bytes]
-):
+def test_workers_run_from_the_staged_package(build, peer, bucket, local_data):
     """The quick path: no image, `--setup_file ./pyproject.toml`."""
     before = len(peer.jobs)
     done = build("--setup_file=./pyproject.toml")
@@ -184,9 +184,7 @@ def test_workers_run_from_the_staged_package(
     assert shuffled == {"winners": 27 * 40 + 4, "owners": 81 * 24 + 11}
 
 
-def test_a_killed_worker_fails_the_job_and_a_rerun_continues(
-    build: Callable, peer, bucket: str, local_data: dict[str, bytes]
-):
+def test_a_killed_worker_fails_the_job_and_a_rerun_continues(build, peer, bucket, local_data):
     image = f"--sdk_container_image={IMAGE}"
     fault = {"MSWITCH_FAULT": "corpus.after_ingest_shard"}
     peer.worker_environment["-ingest-"] = fault
@@ -208,14 +206,7 @@ def test_a_killed_worker_fails_the_job_and_a_rerun_continues(
         assert not (job.directory / "staged" / "workflow.tar.gz").exists()
 
 
-def test_a_further_crawl_is_added(
-    build: Callable,
-    peer,
-    bucket: str,
-    crawl_files: list[Path],
-    config: CorpusConfig,
-    tmp_path: Path,
-):
+def test_a_further_crawl_is_added(build, peer, bucket, crawl_files, config, tmp_path):
     """The monthly job, with all that a build leaves by default; lines of `copy` are there."""
     local, out = tmp_path / "grown", f"{bucket}/corpus"
     build_corpus([str(crawl_files[0])], local, config)
@@ -237,7 +228,7 @@ def test_a_further_crawl_is_added(
 
 
 def test_the_template_starts_a_job_that_conducts_the_others(
-    build: Callable, peer, bucket: str, local_data: dict[str, bytes], python: Path, tmp_path: Path
+    build, peer, bucket, local_data, python, tmp_path
 ):
     """As Dataflow's launcher does: in the image, by `--name=value`, ending at once."""
     before = len(peer.jobs)
@@ -271,9 +262,7 @@ def test_the_template_starts_a_job_that_conducts_the_others(
         assert pool["workerHarnessContainerImage"] == IMAGE
 
 
-def test_a_users_recipe(
-    build: Callable, peer, bucket: str, crawl_files: list[Path], tmp_path: Path
-):
+def test_a_users_recipe(build, peer, bucket, crawl_files, tmp_path):
     """Its text travels with the job: workers do not see the file."""
     (tmp_path / "recipe.py").write_text(RECIPE)
     local = tmp_path / "local"
@@ -292,9 +281,7 @@ def test_a_users_recipe(
     }
 
 
-def test_examples_are_made_by_a_job_and_go_on_where_it_died(
-    peer, bucket: str, corpus_files: ModuleType, upload_tree: Callable, tmp_path: Path
-):
+def test_examples_are_made_by_a_job_and_go_on_where_it_died(peer, bucket, upload_tree, tmp_path):
     corpus_files.write_corpus(tmp_path / "corpus", corpus_files.small_texts(), shards=2)
     vocabulary = tmp_path / "vocabulary"
     settings = VocabularyConfig(size=1000, character_coverage=0.999)
@@ -326,7 +313,7 @@ def test_examples_are_made_by_a_job_and_go_on_where_it_died(
     }
 
 
-def test_a_job_that_cannot_start_says_why(build: Callable, bucket: str):
+def test_a_job_that_cannot_start_says_why(build, bucket):
     failed = build("--sdk_container_image=example.test/absent:1")
     assert failed.returncode == 1
     assert "the image example.test/absent:1 cannot be pulled" in failed.stderr

@@ -4,9 +4,9 @@ import gzip
 import json
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+import crawl_files as crawl
 import pytest
 
 from pipelines import storage
@@ -73,7 +73,7 @@ def remote_lists(lists: Path, bucket: str, upload_tree: Callable[[Path, str], st
     return url
 
 
-def test_lists_are_the_same_wherever_they_lie(lists: Path, remote_lists: str):
+def test_lists_are_the_same_wherever_they_lie(lists, remote_lists):
     for here, there in ((str(lists), remote_lists), (f"{lists}/", f"{remote_lists}/")):
         words = load_badwords(storage.join(there, "words"))
         assert words == load_badwords(storage.join(here, "words"))
@@ -92,7 +92,7 @@ def test_lists_are_the_same_wherever_they_lie(lists: Path, remote_lists: str):
         assert far == near
 
 
-def test_what_cannot_be_read_is_named_with_the_fix(bucket: str):
+def test_what_cannot_be_read_is_named_with_the_fix(bucket):
     gone = f"{bucket}/gone"
     with pytest.raises(UserError, match=rf"^bad words {gone} holds no list: give a directory"):
         load_badwords(gone)
@@ -129,7 +129,7 @@ def test_what_cannot_be_read_is_named_with_the_fix(bucket: str):
 
 
 @pytest.fixture
-def crawls(tmp_path: Path, crawl: ModuleType) -> list[Path]:
+def crawls(tmp_path: Path) -> list[Path]:
     """Two crawls, each with a page for every list."""
 
     def pages(start: int) -> list[bytes]:
@@ -145,13 +145,7 @@ def crawls(tmp_path: Path, crawl: ModuleType) -> list[Path]:
 
 
 def test_the_template_adds_to_a_corpus_whose_lists_were_local(
-    crawls: list[Path],
-    lists: Path,
-    remote_lists: str,
-    bucket: str,
-    upload: Callable[[Path, str], str],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    crawls, lists, remote_lists, bucket, upload, tmp_path, monkeypatch
 ):
     """Only a build of the same settings can, digests of lists included."""
     quality = GopherQuality(min_words=5, min_stop_words=0, max_top_ngram_shares=(1.0,) * 3,

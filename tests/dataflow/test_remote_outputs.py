@@ -22,7 +22,7 @@ def make(out: str, **config: object) -> RemoteOutput:
         return staged
 
 
-def test_an_output_is_published_once(bucket: str):
+def test_an_output_is_published_once(bucket):
     out = f"{bucket}/corpus/"
     staged = make(out, a=1)
     assert not staged.complete
@@ -37,7 +37,7 @@ def test_an_output_is_published_once(bucket: str):
     assert make(out, a=1).complete
 
 
-def test_the_same_settings_continue(bucket: str):
+def test_the_same_settings_continue(bucket):
     make(bucket, a=1)
     storage.write_json(f"{bucket}/data/x.json", 1)
     again = make(bucket, a=1)
@@ -45,19 +45,19 @@ def test_the_same_settings_continue(bucket: str):
     assert storage.exists(f"{bucket}/data/x.json")
 
 
-def test_other_settings_are_refused_while_it_is_made(bucket: str):
+def test_other_settings_are_refused_while_it_is_made(bucket):
     make(bucket, a=1)
     with pytest.raises(UserError, match="is being made with other settings"):
         make(bucket, a=2)
 
 
-def test_other_settings_are_refused_when_it_is_made(bucket: str):
+def test_other_settings_are_refused_when_it_is_made(bucket):
     make(bucket, a=1).publish({})
     with pytest.raises(UserError, match=r"made with other settings or inputs \(changed: a\)"):
         make(bucket, a=2)
 
 
-def test_a_killed_publication_is_continued(bucket: str):
+def test_a_killed_publication_is_continued(bucket):
     """The manifest stands, the marker does not: not data, but the same build."""
     staged = make(bucket, a=1)
     storage.write_json(f"{bucket}/{MANIFEST}", {"stage": "corpus"})
@@ -70,21 +70,21 @@ def test_a_killed_publication_is_continued(bucket: str):
 
 
 @pytest.mark.parametrize("name", ["notes.txt", "deep/er/notes.txt"])
-def test_somebody_elses_files_are_refused(bucket: str, name: str):
+def test_somebody_elses_files_are_refused(bucket, name):
     storage.write_json(f"{bucket}/{name}", "mine")
     with pytest.raises(UserError, match="holds files that are not corpus output"):
         make(bucket, a=1)
     assert storage.match(f"{bucket}/{CLAIM}") == []
 
 
-def test_a_discarded_output_leaves_nothing(bucket: str):
+def test_a_discarded_output_leaves_nothing(bucket):
     staged = make(bucket, a=1)
     storage.write_json(f"{bucket}/data/x.json", 1)
     staged.discard()
     assert storage.match(f"{bucket}/**") == []
 
 
-def test_a_manifest_is_readable_json(bucket: str):
+def test_a_manifest_is_readable_json(bucket):
     make(bucket, a=1).publish({"b": "ü"})
     manifest = json.loads(storage.read_bytes(f"{bucket}/{MANIFEST}"))
     assert manifest["b"] == "ü"

@@ -17,7 +17,7 @@ def put(url: str, data: bytes = b"x") -> None:
         path.write_bytes(data)
 
 
-def test_a_file_is_there_once_it_is_published(bucket: str):
+def test_a_file_is_there_once_it_is_published(bucket):
     url = storage.join(bucket, "a", "b.bin")
     data = os.urandom(3 << 20)
     assert not storage.exists(url)
@@ -29,7 +29,7 @@ def test_a_file_is_there_once_it_is_published(bucket: str):
     assert not path.exists()
 
 
-def test_nothing_is_published_if_the_body_fails(bucket: str):
+def test_nothing_is_published_if_the_body_fails(bucket):
     url = storage.join(bucket, "half")
     with contextlib.suppress(ZeroDivisionError), storage.publish(url) as path:
         path.write_bytes(b"half")
@@ -38,13 +38,13 @@ def test_nothing_is_published_if_the_body_fails(bucket: str):
 
 
 @pytest.mark.parametrize("data", [b"", b"\x1f\x8b\x08 not gzip", b"{}"])
-def test_bytes_pass_unchanged_whatever_the_name_says(bucket: str, data: bytes):
+def test_bytes_pass_unchanged_whatever_the_name_says(bucket, data):
     for name in ("plain", "named.gz", "named.bz2", "named.json"):
         put(storage.join(bucket, name), data)
         assert storage.read_bytes(storage.join(bucket, name)) == data
 
 
-def test_names_and_patterns(bucket: str):
+def test_names_and_patterns(bucket):
     names = ["1.json", "2.json", "deep/3.json", "deep/er/4.json", "deep/er/4.txt"]
     for number, name in enumerate(names):
         put(storage.join(bucket, name), b"x" * number)
@@ -67,7 +67,7 @@ def test_names_and_patterns(bucket: str):
     assert len(storage.match(f"{bucket}/**", limit=2)) == 2
 
 
-def test_many_small_files_come_in_order(bucket: str):
+def test_many_small_files_come_in_order(bucket):
     urls = [storage.join(bucket, f"{number}.json") for number in range(100)]
     for number, url in enumerate(urls):
         storage.write_json(url, {"number": number})
@@ -75,7 +75,7 @@ def test_many_small_files_come_in_order(bucket: str):
 
 
 @pytest.mark.slow
-def test_a_tree_is_removed_and_no_more(bucket: str):
+def test_a_tree_is_removed_and_no_more(bucket):
     for number in range(110):
         put(storage.join(bucket, "tree", str(number % 7), str(number)))
     put(f"{bucket}/tree-beside")
@@ -85,7 +85,7 @@ def test_a_tree_is_removed_and_no_more(bucket: str):
     storage.remove_tree(f"{bucket}/tree")
 
 
-def test_a_bucket_that_is_not_there_is_a_readable_error(storage_server: str):
+def test_a_bucket_that_is_not_there_is_a_readable_error(storage_server):
     with pytest.raises(UserError, match=r"cannot list gs://no-such-bucket/x/\*: .*404") as caught:
         storage.match("gs://no-such-bucket/x/*")
     assert "\n" not in str(caught.value)
@@ -96,7 +96,7 @@ def test_a_scheme_that_nothing_serves_is_a_readable_error():
         storage.exists("ftp://host/file")
 
 
-def test_a_worker_process_uses_the_same_options(monkeypatch: pytest.MonkeyPatch):
+def test_a_worker_process_uses_the_same_options(monkeypatch):
     from apache_beam.io.filesystems import FileSystems
     from apache_beam.options.pipeline_options import GoogleCloudOptions
 
@@ -114,7 +114,7 @@ def test_a_worker_process_uses_the_same_options(monkeypatch: pytest.MonkeyPatch)
     assert account == "robot@project"
 
 
-def test_a_vocabulary_in_a_bucket(bucket: str, tmp_path: Path):
+def test_a_vocabulary_in_a_bucket(bucket, tmp_path):
     text = tmp_path / "text"
     text.write_text("all human beings are born free and equal in dignity\n" * 20)
     sentencepiece.SentencePieceTrainer.Train(

@@ -168,9 +168,7 @@ def test_parameters_and_beam_options_come_apart():
         ("--modern_minhash_bands=0", "bands is 0"),
     ],
 )
-def test_what_is_wrong_is_said_in_one_line(
-    capsys: pytest.CaptureFixture[str], wrong: str, message: str
-):
+def test_what_is_wrong_is_said_in_one_line(capsys, wrong, message):
     profile = ["--profile=modern"] if "=modern too" not in message else []
     assert main([*NEEDED, *profile, *BEAM, wrong]) == 2
     error = capsys.readouterr().err

@@ -77,7 +77,7 @@ def words(element) -> str:
     return " ".join("".join(element.itertext()).split())
 
 
-def test_nothing_hostile_acts(corpus: Path, tmp_path: Path):
+def test_nothing_hostile_acts(corpus, tmp_path):
     file = tmp_path / "stats.html"
     write_page(corpus, file)
     html = file.read_text()
@@ -100,7 +100,7 @@ def test_nothing_hostile_acts(corpus: Path, tmp_path: Path):
         assert link.get("href")[1:] in ids
 
 
-def test_a_sample_without_url_is_shown(corpus: Path, tmp_path: Path):
+def test_a_sample_without_url_is_shown(corpus, tmp_path):
     row = {"stage": "read", "reason": "not_a_page", "source": "a.jsonl@0", "detail": "no JSON"}
     (corpus / "rejected" / "not_a_page.jsonl").write_text(json.dumps(row) + "\n")
     write_page(corpus, tmp_path / "stats.html")
@@ -109,15 +109,13 @@ def test_a_sample_without_url_is_shown(corpus: Path, tmp_path: Path):
     assert "a.jsonl@0 no JSON" in shown
 
 
-def test_a_place_that_takes_no_page_is_named_first(
-    corpus: Path, capsys: pytest.CaptureFixture[str]
-):
+def test_a_place_that_takes_no_page_is_named_first(corpus, capsys):
     with pytest.raises(UserError, match=r"cannot write /proc/stats.html .*: choose another --html"):
         write_page(corpus, Path("/proc/stats.html"))
     assert "survey" not in capsys.readouterr().err
 
 
-def test_what_is_shown_is_what_was_written(corpus: Path, tmp_path: Path):
+def test_what_is_shown_is_what_was_written(corpus, tmp_path):
     file = tmp_path / "stats.html"
     write_page(corpus, file)
     page = parsed(file.read_text())
@@ -155,7 +153,7 @@ def test_what_is_shown_is_what_was_written(corpus: Path, tmp_path: Path):
     assert "</script><img src=x onerror=alert(1)>\\u202e\\u001b[31m'\"`{{7*7}}&amp;0" in shown
 
 
-def test_the_corpus_stays_as_it_is_and_the_bytes_are_the_same(corpus: Path, tmp_path: Path):
+def test_the_corpus_stays_as_it_is_and_the_bytes_are_the_same(corpus, tmp_path):
     before = {path: path.stat().st_mtime_ns for path in corpus.rglob("*")}
     pages = []
     for name in ("a.html", "b.html"):
@@ -165,16 +163,14 @@ def test_the_corpus_stays_as_it_is_and_the_bytes_are_the_same(corpus: Path, tmp_
     assert {path: path.stat().st_mtime_ns for path in corpus.rglob("*")} == before
 
 
-def test_where_a_page_cannot_be(corpus: Path, tmp_path: Path):
+def test_where_a_page_cannot_be(corpus, tmp_path):
     for file in (corpus / "stats.html", tmp_path, tmp_path / "none" / "stats.html"):
         with pytest.raises(UserError, match="--html"):
             write_page(corpus, file)
     assert not (corpus / "stats.html").exists()
 
 
-def test_the_command_prints_a_table_and_json(
-    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-):
+def test_the_command_prints_a_table_and_json(corpus, tmp_path, capsys):
     file = tmp_path / "stats.html"
     assert main(["corpus", "stats", str(corpus), "--html", str(file)]) == 0
     printed = capsys.readouterr().out

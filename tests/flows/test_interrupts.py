@@ -45,7 +45,7 @@ def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
 
 
 @pytest.mark.parametrize("moment", ["worker server starts", "phases run"])
-def test_a_build_ends_with_one_line(tmp_path: Path, moment: str):
+def test_a_build_ends_with_one_line(tmp_path, moment):
     page = {"url": "http://a.example", "text": "A page of a few words, and then some more.\n" * 20}
     (tmp_path / "pages.jsonl").write_text(
         "".join(json.dumps({**page, "url": f"http://a.example/{n}"}) + "\n" for n in range(20_000))

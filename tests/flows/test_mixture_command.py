@@ -32,7 +32,7 @@ def examples(tmp_path: Path) -> Path:
     return write_examples(tmp_path / "examples", RECORDS)
 
 
-def test_rates_epochs_and_warnings(examples: Path):
+def test_rates_epochs_and_warnings(examples):
     table = describe_mixture(examples, Mixture(alpha=0.5), steps=100, batch_size=60)
     assert table["sequences"] == 6000
     rows = {row["lang"]: row for row in table["languages"]}
@@ -49,7 +49,7 @@ def test_rates_epochs_and_warnings(examples: Path):
     assert warning.endswith("or choose a mixture with max_epochs")
 
 
-def test_a_cap_of_four_warns_of_nothing_and_one_that_cannot_hold_does(examples: Path):
+def test_a_cap_of_four_warns_of_nothing_and_one_that_cannot_hold_does(examples):
     mixture = mixtures()["mc4.unimax.4"]
     table = describe_mixture(examples, mixture, steps=1000, batch_size=64)
     assert table["warnings"] == []
@@ -62,7 +62,7 @@ def test_a_cap_of_four_warns_of_nothing_and_one_that_cannot_hold_does(examples: 
     assert len({round(row["epochs"], 6) for row in table["languages"]}) == 1
 
 
-def test_json_is_one_object_on_the_last_line(examples: Path, capsys, tmp_path: Path):
+def test_json_is_one_object_on_the_last_line(examples, capsys, tmp_path):
     file = tmp_path / "mine.toml"
     file.write_text("[weights]\nde = 3\nru = 1\n")
     options = ["--mixture", str(file), "--steps", "10", "--batch-size", "8", "--json"]
@@ -74,7 +74,7 @@ def test_json_is_one_object_on_the_last_line(examples: Path, capsys, tmp_path: P
     assert found["left_out"] == ["en", "hr", "iw"]
 
 
-def test_the_table_marks_what_is_repeated(examples: Path, capsys):
+def test_the_table_marks_what_is_repeated(examples, capsys):
     assert main(["mixture", "show", str(examples), "--steps", "100", "--batch-size", "60"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "mixture mswitch: 100 steps of 60 sequences"
@@ -104,14 +104,14 @@ def test_names_are_listed(capsys):
         (["--batch-size", "-1"], "--batch-size is -1: give at least 1"),
     ],
 )
-def test_misuse_is_explained(examples: Path, capsys, options: list[str], complaint: str):
+def test_misuse_is_explained(examples, capsys, options, complaint):
     assert main(["mixture", "show", str(examples), *options]) == 2
     assert complaint in capsys.readouterr().err
     assert main(["mixture", "show", str(examples.parent)]) == 2
     assert "is not a finished examples output" in capsys.readouterr().err
 
 
-def test_training_refuses_an_unknown_mixture_before_it_loads_jax(examples: Path, tmp_path: Path):
+def test_training_refuses_an_unknown_mixture_before_it_loads_jax(examples, tmp_path):
     code = (
         "import sys; from flows.cli.main import main\n"
         f"code = main(['train', '--preset', 'mt5-tiny', '--examples', {str(examples)!r},"
@@ -123,7 +123,7 @@ def test_training_refuses_an_unknown_mixture_before_it_loads_jax(examples: Path,
     assert "unknown mixture 'mc5'" in done.stderr
 
 
-def test_showing_a_mixture_loads_no_framework(examples: Path):
+def test_showing_a_mixture_loads_no_framework(examples):
     code = (
         "import sys; from flows.cli.main import main\n"
         f"main(['mixture', 'show', {str(examples)!r}])\n"

@@ -42,13 +42,13 @@ def test_table_and_json(stages, capsys):
         (["--split", "test"], "test"),
     ],
 )
-def test_misuse_is_explained(stages, capsys, options: list[str], complaint: str):
+def test_misuse_is_explained(stages, capsys, options, complaint):
     corpus, vocabulary = stages
     assert main(["vocab", "inspect", str(vocabulary), "--corpus", str(corpus), *options]) == 2
     assert complaint in capsys.readouterr().err
 
 
-def test_a_model_file_serves_examples_as_its_directory_does(stages, capsys, tmp_path: Path):
+def test_a_model_file_serves_examples_as_its_directory_does(stages, capsys, tmp_path):
     corpus, vocabulary = stages
     for vocab in (vocabulary, vocabulary / "sentencepiece.model"):
         options = ["--corpus", str(corpus), "--vocab", str(vocab), "--inputs-length", "32"]

@@ -1,20 +1,11 @@
 """Shrunken real presets and batches in memory, for all tests of models."""
 
 import dataclasses
-from types import ModuleType
 
 import pytest
 
 from models.config import ModelConfig, TrainConfig
 from models.presets import preset
-
-
-@pytest.fixture(scope="session")
-def child() -> ModuleType:
-    """The script that trains in its own process; its batches are used here too."""
-    import train_child
-
-    return train_child
 
 
 @pytest.fixture(scope="session")

@@ -35,7 +35,7 @@ def skewed_batch(vocabulary_size: int) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize("name", ["dense", "sparse"])
-def test_sums_over_positions_are_not_rounded_on_the_way(name: str, request: pytest.FixtureRequest):
+def test_sums_over_positions_are_not_rounded_on_the_way(name, request):
     config: ModelConfig = request.getfixturevalue(name)
     # A token that changes its expert would change more than rounding does.
     config = dataclasses.replace(config, router_jitter=0.0, group_size=ROWS * INPUTS)
@@ -68,7 +68,7 @@ def lowered(skeleton: Skeleton) -> dict[str, str]:
     return {name: program.as_text() for name, program in programs.items()}
 
 
-def test_float32_products_are_so_on_accelerators(sparse: ModelConfig):
+def test_float32_products_are_so_on_accelerators(sparse):
     """Without a precision a TPU would take one bfloat16 pass, a GPU TF32."""
     for name, text in lowered(Skeleton.of(sparse, TrainConfig(dtype="float32"))).items():
         products = [line for line in text.splitlines() if "dot_general" in line]
@@ -77,7 +77,7 @@ def test_float32_products_are_so_on_accelerators(sparse: ModelConfig):
             assert "precision = [HIGHEST, HIGHEST]" in line, (name, line)
 
 
-def test_in_bfloat16_the_router_alone_takes_three_passes(sparse: ModelConfig):
+def test_in_bfloat16_the_router_alone_takes_three_passes(sparse):
     text = lowered(Skeleton.of(sparse, TrainConfig()))["gradients"]
     products = [line for line in text.splitlines() if "dot_general" in line]
     precise = [line for line in products if "precision = [DEFAULT, DEFAULT]" not in line]

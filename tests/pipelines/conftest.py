@@ -2,41 +2,25 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
+import corpus_files
 import pytest
+from file_server import FileServer
 
 from pipelines.vocabulary import VocabularyConfig, train_vocabulary
 
 VOCABULARY_SIZE = 1200
 
 
-@pytest.fixture(scope="session")
-def corpus_files() -> ModuleType:
-    import corpus_files
-
-    return corpus_files
-
-
-@pytest.fixture(scope="session")
-def crawl() -> ModuleType:
-    import crawl_files
-
-    return crawl_files
-
-
 @pytest.fixture
-def file_server() -> Iterator[Any]:
+def file_server() -> Iterator[FileServer]:
     """Give a server on loopback whose files and moods a test decides."""
-    import file_server
-
-    with file_server.FileServer() as server:
+    with FileServer() as server:
         yield server
 
 
 @pytest.fixture(scope="session")
-def small_corpus(tmp_path_factory: pytest.TempPathFactory, corpus_files: ModuleType) -> Path:
+def small_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("small") / "corpus"
     return corpus_files.write_corpus(out, corpus_files.small_texts(), shards=2)
 

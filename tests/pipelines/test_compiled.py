@@ -45,7 +45,7 @@ def kept(directory: Path) -> list[Path]:
     return sorted(directory.rglob("*.nbc"))
 
 
-def test_functions_are_kept_beside_the_package(caches: Path):
+def test_functions_are_kept_beside_the_package(caches):
     assert compiled(_squares)(10) == 285
     first = kept(caches / "package" / "__pycache__")
     assert first
@@ -53,7 +53,7 @@ def test_functions_are_kept_beside_the_package(caches: Path):
     assert kept(caches) == first
 
 
-def test_compiling_is_said_once(caches: Path, capsys: pytest.CaptureFixture[str]):
+def test_compiling_is_said_once(caches, capsys):
     module._say_compiling.cache_clear()
     compiled(_squares)(10)
     assert capsys.readouterr().err.startswith("[compile] loops over text are compiled")
@@ -62,9 +62,7 @@ def test_compiling_is_said_once(caches: Path, capsys: pytest.CaptureFixture[str]
     assert capsys.readouterr().err == ""
 
 
-def test_a_function_is_compiled_anew_when_what_it_uses_changes(
-    caches: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_function_is_compiled_anew_when_what_it_uses_changes(caches, monkeypatch):
     assert compiled(_scaled)(10) == 20
     monkeypatch.setitem(globals(), "FACTORS", np.array([3]))
     assert compiled(_scaled)(10) == 30
@@ -73,9 +71,7 @@ def test_a_function_is_compiled_anew_when_what_it_uses_changes(
     assert compiled(_squares)(10) == 135
 
 
-def test_where_the_package_cannot_be_written_the_user_has_a_directory(
-    caches: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_where_the_package_cannot_be_written_the_user_has_a_directory(caches, monkeypatch):
     access = os.access
 
     def only_users(path: str, mode: int) -> bool:
@@ -87,15 +83,13 @@ def test_where_the_package_cannot_be_written_the_user_has_a_directory(
     assert not kept(caches / "package")
 
 
-def test_where_nothing_can_be_written_functions_work_all_the_same(
-    caches: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_where_nothing_can_be_written_functions_work_all_the_same(caches, monkeypatch):
     monkeypatch.setattr(os, "access", lambda *_: False)
     assert compiled(_squares)(10) == 285
     assert not kept(caches)
 
 
-def test_threads_may_come_first_together(caches: Path):
+def test_threads_may_come_first_together(caches):
     function: Callable[[int], int] = compiled(_squares)
     found: list[int] = []
     threads = [threading.Thread(target=lambda: found.append(function(10))) for _ in range(8)]
@@ -107,7 +101,7 @@ def test_threads_may_come_first_together(caches: Path):
 
 
 @pytest.mark.parametrize("count", range(40))
-def test_a_table_has_room(count: int):
+def test_a_table_has_room(count):
     size = table_size(count)
     assert max(2, 2 * count) <= size <= max(2, 4 * count)
     assert np.bitwise_count(size) == 1

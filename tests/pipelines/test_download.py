@@ -28,7 +28,7 @@ def fetch(server: Any, tmp_path: Path, content: bytes = CONTENT, **options: Any)
     return path
 
 
-def test_a_file_with_a_name_to_complain_to(file_server: Any, tmp_path: Path):
+def test_a_file_with_a_name_to_complain_to(file_server, tmp_path):
     came = []
     assert fetch(file_server, tmp_path, on_bytes=came.append).read_bytes() == CONTENT
     assert sum(came) == len(CONTENT)
@@ -38,7 +38,7 @@ def test_a_file_with_a_name_to_complain_to(file_server: Any, tmp_path: Path):
     assert headers["Accept-Encoding"] == "identity"
 
 
-def test_going_on_after_interruptions(file_server: Any, tmp_path: Path):
+def test_going_on_after_interruptions(file_server, tmp_path):
     cut = [file_server.close_after(30_000), file_server.hang_up, file_server.close_after(10_000)]
     file_server.moods["/a"].extend(cut)
     assert fetch(file_server, tmp_path).read_bytes() == CONTENT
@@ -47,12 +47,12 @@ def test_going_on_after_interruptions(file_server: Any, tmp_path: Path):
     assert file_server.requests[1][1]["If-Range"] == file_server.etag(CONTENT)
 
 
-def test_more_interruptions_than_attempts_while_there_is_progress(file_server: Any, tmp_path: Path):
+def test_more_interruptions_than_attempts_while_there_is_progress(file_server, tmp_path):
     file_server.moods["/a"].extend([file_server.close_after(9_000)] * 10)
     assert fetch(file_server, tmp_path).read_bytes() == CONTENT
 
 
-def test_going_on_in_a_later_run(file_server: Any, tmp_path: Path):
+def test_going_on_in_a_later_run(file_server, tmp_path):
     file_server.files["/a"] = CONTENT
     file_server.moods["/a"].extend([file_server.close_after(40_000), *[file_server.hang_up] * 3])
     with pytest.raises(UserError, match=r"/a \(.*; 4 attempts\): .*the same command continues"):
@@ -62,13 +62,13 @@ def test_going_on_in_a_later_run(file_server: Any, tmp_path: Path):
     assert [headers.get("Range") for _, headers in file_server.requests] == ["bytes=40000-"]
 
 
-def test_a_server_that_knows_no_ranges(file_server: Any, tmp_path: Path):
+def test_a_server_that_knows_no_ranges(file_server, tmp_path):
     file_server.moods["/a"].extend([file_server.close_after(30_000), file_server.ignore_range])
     assert fetch(file_server, tmp_path).read_bytes() == CONTENT
 
 
 @pytest.mark.parametrize("careless", [False, True])
-def test_another_file_in_the_middle(file_server: Any, tmp_path: Path, careless: bool):
+def test_another_file_in_the_middle(file_server, tmp_path, careless):
     other = CONTENT[::-1] + b"longer"
 
     def changed(handler: Any) -> bool:
@@ -79,7 +79,7 @@ def test_another_file_in_the_middle(file_server: Any, tmp_path: Path, careless: 
     assert fetch(file_server, tmp_path).read_bytes() == other
 
 
-def test_a_file_without_any_validator_starts_anew(file_server: Any, tmp_path: Path):
+def test_a_file_without_any_validator_starts_anew(file_server, tmp_path):
     file_server.headers["/a"] = {"ETag": 'W/"weak"'}
     file_server.moods["/a"].append(file_server.close_after(30_000))
     assert fetch(file_server, tmp_path).read_bytes() == CONTENT
@@ -87,14 +87,14 @@ def test_a_file_without_any_validator_starts_anew(file_server: Any, tmp_path: Pa
 
 
 @pytest.mark.parametrize("code", [429, 500, 502, 503, 504])
-def test_a_busy_server(file_server: Any, tmp_path: Path, code: int):
+def test_a_busy_server(file_server, tmp_path, code):
     file_server.moods["/a"].extend([file_server.status(code)] * 3)
     assert fetch(file_server, tmp_path).read_bytes() == CONTENT
     assert len(file_server.requests) == 4
 
 
 @pytest.mark.parametrize("form", ["seconds", "date"])
-def test_retry_after_is_waited_out(file_server: Any, tmp_path: Path, form: str):
+def test_retry_after_is_waited_out(file_server, tmp_path, form):
     # A date counts whole seconds: 3 s from now are more than 1 s in any case.
     value = "1" if form == "seconds" else email.utils.formatdate(time.time() + 3, usegmt=True)
     file_server.moods["/a"].append(file_server.status(503, value))
@@ -103,18 +103,18 @@ def test_retry_after_is_waited_out(file_server: Any, tmp_path: Path, form: str):
     assert time.monotonic() - start >= 1
 
 
-def test_retry_after_that_is_nonsense(file_server: Any, tmp_path: Path):
+def test_retry_after_that_is_nonsense(file_server, tmp_path):
     file_server.moods["/a"].append(file_server.status(503, "soon"))
     assert fetch(file_server, tmp_path).read_bytes() == CONTENT
 
 
-def test_a_server_that_asks_for_hours(file_server: Any, tmp_path: Path):
+def test_a_server_that_asks_for_hours(file_server, tmp_path):
     file_server.moods["/a"].append(file_server.status(503, "7200"))
     with pytest.raises(UserError, match="asks to wait 7,200 s"):
         fetch(file_server, tmp_path)
 
 
-def test_what_no_patience_helps_against(file_server: Any, tmp_path: Path):
+def test_what_no_patience_helps_against(file_server, tmp_path):
     for code, kind in [
         (404, MissingError),
         (403, MissingError),
@@ -131,7 +131,7 @@ def test_what_no_patience_helps_against(file_server: Any, tmp_path: Path):
         Downloader("test", QUICK).fetch("ftp://a.example/b", tmp_path / "a")
 
 
-def test_an_unreachable_host_is_one_clear_line(tmp_path: Path):
+def test_an_unreachable_host_is_one_clear_line(tmp_path):
     for url in ["http://nowhere.invalid/a", "http://127.0.0.1:9/a"]:
         with pytest.raises(UserError, match="cannot download http") as error:
             Downloader("test", QUICK).fetch(url, tmp_path / "a")
@@ -156,7 +156,7 @@ HEADERS = {
 
 
 @pytest.mark.parametrize("header", HEADERS)
-def test_a_corrupt_body_is_fetched_again(file_server: Any, tmp_path: Path, header: str):
+def test_a_corrupt_body_is_fetched_again(file_server, tmp_path, header):
     file_server.headers["/a"] = HEADERS[header]
     file_server.moods["/a"].append(file_server.corrupt)
     assert fetch(file_server, tmp_path).read_bytes() == CONTENT
@@ -164,7 +164,7 @@ def test_a_corrupt_body_is_fetched_again(file_server: Any, tmp_path: Path, heade
 
 
 @pytest.mark.parametrize("mood", ["corrupt", "cut"])
-def test_without_a_checksum_gzip_must_decompress(file_server: Any, tmp_path: Path, mood: str):
+def test_without_a_checksum_gzip_must_decompress(file_server, tmp_path, mood):
     content = gzip.compress(CONTENT) + gzip.compress(b"more")
     file_server.headers["/a"] = {"ETag": '"0123456789abcdef0123456789abcdef-7"'}
     moods = {"corrupt": [file_server.corrupt], "cut": [file_server.without_length]}
@@ -175,7 +175,7 @@ def test_without_a_checksum_gzip_must_decompress(file_server: Any, tmp_path: Pat
     assert len(file_server.requests) == 2
 
 
-def test_a_server_that_always_corrupts(file_server: Any, tmp_path: Path):
+def test_a_server_that_always_corrupts(file_server, tmp_path):
     file_server.headers["/a"] = HEADERS["md5"]
     file_server.moods["/a"].extend([file_server.corrupt] * 4)
     with pytest.raises(UserError, match="damaged: content-md5 says another md5; 4 attempts"):
@@ -183,7 +183,7 @@ def test_a_server_that_always_corrupts(file_server: Any, tmp_path: Path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_etag_that_only_looks_like_an_md5(file_server: Any, tmp_path: Path):
+def test_an_etag_that_only_looks_like_an_md5(file_server, tmp_path):
     file_server.headers["/a"] = {"ETag": f'"{"0" * 32}"'}
     assert fetch(file_server, tmp_path).read_bytes() == CONTENT
     assert len(file_server.requests) == 2
@@ -198,7 +198,7 @@ def test_digests_of_parts_are_no_digests_of_the_file():
     assert stated_digests(headers) == []
 
 
-def test_cancelled_downloads_stop_and_can_go_on(file_server: Any, tmp_path: Path):
+def test_cancelled_downloads_stop_and_can_go_on(file_server, tmp_path):
     downloader = Downloader("test", QUICK)
     file_server.files["/a"] = CONTENT
     downloader.cancel()
@@ -207,7 +207,7 @@ def test_cancelled_downloads_stop_and_can_go_on(file_server: Any, tmp_path: Path
     assert fetch(file_server, tmp_path).read_bytes() == CONTENT
 
 
-def test_head_and_tail(file_server: Any):
+def test_head_and_tail(file_server):
     downloader = Downloader("test", QUICK)
     file_server.files |= {"/a": CONTENT, "/b": b"short", "/c": b""}
     for path, content in file_server.files.items():

@@ -19,7 +19,7 @@ INTEGERS = st.lists(st.integers(-(2**63), 2**63 - 1), max_size=50)
         (-1, b"\xff" * 9 + b"\x01"),
     ],
 )
-def test_integers_are_packed_as_the_protobuf_guide_says(value: int, encoded: bytes):
+def test_integers_are_packed_as_the_protobuf_guide_says(value, encoded):
     int64_list = b"\x0a" + bytes([len(encoded)]) + encoded
     feature = b"\x1a" + bytes([len(int64_list)]) + int64_list
     assert encode_example({"a": np.array([value])}).endswith(feature)
@@ -45,7 +45,7 @@ def test_order_of_features_does_not_matter():
 
 
 @given(st.binary(max_size=60), st.integers(0, 59))
-def test_damage_is_a_value_error_or_another_example(noise: bytes, cut: int):
+def test_damage_is_a_value_error_or_another_example(noise, cut):
     good = encode_example({"targets": np.arange(40), "document": [b"abc"]})
     for data in (noise, good[:cut], good[:cut] + noise + good[cut + len(noise) :]):
         try:

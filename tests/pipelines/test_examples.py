@@ -5,8 +5,8 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 
+import corpus_files
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -56,7 +56,7 @@ def records(examples: Path, lang: str, split: str, shard: int) -> list[dict]:
 
 @pytest.mark.parametrize("lang", ["ar", "bg", "en", "haw", "sw", "zh"])
 def test_training_segments_are_the_documents_cut_losslessly(
-    small_corpus: Path, small_vocabulary: Path, small_examples: Path, lang: str
+    small_corpus, small_vocabulary, small_examples, lang
 ):
     vocabulary = load_vocabulary(small_vocabulary / MODEL_FILE)
     for shard in (0, 1):
@@ -76,9 +76,7 @@ def test_training_segments_are_the_documents_cut_losslessly(
         assert sorted(first_tokens) == sorted(document[0] for document in tokens)
 
 
-def test_records_of_a_shard_are_permuted(
-    small_corpus: Path, small_vocabulary: Path, small_examples: Path
-):
+def test_records_of_a_shard_are_permuted(small_corpus, small_vocabulary, small_examples):
     vocabulary = load_vocabulary(small_vocabulary / MODEL_FILE)
     texts = [text for _, text in documents(small_corpus, "en", "train", 0)]
     stream = np.concatenate([vocabulary.EncodeAsIds(text) for text in texts])
@@ -88,7 +86,7 @@ def test_records_of_a_shard_are_permuted(
 
 @pytest.mark.parametrize("call_bytes", [1, 300, 1 << 20])
 def test_documents_are_tokenised_as_if_each_were_alone(
-    small_corpus: Path, small_vocabulary: Path, monkeypatch: pytest.MonkeyPatch, call_bytes: int
+    small_corpus, small_vocabulary, monkeypatch, call_bytes
 ):
     monkeypatch.setattr(shards, "CALL_BYTES", call_bytes)
     vocabulary = load_vocabulary(small_vocabulary / MODEL_FILE)
@@ -107,7 +105,7 @@ def test_documents_are_tokenised_as_if_each_were_alone(
 
 
 def test_one_worker_and_several_write_the_same_bytes(
-    small_corpus: Path, small_vocabulary: Path, small_examples: Path, tmp_path: Path
+    small_corpus, small_vocabulary, small_examples, tmp_path
 ):
     for workers in (1, 3):
         out = tmp_path / str(workers)
@@ -118,7 +116,7 @@ def test_one_worker_and_several_write_the_same_bytes(
 
 @pytest.mark.parametrize("lang", ["ar", "bg", "en", "haw", "sw", "zh"])
 def test_validation_examples_restore_their_documents(
-    small_corpus: Path, small_vocabulary: Path, small_examples: Path, lang: str
+    small_corpus, small_vocabulary, small_examples, lang
 ):
     vocabulary = load_vocabulary(small_vocabulary / MODEL_FILE)
     sizes = bytes_per_id(vocabulary)
@@ -139,9 +137,7 @@ def test_validation_examples_restore_their_documents(
             assert sum(sizes[tokens]) == len(f" {vocabulary.DecodeIds(tokens)}".encode())
 
 
-def test_manifest_and_cache_metadata_describe_the_shards(
-    small_examples: Path, small_corpus: Path, corpus_files: ModuleType
-):
+def test_manifest_and_cache_metadata_describe_the_shards(small_examples, small_corpus):
     manifest = corpus_files.read_json(small_examples / "manifest.json")
     assert (manifest["inputs_length"], manifest["targets_length"], manifest["raw_length"]) == (
         32,
@@ -176,7 +172,7 @@ def test_manifest_and_cache_metadata_describe_the_shards(
 
 
 def test_a_second_run_reuses_and_other_settings_are_refused(
-    small_corpus: Path, small_vocabulary: Path, small_examples: Path
+    small_corpus, small_vocabulary, small_examples
 ):
     before = tree(small_examples)
     assert build_examples(small_corpus, small_vocabulary, small_examples, CONFIG)["reused"]
@@ -194,7 +190,7 @@ build_examples(*sys.argv[1:4], ExamplesConfig(inputs_length=32))
 
 @pytest.mark.slow
 def test_kill_anywhere_then_rerun_gives_the_same_bytes(
-    small_corpus: Path, small_vocabulary: Path, small_examples: Path, tmp_path: Path
+    small_corpus, small_vocabulary, small_examples, tmp_path
 ):
     out = tmp_path / "examples"
     command = [sys.executable, "-c", CHILD, str(small_corpus), str(small_vocabulary), str(out)]
@@ -214,7 +210,7 @@ def test_kill_anywhere_then_rerun_gives_the_same_bytes(
 
 
 def test_a_rerun_does_only_what_was_not_done(
-    small_corpus: Path, small_vocabulary: Path, small_examples: Path, tmp_path: Path
+    small_corpus, small_vocabulary, small_examples, tmp_path
 ):
     out = tmp_path / "examples"
     command = [sys.executable, "-c", CHILD, str(small_corpus), str(small_vocabulary), str(out)]
@@ -225,7 +221,7 @@ def test_a_rerun_does_only_what_was_not_done(
     assert tree(out) == tree(small_examples)
 
 
-def test_an_eos_can_separate_documents(small_corpus: Path, small_vocabulary: Path, tmp_path: Path):
+def test_an_eos_can_separate_documents(small_corpus, small_vocabulary, tmp_path):
     config = ExamplesConfig(inputs_length=32, separate_documents=True)
     build_examples(small_corpus, small_vocabulary, tmp_path / "examples", config)
     found = records(tmp_path / "examples", "haw", "train", 0)
@@ -235,7 +231,7 @@ def test_an_eos_can_separate_documents(small_corpus: Path, small_vocabulary: Pat
 
 
 def test_validation_can_be_bounded_per_document(
-    small_corpus: Path, small_vocabulary: Path, small_examples: Path, tmp_path: Path
+    small_corpus, small_vocabulary, small_examples, tmp_path
 ):
     config = ExamplesConfig(inputs_length=32, validation_segments=1)
     build_examples(small_corpus, small_vocabulary, tmp_path / "out", config)
@@ -249,7 +245,7 @@ def test_validation_can_be_bounded_per_document(
         ExamplesConfig(validation_segments=0)
 
 
-def test_texts_without_tokens_leave_no_split(corpus_files: ModuleType, tmp_path: Path):
+def test_texts_without_tokens_leave_no_split(tmp_path):
     texts = {"es": {"train": ["hola mundo"], "validation": [" \n"]}, "gl": {"train": ["\t"]}}
     corpus = corpus_files.write_corpus(tmp_path / "corpus", texts)
     vocabulary = tmp_path / "vocabulary"
@@ -260,7 +256,7 @@ def test_texts_without_tokens_leave_no_split(corpus_files: ModuleType, tmp_path:
     assert not [name for name in names if "validation" in name]
 
 
-def test_bad_input_is_named(small_corpus: Path, small_vocabulary: Path, tmp_path: Path):
+def test_bad_input_is_named(small_corpus, small_vocabulary, tmp_path):
     with pytest.raises(UserError, match="stage vocabulary, not of corpus"):
         build_examples(small_vocabulary, small_vocabulary, tmp_path / "e", CONFIG)
     with pytest.raises(UserError, match="stage corpus, not of vocabulary"):
@@ -275,9 +271,7 @@ def test_bad_input_is_named(small_corpus: Path, small_vocabulary: Path, tmp_path
         ExamplesConfig(inputs_length=2048)
 
 
-def test_a_damaged_corpus_shard_stops_the_job_by_name(
-    corpus_files: ModuleType, small_vocabulary: Path, tmp_path: Path
-):
+def test_a_damaged_corpus_shard_stops_the_job_by_name(small_vocabulary, tmp_path):
     corpus = corpus_files.write_corpus(tmp_path / "corpus", {"es": {"train": ["hola mundo"]}})
     shard = next((corpus / "data" / "es").iterdir())
     shard.write_bytes(shard.read_bytes()[:100])
@@ -285,9 +279,7 @@ def test_a_damaged_corpus_shard_stops_the_job_by_name(
         build_examples(corpus, small_vocabulary, tmp_path / "e", CONFIG)
 
 
-def test_what_there_is_none_of_is_said(
-    corpus_files: ModuleType, small_vocabulary: Path, tmp_path: Path, capsys
-):
+def test_what_there_is_none_of_is_said(small_vocabulary, tmp_path, capsys):
     texts = {
         "en": {"train": ["a page of text"] * 3, "validation": ["another page"]},
         "sw": {"train": ["ukurasa wa maandishi"] * 3},

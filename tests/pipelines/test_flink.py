@@ -1,7 +1,6 @@
 """What the Flink cluster of this machine says without being started (see make test-flink)."""
 
 import shutil
-from pathlib import Path
 
 import local_flink
 import pytest
@@ -12,18 +11,14 @@ from pipelines.errors import UserError
 @pytest.mark.parametrize(
     ("java", "message"), [(None, "needs Java 17"), ("/usr/bin/java", "run make setup-flink")]
 )
-def test_what_is_missing_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, java: str | None, message: str
-):
+def test_what_is_missing_is_named(tmp_path, monkeypatch, java, message):
     monkeypatch.setattr(shutil, "which", lambda _: java)
     monkeypatch.setattr(local_flink, "INSTALLATION", tmp_path)
     with pytest.raises(UserError, match=message):
         local_flink.LocalFlinkCluster()
 
 
-def test_a_process_that_dies_ends_the_start_with_its_log(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_process_that_dies_ends_the_start_with_its_log(tmp_path, monkeypatch):
     programs = tmp_path / "bin"
     programs.mkdir()
     (programs / "java").write_text("#!/bin/sh\necho no such class; exit 1\n")

@@ -4,9 +4,9 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import ModuleType
 
 import apache_beam as beam
+import crawl_files as crawl
 import pytest
 
 from pipelines.corpus.config import CorpusConfig
@@ -28,7 +28,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_work_is_done_by_processes(workers: int):
+def test_work_is_done_by_processes(workers):
     assert call(os.getpid) == os.getpid()
     with local_pool(workers):
         assert call(os.getpid) != os.getpid()
@@ -38,7 +38,7 @@ def test_work_is_done_by_processes(workers: int):
     assert call(os.getpid) == os.getpid()
 
 
-def test_workers_have_the_environment_of_their_pool(monkeypatch: pytest.MonkeyPatch):
+def test_workers_have_the_environment_of_their_pool(monkeypatch):
     for value in ("one", "two"):
         monkeypatch.setenv("MSWITCH_TEST", value)
         with local_pool(2):
@@ -46,9 +46,7 @@ def test_workers_have_the_environment_of_their_pool(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize(("seconds", "stays"), [(3600.0, True), (-1.0, False)])
-def test_a_next_job_has_new_workers_once_they_are_old(
-    monkeypatch: pytest.MonkeyPatch, seconds: float, stays: bool
-):
+def test_a_next_job_has_new_workers_once_they_are_old(monkeypatch, seconds, stays):
     monkeypatch.setattr("pipelines.local_pool._RENEW_SECS", seconds)
     with local_pool(2):
         before = {call(os.getpid) for _ in range(20)}
@@ -64,13 +62,13 @@ def test_errors_come_back():
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_killed_worker_is_an_error_that_says_what_to_do(workers: int):
+def test_a_killed_worker_is_an_error_that_says_what_to_do(workers):
     with local_pool(workers), pytest.raises(UserError, match="run the same command again"):
         call(os.kill, call(os.getpid), signal.SIGKILL)
 
 
 @pytest.mark.parametrize("files", [1, 3])
-def test_a_worker_that_died_at_its_input_names_a_file(tmp_path: Path, files: int):
+def test_a_worker_that_died_at_its_input_names_a_file(tmp_path, files):
     file = {"path": "a.warc.gz", "name": "a.warc.gz", "size_bytes": 1, "digest": ""}
     job = Job(WorkDirectory(str(tmp_path)), CorpusConfig())
     options = pipeline_options("local", ["--direct_num_workers=2"])
@@ -94,7 +92,7 @@ def test_workers_leave_ctrl_c_to_their_parent():
     assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
 
-def test_workers_end_with_a_killed_parent(tmp_path: Path):
+def test_workers_end_with_a_killed_parent(tmp_path):
     script, noted = tmp_path / "child.py", tmp_path / "pid"
     script.write_text(CHILD)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
@@ -142,7 +140,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.slow
-def test_cld3_is_kept_apart_from_tensorflow(tmp_path: Path, crawl: ModuleType):
+def test_cld3_is_kept_apart_from_tensorflow(tmp_path):
     """In a process that imported TensorFlow first, CLD3 crashes."""
     pages = [crawl.record(crawl.prose(crawl.GERMAN, n, 9), f"http://a.org/{n}") for n in range(9)]
     crawl.write(tmp_path / "a.warc.wet.gz", pages)

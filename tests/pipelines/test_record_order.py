@@ -3,8 +3,8 @@
 import json
 import re
 from pathlib import Path
-from types import ModuleType
 
+import crawl_files as crawl
 import numpy as np
 import pytest
 
@@ -21,7 +21,7 @@ DOCUMENTS, SHARDS = 900, 4
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory, crawl: ModuleType) -> Path:
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Documents in order of their number, each some records long, in one language."""
     work = tmp_path_factory.mktemp("order")
     lines = [
@@ -64,14 +64,14 @@ def numbers(built: Path) -> np.ndarray:
     return np.array([int(match[1]) for match in found if match])
 
 
-def test_shards_are_balanced(built: Path):
+def test_shards_are_balanced(built):
     entry = read_manifest(built / "examples", "examples")["languages"]["de"]["train"]
     records = [shard["records"] for shard in entry["shards"]]
     assert len(records) == SHARDS
     assert max(records) < 1.4 * min(records)  # about 225 documents each, give or take 13
 
 
-def test_order_says_nothing_about_where_a_document_came_from(numbers: np.ndarray):
+def test_order_says_nothing_about_where_a_document_came_from(numbers):
     assert numbers.size > 2 * DOCUMENTS
     positions = np.arange(numbers.size)
     # A document has several records, so fewer than `size` numbers are independent.
@@ -81,5 +81,5 @@ def test_order_says_nothing_about_where_a_document_came_from(numbers: np.ndarray
         assert abs(part.mean() - DOCUMENTS / 2) < 4 * DOCUMENTS / np.sqrt(12 * DOCUMENTS / SHARDS)
 
 
-def test_segments_of_a_document_do_not_follow_each_other(numbers: np.ndarray):
+def test_segments_of_a_document_do_not_follow_each_other(numbers):
     assert np.mean(numbers[1:] == numbers[:-1]) < 0.03

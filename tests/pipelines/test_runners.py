@@ -25,7 +25,7 @@ def java(monkeypatch: pytest.MonkeyPatch):
         ("flink", ["--flink_job_server_jar=nowhere.jar"], "nowhere.jar does not exist"),
     ],
 )
-def test_runner_says_what_is_missing(runner: str, options: list[str], message: str):
+def test_runner_says_what_is_missing(runner, options, message):
     with pytest.raises(UserError, match=message):
         pipeline_options(runner, options)
 
@@ -40,7 +40,7 @@ def test_runner_options():
     assert pipeline_options("dataflow", flags).get_all_options()["runner"] == "DataflowRunner"
 
 
-def test_flink_options(monkeypatch: pytest.MonkeyPatch):
+def test_flink_options(monkeypatch):
     inside = pipeline_options("flink", ["--flink_job_server_jar=/dev/null"]).get_all_options()
     assert inside["flink_master"] == "[local]"
     # A job server that runs already knows its cluster; Java is then its business alone.

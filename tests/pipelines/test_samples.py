@@ -36,14 +36,14 @@ def records(sample: Path, form: str):
                 yield record, record.reader.read()
 
 
-def test_every_language_of_mc4_has_pages(sample: Path):
+def test_every_language_of_mc4_has_pages(sample):
     pages = read_manifest(sample, "sample")["pages_by_source_language"]
     assert sorted(pages) == [code for code in mc4_codes() if "-" not in code]
     assert min(pages.values()) >= 2
     assert max(pages.values()) <= MAX_PAGES
 
 
-def test_records_are_common_crawls(sample: Path):
+def test_records_are_common_crawls(sample):
     manifest = read_manifest(sample, "sample")
     urls: Counter[str] = Counter()
     identities: Counter[str] = Counter()
@@ -65,7 +65,7 @@ def test_records_are_common_crawls(sample: Path):
     assert manifest["records"]["warc"] > 300
 
 
-def test_one_gzip_member_a_record_without_a_time(sample: Path):
+def test_one_gzip_member_a_record_without_a_time(sample):
     path = next((sample / "wet").iterdir())
     with open(path, "rb") as file:
         offsets = [record.stream_pos for record in ArchiveIterator(file)]
@@ -76,7 +76,7 @@ def test_one_gzip_member_a_record_without_a_time(sample: Path):
         assert gzip.decompress(data[begin:end]).startswith(b"WARC/1.0\r\n")
 
 
-def test_html_pages_are_whole_documents_with_boilerplate(sample: Path):
+def test_html_pages_are_whole_documents_with_boilerplate(sample):
     for record, body in records(sample, "warc"):
         if record.headers["WARC-Type"] == "response":
             assert record.http_content_type == "text/html"
@@ -86,7 +86,7 @@ def test_html_pages_are_whole_documents_with_boilerplate(sample: Path):
                 assert text.count(part) >= 1
 
 
-def test_same_bytes_again_and_nothing_to_do_twice(sample: Path, tmp_path: Path):
+def test_same_bytes_again_and_nothing_to_do_twice(sample, tmp_path):
     summary = write_sample(tmp_path / "again")
     assert not summary["reused"]
     assert write_sample(tmp_path / "again") == {**summary, "reused": True}
@@ -124,7 +124,7 @@ def test_long_paragraphs_are_cut_at_sentence_ends():
 
 
 @given(st.lists(st.text(min_size=1), min_size=1), st.integers(1, 20))
-def test_groups_keep_order_and_lose_nothing(paragraphs: list[str], most: int):
+def test_groups_keep_order_and_lose_nothing(paragraphs, most):
     groups = group_evenly(paragraphs, most)
     assert list(itertools.chain.from_iterable(groups)) == paragraphs
     assert len(groups) == min(most, len(paragraphs))

@@ -10,9 +10,9 @@ import sys
 import threading
 import time
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+import crawl_files as crawl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -34,7 +34,7 @@ def list_of(paths: list[str]) -> bytes:
 
 
 @pytest.fixture
-def dump(file_server: Any, crawl: ModuleType) -> Any:
+def dump(file_server: Any) -> Any:
     """A dump of 9 WET files with four German pages each, whose ETags say nothing."""
     paths = [f"crawl-data/{DUMP}/segments/{n // 3}.0/wet/CC-{n:05}.warc.wet.gz" for n in range(9)]
     for number, path in enumerate(paths):
@@ -58,7 +58,7 @@ def contents(out: Path) -> dict[str, bytes]:
     return {str(p.relative_to(out)): p.read_bytes() for p in out.rglob("*") if p.is_file()}
 
 
-def test_files_from_all_over_the_dump(dump: Any, tmp_path: Path):
+def test_files_from_all_over_the_dump(dump, tmp_path):
     out = tmp_path / "crawl"
     result = sample(dump, out)
     chosen = [dump.paths[1], dump.paths[4], dump.paths[7]]
@@ -77,14 +77,14 @@ def test_files_from_all_over_the_dump(dump: Any, tmp_path: Path):
     assert dump.requests == []
 
 
-def test_what_is_downloaded_is_input_of_a_corpus(dump: Any, tmp_path: Path, crawl: ModuleType):
+def test_what_is_downloaded_is_input_of_a_corpus(dump, tmp_path):
     sample(dump, tmp_path / "crawl")
     config = CorpusConfig(min_lines=1, min_long_line_characters=1, language_threshold=0.7)
     result = build_corpus([str(tmp_path / "crawl/wet/*")], tmp_path / "corpus", config)
     assert result["documents"] == 12
 
 
-def test_a_bad_day_gives_the_same_bytes(dump: Any, tmp_path: Path):
+def test_a_bad_day_gives_the_same_bytes(dump, tmp_path):
     sample(dump, tmp_path / "good")
     first, second, third = (f"/{dump.paths[n]}" for n in (1, 4, 7))
     dump.moods[LIST].extend([dump.status(503, "0"), dump.close_after(20)])
@@ -96,7 +96,7 @@ def test_a_bad_day_gives_the_same_bytes(dump: Any, tmp_path: Path):
 
 
 @pytest.mark.parametrize("concurrency", [1, 3])
-def test_no_more_downloads_at_a_time_than_allowed(dump: Any, tmp_path: Path, concurrency: int):
+def test_no_more_downloads_at_a_time_than_allowed(dump, tmp_path, concurrency):
     def slow(handler: Any) -> bool:
         time.sleep(0.05)
         return False
@@ -107,7 +107,7 @@ def test_no_more_downloads_at_a_time_than_allowed(dump: Any, tmp_path: Path, con
     assert dump.most_active <= concurrency
 
 
-def test_a_run_that_gave_up_goes_on_within_the_file(dump: Any, tmp_path: Path):
+def test_a_run_that_gave_up_goes_on_within_the_file(dump, tmp_path):
     second = f"/{dump.paths[4]}"
     dump.moods[second].extend([dump.close_after(150), *[dump.hang_up] * 3])
     with pytest.raises(UserError, match="the same command continues"):
@@ -123,7 +123,7 @@ def test_a_run_that_gave_up_goes_on_within_the_file(dump: Any, tmp_path: Path):
         ]
 
 
-def test_a_killed_run_goes_on(dump: Any, tmp_path: Path):
+def test_a_killed_run_goes_on(dump, tmp_path):
     second = f"/{dump.paths[4]}"
     killed = threading.Event()
 
@@ -162,7 +162,7 @@ def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, *options: str) -> tu
     return code, capsys.readouterr().err.strip()
 
 
-def test_the_command(dump: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_the_command(dump, tmp_path, capsys):
     options = ["--dump", DUMP, "--segments", "2", "--base-url", f"{dump.url}/", "--json"]
     assert main(["sample", "common-crawl", "--out", str(tmp_path / "crawl"), *options]) == 0
     result = json.loads(capsys.readouterr().out.splitlines()[-1])
@@ -181,13 +181,7 @@ def test_the_command(dump: Any, tmp_path: Path, capsys: pytest.CaptureFixture[st
         (["--format", "warc"], "there is no dump CC-MAIN-2024-10 with warc files"),
     ],
 )
-def test_wrong_options_are_one_line_and_exit_code_2(
-    dump: Any,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    options: list[str],
-    complaint: str,
-):
+def test_wrong_options_are_one_line_and_exit_code_2(dump, tmp_path, capsys, options, complaint):
     given = {"--dump": DUMP, "--segments": "1", "--base-url": dump.url}
     given |= dict([options])
     code, message = run(capsys, tmp_path, *[word for pair in given.items() for word in pair])
@@ -211,7 +205,7 @@ def test_wrong_options_are_one_line_and_exit_code_2(
         (list_of(["crawl-data/a/x.gz", "crawl-data/b/x.gz"]), "have one name"),
     ],
 )
-def test_a_list_is_not_trusted(dump: Any, tmp_path: Path, listed: bytes, complaint: str):
+def test_a_list_is_not_trusted(dump, tmp_path, listed, complaint):
     dump.files[LIST] = listed
     with pytest.raises(UserError, match=complaint):
         sample(dump, tmp_path / "crawl", segments=2)
@@ -219,7 +213,7 @@ def test_a_list_is_not_trusted(dump: Any, tmp_path: Path, listed: bytes, complai
 
 
 @given(st.integers(1, 200), st.data())
-def test_choices_are_distinct_spread_and_in_order(size: int, data: st.DataObject):
+def test_choices_are_distinct_spread_and_in_order(size, data):
     count = data.draw(st.integers(1, size))
     listed = [f"crawl-data/{n}.gz" for n in range(size)]
     numbers = [listed.index(path) for path in choose(listed, count, DUMP)]

@@ -105,7 +105,7 @@ def pages(sample: Path) -> dict[str, tuple[str, bytes]]:
 
 
 @needs_dpkg
-def test_pages_of_a_package(mirror: Path, tmp_path: Path):
+def test_pages_of_a_package(mirror, tmp_path):
     add_package(mirror, "x-docs-de", fill_docs)
     summary = write_sample(tmp_path / "out", ["x-docs-de"])
     assert (summary["wet_records"], summary["warc_records"]) == (1, 3)
@@ -127,7 +127,7 @@ def test_pages_of_a_package(mirror: Path, tmp_path: Path):
 
 
 @needs_dpkg
-def test_a_later_run_keeps_what_was_fetched(mirror: Path, tmp_path: Path):
+def test_a_later_run_keeps_what_was_fetched(mirror, tmp_path):
     add_package(mirror, "x-docs-de", fill_docs)
     add_package(mirror, "empty", lambda tree: (tree / "usr").mkdir())
     with pytest.raises(UserError, match="empty holds no HTML"):
@@ -141,7 +141,7 @@ def test_a_later_run_keeps_what_was_fetched(mirror: Path, tmp_path: Path):
 
 
 @needs_dpkg
-def test_same_packages_give_the_same_bytes(mirror: Path, tmp_path: Path):
+def test_same_packages_give_the_same_bytes(mirror, tmp_path):
     add_package(mirror, "x-docs-de", fill_docs)
     for name in ("one", "two"):
         write_sample(tmp_path / name, ["x-docs-de"])
@@ -149,7 +149,7 @@ def test_same_packages_give_the_same_bytes(mirror: Path, tmp_path: Path):
         assert file_sha256(tmp_path / "two" / shard["path"]) == shard["sha256"]
 
 
-def test_unknown_packages_and_names_are_refused(mirror: Path, tmp_path: Path):
+def test_unknown_packages_and_names_are_refused(mirror, tmp_path):
     with pytest.raises(UserError, match=r"cannot find package nothing .*apt-get update"):
         write_sample(tmp_path / "out", ["nothing"])
     with pytest.raises(UserError, match="'--help' is not a Debian package name"):
@@ -158,13 +158,13 @@ def test_unknown_packages_and_names_are_refused(mirror: Path, tmp_path: Path):
         write_sample(tmp_path / "out", [])
 
 
-def test_without_apt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_without_apt(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UserError, match="needs apt-get, which is not on PATH"):
         write_sample(tmp_path / "out", ["x-docs-de"])
 
 
-def test_a_package_that_is_not_one(mirror: Path, tmp_path: Path):
+def test_a_package_that_is_not_one(mirror, tmp_path):
     (mirror / "broken_1_all.deb").write_bytes(b"not an archive")
     with pytest.raises(UserError, match="dpkg-deb"):
         write_sample(tmp_path / "out", ["broken"])
@@ -181,7 +181,7 @@ def test_a_package_that_is_not_one(mirror: Path, tmp_path: Path):
         ("usr/share/doc/x/index.html", "developers-manual", "und"),
     ],
 )
-def test_language_of_a_path(path: str, package: str, lang: str):
+def test_language_of_a_path(path, package, lang):
     assert language_of_path(path, package) == lang
 
 
@@ -203,7 +203,7 @@ def test_mallard_becomes_html():
         b"\xff\xfe",
     ],
 )
-def test_mallard_that_is_no_page(document: bytes):
+def test_mallard_that_is_no_page(document):
     assert mallard_page(document, "cs") is None
 
 

@@ -1,7 +1,7 @@
 import itertools
 from pathlib import Path
-from types import ModuleType
 
+import corpus_files
 import numpy as np
 import pytest
 from hypothesis import given
@@ -42,7 +42,7 @@ def test_split_tokens_oracles():
 
 
 @given(DOCUMENTS, st.integers(1, 60), st.booleans())
-def test_lossless_segments_joined_are_the_documents(documents, length: int, separate: bool):
+def test_lossless_segments_joined_are_the_documents(documents, length, separate):
     found = list(lossless(named(documents), length, separate=separate))
     whole = [tokens + [1] * separate for tokens in documents]
     assert [t for tokens, _ in found for t in tokens.tolist()] == list(itertools.chain(*whole))
@@ -107,9 +107,7 @@ def records(examples: Path, lang: str, shard: int) -> list[dict]:
     return [decode_example(record) for record in TFRecordFile(path)]
 
 
-def test_examples_are_built_by_the_chain_of_t5(
-    small_corpus: Path, small_vocabulary: Path, tmp_path: Path, corpus_files: ModuleType
-):
+def test_examples_are_built_by_the_chain_of_t5(small_corpus, small_vocabulary, tmp_path):
     config = ExamplesConfig(inputs_length=32, chain="t5", seed=5)
     build_examples(small_corpus, small_vocabulary, tmp_path / "examples", config)
     vocabulary = load_vocabulary(small_vocabulary / MODEL_FILE)
@@ -130,9 +128,7 @@ def test_examples_are_built_by_the_chain_of_t5(
             ExamplesConfig(**wrong)
 
 
-def test_training_examples_can_be_finished_when_written(
-    small_corpus: Path, small_vocabulary: Path, tmp_path: Path, corpus_files: ModuleType
-):
+def test_training_examples_can_be_finished_when_written(small_corpus, small_vocabulary, tmp_path):
     for finished in (True, False):
         config = ExamplesConfig(inputs_length=32, finished=finished)
         build_examples(small_corpus, small_vocabulary, tmp_path / str(finished), config)
@@ -158,7 +154,7 @@ def test_training_examples_can_be_finished_when_written(
 
 
 def test_no_two_draws_of_a_shard_share_their_random_numbers(
-    small_corpus: Path, small_vocabulary: Path, monkeypatch: pytest.MonkeyPatch
+    small_corpus, small_vocabulary, monkeypatch
 ):
     """Order and masks are of one stream: each has a counter of its own."""
     philox = span_corruption.philox

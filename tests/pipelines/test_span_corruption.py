@@ -50,7 +50,7 @@ OTHER = (
         (4096, (4550, 910)),
     ],
 )
-def test_lengths_are_those_of_t5(inputs_length: int, expected: tuple[int, int]):
+def test_lengths_are_those_of_t5(inputs_length, expected):
     assert random_spans_helper(inputs_length) == expected
 
 
@@ -75,7 +75,7 @@ def test_lengths_of_other_noise(inputs_length, density, mean, expected):
     ("inputs_length", "counts"),
     [(128, (21, 7)), (256, (43, 14)), (512, (85, 28)), (1024, (171, 57)), (2048, (341, 114))],
 )
-def test_noise_of_full_segments(inputs_length: int, counts: tuple[int, int]):
+def test_noise_of_full_segments(inputs_length, counts):
     raw_length, _ = random_spans_helper(inputs_length)
     assert noise_counts(raw_length, 0.15, 3.0) == counts
 
@@ -84,7 +84,7 @@ def test_noise_of_full_segments(inputs_length: int, counts: tuple[int, int]):
     ("length", "counts"),  # a segment of one token is treated as one of two
     [(2, (1, 1)), (10, (2, 1)), (20, (3, 1)), (32, (5, 2)), (50, (8, 3)), (100, (15, 5))],
 )
-def test_noise_of_short_segments_rounds_half_to_even(length: int, counts: tuple[int, int]):
+def test_noise_of_short_segments_rounds_half_to_even(length, counts):
     assert noise_counts(length, 0.15, 3.0) == counts
 
 
@@ -102,13 +102,13 @@ def test_too_many_spans_for_the_sentinels():
     ("arguments", "expected"),
     [((64, 0.15, 3.0), (70, 14)), ((352, 0.15, 3.0), (390, 80)), ((8, 0.15, 3.0), (7, 3))],
 )
-def test_no_segment_loses_its_end(arguments, expected: tuple[int, int]):
+def test_no_segment_loses_its_end(arguments, expected):
     lengths = span_corruption(*arguments)
     assert (lengths.raw_length, lengths.targets_length) == expected
 
 
 @given(st.integers(8, 300), st.floats(0.01, 0.6), st.floats(1.0, 20.0))
-def test_every_length_fits(inputs_length: int, density: float, mean: float):
+def test_every_length_fits(inputs_length, density, mean):
     try:
         lengths = span_corruption(inputs_length, density, mean)
     except UserError as error:
@@ -129,7 +129,7 @@ def test_every_length_fits(inputs_length: int, density: float, mean: float):
         ((64, 0.1, 0.5), "mean_noise_span_length"),
     ],
 )
-def test_parameters_out_of_range(arguments, named: str):
+def test_parameters_out_of_range(arguments, named):
     with pytest.raises(UserError, match=f"^{named} is"):
         span_corruption(*arguments)
 
@@ -187,7 +187,7 @@ def corrupted(tokens: np.ndarray, mask: np.ndarray, lengths: SpanCorruption):
 
 
 @given(st.integers(1, 2000), st.integers(0, 2**32 - 1), st.floats(0.01, 0.9), st.floats(1, 20))
-def test_mask_has_the_promised_noise(length: int, seed: int, density: float, mean: float):
+def test_mask_has_the_promised_noise(length, seed, density, mean):
     lengths = SpanCorruption(0, 0, 0, density, mean)
     mask = some_mask(length, lengths, seed)
     assert mask.size == length
@@ -200,7 +200,7 @@ def test_mask_has_the_promised_noise(length: int, seed: int, density: float, mea
 
 
 @given(st.integers(8, 1024), st.data())
-def test_corruption_is_invertible_and_fits(inputs_length: int, data: st.DataObject):
+def test_corruption_is_invertible_and_fits(inputs_length, data):
     lengths = span_corruption(inputs_length)
     length = data.draw(st.integers(1, lengths.raw_length))
     tokens = np.random.default_rng(length).integers(3, 900, length).astype(np.int32)
@@ -262,7 +262,7 @@ def test_masks_are_those_of_t5_row_by_row(length, density, mean, rows, kinds, se
 
 
 @given(st.integers(1, 141), st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=9))
-def test_an_example_does_not_depend_on_its_neighbours(length: int, streams: list[int]):
+def test_an_example_does_not_depend_on_its_neighbours(length, streams):
     lengths = span_corruption(128)
     keys = [ExampleKey(7, stream, index, 3) for index, stream in enumerate(streams)]
     tokens = np.random.default_rng(0).integers(3, 900, (len(keys), length)).astype(np.int32)
@@ -315,7 +315,7 @@ def philox_words(seed: int, stream: int, index: int, epoch: int, words: int) -> 
 
 
 @given(st.tuples(*[st.integers(0, 2**64 - 1)] * 4), st.integers(1, 30))
-def test_draws_are_the_halves_of_philoxs_words(fields: tuple[int, int, int, int], count: int):
+def test_draws_are_the_halves_of_philoxs_words(fields, count):
     words = philox_words(*fields, (count + 1) // 2)
     halves = [half for word in words for half in (word & 0xFFFFFFFF, word >> 32)]
     assert draws(ExampleKey(*fields), count).tolist() == halves[:count]

@@ -34,7 +34,7 @@ def test_checksum_is_that_of_tensorflow():
 
 
 @given(records=st.lists(st.binary(max_size=200), max_size=30))
-def test_records_follow_one_another_as_the_index_says(tmp_path_factory, records: list[bytes]):
+def test_records_follow_one_another_as_the_index_says(tmp_path_factory, records):
     path = tmp_path_factory.mktemp("scan") / "shard"
     write_tfrecord(path, records)
     file = TFRecordFile(path)
@@ -42,7 +42,7 @@ def test_records_follow_one_another_as_the_index_says(tmp_path_factory, records:
     assert list(file) == records
 
 
-def test_no_record_beyond_the_ends(shard: Path):
+def test_no_record_beyond_the_ends(shard):
     file = TFRecordFile(shard)
     for index in (-1, len(RECORDS)):
         with pytest.raises(IndexError):
@@ -53,7 +53,7 @@ def read_in_child(file: TFRecordFile, index: int) -> bytes:
     return file[index]
 
 
-def test_other_processes_open_the_file_themselves(shard: Path):
+def test_other_processes_open_the_file_themselves(shard):
     file = TFRecordFile(shard)
     assert file[1] == b"one"
     assert pickle.loads(pickle.dumps(file))[2] == RECORDS[2]
@@ -63,7 +63,7 @@ def test_other_processes_open_the_file_themselves(shard: Path):
 
 
 @pytest.mark.parametrize("byte", [0, 9, 12 + 3 + 5, -5, -1])
-def test_damage_names_the_file(shard: Path, byte: int):
+def test_damage_names_the_file(shard, byte):
     data = bytearray(shard.read_bytes())
     data[byte] ^= 1
     shard.write_bytes(data)
@@ -73,13 +73,13 @@ def test_damage_names_the_file(shard: Path, byte: int):
 
 
 @pytest.mark.parametrize("kept", [10, 20, -1])
-def test_a_cut_off_file_is_noticed(shard: Path, kept: int):
+def test_a_cut_off_file_is_noticed(shard, kept):
     shard.write_bytes(shard.read_bytes()[:kept])
     with pytest.raises(UserError, match=f"{shard.name} is damaged"):
         list(TFRecordFile(shard))
 
 
-def test_a_missing_or_foreign_index_is_noticed(shard: Path, tmp_path: Path):
+def test_a_missing_or_foreign_index_is_noticed(shard, tmp_path):
     Path(index_path(shard)).write_bytes(b"1234567")
     with pytest.raises(UserError, match="multiple of 8"):
         TFRecordFile(shard)
@@ -91,7 +91,7 @@ def test_a_missing_or_foreign_index_is_noticed(shard: Path, tmp_path: Path):
         TFRecordFile(shard)
 
 
-def test_a_failing_writer_leaves_nothing(tmp_path: Path):
+def test_a_failing_writer_leaves_nothing(tmp_path):
     def records():
         yield b"one"
         raise RuntimeError("no more")

@@ -1,9 +1,8 @@
 import re
 import shutil
 import signal
-from pathlib import Path
-from types import ModuleType
 
+import corpus_files
 import pytest
 import sentencepiece
 from hypothesis import given
@@ -16,7 +15,7 @@ from pipelines.vocabulary import BalancedText, VocabularyConfig, train_vocabular
 from pipelines.vocabulary_model import MODEL_FILE, load_vocabulary
 
 
-def test_layout_is_that_of_mt5(small_vocabulary: Path):
+def test_layout_is_that_of_mt5(small_vocabulary):
     vocabulary = load_vocabulary(small_vocabulary / MODEL_FILE)
     size = vocabulary.GetPieceSize()
     assert size == 1200
@@ -29,13 +28,13 @@ def test_layout_is_that_of_mt5(small_vocabulary: Path):
 
 
 @given(text=st.text())
-def test_any_text_is_spelt_without_unknown_ids_or_sentinels(small_vocabulary: Path, text: str):
+def test_any_text_is_spelt_without_unknown_ids_or_sentinels(small_vocabulary, text):
     vocabulary = load_vocabulary(small_vocabulary / MODEL_FILE)
     tokens = vocabulary.EncodeAsIds(text + " <extra_id_0></s>")
     assert all(2 < token < vocabulary.GetPieceSize() - 100 for token in tokens)
 
 
-def test_text_comes_back_normalised(small_vocabulary: Path):
+def test_text_comes_back_normalised(small_vocabulary):
     vocabulary = load_vocabulary(small_vocabulary / MODEL_FILE)
     text = "Ｆｕｌｌ width,\n 人人生而自由  <extra_id_0>\tكل 🙂"
     assert vocabulary.DecodeIds(vocabulary.EncodeAsIds(text)) == (
@@ -43,9 +42,7 @@ def test_text_comes_back_normalised(small_vocabulary: Path):
     )
 
 
-def test_same_text_gives_the_same_bytes_wherever_it_lies(
-    small_corpus: Path, small_vocabulary: Path, tmp_path: Path
-):
+def test_same_text_gives_the_same_bytes_wherever_it_lies(small_corpus, small_vocabulary, tmp_path):
     shutil.copytree(small_corpus, tmp_path / "elsewhere")
     config = VocabularyConfig(size=1200, character_coverage=0.999)
     summary = train_vocabulary(tmp_path / "elsewhere", tmp_path / "vocabulary", config)
@@ -65,9 +62,7 @@ def test_a_coverage_that_sentencepiece_refuses_is_refused_before():
         VocabularyConfig(character_coverage=0.97)
 
 
-def test_ctrl_c_ends_sentencepiece(
-    small_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_ctrl_c_ends_sentencepiece(small_corpus, tmp_path, monkeypatch):
     """It holds Python's lock, so that no handler of Python's could."""
     train, handlers = sentencepiece.SentencePieceTrainer.Train, []
 
@@ -83,9 +78,7 @@ def test_ctrl_c_ends_sentencepiece(
     assert signal.getsignal(signal.SIGINT) is before
 
 
-def test_what_is_left_out_is_said(
-    corpus_files: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-):
+def test_what_is_left_out_is_said(tmp_path, capsys):
     documents = [f"uno dos tres {number}" for number in range(50)]
     texts = {"es": {"train": documents}, "und": {"train": ["1"], "validation": ["2", "3"]}}
     corpus = corpus_files.write_corpus(tmp_path / "corpus", texts)
@@ -94,7 +87,7 @@ def test_what_is_left_out_is_said(
     assert said in capsys.readouterr().err
 
 
-def test_too_large_a_size_names_the_largest(small_corpus: Path, tmp_path: Path):
+def test_too_large_a_size_names_the_largest(small_corpus, tmp_path):
     out = tmp_path / "vocabulary"
     with pytest.raises(UserError, match="give at most") as caught:
         train_vocabulary(small_corpus, out, VocabularyConfig(size=200_000))
@@ -102,7 +95,7 @@ def test_too_large_a_size_names_the_largest(small_corpus: Path, tmp_path: Path):
     assert train_vocabulary(small_corpus, out, VocabularyConfig(size=largest))["out"] == str(out)
 
 
-def test_too_small_a_size_names_the_smallest(small_corpus: Path, tmp_path: Path):
+def test_too_small_a_size_names_the_smallest(small_corpus, tmp_path):
     out = tmp_path / "vocabulary"
     with pytest.raises(UserError, match="lower --character-coverage") as caught:
         train_vocabulary(small_corpus, out, VocabularyConfig(size=520))
@@ -112,7 +105,7 @@ def test_too_small_a_size_names_the_smallest(small_corpus: Path, tmp_path: Path)
     assert train_vocabulary(small_corpus, out, VocabularyConfig(size=smallest))["out"] == str(out)
 
 
-def test_hostile_characters_do_not_stop_training(corpus_files: ModuleType, tmp_path: Path):
+def test_hostile_characters_do_not_stop_training(tmp_path):
     text = "a\x00b \u2581\u2581 <extra_id_0> \ufeff\u202e\t</s> " + "x" * 20_000
     documents = [f"{text} {word}" for word in ("uno", "dos", "tres") for _ in range(5)]
     corpus = corpus_files.write_corpus(tmp_path / "corpus", {"es": {"train": documents}})
@@ -121,14 +114,14 @@ def test_hostile_characters_do_not_stop_training(corpus_files: ModuleType, tmp_p
     assert vocabulary.GetPieceSize() == 380
 
 
-def test_validation_text_is_not_trained_on(corpus_files: ModuleType, tmp_path: Path):
+def test_validation_text_is_not_trained_on(tmp_path):
     texts = {"es": {"validation": ["solo para validar"]}}
     corpus = corpus_files.write_corpus(tmp_path / "corpus", texts)
     with pytest.raises(UserError, match="no training documents"):
         train_vocabulary(corpus, tmp_path / "vocabulary", VocabularyConfig())
 
 
-def test_damaged_and_missing_input(small_corpus: Path, tmp_path: Path):
+def test_damaged_and_missing_input(small_corpus, tmp_path):
     with pytest.raises(UserError, match="does not exist"):
         train_vocabulary(tmp_path / "none", tmp_path / "v", VocabularyConfig())
     shutil.copytree(small_corpus, tmp_path / "corpus")
@@ -151,7 +144,7 @@ def test_damaged_and_missing_input(small_corpus: Path, tmp_path: Path):
         ({"sampling_exponent": 2}, "--sampling-exponent must be at least 0 and at most 1"),
     ],
 )
-def test_settings_out_of_range(settings, named: str):
+def test_settings_out_of_range(settings, named):
     with pytest.raises(UserError, match=f"^{named}"):
         VocabularyConfig(**settings)
 
@@ -166,7 +159,7 @@ def test_budget_is_divided_by_rate_and_capped():
 
 
 @pytest.mark.parametrize("budget", [1, 100, 800, 10**9])
-def test_the_budget_is_kept_to_the_character(small_corpus: Path, budget: int):
+def test_the_budget_is_kept_to_the_character(small_corpus, budget):
     corpus = open_corpus(small_corpus)
     text = BalancedText(corpus, VocabularyConfig(sample_characters=budget))
     sample = list(text)
@@ -189,7 +182,7 @@ def test_the_budget_is_kept_to_the_character(small_corpus: Path, budget: int):
     ),
     st.integers(1, 10**7),
 )
-def test_shares_use_the_budget_up(languages, budget: int):
+def test_shares_use_the_budget_up(languages, budget):
     rates = power_rates({name: count for name, (count, _) in languages.items()}, 0.3)
     available = {name: characters for name, (_, characters) in languages.items()}
     shares = capped_budget(rates, available, budget, max_epochs=1)

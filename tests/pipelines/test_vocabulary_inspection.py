@@ -1,7 +1,6 @@
 import json
-from pathlib import Path
-from types import ModuleType
 
+import corpus_files
 import pytest
 import sentencepiece
 from hypothesis import given
@@ -32,12 +31,12 @@ from pipelines.vocabulary_model import MODEL_FILE, load_vocabulary
         ("." * 100_000, 0),
     ],
 )
-def test_words_stand_between_spaces_and_have_letters(text: str, words: int):
+def test_words_stand_between_spaces_and_have_letters(text, words):
     assert count_words(text) == words
 
 
 @given(text=st.text())
-def test_counts_are_those_of_sentencepiece(small_vocabulary: Path, text: str):
+def test_counts_are_those_of_sentencepiece(small_vocabulary, text):
     processor = load_vocabulary(small_vocabulary / MODEL_FILE)
     counts = TextCounts()
     TokenCounter((small_vocabulary / MODEL_FILE).read_bytes()).add(text, counts)
@@ -49,7 +48,7 @@ def test_counts_are_those_of_sentencepiece(small_vocabulary: Path, text: str):
     assert counts.words <= len(text)
 
 
-def test_the_table_of_a_corpus(small_corpus: Path, small_vocabulary: Path, corpus_files):
+def test_the_table_of_a_corpus(small_corpus, small_vocabulary):
     found = inspect_vocabulary(small_vocabulary, small_corpus)
     texts = corpus_files.small_texts()
     rows = {row["lang"]: row for row in found["languages"]}
@@ -80,9 +79,7 @@ def test_the_table_of_a_corpus(small_corpus: Path, small_vocabulary: Path, corpu
     assert table[2 + list(rows).index("zh")].split()[2] == "-"
 
 
-def test_languages_without_spaces_have_no_words(
-    corpus_files: ModuleType, small_vocabulary: Path, tmp_path: Path
-):
+def test_languages_without_spaces_have_no_words(small_vocabulary, tmp_path):
     texts = {
         "th": "มนุษย์ทั้งหลาย เกิดมา",
         "my": "လူတိုင်းသည် တူညီ",
@@ -101,9 +98,7 @@ def test_languages_without_spaces_have_no_words(
     assert set(words) <= set(languages())
 
 
-def test_a_vocabulary_without_byte_fallback_shows_what_it_does_not_know(
-    small_corpus: Path, tmp_path: Path
-):
+def test_a_vocabulary_without_byte_fallback_shows_what_it_does_not_know(small_corpus, tmp_path):
     text = tmp_path / "text"
     text.write_text("all human beings are born free and equal in dignity\n" * 20)
     sentencepiece.SentencePieceTrainer.Train(
@@ -127,7 +122,7 @@ def test_a_vocabulary_without_byte_fallback_shows_what_it_does_not_know(
 
 
 def test_the_budget_ends_a_language_and_the_sample_is_always_the_same(
-    small_corpus: Path, small_vocabulary: Path
+    small_corpus, small_vocabulary
 ):
     whole = inspect_vocabulary(small_vocabulary, small_corpus, split="train")
     some = inspect_vocabulary(small_vocabulary, small_corpus, split="train", max_bytes=300)
@@ -144,9 +139,7 @@ def test_the_budget_ends_a_language_and_the_sample_is_always_the_same(
     assert {row["documents"] for row in first["languages"]} == {1}
 
 
-def test_documents_after_the_budget_are_not_read(
-    corpus_files: ModuleType, small_vocabulary: Path, tmp_path: Path
-):
+def test_documents_after_the_budget_are_not_read(small_vocabulary, tmp_path):
     texts = {"es": {"train": [f"documento {number} " * 20 for number in range(40)]}}
     corpus = corpus_files.write_corpus(tmp_path / "corpus", texts, shards=2)
     last = sorted((corpus / "data" / "es").iterdir())[-1]
@@ -157,7 +150,7 @@ def test_documents_after_the_budget_are_not_read(
         inspect_vocabulary(small_vocabulary, corpus, split="train")
 
 
-def test_bad_input_is_named(small_corpus: Path, small_vocabulary: Path, tmp_path: Path):
+def test_bad_input_is_named(small_corpus, small_vocabulary, tmp_path):
     with pytest.raises(UserError, match="has no validation text of de: try another --split"):
         inspect_vocabulary(small_vocabulary, small_corpus, only=("de",))
     with pytest.raises(UserError, match="max_bytes is 0"):

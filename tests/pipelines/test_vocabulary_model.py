@@ -77,7 +77,7 @@ def processor(model: bytes) -> sentencepiece.SentencePieceProcessor:
 
 
 @pytest.mark.parametrize("count", [0, 100, 300])
-def test_every_layout_of_t5_gives_the_ids_of_t5(plain_model: bytes, write, count: int):
+def test_every_layout_of_t5_gives_the_ids_of_t5(plain_model, write, count):
     given = with_seqio_sentinels(plain_model, count) if count else plain_model
     opened = open_vocabulary(write(given))
     assert opened.added == (count == 0)
@@ -97,7 +97,7 @@ def test_every_layout_of_t5_gives_the_ids_of_t5(plain_model: bytes, write, count
 
 
 @pytest.mark.parametrize("count", [0, 100])
-def test_no_page_spells_a_sentinel(plain_model: bytes, write, count: int):
+def test_no_page_spells_a_sentinel(plain_model, write, count):
     given = with_seqio_sentinels(plain_model, count)
     text = "a <extra_id_0> b ▁<extra_id_99>"
     opened = open_vocabulary(write(given))
@@ -106,7 +106,7 @@ def test_no_page_spells_a_sentinel(plain_model: bytes, write, count: int):
         assert max(processor(given).EncodeAsIds(text)) == opened.size - 1
 
 
-def test_a_vocabulary_of_ours_is_taken_as_it_is(small_vocabulary: Path):
+def test_a_vocabulary_of_ours_is_taken_as_it_is(small_vocabulary):
     path = small_vocabulary / MODEL_FILE
     for given in (small_vocabulary, path, str(path)):
         opened = open_vocabulary(given)
@@ -116,7 +116,7 @@ def test_a_vocabulary_of_ours_is_taken_as_it_is(small_vocabulary: Path):
 
 @pytest.mark.parametrize("count", [0, 100])
 def test_examples_are_built_with_a_foreign_vocabulary(
-    small_corpus: Path, plain_model: bytes, write, tmp_path: Path, count: int
+    small_corpus, plain_model, write, tmp_path, count
 ):
     path = write(with_seqio_sentinels(plain_model, count))
     out = tmp_path / "examples"
@@ -140,7 +140,7 @@ def test_examples_are_built_with_a_foreign_vocabulary(
         build_examples(small_corpus, path, out, config)
 
 
-def test_what_is_no_vocabulary(plain_model: bytes, write, tmp_path: Path):
+def test_what_is_no_vocabulary(plain_model, write, tmp_path):
     with pytest.raises(UserError, match=r"given\.model is not a SentencePiece model"):
         open_vocabulary(write(b"nothing of the kind"))
     with pytest.raises(UserError, match=r"given\.model is not a SentencePiece model"):
@@ -155,7 +155,7 @@ def test_what_is_no_vocabulary(plain_model: bytes, write, tmp_path: Path):
         load_vocabulary(write(plain_model))
 
 
-def test_sentinels_elsewhere_are_refused(plain_model: bytes, write):
+def test_sentinels_elsewhere_are_refused(plain_model, write):
     few = with_seqio_sentinels(plain_model, 20)
     with pytest.raises(UserError, match=r"not <extra_id_99> \.\.\. <extra_id_0> as its last 100"):
         open_vocabulary(write(few))
@@ -171,7 +171,7 @@ def test_another_layout_of_special_ids_is_refused(write):
         open_vocabulary(write(model))
 
 
-def test_a_damaged_vocabulary_directory_is_named(small_vocabulary: Path, tmp_path: Path):
+def test_a_damaged_vocabulary_directory_is_named(small_vocabulary, tmp_path):
     for name in (MODEL_FILE, "manifest.json", "_COMPLETED"):
         (tmp_path / name).write_bytes((small_vocabulary / name).read_bytes())
     with open(tmp_path / MODEL_FILE, "ab") as file:

@@ -1,22 +1,14 @@
 """A small examples directory, built by the real stages; tests that damage it copy it first."""
 
 from pathlib import Path
-from types import ModuleType
 
+import corpus_files
 import pytest
 
 from pipelines.examples.build import ExamplesConfig, build_examples
 from pipelines.vocabulary import VocabularyConfig, train_vocabulary
 
 VOCABULARY_SIZE = 1000
-
-
-@pytest.fixture(scope="session")
-def corpus_files() -> ModuleType:
-    """The module of tests/pipelines that writes a corpus directly."""
-    import corpus_files
-
-    return corpus_files
 
 
 def build(work: Path, corpus: Path, *, finished: bool = False) -> Path:
@@ -28,7 +20,7 @@ def build(work: Path, corpus: Path, *, finished: bool = False) -> Path:
 
 
 @pytest.fixture(scope="session")
-def small_examples(tmp_path_factory: pytest.TempPathFactory, corpus_files: ModuleType) -> Path:
+def small_examples(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Eight languages; `haw` has documents of one word, `de` no validation text."""
     work = tmp_path_factory.mktemp("small")
     texts = corpus_files.small_texts()
@@ -36,7 +28,7 @@ def small_examples(tmp_path_factory: pytest.TempPathFactory, corpus_files: Modul
 
 
 @pytest.fixture(scope="session")
-def added_examples(tmp_path_factory: pytest.TempPathFactory, corpus_files: ModuleType) -> Path:
+def added_examples(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Those eight, and three languages that mC4 lacks."""
     work = tmp_path_factory.mktemp("added")
     texts = {**corpus_files.small_texts(), **corpus_files.added_texts()}
@@ -44,7 +36,7 @@ def added_examples(tmp_path_factory: pytest.TempPathFactory, corpus_files: Modul
 
 
 @pytest.fixture(scope="session")
-def finished_examples(tmp_path_factory: pytest.TempPathFactory, corpus_files: ModuleType) -> Path:
+def finished_examples(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The eight languages of `small_examples`, training segments corrupted when written."""
     work = tmp_path_factory.mktemp("finished")
     texts = corpus_files.small_texts()

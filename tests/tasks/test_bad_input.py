@@ -56,7 +56,7 @@ def refused(examples: Path, match: str) -> None:
         assert any(fix in str(caught.value) for fix in ("again", "give one"))
 
 
-def test_a_shard_of_another_vocabulary_is_named(copy: Path):
+def test_a_shard_of_another_vocabulary_is_named(copy):
     def larger(features: dict[str, Any]) -> bytes:
         return encode_example({"targets": features["targets"] + SIZE})
 
@@ -64,7 +64,7 @@ def test_a_shard_of_another_vocabulary_is_named(copy: Path):
     refused(copy, rf"{shard}: record 0 does not hold 1 to \d+ ids below {SIZE - 100} as 'targets'")
 
 
-def test_a_shard_of_another_length_is_named(copy: Path):
+def test_a_shard_of_another_length_is_named(copy):
     def longer(features: dict[str, Any]) -> bytes:
         return encode_example({"targets": np.tile(features["targets"], 40)})
 
@@ -72,7 +72,7 @@ def test_a_shard_of_another_length_is_named(copy: Path):
     refused(copy, rf"{shard}: record 0 does not hold 1 to 34 ids")
 
 
-def test_validation_examples_in_the_place_of_training_ones_are_named(copy: Path):
+def test_validation_examples_in_the_place_of_training_ones_are_named(copy):
     def validation(features: dict[str, Any]) -> bytes:
         return encode_example({"inputs": np.array([5, 6]), "targets": np.array([SIZE - 1, 7, 1])})
 
@@ -81,7 +81,7 @@ def test_validation_examples_in_the_place_of_training_ones_are_named(copy: Path)
 
 
 @pytest.mark.parametrize("end", [20, -1])
-def test_damage_at_either_end_of_a_shard_is_named(copy: Path, end: int):
+def test_damage_at_either_end_of_a_shard_is_named(copy, end):
     shard = copy / "mc4.ko" / "train.tfrecord-00000-of-00002"
     data = bytearray(shard.read_bytes())
     data[end] ^= 1
@@ -89,7 +89,7 @@ def test_damage_at_either_end_of_a_shard_is_named(copy: Path, end: int):
     refused(copy, rf"^{shard} is damaged \(checksum of the record at byte")
 
 
-def test_an_index_of_another_shard_is_named(copy: Path):
+def test_an_index_of_another_shard_is_named(copy):
     shards = [copy / "mc4.ko" / f"train.tfrecord-0000{number}-of-00002" for number in (0, 1)]
     offsets = np.fromfile(index_path(shards[0]), "<u8")
     offsets[-1] += 3
@@ -98,13 +98,13 @@ def test_an_index_of_another_shard_is_named(copy: Path):
 
 
 @pytest.mark.parametrize("pattern", ["mc4.sw", "mc4.sw/train.tfrecord-00001-of-00002.index"])
-def test_a_missing_language_or_index_is_named(copy: Path, pattern: str):
+def test_a_missing_language_or_index_is_named(copy, pattern):
     path = copy / pattern
     shutil.rmtree(path) if path.is_dir() else path.unlink()
     refused(copy, rf"^{copy}/mc4\.sw/train.tfrecord-0000\d-of-00002(.index)? is missing")
 
 
-def test_a_mixture_of_a_language_that_is_not_there_is_refused(copy: Path):
+def test_a_mixture_of_a_language_that_is_not_there_is_refused(copy):
     change_manifest(copy, lambda manifest: manifest["languages"].pop("ko"))
     TrainBatches(copy, 4)
     with pytest.raises(UserError, match="the mixture names ko, which the examples have no"):
@@ -117,7 +117,7 @@ def put_vocabulary(examples: Path, model: bytes) -> None:
     change_manifest(examples, lambda manifest: manifest.update(vocabulary_sha256=sha256))
 
 
-def test_a_vocabulary_without_sentinels_is_named(copy: Path):
+def test_a_vocabulary_without_sentinels_is_named(copy):
     path = copy / VOCABULARY_PATH
     proto = sentencepiece_model_pb2.ModelProto.FromString(path.read_bytes())
     del proto.pieces[-1]
@@ -127,12 +127,12 @@ def test_a_vocabulary_without_sentinels_is_named(copy: Path):
     refused(copy, rf"^{path} is not a SentencePiece model")
 
 
-def test_a_vocabulary_of_another_size_is_named(copy: Path):
+def test_a_vocabulary_of_another_size_is_named(copy):
     change_manifest(copy, lambda manifest: manifest.update(vocabulary_size=SIZE + 28))
     refused(copy, rf"{VOCABULARY_PATH} has 1,000 ids where the manifest says 1,028")
 
 
-def test_no_vocabulary_is_named(copy: Path):
+def test_no_vocabulary_is_named(copy):
     (copy / VOCABULARY_PATH).unlink()
     refused(copy, rf"{VOCABULARY_PATH} is not the vocabulary")
 
@@ -155,14 +155,12 @@ def test_no_vocabulary_is_named(copy: Path):
         ),
     ],
 )
-def test_a_manifest_that_lies_is_named(
-    copy: Path, change: Callable[[dict[str, Any]], object], match: str
-):
+def test_a_manifest_that_lies_is_named(copy, change, match):
     change_manifest(copy, change)
     refused(copy, rf"^{copy}/manifest\.json .*{match}")
 
 
-def test_damage_within_a_shard_reaches_whoever_iterates(copy: Path):
+def test_damage_within_a_shard_reaches_whoever_iterates(copy):
     shard = copy / "mc4.en" / "train.tfrecord-00000-of-00002"
     offsets = np.fromfile(index_path(shard), "<u8")
     data = bytearray(shard.read_bytes())
@@ -190,7 +188,7 @@ def restored(batch: Batch) -> set[tuple[int, ...]]:
 
 
 @pytest.mark.parametrize("examples", ["small_examples", "finished_examples"])
-def test_no_validation_example_is_ever_trained_on(examples: str, request: pytest.FixtureRequest):
+def test_no_validation_example_is_ever_trained_on(examples, request):
     directory = request.getfixturevalue(examples)
     validation = set().union(*map(restored, ValidationBatches(directory, 8)))
     batches = TrainBatches(directory, 64)

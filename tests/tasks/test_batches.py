@@ -4,8 +4,8 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 
+import corpus_files
 import numpy as np
 import pytest
 
@@ -54,7 +54,7 @@ def stored(examples: Path, lang: str, split: str) -> list[dict]:
     return [decode_example(data) for path in paths for data in TFRecordFile(path)]
 
 
-def test_batches_have_the_features_that_models_take(small_examples: Path):
+def test_batches_have_the_features_that_models_take(small_examples):
     batches = TrainBatches(small_examples, 8, seed=0)
     batch = batches.batch(0)
     assert {name: (array.shape, array.dtype) for name, array in batch.items()} == FEATURES
@@ -70,7 +70,7 @@ def test_batches_have_the_features_that_models_take(small_examples: Path):
         assert targets[0] == SIZE - 1
 
 
-def test_a_batch_does_not_depend_on_those_before(small_examples: Path):
+def test_a_batch_does_not_depend_on_those_before(small_examples):
     one, other = TrainBatches(small_examples, 8, seed=3), TrainBatches(small_examples, 8, seed=3)
     forwards = [one.batch(step) for step in range(40)]
     for step in (39, 7, 0, 23):
@@ -81,7 +81,7 @@ def test_a_batch_does_not_depend_on_those_before(small_examples: Path):
         assert np.array_equal(array, far[name])
 
 
-def test_finished_examples_come_as_they_were_written(finished_examples: Path):
+def test_finished_examples_come_as_they_were_written(finished_examples):
     batches = TrainBatches(finished_examples, 64, seed=0)
     written = {
         (number, tuple(record["inputs"].tolist()), tuple(record["targets"].tolist()))
@@ -101,13 +101,13 @@ def test_finished_examples_come_as_they_were_written(finished_examples: Path):
         assert np.array_equal(array, far[name])
 
 
-def test_seeds_give_other_batches(small_examples: Path):
+def test_seeds_give_other_batches(small_examples):
     one, other = TrainBatches(small_examples, 8, seed=0), TrainBatches(small_examples, 8, seed=1)
     for name in ("language", "encoder_input_tokens"):
         assert not np.array_equal(one.batch(0)[name], other.batch(0)[name])
 
 
-def test_epochs_give_every_record_once_with_fresh_masks(small_examples: Path):
+def test_epochs_give_every_record_once_with_fresh_masks(small_examples):
     batches = TrainBatches(small_examples, 64, seed=0)
     number = batches.languages.index("en")
     raw = [tuple(record["targets"].tolist()) for record in stored(small_examples, "en", "train")]
@@ -126,7 +126,7 @@ def test_epochs_give_every_record_once_with_fresh_masks(small_examples: Path):
     assert all(len(masks[record]) > counts[record] / 2 for record in full)
 
 
-def test_language_shares_match_the_rates(small_examples: Path):
+def test_language_shares_match_the_rates(small_examples):
     batches = TrainBatches(small_examples, 64, seed=0)
     languages = np.concatenate([batches.batch(step)["language"] for step in range(4096 // 64)])
     for number, lang in enumerate(batches.languages):
@@ -134,9 +134,7 @@ def test_language_shares_match_the_rates(small_examples: Path):
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 8])
-def test_validation_gives_every_example_once_and_spreads_the_languages(
-    small_examples: Path, batch_size: int
-):
+def test_validation_gives_every_example_once_and_spreads_the_languages(small_examples, batch_size):
     batches = ValidationBatches(small_examples, batch_size)
     expected = [
         (
@@ -177,7 +175,7 @@ def test_validation_gives_every_example_once_and_spreads_the_languages(
         batches[len(batches)]
 
 
-def test_nothing_here_imports_seqio_or_tensorflow(small_examples: Path):
+def test_nothing_here_imports_seqio_or_tensorflow(small_examples):
     code = (
         "import sys, tasks.batches\n"
         f"tasks.batches.TrainBatches({str(small_examples)!r}, 4).batch(0)\n"
@@ -200,21 +198,21 @@ def read_everything(examples: Path) -> None:
         pass
 
 
-def test_a_truncated_shard_is_named(copy: Path):
+def test_a_truncated_shard_is_named(copy):
     shard = shard_of(copy)
     shard.write_bytes(shard.read_bytes()[:-10])
     with pytest.raises(UserError, match=rf"mc4\.en/{shard.name} .*build the examples again"):
         TrainBatches(copy, 4)
 
 
-def test_a_missing_shard_is_named(copy: Path):
+def test_a_missing_shard_is_named(copy):
     shard_of(copy, "sw").unlink()
     with pytest.raises(UserError, match=rf"mc4\.sw/{shard_of(copy).name} is missing"):
         TrainBatches(copy, 4)
 
 
 @pytest.mark.parametrize("split", ["train", "validation"])
-def test_a_damaged_record_is_named(copy: Path, split: str):
+def test_a_damaged_record_is_named(copy, split):
     shard = shard_of(copy, split=split)
     data = bytearray(shard.read_bytes())
     data[30] ^= 4
@@ -245,7 +243,7 @@ def rewrite(examples: Path, shard: Path, record: bytes) -> None:
         encode_example({"inputs": np.array([5, 6])}),
     ],
 )
-def test_records_that_do_not_suit_are_refused(copy: Path, record: bytes):
+def test_records_that_do_not_suit_are_refused(copy, record):
     rewrite(copy, shard_of(copy), record)
     with pytest.raises(
         UserError, match=r"record 0 (is not|does not hold).*build the examples again"
@@ -253,14 +251,14 @@ def test_records_that_do_not_suit_are_refused(copy: Path, record: bytes):
         read_everything(copy)
 
 
-def test_another_vocabulary_is_refused(copy: Path):
+def test_another_vocabulary_is_refused(copy):
     with open(copy / VOCABULARY_PATH, "ab") as file:
         file.write(b"x")
     with pytest.raises(UserError, match=r"sentencepiece\.model is not the vocabulary"):
         TrainBatches(copy, 4)
 
 
-def test_unfinished_directories_and_bad_numbers_are_refused(copy: Path, tmp_path: Path):
+def test_unfinished_directories_and_bad_numbers_are_refused(copy, tmp_path):
     for numbers, named in (((0, 0), "batch_size"), ((4, -1), "seed"), ((4, 2**32), "seed")):
         with pytest.raises(UserError, match=f"^{named} is"):
             TrainBatches(copy, *numbers)
@@ -276,13 +274,13 @@ def test_unfinished_directories_and_bad_numbers_are_refused(copy: Path, tmp_path
         TrainBatches(copy, 4)
 
 
-def test_a_marker_without_text_is_named(copy: Path):
+def test_a_marker_without_text_is_named(copy):
     (copy / "_COMPLETED").write_text("")
     with pytest.raises(UserError, match="_COMPLETED is not JSON"):
         TrainBatches(copy, 4)
 
 
-def test_a_directory_without_validation_is_refused_for_evaluation(copy: Path):
+def test_a_directory_without_validation_is_refused_for_evaluation(copy):
     manifest = json.loads((copy / "manifest.json").read_text())
     for splits in manifest["languages"].values():
         splits.pop("validation", None)
@@ -292,7 +290,7 @@ def test_a_directory_without_validation_is_refused_for_evaluation(copy: Path):
         ValidationBatches(copy, 4)
 
 
-def test_a_language_without_training_text_is_never_trained_on(copy: Path):
+def test_a_language_without_training_text_is_never_trained_on(copy):
     manifest = json.loads((copy / "manifest.json").read_text())
     del manifest["languages"]["ar"]["train"]
     (copy / "manifest.json").write_text(json.dumps(manifest))
@@ -303,7 +301,7 @@ def test_a_language_without_training_text_is_never_trained_on(copy: Path):
     assert set(seen.tolist()) == set(range(1, 8))
 
 
-def test_many_shards_need_few_open_files(small_examples: Path):
+def test_many_shards_need_few_open_files(small_examples):
     code = (
         "import resource\n"
         "_, hard = resource.getrlimit(resource.RLIMIT_NOFILE)\n"
@@ -319,9 +317,7 @@ def test_many_shards_need_few_open_files(small_examples: Path):
 
 
 @pytest.mark.parametrize(("density", "mean_span"), [(0.15, 1), (0.8, 3)])
-def test_examples_longer_than_the_segments_they_were_made_of_are_read(
-    tmp_path: Path, corpus_files: ModuleType, density: float, mean_span: float
-):
+def test_examples_longer_than_the_segments_they_were_made_of_are_read(tmp_path, density, mean_span):
     """Where a sentinel stands for one token, inputs end one token after the segment."""
     corpus = corpus_files.write_corpus(tmp_path / "corpus", corpus_files.small_texts())
     vocabulary = tmp_path / "vocabulary"

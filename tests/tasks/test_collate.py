@@ -58,7 +58,7 @@ ENDED = st.tuples(
 
 
 @given(st.lists(ENDED, min_size=1, max_size=12), st.sampled_from([1, 2, 3, 4]))
-def test_packing_loses_and_moves_nothing(drawn: list[tuple[list[int], list[int], int]], pack: int):
+def test_packing_loses_and_moves_nothing(drawn, pack):
     """Rows filled up with padding examples, taken apart again by segment ids and positions."""
     rows = -(-len(drawn) // pack)
     padded = collate([example(*one) for one in drawn], rows * pack, LENGTHS)

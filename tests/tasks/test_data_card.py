@@ -1,7 +1,6 @@
 """The seqio code that a corpus' data card gives its reader."""
 
 import re
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -10,7 +9,7 @@ from pipelines.corpus.card import data_card
 from pipelines.corpus.config import CorpusConfig
 
 
-def test_the_card_teaches_seqio_code_that_runs(tmp_path: Path):
+def test_the_card_teaches_seqio_code_that_runs(tmp_path):
     (tmp_path / "data" / "sw").mkdir(parents=True)
     texts = {"train": ["moja", "mbili\ntatu"], "validation": ["nne"]}
     for split, values in texts.items():

@@ -46,7 +46,7 @@ def expected(examples: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("hosts", HOST_COUNTS)
-def test_hosts_put_together_are_the_global_batch(examples: Path, expected: list[str], hosts: int):
+def test_hosts_put_together_are_the_global_batch(examples, expected, hosts):
     parts = [TrainBatches(examples, BATCH_SIZE, 5, host=n, hosts=hosts) for n in range(hosts)]
     assert {part.rows for part in parts} == {BATCH_SIZE // hosts}
     for step in (*range(STEPS), 7, 0):
@@ -56,9 +56,7 @@ def test_hosts_put_together_are_the_global_batch(examples: Path, expected: list[
 
 
 @pytest.mark.parametrize("hosts", HOST_COUNTS)
-def test_packed_rows_of_all_hosts_are_the_global_batch_packed(
-    examples: Path, expected: list[str], hosts: int
-):
+def test_packed_rows_of_all_hosts_are_the_global_batch_packed(examples, expected, hosts):
     padded = TrainBatches(examples, BATCH_SIZE, seed=5)
     parts = [
         TrainBatches(examples, BATCH_SIZE, 5, host=n, hosts=hosts, pack=PACK) for n in range(hosts)
@@ -74,9 +72,7 @@ def test_packed_rows_of_all_hosts_are_the_global_batch_packed(
 
 
 @pytest.mark.parametrize(("prefetch", "workers"), [(0, 1), (1, 1), (2, 1), (3, 2), (8, 4)])
-def test_prefetch_workers_and_restarts_change_nothing(
-    examples: Path, expected: list[str], prefetch: int, workers: int
-):
+def test_prefetch_workers_and_restarts_change_nothing(examples, expected, prefetch, workers):
     for start in (0, 1, STEPS // 2, STEPS - 1):
         batches = TrainBatches(examples, BATCH_SIZE, seed=5)  # a restarted process has nothing
         found = batches.iterate(start, prefetch=prefetch, workers=workers)
@@ -100,7 +96,7 @@ sys.stdout.buffer.write(pickle.dumps([next(found) for _ in range(start, stop)]))
 
 @pytest.mark.parametrize(("hosts", "threads"), [(1, (4, 4)), (2, (2, 1)), (4, (1, 1)), (8, (3, 2))])
 def test_processes_that_are_killed_and_started_elsewhere_go_on_with_the_same_bytes(
-    small_examples: Path, hosts: int, threads: tuple[int, int]
+    small_examples, hosts, threads
 ):
     whole = TrainBatches(small_examples, BATCH_SIZE, seed=5)
     start, stop = 3, 7  # the first life ended before step 3
@@ -120,7 +116,7 @@ def test_processes_that_are_killed_and_started_elsewhere_go_on_with_the_same_byt
         assert digest(joined(list(parts))) == digest(whole.batch(step))
 
 
-def test_threads_share_one_reader(small_examples: Path):
+def test_threads_share_one_reader(small_examples):
     batches = TrainBatches(small_examples, BATCH_SIZE, seed=5)
     alone = TrainBatches(small_examples, BATCH_SIZE, seed=5)
     found: dict[int, list[str]] = {}
@@ -138,7 +134,7 @@ def test_threads_share_one_reader(small_examples: Path):
         assert found[offset] == expected
 
 
-def test_hosts_that_do_not_fit_are_refused(small_examples: Path):
+def test_hosts_that_do_not_fit_are_refused(small_examples):
     for host, hosts in ((0, 0), (2, 2), (-1, 2)):
         with pytest.raises(UserError, match=f"^host is {host} of {hosts} hosts: give 0 to"):
             TrainBatches(small_examples, BATCH_SIZE, host=host, hosts=hosts)
@@ -146,7 +142,7 @@ def test_hosts_that_do_not_fit_are_refused(small_examples: Path):
         TrainBatches(small_examples, BATCH_SIZE, host=0, hosts=3)
 
 
-def test_rows_that_do_not_fit_are_refused(small_examples: Path):
+def test_rows_that_do_not_fit_are_refused(small_examples):
     with pytest.raises(UserError, match=r"^pack is 0: give at least 1"):
         TrainBatches(small_examples, BATCH_SIZE, pack=0)
     fix = "give a multiple of 32, as 4 hosts share a batch and 8 examples a row"
@@ -154,7 +150,7 @@ def test_rows_that_do_not_fit_are_refused(small_examples: Path):
         TrainBatches(small_examples, BATCH_SIZE, hosts=4, pack=8)
 
 
-def test_grain_takes_batches_as_a_source(small_examples: Path):
+def test_grain_takes_batches_as_a_source(small_examples):
     import grain
 
     batches = TrainBatches(small_examples, BATCH_SIZE, seed=5, steps=STEPS, host=1, hosts=2)

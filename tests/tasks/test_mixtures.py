@@ -5,7 +5,6 @@ import itertools
 import json
 import re
 from fractions import Fraction
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -47,7 +46,7 @@ def unimax(characters: dict[str, int], budget: int, max_epochs: int) -> dict[str
         (10**6, 2, {"de": 2000, "sw": 200, "yo": 20}),
     ],
 )
-def test_unimax_by_hand(budget: int, max_epochs: int, expected: dict[str, int]):
+def test_unimax_by_hand(budget, max_epochs, expected):
     records = {"sw": 100, "de": 1000, "yo": 10}
     even = dict.fromkeys(records, 1.0)
     assert capped_budget(even, records, budget, max_epochs) == pytest.approx(expected)
@@ -58,7 +57,7 @@ def test_unimax_by_hand(budget: int, max_epochs: int, expected: dict[str, int]):
 
 
 @given(RECORDS, st.integers(1, 10**12), st.integers(1, 10))
-def test_unimax_is_the_published_algorithm(records: dict[str, int], budget: int, max_epochs: int):
+def test_unimax_is_the_published_algorithm(records, budget, max_epochs):
     expected = unimax(records, budget, max_epochs)
     found = capped_budget(dict.fromkeys(records, 1.0), records, budget, max_epochs)
     assert found == pytest.approx({lang: float(share) for lang, share in expected.items()})
@@ -72,7 +71,7 @@ def test_unimax_is_the_published_algorithm(records: dict[str, int], budget: int,
     st.randoms(use_true_random=False),
 )
 def test_rates_sum_to_one_keep_the_cap_and_know_no_order(
-    records: dict[str, int], alpha: float, budget: int, max_epochs: float | None, random
+    records, alpha, budget, max_epochs, random
 ):
     mixture = Mixture(alpha=alpha, max_epochs=max_epochs)
     rates = mixture.rates(records, budget)
@@ -157,7 +156,7 @@ def test_names_suit_seqio_and_are_no_tasks():
     assert {"mc4", "mswitch", "mc4.script.Cyrl", "mc4.family.Indo_European"} <= set(mixtures())
 
 
-def test_a_mixture_is_found_by_name_task_or_file(tmp_path: Path):
+def test_a_mixture_is_found_by_name_task_or_file(tmp_path):
     assert find_mixture("mc4.unimax.1") == Mixture(mc4_only=True, alpha=0, max_epochs=1)
     assert find_mixture("mc4.bg_Latn").members() == ("bg-Latn",)
     assert find_mixture("mswitch") == Mixture()
@@ -194,7 +193,7 @@ def test_a_mixture_is_found_by_name_task_or_file(tmp_path: Path):
         ("temperature = 2\nalpha = 1", "give a temperature above 0, or alpha, not both"),
     ],
 )
-def test_a_wrong_file_is_explained(tmp_path: Path, text: str, complaint: str):
+def test_a_wrong_file_is_explained(tmp_path, text, complaint):
     path = tmp_path / "mine.toml"
     path.write_text(text)
     with pytest.raises(UserError, match=re.escape(complaint)) as caught:
@@ -231,7 +230,7 @@ def test_what_the_examples_lack_is_named():
         mixtures()["mc4.unimax.1"].rates({"de": 5})
 
 
-def test_batches_follow_their_mixture(small_examples: Path):
+def test_batches_follow_their_mixture(small_examples):
     mixture = Mixture(scripts=("Latn",), alpha=0)
     batches = TrainBatches(small_examples, 64, mixture=mixture)
     in_it = [lang for lang in ("de", "en", "haw", "sw") if lang in batches.languages]
@@ -244,7 +243,7 @@ def test_batches_follow_their_mixture(small_examples: Path):
     assert np.array_equal(default.batch(3)["language"], named.batch(3)["language"])
 
 
-def test_batches_repeat_no_language_above_the_cap(small_examples: Path):
+def test_batches_repeat_no_language_above_the_cap(small_examples):
     counts = json.loads((small_examples / "manifest.json").read_text())["languages"]
     records = {lang: splits["train"]["records"] for lang, splits in counts.items()}
     batch_size, steps = 8, 8
@@ -281,7 +280,7 @@ def test_the_budget_of_mt5():
 
 @settings(max_examples=20)
 @given(RECORDS)
-def test_every_named_mixture_works_with_any_set_of_languages(records: dict[str, int]):
+def test_every_named_mixture_works_with_any_set_of_languages(records):
     for mixture in mixtures().values():
         if set(mixture.members()) & set(records):
             assert sum(mixture.rates(records, MT5_BUDGET).values()) == pytest.approx(1)

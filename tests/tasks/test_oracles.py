@@ -1,7 +1,5 @@
 """What t5, seqio and TensorFlow make of the same input: masks, sentinels, packed rows, files."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -27,7 +25,7 @@ PUBLISHED_TOKENS = [3, 2, 20, 4, 3, 2, 8, 13, 2, 3, 2, 23, 7, 19, 22, 3, 2, 7, 2
     st.lists(st.lists(st.integers(0, 9), min_size=1, max_size=30), min_size=1, max_size=20),
     st.integers(1, 7),
 )
-def test_documents_are_joined_as_by_t5s_padded_batches(documents: list[list[int]], count: int):
+def test_documents_are_joined_as_by_t5s_padded_batches(documents, count):
     import tensorflow as tf
 
     ragged = tf.RaggedTensor.from_row_lengths(
@@ -66,7 +64,7 @@ def test_mask_of_the_published_sample():
         ([], PUBLISHED_TOKENS, [25]),
     ],
 )
-def test_published_example_of_t5(noise: list[int], inputs: list[int], targets: list[int]):
+def test_published_example_of_t5(noise, inputs, targets):
     import tensorflow as tf
 
     from tasks.preprocessors import spans_to_sentinels
@@ -83,7 +81,7 @@ def test_published_example_of_t5(noise: list[int], inputs: list[int], targets: l
     st.lists(st.integers(0, 2**31 - 1), min_size=4, max_size=4),
     st.sampled_from([(0.15, 3.0), (0.25, 2.0), (0.5, 3.0), (0.3, 3.0), (0.15, 1.0), (0.9, 1.0)]),
 )
-def test_both_masks_are_equal_for_the_same_draws(length: int, numbers: list[int], noise):
+def test_both_masks_are_equal_for_the_same_draws(length, numbers, noise):
     import tensorflow as tf
 
     density, mean = noise
@@ -100,7 +98,7 @@ def test_both_masks_are_equal_for_the_same_draws(length: int, numbers: list[int]
 
 @settings(max_examples=40)
 @given(st.lists(st.booleans(), min_size=1, max_size=60))
-def test_both_put_the_same_sentinels(bits: list[bool]):
+def test_both_put_the_same_sentinels(bits):
     import tensorflow as tf
 
     from tasks.preprocessors import spans_to_sentinels
@@ -119,7 +117,7 @@ def test_both_put_the_same_sentinels(bits: list[bool]):
     st.lists(st.binary(), min_size=1),
     st.text(min_size=1),
 )
-def test_examples_are_tensorflows(integers: list[int], values: list[bytes], name: str):
+def test_examples_are_tensorflows(integers, values, name):
     import tensorflow as tf
 
     features = {name: np.array(integers, np.int64), f"{name}2": values}
@@ -137,7 +135,7 @@ def test_examples_are_tensorflows(integers: list[int], values: list[bytes], name
     assert encode_example({name: features[name]}) == alone.SerializeToString()
 
 
-def test_files_are_tensorflows(tmp_path: Path):
+def test_files_are_tensorflows(tmp_path):
     import tensorflow as tf
 
     records = [b"", b"one", b"two" * 5000]
@@ -154,7 +152,7 @@ ENDED = st.lists(st.integers(2, 99), max_size=7).map(lambda tokens: [*tokens, 1]
 @pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(st.lists(st.tuples(ENDED, ENDED), min_size=3, max_size=3))
-def test_packed_rows_are_seqios(drawn: list[tuple[list[int], list[int]]]):
+def test_packed_rows_are_seqios(drawn):
     """seqio packs greedily: given one row's examples and room for all, it makes that row."""
     import seqio
     import tensorflow as tf

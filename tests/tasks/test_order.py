@@ -19,7 +19,7 @@ MC4_RATES = Mixture().rates(
 
 @settings(max_examples=25)
 @given(st.lists(st.floats(0.001, 1), min_size=1, max_size=20), st.integers(0, 2**32 - 1))
-def test_every_language_advances_without_gaps(weights: list[float], seed: int):
+def test_every_language_advances_without_gaps(weights, seed):
     rates = {str(n): weight / sum(weights) for n, weight in enumerate(weights)}
     order = MixtureOrder(rates, seed)
     seen: dict[int, list[int]] = {}
@@ -38,7 +38,7 @@ def test_shares_follow_the_rates_of_mc4():
         assert abs(counts[number] - 4 * order.window * rate) <= 2
 
 
-def test_very_rare_languages_come_as_often_as_they_should(monkeypatch: pytest.MonkeyPatch):
+def test_very_rare_languages_come_as_often_as_they_should(monkeypatch):
     monkeypatch.setattr("tasks.order.MAX_WINDOW", 1 << 12)
     rates = {"rare": 1e-4, "big": 1 - 2e-4, "rare too": 1e-4}
     order = MixtureOrder(rates, seed=0)
@@ -99,7 +99,7 @@ PARTS = {"row": BATCH, "host": HOSTS, "routing group": BATCH // GROUP_ROWS}
 
 
 @pytest.mark.parametrize("part", PARTS)
-def test_place_in_a_batch_a_hosts_slice_and_a_routing_group_is_independent_of_language(part: str):
+def test_place_in_a_batch_a_hosts_slice_and_a_routing_group_is_independent_of_language(part):
     places = PARTS[part]
     # Shares are exact over a window of many batches, which takes a little of the variance.
     assert abs(excess(mixed(), places)) < 5
@@ -142,7 +142,7 @@ def test_windows_and_seeds_differ():
 
 @settings(max_examples=40)
 @given(st.integers(1, 3 * BLOCK_RECORDS + 1), st.integers(0, 2**32 - 1), st.integers(0, 2**64 - 1))
-def test_every_epoch_is_a_permutation(records: int, seed: int, stream: int):
+def test_every_epoch_is_a_permutation(records, seed, stream):
     order = RecordOrder(records, seed, stream, BLOCK_RECORDS)
     for epoch in (0, 1, 7):
         found = [order[epoch * records + offset] for offset in range(records)]

@@ -52,7 +52,7 @@ def stored(examples: Path, lang: str, split: str) -> list[dict[str, list[int]]]:
     return [{name: r[name].tolist() for name in features if name in r} for r in records]
 
 
-def test_seqio_alone_reads_the_cache(small_examples: Path, tmp_path: Path):
+def test_seqio_alone_reads_the_cache(small_examples, tmp_path):
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(
         [sys.executable, "-P", "-c", READ, small_examples, "mc4.sw"],

@@ -9,7 +9,7 @@ from tasks.prefetch import ahead
 
 
 @pytest.mark.parametrize(("prefetch", "workers"), [(0, 1), (1, 1), (3, 1), (2, 4), (8, 4)])
-def test_order_does_not_depend_on_which_thread_is_ready_first(prefetch: int, workers: int):
+def test_order_does_not_depend_on_which_thread_is_ready_first(prefetch, workers):
     # Each number waits until a later one that is in flight with it is done.
     in_flight = min(prefetch, workers)
     done = [threading.Event() for _ in range(40)]

@@ -86,7 +86,7 @@ def read_mixture(examples: Path) -> dict:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def test_the_mixture_is_read_in_a_plain_process(small_examples: Path):
+def test_the_mixture_is_read_in_a_plain_process(small_examples):
     found = read_mixture(small_examples)
     assert len(found["tasks"]) >= 107
     assert {"mc4.de", "mc4.bg_Latn", "mc4.iw", "mc4.zh_Latn"} <= set(found["tasks"])
@@ -107,7 +107,7 @@ def test_the_mixture_is_read_in_a_plain_process(small_examples: Path):
     assert {(tuple(e["inputs"]), tuple(e["targets"])) for e in found["validation"]} <= frozen
 
 
-def test_a_task_gives_its_records_in_order_corrupted(seqio_dataset, small_examples: Path):
+def test_a_task_gives_its_records_in_order_corrupted(seqio_dataset, small_examples):
     examples = seqio_dataset("mc4.en", "train")
     raw = [tuple(record["targets"].tolist()) for record in stored(small_examples, "en", "train")]
     assert restored(examples) == raw
@@ -117,7 +117,7 @@ def test_a_task_gives_its_records_in_order_corrupted(seqio_dataset, small_exampl
         assert example["inputs"][-1] == example["targets"][-1] == 1
 
 
-def test_every_epoch_has_other_masks(seqio_dataset, small_examples: Path):
+def test_every_epoch_has_other_masks(seqio_dataset, small_examples):
     count = len(stored(small_examples, "en", "train"))
     examples = seqio_dataset("mc4.en", "train", num_epochs=2)
     assert len(examples) == 2 * count
@@ -130,7 +130,7 @@ def test_every_epoch_has_other_masks(seqio_dataset, small_examples: Path):
         assert np.array_equal(one["inputs"], other["inputs"])
 
 
-def test_shorter_sequences_cut_segments_and_lose_nothing(seqio_dataset, small_examples: Path):
+def test_shorter_sequences_cut_segments_and_lose_nothing(seqio_dataset, small_examples):
     examples = seqio_dataset("mc4.sw", "train", inputs=16, targets=5)
     assert max(example["inputs"].size for example in examples) == 16
     tokens = [token for example in restored(examples) for token in example]
@@ -140,7 +140,7 @@ def test_shorter_sequences_cut_segments_and_lose_nothing(seqio_dataset, small_ex
     assert tokens == raw
 
 
-def test_frozen_examples_pass_through(seqio_dataset, small_examples: Path):
+def test_frozen_examples_pass_through(seqio_dataset, small_examples):
     for lang in ("zh", "haw"):
         examples = seqio_dataset(f"mc4.{lang}", "validation")
         expected = stored(small_examples, lang, "validation")
@@ -151,7 +151,7 @@ def test_frozen_examples_pass_through(seqio_dataset, small_examples: Path):
             assert sorted(example) == ["inputs", "targets"]
 
 
-def test_examples_finished_when_written_pass_through_too(finished_examples: Path):
+def test_examples_finished_when_written_pass_through_too(finished_examples):
     # In its own process: seqio's tasks remember where they were first read.
     found = read_mixture(finished_examples)
     for split in ("train", "validation"):
@@ -172,7 +172,7 @@ def test_splits_are_those_of_the_directory(seqio_dataset):
     assert splits == {"en": ("train", "validation"), "de": ("train",), "yo": ()}
 
 
-def test_rates_are_those_of_training(seqio_dataset, small_examples: Path):
+def test_rates_are_those_of_training(seqio_dataset, small_examples):
     import seqio
 
     from tasks.batches import TrainBatches
@@ -184,7 +184,7 @@ def test_rates_are_those_of_training(seqio_dataset, small_examples: Path):
     assert {lang: rate / total for lang, rate in rates.items()} == pytest.approx(expected)
 
 
-def test_every_mixture_has_the_rates_of_training(seqio_dataset, small_examples: Path):
+def test_every_mixture_has_the_rates_of_training(seqio_dataset, small_examples):
     import seqio
 
     from pipelines.languages import task_name
@@ -236,7 +236,7 @@ def test_registering_a_mixture_twice_and_taken_names(seqio_dataset):
             register_mixture(name, Mixture(alpha=0.9))
 
 
-def test_misuse_is_explained(seqio_dataset, small_examples: Path):
+def test_misuse_is_explained(seqio_dataset, small_examples):
     import seqio
 
     from tasks.cache import examples_directory
@@ -253,7 +253,7 @@ def test_misuse_is_explained(seqio_dataset, small_examples: Path):
         seqio.set_global_cache_dirs([str(small_examples)])
 
 
-def test_a_model_without_sentinels_has_the_ids_of_seqio(small_examples: Path, tmp_path: Path):
+def test_a_model_without_sentinels_has_the_ids_of_seqio(small_examples, tmp_path):
     """`extra_ids=100` is how T5 and seqio use a model that has no sentinels inside."""
     import seqio
     from sentencepiece import sentencepiece_model_pb2
@@ -277,7 +277,7 @@ def test_a_model_without_sentinels_has_the_ids_of_seqio(small_examples: Path, tm
         assert ours.tokenizer.IdToPiece(sentinel) == f"<extra_id_{number}>"
 
 
-def test_languages_that_mc4_lacks_have_tasks_and_a_mixture(added_examples: Path):
+def test_languages_that_mc4_lacks_have_tasks_and_a_mixture(added_examples):
     import seqio
 
     from tasks.batches import TrainBatches

@@ -21,7 +21,7 @@ PAGES = {code: language.mc4_train_pages for code, language in languages().items(
         ("yo", 0.20),
     ],
 )
-def test_shares_of_mt5_table_6(code: str, percent: float):
+def test_shares_of_mt5_table_6(code, percent):
     assert 100 * Mixture(alpha=1 / 3.3).rates(PAGES)[code] == pytest.approx(percent, abs=0.011)
 
 
@@ -38,7 +38,7 @@ def test_shares_of_mt5_table_6(code: str, percent: float):
         (0.7, "yo", 0.0105),
     ],
 )
-def test_shares_at_other_exponents(alpha: float, code: str, percent: float):
+def test_shares_at_other_exponents(alpha, code, percent):
     assert 100 * Mixture(alpha=alpha).rates(PAGES)[code] == pytest.approx(percent, rel=2e-3)
 
 

@@ -2,9 +2,10 @@
 
 import json
 import shutil
-from pathlib import Path
 
 import pytest
+from made_reports import make_report
+from report_runs import edit_config, read_config
 
 from flows.report import build
 from flows.report.build import write_report
@@ -13,15 +14,6 @@ from pipelines.errors import UserError
 FILES = {"report.html", "report.json", "per_language.csv"}
 
 FIGURES = {"speedup.svg", "quality.svg", "pooled.svg", "curves.svg", "routing.svg"}
-
-
-def read_config(run):
-    return json.loads((run / "config.json").read_text())
-
-
-def edit_config(run: Path, **changes):
-    config = json.loads((run / "config.json").read_text())
-    (run / "config.json").write_text(json.dumps({**config, **changes}))
 
 
 def test_the_directory_holds_a_published_stage(full):
@@ -39,7 +31,7 @@ def contents(out):
     return {path.name: path.read_bytes() for path in out.iterdir()}
 
 
-def test_the_same_runs_elsewhere_give_the_same_bytes(pair, tmp_path, make_report):
+def test_the_same_runs_elsewhere_give_the_same_bytes(pair, tmp_path):
     first = make_report(pair, tmp_path / "first")
     moved = [tmp_path / "elsewhere" / f"other-{run.name}" for run in pair]
     for source, target in zip(pair, moved, strict=True):
@@ -49,7 +41,7 @@ def test_the_same_runs_elsewhere_give_the_same_bytes(pair, tmp_path, make_report
     assert contents(first.out) == contents(second.out)
 
 
-def test_again_it_does_nothing_and_says_so(pair, tmp_path, capsys, make_report):
+def test_again_it_does_nothing_and_says_so(pair, tmp_path, capsys):
     first = make_report(pair, tmp_path / "out")
     before = {path: path.stat().st_mtime_ns for path in first.out.iterdir()}
     again = write_report(*pair, tmp_path / "out")
@@ -58,7 +50,7 @@ def test_again_it_does_nothing_and_says_so(pair, tmp_path, capsys, make_report):
     assert "already complete" in capsys.readouterr().err
 
 
-def test_other_settings_or_inputs_are_refused(pair, tmp_path, make_report):
+def test_other_settings_or_inputs_are_refused(pair, tmp_path):
     make_report(pair, tmp_path / "out")
     with pytest.raises(UserError, match=r"made with other settings or inputs \(changed: report\)"):
         make_report(pair, tmp_path / "out", seed=1)
@@ -67,9 +59,7 @@ def test_other_settings_or_inputs_are_refused(pair, tmp_path, make_report):
         make_report(pair, tmp_path / "out")
 
 
-def test_a_report_by_an_older_statistic_is_not_taken_for_this_one(
-    pair, tmp_path, make_report, monkeypatch
-):
+def test_a_report_by_an_older_statistic_is_not_taken_for_this_one(pair, tmp_path, monkeypatch):
     with monkeypatch.context() as before:
         before.setattr(build, "STATISTICS", build.STATISTICS - 1)
         make_report(pair, tmp_path / "out")
@@ -77,7 +67,7 @@ def test_a_report_by_an_older_statistic_is_not_taken_for_this_one(
         make_report(pair, tmp_path / "out")
 
 
-def test_another_seed_moves_the_intervals_only(pair, tmp_path, make_report):
+def test_another_seed_moves_the_intervals_only(pair, tmp_path):
     one, other = (
         make_report(pair, tmp_path / f"out{seed}", seed=seed).by_lang() for seed in (0, 1)
     )

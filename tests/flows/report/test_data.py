@@ -2,11 +2,12 @@
 
 import json
 import statistics
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from made_reports import make_report, visible_words
+from report_runs import Scenario, edit_config, read_config, write_runs
 
 from pipelines.languages import languages
 
@@ -27,15 +28,6 @@ FIELDS = {
 }
 
 
-def read_config(run):
-    return json.loads((run / "config.json").read_text())
-
-
-def edit_config(run: Path, **changes):
-    config = json.loads((run / "config.json").read_text())
-    (run / "config.json").write_text(json.dumps({**config, **changes}))
-
-
 def test_every_language_has_every_field(full):
     rows = full.by_lang()
     assert set(rows) == {code for code, language in languages().items() if language.mc4}
@@ -51,9 +43,9 @@ def test_every_language_has_every_field(full):
         assert row["step_speedup"] != 0
 
 
-def test_languages_that_mc4_lacks_have_rows_like_others(make_runs, scenario, tmp_path, make_report):
+def test_languages_that_mc4_lacks_have_rows_like_others(tmp_path):
     documents = {"en": 8, "hr": 7, "bs": 6, "sr-Latn": 8}
-    runs = make_runs(tmp_path, scenario(documents, dict.fromkeys(documents, 3.0), steps=200))
+    runs = write_runs(tmp_path, Scenario(documents, dict.fromkeys(documents, 3.0), steps=200))
     made = make_report(runs, tmp_path / "report", resamples=100)
     rows = made.by_lang()
     assert set(rows) == set(documents)
@@ -82,7 +74,7 @@ def test_flops_and_time_scale_the_steps(full):
         assert row["wall_speedup"] == pytest.approx(row["step_speedup"] * 0.202 / 0.312, rel=1e-3)
 
 
-def test_compiling_steps_do_not_count_as_training_time(pair, tmp_path, make_report):
+def test_compiling_steps_do_not_count_as_training_time(pair, tmp_path):
     for run, secs in zip(pair, ([40, 40, 0.2, 0.3], [70, 70, 0.5, 0.5]), strict=True):
         lines = [
             json.dumps({"step": step, "train/step_secs": taken})
@@ -93,17 +85,17 @@ def test_compiling_steps_do_not_count_as_training_time(pair, tmp_path, make_repo
     assert made.report["method"]["wall_factor"] == pytest.approx(0.25 / 0.5)
 
 
-def test_times_on_different_devices_are_not_compared(pair, tmp_path, make_report, words):
+def test_times_on_different_devices_are_not_compared(pair, tmp_path):
     edit_config(pair[1], device="TPU v5p")
     made = make_report(pair, tmp_path / "out")
     assert {row["wall_speedup"] for row in made.report["languages"]} == {None}
     assert made.report["summary"]["median_wall_speedup"] is None
     assert "not timed on the same device" in made.html
-    cells = [words(row[-1]) for row in made.page.iterfind(".//tbody/tr[@data-lang]")]
+    cells = [visible_words(row[-1]) for row in made.page.iterfind(".//tbody/tr[@data-lang]")]
     assert cells == ["n/a"] * 3
 
 
-def test_a_language_that_was_not_trained_on_stays_out(pair, tmp_path, make_report):
+def test_a_language_that_was_not_trained_on_stays_out(pair, tmp_path):
     for run in pair:
         trained = read_config(run)["languages"]
         edit_config(run, languages={lang: trained[lang] for lang in ("sw", "yo")})
@@ -114,9 +106,9 @@ def test_a_language_that_was_not_trained_on_stays_out(pair, tmp_path, make_repor
     assert "no training text" in made.html
 
 
-def test_an_undefined_speed_up_is_not_zero(make_runs, scenario, tmp_path, make_report, words):
+def test_an_undefined_speed_up_is_not_zero(tmp_path):
     documents = dict.fromkeys(("de", "yo"), 6)
-    runs = make_runs(tmp_path, scenario(documents, dict.fromkeys(documents, 1.0)))
+    runs = write_runs(tmp_path, Scenario(documents, dict.fromkeys(documents, 1.0)))
     for run in runs:
         for path in (run / "eval").iterdir():
             table = pq.read_table(path).to_pydict()
@@ -131,5 +123,5 @@ def test_an_undefined_speed_up_is_not_zero(make_runs, scenario, tmp_path, make_r
     assert (row["step_speedup"], row["step_speedup_ci"]) == (None, None)
     assert row["in_headline"] is False
     cells = dict(made.table_rows())["yo"]
-    assert [words(cell) for cell in cells[8:]] == ["n/a"] * 3
+    assert [visible_words(cell) for cell in cells[8:]] == ["n/a"] * 3
     assert all(cell.get("data-v") is None for cell in cells[8:])

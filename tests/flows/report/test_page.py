@@ -5,21 +5,17 @@ import csv
 import io
 import json
 import re
-from pathlib import Path
 from xml.etree import ElementTree
 
 import html5lib
+from made_reports import make_report, visible_words
+from report_runs import Scenario, edit_config, write_runs
 
 from flows.pages import numbers
 from flows.report import text as report_text
 from pipelines.languages import languages
 
 FIGURES = {"speedup.svg", "quality.svg", "pooled.svg", "curves.svg", "routing.svg"}
-
-
-def edit_config(run: Path, **changes):
-    config = json.loads((run / "config.json").read_text())
-    (run / "config.json").write_text(json.dumps({**config, **changes}))
 
 
 def test_the_verdict_comes_first_and_says_how_sure_it_is(full):
@@ -42,11 +38,9 @@ def test_with_few_documents_the_page_says_so(few):
     assert "Pooled, not the headline" in few.html
 
 
-def test_without_any_qualifying_language_there_is_no_headline(
-    make_runs, scenario, tmp_path, make_report
-):
+def test_without_any_qualifying_language_there_is_no_headline(tmp_path):
     documents = {"de": 4, "sw": 1, "yo": 2}
-    runs = make_runs(tmp_path, scenario(documents, dict.fromkeys(documents, 3.0)))
+    runs = write_runs(tmp_path, Scenario(documents, dict.fromkeys(documents, 3.0)))
     made = make_report(runs, tmp_path / "out")
     assert made.summary["median_step_speedup"] is None
     assert made.verdict.startswith("No verdict: none of 3 languages")
@@ -54,10 +48,10 @@ def test_without_any_qualifying_language_there_is_no_headline(
     assert made.report["summary"]["pooled"]["step_speedup_ci"] is None
 
 
-def test_much_text_needs_no_warning(make_runs, scenario, tmp_path, make_report):
+def test_much_text_needs_no_warning(tmp_path):
     documents = dict.fromkeys(("de", "en", "fr", "sw", "yo"), 9)
     truth = dict.fromkeys(documents, 3.0)
-    runs = make_runs(tmp_path, scenario(documents, truth, train_tokens=10**10))
+    runs = write_runs(tmp_path, Scenario(documents, truth, train_tokens=10**10))
     made = make_report(runs, tmp_path / "out")
     assert made.report["summary"]["cautions"] == []
     assert "proves nothing" not in made.html
@@ -81,7 +75,7 @@ def test_nothing_is_fetched(full):
     assert len(full.html.encode()) < 400_000
 
 
-def test_the_page_is_valid_and_its_ids_are_unique(full, words):
+def test_the_page_is_valid_and_its_ids_are_unique(full):
     parser = html5lib.HTMLParser(strict=True, namespaceHTMLElements=False)
     page = parser.parse(full.html)
     ids = [element.get("id") for element in page.iter() if element.get("id")]
@@ -91,13 +85,13 @@ def test_the_page_is_valid_and_its_ids_are_unique(full, words):
             assert set((element.get(attribute) or "").split()) <= set(ids)
     for drawing in page.iterfind(".//svg"):
         assert drawing.get("role") == "img"
-        assert words(drawing.find("title"))
-        assert words(drawing.find("desc"))
+        assert visible_words(drawing.find("title"))
+        assert visible_words(drawing.find("desc"))
 
 
-def test_the_table_is_native_and_accessible(full, words):
+def test_the_table_is_native_and_accessible(full):
     table = full.page.find(".//div[@class='scroll wide-table']/table")
-    assert words(table.find("caption"))
+    assert visible_words(table.find("caption"))
     heads = list(table.find("thead/tr"))
     assert all(head.get("scope") == "col" and head.find("button") is not None for head in heads)
     assert [head.get("aria-sort") for head in heads] == ["ascending"] + [None] * 10
@@ -106,11 +100,11 @@ def test_the_table_is_native_and_accessible(full, words):
         assert head.get("scope") == "row"
         autonym = head.find("span")
         language = languages()[row.get("data-lang")]
-        assert words(autonym) == language.autonym
+        assert visible_words(autonym) == language.autonym
         assert (autonym.get("lang"), autonym.get("dir")) == (language.code, language.direction)
 
 
-def test_table_csv_and_json_agree(full, words):
+def test_table_csv_and_json_agree(full):
     rows = full.by_lang()
     text = (full.out / "per_language.csv").read_text(encoding="utf-8")
     lines = {row["lang"]: row for row in csv.DictReader(io.StringIO(text))}
@@ -135,10 +129,10 @@ def test_table_csv_and_json_agree(full, words):
             value = cells[index].get("data-v")
             if few and key.endswith("_speedup"):
                 assert value is None
-                assert words(cells[index]).startswith("n/a")
+                assert visible_words(cells[index]).startswith("n/a")
             else:
                 assert float(value) == row[key]
-        shown = words(cells[8])
+        shown = visible_words(cells[8])
         mark = {"none": "", "lower": ">", "upper": "<"}[row["censored"]]
         assert shown.startswith("n/apoint " + mark if few else mark)
         assert report_text.ratio(row["step_speedup"]) in shown
@@ -147,7 +141,7 @@ def test_table_csv_and_json_agree(full, words):
         else:
             assert float(lines[lang]["step_speedup_ci_low"]) == row["step_speedup_ci"][0]
             assert float(lines[lang]["step_speedup_ci_high"]) == row["step_speedup_ci"][1]
-            assert numbers.number(row["delta_ci"][0]).lstrip("+") in words(cells[7])
+            assert numbers.number(row["delta_ci"][0]).lstrip("+") in visible_words(cells[7])
     assert seen == set(rows)
     link = full.page.find(".//a[@download='per_language.csv']").get("href")
     inside = base64.b64decode(link.partition("base64,")[2]).decode("utf-8-sig")
@@ -169,11 +163,11 @@ def test_figures_are_well_formed_and_alone_too(full):
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(1)>\"'&"
 
 
-def test_hostile_names_stay_text(make_runs, scenario, tmp_path, make_report):
+def test_hostile_names_stay_text(tmp_path):
     documents = {HOSTILE: 6, "de": 6, "<b>": 1}
     truth = dict.fromkeys(documents, 3.0)
-    runs = make_runs(
-        tmp_path, scenario(documents, truth, steps=100, preset_names=(HOSTILE, f"b{HOSTILE}"))
+    runs = write_runs(
+        tmp_path, Scenario(documents, truth, steps=100, preset_names=(HOSTILE, f"b{HOSTILE}"))
     )
     for run in runs:
         model = json.loads((run / "config.json").read_text())["model"]

@@ -1,23 +1,14 @@
 """Runs and settings of which no report can be made: one line that names them, and the fix."""
 
 import json
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from report_runs import edit_config, read_config
 
 from flows.report.build import ReportConfig, write_report
 from pipelines.errors import UserError
-
-
-def read_config(run):
-    return json.loads((run / "config.json").read_text())
-
-
-def edit_config(run: Path, **changes):
-    config = json.loads((run / "config.json").read_text())
-    (run / "config.json").write_text(json.dumps({**config, **changes}))
 
 
 def drop_marker(runs):

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from report_runs import Scenario, write_runs
 
 from flows.report.build import write_report
 from flows.report.panels import routing_panels
@@ -97,8 +98,8 @@ def test_the_report_shows_the_routing(full_pair, tmp_path):
     assert report["runs"]["baseline"]["active_parameters"] == 582_400_000
 
 
-def test_without_routing_the_report_does_without(make_runs, scenario, tmp_path):
-    runs = make_runs(tmp_path, scenario({"de": 6}, {"de": 2.0}, steps=100))
+def test_without_routing_the_report_does_without(tmp_path):
+    runs = write_runs(tmp_path, Scenario({"de": 6}, {"de": 2.0}, steps=100))
     (runs[1] / "routing" / "100.parquet").unlink()
     write_report(*runs, tmp_path / "out")
     assert json.loads((tmp_path / "out" / "report.json").read_text())["routing"] is None
@@ -113,8 +114,8 @@ def test_without_routing_the_report_does_without(make_runs, scenario, tmp_path):
         (lambda t: t.slice(0, 0), "routing/100.parquet counts no tokens"),
     ],
 )
-def test_damaged_routing_is_named(make_runs, scenario, tmp_path, change, message):
-    runs = make_runs(tmp_path, scenario({"de": 6}, {"de": 2.0}, steps=100))
+def test_damaged_routing_is_named(tmp_path, change, message):
+    runs = write_runs(tmp_path, Scenario({"de": 6}, {"de": 2.0}, steps=100))
     path = runs[1] / "routing" / "100.parquet"
     pq.write_table(change(pq.read_table(path)), path)
     with pytest.raises(UserError, match=message):

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import train_child as child
 
 from models.config import EvaluateConfig
 from models.evaluation.evaluate import evaluate, evaluate_run
@@ -27,14 +28,14 @@ CONFIG = EvaluateConfig(batch_size=8)
 
 
 @pytest.fixture(scope="module")
-def run(child, tmp_path_factory) -> Path:
+def run(tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("evaluated") / "run"
     child.run("mswitch-tiny", out, 4)
     return out
 
 
 @pytest.fixture(scope="module")
-def evaluated(child, run) -> Path:
+def evaluated(run) -> Path:
     summary = evaluate_run(run, read_run(run), child.MemoryValidation, CONFIG)
     assert summary["reused"] is False
     assert summary["steps"] == 2
@@ -81,7 +82,7 @@ def expected(child, run: Path, step: int) -> dict[tuple[str, str], list]:
     return sums
 
 
-def test_documents_have_the_losses_of_their_sequences_alone(child, evaluated):
+def test_documents_have_the_losses_of_their_sequences_alone(evaluated):
     for step in read_run(evaluated)["eval_steps"]:
         table = pq.read_table(evaluated / "eval" / f"{step}.parquet")
         assert table.schema.equals(SCHEMA)
@@ -95,7 +96,7 @@ def test_documents_have_the_losses_of_their_sequences_alone(child, evaluated):
             assert (row["target_tokens"], row["target_bytes"]) == (tokens, size)
 
 
-def test_routing_counts_every_real_token_once_per_layer(child, evaluated):
+def test_routing_counts_every_real_token_once_per_layer(evaluated):
     rows = pq.read_table(evaluated / "routing" / "4.parquet").to_pylist()
     validation = child.MemoryValidation(8)
     batches = [validation[i] for i in range(3)]
@@ -106,7 +107,7 @@ def test_routing_counts_every_real_token_once_per_layer(child, evaluated):
             assert routed == real
 
 
-def test_evaluation_again_does_nothing(child, evaluated, capsys):
+def test_evaluation_again_does_nothing(evaluated, capsys):
     before = {path: path.stat().st_mtime_ns for path in (evaluated / "eval").iterdir()}
     summary = evaluate_run(evaluated, read_run(evaluated), child.MemoryValidation, CONFIG)
     assert summary["reused"] is True
@@ -114,13 +115,13 @@ def test_evaluation_again_does_nothing(child, evaluated, capsys):
     assert before == {path: path.stat().st_mtime_ns for path in (evaluated / "eval").iterdir()}
 
 
-def test_other_settings_are_not_mixed_in(child, evaluated):
+def test_other_settings_are_not_mixed_in(evaluated):
     other = EvaluateConfig(batch_size=4)
     with pytest.raises(UserError, match="made with other settings"):
         evaluate_run(evaluated, read_run(evaluated), child.MemoryValidation, other)
 
 
-def test_blocks_give_the_losses_of_queues(child, evaluated, run, tmp_path):
+def test_blocks_give_the_losses_of_queues(evaluated, run, tmp_path):
     copy = tmp_path / "run"
     shutil.copytree(run, copy, ignore=shutil.ignore_patterns("eval", "routing"))
     config = EvaluateConfig(batch_size=8, dispatch="queues")
@@ -141,7 +142,7 @@ def test_blocks_give_the_losses_of_queues(child, evaluated, run, tmp_path):
     assert evaluate_run(copy, read_run(copy), child.MemoryValidation, config)["reused"]
 
 
-def test_what_several_devices_cannot_do_is_refused(child, run, tmp_path):
+def test_what_several_devices_cannot_do_is_refused(run, tmp_path):
     batches, described = child.MemoryValidation, read_run(run)
     run = shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("eval", "routing"))
     in_blocks = EvaluateConfig(batch_size=8, expert_parallel=2, dispatch="blocks")
@@ -181,7 +182,7 @@ def test_killed_before_and_after_a_rename_the_files_are_the_same(run, evaluated,
         assert made == wanted
 
 
-def test_a_missing_checkpoint_is_named(child, run, tmp_path):
+def test_a_missing_checkpoint_is_named(run, tmp_path):
     copy = tmp_path / "run"
     shutil.copytree(run, copy, ignore=shutil.ignore_patterns("eval", "routing"))
     first = read_run(copy)["eval_steps"][0]
@@ -191,7 +192,7 @@ def test_a_missing_checkpoint_is_named(child, run, tmp_path):
 
 
 @pytest.mark.slow
-def test_an_imported_run_is_evaluated_as_the_one_it_came_from(child, tmp_path):
+def test_an_imported_run_is_evaluated_as_the_one_it_came_from(tmp_path):
     """Through Hugging Face's files, the same losses; examples need not be those of training."""
     trained, imported = tmp_path / "trained", tmp_path / "imported"
     child.run("mt5-tiny", trained, 2)
@@ -211,7 +212,7 @@ def test_an_imported_run_is_evaluated_as_the_one_it_came_from(child, tmp_path):
         evaluate(imported, tmp_path, CONFIG)
 
 
-def test_an_evaluation_that_is_damaged_is_named(run, child, tmp_path):
+def test_an_evaluation_that_is_damaged_is_named(run, tmp_path):
     copy = Path(shutil.copytree(run, tmp_path / "run"))
     (copy / "eval").mkdir(exist_ok=True)
     (copy / "eval" / "3.parquet").write_bytes(b"PAR1")

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
 import jax
 import jax.numpy as jnp
@@ -33,14 +32,6 @@ def logits() -> Logits:
 @pytest.fixture(scope="session")
 def cached_logits() -> Logits:
     return compute_cached_logits
-
-
-@pytest.fixture(scope="session")
-def reference() -> ModuleType:
-    """The plain NumPy model."""
-    import numpy_switch
-
-    return numpy_switch
 
 
 def compute_logits(

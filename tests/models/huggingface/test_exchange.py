@@ -12,6 +12,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+import train_child as child
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
@@ -83,7 +84,7 @@ def test_hugging_face_to_run_and_back_is_the_identity(fixtures, tmp_path, name):
 
 
 @pytest.mark.parametrize("scan_layers", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_run_to_hugging_face_and_back_is_the_identity(child, tmp_path, scan_layers):
+def test_run_to_hugging_face_and_back_is_the_identity(tmp_path, scan_layers):
     """A trained dense run, in shards; its training settings come back too."""
     run, exported, back = tmp_path / "run", tmp_path / "hf", tmp_path / "back"
     child.run("mt5-tiny", run, 4, scan_layers=scan_layers)

@@ -7,6 +7,7 @@ the files here.
 import dataclasses
 
 import numpy as np
+import numpy_switch as reference
 import pytest
 from safetensors.numpy import load_file
 
@@ -71,7 +72,7 @@ def test_cached_decoding_equals_hugging_faces_and_teacher_forcing(fixtures, cach
 
 
 @pytest.mark.parametrize(("groups", "capacity"), [(1, 20), (3, 7)])
-def test_dropping_logits_equal_plain_numpy(fixtures, logits, reference, groups, capacity):
+def test_dropping_logits_equal_plain_numpy(fixtures, logits, groups, capacity):
     """Hugging Face has no groups and routes padding: where tokens drop, NumPy is the reference."""
     directory = fixtures / "switch-tiny"
     model = read_config(read_json_object(directory / "config.json"), "switch-tiny")
@@ -97,7 +98,7 @@ def test_dropping_logits_equal_plain_numpy(fixtures, logits, reference, groups, 
 
 
 @pytest.mark.parametrize(("groups", "capacity"), [(3, 450), (3, 7)])
-def test_mswitch_equals_plain_numpy(fixtures, logits, reference, groups, capacity):
+def test_mswitch_equals_plain_numpy(fixtures, logits, groups, capacity):
     """GEGLU, and embeddings of their own: what Hugging Face's Switch has not."""
     config = read_config(read_json_object(fixtures / "switch-tiny" / "config.json"), "switch-tiny")
     model = dataclasses.replace(config, activation="geglu", tied_embeddings=False)
@@ -121,7 +122,7 @@ def test_mswitch_equals_plain_numpy(fixtures, logits, reference, groups, capacit
 
 
 @pytest.mark.parametrize("capacity_factor", [0.5, 8.0])
-def test_the_training_loss_equals_plain_numpy(fixtures, reference, capacity_factor):
+def test_the_training_loss_equals_plain_numpy(fixtures, capacity_factor):
     """Cross-entropy with its z-loss, and of every sparse layer a balance and a z-loss, summed."""
     directory = fixtures / "switch-tiny"
     found = read_config(read_json_object(directory / "config.json"), "switch-tiny")
@@ -173,7 +174,7 @@ def test_the_training_loss_equals_plain_numpy(fixtures, reference, capacity_fact
     assert float(total) == pytest.approx(sum(parts.values()), rel=1e-5)
 
 
-def test_plain_numpy_equals_hugging_face(fixtures, reference):
+def test_plain_numpy_equals_hugging_face(fixtures):
     for name in ("switch-tiny", "switch-untied-tiny", "switch-all-tiny"):
         with np.load(fixtures / name / "expected.npz") as file:
             batch = dict(file)

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import train_child as child
 
 from models.config import TrainConfig
 from models.inference.decode import make_decoder
@@ -32,7 +33,7 @@ def parameters(skeleton):
 
 
 @pytest.fixture(scope="module")
-def inputs(child):
+def inputs():
     return child.MemoryBatches(8).batch(0)["encoder_input_tokens"]
 
 

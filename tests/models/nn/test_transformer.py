@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import train_child as child
 
 from models.config import TrainConfig
 from models.groups import Groups, batch_groups
@@ -42,7 +43,7 @@ def tokens(child):
     )
 
 
-def test_a_later_target_changes_nothing_before_it(logits, child):
+def test_a_later_target_changes_nothing_before_it(logits):
     source, decoder_input, target = tokens(child)
     before = logits(source, decoder_input, target)
     decoder_input[:, 4] = 99
@@ -51,7 +52,7 @@ def test_a_later_target_changes_nothing_before_it(logits, child):
     assert np.abs(before[:, 4] - after[:, 4]).max() > 1e-4
 
 
-def test_padding_changes_nothing(logits, child):
+def test_padding_changes_nothing(logits):
     """A longer padding of the input gives the same logits: no one attends to it, nor routes it."""
     source, decoder_input, target = tokens(child)
     source[:, 8:] = 0
@@ -61,7 +62,7 @@ def test_padding_changes_nothing(logits, child):
     np.testing.assert_allclose(np.asarray(before)[real], np.asarray(after)[real], atol=1e-5)
 
 
-def test_an_input_token_changes_the_output(logits, child):
+def test_an_input_token_changes_the_output(logits):
     source, decoder_input, target = tokens(child)
     before = logits(source, decoder_input, target)
     source[:, 0] = 57
@@ -69,7 +70,7 @@ def test_an_input_token_changes_the_output(logits, child):
     assert np.abs(before - after).max() > 1e-4
 
 
-def test_without_drops_a_sequence_does_not_depend_on_its_batch(logits, child):
+def test_without_drops_a_sequence_does_not_depend_on_its_batch(logits):
     source, decoder_input, target = tokens(child)
     together = logits(source, decoder_input, target)
     apart = logits(source[::-1], decoder_input[::-1], target[::-1])
@@ -95,7 +96,7 @@ def gradients(config, train, batch, groups=None):
     "settings",
     [{"scan_layers": True, "remat": "layers", "loss_chunks": 3}, {"remat": "attention"}],
 )
-def test_ways_to_save_memory_change_no_gradient(sparse, child, settings):
+def test_ways_to_save_memory_change_no_gradient(sparse, settings):
     config = dataclasses.replace(sparse, encoder_layers=4, decoder_layers=2, sparse_every=2)
     batch = child.MemoryBatches(8).batch(0)
     batch.pop("language")
@@ -110,7 +111,7 @@ def test_ways_to_save_memory_change_no_gradient(sparse, child, settings):
 
 
 @pytest.mark.slow
-def test_microbatches_give_the_step_of_the_whole_batch(sparse, child):
+def test_microbatches_give_the_step_of_the_whole_batch(sparse):
     """Two parts of the same batch: the same balance loss, the same routing, the same update."""
     config = dataclasses.replace(sparse, router_jitter=0.0, group_size=32)
     assert batch_groups(config, 8, 12, 8) == (4, 2)
@@ -133,7 +134,7 @@ def test_microbatches_give_the_step_of_the_whole_batch(sparse, child):
 
 
 @pytest.mark.parametrize(("kind", "dtype"), [("dense", "float32"), ("sparse", "bfloat16")])
-def test_a_few_steps_lower_the_loss_of_a_fixed_batch(request, child, kind, dtype):
+def test_a_few_steps_lower_the_loss_of_a_fixed_batch(request, kind, dtype):
     config = request.getfixturevalue(kind)
     train = dataclasses.replace(FLOAT32, dtype=dtype)
     skeleton, optimizer = Skeleton.of(config, train), optimizer_of(train)
@@ -168,7 +169,7 @@ def test_chunked_losses_equal_whole_ones():
             np.testing.assert_allclose(one, other, rtol=1e-6)
 
 
-def test_loss_is_normalised_by_real_targets_alone(dense, child):
+def test_loss_is_normalised_by_real_targets_alone(dense):
     """Rows without any target (padding rows) change neither loss nor gradient."""
     batch = child.MemoryBatches(8).batch(0)
     batch.pop("language")

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import train_child as child
 from jax.sharding import AbstractMesh
 
 from models.config import TrainConfig
@@ -96,14 +97,14 @@ def test_moments_lie_where_their_parameters_do(sparse):
 
 def test_optimizers_and_what_belongs_to_them_are_checked():
     with pytest.raises(UserError, match="--optimizer sgd is unknown: choose adafactor or adamw"):
-        TrainConfig(optimizer="sgd")  # pyright: ignore[reportArgumentType]
+        TrainConfig(optimizer="sgd")
     with pytest.raises(UserError, match="needs --optimizer adamw"):
         TrainConfig(weight_decay=0.1)
     assert optimizer_of(TrainConfig(optimizer="adamw", weight_decay=0.1)) == AdamW(weight_decay=0.1)
 
 
 @pytest.mark.slow
-def test_a_step_learns(sparse, train_config, child):
+def test_a_step_learns(sparse, train_config):
     """One batch, seen again and again, is learned by heart."""
     from models.groups import batch_groups
     from models.training.step import FEATURES, make_train_step

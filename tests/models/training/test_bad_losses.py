@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import train_child as child
 
 from models.training.bad_loss import HISTORY_STEPS, MIN_STEPS, PATIENCE, LossWatch
 from models.training.checkpoint import Checkpoints, complete_steps
@@ -18,7 +19,7 @@ TIMES = ("_secs", "_per_sec")
 
 
 @pytest.fixture
-def poison(child, monkeypatch):
+def poison(monkeypatch):
     """Make batches with these numbers give a loss that is not a number."""
     healthy = child.MemoryBatches.batch
 
@@ -38,7 +39,7 @@ SPIKE = MIN_STEPS + 3
 
 
 @pytest.fixture
-def one_odd_batch(child, monkeypatch):
+def one_odd_batch(monkeypatch):
     """All targets are one token, but for those of one batch."""
     healthy = child.MemoryBatches.batch
 
@@ -62,7 +63,7 @@ def lines(run: Path) -> list[dict]:
     return [{k: v for k, v in line.items() if not k.endswith(TIMES)} for line in made]
 
 
-def test_the_run_stops_and_can_be_continued_by_another_policy(child, tmp_path, poison, capsys):
+def test_the_run_stops_and_can_be_continued_by_another_policy(tmp_path, poison, capsys):
     out = tmp_path / "run"
     poison({3})
     with pytest.raises(
@@ -79,7 +80,7 @@ def test_the_run_stops_and_can_be_continued_by_another_policy(child, tmp_path, p
     assert [line["step"] for line in lines(out)] == list(range(1, STEPS + 1))
 
 
-def test_a_skipped_step_changes_nothing_but_the_count(child, tmp_path, poison, capsys):
+def test_a_skipped_step_changes_nothing_but_the_count(tmp_path, poison, capsys):
     out = tmp_path / "run"
     poison({3, STEPS - 1})
     summary = child.run("mt5-tiny", out, STEPS, on_bad_loss="skip")
@@ -93,7 +94,7 @@ def test_a_skipped_step_changes_nothing_but_the_count(child, tmp_path, poison, c
     assert "step 4: the loss became nan; its update is skipped" in capsys.readouterr().err
 
 
-def test_a_spike_is_skipped(child, tmp_path, one_odd_batch, capsys):
+def test_a_spike_is_skipped(tmp_path, one_odd_batch, capsys):
     out, steps = tmp_path / "run", SPIKE + 3
     options = {"on_bad_loss": "skip", "loss_spike": 2.0, "checkpoint_every": 5}
     child.run("mt5-tiny", out, steps, **options)
@@ -105,7 +106,7 @@ def test_a_spike_is_skipped(child, tmp_path, one_odd_batch, capsys):
     assert f"step {SPIKE + 1}: the loss jumped to" in capsys.readouterr().err
 
 
-def test_a_run_that_only_skips_ends(child, tmp_path, poison):
+def test_a_run_that_only_skips_ends(tmp_path, poison):
     out = tmp_path / "run"
     poison(set(range(3, 1000)))
     wanted = rf"after {PATIENCE} skipped steps; .*remove .*/2 to continue from the one before"
@@ -114,21 +115,19 @@ def test_a_run_that_only_skips_ends(child, tmp_path, poison):
     assert not (out / "_COMPLETED").exists()
 
 
-def test_with_no_checkpoint_the_advice_names_none(child, tmp_path, poison):
+def test_with_no_checkpoint_the_advice_names_none(tmp_path, poison):
     poison(set(range(1000)))
     with pytest.raises(UserError, match=r"step 1: .*; there is no checkpoint yet\. To go on, give"):
         child.run("mt5-tiny", tmp_path / "run", STEPS)
 
 
-def test_a_run_without_any_loss_has_none_to_report(child, tmp_path, poison):
+def test_a_run_without_any_loss_has_none_to_report(tmp_path, poison):
     poison(set(range(1000)))
     with pytest.raises(UserError, match=r"no step of .* has a loss"):
         child.run("mt5-tiny", tmp_path / "run", 3, on_bad_loss="skip")
 
 
-def test_a_step_that_was_skipped_is_no_reason_to_drop_a_checkpoint(
-    child, tmp_path, poison, monkeypatch
-):
+def test_a_step_that_was_skipped_is_no_reason_to_drop_a_checkpoint(tmp_path, poison, monkeypatch):
     out = tmp_path / "run"
     save, there = Checkpoints.save, {}
 

@@ -6,6 +6,7 @@ import json
 import jax
 import numpy as np
 import pytest
+import train_child as child
 
 from models.config import JobConfig, TrainConfig
 from models.groups import Groups
@@ -24,7 +25,7 @@ EXAMPLES, PACK = 8, 4
 
 
 @pytest.fixture(scope="module")
-def padded(child) -> dict[str, np.ndarray]:
+def padded() -> dict[str, np.ndarray]:
     return child.MemoryBatches(EXAMPLES).batch(0)
 
 
@@ -127,7 +128,7 @@ class PackedBatches:
         return pack_rows(self.batches.batch(step), PACK)
 
 
-def test_training_packed_is_training_padded(child, tmp_path):
+def test_training_packed_is_training_padded(tmp_path):
     """Same examples, same losses; rows, cost and settings are recorded."""
     found = {}
     for pack in (1, PACK):

@@ -11,6 +11,7 @@ import tracemalloc
 import numpy as np
 import pytest
 import tensorflow as tf
+import train_child as child
 from hypothesis import given
 from hypothesis import strategies as st
 from tensorflow.core.util import event_pb2
@@ -324,7 +325,7 @@ class Matrix:
         return np.full((2, 4), 0.25)
 
 
-def test_a_step_fetches_no_matrix_that_it_does_not_write(tmp_path, child):
+def test_a_step_fetches_no_matrix_that_it_does_not_write(tmp_path):
     plan, loads = child.plan("mswitch-tiny", 3), Matrix()
     loss, stacks = np.float32(2.5), ("", "_encoder", "_decoder")
     metrics = {f"router/drop_fraction{stack}": np.float32(0.0) for stack in stacks}

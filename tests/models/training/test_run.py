@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import train_child as child
 
 from models.training.run_directory import (
     CONFIG,
@@ -18,7 +19,7 @@ from pipelines.outputs import MARKER
 
 
 @pytest.fixture
-def plan(child):
+def plan():
     return child.plan("mt5-tiny", 7)
 
 

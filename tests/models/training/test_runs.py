@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import train_child as child
 
 from models.config import EvaluateConfig
 from models.evaluation.evaluate import evaluate_run
@@ -57,7 +58,7 @@ def final_state(child, run: Path, preset: str) -> dict[str, np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(child, tmp_path_factory) -> Path:
+def undisturbed(tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("undisturbed") / "run"
     process = start("mswitch-tiny", out)
     _, errors = process.communicate()
@@ -94,7 +95,7 @@ def test_a_run_leaves_what_it_promises(undisturbed):
     assert list((undisturbed / "tensorboard").iterdir())
 
 
-def test_the_share_of_a_known_peak_is_recorded(child, tmp_path, monkeypatch):
+def test_the_share_of_a_known_peak_is_recorded(tmp_path, monkeypatch):
     monkeypatch.setattr("models.training.loop.peak_flops", {"cpu": 1e9}.get)
     child.run("mt5-tiny", tmp_path / "run", 2)
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").open()]
@@ -102,7 +103,7 @@ def test_the_share_of_a_known_peak_is_recorded(child, tmp_path, monkeypatch):
         assert line["train/mfu"] == pytest.approx(line["train/model_flops_per_sec"] / 1e9)
 
 
-def test_killed_at_every_fault_point_the_run_is_the_undisturbed_one(child, tmp_path, undisturbed):
+def test_killed_at_every_fault_point_the_run_is_the_undisturbed_one(tmp_path, undisturbed):
     """The same run is killed in turn at each point, then completes: equal to the bit."""
     out = tmp_path / "run"
     points = ("before_checkpoint", "during_checkpoint", "after_checkpoint", "after_metrics")
@@ -137,7 +138,7 @@ def test_expert_sharded_run_resumes_and_learns_as_on_one_device(tmp_path, undist
             np.testing.assert_allclose(one[name], value, rtol=1e-4, atol=1e-6, err_msg=name)
 
 
-def test_a_run_keeps_the_identity_that_it_began_with(child, tmp_path):
+def test_a_run_keeps_the_identity_that_it_began_with(tmp_path):
     """Though what may change was part of it once: its checkpoints are found to be its own."""
     out = tmp_path / "run"
     process = start("mt5-tiny", out, MSWITCH_FAULT="train.before_checkpoint")
@@ -155,7 +156,7 @@ def test_a_run_keeps_the_identity_that_it_began_with(child, tmp_path):
         evaluate_run(out, read_run(out), child.MemoryValidation, config)
 
 
-def test_a_run_whose_checkpoints_are_gone_is_not_begun_anew(child, tmp_path):
+def test_a_run_whose_checkpoints_are_gone_is_not_begun_anew(tmp_path):
     out = tmp_path / "run"
     process = start("mt5-tiny", out, "evaluations=4", MSWITCH_FAULT="train.before_marker")
     process.communicate()
@@ -209,7 +210,7 @@ def test_sigterm_before_the_first_step_ends_at_once_and_costs_nothing(tmp_path):
     assert [line["step"] for line in metrics(out)] == list(range(1, STEPS + 1))
 
 
-def test_finished_run_does_nothing_and_other_settings_are_refused(child, undisturbed, capsys):
+def test_finished_run_does_nothing_and_other_settings_are_refused(undisturbed, capsys):
     before = {path: path.stat().st_mtime_ns for path in undisturbed.rglob("*")}
     summary = child.run("mswitch-tiny", undisturbed, STEPS)
     assert summary["reused"] is True
@@ -225,7 +226,7 @@ def test_finished_run_does_nothing_and_other_settings_are_refused(child, undistu
         child.run("mt5-tiny", undisturbed, STEPS)
 
 
-def test_a_directory_with_something_else_is_refused(child, tmp_path):
+def test_a_directory_with_something_else_is_refused(tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "thesis.tex").write_text("")
     with pytest.raises(UserError, match="not a training run"):
@@ -242,6 +243,6 @@ def test_unknown_preset_and_missing_examples_are_refused(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_more_devices_than_there_are_is_refused(child, tmp_path):
+def test_more_devices_than_there_are_is_refused(tmp_path):
     with pytest.raises(UserError, match="needs 512 devices"):
         child.run("mswitch-tiny", tmp_path / "run", STEPS, data_parallel=512)

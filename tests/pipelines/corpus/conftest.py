@@ -1,53 +1,13 @@
 """What the corpus tests share."""
 
-import dataclasses
-import random
-from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
+import crawl_files as crawl
 import pytest
-
-from pipelines.corpus.build import CorpusConfig
-from pipelines.corpus.config import ModernConfig
-from pipelines.corpus.rules.quality import GopherQuality
-
-NOUNS = [
-    "house",
-    "garden",
-    "river",
-    "letter",
-    "winter",
-    "table",
-    "window",
-    "market",
-    "teacher",
-    "doctor",
-    "story",
-    "village",
-]
-VERBS = [
-    "sees",
-    "finds",
-    "opens",
-    "carries",
-    "leaves",
-    "follows",
-    "watches",
-    "remembers",
-    "paints",
-    "describes",
-]
-
-
-@pytest.fixture(scope="session")
-def lenient() -> CorpusConfig:
-    """mC4's settings, but pages may be short."""
-    return CorpusConfig(min_lines=1, min_long_line_characters=1, language_threshold=0.7)
 
 
 @pytest.fixture
-def hostile_crawl(tmp_path: Path, crawl: ModuleType) -> list[Path]:
+def hostile_crawl(tmp_path: Path) -> list[Path]:
     """Three archives: sound pages, duplicates, and most things that can be wrong."""
     sound = [crawl.warcinfo()]
     sound += [
@@ -91,56 +51,3 @@ def hostile_crawl(tmp_path: Path, crawl: ModuleType) -> list[Path]:
     ]
     third = crawl.write(tmp_path / "in" / "c.warc.gz", pages)
     return [first, second, third]
-
-
-@pytest.fixture(scope="session")
-def data_bytes() -> Callable[[Path], dict[str, bytes]]:
-    """Every file of a directory by its relative path."""
-
-    def read(directory: Path) -> dict[str, bytes]:
-        return {
-            str(path.relative_to(directory)): path.read_bytes()
-            for path in sorted(directory.rglob("*"))
-            if path.is_file()
-        }
-
-    return read
-
-
-@pytest.fixture(scope="session")
-def variant() -> Callable[..., CorpusConfig]:
-    return dataclasses.replace
-
-
-def _english(seed: int, sentences: int = 12) -> str:
-    """A paragraph that no other seed has, of ordinary English words."""
-    draws = random.Random(seed)
-    return " ".join(
-        f"The {draws.choice(NOUNS)} of the {draws.choice(NOUNS)} {draws.choice(VERBS)} a "
-        f"{draws.choice(NOUNS)} and {draws.choice(VERBS)} the {draws.choice(NOUNS)} with care."
-        for _ in range(sentences)
-    )
-
-
-def _settings(**modern: object) -> CorpusConfig:
-    # The made-up prose of these pages repeats itself more than people do.
-    quality = GopherQuality(
-        min_words=20, max_top_ngram_shares=(0.5,) * 3, max_duplicate_ngram_shares=(0.9,) * 6
-    )
-    return CorpusConfig(
-        profile="modern",
-        min_lines=1,
-        keep_und=False,
-        min_long_line_characters=100,
-        modern=ModernConfig(quality=quality, **modern),  # pyright: ignore[reportArgumentType]
-    )
-
-
-@pytest.fixture(scope="session")
-def english() -> Callable[..., str]:
-    return _english
-
-
-@pytest.fixture(scope="session")
-def settings() -> Callable[..., CorpusConfig]:
-    return _settings

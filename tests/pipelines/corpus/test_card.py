@@ -1,16 +1,17 @@
 """The data card of a corpus: what Hugging Face, Croissant and Arrow make of the directory."""
 
+import dataclasses
 import json
 import re
 import string
-from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
+import crawl_files as crawl
 import pyarrow as pa
 import pyarrow.dataset
 import pytest
 import yaml
+from corpus_builds import LENIENT
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -29,17 +30,11 @@ HOSTILE_NAME = "a|b<script>alert(1)<!--`*[x](javascript:y)\n# top\u202e.warc.wet
 
 
 @pytest.fixture
-def corpus(
-    tmp_path: Path,
-    hostile_crawl: list[Path],
-    lenient: CorpusConfig,
-    variant: Callable,
-    crawl: ModuleType,
-) -> Path:
+def corpus(tmp_path: Path, hostile_crawl: list[Path]) -> Path:
     """A corpus of several shards a split, from files of which one has a hostile name."""
     evil = crawl.record("<h1>evil</h1>" + "x" * 200_000, "http://evil.example/<img src=x>")
     hostile_crawl.append(crawl.write(tmp_path / "in" / HOSTILE_NAME, [evil]))
-    config = variant(lenient, min_validation_documents=2, shard_bytes=2000)
+    config = dataclasses.replace(LENIENT, min_validation_documents=2, shard_bytes=2000)
     out = tmp_path / "corpus"
     # By a glob: a path with brackets would be taken for one.
     build_corpus([str(tmp_path / "in" / "*")], out, config)
@@ -60,7 +55,7 @@ def documents(stats: dict) -> dict[tuple[str, str], int]:
     }
 
 
-def test_configurations_find_every_document(corpus: Path):
+def test_configurations_find_every_document(corpus):
     header = front_matter((corpus / "README.md").read_text())
     found = {}
     for config in header["configs"]:
@@ -78,7 +73,7 @@ def test_configurations_find_every_document(corpus: Path):
     assert found == expected
 
 
-def test_the_whole_directory_is_one_table(corpus: Path):
+def test_the_whole_directory_is_one_table(corpus):
     dataset = pyarrow.dataset.dataset(corpus / "data", format="parquet")
     expected = documents(load_stats(corpus))
     assert dataset.schema.equals(DOCUMENT_SCHEMA)
@@ -131,14 +126,14 @@ def test_the_examples_load_what_there_is():
 @pytest.mark.parametrize(
     ("count", "category"), [(999, "n<1K"), (1000, "1K<n<10K"), (10**12, "n>1T")]
 )
-def test_size_category(count: int, category: str):
+def test_size_category(count, category):
     stats = stats_of("de")
     stats["languages"]["de"]["train"]["documents"] = count
     card = data_card(CorpusConfig().settings(), {"inputs": [], "shards": []}, stats)["README.md"]
     assert front_matter(card)["size_categories"] == [category]
 
 
-def test_nothing_hostile_is_in_the_card(corpus: Path):
+def test_nothing_hostile_is_in_the_card(corpus):
     card = (corpus / "README.md").read_text()
     assert "evil" not in card
     assert "\u202e" not in card
@@ -151,7 +146,7 @@ def test_nothing_hostile_is_in_the_card(corpus: Path):
 
 
 @given(st.text())
-def test_escaped_text_holds_no_markup(text: str):
+def test_escaped_text_holds_no_markup(text):
     escaped = escape_markdown(text)
     assert escaped.isprintable()
     # Backslash and the character after it are one unit; no other punctuation stands by itself.
@@ -159,7 +154,7 @@ def test_escaped_text_holds_no_markup(text: str):
     assert not set(bare) & set(string.punctuation)
 
 
-def test_croissant_describes_the_shards(corpus: Path):
+def test_croissant_describes_the_shards(corpus):
     document = json.loads((corpus / "croissant.json").read_text())
     files = {entry["@id"]: entry for entry in document["distribution"]}
     assert files.pop("shards")["includes"] == "data/*/*.parquet"
@@ -226,7 +221,7 @@ def test_the_card_says_what_was_done():
     assert "those with words on lists of bad words were dropped" in scoped
 
 
-def test_the_card_of_profile_modern(tmp_path: Path):
+def test_the_card_of_profile_modern(tmp_path):
     modern = card_of(CorpusConfig(profile="modern"), ("de", "hr"))
     assert "nothing was masked" not in modern
     assert "phone numbers were masked" in modern

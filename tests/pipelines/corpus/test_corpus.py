@@ -1,5 +1,6 @@
 """Whole builds on small crawls, with Beam."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -7,10 +8,11 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import ModuleType
 
+import crawl_files as crawl
 import pyarrow.parquet as pq
 import pytest
+from corpus_builds import LENIENT, data_bytes
 
 from pipelines.corpus import phases
 from pipelines.corpus.build import CorpusConfig, build_corpus
@@ -53,11 +55,11 @@ def dropped(corpus: Path) -> dict[str, int]:
     return {reason: n for stage in stages for reason, n in stage["dropped"].items()}
 
 
-def test_hostile_crawl(
-    tmp_path: Path, hostile_crawl: list[Path], lenient: CorpusConfig, variant: Callable
-):
+def test_hostile_crawl(tmp_path, hostile_crawl):
     out = tmp_path / "out" / "corpus"
-    config = variant(lenient, keep_und=False, min_validation_documents=2, languages=("de", "en"))
+    config = dataclasses.replace(
+        LENIENT, keep_und=False, min_validation_documents=2, languages=("de", "en")
+    )
     summary = build(hostile_crawl, out, config)
     assert dropped(out) == {
         "not_a_page": 1,
@@ -99,15 +101,13 @@ def test_hostile_crawl(
     )
 
 
-def test_pages_with_bad_words_are_dropped_and_counted(
-    tmp_path: Path, hostile_crawl: list[Path], lenient: CorpusConfig, variant: Callable
-):
+def test_pages_with_bad_words_are_dropped_and_counted(tmp_path, hostile_crawl):
     words = tmp_path / "words"
     words.mkdir()
     (words / "de").write_text("greta\nGarten\n")  # pages are lowercased, entries are not
     (words / "en").write_text("hugo\n")
     whole, some = tmp_path / "a" / "corpus", tmp_path / "b" / "corpus"
-    hard = variant(lenient, mc4_release="3.0.1")
+    hard = dataclasses.replace(LENIENT, mc4_release="3.0.1")
     build(hostile_crawl, whole, hard)
     build(hostile_crawl, some, hard, badwords=words)
     word = {"de": "Greta", "en": "Hugo", "und": "1234 "}
@@ -129,12 +129,12 @@ def test_pages_with_bad_words_are_dropped_and_counted(
     with pytest.raises(UserError, match="changed: badwords"):
         build(hostile_crawl, some, hard, badwords=tmp_path / "w")
     with pytest.raises(UserError, match="give their lists"):
-        build(hostile_crawl, some, variant(lenient, badwords_filter_fraction=1.0))
+        build(hostile_crawl, some, dataclasses.replace(LENIENT, badwords_filter_fraction=1.0))
 
 
-def test_manifest_and_shards(tmp_path: Path, hostile_crawl: list[Path], lenient: CorpusConfig):
+def test_manifest_and_shards(tmp_path, hostile_crawl):
     out = tmp_path / "corpus"
-    build(hostile_crawl, out, lenient)
+    build(hostile_crawl, out, LENIENT)
     manifest = json.loads((out / "manifest.json").read_text())
     assert [entry["status"] for entry in manifest["inputs"]] == ["read", "damaged", "read"]
     assert manifest["inputs"][0]["path"] == "../in/a.warc.wet.gz"
@@ -162,13 +162,11 @@ def test_manifest_and_shards(tmp_path: Path, hostile_crawl: list[Path], lenient:
     }
 
 
-def test_rejected_pages_can_be_inspected(
-    tmp_path: Path, hostile_crawl: list[Path], lenient: CorpusConfig, crawl: ModuleType
-):
+def test_rejected_pages_can_be_inspected(tmp_path, hostile_crawl):
     evil = crawl.record("\x9b31m \u202e \x1b]0;" + "x" * 200_000, "http://evil.example/\x1b[2J")
     hostile_crawl.append(crawl.write(tmp_path / "in" / "d.gz", [evil]))
     out = tmp_path / "corpus"
-    build(hostile_crawl, out, lenient)
+    build(hostile_crawl, out, LENIENT)
     text = (out / "rejected" / "too_long.jsonl").read_text()
     assert not set(text) & set("\x1b\x9b\u202e")
     rows = [json.loads(line) for line in text.splitlines()]
@@ -193,15 +191,8 @@ def test_rejected_pages_can_be_inspected(
 
 
 @pytest.mark.slow
-def test_bytes_do_not_depend_on_order_or_buckets_or_transport(
-    tmp_path: Path,
-    hostile_crawl: list[Path],
-    lenient: CorpusConfig,
-    variant: Callable,
-    data_bytes: DataBytes,
-    monkeypatch: pytest.MonkeyPatch,
-):
-    config = variant(lenient, shard_bytes=2000)
+def test_bytes_do_not_depend_on_order_or_buckets_or_transport(tmp_path, hostile_crawl, monkeypatch):
+    config = dataclasses.replace(LENIENT, shard_bytes=2000)
     build(hostile_crawl, tmp_path / "a" / "corpus", config)
     build(hostile_crawl[::-1], tmp_path / "b" / "corpus", config)
     first, second = data_bytes(tmp_path / "a" / "corpus"), data_bytes(tmp_path / "b" / "corpus")
@@ -209,7 +200,7 @@ def test_bytes_do_not_depend_on_order_or_buckets_or_transport(
     assert any("-of-00002" in name for name in first)
     # As on an engine: candidates themselves are shuffled, in many buckets.
     monkeypatch.setattr("pipelines.corpus.phases.RUNNERS_BY_REFERENCE", ())
-    build(hostile_crawl, tmp_path / "c", variant(config, bucket_bytes=100))
+    build(hostile_crawl, tmp_path / "c", dataclasses.replace(config, bucket_bytes=100))
     third = data_bytes(tmp_path / "c")
     assert shards(third) == shards(first)
     assert third["stats.json"] == first["stats.json"]
@@ -217,15 +208,10 @@ def test_bytes_do_not_depend_on_order_or_buckets_or_transport(
 
 @pytest.mark.slow
 def test_shards_without_documents_are_written_whatever_the_transport(
-    tmp_path: Path,
-    hostile_crawl: list[Path],
-    lenient: CorpusConfig,
-    variant: Callable,
-    data_bytes: DataBytes,
-    monkeypatch: pytest.MonkeyPatch,
+    tmp_path, hostile_crawl, monkeypatch
 ):
     """As many shards as documents: some parts of the id space have none."""
-    config = variant(lenient, shard_bytes=1)
+    config = dataclasses.replace(LENIENT, shard_bytes=1)
     build(hostile_crawl, tmp_path / "a" / "corpus", config)
     rows = [
         entry["rows"]
@@ -238,17 +224,15 @@ def test_shards_without_documents_are_written_whatever_the_transport(
     assert data_bytes(tmp_path / "a" / "corpus") == data_bytes(tmp_path / "b" / "corpus")
 
 
-def test_pages_spread_over_other_files_give_the_same_texts(
-    tmp_path: Path, lenient: CorpusConfig, crawl: ModuleType
-):
+def test_pages_spread_over_other_files_give_the_same_texts(tmp_path):
     records = [
         crawl.record(crawl.prose(crawl.GERMAN, i % 7, 2 + i % 3), f"http://a.example/{i}")
         for i in range(20)
     ]
     one = crawl.write(tmp_path / "in" / "one.gz", records)
     many = [crawl.write(tmp_path / "in" / f"{i}.gz", records[i::3]) for i in range(3)]
-    build([one], tmp_path / "one", lenient)
-    build(many, tmp_path / "many", lenient)
+    build([one], tmp_path / "one", LENIENT)
+    build(many, tmp_path / "many", LENIENT)
 
     def texts(corpus: Path) -> list[tuple[str, str]]:
         return [(row["url"], row["text"]) for row in documents(corpus)]
@@ -257,77 +241,60 @@ def test_pages_spread_over_other_files_give_the_same_texts(
     assert 0 < len(texts(tmp_path / "one")) < 20
 
 
-def test_rerun_does_nothing(
-    tmp_path: Path,
-    hostile_crawl: list[Path],
-    lenient: CorpusConfig,
-    variant: Callable,
-    capsys: pytest.CaptureFixture[str],
-):
+def test_rerun_does_nothing(tmp_path, hostile_crawl, capsys):
     out = tmp_path / "corpus"
-    assert build(hostile_crawl, out, lenient)["reused"] is False
+    assert build(hostile_crawl, out, LENIENT)["reused"] is False
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
     assert "no validation text in 2 of 2 languages (de, en): " in capsys.readouterr().err
-    again = build(hostile_crawl[::-1], out, lenient)
+    again = build(hostile_crawl[::-1], out, LENIENT)
     assert again["reused"] is True
     assert "nothing to do" in capsys.readouterr().err
     assert before == {path: path.stat().st_mtime_ns for path in out.rglob("*")}
     with pytest.raises(UserError, match=r"changed: min_lines\)"):
-        build(hostile_crawl, out, variant(lenient, min_lines=2))
+        build(hostile_crawl, out, dataclasses.replace(LENIENT, min_lines=2))
     with hostile_crawl[0].open("ab") as file:
         file.write(b"\0")
     with pytest.raises(UserError, match="changed: inputs"):
-        build(hostile_crawl, out, lenient)
+        build(hostile_crawl, out, LENIENT)
 
 
-def test_a_corpus_of_no_language_is_a_warning(
-    tmp_path: Path, lenient: CorpusConfig, crawl: ModuleType, capsys: pytest.CaptureFixture[str]
-):
+def test_a_corpus_of_no_language_is_a_warning(tmp_path, capsys):
     uncertain = crawl.record("1234 5678 @@@@ ####\n" * 20, "http://a.example/")
     german = crawl.record(crawl.prose(crawl.GERMAN, 1), "http://de.example/")
     for pages, warned in (([uncertain], True), ([uncertain, german], False)):
         name = f"{len(pages)}.warc.wet.gz"
-        build([crawl.write(tmp_path / "in" / name, pages)], tmp_path / name, lenient)
+        build([crawl.write(tmp_path / "in" / name, pages)], tmp_path / name, LENIENT)
         said = capsys.readouterr().err
         assert ("the language of all documents is uncertain (und)" in said) == warned
 
 
-def test_nothing_survives(tmp_path: Path, hostile_crawl: list[Path], lenient: CorpusConfig):
+def test_nothing_survives(tmp_path, hostile_crawl):
     empty = tmp_path / "in" / "empty.warc.gz"
     empty.write_bytes(b"")
     out = tmp_path / "corpus"
     with pytest.raises(UserError, match=r"no document survived.*empty_file 1"):
-        build([empty], out, lenient)
+        build([empty], out, LENIENT)
     with pytest.raises(UserError, match=r"no document survived: all 25 records.*short_lines 24"):
         build(hostile_crawl[:1], out, CorpusConfig())
     assert not out.exists()
     assert not list(tmp_path.glob(".corpus.partial-*"))
 
 
-def test_lost_page_is_not_published(
-    tmp_path: Path,
-    hostile_crawl: list[Path],
-    lenient: CorpusConfig,
-    monkeypatch: pytest.MonkeyPatch,
-):
+def test_lost_page_is_not_published(tmp_path, hostile_crawl, monkeypatch):
     real = phases.plan_shards
     monkeypatch.setattr(phases, "plan_shards", lambda *args, **kw: real(*args, **kw)[1:])
     with pytest.raises(RuntimeError, match=r"entered write|documents written"):
-        build(hostile_crawl, tmp_path / "corpus", lenient)
+        build(hostile_crawl, tmp_path / "corpus", LENIENT)
     assert not (tmp_path / "corpus").exists()
 
 
-def test_bad_option_before_any_work(
-    tmp_path: Path, hostile_crawl: list[Path], lenient: CorpusConfig
-):
+def test_bad_option_before_any_work(tmp_path, hostile_crawl):
     with pytest.raises(UserError, match="--nope"):
-        build(hostile_crawl, tmp_path / "corpus", lenient, beam_options=["--nope=1"])
+        build(hostile_crawl, tmp_path / "corpus", LENIENT, beam_options=["--nope=1"])
 
 
 @pytest.mark.slow
-def test_killed_at_every_point_and_rerun(
-    tmp_path: Path, hostile_crawl: list[Path], data_bytes: DataBytes
-):
+def test_killed_at_every_point_and_rerun(tmp_path, hostile_crawl):
     """Each run goes on where the one before was killed; the last one leaves the same bytes."""
     points = [point for point in FAULT_POINTS if point.startswith("corpus.")]
 
@@ -360,9 +327,9 @@ def test_killed_at_every_point_and_rerun(
         assert data_bytes(beside) == data_bytes(whole)
 
 
-def test_stats_tables(tmp_path: Path, hostile_crawl: list[Path], lenient: CorpusConfig):
+def test_stats_tables(tmp_path, hostile_crawl):
     out = tmp_path / "corpus"
-    build(hostile_crawl, out, lenient)
+    build(hostile_crawl, out, LENIENT)
     table = format_stats(out)
     assert "German" in table
     assert "duplicate_url 1" in table

@@ -9,9 +9,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
 
+import crawl_files as crawl
 import pytest
+from corpus_builds import LENIENT, data_bytes, english, modern_settings
 from local_flink import LocalFlinkCluster, what_is_missing
 
 from pipelines.corpus.build import CorpusConfig, build_corpus
@@ -72,9 +73,7 @@ def task_managers(cluster: LocalFlinkCluster) -> dict[str, set[str]]:
     return used
 
 
-def test_a_cluster_gives_the_local_runners_bytes(
-    tmp_path: Path, sample: Path, cluster: LocalFlinkCluster, data_bytes: DataBytes
-):
+def test_a_cluster_gives_the_local_runners_bytes(tmp_path, sample, cluster):
     config = ["--min-lines", "1", "--min-long-line-characters", "1", "--language-threshold", "0.7",
               "--language-min-bytes", "0", "--validation-per-mille", "200"]  # fmt: skip
 
@@ -95,14 +94,7 @@ def test_a_cluster_gives_the_local_runners_bytes(
     assert restarted(cluster) == set()
 
 
-def test_profile_modern_on_a_cluster(
-    tmp_path: Path,
-    cluster: LocalFlinkCluster,
-    crawl: ModuleType,
-    english: Callable[..., str],
-    settings: Callable[..., CorpusConfig],
-    data_bytes: DataBytes,
-):
+def test_profile_modern_on_a_cluster(tmp_path, cluster):
     """Near-duplicates: matches go to languages, sizes of clusters to files."""
     inputs = [
         str(
@@ -116,9 +108,9 @@ def test_profile_modern_on_a_cluster(
         )
         for unit in range(4)
     ]
-    build_corpus(inputs, tmp_path / "local", settings())
+    build_corpus(inputs, tmp_path / "local", modern_settings())
     options = {"runner": "flink", "beam_options": cluster.beam_options}
-    build_corpus(inputs, tmp_path / "flink", settings(), **options)
+    build_corpus(inputs, tmp_path / "flink", modern_settings(), **options)
     stages = {row["name"]: row for row in load_stats(tmp_path / "local")["stages"]}
     assert stages["near_dedup"]["dropped"] == {"near_duplicate": 4 * 6 - 9}
     assert data_bytes(tmp_path / "flink") == data_bytes(tmp_path / "local")
@@ -141,9 +133,7 @@ CALM = Recipe("calm", [IdentifyLanguage(), Shouting()], [UrlDedup(), LineDedup("
 """
 
 
-def test_a_users_recipe_on_a_cluster(
-    tmp_path: Path, cluster: LocalFlinkCluster, crawl: ModuleType, data_bytes: DataBytes
-):
+def test_a_users_recipe_on_a_cluster(tmp_path, cluster):
     """Its text travels with the job: workers do not see the file."""
     texts = [crawl.prose(crawl.GERMAN, page) for page in range(6)]
     records = [
@@ -163,13 +153,7 @@ def test_a_users_recipe_on_a_cluster(
     assert data_bytes(tmp_path / "flink") == data_bytes(tmp_path / "local")
 
 
-def test_task_managers_killed_on_the_way_change_nothing(
-    tmp_path: Path,
-    cluster: LocalFlinkCluster,
-    crawl: ModuleType,
-    lenient: CorpusConfig,
-    data_bytes: DataBytes,
-):
+def test_task_managers_killed_on_the_way_change_nothing(tmp_path, cluster):
     inputs = [
         str(
             crawl.write(
@@ -186,10 +170,10 @@ def test_task_managers_killed_on_the_way_change_nothing(
         )
         for unit in range(UNITS)
     ]
-    build_corpus(inputs, tmp_path / "local", lenient)
+    build_corpus(inputs, tmp_path / "local", LENIENT)
     out = tmp_path / "flink"
     options = {"runner": "flink", "beam_options": cluster.beam_options}
-    build = threading.Thread(target=build_corpus, args=(inputs, out, lenient), kwargs=options)
+    build = threading.Thread(target=build_corpus, args=(inputs, out, LENIENT), kwargs=options)
     build.start()
 
     def written(names: str) -> int:

@@ -1,5 +1,6 @@
 """Adding crawls to a finished corpus."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -8,11 +9,12 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
+import crawl_files as crawl
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from corpus_builds import LENIENT, data_bytes
 
 from flows.cli.commands.common import finish
 from pipelines.corpus.build import CorpusConfig, build_corpus
@@ -35,12 +37,12 @@ build_corpus(sys.argv[2:], sys.argv[1], CorpusConfig(
 
 
 @pytest.fixture
-def config(lenient: CorpusConfig, variant: Callable) -> CorpusConfig:
-    return variant(lenient, validation_per_mille=300)
+def config() -> CorpusConfig:
+    return dataclasses.replace(LENIENT, validation_per_mille=300)
 
 
 @pytest.fixture
-def months(tmp_path: Path, crawl: ModuleType) -> list[Path]:
+def months(tmp_path: Path) -> list[Path]:
     """Three crawls: the second repeats pages and lines of the first, the third of both."""
 
     def page(seed: int, lines: int = 3, host: str = "a") -> bytes:
@@ -79,9 +81,7 @@ def keys(corpus: Path, kind: str) -> list[bytes]:
     return sorted(row.astype(">u8").tobytes() for row in rows)
 
 
-def test_a_second_crawl(
-    tmp_path: Path, months: list[Path], config: CorpusConfig, data_bytes: DataBytes
-):
+def test_a_second_crawl(tmp_path, months, config):
     out = tmp_path / "corpus"
     build_corpus([str(months[0])], out, config)
     before, files = documents(out), data_bytes(out)
@@ -108,7 +108,7 @@ def test_a_second_crawl(
     assert not list(tmp_path.glob(".corpus.partial-*"))
 
 
-def test_a_crawl_is_added_through_a_link(tmp_path: Path, months: list[Path], config: CorpusConfig):
+def test_a_crawl_is_added_through_a_link(tmp_path, months, config):
     out, link = tmp_path / "disk" / "corpus", tmp_path / "link"
     link.symlink_to(out)
     out.parent.mkdir()
@@ -119,9 +119,7 @@ def test_a_crawl_is_added_through_a_link(tmp_path: Path, months: list[Path], con
     assert not list(tmp_path.glob(".link*"))
 
 
-def test_a_card_that_was_edited_stays(
-    tmp_path: Path, months: list[Path], config: CorpusConfig, capsys: pytest.CaptureFixture[str]
-):
+def test_a_card_that_was_edited_stays(tmp_path, months, config, capsys):
     out = tmp_path / "corpus"
     build_corpus([str(months[0])], out, config)
     edited = (out / "README.md").read_text().replace('license: "other"', "license: cc0-1.0")
@@ -136,9 +134,7 @@ def test_a_card_that_was_edited_stays(
     )
 
 
-def test_the_split_follows_from_the_url_whenever_a_page_comes(
-    tmp_path: Path, months: list[Path], config: CorpusConfig
-):
+def test_the_split_follows_from_the_url_whenever_a_page_comes(tmp_path, months, config):
     out = tmp_path / "corpus"
     build_corpus([str(months[0])], out, config)
     build_corpus([str(months[1])], out, config, append=True)
@@ -148,9 +144,7 @@ def test_the_split_follows_from_the_url_whenever_a_page_comes(
         assert {number < 300 for number in numbers} == {path.name.startswith("validation")}
 
 
-def test_what_is_there_is_not_added_again(
-    tmp_path: Path, months: list[Path], config: CorpusConfig, data_bytes: DataBytes
-):
+def test_what_is_there_is_not_added_again(tmp_path, months, config):
     out = tmp_path / "corpus"
     inputs = [[str(month)] for month in months]
     build_corpus(inputs[0], out, config)
@@ -164,7 +158,7 @@ def test_what_is_there_is_not_added_again(
     assert data_bytes(out) == grown
 
 
-def test_a_crawl_that_brings_nothing_new(tmp_path: Path, months: list[Path], config: CorpusConfig):
+def test_a_crawl_that_brings_nothing_new(tmp_path, months, config):
     out = tmp_path / "corpus"
     build_corpus([str(months[1])], out, config)
     before = documents(out)
@@ -174,9 +168,7 @@ def test_a_crawl_that_brings_nothing_new(tmp_path: Path, months: list[Path], con
     assert documents(out) == before
 
 
-def test_the_last_line_says_what_was_lost_of_this_crawl(
-    tmp_path: Path, months: list[Path], config: CorpusConfig, capsys: pytest.CaptureFixture[str]
-):
+def test_the_last_line_says_what_was_lost_of_this_crawl(tmp_path, months, config, capsys):
     out, rows = tmp_path / "corpus", tmp_path / "in" / "rows.jsonl"
     before = build_corpus([str(months[0])], out, config)
     assert "new_records" not in before
@@ -189,9 +181,7 @@ def test_the_last_line_says_what_was_lost_of_this_crawl(
     )
 
 
-def test_buckets_are_cut_for_what_the_corpus_has_too(
-    tmp_path: Path, months: list[Path], config: CorpusConfig, monkeypatch: pytest.MonkeyPatch
-):
+def test_buckets_are_cut_for_what_the_corpus_has_too(tmp_path, months, config, monkeypatch):
     """A small crawl that is added to a large corpus must not meet all of it in one bucket."""
     out, small = tmp_path / "corpus", months[0].with_name("small.warc.wet.gz")
     build_corpus([str(months[1])], out, config)
@@ -207,9 +197,7 @@ def test_buckets_are_cut_for_what_the_corpus_has_too(
     assert sizes[1] > had["lines"] * 24
 
 
-def test_samples_of_an_addition_are_shown_first(
-    tmp_path: Path, months: list[Path], config: CorpusConfig
-):
+def test_samples_of_an_addition_are_shown_first(tmp_path, months, config):
     out, broken = tmp_path / "corpus", months[0].with_name("broken.warc.wet.gz")
     build_corpus([str(months[0])], out, config)
     assert rejected_samples(out, ["damaged"], 5) == {}
@@ -220,13 +208,7 @@ def test_samples_of_an_addition_are_shown_first(
 
 
 @pytest.mark.slow
-def test_as_on_an_engine(
-    tmp_path: Path,
-    months: list[Path],
-    config: CorpusConfig,
-    data_bytes: DataBytes,
-    monkeypatch: pytest.MonkeyPatch,
-):
+def test_as_on_an_engine(tmp_path, months, config, monkeypatch):
     for name, runners in (("local", ("local",)), ("engine", ())):
         monkeypatch.setattr("pipelines.corpus.phases.RUNNERS_BY_REFERENCE", runners)
         build_corpus([str(months[0])], tmp_path / name, config)
@@ -235,9 +217,7 @@ def test_as_on_an_engine(
 
 
 @pytest.mark.slow
-def test_killed_and_rerun(
-    tmp_path: Path, months: list[Path], config: CorpusConfig, data_bytes: DataBytes
-):
+def test_killed_and_rerun(tmp_path, months, config):
     """Killed at one point after another; what was there is readable until the addition is in."""
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     build_corpus([str(months[0])], whole, config)
@@ -261,9 +241,7 @@ def test_killed_and_rerun(
 
 
 @pytest.mark.slow
-def test_killed_and_another_comes_first(
-    tmp_path: Path, months: list[Path], config: CorpusConfig, data_bytes: DataBytes
-):
+def test_killed_and_another_comes_first(tmp_path, months, config):
     """What was decided goes in before the other; what was not is decided anew after it."""
     one, two, three = ([str(month)] for month in months)
 
@@ -295,9 +273,7 @@ def test_killed_and_another_comes_first(
         assert not list(tmp_path.glob(f".{point}.partial-*"))
 
 
-def test_a_corpus_whose_statistics_are_not_its_own_is_refused(
-    tmp_path: Path, months: list[Path], config: CorpusConfig
-):
+def test_a_corpus_whose_statistics_are_not_its_own_is_refused(tmp_path, months, config):
     out = tmp_path / "corpus"
     build_corpus([str(months[0])], out, config)
     stats = json.loads((out / "stats.json").read_text())
@@ -307,9 +283,7 @@ def test_a_corpus_whose_statistics_are_not_its_own_is_refused(
         build_corpus([str(months[1])], out, config, append=True)
 
 
-def test_an_addition_that_was_given_up_leaves_nothing(
-    tmp_path: Path, months: list[Path], config: CorpusConfig
-):
+def test_an_addition_that_was_given_up_leaves_nothing(tmp_path, months, config):
     out = tmp_path / "corpus"
     build_corpus([str(months[0])], out, config)
     stray = out / "data" / "de" / "train-added-001-00000-of-00009.parquet"
@@ -319,14 +293,14 @@ def test_an_addition_that_was_given_up_leaves_nothing(
     assert len(documents(out)) == 41
 
 
-def test_refusals(tmp_path: Path, months: list[Path], config: CorpusConfig, variant: Callable):
+def test_refusals(tmp_path, months, config):
     inputs = [str(months[1])]
     with pytest.raises(UserError, match="does not exist"):
         build_corpus(inputs, tmp_path / "none", config, append=True)
     out = tmp_path / "corpus"
     build_corpus([str(months[0])], out, config)
     with pytest.raises(UserError, match=r"other settings \(changed: min_lines, was 1\)"):
-        build_corpus(inputs, out, variant(config, min_lines=2), append=True)
+        build_corpus(inputs, out, dataclasses.replace(config, min_lines=2), append=True)
     recipe = tmp_path / "recipe.py"
     recipe.write_text(
         "from pipelines.corpus.recipes import IdentifyLanguage, Recipe\n"
@@ -335,15 +309,13 @@ def test_refusals(tmp_path: Path, months: list[Path], config: CorpusConfig, vari
     build_corpus([str(months[0])], tmp_path / "mine", CorpusConfig(recipe=str(recipe)))
     with pytest.raises(UserError, match="with recipe mine: give --recipe FILE again to add"):
         build_corpus(inputs, tmp_path / "mine", CorpusConfig(), append=True)
-    bare = variant(config, keep_fingerprints=False)
+    bare = dataclasses.replace(config, keep_fingerprints=False)
     build_corpus([str(months[0])], tmp_path / "bare", bare)
     with pytest.raises(UserError, match="without --keep-fingerprints"):
         build_corpus(inputs, tmp_path / "bare", bare, append=True)
 
 
-def test_a_corpus_whose_accounts_have_other_stages_is_refused_at_once(
-    tmp_path: Path, months: list[Path], config: CorpusConfig
-):
+def test_a_corpus_whose_accounts_have_other_stages_is_refused_at_once(tmp_path, months, config):
     out = tmp_path / "corpus"
     build_corpus([str(months[0])], out, config)
     stats = json.loads((out / "stats.json").read_text())

@@ -1,10 +1,10 @@
 """What a page says of itself never decides where anything is written."""
 
 import json
-from pathlib import Path
-from types import ModuleType
 
+import crawl_files as crawl
 import pyarrow.parquet as pq
+from corpus_builds import LENIENT
 
 from pipelines.corpus.build import CorpusConfig, build_corpus
 from pipelines.corpus.stats import load_stats
@@ -25,9 +25,7 @@ URLS = [
 LABELS = ["../../x", "/tmp/x", "<b>", "de\0", "xx", "", None, 7, ["de"], "de-../.."]
 
 
-def test_urls_and_languages_of_the_data_are_no_paths(
-    tmp_path: Path, crawl: ModuleType, lenient: CorpusConfig
-):
+def test_urls_and_languages_of_the_data_are_no_paths(tmp_path):
     sentences = iter(range(1000))
     records = [crawl.record(crawl.prose(crawl.GERMAN, next(sentences)), url) for url in URLS]
     extra = b"WARC-Identified-Content-Language: ../../x,<script>\r\n"
@@ -47,7 +45,7 @@ def test_urls_and_languages_of_the_data_are_no_paths(
     ]
     (tmp_path / "in" / "b.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     out = tmp_path / "out" / "corpus"
-    summary = build_corpus([str(tmp_path / "in" / "*")], out, lenient)
+    summary = build_corpus([str(tmp_path / "in" / "*")], out, LENIENT)
     assert load_stats(out)["stages"][0]["dropped"] == {}
     assert summary["documents"] == len(URLS) + 1 + len(LABELS)
     assert {path.name for path in tmp_path.iterdir()} == {"in", "out"}
@@ -60,7 +58,7 @@ def test_urls_and_languages_of_the_data_are_no_paths(
         assert "<script>" not in path.read_text()
 
 
-def test_what_cannot_be_utf8_is_dropped_and_written_down(tmp_path: Path, crawl: ModuleType):
+def test_what_cannot_be_utf8_is_dropped_and_written_down(tmp_path):
     """A name of a field is part of a message, and messages are published as samples."""
     good = {"url": "http://a.org/", "text": crawl.prose(crawl.GERMAN, 1)}
     lines = [json.dumps(good), '{"\\ud800": 1}', '{"url": "http://b.org/\\ud800", "text": ""}']

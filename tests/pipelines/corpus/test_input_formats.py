@@ -3,19 +3,20 @@
 import gzip
 import json
 from pathlib import Path
-from types import ModuleType
 
+import crawl_files as crawl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import zstandard
+from corpus_builds import LENIENT
 
-from pipelines.corpus.build import CorpusConfig, build_corpus
+from pipelines.corpus.build import build_corpus
 from pipelines.outputs import read_manifest
 
 
 @pytest.fixture(scope="module")
-def inputs(tmp_path_factory: pytest.TempPathFactory, crawl: ModuleType) -> dict[str, Path]:
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     directory = tmp_path_factory.mktemp("inputs")
     pages = [
         {
@@ -51,12 +52,10 @@ def documents(corpus: Path) -> list[dict[str, object]]:
 
 
 @pytest.mark.slow
-def test_every_format_gives_the_same_corpus(
-    tmp_path: Path, inputs: dict[str, Path], lenient: CorpusConfig
-):
+def test_every_format_gives_the_same_corpus(tmp_path, inputs):
     built = {}
     for name, path in inputs.items():
-        build_corpus([str(path)], tmp_path / name, lenient)
+        build_corpus([str(path)], tmp_path / name, LENIENT)
         [entry] = read_manifest(tmp_path / name, "corpus")["inputs"]
         assert (entry["status"], entry["records"], entry["pages"]) == ("read", 16, 16)
         built[name] = documents(tmp_path / name)
@@ -66,10 +65,8 @@ def test_every_format_gives_the_same_corpus(
         assert found == built["wet"], name
 
 
-def test_a_corpus_is_input_for_another(
-    tmp_path: Path, inputs: dict[str, Path], lenient: CorpusConfig
-):
-    build_corpus([str(inputs["wet"])], tmp_path / "first", lenient)
+def test_a_corpus_is_input_for_another(tmp_path, inputs):
+    build_corpus([str(inputs["wet"])], tmp_path / "first", LENIENT)
     again = str(tmp_path / "first" / "data" / "**" / "*.parquet")
-    build_corpus([again, str(inputs["jsonl"])], tmp_path / "second", lenient)
+    build_corpus([again, str(inputs["jsonl"])], tmp_path / "second", LENIENT)
     assert documents(tmp_path / "second") == documents(tmp_path / "first")

@@ -11,10 +11,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from corpus_builds import data_bytes
 
 from pipelines.samples.gflanguages import write_sample
 
@@ -56,9 +56,7 @@ def finished_work(out: Path) -> dict[Path, int]:
 
 
 @pytest.mark.parametrize("grows", [False, True], ids=["mc4", "modern-added-to"])
-def test_killed_at_random_moments(
-    tmp_path: Path, sample: Path, grows: bool, data_bytes: Callable[[Path], dict[str, bytes]]
-):
+def test_killed_at_random_moments(tmp_path, sample, grows):
     """Of a build in profile `mc4`, and of an addition in profile `modern`."""
     whole, killed = tmp_path / "whole" / "corpus", tmp_path / "killed" / "corpus"
     wet, warc = f"{sample}/wet/*.warc.wet.gz", f"{sample}/warc/*.warc.gz"

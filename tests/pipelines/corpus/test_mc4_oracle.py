@@ -1,9 +1,9 @@
 """Against tfds's own code of mC4 (tensorflow_datasets.text.c4_utils, 3.1.0 logic)."""
 
 import random
-from pathlib import Path
 from types import ModuleType
 
+import crawl_files as crawl
 import pytest
 
 from pipelines.corpus.dedup.fingerprints import normalize_url
@@ -19,7 +19,7 @@ def c4_utils() -> ModuleType:
     return c4_utils
 
 
-def test_urls(c4_utils: ModuleType):
+def test_urls(c4_utils):
     draws = random.Random(1)
     parts = ["http://", "https://", "www.", "a.org", "/", "?", "utm_x=1", "ref", "feed", "&b", "//"]
     for _ in range(3000):
@@ -27,7 +27,7 @@ def test_urls(c4_utils: ModuleType):
         assert normalize_url(url) == c4_utils.normalize_url(url)
 
 
-def test_paragraphs(c4_utils: ModuleType):
+def test_paragraphs(c4_utils):
     draws = random.Random(2)
     for _ in range(2000):
         lines = ["x" * draws.choice([5, 199, 200, 201, 900]) for _ in range(draws.randrange(1, 7))]
@@ -36,7 +36,7 @@ def test_paragraphs(c4_utils: ModuleType):
         assert (Paragraphs().reason(mine) is None) == c4_utils.paragraph_filter(page)
 
 
-def test_pages_of_a_wet_file(c4_utils: ModuleType, crawl: ModuleType, tmp_path: Path):
+def test_pages_of_a_wet_file(c4_utils, tmp_path):
     bodies = [
         "  one\n\n two \rthree",
         "WARC-x\nContent-y\nCONTENT-z\nlast",

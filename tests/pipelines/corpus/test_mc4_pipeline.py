@@ -7,6 +7,7 @@ from pathlib import Path
 from types import ModuleType
 
 import apache_beam as beam
+import crawl_files as crawl
 import pyarrow.parquet as pq
 import pytest
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
@@ -46,7 +47,7 @@ def gflanguages_wet(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 @pytest.fixture(scope="module")
-def odd_wet(tmp_path_factory: pytest.TempPathFactory, crawl: ModuleType) -> list[Path]:
+def odd_wet(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Pages that meet every rule from both sides; no two of one URL have the same date."""
     draws = random.Random(5)
     records = [crawl.warcinfo()]
@@ -134,13 +135,7 @@ def run_tfds(
 
 
 @pytest.mark.parametrize("fraction", [0.5, None])
-def test_odd_pages(
-    tmp_path: Path,
-    odd_wet: list[Path],
-    c4_utils: ModuleType,
-    badwords: Path,
-    fraction: float | None,
-):
+def test_odd_pages(tmp_path, odd_wet, c4_utils, badwords, fraction):
     config = CorpusConfig(
         min_lines=2,
         min_long_line_characters=70,
@@ -153,9 +148,7 @@ def test_odd_pages(
     run_tfds(c4_utils, odd_wet, config, badwords, mine)
 
 
-def test_real_text_in_a_hundred_languages(
-    tmp_path: Path, gflanguages_wet: list[Path], c4_utils: ModuleType, badwords: Path
-):
+def test_real_text_in_a_hundred_languages(tmp_path, gflanguages_wet, c4_utils, badwords):
     config = CorpusConfig(min_lines=1, min_long_line_characters=1)
     mine = build(gflanguages_wet, tmp_path / "corpus", config, badwords)
     assert len({lang for _, lang, _, _ in mine}) > 60
@@ -163,9 +156,7 @@ def test_real_text_in_a_hundred_languages(
     run_tfds(c4_utils, gflanguages_wet, config, badwords, mine)
 
 
-def test_the_thresholds_of_mc4(
-    tmp_path: Path, odd_wet: list[Path], c4_utils: ModuleType, badwords: Path, crawl: ModuleType
-):
+def test_the_thresholds_of_mc4(tmp_path, odd_wet, c4_utils, badwords):
     """With nothing relaxed: lines are joined until some pages pass and some do not."""
     draws = random.Random(6)
     records = []

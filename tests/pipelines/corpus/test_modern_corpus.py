@@ -8,12 +8,12 @@ import pickle
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
+import crawl_files as crawl
 import pyarrow.parquet as pq
 import pytest
+from corpus_builds import data_bytes, english, modern_settings
 
 from pipelines.corpus import phases
 from pipelines.corpus.build import CorpusConfig, build_corpus
@@ -37,7 +37,7 @@ def html(text: str, head: str = "") -> str:
 
 
 @pytest.fixture
-def pages(tmp_path: Path, crawl: ModuleType, english: Callable[..., str]) -> list[Path]:
+def pages(tmp_path: Path) -> list[Path]:
     german = " ".join(
         crawl.GERMAN[i % 2].format(crawl.NAMES[i % 10], crawl.NAMES[(i + 3) % 10], 1900 + 7 * i)
         for i in range(6)
@@ -79,7 +79,7 @@ def pages(tmp_path: Path, crawl: ModuleType, english: Callable[..., str]) -> lis
 
 
 @pytest.fixture
-def lists(tmp_path: Path, english: Callable[..., str]) -> dict[str, tuple[str, ...]]:
+def lists(tmp_path: Path) -> dict[str, tuple[str, ...]]:
     (tmp_path / "block.txt").write_text("bad.example\n")
     rows = [{"question": ITEM}, {"question": "Too short to check?"}, {"question": english(77, 2)}]
     (tmp_path / "quiz.jsonl").write_text("\n".join(map(json.dumps, rows)))
@@ -99,11 +99,9 @@ def documents(corpus: Path) -> dict[str, dict]:
     return {row["url"]: row for row in rows}
 
 
-def test_every_rule_has_its_stage(
-    tmp_path: Path, pages: list[Path], lists: dict, settings: Callable[..., CorpusConfig]
-):
+def test_every_rule_has_its_stage(tmp_path, pages, lists):
     out = tmp_path / "corpus"
-    build(pages, out, settings(**lists))
+    build(pages, out, modern_settings(**lists))
     stats = load_stats(out)
     stages = {stage["name"]: stage["dropped"] for stage in stats["stages"]}
     assert list(stages) == list(MODERN.stages)
@@ -151,29 +149,19 @@ def test_every_rule_has_its_stage(
 
 
 @pytest.mark.slow
-def test_bytes_depend_neither_on_order_nor_on_buckets(
-    tmp_path: Path,
-    pages: list[Path],
-    crawl: ModuleType,
-    data_bytes: Callable,
-    monkeypatch: pytest.MonkeyPatch,
-    variant: Callable,
-    settings: Callable[..., CorpusConfig],
-):
-    config = settings()
+def test_bytes_depend_neither_on_order_nor_on_buckets(tmp_path, pages, monkeypatch):
+    config = modern_settings()
     build(pages, tmp_path / "one", config)
     monkeypatch.setattr(phases, "RUNNERS_BY_REFERENCE", ())
-    build(pages[::-1], tmp_path / "two", variant(config, bucket_bytes=100))
+    build(pages[::-1], tmp_path / "two", dataclasses.replace(config, bucket_bytes=100))
     one, two = data_bytes(tmp_path / "one" / "data"), data_bytes(tmp_path / "two" / "data")
     assert one == two
     assert one
 
 
-def test_languages_are_pruned_before_the_shuffles(
-    tmp_path: Path, pages: list[Path], variant: Callable, settings: Callable[..., CorpusConfig]
-):
-    build(pages, tmp_path / "all", settings())
-    build(pages, tmp_path / "de", variant(settings(), languages=("de",)))
+def test_languages_are_pruned_before_the_shuffles(tmp_path, pages):
+    build(pages, tmp_path / "all", modern_settings())
+    build(pages, tmp_path / "de", dataclasses.replace(modern_settings(), languages=("de",)))
     assert {row["lang"] for row in documents(tmp_path / "de").values()} == {"de"}
     few, all_ = (load_stats(tmp_path / name)["shuffled_bytes"] for name in ("de", "all"))
     assert few["near_duplicates"] == 14 * 24
@@ -181,44 +169,38 @@ def test_languages_are_pruned_before_the_shuffles(
 
 
 @pytest.mark.slow
-def test_goes_on_after_a_kill(
-    tmp_path: Path, pages: list[Path], data_bytes: Callable, settings: Callable[..., CorpusConfig]
-):
+def test_goes_on_after_a_kill(tmp_path, pages):
     command = [sys.executable, "-c", CHILD]
     inputs = [str(path) for path in pages]
     environment = {**os.environ, "MSWITCH_FAULT": "corpus.after_near_duplicates"}
     arguments = [*command, str(tmp_path / "killed"), *inputs]
-    config = pickle.dumps(settings())
+    config = pickle.dumps(modern_settings())
     killed = subprocess.run(
         arguments, input=config, env=environment, capture_output=True, check=False
     )
     assert killed.returncode == -signal.SIGKILL
     assert not (tmp_path / "killed").exists()
     subprocess.run(arguments, input=config, check=True, capture_output=True)
-    build(pages, tmp_path / "whole", settings())
+    build(pages, tmp_path / "whole", modern_settings())
     assert data_bytes(tmp_path / "killed") == data_bytes(tmp_path / "whole")
 
 
-def test_lists_are_part_of_the_settings(
-    tmp_path: Path, pages: list[Path], lists: dict, settings: Callable[..., CorpusConfig]
-):
+def test_lists_are_part_of_the_settings(tmp_path, pages, lists):
     out = tmp_path / "corpus"
-    build(pages, out, settings(**lists))
-    assert build(pages, out, settings(**lists))["reused"]
+    build(pages, out, modern_settings(**lists))
+    assert build(pages, out, modern_settings(**lists))["reused"]
     (tmp_path / "block.txt").write_text("other.example\n")
     with pytest.raises(UserError):
-        build(pages, out, settings(**lists))
+        build(pages, out, modern_settings(**lists))
 
 
-def test_bad_words_are_those_of_the_language(
-    tmp_path: Path, pages: list[Path], settings: Callable[..., CorpusConfig]
-):
+def test_bad_words_are_those_of_the_language(tmp_path, pages):
     lists = tmp_path / "lists"
     lists.mkdir()
     (lists / "en").write_text("printed\n")
     (lists / "de").write_text("mail\n")
     out = tmp_path / "corpus"
-    config = dataclasses.replace(settings(), badwords_filter_fraction=1.0)
+    config = dataclasses.replace(modern_settings(), badwords_filter_fraction=1.0)
     build_corpus([str(path) for path in pages], out, config, badwords=lists)
     stats = load_stats(out)
     found = documents(out)
@@ -230,26 +212,22 @@ def test_bad_words_are_those_of_the_language(
     assert (out / "rejected" / "bad_words.jsonl").exists()
 
 
-def test_what_the_profile_refuses(
-    tmp_path: Path, pages: list[Path], settings: Callable[..., CorpusConfig]
-):
+def test_what_the_profile_refuses(tmp_path, pages):
     with pytest.raises(UserError, match=r"gone\.txt"):
-        build(pages, tmp_path / "out", settings(blocklists=(str(tmp_path / "gone.txt"),)))
+        build(pages, tmp_path / "out", modern_settings(blocklists=(str(tmp_path / "gone.txt"),)))
     with pytest.raises(UserError, match=r"gone\.jsonl"):
-        build(pages, tmp_path / "out", settings(evaluation_sets=(str(tmp_path / "gone.jsonl"),)))
+        build(
+            pages,
+            tmp_path / "out",
+            modern_settings(evaluation_sets=(str(tmp_path / "gone.jsonl"),)),
+        )
     with pytest.raises(UserError, match="contamination_share"):
-        settings(contamination_share=0)
+        modern_settings(contamination_share=0)
     with pytest.raises(UserError, match=r"^modern\.quality is for profile modern"):
-        dataclasses.replace(settings(), profile="mc4")
+        dataclasses.replace(modern_settings(), profile="mc4")
 
 
-def test_lines_may_be_deduplicated_too(
-    tmp_path: Path,
-    crawl: ModuleType,
-    english: Callable[..., str],
-    settings: Callable[..., CorpusConfig],
-    variant: Callable,
-):
+def test_lines_may_be_deduplicated_too(tmp_path):
     footer = english(99, 2)
     pages = [
         crawl.record(f"{english(seed)}\n{footer}", f"http://en.example/{seed}")
@@ -263,7 +241,7 @@ def test_lines_may_be_deduplicated_too(
     ]
     month = crawl.write(tmp_path / "in" / "a.warc.wet.gz", pages)
     out = tmp_path / "corpus"
-    config = variant(settings(), dedup_scope="language")
+    config = dataclasses.replace(modern_settings(), dedup_scope="language")
     build([month], out, config)
     found = documents(out)
     stats = load_stats(out)

@@ -1,5 +1,6 @@
 """Adding crawls to a corpus of profile `modern`."""
 
+import dataclasses
 import json
 import os
 import pickle
@@ -9,11 +10,12 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
+import crawl_files as crawl
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from corpus_builds import data_bytes, english, modern_settings
 
 from pipelines.corpus.build import CorpusConfig, build_corpus
 from pipelines.corpus.dedup.near import page_rank
@@ -38,13 +40,13 @@ build_corpus(sys.argv[2:], sys.argv[1], pickle.load(sys.stdin.buffer), append=Tr
 
 
 @pytest.fixture
-def config(tmp_path: Path, settings: Settings) -> CorpusConfig:
+def config(tmp_path: Path) -> CorpusConfig:
     (tmp_path / "quiz.txt").write_text(f"{ITEM}\n")
-    return settings(evaluation_sets=(str(tmp_path / "quiz.txt"),))
+    return modern_settings(evaluation_sets=(str(tmp_path / "quiz.txt"),))
 
 
 @pytest.fixture
-def months(tmp_path: Path, crawl: ModuleType, english: Callable[..., str]) -> list[Path]:
+def months(tmp_path: Path) -> list[Path]:
     """Three crawls: the second has near-duplicates of the first, the third is both and a page.
 
     In the first, `long` stands for itself and `copy`. `b.example/1` is longer and would win.
@@ -97,9 +99,7 @@ def band_keys(corpus: Path) -> np.ndarray:
     return np.concatenate([np.load(corpus / path) for path in files])
 
 
-def test_near_duplicates_of_what_is_there_are_dropped(
-    tmp_path: Path, months: list[Path], config: CorpusConfig
-):
+def test_near_duplicates_of_what_is_there_are_dropped(tmp_path, months, config):
     out = tmp_path / "corpus"
     build_corpus([str(months[0])], out, config)
     before, near = documents(out), dropped(out)["near_dedup"]["near_duplicate"]
@@ -125,9 +125,7 @@ def test_near_duplicates_of_what_is_there_are_dropped(
     assert "cluster_size" in card
 
 
-def test_nothing_is_added_twice(
-    tmp_path: Path, months: list[Path], config: CorpusConfig, data_bytes: DataBytes
-):
+def test_nothing_is_added_twice(tmp_path, months, config):
     out = tmp_path / "corpus"
     build_corpus([str(months[0])], out, config)
     for month in months[1:]:
@@ -142,18 +140,11 @@ def test_nothing_is_added_twice(
 
 
 @pytest.mark.slow
-def test_as_on_an_engine(
-    tmp_path: Path,
-    months: list[Path],
-    config: CorpusConfig,
-    data_bytes: DataBytes,
-    monkeypatch: pytest.MonkeyPatch,
-    variant: Callable,
-):
+def test_as_on_an_engine(tmp_path, months, config, monkeypatch):
     # Buckets do not decide either; the number of files of kept keys follows from their size.
     for name, runners, size in (("local", ("local",), 256 << 20), ("engine", (), 1000)):
         monkeypatch.setattr("pipelines.corpus.phases.RUNNERS_BY_REFERENCE", runners)
-        cut = variant(config, bucket_bytes=size)
+        cut = dataclasses.replace(config, bucket_bytes=size)
         build_corpus([str(months[0])], tmp_path / name, cut)
         build_corpus([str(months[1])], tmp_path / name, cut, append=True)
     local, engine = tmp_path / "local", tmp_path / "engine"
@@ -163,9 +154,7 @@ def test_as_on_an_engine(
 
 
 @pytest.mark.slow
-def test_killed_and_rerun(
-    tmp_path: Path, months: list[Path], config: CorpusConfig, data_bytes: DataBytes
-):
+def test_killed_and_rerun(tmp_path, months, config):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     build_corpus([str(months[0])], whole, config)
     shutil.copytree(whole, killed)
@@ -188,25 +177,21 @@ def test_killed_and_rerun(
     assert not list(tmp_path.glob(".killed.partial-*"))
 
 
-def test_languages_may_be_chosen(
-    tmp_path: Path, months: list[Path], config: CorpusConfig, variant: Callable
-):
-    chosen = variant(config, languages=("en",))
+def test_languages_may_be_chosen(tmp_path, months, config):
+    chosen = dataclasses.replace(config, languages=("en",))
     build_corpus([str(months[0])], tmp_path / "corpus", chosen)
     build_corpus([str(months[1])], tmp_path / "corpus", chosen, append=True)
     assert len(documents(tmp_path / "corpus")) == 11
 
 
-def test_a_corpus_without_band_keys_cannot_grow(
-    tmp_path: Path, months: list[Path], config: CorpusConfig, variant: Callable
-):
-    bare = variant(config, keep_fingerprints=False)
+def test_a_corpus_without_band_keys_cannot_grow(tmp_path, months, config):
+    bare = dataclasses.replace(config, keep_fingerprints=False)
     build_corpus([str(months[0])], tmp_path / "bare", bare)
     with pytest.raises(UserError, match="without --keep-fingerprints"):
         build_corpus([str(months[1])], tmp_path / "bare", bare, append=True)
 
 
-def test_who_is_like_a_dropped_page_is_dropped(tmp_path: Path):
+def test_who_is_like_a_dropped_page_is_dropped(tmp_path):
     work = WorkDirectory(str(tmp_path))
     work.make()
     pages = np.arange(6, dtype=np.uint64)

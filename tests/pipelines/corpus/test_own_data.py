@@ -1,17 +1,19 @@
 """A corpus from a person's own JSONL and Parquet, and what they are told where it goes wrong."""
 
+import dataclasses
 import gzip
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+import crawl_files as crawl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from corpus_builds import LENIENT
 
-from pipelines.corpus.build import CorpusConfig, build_corpus
+from pipelines.corpus.build import build_corpus
 from pipelines.errors import UserError
 from pipelines.outputs import read_manifest
 
@@ -19,7 +21,7 @@ Rows = list[dict[str, Any]]
 
 
 @pytest.fixture
-def rows(crawl: ModuleType) -> Rows:
+def rows() -> Rows:
     return [
         {"text": crawl.prose(crawl.GERMAN, seed), "url": f"http://de.example/{seed}", "date": day}
         for seed, day in enumerate([20240105, "2024-01-06", 1704600000000, 1704700000.5])
@@ -44,19 +46,17 @@ def documents(corpus: Path) -> dict[str, tuple[str, str]]:
     }
 
 
-def test_fields_of_other_names_give_the_same_corpus(
-    tmp_path: Path, rows: Rows, lenient: CorpusConfig, variant: Any
-):
+def test_fields_of_other_names_give_the_same_corpus(tmp_path, rows):
     standard, mapped = tmp_path / "standard", tmp_path / "mapped"
-    build_corpus([str(jsonl(tmp_path / "a.jsonl", rows))], standard, lenient)
+    build_corpus([str(jsonl(tmp_path / "a.jsonl", rows))], standard, LENIENT)
     assert "field" not in read_manifest(standard, "corpus")["config"]
     names = ("text=content", "url=at.link", "timestamp=at.day")
-    config = variant(lenient, field=names)
+    config = dataclasses.replace(LENIENT, field=names)
     first, second = (jsonl(tmp_path / n, renamed(rows[i::2])) for i, n in enumerate("bc"))
     build_corpus([str(first)], mapped, config)
     assert read_manifest(mapped, "corpus")["config"]["field"] == list(names)
     with pytest.raises(UserError, match=r"other settings \(changed: field, was \[\"text=content"):
-        build_corpus([str(second)], mapped, lenient, append=True)
+        build_corpus([str(second)], mapped, LENIENT, append=True)
     build_corpus([str(second)], mapped, config, append=True)
     assert documents(mapped) == documents(standard)
     assert [timestamp for _, (_, timestamp) in sorted(documents(mapped).items())] == [
@@ -67,27 +67,23 @@ def test_fields_of_other_names_give_the_same_corpus(
     ]
 
 
-def test_the_newest_wins_whatever_form_its_date_has(
-    tmp_path: Path, rows: Rows, lenient: CorpusConfig
-):
+def test_the_newest_wins_whatever_form_its_date_has(tmp_path, rows):
     same = [{**row, "url": "http://de.example/"} for row in rows]
-    build_corpus([str(jsonl(tmp_path / "a", same[::-1]))], tmp_path / "out", lenient)
+    build_corpus([str(jsonl(tmp_path / "a", same[::-1]))], tmp_path / "out", LENIENT)
     [(text, timestamp)] = documents(tmp_path / "out").values()
     assert (text, timestamp) == (rows[3]["text"], "2024-01-08T07:46:40.500000Z")
 
 
-def test_pages_without_dates_are_counted_and_told(
-    tmp_path: Path, rows: Rows, lenient: CorpusConfig, capfd: pytest.CaptureFixture[str]
-):
+def test_pages_without_dates_are_counted_and_told(tmp_path, rows, capfd):
     undated = [{"text": r["text"], "url": r["url"], "seen": {"at\x1b": r["date"]}} for r in rows]
     jsonl(tmp_path / "a.jsonl", [*rows[:1], *undated[1:3]])
     table = pa.Table.from_pylist([{"text": r["text"], "url": r["url"], "on": 1} for r in rows[3:]])
     pq.write_table(table, tmp_path / "b.parquet")
     jsonl(tmp_path / "c.jsonl", rows[:1])
     inputs, out = [str(tmp_path / "*.*")], tmp_path / "out" / "corpus"
-    summary = build_corpus(inputs, out, lenient)
+    summary = build_corpus(inputs, out, LENIENT)
     assert summary["undated_pages"] == {"../../a.jsonl": 2, "../../b.parquet": 1}
-    assert build_corpus(inputs, out, lenient)["undated_pages"] == summary["undated_pages"]
+    assert build_corpus(inputs, out, LENIENT)["undated_pages"] == summary["undated_pages"]
     manifest = read_manifest(out, "corpus")
     assert [entry.get("undated") for entry in manifest["inputs"]] == [2, 1, None]
     [line] = [line for line in capfd.readouterr().err.splitlines() if "warning" in line]
@@ -96,18 +92,14 @@ def test_pages_without_dates_are_counted_and_told(
     assert "the fields of a.jsonl are text, url, date; map one with --field timestamp=" in line
 
 
-def test_fields_of_a_parquet_without_dates(
-    tmp_path: Path, rows: Rows, lenient: CorpusConfig, capfd: pytest.CaptureFixture[str]
-):
+def test_fields_of_a_parquet_without_dates(tmp_path, rows, capfd):
     table = [{"text": r["text"], "url": r["url"], "a\x1bt": {"day": 1}} for r in rows]
     pq.write_table(pa.Table.from_pylist(table), tmp_path / "a.parquet")
-    build_corpus([str(tmp_path / "a.parquet")], tmp_path / "out", lenient)
+    build_corpus([str(tmp_path / "a.parquet")], tmp_path / "out", LENIENT)
     assert "the fields of a.parquet are text, url, a?t.day; map one" in capfd.readouterr().err
 
 
-def test_what_was_lost_is_named(
-    tmp_path: Path, rows: Rows, lenient: CorpusConfig, capfd: pytest.CaptureFixture[str]
-):
+def test_what_was_lost_is_named(tmp_path, rows, capfd):
     folder = tmp_path / "in"
     folder.mkdir()
     cut = jsonl(folder / "cut.jsonl", rows)
@@ -117,7 +109,7 @@ def test_what_was_lost_is_named(
     (folder / "array.json").write_text(json.dumps(rows))
     (folder / "pretty.json").write_text(json.dumps(rows[0], indent=1))
     jsonl(folder / "sound.jsonl", [*rows, *renamed(rows)])
-    summary = build_corpus([f"{folder}/*"], tmp_path / "out", lenient)
+    summary = build_corpus([f"{folder}/*"], tmp_path / "out", LENIENT)
     reasons = summary["dropped_by_reason"]
     assert list(reasons.values()) == sorted(reasons.values(), reverse=True)
     assert {reason: count for reason, count in reasons.items() if reason != "duplicate_url"} == {
@@ -146,9 +138,7 @@ def test_what_was_lost_is_named(
 
 
 @pytest.mark.parametrize("form", ["jsonl", "parquet"])
-def test_a_build_of_other_fields_fails_with_the_option_and_a_sample(
-    tmp_path: Path, rows: Rows, lenient: CorpusConfig, form: str
-):
+def test_a_build_of_other_fields_fails_with_the_option_and_a_sample(tmp_path, rows, form):
     path = tmp_path / f"a.{form}"
     table = [{**row, "at": {**row["at"], "day": 1}} for row in renamed(rows)]
     if form == "jsonl":
@@ -157,7 +147,7 @@ def test_a_build_of_other_fields_fails_with_the_option_and_a_sample(
         pq.write_table(pa.Table.from_pylist(table), path)
     out = tmp_path / "corpus"
     with pytest.raises(UserError) as caught:
-        build_corpus([str(path)], out, lenient)
+        build_corpus([str(path)], out, LENIENT)
     message = str(caught.value)
     assert "all 4 records of 1 files were dropped (no_text 4): a." in message
     assert "--field text=NAME; the fields are content, at.link, at.day; " in message

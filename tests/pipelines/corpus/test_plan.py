@@ -1,11 +1,12 @@
 """`corpus plan` against what a build then took."""
 
+import dataclasses
 import json
-from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
+import crawl_files as crawl
 import pytest
+from corpus_builds import LENIENT
 
 from flows.cli.main import main
 from pipelines.corpus import plan
@@ -16,7 +17,7 @@ from pipelines.errors import UserError
 
 
 @pytest.fixture
-def files(tmp_path: Path, crawl: ModuleType) -> list[str]:
+def files(tmp_path: Path) -> list[str]:
     """Files of one size whose pages have nothing in common."""
     return [
         str(
@@ -32,9 +33,9 @@ def files(tmp_path: Path, crawl: ModuleType) -> list[str]:
     ]
 
 
-def test_a_plan_foresees_the_build(files: list[str], tmp_path: Path, lenient: CorpusConfig):
-    plan = plan_build(files, lenient, workers=2, mb_per_second=0.001, price_per_cpu_hour=3600)
-    build_corpus(files, tmp_path / "corpus", lenient)
+def test_a_plan_foresees_the_build(files, tmp_path):
+    plan = plan_build(files, LENIENT, workers=2, mb_per_second=0.001, price_per_cpu_hour=3600)
+    build_corpus(files, tmp_path / "corpus", LENIENT)
     stats = load_stats(tmp_path / "corpus")
     estimated = plan["estimated"]
     assert plan["files"] == 3
@@ -50,9 +51,9 @@ def test_a_plan_foresees_the_build(files: list[str], tmp_path: Path, lenient: Co
     assert estimated["price"] == pytest.approx(secs, abs=0.01)
 
 
-def test_more_workers_than_files_do_not_help(files: list[str], lenient: CorpusConfig):
+def test_more_workers_than_files_do_not_help(files):
     hours = [
-        plan_build(files, lenient, workers=n, mb_per_second=1e-4)["estimated"]["wall_hours"]
+        plan_build(files, LENIENT, workers=n, mb_per_second=1e-4)["estimated"]["wall_hours"]
         for n in (1, 3, 300)
     ]
     assert hours[0] > hours[1] == hours[2]
@@ -64,27 +65,25 @@ def test_deduplications_alone_are_cut_for_workers_to_share():
     assert buckets == {"near_duplicates": 8, "kept_lines": 1}
 
 
-def test_buckets_and_shards_follow_from_the_settings(
-    files: list[str], lenient: CorpusConfig, variant: Callable[..., CorpusConfig]
-):
-    small = variant(lenient, bucket_bytes=1000, shard_bytes=10_000)
+def test_buckets_and_shards_follow_from_the_settings(files):
+    small = dataclasses.replace(LENIENT, bucket_bytes=1000, shard_bytes=10_000)
     estimated = plan_build(files, small)["estimated"]
     owners = estimated["shuffle_bytes"]["owners"]
     assert estimated["buckets"]["owners"] / 2 < owners / 1000 <= estimated["buckets"]["owners"]
     assert estimated["shards_at_least"] == -(-estimated["shuffle_bytes"]["text"] // 10_000)
-    modern = variant(small, profile="modern", language_threshold=None)
+    modern = dataclasses.replace(small, profile="modern", language_threshold=None)
     modern = plan_build(files, modern)["estimated"]
     assert "owners" not in modern["shuffle_bytes"]
     assert modern["shuffle_bytes"]["near_duplicates"] > 0
 
 
-def test_input_without_pages_is_refused(tmp_path: Path, crawl: ModuleType):
+def test_input_without_pages_is_refused(tmp_path):
     path = crawl.write(tmp_path / "a.warc.gz", [crawl.warcinfo()])
     with pytest.raises(UserError, match="has no page"):
         plan_build([str(path)], CorpusConfig())
 
 
-def test_the_command_prints_a_table_or_json(files: list[str], capsys: pytest.CaptureFixture[str]):
+def test_the_command_prints_a_table_or_json(files, capsys):
     command = ["corpus", "plan", "--input", *files, "--workers", "4"]
     assert main(command) == 0
     table = capsys.readouterr().out

@@ -1,12 +1,12 @@
 """A build on Beam's Prism runner, with a given binary (make test-prism)."""
 
+import dataclasses
 import os
-from collections.abc import Callable
-from pathlib import Path
 
 import pytest
+from corpus_builds import LENIENT, data_bytes
 
-from pipelines.corpus.build import CorpusConfig, build_corpus
+from pipelines.corpus.build import build_corpus
 
 pytestmark = pytest.mark.prism
 
@@ -14,14 +14,8 @@ PRISM = os.environ.get("MSWITCH_PRISM")
 
 
 @pytest.mark.skipif(not PRISM, reason="MSWITCH_PRISM names no prism binary: run make test-prism")
-def test_prism_gives_the_local_runners_bytes(
-    tmp_path: Path,
-    hostile_crawl: list[Path],
-    lenient: CorpusConfig,
-    variant: Callable[..., CorpusConfig],
-    data_bytes: Callable[[Path], dict[str, bytes]],
-):
-    config = variant(lenient, shard_bytes=2000, bucket_bytes=100)
+def test_prism_gives_the_local_runners_bytes(tmp_path, hostile_crawl):
+    config = dataclasses.replace(LENIENT, shard_bytes=2000, bucket_bytes=100)
     inputs = [str(path) for path in hostile_crawl]
     build_corpus(inputs, tmp_path / "local", config)
     options = [f"--prism_location={PRISM}"]

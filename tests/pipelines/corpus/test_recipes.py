@@ -6,12 +6,13 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
+import crawl_files as crawl
 import pyarrow.parquet as pq
 import pytest
 from apache_beam.testing import test_pipeline
 from apache_beam.testing.util import assert_that, equal_to
+from corpus_builds import english
 
 from flows.cli.main import main
 from pipelines.corpus.build import CorpusConfig, build_corpus
@@ -74,7 +75,7 @@ MINE = Recipe("mine_too", [Mine(), IdentifyLanguage(language_threshold=0.7)], {o
 
 
 @pytest.fixture
-def files(tmp_path: Path, crawl: ModuleType) -> list[Path]:
+def files(tmp_path: Path) -> list[Path]:
     german = [
         crawl.record(crawl.prose(crawl.GERMAN, page), f"http://de.example/{page}")
         for page in range(8)
@@ -106,7 +107,7 @@ def recipe(tmp_path: Path) -> Callable[[str], str]:
 
 
 def build(files: list[Path], out: Path, recipe: str, **options: object) -> list[dict]:
-    config = CorpusConfig(recipe=recipe, **options)  # pyright: ignore[reportArgumentType]
+    config = CorpusConfig(recipe=recipe, **options)
     build_corpus([str(path) for path in files], out, config)
     rows = [row for path in out.glob("data/*/*") for row in pq.read_table(path).to_pylist()]
     check_accounts(load_stats(out)["stages"], len(rows))
@@ -117,7 +118,7 @@ def stages(out: Path) -> dict[str, dict[str, int]]:
     return {stage["name"]: stage["dropped"] for stage in load_stats(out)["stages"]}
 
 
-def test_a_rule_of_ten_lines(files: list[Path], tmp_path: Path, recipe: Callable[[str], str]):
+def test_a_rule_of_ten_lines(files, tmp_path, recipe):
     out = tmp_path / "corpus"
     rows = build(files, out, recipe(SHOUTING))
     assert stages(out) == {
@@ -138,9 +139,7 @@ def test_a_rule_of_ten_lines(files: list[Path], tmp_path: Path, recipe: Callable
     assert "`paragraphs`, `language`, `shouting`, `url_dedup`, `line_dedup`, in this order" in card
 
 
-def test_the_source_is_part_of_a_corpus_identity(
-    files: list[Path], tmp_path: Path, recipe: Callable[[str], str]
-):
+def test_the_source_is_part_of_a_corpus_identity(files, tmp_path, recipe):
     inputs, out = [str(path) for path in files], tmp_path / "corpus"
     build(files[:1], out, recipe(SHOUTING))
     assert build_corpus(inputs[:1], out, CorpusConfig(recipe=recipe(SHOUTING)))["reused"]
@@ -153,12 +152,7 @@ def test_the_source_is_part_of_a_corpus_identity(
     assert grown["documents"] == 8 + 6
 
 
-def test_options_set_fields_of_its_rules(
-    files: list[Path],
-    tmp_path: Path,
-    recipe: Callable[[str], str],
-    capsys: pytest.CaptureFixture[str],
-):
+def test_options_set_fields_of_its_rules(files, tmp_path, recipe, capsys):
     with pytest.raises(UserError, match="short_lines 17"):
         build(files, tmp_path / "long", recipe(SHOUTING), min_long_line_characters=10_000)
     said = "[corpus] --min-long-line-characters 10000 replaces the recipe's 1 (paragraphs)\n"
@@ -169,7 +163,7 @@ def test_options_set_fields_of_its_rules(
         CorpusConfig(recipe="my_recipe.py", profile="modern")
 
 
-def test_modules_too(files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_modules_too(files, tmp_path, monkeypatch):
     package = tmp_path / "mypackage_of_rules"
     package.mkdir()
     (package / "__init__.py").write_text("")
@@ -198,7 +192,7 @@ def test_modules_too(files: list[Path], tmp_path: Path, monkeypatch: pytest.Monk
         (SHOUTING.replace("Shouting()]", "Shouting]"), "cannot be part of ingest"),
     ],
 )
-def test_recipes_that_are_refused(text: str, message: str, recipe: Callable[[str], str]):
+def test_recipes_that_are_refused(text, message, recipe):
     config = CorpusConfig(recipe=recipe(text))
     with pytest.raises(UserError, match=message):
         config.load(config.source())
@@ -231,16 +225,12 @@ def test_order_of_steps_is_checked():
         ),
     ],
 )
-def test_a_rule_that_fails_ends_the_build(
-    rule: str, error: str, files: list[Path], tmp_path: Path, recipe: Callable[[str], str]
-):
+def test_a_rule_that_fails_ends_the_build(rule, error, files, tmp_path, recipe):
     with pytest.raises(UserError, match=error):
         build(files[:1], tmp_path / "corpus", recipe(FRAME.format(rule=rule, options="")))
 
 
-def test_a_rule_that_fails_may_drop_the_page(
-    files: list[Path], tmp_path: Path, recipe: Callable[[str], str]
-):
+def test_a_rule_that_fails_may_drop_the_page(files, tmp_path, recipe):
     rule = "def reason(self, page): page.columns['mine'] = 1 // (not page.url.endswith('3'))"
     out = tmp_path / "corpus"
     text = FRAME.format(rule=rule, options="on_error='drop'")
@@ -262,9 +252,7 @@ def test_a_rule_that_fails_may_drop_the_page(
         build(files[:1], tmp_path / "none", recipe(text))
 
 
-def test_rules_may_stand_between_deduplications(
-    files: list[Path], tmp_path: Path, recipe: Callable[[str], str]
-):
+def test_rules_may_stand_between_deduplications(files, tmp_path, recipe):
     text = SHOUTING.replace(", Shouting()]", "]").replace(
         "[UrlDedup(),", "[UrlDedup(), Shouting(),"
     )
@@ -275,9 +263,7 @@ def test_rules_may_stand_between_deduplications(
     assert after == before
 
 
-def test_a_model_given_as_a_path_travels_to_workers(
-    files: list[Path], tmp_path: Path, recipe: Callable[[str], str]
-):
+def test_a_model_given_as_a_path_travels_to_workers(files, tmp_path, recipe):
     """A rule that loads it once and asks it about many pages at a time."""
     model = tmp_path / "model.json"
     model.write_text(json.dumps({"der": 1.0, "die": 1.0, "the": -1.0}))
@@ -320,9 +306,7 @@ SCORED = Recipe("scored_by", [Scored(), IdentifyLanguage(language_threshold=0.7)
         build(files, out, recipe(text))
 
 
-def test_transforms_work_in_a_pipeline_of_ones_own(
-    files: list[Path], tmp_path: Path, recipe: Callable[[str], str]
-):
+def test_transforms_work_in_a_pipeline_of_ones_own(files, tmp_path, recipe):
     source = CorpusConfig(recipe=recipe(SHOUTING)).source()
     assert source
     expected = [
@@ -363,9 +347,7 @@ def _map(function: Callable) -> object:
     return beam.Map(function)
 
 
-def test_near_duplicates_in_a_pipeline_of_ones_own(
-    tmp_path: Path, crawl: ModuleType, english: Callable[..., str]
-):
+def test_near_duplicates_in_a_pipeline_of_ones_own(tmp_path):
     text = english(1, 40)
     pages = [(f"{text} Again.", "http://a.example/"), (text, "http://b.example/"),
              (english(2, 40), "http://c.example/")]  # fmt: skip
@@ -389,21 +371,16 @@ def test_near_duplicates_in_a_pipeline_of_ones_own(
         assert_that(sizes, equal_to([("http://a.example/", 2), ("http://c.example/", 1)]))
 
 
-def test_a_rule_that_cannot_be_pickled_is_named(tmp_path: Path):
+def test_a_rule_that_cannot_be_pickled_is_named(tmp_path):
     rule = Capitals()
-    rule.opened = (tmp_path / "file").open("w")  # pyright: ignore[reportAttributeAccessIssue]
+    rule.opened = (tmp_path / "file").open("w")
     with pytest.raises(UserError, match="recipe mine: shouting cannot be pickled"):
         open_job(str(tmp_path / "work"), Recipe("mine", [rule, IdentifyLanguage()]))
     with pytest.raises(UserError, match="recipe mine has no LineDedup"):
         OwnLines(open_job(str(tmp_path / "work"), Recipe("mine", [IdentifyLanguage()])))
 
 
-def test_inspect_says_what_each_rule_says(
-    files: list[Path],
-    recipe: Callable[[str], str],
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-):
+def test_inspect_says_what_each_rule_says(files, recipe, capsys, monkeypatch):
     path = recipe(SHOUTING)
     command = ["corpus", "inspect", "http://en.example/1", "--input", str(files[1])]
     assert main([*command, "--recipe", path]) == 0
@@ -436,9 +413,7 @@ def test_inspect_says_what_each_rule_says(
     assert "no page http://no.example/ in" in capsys.readouterr().err
 
 
-def test_inspect_names_a_rule_that_raises(
-    files: list[Path], recipe: Callable[[str], str], capsys: pytest.CaptureFixture[str]
-):
+def test_inspect_names_a_rule_that_raises(files, recipe, capsys):
     command = ["corpus", "inspect", f"{files[0]}@0", "--recipe"]
     rule = "def reason(self, page): raise ValueError('no')"
     assert main([*command, recipe(FRAME.format(rule=rule, options=""))]) == 2
@@ -459,14 +434,7 @@ def test_inspect_names_a_rule_that_raises(
         ("describe", "def describe(self, page): raise KeyError('no')"),
     ],
 )
-def test_other_methods_that_raise_are_named_too(
-    tmp_path: Path,
-    crawl: ModuleType,
-    recipe: Callable[[str], str],
-    capsys: pytest.CaptureFixture[str],
-    method: str,
-    rule: str,
-):
+def test_other_methods_that_raise_are_named_too(tmp_path, recipe, capsys, method, rule):
     path = crawl.write(tmp_path / "a.warc.gz", [crawl.response("<p>A", "http://html.example/1")])
     mine = recipe(FRAME.format(rule=f"reason = lambda self, page: None\n    {rule}", options=""))
     commands = [["inspect", f"{path}@0"]]
@@ -480,12 +448,7 @@ def test_other_methods_that_raise_are_named_too(
         assert err[0].endswith(": fix the rule")
 
 
-def test_a_rule_that_fails_is_one_line(
-    files: list[Path],
-    tmp_path: Path,
-    recipe: Callable[[str], str],
-    capfd: pytest.CaptureFixture[str],
-):
+def test_a_rule_that_fails_is_one_line(files, tmp_path, recipe, capfd):
     rule = recipe(FRAME.format(rule="def reason(self, page): raise ValueError('no')", options=""))
     command = ["corpus", "build", "--out", str(tmp_path / "out"), "--recipe", rule, "--input"]
     assert main([*command, *map(str, files)]) == 2
@@ -493,9 +456,7 @@ def test_a_rule_that_fails_is_one_line(
     assert line.endswith("fix the rule, or give the recipe on_error='drop'")
 
 
-def test_inspect_says_what_is_not_judged(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-):
+def test_inspect_says_what_is_not_judged(capsys, monkeypatch):
     class Stdin:
         buffer = io.BytesIO(b"xq zv wk\n" * 3)
 
@@ -510,9 +471,7 @@ def test_inspect_says_what_is_not_judged(
     assert "`mswitch corpus inspect - < page.txt`" in capsys.readouterr().err
 
 
-def test_inspect_asks_what_judges_records(
-    tmp_path: Path, crawl: ModuleType, capsys: pytest.CaptureFixture[str]
-):
+def test_inspect_asks_what_judges_records(tmp_path, capsys):
     page = crawl.response("<meta name=robots content=noai><p>Short.</p>", "http://html.example/1")
     path = crawl.write(tmp_path / "a.warc.gz", [page])
     assert main(["corpus", "inspect", f"{path}@0", "--profile", "modern", "--json"]) == 0

@@ -50,12 +50,12 @@ from pipelines.records import Page
         ("http://www.", ""),
     ],
 )
-def test_normalize_url(url: str, expected: str):
+def test_normalize_url(url, expected):
     assert normalize_url(url) == expected
 
 
 @given(st.lists(st.text(max_size=20), max_size=20), st.integers(1, 1000))
-def test_halves_are_the_numbers_of_md5(texts: list[str], divisor: int):
+def test_halves_are_the_numbers_of_md5(texts, divisor):
     halves = unpack(b"".join(map(fingerprint, texts)))
     numbers = [int(hashlib.md5(text.encode()).hexdigest(), 16) for text in texts]
     assert [(int(high) << 64) + int(low) for high, low in halves] == numbers
@@ -79,7 +79,7 @@ def test_lines_differ_in_more_than_case():
 
 
 @given(st.lists(st.text(st.sampled_from("aΣσςİIıﬁÀ.'\u00ad\u0301\u2028 ")), min_size=1))
-def test_lower_casing_a_page_is_lower_casing_its_lines(lines: list[str]):
+def test_lower_casing_a_page_is_lower_casing_its_lines(lines):
     text = normalize_lines("\n".join(lines).encode()).decode()
     expected = [hashlib.md5(line.strip().lower().encode()).digest() for line in text.split("\n")]
     assert line_fingerprints(text) == b"".join(expected)
@@ -99,7 +99,7 @@ def page(text: str) -> Page:
         ([1] * 50, "short_lines"),
     ],
 )
-def test_paragraph_rule(lengths: list[int], expected: str | None):
+def test_paragraph_rule(lengths, expected):
     for character in "xäह𐍈":
         text = "\n".join(character * length for length in lengths)
         assert Paragraphs().reason(page(text)) == expected
@@ -187,7 +187,7 @@ def test_uncertain_text_is_kept_unless_languages_are_chosen():
         {"badwords_filter_fraction": 1.01},
     ],
 )
-def test_config_refuses(bad: dict):
+def test_config_refuses(bad):
     with pytest.raises(UserError):
         CorpusConfig(**bad)
 

@@ -1,19 +1,20 @@
 """What a survey finds in the shards: sites, scripts, scores."""
 
 import collections
+import dataclasses
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from corpus_builds import LENIENT
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.corpus import survey as survey_module
-from pipelines.corpus.build import CorpusConfig, build_corpus
+from pipelines.corpus.build import build_corpus
 from pipelines.corpus.survey import NO_SITE, HeavyHitters, rejected_samples, sites, survey
 from pipelines.errors import UserError
 
@@ -42,12 +43,12 @@ from pipelines.errors import UserError
         (None, NO_SITE),
     ],
 )
-def test_site(url: str | None, site: str):
+def test_site(url, site):
     assert sites(pa.array([url], pa.string())) == {site: 1}
 
 
 @given(st.lists(st.text()))
-def test_any_url_counts_once(urls: list[str]):
+def test_any_url_counts_once(urls):
     counted = sites(pa.array(urls, pa.string()))
     assert sum(counted.values()) == len(urls)
     for site in set(counted) - {NO_SITE}:
@@ -60,7 +61,7 @@ def test_any_url_counts_once(urls: list[str]):
     st.integers(1, 12),
     st.integers(0, 12),
 )
-def test_heavy_hitters_are_within_their_error(parts: list[dict[str, int]], capacity: int, cut: int):
+def test_heavy_hitters_are_within_their_error(parts, capacity, cut):
     first, second = HeavyHitters(capacity), HeavyHitters(capacity)
     truth: collections.Counter[str] = collections.Counter()
     for number, part in enumerate(parts):
@@ -80,9 +81,9 @@ def test_heavy_hitters_are_within_their_error(parts: list[dict[str, int]], capac
 
 
 @pytest.fixture
-def corpus(tmp_path: Path, hostile_crawl: list[Path], lenient: CorpusConfig, variant: Callable):
+def corpus(tmp_path: Path, hostile_crawl: list[Path]):
     out = tmp_path / "corpus"
-    config = variant(lenient, min_validation_documents=2, shard_bytes=2000)
+    config = dataclasses.replace(LENIENT, min_validation_documents=2, shard_bytes=2000)
     build_corpus([str(path) for path in hostile_crawl], out, config)
     return out
 
@@ -92,7 +93,7 @@ def rows_of(corpus: Path, lang: str) -> list[dict]:
     return [row for path in paths for row in pq.read_table(path).to_pylist()]
 
 
-def test_a_survey_counts_every_document(corpus: Path, capsys: pytest.CaptureFixture[str]):
+def test_a_survey_counts_every_document(corpus, capsys):
     capsys.readouterr()
     found = survey(corpus)
     assert sorted(found["languages"]) == ["de", "en", "und"]
@@ -115,7 +116,7 @@ def test_a_survey_counts_every_document(corpus: Path, capsys: pytest.CaptureFixt
     assert f"survey: {total}/{total} documents" in capsys.readouterr().err
 
 
-def test_scripts_come_from_a_bounded_sample(corpus: Path, monkeypatch: pytest.MonkeyPatch):
+def test_scripts_come_from_a_bounded_sample(corpus, monkeypatch):
     monkeypatch.setattr(survey_module, "SCRIPT_SAMPLE_BYTES", 1)
     monkeypatch.setattr(survey_module, "SITE_CAPACITY", 1)
     found = survey(corpus)
@@ -128,14 +129,14 @@ def test_scripts_come_from_a_bounded_sample(corpus: Path, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(b"PAR1")])
-def test_a_missing_or_damaged_shard_is_one_line(corpus: Path, damage: Callable):
+def test_a_missing_or_damaged_shard_is_one_line(corpus, damage):
     path = next(corpus.glob("data/de/train-*"))
     damage(path)
     with pytest.raises(UserError, match=f"{path.name} .*build the corpus again"):
         survey(corpus)
 
 
-def test_samples_are_read_by_reason(corpus: Path):
+def test_samples_are_read_by_reason(corpus):
     samples = rejected_samples(corpus, ["damaged", "not_a_page", "../../secret", "too_long"], 1)
     assert {reason: len(rows) for reason, rows in samples.items()} == {"damaged": 1, "too_long": 1}
     assert samples["too_long"][0]["url"] == "http://bad.example/long"

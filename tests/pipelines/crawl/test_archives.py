@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 from types import ModuleType
 
+import crawl_files as crawl
 import pytest
 import zstandard
 from hypothesis import HealthCheck, given, settings
@@ -40,7 +41,7 @@ def numbered(crawl: ModuleType, count: int = 5) -> list[bytes]:
 
 
 @pytest.mark.parametrize("compress", [True, False])
-def test_records_with_their_offsets(tmp_path: Path, crawl: ModuleType, compress: bool):
+def test_records_with_their_offsets(tmp_path, compress):
     records = numbered(crawl)
     stored = crawl.members(records) if compress else records
     path = crawl.write(tmp_path / "a", records, compress=compress)
@@ -50,7 +51,7 @@ def test_records_with_their_offsets(tmp_path: Path, crawl: ModuleType, compress:
     assert found[3].url == b"http://a.example/3"
 
 
-def test_kinds_are_told_apart_by_record_type(tmp_path: Path, crawl: ModuleType):
+def test_kinds_are_told_apart_by_record_type(tmp_path):
     records = [crawl.warcinfo(), crawl.record("t", "u"), crawl.response("<p>h", "u")]
     records.append(crawl.record("q", "u", kind="request"))
     path = crawl.write(tmp_path / "misnamed.txt", records)
@@ -58,9 +59,7 @@ def test_kinds_are_told_apart_by_record_type(tmp_path: Path, crawl: ModuleType):
     assert kinds == ["other", "text", "http", "other"]
 
 
-def test_names_of_headers_have_no_case_and_the_first_of_two_counts(
-    tmp_path: Path, crawl: ModuleType
-):
+def test_names_of_headers_have_no_case_and_the_first_of_two_counts(tmp_path):
     record = crawl.record("text", "http://a.example/1")
     line = b"WARC-Target-URI: http://a.example/1\r\n"
     assert line in record
@@ -72,7 +71,7 @@ def test_names_of_headers_have_no_case_and_the_first_of_two_counts(
 
 
 @pytest.mark.parametrize("where", ["data", "magic", "checksum"])
-def test_corrupt_member_costs_only_itself(tmp_path: Path, crawl: ModuleType, where: str):
+def test_corrupt_member_costs_only_itself(tmp_path, where):
     parts = [bytearray(part) for part in crawl.members(numbered(crawl))]
     if where == "data":
         parts[2][30:60] = b"\xff" * 30
@@ -87,7 +86,7 @@ def test_corrupt_member_costs_only_itself(tmp_path: Path, crawl: ModuleType, whe
     assert len(b"".join(parts[:1])) <= found[2].offset <= len(b"".join(parts[:2]))
 
 
-def test_two_corrupt_members_are_two_drops(tmp_path: Path, crawl: ModuleType):
+def test_two_corrupt_members_are_two_drops(tmp_path):
     parts = [bytearray(part) for part in crawl.members(numbered(crawl))]
     for number in (1, 2):
         parts[number][-8] ^= 1
@@ -98,7 +97,7 @@ def test_two_corrupt_members_are_two_drops(tmp_path: Path, crawl: ModuleType):
 
 
 @pytest.mark.parametrize("cut", [1, 3, 12, 20, 50, 80, 120, 150, 180])
-def test_truncated_last_member(tmp_path: Path, crawl: ModuleType, cut: int):
+def test_truncated_last_member(tmp_path, cut):
     parts = crawl.members(numbered(crawl))
     path = tmp_path / "a.gz"
     path.write_bytes(b"".join(parts[:4]) + parts[4][:cut])
@@ -110,9 +109,7 @@ def test_truncated_last_member(tmp_path: Path, crawl: ModuleType, cut: int):
 
 @pytest.mark.parametrize("claim", [100_000, 10**15, 2**63, -5, 2**70, "1" + "0" * 5000])
 @pytest.mark.parametrize("compress", [True, False])
-def test_lying_length_loses_no_other_record(
-    tmp_path: Path, crawl: ModuleType, claim: int | str, compress: bool
-):
+def test_lying_length_loses_no_other_record(tmp_path, claim, compress):
     records = numbered(crawl)
     records[1] = crawl.record("liar " * 30, "http://a.example/liar", length=claim)
     found = texts(crawl.write(tmp_path / "a", records, compress=compress))
@@ -121,7 +118,7 @@ def test_lying_length_loses_no_other_record(
     assert "damage" in found
 
 
-def test_garbage_between_plain_records(tmp_path: Path, crawl: ModuleType):
+def test_garbage_between_plain_records(tmp_path):
     records = numbered(crawl)
     path = tmp_path / "a.warc"
     path.write_bytes(b"".join(records[:2]) + b"\0garbage\n" * 50 + b"".join(records[2:]))
@@ -131,9 +128,7 @@ def test_garbage_between_plain_records(tmp_path: Path, crawl: ModuleType):
 
 @pytest.mark.timeout(60)  # in quadratic time, hours
 @pytest.mark.parametrize("within", [False, True])
-def test_many_lying_lengths_in_a_plain_file(
-    tmp_path: Path, crawl: ModuleType, monkeypatch: pytest.MonkeyPatch, within: bool
-):
+def test_many_lying_lengths_in_a_plain_file(tmp_path, monkeypatch, within):
     """Each states that it goes on to the middle of a later record, or beyond the file."""
     liars = 20_000
     size = len(crawl.record("liar", "http://a.example/liar", length=10**9))
@@ -150,7 +145,7 @@ def test_many_lying_lengths_in_a_plain_file(
         assert count == {Damage: liars, Record: 5}
 
 
-def test_endless_header_line(tmp_path: Path, crawl: ModuleType):
+def test_endless_header_line(tmp_path):
     records = numbered(crawl)
     records[1] = crawl.record("t", "u", extra=b"X-Padding: " + b"a" * 5_000_000 + b"\r\n")
     found = texts(crawl.write(tmp_path / "a.gz", records))
@@ -158,7 +153,7 @@ def test_endless_header_line(tmp_path: Path, crawl: ModuleType):
     assert len(found) == 5
 
 
-def test_large_record_is_not_read(tmp_path: Path, crawl: ModuleType):
+def test_large_record_is_not_read(tmp_path):
     records = numbered(crawl)
     records[1] = crawl.record(b"\0" * (64 << 20), "http://a.example/bomb")
     found = texts(crawl.write(tmp_path / "a.gz", records))
@@ -166,7 +161,7 @@ def test_large_record_is_not_read(tmp_path: Path, crawl: ModuleType):
     assert len(found) == 5
 
 
-def test_file_that_is_one_gzip_member(tmp_path: Path, crawl: ModuleType):
+def test_file_that_is_one_gzip_member(tmp_path):
     path = crawl.write(tmp_path / "a.gz", [b"".join(numbered(crawl))])
     assert len([one for one in texts(path) if one != "damage"]) == 5
     path.write_bytes(path.read_bytes()[:-20])
@@ -179,9 +174,7 @@ def found_numbers(path: Path) -> list[int]:
 
 
 @COMPRESSORS
-def test_records_that_share_a_member_have_its_offset(
-    tmp_path: Path, crawl: ModuleType, compress: Compress
-):
+def test_records_that_share_a_member_have_its_offset(tmp_path, compress):
     records = numbered(crawl, 9)
     parts = [compress(b"".join(records[i : i + 3])) for i in (0, 3, 6)]
     path = tmp_path / "a"
@@ -194,9 +187,7 @@ def test_records_that_share_a_member_have_its_offset(
 
 @COMPRESSORS
 @pytest.mark.parametrize("claim", ["x", 2, 100_000, 10**15])
-def test_a_bad_length_within_a_member_costs_one_record(
-    tmp_path: Path, crawl: ModuleType, compress: Compress, claim: int | str
-):
+def test_a_bad_length_within_a_member_costs_one_record(tmp_path, compress, claim):
     for size, bad in [(2, 0), (2, 1), (30, 0), (30, 17), (30, 29), (3000, 2900)]:
         records = numbered(crawl, size + 5)
         records[bad] = crawl.record("liar " * 30, "http://a.example/liar", length=claim)
@@ -215,9 +206,7 @@ def test_a_bad_length_within_a_member_costs_one_record(
 
 
 @COMPRESSORS
-def test_many_bad_lengths_and_garbage_within_a_member(
-    tmp_path: Path, crawl: ModuleType, compress: Compress, monkeypatch: pytest.MonkeyPatch
-):
+def test_many_bad_lengths_and_garbage_within_a_member(tmp_path, compress, monkeypatch):
     records = numbered(crawl, 40)
     for bad in (3, 4, 11, 20):
         records[bad] = crawl.record("liar", "http://a.example/liar", length=10**9)
@@ -232,9 +221,7 @@ def test_many_bad_lengths_and_garbage_within_a_member(
 
 
 @COMPRESSORS
-def test_a_record_quoted_in_a_page_is_none_where_the_next_member_is_damaged(
-    tmp_path: Path, crawl: ModuleType, compress: Compress
-):
+def test_a_record_quoted_in_a_page_is_none_where_the_next_member_is_damaged(tmp_path, compress):
     records = numbered(crawl)
     records[1] = crawl.record(b"page 1\r\n" + numbered(crawl)[0] + b"end", "http://a.example/1")
     parts = [bytearray(compress(one)) for one in records]
@@ -246,9 +233,7 @@ def test_a_record_quoted_in_a_page_is_none_where_the_next_member_is_damaged(
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
-def test_any_damage_is_survived_and_sound_members_are_read(
-    tmp_path: Path, crawl: ModuleType, data: st.DataObject
-):
+def test_any_damage_is_survived_and_sound_members_are_read(tmp_path, data):
     parts = [bytearray(part) for part in crawl.members(numbered(crawl))]
     hit = data.draw(st.integers(0, 4))
     at = data.draw(st.integers(0, len(parts[hit]) - 1))
@@ -262,7 +247,7 @@ def test_any_damage_is_survived_and_sound_members_are_read(
     assert found >= {f"page {i}".encode() for i in range(5) if i != hit}
 
 
-def test_a_gzip_header_that_swallows_the_next_members(tmp_path: Path, crawl: ModuleType):
+def test_a_gzip_header_that_swallows_the_next_members(tmp_path):
     parts = [bytearray(part) for part in crawl.members(numbered(crawl))]
     for hit in range(5):
         damaged = [bytes(part) for part in parts]
@@ -277,7 +262,7 @@ def test_a_gzip_header_that_swallows_the_next_members(tmp_path: Path, crawl: Mod
 
 
 @COMPRESSORS
-def test_each_member_has_its_offset(tmp_path: Path, crawl: ModuleType, compress: Compress):
+def test_each_member_has_its_offset(tmp_path, compress):
     parts = [compress(one) for one in numbered(crawl)]
     path = tmp_path / "a"
     path.write_bytes(b"".join(parts))
@@ -286,7 +271,7 @@ def test_each_member_has_its_offset(tmp_path: Path, crawl: ModuleType, compress:
     ]
 
 
-def test_zstd_records_in_one_frame_and_over_several(tmp_path: Path, crawl: ModuleType):
+def test_zstd_records_in_one_frame_and_over_several(tmp_path):
     first, *others = numbered(crawl)
     zstd = zstandard.ZstdCompressor().compress
     skippable = b"\x53\x2a\x4d\x18\x05\0\0\0WARC/"
@@ -307,7 +292,7 @@ def test_zstd_records_in_one_frame_and_over_several(tmp_path: Path, crawl: Modul
 
 
 @pytest.mark.parametrize("where", ["magic", "data", "checksum"])
-def test_corrupt_zstd_frame_costs_only_itself(tmp_path: Path, crawl: ModuleType, where: str):
+def test_corrupt_zstd_frame_costs_only_itself(tmp_path, where):
     zstd = zstandard.ZstdCompressor(write_checksum=True).compress
     parts = [bytearray(zstd(one)) for one in numbered(crawl)]
     at = {"magic": 0, "data": 40, "checksum": -1}[where]
@@ -320,9 +305,7 @@ def test_corrupt_zstd_frame_costs_only_itself(tmp_path: Path, crawl: ModuleType,
 
 
 @COMPRESSORS
-def test_damage_that_looks_like_a_plain_archive(
-    tmp_path: Path, crawl: ModuleType, compress: Compress
-):
+def test_damage_that_looks_like_a_plain_archive(tmp_path, compress):
     parts = [bytearray(compress(one)) for one in numbered(crawl)]
     parts[0][:5] = b"WARC/"
     path = tmp_path / "a"
@@ -339,7 +322,7 @@ def test_damage_that_looks_like_a_plain_archive(
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
-def test_any_damage_to_zstd_is_survived(tmp_path: Path, crawl: ModuleType, data: st.DataObject):
+def test_any_damage_to_zstd_is_survived(tmp_path, data):
     zstd = zstandard.ZstdCompressor(write_checksum=True).compress
     parts = [bytearray(zstd(one)) for one in numbered(crawl)]
     hit = data.draw(st.integers(0, 4))
@@ -358,7 +341,7 @@ def test_any_damage_to_zstd_is_survived(tmp_path: Path, crawl: ModuleType, data:
 
 
 @pytest.mark.parametrize("cut", [1, 3, 8, 50, -4, -1])
-def test_truncated_zstd(tmp_path: Path, crawl: ModuleType, cut: int):
+def test_truncated_zstd(tmp_path, cut):
     zstd = zstandard.ZstdCompressor(write_checksum=True).compress
     *sound, last = map(zstd, numbered(crawl))
     path = tmp_path / "a"
@@ -374,7 +357,7 @@ def test_truncated_zstd(tmp_path: Path, crawl: ModuleType, cut: int):
     assert found.count("damage") == 1
 
 
-def test_zstd_bomb_is_given_up(tmp_path: Path, crawl: ModuleType, monkeypatch: pytest.MonkeyPatch):
+def test_zstd_bomb_is_given_up(tmp_path, monkeypatch):
     monkeypatch.setattr(streams, "BOMB_BYTES", 16 << 20)
     before = crawl.record("sound", "u")
     bomb = crawl.record(bytes(64 << 20), "http://a.example/bomb")

@@ -52,7 +52,7 @@ def page(text: bytes, meta: str = "") -> bytes:
         (b"", "", ""),
     ],
 )
-def test_what_is_declared_and_true(html: bytes, charset: str, expected: str):
+def test_what_is_declared_and_true(html, charset, expected):
     assert decode_html(html, charset) == expected
 
 
@@ -69,9 +69,7 @@ def test_what_is_declared_and_true(html: bytes, charset: str, expected: str):
 @pytest.mark.parametrize(
     ("header", "meta"), [("utf-8", ""), ("", "utf-8"), ("utf-8", "utf-8"), ("iso-8859-1", "utf-8")]
 )
-def test_what_is_not_in_the_declared_encoding_is_detected(
-    text: str, encoding: str, header: str, meta: str
-):
+def test_what_is_not_in_the_declared_encoding_is_detected(text, encoding, header, meta):
     html = page(text.encode(encoding), meta)
     if header == "iso-8859-1" and text in (POLISH, FRENCH):
         # In the Latin alphabet such a header may be right: nothing says otherwise.
@@ -84,15 +82,13 @@ def test_what_is_not_in_the_declared_encoding_is_detected(
     [(RUSSIAN, "windows-1251"), (GREEK, "iso-8859-7"), (JAPANESE, "shift_jis"), (POLISH, "utf-8")],
 )
 @pytest.mark.parametrize("header", ["iso-8859-1", "utf-8"])
-def test_the_meta_tag_wins_over_a_header_that_is_a_default_or_wrong(
-    text: str, encoding: str, header: str
-):
+def test_the_meta_tag_wins_over_a_header_that_is_a_default_or_wrong(text, encoding, header):
     html = page(text.encode(encoding), encoding)
     assert text in decode_html(html, header)
 
 
 @pytest.mark.parametrize("header", ["iso-8859-1", ""])
-def test_utf8_is_utf8_where_only_a_default_says_otherwise(header: str):
+def test_utf8_is_utf8_where_only_a_default_says_otherwise(header):
     assert FRENCH in decode_html(page(FRENCH.encode(), "iso-8859-1"), header)
     assert FRENCH in decode_html(page(FRENCH.encode()), header)
     # One letter that could be the first half of another one proves nothing.
@@ -101,7 +97,7 @@ def test_utf8_is_utf8_where_only_a_default_says_otherwise(header: str):
 
 @pytest.mark.parametrize("header", ["utf-8", ""])
 @pytest.mark.parametrize("text", [RUSSIAN, FRENCH, JAPANESE])
-def test_utf8_with_broken_characters_is_utf8(text: str, header: str):
+def test_utf8_with_broken_characters_is_utf8(text, header):
     whole = page(text.encode(), "utf-8")
     cut = whole[: whole.rindex(text[-1].encode()) + len(text[-1].encode()) - 1]
     assert decode_html(cut, header).endswith(text[-2] if text[-1].isascii() else text[-2:-1])
@@ -135,7 +131,7 @@ def test_a_few_quotation_marks_of_windows_are_read():
 
 
 @pytest.mark.parametrize("header", ["utf-8", "", "iso-8859-1"])
-def test_what_nobody_can_tell_is_a_counted_drop(header: str):
+def test_what_nobody_can_tell_is_a_counted_drop(header):
     # Bytes beyond ASCII in long rows that are in no encoding.
     body = page(bytes([0xFF, 0x81, 0xFE, 0x8D, 0x90] * 60), "utf-8")
     head = f"HTTP/1.1 200 OK\r\nContent-Type: text/html; charset={header}\r\n\r\n".encode()
@@ -158,12 +154,12 @@ def test_a_page_of_mojibake_becomes_russian():
 
 @given(st.text(max_size=20).map(str.encode))
 @example("\ufeff\ufeffa\x00b".encode())
-def test_utf8_is_decoded_as_resiliparse_does(html: bytes):
+def test_utf8_is_decoded_as_resiliparse_does(html):
     assert decode_html(html, "utf-8") == bytes_to_str(html, "utf-8", errors="replace")
 
 
 @given(st.text(max_size=20), st.sampled_from(["windows-1251", "gbk", "euc-kr", "iso-8859-2"]))
-def test_what_is_valid_is_decoded_as_declared(text: str, charset: str):
+def test_what_is_valid_is_decoded_as_declared(text, charset):
     html = text.encode(charset, "ignore")
     assert decode_html(html, charset) == html.decode(charset)
 
@@ -173,6 +169,6 @@ CHARSETS = ["", "utf-8", "iso-8859-1", "gbk", "koi8-r", "utf-16", "utf-16be", "i
 
 @given(st.binary(max_size=60), st.sampled_from(CHARSETS))
 @example(b"a\xd8", "utf-16")
-def test_any_bytes_are_text_or_nothing(html: bytes, charset: str):
+def test_any_bytes_are_text_or_nothing(html, charset):
     text = decode(html, charset)
     assert text is None or text.encode().decode() == text

@@ -1,5 +1,4 @@
 import datetime
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -54,7 +53,7 @@ BERLIN = datetime.timezone(datetime.timedelta(hours=1))
         (datetime.datetime(2024, 1, 5, 12, tzinfo=BERLIN), "2024-01-05T11:00:00Z"),
     ],
 )
-def test_forms(value: Any, written: str):
+def test_forms(value, written):
     moment = parse_date(value)
     assert moment is not None
     assert format_date(moment) == written
@@ -80,19 +79,19 @@ def test_forms(value: Any, written: str):
     ],
     ids=repr,
 )
-def test_what_is_not_a_date(value: Any):
+def test_what_is_not_a_date(value):
     assert parse_date(value) is None
 
 
 @given(st.one_of(st.text(), st.integers(), st.floats(), st.datetimes(), st.dates()))
-def test_whatever_comes_is_a_date_or_none(value: Any):
+def test_whatever_comes_is_a_date_or_none(value):
     moment = parse_date(value)
     if moment is not None:
         assert parse_date(format_date(moment)) == moment
 
 
 @given(st.datetimes(datetime.datetime(1986, 1, 1), datetime.datetime(2286, 1, 1)))
-def test_units_are_told_apart(moment: datetime.datetime):
+def test_units_are_told_apart(moment):
     moment = moment.replace(microsecond=0, tzinfo=datetime.UTC)
     seconds = int(moment.timestamp())
     assert {parse_date(seconds * unit) for unit in (1, 10**3, 10**6, 10**9)} == {moment}

@@ -1,7 +1,6 @@
 import gzip
 import time
 import zlib
-from types import ModuleType
 
 import pytest
 from hypothesis import given
@@ -73,7 +72,7 @@ def test_page_of_a_wet_record():
         (http(b""), "no_content"),
     ],
 )
-def test_reasons(record: Record | Damage, expected: str):
+def test_reasons(record, expected):
     page = record_to_page(record, "f.gz")
     assert isinstance(page, Rejected)
     assert (page.reason, page.source, page.stage) == (expected, "f.gz@7", "read")
@@ -93,7 +92,7 @@ def test_timestamps_compare():
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "deflate", "chunked"])
-def test_encoded_bodies(encoding: str):
+def test_encoded_bodies(encoding):
     body = HTML.format("<p>Hello there</p>").encode()
     if encoding == "chunked":
         header = "Transfer-Encoding: chunked"
@@ -158,7 +157,7 @@ BLOCKS = "<p>x" * 3000
         *("equal tags", "attributes", "quoted attributes"),
     ],
 )
-def test_pages_that_would_take_minutes(html: str, expected: str):
+def test_pages_that_would_take_minutes(html, expected):
     html_to_text("<i>" * 1000)  # compiles what looks at pages
     began = time.monotonic()
     with pytest.raises(UnreadableError) as error:
@@ -174,7 +173,7 @@ def test_pages_that_would_take_minutes(html: str, expected: str):
         "<b a='" + "<i>" * 200_000,
     ],
 )
-def test_odd_pages_are_quick(html: str):
+def test_odd_pages_are_quick(html):
     began = time.monotonic()
     html_to_text(html)
     assert time.monotonic() - began < 10
@@ -191,14 +190,14 @@ def test_long_ordinary_page_is_kept():
     assert html_to_text(html, main_content=False).count("cell") == 10_000
 
 
-def test_surrogates_never_travel(crawl: ModuleType):
+def test_surrogates_never_travel():
     page = record_to_page(http(b"<p>a&#xD800;b and more text</p>"), "f")
     assert isinstance(page, Page)
     page.text.encode()
 
 
 @given(st.sampled_from([" a", " a=1", " a='>'", ' a=">"', ' a="\'>"', " a = '\">'", "/a=\n'>>'"]))
-def test_attributes_are_counted_however_they_are_written(attribute: str):
+def test_attributes_are_counted_however_they_are_written(attribute):
     html_to_text(f"<div{attribute * 19_000}></div>")
     with pytest.raises(UnreadableError, match="attributes"):
         html_to_text(f"<div{attribute * 20_500}></div>")

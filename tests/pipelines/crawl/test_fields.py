@@ -13,7 +13,7 @@ def test_mapped_fields_replace_the_standard_ones():
 
 
 @pytest.mark.parametrize("entry", ["content", "text=", "=content", "date=day", "", "TEXT=a"])
-def test_entries_that_mean_nothing(entry: str):
+def test_entries_that_mean_nothing(entry):
     with pytest.raises(UserError, match="NAME is text, url, timestamp, record_id"):
         map_fields([entry])
 

@@ -1,8 +1,7 @@
 import gzip
 import os
-from pathlib import Path
-from types import ModuleType
 
+import crawl_files as crawl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -12,7 +11,7 @@ from pipelines.crawl.files import find_crawl_files
 from pipelines.errors import UserError
 
 
-def test_order_and_repetition_of_inputs_do_not_matter(tmp_path: Path, crawl: ModuleType):
+def test_order_and_repetition_of_inputs_do_not_matter(tmp_path):
     for name in "cab":
         crawl.write(tmp_path / f"{name}.wet.gz", [crawl.record("text", "u")])
     glob, one = str(tmp_path / "*.gz"), str(tmp_path / "a.wet.gz")
@@ -21,12 +20,12 @@ def test_order_and_repetition_of_inputs_do_not_matter(tmp_path: Path, crawl: Mod
     assert find_crawl_files([one, glob, one]) == files
 
 
-def test_name_with_glob_characters(tmp_path: Path, crawl: ModuleType):
+def test_name_with_glob_characters(tmp_path):
     path = crawl.write(tmp_path / "a[1].gz", [crawl.record("text", "u")])
     assert find_crawl_files([str(path)])[0].name == "a[1].gz"
 
 
-def test_the_content_tells_the_format_whatever_the_name(tmp_path: Path, crawl: ModuleType):
+def test_the_content_tells_the_format_whatever_the_name(tmp_path):
     record, line = crawl.record("text", "u"), b'{"text": "t"}\n'
     zstd, damaged_member = zstandard.ZstdCompressor().compress, b"\x1f\x8b\x08" + b"\xff" * 50
     pq.write_table(pa.table({"text": ["t"]}), tmp_path / "table.gz")
@@ -71,7 +70,7 @@ def test_the_content_tells_the_format_whatever_the_name(tmp_path: Path, crawl: M
     assert found == expected
 
 
-def test_bad_inputs_are_named(tmp_path: Path):
+def test_bad_inputs_are_named(tmp_path):
     (tmp_path / "page.html").write_text("<html>")
     os.mkfifo(tmp_path / "pipe")
     for given_input, message in [
@@ -92,7 +91,7 @@ def test_bad_inputs_are_named(tmp_path: Path):
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_unreadable_input_is_named(tmp_path: Path):
+def test_unreadable_input_is_named(tmp_path):
     path = tmp_path / "a.gz"
     path.write_bytes(b"")
     path.chmod(0)
@@ -100,7 +99,7 @@ def test_unreadable_input_is_named(tmp_path: Path):
         find_crawl_files([str(path)])
 
 
-def test_a_name_that_is_not_utf8_is_refused(tmp_path: Path):
+def test_a_name_that_is_not_utf8_is_refused(tmp_path):
     (tmp_path / os.fsdecode(b"caf\xe9.wet")).write_bytes(b"WARC/1.0\r\n")
     with pytest.raises(UserError, match=r"caf\\xe9.wet' is not UTF-8: rename"):
         find_crawl_files([str(tmp_path / "*.wet")])
@@ -113,7 +112,7 @@ def test_a_name_that_is_not_utf8_is_refused(tmp_path: Path):
         (b'{\n"text": 1}', "lines, .* jq -c ."),
     ],
 )
-def test_other_json_is_named_with_the_fix(tmp_path: Path, content: bytes, fix: str):
+def test_other_json_is_named_with_the_fix(tmp_path, content, fix):
     (tmp_path / "a.json").write_bytes(content)
     with pytest.raises(UserError, match=f"input .*a.json is .*{fix}"):
         find_crawl_files([str(tmp_path / "a.json")])

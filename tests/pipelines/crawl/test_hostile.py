@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
+import crawl_files as crawl
 import pytest
 
 GIB = 1 << 30
@@ -181,9 +182,7 @@ def read(path: Path) -> tuple[collections.Counter[str], int]:
 
 
 @pytest.mark.parametrize(("make", "expected"), CASES, ids=[make.__name__ for make, _ in CASES])
-def test_each_is_one_counted_drop_between_sound_pages(
-    tmp_path: Path, crawl: ModuleType, make: Make, expected: dict[str, int]
-):
+def test_each_is_one_counted_drop_between_sound_pages(tmp_path, make, expected):
     before, after = crawl.members([crawl.record("sound", f"http://s.org/{i}") for i in range(2)])
     path = tmp_path / "a.gz"
     path.write_bytes(b"".join([before, *make(crawl), after]))
@@ -196,7 +195,7 @@ def test_each_is_one_counted_drop_between_sound_pages(
     "make",
     [cut_and_joined, wrong_lengths, nuls, starts_of_members_without_records, starts_of_records],
 )
-def test_damage_is_counted_and_sound_pages_stay(tmp_path: Path, crawl: ModuleType, make: Make):
+def test_damage_is_counted_and_sound_pages_stay(tmp_path, make):
     before, after = crawl.members([crawl.record("sound", f"http://s.org/{i}") for i in range(2)])
     path = tmp_path / "a.gz"
     path.write_bytes(b"".join([before, *make(crawl), after]))

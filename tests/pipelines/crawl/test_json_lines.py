@@ -49,7 +49,7 @@ def reasons(found: Iterable[Page | Rejected]) -> list[str]:
 
 
 @COMPRESSORS
-def test_a_page_a_line(tmp_path: Path, compress: Compress):
+def test_a_page_a_line(tmp_path, compress):
     lines = [line(i, timestamp="2024-01-01T00:00:00Z", record_id=f"<{i}>") for i in range(3)]
     content = b"\xef\xbb\xbf" + lines[0] + b"\r\n\n  \n" + lines[1] + b"\n" + lines[2]
     (tmp_path / "a").write_bytes(compress(content))
@@ -67,7 +67,7 @@ def test_a_page_a_line(tmp_path: Path, compress: Compress):
 
 
 @COMPRESSORS
-def test_bad_lines_cost_only_themselves(tmp_path: Path, compress: Compress):
+def test_bad_lines_cost_only_themselves(tmp_path, compress):
     bad = [
         (b'{"text": "caf\xe9", "url": "u"}', "bad_utf8"),
         (b'{"text": "unfinished', "bad_json"),
@@ -96,7 +96,7 @@ def test_bad_lines_cost_only_themselves(tmp_path: Path, compress: Compress):
 @pytest.mark.parametrize(
     ("text", "url"), [(r"a\ud83d", "http://a.example/"), ("a", r"http://a.example/\udfff")]
 )
-def test_half_a_character_is_a_counted_drop(tmp_path: Path, text: str, url: str):
+def test_half_a_character_is_a_counted_drop(tmp_path, text, url):
     line = f'{{"text": "{text}", "url": "{url}"}}'
     (tmp_path / "a").write_text(
         f"{line}\n" + r'{"text": "\ud83d\ude00", "url": "http://b.example/"}'
@@ -111,7 +111,7 @@ def test_half_a_character_is_a_counted_drop(tmp_path: Path, text: str, url: str)
 
 @pytest.mark.parametrize("damage", ["cut", "noise", "checksum", "tail"])
 @COMPRESSED
-def test_damage_keeps_what_comes_before(tmp_path: Path, kind: str, damage: str):
+def test_damage_keeps_what_comes_before(tmp_path, kind, damage):
     # Text that does not compress away, so that the damage lies in the middle of it.
     noise = random.Random(0)
     lines = [line(i, padding=noise.randbytes(30).hex()) for i in range(20_000)]
@@ -139,7 +139,7 @@ def test_damage_keeps_what_comes_before(tmp_path: Path, kind: str, damage: str):
     assert offset >= sum(len(one) + 1 for one in lines[:least])
 
 
-def test_damage_at_once(tmp_path: Path):
+def test_damage_at_once(tmp_path):
     (tmp_path / "a").write_bytes(gzip.compress(line(1))[:12] + b"\xff" * 40)
     assert reasons(read(tmp_path / "a")) == ["damaged"]
 
@@ -159,7 +159,7 @@ def numbers(found: Iterable[Page | Rejected]) -> list[int]:
 
 @pytest.mark.parametrize("damage", ["cut", "header", "noise", "checksum", "magic", "junk"])
 @COMPRESSED
-def test_damage_costs_only_its_member(tmp_path: Path, kind: str, damage: str):
+def test_damage_costs_only_its_member(tmp_path, kind, damage):
     contents = [padded(first, 100) for first in range(0, 500, 100)]
     parts = [bytearray(COMPRESS[kind](content)) for content in contents]
     hit, middle = parts[2], len(parts[2]) // 2
@@ -197,7 +197,7 @@ def test_damage_costs_only_its_member(tmp_path: Path, kind: str, damage: str):
 
 
 @COMPRESSED
-def test_a_line_over_damage_is_counted(tmp_path: Path, kind: str):
+def test_a_line_over_damage_is_counted(tmp_path, kind):
     split = line(1)
     parts = [
         COMPRESS[kind](line(0) + b"\n" + split[:20]),
@@ -222,9 +222,7 @@ UNCHECKED: Compress = zstandard.ZstdCompressor(write_checksum=False).compress
 @pytest.mark.parametrize("kind", ["gzip", "zstd", "unchecked"])
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_sound_members_are_read_whichever_is_damaged(
-    tmp_path: Path, kind: str, data: st.DataObject
-):
+def test_sound_members_are_read_whichever_is_damaged(tmp_path, kind, data):
     # Without a checksum the end of a last line may be damaged and nobody can tell.
     compress = {**COMPRESS, "unchecked": lambda content: UNCHECKED(b"\n" + content)}[kind]
     sizes = data.draw(st.lists(st.integers(1, 4), min_size=2, max_size=6))
@@ -246,7 +244,7 @@ def test_sound_members_are_read_whichever_is_damaged(
         assert "damaged" in reasons(found)
 
 
-def test_damage_with_a_dictionary(tmp_path: Path):
+def test_damage_with_a_dictionary(tmp_path):
     dictionary = zstandard.train_dictionary(2000, [padded(i, 3) for i in range(300)])
     compress = zstandard.ZstdCompressor(dict_data=dictionary, write_checksum=True).compress
     parts = [bytearray(compress(line(i) + b"\n")) for i in range(5)]
@@ -260,7 +258,7 @@ def test_damage_with_a_dictionary(tmp_path: Path):
     assert reasons(read(tmp_path / "a")) == ["damaged"]
 
 
-def test_a_bomb_costs_only_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_bomb_costs_only_itself(tmp_path, monkeypatch):
     monkeypatch.setattr(streams, "BOMB_BYTES", 16 << 20)
     bomb = COMPRESS["zstd"](bytes(64 << 20))
     sound = [COMPRESS["zstd"](line(i) + b"\n") for i in range(2)]
@@ -305,7 +303,7 @@ HOSTILE = {
 
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("name", HOSTILE)
-def test_members_that_are_none_take_linear_time(tmp_path: Path, name: str):
+def test_members_that_are_none_take_linear_time(tmp_path, name):
     kind, unit = HOSTILE[name]
     sound = [COMPRESS[kind](line(i) + b"\n") for i in range(2)]
     junk = b"junk" + unit * (200_000 // len(unit))
@@ -320,9 +318,7 @@ def test_members_that_are_none_take_linear_time(tmp_path: Path, name: str):
 
 
 @pytest.mark.timeout(60)
-def test_members_that_swallow_all_others_take_bounded_time(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_members_that_swallow_all_others_take_bounded_time(tmp_path, monkeypatch):
     """A thousand sound members, each followed by one that goes on to the same 16 MB."""
     sound, units, size = gzip.compress(b"{}\n", mtime=0), 1000, 60_000
     swallowers: list[bytes] = []
@@ -340,9 +336,7 @@ def test_members_that_swallow_all_others_take_bounded_time(
 
 
 @COMPRESSED
-def test_looking_for_swallowed_members_is_bounded(
-    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
-):
+def test_looking_for_swallowed_members_is_bounded(tmp_path, kind, monkeypatch):
     parts = [COMPRESS[kind](padded(i, 1)) for i in range(6)]
     # A length that lies, so that a member seems to go on to the middle of the one after the next.
     size = len(parts[1]) + len(parts[2]) + 30
@@ -356,7 +350,7 @@ def test_looking_for_swallowed_members_is_bounded(
     assert [i for i in found if i >= 0] in ([0, 3, 4, 5], [0, 4, 5])
 
 
-def test_members_are_forgotten(tmp_path: Path):
+def test_members_are_forgotten(tmp_path):
     members = 30_000
     (tmp_path / "a").write_bytes(gzip.compress(b"\n", mtime=0) * members)
     tracemalloc.start()
@@ -367,7 +361,7 @@ def test_members_are_forgotten(tmp_path: Path):
 
 
 @COMPRESSORS
-def test_an_endless_line_is_not_held_in_memory(tmp_path: Path, compress: Compress):
+def test_an_endless_line_is_not_held_in_memory(tmp_path, compress):
     content = line(0) + b"\n" + b"a" * (100 << 20) + b"\n" + line(2)
     (tmp_path / "a").write_bytes(compress(content))
     del content
@@ -385,7 +379,7 @@ def test_an_endless_line_is_not_held_in_memory(tmp_path: Path, compress: Compres
     st.lists(st.binary(max_size=40).map(lambda b: b.replace(b"\n", b"")), max_size=12),
     st.integers(1, 30),
 )
-def test_lines_are_those_between_newlines(parts: list[bytes], limit: int):
+def test_lines_are_those_between_newlines(parts, limit):
     content = b"\n".join(parts)
     packings: list[tuple[Compression, bytes]] = [
         ("none", content),

@@ -1,10 +1,10 @@
 """What all formats have in common."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
+import crawl_files as crawl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -44,9 +44,7 @@ def parquet(path: Path, crawl: ModuleType) -> Path:
 
 
 @pytest.mark.parametrize("make", [wet, warc, jsonl, parquet])
-def test_a_blocked_url_is_a_counted_drop(
-    tmp_path: Path, crawl: ModuleType, make: Callable[[Path, ModuleType], Path]
-):
+def test_a_blocked_url_is_a_counted_drop(tmp_path, make):
     [file] = find_crawl_files([str(make(tmp_path / "file", crawl))])
     options = {
         "max_record_bytes": 1 << 20,
@@ -65,9 +63,7 @@ def test_a_blocked_url_is_a_counted_drop(
 
 
 @pytest.mark.parametrize("by", ["{}", "{}*"])
-def test_an_archive_with_damaged_first_bytes_gives_its_other_pages(
-    tmp_path: Path, crawl: ModuleType, by: str
-):
+def test_an_archive_with_damaged_first_bytes_gives_its_other_pages(tmp_path, by):
     path = wet(tmp_path / "file", crawl)
     path.write_bytes(b"\0\0" + path.read_bytes()[2:])
     [file] = find_crawl_files([by.format(path)])

@@ -4,10 +4,9 @@ import gzip
 import io
 import json
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from types import ModuleType
 from typing import Any, ClassVar
 
+import crawl_files as crawl
 import pytest
 from apache_beam.io.filesystem import FileMetadata, FileSystem
 
@@ -102,9 +101,7 @@ def lines(count: int) -> bytes:
     return "".join(f"{json.dumps(one)}\n" for one in objects).encode()
 
 
-def test_a_url_is_what_the_file_is(
-    tmp_path: Path, put: Callable[[str, bytes], str], crawl: ModuleType
-):
+def test_a_url_is_what_the_file_is(tmp_path, put):
     contents = {
         "a.wet.gz": b"".join(crawl.members([crawl.record("text", "u")] * 3)),
         "b.jsonl": lines(30_000),
@@ -125,7 +122,7 @@ def test_a_url_is_what_the_file_is(
         assert read(remote) == read(local)
 
 
-def test_globs_on_an_object_store(memory: dict[str, bytes]):
+def test_globs_on_an_object_store(memory):
     for name in ("x/b.jsonl", "x/a.jsonl", "y/c.jsonl", "x/d.html"):
         memory[f"memory://bucket/{name}"] = lines(1)
     memory["memory://bucket/x/d.html"] = b"<html>"
@@ -136,9 +133,7 @@ def test_globs_on_an_object_store(memory: dict[str, bytes]):
         find_crawl_files(["memory://bucket/z/*"])
 
 
-def test_a_glob_on_an_object_store_reads_no_file(
-    memory: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
-):
+def test_a_glob_on_an_object_store_reads_no_file(memory, monkeypatch):
     for name in "abc":
         memory[f"memory://bucket/{name}.jsonl"] = lines(1)
     MemoryFileSystem.opened.clear()
@@ -152,14 +147,14 @@ def test_a_glob_on_an_object_store_reads_no_file(
     assert not {file.digest for file in after} & {file.digest for file in before}
 
 
-def test_a_url_that_does_not_exist(file_server: Any, memory: dict[str, bytes]):
+def test_a_url_that_does_not_exist(file_server, memory):
     with pytest.raises(UserError, match="does not exist on the server"):
         find_crawl_files([f"{file_server.url}/missing.gz"])
     with pytest.raises(UserError, match="does not exist: give WARC"):
         find_crawl_files(["memory://bucket/missing.gz"])
 
 
-def test_an_interrupted_download_of_input_goes_on(file_server: Any):
+def test_an_interrupted_download_of_input_goes_on(file_server):
     content = gzip.compress(lines(20_000), mtime=0)
     file_server.files["/a.gz"] = content
     [file] = find_crawl_files([f"{file_server.url}/a.gz"])
@@ -172,7 +167,7 @@ def test_an_interrupted_download_of_input_goes_on(file_server: Any):
     ]
 
 
-def test_a_corpus_from_a_url(tmp_path: Path, file_server: Any, crawl: ModuleType):
+def test_a_corpus_from_a_url(tmp_path, file_server):
     lenient = CorpusConfig(min_lines=1, min_long_line_characters=1, language_threshold=0.7)
     pages = [crawl.record(crawl.prose(crawl.GERMAN, i), f"http://a.example/{i}") for i in range(6)]
     file_server.files["/a.wet.gz"] = b"".join(crawl.members(pages))

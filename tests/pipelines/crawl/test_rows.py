@@ -29,7 +29,7 @@ def page(mapped: tuple[str, ...] = (), **fields: Any) -> Page | Rejected:
         ({"url": "u", "id": ["i"]}, "u", ""),
     ],
 )
-def test_where_url_and_record_id_come_from(fields: dict[str, Any], url: str, record_id: str):
+def test_where_url_and_record_id_come_from(fields, url, record_id):
     found = page(**fields)
     assert isinstance(found, Page)
     assert (found.url, found.record_id) == (url, record_id)
@@ -52,7 +52,7 @@ def test_where_url_and_record_id_come_from(fields: dict[str, Any], url: str, rec
         ({}, "1970-01-01T00:00:00Z"),
     ],
 )
-def test_where_the_date_comes_from(fields: dict[str, Any], timestamp: str):
+def test_where_the_date_comes_from(fields, timestamp):
     found = page(**fields)
     assert isinstance(found, Page)
     assert found.timestamp == timestamp
@@ -61,7 +61,7 @@ def test_where_the_date_comes_from(fields: dict[str, Any], timestamp: str):
 @pytest.mark.parametrize(
     "value", ["yesterday", 1e300, float("nan"), -(10**30), True, ["2020"], "2020-13-01"]
 )
-def test_a_date_that_is_none(value: Any):
+def test_a_date_that_is_none(value):
     found = page(date=value)
     assert isinstance(found, Rejected)
     assert found.reason == "bad_timestamp"
@@ -77,7 +77,7 @@ def test_an_impossible_week():
 @pytest.mark.parametrize(
     ("text", "fits"), [("a" * 100, True), ("a" * 101, False), ("ä" * 51, False)]
 )
-def test_the_limit_counts_bytes(text: str, fits: bool):
+def test_the_limit_counts_bytes(text, fits):
     found = page(text=text)
     assert isinstance(found, Page) == fits
     assert fits or (isinstance(found, Rejected) and found.reason == "too_large")
@@ -125,9 +125,7 @@ def test_fields_of_other_names():
         ),
     ],
 )
-def test_a_rejection_names_the_fields_and_the_option(
-    fields: dict[str, Any], reason: str, detail: str
-):
+def test_a_rejection_names_the_fields_and_the_option(fields, reason, detail):
     found = page(**fields)
     assert isinstance(found, Rejected)
     assert found.reason == reason

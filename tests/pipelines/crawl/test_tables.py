@@ -44,7 +44,7 @@ def numbered(count: int) -> dict[str, list[str]]:
 
 @pytest.mark.parametrize("row_group_size", [1, 7, 1000])
 @pytest.mark.parametrize("use_dictionary", [True, False])
-def test_a_page_a_row(tmp_path: Path, row_group_size: int, use_dictionary: bool):
+def test_a_page_a_row(tmp_path, row_group_size, use_dictionary):
     path = write(
         tmp_path / "a",
         numbered(2500 if row_group_size > 7 else 20),
@@ -57,7 +57,7 @@ def test_a_page_a_row(tmp_path: Path, row_group_size: int, use_dictionary: bool)
     assert len(found) == (2500 if row_group_size > 7 else 20)
 
 
-def test_a_corpus_of_ours(tmp_path: Path):
+def test_a_corpus_of_ours(tmp_path):
     row = {
         "id": "00ff",
         "url": "http://a.example/",
@@ -81,7 +81,7 @@ def test_a_corpus_of_ours(tmp_path: Path):
     ]
 
 
-def test_rows_of_datatrove_and_hugging_face(tmp_path: Path):
+def test_rows_of_datatrove_and_hugging_face(tmp_path):
     metadata = {"url": "http://a.example/", "date": "2024-01-01", "tokens": 7, "more": {"x": [1]}}
     path = write(
         tmp_path / "nested",
@@ -128,9 +128,7 @@ def test_rows_of_datatrove_and_hugging_face(tmp_path: Path):
     ],
     ids=str,
 )
-def test_a_moment_that_python_lacks_costs_only_its_row(
-    tmp_path: Path, value: int, kind: pa.DataType
-):
+def test_a_moment_that_python_lacks_costs_only_its_row(tmp_path, value, kind):
     columns = {**numbered(3), "timestamp": pa.array([0, value, None], kind)}
     found = read(write(tmp_path / "a", columns))
     assert reasons(found)[1:] == ["bad_timestamp", ""]
@@ -153,13 +151,13 @@ def test_a_moment_that_python_lacks_costs_only_its_row(
     ],
     ids=lambda dates: str(dates.type),
 )
-def test_dates_of_any_type(tmp_path: Path, dates: pa.Array):
+def test_dates_of_any_type(tmp_path, dates):
     [page] = read(write(tmp_path / "a", {**numbered(1), "date": dates}))
     assert isinstance(page, Page)
     assert (page.timestamp, page.timestamp_micros) == ("2024-01-01T00:00:00Z", 1704067200000000)
 
 
-def test_fields_of_other_names_at_any_depth(tmp_path: Path):
+def test_fields_of_other_names_at_any_depth(tmp_path):
     metas = [{"link": "http://a.example/", "crawl": {"day": datetime.date(2024, 1, 1)}}, None]
     path = write(tmp_path / "a", {"content": ["one", "two"], "meta": metas})
     fields = map_fields(["text=content", "url=meta.link", "timestamp=meta.crawl.day"])
@@ -180,12 +178,12 @@ def test_fields_of_other_names_at_any_depth(tmp_path: Path):
     "column",
     [pa.array([1]), pa.array([["t"]]), pa.array([{"text": "t"}]), pa.array([None], pa.null())],
 )
-def test_a_table_without_text(tmp_path: Path, column: pa.Array):
+def test_a_table_without_text(tmp_path, column):
     assert reasons(read(write(tmp_path / "a", {"text": column, "url": ["u"]}))) == ["no_text"]
     assert reasons(read(write(tmp_path / "b", {"body": column}))) == ["no_text"]
 
 
-def test_rows_that_are_not_utf8_or_too_long(tmp_path: Path):
+def test_rows_that_are_not_utf8_or_too_long(tmp_path):
     texts = pa.array([b"sound", b"caf\xe9", b"x" * 101, b"sound too"], pa.binary())
     for kind in (pa.binary(), pa.string()):
         column = texts if kind == pa.binary() else texts.view(pa.string())
@@ -193,7 +191,7 @@ def test_rows_that_are_not_utf8_or_too_long(tmp_path: Path):
         assert reasons(read(path, 100)) == ["", "bad_utf8", "too_large", ""]
 
 
-def test_a_damaged_row_group_costs_only_itself(tmp_path: Path):
+def test_a_damaged_row_group_costs_only_itself(tmp_path):
     path = write(
         tmp_path / "a",
         numbered(3000),
@@ -211,7 +209,7 @@ def test_a_damaged_row_group_costs_only_itself(tmp_path: Path):
     assert [one.source for one in found] == [f"f@{i}" for i in range(3000)]
 
 
-def test_a_damaged_footer_does_not_abort_the_process(tmp_path: Path):
+def test_a_damaged_footer_does_not_abort_the_process(tmp_path):
     path = write(tmp_path / "a", numbered(60), row_group_size=20, compression="zstd")
     content = bytearray(path.read_bytes())
     footer = len(content) - 8 - int.from_bytes(content[-8:-4], "little")
@@ -232,7 +230,7 @@ def test_a_damaged_footer_does_not_abort_the_process(tmp_path: Path):
     assert done.stdout.split() == ["damaged"] * 60
 
 
-def test_no_footer(tmp_path: Path):
+def test_no_footer(tmp_path):
     path = write(tmp_path / "a", numbered(10))
     path.write_bytes(path.read_bytes()[:-20])
     [only] = read(path)
@@ -242,7 +240,7 @@ def test_no_footer(tmp_path: Path):
 
 @settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
-def test_any_damage_is_survived(tmp_path: Path, data: st.DataObject):
+def test_any_damage_is_survived(tmp_path, data):
     path = write(tmp_path / "a", numbered(60), row_group_size=20, compression="zstd")
     content = bytearray(path.read_bytes())
     at = data.draw(st.integers(4, len(content) - 1))
@@ -252,7 +250,7 @@ def test_any_damage_is_survived(tmp_path: Path, data: st.DataObject):
     assert len(read(path)) <= 60 + 3 + len(content) // tables.MIN_ROW_BYTES
 
 
-def test_a_column_that_is_too_large_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_column_that_is_too_large_is_not_read(tmp_path, monkeypatch):
     monkeypatch.setattr(tables, "MAX_COLUMN_BYTES", 100_000)
     table = numbered(20)
     table["text"][10:] = [f"{i}" * 20_000 for i in range(10)]
@@ -262,9 +260,7 @@ def test_a_column_that_is_too_large_is_not_read(tmp_path: Path, monkeypatch: pyt
     assert [one.source for one in found] == [f"f@{i}" for i in range(20)]
 
 
-def test_rows_that_a_file_cannot_hold_are_not_counted_singly(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_rows_that_a_file_cannot_hold_are_not_counted_singly(tmp_path, monkeypatch):
     path = write(tmp_path / "a", {"text": ["x" * 10] * 10**6, "url": ["u"] * 10**6})
     monkeypatch.setattr(tables, "MAX_COLUMN_BYTES", 10)
     [only] = read(path)
@@ -282,7 +278,7 @@ def shared_values(path: Path, size: int, rows: int) -> Path:
     return write(path, columns, dictionary_pagesize_limit=64 << 20)
 
 
-def test_a_value_that_many_rows_share_is_held_once(tmp_path: Path):
+def test_a_value_that_many_rows_share_is_held_once(tmp_path):
     # 60 GB if spelt out.
     path = shared_values(tmp_path / "a", 4 << 20, 5000)
     assert path.stat().st_size < 1 << 20
@@ -303,7 +299,7 @@ def test_a_value_that_many_rows_share_is_held_once(tmp_path: Path):
     assert int(done.stdout) < 1 << 20  # KiB
 
 
-def test_a_bomb_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_bomb_is_given_up(tmp_path, monkeypatch):
     monkeypatch.setattr(tables, "BOMB_BYTES", 1 << 20)
     found = read(shared_values(tmp_path / "a", 10_000, 50_000))
     assert reasons(found)[-1] == "damaged"
@@ -311,6 +307,6 @@ def test_a_bomb_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     assert len(found) < 10_000
 
 
-def test_errors_of_the_disk_are_no_damage(tmp_path: Path):
+def test_errors_of_the_disk_are_no_damage(tmp_path):
     with pytest.raises(FileNotFoundError):
         read(tmp_path / "missing")

@@ -21,7 +21,7 @@ PREFIXES = ("WARC", "CONTENT-", "Content-")
 
 
 @given(TEXTS)
-def test_lines_are_those_of_string_methods(text: str):
+def test_lines_are_those_of_string_methods(text):
     lines = map(str.strip, text.replace("\r", "\n").split("\n"))
     kept = list(filter(None, lines))
     assert normalize_lines(text.encode(), drop_metadata_lines=False) == "\n".join(kept).encode()
@@ -45,7 +45,7 @@ def test_lines_that_look_like_headers_are_dropped_as_in_mc4():
 
 
 @given(st.lists(st.text(alphabet="aäह𐍈", max_size=12), min_size=1, max_size=8))
-def test_the_third_longest_line_is_that_of_sorted_lengths(lines: list[str]):
+def test_the_third_longest_line_is_that_of_sorted_lengths(lines):
     text, expected = "\n".join(lines).encode(), sorted(map(len, lines))[-3:][0]
     assert third_longest_line(text, 13) == expected
     for enough in range(13):

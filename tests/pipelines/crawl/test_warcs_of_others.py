@@ -3,10 +3,10 @@
 import gzip
 import tracemalloc
 import zlib
-from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
+import crawl_files as crawl
 import pytest
 
 from pipelines.crawl.files import find_crawl_files
@@ -63,7 +63,7 @@ def outcome(tmp_path: Path, crawl: ModuleType, head: str, body: bytes) -> str:
         "X-Crawl-Transfer-Encoding: chunked\r\nX-Crawl-Content-Encoding: gzip\r\n",
     ],
 )
-def test_a_decoded_body_under_its_old_headers(tmp_path: Path, crawl: ModuleType, head: str):
+def test_a_decoded_body_under_its_old_headers(tmp_path, head):
     assert outcome(tmp_path, crawl, head, HTML) == TEXT
 
 
@@ -84,14 +84,12 @@ def test_a_decoded_body_under_its_old_headers(tmp_path: Path, crawl: ModuleType,
     ],
 )
 @pytest.mark.parametrize("extra", [b"", b"\r\n"], ids=["", "CC-MAIN-2018-34"])
-def test_an_encoded_body_is_decoded(
-    tmp_path: Path, crawl: ModuleType, head: str, encode: Callable[[bytes], bytes], extra: bytes
-):
+def test_an_encoded_body_is_decoded(tmp_path, head, encode, extra):
     head += f"Content-Length: {len(encode(HTML))}\r\n"  # which the other line end is not in
     assert outcome(tmp_path, crawl, head, extra + encode(HTML)) == TEXT
 
 
-def test_brotli(tmp_path: Path, crawl: ModuleType):
+def test_brotli(tmp_path):
     assert outcome(tmp_path, crawl, "Content-Encoding: br\r\n", BROTLI) == "Hello"
 
 
@@ -108,16 +106,12 @@ def test_brotli(tmp_path: Path, crawl: ModuleType):
     ],
     ids=["cut", "size", "gzip", "zlib", "bare", "brotli", "zstd"],
 )
-def test_a_body_that_is_damaged_half_way_is_no_text(
-    tmp_path: Path, crawl: ModuleType, head: str, body: bytes
-):
+def test_a_body_that_is_damaged_half_way_is_no_text(tmp_path, head, body):
     assert outcome(tmp_path, crawl, head, body) == "dropped: bad_encoding"
 
 
 @pytest.mark.parametrize("encode", [gzip.compress, bare])
-def test_a_bomb_stays_in_bounds(
-    tmp_path: Path, crawl: ModuleType, encode: Callable[[bytes], bytes]
-):
+def test_a_bomb_stays_in_bounds(tmp_path, encode):
     bomb = encode(b"a" * (100 * LIMIT))
     tracemalloc.start()
     found = outcome(tmp_path, crawl, "Content-Encoding: deflate\r\n", bomb)
@@ -127,7 +121,7 @@ def test_a_bomb_stays_in_bounds(
     assert peak < 10 * LIMIT
 
 
-def test_heads_end_where_they_end(tmp_path: Path, crawl: ModuleType):
+def test_heads_end_where_they_end(tmp_path):
     """A head of bare line feeds, before a body that has a blank line of CR LF."""
     http = b"HTTP/1.1 200 OK\nContent-Type: text/html; charset=utf-8\n\n" + HTML
     record = crawl.record(http, "http://a.example/", kind="response")
@@ -143,7 +137,7 @@ ARC = (
 
 
 @pytest.mark.parametrize("compress", [gzip.compress, bytes])
-def test_arc_files_are_named(tmp_path: Path, compress: Callable[[bytes], bytes]):
+def test_arc_files_are_named(tmp_path, compress):
     path = tmp_path / "a.arc.gz"
     path.write_bytes(compress(ARC) + compress(b"http://a.example/ 1.2.3.4 20100107 text/html 5\nx"))
     with pytest.raises(UserError, match=r"a\.arc\.gz is an ARC file: convert it to WARC, .*warcio"):

@@ -1,6 +1,6 @@
-from pathlib import Path
 from types import ModuleType
 
+import crawl_files as crawl
 import pytest
 import zstandard
 
@@ -23,7 +23,7 @@ def dictionary_frame(content: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("compressed", [True, False])
-def test_zstd_dictionary_of_the_file(tmp_path: Path, crawl: ModuleType, compressed: bool):
+def test_zstd_dictionary_of_the_file(tmp_path, compressed):
     dictionary = trained(crawl)
     zstd = zstandard.ZstdCompressor(dict_data=dictionary, write_checksum=True).compress
     parts = [bytearray(zstd(crawl.record(f"page {i}", "u"))) for i in range(5)]
@@ -37,7 +37,7 @@ def test_zstd_dictionary_of_the_file(tmp_path: Path, crawl: ModuleType, compress
     assert find_crawl_files([str(path)])[0].format == "warc"
 
 
-def test_hostile_zstd_dictionaries(tmp_path: Path, crawl: ModuleType):
+def test_hostile_zstd_dictionaries(tmp_path):
     dictionary = trained(crawl)
     records = zstandard.ZstdCompressor(dict_data=dictionary).compress(crawl.record("t", "u"))
     bomb = zstandard.compress(bytes(200 << 20))

@@ -5,7 +5,6 @@ import tempfile
 import tracemalloc
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from unittest import mock
 
 import apache_beam as beam
@@ -214,7 +213,7 @@ def test_best_of_each_is_stable():
 
 
 @given(st.lists(st.tuples(*[st.integers(0, 3)] * 4), max_size=40))
-def test_best_of_each_equals_a_sort_by_all_columns(rows: list[tuple[int, ...]]):
+def test_best_of_each_equals_a_sort_by_all_columns(rows):
     best: dict[tuple[int, ...], int] = {}
     for number, row in sorted(enumerate(rows), key=lambda item: (item[1], item[0])):
         best.setdefault(row[:2], number)
@@ -241,12 +240,7 @@ PAGES = st.builds(
     st.sampled_from([100, 500, 1 << 20]),
 )
 def test_equals_brute_force_however_it_is_cut(
-    units: list[list[Page]],
-    bits: int,
-    by_reference: bool,
-    url_winner: UrlWinner,
-    row_group_size: int,
-    most_bytes: int,
+    units, bits, by_reference, url_winner, row_group_size, most_bytes
 ):
     pages = [one for unit in units for one in unit]
     with mock.patch.object(exact, "MOST_SORTING_BYTES", most_bytes):
@@ -269,9 +263,7 @@ def random_parts(parts: int, rows: int) -> Iterator[tuple[np.ndarray, np.ndarray
 
 
 @pytest.mark.parametrize("same", [False, True])
-def test_a_unit_of_any_size_is_sorted_in_bounded_memory(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, same: bool
-):
+def test_a_unit_of_any_size_is_sorted_in_bounded_memory(monkeypatch, tmp_path, same):
     """A million lines, 32 MB of candidates, of which half or all are equal."""
     limit = 2 << 20
     monkeypatch.setattr(exact, "MOST_SORTING_BYTES", limit)
@@ -315,13 +307,13 @@ def test_equals_mc4s_own_code():
     ("size", "most", "buckets"),
     [(0, 64, 1), (4, 64, 1), (5, 64, 2), (60, 64, 8), (600, 64, 16), (6000, 64, 128), (60, 2, 32)],
 )
-def test_much_is_cut_for_workers_to_share(size: int, most: int, buckets: int):
+def test_much_is_cut_for_workers_to_share(size, most, buckets):
     """In megabytes."""
     assert 1 << shared_bits(size << 20, most << 20) == buckets
 
 
 @given(st.lists(st.tuples(st.sampled_from("aäb "), st.booleans()), min_size=1, max_size=9))
-def test_own_lines_are_those_that_are_kept_and_repeats_are_told(lines: list[tuple[str, bool]]):
+def test_own_lines_are_those_that_are_kept_and_repeats_are_told(lines):
     texts, kept = [text for text, _ in lines], np.array([keep for _, keep in lines])
     hashes, counts = np.array([[ord(text), 0] for text in texts], np.uint64), Counter()
     owned = [text for text, keep in lines if keep]

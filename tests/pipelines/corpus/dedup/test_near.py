@@ -24,7 +24,7 @@ def similar_pairs(similarity: float, size: int, pairs: int) -> tuple[list[str], 
 
 
 @pytest.mark.parametrize("size", [60, 300])
-def test_probability_of_a_match_is_the_theorys(size: int):
+def test_probability_of_a_match_is_the_theorys(size):
     """Each point of the S-curve within 4 standard deviations, 600 pairs a point."""
     minhash = NearDedup(shingle_words=1)
     for similarity in (0.5, 0.6, 0.68, 0.72, 0.8, 0.9):
@@ -48,7 +48,7 @@ TEXTS = st.text(st.sampled_from("ab c.我ไ\n"), max_size=40)
 
 
 @given(TEXTS, st.lists(TEXTS, max_size=3))
-def test_exact_duplicates_share_every_key(text: str, others: list[str]):
+def test_exact_duplicates_share_every_key(text, others):
     minhash = NearDedup(bands=3, rows=2)
     texts = [text, *others, text]
     keys = minhash.band_keys(cut(texts), ["de"] * len(texts))
@@ -114,7 +114,7 @@ def by_search(edges: list[tuple[int, int]]) -> dict[int, int]:
 
 
 @given(EDGES)
-def test_components_are_those_of_a_search(edges: list[tuple[int, int]]):
+def test_components_are_those_of_a_search(edges):
     pages, labels = components(np.array(edges, np.uint64).reshape(-1, 2))
     expected = by_search(edges)
     assert pages.tolist() == sorted(expected)
@@ -135,9 +135,7 @@ def test_a_long_chain_is_one_component():
     st.integers(0, 3),
     st.randoms(use_true_random=False),
 )
-def test_clusters_do_not_depend_on_order_or_buckets(
-    rows: list[tuple[int, int]], bits: int, draws: random.Random
-):
+def test_clusters_do_not_depend_on_order_or_buckets(rows, bits, draws):
     """Keys 0..4 spread over the key space, pages 0..12, each in any bucket order."""
     candidates = np.array([(key << 61, key, page) for key, page in rows], np.uint64).reshape(-1, 3)
     pages = np.arange(13, dtype=np.uint64)
@@ -197,6 +195,6 @@ def test_keys_are_the_same_whichever_pages_are_chosen():
 
 
 @pytest.mark.parametrize("bad", [{"bands": 0}, {"rows": 65}, {"shingle_words": 0}])
-def test_settings_are_checked(bad: dict):
+def test_settings_are_checked(bad):
     with pytest.raises(UserError):
         NearDedup(**bad)

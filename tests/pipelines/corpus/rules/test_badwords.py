@@ -48,7 +48,7 @@ def drops(badwords: WordLists, lang: str, text: str, release: str = "3.1.0") -> 
     return has_bad_words(word_patterns(badwords, release), lang, text)
 
 
-def test_all_of_ldnoobws_lists_are_read(tmp_path: Path):
+def test_all_of_ldnoobws_lists_are_read(tmp_path):
     names = {name: f"{name.lower()}word\n" for name in LDNOOBW.split(" ")}
     others = {"README.md": "# x", "LICENSE": "y", "USERS.md": "z", ".gitignore": ""}
     found = load_badwords(write_lists(tmp_path / "lists", names | others))
@@ -56,7 +56,7 @@ def test_all_of_ldnoobws_lists_are_read(tmp_path: Path):
     assert dict(found)["fr"] == ("fr-ca-u-sd-caqcword", "frword")
 
 
-def test_entries_are_lines_and_the_digest_is_of_their_content(tmp_path: Path):
+def test_entries_are_lines_and_the_digest_is_of_their_content(tmp_path):
     first = load_badwords(write_lists(tmp_path / "a", {"de": "eins \r\n\r\nzwei  drei\n\n"}))
     assert dict(first)["de"] == ("eins", "zwei  drei")
     again = load_badwords(write_lists(tmp_path / "b", {"de": "\ufeffzwei  drei\neins"}))
@@ -66,7 +66,7 @@ def test_entries_are_lines_and_the_digest_is_of_their_content(tmp_path: Path):
     assert identity(first) != identity(other)
 
 
-def test_a_build_is_known_by_the_same_digest_as_before(tmp_path: Path):
+def test_a_build_is_known_by_the_same_digest_as_before(tmp_path):
     """A corpus can only be added to while its lists have the digest in its manifest."""
     texts = {"de": "eins\nzwei  drei\n", "fr-CA-u-sd-caqc": "b\n", "fr": "a\n"}
     assert identity(load_badwords(write_lists(tmp_path / "lists", texts))) == {
@@ -87,7 +87,7 @@ def test_a_build_is_known_by_the_same_digest_as_before(tmp_path: Path):
         ("de", b"word\n" * (MAX_LIST_BYTES // 5 + 1), "is larger than"),
     ],
 )
-def test_odd_files_are_named(tmp_path: Path, name: str, data: bytes, message: str):
+def test_odd_files_are_named(tmp_path, name, data, message):
     directory = write_lists(tmp_path / "lists", {"en": "word"})
     (directory / name).write_bytes(data)
     with pytest.raises(UserError, match=message) as error:
@@ -95,7 +95,7 @@ def test_odd_files_are_named(tmp_path: Path, name: str, data: bytes, message: st
     assert str(directory / name) in str(error.value)
 
 
-def test_odd_directories_are_named(tmp_path: Path):
+def test_odd_directories_are_named(tmp_path):
     with pytest.raises(UserError, match="is not a directory"):
         load_badwords(tmp_path / "nowhere")
     with pytest.raises(UserError, match="holds no list"):
@@ -149,7 +149,7 @@ WORDS = st.text(st.sampled_from("abAB .-*(性_ßİ\n"), min_size=1, max_size=4)
     st.text(st.sampled_from("abAB .-*(性_ßİ\n"), max_size=20),
     st.sampled_from(["de", "ja", "th", "zh"]),
 )
-def test_equals_word_after_word(words: set[str], text: str, lang: str):
+def test_equals_word_after_word(words, text, lang):
     lowered = text.lower()
 
     def stands_alone(word: str) -> bool:
@@ -168,7 +168,7 @@ def c4_utils() -> ModuleType:
     return c4_utils
 
 
-def test_equals_tfds(c4_utils: ModuleType):
+def test_equals_tfds(c4_utils):
     draws = random.Random(4)
     languages = ["ar", "de", "hi", "ja", "th", "zh"]
     words = {

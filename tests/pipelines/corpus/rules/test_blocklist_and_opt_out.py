@@ -50,7 +50,7 @@ def blocklist(tmp_path: Path) -> BlockedUrls:
         ("", None),
     ],
 )
-def test_blocked(blocklist: BlockedUrls, url: str, name: str | None):
+def test_blocked(blocklist, url, name):
     assert blocklist.match(url) == name
 
 
@@ -58,16 +58,14 @@ LABELS = st.lists(st.sampled_from(["a", "b", "c"]), min_size=2, max_size=5)
 
 
 @given(LABELS, LABELS)
-def test_a_domain_blocks_itself_and_those_below(
-    tmp_path_factory: pytest.TempPathFactory, listed: list[str], visited: list[str]
-):
+def test_a_domain_blocks_itself_and_those_below(tmp_path_factory, listed, visited):
     path = tmp_path_factory.getbasetemp() / "list.txt"
     path.write_text(".".join(listed))
     found = load_blocklist([path]).match(f"http://{'.'.join(visited)}/")
     assert (found == "list") == (visited[-len(listed) :] == listed)
 
 
-def test_digest_is_that_of_the_entries(tmp_path: Path):
+def test_digest_is_that_of_the_entries(tmp_path):
     one, other = tmp_path / "a" / "l.txt", tmp_path / "b" / "l.txt"
     for path, text in ((one, "x.example\ny.example\n"), (other, "# c\ny.example\nX.example")):
         path.parent.mkdir()
@@ -81,14 +79,14 @@ def test_digest_is_that_of_the_entries(tmp_path: Path):
 @pytest.mark.parametrize(
     "line", ["http://bad.example/", "bad.example/path", "two words.example", "localhost"]
 )
-def test_lines_that_are_no_domains_are_refused(tmp_path: Path, line: str):
+def test_lines_that_are_no_domains_are_refused(tmp_path, line):
     path = tmp_path / "list.txt"
     path.write_text(f"good.example\n{line}\n")
     with pytest.raises(UserError, match=r"list\.txt, line 2: .* is not a domain"):
         load_blocklist([path])
 
 
-def test_missing_lists_are_named(tmp_path: Path):
+def test_missing_lists_are_named(tmp_path):
     with pytest.raises(UserError, match=r"gone\.txt"):
         load_blocklist([tmp_path / "gone.txt"])
     with pytest.raises(UserError, match="has no file called domains"):
@@ -97,7 +95,7 @@ def test_missing_lists_are_named(tmp_path: Path):
         load_blocklist(["gs://bucket/[a]"])
 
 
-def test_a_build_is_known_by_the_same_digest_as_before(tmp_path: Path):
+def test_a_build_is_known_by_the_same_digest_as_before(tmp_path):
     """A corpus can only be added to while its lists have the digest in its manifest."""
     for category in ("ut1/b/adult", "ut1/a", "ut1/a-b"):
         (tmp_path / category).mkdir(parents=True)
@@ -153,7 +151,7 @@ def test_a_build_is_known_by_the_same_digest_as_before(tmp_path: Path):
         ([], "<meta name=robots content=x>" * 9 + "<meta name=ccbot content=noai>", {"noai"}),
     ],
 )
-def test_signals(headers: list[tuple[str, str]], html: str, expected: set[str]):
+def test_signals(headers, html, expected):
     assert opt_out_signals(headers, html) == expected
 
 
@@ -170,7 +168,7 @@ def test_policy_chooses_what_it_honours():
 @pytest.mark.parametrize(
     "unit", ["<meta", "<meta ", "<meta name=", '<meta name="', "<meta name=a ", "name=name="]
 )
-def test_hostile_html_is_no_trouble(unit: str):
+def test_hostile_html_is_no_trouble(unit):
     """Well under a second; were a pattern quadratic, it would be hours."""
     html = unit * 400_000
     for whole in (html, f"{html}'>", f'{html}">', f"<!--{html}-->", f"<script>{html}</script>"):

@@ -2,7 +2,6 @@ import gzip
 import hashlib
 import json
 import random
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -80,7 +79,7 @@ def test_an_ngram_of_two_items_belongs_to_both():
     st.lists(st.lists(st.sampled_from("abc"), max_size=40), max_size=3),
     st.sampled_from([0.1, 0.5, 1.0]),
 )
-def test_equals_brute_force(items: list[list[str]], pages: list[list[str]], share: float):
+def test_equals_brute_force(items, pages, share):
     index = EvaluationIndex(
         [item(" ".join(one), line) for line, one in enumerate(items)], min_share=share
     )
@@ -107,7 +106,7 @@ def test_nothing_to_find():
     assert len(EvaluationIndex([item("...")])) == 0
 
 
-def test_sets_are_read_by_what_their_names_say(tmp_path: Path):
+def test_sets_are_read_by_what_their_names_say(tmp_path):
     rows = [{"question": "Who?", "choices": ["I", {"text": "you"}], "answer": 1}, {}]
     lines = "\n".join(map(json.dumps, rows)) + "\n\n"
     (tmp_path / "quiz.jsonl").write_text(lines)
@@ -120,7 +119,7 @@ def test_sets_are_read_by_what_their_names_say(tmp_path: Path):
     ]
 
 
-def test_a_build_is_known_by_the_bytes_of_its_sets(tmp_path: Path):
+def test_a_build_is_known_by_the_bytes_of_its_sets(tmp_path):
     contents = {"b.txt": b"First.\n", "a.txt.gz": gzip.compress(b"Second.\n", mtime=0)}
     for name, content in contents.items():
         (tmp_path / name).write_bytes(content)
@@ -140,7 +139,7 @@ def test_a_build_is_known_by_the_bytes_of_its_sets(tmp_path: Path):
         ("set.jsonl.gz", gzip.compress(b"{}", mtime=0)[:10] + b"\xff" * 9),
     ],
 )
-def test_damaged_sets_are_named(tmp_path: Path, name: str, content: bytes):
+def test_damaged_sets_are_named(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match=name):
         list(read_evaluation_sets([tmp_path / name]))
@@ -149,6 +148,6 @@ def test_damaged_sets_are_named(tmp_path: Path, name: str, content: bytes):
 
 
 @pytest.mark.parametrize("share", [0, 1.1, float("nan")])
-def test_the_share_is_checked(share: float):
+def test_the_share_is_checked(share):
     with pytest.raises(UserError, match=r"--modern\.contamination-share must be"):
         Decontaminate(contamination_share=share)

@@ -8,7 +8,6 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pipelines.corpus.rules import langid as langid_module
-from pipelines.corpus.rules.base import LanguageRule
 from pipelines.corpus.rules.langid import (
     IdentifyLanguageAndScript,
     TwoIdentifiers,
@@ -59,7 +58,7 @@ def test_modern_is_better_in_macro_f1(benchmark):
 
 
 @pytest.mark.parametrize("lang", ["hr", "bs", "sr-Latn"])
-def test_lost_languages_are_recovered(benchmark, lang: str):
+def test_lost_languages_are_recovered(benchmark, lang):
     _, _, _, tables = benchmark
     assert tables["CLD3 at 0.7"][lang].recall == 0
     assert tables["modern"][lang].recall >= 0.75
@@ -86,14 +85,14 @@ def test_scores_are_those_of_the_definition(benchmark):
     assert langid.scores(["de"], ["und"]) == {"de": (0.0, 0.0, 0.0)}
 
 
-def test_croatian_has_its_own_label_and_a_runner_up(identifier: TwoIdentifiers):
+def test_croatian_has_its_own_label_and_a_runner_up(identifier):
     found = identifier.identify(CROATIAN)
     assert (found.lang, found.script, found.reason) == ("hr", "Latn", "")
     assert found.score > 0.9
     assert found.second in ("", "bs", "sr-Latn")
 
 
-def test_serbian_is_told_by_its_script(identifier: TwoIdentifiers):
+def test_serbian_is_told_by_its_script(identifier):
     cyrillic = (
         "Сва људска бића рађају се слободна и једнака у достојанству и правима. Она су обдарена"
         " разумом и свешћу и треба једни према другима да поступају у духу братства."
@@ -129,23 +128,19 @@ def test_serbian_is_told_by_its_script(identifier: TwoIdentifiers):
         ),
     ],
 )
-def test_what_is_undetermined_says_why(
-    identifier: TwoIdentifiers, text: str, reason: str, second: str
-):
+def test_what_is_undetermined_says_why(identifier, text, reason, second):
     found = identifier.identify(text)
     assert (found.lang, found.reason, found.second) == ("und", reason, second)
 
 
-def test_noise_that_resembles_a_language_has_too_few_points(identifier: TwoIdentifiers):
+def test_noise_that_resembles_a_language_has_too_few_points(identifier):
     # Scots: both identifiers say English, CLD2 with points that English text exceeds.
     scots = "Ilka bodie haes the richt tae freedom o thocht, conscience an releegion; " * 4
     assert identifier.identify(ENGLISH).lang == "en"
     assert identifier.identify(scots).lang == "und"
 
 
-def test_a_page_mostly_in_another_script_is_no_page_of_the_language(
-    identifier: TwoIdentifiers, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_page_mostly_in_another_script_is_no_page_of_the_language(identifier, monkeypatch):
     russian = "Все люди рождаются свободными и равными в своем достоинстве и правах. "
     assert identifier.identify(russian * 4).lang == "ru"
     monkeypatch.setattr(langid_module, "MIN_SCRIPT_SHARE", 0.99)
@@ -154,7 +149,7 @@ def test_a_page_mostly_in_another_script_is_no_page_of_the_language(
     assert found.script == "Cyrl"
 
 
-def test_beginning_middle_and_end_of_a_long_text_are_looked_at(monkeypatch: pytest.MonkeyPatch):
+def test_beginning_middle_and_end_of_a_long_text_are_looked_at(monkeypatch):
     assert sample("0123456789", 10) == "0123456789"
     assert sample("0123456789", 6) == "01\n45\n89"
     assert sample("0123456789", 5) == "0\n4\n9"
@@ -166,7 +161,7 @@ def test_beginning_middle_and_end_of_a_long_text_are_looked_at(monkeypatch: pyte
 
 
 @given(st.text(max_size=60), st.integers(3, 40))
-def test_a_sample_is_of_bounded_length_and_of_the_text(text: str, characters: int):
+def test_a_sample_is_of_bounded_length_and_of_the_text(text, characters):
     pieces = sample(text.replace("\n", " "), characters).split("\n")
     assert sum(map(len, pieces)) <= characters
     assert all(piece in text.replace("\n", " ") for piece in pieces)
@@ -175,7 +170,7 @@ def test_a_sample_is_of_bounded_length_and_of_the_text(text: str, characters: in
 @given(st.text(max_size=300))
 @example("\ud800" * 40 + CROATIAN)
 @example("a\x00b\x1f\x7f\ufffe\U0010ffff" + CROATIAN)
-def test_any_text_has_an_answer(text: str):
+def test_any_text_has_an_answer(text):
     identifier = TwoIdentifiers()
     found = identifier.identify(text)
     assert found == identifier.identify(text)
@@ -186,13 +181,13 @@ def test_any_text_has_an_answer(text: str):
     assert found.second != found.lang
 
 
-def test_control_characters_change_nothing(identifier: TwoIdentifiers):
+def test_control_characters_change_nothing(identifier):
     found = identifier.identify(CROATIAN.replace(" se ", "\x00se\x1f"))
     assert found.lang == "hr"
 
 
 @pytest.mark.parametrize("rule", [IdentifyLanguageAndScript(), IdentifyLanguage()])
-def test_a_rule_that_was_used_travels_to_workers(rule: LanguageRule):
+def test_a_rule_that_was_used_travels_to_workers(rule):
     """What it loaded cannot be pickled; it is loaded again there."""
     page = Page("u", CROATIAN.encode(), "", 0, "s@0", "")
     label = rule.identify(page)

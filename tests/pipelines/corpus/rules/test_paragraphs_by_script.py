@@ -50,6 +50,6 @@ def test_pages_without_paragraphs_are_named_by_script():
 
 
 @pytest.mark.parametrize("limit", [40, 100, 140])
-def test_short_paragraphs_of_dense_scripts_are_kept(limit: int):
+def test_short_paragraphs_of_dense_scripts_are_kept(limit):
     rule = ParagraphsByScript(min_lines=1, min_long_line_characters=limit)
     assert reason(of(["漢" * round(0.35 * limit)] * 3), rule) is None

@@ -55,7 +55,7 @@ PAGE = st.one_of(
 
 @settings(max_examples=150, deadline=None)
 @given(st.lists(PAGE, min_size=1, max_size=4))
-def test_repetition_is_as_defined_whatever_page_stands_beside(pages: list[list[str]]):
+def test_repetition_is_as_defined_whatever_page_stands_beside(pages):
     found = quality_columns(cut([" ".join(words) for words in pages]), ["xx"] * len(pages))
     for page, words in enumerate(pages):
         for name, expected in repetition_by_definition(words).items():
@@ -107,7 +107,7 @@ def test_signals_of_a_page():
         "End.)”",
     ],
 )
-def test_sentences_end_in_every_script(line: str):
+def test_sentences_end_in_every_script(line):
     assert columns_of(line)["terminal_line_share"] == 1
     assert columns_of(line.rstrip(".।。」؟۔።។։။)”"))["terminal_line_share"] == 0
 
@@ -156,7 +156,7 @@ def test_every_list_of_stop_words_meets_its_language():
 
 
 @given(st.lists(st.text(st.sampled_from("ab #.…•-1 \n我ไ「।"), max_size=30), max_size=6))
-def test_columns_are_shares_and_do_not_depend_on_company(texts: list[str]):
+def test_columns_are_shares_and_do_not_depend_on_company(texts):
     together = quality_columns(cut(texts), ["en"] * len(texts))
     assert list(together) == list(COLUMNS)
     for page, text in enumerate(texts):
@@ -197,7 +197,7 @@ def test_prose_passes():
         ((PROSE[:170] + " ") * 4, "repeated_ngrams"),
     ],
 )
-def test_the_reason_to_drop_a_page(text: str, reason: str):
+def test_the_reason_to_drop_a_page(text, reason):
     assert GopherQuality().judge(quality_columns(cut([text]), ["en"])) == [reason]
 
 

@@ -48,14 +48,14 @@ def test_cues_are_words_of_their_own():
 
 
 @given(st.text())
-def test_probabilities_sum_to_one(text: str):
+def test_probabilities_sum_to_one(text):
     found = probabilities(text)
     assert set(found) == set(LANGUAGES)
     assert sum(found.values()) == pytest.approx(1)
 
 
 @given(st.sampled_from(sorted(TEXTS)), st.integers(1, 40))
-def test_repeating_a_text_changes_the_winner_never(lang: str, times: int):
+def test_repeating_a_text_changes_the_winner_never(lang, times):
     once, often = probabilities(TEXTS[lang]), probabilities(" ".join([TEXTS[lang]] * times))
     assert max(once, key=once.__getitem__) == max(often, key=often.__getitem__)
 

@@ -117,7 +117,7 @@ def test_every_language_names_a_script_that_is_known(code):
 
 
 @given(st.text(), st.text())
-def test_counts_add_up(one: str, other: str):
+def test_counts_add_up(one, other):
     counts = script_counts(one + other)
     assert set(counts) <= set(SCRIPTS)
     assert sum(counts.values()) <= len(one) + len(other)
@@ -141,5 +141,5 @@ def test_a_lone_surrogate_is_no_letter():
         ("12.5 %", "Zyyy"),
     ],
 )
-def test_the_writing_system_of_a_text(text: str, script: str):
+def test_the_writing_system_of_a_text(text, script):
     assert writing_system(text) == script

@@ -13,7 +13,7 @@ PAGES = st.lists(st.text("aé1٣.#… \n的ひ-", max_size=30), min_size=1, max_
 
 
 @given(PAGES)
-def test_counts_are_as_defined_page_by_page(pages: list[str]):
+def test_counts_are_as_defined_page_by_page(pages):
     words = cut(pages)
     counts = count_words(words)
     for page, text in enumerate(pages):
@@ -32,7 +32,7 @@ def test_counts_are_as_defined_page_by_page(pages: list[str]):
 
 
 @given(PAGES, st.lists(st.lists(st.integers(0, 80), max_size=6, unique=True), min_size=1))
-def test_distinct_hashes_are_those_of_the_pages_list(pages: list[str], lists: list[list[int]]):
+def test_distinct_hashes_are_those_of_the_pages_list(pages, lists):
     """Small hashes, of which many share their lowest bits with others."""
     sizes = [len(page) for page in pages]
     hashes = np.array([ord(letter) % 81 for page in pages for letter in page], np.uint64)

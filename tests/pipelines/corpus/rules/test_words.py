@@ -32,7 +32,7 @@ def units(text: str) -> list[str]:
         ("", []),
     ],
 )
-def test_units(text: str, expected: list[str]):
+def test_units(text, expected):
     assert units(text) == expected
 
 
@@ -46,7 +46,7 @@ def test_pages_do_not_run_into_each_other():
 
 
 @given(st.lists(st.text(st.sampled_from("ab çİß我ไท้ กि.\n"), max_size=30), max_size=8))
-def test_a_batch_is_its_pages(texts: list[str]):
+def test_a_batch_is_its_pages(texts):
     together = cut(texts)
     for page, text in enumerate(texts):
         alone = cut([text])
@@ -73,7 +73,7 @@ def test_order_of_words_counts():
 
 
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=12))
-def test_span_hashes_are_those_of_the_content(values: list[int]):
+def test_span_hashes_are_those_of_the_content(values):
     hashes = SpanHashes.over(np.array(values, np.uint64))
     spans = [(a, b) for a in range(len(values)) for b in range(a + 1, len(values) + 1)]
     found = hashes.of(*np.array(spans).T)
@@ -90,12 +90,12 @@ def test_span_hashes_are_those_of_the_content(values: list[int]):
     ("text", "units_of_five"),
     [("plain words here", 5), ("汉语没有空格", 8), ("日本語のかなです", 14), ("ภาษาไทย", 20)],
 )
-def test_ngrams_are_longer_without_spaces(text: str, units_of_five: int):
+def test_ngrams_are_longer_without_spaces(text, units_of_five):
     assert cut([text]).units(5).tolist() == [units_of_five]
 
 
 @given(st.lists(st.integers(0, 50), max_size=40), st.integers(1, 60))
-def test_chunks_cover_all_pages_in_order(lengths: list[int], limit: int):
+def test_chunks_cover_all_pages_in_order(lengths, limit):
     ranges = list(chunks(["x" * length for length in lengths], limit))
     assert [i for start, stop in ranges for i in range(start, stop)] == list(range(len(lengths)))
     for start, stop in ranges:

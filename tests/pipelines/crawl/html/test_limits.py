@@ -85,7 +85,7 @@ def parsed(html: str) -> tuple[int, int]:
 @example("<math>", 0, "<col>")
 @example("", 0, "<frameset>" * 12 + "<style/>x")
 @example("", 0, "<section><div></section>" + "<span>" * 12 + "<p></div>" + "</span>" * 12)
-def test_the_parser_does_no_more_than_is_told(before: str, formatting: int, unit: str):
+def test_the_parser_does_no_more_than_is_told(before, formatting, unit):
     """A table's cell is one element here, and four there; some wrap the whole page."""
     html = before + "".join(f"<b id={i}>" for i in range(formatting))
     html += "".join(unit.replace("%d", str(number)) for number in range(40))
@@ -128,7 +128,7 @@ def test_the_parser_does_no_more_than_is_told(before: str, formatting: int, unit
         "<select>" + "<option selected>x</option>" * 10_000,
     ],
 )
-def test_what_takes_the_parser_seconds_is_refused(html: str):
+def test_what_takes_the_parser_seconds_is_refused(html):
     assert is_refused(html)
 
 
@@ -147,7 +147,7 @@ def test_what_takes_the_parser_seconds_is_refused(html: str):
         "<dl><dt>a<dd><p>b</dl>",
     ],
 )
-def test_ordinary_markup_does_not_pile_up(unit: str):
+def test_ordinary_markup_does_not_pile_up(unit):
     cost = parser_cost((unit * 300).encode())
     assert not cost.ambiguous
     assert cost.elements <= 250 * 300 * unit.count("<")
@@ -173,7 +173,7 @@ def test_ordinary_markup_does_not_pile_up(unit: str):
         f"<p {'a ' * 25_000}>",
     ],
 )
-def test_a_page_that_may_hide_tags_is_refused(prefix: str, hidden: str):
+def test_a_page_that_may_hide_tags_is_refused(prefix, hidden):
     for html in (f'{prefix}{hidden}">', f'{prefix}<q ">{hidden}'):
         assert is_refused(html)
 
@@ -194,5 +194,5 @@ def test_ordinary_svg_leaves_no_doubt():
         *(f"<b {'x' * 200}>", f"<{'x' * 1000}>", f"</{'x' * 1000}>"),
     ],
 )
-def test_hostile_pages_are_told_in_time_that_grows_as_they_do(piece: str):
+def test_hostile_pages_are_told_in_time_that_grows_as_they_do(piece):
     parser_cost((piece * ((8 << 20) // len(piece))).encode())

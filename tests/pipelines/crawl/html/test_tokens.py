@@ -46,7 +46,7 @@ def tags_of(html: str) -> list[tuple[str, int]]:
         ("</", ""),
     ],
 )
-def test_tags_of_a_page(html: str, expected: str):
+def test_tags_of_a_page(html, expected):
     assert " ".join(name for name, _ in tags_of(html)) == expected
 
 
@@ -61,7 +61,7 @@ def test_tags_of_a_page(html: str, expected: str):
         ("</script", 8),
     ],
 )
-def test_a_script_ends_where_the_standard_says(html: str, end: int):
+def test_a_script_ends_where_the_standard_says(html, end):
     utf8 = np.frombuffer(b"<script>" + html.encode(), np.uint8)
     assert raw_end(utf8, 8, 1, 7, True) - 8 == end
 
@@ -98,12 +98,12 @@ COMMENTS = st.builds("<!--{}{}".format, st.text("-!> a", max_size=6), st.sampled
 
 
 @given(st.lists(TAGS | COMMENTS | st.text("<>/ab!-", max_size=4), max_size=6).map("".join))
-def test_tags_are_those_of_the_standard(html: str):
+def test_tags_are_those_of_the_standard(html):
     assert [name for name, _ in tags_of(html)] == [
         name.replace("�", "\0") for name in standard_tags(f"{html}x")
     ]
 
 
 @given(st.integers(0, 20), st.sampled_from([" a", ' b="c > d"', "/e='f'", " g = h"]))
-def test_attributes_are_counted(count: int, attribute: str):
+def test_attributes_are_counted(count, attribute):
     assert tags_of(f"<p x><q{attribute * count}>") == [("<p", 1), ("<q", count)]

@@ -1,0 +1,50 @@
+"""Reports written from synthetic runs, read back."""
+
+import dataclasses
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import html5lib
+
+from flows.report.build import ReportConfig, write_report
+
+
+@dataclasses.dataclass(frozen=True)
+class Made:
+    """A written report."""
+
+    out: Path
+    summary: dict[str, Any]
+    report: dict[str, Any]
+    html: str
+
+    @property
+    def page(self) -> Any:
+        parser = html5lib.HTMLParser(namespaceHTMLElements=False)
+        return parser.parse(self.html)
+
+    @property
+    def verdict(self) -> str:
+        """What the page says first."""
+        return visible_words(self.page.find(".//h1"))
+
+    def by_lang(self) -> dict[str, dict[str, Any]]:
+        return {row["lang"]: row for row in self.report["languages"]}
+
+    def table_rows(self) -> Iterator[tuple[str, list[Any]]]:
+        """Language and cells of every row of the page's table."""
+        for row in self.page.iterfind(".//tbody/tr[@data-lang]"):
+            yield row.get("data-lang"), list(row)
+
+
+def visible_words(element: Any) -> str:
+    return re.sub(r"\s+", " ", "".join(element.itertext())).strip()
+
+
+def make_report(pair: tuple[Path, Path], out: Path, **config: Any) -> Made:
+    summary = write_report(*pair, out, ReportConfig(**config))
+    report = json.loads((out / "report.json").read_text(encoding="utf-8"))
+    return Made(out, summary, report, (out / "report.html").read_text(encoding="utf-8"))
