@@ -6,6 +6,7 @@ The validation examples are frozen, so every model and step answers the same que
 import contextlib
 import json
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from models.config import EvaluateConfig, JobConfig, as_json
 from models.evaluation.evaluator import Batches, Evaluator, dispatch_of, training_like
 from models.training.checkpoint import complete_steps, restore_parameters
 from models.training.distributed import agree, is_first, membership, on_first, together
-from models.training.run_directory import CHECKPOINTS, read_run, run_hash
+from models.training.run_directory import CHECKPOINTS, CONFIG, read_run, run_hash
 from pipelines.errors import UserError
 from pipelines.faults import fault_point
 from pipelines.outputs import MARKER, canonical_json, lock_directory, read_manifest
@@ -27,10 +28,17 @@ from pipelines.progress import say
 
 _SETTINGS = b"mswitch.evaluation"
 _ALONE = JobConfig()
+#: How often `--watch` looks for a new checkpoint.
+WATCH_SECS = 5.0
 
 
 def evaluate(
-    run: str | Path, examples: str | Path, config: EvaluateConfig, job: JobConfig = _ALONE
+    run: str | Path,
+    examples: str | Path,
+    config: EvaluateConfig,
+    job: JobConfig = _ALONE,
+    *,
+    watch: bool = False,
 ) -> dict[str, Any]:
     """Write `eval/<step>.parquet` for every kept checkpoint of a run; finished ones are skipped.
 
@@ -42,6 +50,7 @@ def evaluate(
         examples: the examples directory it was trained on.
         config: how to evaluate.
         job: the processes that evaluate together, on a file system they share.
+        watch: wait for the checkpoints that a run in training, or about to begin, has not saved.
 
     Returns:
         Summary: stage, out, reused, steps (evaluated in all), documents.
@@ -56,6 +65,8 @@ def evaluate(
 
     # SIGTERM ends this process at once, and with it the others: a finished step is not done again.
     with membership(job, saves_on_sigterm=False):
+        if watch:
+            _wait_for_run(run)
         described = on_first(lambda: read_run(run))
 
         def open_batches(batch_size: int) -> Batches:
@@ -63,7 +74,7 @@ def evaluate(
             _check_examples(run, described, examples, manifest)
             return ValidationBatches(examples, batch_size)
 
-        return evaluate_run(run, described, open_batches, config)
+        return evaluate_run(run, described, open_batches, config, watch=watch)
 
 
 def _check_examples(
@@ -95,6 +106,8 @@ def evaluate_run(
     described: dict[str, Any],
     open_batches: Callable[[int], Batches],
     config: EvaluateConfig,
+    *,
+    watch: bool = False,
 ) -> dict[str, Any]:
     """`evaluate` of a run that is described, with data of a batch size, in every process."""
     train = together(lambda: training_like(described, config))
@@ -106,32 +119,55 @@ def evaluate_run(
         "batch_size": train.batch_size,
         **({"dispatch": dispatch} if described["model"]["experts"] else {}),
     }
-    agree(canonical_json([settings, as_json(train)]))
+    agree(canonical_json([settings, as_json(train), watch]))
     with contextlib.ExitStack() as stack:
 
-        def find() -> tuple[list[int], list[int]]:
+        def begin() -> tuple[list[int], list[int], bool]:
             stack.enter_context(lock_directory(run / "eval", option=""))
             (run / "eval").mkdir(exist_ok=True)
-            done = _finished_steps(run, settings)
-            return sorted(done), _steps_to_evaluate(run, described["eval_steps"], done)
+            return find()
 
-        done, steps = on_first(find)
-        summary = {"stage": "evaluate", "out": str(run / "eval"), "steps": len(done) + len(steps)}
-        if not steps:
+        def find() -> tuple[list[int], list[int], bool]:
+            done = _finished_steps(run, settings)
+            return sorted(done), *_steps_to_evaluate(run, described["eval_steps"], done, watch)
+
+        done, steps, more = on_first(begin)
+        summary = {"stage": "evaluate", "out": str(run / "eval")}
+        if not steps and not more:
             _announce(f"already complete: {len(done)} steps in {run / 'eval'}; nothing to do")
-            return {**summary, "reused": True, "documents": on_first(lambda: _rows(run, done[-1]))}
+            rows = on_first(lambda: _rows(run, done[-1]))
+            return {**summary, "reused": True, "steps": len(done), "documents": rows}
         evaluator = together(lambda: Evaluator(described, train, dispatch, batches))
         _announce(
-            f"{len(steps)} checkpoints on {train.devices} of {jax.device_count()} x "
-            f"{jax.devices()[0].device_kind}"
+            f"{len(steps)} checkpoints{' so far' if more else ''} on {train.devices} of "
+            f"{jax.device_count()} x {jax.devices()[0].device_kind}"
         )
         like = evaluator.abstract_parameters()
-        for step in steps:
-            parameters = restore_parameters(run / CHECKPOINTS, step, like, run_hash(described))
-            table, routing = evaluator.tables(parameters, f"step {step:,}")
-            del parameters  # else the next ones would need room beside them
-            on_first(lambda step=step, t=table, r=routing: _write_step(run, step, t, r, settings))
-        return {**summary, "reused": False, "documents": on_first(lambda: _rows(run, steps[-1]))}
+        while True:
+            for step in steps:
+                parameters = restore_parameters(run / CHECKPOINTS, step, like, run_hash(described))
+                table, routing = evaluator.tables(parameters, f"step {step:,}")
+                del parameters  # else the next ones would need room beside them
+                on_first(lambda s=step, t=table, r=routing: _write_step(run, s, t, r, settings))
+            if not more:
+                break
+            time.sleep(WATCH_SECS)
+            done, steps, more = on_first(find)
+        steps = sorted([*done, *steps])
+        rows = on_first(lambda: _rows(run, steps[-1]))
+        return {**summary, "reused": False, "steps": len(steps), "documents": rows}
+
+
+def _wait_for_run(run: Path) -> None:
+    """Wait until a training has begun."""
+
+    def begun() -> bool:
+        return (run / CONFIG).is_file()
+
+    if not on_first(begun):
+        _announce(f"waiting for {run / CONFIG}, which training writes when it begins")
+        while not on_first(begun):
+            time.sleep(WATCH_SECS)
 
 
 def _announce(message: str) -> None:
@@ -169,20 +205,27 @@ def _finished_steps(run: Path, settings: dict[str, Any]) -> set[int]:
     return done
 
 
-def _steps_to_evaluate(run: Path, wanted: list[int], done: set[int]) -> list[int]:
+def _steps_to_evaluate(
+    run: Path, wanted: list[int], done: set[int], watch: bool
+) -> tuple[list[int], bool]:
+    """Steps whose checkpoints are there and not evaluated, and whether to wait for more."""
+    # Looked for first: a run that ends in between has its last checkpoints.
+    finished = (run / MARKER).is_file()
     there = set(complete_steps(run / CHECKPOINTS))
     missing = [step for step in wanted if step not in done and step not in there]
-    if missing and (run / MARKER).is_file():
+    if missing and finished:
         raise UserError(
             f"{run / CHECKPOINTS} lacks the checkpoint of step {missing[0]}: restore it, or train "
             "again into another --out"
         )
     steps = [step for step in wanted if step in there and step not in done]
+    if missing and watch:
+        return steps, True
     if not steps and not done:
         raise UserError(f"{run} has no checkpoint to evaluate yet: train it first")
     if missing:
         say("evaluate", f"{run} is still in training: evaluating {len(steps)} checkpoints so far")
-    return steps
+    return steps, False
 
 
 def _write_step(

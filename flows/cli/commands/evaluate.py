@@ -20,6 +20,7 @@ def evaluate(
     examples: str,
     config: Annotated[EvaluateConfig, Parameter(name="*")] = EvaluateConfig(),  # noqa: B008
     job: Annotated[JobConfig, Parameter(name="*")] = JobConfig(),  # noqa: B008
+    watch: Annotated[bool, Parameter(negative="")] = False,
     json: Json = False,
 ) -> int:
     """Write eval/STEP.parquet for every kept checkpoint: nats, tokens, bytes per document.
@@ -30,6 +31,9 @@ def evaluate(
 
         mswitch evaluate --run run --examples examples
 
+    With --watch it evaluates a run while it trains: each checkpoint as it is saved, up to the
+    last. A stopped training may be continued meanwhile.
+
     On several machines, the same command on each, with --distributed, or with
     --coordinator-address HOST:PORT --num-processes N --process-id I. Exit code 75 means that one
     of them was lost, or got SIGTERM: give the same commands again.
@@ -37,9 +41,10 @@ def evaluate(
     Args:
         run: a run directory.
         examples: the examples directory the run was trained on.
+        watch: wait for the checkpoints that the training has not saved yet.
     """
     if job.shared and not is_supervised("evaluate"):
         return supervise_in_job(sys.argv[1:])
     from models.evaluation.evaluate import evaluate as run_evaluation
 
-    return finish(run_evaluation(run, examples, config, job), json)
+    return finish(run_evaluation(run, examples, config, job, watch=watch), json)

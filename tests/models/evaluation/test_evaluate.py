@@ -3,7 +3,9 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -12,6 +14,7 @@ import pytest
 import train_child as child
 
 from models.config import EvaluateConfig
+from models.evaluation import evaluate as evaluation
 from models.evaluation.evaluate import evaluate, evaluate_run
 from models.evaluation.evaluator import SCHEMA
 from models.groups import Groups
@@ -20,6 +23,7 @@ from models.training.checkpoint import restore_parameters
 from models.training.run_directory import model_of, read_run, train_config_of
 from models.training.state import Skeleton
 from models.training.step import optimizer_of
+from pipelines import outputs
 from pipelines.errors import UserError
 
 SUPPORT = str(Path(__file__).parents[2] / "support")
@@ -218,6 +222,82 @@ def test_an_evaluation_that_is_damaged_is_named(run, tmp_path):
     (copy / "eval" / "3.parquet").write_bytes(b"PAR1")
     with pytest.raises(UserError, match=r"eval/3.parquet is damaged .*remove it"):
         evaluate_run(copy, read_run(copy), child.MemoryValidation, CONFIG)
+
+
+@pytest.fixture
+def in_training(run, tmp_path) -> Path:
+    """A copy of the run as it was before it saved its last checkpoint, which lies beside it."""
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy, ignore=shutil.ignore_patterns("eval", "routing"))
+    (copy / "checkpoints" / "4").rename(tmp_path / "4")
+    (copy / "_COMPLETED").rename(tmp_path / "_COMPLETED")
+    return copy
+
+
+def end_training(run: Path) -> None:
+    """Save the last checkpoint, then the marker."""
+    (run.parent / "4").rename(run / "checkpoints" / "4")
+    (run.parent / "_COMPLETED").rename(run / "_COMPLETED")
+
+
+@pytest.fixture
+def while_waiting(monkeypatch) -> Callable[[Callable[[], None]], None]:
+    """Give the function that says what happens in place of each wait."""
+    return lambda act: monkeypatch.setattr(
+        evaluation, "time", SimpleNamespace(sleep=lambda _secs: act())
+    )
+
+
+def test_watching_evaluates_what_comes_and_ends_with_the_run(
+    child, evaluated, in_training, while_waiting, monkeypatch
+):
+    seen = []
+
+    def act():
+        seen.append({path.name for path in (in_training / "eval").iterdir()})
+        with monkeypatch.context() as patched:
+            patched.setattr(outputs, "LOCK_PATIENCE_SECS", 0.0)
+            with pytest.raises(UserError, match=r"eval is in use by another run \(process \d+\)"):
+                evaluate_run(in_training, read_run(in_training), child.MemoryValidation, CONFIG)
+        if len(seen) == 2:
+            end_training(in_training)
+
+    while_waiting(act)
+    batches = child.MemoryValidation
+    summary = evaluate_run(in_training, read_run(in_training), batches, CONFIG, watch=True)
+    first, last = read_run(in_training)["eval_steps"]
+    assert seen == [{f"{first}.parquet"}] * 2
+    assert (summary["reused"], summary["steps"]) == (False, 2)
+    for name in (f"eval/{first}.parquet", f"eval/{last}.parquet", f"routing/{last}.parquet"):
+        assert (in_training / name).read_bytes() == (evaluated / name).read_bytes()
+    again = evaluate_run(in_training, read_run(in_training), batches, CONFIG, watch=True)
+    assert again["reused"] is True
+
+
+def test_a_run_that_ends_while_its_checkpoints_are_listed_lacks_none(
+    child, in_training, while_waiting, monkeypatch
+):
+    listed = evaluation.complete_steps
+
+    def list_then_end(directory):
+        steps = listed(directory)
+        if not (in_training / "_COMPLETED").exists():
+            end_training(in_training)
+        return steps
+
+    monkeypatch.setattr(evaluation, "complete_steps", list_then_end)
+    while_waiting(lambda: None)
+    batches = child.MemoryValidation
+    summary = evaluate_run(in_training, read_run(in_training), batches, CONFIG, watch=True)
+    assert summary["steps"] == 2
+
+
+def test_watching_waits_for_a_training_to_begin(run, tmp_path, while_waiting, capsys):
+    later = tmp_path / "later"
+    while_waiting(lambda: shutil.copytree(run, later))
+    with pytest.raises(UserError, match="examples"):
+        evaluate(later, tmp_path, CONFIG, watch=True)
+    assert "waiting for" in capsys.readouterr().err
 
 
 def test_not_a_run_and_other_examples_are_refused(run, tmp_path):
