@@ -138,7 +138,6 @@ def _row(total: Mapping[str, Any], seen: Mapping[str, Any]) -> dict[str, Any]:
     return {
         **total,
         **seen,
-        "name": known.name if known else "undetermined",
         "autonym": known.autonym if known else "",
         "direction": known.direction if known else "ltr",
         "script": known.script if known else "Zzzz",

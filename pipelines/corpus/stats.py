@@ -30,10 +30,11 @@ def load_stats(corpus: str | Path) -> dict[str, Any]:
 def language_totals(stats: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return one row per language of a `stats.json`, largest in bytes first.
 
-    A row has lang, train and validation (documents of that split), documents, characters, bytes,
-    and dropped (pages by reason, of those whose language was known).
+    A row has lang, name, train and validation (documents of that split), documents, characters,
+    bytes, and dropped (pages by reason, of those whose language was known).
     """
     dropped = stats.get("dropped_languages", {})
+    known = languages()
     rows = []
     for lang, splits in stats["languages"].items():
         total: collections.Counter[str] = collections.Counter()
@@ -42,6 +43,7 @@ def language_totals(stats: Mapping[str, Any]) -> list[dict[str, Any]]:
         rows.append(
             {
                 "lang": lang,
+                "name": known[lang].name if lang in known else "undetermined",
                 **{split: splits.get(split, {}).get("documents", 0) for split in SPLITS},
                 **{key: total[key] for key in ("documents", "characters", "bytes")},
                 "dropped": dropped.get(lang, {}),
@@ -50,24 +52,15 @@ def language_totals(stats: Mapping[str, Any]) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: (-row["bytes"], row["lang"]))
 
 
-def language_rows(corpus: str | Path) -> list[dict[str, Any]]:
-    """Return `language_totals` of a published corpus, each with the language's name."""
-    known = languages()
-    return [
-        {**row, "name": known[row["lang"]].name if row["lang"] in known else "undetermined"}
-        for row in language_totals(load_stats(corpus))
-    ]
-
-
 def format_stats(corpus: str | Path) -> str:
     """Return the statistics of a corpus as two tables: languages, and stages with drops."""
-    rows = language_rows(corpus)
+    stats = load_stats(corpus)
+    rows = language_totals(stats)
     columns = ["lang", "name", "train", "validation", "characters", "bytes"]
     table = [[*columns, "dropped"]]
     table += [[*(_cell(row[name]) for name in columns), _drops(row["dropped"])] for row in rows]
     totals = (_cell(sum(row[name] for row in rows)) for name in columns[2:])
     table.append(["total", f"{len(rows)} languages", *totals, ""])
-    stats = load_stats(corpus)
     stages = [["stage", "in", "out", "dropped"]]
     for stage in [*stats["stages"], {"name": "(lines)", **stats["lines"]}]:
         counts = (_cell(stage["in"]), _cell(stage["out"]))

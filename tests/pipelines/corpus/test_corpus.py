@@ -19,7 +19,7 @@ from pipelines.corpus.build import CorpusConfig, build_corpus
 from pipelines.corpus.dedup.fingerprints import fingerprint, normalize_url
 from pipelines.corpus.ledger import check_accounts
 from pipelines.corpus.recipes import MC4
-from pipelines.corpus.stats import format_stats, language_rows, load_stats
+from pipelines.corpus.stats import format_stats, language_totals, load_stats
 from pipelines.errors import UserError
 from pipelines.faults import BESIDE_SHARDS_POINTS, FAULT_POINTS
 from pipelines.outputs import file_sha256
@@ -94,7 +94,7 @@ def test_hostile_crawl(tmp_path, hostile_crawl):
         assert row["lang"] == ("de" if "de.example" in row["url"] or "copy" in row["url"] else "en")
         assert row["lang_score"] >= 0.7
         assert row["record_id"].startswith("<urn:uuid:")
-    totals = {row["lang"]: row for row in language_rows(out)}
+    totals = {row["lang"]: row for row in language_totals(load_stats(out))}
     assert totals["de"]["validation"] == totals["en"]["validation"] == 2
     assert totals["de"]["bytes"] == sum(
         len(row["text"].encode()) for row in rows if row["lang"] == "de"
