@@ -18,7 +18,6 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from corpus import ROOT
@@ -53,18 +52,13 @@ def prepare_examples(crawl: Path) -> Path:
         for code, rate in power_rates({code: n for code, n in pages.items() if n}, 0.3).items()
     }
     dealt = crawl / "batches-corpus"
-    corpus_files().write_corpus(dealt, texts)
+    sys.path.insert(0, str(ROOT / "tests" / "support"))
+    from corpus_files import write_corpus
+
+    write_corpus(dealt, texts)
     options = ("--corpus", dealt, "--vocab", vocabulary, "--out", out)
     subprocess.run(mswitch("examples", "build", *options), check=True, cwd=ROOT)
     return out
-
-
-def corpus_files() -> ModuleType:
-    """The module of tests/pipelines that writes a corpus directly."""
-    sys.path.insert(0, str(ROOT / "tests" / "pipelines"))
-    import corpus_files as module
-
-    return module
 
 
 def mswitch_side(examples: Path) -> dict[str, float]:

@@ -71,11 +71,12 @@ def test_ctrl_c_ends_sentencepiece(small_corpus, tmp_path, monkeypatch):
         train(*args, **options)
 
     monkeypatch.setattr(sentencepiece.SentencePieceTrainer, "Train", noted)
-    before = signal.getsignal(signal.SIGINT)
+    # A background job's is ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     config = VocabularyConfig(size=1200, character_coverage=0.999)
     train_vocabulary(small_corpus, tmp_path / "vocabulary", config)
     assert handlers == [signal.SIG_DFL]
-    assert signal.getsignal(signal.SIGINT) is before
+    assert signal.signal(signal.SIGINT, before) is signal.default_int_handler
 
 
 def test_what_is_left_out_is_said(tmp_path, capsys):

@@ -1,9 +1,18 @@
 """What the corpus tests share."""
 
 from pathlib import Path
+from types import ModuleType
 
 import crawl_files as crawl
 import pytest
+
+
+@pytest.fixture(scope="session")
+def c4_utils() -> ModuleType:
+    """mC4's own code, imported late: it brings TensorFlow."""
+    from tensorflow_datasets.text import c4_utils
+
+    return c4_utils
 
 
 @pytest.fixture

@@ -1,22 +1,13 @@
 """Against tfds's own code of mC4 (tensorflow_datasets.text.c4_utils, 3.1.0 logic)."""
 
 import random
-from types import ModuleType
 
 import crawl_files as crawl
-import pytest
 
 from pipelines.corpus.dedup.fingerprints import normalize_url
 from pipelines.corpus.rules.length_and_paragraphs import Paragraphs
 from pipelines.crawl.text_lines import normalize_lines
 from pipelines.records import Page
-
-
-@pytest.fixture(scope="module")
-def c4_utils() -> ModuleType:
-    from tensorflow_datasets.text import c4_utils
-
-    return c4_utils
 
 
 def test_urls(c4_utils):

@@ -25,13 +25,6 @@ WORDS = {"de": "greta ging\n(a+)+\n", "en": "hugo walked\nines sat\n", "ja": "äº
 
 
 @pytest.fixture(scope="module")
-def c4_utils() -> ModuleType:
-    from tensorflow_datasets.text import c4_utils
-
-    return c4_utils
-
-
-@pytest.fixture(scope="module")
 def badwords(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("words")
     for lang, words in WORDS.items():

@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from types import ModuleType
 
 import crawl_files as crawl
 import pyarrow as pa
@@ -20,32 +19,30 @@ def blocked(url: str) -> str | None:
     return "spam" if url == BAD else None
 
 
-def wet(path: Path, crawl: ModuleType) -> Path:
+def wet(path: Path) -> Path:
     return crawl.write(path, [crawl.record("Text.", url) for url in (GOOD, BAD)])
 
 
-def warc(path: Path, crawl: ModuleType) -> Path:
+def warc(path: Path) -> Path:
     # Were the second one parsed, it would be dropped for its depth.
     return crawl.write(
         path, [crawl.response("<p>Text.", GOOD), crawl.response("<div>" * 5000, f" {BAD} ")]
     )
 
 
-def jsonl(path: Path, crawl: ModuleType) -> Path:
-    del crawl
+def jsonl(path: Path) -> Path:
     path.write_text("\n".join(json.dumps({"text": "Text.", "url": url}) for url in (GOOD, BAD)))
     return path
 
 
-def parquet(path: Path, crawl: ModuleType) -> Path:
-    del crawl
+def parquet(path: Path) -> Path:
     pq.write_table(pa.table({"text": ["Text."] * 2, "url": [GOOD, BAD]}), path)
     return path
 
 
 @pytest.mark.parametrize("make", [wet, warc, jsonl, parquet])
 def test_a_blocked_url_is_a_counted_drop(tmp_path, make):
-    [file] = find_crawl_files([str(make(tmp_path / "file", crawl))])
+    [file] = find_crawl_files([str(make(tmp_path / "file"))])
     options = {
         "max_record_bytes": 1 << 20,
         "drop_metadata_lines": True,
@@ -64,7 +61,7 @@ def test_a_blocked_url_is_a_counted_drop(tmp_path, make):
 
 @pytest.mark.parametrize("by", ["{}", "{}*"])
 def test_an_archive_with_damaged_first_bytes_gives_its_other_pages(tmp_path, by):
-    path = wet(tmp_path / "file", crawl)
+    path = wet(tmp_path / "file")
     path.write_bytes(b"\0\0" + path.read_bytes()[2:])
     [file] = find_crawl_files([by.format(path)])
     damage, page = read_pages(

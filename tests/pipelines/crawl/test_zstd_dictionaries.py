@@ -1,5 +1,3 @@
-from types import ModuleType
-
 import crawl_files as crawl
 import pytest
 import zstandard
@@ -10,7 +8,7 @@ from pipelines.crawl.files import find_crawl_files
 LIMIT = 1 << 20
 
 
-def trained(crawl: ModuleType) -> zstandard.ZstdCompressionDict:
+def trained() -> zstandard.ZstdCompressionDict:
     words = [f"word{i * i % 977}" for i in range(2000)]
     samples = [
         crawl.record(" ".join(words[i : i + 200]), f"http://b.example/{i}") for i in range(300)
@@ -24,7 +22,7 @@ def dictionary_frame(content: bytes) -> bytes:
 
 @pytest.mark.parametrize("compressed", [True, False])
 def test_zstd_dictionary_of_the_file(tmp_path, compressed):
-    dictionary = trained(crawl)
+    dictionary = trained()
     zstd = zstandard.ZstdCompressor(dict_data=dictionary, write_checksum=True).compress
     parts = [bytearray(zstd(crawl.record(f"page {i}", "u"))) for i in range(5)]
     parts[2][-1] ^= 1
@@ -38,7 +36,7 @@ def test_zstd_dictionary_of_the_file(tmp_path, compressed):
 
 
 def test_hostile_zstd_dictionaries(tmp_path):
-    dictionary = trained(crawl)
+    dictionary = trained()
     records = zstandard.ZstdCompressor(dict_data=dictionary).compress(crawl.record("t", "u"))
     bomb = zstandard.compress(bytes(200 << 20))
     for name, start in [

@@ -4,7 +4,6 @@ import hashlib
 import random
 import re
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 from hypothesis import given
@@ -159,13 +158,6 @@ def test_equals_word_after_word(words, text, lang):
     counted = words - {"性"} if lang == "zh" else words
     if counted == words:
         assert drops(lists(**{lang: sorted(words)}), lang, text) == expected
-
-
-@pytest.fixture(scope="module")
-def c4_utils() -> ModuleType:
-    from tensorflow_datasets.text import c4_utils
-
-    return c4_utils
 
 
 def test_equals_tfds(c4_utils):
