@@ -179,7 +179,7 @@ class ModelChanges:
         for name in OF_EXPERTS:
             if name in changes and not changed.sparse:
                 raise UserError(
-                    f"--{name.replace('_', '-')} is of models with experts, and this one has none: "
+                    f"--{name.replace('_', '-')} is for models with experts; this one has none: "
                     "leave it out, or give --experts"
                 )
         return changed

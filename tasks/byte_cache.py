@@ -10,7 +10,7 @@ from typing import Any
 class ByteCache:
     """Keeps what was used last, as much as the budget holds, and at least the newest thing.
 
-    What several threads want at a time is loaded once.
+    What several threads need at a time is loaded once.
     """
 
     def __init__(self, budget: int):

@@ -35,7 +35,7 @@ FILE_SUFFIX = ".toml"
 
 @dataclasses.dataclass(frozen=True)
 class Mixture:
-    """Who takes part, and with what rate.
+    """Which languages take part, and at what rate.
 
     A language takes part if it passes every filter that is given and has training text. One that is
     named (in `languages` or `weights`) must have some.

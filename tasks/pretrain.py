@@ -100,7 +100,7 @@ def _capped_rates(name: str, _directories: tuple[str, ...]) -> dict[str, float]:
 
 
 def _rate(name: str, lang: str) -> Callable[[seqio.Task], float]:
-    """The rate of one language in a registered mixture as seqio wants it; reads nothing yet."""
+    """The rate of one language in a registered mixture as seqio expects it; reads nothing yet."""
     mixture, _ = _registered[name]
 
     def rate(_: seqio.Task) -> float:
@@ -119,7 +119,7 @@ def register_mixture(name: str, mixture: Mixture, budget: int = MT5_BUDGET) -> N
 
     Args:
         name: its name for seqio; letters, digits, `.`, `_`.
-        mixture: who takes part.
+        mixture: which languages take part.
         budget: sequences of the whole training; only `max_epochs` needs it.
 
     Raises:

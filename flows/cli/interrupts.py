@@ -1,6 +1,6 @@
 """Ctrl-C ends a command at once, with one line and code 130.
 
-Every stage survives a kill, so nothing is tidied up: threads of Beam's would go on waiting, and
+Every stage survives a kill, so nothing is tidied up: threads of Beam's would keep waiting, and
 each would have its own traceback.
 """
 
@@ -34,7 +34,7 @@ def leave_on_interrupt() -> None:
 def _watch(reading: int) -> None:
     while True:
         numbers = os.read(reading, 64)
-        # A training that has begun, or a supervisor, has a handler of its own.
+        # A training that has begun, or a supervisor, has its own handler.
         if signal.SIGINT in numbers and signal.getsignal(signal.SIGINT) is _leave:
             _leave()
 

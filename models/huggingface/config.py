@@ -203,7 +203,7 @@ def _tied(config: Mapping[str, Any], where: str, kind: str) -> bool:
     if kind == "mt5" and tied and not version.startswith("4."):
         raise UserError(
             f"{where}: transformers {version} calls every mT5 tied, whatever it is. Set "
-            "tie_word_embeddings to false there if the weights have a lm_head.weight of their own; "
+            "tie_word_embeddings to false there if the weights have their own lm_head.weight; "
             "else save the model with transformers 4"
         )
     return tied

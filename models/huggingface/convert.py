@@ -188,8 +188,8 @@ def read_parameters(files: WeightFiles, model: ModelConfig) -> dict[str, np.ndar
     if unused:
         some = ", ".join(sorted(unused)[:3])
         raise UserError(
-            f"{files.directory} has {len(unused)} tensors that the model of its {CONFIG} has not, "
-            f"such as {some}: it is another model, or {CONFIG} belongs to another"
+            f"{files.directory} has {len(unused)} tensors that are not in the model of its "
+            f"{CONFIG}, such as {some}: it is another model, or {CONFIG} belongs to another"
         )
     return values
 

@@ -80,7 +80,9 @@ class WeightFiles:
             raise UserError(f"{path} has no weight_map")
         for tensor, name in found.items():
             if not isinstance(name, str) or name in ("", "..") or name != Path(name).name:
-                raise UserError(f"{path}: {tensor} is said to be in {name!r}, no plain file name")
+                raise UserError(
+                    f"{path}: {tensor} is said to be in {name!r}, which is not a plain file name"
+                )
             if not (self.directory / name).is_file():
                 raise UserError(f"{path}: {tensor} is said to be in {name}, which is not there")
         return found

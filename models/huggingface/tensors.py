@@ -46,7 +46,7 @@ def pieces(model: ModelConfig) -> Iterator[Piece]:
 
 
 def exported_pieces(model: ModelConfig) -> Iterator[Piece]:
-    """All tensors to write, those included that only some class of Hugging Face wants."""
+    """All tensors to write, with those that only one class of Hugging Face reads."""
     yield from pieces(model)
     if model.sparse and not model.tied_embeddings:
         for name in EMBEDDING_COPIES:

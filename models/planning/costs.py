@@ -115,7 +115,7 @@ def _collectives(found) -> dict[str, Collective]:
     for kind, instruction, times in found:
         size = instruction.bytes
         if instruction.opcode in ("all-gather-start", "collective-permute-start"):
-            # The result of such a start is operands, results, and scalars of its own.
+            # The result of such a start is operands, results, and further scalars.
             parts = [array for array in instruction.arrays if array.shape]
             size = sum(array.bytes for array in parts[len(parts) // 2 :])
         devices = group_size(instruction.attributes)

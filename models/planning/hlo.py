@@ -20,7 +20,7 @@ _CALLED = re.compile(
 _BRANCHES = re.compile(r"\bbranch_computations=\{([^}]*)\}")
 _KNOWN_TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 
-#: Called computations that are a rule for combining two values, not work of their own.
+#: Called computations that are a rule for combining two values, not separate work.
 _REDUCERS = frozenset(
     (
         "all-reduce",

@@ -79,7 +79,7 @@ class LossWatch:
 
 
 def explain_stop(step: int, fault: str, policy: BadLossPolicy, checkpoint: str | None) -> str:
-    """Say why a run ends at a bad step, and how to go on.
+    """Say why a run ends at a bad step, and how to continue.
 
     Args:
         step: the bad step.
@@ -97,4 +97,4 @@ def explain_stop(step: int, fault: str, policy: BadLossPolicy, checkpoint: str |
     )
     other = "train into another --out with a lower --base-learning-rate or --dtype float32"
     ways = f"{advice}, or {other}" if advice else other
-    return f"step {step:,}: {fault}{reason}; {newest}. To go on, {ways}"
+    return f"step {step:,}: {fault}{reason}; {newest}. To continue, {ways}"

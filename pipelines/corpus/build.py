@@ -139,7 +139,7 @@ def _add(
     with contextlib.nullcontext() if storage.is_remote(out) else lock_directory(out):
         base = open_base(out, settings, recipe)
         if finish_decided(base):
-            say(STAGE, f"an addition to {out} that was ready is in now")
+            say(STAGE, f"published an addition to {out} that was ready when its build was killed")
             base = open_base(out, settings, recipe)
         reused = any(addition["inputs_hash"] == inputs_hash for addition in base.additions)
         if reused:

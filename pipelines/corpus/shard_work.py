@@ -196,7 +196,7 @@ def _table(rows: Sequence[dict[str, Any]], recipe: Recipe) -> pa.Table:
         return pa.Table.from_pylist(rows, recipe.pages)
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         raise UserError(
-            f"recipe {recipe.name}: a rule set a column to what is not of its type: {error}"
+            f"recipe {recipe.name}: a rule set a column to a value of another type: {error}"
         ) from error
 
 

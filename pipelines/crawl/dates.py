@@ -27,7 +27,7 @@ _UNITS_PER_SECOND = (1, 10**3, 10**6, 10**9)
 def parse_date(value: Any) -> datetime.datetime | None:
     """Return a date in UTC, None if it is not understood. Without a zone it is taken as UTC.
 
-    Text is ISO 8601 (slashes may part a day, and a year or month stands for its first day), RFC
+    Text is ISO 8601 (a day may have slashes, and a year or month stands for its first day), RFC
     1123 or another form of HTTP's, a day with the English name of its month, the name of a Common
     Crawl dump, which stands for the Monday of its week, or a number. Numbers of 4, 8 and 14 digits
     are YYYY, YYYYMMDD and YYYYMMDDhhmmss, as in CDX; others count seconds, milliseconds,

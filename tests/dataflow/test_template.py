@@ -156,7 +156,7 @@ def test_parameters_and_beam_options_come_apart():
         ("--keep_und=maybe", "--keep_und=maybe: give true or false"),
         ("--shard_bytes=many", "--shard_bytes=many: give one integer"),
         ("--profile=c4", "--profile=c4: give mc4, modern"),
-        ("--shard_bytes=0", "shard_bytes is 0"),
+        ("--shard_bytes=0", "--shard-bytes must be at least 1"),
         ("--languages=xx", "xx"),
         ("--no_such_option=1", "no_such_option"),
         ("--input=", "--input is missing"),
@@ -165,7 +165,7 @@ def test_parameters_and_beam_options_come_apart():
         ("--badwords_filter_fraction=0.5", "give their lists with --badwords"),
         ("--modern_blocklists=gs://b/ut1", "is for profile modern: give --profile=modern too"),
         ("--modern_quality_max_top_ngram_shares=a", "shares=a: give numbers with commas between"),
-        ("--modern_minhash_bands=0", "bands is 0"),
+        ("--modern_minhash_bands=0", "bands must be at least 1"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(capsys, wrong, message):

@@ -157,7 +157,7 @@ def test_impossible_changes_of_a_preset_are_refused(wrong):
 def test_settings_of_experts_are_refused_where_there_are_none():
     for changes, name in (({"group_size": 7}, "mt5-tiny"), ({"experts": 0}, "mswitch-tiny")):
         wrong = ModelChanges(router_jitter=0.0, **changes)
-        with pytest.raises(UserError, match=r"is of models with experts.*or give --experts"):
+        with pytest.raises(UserError, match=r"is for models with experts.*or give --experts"):
             wrong.applied_to(preset(name).model)
     made = ModelChanges(group_size=7, experts=4).applied_to(preset("mt5-tiny").model)
     assert (made.group_size, made.experts) == (7, 4)

@@ -1,7 +1,7 @@
 """128-bit fingerprints of URLs, lines and texts, and how they are packed into arrays.
 
 All are MD5, as in mC4's code: the split and the owner of a line follow from these very numbers.
-MD5 is no protection here: who can craft collisions can make two of their own lines equal.
+MD5 does not protect here: whoever can craft collisions can make two of their own lines equal.
 """
 
 import re

@@ -199,7 +199,7 @@ class GopherQuality(Rule):
     Attributes:
         min_words: least words of a page.
         max_words: most words of a page.
-        min_mean_word_length: least characters a word, where words are parted by spaces.
+        min_mean_word_length: least characters a word, where words are separated by spaces.
         max_mean_word_length: most characters a word, likewise.
         max_symbol_ratio: number signs and ellipses per word.
         max_bullet_line_share: share of lines that start with a bullet.

@@ -117,7 +117,9 @@ def test_a_run_that_only_skips_ends(tmp_path, poison):
 
 def test_with_no_checkpoint_the_advice_names_none(tmp_path, poison):
     poison(set(range(1000)))
-    with pytest.raises(UserError, match=r"step 1: .*; there is no checkpoint yet\. To go on, give"):
+    with pytest.raises(
+        UserError, match=r"step 1: .*; there is no checkpoint yet\. To continue, give"
+    ):
         child.run("mt5-tiny", tmp_path / "run", STEPS)
 
 

@@ -218,7 +218,7 @@ def test_order_of_steps_is_checked():
         ("def reason(self, page): return True", "reason True is not a name"),
         ("def reasons(self, pages): return []", "0 reasons for 1 pages"),
         ("def reason(self, page): return None", "did not set its column mine"),
-        ("def reason(self, page): page.columns['mine'] = 'x'", "not of its type"),
+        ("def reason(self, page): page.columns['mine'] = 'x'", "another type"),
         (
             "def reason(self, page): page.columns |= {'mine': 1, '_own': 2, 'more': 3}",
             r"^mine of recipe mine_too sets page\.columns\['more'\], which its columns do not",
