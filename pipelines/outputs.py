@@ -14,7 +14,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Callable, Iterator, Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -216,24 +216,38 @@ class StagedOutput:
         hash: identity of stage, configuration and inputs.
     """
 
-    def __init__(self, out: Path, stage: str, config: Mapping[str, Any]):
+    def __init__(
+        self,
+        out: Path,
+        stage: str,
+        config: Mapping[str, Any],
+        replaces: Callable[[Mapping[str, Any]], bool],
+    ):
         self.out = out
         self.stage = stage
         self.config = dict(config)
         self.hash = config_hash(stage, config)
         self.directory = out.parent / f".{out.name}.partial-{self.hash}"
-        self.complete = self._check_existing()
+        self._replaced: str | None = None
+        self.complete = self._check_existing(replaces)
         if self.complete:
             self._remove_leftovers()
         else:
             self.directory.mkdir(parents=True, exist_ok=True)
 
-    def _check_existing(self) -> bool:
+    def _check_existing(self, replaces: Callable[[Mapping[str, Any]], bool]) -> bool:
         if not self.out.exists():
             return False
         if not self.out.is_dir():
             raise UserError(f"{self.out} is a file: choose another --out")
-        return is_output(self.out, storage.list_names(self.out), self.stage, self.config)
+        names = storage.list_names(self.out)
+        if {MARKER, MANIFEST} <= names:
+            manifest = read_json_object(self.out / MANIFEST)
+            before = manifest.get("config_hash")
+            if manifest.get("stage") == self.stage and before != self.hash and replaces(manifest):
+                self._replaced = before
+                return False
+        return is_output(self.out, names, self.stage, self.config)
 
     def publish(self, manifest: Mapping[str, Any]) -> dict[str, Any]:
         """Write manifest and marker, then rename the directory to its final name.
@@ -247,6 +261,8 @@ class StagedOutput:
         fault_point(f"{self.stage}.before_marker")
         write_atomically(self.directory / MARKER, canonical_json({"config_hash": self.hash}) + "\n")
         fault_point(f"{self.stage}.before_publish")
+        if self._replaced:
+            os.rename(self.out, self.out.parent / f".{self.out.name}.partial-{self._replaced}")
         os.rename(self.directory, self.out)
         fault_point(f"{self.stage}.after_publish")
         self._remove_leftovers()
@@ -322,9 +338,20 @@ class RemoteOutput:
 
 @contextlib.contextmanager
 def stage_output(
-    out: str | Path, *, stage: str, config: Mapping[str, Any]
+    out: str | Path,
+    *,
+    stage: str,
+    config: Mapping[str, Any],
+    replaces: Callable[[Mapping[str, Any]], bool] = lambda manifest: False,
 ) -> Iterator[StagedOutput]:
-    """Lock `out` and give its `StagedOutput`; `config` must name everything the bytes depend on.
+    """Lock `out` and give its `StagedOutput`.
+
+    Args:
+        out: the directory.
+        stage: its name.
+        config: everything that the bytes depend on.
+        replaces: says by its manifest whether another output of this stage, which would else be an
+            error, is replaced when this one is published.
 
     Raises:
         UserError: `out` is in use, holds something else, was made with another `config`, or is a
@@ -336,7 +363,7 @@ def stage_output(
         )
     directory = follow_link(out)
     with lock_directory(directory):
-        yield StagedOutput(directory, stage, config)
+        yield StagedOutput(directory, stage, config, replaces)
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ from flows.pages.svg import standalone_svg
 from flows.report.data import report_data, to_csv
 from flows.report.headline import MINIMUM_UNITS, LanguageResult, Pooled, pool
 from flows.report.page import draw, render
-from flows.report.runs import Run, check_pair, pair_losses, read_evaluated_run
+from flows.report.runs import Run, check_pair, common_steps, pair_losses, read_evaluated_run
 from flows.report.speedup import measure_delta, measure_speed_up, resample_curves
 from flows.report.text import figure_mark
 from pipelines import storage
@@ -56,14 +56,19 @@ def write_report(
     candidate: str | Path,
     out: str | Path,
     config: ReportConfig = DEFAULT_CONFIG,
+    *,
+    unfinished: bool = False,
 ) -> dict[str, Any]:
-    """Compare two finished, evaluated runs and write the report directory.
+    """Compare two evaluated runs and write the report directory.
 
     Args:
         baseline: run directory of the dense model.
         candidate: run directory of the model that is meant to be faster.
         out: report directory to make.
         config: resamples, seed and confidence.
+        unfinished: take runs that still train: the report is of the steps at which both are
+            evaluated so far, has no verdict, and may be replaced by a later one. Where nothing is
+            missing any more, it is the usual report.
 
     Returns:
         The stage's summary: the verdict, how many languages it rests on, and the medians.
@@ -71,9 +76,10 @@ def write_report(
     Raises:
         UserError: a run is unfinished or not evaluated, or the two cannot be compared.
     """
+    steps = common_steps((baseline, candidate)) if unfinished else None
     runs = (
-        read_evaluated_run(baseline, "baseline"),
-        read_evaluated_run(candidate, "candidate"),
+        read_evaluated_run(baseline, "baseline", steps),
+        read_evaluated_run(candidate, "candidate", steps),
     )
     check_pair(*runs)
     identity = {
@@ -82,13 +88,24 @@ def write_report(
         "baseline": runs[0].identity,
         "candidate": runs[1].identity,
     }
-    with stage_output(out, stage=STAGE, config=identity) as staged:
+    if steps is not None:
+        identity["unfinished"] = {"step": steps[-1], "steps": runs[0].planned_steps[-1]}
+
+    def is_superseded(manifest: Mapping[str, Any]) -> bool:
+        before = manifest["config"]
+        return "unfinished" in before and all(
+            before[run.role]["run"] == run.identity["run"] for run in runs
+        )
+
+    with stage_output(out, stage=STAGE, config=identity, replaces=is_superseded) as staged:
         if staged.complete:
             say(STAGE, f"already complete: {out} holds this report, nothing to do")
             report = json.loads((staged.out / "report.json").read_text(encoding="utf-8"))
             return _summary_line(report, out, reused=True)
         results, pooled = measure(runs, config)
-        report = report_data(runs, results, pooled, **dataclasses.asdict(config))
+        report = report_data(
+            runs, results, pooled, identity.get("unfinished"), **dataclasses.asdict(config)
+        )
         drawings = draw(
             report, results, pooled, runs[1].routing, np.array(runs[0].steps, dtype=float)
         )

@@ -21,6 +21,7 @@ def report_data(
     runs: tuple[Run, Run],
     results: Sequence[LanguageResult],
     pooled: Pooled | None,
+    unfinished: Mapping[str, int] | None,
     *,
     resamples: int,
     seed: int,
@@ -32,6 +33,7 @@ def report_data(
         runs: baseline and candidate.
         results: what was measured of every language.
         pooled: what was measured of their average.
+        unfinished: the last of the steps so far (`step`) and of those planned (`steps`), or None.
         resamples: bootstrap resamples, here those over languages.
         seed: seed of the draws.
         confidence: of every interval.
@@ -47,6 +49,7 @@ def report_data(
     ]
     median = summary["median_step_speedup"]
     summary |= {
+        "unfinished": unfinished,
         "confidence_percent": percent,
         "train_tokens": train_tokens[0],
         "validation_documents": sum(result.losses.documents for result in results),
@@ -61,6 +64,9 @@ def report_data(
     }
     summary["verdict"] = report_text.verdict(summary, *names)
     summary["cautions"] = report_text.caution(summary)
+    if unfinished:
+        summary["verdict"] = report_text.so_far(summary, *names)
+        summary["cautions"].insert(0, report_text.so_far_caution(unfinished["step"]))
     return rounded(
         {
             "summary": summary,

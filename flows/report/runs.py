@@ -1,6 +1,7 @@
 """Read the two run directories of a report and check that they can be compared."""
 
 import dataclasses
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pyarrow.parquet as pq
 from flows.report.routing import Routing, routing_from_table
 from flows.report.speedup import LanguageLosses
 from models.training.metrics import METRICS, read_metrics
-from models.training.run_directory import CONFIG, read_marker, read_run
+from models.training.run_directory import CONFIG, read_marker, read_run, run_hash
 from pipelines.errors import UserError
 from pipelines.outputs import MARKER, config_hash, file_sha256
 
@@ -39,16 +40,17 @@ SHARED_TRAIN_OPTIONS = ("seed", "batch_size", "steps")
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A finished and evaluated training run.
+    """An evaluated training run.
 
     Attributes:
         role: "baseline" or "candidate".
         directory: where it lies; used in error messages only, never in output.
         config: its config.json.
-        steps: the evaluated steps, increasing.
+        steps: the evaluated steps that count, increasing: all that are planned, unless it or the
+            other run still trains.
         tables: one table of per-document losses per step.
         step_secs: median seconds per training step after the first two, or None.
-        final_metrics: its last line of metrics.
+        final_metrics: its line of metrics at the last of the steps.
         routing: tokens by language, sparse layer and expert at the last step, or None.
         identity: hashes of everything the report takes from it.
     """
@@ -69,13 +71,41 @@ class Run:
         return str(self.config["preset"])
 
     @property
+    def planned_steps(self) -> tuple[int, ...]:
+        """The steps at which it is to be evaluated, increasing."""
+        return tuple(sorted({int(step) for step in self.config["eval_steps"]}))
+
+    @property
     def flops_per_step(self) -> float:
         """Analytic FLOPs of one training step."""
         return float(self.config["flops_per_step"])
 
 
-def read_evaluated_run(directory: str | Path, role: str) -> Run:
+def common_steps(directories: Sequence[str | Path]) -> tuple[int, ...] | None:
+    """Planned steps at which all runs are evaluated so far; None where no run lacks anything.
+
+    Raises:
+        UserError: one of them is not a run.
+    """
+    evaluated, finished = [], True
+    for directory in map(Path, directories):
+        planned = {int(step) for step in read_run(directory).get("eval_steps", ())}
+        done = {step for step in planned if (directory / "eval" / f"{step}.parquet").is_file()}
+        finished = finished and done == planned and (directory / MARKER).is_file()
+        evaluated.append(done)
+    return None if finished else tuple(sorted(set.intersection(*evaluated)))
+
+
+def read_evaluated_run(
+    directory: str | Path, role: str, steps: tuple[int, ...] | None = None
+) -> Run:
     """Read a run directory, its evaluations and its routing.
+
+    Args:
+        directory: the run.
+        role: "baseline" or "candidate".
+        steps: evaluated steps (`common_steps`) of a run that may still train; by default all that
+            are planned, of a finished one.
 
     Raises:
         UserError: it is missing, unfinished, not evaluated, or damaged.
@@ -89,40 +119,32 @@ def read_evaluated_run(directory: str | Path, role: str) -> Run:
                 f"{option} was not trained by mswitch ({CONFIG} lacks {key!r}): a report compares "
                 "two runs of mswitch train"
             )
-    marker = read_marker(directory)
-    if marker is None:
+    run = Run(role, directory, config, (), (), None, {}, None, {})
+    finished = steps is None
+    if steps is None:
+        _check_finished(run, option)
+        steps = run.planned_steps
+    elif len(steps) < FEWEST_EVALUATIONS:
         raise UserError(
-            f"{option} has not finished training (no {MARKER}): run the same mswitch train again, "
-            "it continues"
-        )
-    steps = tuple(sorted({int(step) for step in config["eval_steps"]}))
-    if len(steps) < FEWEST_EVALUATIONS or steps[0] < 1:
-        raise UserError(
-            f"{option} was evaluated at {len(steps)} steps, a speed-up needs at least "
-            f"{FEWEST_EVALUATIONS}: train it for more steps"
+            f"the runs are evaluated at {len(steps)} common steps so far, a speed-up needs at "
+            f"least {FEWEST_EVALUATIONS}: wait for more (`mswitch evaluate --watch` beside each "
+            "training)"
         )
     paths = [directory / "eval" / f"{step}.parquet" for step in steps]
-    missing = [path.name for path in paths if not path.is_file()]
-    if missing:
-        raise UserError(
-            f"{option} is not evaluated (no eval/{missing[0]}, {len(missing)} of {len(paths)} "
-            f"missing): run mswitch evaluate --run {directory}"
-        )
-    step_secs, final_metrics = _step_secs_and_last(directory)
+    step_secs, final_metrics = _step_secs_and_last(directory, steps[-1])
     routing = directory / "routing" / f"{steps[-1]}.parquet"
     examples = {key: value for key, value in config["examples"].items() if key != "path"}
     identity = {
-        "run": marker.get("config_hash"),
+        "run": run_hash(config),
         # The whole configuration but the place of the examples, which may move.
         "config": config_hash("run", {**config, "examples": examples}),
-        "metrics": file_sha256(directory / METRICS),
+        # Those of a run that still trains grow; what counts of them stays.
+        "metrics": file_sha256(directory / METRICS) if finished else None,
         "eval": {str(step): file_sha256(path) for step, path in zip(steps, paths, strict=True)},
         "routing": file_sha256(routing) if routing.is_file() else None,
     }
-    return Run(
-        role=role,
-        directory=directory,
-        config=config,
+    return dataclasses.replace(
+        run,
         steps=steps,
         tables=tuple(_read_evaluation(path, option) for path in paths),
         step_secs=step_secs,
@@ -130,6 +152,32 @@ def read_evaluated_run(directory: str | Path, role: str) -> Run:
         routing=_read_routing(routing, option) if routing.is_file() else None,
         identity=identity,
     )
+
+
+def _check_finished(run: Run, option: str) -> None:
+    """Check that a run is finished and evaluated.
+
+    Raises:
+        UserError: it is not.
+    """
+    if read_marker(run.directory) is None:
+        raise UserError(
+            f"{option} has not finished training (no {MARKER}): run the same mswitch train again, "
+            "it continues; or give --unfinished for a report of the steps so far"
+        )
+    steps = run.planned_steps
+    if len(steps) < FEWEST_EVALUATIONS or steps[0] < 1:
+        raise UserError(
+            f"{option} was evaluated at {len(steps)} steps, a speed-up needs at least "
+            f"{FEWEST_EVALUATIONS}: train it for more steps"
+        )
+    names = [f"{step}.parquet" for step in steps]
+    missing = [name for name in names if not (run.directory / "eval" / name).is_file()]
+    if missing:
+        raise UserError(
+            f"{option} is not evaluated (no eval/{missing[0]}, {len(missing)} of {len(names)} "
+            f"missing): run mswitch evaluate --run {run.directory}"
+        )
 
 
 def check_pair(baseline: Run, candidate: Run) -> None:
@@ -160,10 +208,10 @@ def check_pair(baseline: Run, candidate: Run) -> None:
             )
     if baseline.config.get("mixture") != candidate.config.get("mixture"):
         raise UserError(f"{who} were trained on different mixtures: give both the same --mixture")
-    if baseline.steps != candidate.steps:
+    if baseline.planned_steps != candidate.planned_steps:
         raise UserError(
-            f"{who} were evaluated at different steps ({_short(baseline.steps)} and "
-            f"{_short(candidate.steps)}): train both with the same --steps"
+            f"{who} were evaluated at different steps ({_short(baseline.planned_steps)} and "
+            f"{_short(candidate.planned_steps)}): train both with the same --steps"
         )
 
 
@@ -254,10 +302,13 @@ def _read_table(path: Path, option: str, columns: Sequence[str]) -> pa.Table:
     return table.select(columns)
 
 
-def _step_secs_and_last(run: Path) -> tuple[float | None, Mapping[str, Any]]:
-    """Median seconds per step, None when too few steps were timed, and the last step's metrics."""
+def _step_secs_and_last(run: Path, last: int) -> tuple[float | None, Mapping[str, Any]]:
+    """Median seconds per step up to `last`, None when too few were timed, and its metrics.
+
+    What comes after, a training may be writing.
+    """
     times, metrics = [], {}
-    for metrics in read_metrics(run):
+    for metrics in itertools.islice(read_metrics(run), last):
         secs = metrics.get("train/step_secs")
         if secs and metrics["step"] > WARMUP_STEPS:
             times.append(secs)

@@ -123,6 +123,28 @@ def verdict(summary: Mapping[str, Any], baseline: str, candidate: str) -> str:
     return f"{found}."
 
 
+def so_far(summary: Mapping[str, Any], baseline: str, candidate: str) -> str:
+    """What stands in place of a verdict while the models are trained."""
+    step, steps = summary["unfinished"]["step"], summary["unfinished"]["steps"]
+    figure, count = summary["median_step_speedup"], summary["languages_in_headline"]
+    found = "no language has a step speed-up yet"
+    if figure:
+        found = (
+            f"the median step speed-up of {candidate} over {baseline} is "
+            f"{speed_up_words(figure['value'], figure_mark(figure))} so far, over "
+            f"{plural(count, 'language')}"
+        )
+    return f"Up to step {step:,} of {steps:,}, {found}. There is no verdict before the end."
+
+
+def so_far_caution(step: int) -> str:
+    """What the figures mean while the models are trained."""
+    return (
+        "The models are still in training. All figures are as if it had ended at step "
+        f"{step:,}, which is what “final” means here. They will change."
+    )
+
+
 def pooled_sentence(pooled: Mapping[str, Any] | None, baseline: str) -> str:
     """The pooled figure, named as what it is."""
     if pooled is None:

@@ -44,7 +44,9 @@ def visible_words(element: Any) -> str:
     return re.sub(r"\s+", " ", "".join(element.itertext())).strip()
 
 
-def make_report(pair: tuple[Path, Path], out: Path, **config: Any) -> Made:
-    summary = write_report(*pair, out, ReportConfig(**config))
+def make_report(
+    pair: tuple[Path, Path], out: Path, *, unfinished: bool = False, **config: Any
+) -> Made:
+    summary = write_report(*pair, out, ReportConfig(**config), unfinished=unfinished)
     report = json.loads((out / "report.json").read_text(encoding="utf-8"))
     return Made(out, summary, report, (out / "report.html").read_text(encoding="utf-8"))

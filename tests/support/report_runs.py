@@ -143,6 +143,7 @@ def _write_config(directory: Path, scenario: Scenario, model: int, steps: list[i
             for lang, count in scenario.documents.items()
         },
         "device": "NVIDIA H100",
+        "config_hash": f"{model}" * 16,
         "eval_steps": steps,
     }
     (directory / "config.json").write_text(json.dumps(config))

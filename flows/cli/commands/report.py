@@ -18,6 +18,7 @@ def report(
     candidate: Path,
     out: Path,
     config: Annotated[ReportConfig, Parameter(name="*")] = ReportConfig(),  # noqa: B008
+    unfinished: Annotated[bool, Parameter(negative="")] = False,
     json: Json = False,
 ) -> int:
     """Write report.html (one self-contained file), report.json and per_language.csv.
@@ -31,5 +32,7 @@ def report(
         baseline: the run directory of the dense model.
         candidate: the run directory of the sparse model.
         out: the directory to make.
+        unfinished: report on runs that still train, up to the last step at which both are evaluated
+            (`mswitch evaluate --watch`). The same command replaces that report by a later one.
     """
-    return finish(write_report(baseline, candidate, out, config), json)
+    return finish(write_report(baseline, candidate, out, config, unfinished=unfinished), json)
