@@ -20,7 +20,7 @@ GROWTH_POINTS = tuple(
 )
 
 #: Where only profile `modern` comes by.
-MODERN_POINTS = ("corpus.after_near_duplicates",)
+MODERN_POINTS = ("corpus.after_near_dedup",)
 
 #: Where the job that writes shards comes by too: killed at a shard, it may be past this.
 BESIDE_SHARDS_POINTS = ("corpus.after_fingerprints",)
@@ -33,8 +33,8 @@ FAULT_POINTS = (
     *_publication("sample"),
     "corpus.after_ingest_shard",
     "corpus.after_choosing",
-    "corpus.after_winners",
-    "corpus.after_owners",
+    "corpus.after_url_dedup",
+    "corpus.after_line_dedup",
     "corpus.after_finish_shard",
     "corpus.after_shard",
     *_publication("corpus"),

@@ -6,9 +6,9 @@ from typing import Annotated, Any
 
 from annotated_types import Ge, Le
 
-from pipelines.corpus.dedup.base import DedupScope
-from pipelines.corpus.dedup.exact import UrlWinner
+from pipelines.corpus.dedup.lines import DedupScope
 from pipelines.corpus.dedup.near import NearDedup
+from pipelines.corpus.dedup.urls import UrlWinner
 from pipelines.corpus.recipe import Recipe
 from pipelines.corpus.recipe_source import PickledRecipe, RecipeSource, read_source
 from pipelines.corpus.recipes import PROFILES, RELEASES, ProfileName

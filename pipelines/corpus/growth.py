@@ -20,7 +20,6 @@ from typing import Any
 
 from pipelines import storage
 from pipelines.corpus.card import data_card
-from pipelines.corpus.dedup.kept import KINDS
 from pipelines.corpus.recipe import Recipe
 from pipelines.corpus.rules.decontamination import merge_reports
 from pipelines.errors import UserError
@@ -70,18 +69,16 @@ class Base:
         """What the names of the next addition's shards begin with, after the split."""
         return f"{addition_name(len(self.additions) + 1)}-"
 
-    def known(self, shuffle: str) -> tuple[str, ...]:
-        """The files of keys that come before all others in a shuffle."""
-        return tuple(
-            storage.join(self.directory, entry["path"])
-            for entry in self.manifest["fingerprints"]
-            if KINDS[entry["kind"]] == shuffle
-        )
+    def known(self, kind: str) -> tuple[str, ...]:
+        """The files of keys of a kind, which come before all others."""
+        entries = self.manifest["fingerprints"]
+        paths = [entry["path"] for entry in entries if entry["kind"] == kind]
+        return tuple(storage.join(self.directory, path) for path in paths)
 
-    def keys(self, shuffle: str) -> int:
+    def keys(self, kind: str) -> int:
         """How many fingerprints these files have."""
         entries = self.manifest["fingerprints"]
-        return sum(entry["keys"] for entry in entries if KINDS[entry["kind"]] == shuffle)
+        return sum(entry["keys"] for entry in entries if entry["kind"] == kind)
 
     def validation_documents(self) -> dict[str, int]:
         """How many validation documents each language has."""

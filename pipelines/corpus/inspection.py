@@ -8,7 +8,7 @@ from typing import Any
 from pipelines.corpus.apply_rules import ask, call_step, make_edit, read_file
 from pipelines.corpus.config import CorpusConfig
 from pipelines.corpus.dedup.base import Dedup
-from pipelines.corpus.dedup.fingerprints import normalize_url
+from pipelines.corpus.fingerprints import normalize_url
 from pipelines.corpus.ledger import RULE_ERROR
 from pipelines.corpus.recipe import READ, Recipe
 from pipelines.corpus.rules.base import Edit, Rule

@@ -11,12 +11,13 @@ import apache_beam as beam
 from apache_beam.pvalue import PCollection
 
 from pipelines import storage
-from pipelines.corpus.dedup.base import Dedup, LineDedup, UrlDedup
-from pipelines.corpus.dedup.exact import WIDTHS, bits_for, shared_bits
-from pipelines.corpus.dedup.fingerprints import FINGERPRINT_BYTES
-from pipelines.corpus.dedup.kept import FingerprintStore
+from pipelines.corpus.dedup.base import Dedup
+from pipelines.corpus.dedup.buckets import Shuffle, bits_for, shared_bits
+from pipelines.corpus.dedup.fingerprint_store import FingerprintStore
+from pipelines.corpus.dedup.lines import LineDedup
 from pipelines.corpus.dedup.near import NearDedup
-from pipelines.corpus.dedup.near_clusters import CANDIDATE_BYTES
+from pipelines.corpus.dedup.urls import UrlDedup
+from pipelines.corpus.fingerprints import FINGERPRINT_BYTES
 from pipelines.corpus.growth import Base
 from pipelines.corpus.job import Job
 from pipelines.corpus.phase_progress import phase_progress
@@ -26,7 +27,6 @@ from pipelines.corpus.pipeline import (
     FinishPages,
     IngestCrawl,
     OwnLines,
-    Shuffle,
     WriteKeys,
     WriteShards,
 )
@@ -42,6 +42,11 @@ from pipelines.runners import run_pipeline
 #: references to it through the shuffle.
 RUNNERS_BY_REFERENCE = ("local",)
 _FILES_PER_LIST = 1000
+_TRANSFORMS = {
+    UrlDedup.name: DeduplicateUrls,
+    NearDedup.name: ClusterNearDuplicates,
+    LineDedup.name: OwnLines,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,46 +113,38 @@ class Build:
         Returns:
             How many bytes each deduplication shuffled (or referred to).
         """
-        return {step.shuffle: self._deduplicate(step) for step in self.job.recipe.dedups}
+        return {step.name: self._deduplicate(step) for step in self.job.recipe.dedups}
 
     def _deduplicate(self, step: Dedup) -> int:
-        marker = self.work.done(step.shuffle)
+        marker = self.work.done(step.name)
         if storage.exists(marker):
             return storage.read_json(marker)["shuffled_bytes"]
-        pages, lines = self.ingested.pages, self.ingested.lines
-        transform, candidates, size = {
-            UrlDedup: lambda: (DeduplicateUrls, pages, WIDTHS["winners"] * 8),
-            NearDedup: lambda: (ClusterNearDuplicates, pages * step.bands, CANDIDATE_BYTES),  # pyright: ignore[reportAttributeAccessIssue]
-            LineDedup: lambda: (OwnLines, lines, WIDTHS["owners"] * 8),
-        }[type(step)]()
-        known = self.base.known(step.shuffle) if self.base else ()
+        candidates = step.candidates(self.ingested.pages, self.ingested.lines)
+        known = self.base.known(step.kind) if self.base else ()
         # A bucket holds the keys of the corpus that is added to as well: most of it, once a corpus
         # is large.
-        rows = candidates + (self.base.keys(step.shuffle) if self.base else 0)
-        bits = shared_bits(rows * size, self.job.config.bucket_bytes)
+        rows = candidates + (self.base.keys(step.kind) if self.base else 0)
+        bits = shared_bits(rows * step.width * 8, self.job.config.bucket_bytes)
         shuffle = Shuffle(bits, self._by_reference, len(self.files), known)
+        transform = _TRANSFORMS[step.name]
 
         def build(pipeline: beam.Pipeline) -> object:
-            return self._shards(pipeline, len(known)) | transform.__name__ >> transform(
-                self.job, shuffle
-            )
+            shards = self._shards(pipeline, len(known))
+            return shards | transform.__name__ >> transform(self.job, shuffle)
 
         weights = dict.fromkeys(range(len(self.files)), 1)
-        progress = phase_progress(self.work, step.shuffle, weights, "files", step.shuffle)
+        progress = phase_progress(self.work, step.name, weights, "files", step.name)
         if isinstance(step, NearDedup):
             # Shards without matches get no file.
             progress = contextlib.nullcontext()
         with progress:
-            counters = self._run(step.shuffle, build, len(self.files))
+            counters = self._run(step.name.replace("_", "-"), build, len(self.files))
         # A bit for each candidate: the same however they are cut into buckets.
-        chosen_bytes = -(-counters.get(f"{step.shuffle}_chosen", 0) // 8)
-        shuffled = counters.get(f"{step.shuffle}_bytes", 0) + chosen_bytes
-        storage.write_json(
-            marker,
-            {"candidates": candidates, "bucket_bits": bits, "shuffled_bytes": shuffled},
-            scratch=True,
-        )
-        fault_point(f"corpus.after_{step.shuffle}")
+        chosen_bytes = -(-counters.get(f"{step.name}_chosen", 0) // 8)
+        shuffled = counters.get(f"{step.name}_bytes", 0) + chosen_bytes
+        done = {"candidates": candidates, "bucket_bits": bits, "shuffled_bytes": shuffled}
+        storage.write_json(marker, done, scratch=True)
+        fault_point(f"corpus.after_{step.name}")
         return shuffled
 
     def finish(self) -> None:

@@ -29,34 +29,20 @@ from apache_beam.pvalue import AsSingleton, PBegin, PCollection
 
 from pipelines import storage
 from pipelines.corpus import sinks
-from pipelines.corpus.dedup.base import LineDedup, UrlDedup
-from pipelines.corpus.dedup.exact import WIDTHS, Chosen, Slice, SmallestPerKey
-from pipelines.corpus.dedup.kept import FingerprintStore
+from pipelines.corpus.dedup.base import Dedup
+from pipelines.corpus.dedup.buckets import Shuffle, Slice
+from pipelines.corpus.dedup.fingerprint_store import FingerprintStore
+from pipelines.corpus.dedup.lines import LineDedup
+from pipelines.corpus.dedup.minimum_per_key import Chosen, MinimumPerKey
 from pipelines.corpus.dedup.near import NearDedup
-from pipelines.corpus.dedup.near_clusters import CANDIDATE_BYTES, NearDuplicates
+from pipelines.corpus.dedup.near_clusters import NearDuplicates
+from pipelines.corpus.dedup.urls import UrlDedup
 from pipelines.corpus.job import Job
 from pipelines.corpus.shard_work import finish_shard, ingest_shard
 from pipelines.corpus.sinks import ShardSpec
 from pipelines.crawl.files import CrawlFile, find_crawl_files
 from pipelines.errors import UserError
 from pipelines.local_pool import WorkerDiedError, call
-
-
-@dataclasses.dataclass(frozen=True)
-class Shuffle:
-    """How keys are shuffled.
-
-    Attributes:
-        bucket_bits: the key space is cut into 2**bucket_bits buckets, one in memory at a time.
-        by_reference: shuffle references to keys in the work directory, not keys.
-        shards: how many shards there are.
-        known: files of keys that come before all others: those of a corpus that is added to.
-    """
-
-    bucket_bits: int = 0
-    by_reference: bool = False
-    shards: int = 1 << 30
-    known: tuple[str, ...] = ()
 
 
 class FindFiles(beam.PTransform):
@@ -104,128 +90,100 @@ def _ingest(shard: int, file: dict, job: Job) -> int:
     return shard
 
 
-class _KeepSmallest(beam.PTransform):
-    """Of all candidates with one key, keep the smallest: shards in, shards out."""
+class _ByKey(beam.PTransform):
+    """A deduplication: shards in, shards out."""
 
-    def __init__(self, job: Job, kind: type[UrlDedup] | type[LineDedup], shuffle: Shuffle | None):
+    def __init__(self, job: Job, kind: type[Dedup], shuffle: Shuffle | None):
         super().__init__()
-        self.work = job.work
-        if (step := job.recipe.first(kind)) is None:
+        self.job, self.shuffle = job, shuffle or Shuffle()
+        self.step: Any = job.recipe.first(kind)
+        if self.step is None:
             raise UserError(f"recipe {job.recipe.name} has no {kind.__name__}")
-        shuffle = shuffle or Shuffle()
-        winner = step.url_winner if isinstance(step, UrlDedup) else "newest"
-        self.rules = SmallestPerKey(
-            step.shuffle,
-            job.work,
-            shuffle.bucket_bits,
-            shuffle.by_reference,
-            shuffle.shards,
-            shuffle.known,
-            winner,
-        )
+
+
+class _KeepMinimum(_ByKey):
+    """Of all candidates with one key, keep the minimum."""
 
     def expand(self, input_or_inputs: PCollection):
+        rules = MinimumPerKey(self.step, self.job.work, self.shuffle)
         return (
             input_or_inputs
-            | "SliceKeys" >> beam.FlatMap(_slices, self.rules)
+            | "SliceKeys" >> beam.FlatMap(_slices, rules)
             | "GroupByBucket" >> beam.GroupByKey()
-            | "ChooseSmallest" >> beam.FlatMapTuple(partial(_choose, rules=self.rules))
+            | "ChooseMinimum" >> beam.FlatMapTuple(partial(_choose, rules=rules))
             | "GroupByShard" >> beam.GroupByKey()
-            | "RecordChosen" >> beam.MapTuple(partial(_record, rules=self.rules))
+            | "RecordChosen" >> beam.MapTuple(partial(_record, rules=rules))
         )
 
 
-class DeduplicateUrls(_KeepSmallest):
-    """Choose one page of each normalised URL."""
+class DeduplicateUrls(_KeepMinimum):
+    """Choose one page of each normalised URL: shards in, shards out."""
 
     def __init__(self, job: Job, shuffle: Shuffle | None = None):
         super().__init__(job, UrlDedup, shuffle)
 
 
-class OwnLines(_KeepSmallest):
-    """Choose for each line the page that keeps it."""
+class OwnLines(_KeepMinimum):
+    """Choose for each line the page that keeps it: shards in, shards out."""
 
     def __init__(self, job: Job, shuffle: Shuffle | None = None):
         super().__init__(job, LineDedup, shuffle)
 
 
-def _slices(shard: int, rules: SmallestPerKey) -> Iterator[tuple[int, Slice]]:
+def _counter(name: str, what: str) -> Any:
+    return Metrics.counter("shuffle", f"{name}_{what}")
+
+
+def _slices(shard: int, rules: MinimumPerKey | NearDuplicates) -> Iterator[tuple[int, Slice]]:
     """Yield a shard's candidates by bucket, and count the bytes that a shuffle has to move."""
     call(rules.prepare, shard)
-    counter = Metrics.counter("shuffle", f"{rules.name}_bytes")
+    counter = _counter(rules.step.name, "bytes")
     for bucket, piece in rules.slices(shard):
-        counter.inc((piece.stop - piece.start) * WIDTHS[rules.name] * 8)
+        counter.inc((piece.stop - piece.start) * rules.step.width * 8)
         yield bucket, piece
 
 
-def _choose(bucket: int, slices: Iterable[Slice], rules: SmallestPerKey) -> Iterator[Chosen]:
+def _choose(bucket: int, slices: Iterable[Slice], rules: MinimumPerKey) -> Iterator[Chosen]:
     """Yield what is chosen in a bucket, by shard."""
-    del bucket
-    counter = Metrics.counter("shuffle", f"{rules.name}_chosen")
+    counter = _counter(rules.step.name, "chosen")
     for shard, (start, size, bits) in call(rules.choose, list(slices)):
         counter.inc(size)
         yield shard, (start, size, bits)
 
 
-def _record(shard: int, chosen: Iterable[Any], rules: SmallestPerKey | NearDuplicates) -> int:
+def _record(shard: int, chosen: Iterable[Any], rules: MinimumPerKey | NearDuplicates) -> int:
     rules.record(shard, chosen)
     return shard
 
 
-class ClusterNearDuplicates(beam.PTransform):
+class ClusterNearDuplicates(_ByKey):
     """Find clusters of near-duplicates and choose who represents each: shards in, shards out."""
 
     def __init__(self, job: Job, shuffle: Shuffle | None = None):
-        super().__init__()
-        recipe, shuffle = job.recipe, shuffle or Shuffle()
-        if (step := recipe.first(NearDedup)) is None:
-            raise UserError(f"recipe {recipe.name} has no NearDedup")
-        self.rules = NearDuplicates(
-            job.work,
-            shuffle.bucket_bits,
-            shuffle.by_reference,
-            step.bands,
-            shuffle.shards,
-            shuffle.known,
-            recipe.marks_before(step),
-        )
+        super().__init__(job, NearDedup, shuffle)
 
     def expand(self, input_or_inputs: PCollection):
+        marks = self.job.recipe.marks_before(self.step)
+        rules = NearDuplicates(self.step, self.job.work, self.shuffle, marks)
         recorded = (
             input_or_inputs
-            | "SliceKeys" >> beam.FlatMap(_near_slices, self.rules)
+            | "SliceKeys" >> beam.FlatMap(_slices, rules)
             | "GroupByBucket" >> beam.GroupByKey()
-            | "MatchBucket" >> beam.FlatMapTuple(partial(_match, rules=self.rules))
+            | "MatchBucket" >> beam.FlatMapTuple(partial(_match, rules=rules))
             | "GroupByLanguage" >> beam.GroupByKey()
-            | "Cluster" >> beam.FlatMapTuple(partial(_cluster, rules=self.rules))
+            | "Cluster" >> beam.FlatMapTuple(partial(_cluster, rules=rules))
             | "GroupByShard" >> beam.GroupByKey()
-            | "RecordSizes" >> beam.MapTuple(partial(_record, rules=self.rules))
+            | "RecordSizes" >> beam.MapTuple(partial(_record, rules=rules))
             | "CountShards" >> beam.combiners.Count.Globally()
         )
         # A shard without matches gets nothing back; it continues once all sizes are there.
         return input_or_inputs | "Wait" >> beam.Map(lambda shard, _: shard, AsSingleton(recorded))  # pyright: ignore[reportArgumentType]
 
 
-def _near_slices(shard: int, rules: NearDuplicates) -> Iterator[tuple[int, Slice]]:
-    call(rules.prepare, shard)
-    counter = Metrics.counter("shuffle", f"{NearDedup.shuffle}_bytes")
-    for bucket, piece in rules.slices(shard):
-        counter.inc((piece.stop - piece.start) * CANDIDATE_BYTES)
-        yield bucket, piece
-
-
-def _counted(packed: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:
-    counter = Metrics.counter("shuffle", f"{NearDedup.shuffle}_bytes")
-    for key, rows in packed:
-        counter.inc(len(rows))
-        yield key, rows
-
-
 def _match(
     bucket: int, slices: Iterable[Slice], rules: NearDuplicates
 ) -> Iterator[tuple[int, bytes]]:
     """Yield the matches in a bucket by language."""
-    del bucket
     yield from _counted(call(rules.match, list(slices)))
 
 
@@ -233,8 +191,14 @@ def _cluster(
     lang: int, packed: Iterable[bytes], rules: NearDuplicates
 ) -> Iterator[tuple[int, bytes]]:
     """Yield what is decided about a language's clusters, by shard."""
-    del lang
     yield from _counted(call(rules.cluster, list(packed)))
+
+
+def _counted(packed: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:
+    counter = _counter(NearDedup.name, "bytes")
+    for key, rows in packed:
+        counter.inc(len(rows))
+        yield key, rows
 
 
 class FinishPages(beam.PTransform):

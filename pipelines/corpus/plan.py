@@ -7,11 +7,13 @@ from typing import Any
 
 from pipelines.corpus.apply_rules import ask, read_file
 from pipelines.corpus.config import CorpusConfig
-from pipelines.corpus.dedup.base import LineDedup
-from pipelines.corpus.dedup.exact import WIDTHS, bits_for, shared_bits
-from pipelines.corpus.dedup.fingerprints import fingerprint, line_fingerprints, normalize_url
-from pipelines.corpus.dedup.near import NearDedup
-from pipelines.corpus.dedup.near_clusters import CANDIDATE_BYTES
+from pipelines.corpus.dedup.buckets import bits_for, shared_bits
+from pipelines.corpus.fingerprints import (
+    FINGERPRINT_BYTES,
+    fingerprint,
+    line_fingerprints,
+    normalize_url,
+)
 from pipelines.corpus.recipe import Recipe
 from pipelines.corpus.rules.length_and_paragraphs import MaxLength, Paragraphs
 from pipelines.crawl.files import CrawlFile, find_crawl_files
@@ -23,7 +25,6 @@ from pipelines.records import Page, Rejected
 MEASURED_MB_PER_SECOND: Mapping[str, float] = {"mc4": 9.0, "modern": 5.0}
 #: The same for recipes that were not measured: that of the slower profile.
 _OTHER_MB_PER_SECOND = min(MEASURED_MB_PER_SECOND.values())
-_FINGERPRINT_BYTES = 16
 
 
 @dataclasses.dataclass
@@ -69,7 +70,7 @@ def read_sample(file: CrawlFile, config: CorpusConfig, recipe: Recipe) -> Sample
             sample.kept_text_bytes += size
             sample.kept_lines += lines
             hashes = line_fingerprints(page.text)
-            step = _FINGERPRINT_BYTES
+            step = FINGERPRINT_BYTES
             lines_seen.update(hashes[i : i + step] for i in range(0, len(hashes), step))
     sample.urls, sample.distinct_lines = len(urls), len(lines_seen)
     return sample
@@ -118,7 +119,7 @@ def plan_build(
         for name, value in dataclasses.asdict(sample).items()
         if name != "bytes_in"
     }
-    shuffles = _shuffles(total, config, recipe)
+    shuffles, buckets = _shuffles(total, config, recipe)
     rate = mb_per_second or MEASURED_MB_PER_SECOND.get(recipe.name, _OTHER_MB_PER_SECOND)
     cpu_hours = total["text_bytes"] / 1e6 / rate / 3600
     fingerprints = sum(size for name, size in shuffles.items() if name != "text")
@@ -126,11 +127,11 @@ def plan_build(
         "pages": total["pages"],
         "text_bytes": total["text_bytes"],
         "shuffle_bytes": shuffles,
-        "buckets": _buckets(shuffles, total, config),
+        "buckets": buckets,
         "shards_at_least": math.ceil(total["kept_text_bytes"] / config.shard_bytes),
         # Pages (as compressed as the input), their lines' hashes, candidates, and the runs.
         "temporary_bytes": bytes_in
-        + total["lines"] * _FINGERPRINT_BYTES
+        + total["lines"] * FINGERPRINT_BYTES
         + fingerprints
         + total["kept_text_bytes"],
         "cpu_hours": round(cpu_hours, 4),
@@ -149,40 +150,22 @@ def plan_build(
     }
 
 
-def _shuffles(total: Mapping[str, int], config: CorpusConfig, recipe: Recipe) -> dict[str, int]:
-    """Return the bytes that each shuffle moves at most."""
-    kept = {"kept_urls": total["urls"] * _FINGERPRINT_BYTES}
-    shuffles = {"winners": total["urls"] * WIDTHS["winners"] * 8}
-    if near := recipe.first(NearDedup):
-        band_keys = total["pages"] * near.bands
-        shuffles["near_duplicates"] = band_keys * CANDIDATE_BYTES
-        kept["kept_bands"] = band_keys * _FINGERPRINT_BYTES
-    if recipe.first(LineDedup):
-        shuffles["owners"] = total["distinct_lines"] * WIDTHS["owners"] * 8
-        kept["kept_lines"] = total["distinct_lines"] * _FINGERPRINT_BYTES
-    if config.keep_fingerprints:
-        shuffles |= kept
-    return {**shuffles, "text": total["kept_text_bytes"]}
-
-
-def _buckets(
-    shuffles: Mapping[str, int], total: Mapping[str, int], config: CorpusConfig
-) -> dict[str, int]:
-    """Return into how many buckets each shuffle is cut: as `pipelines.corpus.phases` does it."""
-    buckets = {}
-    for name, size in shuffles.items():
-        if name.startswith("kept_"):
-            buckets[name] = 1 << bits_for(size, config.bucket_bytes)
-        elif name != "text":
-            unsorted = _unsorted(name, total) or size
-            buckets[name] = 1 << shared_bits(unsorted, config.bucket_bytes)
-    return buckets
-
-
-def _unsorted(name: str, total: Mapping[str, int]) -> int:
-    """Return the bytes of all candidates, equal ones too, which buckets are cut for."""
-    rows = {"winners": total["pages"], "owners": total["kept_lines"]}
-    return rows.get(name, 0) * WIDTHS.get(name, 0) * 8
+def _shuffles(
+    total: Mapping[str, int], config: CorpusConfig, recipe: Recipe
+) -> tuple[dict[str, int], dict[str, int]]:
+    """Return the bytes that each shuffle moves at most, and into how many buckets it is cut."""
+    moved, buckets = {}, {}
+    for step in recipe.dedups:
+        # One candidate for each key of a file, and all of them to cut buckets for (`phases`).
+        keys = step.candidates(total["urls"], total["distinct_lines"])
+        rows = step.candidates(total["pages"], total["kept_lines"])
+        moved[step.name] = keys * step.width * 8
+        buckets[step.name] = 1 << shared_bits(rows * step.width * 8, config.bucket_bytes)
+        if config.keep_fingerprints:
+            kept = f"kept_{step.kind}"
+            moved[kept] = keys * FINGERPRINT_BYTES
+            buckets[kept] = 1 << bits_for(moved[kept], config.bucket_bytes)
+    return {**moved, "text": total["kept_text_bytes"]}, buckets
 
 
 def format_plan(plan: Mapping[str, Any]) -> str:

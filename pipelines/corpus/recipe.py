@@ -9,7 +9,9 @@ from typing import Any, Literal, TypeVar
 
 import pyarrow as pa
 
-from pipelines.corpus.dedup.base import Dedup, LineDedup, UrlDedup
+from pipelines.corpus.dedup.base import Dedup
+from pipelines.corpus.dedup.lines import LineDedup
+from pipelines.corpus.dedup.urls import UrlDedup
 from pipelines.corpus.rules.base import Edit, LanguageRule, Rule, Step
 from pipelines.errors import UserError
 from pipelines.records import DOCUMENT_SCHEMA
@@ -182,7 +184,7 @@ class Recipe:
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """The kinds of keys that a corpus keeps (pipelines.corpus.dedup.kept)."""
+        """The kinds of keys that a corpus keeps (`pipelines.corpus.dedup.fingerprint_store`)."""
         return tuple(step.kind for step in self.dedups)
 
     @property

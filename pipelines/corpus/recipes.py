@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Literal
 
-from pipelines.corpus.dedup.base import DedupScope, LineDedup, UrlDedup
+from pipelines.corpus.dedup.lines import DedupScope, LineDedup
 from pipelines.corpus.dedup.near import NearDedup
+from pipelines.corpus.dedup.urls import UrlDedup
 from pipelines.corpus.recipe import Recipe
 from pipelines.corpus.rules.badwords import BadWords, Mc4Release
 from pipelines.corpus.rules.base import Edit, LanguageRule, Rule

@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 from pipelines import storage
 from pipelines.corpus.apply_rules import apply_edits, ask, pass_rules, read_allowed
 from pipelines.corpus.dedup.base import Dedup
-from pipelines.corpus.dedup.exact import in_key_order
-from pipelines.corpus.dedup.fingerprints import is_validation, key_order, unpack
+from pipelines.corpus.dedup.buckets import in_key_order
+from pipelines.corpus.fingerprints import is_validation, key_order, unpack
 from pipelines.corpus.job import Job
 from pipelines.corpus.ledger import ERROR, Ledger
 from pipelines.corpus.recipe import READ, Recipe

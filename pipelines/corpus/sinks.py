@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from pipelines import storage
 from pipelines.corpus.config import CorpusConfig
-from pipelines.corpus.dedup.fingerprints import is_validation, unpack
+from pipelines.corpus.fingerprints import is_validation, unpack
 from pipelines.corpus.job import Job
 from pipelines.corpus.results import LanguageIndex
 from pipelines.corpus.work_directory import WorkDirectory

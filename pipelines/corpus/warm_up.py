@@ -8,7 +8,7 @@ from collections import Counter
 
 import numpy as np
 
-from pipelines.corpus.dedup.exact import own_lines
+from pipelines.corpus.dedup.lines import own_lines
 from pipelines.crawl.text_lines import normalize_lines, third_longest_line
 from pipelines.garbage import collect_rarely
 

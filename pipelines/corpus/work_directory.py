@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from pipelines import storage
 
-SHUFFLES = ("winners", "owners", "near_duplicates")
+DEDUPLICATIONS = ("url_dedup", "near_dedup", "line_dedup")
 
 # NumPy reads a header by `ast.literal_eval`, which before CPython 3.11.8 fails now and then where
 # two threads call it (cpython#106905).
@@ -38,7 +38,7 @@ class WorkDirectory:
 
     def make(self) -> None:
         """Create the directories."""
-        for kind in ("pages", "finished", "rules", "shards", *SHUFFLES):
+        for kind in ("pages", "finished", "rules", "shards", *DEDUPLICATIONS):
             storage.make_directory(storage.join(self.root, kind))
 
     def names(self, kind: str) -> set[str]:
@@ -53,21 +53,21 @@ class WorkDirectory:
         """JSON that completes the ingest of a shard: its accounts and sizes."""
         return self.file("pages", shard, "json")
 
-    def candidates(self, shuffle: str, shard: int) -> str:
+    def candidates(self, dedup: str, shard: int) -> str:
         """uint64 [candidates, 2 + ranks], sorted by key; see pipelines.corpus.dedup."""
-        return self.file(shuffle, shard, "candidates.npy")
+        return self.file(dedup, shard, "candidates.npy")
 
-    def positions(self, shuffle: str, shard: int) -> str:
+    def positions(self, dedup: str, shard: int) -> str:
         """int64 [candidates]: the page or line of the shard that each candidate stands for."""
-        return self.file(shuffle, shard, "positions.npy")
+        return self.file(dedup, shard, "positions.npy")
 
-    def chosen(self, shuffle: str, shard: int) -> str:
+    def chosen(self, dedup: str, shard: int) -> str:
         """Which candidates stay: bool [candidates]."""
-        return self.file(shuffle, shard, "chosen.npy")
+        return self.file(dedup, shard, "chosen.npy")
 
-    def done(self, shuffle: str) -> str:
-        """JSON marker of a shuffle that is done for all shards."""
-        return storage.join(self.root, f"{shuffle}.json")
+    def done(self, dedup: str) -> str:
+        """JSON marker of a deduplication that is done for all shards."""
+        return storage.join(self.root, f"{dedup}.json")
 
     def run(self, shard: int) -> str:
         """Arrow file of a shard's documents; each batch is sorted by language and id."""
@@ -78,33 +78,22 @@ class WorkDirectory:
         return self.file("finished", shard, "json")
 
     def fingerprints(self, kind: str, shard: int) -> str:
-        """uint64 [n, 2], sorted: the keys of a shard's documents; kinds: fingerprint_store."""
+        """uint64 [n, 2], sorted: the keys of a shard's documents; kinds: `Dedup.kind`."""
         return self.file("finished", shard, f"{kind}.npy")
 
     def output(self, name: str) -> str:
         """JSON that completes an output shard: its manifest entry and statistics."""
         return storage.join(self.root, "shards", f"{name}.json")
 
-    def selected(self, shuffle: str, shard: int, size: int) -> np.ndarray:
+    def selected(self, dedup: str, shard: int, size: int) -> np.ndarray:
         """Which of a shard's pages or lines stay: bool [size]."""
         selected = np.zeros(size, bool)
-        positions = load_array(self.positions(shuffle, shard))
-        chosen = load_array(self.chosen(shuffle, shard))
+        positions = load_array(self.positions(dedup, shard))
+        chosen = load_array(self.chosen(dedup, shard))
         for start in range(0, len(positions), _AT_A_TIME):
             part = slice(start, start + _AT_A_TIME)
             selected[positions[part][chosen[part]]] = True
         return selected
-
-    def cluster_sizes(self, shard: int, pages: int) -> np.ndarray:
-        """The size of the cluster that each page of a shard represents: int64 [pages].
-
-        It is 1 for a page without near-duplicates, 0 for one that another represents.
-        """
-        sizes = np.ones(pages, np.int64)
-        if storage.exists(path := self.chosen("near_duplicates", shard)):
-            rows = load_array(path)
-            sizes[rows[:, 0]] = rows[:, 1]
-        return sizes
 
 
 def save_array(path: str, array: np.ndarray) -> None:

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.dataflow
 ROOT = Path(__file__).parents[2]
 UV = Path(sys.executable).with_name("uv")
 IMAGE = "example.test/mswitch:1"
-PHASES = ("ingest", "winners", "owners", "finish", "shards")
+PHASES = ("ingest", "url-dedup", "line-dedup", "finish", "shards")
 RULES = ["--min-lines=1", "--min-long-line-characters=1", "--language-threshold=0.7",
          "--min-validation-documents=1", "--shard-bytes=2000", "--bucket-bytes=500"]  # fmt: skip
 
@@ -181,7 +181,7 @@ def test_workers_run_from_the_staged_package(build, peer, bucket, local_data):
         assert all(path.startswith(str(job.directory / "packages")) for path in modules.values())
     # The counters came back by the metrics of the jobs: 24 or 40 bytes a candidate, and a bit back.
     shuffled = load_stats(f"{bucket}/corpus")["shuffled_bytes"]
-    assert shuffled == {"winners": 27 * 40 + 4, "owners": 81 * 24 + 11}
+    assert shuffled == {"url_dedup": 27 * 40 + 4, "line_dedup": 81 * 24 + 11}
 
 
 def test_a_killed_worker_fails_the_job_and_a_rerun_continues(build, peer, bucket, local_data):
@@ -215,7 +215,8 @@ def test_a_further_crawl_is_added(build, peer, bucket, crawl_files, config, tmp_
     before = len(peer.jobs)
     done = build(f"--sdk_container_image={IMAGE}", files="[12].*", rules=("--append",))
     assert done.returncode == 0, done.stderr
-    names = [job.spec["name"].split("-")[2] for job in peer.jobs[before:]]
+    named = [job.spec["name"].removeprefix("mswitch-corpus-") for job in peer.jobs[before:]]
+    names = [name.rpartition("-")[0] for name in named]
     assert names == [*PHASES, "fingerprints"]
     assert any("-added-001-" in name for name in data(out))
     for kind in ("data", "fingerprints"):

@@ -24,10 +24,11 @@ import numpy as np
 import pyarrow as pa
 from annotated_types import Ge, Le
 
-from pipelines.corpus.dedup.base import Dedup
-from pipelines.corpus.dedup.fingerprints import md5, unpack
+from pipelines import storage
+from pipelines.corpus.dedup.base import Dedup, binary, newest_first
+from pipelines.corpus.fingerprints import md5, unpack
 from pipelines.corpus.rules.words import Words, mix, words_of
-from pipelines.corpus.work_directory import WorkDirectory
+from pipelines.corpus.work_directory import WorkDirectory, load_array
 from pipelines.records import Page
 from pipelines.validation import check_fields
 
@@ -44,12 +45,12 @@ class NearDedup(Dedup):
     """
 
     name: ClassVar[str] = "near_dedup"
-    shuffle: ClassVar[str] = "near_duplicates"
     kind: ClassVar[str] = "bands"
+    width: ClassVar[int] = 3
     columns: ClassVar[Mapping[str, str]] = {"cluster_size": "int32"}
     stored: ClassVar[tuple[pa.Field, ...]] = (
         pa.field("characters", pa.int32(), nullable=False),
-        pa.field("band_keys", pa.binary(), nullable=False),
+        binary("band_keys"),
     )
     before_edits: ClassVar[bool] = True
 
@@ -84,7 +85,10 @@ class NearDedup(Dedup):
 
     def chosen(self, work: WorkDirectory, shard: int, lines: np.ndarray) -> list[int]:
         """Return the size of the cluster that each page represents; see `cluster_sizes`."""
-        return work.cluster_sizes(shard, len(lines)).tolist()
+        return cluster_sizes(work, shard, len(lines)).tolist()
+
+    def candidates(self, pages: int, lines: int) -> int:
+        return pages * self.bands
 
     def reasons(
         self, pages: Sequence[Page], chosen: Sequence[Any], lines: collections.Counter[str]
@@ -259,8 +263,18 @@ def page_rank(characters: np.ndarray, timestamps_micros: np.ndarray, ids: np.nda
     Args:
         characters: int64 [n] length of the text.
         timestamps_micros: int64 [n].
-        ids: uint64 [n, 2] fingerprints of normalised URLs, which are unique after `winners`.
+        ids: uint64 [n, 2] fingerprints of normalised URLs, each once by then.
     """
-    # ~x reverses the order of signed numbers; flipping the sign bit makes it that of unsigned.
-    newest_first = (~timestamps_micros).view(np.uint64) ^ np.uint64(1 << 63)
-    return np.column_stack([~characters.astype(np.uint64), newest_first, ids])
+    return np.column_stack([~characters.astype(np.uint64), newest_first(timestamps_micros), ids])
+
+
+def cluster_sizes(work: WorkDirectory, shard: int, pages: int) -> np.ndarray:
+    """Return the size of the cluster that each page of a shard represents: int64 [pages].
+
+    It is 1 for a page without near-duplicates, 0 for one that another represents.
+    """
+    sizes = np.ones(pages, np.int64)
+    if storage.exists(path := work.chosen(NearDedup.name, shard)):
+        rows = load_array(path)
+        sizes[rows[:, 0]] = rows[:, 1]
+    return sizes

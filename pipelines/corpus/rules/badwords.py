@@ -17,7 +17,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from annotated_types import Ge, Le
 
 from pipelines import storage
-from pipelines.corpus.dedup.fingerprints import fingerprint, normalize_url
+from pipelines.corpus.fingerprints import fingerprint, normalize_url
 from pipelines.corpus.rules.base import Rule
 from pipelines.corpus.rules.list_files import open_list, remote_files
 from pipelines.errors import UserError

@@ -26,7 +26,7 @@ import numpy as np
 from annotated_types import Gt, Le
 
 from pipelines import storage
-from pipelines.corpus.dedup.fingerprints import fingerprint, normalize_url
+from pipelines.corpus.fingerprints import fingerprint, normalize_url
 from pipelines.corpus.rules.base import Rule, file_digest
 from pipelines.corpus.rules.list_files import open_list
 from pipelines.corpus.rules.words import Words, chunks, cut

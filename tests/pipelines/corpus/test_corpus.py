@@ -16,7 +16,7 @@ from corpus_builds import LENIENT, data_bytes
 
 from pipelines.corpus import phases
 from pipelines.corpus.build import CorpusConfig, build_corpus
-from pipelines.corpus.dedup.fingerprints import fingerprint, normalize_url
+from pipelines.corpus.fingerprints import fingerprint, normalize_url
 from pipelines.corpus.ledger import check_accounts
 from pipelines.corpus.recipes import MC4
 from pipelines.corpus.stats import format_stats, language_totals, load_stats

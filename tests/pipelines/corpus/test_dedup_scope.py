@@ -10,7 +10,7 @@ import pytest
 from corpus_builds import LENIENT, data_bytes
 
 from pipelines.corpus.build import CorpusConfig, build_corpus
-from pipelines.corpus.dedup.fingerprints import line_fingerprints
+from pipelines.corpus.fingerprints import line_fingerprints
 from pipelines.corpus.ledger import check_accounts
 from pipelines.corpus.recipes import MC4_BY_LANGUAGE
 from pipelines.corpus.stats import load_stats
@@ -85,7 +85,7 @@ def test_languages_are_pruned_before_the_shuffles(builder, by_language):
     assert not (german / "data" / "en").exists()
     few, all_ = (load_stats(corpus)["shuffled_bytes"] for corpus in (german, both))
     # (What is chosen is a bit each, in whole bytes.)
-    for name in ("winners", "owners"):
+    for name in ("url_dedup", "line_dedup"):
         assert 0 < 2 * few[name] == pytest.approx(all_[name], abs=1)
     stages = {stage["name"]: stage for stage in load_stats(german)["stages"]}
     assert stages["language"]["dropped"] == {"other_language": 10}

@@ -89,7 +89,7 @@ def test_a_cluster_gives_the_local_runners_bytes(tmp_path, sample, cluster):
     assert len([name for name in local if name.startswith("data/")]) > 100
     assert flink == local
     used = task_managers(cluster)
-    assert {"ingest", "winners", "owners", "finish", "shards"} <= used.keys()
+    assert {"ingest", "url-dedup", "line-dedup", "finish", "shards"} <= used.keys()
     assert {len(names) for names in used.values()} == {2}
     assert restarted(cluster) == set()
 
@@ -114,7 +114,7 @@ def test_profile_modern_on_a_cluster(tmp_path, cluster):
     stages = {row["name"]: row for row in load_stats(tmp_path / "local")["stages"]}
     assert stages["near_dedup"]["dropped"] == {"near_duplicate": 4 * 6 - 9}
     assert data_bytes(tmp_path / "flink") == data_bytes(tmp_path / "local")
-    assert "near_duplicates" in task_managers(cluster)
+    assert "near-dedup" in task_managers(cluster)
 
 
 #: Ten lines of a user's own.
@@ -183,7 +183,7 @@ def test_task_managers_killed_on_the_way_change_nothing(tmp_path, cluster):
     # files within a second.
     moments = (
         ("pages/*.json", lambda: written("pages/*.json")),
-        ("owners/*.positions.npy", lambda: has_tasks(cluster, "owners")),
+        ("line_dedup/*.positions.npy", lambda: has_tasks(cluster, "line-dedup")),
     )
     for victim, (names, has_begun) in enumerate(moments):
         while not has_begun():
@@ -194,4 +194,4 @@ def test_task_managers_killed_on_the_way_change_nothing(tmp_path, cluster):
         cluster.start_task_manager()
     build.join()
     assert data_bytes(out) == data_bytes(tmp_path / "local")
-    assert restarted(cluster) == {"ingest", "owners"}
+    assert restarted(cluster) == {"ingest", "line-dedup"}

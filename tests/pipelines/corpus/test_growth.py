@@ -18,7 +18,7 @@ from corpus_builds import LENIENT, data_bytes
 
 from flows.cli.commands.common import finish
 from pipelines.corpus.build import CorpusConfig, build_corpus
-from pipelines.corpus.dedup.fingerprints import fingerprint, normalize_url, unpack
+from pipelines.corpus.fingerprints import fingerprint, normalize_url, unpack
 from pipelines.corpus.ledger import check_accounts
 from pipelines.corpus.stats import load_stats
 from pipelines.corpus.survey import rejected_samples
@@ -230,7 +230,7 @@ def test_killed_and_rerun(tmp_path, months, config):
         command = [sys.executable, "-c", CHILD, str(killed), str(months[1])]
         return subprocess.run(command, env=environment, capture_output=True, check=False).returncode
 
-    for point in ("corpus.after_owners", "corpus.after_shard", *GROWTH_POINTS):
+    for point in ("corpus.after_line_dedup", "corpus.after_shard", *GROWTH_POINTS):
         assert run(point) == -signal.SIGKILL, point
         if point != "corpus.after_growth":
             manifest = json.loads((killed / "manifest.json").read_text())
@@ -254,7 +254,7 @@ def test_killed_and_another_comes_first(tmp_path, months, config):
 
     last, first = data_bytes(built("last", three, two)), data_bytes(built("first", two, three))
     for point, wanted in (
-        ("corpus.after_owners", last),
+        ("corpus.after_line_dedup", last),
         ("corpus.after_shard", last),
         ("corpus.before_growth", first),
         ("corpus.after_growth", first),

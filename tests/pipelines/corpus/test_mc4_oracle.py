@@ -4,7 +4,7 @@ import random
 
 import crawl_files as crawl
 
-from pipelines.corpus.dedup.fingerprints import normalize_url
+from pipelines.corpus.fingerprints import normalize_url
 from pipelines.corpus.rules.length_and_paragraphs import Paragraphs
 from pipelines.crawl.text_lines import normalize_lines
 from pipelines.records import Page

@@ -164,15 +164,15 @@ def test_languages_are_pruned_before_the_shuffles(tmp_path, pages):
     build(pages, tmp_path / "de", dataclasses.replace(modern_settings(), languages=("de",)))
     assert {row["lang"] for row in documents(tmp_path / "de").values()} == {"de"}
     few, all_ = (load_stats(tmp_path / name)["shuffled_bytes"] for name in ("de", "all"))
-    assert few["near_duplicates"] == 14 * 24
-    assert few["winners"] < all_["winners"]
+    assert few["near_dedup"] == 14 * 24
+    assert few["url_dedup"] < all_["url_dedup"]
 
 
 @pytest.mark.slow
 def test_goes_on_after_a_kill(tmp_path, pages):
     command = [sys.executable, "-c", CHILD]
     inputs = [str(path) for path in pages]
-    environment = {**os.environ, "MSWITCH_FAULT": "corpus.after_near_duplicates"}
+    environment = {**os.environ, "MSWITCH_FAULT": "corpus.after_near_dedup"}
     arguments = [*command, str(tmp_path / "killed"), *inputs]
     config = pickle.dumps(modern_settings())
     killed = subprocess.run(

@@ -18,7 +18,8 @@ import pytest
 from corpus_builds import data_bytes, english, modern_settings
 
 from pipelines.corpus.build import CorpusConfig, build_corpus
-from pipelines.corpus.dedup.near import page_rank
+from pipelines.corpus.dedup.buckets import Shuffle
+from pipelines.corpus.dedup.near import NearDedup, page_rank
 from pipelines.corpus.dedup.near_clusters import NearDuplicates
 from pipelines.corpus.ledger import check_accounts
 from pipelines.corpus.recipes import MODERN
@@ -196,8 +197,8 @@ def test_who_is_like_a_dropped_page_is_dropped(tmp_path):
     work.make()
     pages = np.arange(6, dtype=np.uint64)
     ranks = page_rank(np.full(6, 100), np.zeros(6, np.int64), np.column_stack([pages, pages]))
-    save_array(work.file("near_duplicates", 0, "ranks.npy"), ranks)
-    rules = NearDuplicates(work, 0, True, 14, 1)
+    save_array(work.file("near_dedup", 0, "ranks.npy"), ranks)
+    rules = NearDuplicates(NearDedup(), work, Shuffle(0, True, 1))
     of_unit = np.uint64(1 << 30)  # 0 is the corpus
     edges = np.array([[1, 0], [2, 1], [4, 3], [5, 4]], np.uint64) + of_unit
     edges[0, 1] = 0

@@ -12,6 +12,7 @@ from flows.cli.main import main
 from pipelines.corpus import plan
 from pipelines.corpus.build import CorpusConfig, build_corpus
 from pipelines.corpus.plan import plan_build
+from pipelines.corpus.recipes import MC4
 from pipelines.corpus.stats import load_stats
 from pipelines.errors import UserError
 
@@ -60,21 +61,24 @@ def test_more_workers_than_files_do_not_help(files):
 
 
 def test_deduplications_alone_are_cut_for_workers_to_share():
-    sizes = {"near_duplicates": 40 << 20, "kept_lines": 40 << 20, "text": 40 << 20}
-    buckets = plan._buckets(sizes, {"pages": 0, "kept_lines": 0}, CorpusConfig())
-    assert buckets == {"near_duplicates": 8, "kept_lines": 1}
+    total = dict.fromkeys(("pages", "urls", "kept_text_bytes"), 1 << 20)
+    total |= dict.fromkeys(("kept_lines", "distinct_lines"), 5 << 20)
+    _, buckets = plan._shuffles(total, CorpusConfig(), MC4)
+    assert buckets == {"url_dedup": 8, "kept_urls": 1, "line_dedup": 8, "kept_lines": 2}
 
 
 def test_buckets_and_shards_follow_from_the_settings(files):
     small = dataclasses.replace(LENIENT, bucket_bytes=1000, shard_bytes=10_000)
     estimated = plan_build(files, small)["estimated"]
-    owners = estimated["shuffle_bytes"]["owners"]
-    assert estimated["buckets"]["owners"] / 2 < owners / 1000 <= estimated["buckets"]["owners"]
+    owners = estimated["shuffle_bytes"]["line_dedup"]
+    assert (
+        estimated["buckets"]["line_dedup"] / 2 < owners / 1000 <= estimated["buckets"]["line_dedup"]
+    )
     assert estimated["shards_at_least"] == -(-estimated["shuffle_bytes"]["text"] // 10_000)
     modern = dataclasses.replace(small, profile="modern", language_threshold=None)
     modern = plan_build(files, modern)["estimated"]
-    assert "owners" not in modern["shuffle_bytes"]
-    assert modern["shuffle_bytes"]["near_duplicates"] > 0
+    assert "line_dedup" not in modern["shuffle_bytes"]
+    assert modern["shuffle_bytes"]["near_dedup"] > 0
 
 
 def test_input_without_pages_is_refused(tmp_path):
@@ -87,7 +91,7 @@ def test_the_command_prints_a_table_or_json(files, capsys):
     command = ["corpus", "plan", "--input", *files, "--workers", "4"]
     assert main(command) == 0
     table = capsys.readouterr().out
-    assert "shuffle bytes: owners" in table
+    assert "shuffle bytes: line dedup" in table
     assert "price" not in table
     assert main([*command, "--json", "--mb-per-second", "7"]) == 0
     plan = json.loads(capsys.readouterr().out)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.corpus.config import CorpusConfig
-from pipelines.corpus.dedup.fingerprints import (
+from pipelines.corpus.fingerprints import (
     fingerprint,
     is_validation,
     line_fingerprints,

@@ -5,21 +5,18 @@ all documents' URLs, lines and bands (of near-duplicates), cut into ranges of th
 """
 
 import dataclasses
-import itertools
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 
 from pipelines import storage
-from pipelines.corpus.dedup.exact import Slice, bucket_starts
-from pipelines.corpus.dedup.fingerprints import sorted_keys
+from pipelines.corpus.dedup.buckets import Slice, cut
+from pipelines.corpus.fingerprints import sorted_keys
 from pipelines.corpus.work_directory import WorkDirectory, load_array
 from pipelines.faults import fault_point
 from pipelines.outputs import file_sha256
 
-#: What is kept, and in which shuffle it comes before every candidate.
-KINDS = {"urls": "winners", "lines": "owners", "bands": "near_duplicates"}
 DIRECTORY = "fingerprints"
 
 
@@ -28,7 +25,7 @@ class FingerprintStore:
     """Gathers the keys of all shards into files of the corpus.
 
     Attributes:
-        kind: one of KINDS.
+        kind: as `Dedup.kind`.
         work: where the shards are.
         directory: the corpus.
         prefix: what the names of the files begin with.
@@ -46,10 +43,7 @@ class FingerprintStore:
     def slices(self, shard: int) -> Iterator[tuple[int, Slice]]:
         """Yield a shard's keys by bucket; empty ones too, so that every file gets written."""
         keys = load_array(self.work.fingerprints(self.kind, shard))
-        edges = np.searchsorted(keys[:, 0], bucket_starts(self.bucket_bits)).tolist()
-        for bucket, (start, stop) in enumerate(itertools.pairwise([*edges, len(keys)])):
-            payload = None if self.by_reference else keys[start:stop].tobytes()
-            yield bucket, Slice(shard, start, stop, payload)
+        return cut(keys, shard, self.bucket_bits, self.by_reference)
 
     def write(self, bucket: int, slices: Iterable[Slice]) -> None:
         """Write one file, unless an earlier run has."""

@@ -17,16 +17,12 @@ from apache_beam.testing.util import assert_that, equal_to
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.corpus.dedup import exact
-from pipelines.corpus.dedup.base import LineDedup, UrlDedup
-from pipelines.corpus.dedup.exact import (
-    SmallestPerKey,
-    UrlWinner,
-    best_of_each,
-    own_lines,
-    shared_bits,
-)
-from pipelines.corpus.dedup.fingerprints import normalize_url, unpack
+from pipelines.corpus.dedup import buckets
+from pipelines.corpus.dedup.buckets import Shuffle, best_of_each, shared_bits
+from pipelines.corpus.dedup.lines import LineDedup, own_lines
+from pipelines.corpus.dedup.minimum_per_key import MinimumPerKey
+from pipelines.corpus.dedup.urls import UrlDedup, UrlWinner
+from pipelines.corpus.fingerprints import normalize_url, unpack
 from pipelines.corpus.recipes import IdentifyLanguage, Paragraphs, Recipe
 from pipelines.corpus.shard_work import _rows
 from pipelines.corpus.work_directory import WorkDirectory, array_writer, load_array
@@ -58,13 +54,13 @@ def deduplicate(
         for number, unit in enumerate(rows):
             table = pa.Table.from_pylist(unit, RECIPE.pages)
             pq.write_table(table, work.pages(number), row_group_size)
-        for name in ("winners", "owners"):
-            rules = SmallestPerKey(name, work, bits, by_reference, len(units), (), url_winner)
-            choose(rules, len(units))
+        for step in (UrlDedup(url_winner), LineDedup()):
+            shuffle = Shuffle(bits, by_reference, len(units))
+            choose(MinimumPerKey(step, work, shuffle), len(units))
         found = {}
         for number, unit in enumerate(rows):
-            won = work.selected("winners", number, len(unit))
-            kept = work.selected("owners", number, sum(row["lines"] for row in unit))
+            won = work.selected("url_dedup", number, len(unit))
+            kept = work.selected("line_dedup", number, sum(row["lines"] for row in unit))
             for row, wins in zip(unit, won, strict=True):
                 mine, kept = kept[: row["lines"]], kept[row["lines"] :]
                 if wins and row["lines"]:
@@ -74,15 +70,15 @@ def deduplicate(
     return found, lines
 
 
-def choose(rules: SmallestPerKey, units: int) -> None:
+def choose(rules: MinimumPerKey, units: int) -> None:
     shuffled = random.Random(0)
-    buckets: dict[int, list] = {}
+    by_bucket: dict[int, list] = {}
     for unit in shuffled.sample(range(units), units):
         rules.prepare(unit)
         for bucket, piece in rules.slices(unit):
-            buckets.setdefault(bucket, []).append(piece)
+            by_bucket.setdefault(bucket, []).append(piece)
     chosen: dict[int, list] = {}
-    for pieces in buckets.values():
+    for pieces in by_bucket.values():
         for unit, of_slice in rules.choose(pieces):
             chosen.setdefault(unit, []).append(of_slice)
     for unit, parts in chosen.items():
@@ -243,7 +239,7 @@ def test_equals_brute_force_however_it_is_cut(
     units, bits, by_reference, url_winner, row_group_size, most_bytes
 ):
     pages = [one for unit in units for one in unit]
-    with mock.patch.object(exact, "MOST_SORTING_BYTES", most_bytes):
+    with mock.patch.object(buckets, "MOST_SORTING_BYTES", most_bytes):
         found, lines = deduplicate(
             units,
             bits=bits,
@@ -266,7 +262,7 @@ def random_parts(parts: int, rows: int) -> Iterator[tuple[np.ndarray, np.ndarray
 def test_a_unit_of_any_size_is_sorted_in_bounded_memory(monkeypatch, tmp_path, same):
     """A million lines, 32 MB of candidates, of which half or all are equal."""
     limit = 2 << 20
-    monkeypatch.setattr(exact, "MOST_SORTING_BYTES", limit)
+    monkeypatch.setattr(buckets, "MOST_SORTING_BYTES", limit)
 
     def read() -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for candidates, positions in random_parts(50, 20_000):
@@ -275,7 +271,7 @@ def test_a_unit_of_any_size_is_sorted_in_bounded_memory(monkeypatch, tmp_path, s
     path = str(tmp_path / "candidates.npy")
     tracemalloc.start()
     with array_writer(path, np.uint64, (3,)) as write:
-        for candidates, _ in exact.in_key_order(read, 1_000_000, 3, best_of_each):
+        for candidates, _ in buckets.in_key_order(read, 1_000_000, 3, best_of_each):
             write(candidates)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
@@ -304,12 +300,12 @@ def test_equals_mc4s_own_code():
 
 
 @pytest.mark.parametrize(
-    ("size", "most", "buckets"),
+    ("size", "most", "count"),
     [(0, 64, 1), (4, 64, 1), (5, 64, 2), (60, 64, 8), (600, 64, 16), (6000, 64, 128), (60, 2, 32)],
 )
-def test_much_is_cut_for_workers_to_share(size, most, buckets):
+def test_much_is_cut_for_workers_to_share(size, most, count):
     """In megabytes."""
-    assert 1 << shared_bits(size << 20, most << 20) == buckets
+    assert 1 << shared_bits(size << 20, most << 20) == count
 
 
 @given(st.lists(st.tuples(st.sampled_from("aäb "), st.booleans()), min_size=1, max_size=9))

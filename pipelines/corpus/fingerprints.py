@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 try:
     # The interpreter's own MD5 takes a line in half the time of OpenSSL's, which hashlib prefers.
@@ -64,6 +65,11 @@ def _salted(salt: Any, line: bytes) -> bytes:
 def unpack(hashes: bytes) -> np.ndarray:
     """Read packed 16-byte hashes as [n, 2] uint64 in numeric order: high half, low half."""
     return np.frombuffer(hashes, ">u8").astype(np.uint64).reshape(-1, 2)
+
+
+def unpack_column(column: pa.ChunkedArray) -> np.ndarray:
+    """Return the fingerprints in a column of a table, one after the other; see `unpack`."""
+    return unpack(b"".join(column.to_pylist()))
 
 
 def sorted_keys(parts: Sequence[np.ndarray]) -> np.ndarray:
