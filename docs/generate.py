@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import re
 import sys
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
+_CONTENTS = re.compile(r"^## Table of Contents\n\n(?:- .*\n)+\n", re.M)
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -29,8 +31,12 @@ def command_line() -> str:
     """Return the help of every command as one page."""
     from flows.cli.app import SUBCOMMANDS, build_app
 
-    pages = [build_app(name)[name].generate_docs(heading_level=2) for name in SUBCOMMANDS]
-    return "# Command line\n\n" + "\n\n".join(pages)
+    pages = [
+        build_app(name)[name].generate_docs(heading_level=2, usage_name=f"mswitch {name}")
+        for name in SUBCOMMANDS
+    ]
+    # Each lists its subcommands twice.
+    return "# Command line\n\n" + _CONTENTS.sub("", "\n\n".join(pages))
 
 
 def corpus_rules() -> str:
@@ -46,16 +52,16 @@ def corpus_rules() -> str:
     ]
     for profile, recipes in PROFILES.items():
         recipe = next(iter(recipes.values()))
-        lines += ["", f"## Profile `{profile}`", "", "| | stage | rule | what it does | defaults |"]
-        lines += ["|---|---|---|---|---|"]
+        lines += ["", f"## Profile `{profile}`", "", "| | stage, rule | what it does | defaults |"]
+        lines += ["|---|---|---|---|"]
         for number, step in enumerate(recipe.steps, 1):
             settings = {field.name: getattr(step, field.name) for field in dataclasses.fields(step)}
-            defaults = ", ".join(
+            defaults = "<br>".join(
                 f"`{name}={value!r}`"
                 for name, value in settings.items()
                 if isinstance(value, int | float | str) and value != ""
             )
             summary = (inspect.getdoc(type(step)) or "").split("\n\n")[0].replace("\n", " ")
-            kind = f"`{type(step).__name__}`"
-            lines.append(f"| {number} | `{step.name}` | {kind} | {summary} | {defaults} |")
+            names = f"`{step.name}`<br>`{type(step).__name__}`"
+            lines.append(f"| {number} | {names} | {summary} | {defaults} |")
     return "\n".join(lines)

@@ -82,7 +82,7 @@ class Paragraphs(Rule):
 
 @dataclasses.dataclass(frozen=True)
 class ParagraphsByScript(Paragraphs):
-    """The same rule with lines that are shorter in dense scripts."""
+    """Drops pages without paragraphs; lines of dense scripts may be shorter."""
 
     def reason(self, page: Page) -> str | None:
         """Return `too_few_lines`, `short_lines` or None.

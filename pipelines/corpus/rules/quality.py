@@ -188,7 +188,7 @@ _UNKNOWN = {"mean_word_length": 0, "stop_words": -1}
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GopherQuality(Rule):
-    """Limits on the columns; a page outside any is dropped for the first of them.
+    """Drops pages outside a limit on quality, for the first that they miss; figures are columns.
 
     The defaults are Gopher's, with these deviations. Words may be 2 to 14 characters long on
     average, not 3 to 10: in the Declaration of Human Rights they are 3.0 in Korean and 12.4 in
