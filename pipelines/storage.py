@@ -100,6 +100,22 @@ def match(pattern: str, limit: int | None = None) -> list[FileStatus]:
     ]
 
 
+def find(directory: str | Path, name: str) -> list[FileStatus]:
+    """Return the files called `name` anywhere below `directory`.
+
+    Raises:
+        UserError: a URL cannot be listed, or the local directory does not exist.
+    """
+    if is_remote(directory):
+        found = match(join(directory, "**"))
+        return [file for file in found if os.path.basename(file.path) == name]
+    if not os.path.isdir(directory):
+        raise UserError(f"{directory} is not a directory: check the path")
+    paths = [join(folder, name) for folder, _, names in os.walk(directory) if name in names]
+    statuses = ((path, os.stat(path)) for path in paths)
+    return [FileStatus(path, status.st_size, status.st_mtime) for path, status in statuses]
+
+
 def make_directory(path: str | Path) -> None:
     """Create a local directory with its parents; object stores need none."""
     if not is_remote(path):
@@ -330,7 +346,10 @@ def _amazon_client(_process: int) -> Any:
 def _create_remote(path: str) -> Any:
     from apache_beam.io.filesystem import CompressionTypes
 
-    return _file_systems(path).create(path, compression_type=CompressionTypes.UNCOMPRESSED)
+    # A browser shows a page that a bucket serves only by its type.
+    kind = "text/html" if path.endswith(".html") else "application/octet-stream"
+    systems = _file_systems(path)
+    return systems.create(path, kind, compression_type=CompressionTypes.UNCOMPRESSED)
 
 
 def use_options(options: Mapping[str, Any]) -> None:

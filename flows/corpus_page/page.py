@@ -1,6 +1,5 @@
 """The statistics page: numbers in a form that the template shows."""
 
-import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,11 +23,6 @@ SCRIPTS_SHOWN = 12
 WIDTHS = (720, 340)
 #: Scripts of a language below this share of its letters are left out of its line.
 LEAST_SHARE = 0.001
-
-#: Control and direction characters: what a browser would obey or hide rather than show.
-_INVISIBLE = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]"
-)
 
 
 def write_page(corpus: str | Path, file: Path) -> dict[str, Any]:
@@ -63,11 +57,6 @@ def write_page(corpus: str | Path, file: Path) -> dict[str, Any]:
     return found
 
 
-def visible(text: str) -> str:
-    """Return `text` with every control and direction character spelled out."""
-    return _INVISIBLE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
-
-
 def render(
     corpus: str,
     config: Mapping[str, Any],
@@ -85,7 +74,6 @@ def render(
         samples: dropped records by reason.
     """
     environment = template_environment("flows.corpus_page")
-    environment.filters["visible"] = visible
     rows = [_row(total, found["languages"][total["lang"]]) for total in language_totals(stats)]
     rows.sort(key=lambda row: (row["name"].casefold(), row["lang"]))
     documents = sum(row["documents"] for row in rows)

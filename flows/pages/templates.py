@@ -10,6 +10,11 @@ from flows.pages import numbers
 from flows.pages.svg import FIGURE_STYLE, FIGURE_VARIABLES
 from pipelines.languages import script_name
 
+#: Control and direction characters: what a browser would obey or hide rather than show.
+_INVISIBLE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]"
+)
+
 
 def template_environment(package: str) -> jinja2.Environment:
     """Return an environment with the templates of `package`, and those that all pages share."""
@@ -22,7 +27,7 @@ def template_environment(package: str) -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["unbroken"] = unbroken
+    environment.filters |= {"unbroken": unbroken, "visible": visible}
     style = Markup(FIGURE_VARIABLES + FIGURE_STYLE)  # noqa: S704 - ours
     environment.globals |= {"numbers": numbers, "script_name": script_name, "style": style}
     return environment
@@ -35,3 +40,8 @@ def unbroken(text: str, words: Sequence[str]) -> Markup:
         Markup('<span class="nb">{}</span>').format(part) if index % 2 else part
         for index, part in enumerate(parts)
     )
+
+
+def visible(text: str) -> str:
+    """Return `text` with every control and direction character spelled out."""
+    return _INVISIBLE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)

@@ -10,8 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from flows.cli.main import main
-from flows.corpus_page.page import visible, write_page
+from flows.corpus_page.page import write_page
 from flows.pages.numbers import fine_percent
+from flows.pages.templates import visible
 from pipelines import storage
 from pipelines.errors import UserError
 from pipelines.outputs import stage_output

@@ -1,4 +1,4 @@
-"""`mswitch report`: compare two runs."""
+"""`mswitch report`: compare two runs; list the reports of a place."""
 
 from pathlib import Path
 from typing import Annotated
@@ -36,3 +36,20 @@ def report(
             (`mswitch evaluate --watch`). The same command replaces that report by a later one.
     """
     return finish(write_report(baseline, candidate, out, config, unfinished=unfinished), json)
+
+
+@app.command
+def index(directory: str, /, *, json: Json = False) -> int:
+    """Write DIR/index.html over all reports below a directory or bucket, and DIR/index.json.
+
+    The page has the date, the pair, the data, the median step speed-up with its interval and a
+    link of each report. A finished report gets there when the command is given again.
+
+        mswitch report index runs
+
+    Args:
+        directory: where reports lie, at any depth; a gs:// or s3:// URL too.
+    """
+    from flows.report.index import write_index
+
+    return finish(write_index(directory), json)
