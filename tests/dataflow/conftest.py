@@ -2,7 +2,6 @@
 
 import json
 import logging
-import socket
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
@@ -13,6 +12,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from gcp_storage_emulator.server import create_server
+from processes import free_port
 
 BUCKET = "mswitch-test"
 
@@ -67,9 +67,7 @@ def storage_server(account: Path) -> Iterator[str]:
         patch.setattr(StreamRequestHandler, "disable_nagle_algorithm", True)
         for name in ("gcp_storage_emulator.server", "api.object", "api.bucket"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = free_port()
         address = f"http://127.0.0.1:{port}"
         patch.setenv("STORAGE_EMULATOR_HOST", address)
         patch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(account))

@@ -126,20 +126,16 @@ def test_plain_seqio_reads_the_cache(demo):
 import seqio
 import tasks.pretrain
 seqio.add_global_cache_dirs([{str(demo / "examples")!r}])
-mixture = seqio.get_mixture_or_task("mc4")
-assert len(mixture.tasks) == 107
 lengths = {{"inputs": 64, "targets": 32}}
-# A mixture of a hundred languages takes tf.data half a minute to begin with: once is enough.
-one = seqio.get_mixture_or_task("mc4.sw")
-for split, source, least in (("train", mixture, 200), ("validation", one, 1)):
-    dataset = source.get_dataset(lengths, split=split, use_cached=True, shuffle=False, seed=1)
-    count = 0
-    for example in dataset.take(200).as_numpy_iterator():
+# One language: to a mixture of a hundred, which tests/tasks reads, tf.data takes half a minute.
+task = seqio.get_mixture_or_task("mc4.sw")
+for split in ("train", "validation"):
+    dataset = task.get_dataset(lengths, split=split, use_cached=True, shuffle=False, seed=1)
+    examples = list(dataset.take(200).as_numpy_iterator())
+    assert examples
+    for example in examples:
         assert 0 < len(example["inputs"]) <= 64 and 0 < len(example["targets"]) <= 32
         assert example["inputs"][-1] == example["targets"][-1] == 1
-        count += 1
-    print(split, count)
-    assert count >= least
 vocabulary = seqio.get_mixture_or_task("mc4.de").output_features["inputs"].vocabulary
 assert vocabulary.decode(vocabulary.encode("Alle Menschen")) == "Alle Menschen"
 """

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from processes import wait_for
 
 from flows import processes
 from flows.cli.huge_pages import VARIABLE
@@ -60,13 +61,6 @@ def child(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "path"))
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def wait_for(condition, seconds=20.0):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def is_still(path: Path) -> bool:

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from processes import free_port, has_steps, wait_for
 
 from models.lifeline import EXIT_RESUME
 from pipelines.errors import UserError
@@ -27,9 +28,7 @@ def examples(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
+    return free_port()
 
 
 def start(number: int, port: int, examples: Path, out: Path) -> subprocess.Popen[str]:
@@ -62,13 +61,7 @@ def test_a_lost_process_ends_the_others_and_asks_for_the_job_to_be_resumed(
 ):
     out = tmp_path / "run"
     first, second = (start(number, port, examples, out) for number in range(2))
-    deadline = time.monotonic() + 200
-    metrics = out / "metrics.jsonl"
-    while not (metrics.exists() and metrics.read_text().count("\n") >= 3):
-        assert time.monotonic() < deadline
-        assert first.poll() is None
-        assert second.poll() is None
-        time.sleep(0.1)
+    wait_for(has_steps(out / "metrics.jsonl", first, second), 200)
     second.kill()
     second.communicate()
     _, errors = first.communicate(timeout=60)

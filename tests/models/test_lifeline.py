@@ -4,6 +4,8 @@ import subprocess
 import sys
 import time
 
+from processes import is_alive, wait_for
+
 CHILD = """
 import subprocess, sys, time
 from models.lifeline import exit_with_parent
@@ -12,14 +14,6 @@ exit_with_parent()
 print(grandchild.pid, flush=True)
 time.sleep(600)
 """
-
-
-def alive(pid: int) -> bool:
-    try:
-        with open(f"/proc/{pid}/stat") as file:
-            return file.read().rsplit(")", 1)[1].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 def test_a_group_leader_dies_with_its_whole_group_when_the_pipe_closes():
@@ -34,13 +28,10 @@ def test_a_group_leader_dies_with_its_whole_group_when_the_pipe_closes():
     grandchild = int(child.stdout.readline())
     time.sleep(0.2)
     assert child.poll() is None
-    assert alive(grandchild)
+    assert is_alive(grandchild)
     child.stdin.close()
     assert child.wait(10) == -signal.SIGKILL
-    deadline = time.monotonic() + 10
-    while alive(grandchild) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not alive(grandchild)
+    wait_for(lambda: not is_alive(grandchild), 10)
 
 
 def test_another_process_of_the_group_is_spared_by_one_that_does_not_lead_it():

@@ -3,11 +3,11 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import apache_beam as beam
 import crawl_files as crawl
 import pytest
+from processes import is_alive, wait_for
 
 from pipelines.corpus.config import CorpusConfig
 from pipelines.corpus.job import Job
@@ -97,24 +97,11 @@ def test_workers_end_with_a_killed_parent(tmp_path):
     script.write_text(CHILD)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     parent = subprocess.Popen([sys.executable, str(script), str(noted)], env=environment)
-    deadline = time.monotonic() + 60
-    while not noted.exists() or not noted.read_text():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_for(lambda: noted.exists() and noted.read_text())
     worker = int(noted.read_text())
     parent.kill()
     parent.wait()
-    while Path(f"/proc/{worker}/stat").exists() and is_alive(worker):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
-def is_alive(process: int) -> bool:
-    try:
-        state = Path(f"/proc/{process}/stat").read_text().rpartition(") ")[2][0]
-    except FileNotFoundError:
-        return False
-    return state != "Z"
+    wait_for(lambda: not is_alive(worker))
 
 
 def test_workers_start_without_beam():

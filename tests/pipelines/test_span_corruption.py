@@ -186,19 +186,6 @@ def corrupted(tokens: np.ndarray, mask: np.ndarray, lengths: SpanCorruption):
     return inputs[0], targets[0]
 
 
-@given(st.integers(1, 2000), st.integers(0, 2**32 - 1), st.floats(0.01, 0.9), st.floats(1, 20))
-def test_mask_has_the_promised_noise(length, seed, density, mean):
-    lengths = SpanCorruption(0, 0, 0, density, mean)
-    mask = some_mask(length, lengths, seed)
-    assert mask.size == length
-    assert not mask[0]
-    if length > 1:
-        noise, spans = noise_counts(length, density, mean)
-        assert mask[-1]
-        assert mask.sum() == noise
-        assert (np.diff(mask.astype(int)) == 1).sum() == spans
-
-
 @given(st.integers(8, 1024), st.data())
 def test_corruption_is_invertible_and_fits(inputs_length, data):
     lengths = span_corruption(inputs_length)
@@ -275,24 +262,6 @@ def test_an_example_does_not_depend_on_its_neighbours(length, streams):
         one = corrupt(tokens[row : row + 1], alone, VOCABULARY_SIZE, lengths)
         assert np.array_equal(inputs[row], one[0][0])
         assert np.array_equal(targets[row], one[1][0])
-
-
-def test_every_gap_is_as_likely_as_any_other():
-    lengths = span_corruption(64)
-    masks = random_masks(70, lengths, [ExampleKey(3, 5, index, 0) for index in range(4000)])
-    share = np.mean(masks, axis=0)[20:50]
-    # Expected noise is about 11/70; the middle of a segment shows no trend.
-    assert np.all(np.abs(share - share.mean()) < 0.04)
-    assert 0.1 < share.mean() < 0.2
-
-
-def test_draws_belong_to_seed_stream_index_and_epoch():
-    fields = [(0, 1, 2, 3), (1, 1, 2, 3), (0, 2, 2, 3), (0, 1, 3, 3), (0, 1, 2, 4)]
-    drawn = [draws(ExampleKey(*key), 64) for key in fields]
-    assert np.array_equal(drawn[0], draws(ExampleKey(*fields[0]), 64))
-    assert np.array_equal(drawn[0][:7], draws(ExampleKey(*fields[0]), 7))
-    for other in drawn[1:]:
-        assert not np.isin(other, drawn[0]).any()
 
 
 def philox_words(seed: int, stream: int, index: int, epoch: int, words: int) -> list[int]:

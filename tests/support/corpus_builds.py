@@ -1,14 +1,52 @@
-"""Settings, texts and results of small corpus builds."""
+"""Settings, recipes, texts and results of small corpus builds."""
 
+import json
 import random
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
-from pipelines.corpus.build import CorpusConfig
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipelines.corpus.build import CorpusConfig, build_corpus
 from pipelines.corpus.config import ModernConfig
+from pipelines.corpus.ledger import check_accounts
 from pipelines.corpus.rules.quality import GopherQuality
+from pipelines.corpus.stats import load_stats
 
 #: mC4's settings, but pages may be short.
 LENIENT = CorpusConfig(min_lines=1, min_long_line_characters=1, language_threshold=0.7)
+
+#: A recipe with a rule of ten lines.
+SHOUTING = """
+from pipelines.corpus.recipes import IdentifyLanguage, LineDedup, Paragraphs, Recipe, Rule, UrlDedup
+
+
+class Shouting(Rule):
+    name = "shouting"
+    columns = {"capitals": "float32"}
+
+    def reason(self, page):
+        page.columns["capitals"] = sum(map(str.isupper, page.text)) / len(page.text)
+        return "shouting" if page.columns["capitals"] > 0.3 else None
+
+
+language = IdentifyLanguage(language_threshold=0.7)
+CALM = Recipe("calm", [Paragraphs(1, 1), language, Shouting()], [UrlDedup(), LineDedup("language")])
+"""
+
+#: What comes before a rule in a recipe with one more rule in it.
+FRAME = """
+from pipelines.corpus.recipes import IdentifyLanguage, Recipe, Rule
+
+class Mine(Rule):
+    name = "mine"
+    columns = {{"mine": "int32"}}
+    {rule}
+
+MINE = Recipe("mine_too", [Mine(), IdentifyLanguage(language_threshold=0.7)], {options})
+"""
 
 NOUNS = ["house", "garden", "river", "letter", "winter", "table", "window", "market", "teacher",
          "doctor", "story", "village"]  # fmt: skip
@@ -47,3 +85,35 @@ def data_bytes(directory: Path) -> dict[str, bytes]:
         for path in sorted(directory.rglob("*"))
         if path.is_file()
     }
+
+
+def build(
+    inputs: Iterable[Path], out: Path, config: CorpusConfig = LENIENT, **options: Any
+) -> dict[str, Any]:
+    """Build a corpus; give its summary."""
+    return build_corpus([str(path) for path in inputs], out, config, **options)
+
+
+def build_with(
+    inputs: Iterable[Path], out: Path, recipe: str, **options: Any
+) -> list[dict[str, Any]]:
+    """Build with a recipe's file; give the documents."""
+    build(inputs, out, CorpusConfig(recipe=recipe, **options))
+    return list(documents(out).values())
+
+
+def documents(corpus: Path) -> dict[str, dict[str, Any]]:
+    """Documents by URL, in the order of shards, which must be those of manifest and accounts."""
+    manifest = json.loads((corpus / "manifest.json").read_text())
+    paths = sorted(path.relative_to(corpus) for path in corpus.glob("data/*/*"))
+    assert sorted(entry["path"] for entry in manifest["shards"]) == list(map(str, paths))
+    rows = pa.concat_tables(pq.read_table(corpus / path) for path in paths).to_pylist()
+    check_accounts(load_stats(corpus)["stages"], len(rows))
+    found = {row["url"]: row for row in rows}
+    assert len(found) == len(rows)
+    return found
+
+
+def stages(corpus: Path) -> dict[str, dict[str, int]]:
+    """What each stage dropped, by reason."""
+    return {stage["name"]: stage["dropped"] for stage in load_stats(corpus)["stages"]}

@@ -189,8 +189,6 @@ def test_a_mixture_is_found_by_name_task_or_file(tmp_path):
         ("[weights]\nde = 0", "weight of de in a mixture is 0"),
         ('families = ["Bantu"]\nscripts = ["Cyrl"]', "no language fits all of"),
         ("alpha = ", "cannot read the mixture"),
-        ("temperature = 0", "give a temperature above 0, or alpha"),
-        ("temperature = 2\nalpha = 1", "give a temperature above 0, or alpha, not both"),
     ],
 )
 def test_a_wrong_file_is_explained(tmp_path, text, complaint):

@@ -1,13 +1,13 @@
 """What processes of a job say to each other."""
 
 import os
-import socket
 import subprocess
 import sys
 
 import jax
 import jax.numpy as jnp
 import pytest
+from processes import free_port
 
 from models.config import JobConfig
 from models.training.distributed import membership, memory_explained
@@ -51,9 +51,7 @@ with membership(job):
 
 
 def test_all_processes_hear_what_is_wrong_in_one():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+    address = f"127.0.0.1:{free_port()}"
     started = [
         subprocess.Popen(
             [sys.executable, "-c", SCRIPT, address, str(number)],

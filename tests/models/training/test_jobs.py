@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from processes import free_port
 
 from models.training.checkpoint import complete_steps
 from models.training.train import EXIT_RESUME
@@ -108,9 +108,7 @@ def end(process: subprocess.Popen[str], code: int) -> str:
 
 
 def free_address() -> str:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{free.getsockname()[1]}"
+    return f"127.0.0.1:{free_port()}"
 
 
 def metrics(run: Path) -> list[dict]:

@@ -5,12 +5,12 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import train_child as child
+from processes import has_steps, wait_for
 
 from models.config import EvaluateConfig
 from models.evaluation.evaluate import evaluate_run
@@ -176,12 +176,7 @@ def test_a_run_whose_checkpoints_are_gone_is_not_begun_anew(tmp_path):
 def test_sigterm_saves_and_asks_to_be_resumed(tmp_path):
     out = tmp_path / "run"
     process = start("mt5-tiny", out, steps=5000)
-    path = out / "metrics.jsonl"
-    deadline = time.monotonic() + 60
-    while not (path.exists() and path.read_text().count("\n") >= 3):
-        assert time.monotonic() < deadline
-        assert process.poll() is None
-        time.sleep(0.05)
+    wait_for(has_steps(out / "metrics.jsonl", process))
     process.terminate()
     _, errors = process.communicate(timeout=60)
     assert process.returncode == EXIT_RESUME, errors

@@ -1,10 +1,14 @@
 """What the corpus tests share."""
 
+import dataclasses
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
 import crawl_files as crawl
 import pytest
+from corpus_builds import LENIENT, build
 
 
 @pytest.fixture(scope="session")
@@ -16,8 +20,25 @@ def c4_utils() -> ModuleType:
 
 
 @pytest.fixture
-def hostile_crawl(tmp_path: Path) -> list[Path]:
+def hostile_crawl(hostile_files: list[Path], tmp_path: Path) -> list[Path]:
+    """Copies of the hostile files."""
+    (tmp_path / "in").mkdir()
+    return [Path(shutil.copy(path, tmp_path / "in")) for path in hostile_files]
+
+
+@pytest.fixture(scope="session")
+def hostile_corpus(hostile_files: list[Path]) -> Path:
+    """A corpus of them, of several shards; no test may change it."""
+    out = hostile_files[0].parents[1] / "corpus"
+    config = dataclasses.replace(LENIENT, min_validation_documents=2, shard_bytes=2000)
+    build(hostile_files, out, config)
+    return out
+
+
+@pytest.fixture(scope="session")
+def hostile_files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Three archives: sound pages, duplicates, and most things that can be wrong."""
+    work = tmp_path_factory.mktemp("hostile")
     sound = [crawl.warcinfo()]
     sound += [
         crawl.record(crawl.prose(crawl.GERMAN, seed), f"http://de.example/{seed}")
@@ -27,7 +48,7 @@ def hostile_crawl(tmp_path: Path) -> list[Path]:
         crawl.record(crawl.prose(crawl.ENGLISH, seed), f"https://www.en.example/{seed}/?utm_x=1")
         for seed in range(12)
     ]
-    first = crawl.write(tmp_path / "in" / "a.warc.wet.gz", sound)
+    first = crawl.write(work / "in" / "a.warc.wet.gz", sound)
     wrong = [
         crawl.record(
             crawl.prose(crawl.ENGLISH, 99), "http://en.example/3", date="2025-01-01T00:00:00Z"
@@ -46,7 +67,7 @@ def hostile_crawl(tmp_path: Path) -> list[Path]:
     parts = crawl.members(wrong)
     damaged = bytearray(parts[0])
     damaged[20:40] = b"\xff" * 20
-    second = crawl.write(tmp_path / "in" / "b.warc.wet.gz", [])
+    second = crawl.write(work / "in" / "b.warc.wet.gz", [])
     second.write_bytes(b"".join([*parts[:3], bytes(damaged), *parts[3:], parts[0][:50]]))
     pages = [
         crawl.response(f"<html><body><p>{line}</p></body></html>", f"http://html.example/{seed}")
@@ -58,5 +79,38 @@ def hostile_crawl(tmp_path: Path) -> list[Path]:
         crawl.response(b"\x89PNG", "http://html.example/png", headers="Content-Type: image/png"),
         crawl.response("<div>" * 100_000, "http://html.example/deep"),
     ]
-    third = crawl.write(tmp_path / "in" / "c.warc.gz", pages)
+    third = crawl.write(work / "in" / "c.warc.gz", pages)
     return [first, second, third]
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[Path]:
+    """Eight German pages; three English ones in capitals and six that are not."""
+    german = [
+        crawl.record(crawl.prose(crawl.GERMAN, page), f"http://de.example/{page}")
+        for page in range(8)
+    ]
+    loud = [
+        crawl.record(crawl.prose(crawl.ENGLISH, page).upper(), f"http://en.example/{page}")
+        for page in range(3)
+    ]
+    english = [
+        crawl.record(crawl.prose(crawl.ENGLISH, page), f"http://en.example/{page}")
+        for page in range(10, 16)
+    ]
+    return [
+        crawl.write(tmp_path / "in" / f"{name}.warc.wet.gz", records)
+        for name, records in {"a": german, "b": [*loud, *english]}.items()
+    ]
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Callable[[str], str]:
+    """Write a recipe's file."""
+
+    def write(text: str) -> str:
+        path = tmp_path / "my_recipe.py"
+        path.write_text(text)
+        return str(path)
+
+    return write

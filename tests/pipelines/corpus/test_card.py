@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import shutil
 import string
 from pathlib import Path
 
@@ -11,11 +12,11 @@ import pyarrow as pa
 import pyarrow.dataset
 import pytest
 import yaml
-from corpus_builds import LENIENT
+from corpus_builds import LENIENT, build
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.corpus.build import CorpusConfig, build_corpus
+from pipelines.corpus.build import CorpusConfig
 from pipelines.corpus.card import data_card, escape_markdown
 from pipelines.corpus.config import ModernConfig
 from pipelines.corpus.croissant import croissant
@@ -29,16 +30,17 @@ from pipelines.records import COLUMN_MEANINGS, DOCUMENT_SCHEMA
 HOSTILE_NAME = "a|b<script>alert(1)<!--`*[x](javascript:y)\n# top\u202e.warc.wet.gz"
 
 
-@pytest.fixture
-def corpus(tmp_path: Path, hostile_crawl: list[Path]) -> Path:
+@pytest.fixture(scope="module")
+def corpus(hostile_files: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A corpus of several shards a split, from files of which one has a hostile name."""
+    work = tmp_path_factory.mktemp("card")
+    shutil.copytree(hostile_files[0].parent, work / "in")
     evil = crawl.record("<h1>evil</h1>" + "x" * 200_000, "http://evil.example/<img src=x>")
-    hostile_crawl.append(crawl.write(tmp_path / "in" / HOSTILE_NAME, [evil]))
-    config = dataclasses.replace(LENIENT, min_validation_documents=2, shard_bytes=2000)
-    out = tmp_path / "corpus"
+    crawl.write(work / "in" / HOSTILE_NAME, [evil])
     # By a glob: a path with brackets would be taken for one.
-    build_corpus([str(tmp_path / "in" / "*")], out, config)
-    return out
+    config = dataclasses.replace(LENIENT, min_validation_documents=2, shard_bytes=2000)
+    build([work / "in" / "*"], work / "corpus", config)
+    return work / "corpus"
 
 
 def front_matter(card: str) -> dict:

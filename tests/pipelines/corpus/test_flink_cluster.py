@@ -7,12 +7,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import crawl_files as crawl
 import pytest
-from corpus_builds import LENIENT, data_bytes, english, modern_settings
+from corpus_builds import LENIENT, SHOUTING, data_bytes, english, modern_settings
 from local_flink import LocalFlinkCluster, what_is_missing
 
 from pipelines.corpus.build import CorpusConfig, build_corpus
@@ -20,8 +20,6 @@ from pipelines.corpus.stats import load_stats
 from pipelines.samples import gflanguages
 
 pytestmark = pytest.mark.flink
-
-DataBytes = Callable[[Path], dict[str, bytes]]
 
 UNITS = 24
 PAGES_PER_UNIT = 300
@@ -117,22 +115,6 @@ def test_profile_modern_on_a_cluster(tmp_path, cluster):
     assert "near-dedup" in task_managers(cluster)
 
 
-#: Ten lines of a user's own.
-RECIPE = """
-from pipelines.corpus.recipes import IdentifyLanguage, LineDedup, Recipe, Rule, UrlDedup
-
-class Shouting(Rule):
-    name = "shouting"
-    columns = {"capitals": "float32"}
-
-    def reason(self, page):
-        page.columns["capitals"] = sum(map(str.isupper, page.text)) / len(page.text)
-        return "shouting" if page.columns["capitals"] > 0.3 else None
-
-CALM = Recipe("calm", [IdentifyLanguage(), Shouting()], [UrlDedup(), LineDedup("language")])
-"""
-
-
 def test_a_users_recipe_on_a_cluster(tmp_path, cluster):
     """Its text travels with the job: workers do not see the file."""
     texts = [crawl.prose(crawl.GERMAN, page) for page in range(6)]
@@ -143,7 +125,7 @@ def test_a_users_recipe_on_a_cluster(tmp_path, cluster):
     inputs = [
         str(crawl.write(tmp_path / "in" / f"{n}.warc.wet.gz", records[n::2])) for n in range(2)
     ]
-    (tmp_path / "recipe.py").write_text(RECIPE)
+    (tmp_path / "recipe.py").write_text(SHOUTING)
     config = CorpusConfig(recipe=str(tmp_path / "recipe.py"))
     build_corpus(inputs, tmp_path / "local", config)
     options = {"runner": "flink", "beam_options": cluster.beam_options}

@@ -8,28 +8,21 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import crawl_files as crawl
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from corpus_builds import data_bytes, english, modern_settings
+from corpus_builds import build, data_bytes, documents, english, modern_settings, stages
 
-from pipelines.corpus.build import CorpusConfig, build_corpus
+from pipelines.corpus.build import CorpusConfig
 from pipelines.corpus.dedup.buckets import Shuffle
 from pipelines.corpus.dedup.near import NearDedup, page_rank
 from pipelines.corpus.dedup.near_clusters import NearDuplicates
-from pipelines.corpus.ledger import check_accounts
 from pipelines.corpus.recipes import MODERN
-from pipelines.corpus.stats import load_stats
 from pipelines.corpus.work_directory import WorkDirectory, save_array
-from pipelines.errors import UserError
 from pipelines.faults import GROWTH_POINTS, MODERN_POINTS
-
-Settings = Callable[..., CorpusConfig]
-DataBytes = Callable[[Path], dict[str, bytes]]
 
 ITEM = "Which of the rivers that pass through the old capital also pass through the harbour town?"
 
@@ -77,23 +70,6 @@ def months(tmp_path: Path) -> list[Path]:
     ]
 
 
-def documents(corpus: Path) -> dict[str, dict]:
-    manifest = json.loads((corpus / "manifest.json").read_text())
-    tables = [pq.read_table(corpus / entry["path"]) for entry in manifest["shards"]]
-    assert all(table.schema.equals(MODERN.documents) for table in tables)
-    rows = [row for table in tables for row in table.to_pylist()]
-    on_disk = {str(path.relative_to(corpus)) for path in corpus.glob("data/*/*")}
-    assert on_disk == {entry["path"] for entry in manifest["shards"]}
-    check_accounts(load_stats(corpus)["stages"], len(rows))
-    found = {row["url"]: row for row in rows}
-    assert len(found) == len(rows)
-    return found
-
-
-def dropped(corpus: Path) -> dict[str, dict[str, int]]:
-    return {stage["name"]: stage["dropped"] for stage in load_stats(corpus)["stages"]}
-
-
 def band_keys(corpus: Path) -> np.ndarray:
     manifest = json.loads((corpus / "manifest.json").read_text())
     files = [entry["path"] for entry in manifest["fingerprints"] if entry["kind"] == "bands"]
@@ -102,18 +78,19 @@ def band_keys(corpus: Path) -> np.ndarray:
 
 def test_near_duplicates_of_what_is_there_are_dropped(tmp_path, months, config):
     out = tmp_path / "corpus"
-    build_corpus([str(months[0])], out, config)
-    before, near = documents(out), dropped(out)["near_dedup"]["near_duplicate"]
+    build(months[:1], out, config)
+    before, near = documents(out), stages(out)["near_dedup"]["near_duplicate"]
     assert before["http://en.example/long"]["cluster_size"] == 2
-    build_corpus([str(months[1])], out, config, append=True)
+    build(months[1:2], out, config, append=True)
     after = documents(out)
+    assert pq.read_schema(next(out.glob("data/en/*"))).equals(MODERN.documents)
     # What was there is as it was, sizes of clusters included.
     assert before.items() <= after.items()
     new = after.keys() - before.keys()
     assert new == {"http://b.example/mixed", "http://b.example/200-again"}
     assert after["http://b.example/200-again"]["cluster_size"] == 2
-    assert dropped(out)["near_dedup"]["near_duplicate"] - near == 3
-    assert dropped(out)["url_dedup"] == {"duplicate_url": 1}
+    assert stages(out)["near_dedup"]["near_duplicate"] - near == 3
+    assert stages(out)["url_dedup"] == {"duplicate_url": 1}
     keys = band_keys(out)
     assert len(keys) == len(np.unique(keys, axis=0)) == 14 * len(after)
     report = json.loads((out / "decontamination.json").read_text())
@@ -126,18 +103,14 @@ def test_near_duplicates_of_what_is_there_are_dropped(tmp_path, months, config):
     assert "cluster_size" in card
 
 
-def test_nothing_is_added_twice(tmp_path, months, config):
+def test_a_crawl_that_repeats_both_adds_its_new_page_alone(tmp_path, months, config):
     out = tmp_path / "corpus"
-    build_corpus([str(months[0])], out, config)
+    build(months[:1], out, config)
     for month in months[1:]:
-        build_corpus([str(month)], out, config, append=True)
+        build([month], out, config, append=True)
     found = documents(out)
     assert "http://c.example/300" in found
     assert len(found) == 8 + 1 + 2 + 1
-    grown = data_bytes(out)
-    for month in months[1:]:
-        assert build_corpus([str(month)], out, config, append=True)["reused"] is True
-    assert data_bytes(out) == grown
 
 
 @pytest.mark.slow
@@ -146,8 +119,8 @@ def test_as_on_an_engine(tmp_path, months, config, monkeypatch):
     for name, runners, size in (("local", ("local",), 256 << 20), ("engine", (), 1000)):
         monkeypatch.setattr("pipelines.corpus.phases.RUNNERS_BY_REFERENCE", runners)
         cut = dataclasses.replace(config, bucket_bytes=size)
-        build_corpus([str(months[0])], tmp_path / name, cut)
-        build_corpus([str(months[1])], tmp_path / name, cut, append=True)
+        build(months[:1], tmp_path / name, cut)
+        build(months[1:2], tmp_path / name, cut, append=True)
     local, engine = tmp_path / "local", tmp_path / "engine"
     assert data_bytes(local / "data") == data_bytes(engine / "data")
     ordered = [band_keys(corpus) for corpus in (local, engine)]
@@ -157,9 +130,9 @@ def test_as_on_an_engine(tmp_path, months, config, monkeypatch):
 @pytest.mark.slow
 def test_killed_and_rerun(tmp_path, months, config):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    build_corpus([str(months[0])], whole, config)
+    build(months[:1], whole, config)
     shutil.copytree(whole, killed)
-    build_corpus([str(months[1])], whole, config, append=True)
+    build(months[1:2], whole, config, append=True)
 
     def run(fault: str) -> int:
         command = [sys.executable, "-c", CHILD, str(killed), str(months[1])]
@@ -176,20 +149,6 @@ def test_killed_and_rerun(tmp_path, months, config):
     assert run("") == 0
     assert data_bytes(killed) == data_bytes(whole)
     assert not list(tmp_path.glob(".killed.partial-*"))
-
-
-def test_languages_may_be_chosen(tmp_path, months, config):
-    chosen = dataclasses.replace(config, languages=("en",))
-    build_corpus([str(months[0])], tmp_path / "corpus", chosen)
-    build_corpus([str(months[1])], tmp_path / "corpus", chosen, append=True)
-    assert len(documents(tmp_path / "corpus")) == 11
-
-
-def test_a_corpus_without_band_keys_cannot_grow(tmp_path, months, config):
-    bare = dataclasses.replace(config, keep_fingerprints=False)
-    build_corpus([str(months[0])], tmp_path / "bare", bare)
-    with pytest.raises(UserError, match="without --keep-fingerprints"):
-        build_corpus([str(months[1])], tmp_path / "bare", bare, append=True)
 
 
 def test_who_is_like_a_dropped_page_is_dropped(tmp_path):

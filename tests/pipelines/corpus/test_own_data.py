@@ -11,7 +11,7 @@ import crawl_files as crawl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from corpus_builds import LENIENT
+from corpus_builds import LENIENT, documents
 
 from pipelines.corpus.build import build_corpus
 from pipelines.errors import UserError
@@ -37,13 +37,9 @@ def renamed(rows: Rows) -> Rows:
     return [{"content": r["text"], "at": {"link": r["url"], "day": r["date"]}} for r in rows]
 
 
-def documents(corpus: Path) -> dict[str, tuple[str, str]]:
+def texts(corpus: Path) -> dict[str, tuple[str, str]]:
     """Text and timestamp by URL."""
-    return {
-        row["url"]: (row["text"], row["timestamp"])
-        for path in sorted(corpus.glob("data/*/*"))
-        for row in pq.read_table(path).to_pylist()
-    }
+    return {url: (row["text"], row["timestamp"]) for url, row in documents(corpus).items()}
 
 
 def test_fields_of_other_names_give_the_same_corpus(tmp_path, rows):
@@ -58,8 +54,8 @@ def test_fields_of_other_names_give_the_same_corpus(tmp_path, rows):
     with pytest.raises(UserError, match=r"other settings \(changed: field, was \[\"text=content"):
         build_corpus([str(second)], mapped, LENIENT, append=True)
     build_corpus([str(second)], mapped, config, append=True)
-    assert documents(mapped) == documents(standard)
-    assert [timestamp for _, (_, timestamp) in sorted(documents(mapped).items())] == [
+    assert texts(mapped) == texts(standard)
+    assert [timestamp for _, (_, timestamp) in sorted(texts(mapped).items())] == [
         "2024-01-05T00:00:00Z",
         "2024-01-06T00:00:00Z",
         "2024-01-07T04:00:00Z",
@@ -70,7 +66,7 @@ def test_fields_of_other_names_give_the_same_corpus(tmp_path, rows):
 def test_the_newest_wins_whatever_form_its_date_has(tmp_path, rows):
     same = [{**row, "url": "http://de.example/"} for row in rows]
     build_corpus([str(jsonl(tmp_path / "a", same[::-1]))], tmp_path / "out", LENIENT)
-    [(text, timestamp)] = documents(tmp_path / "out").values()
+    [(text, timestamp)] = texts(tmp_path / "out").values()
     assert (text, timestamp) == (rows[3]["text"], "2024-01-08T07:46:40.500000Z")
 
 

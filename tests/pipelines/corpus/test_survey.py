@@ -1,20 +1,18 @@
 """What a survey finds in the shards: sites, scripts, scores."""
 
 import collections
-import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
-from corpus_builds import LENIENT
+from corpus_builds import documents
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.corpus import survey as survey_module
-from pipelines.corpus.build import build_corpus
 from pipelines.corpus.survey import NO_SITE, HeavyHitters, rejected_samples, sites, survey
 from pipelines.errors import UserError
 
@@ -81,24 +79,16 @@ def test_heavy_hitters_are_within_their_error(parts, capacity, cut):
 
 
 @pytest.fixture
-def corpus(tmp_path: Path, hostile_crawl: list[Path]):
-    out = tmp_path / "corpus"
-    config = dataclasses.replace(LENIENT, min_validation_documents=2, shard_bytes=2000)
-    build_corpus([str(path) for path in hostile_crawl], out, config)
-    return out
+def corpus(hostile_corpus: Path, tmp_path: Path) -> Path:
+    """A copy, to be damaged."""
+    return Path(shutil.copytree(hostile_corpus, tmp_path / "corpus"))
 
 
-def rows_of(corpus: Path, lang: str) -> list[dict]:
-    paths = sorted((corpus / "data" / lang).iterdir())
-    return [row for path in paths for row in pq.read_table(path).to_pylist()]
-
-
-def test_a_survey_counts_every_document(corpus, capsys):
-    capsys.readouterr()
-    found = survey(corpus)
+def test_a_survey_counts_every_document(hostile_corpus, capsys):
+    found = survey(hostile_corpus)
     assert sorted(found["languages"]) == ["de", "en", "und"]
     for lang, seen in found["languages"].items():
-        rows = rows_of(corpus, lang)
+        rows = [row for row in documents(hostile_corpus).values() if row["lang"] == lang]
         assert seen["documents"] == seen["sampled_documents"] == len(rows)
         scores = [row["lang_score"] for row in rows]
         assert seen["scores"] == np.histogram(scores, 100, (0, 1))[0].tolist()
@@ -106,7 +96,12 @@ def test_a_survey_counts_every_document(corpus, capsys):
     german, english = found["languages"]["de"], found["languages"]["en"]
     assert german["sites"] == [("de.example", 12), ("copy.example", 1)]
     assert german["scripts"].keys() == {"Latn"}
-    letters = sum(c.isalpha() for row in rows_of(corpus, "de") for c in row["text"])
+    letters = sum(
+        c.isalpha()
+        for row in documents(hostile_corpus).values()
+        if row["lang"] == "de"
+        for c in row["text"]
+    )
     assert german["scripts"]["Latn"] == letters
     assert dict(english["sites"]) == {"en.example": 12, "html.example": 6}
     assert english["distinct_sites"] == 2
@@ -116,10 +111,10 @@ def test_a_survey_counts_every_document(corpus, capsys):
     assert f"survey: {total}/{total} documents" in capsys.readouterr().err
 
 
-def test_scripts_come_from_a_bounded_sample(corpus, monkeypatch):
+def test_scripts_come_from_a_bounded_sample(hostile_corpus, monkeypatch):
     monkeypatch.setattr(survey_module, "SCRIPT_SAMPLE_BYTES", 1)
     monkeypatch.setattr(survey_module, "SITE_CAPACITY", 1)
-    found = survey(corpus)
+    found = survey(hostile_corpus)
     for seen in found["languages"].values():
         assert seen["sampled_documents"] == 1
     # With room for one site, the smaller of two is what may be missing.

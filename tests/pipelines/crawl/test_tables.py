@@ -1,7 +1,7 @@
 import datetime
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from json_pages import reasons
 
 from pipelines.crawl import tables
 from pipelines.crawl.fields import STANDARD_FIELDS, map_fields
@@ -29,10 +30,6 @@ def read(
 ) -> list[Page | Rejected]:
     options = {"fields": fields, "max_bytes": max_bytes, "drop_metadata_lines": True}
     return list(read_table(str(path), "f", **options))
-
-
-def reasons(found: Iterable[Page | Rejected]) -> list[str]:
-    return [one.reason if isinstance(one, Rejected) else "" for one in found]
 
 
 def numbered(count: int) -> dict[str, list[str]]:

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import socket
 import subprocess
 import time
 import urllib.error
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from processes import free_port
 
 from flows.report.build import write_report
 
@@ -33,9 +33,7 @@ class Browser:
     """Chromium behind the WebDriver protocol, spoken with urllib."""
 
     def __init__(self, profile: Path):
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = free_port()
         self.process = subprocess.Popen(
             ["chromedriver", f"--port={port}"],
             stdout=subprocess.DEVNULL,

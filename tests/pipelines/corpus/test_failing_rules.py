@@ -1,0 +1,99 @@
+"""Rules of users that raise, or return what is no reason."""
+
+import json
+import re
+
+import crawl_files as crawl
+import pytest
+from corpus_builds import FRAME, build_with, stages
+
+from flows.cli.main import main
+from pipelines.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("rule", "error"),
+    [
+        ("def reason(self, page): raise ValueError('no')", "raised ValueError: no, at a.warc.wet"),
+        ("def reason(self, page): return 'Too Loud'", "'Too Loud' is not a name"),
+        ("def reason(self, page): return True", "reason True is not a name"),
+        ("def reasons(self, pages): return []", "0 reasons for 1 pages"),
+        ("def reason(self, page): return None", "did not set its column mine"),
+        ("def reason(self, page): page.columns['mine'] = 'x'", "another type"),
+        (
+            "def reason(self, page): page.columns |= {'mine': 1, '_own': 2, 'more': 3}",
+            r"^mine of recipe mine_too sets page\.columns\['more'\], which its columns do not",
+        ),
+    ],
+)
+def test_a_rule_that_fails_ends_the_build(rule, error, files, tmp_path, recipe):
+    with pytest.raises(UserError, match=error):
+        build_with(files[:1], tmp_path / "corpus", recipe(FRAME.format(rule=rule, options="")))
+
+
+def test_a_rule_that_fails_may_drop_the_page(files, tmp_path, recipe):
+    rule = "def reason(self, page): page.columns['mine'] = 1 // (not page.url.endswith('3'))"
+    out = tmp_path / "corpus"
+    text = FRAME.format(rule=rule, options="on_error='drop'")
+    assert len(build_with(files[:1], out, recipe(text))) == 7
+    assert stages(out)["mine"] == {"rule_error": 1}
+    said = "rule mine of recipe mine_too raised ZeroDivisionError"
+    [sample] = map(json.loads, (out / "rejected/rule_error.jsonl").open())
+    assert sample["detail"].startswith(said)
+    # As a rule between deduplications, and for all pages.
+    text = text.replace("[Mine(), ", "[").replace("on_error", "[UrlDedup(), Mine()], on_error")
+    text = text.replace("IdentifyLanguage, R", "IdentifyLanguage, UrlDedup, R")
+    assert len(build_with(files[:1], tmp_path / "marked", recipe(text))) == 7
+    [sample] = map(json.loads, (tmp_path / "marked/rejected/rule_error.jsonl").open())
+    assert sample["detail"].startswith(said)
+    strings = text.replace('"int32"', '"string"').replace("= 1 //", "= 'x' * (1 //")
+    assert (
+        len(build_with(files[:1], tmp_path / "strings", recipe(strings.replace("'))", "')))"))))
+        == 7
+    )
+    text = text.replace("1 // (not page.url.endswith('3'))", "1 // 0")
+    with pytest.raises(UserError, match=rf"\(rule_error 8\): a\.warc\.wet\.gz@\d+: {said}"):
+        build_with(files[:1], tmp_path / "none", recipe(text))
+
+
+@pytest.mark.parametrize(
+    ("method", "rule"),
+    [
+        ("url_reason", "def url_reason(self, url): raise KeyError('no')"),
+        ("response_reason", "def response_reason(self, headers, html): raise KeyError('no')"),
+        ("describe", "def describe(self, page): raise KeyError('no')"),
+    ],
+)
+def test_other_methods_that_raise_are_named_too(tmp_path, recipe, capsys, method, rule):
+    path = crawl.write(tmp_path / "a.warc.gz", [crawl.response("<p>A", "http://html.example/1")])
+    mine = recipe(FRAME.format(rule=f"reason = lambda self, page: None\n    {rule}", options=""))
+    commands = [["inspect", f"{path}@0"]]
+    if method != "describe":
+        commands.append(["build", "--input", str(path), "--out", str(tmp_path / "out")])
+    for command in commands:
+        assert main(["corpus", *command, "--recipe", mine]) == 2
+        err = [line for line in capsys.readouterr().err.splitlines() if line.startswith("mswitch")]
+        assert len(err) == 1
+        assert f"rule mine of recipe mine_too raised KeyError: 'no' in {method}, at " in err[0]
+        assert err[0].endswith(": fix the rule")
+
+
+def test_a_rule_that_fails_is_one_line(files, tmp_path, recipe, capfd):
+    rule = recipe(FRAME.format(rule="def reason(self, page): raise ValueError('no')", options=""))
+    command = ["corpus", "build", "--out", str(tmp_path / "out"), "--recipe", rule, "--input"]
+    assert main([*command, *map(str, files)]) == 2
+    [line] = [line for line in capfd.readouterr().err.splitlines() if not line.startswith("[")]
+    assert line.endswith("fix the rule, or give the recipe on_error='drop'")
+
+
+def test_inspect_names_a_rule_that_raises(files, recipe, capsys):
+    command = ["corpus", "inspect", f"{files[0]}@0", "--recipe"]
+    rule = "def reason(self, page): raise ValueError('no')"
+    assert main([*command, recipe(FRAME.format(rule=rule, options=""))]) == 2
+    assert re.fullmatch(
+        r"mswitch: rule mine of recipe mine_too raised ValueError: no, at .*: fix the rule, or "
+        r"give the recipe on_error='drop'\n",
+        capsys.readouterr().err,
+    )
+    assert main([*command, recipe(FRAME.format(rule=rule, options="on_error='drop'"))]) == 0
+    assert "dropped by mine: rule_error" in capsys.readouterr().out
