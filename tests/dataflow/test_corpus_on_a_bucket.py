@@ -9,6 +9,7 @@ from pathlib import Path
 
 import crawl_files as crawl
 import pytest
+from trees import data_bytes
 
 from pipelines import storage
 from pipelines.corpus.build import CorpusConfig, build_corpus
@@ -52,9 +53,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 def local_data(files: list[Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     out = tmp_path_factory.mktemp("local") / "corpus"
     build_corpus([str(path) for path in files], out, CONFIG)
-    return {
-        str(path.relative_to(out)): path.read_bytes() for path in sorted(out.glob("data/**/*.*"))
-    }
+    return data_bytes(out / "data")
 
 
 @pytest.fixture
@@ -64,18 +63,11 @@ def remote_crawl(files: list[Path], bucket: str, upload: Callable[[Path, str], s
     return f"{bucket}/crawl/*.gz"
 
 
-def data(out: str) -> dict[str, bytes]:
-    return {
-        status.path[len(out) + 1 :]: storage.read_bytes(status.path)
-        for status in storage.match(f"{out}/data/**")
-    }
-
-
 @pytest.mark.slow
 def test_from_a_bucket_to_a_bucket(remote_crawl, bucket, files, upload, local_data):
     out = f"{bucket}/corpus"
     summary = build_corpus([remote_crawl], out, CONFIG)
-    assert data(out) == local_data
+    assert data_bytes(f"{out}/data") == local_data
     assert storage.list_names(out) >= {"_COMPLETED", "manifest.json", "stats.json"}
     assert storage.match(f"{out}/work/**") == []
     assert storage.match(f"{out}/rejected/**") != []
@@ -107,7 +99,7 @@ def test_killed_and_continued(files, bucket, fault, local_data):
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
     assert not storage.exists(f"{out}/_COMPLETED")
     build_corpus(list(map(str, files)), out, CONFIG, beam_options=["--direct_num_workers=1"])
-    assert data(out) == local_data
+    assert data_bytes(f"{out}/data") == local_data
     assert storage.match(f"{out}/work/**") == []
 
 
@@ -121,7 +113,7 @@ def test_an_addition_is_killed_and_continued_and_keeps_others_out(files, bucket,
     for place in (local, out):
         build_corpus([base], place, CONFIG)
     build_corpus([second], local, CONFIG, append=True)
-    wanted = {str(path.relative_to(local)): path.read_bytes() for path in local.glob("data/*/*")}
+    wanted = data_bytes(local / "data")
     killed = subprocess.run(
         [sys.executable, "-c", CHILD.replace("beam", "append=True, beam"), out, second],
         env={**os.environ, "MSWITCH_FAULT": fault},
@@ -135,7 +127,7 @@ def test_an_addition_is_killed_and_continued_and_keeps_others_out(files, bucket,
         build_corpus([second], out, CONFIG, **one_worker)
     else:
         assert build_corpus([second], out, CONFIG, **one_worker)["reused"]
-    assert data(out) == wanted
+    assert data_bytes(f"{out}/data") == wanted
     assert storage.match(f"{out}/_ADDING-**") == []
     rows = sum(entry["rows"] for entry in read_manifest(out, "corpus")["shards"])
     assert rows == load_stats(out)["stages"][-1]["out"]

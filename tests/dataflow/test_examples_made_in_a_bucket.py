@@ -10,6 +10,7 @@ from pathlib import Path
 import corpus_files
 import numpy as np
 import pytest
+from trees import data_bytes
 
 from flows.cli.main import main
 from pipelines import storage
@@ -32,18 +33,6 @@ def local(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def files(directory: Path) -> dict[str, bytes]:
-    return {
-        str(path.relative_to(directory)): path.read_bytes()
-        for path in directory.rglob("*")
-        if path.is_file()
-    }
-
-
-def objects(url: str) -> dict[str, bytes]:
-    return {name: storage.read_bytes(storage.join(url, name)) for name in storage.file_sizes(url)}
-
-
 @pytest.mark.slow
 def test_the_chain_in_a_bucket_leaves_the_bytes_of_a_local_one(local, bucket, upload_tree, capsys):
     corpus = upload_tree(local / "corpus", f"{bucket}/corpus")
@@ -59,8 +48,8 @@ def test_the_chain_in_a_bucket_leaves_the_bytes_of_a_local_one(local, bucket, up
             summary = json.loads(capsys.readouterr().out.splitlines()[-1])
             assert summary["reused"] is again
             assert summary["out"] == command[command.index("--out") + 1]
-    assert objects(vocabulary) == files(local / "vocabulary")
-    assert objects(examples) == files(local / "examples")
+    assert data_bytes(vocabulary) == data_bytes(local / "vocabulary")
+    assert data_bytes(examples) == data_bytes(local / "examples")
     here, there = (TrainBatches(each, 8) for each in (local / "examples", examples))
     for name, values in here.batch(7).items():
         assert np.array_equal(values, there.batch(7)[name])
@@ -88,9 +77,9 @@ def test_a_killed_build_goes_on(local, bucket, upload_tree):
             build_examples(corpus, local / "vocabulary", out, ExamplesConfig(inputs_length=64))
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "already complete" in done.stderr
-    found = objects(out)
+    found = data_bytes(out)
     found.pop("_BUILDING.json", None)
-    assert found == files(local / "examples")
+    assert found == data_bytes(local / "examples")
 
 
 def test_what_is_not_there_is_named(bucket, local, capsys):

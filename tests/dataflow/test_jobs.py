@@ -16,6 +16,7 @@ from types import ModuleType
 import corpus_files
 import crawl_files as crawl
 import pytest
+from trees import data_bytes
 
 from pipelines import storage
 from pipelines.corpus.build import CorpusConfig, build_corpus
@@ -123,9 +124,7 @@ def config() -> CorpusConfig:
 def local_data(crawl_files: list[Path], tmp_path: Path, config: CorpusConfig) -> dict[str, bytes]:
     out = tmp_path / "local"
     build_corpus([str(path) for path in crawl_files], out, config)
-    return {
-        str(path.relative_to(out)): path.read_bytes() for path in sorted(out.glob("data/**/*.*"))
-    }
+    return data_bytes(out / "data")
 
 
 @pytest.fixture
@@ -156,19 +155,12 @@ def build(
     return run
 
 
-def data(out: str) -> dict[str, bytes]:
-    return {
-        status.path[len(out) + 1 :]: storage.read_bytes(status.path)
-        for status in storage.match(f"{out}/data/**")
-    }
-
-
 def test_workers_run_from_the_staged_package(build, peer, bucket, local_data):
     """The quick path: no image, `--setup_file ./pyproject.toml`."""
     before = len(peer.jobs)
     done = build("--setup_file=./pyproject.toml")
     assert done.returncode == 0, done.stderr
-    assert data(f"{bucket}/corpus") == local_data
+    assert data_bytes(f"{bucket}/corpus/data") == local_data
     assert storage.match(f"{bucket}/corpus/work/**") == []
     jobs = peer.jobs[before:]
     names = [job.spec["name"].rpartition("-")[0] for job in jobs]
@@ -197,7 +189,7 @@ def test_a_killed_worker_fails_the_job_and_a_rerun_continues(build, peer, bucket
     before = len(peer.jobs)
     done = build(image)
     assert done.returncode == 0, done.stderr
-    assert data(f"{bucket}/corpus") == local_data
+    assert data_bytes(f"{bucket}/corpus/data") == local_data
     for job in peer.jobs[before:]:
         [pool] = job.spec["environment"]["workerPools"]
         assert pool["workerHarnessContainerImage"] == IMAGE
@@ -218,14 +210,9 @@ def test_a_further_crawl_is_added(build, peer, bucket, crawl_files, config, tmp_
     named = [job.spec["name"].removeprefix("mswitch-corpus-") for job in peer.jobs[before:]]
     names = [name.rpartition("-")[0] for name in named]
     assert names == [*PHASES, "fingerprints"]
-    assert any("-added-001-" in name for name in data(out))
+    assert any("-added-001-" in name for name in data_bytes(f"{out}/data"))
     for kind in ("data", "fingerprints"):
-        assert {
-            status.path[len(out) + 1 :]: storage.read_bytes(status.path)
-            for status in storage.match(f"{out}/{kind}/**")
-        } == {
-            str(path.relative_to(local)): path.read_bytes() for path in local.glob(f"{kind}/**/*.*")
-        }
+        assert data_bytes(f"{out}/{kind}") == data_bytes(local / kind)
 
 
 def test_the_template_starts_a_job_that_conducts_the_others(
@@ -252,7 +239,7 @@ def test_the_template_starts_a_job_that_conducts_the_others(
     assert not conductor.finished.is_set()
     assert conductor.finished.wait(240)
     assert conductor.error == ""
-    assert data(f"{bucket}/corpus") == local_data
+    assert data_bytes(f"{bucket}/corpus/data") == local_data
     jobs = peer.jobs[before + 1 :]
     assert [job.spec["name"].split("-")[2] for job in jobs] == list(PHASES)
     [pool] = conductor.spec["environment"]["workerPools"]
@@ -277,9 +264,7 @@ def test_a_users_recipe(build, peer, bucket, crawl_files, tmp_path):
     ]
     assert stage["out"] > 0
     assert stage["dropped"] == {"no_umlaut": 9}
-    assert data(f"{bucket}/corpus") == {
-        str(path.relative_to(local)): path.read_bytes() for path in local.glob("data/**/*.*")
-    }
+    assert data_bytes(f"{bucket}/corpus/data") == data_bytes(local / "data")
 
 
 def test_examples_are_made_by_a_job_and_go_on_where_it_died(peer, bucket, upload_tree, tmp_path):
@@ -305,13 +290,7 @@ def test_examples_are_made_by_a_job_and_go_on_where_it_died(peer, bucket, upload
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     assert re.search(r"1 of \d+ shards are there already", done.stderr)
-    out = f"{bucket}/examples"
-    made = {name: storage.read_bytes(storage.join(out, name)) for name in storage.file_sizes(out)}
-    assert made == {
-        str(path.relative_to(local)): path.read_bytes()
-        for path in local.rglob("*")
-        if path.is_file()
-    }
+    assert data_bytes(f"{bucket}/examples") == data_bytes(local)
 
 
 def test_a_job_that_cannot_start_says_why(build, bucket):

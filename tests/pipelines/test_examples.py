@@ -10,6 +10,7 @@ import corpus_files
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from trees import data_bytes
 
 from pipelines.corpus.reader import open_corpus
 from pipelines.errors import UserError
@@ -34,14 +35,6 @@ def small_examples(small_corpus: Path, small_vocabulary: Path) -> Path:
     out = small_corpus.with_name("examples")
     build_examples(small_corpus, small_vocabulary, out, CONFIG)
     return out
-
-
-def tree(directory: Path) -> dict[str, bytes]:
-    return {
-        path.relative_to(directory).as_posix(): path.read_bytes()
-        for path in sorted(directory.rglob("*"))
-        if path.is_file()
-    }
 
 
 def documents(corpus: Path, lang: str, split: str, shard: int) -> list[tuple[str, str]]:
@@ -111,7 +104,7 @@ def test_one_worker_and_several_write_the_same_bytes(
         out = tmp_path / str(workers)
         options = [f"--direct_num_workers={workers}"]
         build_examples(small_corpus, small_vocabulary, out, CONFIG, beam_options=options)
-        assert tree(out) == tree(small_examples)
+        assert data_bytes(out) == data_bytes(small_examples)
 
 
 @pytest.mark.parametrize("lang", ["ar", "bg", "en", "haw", "sw", "zh"])
@@ -174,9 +167,9 @@ def test_manifest_and_cache_metadata_describe_the_shards(small_examples, small_c
 def test_a_second_run_reuses_and_other_settings_are_refused(
     small_corpus, small_vocabulary, small_examples
 ):
-    before = tree(small_examples)
+    before = data_bytes(small_examples)
     assert build_examples(small_corpus, small_vocabulary, small_examples, CONFIG)["reused"]
-    assert tree(small_examples) == before
+    assert data_bytes(small_examples) == before
     with pytest.raises(UserError, match=r"other settings .*inputs_length"):
         build_examples(small_corpus, small_vocabulary, small_examples, ExamplesConfig(64))
 
@@ -202,10 +195,10 @@ def test_kill_anywhere_then_rerun_gives_the_same_bytes(
             command, env={**os.environ, "MSWITCH_FAULT": fault}, capture_output=True, check=False
         )
         assert killed.returncode == -signal.SIGKILL, killed.stderr
-    assert tree(out) == tree(small_examples)
+    assert data_bytes(out) == data_bytes(small_examples)
     again = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "already complete" in again.stderr
-    assert tree(out) == tree(small_examples)
+    assert data_bytes(out) == data_bytes(small_examples)
     assert [path.name for path in tmp_path.iterdir() if "partial" in path.name] == []
 
 
@@ -218,7 +211,7 @@ def test_a_rerun_does_only_what_was_not_done(
     subprocess.run(command, env={**os.environ, **fault}, capture_output=True, check=False)
     finished = subprocess.run(command, capture_output=True, text=True, check=True)
     assert re.search(r"(\d+) of \1 shards are there already", finished.stderr)
-    assert tree(out) == tree(small_examples)
+    assert data_bytes(out) == data_bytes(small_examples)
 
 
 def test_an_eos_can_separate_documents(small_corpus, small_vocabulary, tmp_path):
@@ -251,7 +244,7 @@ def test_texts_without_tokens_leave_no_split(tmp_path):
     vocabulary = tmp_path / "vocabulary"
     train_vocabulary(corpus, vocabulary, VocabularyConfig(size=368, character_coverage=1.0))
     build_examples(corpus, vocabulary, tmp_path / "examples", CONFIG)
-    names = [name for name in tree(tmp_path / "examples") if name.startswith("mc4.")]
+    names = [name for name in data_bytes(tmp_path / "examples") if name.startswith("mc4.")]
     assert {name.split("/")[0] for name in names} == {"mc4.es"}
     assert not [name for name in names if "validation" in name]
 

@@ -16,6 +16,7 @@ import crawl_files as crawl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from trees import data_bytes
 from urllib3 import Retry
 
 from flows.cli.main import main
@@ -54,10 +55,6 @@ def sample(server: Any, out: Path, **options: Any) -> dict[str, Any]:
     return write_sample(out, DUMP, given.pop("segments", 3), **given)
 
 
-def contents(out: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(out)): p.read_bytes() for p in out.rglob("*") if p.is_file()}
-
-
 def test_files_from_all_over_the_dump(dump, tmp_path):
     out = tmp_path / "crawl"
     result = sample(dump, out)
@@ -71,7 +68,11 @@ def test_files_from_all_over_the_dump(dump, tmp_path):
         assert content == dump.files[f"/{file['crawl_path']}"]
         assert file["bytes"] == len(content)
         assert file["sha256"] == hashlib.sha256(content).hexdigest()
-    assert set(contents(out)) == {MARKER, "manifest.json", *(f["path"] for f in manifest["files"])}
+    assert set(data_bytes(out)) == {
+        MARKER,
+        "manifest.json",
+        *(f["path"] for f in manifest["files"]),
+    }
     dump.requests.clear()
     assert sample(dump, out)["reused"] is True
     assert dump.requests == []
@@ -92,7 +93,7 @@ def test_a_bad_day_gives_the_same_bytes(dump, tmp_path):
     dump.moods[second].extend([dump.hang_up, dump.corrupt, dump.close_after(200)])
     dump.moods[third].extend([dump.without_length, dump.status(500)])
     sample(dump, tmp_path / "bad")
-    assert contents(tmp_path / "bad") == contents(tmp_path / "good")
+    assert data_bytes(tmp_path / "bad") == data_bytes(tmp_path / "good")
 
 
 @pytest.mark.parametrize("concurrency", [1, 3])
@@ -154,7 +155,7 @@ def test_a_killed_run_goes_on(dump, tmp_path):
     got = [(path, headers.get("Range")) for path, headers in dump.requests]
     assert got == [(second, "bytes=150-"), (f"/{dump.paths[7]}", None)]
     sample(dump, tmp_path / "calm", concurrency=1)
-    assert contents(tmp_path / "crawl") == contents(tmp_path / "calm")
+    assert data_bytes(tmp_path / "crawl") == data_bytes(tmp_path / "calm")
 
 
 def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, *options: str) -> tuple[int, str]:

@@ -78,15 +78,6 @@ def modern_settings(**modern: object) -> CorpusConfig:
     )
 
 
-def data_bytes(directory: Path) -> dict[str, bytes]:
-    """Every file of a directory by its relative path."""
-    return {
-        str(path.relative_to(directory)): path.read_bytes()
-        for path in sorted(directory.rglob("*"))
-        if path.is_file()
-    }
-
-
 def build(
     inputs: Iterable[Path], out: Path, config: CorpusConfig = LENIENT, **options: Any
 ) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import shutil
 import pytest
 from made_reports import make_report
 from report_runs import edit_config, read_config
+from trees import data_bytes
 
 from flows.report import build
 from flows.report.build import write_report
@@ -27,10 +28,6 @@ def test_the_directory_holds_a_published_stage(full):
     assert full.summary["verdict"] == full.report["summary"]["verdict"]
 
 
-def contents(out):
-    return {path.name: path.read_bytes() for path in out.iterdir()}
-
-
 def test_the_same_runs_elsewhere_give_the_same_bytes(pair, tmp_path):
     first = make_report(pair, tmp_path / "first")
     moved = [tmp_path / "elsewhere" / f"other-{run.name}" for run in pair]
@@ -38,7 +35,7 @@ def test_the_same_runs_elsewhere_give_the_same_bytes(pair, tmp_path):
         shutil.copytree(source, target)
         edit_config(target, examples={**read_config(target)["examples"], "path": "/gone"})
     second = make_report(moved, tmp_path / "deep" / "second")
-    assert contents(first.out) == contents(second.out)
+    assert data_bytes(first.out) == data_bytes(second.out)
 
 
 def test_again_it_does_nothing_and_says_so(pair, tmp_path, capsys):

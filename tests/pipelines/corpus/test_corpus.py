@@ -11,7 +11,8 @@ from pathlib import Path
 import crawl_files as crawl
 import pyarrow.parquet as pq
 import pytest
-from corpus_builds import LENIENT, build, data_bytes, documents, stages
+from corpus_builds import LENIENT, build, documents, stages
+from trees import data_bytes
 
 from pipelines.corpus import phases
 from pipelines.corpus.build import CorpusConfig

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import crawl_files as crawl
 import pytest
-from corpus_builds import LENIENT, data_bytes, documents
+from corpus_builds import LENIENT, documents
+from trees import data_bytes
 
 from pipelines.corpus.build import CorpusConfig, build_corpus
 from pipelines.corpus.fingerprints import line_fingerprints

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import crawl_files as crawl
 import pytest
-from corpus_builds import LENIENT, SHOUTING, data_bytes, english, modern_settings
+from corpus_builds import LENIENT, SHOUTING, english, modern_settings
 from local_flink import LocalFlinkCluster, what_is_missing
+from trees import data_bytes
 
 from pipelines.corpus.build import CorpusConfig, build_corpus
 from pipelines.corpus.stats import load_stats

@@ -14,7 +14,8 @@ import crawl_files as crawl
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from corpus_builds import LENIENT, build, data_bytes, documents, stages
+from corpus_builds import LENIENT, build, documents, stages
+from trees import data_bytes
 
 from flows.cli.commands.common import finish
 from pipelines.corpus.build import CorpusConfig

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
-from corpus_builds import data_bytes
+from trees import data_bytes
 
 from pipelines.samples.gflanguages import write_sample
 

@@ -13,7 +13,8 @@ from pathlib import Path
 import crawl_files as crawl
 import pyarrow.parquet as pq
 import pytest
-from corpus_builds import build, data_bytes, documents, english, modern_settings, stages
+from corpus_builds import build, documents, english, modern_settings, stages
+from trees import data_bytes
 
 from pipelines.corpus import phases
 from pipelines.corpus.recipes import MODERN

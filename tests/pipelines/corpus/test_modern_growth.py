@@ -14,7 +14,8 @@ import crawl_files as crawl
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from corpus_builds import build, data_bytes, documents, english, modern_settings, stages
+from corpus_builds import build, documents, english, modern_settings, stages
+from trees import data_bytes
 
 from pipelines.corpus.build import CorpusConfig
 from pipelines.corpus.dedup.buckets import Shuffle

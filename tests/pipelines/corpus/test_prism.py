@@ -4,7 +4,8 @@ import dataclasses
 import os
 
 import pytest
-from corpus_builds import LENIENT, data_bytes
+from corpus_builds import LENIENT
+from trees import data_bytes
 
 from pipelines.corpus.build import build_corpus
 
