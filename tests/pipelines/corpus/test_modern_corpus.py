@@ -206,7 +206,7 @@ def test_what_the_profile_refuses(tmp_path, pages):
             tmp_path / "out",
             modern_settings(evaluation_sets=(str(tmp_path / "gone.jsonl"),)),
         )
-    with pytest.raises(UserError, match="contamination_share"):
+    with pytest.raises(UserError, match="contamination-share must be above 0"):
         modern_settings(contamination_share=0)
     with pytest.raises(UserError, match=r"^modern\.quality is for profile modern"):
         dataclasses.replace(modern_settings(), profile="mc4")
