@@ -8,24 +8,6 @@ from pipelines.examples.example_proto import decode_example, encode_example
 INTEGERS = st.lists(st.integers(-(2**63), 2**63 - 1), max_size=50)
 
 
-@pytest.mark.parametrize(
-    ("value", "encoded"),
-    [
-        (0, b"\x00"),
-        (1, b"\x01"),
-        (127, b"\x7f"),
-        (128, b"\x80\x01"),
-        (300, b"\xac\x02"),
-        (-1, b"\xff" * 9 + b"\x01"),
-    ],
-)
-def test_integers_are_packed_as_the_protobuf_guide_says(value, encoded):
-    int64_list = b"\x0a" + bytes([len(encoded)]) + encoded
-    feature = b"\x1a" + bytes([len(int64_list)]) + int64_list
-    assert encode_example({"a": np.array([value])}).endswith(feature)
-    assert decode_example(encode_example({"a": np.array([value])}))["a"].tolist() == [value]
-
-
 @given(st.dictionaries(st.text(min_size=1), INTEGERS | st.lists(st.binary(), min_size=1)))
 def test_examples_come_back(features):
     arrays = {

@@ -175,17 +175,3 @@ def test_the_budget_is_kept_to_the_character(small_corpus, budget):
     assert text.budgets == {lang: int(share) for lang, share in budgets.items()}
     if budget < sum(available.values()):
         assert taken >= budget - len(rates)
-
-
-@given(
-    st.dictionaries(
-        st.text(min_size=1), st.tuples(st.integers(1, 10**9), st.integers(0, 10**6)), min_size=1
-    ),
-    st.integers(1, 10**7),
-)
-def test_shares_use_the_budget_up(languages, budget):
-    rates = power_rates({name: count for name, (count, _) in languages.items()}, 0.3)
-    available = {name: characters for name, (_, characters) in languages.items()}
-    shares = capped_budget(rates, available, budget, max_epochs=1)
-    assert all(0 <= share <= available[name] for name, share in shares.items())
-    assert sum(shares.values()) == pytest.approx(min(budget, sum(available.values())))

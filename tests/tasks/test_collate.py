@@ -40,15 +40,6 @@ def test_published_example_of_packing():
     }
 
 
-def test_published_decoder_inputs_of_packed_targets():
-    targets = [[3, 8, 1], [9, 1], [5, 4, 1]]
-    batch = collate([example([7, 1], tokens) for tokens in targets], 3, LENGTHS)
-    packed = pack_rows(batch, 3)
-    assert packed["decoder_target_tokens"].tolist() == [[3, 8, 1, 9, 1, 5, 4, 1, 0, 0, 0, 0]]
-    assert packed["decoder_segment_ids"].tolist() == [[1, 1, 1, 2, 2, 3, 3, 3, 0, 0, 0, 0]]
-    assert packed["decoder_input_tokens"].tolist() == [[0, 3, 8, 0, 9, 0, 5, 4, 0, 0, 0, 0]]
-
-
 TOKENS = st.integers(2, 99)
 ENDED = st.tuples(
     st.lists(TOKENS, max_size=INPUTS - 1).map(lambda tokens: [*tokens, 1]),

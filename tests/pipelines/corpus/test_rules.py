@@ -15,7 +15,6 @@ from pipelines.corpus.fingerprints import (
     is_validation,
     line_fingerprints,
     modulo,
-    normalize_url,
     unpack,
 )
 from pipelines.corpus.recipes import (
@@ -31,27 +30,6 @@ from pipelines.dataflow.docstrings import attribute_docs
 from pipelines.errors import UserError
 from pipelines.languages import mc4_codes
 from pipelines.records import Page
-
-
-@pytest.mark.parametrize(
-    ("url", "expected"),
-    [
-        ("http://www.example.org/a/", "example.org/a"),
-        ("https://example.org/a", "example.org/a"),
-        ("http://example.org//", "example.org"),
-        ("https://www.example.org/a?utm_source=x&id=1", "example.org/a"),
-        ("https://example.org/a?ref=home", "example.org/a"),
-        ("https://example.org/a?feed=rss2/", "example.org/a"),
-        ("https://example.org/a?id=1&utm_source=x", "example.org/a?id=1&utm_source=x"),
-        ("https://example.org/a?reference=1", "example.org/a"),
-        ("http://archive.example/http://www.example.org/", "archive.example/example.org"),
-        ("ftp://example.org/", "ftp://example.org"),
-        ("HTTP://Example.org/", "HTTP://Example.org"),
-        ("http://www.", ""),
-    ],
-)
-def test_normalize_url(url, expected):
-    assert normalize_url(url) == expected
 
 
 @given(st.lists(st.text(max_size=20), max_size=20), st.integers(1, 1000))

@@ -1,6 +1,4 @@
-import gzip
 import time
-import zlib
 
 import pytest
 from hypothesis import given
@@ -89,26 +87,6 @@ def test_timestamps_compare():
     assert None not in micros
     assert micros == sorted(set(micros), key=lambda value: value or 0)
     assert parse_timestamp("") is None
-
-
-@pytest.mark.parametrize("encoding", ["gzip", "deflate", "chunked"])
-def test_encoded_bodies(encoding):
-    body = HTML.format("<p>Hello there</p>").encode()
-    if encoding == "chunked":
-        header = "Transfer-Encoding: chunked"
-        body = b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body)
-    else:
-        header = f"Content-Encoding: {encoding}"
-        body = gzip.compress(body) if encoding == "gzip" else zlib.compress(body)
-    page = record_to_page(http(body, f"HTTP/1.1 200 OK\r\n{header}"), "f")
-    assert isinstance(page, Page)
-    assert page.text == "Hello there"
-
-
-def test_decompression_bomb():
-    bomb = gzip.compress(b"<p>" + b"a" * (50 << 20))
-    record = http(bomb, "HTTP/1.1 200 OK\r\nContent-Encoding: gzip")
-    assert reason(record, max_bytes=1 << 20) == "too_large"
 
 
 def test_what_of_a_page_is_text():

@@ -119,52 +119,6 @@ def brute_force(pages: Sequence[Page], url_winner: UrlWinner = "newest") -> dict
     return found
 
 
-MC4_PAGES = [
-    page(
-        "url/1-0",
-        "This is a duplicated line.\nThis is a unique line.\n"
-        "This one comes first and so it stays.\n"
-        "This is duplicate within the page so the others are removed.\n"
-        "Here is a sentence between the duplicates.\n"
-        "This is duplicate within the page so the others are removed.\n"
-        "this is Duplicate WITHIN the page so the others are removed. ",
-    ),
-    page(
-        "url/2-1",
-        "This is 2nd unique line.\nThis one comes second so it is removed even though the "
-        "capitalizaiton is different.\nthis is a Duplicated line. ",
-    ),
-    page(
-        "url/3-4",
-        "This is a 3rd unique line.\nThis is a duplicated line.\nThis one comes third and so it is "
-        "removed. But the page stays because there are still 3 sentences remaining.",
-    ),
-    page(
-        "url/4-4",
-        "This is a 4th unique line.\nThis is a duplicated line.\nThis one comes third and so it is "
-        "removed, and the page is too since there aren't enough sentences left.",
-    ),
-]
-
-
-def test_mc4s_four_pages():
-    """The pages of c4_utils_test.test_remove_duplicate_text; mC4 sets no sentence minimum."""
-    found, lines = deduplicate([MC4_PAGES[:1], MC4_PAGES[1:3], MC4_PAGES[3:]])
-    assert found["url/1-0"] == (
-        "This is a duplicated line.\nThis is a unique line.\n"
-        "This one comes first and so it stays.\n"
-        "This is duplicate within the page so the others are removed.\n"
-        "Here is a sentence between the duplicates."
-    )
-    assert found["url/3-4"].split("\n") == [
-        "This is a 3rd unique line.",
-        "This one comes third and so it is removed. But the page stays because there are still 3 "
-        "sentences remaining.",
-    ]
-    assert "uplicated line" not in found["url/2-1"] + found["url/4-4"]
-    assert lines == {"out": 11, "local_duplicate": 2, "global_duplicate": 3}
-
-
 def test_newest_page_of_a_url_wins():
     old, new = page("http://www.a/x/", "old text", 1), page("https://a/x", "new text", 2)
     assert deduplicate([[old], [new]])[0] == {"https://a/x": "new text"}
