@@ -8,7 +8,8 @@ import os
 import signal
 import threading
 
-#: Set to 1 by whoever starts a process that is to call `exit_with_parent`.
+#: Set by whoever starts a process that is to call `exit_with_parent`: to 1, or to `group` where its
+#: process group holds nothing else than the two and what they start.
 VARIABLE = "MSWITCH_LIFELINE"
 
 #: Exit code that means: start the same command again (EX_TEMPFAIL). After SIGTERM everything is
@@ -19,7 +20,7 @@ EXIT_RESUME = 75
 def exit_with_parent() -> None:
     """Watch standard input in a daemon thread; at its end, kill this process.
 
-    If the process leads its process group, the whole group is killed with it.
+    If the process leads its process group, or the variable says `group`, the whole group is killed.
     """
     threading.Thread(target=_watch, name="lifeline", daemon=True).start()
 
@@ -27,6 +28,6 @@ def exit_with_parent() -> None:
 def _watch() -> None:
     while os.read(0, 4096):
         pass
-    if os.getpgrp() == os.getpid():
+    if os.getpgrp() == os.getpid() or os.environ.get(VARIABLE) == "group":
         os.killpg(0, signal.SIGKILL)
     os.kill(os.getpid(), signal.SIGKILL)

@@ -28,6 +28,19 @@ BESIDE_SHARDS_POINTS = ("corpus.after_fingerprints",)
 #: Where weights come from or go to Hugging Face's files.
 EXCHANGE_POINTS = (*_publication("import-hf"), *_publication("export-hf"))
 
+#: Where whoever follows a job comes by (`flows.launch`).
+LAUNCH_POINTS = tuple(
+    f"launch.{moment}"
+    for moment in (
+        "before_submit",
+        "before_host",
+        "after_submit",
+        "after_record",
+        "before_outcome",
+        "after_outcome",
+    )
+)
+
 #: The others, in the order in which a demo comes by them.
 FAULT_POINTS = (
     *_publication("sample"),
@@ -59,7 +72,7 @@ def fault_point(name: str) -> None:
     In a worker process (`pipelines.local_pool`) the one that started it is killed first.
     """
     known = FAULT_POINTS + GROWTH_POINTS + MODERN_POINTS + BESIDE_SHARDS_POINTS + EXCHANGE_POINTS
-    if name not in known:
+    if name not in known + LAUNCH_POINTS:
         raise ValueError(f"unknown fault point {name!r}; add it to FAULT_POINTS")
     if os.environ.get(VARIABLE) == name:
         parent = multiprocessing.parent_process()

@@ -22,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     if argv is None and sys.argv[1:2] and sys.argv[1] in huge_pages.COMMANDS:
         huge_pages.restart_with_huge_pages()
-    if os.environ.get("MSWITCH_LIFELINE") == "1":
+    if os.environ.get("MSWITCH_LIFELINE"):
         from models.lifeline import exit_with_parent
 
         exit_with_parent()

@@ -1,0 +1,57 @@
+"""The process that runs the command of an attempt on this machine, and leaves its exit code.
+
+    python -m flows.launch.host LOCK_FD CODES_FILE COMMAND...
+
+It leads the process group of the attempt. The command dies with it (`models.lifeline`), and what
+the command left running dies with both.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from models import lifeline
+from pipelines.outputs import write_atomically
+
+
+def main(lock: int, codes_file: Path, command: list[str]) -> None:
+    """Run `command` to its end; SIGTERM is passed on to it, once."""
+    started = time.time()
+    about = {"pid": os.getpid(), "node": os.uname().nodename, "started": started}
+    os.write(lock, json.dumps(about).encode())
+    code = run_command(command, keep=[lock])
+    write_atomically(codes_file, json.dumps({"codes": [code], "ended": time.time()}) + "\n")
+    os.killpg(0, signal.SIGKILL)
+
+
+def run_command(command: list[str], keep: list[int]) -> int:
+    """Run a command with a lifeline and return its exit code, 128 + n for signal n.
+
+    Args:
+        command: the program and its arguments.
+        keep: open files that it inherits.
+    """
+    asked, unsent = [], [signal.SIGTERM]
+    process: subprocess.Popen[bytes] | None = None
+
+    def pass_on(*_: object) -> None:
+        asked.append(True)
+        # A second SIGTERM would end a training that is saving.
+        if process is not None and unsent:
+            process.send_signal(unsent.pop())
+
+    signal.signal(signal.SIGTERM, pass_on)
+    environment = {**os.environ, lifeline.VARIABLE: "group"}
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, env=environment, pass_fds=keep)
+    if asked:
+        pass_on()
+    code = process.wait()
+    return code if code >= 0 else 128 - code
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:])

@@ -1,0 +1,202 @@
+"""A job, what a launcher can say about it, and what a launcher has to do.
+
+A job is one `mswitch` command whose output is a directory. The files that belong to it lie in a
+hidden directory beside the output, `.<out>.job/`: its record (`flows.launch.record`), and a log and
+exit codes per attempt. The attempt is named `mswitch-<key>-<number>` everywhere: on disk, in the
+scheduler's queue, and for the person who looks at either.
+"""
+
+import dataclasses
+import hashlib
+import os
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from pipelines.errors import UserError
+from pipelines.outputs import MARKER, canonical_json, follow_link
+from pipelines.storage import is_remote
+
+#: What runs the arguments of a job.
+MSWITCH = (sys.executable, "-m", "flows.cli.main")
+
+_SECRET = re.compile(
+    r"--[\w-]*(secret|password|passwd|credential|api[-_]?key|access[-_]key|(access|auth)[-_]token)|"
+    r"://[^/@\s]*:[^/@\s]*@",
+    re.IGNORECASE,
+)
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One command that is to be brought to its end, however often it is interrupted.
+
+    Attributes:
+        argv: the arguments of `mswitch`, such as `("train", "--preset", ...)`. They reach the
+            process as they are: no shell reads them.
+        out: the directory that the command makes.
+        marked: whether the command leaves `_COMPLETED` in `out`. Else exit code 0 means done.
+        hosts: processes of the job, each on a node.
+        cwd: where the command runs, which relative paths in `argv` start from.
+        program: what runs `argv`, on the machine of the job.
+        grace_secs: how long a job that is asked to stop may take to save, before it is killed.
+    """
+
+    argv: tuple[str, ...]
+    out: Path
+    marked: bool = True
+    hosts: int = 1
+    cwd: Path = dataclasses.field(default_factory=Path.cwd)
+    program: tuple[str, ...] = MSWITCH
+    grace_secs: float = 120.0
+
+    def __post_init__(self):
+        for word in self.argv:
+            if _SECRET.search(word):
+                what = word.partition("=")[0] if word.startswith("--") else "a URL with a password"
+                raise UserError(
+                    f"{what}: the arguments of a job are kept in its record; give secrets by the "
+                    "environment or a file"
+                )
+        if is_remote(self.out):
+            raise UserError(
+                f"{self.out}: the record of a job lies beside its output; give a directory as --out"
+            )
+        if self.hosts < 1:
+            raise UserError(f"--hosts is {self.hosts}: give at least 1")
+        object.__setattr__(self, "out", Path(os.path.abspath(self.out)))
+        object.__setattr__(self, "argv", tuple(word for word in self.argv if word != "--json"))
+
+    @property
+    def key(self) -> str:
+        """Identity of the job in 12 hexadecimal digits: a hash of arguments and output."""
+        text = canonical_json({"argv": self.argv, "out": str(self.out)})
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    @property
+    def directory(self) -> Path:
+        """Where the job's own files are."""
+        return job_directory(self.out)
+
+    def name(self, attempt: int) -> str:
+        """The name of an attempt (counted from 1), in the scheduler and of its files."""
+        return f"mswitch-{self.key}-{attempt}"
+
+    def file(self, attempt: int, suffix: str) -> Path:
+        """The file of an attempt with this suffix, such as `.log`."""
+        return self.directory / f"{self.name(attempt)}{suffix}"
+
+    def attempt_of(self, name: str) -> int | None:
+        """The number of the attempt with this name; None for a name that is not of this job."""
+        key, _, number = name.rpartition("-")
+        return int(number) if key == f"mswitch-{self.key}" and number.isdecimal() else None
+
+    def has_marker(self) -> bool:
+        """Whether the output says that it is finished."""
+        return self.marked and (self.out / MARKER).is_file()
+
+    def progress(self) -> int:
+        """How far the output is: the newest checkpoint's step, or else its number of files."""
+        steps = [int(path.name) for path in self.out.glob("checkpoints/*") if path.name.isdecimal()]
+        if steps:
+            return max(steps)
+        partial = self.out.parent.glob(f".{self.out.name}.partial-*")
+        return sum(len(files) for top in (self.out, *partial) for *_, files in os.walk(top))
+
+
+def job_directory(out: Path) -> Path:
+    """Where the files of the job lie that makes `out`."""
+    out = follow_link(out)
+    return out.parent / f".{out.name}.job"
+
+
+def output_below(prefix: Path, name: str) -> Path:
+    """The output called `name` in the storage of all runs; for names that come from a form.
+
+    Raises:
+        UserError: the name could lead elsewhere, or is hidden.
+    """
+    if not _NAME.fullmatch(name):
+        raise UserError(
+            f"{name!r} cannot be the name of a run: use up to 100 letters, digits, '.', '_' and "
+            "'-', the first a letter or digit"
+        )
+    return prefix / name
+
+
+class Unreachable(Exception):  # noqa: N818  # a state rather than an error
+    """The scheduler does not answer. This says nothing about the job."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Status:
+    """What a launcher knows of an attempt.
+
+    Attributes:
+        phase: `pending` and `running` are alive.
+        reason: the scheduler's own words: why it waits, or how it ended (`TIMEOUT`).
+        where: machine and process or the scheduler's number, for people.
+        started: seconds since 1970; None before it runs.
+        ended: likewise.
+        codes: exit code of each process that left one, 128 + n for signal n; none of a process
+            that was lost with its machine.
+    """
+
+    phase: Literal["pending", "running", "ended"]
+    reason: str = ""
+    where: str = ""
+    started: float | None = None
+    ended: float | None = None
+    codes: tuple[int, ...] = ()
+
+
+class Launcher(Protocol):
+    """Where jobs run. `flows.launch.run.run_job` does all the rest.
+
+    An attempt is known by its job and number, from which its name follows. Nothing here waits for
+    a job. Any method but `logs` may raise `Unreachable`, after which it is called again.
+    """
+
+    @property
+    def profile(self) -> dict[str, Any]:
+        """What `flows.launch.launchers.make_launcher` makes the same launcher of again, as JSON."""
+        ...
+
+    def submit(self, job: Job, attempt: int) -> None:
+        """Start an attempt; one that was started before, alive or ended, is left as it is.
+
+        Raises:
+            UserError: the launcher refuses the job.
+        """
+        ...
+
+    def find(self, job: Job) -> Sequence[int]:
+        """The attempts that were started, in order, whether or not a record has them."""
+        ...
+
+    def poll(self, job: Job, attempt: int) -> Status:
+        """Say how an attempt is."""
+        ...
+
+    def logs(self, job: Job, attempt: int, start: int) -> tuple[list[str], int]:
+        """The lines of an attempt after byte `start` of its log, and where the next ones start."""
+        ...
+
+    def stop(self, job: Job, attempt: int, *, kill: bool = False) -> None:
+        """Ask an attempt to save and end (SIGTERM), or end it now. Asking twice is asking once."""
+        ...
+
+
+def read_log(path: Path, start: int) -> tuple[list[str], int]:
+    """`Launcher.logs` of a log file. A line that is not complete yet is left for later."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(start)
+            data = file.read()
+    except FileNotFoundError:
+        return [], start
+    complete = data[: data.rfind(b"\n") + 1]
+    return complete.decode(errors="replace").splitlines(), start + len(complete)

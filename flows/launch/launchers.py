@@ -1,0 +1,14 @@
+"""The launchers by name."""
+
+from typing import Any
+
+from flows.launch.job import Launcher
+from flows.launch.local import Local
+
+LAUNCHERS: dict[str, Any] = {"local": Local}
+
+
+def make_launcher(profile: dict[str, Any]) -> Launcher:
+    """Make the launcher of which `Launcher.profile` was this."""
+    settings = {name: value for name, value in profile.items() if name != "launcher"}
+    return LAUNCHERS[profile["launcher"]](**settings)

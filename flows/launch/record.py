@@ -1,0 +1,205 @@
+"""The record of a job: what was asked for, and what became of each attempt.
+
+`.<out>.job/record.json` says what happened; whoever holds `record.lock` replaces it as a whole.
+The marker of the output says whether that is finished, the launcher whether an attempt lives.
+"""
+
+import contextlib
+import dataclasses
+import fcntl
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from flows.launch.job import Job, job_directory
+from flows.launch.outcomes import Outcome
+from pipelines.errors import UserError
+from pipelines.outputs import canonical_json, read_json_object, write_atomically
+
+RECORD = "record.json"
+#: What a person has asked for.
+Intent = Literal["run", "pause", "cancel"]
+
+
+@dataclasses.dataclass
+class Attempt:
+    """One start of the command.
+
+    Attributes:
+        number: from 1.
+        submitted: seconds since 1970, as all times here.
+        progress: `Job.progress` when it was submitted.
+        where: machine and process, or the scheduler's number.
+        started: when it began to run.
+        stopping: when it was asked to stop.
+        ended: when it was found to have ended.
+        codes: exit codes of its processes.
+        reason: the scheduler's words on its end.
+        outcome: what that amounts to; None while it lives.
+        message: the outcome in a line.
+        made: what it added to `Job.progress`.
+        log_bytes: how much of its log was passed on.
+    """
+
+    number: int
+    submitted: float
+    progress: int
+    where: str = ""
+    started: float | None = None
+    stopping: float | None = None
+    ended: float | None = None
+    codes: tuple[int, ...] = ()
+    reason: str = ""
+    outcome: Outcome | None = None
+    message: str = ""
+    made: int = 0
+    log_bytes: int = 0
+
+
+@dataclasses.dataclass
+class Record:
+    """What is known of a job.
+
+    Attributes:
+        job: the job.
+        launcher: `Launcher.profile` of the one that has its attempts.
+        intent: what a person wants.
+        owner: who wants it: a person, or a flow run.
+        attempts: in order.
+        counted_after: budgets count the attempts after this one.
+    """
+
+    job: Job
+    launcher: dict[str, Any]
+    intent: Intent = "run"
+    owner: str = ""
+    attempts: list[Attempt] = dataclasses.field(default_factory=list)
+    counted_after: int = 0
+
+    @property
+    def last(self) -> Attempt | None:
+        """The newest attempt."""
+        return self.attempts[-1] if self.attempts else None
+
+    @property
+    def alive(self) -> Attempt | None:
+        """The attempt that is not known to have ended."""
+        return self.last if self.last is not None and self.last.outcome is None else None
+
+    def as_json(self) -> dict[str, Any]:
+        """The record as its file has it."""
+        value = dataclasses.asdict(self)
+        value["job"] |= {"out": str(self.job.out), "cwd": str(self.job.cwd)}
+        return {"key": self.job.key, **value}
+
+
+def read_record(out: Path) -> Record | None:
+    """The record of the job that makes `out`; None if no job does.
+
+    Raises:
+        UserError: the record is damaged.
+    """
+    path = job_directory(out) / RECORD
+    if not path.exists():
+        return None
+    value = read_json_object(path)
+    try:
+        del value["key"]
+        job = value.pop("job")
+        job |= {name: Path(job[name]) for name in ("out", "cwd")}
+        job |= {name: tuple(job[name]) for name in ("argv", "program")}
+        attempts = [
+            Attempt(**{**one, "codes": tuple(one["codes"])}) for one in value.pop("attempts")
+        ]
+        return Record(job=Job(**job), attempts=attempts, **value)
+    except (KeyError, TypeError) as error:
+        raise UserError(
+            f"{path} is not the record of a job ({error!r}): remove it, and give the job's command "
+            "again once none of its processes runs"
+        ) from error
+
+
+def find_records(top: Path) -> list[Record]:
+    """All records below a directory, by output."""
+    found = []
+    for directory, names, files in os.walk(top):
+        if directory.endswith(".job") and RECORD in files:
+            name = os.path.basename(directory).removeprefix(".").removesuffix(".job")
+            record = read_record(Path(directory).parent / name)
+            found += [record] if record is not None else []
+        # Data, checkpoints and metrics have no jobs below them, and many files.
+        names[:] = sorted(
+            name for name in names if name not in ("checkpoints", "data", "tensorboard")
+        )
+    return sorted(found, key=lambda record: record.job.out)
+
+
+@contextlib.contextmanager
+def edit_record(
+    out: Path, new: Callable[[Record | None], Record] | None = None
+) -> Iterator[Record]:
+    """Give the record to change, and keep every other writer waiting meanwhile.
+
+    Args:
+        out: the output of the job.
+        new: makes the record of what stands there; without it there must be one.
+
+    Raises:
+        UserError: no job makes `out`.
+    """
+    directory = job_directory(out)
+    if new is None and not directory.exists():
+        raise UserError(f"no job makes {out}: `mswitch runs list` shows which there are")
+    directory.mkdir(parents=True, exist_ok=True)
+    with open(directory / "record.lock", "ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        before = read_record(out)
+        text = canonical_json(before.as_json()) if before is not None else ""
+        record = before if new is None else new(before)
+        if record is None:
+            raise UserError(f"no job makes {out}: `mswitch runs list` shows which there are")
+        yield record
+        changed = canonical_json(record.as_json())
+        if changed != text:
+            write_atomically(directory / RECORD, changed + "\n")
+
+
+@contextlib.contextmanager
+def follow_alone(
+    out: Path, waiting: Callable[[str], None], sleep: Callable[[float], None]
+) -> Iterator[None]:
+    """Be the only one that submits attempts of the job that makes `out`; wait for another to go.
+
+    Args:
+        out: the output of the job.
+        waiting: is told whom this waits for, in each round.
+        sleep: waits for so many seconds.
+    """
+    directory = job_directory(out)
+    directory.mkdir(parents=True, exist_ok=True)
+    with open(directory / "follower.lock", "a+") as lock:
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                waiting(f"waiting for {follower(out) or 'another process'}, which follows this job")
+                sleep(1)
+        lock.truncate(0)
+        lock.write(f"process {os.getpid()} on {os.uname().nodename}")
+        lock.flush()
+        yield
+
+
+def follower(out: Path) -> str | None:
+    """Who follows the job that makes `out`, if anybody does."""
+    try:
+        with open(job_directory(out) / "follower.lock") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return lock.read()
+    except FileNotFoundError:
+        pass
+    return None

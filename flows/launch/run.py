@@ -1,0 +1,302 @@
+"""The one loop that brings a job to its end, whoever runs it: a person's command or a flow.
+
+`run_job` may be killed at any moment, and run again anywhere where the output and the launcher are
+in reach: it takes over the attempt that lives, or judges the one that ended, or starts the next.
+
+    job = Job(("train", "--preset", "mt5-base", ..., "--out", "/runs/a"), Path("/runs/a"))
+    ask(job, Local(), "run", owner="flow run 4711")  # once, when a person or schedule asks for it
+    result = run_job(job, Local(), on_lines=..., on_poll=...)  # as often as needed
+
+A callback may call `ask(job, launcher, "pause")` when the flow run is suspended, or raise: the loop
+ends, and the job goes on.
+"""
+
+import dataclasses
+import time
+from collections.abc import Callable
+from typing import Literal
+
+from flows.launch.job import Job, Launcher, Status, Unreachable
+from flows.launch.launchers import make_launcher
+from flows.launch.outcomes import Budgets, Outcome, classify, exhausted, stalled
+from flows.launch.record import Attempt, Intent, Record, edit_record, follow_alone, read_record
+from pipelines.errors import UserError
+from pipelines.faults import fault_point
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """How `run_job` ended.
+
+    Attributes:
+        outcome: `paused` and `cancelled` are what a person asked for.
+        message: the reason in a line; of a command that refused its input, what it said.
+    """
+
+    outcome: Literal["done", "refused", "failed", "paused", "cancelled"]
+    message: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Timing:
+    """Seconds between the loop's rounds.
+
+    Attributes:
+        poll_secs: while a job lives.
+        first_wait_secs: before a command is started again; twice as long after each attempt in a
+            row without progress.
+        longest_wait_secs: at most, and between attempts to reach a scheduler that does not answer.
+    """
+
+    poll_secs: float = 2.0
+    first_wait_secs: float = 10.0
+    longest_wait_secs: float = 600.0
+
+
+def run_job(
+    job: Job,
+    launcher: Launcher,
+    *,
+    on_lines: Callable[[list[str]], None] = lambda lines: None,
+    on_poll: Callable[[str], None] = lambda text: None,
+    budgets: Budgets = Budgets(),  # noqa: B008
+    timing: Timing = Timing(),
+    sleep: Callable[[float], None] = time.sleep,
+    clock: Callable[[], float] = time.time,
+) -> Result:
+    """Bring a job to its end: adopt the attempt that lives, or start the next, until it is over.
+
+    A job that was refused, failed, paused or cancelled before stays so: `ask` for it to run first.
+
+    Args:
+        job: the job.
+        launcher: where its next attempt runs; one that lives elsewhere is followed there.
+        on_lines: gets the log, each line once, over all attempts and callers of `run_job`; those
+            that a caller was given when it was killed may come again.
+        on_poll: gets a line on how the job is, in each round.
+        budgets: how often it is started again.
+        timing: how often it is looked at.
+        sleep: waits for so many seconds.
+        clock: gives seconds since 1970.
+
+    Raises:
+        UserError: another job makes this output, or the launcher refuses this one.
+    """
+    loop = _Loop(job, launcher, on_lines, on_poll, budgets, timing, clock)
+    unreachable_since, wait = None, 0.0
+    with follow_alone(job.out, on_poll, sleep):
+        while True:
+            try:
+                result = loop.round()
+            except Unreachable as error:
+                record = read_record(job.out)
+                if record is not None and record.attempts and job.has_marker():
+                    return Result("done", "done")
+                unreachable_since = unreachable_since or clock()
+                since = time.strftime("%H:%M", time.localtime(unreachable_since))
+                on_poll(f"the scheduler is not reachable since {since} ({error})")
+                wait = min(max(2 * wait, timing.poll_secs), timing.longest_wait_secs)
+            else:
+                if isinstance(result, Result):
+                    return result
+                unreachable_since, wait = None, result
+            sleep(wait)
+
+
+def ask(job: Job, launcher: Launcher, intent: Intent, owner: str = "") -> None:
+    """Write down that a job shall run, pause (saved, to go on later) or be cancelled.
+
+    To ask for it to run gives it its budgets anew, also after it failed. A living attempt of a job
+    that shall not run is asked to stop; `run_job` sees that it does.
+
+    Raises:
+        UserError: another job that lives makes this output.
+        Unreachable: it is written down, but the attempt could not be asked.
+    """
+    with edit_record(job.out, lambda before: _record_of(job, launcher, before)) as record:
+        _take_over(record)
+        alive = record.alive
+        record.intent, record.owner = intent, owner or record.owner
+        if intent == "run":
+            over = alive is None or _has_ended(record, alive)
+            record.counted_after = len(record.attempts) - (0 if over else 1)
+    if intent != "run" and alive is not None:
+        _stop(record, time.time())
+
+
+class _Loop:
+    def __init__(
+        self,
+        job: Job,
+        launcher: Launcher,
+        on_lines: Callable[[list[str]], None],
+        on_poll: Callable[[str], None],
+        budgets: Budgets,
+        timing: Timing,
+        clock: Callable[[], float],
+    ):
+        self.job, self.wanted = job, launcher
+        self.on_lines, self.on_poll = on_lines, on_poll
+        self.budgets, self.timing, self.clock = budgets, timing, clock
+        # A command without a marker that was done before is asked for again by a new caller.
+        self.again = not job.marked
+
+    def round(self) -> Result | float:
+        """Look at the job once, and act; the result, or the seconds to wait."""
+        with edit_record(
+            self.job.out, lambda before: _record_of(self.job, self.wanted, before)
+        ) as record:
+            _take_over(record)
+        launcher, last = make_launcher(record.launcher), record.alive
+        if last is not None:
+            status = launcher.poll(self.job, last.number)
+            self._pass_on_lines(launcher, last)
+            if status.phase != "ended":
+                return self._watch(launcher, last, status)
+            self._judge(launcher, last, status)
+        return self._decide()
+
+    def _watch(self, launcher: Launcher, last: Attempt, status: Status) -> float:
+        with edit_record(self.job.out) as record:
+            alive = record.attempts[last.number - 1]
+            alive.started, alive.where = status.started, status.where
+            if record.intent != "run":
+                _stop(record, self.clock())
+        reason = f" ({status.reason})" if status.reason else ""
+        stopping = ", asked to stop" if alive.stopping else ""
+        self.on_poll(f"{status.phase}{reason}{stopping}: {status.where}")
+        return self.timing.poll_secs
+
+    def _pass_on_lines(self, launcher: Launcher, last: Attempt) -> None:
+        lines, end = launcher.logs(self.job, last.number, last.log_bytes)
+        if end != last.log_bytes:
+            self.on_lines(lines)
+            with edit_record(self.job.out) as record:
+                record.attempts[last.number - 1].log_bytes = end
+
+    def _judge(self, launcher: Launcher, last: Attempt, status: Status) -> None:
+        marker = self.job.has_marker() if self.job.marked else None
+        outcome, message = classify(status.codes, status.reason, marker)
+        if outcome in ("refused", "failed"):
+            lines, _ = launcher.logs(self.job, last.number, 0)
+            said = [line for line in lines if line.startswith("mswitch: ")]
+            message = said[-1].removeprefix("mswitch: ") if said else message
+        fault_point("launch.before_outcome")
+        with edit_record(self.job.out) as record:
+            one = record.attempts[last.number - 1]
+            one.started, one.where = status.started, status.where or one.where
+            one.ended = status.ended or self.clock()
+            one.codes, one.reason = status.codes, status.reason
+            one.outcome, one.message = outcome, message
+            one.made = max(0, self.job.progress() - one.progress)
+        fault_point("launch.after_outcome")
+        self.again = False
+
+    def _decide(self) -> Result | float:
+        """End, wait, or start the next attempt; the record stays locked until that is written."""
+        with edit_record(self.job.out) as record:
+            result = decide(record, self.job.has_marker(), self.budgets, again=self.again)
+            if result is not None:
+                return result
+            wait = wait_secs(record, self.timing) - self.clock()
+            if wait > 0:
+                self.on_poll(f"{record.attempts[-1].message}; goes on in {wait:.0f} s")
+                return min(wait, self.timing.poll_secs)
+            number = len(record.attempts) + 1
+            attempt = Attempt(number, self.clock(), self.job.progress())
+            fault_point("launch.before_submit")
+            make_launcher(record.launcher).submit(self.job, number)
+            fault_point("launch.after_submit")
+            record.attempts.append(attempt)
+            self.again = False
+        fault_point("launch.after_record")
+        return 0.0
+
+
+def decide(record: Record, marker: bool, budgets: Budgets, *, again: bool = False) -> Result | None:
+    """Say how a job without a living attempt ended, or None if it shall be started (again).
+
+    Args:
+        record: its record.
+        marker: whether its output is marked as finished. A marker that is older than the first
+            attempt may be another job's: the command itself says whether it is.
+        budgets: how often it may be started again.
+        again: whether to start a command once more that leaves no marker and was done.
+    """
+    last = record.last
+    finished = marker or (last is not None and last.outcome == "done" and not record.job.marked)
+    if last is not None and finished and not (again and record.intent == "run"):
+        return Result("done", "done")
+    if record.intent != "run":
+        asked: dict[str, Result] = {
+            "cancel": Result("cancelled", "cancelled"),
+            "pause": Result("paused", "paused; what is saved is not redone"),
+        }
+        return asked[record.intent]
+    if last is None or last.number <= record.counted_after:
+        return None
+    if last.outcome in ("refused", "cancelled"):
+        return Result(last.outcome, last.message)
+    reason = exhausted(_counted(record), budgets)
+    if reason is None:
+        return None
+    return Result("failed", last.message if reason == "failed" else f"{reason}: {last.message}")
+
+
+def _counted(record: Record) -> list[tuple[Outcome, int]]:
+    """Outcome and progress of the attempts that budgets count."""
+    counted = record.attempts[record.counted_after :]
+    return [(one.outcome, one.made) for one in counted if one.outcome is not None]
+
+
+def wait_secs(record: Record, timing: Timing) -> float:
+    """When the next attempt may start, in seconds since 1970."""
+    last = record.last
+    if last is None or last.ended is None or last.number <= record.counted_after:
+        return 0.0
+    if last.outcome == "done":
+        return 0.0
+    idle = stalled(_counted(record))
+    return last.ended + min(
+        timing.first_wait_secs * 2 ** max(0, idle - 1), timing.longest_wait_secs
+    )
+
+
+def _record_of(job: Job, launcher: Launcher, before: Record | None) -> Record:
+    """The record to go on with: what stands there, unless that is another job's, which is over."""
+    fresh = Record(job, launcher.profile)
+    if before is None:
+        return fresh
+    _take_over(before)
+    alive = before.alive
+    if before.job.key == job.key:
+        if alive is None:  # how it is run may change, but not while it runs
+            before.job, before.launcher = job, launcher.profile
+        return before
+    if alive is not None and not _has_ended(before, alive):
+        raise UserError(
+            f"{job.out} is being made by another job, {before.job.name(alive.number)}: wait "
+            f"for it, or `mswitch runs cancel {job.out}`"
+        )
+    return fresh
+
+
+def _take_over(record: Record) -> None:
+    """Write down attempts whose submitter was killed before it could."""
+    for number in make_launcher(record.launcher).find(record.job):
+        if number > len(record.attempts):
+            record.attempts.append(Attempt(number, time.time(), record.job.progress()))
+
+
+def _has_ended(record: Record, attempt: Attempt) -> bool:
+    return make_launcher(record.launcher).poll(record.job, attempt.number).phase == "ended"
+
+
+def _stop(record: Record, now: float) -> None:
+    """Ask the living attempt to stop; kill it once it had its time."""
+    alive = record.alive
+    if alive is None:
+        return
+    alive.stopping = alive.stopping or now
+    kill = now - alive.stopping > record.job.grace_secs
+    make_launcher(record.launcher).stop(record.job, alive.number, kill=kill)

@@ -1,0 +1,13 @@
+"""The launchers that the contract is tested on."""
+
+from pathlib import Path
+
+import pytest
+from job_world import World
+
+from flows.launch.local import Local
+
+
+@pytest.fixture(params=["local"])
+def world(request: pytest.FixtureRequest, tmp_path: Path) -> World:
+    return World(Local(), tmp_path / "out")

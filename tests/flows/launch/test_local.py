@@ -1,0 +1,137 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+from job_world import World, is_alive
+
+from flows.launch.job import Job, output_below
+from flows.launch.local import Local
+from flows.launch.record import find_records, read_record
+from pipelines.errors import UserError
+
+
+@pytest.fixture
+def world(tmp_path):
+    return World(Local(), tmp_path / "out")
+
+
+def host_of(job: Job) -> int:
+    return json.loads(job.file(1, ".lock").read_text())["pid"]
+
+
+def test_a_host_process_that_is_killed_takes_the_command_along_and_another_starts(world):
+    job = world.job("steady")
+    follower = world.follow(job)
+    world.wait_for_beat()
+    os.kill(host_of(job), signal.SIGKILL)
+    world.wait_for_beat(starts=2)
+    assert not is_alive(world.pids()[0])
+    (world.out / "go").touch()
+    assert follower.communicate(timeout=20)[0] == "done\n"
+    assert read_record(world.out).attempts[0].codes == ()
+
+
+GRANDCHILD = """
+import pathlib, subprocess, sys, time
+left = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+pathlib.Path(sys.argv[1]).mkdir()
+pathlib.Path(sys.argv[1], "left").write_text(str(left.pid))
+pathlib.Path(sys.argv[1], "_COMPLETED").touch()
+"""
+
+
+def test_what_a_command_left_running_ends_with_it(world):
+    program = (sys.executable, "-c", GRANDCHILD)
+    job = Job((str(world.out),), world.out, program=program)
+    assert world.run(job).outcome == "done"
+    left = int((world.out / "left").read_text())
+    world.wait_for(lambda: not is_alive(left))
+
+
+def test_arguments_reach_the_command_as_they_are(world):
+    words = ("$(touch hacked)", "; rm -rf x", "a b", "*", "-", "--x=`id`", "né\n")
+    program = (
+        *(sys.executable, "-c"),
+        "import json, pathlib, sys; out = pathlib.Path(sys.argv[1]); out.mkdir(); "
+        "(out / 'argv').write_text(json.dumps(sys.argv[2:])); (out / '_COMPLETED').touch()",
+    )
+    assert world.run(Job((str(world.out), *words), world.out, program=program)).outcome == "done"
+    assert json.loads((world.out / "argv").read_text()) == list(words)
+
+
+def test_a_job_on_another_machine_is_stopped_there(world):
+    job = world.job("steady")
+    follower = world.follow(job)
+    world.wait_for_beat()
+    lock = job.file(1, ".lock")
+    about = json.loads(lock.read_text())
+    lock.write_text(json.dumps({**about, "node": "elsewhere"}))
+    with pytest.raises(UserError, match="is made on elsewhere: give the command there"):
+        world.launcher.stop(job, 1)
+    (world.out / "go").touch()
+    assert follower.communicate(timeout=20)[0] == "done\n"
+
+
+def test_several_hosts_are_refused(world):
+    with pytest.raises(UserError, match="--hosts 2: the launcher local has this machine"):
+        world.run(Job(("x",), world.out, hosts=2))
+
+
+def test_the_record_holds_no_secret_and_a_job_lies_in_a_directory(tmp_path):
+    for word in (
+        "--s3_secret_access_key=hush",
+        "--api-key",
+        "--password",
+        "https://me:hush@example.org/x",
+        "--auth_token=hush",
+    ):
+        with pytest.raises(UserError, match="give secrets by the environment") as caught:
+            Job(("corpus", "build", word, "hush"), tmp_path / "out")
+        assert "hush" not in str(caught.value)
+    Job(("train", "--max-tokens", "3", "--keep", "gs://bucket/a:b@c"), tmp_path / "out")
+    with pytest.raises(UserError, match="give a directory as --out"):
+        Job(("train",), "gs://bucket/out")  # type: ignore[arg-type]
+
+
+def test_a_record_that_is_damaged_is_named(world):
+    job = world.job("finish")
+    assert world.run(job).outcome == "done"
+    (job.directory / "record.json").write_text('{"key": "x"}')
+    with pytest.raises(UserError, match=r"record.json is not the record of a job"):
+        world.run(job)
+
+
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", "../x", "a/b", "/etc", ".hidden", "a\0", "x" * 101]
+)
+def test_a_name_cannot_lead_out_of_the_storage(tmp_path, name):
+    with pytest.raises(UserError, match="cannot be the name of a run"):
+        output_below(tmp_path, name)
+    assert output_below(tmp_path, "mt5-base.seed_0") == tmp_path / "mt5-base.seed_0"
+
+
+def test_records_are_found_below_a_directory(tmp_path):
+    for name in ("b/run", "a"):
+        world = World(Local(), tmp_path / name)
+        assert world.run(world.job("finish")).outcome == "done"
+    assert [record.job.out for record in find_records(tmp_path)] == [
+        tmp_path / "a",
+        tmp_path / "b" / "run",
+    ]
+
+
+def test_a_link_to_an_output_has_the_same_job(tmp_path):
+    (tmp_path / "disk" / "run").mkdir(parents=True)
+    (tmp_path / "run").symlink_to(tmp_path / "disk" / "run")
+    assert Job(("x",), tmp_path / "run").directory == tmp_path / "disk" / ".run.job"
+
+
+def test_launching_loads_neither_prefect_nor_jax():
+    script = (
+        "import sys; import flows.launch.run, flows.launch.host\n"
+        "assert not {'prefect', 'jax', 'apache_beam', 'cyclopts'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)

@@ -1,0 +1,65 @@
+import itertools
+
+import pytest
+
+from flows.launch.outcomes import Budgets, classify, exhausted, stalled
+
+
+@pytest.mark.parametrize(
+    ("codes", "reason", "marker", "outcome"),
+    [
+        ([0], "", True, "done"),
+        ([137], "NODE_FAIL", True, "done"),
+        ([2, 75], "", True, "done"),
+        ([0], "", None, "done"),
+        ([0, 0], "COMPLETED", None, "done"),
+        ([0], "", False, "failed"),
+        ([2], "", False, "refused"),
+        ([75, 2], "PREEMPTED", False, "refused"),
+        ([75], "", False, "resume"),
+        ([0, 75], "", False, "resume"),
+        ([134], "", False, "resume"),
+        ([137, 75], "FAILED", False, "resume"),
+        ([143], "TIMEOUT", False, "resume"),
+        ([130], "", False, "resume"),
+        ([], "", False, "resume"),
+        ([], "", None, "resume"),
+        ([], "NODE_FAIL", False, "resume"),
+        ([], "PREEMPTED", None, "resume"),
+        ([137], "DisruptionTarget", False, "resume"),
+        ([1], "NODE_FAIL", False, "resume"),
+        ([1], "", False, "failed"),
+        ([1, 75], "FAILED", False, "failed"),
+        ([137], "OUT_OF_MEMORY", False, "failed"),
+        ([137], "OOMKilled", None, "failed"),
+        ([143], "CANCELLED by 0", False, "cancelled"),
+        ([], "CANCELLED", False, "cancelled"),
+    ],
+)
+def test_what_an_end_means(codes, reason, marker, outcome):
+    assert classify(codes, reason, marker)[0] == outcome
+
+
+def test_no_order_of_the_codes_matters():
+    for codes in itertools.combinations_with_replacement([0, 1, 2, 75, 137], 3):
+        found = {classify(some, "", False)[0] for some in itertools.permutations(codes)}
+        assert len(found) == 1
+
+
+def test_a_lack_of_memory_comes_with_advice():
+    assert "--microbatches" in classify([137], "OUT_OF_MEMORY", False)[1]
+
+
+def test_budgets():
+    budgets = Budgets(failures=0, preemptions=5, stalled=3)
+    assert exhausted([("resume", 1)] * 5, budgets) is None
+    assert exhausted([("resume", 1)] * 6, budgets) == (
+        "interrupted 6 times, which is more than its budget"
+    )
+    assert exhausted([("resume", 0)] * 3, budgets) is None
+    assert "3 times in a row" in (exhausted([("resume", 0)] * 4, budgets) or "")
+    assert exhausted([("resume", 0), ("resume", 0), ("resume", 1), ("resume", 0)], budgets) is None
+    assert exhausted([("failed", 1)], budgets) == "failed"
+    assert exhausted([("failed", 1)], Budgets(failures=1)) is None
+    assert exhausted([("failed", 1)] * 2, Budgets(failures=1)) == "failed 2 times"
+    assert stalled([("resume", 0), ("done", 0), ("resume", 0)]) == 1

@@ -1,0 +1,58 @@
+"""A stand-in for a command that is a job: `job_child.py MODE OUT`.
+
+It writes its process id into OUT/starts, a line into its log, and what MODE says.
+"""
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+MODES = ("finish", "resume-once", "refuse", "fail", "stall", "steady", "stubborn", "unmarked")
+
+
+def finish(out: Path) -> None:
+    (out / "_COMPLETED").write_text("{}")
+    sys.exit(0)
+
+
+def main(mode: str, out: Path) -> None:
+    if os.environ.get("MSWITCH_LIFELINE"):
+        from models.lifeline import exit_with_parent
+
+        exit_with_parent()
+
+    def save(*_: object) -> None:
+        time.sleep(0.1)
+        (out / "saved").touch()
+        print("saved", flush=True)
+        sys.exit(75)
+
+    signal.signal(signal.SIGTERM, signal.SIG_IGN if mode == "stubborn" else save)
+    out.mkdir(exist_ok=True)
+    process = os.environ.get("SLURM_PROCID", "0")
+    with (out / "starts").open("a") as file:
+        print(os.getpid(), process, file=file)
+    starts = len(
+        [line for line in (out / "starts").read_text().splitlines() if line.endswith(process)]
+    )
+    print(f"process {process}: start {starts}", flush=True)
+    if mode == "finish" or (mode == "resume-once" and starts > 1):
+        finish(out)
+    if mode == "resume-once":
+        (out / "half").touch()
+        sys.exit(75)
+    if mode == "refuse":
+        print("mswitch: --steps is 0: give at least 1", flush=True)
+        sys.exit(2)
+    if mode in ("fail", "stall", "unmarked"):
+        sys.exit({"fail": 1, "stall": 75, "unmarked": 0}[mode])
+    while not (out / "go").exists():
+        (out / "beat").write_text(str(time.time()))
+        time.sleep(0.02)
+    finish(out)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]))

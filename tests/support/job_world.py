@@ -1,0 +1,81 @@
+"""A job of a stand-in command on a launcher, and processes that follow it."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import job_child
+import job_follower
+
+from flows.launch.job import Job, Launcher
+from flows.launch.run import Result, run_job
+
+
+@dataclasses.dataclass
+class World:
+    """A launcher, and a place for the output of a job.
+
+    Attributes:
+        launcher: the launcher.
+        out: the output.
+        hosts: processes of each job.
+        secs: how long anything may take.
+    """
+
+    launcher: Launcher
+    out: Path
+    hosts: int = 1
+    secs: float = 20.0
+
+    def job(self, mode: str, **settings: object) -> Job:
+        argv = (mode, str(self.out))
+        program = (sys.executable, job_child.__file__)
+        return Job(argv, self.out, hosts=self.hosts, program=program, **settings)  # type: ignore[arg-type]
+
+    def run(self, job: Job, **settings: object) -> Result:
+        return run_job(job, self.launcher, timing=job_follower.TIMING, **settings)  # type: ignore[arg-type]
+
+    def follow(self, job: Job, **environment: str) -> subprocess.Popen[str]:
+        given = {name: getattr(job, name) for name in ("argv", "program", "hosts", "grace_secs")}
+        words = [json.dumps({**given, "out": str(job.out)}), json.dumps(self.launcher.profile)]
+        return subprocess.Popen(
+            [sys.executable, job_follower.__file__, *words, str(self.lines_file)],
+            env={**os.environ, **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    @property
+    def lines_file(self) -> Path:
+        return self.out.with_name("lines")
+
+    def pids(self) -> list[int]:
+        """The process ids of the command, in the order of its starts."""
+        try:
+            return [int(line.split()[0]) for line in (self.out / "starts").read_text().splitlines()]
+        except FileNotFoundError:
+            return []
+
+    def wait_for(self, condition: Callable[[], object]) -> None:
+        deadline = time.monotonic() + self.secs
+        while not condition():
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+    def wait_for_beat(self, starts: int = 1) -> None:
+        self.wait_for(lambda: len(self.pids()) >= starts * self.hosts)
+        (self.out / "beat").unlink(missing_ok=True)
+        self.wait_for((self.out / "beat").exists)
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
