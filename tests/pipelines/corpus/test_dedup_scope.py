@@ -88,14 +88,6 @@ def test_languages_are_pruned_before_the_shuffles(builder, by_language):
     assert stages["language"]["dropped"] == {"other_language": 10}
 
 
-@pytest.mark.slow
-def test_engines_agree(builder, by_language, monkeypatch):
-    local = builder("local", by_language)
-    monkeypatch.setattr("pipelines.corpus.phases.RUNNERS_BY_REFERENCE", ())
-    engine = builder("engine", dataclasses.replace(by_language, bucket_bytes=500))
-    assert data_bytes(local / "data") == data_bytes(engine / "data")
-
-
 def test_keys_of_lines():
     text = f"{SHARED}\n{SHARED.upper()}\nother"
     german, english = line_fingerprints(text, "de"), line_fingerprints(text, "en")

@@ -3,11 +3,6 @@
 import collections
 import dataclasses
 import json
-import os
-import pickle
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import crawl_files as crawl
@@ -23,12 +18,6 @@ from pipelines.corpus.survey import survey
 from pipelines.errors import UserError
 
 ITEM = "Which of the rivers that pass through the old capital also pass through the harbour town?"
-
-CHILD = """
-import pickle, sys
-from pipelines.corpus.build import build_corpus
-build_corpus(sys.argv[2:], sys.argv[1], pickle.load(sys.stdin.buffer))
-"""
 
 
 def html(text: str, head: str = "") -> str:
@@ -154,23 +143,6 @@ def test_languages_are_pruned_before_the_shuffles(tmp_path, pages):
     few, all_ = (load_stats(tmp_path / name)["shuffled_bytes"] for name in ("de", "all"))
     assert few["near_dedup"] == 14 * 24
     assert few["url_dedup"] < all_["url_dedup"]
-
-
-@pytest.mark.slow
-def test_goes_on_after_a_kill(tmp_path, pages):
-    command = [sys.executable, "-c", CHILD]
-    inputs = [str(path) for path in pages]
-    environment = {**os.environ, "MSWITCH_FAULT": "corpus.after_near_dedup"}
-    arguments = [*command, str(tmp_path / "killed"), *inputs]
-    config = pickle.dumps(modern_settings())
-    killed = subprocess.run(
-        arguments, input=config, env=environment, capture_output=True, check=False
-    )
-    assert killed.returncode == -signal.SIGKILL
-    assert not (tmp_path / "killed").exists()
-    subprocess.run(arguments, input=config, check=True, capture_output=True)
-    build(pages, tmp_path / "whole", modern_settings())
-    assert data_bytes(tmp_path / "killed") == data_bytes(tmp_path / "whole")
 
 
 def test_lists_are_part_of_the_settings(tmp_path, pages, lists):
