@@ -125,15 +125,19 @@ def _ingest(pages: Sequence[Page], recipe: Recipe, ledger: Ledger) -> Iterator[d
 
 def _rows(pages: Sequence[Page], recipe: Recipe) -> Iterator[dict[str, Any]]:
     """Yield pages as rows, with their keys, after edits."""
-    marks = _marks(pages, recipe)
-    keys = [step.keys(pages) for step in recipe.dedups if step.before_edits]
+    rows = _marks(pages, recipe)
+    for step in recipe.dedups:
+        if step.before_edits:
+            _add_keys(step, pages, rows, recipe)
     for page in pages:
         page.words = None
         apply_edits(page, recipe)
-    keys += [step.keys(pages) for step in recipe.dedups if not step.before_edits]
-    measures_length = "characters" in recipe.pages.names
-    for number, (page, mark) in enumerate(zip(pages, marks, strict=True)):
-        row = {
+    for step in recipe.dedups:
+        if not step.before_edits:
+            _add_keys(step, pages, rows, recipe)
+    names = set(recipe.pages.names)
+    for page, row in zip(pages, rows, strict=True):
+        row |= {
             "url": page.url,
             "text": page.utf8,
             "timestamp": page.timestamp,
@@ -142,20 +146,28 @@ def _rows(pages: Sequence[Page], recipe: Recipe) -> Iterator[dict[str, Any]]:
             "record_id": page.record_id,
             "lang": page.lang,
             "lang_score": page.lang_score,
-            **mark,
             **page.columns,
         }
-        if measures_length:
+        if "characters" in names:
             row["characters"] = len(page.text)
-        for of_step in keys:
-            row |= of_step[number]
-        if mark["marked_by"]:
+        if row["marked_by"]:
             # Such a page stands for its URL alone: of its text a sample is kept.
             shown = page.columns.get(ERROR, "").encode(errors="replace") or page.utf8
-            unset = [field for field in recipe.found if field.name not in row]
-            row |= {field.name: _any_value(field.type) for field in unset}
             row |= {"text": _beginning(shown), "lines": 0, "line_hashes": b""}
+            for name in names - row.keys():
+                row[name] = _any_value(recipe.pages.field(name).type)
         yield row
+
+
+def _add_keys(
+    step: Dedup, pages: Sequence[Page], rows: list[dict[str, Any]], recipe: Recipe
+) -> None:
+    """Add a deduplication's keys to the rows of the pages that come to it: no mark drops them."""
+    before = recipe.marks_before(step)
+    coming = [number for number, row in enumerate(rows) if not 0 < row["marked_by"] <= before]
+    keys = step.keys([pages[number] for number in coming])
+    for number, of_page in zip(coming, keys, strict=True):
+        rows[number] |= of_page
 
 
 def _marks(pages: Sequence[Page], recipe: Recipe) -> list[dict[str, Any]]:

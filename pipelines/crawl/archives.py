@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import BinaryIO, Literal, NamedTuple
 
 import zstandard
 from fastwarc.warc import ArchiveIterator, WarcRecord, WarcRecordType
@@ -33,8 +33,7 @@ _OVERLAP_BYTES = 16
 _RETRY_BYTES = 4 << 30
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """A record that may hold a page.
 
     Attributes:
@@ -55,8 +54,7 @@ class Record:
     payload: bytes | None
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Damage:
+class Damage(NamedTuple):
     """A place in a file where a record should be and cannot be read."""
 
     offset: int

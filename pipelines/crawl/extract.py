@@ -1,6 +1,5 @@
 """Turns crawl records into pages of plain text, or says why it cannot."""
 
-import dataclasses
 import datetime
 import io
 import re
@@ -44,40 +43,23 @@ def parse_timestamp(timestamp: str) -> int | None:
     return (moment - _EPOCH) // _MICROSECOND
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Opened:
-    """A record that may hold a page, decoded.
-
-    Attributes:
-        url: as the crawl has it.
-        timestamp: WARC-Date as the crawl has it.
-        source: as in `Page`.
-        record_id: WARC-Record-ID, "" if the record has none.
-        utf8: plain text of a conversion record.
-        html: HTML of a response.
-    """
-
-    url: str
-    timestamp: str
-    source: str
-    record_id: str
-    utf8: bytes = b""
-    html: str = ""
-
-
-def open_record(
+def record_to_page(
     record: Record | Damage,
     file_name: str,
     *,
     max_bytes: int = 16 << 20,
+    drop_metadata_lines: bool = True,
+    html_main_content: bool = True,
     reserved: Reserved | None = None,
-) -> Opened | Rejected:
-    """Decode a record, or say why there is no page in it.
+) -> Page | Rejected:
+    """Return the page in a record as plain text, or why there is none.
 
     Args:
         record: what `read_archive` yields.
         file_name: base name of the archive, for the page's `source`.
         max_bytes: limit on an HTTP body after its content encoding is undone.
+        drop_metadata_lines: see `CorpusConfig`.
+        html_main_content: see `CorpusConfig`.
         reserved: names the reason to drop an HTTP response by its headers and HTML, or None.
     """
     source = f"{file_name}@{record.offset}"
@@ -92,46 +74,29 @@ def open_record(
         record_id = record.record_id.decode().strip()
         if record.payload is None:
             raise UnreadableError("too_large", f"more than {max_bytes} bytes")
+        utf8 = record.payload
         if record.kind == "text":
-            record.payload.decode()
-            return Opened(url, timestamp, source, record_id, record.payload)
-        html = _html(record.payload, max_bytes, reserved)
+            utf8.decode()
+        elif html := _html(utf8, max_bytes, reserved):
+            utf8 = html_to_text(html, html_main_content).encode()
+        else:
+            utf8 = b""
     except UnicodeDecodeError as error:
         return _rejected("bad_utf8", source, url, str(error))
     except UnreadableError as error:
         return _rejected(error.reason, source, url, str(error))
-    return Opened(url, timestamp, source, record_id, html=html)
-
-
-def opened_to_page(
-    opened: Opened, *, drop_metadata_lines: bool = True, html_main_content: bool = True
-) -> Page | Rejected:
-    """Return the page in a record, or the reason that there is none.
-
-    Args:
-        opened: what `open_record` returns.
-        drop_metadata_lines: see `CorpusConfig`.
-        html_main_content: see `CorpusConfig`.
-    """
-    utf8 = opened.utf8
-    if opened.html:
-        try:
-            text = html_to_text(opened.html, html_main_content)
-        except UnreadableError as error:
-            return _rejected(error.reason, opened.source, opened.url, str(error))
-        utf8 = text.encode()
     utf8 = normalize_lines(utf8, drop_metadata_lines)
-    micros = parse_timestamp(opened.timestamp)
+    micros = parse_timestamp(timestamp)
     for lacks, reason in (
-        (not opened.url, "no_url"),
+        (not url, "no_url"),
         (not utf8, "no_content"),
-        (not opened.timestamp, "no_timestamp"),
+        (not timestamp, "no_timestamp"),
         (micros is None, "bad_timestamp"),
     ):
         if lacks:
-            return _rejected(reason, opened.source, opened.url, utf8.decode() or opened.timestamp)
+            return _rejected(reason, source, url, utf8.decode() or timestamp)
     assert micros is not None
-    return Page(opened.url, utf8, opened.timestamp, micros, opened.source, opened.record_id)
+    return Page(url, utf8, timestamp, micros, source, record_id)
 
 
 def _rejected(reason: str, source: str, url: str = "", detail: str = "") -> Rejected:

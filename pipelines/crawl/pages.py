@@ -1,12 +1,11 @@
 """The one way from an input file to its pages, whatever its format."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from pipelines import storage
 from pipelines.crawl import json_lines, tables
 from pipelines.crawl.archives import Damage, Record, read_archive
-from pipelines.crawl.extract import Opened, Reserved, open_record, opened_to_page
+from pipelines.crawl.extract import Reserved, record_to_page
 from pipelines.crawl.fields import STANDARD_FIELDS
 from pipelines.crawl.files import CONVERT, CrawlFile, format_of
 from pipelines.records import Page, Rejected
@@ -45,7 +44,7 @@ def read_pages(
         drop_metadata_lines: see `CorpusConfig`.
         html_main_content: see `CorpusConfig`.
         fields: where JSONL and Parquet have each part of a page; see `map_fields`.
-        reserved: see `open_record`; concerns WARC alone.
+        reserved: see `record_to_page`; concerns WARC alone.
         blocked: names the list that blocks a URL. An archive's record is not extracted then.
 
     Raises:
@@ -69,18 +68,18 @@ def read_pages(
                 listed = blocked(page.url) if blocked and isinstance(page, Page) else None
                 yield _rejected(listed, page.source, page.url) if listed else page
             return
-        records = read_archive(path, max_record_bytes)
-        opened = _open(records, file.name, max_record_bytes, reserved, blocked)
-        extract = partial(
-            opened_to_page,
-            drop_metadata_lines=drop_metadata_lines,
-            html_main_content=html_main_content,
-        )
-        for one in opened:
-            if isinstance(one, Rejected):
-                yield one
-            else:
-                yield extract(one)
+        for record in read_archive(path, max_record_bytes):
+            if blocked and (url := _url(record)) and (listed := blocked(url)):
+                yield _rejected(listed, f"{file.name}@{record.offset}", url)
+                continue
+            yield record_to_page(
+                record,
+                file.name,
+                max_bytes=max_record_bytes,
+                drop_metadata_lines=drop_metadata_lines,
+                html_main_content=html_main_content,
+                reserved=reserved,
+            )
 
 
 def read_field_names(file: CrawlFile, max_record_bytes: int) -> list[str]:
@@ -89,21 +88,6 @@ def read_field_names(file: CrawlFile, max_record_bytes: int) -> list[str]:
         if (file.format or format_of(path)) == "parquet":
             return tables.read_column_names(str(path))
         return json_lines.read_field_names(str(path), max_record_bytes)
-
-
-def _open(
-    records: Iterable[Record | Damage],
-    file_name: str,
-    max_bytes: int,
-    reserved: Reserved | None,
-    blocked: Blocked | None,
-) -> Iterator[Opened | Rejected]:
-    for record in records:
-        url = _url(record)
-        if blocked and url and (listed := blocked(url)):
-            yield _rejected(listed, f"{file_name}@{record.offset}", url)
-        else:
-            yield open_record(record, file_name, max_bytes=max_bytes, reserved=reserved)
 
 
 def _url(record: Record | Damage) -> str:

@@ -38,7 +38,7 @@ class Dedup(Step):
         return False
 
     def keys(self, pages: Sequence[Page]) -> list[dict[str, Any]]:
-        """Return the `stored` columns of each page that was not dropped at ingest."""
+        """Return the `stored` columns of each page that comes to this step."""
         raise NotImplementedError
 
     def candidates(self, pages: int, lines: int) -> int:

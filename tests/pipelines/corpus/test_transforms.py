@@ -31,6 +31,8 @@ from pipelines.corpus.recipes import (
     Rule,
     UrlDedup,
 )
+from pipelines.corpus.shard_work import ingest_shard
+from pipelines.crawl.files import find_crawl_files
 from pipelines.errors import UserError
 
 
@@ -73,6 +75,22 @@ def test_transforms_work_in_a_pipeline_of_ones_own(files, tmp_path, recipe):
         )
         found = documents | "Key" >> _map(lambda row: (row["url"], row["capitals"]))
         assert_that(found, equal_to(expected))
+
+
+def test_only_pages_that_come_to_a_deduplication_get_its_keys(files, tmp_path, monkeypatch):
+    """Hashing lines takes most of an ingest, and most pages are dropped before."""
+    rules = [UrlDedup(), Capitals(), LineDedup()]
+    recipe = Recipe("mine", [IdentifyLanguage(language_threshold=0.7)], rules)
+    hashed: list[str] = []
+    keys = LineDedup.keys
+
+    def observed(step, pages):
+        hashed.extend(page.url for page in pages)
+        return keys(step, pages)
+
+    monkeypatch.setattr(LineDedup, "keys", observed)
+    ingest_shard(0, find_crawl_files([str(files[1])])[0], open_job(str(tmp_path / "w"), recipe))
+    assert hashed == [f"http://en.example/{page}" for page in range(10, 16)]
 
 
 def test_near_duplicates_in_a_pipeline_of_ones_own(tmp_path):

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.crawl.archives import Damage, Record
-from pipelines.crawl.extract import open_record, opened_to_page, parse_timestamp
+from pipelines.crawl.extract import parse_timestamp, record_to_page
 from pipelines.crawl.html.text import (
     UnreadableError,
     html_to_text,
@@ -24,13 +24,6 @@ def http(body: bytes, head: str = "HTTP/1.1 200 OK\r\nContent-Type: text/html") 
 def wet(payload: bytes | None = b"text", **changes: bytes) -> Record:
     fields = {"url": b"http://a.example/", "timestamp": b"2024-01-01T00:00:00Z", **changes}
     return Record(7, "text", fields["url"], fields["timestamp"], b"<id>", payload)
-
-
-def record_to_page(
-    record: Record | Damage, file_name: str, *, max_bytes: int = 16 << 20
-) -> Page | Rejected:
-    opened = open_record(record, file_name, max_bytes=max_bytes)
-    return opened if isinstance(opened, Rejected) else opened_to_page(opened)
 
 
 def reason(record: Record | Damage, **options: int) -> str | None:
