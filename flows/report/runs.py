@@ -71,6 +71,11 @@ class Run:
         return str(self.config["preset"])
 
     @property
+    def option(self) -> str:
+        """How it was given, for messages."""
+        return f"--{self.role} {self.directory}"
+
+    @property
     def planned_steps(self) -> tuple[int, ...]:
         """The steps at which it is to be evaluated, increasing."""
         return tuple(sorted({int(step) for step in self.config["eval_steps"]}))
@@ -96,6 +101,34 @@ def common_steps(directories: Sequence[str | Path]) -> tuple[int, ...] | None:
     return None if finished else tuple(sorted(set.intersection(*evaluated)))
 
 
+def open_run(directory: str | Path, role: str) -> Run:
+    """Read what a run directory says of its training, and no evaluation yet.
+
+    Raises:
+        UserError: it is no run, or was not trained here.
+    """
+    directory = Path(directory)
+    config = read_run(directory)
+    for key in TRAINED:
+        if key not in config:
+            raise UserError(
+                f"--{role} {directory} was not trained by mswitch ({CONFIG} lacks {key!r}): a "
+                "report compares two runs of mswitch train"
+            )
+    return Run(role, directory, config, (), (), None, {}, None, {})
+
+
+def with_evaluations(run: Run, steps: Sequence[int]) -> Run:
+    """Read the evaluations of a run at `steps`.
+
+    Raises:
+        UserError: one is damaged.
+    """
+    paths = [run.directory / "eval" / f"{step}.parquet" for step in steps]
+    tables = tuple(_read_evaluation(path, run.option) for path in paths)
+    return dataclasses.replace(run, steps=tuple(steps), tables=tables)
+
+
 def read_evaluated_run(
     directory: str | Path, role: str, steps: tuple[int, ...] | None = None
 ) -> Run:
@@ -110,19 +143,10 @@ def read_evaluated_run(
     Raises:
         UserError: it is missing, unfinished, not evaluated, or damaged.
     """
-    directory = Path(directory)
-    option = f"--{role} {directory}"
-    config = read_run(directory)
-    for key in TRAINED:
-        if key not in config:
-            raise UserError(
-                f"{option} was not trained by mswitch ({CONFIG} lacks {key!r}): a report compares "
-                "two runs of mswitch train"
-            )
-    run = Run(role, directory, config, (), (), None, {}, None, {})
+    run = open_run(directory, role)
     finished = steps is None
     if steps is None:
-        _check_finished(run, option)
+        _check_finished(run)
         steps = run.planned_steps
     elif len(steps) < FEWEST_EVALUATIONS:
         raise UserError(
@@ -130,31 +154,30 @@ def read_evaluated_run(
             f"least {FEWEST_EVALUATIONS}: wait for more (`mswitch evaluate --watch` beside each "
             "training)"
         )
-    paths = [directory / "eval" / f"{step}.parquet" for step in steps]
-    step_secs, final_metrics = _step_secs_and_last(directory, steps[-1])
-    routing = directory / "routing" / f"{steps[-1]}.parquet"
-    examples = {key: value for key, value in config["examples"].items() if key != "path"}
-    identity = {
-        "run": run_hash(config),
-        # The whole configuration but the place of the examples, which may move.
-        "config": config_hash("run", {**config, "examples": examples}),
-        # Those of a run that still trains grow; what counts of them stays.
-        "metrics": file_sha256(directory / METRICS) if finished else None,
-        "eval": {str(step): file_sha256(path) for step, path in zip(steps, paths, strict=True)},
-        "routing": file_sha256(routing) if routing.is_file() else None,
-    }
+    run = with_evaluations(run, steps)
+    step_secs, final_metrics = _step_secs_and_last(run.directory, steps[-1])
+    routing = run.directory / "routing" / f"{steps[-1]}.parquet"
+    examples = {key: value for key, value in run.config["examples"].items() if key != "path"}
     return dataclasses.replace(
         run,
-        steps=steps,
-        tables=tuple(_read_evaluation(path, option) for path in paths),
         step_secs=step_secs,
         final_metrics=final_metrics,
-        routing=_read_routing(routing, option) if routing.is_file() else None,
-        identity=identity,
+        routing=_read_routing(routing, run.option) if routing.is_file() else None,
+        identity={
+            "run": run_hash(run.config),
+            # The whole configuration but the place of the examples, which may move.
+            "config": config_hash("run", {**run.config, "examples": examples}),
+            # Those of a run that still trains grow; what counts of them stays.
+            "metrics": file_sha256(run.directory / METRICS) if finished else None,
+            "eval": {
+                str(step): file_sha256(run.directory / "eval" / f"{step}.parquet") for step in steps
+            },
+            "routing": file_sha256(routing) if routing.is_file() else None,
+        },
     )
 
 
-def _check_finished(run: Run, option: str) -> None:
+def _check_finished(run: Run) -> None:
     """Check that a run is finished and evaluated.
 
     Raises:
@@ -162,20 +185,20 @@ def _check_finished(run: Run, option: str) -> None:
     """
     if read_marker(run.directory) is None:
         raise UserError(
-            f"{option} has not finished training (no {MARKER}): run the same mswitch train again, "
-            "it continues; or give --unfinished for a report of the steps so far"
+            f"{run.option} has not finished training (no {MARKER}): run the same mswitch train "
+            "again, it continues; or give --unfinished for a report of the steps so far"
         )
     steps = run.planned_steps
     if len(steps) < FEWEST_EVALUATIONS or steps[0] < 1:
         raise UserError(
-            f"{option} was evaluated at {len(steps)} steps, a speed-up needs at least "
+            f"{run.option} was evaluated at {len(steps)} steps, a speed-up needs at least "
             f"{FEWEST_EVALUATIONS}: train it for more steps"
         )
     names = [f"{step}.parquet" for step in steps]
     missing = [name for name in names if not (run.directory / "eval" / name).is_file()]
     if missing:
         raise UserError(
-            f"{option} is not evaluated (no eval/{missing[0]}, {len(missing)} of {len(names)} "
+            f"{run.option} is not evaluated (no eval/{missing[0]}, {len(missing)} of {len(names)} "
             f"missing): run mswitch evaluate --run {run.directory}"
         )
 
