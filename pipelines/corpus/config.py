@@ -1,7 +1,8 @@
 """Settings of a corpus build: its recipe, what is changed in it, how the corpus is written."""
 
+import collections
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 from annotated_types import Ge, Le
@@ -13,7 +14,7 @@ from pipelines.corpus.recipe import Recipe
 from pipelines.corpus.recipe_source import PickledRecipe, RecipeSource, read_source
 from pipelines.corpus.recipes import PROFILES, RELEASES, ProfileName
 from pipelines.corpus.rules.badwords import Mc4Release
-from pipelines.corpus.rules.base import LanguageRule
+from pipelines.corpus.rules.base import LanguageRule, Step
 from pipelines.corpus.rules.opt_out import OptOut
 from pipelines.corpus.rules.quality import GopherQuality
 from pipelines.crawl.fields import map_fields
@@ -32,8 +33,13 @@ STEP_OPTIONS = (
     "url_winner",
     "badwords_filter_fraction",
 )
-#: Options of `ModernConfig` that are a whole step, by its name.
-_MODERN_OPTIONS = {"near_dedup": "minhash", "quality": "quality", "opt_out": "opt_out"}
+#: The step that has the field of a `ModernConfig` option which is not a whole step.
+_MODERN_STEPS = {
+    "mask_personal_data": "personal_data",
+    "blocklists": "blocklist",
+    "evaluation_sets": "decontamination",
+    "contamination_share": "decontamination",
+}
 #: Options that choose among built-in recipes.
 _CHOICES = ("profile", "mc4_release", "dedup_scope")
 
@@ -62,27 +68,18 @@ class ModernConfig:
     evaluation_sets: tuple[str, ...] = ()
     contamination_share: float = 0.5
 
-    def changes(self) -> dict[str, dict[str, Any]]:
-        """Return what differs from the defaults: values by step and field."""
-        changes: dict[str, dict[str, Any]] = {}
-        for step in (self.minhash, self.quality, self.opt_out):
-            unset = type(step)()
-            changes[step.name] = {
-                field.name: value
-                for field in dataclasses.fields(step)
-                if (value := getattr(step, field.name)) != getattr(unset, field.name)
-            }
-        of_step = {
-            "mask_personal_data": "personal_data",
-            "blocklists": "blocklist",
-            "evaluation_sets": "decontamination",
-            "contamination_share": "decontamination",
-        }
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if field.name in of_step and value != field.default:
-                changes.setdefault(of_step[field.name], {})[field.name] = value
-        return {step: fields for step, fields in changes.items() if fields}
+    def changes(self) -> Iterator[tuple[str, str, str, Any]]:
+        """Yield what differs from the defaults: option, step, its field and value."""
+        unset = ModernConfig()
+        for option in dataclasses.fields(self):
+            value, default = getattr(self, option.name), getattr(unset, option.name)
+            if isinstance(value, Step):
+                for field in dataclasses.fields(value):  # pyright: ignore[reportArgumentType]
+                    given = getattr(value, field.name)
+                    if given != getattr(default, field.name):
+                        yield option.name, value.name, field.name, given
+            elif value != default:
+                yield option.name, _MODERN_STEPS[option.name], option.name, value
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -215,33 +212,31 @@ class CorpusConfig:
                 )
         else:
             scope = self.dedup_scope or next(iter(PROFILES[self.profile]))
-            recipe = _changed(PROFILES[self.profile][scope], RELEASES[self.mc4_release])
-        changes: dict[str, dict[str, Any]] = {}
-
-        def change(step: str, option: str, value: Any) -> None:
-            changes.setdefault(step, {})[option] = value
-
+            recipe = PROFILES[self.profile][scope]
+            release = {
+                step.name: {k: v for k, v in fields.items() if _has(step, k)}
+                for step in recipe.steps
+                if (fields := RELEASES[self.mc4_release].get(step.name))
+            }
+            recipe = recipe.change(release)
         options = {name: getattr(self, name) for name in STEP_OPTIONS}
+        options["badwords"] = badwords or None
         if self.languages is not None or self.keep_und is not True:
             options |= {"languages": self.languages, "keep_und": self.keep_und}
-        for option, value in {**options, "badwords": badwords or None}.items():
-            if value is not None:
-                steps = [step for step in recipe.steps if _has(step, option)]
-                if not steps:
-                    raise UserError(
-                        f"{option}: recipe {recipe.name} has no rule for it: leave it out"
-                    )
-                for step in steps:
-                    change(step.name, option, value)
+        changes = collections.defaultdict[str, dict[str, Any]](dict)
+        for option, value in options.items():
+            if value is None:
+                continue
+            steps = [step.name for step in recipe.steps if _has(step, option)]
+            if not steps:
+                raise UserError(f"{option}: recipe {recipe.name} has no rule for it: leave it out")
+            for step in steps:
+                changes[step][option] = value
         names = {step.name for step in recipe.steps}
-        for step, fields in self.modern.changes().items():
-            for option, value in fields.items():
-                if step not in names:
-                    given = _MODERN_OPTIONS.get(step, option)
-                    raise UserError(
-                        f"modern.{given} is for profile modern: choose that profile too"
-                    )
-                change(step, option, value)
+        for option, step, field, value in self.modern.changes():
+            if step not in names:
+                raise UserError(f"modern.{option} is for profile modern: choose that profile too")
+            changes[step][field] = value
         return recipe.change(changes)
 
     def replaced(self, recipe: Recipe, source: RecipeSource) -> Iterator[str]:
@@ -306,15 +301,3 @@ def _has(step: Any, option: str) -> bool:
     if option in ("languages", "keep_und"):
         return isinstance(step, LanguageRule)
     return dataclasses.is_dataclass(step) and option in (f.name for f in dataclasses.fields(step))
-
-
-def _changed(recipe: Recipe, changes: Mapping[str, Mapping[str, Any]]) -> Recipe:
-    """Change the fields that the recipe has."""
-    known = {
-        step.name: {
-            field: value for field, value in changes[step.name].items() if _has(step, field)
-        }
-        for step in recipe.steps
-        if step.name in changes
-    }
-    return recipe.change(known)

@@ -18,48 +18,28 @@ _PARQUET = "application/x-parquet"
 #: Finds the split in a shard's path, and in a split: `mlcroissant` applies it to its own outcome.
 _SPLIT_PATTERN = "(?:.*/)?({})(?:-(?:added-[0-9]+-)?[0-9]+-of-[0-9]+[.]parquet)?$"
 
-#: The context that the specification prescribes.
-_CONTEXT = {
+_NAMES = (
+    "citeAs column dataBiases dataCollection equivalentProperty extract field fileObject "
+    "fileProperty fileSet format includes isLiveDataset jsonPath key md5 parentField path "
+    "personalSensitiveInformation recordSet references regex repeated replace samplingRate "
+    "separator source subField transform"
+)
+_CONTEXT_BESIDES = {
     "@language": "en",
     "@vocab": "https://schema.org/",
-    "citeAs": "cr:citeAs",
-    "column": "cr:column",
     "conformsTo": "dct:conformsTo",
     "cr": "http://mlcommons.org/croissant/",
     "data": {"@id": "cr:data", "@type": "@json"},
-    "dataBiases": "cr:dataBiases",
-    "dataCollection": "cr:dataCollection",
     "dataType": {"@id": "cr:dataType", "@type": "@vocab"},
     "dct": "http://purl.org/dc/terms/",
-    "equivalentProperty": "cr:equivalentProperty",
     "examples": {"@id": "cr:examples", "@type": "@json"},
-    "extract": "cr:extract",
-    "field": "cr:field",
-    "fileObject": "cr:fileObject",
-    "fileProperty": "cr:fileProperty",
-    "fileSet": "cr:fileSet",
-    "format": "cr:format",
-    "includes": "cr:includes",
-    "isLiveDataset": "cr:isLiveDataset",
-    "jsonPath": "cr:jsonPath",
-    "key": "cr:key",
-    "md5": "cr:md5",
-    "parentField": "cr:parentField",
-    "path": "cr:path",
-    "personalSensitiveInformation": "cr:personalSensitiveInformation",
     "rai": "http://mlcommons.org/croissant/RAI/",
-    "recordSet": "cr:recordSet",
-    "references": "cr:references",
-    "regex": "cr:regex",
-    "repeated": "cr:repeated",
-    "replace": "cr:replace",
-    "samplingRate": "cr:samplingRate",
     "sc": "https://schema.org/",
-    "separator": "cr:separator",
-    "source": "cr:source",
-    "subField": "cr:subField",
-    "transform": "cr:transform",
 }
+#: The context that the specification prescribes.
+_CONTEXT = dict(
+    sorted({**{name: f"cr:{name}" for name in _NAMES.split()}, **_CONTEXT_BESIDES}.items())
+)
 
 
 def croissant(
@@ -115,13 +95,7 @@ def _splits() -> dict[str, Any]:
         "@id": "splits",
         "dataType": "cr:Split",
         "key": {"@id": "splits/name"},
-        "field": [
-            {
-                "@type": "cr:Field",
-                "@id": "splits/name",
-                "dataType": "sc:Text",
-            }
-        ],
+        "field": [{"@type": "cr:Field", "@id": "splits/name", "dataType": "sc:Text"}],
         "data": [{"splits/name": split} for split in SPLITS],
     }
 

@@ -1,7 +1,7 @@
 """Reports how far a phase is by the files that it leaves in the work directory."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from pipelines import storage
@@ -16,30 +16,24 @@ _LOOK_SECS, _LOOK_REMOTE_SECS = 1.0, 15.0
 def phase_progress(
     work: WorkDirectory,
     what: str,
-    weights: dict[int, int],
-    unit: str,
     kind: str,
-    names: dict[int, str] | None = None,
+    weights: Mapping[str, int],
+    unit: str = "files",
 ) -> Iterator[None]:
     """Print how much of a phase is done while it runs.
 
     Args:
         work: where the phase leaves its files.
         what: name of the phase.
-        weights: what each item counts for.
-        unit: what weights are: "bytes" or "files".
         kind: the files to look for.
-        names: the items' names, where they are not numbers of six digits.
+        weights: what each of them counts for, by name.
+        unit: what weights are: "bytes" or "files".
     """
     scale = 1
     if unit == "bytes":
         scale, unit = (10**6, "MB") if sum(weights.values()) >= 10**7 else (10**3, "kB")
     progress = Progress("corpus", what, round(sum(weights.values()) / scale), unit)
-    suffix = "chosen.npy" if kind == what else "json"
-    waiting = {
-        f"{names[number] if names else f'{number:06d}'}.{suffix}": weight / scale
-        for number, weight in weights.items()
-    }
+    waiting = {name: weight / scale for name, weight in weights.items()}
 
     def done_since_last() -> float:
         return sum(waiting.pop(name) for name in work.names(kind) & waiting.keys())

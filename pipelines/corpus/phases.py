@@ -86,11 +86,11 @@ class Build:
 
     def ingest(self) -> None:
         """Phase 1: one Parquet file of pages per input file."""
-        sizes = {shard: file.size_bytes for shard, file in enumerate(self.files)}
         if not self._todo("pages"):
             return
         # Large files first: the last one to finish should not be the longest.
-        order = sorted(sizes, key=lambda shard: -sizes[shard])
+        sizes = [file.size_bytes for file in self.files]
+        order = sorted(range(len(sizes)), key=lambda shard: -sizes[shard])
         lists = _write_file_lists(
             [[shard, dataclasses.asdict(self.files[shard])] for shard in order], self.work
         )
@@ -104,7 +104,7 @@ class Build:
                 | "IngestCrawl" >> IngestCrawl(self.job)
             )
 
-        with phase_progress(self.work, "ingest", sizes, "bytes", "pages"):
+        with phase_progress(self.work, "ingest", "pages", self._named("json", sizes), "bytes"):
             self._run("ingest", build, len(self.files))
 
     def deduplicate(self) -> dict[str, int]:
@@ -132,11 +132,13 @@ class Build:
             shards = self._shards(pipeline, len(known))
             return shards | transform.__name__ >> transform(self.job, shuffle)
 
-        weights = dict.fromkeys(range(len(self.files)), 1)
-        progress = phase_progress(self.work, step.name, weights, "files", step.name)
-        if isinstance(step, NearDedup):
-            # Shards without matches get no file.
-            progress = contextlib.nullcontext()
+        weights = self._named("chosen.npy", [1] * len(self.files))
+        # Of near-duplicates, shards without matches get no file.
+        progress = (
+            contextlib.nullcontext()
+            if isinstance(step, NearDedup)
+            else phase_progress(self.work, step.name, step.name, weights)
+        )
         with progress:
             counters = self._run(step.name.replace("_", "-"), build, len(self.files))
         # A bit for each candidate: the same however they are cut into buckets.
@@ -151,12 +153,12 @@ class Build:
         """Phase 4: decide on every page, leave sorted runs of documents."""
         if not self._todo("finished"):
             return
-        sizes = dict(enumerate(self.ingested.text_bytes))
+        sizes = self._named("json", self.ingested.text_bytes)
 
         def build(pipeline: beam.Pipeline) -> object:
             return self._shards(pipeline) | "FinishPages" >> FinishPages(self.job)
 
-        with phase_progress(self.work, "languages", sizes, "bytes", "finished"):
+        with phase_progress(self.work, "languages", "finished", sizes, "bytes"):
             self._run("finish", build, len(self.files))
 
     def write(self) -> tuple[list[ShardSpec], list[dict[str, Any]]]:
@@ -185,11 +187,10 @@ class Build:
                 shards | f"WriteKeys-{store.kind}" >> WriteKeys(store) for store in stores_todo
             ]
 
-        names = {number: spec.name for number, spec in enumerate(specs)}
-        weights = dict.fromkeys(names, 1)
+        weights = {f"{spec.name}.json": 1 for spec in specs}
         files = len(todo) + sum(store.buckets for store in stores_todo)
         if files:
-            with phase_progress(self.work, "shards", weights, "files", "shards", names):
+            with phase_progress(self.work, "shards", "shards", weights):
                 self._run("shards", build, files)
         if not self._by_reference:
             # Nothing is shuffled to a shard whose part of the id space has no document.
@@ -219,6 +220,10 @@ class Build:
     @property
     def _by_reference(self) -> bool:
         return self.runner in RUNNERS_BY_REFERENCE
+
+    def _named(self, suffix: str, weights: Sequence[int]) -> dict[str, int]:
+        """Return a weight for each shard by the name of its file in the work directory."""
+        return {f"{shard:06d}.{suffix}": weight for shard, weight in enumerate(weights)}
 
     def _todo(self, kind: str) -> bool:
         done = self.work.names(kind)

@@ -45,6 +45,12 @@ from pipelines.errors import UserError
 from pipelines.local_pool import WorkerDiedError, call
 
 
+class _OfJob(beam.PTransform):
+    def __init__(self, job: Job):
+        super().__init__()
+        self.job = job
+
+
 class FindFiles(beam.PTransform):
     """Input files, numbered in the order of their names: (number, file as a dict).
 
@@ -60,15 +66,11 @@ class FindFiles(beam.PTransform):
         return input_or_inputs | beam.Create(list(enumerate(self.files)))
 
 
-class IngestCrawl(beam.PTransform):
+class IngestCrawl(_OfJob):
     """Read input files, apply the rules of ingest, store pages and their deduplication keys.
 
     Takes (number, file as a dict), gives numbers.
     """
-
-    def __init__(self, job: Job):
-        super().__init__()
-        self.job = job
 
     def expand(self, input_or_inputs: PCollection):
         return (
@@ -90,12 +92,12 @@ def _ingest(shard: int, file: dict, job: Job) -> int:
     return shard
 
 
-class _ByKey(beam.PTransform):
+class _ByKey(_OfJob):
     """A deduplication: shards in, shards out."""
 
     def __init__(self, job: Job, kind: type[Dedup], shuffle: Shuffle | None):
-        super().__init__()
-        self.job, self.shuffle = job, shuffle or Shuffle()
+        super().__init__(job)
+        self.shuffle = shuffle or Shuffle()
         self.step: Any = job.recipe.first(kind)
         if self.step is None:
             raise UserError(f"recipe {job.recipe.name} has no {kind.__name__}")
@@ -201,12 +203,8 @@ def _counted(packed: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]
         yield key, rows
 
 
-class FinishPages(beam.PTransform):
+class FinishPages(_OfJob):
     """Drop duplicates, apply the rules of finish, leave documents: shards in, shards out."""
-
-    def __init__(self, job: Job):
-        super().__init__()
-        self.job = job
 
     def expand(self, input_or_inputs: PCollection):
         return input_or_inputs | "FinishShard" >> beam.Map(_finish, job=self.job)
@@ -217,12 +215,8 @@ def _finish(shard: int, job: Job) -> int:
     return shard
 
 
-class ReadDocuments(beam.PTransform):
+class ReadDocuments(_OfJob):
     """The documents of finished shards, as dicts with the columns of the recipe (`id` in hex)."""
-
-    def __init__(self, job: Job):
-        super().__init__()
-        self.job = job
 
     def expand(self, input_or_inputs: PCollection):
         return input_or_inputs | "ReadShard" >> beam.FlatMap(_documents, job=self.job)

@@ -1,6 +1,5 @@
 """What a build will take, from a listing of its input and one file of it read to the end."""
 
-import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -27,53 +26,39 @@ MEASURED_MB_PER_SECOND: Mapping[str, float] = {"mc4": 9.0, "modern": 5.0}
 _OTHER_MB_PER_SECOND = min(MEASURED_MB_PER_SECOND.values())
 
 
-@dataclasses.dataclass
-class Sample:
-    """What was found in one file; text counts from pages that pass the length rule.
+def read_sample(file: CrawlFile, config: CorpusConfig, recipe: Recipe) -> dict[str, int]:
+    """Read a file to the end as ingest does, and count.
 
-    Attributes:
-        bytes_in: size of the file.
-        pages: pages.
-        text_bytes: their text.
-        lines: their lines.
-        urls: distinct URLs among them.
-        kept_text_bytes: text of the pages that pass the paragraph rule.
-        kept_lines: their lines.
-        distinct_lines: distinct lines among these.
+    Returns:
+        `pages` that pass the length rule, their `text_bytes`, `lines` and distinct `urls`; of those
+        that pass the paragraph rule `kept_text_bytes`, `kept_lines` and `distinct_lines`.
     """
-
-    bytes_in: int
-    pages: int = 0
-    text_bytes: int = 0
-    lines: int = 0
-    urls: int = 0
-    kept_text_bytes: int = 0
-    kept_lines: int = 0
-    distinct_lines: int = 0
-
-
-def read_sample(file: CrawlFile, config: CorpusConfig, recipe: Recipe) -> Sample:
-    """Read a file to the end as ingest does, and count."""
-    sample = Sample(file.size_bytes)
+    pages = text_bytes = lines = kept_text_bytes = kept_lines = 0
     urls: set[bytes] = set()
     lines_seen: set[bytes] = set()
     for page in read_file(file, config):
         if isinstance(page, Rejected) or _drops(recipe, MaxLength, page):
             continue
-        utf8 = page.utf8
-        size, lines = len(utf8), utf8.count(b"\n") + 1
-        sample.pages += 1
-        sample.text_bytes += size
-        sample.lines += lines
+        size, count = len(page.utf8), page.utf8.count(b"\n") + 1
+        pages += 1
+        text_bytes += size
+        lines += count
         urls.add(fingerprint(normalize_url(page.url)))
         if not _drops(recipe, Paragraphs, page):
-            sample.kept_text_bytes += size
-            sample.kept_lines += lines
+            kept_text_bytes += size
+            kept_lines += count
             hashes = line_fingerprints(page.text)
             step = FINGERPRINT_BYTES
             lines_seen.update(hashes[i : i + step] for i in range(0, len(hashes), step))
-    sample.urls, sample.distinct_lines = len(urls), len(lines_seen)
-    return sample
+    return {
+        "pages": pages,
+        "text_bytes": text_bytes,
+        "lines": lines,
+        "urls": len(urls),
+        "kept_text_bytes": kept_text_bytes,
+        "kept_lines": kept_lines,
+        "distinct_lines": len(lines_seen),
+    }
 
 
 def _drops(recipe: Recipe, kind: type[MaxLength] | type[Paragraphs], page: Page) -> bool:
@@ -110,15 +95,11 @@ def plan_build(
     middle = sorted(files, key=lambda file: file.size_bytes)[len(files) // 2]
     recipe = config.load(config.source())
     sample = read_sample(middle, config, recipe)
-    if not sample.pages:
+    if not sample["pages"]:
         raise UserError(f"{middle.path} has no page: `mswitch corpus build` of it says why")
     bytes_in = sum(file.size_bytes for file in files)
-    scale = bytes_in / sample.bytes_in
-    total = {
-        name: round(value * scale)
-        for name, value in dataclasses.asdict(sample).items()
-        if name != "bytes_in"
-    }
+    scale = bytes_in / middle.size_bytes
+    total = {name: round(value * scale) for name, value in sample.items()}
     shuffles, buckets = _shuffles(total, config, recipe)
     rate = mb_per_second or MEASURED_MB_PER_SECOND.get(recipe.name, _OTHER_MB_PER_SECOND)
     cpu_hours = total["text_bytes"] / 1e6 / rate / 3600

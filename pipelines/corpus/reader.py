@@ -1,5 +1,6 @@
 """Read a finished corpus directory: which shards there are, and their documents in order."""
 
+import contextlib
 import dataclasses
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,11 +13,30 @@ import pyarrow.parquet as pq
 from pipelines import storage
 from pipelines.errors import UserError
 from pipelines.languages import UNDETERMINED, languages
-from pipelines.outputs import canonical_json, file_sha256, read_manifest
+from pipelines.outputs import canonical_json, file_sha256, read_json_object, read_manifest
 from pipelines.progress import say
 from pipelines.records import SPLITS
 
 BATCH_ROWS = 512
+
+
+@contextlib.contextmanager
+def open_shard(path: str, sha256: str = "") -> Iterator[pq.ParquetFile]:
+    """Open a shard, after checking it against a checksum if one is given.
+
+    Raises:
+        UserError: the file is missing, is not what the checksum says, or is not Parquet.
+    """
+    again = "build the corpus again"
+    try:
+        with storage.fetch(path) as local:
+            if sha256 and file_sha256(local) != sha256:
+                raise UserError(f"{path} is damaged (its SHA-256 is not the manifest's): {again}")
+            with pq.ParquetFile(local) as shard:
+                yield shard
+    except (OSError, pa.ArrowException) as error:
+        first = str(error).partition("\n")[0]
+        raise UserError(f"cannot read {path} ({first}): {again}") from error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,17 +65,8 @@ class CorpusShard:
         Raises:
             UserError: the file is missing, is not what the manifest says, or is not Parquet.
         """
-        try:
-            with storage.fetch(self.path) as local:
-                if file_sha256(local) != self.sha256:
-                    raise UserError(
-                        f"{self.path} is damaged (its SHA-256 is not the manifest's): "
-                        "build the corpus again"
-                    )
-                with pq.ParquetFile(local) as file:
-                    yield from file.iter_batches(BATCH_ROWS, columns=list(columns))
-        except (OSError, pa.ArrowInvalid) as error:
-            raise UserError(f"cannot read {self.path} ({error}): build the corpus again") from error
+        with open_shard(self.path, self.sha256) as file:
+            yield from file.iter_batches(BATCH_ROWS, columns=list(columns))
 
     def documents(self, columns: Sequence[str] = ("id", "text")) -> Iterator[dict[str, Any]]:
         """The documents of the shard one by one; see `batches`."""
@@ -149,18 +160,11 @@ def open_corpus(directory: str | Path) -> Corpus:
     named = [[row["path"], row["sha256"]] for row in rows]
     identity = hashlib.sha256(canonical_json(named).encode()).hexdigest()
     ordered = sorted(shards, key=lambda shard: (shard.lang, shard.split, shard.path))
+    stats = read_json_object(storage.join(directory, "stats.json"))
+    characters = {
+        (lang, split): counts["characters"]
+        for lang, by_split in stats["languages"].items()
+        for split, counts in by_split.items()
+    }
     undetermined = sum(row["rows"] for row in rows if row["lang"] == UNDETERMINED)
-    return Corpus(str(directory), tuple(ordered), identity, _characters(directory), undetermined)
-
-
-def _characters(directory: str | Path) -> dict[tuple[str, str], int]:
-    path = storage.join(directory, "stats.json")
-    try:
-        stats = storage.read_json(path)
-        return {
-            (lang, split): counts["characters"]
-            for lang, by_split in stats["languages"].items()
-            for split, counts in by_split.items()
-        }
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"cannot read {path} ({error!r}): build the corpus again") from error
+    return Corpus(str(directory), tuple(ordered), identity, characters, undetermined)

@@ -7,9 +7,8 @@ from typing import Any
 
 from pipelines import storage
 from pipelines.corpus.ledger import describe_drops
-from pipelines.errors import UserError
 from pipelines.languages import languages
-from pipelines.outputs import read_manifest
+from pipelines.outputs import read_json_object, read_manifest
 from pipelines.records import SPLITS
 
 
@@ -20,11 +19,7 @@ def load_stats(corpus: str | Path) -> dict[str, Any]:
         UserError: `corpus` is not a finished corpus, or its statistics are gone.
     """
     read_manifest(corpus, "corpus")
-    path = storage.join(corpus, "stats.json")
-    try:
-        return storage.read_json(path)
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {path} ({error}): build the corpus again") from error
+    return read_json_object(storage.join(corpus, "stats.json"))
 
 
 def language_totals(stats: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -6,7 +6,6 @@ hash of their URL, so the beginning of a shard is a random sample.
 """
 
 import collections
-import contextlib
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -20,8 +19,8 @@ import pyarrow.parquet as pq
 
 from pipelines import storage
 from pipelines.corpus.growth import addition_name
+from pipelines.corpus.reader import open_shard
 from pipelines.corpus.rules.text_script import script_counts
-from pipelines.errors import UserError
 from pipelines.outputs import read_manifest
 from pipelines.progress import Progress
 
@@ -146,7 +145,7 @@ def _survey_language(paths: list[str], progress: Progress) -> tuple[dict[str, An
     scripts: collections.Counter[str] = collections.Counter()
     documents = sampled = sampled_bytes = 0
     for path in paths:
-        with _open_shard(path) as shard:
+        with open_shard(path) as shard:
             for batch in shard.iter_batches(_BATCH_ROWS, columns=["url", "lang_score"]):
                 hosts.add(sites(batch["url"]))
                 values = batch["lang_score"].to_numpy(zero_copy_only=False)
@@ -173,24 +172,10 @@ def _texts(shard: pq.ParquetFile) -> Iterator[str]:
         yield from batch["text"].to_pylist()
 
 
-@contextlib.contextmanager
-def _open_shard(path: str) -> Iterator[pq.ParquetFile]:
-    """Open a shard; what goes wrong with it becomes one line for the user."""
-    try:
-        with storage.fetch(path) as local, pq.ParquetFile(local) as shard:
-            yield shard
-    except (OSError, pa.ArrowException) as error:
-        first = str(error).partition("\n")[0]
-        raise UserError(f"cannot read {path} ({first}): build the corpus again") from error
-
-
 def rejected_samples(corpus: str | Path, reasons: list[str], most: int) -> dict[str, list[dict]]:
     """Return up to `most` samples of what each reason dropped, where the corpus kept some.
 
     Those of the newest crawl that was added come first.
-
-    Raises:
-        UserError: a file of samples is damaged.
     """
     additions = len(read_manifest(corpus, "corpus").get("additions", []))
     whole = storage.join(corpus, "rejected")
@@ -202,15 +187,7 @@ def rejected_samples(corpus: str | Path, reasons: list[str], most: int) -> dict[
             found = samples.get(reason, [])
             name = f"{reason}.jsonl"
             if _REASON.fullmatch(reason) and name in there and len(found) < most:
-                rows = _read_samples(storage.join(directory, name), most - len(found))
+                lines = storage.read_bytes(storage.join(directory, name)).split(b"\n")
+                rows = [json.loads(line) for line in lines[: most - len(found)] if line]
                 samples[reason] = [*found, *rows]
     return samples
-
-
-def _read_samples(path: str, most: int) -> list[dict[str, str]]:
-    try:
-        lines = storage.read_bytes(path).decode().split("\n")
-        rows = [json.loads(line) for line in lines[:most] if line]
-        return [{key: str(value) for key, value in row.items()} for row in rows]
-    except (OSError, ValueError, AttributeError) as error:
-        raise UserError(f"cannot read {path} ({error}): build the corpus again") from error

@@ -241,7 +241,7 @@ def test_killed_and_another_comes_first(tmp_path, months, base):
         assert not list(tmp_path.glob(f".{point}.partial-*"))
 
 
-def test_a_corpus_whose_statistics_are_not_its_own_is_refused(tmp_path, months, corpus):
+def test_a_corpus_of_another_version_is_refused(tmp_path, months, corpus):
     stats = json.loads((corpus / "stats.json").read_text())
     stages = stats["stages"]
     stats["stages"] = [*stages[:2], {**stages[1], "name": "url_policy"}, *stages[2:]]
@@ -249,11 +249,6 @@ def test_a_corpus_whose_statistics_are_not_its_own_is_refused(tmp_path, months, 
     with pytest.raises(UserError, match=r"another version of mswitch.*url_policy.*build it again"):
         add(corpus, months[1])
     assert not list(tmp_path.glob(".corpus.partial-*"))
-    stats["stages"] = stages
-    next(iter(stats["languages"]["de"].values()))["documents"] += 1
-    (corpus / "stats.json").write_text(json.dumps(stats))
-    with pytest.raises(UserError, match=r"20 documents by manifest.json and 21 by stats.json"):
-        add(corpus, months[1])
 
 
 def test_an_addition_that_was_given_up_leaves_nothing(months, corpus):
