@@ -11,13 +11,12 @@ import pytest
 
 from pipelines.errors import UserError
 from pipelines.examples.build import ExamplesConfig, build_examples
-from pipelines.examples.example_proto import decode_example, encode_example
+from pipelines.examples.example_proto import decode_example
 from pipelines.examples.span_corruption import restore
-from pipelines.examples.tfrecord import TFRecordFile, write_tfrecord
+from pipelines.examples.tfrecord import TFRecordFile
 from pipelines.special_tokens import PAD_ID
 from pipelines.vocabulary import VocabularyConfig, train_vocabulary
 from tasks.batches import TrainBatches, ValidationBatches
-from tasks.records import VOCABULARY_PATH
 
 FEATURES = {
     "encoder_input_tokens": ((8, 32), np.int32),
@@ -184,78 +183,6 @@ def test_nothing_here_imports_seqio_or_tensorflow(small_examples):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
-
-
-def shard_of(examples: Path, lang: str = "en", split: str = "train") -> Path:
-    return examples / f"mc4.{lang}" / f"{split}.tfrecord-00000-of-00002"
-
-
-def read_everything(examples: Path) -> None:
-    batches = TrainBatches(examples, 32)
-    for step in range(60):
-        batches.batch(step)
-    for _ in ValidationBatches(examples, 32):
-        pass
-
-
-def test_a_truncated_shard_is_named(copy):
-    shard = shard_of(copy)
-    shard.write_bytes(shard.read_bytes()[:-10])
-    with pytest.raises(UserError, match=rf"mc4\.en/{shard.name} .*build the examples again"):
-        TrainBatches(copy, 4)
-
-
-def test_a_missing_shard_is_named(copy):
-    shard_of(copy, "sw").unlink()
-    with pytest.raises(UserError, match=rf"mc4\.sw/{shard_of(copy).name} is missing"):
-        TrainBatches(copy, 4)
-
-
-@pytest.mark.parametrize("split", ["train", "validation"])
-def test_a_damaged_record_is_named(copy, split):
-    shard = shard_of(copy, split=split)
-    data = bytearray(shard.read_bytes())
-    data[30] ^= 4
-    shard.write_bytes(data)
-    with pytest.raises(UserError, match=f"{shard.name} is damaged"):
-        read_everything(copy)
-
-
-def rewrite(examples: Path, shard: Path, record: bytes) -> None:
-    """Put one other record first in a shard, with a manifest to match."""
-    records, size, _ = write_tfrecord(shard, [record, *list(TFRecordFile(shard))[1:]])
-    manifest = json.loads((examples / "manifest.json").read_text())
-    for splits in manifest["languages"].values():
-        for entry in splits.values():
-            for described in entry["shards"]:
-                if examples / described["path"] == shard:
-                    described.update(records=records, bytes=size)
-    (examples / "manifest.json").write_text(json.dumps(manifest))
-
-
-@pytest.mark.parametrize(
-    "record",
-    [
-        b"no example",
-        encode_example({"targets": np.array([5, SIZE - 100])}),
-        encode_example({"targets": np.arange(3, 40)}),
-        encode_example({"targets": np.array([], np.int64)}),
-        encode_example({"inputs": np.array([5, 6])}),
-    ],
-)
-def test_records_that_do_not_suit_are_refused(copy, record):
-    rewrite(copy, shard_of(copy), record)
-    with pytest.raises(
-        UserError, match=r"record 0 (is not|does not hold).*build the examples again"
-    ):
-        read_everything(copy)
-
-
-def test_another_vocabulary_is_refused(copy):
-    with open(copy / VOCABULARY_PATH, "ab") as file:
-        file.write(b"x")
-    with pytest.raises(UserError, match=r"sentencepiece\.model is not the vocabulary"):
-        TrainBatches(copy, 4)
 
 
 def test_unfinished_directories_and_bad_numbers_are_refused(copy, tmp_path):

@@ -94,7 +94,7 @@ sys.stdout.buffer.write(pickle.dumps([next(found) for _ in range(start, stop)]))
 """
 
 
-@pytest.mark.parametrize(("hosts", "threads"), [(1, (4, 4)), (2, (2, 1)), (4, (1, 1)), (8, (3, 2))])
+@pytest.mark.parametrize(("hosts", "threads"), [(2, (2, 1)), (8, (3, 2))])
 def test_processes_that_are_killed_and_started_elsewhere_go_on_with_the_same_bytes(
     small_examples, hosts, threads
 ):
