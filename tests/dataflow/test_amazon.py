@@ -17,9 +17,6 @@ from moto.moto_server.werkzeug_app import (
 from werkzeug.serving import make_server
 
 from pipelines import storage
-from pipelines.corpus.rules.badwords import load_badwords
-from pipelines.corpus.rules.blocklist import load_blocklist
-from pipelines.corpus.rules.decontamination import read_evaluation_sets
 from pipelines.errors import UserError
 from tasks.batches import TrainBatches
 from tasks.records import BLOCK_BYTES
@@ -123,17 +120,3 @@ def test_training_reads_examples_in_requests_of_a_megabyte(requests, tmp_path):
     assert 2 <= len(sizes) <= 2 * shards / BLOCK_BYTES + 4
     assert max(sizes) < 1.1 * BLOCK_BYTES
     assert sum(sizes) <= 1.1 * shards
-
-
-def test_lists_are_read(requests):
-    put("lists/words/de", b"wort\n")
-    put("lists/ut1/adult/domains", b"adult.example\n")
-    put("lists/cloze.txt", b"First.\n")
-    assert load_badwords("s3://lake/lists/words") == (("de", ("wort",)),)
-    found = load_blocklist(["s3://lake/lists/ut1"])
-    assert found.match("http://www.adult.example/") == "adult"
-    [item] = read_evaluation_sets(["s3://lake/lists/cloze.txt"])
-    assert (item.set, item.text) == ("cloze", "First.")
-    for read in (load_blocklist, lambda urls: list(read_evaluation_sets(urls))):
-        with pytest.raises(UserError, match=r"^cannot read the .* s3://lake/lists/no.txt \(.*give"):
-            read(["s3://lake/lists/no.txt"])

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
-import sentencepiece
+from sentencepiece_models import train_model
 
 from pipelines import storage
 from pipelines.errors import UserError
@@ -115,17 +115,8 @@ def test_a_worker_process_uses_the_same_options(monkeypatch):
 
 
 def test_a_vocabulary_in_a_bucket(bucket, tmp_path):
-    text = tmp_path / "text"
-    text.write_text("all human beings are born free and equal in dignity\n" * 20)
-    sentencepiece.SentencePieceTrainer.Train(
-        input=str(text),
-        model_prefix=str(tmp_path / "given"),
-        vocab_size=330,
-        byte_fallback=True,
-        hard_vocab_limit=False,
-        **{"pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1, "minloglevel": 2},
-    )
-    model = (tmp_path / "given.model").read_bytes()
+    model = train_model(["all human beings are born free and equal in dignity"] * 20, 330)
+    (tmp_path / "given.model").write_bytes(model)
     here = open_vocabulary(tmp_path / "given.model")
     url = storage.join(bucket, "vocabs", "sentencepiece.model")
     with pytest.raises(UserError, match=r"gs://.*sentencepiece\.model does not exist"):

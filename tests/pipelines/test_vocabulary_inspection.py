@@ -2,9 +2,9 @@ import json
 
 import corpus_files
 import pytest
-import sentencepiece
 from hypothesis import given
 from hypothesis import strategies as st
+from sentencepiece_models import train_model
 
 from pipelines.errors import UserError
 from pipelines.languages import languages
@@ -99,19 +99,8 @@ def test_languages_without_spaces_have_no_words(small_vocabulary, tmp_path):
 
 
 def test_a_vocabulary_without_byte_fallback_shows_what_it_does_not_know(small_corpus, tmp_path):
-    text = tmp_path / "text"
-    text.write_text("all human beings are born free and equal in dignity\n" * 20)
-    sentencepiece.SentencePieceTrainer.Train(
-        input=str(text),
-        model_prefix=str(tmp_path / "english"),
-        vocab_size=40,
-        hard_vocab_limit=False,
-        pad_id=0,
-        eos_id=1,
-        unk_id=2,
-        bos_id=-1,
-        minloglevel=2,
-    )
+    lines = ["all human beings are born free and equal in dignity"] * 20
+    (tmp_path / "english.model").write_bytes(train_model(lines, 40, byte_fallback=False))
     found = inspect_vocabulary(tmp_path / "english.model", small_corpus, only=("en", "zh"))
     rows = {row["lang"]: row for row in found["languages"]}
     assert found["sentinels_added"]

@@ -1,6 +1,5 @@
 """Foreign vocabularies: models trained here with mT5's options stand for mT5's own."""
 
-import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +8,7 @@ import numpy as np
 import pytest
 import sentencepiece
 from sentencepiece import sentencepiece_model_pb2
+from sentencepiece_models import train_model
 
 from pipelines.errors import UserError
 from pipelines.examples.build import ExamplesConfig, build_examples
@@ -26,22 +26,7 @@ TEXT = [
 
 
 def train(**options) -> bytes:
-    model = io.BytesIO()
-    settings = {
-        "vocab_size": PIECES,
-        "byte_fallback": True,
-        "character_coverage": 0.99999,
-        "pad_id": 0,
-        "eos_id": 1,
-        "unk_id": 2,
-        "bos_id": -1,
-        "minloglevel": 2,
-        "hard_vocab_limit": False,
-    }
-    sentencepiece.SentencePieceTrainer.Train(
-        sentence_iterator=iter(TEXT), model_writer=model, **{**settings, **options}
-    )
-    return model.getvalue()
+    return train_model(TEXT, **{"size": PIECES, **options})
 
 
 @pytest.fixture(scope="module")

@@ -1,12 +1,11 @@
 """Write an examples directory of any size, with tokens of chance, as the real stage lays it out."""
 
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import sentencepiece
 from sentencepiece import sentencepiece_model_pb2
+from sentencepiece_models import train_model
 
 from pipelines import storage
 from pipelines.examples.example_proto import encode_example
@@ -21,16 +20,8 @@ from tasks.records import VOCABULARY_PATH
 
 def vocabulary(size: int) -> bytes:
     """A model of `size` ids in T5's layout; most pieces are never found in text."""
-    model = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.Train(
-        sentence_iterator=iter(["all human beings are born free and equal"] * 20),
-        model_writer=model,
-        vocab_size=300,
-        byte_fallback=True,
-        hard_vocab_limit=False,
-        **{"pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1, "minloglevel": 2},
-    )
-    proto = sentencepiece_model_pb2.ModelProto.FromString(model.getvalue())
+    model = train_model(["all human beings are born free and equal"] * 20, 300)
+    proto = sentencepiece_model_pb2.ModelProto.FromString(model)
     for number in range(len(proto.pieces), size - SENTINELS):
         piece = proto.pieces.add()
         piece.piece, piece.score = f"\N{PRIVATE USE ONE}{number}", -100.0

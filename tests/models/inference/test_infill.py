@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 import sentencepiece
+from sentencepiece_models import train_model
 
 from flows.cli.main import main
 from models.config import TrainConfig, as_json
@@ -30,20 +31,10 @@ SPANS = ["sat down", "old mat"]
 @pytest.fixture(scope="module")
 def vocabulary(tmp_path_factory):
     """A SentencePiece model without sentinels, as T5's."""
-    directory = tmp_path_factory.mktemp("vocabulary")
-    (directory / "text").write_text(f"{WHOLE}\nthe old cat sat again on the mat\n" * 20)
-    sentencepiece.SentencePieceTrainer.Train(
-        input=str(directory / "text"),
-        model_prefix=str(directory / "words"),
-        vocab_size=40,
-        hard_vocab_limit=False,
-        pad_id=0,
-        eos_id=1,
-        unk_id=2,
-        bos_id=-1,
-        minloglevel=2,
-    )
-    return directory / "words.model"
+    path = tmp_path_factory.mktemp("vocabulary") / "words.model"
+    lines = [WHOLE, "the old cat sat again on the mat"] * 20
+    path.write_bytes(train_model(lines, 40, byte_fallback=False))
+    return path
 
 
 @pytest.fixture(scope="module", params=["dense", "sparse"])
