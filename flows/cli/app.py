@@ -30,6 +30,7 @@ SUBCOMMANDS = {
     "import-hf": "Make a run of a Hugging Face mT5, T5 or Switch Transformer.",
     "export-hf": "Write a run's checkpoint for Hugging Face's transformers.",
     "report": "Compare two runs language by language: report.html, report.json, CSV.",
+    "runs": "Run commands as jobs that outlive their terminal, here or on a cluster.",
     "doctor": "Say what is installed, what can be used here, and what is missing.",
 }
 

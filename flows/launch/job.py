@@ -17,7 +17,6 @@ from typing import Any, Literal, Protocol
 
 from pipelines.errors import UserError
 from pipelines.outputs import MARKER, canonical_json, follow_link
-from pipelines.storage import is_remote
 
 #: What runs the arguments of a job.
 MSWITCH = (sys.executable, "-m", "flows.cli.main")
@@ -27,6 +26,8 @@ _SECRET = re.compile(
     r"://[^/@\s]*:[^/@\s]*@",
     re.IGNORECASE,
 )
+#: A path folds the slashes of one.
+_URL = re.compile(r"[A-Za-z0-9]{2,}:/")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -61,7 +62,7 @@ class Job:
                     f"{what}: the arguments of a job are kept in its record; give secrets by the "
                     "environment or a file"
                 )
-        if is_remote(self.out):
+        if _URL.match(str(self.out)):
             raise UserError(
                 f"{self.out}: the record of a job lies beside its output; give a directory as --out"
             )

@@ -13,7 +13,8 @@ import job_child
 import job_follower
 
 from flows.launch.job import Job, Launcher
-from flows.launch.run import Result, run_job
+from flows.launch.record import read_record
+from flows.launch.run import Result, ask, run_job
 
 
 @dataclasses.dataclass
@@ -72,6 +73,14 @@ class World:
         self.wait_for(lambda: len(self.pids()) >= starts * self.hosts)
         (self.out / "beat").unlink(missing_ok=True)
         self.wait_for((self.out / "beat").exists)
+
+    def clean(self) -> None:
+        """Leave no process of a test that failed."""
+        record = read_record(self.out)
+        if record is None or record.alive is None:
+            return
+        ask(record.job, self.launcher, "cancel")
+        self.launcher.stop(record.job, record.alive.number, kill=True)
 
 
 def is_alive(pid: int) -> bool:

@@ -1,5 +1,6 @@
 """The launchers that the contract is tested on."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,5 +10,7 @@ from flows.launch.local import Local
 
 
 @pytest.fixture(params=["local"])
-def world(request: pytest.FixtureRequest, tmp_path: Path) -> World:
-    return World(Local(), tmp_path / "out")
+def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
+    world = World(Local(), tmp_path / "out")
+    yield world
+    world.clean()

@@ -1,0 +1,268 @@
+"""`mswitch runs`: jobs that outlive their terminal; submit, watch, pause, resume, cancel."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import App, Parameter
+
+from flows.cli.commands.common import Json, print_result
+from flows.launch.command import job_of_command
+from flows.launch.job import MSWITCH, Unreachable, job_directory
+from flows.launch.launchers import make_launcher
+from flows.launch.record import Intent, Record, edit_record, find_records, read_record
+from flows.launch.run import Result, ask, run_job
+from flows.launch.summary import FINAL, as_json, summarise
+from pipelines.errors import UserError
+from pipelines.progress import say
+
+app = App(
+    name="runs",
+    help="Run commands as jobs that outlive their terminal. `mswitch runs submit` starts one and "
+    "sees to it that it is started again when it is interrupted, until it is done. What is known "
+    "of it lies beside its output, in .OUT.job/: the other commands take the output's directory.",
+)
+
+#: Exit codes of a command that waits for the end of a job.
+EXIT_CODES = {"done": 0, "failed": 1, "refused": 2, "paused": 75, "cancelled": 130}
+
+Run = Annotated[Path, Parameter(help="The output of the job: its --out, or RUN/eval.")]
+Wait = Annotated[bool, Parameter(negative="", help="Stay, with the log, until the job has ended.")]
+
+
+@app.command
+def submit(
+    *command: Annotated[str, Parameter(allow_leading_hyphen=True)],
+    launcher: Literal["local"] = "local",
+    hosts: int = 1,
+    wait: Wait = False,
+    json: Json = False,
+) -> int:
+    """Start a command as a job, and follow it in the background.
+
+    Exit code 75, a signal or a lost machine: it is started again and continues from what is saved,
+    at most 100 times, and 3 times in a row without progress. A command that refused its input or
+    failed is not. The job that lives, or is done, is not started twice.
+
+        mswitch runs submit -- train --preset mt5-small --examples examples --out run
+        mswitch runs logs -f run
+
+    Args:
+        command: after `--`, the command and its options, without `mswitch`.
+        launcher: where it runs: local, a process of this machine.
+        hosts: processes of the job, each on a node.
+    """
+    from flows.cli.app import SUBCOMMANDS
+
+    if not command or command[0] not in SUBCOMMANDS or command[0] == "runs":
+        given = repr(command[0]) if command else "nothing"
+        raise UserError(
+            f"{given} is not a command of mswitch: give one after `--`, as in `mswitch runs submit "
+            "-- train --preset ...`"
+        )
+    job = job_of_command(command, hosts)
+    ask(job, make_launcher({"launcher": launcher}), "run", owner="by hand")
+    return _follow(job.out, wait, json)
+
+
+@app.command(name="list")
+def list_runs(top: Path = Path(), *, json: Json = False) -> int:
+    """List the jobs whose outputs lie below a directory.
+
+    `running` and `pending` are alive. `waiting` and `ended` need somebody who follows them: where
+    the list says "nobody", `mswitch runs adopt RUN` does.
+
+        mswitch runs list runs
+
+    Args:
+        top: the directory; by default this one.
+    """
+    found = [(record, summarise(record)) for record in find_records(top)]
+    lines = [f"{'state':12} {'progress':>8} {'attempts':>8}  {'followed by':28} output"]
+    for record, summary in found:
+        who = summary.followed_by or ("-" if summary.state in FINAL else "nobody")
+        lines.append(
+            f"{summary.state:12} {summary.progress:8,} {len(record.attempts):8}  {who:28} "
+            f"{record.job.out}"
+        )
+    result = {"stage": "runs", "runs": [as_json(*one) for one in found]}
+    return print_result(result, "\n".join(lines) if found else f"no jobs below {top}", json)
+
+
+@app.command
+def show(run: Run, *, json: Json = False) -> int:
+    """Show a job: its command, how it is, and what became of each attempt.
+
+    Progress is the step of the newest checkpoint, or else the number of files.
+
+        mswitch runs show run
+    """
+    record = _record(run)
+    summary = summarise(record)
+    why = f", {summary.message}" if summary.message not in ("", summary.state) else ""
+    lines = [
+        f"{record.job.out}: {summary.state}{why}",
+        f"  command      mswitch {' '.join(record.job.argv)}",
+        f"  in           {record.job.cwd}",
+        f"  launcher     {record.launcher['launcher']}, {record.job.hosts} host(s)",
+        f"  asked to     {record.intent} ({record.owner or 'unknown'})",
+        f"  followed by  {summary.followed_by or 'nobody'}",
+        f"  progress     {summary.progress:,}",
+    ]
+    for one in record.attempts:
+        codes = f", code {', '.join(map(str, one.codes))}" if one.codes else ""
+        lines.append(
+            f"  attempt {one.number}    {_clock(one.submitted)} to {_clock(one.ended)}, "
+            f"{one.where or 'not started'}: {one.message or summary.state}{codes}"
+        )
+    return print_result(as_json(record, summary), "\n".join(lines), json)
+
+
+@app.command
+def logs(run: Run, *, follow: Annotated[bool, Parameter(alias="-f", negative="")] = False) -> int:
+    """Print the log of a job, over all of its attempts.
+
+    It is what the command says on standard output and standard error.
+
+        mswitch runs logs -f run
+
+    Args:
+        follow: go on until the job has ended; Ctrl-C leaves the job alone.
+    """
+    read: dict[int, int] = {}
+    while True:
+        record = _record(run)
+        over = not follow or summarise(record).state in FINAL
+        for attempt in record.attempts:
+            if attempt.number not in read and len(record.attempts) > 1:
+                say("runs", f"attempt {attempt.number}")
+            launcher = make_launcher(record.launcher)
+            lines, end = launcher.logs(record.job, attempt.number, read.get(attempt.number, 0))
+            read[attempt.number] = end
+            for line in lines:
+                print(line, flush=True)
+        if over:
+            return 0
+        time.sleep(1)
+
+
+@app.command
+def pause(run: Run, *, json: Json = False) -> int:
+    """Let a job save and end; `mswitch runs resume` continues it.
+
+    It has two minutes before it is killed. The command waits until no process is left.
+
+        mswitch runs pause run
+    """
+    return _stop(run, "pause", json)
+
+
+@app.command
+def cancel(run: Run, *, json: Json = False) -> int:
+    """Let a job save and end, and start it no more. What it wrote stays.
+
+    It has two minutes before it is killed. The command waits until no process is left.
+
+        mswitch runs cancel run
+    """
+    return _stop(run, "cancel", json)
+
+
+@app.command
+def resume(run: Run, *, wait: Wait = False, json: Json = False) -> int:
+    """Let a job go on that was paused, cancelled or interrupted, failed or was refused.
+
+    It is the command that was submitted; to change its options, submit it again.
+
+        mswitch runs resume run
+    """
+    record = _record(run)
+    ask(record.job, make_launcher(record.launcher), "run", owner="by hand")
+    return _follow(record.job.out, wait, json)
+
+
+@app.command
+def adopt(run: Run, *, wait: Wait = False, json: Json = False) -> int:
+    """Follow a job that nobody follows: start it again when it is interrupted.
+
+    It changes nothing else: a paused job stays so.
+
+        mswitch runs adopt run
+    """
+    record = _record(run)
+    with edit_record(record.job.out) as edited:
+        edited.owner = "by hand"
+    return _follow(record.job.out, wait, json)
+
+
+class _GoesOn(Exception):  # noqa: N818
+    """There is an attempt, or somebody else follows the job, or the scheduler does not answer."""
+
+
+def _follow(out: Path, wait: bool, json: bool) -> int:
+    """Follow the job that makes `out`, in the background once there is an attempt."""
+    record = _record(out)
+    launcher = make_launcher(record.launcher)
+    last = ""
+
+    def tell(text: str) -> None:
+        nonlocal last
+        if not wait:
+            raise _GoesOn(text)
+        if text != last:
+            say("runs", text)
+        last = text
+
+    def print_lines(lines: list[str]) -> None:
+        if wait:
+            print(*lines, sep="\n", file=sys.stderr, flush=True)
+
+    try:
+        result = run_job(record.job, launcher, on_lines=print_lines, on_poll=tell)
+    except _GoesOn as status:
+        words = [*MSWITCH, "runs", "adopt", str(out), "--wait"]
+        with open(job_directory(out) / "follower.log", "ab") as log:
+            subprocess.Popen(
+                words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            )
+        text = f"{out}: {status}; see `mswitch runs logs -f {out}`"
+        after = _record(out)
+        return print_result(as_json(after, summarise(after)), text, json)
+    return _finish(record, result, json)
+
+
+def _stop(run: Path, intent: Intent, json: bool) -> int:
+    record = _record(run)
+    launcher = make_launcher(record.launcher)
+    try:
+        ask(record.job, launcher, intent, owner="by hand")
+    except Unreachable as error:
+        say("runs", f"the scheduler is not reachable ({error}); trying again")
+    result = run_job(record.job, launcher, on_poll=lambda text: say("runs", text))
+    _finish(record, result, json)
+    return 0
+
+
+def _finish(record: Record, result: Result, json: bool) -> int:
+    after = _record(record.job.out)
+    message = f" ({result.message})" if result.message != result.outcome else ""
+    print_result(
+        as_json(after, summarise(after)), f"{record.job.out}: {result.outcome}{message}", json
+    )
+    return EXIT_CODES[result.outcome]
+
+
+def _record(run: Path) -> Record:
+    record = read_record(run)
+    if record is None:
+        raise UserError(
+            f"no job makes {run}: `mswitch runs list` shows the jobs below a directory, and "
+            "`mswitch runs submit` starts one"
+        )
+    return record
+
+
+def _clock(secs: float | None) -> str:
+    return "now" if secs is None else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(secs))

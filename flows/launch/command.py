@@ -1,0 +1,30 @@
+"""Which output a command line of `mswitch` makes, and how one sees that it is finished."""
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+
+from flows.launch.job import Job
+from pipelines.errors import UserError
+
+
+def job_of_command(argv: Sequence[str], hosts: int = 1) -> Job:
+    """Make the job of a command line, `["train", "--preset", ..., "--out", "run"]`.
+
+    An evaluation is the job of the directory `eval` in its run, so that it can go beside the
+    training. It and an addition to a finished corpus are done when they end with code 0: the
+    marker there is older than they are.
+
+    Raises:
+        UserError: the command line names no output.
+    """
+    stage = argv[0] if argv else ""
+    own = list(argv[: argv.index("--")] if "--" in argv else argv)
+    option = "--run" if stage == "evaluate" else "--out"
+    found = [after for word, after in itertools.pairwise(own) if word == option]
+    found += [word.partition("=")[2] for word in own if word.startswith(f"{option}=")]
+    if not found or not found[-1]:
+        raise UserError(f"a job needs the directory that it makes: give {option} to {stage!r} too")
+    out = Path(found[-1], "eval") if stage == "evaluate" else Path(found[-1])
+    marked = stage != "evaluate" and "--append" not in own
+    return Job(tuple(argv), out, marked=marked, hosts=hosts)

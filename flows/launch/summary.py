@@ -1,0 +1,54 @@
+"""How a job is, in words and for programs."""
+
+import dataclasses
+from typing import Any
+
+from flows.launch.job import Unreachable
+from flows.launch.launchers import make_launcher
+from flows.launch.outcomes import Budgets
+from flows.launch.record import Record, follower
+from flows.launch.run import decide
+
+#: States in which nothing more happens until somebody asks for it.
+FINAL = ("done", "refused", "failed", "paused", "cancelled")
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+    """How a job is.
+
+    Attributes:
+        state: one of `FINAL`; `pending` or `running`; `waiting`: to be started (again); `ended`:
+            and nobody has judged it; `unreachable`: the scheduler does not answer.
+        message: why, or where it runs.
+        followed_by: who starts it again when it is interrupted; None: nobody does.
+        progress: `flows.launch.job.Job.progress`.
+    """
+
+    state: str
+    message: str
+    followed_by: str | None
+    progress: int
+
+
+def summarise(record: Record) -> Summary:
+    """Look at a job without changing anything."""
+    alive, state, message = record.alive, "waiting", ""
+    if alive is not None:
+        try:
+            status = make_launcher(record.launcher).poll(record.job, alive.number)
+            state = status.phase
+            message = " ".join(part for part in (status.where, status.reason) if part)
+        except Unreachable as error:
+            state, message = "unreachable", str(error)
+    else:
+        result = decide(record, record.job.has_marker(), Budgets())
+        if result is not None:
+            state, message = result.outcome, result.message
+    return Summary(state, message, follower(record.job.out), record.job.progress())
+
+
+def as_json(record: Record, summary: Summary) -> dict[str, Any]:
+    """Record and summary as one object, for programs."""
+    value = {"stage": "runs", "out": str(record.job.out), **dataclasses.asdict(summary)}
+    return {**value, "record": record.as_json()}

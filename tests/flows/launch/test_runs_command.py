@@ -1,0 +1,101 @@
+"""`mswitch runs`, on this machine, without a server of any kind."""
+
+import json
+
+import pytest
+from job_world import World, is_alive
+
+from flows.cli.main import main
+from flows.launch.command import job_of_command
+from flows.launch.local import Local
+from flows.launch.record import follower
+from flows.launch.run import ask
+
+
+@pytest.fixture
+def world(tmp_path):
+    world = World(Local(), tmp_path / "out")
+    yield world
+    world.clean()
+
+
+def test_a_command_that_refuses_its_input_ends_the_job_with_its_own_line(tmp_path, capfd):
+    command = ["vocab", "train", "--corpus", "nowhere", "--out", str(tmp_path / "v")]
+    assert main(["runs", "submit", "--wait", "--", *command]) == 2
+    said = capfd.readouterr()
+    assert said.out.startswith(f"{tmp_path / 'v'}: refused (nowhere does not exist: give a corpus")
+    assert said.err.count("mswitch: nowhere does not exist") == 1
+    assert main(["runs", "show", str(tmp_path / "v"), "--json"]) == 0
+    shown = json.loads(capfd.readouterr().out)
+    assert (shown["state"], shown["followed_by"]) == ("refused", None)
+    assert shown["record"]["job"]["argv"] == command
+    assert [one["codes"] for one in shown["record"]["attempts"]] == [[2]]
+    assert main(["runs", "list", str(tmp_path)]) == 0
+    assert "\nrefused             0        1  - " in capfd.readouterr().out
+
+
+def test_a_job_is_followed_in_the_background_paused_resumed_and_cancelled(world, capfd):
+    ask(world.job("steady"), world.launcher, "run")
+    run = str(world.out)
+    assert main(["runs", "adopt", run]) == 0
+    world.wait_for_beat()
+    world.wait_for(lambda: follower(world.out))
+    assert main(["runs", "show", run]) == 0
+    shown = capfd.readouterr().out
+    assert f"{run}: running, process " in shown
+    assert "followed by  process " in shown
+    assert main(["runs", "pause", run]) == 0
+    assert f"{run}: paused" in capfd.readouterr().out
+    assert (world.out / "saved").exists()
+    assert not any(is_alive(pid) for pid in world.pids())
+    assert main(["runs", "resume", run]) == 0
+    world.wait_for_beat(starts=2)
+    assert main(["runs", "cancel", run]) == 0
+    assert f"{run}: cancelled" in capfd.readouterr().out
+    assert not any(is_alive(pid) for pid in world.pids())
+    assert main(["runs", "logs", "--follow", run]) == 0
+    assert capfd.readouterr().out.splitlines() == [
+        *("process 0: start 1", "saved", "process 0: start 2", "saved"),
+    ]
+    assert main(["runs", "adopt", "--wait", run]) == 130
+    assert len(world.pids()) == 2
+
+
+@pytest.mark.parametrize(
+    ("argv", "complaint"),
+    [
+        (["submit", "train"], "a job needs the directory that it makes: give --out to 'train' too"),
+        (["submit", "--", "evaluate", "--examples", "x"], "give --run to 'evaluate' too"),
+        (["submit", "--", "trian", "--out", "x"], "'trian' is not a command of mswitch"),
+        (["submit", "--", "runs", "list"], "'runs' is not a command of mswitch"),
+        (["submit"], "nothing is not a command of mswitch"),
+        (["submit", "--hosts", "0", "--", "train", "--out", "x"], "--hosts is 0: give at least 1"),
+        (["submit", "--hosts", "2", "--", "train", "--out", "x"], "--launcher slurm"),
+        (["submit", "--", "train", "--out", "gs://bucket/run"], "give a directory as --out"),
+        (["show", "nowhere"], "no job makes nowhere: `mswitch runs list` shows"),
+        (["cancel", "nowhere"], "no job makes nowhere"),
+    ],
+)
+def test_what_is_wrong_is_said_in_a_line(tmp_path, monkeypatch, capfd, argv, complaint):
+    monkeypatch.chdir(tmp_path)
+    assert main(["runs", *argv]) == 2
+    said = capfd.readouterr().err.splitlines()
+    assert len(said) == 1
+    assert complaint in said[0]
+
+
+def test_a_directory_without_jobs_has_none(tmp_path, capfd):
+    assert main(["runs", "list", str(tmp_path)]) == 0
+    assert capfd.readouterr().out == f"no jobs below {tmp_path}\n"
+
+
+def test_which_output_a_command_makes(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    job = job_of_command(["corpus", "build", "--out=a", "--append", "--", "--out=b"])
+    assert (job.out, job.marked) == (tmp_path / "a", False)
+    job = job_of_command(["evaluate", "--run", "run", "--json"])
+    assert (job.out, job.marked) == (tmp_path / "run" / "eval", False)
+    assert job.argv == ("evaluate", "--run", "run")
+    assert job.directory == tmp_path / "run" / ".eval.job"
+    job = job_of_command(["train", "--out", "a", "--out", "run"])
+    assert (job.out, job.marked) == (tmp_path / "run", True)
