@@ -10,7 +10,7 @@ from pipelines import storage
 from pipelines.corpus.config import CorpusConfig
 from pipelines.errors import UserError
 from pipelines.examples.build import ExamplesConfig
-from pipelines.vocabulary import VocabularyConfig
+from pipelines.vocabulary.train import VocabularyConfig
 
 #: Names the demo that a directory holds.
 DEMO_FILE = "demo.json"

@@ -34,9 +34,9 @@ def build_corpus(config: DemoConfig, sample: Path, out: Path) -> dict[str, Any]:
 @task(task_run_name="vocabulary")
 def train_vocabulary(config: DemoConfig, corpus: Path, out: Path) -> dict[str, Any]:
     """Train the SentencePiece model."""
-    from pipelines import vocabulary
+    from pipelines.vocabulary import train
 
-    return vocabulary.train_vocabulary(corpus, out, config.vocabulary)
+    return train.train_vocabulary(corpus, out, config.vocabulary)
 
 
 @task(task_run_name="examples")

@@ -8,7 +8,7 @@ from typing import Any
 from pipelines import storage
 from pipelines.errors import UserError
 from pipelines.outputs import MANIFEST, MARKER, config_hash, read_json_object
-from pipelines.vocabulary_model import checked_size
+from pipelines.vocabulary.model import checked_size
 
 
 def check_directory(directory: str | Path, manifest: Mapping[str, Any], vocabulary: str) -> None:

@@ -24,7 +24,7 @@ from pipelines.errors import UserError
 from pipelines.progress import say
 from pipelines.special_tokens import EOS_ID, SENTINELS
 from pipelines.validation import Count, check_fields
-from pipelines.vocabulary_model import VocabularyModel, open_vocabulary
+from pipelines.vocabulary.model import VocabularyModel, open_vocabulary
 
 _SENTINEL = re.compile(r"<extra_id_(\d+)>")
 

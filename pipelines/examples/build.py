@@ -33,7 +33,7 @@ from pipelines.progress import say
 from pipelines.records import SPLITS
 from pipelines.runners import pipeline_options
 from pipelines.validation import Count, check_fields
-from pipelines.vocabulary_model import MODEL_FILE, open_vocabulary
+from pipelines.vocabulary.model import MODEL_FILE, open_vocabulary
 
 STAGE = "examples"
 #: The seqio whose cache layout is written.

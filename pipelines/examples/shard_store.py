@@ -10,7 +10,7 @@ import sentencepiece
 from pipelines import storage
 from pipelines.examples.shards import ExampleShard, ShardSettings, write_shard
 from pipelines.faults import fault_point
-from pipelines.vocabulary_model import load_vocabulary
+from pipelines.vocabulary.model import load_vocabulary
 
 
 @dataclasses.dataclass(frozen=True)

@@ -31,7 +31,7 @@ from pipelines.examples.shards import (
     write_shard,
 )
 from pipelines.outputs import MARKER
-from pipelines.vocabulary_model import MODEL_FILE, load_vocabulary
+from pipelines.vocabulary.model import MODEL_FILE, load_vocabulary
 
 ROUNDS = 5
 DOCUMENTS_PER_CALL = 64

@@ -16,7 +16,7 @@ from flows.cli.main import main
 from pipelines import storage
 from pipelines.errors import UserError
 from pipelines.examples.build import ExamplesConfig, build_examples
-from pipelines.vocabulary import VocabularyConfig, train_vocabulary
+from pipelines.vocabulary.train import VocabularyConfig, train_vocabulary
 from tasks.batches import TrainBatches
 
 VOCABULARY = VocabularyConfig(size=1000, character_coverage=0.999)

@@ -22,7 +22,7 @@ from pipelines import storage
 from pipelines.corpus.build import CorpusConfig, build_corpus
 from pipelines.corpus.stats import load_stats
 from pipelines.examples.build import ExamplesConfig, build_examples
-from pipelines.vocabulary import VocabularyConfig, train_vocabulary
+from pipelines.vocabulary.train import VocabularyConfig, train_vocabulary
 
 pytestmark = pytest.mark.dataflow
 

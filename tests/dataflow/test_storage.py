@@ -9,7 +9,7 @@ from sentencepiece_models import train_model
 
 from pipelines import storage
 from pipelines.errors import UserError
-from pipelines.vocabulary_model import open_vocabulary
+from pipelines.vocabulary.model import open_vocabulary
 
 
 def put(url: str, data: bytes = b"x") -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from flows.cli.main import main
-from pipelines.vocabulary import VocabularyConfig, train_vocabulary
+from pipelines.vocabulary.train import VocabularyConfig, train_vocabulary
 
 
 @pytest.fixture(scope="module")

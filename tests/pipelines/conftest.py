@@ -7,7 +7,7 @@ import corpus_files
 import pytest
 from file_server import FileServer
 
-from pipelines.vocabulary import VocabularyConfig, train_vocabulary
+from pipelines.vocabulary.train import VocabularyConfig, train_vocabulary
 
 VOCABULARY_SIZE = 1200
 

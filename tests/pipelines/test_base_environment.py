@@ -15,7 +15,7 @@ TOOLS = Path(sys.executable).parent
 SCRIPT = """
 import importlib.util, json, sys
 from pipelines.corpus.build import CorpusConfig, build_corpus
-import pipelines.examples.build, pipelines.vocabulary
+import pipelines.examples.build, pipelines.vocabulary.train
 
 for name in ("jax", "flax", "seqio", "tensorflow", "prefect", "cyclopts", "grain"):
     assert importlib.util.find_spec(name) is None, name

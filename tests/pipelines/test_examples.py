@@ -23,8 +23,8 @@ from pipelines.examples.span_corruption import restore
 from pipelines.examples.tfrecord import TFRecordFile
 from pipelines.faults import FAULT_POINTS
 from pipelines.outputs import file_sha256
-from pipelines.vocabulary import VocabularyConfig, train_vocabulary
-from pipelines.vocabulary_model import MODEL_FILE, load_vocabulary
+from pipelines.vocabulary.model import MODEL_FILE, load_vocabulary
+from pipelines.vocabulary.train import VocabularyConfig, train_vocabulary
 
 CONFIG = ExamplesConfig(inputs_length=32)
 RAW_LENGTH = 34

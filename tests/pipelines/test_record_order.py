@@ -14,8 +14,8 @@ from pipelines.examples.build import ExamplesConfig, build_examples
 from pipelines.examples.example_proto import decode_example
 from pipelines.examples.tfrecord import TFRecordFile
 from pipelines.outputs import read_manifest
-from pipelines.vocabulary import VocabularyConfig, train_vocabulary
-from pipelines.vocabulary_model import MODEL_FILE, load_vocabulary
+from pipelines.vocabulary.model import MODEL_FILE, load_vocabulary
+from pipelines.vocabulary.train import VocabularyConfig, train_vocabulary
 
 DOCUMENTS, SHARDS = 900, 4
 

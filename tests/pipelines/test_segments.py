@@ -21,7 +21,7 @@ from pipelines.examples.segments import (
 )
 from pipelines.examples.span_corruption import restore
 from pipelines.examples.tfrecord import TFRecordFile
-from pipelines.vocabulary_model import MODEL_FILE, load_vocabulary
+from pipelines.vocabulary.model import MODEL_FILE, load_vocabulary
 
 DOCUMENTS = st.lists(st.lists(st.integers(0, 50), min_size=1, max_size=40), max_size=30)
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from pipelines.corpus.reader import open_corpus
 from pipelines.errors import UserError
 from pipelines.sampling import capped_budget, power_rates
-from pipelines.vocabulary import BalancedText, VocabularyConfig, train_vocabulary
-from pipelines.vocabulary_model import MODEL_FILE, load_vocabulary
+from pipelines.vocabulary.model import MODEL_FILE, load_vocabulary
+from pipelines.vocabulary.train import BalancedText, VocabularyConfig, train_vocabulary
 
 
 def test_layout_is_that_of_mt5(small_vocabulary):

@@ -8,7 +8,7 @@ from sentencepiece_models import train_model
 
 from pipelines.errors import UserError
 from pipelines.languages import languages
-from pipelines.vocabulary_inspection import (
+from pipelines.vocabulary.inspection import (
     RATIOS,
     TextCounts,
     TokenCounter,
@@ -16,7 +16,7 @@ from pipelines.vocabulary_inspection import (
     format_inspection,
     inspect_vocabulary,
 )
-from pipelines.vocabulary_model import MODEL_FILE, load_vocabulary
+from pipelines.vocabulary.model import MODEL_FILE, load_vocabulary
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from pipelines.examples.build import ExamplesConfig, build_examples
 from pipelines.examples.example_proto import decode_example
 from pipelines.examples.tfrecord import TFRecordFile
 from pipelines.outputs import file_sha256
-from pipelines.vocabulary_model import MODEL_FILE, add_sentinels, load_vocabulary, open_vocabulary
+from pipelines.vocabulary.model import MODEL_FILE, add_sentinels, load_vocabulary, open_vocabulary
 
 PIECES = 400
 TEXT = [

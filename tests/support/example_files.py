@@ -14,7 +14,7 @@ from pipelines.examples.tfrecord import write_tfrecord
 from pipelines.languages import task_name
 from pipelines.outputs import MANIFEST, MARKER, file_sha256, full_manifest
 from pipelines.special_tokens import SENTINELS
-from pipelines.vocabulary_model import add_sentinels
+from pipelines.vocabulary.model import add_sentinels
 from tasks.records import VOCABULARY_PATH
 
 

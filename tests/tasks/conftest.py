@@ -6,7 +6,7 @@ import corpus_files
 import pytest
 
 from pipelines.examples.build import ExamplesConfig, build_examples
-from pipelines.vocabulary import VocabularyConfig, train_vocabulary
+from pipelines.vocabulary.train import VocabularyConfig, train_vocabulary
 
 VOCABULARY_SIZE = 1000
 

@@ -15,7 +15,7 @@ from pipelines.examples.example_proto import decode_example
 from pipelines.examples.span_corruption import restore
 from pipelines.examples.tfrecord import TFRecordFile
 from pipelines.special_tokens import PAD_ID
-from pipelines.vocabulary import VocabularyConfig, train_vocabulary
+from pipelines.vocabulary.train import VocabularyConfig, train_vocabulary
 from tasks.batches import TrainBatches, ValidationBatches
 
 FEATURES = {

@@ -258,7 +258,7 @@ def test_a_model_without_sentinels_has_the_ids_of_seqio(small_examples, tmp_path
     import seqio
     from sentencepiece import sentencepiece_model_pb2
 
-    from pipelines.vocabulary_model import open_vocabulary
+    from pipelines.vocabulary.model import open_vocabulary
 
     proto = sentencepiece_model_pb2.ModelProto.FromString(
         (small_examples / VOCABULARY_PATH).read_bytes()

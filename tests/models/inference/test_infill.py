@@ -21,7 +21,7 @@ from models.training.state import Skeleton
 from models.training.step import make_train_step, optimizer_of
 from pipelines import storage
 from pipelines.errors import UserError
-from pipelines.vocabulary_model import open_vocabulary
+from pipelines.vocabulary.model import open_vocabulary
 
 TEXT = "the cat <extra_id_0> on the <extra_id_1> again"
 WHOLE = "the cat sat down on the old mat again"

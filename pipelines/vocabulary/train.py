@@ -30,7 +30,7 @@ from pipelines.progress import say
 from pipelines.sampling import capped_budget, power_rates
 from pipelines.special_tokens import EOS_ID, PAD_ID, SENTINELS, UNK_ID
 from pipelines.validation import check_fields
-from pipelines.vocabulary_model import MODEL_FILE, STAGE, add_sentinels
+from pipelines.vocabulary.model import MODEL_FILE, STAGE, add_sentinels
 
 NORMALIZATION = "nmt_nfkc"
 MIN_SIZE = 3 + 256 + SENTINELS + 1

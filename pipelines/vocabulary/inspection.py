@@ -23,7 +23,7 @@ from pipelines.errors import UserError
 from pipelines.languages import Language, languages
 from pipelines.progress import Progress
 from pipelines.special_tokens import SENTINELS
-from pipelines.vocabulary_model import open_vocabulary
+from pipelines.vocabulary.model import open_vocabulary
 
 MAX_BYTES = 1_000_000
 _ETHIOPIC_SPACE = "\N{ETHIOPIC WORDSPACE}"
