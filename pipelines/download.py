@@ -97,15 +97,12 @@ class Downloader:
             UserError: the server cannot be reached, refuses, or keeps sending damaged data.
             CancelledError: `cancel` was called.
         """
-        partial, refused = _Partial(url, path), set[str]()
+        partial = _Partial(url, path)
 
         def whole() -> Fetched:
             self._receive(url, partial)
             fetched, error = _verify(partial.data, partial.headers)
-            # The ETag of an encrypted object looks like an MD5 and is not one: the same bytes twice
-            # are what the server has.
-            if error and not (error.startswith("etag") and fetched.sha256 in refused):
-                refused.add(fetched.sha256)
+            if error:
                 partial.discard()
                 raise _TransientError(f"the data came damaged: {error}")
             return fetched
@@ -283,10 +280,7 @@ class _Partial:
 
 
 def stated_digests(headers: Mapping[str, str]) -> list[tuple[str, str, bytes]]:
-    """Header, algorithm and digest of the whole file, as headers (by lower-case name) state it.
-
-    The ETag comes last: a server need not mean it as an MD5.
-    """
+    """Header, algorithm and digest of the whole file, as headers (by lower-case name) state it."""
     texts = [("content-md5", "md5", headers.get("content-md5", ""))]
     for algorithm, text in re.findall(r"(md5|crc32c)=([^, ]*)", headers.get("x-goog-hash", "")):
         texts.append(("x-goog-hash", algorithm, text))
@@ -295,8 +289,6 @@ def stated_digests(headers: Mapping[str, str]) -> list[tuple[str, str, bytes]]:
         with contextlib.suppress(binascii.Error):
             if digest := base64.b64decode(text, validate=True):
                 found.append((header, algorithm, digest))
-    if etag := re.fullmatch(r'"([0-9a-f]{32})"', headers.get("etag", "")):
-        found.append(("etag", "md5", bytes.fromhex(etag[1])))
     return found
 
 

@@ -101,10 +101,9 @@ def run_pipeline(
         The job's counters by name, those of all steps together.
     """
     import apache_beam as beam
-    from apache_beam.runners.worker import sdk_worker
 
-    # The local runner prints the traceback of an error that it raises as well.
-    sdk_worker.__dict__["print"] = lambda *_, **__: None
+    if runner == "local":
+        _print_no_tracebacks()
     workers = _workers(beam_options) or workers or available_cores()
     options = pipeline_options(runner, beam_options, job_name=job_name, workers=workers)
     with worker_processes(runner, beam_options, workers):
@@ -116,6 +115,16 @@ def run_pipeline(
     for counter in result.metrics().query()["counters"]:
         counters[counter.key.metric.name] += counter.committed or counter.attempted or 0
     return dict(counters)
+
+
+def _print_no_tracebacks() -> None:
+    """Have Beam's worker threads log and raise errors, and not print their tracebacks as well.
+
+    Logging can be configured; for what `sdk_worker` prints there is no option.
+    """
+    from apache_beam.runners.worker import sdk_worker
+
+    sdk_worker.print = lambda *_, **__: None  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def worker_processes(

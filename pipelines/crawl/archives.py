@@ -19,6 +19,7 @@ from pipelines.crawl.streams import (
     DamagedStreamError,
     DecompressedStream,
     compression_of,
+    describe_damage,
     find_members,
     open_input,
     zstd_dictionary,
@@ -109,7 +110,7 @@ class _Archive:
                     yield before
                 before = record
         except (OSError, EOFError) as error:
-            _raise_disk_error(error)
+            describe_damage(error)
 
     def read(self, place: "_Place", max_bytes: int) -> "_Reading":
         """Read on from a place."""
@@ -226,7 +227,7 @@ def _read(archive: _Archive, max_bytes: int) -> Iterator[Record | Damage]:
                 offset, came_far = record.offset, True
                 yield record
         except (OSError, EOFError, DamagedStreamError) as caught:
-            error = _raise_disk_error(caught)
+            error = describe_damage(caught)
         known = 0
         nothing_found &= not came_far
         passed_over = None
@@ -302,13 +303,6 @@ class _Reading:
             length = found.content_length + sum(len(k) + len(v) + 2 for k, v in found.headers)
             self.after, self.sound_bytes = _Place(member, skip + length), start + length
             yield record
-
-
-def _raise_disk_error(error: Exception) -> str:
-    """Describe damage; what is the disk's fault and not the file's is raised again."""
-    if isinstance(error, OSError) and error.errno is not None:
-        raise error
-    return str(error)
 
 
 def _record(found: WarcRecord, offset: int, max_bytes: int) -> Record:

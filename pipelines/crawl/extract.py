@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 from fastwarc.stream_io import BrotliReader, ChunkedReader
 
+from pipelines.crawl import dates
 from pipelines.crawl.archives import Damage, Record
 from pipelines.crawl.html.text import UnreadableError, decode_html, html_to_text
 from pipelines.crawl.text_lines import normalize_lines
@@ -22,8 +23,6 @@ _CHUNK_SIZE = re.compile(rb"[0-9A-Fa-f]+[ \t]*(?:;[^\r\n]*)?\r?\n")
 _BINARY = re.compile(rb"[\x00-\x08\x0b\x0e-\x1a\x1c-\x1f]")
 _SNIFFED_BYTES = 1445
 _HTML_TYPES = ("text/html", "application/xhtml+xml")
-_EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
-_MICROSECOND = datetime.timedelta(microseconds=1)
 
 #: Takes the headers and the HTML of a response; names why it must not be used, or None.
 Reserved = Callable[[Sequence[tuple[str, str]], str], str | None]
@@ -40,7 +39,7 @@ def parse_timestamp(timestamp: str) -> int | None:
         return None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=datetime.UTC)
-    return (moment - _EPOCH) // _MICROSECOND
+    return dates.micros(moment)
 
 
 def record_to_page(

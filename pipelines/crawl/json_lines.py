@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, BinaryIO
 
+from pipelines.crawl.archives import Damage
 from pipelines.crawl.fields import field_names
 from pipelines.crawl.files import BYTE_ORDER_MARK
 from pipelines.crawl.rows import page_from_fields
@@ -33,19 +34,12 @@ _RETRY_COST_BYTES = 16 << 10
 class Line:
     """A line of a file; `content` is None where it is longer than allowed.
 
-    `offset` counts bytes of the decompressed stream; of a damaged one, those that can be read.
+    `offset` counts bytes of the decompressed stream; of a damaged one, those that can be read. So
+    does that of a `Damage` here.
     """
 
     offset: int
     content: bytes | None
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Damage:
-    """A place where a file cannot be read on; `offset` is as in `Line`."""
-
-    offset: int
-    error: str
 
 
 def read_json_lines(

@@ -51,6 +51,13 @@ class DamagedStreamError(Exception):
         self.offset = offset
 
 
+def describe_damage(error: BaseException) -> str:
+    """Say in one line what reading a damaged file raised; the disk's errors are raised again."""
+    if isinstance(error, OSError) and error.errno is not None:
+        raise error
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 def open_input(path: str) -> BinaryIO:
     """Open an input file for reading and seeking; every reader of input comes through here."""
     return open(path, "rb")

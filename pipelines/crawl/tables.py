@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from pipelines.crawl.fields import describe_missing
 from pipelines.crawl.rows import page_from_fields
-from pipelines.crawl.streams import BOMB_BYTES, MAX_RATIO, open_input
+from pipelines.crawl.streams import BOMB_BYTES, MAX_RATIO, describe_damage, open_input
 from pipelines.records import Page, Rejected
 
 #: Rows that are decoded at a time.
@@ -65,7 +65,7 @@ def read_table(
             # As dictionaries, a long value that a million rows name is held once.
             file = _open(raw, strings)
         except _DAMAGE as error:
-            yield _rejected("damaged", f"{name}@0", _raise_disk_error(error))
+            yield _rejected("damaged", f"{name}@0", describe_damage(error))
             return
         size = raw.seek(0, os.SEEK_END)
         unread = _UnreadRows(name, size // MIN_ROW_BYTES)
@@ -94,7 +94,7 @@ def read_table(
                     lacking = first + rows - at
                     yield from unread.rejected("damaged", at, lacking, f"{lacking} rows lack")
             except _DAMAGE as error:
-                detail = _raise_disk_error(error)
+                detail = describe_damage(error)
                 yield from unread.rejected("damaged", at, first + rows - at, detail)
             finally:
                 first += rows
@@ -138,13 +138,6 @@ def _open(raw: Any, read_dictionary: Sequence[str]) -> pq.ParquetFile:
 
 def _rejected(reason: str, source: str, detail: str) -> Rejected:
     return Rejected("read", reason, source, detail=detail)
-
-
-def _raise_disk_error(error: BaseException) -> str:
-    """Describe damage; what is the disk's fault and not the file's is raised again."""
-    if isinstance(error, OSError) and error.errno is not None:
-        raise error
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _too_large(file: pq.ParquetFile, number: int, wanted: Sequence[str]) -> str:

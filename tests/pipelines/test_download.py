@@ -146,12 +146,8 @@ def base64_of(digest: bytes) -> str:
 
 
 HEADERS = {
-    "etag": {},
-    "md5": {"ETag": '"opaque"', "Content-MD5": base64_of(hashlib.md5(CONTENT).digest())},
-    "gcs": {
-        "ETag": '"CAE="',
-        "x-goog-hash": f"crc32c={base64_of(google_crc32c.Checksum(CONTENT).digest())}",
-    },
+    "md5": {"Content-MD5": base64_of(hashlib.md5(CONTENT).digest())},
+    "gcs": {"x-goog-hash": f"crc32c={base64_of(google_crc32c.Checksum(CONTENT).digest())}"},
 }
 
 
@@ -166,7 +162,6 @@ def test_a_corrupt_body_is_fetched_again(file_server, tmp_path, header):
 @pytest.mark.parametrize("mood", ["corrupt", "cut"])
 def test_without_a_checksum_gzip_must_decompress(file_server, tmp_path, mood):
     content = gzip.compress(CONTENT) + gzip.compress(b"more")
-    file_server.headers["/a"] = {"ETag": '"0123456789abcdef0123456789abcdef-7"'}
     moods = {"corrupt": [file_server.corrupt], "cut": [file_server.without_length]}
     if mood == "cut":
         moods["cut"].append(file_server.close_after(50_000))
@@ -183,18 +178,8 @@ def test_a_server_that_always_corrupts(file_server, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_etag_that_only_looks_like_an_md5(file_server, tmp_path):
-    file_server.headers["/a"] = {"ETag": f'"{"0" * 32}"'}
-    assert fetch(file_server, tmp_path).read_bytes() == CONTENT
-    assert len(file_server.requests) == 2
-
-
-def test_digests_of_parts_are_no_digests_of_the_file():
-    headers = {
-        "etag": f'"{"a" * 32}-3"',
-        "x-goog-hash": "md5=,crc32c",
-        "content-md5": "not base64!",
-    }
+def test_digests_that_cannot_be_read_are_ignored():
+    headers = {"x-goog-hash": "md5=,crc32c", "content-md5": "not base64!"}
     assert stated_digests(headers) == []
 
 
