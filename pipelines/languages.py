@@ -13,7 +13,7 @@ import functools
 import importlib.resources
 from collections.abc import Iterable
 from types import MappingProxyType
-from typing import Literal
+from typing import Any, Literal
 
 from pipelines.errors import UserError
 
@@ -108,22 +108,12 @@ def languages() -> MappingProxyType[str, Language]:
     text = importlib.resources.files("pipelines").joinpath("languages.csv").read_text("utf-8")
     table: dict[str, Language] = {}
     for row in csv.DictReader(text.splitlines()):
-        direction = row["direction"]
-        if direction not in ("ltr", "rtl") or row["mc4"] not in ("true", "false"):
+        if row["direction"] not in ("ltr", "rtl") or row["mc4"] not in ("true", "false"):
             raise ValueError(f"languages.csv: bad row for {row['code']!r}")
-        table[row["code"]] = Language(
-            code=row["code"],
-            name=row["name"],
-            autonym=row["autonym"],
-            script=row["script"],
-            direction=direction,
-            alias=row["alias"],
-            family=row["family"],
-            branch=row["branch"],
-            mc4=row["mc4"] == "true",
-            mc4_train_pages=int(row["mc4_train_pages"]),
-            mc4_validation_pages=int(row["mc4_validation_pages"]),
-        )
+        values: dict[str, Any] = {**row, "mc4": row["mc4"] == "true"}
+        for name in ("mc4_train_pages", "mc4_validation_pages"):
+            values[name] = int(row[name])
+        table[row["code"]] = Language(**values)
     return MappingProxyType(table)
 
 

@@ -88,12 +88,13 @@ def match(pattern: str, limit: int | None = None) -> list[FileStatus]:
     Raises:
         UserError: they cannot be listed; the bucket is missing, or may not be listed.
     """
-    from apache_beam.io.filesystem import BeamIOError
-
+    systems = _file_systems(pattern)
     try:
-        [result] = _file_systems(pattern).match([pattern], [limit])
-    except BeamIOError as error:
-        raise UserError(f"cannot list {pattern}: {_innermost(error)}") from error
+        [result] = systems.match([pattern], [limit])
+    except Exception as error:  # each file system raises others
+        raise UserError(
+            f"cannot list {pattern}: {_innermost(error)}; check its name and your access"
+        ) from error
     return [
         FileStatus(found.path, found.size_in_bytes, found.last_updated_in_seconds or 0.0)
         for found in result.metadata_list

@@ -141,13 +141,6 @@ def _listed_files(given: str) -> list[CrawlFile]:
 
     Nothing is read: a crawl has tens of thousands of files. Workers look at their formats.
     """
-    try:
-        listed = storage.match(given)
-    except Exception as error:  # each file system has its own
-        raise UserError(
-            f"cannot look up input {given} ({_first_line(error)}): check its name and your access; "
-            "gs:// needs mswitch[gcp], s3:// needs mswitch[aws]"
-        ) from error
     return [
         CrawlFile(
             status.path,
@@ -155,13 +148,8 @@ def _listed_files(given: str) -> list[CrawlFile]:
             status.size_bytes,
             hashlib.sha256(f"{status.size_bytes} {status.updated}".encode()).hexdigest(),
         )
-        for status in listed
+        for status in storage.match(given)
     ]
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:200] if lines else type(error).__name__
 
 
 def _is_file(path: str) -> bool:
@@ -185,10 +173,8 @@ def _inspect(path: str) -> CrawlFile:
             raise UserError(f"input {path} is not a regular file: give {FORMATS}")
     try:
         size, head, tail = storage.head_and_tail(path, _HEAD_BYTES)
-    except UserError:
-        raise
-    except Exception as error:  # each file system has its own
-        reason = getattr(error, "strerror", None) or _first_line(error)
+    except OSError as error:
+        reason = error.strerror or error
         raise UserError(f"cannot read input {path}: {reason}; check its permissions") from error
     digest = hashlib.sha256(head[:DIGEST_BYTES] + tail[-DIGEST_BYTES:]).hexdigest()
     return CrawlFile(path, storage.name_of(path), size, digest, _format(head))

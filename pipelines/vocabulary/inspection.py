@@ -10,14 +10,14 @@ though a byte holds less text in some than in others (three make a Thai letter).
 
 import dataclasses
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import sentencepiece
 
-from pipelines.corpus.reader import CorpusShard, open_corpus
+from pipelines.corpus.reader import open_corpus
 from pipelines.corpus.rules.scripts import UNSPACED
 from pipelines.errors import UserError
 from pipelines.languages import Language, languages
@@ -74,12 +74,6 @@ class TokenCounter:
         counts.tokens += tokens.size
         counts.unknown_tokens += int((tokens == self._unknown).sum())
         counts.byte_tokens += int(self._is_byte[tokens].sum())
-
-
-def _documents(shards: Sequence[CorpusShard]) -> Iterator[str]:
-    for shard in shards:
-        for document in shard.documents(("text",)):
-            yield document["text"]
 
 
 def _row(language: Language, counts: TextCounts) -> dict[str, Any]:
@@ -152,8 +146,9 @@ def inspect_vocabulary(
     rows = []
     for lang in measured:
         counts = TextCounts()
-        for text in _documents(present[lang]):
-            counter.add(text, counts)
+        shards = present[lang]
+        for document in (found for shard in shards for found in shard.documents(("text",))):
+            counter.add(document["text"], counts)
             if counts.bytes >= max_bytes:
                 break
         rows.append(_row(languages()[lang], counts))

@@ -79,7 +79,7 @@ def test_bad_inputs_are_named(tmp_path):
         (str(tmp_path), "is a directory"),
         (str(tmp_path / "page.html"), "none of WARC, WET, JSONL or Parquet"),
         (str(tmp_path / "pipe"), "not a regular file"),
-        ("nowhere://bucket/a.gz", "cannot look up input"),
+        ("nowhere://bucket/a.gz", "nowhere:// cannot be reached: give a path"),
         ("https://a.example/", "names no file"),
     ]:
         with pytest.raises(UserError, match=message) as error:
