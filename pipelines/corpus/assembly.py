@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines import storage
+from pipelines.corpus.append import DECONTAMINATION, STATS
 from pipelines.corpus.card import data_card
 from pipelines.corpus.findings import describe_nothing, warn_of_drops, warn_of_files
-from pipelines.corpus.growth import DECONTAMINATION, STATS
 from pipelines.corpus.ledger import Ledger, check_accounts
 from pipelines.corpus.phases import Build
 from pipelines.corpus.results import dropped_records, empty_ledger

@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines import storage
-from pipelines.corpus.config import CorpusConfig
-from pipelines.corpus.growth import (
+from pipelines.corpus.append import (
     STATS,
     Base,
     begin_addition,
@@ -25,6 +24,7 @@ from pipelines.corpus.growth import (
     publish_addition,
     staging_of,
 )
+from pipelines.corpus.config import CorpusConfig
 from pipelines.corpus.job import prepare_job
 from pipelines.corpus.ledger import drops_by_reason
 from pipelines.corpus.reader import say_without_validation
@@ -71,7 +71,7 @@ def build_corpus(
         runner: where the Beam jobs run. Every worker must see `out` and the input: by URL, or on
             a file system that is mounted under the same path.
         beam_options: options for Beam itself.
-        append: add the input to the finished corpus at `out`; see `pipelines.corpus.growth`.
+        append: add the input to the finished corpus at `out`; see `pipelines.corpus.append`.
 
     Returns:
         A summary: stage, out, reused, documents, languages, bytes, records, dropped;

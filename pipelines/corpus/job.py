@@ -27,15 +27,14 @@ class Job:
     work: WorkDirectory
     config: CorpusConfig
     source: RecipeSource | PickledRecipe | None = None
-    prepared: tuple[tuple[str, tuple[tuple[str, Any], ...]], ...] = ()
+    prepared: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
 
     @property
     def recipe(self) -> Recipe:
         """The recipe; each thread has its own, and keeps it from call to call."""
         key = pickle.dumps(self)
         if getattr(_per_thread, "key", None) != key:
-            loaded = self.config.load(self.source)
-            _per_thread.recipe = loaded.change({step: dict(given) for step, given in self.prepared})
+            _per_thread.recipe = self.config.load(self.source).change(self.prepared)
             _per_thread.key = key
         return _per_thread.recipe
 
@@ -63,7 +62,7 @@ def prepare_job(
     work.make()
     directory = storage.join(work.root, "rules")
     prepared = {step.name: step.prepare(directory) for step in recipe.steps}
-    return Job(work, config, source, _frozen(prepared))
+    return Job(work, config, source, prepared)
 
 
 def open_job(directory: str, recipe: Recipe, config: CorpusConfig | None = None) -> Job:
@@ -81,7 +80,3 @@ def open_job(directory: str, recipe: Recipe, config: CorpusConfig | None = None)
     source = PickledRecipe(pickle.dumps(recipe))
     config = config or CorpusConfig(recipe=recipe.name)
     return prepare_job(WorkDirectory(directory), config, recipe, source)
-
-
-def _frozen(prepared: Mapping[str, Mapping[str, Any]]) -> tuple:
-    return tuple((step, tuple(fields.items())) for step, fields in prepared.items() if fields)

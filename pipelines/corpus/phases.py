@@ -11,6 +11,7 @@ import apache_beam as beam
 from apache_beam.pvalue import PCollection
 
 from pipelines import storage
+from pipelines.corpus.append import Base
 from pipelines.corpus.dedup.base import Dedup
 from pipelines.corpus.dedup.buckets import Shuffle, bits_for, shared_bits
 from pipelines.corpus.dedup.fingerprint_store import FingerprintStore
@@ -18,7 +19,6 @@ from pipelines.corpus.dedup.lines import LineDedup
 from pipelines.corpus.dedup.near import NearDedup
 from pipelines.corpus.dedup.urls import UrlDedup
 from pipelines.corpus.fingerprints import FINGERPRINT_BYTES
-from pipelines.corpus.growth import Base
 from pipelines.corpus.job import Job
 from pipelines.corpus.phase_progress import phase_progress
 from pipelines.corpus.pipeline import (

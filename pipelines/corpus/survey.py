@@ -18,7 +18,7 @@ import pyarrow.compute
 import pyarrow.parquet as pq
 
 from pipelines import storage
-from pipelines.corpus.growth import addition_name
+from pipelines.corpus.append import addition_name
 from pipelines.corpus.reader import open_shard
 from pipelines.corpus.rules.text_script import script_counts
 from pipelines.outputs import read_manifest

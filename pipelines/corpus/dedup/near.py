@@ -165,7 +165,7 @@ def _shingles(
     short = np.flatnonzero(chosen & (counts > 0) & (counts < words.units(length)))
     wordless = np.flatnonzero(chosen & (counts == 0))
     pages = np.concatenate([words.page_of_unit[starts], short, wordless])
-    whole = words.span_hashes(words.first[short], words.first[short + 1])
+    whole = words.spans.of(words.first[short], words.first[short + 1])
     raw = words.characters.of(words.page_starts[wordless], words.page_starts[wordless + 1])
     hashes = np.concatenate([hashes, whole, raw])
     if len(short) or len(wordless):

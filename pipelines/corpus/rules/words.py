@@ -185,10 +185,6 @@ class Words:
         positions, stops = positions[fits], stops[fits]
         return positions, stops, self.spans.of(positions, stops)
 
-    def span_hashes(self, starts: np.ndarray, stops: np.ndarray) -> np.ndarray:
-        """Return the hash of each span of units."""
-        return self.spans.of(starts, stops)
-
 
 def cut(texts: Sequence[str]) -> Words:
     """Cut pages into words; see `chunks` for many pages."""

@@ -16,11 +16,11 @@ from corpus_builds import LENIENT, build
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipelines.corpus.append import addition_name
 from pipelines.corpus.build import CorpusConfig
 from pipelines.corpus.card import data_card, escape_markdown
 from pipelines.corpus.config import ModernConfig
 from pipelines.corpus.croissant import croissant
-from pipelines.corpus.growth import addition_name
 from pipelines.corpus.recipes import MC4, MODERN
 from pipelines.corpus.rules.opt_out import OptOut
 from pipelines.corpus.stats import load_stats

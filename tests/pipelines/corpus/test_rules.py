@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import math
 import re
 
 import numpy as np
@@ -20,8 +21,10 @@ from pipelines.corpus.fingerprints import (
 from pipelines.corpus.recipes import (
     MC4,
     BadWords,
+    GopherQuality,
     IdentifyLanguage,
     MaxLength,
+    NearDedup,
     Paragraphs,
     UrlDedup,
 )
@@ -107,6 +110,22 @@ def test_languages():
     assert IdentifyLanguage(language_threshold=1.0).identify(page(german))[0] == "und"
     hebrew = "הוועדה דנה אתמול בתקציב והחליטה לאשר אותו לאחר דיון ארוך ומפורט בין חבריה הרבים."
     assert rule.identify(page(hebrew))[0] == "iw"
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: CorpusConfig(shard_bytes=0), "--shard-bytes must be at least 1 and at most 1,073"),
+        (lambda: CorpusConfig(min_lines=0), "--min-lines must be at least 1, not 0"),
+        (lambda: CorpusConfig(mc4_release="2"), "--mc4-release 2 is unknown: choose 3.0.1 or"),
+        (lambda: CorpusConfig(url_winner="oldest"), "--url-winner oldest is unknown: choose lar"),
+        (lambda: NearDedup(bands=0), "--modern.minhash.bands must be at least 1 and at most 255"),
+        (lambda: GopherQuality(max_words=math.nan), "--modern.quality.max-words must be a finite"),
+    ],
+)
+def test_bounds_name_the_option(make, message):
+    with pytest.raises(UserError, match=f"^{re.escape(message)}"):
+        make()
 
 
 def thresholds(config: CorpusConfig) -> tuple[float, str, float]:
