@@ -249,7 +249,7 @@ def while_waiting(monkeypatch) -> Callable[[Callable[[], None]], None]:
 
 
 def test_watching_evaluates_what_comes_and_ends_with_the_run(
-    child, evaluated, in_training, while_waiting, monkeypatch
+    evaluated, in_training, while_waiting, monkeypatch
 ):
     seen = []
 
@@ -275,7 +275,7 @@ def test_watching_evaluates_what_comes_and_ends_with_the_run(
 
 
 def test_a_run_that_ends_while_its_checkpoints_are_listed_lacks_none(
-    child, in_training, while_waiting, monkeypatch
+    in_training, while_waiting, monkeypatch
 ):
     listed = evaluation.complete_steps
 
