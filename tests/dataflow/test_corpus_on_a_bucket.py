@@ -1,14 +1,11 @@
 """A corpus in a bucket, built by this machine: the bytes of a local build."""
 
-import os
-import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import crawl_files as crawl
 import pytest
+from corpus_builds import build_elsewhere
 from trees import data_bytes
 
 from pipelines import storage
@@ -24,13 +21,6 @@ CONFIG = CorpusConfig(
     min_validation_documents=1,
     shard_bytes=2000,
 )
-CHILD = """
-import sys
-from pipelines.corpus.build import CorpusConfig, build_corpus
-build_corpus(sys.argv[2:], sys.argv[1], CorpusConfig(
-    min_lines=1, min_long_line_characters=1, language_threshold=0.7, min_validation_documents=1,
-    shard_bytes=2000), beam_options=["--direct_num_workers=1"])
-"""
 
 
 @pytest.fixture(scope="module")
@@ -92,11 +82,7 @@ def test_a_pattern_that_matches_nothing(bucket):
 @pytest.mark.parametrize("fault", ["corpus.after_ingest_shard", "corpus.before_marker"])
 def test_killed_and_continued(files, bucket, fault, local_data):
     out = f"{bucket}/corpus"
-    command = [sys.executable, "-c", CHILD, out, *map(str, files)]
-    killed = subprocess.run(
-        command, env={**os.environ, "MSWITCH_FAULT": fault}, capture_output=True, check=False
-    )
-    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    build_elsewhere(files, out, CONFIG, fault, beam_options=["--direct_num_workers=1"])
     assert not storage.exists(f"{out}/_COMPLETED")
     build_corpus(list(map(str, files)), out, CONFIG, beam_options=["--direct_num_workers=1"])
     assert data_bytes(f"{out}/data") == local_data
@@ -114,13 +100,7 @@ def test_an_addition_is_killed_and_continued_and_keeps_others_out(files, bucket,
         build_corpus([base], place, CONFIG)
     build_corpus([second], local, CONFIG, append=True)
     wanted = data_bytes(local / "data")
-    killed = subprocess.run(
-        [sys.executable, "-c", CHILD.replace("beam", "append=True, beam"), out, second],
-        env={**os.environ, "MSWITCH_FAULT": fault},
-        capture_output=True,
-        check=False,
-    )
-    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    build_elsewhere([second], out, CONFIG, fault, **one_worker)
     if fault == "corpus.after_shard":
         with pytest.raises(UserError, match=r"another crawl is being added .*_ADDING-"):
             build_corpus([third], out, CONFIG, **one_worker)

@@ -24,7 +24,7 @@ FILES = 90_000
 TEXT_BYTES = 3 << 40
 pytestmark = pytest.mark.slow
 
-#: Dataflow's limit for a job. (What is posted does not hold the pipeline: tests/dataflow/jobs.py.)
+#: Dataflow's limit for a job. (What is posted does not hold the pipeline: test_jobs.py.)
 LIMIT_BYTES = 10 << 20
 IMAGE = "example.test/mswitch:1"
 OPTIONS = (

@@ -1,7 +1,12 @@
 """Settings, recipes, texts and results of small corpus builds."""
 
 import json
+import os
+import pickle
 import random
+import signal
+import subprocess
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -83,6 +88,30 @@ def build(
 ) -> dict[str, Any]:
     """Build a corpus; give its summary."""
     return build_corpus([str(path) for path in inputs], out, config, **options)
+
+
+_CHILD = """
+import pickle, sys
+from pipelines.corpus.build import build_corpus
+inputs, out, config, options = pickle.load(sys.stdin.buffer)
+build_corpus(inputs, out, config, **options)
+"""
+
+
+def build_elsewhere(
+    inputs: Iterable[Path], out: str | Path, config: CorpusConfig, fault: str = "", **options: Any
+) -> str:
+    """Build in another process, killed at the fault point if one is given; give what it said."""
+    done = subprocess.run(
+        [sys.executable, "-c", _CHILD],
+        input=pickle.dumps((list(map(str, inputs)), str(out), config, options)),
+        env={**os.environ, "MSWITCH_FAULT": fault},
+        capture_output=True,
+        check=False,
+    )
+    said = done.stderr.decode()
+    assert done.returncode == (-signal.SIGKILL if fault else 0), f"{fault}: {said}"
+    return said
 
 
 def build_with(

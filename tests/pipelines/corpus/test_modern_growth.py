@@ -2,19 +2,14 @@
 
 import dataclasses
 import json
-import os
-import pickle
 import shutil
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import crawl_files as crawl
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from corpus_builds import build, documents, english, modern_settings, stages
+from corpus_builds import build, build_elsewhere, documents, english, modern_settings, stages
 from trees import data_bytes
 
 from pipelines.corpus.build import CorpusConfig
@@ -26,12 +21,6 @@ from pipelines.corpus.work_directory import WorkDirectory, save_array
 from pipelines.faults import GROWTH_POINTS, MODERN_POINTS
 
 ITEM = "Which of the rivers that pass through the old capital also pass through the harbour town?"
-
-CHILD = """
-import pickle, sys
-from pipelines.corpus.build import build_corpus
-build_corpus(sys.argv[2:], sys.argv[1], pickle.load(sys.stdin.buffer), append=True)
-"""
 
 
 @pytest.fixture
@@ -134,20 +123,8 @@ def test_killed_and_rerun(tmp_path, months, config):
     build(months[:1], whole, config)
     shutil.copytree(whole, killed)
     build(months[1:2], whole, config, append=True)
-
-    def run(fault: str) -> int:
-        command = [sys.executable, "-c", CHILD, str(killed), str(months[1])]
-        return subprocess.run(
-            command,
-            input=pickle.dumps(config),
-            env={**os.environ, "MSWITCH_FAULT": fault},
-            capture_output=True,
-            check=False,
-        ).returncode
-
-    for point in (*MODERN_POINTS, *GROWTH_POINTS):
-        assert run(point) == -signal.SIGKILL, point
-    assert run("") == 0
+    for point in (*MODERN_POINTS, *GROWTH_POINTS, ""):
+        build_elsewhere(months[1:2], killed, config, point, append=True)
     assert data_bytes(killed) == data_bytes(whole)
     assert not list(tmp_path.glob(".killed.partial-*"))
 
