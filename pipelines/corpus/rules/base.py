@@ -117,12 +117,10 @@ class Rule(Step):
 
     def url_reason(self, url: str) -> str | None:
         """Name the list that blocks a URL, whose record is not read then, or None."""
-        del url
         return None
 
     def response_reason(self, headers: Sequence[tuple[str, str]], html: str) -> str | None:
         """Return why not to extract a WARC response, or None."""
-        del headers, html
         return None
 
     def reason(self, page: Page) -> str | None:
@@ -139,7 +137,6 @@ class Rule(Step):
 
     def notes(self, page: Page) -> Iterable[Mapping[str, Any]]:
         """Return what to note of a page that was dropped, as JSON."""
-        del page
         return ()
 
     def describe(self, page: Page) -> Mapping[str, Any]:
