@@ -1,16 +1,40 @@
 """Progress of long work, as plain lines on standard error."""
 
+import contextlib
+import contextvars
 import sys
 import time
+from collections.abc import Callable, Iterator, Sequence
 
 #: The first line of a long piece of work comes early, the others at this distance.
 FIRST_SECS = 2.0
 INTERVAL_SECS = 10.0
 
+_listener: contextvars.ContextVar[Callable[[Sequence[str]], None]] = contextvars.ContextVar("lines")
+
 
 def say(stage: str, message: str) -> None:
     """Print one line that names its stage."""
-    print(f"[{stage}] {message}", file=sys.stderr, flush=True)
+    pass_on([f"[{stage}] {message}"])
+
+
+def pass_on(lines: Sequence[str]) -> None:
+    """Print lines as they are, such as those of another process."""
+    if listener := _listener.get(None):
+        listener(lines)
+        return
+    for line in lines:
+        print(line, file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def lines_to(listener: Callable[[Sequence[str]], None]) -> Iterator[None]:
+    """Give what this thread would print so to `listener`, such as a flow's logger."""
+    token = _listener.set(listener)
+    try:
+        yield
+    finally:
+        _listener.reset(token)
 
 
 class Progress:

@@ -31,6 +31,7 @@ SUBCOMMANDS = {
     "export-hf": "Write a run's checkpoint for Hugging Face's transformers.",
     "report": "Compare two runs language by language: report.html, report.json, CSV.",
     "runs": "Run commands as jobs that outlive their terminal, here or on a cluster.",
+    "deploy": "Give a Prefect server the flows of corpora, examples and pretraining.",
     "doctor": "Say what is installed, what can be used here, and what is missing.",
 }
 

@@ -5,7 +5,7 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Annotated, Any
 
-from annotated_types import Ge, Le
+from annotated_types import Ge, Gt, Le
 
 from pipelines.corpus.dedup.lines import DedupScope
 from pipelines.corpus.dedup.near import NearDedup
@@ -21,6 +21,10 @@ from pipelines.crawl.fields import map_fields
 from pipelines.errors import UserError
 from pipelines.languages import parse_codes
 from pipelines.validation import check_fields
+
+AtLeastZero = Annotated[int, Ge(0)]
+AtLeastOne = Annotated[int, Ge(1)]
+Share = Annotated[float, Ge(0), Le(1)]
 
 #: Options that set the field of this name in whatever step of a recipe has it.
 STEP_OPTIONS = (
@@ -66,7 +70,7 @@ class ModernConfig:
     mask_personal_data: bool = True
     blocklists: tuple[str, ...] = ()
     evaluation_sets: tuple[str, ...] = ()
-    contamination_share: float = 0.5
+    contamination_share: Annotated[float, Gt(0), Le(1)] = 0.5
 
     def changes(self) -> Iterator[tuple[str, str, str, Any]]:
         """Yield what differs from the defaults: option, step, its field and value."""
@@ -142,27 +146,27 @@ class CorpusConfig:
     profile: ProfileName = "mc4"
     recipe: str | None = None
     mc4_release: Mc4Release = "3.1.0"
-    language_threshold: float | None = None
+    language_threshold: Share | None = None
     url_winner: UrlWinner | None = None
-    badwords_filter_fraction: float | None = None
+    badwords_filter_fraction: Share | None = None
     dedup_scope: DedupScope | None = None
     languages: tuple[str, ...] | None = None
     keep_und: bool | None = None
-    max_page_characters: int | None = None
-    min_lines: int | None = None
-    min_long_line_characters: int | None = None
+    max_page_characters: AtLeastOne | None = None
+    min_lines: AtLeastOne | None = None
+    min_long_line_characters: AtLeastZero | None = None
     drop_metadata_lines: bool = True
-    language_min_bytes: int | None = None
-    language_max_bytes: int | None = None
+    language_min_bytes: AtLeastZero | None = None
+    language_max_bytes: AtLeastOne | None = None
     validation_per_mille: Annotated[int, Ge(0), Le(999)] = 1
-    min_validation_documents: Annotated[int, Ge(0)] = 0
+    min_validation_documents: AtLeastZero = 0
     field: tuple[str, ...] | None = None
     html_main_content: bool = True
     max_record_bytes: Annotated[int, Ge(1), Le(1 << 30)] = 16 << 20
     shard_bytes: Annotated[int, Ge(1), Le(1 << 30)] = 128 << 20
-    bucket_bytes: Annotated[int, Ge(1)] = 64 << 20
+    bucket_bytes: AtLeastOne = 64 << 20
     keep_fingerprints: bool = True
-    rejected_per_reason: Annotated[int, Ge(0)] = 20
+    rejected_per_reason: AtLeastZero = 20
     modern: ModernConfig = dataclasses.field(default_factory=ModernConfig)
 
     def __post_init__(self):

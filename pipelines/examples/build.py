@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from annotated_types import Ge, Le
+from annotated_types import Ge, Gt, Le, Lt
 
 from pipelines import storage
 from pipelines.corpus.reader import Corpus, open_corpus, say_without_validation
@@ -59,9 +59,9 @@ class ExamplesConfig:
             anew each time they are read.
     """
 
-    inputs_length: int = 1024
-    noise_density: float = 0.15
-    mean_noise_span_length: float = 3.0
+    inputs_length: Annotated[int, Ge(8)] = 1024
+    noise_density: Annotated[float, Gt(0), Lt(1)] = 0.15
+    mean_noise_span_length: Annotated[float, Ge(1)] = 3.0
     seed: Annotated[int, Ge(0), Le(2**32 - 1)] = 0
     separate_documents: bool = False
     validation_segments: Count | None = None

@@ -48,24 +48,19 @@ class VocabularyConfig:
     """Settings of a vocabulary; the defaults are mT5's.
 
     Attributes:
-        size: all ids, the 100 sentinels included.
+        size: all ids: 3 special ones, 256 bytes, the learned pieces and 100 sentinels.
         character_coverage: share of characters that get a piece; the rest is spelt in bytes.
         sample_characters: budget of text to train on.
         sampling_exponent: a language's share of the text follows documents ** this.
     """
 
-    size: int = 250_100
+    size: Annotated[int, Ge(MIN_SIZE)] = 250_100
     character_coverage: Annotated[float, Ge(0.98), Le(1)] = 0.99999
     sample_characters: Annotated[int, Ge(1)] = 100_000_000
     sampling_exponent: Annotated[float, Ge(0), Le(1)] = 0.3
 
     def __post_init__(self) -> None:
         check_fields(self)
-        if self.size < MIN_SIZE:
-            raise UserError(
-                f"--size is {self.size}: give at least {MIN_SIZE} (3 special, 256 byte "
-                "and 100 sentinel ids are in it)"
-            )
 
 
 def _lines(shards: Sequence[CorpusShard]) -> Iterator[str]:

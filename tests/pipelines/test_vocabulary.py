@@ -139,7 +139,7 @@ def test_damaged_and_missing_input(small_corpus, tmp_path):
 @pytest.mark.parametrize(
     ("settings", "named"),
     [
-        ({"size": 300}, "--size is 300: give at least"),
+        ({"size": 300}, "--size must be at least 360, not 300"),
         ({"character_coverage": 0.5}, "--character-coverage must be at least 0.98"),
         ({"sample_characters": 0}, "--sample-characters must be at least 1"),
         ({"sampling_exponent": 2}, "--sampling-exponent must be at least 0 and at most 1"),

@@ -1,0 +1,58 @@
+"""`mswitch deploy`: flows on a Prefect server."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import App, Parameter
+
+from flows.cli.commands.common import Json, print_result
+from flows.processes import is_supervised, supervise
+from pipelines.errors import UserError
+
+app = App(name="deploy")
+
+Flag = Annotated[bool, Parameter(negative="")]
+
+
+@app.default
+def deploy(
+    *,
+    operators: Path | None = None,
+    dry_run: Flag = False,
+    check: Flag = False,
+    serve: Flag = False,
+    json: Json = False,
+) -> int:
+    """Give a Prefect server the work pool, automations, deployments and schedules of mswitch.
+
+    It prints what differed, and does nothing where nothing does. Schedules are inactive, but for
+    that of the reconciler, unless operators.toml says `active = true`.
+
+        mswitch deploy --serve
+        mswitch deploy --operators operators.toml --check
+
+    Args:
+        operators: settings: server, storage, launchers, schedules (docs/how-to/operators.md); by
+            default operators.toml, where there is one.
+        dry_run: change nothing.
+        check: change nothing, and end with code 1 if something differs.
+        serve: also run a server, its UI and a worker on this machine, until Ctrl-C.
+    """
+    from flows.operators.profile import FILE, read_operators
+
+    if sum((dry_run, check, serve)) > 1:
+        raise UserError("--dry-run, --check and --serve exclude each other: give one of them")
+    settings = read_operators(operators)
+    if serve and not is_supervised("deploy"):
+        return supervise(sys.argv[1:])
+    from flows.operators.deploy import deploy as run_deploy
+    from flows.operators.serve import serve as run_serve
+
+    file = operators or (Path(FILE) if Path(FILE).exists() else None)
+    if serve:
+        run_serve(settings, file)
+    lines = run_deploy(settings, file, write=not (dry_run or check))
+    text = "\n".join(lines) or f"{settings.server}: nothing differs"
+    print_result({"stage": "deploy", "out": str(settings.server), "changes": lines}, text, json)
+    return 1 if check and lines else 0

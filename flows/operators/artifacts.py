@@ -1,0 +1,100 @@
+"""What a person sees of a run in Prefect besides its logs. All of it may fail without harm."""
+
+import contextlib
+import json
+import re
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from prefect.artifacts import (
+    create_link_artifact,
+    create_markdown_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
+
+from flows.operators.steps import SERVER_ERRORS
+from models.training.metrics import METRICS
+
+#: Enough for the last lines of metrics.jsonl, loads of all experts included.
+_TAIL_BYTES = 1 << 20
+
+
+def key_of(*names: str) -> str:
+    """The key of an artifact: lower-case letters, digits and dashes."""
+    return re.sub(r"[^a-z0-9]+", "-", "-".join(names).lower()).strip("-")
+
+
+def last_metrics(run: Path) -> Mapping[str, Any] | None:
+    """The metrics of the last step that a run wrote down whole."""
+    try:
+        with open(run / METRICS, "rb") as file:
+            file.seek(max(0, file.seek(0, 2) - _TAIL_BYTES))
+            lines = file.read().split(b"\n")
+    except FileNotFoundError:
+        return None
+    for line in reversed(lines[:-1]):
+        with contextlib.suppress(ValueError):
+            return json.loads(line)
+    return None
+
+
+class TrainingProgress:
+    """A progress artifact of a training: percent, loss, steps a second, time left."""
+
+    def __init__(self, run: Path, steps: int):
+        self._run, self._steps = run, steps
+        self._id: Any = None
+        self._before: tuple[int, float] | None = None
+        self._rate = 0.0
+
+    def update(self) -> None:
+        """Bring it up to date."""
+        metrics = last_metrics(self._run)
+        if metrics is None:
+            return
+        step, now = metrics["step"], time.monotonic()
+        if self._before is not None and step > self._before[0]:
+            self._rate = (step - self._before[0]) / (now - self._before[1])
+        if self._before is None or step > self._before[0]:
+            self._before = step, now
+        percent = 100 * step / self._steps
+        if self._id is None:
+            key = key_of("train", self._run.parent.name, self._run.name)
+            self._id = create_progress_artifact(percent, key, self._describe(metrics))
+        else:
+            update_progress_artifact(self._id, percent, self._describe(metrics))
+
+    def _describe(self, metrics: Mapping[str, Any]) -> str:
+        step, loss = metrics["step"], metrics.get("train/loss")
+        parts = [
+            f"{self._run.name}: step {step:,} of {self._steps:,}",
+            "loss not finite" if loss is None else f"loss {loss:.3f}",
+        ]
+        if self._rate:
+            left = (self._steps - step) / self._rate
+            parts += [f"{self._rate:.2f} steps/s", f"{left / 60:.0f} min left"]
+        if "router/drop_fraction" in metrics:
+            parts.append(f"{metrics['router/drop_fraction']:.1%} of tokens dropped")
+        return " · ".join(parts)
+
+
+def show_markdown(key: str, markdown: str, description: str = "") -> None:
+    """Show a text; one of the same key replaces the one before."""
+    with contextlib.suppress(*SERVER_ERRORS):
+        create_markdown_artifact(markdown, key, description)
+
+
+def show_table(key: str, rows: list[dict[str, Any]], description: str = "") -> None:
+    """Show rows."""
+    with contextlib.suppress(*SERVER_ERRORS):
+        create_table_artifact(rows, key, description)
+
+
+def show_page(key: str, page: Path, text: str) -> None:
+    """Show a link to a page on disk."""
+    with contextlib.suppress(*SERVER_ERRORS):
+        create_link_artifact(page.absolute().as_uri(), text, key)

@@ -1,0 +1,283 @@
+"""Makes a Prefect server have what the table of deployments says, and shows what differs."""
+
+import contextlib
+import dataclasses
+import datetime
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx
+from prefect import get_client
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.actions import (
+    DeploymentScheduleCreate,
+    WorkPoolCreate,
+    WorkPoolUpdate,
+)
+from prefect.client.schemas.objects import ConcurrencyOptions, StateType
+from prefect.client.schemas.schedules import CronSchedule
+from prefect.events.actions import ActionTypesOrUnknown, ChangeFlowRunState
+from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
+from prefect.exceptions import ObjectNotFound
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from flows.operators.deployments import (
+    DEPLOYMENTS,
+    HEARTBEAT_SECS,
+    TAG,
+    Deployment,
+    check_schedules,
+    job_variables,
+    schedule_of,
+    schema_of,
+)
+from flows.operators.profile import Operators
+from pipelines.errors import UserError
+from pipelines.outputs import canonical_json
+
+
+@dataclasses.dataclass(frozen=True)
+class Thing:
+    """Something that the server shall have.
+
+    Attributes:
+        name: kind and name, as shown.
+        wanted: its settings.
+        found: those that the server has; None where it has no such thing.
+        write: makes the server have the wanted ones.
+    """
+
+    name: str
+    wanted: Mapping[str, Any]
+    found: Mapping[str, Any] | None
+    write: Callable[[], object]
+
+    def difference(self) -> list[str]:
+        """What differs, in lines; none if nothing does."""
+        if self.found is None:
+            return [f"+ {self.name}"]
+        return [
+            f"~ {self.name}: {key}: {_short(self.found.get(key))} -> {_short(value)}"
+            for key, value in self.wanted.items()
+            if self.found.get(key) != value
+        ]
+
+
+def deploy(operators: Operators, operators_file: Path | None, *, write: bool) -> list[str]:
+    """Compare the server with the table, and make it so.
+
+    Args:
+        operators: the settings.
+        operators_file: where they come from, for the workers.
+        write: whether to change the server.
+
+    Returns:
+        What differed, in lines.
+
+    Raises:
+        UserError: the server does not answer, or a schedule is of no deployment or not valid.
+    """
+    check_schedules(operators)
+    with server(operators) as client:
+        lines = []
+        for thing in _things(client, operators, operators_file):
+            difference = thing.difference()
+            lines += difference
+            if difference and write:
+                thing.write()
+        return lines
+
+
+@contextlib.contextmanager
+def server(operators: Operators) -> Iterator[SyncPrefectClient]:
+    """A client of the server.
+
+    Raises:
+        UserError: it does not answer.
+    """
+    address = str(operators.server)
+    with temporary_settings({PREFECT_API_URL: address}), get_client(sync_client=True) as client:
+        try:
+            client.hello()
+            yield client
+        except httpx.TransportError as error:
+            raise UserError(
+                f"the Prefect server {address} does not answer ({type(error).__name__}): start it "
+                "(`prefect server start`), name another in operators.toml, or give --serve"
+            ) from error
+
+
+def _things(
+    client: SyncPrefectClient, operators: Operators, operators_file: Path | None
+) -> Iterator[Thing]:
+    yield _work_pool(client, operators)
+    for deployment in DEPLOYMENTS:
+        yield _deployment(client, deployment, operators, operators_file)
+    yield _automation(client, zombies())
+
+
+def _work_pool(client: SyncPrefectClient, operators: Operators) -> Thing:
+    name, limit = operators.pool, operators.flow_runs
+    wanted = {"type": "process", "concurrency_limit": limit}
+    try:
+        pool = client.read_work_pool(name)
+    except ObjectNotFound:
+        create = WorkPoolCreate(name=name, **wanted)
+        return Thing(f"work pool {name}", wanted, None, lambda: client.create_work_pool(create))
+    if pool.type != "process":
+        raise UserError(
+            f"work pool {name} is of type {pool.type}, and has to be of type process: "
+            "give another as pool in operators.toml"
+        )
+    found = {"type": pool.type, "concurrency_limit": pool.concurrency_limit}
+    update = WorkPoolUpdate(concurrency_limit=limit)
+    return Thing(f"work pool {name}", wanted, found, lambda: client.update_work_pool(name, update))
+
+
+def _deployment(
+    client: SyncPrefectClient,
+    deployment: Deployment,
+    operators: Operators,
+    operators_file: Path | None,
+) -> Thing:
+    schema = schema_of(deployment, operators)
+    schedule = schedule_of(deployment, operators)
+    wanted: dict[str, Any] = {
+        "entrypoint": deployment.entrypoint,
+        "work_pool_name": operators.pool,
+        "parameters": deployment.parameters,
+        "description": deployment.flow.description,
+        "tags": [TAG],
+        "job_variables": job_variables(operators_file),
+        "form": _digest(schema),
+        "enforce_parameter_schema": True,
+        "concurrency": deployment.concurrency,
+        "schedule": schedule.model_dump() if schedule is not None else None,
+    }
+
+    def write() -> None:
+        limit, options = None, None
+        if deployment.concurrency is not None:
+            limit, strategy = deployment.concurrency
+            options = ConcurrencyOptions(collision_strategy=strategy)
+        client.create_deployment(
+            flow_id=client.create_flow_from_name(deployment.flow.name),
+            name=deployment.name,
+            schedules=[_schedule_of(schedule)] if schedule is not None else [],
+            concurrency_limit=limit,
+            concurrency_options=options,
+            parameters=wanted["parameters"],
+            description=wanted["description"],
+            work_pool_name=operators.pool,
+            tags=wanted["tags"],
+            path=".",
+            entrypoint=deployment.entrypoint,
+            parameter_openapi_schema=schema,
+            pull_steps=[],
+            enforce_parameter_schema=True,
+            job_variables=wanted["job_variables"],
+        )
+
+    name = f"deployment {deployment.full_name}"
+    try:
+        before = client.read_deployment_by_name(deployment.full_name)
+    except ObjectNotFound:
+        return Thing(name, wanted, None, write)
+    found = {key: getattr(before, key, None) for key in wanted}
+    found["form"] = _digest(before.parameter_openapi_schema)
+    limit, options = before.global_concurrency_limit, before.concurrency_options
+    found["concurrency"] = (
+        (limit.limit, options.collision_strategy.value)
+        if limit is not None and options is not None
+        else None
+    )
+    found["schedule"] = _found_schedule(before.schedules)
+    return Thing(name, wanted, found, write)
+
+
+def _schedule_of(schedule: Any) -> DeploymentScheduleCreate:
+    return DeploymentScheduleCreate(
+        schedule=CronSchedule(cron=schedule.cron, timezone=schedule.timezone),
+        active=schedule.active,
+        parameters=schedule.parameters,
+    )
+
+
+def _found_schedule(schedules: Any) -> Any:
+    """The one schedule as operators.toml has it; all of them where there are others."""
+    found = [
+        {
+            "cron": getattr(one.schedule, "cron", str(one.schedule)),
+            "timezone": one.schedule.timezone,
+            "active": one.active,
+            "parameters": one.parameters,
+        }
+        for one in schedules
+    ]
+    return found[0] if len(found) == 1 else found or None
+
+
+def zombies() -> AutomationCore:
+    """Flow runs that give no sign of life have crashed; the reconciler starts them again."""
+    ends = ("Completed", "Failed", "Cancelled", "Crashed", "Suspended", "Paused", "AwaitingRetry")
+    heartbeat = "prefect.flow-run.heartbeat"
+    crash: ActionTypesOrUnknown = ChangeFlowRunState(
+        state=StateType.CRASHED,
+        name="Crashed",
+        message="No sign of life: its process died.",
+        force=False,
+    )
+    return AutomationCore(
+        name=f"{TAG}-zombies",
+        description="Flow runs whose process died are Crashed.",
+        trigger=EventTrigger(
+            match={"prefect.resource.id": "prefect.flow-run.*"},
+            match_related={
+                "prefect.resource.role": "tag",
+                "prefect.resource.id": f"prefect.tag.{TAG}",
+            },
+            for_each={"prefect.resource.id"},
+            after={heartbeat},
+            expect={heartbeat, *(f"prefect.flow-run.{name}" for name in ends)},
+            posture=Posture.Proactive,
+            threshold=1,
+            within=datetime.timedelta(seconds=3 * HEARTBEAT_SECS),
+        ),
+        actions=[crash],
+    )
+
+
+def _automation(client: SyncPrefectClient, wanted: AutomationCore) -> Thing:
+    settings = wanted.model_dump(mode="json", exclude={"owner_resource"})
+    before = client.read_automations_by_name(wanted.name)
+    if not before:
+        return Thing(
+            f"automation {wanted.name}", settings, None, lambda: client.create_automation(wanted)
+        )
+    found = before[0].model_dump(mode="json", exclude={"id", "owner_resource"})
+    return Thing(
+        f"automation {wanted.name}",
+        {key: _sorted(value) for key, value in settings.items()},
+        {key: _sorted(value) for key, value in found.items()},
+        lambda: client.update_automation(before[0].id, wanted),
+    )
+
+
+def _sorted(value: Any) -> Any:
+    """The value, with lists that have no order of their own in one order; ids left out."""
+    if isinstance(value, dict):
+        return {key: _sorted(one) for key, one in value.items() if key != "id"}
+    if isinstance(value, list):
+        return sorted((_sorted(one) for one in value), key=str)
+    return value
+
+
+def _digest(schema: Any) -> str:
+    return hashlib.sha256(canonical_json(schema).encode()).hexdigest()[:12]
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 200 else f"{text[:200]}..."

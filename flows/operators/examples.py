@@ -1,0 +1,80 @@
+"""The flow from a corpus to examples."""
+
+from pathlib import Path
+from typing import Any
+
+from prefect import flow
+
+from flows.launch.job import Job, Launcher
+from flows.operators.artifacts import key_of, show_table
+from flows.operators.parameters import flat, options_of
+from flows.operators.profile import read_operators
+from flows.operators.settings import ExamplesSettings
+from flows.operators.steps import cancel_hook, follow, step
+from pipelines.errors import UserError
+from pipelines.outputs import read_manifest
+from pipelines.vocabulary_inspection import inspect_vocabulary
+
+_COLUMNS = ("lang", "tokens_per_word", "tokens_per_byte", "unknown_share", "byte_share")
+
+
+@flow(name="examples", flow_run_name="examples {name}", on_cancellation=[cancel_hook])
+@flat
+def examples(settings: ExamplesSettings) -> None:
+    """Train a vocabulary, see how it suits each language, and write the examples."""
+    operators = read_operators()
+    launcher = operators.launcher(settings.launcher)
+    corpus = operators.directory("corpora", settings.corpus)
+    read_manifest(corpus, "corpus")
+    vocabulary: str | Path = settings.vocabulary_file
+    if not vocabulary:
+        vocabulary = operators.directory("vocabularies", settings.name)
+        train_vocabulary(settings, corpus, vocabulary, launcher)
+    check_vocabulary(settings, corpus, vocabulary)
+    build(settings, corpus, vocabulary, operators.directory("examples", settings.name), launcher)
+
+
+@step("vocabulary {out.name}")
+def train_vocabulary(
+    settings: ExamplesSettings, corpus: Path, out: Path, launcher: Launcher
+) -> None:
+    """Train the SentencePiece model."""
+    options = options_of(settings.vocabulary)
+    follow(Job(("vocab", "train", f"--corpus={corpus}", f"--out={out}", *options), out), launcher)
+
+
+@step("gate of {settings.name}")
+def check_vocabulary(settings: ExamplesSettings, corpus: Path, vocabulary: str | Path) -> None:
+    """Refuse a vocabulary that serves a language badly.
+
+    Raises:
+        UserError: a language has too many unknown tokens, or too many tokens per word.
+    """
+    found = inspect_vocabulary(vocabulary, corpus)["languages"]
+    rows = [{name: row[name] for name in _COLUMNS} for row in found]
+    show_table(key_of("vocabulary", settings.name), rows, "How the vocabulary suits each language")
+    for column, limit, option in (
+        ("unknown_share", settings.max_unknown_share, "max_unknown_share"),
+        ("tokens_per_word", settings.max_tokens_per_word, "max_tokens_per_word"),
+    ):
+        _check_limit(found, column, limit, option)
+
+
+def _check_limit(rows: list[dict[str, Any]], column: str, limit: float, option: str) -> None:
+    over = [row for row in rows if row[column] is not None and row[column] > limit]
+    if over:
+        worst = max(over, key=lambda row: row[column])
+        raise UserError(
+            f"{len(over)} of {len(rows)} languages have a {column} above {limit:g}, the most "
+            f"{worst['lang']} with {worst[column]:.3g}: train a larger vocabulary, cover more "
+            f"characters, or raise {option}"
+        )
+
+
+@step("examples {out.name}")
+def build(
+    settings: ExamplesSettings, corpus: Path, vocabulary: str | Path, out: Path, launcher: Launcher
+) -> None:
+    """Write the seqio cache."""
+    argv = ("examples", "build", f"--corpus={corpus}", f"--vocab={vocabulary}", f"--out={out}")
+    follow(Job((*argv, *options_of(settings.config)), out), launcher)

@@ -1,0 +1,164 @@
+"""Parameters of flows: the fields of configuration classes, one by one, as Prefect shows them.
+
+    @flow(name="examples")
+    @flat
+    def examples(settings: ExamplesSettings) -> None: ...
+
+The flow has a parameter for every field of `ExamplesSettings` and of the configuration classes in
+it, with the description from its docstring, its bounds and choices, and its default. Prefect's form
+and API so refuse what `pipelines.validation.check_fields` refuses. A rule that concerns several
+fields is checked when the classes are made, before the flow does anything.
+"""
+
+import dataclasses
+import functools
+import inspect
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, get_type_hints
+
+from prefect.exceptions import FailedRun
+from prefect.logging import get_logger
+from prefect.states import Failed
+from pydantic import Field
+from pydantic.fields import FieldInfo
+
+from pipelines.dataflow.docstrings import attribute_docs
+from pipelines.errors import as_user_error
+
+#: The field of a flow's settings whose own fields are parameters without a prefix.
+CONFIG = "config"
+
+
+def flat(function: Callable[[Any], Any]) -> Callable[..., Any]:
+    """Give a flow's function, which takes one configuration class, a parameter for each field.
+
+    What the user got wrong becomes a state Failed with the one line as its message.
+    """
+    [parameter] = inspect.signature(function).parameters.values()
+    settings = parameter.annotation
+
+    @functools.wraps(function)
+    def flattened(**values: Any) -> Any:
+        try:
+            return function(configured(settings, values))
+        except Exception as error:
+            refusal = as_user_error(error)
+            if refusal is None:
+                raise
+            return Failed(message=str(refusal))
+
+    signature = inspect.Signature(
+        [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=field, annotation=hint)
+            for name, hint, field in parameters_of(settings)
+        ]
+    )
+    flattened.__signature__ = signature  # pyright: ignore[reportAttributeAccessIssue]
+    return flattened
+
+
+class _RefusalsInOneLine(logging.Filter):
+    """Leaves out the tracebacks that Prefect logs of a state Failed that was returned."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        kind = record.exc_info[0] if record.exc_info else None
+        if kind is None:
+            record.exc_info = None
+        return kind is None or not issubclass(kind, FailedRun)
+
+
+for _name in ("flow_runs", "task_runs", "engine"):
+    get_logger(_name).addFilter(_RefusalsInOneLine())
+
+
+def parameters_of(settings: type) -> Iterator[tuple[str, Any, FieldInfo]]:
+    """Yield name, type and description of each parameter that a class of settings has."""
+    return _flatten(settings(), "")
+
+
+def _flatten(default: Any, prefix: str) -> Iterator[tuple[str, Any, FieldInfo]]:
+    hints = get_type_hints(type(default), include_extras=True)
+    docs = attribute_docs(type(default))
+    for field in dataclasses.fields(default):
+        value = _given(default, field)
+        if dataclasses.is_dataclass(value):
+            yield from _flatten(value, _inner(prefix, field.name))
+        else:
+            text = docs[field.name]
+            description = text[0].upper() + text[1:]
+            yield (
+                f"{prefix}{field.name}",
+                hints[field.name],
+                Field(default=value, description=description),
+            )
+
+
+def configured(settings: type, values: Mapping[str, Any], prefix: str = "") -> Any:
+    """Make the settings that values of parameters mean; what is not given has its default.
+
+    Raises:
+        UserError: a value is out of bounds, or does not go with another.
+    """
+    return _replaced(settings(), values, prefix)
+
+
+def _replaced(default: Any, values: Mapping[str, Any], prefix: str) -> Any:
+    changes = {}
+    for field in dataclasses.fields(default):
+        value, name = _given(default, field), f"{prefix}{field.name}"
+        if dataclasses.is_dataclass(value):
+            changes[field.name] = _replaced(value, values, _inner(prefix, field.name))
+        else:
+            given = values.get(name, value)
+            # A parameter that is not given may come as its description.
+            changes[field.name] = given.default if isinstance(given, FieldInfo) else given
+    return dataclasses.replace(default, **changes)
+
+
+def flat_values(settings: Any, prefix: str = "") -> dict[str, Any]:
+    """The values of parameters that mean these settings, as JSON has them."""
+    values = {}
+    for field in dataclasses.fields(settings):
+        value = _given(settings, field)
+        if dataclasses.is_dataclass(value):
+            values |= flat_values(value, _inner(prefix, field.name))
+        else:
+            values[f"{prefix}{field.name}"] = list(value) if isinstance(value, tuple) else value
+    return values
+
+
+def _given(config: Any, field: dataclasses.Field[Any]) -> Any:
+    """The value of a field; None, its default, where the class derives the value from others."""
+    value = getattr(config, field.name)
+    if field.default is None and value is not None:
+        without = dataclasses.replace(config, **{field.name: None})
+        return None if without == config else value
+    return value
+
+
+def _inner(prefix: str, name: str) -> str:
+    return prefix if name == CONFIG else f"{prefix}{name}_"
+
+
+def options_of(config: Any, prefix: str = "") -> list[str]:
+    """The options of a command that mean these settings, without those that are its defaults.
+
+    Each is one word, so that no value can be taken for another option.
+    """
+    words = []
+    for field in dataclasses.fields(config):
+        value = _given(config, field)
+        name = f"{prefix}{field.name}".replace("_", "-")
+        if dataclasses.is_dataclass(value):
+            words += options_of(value, f"{name}.")
+        elif value == field.default:
+            continue
+        elif isinstance(value, bool):
+            stem, _, leaf = name.rpartition(".")
+            words.append(f"--{stem}{'.' if stem else ''}{'' if value else 'no-'}{leaf}")
+        elif isinstance(value, tuple):
+            words += [f"--{name}={part}" for part in value]
+        else:
+            words.append(f"--{name}={value}")
+    return words

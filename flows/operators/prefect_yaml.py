@@ -1,0 +1,49 @@
+"""`python -m flows.operators.prefect_yaml`: write prefect.yaml, for those who use `prefect deploy`.
+
+It follows from the table of deployments; a test compares the file with what this prints.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from flows.operators.deployments import DEPLOYMENTS, TAG, Deployment, environment
+from flows.operators.profile import Operators
+
+FILE = Path(__file__).parents[1] / "prefect.yaml"
+_HEAD = (
+    "# Written by `python -m flows.operators.prefect_yaml` from flows/operators/deployments.py.\n"
+)
+
+
+def to_yaml() -> str:
+    """prefect.yaml as it is in the repository."""
+    content = {
+        "name": "mswitch",
+        "pull": [],
+        "deployments": [_describe(deployment) for deployment in DEPLOYMENTS],
+    }
+    return _HEAD + yaml.safe_dump(content, sort_keys=False, width=100)
+
+
+def _describe(deployment: Deployment) -> dict[str, Any]:
+    described: dict[str, Any] = {
+        "name": deployment.name,
+        "entrypoint": deployment.entrypoint,
+        "description": deployment.flow.description,
+        "tags": [TAG],
+        "parameters": deployment.parameters,
+        "work_pool": {"name": Operators().pool, "job_variables": {"env": environment(None)}},
+        "schedules": [],
+    }
+    if deployment.schedule is not None:
+        described["schedules"] = [deployment.schedule.model_dump()]
+    if deployment.concurrency is not None:
+        limit, strategy = deployment.concurrency
+        described["concurrency_limit"] = {"limit": limit, "collision_strategy": strategy.value}
+    return described
+
+
+if __name__ == "__main__":
+    FILE.write_text(to_yaml())

@@ -1,0 +1,98 @@
+"""The flow that makes Prefect's server, the jobs' records and the launchers agree.
+
+It looks at what is, however that came about, and may be run at any time. A job whose flow run is
+gone goes on: it is reported, and `mswitch runs` has the commands for it.
+"""
+
+from collections.abc import Sequence
+from uuid import UUID
+
+from prefect import flow, get_client
+from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.events import emit_event
+from prefect.exceptions import ObjectNotFound
+from prefect.states import AwaitingRetry
+
+from flows.launch.job import Unreachable
+from flows.launch.record import Record, find_records, follower
+from flows.launch.run import ask, run_job
+from flows.operators.profile import Operators, read_operators
+from flows.operators.steps import flow_run_of, step
+from pipelines.errors import UserError
+from pipelines.progress import say
+
+#: How often a flow run that crashes is started.
+MAX_RUNS = 20
+
+
+@flow(name="reconcile", flow_run_name="reconcile")
+def reconcile() -> None:
+    """Start again what crashed, stop what was cancelled or suspended, report jobs left alone."""
+    operators = read_operators()
+    look(operators, find_records(operators.storage))
+
+
+@step("look at jobs")
+def look(operators: Operators, records: Sequence[Record]) -> None:
+    """Compare each job with the flow run that wants it."""
+    for record in records:
+        flow_run_id = flow_run_of(record.owner)
+        if flow_run_id is None:
+            continue
+        try:
+            settle(operators, record, _read(flow_run_id))
+        except (Unreachable, UserError) as error:
+            say("reconcile", f"{record.job.out}: {error}")
+
+
+def settle(operators: Operators, record: Record, flow_run: FlowRun | None) -> None:
+    """Make a job and its flow run agree.
+
+    Raises:
+        Unreachable: the scheduler does not answer.
+    """
+    state = flow_run.state if flow_run is not None else None
+    if flow_run is not None and state is not None and state.is_crashed():
+        if record.intent == "run" and follower(record.job.out) is None:
+            _start_again(flow_run)
+    elif record.alive is None:
+        return
+    elif state is not None and state.is_paused():
+        ask(record.job, operators.launcher_of(record), "pause")
+    elif state is not None and state.type in (StateType.CANCELLING, StateType.CANCELLED):
+        _cancel(operators, record)
+    elif state is None or state.is_final():
+        say("reconcile", f"{record.job.out}: the job lives, and no flow run follows it")
+        _tell("mswitch.job.orphaned", record)
+
+
+def _start_again(flow_run: FlowRun) -> None:
+    if flow_run.run_count >= MAX_RUNS:
+        say("reconcile", f"{flow_run.name} crashed {flow_run.run_count} times: left as it is")
+        return
+    say("reconcile", f"{flow_run.name} crashed: it is started again")
+    with get_client(sync_client=True) as client:
+        client.set_flow_run_state(flow_run.id, AwaitingRetry(), force=True)
+
+
+def _cancel(operators: Operators, record: Record) -> None:
+    """Ask the job to stop, and kill it once it had its time; note its end."""
+    launcher = operators.launcher_of(record)
+    ask(record.job, launcher, "cancel")
+    alive = record.alive
+    if alive is not None and launcher.poll(record.job, alive.number).phase == "ended":
+        run_job(record.job, launcher)
+        say("reconcile", f"{record.job.out}: the job of a cancelled flow run has ended")
+        _tell("mswitch.job.stopped", record)
+
+
+def _tell(event: str, record: Record) -> None:
+    emit_event(event, {"prefect.resource.id": f"mswitch.job.{record.job.key}"})
+
+
+def _read(flow_run_id: UUID) -> FlowRun | None:
+    with get_client(sync_client=True) as client:
+        try:
+            return client.read_flow_run(flow_run_id)
+        except ObjectNotFound:
+            return None

@@ -1,0 +1,182 @@
+"""What a person may set of each flow. The defaults run as they are: they are those of the demo.
+
+Names are of directories below the storage of all runs (`flows.operators.profile`).
+"""
+
+import dataclasses
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from annotated_types import Ge, Le
+from pydantic import Field
+
+from flows.config import SampleName, demo_config
+from flows.report.build import ReportConfig
+from models.config import EvaluateConfig, TrainConfig
+from models.presets import PRESETS
+from pipelines.corpus.config import CorpusConfig
+from pipelines.examples.build import ExamplesConfig
+from pipelines.runners import RunnerName
+from pipelines.samples.common_crawl import CrawlFormat
+from pipelines.validation import Count, check_fields
+from pipelines.vocabulary import VocabularyConfig
+from tasks.mixtures import DEFAULT
+
+_DEMO = demo_config("gflanguages")
+
+#: A name that cannot lead out of the storage, or be taken for an option.
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+if TYPE_CHECKING:
+    PresetName = str
+else:
+    PresetName = Literal[tuple(PRESETS)]
+Share = Annotated[float, Ge(0), Le(1)]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CorpusSettings:
+    """Of flow `corpus`.
+
+    Attributes:
+        name: name of the corpus.
+        inputs: crawl files: paths, globs or URLs (gs://, s3://, https://) of WET, WARC, JSONL or
+            Parquet files; none for a small sample.
+        sample: the sample, where no inputs are given: gflanguages (100 languages, kilobytes) or
+            debian (80 languages, megabytes; needs apt-get).
+        badwords: a directory of bad-word lists in the layout of LDNOOBW, or its URL; empty for
+            none.
+        append: add the inputs to the finished corpus of this name.
+        runner: where the Beam pipelines run.
+        launcher: where the build is started: a launcher of operators.toml.
+        config: of the build.
+    """
+
+    name: Name = "sample"
+    inputs: tuple[str, ...] = ()
+    sample: SampleName = "gflanguages"
+    badwords: str = ""
+    append: bool = False
+    runner: RunnerName = "local"
+    launcher: Name = "local"
+    config: CorpusConfig = _DEMO.corpus
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AppendSettings:
+    """Of flow `append-crawl`.
+
+    Attributes:
+        name: name of the corpus that grows; it keeps the settings it was built with.
+        dump: a crawl such as CC-MAIN-2024-10, or `latest`.
+        segments: how many of its files to take, spread over the whole dump.
+        format: WET (text) or WARC (HTML).
+        launcher: where the build is started: a launcher of operators.toml.
+    """
+
+    name: Name = "sample"
+    dump: Annotated[str, Field(pattern=r"^(latest|CC-MAIN-\d{4}(-\d{2}|-\d{4})?)$")] = "latest"
+    segments: Annotated[int, Ge(1), Le(100_000)] = 1
+    format: CrawlFormat = "wet"
+    launcher: Name = "local"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExamplesSettings:
+    """Of flow `examples`.
+
+    Attributes:
+        name: name of the examples, and of the vocabulary that is trained for them.
+        corpus: name of the corpus.
+        vocabulary_file: a vocabulary directory or SentencePiece model to use, such as mT5's own,
+            or its URL; empty to train one.
+        max_unknown_share: the examples are not built if a language has a larger share of unknown
+            tokens with this vocabulary.
+        max_tokens_per_word: nor if a language has more tokens per word, where its script parts
+            words.
+        launcher: where the work is started: a launcher of operators.toml.
+        vocabulary: of the vocabulary.
+        config: of the examples.
+    """
+
+    name: Name = "sample"
+    corpus: Name = "sample"
+    vocabulary_file: str = ""
+    max_unknown_share: Share = 0.01
+    max_tokens_per_word: Annotated[float, Ge(1)] = 20.0
+    launcher: Name = "local"
+    vocabulary: VocabularyConfig = _DEMO.vocabulary
+    config: ExamplesConfig = _DEMO.examples
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PairSettings:
+    """Of flow `pretrain-pair`.
+
+    Attributes:
+        name: name of the pair: its runs and report are in a directory of that name.
+        examples: name of the examples.
+        baseline: preset of the dense model.
+        candidate: preset of the model that is meant to learn faster.
+        mixture: how often each language comes: a name that `mswitch mixture list` shows, a seqio
+            task such as mc4.de, or a TOML file.
+        evaluate_while_training: evaluate each checkpoint as it is saved.
+        hosts: processes of each training, each on a node.
+        launcher: where trainings and evaluations run: a launcher of operators.toml.
+        config: of both trainings.
+        evaluate: of the evaluations.
+        report: of the report.
+    """
+
+    name: Name = "sample"
+    examples: Name = "sample"
+    baseline: PresetName = "mt5-tiny"
+    candidate: PresetName = "mswitch-tiny"
+    mixture: str = DEFAULT
+    evaluate_while_training: bool = True
+    hosts: Count = 1
+    launcher: Name = "local"
+    config: TrainConfig = TrainConfig(  # noqa: RUF009, it is frozen
+        **_DEMO.train.model_dump(), checkpoint_every=100
+    )
+    evaluate: EvaluateConfig = EvaluateConfig()  # noqa: RUF009
+    report: ReportConfig = ReportConfig()  # noqa: RUF009
+
+    def __post_init__(self):
+        check_fields(self)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvaluateSettings:
+    """Of flow `evaluate`.
+
+    Attributes:
+        pair: name of the pair.
+        run: a run of it: the name of its preset.
+        examples: name of the examples.
+        launcher: where it runs: a launcher of operators.toml.
+        config: of the evaluation.
+    """
+
+    pair: Name = "sample"
+    run: Name = "mt5-tiny"
+    examples: Name = "sample"
+    launcher: Name = "local"
+    config: EvaluateConfig = EvaluateConfig()  # noqa: RUF009
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ReportSettings:
+    """Of flow `report`.
+
+    Attributes:
+        pair: name of the pair.
+        baseline: the run of the dense model: the name of its preset.
+        candidate: the run to compare with it.
+        name: name of the report, beside the runs.
+        config: of the report.
+    """
+
+    pair: Name = "sample"
+    baseline: Name = "mt5-tiny"
+    candidate: Name = "mswitch-tiny"
+    name: Name = "report"
+    config: ReportConfig = ReportConfig()  # noqa: RUF009

@@ -1,0 +1,257 @@
+"""Steps of flows: Prefect tasks that refuse in one line, and jobs that are followed while they run.
+
+A job outlives the flow run that follows it (`flows.launch`). Only three things end it early: Cancel
+and Suspend of the flow run, and `mswitch runs`.
+"""
+
+import contextlib
+import contextvars
+import functools
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+from uuid import UUID
+
+import httpx
+from prefect import Task, get_client, get_run_logger, task
+from prefect.client.schemas.objects import State, StateType
+from prefect.exceptions import Abort, Pause, PrefectException
+from prefect.runtime import flow_run as this_flow_run
+from prefect.states import Failed, Suspended
+
+from flows.launch.job import Job, Launcher, Unreachable
+from flows.launch.record import find_records, read_record
+from flows.launch.run import ask, run_job
+from flows.operators.profile import Operators, read_operators
+from pipelines.errors import UserError, as_user_error
+from pipelines.progress import lines_to, pass_on, say
+
+#: What a Prefect server that cannot be reached raises. A job is followed all the same.
+SERVER_ERRORS = (httpx.HTTPError, PrefectException)
+#: How often a flow run looks at its own state.
+STATE_SECS = 5.0
+_OWNER = "flow run "
+_LEFT = "the flow run was ended; its jobs go on"
+_slots: dict[str, threading.BoundedSemaphore] = {}
+_leaving: contextvars.ContextVar["_Leaving"] = contextvars.ContextVar("leaving")
+
+
+class Step:
+    """A task that raises what its state Failed holds, also where it is called like a function."""
+
+    def __init__(self, made: Task[..., Any]):
+        self._task = made
+        self.submit = made.submit
+
+    def __call__(self, *arguments: Any, **named: Any) -> Any:
+        """Run it here and now."""
+        result = self._task(*arguments, **named)
+        return result.result() if isinstance(result, State) else result
+
+
+def step(name: str, **options: Any) -> Callable[[Callable[..., Any]], Step]:
+    """Make a task of a function: its lines go to Prefect, what the user got wrong is one line.
+
+    Args:
+        name: of the task runs, with fields such as `{preset}`.
+        options: of Prefect's `task`.
+    """
+
+    def decorate(function: Callable[..., Any]) -> Step:
+        @functools.wraps(function)
+        def attempt(*arguments: Any, **named: Any) -> Any:
+            log = SlowLog(get_run_logger().info)
+            try:
+                with lines_to(log):
+                    return function(*arguments, **named)
+            except Exception as error:
+                refusal = as_user_error(error)
+                if refusal is None:
+                    raise
+                return Failed(message=str(refusal), data=refusal)
+            finally:
+                log.flush()
+
+        return Step(task(task_run_name=name, persist_result=False, **options)(attempt))
+
+    return decorate
+
+
+class SlowLog:
+    """Passes lines on at most once a second, those of a second together."""
+
+    def __init__(self, log: Callable[[str], None], secs: float = 1.0):
+        self._log, self._secs = log, secs
+        self._waiting: list[str] = []
+        self._last = -secs
+
+    def __call__(self, lines: Sequence[str]) -> None:
+        """Log the lines, now or with later ones."""
+        self._waiting += lines
+        if time.monotonic() - self._last >= self._secs:
+            self.flush()
+
+    def flush(self) -> None:
+        """Log what waits."""
+        if self._waiting:
+            self._log("\n".join(self._waiting))
+        self._waiting, self._last = [], time.monotonic()
+
+
+class _Leaving:
+    """How the tasks of a flow run learn that its own thread is leaving it, and why."""
+
+    def __init__(self) -> None:
+        self.event = threading.Event()
+        self.suspended = False
+
+
+@contextlib.contextmanager
+def jobs_followed() -> Iterator[None]:
+    """Let tasks that run beside the flow's thread follow it when it is ended or suspended."""
+    leaving = _Leaving()
+    token = _leaving.set(leaving)
+    try:
+        yield
+    except BaseException as error:
+        leaving.suspended = isinstance(error, Pause)
+        leaving.event.set()
+        raise
+    finally:
+        _leaving.reset(token)
+
+
+@contextlib.contextmanager
+def slot(name: str, count: int) -> Iterator[None]:
+    """Let `count` tasks of this process into the block at a time; leave with the flow run."""
+    semaphore = _slots.setdefault(name, threading.BoundedSemaphore(count))
+    leaving = _leaving.get()
+    while not semaphore.acquire(timeout=1) and not leaving.event.is_set():
+        pass
+    if leaving.event.is_set():  # what may have been acquired is not needed again
+        raise Abort(_LEFT)
+    try:
+        yield
+    finally:
+        semaphore.release()
+
+
+def follow(job: Job, launcher: Launcher, on_poll: Callable[[], None] = lambda: None) -> None:
+    """Bring a job to its end, and do to it what is done to this flow run.
+
+    Args:
+        job: the job.
+        launcher: where it runs.
+        on_poll: called every few seconds.
+
+    Raises:
+        UserError: it was refused, or failed, or was cancelled.
+        Pause: this flow run is suspended, and the job saved and stopped.
+        Abort: this flow run is another process's by now.
+    """
+    flow_run = _Follower(job, launcher, on_poll)
+    record = read_record(job.out)
+    wanted = record is not None and (record.owner, record.intent) == (flow_run.owner, "run")
+    if not (wanted and lives(job)):
+        ask(job, launcher, "run", flow_run.owner)
+    result = run_job(job, launcher, on_lines=pass_on, on_poll=flow_run.poll, sleep=flow_run.sleep)
+    if result.outcome == "paused":
+        raise Pause(state=flow_run.suspended())
+    if result.outcome != "done":
+        raise UserError(result.message)
+
+
+def lives(job: Job) -> bool:
+    """Whether an attempt of the job is not known to have ended."""
+    record = read_record(job.out)
+    return record is not None and record.job.key == job.key and record.alive is not None
+
+
+class _Follower:
+    """Reads the state of this flow run, and asks the job for what it says."""
+
+    def __init__(self, job: Job, launcher: Launcher, on_poll: Callable[[], None]):
+        self.job, self.launcher, self.on_poll = job, launcher, on_poll
+        self.id = UUID(this_flow_run.id)
+        self.owner = owner_of(self.id)
+        self._next = 0.0
+        self._said = ""
+        self._asked = False
+
+    def poll(self, text: str) -> None:
+        """Look at the flow run's state, every few seconds; say how the job is if that is new."""
+        pass_on([])  # lines that waited
+        if text != self._said:
+            self._said = text
+            say(self.job.argv[0], text)
+        if time.monotonic() < self._next:
+            return
+        self._next = time.monotonic() + STATE_SECS
+        try:
+            with get_client(sync_client=True) as client:
+                state = client.read_flow_run(self.id).state
+            self.on_poll()
+        except SERVER_ERRORS as error:
+            say(self.job.argv[0], f"the Prefect server does not answer ({type(error).__name__})")
+            return
+        self._obey(state)
+
+    def _obey(self, state: State | None) -> None:
+        if state is None or state.is_running() or self._asked:
+            return
+        if state.is_paused():
+            self._ask("pause")
+        elif state.type in (StateType.CANCELLING, StateType.CANCELLED):
+            self._ask("cancel")
+        else:
+            raise Abort(f"the flow run is {state.name}: another process may go on with it")
+
+    def _ask(self, intent: Any) -> None:
+        self._asked = True
+        with contextlib.suppress(Unreachable):  # it is written down, and done in a later round
+            ask(self.job, self.launcher, intent)
+
+    def sleep(self, secs: float) -> None:
+        """Wait; when the flow run is ended, leave the job, when it is suspended, save it first."""
+        leaving = _leaving.get(None)
+        if leaving is None or leaving.suspended:
+            time.sleep(secs)
+        elif leaving.event.wait(secs):
+            if not leaving.suspended:
+                raise Abort(_LEFT)
+            self._ask("pause")
+
+    def suspended(self) -> State:
+        """The state of this flow run, which is Suspended; made so if the job alone was paused."""
+        with get_client(sync_client=True) as client:
+            state = client.read_flow_run(self.id).state
+            if state is None or not state.is_paused():
+                state = Suspended()
+                client.set_flow_run_state(self.id, state, force=True)
+        return state
+
+
+def owner_of(flow_run_id: UUID | str) -> str:
+    """Who wants a job that a flow run follows."""
+    return f"{_OWNER}{flow_run_id}"
+
+
+def flow_run_of(owner: str) -> UUID | None:
+    """The flow run that wants a job; None if a person does."""
+    return UUID(owner.removeprefix(_OWNER)) if owner.startswith(_OWNER) else None
+
+
+def cancel_jobs(operators: Operators, flow_run_id: UUID | str) -> int:
+    """Ask the jobs that a flow run followed to save and stop; return how many live."""
+    count = 0
+    for record in find_records(operators.storage):
+        if record.owner == owner_of(flow_run_id) and record.alive is not None:
+            ask(record.job, operators.launcher_of(record), "cancel")
+            count += 1
+    return count
+
+
+def cancel_hook(flow: Any, flow_run: Any, state: Any) -> None:
+    """Cancel the jobs of a flow run that was cancelled; Prefect calls it by these names."""
+    cancel_jobs(read_operators(), flow_run.id)
