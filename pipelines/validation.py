@@ -39,7 +39,7 @@ def check_fields(config: Any, prefix: str = "--") -> None:
     Raises:
         UserError: a value is out of bounds, not among the choices, or not finite.
     """
-    for name, (bounds, choices) in _constraints(type(config)).items():
+    for name, (bounds, choices) in constraints(type(config)).items():
         value = getattr(config, name)
         option = prefix + name.replace("_", "-")
         if value is None:
@@ -54,7 +54,7 @@ def check_fields(config: Any, prefix: str = "--") -> None:
 
 
 @functools.cache
-def _constraints(kind: type) -> dict[str, tuple[list[_Bound], list[Any]]]:
+def constraints(kind: type) -> dict[str, tuple[list[_Bound], list[Any]]]:
     """Return bounds and choices by the name of the field."""
     hints = get_type_hints(kind, include_extras=True)
     made = {}

@@ -16,10 +16,12 @@ from flows.operators.profile import read_operators
 from flows.operators.settings import EvaluateSettings, PairSettings, ReportSettings
 from flows.operators.steps import cancel_hook, follow, jobs_followed, lives, slot, step
 from flows.report.build import ReportConfig, write_report
+from flows.report.live import live_markdown
 from models.config import EvaluateConfig
 from models.groups import batch_groups
 from models.presets import preset
 from models.training.run_directory import CONFIG
+from pipelines.errors import UserError
 from pipelines.outputs import read_manifest
 from pipelines.progress import say
 from tasks.mixtures import find_mixture
@@ -117,6 +119,8 @@ def preflight(settings: PairSettings, examples: Path) -> None:
 
     manifest = read_manifest(examples, "examples")
     find_mixture(settings.mixture)
+    if settings.baseline == settings.candidate:
+        raise UserError(f"baseline and candidate are both {settings.baseline}: choose two presets")
     config = settings.config
     for name in (settings.baseline, settings.candidate):
         model = preset(name).model
@@ -136,7 +140,7 @@ def train(
     progress = TrainingProgress(run, settings.config.steps)
     job = Job(argv, run, hosts=settings.hosts)
     # A training that runs is followed at once: it has its place.
-    with contextlib.nullcontext() if lives(job) else slot("trainings", at_a_time):
+    with contextlib.nullcontext() if lives(job, launcher) else slot("trainings", at_a_time):
         follow(job, launcher, progress.update)
 
 
@@ -166,3 +170,7 @@ def write_page(baseline: Path, candidate: Path, out: Path, config: ReportConfig)
 
 def show_live(baseline: Path, candidate: Path) -> None:
     """Show losses and languages of two runs that train."""
+    try:
+        show_markdown(key_of("live", baseline.parent.name), live_markdown(baseline, candidate))
+    except UserError as error:  # the trainings themselves say what is wrong
+        say("live", str(error))

@@ -32,8 +32,13 @@ else:
 Share = Annotated[float, Ge(0), Le(1)]
 
 
+class _Checked:
+    def __post_init__(self):
+        check_fields(self)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class CorpusSettings:
+class CorpusSettings(_Checked):
     """Of flow `corpus`.
 
     Attributes:
@@ -61,7 +66,7 @@ class CorpusSettings:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class AppendSettings:
+class AppendSettings(_Checked):
     """Of flow `append-crawl`.
 
     Attributes:
@@ -80,7 +85,7 @@ class AppendSettings:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ExamplesSettings:
+class ExamplesSettings(_Checked):
     """Of flow `examples`.
 
     Attributes:
@@ -108,7 +113,7 @@ class ExamplesSettings:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PairSettings:
+class PairSettings(_Checked):
     """Of flow `pretrain-pair`.
 
     Attributes:
@@ -140,12 +145,9 @@ class PairSettings:
     evaluate: EvaluateConfig = EvaluateConfig()  # noqa: RUF009
     report: ReportConfig = ReportConfig()  # noqa: RUF009
 
-    def __post_init__(self):
-        check_fields(self)
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class EvaluateSettings:
+class EvaluateSettings(_Checked):
     """Of flow `evaluate`.
 
     Attributes:
@@ -164,7 +166,7 @@ class EvaluateSettings:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ReportSettings:
+class ReportSettings(_Checked):
     """Of flow `report`.
 
     Attributes:

@@ -152,8 +152,11 @@ def follow(job: Job, launcher: Launcher, on_poll: Callable[[], None] = lambda: N
     """
     flow_run = _Follower(job, launcher, on_poll)
     record = read_record(job.out)
-    wanted = record is not None and (record.owner, record.intent) == (flow_run.owner, "run")
-    if not (wanted and lives(job)):
+    if (
+        record is None
+        or record.alive is None
+        or (record.owner, record.intent) != (flow_run.owner, "run")
+    ):
         ask(job, launcher, "run", flow_run.owner)
     result = run_job(job, launcher, on_lines=pass_on, on_poll=flow_run.poll, sleep=flow_run.sleep)
     if result.outcome == "paused":
@@ -162,10 +165,15 @@ def follow(job: Job, launcher: Launcher, on_poll: Callable[[], None] = lambda: N
         raise UserError(result.message)
 
 
-def lives(job: Job) -> bool:
-    """Whether an attempt of the job is not known to have ended."""
+def lives(job: Job, launcher: Launcher) -> bool:
+    """Whether an attempt of the job lives, as far as one can tell."""
     record = read_record(job.out)
-    return record is not None and record.job.key == job.key and record.alive is not None
+    if record is None or record.job.key != job.key or record.alive is None:
+        return False
+    try:
+        return launcher.poll(job, record.alive.number).phase != "ended"
+    except Unreachable:
+        return True
 
 
 class _Follower:
