@@ -27,7 +27,7 @@ from models.config import TrainConfig
 from pipelines.corpus.config import CorpusConfig
 from pipelines.errors import UserError
 from pipelines.examples.build import ExamplesConfig
-from pipelines.vocabulary import VocabularyConfig
+from pipelines.vocabulary.train import VocabularyConfig
 
 TAG = "mswitch"
 #: Seconds between the signs of life of a flow run.

@@ -13,7 +13,7 @@ from flows.operators.settings import ExamplesSettings
 from flows.operators.steps import cancel_hook, follow, step
 from pipelines.errors import UserError
 from pipelines.outputs import read_manifest
-from pipelines.vocabulary_inspection import inspect_vocabulary
+from pipelines.vocabulary.inspection import inspect_vocabulary
 
 _COLUMNS = ("lang", "tokens_per_word", "tokens_per_byte", "unknown_share", "byte_share")
 

@@ -18,7 +18,7 @@ from pipelines.examples.build import ExamplesConfig
 from pipelines.runners import RunnerName
 from pipelines.samples.common_crawl import CrawlFormat
 from pipelines.validation import Count, check_fields
-from pipelines.vocabulary import VocabularyConfig
+from pipelines.vocabulary.train import VocabularyConfig
 from tasks.mixtures import DEFAULT
 
 _DEMO = demo_config("gflanguages")

@@ -35,7 +35,7 @@ from pipelines.corpus.rules.quality import GopherQuality
 from pipelines.errors import UserError
 from pipelines.examples.build import ExamplesConfig
 from pipelines.validation import constraints
-from pipelines.vocabulary import VocabularyConfig
+from pipelines.vocabulary.train import VocabularyConfig
 
 FLOWS = {
     CorpusSettings: corpus,
