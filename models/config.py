@@ -4,7 +4,9 @@ The named models themselves are in `models.presets`.
 """
 
 import dataclasses
-from typing import Annotated, Any, Literal
+import inspect
+import re
+from typing import Annotated, Any, Literal, get_type_hints
 
 from annotated_types import Ge, Gt, Le, Lt
 
@@ -70,7 +72,7 @@ class ModelConfig:
         router_init: how a router's kernel is drawn: `flaxformer`, normal with deviation 0.02, as
             released Switch models were; `paper`, truncated normal with variance 0.1 / d_model
             (section 2.4), which gives logits a deviation of 0.32 at any width. Over three seeds of
-            `mswitch-tiny` neither was better (docs/experiments), so the default is what it was.
+            `mswitch-tiny` neither was better (docs/experiments).
         init_scale: variance scale of kernels; 0.1 in Switch Transformers (section 2.4).
         dropout_rate: dropout after embedding, attention, feed-forward and final norm.
         expert_dropout_rate: dropout on an expert's intermediate (0.4 in fine-tuning).
@@ -130,43 +132,26 @@ class ModelConfig:
         return self.heads * self.d_kv
 
 
-@dataclasses.dataclass(frozen=True)
-class ModelChanges:
-    """What a run changes of its preset; None leaves it as it is. See `ModelConfig`.
+#: Settings of a preset that a run may change.
+CHANGEABLE = (
+    "d_ff",
+    "encoder_layers",
+    "decoder_layers",
+    "experts",
+    *OF_EXPERTS,
+    "init_scale",
+    "dropout_rate",
+)
+_HINTS = get_type_hints(ModelConfig, include_extras=True)
+_DOC = inspect.cleandoc(ModelConfig.__doc__ or "")
+_HELP = re.findall(r"^ {4}(\w+): (.+(?:\n {8}.+)*)", _DOC, re.M)
+_Changes = dataclasses.make_dataclass(
+    "_Changes", [(name, _HINTS[name] | None, None) for name in CHANGEABLE], frozen=True
+)
 
-    Attributes:
-        d_ff: width of the feed-forward intermediate, of a dense layer and of one expert alike.
-        encoder_layers: blocks of the encoder.
-        decoder_layers: blocks of the decoder.
-        experts: experts of a sparse layer; 0 makes the preset dense.
-        capacity_factor: slots of all experts of a group over its token positions.
-        group_size: positions of a stack routed together.
-        balance_weight: weight of the load-balance loss.
-        balance_scope: whether each routing group is to be balanced, or the batch as a whole.
-        router_z_weight: weight of the router's z-loss.
-        router_jitter: half width of the noise on the router's input.
-        router_dtype: compute type of routers.
-        router_init: how a router's kernel is drawn.
-        init_scale: variance scale of kernels.
-        dropout_rate: dropout outside of experts.
-        expert_dropout_rate: dropout on an expert's intermediate.
-    """
 
-    d_ff: int | None = None
-    encoder_layers: int | None = None
-    decoder_layers: int | None = None
-    experts: int | None = None
-    capacity_factor: float | None = None
-    group_size: int | None = None
-    balance_weight: float | None = None
-    balance_scope: BalanceScope | None = None
-    router_z_weight: float | None = None
-    router_jitter: float | None = None
-    router_dtype: Precision | None = None
-    router_init: RouterInit | None = None
-    init_scale: float | None = None
-    dropout_rate: float | None = None
-    expert_dropout_rate: float | None = None
+class ModelChanges(_Changes):
+    """What a run changes of its preset: any of `CHANGEABLE`; None leaves it as it is."""
 
     def applied_to(self, model: ModelConfig) -> ModelConfig:
         """The model with these changes.
@@ -183,6 +168,12 @@ class ModelChanges:
                     "leave it out, or give --experts"
                 )
         return changed
+
+
+# From which the command's help is made.
+ModelChanges.__doc__ = f"{ModelChanges.__doc__}\n\nAttributes:\n" + "\n".join(
+    f"    {name}: {text}" for name, text in _HELP if name in CHANGEABLE
+)
 
 
 @dataclasses.dataclass(frozen=True)

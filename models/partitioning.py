@@ -178,13 +178,6 @@ def parameter_spec(axes: Sequence[str], shape: Sequence[int], mesh: Mesh) -> Par
     return PartitionSpec(*chosen)
 
 
-def parameter_sharding(
-    axes: Sequence[str], shape: Sequence[int], mesh: Mesh | None
-) -> NamedSharding | None:
-    """`parameter_spec` on its mesh; None without one."""
-    return None if mesh is None else NamedSharding(mesh, parameter_spec(axes, shape, mesh))
-
-
 def constrain_batch(x: jax.Array, mesh: Mesh | None) -> jax.Array:
     """Keep the first axis sharded over data x expert."""
     if mesh is None:

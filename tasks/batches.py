@@ -1,8 +1,8 @@
 """Batches for training and evaluation, addressed by number; neither seqio nor TensorFlow.
 
 A training batch is a pure function of (seed, step): any step of any run can be made at once, at
-the same cost as the first, by any number of hosts. Record order, language and mask of an example
-follow from its position alone.
+the same cost as the first, by any number of hosts. Language, record (`tasks.order`) and mask of an
+example follow from its position alone.
 
 `TrainBatches.iterate` is how training reads. `TrainBatches` is a random-access source too, so that
 `grain.MapDataset.source(batches)` is the same stream: docs/decisions/0013.
@@ -21,10 +21,10 @@ import numpy as np
 from pipelines.errors import UserError
 from pipelines.examples.span_corruption import ExampleKey, Tokens, stream_key
 from tasks.collate import Batch, Example, Segment, collate, corrupt_segments, pack_rows
+from tasks.examples import Examples, open_examples
 from tasks.mixtures import Mixture
-from tasks.order import MixtureOrder, RecordOrder
+from tasks.order import ExampleOrder, MixtureOrder, RecordOrder
 from tasks.prefetch import ahead
-from tasks.records import Examples, open_examples
 
 _SEED_BITS = 32
 
@@ -87,7 +87,8 @@ class TrainBatches:
         )
         self.rates = {lang: rates.get(lang, 0.0) for lang in self.languages}
         self._streams = [_Stream(opened, lang, seed) for lang in rates]
-        self._order = MixtureOrder(rates, seed)
+        orders = [stream.order for stream in self._streams]
+        self._order = ExampleOrder(MixtureOrder(rates, seed), orders)
         self.batch_size = batch_size
         self.rows = batch_size // hosts // pack
         self._pack = pack
@@ -115,11 +116,8 @@ class TrainBatches:
         Raises:
             UserError: a record is damaged or does not suit the vocabulary.
         """
-        places = []
-        for example in self._own:
-            number, position = self._order[step * self.batch_size + example]
-            stream = self._streams[number]
-            places.append((stream, *stream.order[position]))
+        order = (self._order[step * self.batch_size + example] for example in self._own)
+        places = [(self._streams[number], epoch, record) for number, epoch, record in order]
         self._examples.preload((stream.source, record) for stream, _, record in places)
         lengths = self._examples.lengths
         if self._examples.finished:

@@ -76,18 +76,23 @@ def _warnings(rows: list[dict[str, Any]], exceeds: bool, max_epochs: float | Non
 
 def format_mixture(table: dict[str, Any]) -> str:
     """The table for a terminal, languages that are repeated too often marked with `!`."""
-    lines = [f"{'':5} {'rate':>9} {'records':>13} {'tokens':>17} {'epochs':>11}"]
-    for row in table["languages"]:
-        lines.append(
-            f"{row['lang']:7} {row['rate']:7.3%} {row['records']:13,} {row['tokens']:17,} "
-            f"{row['epochs']:11,.3f}{' !' if row['repeated'] else ''}"
-        )
     rows = table["languages"]
-    records, tokens = (sum(row[name] for row in rows) for name in ("records", "tokens"))
-    lines.append(
-        f"{'all':7} {sum(row['rate'] for row in rows):7.1%} {records:13,} {tokens:17,} "
-        f"{table['sequences'] / records:11,.3f}"
-    )
+    total = {
+        "lang": "all",
+        "name": "",
+        "repeated": False,
+        "epochs": table["sequences"] / sum(row["records"] for row in rows),
+        **{name: sum(row[name] for row in rows) for name in ("rate", "records", "tokens")},
+    }
+    wide = max(len(row["name"]) for row in rows)
+    lines = [
+        f"{'code':8} {'language':{wide}} {'rate':>8} {'records':>13} {'tokens':>17} {'epochs':>9}"
+    ]
+    lines += [
+        f"{row['lang']:8} {row['name']:{wide}} {row['rate']:8.3%} {row['records']:13,} "
+        f"{row['tokens']:17,} {row['epochs']:9,.2f}{' !' if row['repeated'] else ''}"
+        for row in (*rows, total)
+    ]
     if table["left_out"]:
         lines += textwrap.wrap(f"left out: {', '.join(table['left_out'])}", 100)
     lines += [f"warning: {warning}" for warning in table["warnings"]]

@@ -1,7 +1,8 @@
-"""Which record of which language stands at each position of the endless training stream.
+"""Which examples each training step has: the language, epoch and record at every position.
 
-`MixtureOrder` chooses the language, `RecordOrder` the record of one language; both cost the same
-at every position, because nothing is drawn but what that position needs.
+Row r of step s is position s * batch_size + r of an endless stream. `MixtureOrder` chooses its
+language, `RecordOrder` the record of that language, `ExampleOrder` joins them. A position costs the
+same wherever it is, because nothing is drawn but what it needs.
 
 Languages are mixed in windows: a window holds each language as often as its rate says, in an order
 that is drawn anew for each window. Position within a batch (and so host, device and routing group)
@@ -13,7 +14,7 @@ Within a language, records come in the order of `RecordOrder`, so that storage i
 import bisect
 import functools
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -135,3 +136,16 @@ class RecordOrder:
         if epoch:
             within = int(self._block(epoch, block)[within])
         return epoch, block * self.block_records + within
+
+
+class ExampleOrder:
+    """Maps a position of the training stream to (language number, epoch, record number)."""
+
+    def __init__(self, languages: MixtureOrder, records: Sequence[RecordOrder]):
+        """Join the order of languages with that of each language's records."""
+        self._languages, self._records = languages, records
+
+    def __getitem__(self, position: int) -> tuple[int, int, int]:
+        """Language number, epoch and record number."""
+        language, place = self._languages[position]
+        return language, *self._records[language][place]

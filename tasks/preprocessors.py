@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from pipelines.errors import UserError
 from pipelines.examples.span_corruption import SpanCorruption, span_corruption
-from tasks.cache import lengths_in_use
+from tasks.seqio_cache import lengths_in_use
 
 
 def _order(items: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:

@@ -16,6 +16,8 @@ works with any set of languages.
 """
 
 import functools
+import logging
+import re
 from collections.abc import Callable, Sequence
 
 import seqio
@@ -23,10 +25,14 @@ import tensorflow as tf
 
 from pipelines.errors import UserError
 from pipelines.languages import languages, task_name
-from tasks.cache import cached_records, examples_directories
 from tasks.mixtures import MT5_BUDGET, Mixture, mixtures
 from tasks.preprocessors import corrupt_spans
+from tasks.seqio_cache import cached_records, examples_directories
 from tasks.vocabulary import ExamplesVocabulary
+
+# Mixtures have a task for each language there is, of which most directories lack many.
+_LACKING = re.compile(r"Task (mc4|mswitch)\.\w+ has no '\w+' split, skipping")
+logging.getLogger("absl").addFilter(lambda record: not _LACKING.match(record.getMessage()))
 
 VOCABULARY = ExamplesVocabulary()
 #: EOS is there already or is added after corruption, never by seqio's trimming.

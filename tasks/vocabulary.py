@@ -6,8 +6,8 @@ from typing import Any
 import seqio
 
 from pipelines.special_tokens import SENTINELS
-from tasks.cache import examples_directory
-from tasks.records import VOCABULARY_PATH
+from tasks.examples import VOCABULARY_PATH
+from tasks.seqio_cache import examples_directory
 
 
 class ExamplesVocabulary(seqio.SentencePieceVocabulary):

@@ -71,7 +71,7 @@ def check_devices() -> list[Finding]:
     if importlib.util.find_spec("jax") is None:
         return [Finding("devices", "jax", "missing", "pip install 'mswitch[train]'")]
     script = (
-        "import jax; from models.training.distributed import check_devices; check_devices();"
+        "import jax; from models.devices import check_devices; check_devices();"
         "print(jax.default_backend(), jax.device_count(), jax.devices()[0].device_kind)"
     )
     try:

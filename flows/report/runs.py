@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from flows.report.routing import Routing, routing_from_table
 from flows.report.speedup import LanguageLosses
 from models.training.metrics import METRICS, read_metrics
-from models.training.run_directory import CONFIG, read_marker, read_run, run_hash
+from models.training.run_directory import CONFIG, read_marker, read_run
 from pipelines.errors import UserError
 from pipelines.outputs import MARKER, config_hash, file_sha256
 
@@ -164,7 +164,7 @@ def read_evaluated_run(
         final_metrics=final_metrics,
         routing=_read_routing(routing, run.option) if routing.is_file() else None,
         identity={
-            "run": run_hash(run.config),
+            "run": run.config["config_hash"],
             # The whole configuration but the place of the examples, which may move.
             "config": config_hash("run", {**run.config, "examples": examples}),
             # Those of a run that still trains grow; what counts of them stays.

@@ -5,7 +5,6 @@ The validation examples are frozen, so every model and step answers the same que
 
 import contextlib
 import json
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,14 +16,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from models.config import EvaluateConfig, JobConfig, as_json
-from models.evaluation.evaluator import Batches, Evaluator, dispatch_of, training_like
+from models.evaluation.evaluator import Evaluator, dispatch_of, training_like
 from models.training.checkpoint import complete_steps, restore_parameters
-from models.training.distributed import agree, is_first, membership, on_first, together
-from models.training.run_directory import CHECKPOINTS, CONFIG, read_run, run_hash
+from models.training.distributed import agree, membership, on_first, say_once, together
+from models.training.run_directory import CHECKPOINTS, CONFIG, read_run
+from pipelines import storage
 from pipelines.errors import UserError
 from pipelines.faults import fault_point
 from pipelines.outputs import MARKER, canonical_json, lock_directory, read_manifest
 from pipelines.progress import say
+from tasks.batches import ValidationBatches
 
 _SETTINGS = b"mswitch.evaluation"
 _ALONE = JobConfig()
@@ -59,8 +60,6 @@ def evaluate(
         UserError: not a run, other examples, a checkpoint is missing, or there are not the devices
             asked for.
     """
-    from tasks.batches import ValidationBatches
-
     run = Path(run)
 
     # SIGTERM ends this process at once, and with it the others: a finished step is not done again.
@@ -69,7 +68,7 @@ def evaluate(
             _wait_for_run(run)
         described = on_first(lambda: read_run(run))
 
-        def open_batches(batch_size: int) -> Batches:
+        def open_batches(batch_size: int) -> ValidationBatches:
             manifest = read_manifest(examples, "examples")
             _check_examples(run, described, examples, manifest)
             return ValidationBatches(examples, batch_size)
@@ -104,7 +103,7 @@ def _check_examples(
 def evaluate_run(
     run: Path,
     described: dict[str, Any],
-    open_batches: Callable[[int], Batches],
+    open_batches: Callable[[int], ValidationBatches],
     config: EvaluateConfig,
     *,
     watch: bool = False,
@@ -125,6 +124,8 @@ def evaluate_run(
         def begin() -> tuple[list[int], list[int], bool]:
             stack.enter_context(lock_directory(run / "eval", option=""))
             (run / "eval").mkdir(exist_ok=True)
+            for directory in (run / "eval", run / "routing"):
+                storage.remove_temporaries(directory)
             return find()
 
         def find() -> tuple[list[int], list[int], bool]:
@@ -134,18 +135,23 @@ def evaluate_run(
         done, steps, more = on_first(begin)
         summary = {"stage": "evaluate", "out": str(run / "eval")}
         if not steps and not more:
-            _announce(f"already complete: {len(done)} steps in {run / 'eval'}; nothing to do")
+            say_once(
+                "evaluate", f"already complete: {len(done)} steps in {run / 'eval'}; nothing to do"
+            )
             rows = on_first(lambda: _rows(run, done[-1]))
             return {**summary, "reused": True, "steps": len(done), "documents": rows}
         evaluator = together(lambda: Evaluator(described, train, dispatch, batches))
-        _announce(
+        say_once(
+            "evaluate",
             f"{len(steps)} checkpoints{' so far' if more else ''} on {train.devices} of "
-            f"{jax.device_count()} x {jax.devices()[0].device_kind}"
+            f"{jax.device_count()} x {jax.devices()[0].device_kind}",
         )
         like = evaluator.abstract_parameters()
         while True:
             for step in steps:
-                parameters = restore_parameters(run / CHECKPOINTS, step, like, run_hash(described))
+                parameters = restore_parameters(
+                    run / CHECKPOINTS, step, like, described["config_hash"]
+                )
                 table, routing = evaluator.tables(parameters, f"step {step:,}")
                 del parameters  # else the next ones would need room beside them
                 on_first(lambda s=step, t=table, r=routing: _write_step(run, s, t, r, settings))
@@ -165,14 +171,9 @@ def _wait_for_run(run: Path) -> None:
         return (run / CONFIG).is_file()
 
     if not on_first(begun):
-        _announce(f"waiting for {run / CONFIG}, which training writes when it begins")
+        say_once("evaluate", f"waiting for {run / CONFIG}, which training writes when it begins")
         while not on_first(begun):
             time.sleep(WATCH_SECS)
-
-
-def _announce(message: str) -> None:
-    if is_first():
-        say("evaluate", message)
 
 
 def _rows(run: Path, step: int) -> int:
@@ -191,10 +192,6 @@ def _finished_steps(run: Path, settings: dict[str, Any]) -> set[int]:
                 f"{path} is damaged ({str(error).splitlines()[0]}): remove it, and it is evaluated "
                 "again"
             ) from error
-        if "dispatch" not in settings:
-            found.pop("dispatch", None)  # a dense model's once said so too
-        elif found:
-            found.setdefault("dispatch", "queues")  # which once was not said
         if found != settings:
             raise UserError(
                 f"{path} was made with other settings (--batch-size, --dtype, --dispatch, which "
@@ -246,12 +243,8 @@ def _write_step(
 
 
 def _write(path: Path, table: pa.Table, settings: dict[str, Any]) -> None:
-    """Write Parquet atomically; the temporary name can be fixed, the directory is locked."""
-    temporary = path.with_name(f".{path.name}.tmp")
     table = table.replace_schema_metadata({_SETTINGS: canonical_json(settings)})
-    pq.write_table(table, temporary, compression="zstd")
-    with open(temporary, "rb") as file:
-        os.fsync(file.fileno())
-    fault_point("evaluate.before_rename")
-    os.replace(temporary, path)
+    with storage.publish(path, sync=True) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
+        fault_point("evaluate.before_rename")
     fault_point("evaluate.after_rename")

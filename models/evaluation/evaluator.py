@@ -8,7 +8,7 @@ import collections
 import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import numpy as np
@@ -22,9 +22,10 @@ from models.partitioning import check_divisible, fed_part, make_mesh, put_batch
 from models.training.distributed import JobError, is_first, meet, together
 from models.training.run_directory import model_of, train_config_of
 from models.training.state import Parameters, Skeleton
-from models.training.step import FEATURES, EvaluationResult, make_evaluation_step, optimizer_of
+from models.training.step import FEATURES, EvaluationResult, make_evaluation_step
 from pipelines.errors import UserError
 from pipelines.progress import Progress
+from tasks.batches import ValidationBatches
 from tasks.prefetch import ahead
 
 SCHEMA = pa.schema(
@@ -47,19 +48,6 @@ ROUTING_SCHEMA = pa.schema(
 #: Sequences of a batch where the mesh divides that many.
 USUAL_BATCH = 32
 _AXES = ("data_parallel", "expert_parallel", "model_parallel")
-
-
-class Batches(Protocol):
-    """What evaluation reads; `tasks.batches.ValidationBatches` is the real one."""
-
-    @property
-    def languages(self) -> tuple[str, ...]:
-        """Languages by the index a batch has in `language`."""
-        ...
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, number: int) -> dict[str, np.ndarray]: ...
 
 
 def training_like(described: dict[str, Any], config: EvaluateConfig) -> TrainConfig:
@@ -117,7 +105,11 @@ class Evaluator:
     """
 
     def __init__(
-        self, described: dict[str, Any], train: TrainConfig, dispatch: str, batches: Batches
+        self,
+        described: dict[str, Any],
+        train: TrainConfig,
+        dispatch: str,
+        batches: ValidationBatches,
     ):
         self._train = train
         self._model = model_of(described)
@@ -138,7 +130,7 @@ class Evaluator:
 
     def abstract_parameters(self) -> Parameters:
         """Shapes to restore into, on the devices that evaluate."""
-        return self._skeleton.abstract_state(optimizer_of(self._train)).parameters
+        return self._skeleton.abstract_parameters()
 
     def tables(self, parameters: Parameters, what: str) -> tuple[pa.Table, pa.Table | None]:
         """Per document: nats, target tokens, bytes; per language: tokens of each expert.

@@ -25,10 +25,10 @@ from models.huggingface.tensors import (
 )
 from models.presets import PRESETS
 from models.training.checkpoint import Checkpoints, complete_steps, restore_parameters
-from models.training.run_directory import CHECKPOINTS, model_of, read_run, run_hash, train_config_of
+from models.training.optimizer import optimizer_of
+from models.training.run_directory import CHECKPOINTS, model_of, read_run, train_config_of
 from models.training.run_directory import CONFIG as RUN_CONFIG
 from models.training.state import Parameters, Skeleton, TrainState, parameter_counts, unrolled
-from models.training.step import optimizer_of
 from pipelines import storage
 from pipelines.errors import UserError
 from pipelines.outputs import file_sha256, read_json_object, stage_output
@@ -143,8 +143,8 @@ def export_hf(
         if output.complete:
             return {**summary, "reused": True}
         stored = Skeleton.of(model, train_config_of(described))
-        like = stored.abstract_state(optimizer_of(_TRAIN)).parameters
-        restored = restore_parameters(run / CHECKPOINTS, step, like, run_hash(described))
+        like = stored.abstract_parameters()
+        restored = restore_parameters(run / CHECKPOINTS, step, like, described["config_hash"])
         parameters = unrolled(restored)
         places = {piece.tensor: piece for piece in exported_pieces(model)}
         written = write_weights(

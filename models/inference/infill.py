@@ -12,14 +12,13 @@ import numpy as np
 import sentencepiece
 from annotated_types import Ge
 
+from models.devices import check_devices, memory_explained
 from models.groups import WHOLE_BATCH
 from models.inference.decode import make_decoder
 from models.partitioning import check_divisible, make_mesh
 from models.training.checkpoint import complete_steps, restore_parameters
-from models.training.distributed import check_devices, memory_explained
-from models.training.run_directory import CHECKPOINTS, model_of, read_run, run_hash, train_config_of
+from models.training.run_directory import CHECKPOINTS, model_of, read_run, train_config_of
 from models.training.state import Skeleton
-from models.training.step import optimizer_of
 from pipelines.errors import UserError
 from pipelines.progress import say
 from pipelines.special_tokens import EOS_ID, SENTINELS
@@ -87,9 +86,9 @@ def infill(
     if not steps:
         raise UserError(f"{run} has no checkpoint yet: train it first")
     skeleton = _skeleton(described, config)
-    like = skeleton.abstract_state(optimizer_of(skeleton.train)).parameters
+    like = skeleton.abstract_parameters()
     say("infill", f"with {run / CHECKPOINTS}/{steps[-1]}")
-    parameters = restore_parameters(run / CHECKPOINTS, steps[-1], like, run_hash(described))
+    parameters = restore_parameters(run / CHECKPOINTS, steps[-1], like, described["config_hash"])
     # Computation follows the parameters: a mesh along which only widths are divided needs no more.
     decode = make_decoder(
         Skeleton.of(skeleton.config, skeleton.train),

@@ -89,8 +89,9 @@ def lower_step(request: CompileRequest, devices: list[Any]) -> Any:
 
     from models.groups import batch_groups
     from models.partitioning import BATCH_AXES, arrange_mesh, check_divisible
+    from models.training.optimizer import optimizer_of
     from models.training.state import Skeleton
-    from models.training.step import FEATURES, make_train_step, optimizer_of
+    from models.training.step import FEATURES, make_train_step
 
     model, train = request.model, request.train
     mesh = arrange_mesh(train, devices)

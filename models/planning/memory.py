@@ -16,8 +16,8 @@ from models.config import ModelConfig, TrainConfig
 from models.groups import batch_groups
 from models.nn.router import expert_capacity
 from models.partitioning import AXES
+from models.training.optimizer import optimizer_of
 from models.training.state import Skeleton
-from models.training.step import optimizer_of
 
 #: Arrays kept for the backward pass, each of one value a token and unit: of the feed-forward
 #: width (GELU's inner values among them) in bfloat16, and of the model's width in bfloat16 and

@@ -1,16 +1,16 @@
 """`mswitch plan`: choose how to train on a slice, compile that, and report what it needs."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 from models.config import ModelChanges, ModelConfig, TrainConfig
 from models.groups import small_group_warnings
-from models.hardware import GIB
+from models.hardware import GIB, Chip
 from models.nn.flops import recomputed_flops, training_step_flops
 from models.planning.compile import CompileRequest, CompileResult
 from models.planning.config import PlanConfig
 from models.planning.environment import compile_elsewhere
-from models.planning.roofline import roofline
 from models.planning.settings import Setting, rank_settings
 from models.planning.topology import Topology, parse_topology
 from models.presets import preset as find_preset
@@ -22,6 +22,26 @@ from pipelines.progress import say
 #: took up to 11 % more than predicted (docs/reference/tpu.md).
 MARGIN = 0.9
 SUGGESTIONS = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Roofline:
+    """Seconds that each resource of a device would be busy at its peak rate; nothing was run.
+
+    Attributes:
+        compute_secs: matrix products at the bfloat16 peak, those in several passes as often.
+        memory_secs: what instructions read and write in HBM.
+        network_secs: what a device sends, with all its links in use.
+    """
+
+    compute_secs: float
+    memory_secs: float
+    network_secs: float
+
+    @property
+    def step_secs(self) -> float:
+        """The longest of the three: as if they overlapped perfectly, so a step takes longer."""
+        return max(self.compute_secs, self.memory_secs, self.network_secs)
 
 
 def make_plan(
@@ -181,3 +201,13 @@ def _distinct(settings: list[Setting]) -> list[Setting]:
         mesh = (train.data_parallel, train.expert_parallel, train.model_parallel)
         best.setdefault(mesh, setting)
     return list(best.values())[:SUGGESTIONS]
+
+
+def roofline(costs: Mapping[str, Any], chip: Chip) -> Roofline:
+    """The bound for a program's costs (`models.planning.costs.Costs` as a dictionary)."""
+    sent = sum(collective["bytes"] for collective in costs["collectives"].values())
+    return Roofline(
+        costs["bfloat16_flops"] / chip.flops_per_sec,
+        costs["memory_bytes"] / chip.hbm_bytes_per_sec,
+        sent / chip.link_bytes_per_sec,
+    )

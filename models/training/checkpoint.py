@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 from orbax.checkpoint import v1 as ocp
 
-from models.training.distributed import WAITED, JobError, announce, is_first, together
+from models.training.distributed import WAITED, JobError, is_first, say_once, together
 from models.training.state import Parameters, TrainState
 from pipelines.errors import UserError, causes
 from pipelines.faults import fault_point
@@ -129,7 +129,7 @@ class Checkpoints:
             if path.is_dir() and not is_complete(path):
                 names = (path.with_suffix(f".{INCOMPLETE}{n or ''}") for n in itertools.count())
                 aside = path.rename(next(name for name in names if not name.exists()))
-                announce(f"{path} is not a complete checkpoint: it is {aside} now")
+                say_once("train", f"{path} is not a complete checkpoint: it is {aside} now")
 
     def save(self, state: TrainState, step: int, *, prune: bool = True) -> None:
         """Start to save `state`; a save still under way is waited for first.
@@ -217,15 +217,14 @@ def restore_parameters(directory: Path, step: int, like: Parameters, run: str = 
 
 
 def _load(checkpoint: Path, like: dict[str, Any], run: str, fix: str) -> dict[str, Any]:
+    def load() -> dict[str, Any]:
+        with _readable(checkpoint, fix):
+            return ocp.load_checkpointables(str(checkpoint), like)
+
     # Orbax lets a process that cannot read its part keep the others waiting for minutes: what each
     # can find out alone comes first.
     together(lambda: _check(checkpoint, like, run, fix))
-    return together(lambda: _load_part(checkpoint, like, fix))
-
-
-def _load_part(checkpoint: Path, like: dict[str, Any], fix: str) -> dict[str, Any]:
-    with _readable(checkpoint, fix):
-        return ocp.load_checkpointables(str(checkpoint), like)
+    return together(load)
 
 
 def _check(checkpoint: Path, like: dict[str, Any], run: str, fix: str) -> None:

@@ -1,4 +1,4 @@
-"""The processes that train or evaluate together: how they join, act as one, and leave.
+"""Training or evaluating in several processes: how they join, agree, and leave.
 
 Every process runs the same program on its own devices. Process 0 alone writes what is not a
 checkpoint, and what it finds in the run directory is what all go by. A process that fails alone
@@ -7,7 +7,6 @@ must not wait for the others at exit, nor they for it: JAX's coordination servic
 
 import atexit
 import contextlib
-import hashlib
 import json
 import os
 import re
@@ -21,14 +20,13 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from models.config import JobConfig
+from models.devices import check_devices, memory_explained
 from models.lifeline import EXIT_RESUME
 from pipelines.errors import UserError, as_user_error, is_disk_full
 from pipelines.progress import say
 
 T = TypeVar("T")
 
-#: Room for an error's message when processes exchange them.
-_MESSAGE_BYTES = 1024
 #: In the message of who waited for a process that failed: what that one says comes first.
 WAITED = "gave up waiting for another process"
 #: How long a process that is done waits for the others to be done too.
@@ -44,10 +42,10 @@ def is_first() -> bool:
     return jax.process_index() == 0
 
 
-def announce(message: str) -> None:
-    """Print a line about the training, once a job."""
+def say_once(stage: str, message: str) -> None:
+    """Say how a stage gets on, once a job."""
     if is_first():
-        say("train", message)
+        say(stage, message)
 
 
 @contextlib.contextmanager
@@ -85,48 +83,6 @@ def membership(job: JobConfig, *, saves_on_sigterm: bool = True) -> Iterator[Non
         raise
     else:
         jax.distributed.shutdown()
-
-
-def check_devices() -> None:
-    """Find out whether JAX can compute at all. Before a job is joined is too early to ask.
-
-    Raises:
-        UserError: it cannot.
-    """
-    try:
-        jax.devices()
-    except (RuntimeError, AssertionError) as error:  # a platform without its plugin is the latter
-        if "DEADLINE_EXCEEDED" in str(error):
-            raise  # another process of the job did not come
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else "it has no plugin"
-        asked = os.environ.get("JAX_PLATFORMS")
-        raise UserError(
-            f"JAX cannot compute on {f'JAX_PLATFORMS={asked}' if asked else 'this machine'} "
-            f"({reason}): install what it needs, or set JAX_PLATFORMS=cpu (`mswitch doctor` says "
-            "what JAX finds)"
-        ) from error
-
-
-@contextlib.contextmanager
-def memory_explained() -> Iterator[None]:
-    """Say what helps where a device runs out of memory.
-
-    Raises:
-        UserError: one did.
-    """
-    try:
-        yield
-    except (jax.errors.JaxRuntimeError, ValueError) as error:
-        if "RESOURCE_EXHAUSTED" not in str(error) or is_disk_full(error):
-            raise
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(
-            f"a device has too little memory ({reason}): spread the model over more of them "
-            "(--model-parallel, and where there are these options --expert-parallel and "
-            "--data-parallel), or give less at a time (--batch-size); a training also takes less "
-            "with --microbatches, --remat layers and --loss-chunks (`mswitch plan` finds what fits "
-            "a TPU slice)"
-        ) from error
 
 
 def _is_of_devices(error: BaseException) -> bool:
@@ -210,26 +166,18 @@ def on_first(make: Callable[[], T]) -> T:
     if jax.process_count() == 1:
         return make()
     answer: dict[str, Any] = {}
-    defect: Exception | None = None
     if is_first():
         try:
             answer = {"value": make()}
         except Exception as error:
-            readable = as_user_error(error)
-            if readable is None and is_disk_full(error):
-                name = error.filename if isinstance(error, OSError) else None
-                readable = UserError(f"the disk is full ({name or 'process 0'}): free some of it")
-            defect = error if readable is None else None
-            answer = {"error": str(readable or f"process 0 failed: {error!r}")}
-    text = json.dumps(answer).encode()
-    size = int(multihost_utils.broadcast_one_to_all(np.int32(len(text))))
-    sent = np.frombuffer(text, np.uint8) if is_first() else np.zeros(size, np.uint8)
-    received = json.loads(multihost_utils.broadcast_one_to_all(sent).tobytes())
-    if defect is not None:
-        raise defect
-    if "error" in received:
-        raise JobError(received["error"])
-    return received["value"]
+            if not (message := _user_message(error)):
+                _gather({"error": f"process 0 failed: {error!r}"})
+                raise
+            answer = {"error": message}
+    answer = _gather(answer)[0]
+    if "error" in answer:
+        raise JobError(answer["error"])
+    return answer["value"]
 
 
 def together(make: Callable[[], T]) -> T:
@@ -245,14 +193,7 @@ def together(make: Callable[[], T]) -> T:
         made = make()
     except UserError as raised:
         error = f"process {jax.process_index()}: {raised}"
-    mine = np.zeros(_MESSAGE_BYTES, np.uint8)
-    text = error.encode()[:_MESSAGE_BYTES]
-    mine[: len(text)] = np.frombuffer(text, np.uint8)
-    texts = [
-        message.tobytes().rstrip(b"\0").decode(errors="replace")
-        for message in multihost_utils.process_allgather(mine)
-    ]
-    if failed := [text for text in texts if text]:
+    if failed := [text for text in _gather(error) if text]:
         raise JobError(min(failed, key=lambda text: WAITED in text))
     return made  # pyright: ignore[reportReturnType]  # every process made it
 
@@ -263,13 +204,29 @@ def agree(settings: str) -> None:
     Raises:
         JobError: they were not.
     """
+    first, *others = _gather(settings)
+    for number, other in enumerate(others, start=1):
+        if other != first:
+            raise JobError(
+                f"processes 0 and {number} were given different options, or another run: give the "
+                "same command on all machines"
+            )
+
+
+def _gather(value: Any) -> list[Any]:
+    """What every process gives here, by way of JSON, in the order of the processes."""
     if jax.process_count() == 1:
-        return
-    digest = np.frombuffer(hashlib.sha256(settings.encode()).digest(), np.uint8)
-    others = multihost_utils.process_allgather(digest)
-    differ = np.flatnonzero((others != others[0]).any(axis=1))
-    if differ.size:
-        raise JobError(
-            f"processes 0 and {differ[0]} were given different options, or another run: give the "
-            "same command on all machines"
-        )
+        return [value]
+    text = np.frombuffer(json.dumps(value).encode(), np.uint8)
+    sizes = multihost_utils.process_allgather(np.int32(text.size))
+    texts = multihost_utils.process_allgather(np.resize(text, int(sizes.max())))
+    return [json.loads(row[:size].tobytes()) for row, size in zip(texts, sizes, strict=True)]
+
+
+def _user_message(error: Exception) -> str:
+    """What a user is to read of an error; nothing of a defect."""
+    if readable := as_user_error(error):
+        return str(readable)
+    if is_disk_full(error):
+        return f"the disk is full ({getattr(error, 'filename', None) or 'process 0'}): free some"
+    return ""

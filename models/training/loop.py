@@ -5,10 +5,9 @@ import math
 import sys
 import time
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import jax
-import numpy as np
 
 from models.groups import Groups
 from models.hardware import peak_flops
@@ -17,38 +16,22 @@ from models.nn.flops import training_step_flops
 from models.partitioning import put_batch
 from models.training.bad_loss import HISTORY_STEPS, PATIENCE, LossWatch, explain_stop
 from models.training.checkpoint import Checkpoints
-from models.training.distributed import JobError, announce, meet, on_first
-from models.training.metrics import METRICS, Telemetry, cut_metrics, written
-from models.training.run_directory import CHECKPOINTS, RunPlan, read_run, run_hash
+from models.training.distributed import JobError, meet, on_first, say_once
+from models.training.metrics import METRICS, MetricsWriter, written
+from models.training.optimizer import optimizer_of
+from models.training.run_directory import CHECKPOINTS, RunPlan
 from models.training.signals import stop_requests
 from models.training.state import Skeleton
-from models.training.step import FEATURES, SEGMENTS, make_train_step, optimizer_of
+from models.training.step import FEATURES, SEGMENTS, make_train_step
 from pipelines.errors import UserError
 from pipelines.faults import fault_point
 from pipelines.progress import Progress
+from tasks.batches import TrainBatches
 from tasks.prefetch import ahead
 
 
-class Batches(Protocol):
-    """What feeds training; `tasks.batches.TrainBatches` is the real one."""
-
-    @property
-    def inputs_length(self) -> int:
-        """Encoder positions of a sequence."""
-        ...
-
-    @property
-    def targets_length(self) -> int:
-        """Decoder positions of a sequence."""
-        ...
-
-    def batch(self, step: int) -> dict[str, np.ndarray]:
-        """Return this process's rows of the batch of a step (from 0)."""
-        ...
-
-
 def run_training(
-    plan: RunPlan, batches: Batches, out: Path, skeleton: Skeleton, groups: Groups
+    plan: RunPlan, batches: TrainBatches, out: Path, skeleton: Skeleton, groups: Groups
 ) -> float:
     """Train to the last step, or until a signal.
 
@@ -67,12 +50,10 @@ def run_training(
         SystemExit: with code 75, after a signal; everything is saved.
     """
     steps, optimizer = plan.train.steps, optimizer_of(plan.train)
-    # What the run was begun with: some settings may change since.
-    identity = on_first(lambda: run_hash(read_run(out)))
-    checkpoints = Checkpoints(out / CHECKPOINTS, plan.evaluation_steps, identity)
+    checkpoints = Checkpoints(out / CHECKPOINTS, plan.evaluation_steps, plan.hash)
     start = on_first(lambda: _resume_step(plan, out, checkpoints))
     if start:
-        announce(f"continuing after step {start:,}, from {checkpoints.directory}/{start}")
+        say_once("train", f"continuing after step {start:,}, from {checkpoints.directory}/{start}")
         state = checkpoints.restore(start, skeleton.abstract_state(optimizer))
     else:
         state = skeleton.initial_state(optimizer)
@@ -93,13 +74,13 @@ def run_training(
         clock = time.monotonic()
         train_step = make_train_step(skeleton, optimizer, groups).lower(state, batch, 0.0).compile()
         compile_secs = time.monotonic() - clock
-        announce(f"compiled in {compile_secs:.1f} s")
+        say_once("train", f"compiled in {compile_secs:.1f} s")
         meet("compiled")
         recorder.begin(compile_secs)
         stop_is_due = stack.enter_context(stop_requests())
         pending = None
         for step in range(start + 1, steps + 1):
-            state, metrics = train_step(state, batch, recorder.loss_limit(step))
+            state, metrics = train_step(state, batch, recorder.watch.limit(step))
             # The device works on this step while the one before is judged and written down.
             if pending is not None:
                 recorder.record(*pending)
@@ -111,13 +92,16 @@ def run_training(
             if stopping or kept or step % plan.train.checkpoint_every == 0:
                 recorder.record(*pending)
                 pending = None
-                if recorder.good or stopping or kept:
+                good = not recorder.watch.skipped
+                if good or stopping or kept:
                     recorder.sync()
-                    checkpoints.save(state, step, prune=recorder.good)
+                    checkpoints.save(state, step, prune=good)
                     recorder.saved = step
             if stopping and step < steps:
                 checkpoints.wait()
-                announce(f"stopped after step {step:,}; the same command continues from there")
+                say_once(
+                    "train", f"stopped after step {step:,}; the same command continues from there"
+                )
                 sys.exit(EXIT_RESUME)
         checkpoints.wait()
         checkpoints.prune()
@@ -155,9 +139,10 @@ class Recorder:
 
     Attributes:
         saved: the step of the newest checkpoint, which may still be under way; 0 for none.
+        watch: the losses so far.
     """
 
-    def __init__(self, plan: RunPlan, batches: Batches, out: Path, start: int):
+    def __init__(self, plan: RunPlan, batches: TrainBatches, out: Path, start: int):
         self.saved = start
         self._config, self._out = plan.train, out
         lengths = batches.inputs_length, batches.targets_length
@@ -167,37 +152,30 @@ class Recorder:
         self._progress = Progress("train", plan.preset, plan.train.steps, "steps")
         self._progress.start_at(start)
         self._compile_secs: float | None = None
-        self._files = contextlib.ExitStack()
-        self._telemetry: Telemetry | None = None
         self._clock = time.monotonic()
+        self._writer: MetricsWriter | None = None
 
-        def open_files() -> list[dict[str, Any]]:
-            history = cut_metrics(out, start, HISTORY_STEPS)
-            self._telemetry = self._files.enter_context(Telemetry(out, start))
-            wanted = ("step", "train/loss", "train/skipped")
-            return [{name: line[name] for name in wanted if name in line} for line in history]
+        def open_writer() -> list[dict[str, Any]]:
+            self._writer = MetricsWriter(out, start, HISTORY_STEPS)
+            judged = ("step", "train/loss", "train/skipped")
+            return [
+                {name: line[name] for name in judged if name in line}
+                for line in self._writer.history
+            ]
 
-        self._watch = LossWatch(plan.train.loss_spike, on_first(open_files))
+        self.watch = LossWatch(plan.train.loss_spike, on_first(open_writer))
 
     def __enter__(self) -> "Recorder":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._files.close()
+        if self._writer is not None:
+            self._writer.close()
 
     def begin(self, compile_secs: float) -> None:
         """Start the clock of the first step, which compiling is not part of."""
         self._compile_secs = compile_secs
         self._clock = time.monotonic()
-
-    @property
-    def good(self) -> bool:
-        """Whether the last step that was recorded was good: else it was skipped."""
-        return not self._watch.skipped
-
-    def loss_limit(self, step: int) -> float:
-        """Return the loss above which the device itself is to skip a step."""
-        return self._watch.limit(step)
 
     def final_loss(self) -> float:
         """Return the loss of the last good step.
@@ -205,9 +183,9 @@ class Recorder:
         Raises:
             JobError: there was none.
         """
-        if self._watch.last_loss is None:
+        if self.watch.last_loss is None:
             raise JobError(f"no step of {self._out} has a loss: lower --base-learning-rate")
-        return self._watch.last_loss
+        return self.watch.last_loss
 
     def record(self, step: int, arrays: dict[str, jax.Array]) -> None:
         """Record one step, unless it is so bad that the run stops.
@@ -218,22 +196,17 @@ class Recorder:
         metrics = {"step": step, **jax.device_get(written(step, arrays))}
         now = time.monotonic()
         secs, self._clock = now - self._clock, now
-        fault = self._watch.fault(metrics)
-        if fault is not None:
-            self._act_on(fault, step)
-        self._watch.add(metrics)
-        if self._telemetry is not None:
-            self._write(self._telemetry, metrics, secs)
+        if fault := self.watch.fault(metrics):
+            if self._config.on_bad_loss == "stop" or self.watch.skipped >= PATIENCE:
+                checkpoint = f"{self._out / CHECKPOINTS}/{self.saved}" if self.saved else None
+                raise JobError(explain_stop(step, fault, self._config.on_bad_loss, checkpoint))
+            say_once("train", f"step {step:,}: {fault}; its update is skipped")
+        self.watch.add(metrics)
+        if self._writer is not None:
+            self._write(self._writer, metrics, secs)
         fault_point("train.after_metrics")
 
-    def _act_on(self, fault: str, step: int) -> None:
-        if self._config.on_bad_loss == "skip" and self._watch.skipped < PATIENCE:
-            announce(f"step {step:,}: {fault}; its update is skipped")
-            return
-        checkpoint = f"{self._out / CHECKPOINTS}/{self.saved}" if self.saved else None
-        raise JobError(explain_stop(step, fault, self._config.on_bad_loss, checkpoint))
-
-    def _write(self, telemetry: Telemetry, metrics: dict[str, Any], secs: float) -> None:
+    def _write(self, writer: MetricsWriter, metrics: dict[str, Any], secs: float) -> None:
         metrics["train/step_secs"] = secs
         metrics["train/tokens_per_sec"] = self._tokens_per_step / secs
         metrics["train/model_flops_per_sec"] = self._flops_per_step / secs
@@ -241,7 +214,7 @@ class Recorder:
             metrics["train/mfu"] = self._flops_per_step / secs / (self._peak * self._config.devices)
         if self._compile_secs is not None:
             metrics["train/compile_secs"], self._compile_secs = self._compile_secs, None
-        telemetry.write(metrics.pop("step"), metrics)
+        writer.write(metrics.pop("step"), metrics)
         note = f"loss {float(metrics['train/loss']):.3f}"
         if "router/drop_fraction" in metrics:
             encoder, decoder = (
@@ -252,5 +225,5 @@ class Recorder:
 
     def sync(self) -> None:
         """Force what was written to disk."""
-        if self._telemetry is not None:
-            self._telemetry.sync()
+        if self._writer is not None:
+            self._writer.sync()

@@ -13,7 +13,6 @@ import math
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -99,13 +98,18 @@ def written(step: int, metrics: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in metrics.items() if matrices or value.ndim < 2}
 
 
-class Telemetry:
-    """Writes metrics.jsonl and TensorBoard events of one run, from one step on."""
+class MetricsWriter:
+    """Writes metrics.jsonl and TensorBoard events of one run, from one step on.
 
-    def __init__(self, run: Path, step: int):
+    Attributes:
+        history: the metrics of the last steps before, as many as were asked for.
+    """
+
+    def __init__(self, run: Path, step: int, recent: int = 1):
+        """Cut what is there after `step`; the other arguments are those of `cut_metrics`."""
         from tensorboardX import SummaryWriter
 
-        cut_metrics(run, step)
+        self.history = cut_metrics(run, step, recent)
         self._file = open(run / METRICS, "a", encoding="utf-8")  # noqa: SIM115
         self._board = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)
 
@@ -158,13 +162,8 @@ class Telemetry:
         self._file.close()
         self._board.close()
 
-    def __enter__(self) -> "Telemetry":
+    def __enter__(self) -> "MetricsWriter":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()

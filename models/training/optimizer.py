@@ -1,4 +1,4 @@
-"""Optimizers on a flat dictionary of parameters: what they share, and Adafactor as T5X has it.
+"""Optimizers on a flat dictionary of parameters: Adafactor as T5X has it, and Optax's AdamW.
 
 Optax's Adafactor differs where it matters here: it pools all experts (and scanned layers) of a
 parameter into one root mean square, and may factor over the expert axis. Here the leading
@@ -8,12 +8,17 @@ parameter of its own, so scanned and unrolled, sharded and not, give the same up
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 from jaxtyping import Array, Float, Int
 
+from models.config import TrainConfig
+
+#: Decay of the mean square: 0.999, Optax's default, remembers a spike for a thousand steps.
+SQUARE_DECAY = 0.95
 #: Logical axes over which nothing is pooled.
 STACKED_AXES = ("layers", "expert")
 
@@ -53,31 +58,6 @@ class Update(NamedTuple):
     parameters: dict[str, Array]
     moments: dict[str, Moment]
     gradient_norm: Float[Array, ""]
-
-
-class Optimizer(Protocol):
-    """What a training step needs: `Adafactor`, or `models.training.adamw.AdamW`."""
-
-    def learning_rate(self, step: Int[Array, ""]) -> Float[Array, ""]:
-        """The rate of a step, from 0."""
-        ...
-
-    def init(
-        self, parameters: Mapping[str, Array], axes: Mapping[str, Sequence[str]]
-    ) -> dict[str, Moment]:
-        """Zero moments, in float32, for parameters with these logical axes."""
-        ...
-
-    def update(
-        self,
-        parameters: Mapping[str, Array],
-        gradients: Mapping[str, Array],
-        moments: Mapping[str, Moment],
-        step: Int[Array, ""],
-        axes: Mapping[str, Sequence[str]],
-    ) -> Update:
-        """One step; `step` counts from 0."""
-        ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -196,6 +176,77 @@ class Adafactor:
         return new.astype(parameter.dtype), moment, squares
 
 
+@dataclasses.dataclass(frozen=True)
+class AdamW:
+    """Adam with decoupled weight decay (Loshchilov and Hutter 2019), Optax's.
+
+    It pools nothing over a parameter, so stacked layers and experts need no care.
+
+    Attributes:
+        base_learning_rate: multiplies the schedule.
+        warmup_steps: steps until the rate is base / sqrt(warmup_steps), its highest.
+        weight_decay: of matrices, not of norm scales and position biases.
+    """
+
+    base_learning_rate: float = 1.0
+    warmup_steps: int = 10_000
+    weight_decay: float = 0.0
+
+    def learning_rate(self, step: Int[Array, ""]) -> Float[Array, ""]:
+        """Linear warm-up, then the inverse square root (Vaswani et al. 2017, equation 3)."""
+        done = jnp.asarray(step + 1, jnp.float32)
+        rate = jnp.minimum(done * self.warmup_steps**-1.5, done**-0.5)
+        return self.base_learning_rate * rate
+
+    def init(
+        self, parameters: Mapping[str, Array], axes: Mapping[str, Sequence[str]]
+    ) -> dict[str, Moment]:
+        """Zero moments, in float32."""
+        del axes
+        return {
+            name: AdamMoments(*(jnp.zeros(parameter.shape, jnp.float32) for _ in range(2)))
+            for name, parameter in parameters.items()
+        }
+
+    def update(
+        self,
+        parameters: Mapping[str, Array],
+        gradients: Mapping[str, Array],
+        moments: Mapping[str, Moment],
+        step: Int[Array, ""],
+        axes: Mapping[str, Sequence[str]],
+    ) -> Update:
+        """One step; `step` counts from 0."""
+        adam = optax.scale_by_adam(b2=SQUARE_DECAY)
+        means, squares = ({name: m[part] for name, m in moments.items()} for part in range(2))
+        updates: Any
+        state: Any
+        updates, state = adam.update(
+            {name: gradient.astype(jnp.float32) for name, gradient in gradients.items()},
+            optax.ScaleByAdamState(step, means, squares),
+        )
+        rate = self.learning_rate(step)
+        new = {}
+        for name, parameter in parameters.items():
+            decay = self.weight_decay if _is_matrix(axes[name]) else 0.0
+            change = rate * (updates[name] + decay * parameter)
+            new[name] = (parameter - change).astype(parameter.dtype)
+        made: dict[str, Moment] = {
+            name: AdamMoments(state.mu[name], state.nu[name]) for name in parameters
+        }
+        return Update(new, made, optax.global_norm(gradients))
+
+
+Optimizer = Adafactor | AdamW
+
+
+def optimizer_of(train: TrainConfig) -> Optimizer:
+    """The optimizer a run's configuration asks for."""
+    if train.optimizer == "adamw":
+        return AdamW(train.base_learning_rate, train.warmup_steps, train.weight_decay)
+    return Adafactor(base_learning_rate=train.base_learning_rate, warmup_steps=train.warmup_steps)
+
+
 def moment_axes(moment: Moment, axes: Sequence[str]) -> tuple[tuple[str, ...], ...]:
     """The logical axes of each of a moment's arrays, given its parameter's."""
     if isinstance(moment, FactoredMoment):
@@ -209,3 +260,9 @@ def _stacked(axes: Sequence[str]) -> int:
     while count < len(axes) and axes[count] in STACKED_AXES:
         count += 1
     return count
+
+
+def _is_matrix(axes: Sequence[str]) -> bool:
+    """Whether each of the stacked parameters is a kernel or an embedding."""
+    own = [axis for axis in axes if axis not in STACKED_AXES]
+    return len(own) == 2 and "buckets" not in own

@@ -162,8 +162,7 @@ def describe_run(
 
 def finish_run(out: Path, plan: RunPlan, final_loss: float) -> None:
     """Mark the run finished."""
-    identity = run_hash(read_run(out))
-    marker = {"config_hash": identity, "step": plan.train.steps, "final_loss": final_loss}
+    marker = {"config_hash": plan.hash, "step": plan.train.steps, "final_loss": final_loss}
     write_atomically(out / MARKER, canonical_json(marker) + "\n")
 
 
@@ -176,7 +175,9 @@ def read_run(run: Path) -> dict[str, Any]:
     if not (run / CONFIG).is_file():
         raise UserError(f"{run} is not a training run (no {CONFIG}): give what `train --out` made")
     described = read_json_object(run / CONFIG)
-    missing = [part for part in ("model", "train", "examples") if part not in described]
+    missing = [
+        part for part in ("model", "train", "examples", "config_hash") if part not in described
+    ]
     if missing:
         raise UserError(
             f"{run / CONFIG} does not belong to a training run (it lacks {missing[0]!r}): give "
@@ -201,11 +202,6 @@ def read_marker(run: Path) -> dict[str, Any] | None:
     return marker
 
 
-def run_hash(config: Mapping[str, Any]) -> str:
-    """The run's identity as its config.json has it, or nothing."""
-    return config.get("config_hash", "")
-
-
 def model_of(config: Mapping[str, Any]) -> ModelConfig:
     """The model a config.json describes."""
     return _made(ModelConfig, config["model"])
@@ -213,10 +209,7 @@ def model_of(config: Mapping[str, Any]) -> ModelConfig:
 
 def train_config_of(config: Mapping[str, Any]) -> TrainConfig:
     """The training configuration a config.json describes."""
-    train = dict(config["train"])
-    if isinstance(train.get("remat"), bool):  # as runs before the first release have it
-        train["remat"] = "layers" if train["remat"] else "none"
-    return _made(TrainConfig, train)
+    return _made(TrainConfig, config["train"])
 
 
 def _made(kind: type[Config], settings: Mapping[str, Any]) -> Config:

@@ -9,18 +9,18 @@ first axis `layers`.
 import contextlib
 import dataclasses
 import math
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array, Int
 
 from models.config import ModelConfig, TrainConfig
 from models.nn.transformer import Transformer
-from models.partitioning import parameter_sharding
+from models.partitioning import parameter_spec
 from models.training.optimizer import Moment, Optimizer, moment_axes
 
 Parameters = dict[str, Array]
@@ -107,45 +107,33 @@ class Skeleton:
 
         return jax.jit(create, out_shardings=self.state_shardings(optimizer))()
 
+    def abstract_parameters(self) -> Parameters:
+        """Shapes, types and shardings of the parameters, for restoring."""
+        placed = {name: self._placed(one, self.axes[name]) for name, one in self.shapes.items()}
+        return cast(Parameters, placed)
+
     def abstract_state(self, optimizer: Optimizer) -> TrainState:
         """Shapes, types and shardings of a run's state, for restoring and compiling."""
-        step = jax.ShapeDtypeStruct((), jnp.int32)
-        shapes = TrainState(self.shapes, self._moment_shapes(optimizer), step)  # pyright: ignore
-        shardings = self.state_shardings(optimizer)
-        if shardings is None:
-            device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-            shardings = jax.tree.map(lambda _: device, shapes)
-        return jax.tree.map(
-            lambda shape, sharding: jax.ShapeDtypeStruct(
-                shape.shape, shape.dtype, sharding=sharding
-            ),
-            shapes,
-            shardings,
-        )
+        moments = jax.eval_shape(lambda values: optimizer.init(values, self.axes), self.shapes)
+        placed = {
+            name: type(moment)(*map(self._placed, moment, moment_axes(moment, self.axes[name])))
+            for name, moment in moments.items()
+        }
+        step = self._placed(jax.ShapeDtypeStruct((), jnp.int32), ())
+        return TrainState(self.abstract_parameters(), placed, cast(Array, step))
 
     def state_shardings(self, optimizer: Optimizer) -> TrainState | None:
         """Where every array of a run's state lies; None without a mesh."""
-        mesh = self.mesh
-        if mesh is None:
+        if self.mesh is None:
             return None
+        return jax.tree.map(lambda array: array.sharding, self.abstract_state(optimizer))
 
-        def sharding(axes: tuple[str, ...], shape: tuple[int, ...]) -> NamedSharding | None:
-            return parameter_sharding(axes, shape, mesh)
-
-        parameters, moments = {}, {}
-        for name, moment in self._moment_shapes(optimizer).items():
-            axes = self.axes[name]
-            parameters[name] = sharding(axes, self.shapes[name].shape)
-            moments[name] = type(moment)(
-                *(
-                    sharding(part_axes, part.shape)
-                    for part_axes, part in zip(moment_axes(moment, axes), moment, strict=True)
-                )
-            )
-        return TrainState(parameters, moments, NamedSharding(mesh, PartitionSpec()))  # pyright: ignore
-
-    def _moment_shapes(self, optimizer: Optimizer) -> dict[str, Any]:
-        return jax.eval_shape(lambda values: optimizer.init(values, self.axes), self.shapes)
+    def _placed(self, array: Any, axes: Sequence[str]) -> jax.ShapeDtypeStruct:
+        if self.mesh is None:
+            sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        else:
+            sharding = NamedSharding(self.mesh, parameter_spec(axes, array.shape, self.mesh))
+        return jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=sharding)
 
 
 def _create(config: ModelConfig, train: TrainConfig, mesh: Mesh | None) -> Transformer:

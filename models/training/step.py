@@ -2,37 +2,21 @@
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int
 
-from models.config import TrainConfig
 from models.groups import Groups
 from models.nn.losses import chunked_token_losses
 from models.nn.router import RoutingStats
-from models.training.adamw import AdamW
-from models.training.optimizer import Adafactor, Optimizer
+from models.training.optimizer import Optimizer
 from models.training.state import Parameters, Skeleton, TrainState
 
 Batch = Mapping[str, Array]
 Metrics = dict[str, Array]
-
-
-class JittedStep(Protocol):
-    """A training step under `jax.jit`; `loss_limit` is for the policy `skip` alone."""
-
-    def __call__(
-        self, state: TrainState, batch: Batch, loss_limit: float = ...
-    ) -> tuple[TrainState, Metrics]:
-        """Do one step."""
-        ...
-
-    def lower(self, state: TrainState, batch: Batch, loss_limit: float = ...) -> jax.stages.Lowered:
-        """Trace it, ready to compile."""
-        ...
 
 
 #: Features of a batch that reach the device.
@@ -180,7 +164,7 @@ def make_gradients(
     return gradients
 
 
-def make_train_step(skeleton: Skeleton, optimizer: Optimizer, groups: Groups) -> JittedStep:
+def make_train_step(skeleton: Skeleton, optimizer: Optimizer, groups: Groups) -> jax.stages.Wrapped:
     """Compile-ready `(state, batch) -> (state, metrics)`; the old state's memory is reused.
 
     With the policy `skip`, a step that is bad, or has a loss above `loss_limit`, only counts.
@@ -248,9 +232,7 @@ class EvaluationResult(NamedTuple):
     loads: Int[Array, "layers B E"]
 
 
-def make_evaluation_step(
-    skeleton: Skeleton,
-) -> jax.stages.Wrapped:
+def make_evaluation_step(skeleton: Skeleton) -> jax.stages.Wrapped:
     """Compile-ready `(parameters, batch, groups, capacities) -> EvaluationResult`."""
 
     def evaluation_step(
@@ -298,10 +280,3 @@ def sequence_loads(
     """Count the tokens of every sequence that chose each expert."""
     of_rows = expert.reshape(expert.shape[0], rows, -1)
     return jax.nn.one_hot(of_rows, experts, dtype=jnp.int32).sum(axis=2)
-
-
-def optimizer_of(train: TrainConfig) -> Optimizer:
-    """The optimizer a run's configuration asks for."""
-    if train.optimizer == "adamw":
-        return AdamW(train.base_learning_rate, train.warmup_steps, train.weight_decay)
-    return Adafactor(base_learning_rate=train.base_learning_rate, warmup_steps=train.warmup_steps)

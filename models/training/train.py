@@ -8,7 +8,7 @@ at step 0.
 
 import contextlib
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,25 +16,17 @@ import jax
 
 from models.config import JobConfig, ModelChanges, TrainConfig, as_json, padded_vocabulary
 from models.groups import batch_groups, small_group_warnings
-from models.lifeline import EXIT_RESUME
 from models.nn.flops import training_step_flops
 from models.partitioning import check_divisible, fed_part, make_mesh
 from models.presets import preset as find_preset
-from models.training.distributed import agree, announce, membership, on_first, together
-from models.training.loop import Batches, run_training
-from models.training.run_directory import (
-    RunPlan,
-    claim_run,
-    describe_run,
-    finish_run,
-    log_spaced_steps,
-)
+from models.training.distributed import agree, membership, on_first, say_once, together
+from models.training.loop import run_training
+from models.training.run_directory import RunPlan, claim_run, describe_run, finish_run
 from models.training.state import Skeleton, parameter_counts
 from pipelines.faults import fault_point
 from pipelines.outputs import canonical_json, lock_directory, read_manifest
+from tasks.batches import TrainBatches
 from tasks.mixtures import Mixture
-
-__all__ = ["EXIT_RESUME", "Batches", "log_spaced_steps", "train", "train_prepared"]
 
 NO_CHANGES = ModelChanges()
 ALONE = JobConfig()
@@ -71,24 +63,61 @@ def train(
             at which the run is to stop.
         SystemExit: with code 75, after SIGTERM or Ctrl-C; everything is saved.
     """
-    mixture = Mixture() if mixture is None else mixture
+    chosen = mixture or Mixture()
     return train_prepared(
-        lambda: _prepare(preset, examples, config, mixture, changes), examples, Path(out), job
+        lambda: _prepare(preset, examples, config, chosen, changes), examples, Path(out), job
     )
 
 
 def train_prepared(
-    prepare: Callable[[], tuple[RunPlan, Batches]], examples: str | Path, out: Path, job: JobConfig
+    prepare: Callable[[], tuple[RunPlan, TrainBatches]],
+    examples: str | Path,
+    out: Path,
+    job: JobConfig,
 ) -> dict[str, Any]:
-    """`train`, where `prepare` says what is trained and opens its data, once in the job."""
+    """`train`, where `prepare` says what is trained and opens its data, once in each process."""
     with membership(job), contextlib.ExitStack() as stack:
         plan, batches = together(prepare)
+        agree(canonical_json([plan.identity, as_json(plan.train)]))
 
-        def lock() -> None:
+        def claim() -> dict[str, Any] | None:
             stack.enter_context(lock_directory(out))
+            return claim_run(out, plan)
 
-        on_first(lock)
-        return _train_plan(plan, batches, examples, out)
+        finished = on_first(claim)
+        summary = {
+            "stage": "train",
+            "out": str(out),
+            "reused": finished is not None,
+            "preset": plan.preset,
+            "step": plan.train.steps,
+        }
+        if finished is not None:
+            say_once(
+                "train", f"already complete: {out} reached step {plan.train.steps:,}; nothing to do"
+            )
+            return {**summary, "final_loss": finished["final_loss"]}
+        lengths = (batches.inputs_length, batches.targets_length)
+        groups = batch_groups(plan.model, plan.train.rows, *lengths)
+        together(lambda: check_divisible(plan.model, plan.train, groups))
+        skeleton = Skeleton.of(plan.model, plan.train, make_mesh(plan.train))
+        counts = parameter_counts(skeleton)
+        measured = {
+            "parameters": sum(counts.values()),
+            "parameters_by_group": counts,
+            "flops_per_step": float(training_step_flops(plan.model, plan.train.rows, *lengths)),
+            "tokens_per_step": plan.train.rows * sum(lengths),
+            "device": jax.devices()[0].device_kind,
+        }
+        on_first(lambda: describe_run(out, plan, examples, measured))
+        for line in _introduction(plan, measured, lengths):
+            say_once("train", line)
+        say_once("train", f"metrics, checkpoints and TensorBoard events go to {out}")
+        final_loss = run_training(plan, batches, out, skeleton, groups)
+        fault_point("train.before_marker")
+        on_first(lambda: finish_run(out, plan, final_loss))
+        say_once("train", f"complete: step {plan.train.steps:,}, loss {final_loss:.4f} · {out}")
+        return {**summary, "final_loss": final_loss, "parameters": measured["parameters"]}
 
 
 def _prepare(
@@ -97,10 +126,8 @@ def _prepare(
     config: TrainConfig,
     mixture: Mixture,
     changes: ModelChanges,
-) -> tuple[RunPlan, Batches]:
+) -> tuple[RunPlan, TrainBatches]:
     """Open the data, as much of it as this process feeds, and settle what is trained."""
-    from tasks.batches import TrainBatches
-
     model = changes.applied_to(find_preset(preset).model)
     manifest = read_manifest(examples, "examples")
     model = dataclasses.replace(
@@ -128,7 +155,8 @@ def _prepare(
         }
     records = {lang: counts["train_records"] for lang, counts in languages.items()}
     if mixture.exceeds(records, config.steps * config.batch_size):
-        announce(
+        say_once(
+            "train",
             f"{config.steps:,} steps are more than {mixture.max_epochs:g} epochs of all text: the "
             "mixture's cap cannot hold (`mswitch mixture show`)",
         )
@@ -140,48 +168,10 @@ def _prepare(
     return plan, batches
 
 
-def _train_plan(plan: RunPlan, batches: Batches, examples: str | Path, out: Path) -> dict[str, Any]:
-    agree(canonical_json([plan.identity, as_json(plan.train)]))
-    finished = on_first(lambda: claim_run(out, plan))
-    summary = {"stage": "train", "out": str(out), "preset": plan.preset}
-    if finished is not None:
-        announce(f"already complete: {out} reached step {finished['step']:,}; nothing to do")
-        return {
-            **summary,
-            "reused": True,
-            "step": finished["step"],
-            "final_loss": finished["final_loss"],
-        }
-    lengths = (batches.inputs_length, batches.targets_length)
-    groups = batch_groups(plan.model, plan.train.rows, *lengths)
-    mesh = together(lambda: make_mesh(plan.train))
-    together(lambda: check_divisible(plan.model, plan.train, groups))
-    skeleton = Skeleton.of(plan.model, plan.train, mesh)
-    counts = parameter_counts(skeleton)
-    flops = training_step_flops(plan.model, plan.train.rows, *lengths)
-    measured = {
-        "parameters": sum(counts.values()),
-        "parameters_by_group": counts,
-        "flops_per_step": float(flops),
-        "tokens_per_step": plan.train.rows * sum(lengths),
-        "device": jax.devices()[0].device_kind,
-    }
-    on_first(lambda: describe_run(out, plan, examples, measured))
-    _announce(plan, counts, lengths, out)
-    final_loss = run_training(plan, batches, out, skeleton, groups)
-    fault_point("train.before_marker")
-    on_first(lambda: finish_run(out, plan, final_loss))
-    announce(f"complete: step {plan.train.steps:,}, loss {final_loss:.4f} · {out}")
-    return {
-        **summary,
-        "reused": False,
-        "step": plan.train.steps,
-        "final_loss": final_loss,
-        "parameters": sum(counts.values()),
-    }
-
-
-def _announce(plan: RunPlan, counts: dict[str, int], lengths: tuple[int, int], out: Path) -> None:
+def _introduction(
+    plan: RunPlan, measured: dict[str, Any], lengths: tuple[int, int]
+) -> Iterator[str]:
+    """What is trained, in a few lines."""
     model, config = plan.model, plan.train
     kind = (
         f"{model.experts} experts in every {model.sparse_every}. layer, top-1, capacity factor "
@@ -189,19 +179,17 @@ def _announce(plan: RunPlan, counts: dict[str, int], lengths: tuple[int, int], o
         if model.sparse
         else "dense"
     )
-    announce(
+    yield (
         f"{plan.preset}: {model.encoder_layers}+{model.decoder_layers} layers, d_model "
-        f"{model.d_model}, d_ff {model.d_ff}, {kind}, vocabulary {model.vocabulary_size:,}",
+        f"{model.d_model}, d_ff {model.d_ff}, {kind}, vocabulary {model.vocabulary_size:,}"
     )
-    parts = ", ".join(f"{group} {count:,}" for group, count in sorted(counts.items()))
-    announce(f"{sum(counts.values()):,} parameters: {parts}")
-    flops = training_step_flops(model, config.rows, *lengths)
-    announce(
+    groups = sorted(measured["parameters_by_group"].items())
+    parts = ", ".join(f"{group} {count:,}" for group, count in groups)
+    yield f"{measured['parameters']:,} parameters: {parts}"
+    yield (
         f"{config.steps:,} steps of {config.rows} x ({lengths[0]} + {lengths[1]}) = "
-        f"{config.rows * sum(lengths):,} tokens, {flops / 1e9:,.1f} GFLOP a step, "
-        f"{config.optimizer}, {config.dtype} on {config.devices} x "
-        f"{jax.devices()[0].device_kind}, {len(plan.languages)} languages, seed {config.seed}",
+        f"{measured['tokens_per_step']:,} tokens, {measured['flops_per_step'] / 1e9:,.1f} GFLOP a "
+        f"step, {config.optimizer}, {config.dtype} on {config.devices} x {measured['device']}, "
+        f"{len(plan.languages)} languages, seed {config.seed}"
     )
-    for warning in small_group_warnings(model, config.rows, *lengths):
-        announce(warning)
-    announce(f"metrics, checkpoints and TensorBoard events go to {out}")
+    yield from small_group_warnings(model, config.rows, *lengths)

@@ -33,9 +33,10 @@ from flows.cli.huge_pages import restart_with_huge_pages
 from models.config import ModelConfig, TrainConfig
 from models.groups import batch_groups
 from models.nn.flops import training_step_flops
-from models.training.metrics import Telemetry
+from models.training.metrics import MetricsWriter
+from models.training.optimizer import optimizer_of
 from models.training.state import Skeleton
-from models.training.step import batch_loss, make_train_step, optimizer_of
+from models.training.step import batch_loss, make_train_step
 
 ROOT = Path(__file__).parents[2]
 PEER = ROOT / ".venv-parity" / "bin" / "python"
@@ -239,7 +240,7 @@ def roofline_sides(training: Training) -> dict[str, Side]:
 
 def metrics_cost(training: Training, rounds: int) -> None:
     """What the loop does for metrics on the host, of the metrics of a real step."""
-    with tempfile.TemporaryDirectory() as directory, Telemetry(Path(directory), 0) as telemetry:
+    with tempfile.TemporaryDirectory() as directory, MetricsWriter(Path(directory), 0) as telemetry:
         secs = [
             timed(lambda step=step: telemetry.write(step, jax.device_get(training.metrics)))
             for step in range(1, 5 * rounds)

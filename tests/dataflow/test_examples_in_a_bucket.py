@@ -16,8 +16,9 @@ from pipelines import storage
 from pipelines.errors import UserError
 from pipelines.examples.tfrecord import INDEX_SUFFIX
 from tasks.batches import TrainBatches
+from tasks.examples import open_examples
 from tasks.mixtures import Mixture
-from tasks.records import BLOCK_BYTES, open_examples
+from tasks.records import BLOCK_BYTES
 
 RECORDS = {"de": (900, 700), "en": (800,), "sw": (20,), "yo": (1,)}
 GERMAN = Mixture(languages=("de",))
@@ -88,7 +89,7 @@ def test_opening_reads_no_shard(url, requests):
 
 def test_an_epoch_reads_each_block_by_one_request(url, requests, monkeypatch):
     # No memory for what is used again only in the next epoch.
-    monkeypatch.setattr("tasks.records.CACHE_BYTES", 3 * BLOCK_BYTES)
+    monkeypatch.setattr("tasks.examples.CACHE_BYTES", 3 * BLOCK_BYTES)
     records, blocks = sum(RECORDS["de"]), len(pieces(url, "de"))
     batches = TrainBatches(url, 32, mixture=GERMAN)
     total = sum(

@@ -15,7 +15,7 @@ from pipelines.languages import task_name
 from pipelines.outputs import MANIFEST, MARKER, file_sha256, full_manifest
 from pipelines.special_tokens import SENTINELS
 from pipelines.vocabulary.model import add_sentinels
-from tasks.records import VOCABULARY_PATH
+from tasks.examples import VOCABULARY_PATH
 
 
 def vocabulary(size: int) -> bytes:

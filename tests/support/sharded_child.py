@@ -22,9 +22,9 @@ from models.config import ModelConfig, TrainConfig  # noqa: E402
 from models.groups import batch_groups  # noqa: E402
 from models.partitioning import make_mesh, put_batch  # noqa: E402
 from models.presets import preset  # noqa: E402
-from models.training.optimizer import Adafactor  # noqa: E402
+from models.training.optimizer import Adafactor, optimizer_of  # noqa: E402
 from models.training.state import Skeleton  # noqa: E402
-from models.training.step import FEATURES, make_train_step, optimizer_of  # noqa: E402
+from models.training.step import FEATURES, make_train_step  # noqa: E402
 
 ROWS, STEPS = 64, 20
 #: Elements of an array that no device may hold as a whole.

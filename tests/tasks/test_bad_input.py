@@ -18,8 +18,8 @@ from pipelines.examples.tfrecord import TFRecordFile, index_path, write_tfrecord
 from pipelines.outputs import file_sha256
 from tasks.batches import TrainBatches, ValidationBatches
 from tasks.collate import Batch
+from tasks.examples import VOCABULARY_PATH
 from tasks.mixtures import Mixture
-from tasks.records import VOCABULARY_PATH
 
 SIZE = 1000
 

@@ -233,7 +233,7 @@ def test_many_shards_need_few_open_files(small_examples):
         "import resource\n"
         "_, hard = resource.getrlimit(resource.RLIMIT_NOFILE)\n"
         "resource.setrlimit(resource.RLIMIT_NOFILE, (16, hard))\n"
-        "from tasks.records import open_examples\n"
+        "from tasks.examples import open_examples\n"
         f"sources = open_examples({str(small_examples)!r}).sources\n"
         "records = [s[n] for by in sources.values() for s in by.values() for n in range(len(s))]\n"
         "print(sum(len(s.files) for by in sources.values() for s in by.values()), len(records))"

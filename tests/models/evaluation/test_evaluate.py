@@ -20,9 +20,9 @@ from models.evaluation.evaluator import SCHEMA
 from models.groups import Groups
 from models.huggingface.convert import export_hf, import_hf
 from models.training.checkpoint import restore_parameters
+from models.training.optimizer import optimizer_of
 from models.training.run_directory import model_of, read_run, train_config_of
 from models.training.state import Skeleton
-from models.training.step import optimizer_of
 from pipelines import outputs
 from pipelines.errors import UserError
 

@@ -24,9 +24,9 @@ from models.huggingface.files import WeightFiles, write_weights
 from models.huggingface.tensors import pieces
 from models.presets import preset
 from models.training.checkpoint import restore_parameters
+from models.training.optimizer import optimizer_of
 from models.training.run_directory import model_of, read_run, train_config_of
 from models.training.state import Skeleton, unrolled
-from models.training.step import optimizer_of
 from pipelines.errors import UserError
 
 FLOAT32 = TrainConfig(dtype="float32")

@@ -16,9 +16,10 @@ from models.config import TrainConfig, as_json
 from models.groups import batch_groups
 from models.inference.infill import InfillConfig, infill
 from models.training.checkpoint import Checkpoints
+from models.training.optimizer import optimizer_of
 from models.training.run_directory import CHECKPOINTS, CONFIG
 from models.training.state import Skeleton
-from models.training.step import make_train_step, optimizer_of
+from models.training.step import make_train_step
 from pipelines import storage
 from pipelines.errors import UserError
 from pipelines.vocabulary.model import open_vocabulary

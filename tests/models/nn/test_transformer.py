@@ -9,8 +9,9 @@ import train_child as child
 from models.config import TrainConfig
 from models.groups import Groups, batch_groups
 from models.nn.losses import chunked_token_losses, token_losses
+from models.training.optimizer import optimizer_of
 from models.training.state import Skeleton, unrolled
-from models.training.step import batch_loss, make_train_step, optimizer_of
+from models.training.step import batch_loss, make_train_step
 
 FLOAT32 = TrainConfig(steps=8, batch_size=8, warmup_steps=100, dtype="float32")
 

@@ -18,8 +18,8 @@ from models.planning.settings import rank_settings
 from models.planning.text import format_plan, train_options
 from models.planning.topology import parse_topology
 from models.presets import preset
+from models.training.optimizer import optimizer_of
 from models.training.state import Skeleton
-from models.training.step import optimizer_of
 from pipelines.errors import UserError
 
 FIELDS = {

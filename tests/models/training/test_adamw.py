@@ -9,10 +9,8 @@ import train_child as child
 from jax.sharding import AbstractMesh
 
 from models.config import TrainConfig
-from models.training.adamw import SQUARE_DECAY, AdamW
-from models.training.optimizer import AdamMoments, moment_axes
+from models.training.optimizer import SQUARE_DECAY, AdamMoments, AdamW, moment_axes, optimizer_of
 from models.training.state import Skeleton
-from models.training.step import optimizer_of
 from pipelines.errors import UserError
 
 AXES = {

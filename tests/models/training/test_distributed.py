@@ -10,7 +10,8 @@ import pytest
 from processes import free_port
 
 from models.config import JobConfig
-from models.training.distributed import membership, memory_explained
+from models.devices import memory_explained
+from models.training.distributed import membership
 from pipelines.errors import UserError
 
 #: Prints the errors that one of two processes raises, and how it ends.
@@ -71,7 +72,7 @@ def test_all_processes_hear_what_is_wrong_in_one():
             "JobError('processes 0 and 1 were given different options, or another run: give the "
             "same command on all machines')",
             "0",
-            "JobError('the disk is full (eval/1.parquet): free some of it')",
+            "JobError('the disk is full (eval/1.parquet): free some')",
             "JobError(\"process 0 failed: ZeroDivisionError('division by zero')\")"
             if number
             else "ZeroDivisionError('division by zero')",

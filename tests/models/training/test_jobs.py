@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 import pytest
 from processes import free_port
 
+from models.lifeline import EXIT_RESUME
 from models.training.checkpoint import complete_steps
-from models.training.train import EXIT_RESUME
 
 SCRIPT = Path(__file__).parents[2] / "support" / "train_child.py"
 #: Seven processes begin, each of which has a program of eight devices to trace.
@@ -37,7 +37,7 @@ import jax, numpy, train_child
 from models.training.checkpoint import Checkpoints
 from models.partitioning import make_mesh
 from models.training.state import Skeleton
-from models.training.step import optimizer_of
+from models.training.optimizer import optimizer_of
 
 run = pathlib.Path(sys.argv[2])
 plan = train_child.plan("mswitch-tiny", 12, batch_size=16)

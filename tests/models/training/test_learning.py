@@ -13,8 +13,9 @@ import pytest
 
 from models.config import ModelConfig, TrainConfig
 from models.groups import batch_groups
+from models.training.optimizer import optimizer_of
 from models.training.state import Parameters, Skeleton
-from models.training.step import make_train_step, optimizer_of
+from models.training.step import make_train_step
 
 pytestmark = pytest.mark.learning
 

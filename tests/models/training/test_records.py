@@ -16,12 +16,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tensorflow.core.util import event_pb2
 
-from models.config import TrainConfig, as_json
 from models.hardware import peak_flops
 from models.training.checkpoint import Checkpoints, complete_steps, is_complete
 from models.training.loop import Recorder
-from models.training.metrics import Telemetry, cut_metrics, written
-from models.training.run_directory import log_spaced_steps, train_config_of
+from models.training.metrics import MetricsWriter, cut_metrics, written
+from models.training.run_directory import log_spaced_steps
 from pipelines.errors import UserError
 
 
@@ -47,20 +46,14 @@ def test_evaluation_steps_are_even_in_the_logarithm():
     assert len(log_spaced_steps(24)) == 16
 
 
-@pytest.mark.parametrize(("before", "now"), [(False, "none"), (True, "layers")])
-def test_runs_from_before_remat_had_policies_are_read(before, now):
-    described = {"train": {**as_json(TrainConfig()), "remat": before}}
-    assert train_config_of(described) == TrainConfig(remat=now)
-
-
 def test_metrics_after_the_restored_step_are_cut(tmp_path):
-    with Telemetry(tmp_path, 0) as record:
+    with MetricsWriter(tmp_path, 0) as record:
         for step in range(1, 6):
             record.write(step, {"train/loss": 1.0 / step, "router/load": [[0.5, 0.5]]})
     with open(tmp_path / "metrics.jsonl", "a") as file:
         file.write('{"step": 6, "train/lo')
     assert [line["step"] for line in read(tmp_path)] == [1, 2, 3, 4, 5]
-    with Telemetry(tmp_path, 3) as record:
+    with MetricsWriter(tmp_path, 3) as record:
         record.write(4, {"train/loss": 9.0})
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2, 3, 4]
@@ -73,7 +66,7 @@ NO_STEPS = ["garbage", "{}", "[]", '{"step": null}', '{"step": "5"}', "\0\0"]
 
 @pytest.mark.parametrize("line", NO_STEPS)
 def test_what_follows_the_restored_step_is_cut_whatever_it_is(tmp_path, line):
-    with Telemetry(tmp_path, 0) as record:
+    with MetricsWriter(tmp_path, 0) as record:
         for step in (1, 2):
             record.write(step, {"train/loss": 1.0})
     with open(tmp_path / "metrics.jsonl", "a") as file:
@@ -91,7 +84,7 @@ def test_a_damaged_line_is_named(tmp_path, line):
 
 def test_vectors_are_in_every_line_and_matrices_in_every_hundredth(tmp_path):
     loads = np.array([[0.25, 0.75, 0.0], [0.5, 0.25, 0.25]], np.float32)
-    with Telemetry(tmp_path, 0) as record:
+    with MetricsWriter(tmp_path, 0) as record:
         for step in range(1, 202):
             metrics = {"train/loss": np.float32(np.nan), "router/layer_entropy": loads[:, 0]}
             record.write(step, written(step, {**metrics, "router/load": loads}))
@@ -104,7 +97,7 @@ def test_vectors_are_in_every_line_and_matrices_in_every_hundredth(tmp_path):
 
 def test_tensorboard_gets_one_file_with_a_histogram_over_experts(tmp_path):
     loads = np.array([[0.25, 0.75, 0.0], [0.5, 0.25, 0.25]], np.float32)
-    with Telemetry(tmp_path, 0) as record:
+    with MetricsWriter(tmp_path, 0) as record:
         record.write(1, {"train/loss": 3.0, "router/load": loads})
     (file,) = (tmp_path / "tensorboard").iterdir()
     values = {}

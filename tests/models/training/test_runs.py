@@ -14,9 +14,10 @@ from processes import has_steps, wait_for
 
 from models.config import EvaluateConfig
 from models.evaluation.evaluate import evaluate_run
+from models.lifeline import EXIT_RESUME
 from models.training.checkpoint import Checkpoints, complete_steps
 from models.training.run_directory import claim_run, log_spaced_steps, read_run
-from models.training.train import EXIT_RESUME, train
+from models.training.train import train
 from pipelines.errors import UserError
 
 pytestmark = pytest.mark.training
@@ -43,8 +44,8 @@ def metrics(run: Path) -> list[dict]:
 
 def final_state(child, run: Path, preset: str) -> dict[str, np.ndarray]:
     from models.config import TrainConfig
+    from models.training.optimizer import optimizer_of
     from models.training.state import Skeleton
-    from models.training.step import optimizer_of
 
     plan = child.plan(preset, STEPS)
     like = Skeleton.of(plan.model, TrainConfig(dtype="float32")).abstract_state(

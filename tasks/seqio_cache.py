@@ -12,7 +12,7 @@ import seqio
 from pipelines.errors import UserError
 from pipelines.examples.span_corruption import SpanCorruption
 from pipelines.outputs import MARKER, read_manifest
-from tasks.records import VOCABULARY_PATH
+from tasks.examples import VOCABULARY_PATH, lengths_of
 
 
 def examples_directories() -> list[Path]:
@@ -43,14 +43,7 @@ def examples_directory() -> Path:
 
 def lengths_in_use() -> SpanCorruption:
     """Noise parameters and lengths that the examples in use were made with."""
-    manifest = read_manifest(examples_directory(), "examples")
-    return SpanCorruption(
-        inputs_length=manifest["inputs_length"],
-        targets_length=manifest["targets_length"],
-        raw_length=manifest["raw_length"],
-        noise_density=manifest["noise_density"],
-        mean_noise_span_length=manifest["mean_noise_span_length"],
-    )
+    return lengths_of(read_manifest(examples_directory(), "examples"))
 
 
 def cached_records(task: str) -> dict[str, int]:
