@@ -19,7 +19,7 @@ from models.training.checkpoint import Checkpoints
 from models.training.distributed import JobError, meet, on_first, say_once
 from models.training.metrics import METRICS, MetricsWriter, written
 from models.training.optimizer import optimizer_of
-from models.training.run_directory import CHECKPOINTS, RunPlan
+from models.training.run_directory import CHECKPOINTS, RunPlan, read_run
 from models.training.signals import stop_requests
 from models.training.state import Skeleton
 from models.training.step import FEATURES, SEGMENTS, make_train_step
@@ -50,7 +50,9 @@ def run_training(
         SystemExit: with code 75, after a signal; everything is saved.
     """
     steps, optimizer = plan.train.steps, optimizer_of(plan.train)
-    checkpoints = Checkpoints(out / CHECKPOINTS, plan.evaluation_steps, plan.hash)
+    # What the run was begun with: a later version may count other settings to its identity.
+    identity = on_first(lambda: read_run(out)["config_hash"])
+    checkpoints = Checkpoints(out / CHECKPOINTS, plan.evaluation_steps, identity)
     start = on_first(lambda: _resume_step(plan, out, checkpoints))
     if start:
         say_once("train", f"continuing after step {start:,}, from {checkpoints.directory}/{start}")

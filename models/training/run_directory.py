@@ -162,7 +162,8 @@ def describe_run(
 
 def finish_run(out: Path, plan: RunPlan, final_loss: float) -> None:
     """Mark the run finished."""
-    marker = {"config_hash": plan.hash, "step": plan.train.steps, "final_loss": final_loss}
+    identity = read_run(out)["config_hash"]
+    marker = {"config_hash": identity, "step": plan.train.steps, "final_loss": final_loss}
     write_atomically(out / MARKER, canonical_json(marker) + "\n")
 
 
