@@ -26,6 +26,16 @@ def test_the_verdict_comes_first_and_says_how_sure_it_is(full):
     assert "proves nothing about the method" in full.html
 
 
+def test_both_final_losses_are_named(full):
+    pooled, runs = full.report["summary"]["pooled"], full.report["runs"]
+    losses = ", ".join(
+        f"{runs[role]['name']} {numbers.number(pooled[f'{role}_nll'])}"
+        for role in ("baseline", "candidate")
+    )
+    section = full.page.find(".//section[@class='pooled']")
+    assert f"Final loss: {losses}, a difference of" in visible_words(section)
+
+
 def test_with_few_documents_the_page_says_so(few):
     summary = few.report["summary"]
     assert summary["languages_in_headline"] == 2

@@ -47,6 +47,15 @@ def test_nothing_overflows_or_is_cut_off(browser, width, scheme):
     browser.protocol("Emulation.setEmulatedMedia", features=[])
 
 
+def test_a_table_that_goes_on_has_a_shadow_at_its_edge(browser):
+    browser.resize(500)
+    table = "const table = document.querySelector('.wide-table');"
+    assert browser.run(f"{table} return table.scrollWidth - table.clientWidth") > 0
+    # What hides the shadow scrolls along, so that it shows only where there is more.
+    attached = browser.run(f"{table} return getComputedStyle(table).backgroundAttachment")
+    assert attached == "local, local, scroll, scroll"
+
+
 def overflow(browser) -> int:
     """By how many px the page is wider than the screen."""
     return browser.run(
