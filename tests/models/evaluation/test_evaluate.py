@@ -137,13 +137,6 @@ def test_blocks_give_the_losses_of_queues(evaluated, run, tmp_path):
     assert next(routing).equals(next(routing))
     with pytest.raises(UserError, match=r"made with other settings \(.*--dispatch"):
         evaluate_run(copy, read_run(copy), child.MemoryValidation, CONFIG)
-    for path in (copy / "eval").iterdir():  # as they were before they named what is usual
-        table = pq.read_table(path)
-        stored = json.loads(table.schema.metadata[b"mswitch.evaluation"])
-        assert stored.pop("dispatch") == "queues"
-        table = table.replace_schema_metadata({"mswitch.evaluation": json.dumps(stored)})
-        pq.write_table(table, path)
-    assert evaluate_run(copy, read_run(copy), child.MemoryValidation, config)["reused"]
 
 
 def test_what_several_devices_cannot_do_is_refused(run, tmp_path):

@@ -63,6 +63,7 @@ def run(request, tmp_path_factory, vocabulary):
         state, _ = step(state, batch)
     directory = tmp_path_factory.mktemp(request.param)
     described = {"model": as_json(config), "train": as_json(train), "examples": None}
+    described |= {"config_hash": "0" * 16}
     storage.write_json(directory / CONFIG, described)
     checkpoints = Checkpoints(directory / CHECKPOINTS, kept=())
     checkpoints.save(state, 60)
