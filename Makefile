@@ -12,9 +12,9 @@ FLINK := 1.19.3
 BEAM_FLINK := 2.62.0
 PRISM := $(shell sed -n 's/^apache-beam==\([0-9.]*\).*/\1/p' requirements.txt)
 
-.PHONY: help docs setup setup-flink flink setup-prism setup-plan demo test lint format requirements clean \
+.PHONY: help docs setup setup-flink flink setup-prism setup-plan setup-slurm demo test lint format requirements clean \
 	bench bench-examples bench-statistics bench-models bench-tables bench-gap bench-width bench-plan bench-langid fuzz \
-	test-slow test-kill test-training test-learning test-plan test-card test-parity parity-fixtures test-flink test-prism test-dataflow
+	test-slow test-kill test-training test-learning test-plan test-card test-parity parity-fixtures test-flink test-prism test-slurm test-dataflow
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -167,6 +167,14 @@ flink: setup-flink  ## A small Flink cluster on this machine, until Ctrl-C
 test-flink: $(READY)  ## Build on a Flink cluster, kill task managers, compare bytes
 	@$(MAKE) --no-print-directory setup-flink || echo "[setup] no Flink: the tests will be skipped"
 	@$(BIN)/python -m pytest -m flink tests/pipelines/corpus -rs --timeout 1200 $(ENGINE_TESTS)
+
+setup-slurm:  ## Slurm and munge, from Debian's packages (needs root)
+	@command -v slurmctld >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends \
+		slurmctld slurmd slurm-client slurm-wlm-basic-plugins munge >/dev/null; }
+
+test-slurm: $(READY)  ## Jobs of a Slurm cluster of two nodes on this machine
+	@$(MAKE) --no-print-directory setup-slurm || echo "[setup] no Slurm: the tests will be skipped"
+	@$(BIN)/python -m pytest -m slurm tests/flows/launch -rs
 
 setup-prism: .prism/prism  ## Beam's Prism runner, in .prism (needs Go)
 

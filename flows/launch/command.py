@@ -16,9 +16,13 @@ def job_of_command(argv: Sequence[str], hosts: int = 1) -> Job:
     marker there is older than they are.
 
     Raises:
-        UserError: the command line names no output.
+        UserError: the command line names no output, or its processes would not work together.
     """
     stage = argv[0] if argv else ""
+    if hosts > 1 and "--distributed" not in argv:
+        raise UserError(
+            f"--hosts {hosts}: give --distributed to {stage!r} too, or they would not meet"
+        )
     own = list(argv[: argv.index("--")] if "--" in argv else argv)
     option = "--run" if stage == "evaluate" else "--out"
     found = [after for word, after in itertools.pairwise(own) if word == option]

@@ -28,12 +28,13 @@ def main(lock: int, codes_file: Path, command: list[str]) -> None:
     os.killpg(0, signal.SIGKILL)
 
 
-def run_command(command: list[str], keep: list[int]) -> int:
+def run_command(command: list[str], keep: list[int], stop_signal: int = signal.SIGTERM) -> int:
     """Run a command with a lifeline and return its exit code, 128 + n for signal n.
 
     Args:
         command: the program and its arguments.
         keep: open files that it inherits.
+        stop_signal: what this process gets when the command is to have SIGTERM.
     """
     asked, unsent = [], [signal.SIGTERM]
     process: subprocess.Popen[bytes] | None = None
@@ -44,7 +45,9 @@ def run_command(command: list[str], keep: list[int]) -> int:
         if process is not None and unsent:
             process.send_signal(unsent.pop())
 
-    signal.signal(signal.SIGTERM, pass_on)
+    # What the command gets too, if this process does, is not passed on.
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    signal.signal(stop_signal, pass_on)
     environment = {**os.environ, lifeline.VARIABLE: "group"}
     process = subprocess.Popen(command, stdin=subprocess.PIPE, env=environment, pass_fds=keep)
     if asked:

@@ -17,6 +17,7 @@ from typing import Any, Literal, Protocol
 
 from pipelines.errors import UserError
 from pipelines.outputs import MARKER, canonical_json, follow_link
+from pipelines.storage import list_names
 
 #: What runs the arguments of a job.
 MSWITCH = (sys.executable, "-m", "flows.cli.main")
@@ -97,7 +98,8 @@ class Job:
 
     def has_marker(self) -> bool:
         """Whether the output says that it is finished."""
-        return self.marked and (self.out / MARKER).is_file()
+        # A listing asks NFS anew; a look for one name may be answered from memory for a minute.
+        return self.marked and MARKER in list_names(self.out)
 
     def progress(self) -> int:
         """How far the output is: the newest checkpoint's step, or else its number of files."""
@@ -160,6 +162,11 @@ class Launcher(Protocol):
     An attempt is known by its job and number, from which its name follows. Nothing here waits for
     a job. Any method but `logs` may raise `Unreachable`, after which it is called again.
     """
+
+    @property
+    def poll_secs(self) -> float:
+        """How often a job may be asked for; a scheduler serves many."""
+        ...
 
     @property
     def profile(self) -> dict[str, Any]:

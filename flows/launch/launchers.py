@@ -4,8 +4,9 @@ from typing import Any
 
 from flows.launch.job import Launcher
 from flows.launch.local import Local
+from flows.launch.slurm import Slurm
 
-LAUNCHERS: dict[str, Any] = {"local": Local}
+LAUNCHERS: dict[str, Any] = {"local": Local, "slurm": Slurm}
 
 
 def make_launcher(profile: dict[str, Any]) -> Launcher:

@@ -34,6 +34,11 @@ class Local:
     """Runs the one process of a job on this machine; see `flows.launch.job.Launcher`."""
 
     @property
+    def poll_secs(self) -> float:
+        """Seconds."""
+        return 1.0
+
+    @property
     def profile(self) -> dict[str, Any]:
         """Its name."""
         return {"launcher": "local"}

@@ -42,13 +42,13 @@ class Timing:
     """Seconds between the loop's rounds.
 
     Attributes:
-        poll_secs: while a job lives.
+        poll_secs: while a job lives; None leaves it to the launcher.
         first_wait_secs: before a command is started again; twice as long after each attempt in a
             row without progress.
         longest_wait_secs: at most, and between attempts to reach a scheduler that does not answer.
     """
 
-    poll_secs: float = 2.0
+    poll_secs: float | None = None
     first_wait_secs: float = 10.0
     longest_wait_secs: float = 600.0
 
@@ -95,7 +95,7 @@ def run_job(
                 unreachable_since = unreachable_since or clock()
                 since = time.strftime("%H:%M", time.localtime(unreachable_since))
                 on_poll(f"the scheduler is not reachable since {since} ({error})")
-                wait = min(max(2 * wait, timing.poll_secs), timing.longest_wait_secs)
+                wait = min(max(2 * wait, loop.poll_secs), timing.longest_wait_secs)
             else:
                 if isinstance(result, Result):
                     return result
@@ -138,6 +138,7 @@ class _Loop:
         self.job, self.wanted = job, launcher
         self.on_lines, self.on_poll = on_lines, on_poll
         self.budgets, self.timing, self.clock = budgets, timing, clock
+        self.poll_secs = launcher.poll_secs if timing.poll_secs is None else timing.poll_secs
         # A command without a marker that was done before is asked for again by a new caller.
         self.again = not job.marked
 
@@ -165,7 +166,7 @@ class _Loop:
         reason = f" ({status.reason})" if status.reason else ""
         stopping = ", asked to stop" if alive.stopping else ""
         self.on_poll(f"{status.phase}{reason}{stopping}: {status.where}")
-        return self.timing.poll_secs
+        return self.poll_secs
 
     def _pass_on_lines(self, launcher: Launcher, last: Attempt) -> None:
         lines, end = launcher.logs(self.job, last.number, last.log_bytes)
@@ -201,7 +202,7 @@ class _Loop:
             wait = wait_secs(record, self.timing) - self.clock()
             if wait > 0:
                 self.on_poll(f"{record.attempts[-1].message}; goes on in {wait:.0f} s")
-                return min(wait, self.timing.poll_secs)
+                return min(wait, self.poll_secs)
             number = len(record.attempts) + 1
             attempt = Attempt(number, self.clock(), self.job.progress())
             fault_point("launch.before_submit")
@@ -282,7 +283,9 @@ def _record_of(job: Job, launcher: Launcher, before: Record | None) -> Record:
 
 
 def _take_over(record: Record) -> None:
-    """Write down attempts whose submitter was killed before it could."""
+    """Write down an attempt whose submitter was killed before it could."""
+    if record.alive is not None:
+        return  # the next one is submitted once its end is written down
     for number in make_launcher(record.launcher).find(record.job):
         if number > len(record.attempts):
             record.attempts.append(Attempt(number, time.time(), record.job.progress()))

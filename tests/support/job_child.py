@@ -1,6 +1,7 @@
 """A stand-in for a command that is a job: `job_child.py MODE OUT`.
 
-It writes its process id into OUT/starts, a line into its log, and what MODE says.
+It writes its process id and number into OUT/starts, a line into its log, and does what MODE says.
+One process of several that runs steadily ends when another one is lost, as a training does.
 """
 
 import os
@@ -9,12 +10,22 @@ import sys
 import time
 from pathlib import Path
 
-MODES = ("finish", "resume-once", "refuse", "fail", "stall", "steady", "stubborn", "unmarked")
-
 
 def finish(out: Path) -> None:
     (out / "_COMPLETED").write_text("{}")
     sys.exit(0)
+
+
+def other_is_lost(out: Path, process: str, starts: int) -> bool:
+    pids: dict[str, list[str]] = {}
+    for line in (out / "starts").read_text().splitlines():
+        pid, number = line.split()
+        pids.setdefault(number, []).append(pid)
+    return any(
+        len(its) == starts and not Path("/proc", its[-1]).exists()
+        for number, its in pids.items()
+        if number != process
+    )
 
 
 def main(mode: str, out: Path) -> None:
@@ -51,6 +62,8 @@ def main(mode: str, out: Path) -> None:
     while not (out / "go").exists():
         (out / "beat").write_text(str(time.time()))
         time.sleep(0.02)
+        if other_is_lost(out, process, starts) and not (out / "go").exists():
+            sys.exit(75)
     finish(out)
 
 

@@ -1,7 +1,6 @@
 """`mswitch runs`: jobs that outlive their terminal; submit, watch, pause, resume, cancel."""
 
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Annotated, Literal
@@ -12,8 +11,10 @@ from flows.cli.commands.common import Json, print_result
 from flows.launch.command import job_of_command
 from flows.launch.job import MSWITCH, Unreachable, job_directory
 from flows.launch.launchers import make_launcher
+from flows.launch.local import Local
 from flows.launch.record import Intent, Record, edit_record, find_records, read_record
 from flows.launch.run import Result, ask, run_job
+from flows.launch.slurm import Slurm
 from flows.launch.summary import FINAL, as_json, summarise
 from pipelines.errors import UserError
 from pipelines.progress import say
@@ -35,8 +36,13 @@ Wait = Annotated[bool, Parameter(negative="", help="Stay, with the log, until th
 @app.command
 def submit(
     *command: Annotated[str, Parameter(allow_leading_hyphen=True)],
-    launcher: Literal["local"] = "local",
+    launcher: Literal["local", "slurm"] = "local",
     hosts: int = 1,
+    partition: str = "",
+    time_limit: str = "",
+    sbatch_option: Annotated[
+        tuple[str, ...], Parameter(negative="", allow_leading_hyphen=True)
+    ] = (),
     wait: Wait = False,
     json: Json = False,
 ) -> int:
@@ -49,10 +55,18 @@ def submit(
         mswitch runs submit -- train --preset mt5-small --examples examples --out run
         mswitch runs logs -f run
 
+    On Slurm, with a process on each of four nodes:
+
+        mswitch runs submit --launcher slurm --hosts 4 -- train --distributed ...
+
     Args:
         command: after `--`, the command and its options, without `mswitch`.
-        launcher: where it runs: local, a process of this machine.
+        launcher: where it runs: local, a process of this machine; or slurm, by sbatch.
         hosts: processes of the job, each on a node.
+        partition: Slurm's; by default its default.
+        time_limit: Slurm's limit of one attempt, such as 12:00:00. Two minutes before, the command
+            is asked to save, and the next attempt continues.
+        sbatch_option: a further option of sbatch, such as --gres=gpu:8; may be given repeatedly.
     """
     from flows.cli.app import SUBCOMMANDS
 
@@ -63,7 +77,12 @@ def submit(
             "-- train --preset ...`"
         )
     job = job_of_command(command, hosts)
-    ask(job, make_launcher({"launcher": launcher}), "run", owner="by hand")
+    slurm = Slurm(partition, time_limit, sbatch_option)
+    if launcher == "local" and slurm != Slurm():
+        raise UserError(
+            "--partition, --time-limit and --sbatch-option are Slurm's: give --launcher slurm"
+        )
+    ask(job, slurm if launcher == "slurm" else Local(), "run", owner="by hand")
     return _follow(job.out, wait, json)
 
 
@@ -217,7 +236,7 @@ def _follow(out: Path, wait: bool, json: bool) -> int:
 
     def print_lines(lines: list[str]) -> None:
         if wait:
-            print(*lines, sep="\n", file=sys.stderr, flush=True)
+            print(*lines, sep="\n", flush=True)
 
     try:
         result = run_job(record.job, launcher, on_lines=print_lines, on_poll=tell)
@@ -225,7 +244,11 @@ def _follow(out: Path, wait: bool, json: bool) -> int:
         words = [*MSWITCH, "runs", "adopt", str(out), "--wait"]
         with open(job_directory(out) / "follower.log", "ab") as log:
             subprocess.Popen(
-                words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+                words,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,  # the job has a log
+                stderr=log,
+                start_new_session=True,
             )
         text = f"{out}: {status}; see `mswitch runs logs -f {out}`"
         after = _record(out)

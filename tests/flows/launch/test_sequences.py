@@ -40,6 +40,7 @@ class Scheduler:
     clock: float = 0.0
 
     profile = {"launcher": "model"}  # noqa: RUF012
+    poll_secs = 1.0
 
     def event(self) -> str:
         event = "nothing" if self.calm else next(self.events, None)
