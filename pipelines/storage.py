@@ -258,12 +258,14 @@ def write_json(path: str | Path, value: Any, *, scratch: bool = False) -> None:
         value: what `json` can serialise.
         scratch: for a working file, compact; others are readable and forced to disk.
     """
-    if scratch:
-        text = json.dumps(value, sort_keys=True)
-    else:
-        text = json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+    text = json.dumps(value, sort_keys=True) if scratch else json_text(value)
     with publish(path, sync=not scratch) as temporary:
         temporary.write_bytes(text.encode())
+
+
+def json_text(value: Any) -> str:
+    """Serialise `value` to be read by people too; equal values give equal text."""
+    return json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
 
 
 def remove_tree(directory: str | Path) -> None:

@@ -5,7 +5,8 @@ One self-contained HTML page, the same numbers as JSON and CSV, and the figures 
 
 import dataclasses
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,11 +14,14 @@ import numpy as np
 from annotated_types import Ge, Lt
 
 from flows.pages.svg import standalone_svg
-from flows.report.data import report_data, to_csv
+from flows.report.data import report_data, run_names, to_csv
 from flows.report.headline import MINIMUM_UNITS, LanguageResult, Pooled, pool
+from flows.report.overview import overview_data, render_overview
 from flows.report.page import draw, render
-from flows.report.runs import Run, check_pair, common_steps, pair_losses, read_evaluated_run
-from flows.report.speedup import measure_delta, measure_speed_up, resample_curves
+from flows.report.pairs import Pairs, check_seeds, merged, model_names, pair_up
+from flows.report.runs import Run, common_steps, pair_losses, read_evaluated_run
+from flows.report.seeds import delta_over_seeds, mean_losses, speed_up_over_seeds
+from flows.report.speedup import language_generator, measure_speed_up, resample_curves
 from flows.report.text import figure_mark
 from pipelines import storage
 from pipelines.outputs import file_sha256, stage_output, write_atomically
@@ -52,21 +56,25 @@ DEFAULT_CONFIG = ReportConfig()
 
 
 def write_report(
-    baseline: str | Path,
-    candidate: str | Path,
+    baseline: str | Path | Sequence[str | Path],
+    candidate: str | Path | Sequence[str | Path],
     out: str | Path,
     config: ReportConfig = DEFAULT_CONFIG,
     *,
     unfinished: bool = False,
 ) -> dict[str, Any]:
-    """Compare two evaluated runs and write the report directory.
+    """Compare evaluated runs and write the report directory.
+
+    Runs that differ in their seed alone count as one model. With several candidates, the report is
+    a page that has them side by side, and a report of each in a directory below.
 
     Args:
-        baseline: run directory of the dense model.
-        candidate: run directory of the model that is meant to be faster.
+        baseline: run directory of the dense model, or those of several seeds.
+        candidate: run directory of the model that is meant to be faster, or those of several seeds
+            or models. Each is compared with the baseline of its seed.
         out: report directory to make.
         config: resamples, seed and confidence.
-        unfinished: take runs that still train: the report is of the steps at which both are
+        unfinished: take runs that still train: the report is of the steps at which all are
             evaluated so far, has no verdict, and may be replaced by a later one. Where nothing is
             missing any more, it is the usual report.
 
@@ -74,27 +82,29 @@ def write_report(
         The stage's summary: the verdict, how many languages it rests on, and the medians.
 
     Raises:
-        UserError: a run is unfinished or not evaluated, or the two cannot be compared.
+        UserError: a run is unfinished or not evaluated, or runs cannot be compared.
     """
-    steps = common_steps((baseline, candidate)) if unfinished else None
-    runs = (
-        read_evaluated_run(baseline, "baseline", steps),
-        read_evaluated_run(candidate, "candidate", steps),
+    sides = {"baseline": _as_list(baseline), "candidate": _as_list(candidate)}
+    steps = common_steps([*sides["baseline"], *sides["candidate"]]) if unfinished else None
+    baselines, candidates = (
+        [read_evaluated_run(directory, role, steps) for directory in directories]
+        for role, directories in sides.items()
     )
-    check_pair(*runs)
+    comparisons = [Comparison.of(pairs) for pairs in pair_up(baselines, candidates)]
+    first = comparisons[0].runs[0]
     identity = {
         "report": dataclasses.asdict(config),
         "statistics": STATISTICS,
-        "baseline": runs[0].identity,
-        "candidate": runs[1].identity,
+        "baseline": merged(baselines).identity,
+        "candidate": merged(candidates).identity,
     }
     if steps is not None:
-        identity["unfinished"] = {"step": steps[-1], "steps": runs[0].planned_steps[-1]}
+        identity["unfinished"] = {"step": steps[-1], "steps": first.planned_steps[-1]}
 
     def is_superseded(manifest: Mapping[str, Any]) -> bool:
         before = manifest["config"]
         return "unfinished" in before and all(
-            before[run.role]["run"] == run.identity["run"] for run in runs
+            before[role]["run"] == identity[role]["run"] for role in sides
         )
 
     with stage_output(out, stage=STAGE, config=identity, replaces=is_superseded) as staged:
@@ -102,56 +112,130 @@ def write_report(
             say(STAGE, f"already complete: {out} holds this report, nothing to do")
             report = json.loads((staged.out / "report.json").read_text(encoding="utf-8"))
             return _summary_line(report, out, reused=True)
-        results, pooled = measure(runs, config)
-        report = report_data(
-            runs, results, pooled, identity.get("unfinished"), **dataclasses.asdict(config)
-        )
-        drawings = draw(
-            report, results, pooled, runs[1].routing, np.array(runs[0].steps, dtype=float)
-        )
-        csv = to_csv(report["languages"])
-        files = {
-            "per_language.csv": csv,
-            **{f"{name}.svg": standalone_svg(d, name) for name, d in drawings.files.items()},
-            "report.html": render(report, drawings, csv),
-        }
+        so_far = identity.get("unfinished")
+        if len(comparisons) == 1:
+            names = run_names(*comparisons[0].runs)
+            report, files = _make(comparisons[0], names, config, so_far)
+        else:
+            report, files = _make_all(comparisons, config, so_far)
         for name, text in files.items():
-            write_atomically(staged.directory / name, text)
-        storage.write_json(staged.directory / "report.json", report)
-        names = sorted([*files, "report.json"])
+            path = staged.directory / name
+            path.parent.mkdir(exist_ok=True)
+            write_atomically(path, text)
         staged.publish(
-            {"files": [{"path": n, "sha256": file_sha256(staged.directory / n)} for n in names]}
+            {
+                "files": [
+                    {"path": name, "sha256": file_sha256(staged.directory / name)}
+                    for name in sorted(files)
+                ]
+            }
         )
     say(STAGE, report["summary"]["verdict"])
     return _summary_line(report, out, reused=False)
 
 
+def _as_list(runs: str | Path | Sequence[str | Path]) -> list[str | Path]:
+    return [runs] if isinstance(runs, str | Path) else list(runs)
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """One candidate against the baseline.
+
+    Attributes:
+        pairs: the runs of each seed.
+        runs: what stands for baseline and candidate over all seeds.
+    """
+
+    pairs: Pairs
+    runs: tuple[Run, Run]
+
+    @classmethod
+    def of(cls, pairs: Pairs) -> "Comparison":
+        """Merge the runs of each side."""
+        baselines, candidates = zip(*pairs, strict=True)
+        return cls(pairs, (merged(baselines), merged(candidates)))
+
+
+def _make(
+    comparison: Comparison,
+    names: tuple[str, str],
+    config: ReportConfig,
+    so_far: Mapping[str, int] | None,
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """What report.json holds of one candidate, and the text of all files."""
+    runs = comparison.runs
+    results, pooled = measure(comparison, config)
+    report = report_data(runs, names, results, pooled, so_far, **dataclasses.asdict(config))
+    steps = np.array(runs[0].steps, dtype=float)
+    drawings = draw(report, results, pooled, runs[1].routing, steps)
+    csv = to_csv(report["languages"])
+    files = {
+        "per_language.csv": csv,
+        **{f"{name}.svg": standalone_svg(d, name) for name, d in drawings.files.items()},
+        "report.html": render(report, drawings, csv),
+        "report.json": storage.json_text(report),
+    }
+    return report, files
+
+
+def _make_all(
+    comparisons: Sequence[Comparison], config: ReportConfig, so_far: Mapping[str, int] | None
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """The same of several candidates; each one's files are in a directory below."""
+    baseline, *names = model_names([comparisons[0].runs[0], *(c.runs[1] for c in comparisons)])
+    reports, files = {}, {}
+    for number, (name, comparison) in enumerate(zip(names, comparisons, strict=True), start=1):
+        folder = f"{number}-{re.sub('[^A-Za-z0-9._-]+', '-', name).strip('-')}"
+        reports[folder], made = _make(comparison, (baseline, name), config, so_far)
+        files |= {f"{folder}/{file}": text for file, text in made.items()}
+    report = overview_data(reports)
+    files["report.html"] = render_overview(report)
+    files["report.json"] = storage.json_text(report)
+    return report, files
+
+
 def measure(
-    runs: tuple[Run, Run], config: ReportConfig
+    comparison: Comparison, config: ReportConfig
 ) -> tuple[list[LanguageResult], Pooled | None]:
     """Measure every language and the pooled average."""
+    runs = comparison.runs
     steps = np.array(runs[0].steps, dtype=float)
-    pairs = pair_losses(*runs)
-    progress = Progress(STAGE, "bootstrap", len(pairs), "languages")
+    by_seed = [pair_losses(*pair) for pair in comparison.pairs]
+    check_seeds(by_seed, runs)
+    progress = Progress(STAGE, "bootstrap", len(by_seed[0]), "languages")
     results, resampled = [], {}
-    for losses in pairs:
-        drawn = resample_curves(losses, config.resamples, config.seed)
-        resampled[losses.lang] = drawn
+    for seeds in zip(*by_seed, strict=True):
+        losses = mean_losses(seeds)
+        lang = losses.lang
+        drawn = [resample_curves(each, config.resamples, config.seed) for each in seeds]
+        resampled[lang] = drawn
         enough = losses.documents >= MINIMUM_UNITS
+        of_seeds = [each.curves() for each in seeds]
         curves = losses.curves()
-        speed_up = measure_speed_up(steps, curves, drawn if enough else None, config.confidence)
+        speed_up = speed_up_over_seeds(
+            steps,
+            of_seeds,
+            drawn if enough else None,
+            config.confidence,
+            language_generator(f"seeds/{lang}", config.seed),
+        )
         trained = all(
-            run.config["languages"].get(losses.lang, {}).get("train_records", 0) > 0 for run in runs
+            run.config["languages"].get(lang, {}).get("train_records", 0) > 0 for run in runs
         )
         results.append(
             LanguageResult(
                 losses=losses,
                 baseline_curve=curves[0],
                 candidate_curve=curves[1],
-                delta=measure_delta(losses, config.confidence if enough else None),
+                delta=delta_over_seeds(seeds, config.confidence if enough else None),
                 speed_up=speed_up,
                 trained=trained,
                 in_headline=enough and trained and speed_up.value is not None,
+                seeds=[
+                    (pair, measure_speed_up(steps, pair, None, config.confidence))
+                    for pair in (of_seeds if len(seeds) > 1 else ())
+                ],
             )
         )
         progress.add()
@@ -161,13 +245,22 @@ def measure(
 
 def _summary_line(report: Mapping[str, Any], out: str | Path, *, reused: bool) -> dict[str, Any]:
     summary = report["summary"]
-    median, pooled = summary["median_step_speedup"], summary["pooled"]
-    return {
+    line = {
         "stage": STAGE,
         "out": str(out),
         "reused": reused,
         "verdict": summary["verdict"],
         "languages": summary["languages"],
+    }
+    if "candidates" in report:
+        figures = {each["name"]: _figures(each["summary"]) for each in report["candidates"]}
+        return {**line, "candidates": figures}
+    return {**line, **_figures(summary)}
+
+
+def _figures(summary: Mapping[str, Any]) -> dict[str, Any]:
+    median, pooled = summary["median_step_speedup"], summary["pooled"]
+    return {
         "languages_in_headline": summary["languages_in_headline"],
         "median_step_speedup": median and median["value"],
         "median_step_speedup_censored": median and figure_mark(median),

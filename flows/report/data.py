@@ -19,6 +19,7 @@ SIGNIFICANT_DIGITS = 6
 
 def report_data(
     runs: tuple[Run, Run],
+    names: tuple[str, str],
     results: Sequence[LanguageResult],
     pooled: Pooled | None,
     unfinished: Mapping[str, int] | None,
@@ -31,6 +32,7 @@ def report_data(
 
     Args:
         runs: baseline and candidate.
+        names: what the page calls them.
         results: what was measured of every language.
         pooled: what was measured of their average.
         unfinished: the last of the steps so far (`step`) and of those planned (`steps`), or None.
@@ -42,7 +44,6 @@ def report_data(
     factors = cost_factors(*runs)
     summary = headline(results, resamples=resamples, seed=seed, confidence=confidence)
     percent = f"{100 * confidence:g}"
-    names = run_names(*runs)
     train_tokens = [
         sum(int(row.get("train_tokens", 0)) for row in run.config["languages"].values())
         for run in runs
@@ -200,6 +201,7 @@ def _run_json(run: Run, name: str) -> dict[str, Any]:
         "model": config["model"],
         "train": config["train"],
         "config_hash": run.identity["run"],
+        "seeds": list(run.seeds),
         "final_metrics": {
             key: value
             for key, value in run.final_metrics.items()

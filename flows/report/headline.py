@@ -7,19 +7,24 @@ from typing import Any
 
 import numpy as np
 
-from flows.report.speedup import (
-    Censoring,
-    Delta,
-    LanguageLosses,
-    SpeedUp,
-    language_generator,
-    measure_speed_up,
+from flows.report.seeds import (
+    Curves,
+    draw_seeds,
+    resample_seeds,
+    speed_up_over_seeds,
+    widened,
 )
+from flows.report.speedup import Censoring, Delta, LanguageLosses, SpeedUp, language_generator
 
 #: Fewer units than this give no interval: documents of a language, languages of the headline.
 MINIMUM_UNITS = 5
 FOURFOLD = 4.0
 LEVEL = 0.05
+
+Transform = Callable[[np.ndarray], np.ndarray]
+#: Scales of intervals over seeds.
+RATIOS: tuple[Transform, Transform] = (np.log, np.exp)
+SHARES: tuple[Transform, Transform] = (np.asarray, lambda shares: np.clip(shares, 0, 1))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,13 +32,14 @@ class LanguageResult:
     """What is reported of one language.
 
     Attributes:
-        losses: its evaluations.
+        losses: its evaluations, the mean of all seeds.
         baseline_curve: [S] nats per token of the baseline.
         candidate_curve: [S] nats per token of the candidate.
         delta: difference at the last step.
         speed_up: step speed-up.
         trained: whether both models saw training text of it.
         in_headline: whether it has the documents, the training text and a speed-up.
+        seeds: curves [S] and speed-up of each seed, where there are several.
     """
 
     losses: LanguageLosses
@@ -43,6 +49,13 @@ class LanguageResult:
     speed_up: SpeedUp
     trained: bool
     in_headline: bool
+    seeds: Sequence[tuple[Curves, SpeedUp]] = ()
+
+    @property
+    def curves_by_seed(self) -> list[Curves]:
+        """Curves [S] of both models, for each seed."""
+        one = [(self.baseline_curve, self.candidate_curve)]
+        return [curves for curves, _ in self.seeds] or one
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,14 +102,24 @@ def _figure(
     values: np.ndarray,
     limits: tuple[np.ndarray, np.ndarray],
     statistic: Callable[[np.ndarray], np.ndarray],
-    draws: np.ndarray | None,
+    drawn: tuple[np.ndarray, np.ndarray] | None,
+    seeds: int,
+    scale: tuple[Transform, Transform],
     confidence: float,
 ) -> dict[str, Any]:
-    """One headline figure: value with bounds counted as bounds, range, interval over languages."""
+    """One headline figure: value with bounds counted as bounds, range, interval over languages.
+
+    `drawn` are values [R, L] of drawn languages: over all seeds, and over drawn ones, which are
+    widened on a scale that two functions go to and come back from.
+    """
     ci = None
-    if draws is not None:
+    if drawn is not None:
         tails = [(1 - confidence) / 2, (1 + confidence) / 2]
-        ci = [float(end) for end in np.quantile(statistic(values[draws]), tails)]
+        over_all, over_drawn = (statistic(part) for part in drawn)
+        if seeds > 1:
+            to, back = scale
+            over_all = back(widened(to(over_all), to(over_drawn), seeds, confidence))
+        ci = [float(end) for end in np.quantile(over_all, tails)]
     low, high = (float(statistic(limit)) for limit in limits)
     return {
         "value": float(statistic(values)),
@@ -133,20 +156,30 @@ def headline(
         return summary
     values = np.array([result.speed_up.value for result in chosen], dtype=float)
     lows, highs = np.array([_bounds(result.speed_up) for result in chosen]).T
-    draws = None
+    seeds = len(chosen[0].curves_by_seed)
+    draws = drawn = drawn_fours = None
     if len(chosen) >= MINIMUM_UNITS:
         generator = language_generator("headline", seed)
         draws = generator.integers(0, len(chosen), (resamples, len(chosen)))
+        over_drawn = drawn_values = values[draws]
+        if seeds > 1:
+            of_seeds = [[found.value for _, found in result.seeds] for result in chosen]
+            logs = np.log(np.array(of_seeds, dtype=float).T)
+            averages = logs[draw_seeds(seeds, resamples, generator)].mean(axis=0)
+            over_drawn = np.exp(np.take_along_axis(averages, draws, axis=1))
+        drawn = drawn_values, over_drawn
+        known = (lows > 0)[draws]
+        drawn_fours = tuple(((part >= FOURFOLD) & known).astype(float) for part in drawn)
 
     median, mean = (functools.partial(f, axis=-1) for f in (np.median, np.mean))
     # Only languages known to be at 4x or more count; the range adds those that may be.
     fours, perhaps = ((limit >= FOURFOLD).astype(float) for limit in (lows, highs))
-    for name, array, limits, statistic in (
-        ("median_step_speedup", values, (lows, highs), median),
-        ("mean_step_speedup", values, (lows, highs), mean),
-        ("share_at_least_4x", fours, (fours, perhaps), mean),
+    for name, array, limits, statistic, parts, scale in (
+        ("median_step_speedup", values, (lows, highs), median, drawn, RATIOS),
+        ("mean_step_speedup", values, (lows, highs), mean, drawn, RATIOS),
+        ("share_at_least_4x", fours, (fours, perhaps), mean, drawn_fours, SHARES),
     ):
-        summary[name] = _figure(array, limits, statistic, draws, confidence)
+        summary[name] = _figure(array, limits, statistic, parts, seeds, scale, confidence)
     summary["improved"] = _improved(chosen, draws, confidence)
     return summary
 
@@ -161,8 +194,18 @@ def _improved(
     p_values = [1.0 if r.delta.p_value is None else r.delta.p_value for r in chosen]
     holm = holm_rejections(p_values)
     signs = np.array([result.delta.value < 0 for result in chosen])
+    # Each language's own interval has the seeds in it.
+    drawn = None if draws is None else (better[draws], better[draws])
     return {
-        **_figure(better, (better, better), lambda a: np.mean(a, axis=-1), draws, confidence),
+        **_figure(
+            better,
+            (better, better),
+            functools.partial(np.mean, axis=-1),
+            drawn,
+            1,
+            SHARES,
+            confidence,
+        ),
         "languages": int(better.sum()),
         "languages_worse": int(sum(worse)),
         "languages_after_holm": int((holm & signs).sum()),
@@ -173,7 +216,7 @@ def _improved(
 
 def pool(
     results: Sequence[LanguageResult],
-    resampled: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    resampled: Mapping[str, Sequence[Curves]],
     steps: np.ndarray,
     *,
     seed: int,
@@ -183,11 +226,11 @@ def pool(
 
     Resamples draw languages with replacement (clusters), then documents within each drawn one;
     a language drawn twice gets two independent draws of its documents. Languages with a single
-    document vary as clusters only.
+    document vary as clusters only. Several seeds are drawn too, the same for all languages.
 
     Args:
         results: all languages.
-        resampled: curves [R, S] of both models per language, from `resample_curves`.
+        resampled: curves [R, S] of both models per language and seed, from `resample_curves`.
         steps: [S] evaluated steps.
         seed: seed of the draws.
         confidence: of the interval.
@@ -198,24 +241,25 @@ def pool(
     trained = [result for result in results if result.trained]
     if not trained:
         return None
-    curves = (
-        np.mean([result.baseline_curve for result in trained], axis=0),
-        np.mean([result.candidate_curve for result in trained], axis=0),
-    )
+    by_seed = list(zip(*(result.curves_by_seed for result in trained), strict=True))
+    of_seeds = [(_average(pairs, 0), _average(pairs, 1)) for pairs in by_seed]
+    curves = _average(of_seeds, 0), _average(of_seeds, 1)
+    generator = language_generator("pooled", seed)
     drawn = None
     delta_ci = None
     if len(trained) >= MINIMUM_UNITS:
-        tables = [np.stack([resampled[r.losses.lang][model] for r in trained]) for model in (0, 1)]
-        _, resamples, _ = tables[0].shape
-        generator = language_generator("pooled", seed)
+        tables = list(zip(*(resampled[result.losses.lang] for result in trained), strict=True))
+        resamples = len(tables[0][0][0])
         langs = generator.integers(0, len(trained), (resamples, len(trained)))
         copies = generator.integers(0, resamples, (resamples, len(trained)))
-        drawn = (
-            tables[0][langs, copies].mean(axis=1),
-            tables[1][langs, copies].mean(axis=1),
-        )
+
+        def draw(pairs: Sequence[Curves], model: int) -> np.ndarray:
+            return np.stack([pair[model] for pair in pairs])[langs, copies].mean(axis=1)
+
+        drawn = [(draw(pairs, 0), draw(pairs, 1)) for pairs in tables]
+        deltas = np.stack([candidate[:, -1] - baseline[:, -1] for baseline, candidate in drawn])
         tails = [(1 - confidence) / 2, (1 + confidence) / 2]
-        low, high = np.quantile(drawn[1][:, -1] - drawn[0][:, -1], tails)
+        low, high = np.quantile(resample_seeds(deltas, generator, confidence), tails)
         delta_ci = (float(low), float(high))
     return Pooled(
         languages=len(trained),
@@ -223,5 +267,9 @@ def pool(
         baseline_curve=curves[0],
         candidate_curve=curves[1],
         delta=Delta(float(curves[1][-1] - curves[0][-1]), delta_ci, None),
-        speed_up=measure_speed_up(steps, curves, drawn, confidence),
+        speed_up=speed_up_over_seeds(steps, of_seeds, drawn, confidence, generator),
     )
+
+
+def _average(pairs: Sequence[Curves], model: int) -> np.ndarray:
+    return np.mean([pair[model] for pair in pairs], axis=0)

@@ -1,6 +1,7 @@
 """One page over all reports in a place, which people bookmark, and the same as JSON."""
 
 import datetime
+import json
 import os
 import urllib.parse
 from collections.abc import Iterator
@@ -137,11 +138,17 @@ def _rows(directory: str) -> Iterator[dict[str, Any]]:
     ]
 
     def read(file: storage.FileStatus) -> dict[str, Any] | str | None:
-        if not storage.exists(f"{file.path.removesuffix(REPORT)}{MARKER}"):
+        # Of several candidates, the marker is that of the report above.
+        folder = os.path.dirname(file.path)
+        markers = (storage.join(place, MARKER) for place in (folder, os.path.dirname(folder)))
+        if not any(map(storage.exists, markers)):
             return None
         try:
-            report = Report.model_validate_json(storage.read_bytes(file.path))
-        except (ValueError, OSError) as error:  # pydantic's own are among these
+            content = json.loads(storage.read_bytes(file.path))
+            if "candidates" in content:
+                return None  # each of them is listed
+            report = Report.model_validate(content)
+        except (ValueError, TypeError, OSError) as error:  # pydantic's own are among these
             return f"{file.path} is left out: {str(error).splitlines()[0]}"
         return _row(report, file, directory)
 

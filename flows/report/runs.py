@@ -53,6 +53,7 @@ class Run:
         final_metrics: its line of metrics at the last of the steps.
         routing: tokens by language, sparse layer and expert at the last step, or None.
         identity: hashes of everything the report takes from it.
+        seeds: of the training; several where the run stands for those of all seeds.
     """
 
     role: str
@@ -64,6 +65,7 @@ class Run:
     final_metrics: Mapping[str, Any]
     routing: Routing | None
     identity: Mapping[str, Any]
+    seeds: tuple[int, ...]
 
     @property
     def name(self) -> str:
@@ -115,7 +117,8 @@ def open_run(directory: str | Path, role: str) -> Run:
                 f"--{role} {directory} was not trained by mswitch ({CONFIG} lacks {key!r}): a "
                 "report compares two runs of mswitch train"
             )
-    return Run(role, directory, config, (), (), None, {}, None, {})
+    seeds = (int(config["train"].get("seed", 0)),)
+    return Run(role, directory, config, (), (), None, {}, None, {}, seeds)
 
 
 def with_evaluations(run: Run, steps: Sequence[int]) -> Run:

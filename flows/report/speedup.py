@@ -189,7 +189,9 @@ def measure_speed_up(
     ci = ci_censored = None
     if resampled is not None:
         drawn, drawn_codes, _, _ = log_speed_ups(log_steps, *map(isotonic_fits, resampled))
-        ci, ci_censored = _interval(drawn, drawn_codes, confidence)
+        ci, ci_censored = percentile_interval(
+            drawn, drawn_codes == NEVER, drawn_codes == AT_FIRST, confidence
+        )
     return SpeedUp(
         value=float(np.exp(values[0])),
         censored=CENSORING[code],
@@ -200,8 +202,8 @@ def measure_speed_up(
     )
 
 
-def _interval(
-    values: np.ndarray, codes: np.ndarray, confidence: float
+def percentile_interval(
+    values: np.ndarray, may_be_less: np.ndarray, may_be_more: np.ndarray, confidence: float
 ) -> tuple[tuple[float, float], tuple[Censoring, Censoring]]:
     """The percentile interval of log speed-ups [R] of which some are bounds, and its ends' marks.
 
@@ -209,15 +211,19 @@ def _interval(
     least that the resamples can be, and of the most. An end is the further one, or where nothing
     limits that, the other one as its bound.
     """
-    least = np.argsort(np.where(codes == NEVER, -np.inf, values), kind="stable")
-    most = np.argsort(np.where(codes == AT_FIRST, np.inf, values), kind="stable")
+    least = np.argsort(np.where(may_be_less, -np.inf, values), kind="stable")
+    most = np.argsort(np.where(may_be_more, np.inf, values), kind="stable")
     low = int(np.floor((1 - confidence) / 2 * (len(values) - 1)))
     high = len(values) - 1 - low
+    lowest, highest = least[low], most[high]
     ends = (
-        most[low] if codes[least[low]] == NEVER else least[low],
-        least[high] if codes[most[high]] == AT_FIRST else most[high],
+        most[low] if may_be_less[lowest] else lowest,
+        least[high] if may_be_more[highest] else highest,
     )
-    marks = (CENSORING[int(codes[least[low]])], CENSORING[int(codes[most[high]])])
+    marks: tuple[Censoring, Censoring] = (
+        "upper" if may_be_less[lowest] else "lower" if may_be_more[lowest] else "none",
+        "lower" if may_be_more[highest] else "upper" if may_be_less[highest] else "none",
+    )
     return (float(np.exp(values[ends[0]])), float(np.exp(values[ends[1]]))), marks
 
 
@@ -269,19 +275,34 @@ def measure_delta(losses: LanguageLosses, confidence: float | None) -> Delta:
         losses: the evaluations of one language.
         confidence: of the interval; None gives neither interval nor p value.
     """
-    baseline, candidate = (curve[-1] for curve in losses.curves())
-    value = float(candidate - baseline)
+    value, error, freedom = delta_and_error(losses)
     if confidence is None:
         return Delta(value, None, None)
-    total = losses.tokens.sum()
-    weights = losses.tokens / total
-    freedom = 1 / np.sum(weights**2) - 1
     if freedom < 1:
         return Delta(value, None, 1.0)
+    return t_test(value, error, freedom, confidence, scale=float(losses.curves()[0][-1]))
+
+
+def delta_and_error(losses: LanguageLosses) -> tuple[float, float, float]:
+    """The final difference, its standard error, and its degrees of freedom; see `measure_delta`."""
+    baseline, candidate = (curve[-1] for curve in losses.curves())
+    value = float(candidate - baseline)
+    total = losses.tokens.sum()
+    weights = losses.tokens / total
+    freedom = float(1 / np.sum(weights**2) - 1)
+    if freedom < 1:
+        return value, np.nan, freedom
     differences = losses.candidate[:, -1] - losses.baseline[:, -1]
     moves = (differences - value * losses.tokens) / total / (1 - weights)
-    error = float(np.sqrt(np.sum(moves**2)))
-    if error <= TOLERANCE * baseline:
+    return value, float(np.sqrt(np.sum(moves**2))), freedom
+
+
+def t_test(value: float, error: float, freedom: float, confidence: float, *, scale: float) -> Delta:
+    """Student's interval and p value of a difference; none of an error that is rounding alone.
+
+    `scale` is the size of what the difference is between.
+    """
+    if error <= TOLERANCE * scale:
         return Delta(value, None, 1.0)
     margin = float(stdtrit(freedom, (1 + confidence) / 2)) * error
     p_value = float(2 * stdtr(freedom, -abs(value) / error))

@@ -150,6 +150,24 @@ def so_far_caution(step: int) -> str:
     )
 
 
+def overview_verdict(candidates: Sequence[Mapping[str, Any]], baseline: str) -> str:
+    """The first sentence of a page with several candidates: the median of each."""
+    found = []
+    for candidate in candidates:
+        figure = candidate["summary"]["median_step_speedup"]
+        shown = "none"
+        if figure:
+            interval = figure_interval(figure)
+            shown = bounded(figure["value"], figure_mark(figure))
+            shown += f" ({interval})" if interval else ", without an interval"
+        found.append(f"{candidate['name']} {shown}")
+    unfinished = candidates[0]["summary"]["unfinished"]
+    until = ""
+    if unfinished:
+        until = f"Up to step {unfinished['step']:,} of {unfinished['steps']:,}: "
+    return f"{until}Median step speed-up over {baseline}: {'; '.join(found)}."
+
+
 def pooled_sentence(pooled: Mapping[str, Any] | None, baseline: str) -> str:
     """The pooled figure, named as what it is."""
     if pooled is None:
@@ -168,6 +186,13 @@ def pooled_sentence(pooled: Mapping[str, Any] | None, baseline: str) -> str:
     if interval is None:
         return f"{shown}, without an interval (fewer than {MINIMUM_UNITS} languages)"
     return f"{shown} ({pooled['confidence_percent']}% interval {interval})"
+
+
+def seeds_note(seeds: Sequence[int]) -> str:
+    """What the intervals know of other seeds."""
+    if len(seeds) == 1:
+        return f"One seed ({seeds[0]}): what another one would change is not in the intervals."
+    return f"Geometric means over {len(seeds)} seeds, which the intervals draw too."
 
 
 def caution(summary: Mapping[str, Any]) -> list[str]:

@@ -6,17 +6,22 @@ Documents' lengths are log-normal: with a deviation of 0 all are equal, with 1.0
 eight holds 36 % of the tokens on average. In the first table the models do not differ: how often a
 family of 100 languages has a rejection after Holm's correction, and how often a language is called
 clearly better (nominal 2.5 %), beside a linearised t test and the percentile bootstrap. The second
-table says how often the interval of the step speed-up holds the truth (nominal 95 %).
+table says how often the interval of the step speed-up holds the truth (nominal 95 %), the third one
+the same of several seeds, whose true speed-ups differ: by the report's interval, and where draws of
+seeds are not spread further.
 """
 
 import argparse
 from collections.abc import Callable, Iterator
 from itertools import product
+from unittest import mock
 
 import numpy as np
 from scipy.special import stdtr
 
+from flows.report import seeds as report_seeds
 from flows.report.headline import holm_rejections
+from flows.report.seeds import delta_over_seeds, speed_up_over_seeds
 from flows.report.speedup import (
     LanguageLosses,
     SpeedUp,
@@ -161,6 +166,80 @@ def speed_up_coverage(
     return held / languages
 
 
+def draw_seeds(
+    generator: np.random.Generator,
+    speed_ups: np.ndarray,
+    documents: int,
+    lang: str,
+) -> list[LanguageLosses]:
+    """One language of several seeds; how a document suits a model is partly that of the seed."""
+    tokens = draw_tokens(generator, documents, 0.6)
+    difficulty = np.exp(0.25 * generator.standard_normal((documents, 1)) - 0.25**2 / 2)
+    suits = 0.1 * generator.standard_normal((2, documents, 1))
+    seeds = []
+    for speed_up in speed_ups:
+        nats = []
+        for curve, suit in zip(true_curves(speed_up), suits, strict=True):
+            noise = suit + 0.05 * generator.standard_normal((documents, 1))
+            noise = noise + 0.03 * generator.standard_normal((documents, len(STEPS)))
+            nats.append(np.maximum(curve * difficulty + noise, 0.01) * tokens[:, None])
+        seeds.append(LanguageLosses(lang, tokens, 4 * tokens, *nats))
+    return seeds
+
+
+def seeds_coverage(
+    seeds: int, spread: float, documents: int, speed_up: float, *, languages: int, seed: int = 0
+) -> float:
+    """How often the interval over seeds holds the truth.
+
+    Args:
+        seeds: how many.
+        spread: standard deviation of the logarithm of a seed's true speed-up.
+        documents: of a language.
+        speed_up: of all seeds there could be, their geometric mean.
+        languages: how many to draw.
+        seed: of the draws.
+    """
+    generator = np.random.default_rng(seed)
+    held = 0
+    for index in range(languages):
+        truths = speed_up * np.exp(spread * generator.standard_normal(seeds))
+        losses = draw_seeds(generator, truths, documents, f"x{index}")
+        drawn = [resample_curves(each, RESAMPLES, seed) for each in losses]
+        curves = [each.curves() for each in losses]
+        found = speed_up_over_seeds(STEPS, curves, drawn, CONFIDENCE, generator)
+        held += holds(found, speed_up)
+    return held / languages
+
+
+def seeds_called_better(
+    seeds: int, spread: float, documents: int, *, languages: int, seed: int = 0
+) -> float:
+    """How often one of two equal models is called better (nominal 5 %)."""
+    generator = np.random.default_rng(seed)
+    called = 0
+    for index in range(languages):
+        truths = np.exp(spread * generator.standard_normal(seeds))
+        losses = draw_seeds(generator, truths, documents, f"x{index}")
+        p_value = delta_over_seeds(losses, CONFIDENCE).p_value
+        assert p_value is not None
+        called += p_value < 1 - CONFIDENCE
+    return called / languages
+
+
+def seeds_table(languages: int) -> Iterator[str]:
+    """Rows of the third table."""
+    yield "| seeds | spread | documents | held | without | equal models told apart |"
+    yield "|" + "---|" * 6
+    for seeds, spread, documents in product((2, 3, 5, 10), (0.05, 0.2), (8, 30)):
+        held = seeds_coverage(seeds, spread, documents, 4.0, languages=languages)
+        with mock.patch.object(report_seeds, "widened", lambda _, of_drawn, *__: of_drawn):
+            without = seeds_coverage(seeds, spread, documents, 4.0, languages=languages)
+        better = seeds_called_better(seeds, spread, documents, languages=languages)
+        shares = " | ".join(f"{100 * share:.1f} %" for share in (held, without, better))
+        yield f"| {seeds} | {spread} | {documents} | {shares} |"
+
+
 def null_table(families: int, languages: int) -> Iterator[str]:
     """Rows of the first table."""
     yield (
@@ -192,7 +271,7 @@ def coverage_table(languages: int) -> Iterator[str]:
 
 
 def main() -> None:
-    """Print both tables."""
+    """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--families", type=int, default=500, help="of 100 languages each")
     parser.add_argument("--languages", type=int, default=1000, help="for each share of languages")
@@ -201,6 +280,9 @@ def main() -> None:
         print(row, flush=True)
     print()
     for row in coverage_table(options.languages):
+        print(row, flush=True)
+    print()
+    for row in seeds_table(options.languages):
         print(row, flush=True)
 
 

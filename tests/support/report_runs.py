@@ -28,6 +28,7 @@ class Scenario:
         train_tokens: distinct training tokens per language.
         rising: languages whose loss rises after a twentieth of the steps (overfitting).
         seed: of everything drawn.
+        train_seed: of the training; another one than 0 draws other noise for the same documents.
     """
 
     documents: Mapping[str, int]
@@ -38,6 +39,7 @@ class Scenario:
     train_tokens: int = 40_000
     rising: frozenset[str] = frozenset()
     seed: int = 0
+    train_seed: int = 0
 
 
 def evaluated_steps(steps: int) -> list[int]:
@@ -54,6 +56,7 @@ def true_loss(steps: np.ndarray, total: int, rising: bool) -> np.ndarray:
 def write_runs(root: Path, scenario: Scenario) -> tuple[Path, Path]:
     """Write a baseline and a candidate run directory under `root`."""
     generator = np.random.default_rng(scenario.seed)
+    of_training = np.random.default_rng(scenario.train_seed)
     steps = evaluated_steps(scenario.steps)
     columns: dict[str, list[Any]] = {"lang": [], "document": [], "tokens": [], "sizes": []}
     nats: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
@@ -72,6 +75,8 @@ def write_runs(root: Path, scenario: Scenario) -> tuple[Path, Path]:
                 factor * np.array(steps, dtype=float), scenario.steps, lang in scenario.rising
             )
             noise = scenario.noise * generator.standard_normal((count, len(steps)))
+            if scenario.train_seed:
+                noise = scenario.noise * of_training.standard_normal(noise.shape)
             per_token = offset * curve[None, :] * hardness + noise
             nats[model].append(np.maximum(per_token, 0.01) * tokens[:, None])
     directories = []
@@ -127,7 +132,12 @@ def _write_config(directory: Path, scenario: Scenario, model: int, steps: list[i
             "sparse_every": 2,
             "experts": EXPERTS if sparse else 0,
         },
-        "train": {"steps": scenario.steps, "batch_size": 32, "seed": 0, "warmup_steps": 100},
+        "train": {
+            "steps": scenario.steps,
+            "batch_size": 32,
+            "seed": scenario.train_seed,
+            "warmup_steps": 100,
+        },
         "examples": {"path": "../examples", "config_hash": "ab" * 8, "vocabulary_sha256": "c" * 64},
         "parameters": 7_775_000_000 if sparse else 582_400_000,
         "parameters_by_group": {"experts": 7_247_757_312} if sparse else {},

@@ -10,12 +10,14 @@ from flows.report.build import ReportConfig, write_report
 
 app = App(name="report")
 
+Runs = Annotated[list[Path], Parameter(negative="")]
+
 
 @app.default
 def report(
     *,
-    baseline: Path,
-    candidate: Path,
+    baseline: Runs,
+    candidate: Runs,
     out: Path,
     config: Annotated[ReportConfig, Parameter(name="*")] = ReportConfig(),  # noqa: B008
     unfinished: Annotated[bool, Parameter(negative="")] = False,
@@ -28,9 +30,13 @@ def report(
 
         mswitch report --baseline dense --candidate sparse --out report
 
+    Give --baseline and --candidate once for each seed that a model was trained with: figures are
+    then means over seeds, and intervals draw seeds too. Runs that differ in more are several
+    candidates, each compared with the baseline on a page below that of all.
+
     Args:
-        baseline: the run directory of the dense model.
-        candidate: the run directory of the sparse model.
+        baseline: the run directory of the dense model, once for each seed.
+        candidate: the run directory of the sparse model, once for each seed and model.
         out: the directory to make.
         unfinished: report on runs that still train, up to the last step at which both are evaluated
             (`mswitch evaluate --watch`). The same command replaces that report by a later one.

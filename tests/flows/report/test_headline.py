@@ -82,7 +82,7 @@ def test_headline_leaves_out_what_cannot_be_judged():
 
 
 def pooled_of(results):
-    drawn = {r.losses.lang: resample_curves(r.losses, 400, 0) for r in results}
+    drawn = {r.losses.lang: [resample_curves(r.losses, 400, 0)] for r in results}
     return pool(results, drawn, STEPS, seed=0, confidence=0.95)
 
 

@@ -1,0 +1,140 @@
+"""Which runs of a report are compared: each candidate with the baseline of its seed."""
+
+import dataclasses
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from flows.report.runs import Run, check_pair
+from flows.report.speedup import LanguageLosses
+from models.training.run_directory import FREE
+from pipelines.errors import UserError
+from pipelines.outputs import canonical_json
+from pipelines.progress import say
+
+#: Baseline and candidate of each seed, in the order of seeds.
+Pairs = Sequence[tuple[Run, Run]]
+
+
+def pair_up(baselines: Sequence[Run], candidates: Sequence[Run]) -> list[Pairs]:
+    """Pair the runs of each candidate with the baseline's by seed.
+
+    Args:
+        baselines: runs of one model, each with another seed.
+        candidates: runs of one model or several.
+
+    Returns:
+        The pairs of each candidate, in the order in which the candidates were given.
+
+    Raises:
+        UserError: the baselines are of several models, two runs differ in nothing, a candidate has
+            no baseline of its seed, or a pair cannot be compared.
+    """
+    if len(baselines) == len(candidates) == 1:
+        check_pair(baselines[0], candidates[0])
+        return [[(baselines[0], candidates[0])]]
+    models = _by_model(baselines)
+    if len(models) > 1:
+        first, second, *_ = (next(iter(runs.values())) for runs in models)
+        raise UserError(
+            f"{first.option} and {second.option} differ in more than their seed "
+            f"({', '.join(_differences(first, second))}): give the runs of one model as --baseline"
+        )
+    by_seed = models[0]
+    pairs = []
+    for runs in _by_model(candidates):
+        for seed, run in runs.items():
+            if seed not in by_seed:
+                raise UserError(
+                    f"{run.option} was trained with seed {seed}, and no --baseline was: train one "
+                    f"with --seed {seed}, or leave this run out"
+                )
+            check_pair(by_seed[seed], run)
+        pairs.append([(by_seed[seed], runs[seed]) for seed in sorted(runs)])
+    for seed in sorted(by_seed.keys() - {run.seeds[0] for run in candidates}):
+        say("report", f"{by_seed[seed].option} is left out: no --candidate has seed {seed}")
+    return pairs
+
+
+def merged(runs: Sequence[Run]) -> Run:
+    """One run that stands for those of all seeds: the first one, with the times of all."""
+    if len(runs) == 1:
+        return runs[0]
+    times = [run.step_secs for run in runs if run.step_secs]
+    devices = {run.config["device"] for run in runs}
+    return dataclasses.replace(
+        runs[0],
+        config={**runs[0].config, "device": ", ".join(sorted(devices))},
+        step_secs=float(np.median(times)) if times else None,
+        identity={
+            "run": ", ".join(run.identity["run"] for run in runs),
+            "seeds": [run.identity for run in runs],
+        },
+        seeds=tuple(run.seeds[0] for run in runs),
+    )
+
+
+def model_names(models: Sequence[Run]) -> list[str]:
+    """What the models are called: their presets, with what differs where those are equal."""
+    names = [run.name for run in models]
+    for index, run in enumerate(models):
+        alike = [other for other in models if other.name == run.name and other is not run]
+        if alike:
+            settings = _settings(run)
+            keys = sorted({key for other in alike for key in _differences(run, other)})
+            values = [f"{key.rpartition('.')[2]} {settings.get(key)}" for key in keys]
+            names[index] = f"{run.name} ({', '.join(values)})"
+    return names
+
+
+def check_seeds(by_seed: Sequence[Sequence[LanguageLosses]], runs: tuple[Run, Run]) -> None:
+    """Check that all seeds were evaluated on the same documents.
+
+    Raises:
+        UserError: they were not.
+    """
+
+    def documents(losses: Sequence[LanguageLosses]) -> list[tuple[str, list[int], list[int]]]:
+        return [(each.lang, each.tokens.tolist(), each.target_bytes.tolist()) for each in losses]
+
+    first, *others = map(documents, by_seed)
+    for other in others:
+        if other != first:
+            raise UserError(
+                f"the seeds of {runs[0].name} and {runs[1].name} were evaluated on different "
+                "documents: evaluate all with the same --examples"
+            )
+
+
+def _by_model(runs: Sequence[Run]) -> list[dict[int, Run]]:
+    """The runs of each model by seed."""
+    models: dict[str, dict[int, Run]] = defaultdict(dict)
+    for run in runs:
+        of_seeds = models[canonical_json(_settings(run))]
+        if run.seeds[0] in of_seeds:
+            raise UserError(
+                f"{of_seeds[run.seeds[0]].option} and {run.option} are the same model with the "
+                f"same seed ({run.seeds[0]}): give one of them"
+            )
+        of_seeds[run.seeds[0]] = run
+    return list(models.values())
+
+
+def _settings(run: Run) -> dict[str, Any]:
+    """What makes a model, by dotted names: all but the seed and what does not change results."""
+    config = run.config
+    free = {"seed", *FREE}
+    parts: Mapping[str, Any] = {
+        "model": config["model"],
+        "train": {key: value for key, value in config["train"].items() if key not in free},
+        "mixture": config.get("mixture") or {},
+    }
+    dotted = {f"{part}.{key}": value for part, each in parts.items() for key, value in each.items()}
+    return {"preset": run.name, "examples": config["examples"].get("config_hash"), **dotted}
+
+
+def _differences(one: Run, other: Run) -> list[str]:
+    ours, theirs = _settings(one), _settings(other)
+    return sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key))
