@@ -1,7 +1,8 @@
 """Which steps of a training are bad (no finite loss or gradient, a spike of the loss), and advice.
 
 The verdict on a step is a function of the losses before it, which metrics.jsonl holds: a resumed
-run, and every process of a job, comes to the same one.
+run, and every process of a job, comes to the same one. `loop.Recorder.record` acts on it, and
+`step` leaves the update of a skipped step out.
 """
 
 import collections

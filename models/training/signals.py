@@ -1,4 +1,7 @@
-"""SIGTERM and Ctrl-C while a model trains: save after the step, then stop."""
+"""SIGTERM and Ctrl-C while a model trains: save after the step, then stop.
+
+`loop.run_training` saves, and the command ends with code 75.
+"""
 
 import contextlib
 import os
