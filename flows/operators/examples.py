@@ -57,10 +57,15 @@ def check_vocabulary(settings: ExamplesSettings, corpus: Path, vocabulary: str |
         ("unknown_share", settings.max_unknown_share, "max_unknown_share"),
         ("tokens_per_word", settings.max_tokens_per_word, "max_tokens_per_word"),
     ):
-        _check_limit(found, column, limit, option)
+        check_limit(found, column, limit, option)
 
 
-def _check_limit(rows: list[dict[str, Any]], column: str, limit: float, option: str) -> None:
+def check_limit(rows: list[dict[str, Any]], column: str, limit: float, option: str) -> None:
+    """Refuse rows of which a column is above its limit.
+
+    Raises:
+        UserError: with the worst of them.
+    """
     over = [row for row in rows if row[column] is not None and row[column] > limit]
     if over:
         worst = max(over, key=lambda row: row[column])

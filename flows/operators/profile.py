@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from annotated_types import Ge
-from pydantic import AnyHttpUrl, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AnyHttpUrl, BaseModel, ConfigDict, ValidationError, field_validator
 
 from flows.launch.job import Launcher, output_below
 from flows.launch.launchers import make_launcher
@@ -54,19 +54,6 @@ class Schedule(_Table):
     parameters: dict[str, Any] = {}
 
 
-class Notification(_Table):
-    """Who hears of runs that fail, crash or end.
-
-    Attributes:
-        url_variable: the environment variable with the address, as apprise writes it
-            (`slack://...`, `mailto://...`, `json://host/path`): it may hold a secret.
-        states: names of states that are told.
-    """
-
-    url_variable: str
-    states: tuple[str, ...] = ("Failed", "Crashed", "Completed")
-
-
 class Operators(_Table):
     """All settings of the operators' side.
 
@@ -78,7 +65,6 @@ class Operators(_Table):
         trainings: how many trainings of a pair run at a time.
         launchers: `flows.launch` profiles by name; `local` is always there.
         schedules: by deployment, such as `append-crawl`.
-        notifications: by name.
     """
 
     server: AnyHttpUrl = AnyHttpUrl("http://127.0.0.1:4200/api")
@@ -88,7 +74,13 @@ class Operators(_Table):
     trainings: Annotated[int, Ge(1)] = 1
     launchers: dict[Name, dict[str, Any]] = {}
     schedules: dict[str, Schedule] = {}
-    notifications: dict[Name, Notification] = Field(default={})
+
+    @field_validator("storage", mode="before")
+    @classmethod
+    def _is_directory(cls, storage: Any) -> Any:
+        if is_remote(storage):
+            raise ValueError(f"{storage} is remote: give a directory")
+        return storage
 
     def launcher(self, name: str) -> Launcher:
         """The launcher of that name.
@@ -141,8 +133,6 @@ def read_operators(path: str | Path | None = None) -> Operators:
         raise UserError(f"{file}: {where}: {first['msg'].lower()}") from error
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read {file} ({error}): give a TOML file") from error
-    if is_remote(operators.storage):
-        raise UserError(f"{file}: storage {operators.storage}: give a directory")
     # A worker may run in another directory.
     root = Path(os.path.abspath(file)).parent
     operators = operators.model_copy(update={"storage": root / operators.storage})

@@ -54,7 +54,7 @@ def settle(operators: Operators, record: Record, flow_run: FlowRun | None) -> No
     state = flow_run.state if flow_run is not None else None
     if flow_run is not None and state is not None and state.is_crashed():
         if record.intent == "run" and follower(record.job.out) is None:
-            _start_again(flow_run)
+            start_again(flow_run)
     elif record.alive is None:
         return
     elif state is not None and state.is_paused():
@@ -66,7 +66,8 @@ def settle(operators: Operators, record: Record, flow_run: FlowRun | None) -> No
         _tell("mswitch.job.orphaned", record)
 
 
-def _start_again(flow_run: FlowRun) -> None:
+def start_again(flow_run: FlowRun) -> None:
+    """Have a worker run it again, unless it crashed too often."""
     if flow_run.run_count >= MAX_RUNS:
         say("reconcile", f"{flow_run.name} crashed {flow_run.run_count} times: left as it is")
         return

@@ -1,6 +1,8 @@
 """A Prefect server, one worker and the UI on this machine, started and ended together."""
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -14,11 +16,14 @@ from pipelines.progress import say
 
 #: The first start makes the database, which takes most of a minute on a slow machine.
 START_SECS = 300.0
-STOP_SECS = 20.0
+#: How long the process of a flow run may take to say that it ends.
+STOP_SECS = 10.0
 
 
 def serve(operators: Operators, operators_file: Path | None) -> NoReturn:
-    """Run until a signal comes or one of them ends. Jobs that run then go on.
+    """Run until one of them ends or a signal comes; the supervisor then kills this whole group.
+
+    Flow runs that work are Crashed, and `reconcile` starts them again. Jobs that run go on.
 
     Raises:
         UserError: the address is taken, or server or worker ended.
@@ -31,27 +36,44 @@ def serve(operators: Operators, operators_file: Path | None) -> NoReturn:
     host, port = operators.server.host or "127.0.0.1", operators.server.port
     say("deploy", "starting a server; the first start takes a minute")
     running = {"server": _prefect(operators, "server", "start", f"--host={host}", f"--port={port}")}
+    deadline = time.monotonic() + START_SECS
+    while not _answers(operators):
+        _check(running)
+        if time.monotonic() > deadline:
+            raise UserError(f"the Prefect server does not start within {START_SECS:.0f} s")
+        time.sleep(1)
+    for line in deploy(operators, operators_file, write=True):
+        say("deploy", line)
+    running["worker"] = _prefect(operators, "worker", "start", f"--pool={operators.pool}")
+    say("deploy", f"the forms are at http://{host}:{port}; Ctrl-C ends server and worker")
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
     try:
-        deadline = time.monotonic() + START_SECS
-        while not _answers(operators):
-            _check(running)
-            if time.monotonic() > deadline:
-                raise UserError(f"the Prefect server does not start within {START_SECS:.0f} s")
-            time.sleep(1)
-        for line in deploy(operators, operators_file, write=True):
-            say("deploy", line)
-        running["worker"] = _prefect(operators, "worker", "start", f"--pool={operators.pool}")
-        say("deploy", f"the forms are at http://{host}:{port}; Ctrl-C ends server and worker")
         while True:
             _check(running)
             time.sleep(1)
     finally:
-        for process in reversed(running.values()):
-            process.terminate()
-            try:
-                process.wait(STOP_SECS)
-            except subprocess.TimeoutExpired:
-                process.kill()
+        _end_flow_runs(running["worker"].pid)
+
+
+def _end_flow_runs(worker: int) -> None:
+    """End the processes of flow runs, each of which leads a session, while the server hears it."""
+    tasks = Path(f"/proc/{worker}/task").glob("*/children")
+    engines = [int(pid) for task in tasks for pid in task.read_text().split()]
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        for pid in engines:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(pid, number)
+        deadline = time.monotonic() + STOP_SECS
+        while time.monotonic() < deadline and any(map(_is_alive, engines)):
+            time.sleep(0.1)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        return b") Z " not in Path(f"/proc/{pid}/stat").read_bytes()
+    except FileNotFoundError:
+        return False
 
 
 def _answers(operators: Operators) -> bool:

@@ -32,7 +32,7 @@ SERVER_ERRORS = (httpx.HTTPError, PrefectException)
 #: How often a flow run looks at its own state.
 STATE_SECS = 5.0
 _OWNER = "flow run "
-_LEFT = "the flow run was ended; its jobs go on"
+_LEFT = "not followed any more: the flow run was ended"
 _slots: dict[str, threading.BoundedSemaphore] = {}
 _leaving: contextvars.ContextVar["_Leaving"] = contextvars.ContextVar("leaving")
 
@@ -130,7 +130,7 @@ def slot(name: str, count: int) -> Iterator[None]:
     while not semaphore.acquire(timeout=1) and not leaving.event.is_set():
         pass
     if leaving.event.is_set():  # what may have been acquired is not needed again
-        raise Abort(_LEFT)
+        raise UserError(_LEFT)
     try:
         yield
     finally:
@@ -227,7 +227,7 @@ class _Follower:
             time.sleep(secs)
         elif leaving.event.wait(secs):
             if not leaving.suspended:
-                raise Abort(_LEFT)
+                raise UserError(_LEFT)
             self._ask("pause")
 
     def suspended(self) -> State:

@@ -1,0 +1,110 @@
+"""operators.toml, the table of deployments and prefect.yaml."""
+
+import re
+
+import pytest
+import yaml
+from prefect.cli.deploy._models import DeploymentConfig, PrefectYamlModel
+
+from flows.cli.main import main
+from flows.operators import prefect_yaml
+from flows.operators.deployments import DEPLOYMENTS, check_schedules, schedule_of
+from flows.operators.profile import VARIABLE, Operators, read_operators
+from pipelines.errors import UserError
+
+
+def written(tmp_path, text):
+    path = tmp_path / "operators.toml"
+    path.write_text(text)
+    return path
+
+
+@pytest.fixture(autouse=True)
+def _no_file_of_the_environment(monkeypatch, tmp_path):
+    monkeypatch.delenv(VARIABLE, raising=False)
+    monkeypatch.chdir(tmp_path)
+
+
+def test_without_a_file_everything_has_its_default(tmp_path):
+    operators = read_operators()
+
+    assert operators.server.host == "127.0.0.1"
+    assert operators.storage == tmp_path / "runs"
+    assert operators.launcher("local").profile == {"launcher": "local"}
+
+
+def test_paths_are_relative_to_the_file(tmp_path, monkeypatch):
+    path = written(tmp_path, 'storage = "out"')
+    monkeypatch.chdir("/")
+    monkeypatch.setenv(VARIABLE, str(path))
+
+    assert read_operators().directory("pairs", "a") == tmp_path / "out" / "pairs" / "a"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("storrage = 'x'", "storrage: extra inputs are not permitted"),
+        ("server = 'nowhere'", "server: input should be a valid url"),
+        ("flow_runs = 0", "flow_runs: input should be greater than or equal to 1"),
+        ("storage = 'gs://bucket/x'", "storage: value error, gs://bucket/x is remote"),
+        ("[launchers.gpu]\nlauncher = 'nothing'", "[launchers.gpu] of operators.toml has a wrong"),
+        ("[launchers.gpu]\nlauncher = 'local'\nchips = 3", "[launchers.gpu] of operators.toml has"),
+        ("[launchers.'../x']\nlauncher = 'local'", "launchers.../x"),
+        ("x = = 3", "cannot read"),
+    ],
+)
+def test_what_is_wrong_in_the_file_is_one_line(text, message, tmp_path):
+    with pytest.raises(UserError, match=re.escape(message)) as refused:
+        read_operators(written(tmp_path, text))
+    assert "\n" not in str(refused.value)
+
+
+def test_an_unknown_launcher_is_refused_with_those_there_are():
+    with pytest.raises(UserError, match="unknown launcher 'gpu': choose among local"):
+        Operators().launcher("gpu")
+
+
+def test_schedules_are_inactive_unless_asked_for(tmp_path):
+    [monthly] = [one for one in DEPLOYMENTS if one.full_name == "append-crawl/monthly"]
+    asked = '[schedules."append-crawl/monthly"]\ncron = "0 5 1 * *"\nactive = true'
+
+    assert not schedule_of(monthly, Operators()).active
+    assert schedule_of(monthly, read_operators(written(tmp_path, asked))).active
+    active = [one.full_name for one in DEPLOYMENTS if one.schedule and one.schedule.active]
+    assert active == ["reconcile/all"]
+
+
+def test_a_schedule_of_no_deployment_is_refused(tmp_path):
+    operators = read_operators(written(tmp_path, '[schedules.nightly]\ncron = "0 5 1 * *"'))
+    with pytest.raises(UserError, match=r"'nightly'.* is of no deployment: choose among corpus/"):
+        check_schedules(operators)
+
+
+def test_prefect_yaml_follows_the_table():
+    assert prefect_yaml.FILE.read_text() == prefect_yaml.to_yaml(), (
+        "run `python -m flows.operators.prefect_yaml`"
+    )
+
+
+def test_prefect_knows_every_key_of_prefect_yaml():
+    """Prefect ignores keys that it does not know."""
+    content = yaml.safe_load(prefect_yaml.FILE.read_text())
+    known = {field.alias or name for name, field in PrefectYamlModel.model_fields.items()}
+    assert content.keys() <= known
+    for deployment in content["deployments"]:
+        assert deployment.keys() <= DeploymentConfig.model_fields.keys()
+        DeploymentConfig.model_validate(deployment)
+
+
+def test_a_server_that_does_not_answer_is_one_line(tmp_path, capsys):
+    path = written(tmp_path, 'server = "http://127.0.0.1:9/api"')
+
+    assert main(["deploy", "--operators", str(path)]) == 2
+
+    assert "the Prefect server http://127.0.0.1:9/api does not answer" in capsys.readouterr().err
+
+
+def test_options_that_exclude_each_other(capsys):
+    assert main(["deploy", "--check", "--serve"]) == 2
+    assert "--dry-run, --check and --serve exclude each other" in capsys.readouterr().err

@@ -1,0 +1,192 @@
+"""Flows on a real Prefect server with a worker: forms, schedules, logs, artifacts, ends."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import example_files
+import pytest
+from operators_server import Served, processes, served, until
+
+from flows.launch.record import Record, read_record
+
+pytestmark = [pytest.mark.server, pytest.mark.timeout(1500)]
+
+#: A pair that trains until it is ended.
+ENDLESS = {"steps": 1_000_000, "batch_size": 2, "evaluations": 2, "warmup_steps": 10}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("operators")
+    examples = directory / "storage" / "examples" / "sample"
+    example_files.write_examples(examples, {"sw": (40,), "yo": (9,)}, 64, 500, 8)
+    with served(directory) as made:
+        yield made
+
+
+def record_of(server: Served, pair: str, preset: str) -> Record | None:
+    return read_record(server.storage / "pairs" / pair / preset)
+
+
+def job_is_alive(record: Record) -> bool:
+    return any(f"--out={record.job.out}" in words for words, _ in processes().values())
+
+
+def engines(run) -> list[int]:
+    """The processes of a flow run."""
+    return [
+        pid
+        for pid, (words, environment) in processes().items()
+        if "prefect.engine" in words and f"PREFECT__FLOW_RUN_ID={run}" in environment
+    ]
+
+
+@pytest.mark.parametrize(
+    ("deployment", "parameters", "message"),
+    [
+        ("pretrain-pair/sample", {"steps": 0}, "0 is less than the minimum of 1"),
+        ("pretrain-pair/sample", {"baseline": "mt5-giant"}, "'mt5-giant' is not one of"),
+        ("pretrain-pair/sample", {"launcher": "moon"}, "'moon' is not one of ['local']"),
+        ("pretrain-pair/sample", {"stepz": 3}, "'stepz' was unexpected"),
+        ("corpus/sample", {"validation_per_mille": -7}, "-7 is less than the minimum of 0"),
+        ("corpus/sample", {"name": "../../etc"}, "does not match"),
+        ("corpus/sample", {"min_lines": "3; rm -rf /"}, "is not valid under any of the given"),
+    ],
+)
+def test_the_api_refuses_what_the_command_refuses(server, deployment, parameters, message):
+    assert message in server.refusal(deployment, **parameters)
+
+
+def test_a_refused_run_fails_with_one_line_and_no_traceback(server):
+    run = server.start("pretrain-pair/sample", examples="none")
+
+    ended = server.wait(run, {"Failed", "Completed", "Crashed"})
+
+    path = server.storage / "examples" / "none"
+    assert ended.state_name == "Failed"
+    assert ended.state.message.startswith(f"{path} does not exist: give an examples directory")
+    assert not any("Traceback" in line for line in server.lines(run))
+    assert record_of(server, "sample", "mt5-tiny") is None
+
+
+def test_a_schedule_that_is_asked_for_fires_and_no_other(server):
+    report = server.client.read_deployment_by_name("report/pair")
+    monthly = server.client.read_deployment_by_name("append-crawl/monthly")
+
+    def ended():
+        return [run for run in runs_of(server, report.id) if run["state_name"] == "Failed"]
+
+    [first, *_] = until(ended, 300, lambda: server.log)
+    assert "auto-scheduled" in first["tags"]
+    assert "mt5-tiny" in first["state"]["message"]
+    assert runs_of(server, monthly.id) == []
+    assert [one.active for one in monthly.schedules] == [False]
+    [schedule] = report.schedules
+    server.client.update_deployment_schedule(report.id, schedule.id, active=False)
+
+
+def runs_of(server: Served, deployment) -> list[dict]:
+    answer = server.post(
+        "flow_runs/filter", flow_runs={"deployment_id": {"any_": [str(deployment)]}}
+    )
+    return answer.json()
+
+
+def test_deployed_again_nothing_differs_and_an_edit_is_found(server):
+    def deploy(*options: str) -> tuple[int, str]:
+        done = subprocess.run(
+            [sys.executable, "-m", "flows.cli.main", "deploy", *options],
+            cwd=server.directory,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return done.returncode, done.stdout
+
+    # The schedule that the test before switched off is an edit, as by hand.
+    code, text = deploy("--check")
+    assert code == 1
+    assert text.splitlines()[0].startswith("~ deployment report/pair: schedule:")
+    assert deploy("--dry-run") == (0, text)
+    report = server.client.read_deployment_by_name("report/pair")
+    assert [one.active for one in report.schedules] == [False]
+    # As it is in the file.
+    file = server.directory / "operators.toml"
+    file.write_text(file.read_text().replace("active = true", "active = false"))
+    code, text = deploy("--check")
+    assert code == 0
+    assert "nothing differs" in text
+
+
+def test_a_pair_runs_to_its_report(server):
+    run = server.start("pretrain-pair/sample", name="short", steps=6, batch_size=2, evaluations=5)
+
+    ended = server.wait(run, {"Completed", "Failed", "Crashed"}, 900)
+
+    assert ended.state_name == "Completed", server.log
+    assert ended.name == "pretrain short: mswitch-tiny against mt5-tiny, seed 0"
+    assert (server.storage / "pairs" / "short" / "report" / "report.html").is_file()
+    shown = server.artifacts("markdown")
+    assert "data:image/svg+xml;base64," in shown["live-short"]["data"]
+    assert shown["verdict-short-report"]["data"]
+    assert "report.html" in shown["report-short-report"]["data"]
+    for name in ("mt5-tiny", "mswitch-tiny"):
+        assert "step 6 of 6" in server.artifacts("progress")[f"train-short-{name}"]["description"]
+
+
+def test_logs_progress_suspend_resume_death_and_cancel(server):
+    """One training through all of it: never two of its jobs, never one that is lost."""
+    run = server.start("pretrain-pair/sample", name="long", **ENDLESS)
+
+    def progress():
+        found = server.artifacts("progress")
+        return {key for key in found if key.startswith("train-long-")}
+
+    # Logs and progress come while it trains.
+    [key] = until(progress, 400, lambda: server.log)
+    preset = key.removeprefix("train-long-")
+    assert " steps · " in "".join(
+        until(lambda: [x for x in server.lines(run) if " steps/s · " in x], 120)
+    )
+    assert len(server.lines(run)) == len(set(server.lines(run)))
+
+    # Suspended: saved and ended, engine too.
+    record = record_of(server, "long", preset)
+    state = {"type": "PAUSED", "name": "Suspended", "state_details": {"pause_reschedule": True}}
+    server.post(f"flow_runs/{run}/set_state", state=state)
+    until(lambda: not job_is_alive(record) and not engines(run), 120, lambda: server.log)
+    assert any(server.storage.glob(f"pairs/long/{preset}/checkpoints/*"))
+    assert server.client.read_flow_run(run).state_name == "Suspended"
+
+    # Resumed: it goes on from there.
+    server.client.resume_flow_run(run)
+    until(lambda: job_is_alive(record), 200, lambda: server.log)
+    until(lambda: any("continuing after step" in x for x in server.lines(run)), 120)
+
+    # Its process killed: the job goes on, and the reconciler has the run follow it again.
+    [engine] = until(lambda: engines(run), 60)
+    attempts = len(record_of(server, "long", preset).attempts)
+    os.kill(engine, signal.SIGKILL)
+    server.wait(run, {"Crashed"}, 200)
+    assert job_is_alive(record)
+    server.wait(server.start("reconcile/all"), {"Completed"})
+    server.wait(run, {"Running"}, 200)
+    assert server.client.read_flow_run(run).run_count >= 2
+    until(lambda: engines(run), 60)
+    assert len(record_of(server, "long", preset).attempts) == attempts
+
+    # Cancelled: no process is left. Tried again, it goes on; and can be cancelled again.
+    cancel(server, run, record)
+    assert record_of(server, "long", preset).intent == "cancel"
+    server.post(f"flow_runs/{run}/set_state", state={"type": "SCHEDULED", "name": "AwaitingRetry"})
+    until(lambda: job_is_alive(record), 200, lambda: server.log)
+    until(lambda: engines(run), 60)
+    cancel(server, run, record)
+
+
+def cancel(server: Served, run, record: Record) -> None:
+    server.post(f"flow_runs/{run}/set_state", state={"type": "CANCELLING"})
+    server.wait(run, {"Cancelled"}, 120)
+    until(lambda: not job_is_alive(record) and not engines(run), 120, lambda: server.log)

@@ -1,0 +1,206 @@
+"""Parts of flows that need no server."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from prefect.client.schemas.objects import FlowRun, State, StateType
+
+from flows.launch.job import Job, Status
+from flows.launch.record import Attempt, Record, edit_record, read_record
+from flows.operators import reconcile as reconciling
+from flows.operators import steps
+from flows.operators.artifacts import key_of, last_metrics
+from flows.operators.corpus import has_dump, options_of_build
+from flows.operators.examples import check_limit
+from flows.operators.profile import Operators
+from flows.operators.steps import SlowLog, flow_run_of, owner_of
+from pipelines.errors import UserError
+from pipelines.progress import lines_to, pass_on, say
+
+
+def test_lines_are_logged_at_most_once_a_second_and_none_is_lost(monkeypatch):
+    now = 100.0
+    monkeypatch.setattr(steps.time, "monotonic", lambda: now)
+    logged: list[str] = []
+    log = SlowLog(logged.append)
+
+    log(["a"])
+    log(["b"])
+    now += 0.5
+    log(["c", "d"])
+    assert logged == ["a"]
+    now += 0.6
+    log([])
+    assert logged == ["a", "b\nc\nd"]
+    log(["e"])
+    log.flush()
+    assert logged == ["a", "b\nc\nd", "e"]
+
+
+def test_lines_go_to_the_listener_and_afterwards_to_standard_error_again(capsys):
+    heard: list[str] = []
+    with lines_to(heard.extend):
+        say("train", "step 1")
+        pass_on(["as it is"])
+    say("train", "step 2")
+
+    assert heard == ["[train] step 1", "as it is"]
+    assert capsys.readouterr().err == "[train] step 2\n"
+
+
+def test_the_last_metrics_are_those_of_the_last_whole_line(tmp_path):
+    assert last_metrics(tmp_path) is None
+    file = tmp_path / "metrics.jsonl"
+    file.write_text('{"step": 1}\n{"step": 2}\n{"st')
+    assert last_metrics(tmp_path) == {"step": 2}
+    file.write_text('{"st')
+    assert last_metrics(tmp_path) is None
+
+
+def test_keys_of_artifacts_have_what_prefect_allows():
+    assert key_of("live", "My pair_1.2") == "live-my-pair-1-2"
+
+
+def test_the_gate_names_the_worst_language():
+    rows = [
+        {"lang": "de", "unknown_share": 0.001},
+        {"lang": "sw", "unknown_share": 0.2},
+        {"lang": "th", "unknown_share": None},
+    ]
+    check_limit(rows, "unknown_share", 0.2, "max_unknown_share")
+    with pytest.raises(UserError, match=r"1 of 3 languages .* above 0.1, the most sw with 0.2"):
+        check_limit(rows, "unknown_share", 0.1, "max_unknown_share")
+
+
+def test_a_corpus_knows_the_dumps_it_has(tmp_path):
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    manifest = {
+        "stage": "corpus",
+        "inputs": [{"path": "../../crawls/CC-MAIN-2024-10/wet/a.gz"}],
+        "additions": [{"inputs": [{"path": "../../crawls/CC-MAIN-2024-18/wet/b.gz"}]}],
+    }
+    (corpus / "manifest.json").write_text(json.dumps(manifest))
+    (corpus / "_COMPLETED").write_text("")
+
+    assert has_dump(corpus, "CC-MAIN-2024-10")
+    assert has_dump(corpus, "CC-MAIN-2024-18")
+    assert not has_dump(corpus, "CC-MAIN-2024-1")
+    with pytest.raises(UserError, match="does not exist"):
+        has_dump(tmp_path / "none", "CC-MAIN-2024-10")
+
+
+def test_an_addition_takes_the_options_of_the_build(tmp_path):
+    out = tmp_path / "corpus"
+    with pytest.raises(UserError, match="was not built by flow corpus"):
+        options_of_build(out)
+    words = ("--input=a.gz", f"--out={out}", "--min-lines=1", "--languages=de", "--append")
+    job = Job(("corpus", "build", *words), out)
+    with edit_record(out, lambda _: Record(job, {"launcher": "local"})):
+        pass
+
+    assert options_of_build(out) == ["--min-lines=1", "--languages=de"]
+
+
+@dataclasses.dataclass
+class Launched:
+    """A launcher whose attempts live until they are asked to stop."""
+
+    profile: dict[str, Any] = dataclasses.field(default_factory=lambda: {"launcher": "here"})
+    stopped: int = 0
+
+    def poll(self, job: Job, attempt: int) -> Status:
+        return Status("ended", codes=(75,)) if self.stopped else Status("running")
+
+    def find(self, job: Job) -> list[int]:
+        return [1]
+
+    def logs(self, job: Job, attempt: int, start: int) -> tuple[list[str], int]:
+        return [], start
+
+    def stop(self, job: Job, attempt: int, *, kill: bool = False) -> None:
+        self.stopped += 1
+
+
+@pytest.fixture
+def launched(monkeypatch, tmp_path):
+    """A launcher, and told events and flow runs that were started again."""
+    launcher = Launched()
+    monkeypatch.setattr("flows.launch.launchers.LAUNCHERS", {"here": lambda: launcher})
+    events: list[str] = []
+    monkeypatch.setattr(reconciling, "emit_event", lambda event, resource: events.append(event))
+    return launcher, events
+
+
+def record(tmp_path: Path, run: FlowRun) -> Record:
+    job = Job(("train", f"--out={tmp_path / 'run'}"), tmp_path / "run")
+    made = Record(job, {"launcher": "here"}, owner=owner_of(run.id), attempts=[Attempt(1, 0.0, 0)])
+    with edit_record(job.out, lambda _: made):
+        pass
+    return made
+
+
+def flow_run(kind: StateType, name: str) -> FlowRun:
+    return FlowRun(flow_id=uuid4(), state=State(type=kind, name=name))
+
+
+def test_the_owner_of_a_job_is_its_flow_run_or_a_person():
+    run = uuid4()
+    assert flow_run_of(owner_of(run)) == run
+    assert flow_run_of("ada") is None
+
+
+def test_the_job_of_a_cancelled_flow_run_is_stopped_and_its_end_is_told(launched, tmp_path):
+    launcher, events = launched
+    run = flow_run(StateType.CANCELLED, "Cancelled")
+
+    reconciling.settle(Operators(), record(tmp_path, run), run)
+
+    after = read_record(tmp_path / "run")
+    assert launcher.stopped == 1
+    assert (after.intent, after.last.outcome) == ("cancel", "resume")
+    assert events == ["mswitch.job.stopped"]
+
+
+def test_the_job_of_a_suspended_flow_run_is_saved(launched, tmp_path):
+    run = flow_run(StateType.PAUSED, "Suspended")
+    reconciling.settle(Operators(), record(tmp_path, run), run)
+    assert read_record(tmp_path / "run").intent == "pause"
+
+
+@pytest.mark.parametrize("kind", [None, StateType.COMPLETED, StateType.FAILED])
+def test_a_job_that_no_flow_run_follows_is_told_and_left_alone(kind, launched, tmp_path):
+    launcher, events = launched
+    run = flow_run(kind or StateType.RUNNING, "Any")
+
+    reconciling.settle(Operators(), record(tmp_path, run), run if kind else None)
+
+    assert events == ["mswitch.job.orphaned"]
+    assert launcher.stopped == 0
+    assert read_record(tmp_path / "run").intent == "run"
+
+
+def test_a_crashed_flow_run_is_started_again_unless_a_person_paused_its_job(
+    launched, tmp_path, monkeypatch
+):
+    again: list[FlowRun] = []
+    monkeypatch.setattr(reconciling, "start_again", again.append)
+    run = flow_run(StateType.CRASHED, "Crashed")
+    made = record(tmp_path, run)
+
+    reconciling.settle(Operators(), made, run)
+    assert again == [run]
+    reconciling.settle(Operators(), dataclasses.replace(made, intent="pause"), run)
+    assert again == [run]
+
+
+def test_a_running_flow_run_is_left_alone(launched, tmp_path):
+    launcher, events = launched
+    run = flow_run(StateType.RUNNING, "Running")
+    reconciling.settle(Operators(), record(tmp_path, run), run)
+    assert not events
+    assert not launcher.stopped

@@ -1,0 +1,159 @@
+"""`mswitch deploy --serve` with a home of its own, and what tests ask its server."""
+
+import contextlib
+import dataclasses
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import httpx
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.objects import FlowRun
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+START_SECS = 400
+TOML = """
+server = "http://127.0.0.1:{port}/api"
+storage = "storage"
+
+[schedules."reconcile/all"]
+cron = "*/2 * * * *"
+active = false
+
+[schedules."report/pair"]
+cron = "* * * * *"
+active = true
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Served:
+    """The server and where it keeps things."""
+
+    process: subprocess.Popen[bytes]
+    directory: Path
+    client: SyncPrefectClient
+    api: str
+
+    @property
+    def storage(self) -> Path:
+        return self.directory / "storage"
+
+    @property
+    def log(self) -> str:
+        return (self.directory / "log").read_text(errors="replace")
+
+    def start(self, deployment: str, **parameters: Any) -> UUID:
+        found = self.client.read_deployment_by_name(deployment)
+        return self.client.create_flow_run_from_deployment(found.id, parameters=parameters).id
+
+    def post(self, path: str, **body: Any) -> httpx.Response:
+        return httpx.post(f"{self.api}/{path}", json=body, timeout=60)
+
+    def refusal(self, deployment: str, **parameters: Any) -> str:
+        """What the API answers to parameters that it does not take."""
+        found = self.client.read_deployment_by_name(deployment)
+        answer = self.post(f"deployments/{found.id}/create_flow_run", parameters=parameters)
+        assert answer.status_code == 409, answer.text
+        return answer.json()["detail"]
+
+    def wait(self, run: UUID, states: set[str], secs: float = 300) -> FlowRun:
+        """Wait until a flow run is in one of these states."""
+
+        def look() -> FlowRun | None:
+            found = self.client.read_flow_run(run)
+            return found if found.state_name in states else None
+
+        return until(look, secs, lambda: f"{self.client.read_flow_run(run).state}\n{self.log}")
+
+    def lines(self, run: UUID) -> list[str]:
+        """What was logged of a flow run and its tasks."""
+        answer = self.post(
+            "logs/filter",
+            logs={"flow_run_id": {"any_": [str(run)]}},
+            sort="TIMESTAMP_ASC",
+        )
+        return [line for one in answer.json() for line in one["message"].splitlines()]
+
+    def artifacts(self, kind: str) -> dict[str, Any]:
+        """The newest artifacts of a kind by key."""
+        answer = self.post("artifacts/latest/filter", artifacts={"type": {"any_": [kind]}})
+        return {one["key"]: one for one in answer.json()}
+
+
+def until(look: Callable[[], Any], secs: float, why: Callable[[], str] = lambda: "") -> Any:
+    """What `look` returns once it is true."""
+    deadline = time.monotonic() + secs
+    while time.monotonic() < deadline:
+        if found := look():
+            return found
+        time.sleep(0.5)
+    raise AssertionError(f"not within {secs} s: {why()}")
+
+
+def processes() -> dict[int, tuple[list[str], list[str]]]:
+    """Arguments and environment of every process of this user."""
+    found = {}
+    for path in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            arguments, environment = (
+                (path / name).read_text(errors="replace").split("\0")
+                for name in ("cmdline", "environ")
+            )
+            found[int(path.name)] = arguments, environment
+    return found
+
+
+@contextlib.contextmanager
+def served(directory: Path) -> Iterator[Served]:
+    """Run server and worker; end them, and see that nothing of them is left."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    (directory / "operators.toml").write_text(TOML.format(port=port))
+    environment = {
+        **os.environ,
+        "PREFECT_HOME": str(directory / "prefect"),
+        # No blocks are used, and looking for them takes long.
+        "PREFECT_SERVER_REGISTER_BLOCKS_ON_START": "false",
+        "PREFECT_WORKER_QUERY_SECONDS": "2",
+    }
+    with open(directory / "log", "wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "flows.cli.main", "deploy", "--serve"],
+            cwd=directory,
+            env=environment,
+            stdout=log,
+            stderr=log,
+        )
+    address = f"http://127.0.0.1:{port}/api"
+    try:
+        with temporary_settings({PREFECT_API_URL: address}), get_client(sync_client=True) as client:
+            made = Served(process, directory, client, address)
+            until(
+                lambda: "the forms are at" in made.log or process.poll() is not None,
+                START_SECS,
+                lambda: made.log,
+            )
+            assert process.poll() is None, made.log
+            yield made
+    finally:
+        process.terminate()
+        process.wait(60)
+    with contextlib.suppress(httpx.TransportError):
+        httpx.get(f"{address}/health", timeout=5)
+        raise AssertionError("the server answers after its command ended")
+    home = f"PREFECT_HOME={directory / 'prefect'}"
+    left = [
+        words
+        for words, environment in processes().values()
+        # Jobs go on.
+        if home in environment and not {"flows.cli.main", "flows.launch.host"} & set(words)
+    ]
+    assert not left, left
