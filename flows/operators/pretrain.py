@@ -3,7 +3,6 @@
 import contextlib
 import time
 from pathlib import Path
-from typing import Any
 
 from prefect import flow
 from prefect.futures import wait
@@ -14,7 +13,7 @@ from flows.operators.artifacts import TrainingProgress, key_of, show_markdown, s
 from flows.operators.parameters import flat, options_of
 from flows.operators.profile import read_operators
 from flows.operators.settings import EvaluateSettings, PairSettings, ReportSettings
-from flows.operators.steps import cancel_hook, follow, jobs_followed, lives, slot, step
+from flows.operators.steps import SERVER_ERRORS, cancel_hook, follow, jobs_followed, step
 from flows.report.build import ReportConfig, write_report
 from flows.report.live import live_markdown
 from models.config import EvaluateConfig
@@ -60,11 +59,18 @@ def train_both(
     at_a_time: int,
 ) -> None:
     """Train and evaluate both runs, with a live page meanwhile."""
-    trainings = [train.submit(settings, run, examples, launcher, at_a_time) for run in runs]
-    evaluations: dict[Path, Any] = {}
+    waiting, trainings, evaluations = list(runs), [], {}
+    shown = 0.0
     try:
-        shown = 0.0
-        while wait(trainings, timeout=LOOK_SECS).not_done:
+        while True:
+            going_on = wait(trainings, timeout=LOOK_SECS).not_done
+            if any(training.state.is_failed() for training in trainings):
+                waiting = []
+            while waiting and len(going_on) < at_a_time:
+                trainings.append(train.submit(settings, waiting.pop(0), examples, launcher))
+                going_on.add(trainings[-1])
+            if not going_on:
+                break
             for run in runs if settings.evaluate_while_training else ():
                 if run not in evaluations and (run / CONFIG).exists():
                     evaluations[run] = evaluate.submit(
@@ -130,18 +136,15 @@ def preflight(settings: PairSettings, examples: Path) -> None:
 
 
 @step("train {run.name}")
-def train(
-    settings: PairSettings, run: Path, examples: Path, launcher: Launcher, at_a_time: int
-) -> None:
+def train(settings: PairSettings, run: Path, examples: Path, launcher: Launcher) -> None:
     """Pretrain one model, as a job."""
     options = [*options_of(settings.config), f"--mixture={settings.mixture}"]
     options += ["--distributed"] if settings.hosts > 1 else []
     argv = ("train", f"--preset={run.name}", f"--examples={examples}", f"--out={run}", *options)
     progress = TrainingProgress(run, settings.config.steps)
-    job = Job(argv, run, hosts=settings.hosts)
-    # A training that runs is followed at once: it has its place.
-    with contextlib.nullcontext() if lives(job, launcher) else slot("trainings", at_a_time):
-        follow(job, launcher, progress.update)
+    follow(Job(argv, run, hosts=settings.hosts), launcher, progress.update)
+    with contextlib.suppress(*SERVER_ERRORS):
+        progress.update()
 
 
 @step("evaluate {run.name}")

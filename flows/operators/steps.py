@@ -33,7 +33,6 @@ SERVER_ERRORS = (httpx.HTTPError, PrefectException)
 STATE_SECS = 5.0
 _OWNER = "flow run "
 _LEFT = "not followed any more: the flow run was ended"
-_slots: dict[str, threading.BoundedSemaphore] = {}
 _leaving: contextvars.ContextVar["_Leaving"] = contextvars.ContextVar("leaving")
 
 
@@ -122,21 +121,6 @@ def jobs_followed() -> Iterator[None]:
         _leaving.reset(token)
 
 
-@contextlib.contextmanager
-def slot(name: str, count: int) -> Iterator[None]:
-    """Let `count` tasks of this process into the block at a time; leave with the flow run."""
-    semaphore = _slots.setdefault(name, threading.BoundedSemaphore(count))
-    leaving = _leaving.get()
-    while not semaphore.acquire(timeout=1) and not leaving.event.is_set():
-        pass
-    if leaving.event.is_set():  # what may have been acquired is not needed again
-        raise UserError(_LEFT)
-    try:
-        yield
-    finally:
-        semaphore.release()
-
-
 def follow(job: Job, launcher: Launcher, on_poll: Callable[[], None] = lambda: None) -> None:
     """Bring a job to its end, and do to it what is done to this flow run.
 
@@ -163,17 +147,6 @@ def follow(job: Job, launcher: Launcher, on_poll: Callable[[], None] = lambda: N
         raise Pause(state=flow_run.suspended())
     if result.outcome != "done":
         raise UserError(result.message)
-
-
-def lives(job: Job, launcher: Launcher) -> bool:
-    """Whether an attempt of the job lives, as far as one can tell."""
-    record = read_record(job.out)
-    if record is None or record.job.key != job.key or record.alive is None:
-        return False
-    try:
-        return launcher.poll(job, record.alive.number).phase != "ended"
-    except Unreachable:
-        return True
 
 
 class _Follower:

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -150,10 +151,12 @@ def served(directory: Path) -> Iterator[Served]:
         httpx.get(f"{address}/health", timeout=5)
         raise AssertionError("the server answers after its command ended")
     home = f"PREFECT_HOME={directory / 'prefect'}"
-    left = [
-        words
-        for words, environment in processes().values()
-        # Jobs go on.
-        if home in environment and not {"flows.cli.main", "flows.launch.host"} & set(words)
+    left = {pid: words for pid, (words, known) in processes().items() if home in known}
+    for pid in left:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    # Jobs go on.
+    others = [
+        words for words in left.values() if not {"flows.cli.main", "flows.launch.host"} & set(words)
     ]
-    assert not left, left
+    assert not others, others
