@@ -14,3 +14,212 @@ PRISM := $(shell sed -n 's/^apache-beam==\([0-9.]*\).*/\1/p' requirements.txt)
 
 .PHONY: help docs setup setup-flink flink setup-prism setup-plan setup-slurm demo test lint format requirements clean \
 	bench bench-examples bench-statistics bench-models bench-tables bench-gap bench-width bench-plan bench-langid fuzz \
+	test-slow test-server test-kill test-training test-learning test-plan test-card test-parity parity-fixtures test-flink test-prism test-slurm test-dataflow
+
+help:  ## Show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
+
+setup: $(READY)  ## Make the environment in .venv (pinned, hashed requirements)
+
+$(READY): requirements.txt requirements-setup.txt pyproject.toml
+	@test -n "$(PYTHON)" || { echo "mswitch needs Python 3.11 or newer: install it, or give PYTHON=/path/to/python"; exit 2; }
+	@echo "[setup] environment in .venv, with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv --clear .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-setup.txt
+	@# Compiled once: where Python writes no bytecode, each start would compile all it imports.
+	@$(BIN)/uv pip sync --quiet --require-hashes --compile-bytecode --python $(BIN)/python \
+		requirements.txt
+	@$(BIN)/uv pip install --quiet --no-deps --no-build-isolation --python $(BIN)/python --editable .
+	@touch $@
+	@echo "[setup] ready"
+
+demo: $(READY)  ## The whole chain, from a crawl to a per-language speed-up report
+	@$(BIN)/mswitch demo $(DEMO_OPTIONS)
+
+# In the order of collection: the longest files come early.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+test: $(READY)  ## The tests, but for what takes long (the test-* targets)
+	@$(PYTEST)
+
+test-slow: $(READY)  ## Tests of many seconds: kills, buckets, long compilations
+	@$(PYTEST) -m slow
+
+lint: $(READY)  ## Style, types, import directions
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/basedpyright
+	@$(BIN)/lint-imports
+
+docs: $(READY)  ## The documentation site, in build/site
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --config-file .mkdocs.yml
+
+format: $(READY)  ## Reformat the code
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+test-kill: $(READY)  ## Kill demo and corpus builds at fault points and random moments, compare bytes
+	@$(BIN)/python -m pytest -m kill tests/flows tests/pipelines/corpus -s --timeout 7200
+
+bench: $(READY) .venv-bench/ready  ## The corpus builder against datatrove and a plain process (needs apt-get)
+	@$(BIN)/python tests/benchmarks/corpus.py --copies 10 $(BENCH_OPTIONS)
+	@$(BIN)/python tests/benchmarks/corpus.py --profile modern $(BENCH_OPTIONS)
+
+.venv-bench/ready: tests/benchmarks/peers.txt | $(READY)
+	@$(PYTHON) -m venv --clear .venv-bench
+	@$(BIN)/uv pip sync --quiet --require-hashes --compile-bytecode --python .venv-bench/bin/python \
+		tests/benchmarks/peers.txt
+	@touch $@
+
+setup-plan: .venv-plan/ready  ## libtpu, to compile for TPUs without one, in .venv-plan
+
+.venv-plan/ready: requirements-plan.txt | $(READY)
+	@$(PYTHON) -m venv --clear .venv-plan
+	@$(BIN)/uv pip sync --quiet --require-hashes --compile-bytecode --python .venv-plan/bin/python \
+		requirements-plan.txt
+	@touch $@
+
+# Each of these compiles programs for minutes, to run them for seconds: without LLVM's optimizations
+# that is half the time.
+test-training: export XLA_FLAGS := --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true
+
+test-training: $(READY)  ## Training: killed, packed, on meshes, in jobs, with bad losses
+	@$(PYTEST) -m training tests/flows tests/models
+
+test-server: $(READY)  ## Flows on a Prefect server: forms, schedules, logs, Suspend, Cancel, deaths
+	@$(BIN)/python -m pytest -m server tests/flows
+
+test-learning: $(READY)  ## What Switch learns faster than its dense twin, three seeds
+	@$(BIN)/python -m pytest -s -m learning tests/models/training
+
+test-plan: $(READY)  ## Compile the training step of small models for small TPU slices (minutes)
+	@$(MAKE) --no-print-directory setup-plan || echo "[setup] no libtpu: the tests will be skipped"
+	@$(BIN)/python -m pytest -m tpu tests/models/planning -rs --timeout 3600
+
+test-card: $(READY) .venv-card/ready  ## Read corpora with the libraries of their data card, by its own code
+	@$(BIN)/python -m pytest -m card tests/card
+
+.venv-card/ready: tests/card/peers.txt | $(READY)
+	@$(PYTHON) -m venv --clear .venv-card
+	@$(BIN)/uv pip sync --quiet --require-hashes --compile-bytecode --python .venv-card/bin/python \
+		tests/card/peers.txt
+	@touch $@
+
+test-parity: $(READY) .venv-parity/ready  ## Logits against Hugging Face's, up to mT5-Base (needs 12 GB of disk)
+	@$(BIN)/python -m pytest -m parity tests/parity -s --timeout 3600
+
+parity-fixtures: .venv-parity/ready  ## Make the small models and logits again that `make test` compares with
+	@HF_HUB_OFFLINE=1 .venv-parity/bin/python tests/parity/hf_models.py make tests/models/huggingface/fixtures
+
+.venv-parity/ready: tests/parity/peers.txt | $(READY)
+	@$(PYTHON) -m venv --clear .venv-parity
+	@$(BIN)/uv pip sync --quiet --require-hashes --compile-bytecode --python .venv-parity/bin/python \
+		tests/parity/peers.txt
+	@touch $@
+
+bench-statistics: $(READY)  ## Coverage of the report's intervals and its family-wise error, by simulation
+	@$(BIN)/python tests/benchmarks/interval_coverage.py
+
+bench-examples: $(READY)  ## Span corruption, examples against bare SentencePiece, batches against seqio
+	@$(BIN)/python tests/benchmarks/span_corruption.py
+	@$(BIN)/python tests/benchmarks/examples.py
+	@$(BIN)/python tests/benchmarks/batches.py
+
+bench-models: $(READY) .venv-parity/ready  ## The models' steps: Hugging Face, dense twin, experts, roofline, no drops
+	@$(BIN)/python tests/benchmarks/model_steps.py
+	@$(BIN)/python tests/benchmarks/dropless.py
+
+TABLES_EXAMPLES ?= runs/demo/examples
+
+bench-tables: $(READY)  ## Router precision and init scale, three seeds each (TABLES_EXAMPLES=runs/demo/examples)
+	@$(BIN)/python tests/benchmarks/switch_tables.py --examples $(TABLES_EXAMPLES) --out runs/tables
+
+GAP_EXAMPLES ?= runs/debian/examples
+
+bench-gap: $(READY)  ## What moves the sparse model towards its dense twin or away (GAP_EXAMPLES=runs/debian/examples)
+	@$(BIN)/python tests/benchmarks/switch_tables.py --table gap --examples $(GAP_EXAMPLES) --out runs/gap \
+		$(GAP_OPTIONS)
+
+bench-width: $(READY)  ## Whether a wider dense layer, or experts, help where the layer is narrow
+	@$(BIN)/python tests/benchmarks/switch_tables.py --table width --examples $(GAP_EXAMPLES) --out runs/width \
+		--steps 1000 --warmup-steps 400 $(GAP_OPTIONS)
+
+bench-plan: $(READY)  ## The tables of docs/reference/tpu.md: steps compiled for TPU slices (an hour, 9 GB)
+	@$(MAKE) --no-print-directory setup-plan
+	@$(BIN)/python tests/benchmarks/plan_table.py
+
+bench-langid: $(READY)  ## Language identification on labelled text: writes the table into docs/
+	@$(BIN)/python tests/benchmarks/langid.py
+
+setup-flink: .flink/ready  ## Flink and Beam's job server for it, in .flink (needs Java 17 and Maven)
+
+flink: setup-flink  ## A small Flink cluster on this machine, until Ctrl-C
+	@$(BIN)/python tests/support/local_flink.py
+
+.flink/ready: requirements-flink.txt tests/support/flink_job_server.xml Makefile | $(READY)
+	@command -v java >/dev/null || { echo "Flink needs Java 17: install it and put java on PATH"; exit 2; }
+	@command -v mvn >/dev/null || { echo "Flink's job server comes by Maven: install mvn"; exit 2; }
+	@rm -rf .flink
+	@mvn --batch-mode --quiet --file tests/support/flink_job_server.xml package -Dbeam.version=$(BEAM_FLINK) \
+		-Dflink.series=$(basename $(FLINK)) -Doutput.directory=$(CURDIR)/.flink
+	@$(BIN)/uv pip install --quiet --require-hashes --no-deps --no-build-isolation \
+		--python $(BIN)/python --target .flink/dist --requirements requirements-flink.txt
+	@touch $@
+	@echo "[setup] Flink $(FLINK) with Beam's job server $(BEAM_FLINK) in .flink"
+
+test-flink: $(READY)  ## Build on a Flink cluster, kill task managers, compare bytes
+	@$(MAKE) --no-print-directory setup-flink || echo "[setup] no Flink: the tests will be skipped"
+	@$(BIN)/python -m pytest -m flink tests/pipelines/corpus -rs --timeout 1200 $(ENGINE_TESTS)
+
+setup-slurm:  ## Slurm and munge, from Debian's packages (needs root)
+	@command -v slurmctld >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends \
+		slurmctld slurmd slurm-client slurm-wlm-basic-plugins munge >/dev/null; }
+
+test-slurm: $(READY)  ## Jobs of a Slurm cluster of two nodes on this machine
+	@$(MAKE) --no-print-directory setup-slurm || echo "[setup] no Slurm: the tests will be skipped"
+	@$(BIN)/python -m pytest -m slurm tests/flows/launch -rs
+
+setup-prism: .prism/prism  ## Beam's Prism runner, in .prism (needs Go)
+
+.prism/prism: requirements.txt
+	@command -v go >/dev/null || { echo "Prism is built with Go: install it"; exit 2; }
+	@GOBIN=$(CURDIR)/.prism go install github.com/apache/beam/sdks/v2/go/cmd/prism@v$(PRISM)
+	@touch $@
+
+test-dataflow: $(READY)  ## Build by jobs sent to a peer of Dataflow on loopback, compare bytes
+	@$(BIN)/python -m pytest -m dataflow tests/dataflow $(ENGINE_TESTS)
+
+test-prism: $(READY)  ## Build on Prism, compare bytes
+	@$(MAKE) --no-print-directory setup-prism || echo "[setup] no Prism: the test will be skipped"
+	@MSWITCH_PRISM=$$(ls $(CURDIR)/.prism/prism 2>/dev/null) \
+		$(BIN)/python -m pytest -m prism tests/pipelines/corpus -rs
+
+FUZZ_SECS ?= 60
+
+.venv-fuzz/ready: requirements-fuzz.txt | $(READY)
+	@$(BIN)/uv pip install --quiet --require-hashes --upgrade --target .venv-fuzz \
+		--python $(BIN)/python --requirements requirements-fuzz.txt
+	@touch $@
+
+fuzz: .venv-fuzz/ready  ## Fuzz the input readers for a minute (FUZZ_SECS=60)
+	@PYTHONPATH=.venv-fuzz $(BIN)/python tests/pipelines/crawl/fuzz_readers.py .venv-fuzz/corpus \
+		-max_total_time=$(FUZZ_SECS) -timeout=10 -rss_limit_mb=2048 -max_len=20000 \
+		-verbosity=0 -print_final_stats=1
+
+requirements: $(READY)  ## Pin again what pyproject.toml asks for
+	@export UV_CUSTOM_COMPILE_COMMAND="make requirements"; \
+	compile="$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate"; \
+	$$compile pyproject.toml --extra train --extra flows --extra dev --output-file requirements.txt && \
+	$$compile pyproject.toml --constraint requirements.txt --output-file requirements-base.txt && \
+	echo 'atheris==3.0.*' | $$compile - --output-file requirements-fuzz.txt && \
+	$$compile pyproject.toml --extra gcp --constraint requirements.txt --output-file requirements-gcp.txt && \
+	grep -E '^uv==' requirements.txt | sed 's/ .*//' | $$compile - --output-file requirements-setup.txt && \
+	sed -n 's/^plan = \["\(.*\)"\].*/\1\nannotated-types\nflax\njax\njaxtyping/p' pyproject.toml | $$compile - \
+		--constraint requirements.txt --output-file requirements-plan.txt && \
+	echo apache-flink-libraries==$(FLINK) | $$compile - --no-deps --output-file requirements-flink.txt && \
+	$$compile tests/benchmarks/peers.in --output-file tests/benchmarks/peers.txt && \
+	$$compile tests/card/peers.in --constraint requirements.txt --output-file tests/card/peers.txt && \
+	$$compile tests/parity/peers.in --constraint requirements.txt --output-file tests/parity/peers.txt
+
+clean:  ## Remove the environment and caches (runs/ stays)
+	@rm -rf .venv .venv-bench .venv-plan .venv-card .venv-parity .venv-fuzz .flink .prism build *.egg-info .ruff_cache .pytest_cache

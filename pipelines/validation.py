@@ -26,6 +26,8 @@ from pipelines.errors import UserError
 #: A whole number that counts something on a device, which has 32 bits for it.
 Count = Annotated[int, Ge(1), Le(2**31 - 1)]
 
+Share = Annotated[float, Ge(0), Le(1)]
+
 _Bound = Ge | Gt | Le | Lt
 
 

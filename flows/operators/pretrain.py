@@ -2,10 +2,12 @@
 
 import contextlib
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from prefect import flow
-from prefect.futures import wait
+from prefect.futures import PrefectFuture, wait
 
 from flows.launch.job import Job, Launcher
 from flows.launch.run import ask
@@ -46,52 +48,80 @@ def pretrain_pair(settings: PairSettings) -> None:
     baseline, candidate = pair / settings.baseline, pair / settings.candidate
 
     preflight(settings, examples)
+    trained = Pair(settings, (baseline, candidate), examples, launcher)
     with jobs_followed():
-        train_both(settings, (baseline, candidate), examples, launcher, operators.trainings)
+        trained.train(operators.trainings)
+        trained.evaluate()
     write_page(baseline, candidate, pair / "report", settings.report)
 
 
-def train_both(
-    settings: PairSettings,
-    runs: tuple[Path, Path],
-    examples: Path,
-    launcher: Launcher,
-    at_a_time: int,
-) -> None:
-    """Train and evaluate both runs, with a live page meanwhile."""
-    waiting, trainings, evaluations = list(runs), [], {}
-    shown = 0.0
-    try:
-        while True:
-            going_on = wait(trainings, timeout=LOOK_SECS).not_done
-            if any(training.state.is_failed() for training in trainings):
-                waiting = []
-            while waiting and len(going_on) < at_a_time:
-                trainings.append(train.submit(settings, waiting.pop(0), examples, launcher))
-                going_on.add(trainings[-1])
-            if not going_on:
-                break
-            for run in runs if settings.evaluate_while_training else ():
-                if run not in evaluations and (run / CONFIG).exists():
-                    evaluations[run] = evaluate.submit(
-                        run, examples, settings.evaluate, launcher, watch=True
+class Pair:
+    """Trainings that run beside the flow's thread, with the evaluations of their checkpoints."""
+
+    def __init__(
+        self, settings: PairSettings, runs: Sequence[Path], examples: Path, launcher: Launcher
+    ):
+        self.settings, self.runs = settings, runs
+        self.examples, self.launcher = examples, launcher
+        self.trainings: dict[Path, PrefectFuture[Any]] = {}
+        self.evaluations: dict[Path, PrefectFuture[Any]] = {}
+        self._shown = 0.0
+
+    def train(self, at_a_time: int) -> None:
+        """Train both runs, the baseline first, and evaluate what they save, if asked for.
+
+        Raises:
+            UserError: a training was refused or failed.
+        """
+        try:
+            while (next_run := self._next_run()) or self._going_on():
+                if next_run and len(self._going_on()) < at_a_time:
+                    self.trainings[next_run] = train.submit(
+                        self.settings, next_run, self.examples, self.launcher
                     )
-            if time.monotonic() - shown > LIVE_SECS:
-                shown = time.monotonic()
-                show_live(*runs)
-        for training in trainings:
-            training.result()
-    except Exception:
-        # It would wait for checkpoints that do not come.
-        for run in evaluations:
-            ask(evaluation(run, examples, settings.evaluate, watch=True), launcher, "cancel")
-        raise
-    for run in runs:
-        if run in evaluations:
-            evaluations[run].result()
-        else:
-            evaluate(run, examples, settings.evaluate, launcher)
-    show_live(*runs)
+                if self.settings.evaluate_while_training:
+                    self._evaluate_what_is_there()
+                if time.monotonic() - self._shown > LIVE_SECS:
+                    self._shown = time.monotonic()
+                    show_live(*self.runs)
+                wait(list(self.trainings.values()), timeout=LOOK_SECS)
+            for training in self.trainings.values():
+                training.result()
+        except Exception:
+            # They would wait for checkpoints that do not come.
+            for run in self.evaluations:
+                job = evaluation(run, self.examples, self.settings.evaluate, watch=True)
+                ask(job, self.launcher, "cancel")
+            raise
+
+    def evaluate(self) -> None:
+        """Evaluate what is not evaluated yet, to the end.
+
+        Raises:
+            UserError: an evaluation was refused or failed.
+        """
+        for run in self.runs:
+            if run in self.evaluations:
+                self.evaluations[run].result()
+            else:
+                evaluate(run, self.examples, self.settings.evaluate, self.launcher)
+        show_live(*self.runs)
+
+    def _going_on(self) -> list[PrefectFuture[Any]]:
+        return [one for one in self.trainings.values() if not one.state.is_final()]
+
+    def _next_run(self) -> Path | None:
+        """The run to train next; none where one failed, since there is no pair without it."""
+        if any(one.state.is_failed() for one in self.trainings.values()):
+            return None
+        return next((run for run in self.runs if run not in self.trainings), None)
+
+    def _evaluate_what_is_there(self) -> None:
+        for run in self.runs:
+            if run not in self.evaluations and (run / CONFIG).exists():
+                self.evaluations[run] = evaluate.submit(
+                    run, self.examples, self.settings.evaluate, self.launcher, watch=True
+                )
 
 
 @flow(name="evaluate", flow_run_name="evaluate {run} of {pair}", on_cancellation=[cancel_hook])

@@ -17,7 +17,7 @@ from pipelines.corpus.config import CorpusConfig
 from pipelines.examples.build import ExamplesConfig
 from pipelines.runners import RunnerName
 from pipelines.samples.common_crawl import CrawlFormat
-from pipelines.validation import Count, check_fields
+from pipelines.validation import Count, Share, check_fields
 from pipelines.vocabulary.train import VocabularyConfig
 from tasks.mixtures import DEFAULT
 
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     PresetName = str
 else:
     PresetName = Literal[tuple(PRESETS)]
-Share = Annotated[float, Ge(0), Le(1)]
 
 
 class _Checked:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-from annotated_types import Ge, Lt
+from annotated_types import Ge, Le, Lt
 
 from flows.pages.svg import standalone_svg
 from flows.report.data import report_data, run_names, to_csv
@@ -45,7 +45,7 @@ class ReportConfig:
     """
 
     resamples: Annotated[int, Ge(100)] = 1000
-    seed: int = 0
+    seed: Annotated[int, Ge(0), Le(2**32 - 1)] = 0
     confidence: Annotated[float, Ge(0.5), Lt(1)] = 0.95
 
     def __post_init__(self):

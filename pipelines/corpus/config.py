@@ -20,11 +20,10 @@ from pipelines.corpus.rules.quality import GopherQuality
 from pipelines.crawl.fields import map_fields
 from pipelines.errors import UserError
 from pipelines.languages import parse_codes
-from pipelines.validation import check_fields
+from pipelines.validation import Share, check_fields
 
 AtLeastZero = Annotated[int, Ge(0)]
 AtLeastOne = Annotated[int, Ge(1)]
-Share = Annotated[float, Ge(0), Le(1)]
 
 #: Options that set the field of this name in whatever step of a recipe has it.
 STEP_OPTIONS = (

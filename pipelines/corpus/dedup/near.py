@@ -57,7 +57,7 @@ class NearDedup(Dedup):
     bands: Annotated[int, Ge(1), Le(255)] = 14
     rows: Annotated[int, Ge(1), Le(64)] = 8
     shingle_words: Annotated[int, Ge(1), Le(100)] = 5
-    seed: int = 1
+    seed: Annotated[int, Ge(0), Le(2**32 - 1)] = 1
 
     def __post_init__(self):
         check_fields(self, "--modern.minhash.")

@@ -8,9 +8,10 @@ second.
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
+from annotated_types import Ge
 
 from pipelines.compiled import random_seed
 from pipelines.corpus.rules.base import Limits, Rule
@@ -26,7 +27,7 @@ from pipelines.corpus.rules.words import (
 )
 from pipelines.errors import UserError
 from pipelines.records import Page
-from pipelines.validation import check_fields
+from pipelines.validation import Share, check_fields
 
 TOP_NGRAMS = (2, 3, 4)
 DUPLICATE_NGRAMS = (5, 6, 7, 8, 9, 10)
@@ -220,21 +221,21 @@ class GopherQuality(Rule):
     }
     preload: ClassVar[tuple[str, ...]] = ("pipelines.corpus.rules.warm_up",)
 
-    min_words: int = 50
-    max_words: int = 100_000
-    min_mean_word_length: float = 2
-    max_mean_word_length: float = 14
-    max_symbol_ratio: float = 0.1
-    max_bullet_line_share: float = 0.9
-    max_ellipsis_line_share: float = 0.3
-    min_alphabetic_word_share: float = 0.8
-    min_stop_words: int = 2
-    max_duplicate_line_share: float = 0.3
-    max_duplicate_line_character_share: float = 0.2
+    min_words: Annotated[int, Ge(0)] = 50
+    max_words: Annotated[int, Ge(0)] = 100_000
+    min_mean_word_length: Annotated[float, Ge(0)] = 2
+    max_mean_word_length: Annotated[float, Ge(0)] = 14
+    max_symbol_ratio: Annotated[float, Ge(0)] = 0.1
+    max_bullet_line_share: Share = 0.9
+    max_ellipsis_line_share: Share = 0.3
+    min_alphabetic_word_share: Share = 0.8
+    min_stop_words: Annotated[int, Ge(0)] = 2
+    max_duplicate_line_share: Share = 0.3
+    max_duplicate_line_character_share: Share = 0.2
     max_top_ngram_shares: tuple[float, ...] = (0.20, 0.18, 0.16)
     max_duplicate_ngram_shares: tuple[float, ...] = (0.15, 0.14, 0.13, 0.12, 0.11, 0.10)
-    min_terminal_line_share: float = 0
-    max_digit_share: float = 1
+    min_terminal_line_share: Share = 0
+    max_digit_share: Share = 1
 
     def __post_init__(self):
         check_fields(self, "--modern.quality.")

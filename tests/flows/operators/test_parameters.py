@@ -61,6 +61,9 @@ def test_every_field_is_described_and_has_a_default(settings):
     for name, field in properties.items():
         assert field["description"], name
         assert "default" in field, name
+        for one in (field, *field.get("anyOf", ())):
+            if one.get("type") in ("integer", "number"):
+                assert one.keys() & {"minimum", "exclusiveMinimum"}, name
     validate({}, schema_for(settings), raise_on_error=True, preprocess=False)
 
 

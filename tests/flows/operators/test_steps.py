@@ -112,6 +112,7 @@ class Launched:
 
     profile: dict[str, Any] = dataclasses.field(default_factory=lambda: {"launcher": "here"})
     stopped: int = 0
+    poll_secs: float = 0.1
 
     def poll(self, job: Job, attempt: int) -> Status:
         return Status("ended", codes=(75,)) if self.stopped else Status("running")
