@@ -132,7 +132,7 @@ def test_damaged_and_missing_input(small_corpus, tmp_path):
         with pytest.raises(UserError, match=f"{shard.name} is damaged"):
             train_vocabulary(tmp_path / "corpus", tmp_path / "v", VocabularyConfig(size=size))
     (tmp_path / "corpus" / "stats.json").unlink()
-    with pytest.raises(UserError, match=r"cannot read .*stats\.json"):
+    with pytest.raises(UserError, match=r"stats\.json cannot be read"):
         train_vocabulary(tmp_path / "corpus", tmp_path / "v", VocabularyConfig(size=1200))
 
 
