@@ -42,32 +42,42 @@ def check_fields(config: Any, prefix: str = "--") -> None:
         UserError: a value is out of bounds, not among the choices, or not finite.
     """
     for name, (bounds, choices) in constraints(type(config)).items():
-        value = getattr(config, name)
-        option = prefix + name.replace("_", "-")
-        if value is None:
-            continue
-        if isinstance(value, float) and not math.isfinite(value):
-            raise UserError(f"{option} must be a finite number, not {value}")
-        if not all(_holds(bound, value) for bound in bounds):
-            raise UserError(f"{option} must be {' and '.join(map(_words, bounds))}, not {value}")
-        if choices and value not in choices:
-            known = " or ".join(map(str, choices))
-            raise UserError(f"{option} {value} is unknown: choose {known}")
+        _check(prefix + name.replace("_", "-"), getattr(config, name), bounds, choices)
+
+
+def check_value(option: str, value: Any, annotation: Any) -> None:
+    """Check one value as `check_fields` does.
+
+    Raises:
+        UserError: likewise.
+    """
+    _check(option, value, *_constraints(annotation))
+
+
+def _check(option: str, value: Any, bounds: list[_Bound], choices: list[Any]) -> None:
+    if value is None:
+        return
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"{option} must be a finite number, not {value}")
+    if not all(_holds(bound, value) for bound in bounds):
+        raise UserError(f"{option} must be {' and '.join(map(_words, bounds))}, not {value}")
+    if choices and value not in choices:
+        known = " or ".join(map(str, choices))
+        raise UserError(f"{option} {value} is unknown: choose {known}")
 
 
 @functools.cache
 def constraints(kind: type) -> dict[str, tuple[list[_Bound], list[Any]]]:
     """Return bounds and choices by the name of the field."""
     hints = get_type_hints(kind, include_extras=True)
-    made = {}
-    for field in dataclasses.fields(kind):
-        parts = list(_parts(hints[field.name]))
-        bounds = [part for part in parts if isinstance(part, _Bound)]
-        choices = [
-            choice for part in parts if get_origin(part) is Literal for choice in get_args(part)
-        ]
-        made[field.name] = bounds, choices
-    return made
+    return {field.name: _constraints(hints[field.name]) for field in dataclasses.fields(kind)}
+
+
+def _constraints(hint: Any) -> tuple[list[_Bound], list[Any]]:
+    parts = list(_parts(hint))
+    bounds = [part for part in parts if isinstance(part, _Bound)]
+    choices = [choice for part in parts if get_origin(part) is Literal for choice in get_args(part)]
+    return bounds, choices
 
 
 def _parts(hint: Any) -> Iterator[Any]:

@@ -11,10 +11,10 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from cyclopts import App, CycloptsError, Parameter, Token, convert
-from rich.console import Console
+from cyclopts import App, CycloptsError, Parameter, Token, ValidationError, convert
 
 from pipelines.errors import UserError
+from pipelines.validation import check_value
 
 SUBCOMMANDS = {
     "demo": "The whole chain on a small real sample, from crawl to report.",
@@ -49,8 +49,7 @@ def build_app(asked: str | None = None) -> App:
         "vocab train, examples build, train, evaluate, report. A finished stage is not "
         "repeated; a killed one continues when the same command is given again.",
         version=importlib.metadata.version("mswitch"),
-        error_formatter=lambda error: f"mswitch: {str(error).strip()}",
-        error_console=Console(stderr=True, soft_wrap=True),
+        print_error=False,
         result_action="return_value",
         exit_on_error=False,
         suppress_keyboard_interrupt=False,
@@ -86,7 +85,7 @@ def run(argv: Sequence[str]) -> int:
     """Run one command line and return its exit code (2 for a command line that is wrong).
 
     Raises:
-        UserError: there is no such command.
+        UserError: there is no such command, or an option is out of bounds.
     """
     if argv and not argv[0].startswith("-") and argv[0] not in SUBCOMMANDS:
         near = difflib.get_close_matches(argv[0], SUBCOMMANDS, n=1)
@@ -96,6 +95,10 @@ def run(argv: Sequence[str]) -> int:
     try:
         code = build_app(argv[0] if argv else None)(list(argv))
     except CycloptsError as error:
+        if isinstance(error, ValidationError) and (argument := error.argument):
+            # Where Pydantic is imported, cyclopts lets it check bounds before our classes do.
+            check_value(argument.name, argument.value, argument.field_info.annotation)
+        print(f"mswitch: {str(error).strip()}", file=sys.stderr)
         words = " ".join(["mswitch", *(error.command_chain or ())])
         print(f"mswitch: see `{words} --help`", file=sys.stderr)
         return 2

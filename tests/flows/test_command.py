@@ -237,3 +237,12 @@ def test_a_full_disk_is_one_line_and_nothing_is_published(tmp_path):
     assert f"mswitch: no space left on the disk of {tmp_path}/sample: free some" in done.stderr
     assert "Traceback" not in done.stderr
     assert "sample" not in done.stdout.split()
+
+
+def test_bounds_are_refused_in_our_words_also_beside_pydantic(capsys):
+    import pydantic  # noqa: F401  # cyclopts uses it to check what it finds imported
+
+    assert main(["plan", "--preset", "mt5-base", "--topology", "v5e:4x4", "--batch-size", "0"]) == 2
+    assert capsys.readouterr().err == (
+        "mswitch: --batch-size must be at least 1 and at most 2,147,483,647, not 0\n"
+    )
