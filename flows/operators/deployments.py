@@ -12,7 +12,7 @@ from prefect.client.schemas.objects import ConcurrencyLimitStrategy
 from flows.operators.corpus import append_crawl, corpus
 from flows.operators.examples import examples
 from flows.operators.parameters import flat_values
-from flows.operators.pretrain import evaluate_run, pretrain_pair, report
+from flows.operators.pretrain import evaluate_run, experiment, pretrain_pair, report
 from flows.operators.profile import VARIABLE, Operators, Schedule
 from flows.operators.reconcile import reconcile
 from flows.operators.settings import (
@@ -20,6 +20,7 @@ from flows.operators.settings import (
     CorpusSettings,
     EvaluateSettings,
     ExamplesSettings,
+    ExperimentSettings,
     PairSettings,
     ReportSettings,
 )
@@ -103,6 +104,7 @@ DEPLOYMENTS: Sequence[Deployment] = (
             config=TrainConfig(),
         ),
     ),
+    Deployment(experiment, "sample", ExperimentSettings()),
     Deployment(evaluate_run, "run", EvaluateSettings()),
     Deployment(report, "pair", ReportSettings()),
     Deployment(

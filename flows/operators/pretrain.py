@@ -1,36 +1,30 @@
-"""Flows that pretrain a pair of models, evaluate and compare them."""
+"""Flows that pretrain models, evaluate and compare them."""
 
-import contextlib
-import time
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from prefect import flow
-from prefect.futures import PrefectFuture, wait
 
-from flows.launch.job import Job, Launcher
-from flows.launch.run import ask
-from flows.operators.artifacts import TrainingProgress, key_of, show_markdown, show_page
+from flows.operators.artifacts import key_of, show_markdown, show_page
 from flows.operators.parameters import flat, options_of
-from flows.operators.profile import read_operators
-from flows.operators.settings import EvaluateSettings, PairSettings, ReportSettings
-from flows.operators.steps import SERVER_ERRORS, cancel_hook, follow, jobs_followed, step
+from flows.operators.profile import Operators, read_operators
+from flows.operators.settings import (
+    EvaluateSettings,
+    ExperimentSettings,
+    PairSettings,
+    ReportSettings,
+)
+from flows.operators.steps import cancel_hook, jobs_followed, step
+from flows.operators.trainings import Planned, Trainings, evaluate
 from flows.report.build import ReportConfig, write_report
-from flows.report.live import live_markdown
-from models.config import EvaluateConfig
+from flows.report.index import write_index
 from models.groups import batch_groups
 from models.presets import preset
-from models.training.run_directory import CONFIG
 from pipelines.errors import UserError
-from pipelines.outputs import read_manifest
+from pipelines.outputs import config_hash, read_manifest
 from pipelines.progress import say
 from tasks.mixtures import find_mixture
-
-#: How often a pair's live page is made again.
-LIVE_SECS = 60.0
-#: How often a pair is looked at for what to start next.
-LOOK_SECS = 5.0
 
 
 @flow(
@@ -47,81 +41,60 @@ def pretrain_pair(settings: PairSettings) -> None:
     examples = operators.directory("examples", settings.examples)
     baseline, candidate = pair / settings.baseline, pair / settings.candidate
 
-    preflight(settings, examples)
-    trained = Pair(settings, (baseline, candidate), examples, launcher)
+    preflight(settings, (settings.baseline, settings.candidate), examples)
+    planned = [Planned(run, run.name, settings.config) for run in (baseline, candidate)]
+    live = {settings.name: (baseline, candidate)}
     with jobs_followed():
-        trained.train(operators.trainings)
-        trained.evaluate()
-    write_page(baseline, candidate, pair / "report", settings.report)
+        trainings = Trainings(planned, settings, examples, launcher, live)
+        trainings.train(operators.trainings)
+        trainings.evaluate()
+    write_page([baseline], [candidate], pair / "report", settings.report)
+    index_reports(operators.storage)
 
 
-class Pair:
-    """Trainings that run beside the flow's thread, with the evaluations of their checkpoints."""
+@flow(name="experiment", flow_run_name="experiment {name}", on_cancellation=[cancel_hook])
+@flat
+def experiment(settings: ExperimentSettings) -> None:
+    """Train candidates and their baseline with several seeds, and report on all of them.
 
-    def __init__(
-        self, settings: PairSettings, runs: Sequence[Path], examples: Path, launcher: Launcher
-    ):
-        self.settings, self.runs = settings, runs
-        self.examples, self.launcher = examples, launcher
-        self.trainings: dict[Path, PrefectFuture[Any]] = {}
-        self.evaluations: dict[Path, PrefectFuture[Any]] = {}
-        self._shown = 0.0
+    Runs are shared: one of another experiment with the same model, settings, seed and data is
+    found, or waited for, and not trained again.
+    """
+    operators = read_operators()
+    launcher = operators.launcher(settings.launcher)
+    examples = operators.directory("examples", settings.examples)
+    presets = (settings.baseline, *settings.candidates)
 
-    def train(self, at_a_time: int) -> None:
-        """Train both runs, the baseline first, and evaluate what they save, if asked for.
+    preflight(settings, presets, examples)
+    planned = plan_runs(settings, operators)
+    baselines = [one.out for one in planned if one.preset == settings.baseline]
+    candidates = [one.out for one in planned if one.preset != settings.baseline]
+    live = {f"{settings.name}-{run.name}": (baselines[0], run) for run in candidates}
+    with jobs_followed():
+        trainings = Trainings(planned, settings, examples, launcher, live)
+        trainings.train(operators.trainings)
+        trainings.evaluate()
+    out = operators.directory("experiments", settings.name) / "report"
+    write_page(baselines, candidates, out, settings.report)
+    index_reports(operators.storage)
 
-        Raises:
-            UserError: a training was refused or failed.
-        """
-        try:
-            while (next_run := self._next_run()) or self._going_on():
-                if next_run and len(self._going_on()) < at_a_time:
-                    self.trainings[next_run] = train.submit(
-                        self.settings, next_run, self.examples, self.launcher
-                    )
-                if self.settings.evaluate_while_training:
-                    self._evaluate_what_is_there()
-                if time.monotonic() - self._shown > LIVE_SECS:
-                    self._shown = time.monotonic()
-                    show_live(*self.runs)
-                wait(list(self.trainings.values()), timeout=LOOK_SECS)
-            for training in self.trainings.values():
-                training.result()
-        except Exception:
-            # They would wait for checkpoints that do not come.
-            for run in self.evaluations:
-                job = evaluation(run, self.examples, self.settings.evaluate, watch=True)
-                ask(job, self.launcher, "cancel")
-            raise
 
-    def evaluate(self) -> None:
-        """Evaluate what is not evaluated yet, to the end.
-
-        Raises:
-            UserError: an evaluation was refused or failed.
-        """
-        for run in self.runs:
-            if run in self.evaluations:
-                self.evaluations[run].result()
-            else:
-                evaluate(run, self.examples, self.settings.evaluate, self.launcher)
-        show_live(*self.runs)
-
-    def _going_on(self) -> list[PrefectFuture[Any]]:
-        return [one for one in self.trainings.values() if not one.state.is_final()]
-
-    def _next_run(self) -> Path | None:
-        """The run to train next; none where one failed, since there is no pair without it."""
-        if any(one.state.is_failed() for one in self.trainings.values()):
-            return None
-        return next((run for run in self.runs if run not in self.trainings), None)
-
-    def _evaluate_what_is_there(self) -> None:
-        for run in self.runs:
-            if run not in self.evaluations and (run / CONFIG).exists():
-                self.evaluations[run] = evaluate.submit(
-                    run, self.examples, self.settings.evaluate, self.launcher, watch=True
-                )
+def plan_runs(settings: ExperimentSettings, operators: Operators) -> list[Planned]:
+    """The runs of an experiment, seed by seed; a name has the hash of what the run is."""
+    examples = read_manifest(operators.directory("examples", settings.examples), "examples")
+    planned = []
+    for seed in settings.seeds:
+        config = dataclasses.replace(settings.config, seed=seed)
+        for name in (settings.baseline, *settings.candidates):
+            identity = {
+                "preset": name,
+                "options": options_of(config),
+                "mixture": settings.mixture,
+                "examples": examples["config_hash"],
+            }
+            run = f"{name}-seed-{seed}-{config_hash('train', identity)[:8]}"
+            planned.append(Planned(operators.directory("runs", run), name, config))
+    return planned
 
 
 @flow(name="evaluate", flow_run_name="evaluate {run} of {pair}", on_cancellation=[cancel_hook])
@@ -140,12 +113,17 @@ def report(settings: ReportSettings) -> None:
     """Compare two evaluated runs language by language."""
     pair = read_operators().directory("pairs", settings.pair)
     write_page(
-        pair / settings.baseline, pair / settings.candidate, pair / settings.name, settings.config
+        [pair / settings.baseline],
+        [pair / settings.candidate],
+        pair / settings.name,
+        settings.config,
     )
 
 
 @step("preflight")
-def preflight(settings: PairSettings, examples: Path) -> None:
+def preflight(
+    settings: PairSettings | ExperimentSettings, presets: Sequence[str], examples: Path
+) -> None:
     """Check what no single field shows: models, mesh, mixture, examples. Nothing is built before.
 
     Raises:
@@ -155,55 +133,29 @@ def preflight(settings: PairSettings, examples: Path) -> None:
 
     manifest = read_manifest(examples, "examples")
     find_mixture(settings.mixture)
-    if settings.baseline == settings.candidate:
-        raise UserError(f"baseline and candidate are both {settings.baseline}: choose two presets")
+    if twice := [name for name in presets if presets.count(name) > 1]:
+        raise UserError(f"{twice[0]} is among baseline and candidates twice: choose other presets")
     config = settings.config
-    for name in (settings.baseline, settings.candidate):
+    for name in presets:
         model = preset(name).model
         lengths = [config.pack * manifest[key] for key in ("inputs_length", "targets_length")]
         check_divisible(model, config, batch_groups(model, config.rows, *lengths))
-    say("preflight", f"{settings.candidate} against {settings.baseline}: {config.steps:,} steps")
+    say("preflight", f"{', '.join(presets[1:])} against {presets[0]}: {config.steps:,} steps")
 
 
-@step("train {run.name}")
-def train(settings: PairSettings, run: Path, examples: Path, launcher: Launcher) -> None:
-    """Pretrain one model, as a job."""
-    options = [*options_of(settings.config), f"--mixture={settings.mixture}"]
-    options += ["--distributed"] if settings.hosts > 1 else []
-    argv = ("train", f"--preset={run.name}", f"--examples={examples}", f"--out={run}", *options)
-    progress = TrainingProgress(run, settings.config.steps)
-    follow(Job(argv, run, hosts=settings.hosts), launcher, progress.update)
-    with contextlib.suppress(*SERVER_ERRORS):
-        progress.update()
-
-
-@step("evaluate {run.name}")
-def evaluate(
-    run: Path, examples: Path, config: EvaluateConfig, launcher: Launcher, watch: bool = False
+@step("report {out.parent.name}")
+def write_page(
+    baselines: Sequence[Path], candidates: Sequence[Path], out: Path, config: ReportConfig
 ) -> None:
-    """Evaluate one model's checkpoints, as a job."""
-    follow(evaluation(run, examples, config, watch=watch), launcher)
-
-
-def evaluation(run: Path, examples: Path, config: EvaluateConfig, *, watch: bool) -> Job:
-    """The job that evaluates a run; it watches the run until its training ends."""
-    argv = ("evaluate", f"--run={run}", f"--examples={examples}", *options_of(config))
-    argv += ("--watch",) if watch else ()
-    return Job(argv, run / "eval", marked=False)
-
-
-@step("report {out.name}")
-def write_page(baseline: Path, candidate: Path, out: Path, config: ReportConfig) -> None:
     """Write the report, and show its verdict."""
-    summary = write_report(baseline, candidate, out, config)
+    summary = write_report(baselines, candidates, out, config)
     name = out.parent.name
     show_markdown(key_of("verdict", name, out.name), summary["verdict"])
     show_page(key_of("report", name, out.name), out / "report.html", f"Report of {name}")
 
 
-def show_live(baseline: Path, candidate: Path) -> None:
-    """Show losses and languages of two runs that train."""
-    try:
-        show_markdown(key_of("live", baseline.parent.name), live_markdown(baseline, candidate))
-    except UserError as error:  # the trainings themselves say what is wrong
-        say("live", str(error))
+@step("index of reports")
+def index_reports(storage: Path) -> None:
+    """Bring the page of all reports up to date, and show it."""
+    write_index(storage)
+    show_page("reports", storage / "index.html", "All reports")

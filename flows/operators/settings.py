@@ -146,6 +146,40 @@ class PairSettings(_Checked):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class ExperimentSettings(_Checked):
+    """Of flow `experiment`.
+
+    Attributes:
+        name: name of the experiment: its report is in a directory of that name.
+        examples: name of the examples.
+        baseline: preset of the dense model.
+        candidates: presets to compare with it, each on its own.
+        seeds: each model is trained once with each.
+        mixture: how often each language comes: a name that `mswitch mixture list` shows, a seqio
+            task such as mc4.de, or a TOML file.
+        evaluate_while_training: evaluate each checkpoint as it is saved.
+        hosts: processes of each training, each on a node.
+        launcher: where trainings and evaluations run: a launcher of operators.toml.
+        config: of all trainings; `seeds` take the place of its seed.
+        evaluate: of the evaluations.
+        report: of the report.
+    """
+
+    name: Name = "sample"
+    examples: Name = "sample"
+    baseline: PresetName = "mt5-tiny"
+    candidates: Annotated[tuple[PresetName, ...], Field(min_length=1)] = ("mswitch-tiny",)
+    seeds: Annotated[tuple[Annotated[int, Ge(0), Le(2**32 - 1)], ...], Field(min_length=1)] = (0, 1)
+    mixture: str = DEFAULT
+    evaluate_while_training: bool = True
+    hosts: Count = 1
+    launcher: Name = "local"
+    config: TrainConfig = PairSettings.config
+    evaluate: EvaluateConfig = EvaluateConfig()  # noqa: RUF009
+    report: ReportConfig = ReportConfig()  # noqa: RUF009
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class EvaluateSettings(_Checked):
     """Of flow `evaluate`.
 

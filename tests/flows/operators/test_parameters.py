@@ -18,13 +18,14 @@ from flows.operators.parameters import (
     flat_values,
     options_of,
 )
-from flows.operators.pretrain import evaluate_run, pretrain_pair, report
+from flows.operators.pretrain import evaluate_run, experiment, pretrain_pair, report
 from flows.operators.profile import Operators
 from flows.operators.settings import (
     AppendSettings,
     CorpusSettings,
     EvaluateSettings,
     ExamplesSettings,
+    ExperimentSettings,
     PairSettings,
     ReportSettings,
 )
@@ -42,6 +43,7 @@ FLOWS = {
     AppendSettings: append_crawl,
     ExamplesSettings: examples,
     PairSettings: pretrain_pair,
+    ExperimentSettings: experiment,
     EvaluateSettings: evaluate_run,
     ReportSettings: report,
 }

@@ -136,6 +136,25 @@ def test_a_pair_runs_to_its_report(server):
         assert "step 6 of 6" in server.artifacts("progress")[f"train-short-{name}"]["description"]
 
 
+def test_an_experiment_shares_its_runs(server):
+    short = {"steps": 6, "batch_size": 2, "evaluations": 5}
+    run = server.start("experiment/sample", name="first", seeds=[0, 1], **short)
+    assert server.wait(run, {"Completed", "Failed", "Crashed"}, 900).state_name == "Completed"
+
+    runs = sorted((server.storage / "runs").glob("[!.]*"))
+    assert [path.name.rsplit("-", 1)[0] for path in runs] == [
+        f"{name}-seed-{seed}" for name in ("mswitch-tiny", "mt5-tiny") for seed in (0, 1)
+    ]
+    assert (server.storage / "experiments" / "first" / "report" / "report.html").is_file()
+    assert "experiments/first/report" in (server.storage / "index.json").read_text()
+
+    # One more seed: the runs of the others are not trained again.
+    run = server.start("experiment/sample", name="second", seeds=[0, 1, 2], **short)
+    assert server.wait(run, {"Completed", "Failed", "Crashed"}, 900).state_name == "Completed"
+    assert len(list((server.storage / "runs").glob("[!.]*"))) == 6
+    assert [len(read_record(path).attempts) for path in runs] == [1, 1, 1, 1]
+
+
 def test_logs_progress_suspend_resume_death_and_cancel(server):
     """One training through all of it: never two of its jobs, never one that is lost."""
     run = server.start("pretrain-pair/sample", name="long", **ENDLESS)

@@ -1,0 +1,169 @@
+"""Trainings of a flow, beside each other, with evaluations as their checkpoints appear."""
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from prefect.futures import PrefectFuture, wait
+
+from flows.launch.job import Job, Launcher
+from flows.launch.run import ask
+from flows.operators.artifacts import TrainingProgress, key_of, show_markdown
+from flows.operators.parameters import options_of
+from flows.operators.settings import ExperimentSettings, PairSettings
+from flows.operators.steps import SERVER_ERRORS, follow, step
+from flows.report.live import live_markdown
+from models.config import EvaluateConfig, TrainConfig
+from models.training.run_directory import CONFIG
+from pipelines.errors import UserError
+from pipelines.progress import say
+
+#: How often a pair's live page is made again.
+LIVE_SECS = 60.0
+#: How often a pair is looked at for what to start next.
+LOOK_SECS = 5.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Planned:
+    """A training that a flow is to make.
+
+    Attributes:
+        out: the run directory.
+        preset: the model.
+        config: how it is trained.
+    """
+
+    out: Path
+    preset: str
+    config: TrainConfig
+
+
+class Trainings:
+    """Trainings that run beside the flow's thread, with the evaluations of their checkpoints.
+
+    Args:
+        planned: in the order in which they start.
+        settings: what they have in common.
+        examples: their data.
+        launcher: where they run.
+        live: the runs that a live page compares, by its key.
+    """
+
+    def __init__(
+        self,
+        planned: Sequence[Planned],
+        settings: PairSettings | ExperimentSettings,
+        examples: Path,
+        launcher: Launcher,
+        live: Mapping[str, tuple[Path, Path]],
+    ):
+        self.planned, self.settings, self.live = planned, settings, live
+        self.examples, self.launcher = examples, launcher
+        self.trainings: dict[Path, PrefectFuture[Any]] = {}
+        self.evaluations: dict[Path, PrefectFuture[Any]] = {}
+        self._shown = 0.0
+
+    def train(self, at_a_time: int) -> None:
+        """Train all, and evaluate what they save, if asked for.
+
+        Raises:
+            UserError: a training was refused or failed.
+        """
+        try:
+            while (following := self._next()) or self._going_on():
+                if following and len(self._going_on()) < at_a_time:
+                    self.trainings[following.out] = train.submit(
+                        following, self.settings, self.examples, self.launcher
+                    )
+                if self.settings.evaluate_while_training:
+                    self._evaluate_what_is_there()
+                if time.monotonic() - self._shown > LIVE_SECS:
+                    self._show()
+                wait(list(self.trainings.values()), timeout=LOOK_SECS)
+            for training in self.trainings.values():
+                training.result()
+        except Exception:
+            # They would wait for checkpoints that do not come.
+            for run in self.evaluations:
+                job = evaluation(run, self.examples, self.settings.evaluate, watch=True)
+                ask(job, self.launcher, "cancel")
+            raise
+
+    def evaluate(self) -> None:
+        """Evaluate what is not evaluated yet, to the end.
+
+        Raises:
+            UserError: an evaluation was refused or failed.
+        """
+        for one in self.planned:
+            if one.out in self.evaluations:
+                self.evaluations[one.out].result()
+            else:
+                evaluate(one.out, self.examples, self.settings.evaluate, self.launcher)
+        self._show()
+
+    def _going_on(self) -> list[PrefectFuture[Any]]:
+        return [one for one in self.trainings.values() if not one.state.is_final()]
+
+    def _next(self) -> Planned | None:
+        """What to train next; nothing where one failed, since nothing is compared without it."""
+        if any(one.state.is_failed() for one in self.trainings.values()):
+            return None
+        return next((one for one in self.planned if one.out not in self.trainings), None)
+
+    def _evaluate_what_is_there(self) -> None:
+        for run in self.trainings:
+            if run not in self.evaluations and (run / CONFIG).exists():
+                self.evaluations[run] = evaluate.submit(
+                    run, self.examples, self.settings.evaluate, self.launcher, watch=True
+                )
+
+    def _show(self) -> None:
+        self._shown = time.monotonic()
+        for key, runs in self.live.items():
+            show_live(key, *runs)
+
+
+@step("train {planned.out.name}")
+def train(
+    planned: Planned,
+    settings: PairSettings | ExperimentSettings,
+    examples: Path,
+    launcher: Launcher,
+) -> None:
+    """Pretrain one model, as a job."""
+    run = planned.out
+    options = [*options_of(planned.config), f"--mixture={settings.mixture}"]
+    options += ["--distributed"] if settings.hosts > 1 else []
+    argv = ("train", f"--preset={planned.preset}", f"--examples={examples}", f"--out={run}")
+    progress = TrainingProgress(run, planned.config.steps)
+    follow(Job((*argv, *options), run, hosts=settings.hosts), launcher, progress.update)
+    with contextlib.suppress(*SERVER_ERRORS):
+        progress.update()
+
+
+@step("evaluate {run.name}")
+def evaluate(
+    run: Path, examples: Path, config: EvaluateConfig, launcher: Launcher, watch: bool = False
+) -> None:
+    """Evaluate one model's checkpoints, as a job."""
+    follow(evaluation(run, examples, config, watch=watch), launcher)
+
+
+def evaluation(run: Path, examples: Path, config: EvaluateConfig, *, watch: bool) -> Job:
+    """The job that evaluates a run; it watches the run until its training ends."""
+    argv = ("evaluate", f"--run={run}", f"--examples={examples}", *options_of(config))
+    argv += ("--watch",) if watch else ()
+    return Job(argv, run / "eval", marked=False)
+
+
+def show_live(name: str, baseline: Path, candidate: Path) -> None:
+    """Show losses and languages of two runs that train."""
+    try:
+        show_markdown(key_of("live", name), live_markdown(baseline, candidate))
+    except UserError as error:  # the trainings themselves say what is wrong
+        say("live", str(error))
