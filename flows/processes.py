@@ -128,7 +128,7 @@ def _start(
 ) -> subprocess.Popen[bytes]:
     """Start `mswitch *argv` in a new process group, with a lifeline to this process."""
     return subprocess.Popen(
-        [sys.executable, "-m", "flows.cli.main", *argv],
+        [sys.executable, "-P", "-m", "flows.cli.main", *argv],
         stdin=subprocess.PIPE,
         env={**os.environ, **environment, lifeline.VARIABLE: "1"},
         stdout=stdout,

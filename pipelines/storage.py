@@ -70,10 +70,10 @@ def exists(path: str | Path) -> bool:
 
 
 def list_names(directory: str | Path) -> set[str]:
-    """Return the names of the files right below `directory`; none if it does not exist."""
+    """Return the names of the files right below `directory`; none if it is not one."""
     if is_remote(directory):
         return {os.path.basename(status.path) for status in match(join(directory, "*"))}
-    with contextlib.suppress(FileNotFoundError):
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         return set(os.listdir(directory))
     return set()
 

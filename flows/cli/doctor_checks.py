@@ -76,7 +76,11 @@ def check_devices() -> list[Finding]:
     )
     try:
         done = subprocess.run(
-            [sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False
+            [sys.executable, "-P", "-c", script],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
         )
     except subprocess.TimeoutExpired:
         return [Finding("devices", "jax", "wrong", "no answer in 120 s; try JAX_PLATFORMS=cpu")]

@@ -12,8 +12,8 @@ def job_of_command(argv: Sequence[str], hosts: int = 1) -> Job:
     """Make the job of a command line, `["train", "--preset", ..., "--out", "run"]`.
 
     An evaluation is the job of the directory `eval` in its run, so that it can go beside the
-    training. It and an addition to a finished corpus are done when they end with code 0: the
-    marker there is older than they are.
+    training. It, the demo, an addition to a finished corpus and a report on unfinished runs are
+    done when they end with code 0: they leave no marker, or that of an earlier one is there.
 
     Raises:
         UserError: the command line names no output, or its processes would not work together.
@@ -28,7 +28,10 @@ def job_of_command(argv: Sequence[str], hosts: int = 1) -> Job:
     found = [after for word, after in itertools.pairwise(own) if word == option]
     found += [word.partition("=")[2] for word in own if word.startswith(f"{option}=")]
     if not found or not found[-1]:
-        raise UserError(f"a job needs the directory that it makes: give {option} to {stage!r} too")
+        raise UserError(
+            f"a job needs the directory that it makes: give {option} to {stage!r} too, or a "
+            "command that makes none without `mswitch runs submit`"
+        )
     out = Path(found[-1], "eval") if stage == "evaluate" else Path(found[-1])
-    marked = stage != "evaluate" and "--append" not in own
+    marked = stage not in ("evaluate", "demo") and not {"--append", "--unfinished"} & set(own)
     return Job(tuple(argv), out, marked=marked, hosts=hosts)

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 from pathlib import Path
 
 from models import lifeline
@@ -23,8 +24,11 @@ def main(lock: int, codes_file: Path, command: list[str]) -> None:
     started = time.time()
     about = {"pid": os.getpid(), "node": os.uname().nodename, "started": started}
     os.write(lock, json.dumps(about).encode())
-    code = run_command(command, keep=[lock])
-    write_atomically(codes_file, json.dumps({"codes": [code], "ended": time.time()}) + "\n")
+    try:
+        code = run_command(command, keep=[lock])
+        write_atomically(codes_file, json.dumps({"codes": [code], "ended": time.time()}) + "\n")
+    except Exception:
+        traceback.print_exc()  # into the log, before all ends
     os.killpg(0, signal.SIGKILL)
 
 

@@ -7,11 +7,12 @@ scheduler's queue, and for the person who looks at either.
 """
 
 import dataclasses
+import glob
 import hashlib
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -20,7 +21,7 @@ from pipelines.outputs import MARKER, canonical_json, follow_link
 from pipelines.storage import list_names
 
 #: What runs the arguments of a job.
-MSWITCH = (sys.executable, "-m", "flows.cli.main")
+MSWITCH = (sys.executable, "-P", "-m", "flows.cli.main")
 
 _SECRET = re.compile(
     r"--[\w-]*(secret|password|passwd|credential|api[-_]?key|access[-_]key|(access|auth)[-_]token)|"
@@ -29,6 +30,8 @@ _SECRET = re.compile(
 )
 #: A path folds the slashes of one.
 _URL = re.compile(r"[A-Za-z0-9]{2,}:/")
+#: Of a log at a time: one that a command fills may be larger than memory.
+_READ_BYTES = 1 << 20
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -63,6 +66,13 @@ class Job:
                     f"{what}: the arguments of a job are kept in its record; give secrets by the "
                     "environment or a file"
                 )
+        for word in (*self.argv, str(self.out), str(self.cwd)):
+            try:
+                word.encode()
+            except UnicodeEncodeError as error:
+                raise UserError(
+                    f"{word!a} is not UTF-8, and the record of a job is: rename what it names"
+                ) from error
         if _URL.match(str(self.out)):
             raise UserError(
                 f"{self.out}: the record of a job lies beside its output; give a directory as --out"
@@ -103,11 +113,12 @@ class Job:
 
     def progress(self) -> int:
         """How far the output is: the newest checkpoint's step, or else its number of files."""
-        steps = [int(path.name) for path in self.out.glob("checkpoints/*") if path.name.isdecimal()]
+        out = follow_link(self.out)
+        steps = [int(path.name) for path in out.glob("checkpoints/*") if path.name.isdecimal()]
         if steps:
             return max(steps)
-        partial = self.out.parent.glob(f".{self.out.name}.partial-*")
-        return sum(len(files) for top in (self.out, *partial) for *_, files in os.walk(top))
+        partial = out.parent.glob(f".{glob.escape(out.name)}.partial-*")
+        return sum(len(files) for top in (out, *partial) for *_, files in os.walk(top))
 
 
 def job_directory(out: Path) -> Path:
@@ -190,7 +201,7 @@ class Launcher(Protocol):
         ...
 
     def logs(self, job: Job, attempt: int, start: int) -> tuple[list[str], int]:
-        """The lines of an attempt after byte `start` of its log, and where the next ones start."""
+        """Some lines of an attempt after byte `start` of its log, and where the next ones start."""
         ...
 
     def stop(self, job: Job, attempt: int, *, kill: bool = False) -> None:
@@ -198,13 +209,26 @@ class Launcher(Protocol):
         ...
 
 
+def all_logs(
+    launcher: Launcher, job: Job, attempt: int, start: int = 0
+) -> Iterator[tuple[list[str], int]]:
+    """`Launcher.logs` until there are no more lines for now."""
+    while True:
+        lines, end = launcher.logs(job, attempt, start)
+        if end == start:
+            return
+        yield lines, end
+        start = end
+
+
 def read_log(path: Path, start: int) -> tuple[list[str], int]:
     """`Launcher.logs` of a log file. A line that is not complete yet is left for later."""
     try:
         with open(path, "rb") as file:
             file.seek(start)
-            data = file.read()
+            data = file.read(_READ_BYTES)
     except FileNotFoundError:
         return [], start
-    complete = data[: data.rfind(b"\n") + 1]
-    return complete.decode(errors="replace").splitlines(), start + len(complete)
+    if len(data) < _READ_BYTES or b"\n" in data:  # else it is a line without an end
+        data = data[: data.rfind(b"\n") + 1]
+    return data.decode(errors="replace").splitlines(), start + len(data)

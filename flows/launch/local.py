@@ -57,10 +57,11 @@ class Local:
             if lock is None or job.file(attempt, ".json").exists():
                 return
             fault_point("launch.before_host")
+            lock.truncate(0)
             with open(job.file(attempt, ".log"), "ab") as log:
                 host = subprocess.Popen(
                     [
-                        *(sys.executable, "-m", "flows.launch.host"),
+                        *(sys.executable, "-P", "-m", "flows.launch.host"),
                         *(str(lock.fileno()), str(job.file(attempt, ".json"))),
                         *(*job.program, *job.argv),
                     ],
@@ -122,8 +123,8 @@ class Local:
 def _host_of(job: Job, attempt: int) -> dict[str, Any]:
     """What the host process wrote into the lock file: `pid`, `node`, `started`; or nothing."""
     try:
-        return json.loads(job.file(attempt, ".lock").read_bytes() or b"{}")
-    except FileNotFoundError:
+        return json.loads(job.file(attempt, ".lock").read_bytes())
+    except (FileNotFoundError, ValueError):  # after a loss of power it may hold zeros
         return {}
 
 

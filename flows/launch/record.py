@@ -12,10 +12,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
+import pydantic
+
 from flows.launch.job import Job, job_directory
 from flows.launch.outcomes import Outcome
 from pipelines.errors import UserError
 from pipelines.outputs import canonical_json, read_json_object, write_atomically
+from pipelines.progress import say
 
 RECORD = "record.json"
 #: What a person has asked for.
@@ -30,6 +33,7 @@ class Attempt:
         number: from 1.
         submitted: seconds since 1970, as all times here.
         progress: `Job.progress` when it was submitted.
+        had_marker: whether the output had its marker then.
         where: machine and process, or the scheduler's number.
         started: when it began to run.
         stopping: when it was asked to stop.
@@ -45,6 +49,7 @@ class Attempt:
     number: int
     submitted: float
     progress: int
+    had_marker: bool = False
     where: str = ""
     started: float | None = None
     stopping: float | None = None
@@ -94,40 +99,55 @@ class Record:
         return {"key": self.job.key, **value}
 
 
+_RECORD = pydantic.TypeAdapter(Record)
+
+
 def read_record(out: Path) -> Record | None:
     """The record of the job that makes `out`; None if no job does.
 
     Raises:
-        UserError: the record is damaged.
+        UserError: the record is damaged, or was moved.
     """
-    path = job_directory(out) / RECORD
+    return _read(job_directory(out))
+
+
+def _read(directory: Path) -> Record | None:
+    path = directory / RECORD
     if not path.exists():
         return None
     value = read_json_object(path)
+    value.pop("key", None)
     try:
-        del value["key"]
-        job = value.pop("job")
-        job |= {name: Path(job[name]) for name in ("out", "cwd")}
-        job |= {name: tuple(job[name]) for name in ("argv", "program")}
-        attempts = [
-            Attempt(**{**one, "codes": tuple(one["codes"])}) for one in value.pop("attempts")
-        ]
-        return Record(job=Job(**job), attempts=attempts, **value)
-    except (KeyError, TypeError) as error:
+        record = _RECORD.validate_python(value)
+        home = job_directory(record.job.out)
+        at_home = home.exists() and home.samefile(directory)
+    except ValueError as error:
+        reason = str(error)
+        if isinstance(error, pydantic.ValidationError):
+            first = error.errors()[0]
+            reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
         raise UserError(
-            f"{path} is not the record of a job ({error!r}): remove it, and give the job's command "
+            f"{path} is not the record of a job ({reason}): remove it, and give the job's command "
             "again once none of its processes runs"
         ) from error
+    if not at_home:
+        raise UserError(
+            f"{path} was moved or copied, it is of the job that makes {record.job.out}: move it "
+            f"back, or remove {directory}"
+        )
+    return record
 
 
 def find_records(top: Path) -> list[Record]:
-    """All records below a directory, by output."""
+    """All records below a directory, by output; what is damaged is left out and said."""
     found = []
     for directory, names, files in os.walk(top):
         if directory.endswith(".job") and RECORD in files:
-            name = os.path.basename(directory).removeprefix(".").removesuffix(".job")
-            record = read_record(Path(directory).parent / name)
-            found += [record] if record is not None else []
+            try:
+                record = _read(Path(directory))
+                found += [record] if record is not None else []
+            except (UserError, PermissionError) as error:
+                say("runs", f"left out: {error}")
         # Data, checkpoints and metrics have no jobs below them, and many files.
         names[:] = sorted(
             name for name in names if name not in ("checkpoints", "data", "tensorboard")

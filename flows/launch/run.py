@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable
 from typing import Literal
 
-from flows.launch.job import Job, Launcher, Status, Unreachable
+from flows.launch.job import Job, Launcher, Status, Unreachable, all_logs
 from flows.launch.launchers import make_launcher
 from flows.launch.outcomes import Budgets, Outcome, classify, exhausted, stalled
 from flows.launch.record import Attempt, Intent, Record, edit_record, follow_alone, read_record
@@ -92,7 +92,7 @@ def run_job(
                 result = loop.round()
             except Unreachable as error:
                 record = read_record(job.out)
-                if record is not None and record.attempts and job.has_marker():
+                if record is not None and is_finished(record, job.has_marker()):
                     return Result("done", "done")
                 unreachable_since = unreachable_since or clock()
                 since = time.strftime("%H:%M", time.localtime(unreachable_since))
@@ -113,8 +113,11 @@ def ask(job: Job, launcher: Launcher, intent: Intent, owner: str = "") -> None:
 
     Raises:
         UserError: another job that lives makes this output.
-        Unreachable: it is written down, but the attempt could not be asked.
+        Unreachable: that a job shall not run is written down, but the attempt could not be asked.
     """
+    if intent != "run":
+        with edit_record(job.out, lambda before: _own(job, launcher, before)) as record:
+            record.intent, record.owner = intent, owner or record.owner
     with edit_record(job.out, lambda before: _record_of(job, launcher, before)) as record:
         _take_over(record)
         alive = record.alive
@@ -141,8 +144,6 @@ class _Loop:
         self.on_lines, self.on_poll = on_lines, on_poll
         self.budgets, self.timing, self.clock = budgets, timing, clock
         self.poll_secs = launcher.poll_secs if timing.poll_secs is None else timing.poll_secs
-        # A command without a marker that was done before is asked for again by a new caller.
-        self.again = not job.marked
 
     def round(self) -> Result | float:
         """Look at the job once, and act; the result, or the seconds to wait."""
@@ -171,19 +172,18 @@ class _Loop:
         return self.poll_secs
 
     def _pass_on_lines(self, launcher: Launcher, last: Attempt) -> None:
-        lines, end = launcher.logs(self.job, last.number, last.log_bytes)
-        if end != last.log_bytes:
+        for lines, end in all_logs(launcher, self.job, last.number, last.log_bytes):
             self.on_lines(lines)
             with edit_record(self.job.out) as record:
                 record.attempts[last.number - 1].log_bytes = end
 
     def _judge(self, launcher: Launcher, last: Attempt, status: Status) -> None:
-        marker = self.job.has_marker() if self.job.marked else None
+        marker = self.job.has_marker() if self.job.marked and not last.had_marker else None
         outcome, message = classify(status.codes, status.reason, marker)
         if outcome in ("refused", "failed"):
-            lines, _ = launcher.logs(self.job, last.number, 0)
-            said = [line for line in lines if line.startswith("mswitch: ")]
-            message = said[-1].removeprefix("mswitch: ") if said else message
+            for lines, _ in all_logs(launcher, self.job, last.number):
+                said = [line for line in lines if line.startswith("mswitch: ")]
+                message = said[-1].removeprefix("mswitch: ") if said else message
         fault_point("launch.before_outcome")
         with edit_record(self.job.out) as record:
             one = record.attempts[last.number - 1]
@@ -193,47 +193,64 @@ class _Loop:
             one.outcome, one.message = outcome, message
             one.made = max(0, self.job.progress() - one.progress)
         fault_point("launch.after_outcome")
-        self.again = False
 
     def _decide(self) -> Result | float:
         """End, wait, or start the next attempt; the record stays locked until that is written."""
         with edit_record(self.job.out) as record:
-            result = decide(record, self.job.has_marker(), self.budgets, again=self.again)
+            marker = self.job.has_marker()
+            result = decide(record, marker, self.budgets)
             if result is not None:
                 return result
-            wait = wait_secs(record, self.timing) - self.clock()
+            then = wait_secs(record, self.timing)
+            wait = then - self.clock()
             if wait > 0:
-                self.on_poll(f"{record.attempts[-1].message}; goes on in {wait:.0f} s")
+                shown = time.strftime("%H:%M:%S", time.localtime(then))
+                self.on_poll(f"{record.attempts[-1].message}; goes on at {shown}")
                 return min(wait, self.poll_secs)
             number = len(record.attempts) + 1
-            attempt = Attempt(number, self.clock(), self.job.progress())
+            attempt = Attempt(number, self.clock(), self.job.progress(), had_marker=marker)
             fault_point("launch.before_submit")
             make_launcher(record.launcher).submit(self.job, number)
             fault_point("launch.after_submit")
             record.attempts.append(attempt)
-            self.again = False
         fault_point("launch.after_record")
         return 0.0
 
 
-def decide(record: Record, marker: bool, budgets: Budgets, *, again: bool = False) -> Result | None:
+def is_finished(record: Record, marker: bool) -> bool:
+    """Whether a job is done.
+
+    A marker that is older than the last attempt may be another job's: what the command made of it
+    counts. A command that leaves no marker is started again when a person asks for it anew.
+
+    Args:
+        record: its record.
+        marker: whether its output is marked as finished.
+    """
+    last = record.last
+    if last is None:
+        return False
+    asked_anew = last.number <= record.counted_after
+    if last.outcome == "done":
+        return marker if record.job.marked else not asked_anew
+    return marker and not last.had_marker and not asked_anew
+
+
+def decide(record: Record, marker: bool, budgets: Budgets) -> Result | None:
     """Say how a job without a living attempt ended, or None if it shall be started (again).
 
     Args:
         record: its record.
-        marker: whether its output is marked as finished. A marker that is older than the first
-            attempt may be another job's: the command itself says whether it is.
+        marker: whether its output is marked as finished.
         budgets: how often it may be started again.
-        again: whether to start a command once more that leaves no marker and was done.
     """
     last = record.last
-    finished = marker or (last is not None and last.outcome == "done" and not record.job.marked)
-    if last is not None and finished and not (again and record.intent == "run"):
+    if is_finished(record, marker):
         return Result("done", "done")
     if record.intent != "run":
         asked: dict[str, Result] = {
             "cancel": Result("cancelled", "cancelled"),
-            "pause": Result("paused", "paused; what is saved is not redone"),
+            "pause": Result("paused", "what is saved is not redone"),
         }
         return asked[record.intent]
     if last is None or last.number <= record.counted_after:
@@ -282,6 +299,13 @@ def _record_of(job: Job, launcher: Launcher, before: Record | None) -> Record:
             f"for it, or `mswitch runs cancel {job.out}`"
         )
     return fresh
+
+
+def _own(job: Job, launcher: Launcher, before: Record | None) -> Record:
+    """The record of this very job as it stands, for which no scheduler has to answer."""
+    if before is not None and before.job.key == job.key:
+        return before
+    return _record_of(job, launcher, before)
 
 
 def _take_over(record: Record) -> None:

@@ -103,7 +103,7 @@ class Slurm:
             *(f"--signal=B:TERM@{_SAVE_SECS}", f"--chdir={job.cwd}"),
             *(f"--output={log}", "--open-mode=append"),
             str(Path(__file__).with_name("batch.sh")),
-            *(sys.executable, "-m", "flows.launch.slurm_step", "batch"),
+            *(sys.executable, "-P", "-m", "flows.launch.slurm_step", "batch"),
             *(str(job.file(attempt, "")), *job.program, *job.argv),
         )
         if done.returncode:

@@ -39,7 +39,7 @@ def run_batch(prefix: str, command: list[str]) -> int:
     signal.signal(signal.SIGTERM, lambda *_: stop.touch())
     if stop.exists():
         return EXIT_RESUME
-    step = [sys.executable, "-m", "flows.launch.slurm_step", "task", prefix, *command]
+    step = [sys.executable, "-P", "-m", "flows.launch.slurm_step", "task", prefix, *command]
     # A task that fails does not end the others: they save, or notice the loss themselves.
     srun = ["srun", "--quiet", "--input=none", "--kill-on-bad-exit=0", "--wait=0", *step]
     return subprocess.call(srun)

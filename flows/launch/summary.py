@@ -8,6 +8,7 @@ from flows.launch.launchers import make_launcher
 from flows.launch.outcomes import Budgets
 from flows.launch.record import Record, follower
 from flows.launch.run import decide
+from pipelines.errors import UserError
 
 #: States in which nothing more happens until somebody asks for it.
 FINAL = ("done", "refused", "failed", "paused", "cancelled")
@@ -39,7 +40,7 @@ def summarise(record: Record) -> Summary:
             status = make_launcher(record.launcher).poll(record.job, alive.number)
             state = status.phase
             message = " ".join(part for part in (status.where, status.reason) if part)
-        except Unreachable as error:
+        except (Unreachable, UserError) as error:  # such as: Slurm is not installed here
             state, message = "unreachable", str(error)
     else:
         result = decide(record, record.job.has_marker(), Budgets())

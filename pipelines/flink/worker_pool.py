@@ -29,7 +29,7 @@ class WorkerPool(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
         """Start a worker that connects to the task manager."""
         del context
         self._workers = [worker for worker in self._workers if worker.poll() is None]
-        command = [sys.executable, "-c", _WORKER]
+        command = [sys.executable, "-P", "-c", _WORKER]
         command += [request.control_endpoint.url, request.worker_id]
         self._workers.append(subprocess.Popen(command))
         return beam_fn_api_pb2.StartWorkerResponse()

@@ -1,7 +1,10 @@
 """`mswitch runs`: jobs that outlive their terminal; submit, watch, pause, resume, cancel."""
 
+import shlex
 import subprocess
+import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -9,13 +12,14 @@ from cyclopts import App, Parameter
 
 from flows.cli.commands.common import Json, print_result
 from flows.launch.command import job_of_command
-from flows.launch.job import MSWITCH, Unreachable, job_directory
+from flows.launch.job import MSWITCH, Job, Launcher, Unreachable, all_logs, job_directory
 from flows.launch.launchers import make_launcher
 from flows.launch.local import Local
-from flows.launch.record import Intent, Record, edit_record, find_records, read_record
+from flows.launch.record import Intent, Record, edit_record, find_records, follower, read_record
 from flows.launch.run import Result, ask, run_job
 from flows.launch.slurm import Slurm
 from flows.launch.summary import FINAL, as_json, summarise
+from flows.pages.templates import visible
 from pipelines.errors import UserError
 from pipelines.progress import say
 
@@ -82,7 +86,7 @@ def submit(
         raise UserError(
             "--partition, --time-limit and --sbatch-option are Slurm's: give --launcher slurm"
         )
-    ask(job, slurm if launcher == "slurm" else Local(), "run", owner="by hand")
+    _ask_to_run(job, slurm if launcher == "slurm" else Local())
     return _follow(job.out, wait, json)
 
 
@@ -98,13 +102,15 @@ def list_runs(top: Path = Path(), *, json: Json = False) -> int:
     Args:
         top: the directory; by default this one.
     """
+    if not top.is_dir():
+        raise UserError(f"{top} is not a directory: give one below which outputs lie")
     found = [(record, summarise(record)) for record in find_records(top)]
     lines = [f"{'state':12} {'progress':>8} {'attempts':>8}  {'followed by':28} output"]
     for record, summary in found:
         who = summary.followed_by or ("-" if summary.state in FINAL else "nobody")
         lines.append(
             f"{summary.state:12} {summary.progress:8,} {len(record.attempts):8}  {who:28} "
-            f"{record.job.out}"
+            f"{_line(record.job.out)}"
         )
     result = {"stage": "runs", "runs": [as_json(*one) for one in found]}
     return print_result(result, "\n".join(lines) if found else f"no jobs below {top}", json)
@@ -120,11 +126,11 @@ def show(run: Run, *, json: Json = False) -> int:
     """
     record = _record(run)
     summary = summarise(record)
-    why = f", {summary.message}" if summary.message not in ("", summary.state) else ""
+    why = f", {_line(summary.message)}" if summary.message not in ("", summary.state) else ""
     lines = [
-        f"{record.job.out}: {summary.state}{why}",
-        f"  command      mswitch {' '.join(record.job.argv)}",
-        f"  in           {record.job.cwd}",
+        f"{_line(record.job.out)}: {summary.state}{why}",
+        f"  command      mswitch {_line(shlex.join(record.job.argv))}",
+        f"  in           {_line(record.job.cwd)}",
         f"  launcher     {record.launcher['launcher']}, {record.job.hosts} host(s)",
         f"  asked to     {record.intent} ({record.owner or 'unknown'})",
         f"  followed by  {summary.followed_by or 'nobody'}",
@@ -134,7 +140,7 @@ def show(run: Run, *, json: Json = False) -> int:
         codes = f", code {', '.join(map(str, one.codes))}" if one.codes else ""
         lines.append(
             f"  attempt {one.number}    {_clock(one.submitted)} to {_clock(one.ended)}, "
-            f"{one.where or 'not started'}: {one.message or summary.state}{codes}"
+            f"{one.where or 'not started'}: {_line(one.message or summary.state)}{codes}"
         )
     return print_result(as_json(record, summary), "\n".join(lines), json)
 
@@ -151,17 +157,24 @@ def logs(run: Run, *, follow: Annotated[bool, Parameter(alias="-f", negative="")
         follow: go on until the job has ended; Ctrl-C leaves the job alone.
     """
     read: dict[int, int] = {}
+    # Of what a page of a crawl has put there, a terminal would obey some.
+    shown = visible if sys.stdout.isatty() else str
+    alone = False
     while True:
         record = _record(run)
-        over = not follow or summarise(record).state in FINAL
+        summary = summarise(record)
+        over = not follow or summary.state in FINAL
+        if not over and not alone and summary.state == "ended" and summary.followed_by is None:
+            alone = True
+            say("runs", f"nobody follows this job: `mswitch runs adopt {run}` starts it again")
         for attempt in record.attempts:
             if attempt.number not in read and len(record.attempts) > 1:
                 say("runs", f"attempt {attempt.number}")
-            launcher = make_launcher(record.launcher)
-            lines, end = launcher.logs(record.job, attempt.number, read.get(attempt.number, 0))
-            read[attempt.number] = end
-            for line in lines:
-                print(line, flush=True)
+            launcher, start = make_launcher(record.launcher), read.get(attempt.number, 0)
+            read[attempt.number] = start
+            for lines, end in all_logs(launcher, record.job, attempt.number, start):
+                print(*map(shown, lines), sep="\n", flush=True)
+                read[attempt.number] = end
         if over:
             return 0
         time.sleep(1)
@@ -198,7 +211,7 @@ def resume(run: Run, *, wait: Wait = False, json: Json = False) -> int:
         mswitch runs resume run
     """
     record = _record(run)
-    ask(record.job, make_launcher(record.launcher), "run", owner="by hand")
+    _ask_to_run(record.job, make_launcher(record.launcher))
     return _follow(record.job.out, wait, json)
 
 
@@ -216,6 +229,16 @@ def adopt(run: Run, *, wait: Wait = False, json: Json = False) -> int:
     return _follow(record.job.out, wait, json)
 
 
+def _ask_to_run(job: Job, launcher: Launcher) -> None:
+    try:
+        ask(job, launcher, "run", owner="by hand")
+    except Unreachable as error:
+        raise UserError(
+            f"the scheduler does not answer, so nothing was submitted ({error}): give the same "
+            "command when it does"
+        ) from error
+
+
 class _GoesOn(Exception):  # noqa: N818
     """There is an attempt, or somebody else follows the job, or the scheduler does not answer."""
 
@@ -224,20 +247,20 @@ def _follow(out: Path, wait: bool, json: bool) -> int:
     """Follow the job that makes `out`, in the background once there is an attempt."""
     record = _record(out)
     launcher = make_launcher(record.launcher)
-    last = ""
+    say_news = _say_news()
 
     def tell(text: str) -> None:
-        nonlocal last
         if not wait:
             raise _GoesOn(text)
-        if text != last:
-            say("runs", text)
-        last = text
+        say_news(text)
 
     def print_lines(lines: list[str]) -> None:
         if wait:
             print(*lines, sep="\n", flush=True)
 
+    if not wait and (who := follower(out)):
+        text = f"{_line(out)}: followed by {who} already; see {_logs_command(out)}"
+        return print_result(as_json(record, summarise(record)), text, json)
     try:
         result = run_job(record.job, launcher, on_lines=print_lines, on_poll=tell)
     except _GoesOn as status:
@@ -250,7 +273,7 @@ def _follow(out: Path, wait: bool, json: bool) -> int:
                 stderr=log,
                 start_new_session=True,
             )
-        text = f"{out}: {status}; see `mswitch runs logs -f {out}`"
+        text = f"{_line(out)}: {status}; see {_logs_command(out)}"
         after = _record(out)
         return print_result(as_json(after, summarise(after)), text, json)
     return _finish(record, result, json)
@@ -263,17 +286,39 @@ def _stop(run: Path, intent: Intent, json: bool) -> int:
         ask(record.job, launcher, intent, owner="by hand")
     except Unreachable as error:
         say("runs", f"the scheduler is not reachable ({error}); trying again")
-    result = run_job(record.job, launcher, on_poll=lambda text: say("runs", text))
+    say_news = _say_news()
+
+    def tell(text: str) -> None:
+        if _record(run).intent == "run":
+            raise _GoesOn
+        say_news(text)
+
+    try:
+        result = run_job(record.job, launcher, on_poll=tell)
+    except _GoesOn:  # by `resume`, in another terminal
+        return _follow(record.job.out, wait=False, json=json)
     _finish(record, result, json)
     return 0
 
 
+def _say_news() -> Callable[[str], None]:
+    """Says a line unless it was said last."""
+    last = ""
+
+    def tell(text: str) -> None:
+        nonlocal last
+        if text != last:
+            say("runs", text)
+        last = text
+
+    return tell
+
+
 def _finish(record: Record, result: Result, json: bool) -> int:
     after = _record(record.job.out)
-    message = f" ({result.message})" if result.message != result.outcome else ""
-    print_result(
-        as_json(after, summarise(after)), f"{record.job.out}: {result.outcome}{message}", json
-    )
+    message = f" ({_line(result.message)})" if result.message != result.outcome else ""
+    text = f"{_line(record.job.out)}: {result.outcome}{message}"
+    print_result(as_json(after, summarise(after)), text, json)
     return EXIT_CODES[result.outcome]
 
 
@@ -285,6 +330,15 @@ def _record(run: Path) -> Record:
             "`mswitch runs submit` starts one"
         )
     return record
+
+
+def _logs_command(out: Path) -> str:
+    return f"`mswitch runs logs -f {_line(shlex.quote(str(out)))}`"
+
+
+def _line(text: object) -> str:
+    """Text in one line of a terminal, which obeys nothing of it."""
+    return visible(str(text)).replace("\n", "\\n")
 
 
 def _clock(secs: float | None) -> str:

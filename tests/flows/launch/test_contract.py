@@ -86,9 +86,22 @@ def test_a_failure_is_not_repeated_and_interruptions_without_progress_only_so_of
 def test_a_command_that_leaves_no_marker_is_done_with_code_0_and_run_when_asked(world: World):
     job = world.job("unmarked", marked=False)
     for times in (1, 2):
-        assert world.run(job).outcome == "done"
-        assert len(world.pids()) == times * world.hosts
+        ask(job, world.launcher, "run")
+        for _ in ("a follower", "another, later"):
+            assert world.run(job).outcome == "done"
+            assert len(world.pids()) == times * world.hosts
     assert world.run(world.job("unmarked")).message == "ended with code 0 and left no _COMPLETED"
+
+
+def test_a_marker_that_was_there_before_does_not_speak_for_a_job(world: World):
+    world.out.mkdir()
+    (world.out / "_COMPLETED").touch()
+    refused = world.job("refuse")
+    for _ in range(2):
+        ask(refused, world.launcher, "run")
+        assert world.run(refused).outcome == "refused"
+    assert world.run(world.job("finish")).outcome == "done"
+    assert len(world.pids()) == 3 * world.hosts
 
 
 def test_a_member_that_is_killed_is_started_again(world: World):

@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -7,7 +8,8 @@ import sys
 import pytest
 from job_world import World, is_alive
 
-from flows.launch.job import Job, output_below
+from flows.launch.job import Job, all_logs, output_below
+from flows.launch.launchers import make_launcher
 from flows.launch.local import Local
 from flows.launch.record import find_records, read_record
 from pipelines.errors import UserError
@@ -96,6 +98,8 @@ def test_the_record_holds_no_secret_and_a_job_lies_in_a_directory(tmp_path):
     Job(("train", "--max-tokens", "3", "--keep", "gs://bucket/a:b@c"), tmp_path / "out")
     with pytest.raises(UserError, match="give a directory as --out"):
         Job(("train",), "gs://bucket/out")  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=r"'a\\udcff' is not UTF-8"):
+        Job(("train", "a\udcff"), tmp_path / "out")
 
 
 def test_a_record_that_is_damaged_is_named(world):
@@ -106,6 +110,103 @@ def test_a_record_that_is_damaged_is_named(world):
         world.run(job)
     (job.directory / "record.json").unlink()
     assert world.run(job).outcome == "done"
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"launcher": "x"},
+        {"intent": "stop"},
+        {"counted_after": "x"},
+        {"attempts": [{"number": "x", "submitted": 0, "progress": 0}]},
+        {"job": {"argv": [1], "out": "a"}},
+    ],
+)
+def test_a_record_with_a_damaged_part_is_named_and_hides_no_other(world, capfd, part):
+    job = world.job("finish")
+    assert world.run(job).outcome == "done"
+    directory = world.out.with_name(".damaged.job")
+    directory.mkdir()
+    before = json.loads((job.directory / "record.json").read_text())
+    (directory / "record.json").write_text(json.dumps({**before, **part}))
+    with pytest.raises(UserError, match=r"record.json is not the record of a job"):
+        read_record(world.out.with_name("damaged"))
+    assert [record.job.out for record in find_records(world.out.parent)] == [world.out]
+    said = capfd.readouterr().err.splitlines()
+    assert len(said) == 1
+    assert said[0].startswith(f"[runs] left out: {directory}/record.json is not the record")
+
+
+def test_the_record_of_a_job_that_was_copied_is_not_the_copy_s(world, tmp_path):
+    job = world.job("finish")
+    assert world.run(job).outcome == "done"
+    shutil.copytree(job.directory, tmp_path / "copy" / job.directory.name)
+    with pytest.raises(UserError, match=f"was moved or copied, .* makes {world.out}: move it back"):
+        read_record(tmp_path / "copy" / "out")
+
+
+def test_a_launcher_that_there_is_not_is_named(world):
+    with pytest.raises(UserError, match=r"no launcher is as .*\{'launcher': 'pbs'\}"):
+        make_launcher({"launcher": "pbs"})
+    with pytest.raises(UserError, match="no launcher is as"):
+        make_launcher({"launcher": "local", "queue": "a"})
+
+
+def test_a_lock_file_that_a_loss_of_power_has_filled_with_zeros(world):
+    job = world.job("finish")
+    job.directory.mkdir()
+    job.file(1, ".lock").write_bytes(bytes(40))
+    assert list(world.launcher.find(job)) == []
+    assert world.run(job).outcome == "done"
+    assert world.launcher.poll(job, 1).where.startswith("process ")
+
+
+def test_files_of_the_directory_a_job_is_started_in_are_not_imported(world, tmp_path):
+    for name in ("json.py", "flows.py"):
+        (tmp_path / name).write_text("raise SystemExit('imported')")
+    job = Job(("--version",), world.out, marked=False, cwd=tmp_path)
+    assert world.run(job).outcome == "done"
+
+
+def test_nothing_is_left_running_where_the_exit_code_cannot_be_written(world, tmp_path):
+    lock = os.open(tmp_path / "lock", os.O_CREAT | os.O_WRONLY)
+    words = [str(lock), str(tmp_path / "none" / "codes"), sys.executable, "-c", GRANDCHILD]
+    host = subprocess.run(
+        [sys.executable, "-m", "flows.launch.host", *words, str(world.out)],
+        pass_fds=[lock],
+        start_new_session=True,
+        stderr=subprocess.PIPE,
+        check=False,
+    )
+    os.close(lock)
+    assert host.returncode == -signal.SIGKILL
+    assert b"FileNotFoundError" in host.stderr
+    left = int((world.out / "left").read_text())
+    world.wait_for(lambda: not is_alive(left))
+
+
+@pytest.mark.parametrize("name", ["run", "[run]"])
+def test_progress_counts_what_is_staged_beside_the_output(tmp_path, name):
+    place = tmp_path / "disk"
+    (place / name).mkdir(parents=True)
+    (tmp_path / "link").symlink_to(place / name)
+    (place / f".{name}.partial-1").mkdir()
+    (place / f".{name}.partial-1" / "file").touch()
+    assert Job(("x",), place / name).progress() == 1
+    assert Job(("x",), tmp_path / "link").progress() == 1
+
+
+def test_a_log_is_read_in_pieces(tmp_path, world):
+    job = world.job("finish")
+    job.directory.mkdir()
+    short = [f"line {number}" for number in range(300_000)]
+    text = "\n".join([*short, "x" * 3_000_000, "end", "not complete"])
+    job.file(1, ".log").write_text(text)
+    pieces = [lines for lines, _ in all_logs(world.launcher, job, 1)]
+    assert len(pieces) > 4
+    lines = [line for piece in pieces for line in piece]
+    assert (lines[: len(short)], lines[-1]) == (short, "end")
+    assert sum(map(len, lines[len(short) :])) == 3_000_003
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,18 @@
 """`mswitch runs`, on this machine, without a server of any kind."""
 
 import json
+import subprocess
 
 import pytest
 from job_world import World, is_alive
 
 from flows.cli.main import main
 from flows.launch.command import job_of_command
+from flows.launch.job import Job
 from flows.launch.local import Local
-from flows.launch.record import follower
+from flows.launch.record import Attempt, Record, edit_record, follower
 from flows.launch.run import ask
+from flows.launch.slurm import Slurm
 
 
 @pytest.fixture
@@ -82,6 +85,8 @@ def test_a_job_is_followed_in_the_background_paused_resumed_and_cancelled(world,
             "'x' is not an option of sbatch: give it as --name=value",
         ),
         (["submit", "--", "train", "--out", "gs://bucket/run"], "give a directory as --out"),
+        (["list", "nowhere"], "nowhere is not a directory: give one below which outputs lie"),
+        (["submit", "--", "plan"], "or a command that makes none without `mswitch runs submit`"),
         (["show", "nowhere"], "no job makes nowhere: `mswitch runs list` shows"),
         (["cancel", "nowhere"], "no job makes nowhere"),
     ],
@@ -107,5 +112,77 @@ def test_which_output_a_command_makes(tmp_path, monkeypatch):
     assert (job.out, job.marked) == (tmp_path / "run" / "eval", False)
     assert job.argv == ("evaluate", "--run", "run")
     assert job.directory == tmp_path / "run" / ".eval.job"
+    for argv in (["demo", "--out", "a"], ["report", "--unfinished", "--out", "a"]):
+        assert not job_of_command(argv).marked
     job = job_of_command(["train", "--out", "a", "--out", "run"])
     assert (job.out, job.marked) == (tmp_path / "run", True)
+
+
+def test_a_job_that_is_followed_gets_no_second_follower(world, capfd):
+    ask(world.job("steady"), world.launcher, "run")
+    run = str(world.out)
+    assert main(["runs", "adopt", run]) == 0
+    world.wait_for(lambda: follower(world.out))
+    first = follower(world.out)
+    assert main(["runs", "adopt", run]) == 0
+    assert f"{run}: followed by {first} already" in capfd.readouterr().out
+    assert main(["runs", "cancel", run]) == 0
+    world.wait_for(lambda: follower(world.out) is None)
+
+
+def test_a_terminal_gets_no_control_characters_of_a_job(tmp_path, monkeypatch, capfd):
+    world = World(Local(), tmp_path / "o\x1b[31m\nut")
+    job = world.job("refuse")
+    assert world.run(job).outcome == "refused"
+    with job.file(1, ".log").open("a") as log:
+        log.write("\x1b]0;title\x07\tdone\n")
+    for command in ("show", "logs"):
+        monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+        assert main(["runs", command, str(world.out)]) == 0
+    assert main(["runs", "list", str(tmp_path)]) == 0
+    said = capfd.readouterr().out
+    assert not {"\x1b", "\x07"} & set(said)
+    assert "\\u001b]0;title\\u0007\tdone\n" in said
+    assert said.count("o\\u001b[31m\\nut") == 3
+    monkeypatch.setattr("sys.stdout.isatty", lambda: False)
+    assert main(["runs", "logs", str(world.out)]) == 0
+    assert "\x1b]0;title\x07\tdone\n" in capfd.readouterr().out
+
+
+def test_who_reads_along_a_job_that_nobody_follows_is_told(world, monkeypatch, capfd):
+    job = world.job("fail")
+    job.directory.mkdir()
+    world.launcher.submit(job, 1)
+    ask(job, world.launcher, "run")
+    world.wait_for(lambda: world.launcher.poll(job, 1).phase == "ended")
+
+    def interrupt(secs: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("time.sleep", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        main(["runs", "logs", "-f", str(world.out)])
+    said = capfd.readouterr()
+    assert said.out == "process 0: start 1\n"
+    assert f"nobody follows this job: `mswitch runs adopt {world.out}`" in said.err
+
+
+def test_a_scheduler_that_does_not_answer_is_said_in_a_line(tmp_path, monkeypatch, capfd):
+    def no_answer(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.CompletedProcess(words, 1, "", "squeue: error: Unable to contact\n")
+
+    monkeypatch.setattr("flows.launch.slurm._call", no_answer)
+    command = ["--", "train", "--out", str(tmp_path / "out")]
+    assert main(["runs", "submit", "--launcher", "slurm", *command]) == 2
+    said = capfd.readouterr().err.splitlines()
+    assert len(said) == 1
+    assert "the scheduler does not answer, so nothing was submitted (squeue: error:" in said[0]
+
+
+def test_a_job_of_a_scheduler_that_is_not_installed_here_is_listed(tmp_path, monkeypatch, capfd):
+    job = Job(("train",), tmp_path / "out")
+    with edit_record(job.out, lambda before: Record(job, Slurm().profile)) as record:
+        record.attempts.append(Attempt(1, 0.0, 0))
+    monkeypatch.setenv("PATH", "")
+    assert main(["runs", "list", str(tmp_path)]) == 0
+    assert "\nunreachable" in capfd.readouterr().out

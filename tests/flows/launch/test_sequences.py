@@ -189,3 +189,14 @@ def test_a_scheduler_that_does_not_answer_for_a_minute_is_not_a_restart(tmp_path
     assert result.outcome == "done"
     assert list(scheduler.jobs) == [1]
     assert any(line.startswith("the scheduler is not reachable since") for line in told)
+
+
+def test_what_is_asked_is_written_down_though_the_scheduler_does_not_answer(tmp_path, monkeypatch):
+    scheduler = Scheduler(tmp_path / "out", iter(["nothing", "unreachable"]))
+    monkeypatch.setitem(launchers.LAUNCHERS, "model", lambda: scheduler)
+    job = Job(("train",), tmp_path / "out")
+    ask(job, scheduler, "run")
+    with pytest.raises(Unreachable):
+        ask(job, scheduler, "cancel")
+    assert run_job(job, scheduler, sleep=lambda secs: None).outcome == "cancelled"
+    assert not scheduler.jobs
