@@ -15,6 +15,7 @@ from typing import Any, Literal
 import pydantic
 
 from flows.launch.job import Job, job_directory
+from flows.launch.launchers import make_launcher
 from flows.launch.outcomes import Outcome
 from pipelines.errors import UserError
 from pipelines.outputs import canonical_json, read_json_object, write_atomically
@@ -119,10 +120,11 @@ def _read(directory: Path) -> Record | None:
     value.pop("key", None)
     try:
         record = _RECORD.validate_python(value)
+        make_launcher(record.launcher)
         home = job_directory(record.job.out)
         at_home = home.exists() and home.samefile(directory)
-    except ValueError as error:
-        reason = str(error)
+    except (ValueError, KeyError, TypeError) as error:
+        reason = repr(error)
         if isinstance(error, pydantic.ValidationError):
             first = error.errors()[0]
             reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"

@@ -9,7 +9,6 @@ import pytest
 from job_world import World, is_alive
 
 from flows.launch.job import Job, all_logs, output_below
-from flows.launch.launchers import make_launcher
 from flows.launch.local import Local
 from flows.launch.record import find_records, read_record
 from pipelines.errors import UserError
@@ -116,6 +115,8 @@ def test_a_record_that_is_damaged_is_named(world):
     "part",
     [
         {"launcher": "x"},
+        {"launcher": {"launcher": "pbs"}},
+        {"launcher": {"launcher": "local", "queue": "a"}},
         {"intent": "stop"},
         {"counted_after": "x"},
         {"attempts": [{"number": "x", "submitted": 0, "progress": 0}]},
@@ -143,13 +144,6 @@ def test_the_record_of_a_job_that_was_copied_is_not_the_copy_s(world, tmp_path):
     shutil.copytree(job.directory, tmp_path / "copy" / job.directory.name)
     with pytest.raises(UserError, match=f"was moved or copied, .* makes {world.out}: move it back"):
         read_record(tmp_path / "copy" / "out")
-
-
-def test_a_launcher_that_there_is_not_is_named(world):
-    with pytest.raises(UserError, match=r"no launcher is as .*\{'launcher': 'pbs'\}"):
-        make_launcher({"launcher": "pbs"})
-    with pytest.raises(UserError, match="no launcher is as"):
-        make_launcher({"launcher": "local", "queue": "a"})
 
 
 def test_a_lock_file_that_a_loss_of_power_has_filled_with_zeros(world):
