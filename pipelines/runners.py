@@ -8,12 +8,14 @@ import shutil
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Literal, get_args
 
+from pipelines import dataflow_jobs
 from pipelines.errors import UserError
 from pipelines.local_pool import available_cores, local_pool
 
 if TYPE_CHECKING:
     import apache_beam as beam
     from apache_beam.options.pipeline_options import PipelineOptions
+    from apache_beam.runners.runner import PipelineResult
 
 RunnerName = Literal["local", "flink", "prism", "dataflow"]
 
@@ -85,32 +87,54 @@ def run_pipeline(
     runner: str,
     beam_options: Sequence[str] = (),
     *,
-    job_name: str = "",
-    workers: int | None = None,
+    job_name: str,
+    directory: str,
+    identity: str,
+    workers: int,
 ) -> dict[str, int]:
     """Build a pipeline, run it and wait for its end; see `pipeline_options`.
+
+    On Dataflow, a job of the same name, directory and identity that runs is not submitted again.
 
     Args:
         build: adds the steps.
         runner: see `pipeline_options`, as the next two.
         beam_options: Beam's own options.
         job_name: what an engine shows.
-        workers: of the local runner; by default as many as there are cores.
+        directory: where the job writes to.
+        identity: of what is built there: its settings and input.
+        workers: of the local runner.
 
     Returns:
         The job's counters by name, those of all steps together.
+
+    Raises:
+        UserError: see `pipeline_options` and `pipelines.dataflow_jobs.run_job`.
     """
     import apache_beam as beam
 
     if runner == "local":
         _print_no_tracebacks()
-    workers = _workers(beam_options) or workers or available_cores()
-    options = pipeline_options(runner, beam_options, job_name=job_name, workers=workers)
-    with worker_processes(runner, beam_options, workers):
-        pipeline = beam.Pipeline(options=options)
+    workers = _workers(beam_options) or workers
+    if runner == "dataflow":
+        label = dataflow_jobs.job_label(job_name, directory, identity)
+        beam_options = [*beam_options, f"--labels={label}"]
+        job_name = dataflow_jobs.job_name(job_name, directory)
+
+    def options() -> "PipelineOptions":
+        return pipeline_options(runner, beam_options, job_name=job_name, workers=workers)
+
+    def submit() -> "PipelineResult":
+        pipeline = beam.Pipeline(options=options())
         build(pipeline)
-        result = pipeline.run()
-        result.wait_until_finish()
+        return pipeline.run()
+
+    with worker_processes(runner, beam_options, workers):
+        if runner == "dataflow":
+            result = dataflow_jobs.run_job(submit, options())
+        else:
+            result = submit()
+            result.wait_until_finish()
     counters: collections.Counter[str] = collections.Counter()
     for counter in result.metrics().query()["counters"]:
         counters[counter.key.metric.name] += counter.committed or counter.attempted or 0

@@ -107,7 +107,9 @@ def build_corpus(
         work = WorkDirectory(storage.join(staging, "work"))
         if not storage.exists(storage.join(staging, MANIFEST)):
             job = prepare_job(work, config, recipe, source)
-            build = Build(files, job, directory, runner, tuple(beam_options), base)
+            # The staging of an addition is named by what it is added to.
+            identity = config_hash(STAGE, {**settings, "inputs": listed, "staging": staging})
+            build = Build(files, job, directory, identity, runner, tuple(beam_options), base)
             with worker_processes(runner, beam_options):
                 assemble(build, staging, settings, listed, f"{str(out).rstrip('/')}.rejected.jsonl")
         storage.remove_tree(work.root)

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import functools
-import hashlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -57,6 +56,7 @@ class Build:
         files: the input; the position of a file is the number of its shard.
         job: work directory, settings and recipe.
         directory: where the corpus is written.
+        identity: settings and input, and what they are added to.
         runner: where pipelines run.
         beam_options: Beam's own options.
         base: the corpus that is added to, if it is one.
@@ -65,6 +65,7 @@ class Build:
     files: tuple[CrawlFile, ...]
     job: Job
     directory: str
+    identity: str
     runner: str
     beam_options: tuple[str, ...]
     base: Base | None = None
@@ -246,12 +247,15 @@ class Build:
         self, phase: str, build: Callable[[beam.Pipeline], object], items: int
     ) -> dict[str, int]:
         """Run a phase; return its counters."""
-        name = f"mswitch-corpus-{phase}"
-        if self.runner == "dataflow":
-            # Dataflow runs one job of a name at a time: one for each corpus.
-            name += "-" + hashlib.sha256(self.directory.encode()).hexdigest()[:8]
-        workers = min(items, available_cores())
-        return run_pipeline(build, self.runner, self.beam_options, job_name=name, workers=workers)
+        return run_pipeline(
+            build,
+            self.runner,
+            self.beam_options,
+            job_name=f"mswitch-corpus-{phase}",
+            directory=self.directory,
+            identity=self.identity,
+            workers=min(items, available_cores()),
+        )
 
 
 def _write_file_lists(files: Sequence[list], work: WorkDirectory) -> list[str]:

@@ -137,7 +137,7 @@ def build_examples(
         write_atomically(model, opened.model)
         lengths = config.lengths()
         planned = plan_shards(source)
-        finished = _write_shards(planned, store, model, config, runner, beam_options)
+        finished = _write_shards(planned, store, model, config, staged.hash, runner, beam_options)
         described = _describe(finished, store.directory)
         if not any("train" in splits for splits in described.values()):
             raise UserError(f"{corpus} has no training text: add input")
@@ -175,6 +175,7 @@ def _write_shards(
     store: ShardStore,
     model: str,
     config: ExamplesConfig,
+    identity: str,
     runner: str,
     beam_options: Sequence[str],
 ) -> list[dict[str, Any]]:
@@ -193,7 +194,9 @@ def _write_shards(
         config.finished,
     )
     if todo:
-        write_shards(todo, len(planned), store, model, shard_settings, runner, beam_options)
+        write_shards(
+            todo, len(planned), store, model, shard_settings, identity, runner, beam_options
+        )
     described = store.finished(planned)
     missing = [shard.path for shard, found in zip(planned, described, strict=True) if found is None]
     if missing:

@@ -40,10 +40,11 @@ def write_shards(
     store: ShardStore,
     model: str,
     settings: ShardSettings,
+    identity: str,
     runner: str,
     beam_options: Sequence[str],
 ) -> None:
-    """Run the DAG over `shards` (of `total`) and wait for its end."""
+    """Run the DAG over `shards` (of `total`) and wait for its end; see `run_pipeline`."""
     # Large ones first: the last one to finish should not be the longest.
     ordered = sorted(shards, key=lambda shard: -shard.corpus_shard.size_bytes)
 
@@ -55,5 +56,12 @@ def write_shards(
             | "WriteShards" >> beam.ParDo(WriteShards(store, model, settings, total))
         )
 
-    workers = min(len(shards), available_cores())
-    run_pipeline(build, runner, beam_options, job_name="mswitch-examples", workers=workers)
+    run_pipeline(
+        build,
+        runner,
+        beam_options,
+        job_name="mswitch-examples",
+        directory=store.directory,
+        identity=identity,
+        workers=min(len(shards), available_cores()),
+    )

@@ -1,18 +1,28 @@
-"""An object store on loopback: Google's own client and Beam's file systems talk to it."""
+"""An object store and a peer of Dataflow on loopback, which Google's own clients talk to."""
 
 import json
 import logging
+import shutil
+import subprocess
+import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
 from pathlib import Path
 from socketserver import StreamRequestHandler
+from types import ModuleType
+from typing import Any
 
+import crawl_files as crawl
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
+from dataflow_builds import IMAGE, ROOT, RULES, UV
 from gcp_storage_emulator.server import create_server
 from processes import free_port
+from trees import data_bytes
+
+from pipelines.corpus.build import CorpusConfig, build_corpus
 
 BUCKET = "mswitch-test"
 
@@ -107,3 +117,116 @@ def upload_tree(upload: Callable[[Path, str], str]) -> Callable[[Path, str], str
         return url
 
     return put
+
+
+@pytest.fixture(scope="session")
+def peer_module() -> ModuleType:
+    import peer
+
+    return peer
+
+
+@pytest.fixture(scope="session")
+def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Python with what the template's image installs, and without mswitch."""
+    venv = tmp_path_factory.mktemp("worker") / "venv"
+    requirements = ROOT / "requirements-gcp.txt"
+    subprocess.run([UV, "venv", "--quiet", "--python", sys.executable, venv], check=True)
+    python = venv / "bin" / "python"
+    subprocess.run(
+        [UV, "pip", "sync", "--quiet", "--require-hashes", "--python", python, requirements],
+        check=True,
+    )
+    return python
+
+
+@pytest.fixture(scope="session")
+def peer(
+    python: Path,
+    peer_module: ModuleType,
+    storage_server: str,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[object]:
+    """A peer with two images: Beam's own, and one in which mswitch is installed."""
+    folder = tmp_path_factory.mktemp("peer")
+    source = folder / "source"
+    leave_out = shutil.ignore_patterns(".*", "runs", "build", "*.egg-info")
+    shutil.copytree(ROOT, source, ignore=leave_out)
+    (folder / "beam").mkdir()
+    peer_module.install(UV, source, folder / "mswitch")
+    images = {peer_module.DEFAULT_IMAGE: folder / "beam", IMAGE: folder / "mswitch"}
+    peer = peer_module.Peer(python, UV, images, folder)
+    with peer_module.serve(peer) as address:
+        peer.address = address
+        yield peer
+
+
+@pytest.fixture
+def crawl_files(tmp_path: Path) -> list[Path]:
+    texts = [(crawl.GERMAN, "de"), (crawl.ENGLISH, "en"), (crawl.GERMAN, "copy")]
+    return [
+        crawl.write(
+            tmp_path / "crawl" / f"{n}.warc.wet.gz",
+            [
+                crawl.record(crawl.prose(text, page), f"http://{site}.example/{page}")
+                for page in range(9)
+            ],
+        )
+        for n, (text, site) in enumerate(texts)
+    ]
+
+
+@pytest.fixture
+def config() -> CorpusConfig:
+    """What RULES say."""
+    return CorpusConfig(
+        min_lines=1,
+        min_long_line_characters=1,
+        language_threshold=0.7,
+        min_validation_documents=1,
+        shard_bytes=2000,
+        bucket_bytes=500,
+    )
+
+
+@pytest.fixture
+def local_data(crawl_files: list[Path], tmp_path: Path, config: CorpusConfig) -> dict[str, bytes]:
+    out = tmp_path / "local"
+    build_corpus([str(path) for path in crawl_files], out, config)
+    return data_bytes(out / "data")
+
+
+@pytest.fixture
+def command(
+    peer: object, bucket: str, crawl_files: list[Path], upload: Callable[[Path, str], str]
+) -> Callable[..., list[str]]:
+    """Give a function that makes the command of a user of Dataflow."""
+    for path in crawl_files:
+        upload(path, f"{bucket}/crawl/{path.name}")
+
+    def make(
+        *options: str,
+        files: str = "*",
+        rules: tuple[str, ...] = ("--no-keep-fingerprints",),
+        settings: Sequence[str] = RULES,
+    ) -> list[str]:
+        return [
+            sys.executable, "-m", "flows.cli.main", "corpus", "build", "--runner", "dataflow",
+            "--input", f"{bucket}/crawl/{files}", "--out", f"{bucket}/corpus", *settings, *rules,
+            "--",
+            "--project=test-project", "--region=europe-west4", f"--temp_location={bucket}/tmp",
+            f"--dataflow_endpoint={peer.address}", *options,
+        ]  # fmt: skip
+
+    return make
+
+
+@pytest.fixture
+def build(command: Callable[..., list[str]]) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Give a function that runs the command."""
+
+    def run(*options: str, **settings: Any) -> subprocess.CompletedProcess[str]:
+        words = command(*options, **settings)
+        return subprocess.run(words, capture_output=True, text=True, check=False, cwd=ROOT)
+
+    return run

@@ -67,7 +67,7 @@ def jobs(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
     work = WorkDirectory(str(tmp_path_factory.mktemp("work")))
     config = CorpusConfig(keep_fingerprints=False)
     job = prepare_job(work, config, config.load())
-    build = Captured(files, job, "gs://some-bucket/corpus", "dataflow", OPTIONS)
+    build = Captured(files, job, "gs://some-bucket/corpus", "", "dataflow", OPTIONS)
     build.ingest()
     build.deduplicate()
     build.finish()

@@ -6,16 +6,12 @@ minutes, most of them waiting: Beam's client looks at a job every five seconds.
 
 import os
 import re
-import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
-from types import ModuleType
 
 import corpus_files
-import crawl_files as crawl
 import pytest
+from dataflow_builds import IMAGE, PHASES, ROOT, RULES
 from trees import data_bytes
 
 from pipelines import storage
@@ -25,14 +21,6 @@ from pipelines.examples.build import ExamplesConfig, build_examples
 from pipelines.vocabulary.train import VocabularyConfig, train_vocabulary
 
 pytestmark = pytest.mark.dataflow
-
-ROOT = Path(__file__).parents[2]
-UV = Path(sys.executable).with_name("uv")
-IMAGE = "example.test/mswitch:1"
-PHASES = ("ingest", "url-dedup", "line-dedup", "finish", "shards")
-RULES = ["--min-lines=1", "--min-long-line-characters=1", "--language-threshold=0.7",
-         "--min-validation-documents=1", "--shard-bytes=2000", "--bucket-bytes=500"]  # fmt: skip
-
 
 #: Ten lines of a user's own.
 RECIPE = """
@@ -48,111 +36,6 @@ class Umlauts(Rule):
 
 GERMAN = Recipe("german", [IdentifyLanguage(), Umlauts()], [UrlDedup(), LineDedup("language")])
 """
-
-
-@pytest.fixture(scope="module")
-def peer_module() -> ModuleType:
-    import peer
-
-    return peer
-
-
-@pytest.fixture(scope="module")
-def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Python with what the template's image installs, and without mswitch."""
-    venv = tmp_path_factory.mktemp("worker") / "venv"
-    requirements = ROOT / "requirements-gcp.txt"
-    subprocess.run([UV, "venv", "--quiet", "--python", sys.executable, venv], check=True)
-    python = venv / "bin" / "python"
-    subprocess.run(
-        [UV, "pip", "sync", "--quiet", "--require-hashes", "--python", python, requirements],
-        check=True,
-    )
-    return python
-
-
-@pytest.fixture(scope="module")
-def peer(
-    python: Path,
-    peer_module: ModuleType,
-    storage_server: str,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[object]:
-    """A peer with two images: Beam's own, and one in which mswitch is installed."""
-    folder = tmp_path_factory.mktemp("peer")
-    source = folder / "source"
-    leave_out = shutil.ignore_patterns(".*", "runs", "build", "*.egg-info")
-    shutil.copytree(ROOT, source, ignore=leave_out)
-    (folder / "beam").mkdir()
-    peer_module.install(UV, source, folder / "mswitch")
-    images = {peer_module.DEFAULT_IMAGE: folder / "beam", IMAGE: folder / "mswitch"}
-    peer = peer_module.Peer(python, UV, images, folder)
-    with peer_module.serve(peer) as address:
-        peer.address = address
-        yield peer
-
-
-@pytest.fixture
-def crawl_files(tmp_path: Path) -> list[Path]:
-    texts = [(crawl.GERMAN, "de"), (crawl.ENGLISH, "en"), (crawl.GERMAN, "copy")]
-    return [
-        crawl.write(
-            tmp_path / "crawl" / f"{n}.warc.wet.gz",
-            [
-                crawl.record(crawl.prose(text, page), f"http://{site}.example/{page}")
-                for page in range(9)
-            ],
-        )
-        for n, (text, site) in enumerate(texts)
-    ]
-
-
-@pytest.fixture
-def config() -> CorpusConfig:
-    """What RULES say."""
-    return CorpusConfig(
-        min_lines=1,
-        min_long_line_characters=1,
-        language_threshold=0.7,
-        min_validation_documents=1,
-        shard_bytes=2000,
-        bucket_bytes=500,
-    )
-
-
-@pytest.fixture
-def local_data(crawl_files: list[Path], tmp_path: Path, config: CorpusConfig) -> dict[str, bytes]:
-    out = tmp_path / "local"
-    build_corpus([str(path) for path in crawl_files], out, config)
-    return data_bytes(out / "data")
-
-
-@pytest.fixture
-def build(
-    peer: object, bucket: str, crawl_files: list[Path], upload: Callable[[Path, str], str]
-) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Give a function that runs the command as a user of Dataflow would."""
-    for path in crawl_files:
-        upload(path, f"{bucket}/crawl/{path.name}")
-
-    def run(
-        *options: str,
-        files: str = "*",
-        rules: tuple[str, ...] = ("--no-keep-fingerprints",),
-        settings: Sequence[str] = RULES,
-    ) -> subprocess.CompletedProcess[str]:
-        command = [
-            sys.executable, "-m", "flows.cli.main", "corpus", "build", "--runner", "dataflow",
-            "--input", f"{bucket}/crawl/{files}", "--out", f"{bucket}/corpus", *settings, *rules,
-            "--",
-            "--project=test-project", "--region=europe-west4", f"--temp_location={bucket}/tmp",
-            f"--dataflow_endpoint={peer.address}", *options,
-        ]  # fmt: skip
-        return subprocess.run(
-            command, capture_output=True, text=True, check=False, cwd=ROOT, env=os.environ
-        )
-
-    return run
 
 
 def test_workers_run_from_the_staged_package(build, peer, bucket, local_data):

@@ -84,6 +84,10 @@ def test_the_help_of_a_command_has_an_example(command, capsys):
             "--text has no value: give a text with <extra_id_0>",
         ),
         (["demo", "--stpes", "3"], "Unknown option: --stpes. Did you mean --steps?"),
+        (
+            ["corpus", "build", "--input=crawl.gz", "--out=corpus", "--cancel"],
+            "--cancel: give --runner dataflow too, not local",
+        ),
     ],
 )
 def test_a_wrong_command_line_is_named_and_exits_with_2(argv, complaint, capsys):

@@ -2,7 +2,8 @@
 
 A job runs in a process of its own, in an environment that has only what its image has (a directory
 of packages, by the image's name) and what was staged for it; its pipeline is executed by Beam's
-FnApiRunner (worker.py). States, messages and counters are reported as the service does.
+FnApiRunner (worker.py). States, messages and counters are reported as the service does: a listing
+has summaries, in pages; of two jobs with one name the second is refused.
 """
 
 import contextlib
@@ -19,6 +20,7 @@ from collections.abc import Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 from apache_beam.portability.api import beam_runner_api_pb2 as beam_api
 
@@ -29,6 +31,9 @@ WORKER = Path(__file__).with_name("worker.py")
 #: A request for a job's state is answered when the job ends, or after this time.
 PATIENCE_SECS = 20.0
 TIME = "2026-01-01T00:00:00Z"
+#: `ListJobsRequest.Filter.ACTIVE`, `JobView.JOB_VIEW_DESCRIPTION` and `JOB_STATE_CANCELLED`.
+ACTIVE, DESCRIPTION, CANCELLED = "3", "3", 5
+JOBS_PER_PAGE = 2
 _PATH = re.compile(
     r"/v1b3/projects/(?P<project>[^/]+)/locations/(?P<region>[^/]+)/jobs"
     r"(/(?P<job>[^/?]+)(/(?P<what>messages|metrics))?)?"
@@ -48,8 +53,19 @@ class Job:
     directory: Path
     state: str = "JOB_STATE_RUNNING"
     error: str = ""
+    process: subprocess.Popen[str] | None = None
     result: dict[str, Any] = dataclasses.field(default_factory=dict)
     finished: threading.Event = dataclasses.field(default_factory=threading.Event)
+
+    def summary(self) -> dict[str, Any]:
+        """What `JOB_VIEW_SUMMARY` has."""
+        return {"id": self.spec["id"], "name": self.spec["name"], "currentState": self.state}
+
+    def cancel(self) -> None:
+        self.state = "JOB_STATE_CANCELLED"
+        if self.process is not None:
+            self.process.kill()
+        self.finished.set()
 
     @property
     def options(self) -> dict[str, Any]:
@@ -70,6 +86,10 @@ class Peer:
         jobs: all jobs so far.
         worker_environment: further variables for the worker of the next job that has a certain
             word in its name.
+        machines: jobs with a certain word in their name have machines once the event is set.
+        unlisted: for so many listings, what is new does not show.
+        answers_conflict: whether a job is refused by code 409, or by the job that has its name;
+            the service does both.
     """
 
     def __init__(self, python: Path, uv: Path, images: Mapping[str, Path], directory: Path):
@@ -78,12 +98,20 @@ class Peer:
         self.directory = directory
         self.jobs: list[Job] = []
         self.worker_environment: dict[str, dict[str, str]] = {}
+        self.machines: dict[str, threading.Event] = {}
+        self.unlisted = 0
+        self.answers_conflict = False
+
+    def active(self) -> list[Job]:
+        """What a listing has."""
+        self.unlisted -= 1
+        running = [job for job in self.jobs if not job.finished.is_set()]
+        return running if self.unlisted < 0 else []
 
     def submit(self, body: bytes) -> Job:
         directory = Path(tempfile.mkdtemp(prefix="job-", dir=self.directory))
         job = Job(json.loads(body), len(body), directory)
         job.spec["id"] = directory.name
-        # Of two jobs with one name the second is refused: the answer is the first.
         for other in self.jobs:
             if other.spec["name"] == job.spec["name"] and not other.finished.is_set():
                 return other
@@ -92,13 +120,19 @@ class Peer:
         return job
 
     def _run(self, job: Job) -> None:
+        for word, event in list(self.machines.items()):
+            if word in job.spec["name"]:
+                event.wait()
+        if job.finished.is_set():
+            return
         try:
             self._execute(job)
-            job.state = "JOB_STATE_DONE"
+            state = "JOB_STATE_DONE"
         except Exception as error:
             job.error = str(error)
-            job.state = "JOB_STATE_FAILED"
-        finally:
+            state = "JOB_STATE_FAILED"
+        if not job.finished.is_set():
+            job.state = state
             job.finished.set()
 
     def _execute(self, job: Job) -> None:
@@ -115,17 +149,17 @@ class Peer:
         environment["PYTHONPATH"] = os.pathsep.join(map(str, packages))
         for name in [name for name in self.worker_environment if name in job.spec["name"]]:
             environment.update(self.worker_environment.pop(name))
-        done = subprocess.run(
+        job.process = subprocess.Popen(
             [self.python, "-P", WORKER, job.directory],
             env=environment,
             cwd=job.directory,
-            capture_output=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
             text=True,
-            check=False,
         )
-        if done.returncode:
-            end = done.stderr[-4000:]
-            raise FailedJobError(f"the worker ended with exit code {done.returncode}: {end}")
+        _, said = job.process.communicate()
+        if code := job.process.returncode:
+            raise FailedJobError(f"the worker ended with exit code {code}: {said[-4000:]}")
         job.result = json.loads((job.directory / "result.json").read_text())
 
     def _image(self, job: Job) -> Path:
@@ -169,13 +203,35 @@ def serve(peer: Peer) -> Iterator[str]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self):
-            job = peer.submit(self.rfile.read(int(self.headers["Content-Length"])))
-            self._answer({**job.spec, "currentState": "JOB_STATE_PENDING"})
+            body = self._read()
+            job = peer.submit(body)
+            is_other = job.spec["clientRequestId"] != json.loads(body)["clientRequestId"]
+            if is_other and peer.answers_conflict:
+                text = f"There is already an active job named {job.spec['name']}."
+                error = {"code": 409, "message": text, "status": "ALREADY_EXISTS"}
+                self._answer({"error": error}, 409)
+            else:
+                self._answer({**job.spec, "currentState": "JOB_STATE_PENDING"})
+
+        def do_PUT(self):
+            assert json.loads(self._read()) == {"requestedState": CANCELLED}
+            job = self._job()
+            job.cancel()
+            self._answer(job.summary())
 
         def do_GET(self):
             found = _PATH.match(self.path)
             assert found, self.path
-            [job] = [job for job in peer.jobs if job.spec["id"] == found["job"]]
+            query = parse_qs(urlsplit(self.path).query)
+            if found["job"] is None:
+                assert query["filter"] == [ACTIVE]
+                start = int(query.get("pageToken", ["0"])[0])
+                end = start + JOBS_PER_PAGE
+                listed = [job.summary() for job in peer.active()]
+                more = {"nextPageToken": str(end)} if end < len(listed) else {}
+                self._answer({"jobs": listed[start:end], **more})
+                return
+            job = self._job()
             if found["what"] == "messages":
                 importance = "JOB_MESSAGE_ERROR" if job.error else "JOB_MESSAGE_BASIC"
                 message = {
@@ -192,13 +248,24 @@ def serve(peer: Peer) -> Iterator[str]:
                     for tentative in (True, False)
                 ]
                 self._answer({"metrics": metrics})
+            elif query.get("view") == [DESCRIPTION]:
+                self._answer({**job.spec, "currentState": job.state})
             else:
                 job.finished.wait(PATIENCE_SECS)
-                self._answer({**job.spec, "currentState": job.state})
+                self._answer(job.summary())
 
-        def _answer(self, value: dict[str, Any]):
+        def _job(self) -> Job:
+            found = _PATH.match(self.path)
+            assert found, self.path
+            [job] = [job for job in peer.jobs if job.spec["id"] == found["job"]]
+            return job
+
+        def _read(self) -> bytes:
+            return self.rfile.read(int(self.headers["Content-Length"]))
+
+        def _answer(self, value: dict[str, Any], code: int = 200):
             body = json.dumps(value).encode()
-            self.send_response(200)
+            self.send_response(code)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()

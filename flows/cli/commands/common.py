@@ -12,6 +12,12 @@ Json = Annotated[bool, Parameter(negative="", help="Print one JSON object as the
 BeamOptions = Annotated[
     str, Parameter(show=False, help="Options for Beam itself, after `--`, such as --region=...")
 ]
+Cancel = Annotated[
+    bool,
+    Parameter(
+        negative="", help="Build nothing: cancel the jobs of this output that run on Dataflow."
+    ),
+]
 
 #: What comes before a figure that is a bound.
 _BOUNDS = {None: "", "none": "", "lower": "> ", "upper": "< "}
@@ -63,6 +69,22 @@ def check_beam_options(options: Sequence[str]) -> list[str]:
                 "as --name=value"
             )
     return list(options)
+
+
+def cancel_on_dataflow(out: str, runner: str, options: Sequence[str], json: bool) -> int:
+    """Cancel the jobs that make an output.
+
+    Raises:
+        UserError: they do not run on Dataflow, or Beam's options are not a build's.
+    """
+    from pipelines.dataflow_jobs import cancel_jobs
+    from pipelines.runners import pipeline_options
+
+    if runner != "dataflow":
+        raise UserError(f"--cancel: give --runner dataflow too, not {runner}")
+    cancelled = cancel_jobs(out, pipeline_options(runner, options))
+    text = f"{out}: {', '.join(cancelled) or 'no job runs'}{' cancelled' if cancelled else ''}"
+    return print_result({"out": out, "cancelled": cancelled}, text, json)
 
 
 def split_commas(words: Sequence[str] | None) -> tuple[str, ...] | None:

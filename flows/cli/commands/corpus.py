@@ -8,7 +8,9 @@ from cyclopts import App, Parameter
 
 from flows.cli.commands.common import (
     BeamOptions,
+    Cancel,
     Json,
+    cancel_on_dataflow,
     check_beam_options,
     finish,
     print_result,
@@ -33,6 +35,7 @@ def build(
     config: Annotated[CorpusConfig, Parameter(name="*", consume_multiple=True)] = CorpusConfig(),  # noqa: B008
     runner: RunnerName = "local",
     append: bool = False,
+    cancel: Cancel = False,
     json: Json = False,
 ) -> int:
     """Build a corpus: Parquet per language and split, from WET, WARC, JSONL or Parquet files.
@@ -58,6 +61,8 @@ def build(
         languages = parse_codes(split_commas(config.languages) or ())
         config = dataclasses.replace(config, languages=languages)
     options = check_beam_options(beam_options)
+    if cancel:
+        return cancel_on_dataflow(out, runner, options, json)
     summary = build_corpus(
         input,
         out,

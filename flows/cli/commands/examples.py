@@ -4,7 +4,14 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from flows.cli.commands.common import BeamOptions, Json, check_beam_options, finish
+from flows.cli.commands.common import (
+    BeamOptions,
+    Cancel,
+    Json,
+    cancel_on_dataflow,
+    check_beam_options,
+    finish,
+)
 from pipelines.examples.build import ExamplesConfig, build_examples
 from pipelines.runners import RunnerName
 
@@ -19,6 +26,7 @@ def build(
     out: str,
     config: Annotated[ExamplesConfig, Parameter(name="*")] = ExamplesConfig(),  # noqa: B008
     runner: RunnerName = "local",
+    cancel: Cancel = False,
     json: Json = False,
 ) -> int:
     """Tokenize and segment a corpus into a seqio cache that is also addressable by index.
@@ -37,5 +45,7 @@ def build(
         runner: where the Beam pipelines run.
     """
     options = check_beam_options(beam_options)
+    if cancel:
+        return cancel_on_dataflow(out, runner, options, json)
     summary = build_examples(corpus, vocab, out, config, runner=runner, beam_options=options)
     return finish(summary, json)

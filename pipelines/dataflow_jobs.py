@@ -1,0 +1,158 @@
+"""Jobs of Dataflow outlive the command that submits them: they are found again, or cancelled.
+
+Dataflow runs one job of a name at a time. The name of a job has a hash of the directory that it
+writes to; its label has that and a hash of the build, so that only its own build waits for it.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from pipelines.errors import UserError
+from pipelines.progress import say
+
+if TYPE_CHECKING:
+    from apache_beam.options.pipeline_options import PipelineOptions
+    from apache_beam.runners.dataflow.dataflow_runner import DataflowPipelineResult
+    from apache_beam.runners.runner import PipelineResult
+
+_LABEL = "mswitch-build"
+
+
+def job_name(what: str, directory: str) -> str:
+    """Return the name of a job that writes to `directory`."""
+    return f"{what}-{_digest(directory)}"
+
+
+def job_label(what: str, directory: str, identity: str) -> str:
+    """Return the label of a job, as Beam's option --labels takes it.
+
+    Args:
+        what: of the jobs of a build.
+        directory: where it writes to.
+        identity: of the build.
+    """
+    return f"{_LABEL}={_digest(directory)}-{_digest(f'{what} {identity}')}"
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.rstrip("/").encode()).hexdigest()[:8]
+
+
+def run_job(submit: Callable[[], Any], options: "PipelineOptions") -> "PipelineResult":
+    """Submit a job, or find the one that an earlier start of the build has submitted; wait for it.
+
+    Args:
+        submit: submits the job.
+        options: its name, label, project and region.
+
+    Raises:
+        UserError: another job of the same name runs, or this one was cancelled.
+        DataflowRuntimeException: it failed.
+    """
+    from apache_beam.runners.dataflow.dataflow_runner import DataflowRuntimeException
+    from apache_beam.runners.dataflow.internal.apiclient import DataflowJobAlreadyExistsError
+    from apache_beam.runners.runner import PipelineState
+    from google.api_core.exceptions import Conflict
+
+    service = _Service(options)
+    result = service.find()
+    if result is None:
+        try:
+            result = submit()
+        except (Conflict, DataflowJobAlreadyExistsError):
+            # Another command was faster; its job may have ended since.
+            result = service.find() or submit()
+    link = service.link(result.job_id())
+    say("dataflow", f"job {service.name} goes on if this command ends: {link}")
+    try:
+        result.wait_until_finish()
+    except DataflowRuntimeException as error:
+        if error.result.state != PipelineState.CANCELLED:
+            raise
+        raise UserError(
+            f"job {service.name} was cancelled; the same command starts it again: {link}"
+        ) from error
+    return result
+
+
+def cancel_jobs(directory: str, options: "PipelineOptions") -> list[str]:
+    """Cancel the jobs that write to a directory; return their names. Their end is not waited for.
+
+    Args:
+        directory: the URL of a corpus or of examples.
+        options: with the project and region of the build.
+    """
+    service = _Service(options)
+    cancelled = []
+    for job in service.active():
+        if job.name not in (service.name, job_name(job.name.rpartition("-")[0], directory)):
+            continue
+        if service.label(job.id).startswith(f"{_digest(directory)}-"):
+            service.client.modify_job_state(job.id, "JOB_STATE_CANCELLED")
+            cancelled.append(job.name)
+    return cancelled
+
+
+class _Service:
+    """The jobs of a project in a region."""
+
+    def __init__(self, options: "PipelineOptions"):
+        from apache_beam.options.pipeline_options import GoogleCloudOptions
+        from apache_beam.runners.dataflow.internal.apiclient import DataflowApplicationClient
+
+        self.options = options
+        self.cloud = options.view_as(GoogleCloudOptions)
+        self.client = DataflowApplicationClient(options)
+        self.name: str = self.cloud.job_name
+        self._place = {"project_id": self.cloud.project, "location": self.cloud.region}
+
+    def link(self, job_id: str) -> str:
+        """Where a person sees a job."""
+        place = f"{self.cloud.region}/{job_id}?project={self.cloud.project}"
+        return f"https://console.cloud.google.com/dataflow/jobs/{place}"
+
+    def active(self) -> Iterator[Any]:
+        """The jobs that have not ended, without their labels."""
+        from google.cloud import dataflow
+
+        active = dataflow.ListJobsRequest.Filter.ACTIVE
+        request = dataflow.ListJobsRequest(**self._place, filter=active)
+        return iter(self.client._jobs_client.list_jobs(request))
+
+    def label(self, job_id: str) -> str:
+        """What a job has as the label of our jobs."""
+        from google.cloud import dataflow
+
+        view = dataflow.JobView.JOB_VIEW_DESCRIPTION
+        request = dataflow.GetJobRequest(**self._place, job_id=job_id, view=view)
+        return self.client._jobs_client.get_job(request).labels.get(_LABEL, "")
+
+    def find(self) -> "DataflowPipelineResult | None":
+        """The job of this name that runs.
+
+        Raises:
+            UserError: it is not this build's.
+        """
+        from apache_beam.runners.dataflow.dataflow_metrics import DataflowMetrics
+        from apache_beam.runners.dataflow.dataflow_runner import (
+            DataflowPipelineResult,
+            DataflowRunner,
+        )
+
+        for job in self.active():
+            if job.name != self.name:
+                continue
+            if f"{_LABEL}={self.label(job.id)}" not in self.cloud.labels:
+                raise UserError(
+                    f"another job {self.name} runs, which is not of this build: wait for its end "
+                    f"or cancel it: {self.link(job.id)}"
+                )
+            say("dataflow", f"job {self.name} of this build runs already")
+            runner = DataflowRunner()
+            runner.dataflow_client = self.client
+            result = DataflowPipelineResult(job, runner, self.options)
+            metrics = DataflowMetrics(self.client, result)
+            result.metric_results = metrics  # pyright: ignore[reportAttributeAccessIssue]
+            return result
+        return None
