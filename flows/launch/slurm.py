@@ -28,6 +28,8 @@ _OVER = re.compile(
     r"BOOT_FAIL|CANCELLED|COMPLETED|DEADLINE|FAILED|NODE_FAIL|OUT_OF_MEMORY|PREEMPTED|REVOKED"
     r"|TIMEOUT"
 )
+#: Options of `sbatch` with which a job is not the one of its name in this cluster's queue.
+_REFUSED = ("--array", "--clusters", "--cluster", "--test-only", "--wait", "--wrap")
 #: Of what `sbatch` says when the controller, or munge, does not answer.
 _NO_ANSWER = re.compile(
     r"unable to contact|timed out|connection refused|connect failure|transport endpoint"
@@ -68,6 +70,11 @@ class Slurm:
             if not option.startswith("--"):
                 raise UserError(
                     f"{option!r} is not an option of sbatch: give it as --name=value, in one word"
+                )
+            if option.partition("=")[0] in _REFUSED:
+                raise UserError(
+                    f"--sbatch-option {option}: leave it out, it would hide the job from the queue "
+                    "or make several of it"
                 )
 
     @property

@@ -1,7 +1,6 @@
 """One page over all reports in a place, which people bookmark, and the same as JSON."""
 
 import datetime
-import json
 import os
 import urllib.parse
 from collections.abc import Iterator
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, FiniteFloat, NonNegativeInt
+from pydantic_core import from_json
 
 from flows.pages.templates import template_environment
 from flows.report import text as report_text
@@ -144,7 +144,8 @@ def _rows(directory: str) -> Iterator[dict[str, Any]]:
         if not any(map(storage.exists, markers)):
             return None
         try:
-            content = json.loads(storage.read_bytes(file.path))
+            # Unlike the json module's, its error for deep nesting is a ValueError.
+            content = from_json(storage.read_bytes(file.path))
             if "candidates" in content:
                 return None  # each of them is listed
             report = Report.model_validate(content)

@@ -84,6 +84,13 @@ def test_a_job_is_followed_in_the_background_paused_resumed_and_cancelled(world,
             ["submit", "--launcher", "slurm", "--sbatch-option", "x", "--", "train", "--out", "x"],
             "'x' is not an option of sbatch: give it as --name=value",
         ),
+        (
+            [
+                *("submit", "--launcher", "slurm", "--sbatch-option", "--clusters=a"),
+                *("--", "train", "--out", "x"),
+            ],
+            "--sbatch-option --clusters=a: leave it out",
+        ),
         (["submit", "--", "train", "--out", "gs://bucket/run"], "give a directory as --out"),
         (["list", "nowhere"], "nowhere is not a directory: give one below which outputs lie"),
         (["submit", "--", "plan"], "or a command that makes none without `mswitch runs submit`"),

@@ -109,9 +109,11 @@ def test_what_reports_say_of_themselves_is_text(place):
         "{",
         "[]",
         "{}",
+        "[" * 100_000,
         '{"summary": {"languages": "many"}}',
         '{"summary": {"median_step_speedup": {"value": NaN}}}',
     ],
+    ids=lambda content: content[:40],
 )
 def test_what_is_no_report_is_left_out_and_said(place, content, capsys):
     (place / "few" / "report.json").write_text(content)
