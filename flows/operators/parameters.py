@@ -17,23 +17,28 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, get_type_hints
 
-from prefect.exceptions import FailedRun
+from prefect.exceptions import CancelledRun, FailedRun
 from prefect.logging import get_logger
-from prefect.states import Failed
+from prefect.states import Cancelled, Failed
 from pydantic import Field
 from pydantic.fields import FieldInfo
 
 from pipelines.dataflow.docstrings import attribute_docs
-from pipelines.errors import as_user_error
+from pipelines.errors import UserError, as_user_error
 
 #: The field of a flow's settings whose own fields are parameters without a prefix.
 CONFIG = "config"
 
 
+class JobCancelledError(UserError):
+    """A person cancelled a job, or the flow run that followed it."""
+
+
 def flat(function: Callable[[Any], Any]) -> Callable[..., Any]:
     """Give a flow's function, which takes one configuration class, a parameter for each field.
 
-    What the user got wrong becomes a state Failed with the one line as its message.
+    What the user got wrong becomes a state Failed with the one line as its message; of a job that
+    was cancelled, Cancelled.
     """
     [parameter] = inspect.signature(function).parameters.values()
     settings = parameter.annotation
@@ -42,6 +47,8 @@ def flat(function: Callable[[Any], Any]) -> Callable[..., Any]:
     def flattened(**values: Any) -> Any:
         try:
             return function(configured(settings, values))
+        except JobCancelledError as error:
+            return Cancelled(message=str(error))
         except Exception as error:
             refusal = as_user_error(error)
             if refusal is None:
@@ -65,7 +72,7 @@ class _RefusalsInOneLine(logging.Filter):
         kind = record.exc_info[0] if record.exc_info else None
         if kind is None:
             record.exc_info = None
-        return kind is None or not issubclass(kind, FailedRun)
+        return kind is None or not issubclass(kind, FailedRun | CancelledRun)
 
 
 for _name in ("flow_runs", "task_runs", "engine"):

@@ -11,7 +11,7 @@ from prefect import flow, get_client
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.events import emit_event
 from prefect.exceptions import ObjectNotFound
-from prefect.states import AwaitingRetry
+from prefect.states import AwaitingRetry, Cancelled
 
 from flows.launch.job import Unreachable
 from flows.launch.record import Record, find_records, follower
@@ -56,7 +56,8 @@ def settle(operators: Operators, record: Record, flow_run: FlowRun | None) -> No
         if record.intent == "run" and follower(record.job.out) is None:
             start_again(flow_run)
     elif record.alive is None:
-        return
+        if flow_run is not None and state is not None and state.type == StateType.CANCELLING:
+            finish_cancelling(flow_run, record)
     elif state is not None and state.is_paused():
         ask(record.job, operators.launcher_of(record), "pause")
     elif state is not None and state.type in (StateType.CANCELLING, StateType.CANCELLED):
@@ -74,6 +75,13 @@ def start_again(flow_run: FlowRun) -> None:
     say("reconcile", f"{flow_run.name} crashed: it is started again")
     with get_client(sync_client=True) as client:
         client.set_flow_run_state(flow_run.id, AwaitingRetry(), force=True)
+
+
+def finish_cancelling(flow_run: FlowRun, record: Record) -> None:
+    """Say that a flow run is Cancelled, if it has no process that could."""
+    if record.intent == "cancel" and follower(record.job.out) is None:
+        with get_client(sync_client=True) as client:
+            client.set_flow_run_state(flow_run.id, Cancelled(), force=True)
 
 
 def _cancel(operators: Operators, record: Record) -> None:

@@ -23,6 +23,7 @@ from prefect.states import Failed, Suspended
 from flows.launch.job import Job, Launcher, Unreachable
 from flows.launch.record import find_records, read_record
 from flows.launch.run import ask, run_job
+from flows.operators.parameters import JobCancelledError
 from flows.operators.profile import Operators, read_operators
 from pipelines.errors import UserError, as_user_error
 from pipelines.progress import lines_to, pass_on, say
@@ -65,7 +66,7 @@ def step(name: str, **options: Any) -> Callable[[Callable[..., Any]], Step]:
                 with lines_to(log):
                     return function(*arguments, **named)
             except Exception as error:
-                refusal = as_user_error(error)
+                refusal = error if isinstance(error, UserError) else as_user_error(error)
                 if refusal is None:
                     raise
                 return Failed(message=str(refusal), data=refusal)
@@ -130,7 +131,8 @@ def follow(job: Job, launcher: Launcher, on_poll: Callable[[], None] = lambda: N
         on_poll: called every few seconds.
 
     Raises:
-        UserError: it was refused, or failed, or was cancelled.
+        UserError: it was refused, or failed.
+        JobCancelledError: it was cancelled.
         Pause: this flow run is suspended, and the job saved and stopped.
         Abort: this flow run is another process's by now.
     """
@@ -145,6 +147,8 @@ def follow(job: Job, launcher: Launcher, on_poll: Callable[[], None] = lambda: N
     result = run_job(job, launcher, on_lines=pass_on, on_poll=flow_run.poll, sleep=flow_run.sleep)
     if result.outcome == "paused":
         raise Pause(state=flow_run.suspended())
+    if result.outcome == "cancelled":
+        raise JobCancelledError(f"{job.out}: {result.message}")
     if result.outcome != "done":
         raise UserError(result.message)
 

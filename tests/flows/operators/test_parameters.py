@@ -13,6 +13,7 @@ from flows.operators.corpus import append_crawl, corpus
 from flows.operators.deployments import DEPLOYMENTS, schema_of
 from flows.operators.examples import examples
 from flows.operators.parameters import (
+    JobCancelledError,
     configured,
     flat,
     flat_values,
@@ -180,6 +181,17 @@ def test_a_rule_of_several_fields_fails_the_run_in_one_line():
     assert not seen
     assert some_flow(batch_size=32, pack=4) is None
     assert seen[0].config.rows == 8
+
+
+def test_a_flow_whose_job_was_cancelled_is_cancelled():
+    @flat
+    def some_flow(settings: PairSettings) -> None:
+        raise JobCancelledError("run: cancelled")
+
+    state = some_flow()
+
+    assert state.is_cancelled()
+    assert state.message == "run: cancelled"
 
 
 def parsed(config: Any) -> Any:

@@ -199,6 +199,18 @@ def test_a_crashed_flow_run_is_started_again_unless_a_person_paused_its_job(
     assert again == [run]
 
 
+def test_a_flow_run_that_cancels_without_a_process_is_cancelled(launched, tmp_path, monkeypatch):
+    ended: list[FlowRun] = []
+    monkeypatch.setattr(reconciling, "finish_cancelling", lambda run, _: ended.append(run))
+    run = flow_run(StateType.CANCELLING, "Cancelling")
+    made = record(tmp_path, run)
+
+    reconciling.settle(Operators(), made, run)
+    assert not ended
+    reconciling.settle(Operators(), read_record(tmp_path / "run"), run)
+    assert ended == [run]
+
+
 def test_a_running_flow_run_is_left_alone(launched, tmp_path):
     launcher, events = launched
     run = flow_run(StateType.RUNNING, "Running")
