@@ -65,6 +65,7 @@ class Trainings:
         self.examples, self.launcher = examples, launcher
         self.trainings: dict[Path, PrefectFuture[Any]] = {}
         self.evaluations: dict[Path, PrefectFuture[Any]] = {}
+        self._done: set[PrefectFuture[Any]] = set()
         self._shown = 0.0
 
     def train(self, at_a_time: int) -> None:
@@ -83,7 +84,9 @@ class Trainings:
                     self._evaluate_what_is_there()
                 if time.monotonic() - self._shown > LIVE_SECS:
                     self._show()
-                wait(list(self.trainings.values()), timeout=LOOK_SECS)
+                self._done = wait(list(self.trainings.values()), timeout=LOOK_SECS).done
+                for one in self._done:
+                    one.wait()  # from here on its state is known without asking the server
             for training in self.trainings.values():
                 training.result()
         except Exception:
@@ -107,11 +110,11 @@ class Trainings:
         self._show()
 
     def _going_on(self) -> list[PrefectFuture[Any]]:
-        return [one for one in self.trainings.values() if not one.state.is_final()]
+        return [one for one in self.trainings.values() if one not in self._done]
 
     def _next(self) -> Planned | None:
         """What to train next; nothing where one failed, since nothing is compared without it."""
-        if any(one.state.is_failed() for one in self.trainings.values()):
+        if any(one.state.is_failed() for one in self._done):
             return None
         return next((one for one in self.planned if one.out not in self.trainings), None)
 
