@@ -93,9 +93,9 @@ class Operators(_Table):
             raise UserError(f"unknown launcher {name!r}: choose among {', '.join(profiles)}")
         try:
             return make_launcher(profiles[name])
-        except (KeyError, TypeError) as error:
+        except UserError as error:
             raise UserError(
-                f"[launchers.{name}] of {FILE} has a wrong or missing key ({error}): "
+                f"[launchers.{name}] of {FILE} has a wrong or missing key ({profiles[name]}): "
                 'give launcher = "local" or "slurm" and its settings'
             ) from error
 
