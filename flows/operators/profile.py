@@ -93,7 +93,7 @@ class Operators(_Table):
             raise UserError(f"unknown launcher {name!r}: choose among {', '.join(profiles)}")
         try:
             return make_launcher(profiles[name])
-        except UserError as error:
+        except (KeyError, TypeError, UserError) as error:
             raise UserError(
                 f"[launchers.{name}] of {FILE} has a wrong or missing key ({profiles[name]}): "
                 'give launcher = "local" or "slurm" and its settings'
