@@ -7,7 +7,7 @@ from flows.launch.job import Unreachable
 from flows.launch.launchers import make_launcher
 from flows.launch.outcomes import Budgets
 from flows.launch.record import Record, follower
-from flows.launch.run import decide
+from flows.launch.run import decide, is_finished
 from pipelines.errors import UserError
 
 #: States in which nothing more happens until somebody asks for it.
@@ -42,6 +42,8 @@ def summarise(record: Record) -> Summary:
             message = " ".join(part for part in (status.where, status.reason) if part)
         except (Unreachable, UserError) as error:  # such as: Slurm is not installed here
             state, message = "unreachable", str(error)
+        if state in ("ended", "unreachable") and is_finished(record, record.job.has_marker()):
+            state, message = "done", "done"
     else:
         result = decide(record, record.job.has_marker(), Budgets())
         if result is not None:
