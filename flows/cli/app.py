@@ -85,7 +85,7 @@ def run(argv: Sequence[str]) -> int:
     """Run one command line and return its exit code (2 for a command line that is wrong).
 
     Raises:
-        UserError: there is no such command, or an option is out of bounds.
+        UserError: the command is unknown, or an option is out of bounds.
     """
     if argv and not argv[0].startswith("-") and argv[0] not in SUBCOMMANDS:
         near = difflib.get_close_matches(argv[0], SUBCOMMANDS, n=1)

@@ -70,8 +70,8 @@ class Record:
     Attributes:
         job: the job.
         launcher: `Launcher.profile` of the one that has its attempts.
-        intent: what a person wants.
-        owner: who wants it: a person, or a flow run.
+        intent: what was asked for last.
+        owner: who asked for it: a person, or a flow run.
         attempts: in order.
         counted_after: budgets count the attempts after this one.
     """

@@ -22,7 +22,7 @@ from pipelines.progress import say
 
 #: Common Crawl's list of its dumps, the newest first.
 DUMPS = "https://index.commoncrawl.org/collinfo.json"
-#: Options of a build that an addition has of its own.
+#: Options that an addition does not take over from the build.
 _OF_ADDITION = ("--input=", "--append", "--out=")
 
 
@@ -111,7 +111,7 @@ def has_dump(corpus: Path, dump: str) -> bool:
     """Whether a corpus was built of files of this dump, or they were added to it.
 
     Raises:
-        UserError: there is no finished corpus.
+        UserError: the corpus is missing or not finished.
     """
     manifest = read_manifest(corpus, "corpus")
     lists = [manifest["inputs"], *(one["inputs"] for one in manifest.get("additions", []))]

@@ -34,7 +34,7 @@ def reconcile() -> None:
 
 @step("look at jobs")
 def look(operators: Operators, records: Sequence[Record]) -> None:
-    """Compare each job with the flow run that wants it."""
+    """Compare each job with the flow run that asked for it."""
     for record in records:
         flow_run_id = flow_run_of(record.owner)
         if flow_run_id is None:

@@ -218,12 +218,12 @@ class _Follower:
 
 
 def owner_of(flow_run_id: UUID | str) -> str:
-    """Who wants a job that a flow run follows."""
+    """The owner of a job that a flow run asked for."""
     return f"{_OWNER}{flow_run_id}"
 
 
 def flow_run_of(owner: str) -> UUID | None:
-    """The flow run that wants a job; None if a person does."""
+    """The flow run that asked for a job; None if a person did."""
     return UUID(owner.removeprefix(_OWNER)) if owner.startswith(_OWNER) else None
 
 

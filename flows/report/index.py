@@ -84,7 +84,7 @@ class Method(BaseModel):
 
 
 class Report(BaseModel):
-    """A report.json, as far as the index shows it; anything else is no report."""
+    """The fields of report.json that the index shows; other files are refused."""
 
     summary: Summary
     runs: ComparedRuns

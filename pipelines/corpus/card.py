@@ -12,22 +12,9 @@ import string
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pipelines.corpus import recipes
 from pipelines.corpus.croissant import croissant
 from pipelines.corpus.recipe import Recipe
-from pipelines.corpus.recipes import (
-    MC4,
-    BadWords,
-    Blocklist,
-    Decontaminate,
-    GopherQuality,
-    IdentifyLanguage,
-    IdentifyLanguageAndScript,
-    LanguageRule,
-    LineDedup,
-    MaskPersonalData,
-    NearDedup,
-    OptOut,
-)
 from pipelines.corpus.stats import language_totals
 from pipelines.languages import UNDETERMINED, mc4_codes
 from pipelines.records import COLUMN_MEANINGS, SPLITS
@@ -39,17 +26,17 @@ _SIZES = ("1K", "10K", "100K", "1M", "10M", "100M", "1B", "10B", "100B", "1T")
 _MARKDOWN = re.compile(f"[{re.escape(string.punctuation)}]")
 #: The steps of a recipe that the card speaks of.
 _SPOKEN_OF = (
-    BadWords,
-    Blocklist,
-    Decontaminate,
-    GopherQuality,
-    IdentifyLanguage,
-    IdentifyLanguageAndScript,
-    LanguageRule,
-    LineDedup,
-    MaskPersonalData,
-    NearDedup,
-    OptOut,
+    recipes.BadWords,
+    recipes.Blocklist,
+    recipes.Decontaminate,
+    recipes.GopherQuality,
+    recipes.IdentifyLanguage,
+    recipes.IdentifyLanguageAndScript,
+    recipes.LanguageRule,
+    recipes.LineDedup,
+    recipes.MaskPersonalData,
+    recipes.NearDedup,
+    recipes.OptOut,
 )
 
 
@@ -57,7 +44,7 @@ def data_card(
     config: Mapping[str, Any],
     manifest: Mapping[str, Sequence[Mapping[str, Any]]],
     stats: Mapping[str, Any],
-    recipe: Recipe = MC4,
+    recipe: Recipe = recipes.MC4,
 ) -> dict[str, str]:
     """Return the files that describe a corpus, by name.
 
@@ -69,7 +56,7 @@ def data_card(
     """
     langs = sorted(stats["languages"])
     title = (
-        f"Web text by language{', after mC4' if recipe.name == MC4.name else ''} "
+        f"Web text by language{', after mC4' if recipe.name == recipes.MC4.name else ''} "
         f"({len(langs)} language{'' if len(langs) == 1 else 's'})"
     )
     bases: set[str] = {lang.split("-")[0] for lang in langs}
