@@ -185,7 +185,8 @@ class CorpusConfig:
             return
         for field in dataclasses.fields(self):
             if field.name in _CHOICES and getattr(self, field.name) != field.default:
-                raise UserError(f"{field.name} chooses a built-in recipe: give it without recipe")
+                option = field.name.replace("_", "-")
+                raise UserError(f"--{option} chooses a built-in recipe: leave it out, or --recipe")
 
     def source(self) -> RecipeSource | None:
         """Read the source of the recipe, if it is the user's.
@@ -232,13 +233,15 @@ class CorpusConfig:
                 continue
             steps = [step.name for step in recipe.steps if _has(step, option)]
             if not steps:
-                raise UserError(f"{option}: recipe {recipe.name} has no rule for it: leave it out")
+                words = option.replace("_", "-")
+                raise UserError(f"--{words}: recipe {recipe.name} has no rule for it: leave it out")
             for step in steps:
                 changes[step][option] = value
         names = {step.name for step in recipe.steps}
         for option, step, field, value in self.modern.changes():
             if step not in names:
-                raise UserError(f"modern.{option} is for profile modern: choose that profile too")
+                words = option.replace("_", "-")
+                raise UserError(f"--modern.{words} is for profile modern: choose that profile too")
             changes[step][field] = value
         return recipe.change(changes)
 

@@ -27,12 +27,13 @@ PEER = HERE.parents[1] / ".venv-card" / "bin" / "python"
 MSWITCH = Path(sys.executable).with_name("mswitch")
 
 #: What the README gives for pages of a few sentences.
-SHORT = ["--min-lines", "1", "--min-long-line-characters", "1", "--language-threshold", "0.7"]
+SHORT = ["--min-lines", "1", "--min-long-line-characters", "1"]
+THRESHOLD = ["--language-threshold", "0.7"]
 VALIDATION = ["--min-validation-documents", "2"]
 BUILDS = {
-    "mc4": [*SHORT, *VALIDATION],
+    "mc4": [*SHORT, *THRESHOLD, *VALIDATION],
     "modern": [*SHORT, *VALIDATION, "--profile", "modern", "--modern.quality.min-words", "1"],
-    "small": [*SHORT, "--languages", ",".join(LANGS)],
+    "small": [*SHORT, *THRESHOLD, "--languages", ",".join(LANGS)],
 }
 #: What only a publisher can say.
 LEFT_OUT = ("license", "citeAs", "datePublished", "version")

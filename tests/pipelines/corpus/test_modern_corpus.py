@@ -180,7 +180,7 @@ def test_what_the_profile_refuses(tmp_path, pages):
         )
     with pytest.raises(UserError, match="contamination-share must be above 0"):
         modern_settings(contamination_share=0)
-    with pytest.raises(UserError, match=r"^modern\.quality is for profile modern"):
+    with pytest.raises(UserError, match=r"^--modern\.quality is for profile modern"):
         dataclasses.replace(modern_settings(), profile="mc4")
 
 

@@ -58,9 +58,9 @@ def test_options_set_fields_of_its_rules(files, tmp_path, recipe, capsys):
         build_with(files, tmp_path / "long", recipe(SHOUTING), min_long_line_characters=10_000)
     said = "[corpus] --min-long-line-characters 10000 replaces the recipe's 1 (paragraphs)\n"
     assert capsys.readouterr().err.startswith(said)
-    with pytest.raises(UserError, match=r"^max_page_characters: recipe calm has no rule for it"):
+    with pytest.raises(UserError, match=r"^--max-page-characters: recipe calm has no rule for it"):
         build_with(files, tmp_path / "corpus", recipe(SHOUTING), max_page_characters=5)
-    with pytest.raises(UserError, match=r"^profile chooses a built-in recipe"):
+    with pytest.raises(UserError, match=r"^--profile chooses a built-in recipe"):
         CorpusConfig(recipe="my_recipe.py", profile="modern")
 
 
