@@ -184,6 +184,14 @@ class Launcher(Protocol):
         """What `flows.launch.launchers.make_launcher` makes the same launcher of again, as JSON."""
         ...
 
+    def check(self, job: Job) -> None:
+        """Refuse what could never run here, before anything else is done for it.
+
+        Raises:
+            UserError: with what there is.
+        """
+        ...
+
     def submit(self, job: Job, attempt: int) -> None:
         """Start an attempt; one that was started before, alive or ended, is left as it is.
 

@@ -43,16 +43,24 @@ class Local:
         """Its name."""
         return {"launcher": "local"}
 
+    def check(self, job: Job) -> None:
+        """There is one host.
+
+        Raises:
+            UserError: the job needs several.
+        """
+        if job.hosts > 1:
+            raise UserError(
+                f"--hosts {job.hosts}: the launcher local has this machine; give --launcher slurm"
+            )
+
     def submit(self, job: Job, attempt: int) -> None:
         """Start the host process, unless it lives or has ended.
 
         Raises:
             UserError: the job needs several hosts.
         """
-        if job.hosts > 1:
-            raise UserError(
-                f"--hosts {job.hosts}: the launcher local has this machine; give --launcher slurm"
-            )
+        self.check(job)
         with _lock(job.file(attempt, ".lock")) as lock:
             if lock is None or job.file(attempt, ".json").exists():
                 return

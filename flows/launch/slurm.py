@@ -87,6 +87,36 @@ class Slurm:
         """Its name and settings."""
         return {"launcher": "slurm", **dataclasses.asdict(self), "options": list(self.options)}
 
+    def check(self, job: Job) -> None:
+        """See that the partition exists and has that many nodes, whether or not they are free.
+
+        Raises:
+            UserError: it does not.
+            Unreachable: Slurm does not answer.
+        """
+        done = _call("sinfo", "--noheader", "--format=%R|%P|%D")
+        if done.returncode:
+            raise Unreachable(" ".join(done.stderr.split()))
+        nodes: dict[str, int] = {}
+        default = ""
+        for line in done.stdout.splitlines():
+            name, shown, count = line.split("|")
+            nodes[name] = nodes.get(name, 0) + int(count)
+            if shown == f"{name}*":
+                default = name
+        names = [name for name in (self.partition or default).split(",") if name]
+        for name in names:
+            if name not in nodes:
+                raise UserError(
+                    f"Slurm has no partition {name!r}: choose among {', '.join(sorted(nodes))}"
+                )
+        largest = max((nodes[name] for name in names), default=job.hosts)
+        if job.hosts > largest:
+            raise UserError(
+                f"--hosts {job.hosts}: Slurm's partition {', '.join(names)} has {largest} nodes; "
+                "give at most as many, or another partition"
+            )
+
     def submit(self, job: Job, attempt: int) -> None:
         """Submit a batch job, unless the attempt is in the queue or has run.
 

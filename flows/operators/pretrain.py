@@ -8,6 +8,7 @@ from prefect import flow
 
 from flows.operators.artifacts import key_of, show_markdown, show_page
 from flows.operators.parameters import flat, options_of
+from flows.operators.preflight import check_trainings
 from flows.operators.profile import Operators, read_operators
 from flows.operators.settings import (
     EvaluateSettings,
@@ -19,12 +20,7 @@ from flows.operators.steps import cancel_hook, jobs_followed, step
 from flows.operators.trainings import Planned, Trainings, evaluate
 from flows.report.build import ReportConfig, write_report
 from flows.report.index import write_index
-from models.groups import batch_groups
-from models.presets import preset
-from pipelines.errors import UserError
 from pipelines.outputs import config_hash, read_manifest
-from pipelines.progress import say
-from tasks.mixtures import find_mixture
 
 
 @flow(
@@ -41,8 +37,8 @@ def pretrain_pair(settings: PairSettings) -> None:
     examples = operators.directory("examples", settings.examples)
     baseline, candidate = pair / settings.baseline, pair / settings.candidate
 
-    preflight(settings, (settings.baseline, settings.candidate), examples)
     planned = [Planned(run, run.name, settings.config) for run in (baseline, candidate)]
+    check_trainings(settings, planned, examples, launcher)
     live = {settings.name: (baseline, candidate)}
     with jobs_followed():
         trainings = Trainings(planned, settings, examples, launcher, live)
@@ -63,10 +59,8 @@ def experiment(settings: ExperimentSettings) -> None:
     operators = read_operators()
     launcher = operators.launcher(settings.launcher)
     examples = operators.directory("examples", settings.examples)
-    presets = (settings.baseline, *settings.candidates)
-
-    preflight(settings, presets, examples)
     planned = plan_runs(settings, operators)
+    check_trainings(settings, planned, examples, launcher)
     baselines = [one.out for one in planned if one.preset == settings.baseline]
     candidates = [one.out for one in planned if one.preset != settings.baseline]
     live = {f"{settings.name}-{run.name}": (baselines[0], run) for run in candidates}
@@ -118,29 +112,6 @@ def report(settings: ReportSettings) -> None:
         pair / settings.name,
         settings.config,
     )
-
-
-@step("preflight")
-def preflight(
-    settings: PairSettings | ExperimentSettings, presets: Sequence[str], examples: Path
-) -> None:
-    """Check what no single field shows: models, mesh, mixture, examples. Nothing is built before.
-
-    Raises:
-        UserError: they do not go together.
-    """
-    from models.partitioning import check_divisible
-
-    manifest = read_manifest(examples, "examples")
-    find_mixture(settings.mixture)
-    if twice := [name for name in presets if presets.count(name) > 1]:
-        raise UserError(f"{twice[0]} is among baseline and candidates twice: choose other presets")
-    config = settings.config
-    for name in presets:
-        model = preset(name).model
-        lengths = [config.pack * manifest[key] for key in ("inputs_length", "targets_length")]
-        check_divisible(model, config, batch_groups(model, config.rows, *lengths))
-    say("preflight", f"{', '.join(presets[1:])} against {presets[0]}: {config.steps:,} steps")
 
 
 @step("report {out.parent.name}")

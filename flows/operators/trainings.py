@@ -139,14 +139,18 @@ def train(
     launcher: Launcher,
 ) -> None:
     """Pretrain one model, as a job."""
-    run = planned.out
-    options = [*options_of(planned.config), f"--mixture={settings.mixture}"]
-    options += ["--distributed"] if settings.hosts > 1 else []
-    argv = ("train", f"--preset={planned.preset}", f"--examples={examples}", f"--out={run}")
-    progress = TrainingProgress(run, planned.config.steps)
-    follow(Job((*argv, *options), run, hosts=settings.hosts), launcher, progress.update)
+    progress = TrainingProgress(planned.out, planned.config.steps)
+    follow(training(planned, settings, examples), launcher, progress.update)
     with contextlib.suppress(*SERVER_ERRORS):
         progress.update()
+
+
+def training(planned: Planned, settings: PairSettings | ExperimentSettings, examples: Path) -> Job:
+    """The job that pretrains one model."""
+    options = [*options_of(planned.config), f"--mixture={settings.mixture}"]
+    options += ["--distributed"] if settings.hosts > 1 else []
+    words = (f"--preset={planned.preset}", f"--examples={examples}", f"--out={planned.out}")
+    return Job(("train", *words, *options), planned.out, hosts=settings.hosts)
 
 
 @step("evaluate {run.name}")

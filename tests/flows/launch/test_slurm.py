@@ -194,3 +194,12 @@ def test_what_slurm_says_when_it_does_not_answer_is_known():
         "Munge encode failed: Failed to access /run/munge/munge.socket.2",
     ):
         assert slurm._NO_ANSWER.search(words)
+
+
+def test_what_no_partition_could_run_is_refused_at_once(world, tmp_path):
+    Slurm().check(world.job("steady"))
+    Slurm("all").check(world.job("steady"))
+    with pytest.raises(UserError, match=r"no partition 'none': choose among all"):
+        Slurm("none").check(world.job("steady"))
+    with pytest.raises(UserError, match=r"--hosts 3: Slurm's partition all has 2 nodes"):
+        Slurm().check(Job(("train",), tmp_path / "big", hosts=3))

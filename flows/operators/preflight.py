@@ -1,0 +1,129 @@
+"""Checks of what no single field of a form shows, before anything is built."""
+
+import dataclasses
+import os
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from flows.launch.job import Job, Launcher, Unreachable
+from flows.operators.settings import ExperimentSettings, PairSettings
+from flows.operators.steps import step
+from flows.operators.trainings import Planned, training
+from models.config import padded_vocabulary
+from models.groups import batch_groups
+from models.hardware import GIB
+from models.presets import preset
+from models.training.run_directory import CHECKPOINTS, CONFIG, log_spaced_steps, read_run
+from pipelines.errors import UserError
+from pipelines.outputs import MARKER, read_manifest
+from pipelines.progress import say
+from tasks.mixtures import find_mixture
+
+
+@step("preflight")
+def check_trainings(
+    settings: PairSettings | ExperimentSettings,
+    planned: Sequence[Planned],
+    examples: Path,
+    launcher: Launcher,
+) -> None:
+    """Check models against meshes and examples, the mixture, free disk, and the launcher.
+
+    Raises:
+        UserError: something does not fit.
+    """
+    manifest = read_manifest(examples, "examples")
+    find_mixture(settings.mixture)
+    outs = [one.out for one in planned]
+    if twice := [one.preset for one in planned if outs.count(one.out) > 1]:
+        raise UserError(f"{twice[0]} is among baseline and candidates twice: choose other presets")
+    for one in planned:
+        _check_mesh(one, manifest)
+        _check_examples(one.out, manifest, examples)
+    check_capacity(launcher, (training(one, settings, examples) for one in planned))
+    need = sum(missing_bytes(one, manifest["vocabulary_size"]) for one in planned)
+    check_disk(planned[0].out, need, "checkpoints of these trainings", "--evaluations smaller")
+    say(
+        "preflight",
+        f"{len(planned)} trainings of {planned[0].config.steps:,} steps, "
+        f"{need / GIB:,.1f} GiB of checkpoints to come",
+    )
+
+
+def _check_mesh(one: Planned, manifest: Mapping[str, Any]) -> None:
+    from models.partitioning import check_divisible
+
+    model, config = preset(one.preset).model, one.config
+    lengths = [config.pack * manifest[key] for key in ("inputs_length", "targets_length")]
+    check_divisible(model, config, batch_groups(model, config.rows, *lengths))
+
+
+def _check_examples(run: Path, manifest: Mapping[str, Any], examples: Path) -> None:
+    """A run that was begun goes on with its own vocabulary and examples."""
+    if not (run / CONFIG).exists():
+        return
+    before = read_run(run)["examples"]
+    for key, what in (("vocabulary_sha256", "vocabulary"), ("config_hash", "examples")):
+        if before[key] != manifest[key]:
+            raise UserError(
+                f"{run} was begun with another {what} than that of {examples}: choose another name"
+            )
+
+
+def check_capacity(launcher: Launcher, jobs: Iterable[Job]) -> None:
+    """Ask the launcher whether it could ever run these jobs.
+
+    Raises:
+        UserError: it could not.
+    """
+    try:
+        for job in jobs:
+            launcher.check(job)
+    except Unreachable as error:  # which says nothing of what it has
+        say("preflight", f"the scheduler does not answer, and is not checked ({error})")
+
+
+def missing_bytes(one: Planned, vocabulary_size: int) -> int:
+    """Size of the checkpoints that a training has still to write."""
+    config = one.config
+    if (one.out / MARKER).exists():
+        return 0
+    # The newest beside those that are kept, while the next one is written.
+    count = len(log_spaced_steps(config.steps, config.evaluations)) + 1
+    present = sum(path.name.isdecimal() for path in one.out.glob(f"{CHECKPOINTS}/*"))
+    return max(0, count - present) * checkpoint_bytes(one, vocabulary_size)
+
+
+def checkpoint_bytes(one: Planned, vocabulary_size: int) -> int:
+    """Size of one checkpoint: parameters and the optimizer's moments, from shapes alone."""
+    import jax
+
+    from models.planning.memory import state_memory
+    from models.training.state import Skeleton
+
+    # A training may need the whole accelerator.
+    jax.config.update("jax_platforms", "cpu")
+
+    model = dataclasses.replace(
+        preset(one.preset).model, vocabulary_size=padded_vocabulary(vocabulary_size)
+    )
+    alone = dataclasses.replace(one.config, data_parallel=1, expert_parallel=1, model_parallel=1)
+    return state_memory(Skeleton.of(model, alone), alone).total
+
+
+def check_disk(place: Path, need: int, what: str, fix: str) -> None:
+    """Compare what is to be written with the free space of a file system.
+
+    Raises:
+        UserError: it does not suffice.
+    """
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    if need > free:
+        raise UserError(
+            f"{what} need {need / GIB:,.1f} GiB, and {os.path.abspath(place)} has "
+            f"{free / GIB:,.1f} free: make room, or give {fix}"
+        )

@@ -1,0 +1,133 @@
+"""What a flow refuses before it builds anything."""
+
+import dataclasses
+import json
+
+import example_files
+import pytest
+
+from flows.launch.job import Job, Unreachable
+from flows.launch.local import Local
+from flows.operators import preflight
+from flows.operators.preflight import (
+    check_capacity,
+    check_disk,
+    check_trainings,
+    checkpoint_bytes,
+    missing_bytes,
+)
+from flows.operators.settings import PairSettings
+from flows.operators.trainings import Planned
+from models.config import TrainConfig
+from pipelines.errors import UserError
+
+SETTINGS = PairSettings()
+
+
+@pytest.fixture(scope="module")
+def examples(tmp_path_factory):
+    out = tmp_path_factory.mktemp("storage") / "examples"
+    example_files.write_examples(out, {"sw": (4,)}, 64, 500)
+    return out
+
+
+@pytest.fixture
+def planned(tmp_path):
+    return [
+        Planned(tmp_path / name, name, SETTINGS.config) for name in ("mt5-tiny", "mswitch-tiny")
+    ]
+
+
+def check(settings, planned, examples):
+    """The step, without a flow around it."""
+    check_trainings._task.fn.__wrapped__(settings, planned, examples, Local())
+
+
+def test_what_fits_passes_and_says_how_much_will_be_written(planned, examples, capsys):
+    check(SETTINGS, planned, examples)
+    assert "2 trainings of 400 steps, 0.3 GiB of checkpoints" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"mixture": "none-such"}, "none-such"),
+        ({"hosts": 2}, "--hosts 2: the launcher local has this machine"),
+    ],
+)
+def test_settings_that_cannot_run_are_refused(changes, message, planned, examples):
+    with pytest.raises(UserError, match=message):
+        check(dataclasses.replace(SETTINGS, **changes), planned, examples)
+
+
+def test_a_mesh_that_does_not_divide_the_batch_is_refused(planned, examples):
+    config = dataclasses.replace(SETTINGS.config, data_parallel=7)
+    with pytest.raises(UserError, match="not a multiple of data x expert shards"):
+        check(SETTINGS, [dataclasses.replace(planned[0], config=config)], examples)
+
+
+def test_a_model_is_not_compared_with_itself(planned, examples):
+    with pytest.raises(UserError, match="mt5-tiny is among baseline and candidates twice"):
+        check(SETTINGS, [planned[0], planned[0]], examples)
+
+
+def test_a_run_that_was_begun_with_another_vocabulary_is_refused(planned, examples):
+    planned[0].out.mkdir()
+    identity = {"vocabulary_sha256": "another", "config_hash": "another"}
+    config = {"examples": identity, "config_hash": "x", "model": {}, "train": {}}
+    (planned[0].out / "config.json").write_text(json.dumps(config))
+
+    with pytest.raises(UserError, match=r"begun with another vocabulary than that of .*examples"):
+        check(SETTINGS, planned, examples)
+
+
+def test_disk_that_is_too_small_is_refused_before_anything_is_built(planned, examples, monkeypatch):
+    usage = dataclasses.make_dataclass("Usage", ["free"])
+    monkeypatch.setattr(preflight.shutil, "disk_usage", lambda _: usage(100_000_000))
+
+    with pytest.raises(UserError, match=r"need 0\.3 GiB, and .* has 0\.1 free: make room, or"):
+        check(SETTINGS, planned, examples)
+
+
+def test_free_space_is_that_of_the_first_directory_that_is_there(tmp_path, monkeypatch):
+    asked = []
+    usage = dataclasses.make_dataclass("Usage", ["free"])
+    monkeypatch.setattr(preflight.shutil, "disk_usage", lambda path: asked.append(path) or usage(1))
+    check_disk(tmp_path / "a" / "b", 1, "x", "y")
+    assert asked == [tmp_path]
+
+
+def test_a_checkpoint_has_parameters_and_moments():
+    """Adafactor keeps a row and a column of each matrix, AdamW two arrays of its size."""
+    adafactor = Planned(SETTINGS, "mt5-tiny", TrainConfig())
+    adamw = Planned(SETTINGS, "mt5-tiny", TrainConfig(optimizer="adamw"))
+    sparse = Planned(SETTINGS, "mswitch-tiny", TrainConfig())
+
+    assert 2.9 < checkpoint_bytes(adamw, 512) / checkpoint_bytes(adafactor, 512) < 3
+    assert checkpoint_bytes(sparse, 512) > 1.5 * checkpoint_bytes(adafactor, 512)
+    # The vocabulary counts: embedding and logits.
+    more = checkpoint_bytes(adafactor, 1024) - checkpoint_bytes(adafactor, 512)
+    width = preflight.preset("mt5-tiny").model.d_model
+    assert 2 * 512 * width * 4 <= more < 1.1 * 2 * 512 * width * 4
+
+
+def test_checkpoints_that_are_there_need_no_more_room(planned):
+    one = planned[0]
+    size = checkpoint_bytes(one, 512)
+    assert missing_bytes(one, 512) == 17 * size
+    for step in (7, 400):
+        (one.out / "checkpoints" / str(step)).mkdir(parents=True)
+    (one.out / "checkpoints" / "8.orbax-checkpoint-tmp").mkdir()
+    assert missing_bytes(one, 512) == 15 * size
+    (one.out / "_COMPLETED").touch()
+    assert missing_bytes(one, 512) == 0
+
+
+def test_a_scheduler_that_does_not_answer_refuses_nothing(tmp_path, capsys):
+    class Silent(Local):
+        def check(self, job):
+            raise Unreachable("no route")
+
+    check_capacity(Silent(), [Job(("train",), tmp_path / "run", hosts=4)])
+
+    assert "the scheduler does not answer, and is not checked (no route)" in capsys.readouterr().err
