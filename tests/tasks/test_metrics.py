@@ -1,0 +1,214 @@
+"""Metrics against the values of T5's and mT5's own tests, against peers, and their intervals."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import sacrebleu
+import scipy.stats
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipelines.errors import UserError
+from tasks.metrics import METRICS, as_seqio, compare, make_metric, score
+
+REFERENCE = "this is a string"
+
+
+def value(name, answers, predictions, labels=(), language="en"):
+    answers = [[each] if isinstance(each, str) else each for each in answers]
+    return make_metric(name, labels, language)(answers, predictions)
+
+
+@pytest.mark.parametrize(
+    ("name", "labels", "answers", "predictions", "expected"),
+    [
+        # Oracles of t5/evaluation/metrics_test.py.
+        ("accuracy", (), "0021", "0121", 75),
+        ("macro_f1", "012", "0112", "0022", 400 / 9),
+        ("f1", "01", "0110", "0122", 50),
+        ("matthews", "012", "0021", "0121", 70),
+        ("pearson", (), "02", "01", 100),
+        ("spearman", (), "021", "012", 50),
+        ("bleu", (), [REFERENCE] * 2, [REFERENCE] * 2, 100),
+        ("bleu", (), [REFERENCE] * 2, ["", ""], 0),
+        ("bleu", (), [["", REFERENCE], [REFERENCE, ""]], [REFERENCE] * 2, 100),
+        ("squad_f1", (), [["", REFERENCE], [REFERENCE]], [REFERENCE] * 2, 100),
+        ("squad_em", (), [["", REFERENCE], [REFERENCE]], [REFERENCE] * 2, 100),
+        ("squad_em", (), [[REFERENCE] * 2] * 2, ["", ""], 0),
+        ("squad_f1", (), [["abc abd", "$$$$"]], ["abd"], 200 / 3),
+        ("squad_em", (), [["abc abd", "$$$$"]], ["abd"], 0),
+        ("squad_em", (), [["big moose", "hippo"], ["a"]], ["a big  Moose!", "b"], 50),
+    ],
+)
+def test_values_of_t5(name, labels, answers, predictions, expected):
+    # T5's own oracle of Matthews' correlation is rounded to 70.
+    tolerance = 0.02 if name == "matthews" else 1e-6
+    assert value(name, list(answers), list(predictions), list(labels)) == pytest.approx(
+        expected, rel=tolerance
+    )
+
+
+def test_matthews_of_several_classes():
+    # By the definition: 100 (3 x 4 - 2 - 2 - 1) / sqrt((16 - 6) (16 - 6)).
+    assert value("matthews", list("0021"), list("0121"), list("012")) == pytest.approx(70)
+
+
+@pytest.mark.parametrize(
+    ("language", "answer", "prediction", "em", "f1"),
+    [
+        ("es", "this unas a string", "this a string", 100, 100),
+        ("en", "this the a string", "this string", 100, 100),
+        ("de", "der Hund", "Hund", 100, 100),
+        ("de", "der Hund", "the Hund", 0, 200 / 3),
+        ("hi", "a b", "b", 0, 200 / 3),
+        ("zh", "北京大学", "北京", 0, 200 / 3),
+        ("zh", "北京,大学。", "北京大学", 100, 100),
+    ],
+)
+def test_mlqa_by_language(language, answer, prediction, em, f1):
+    assert value("mlqa_em", [answer], [prediction], language=language) == em
+    assert value("mlqa_f1", [answer], [prediction], language=language) == pytest.approx(f1)
+
+
+@pytest.mark.parametrize(
+    ("answers", "predictions", "expected"),
+    [
+        (["PER: rick $$ PER: morty"], ["PER: morty $$ PER: rick"], 100),
+        (["PER: rick $$ PER: morty"], ["PER: rick"], 200 / 3),
+        (["PER: rick $$ PER: rick"], ["PER: rick"], 200 / 3),
+        (["PER: rick"], ["LOC: rick"], 0),
+        (["PER: rick"], ["PER: a: b $$ PER: rick"], 100),
+        ([""], [""], 0),
+        (["PER: a", "LOC: b"], ["PER: a", "LOC: c"], 50),
+    ],
+)
+def test_spans(answers, predictions, expected):
+    assert value("span_f1", answers, predictions) == pytest.approx(expected)
+
+
+def test_an_answer_that_is_no_number_is_minus_one():
+    assert value("pearson", ["1", "asdf", "3"], ["1", "-1", "3"]) == pytest.approx(100)
+
+
+texts = st.lists(st.text("abc ", max_size=12), min_size=1, max_size=8)
+
+
+@given(st.data())
+def test_as_sacrebleu(data):
+    predictions = data.draw(texts)
+    references = [data.draw(st.text("abc ", min_size=1, max_size=12)) for _ in predictions]
+    chrf = sacrebleu.corpus_chrf(predictions, [references]).score
+    assert value("chrf", references, predictions) == pytest.approx(chrf)
+    bleu = sacrebleu.corpus_bleu(predictions, [references], force=True).score
+    assert value("bleu", references, predictions) == pytest.approx(bleu)
+
+
+def test_signatures_name_the_tokenizer():
+    for language, tokenizer in (("de", "13a"), ("zh", "zh"), ("th", "char")):
+        assert f"tok:{tokenizer}|" in make_metric("bleu", language=language).signature
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=3, max_size=20))
+def test_correlations_as_scipy(pairs):
+    right, given_ = np.array(pairs, float).T
+    if len(set(right)) < 2 or len(set(given_)) < 2:
+        return
+    answers, predictions = [str(x) for x in right], [str(y) for y in given_]
+    expected = scipy.stats.spearmanr(right, given_).statistic
+    assert value("spearman", answers, predictions) == pytest.approx(100 * expected, abs=1e-6)
+    expected = scipy.stats.pearsonr(right, given_).statistic
+    assert value("pearson", answers, predictions) == pytest.approx(100 * expected, abs=1e-6)
+
+
+labels = st.sampled_from(["a", "b", "c", "?"])
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), labels), min_size=1, max_size=30))
+def test_macro_f1_by_definition(pairs):
+    scores = []
+    for label in "abc":
+        hits = sum(right == given == label for right, given in pairs)
+        right = sum(right == label for right, _ in pairs)
+        guessed = sum(given == label for _, given in pairs)
+        if right + guessed:
+            scores.append(2 * hits / (right + guessed))
+    answers, predictions = map(list, zip(*pairs, strict=True))
+    assert value("macro_f1", answers, predictions, "abc") == pytest.approx(100 * np.mean(scores))
+
+
+def rows_of(shares, groups_of, seed):
+    rng = np.random.default_rng(seed)
+    right = [rng.random(groups_of) < share for share in shares]
+    predictions = ["1" if each else "0" for each in itertools.chain(*right)]
+    groups = [str(g) for g, _ in enumerate(shares) for _ in range(groups_of)]
+    return [["1"]] * len(predictions), predictions, groups
+
+
+def test_interval_covers_the_truth_where_rows_come_in_groups():
+    rng = np.random.default_rng(0)
+    metric, covered, naive = make_metric("accuracy"), 0, 0
+    for trial in range(200):
+        answers, predictions, groups = rows_of(rng.beta(4, 2, 60), 10, trial)
+        result = score(metric, answers, predictions, groups)
+        covered += result.low <= 100 * 4 / 6 <= result.high
+        alone = score(metric, answers, predictions, list(map(str, range(600))))
+        naive += alone.low <= 100 * 4 / 6 <= alone.high
+    assert 0.90 <= covered / 200 <= 0.98
+    assert naive < covered - 10  # rows of a document are no independent rows
+
+
+def test_all_right_has_an_interval_below_100():
+    answers, predictions, groups = rows_of([1.0] * 20, 1, 0)
+    result = score(make_metric("accuracy"), answers, predictions, groups)
+    assert result.value == 100
+    assert (result.low, result.high) == pytest.approx((83.9, 100), abs=0.05)
+
+
+def test_few_groups_have_no_interval():
+    result = score(make_metric("accuracy"), [["1"]] * 8, ["1"] * 8, list("aabbccdd"))
+    assert (result.value, result.low, result.high, result.groups) == (100, None, None, 4)
+    both = compare(make_metric("accuracy"), [["1"]] * 4, ["1"] * 4, ["0"] * 4, list("abcd"))
+    assert (both.value, both.p) == (-100, None)
+
+
+def test_a_pair_is_resampled_together():
+    rng = np.random.default_rng(1)
+    hard = rng.random(400) < 0.5  # the same rows are hard for both
+    baseline = ["0" if each else "1" for each in hard]
+    candidate = list(baseline)
+    for index in np.flatnonzero(hard)[:12]:
+        candidate[index] = "1"
+    answers, groups = [["1"]] * 400, [str(i) for i in range(400)]
+    metric = make_metric("accuracy")
+    both = compare(metric, answers, baseline, candidate, groups)
+    assert both.value == pytest.approx(3)
+    assert 1 < both.low < 3 < both.high < 5.5
+    assert both.p < 0.01
+    alone = score(metric, answers, baseline, groups)
+    assert alone.high - alone.low > 2 * (both.high - both.low)
+    assert compare(metric, answers, baseline, baseline, groups).p == 1
+
+
+def test_in_seqio():
+    metric_fn = as_seqio(make_metric("squad_f1"))
+    assert metric_fn([["a b", "b"], "c"], ["b", "c"]) == {"squad_f1": 100}
+
+
+@pytest.mark.parametrize("name", sorted(METRICS))
+def test_every_metric_is_100_for_the_answers(name):
+    answers = ["1", "2", "1"] if name in ("f1", "macro_f1", "matthews") else ["1: a b c d", "2: e"]
+    if name in ("pearson", "spearman"):
+        answers = ["1", "2", "4"]
+    found = value(name, answers, answers, ["1", "2"])
+    assert math.isclose(found, 100)
+
+
+def test_refusals():
+    with pytest.raises(UserError, match="'rouge' is unknown: choose among accuracy"):
+        make_metric("rouge")
+    with pytest.raises(UserError, match="macro_f1 needs the closed set of targets"):
+        make_metric("macro_f1")
+    with pytest.raises(UserError, match="f1 is for two labels, and the task has 3"):
+        make_metric("f1", "abc")
