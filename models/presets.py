@@ -198,7 +198,64 @@ def _switch() -> dict[str, Preset]:
     return presets
 
 
-PRESETS: dict[str, Preset] = {**_tiny(), **_mt5(), **_mswitch(), **_switch()}
+def _t5() -> dict[str, Preset]:
+    """T5 1.0 (ReLU, tied logits), T5 1.1 (GEGLU, untied), and the dense twins of Switch models.
+
+    Figures of Switch Transformers' Table 9 are of twins, which differ from `switch-*` in experts
+    alone: `t5-base` of `switch-base-*`, `t5-large-geglu` of `switch-large`, `t5-xxl` of
+    `switch-xxl`. Switch-C has no twin of its width; the paper compares it with T5-XXL.
+    """
+    table_9 = "negative log perplexity {} at 250k, {} at 500k steps (Switch Transformers, Table 9)"
+    base = ModelConfig(
+        vocabulary_size=32_128,
+        d_model=768,
+        d_ff=3072,
+        heads=12,
+        encoder_layers=12,
+        decoder_layers=12,
+        activation="relu",
+        tied_embeddings=True,
+    )
+    fine_tuned = "published are fine-tuned scores alone (Raffel et al. 2020, Table 14)"
+    first = {
+        "small": ((512, 2048, 8, 64, 6), fine_tuned),
+        "base": ((768, 3072, 12, 64, 12), table_9.format(-1.599, -1.556)),
+        "large": ((1024, 4096, 16, 64, 24), fine_tuned),
+        "3b": ((1024, 16384, 32, 128, 24), fine_tuned),
+        "11b": ((1024, 65536, 128, 128, 24), fine_tuned),
+    }
+    presets = {}
+    for size, ((d_model, d_ff, heads, d_kv, layers), expected) in first.items():
+        model = dataclasses.replace(
+            base,
+            d_model=d_model,
+            d_ff=d_ff,
+            heads=heads,
+            d_kv=d_kv,
+            encoder_layers=layers,
+            decoder_layers=layers,
+        )
+        name = f"t5-{size}"
+        presets[name] = Preset(model, _command(name, 2048), "2048 sequences a step", expected)
+    for size in ("small", "base", "large", "xl", "xxl"):
+        name = f"t5.1.1-{size}"
+        presets[name] = Preset(
+            dataclasses.replace(_mt5()[f"mt5-{size}"].model, vocabulary_size=32_128),
+            _command(name, 2048),
+            "2048 sequences a step",
+            "none is published for pretraining: to import, fine-tune and export",
+        )
+    twins = {
+        "t5-large-geglu": ("large", "425 GFLOP per sequence", (-1.402, -1.350)),
+        "t5-xxl": ("xxl", "6.3 TFLOP per sequence", (-1.147, -1.095)),
+    }
+    for name, (size, cost, perplexities) in twins.items():
+        model = dataclasses.replace(presets[f"t5.1.1-{size}"].model, tied_embeddings=True)
+        presets[name] = Preset(model, _command(name, 2048), cost, table_9.format(*perplexities))
+    return presets
+
+
+PRESETS: dict[str, Preset] = {**_tiny(), **_mt5(), **_mswitch(), **_switch(), **_t5()}
 
 
 def preset(name: str) -> Preset:

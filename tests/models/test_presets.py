@@ -35,6 +35,19 @@ def parameters(model: ModelConfig) -> int:
         # Table 9; the paper's 26B for Switch-Large is 27.1 with its own GEGLU of 2,816.
         ("switch-large", 26 * B, 1.2 * B),
         ("switch-c", 1571 * B, 1 * B),
+        # T5 1.0 with tied logits, T5 1.1 with untied ones, and the twins of Switch models.
+        ("t5-small", 60.5 * M, 0.05 * M),
+        ("t5-base", 222.9 * M, 0.05 * M),
+        ("t5-large", 737.7 * M, 0.05 * M),
+        ("t5-3b", 2851.6 * M, 0.05 * M),
+        ("t5-11b", 11_307.3 * M, 0.05 * M),
+        ("t5.1.1-small", 77.0 * M, 0.05 * M),
+        ("t5.1.1-base", 247.6 * M, 0.05 * M),
+        ("t5.1.1-large", 783.2 * M, 0.05 * M),
+        ("t5.1.1-xl", 2849.8 * M, 0.05 * M),
+        ("t5.1.1-xxl", 11_135.3 * M, 0.05 * M),
+        ("t5-large-geglu", 750.3 * M, 0.05 * M),
+        ("t5-xxl", 11_003.7 * M, 0.05 * M),
     ],
 )
 def test_parameter_counts_are_the_published_ones(name, published, rounding):
@@ -75,7 +88,28 @@ def test_tied_base_is_the_papers_223_million():
 
 
 @pytest.mark.parametrize(
-    ("dense", "sparse"), [("mt5-tiny", "mswitch-tiny"), ("mt5-base", "mswitch-base")]
+    ("name", "gflop"), [("t5-base", 124), ("t5-large-geglu", 425), ("t5-xxl", 6300)]
+)
+def test_flops_of_twins_are_those_of_table_9(name, gflop):
+    """The paper counts parameters times tokens of a sequence: so it has no cross-attention's keys
+    and values of the inputs beyond as many positions as there are targets, and no products of
+    queries and keys."""
+    model = preset(name).model
+    ours = forward_flops(model, 1, 512, 114)
+    assert ours == pytest.approx(gflop * B, rel=0.16)
+    keys_and_values = 2 * 2 * model.d_model * model.joined_kv * model.decoder_layers
+    assert ours - keys_and_values * (512 - 114) == pytest.approx(gflop * B, rel=0.06)
+
+
+@pytest.mark.parametrize(
+    ("dense", "sparse"),
+    [
+        ("mt5-tiny", "mswitch-tiny"),
+        ("mt5-base", "mswitch-base"),
+        ("t5-base", "switch-base-128"),
+        ("t5-large-geglu", "switch-large"),
+        ("t5-xxl", "switch-xxl"),
+    ],
 )
 def test_pairs_differ_in_experts_alone(dense, sparse):
     """FLOP-matched: but for the router and the slack of the capacity, the same products."""
