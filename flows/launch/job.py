@@ -168,7 +168,7 @@ class Status:
 
 
 class Launcher(Protocol):
-    """Where jobs run. `flows.launch.run.run_job` does all the rest.
+    """Where jobs run. `flows.launch.controller.run_job` does all the rest.
 
     An attempt is known by its job and number, from which its name follows. Nothing here waits for
     a job. Any method but `logs` may raise `Unreachable`, after which it is called again.

@@ -3,11 +3,11 @@
 import dataclasses
 from typing import Any
 
+from flows.launch.controller import decide, is_finished
 from flows.launch.job import Unreachable
 from flows.launch.launchers import make_launcher
 from flows.launch.outcomes import Budgets
 from flows.launch.record import Record, follower
-from flows.launch.run import decide, is_finished
 from pipelines.errors import UserError
 
 #: States in which nothing more happens until somebody asks for it.

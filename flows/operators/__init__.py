@@ -1,1 +1,1 @@
-"""Flows for a Prefect server: what they do, how they are deployed, what a person sees of them."""
+"""What the flows on a server are made of: settings, forms, steps that follow jobs, artifacts."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from annotated_types import Ge, Le
 from pydantic import Field
 
-from flows.config import SampleName, demo_config
+from flows.demo_config import SampleName, demo_config
 from flows.report.build import ReportConfig
 from models.config import EvaluateConfig, TrainConfig
 from models.presets import PRESETS

@@ -20,9 +20,9 @@ from prefect.exceptions import Abort, Pause, PrefectException
 from prefect.runtime import flow_run as this_flow_run
 from prefect.states import Failed, Suspended
 
+from flows.launch.controller import ask, run_job
 from flows.launch.job import Job, Launcher, Unreachable
 from flows.launch.record import find_records, read_record
-from flows.launch.run import ask, run_job
 from flows.operators.parameters import JobCancelledError
 from flows.operators.profile import Operators, read_operators
 from pipelines.errors import UserError, as_user_error

@@ -9,8 +9,8 @@ from typing import Any
 
 from prefect.futures import PrefectFuture, wait
 
+from flows.launch.controller import ask
 from flows.launch.job import Job, Launcher
-from flows.launch.run import ask
 from flows.operators.artifacts import TrainingProgress, key_of, show_markdown
 from flows.operators.parameters import options_of
 from flows.operators.settings import ExperimentSettings, PairSettings

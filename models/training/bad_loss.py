@@ -1,8 +1,8 @@
-"""Which steps of a training are bad (no finite loss or gradient, a spike of the loss), and advice.
+"""Which steps of a training are bad (loss or gradient not finite, a spike), and what follows.
 
 The verdict on a step is a function of the losses before it, which metrics.jsonl holds: a resumed
-run, and every process of a job, comes to the same one. `loop.Recorder.record` acts on it, and
-`step` leaves the update of a skipped step out.
+run, and every process of a job, comes to the same one. `step` leaves the update of a skipped step
+out.
 """
 
 import collections
@@ -43,6 +43,29 @@ class LossWatch:
         for metrics in history:
             self.add(metrics)
 
+    def judge(
+        self, metrics: Mapping[str, Any], policy: BadLossPolicy, checkpoint: str | None
+    ) -> None:
+        """Remember a step, and say so if it is skipped.
+
+        Args:
+            metrics: of the step.
+            policy: `skip` ends a run after `PATIENCE` skipped steps, `stop` at the first bad one.
+            checkpoint: the newest one, if there is any.
+
+        Raises:
+            JobError: the run ends here.
+        """
+        # They import JAX, which a report on losses does without.
+        from models.training.distributed import JobError, say_once
+
+        step = int(metrics["step"])
+        if fault := self.fault(metrics):
+            if policy == "stop" or self.skipped >= PATIENCE:
+                raise JobError(_explain_stop(step, fault, policy, checkpoint))
+            say_once("train", f"step {step:,}: {fault}; its update is skipped")
+        self.add(metrics)
+
     def add(self, metrics: Mapping[str, Any]) -> None:
         """Remember a step's loss, unless the step was skipped."""
         if metrics.get("train/skipped"):
@@ -79,15 +102,8 @@ class LossWatch:
         return None
 
 
-def explain_stop(step: int, fault: str, policy: BadLossPolicy, checkpoint: str | None) -> str:
-    """Say why a run ends at a bad step, and how to continue.
-
-    Args:
-        step: the bad step.
-        fault: what `LossWatch.fault` said.
-        policy: `skip` ends a run after `PATIENCE` skipped steps.
-        checkpoint: the newest one, if there is any.
-    """
+def _explain_stop(step: int, fault: str, policy: BadLossPolicy, checkpoint: str | None) -> str:
+    """Say why a run ends at a bad step, and how to continue."""
     if policy == "skip":
         reason = f", after {PATIENCE} skipped steps"
         advice = f"remove {checkpoint} to continue from the one before" if checkpoint else ""

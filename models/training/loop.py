@@ -14,7 +14,7 @@ from models.hardware import peak_flops
 from models.lifeline import EXIT_RESUME
 from models.nn.flops import training_step_flops
 from models.partitioning import put_batch
-from models.training.bad_loss import HISTORY_STEPS, PATIENCE, LossWatch, explain_stop
+from models.training.bad_loss import HISTORY_STEPS, LossWatch
 from models.training.checkpoint import Checkpoints
 from models.training.distributed import JobError, meet, on_first, say_once
 from models.training.metrics import METRICS, MetricsWriter, written
@@ -198,12 +198,8 @@ class Recorder:
         metrics = {"step": step, **jax.device_get(written(step, arrays))}
         now = time.monotonic()
         secs, self._clock = now - self._clock, now
-        if fault := self.watch.fault(metrics):
-            if self._config.on_bad_loss == "stop" or self.watch.skipped >= PATIENCE:
-                checkpoint = f"{self._out / CHECKPOINTS}/{self.saved}" if self.saved else None
-                raise JobError(explain_stop(step, fault, self._config.on_bad_loss, checkpoint))
-            say_once("train", f"step {step:,}: {fault}; its update is skipped")
-        self.watch.add(metrics)
+        checkpoint = f"{self._out / CHECKPOINTS}/{self.saved}" if self.saved else None
+        self.watch.judge(metrics, self._config.on_bad_loss, checkpoint)
         if self._writer is not None:
             self._write(self._writer, metrics, secs)
         fault_point("train.after_metrics")

@@ -50,7 +50,7 @@ def demo(
             languages, megabytes; needs apt-get).
         steps: training steps of each model, in place of the sample's default.
     """
-    from flows.config import claim_directory, demo_config
+    from flows.demo_config import claim_directory, demo_config
     from pipelines.outputs import lock_directory
 
     config = demo_config(sample, steps)
@@ -62,6 +62,6 @@ def demo(
         argv += ["--steps", str(steps)] if steps is not None else []
         return supervise([*argv, *(["--json"] if json else [])])
     os.environ.update({k: v for k, v in PREFECT_DEFAULTS.items() if k not in os.environ})
-    from flows.demo import demo as demo_flow
+    from flows.prefect_flows.demo import demo as demo_flow
 
     return finish(demo_flow(config, out), json)

@@ -46,8 +46,8 @@ def deploy(
     settings = read_operators(operators)
     if serve and not is_supervised("deploy"):
         return supervise(sys.argv[1:])
-    from flows.operators.deploy import deploy as run_deploy
-    from flows.operators.serve import serve as run_serve
+    from flows.deploy.apply import deploy as run_deploy
+    from flows.deploy.serve import serve as run_serve
 
     file = operators or (Path(FILE) if Path(FILE).exists() else None)
     if serve:

@@ -12,11 +12,11 @@ from cyclopts import App, Parameter
 
 from flows.cli.commands.common import Json, print_result
 from flows.launch.command import job_of_command
+from flows.launch.controller import Result, ask, run_job
 from flows.launch.job import MSWITCH, Job, Launcher, Unreachable, all_logs, job_directory
 from flows.launch.launchers import make_launcher
 from flows.launch.local import Local
 from flows.launch.record import Intent, Record, edit_record, find_records, follower, read_record
-from flows.launch.run import Result, ask, run_job
 from flows.launch.slurm import Slurm
 from flows.launch.summary import FINAL, as_json, summarise
 from flows.pages.templates import visible

@@ -7,8 +7,8 @@ import threading
 import pytest
 from job_world import World, is_alive
 
+from flows.launch.controller import ask
 from flows.launch.record import edit_record, read_record
-from flows.launch.run import ask
 from pipelines.errors import UserError
 from pipelines.faults import LAUNCH_POINTS
 

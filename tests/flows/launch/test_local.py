@@ -230,7 +230,7 @@ def test_a_link_to_an_output_has_the_same_job(tmp_path):
 
 def test_launching_loads_neither_prefect_nor_jax():
     script = (
-        "import sys; import flows.launch.run, flows.launch.host\n"
+        "import sys; import flows.launch.controller, flows.launch.host\n"
         "assert not {'prefect', 'jax', 'apache_beam', 'cyclopts'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", script], check=True)

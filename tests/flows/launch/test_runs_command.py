@@ -8,10 +8,10 @@ from job_world import World, is_alive
 
 from flows.cli.main import main
 from flows.launch.command import job_of_command
+from flows.launch.controller import ask
 from flows.launch.job import Job
 from flows.launch.local import Local
 from flows.launch.record import Attempt, Record, edit_record, follower
-from flows.launch.run import ask
 from flows.launch.slurm import Slurm
 
 

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flows.launch import launchers
+from flows.launch.controller import Result, Timing, ask, run_job
 from flows.launch.job import Job, Status, Unreachable
 from flows.launch.record import read_record
-from flows.launch.run import Result, Timing, ask, run_job
 from pipelines.outputs import MARKER
 
 #: What may happen when a launcher is called.

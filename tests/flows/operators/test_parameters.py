@@ -9,9 +9,7 @@ from cyclopts import App, Parameter
 from prefect.utilities.callables import parameter_schema
 from prefect.utilities.schema_tools.validation import ValidationError, validate
 
-from flows.operators.corpus import append_crawl, corpus
-from flows.operators.deployments import DEPLOYMENTS, schema_of
-from flows.operators.examples import examples
+from flows.deploy.deployments import DEPLOYMENTS, schema_of
 from flows.operators.parameters import (
     JobCancelledError,
     configured,
@@ -19,7 +17,6 @@ from flows.operators.parameters import (
     flat_values,
     options_of,
 )
-from flows.operators.pretrain import evaluate_run, experiment, pretrain_pair, report
 from flows.operators.profile import Operators
 from flows.operators.settings import (
     AppendSettings,
@@ -30,6 +27,13 @@ from flows.operators.settings import (
     PairSettings,
     ReportSettings,
 )
+from flows.prefect_flows.append_crawl import append_crawl
+from flows.prefect_flows.corpus import corpus
+from flows.prefect_flows.evaluate import evaluate_run
+from flows.prefect_flows.examples import examples
+from flows.prefect_flows.experiment import experiment
+from flows.prefect_flows.pretrain_pair import pretrain_pair
+from flows.prefect_flows.report import report
 from models.config import EvaluateConfig, TrainConfig
 from pipelines.corpus.config import CorpusConfig, ModernConfig
 from pipelines.corpus.rules.opt_out import OptOut

@@ -7,8 +7,8 @@ import yaml
 from prefect.cli.deploy._models import DeploymentConfig, PrefectYamlModel
 
 from flows.cli.main import main
-from flows.operators import prefect_yaml
-from flows.operators.deployments import DEPLOYMENTS, check_schedules, schedule_of
+from flows.deploy import prefect_yaml
+from flows.deploy.deployments import DEPLOYMENTS, check_schedules, schedule_of
 from flows.operators.profile import VARIABLE, Operators, read_operators
 from pipelines.errors import UserError
 
@@ -83,7 +83,7 @@ def test_a_schedule_of_no_deployment_is_refused(tmp_path):
 
 def test_prefect_yaml_follows_the_table():
     assert prefect_yaml.FILE.read_text() == prefect_yaml.to_yaml(), (
-        "run `python -m flows.operators.prefect_yaml`"
+        "run `python -m flows.deploy.prefect_yaml`"
     )
 
 

@@ -11,13 +11,13 @@ from prefect.client.schemas.objects import FlowRun, State, StateType
 
 from flows.launch.job import Job, Status
 from flows.launch.record import Attempt, Record, edit_record, read_record
-from flows.operators import reconcile as reconciling
 from flows.operators import steps
 from flows.operators.artifacts import key_of, last_metrics
-from flows.operators.corpus import has_dump, options_of_build
-from flows.operators.examples import check_limit
 from flows.operators.profile import Operators
 from flows.operators.steps import SlowLog, flow_run_of, owner_of
+from flows.prefect_flows import reconcile as reconciling
+from flows.prefect_flows.append_crawl import has_dump, options_of_build
+from flows.prefect_flows.examples import check_limit
 from pipelines.errors import UserError
 from pipelines.progress import lines_to, pass_on, say
 

@@ -1,21 +1,17 @@
-"""Flows that build corpora and let them grow."""
+"""The flow that adds a crawl to a corpus."""
 
 import json
 import urllib.request
-from collections.abc import Sequence
 from pathlib import Path
 
 from prefect import flow
-from prefect.events import emit_event
 
-from flows.corpus_page.page import write_page
-from flows.launch.job import Job, Launcher
 from flows.launch.record import read_record
-from flows.operators.artifacts import key_of, show_page
-from flows.operators.parameters import flat, options_of
+from flows.operators.corpora import build, corpus_is_ready, fetch, show_statistics
+from flows.operators.parameters import flat
 from flows.operators.profile import read_operators
-from flows.operators.settings import AppendSettings, CorpusSettings
-from flows.operators.steps import cancel_hook, follow, step
+from flows.operators.settings import AppendSettings
+from flows.operators.steps import cancel_hook, step
 from pipelines.errors import UserError
 from pipelines.outputs import read_manifest
 from pipelines.progress import say
@@ -24,25 +20,6 @@ from pipelines.progress import say
 DUMPS = "https://index.commoncrawl.org/collinfo.json"
 #: Options that an addition does not take over from the build.
 _OF_ADDITION = ("--input=", "--append", "--out=")
-
-
-@flow(name="corpus", flow_run_name="corpus {name}", on_cancellation=[cancel_hook])
-@flat
-def corpus(settings: CorpusSettings) -> None:
-    """Build an mC4-style corpus from crawl files, and a page of its statistics."""
-    operators = read_operators()
-    launcher = operators.launcher(settings.launcher)
-    out = operators.directory("corpora", settings.name)
-    inputs = settings.inputs
-    if not inputs:
-        crawl = operators.directory("crawls", settings.sample)
-        fetch(("sample", settings.sample), crawl, launcher)
-        inputs = (f"{crawl}/wet/*.warc.wet.gz", f"{crawl}/warc/*.warc.gz")
-    options = [*options_of(settings.config), f"--runner={settings.runner}"]
-    options += [f"--badwords={settings.badwords}"] if settings.badwords else []
-    build(inputs, out, options, launcher, append=settings.append)
-    show_statistics(out)
-    corpus_is_ready(out)
 
 
 @flow(name="append-crawl", flow_run_name="append {dump} to {name}", on_cancellation=[cancel_hook])
@@ -63,37 +40,6 @@ def append_crawl(settings: AppendSettings) -> None:
     build((f"{crawl}/{settings.format}/*.gz",), out, options, launcher, append=True)
     show_statistics(out)
     corpus_is_ready(out)
-
-
-@step("fetch {out.name}")
-def fetch(argv: Sequence[str], out: Path, launcher: Launcher) -> None:
-    """Fetch real text as a crawl."""
-    follow(Job((*argv, f"--out={out}"), out), launcher)
-
-
-@step("build {out.name}")
-def build(
-    inputs: Sequence[str], out: Path, options: Sequence[str], launcher: Launcher, *, append: bool
-) -> None:
-    """Turn a crawl into Parquet per language, or add it to what is there."""
-    words = [f"--input={one}" for one in inputs]
-    words += ["--append"] if append else []
-    argv = ("corpus", "build", *words, f"--out={out}", *options)
-    # The marker of a corpus that grows says nothing of the addition.
-    follow(Job(argv, out, marked=not append), launcher)
-
-
-@step("statistics of {out.name}")
-def show_statistics(out: Path) -> None:
-    """Write the page of the corpus."""
-    page = out.with_name(f"{out.name}.html")
-    write_page(out, page)
-    show_page(key_of("corpus", out.name), page, f"Statistics of {out.name}")
-
-
-def corpus_is_ready(out: Path) -> None:
-    """Say so, for deployments that wait for it."""
-    emit_event("mswitch.corpus.ready", {"prefect.resource.id": f"mswitch.corpus.{out.name}"})
 
 
 @step("newest dump", retries=3, retry_delay_seconds=[10, 60, 300])

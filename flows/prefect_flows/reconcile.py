@@ -13,9 +13,9 @@ from prefect.events import emit_event
 from prefect.exceptions import ObjectNotFound
 from prefect.states import AwaitingRetry, Cancelled
 
+from flows.launch.controller import ask, run_job
 from flows.launch.job import Unreachable
 from flows.launch.record import Record, find_records, follower
-from flows.launch.run import ask, run_job
 from flows.operators.profile import Operators, read_operators
 from flows.operators.steps import flow_run_of, step
 from pipelines.errors import UserError

@@ -7,7 +7,7 @@ from typing import Any
 from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
-from flows.config import DemoConfig, claim_directory
+from flows.demo_config import DemoConfig, claim_directory
 from flows.processes import run_with_restarts
 from pipelines.outputs import lock_directory
 from pipelines.progress import say

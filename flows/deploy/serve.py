@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import NoReturn
 
-from flows.operators.deploy import deploy, server
+from flows.deploy.apply import deploy, server
 from flows.operators.profile import Operators
 from pipelines.errors import UserError
 from pipelines.progress import say

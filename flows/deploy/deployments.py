@@ -9,12 +9,8 @@ from typing import Any
 from prefect import Flow
 from prefect.client.schemas.objects import ConcurrencyLimitStrategy
 
-from flows.operators.corpus import append_crawl, corpus
-from flows.operators.examples import examples
 from flows.operators.parameters import flat_values
-from flows.operators.pretrain import evaluate_run, experiment, pretrain_pair, report
 from flows.operators.profile import VARIABLE, Operators, Schedule
-from flows.operators.reconcile import reconcile
 from flows.operators.settings import (
     AppendSettings,
     CorpusSettings,
@@ -24,6 +20,14 @@ from flows.operators.settings import (
     PairSettings,
     ReportSettings,
 )
+from flows.prefect_flows.append_crawl import append_crawl
+from flows.prefect_flows.corpus import corpus
+from flows.prefect_flows.evaluate import evaluate_run
+from flows.prefect_flows.examples import examples
+from flows.prefect_flows.experiment import experiment
+from flows.prefect_flows.pretrain_pair import pretrain_pair
+from flows.prefect_flows.reconcile import reconcile
+from flows.prefect_flows.report import report
 from models.config import TrainConfig
 from pipelines.corpus.config import CorpusConfig
 from pipelines.errors import UserError

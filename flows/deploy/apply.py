@@ -23,7 +23,7 @@ from prefect.events.schemas.automations import AutomationCore, EventTrigger, Pos
 from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from flows.operators.deployments import (
+from flows.deploy.deployments import (
     DEPLOYMENTS,
     HEARTBEAT_SECS,
     TAG,

@@ -1,4 +1,4 @@
-"""`python -m flows.operators.prefect_yaml`: write prefect.yaml, for those who use `prefect deploy`.
+"""`python -m flows.deploy.prefect_yaml`: write prefect.yaml, for those who use `prefect deploy`.
 
 It follows from the table of deployments; a test compares the file with what this prints.
 """
@@ -8,13 +8,11 @@ from typing import Any
 
 import yaml
 
-from flows.operators.deployments import DEPLOYMENTS, TAG, Deployment, environment
+from flows.deploy.deployments import DEPLOYMENTS, TAG, Deployment, environment
 from flows.operators.profile import Operators
 
 FILE = Path(__file__).parents[1] / "prefect.yaml"
-_HEAD = (
-    "# Written by `python -m flows.operators.prefect_yaml` from flows/operators/deployments.py.\n"
-)
+_HEAD = "# Written by `python -m flows.deploy.prefect_yaml` from flows/deploy/deployments.py.\n"
 
 
 def to_yaml() -> str:

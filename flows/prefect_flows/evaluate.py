@@ -1,0 +1,19 @@
+"""The flow that evaluates a run."""
+
+from prefect import flow
+
+from flows.operators.parameters import flat
+from flows.operators.profile import read_operators
+from flows.operators.settings import EvaluateSettings
+from flows.operators.steps import cancel_hook
+from flows.operators.trainings import evaluate
+
+
+@flow(name="evaluate", flow_run_name="evaluate {run} of {pair}", on_cancellation=[cancel_hook])
+@flat
+def evaluate_run(settings: EvaluateSettings) -> None:
+    """Evaluate the checkpoints of a run that have not been evaluated."""
+    operators = read_operators()
+    run = operators.directory("pairs", settings.pair) / settings.run
+    examples = operators.directory("examples", settings.examples)
+    evaluate(run, examples, settings.config, operators.launcher(settings.launcher))

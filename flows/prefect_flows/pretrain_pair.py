@@ -1,0 +1,36 @@
+"""The flow that trains a dense and a sparse model and compares them."""
+
+from prefect import flow
+
+from flows.operators.parameters import flat
+from flows.operators.preflight import check_trainings
+from flows.operators.profile import read_operators
+from flows.operators.reports import index_reports, write_page
+from flows.operators.settings import PairSettings
+from flows.operators.steps import cancel_hook, jobs_followed
+from flows.operators.trainings import Planned, Trainings
+
+
+@flow(
+    name="pretrain-pair",
+    flow_run_name="pretrain {name}: {candidate} against {baseline}, seed {seed}",
+    on_cancellation=[cancel_hook],
+)
+@flat
+def pretrain_pair(settings: PairSettings) -> None:
+    """Train a dense and a sparse model, evaluate both, and report how they compare."""
+    operators = read_operators()
+    launcher = operators.launcher(settings.launcher)
+    pair = operators.directory("pairs", settings.name)
+    examples = operators.directory("examples", settings.examples)
+    baseline, candidate = pair / settings.baseline, pair / settings.candidate
+
+    planned = [Planned(run, run.name, settings.config) for run in (baseline, candidate)]
+    check_trainings(settings, planned, examples, launcher)
+    live = {settings.name: (baseline, candidate)}
+    with jobs_followed():
+        trainings = Trainings(planned, settings, examples, launcher, live)
+        trainings.train(operators.trainings)
+        trainings.evaluate()
+    write_page([baseline], [candidate], pair / "report", settings.report)
+    index_reports(operators.storage)
