@@ -16,6 +16,7 @@ from annotated_types import Ge, Le, Lt
 from flows.pages.svg import standalone_svg
 from flows.report.data import report_data, run_names, to_csv
 from flows.report.headline import MINIMUM_UNITS, LanguageResult, Pooled, pool
+from flows.report.horizon import Horizon, measure_horizons
 from flows.report.overview import overview_data, render_overview
 from flows.report.page import draw, render
 from flows.report.pairs import Pairs, check_seeds, merged, model_names, pair_up
@@ -165,8 +166,10 @@ def _make(
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """What report.json holds of one candidate, and the text of all files."""
     runs = comparison.runs
-    results, pooled = measure(comparison, config)
-    report = report_data(runs, names, results, pooled, so_far, **dataclasses.asdict(config))
+    results, pooled, horizons = measure(comparison, config)
+    report = report_data(
+        runs, names, results, pooled, horizons, so_far, **dataclasses.asdict(config)
+    )
     steps = np.array(runs[0].steps, dtype=float)
     drawings = draw(report, results, pooled, runs[1].routing, steps)
     csv = to_csv(report["languages"])
@@ -197,8 +200,8 @@ def _make_all(
 
 def measure(
     comparison: Comparison, config: ReportConfig
-) -> tuple[list[LanguageResult], Pooled | None]:
-    """Measure every language and the pooled average."""
+) -> tuple[list[LanguageResult], Pooled | None, list[Horizon]]:
+    """Measure every language, the pooled average, and what both were at earlier steps."""
     runs = comparison.runs
     steps = np.array(runs[0].steps, dtype=float)
     by_seed = [pair_losses(*pair) for pair in comparison.pairs]
@@ -239,8 +242,9 @@ def measure(
             )
         )
         progress.add()
-    pooled = pool(results, resampled, steps, seed=config.seed, confidence=config.confidence)
-    return results, pooled
+    settings = {"seed": config.seed, "confidence": config.confidence}
+    pooled = pool(results, resampled, steps, **settings)
+    return results, pooled, measure_horizons(results, resampled, steps, **settings)
 
 
 def _summary_line(report: Mapping[str, Any], out: str | Path, *, reused: bool) -> dict[str, Any]:

@@ -9,9 +9,10 @@ import numpy as np
 
 from flows.report import text as report_text
 from flows.report.headline import MINIMUM_UNITS, LanguageResult, Pooled, headline
+from flows.report.horizon import Horizon, horizons_json, last_doubling
 from flows.report.routing import routing_data
 from flows.report.runs import Run
-from flows.report.speedup import SpeedUp, isotonic_fit
+from flows.report.speedup import SpeedUp
 from pipelines.languages import languages
 
 SIGNIFICANT_DIGITS = 6
@@ -22,6 +23,7 @@ def report_data(
     names: tuple[str, str],
     results: Sequence[LanguageResult],
     pooled: Pooled | None,
+    horizons: Sequence[Horizon],
     unfinished: Mapping[str, int] | None,
     *,
     resamples: int,
@@ -35,6 +37,7 @@ def report_data(
         names: what the page calls them.
         results: what was measured of every language.
         pooled: what was measured of their average.
+        horizons: the same at earlier steps.
         unfinished: the last of the steps so far (`step`) and of those planned (`steps`), or None.
         resamples: bootstrap resamples, here those over languages.
         seed: seed of the draws.
@@ -71,7 +74,8 @@ def report_data(
     return rounded(
         {
             "summary": summary,
-            "languages": [_language_json(r, runs[0], factors, last) for r in results],
+            "horizons": horizons_json(horizons),
+            "languages": [_language_json(r, runs[0], factors) for r in results],
             "method": {
                 "resamples": resamples,
                 "seed": seed,
@@ -132,13 +136,12 @@ def _speed_up_json(speed_up: SpeedUp, factors: Mapping[str, float | None]) -> di
 
 
 def _language_json(
-    result: LanguageResult, run: Run, factors: Mapping[str, float | None], last: float
+    result: LanguageResult, run: Run, factors: Mapping[str, float | None]
 ) -> dict[str, Any]:
     losses = result.losses
     known = languages().get(losses.lang)
     trained = run.config["languages"].get(losses.lang, {})
-    fit = isotonic_fit(result.baseline_curve)
-    half = np.interp(np.log(last / 2), np.log(np.array(run.steps, dtype=float)), fit)
+    steps = np.array(run.steps, dtype=float)
     return {
         "lang": losses.lang,
         "name": known.name if known else losses.lang,
@@ -158,7 +161,7 @@ def _language_json(
         "delta_ci": list(result.delta.ci) if result.delta.ci else None,
         "delta_p_value": result.delta.p_value,
         **_speed_up_json(result.speed_up, factors),
-        "baseline_last_doubling": float(half - fit[-1]),
+        "baseline_last_doubling": last_doubling(result.baseline_curve, steps),
         "in_headline": result.in_headline,
     }
 

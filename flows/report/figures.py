@@ -1,8 +1,9 @@
-"""Figures of the report: the histogram of speed-ups and loss curves."""
+"""Figures of the report: the histogram of speed-ups, speed-ups by horizon, and loss curves."""
 
 import dataclasses
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -38,6 +39,19 @@ class CurvePair:
     candidate_fit: np.ndarray
     baseline_steps: float | None
     candidate_steps: float | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Line:
+    """Speed-ups by step: at each a `value` and the interval `ci`, either of which may be None.
+
+    `kind` is the CSS class of its dots; `None` in place of both is a step without a speed-up.
+    """
+
+    label: str
+    kind: str
+    steps: Sequence[int]
+    points: Sequence[Mapping[str, Any] | None]
 
 
 def speedup_histogram(
@@ -181,6 +195,56 @@ def _histogram_legend(width: int, top: float, name: str) -> tuple[str, int]:
 
 def _power(power: int) -> str:
     return f"{2**power:,}{TIMES}" if power >= 0 else f"1/{2**-power:,}{TIMES}"
+
+
+def horizon_panel(lines: Sequence[Line], *, width: int, height: int) -> Drawing:
+    """Speed-ups with their intervals over the step at which training would have ended."""
+    left, right, top, floor = 40, width - 12, 30, height - 34
+    known = [point for each in lines for point in each.points if point and point["value"]]
+    ends = [1.0, 2.0] + [point["value"] for point in known]
+    ends += [end for point in known for end in point["ci"] or ()]
+    low, high = math.log2(min(ends)) - 0.1, math.log2(max(ends)) + 0.1
+    steps = lines[0].steps
+
+    def x_of(step: float) -> float:
+        share = math.log(step / steps[0]) / math.log(steps[-1] / steps[0])
+        return left + 8 + share * (right - left - 16)
+
+    def y_of(ratio: float) -> float:
+        return floor - (math.log2(ratio) - low) / (high - low) * (floor - top)
+
+    parts = []
+    for power in range(math.ceil(low), math.floor(high) + 1):
+        y = y_of(2**power)
+        parts.append(line(left, y, right, y, "rule" if power else "ref"))
+        parts.append(text(left - 5, y + 4, _power(power), "end"))
+    for index, each in enumerate(lines):
+        aside = 3 * (index - (len(lines) - 1) / 2)
+        found = [(x_of(s) + aside, p) for s, p in zip(each.steps, each.points, strict=True) if p]
+        found = [(x, point) for x, point in found if point["value"]]
+        for x, point in found:
+            if point["ci"]:
+                parts.append(line(x, y_of(point["ci"][0]), x, y_of(point["ci"][1]), "axis"))
+        path = "L".join(f"{px(x)} {px(y_of(point['value']))}" for x, point in found)
+        parts.append(f'<path class="{each.kind}l" d="M{path}"/>' if path else "")
+        parts += [
+            f'<circle class="{each.kind}" cx="{px(x)}" cy="{px(y_of(point["value"]))}" r="3.2"/>'
+            for x, point in found
+        ]
+        key = left + 130 * index
+        parts.append(f'<circle class="{each.kind}" cx="{px(key + 4)}" cy="9" r="3.2"/>')
+        parts.append(text(key + 13, 13, each.label, "ink"))
+    parts.append(line(left, floor, right, floor, "axis"))
+    parts.append(text(left, floor + 15, f"{steps[0]:,}"))
+    parts.append(text(right, floor + 15, f"{steps[-1]:,}", "end"))
+    parts.append(text((left + right) / 2, floor + 29, "steps of training (log scale)", "mid"))
+    return Drawing(
+        width,
+        height,
+        "Step speed-up by horizon",
+        "Speed-ups as if training had ended at each step; the table holds every value.",
+        "".join(parts),
+    )
 
 
 def curve_panel(curves: CurvePair, *, width: int, height: int) -> Drawing:

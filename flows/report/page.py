@@ -31,6 +31,7 @@ class Drawings:
         pooled: averaged loss curves, for wide and for narrow screens; none if there is no average.
         curves: small loss curves.
         routing: panels of the heat map; none for a model without experts.
+        horizons: speed-ups by horizon, for wide and for narrow screens; none of too few steps.
     """
 
     histogram: Sequence[Drawing]
@@ -38,6 +39,7 @@ class Drawings:
     pooled: Sequence[Drawing]
     curves: Sequence[Drawing]
     routing: Sequence[Drawing]
+    horizons: Sequence[Drawing]
 
     @property
     def files(self) -> dict[str, Drawing]:
@@ -52,7 +54,11 @@ class Drawings:
             for name, drawings, columns, title in grids
             if drawings
         }
-        for name, pair in (("speedup", self.histogram), ("pooled", self.pooled)):
+        for name, pair in (
+            ("speedup", self.histogram),
+            ("pooled", self.pooled),
+            ("horizons", self.horizons),
+        ):
             if pair:
                 files[name] = pair[0]
         return files
@@ -90,7 +96,32 @@ def draw(
             for result, row in most[:CURVES_SHOWN]
         ],
         routing=heat,
+        horizons=_draw_horizons(report["horizons"]),
     )
+
+
+def _draw_horizons(horizons: Sequence[Mapping[str, Any]]) -> list[Drawing]:
+    """The speed-ups by horizon for a wide and for a narrow screen."""
+    if len(horizons) < 2:
+        return []
+    steps = [each["step"] for each in horizons]
+    medians = [each["median_step_speedup"] for each in horizons]
+    lines = (
+        figures.Line("median language", "c", steps, medians),
+        figures.Line(
+            "pooled",
+            "b",
+            steps,
+            [
+                {"value": each["pooled_step_speedup"], "ci": each["pooled_step_speedup_ci"]}
+                for each in horizons
+            ],
+        ),
+    )
+    return [
+        figures.horizon_panel(lines, width=720, height=300),
+        figures.horizon_panel(lines, width=340, height=240),
+    ]
 
 
 def _draw_histograms(report: Mapping[str, Any]) -> list[Drawing]:
@@ -168,6 +199,7 @@ def render(report: Mapping[str, Any], drawings: Drawings, csv: str) -> str:
         rows=sorted(report["languages"], key=lambda row: (row["name"].casefold(), row["lang"])),
         scripts=sorted({row["script"] for row in report["languages"]}, key=script_name),
         histogram=inline_svgs(drawings.histogram, "speedup", SCREENS),
+        horizon_figure=inline_svgs(drawings.horizons, "horizons", SCREENS),
         quality=inline_svgs(drawings.quality, "quality"),
         pooled_curve=inline_svgs(drawings.pooled, "pooled", SCREENS),
         routing=report["routing"],

@@ -256,6 +256,17 @@ def curve_note(baseline: str, candidate: str) -> str:
     )
 
 
+def horizon_note(percent: str) -> str:
+    """How to read the speed-ups by horizon."""
+    return (
+        "Step speed-up as if training had ended at each evaluated step, with its "
+        f"{percent}% interval over languages (log scales). A model is not trained anew for a "
+        "shorter horizon: its learning rate does not depend on the number of steps. To first order "
+        "the speed-up is two to the power of the gap (by how much the candidate’s pooled loss is "
+        "lower) over the gain of the baseline’s last doubling of steps."
+    )
+
+
 def options(config: Mapping[str, Any]) -> str:
     """A configuration, one option a line."""
     return "\n".join(f"{key} = {value}" for key, value in sorted(config.items()))

@@ -14,7 +14,9 @@ from pipelines.errors import UserError
 
 FILES = {"report.html", "report.json", "per_language.csv"}
 
-FIGURES = {"speedup.svg", "quality.svg", "pooled.svg", "curves.svg", "routing.svg"}
+FIGURES = {
+    f"{name}.svg" for name in ("speedup", "horizons", "quality", "pooled", "curves", "routing")
+}
 
 
 def test_the_directory_holds_a_published_stage(full):
