@@ -39,7 +39,7 @@ def small(name: str, layers: int):
         d_kv=64,
         encoder_layers=layers,
         decoder_layers=layers,
-        group_size=4 * INPUTS,
+        group_size=INPUTS,  # groups of both stacks, one at least for each of 8 devices
     )
 
 
