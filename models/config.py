@@ -6,6 +6,7 @@ The named models themselves are in `models.presets`.
 import dataclasses
 import inspect
 import re
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, get_type_hints
 
 from annotated_types import Ge, Gt, Le, Lt
@@ -23,6 +24,9 @@ RouterInit = Literal["flaxformer", "paper"]
 OptimizerName = Literal["adafactor", "adamw"]
 BadLossPolicy = Literal["stop", "skip"]
 Remat = Literal["none", "attention", "layers"]
+Schedule = Literal["rsqrt", "constant"]
+LossPer = Literal["token", "sequence"]
+Freeze = Literal["none", "experts", "non-experts"]
 
 AtLeastZero = Annotated[float, Ge(0)]
 Positive = Annotated[float, Gt(0)]
@@ -142,16 +146,16 @@ CHANGEABLE = (
     "init_scale",
     "dropout_rate",
 )
-_HINTS = get_type_hints(ModelConfig, include_extras=True)
-_DOC = inspect.cleandoc(ModelConfig.__doc__ or "")
-_HELP = re.findall(r"^ {4}(\w+): (.+(?:\n {8}.+)*)", _DOC, re.M)
-_Changes = dataclasses.make_dataclass(
-    "_Changes", [(name, _HINTS[name] | None, None) for name in CHANGEABLE], frozen=True
+#: Those of them that leave the parameters what they are.
+TUNABLE = (
+    *(name for name in OF_EXPERTS if name != "router_init"),
+    "dropout_rate",
 )
+_HINTS = get_type_hints(ModelConfig, include_extras=True)
 
 
-class ModelChanges(_Changes):
-    """What a run changes of its preset: any of `CHANGEABLE`; None leaves it as it is."""
+class _Changes:
+    """Fields of `ModelConfig` that are to be others; None leaves one as it is."""
 
     def applied_to(self, model: ModelConfig) -> ModelConfig:
         """The model with these changes.
@@ -170,10 +174,30 @@ class ModelChanges(_Changes):
         return changed
 
 
-# From which the command's help is made.
-ModelChanges.__doc__ = f"{ModelChanges.__doc__}\n\nAttributes:\n" + "\n".join(
-    f"    {name}: {text}" for name, text in _HELP if name in CHANGEABLE
-)
+def _fields_of_model(names: Sequence[str]) -> type[Any]:
+    return dataclasses.make_dataclass(
+        "_Fields", [(name, _HINTS[name] | None, None) for name in names], frozen=True
+    )
+
+
+class ModelChanges(_fields_of_model(CHANGEABLE), _Changes):
+    """What a run changes of its preset: any of `CHANGEABLE`; None leaves it as it is."""
+
+
+class TuningChanges(_fields_of_model(TUNABLE), _Changes):
+    """What fine-tuning changes of a model: any of `TUNABLE`; None is T5's recipe, else as it was.
+
+    T5's recipe is dropout of 0.1, and of 0.4 within experts (Switch Transformers, table 4).
+    """
+
+    def applied_to(self, model: ModelConfig) -> ModelConfig:
+        """The model with these changes.
+
+        Raises:
+            UserError: a value is impossible, or of experts where there are none.
+        """
+        recipe = {"dropout_rate": 0.1} | ({"expert_dropout_rate": 0.4} if model.sparse else {})
+        return super().applied_to(dataclasses.replace(model, **recipe))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -187,12 +211,14 @@ class TrainConfig:
             step stay the same; rows are fewer and longer, and attention costs more.
         seed: seed of the data order and, apart from it, of parameters, jitter and dropout.
         optimizer: `adafactor`, as T5X has it, or `adamw`, Optax's.
-        base_learning_rate: multiplies the schedule 1/sqrt(max(step, warmup_steps)). Adafactor's
-            rate is relative to a parameter's size; AdamW's is not and needs about a tenth.
+        schedule: of the learning rate: `rsqrt`, 1/sqrt(max(step, warmup_steps)), or `constant`.
+        base_learning_rate: multiplies the schedule. Adafactor's rate is relative to a parameter's
+            size; AdamW's is not and needs about a tenth.
         warmup_steps: steps during which the learning rate stays constant (10,000 in T5); with
             AdamW, during which it rises linearly.
         weight_decay: AdamW's, of kernels and embeddings; Adafactor has none.
         evaluations: log-spaced steps whose checkpoints are kept for evaluation.
+        eval_every: keep the checkpoint of every so many steps, and of the last, instead.
         checkpoint_every: also save every so many steps, to resume from; only the last is kept.
         on_bad_loss: what to do about a step whose loss or gradient is not finite, or whose
             loss is a spike: `stop`, or leave out its update (`skip`).
@@ -200,6 +226,9 @@ class TrainConfig:
             last 100; by default none is.
         dtype: compute type of matrix products; parameters, routers, softmax and loss are float32.
             With `float32` products are exact on accelerators too, and several times slower.
+        loss_per: what weighs the same in the loss: each target `token`, or each `sequence`, whose
+            loss is then the mean over its tokens.
+        freeze: parameters that stay as they are: the kernels of `experts`, or all `non-experts`.
         z_loss: weight of log(Z)^2 in the loss, which keeps logits from drifting (T5X: 1e-4).
         microbatches: parts of a batch whose gradients are added up, to save memory; each draws its
             own jitter and dropout, without which the step is that of the whole batch.
@@ -219,14 +248,18 @@ class TrainConfig:
     pack: Count = 1
     seed: Annotated[int, Ge(0), Le(2**32 - 1)] = 0
     optimizer: OptimizerName = "adafactor"
+    schedule: Schedule = "rsqrt"
     base_learning_rate: Positive = 1.0
     warmup_steps: Count = 10_000
     weight_decay: AtLeastZero = 0.0
     evaluations: Count = 16
+    eval_every: Count | None = None
     checkpoint_every: Count = 1000
     on_bad_loss: BadLossPolicy = "stop"
     loss_spike: Positive | None = None
     dtype: Precision = "bfloat16"
+    loss_per: LossPer = "token"
+    freeze: Freeze = "none"
     z_loss: AtLeastZero = 1e-4
     microbatches: Count = 1
     loss_chunks: Count = 1
@@ -255,6 +288,21 @@ class TrainConfig:
     def devices(self) -> int:
         """Devices the run needs."""
         return self.data_parallel * self.expert_parallel * self.model_parallel
+
+
+@dataclasses.dataclass(frozen=True)
+class TuningConfig(TrainConfig):
+    """How a model is fine-tuned: a `TrainConfig` that begins with T5's recipe.
+
+    A constant rate of 1e-3 with Adafactor and 128 examples a step (Raffel et al. 2020, section
+    3.1); checkpoints are kept at even distances, to choose among them on validation.
+    """
+
+    steps: Count = 10_000
+    batch_size: Count = 128
+    schedule: Schedule = "constant"
+    base_learning_rate: Positive = 1e-3
+    eval_every: Count | None = 1000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -334,3 +382,17 @@ def padded_vocabulary(pieces: int) -> int:
 def as_json(config: Any) -> dict[str, Any]:
     """A configuration as `config.json` holds it."""
     return dataclasses.asdict(config)
+
+
+def _documented(kind: type, names: Sequence[str], source: type) -> None:
+    """Give a class the documentation of `names` in `source`: the command's help is made of it."""
+    doc = inspect.cleandoc(source.__doc__ or "")
+    texts = re.findall(r"^ {4}(\w+): (.+(?:\n {8}.+)*)", doc, re.M)
+    kind.__doc__ = f"{inspect.cleandoc(kind.__doc__ or '')}\n\nAttributes:\n" + "\n".join(
+        f"    {name}: {text}" for name, text in texts if name in names
+    )
+
+
+_documented(ModelChanges, CHANGEABLE, ModelConfig)
+_documented(TuningChanges, TUNABLE, ModelConfig)
+_documented(TuningConfig, [field.name for field in dataclasses.fields(TrainConfig)], TrainConfig)

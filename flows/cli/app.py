@@ -24,6 +24,7 @@ SUBCOMMANDS = {
     "examples": "Turn a corpus into span-corruption examples (a seqio cache).",
     "mixture": "Show how often each language is trained on, and how often repeated.",
     "train": "Pretrain a preset on an examples directory.",
+    "finetune": "Train on with the parameters of a run, on tasks or other text.",
     "evaluate": "Evaluate a run's checkpoints per document and language.",
     "plan": "Compile a preset's training step for a TPU slice, without having one.",
     "infill": "Let a pretrained model fill the masked spans of a text.",

@@ -19,7 +19,7 @@ from models.config import EvaluateConfig, JobConfig, as_json
 from models.evaluation.evaluator import Evaluator, dispatch_of, training_like
 from models.training.checkpoint import complete_steps, restore_parameters
 from models.training.distributed import agree, membership, on_first, say_once, together
-from models.training.run_directory import CHECKPOINTS, CONFIG, read_run
+from models.training.run_directory import CHECKPOINTS, CONFIG, check_vocabulary, read_run
 from pipelines import storage
 from pipelines.errors import UserError
 from pipelines.faults import fault_point
@@ -85,12 +85,7 @@ def _check_examples(
         UserError: it was trained on other examples, or has fewer rows than they have pieces.
     """
     if described["examples"] is None:
-        rows, pieces = described["model"]["vocabulary_size"], manifest["vocabulary_size"]
-        if rows < pieces:
-            raise UserError(
-                f"{run} has {rows:,} rows for the {pieces:,} pieces of {examples}: build examples "
-                "with the vocabulary that its model came with (`mswitch examples build --vocab`)"
-            )
+        check_vocabulary(run, described, examples, manifest)
         return
     for key in ("config_hash", "vocabulary_sha256"):
         if manifest[key] != described["examples"][key]:

@@ -18,10 +18,11 @@ from models.training.bad_loss import HISTORY_STEPS, LossWatch
 from models.training.checkpoint import Checkpoints
 from models.training.distributed import JobError, meet, on_first, say_once
 from models.training.metrics import METRICS, MetricsWriter, written
-from models.training.optimizer import optimizer_of
+from models.training.optimizer import Optimizer, optimizer_of
+from models.training.origin import state_of_origin
 from models.training.run_directory import CHECKPOINTS, RunPlan, read_run
 from models.training.signals import stop_requests
-from models.training.state import Skeleton
+from models.training.state import Skeleton, TrainState
 from models.training.step import FEATURES, SEGMENTS, make_train_step
 from pipelines.errors import UserError
 from pipelines.faults import fault_point
@@ -54,11 +55,8 @@ def run_training(
     identity = on_first(lambda: read_run(out)["config_hash"])
     checkpoints = Checkpoints(out / CHECKPOINTS, plan.evaluation_steps, identity)
     start = on_first(lambda: _resume_step(plan, out, checkpoints))
-    if start:
-        say_once("train", f"continuing after step {start:,}, from {checkpoints.directory}/{start}")
-        state = checkpoints.restore(start, skeleton.abstract_state(optimizer))
-    else:
-        state = skeleton.initial_state(optimizer)
+    state = _state_after(start, plan, checkpoints, skeleton, optimizer)
+    counted = 0 if plan.origin is None else plan.origin.steps_counted
 
     def load(step: int) -> dict[str, jax.Array]:
         batch = batches.batch(step)
@@ -74,7 +72,8 @@ def run_training(
             return recorder.final_loss()
         batch = next(upcoming)
         clock = time.monotonic()
-        train_step = make_train_step(skeleton, optimizer, groups).lower(state, batch, 0.0).compile()
+        step_function = make_train_step(skeleton, optimizer, groups, counted)
+        train_step = step_function.lower(state, batch, 0.0).compile()
         compile_secs = time.monotonic() - clock
         say_once("train", f"compiled in {compile_secs:.1f} s")
         meet("compiled")
@@ -128,6 +127,22 @@ def _resume_step(plan: RunPlan, out: Path, checkpoints: Checkpoints) -> int:
                 f"their checkpoints: restore it, or remove {METRICS} to begin again"
             )
     return start
+
+
+def _state_after(
+    step: int,
+    plan: RunPlan,
+    checkpoints: Checkpoints,
+    skeleton: Skeleton,
+    optimizer: Optimizer,
+) -> TrainState:
+    """What the step after `step` begins with."""
+    if step:
+        say_once("train", f"continuing after step {step:,}, from {checkpoints.directory}/{step}")
+        return checkpoints.restore(step, skeleton.abstract_state(optimizer))
+    if plan.origin is not None:
+        return state_of_origin(plan.origin, skeleton, optimizer)
+    return skeleton.initial_state(optimizer)
 
 
 class Recorder:

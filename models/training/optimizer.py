@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
-from models.config import TrainConfig
+from models.config import Schedule, TrainConfig
 
 #: Decay of the mean square: 0.999, Optax's default, remembers a spike for a thousand steps.
 SQUARE_DECAY = 0.95
@@ -72,6 +72,7 @@ class Adafactor:
         min_dim_size_to_factor: a matrix with a smaller dimension keeps its full moment.
         epsilon1: added to squared gradients.
         epsilon2: least scale of a parameter.
+        schedule: of the rate: `rsqrt`, or `constant`, the base rate itself.
     """
 
     base_learning_rate: float = 1.0
@@ -81,9 +82,12 @@ class Adafactor:
     min_dim_size_to_factor: int = 128
     epsilon1: float = 1e-30
     epsilon2: float = 1e-3
+    schedule: Schedule = "rsqrt"
 
     def learning_rate(self, step: Int[Array, ""]) -> Float[Array, ""]:
         """T5's schedule: base / sqrt(max(step, warmup)), without a linear ramp."""
+        if self.schedule == "constant":
+            return jnp.float32(self.base_learning_rate)
         late = jnp.maximum(step, self.warmup_steps).astype(jnp.float32)
         return self.base_learning_rate / jnp.sqrt(late)
 
@@ -186,14 +190,18 @@ class AdamW:
         base_learning_rate: multiplies the schedule.
         warmup_steps: steps until the rate is base / sqrt(warmup_steps), its highest.
         weight_decay: of matrices, not of norm scales and position biases.
+        schedule: of the rate: `rsqrt`, or `constant`, the base rate from the first step.
     """
 
     base_learning_rate: float = 1.0
     warmup_steps: int = 10_000
     weight_decay: float = 0.0
+    schedule: Schedule = "rsqrt"
 
     def learning_rate(self, step: Int[Array, ""]) -> Float[Array, ""]:
         """Linear warm-up, then the inverse square root (Vaswani et al. 2017, equation 3)."""
+        if self.schedule == "constant":
+            return jnp.float32(self.base_learning_rate)
         done = jnp.asarray(step + 1, jnp.float32)
         rate = jnp.minimum(done * self.warmup_steps**-1.5, done**-0.5)
         return self.base_learning_rate * rate
@@ -242,9 +250,10 @@ Optimizer = Adafactor | AdamW
 
 def optimizer_of(train: TrainConfig) -> Optimizer:
     """The optimizer a run's configuration asks for."""
+    rate, warmup, schedule = train.base_learning_rate, train.warmup_steps, train.schedule
     if train.optimizer == "adamw":
-        return AdamW(train.base_learning_rate, train.warmup_steps, train.weight_decay)
-    return Adafactor(base_learning_rate=train.base_learning_rate, warmup_steps=train.warmup_steps)
+        return AdamW(rate, warmup, train.weight_decay, schedule)
+    return Adafactor(base_learning_rate=rate, warmup_steps=warmup, schedule=schedule)
 
 
 def moment_axes(moment: Moment, axes: Sequence[str]) -> tuple[tuple[str, ...], ...]:

@@ -24,6 +24,9 @@ CONFIG = "config.json"
 #: Settings of training that may change when a run continues: results are equal up to rounding, or
 #: the same as long as no loss is bad.
 FREE = ("data_parallel", "expert_parallel", "model_parallel", "remat", "on_bad_loss", "loss_spike")
+#: Settings of training that older runs do not name: part of the identity where they are not the
+#: default ones.
+ADDED = ("schedule", "eval_every", "loss_per", "freeze")
 CHECKPOINTS = "checkpoints"
 
 Config = TypeVar("Config", ModelConfig, TrainConfig)
@@ -51,6 +54,35 @@ def log_spaced_steps(steps: int, count: int = 16, span: int = 64) -> tuple[int, 
 
 
 @dataclasses.dataclass(frozen=True)
+class Origin:
+    """The checkpoint that a fine-tuning begins with.
+
+    Attributes:
+        path: its run directory.
+        step: which of its checkpoints.
+        keep_moments: whether the optimizer goes on with its moments and its count of steps.
+        steps_counted: the steps that the optimizer has counted by then; 0 with fresh moments.
+        chain: `preset` and `config_hash` of its run, its `examples`, and its own `origin`.
+    """
+
+    path: Path
+    step: int
+    keep_moments: bool
+    steps_counted: int
+    chain: Mapping[str, Any]
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What a run's numbers depend on."""
+        return {
+            "step": self.step,
+            "keep_moments": self.keep_moments,
+            "steps_counted": self.steps_counted,
+            **self.chain,
+        }
+
+
+@dataclasses.dataclass(frozen=True)
 class RunPlan:
     """Everything a run's numbers depend on.
 
@@ -61,6 +93,8 @@ class RunPlan:
         examples: identity of its data: `config_hash` and `vocabulary_sha256`.
         languages: per language `train_records`, `train_tokens`, `train_bytes`, `rate`.
         mixture: the attributes of its `tasks.mixtures.Mixture`.
+        origin: where its parameters come from; None draws them.
+        notes: what config.json holds besides.
     """
 
     preset: str
@@ -69,6 +103,8 @@ class RunPlan:
     examples: Mapping[str, str]
     languages: Mapping[str, Mapping[str, Any]]
     mixture: Mapping[str, Any]
+    origin: Origin | None = None
+    notes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -76,9 +112,10 @@ class RunPlan:
         return {
             "preset": self.preset,
             "model": as_json(self.model),
-            "train": {k: v for k, v in as_json(self.train).items() if k not in FREE},
+            "train": _identifying(as_json(self.train)),
             "examples": dict(self.examples),
             "mixture": dict(self.mixture),
+            **({} if self.origin is None else {"origin": self.origin.identity}),
         }
 
     @property
@@ -89,7 +126,20 @@ class RunPlan:
     @property
     def evaluation_steps(self) -> tuple[int, ...]:
         """Steps whose checkpoints are kept and evaluated."""
+        steps, every = self.train.steps, self.train.eval_every
+        if every is not None:
+            return (*range(every, steps, every), steps)
         return log_spaced_steps(self.train.steps, self.train.evaluations)
+
+
+def _identifying(train: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of training, as JSON, that make two runs different."""
+    usual = as_json(TrainConfig())
+    return {
+        name: value
+        for name, value in train.items()
+        if name not in FREE and not (name in ADDED and value == usual[name])
+    }
 
 
 def claim_run(out: Path, plan: RunPlan) -> dict[str, Any] | None:
@@ -107,7 +157,10 @@ def claim_run(out: Path, plan: RunPlan) -> dict[str, Any] | None:
     if not (out / CONFIG).is_file():
         raise UserError(f"{out} holds files that are not a training run: choose a new --out")
     before = read_run(out)
-    after = json.loads(canonical_json(plan.identity))
+    after = {"origin": None, **json.loads(canonical_json(plan.identity))}
+    if isinstance(before["train"], dict):
+        before["train"] = _identifying(before["train"])
+        after["train"] = dict.fromkeys(before["train"]) | after["train"]
     changed = []
     for part, wanted in after.items():
         found = before.get(part)
@@ -147,6 +200,8 @@ def describe_run(
     identity = plan.identity
     remote = storage.is_remote(examples)
     identity["examples"]["path"] = str(examples) if remote else os.path.relpath(examples, out)
+    if plan.origin is not None:
+        identity["origin"]["path"] = os.path.relpath(plan.origin.path, out)
     storage.write_json(
         out / CONFIG,
         {
@@ -155,6 +210,7 @@ def describe_run(
             "config_hash": plan.hash,
             "languages": {lang: dict(counts) for lang, counts in plan.languages.items()},
             "eval_steps": list(plan.evaluation_steps),
+            **plan.notes,
             **measured,
         },
     )
@@ -201,6 +257,28 @@ def read_marker(run: Path) -> dict[str, Any] | None:
             f"{run / MARKER} does not belong to a training run: remove it, and the run continues"
         )
     return marker
+
+
+def check_vocabulary(
+    run: Path, described: Mapping[str, Any], examples: str | Path, manifest: Mapping[str, Any]
+) -> None:
+    """Check that a run's vocabulary is that of examples; an imported run has rows to compare alone.
+
+    Raises:
+        UserError: they have another, or more pieces than it has rows.
+    """
+    rows, pieces = described["model"]["vocabulary_size"], manifest["vocabulary_size"]
+    if rows < pieces:
+        raise UserError(
+            f"{run} has {rows:,} rows for the {pieces:,} pieces of {examples}: build examples "
+            "with the vocabulary that its model came with (`mswitch examples build --vocab`)"
+        )
+    trained_on = described["examples"]
+    if trained_on and trained_on["vocabulary_sha256"] != manifest["vocabulary_sha256"]:
+        raise UserError(
+            f"{run} was trained with another vocabulary than that of {examples}: build these with "
+            f"that of {trained_on['path']} (relative to the run)"
+        )
 
 
 def model_of(config: Mapping[str, Any]) -> ModelConfig:

@@ -10,7 +10,7 @@ import contextlib
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +24,7 @@ from models.partitioning import parameter_spec
 from models.training.optimizer import Moment, Optimizer, moment_axes
 
 Parameters = dict[str, Array]
+Value = TypeVar("Value")
 
 
 class TrainState(NamedTuple):
@@ -31,7 +32,7 @@ class TrainState(NamedTuple):
 
     Attributes:
         parameters: by dotted name.
-        moments: the optimizer's, by the same names.
+        moments: the optimizer's, by the same names; frozen parameters have none.
         step: optimizer steps done.
     """
 
@@ -75,6 +76,15 @@ class Skeleton:
             axes[name] = (*stacked, *variable.get_metadata("axes"))
         return cls(graph, paths, shapes, axes, mesh, config, train)
 
+    def trained(self, values: Mapping[str, Value]) -> dict[str, Value]:
+        """Those of the values by parameter name whose parameters are not frozen."""
+        freeze = self.train.freeze
+        return {
+            name: value
+            for name, value in values.items()
+            if freeze == "none" or (_group(name) == "experts") != (freeze == "experts")
+        }
+
     def merge(self, parameters: Mapping[str, Array]) -> Transformer:
         """Give the model with these values."""
         state = nnx.from_flat_state(
@@ -102,7 +112,7 @@ class Skeleton:
 
         def create() -> TrainState:
             parameters = self.initial_parameters()
-            moments = optimizer.init(parameters, self.axes)
+            moments = optimizer.init(self.trained(parameters), self.axes)
             return TrainState(parameters, moments, jnp.zeros((), jnp.int32))
 
         return jax.jit(create, out_shardings=self.state_shardings(optimizer))()
@@ -114,7 +124,9 @@ class Skeleton:
 
     def abstract_state(self, optimizer: Optimizer) -> TrainState:
         """Shapes, types and shardings of a run's state, for restoring and compiling."""
-        moments = jax.eval_shape(lambda values: optimizer.init(values, self.axes), self.shapes)
+        moments = jax.eval_shape(
+            lambda values: optimizer.init(values, self.axes), self.trained(self.shapes)
+        )
         placed = {
             name: type(moment)(*map(self._placed, moment, moment_axes(moment, self.axes[name])))
             for name, moment in moments.items()

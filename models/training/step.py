@@ -124,6 +124,8 @@ def make_gradients(
 ) -> Callable[[Parameters, Batch, Any], tuple[Parameters, LossParts]]:
     """Traceable `(parameters, batch, key) -> (gradients, losses)` of the whole batch.
 
+    Frozen parameters have no gradient.
+
     With microbatches, every n-th run of rows that holds whole routing groups goes into the same
     part: parts then stay on the devices that hold their rows, and their gradients add up to the
     whole batch's.
@@ -131,19 +133,25 @@ def make_gradients(
     parts = skeleton.train.microbatches
 
     def gradients(parameters: Parameters, batch: Batch, key: Any):
+        if skeleton.train.loss_per == "sequence":
+            batch = {**batch, "decoder_loss_weights": weights_per_sequence(batch)}
+        trained = skeleton.trained(parameters)
         target_tokens = jnp.maximum(batch["decoder_loss_weights"].sum(), 1.0)
-        of_part = jax.value_and_grad(
-            functools.partial(
-                batch_loss,
+
+        def loss(trained: Parameters, part: Batch, key: Any):
+            return batch_loss(
                 skeleton,
+                {**parameters, **trained},
+                part,
                 groups=groups.of_part(parts),
                 target_tokens=target_tokens,
                 parts=parts,
-            ),
-            has_aux=True,
-        )
+                key=key,
+            )
+
+        of_part = jax.value_and_grad(loss, has_aux=True)
         if parts == 1:
-            (_, losses), gradient = of_part(parameters, batch, key=key)
+            (_, losses), gradient = of_part(trained, batch, key)
             return gradient, losses
 
         def split(x: Array) -> Array:
@@ -152,10 +160,10 @@ def make_gradients(
         def add(total: Parameters, inputs: tuple[Any, Array]):
             part, part_key = inputs
             rows = {name: x.reshape(-1, x.shape[-1]) for name, x in part.items()}
-            (_, losses), gradient = of_part(parameters, rows, key=part_key)
+            (_, losses), gradient = of_part(trained, rows, part_key)
             return jax.tree.map(jnp.add, total, gradient), losses
 
-        zeros = jax.tree.map(jnp.zeros_like, parameters)
+        zeros = jax.tree.map(jnp.zeros_like, trained)
         split_batch = {name: split(x) for name, x in batch.items()}
         keys = jax.random.split(key, parts)
         gradient, losses = jax.lax.scan(add, zeros, (split_batch, keys))
@@ -164,10 +172,24 @@ def make_gradients(
     return gradients
 
 
-def make_train_step(skeleton: Skeleton, optimizer: Optimizer, groups: Groups) -> jax.stages.Wrapped:
+def weights_per_sequence(batch: Batch) -> Float[Array, "B T"]:
+    """Loss weights of a batch, padded or packed, that add up to 1 over each target sequence."""
+    weights, segments = batch["decoder_loss_weights"], batch.get("decoder_segment_ids")
+    if segments is None:
+        in_sequence = weights.sum(axis=-1, keepdims=True)
+    else:
+        same = segments[:, :, None] == segments[:, None, :]
+        in_sequence = (same * weights[:, None, :]).sum(axis=-1)
+    return weights / jnp.maximum(in_sequence, 1.0)
+
+
+def make_train_step(
+    skeleton: Skeleton, optimizer: Optimizer, groups: Groups, steps_counted: int = 0
+) -> jax.stages.Wrapped:
     """Compile-ready `(state, batch) -> (state, metrics)`; the old state's memory is reused.
 
     With the policy `skip`, a step that is bad, or has a loss above `loss_limit`, only counts.
+    The optimizer counts on from `steps_counted`.
     """
     train = skeleton.train
     gradients = make_gradients(skeleton, groups)
@@ -177,14 +199,16 @@ def make_train_step(skeleton: Skeleton, optimizer: Optimizer, groups: Groups) ->
     ) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(jax.random.key(train.seed), state.step)
         gradient, losses = gradients(state.parameters, batch, key)
+        count = state.step + steps_counted
         parameters, moments, gradient_norm = optimizer.update(
-            state.parameters, gradient, state.moments, state.step, skeleton.axes
+            skeleton.trained(state.parameters), gradient, state.moments, count, skeleton.axes
         )
+        parameters = {**state.parameters, **parameters}
         metrics = {
             "train/loss": losses.loss,
             "train/z_loss": losses.z_loss,
             "train/gradient_norm": gradient_norm,
-            "train/learning_rate": optimizer.learning_rate(state.step),
+            "train/learning_rate": optimizer.learning_rate(count),
             "train/target_tokens": batch["decoder_loss_weights"].sum(),
         }
         if skeleton.config.sparse:

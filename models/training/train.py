@@ -14,7 +14,14 @@ from typing import Any
 
 import jax
 
-from models.config import JobConfig, ModelChanges, TrainConfig, as_json, padded_vocabulary
+from models.config import (
+    JobConfig,
+    ModelChanges,
+    ModelConfig,
+    TrainConfig,
+    as_json,
+    padded_vocabulary,
+)
 from models.groups import batch_groups, small_group_warnings
 from models.nn.flops import training_step_flops
 from models.partitioning import check_divisible, fed_part, make_mesh
@@ -23,6 +30,7 @@ from models.training.distributed import agree, membership, on_first, say_once, t
 from models.training.loop import run_training
 from models.training.run_directory import RunPlan, claim_run, describe_run, finish_run
 from models.training.state import Skeleton, parameter_counts
+from pipelines.errors import UserError
 from pipelines.faults import fault_point
 from pipelines.outputs import canonical_json, lock_directory, read_manifest
 from tasks.batches import TrainBatches
@@ -127,12 +135,26 @@ def _prepare(
     mixture: Mixture,
     changes: ModelChanges,
 ) -> tuple[RunPlan, TrainBatches]:
-    """Open the data, as much of it as this process feeds, and settle what is trained."""
+    """Settle what is trained: a preset, with the vocabulary of its data."""
     model = changes.applied_to(find_preset(preset).model)
+    rows = padded_vocabulary(read_manifest(examples, "examples")["vocabulary_size"])
+    model = dataclasses.replace(model, vocabulary_size=rows)
+    return make_plan(preset, model, examples, config, mixture)
+
+
+def make_plan(
+    preset: str, model: ModelConfig, examples: str | Path, config: TrainConfig, mixture: Mixture
+) -> tuple[RunPlan, TrainBatches]:
+    """Open the data, as much of it as this process feeds, and plan a run of a model on it.
+
+    Raises:
+        UserError: the directory cannot be used, or settings do not fit it, or each other.
+    """
+    if config.freeze != "none" and not model.sparse:
+        raise UserError(
+            f"--freeze {config.freeze} is for models with experts; {preset} has none: leave it out"
+        )
     manifest = read_manifest(examples, "examples")
-    model = dataclasses.replace(
-        model, vocabulary_size=padded_vocabulary(manifest["vocabulary_size"])
-    )
     host, hosts = fed_part(make_mesh(config))
     batches = TrainBatches(
         examples,
@@ -186,6 +208,9 @@ def _introduction(
     groups = sorted(measured["parameters_by_group"].items())
     parts = ", ".join(f"{group} {count:,}" for group, count in groups)
     yield f"{measured['parameters']:,} parameters: {parts}"
+    if plan.origin is not None:
+        moments = "its moments" if plan.origin.keep_moments else "fresh moments"
+        yield f"begins with step {plan.origin.step:,} of {plan.origin.path}, {moments}"
     yield (
         f"{config.steps:,} steps of {config.rows} x ({lengths[0]} + {lengths[1]}) = "
         f"{measured['tokens_per_step']:,} tokens, {measured['flops_per_step'] / 1e9:,.1f} GFLOP a "

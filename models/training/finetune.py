@@ -1,0 +1,68 @@
+"""Fine-tuning: training that begins with the parameters of another run."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from models.config import JobConfig, TrainConfig, TuningChanges, TuningConfig
+from models.training.origin import check_layout, find_origin
+from models.training.run_directory import RunPlan, check_vocabulary, model_of, read_run
+from models.training.train import make_plan, train_prepared
+from pipelines.errors import UserError
+from pipelines.outputs import read_manifest
+from tasks.batches import TrainBatches
+from tasks.mixtures import Mixture
+
+T5 = TuningConfig()
+NO_CHANGES = TuningChanges()
+ALONE = JobConfig()
+
+
+def finetune(
+    origin: str | Path,
+    tasks: str | Path,
+    out: str | Path,
+    config: TrainConfig = T5,
+    mixture: Mixture | None = None,
+    changes: TuningChanges = NO_CHANGES,
+    job: JobConfig = ALONE,
+    *,
+    step: int | None = None,
+    keep_moments: bool = False,
+) -> dict[str, Any]:
+    """Train on with a run's parameters, or continue where a killed fine-tuning stopped.
+
+    Args:
+        origin: the run directory to begin with, trained or imported.
+        tasks: a finished examples directory of the same vocabulary, here or in a bucket.
+        out: the new run directory.
+        config: how to train.
+        mixture: how often each language comes; by default n ** 0.3 over all there are.
+        changes: what to change of the model; by default dropout, as T5's recipe has it.
+        job: the processes that train together.
+        step: the origin's checkpoint; by default its last.
+        keep_moments: go on with the origin's moments and its count of steps, as T5X does.
+
+    Returns:
+        Summary: stage, out, reused, preset, step, final_loss, parameters.
+
+    Raises:
+        UserError: an unusable directory, another vocabulary, settings that do not fit, or a bad
+            loss at which the run is to stop.
+        SystemExit: with code 75, after SIGTERM or Ctrl-C; everything is saved.
+    """
+    run, out = Path(origin), Path(out)
+
+    def prepare() -> tuple[RunPlan, TrainBatches]:
+        if run.resolve() == out.resolve():
+            raise UserError(f"--out is {run}, the run to begin with: choose another")
+        described = read_run(run)
+        found = find_origin(run, step, keep_moments)
+        check_vocabulary(run, described, tasks, read_manifest(tasks, "examples"))
+        check_layout(found, config)
+        model = changes.applied_to(model_of(described))
+        plan, batches = make_plan(described["preset"], model, tasks, config, mixture or Mixture())
+        notes = {name: described[name] for name in ("huggingface",) if name in described}
+        return dataclasses.replace(plan, origin=found, notes=notes), batches
+
+    return {**train_prepared(prepare, tasks, out, job), "stage": "finetune"}

@@ -1,0 +1,106 @@
+"""Where a fine-tuning begins: a checkpoint of another run, trained or imported."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import jax
+import jax.numpy as jnp
+
+from models.config import TrainConfig
+from models.training.checkpoint import Checkpoints, complete_steps, restore_parameters
+from models.training.optimizer import Optimizer
+from models.training.run_directory import CHECKPOINTS, Origin, read_run, train_config_of
+from models.training.state import Parameters, Skeleton, TrainState
+from pipelines.errors import UserError
+from pipelines.outputs import MARKER
+
+
+def find_origin(run: Path, step: int | None, keep_moments: bool) -> Origin:
+    """Choose the checkpoint to begin with.
+
+    Args:
+        run: a run directory.
+        step: its checkpoint; None takes the newest of a run that is finished.
+        keep_moments: whether the optimizer goes on with its moments.
+
+    Raises:
+        UserError: it is not a run, is still in training, or has no such checkpoint.
+    """
+    described = read_run(run)
+    steps = complete_steps(run / CHECKPOINTS)
+    if not steps:
+        raise UserError(f"{run} has no checkpoint yet: train it first")
+    known = ", ".join(map(str, steps))
+    if step is None and not (run / MARKER).is_file():
+        raise UserError(
+            f"{run} is still in training: let it end, or give --step and one of {known}"
+        )
+    step = steps[-1] if step is None else step
+    if step not in steps:
+        raise UserError(f"{run} has no checkpoint of step {step}: choose among {known}")
+    chain = _chain(described)
+    before = (chain["origin"] or {}).get("steps_counted", 0)
+    return Origin(run, step, keep_moments, before + step if keep_moments else 0, chain)
+
+
+def _chain(described: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run was made of, back to its corpus, without paths."""
+    kept = ("config_hash", "vocabulary_sha256")
+    examples = described["examples"]
+    origin = described.get("origin")
+    return {
+        "preset": described.get("preset"),
+        "config_hash": described["config_hash"],
+        "examples": examples and {name: examples[name] for name in kept},
+        "origin": origin and {name: part for name, part in origin.items() if name != "path"},
+    }
+
+
+def check_layout(origin: Origin, train: TrainConfig) -> None:
+    """Check that a run that is trained so can take over the arrays of its origin.
+
+    Raises:
+        UserError: they are laid out otherwise, or it has no such moments.
+    """
+    before = train_config_of(read_run(origin.path))
+    if before.scan_layers != train.scan_layers:
+        option = "--scan-layers" if before.scan_layers else "--no-scan-layers"
+        raise UserError(f"the layers of {origin.path} are stored otherwise: give {option}")
+    if not origin.keep_moments:
+        return
+    if before.optimizer != train.optimizer:
+        raise UserError(
+            f"{origin.path} was trained with {before.optimizer}: give --optimizer "
+            f"{before.optimizer} too, or leave out --keep-moments"
+        )
+    if before.freeze not in ("none", train.freeze):
+        raise UserError(
+            f"{origin.path} has no moments of what it had frozen: give --freeze {before.freeze} "
+            "too, or leave out --keep-moments"
+        )
+
+
+def state_of_origin(origin: Origin, skeleton: Skeleton, optimizer: Optimizer) -> TrainState:
+    """The state of step 0: the origin's parameters, and fresh moments or its own.
+
+    Raises:
+        UserError: its checkpoint cannot be read, or is of another model.
+    """
+    directory, run = origin.path / CHECKPOINTS, origin.chain["config_hash"]
+    if origin.keep_moments:
+        freeze = train_config_of(read_run(origin.path)).freeze
+        train = dataclasses.replace(skeleton.train, freeze=freeze)
+        like = dataclasses.replace(skeleton, train=train).abstract_state(optimizer)
+        state = Checkpoints(directory, (), run).restore(origin.step, like)
+        return state._replace(moments=skeleton.trained(state.moments), step=state.step * 0)
+
+    parameters = restore_parameters(directory, origin.step, skeleton.abstract_parameters(), run)
+    shapes = cast(Parameters, skeleton.trained(skeleton.shapes))
+    shardings = skeleton.state_shardings(optimizer)
+    moments, step = jax.jit(
+        lambda: (optimizer.init(shapes, skeleton.axes), jnp.zeros((), jnp.int32)),
+        out_shardings=None if shardings is None else (shardings.moments, shardings.step),
+    )()
+    return TrainState(parameters, moments, step)

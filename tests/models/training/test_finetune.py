@@ -1,0 +1,313 @@
+"""Fine-tuning: a run that begins with the parameters of another."""
+
+import dataclasses
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import train_child as child
+from example_files import write_examples
+
+from models.config import JobConfig, TrainConfig, TuningChanges, TuningConfig
+from models.groups import Groups, batch_groups
+from models.training.checkpoint import Checkpoints
+from models.training.finetune import finetune
+from models.training.optimizer import Adafactor, AdamW, optimizer_of
+from models.training.origin import find_origin, state_of_origin
+from models.training.run_directory import MARKER, model_of, read_run, train_config_of
+from models.training.state import Skeleton, TrainState
+from models.training.step import FEATURES, batch_loss, make_gradients
+from models.training.train import make_plan, train_prepared
+from pipelines.errors import UserError
+from tasks.batches import TrainBatches
+from tasks.collate import pack_rows
+from tasks.mixtures import Mixture
+
+pytestmark = pytest.mark.training
+
+STEPS = 5
+ROWS = 512
+TUNED = TuningConfig(
+    steps=STEPS, batch_size=8, eval_every=2, checkpoint_every=2, dtype="float32", seed=3
+)
+TIMES = ("_secs", "_per_sec")
+
+
+@pytest.fixture(scope="module")
+def tasks(tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("tasks") / "examples"
+    return write_examples(out, {"de": (30,), "sw": (10,)}, 12, ROWS - 12, validation=3)
+
+
+@pytest.fixture(scope="module")
+def origin(tmp_path_factory, tasks) -> Path:
+    """A sparse run of four steps on the same examples, with checkpoints of 1, 2 and 4."""
+    return pretrain("mswitch-tiny", tmp_path_factory.mktemp("origin") / "run", tasks)
+
+
+def pretrain(preset: str, out: Path, examples: Path) -> Path:
+    model = child.plan(preset, 4).model
+    model = dataclasses.replace(model, vocabulary_size=ROWS, group_size=12)
+    config = TrainConfig(steps=4, batch_size=8, warmup_steps=100, dtype="float32", evaluations=3)
+    train_prepared(
+        lambda: make_plan(preset, model, examples, config, Mixture()), examples, out, JobConfig()
+    )
+    return out
+
+
+@pytest.fixture(scope="module")
+def tuned(tmp_path_factory, origin, tasks) -> Path:
+    out = tmp_path_factory.mktemp("tuned") / "run"
+    finetune(origin, tasks, out, TUNED)
+    return out
+
+
+def state(run: Path, step: int) -> TrainState:
+    described = read_run(run)
+    plan_train = train_config_of(described)
+    skeleton = Skeleton.of(model_of(described), plan_train)
+    like = skeleton.abstract_state(optimizer_of(plan_train))
+    return Checkpoints(run / "checkpoints", ()).restore(step, like)
+
+
+def equal(one, other) -> bool:
+    same = jax.tree.map(lambda a, b: np.array_equal(np.asarray(a), np.asarray(b)), one, other)
+    return all(jax.tree.leaves(same))
+
+
+def lines(run: Path) -> list[dict]:
+    found = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if not k.endswith(TIMES)} for line in found]
+
+
+def start(origin: Path, tasks: Path, out: Path, **variables: str) -> subprocess.Popen:
+    options = "--steps 5 --batch-size 8 --eval-every 2 --checkpoint-every 2 --dtype float32"
+    command = ["finetune", "--from", str(origin), "--tasks", str(tasks), "--out", str(out)]
+    return subprocess.Popen(
+        [sys.executable, "-m", "flows.cli.main", *command, *options.split(), "--seed", "3"],
+        env={**os.environ, **variables},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_it_begins_with_the_origins_parameters_and_fresh_moments(origin):
+    described = read_run(origin)
+    skeleton = Skeleton.of(model_of(described), TUNED)
+    for step in (None, 2):
+        found = find_origin(origin, step, keep_moments=False)
+        begun = state_of_origin(found, skeleton, optimizer_of(TUNED))
+        assert found.step == (step or 4)
+        assert equal(begun.parameters, state(origin, found.step).parameters)
+        assert int(begun.step) == 0
+        assert not any(np.asarray(part).any() for part in jax.tree.leaves(begun.moments))
+    assert found.chain["config_hash"] == described["config_hash"]
+
+
+def test_a_run_is_described_with_its_recipe_and_the_chain_behind_it(origin, tuned, tasks, tmp_path):
+    before, after = read_run(origin), read_run(tuned)
+    assert after["model"] == {**before["model"], "dropout_rate": 0.1, "expert_dropout_rate": 0.4}
+    assert after["eval_steps"] == [2, 4, 5]
+    assert {line["train/learning_rate"] for line in lines(tuned)} == {float(np.float32(1e-3))}
+    assert (tuned / after["origin"]["path"]).resolve() == origin.resolve()
+    assert after["origin"]["step"] == 4
+    assert after["origin"]["config_hash"] == before["config_hash"]
+    assert after["origin"]["examples"]["config_hash"] == before["examples"]["config_hash"]
+    assert after["origin"]["origin"] is None
+    again = tmp_path / "again"
+    finetune(tuned, tasks, again, dataclasses.replace(TUNED, steps=1), step=4)
+    chain = read_run(again)["origin"]
+    assert chain["step"] == 4
+    assert chain["origin"]["config_hash"] == before["config_hash"]
+
+
+def test_killed_at_every_fault_point_it_is_the_undisturbed_one(origin, tasks, tuned, tmp_path):
+    out = tmp_path / "run"
+    points = ("before_checkpoint", "during_checkpoint", "after_checkpoint", "after_metrics")
+    for point in (*points, "before_marker"):
+        process = start(origin, tasks, out, MSWITCH_FAULT=f"train.{point}")
+        _, errors = process.communicate()
+        assert process.returncode == -signal.SIGKILL, errors
+    process = start(origin, tasks, out)
+    _, errors = process.communicate()
+    assert process.returncode == 0, errors
+    assert lines(out) == lines(tuned)
+    assert equal(state(out, STEPS), state(tuned, STEPS))
+
+
+def test_on_a_mesh_it_is_the_run_of_one_device(origin, tasks, tuned, tmp_path):
+    out = tmp_path / "run"
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4"
+    script = (
+        "import sys, dataclasses; from models.training.finetune import finetune;"
+        "from models.config import TuningConfig;"
+        "finetune(*sys.argv[1:4], TuningConfig(steps=5, batch_size=8, eval_every=2,"
+        " checkpoint_every=2, dtype='float32', seed=3, data_parallel=2, expert_parallel=2))"
+    )
+    subprocess.run(
+        [sys.executable, "-c", script, str(origin), str(tasks), str(out)],
+        env={**os.environ, "XLA_FLAGS": flags},
+        check=True,
+    )
+    for one, other in zip(lines(out), lines(tuned), strict=True):
+        for name, value in other.items():
+            np.testing.assert_allclose(one[name], value, rtol=1e-4, atol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("freeze", ["experts", "non-experts"])
+def test_what_is_frozen_stays_to_the_bit(origin, tasks, tmp_path, freeze):
+    out = tmp_path / "run"
+    finetune(origin, tasks, out, dataclasses.replace(TUNED, freeze=freeze, steps=2))
+    before, after = state(origin, 4).parameters, state(out, 2)
+    changed = {name for name in before if not equal(before[name], after.parameters[name])}
+    of_experts = {name for name in before if ".switch." in name and "router" not in name}
+    assert of_experts
+    if freeze == "experts":
+        assert changed == before.keys() - of_experts
+    else:
+        assert changed == of_experts
+    assert after.moments.keys() == changed
+
+
+def test_kept_moments_go_on_with_their_count(origin, tasks, tmp_path):
+    """Tuning with the settings of pretraining is pretraining that goes on."""
+    longer = dataclasses.replace(TrainConfig(**read_run(origin)["train"]), steps=2)
+    same = TuningChanges(dropout_rate=0.0, expert_dropout_rate=0.0)
+    out = tmp_path / "run"
+    finetune(origin, tasks, out, longer, changes=same, keep_moments=True)
+    assert read_run(out)["origin"]["steps_counted"] == 4
+    described = read_run(origin)
+    skeleton = Skeleton.of(model_of(described), longer)
+    batches = TrainBatches(tasks, 8, 0)
+    lengths = batches.inputs_length, batches.targets_length
+    groups = batch_groups(skeleton.config, 8, *lengths)
+    optimizer, expected = optimizer_of(longer), state(origin, 4)
+    gradients = jax.jit(make_gradients(skeleton, groups))
+    for step in range(2):
+        batch = {name: jnp.asarray(batches.batch(step)[name]) for name in FEATURES}
+        key = jax.random.fold_in(jax.random.key(longer.seed), step)
+        gradient, _ = gradients(expected.parameters, batch, key)
+        new = optimizer.update(
+            expected.parameters, gradient, expected.moments, jnp.int32(4 + step), skeleton.axes
+        )
+        expected = expected._replace(parameters=new.parameters, moments=new.moments)
+    found = state(out, 2)
+    for name, values in expected.parameters.items():
+        np.testing.assert_allclose(found.parameters[name], values, rtol=1e-5, atol=1e-6)
+    again = tmp_path / "again"
+    finetune(out, tasks, again, longer, changes=same, keep_moments=True)
+    assert read_run(again)["origin"]["steps_counted"] == 6
+
+
+@pytest.mark.parametrize("pack", [1, 4])
+def test_loss_per_sequence_is_numpys_mean_of_means(dense, pack):
+    train = dataclasses.replace(TUNED, loss_per="sequence", z_loss=0.0, pack=pack)
+    batch = child.MemoryBatches(8).batch(0)
+    batch["decoder_target_tokens"][5] = batch["decoder_loss_weights"][5] = 0
+    skeleton = Skeleton.of(dense, train)
+    parameters = skeleton.initial_parameters()
+    alone = []
+    for row in range(8):
+        one = {name: jnp.asarray(values[row : row + 1]) for name, values in batch.items()}
+        tokens = one["decoder_loss_weights"].sum()
+        if tokens:
+            loss, _ = batch_loss(
+                skeleton, parameters, one, groups=Groups(1, 1), target_tokens=tokens
+            )
+            alone.append(float(loss))
+    assert len(alone) == 7
+    rows = pack_rows(batch, pack) if pack > 1 else batch
+    rows = {name: jnp.asarray(values) for name, values in rows.items() if name != "language"}
+    gradients = make_gradients(skeleton, Groups(8 // pack, 8 // pack))
+    _, losses = gradients(parameters, rows, jax.random.key(0))
+    assert float(losses.loss) == pytest.approx(np.mean(alone), rel=1e-5)
+    halves = dataclasses.replace(skeleton, train=dataclasses.replace(train, microbatches=2))
+    gradients = make_gradients(halves, Groups(8 // pack, 8 // pack))
+    _, losses = gradients(parameters, rows, jax.random.key(0))
+    assert float(losses.loss) == pytest.approx(np.mean(alone), rel=1e-5)
+
+
+def test_a_constant_rate_is_constant():
+    for kind in (Adafactor, AdamW):
+        optimizer = kind(0.25, 100, schedule="constant")
+        for step in (0, 99, 100, 10**6):
+            assert float(optimizer.learning_rate(jnp.int32(step))) == 0.25
+
+
+def test_an_identity_names_settings_that_are_not_the_usual_ones():
+    plan = child.plan("mt5-tiny", 7)
+    assert not {"schedule", "eval_every", "loss_per", "freeze"} & plan.identity["train"].keys()
+    assert "origin" not in plan.identity
+    assert plan.hash == "60da562a7a97fad2"
+    changed = dataclasses.replace(plan.train, schedule="constant")
+    assert dataclasses.replace(plan, train=changed).hash != plan.hash
+
+
+def test_other_settings_are_refused_and_a_finished_run_is_left_alone(origin, tasks, tuned):
+    assert finetune(origin, tasks, tuned, TUNED)["reused"]
+    for changes in ({"schedule": "rsqrt"}, {"loss_per": "sequence"}):
+        config = dataclasses.replace(TUNED, **changes)
+        with pytest.raises(UserError, match=rf"\(train.{next(iter(changes))} changed\)"):
+            finetune(origin, tasks, tuned, config)
+    with pytest.raises(UserError, match=r"\(origin.step changed\)"):
+        finetune(origin, tasks, tuned, TUNED, step=2)
+    with pytest.raises(UserError, match=r"\(.*origin.* changed\)"):
+        pretrain("mswitch-tiny", tuned, tasks)
+
+
+def test_an_origin_that_does_not_suit_is_refused(origin, tasks, tmp_path):
+    out = tmp_path / "run"
+    other = write_examples(tmp_path / "other", {"de": (3,)}, 12, 480)
+    larger = write_examples(tmp_path / "larger", {"de": (3,)}, 12, ROWS + 1)
+    running = shutil.copytree(origin, tmp_path / "running")
+    (running / MARKER).unlink()
+    imported = shutil.copytree(origin, tmp_path / "imported")
+    described = json.loads((imported / "config.json").read_text())
+    (imported / "config.json").write_text(json.dumps({**described, "examples": None}))
+    empty = shutil.copytree(origin, tmp_path / "empty")
+    shutil.rmtree(empty / "checkpoints")
+    dense = pretrain("mt5-tiny", tmp_path / "dense", tasks)
+    cases = [
+        ((origin, other, out), {}, "another vocabulary than that of .*/other: build these with"),
+        ((imported, larger, out), {}, "has 512 rows for the 513 pieces of"),
+        (
+            (running, tasks, out),
+            {},
+            "still in training: let it end, or give --step and one of 1, 2",
+        ),
+        ((empty, tasks, out), {}, "has no checkpoint yet"),
+        ((origin, tasks, out), {"step": 3}, "no checkpoint of step 3: choose among 1, 2, 4"),
+        ((tmp_path, tasks, out), {}, "is not a training run"),
+        ((origin, tasks, origin), {}, "--out is .*, the run to begin with"),
+        ((origin, tasks, out, {"scan_layers": True}), {}, "give --no-scan-layers"),
+        ((origin, tasks, out, {"optimizer": "adamw"}), {"keep_moments": True}, "--optimizer adaf"),
+        ((dense, tasks, out, {"freeze": "experts"}), {}, "--freeze experts is for models with"),
+    ]
+    for (*places, last), options, message in cases:
+        config = TUNED
+        if isinstance(last, dict):
+            config = dataclasses.replace(TUNED, **last)
+        else:
+            places.append(last)
+        with pytest.raises(UserError, match=message):
+            finetune(*places, config, **options)
+        assert not out.exists()
+    with pytest.raises(UserError, match="--expert-dropout-rate is for models with experts"):
+        finetune(dense, tasks, out, TUNED, changes=TuningChanges(expert_dropout_rate=0.4))
+    finetune(dense, tasks, out, dataclasses.replace(TUNED, steps=1))
+    assert read_run(out)["model"]["dropout_rate"] == 0.1
+    assert read_run(out)["model"]["expert_dropout_rate"] == 0.0
+    finetune(imported, tasks, tmp_path / "of imported", dataclasses.replace(TUNED, steps=1))
+    frozen = tmp_path / "frozen"
+    finetune(origin, tasks, frozen, dataclasses.replace(TUNED, steps=1, freeze="experts"))
+    with pytest.raises(UserError, match="has no moments of what it had frozen"):
+        finetune(frozen, tasks, tmp_path / "next", TUNED, keep_moments=True)
