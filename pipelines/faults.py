@@ -25,6 +25,9 @@ MODERN_POINTS = ("corpus.after_near_dedup",)
 #: Where the job that writes shards comes by too: killed at a shard, it may be past this.
 BESIDE_SHARDS_POINTS = ("corpus.after_fingerprints",)
 
+#: Where only supervised examples come by, between reading rows and writing shards.
+SUPERVISED_POINTS = ("examples.after_rows",)
+
 #: Where weights come from or go to Hugging Face's files.
 EXCHANGE_POINTS = (*_publication("import-hf"), *_publication("export-hf"))
 
@@ -72,7 +75,7 @@ def fault_point(name: str) -> None:
     In a worker process (`pipelines.local_pool`) the one that started it is killed first.
     """
     known = FAULT_POINTS + GROWTH_POINTS + MODERN_POINTS + BESIDE_SHARDS_POINTS + EXCHANGE_POINTS
-    if name not in known + LAUNCH_POINTS:
+    if name not in known + LAUNCH_POINTS + SUPERVISED_POINTS:
         raise ValueError(f"unknown fault point {name!r}; add it to FAULT_POINTS")
     if os.environ.get(VARIABLE) == name:
         parent = multiprocessing.parent_process()

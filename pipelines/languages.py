@@ -11,7 +11,7 @@ import csv
 import dataclasses
 import functools
 import importlib.resources
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -131,16 +131,27 @@ def task_name(lang: str) -> str:
     return f"{'mc4' if language.mc4 else 'mswitch'}.{language.registry_name}"
 
 
+@functools.cache
+def _codes() -> Mapping[str, str]:
+    """Codes by themselves and by their aliases."""
+    table = {language.alias: code for code, language in languages().items() if language.alias}
+    return table | {code: code for code in languages()}
+
+
+def find_code(code: str) -> str | None:
+    """Return mC4's code for a code or its alias (`he` is `iw`); None if there is none."""
+    return _codes().get(code)
+
+
 def parse_codes(codes: Iterable[str]) -> tuple[str, ...]:
     """Check codes that a user gave; aliases (`he`) become mC4's codes (`iw`).
 
     Raises:
         UserError: a code is neither a language's code nor its alias.
     """
-    by_alias = {language.alias: code for code, language in languages().items() if language.alias}
     chosen = []
     for code in codes:
-        known = code if code in languages() else by_alias.get(code)
+        known = find_code(code)
         if known is None:
             raise UserError(f"unknown language {code!r}: choose among {', '.join(languages())}")
         chosen.append(known)

@@ -119,13 +119,12 @@ class TrainBatches:
         order = (self._order[step * self.batch_size + example] for example in self._own)
         places = [(self._streams[number], epoch, record) for number, epoch, record in order]
         self._examples.preload((stream.source, record) for stream, _, record in places)
-        lengths = self._examples.lengths
         if self._examples.finished:
             examples = [stream.example(record) for stream, _, record in places]
-            batch = collate(examples, len(examples), lengths)
+            batch = collate(examples, len(examples), self._examples.lengths)
         else:
             segments = [stream.segment(epoch, record) for stream, epoch, record in places]
-            batch = corrupt_segments(segments, self.vocabulary_size, lengths)
+            batch = corrupt_segments(segments, self.vocabulary_size, self._examples.noise)
         return batch if self._pack == 1 else pack_rows(batch, self._pack)
 
     def iterate(
@@ -279,6 +278,9 @@ class ValidationBatches:
         features = source[index]
         inputs = self._examples.tokens(source, index, features, "inputs")
         targets = self._examples.tokens(source, index, features, "targets")
-        document, target_bytes = features["document"], features["target_bytes"]
         example = (inputs, targets, self.languages.index(lang))
+        if self._examples.supervised:  # what a bootstrap draws, as it draws documents
+            group, text = features["group"], features["targets_pretokenized"]
+            return example, group[0].decode(), len(text[0])
+        document, target_bytes = features["document"], features["target_bytes"]
         return example, document[0].decode(), int(target_bytes[0])

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from pipelines.examples.span_corruption import (
     ExampleKey,
+    Lengths,
     SpanCorruption,
     Tokens,
     corrupt,
@@ -27,7 +28,7 @@ Segment = tuple[Tokens, ExampleKey, int]
 PADDING_LANGUAGE = -1
 
 
-def _blank(rows: int, lengths: SpanCorruption) -> Batch:
+def _blank(rows: int, lengths: Lengths) -> Batch:
     return {
         "encoder_input_tokens": np.full((rows, lengths.inputs_length), PAD_ID, np.int32),
         "decoder_input_tokens": np.full((rows, lengths.targets_length), PAD_ID, np.int32),
@@ -49,7 +50,7 @@ def _fill(
     batch["language"][places] = language
 
 
-def collate(examples: Sequence[Example], rows: int, lengths: SpanCorruption) -> Batch:
+def collate(examples: Sequence[Example], rows: int, lengths: Lengths) -> Batch:
     """Pad examples to a batch of `rows`; rows beyond the examples have weight 0.
 
     Returns:

@@ -12,7 +12,7 @@ import numpy as np
 from pipelines import storage
 from pipelines.errors import UserError
 from pipelines.examples.example_proto import Feature
-from pipelines.examples.span_corruption import SpanCorruption, Tokens
+from pipelines.examples.span_corruption import Lengths, SpanCorruption, Tokens
 from pipelines.examples.tfrecord import TFRecordFile, index_path
 from pipelines.outputs import MANIFEST, MARKER, config_hash, read_json_object, read_manifest
 from pipelines.special_tokens import SENTINELS
@@ -21,6 +21,7 @@ from tasks.byte_cache import ByteCache
 from tasks.records import CACHE_BYTES, RecordSource
 
 STAGE = "examples"
+SPLITS = ("train", "validation")
 VOCABULARY_PATH = "vocabulary/sentencepiece.model"
 #: Requests in flight to an object store.
 _REQUESTS = 32
@@ -34,19 +35,31 @@ class Examples:
         directory: where it lies.
         manifest: as published.
         languages: its languages, sorted; batches number them in this order.
-        lengths: noise parameters and lengths.
+        lengths: of examples; with noise parameters (`SpanCorruption`) unless they are supervised.
         vocabulary_size: all ids, sentinels included.
-        finished: whether training records are corrupted already.
-        sources: records by split and language; languages without the split are absent.
+        finished: whether training records are pairs already, corrupted or supervised.
+        sources: records by split (train and validation, of supervised ones test too) and language;
+            languages without the split are absent.
     """
 
     directory: str
     manifest: dict[str, Any]
     languages: tuple[str, ...]
-    lengths: SpanCorruption
+    lengths: Lengths
     vocabulary_size: int
     finished: bool
     sources: dict[str, dict[str, RecordSource]]
+
+    @property
+    def supervised(self) -> bool:
+        """Whether these are inputs and targets of a task, and not corrupted text."""
+        return not isinstance(self.lengths, SpanCorruption)
+
+    @property
+    def noise(self) -> SpanCorruption:
+        """How text is corrupted; supervised examples have no such parameters."""
+        assert isinstance(self.lengths, SpanCorruption)
+        return self.lengths
 
     def preload(self, records: Iterable[tuple[RecordSource, int]]) -> None:
         """Read side by side what a batch needs, where each read waits for an object store."""
@@ -68,10 +81,11 @@ class Examples:
         """
         values = features.get(name)
         corrupted = "inputs" in features
-        longest = self.lengths.raw_length
         if corrupted:  # where spans are single tokens, longer than what they were made of
             by_name = {"inputs": self.lengths.inputs_length, "targets": self.lengths.targets_length}
             longest = by_name[name]
+        else:
+            longest = self.noise.raw_length
         highest = self.vocabulary_size - (0 if corrupted else SENTINELS)
         if (
             not isinstance(values, np.ndarray)
@@ -103,8 +117,9 @@ def open_examples(directory: str | Path) -> Examples:
     try:
         _check_directory(directory, manifest)
         described = manifest["languages"]
+        splits = (*SPLITS, "test") if manifest.get("kind") == "supervised" else SPLITS
         sizes, cache = storage.file_sizes(directory), ByteCache(CACHE_BYTES)
-        sources: dict[str, dict[str, RecordSource]] = {"train": {}, "validation": {}}
+        sources: dict[str, dict[str, RecordSource]] = {split: {} for split in splits}
         for lang in sorted(described):
             for split, entry in described[lang].items():
                 files = [_open_shard(directory, shard, sizes) for shard in entry["shards"]]
@@ -128,10 +143,10 @@ def open_examples(directory: str | Path) -> Examples:
     return examples
 
 
-def lengths_of(manifest: Mapping[str, Any]) -> SpanCorruption:
-    """Noise parameters and lengths that the examples of a manifest were made with."""
-    names = [field.name for field in dataclasses.fields(SpanCorruption)]
-    return SpanCorruption(**{name: manifest[name] for name in names})
+def lengths_of(manifest: Mapping[str, Any]) -> Lengths:
+    """Lengths that the examples of a manifest were made with; noise parameters if there are any."""
+    kind = Lengths if manifest.get("kind") == "supervised" else SpanCorruption
+    return kind(**{field.name: manifest[field.name] for field in dataclasses.fields(kind)})
 
 
 def _check_directory(directory: str | Path, manifest: Mapping[str, Any]) -> None:

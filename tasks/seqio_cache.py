@@ -16,11 +16,15 @@ from tasks.examples import VOCABULARY_PATH, lengths_of
 
 
 def examples_directories() -> list[Path]:
-    """The finished examples directories among seqio's cache directories, in their order."""
+    """The finished directories of corrupted text among seqio's cache directories, in their order.
+
+    Supervised ones have seqio tasks of other names (`tasks.supervised`).
+    """
     found = []
     for name in seqio.get_global_cache_dirs():
         directory = Path(name)
-        if (directory / MARKER).is_file() and (directory / VOCABULARY_PATH).is_file():
+        finished = (directory / MARKER).is_file() and (directory / VOCABULARY_PATH).is_file()
+        if finished and read_manifest(directory, "examples").get("kind") != "supervised":
             found.append(directory)
     return found
 
@@ -43,7 +47,9 @@ def examples_directory() -> Path:
 
 def lengths_in_use() -> SpanCorruption:
     """Noise parameters and lengths that the examples in use were made with."""
-    return lengths_of(read_manifest(examples_directory(), "examples"))
+    lengths = lengths_of(read_manifest(examples_directory(), "examples"))
+    assert isinstance(lengths, SpanCorruption)
+    return lengths
 
 
 def cached_records(task: str) -> dict[str, int]:

@@ -21,7 +21,7 @@ SUBCOMMANDS = {
     "sample": "Fetch real input: excerpts in 100 languages, or Debian's documentation.",
     "corpus": "Build an mC4-style corpus from WET and WARC files; show its statistics.",
     "vocab": "Train a SentencePiece vocabulary, or see how one suits each language.",
-    "examples": "Turn a corpus into span-corruption examples (a seqio cache).",
+    "examples": "Turn a corpus, or rows of a task, into examples (a seqio cache).",
     "mixture": "Show how often each language is trained on, and how often repeated.",
     "train": "Pretrain a preset on an examples directory.",
     "finetune": "Train on with the parameters of a run, on tasks or other text.",

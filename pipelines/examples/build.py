@@ -6,6 +6,7 @@ one are done again, and give the same bytes.
 """
 
 import dataclasses
+import functools
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,28 +17,27 @@ from annotated_types import Ge, Gt, Le, Lt
 from pipelines import storage
 from pipelines.corpus.reader import Corpus, open_corpus, say_without_validation
 from pipelines.errors import UserError
-from pipelines.examples.segments import Chain
-from pipelines.examples.shard_store import ShardStore
-from pipelines.examples.shards import ExampleShard, ShardSettings
-from pipelines.examples.span_corruption import SpanCorruption, span_corruption
-from pipelines.examples.tfrecord import index_path
-from pipelines.languages import task_name
-from pipelines.outputs import (
-    RemoteOutput,
-    StagedOutput,
-    read_manifest,
-    stage_output_anywhere,
-    write_atomically,
+from pipelines.examples.directory import (
+    STAGE,
+    TOKENS,
+    describe,
+    shard_store,
+    summary_of,
+    write_cache_metadata,
+    write_missing,
+    write_vocabulary,
 )
+from pipelines.examples.segments import Chain
+from pipelines.examples.shard_store import BeamJob
+from pipelines.examples.shards import ExampleShard, ShardSettings, write_with_model
+from pipelines.examples.span_corruption import SpanCorruption, span_corruption
+from pipelines.outputs import stage_output_anywhere
 from pipelines.progress import say
 from pipelines.records import SPLITS
 from pipelines.runners import pipeline_options
 from pipelines.validation import Count, check_fields
-from pipelines.vocabulary.model import MODEL_FILE, open_vocabulary
+from pipelines.vocabulary.model import open_vocabulary
 
-STAGE = "examples"
-#: The seqio whose cache layout is written.
-SEQIO_VERSION = "0.0.20"
 FEATURES = ("inputs", "targets")
 
 
@@ -126,22 +126,30 @@ def build_examples(
         "vocabulary": opened.sha256,
     }
     with stage_output_anywhere(out, stage=STAGE, config=settings) as staged:
-        store = _shard_store(staged)
+        store = shard_store(staged)
         if staged.complete:
             storage.remove_tree(store.descriptions)
             say(STAGE, f"already complete: {out}, nothing to do")
-            return _summary(out, reused=True)
+            return summary_of(out, SPLITS, reused=True)
         source.say_left_out(STAGE)
-        model = storage.join(store.directory, "vocabulary", MODEL_FILE)
-        storage.make_directory(storage.join(store.directory, "vocabulary"))
-        write_atomically(model, opened.model)
+        model = write_vocabulary(store.directory, opened)
         lengths = config.lengths()
-        planned = plan_shards(source)
-        finished = _write_shards(planned, store, model, config, staged.hash, runner, beam_options)
-        described = _describe(finished, store.directory)
+        shard_settings = ShardSettings(
+            lengths,
+            config.seed,
+            config.separate_documents,
+            config.validation_segments,
+            config.chain,
+            config.finished,
+        )
+        job = BeamJob("mswitch-examples", "shards", staged.hash, runner, tuple(beam_options))
+        write = functools.partial(write_with_model, model=model, settings=shard_settings)
+        finished = write_missing(plan_shards(source), store, write, job)
+        described = describe(finished, store.directory)
         if not any("train" in splits for splits in described.values()):
             raise UserError(f"{corpus} has no training text: add input")
-        _write_cache_metadata(finished, described, store.directory, config)
+        features = {split: dict.fromkeys(config.features(split), TOKENS) for split in SPLITS}
+        write_cache_metadata(finished, described, store.directory, features)
         staged.publish(
             {
                 "vocabulary_size": opened.size,
@@ -153,132 +161,10 @@ def build_examples(
         )
         storage.remove_tree(store.descriptions)
     say_without_validation(STAGE, described)
-    summary = _summary(out, reused=False)
+    summary = summary_of(out, SPLITS, reused=False)
     say(
         STAGE,
         f"{summary['train_records']:,} training and {summary['validation_records']:,} validation "
         f"records in {summary['languages']} languages in {out}",
     )
     return summary
-
-
-def _shard_store(staged: StagedOutput | RemoteOutput) -> ShardStore:
-    """Descriptions lie beside a local output, and leave no trace in it; in a bucket, within."""
-    directory = str(staged.directory)
-    if storage.is_remote(directory):
-        return ShardStore(directory, storage.join(directory, "_units"))
-    return ShardStore(directory, f"{directory}.units")
-
-
-def _write_shards(
-    planned: Sequence[ExampleShard],
-    store: ShardStore,
-    model: str,
-    config: ExamplesConfig,
-    identity: str,
-    runner: str,
-    beam_options: Sequence[str],
-) -> list[dict[str, Any]]:
-    """Write what an earlier run did not finish; describe all, in the order of `planned`."""
-    from pipelines.examples.pipeline import write_shards
-
-    before = store.finished(planned)
-    todo = [shard for shard, found in zip(planned, before, strict=True) if found is None]
-    say(STAGE, f"{len(planned) - len(todo):,} of {len(planned):,} shards are there already")
-    shard_settings = ShardSettings(
-        config.lengths(),
-        config.seed,
-        config.separate_documents,
-        config.validation_segments,
-        config.chain,
-        config.finished,
-    )
-    if todo:
-        write_shards(
-            todo, len(planned), store, model, shard_settings, identity, runner, beam_options
-        )
-    described = store.finished(planned)
-    missing = [shard.path for shard, found in zip(planned, described, strict=True) if found is None]
-    if missing:
-        raise UserError(
-            f"the Beam job ended without {len(missing)} shards ({missing[0]} ...): does every "
-            f"worker see {store.directory}? Run the same command again; it continues"
-        )
-    return [found for found in described if found is not None]
-
-
-def _describe(finished: Sequence[dict[str, Any]], directory: str) -> dict[str, Any]:
-    """`languages` of the manifest; a split without any record is removed and left out."""
-    languages: dict[str, dict[str, Any]] = {}
-    for shard in finished:
-        entry = languages.setdefault(shard["lang"], {}).setdefault(
-            shard["split"], {"records": 0, "tokens": 0, "documents": 0, "bytes": 0, "shards": []}
-        )
-        entry["records"] += shard["records"]
-        for name in ("tokens", "documents", "bytes"):
-            entry[name] += shard["counts"][name]
-        entry["shards"].append(
-            {
-                "path": shard["path"],
-                "records": shard["records"],
-                "bytes": shard["size_bytes"],
-                "sha256": shard["sha256"],
-            }
-        )
-    for lang, splits in list(languages.items()):
-        for split in [name for name, entry in splits.items() if not entry["records"]]:
-            paths = [
-                storage.join(directory, shard["path"]) for shard in splits.pop(split)["shards"]
-            ]
-            named = [*paths, *map(index_path, paths)]
-            storage.remove([path for path in named if storage.exists(path)])
-        if not splits:
-            storage.remove_tree(storage.join(directory, task_name(lang)))
-            del languages[lang]
-    return languages
-
-
-def _write_cache_metadata(
-    finished: Sequence[dict[str, Any]],
-    described: dict[str, Any],
-    directory: str,
-    config: ExamplesConfig,
-) -> None:
-    """Write info, stats and COMPLETED of every task, as seqio's own caching does."""
-    for lang, splits in described.items():
-        task = storage.join(directory, task_name(lang))
-        for split, entry in splits.items():
-            features = config.features(split)
-            info = {
-                "num_shards": len(entry["shards"]),
-                "features": {name: {"shape": [None], "dtype": "int32"} for name in features},
-                "seqio_version": SEQIO_VERSION,
-            }
-            counts = [
-                shard["counts"]
-                for shard in finished
-                if shard["lang"] == lang and shard["split"] == split
-            ]
-            stats = {"examples": entry["records"]}
-            for name in features:
-                stats[f"{name}_tokens"] = sum(count[f"{name}_tokens"] for count in counts)
-                stats[f"{name}_max_tokens"] = max(count[f"{name}_max_tokens"] for count in counts)
-            storage.write_json(storage.join(task, f"info.{split}.json"), info)
-            storage.write_json(storage.join(task, f"stats.{split}.json"), stats)
-        write_atomically(storage.join(task, "COMPLETED"), b"")
-
-
-def _summary(out: str | Path, *, reused: bool) -> dict[str, Any]:
-    manifest = read_manifest(out, STAGE)
-    counts: dict[str, Any] = {}
-    for split in SPLITS:
-        entries = [splits[split] for splits in manifest["languages"].values() if split in splits]
-        counts[f"{split}_records"] = sum(entry["records"] for entry in entries)
-        counts[f"{split}_tokens"] = sum(entry["tokens"] for entry in entries)
-    return {
-        "stage": STAGE,
-        "out": str(out),
-        "reused": reused,
-        "languages": len(manifest["languages"]),
-        **counts,
-    }

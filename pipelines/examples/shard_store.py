@@ -1,16 +1,43 @@
-"""How a shard of examples is written and noted as done; without Beam."""
+"""How shards are written and noted as done; without Beam."""
 
 import dataclasses
-import functools
-from collections.abc import Sequence
-from typing import Any
-
-import sentencepiece
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 from pipelines import storage
-from pipelines.examples.shards import ExampleShard, ShardSettings, write_shard
 from pipelines.faults import fault_point
-from pipelines.vocabulary.model import load_vocabulary
+
+
+class Shard(Protocol):
+    """One file to write, relative to its directory, and the bytes that it is made from."""
+
+    @property
+    def path(self) -> str: ...  # noqa: D102
+    @property
+    def size_bytes(self) -> int: ...  # noqa: D102
+
+
+#: Writes a shard below a directory and returns its description, with `records` and `size_bytes`.
+Write = Callable[[Any, str], dict[str, Any]]
+
+
+@dataclasses.dataclass(frozen=True)
+class BeamJob:
+    """Where shards are written.
+
+    Attributes:
+        name: of the job on an engine.
+        noun: what people call what it writes.
+        identity: of the output.
+        runner: see `pipelines.runners`.
+        beam_options: Beam's own options.
+    """
+
+    name: str
+    noun: str
+    identity: str
+    runner: str
+    beam_options: tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,10 +52,10 @@ class ShardStore:
     directory: str
     descriptions: str
 
-    def _description(self, shard: ExampleShard) -> str:
+    def _description(self, shard: Shard) -> str:
         return f"{shard.path}.json"
 
-    def finished(self, shards: Sequence[ExampleShard]) -> list[dict[str, Any] | None]:
+    def finished(self, shards: Sequence[Shard]) -> list[dict[str, Any] | None]:
         """Return each shard's description if it is done and has the right size, else None."""
         noted, sizes = storage.file_sizes(self.descriptions), storage.file_sizes(self.directory)
         names = [name for name in map(self._description, shards) if name in noted]
@@ -42,7 +69,7 @@ class ShardStore:
             for shard in shards
         ]
 
-    def finish(self, shard: ExampleShard, description: dict[str, Any]) -> None:
+    def finish(self, shard: Shard, description: dict[str, Any]) -> None:
         """Note that a shard is done, once it is in place."""
         path = storage.join(self.descriptions, self._description(shard))
         storage.make_directory(path.rpartition("/")[0])
@@ -53,17 +80,9 @@ class ShardStore:
         return len(storage.file_sizes(self.descriptions))
 
 
-@functools.lru_cache(maxsize=1)
-def _vocabulary(model: str) -> sentencepiece.SentencePieceProcessor:
-    """The vocabulary, loaded once in each process."""
-    return load_vocabulary(model)
-
-
-def write_and_note(
-    shard: ExampleShard, store: ShardStore, model: str, settings: ShardSettings
-) -> int:
+def write_and_note(shard: Shard, store: ShardStore, write: Write) -> int:
     """Write a shard and give its number of records; twice gives the same bytes."""
-    description = write_shard(shard, store.directory, _vocabulary(model), settings)
+    description = write(shard, store.directory)
     fault_point("examples.before_description")
     store.finish(shard, description)
     fault_point("examples.after_shard")

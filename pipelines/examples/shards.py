@@ -38,6 +38,7 @@ from pipelines.examples.span_corruption import (
 )
 from pipelines.examples.tfrecord import write_tfrecord
 from pipelines.languages import task_name
+from pipelines.vocabulary.model import load_vocabulary
 
 #: What SentencePiece writes for a space.
 SPACE_MARK = "\N{LOWER ONE EIGHTH BLOCK}"
@@ -65,6 +66,11 @@ class ExampleShard:
         shard = self.corpus_shard
         name = f"{shard.split}.tfrecord-{self.number:05}-of-{self.of:05}"
         return f"{task_name(shard.lang)}/{name}"
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the corpus shard."""
+        return self.corpus_shard.size_bytes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -219,6 +225,19 @@ def validation_records(
                     "target_bytes": np.array([sizes[segment[mask]].sum()]),
                 }
             )
+
+
+@functools.lru_cache(maxsize=1)
+def vocabulary_of(model: str) -> sentencepiece.SentencePieceProcessor:
+    """The vocabulary of a model file, loaded once in each process."""
+    return load_vocabulary(model)
+
+
+def write_with_model(
+    shard: ExampleShard, directory: str, *, model: str, settings: ShardSettings
+) -> dict[str, Any]:
+    """`write_shard` with the vocabulary of a model file."""
+    return write_shard(shard, directory, vocabulary_of(model), settings)
 
 
 def write_shard(

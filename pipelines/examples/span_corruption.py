@@ -44,19 +44,28 @@ class ExampleKey(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class SpanCorruption:
-    """Noise parameters with the lengths that follow from them.
+class Lengths:
+    """How long examples may be.
 
     Attributes:
         inputs_length: encoder positions, EOS included.
-        targets_length: decoder positions a full segment needs, EOS included.
+        targets_length: decoder positions, EOS included.
+    """
+
+    inputs_length: int
+    targets_length: int
+
+
+@dataclasses.dataclass(frozen=True)
+class SpanCorruption(Lengths):
+    """Noise parameters with the lengths that follow from them; targets are those of a full segment.
+
+    Attributes:
         raw_length: tokens of a segment before corruption.
         noise_density: share of tokens that are masked.
         mean_noise_span_length: mean tokens of a masked span.
     """
 
-    inputs_length: int
-    targets_length: int
     raw_length: int
     noise_density: float
     mean_noise_span_length: float

@@ -1,4 +1,4 @@
-"""`mswitch examples`: span-corruption examples."""
+"""`mswitch examples`: span-corruption examples and supervised ones."""
 
 from typing import Annotated
 
@@ -14,8 +14,12 @@ from flows.cli.commands.common import (
 )
 from pipelines.examples.build import ExamplesConfig, build_examples
 from pipelines.runners import RunnerName
+from pipelines.supervised.build import SupervisedConfig, build_supervised
 
-app = App(name="examples", help="Turn a corpus into span-corruption examples.")
+app = App(
+    name="examples",
+    help="Turn a corpus into span-corruption examples, or rows into supervised ones.",
+)
 
 
 @app.command
@@ -48,4 +52,51 @@ def build(
     if cancel:
         return cancel_on_dataflow(out, runner, options, json)
     summary = build_examples(corpus, vocab, out, config, runner=runner, beam_options=options)
+    return finish(summary, json)
+
+
+@app.command
+def supervised(
+    *beam_options: BeamOptions,
+    task: str,
+    vocab: str,
+    out: str,
+    config: Annotated[SupervisedConfig, Parameter(name="*")] = SupervisedConfig(),  # noqa: B008
+    runner: RunnerName = "local",
+    json: Json = False,
+) -> int:
+    """Make examples of rows of your own: what a model reads, and what it shall answer.
+
+    Rows come from JSON Lines, TSV, CSV (plain, gzip, zstd) or Parquet files. A TOML file says what
+    they mean:
+
+        name = "reviews"
+        files = { train = "train.jsonl", validation = "dev.tsv", test = "test.parquet" }
+        inputs = "sentiment: {title} {text}"
+        targets = "{label}"
+        labels = { 0 = "negative", 1 = "positive" }
+        language = "{lang}"
+        group = "{product_id}"
+        metrics = ["accuracy", "macro_f1"]
+
+    One file is split by `files = "reviews.jsonl"` and `split = "hash"`: 80 % train, 10 %
+    validation, 10 % test, all rows of a group in one of them. `labels` is the closed set of
+    answers; leave it out for free text. `language` is a field or a code. `group` says which rows
+    have a common origin, by default those with the same inputs. TSV and CSV without a header take
+    `fields = ["text", "label"]`.
+
+        mswitch examples supervised --task reviews.toml --vocab vocabulary --out reviews
+
+    The directory is read like one of `mswitch examples build`: by training, and by seqio.
+
+    Args:
+        beam_options: options for Beam itself, after `--`.
+        task: the task's TOML file; paths in it are relative to its folder.
+        vocab: the vocabulary of the model that is to be fine-tuned: a directory or a SentencePiece
+            model file.
+        out: the directory to make, or a URL.
+        runner: where the Beam pipelines run.
+    """
+    options = check_beam_options(beam_options)
+    summary = build_supervised(task, vocab, out, config, runner=runner, beam_options=options)
     return finish(summary, json)

@@ -1,0 +1,168 @@
+"""An examples directory while it is made: its shards, seqio's cache metadata, what is left to do.
+
+The layout is that of seqio's cache, a folder for each seqio task, with an index beside each shard.
+A finished shard leaves a description beside the output; after a kill, only shards without one are
+written again.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from pipelines import storage
+from pipelines.errors import UserError
+from pipelines.examples.shard_store import BeamJob, Shard, ShardStore, Write
+from pipelines.examples.tfrecord import index_path
+from pipelines.outputs import RemoteOutput, StagedOutput, read_manifest, write_atomically
+from pipelines.progress import say
+from pipelines.vocabulary.model import MODEL_FILE, VocabularyModel
+
+STAGE = "examples"
+#: The seqio whose cache layout is written.
+SEQIO_VERSION = "0.0.20"
+#: Features as seqio's `info.<split>.json` describes them.
+TOKENS: Mapping[str, Any] = MappingProxyType({"shape": [None], "dtype": "int32"})
+
+
+def shard_store(staged: StagedOutput | RemoteOutput, work: str = "") -> ShardStore:
+    """Return where shards and their descriptions lie.
+
+    Beside a local output, of which they leave no trace; within it in a bucket.
+
+    Args:
+        staged: the output.
+        work: name of a folder of working files in place of the output itself.
+    """
+    directory = str(staged.directory)
+    if storage.is_remote(directory):
+        own = storage.join(directory, f"_{work}") if work else directory
+        return ShardStore(own, storage.join(directory, f"_{work}_units" if work else "_units"))
+    own = f"{directory}.{work}" if work else directory
+    return ShardStore(own, f"{own}.units")
+
+
+def write_vocabulary(directory: str, vocabulary: VocabularyModel) -> str:
+    """Put the vocabulary into the directory and return the path of its model."""
+    model = storage.join(directory, "vocabulary", MODEL_FILE)
+    storage.make_directory(storage.join(directory, "vocabulary"))
+    write_atomically(model, vocabulary.model)
+    return model
+
+
+def write_missing(
+    planned: Sequence[Shard], store: ShardStore, write: Write, job: BeamJob
+) -> list[dict[str, Any]]:
+    """Write what an earlier run did not finish; return all descriptions in the order of `planned`.
+
+    Args:
+        planned: all shards.
+        store: where they lie.
+        write: writes one of them (`pipelines.examples.shard_store.write_and_note`).
+        job: where that runs, and what it is called.
+
+    Raises:
+        UserError: a worker did not write where it should.
+    """
+    from pipelines.examples.pipeline import write_shards
+
+    before = store.finished(planned)
+    todo = [shard for shard, found in zip(planned, before, strict=True) if found is None]
+    say(STAGE, f"{len(planned) - len(todo):,} of {len(planned):,} {job.noun} are there already")
+    if todo:
+        write_shards(todo, len(planned), store, write, job)
+    described = store.finished(planned)
+    missing = [shard.path for shard, found in zip(planned, described, strict=True) if found is None]
+    if missing:
+        raise UserError(
+            f"the Beam job ended without {len(missing)} {job.noun} ({missing[0]} ...): does every "
+            f"worker see {store.directory}? Run the same command again; it continues"
+        )
+    return [found for found in described if found is not None]
+
+
+def describe(finished: Sequence[dict[str, Any]], directory: str) -> dict[str, Any]:
+    """`languages` of the manifest; a split without any record is removed and left out."""
+    languages: dict[str, dict[str, Any]] = {}
+    folders = {shard["lang"]: os.path.dirname(shard["path"]) for shard in finished}
+    for shard in finished:
+        entry = languages.setdefault(shard["lang"], {}).setdefault(
+            shard["split"], {"records": 0, "tokens": 0, "documents": 0, "bytes": 0, "shards": []}
+        )
+        entry["records"] += shard["records"]
+        for name in ("tokens", "documents", "bytes"):
+            entry[name] += shard["counts"][name]
+        entry["shards"].append(
+            {
+                "path": shard["path"],
+                "records": shard["records"],
+                "bytes": shard["size_bytes"],
+                "sha256": shard["sha256"],
+            }
+        )
+    for lang, splits in list(languages.items()):
+        for split in [name for name, entry in splits.items() if not entry["records"]]:
+            paths = [
+                storage.join(directory, shard["path"]) for shard in splits.pop(split)["shards"]
+            ]
+            named = [*paths, *map(index_path, paths)]
+            storage.remove([path for path in named if storage.exists(path)])
+        if not splits:
+            storage.remove_tree(storage.join(directory, folders[lang]))
+            del languages[lang]
+    return languages
+
+
+def write_cache_metadata(
+    finished: Sequence[dict[str, Any]],
+    described: dict[str, Any],
+    directory: str,
+    features: Mapping[str, Mapping[str, Mapping[str, Any]]],
+) -> None:
+    """Write info, stats and COMPLETED of every seqio task, as seqio's own caching does.
+
+    Args:
+        finished: descriptions of all shards.
+        described: `languages` of the manifest.
+        directory: the examples directory.
+        features: by split, the features that seqio reads, with shape and type.
+    """
+    folders = {shard["lang"]: os.path.dirname(shard["path"]) for shard in finished}
+    for lang, splits in described.items():
+        task = storage.join(directory, folders[lang])
+        for split, entry in splits.items():
+            info = {
+                "num_shards": len(entry["shards"]),
+                "features": {name: dict(kind) for name, kind in features[split].items()},
+                "seqio_version": SEQIO_VERSION,
+            }
+            counts = [
+                shard["counts"]
+                for shard in finished
+                if shard["lang"] == lang and shard["split"] == split
+            ]
+            stats = {"examples": entry["records"]}
+            for name in (name for name, kind in features[split].items() if kind == TOKENS):
+                stats[f"{name}_tokens"] = sum(count[f"{name}_tokens"] for count in counts)
+                stats[f"{name}_max_tokens"] = max(count[f"{name}_max_tokens"] for count in counts)
+            storage.write_json(storage.join(task, f"info.{split}.json"), info)
+            storage.write_json(storage.join(task, f"stats.{split}.json"), stats)
+        write_atomically(storage.join(task, "COMPLETED"), b"")
+
+
+def summary_of(out: str | Path, splits: Sequence[str], *, reused: bool) -> dict[str, Any]:
+    """Count records and tokens of a published directory, for the command to print."""
+    manifest = read_manifest(out, STAGE)
+    counts: dict[str, Any] = {}
+    for split in splits:
+        entries = [entry[split] for entry in manifest["languages"].values() if split in entry]
+        counts[f"{split}_records"] = sum(entry["records"] for entry in entries)
+        counts[f"{split}_tokens"] = sum(entry["tokens"] for entry in entries)
+    return {
+        "stage": STAGE,
+        "out": str(out),
+        "reused": reused,
+        "languages": len(manifest["languages"]),
+        **counts,
+    }

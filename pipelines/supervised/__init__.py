@@ -1,0 +1,1 @@
+"""Supervised tasks: rows of text and what a model shall answer, as an examples directory."""

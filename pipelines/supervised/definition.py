@@ -1,0 +1,335 @@
+"""What a supervised task is: a TOML file of a few lines.
+
+    name = "reviews"
+    files = { train = "train.jsonl", validation = "dev.tsv", test = "test.parquet" }
+    inputs = "sentiment: {title} {text}"
+    targets = "{label}"
+    labels = { 0 = "negative", 1 = "positive" }
+    language = "{lang}"
+    group = "{product_id}"
+    metrics = ["accuracy", "macro_f1"]
+
+A template holds text and `{field}` or `{object.field}`; `{{` and `}}` are braces. It has no format
+specifications, no attributes and no code: a field is looked up in the row and nowhere else.
+"""
+
+import dataclasses
+import difflib
+import glob
+import os
+import re
+import string
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pipelines import storage
+from pipelines.crawl.fields import field_names, find_value
+from pipelines.errors import UserError
+from pipelines.languages import find_code
+
+SPLITS = ("train", "validation", "test")
+#: In place of a split: each row goes where the hash of its group says.
+BY_HASH = "hash"
+#: What seqio's registry and a folder allow.
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.]*")
+
+
+class RowError(Exception):
+    """A row that cannot become an example.
+
+    Attributes:
+        reason: a short name, by which such rows are counted.
+    """
+
+    def __init__(self, reason: str, detail: str):
+        super().__init__(detail)
+        self.reason = reason
+
+
+class Template:
+    """Text with the fields of a row in it.
+
+    Attributes:
+        text: as it was written.
+        fields: the fields it names, in order.
+    """
+
+    def __init__(self, text: str):
+        """Parse a template.
+
+        Raises:
+            ValueError: a brace is alone, or a field has a format, a conversion or an index.
+        """
+        self.text = text
+        self._parts: list[tuple[str, str | None]] = []
+        for literal, field, spec, conversion in string.Formatter().parse(text):
+            if spec or conversion:
+                raise ValueError(f"{{{field}}} has a format: give the name of a field alone")
+            if field is not None and (not field.strip() or "[" in field):
+                raise ValueError(f"{{{field}}} is not a field: give {{field}} or {{object.field}}")
+            self._parts.append((literal, field))
+        self.fields = tuple(field for _, field in self._parts if field is not None)
+
+    def render(self, row: Mapping[str, Any]) -> str:
+        """Put the values of a row in.
+
+        Raises:
+            RowError: a field is missing, or is neither text nor a number.
+        """
+        return "".join(
+            literal if field is None else literal + _text(row, field)
+            for literal, field in self._parts
+        )
+
+
+def _value(row: Mapping[str, Any], field: str) -> Any:
+    value = find_value(row, field)
+    if value is None:
+        raise RowError("no_field", f"no {field}: the fields are {', '.join(field_names(row))}")
+    return value
+
+
+def _text(row: Mapping[str, Any], field: str) -> str:
+    value = _value(row, field)
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, Mapping | list | bytes):
+        raise RowError("not_text", f"{field} is a {type(value).__name__}, not text or a number")
+    return str(value)
+
+
+@dataclasses.dataclass(frozen=True)
+class SupervisedTask:
+    """A task, checked.
+
+    Attributes:
+        name: of its seqio tasks, `<name>.<lang>`.
+        files: input files by split; under `hash` those whose rows are split by group.
+        inputs: template of what the model reads.
+        targets: template of what it shall write.
+        labels: the closed set of targets, by what the template gives; None where they are free.
+        language: a code, or a template.
+        group: template of what examples of one origin have in common; by default the inputs.
+        id: template of an example's name; by default its file and line.
+        answers: a field with all answers that count as right; by default the targets alone.
+        metrics: names of metrics, the first of which chooses checkpoints.
+        fields: columns of TSV and CSV files that have no header.
+    """
+
+    name: str
+    files: Mapping[str, tuple[str, ...]]
+    inputs: str
+    targets: str
+    language: str
+    labels: Mapping[str, str] | None = None
+    group: str = ""
+    id: str = ""
+    answers: str = ""
+    metrics: tuple[str, ...] = ()
+    fields: tuple[str, ...] = ()
+
+    def definition(self) -> dict[str, Any]:
+        """All but the files, for manifests and hashes."""
+        definition = dataclasses.asdict(self)
+        del definition["files"]
+        return definition
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Row:
+    """A row as text.
+
+    Attributes:
+        lang: its language, a code of ours.
+        inputs: what the model reads.
+        targets: what it shall write.
+        answers: all that counts as right, at least one.
+        group: what examples of one origin have in common, as it stands in the row.
+        id: its name; "" for none.
+    """
+
+    lang: str
+    inputs: str
+    targets: str
+    answers: tuple[str, ...]
+    group: str
+    id: str
+
+
+class Renderer:
+    """Makes text of rows; templates are parsed once."""
+
+    def __init__(self, task: SupervisedTask):
+        """Parse the task's templates, which must be right."""
+        self._inputs, self._targets = Template(task.inputs), Template(task.targets)
+        self._language = Template(task.language)
+        self._group, self._id = Template(task.group), Template(task.id)
+        answers = Template(task.answers).fields
+        self._answers = answers[0] if answers else ""
+        self._labels = task.labels
+        templates = (self._inputs, self._targets, self._language, self._group, self._id)
+        named = [field for template in templates for field in template.fields]
+        #: What is read of a row.
+        self.fields = tuple(dict.fromkeys([*named, *answers]))
+
+    def render(self, row: Mapping[str, Any]) -> Row:
+        """Make text of a row.
+
+        Raises:
+            RowError: it cannot become an example.
+        """
+        code = self._language.render(row)
+        lang = find_code(code.replace("_", "-"))
+        if lang is None:
+            raise RowError("unknown_language", f"{code!r} is none of mC4's languages")
+        inputs, targets = self._inputs.render(row), self._targets.render(row)
+        if self._labels is not None:
+            if targets not in self._labels:
+                known = ", ".join(self._labels)
+                raise RowError("unknown_label", f"{targets!r} is not in labels ({known})")
+            targets = self._labels[targets]
+        answers = self._read_answers(row) if self._answers else (targets,)
+        group, name = self._group.render(row) or inputs, self._id.render(row)
+        for what, text in (("inputs", inputs), ("targets", targets)):
+            if not text.strip():
+                raise RowError("empty_text", f"{what} are empty")
+        for text in (inputs, targets, group, name, *answers):
+            if "\0" in text:
+                raise RowError("nul", "a NUL character")
+            try:
+                text.encode()
+            except UnicodeEncodeError as error:
+                raise RowError("bad_unicode", f"half of a surrogate pair ({error})") from error
+        return Row(lang, inputs, targets, answers, group, name)
+
+    def _read_answers(self, row: Mapping[str, Any]) -> tuple[str, ...]:
+        value = _value(row, self._answers)
+        answers = (value,) if isinstance(value, str) else value
+        if not isinstance(answers, list | tuple) or not answers:
+            raise RowError("not_text", f"{self._answers} is neither text nor a list of texts")
+        if not all(isinstance(answer, str) for answer in answers):
+            raise RowError("not_text", f"{self._answers} has an answer that is not text")
+        return tuple(answers)
+
+
+def read_task(path: str | Path) -> SupervisedTask:
+    """Read a task's TOML file and check it; paths in it are relative to its folder.
+
+    Raises:
+        UserError: it cannot be read, or something in it is missing, unknown or wrong.
+    """
+    try:
+        given = tomllib.loads(storage.read_bytes(path).decode())
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read the task {path} ({error}): give a TOML file") from error
+    try:
+        return _checked(given, str(path))
+    except ValueError as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def _checked(given: Mapping[str, Any], path: str) -> SupervisedTask:
+    known = [*(field.name for field in dataclasses.fields(SupervisedTask)), "split"]
+    for name in given:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(known)}"
+            raise ValueError(f"a task has no {name!r}: {hint}")
+    for name in ("name", "files", "inputs", "targets", "language"):
+        if name not in given:
+            raise ValueError(f"{name} is missing: see `mswitch examples supervised --help`")
+    texts = {name: given.get(name, "") for name in ("name", *_TEMPLATES)}
+    for name, value in texts.items():
+        if not isinstance(value, str):
+            raise ValueError(f"{name} is {value!r}: give text")
+    if not _NAME.fullmatch(texts["name"]):
+        raise ValueError(f"name is {texts['name']!r}: use letters, digits, _ and . alone")
+    for name in _TEMPLATES:
+        _check_template(name, texts[name])
+    metrics, fields = (_strings(name, given.get(name, [])) for name in ("metrics", "fields"))
+    labels = _labels(given.get("labels"))
+    return SupervisedTask(
+        **texts,
+        files=_files(given["files"], given.get("split"), os.path.dirname(path)),
+        labels=labels,
+        metrics=metrics or (("accuracy", "macro_f1") if labels else ("exact_match",)),
+        fields=fields,
+    )
+
+
+_TEMPLATES = ("inputs", "targets", "language", "group", "id", "answers")
+
+
+def _check_template(name: str, text: str) -> None:
+    try:
+        template = Template(text)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
+    if name in ("inputs", "targets") and not template.fields:
+        raise ValueError(f"{name} is {text!r}: give a template with a {{field}}")
+    if name == "language" and not template.fields and find_code(text) is None:
+        raise ValueError(f"language is {text!r}: give a code such as sw, or a {{field}}")
+    if name == "answers" and text and (len(template.fields) != 1 or text[0] + text[-1] != "{}"):
+        raise ValueError(f"answers is {text!r}: give one {{field}}")
+
+
+def _strings(name: str, value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(part, str) for part in value):
+        raise ValueError(f"{name} is {value!r}: give a list of texts")
+    if len(set(value)) < len(value):
+        raise ValueError(f"{name} has something twice: {', '.join(value)}")
+    return tuple(value)
+
+
+def _labels(value: Any) -> Mapping[str, str] | None:
+    if value is None:
+        return None
+    if isinstance(value, list):
+        value = {label: label for label in _strings("labels", value)}
+    if not isinstance(value, dict) or not value:
+        raise ValueError('labels: give a list, or a table such as { 0 = "negative" }')
+    for label in value.values():
+        if not isinstance(label, str) or not label.strip():
+            raise ValueError(f"labels has {label!r}: give text that is not blank")
+    if len(set(value.values())) < len(value):
+        raise ValueError(f"labels has one text twice: {', '.join(value.values())}")
+    return value
+
+
+def _files(value: Any, split: Any, folder: str) -> Mapping[str, tuple[str, ...]]:
+    if split not in (None, BY_HASH):
+        raise ValueError(f'split is {split!r}: give "{BY_HASH}", or files by split')
+    if isinstance(value, dict) == (split is not None):
+        raise ValueError(
+            'give files = { train = ..., validation = ..., test = ... }, or files = "..." with '
+            f'split = "{BY_HASH}"'
+        )
+    by_split = value if isinstance(value, dict) else {BY_HASH: value}
+    found: dict[str, tuple[str, ...]] = {}
+    for name, paths in by_split.items():
+        if name not in (*SPLITS, BY_HASH):
+            raise ValueError(f"files has {name!r}: the splits are {', '.join(SPLITS)}")
+        given = _strings("files", [paths] if isinstance(paths, str) else paths)
+        found[name] = tuple(path for pattern in given for path in _paths(pattern, folder))
+    named = [path for paths in found.values() for path in paths]
+    if not named:
+        raise ValueError("files is empty: name at least one")
+    twice = sorted(path for path in set(named) if named.count(path) > 1)
+    if twice:
+        raise ValueError(f"{twice[0]} is named twice in files")
+    return found
+
+
+def _paths(pattern: str, folder: str) -> Sequence[str]:
+    path = pattern if storage.is_remote(pattern) else storage.join(folder or ".", pattern)
+    if storage.is_remote(path):
+        return [path]
+    path = os.path.normpath(path)
+    found = [path] if os.path.isfile(path) else sorted(glob.glob(path))
+    if not found:
+        raise ValueError(f"there is no file {path}: name the task's files relative to it")
+    return found

@@ -1,0 +1,273 @@
+"""Input files become parts, parts become TFRecord shards; nothing here knows of Beam.
+
+A part is a Parquet file of rendered rows, sorted by language, split and a hash of their id in
+blocks, so that a shard (a range of these hashes) reads little of it. The hash shuffles a language's
+records as a whole, once.
+"""
+
+import dataclasses
+import itertools
+import os
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import sentencepiece
+
+from pipelines import storage
+from pipelines.examples.example_proto import encode_example
+from pipelines.examples.shards import ShardCounts, vocabulary_of
+from pipelines.examples.span_corruption import Lengths, Tokens
+from pipelines.examples.tfrecord import write_tfrecord
+from pipelines.languages import languages
+from pipelines.special_tokens import EOS_ID
+from pipelines.supervised.definition import BY_HASH, Renderer, Row, RowError, SupervisedTask
+from pipelines.supervised.rows import read_rows
+from pipelines.supervised.split import fold, group_key, key64, split_of
+
+PART_SCHEMA = pa.schema(
+    [
+        ("lang", pa.string()),
+        ("split", pa.string()),
+        ("order", pa.int64()),
+        ("id", pa.string()),
+        ("group", pa.string()),
+        ("inputs", pa.string()),
+        ("targets", pa.string()),
+        ("answers", pa.list_(pa.string())),
+        ("inputs_key", pa.int64()),
+        ("pair_key", pa.int64()),
+    ]
+)
+#: Rows of a part that are sorted together, and read together.
+BLOCK_ROWS, GROUP_ROWS = 1 << 17, 1 << 13
+#: Rows that are tokenised by one call.
+CALL_ROWS = 1 << 12
+#: Of each reason, so many dropped rows are described.
+SAMPLES = 5
+#: One more than the largest `order`.
+ORDERS = 1 << 63
+
+
+@dataclasses.dataclass(frozen=True)
+class InputFile:
+    """A file of rows and the part it becomes.
+
+    Attributes:
+        source: where it lies.
+        split: of its rows, or `hash`.
+        number: among all files of the task.
+        size_bytes: size of the file.
+    """
+
+    source: str
+    split: str
+    number: int
+    size_bytes: int
+
+    @property
+    def path(self) -> str:
+        """The part, relative to the folder of parts."""
+        return f"{self.number:05}.parquet"
+
+
+def read_file(file: InputFile, directory: str, *, task: SupervisedTask) -> dict[str, Any]:
+    """Write a part; the same file always gives the same bytes.
+
+    Returns:
+        Its description: path, records, size_bytes, `rows` by language and split, `dropped` by
+        reason, and `samples` of dropped rows.
+    """
+    storage.make_directory(directory)
+    path = storage.join(directory, file.path)
+    rows: Counter[tuple[str, str]] = Counter()
+    dropped: Counter[str] = Counter()
+    samples: list[dict[str, str]] = []
+    name, renderer = storage.name_of(file.source), Renderer(task)
+
+    def rendered() -> Iterator[tuple[int, Row]]:
+        with storage.fetch(file.source) as local:
+            for number, row in read_rows(str(local), name, task.fields, renderer.fields):
+                try:
+                    if isinstance(row, RowError):
+                        raise row
+                    yield number, renderer.render(row)
+                except RowError as error:
+                    dropped[error.reason] += 1
+                    if dropped[error.reason] <= SAMPLES:
+                        place = f"{name}:{number}"
+                        samples.append({"reason": error.reason, "row": place, "detail": str(error)})
+
+    with (
+        storage.publish(path) as temporary,
+        pq.ParquetWriter(temporary, PART_SCHEMA, compression="zstd") as writer,
+    ):
+        found = rendered()
+        while block := list(itertools.islice(found, BLOCK_ROWS)):
+            table = _table(block, name, file.split)
+            rows.update(zip(table["lang"].to_pylist(), table["split"].to_pylist(), strict=True))
+            writer.write_table(table, row_group_size=GROUP_ROWS)
+    by_lang: dict[str, dict[str, int]] = {}
+    for (lang, split), count in sorted(rows.items()):
+        by_lang.setdefault(lang, {})[split] = count
+    return {
+        "path": file.path,
+        "records": rows.total(),
+        "size_bytes": storage.file_sizes(directory)[file.path],
+        "rows": by_lang,
+        "dropped": dict(sorted(dropped.items())),
+        "samples": samples,
+    }
+
+
+def _table(block: list[tuple[int, Row]], name: str, split: str) -> pa.Table:
+    columns: dict[str, list[Any]] = {field: [] for field in PART_SCHEMA.names}
+    for number, row in block:
+        group, inputs, own = group_key(row.group), fold(row.inputs), row.id or f"{name}:{number}"
+        values = (
+            row.lang,
+            split_of(group) if split == BY_HASH else split,
+            key64(own),
+            own,
+            group,
+            row.inputs,
+            row.targets,
+            row.answers,
+            key64(inputs),
+            key64(f"{inputs}\0{fold(row.targets)}"),
+        )
+        for column, value in zip(columns.values(), values, strict=True):
+            column.append(value)
+    table = pa.table(columns, PART_SCHEMA)
+    return table.sort_by([(name, "ascending") for name in ("lang", "split", "order")])
+
+
+@dataclasses.dataclass(frozen=True)
+class SupervisedShard:
+    """A TFRecord shard: a range of the hashes of one language and split.
+
+    Attributes:
+        task: name of the task.
+        lang: mC4 code.
+        split: train, validation or test.
+        number: which shard of its language and split.
+        of: how many those have.
+        parts: where rows of theirs lie.
+        rows: how many rows they have, all shards together.
+    """
+
+    task: str
+    lang: str
+    split: str
+    number: int
+    of: int
+    parts: tuple[str, ...]
+    rows: int
+
+    @property
+    def path(self) -> str:
+        """The shard, relative to the examples directory."""
+        folder = f"{self.task}.{languages()[self.lang].registry_name}"
+        return f"{folder}/{self.split}.tfrecord-{self.number:05}-of-{self.of:05}"
+
+    @property
+    def size_bytes(self) -> int:
+        """About how much work it is."""
+        return self.rows // self.of
+
+    def read(self) -> pa.Table:
+        """Read its rows in the order of their hashes; equal ones as they stand in the files."""
+        low, high = (ORDERS * edge // self.of for edge in (self.number, self.number + 1))
+        wanted = (
+            (pc.field("lang") == self.lang)
+            & (pc.field("split") == self.split)
+            & (pc.field("order") >= low)
+            & (pc.field("order") <= high - 1)
+        )
+        tables = []
+        for part in self.parts:
+            with storage.fetch(part) as local:
+                tables.append(pq.read_table(local, filters=wanted))
+        return pa.concat_tables(tables).sort_by("order")
+
+
+@dataclasses.dataclass
+class _Trimmed:
+    """What did not fit: inputs and targets that were cut, and how long targets are."""
+
+    inputs: int = 0
+    targets: int = 0
+    targets_lengths: Counter[int] = dataclasses.field(default_factory=Counter)
+
+
+def _records(
+    table: pa.Table,
+    vocabulary: sentencepiece.SentencePieceProcessor,
+    lengths: Lengths,
+    counts: ShardCounts,
+    trimmed: _Trimmed,
+) -> Iterator[bytes]:
+    """Examples as the contract of `tasks.examples` has them."""
+
+    def end(tokens: list[int], length: int) -> Tokens:
+        return np.array([*tokens[: length - 1], EOS_ID], np.int32)
+
+    for batch in table.to_batches(CALL_ROWS):
+        rows = batch.to_pylist()
+        encoded = [
+            vocabulary.EncodeAsIds([row[name] for row in rows], num_threads=1)
+            for name in ("inputs", "targets")
+        ]
+        for row, all_inputs, all_targets in zip(rows, *encoded, strict=True):
+            inputs = end(all_inputs, lengths.inputs_length)
+            targets = end(all_targets, lengths.targets_length)
+            texts = {name: row[name].encode() for name in ("inputs", "targets")}
+            trimmed.inputs += inputs.size <= len(all_inputs)
+            trimmed.targets += targets.size <= len(all_targets)
+            trimmed.targets_lengths[len(all_targets) + 1] += 1
+            counts.documents += 1
+            counts.bytes += sum(map(len, texts.values()))
+            counts.tokens += inputs.size + targets.size
+            counts.add_example(inputs, targets)
+            yield encode_example(
+                {
+                    "inputs": inputs,
+                    "targets": targets,
+                    "id": [row["id"].encode()],
+                    "language": [row["lang"].encode()],
+                    "group": [row["group"].encode()],
+                    "inputs_pretokenized": [texts["inputs"]],
+                    "targets_pretokenized": [texts["targets"]],
+                    "answers": [answer.encode() for answer in row["answers"]],
+                }
+            )
+
+
+def write_shard(
+    shard: SupervisedShard, directory: str, *, model: str, lengths: Lengths
+) -> dict[str, Any]:
+    """Write one shard with its index; the same rows always give the same bytes.
+
+    Returns:
+        Its description: lang, split, number, path, records, size_bytes, sha256, counts, `trimmed`
+        by feature, and `targets_lengths`, how many targets have how many tokens before the cut.
+    """
+    path = storage.join(directory, shard.path)
+    storage.make_directory(os.path.dirname(path))
+    counts, trimmed = ShardCounts(), _Trimmed()
+    records = _records(shard.read(), vocabulary_of(model), lengths, counts, trimmed)
+    written = write_tfrecord(path, records)
+    return {
+        "lang": shard.lang,
+        "split": shard.split,
+        "number": shard.number,
+        "path": shard.path,
+        **written._asdict(),
+        "counts": dataclasses.asdict(counts),
+        "trimmed": {"inputs": trimmed.inputs, "targets": trimmed.targets},
+        "targets_lengths": {str(size): n for size, n in sorted(trimmed.targets_lengths.items())},
+    }

@@ -1,0 +1,91 @@
+"""Splits that do not leak: by a hash of what examples have in common.
+
+A group is folded before it is hashed: `Save $1 pages?` and `save pages` are one group, all of whose
+examples, in all languages, are in one split.
+"""
+
+import functools
+import hashlib
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pyarrow as pa
+
+#: Of 100 groups, so many are of each split.
+SHARES = {"train": 80, "validation": 10, "test": 10}
+#: Where there is punctuation: of later planes only private or ancient scripts have some.
+_LAST_PUNCTUATION = 0x11000
+
+
+@functools.cache
+def _ignored() -> re.Pattern[str]:
+    r"""Parameters of messages, tags, punctuation and spaces.
+
+    Not `\W`, which has the vowel signs of Indic scripts.
+    """
+    marks = "".join(
+        re.escape(chr(code))
+        for code in range(_LAST_PUNCTUATION)
+        if unicodedata.category(chr(code))[0] == "P"
+    )
+    return re.compile(rf"(?:\$\d+|\{{\{{[^{{}}]*\}}\}}|<[^<>]*>|[{marks}\s])+")
+
+
+def fold(text: str) -> str:
+    """What is left of a text without case, punctuation, tags and parameters; itself if nothing."""
+    return _ignored().sub(" ", text.casefold()).strip() or text
+
+
+def key64(text: str) -> int:
+    """A stable number of 63 bits for a text."""
+    digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
+
+
+def group_key(group: str) -> str:
+    """The name of a folded group: 16 hex digits of its SHA-256."""
+    return hashlib.sha256(fold(group).encode()).hexdigest()[:16]
+
+
+def split_of(key: str) -> str:
+    """The split that a group's name puts its examples into."""
+    place = int(key, 16) % 100
+    for split, share in SHARES.items():
+        if place < share:
+            return split
+        place -= share
+    raise AssertionError("the shares make 100")
+
+
+def count_overlap(
+    table: pa.Table, splits: Sequence[str]
+) -> Mapping[str, dict[str, dict[str, int]]]:
+    """Count examples whose folded inputs an earlier split has, and whose targets too.
+
+    Args:
+        table: columns `lang`, `split`, `inputs_key`, `pair_key`.
+        splits: in the order in which a split is held against those before it.
+
+    Returns:
+        By language and split, `inputs` and `pairs`; languages without any are absent.
+    """
+    langs, split_names = (np.asarray(table[name]) for name in ("lang", "split"))
+    keys = {
+        "inputs": table["inputs_key"].to_numpy(),
+        "pairs": table["pair_key"].to_numpy(),
+    }
+    found: dict[str, dict[str, dict[str, int]]] = {}
+    for lang in sorted(set(langs.tolist())):
+        rows = np.flatnonzero(langs == lang)
+        places = [rows[split_names[rows] == split] for split in splits]
+        for number in range(1, len(splits)):
+            own, before = places[number], np.concatenate(places[:number])
+            shared = {
+                name: int(np.isin(values[own], values[before]).sum())
+                for name, values in keys.items()
+            }
+            if shared["inputs"]:
+                found.setdefault(lang, {})[splits[number]] = shared
+    return found

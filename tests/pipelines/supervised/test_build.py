@@ -1,0 +1,296 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from corpus_files import read_json
+from supervised_files import ALL_KINDS, LABELS, TASK, json_lines, rows, write_kinds, write_task
+from trees import data_bytes
+
+from flows.cli.app import run
+from pipelines.errors import UserError
+from pipelines.examples.example_proto import decode_example
+from pipelines.examples.tfrecord import TFRecordFile
+from pipelines.outputs import file_sha256
+from pipelines.supervised import build, shards
+from pipelines.supervised.build import SupervisedConfig, build_supervised
+from pipelines.supervised.split import fold, group_key, split_of
+from pipelines.vocabulary.model import MODEL_FILE, load_vocabulary
+
+CONFIG = SupervisedConfig(inputs_length=24, targets_length=12)
+SPLITS = ("train", "validation", "test")
+
+
+@pytest.fixture(scope="module")
+def task(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("task")
+    write_kinds(folder)
+    return write_task(folder, ALL_KINDS)
+
+
+@pytest.fixture(scope="module")
+def reviews(task: Path, small_vocabulary: Path) -> Path:
+    out = task.with_name("reviews")
+    build_supervised(task, small_vocabulary, out, CONFIG)
+    return out
+
+
+def build_rows(folder: Path, vocabulary: Path, values: list, config=CONFIG, text=TASK) -> Path:
+    (folder / "rows").write_bytes(json_lines(values))
+    task = write_task(folder, '"rows"\nsplit = "hash"', text)
+    build_supervised(task, vocabulary, folder / "out", config)
+    return folder / "out"
+
+
+def records(directory: Path) -> list[tuple[str, str, dict]]:
+    """Language, split and features of every record, in order."""
+    found = []
+    for lang, splits in read_json(directory / "manifest.json")["languages"].items():
+        for split, entry in splits.items():
+            for shard in entry["shards"]:
+                assert file_sha256(directory / shard["path"]) == shard["sha256"]
+                file = TFRecordFile(directory / shard["path"])
+                found += [(lang, split, decode_example(data)) for data in file]
+    return found
+
+
+def test_every_row_of_every_kind_of_file_becomes_one_example(reviews, small_vocabulary):
+    vocabulary = load_vocabulary(small_vocabulary / MODEL_FILE)
+    expected = {
+        (
+            {"he": "iw"}.get(row["lang"], row["lang"]),
+            f"sentiment: {row['title']}",
+            LABELS[int(row["label"])],
+            group_key(row["product"]),
+        )
+        for row in rows(500)
+    }
+    found = set()
+    for lang, split, features in records(reviews):
+        texts = {name: values for name, values in features.items() if isinstance(values, list)}
+        [inputs], [targets] = (texts[f"{name}_pretokenized"] for name in ("inputs", "targets"))
+        [group], [own] = texts["group"], texts["id"]
+        assert texts["language"] == [lang.encode()]
+        assert texts["answers"] == [targets]
+        assert split == split_of(group.decode())
+        assert features["inputs"].tolist() == [*vocabulary.EncodeAsIds(inputs.decode())[:23], 1]
+        assert features["targets"].tolist() == [*vocabulary.EncodeAsIds(targets.decode()), 1]
+        assert own.decode().partition(":")[0] in ("plain", "gzip", "zstd", "tsv", "parquet")
+        found.add((lang, inputs.decode(), targets.decode(), group.decode()))
+    assert found == expected
+    assert len(records(reviews)) == 500
+
+
+def test_the_manifest_says_what_was_made(reviews, task, tmp_path):
+    manifest = read_json(reviews / "manifest.json")
+    assert manifest["kind"] == "supervised"
+    assert manifest["finished"] is True
+    assert (manifest["inputs_length"], manifest["targets_length"]) == (24, 12)
+    assert manifest["task"] == {
+        "name": "reviews",
+        "inputs": "sentiment: {title}",
+        "targets": "{label}",
+        "labels": ["negative", "positive"],
+        "metrics": ["accuracy", "macro_f1"],
+        "hash": manifest["task"]["hash"],
+    }
+    assert manifest["rows"]["kept"] == 500
+    assert manifest["rows"]["dropped"] == write_kinds(tmp_path)
+    places = {sample["reason"]: sample["row"] for sample in manifest["rows"]["samples"]}
+    assert places == {
+        "bad_json": "plain:101",
+        "bad_utf8": "plain:102",
+        "bad_unicode": "plain:103",
+        "nul": "plain:104",
+        "unknown_language": "plain:105",
+        "columns": "tsv:102",
+    }
+    assert manifest["overlap"] == {}
+    trimmed = sum(
+        features["inputs"].size == 24 for *_, features in records(reviews)
+    )  # at most: some fit exactly
+    assert manifest["trimmed"]["inputs"] <= trimmed
+    assert manifest["trimmed"]["targets"] == 0
+    assert set(manifest["languages"]) == {"en", "iw", "sr-Latn", "sw"}
+
+
+def test_no_working_files_are_left(reviews):
+    assert {path.name for path in reviews.parent.iterdir() if path.is_dir()} == {"reviews"}
+
+
+def test_records_of_a_language_are_shuffled_as_a_whole(reviews):
+    order = [
+        features["id"][0].decode()
+        for lang, split, features in records(reviews)
+        if (lang, split) == ("en", "train")
+    ]
+    files = [name.partition(":")[0] for name in order]
+    assert len({*files[: len(files) // 4]}) == 5
+    assert order != sorted(order)
+
+
+def test_built_again_it_is_the_same_bytes_in_any_number_of_processes_and_blocks(
+    task, small_vocabulary, reviews, tmp_path, monkeypatch
+):
+    options = ["--direct_num_workers=1"]
+    build_supervised(task, small_vocabulary, tmp_path / "1", CONFIG, beam_options=options)
+    assert data_bytes(tmp_path / "1") == data_bytes(reviews)
+    monkeypatch.setattr(shards, "BLOCK_ROWS", 7)
+    monkeypatch.setattr(shards, "CALL_ROWS", 3)
+    build_supervised(task, small_vocabulary, tmp_path / "2", CONFIG, beam_options=options)
+    assert data_bytes(tmp_path / "2") == data_bytes(reviews)
+
+
+def test_shards_are_ranges_of_one_order(task, small_vocabulary, reviews, tmp_path, monkeypatch):
+    monkeypatch.setattr(build, "SHARD_ROWS", 40)
+    build_supervised(task, small_vocabulary, tmp_path / "out", CONFIG)
+    entry = read_json(tmp_path / "out/manifest.json")["languages"]["en"]["train"]
+    assert len(entry["shards"]) == 3
+    ids = [
+        [features["id"] for lang, split, features in records(directory) if lang == "en"]
+        for directory in (tmp_path / "out", reviews)
+    ]
+    assert ids[0] == ids[1]
+
+
+def test_files_by_split(tmp_path, small_vocabulary):
+    for number, split in enumerate(SPLITS):
+        (tmp_path / split).write_bytes(json_lines(rows(30, 30 * number)))
+    files = '{ train = "train", validation = ["validation"], test = "test" }'
+    out = tmp_path / "out"
+    build_supervised(write_task(tmp_path, files), small_vocabulary, out, CONFIG)
+    found = dict.fromkeys(SPLITS, 0)
+    for _, split, features in records(out):
+        assert features["id"][0].decode().startswith(f"{split}:")
+        found[split] += 1
+    assert found == dict.fromkeys(SPLITS, 30)
+
+
+def test_overlap_is_refused_counted_and_allowed(tmp_path, small_vocabulary, capsys):
+    (tmp_path / "train").write_bytes(json_lines(rows(30)))
+    shared = [{**row, "title": f"{row['title'].upper()}!"} for row in rows(6)]
+    (tmp_path / "test").write_bytes(json_lines([*shared, *rows(20, 30)]))
+    task = write_task(tmp_path, '{ train = "train", test = "test" }')
+    with pytest.raises(UserError) as error:
+        build_supervised(task, small_vocabulary, tmp_path / "out", CONFIG)
+    assert "overlap: inputs 6 of test are in an earlier split too (en 2, sw 2, iw 1, ...)" in str(
+        error.value
+    )
+    allow = SupervisedConfig(inputs_length=24, targets_length=12, allow_overlap=True)
+    build_supervised(task, small_vocabulary, tmp_path / "out", allow)
+    assert "overlap: inputs 6 of test" in capsys.readouterr().err
+    overlap = read_json(tmp_path / "out/manifest.json")["overlap"]
+    assert overlap["en"] == {"test": {"inputs": 2, "pairs": 2}}
+    with pytest.raises(UserError, match="overlap"):  # it is there, and still not wanted
+        build_supervised(task, small_vocabulary, tmp_path / "out", CONFIG)
+
+
+def test_rows_with_one_text_are_in_one_split_by_default(tmp_path, small_vocabulary):
+    twice = [
+        {**row, "title": text} for row in rows(100) for text in (row["title"], f"{row['title']}?")
+    ]
+    text = TASK.replace('group = "{product}"', "")
+    out = build_rows(tmp_path, small_vocabulary, twice, text=text)
+    assert read_json(out / "manifest.json")["overlap"] == {}
+    by_text: dict[str, set[str]] = {}
+    for _, split, features in records(out):
+        by_text.setdefault(fold(features["inputs_pretokenized"][0].decode()), set()).add(split)
+    assert len(by_text) == 100
+    assert {len(splits) for splits in by_text.values()} == {1}
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"label": "2"}, r"rows:4 \('2' is not in labels \(0, 1\)\): mend the task or the rows"),
+        ({"title": None}, r"rows:4 \(no title: the fields are title, label, lang, product\)"),
+        ({"title": ["a"]}, r"rows:4 \(title is a list, not text or a number\)"),
+    ],
+)
+def test_rows_that_do_not_suit_the_task_are_refused(tmp_path, small_vocabulary, changed, message):
+    values = rows(60)
+    values[3] |= changed
+    with pytest.raises(UserError, match=message):
+        build_rows(tmp_path, small_vocabulary, values)
+    drop = SupervisedConfig(inputs_length=24, targets_length=12, drop_bad_rows=True)
+    out = build_rows(tmp_path, small_vocabulary, values, drop)
+    manifest = read_json(out / "manifest.json")
+    assert manifest["rows"]["kept"] == 59
+    assert list(manifest["rows"]["dropped"].values()) == [1]
+
+
+def test_empty_targets_are_refused(tmp_path, small_vocabulary):
+    text = TASK.replace('labels = { 0 = "negative", 1 = "positive" }', "")
+    values = [*rows(5), {**rows(1)[0], "label": " "}]
+    with pytest.raises(UserError, match=r"rows:6 \(targets are empty\)"):
+        build_rows(tmp_path, small_vocabulary, values, text=text)
+
+
+def test_no_row_that_can_be_used(tmp_path, small_vocabulary):
+    values = [{**row, "lang": "tlh"} for row in rows(3)]
+    with pytest.raises(UserError, match=r"no row that can be used, such as rows:1 \('tlh'"):
+        build_rows(tmp_path, small_vocabulary, values)
+
+
+def test_labels_that_the_target_length_cuts_are_refused(tmp_path, small_vocabulary):
+    config = SupervisedConfig(inputs_length=24, targets_length=3)
+    with pytest.raises(UserError, match=r"label 'negative' of reviews has \d+ tokens with its end"):
+        build_rows(tmp_path, small_vocabulary, rows(30), config)
+
+
+def test_labels_that_the_vocabulary_cannot_tell_apart_are_refused(tmp_path, small_vocabulary):
+    text = TASK.replace('"negative"', '"a fine"').replace('"positive"', '"a ﬁne"')
+    with pytest.raises(
+        UserError, match="labels 'a fine' and 'a ﬁne' of reviews are the same tokens"
+    ):
+        build_rows(tmp_path, small_vocabulary, rows(30), text=text)
+
+
+def test_targets_that_are_cut_too_often_are_refused(tmp_path, small_vocabulary):
+    text = TASK.replace('"{label}"', '"{title}"').replace("labels =", "#")
+    config = SupervisedConfig(inputs_length=64, targets_length=4)
+    with pytest.raises(UserError, match=r"targets of validation and test .*: give \d+ to keep all"):
+        build_rows(tmp_path, small_vocabulary, rows(300), config, text)
+    out = build_rows(tmp_path, small_vocabulary, rows(300), SupervisedConfig(64, 64), text)
+    assert read_json(out / "manifest.json")["trimmed"]["targets"] == 0
+
+
+def test_text_never_becomes_a_sentinel(tmp_path, small_vocabulary):
+    text = TASK.replace('"negative"', '"<extra_id_0>"')
+    values = [{**row, "title": f"<extra_id_1> {row['title']}"} for row in rows(30)]
+    config = SupervisedConfig(inputs_length=64, targets_length=32)
+    out = build_rows(tmp_path, small_vocabulary, values, config, text)
+    for *_, features in records(out):
+        assert max(features["inputs"].max(), features["targets"].max()) < 1100
+
+
+@pytest.mark.parametrize("point", ["examples.after_shard", "examples.after_rows"])
+def test_a_killed_build_continues_with_the_same_bytes(
+    task, small_vocabulary, reviews, tmp_path, point
+):
+    command = [sys.executable, "-m", "flows.cli.main", "examples", "supervised"]
+    command += ["--task", task, "--vocab", small_vocabulary, "--out", tmp_path / "out"]
+    command += ["--inputs-length", "24", "--targets-length", "12", "--json"]
+    killed = subprocess.run(
+        command, env={**os.environ, "MSWITCH_FAULT": point}, capture_output=True, check=False
+    )
+    assert killed.returncode == -signal.SIGKILL
+    assert not (tmp_path / "out").exists()
+    again = subprocess.run(command, capture_output=True, text=True, check=True)
+    there = 5 if point == "examples.after_rows" else 1
+    assert f"{there} of 5 files are there already" in again.stderr
+    assert json.loads(again.stdout)["train_records"] > 300
+    assert data_bytes(tmp_path / "out") == data_bytes(reviews)
+
+
+def test_the_command_teaches_and_refuses_in_one_line(tmp_path, small_vocabulary, capsys):
+    assert run(["examples", "supervised", "--help"]) == 0
+    text = capsys.readouterr().out
+    for part in ("labels = { 0", "--drop-bad-rows", "--allow-overlap", 'split = "hash"'):
+        assert part in text
+    arguments = ["--task", str(tmp_path / "no.toml"), "--vocab", str(small_vocabulary)]
+    with pytest.raises(UserError, match=r"cannot read the task .*no\.toml"):
+        run(["examples", "supervised", *arguments, "--out", str(tmp_path / "out")])

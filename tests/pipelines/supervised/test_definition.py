@@ -1,0 +1,162 @@
+import dataclasses
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipelines.errors import UserError
+from pipelines.supervised.definition import Renderer, RowError, Template, read_task
+
+TASK = """
+name = "reviews"
+files = "rows.jsonl"
+split = "hash"
+inputs = "sentiment: {title} {body.text}"
+targets = "{label}"
+labels = { 0 = "negative", 1 = "positive" }
+language = "{lang}"
+"""
+ROW = {"title": "T", "body": {"text": "B"}, "label": 1, "lang": "he"}
+FIELD = st.text("abc_ é", min_size=1).filter(str.strip)
+
+
+def write_task(folder: Path, text: str) -> Path:
+    (folder / "rows.jsonl").touch()
+    path = folder / "task.toml"
+    path.write_text(text)
+    return path
+
+
+@given(st.lists(st.tuples(st.text(), FIELD)), st.text(), st.data())
+def test_a_template_is_its_text_with_the_values_in_it(parts, end, data):
+    values = {field: data.draw(st.text()) for _, field in parts}
+    escaped = [text.replace("{", "{{").replace("}", "}}") for text, _ in parts]
+    last = end.replace("{", "{{").replace("}", "}}")
+    template = (
+        "".join(f"{text}{{{field}}}" for text, (_, field) in zip(escaped, parts, strict=True))
+        + last
+    )
+    expected = "".join(text + values[field] for text, field in parts) + end
+    assert Template(template).render(values) == expected
+
+
+@given(st.text())
+def test_any_text_is_a_template_or_refused(text):
+    try:
+        template = Template(text)
+    except ValueError:
+        return
+    row = dict.fromkeys(template.fields, "value")
+    assert isinstance(template.render(row), str)
+
+
+@pytest.mark.parametrize(
+    "text", ["{a!r}", "{a:>9}", "{}", "{ }", "{a[0]}", "{", "}", "{a", "{a.b[c]}", "{a:{b}}"]
+)
+def test_templates_have_no_formats_and_no_indices(text):
+    with pytest.raises(ValueError):  # noqa: PT011 (of several messages)
+        Template(text)
+
+
+@pytest.mark.parametrize("field", ["__class__", "title.__class__", "title.upper", "body.__dict__"])
+def test_a_field_is_no_attribute(field):
+    with pytest.raises(RowError, match=r"the fields are title, body\.text") as error:
+        Template(f"{{{field}}}").render(ROW)
+    assert error.value.reason == "no_field"
+
+
+def test_a_row_becomes_text(tmp_path):
+    row = Renderer(read_task(write_task(tmp_path, TASK))).render(ROW)
+    assert dataclasses.astuple(row) == (
+        "iw",
+        "sentiment: T B",
+        "positive",
+        ("positive",),
+        "sentiment: T B",
+        "",
+    )
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"label": 2}, "unknown_label"),
+        ({"label": None}, "no_field"),
+        ({"title": ["T"]}, "not_text"),
+        ({"lang": "tlh"}, "unknown_language"),
+        ({"title": "\0"}, "nul"),
+        ({"title": "\ud800"}, "bad_unicode"),
+    ],
+)
+def test_a_row_that_cannot_become_text_has_a_reason(tmp_path, changed, reason):
+    renderer = Renderer(read_task(write_task(tmp_path, TASK)))
+    with pytest.raises(RowError) as error:
+        renderer.render({**ROW, **changed})
+    assert error.value.reason == reason
+
+
+@pytest.mark.parametrize(
+    ("value", "answers"),
+    [("a", ("a",)), (["a", "b"], ("a", "b"))],
+)
+def test_answers_are_a_text_or_several(tmp_path, value, answers):
+    task = TASK.replace("labels = { 0", "answers = '{all}'\n#")
+    row = Renderer(read_task(write_task(tmp_path, task))).render({**ROW, "all": value})
+    assert row.answers == answers
+
+
+@pytest.mark.parametrize("value", [[], [1], 3, {"a": "b"}])
+def test_answers_that_are_no_texts_are_refused(tmp_path, value):
+    task = TASK.replace("labels = { 0", "answers = '{all}'\n#")
+    with pytest.raises(RowError, match="all"):
+        Renderer(read_task(write_task(tmp_path, task))).render({**ROW, "all": value})
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("inputs =", "input =", "a task has no 'input': did you mean inputs?"),
+        ("name =", "#", "name is missing"),
+        ('"reviews"', '"../reviews"', "use letters, digits"),
+        ("{title}", "{title!r}", "inputs: {title} has a format"),
+        ("{title}", "{title", "inputs: "),
+        ('"{label}"', '"label"', "targets is 'label': give a template with a {field}"),
+        ('"{label}"', "3", "targets is 3: give text"),
+        ('"{lang}"', '"tlh"', "language is 'tlh'"),
+        ('"positive"', '"negative"', "labels has one text twice"),
+        ('"positive"', '" "', "labels has ' '"),
+        ('{ 0 = "negative", 1 = "positive" }', "[]", "labels: give a list"),
+        ('split = "hash"', "", "give files = { train = ..."),
+        ('split = "hash"', 'split = "random"', "split is 'random'"),
+        ('"rows.jsonl"', '"other.jsonl"', "there is no file"),
+        ('"rows.jsonl"', '["rows.jsonl", "./rows.jsonl"]', "is named twice in files"),
+        ('"rows.jsonl"', "[]", "files is empty"),
+        ('"rows.jsonl"\nsplit = "hash"', '{ dev = "rows.jsonl" }', "files has 'dev'"),
+        ('language = "', 'answers = "{a} {b}"\nlanguage = "', "answers is '{a} {b}'"),
+        ('language = "', 'metrics = ["f1", "f1"]\nlanguage = "', "metrics has something twice"),
+        ('language = "', 'metrics = "f1"\nlanguage = "', "metrics is 'f1': give a list"),
+        ("=", ":", "cannot read the task"),
+    ],
+)
+def test_a_wrong_task_is_refused_in_one_line(tmp_path, old, new, message):
+    assert old in TASK
+    path = write_task(tmp_path, TASK.replace(old, new))
+    with pytest.raises(UserError) as error:
+        read_task(path)
+    assert message in str(error.value)
+    assert str(path) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_no_task_file(tmp_path):
+    with pytest.raises(UserError, match="cannot read the task"):
+        read_task(tmp_path / "task.toml")
+
+
+def test_files_are_relative_to_the_task_and_may_be_a_pattern(tmp_path, monkeypatch):
+    for name in ("b.jsonl", "a.jsonl"):
+        (tmp_path / name).touch()
+    monkeypatch.chdir("/")
+    task = read_task(write_task(tmp_path, TASK.replace("rows.jsonl", "[ab].jsonl")))
+    assert task.files == {"hash": (f"{tmp_path}/a.jsonl", f"{tmp_path}/b.jsonl")}

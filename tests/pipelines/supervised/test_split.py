@@ -1,0 +1,67 @@
+import string
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipelines.supervised.split import SHARES, count_overlap, fold, group_key, split_of
+
+
+@pytest.mark.parametrize(
+    ("text", "folded"),
+    [
+        ("Save $1 pages?", "save pages"),
+        ("save  pages!", "save pages"),
+        ("Save {{PLURAL:$1|page|pages}}<br />", "save"),
+        ("Größe: «ΑΣ»", "grösse ασ"),
+        ("हिन्दी में।", "हिन्दी में"),
+        ("B00-123_4", "b00 123 4"),
+        ("😀", "😀"),
+        ("?!", "?!"),
+        ("", ""),
+    ],
+)
+def test_fold(text, folded):
+    assert fold(text) == folded
+
+
+def test_vowel_signs_keep_words_apart():
+    assert len({fold(word) for word in ("का", "की", "कु", "के")}) == 4
+
+
+@given(st.text())
+def test_folding_twice_is_folding_once_for_words(text):
+    words = "".join(char if char.isalpha() else " " for char in text)
+    assert fold(fold(words)) == fold(words)
+
+
+@given(st.text(string.ascii_letters + " ", min_size=1).filter(str.strip))
+def test_a_group_is_in_one_split_however_it_is_written(text):
+    written = [text, text.upper(), f"<b>{text}</b>", f" {text} $1...", text.replace(" ", " - ")]
+    assert len({split_of(group_key(form)) for form in written}) == 1
+
+
+def test_splits_have_their_shares():
+    found = [split_of(group_key(f"group {number}")) for number in range(20_000)]
+    for split, share in SHARES.items():
+        assert found.count(split) / 20_000 == pytest.approx(share / 100, abs=0.01)
+
+
+def test_overlap_is_what_an_earlier_split_of_the_language_has():
+    rows = [
+        ("de", "train", 1, 11),
+        ("de", "train", 2, 12),
+        ("de", "validation", 1, 11),
+        ("de", "validation", 3, 13),
+        ("de", "test", 2, 99),
+        ("de", "test", 3, 13),
+        ("de", "test", 4, 14),
+        ("sw", "train", 5, 15),
+        ("sw", "test", 1, 11),
+    ]
+    columns = zip(*rows, strict=True)
+    table = pa.table(dict(zip(("lang", "split", "inputs_key", "pair_key"), columns, strict=True)))
+    assert count_overlap(table, ("train", "validation", "test")) == {
+        "de": {"validation": {"inputs": 1, "pairs": 1}, "test": {"inputs": 2, "pairs": 1}}
+    }
