@@ -19,8 +19,21 @@ from models.nn.transformer import PADDING, Transformer
 from models.training.state import Parameters, Skeleton
 from pipelines.special_tokens import EOS_ID
 
+
+class Outputs(NamedTuple):
+    """What a decoder wrote.
+
+    Attributes:
+        tokens: up to EOS, then 0.
+        scores: the sum of the log-probabilities of an output's tokens, in nats.
+    """
+
+    tokens: Int[Array, "B T"]
+    scores: Float[Array, " B"]
+
+
 #: `(parameters, inputs, key) -> outputs`; see `make_decoder`.
-Decode = Callable[[Parameters, Int[Array, "B M"], PRNGKeyArray], Int[Array, "B T"]]
+Decode = Callable[[Parameters, Int[Array, "B M"], PRNGKeyArray], Outputs]
 
 
 class LayerCache(NamedTuple):
@@ -66,6 +79,14 @@ class CachedDecoder:
             of_memory = block.cross_attention.keys_and_values(memory)
             layers.append(LayerCache(empty, empty, *of_memory))
         return Cache(tuple(layers), (inputs != PADDING)[:, None, :])
+
+    def reordered(self, cache: Cache, rows: Int[Array, " B"]) -> Cache:
+        """The cache where output n continues output `rows[n]`, which had the same input."""
+        layers = [
+            layer._replace(keys=layer.keys[rows], values=layer.values[rows])
+            for layer in cache.layers
+        ]
+        return cache._replace(layers=tuple(layers))
 
     def step(
         self,
@@ -113,6 +134,8 @@ def make_decoder(
 ) -> Decode:
     """Compile-ready `(parameters, inputs, key) -> outputs`.
 
+    Scores are of the model at temperature 1, and over all rows of its vocabulary.
+
     An output ends with EOS or at `length` positions, whichever comes first, and is padded with 0;
     the loop ends when all have. A row of padding alone has an empty output. Padding is never
     chosen. The draws of a row depend on the key, its number and the position.
@@ -125,8 +148,7 @@ def make_decoder(
             softmax(logits / temperature).
     """
     assert skeleton.mesh is None
-    rows = skeleton.config.vocabulary_size
-    choosable = (jnp.arange(rows) != PADDING) & (jnp.arange(rows) < (pieces or rows))
+    choosable = choosable_tokens(skeleton.config.vocabulary_size, pieces)
 
     def choose(logits: Float[Array, "B V"], key: PRNGKeyArray) -> Int[Array, " B"]:
         logits = jnp.where(choosable, logits, -jnp.inf)
@@ -136,29 +158,41 @@ def make_decoder(
         return jax.vmap(jax.random.categorical)(keys, logits / temperature).astype(jnp.int32)
 
     @jax.jit
-    def decode(parameters: Parameters, inputs: Array, key: PRNGKeyArray) -> Array:
+    def decode(parameters: Parameters, inputs: Array, key: PRNGKeyArray) -> Outputs:
         decoder = CachedDecoder(skeleton.merge(parameters), length)
         batch = inputs.shape[0]
         outputs = jnp.full((batch, length), PADDING, jnp.int32)
         tokens = jnp.full(batch, PADDING, jnp.int32)
         running = (inputs != PADDING).any(axis=1)
 
-        def unfinished(state: tuple[Array, Array, Array, Array, Cache]) -> Array:
-            position, _, _, running, _ = state
+        scores = jnp.zeros(batch, jnp.float32)
+
+        def unfinished(state: tuple[Array, Array, Array, Array, Array, Cache]) -> Array:
+            position, _, _, _, running, _ = state
             return (position < length) & running.any()
 
-        def extend(state: tuple[Array, Array, Array, Array, Cache]):
-            position, outputs, tokens, running, cache = state
+        def extend(state: tuple[Array, Array, Array, Array, Array, Cache]):
+            position, outputs, scores, tokens, running, cache = state
             logits, cache = decoder.step(cache, tokens, position, running)
             chosen = choose(logits, jax.random.fold_in(key, position))
+            score = jnp.take_along_axis(logits, chosen[:, None], axis=-1)[:, 0]
+            score = score - jax.nn.logsumexp(logits, axis=-1)
+            scores = scores + jnp.where(running, score, 0.0)
             tokens = jnp.where(running, chosen, PADDING)
             outputs = jax.lax.dynamic_update_slice_in_dim(
                 outputs, tokens[:, None], position, axis=1
             )
-            return position + 1, outputs, tokens, running & (tokens != EOS_ID), cache
+            return position + 1, outputs, scores, tokens, running & (tokens != EOS_ID), cache
 
         with skeleton.matmul_precision():
-            first = (jnp.zeros((), jnp.int32), outputs, tokens, running, decoder.begin(inputs))
-            return jax.lax.while_loop(unfinished, extend, first)[1]
+            start, cache = jnp.zeros((), jnp.int32), decoder.begin(inputs)
+            first = (start, outputs, scores, tokens, running, cache)
+            return Outputs(*jax.lax.while_loop(unfinished, extend, first)[1:3])
 
     return decode
+
+
+def choosable_tokens(rows: int, pieces: int | None) -> Bool[Array, " V"]:
+    """Which of a model's rows may be written: all pieces but padding."""
+    ids = jnp.arange(rows)
+    return (ids != PADDING) & (ids < (pieces or rows))

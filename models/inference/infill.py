@@ -96,7 +96,8 @@ def infill(
         pieces=vocabulary.size,
         temperature=config.temperature,
     )
-    outputs = np.asarray(decode(parameters, jnp.asarray(inputs), jax.random.key(config.seed)))
+    key = jax.random.key(config.seed)
+    outputs = np.asarray(decode(parameters, jnp.asarray(inputs), key).tokens)
     found = []
     for text, output in zip(texts, outputs, strict=True):
         spans = _spans(processor, output.tolist(), len(_SENTINEL.findall(text)))

@@ -7,9 +7,13 @@ import pytest
 import train_child as child
 
 from models.config import TrainConfig
+from models.groups import Groups
+from models.inference.beam import NEVER, make_beam_decoder
 from models.inference.decode import make_decoder
+from models.inference.labels import make_label_scorer, prefix_tree
 from models.nn.experts import DROPLESS
 from models.training.state import Skeleton
+from models.training.step import make_evaluation_step
 
 FLOAT32 = TrainConfig(dtype="float32")
 LENGTH = 9
@@ -56,6 +60,12 @@ def next_logits(skeleton, parameters, inputs, outputs):
     return np.array(compiled(parameters, inputs, shifted, outputs))
 
 
+def log_probability(logits, outputs):
+    log_probs = np.asarray(jax.nn.log_softmax(logits))
+    of_tokens = np.take_along_axis(log_probs, outputs[..., None], axis=-1)[..., 0]
+    return (of_tokens * (outputs > 0)).sum(axis=-1)
+
+
 def with_frequent_end(parameters):
     """A model whose outputs end at different positions."""
     kernel = parameters["logits.kernel"]
@@ -66,9 +76,11 @@ def test_greedy_outputs_are_the_likeliest_tokens_of_teacher_forcing(
     skeleton, parameters, inputs, greedy
 ):
     parameters = with_frequent_end(parameters)
-    outputs = np.asarray(greedy(parameters, inputs, jax.random.key(0)))
+    outputs, scores = map(np.asarray, greedy(parameters, inputs, jax.random.key(0)))
     assert outputs.shape == (8, LENGTH)
     logits = next_logits(skeleton, parameters, inputs, outputs)
+    found = log_probability(logits, outputs)
+    np.testing.assert_allclose(scores, found, rtol=1e-5)
     logits[..., 0] = -np.inf
     lengths = []
     for row, likeliest in zip(outputs, logits.argmax(axis=-1), strict=True):
@@ -82,12 +94,12 @@ def test_greedy_outputs_are_the_likeliest_tokens_of_teacher_forcing(
 
 def test_an_output_depends_on_no_other_row_and_no_padding(parameters, inputs, greedy):
     parameters = with_frequent_end(parameters)
-    together = np.asarray(greedy(parameters, inputs, jax.random.key(0)))
+    together = np.asarray(greedy(parameters, inputs, jax.random.key(0)).tokens)
     padded = np.pad(inputs, ((0, 3), (0, 5)))
-    more = np.asarray(greedy(parameters, padded, jax.random.key(0)))
+    more = np.asarray(greedy(parameters, padded, jax.random.key(0)).tokens)
     np.testing.assert_array_equal(more[:8], together)
     assert (more[8:] == 0).all()
-    backwards = np.asarray(greedy(parameters, inputs[::-1], jax.random.key(0)))
+    backwards = np.asarray(greedy(parameters, inputs[::-1], jax.random.key(0)).tokens)
     np.testing.assert_array_equal(backwards[::-1], together)
 
 
@@ -96,7 +108,7 @@ def test_samples_follow_the_softmax_at_their_temperature(skeleton, parameters, i
     temperature, copies = 0.7, 3000
     decode = make_decoder(skeleton, 1, pieces=100, temperature=temperature)
     same = np.repeat(inputs[:1], copies, axis=0)
-    drawn = np.asarray(decode(parameters, same, jax.random.key(3)))[:, 0]
+    drawn = np.asarray(decode(parameters, same, jax.random.key(3)).tokens)[:, 0]
     logits = next_logits(skeleton, parameters, inputs[:1], np.ones((1, 1), np.int32))[0, 0]
     logits[0], logits[100:] = -np.inf, -np.inf
     wanted = np.asarray(jax.nn.softmax(jnp.asarray(logits) / temperature))
@@ -104,12 +116,91 @@ def test_samples_follow_the_softmax_at_their_temperature(skeleton, parameters, i
     deviations = np.abs(seen - wanted) / np.sqrt(np.maximum(wanted, 1e-9) / copies)
     assert seen[wanted == 0].sum() == 0
     assert deviations[wanted > 0.005].max() < 4.5
-    again = np.asarray(decode(parameters, same, jax.random.key(3)))[:, 0]
+    again = np.asarray(decode(parameters, same, jax.random.key(3)).tokens)[:, 0]
     np.testing.assert_array_equal(again, drawn)
-    assert (np.asarray(decode(parameters, same, jax.random.key(4)))[:, 0] != drawn).any()
+    assert (np.asarray(decode(parameters, same, jax.random.key(4)).tokens)[:, 0] != drawn).any()
 
 
 def test_cold_samples_are_greedy(skeleton, parameters, inputs, greedy):
     cold = make_decoder(skeleton, LENGTH, temperature=1e-6)
-    one, other = (np.asarray(d(parameters, inputs, jax.random.key(1))) for d in (cold, greedy))
+    key = jax.random.key(1)
+    one, other = (np.asarray(d(parameters, inputs, key).tokens) for d in (cold, greedy))
     np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.6])
+def test_a_beams_score_is_that_of_teacher_forcing(skeleton, parameters, inputs, alpha):
+    parameters = with_frequent_end(parameters)
+    beams = make_beam_decoder(skeleton, LENGTH, 4, alpha=alpha)(parameters, inputs)
+    tokens, scores = map(np.asarray, beams)
+    assert tokens.shape == (8, 4, LENGTH)
+    assert (np.diff(scores, axis=1) <= 0).all()
+    ended = (tokens == EOS).any(axis=-1)
+    assert ended.any()
+    for beam in range(4):
+        outputs = tokens[:, beam]
+        found = log_probability(next_logits(skeleton, parameters, inputs, outputs), outputs)
+        penalty = ((5 + (outputs > 0).sum(axis=1)) / 6) ** alpha
+        found = np.where(ended[:, beam], found / penalty, found)
+        there = scores[:, beam] > NEVER
+        np.testing.assert_allclose(scores[there, beam], found[there], rtol=1e-5, atol=1e-5)
+        assert (outputs[~there] == 0).all()
+    greedy = make_decoder(skeleton, LENGTH)(parameters, inputs, jax.random.key(0))
+    if alpha == 0:
+        assert (scores[:, 0] >= np.asarray(greedy.scores) - 1e-5).all()
+        assert (scores[:, 0] > np.asarray(greedy.scores) + 1e-3).any()
+
+
+def test_one_beam_is_greedy_where_no_earlier_end_is_likelier(skeleton, parameters, inputs, greedy):
+    parameters = with_frequent_end(parameters)
+    one = make_beam_decoder(skeleton, LENGTH, 1, alpha=0.0)(parameters, inputs)
+    other = greedy(parameters, inputs, jax.random.key(0))
+    same = (np.asarray(one.tokens[:, 0]) == other.tokens).all(axis=1)
+    ended = (np.asarray(other.tokens) == EOS).any(axis=1)
+    better = np.asarray(one.scores[:, 0]) > np.asarray(other.scores)
+    assert (same & ended).any()
+    # T5X's search also ends outputs by an EOS that is second best.
+    assert (same | better | ~ended).all()
+    np.testing.assert_allclose(one.scores[same, 0], other.scores[same], rtol=1e-5)
+
+
+def test_beams_depend_on_no_other_row_and_no_padding(skeleton, parameters, inputs):
+    parameters = with_frequent_end(parameters)
+    decode = make_beam_decoder(skeleton, LENGTH, 3, pieces=100)
+    together = np.asarray(decode(parameters, inputs).tokens)
+    assert together.max() < 100
+    more = np.asarray(decode(parameters, np.pad(inputs, ((0, 3), (0, 5)))).tokens)
+    np.testing.assert_array_equal(more[:8], together)
+    assert (more[8:] == 0).all()
+    backwards = np.asarray(decode(parameters, inputs[::-1]).tokens)
+    np.testing.assert_array_equal(backwards[::-1], together)
+    alone = [np.asarray(decode(parameters, inputs[row : row + 1]).tokens) for row in range(3)]
+    np.testing.assert_array_equal(np.concatenate(alone), together[:3])
+
+
+def test_a_labels_score_is_minus_the_loss_of_teacher_forcing(skeleton, parameters, inputs):
+    labels = [(5, 6, EOS), (5, 7, EOS), (8, EOS), (5, EOS), (9, 5, 6, 7, EOS)]
+    scores = np.asarray(make_label_scorer(skeleton, labels)(parameters, inputs))
+    assert scores.shape == (8, 5)
+    evaluate = make_evaluation_step(skeleton)
+    for number, label in enumerate(labels):
+        targets = np.zeros((8, 6), np.int32)
+        targets[:, : len(label)] = label
+        batch = {
+            "encoder_input_tokens": inputs,
+            "decoder_input_tokens": np.pad(targets[:, :-1], ((0, 0), (1, 0))),
+            "decoder_target_tokens": targets,
+            "decoder_loss_weights": (targets > 0).astype(np.float32),
+        }
+        loss = evaluate(parameters, batch, Groups(1, 1), (DROPLESS, DROPLESS)).nats
+        np.testing.assert_allclose(scores[:, number], -np.asarray(loss), rtol=1e-5)
+
+
+def test_labels_that_begin_alike_share_their_positions():
+    tree = prefix_tree([(5, 6, EOS), (5, 7, EOS), (5, EOS)])
+    assert tree.tokens.tolist() == [0, 5, 6, 7]
+    assert tree.depths.tolist() == [0, 1, 2, 2]
+    assert len(tree.edges) == 6
+    np.testing.assert_array_equal(
+        tree.ancestors, [[1, 0, 0, 0], [1, 1, 0, 0], [1, 1, 1, 0], [1, 1, 0, 1]]
+    )

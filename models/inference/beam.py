@@ -1,0 +1,170 @@
+"""Beam search as T5X has it (`t5x.decoding.beam_search`).
+
+Of the continuations of K live outputs, the best 2 K are looked at, so that K live ones remain if
+all K best have ended. Ended outputs compete by their log-probability over a brevity penalty. The
+search of a row is over when none of its live outputs can become as good as its K ended ones; it
+does not change after that, so that other rows of its batch may go on.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from models.inference.decode import CachedDecoder, choosable_tokens
+from models.nn.transformer import PADDING
+from models.training.state import Parameters, Skeleton
+from pipelines.special_tokens import EOS_ID
+
+#: The score of what is not there (T5X's value).
+NEVER = -1e7
+
+State = TypeVar("State")
+
+
+class Beams(NamedTuple):
+    """What a beam search found, the best first.
+
+    Attributes:
+        tokens: up to EOS, then 0; where no output of a row has ended, those that live.
+        scores: log-probability in nats over the brevity penalty, which live outputs go without;
+            `NEVER` where a row has fewer outputs.
+    """
+
+    tokens: Int[Array, "B K T"]
+    scores: Float[Array, "B K"]
+
+
+class _Search(NamedTuple):
+    position: Int[Array, ""]
+    live: Beams
+    ended: Beams
+    cache: Any
+
+
+def brevity_penalty(alpha: float, length: int | Array) -> Array:
+    """What the log-probability of an output of `length` tokens is divided by (Wu et al. 2016)."""
+    return ((5.0 + length) / 6.0) ** jnp.float32(alpha)
+
+
+def beam_search(
+    step: Callable[[State, Array, Array, Array], tuple[Array, State]],
+    reordered: Callable[[State, Array], State],
+    cache: State,
+    running: Bool[Array, " B"],
+    *,
+    beams: int,
+    length: int,
+    alpha: float,
+    choosable: Bool[Array, " V"],
+) -> Beams:
+    """Search for the likeliest outputs; traceable.
+
+    Args:
+        step: `(cache, tokens [B K], position, real [B K]) -> (logits [B K, V], cache)`, where the
+            tokens are those of the position before, 0 at first.
+        reordered: `(cache, index [B K]) -> cache` where output n continues output index[n].
+        cache: of B x K outputs, row by row.
+        running: false for rows that get no output.
+        beams: outputs of a row, K.
+        length: most tokens of an output, T.
+        alpha: exponent of the brevity penalty; 0 for none.
+        choosable: what may be written.
+    """
+    batch = running.shape[0]
+    real = jnp.repeat(running, beams)
+
+    def best(found: Beams, count: int) -> tuple[Beams, Array]:
+        scores, index = jax.lax.top_k(found.scores, count)
+        return Beams(_taken(found.tokens, index), scores), index
+
+    def unfinished(search: _Search) -> Array:
+        # Of a live output's log-probability, which only falls, this is the best that can become.
+        hope = search.live.scores.max(axis=1) / brevity_penalty(alpha, length)
+        open_rows = running & (search.ended.scores.min(axis=1) <= hope)
+        return (search.position < length) & open_rows.any()
+
+    def extend(search: _Search) -> _Search:
+        position, live, ended, cache = search
+        before = jax.lax.dynamic_index_in_dim(
+            live.tokens, jnp.maximum(position - 1, 0), axis=2, keepdims=False
+        )
+        logits, cache = step(cache, before.reshape(-1), position, real)
+        log_probs = jnp.where(choosable, jax.nn.log_softmax(logits), -jnp.inf)
+        candidates = live.scores[:, :, None] + log_probs.reshape(batch, beams, -1)
+        scores, index = jax.lax.top_k(candidates.reshape(batch, -1), 2 * beams)
+        beam, token = jnp.divmod(index, log_probs.shape[-1])
+        tokens = jax.lax.dynamic_update_index_in_dim(
+            _taken(live.tokens, beam), token.astype(jnp.int32), position, axis=2
+        )
+        ends = token == EOS_ID
+        live, chosen = best(Beams(tokens, scores + ends * NEVER), beams)
+        parents = jnp.arange(batch)[:, None] * beams + jnp.take_along_axis(beam, chosen, axis=1)
+        final = scores / brevity_penalty(alpha, position + 1) + ~ends * NEVER
+        both = (jnp.concatenate(pair, axis=1) for pair in zip(ended, (tokens, final), strict=True))
+        ended, _ = best(Beams(*both), beams)
+        return _Search(position + 1, live, ended, reordered(cache, parents.reshape(-1)))
+
+    nothing = jnp.full((batch, beams, length), PADDING, jnp.int32)
+    # All outputs begin alike: the first alone counts, or the same would be found K times.
+    first = jnp.where(jnp.arange(beams) == 0, 0.0, NEVER) * jnp.ones((batch, 1))
+    search = jax.lax.while_loop(
+        unfinished,
+        extend,
+        _Search(
+            jnp.zeros((), jnp.int32),
+            Beams(nothing, first),
+            Beams(nothing, jnp.full((batch, beams), NEVER)),
+            cache,
+        ),
+    )
+    any_ended = (search.ended.scores > NEVER / 2).any(axis=1)
+    tokens = jnp.where(any_ended[:, None, None], search.ended.tokens, search.live.tokens)
+    tokens = jnp.where(running[:, None, None], tokens, PADDING)
+    return Beams(tokens, jnp.where(any_ended[:, None], search.ended.scores, search.live.scores))
+
+
+def make_beam_decoder(
+    skeleton: Skeleton,
+    length: int,
+    beams: int = 4,
+    *,
+    alpha: float = 0.6,
+    pieces: int | None = None,
+) -> Callable[[Parameters, Int[Array, "B M"]], Beams]:
+    """Compile-ready `(parameters, inputs) -> Beams`; a row of padding alone has empty outputs.
+
+    Args:
+        skeleton: a model without a mesh.
+        length: most positions of an output.
+        beams: outputs that are kept of each row.
+        alpha: exponent of the brevity penalty.
+        pieces: ids of the vocabulary; rows of the model beyond them are never chosen.
+    """
+    assert skeleton.mesh is None
+    choosable = choosable_tokens(skeleton.config.vocabulary_size, pieces)
+
+    @jax.jit
+    def decode(parameters: Parameters, inputs: Array) -> Beams:
+        decoder = CachedDecoder(skeleton.merge(parameters), length)
+        with skeleton.matmul_precision():
+            cache = jax.tree.map(lambda x: jnp.repeat(x, beams, axis=0), decoder.begin(inputs))
+            return beam_search(
+                decoder.step,
+                decoder.reordered,
+                cache,
+                (inputs != PADDING).any(axis=1),
+                beams=beams,
+                length=length,
+                alpha=alpha,
+                choosable=choosable,
+            )
+
+    return decode
+
+
+def _taken(values: Array, index: Int[Array, "B N"]) -> Array:
+    """Values [B, K, T] of chosen outputs: [B, N, T]."""
+    return jnp.take_along_axis(values, index[:, :, None], axis=1)

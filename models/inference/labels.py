@@ -1,0 +1,112 @@
+"""How likely each of a closed set of outputs is.
+
+The encoder runs once for all labels. Labels that begin alike share these positions: the decoder
+sees a tree of prefixes, in which each position attends to those that lead to it.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from models.inference.decode import CachedDecoder
+from models.nn.experts import DROPLESS
+from models.nn.transformer import PADDING
+from models.training.state import Parameters, Skeleton
+
+#: Logits that exist at a time: with 250,112 pieces those of a few positions are gigabytes.
+MAX_LOGITS = 1 << 26
+
+
+class PrefixTree(NamedTuple):
+    """The prefixes of some token sequences, each after those that it begins with.
+
+    Attributes:
+        tokens: the last token of each prefix; 0 of the empty one, which is the first.
+        depths: tokens of each prefix.
+        ancestors: whether a prefix [n] begins with another [m], or is it.
+        edges: prefixes and the tokens that follow them, each pair once.
+        paths: the edges of each sequence, padded with -1.
+    """
+
+    tokens: Int[np.ndarray, " N"]
+    depths: Int[np.ndarray, " N"]
+    ancestors: Int[np.ndarray, "N N"]
+    edges: Int[np.ndarray, "E 2"]
+    paths: Int[np.ndarray, "L T"]
+
+
+def prefix_tree(sequences: Sequence[Sequence[int]]) -> PrefixTree:
+    """Find the prefixes of token sequences, of which none is empty."""
+    nodes: dict[tuple[int, ...], int] = {(): 0}
+    edges: dict[tuple[int, int], int] = {}
+    paths = np.full((len(sequences), max(map(len, sequences))), -1)
+    for path, sequence in zip(paths, sequences, strict=True):
+        for depth, token in enumerate(sequence):
+            node = nodes.setdefault(tuple(sequence[:depth]), len(nodes))
+            path[depth] = edges.setdefault((node, token), len(edges))
+    ancestors = np.zeros((len(nodes), len(nodes)), bool)
+    for prefix, node in nodes.items():
+        ancestors[node, [nodes[prefix[:depth]] for depth in range(len(prefix) + 1)]] = True
+    return PrefixTree(
+        tokens=np.array([prefix[-1] if prefix else PADDING for prefix in nodes]),
+        depths=np.array([len(prefix) for prefix in nodes]),
+        ancestors=ancestors,
+        edges=np.array(list(edges)),
+        paths=paths,
+    )
+
+
+def make_label_scorer(
+    skeleton: Skeleton, labels: Sequence[Sequence[int]]
+) -> Callable[[Parameters, Int[Array, "B M"]], Float[Array, "B L"]]:
+    """Compile-ready `(parameters, inputs) -> log-probability of each label`, in nats.
+
+    It is minus the loss that teacher forcing of the label has, summed over its tokens.
+
+    Args:
+        skeleton: a model without a mesh.
+        labels: their tokens, EOS included.
+    """
+    assert skeleton.mesh is None
+    tree = prefix_tree(labels)
+    longest = int(tree.depths.max()) + 1
+
+    @jax.jit
+    def scores(parameters: Parameters, inputs: Array) -> Array:
+        model = skeleton.merge(parameters)
+        decoder = CachedDecoder(model, 1)
+        with skeleton.matmul_precision():
+            cache = decoder.begin(inputs)
+            batch, nodes = inputs.shape[0], len(tree.tokens)
+            bias = model.decoder.position_bias(longest, longest)
+            bias = bias[:, :, tree.depths[:, None], tree.depths[None]]
+            real = jnp.broadcast_to((inputs != PADDING).any(axis=1)[:, None], (batch, nodes))
+            x = model.embedding(jnp.broadcast_to(tree.tokens, (batch, nodes)))
+            for block, layer in zip(decoder.blocks, cache.layers, strict=True):
+                assert block.cross_attention is not None
+                assert block.cross_attention_norm is not None
+                y = block.self_attention_norm(x)
+                x = x + block.self_attention(y, y, jnp.asarray(tree.ancestors)[None], bias=bias)
+                y = block.cross_attention_norm(x)
+                x = x + block.cross_attention.attend(
+                    y, layer.memory_keys, layer.memory_values, cache.memory_mask
+                )
+                y, _ = block.transform(x, real, groups=1, capacity=DROPLESS)
+                x = x + y
+            kernel, scale = model.logits_kernel()
+            x = model.decoder.final_norm(x).astype(jnp.float32) * scale
+            log_z = jax.lax.map(
+                lambda position: jax.nn.logsumexp(position @ kernel, axis=-1),
+                x.swapaxes(0, 1),
+                batch_size=max(1, MAX_LOGITS // (batch * kernel.shape[-1])),
+            ).T
+            node, token = tree.edges.T
+            logits = jnp.einsum("bed,de->be", x[:, node], kernel[:, token])
+        of_edges = logits - log_z[:, node]
+        return jnp.where(tree.paths >= 0, of_edges[:, tree.paths], 0.0).sum(axis=-1)
+
+    return scores
