@@ -35,11 +35,14 @@ def check_trainings(
         UserError: something does not fit.
     """
     manifest = read_manifest(examples, "examples")
-    find_mixture(settings.mixture)
     outs = [one.out for one in planned]
-    if twice := [one.preset for one in planned if outs.count(one.out) > 1]:
-        raise UserError(f"{twice[0]} is among baseline and candidates twice: choose other presets")
     for one in planned:
+        if outs.count(one.out) > 1:
+            raise UserError(
+                f"{one.preset} with seed {one.config.seed} and mixture {one.mixture} would be "
+                "trained twice: leave out a preset, seed or mixture that is given twice"
+            )
+        find_mixture(one.mixture)
         _check_mesh(one, manifest)
         _check_examples(one.out, manifest, examples)
     check_capacity(launcher, (training(one, settings, examples) for one in planned))

@@ -15,6 +15,7 @@ Without the file everything has its default: a server on this machine, `runs` in
 """
 
 import os
+import sys
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any
@@ -24,6 +25,7 @@ from pydantic import AnyHttpUrl, BaseModel, ConfigDict, ValidationError, field_v
 
 from flows.launch.job import Launcher, output_below
 from flows.launch.launchers import make_launcher
+from flows.launch.local import Local
 from flows.launch.record import Record
 from flows.operators.settings import Name
 from pipelines.errors import UserError
@@ -62,7 +64,7 @@ class Operators(_Table):
         storage: the directory below which all outputs go.
         pool: name of the work pool.
         flow_runs: how many flow runs work at a time. They wait for jobs, and compute little.
-        trainings: how many trainings of a pair run at a time.
+        trainings: how many trainings of a flow run at a time on this machine.
         launchers: `flows.launch` profiles by name; `local` is always there.
         schedules: by deployment, such as `append-crawl`.
     """
@@ -98,6 +100,10 @@ class Operators(_Table):
                 f"[launchers.{name}] of {FILE} has a wrong or missing key ({profiles[name]}): "
                 'give launcher = "local" or "slurm" and its settings'
             ) from error
+
+    def trainings_at_a_time(self, launcher: Launcher) -> int:
+        """How many trainings a launcher gets at a time; a scheduler queues them itself."""
+        return self.trainings if isinstance(launcher, Local) else sys.maxsize
 
     def launcher_of(self, record: Record) -> Launcher:
         """The launcher that has the attempts of a job."""

@@ -17,7 +17,7 @@ def write_page(
     summary = write_report(baselines, candidates, out, config)
     name = out.parent.name
     show_markdown(key_of("verdict", name, out.name), summary["verdict"])
-    show_page(key_of("report", name, out.name), out / "report.html", f"Report of {name}")
+    show_page(key_of("report", name, out.name), out / "report.html", f"Report {name}/{out.name}")
 
 
 @step("index of reports")

@@ -155,8 +155,11 @@ class ExperimentSettings(_Checked):
         baseline: preset of the dense model.
         candidates: presets to compare with it, each on its own.
         seeds: each model is trained once with each.
-        mixture: how often each language comes: a name that `mswitch mixture list` shows, a seqio
-            task such as mc4.de, or a TOML file.
+        mixtures: each model is trained once with each seed on each, and there is a report of each.
+            A mixture says how often each language comes: a name that `mswitch mixture list` shows,
+            a seqio task such as mc4.de, or a TOML file.
+        max_parallel: how many trainings run at a time; by default as many as `trainings` of
+            operators.toml says on this machine, and all where a scheduler queues them.
         evaluate_while_training: evaluate each checkpoint as it is saved.
         hosts: processes of each training, each on a node.
         launcher: where trainings and evaluations run: a launcher of operators.toml.
@@ -170,7 +173,8 @@ class ExperimentSettings(_Checked):
     baseline: PresetName = "mt5-tiny"
     candidates: Annotated[tuple[PresetName, ...], Field(min_length=1)] = ("mswitch-tiny",)
     seeds: Annotated[tuple[Annotated[int, Ge(0), Le(2**32 - 1)], ...], Field(min_length=1)] = (0, 1)
-    mixture: str = DEFAULT
+    mixtures: Annotated[tuple[str, ...], Field(min_length=1)] = (DEFAULT,)
+    max_parallel: Count | None = None
     evaluate_while_training: bool = True
     hosts: Count = 1
     launcher: Name = "local"

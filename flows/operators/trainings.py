@@ -35,11 +35,13 @@ class Planned:
         out: the run directory.
         preset: the model.
         config: how it is trained.
+        mixture: how often each language comes.
     """
 
     out: Path
     preset: str
     config: TrainConfig
+    mixture: str
 
 
 class Trainings:
@@ -75,8 +77,8 @@ class Trainings:
             UserError: a training was refused or failed.
         """
         try:
-            while (following := self._next()) or self._going_on():
-                if following and len(self._going_on()) < at_a_time:
+            while self._next() or self._going_on():
+                while (following := self._next()) and len(self._going_on()) < at_a_time:
                     self.trainings[following.out] = train.submit(
                         following, self.settings, self.examples, self.launcher
                     )
@@ -147,7 +149,7 @@ def train(
 
 def training(planned: Planned, settings: PairSettings | ExperimentSettings, examples: Path) -> Job:
     """The job that pretrains one model."""
-    options = [*options_of(planned.config), f"--mixture={settings.mixture}"]
+    options = [*options_of(planned.config), f"--mixture={planned.mixture}"]
     options += ["--distributed"] if settings.hosts > 1 else []
     words = (f"--preset={planned.preset}", f"--examples={examples}", f"--out={planned.out}")
     return Job(("train", *words, *options), planned.out, hosts=settings.hosts)

@@ -1,9 +1,13 @@
-"""The flow that compares several candidates and seeds with one baseline."""
+"""The flow that compares candidates with one baseline, over seeds and mixtures."""
 
 import dataclasses
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
 
 from prefect import flow
 
+from flows.launch.job import output_below
 from flows.operators.parameters import flat, options_of
 from flows.operators.preflight import check_trainings
 from flows.operators.profile import Operators, read_operators
@@ -11,47 +15,77 @@ from flows.operators.reports import index_reports, write_page
 from flows.operators.settings import ExperimentSettings
 from flows.operators.steps import cancel_hook, jobs_followed
 from flows.operators.trainings import Planned, Trainings
+from pipelines.errors import UserError
 from pipelines.outputs import config_hash, read_manifest
+from tasks.mixtures import FILE_SUFFIX, find_mixture
 
 
 @flow(name="experiment", flow_run_name="experiment {name}", on_cancellation=[cancel_hook])
 @flat
 def experiment(settings: ExperimentSettings) -> None:
-    """Train candidates and their baseline with several seeds, and report on all of them.
+    """Train candidates and their baseline with several seeds and mixtures, and report on them.
 
-    Runs are shared: one of another experiment with the same model, settings, seed and data is
+    Each mixture has a report, in which every candidate is compared with the baseline. Runs are
+    shared: one of another experiment with the same model, settings, seed, mixture and data is
     found, or waited for, and not trained again.
     """
     operators = read_operators()
     launcher = operators.launcher(settings.launcher)
     examples = operators.directory("examples", settings.examples)
+    reports = plan_reports(settings, operators)
     planned = plan_runs(settings, operators)
     check_trainings(settings, planned, examples, launcher)
-    baselines = [one.out for one in planned if one.preset == settings.baseline]
-    candidates = [one.out for one in planned if one.preset != settings.baseline]
-    live = {f"{settings.name}-{run.name}": (baselines[0], run) for run in candidates}
+    live = {
+        f"{settings.name}-{candidate.out.name}": (baseline.out, candidate.out)
+        for baseline, candidate in pairs(planned, settings.baseline)
+    }
     with jobs_followed():
         trainings = Trainings(planned, settings, examples, launcher, live)
-        trainings.train(operators.trainings)
+        trainings.train(settings.max_parallel or operators.trainings_at_a_time(launcher))
         trainings.evaluate()
-    out = operators.directory("experiments", settings.name) / "report"
-    write_page(baselines, candidates, out, settings.report)
+    for mixture, out in reports.items():
+        runs = [one for one in planned if one.mixture == mixture]
+        baselines = [one.out for one in runs if one.preset == settings.baseline]
+        candidates = [one.out for one in runs if one.preset != settings.baseline]
+        write_page(baselines, candidates, out, settings.report)
     index_reports(operators.storage)
+
+
+def plan_reports(settings: ExperimentSettings, operators: Operators) -> dict[str, Path]:
+    """Where the report of each mixture goes.
+
+    Raises:
+        UserError: two of them would go to one place.
+    """
+    directory = operators.directory("experiments", settings.name)
+    reports = {
+        mixture: output_below(directory, Path(mixture).name.removesuffix(FILE_SUFFIX))
+        for mixture in settings.mixtures
+    }
+    if len(set(reports.values())) < len(reports):
+        raise UserError(f"two of the mixtures {', '.join(reports)} have one name: rename a file")
+    return reports
 
 
 def plan_runs(settings: ExperimentSettings, operators: Operators) -> list[Planned]:
     """The runs of an experiment, seed by seed; a name has the hash of what the run is."""
     examples = read_manifest(operators.directory("examples", settings.examples), "examples")
+    presets = (settings.baseline, *settings.candidates)
     planned = []
-    for seed in settings.seeds:
+    for seed, mixture, name in itertools.product(settings.seeds, settings.mixtures, presets):
         config = dataclasses.replace(settings.config, seed=seed)
-        for name in (settings.baseline, *settings.candidates):
-            identity = {
-                "preset": name,
-                "options": options_of(config),
-                "mixture": settings.mixture,
-                "examples": examples["config_hash"],
-            }
-            run = f"{name}-seed-{seed}-{config_hash('train', identity)[:8]}"
-            planned.append(Planned(operators.directory("runs", run), name, config))
+        identity = {
+            "preset": name,
+            "options": options_of(config),
+            "mixture": dataclasses.asdict(find_mixture(mixture)),
+            "examples": examples["config_hash"],
+        }
+        run = f"{name}-seed-{seed}-{config_hash('train', identity)[:8]}"
+        planned.append(Planned(operators.directory("runs", run), name, config, mixture))
     return planned
+
+
+def pairs(planned: Sequence[Planned], baseline: str) -> list[tuple[Planned, Planned]]:
+    """Each candidate's run with the baseline's of the same seed and mixture."""
+    found = {(one.config.seed, one.mixture): one for one in planned if one.preset == baseline}
+    return [(found[one.config.seed, one.mixture], one) for one in planned if one.preset != baseline]

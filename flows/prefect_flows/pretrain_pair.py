@@ -25,12 +25,14 @@ def pretrain_pair(settings: PairSettings) -> None:
     examples = operators.directory("examples", settings.examples)
     baseline, candidate = pair / settings.baseline, pair / settings.candidate
 
-    planned = [Planned(run, run.name, settings.config) for run in (baseline, candidate)]
+    planned = [
+        Planned(run, run.name, settings.config, settings.mixture) for run in (baseline, candidate)
+    ]
     check_trainings(settings, planned, examples, launcher)
     live = {settings.name: (baseline, candidate)}
     with jobs_followed():
         trainings = Trainings(planned, settings, examples, launcher, live)
-        trainings.train(operators.trainings)
+        trainings.train(operators.trainings_at_a_time(launcher))
         trainings.evaluate()
     write_page([baseline], [candidate], pair / "report", settings.report)
     index_reports(operators.storage)

@@ -248,6 +248,7 @@ def _method(runs: tuple[Run, Run], factors: Mapping[str, float | None]) -> dict[
             for key in options[0].keys() | options[1].keys()
             if options[0].get(key) != options[1].get(key)
         ),
+        "mixture": runs[0].config.get("mixture") or {},
         "examples_config_hash": runs[0].config["examples"].get("config_hash"),
         "vocabulary_sha256": runs[0].config["examples"].get("vocabulary_sha256"),
     }

@@ -270,3 +270,19 @@ def horizon_note(percent: str) -> str:
 def options(config: Mapping[str, Any]) -> str:
     """A configuration, one option a line."""
     return "\n".join(f"{key} = {value}" for key, value in sorted(config.items()))
+
+
+def mixture(attributes: Mapping[str, Any]) -> str:
+    """The attributes of a mixture that are set, in a line."""
+    said = {
+        key: value
+        for key, value in attributes.items()
+        if value or (key == "alpha" and not attributes.get("weights"))
+    }
+    return "; ".join(f"{key} = {_joined(value)}" for key, value in said.items())
+
+
+def _joined(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_joined(each)}" for key, each in value.items())
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)

@@ -34,7 +34,8 @@ def examples(tmp_path_factory):
 @pytest.fixture
 def planned(tmp_path):
     return [
-        Planned(tmp_path / name, name, SETTINGS.config) for name in ("mt5-tiny", "mswitch-tiny")
+        Planned(tmp_path / name, name, SETTINGS.config, "mswitch")
+        for name in ("mt5-tiny", "mswitch-tiny")
     ]
 
 
@@ -51,13 +52,17 @@ def test_what_fits_passes_and_says_how_much_will_be_written(planned, examples, c
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"mixture": "none-such"}, "none-such"),
         ({"hosts": 2}, "--hosts 2: the launcher local has this machine"),
     ],
 )
 def test_settings_that_cannot_run_are_refused(changes, message, planned, examples):
     with pytest.raises(UserError, match=message):
         check(dataclasses.replace(SETTINGS, **changes), planned, examples)
+
+
+def test_an_unknown_mixture_is_refused(planned, examples):
+    with pytest.raises(UserError, match="unknown mixture 'none-such'"):
+        check(SETTINGS, [dataclasses.replace(planned[0], mixture="none-such")], examples)
 
 
 def test_a_mesh_that_does_not_divide_the_batch_is_refused(planned, examples):
@@ -67,7 +72,9 @@ def test_a_mesh_that_does_not_divide_the_batch_is_refused(planned, examples):
 
 
 def test_a_model_is_not_compared_with_itself(planned, examples):
-    with pytest.raises(UserError, match="mt5-tiny is among baseline and candidates twice"):
+    with pytest.raises(
+        UserError, match="mt5-tiny with seed 0 and mixture mswitch would be trained twice"
+    ):
         check(SETTINGS, [planned[0], planned[0]], examples)
 
 
@@ -99,9 +106,9 @@ def test_free_space_is_that_of_the_first_directory_that_is_there(tmp_path, monke
 
 def test_a_checkpoint_has_parameters_and_moments():
     """Adafactor keeps a row and a column of each matrix, AdamW two arrays of its size."""
-    adafactor = Planned(SETTINGS, "mt5-tiny", TrainConfig())
-    adamw = Planned(SETTINGS, "mt5-tiny", TrainConfig(optimizer="adamw"))
-    sparse = Planned(SETTINGS, "mswitch-tiny", TrainConfig())
+    adafactor = Planned(SETTINGS, "mt5-tiny", TrainConfig(), "mswitch")
+    adamw = Planned(SETTINGS, "mt5-tiny", TrainConfig(optimizer="adamw"), "mswitch")
+    sparse = Planned(SETTINGS, "mswitch-tiny", TrainConfig(), "mswitch")
 
     assert 2.9 < checkpoint_bytes(adamw, 512) / checkpoint_bytes(adafactor, 512) < 3
     assert checkpoint_bytes(sparse, 512) > 1.5 * checkpoint_bytes(adafactor, 512)

@@ -1,15 +1,18 @@
 """Flows on a real Prefect server with a worker: forms, schedules, logs, artifacts, ends."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import example_files
 import pytest
 from operators_server import Served, processes, served, until
 
 from flows.launch.record import Record, read_record
+from flows.operators.artifacts import key_of
 
 pytestmark = [pytest.mark.server, pytest.mark.timeout(1500)]
 
@@ -145,14 +148,28 @@ def test_an_experiment_shares_its_runs(server):
     assert [path.name.rsplit("-", 1)[0] for path in runs] == [
         f"{name}-seed-{seed}" for name in ("mswitch-tiny", "mt5-tiny") for seed in (0, 1)
     ]
-    assert (server.storage / "experiments" / "first" / "report" / "report.html").is_file()
-    assert "experiments/first/report" in (server.storage / "index.json").read_text()
+    assert most_at_a_time(runs) == 1
+    assert (server.storage / "experiments" / "first" / "mswitch" / "report.html").is_file()
+    assert "experiments/first/mswitch" in (server.storage / "index.json").read_text()
 
-    # One more seed: the runs of the others are not trained again.
-    run = server.start("experiment/sample", name="second", seeds=[0, 1, 2], **short)
+    # One more mixture: the runs on the other are not trained again.
+    more = {"mixtures": ["mswitch", "mc4.alpha.0.7"], "max_parallel": 2}
+    run = server.start("experiment/sample", name="second", seeds=[0, 1], **more, **short)
     assert server.wait(run, {"Completed", "Failed", "Crashed"}, 900).state_name == "Completed"
-    assert len(list((server.storage / "runs").glob("[!.]*"))) == 6
     assert [len(read_record(path).attempts) for path in runs] == [1, 1, 1, 1]
+    others = sorted({*(server.storage / "runs").glob("[!.]*")} - {*runs})
+    assert len(others) == 4
+    assert most_at_a_time(others) == 2
+    for mixture, alpha in (("mswitch", 0.3), ("mc4.alpha.0.7", 0.7)):
+        report = server.storage / "experiments" / "second" / mixture / "report.json"
+        assert json.loads(report.read_text())["method"]["mixture"]["alpha"] == alpha
+        assert f"report-second-{key_of(mixture)}" in server.artifacts("markdown")
+
+
+def most_at_a_time(runs: list[Path]) -> int:
+    """How many of the trainings went on at one moment."""
+    spans = [(one.started, one.ended) for run in runs for one in read_record(run).attempts]
+    return max(sum(start <= at < end for start, end in spans) for at, _ in spans)
 
 
 def test_logs_progress_suspend_resume_death_and_cancel(server):

@@ -196,3 +196,20 @@ def test_hostile_names_stay_text(tmp_path):
     assert HOSTILE in {lang for lang, _ in made.table_rows()}
     for name in FIGURES:
         ElementTree.fromstring((made.out / name).read_text(encoding="utf-8"))
+
+
+def test_the_mixture_is_named(tmp_path):
+    documents = {"de": 6, "sw": 6}
+    runs = write_runs(tmp_path, Scenario(documents, dict.fromkeys(documents, 3.0)))
+    mixture = {"families": ["Bantu", "Germanic"], "alpha": 0.0, "weights": {}, "max_epochs": 4.0}
+    for run in runs:
+        edit_config(run, mixture=mixture)
+
+    made = make_report(runs, tmp_path / "out")
+
+    assert "Mixture families = Bantu, Germanic; alpha = 0.0; max_epochs = 4.0" in " ".join(
+        visible_words(made.page.find(".//section[@class='method']")).split()
+    )
+    assert report_text.mixture({"weights": {"de": 3.0, "sw": 1.0}, "alpha": 0.3}) == (
+        "weights = de 3.0, sw 1.0"
+    )
