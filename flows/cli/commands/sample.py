@@ -1,4 +1,4 @@
-"""`mswitch sample`: real input for the corpus builder."""
+"""`mswitch sample`: real input for the corpus builder, and rows for supervised tasks."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -9,8 +9,14 @@ from flows.cli.commands.common import Json, finish
 
 app = App(
     name="sample",
-    help="Fetch or write real text in Common Crawl's formats (wet/ and warc/).",
+    help="Fetch or write real text in Common Crawl's formats (wet/ and warc/), or real rows of "
+    "supervised tasks.",
 )
+supervised = App(
+    name="supervised",
+    help="Rows of a supervised task with its task.toml, for `mswitch examples supervised`.",
+)
+app.command(supervised)
 
 
 @app.command
@@ -86,3 +92,21 @@ def common_crawl(
         out, dump, segments, format=format, base_url=base_url, concurrency=concurrency
     )
     return finish(summary, json)
+
+
+@supervised.command
+def language_of(*, corpus: str, out: Path, json: Json = False) -> int:
+    """Which language is this text? Windows of 60 characters of a corpus, and its own labels.
+
+    Training documents train; validation documents validate and test in turn. Needs no network.
+
+        mswitch sample supervised language-of --corpus corpus --out language-of
+        mswitch examples supervised --task language-of/task.toml --vocab vocabulary --out lid
+
+    Args:
+        corpus: a corpus directory, or its URL.
+        out: the directory to make.
+    """
+    from pipelines.supervised.samples.language_of import write_language_of
+
+    return finish(write_language_of(corpus, out), json)

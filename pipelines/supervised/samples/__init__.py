@@ -1,0 +1,1 @@
+"""Supervised tasks with real labels: from a corpus that is there, and from Debian's packages."""

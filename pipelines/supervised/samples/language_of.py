@@ -1,0 +1,89 @@
+"""Which language is this? The corpus's own labels as a task, without any download.
+
+Windows of a document's text are the inputs, its language code the target. Documents of the corpus's
+training split train; those of its validation split validate and test in turn, so no model was
+pretrained on them.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pipelines.corpus.reader import Corpus, CorpusShard, open_corpus
+from pipelines.supervised.definition import SPLITS
+from pipelines.supervised.samples.writer import write_rows, write_sample, write_task
+from pipelines.supervised.split import fold, key64
+
+WINDOW_CHARACTERS = 60
+#: A window begins at each of so many characters; the last one has so many at least.
+STRIDE = 30
+#: Windows of a language. Documents are sorted by a hash, so the first ones are a sample.
+MAX_WINDOWS = {"train": 5_000, "validation": 1_000, "test": 1_000}
+
+
+def windows(text: str) -> Iterator[str]:
+    """Cut a text into windows that overlap by half, spaces joined."""
+    joined = " ".join(text.split())
+    for start in range(0, max(1, len(joined) - STRIDE + 1), STRIDE):
+        yield joined[start : start + WINDOW_CHARACTERS].strip()
+
+
+def write_language_of(corpus: str | Path, out: str | Path) -> dict[str, Any]:
+    """Write the task `language_of` of a corpus.
+
+    Raises:
+        UserError: `corpus` is not a finished corpus, or `out` cannot be used.
+    """
+    source = open_corpus(corpus)
+    config = {"sample": "language-of", "corpus": source.identity, "window": WINDOW_CHARACTERS}
+    return write_sample(out, config, lambda directory: _write(source, directory))
+
+
+def _write(corpus: Corpus, directory: Path) -> Mapping[str, int]:
+    seen: set[int] = set()
+    by_lang: Counter[str] = Counter()
+    files = {}
+    # Training first: a window that validation has too stays there.
+    for split in SPLITS:
+        rows = list(_rows(corpus, split, seen))
+        by_lang.update(row["lang"] for row in rows)
+        if rows:
+            files[split] = f"{split}.jsonl"
+            write_rows(directory / files[split], rows)
+    write_task(
+        directory,
+        name="language_of",
+        files=files,
+        inputs="language of: {text}",
+        targets="{lang}",
+        labels=sorted(by_lang),
+        language="{lang}",
+        group="{document}",
+        id="{id}",
+        metrics=["accuracy", "macro_f1"],
+    )
+    return by_lang
+
+
+def _rows(corpus: Corpus, split: str, seen: set[int]) -> Iterator[dict[str, str]]:
+    for lang, shards in corpus.select("train" if split == "train" else "validation").items():
+        taken = 0
+        for number, document in enumerate(_documents(shards)):
+            if split != "train" and (number % 2 == 1) != (split == "test"):
+                continue
+            if taken >= MAX_WINDOWS[split]:
+                break
+            for place, text in enumerate(windows(document["text"])):
+                # One text in two languages has no right answer, in two splits it leaks.
+                key = key64(fold(text))
+                if key not in seen and taken < MAX_WINDOWS[split]:
+                    seen.add(key)
+                    taken += 1
+                    name = f"{document['id']}:{place}"
+                    yield {"id": name, "lang": lang, "document": document["id"], "text": text}
+
+
+def _documents(shards: list[CorpusShard]) -> Iterator[dict[str, Any]]:
+    for shard in shards:
+        yield from shard.documents()

@@ -1,0 +1,78 @@
+"""A folder with a task: JSON Lines, `task.toml`, and what the rows are made of."""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pipelines.outputs import read_manifest, stage_output
+from pipelines.progress import say
+
+STAGE = "sample"
+TASK_FILE = "task.toml"
+
+
+def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
+    """Write JSON Lines and return how many there are."""
+    count = 0
+    with open(path, "w", encoding="utf-8") as file:
+        for row in rows:
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            count += 1
+    return count
+
+
+def write_task(directory: Path, **entries: Any) -> None:
+    """Write a task's TOML file; JSON's texts, lists and numbers are TOML's too.
+
+    Args:
+        directory: where to.
+        entries: keys of the file; tables, such as files by split, have plain keys.
+    """
+    lines = []
+    for name, value in entries.items():
+        if isinstance(value, Mapping):
+            table = ", ".join(f"{key} = {_json(entry)}" for key, entry in value.items())
+            lines.append(f"{name} = {{ {table} }}")
+        else:
+            lines.append(f"{name} = {_json(value)}")
+    (directory / TASK_FILE).write_text("\n".join(lines) + "\n", "utf-8")
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def write_sample(
+    out: str | Path, config: Mapping[str, Any], write: Callable[[Path], Mapping[str, int]]
+) -> dict[str, Any]:
+    """Write a sample as a stage's output: as a whole, once.
+
+    Args:
+        out: the directory to make.
+        config: what its content depends on; `sample` is its name.
+        write: fills a directory and returns rows by language.
+
+    Returns:
+        What the command prints.
+
+    Raises:
+        UserError: `out` cannot be used.
+    """
+    with stage_output(out, stage=STAGE, config=config) as staged:
+        reused = staged.complete
+        if not reused:
+            rows = Counter(write(staged.directory))
+            staged.publish({"rows_by_language": dict(sorted(rows.items()))})
+    found = read_manifest(out, STAGE)["rows_by_language"]
+    summary = {
+        "stage": STAGE,
+        "out": str(out),
+        "reused": reused,
+        "rows": sum(found.values()),
+        "languages": len(found),
+    }
+    done = "already complete" if reused else f"{summary['rows']:,} rows"
+    say(STAGE, f"{done} in {summary['languages']} languages: {Path(out) / TASK_FILE}")
+    return summary
