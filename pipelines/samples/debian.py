@@ -73,7 +73,7 @@ def _run(command: Sequence[str], directory: Path) -> subprocess.CompletedProcess
 
 def _missing(command: str) -> UserError:
     return UserError(
-        f"the sample debian needs {command}, which is not on PATH: "
+        f"this sample needs {command}, which is not on PATH: "
         "run it on Debian or Ubuntu, or use another sample"
     )
 
@@ -130,8 +130,8 @@ def fetch(download: Download, directory: Path) -> Path:
     return path
 
 
-def read_files(archive: Path) -> dict[str, bytes]:
-    """Read what a package holds of known kinds, by path; nothing is written to disk.
+def read_files(archive: Path, suffixes: tuple[str, ...] = SUFFIXES) -> dict[str, bytes]:
+    """Read the files of a package that have these suffixes, by path; nothing is written to disk.
 
     Links, devices, very large files and unprintable names are left out.
 
@@ -149,7 +149,7 @@ def read_files(archive: Path) -> dict[str, bytes]:
             with process, tarfile.open(fileobj=process.stdout, mode="r|") as tar:
                 for member in tar:
                     name = member.name.removeprefix("./")
-                    file = tar.extractfile(member) if _wanted(name, member) else None
+                    file = tar.extractfile(member) if _wanted(name, member, suffixes) else None
                     if file is not None:
                         found[name] = file.read()
             failed = process.returncode != 0
@@ -164,9 +164,36 @@ def read_files(archive: Path) -> dict[str, bytes]:
     return found
 
 
-def _wanted(name: str, member: tarfile.TarInfo) -> bool:
-    kind = Path(name).suffix in SUFFIXES
-    return kind and member.isreg() and member.size <= MAX_FILE_BYTES and name.isprintable()
+def _wanted(name: str, member: tarfile.TarInfo, suffixes: tuple[str, ...]) -> bool:
+    return (
+        name.endswith(suffixes)
+        and member.isreg()
+        and member.size <= MAX_FILE_BYTES
+        and name.isprintable()
+    )
+
+
+def open_packages(
+    directory: Path, packages: Sequence[str], suffixes: tuple[str, ...] = SUFFIXES
+) -> Iterator[tuple[Download, dict[str, bytes]]]:
+    """Fetch packages one by one and read their files; what is fetched is kept until the end.
+
+    Args:
+        directory: where a killed run finds what it has fetched.
+        packages: names of packages.
+        suffixes: of the files to read.
+
+    Raises:
+        UserError: apt-get or dpkg-deb is missing, or a package cannot be fetched or read.
+    """
+    work = directory / ".downloads"
+    work.mkdir(exist_ok=True)
+    plan = plan_downloads(packages, directory)
+    total = sum(download.size_bytes for download in plan)
+    say(STAGE, f"fetching {len(plan)} packages, {total / 1e6:.0f} MB")
+    for download in plan:
+        yield download, read_files(fetch(download, work), suffixes)
+    shutil.rmtree(work)
 
 
 def _pages_of_file(
@@ -213,16 +240,10 @@ def _write_packages(
     directory: Path, packages: Sequence[str]
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Fetch, unpack and write every package; return the crawl's manifest and the packages'."""
-    work = directory / ".downloads"
-    work.mkdir(exist_ok=True)
-    plan = plan_downloads(packages, directory)
-    total = sum(download.size_bytes for download in plan)
-    say(STAGE, f"fetching {len(plan)} packages, {total / 1e6:.0f} MB")
-    progress = Progress(STAGE, "packages", len(plan), "packages")
+    progress = Progress(STAGE, "packages", len(packages), "packages")
     described = []
     with CrawlWriter(directory, "debian", FILES_PER_FORMAT) as writer:
-        for download in plan:
-            files = read_files(fetch(download, work))
+        for download, files in open_packages(directory, packages):
             before = sum(writer.records.values())
             for form, page in pages_of_package(files, download.package):
                 writer.write(form, page)
@@ -234,7 +255,6 @@ def _write_packages(
                 )
             described.append({**download._asdict(), "pages": pages})
             progress.add(note=f"{sum(writer.records.values()):,} pages")
-    shutil.rmtree(work)
     return writer.manifest(), described
 
 

@@ -110,3 +110,46 @@ def language_of(*, corpus: str, out: Path, json: Json = False) -> int:
     from pipelines.supervised.samples.language_of import write_language_of
 
     return finish(write_language_of(corpus, out), json)
+
+
+@supervised.command
+def ui_translate(*, out: Path, json: Json = False) -> int:
+    """Translate messages of a user interface from English: 450,000 pairs in 102 languages.
+
+    MediaWiki's, from Debian's package of that name (37 MB), fetched with `apt-get download`; so it
+    needs Debian or Ubuntu. Markup and texts of over 300 characters are left out. SOURCES.md in the
+    directory has the licence.
+
+        mswitch sample supervised ui-translate --out ui
+        mswitch examples supervised --task ui/task.toml --vocab vocabulary --out ui-translate
+
+    Args:
+        out: the directory to make.
+    """
+    from pipelines.supervised.samples.ui_translate import write_ui_translate
+
+    return finish(write_ui_translate(out), json)
+
+
+@supervised.command
+def man_spans(
+    *,
+    out: Path,
+    packages: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
+    json: Json = False,
+) -> int:
+    """Find what is bold and italic in paragraphs of manual pages: spans, in 24 languages.
+
+    From Debian's packages manpages-* (24 MB), fetched with `apt-get download`; so it needs Debian
+    or Ubuntu. In WikiANN's format; SOURCES.md in the directory has the licences.
+
+        mswitch sample supervised man-spans --out man
+        mswitch examples supervised --task man/task.toml --vocab vocabulary --out man-spans
+
+    Args:
+        out: the directory to make.
+        packages: package names in place of the default list.
+    """
+    from pipelines.supervised.samples.man_spans import PACKAGES, write_man_spans
+
+    return finish(write_man_spans(out, packages or PACKAGES), json)

@@ -2,12 +2,13 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pipelines.outputs import read_manifest, stage_output
 from pipelines.progress import say
+from pipelines.samples.debian import Download
 
 STAGE = "sample"
 TASK_FILE = "task.toml"
@@ -42,6 +43,28 @@ def write_task(directory: Path, **entries: Any) -> None:
 
 def _json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
+
+
+def write_sources(
+    directory: Path, packages: Sequence[tuple[Download, Mapping[str, bytes]]], licence: str
+) -> None:
+    """Say in SOURCES.md which packages the rows come from, and copy their licences.
+
+    Args:
+        directory: of the sample.
+        packages: each with its file `copyright`.
+        licence: in a few words.
+    """
+    (directory / "licences").mkdir(exist_ok=True)
+    lines = ["# Sources", "", f"Rows come from Debian packages. Licence: {licence}.", ""]
+    lines += ["| package | file | SHA-256 | licence |", "|---|---|---|---|"]
+    for download, files in packages:
+        texts = [text for name, text in sorted(files.items()) if name.endswith("/copyright")]
+        path = f"licences/{download.package}"
+        (directory / path).write_bytes(b"\n".join(texts))
+        cells = (download.package, download.file_name, f"`{download.sha256}`", f"[{path}]({path})")
+        lines.append(f"| {' | '.join(cells)} |")
+    (directory / "SOURCES.md").write_text("\n".join(lines) + "\n", "utf-8")
 
 
 def write_sample(

@@ -1,0 +1,118 @@
+"""Translation of user interface messages: MediaWiki's, from Debian's package of that name.
+
+A message catalogue is a JSON file for each language, in folders `i18n`; a key of the English one
+and of another give a pair. Inputs are in T5's words. The group is the English text, so a text is in
+one split whatever its key and in all languages.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pipelines.languages import find_code, languages
+from pipelines.samples.debian import open_packages
+from pipelines.supervised.samples.writer import (
+    write_rows,
+    write_sample,
+    write_sources,
+    write_task,
+)
+
+PACKAGE = "mediawiki"
+MAX_CHARACTERS = 300
+#: MediaWiki's codes where they are neither ours nor an alias of ours.
+CODES = {
+    "kk-cyrl": "kk",
+    "ku-latn": "ku",
+    "sr-ec": "sr",
+    "sr-el": "sr-Latn",
+    "tg-cyrl": "tg",
+    "zh-hans": "zh",
+}
+_CATALOGUE = re.compile(r"(?P<folder>.*/i18n(?:/.*)?)/(?P<code>[a-z-]+)\.json")
+#: Wiki markup, HTML, entities, addresses and line breaks: rules of their own, not language.
+_MARKUP = re.compile(r"\[\[|\]\]|\{\{|\}\}|''|</?[a-zA-Z]|&[a-zA-Z#0-9]+;|//|\n")
+
+
+def pairs(files: Mapping[str, bytes]) -> Iterator[dict[str, str]]:
+    """Rows of all catalogues, by folder, then file; without what has markup or is untranslated."""
+    folders: dict[str, dict[str, str]] = {}
+    for name in sorted(files):
+        if found := _CATALOGUE.fullmatch(name):
+            folders.setdefault(found["folder"], {})[found["code"]] = name
+    for folder, by_code in folders.items():
+        english = _messages(files[by_code["en"]]) if "en" in by_code else {}
+        for code, name in by_code.items():
+            lang = CODES.get(code) or find_code(code)
+            if lang is None or code == "en":
+                continue
+            for key, text in _messages(files[name]).items():
+                source = english.get(key, "")
+                if _is_text(source) and _is_text(text) and text != source:
+                    place = folder.removeprefix("usr/share/").removeprefix("mediawiki/")
+                    yield {
+                        "id": f"{place}/{code}:{key}",
+                        "lang": lang,
+                        "language": languages()[lang].name,
+                        "en": source,
+                        "text": text,
+                    }
+
+
+def _messages(document: bytes) -> dict[str, str]:
+    try:
+        catalogue = json.loads(document)
+    except ValueError:
+        return {}
+    if not isinstance(catalogue, dict):
+        return {}
+    return {
+        key: message
+        for key, message in catalogue.items()
+        if isinstance(message, str) and not key.startswith("@")
+    }
+
+
+def _is_text(message: str) -> bool:
+    return 0 < len(message.strip()) <= len(message) <= MAX_CHARACTERS and not _MARKUP.search(
+        message
+    )
+
+
+def write_ui_translate(out: str | Path) -> dict[str, Any]:
+    """Write the task `ui_translate`.
+
+    Raises:
+        UserError: apt-get or dpkg-deb is missing, the package cannot be fetched, or `out` cannot be
+            used.
+    """
+    config = {"sample": "ui-translate", "package": PACKAGE, "max_characters": MAX_CHARACTERS}
+    return write_sample(out, config, _write)
+
+
+def _write(directory: Path) -> Mapping[str, int]:
+    [(download, files)] = open_packages(directory, [PACKAGE], (".json", "/copyright"))
+    by_lang: dict[str, list[dict[str, str]]] = {}
+    for row in pairs(files):
+        by_lang.setdefault(row["lang"], []).append(row)
+    (directory / "rows").mkdir(exist_ok=True)
+    counts = {
+        lang: write_rows(directory / "rows" / f"{lang}.jsonl", rows)
+        for lang, rows in by_lang.items()
+    }
+    write_sources(directory, [(download, files)], "GPL-2 or later for the most part, by folder")
+    write_task(
+        directory,
+        name="ui_translate",
+        files="rows/*.jsonl",
+        split="hash",
+        inputs="translate English to {language}: {en}",
+        targets="{text}",
+        language="{lang}",
+        group="{en}",
+        id="{id}",
+        metrics=["chrf", "bleu"],
+    )
+    return counts

@@ -1,0 +1,174 @@
+"""Samples of Debian's packages, which stand in a folder here."""
+
+import gzip
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from corpus_files import read_json
+from debian_packages import add_package, make_mirror
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flows.cli.app import run
+from pipelines.errors import UserError
+from pipelines.supervised.build import SupervisedConfig, build_supervised
+from pipelines.supervised.samples.man_spans import paragraphs, rows_of, tagged
+from pipelines.supervised.samples.ui_translate import pairs
+
+needs_dpkg = pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="dpkg-deb builds packages")
+ENGLISH = {
+    "@metadata": {"authors": []},
+    "save": "Save $1 changes",
+    "again": "save changes!",
+    "same": "OK",
+    "markup": "See [[the page]]",
+    "plural": "{{PLURAL:$1|one|many}}",
+    "html": "a <b>b</b>",
+    "url": "go to https://x.example",
+    "entity": "a&nbsp;b",
+    "long": "x" * 301,
+    "blank": " ",
+}
+GERMAN = {key: f"{text} auf Deutsch" for key, text in ENGLISH.items() if key != "@metadata"}
+GERMAN |= {"same": "OK", "other": "Nur hier"}
+PAGE = r"""'\" t
+.\" A comment
+.TH LS 1
+.SH NAME
+ls \- list
+.SH OPTIONS
+.TP
+\fB\-a\fR, \fB\-\-all\fR
+do not ignore entries that begin with \&.
+.PP
+See
+.BR dir (1)
+and \fI\,FILE\/\fP for \fB"more"\fP.
+.PP
+This paragraph has no span at all, only text.
+.nf
+\fBnot filled, so that it is left out of all\fR
+.fi
+.PP
+An escape \fBbold\fR that nobody knows: \[unknown-name].
+.de XX
+\fBA macro of its own\fR with a definition
+..
+.PP
+.B "All of it is bold"
+"""
+
+
+def catalogues() -> dict[str, bytes]:
+    folder = "usr/share/mediawiki/languages/i18n"
+    by_code = {"en": ENGLISH, "de": GERMAN, "qqq": GERMAN, "he": GERMAN, "sr-el": GERMAN}
+    by_code |= {"zh-hans": GERMAN, "zh-hant": GERMAN, "tlh": GERMAN}
+    files = {f"{folder}/{code}.json": json.dumps(m).encode() for code, m in by_code.items()}
+    files["usr/share/mediawiki/x/i18n/de.json"] = b'{"no": "English catalogue"}'
+    files[f"{folder}/sw.json"] = b"[1]"
+    files[f"{folder}/fr.json"] = b"\xff{"
+    return files
+
+
+def test_pairs_of_message_catalogues():
+    rows = list(pairs(catalogues()))
+    assert {row["lang"] for row in rows} == {"de", "iw", "sr-Latn", "zh"}
+    assert [row for row in rows if row["lang"] == "iw"] == [
+        {
+            "id": f"languages/i18n/he:{key}",
+            "lang": "iw",
+            "language": "Hebrew",
+            "en": ENGLISH[key],
+            "text": GERMAN[key],
+        }
+        for key in ("save", "again")
+    ]
+
+
+def test_spans_of_a_page():
+    found = [example for runs in paragraphs(PAGE) if (example := tagged(runs))]
+    assert found == [
+        (
+            "-a, --all do not ignore entries that begin with .",
+            [("B", "-a"), ("B", "--all")],
+        ),
+        (
+            'See dir(1) and FILE for "more".',
+            [("B", "dir"), ("I", "FILE"), ("B", '"more"')],
+        ),
+    ]
+
+
+@given(st.text("\\fBIRP.'\"([]-& \nabSHTé$", max_size=200))
+def test_any_page_gives_spans_that_its_text_has(page):
+    for runs in paragraphs(page):
+        if example := tagged(runs):
+            text, spans = example
+            assert 20 <= len(text) <= 400
+            assert all(span and span in text for _, span in spans)
+
+
+def test_pages_that_cannot_be_read_are_left_out_and_texts_come_once():
+    folder = "usr/share/man"
+    page = gzip.compress(PAGE.encode())
+    files = {
+        f"{folder}/de/man1/ls.1.gz": page,
+        f"{folder}/de/man1/twice.1.gz": page,
+        f"{folder}/pt_BR/man1/ls.1.gz": page,
+        f"{folder}/zh_TW/man1/ls.1.gz": page,
+        f"{folder}/de/man1/cut.1.gz": page[: len(page) // 2],
+        f"{folder}/de/man1/mdoc.1.gz": gzip.compress(PAGE.replace(".SH", ".Sh").encode()),
+        f"{folder}/de/man1/latin1.1.gz": gzip.compress(PAGE.encode("utf-16")),
+        f"{folder}/man1/english.1.gz": page,
+    }
+    rows = list(rows_of(files, set()))
+    assert [(row["lang"], row["page"]) for row in rows] == [("de", "ls.1")] * 2 + [
+        ("pt", "ls.1")
+    ] * 2
+    assert rows[0]["spans"] == "B: -a $$ B: --all"
+
+
+@needs_dpkg
+def test_packages_become_tasks_that_can_be_built(tmp_path, monkeypatch, small_vocabulary):
+    mirror = make_mirror(tmp_path, monkeypatch)
+
+    def fill(files: dict[str, bytes], package: str):
+        licence = {f"usr/share/doc/{package}/copyright": b"Licence: GPL"}
+
+        def write(tree: Path) -> None:
+            for name, data in {**files, **licence}.items():
+                (tree / name).parent.mkdir(parents=True, exist_ok=True)
+                (tree / name).write_bytes(data)
+
+        return write
+
+    add_package(mirror, "mediawiki", fill(catalogues(), "mediawiki"))
+    man = {
+        f"usr/share/man/de/man1/{name}.1.gz": gzip.compress(PAGE.replace("more", name).encode())
+        for name in ("a", "b", "c", "d", "e", "f", "g", "h")
+    }
+    add_package(mirror, "manpages-de", fill(man, "manpages-de"))
+    samples = (
+        (["ui-translate"], "mediawiki", 8),
+        (["man-spans", "--packages", "manpages-de"], "manpages-de", 9),
+    )
+    for arguments, package, expected in samples:
+        out = tmp_path / package
+        assert run(["sample", "supervised", *arguments, "--out", str(out)]) == 0
+        assert f"| {package} | {package}_1_all.deb |" in (out / "SOURCES.md").read_text()
+        assert (out / "licences" / package).read_bytes() == b"Licence: GPL"
+        assert not (out / ".downloads").exists()
+        config = SupervisedConfig(inputs_length=128, targets_length=96)
+        build_supervised(out / "task.toml", small_vocabulary, tmp_path / f"{package}-ex", config)
+        manifest = read_json(tmp_path / f"{package}-ex/manifest.json")
+        assert manifest["rows"]["kept"] == expected
+        assert manifest["overlap"] == {}
+
+
+@needs_dpkg
+def test_a_package_that_is_not_there(tmp_path, monkeypatch):
+    make_mirror(tmp_path, monkeypatch)
+    with pytest.raises(UserError, match="apt-get cannot find package mediawiki"):
+        run(["sample", "supervised", "ui-translate", "--out", str(tmp_path / "out")])

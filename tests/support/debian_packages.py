@@ -1,0 +1,55 @@
+"""Debian packages made here, and a stand-in for apt-get that finds them in a folder."""
+
+import stat
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+APT = """#!/bin/sh
+# Stands in for apt-get: packages lie in a folder.
+test "$1" = download && shift
+for package in "$@"; do :; done
+file=$(ls {folder}/"$package"_*.deb 2>/dev/null)
+if [ -z "$file" ]; then echo "E: Unable to locate package $package" >&2; exit 100; fi
+if [ "$1" = --print-uris ]; then
+  # The real one says nothing of a package that is there already.
+  test -e "$(basename "$file")" && exit 0
+  sum=$(sha256sum "$file" | cut -d' ' -f1)
+  echo "'https://mirror.example/x.deb' $(basename "$file") $(stat -c %s "$file") SHA256:$sum"
+else
+  echo "$package" >> {folder}/fetched
+  cp "$file" .
+fi
+"""
+
+
+def make_mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder for packages, with an apt-get on PATH that knows no others."""
+    folder, commands = tmp_path / "mirror", tmp_path / "bin"
+    folder.mkdir()
+    commands.mkdir()
+    apt = commands / "apt-get"
+    apt.write_text(APT.format(folder=folder))
+    apt.chmod(apt.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("PATH", f"{commands}:/usr/bin:/bin")
+    return folder
+
+
+def add_package(mirror: Path, name: str, fill: Callable[[Path], None]) -> None:
+    tree = mirror.parent / f"tree-{name}"
+    (tree / "DEBIAN").mkdir(parents=True)
+    (tree / "DEBIAN" / "control").write_text(
+        f"Package: {name}\nVersion: 1\nArchitecture: all\nMaintainer: A <a@b.example>\n"
+        "Description: test\n"
+    )
+    fill(tree)
+    command = [
+        "dpkg-deb",
+        "--build",
+        "--root-owner-group",
+        str(tree),
+        str(mirror / f"{name}_1_all.deb"),
+    ]
+    subprocess.run(command, check=True, capture_output=True)
