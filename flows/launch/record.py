@@ -93,6 +93,11 @@ class Record:
         """The attempt that is not known to have ended."""
         return self.last if self.last is not None and self.last.outcome is None else None
 
+    def host_hours(self, until: float) -> float:
+        """Hours for which the attempts held hosts; `until` is when one ends that has not."""
+        held = [(one.ended or until) - one.started for one in self.attempts if one.started]
+        return self.job.hosts * sum(held) / 3600
+
     def as_json(self) -> dict[str, Any]:
         """The record as its file has it."""
         value = dataclasses.asdict(self)

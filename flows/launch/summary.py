@@ -1,6 +1,7 @@
 """How a job is, in words and for programs."""
 
 import dataclasses
+import time
 from typing import Any
 
 from flows.launch.controller import decide, is_finished
@@ -24,21 +25,23 @@ class Summary:
         message: why, or where it runs.
         followed_by: who starts it again when it is interrupted; None: nobody does.
         progress: `flows.launch.job.Job.progress`.
+        host_hours: for which its attempts held hosts.
     """
 
     state: str
     message: str
     followed_by: str | None
     progress: int
+    host_hours: float
 
 
 def summarise(record: Record) -> Summary:
     """Look at a job without changing anything."""
-    alive, state, message = record.alive, "waiting", ""
+    alive, state, message, until = record.alive, "waiting", "", time.time()
     if alive is not None:
         try:
             status = make_launcher(record.launcher).poll(record.job, alive.number)
-            state = status.phase
+            state, until = status.phase, status.ended or until
             message = " ".join(part for part in (status.where, status.reason) if part)
         except (Unreachable, UserError) as error:  # such as: Slurm is not installed here
             state, message = "unreachable", str(error)
@@ -48,7 +51,8 @@ def summarise(record: Record) -> Summary:
         result = decide(record, record.job.has_marker(), Budgets())
         if result is not None:
             state, message = result.outcome, result.message
-    return Summary(state, message, follower(record.job.out), record.job.progress())
+    hours = round(record.host_hours(until), 4)
+    return Summary(state, message, follower(record.job.out), record.job.progress(), hours)
 
 
 def as_json(record: Record, summary: Summary) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import contextlib
 import json
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,34 +28,36 @@ def key_of(*names: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", "-".join(names).lower()).strip("-")
 
 
-def last_metrics(run: Path) -> Mapping[str, Any] | None:
-    """The metrics of the last step that a run wrote down whole."""
+def last_metrics(run: Path, count: int = 1) -> list[dict[str, Any]]:
+    """The metrics of the last steps that a run wrote down whole, at most `count` of them."""
     try:
         with open(run / METRICS, "rb") as file:
             file.seek(max(0, file.seek(0, 2) - _TAIL_BYTES))
             lines = file.read().split(b"\n")
     except FileNotFoundError:
-        return None
-    for line in reversed(lines[:-1]):
+        return []
+    found = []
+    for line in lines[-1 - count : -1]:
         with contextlib.suppress(ValueError):
-            return json.loads(line)
-    return None
+            found.append(json.loads(line))
+    return found
 
 
 class TrainingProgress:
-    """A progress artifact of a training: percent, loss, steps a second, time left."""
+    """A progress artifact of a training: percent, loss, steps a second, time left, and a note."""
 
-    def __init__(self, run: Path, steps: int):
-        self._run, self._steps = run, steps
+    def __init__(self, run: Path, steps: int, note: Callable[[], str] = str):
+        self._run, self._steps, self._note = run, steps, note
         self._id: Any = None
         self._before: tuple[int, float] | None = None
         self._rate = 0.0
 
     def update(self) -> None:
         """Bring it up to date."""
-        metrics = last_metrics(self._run)
-        if metrics is None:
+        found = last_metrics(self._run)
+        if not found:
             return
+        [metrics] = found
         step, now = metrics["step"], time.monotonic()
         if self._before is not None and step > self._before[0]:
             self._rate = (step - self._before[0]) / (now - self._before[1])
@@ -79,6 +81,8 @@ class TrainingProgress:
             parts += [f"{self._rate:.2f} steps/s", f"{left / 60:.0f} min left"]
         if "router/drop_fraction" in metrics:
             parts.append(f"{metrics['router/drop_fraction']:.1%} of tokens dropped")
+        if note := self._note():
+            parts.append(note)
         return " · ".join(parts)
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from flows.launch.job import Job, Launcher, Unreachable
+from flows.operators.planned import Planned, training
 from flows.operators.settings import ExperimentSettings, PairSettings
 from flows.operators.steps import step
-from flows.operators.trainings import Planned, training
 from models.config import padded_vocabulary
 from models.groups import batch_groups
 from models.hardware import GIB

@@ -7,6 +7,10 @@
     launcher = "slurm"
     partition = "gpu"
 
+    [prices.gpu]
+    chip_hour = 3.9
+    chips = 8
+
     [schedules.append-crawl]
     cron = "0 6 5 * *"
     active = true
@@ -18,22 +22,36 @@ import os
 import sys
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from annotated_types import Ge
-from pydantic import AnyHttpUrl, BaseModel, ConfigDict, ValidationError, field_validator
+from annotated_types import Ge, Gt
+from pydantic import (
+    AnyHttpUrl,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from flows.launch.job import Launcher, output_below
 from flows.launch.launchers import make_launcher
 from flows.launch.local import Local
 from flows.launch.record import Record
-from flows.operators.settings import Name
+from models.hardware import PEAKS, peak_flops
 from pipelines.errors import UserError
 from pipelines.storage import is_remote
 
 FILE = "operators.toml"
+#: The name of its workers' price.
+DATAFLOW = "dataflow"
 #: Where a flow finds the file that it was deployed with.
 VARIABLE = "MSWITCH_OPERATORS"
+
+
+#: A name that cannot lead out of the storage, or be taken for an option.
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 
 
 class _Table(BaseModel):
@@ -56,6 +74,37 @@ class Schedule(_Table):
     parameters: dict[str, Any] = {}
 
 
+class Price(_Table):
+    """What an hour costs, in USD: one of `host_hour`, `chip_hour` and `vcpu_hour`.
+
+    Attributes:
+        host_hour: of a host, or node.
+        chip_hour: of a chip.
+        chips: of a host.
+        chip: what JAX calls it, such as `TPU v5e` or `NVIDIA H100`: from its peak rate follows an
+            estimate before anything was measured.
+        vcpu_hour: of a vCPU, for workers of Dataflow.
+    """
+
+    host_hour: Annotated[float, Gt(0)] | None = None
+    chip_hour: Annotated[float, Gt(0)] | None = None
+    chips: Annotated[int, Ge(1)] = 1
+    chip: str = ""
+    vcpu_hour: Annotated[float, Gt(0)] | None = None
+
+    @model_validator(mode="after")
+    def _is_one(self) -> Self:
+        if [self.host_hour, self.chip_hour, self.vcpu_hour].count(None) != 2:
+            raise ValueError("give one of host_hour, chip_hour and vcpu_hour")
+        if self.chip and peak_flops(self.chip) is None:
+            raise ValueError(f"chip {self.chip!r} is unknown: choose among {', '.join(PEAKS)}")
+        return self
+
+    def usd(self, host_hours: float) -> float:
+        """What hosts cost for so many hours."""
+        return host_hours * (self.host_hour or (self.chip_hour or 0.0) * self.chips)
+
+
 class Operators(_Table):
     """All settings of the operators' side.
 
@@ -66,6 +115,7 @@ class Operators(_Table):
         flow_runs: how many flow runs work at a time. They wait for jobs, and compute little.
         trainings: how many trainings of a flow run at a time on this machine.
         launchers: `flows.launch` profiles by name; `local` is always there.
+        prices: by launcher, and of `dataflow`.
         schedules: by deployment, such as `append-crawl`.
     """
 
@@ -75,6 +125,7 @@ class Operators(_Table):
     flow_runs: Annotated[int, Ge(1)] = 10
     trainings: Annotated[int, Ge(1)] = 1
     launchers: dict[Name, dict[str, Any]] = {}
+    prices: dict[Name, Price] = {}
     schedules: dict[str, Schedule] = {}
 
     @field_validator("storage", mode="before")
@@ -108,6 +159,30 @@ class Operators(_Table):
     def launcher_of(self, record: Record) -> Launcher:
         """The launcher that has the attempts of a job."""
         return make_launcher(record.launcher)
+
+    def price(self, name: str, *, limited: bool) -> Price | None:
+        """The price of a launcher, or of `dataflow`; None if it has none.
+
+        Args:
+            name: of the launcher.
+            limited: whether a limit is to be kept, for which there has to be a price.
+
+        Raises:
+            UserError: there is none.
+        """
+        if limited and name not in self.prices:
+            key = "vcpu_hour" if name == DATAFLOW else "host_hour"
+            raise UserError(
+                f"max_cost_usd needs a price: give {key} in [prices.{name}] of {FILE}, or leave "
+                "max_cost_usd empty"
+            )
+        return self.prices.get(name)
+
+    def price_of(self, record: Record) -> Price | None:
+        """The price of the launcher that has the attempts of a job."""
+        profiles = (name for name in self.prices if name != DATAFLOW)
+        matching = (name for name in profiles if self.launcher(name).profile == record.launcher)
+        return next((self.prices[name] for name in matching), None)
 
     def directory(self, kind: str, name: str) -> Path:
         """Where the output called `name` goes, of a kind such as `corpora`.
@@ -144,4 +219,9 @@ def read_operators(path: str | Path | None = None) -> Operators:
     operators = operators.model_copy(update={"storage": root / operators.storage})
     for name in operators.launchers:
         operators.launcher(name)
+    for name, price in operators.prices.items():
+        if name != DATAFLOW:
+            operators.launcher(name)
+        if (name == DATAFLOW) != (price.vcpu_hour is not None):
+            raise UserError(f"{file}: prices.{name}: vcpu_hour is of {DATAFLOW}, and of it alone")
     return operators

@@ -6,10 +6,11 @@ Names are of directories below the storage of all runs (`flows.operators.profile
 import dataclasses
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from annotated_types import Ge, Le
+from annotated_types import Ge, Gt, Le
 from pydantic import Field
 
 from flows.demo_config import SampleName, demo_config
+from flows.operators.profile import Name
 from flows.report.build import ReportConfig
 from models.config import EvaluateConfig, TrainConfig
 from models.presets import PRESETS
@@ -23,12 +24,13 @@ from tasks.mixtures import DEFAULT
 
 _DEMO = demo_config("gflanguages")
 
-#: A name that cannot lead out of the storage, or be taken for an option.
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 if TYPE_CHECKING:
     PresetName = str
 else:
     PresetName = Literal[tuple(PRESETS)]
+
+
+Usd = Annotated[float, Gt(0)]
 
 
 class _Checked:
@@ -125,6 +127,9 @@ class PairSettings(_Checked):
         evaluate_while_training: evaluate each checkpoint as it is saved.
         hosts: processes of each training, each on a node.
         launcher: where trainings and evaluations run: a launcher of operators.toml.
+        max_cost_usd: what all trainings and evaluations may cost, over all attempts: a higher
+            estimate has to be approved first, and at the limit they are saved and paused. The
+            launcher needs a price in operators.toml.
         config: of both trainings.
         evaluate: of the evaluations.
         report: of the report.
@@ -138,6 +143,7 @@ class PairSettings(_Checked):
     evaluate_while_training: bool = True
     hosts: Count = 1
     launcher: Name = "local"
+    max_cost_usd: Usd | None = None
     config: TrainConfig = TrainConfig(  # noqa: RUF009, it is frozen
         **_DEMO.train.model_dump(), checkpoint_every=100
     )
@@ -163,6 +169,9 @@ class ExperimentSettings(_Checked):
         evaluate_while_training: evaluate each checkpoint as it is saved.
         hosts: processes of each training, each on a node.
         launcher: where trainings and evaluations run: a launcher of operators.toml.
+        max_cost_usd: what all trainings and evaluations may cost, over all attempts: a higher
+            estimate has to be approved first, and at the limit they are saved and paused. The
+            launcher needs a price in operators.toml.
         config: of all trainings; `seeds` take the place of its seed.
         evaluate: of the evaluations.
         report: of the report.
@@ -178,6 +187,7 @@ class ExperimentSettings(_Checked):
     evaluate_while_training: bool = True
     hosts: Count = 1
     launcher: Name = "local"
+    max_cost_usd: Usd | None = None
     config: TrainConfig = PairSettings.config
     evaluate: EvaluateConfig = EvaluateConfig()  # noqa: RUF009
     report: ReportConfig = ReportConfig()  # noqa: RUF009

@@ -122,21 +122,27 @@ def jobs_followed() -> Iterator[None]:
         _leaving.reset(token)
 
 
-def follow(job: Job, launcher: Launcher, on_poll: Callable[[], None] = lambda: None) -> None:
+def follow(
+    job: Job,
+    launcher: Launcher,
+    on_poll: Callable[[], None] = lambda: None,
+    refuse: Callable[[], UserError | None] = lambda: None,
+) -> None:
     """Bring a job to its end, and do to it what is done to this flow run.
 
     Args:
         job: the job.
         launcher: where it runs.
         on_poll: called every few seconds.
+        refuse: likewise; gives the reason for which the job is to be saved and paused, if any.
 
     Raises:
-        UserError: it was refused, or failed.
+        UserError: it was refused, or failed; or `refuse` gave this.
         JobCancelledError: it was cancelled.
         Pause: this flow run is suspended, and the job saved and stopped.
         Abort: this flow run is another process's by now.
     """
-    flow_run = _Follower(job, launcher, on_poll)
+    flow_run = _Follower(job, launcher, on_poll, refuse)
     record = read_record(job.out)
     if (
         record is None
@@ -145,6 +151,8 @@ def follow(job: Job, launcher: Launcher, on_poll: Callable[[], None] = lambda: N
     ):
         ask(job, launcher, "run", flow_run.owner)
     result = run_job(job, launcher, on_lines=pass_on, on_poll=flow_run.poll, sleep=flow_run.sleep)
+    if result.outcome == "paused" and flow_run.refused is not None:
+        raise flow_run.refused
     if result.outcome == "paused":
         raise Pause(state=flow_run.suspended())
     if result.outcome == "cancelled":
@@ -156,8 +164,15 @@ def follow(job: Job, launcher: Launcher, on_poll: Callable[[], None] = lambda: N
 class _Follower:
     """Reads the state of this flow run, and asks the job for what it says."""
 
-    def __init__(self, job: Job, launcher: Launcher, on_poll: Callable[[], None]):
-        self.job, self.launcher, self.on_poll = job, launcher, on_poll
+    def __init__(
+        self,
+        job: Job,
+        launcher: Launcher,
+        on_poll: Callable[[], None],
+        refuse: Callable[[], UserError | None],
+    ):
+        self.job, self.launcher, self.on_poll, self._refuse = job, launcher, on_poll, refuse
+        self.refused: UserError | None = None
         self.id = UUID(this_flow_run.id)
         self.owner = owner_of(self.id)
         self._next = 0.0
@@ -173,6 +188,10 @@ class _Follower:
         if time.monotonic() < self._next:
             return
         self._next = time.monotonic() + STATE_SECS
+        if not self._asked and (refused := self._refuse()):
+            self.refused = refused
+            say(self.job.argv[0], str(refused))
+            self._ask("pause")
         try:
             with get_client(sync_client=True) as client:
                 state = client.read_flow_run(self.id).state

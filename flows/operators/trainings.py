@@ -1,7 +1,6 @@
 """Trainings of a flow, beside each other, with evaluations as their checkpoints appear."""
 
 import contextlib
-import dataclasses
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,15 +9,19 @@ from typing import Any
 from prefect.futures import PrefectFuture, wait
 
 from flows.launch.controller import ask
-from flows.launch.job import Job, Launcher
+from flows.launch.job import Launcher
+from flows.operators.approval import approve
 from flows.operators.artifacts import TrainingProgress, key_of, show_markdown
-from flows.operators.parameters import options_of
+from flows.operators.cost import CostGuard, OverBudgetError
+from flows.operators.planned import Planned, evaluation, training
+from flows.operators.profile import Operators
 from flows.operators.settings import ExperimentSettings, PairSettings
-from flows.operators.steps import SERVER_ERRORS, follow, step
+from flows.operators.steps import SERVER_ERRORS, follow, jobs_followed, step
 from flows.report.live import live_markdown
-from models.config import EvaluateConfig, TrainConfig
+from models.config import EvaluateConfig
 from models.training.run_directory import CONFIG
 from pipelines.errors import UserError
+from pipelines.outputs import read_manifest
 from pipelines.progress import say
 
 #: How often a pair's live page is made again.
@@ -27,21 +30,32 @@ LIVE_SECS = 60.0
 LOOK_SECS = 5.0
 
 
-@dataclasses.dataclass(frozen=True)
-class Planned:
-    """A training that a flow is to make.
+def train_within_limit(
+    settings: PairSettings | ExperimentSettings,
+    planned: Sequence[Planned],
+    examples: Path,
+    operators: Operators,
+    live: Mapping[str, tuple[Path, Path]],
+    at_a_time: int,
+) -> None:
+    """Train and evaluate all, for at most what they may cost.
 
-    Attributes:
-        out: the run directory.
-        preset: the model.
-        config: how it is trained.
-        mixture: how often each language comes.
+    Raises:
+        UserError: a training or evaluation was refused or failed.
     """
-
-    out: Path
-    preset: str
-    config: TrainConfig
-    mixture: str
+    launcher, limit = operators.launcher(settings.launcher), settings.max_cost_usd
+    price = operators.price(settings.launcher, limited=limit is not None)
+    manifest = read_manifest(examples, "examples")
+    guard = CostGuard(planned, settings.hosts, launcher, operators, manifest, price, limit)
+    while True:
+        approve(guard)
+        try:
+            with jobs_followed():
+                trainings = Trainings(planned, settings, examples, launcher, live, guard)
+                trainings.train(at_a_time)
+                return trainings.evaluate()
+        except OverBudgetError as error:
+            say("cost", str(error))
 
 
 class Trainings:
@@ -53,6 +67,7 @@ class Trainings:
         examples: their data.
         launcher: where they run.
         live: the runs that a live page compares, by its key.
+        guard: of what they cost.
     """
 
     def __init__(
@@ -62,8 +77,9 @@ class Trainings:
         examples: Path,
         launcher: Launcher,
         live: Mapping[str, tuple[Path, Path]],
+        guard: CostGuard,
     ):
-        self.planned, self.settings, self.live = planned, settings, live
+        self.planned, self.settings, self.live, self.guard = planned, settings, live, guard
         self.examples, self.launcher = examples, launcher
         self.trainings: dict[Path, PrefectFuture[Any]] = {}
         self.evaluations: dict[Path, PrefectFuture[Any]] = {}
@@ -75,12 +91,13 @@ class Trainings:
 
         Raises:
             UserError: a training was refused or failed.
+        OverBudgetError: all were paused because they have cost what they may.
         """
         try:
             while self._next() or self._going_on():
                 while (following := self._next()) and len(self._going_on()) < at_a_time:
                     self.trainings[following.out] = train.submit(
-                        following, self.settings, self.examples, self.launcher
+                        following, self.settings, self.examples, self.launcher, self.guard
                     )
                 if self.settings.evaluate_while_training:
                     self._evaluate_what_is_there()
@@ -91,6 +108,8 @@ class Trainings:
                     one.wait()  # from here on its state is known without asking the server
             for training in self.trainings.values():
                 training.result()
+        except OverBudgetError:
+            raise  # evaluations are paused as well
         except Exception:
             # They would wait for checkpoints that do not come.
             for run in self.evaluations:
@@ -108,7 +127,8 @@ class Trainings:
             if one.out in self.evaluations:
                 self.evaluations[one.out].result()
             else:
-                evaluate(one.out, self.examples, self.settings.evaluate, self.launcher)
+                config = self.settings.evaluate
+                evaluate(one.out, self.examples, config, self.launcher, guard=self.guard)
         self._show()
 
     def _going_on(self) -> list[PrefectFuture[Any]]:
@@ -124,7 +144,9 @@ class Trainings:
         for run in self.trainings:
             if run not in self.evaluations and (run / CONFIG).exists():
                 self.evaluations[run] = evaluate.submit(
-                    run, self.examples, self.settings.evaluate, self.launcher, watch=True
+                    *(run, self.examples, self.settings.evaluate, self.launcher),
+                    watch=True,
+                    guard=self.guard,
                 )
 
     def _show(self) -> None:
@@ -139,35 +161,30 @@ def train(
     settings: PairSettings | ExperimentSettings,
     examples: Path,
     launcher: Launcher,
+    guard: CostGuard,
 ) -> None:
     """Pretrain one model, as a job."""
-    progress = TrainingProgress(planned.out, planned.config.steps)
-    follow(training(planned, settings, examples), launcher, progress.update)
+    progress = TrainingProgress(planned.out, planned.config.steps, guard.note)
+    follow(training(planned, settings, examples), launcher, progress.update, guard.refuse)
     with contextlib.suppress(*SERVER_ERRORS):
         progress.update()
 
 
-def training(planned: Planned, settings: PairSettings | ExperimentSettings, examples: Path) -> Job:
-    """The job that pretrains one model."""
-    options = [*options_of(planned.config), f"--mixture={planned.mixture}"]
-    options += ["--distributed"] if settings.hosts > 1 else []
-    words = (f"--preset={planned.preset}", f"--examples={examples}", f"--out={planned.out}")
-    return Job(("train", *words, *options), planned.out, hosts=settings.hosts)
-
-
 @step("evaluate {run.name}")
 def evaluate(
-    run: Path, examples: Path, config: EvaluateConfig, launcher: Launcher, watch: bool = False
+    run: Path,
+    examples: Path,
+    config: EvaluateConfig,
+    launcher: Launcher,
+    watch: bool = False,
+    guard: CostGuard | None = None,
 ) -> None:
     """Evaluate one model's checkpoints, as a job."""
-    follow(evaluation(run, examples, config, watch=watch), launcher)
-
-
-def evaluation(run: Path, examples: Path, config: EvaluateConfig, *, watch: bool) -> Job:
-    """The job that evaluates a run; it watches the run until its training ends."""
-    argv = ("evaluate", f"--run={run}", f"--examples={examples}", *options_of(config))
-    argv += ("--watch",) if watch else ()
-    return Job(argv, run / "eval", marked=False)
+    job = evaluation(run, examples, config, watch=watch)
+    if guard is None:
+        follow(job, launcher)
+    else:
+        follow(job, launcher, refuse=guard.refuse)
 
 
 def show_live(name: str, baseline: Path, candidate: Path) -> None:

@@ -9,12 +9,13 @@ from prefect import flow
 
 from flows.launch.job import output_below
 from flows.operators.parameters import flat, options_of
+from flows.operators.planned import Planned
 from flows.operators.preflight import check_trainings
 from flows.operators.profile import Operators, read_operators
 from flows.operators.reports import index_reports, write_page
 from flows.operators.settings import ExperimentSettings
-from flows.operators.steps import cancel_hook, jobs_followed
-from flows.operators.trainings import Planned, Trainings
+from flows.operators.steps import cancel_hook
+from flows.operators.trainings import train_within_limit
 from pipelines.errors import UserError
 from pipelines.outputs import config_hash, read_manifest
 from tasks.mixtures import FILE_SUFFIX, find_mixture
@@ -39,10 +40,8 @@ def experiment(settings: ExperimentSettings) -> None:
         f"{settings.name}-{candidate.out.name}": (baseline.out, candidate.out)
         for baseline, candidate in pairs(planned, settings.baseline)
     }
-    with jobs_followed():
-        trainings = Trainings(planned, settings, examples, launcher, live)
-        trainings.train(settings.max_parallel or operators.trainings_at_a_time(launcher))
-        trainings.evaluate()
+    at_a_time = settings.max_parallel or operators.trainings_at_a_time(launcher)
+    train_within_limit(settings, planned, examples, operators, live, at_a_time)
     for mixture, out in reports.items():
         runs = [one for one in planned if one.mixture == mixture]
         baselines = [one.out for one in runs if one.preset == settings.baseline]

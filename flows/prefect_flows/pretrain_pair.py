@@ -3,12 +3,13 @@
 from prefect import flow
 
 from flows.operators.parameters import flat
+from flows.operators.planned import Planned
 from flows.operators.preflight import check_trainings
 from flows.operators.profile import read_operators
 from flows.operators.reports import index_reports, write_page
 from flows.operators.settings import PairSettings
-from flows.operators.steps import cancel_hook, jobs_followed
-from flows.operators.trainings import Planned, Trainings
+from flows.operators.steps import cancel_hook
+from flows.operators.trainings import train_within_limit
 
 
 @flow(
@@ -30,9 +31,7 @@ def pretrain_pair(settings: PairSettings) -> None:
     ]
     check_trainings(settings, planned, examples, launcher)
     live = {settings.name: (baseline, candidate)}
-    with jobs_followed():
-        trainings = Trainings(planned, settings, examples, launcher, live)
-        trainings.train(operators.trainings_at_a_time(launcher))
-        trainings.evaluate()
+    at_a_time = operators.trainings_at_a_time(launcher)
+    train_within_limit(settings, planned, examples, operators, live, at_a_time)
     write_page([baseline], [candidate], pair / "report", settings.report)
     index_reports(operators.storage)

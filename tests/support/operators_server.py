@@ -112,18 +112,25 @@ def processes() -> dict[int, tuple[list[str], list[str]]]:
 
 
 @contextlib.contextmanager
-def served(directory: Path) -> Iterator[Served]:
-    """Run server and worker; end them, and see that nothing of them is left."""
+def served(directory: Path, toml: str = "", **more: str) -> Iterator[Served]:
+    """Run server and worker; end them, and see that nothing of them is left.
+
+    Args:
+        directory: where, with operators.toml.
+        toml: what is added to this.
+        more: further variables of their environment.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    (directory / "operators.toml").write_text(TOML.format(port=port))
+    (directory / "operators.toml").write_text(TOML.format(port=port) + toml)
     environment = {
         **os.environ,
         "PREFECT_HOME": str(directory / "prefect"),
         # No blocks are used, and looking for them takes long.
         "PREFECT_SERVER_REGISTER_BLOCKS_ON_START": "false",
         "PREFECT_WORKER_QUERY_SECONDS": "2",
+        **more,
     }
     with open(directory / "log", "wb") as log:
         process = subprocess.Popen(

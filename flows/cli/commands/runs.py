@@ -18,7 +18,7 @@ from flows.launch.launchers import make_launcher
 from flows.launch.local import Local
 from flows.launch.record import Intent, Record, edit_record, find_records, follower, read_record
 from flows.launch.slurm import Slurm
-from flows.launch.summary import FINAL, as_json, summarise
+from flows.launch.summary import FINAL, Summary, as_json, summarise
 from flows.pages.templates import visible
 from pipelines.errors import UserError
 from pipelines.progress import say
@@ -92,10 +92,11 @@ def submit(
 
 @app.command(name="list")
 def list_runs(top: Path = Path(), *, json: Json = False) -> int:
-    """List the jobs whose outputs lie below a directory.
+    """List the jobs whose outputs lie below a directory, and what they have cost.
 
     `running` and `pending` are alive. `waiting` and `ended` need somebody who follows them: where
-    the list says "nobody", `mswitch runs adopt RUN` does.
+    the list says "nobody", `mswitch runs adopt RUN` does. Hosts cost what operators.toml says in
+    [prices]; their hours are those of all attempts.
 
         mswitch runs list runs
 
@@ -105,14 +106,19 @@ def list_runs(top: Path = Path(), *, json: Json = False) -> int:
     if not top.is_dir():
         raise UserError(f"{top} is not a directory: give one below which outputs lie")
     found = [(record, summarise(record)) for record in find_records(top)]
-    lines = [f"{'state':12} {'progress':>8} {'attempts':>8}  {'followed by':28} output"]
+    columns = f"{'state':12} {'progress':>8} {'attempts':>8} {'host hours':>10} {'USD':>9}"
+    lines = [f"{columns}  {'followed by':28} output"]
+    runs = []
     for record, summary in found:
+        cost = _cost(record, summary)
         who = summary.followed_by or ("-" if summary.state in FINAL else "nobody")
+        usd = f"{cost['usd']:,.2f}" if cost else "-"
         lines.append(
-            f"{summary.state:12} {summary.progress:8,} {len(record.attempts):8}  {who:28} "
-            f"{_line(record.job.out)}"
+            f"{summary.state:12} {summary.progress:8,} {len(record.attempts):8} "
+            f"{summary.host_hours:10,.2f} {usd:>9}  {who:28} {_line(record.job.out)}"
         )
-    result = {"stage": "runs", "runs": [as_json(*one) for one in found]}
+        runs.append(as_json(record, summary) | cost)
+    result = {"stage": "runs", "runs": runs}
     return print_result(result, "\n".join(lines) if found else f"no jobs below {top}", json)
 
 
@@ -126,6 +132,8 @@ def show(run: Run, *, json: Json = False) -> int:
     """
     record = _record(run)
     summary = summarise(record)
+    cost = _cost(record, summary)
+    usd = f", {cost['chip_hours']:,.2f} of chips, {cost['usd']:,.2f} USD" if cost else ""
     why = f", {_line(summary.message)}" if summary.message not in ("", summary.state) else ""
     lines = [
         f"{_line(record.job.out)}: {summary.state}{why}",
@@ -135,6 +143,7 @@ def show(run: Run, *, json: Json = False) -> int:
         f"  asked to     {record.intent} ({record.owner or 'unknown'})",
         f"  followed by  {summary.followed_by or 'nobody'}",
         f"  progress     {summary.progress:,}",
+        f"  hours        {summary.host_hours:,.2f} of hosts{usd}",
     ]
     for one in record.attempts:
         codes = f", code {', '.join(map(str, one.codes))}" if one.codes else ""
@@ -142,7 +151,7 @@ def show(run: Run, *, json: Json = False) -> int:
             f"  attempt {one.number}    {_clock(one.submitted)} to {_clock(one.ended)}, "
             f"{one.where or 'not started'}: {_line(one.message or summary.state)}{codes}"
         )
-    return print_result(as_json(record, summary), "\n".join(lines), json)
+    return print_result(as_json(record, summary) | cost, "\n".join(lines), json)
 
 
 @app.command
@@ -227,6 +236,16 @@ def adopt(run: Run, *, wait: Wait = False, json: Json = False) -> int:
     with edit_record(record.job.out) as edited:
         edited.owner = "by hand"
     return _follow(record.job.out, wait, json)
+
+
+def _cost(record: Record, summary: Summary) -> dict[str, float]:
+    """Chip hours and USD of a job, where operators.toml has a price for its launcher."""
+    from flows.operators.profile import read_operators
+
+    price, hours = read_operators().price_of(record), summary.host_hours
+    if price is None:
+        return {}
+    return {"chip_hours": round(hours * price.chips, 4), "usd": round(price.usd(hours), 2)}
 
 
 def _ask_to_run(job: Job, launcher: Launcher) -> None:

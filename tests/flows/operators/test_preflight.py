@@ -9,6 +9,7 @@ import pytest
 from flows.launch.job import Job, Unreachable
 from flows.launch.local import Local
 from flows.operators import preflight
+from flows.operators.planned import Planned
 from flows.operators.preflight import (
     check_capacity,
     check_disk,
@@ -17,7 +18,6 @@ from flows.operators.preflight import (
     missing_bytes,
 )
 from flows.operators.settings import PairSettings
-from flows.operators.trainings import Planned
 from models.config import TrainConfig
 from pipelines.errors import UserError
 

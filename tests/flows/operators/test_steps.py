@@ -53,12 +53,13 @@ def test_lines_go_to_the_listener_and_afterwards_to_standard_error_again(capsys)
 
 
 def test_the_last_metrics_are_those_of_the_last_whole_line(tmp_path):
-    assert last_metrics(tmp_path) is None
+    assert last_metrics(tmp_path) == []
     file = tmp_path / "metrics.jsonl"
     file.write_text('{"step": 1}\n{"step": 2}\n{"st')
-    assert last_metrics(tmp_path) == {"step": 2}
+    assert last_metrics(tmp_path) == [{"step": 2}]
+    assert last_metrics(tmp_path, 5) == [{"step": 1}, {"step": 2}]
     file.write_text('{"st')
-    assert last_metrics(tmp_path) is None
+    assert last_metrics(tmp_path) == []
 
 
 def test_keys_of_artifacts_have_what_prefect_allows():
