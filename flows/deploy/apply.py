@@ -33,6 +33,7 @@ from flows.deploy.deployments import (
     schedule_of,
     schema_of,
 )
+from flows.operators.approval import AWAITING_APPROVAL
 from flows.operators.profile import Operators
 from pipelines.errors import UserError
 from pipelines.outputs import canonical_json
@@ -222,6 +223,7 @@ def _found_schedule(schedules: Any) -> Any:
 def zombies() -> AutomationCore:
     """Flow runs that give no sign of life have crashed; the reconciler starts them again."""
     ends = ("Completed", "Failed", "Cancelled", "Crashed", "Suspended", "Paused", "AwaitingRetry")
+    ends = (*ends, AWAITING_APPROVAL)
     heartbeat = "prefect.flow-run.heartbeat"
     crash: ActionTypesOrUnknown = ChangeFlowRunState(
         state=StateType.CRASHED,

@@ -10,8 +10,9 @@ from prefect.input.run_input import keyset_from_paused_state
 from prefect.runtime import flow_run as this_flow_run
 from prefect.states import Suspended
 from prefect.utilities.engine import propose_state_sync
-from pydantic import Field
+from pydantic import Field, create_model
 
+from flows.operators.artifacts import key_of
 from flows.operators.cost import CostGuard
 from flows.operators.parameters import JobCancelledError
 
@@ -22,10 +23,15 @@ _MARGIN = 1.2
 
 
 class Approval(RunInput):
-    """What Prefect asks when such a flow run is resumed."""
+    """What Prefect asks when such a flow run is resumed.
 
-    approve: bool = Field(description="Go on; otherwise the flow run is cancelled.")
-    max_cost_usd: float = Field(gt=0, description="What all of it may cost, with what was spent.")
+    Attributes:
+        approve: go on; otherwise the flow run is cancelled.
+        max_cost_usd: the new limit, for all of it.
+    """
+
+    approve: bool
+    max_cost_usd: float
 
 
 def approve(guard: CostGuard) -> None:
@@ -45,7 +51,9 @@ def approve(guard: CostGuard) -> None:
         if limit is None or guard.is_finished() or (spent < limit and expected <= limit):
             return
         proposed = math.ceil(_MARGIN * max(expected, limit))
-        answer = _ask(f"cost above {limit}", f"The limit is {limit:,.2f} USD: {text}", proposed)
+        answer = _ask(
+            key_of("cost-above", str(limit)), f"The limit is {limit:,.2f} USD: {text}", proposed
+        )
         if not answer.approve or answer.max_cost_usd <= limit:
             raise JobCancelledError(f"a cost above {limit:,.2f} USD was not approved: {text}")
         guard.limit = answer.max_cost_usd
@@ -58,7 +66,11 @@ def _ask(key: str, text: str, proposed: float) -> Approval:
     Raises:
         Pause: there is none yet.
     """
-    form = Approval.with_initial_data(description=text, max_cost_usd=proposed)
+    approve = Field(description=f"{text}. Go on? Otherwise the flow run is cancelled.")
+    limit = Field(proposed, gt=0, description="The new limit, with what is spent, in USD.")
+    form = create_model(
+        "Approval", __base__=Approval, approve=(bool, approve), max_cost_usd=(float, limit)
+    )
     wanted = Suspended(pause_key=key, message=text)
     wanted.name = AWAITING_APPROVAL
     keys = keyset_from_paused_state(wanted)

@@ -35,7 +35,7 @@ def test_a_command_that_refuses_its_input_ends_the_job_with_its_own_line(tmp_pat
     assert shown["record"]["job"]["argv"] == command
     assert [one["codes"] for one in shown["record"]["attempts"]] == [[2]]
     assert main(["runs", "list", str(tmp_path)]) == 0
-    assert "\nrefused             0        1  - " in capfd.readouterr().out
+    assert "\nrefused             0        1       0.00         -  - " in capfd.readouterr().out
 
 
 def test_a_job_is_followed_in_the_background_paused_resumed_and_cancelled(world, capfd):

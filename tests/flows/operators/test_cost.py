@@ -35,7 +35,10 @@ def operators(tmp_path):
 
 @pytest.fixture
 def planned(tmp_path):
-    return [Planned(tmp_path / name, name, CONFIG) for name in ("mt5-tiny", "mswitch-tiny")]
+    return [
+        Planned(tmp_path / name, name, CONFIG, SETTINGS.mixture)
+        for name in ("mt5-tiny", "mswitch-tiny")
+    ]
 
 
 def guard_of(operators, planned, limit=None, hosts=1, price=None):
@@ -112,7 +115,7 @@ def test_without_a_chip_and_a_like_run_there_is_no_estimate(operators, planned):
 
 def test_a_like_run_on_the_same_launcher_says_what_a_step_takes(operators, planned, tmp_path):
     others = {"seed": 7, "steps": 900, "evaluations": 3}
-    like = Planned(tmp_path / "like", "mt5-tiny", dataclasses.replace(CONFIG, **others))
+    like = Planned(tmp_path / "like", "mt5-tiny", dataclasses.replace(CONFIG, **others), "all")
     train_some(like, tmp_path, 30, 0.5)
     recorded(training(like, SETTINGS, tmp_path), held(1))
 
@@ -200,8 +203,8 @@ def test_an_estimate_above_the_limit_is_approved_with_a_higher_one(
 
     assert guard.limit == 12
     assert [(key, proposed) for key, _, proposed in person.asked] == [
-        ("cost above 8.0", 12),
-        ("cost above 9.0", 12),
+        ("cost-above-8-0", 12),
+        ("cost-above-9-0", 12),
     ]
     assert person.asked[0][1] == (
         "The limit is 8.00 USD: 0.00 USD spent, about 10.00 USD in all "

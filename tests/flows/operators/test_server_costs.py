@@ -1,6 +1,7 @@
 """Limits of cost on a real Prefect server: the form, the pause, and what a person decides."""
 
 import example_files
+import httpx
 import pytest
 from operators_server import Served, processes, served, until
 
@@ -47,11 +48,8 @@ def test_a_person_approves_what_a_pair_costs_and_it_stops_there(server):
     assert "assuming 30% of the peak of 1 x TPU v5e" in asked.state.message
     assert read_record(server.storage / "pairs" / "dear" / "mt5-tiny") is None
     keys = asked.state.state_details.run_input_keyset
-    form = server.client.request(
-        "GET",
-        "/flow_runs/{id}/input/{key}",
-        path_params={"id": run, "key": keys["schema"]},
-    ).json()
+    address = f"{server.api}/flow_runs/{run}/input/{keys['schema']}"
+    form = until(lambda: (got := httpx.get(address)).is_success and got.json(), 30)
     assert form["properties"].keys() == {"approve", "max_cost_usd"}
     assert form["required"] == ["approve"]
     refusal = answer(server, run)
@@ -59,22 +57,22 @@ def test_a_person_approves_what_a_pair_costs_and_it_stops_there(server):
     assert answer(server, run, approve=True, max_cost_usd=-1)["status"] == "REJECT"
 
     # Approved: it trains, and at the new limit it is saved and paused.
-    assert answer(server, run, approve=True, max_cost_usd=100)["status"] == "ACCEPT"
+    assert answer(server, run, approve=True, max_cost_usd=200)["status"] == "ACCEPT"
     server.wait(run, {"Running"})
-    paused = server.wait(run, {"AwaitingApproval", "Failed", "Crashed"}, 400)
+    paused = server.wait(run, {"AwaitingApproval", "Failed", "Crashed"}, 500)
     assert paused.state_name == "AwaitingApproval", server.log
-    assert paused.state.message.startswith("The limit is 100.00 USD: 1")
+    assert paused.state.message.startswith("The limit is 200.00 USD: 2")
     until(lambda: not jobs_alive(server), 60, lambda: str(jobs_alive(server)))
     runs = [server.storage / "pairs" / "dear" / name for name in ("mt5-tiny", "mswitch-tiny")]
     begun = [out for out in runs if read_record(out) is not None]
     assert {read_record(out).intent for out in begun} == {"pause"}
     assert any(list(out.glob("checkpoints/*")) for out in begun)
-    assert any("at most 100.00" in x["description"] for x in server.artifacts("progress").values())
+    assert any("at most 200.00" in x["description"] for x in server.artifacts("progress").values())
 
     # Not approved: Cancelled, and nothing was started meanwhile.
     attempts = [len(read_record(out).attempts) for out in begun]
     assert answer(server, run, approve=False)["status"] == "ACCEPT"
     ended = server.wait(run, {"Cancelled", "Failed", "Crashed"})
     assert ended.state_name == "Cancelled"
-    assert ended.state.message.startswith("a cost above 100.00 USD was not approved")
+    assert ended.state.message.startswith("a cost above 200.00 USD was not approved")
     assert [len(read_record(out).attempts) for out in begun] == attempts
