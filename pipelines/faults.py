@@ -29,7 +29,9 @@ BESIDE_SHARDS_POINTS = ("corpus.after_fingerprints",)
 SUPERVISED_POINTS = ("examples.after_rows",)
 
 #: Where weights come from or go to Hugging Face's files.
-EXCHANGE_POINTS = (*_publication("import-hf"), *_publication("export-hf"))
+EXCHANGE_POINTS = tuple(
+    point for stage in ("import-hf", "export-hf", "upcycle") for point in _publication(stage)
+)
 
 #: Where whoever follows a job comes by (`flows.launch`).
 LAUNCH_POINTS = tuple(

@@ -28,6 +28,7 @@ SUBCOMMANDS = {
     "evaluate": "Evaluate a run's checkpoints per document and language.",
     "plan": "Compile a preset's training step for a TPU slice, without having one.",
     "infill": "Let a pretrained model fill the masked spans of a text.",
+    "upcycle": "Make a Switch Transformer of a trained dense model.",
     "import-hf": "Make a run of a Hugging Face mT5, T5 or Switch Transformer.",
     "export-hf": "Write a run's checkpoint for Hugging Face's transformers.",
     "report": "Compare two runs language by language: report.html, report.json, CSV.",

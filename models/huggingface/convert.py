@@ -11,7 +11,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from models.config import ModelConfig, TrainConfig, as_json
+from models.config import ModelConfig, TrainConfig
 from models.huggingface.config import read_config, write_config
 from models.huggingface.files import CONFIG, WeightFiles, write_weights
 from models.huggingface.tensors import (
@@ -24,11 +24,10 @@ from models.huggingface.tensors import (
     pieces,
 )
 from models.presets import PRESETS
-from models.training.checkpoint import Checkpoints, complete_steps, restore_parameters
-from models.training.optimizer import optimizer_of
+from models.training.checkpoint import complete_steps, restore_parameters
 from models.training.run_directory import CHECKPOINTS, model_of, read_run, train_config_of
-from models.training.run_directory import CONFIG as RUN_CONFIG
-from models.training.state import Parameters, Skeleton, TrainState, parameter_counts, unrolled
+from models.training.state import Parameters, Skeleton, parameter_counts, unrolled
+from models.training.step_zero import write_step_zero
 from pipelines import storage
 from pipelines.errors import UserError
 from pipelines.outputs import file_sha256, read_json_object, stage_output
@@ -71,28 +70,15 @@ def import_hf(directory: str | Path, out: str | Path) -> dict[str, Any]:
             return {**summary, "preset": preset, "reused": True}
         values = read_parameters(files, model)
         say("import-hf", f"{preset}: {sum(counts.values()):,} parameters from {directory}")
-        storage.write_json(
-            output.directory / RUN_CONFIG,
-            {
-                "preset": preset,
-                "model": as_json(model),
-                "train": as_json(_TRAIN),
-                "examples": None,
-                "languages": {},
-                "eval_steps": [0],
-                "config_hash": output.hash,
-                "parameters": sum(counts.values()),
-                "parameters_by_group": counts,
-                "huggingface": original,
-            },
-        )
         parameters = {name: jnp.asarray(value) for name, value in values.items()}
-        moments = optimizer_of(_TRAIN).init(parameters, skeleton.axes)
-        checkpoints = Checkpoints(output.directory / CHECKPOINTS, (0,), output.hash)
-        checkpoints.remove_leftovers()
-        if checkpoints.latest() is None:
-            checkpoints.save(TrainState(parameters, moments, jnp.zeros((), jnp.int32)), 0)
-            checkpoints.wait()
+        write_step_zero(
+            output.directory,
+            output.hash,
+            skeleton,
+            parameters,
+            preset=preset,
+            huggingface=original,
+        )
         output.publish({"parameters": sum(counts.values()), "preset": preset})
     return {**summary, "preset": preset, "reused": False}
 

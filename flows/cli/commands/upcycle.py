@@ -1,0 +1,41 @@
+"""`mswitch upcycle`: a sparse run made of a dense one."""
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import App, Parameter
+
+from flows.cli.commands.common import Json, finish
+from models.transfer.config import UpcycleConfig
+
+app = App(name="upcycle")
+
+
+@app.default
+def upcycle(
+    *,
+    run: Annotated[Path, Parameter(name="--from")],
+    examples: str,
+    out: Path,
+    step: int | None = None,
+    config: Annotated[UpcycleConfig, Parameter(name="*")] = UpcycleConfig(),  # noqa: B008
+    json: Json = False,
+) -> int:
+    """Make a Switch Transformer of a trained dense model, to train on from where that ended.
+
+    Experts are copies of the dense layers. Each sparse layer's output is scaled by one over its
+    mean gate on the given examples, so that the loss does not jump; a jump of more than 0.05 nats
+    is refused. The result is a run of step 0, like that of import-hf.
+
+        mswitch upcycle --from dense --experts 8 --examples examples --out sparse
+        mswitch finetune --from sparse --tasks examples --schedule rsqrt --out run
+
+    Args:
+        run: the dense run.
+        examples: examples in its vocabulary, to measure gates and losses on.
+        out: the new run directory.
+        step: which checkpoint; the newest by default.
+    """
+    from models.transfer.upcycle import upcycle as run_upcycle
+
+    return finish(run_upcycle(run, examples, out, config, step), json)

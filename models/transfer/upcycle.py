@@ -1,0 +1,282 @@
+"""Sparse upcycling: a Switch Transformer made of a trained dense model (Komatsuzaki et al. 2023).
+
+Each expert of a sparse layer is a copy of the dense layer in its place, everything else is copied,
+and routers are new. With top-1 routing that alone shrinks the layer's output by the probability of
+the chosen expert, about 1/E: a sudden loss of what the layer does. So the output of each sparse
+layer is scaled by one over its mean gate, measured on the given examples; the model then begins
+where the dense one ended.
+"""
+
+import dataclasses
+import os
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from models.config import ModelConfig, TrainConfig
+from models.devices import memory_explained
+from models.nn.experts import DROPLESS
+from models.nn.losses import chunked_token_losses
+from models.training.checkpoint import complete_steps, restore_parameters
+from models.training.run_directory import CHECKPOINTS, model_of, read_run, train_config_of
+from models.training.state import Parameters, Skeleton, parameter_counts, unrolled
+from models.training.step import FEATURES, routing_sums
+from models.training.step_zero import write_step_zero
+from models.transfer.config import UpcycleConfig
+from pipelines import storage
+from pipelines.errors import UserError
+from pipelines.outputs import read_manifest, stage_output
+from pipelines.progress import say
+from tasks.batches import TrainBatches, ValidationBatches
+from tasks.mixtures import Mixture
+
+STAGE = "upcycle"
+#: Nats a token by which the sparse model may begin worse than the dense one ended.
+MAX_JUMP = 0.05
+#: Gates depend on the layers before, so they are measured again with the first factors in place.
+_ROUNDS = 2
+
+Batches = Iterable[Mapping[str, np.ndarray]]
+
+
+@memory_explained()
+def upcycle(
+    run: str | Path,
+    examples: str | Path,
+    out: str | Path,
+    config: UpcycleConfig,
+    step: int | None = None,
+) -> dict[str, Any]:
+    """Make a sparse run of step 0 from a checkpoint of a dense run.
+
+    Args:
+        run: the dense run.
+        examples: examples in its vocabulary.
+        out: the new run directory.
+        config: what to make.
+        step: the checkpoint; by default the newest.
+
+    Returns:
+        Summary: stage, out, reused, preset, parameters, dense_loss, loss (nats a token).
+
+    Raises:
+        UserError: the run has experts or no such checkpoint, the examples are of another
+            vocabulary, or the loss would jump by more than `MAX_JUMP`.
+    """
+    run = Path(run)
+    described = read_run(run)
+    dense = model_of(described)
+    if dense.sparse:
+        raise UserError(f"{run} has experts already: give a dense run")
+    sparse = dataclasses.replace(
+        dense,
+        experts=config.experts,
+        sparse_every=config.sparse_every,
+        capacity_factor=config.capacity_factor,
+        router_init=config.router_init,
+    )
+    manifest = read_manifest(examples, "examples")
+    _check_vocabulary(run, described, examples, manifest)
+    step = _checkpoint(run, step)
+    identity = {
+        "run": described["config_hash"],
+        "step": step,
+        "examples": manifest["config_hash"],
+        **dataclasses.asdict(config),
+    }
+    train = TrainConfig(dtype="float32", seed=config.seed)
+    skeleton = Skeleton.of(sparse, train)
+    parameter_count = sum(parameter_counts(skeleton).values())
+    preset = f"{described['preset']}-upcycled-{config.experts}"
+    summary = {
+        "stage": STAGE,
+        "out": str(out),
+        "preset": preset,
+        "parameters": parameter_count,
+    }
+    with stage_output(out, stage=STAGE, config=identity) as output:
+        if output.complete:
+            return {**summary, "reused": True, **_losses(read_run(output.out))}
+        say(STAGE, f"{preset}: {parameter_count:,} parameters from {run}, step {step:,}")
+        stored = Skeleton.of(dense, train_config_of(described))
+        like = stored.abstract_parameters()
+        of_dense = unrolled(
+            restore_parameters(run / CHECKPOINTS, step, like, described["config_hash"])
+        )
+        validation = ValidationBatches(examples, config.batch_size)
+        held_out = [validation[index] for index in range(min(config.batches, len(validation)))]
+        training = TrainBatches(examples, config.batch_size, config.seed, Mixture(), config.batches)
+        seen = [training[index] for index in range(config.batches)]
+        dense_loss = _measurer(Skeleton.of(dense, train))(of_dense, held_out)[0]
+        measure = _measurer(skeleton)
+        parameters = expanded(of_dense, skeleton)
+        gates = np.full(len(sparse_layers(sparse)), 1 / config.experts)
+        for _ in range(_ROUNDS):
+            gates = measure(scaled(parameters, sparse, 1 / gates), seen)[1]
+        parameters = scaled(parameters, sparse, 1 / gates)
+        loss = measure(parameters, held_out)[0]
+        say(
+            STAGE,
+            f"{loss:.4f} nats a token over {len(held_out)} batches of validation text, "
+            f"{loss - dense_loss:+.4f} of the dense model's {dense_loss:.4f}; mean gates "
+            f"{gates.min():.3f} to {gates.max():.3f}",
+        )
+        if not loss - dense_loss <= MAX_JUMP:
+            raise UserError(
+                f"{run} with {config.experts} experts begins {loss - dense_loss:.3f} nats worse "
+                f"than it was, more than {MAX_JUMP}: give fewer --experts, a larger "
+                "--sparse-every, or examples that are more like its training text"
+            )
+        origin = {
+            "config_hash": described["config_hash"],
+            "step": step,
+            "preset": described["preset"],
+            "dense_loss": dense_loss,
+            "loss": loss,
+            "mean_gates": [float(gate) for gate in gates],
+        }
+        write_step_zero(
+            output.directory,
+            output.hash,
+            skeleton,
+            {name: jnp.asarray(value) for name, value in parameters.items()},
+            preset=preset,
+            examples={
+                "config_hash": manifest["config_hash"],
+                "vocabulary_sha256": manifest["vocabulary_sha256"],
+                "path": _path_from(output.out, examples),
+            },
+            languages=described["languages"],
+            upcycled=origin,
+        )
+        output.publish({"preset": preset, "parameters": parameter_count, "upcycled": origin})
+    return {**summary, "reused": False, "dense_loss": dense_loss, "loss": loss}
+
+
+def sparse_layers(model: ModelConfig) -> list[str]:
+    """Prefixes of the sparse layers' parameters, the encoder's first, unscanned."""
+    stacks = {"encoder": model.encoder_layers, "decoder": model.decoder_layers}
+    last = model.period - 1
+    return [
+        f"{stack}.periods.{period}.blocks.{last}.switch."
+        for stack, layers in stacks.items()
+        for period in range(layers // model.period)
+    ]
+
+
+def expanded(dense: Parameters, skeleton: Skeleton) -> dict[str, np.ndarray]:
+    """The dense model's parameters in a sparse one's places, experts being copies; routers drawn.
+
+    Args:
+        dense: unscanned parameters of a model that differs in experts alone.
+        skeleton: the sparse model, unscanned.
+    """
+    period = skeleton.config.period
+    # All are drawn, for a router's values depend on what is drawn before.
+    drawn = jax.jit(skeleton.initial_parameters)()
+    values = {}
+    for name, shape in skeleton.shapes.items():
+        if ".router." in name:
+            values[name] = np.asarray(drawn[name])
+            continue
+        source = dense[_dense_name(name, period)]
+        values[name] = np.broadcast_to(np.asarray(source, np.float32), shape.shape)
+    return values
+
+
+def _dense_name(name: str, period: int) -> str:
+    """Where a dense model has what a sparse one has as `name`."""
+    stack, repeated, rest = name.partition(".periods.")
+    if not repeated:
+        return name
+    index, _, block, rest = rest.split(".", 3)
+    layer = int(index) * period + int(block)
+    if rest.startswith("switch."):
+        rest = f"feed_forward.{rest.removeprefix('switch.')}.kernel"
+    return f"{stack}.periods.{layer}.blocks.0.{rest}"
+
+
+def scaled(
+    parameters: Mapping[str, np.ndarray], model: ModelConfig, factors: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Parameters with the output of each sparse layer multiplied by its factor."""
+    changed = dict(parameters)
+    for prefix, factor in zip(sparse_layers(model), factors, strict=True):
+        changed[f"{prefix}wo"] = parameters[f"{prefix}wo"] * np.float32(factor)
+    return changed
+
+
+def _measurer(
+    skeleton: Skeleton,
+) -> Callable[[Mapping[str, Any], Batches], tuple[float, np.ndarray]]:
+    """`(parameters, batches) -> (nats a token, mean gate of each sparse layer)`, without drops."""
+
+    @jax.jit
+    def sums(parameters: Parameters, batch: Mapping[str, jax.Array]):
+        with skeleton.matmul_precision():
+            model = skeleton.merge(parameters)
+            capacities = (DROPLESS, DROPLESS) if skeleton.config.sparse else None
+            x, stats = model(
+                batch["encoder_input_tokens"],
+                batch["decoder_input_tokens"],
+                batch["decoder_target_tokens"],
+                capacities=capacities,
+            )
+            kernel, scale = model.logits_kernel()
+            losses, _ = chunked_token_losses(x, kernel, scale, batch["decoder_target_tokens"], 1)
+        weights = batch["decoder_loss_weights"]
+        routing = routing_sums(stats) if stats else {"confidence": 0.0, "tokens": 1.0}
+        found = ((losses * weights).sum(), weights.sum())
+        return *found, routing["confidence"], routing["tokens"]
+
+    def measure(parameters: Mapping[str, Any], batches: Batches) -> tuple[float, np.ndarray]:
+        on_device = {name: jnp.asarray(value) for name, value in parameters.items()}
+        parts = [
+            jax.device_get(sums(on_device, {name: batch[name] for name in FEATURES}))
+            for batch in batches
+        ]
+        nats, tokens, gates, routed = (
+            np.sum([np.asarray(part[i], float) for part in parts], axis=0) for i in range(4)
+        )
+        return float(nats / tokens), gates / routed
+
+    return measure
+
+
+def _checkpoint(run: Path, step: int | None) -> int:
+    steps = complete_steps(run / CHECKPOINTS)
+    if not steps:
+        raise UserError(f"{run} has no checkpoint yet: train it first")
+    if step is not None and step not in steps:
+        known = ", ".join(map(str, steps))
+        raise UserError(f"{run} has no checkpoint of step {step}: choose among {known}")
+    return steps[-1] if step is None else step
+
+
+def _check_vocabulary(
+    run: Path, described: Mapping[str, Any], examples: str | Path, manifest: Mapping[str, Any]
+) -> None:
+    known = described["examples"]
+    if known is not None and known["vocabulary_sha256"] != manifest["vocabulary_sha256"]:
+        raise UserError(
+            f"{run} was trained with another vocabulary than that of {examples}: give examples "
+            "built with its own"
+        )
+    rows, pieces = described["model"]["vocabulary_size"], manifest["vocabulary_size"]
+    if rows < pieces:
+        raise UserError(
+            f"{run} has {rows:,} rows for the {pieces:,} pieces of {examples}: give examples built "
+            "with the vocabulary that its model came with"
+        )
+
+
+def _path_from(out: Path, examples: str | Path) -> str:
+    return str(examples) if storage.is_remote(examples) else os.path.relpath(examples, out)
+
+
+def _losses(described: Mapping[str, Any]) -> dict[str, float]:
+    return {name: described["upcycled"][name] for name in ("dense_loss", "loss")}

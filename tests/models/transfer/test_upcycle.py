@@ -1,0 +1,203 @@
+"""A dense run becomes a sparse one that begins where the dense one ended."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from example_files import write_examples
+
+from models.config import EvaluateConfig, ModelChanges, TrainConfig
+from models.evaluation.evaluate import evaluate
+from models.nn.experts import DROPLESS
+from models.training.checkpoint import restore_parameters
+from models.training.run_directory import CHECKPOINTS, model_of, read_run, train_config_of
+from models.training.state import Skeleton, unrolled
+from models.training.train import train
+from models.transfer import upcycle as module
+from models.transfer.config import UpcycleConfig
+from models.transfer.upcycle import expanded, scaled, sparse_layers, upcycle
+from pipelines.errors import UserError
+
+SMALL = UpcycleConfig(experts=4, batches=2, batch_size=8)
+
+
+@pytest.fixture(scope="module")
+def examples(tmp_path_factory):
+    out = tmp_path_factory.mktemp("examples") / "examples"
+    return write_examples(out, {"de": [40], "sw": [40]}, 16, 512, validation=16)
+
+
+@pytest.fixture(scope="module")
+def dense(examples, tmp_path_factory):
+    """Trained for as long as it takes that its layers do something."""
+    out = tmp_path_factory.mktemp("runs") / "dense"
+    config = TrainConfig(
+        steps=30, batch_size=8, warmup_steps=50, dtype="float32", evaluations=2, scan_layers=True
+    )
+    train("mt5-tiny", examples, out, config, changes=ModelChanges(d_ff=64))
+    return out
+
+
+@pytest.fixture(scope="module")
+def sparse(dense, examples, tmp_path_factory):
+    out = tmp_path_factory.mktemp("upcycled") / "sparse"
+    return out, upcycle(dense, examples, out, SMALL)
+
+
+def parameters_of(run, step):
+    described = read_run(run)
+    like = Skeleton.of(model_of(described), train_config_of(described)).abstract_parameters()
+    return unrolled(restore_parameters(run / CHECKPOINTS, step, like))
+
+
+def nats(run):
+    import pyarrow.parquet as pq
+
+    [path] = (run / "eval").glob("0.parquet")
+    table = pq.read_table(path)
+    return np.sum(table["nats"]) / np.sum(table["target_tokens"])
+
+
+def test_it_is_a_run_that_can_be_evaluated(sparse, examples):
+    out, summary = sparse
+    evaluate(out, examples, EvaluateConfig(batch_size=8))
+    # Over the same two batches of validation text, of which there are but 32 sequences.
+    assert len(list((out / "eval").glob("*.parquet"))) == 1
+    assert summary["parameters"] == read_run(out)["parameters"]
+    assert abs(summary["loss"] - summary["dense_loss"]) < module.MAX_JUMP
+    assert nats(out) == pytest.approx(summary["loss"], abs=0.05)
+
+
+def test_what_is_not_an_expert_is_the_dense_models_to_the_bit(sparse, dense):
+    before, after = parameters_of(dense, 30), parameters_of(sparse[0], 0)
+    of_sparse = [name for name in after if ".switch." in name]
+    assert len(of_sparse) == 2 * 4  # a router and three kernels of one layer in each stack
+    for name, value in after.items():
+        if name in of_sparse:
+            continue
+        stack, _, rest = name.partition(".periods.")
+        source = name
+        if rest:
+            _, block, rest = rest.removeprefix("0.").split(".", 2)
+            source = f"{stack}.periods.{block}.blocks.0.{rest}"
+        assert np.array_equal(value, before[source]), name
+
+
+def test_experts_are_copies_scaled_by_the_mean_gate(sparse, dense):
+    before, after = parameters_of(dense, 30), parameters_of(sparse[0], 0)
+    gates = read_run(sparse[0])["upcycled"]["mean_gates"]
+    assert all(1 / 4 < gate < 1 for gate in gates)
+    for stack, gate in zip(("encoder", "decoder"), gates, strict=True):
+        layer = f"{stack}.periods.1.blocks.0.feed_forward."
+        expert = f"{stack}.periods.0.blocks.1.switch."
+        for number in range(4):
+            for kernel in ("wi_0", "wi_1"):
+                wanted = before[f"{layer}{kernel}.kernel"]
+                assert np.array_equal(after[expert + kernel][number], wanted)
+            np.testing.assert_allclose(
+                after[f"{expert}wo"][number], before[f"{layer}wo.kernel"] / gate, rtol=1e-6
+            )
+
+
+def test_plain_copies_are_further_from_the_dense_model(sparse, dense, examples):
+    """Without the scale the layers are four times too small."""
+    batch = module.ValidationBatches(examples, 8)[0]
+    tokens = [
+        batch[f"{name}_tokens"] for name in ("encoder_input", "decoder_input", "decoder_target")
+    ]
+
+    def hidden(run, parameters):
+        skeleton = Skeleton.of(model_of(read_run(run)), TrainConfig(dtype="float32"))
+        capacities = (DROPLESS, DROPLESS) if skeleton.config.sparse else None
+        values = {name: jnp.asarray(value) for name, value in parameters.items()}
+        return skeleton.merge(values)(*tokens, capacities=capacities)[0]
+
+    out = sparse[0]
+    of_dense = parameters_of(dense, 30)
+    skeleton = Skeleton.of(model_of(read_run(out)), TrainConfig(dtype="float32"))
+    wanted = hidden(dense, of_dense)
+    copied = hidden(out, expanded(of_dense, skeleton)) - wanted
+    upcycled = hidden(out, parameters_of(out, 0)) - wanted
+    assert np.linalg.norm(upcycled) < 0.4 * np.linalg.norm(copied)
+
+
+@pytest.mark.parametrize("every", [1, 2])
+def test_one_expert_is_the_identity(dense, examples, tmp_path, every):
+    config = dataclasses.replace(SMALL, experts=1, sparse_every=every)
+    summary = upcycle(dense, examples, tmp_path / "one", config)
+    assert summary["loss"] == pytest.approx(summary["dense_loss"], abs=1e-6)
+    assert read_run(tmp_path / "one")["upcycled"]["mean_gates"] == [1.0] * (4 // every)
+
+
+def test_layers_of_every_period():
+    model = dataclasses.replace(
+        Skeleton.of(module.ModelConfig(), TrainConfig()).config,
+        experts=2, sparse_every=2, encoder_layers=4, decoder_layers=2,
+    )  # fmt: skip
+    assert sparse_layers(model) == [
+        "encoder.periods.0.blocks.1.switch.",
+        "encoder.periods.1.blocks.1.switch.",
+        "decoder.periods.0.blocks.1.switch.",
+    ]
+    kernels = {f"{prefix}wo": np.ones((2, 1, 1), np.float32) for prefix in sparse_layers(model)}
+    changed = scaled(kernels, model, np.array([2.0, 3.0, 4.0]))
+    assert [changed[name].max() for name in kernels] == [2, 3, 4]
+
+
+def test_the_same_again_does_nothing_and_another_setting_is_refused(sparse, dense, examples):
+    out, summary = sparse
+    again = upcycle(dense, examples, out, SMALL)
+    assert again == {**summary, "reused": True}
+    with pytest.raises(UserError, match="made with other settings"):
+        upcycle(dense, examples, out, dataclasses.replace(SMALL, experts=2))
+
+
+def test_the_same_bytes_each_time(sparse, dense, examples, tmp_path):
+    upcycle(dense, examples, tmp_path / "again", SMALL)
+    first, second = parameters_of(sparse[0], 0), parameters_of(tmp_path / "again", 0)
+    assert all(np.array_equal(value, second[name]) for name, value in first.items())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("point", ["upcycle.before_marker", "upcycle.before_publish"])
+def test_killed_it_goes_on_with_the_same_bytes(point, sparse, dense, examples, tmp_path):
+    command = [sys.executable, "-m", "flows.cli.main", "upcycle", "--from", dense, "--out",
+               tmp_path / "again", "--examples", examples, "--experts", "4", "--batches", "2",
+               "--batch-size", "8", "--json"]  # fmt: skip
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    killed = subprocess.run(command, env={**environment, "MSWITCH_FAULT": point}, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert not (tmp_path / "again").exists()
+    done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE)
+    loss = json.loads(done.stdout.splitlines()[-1])["loss"]
+    assert loss == pytest.approx(sparse[1]["loss"], rel=1e-6)
+    first, second = parameters_of(sparse[0], 0), parameters_of(tmp_path / "again", 0)
+    for name, value in first.items():
+        np.testing.assert_allclose(second[name], value, rtol=1e-5, err_msg=name)
+
+
+def test_refusals(sparse, dense, examples, tmp_path):
+    out = tmp_path / "out"
+    with pytest.raises(UserError, match="has experts already: give a dense run"):
+        upcycle(sparse[0], examples, out, SMALL)
+    with pytest.raises(UserError, match="no checkpoint of step 17: choose among"):
+        upcycle(dense, examples, out, SMALL, step=17)
+    with pytest.raises(UserError, match="--encoder-layers 2 is not a multiple of 3"):
+        upcycle(dense, examples, out, dataclasses.replace(SMALL, sparse_every=3))
+    other = write_examples(tmp_path / "other", {"de": [9]}, 16, 640, validation=9)
+    with pytest.raises(UserError, match="trained with another vocabulary than that of"):
+        upcycle(dense, other, out, SMALL)
+    assert not out.exists()
+
+
+def test_a_jump_is_refused(dense, examples, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "MAX_JUMP", -1.0)
+    with pytest.raises(UserError, match=r"begins -?0\.\d+ nats worse than it was, more than -1"):
+        upcycle(dense, examples, tmp_path / "out", SMALL)
+    assert not (tmp_path / "out").exists()
