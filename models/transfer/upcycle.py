@@ -21,8 +21,15 @@ from models.config import ModelConfig, TrainConfig
 from models.devices import memory_explained
 from models.nn.experts import DROPLESS
 from models.nn.losses import chunked_token_losses
-from models.training.checkpoint import complete_steps, restore_parameters
-from models.training.run_directory import CHECKPOINTS, model_of, read_run, train_config_of
+from models.training.checkpoint import restore_parameters
+from models.training.origin import find_origin
+from models.training.run_directory import (
+    CHECKPOINTS,
+    check_vocabulary,
+    model_of,
+    read_run,
+    train_config_of,
+)
 from models.training.state import Parameters, Skeleton, parameter_counts, unrolled
 from models.training.step import FEATURES, routing_sums
 from models.training.step_zero import write_step_zero
@@ -39,6 +46,7 @@ STAGE = "upcycle"
 MAX_JUMP = 0.05
 #: Gates depend on the layers before, so they are measured again with the first factors in place.
 _ROUNDS = 2
+_LOSSES = ("dense_loss", "loss")
 
 Batches = Iterable[Mapping[str, np.ndarray]]
 
@@ -80,11 +88,10 @@ def upcycle(
         router_init=config.router_init,
     )
     manifest = read_manifest(examples, "examples")
-    _check_vocabulary(run, described, examples, manifest)
-    step = _checkpoint(run, step)
+    check_vocabulary(run, described, examples, manifest)
+    origin = find_origin(run, step, keep_moments=False)
     identity = {
-        "run": described["config_hash"],
-        "step": step,
+        "origin": origin.identity,
         "examples": manifest["config_hash"],
         **dataclasses.asdict(config),
     }
@@ -100,45 +107,34 @@ def upcycle(
     }
     with stage_output(out, stage=STAGE, config=identity) as output:
         if output.complete:
-            return {**summary, "reused": True, **_losses(read_run(output.out))}
-        say(STAGE, f"{preset}: {parameter_count:,} parameters from {run}, step {step:,}")
+            before = read_run(output.out)["upcycled"]
+            return {**summary, "reused": True, **{name: before[name] for name in _LOSSES}}
+        say(STAGE, f"{preset}: {parameter_count:,} parameters from {run}, step {origin.step:,}")
         stored = Skeleton.of(dense, train_config_of(described))
         like = stored.abstract_parameters()
         of_dense = unrolled(
-            restore_parameters(run / CHECKPOINTS, step, like, described["config_hash"])
+            restore_parameters(run / CHECKPOINTS, origin.step, like, described["config_hash"])
         )
         validation = ValidationBatches(examples, config.batch_size)
         held_out = [validation[index] for index in range(min(config.batches, len(validation)))]
         training = TrainBatches(examples, config.batch_size, config.seed, Mixture(), config.batches)
         seen = [training[index] for index in range(config.batches)]
-        dense_loss = _measurer(Skeleton.of(dense, train))(of_dense, held_out)[0]
-        measure = _measurer(skeleton)
-        parameters = expanded(of_dense, skeleton)
-        gates = np.full(len(sparse_layers(sparse)), 1 / config.experts)
-        for _ in range(_ROUNDS):
-            gates = measure(scaled(parameters, sparse, 1 / gates), seen)[1]
-        parameters = scaled(parameters, sparse, 1 / gates)
-        loss = measure(parameters, held_out)[0]
+        parameters, found = _calibrated(
+            of_dense, Skeleton.of(dense, train), skeleton, seen, held_out
+        )
+        jump = found["loss"] - found["dense_loss"]
         say(
             STAGE,
-            f"{loss:.4f} nats a token over {len(held_out)} batches of validation text, "
-            f"{loss - dense_loss:+.4f} of the dense model's {dense_loss:.4f}; mean gates "
-            f"{gates.min():.3f} to {gates.max():.3f}",
+            f"{found['loss']:.4f} nats a token over {len(held_out)} batches of validation text, "
+            f"{jump:+.4f} of the dense model's {found['dense_loss']:.4f}; mean gates "
+            f"{min(found['mean_gates']):.3f} to {max(found['mean_gates']):.3f}",
         )
-        if not loss - dense_loss <= MAX_JUMP:
+        if not jump <= MAX_JUMP:
             raise UserError(
-                f"{run} with {config.experts} experts begins {loss - dense_loss:.3f} nats worse "
-                f"than it was, more than {MAX_JUMP}: give fewer --experts, a larger "
-                "--sparse-every, or examples that are more like its training text"
+                f"{run} with {config.experts} experts begins {jump:.3f} nats worse than it was, "
+                f"more than {MAX_JUMP}: give fewer --experts, a larger --sparse-every, or examples "
+                "that are more like its training text"
             )
-        origin = {
-            "config_hash": described["config_hash"],
-            "step": step,
-            "preset": described["preset"],
-            "dense_loss": dense_loss,
-            "loss": loss,
-            "mean_gates": [float(gate) for gate in gates],
-        }
         write_step_zero(
             output.directory,
             output.hash,
@@ -151,10 +147,28 @@ def upcycle(
                 "path": _path_from(output.out, examples),
             },
             languages=described["languages"],
-            upcycled=origin,
+            origin={**origin.identity, "path": os.path.relpath(run, output.out)},
+            upcycled=found,
         )
-        output.publish({"preset": preset, "parameters": parameter_count, "upcycled": origin})
-    return {**summary, "reused": False, "dense_loss": dense_loss, "loss": loss}
+        output.publish({"preset": preset, "parameters": parameter_count, "upcycled": found})
+    return {**summary, "reused": False, **{name: found[name] for name in _LOSSES}}
+
+
+def _calibrated(
+    of_dense: Parameters, dense: Skeleton, sparse: Skeleton, seen: Batches, held_out: Batches
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """The sparse model's parameters, and both models' losses on `held_out`, and the mean gates."""
+    measure = _measurer(sparse)
+    parameters = expanded(of_dense, sparse)
+    gates = np.full(len(sparse_layers(sparse.config)), 1 / sparse.config.experts)
+    for _ in range(_ROUNDS):
+        gates = measure(scaled(parameters, sparse.config, 1 / gates), seen)[1]
+    parameters = scaled(parameters, sparse.config, 1 / gates)
+    return parameters, {
+        "dense_loss": _measurer(dense)(of_dense, held_out)[0],
+        "loss": measure(parameters, held_out)[0],
+        "mean_gates": [float(gate) for gate in gates],
+    }
 
 
 def sparse_layers(model: ModelConfig) -> list[str]:
@@ -247,36 +261,5 @@ def _measurer(
     return measure
 
 
-def _checkpoint(run: Path, step: int | None) -> int:
-    steps = complete_steps(run / CHECKPOINTS)
-    if not steps:
-        raise UserError(f"{run} has no checkpoint yet: train it first")
-    if step is not None and step not in steps:
-        known = ", ".join(map(str, steps))
-        raise UserError(f"{run} has no checkpoint of step {step}: choose among {known}")
-    return steps[-1] if step is None else step
-
-
-def _check_vocabulary(
-    run: Path, described: Mapping[str, Any], examples: str | Path, manifest: Mapping[str, Any]
-) -> None:
-    known = described["examples"]
-    if known is not None and known["vocabulary_sha256"] != manifest["vocabulary_sha256"]:
-        raise UserError(
-            f"{run} was trained with another vocabulary than that of {examples}: give examples "
-            "built with its own"
-        )
-    rows, pieces = described["model"]["vocabulary_size"], manifest["vocabulary_size"]
-    if rows < pieces:
-        raise UserError(
-            f"{run} has {rows:,} rows for the {pieces:,} pieces of {examples}: give examples built "
-            "with the vocabulary that its model came with"
-        )
-
-
 def _path_from(out: Path, examples: str | Path) -> str:
     return str(examples) if storage.is_remote(examples) else os.path.relpath(examples, out)
-
-
-def _losses(described: Mapping[str, Any]) -> dict[str, float]:
-    return {name: described["upcycled"][name] for name in ("dense_loss", "loss")}
