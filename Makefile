@@ -12,9 +12,9 @@ FLINK := 1.19.3
 BEAM_FLINK := 2.62.0
 PRISM := $(shell sed -n 's/^apache-beam==\([0-9.]*\).*/\1/p' requirements.txt)
 
-.PHONY: help docs setup setup-flink flink setup-prism setup-plan setup-slurm demo test lint format requirements clean \
+.PHONY: help docs setup setup-flink flink setup-prism setup-plan setup-slurm setup-postgres demo test lint format requirements clean \
 	bench bench-examples bench-statistics bench-models bench-tables bench-gap bench-width bench-plan bench-langid fuzz \
-	test-slow test-server test-kill test-training test-learning test-plan test-card test-parity parity-fixtures test-flink test-prism test-slurm test-dataflow
+	test-slow test-server test-postgres test-kill test-training test-learning test-plan test-card test-parity parity-fixtures test-flink test-prism test-slurm test-dataflow
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -88,6 +88,14 @@ test-training: $(READY)  ## Training: killed, packed, on meshes, in jobs, with b
 
 test-server: $(READY)  ## Flows on a Prefect server: forms, schedules, logs, Suspend, Cancel, deaths
 	@$(BIN)/python -m pytest -m server tests/flows
+
+setup-postgres:  ## PostgreSQL, from Debian's packages (needs root)
+	@command -v initdb >/dev/null || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || { apt-get update -qq \
+		&& apt-get install -y -qq --no-install-recommends postgresql >/dev/null; }
+
+test-postgres: $(READY)  ## The tests of test-server, with the server's database in PostgreSQL
+	@$(MAKE) --no-print-directory setup-postgres || echo "[setup] no PostgreSQL: the tests will be skipped"
+	@MSWITCH_TEST_POSTGRES=1 $(BIN)/python -m pytest -m server tests/flows -rs
 
 test-learning: $(READY)  ## What Switch learns faster than its dense twin, three seeds
 	@$(BIN)/python -m pytest -s -m learning tests/models/training

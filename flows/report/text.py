@@ -274,11 +274,9 @@ def options(config: Mapping[str, Any]) -> str:
 
 def mixture(attributes: Mapping[str, Any]) -> str:
     """The attributes of a mixture that are set, in a line."""
-    said = {
-        key: value
-        for key, value in attributes.items()
-        if value or (key == "alpha" and not attributes.get("weights"))
-    }
+    said = {key: value for key, value in attributes.items() if value or key == "alpha"}
+    if "weights" in said:  # they take the place of alpha
+        said.pop("alpha", None)
     return "; ".join(f"{key} = {_joined(value)}" for key, value in said.items())
 
 

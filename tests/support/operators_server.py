@@ -1,4 +1,7 @@
-"""`mswitch deploy --serve` with a home of its own, and what tests ask its server."""
+"""`mswitch deploy --serve` with a home of its own, and what tests ask its server.
+
+Its database is SQLite, or where $MSWITCH_TEST_POSTGRES is set, a PostgreSQL server for the tests.
+"""
 
 import contextlib
 import dataclasses
@@ -14,10 +17,12 @@ from typing import Any
 from uuid import UUID
 
 import httpx
+from local_postgres import postgres
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
+POSTGRES = "MSWITCH_TEST_POSTGRES" in os.environ
 START_SECS = 400
 TOML = """
 server = "http://127.0.0.1:{port}/api"
@@ -120,6 +125,17 @@ def served(directory: Path, toml: str = "", **more: str) -> Iterator[Served]:
         toml: what is added to this.
         more: further variables of their environment.
     """
+    with contextlib.ExitStack() as stack:
+        if POSTGRES:
+            more["PREFECT_API_DATABASE_CONNECTION_URL"] = stack.enter_context(postgres())
+        made = stack.enter_context(_served(directory, toml, **more))
+        # On SQLite the tests would pass too.
+        assert (directory / "prefect" / "prefect.db").exists() != POSTGRES
+        yield made
+
+
+@contextlib.contextmanager
+def _served(directory: Path, toml: str, **more: str) -> Iterator[Served]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
