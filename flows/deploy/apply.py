@@ -20,7 +20,7 @@ from prefect.client.schemas.objects import ConcurrencyOptions, StateType
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.events.actions import ActionTypesOrUnknown, ChangeFlowRunState
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
-from prefect.exceptions import ObjectNotFound
+from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows.deploy.deployments import (
@@ -96,13 +96,20 @@ def server(operators: Operators) -> Iterator[SyncPrefectClient]:
     """A client of the server.
 
     Raises:
-        UserError: it does not answer.
+        UserError: it does not answer, or asks for a password.
     """
     address = str(operators.server)
     with temporary_settings({PREFECT_API_URL: address}), get_client(sync_client=True) as client:
         try:
             client.hello()
             yield client
+        except PrefectHTTPStatusError as error:
+            if error.response.status_code != httpx.codes.UNAUTHORIZED:
+                raise
+            raise UserError(
+                f"the Prefect server {address} asks for a password: give user:password as "
+                "PREFECT_API_AUTH_STRING in the environment"
+            ) from error
         except httpx.TransportError as error:
             raise UserError(
                 f"the Prefect server {address} does not answer ({type(error).__name__}): start it "

@@ -9,7 +9,9 @@ import time
 from pathlib import Path
 from typing import NoReturn
 
-from flows.deploy.apply import deploy, server
+import httpx
+
+from flows.deploy.apply import deploy
 from flows.operators.profile import Operators
 from pipelines.errors import UserError
 from pipelines.progress import say
@@ -77,11 +79,10 @@ def _is_alive(pid: int) -> bool:
 
 
 def _answers(operators: Operators) -> bool:
-    try:
-        with server(operators):
-            return True
-    except UserError:
-        return False
+    with contextlib.suppress(httpx.TransportError):
+        httpx.get(f"{operators.server}/health")
+        return True
+    return False
 
 
 def _check(running: dict[str, subprocess.Popen[bytes]]) -> None:

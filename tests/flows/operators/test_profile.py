@@ -1,6 +1,8 @@
 """operators.toml, the table of deployments and prefect.yaml."""
 
 import re
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 import yaml
@@ -103,6 +105,25 @@ def test_a_server_that_does_not_answer_is_one_line(tmp_path, capsys):
     assert main(["deploy", "--operators", str(path)]) == 2
 
     assert "the Prefect server http://127.0.0.1:9/api does not answer" in capsys.readouterr().err
+
+
+def test_a_server_that_asks_for_a_password_is_one_line(tmp_path, capsys):
+    class Refusing(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(401)
+            self.end_headers()
+            self.wfile.write(b"{}")
+
+    with HTTPServer(("127.0.0.1", 0), Refusing) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        path = written(tmp_path, f'server = "http://127.0.0.1:{server.server_port}/api"')
+        code = main(["deploy", "--operators", str(path)])
+        server.shutdown()
+
+    error = capsys.readouterr().err
+    assert code == 2
+    assert "asks for a password: give user:password as PREFECT_API_AUTH_STRING" in error
+    assert "Traceback" not in error
 
 
 def test_options_that_exclude_each_other(capsys):
