@@ -46,6 +46,9 @@ LAUNCH_POINTS = tuple(
     )
 )
 
+#: Where a run's answers are written.
+PREDICT_POINTS = ("predict.before_rename",)
+
 #: The others, in the order in which a demo comes by them.
 FAULT_POINTS = (
     *_publication("sample"),
@@ -77,7 +80,7 @@ def fault_point(name: str) -> None:
     In a worker process (`pipelines.local_pool`) the one that started it is killed first.
     """
     known = FAULT_POINTS + GROWTH_POINTS + MODERN_POINTS + BESIDE_SHARDS_POINTS + EXCHANGE_POINTS
-    if name not in known + LAUNCH_POINTS + SUPERVISED_POINTS:
+    if name not in known + LAUNCH_POINTS + SUPERVISED_POINTS + PREDICT_POINTS:
         raise ValueError(f"unknown fault point {name!r}; add it to FAULT_POINTS")
     if os.environ.get(VARIABLE) == name:
         parent = multiprocessing.parent_process()

@@ -26,6 +26,7 @@ SUBCOMMANDS = {
     "train": "Pretrain a preset on an examples directory.",
     "finetune": "Train on with the parameters of a run, on tasks or other text.",
     "evaluate": "Evaluate a run's checkpoints per document and language.",
+    "predict": "Predict tasks with a run, score each language, choose the checkpoint.",
     "plan": "Compile a preset's training step for a TPU slice, without having one.",
     "infill": "Let a pretrained model fill the masked spans of a text.",
     "upcycle": "Make a Switch Transformer of a trained dense model.",

@@ -1,0 +1,72 @@
+"""`mswitch predict`: what a run answers, its metrics, and the choice of its checkpoint."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import App, Parameter
+
+from flows.cli.commands.common import Json, print_result
+from models.inference.generate import PredictConfig
+from pipelines.errors import UserError
+
+app = App(name="predict")
+
+
+@app.default
+def predict(
+    *,
+    run: Path,
+    tasks: str | None = None,
+    split: Literal["train", "validation", "test"] = "validation",
+    step: int | None = None,
+    select: Annotated[bool, Parameter(negative="")] = False,
+    again: Annotated[bool, Parameter(negative="")] = False,
+    text: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
+    input: Path | None = None,
+    config: Annotated[PredictConfig, Parameter(name="*")] = PredictConfig(),  # noqa: B008
+    json: Json = False,
+) -> int:
+    """Write predictions as Parquet, and metrics per language with intervals as JSON and a table.
+
+    They are in RUN/predictions. The checkpoint is chosen on validation, and test is read once:
+
+        mswitch predict --run tuned --select
+        mswitch predict --run tuned --split test
+
+    A closed set of labels is scored by likelihood; other tasks are decoded. With --text or --input
+    it answers what you give, one answer a line:
+
+        mswitch predict --run tuned --text "translate English to German: That is good."
+
+    Args:
+        run: a run directory, fine-tuned or not.
+        tasks: a directory of supervised examples; by default those the run was trained on.
+        split: the examples to predict.
+        step: the checkpoint; by default the selected one, or the last where none is.
+        select: predict validation with every kept checkpoint, and choose the best.
+        again: read test from another step than before; the report counts it.
+        text: inputs as the task's template makes them, instead of a split.
+        input: a file of such inputs, one a line.
+    """
+    from models.inference import predict as of_run
+    from models.inference.scores import format_scores
+
+    texts = list(text or [])
+    if input is not None:
+        try:
+            texts += input.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"--input {input} cannot be read: {error}") from error
+    if text is not None or input is not None:
+        found = of_run.answer(run, tasks, texts, config, step=step)
+        return print_result(found, "\n".join(one["prediction"] for one in found["texts"]), json)
+    if select:
+        if step is not None or split != "validation":
+            raise UserError("--select looks at every step on validation: leave out --step, --split")
+        found = of_run.select(run, tasks, config)
+        head = f"{run}: step {found['step']:,} is selected\n"
+    else:
+        found = of_run.predict(run, tasks, split, config, step=step, again=again)
+        reads = f", test read {found['test_reads']} times" if "test_reads" in found else ""
+        head = f"{found['out']}: step {found['step']:,}{reads}\n"
+    return print_result(found, head + format_scores(found, list(found["mean"])), json)

@@ -1,0 +1,213 @@
+"""Answers to many texts: batches of like lengths, decoded on one device or several.
+
+Inputs are sorted by length and padded to a power of two, so that few programs are compiled and
+little padding is computed. What is written for a text depends on no other text of its batch.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import sentencepiece
+from jax.sharding import NamedSharding, PartitionSpec
+from jaxtyping import Array
+
+from models.config import AtLeastZero, Precision
+from models.inference.beam import make_beam_decoder
+from models.inference.decode import make_decoder
+from models.inference.labels import make_label_scorer
+from models.partitioning import make_mesh
+from models.training.run_directory import model_of, train_config_of
+from models.training.state import Parameters, Skeleton
+from pipelines.errors import UserError
+from pipelines.progress import Progress
+from pipelines.special_tokens import EOS_ID, PAD_ID
+from pipelines.validation import Count, check_fields
+
+#: The shortest length that inputs are padded to.
+SHORTEST = 32
+
+DecodeName = Literal["greedy", "beam", "labels"]
+#: `(parameters, inputs [B, M]) -> (tokens [B, T], or labels' numbers [B], and scores [B])`.
+Answer = Callable[[Parameters, Array], tuple[Array, Array]]
+
+
+@dataclasses.dataclass(frozen=True)
+class PredictConfig:
+    """How answers are found.
+
+    Attributes:
+        decode: `greedy` takes the likeliest token each time; `beam` searches, as T5X does; `labels`
+            takes the likeliest of a closed set. By default labels where the task has them, and
+            greedy where not.
+        beams: outputs that a beam search keeps of each row.
+        alpha: a beam search divides log-probabilities by ((5 + tokens) / 6) ** alpha.
+        batch_size: rows of a batch, over all devices; it does not change what is written.
+        limit: predict only the first so many rows of each language.
+        dtype: compute type; None takes the run's own.
+        data_parallel: devices among which the rows of a batch are divided.
+    """
+
+    decode: DecodeName | None = None
+    beams: Count = 4
+    alpha: AtLeastZero = 0.6
+    batch_size: Count = 32
+    limit: Count | None = None
+    dtype: Precision | None = None
+    data_parallel: Count = 1
+
+    def __post_init__(self):
+        check_fields(self)
+        if self.batch_size % self.data_parallel:
+            raise UserError(
+                f"--batch-size {self.batch_size} is not a multiple of --data-parallel "
+                f"{self.data_parallel}"
+            )
+
+
+class Generator:
+    """A run's model and its vocabulary, ready to answer.
+
+    Args:
+        described: the run's config.json.
+        processor: its vocabulary.
+        config: how to answer.
+        targets_length: most tokens of an answer.
+        labels: the closed set of answers, for `decode = "labels"`.
+
+    Raises:
+        UserError: there are fewer devices than asked for.
+    """
+
+    def __init__(
+        self,
+        described: Mapping[str, Any],
+        processor: sentencepiece.SentencePieceProcessor,
+        config: PredictConfig,
+        targets_length: int,
+        labels: Sequence[str] | None,
+    ):
+        train = train_config_of(described)
+        train = dataclasses.replace(
+            train,
+            dtype=config.dtype or train.dtype,
+            microbatches=1,
+            data_parallel=config.data_parallel,
+            expert_parallel=1,
+            model_parallel=1,
+        )
+        self._mesh = make_mesh(train)
+        self._skeleton = Skeleton.of(model_of(described), train)
+        self._processor, self._batch_size = processor, config.batch_size
+        self._labels = labels if config.decode == "labels" else None
+        answer = self._answer(config, targets_length)
+        if self._mesh is not None:
+            rows = PartitionSpec("data")
+            answer = jax.shard_map(
+                answer,
+                mesh=self._mesh,
+                in_specs=(PartitionSpec(), rows),
+                out_specs=rows,
+                check_vma=False,
+            )
+        self._compiled = jax.jit(answer)
+
+    def _answer(self, config: PredictConfig, length: int) -> Answer:
+        pieces = self._processor.GetPieceSize()
+        if self._labels is not None:
+            tokens = [[*self._processor.EncodeAsIds(label), EOS_ID] for label in self._labels]
+            score = make_label_scorer(self._skeleton, tokens)
+
+            def likeliest(parameters: Parameters, inputs: Array) -> tuple[Array, Array]:
+                scores = score(parameters, inputs)
+                return scores.argmax(axis=-1), scores.max(axis=-1)
+
+            return likeliest
+        if config.decode == "beam":
+            search = make_beam_decoder(
+                self._skeleton, length, config.beams, alpha=config.alpha, pieces=pieces
+            )
+
+            def best(parameters: Parameters, inputs: Array) -> tuple[Array, Array]:
+                found = search(parameters, inputs)
+                return found.tokens[:, 0], found.scores[:, 0]
+
+            return best
+        decode = make_decoder(self._skeleton, length, pieces=pieces)
+
+        def greedy(parameters: Parameters, inputs: Array) -> tuple[Array, Array]:
+            tokens, scores = decode(parameters, inputs, jax.random.key(0))
+            return tokens, scores
+
+        return greedy
+
+    def abstract_parameters(self) -> Parameters:
+        """Shapes to restore into: each device has all."""
+        like = self._skeleton.abstract_parameters()
+        if self._mesh is None:
+            return like
+        whole = NamedSharding(self._mesh, PartitionSpec())
+        return jax.tree.map(
+            lambda one: jax.ShapeDtypeStruct(one.shape, one.dtype, sharding=whole), like
+        )
+
+    def __call__(
+        self, parameters: Parameters, inputs: Sequence[Sequence[int]], what: str
+    ) -> tuple[list[str], list[float]]:
+        """Answer every input: texts, and their scores in nats.
+
+        Args:
+            parameters: the model's.
+            inputs: token ids, EOS included, of at least one each.
+            what: is answered, for the progress line.
+        """
+        texts, scores = [""] * len(inputs), [0.0] * len(inputs)
+        order = sorted(range(len(inputs)), key=lambda row: (len(inputs[row]), row))
+        batches = _batches(order, self._batch_size, lambda row: bucket(len(inputs[row])))
+        progress = Progress("predict", what, len(batches), "batches")
+
+        def take(rows: Sequence[int], answer: tuple[Array, Array]) -> None:
+            values, found = map(np.asarray, answer)
+            for row, value, score in zip(rows, values, found, strict=False):
+                texts[row], scores[row] = self._text(value), float(score)
+            progress.add(1)
+
+        pending: tuple[Sequence[int], tuple[Array, Array]] | None = None
+        for rows in batches:
+            longest = bucket(len(inputs[rows[-1]]))
+            batch = np.full((self._batch_size, longest), PAD_ID, np.int32)
+            for place, row in zip(batch, rows, strict=False):
+                place[: len(inputs[row])] = inputs[row]
+            answer = self._compiled(parameters, jnp.asarray(batch))
+            # The device works on this batch while the one before is written down.
+            if pending is not None:
+                take(*pending)
+            pending = rows, answer
+        if pending is not None:
+            take(*pending)
+        return texts, scores
+
+    def _text(self, value: np.ndarray) -> str:
+        if self._labels is not None:
+            return self._labels[int(value)]
+        tokens = value.tolist()
+        end = next((i for i, token in enumerate(tokens) if token in (EOS_ID, PAD_ID)), len(tokens))
+        return self._processor.DecodeIds(tokens[:end])
+
+
+def bucket(length: int) -> int:
+    """The length that an input is padded to."""
+    return max(SHORTEST, 1 << (length - 1).bit_length())
+
+
+def _batches(order: Sequence[int], size: int, kind: Callable[[int], int]) -> list[Sequence[int]]:
+    """Cut an order into batches of at most `size` rows of one kind."""
+    batches: list[list[int]] = []
+    for row in order:
+        if not batches or len(batches[-1]) == size or kind(batches[-1][0]) != kind(row):
+            batches.append([])
+        batches[-1].append(row)
+    return list(batches)

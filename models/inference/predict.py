@@ -1,0 +1,310 @@
+"""Predictions of a run for supervised examples, and the choice of its checkpoint.
+
+`predictions/<task>/<split>-<step>-<decode>.parquet` has what the model writes for each example,
+the JSON file beside it the metrics. `selected.json` is the step that was best on validation, from
+which test is read; `predictions/<task>/test_reads.json` is how often it was.
+"""
+
+import contextlib
+import dataclasses
+import json
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import sentencepiece
+
+from models.devices import check_devices, memory_explained
+from models.inference.generate import Generator, PredictConfig
+from models.inference.scores import score_predictions
+from models.training.checkpoint import complete_steps, restore_parameters
+from models.training.run_directory import CHECKPOINTS, check_vocabulary, read_run
+from pipelines import storage
+from pipelines.errors import UserError
+from pipelines.faults import fault_point
+from pipelines.outputs import MARKER, canonical_json, lock_directory, read_json_object
+from pipelines.progress import say
+from pipelines.special_tokens import EOS_ID
+from tasks.examples import VOCABULARY_PATH, open_examples
+from tasks.metrics import make_metric
+
+PREDICTIONS = "predictions"
+SELECTED = "selected.json"
+TEST_READS = "test_reads.json"
+SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("language", pa.string()),
+        ("group", pa.string()),
+        ("inputs", pa.string()),
+        ("targets", pa.string()),
+        ("answers", pa.list_(pa.string())),
+        ("prediction", pa.string()),
+        ("score", pa.float32()),
+    ]
+)
+_SETTINGS = b"mswitch.prediction"
+_TEXTS = {
+    "id": "id",
+    "group": "group",
+    "inputs": "inputs_pretokenized",
+    "targets": "targets_pretokenized",
+}
+
+Split = Literal["train", "validation", "test"]
+
+
+@memory_explained()
+def predict(
+    run: str | Path,
+    tasks: str | Path | None,
+    split: Split,
+    config: PredictConfig,
+    *,
+    step: int | None = None,
+    again: bool = False,
+) -> dict[str, Any]:
+    """Predict a split of supervised examples with a checkpoint of a run, and score it.
+
+    Args:
+        run: a run directory.
+        tasks: a directory of supervised examples; None takes those the run was trained on.
+        split: which of them.
+        config: how to predict.
+        step: the checkpoint; by default the one that `select` chose, or the newest.
+        again: read test from another step than before.
+
+    Returns:
+        Summary: stage, out, reused, step, what `score_predictions` gives, and test_reads.
+
+    Raises:
+        UserError: not a run, other examples, no such split or checkpoint, or test was read from
+            another step.
+    """
+    reader = _Reader(Path(run), tasks, config)
+    step = reader.step(step, split)
+    with reader.lock():
+        reads = reader.note_test(step, again) if split == "test" else None
+        return {**reader.scores(split, step), **({} if reads is None else {"test_reads": reads})}
+
+
+@memory_explained()
+def select(run: str | Path, tasks: str | Path | None, config: PredictConfig) -> dict[str, Any]:
+    """Predict validation with every kept checkpoint, and write which is best to selected.json.
+
+    That is the one with the highest first metric of the task, as the mean over languages; of equal
+    ones the earliest.
+
+    Returns:
+        Summary: stage, out, step, metric, value, values (by step), and its `score_predictions`.
+
+    Raises:
+        UserError: as `predict`, or the run is still in training.
+    """
+    reader = _Reader(Path(run), tasks, config)
+    steps = reader.described["eval_steps"]
+    if not (reader.run / MARKER).is_file():
+        raise UserError(f"{run} is still in training: let it end, and then choose its checkpoint")
+    metric = reader.task["metrics"][0]
+    with reader.lock():
+        found = {step: reader.scores("validation", step) for step in steps}
+        values = {step: found[step]["mean"][metric] for step in steps}
+        best = max(steps, key=lambda step: (values[step], -step))
+        chosen = {
+            "step": best,
+            "metric": metric,
+            "value": values[best],
+            "values": {str(step): value for step, value in values.items()},
+            "tasks": reader.examples.manifest["config_hash"],
+            "decode": reader.settings,
+        }
+        storage.write_json(reader.run / SELECTED, chosen)
+    say("predict", f"step {best:,} of {len(steps)} has the best {metric}: {values[best]:.2f}")
+    return {**found[best], **chosen, "out": str(reader.run / SELECTED)}
+
+
+@memory_explained()
+def answer(
+    run: str | Path,
+    tasks: str | Path | None,
+    texts: Sequence[str],
+    config: PredictConfig,
+    *,
+    step: int | None = None,
+) -> dict[str, Any]:
+    """Answer texts that are inputs of a task as its template makes them.
+
+    Returns:
+        Summary: stage, step, texts (a list of text, prediction, score).
+
+    Raises:
+        UserError: as `predict`, or there is no text.
+    """
+    if not texts:
+        raise UserError("there is no text to answer: give --text, or an --input with lines")
+    reader = _Reader(Path(run), tasks, config)
+    step = reader.step(step, "validation")
+    longest = reader.examples.lengths.inputs_length - 1
+    inputs = [[*reader.processor.EncodeAsIds(text)[:longest], EOS_ID] for text in texts]
+    found = zip(texts, *reader.generate(inputs, step, "texts"), strict=True)
+    names = ("text", "prediction", "score")
+    return {
+        "stage": "predict",
+        "step": step,
+        "texts": [dict(zip(names, one, strict=True)) for one in found],
+    }
+
+
+class _Reader:
+    """A run, the examples of a task, and what they need to meet."""
+
+    def __init__(self, run: Path, tasks: str | Path | None, config: PredictConfig):
+        check_devices()
+        self.run, self.described = run, read_run(run)
+        self.examples = open_examples(tasks or _own_tasks(run, self.described))
+        manifest, directory = self.examples.manifest, self.examples.directory
+        if manifest.get("kind") != "supervised":
+            raise UserError(
+                f"{directory} are not examples of a task: give what `mswitch examples supervised` "
+                "made"
+            )
+        check_vocabulary(run, self.described, directory, manifest)
+        self.task = manifest["task"]
+        labels = self.task["labels"]
+        for name in self.task["metrics"]:
+            make_metric(name, labels or ())  # complains before any work is done
+        decode = config.decode or ("labels" if labels else "greedy")
+        if decode == "labels" and not labels:
+            raise UserError(f"--decode labels: {self.task['name']} is not a closed set; use beam")
+        self.settings: dict[str, Any] = {
+            "run": self.described["config_hash"],
+            "tasks": manifest["config_hash"],
+            "dtype": config.dtype or self.described["train"]["dtype"],
+            "limit": config.limit,
+            "decode": decode,
+            **({"beams": config.beams, "alpha": config.alpha} if decode == "beam" else {}),
+        }
+        self.processor = sentencepiece.SentencePieceProcessor()
+        self.processor.LoadFromSerializedProto(
+            storage.read_bytes(storage.join(directory, VOCABULARY_PATH))
+        )
+        self._generator = Generator(
+            self.described,
+            self.processor,
+            dataclasses.replace(config, decode=decode),
+            self.examples.lengths.targets_length,
+            labels,
+        )
+        self._directory = run / PREDICTIONS / self.task["name"]
+        self._limit = config.limit
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep others from writing predictions of the run."""
+        with lock_directory(self.run / PREDICTIONS, option=""):
+            self._directory.mkdir(parents=True, exist_ok=True)
+            storage.remove_temporaries(self._directory)
+            yield
+
+    def step(self, asked: int | None, split: Split) -> int:
+        """The checkpoint to use: the one asked for, the selected, or the newest.
+
+        Raises:
+            UserError: there is none, or test would be read before one was chosen.
+        """
+        steps = complete_steps(self.run / CHECKPOINTS)
+        if not steps:
+            raise UserError(f"{self.run} has no checkpoint yet: train it first")
+        if asked is None and (self.run / SELECTED).is_file():
+            asked = int(read_json_object(self.run / SELECTED)["step"])
+        if asked is None and split == "test" and len(self.described["eval_steps"]) > 1:
+            raise UserError(
+                f"{self.run} has several checkpoints: choose one on validation first (--select), "
+                "or give --step"
+            )
+        if asked is not None and asked not in steps:
+            known = ", ".join(map(str, steps))
+            raise UserError(f"{self.run} has no checkpoint of step {asked}: choose among {known}")
+        return steps[-1] if asked is None else asked
+
+    def note_test(self, step: int, again: bool) -> int:
+        """Note in the ledger that test is read; give how often it was.
+
+        Raises:
+            UserError: it was read from another step.
+        """
+        path = self._directory / TEST_READS
+        reads = read_json_object(path)["reads"] if path.is_file() else []
+        read = {**self.settings, "step": step}
+        if read in reads:
+            return len(reads)
+        before = sorted({one["step"] for one in reads} - {step})
+        if before and not again:
+            raise UserError(
+                f"test of {self.task['name']} was read from step {before[0]:,} already: a choice "
+                "among steps belongs on validation; --again reads it once more, and is counted"
+            )
+        storage.write_json(path, {"reads": [*reads, read]})
+        return len(reads) + 1
+
+    def scores(self, split: Split, step: int) -> dict[str, Any]:
+        """Predict and score a split with a checkpoint, unless that is done."""
+        path = self._directory / f"{split}-{step}-{self.settings['decode']}.parquet"
+        table = self._finished(path)
+        reused = table is not None
+        if table is None:
+            table = self._predict(split, step)
+            noted = table.replace_schema_metadata({_SETTINGS: canonical_json(self.settings)})
+            with storage.publish(path, sync=True) as temporary:
+                pq.write_table(noted, temporary, compression="zstd")
+                fault_point("predict.before_rename")
+        found = score_predictions(table, self.task)
+        storage.write_json(path.with_suffix(".json"), {**self.settings, "step": step, **found})
+        return {"stage": "predict", "out": str(path), "reused": reused, "step": step, **found}
+
+    def _finished(self, path: Path) -> pa.Table | None:
+        if not path.is_file():
+            return None
+        table = pq.read_table(path)
+        if json.loads((table.schema.metadata or {}).get(_SETTINGS, b"{}")) != self.settings:
+            raise UserError(
+                f"{path} was made with other settings (--limit, --beams, --alpha, --dtype, or "
+                "other examples): remove it to predict again, or give the settings it has"
+            )
+        return table
+
+    def _predict(self, split: Split, step: int) -> pa.Table:
+        sources = self.examples.sources.get(split, {})
+        if not sources:
+            raise UserError(f"{self.examples.directory} has no {split} examples")
+        inputs, rows = [], []
+        for lang, source in sources.items():
+            for index in range(min(len(source), self._limit or len(source))):
+                features = source[index]
+                inputs.append(self.examples.tokens(source, index, features, "inputs").tolist())
+                texts = {name: features[of][0].decode() for name, of in _TEXTS.items()}
+                answers = [one.decode() for one in features["answers"]]
+                rows.append({"language": lang, "answers": answers, **texts})
+        predictions, scores = self.generate(inputs, step, f"{split}, step {step:,}")
+        for row, prediction, score in zip(rows, predictions, scores, strict=True):
+            row |= {"prediction": prediction, "score": score}
+        return pa.Table.from_pylist(rows, SCHEMA)
+
+    def generate(
+        self, inputs: Sequence[Sequence[int]], step: int, what: str
+    ) -> tuple[list[str], list[float]]:
+        """What the model writes with the parameters of a checkpoint."""
+        like = self._generator.abstract_parameters()
+        run = self.described["config_hash"]
+        parameters = restore_parameters(self.run / CHECKPOINTS, step, like, run)
+        return self._generator(parameters, inputs, what)
+
+
+def _own_tasks(run: Path, described: dict[str, Any]) -> str:
+    if described["examples"] is None:
+        raise UserError(f"{run} was trained on nothing here: give --tasks")
+    path = described["examples"]["path"]
+    return path if storage.is_remote(path) else os.path.normpath(run / path)

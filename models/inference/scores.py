@@ -1,0 +1,91 @@
+"""Metrics of predictions, language by language, as JSON and as a table."""
+
+import collections
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from tasks.metrics import make_metric, score
+
+
+def score_predictions(table: pa.Table, task: Mapping[str, Any]) -> dict[str, Any]:
+    """Score predictions by the metrics of their task.
+
+    Args:
+        table: with `language`, `group`, `answers`, `prediction`.
+        task: the `task` of a supervised manifest.
+
+    Returns:
+        `languages`: of each language and metric the value, its interval, rows and groups, and for
+        a closed set `majority`, the value of always giving the commonest answer of these rows;
+        `mean`: of each metric the mean over languages; `all`: of a closed set, the same as of a
+        language over all rows; `invalid`: predictions that are no label; `rows`.
+    """
+    labels = task["labels"]
+    rows = table.select(["language", "group", "answers", "prediction"]).to_pylist()
+    counts = collections.Counter(row["answers"][0] for row in rows)
+    majority = max(labels, key=counts.__getitem__) if labels else None
+
+    def scored(found: Sequence[Mapping[str, Any]], lang: str) -> dict[str, dict[str, Any]]:
+        answers, groups, predictions = (
+            [row[name] for row in found] for name in ("answers", "group", "prediction")
+        )
+        values = {}
+        for name in task["metrics"]:
+            metric = make_metric(name, labels or (), lang)
+            values[name] = dataclasses.asdict(score(metric, answers, predictions, groups))
+            if majority is not None:
+                values[name]["majority"] = metric(answers, [majority] * len(found))
+        return values
+
+    by_language: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        by_language.setdefault(row["language"], []).append(row)
+    languages = {lang: scored(found, lang) for lang, found in sorted(by_language.items())}
+    return {
+        "languages": languages,
+        "mean": {
+            name: float(np.mean([of[name]["value"] for of in languages.values()]))
+            for name in task["metrics"]
+        },
+        # Metrics of text depend on its language; those of labels do not.
+        "all": scored(rows, "") if labels else None,
+        "invalid": sum(row["prediction"] not in labels for row in rows) if labels else 0,
+        "rows": len(rows),
+    }
+
+
+def format_scores(scores: Mapping[str, Any], metrics: Sequence[str]) -> str:
+    """The table of `score_predictions`: a line for each language, for all rows, and the mean."""
+    languages = scores["languages"]
+    closed = any("majority" in of[name] for of in languages.values() for name in metrics)
+    head = ["language", "rows"]
+    for name in metrics:
+        head += [name, *(["majority"] if closed else [])]
+    lines = [head]
+    of_rows = {**languages, "all": scores["all"]} if scores["all"] else languages
+    for lang, of in of_rows.items():
+        line = [lang, f"{of[metrics[0]]['rows']:,}"]
+        for name in metrics:
+            value = of[name]
+            interval = "" if value["low"] is None else f" [{value['low']:.1f}, {value['high']:.1f}]"
+            line += [f"{value['value']:.1f}{interval}"]
+            line += [f"{value['majority']:.1f}"] if closed else []
+        lines.append(line)
+    mean = ["mean", ""]
+    for name in metrics:
+        mean += [f"{scores['mean'][name]:.1f}"]
+        if closed:
+            mean += [f"{np.mean([of[name]['majority'] for of in languages.values()]):.1f}"]
+    lines.append(mean)
+    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if column == 0 else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    )

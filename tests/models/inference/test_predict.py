@@ -1,0 +1,284 @@
+"""Predictions of a run, their metrics, and the choice of a checkpoint."""
+
+import dataclasses
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import sentencepiece
+import train_child as child
+from example_files import write_examples
+from task_files import vocabulary, write_supervised
+
+from flows.cli.app import run as run_command
+from models.config import JobConfig, TrainConfig
+from models.inference.decode import make_decoder
+from models.inference.generate import PredictConfig, bucket
+from models.inference.labels import make_label_scorer
+from models.inference.predict import answer, predict, select
+from models.training.checkpoint import restore_parameters
+from models.training.run_directory import MARKER, model_of, read_run, train_config_of
+from models.training.state import Skeleton
+from models.training.train import make_plan, train_prepared
+from pipelines.errors import UserError
+from pipelines.special_tokens import EOS_ID
+from tasks.metrics import make_metric, score
+from tasks.mixtures import Mixture
+
+WORDS = [f"{a}{b}" for a in "abcdef" for b in "ghijk"]
+LABELS = ("left", "right", "middle")
+MODEL = vocabulary([*WORDS, *LABELS])
+BATCH_OF_4 = PredictConfig(batch_size=4)
+
+
+def rows(count: int, seed: int) -> list[tuple[str, str, str]]:
+    """Rows whose inputs have different lengths, two of a group."""
+    rng = np.random.default_rng(seed)
+    found = []
+    for number in range(count):
+        words = rng.choice(WORDS, rng.integers(1, 30))
+        found.append((f"g{number // 2}", " ".join(words), str(rng.choice(LABELS))))
+    return found
+
+
+def splits(seed: int) -> dict:
+    return {"train": rows(12, seed), "validation": rows(13, seed + 1), "test": rows(12, seed + 2)}
+
+
+@pytest.fixture(scope="module")
+def tasks(tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("tasks") / "examples"
+    languages = {"de": splits(0), "sw": splits(10)}
+    return write_supervised(
+        out, languages, MODEL, labels=LABELS, metrics=("accuracy", "macro_f1"), lengths=(64, 8)
+    )
+
+
+@pytest.fixture(scope="module")
+def open_task(tmp_path_factory) -> Path:
+    """The same without a closed set."""
+    out = tmp_path_factory.mktemp("open") / "examples"
+    return write_supervised(out, {"de": splits(0)}, MODEL, metrics=("chrf",), lengths=(64, 8))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, tasks) -> Path:
+    """A sparse run of three steps, each of them kept."""
+    out = tmp_path_factory.mktemp("run") / "run"
+    rows = json.loads((tasks / "manifest.json").read_text())["vocabulary_size"]
+    model = child.plan("mswitch-tiny", 3).model
+    model = dataclasses.replace(model, vocabulary_size=rows + 3, init_scale=2.0)
+    config = TrainConfig(steps=3, batch_size=4, dtype="float32", eval_every=1, warmup_steps=1)
+    train_prepared(
+        lambda: make_plan("mswitch-tiny", model, tasks, config, Mixture()), tasks, out, JobConfig()
+    )
+    return out
+
+
+@pytest.fixture
+def copy(run, tmp_path) -> Path:
+    """A copy of the run without predictions."""
+    ignored = shutil.ignore_patterns("predictions", "selected.json", "tensorboard")
+    return Path(shutil.copytree(run, tmp_path / "run", ignore=ignored))
+
+
+def model_and_parameters(run: Path, step: int):
+    described = read_run(run)
+    skeleton = Skeleton.of(model_of(described), train_config_of(described))
+    like = skeleton.abstract_parameters()
+    return skeleton, restore_parameters(run / "checkpoints", step, like)
+
+
+def processor() -> sentencepiece.SentencePieceProcessor:
+    made = sentencepiece.SentencePieceProcessor()
+    made.LoadFromSerializedProto(MODEL)
+    return made
+
+
+def alone(inputs: str) -> np.ndarray:
+    """The tokens of a text, in a batch of one, padded to the longest length."""
+    tokens = [*processor().EncodeAsIds(inputs)[:63], EOS_ID]
+    return np.pad(np.array([tokens], np.int32), ((0, 0), (0, 64 - len(tokens))))
+
+
+def test_labels_are_the_likeliest_of_each_row_alone(copy, tasks):
+    summary = predict(copy, tasks, "validation", BATCH_OF_4, step=3)
+    table = pq.read_table(summary["out"]).to_pylist()
+    assert [row["language"] for row in table] == ["de"] * 13 + ["sw"] * 13
+    assert [row["id"] for row in table][:2] == ["validation:0", "validation:1"]
+    assert [(r["group"], r["inputs"], r["targets"]) for r in table[:13]] == rows(13, 1)
+    assert {bucket(int((alone(row["inputs"]) > 0).sum())) for row in table} == {32, 64}
+    skeleton, parameters = model_and_parameters(copy, 3)
+    scorer = make_label_scorer(
+        skeleton, [[*processor().EncodeAsIds(label), EOS_ID] for label in LABELS]
+    )
+    for row in table[::3]:
+        scores = np.asarray(scorer(parameters, alone(row["inputs"])))[0]
+        assert row["prediction"] == LABELS[scores.argmax()]
+        assert row["score"] == pytest.approx(scores.max(), rel=1e-4)
+
+
+def test_metrics_are_those_of_the_table(copy, tasks):
+    summary = predict(copy, tasks, "validation", BATCH_OF_4, step=2)
+    assert json.loads(Path(summary["out"]).with_suffix(".json").read_text())["step"] == 2
+    table = pq.read_table(summary["out"]).to_pylist()
+    common = max(LABELS, key=[row["targets"] for row in table].count)
+    values = []
+    for lang in ("de", "sw"):
+        found = [row for row in table if row["language"] == lang]
+        answers = [row["answers"] for row in found]
+        for name in ("accuracy", "macro_f1"):
+            metric = make_metric(name, LABELS, lang)
+            groups = [row["group"] for row in found]
+            wanted = score(metric, answers, [row["prediction"] for row in found], groups)
+            of_language = summary["languages"][lang][name]
+            assert of_language["value"] == wanted.value
+            assert (of_language["low"], of_language["high"]) == (wanted.low, wanted.high)
+            assert (of_language["rows"], of_language["groups"]) == (13, 7)
+            assert of_language["majority"] == metric(answers, [common] * 13)
+        values.append(summary["languages"][lang]["accuracy"]["value"])
+    assert summary["mean"]["accuracy"] == pytest.approx(np.mean(values))
+    assert summary["invalid"] == 0
+    of_all = summary["all"]["accuracy"]
+    assert of_all["value"] == pytest.approx(np.mean(values))  # as many rows of each
+    assert (of_all["rows"], of_all["majority"]) == (26, pytest.approx(900 / 26))
+
+
+@pytest.mark.parametrize("decode", ["greedy", "beam"])
+def test_what_is_written_depends_on_no_batch(copy, open_task, decode):
+    config = dataclasses.replace(BATCH_OF_4, decode=decode, beams=2)
+    summary = predict(copy, open_task, "validation", config, step=3)
+    table = pq.read_table(summary["out"]).to_pylist()
+    assert "majority" not in summary["languages"]["de"]["chrf"]
+    texts = [row["inputs"] for row in table]
+    one = dataclasses.replace(config, batch_size=1)
+    found = answer(copy, open_task, texts[:3][::-1], one, step=3)["texts"][::-1]
+    assert [each["prediction"] for each in found] == [row["prediction"] for row in table[:3]]
+    for each, row in zip(found, table, strict=False):
+        assert each["score"] == pytest.approx(row["score"], rel=1e-4)
+    if decode == "greedy":
+        skeleton, parameters = model_and_parameters(copy, 3)
+        pieces = processor().GetPieceSize()
+        outputs = make_decoder(skeleton, 8, pieces=pieces)(
+            parameters, alone(texts[0]), jax.random.key(0)
+        )
+        tokens = [int(token) for token in outputs.tokens[0] if token > EOS_ID]
+        assert table[0]["prediction"] == processor().DecodeIds(tokens)
+
+
+def test_two_devices_predict_as_one(copy, tasks):
+    one = predict(copy, tasks, "validation", BATCH_OF_4, step=3)
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=2"
+    before = Path(one["out"]).rename(copy / "one.parquet")
+    command = ["predict", "--run", str(copy), "--step", "3", "--batch-size", "4", "--tasks"]
+    subprocess.run(
+        [sys.executable, "-m", "flows.cli.main", *command, str(tasks), "--data-parallel", "2"],
+        env={**os.environ, "XLA_FLAGS": flags},
+        check=True,
+    )
+    there, here = (pq.read_table(path).to_pylist() for path in (one["out"], before))
+    for row, other in zip(there, here, strict=True):
+        assert row["prediction"] == other["prediction"]
+        assert row["score"] == pytest.approx(other["score"], rel=1e-4)
+
+
+def test_a_step_is_chosen_on_validation_and_test_is_read_from_it(copy, tasks, capsys):
+    with pytest.raises(UserError, match=r"several checkpoints: choose one on validation first"):
+        predict(copy, tasks, "test", BATCH_OF_4)
+    chosen = select(copy, tasks, BATCH_OF_4)
+    values = {
+        step: predict(copy, tasks, "validation", BATCH_OF_4, step=step)["mean"]["accuracy"]
+        for step in (1, 2, 3)
+    }
+    assert chosen["values"] == {str(step): value for step, value in values.items()}
+    assert chosen["step"] == min(s for s in values if values[s] == max(values.values()))
+    assert json.loads((copy / "selected.json").read_text())["step"] == chosen["step"]
+    first = predict(copy, tasks, "test", BATCH_OF_4)
+    assert (first["step"], first["test_reads"], first["reused"]) == (chosen["step"], 1, False)
+    again = predict(copy, tasks, "test", BATCH_OF_4)
+    assert (again["test_reads"], again["reused"]) == (1, True)
+    other = next(step for step in (1, 2, 3) if step != chosen["step"])
+    with pytest.raises(UserError, match=r"was read from step .* already.*--again"):
+        predict(copy, tasks, "test", BATCH_OF_4, step=other)
+    assert predict(copy, tasks, "test", BATCH_OF_4, step=other, again=True)["test_reads"] == 2
+    capsys.readouterr()
+    options = ["--run", str(copy), "--split", "test", "--batch-size", "4", "--again"]
+    assert run_command(["predict", *options]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert "test read 2 times" in shown[0]
+    assert shown[1].split() == ["language", "rows", "accuracy", "majority", "macro_f1", "majority"]
+    assert [line.split()[0] for line in shown[2:]] == ["de", "sw", "all", "mean"]
+
+
+def test_of_equal_steps_the_earliest_is_chosen(copy, tasks, monkeypatch):
+    monkeypatch.setattr(
+        "models.inference.predict.score_predictions",
+        lambda table, task: {"mean": {"accuracy": 50.0}},
+    )
+    assert select(copy, tasks, BATCH_OF_4)["step"] == 1
+
+
+def test_killed_before_it_is_written_it_is_written_by_the_next(copy, tasks):
+    command = ["predict", "--run", str(copy), "--step", "3", "--split", "test", "--limit", "3"]
+    start = [sys.executable, "-m", "flows.cli.main", *command]
+    variables = {**os.environ, "MSWITCH_FAULT": "predict.before_rename"}
+    killed = subprocess.run(start, env=variables, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    config = PredictConfig(limit=3)
+    found = predict(copy, None, "test", config, step=3)
+    assert found["test_reads"] == 1
+    assert found["rows"] == 6
+    names = {path.name for path in Path(found["out"]).parent.iterdir()}
+    assert names == {"test-3-labels.parquet", "test-3-labels.json", "test_reads.json"}
+    with pytest.raises(UserError, match=r"was made with other settings .*remove it"):
+        predict(copy, tasks, "test", PredictConfig(limit=2), step=3)
+
+
+def test_texts_and_lines_of_a_file_are_answered(copy, tmp_path, capsys):
+    (tmp_path / "lines").write_text("ag bh\nci\n")
+    options = ["--run", str(copy), "--input", str(tmp_path / "lines"), "--text", "dj", "--json"]
+    assert run_command(["predict", *options]) == 0
+    found = json.loads(capsys.readouterr().out)["texts"]
+    assert [one["text"] for one in found] == ["dj", "ag bh", "ci"]
+    assert {one["prediction"] for one in found} <= set(LABELS)
+    assert not (copy / "predictions").exists()
+
+
+def test_what_cannot_be_predicted_is_refused(copy, tasks, open_task, tmp_path):
+    other = write_supervised(
+        tmp_path / "other", {"de": splits(0)}, vocabulary([*WORDS, "zz"]), lengths=(64, 8)
+    )
+    text = write_examples(tmp_path / "text", {"de": (3,)}, 12, 480)
+    train = write_supervised(
+        tmp_path / "train", {"de": {"train": rows(3, 0)}}, MODEL, labels=LABELS
+    )
+    cases = [
+        (text, "validation", {}, "are not examples of a task: give what"),
+        (other, "validation", {}, "another vocabulary than that of"),
+        (train, "validation", {}, "has no validation examples"),
+        (tasks, "validation", {"step": 7}, "no checkpoint of step 7: choose among 1, 2, 3"),
+    ]
+    for directory, split, options, message in cases:
+        with pytest.raises(UserError, match=message):
+            predict(copy, directory, split, BATCH_OF_4, **options)
+    with pytest.raises(UserError, match="--decode labels: toy is not a closed set"):
+        predict(copy, open_task, "validation", PredictConfig(decode="labels"))
+    with pytest.raises(UserError, match="--batch-size 32 is not a multiple of --data-parallel 3"):
+        PredictConfig(data_parallel=3)
+    with pytest.raises(UserError, match="there is no text to answer"):
+        answer(copy, tasks, [], BATCH_OF_4)
+    with pytest.raises(UserError, match=r"--select looks at every step"):
+        run_command(["predict", "--run", str(copy), "--select", "--split", "test"])
+    with pytest.raises(UserError, match=r"--input .*nothing cannot be read"):
+        run_command(["predict", "--run", str(copy), "--input", str(tmp_path / "nothing")])
+    (copy / MARKER).unlink()
+    with pytest.raises(UserError, match="still in training"):
+        select(copy, tasks, BATCH_OF_4)
