@@ -60,7 +60,7 @@ MISTAKES = ("no_field", "not_text", "unknown_label", "empty_text")
 #: So many targets of validation and test may be cut.
 MAX_TRIMMED = 0.01
 _TEXT = {"shape": [], "dtype": "string"}
-_FEATURES = {
+FEATURES = {
     **dict.fromkeys(("inputs", "targets"), TOKENS),
     **dict.fromkeys(
         ("id", "language", "group", "inputs_pretokenized", "targets_pretokenized"), _TEXT
@@ -154,7 +154,7 @@ def build_supervised(
         finished = write_missing(_plan(defined, described, parts), store, write, job)
         _check_trimmed(defined, finished, config)
         by_lang = describe(finished, store.directory)
-        write_cache_metadata(finished, by_lang, store.directory, dict.fromkeys(SPLITS, _FEATURES))
+        write_cache_metadata(finished, by_lang, store.directory, dict.fromkeys(SPLITS, FEATURES))
         staged.publish(_manifest(defined, opened, config, rows, overlap, finished, by_lang))
         _forget(store, parts)
     summary = summary_of(out, SPLITS, reused=False)

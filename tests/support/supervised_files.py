@@ -26,7 +26,7 @@ def rows(count: int, first: int = 0) -> list[dict[str, str]]:
     return [
         {
             "title": f"human beings are born number {number}",
-            "label": str(number % 2),
+            "label": str(number // 4 % 2),
             "lang": LANGUAGES[number % len(LANGUAGES)],
             "product": f"p{number // 3}",
         }

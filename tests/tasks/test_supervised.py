@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import seqio
 from supervised_files import ALL_KINDS, LABELS, rows, write_kinds, write_task
 
 from pipelines.errors import UserError
@@ -13,7 +14,9 @@ from pipelines.supervised.build import SupervisedConfig, build_supervised
 from pipelines.vocabulary.model import load_vocabulary
 from tasks.batches import TrainBatches, ValidationBatches
 from tasks.examples import VOCABULARY_PATH, open_examples
+from tasks.metrics import make_metric
 from tasks.mixtures import Mixture
+from tasks.supervised import register
 
 
 @pytest.fixture(scope="module")
@@ -86,3 +89,71 @@ def test_a_directory_that_was_changed_is_refused(reviews, tmp_path):
     shard.write_bytes(shard.read_bytes()[:-1])
     with pytest.raises(UserError, match="build the examples again"):
         open_examples(copy)
+
+
+SEQIO_LENGTHS = {"inputs": 64, "targets": 12}
+
+
+@pytest.mark.parametrize("use_cached", [False, True])
+def test_seqio_reads_the_same_pairs(reviews, use_cached):
+    names = register(reviews)
+    assert names == register(reviews)
+    assert names == ["reviews.en", "reviews.iw", "reviews.sr_Latn", "reviews.sw"]
+    seqio.add_global_cache_dirs([str(reviews)])
+    sources = open_examples(reviews).sources
+    for name, lang in zip(names, ("en", "iw", "sr-Latn", "sw"), strict=True):
+        task = seqio.get_mixture_or_task(name)
+        for split in task.splits:
+            dataset = task.get_dataset(
+                SEQIO_LENGTHS, split=split, shuffle=False, use_cached=use_cached
+            )
+            source = sources[split][lang]
+            found = [
+                (row["id"], row["inputs"].tolist(), row["targets"].tolist())
+                for row in dataset.as_numpy_iterator()
+            ]
+            expected = [
+                (row["id"][0], row["inputs"].tolist(), row["targets"].tolist())
+                for row in map(source.read, range(len(source)))
+            ]
+            assert found == expected
+            assert task.num_input_examples(split) == len(source)
+
+
+def test_seqios_evaluator_has_our_metrics(reviews):
+    """Predictions that are right in some rows: its metrics are ours of the same rows."""
+    register(reviews)
+    evaluator = seqio.Evaluator(
+        "reviews.en",
+        feature_converter=seqio.EncDecFeatureConverter(pack=False),
+        eval_split="test",
+        sequence_length=SEQIO_LENGTHS,
+        logger_cls=(),
+        use_memory_cache=False,
+    )
+    source = open_examples(reviews).sources["test"]["en"]
+    targets = [source.read(row)["targets"].tolist() for row in range(len(source))]
+    words = [source.read(row)["targets_pretokenized"][0].decode() for row in range(len(source))]
+    assert set(words) == set(LABELS)
+    predicted = [targets[0] for _ in targets]
+
+    def predict(dataset, model_feature_shapes=None):
+        return [(index, predicted[index]) for index, _ in dataset.as_numpy_iterator()]
+
+    metrics, *_ = evaluator.evaluate(
+        compute_metrics=True, predict_fn=predict, score_fn=lambda *_: []
+    )
+    found = metrics.result() if hasattr(metrics, "result") else metrics
+    for name in ("accuracy", "macro_f1"):
+        expected = make_metric(name, LABELS)([[word] for word in words], [words[0]] * len(words))
+        assert 0 < expected < 100
+        assert found["reviews.en"][name] == pytest.approx(expected)
+
+
+def test_what_seqio_cannot_have(reviews, small_examples, tmp_path):
+    with pytest.raises(UserError, match=r"is corrupted text, not a supervised task"):
+        register(small_examples)
+    register(reviews)
+    shutil.copytree(reviews, tmp_path / "copy")
+    with pytest.raises(UserError, match=r"seqio has another 'reviews\.en' already"):
+        register(tmp_path / "copy")

@@ -12,9 +12,11 @@ from flows.cli.commands.common import (
     check_beam_options,
     finish,
 )
+from pipelines.errors import UserError
 from pipelines.examples.build import ExamplesConfig, build_examples
 from pipelines.runners import RunnerName
 from pipelines.supervised.build import SupervisedConfig, build_supervised
+from pipelines.supervised.definition import read_task
 
 app = App(
     name="examples",
@@ -97,6 +99,11 @@ def supervised(
         out: the directory to make, or a URL.
         runner: where the Beam pipelines run.
     """
+    from tasks.metrics import METRICS
+
     options = check_beam_options(beam_options)
+    for metric in read_task(task).metrics:
+        if metric not in METRICS:
+            raise UserError(f"{task}: metric {metric!r} is unknown: use {', '.join(METRICS)}")
     summary = build_supervised(task, vocab, out, config, runner=runner, beam_options=options)
     return finish(summary, json)

@@ -32,6 +32,7 @@ CODES = {
     "zh-hans": "zh",
 }
 _CATALOGUE = re.compile(r"(?P<folder>.*/i18n(?:/.*)?)/(?P<code>[a-z-]+)\.json")
+_LETTER = re.compile(r"[^\W\d_]")
 #: Wiki markup, HTML, entities, addresses and line breaks: rules of their own, not language.
 _MARKUP = re.compile(r"\[\[|\]\]|\{\{|\}\}|''|</?[a-zA-Z]|&[a-zA-Z#0-9]+;|//|\n")
 
@@ -76,8 +77,11 @@ def _messages(document: bytes) -> dict[str, str]:
 
 
 def _is_text(message: str) -> bool:
-    return 0 < len(message.strip()) <= len(message) <= MAX_CHARACTERS and not _MARKUP.search(
-        message
+    # Without letters, nothing is left of `$1 ($2)` by which to tell groups apart.
+    return (
+        len(message) <= MAX_CHARACTERS
+        and _LETTER.search(message) is not None
+        and not _MARKUP.search(message)
     )
 
 

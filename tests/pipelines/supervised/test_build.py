@@ -294,3 +294,12 @@ def test_the_command_teaches_and_refuses_in_one_line(tmp_path, small_vocabulary,
     arguments = ["--task", str(tmp_path / "no.toml"), "--vocab", str(small_vocabulary)]
     with pytest.raises(UserError, match=r"cannot read the task .*no\.toml"):
         run(["examples", "supervised", *arguments, "--out", str(tmp_path / "out")])
+
+
+def test_metrics_are_checked_before_anything_is_read(tmp_path, small_vocabulary):
+    (tmp_path / "rows").write_text("")
+    text = TASK + 'metrics = ["accuracy", "f0"]\n'
+    task = write_task(tmp_path, '"rows"\nsplit = "hash"', text)
+    arguments = ["--task", str(task), "--vocab", str(small_vocabulary)]
+    with pytest.raises(UserError, match="metric 'f0' is unknown: use accuracy, "):
+        run(["examples", "supervised", *arguments, "--out", str(tmp_path / "out")])

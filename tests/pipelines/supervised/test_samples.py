@@ -30,6 +30,7 @@ ENGLISH = {
     "entity": "a&nbsp;b",
     "long": "x" * 301,
     "blank": " ",
+    "parameters": "$1 ($2)",
 }
 GERMAN = {key: f"{text} auf Deutsch" for key, text in ENGLISH.items() if key != "@metadata"}
 GERMAN |= {"same": "OK", "other": "Nur hier"}
