@@ -126,7 +126,7 @@ def build_supervised(
         "inputs_length": config.inputs_length,
         "targets_length": config.targets_length,
         "task": defined.definition(),
-        "files": [[file.split, storage.name_of(file.source), _sha256(file)] for file in files],
+        "files": [_identity(file) for file in files],
         "vocabulary": opened.sha256,
     }
     with stage_output_anywhere(out, stage=STAGE, config=settings) as staged:
@@ -168,13 +168,14 @@ def _input_files(task: SupervisedTask) -> list[InputFile]:
     files = []
     for number, (split, path) in enumerate(named):
         with storage.fetch(path) as local:
-            files.append(InputFile(path, split, number, local.stat().st_size))
+            size, lang = local.stat().st_size, task.file_languages.get(path, "")
+            files.append(InputFile(path, split, number, size, lang))
     return files
 
 
-def _sha256(file: InputFile) -> str:
+def _identity(file: InputFile) -> list[str]:
     with storage.fetch(file.source) as local:
-        return file_sha256(local)
+        return [file.split, storage.name_of(file.source), file.lang, file_sha256(local)]
 
 
 def _forget(store: ShardStore, parts: ShardStore) -> None:

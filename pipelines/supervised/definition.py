@@ -15,6 +15,7 @@ specifications, no attributes and no code: a field is looked up in the row and n
 
 import dataclasses
 import difflib
+import fnmatch
 import glob
 import os
 import re
@@ -30,8 +31,11 @@ from pipelines.errors import UserError
 from pipelines.languages import find_code
 
 SPLITS = ("train", "validation", "test")
+FORMATS = ("squad", "wikiann")
 #: In place of a split: each row goes where the hash of its group says.
 BY_HASH = "hash"
+#: In the name of a file, its language.
+LANG = "{lang}"
 #: What seqio's registry and a folder allow.
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.]*")
 
@@ -118,6 +122,9 @@ class SupervisedTask:
         answers: a field with all answers that count as right; by default the targets alone.
         metrics: names of metrics, the first of which chooses checkpoints.
         fields: columns of TSV and CSV files that have no header.
+        format: of files that are no tables: `squad` or `wikiann`; "" for all others.
+        file_languages: of files that were named by a pattern with `{lang}`, what stands there; it
+            is the field `lang` of their rows.
     """
 
     name: str
@@ -131,11 +138,13 @@ class SupervisedTask:
     answers: str = ""
     metrics: tuple[str, ...] = ()
     fields: tuple[str, ...] = ()
+    format: str = ""
+    file_languages: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def definition(self) -> dict[str, Any]:
         """All but the files, for manifests and hashes."""
         definition = dataclasses.asdict(self)
-        del definition["files"]
+        del definition["files"], definition["file_languages"]
         return definition
 
 
@@ -234,6 +243,7 @@ def read_task(path: str | Path) -> SupervisedTask:
 
 def _checked(given: Mapping[str, Any], path: str) -> SupervisedTask:
     known = [*(field.name for field in dataclasses.fields(SupervisedTask)), "split"]
+    known.remove("file_languages")
     for name in given:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
@@ -242,19 +252,23 @@ def _checked(given: Mapping[str, Any], path: str) -> SupervisedTask:
     for name in ("name", "files", "inputs", "targets", "language"):
         if name not in given:
             raise ValueError(f"{name} is missing: see `mswitch examples supervised --help`")
-    texts = {name: given.get(name, "") for name in ("name", *_TEMPLATES)}
+    texts = {name: given.get(name, "") for name in ("name", "format", *_TEMPLATES)}
     for name, value in texts.items():
         if not isinstance(value, str):
             raise ValueError(f"{name} is {value!r}: give text")
     if not _NAME.fullmatch(texts["name"]):
         raise ValueError(f"name is {texts['name']!r}: use letters, digits, _ and . alone")
+    if texts["format"] not in ("", *FORMATS):
+        raise ValueError(f"format is {texts['format']!r}: choose {' or '.join(FORMATS)}")
     for name in _TEMPLATES:
         _check_template(name, texts[name])
     metrics, fields = (_strings(name, given.get(name, [])) for name in ("metrics", "fields"))
     labels = _labels(given.get("labels"))
+    files = _files(given["files"], given.get("split"), os.path.dirname(path))
     return SupervisedTask(
         **texts,
-        files=_files(given["files"], given.get("split"), os.path.dirname(path)),
+        files={split: tuple(found) for split, found in files.items()},
+        file_languages={p: lang for found in files.values() for p, lang in found.items() if lang},
         labels=labels,
         metrics=metrics or (("accuracy", "macro_f1") if labels else ("exact_match",)),
         fields=fields,
@@ -300,7 +314,8 @@ def _labels(value: Any) -> Mapping[str, str] | None:
     return value
 
 
-def _files(value: Any, split: Any, folder: str) -> Mapping[str, tuple[str, ...]]:
+def _files(value: Any, split: Any, folder: str) -> Mapping[str, Mapping[str, str]]:
+    """Files of each split, and the language that a pattern with `{lang}` found in their names."""
     if split not in (None, BY_HASH):
         raise ValueError(f'split is {split!r}: give "{BY_HASH}", or files by split')
     if isinstance(value, dict) == (split is not None):
@@ -309,12 +324,15 @@ def _files(value: Any, split: Any, folder: str) -> Mapping[str, tuple[str, ...]]
             f'split = "{BY_HASH}"'
         )
     by_split = value if isinstance(value, dict) else {BY_HASH: value}
-    found: dict[str, tuple[str, ...]] = {}
+    found: dict[str, dict[str, str]] = {}
     for name, paths in by_split.items():
         if name not in (*SPLITS, BY_HASH):
             raise ValueError(f"files has {name!r}: the splits are {', '.join(SPLITS)}")
         given = _strings("files", [paths] if isinstance(paths, str) else paths)
-        found[name] = tuple(path for pattern in given for path in _paths(pattern, folder))
+        pairs = [pair for pattern in given for pair in _paths(pattern, folder)]
+        found[name] = dict(pairs)
+        if len(found[name]) < len(pairs):
+            raise ValueError(f"a file is named twice in files ({name})")
     named = [path for paths in found.values() for path in paths]
     if not named:
         raise ValueError("files is empty: name at least one")
@@ -324,12 +342,19 @@ def _files(value: Any, split: Any, folder: str) -> Mapping[str, tuple[str, ...]]
     return found
 
 
-def _paths(pattern: str, folder: str) -> Sequence[str]:
+def _paths(pattern: str, folder: str) -> Sequence[tuple[str, str]]:
     path = pattern if storage.is_remote(pattern) else storage.join(folder or ".", pattern)
     if storage.is_remote(path):
-        return [path]
+        if LANG in path:
+            raise ValueError(f"{path}: {LANG} is for files of this machine: name each file")
+        return [(path, "")]
     path = os.path.normpath(path)
-    found = [path] if os.path.isfile(path) else sorted(glob.glob(path))
+    found = [path] if os.path.isfile(path) else sorted(glob.glob(path.replace(LANG, "*")))
     if not found:
         raise ValueError(f"there is no file {path}: name the task's files relative to it")
-    return found
+    if LANG not in path:
+        return [(file, "") for file in found]
+    # Of two places the first counts, and the others must agree with it.
+    before, *rest = (fnmatch.translate(part)[4:-3] for part in path.split(LANG))
+    named = re.compile(f"{before}(?P<lang>[^/]+?){'(?P=lang)'.join(rest)}", re.DOTALL)
+    return [(file, match["lang"]) for file in found if (match := named.fullmatch(file))]

@@ -25,6 +25,7 @@ from pipelines.crawl.streams import (
 )
 from pipelines.errors import UserError
 from pipelines.supervised.definition import RowError
+from pipelines.supervised.formats import read_squad, read_wikiann
 
 #: A longer row is counted as too large; no task of mT5 or T5 has one of a tenth of it.
 MAX_ROW_BYTES = 4 << 20
@@ -36,7 +37,11 @@ Numbered = tuple[int, Mapping[str, Any] | RowError]
 
 
 def read_rows(
-    path: str, name: str, columns: Sequence[str] = (), wanted: Sequence[str] = ()
+    path: str,
+    name: str,
+    columns: Sequence[str] = (),
+    wanted: Sequence[str] = (),
+    file_format: str = "",
 ) -> Iterator[Numbered]:
     """Yield the rows of a file, and a `RowError` for each that cannot be read.
 
@@ -45,6 +50,7 @@ def read_rows(
         name: what to call it in messages.
         columns: names of columns where TSV and CSV have no header.
         wanted: fields to read of Parquet; by default all.
+        file_format: of a file that is none of these: `squad` or `wikiann`.
 
     Raises:
         UserError: the file is none of these kinds.
@@ -55,7 +61,13 @@ def read_rows(
             return
         number = 0
         try:
+            if file_format == "squad":
+                yield from read_squad(_open_text(file), name)
+                return
             lines = _lines(_open_text(file))
+            if file_format == "wikiann":
+                yield from read_wikiann(lines)
+                return
             head = list(itertools.islice(lines, 20))
             kind = _kind(head, name)
             lines = itertools.chain(head, lines)

@@ -62,12 +62,14 @@ class InputFile:
         split: of its rows, or `hash`.
         number: among all files of the task.
         size_bytes: size of the file.
+        lang: its language, where its name says it; "" elsewhere.
     """
 
     source: str
     split: str
     number: int
     size_bytes: int
+    lang: str = ""
 
     @property
     def path(self) -> str:
@@ -91,11 +93,13 @@ def read_file(file: InputFile, directory: str, *, task: SupervisedTask) -> dict[
 
     def rendered() -> Iterator[tuple[int, Row]]:
         with storage.fetch(file.source) as local:
-            for number, row in read_rows(str(local), name, task.fields, renderer.fields):
+            rows = read_rows(str(local), name, task.fields, renderer.fields, task.format)
+            for number, row in rows:
                 try:
                     if isinstance(row, RowError):
                         raise row
-                    yield number, renderer.render(row)
+                    named = {"lang": file.lang, **row} if file.lang else row
+                    yield number, renderer.render(named)
                 except RowError as error:
                     dropped[error.reason] += 1
                     if dropped[error.reason] <= SAMPLES:

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -280,8 +281,9 @@ def test_a_killed_build_continues_with_the_same_bytes(
     assert killed.returncode == -signal.SIGKILL
     assert not (tmp_path / "out").exists()
     again = subprocess.run(command, capture_output=True, text=True, check=True)
-    there = 5 if point == "examples.after_rows" else 1
-    assert f"{there} of 5 files are there already" in again.stderr
+    # Another worker may have written its file too when the first one killed them all.
+    there = "5" if point == "examples.after_rows" else "[12]"
+    assert re.search(f"{there} of 5 files are there already", again.stderr)
     assert json.loads(again.stdout)["train_records"] > 300
     assert data_bytes(tmp_path / "out") == data_bytes(reviews)
 

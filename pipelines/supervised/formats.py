@@ -1,0 +1,123 @@
+"""Files that are no tables, of the tasks that mT5 was evaluated on: SQuAD's JSON, WikiANN's tags.
+
+SQuAD, XQuAD, MLQA and TyDiQA (GoldP) share one layout, as do WikiANN and PAN-X. Their rows have the
+texts that mT5 was trained on; XNLI's and PAWS-X's files are tables, and a template is enough.
+"""
+
+import json
+import re
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, BinaryIO
+
+from pipelines.errors import UserError
+from pipelines.supervised.definition import RowError
+
+#: What RE2, which mT5's own code uses, takes for white space.
+_SPACES = re.compile(r"[\t\n\f\r ]+")
+_KEPT = "\t\n\f\r _"
+#: WikiANN writes `de:Berlin`.
+_PREFIX = re.compile(r"[a-z]{2,3}(-[a-z]+)*:(?=.)")
+#: A file of one JSON value is read whole; XQuAD's largest has 1 MB, SQuAD's training file 30.
+MAX_JSON_BYTES = 512 << 20
+
+Numbered = tuple[int, Mapping[str, Any] | RowError]
+
+
+def pad_punctuation(text: str) -> str:
+    """Set spaces around all but letters, marks, numbers and `_`, as mT5's preprocessor does."""
+    return _SPACES.sub(" ", "".join(char if _is_kept(char) else f" {char} " for char in text))
+
+
+def _is_kept(char: str) -> bool:
+    return char in _KEPT or unicodedata.category(char)[0] in "LMN"
+
+
+def read_squad(file: BinaryIO, name: str) -> Iterator[Numbered]:
+    """Yield the questions of a file: `id`, `title`, `inputs`, `targets` and `answers`.
+
+    `inputs` is mT5's `question: ... context: ...`, `targets` the first answer.
+
+    Raises:
+        UserError: it is not in SQuAD's layout.
+    """
+    data = file.read(MAX_JSON_BYTES + 1)
+    if len(data) > MAX_JSON_BYTES:
+        raise UserError(f"{name} has more than {MAX_JSON_BYTES >> 20} MiB: split it")
+    number = 0
+    try:
+        for article in json.loads(data)["data"]:
+            for paragraph in article["paragraphs"]:
+                context = pad_punctuation(paragraph["context"])
+                for question in paragraph["qas"]:
+                    number += 1
+                    yield number, _question(question, context, article.get("title", ""))
+    except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{name} is not in SQuAD's layout (data, paragraphs, qas; at question {number + 1}: "
+            f"{error!r}): give SQuAD's own JSON"
+        ) from error
+
+
+def _question(
+    question: Mapping[str, Any], context: str, title: str
+) -> Mapping[str, Any] | RowError:
+    answers = [pad_punctuation(answer["text"]) for answer in question["answers"]]
+    if not answers:
+        return RowError("no_answer", f"question {question['id']} has no answer")
+    asked = pad_punctuation(question["question"])
+    return {
+        "id": str(question["id"]),
+        "title": title or context,
+        "inputs": _SPACES.sub(" ", f"question: {asked} context: {context}"),
+        "targets": answers[0],
+        "answers": answers,
+    }
+
+
+def read_wikiann(lines: Iterator[tuple[int, bytes | RowError]]) -> Iterator[Numbered]:
+    """Yield the sentences of a file of tokens and IOB2 tags: `text`, `spans`, and `lang` if given.
+
+    `spans` is mT5's `PER: rick $$ PER: morty`. Tokens and tags are parted by a tab or a space, one
+    to a line, and sentences by an empty line.
+    """
+    tokens: list[tuple[str, str]] = []
+    first = 0
+    bad: RowError | None = None
+    for number, line in lines:
+        first = first or number
+        try:
+            words = line.decode().split() if isinstance(line, bytes) else []
+        except UnicodeDecodeError as error:
+            words, bad = ["?"], RowError("bad_utf8", str(error))
+        if isinstance(line, RowError):
+            bad = line
+        elif not words:
+            if bad or tokens:
+                yield first, bad or _sentence(tokens)
+            tokens, first, bad = [], 0, None
+        elif len(words) < 2:
+            bad = bad or RowError("no_tag", f"line {number} has no tag")
+        else:
+            tokens.append((words[0], words[-1]))
+    if bad or tokens:
+        yield first, bad or _sentence(tokens)
+
+
+def _sentence(tokens: Sequence[tuple[str, str]]) -> Mapping[str, Any]:
+    prefixes = {match[0] if (match := _PREFIX.match(word)) else "" for word, _ in tokens}
+    [prefix] = prefixes if len(prefixes) == 1 else [""]
+    spans: list[tuple[str, list[str]]] = []
+    before = "O"
+    for word, tag in tokens:
+        kind = tag[2:]
+        if tag != "O" and (tag.startswith("B-") or before[2:] != kind):
+            spans.append((kind, []))
+        if tag != "O":
+            spans[-1][1].append(word.removeprefix(prefix))
+        before = tag
+    row = {
+        "text": " ".join(word.removeprefix(prefix) for word, _ in tokens),
+        "spans": " $$ ".join(f"{kind}: {' '.join(words)}" for kind, words in spans),
+    }
+    return {**row, "lang": prefix[:-1]} if prefix else row

@@ -1,0 +1,240 @@
+"""SQuAD's and WikiANN's files give the texts of mT5's own tests; hostile ones are counted."""
+
+import json
+import sys
+import unicodedata
+from pathlib import Path
+
+import pytest
+import tensorflow as tf
+
+from pipelines.errors import UserError
+from pipelines.supervised.build import SupervisedConfig, build_supervised
+from pipelines.supervised.definition import RowError, read_task
+from pipelines.supervised.formats import pad_punctuation
+from pipelines.supervised.rows import read_rows
+from tasks.examples import open_examples
+
+QUESTION = "Whose portrait by François Clouet was included in the Jones bequest of 1882?"
+SQUAD = {
+    "data": [
+        {
+            "title": "V&A",
+            "paragraphs": [
+                {
+                    "context": "Some context.",
+                    "qas": [
+                        {
+                            "id": "a1",
+                            "question": QUESTION,
+                            "answers": [{"text": "The answer."}, {"text": "Another answer."}],
+                        },
+                        {"id": "a2", "question": "Who?", "answers": []},
+                    ],
+                }
+            ],
+        }
+    ]
+}
+
+
+def rows_of(path, kind):
+    return [row for _, row in read_rows(str(path), path.name, file_format=kind)]
+
+
+def test_a_question_is_what_mt5_reads(tmp_path):
+    path = tmp_path / "xquad.en.json"
+    path.write_text(json.dumps(SQUAD))
+    row, unanswered = rows_of(path, "squad")
+    assert row["inputs"] == (
+        "question: Whose portrait by François Clouet was included in the Jones bequest of 1882 ? "
+        "context: Some context . "
+    )
+    assert row["targets"] == "The answer . "
+    assert row["answers"] == ["The answer . ", "Another answer . "]
+    assert (row["id"], row["title"]) == ("a1", "V&A")
+    assert isinstance(unanswered, RowError)
+    assert unanswered.reason == "no_answer"
+
+
+def test_punctuation_is_padded_as_tensorflow_does():
+    """On every code point that Python's tables and RE2's both know."""
+    chars = [chr(code) for code in range(sys.maxunicode + 1) if not 0xD800 <= code < 0xE000]
+    known = [char for char in chars if unicodedata.category(char) != "Cn"]
+    texts = tf.constant([f"a{char}b" for char in known])
+    padded = tf.strings.regex_replace(texts, r"([^_\s\p{N}\p{L}\p{M}])", r" \1 ")
+    expected = [text.decode() for text in tf.strings.regex_replace(padded, r"\s+", " ").numpy()]
+    differ = [
+        f"U+{ord(char):04X}"
+        for char, wanted in zip(known, expected, strict=True)
+        if pad_punctuation(f"a{char}b") != wanted
+    ]
+    assert not differ
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[]", "not in SQuAD's layout"),
+        ('{"data": [{"paragraphs": [{"qas": []}]}]}', "at question 1: KeyError\\('context'\\)"),
+        ("{", "not in SQuAD's layout"),
+        ('{"data": [{"paragraphs": [{"context": 1, "qas": []}]}]}', "TypeError"),
+        ("[" * 100_000, "RecursionError|not in SQuAD's layout"),
+    ],
+)
+def test_another_layout_is_named(tmp_path, text, message):
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(UserError, match=message):
+        rows_of(tmp_path / "a.json", "squad")
+
+
+def test_tags_become_spans(tmp_path):
+    path = tmp_path / "train"
+    path.write_text(
+        "rick\tB-PER\nand\tO\nmorty\tB-PER\nare\tO\ncool\tO\n.\tO\n\n"
+        "de:Freie\tB-LOC\nde:Hansestadt\tI-LOC\nde:Hamburg\tB-LOC\n\n\n"
+        "no-tag\n\n"
+        "x I-ORG\ny I-PER\n"
+    )
+    first, second, bad, last = rows_of(path, "wikiann")
+    # TFDS joins tokens by spaces, and so `tag: rick and morty are cool .` is mT5's own example.
+    assert first == {"text": "rick and morty are cool .", "spans": "PER: rick $$ PER: morty"}
+    assert second == {
+        "text": "Freie Hansestadt Hamburg",
+        "spans": "LOC: Freie Hansestadt $$ LOC: Hamburg",
+        "lang": "de",
+    }
+    assert isinstance(bad, RowError)
+    assert bad.reason == "no_tag"
+    assert last == {"text": "x y", "spans": "ORG: x $$ PER: y"}
+
+
+def test_what_looks_like_a_prefix_of_one_word_stays(tmp_path):
+    (tmp_path / "a").write_text("at:work\tO\nhome\tB-LOC\n")
+    [row] = rows_of(tmp_path / "a", "wikiann")
+    assert row == {"text": "at:work home", "spans": "LOC: home"}
+
+
+def test_bad_bytes_of_a_sentence_drop_it_alone(tmp_path):
+    (tmp_path / "a").write_bytes(b"\xff\tO\nb\tO\n\nc\tB-PER\n")
+    bad, good = rows_of(tmp_path / "a", "wikiann")
+    assert bad.reason == "bad_utf8"
+    assert good["spans"] == "PER: c"
+
+
+TASK = """
+name = "xquad"
+files = { test = "xquad.{lang}.json" }
+format = "squad"
+inputs = "{inputs}"
+targets = "{targets}"
+answers = "{answers}"
+id = "{id}"
+group = "{title}"
+language = "{lang}"
+metrics = ["squad_f1", "squad_em"]
+"""
+
+
+def test_languages_are_in_the_names_of_files(tmp_path, small_vocabulary):
+    for lang in ("de", "zh"):
+        (tmp_path / f"xquad.{lang}.json").write_text(json.dumps(SQUAD))
+    (tmp_path / "task.toml").write_text(TASK)
+    task = read_task(tmp_path / "task.toml")
+    assert {path.rsplit("/")[-1]: lang for path, lang in task.file_languages.items()} == {
+        "xquad.de.json": "de",
+        "xquad.zh.json": "zh",
+    }
+    config = SupervisedConfig(inputs_length=128, targets_length=64)
+    build_supervised(tmp_path / "task.toml", small_vocabulary, tmp_path / "out", config)
+    examples = open_examples(tmp_path / "out")
+    for lang in ("de", "zh"):
+        row = examples.sources["test"][lang][0]
+        assert row["answers"] == [b"The answer . ", b"Another answer . "]
+        assert row["inputs_pretokenized"][0].endswith(b"context: Some context . ")
+
+
+def test_a_folder_is_a_language_too(tmp_path):
+    for lang in ("sw", "yo"):
+        (tmp_path / lang).mkdir()
+        (tmp_path / lang / "dev").write_text(f"{lang}:rick\tB-PER\n")
+    (tmp_path / "task.toml").write_text(
+        'name = "ner"\nfiles = { validation = "{lang}/dev" }\nformat = "wikiann"\n'
+        'inputs = "tag: {text}"\ntargets = "{spans}"\nlanguage = "{lang}"\nmetrics = ["span_f1"]\n'
+    )
+    task = read_task(tmp_path / "task.toml")
+    assert sorted(task.file_languages.values()) == ["sw", "yo"]
+
+
+def test_refusals(tmp_path):
+    (tmp_path / "a.json").write_text("{}")
+    base = 'name = "x"\ninputs = "{a}"\ntargets = "{b}"\nlanguage = "en"\n'
+    for text, message in (
+        (f'{base}files = {{ train = "a.json" }}\nformat = "conll"\n', "format is 'conll': choose"),
+        (f'{base}files = {{ train = "gs://b/{{lang}}.json" }}\n', "is for files of this machine"),
+        (f'{base}files = {{ train = "no.{{lang}}.json" }}\n', "there is no file"),
+        (f'{base}file_languages = {{}}\nfiles = "a.json"\n', "a task has no 'file_languages'"),
+    ):
+        (tmp_path / "task.toml").write_text(text)
+        with pytest.raises(UserError, match=message):
+            read_task(tmp_path / "task.toml")
+
+
+def documented(task):
+    """The task of the table in the documentation, as TOML."""
+    page = Path("docs/how-to/supervised-tasks.md").read_text()
+    [line] = [line for line in page.splitlines() if line.startswith(f"| {task} |")]
+    files, rest = [cell.strip() for cell in line.strip("| ").split(" | ")][1:]
+    settings = [part for part in rest.split("`") if " = " in part]
+    return "\n".join(
+        [f'name = "{task.split(",")[0].lower()}"', f"files = {files.strip('`')}", *settings]
+    )
+
+
+XNLI = "language\tgold_label\tsentence1\tsentence2\tpromptID\n"
+
+
+@pytest.mark.parametrize(
+    ("task", "files", "inputs", "targets"),
+    [
+        (
+            "XNLI",
+            {
+                "xnli.dev.tsv": f"{XNLI}sw\tneutral\tpremise1\thypothesis1\t7\n",
+                "xnli.test.tsv": f"{XNLI}sw\tentailment\tp\th\t8\n",
+            },
+            "xnli: premise: premise1 hypothesis: hypothesis1",
+            "1",
+        ),
+        (
+            "PAWS-X",
+            {
+                "sw/dev_2k.tsv": "id\tsentence1\tsentence2\tlabel\n1\tA\tB\t1\n",
+                "sw/test_2k.tsv": "id\tsentence1\tsentence2\tlabel\n2\tC\tD\t0\n",
+            },
+            "paws sentence1: A sentence2: B",
+            "paraphrase",
+        ),
+        (
+            "WikiANN",
+            {f"sw/{split}": f"rick\tB-PER\n{split}\tO\n" for split in ("train", "dev", "test")},
+            "tag: rick dev",
+            "PER: rick",
+        ),
+    ],
+)
+def test_the_documented_tasks_are_mt5s(task, files, inputs, targets, tmp_path, small_vocabulary):
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    (tmp_path / "task.toml").write_text(documented(task))
+    config = SupervisedConfig(inputs_length=64, targets_length=32)
+    build_supervised(tmp_path / "task.toml", small_vocabulary, tmp_path / "out", config)
+    row = open_examples(tmp_path / "out").sources["validation"]["sw"][0]
+    assert row["inputs_pretokenized"] == [inputs.encode()]
+    assert row["targets_pretokenized"] == [targets.encode()]
+
+
+@pytest.mark.parametrize("task", ["SQuAD, XQuAD, TyDiQA"])
+def test_the_documented_task_of_questions_is_the_one_above(task):
+    assert sorted(documented(task).splitlines()[1:]) == sorted(TASK.strip().splitlines()[1:])
