@@ -186,9 +186,8 @@ def documented(task):
     [line] = [line for line in page.splitlines() if line.startswith(f"| {task} |")]
     files, rest = [cell.strip() for cell in line.strip("| ").split(" | ")][1:]
     settings = [part for part in rest.split("`") if " = " in part]
-    return "\n".join(
-        [f'name = "{task.split(",")[0].lower()}"', f"files = {files.strip('`')}", *settings]
-    )
+    name = task.split(",")[0].lower().replace("-", "")
+    return "\n".join([f'name = "{name}"', f"files = {files.strip('`')}", *settings])
 
 
 XNLI = "language\tgold_label\tsentence1\tsentence2\tpromptID\n"
