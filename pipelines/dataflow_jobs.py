@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from pipelines.errors import UserError
+from pipelines.errors import UserError, as_user_error
 from pipelines.progress import say
 
 if TYPE_CHECKING:
@@ -47,8 +47,7 @@ def run_job(submit: Callable[[], Any], options: "PipelineOptions") -> "PipelineR
         options: its name, label, project and region.
 
     Raises:
-        UserError: another job of the same name runs, or this one was cancelled.
-        DataflowRuntimeException: it failed.
+        UserError: another job of the same name runs, or this one failed or was cancelled.
     """
     from apache_beam.runners.dataflow.dataflow_runner import DataflowRuntimeException
     from apache_beam.runners.dataflow.internal.apiclient import DataflowJobAlreadyExistsError
@@ -68,12 +67,20 @@ def run_job(submit: Callable[[], Any], options: "PipelineOptions") -> "PipelineR
     try:
         result.wait_until_finish()
     except DataflowRuntimeException as error:
-        if error.result.state != PipelineState.CANCELLED:
-            raise
+        if error.result.state == PipelineState.CANCELLED:
+            end = "was cancelled"
+        else:
+            end = f"failed ({_reason(str(error))})"
         raise UserError(
-            f"job {service.name} was cancelled; the same command starts it again: {link}"
+            f"job {service.name} {end}; the same command starts it again: {link}"
         ) from error
     return result
+
+
+def _reason(text: str) -> str:
+    """The line of an error of Dataflow that says what was wrong: the last, as in tracebacks."""
+    readable = as_user_error(RuntimeError(text))
+    return str(readable) if readable else text.strip().splitlines()[-1].strip()
 
 
 def cancel_jobs(directory: str, options: "PipelineOptions") -> list[str]:

@@ -92,6 +92,8 @@ def assemble(
         cards = data_card(settings, manifest, stats, recipe)
         for name, text in cards.items():
             write_atomically(storage.join(staging, name), text)
+        if storage.exists(rejected_if_empty):  # of an earlier build that nothing survived
+            storage.remove([rejected_if_empty])
     storage.write_json(storage.join(staging, MANIFEST), manifest)
 
 

@@ -64,8 +64,13 @@ def test_a_killed_worker_fails_the_job_and_a_rerun_continues(build, peer, bucket
     fault = {"MSWITCH_FAULT": "corpus.after_ingest_shard"}
     peer.worker_environment["-ingest-"] = fault
     failed = build(image)
-    assert failed.returncode == 1
-    assert "the worker ended with exit code -9" in failed.stderr
+    assert failed.returncode == 2
+    [line] = [line for line in failed.stderr.splitlines() if line.startswith("mswitch: ")]
+    assert "-ingest-" in line
+    assert "failed (" in line
+    assert "the worker ended with exit code -9" in line
+    assert "/dataflow/jobs/europe-west4/" in line
+    assert "Traceback" not in failed.stderr
     ingested = storage.match(f"{bucket}/corpus/work/pages/*.json")
     assert len(ingested) == 1
     assert not storage.exists(f"{bucket}/corpus/_COMPLETED")
@@ -168,8 +173,13 @@ def test_examples_are_made_by_a_job_and_go_on_where_it_died(peer, bucket, upload
     ]  # fmt: skip
     peer.worker_environment["mswitch-examples"] = {"MSWITCH_FAULT": "examples.after_shard"}
     failed = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
-    assert failed.returncode == 1
-    assert "the worker ended with exit code -9" in failed.stderr
+    assert failed.returncode == 2
+    [line] = [line for line in failed.stderr.splitlines() if line.startswith("mswitch: ")]
+    assert "-ingest-" in line
+    assert "failed (" in line
+    assert "the worker ended with exit code -9" in line
+    assert "/dataflow/jobs/europe-west4/" in line
+    assert "Traceback" not in failed.stderr
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     assert re.search(r"1 of \d+ shards are there already", done.stderr)
@@ -178,6 +188,6 @@ def test_examples_are_made_by_a_job_and_go_on_where_it_died(peer, bucket, upload
 
 def test_a_job_that_cannot_start_says_why(build, bucket):
     failed = build("--sdk_container_image=example.test/absent:1")
-    assert failed.returncode == 1
+    assert failed.returncode == 2
     assert "the image example.test/absent:1 cannot be pulled" in failed.stderr
     assert not storage.exists(f"{bucket}/corpus/manifest.json")

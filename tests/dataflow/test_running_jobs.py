@@ -101,7 +101,7 @@ def test_a_job_that_shows_up_at_submission_is_waited_for_and_fails_as_its_own(
     monkeypatch.setattr(peer, "answers_conflict", conflict)
     process, said = again()
     waiting("-ingest-").set()
-    assert process.wait() == 1
+    assert process.wait() == 2
     assert "the worker ended with exit code -9" in said.read_text()
     assert len(peer.jobs) == before
 

@@ -153,3 +153,7 @@ def test_a_build_of_other_fields_fails_with_the_option_and_a_sample(tmp_path, ro
     samples = [json.loads(line) for line in rejected.read_text().splitlines()]
     assert [sample["reason"] for sample in samples] == ["no_text"] * 4
     assert not out.exists()
+    # They say nothing of a later build that something survives.
+    jsonl(tmp_path / f"a.{form}", rows)
+    build_corpus([str(path)], out, LENIENT)
+    assert not rejected.exists()
