@@ -229,14 +229,18 @@ def all_logs(
         start = end
 
 
-def read_log(path: Path, start: int) -> tuple[list[str], int]:
-    """`Launcher.logs` of a log file. A line that is not complete yet is left for later."""
+def read_log(path: Path, start: int, *, over: bool = False) -> tuple[list[str], int]:
+    """`Launcher.logs` of a log file.
+
+    A line that is not complete yet is left for later, unless the attempt is over.
+    """
     try:
         with open(path, "rb") as file:
             file.seek(start)
             data = file.read(_READ_BYTES)
     except FileNotFoundError:
         return [], start
-    if len(data) < _READ_BYTES or b"\n" in data:  # else it is a line without an end
+    end_is_near = len(data) < _READ_BYTES
+    if (end_is_near and not over) or (not end_is_near and b"\n" in data):
         data = data[: data.rfind(b"\n") + 1]
     return data.decode(errors="replace").splitlines(), start + len(data)

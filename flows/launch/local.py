@@ -106,7 +106,8 @@ class Local:
 
     def logs(self, job: Job, attempt: int, start: int) -> tuple[list[str], int]:
         """Read from the log file."""
-        return read_log(job.file(attempt, ".log"), start)
+        over = not _is_held(job.file(attempt, ".lock"))
+        return read_log(job.file(attempt, ".log"), start, over=over)
 
     def stop(self, job: Job, attempt: int, *, kill: bool = False) -> None:
         """Send SIGTERM to the host, which passes the first one on, or SIGKILL to all processes.

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import pydantic
 
-from flows.launch.job import Job, job_directory
+from flows.launch.job import MSWITCH, Job, job_directory
 from flows.launch.launchers import make_launcher
 from flows.launch.outcomes import Outcome
 from pipelines.errors import UserError
@@ -68,10 +68,12 @@ class Record:
     """What is known of a job.
 
     Attributes:
-        job: the job.
+        job: the job. Its program is not written down: who can write the file shall not choose what
+            others run, so a record that is read has mswitch's own.
         launcher: `Launcher.profile` of the one that has its attempts.
         intent: what was asked for last.
         owner: who asked for it: a person, or a flow run.
+        runs_for: who asked last for it to run.
         attempts: in order.
         counted_after: budgets count the attempts after this one.
     """
@@ -80,6 +82,7 @@ class Record:
     launcher: dict[str, Any]
     intent: Intent = "run"
     owner: str = ""
+    runs_for: str = ""
     attempts: list[Attempt] = dataclasses.field(default_factory=list)
     counted_after: int = 0
 
@@ -102,6 +105,7 @@ class Record:
         """The record as its file has it."""
         value = dataclasses.asdict(self)
         value["job"] |= {"out": str(self.job.out), "cwd": str(self.job.cwd)}
+        del value["job"]["program"]
         return {"key": self.job.key, **value}
 
 
@@ -124,6 +128,7 @@ def _read(directory: Path) -> Record | None:
     value = read_json_object(path)
     value.pop("key", None)
     try:
+        value["job"]["program"] = MSWITCH
         record = _RECORD.validate_python(value)
         make_launcher(record.launcher)
         home = job_directory(record.job.out)

@@ -168,9 +168,7 @@ class Slurm:
             phase = "pending" if all(one.state == "PENDING" for one in living) else "running"
             reason = shown.reason if shown and shown.reason != "None" else ""
             return Status(phase, reason, where.strip(), started)
-        ends = [
-            read_code(path) for path in sorted(job.directory.glob(f"{job.name(attempt)}{TASK}*"))
-        ]
+        ends = [read_code(path) for path in self._ends(job, attempt)]
         # FAILED and COMPLETED say no more than the codes.
         reason = " ".join(e.state for e in entries if e.state not in ("FAILED", "COMPLETED"))
         ended = max((end["ended"] for end in ends), default=None)
@@ -179,7 +177,8 @@ class Slurm:
 
     def logs(self, job: Job, attempt: int, start: int) -> tuple[list[str], int]:
         """Read from the log file."""
-        return read_log(job.file(attempt, ".log"), start)
+        over = len(self._ends(job, attempt)) == job.hosts
+        return read_log(job.file(attempt, ".log"), start, over=over)
 
     def stop(self, job: Job, attempt: int, *, kill: bool = False) -> None:
         """Leave the file that asks for it; what waits in the queue, or has to die, Slurm ends."""
@@ -189,6 +188,10 @@ class Slurm:
                 _call("scancel", entry.id)
             elif kill and not _OVER.search(entry.state):
                 _call("scancel", "--full", "--signal=KILL", entry.id)
+
+    def _ends(self, job: Job, attempt: int) -> list[Path]:
+        """What the processes left that have ended."""
+        return sorted(job.directory.glob(f"{job.name(attempt)}{TASK}*"))
 
     def _entries(self, job: Job, attempt: int) -> list[_Entry]:
         return [entry for entry in self._queue() if entry.name == job.name(attempt)]

@@ -199,8 +199,27 @@ def test_a_log_is_read_in_pieces(tmp_path, world):
     pieces = [lines for lines, _ in all_logs(world.launcher, job, 1)]
     assert len(pieces) > 4
     lines = [line for piece in pieces for line in piece]
-    assert (lines[: len(short)], lines[-1]) == (short, "end")
-    assert sum(map(len, lines[len(short) :])) == 3_000_003
+    assert (lines[: len(short)], lines[-2:]) == (short, ["end", "not complete"])
+    assert sum(map(len, lines[len(short) : -1])) == 3_000_003
+
+
+def test_the_last_line_of_a_log_is_read_once_it_is_complete_or_the_attempt_is_over(world):
+    job = world.job("steady")
+    follower = world.follow(job)
+    world.wait_for_beat()
+    log = job.file(1, ".log")
+    before = all_lines(world, job)
+    with log.open("a") as file:
+        file.write("no newline")
+    assert all_lines(world, job) == before
+    (world.out / "go").touch()
+    assert follower.communicate(timeout=world.secs)[0] == "done\n"
+    assert all_lines(world, job) == [*before, "no newline"]
+    assert world.lines_file.read_text().endswith("no newline\n")
+
+
+def all_lines(world, job):
+    return [line for lines, _ in all_logs(world.launcher, job, 1) for line in lines]
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,16 @@
 
 import json
 import subprocess
+import sys
 
+import child_runs
+import job_child
 import pytest
 from job_world import World, is_alive
 
+from flows.cli.commands import runs
 from flows.cli.main import main
+from flows.launch import record
 from flows.launch.command import job_of_command
 from flows.launch.controller import ask
 from flows.launch.job import Job
@@ -16,7 +21,9 @@ from flows.launch.slurm import Slurm
 
 
 @pytest.fixture
-def world(tmp_path):
+def world(tmp_path, monkeypatch):
+    monkeypatch.setattr(record, "MSWITCH", (sys.executable, job_child.__file__))
+    monkeypatch.setattr(runs, "MSWITCH", (sys.executable, child_runs.__file__))
     world = World(Local(), tmp_path / "out")
     yield world
     world.clean()
@@ -123,6 +130,20 @@ def test_which_output_a_command_makes(tmp_path, monkeypatch):
         assert not job_of_command(argv).marked
     job = job_of_command(["train", "--out", "a", "--out", "run"])
     assert (job.out, job.marked) == (tmp_path / "run", True)
+
+
+@pytest.mark.parametrize("command", ["resume", "adopt"])
+def test_a_record_chooses_no_program(tmp_path, command):
+    out, hacked = tmp_path / "out", tmp_path / "hacked"
+    touch = ("touch", str(hacked))
+    with edit_record(out, lambda _: Record(Job(("train",), out), {"launcher": "local"})):
+        pass
+    file = out.with_name(".out.job") / "record.json"
+    value = json.loads(file.read_text())
+    assert "program" not in value["job"]
+    file.write_text(json.dumps({**value, "job": {**value["job"], "program": touch}}))
+    assert main(["runs", command, "--wait", str(out)]) == 2
+    assert not hacked.exists()
 
 
 def test_a_job_that_is_followed_gets_no_second_follower(world, capfd):

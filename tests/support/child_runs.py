@@ -1,0 +1,14 @@
+"""`mswitch`, but the jobs of records are stand-ins: `job_child` in place of mswitch's commands."""
+
+import sys
+
+import job_child
+
+from flows.cli.commands import runs
+from flows.cli.main import main
+from flows.launch import record
+
+if __name__ == "__main__":
+    record.MSWITCH = (sys.executable, job_child.__file__)
+    runs.MSWITCH = (sys.executable, __file__)
+    sys.exit(main())
