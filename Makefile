@@ -12,9 +12,9 @@ FLINK := 1.19.3
 BEAM_FLINK := 2.62.0
 PRISM := $(shell sed -n 's/^apache-beam==\([0-9.]*\).*/\1/p' requirements.txt)
 
-.PHONY: help docs setup setup-flink flink setup-prism setup-plan setup-slurm setup-postgres demo test lint format requirements clean \
+.PHONY: help docs setup setup-flink flink setup-prism setup-plan setup-slurm setup-postgres operators demo test lint format requirements clean \
 	bench bench-examples bench-statistics bench-models bench-tables bench-gap bench-width bench-plan bench-langid fuzz \
-	test-slow test-server test-postgres test-kill test-training test-learning test-plan test-card test-parity parity-fixtures test-flink test-prism test-slurm test-dataflow
+	test-slow test-server test-postgres test-recovery test-kill test-training test-learning test-plan test-card test-parity parity-fixtures test-flink test-prism test-slurm test-dataflow
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -96,6 +96,9 @@ setup-postgres:  ## PostgreSQL, from Debian's packages (needs root)
 test-postgres: $(READY)  ## The tests of test-server, with the server's database in PostgreSQL
 	@$(MAKE) --no-print-directory setup-postgres || echo "[setup] no PostgreSQL: the tests will be skipped"
 	@MSWITCH_TEST_POSTGRES=1 $(BIN)/python -m pytest -m server tests/flows -rs
+
+test-recovery: $(READY)  ## Kill worker, flow runs, server and jobs at random moments, compare bytes (an hour)
+	@$(BIN)/python -m pytest -m recovery tests/flows/operators -s --timeout 14400
 
 test-learning: $(READY)  ## What Switch learns faster than its dense twin, three seeds
 	@$(BIN)/python -m pytest -s -m learning tests/models/training
@@ -186,6 +189,10 @@ setup-slurm:  ## Slurm and munge, from Debian's packages (needs root)
 test-slurm: $(READY)  ## Jobs of a Slurm cluster of two nodes on this machine
 	@$(MAKE) --no-print-directory setup-slurm || echo "[setup] no Slurm: the tests will be skipped"
 	@$(BIN)/python -m pytest -m slurm tests/flows/launch -rs
+
+operators: $(READY)  ## A pair scheduled in Prefect on two-node Slurm, its worker killed, against commands
+	@$(MAKE) --no-print-directory setup-slurm
+	@$(BIN)/python tests/support/operators_on_slurm.py $(OPERATORS_OPTIONS)
 
 setup-prism: .prism/prism  ## Beam's Prism runner, in .prism (needs Go)
 

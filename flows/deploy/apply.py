@@ -26,7 +26,6 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from flows.deploy.deployments import (
     DEPLOYMENTS,
     HEARTBEAT_SECS,
-    TAG,
     Deployment,
     check_schedules,
     job_variables,
@@ -34,7 +33,7 @@ from flows.deploy.deployments import (
     schema_of,
 )
 from flows.operators.approval import AWAITING_APPROVAL
-from flows.operators.profile import Operators
+from flows.operators.profile import TAG, Operators
 from pipelines.errors import UserError
 from pipelines.outputs import canonical_json
 

@@ -34,7 +34,6 @@ from pipelines.errors import UserError
 from pipelines.examples.build import ExamplesConfig
 from pipelines.vocabulary.train import VocabularyConfig
 
-TAG = "mswitch"
 #: Seconds between the signs of life of a flow run.
 HEARTBEAT_SECS = 30
 
@@ -114,9 +113,9 @@ DEPLOYMENTS: Sequence[Deployment] = (
     Deployment(
         reconcile,
         "all",
-        # It does no work, and without it what crashed stays so.
+        # It does no work, and without it what crashed stays so. Several may run at a time: one that
+        # was killed would keep the place of the others.
         schedule=Schedule(cron="*/2 * * * *", active=True),
-        concurrency=(1, ConcurrencyLimitStrategy.CANCEL_NEW),
     ),
 )
 

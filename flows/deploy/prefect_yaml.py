@@ -8,8 +8,8 @@ from typing import Any
 
 import yaml
 
-from flows.deploy.deployments import DEPLOYMENTS, TAG, Deployment, environment
-from flows.operators.profile import Operators
+from flows.deploy.deployments import DEPLOYMENTS, Deployment, environment
+from flows.operators.profile import TAG, Operators
 
 FILE = Path(__file__).parents[1] / "prefect.yaml"
 _HEAD = "# Written by `python -m flows.deploy.prefect_yaml` from flows/deploy/deployments.py.\n"

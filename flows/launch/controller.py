@@ -123,6 +123,7 @@ def ask(job: Job, launcher: Launcher, intent: Intent, owner: str = "") -> None:
         alive = record.alive
         record.intent, record.owner = intent, owner or record.owner
         if intent == "run":
+            record.runs_for = record.owner
             over = alive is None or _has_ended(record, alive)
             record.counted_after = len(record.attempts) - (0 if over else 1)
     if intent != "run" and alive is not None:

@@ -46,6 +46,8 @@ from pipelines.storage import is_remote
 FILE = "operators.toml"
 #: The name of its workers' price.
 DATAFLOW = "dataflow"
+#: Of all deployments and flow runs of mswitch.
+TAG = "mswitch"
 #: Where a flow finds the file that it was deployed with.
 VARIABLE = "MSWITCH_OPERATORS"
 

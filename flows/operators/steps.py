@@ -18,7 +18,8 @@ from prefect import Task, get_client, get_run_logger, task
 from prefect.client.schemas.objects import State, StateType
 from prefect.exceptions import Abort, Pause, PrefectException
 from prefect.runtime import flow_run as this_flow_run
-from prefect.states import Failed, Suspended
+from prefect.runtime import task_run as this_task_run
+from prefect.states import Cancelled, Failed, Suspended
 
 from flows.launch.controller import ask, run_job
 from flows.launch.job import Job, Launcher, Unreachable
@@ -70,12 +71,22 @@ def step(name: str, **options: Any) -> Callable[[Callable[..., Any]], Step]:
                 if refusal is None:
                     raise
                 return Failed(message=str(refusal), data=refusal)
+            except (Pause, Abort):
+                end_task_run()
+                raise
             finally:
                 log.flush()
 
         return Step(task(task_run_name=name, persist_result=False, **options)(attempt))
 
     return decorate
+
+
+def end_task_run() -> None:
+    """Show that this task run does not go on: Prefect leaves it Running when its flow run does."""
+    with contextlib.suppress(*SERVER_ERRORS), get_client(sync_client=True) as client:
+        state = Cancelled(message="The process of the flow run left it.")
+        client.set_task_run_state(UUID(this_task_run.id), state, force=True)
 
 
 class SlowLog:
@@ -143,14 +154,20 @@ def follow(
         Abort: this flow run is another process's by now.
     """
     flow_run = _Follower(job, launcher, on_poll, refuse)
-    record = read_record(job.out)
-    if (
-        record is None
-        or record.alive is None
-        or (record.owner, record.intent) != (flow_run.owner, "run")
-    ):
-        ask(job, launcher, "run", flow_run.owner)
-    result = run_job(job, launcher, on_lines=pass_on, on_poll=flow_run.poll, sleep=flow_run.sleep)
+    while True:
+        record = read_record(job.out)
+        if (
+            record is None
+            or record.alive is None
+            or (record.owner, record.intent) != (flow_run.owner, "run")
+        ):
+            ask(job, launcher, "run", flow_run.owner)
+        result = run_job(
+            job, launcher, on_lines=pass_on, on_poll=flow_run.poll, sleep=flow_run.sleep
+        )
+        if result.outcome not in ("paused", "cancelled") or not flow_run.was_ended_by_another():
+            break
+        say(job.argv[0], f"{job.out} goes on: another flow run that shared it was ended")
     if result.outcome == "paused" and flow_run.refused is not None:
         raise flow_run.refused
     if result.outcome == "paused":
@@ -213,8 +230,24 @@ class _Follower:
 
     def _ask(self, intent: Any) -> None:
         self._asked = True
+        if self._is_anothers():
+            if self.refused is not None:
+                raise self.refused
+            if intent == "pause":
+                raise Pause(state=self.suspended())
+            raise JobCancelledError(f"{self.job.out}: another flow run goes on with it")
         with contextlib.suppress(Unreachable):  # it is written down, and done in a later round
-            ask(self.job, self.launcher, intent)
+            ask(self.job, self.launcher, intent, self.owner)
+
+    def _is_anothers(self) -> bool:
+        """Whether another flow run has asked for this job since."""
+        record = read_record(self.job.out)
+        return record is not None and record.owner != self.owner and _is_flow_run(record.owner)
+
+    def was_ended_by_another(self) -> bool:
+        """Whether the flow run that was cancelled or suspended is another one."""
+        record = read_record(self.job.out)
+        return record is not None and record.intent != "run" and self._is_anothers()
 
     def sleep(self, secs: float) -> None:
         """Wait; when the flow run is ended, leave the job, when it is suspended, save it first."""
@@ -241,9 +274,13 @@ def owner_of(flow_run_id: UUID | str) -> str:
     return f"{_OWNER}{flow_run_id}"
 
 
+def _is_flow_run(owner: str) -> bool:
+    return owner.startswith(_OWNER)
+
+
 def flow_run_of(owner: str) -> UUID | None:
     """The flow run that asked for a job; None if a person did."""
-    return UUID(owner.removeprefix(_OWNER)) if owner.startswith(_OWNER) else None
+    return UUID(owner.removeprefix(_OWNER)) if _is_flow_run(owner) else None
 
 
 def cancel_jobs(operators: Operators, flow_run_id: UUID | str) -> int:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from prefect.futures import PrefectFuture, wait
+from prefect.runtime import flow_run as this_flow_run
 
 from flows.launch.controller import ask
 from flows.launch.job import Launcher
@@ -16,7 +17,7 @@ from flows.operators.cost import CostGuard, OverBudgetError
 from flows.operators.planned import Planned, evaluation, training
 from flows.operators.profile import Operators
 from flows.operators.settings import ExperimentSettings, PairSettings
-from flows.operators.steps import SERVER_ERRORS, follow, jobs_followed, step
+from flows.operators.steps import SERVER_ERRORS, follow, jobs_followed, owner_of, step
 from flows.report.live import live_markdown
 from models.config import EvaluateConfig
 from models.training.run_directory import CONFIG
@@ -114,7 +115,7 @@ class Trainings:
             # They would wait for checkpoints that do not come.
             for run in self.evaluations:
                 job = evaluation(run, self.examples, self.settings.evaluate, watch=True)
-                ask(job, self.launcher, "cancel")
+                ask(job, self.launcher, "cancel", owner_of(this_flow_run.id))
             raise
 
     def evaluate(self) -> None:

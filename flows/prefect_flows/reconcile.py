@@ -4,25 +4,34 @@ It looks at what is, however that came about, and may be run at any time. A job 
 gone goes on: it is reported, and `mswitch runs` has the commands for it.
 """
 
+import datetime
 from collections.abc import Sequence
 from uuid import UUID
 
 from prefect import flow, get_client
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+    FlowRunFilterTags,
+)
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.events import emit_event
 from prefect.exceptions import ObjectNotFound
-from prefect.states import AwaitingRetry, Cancelled
+from prefect.states import AwaitingRetry, Cancelled, Crashed
 
 from flows.launch.controller import ask, run_job
 from flows.launch.job import Unreachable
 from flows.launch.record import Record, find_records, follower
-from flows.operators.profile import Operators, read_operators
-from flows.operators.steps import flow_run_of, step
+from flows.operators.profile import TAG, Operators, read_operators
+from flows.operators.steps import flow_run_of, owner_of, step
 from pipelines.errors import UserError
 from pipelines.progress import say
 
 #: How often a flow run that crashes is started.
 MAX_RUNS = 20
+#: How long a worker may take to start the process of a flow run.
+START_SECS = 180
 
 
 @flow(name="reconcile", flow_run_name="reconcile")
@@ -34,7 +43,7 @@ def reconcile() -> None:
 
 @step("look at jobs")
 def look(operators: Operators, records: Sequence[Record]) -> None:
-    """Compare each job with the flow run that asked for it."""
+    """Compare each job with the flow run that asked for it, then see which of these died."""
     for record in records:
         flow_run_id = flow_run_of(record.owner)
         if flow_run_id is None:
@@ -43,6 +52,8 @@ def look(operators: Operators, records: Sequence[Record]) -> None:
             settle(operators, record, _read(flow_run_id))
         except (Unreachable, UserError) as error:
             say("reconcile", f"{record.job.out}: {error}")
+    for flow_run in lost_flow_runs():
+        revive(flow_run, records)
 
 
 def settle(operators: Operators, record: Record, flow_run: FlowRun | None) -> None:
@@ -52,10 +63,9 @@ def settle(operators: Operators, record: Record, flow_run: FlowRun | None) -> No
         Unreachable: the scheduler does not answer.
     """
     state = flow_run.state if flow_run is not None else None
-    if flow_run is not None and state is not None and state.is_crashed():
-        if record.intent == "run" and follower(record.job.out) is None:
-            start_again(flow_run)
-    elif record.alive is None:
+    if state is not None and state.is_crashed():
+        return  # `revive` sees to it
+    if record.alive is None:
         if flow_run is not None and state is not None and state.type == StateType.CANCELLING:
             finish_cancelling(flow_run, record)
     elif state is not None and state.is_paused():
@@ -67,6 +77,30 @@ def settle(operators: Operators, record: Record, flow_run: FlowRun | None) -> No
         _tell("mswitch.job.orphaned", record)
 
 
+def lost_flow_runs() -> list[FlowRun]:
+    """Flow runs whose process died, before or after it began."""
+    kinds = FlowRunFilterStateType(any_=[StateType.CRASHED, StateType.PENDING])
+    wanted = FlowRunFilter(tags=FlowRunFilterTags(all_=[TAG]), state=FlowRunFilterState(type=kinds))
+    with get_client(sync_client=True) as client:
+        return [run for run in client.read_flow_runs(flow_run_filter=wanted) if _is_lost(run)]
+
+
+def _is_lost(flow_run: FlowRun) -> bool:
+    """Whether it crashed, or its worker died before it had started the process."""
+    state = flow_run.state
+    if state is None or state.is_crashed():
+        return state is not None
+    age = datetime.datetime.now(datetime.UTC) - state.timestamp
+    return age > datetime.timedelta(seconds=START_SECS)
+
+
+def revive(flow_run: FlowRun, records: Sequence[Record]) -> None:
+    """Start it again, unless a person ended a job of it, or a process still follows one."""
+    mine = [record for record in records if record.runs_for == owner_of(flow_run.id)]
+    if all(one.intent == "run" and follower(one.job.out) is None for one in mine):
+        start_again(flow_run)
+
+
 def start_again(flow_run: FlowRun) -> None:
     """Have a worker run it again, unless it crashed too often."""
     if flow_run.run_count >= MAX_RUNS:
@@ -74,6 +108,8 @@ def start_again(flow_run: FlowRun) -> None:
         return
     say("reconcile", f"{flow_run.name} crashed: it is started again")
     with get_client(sync_client=True) as client:
+        # Gives back the places that it had in the work pool and of its deployment.
+        client.set_flow_run_state(flow_run.id, Crashed(message="No process was started."))
         client.set_flow_run_state(flow_run.id, AwaitingRetry(), force=True)
 
 

@@ -7,7 +7,6 @@ import contextlib
 import dataclasses
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -21,6 +20,7 @@ from local_postgres import postgres
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun
 from prefect.settings import PREFECT_API_URL, temporary_settings
+from processes import free_port
 
 POSTGRES = "MSWITCH_TEST_POSTGRES" in os.environ
 START_SECS = 400
@@ -42,7 +42,6 @@ active = true
 class Served:
     """The server and where it keeps things."""
 
-    process: subprocess.Popen[bytes]
     directory: Path
     client: SyncPrefectClient
     api: str
@@ -116,6 +115,17 @@ def processes() -> dict[int, tuple[list[str], list[str]]]:
     return found
 
 
+def environment_of(directory: Path) -> dict[str, str]:
+    """The environment of a server and its worker with their home in a directory."""
+    return {
+        **os.environ,
+        "PREFECT_HOME": str(directory / "prefect"),
+        # No blocks are used, and looking for them takes long.
+        "PREFECT_SERVER_REGISTER_BLOCKS_ON_START": "false",
+        "PREFECT_WORKER_QUERY_SECONDS": "2",
+    }
+
+
 @contextlib.contextmanager
 def served(directory: Path, toml: str = "", **more: str) -> Iterator[Served]:
     """Run server and worker; end them, and see that nothing of them is left.
@@ -136,30 +146,20 @@ def served(directory: Path, toml: str = "", **more: str) -> Iterator[Served]:
 
 @contextlib.contextmanager
 def _served(directory: Path, toml: str, **more: str) -> Iterator[Served]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     (directory / "operators.toml").write_text(TOML.format(port=port) + toml)
-    environment = {
-        **os.environ,
-        "PREFECT_HOME": str(directory / "prefect"),
-        # No blocks are used, and looking for them takes long.
-        "PREFECT_SERVER_REGISTER_BLOCKS_ON_START": "false",
-        "PREFECT_WORKER_QUERY_SECONDS": "2",
-        **more,
-    }
     with open(directory / "log", "wb") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "flows.cli.main", "deploy", "--serve"],
             cwd=directory,
-            env=environment,
+            env={**environment_of(directory), **more},
             stdout=log,
             stderr=log,
         )
     address = f"http://127.0.0.1:{port}/api"
     try:
         with temporary_settings({PREFECT_API_URL: address}), get_client(sync_client=True) as client:
-            made = Served(process, directory, client, address)
+            made = Served(directory, client, address)
             until(
                 lambda: "the forms are at" in made.log or process.poll() is not None,
                 START_SECS,
@@ -173,13 +173,17 @@ def _served(directory: Path, toml: str, **more: str) -> Iterator[Served]:
     with contextlib.suppress(httpx.TransportError):
         httpx.get(f"{address}/health", timeout=5)
         raise AssertionError("the server answers after its command ended")
+    left = kill_all_of(directory)
+    # Jobs go on.
+    others = [words for words in left if not {"flows.cli.main", "flows.launch.host"} & set(words)]
+    assert not others, others
+
+
+def kill_all_of(directory: Path) -> list[list[str]]:
+    """Kill the processes that have their Prefect home in a directory; return their arguments."""
     home = f"PREFECT_HOME={directory / 'prefect'}"
     left = {pid: words for pid, (words, known) in processes().items() if home in known}
     for pid in left:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-    # Jobs go on.
-    others = [
-        words for words in left.values() if not {"flows.cli.main", "flows.launch.host"} & set(words)
-    ]
-    assert not others, others
+    return list(left.values())

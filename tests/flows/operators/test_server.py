@@ -195,6 +195,8 @@ def test_logs_progress_suspend_resume_death_and_cancel(server):
     until(lambda: not job_is_alive(record) and not engines(run), 120, lambda: server.log)
     assert any(server.storage.glob(f"pairs/long/{preset}/checkpoints/*"))
     assert server.client.read_flow_run(run).state_name == "Suspended"
+    answer = server.post("task_runs/filter", task_runs={"flow_run_id": {"any_": [str(run)]}})
+    assert {one["state_name"] for one in answer.json()} == {"Completed", "Cancelled"}
 
     # Resumed: it goes on from there.
     server.client.resume_flow_run(run)

@@ -1,8 +1,12 @@
 """Parts of flows that need no server."""
 
+import contextlib
 import dataclasses
+import datetime
 import json
+import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
@@ -10,7 +14,7 @@ import pytest
 from prefect.client.schemas.objects import FlowRun, State, StateType
 
 from flows.launch.job import Job, Status
-from flows.launch.record import Attempt, Record, edit_record, read_record
+from flows.launch.record import Attempt, Record, edit_record, follow_alone, read_record
 from flows.operators import steps
 from flows.operators.artifacts import key_of, last_metrics
 from flows.operators.profile import Operators
@@ -140,7 +144,10 @@ def launched(monkeypatch, tmp_path):
 
 def record(tmp_path: Path, run: FlowRun) -> Record:
     job = Job(("train", f"--out={tmp_path / 'run'}"), tmp_path / "run")
-    made = Record(job, {"launcher": "here"}, owner=owner_of(run.id), attempts=[Attempt(1, 0.0, 0)])
+    owner = owner_of(run.id)
+    made = Record(
+        job, {"launcher": "here"}, owner=owner, runs_for=owner, attempts=[Attempt(1, 0.0, 0)]
+    )
     with edit_record(job.out, lambda _: made):
         pass
     return made
@@ -194,10 +201,34 @@ def test_a_crashed_flow_run_is_started_again_unless_a_person_paused_its_job(
     run = flow_run(StateType.CRASHED, "Crashed")
     made = record(tmp_path, run)
 
-    reconciling.settle(Operators(), made, run)
+    reconciling.revive(run, [made])
     assert again == [run]
-    reconciling.settle(Operators(), dataclasses.replace(made, intent="pause"), run)
+    reconciling.revive(run, [dataclasses.replace(made, intent="pause")])
+    with follow_alone(made.job.out, print, time.sleep):
+        reconciling.revive(run, [made])
     assert again == [run]
+    reconciling.revive(run, [dataclasses.replace(made, owner="by hand", intent="cancel")])
+    assert again == [run]
+    # It had asked for no job yet.
+    reconciling.revive(
+        run, [dataclasses.replace(made, runs_for=owner_of(uuid4()), intent="cancel")]
+    )
+    assert again == [run, run]
+
+
+def test_flow_runs_are_lost_that_crashed_or_got_no_process(monkeypatch):
+    ages = {("CRASHED", 0): True, ("PENDING", 30): False, ("PENDING", 200): True}
+    runs = []
+    for kind, secs in ages:
+        then = datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=secs)
+        state = State(type=StateType(kind), name="Submitting", timestamp=then)
+        runs.append(FlowRun(flow_id=uuid4(), state=state))
+    client = SimpleNamespace(read_flow_runs=lambda **_: runs)
+    monkeypatch.setattr(reconciling, "get_client", lambda **_: contextlib.nullcontext(client))
+
+    lost = reconciling.lost_flow_runs()
+
+    assert lost == [run for run, wanted in zip(runs, ages.values(), strict=True) if wanted]
 
 
 def test_a_flow_run_that_cancels_without_a_process_is_cancelled(launched, tmp_path, monkeypatch):
