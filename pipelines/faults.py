@@ -33,6 +33,9 @@ EXCHANGE_POINTS = tuple(
     point for stage in ("import-hf", "export-hf", "upcycle") for point in _publication(stage)
 )
 
+#: Where a training comes by whose run lies in a bucket.
+BUCKET_POINTS = ("train.during_upload", "train.after_upload")
+
 #: Where whoever follows a job comes by (`flows.launch`).
 LAUNCH_POINTS = tuple(
     f"launch.{moment}"
@@ -80,7 +83,8 @@ def fault_point(name: str) -> None:
     In a worker process (`pipelines.local_pool`) the one that started it is killed first.
     """
     known = FAULT_POINTS + GROWTH_POINTS + MODERN_POINTS + BESIDE_SHARDS_POINTS + EXCHANGE_POINTS
-    if name not in known + LAUNCH_POINTS + SUPERVISED_POINTS + PREDICT_POINTS:
+    known += LAUNCH_POINTS + SUPERVISED_POINTS + PREDICT_POINTS + BUCKET_POINTS
+    if name not in known:
         raise ValueError(f"unknown fault point {name!r}; add it to FAULT_POINTS")
     if os.environ.get(VARIABLE) == name:
         parent = multiprocessing.parent_process()

@@ -66,7 +66,7 @@ def join(directory: str | Path, *names: str) -> str:
 
 def exists(path: str | Path) -> bool:
     """Tell whether there is a file (or, locally, a directory) of this name."""
-    return _file_systems(path).exists(str(path)) if is_remote(path) else os.path.exists(path)
+    return file_systems(path).exists(str(path)) if is_remote(path) else os.path.exists(path)
 
 
 def list_names(directory: str | Path) -> set[str]:
@@ -88,12 +88,12 @@ def match(pattern: str, limit: int | None = None) -> list[FileStatus]:
     Raises:
         UserError: they cannot be listed; the bucket is missing, or may not be listed.
     """
-    systems = _file_systems(pattern)
+    systems = file_systems(pattern)
     try:
         [result] = systems.match([pattern], [limit])
     except Exception as error:  # each file system raises others
         raise UserError(
-            f"cannot list {pattern}: {_innermost(error)}; check its name and your access"
+            f"cannot list {pattern}: {innermost_reason(error)}; check its name and your access"
         ) from error
     return [
         FileStatus(found.path, found.size_in_bytes, found.last_updated_in_seconds or 0.0)
@@ -216,7 +216,7 @@ def read_range(path: str | Path, start: int, stop: int) -> bytes:
         raise
     except Exception as error:  # each file system raises others
         raise UserError(
-            f"cannot read bytes {start} to {stop} of {path}: {_innermost(error)}"
+            f"cannot read bytes {start} to {stop} of {path}: {innermost_reason(error)}"
         ) from error
 
 
@@ -272,7 +272,7 @@ def remove_tree(directory: str | Path) -> None:
     """Remove a directory with all below it; it need not exist."""
     if is_remote(directory):
         # By the final slash Beam knows a directory, and deletes in batches.
-        _file_systems(directory).delete([join(directory, "")])
+        file_systems(directory).delete([join(directory, "")])
     else:
         shutil.rmtree(directory, ignore_errors=True)
 
@@ -281,7 +281,7 @@ def remove(paths: Iterable[str]) -> None:
     """Remove files."""
     found = list(paths)
     if remote := [path for path in found if is_remote(path)]:
-        _file_systems(remote[0]).delete(remote)
+        file_systems(remote[0]).delete(remote)
     for path in found:
         if not is_remote(path):
             os.unlink(path)
@@ -297,14 +297,14 @@ def _open_remote(path: str) -> Any:
     from apache_beam.io.filesystem import CompressionTypes
 
     # Files are passed on as they are: Beam would otherwise unpack by suffix.
-    return _file_systems(path).open(path, compression_type=CompressionTypes.UNCOMPRESSED)
+    return file_systems(path).open(path, compression_type=CompressionTypes.UNCOMPRESSED)
 
 
 def _read_google_range(url: str, start: int, stop: int) -> bytes:
     from google.api_core.exceptions import RequestRangeNotSatisfiable
 
     bucket, _, name = url.removeprefix("gs://").partition("/")
-    blob = _google_client(os.getpid()).bucket(bucket).blob(name)
+    blob = google_client(os.getpid()).bucket(bucket).blob(name)
     try:
         # The checksum Google sends is that of the whole object.
         return blob.download_as_bytes(start=start, end=stop - 1, raw_download=True, checksum=None)
@@ -318,7 +318,7 @@ def _read_amazon_range(url: str, start: int, stop: int) -> bytes:
     bucket, _, name = url.removeprefix("s3://").partition("/")
     wanted = f"bytes={start}-{stop - 1}"
     try:
-        found = _amazon_client(os.getpid()).get_object(Bucket=bucket, Key=name, Range=wanted)
+        found = amazon_client(os.getpid()).get_object(Bucket=bucket, Key=name, Range=wanted)
         return found["Body"].read()
     except ClientError as error:
         if error.response["Error"]["Code"] != "InvalidRange":
@@ -331,7 +331,8 @@ def _read_amazon_range(url: str, start: int, stop: int) -> bytes:
 
 
 @functools.lru_cache(maxsize=1)
-def _google_client(_process: int) -> Any:
+def google_client(_process: int) -> Any:
+    """Return Google's client of gs:// for the process of this id."""
     from apache_beam.io.gcp.gcsio import GcsIO
     from apache_beam.options.pipeline_options import PipelineOptions
 
@@ -339,7 +340,8 @@ def _google_client(_process: int) -> Any:
 
 
 @functools.lru_cache(maxsize=1)
-def _amazon_client(_process: int) -> Any:
+def amazon_client(_process: int) -> Any:
+    """Return Amazon's client of s3:// for the process of this id."""
     from apache_beam.io.aws.s3io import S3IO
     from apache_beam.options.pipeline_options import PipelineOptions
 
@@ -351,7 +353,7 @@ def _create_remote(path: str) -> Any:
 
     # A browser shows a page that a bucket serves only by its type.
     kind = "text/html" if path.endswith(".html") else "application/octet-stream"
-    systems = _file_systems(path)
+    systems = file_systems(path)
     return systems.create(path, kind, compression_type=CompressionTypes.UNCOMPRESSED)
 
 
@@ -363,8 +365,8 @@ def use_options(options: Mapping[str, Any]) -> None:
     """
     _options.update(options)
     _apply_options.cache_clear()
-    _google_client.cache_clear()
-    _amazon_client.cache_clear()
+    google_client.cache_clear()
+    amazon_client.cache_clear()
 
 
 def used_options() -> dict[str, Any]:
@@ -382,7 +384,7 @@ def _apply_options() -> None:
         FileSystems.set_options(PipelineOptions.from_dictionary(_options))
 
 
-def _file_systems(path: str | Path) -> Any:
+def file_systems(path: str | Path) -> Any:
     """Import Beam when a remote file is asked for; it takes seconds.
 
     Raises:
@@ -401,7 +403,7 @@ def _file_systems(path: str | Path) -> Any:
     return FileSystems
 
 
-def _innermost(error: BaseException) -> str:
+def innermost_reason(error: BaseException) -> str:
     """Return in one line what Beam wraps: its errors hold a dict of causes, which may nest."""
     details = getattr(error, "exception_details", None)
     while details:

@@ -3,6 +3,7 @@
 One self-contained HTML page, the same numbers as JSON and CSV, and the figures as SVG.
 """
 
+import contextlib
 import dataclasses
 import json
 import re
@@ -24,6 +25,7 @@ from flows.report.runs import Run, common_steps, pair_losses, read_evaluated_run
 from flows.report.seeds import delta_over_seeds, mean_losses, speed_up_over_seeds
 from flows.report.speedup import language_generator, measure_speed_up, resample_curves
 from flows.report.text import figure_mark
+from models.training.run_files import open_files
 from pipelines import storage
 from pipelines.outputs import file_sha256, stage_output, write_atomically
 from pipelines.progress import Progress, say
@@ -70,7 +72,7 @@ def write_report(
     a page that has them side by side, and a report of each in a directory below.
 
     Args:
-        baseline: run directory of the dense model, or those of several seeds.
+        baseline: run directory of the dense model, also in a bucket, or those of several seeds.
         candidate: run directory of the model that is meant to be faster, or those of several seeds
             or models. Each is compared with the baseline of its seed.
         out: report directory to make.
@@ -85,7 +87,23 @@ def write_report(
     Raises:
         UserError: a run is unfinished or not evaluated, or runs cannot be compared.
     """
-    sides = {"baseline": _as_list(baseline), "candidate": _as_list(candidate)}
+    with contextlib.ExitStack() as stack:
+
+        def local(run: str | Path) -> Path:
+            files = stack.enter_context(open_files(run))
+            files.refresh(metrics=True)
+            return files.directory
+
+        sides = {
+            "baseline": [local(run) for run in _as_list(baseline)],
+            "candidate": [local(run) for run in _as_list(candidate)],
+        }
+        return _write_report(sides, out, config, unfinished)
+
+
+def _write_report(
+    sides: Mapping[str, Sequence[Path]], out: str | Path, config: ReportConfig, unfinished: bool
+) -> dict[str, Any]:
     steps = common_steps([*sides["baseline"], *sides["candidate"]]) if unfinished else None
     baselines, candidates = (
         [read_evaluated_run(directory, role, steps) for directory in directories]

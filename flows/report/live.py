@@ -35,6 +35,7 @@ from flows.report.text import bounded, curve_note
 from models.training.bad_loss import LossWatch
 from models.training.metrics import METRICS
 from models.training.run_directory import CONFIG
+from models.training.run_files import open_files
 from pipelines.languages import languages
 
 #: Steps of the curve of training losses, log-spaced.
@@ -75,13 +76,19 @@ def live_markdown(baseline: str | Path, candidate: str | Path) -> str:
     of a run becomes markup.
 
     Args:
-        baseline: run directory of the dense model, which need not exist yet.
+        baseline: run directory of the dense model or its URL, which need not exist yet.
         candidate: run directory of the other one.
 
     Raises:
         UserError: the two cannot be compared, or a file is damaged.
     """
-    directories = (Path(baseline), Path(candidate))
+    with open_files(baseline) as one, open_files(candidate) as other:
+        for files in (one, other):
+            files.refresh(metrics=True)
+        return _describe((one.directory, other.directory))
+
+
+def _describe(directories: tuple[Path, Path]) -> str:
     trainings = [
         _read_training(directory, role)
         for directory, role in zip(directories, ("baseline", "candidate"), strict=True)

@@ -20,10 +20,11 @@ from models.evaluation.evaluator import Evaluator, dispatch_of, training_like
 from models.training.checkpoint import complete_steps, restore_parameters
 from models.training.distributed import agree, membership, on_first, say_once, together
 from models.training.run_directory import CHECKPOINTS, CONFIG, check_vocabulary, read_run
+from models.training.run_files import EVALUATION, RunFiles, open_files
 from pipelines import storage
 from pipelines.errors import UserError
 from pipelines.faults import fault_point
-from pipelines.outputs import MARKER, canonical_json, lock_directory, read_manifest
+from pipelines.outputs import MARKER, canonical_json, read_manifest
 from pipelines.progress import say
 from tasks.batches import ValidationBatches
 
@@ -47,7 +48,8 @@ def evaluate(
     encoder's first) and expert.
 
     Args:
-        run: a run directory; of a run still in training, what is there is evaluated.
+        run: a run directory, also in a bucket; of a run still in training, what is there is
+            evaluated.
         examples: the examples directory it was trained on.
         config: how to evaluate.
         job: the processes that evaluate together, on a file system they share.
@@ -60,24 +62,27 @@ def evaluate(
         UserError: not a run, other examples, a checkpoint is missing, or there are not the devices
             asked for.
     """
-    run = Path(run)
-
     # SIGTERM ends this process at once, and with it the others: a finished step is not done again.
-    with membership(job, saves_on_sigterm=False):
+    with (
+        membership(job, saves_on_sigterm=False),
+        open_files(run, EVALUATION, shared=job.shared) as files,
+    ):
         if watch:
-            _wait_for_run(run)
-        described = on_first(lambda: read_run(run))
+            _wait_for_run(files)
+        else:
+            files.refresh()
+        described = on_first(lambda: read_run(files.directory))
 
         def open_batches(batch_size: int) -> ValidationBatches:
             manifest = read_manifest(examples, "examples")
             _check_examples(run, described, examples, manifest)
             return ValidationBatches(examples, batch_size)
 
-        return evaluate_run(run, described, open_batches, config, watch=watch)
+        return evaluate_run(files, described, open_batches, config, watch=watch)
 
 
 def _check_examples(
-    run: Path, described: dict[str, Any], examples: str | Path, manifest: dict[str, Any]
+    run: str | Path, described: dict[str, Any], examples: str | Path, manifest: dict[str, Any]
 ) -> None:
     """Check that a run's vocabulary is that of the examples; an imported run has none to compare.
 
@@ -96,7 +101,7 @@ def _check_examples(
 
 
 def evaluate_run(
-    run: Path,
+    place: RunFiles | Path,
     described: dict[str, Any],
     open_batches: Callable[[int], ValidationBatches],
     config: EvaluateConfig,
@@ -114,24 +119,28 @@ def evaluate_run(
         **({"dispatch": dispatch} if described["model"]["experts"] else {}),
     }
     agree(canonical_json([settings, as_json(train), watch]))
+    files = place if isinstance(place, RunFiles) else RunFiles(place, place)
+    run = files.directory
     with contextlib.ExitStack() as stack:
 
         def begin() -> tuple[list[int], list[int], bool]:
-            stack.enter_context(lock_directory(run / "eval", option=""))
-            (run / "eval").mkdir(exist_ok=True)
+            stack.enter_context(files.lock(EVALUATION))
+            (run / EVALUATION).mkdir(exist_ok=True)
             for directory in (run / "eval", run / "routing"):
                 storage.remove_temporaries(directory)
             return find()
 
         def find() -> tuple[list[int], list[int], bool]:
+            files.refresh()
             done = _finished_steps(run, settings)
-            return sorted(done), *_steps_to_evaluate(run, described["eval_steps"], done, watch)
+            return sorted(done), *_steps_to_evaluate(files, described["eval_steps"], done, watch)
 
         done, steps, more = on_first(begin)
-        summary = {"stage": "evaluate", "out": str(run / "eval")}
+        summary = {"stage": "evaluate", "out": storage.join(files.place, EVALUATION)}
         if not steps and not more:
             say_once(
-                "evaluate", f"already complete: {len(done)} steps in {run / 'eval'}; nothing to do"
+                "evaluate",
+                f"already complete: {len(done)} steps in {summary['out']}; nothing to do",
             )
             rows = on_first(lambda: _rows(run, done[-1]))
             return {**summary, "reused": True, "steps": len(done), "documents": rows}
@@ -144,12 +153,13 @@ def evaluate_run(
         like = evaluator.abstract_parameters()
         while True:
             for step in steps:
-                parameters = restore_parameters(
-                    run / CHECKPOINTS, step, like, described["config_hash"]
-                )
+                with files.parameters(step):
+                    parameters = restore_parameters(
+                        run / CHECKPOINTS, step, like, described["config_hash"]
+                    )
                 table, routing = evaluator.tables(parameters, f"step {step:,}")
                 del parameters  # else the next ones would need room beside them
-                on_first(lambda s=step, t=table, r=routing: _write_step(run, s, t, r, settings))
+                on_first(lambda s=step, t=table, r=routing: _write_step(files, s, t, r, settings))
             if not more:
                 break
             time.sleep(WATCH_SECS)
@@ -159,14 +169,16 @@ def evaluate_run(
         return {**summary, "reused": False, "steps": len(steps), "documents": rows}
 
 
-def _wait_for_run(run: Path) -> None:
+def _wait_for_run(files: RunFiles) -> None:
     """Wait until a training has begun."""
 
     def begun() -> bool:
-        return (run / CONFIG).is_file()
+        files.refresh()
+        return (files.directory / CONFIG).is_file()
 
     if not on_first(begun):
-        say_once("evaluate", f"waiting for {run / CONFIG}, which training writes when it begins")
+        config = storage.join(files.place, CONFIG)
+        say_once("evaluate", f"waiting for {config}, which training writes when it begins")
         while not on_first(begun):
             time.sleep(WATCH_SECS)
 
@@ -198,9 +210,10 @@ def _finished_steps(run: Path, settings: dict[str, Any]) -> set[int]:
 
 
 def _steps_to_evaluate(
-    run: Path, wanted: list[int], done: set[int], watch: bool
+    files: RunFiles, wanted: list[int], done: set[int], watch: bool
 ) -> tuple[list[int], bool]:
     """Steps whose checkpoints are there and not evaluated, and whether to wait for more."""
+    run = files.directory
     # Looked for first: a run that ends in between has its last checkpoints.
     finished = (run / MARKER).is_file()
     there = set(complete_steps(run / CHECKPOINTS))
@@ -216,18 +229,28 @@ def _steps_to_evaluate(
     if not steps and not done:
         raise UserError(f"{run} has no checkpoint to evaluate yet: train it first")
     if missing:
-        say("evaluate", f"{run} is still in training: evaluating {len(steps)} checkpoints so far")
+        say(
+            "evaluate",
+            f"{files.place} is still in training: evaluating {len(steps)} checkpoints so far",
+        )
     return steps, False
 
 
 def _write_step(
-    run: Path, step: int, table: pa.Table, routing: pa.Table | None, settings: dict[str, Any]
+    files: RunFiles,
+    step: int,
+    table: pa.Table,
+    routing: pa.Table | None,
+    settings: dict[str, Any],
 ) -> None:
     """Write what was found of a step, and say its loss."""
-    if routing is not None:
-        (run / "routing").mkdir(exist_ok=True)
-        _write(run / "routing" / f"{step}.parquet", routing, settings)
-    _write(run / "eval" / f"{step}.parquet", table, settings)
+    # The evaluation last: it says that the step is done.
+    for part, found in {"routing": routing, EVALUATION: table}.items():
+        if found is not None:
+            name = f"{part}/{step}.parquet"
+            (files.directory / part).mkdir(exist_ok=True)
+            _write(files.directory / name, found, settings)
+            files.publish(name)
     nats = float(np.sum(table["nats"].to_numpy()))
     tokens = int(np.sum(table["target_tokens"].to_numpy()))
     say(

@@ -26,6 +26,7 @@ from models.huggingface.tensors import (
 from models.presets import PRESETS
 from models.training.checkpoint import complete_steps, restore_parameters
 from models.training.run_directory import CHECKPOINTS, model_of, read_run, train_config_of
+from models.training.run_files import RunFiles, open_files
 from models.training.state import Parameters, Skeleton, parameter_counts, unrolled
 from models.training.step_zero import write_step_zero
 from pipelines import storage
@@ -93,7 +94,7 @@ def export_hf(
     """Write a checkpoint as a directory for `from_pretrained` of transformers 4.
 
     Args:
-        run: a run directory.
+        run: a run directory, also in a bucket.
         out: the new directory.
         step: the checkpoint; by default the newest.
         max_shard_bytes: largest size of a file.
@@ -104,9 +105,17 @@ def export_hf(
     Raises:
         UserError: no such checkpoint, or no class of Hugging Face computes this model.
     """
-    run = Path(run)
     if max_shard_bytes < 1:
         raise UserError("--max-shard-bytes must be at least 1")
+    with open_files(run) as files:
+        files.refresh()
+        return _export(files, out, step, max_shard_bytes)
+
+
+def _export(
+    files: RunFiles, out: str | Path, step: int | None, max_shard_bytes: int
+) -> dict[str, Any]:
+    run = files.directory
     described = read_run(run)
     model = model_of(described)
     config = write_config(model, described.get("huggingface"))
@@ -130,7 +139,8 @@ def export_hf(
             return {**summary, "reused": True}
         stored = Skeleton.of(model, train_config_of(described))
         like = stored.abstract_parameters()
-        restored = restore_parameters(run / CHECKPOINTS, step, like, described["config_hash"])
+        with files.parameters(step):
+            restored = restore_parameters(run / CHECKPOINTS, step, like, described["config_hash"])
         parameters = unrolled(restored)
         places = {piece.tensor: piece for piece in exported_pieces(model)}
         written = write_weights(

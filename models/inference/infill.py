@@ -18,7 +18,8 @@ from models.inference.decode import make_decoder
 from models.partitioning import check_divisible, make_mesh
 from models.training.checkpoint import complete_steps, restore_parameters
 from models.training.run_directory import CHECKPOINTS, model_of, read_run, train_config_of
-from models.training.state import Skeleton
+from models.training.run_files import RunFiles, open_files
+from models.training.state import Parameters, Skeleton
 from pipelines.errors import UserError
 from pipelines.progress import say
 from pipelines.special_tokens import EOS_ID, SENTINELS
@@ -55,7 +56,7 @@ def infill(
     """Fill `<extra_id_0>`, `<extra_id_1>` and so on in every text.
 
     Args:
-        run: a run directory; its newest checkpoint is used, in float32.
+        run: a run directory, also in a bucket; its newest checkpoint is used, in float32.
         vocab: the vocabulary the model was trained with.
         texts: each with its sentinels in order, from 0.
         config: how to fill.
@@ -71,10 +72,7 @@ def infill(
     if not texts:
         raise UserError("--text has no value: give a text with <extra_id_0> in it")
     check_devices()
-    run = Path(run)
-    described = read_run(run)
     vocabulary = open_vocabulary(vocab)
-    _check_vocabulary(run, described, vocabulary)
     processor = sentencepiece.SentencePieceProcessor()
     processor.LoadFromSerializedProto(vocabulary.model)
     tokens = [_encode(processor, text) for text in texts]
@@ -82,13 +80,9 @@ def infill(
     for row, ids in zip(inputs, tokens, strict=True):
         row[: len(ids)] = ids
 
-    steps = complete_steps(run / CHECKPOINTS)
-    if not steps:
-        raise UserError(f"{run} has no checkpoint yet: train it first")
-    skeleton = _skeleton(described, config)
-    like = skeleton.abstract_parameters()
-    say("infill", f"with {run / CHECKPOINTS}/{steps[-1]}")
-    parameters = restore_parameters(run / CHECKPOINTS, steps[-1], like, described["config_hash"])
+    with open_files(run) as files:
+        files.refresh()
+        skeleton, step, parameters = _newest(files, vocabulary, config)
     # Computation follows the parameters: a mesh along which only widths are divided needs no more.
     decode = make_decoder(
         Skeleton.of(skeleton.config, skeleton.train),
@@ -110,7 +104,29 @@ def infill(
             f"{empty} of {len(every)} spans stay empty: the model gave nothing for them; train it "
             f"longer, or allow more than --max-tokens {config.max_tokens}",
         )
-    return {"stage": "infill", "step": steps[-1], "texts": found}
+    return {"stage": "infill", "step": step, "texts": found}
+
+
+def _newest(
+    files: RunFiles, vocabulary: VocabularyModel, config: InfillConfig
+) -> tuple[Skeleton, int, Parameters]:
+    """The model, and its newest checkpoint's step and parameters.
+
+    Raises:
+        UserError: not a run, no checkpoint, or another vocabulary.
+    """
+    run = files.directory
+    described = read_run(run)
+    _check_vocabulary(run, described, vocabulary)
+    steps = complete_steps(run / CHECKPOINTS)
+    if not steps:
+        raise UserError(f"{run} has no checkpoint yet: train it first")
+    skeleton = _skeleton(described, config)
+    like = skeleton.abstract_parameters()
+    say("infill", f"with {files.place}/{CHECKPOINTS}/{steps[-1]}")
+    with files.parameters(steps[-1]):
+        found = restore_parameters(run / CHECKPOINTS, steps[-1], like, described["config_hash"])
+    return skeleton, steps[-1], found
 
 
 def _skeleton(described: dict[str, Any], config: InfillConfig) -> Skeleton:

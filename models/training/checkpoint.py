@@ -14,21 +14,24 @@ import logging
 import re
 import shutil
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 from orbax.checkpoint import v1 as ocp
 
 from models.training.distributed import WAITED, JobError, is_first, say_once, together
+from models.training.run_directory import METADATA, PARAMETERS
 from models.training.state import Parameters, TrainState
+from pipelines import storage
 from pipelines.errors import UserError, causes
 from pipelines.faults import fault_point
 
-METADATA = "_CHECKPOINT_METADATA"
-PARAMETERS = "parameters"
+if TYPE_CHECKING:
+    from models.training.run_files import RunFiles
+
 OPTIMIZER = "optimizer"
 #: End of the name of a checkpoint that lacks a part.
 INCOMPLETE = "incomplete"
@@ -91,15 +94,25 @@ class Checkpoints:
 
     Attributes:
         directory: where they are.
+        place: the same, or its URL, for messages.
         kept: steps whose checkpoints stay; others go once a newer one is known to be good.
         run: the run's `config_hash`, which a checkpoint carries; empty where any run's will do.
+        files: those of the run, if checkpoints are to be sent to where it lies.
     """
 
-    def __init__(self, directory: Path, kept: Sequence[int], run: str = ""):
+    def __init__(
+        self,
+        directory: Path,
+        kept: Sequence[int],
+        run: str = "",
+        files: "RunFiles | None" = None,
+    ):
+        self._files = files
         self.directory = directory.absolute()
+        self.place = storage.join(files.place, directory.name) if files else str(self.directory)
         self.kept = frozenset(kept)
         self.run = run
-        self._pending: tuple[int, Any] | None = None
+        self._pending: tuple[int, Callable[[], Any]] | None = None
 
     def latest(self) -> int | None:
         """The newest complete step, or None."""
@@ -153,15 +166,16 @@ class Checkpoints:
         parts = _parts(state)
         path = str(self.directory / str(step))
         response = ocp.save_checkpointables_async(path, parts, custom_metadata={"run": self.run})
-        self._pending = (step, response)
+        wait = response.result
+        self._pending = step, self._files.when_saved(step, wait) if self._files else wait
         fault_point("train.during_checkpoint")
 
     def wait(self) -> None:
         """Wait until the save under way is complete."""
         if self._pending is None:
             return
-        step, response = self._pending
-        response.result()
+        step, wait = self._pending
+        wait()
         self._pending = None
         assert is_complete(self.directory / str(step))
         fault_point("train.after_checkpoint")
@@ -174,8 +188,9 @@ class Checkpoints:
             steps = complete_steps(self.directory)
         except UserError:
             return  # no reason to stop training: the next save prunes
+        kept = self._files.prune(self.kept) if self._files else self.kept
         for old in steps[:-1]:
-            if old not in self.kept:
+            if old not in kept:
                 # Renamed first, so that no moment shows a half-removed checkpoint by its name.
                 hidden = self.directory / f".{old}.removed"
                 (self.directory / str(old)).rename(hidden)

@@ -35,7 +35,7 @@ def finetune(
     Args:
         origin: the run directory to begin with, trained or imported.
         tasks: a finished examples directory of the same vocabulary, here or in a bucket.
-        out: the new run directory.
+        out: the new run directory, also in a bucket.
         config: how to train.
         mixture: how often each language comes; by default n ** 0.3 over all there are.
         changes: what to change of the model; by default dropout, as T5's recipe has it.
@@ -51,10 +51,10 @@ def finetune(
             loss at which the run is to stop.
         SystemExit: with code 75, after SIGTERM or Ctrl-C; everything is saved.
     """
-    run, out = Path(origin), Path(out)
+    run = Path(origin)
 
     def prepare() -> tuple[RunPlan, TrainBatches]:
-        if run.resolve() == out.resolve():
+        if run.resolve() == Path(out).resolve():
             raise UserError(f"--out is {run}, the run to begin with: choose another")
         described = read_run(run)
         found = find_origin(run, step, keep_moments)

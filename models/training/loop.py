@@ -21,6 +21,7 @@ from models.training.metrics import METRICS, MetricsWriter, written
 from models.training.optimizer import Optimizer, optimizer_of
 from models.training.origin import state_of_origin
 from models.training.run_directory import CHECKPOINTS, RunPlan, read_run
+from models.training.run_files import RunFiles
 from models.training.signals import stop_requests
 from models.training.state import Skeleton, TrainState
 from models.training.step import FEATURES, SEGMENTS, make_train_step
@@ -32,14 +33,14 @@ from tasks.prefetch import ahead
 
 
 def run_training(
-    plan: RunPlan, batches: TrainBatches, out: Path, skeleton: Skeleton, groups: Groups
+    plan: RunPlan, batches: TrainBatches, files: RunFiles, skeleton: Skeleton, groups: Groups
 ) -> float:
     """Train to the last step, or until a signal.
 
     Args:
         plan: the run.
         batches: its data.
-        out: its directory.
+        files: where it lies.
         skeleton: its model, on the mesh.
         groups: routing groups of a batch.
 
@@ -50,10 +51,10 @@ def run_training(
         JobError: a step is bad, and the policy is to stop, or too many were skipped.
         SystemExit: with code 75, after a signal; everything is saved.
     """
-    steps, optimizer = plan.train.steps, optimizer_of(plan.train)
+    steps, optimizer, out = plan.train.steps, optimizer_of(plan.train), files.directory
     # What the run was begun with: a later version may count other settings to its identity.
     identity = on_first(lambda: read_run(out)["config_hash"])
-    checkpoints = Checkpoints(out / CHECKPOINTS, plan.evaluation_steps, identity)
+    checkpoints = Checkpoints(out / CHECKPOINTS, plan.evaluation_steps, identity, files)
     start = on_first(lambda: _resume_step(plan, out, checkpoints))
     state = _state_after(start, plan, checkpoints, skeleton, optimizer)
     counted = 0 if plan.origin is None else plan.origin.steps_counted
@@ -88,8 +89,8 @@ def run_training(
             pending = (step, metrics)
             if step < steps:
                 batch = next(upcoming)
-            stopping = stop_is_due(step)
-            kept = step in plan.evaluation_steps
+            files.check()
+            stopping, kept = stop_is_due(step), step in plan.evaluation_steps
             if stopping or kept or step % plan.train.checkpoint_every == 0:
                 recorder.record(*pending)
                 pending = None
@@ -138,7 +139,7 @@ def _state_after(
 ) -> TrainState:
     """What the step after `step` begins with."""
     if step:
-        say_once("train", f"continuing after step {step:,}, from {checkpoints.directory}/{step}")
+        say_once("train", f"continuing after step {step:,}, from {checkpoints.place}/{step}")
         return checkpoints.restore(step, skeleton.abstract_state(optimizer))
     if plan.origin is not None:
         return state_of_origin(plan.origin, skeleton, optimizer)

@@ -28,6 +28,9 @@ FREE = ("data_parallel", "expert_parallel", "model_parallel", "remat", "on_bad_l
 #: default ones.
 ADDED = ("schedule", "eval_every", "loss_per", "freeze")
 CHECKPOINTS = "checkpoints"
+#: Of a checkpoint: what says that it is complete, and its part that a model needs.
+METADATA = "_CHECKPOINT_METADATA"
+PARAMETERS = "parameters"
 
 Config = TypeVar("Config", ModelConfig, TrainConfig)
 
@@ -177,7 +180,12 @@ def claim_run(out: Path, plan: RunPlan) -> dict[str, Any] | None:
 
 
 def describe_run(
-    out: Path, plan: RunPlan, examples: str | Path, measured: Mapping[str, Any]
+    out: Path,
+    plan: RunPlan,
+    examples: str | Path,
+    measured: Mapping[str, Any],
+    *,
+    is_copy: bool = False,
 ) -> None:
     """Write config.json; one that is there only takes over settings that may change.
 
@@ -186,6 +194,7 @@ def describe_run(
         plan: the run.
         examples: its data.
         measured: counts and costs to note.
+        is_copy: whether the run lies elsewhere, from where no relative path leads here.
     """
     if (out / CONFIG).is_file():
         before = read_run(out)
@@ -199,9 +208,13 @@ def describe_run(
     out.mkdir(parents=True, exist_ok=True)
     identity = plan.identity
     remote = storage.is_remote(examples)
-    identity["examples"]["path"] = str(examples) if remote else os.path.relpath(examples, out)
+
+    def path_to(place: str | Path) -> str:
+        return os.path.abspath(place) if is_copy else os.path.relpath(place, out)
+
+    identity["examples"]["path"] = str(examples) if remote else path_to(examples)
     if plan.origin is not None:
-        identity["origin"]["path"] = os.path.relpath(plan.origin.path, out)
+        identity["origin"]["path"] = path_to(plan.origin.path)
     storage.write_json(
         out / CONFIG,
         {
@@ -260,7 +273,7 @@ def read_marker(run: Path) -> dict[str, Any] | None:
 
 
 def check_vocabulary(
-    run: Path, described: Mapping[str, Any], examples: str | Path, manifest: Mapping[str, Any]
+    run: str | Path, described: Mapping[str, Any], examples: str | Path, manifest: Mapping[str, Any]
 ) -> None:
     """Check that a run's vocabulary is that of examples; an imported run has rows to compare alone.
 

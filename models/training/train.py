@@ -28,11 +28,12 @@ from models.partitioning import check_divisible, fed_part, make_mesh
 from models.presets import preset as find_preset
 from models.training.distributed import agree, membership, on_first, say_once, together
 from models.training.loop import run_training
-from models.training.run_directory import RunPlan, claim_run, describe_run, finish_run
+from models.training.run_directory import CONFIG, RunPlan, claim_run, describe_run, finish_run
+from models.training.run_files import open_files
 from models.training.state import Skeleton, parameter_counts
 from pipelines.errors import UserError
 from pipelines.faults import fault_point
-from pipelines.outputs import canonical_json, lock_directory, read_manifest
+from pipelines.outputs import MARKER, canonical_json, read_manifest
 from tasks.batches import TrainBatches
 from tasks.mixtures import Mixture
 
@@ -57,7 +58,7 @@ def train(
     Args:
         preset: name of the model (`models.presets`).
         examples: a finished examples directory, here or in a bucket.
-        out: the run directory.
+        out: the run directory, on a file system or in a bucket.
         config: how to train.
         mixture: how often each language comes; by default n ** 0.3 over all there are.
         changes: what to change of the preset.
@@ -73,24 +74,25 @@ def train(
     """
     chosen = mixture or Mixture()
     return train_prepared(
-        lambda: _prepare(preset, examples, config, chosen, changes), examples, Path(out), job
+        lambda: _prepare(preset, examples, config, chosen, changes), examples, out, job
     )
 
 
 def train_prepared(
     prepare: Callable[[], tuple[RunPlan, TrainBatches]],
     examples: str | Path,
-    out: Path,
+    out: str | Path,
     job: JobConfig,
 ) -> dict[str, Any]:
     """`train`, where `prepare` says what is trained and opens its data, once in each process."""
     with membership(job), contextlib.ExitStack() as stack:
         plan, batches = together(prepare)
         agree(canonical_json([plan.identity, as_json(plan.train)]))
+        files = stack.enter_context(open_files(out, shared=job.shared))
 
         def claim() -> dict[str, Any] | None:
-            stack.enter_context(lock_directory(out))
-            return claim_run(out, plan)
+            stack.enter_context(files.lock())
+            return claim_run(files.directory, plan)
 
         finished = on_first(claim)
         summary = {
@@ -117,13 +119,24 @@ def train_prepared(
             "tokens_per_step": plan.train.rows * sum(lengths),
             "device": jax.devices()[0].device_kind,
         }
-        on_first(lambda: describe_run(out, plan, examples, measured))
+
+        def describe() -> None:
+            describe_run(files.directory, plan, examples, measured, is_copy=files.is_copy)
+            files.publish(CONFIG)
+
+        on_first(describe)
         for line in _introduction(plan, measured, lengths):
             say_once("train", line)
         say_once("train", f"metrics, checkpoints and TensorBoard events go to {out}")
-        final_loss = run_training(plan, batches, out, skeleton, groups)
+        final_loss = run_training(plan, batches, files, skeleton, groups)
         fault_point("train.before_marker")
-        on_first(lambda: finish_run(out, plan, final_loss))
+
+        def finish() -> None:
+            files.publish_records()
+            finish_run(files.directory, plan, final_loss)
+            files.publish(MARKER)
+
+        on_first(finish)
         say_once("train", f"complete: step {plan.train.steps:,}, loss {final_loss:.4f} · {out}")
         return {**summary, "final_loss": final_loss, "parameters": measured["parameters"]}
 

@@ -7,24 +7,33 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
 from pathlib import Path
 from socketserver import StreamRequestHandler
 from types import ModuleType
 from typing import Any
 
+import boto3
 import crawl_files as crawl
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from dataflow_builds import IMAGE, ROOT, RULES, UV
+from gcp_storage_emulator.handlers import buckets, objects
 from gcp_storage_emulator.server import create_server
+from moto.moto_server.werkzeug_app import (
+    DomainDispatcherApplication,
+    MotoRequestHandler,
+    create_backend_app,
+)
 from processes import free_port
 from trees import data_bytes
+from werkzeug.serving import make_server
 
 from pipelines.corpus.build import CorpusConfig, build_corpus
 
-BUCKET = "mswitch-test"
+BUCKET, LAKE, READ_ONLY = "mswitch-test", "lake", "mswitch-read-only"
 
 
 @pytest.fixture(scope="session")
@@ -77,19 +86,89 @@ def storage_server(account: Path) -> Iterator[str]:
         patch.setattr(StreamRequestHandler, "disable_nagle_algorithm", True)
         for name in ("gcp_storage_emulator.server", "api.object", "api.bucket"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
+        patch.setattr(objects, "_multipart_upload", conditional(objects._multipart_upload))
         port = free_port()
         address = f"http://127.0.0.1:{port}"
         patch.setenv("STORAGE_EMULATOR_HOST", address)
         patch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(account))
         patch.setenv("NO_GCE_CHECK", "true")
-        with create_server("127.0.0.1", port, in_memory=True, default_bucket=BUCKET):
+        with create_server("127.0.0.1", port, in_memory=True, default_bucket=BUCKET) as server:
+            buckets.create_bucket(READ_ONLY, server._storage)
             yield address
+
+
+def conditional(upload: Callable[..., None]) -> Callable[..., None]:
+    """Refuse what the emulator does not: a wrong `ifGenerationMatch`, and a read-only bucket.
+
+    It answers one request at a time.
+    """
+
+    def checked(request: Any, response: Any, storage: Any) -> None:
+        wanted = request.query.get("ifGenerationMatch")
+        if request.params["bucket_name"] == READ_ONLY:
+            response.status = HTTPStatus.FORBIDDEN
+            response.json({"error": {"code": 403, "message": "storage.objects.create denied"}})
+            return
+        names = storage.objects.get(request.params["bucket_name"], {})
+        name = request.query.get("name", [request.data["meta"].get("name")])[0]
+        if wanted and names.get(name, {}).get("generation", "0") != wanted[0]:
+            response.status = HTTPStatus.PRECONDITION_FAILED
+            response.json({"error": {"code": 412, "message": "conditionNotMet"}})
+        else:
+            upload(request, response, storage)
+
+    return checked
 
 
 @pytest.fixture
 def bucket(storage_server: str, request: pytest.FixtureRequest) -> str:
     """Give a URL below which nothing is stored yet."""
     return f"gs://{BUCKET}/{request.node.name.replace('[', '-').replace(']', '')}"
+
+
+class Requests:
+    """WSGI middleware that notes what the server was asked for and what it sent."""
+
+    def __init__(self, app: Any):
+        self.app = app
+        self.found: list[tuple[str, str, str | None, int]] = []
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        body = b"".join(self.app(environ, start_response))
+        method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
+        self.found.append((method, path, environ.get("HTTP_RANGE"), len(body)))
+        return [body]
+
+    def reads(self, part: str) -> list[tuple[str | None, int]]:
+        """Ranges and sizes of the answers to GET requests for objects with `part` in their name."""
+        return [found[2:] for found in self.found if found[0] == "GET" and part in found[1]]
+
+
+@pytest.fixture(scope="session")
+def requests() -> Iterator[Requests]:
+    """Serve s3://; give what the server is asked for."""
+    app = Requests(DomainDispatcherApplication(create_backend_app))
+    server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=MotoRequestHandler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL_S3", f"http://127.0.0.1:{server.server_port}")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            patch.setenv(name, "test")
+        boto3.client("s3").create_bucket(Bucket=LAKE)
+        yield app
+    server.shutdown()
+    thread.join()
+
+
+@pytest.fixture(params=["gs", "s3"])
+def either(request: pytest.FixtureRequest) -> str:
+    """Give a URL below which nothing is stored yet, of each store in turn."""
+    if request.param == "gs":
+        return request.getfixturevalue("bucket")
+    request.getfixturevalue("requests")
+    return f"s3://{LAKE}/{request.node.name.replace('[', '-').replace(']', '')}"
 
 
 @pytest.fixture

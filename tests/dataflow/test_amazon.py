@@ -1,20 +1,10 @@
 """`pipelines.storage` on s3://, through Beam and boto3, against moto's server on loopback."""
 
 import os
-import threading
-from collections.abc import Iterator
-from typing import Any
 
-import boto3
 import example_files
 import numpy as np
 import pytest
-from moto.moto_server.werkzeug_app import (
-    DomainDispatcherApplication,
-    MotoRequestHandler,
-    create_backend_app,
-)
-from werkzeug.serving import make_server
 
 from pipelines import storage
 from pipelines.errors import UserError
@@ -22,41 +12,6 @@ from tasks.batches import TrainBatches
 from tasks.records import BLOCK_BYTES
 
 BUCKET, MEGABYTE = "lake", 1 << 20
-
-
-class Requests:
-    """WSGI middleware that notes what the server was asked for and what it sent."""
-
-    def __init__(self, app: Any):
-        self.app = app
-        self.found: list[tuple[str, str, str | None, int]] = []
-
-    def __call__(self, environ: dict[str, Any], start_response: Any) -> list[bytes]:
-        body = b"".join(self.app(environ, start_response))
-        method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
-        self.found.append((method, path, environ.get("HTTP_RANGE"), len(body)))
-        return [body]
-
-    def reads(self, part: str) -> list[tuple[str | None, int]]:
-        """Ranges and sizes of the answers to GET requests for objects with `part` in their name."""
-        return [found[2:] for found in self.found if found[0] == "GET" and part in found[1]]
-
-
-@pytest.fixture(scope="module")
-def requests() -> Iterator[Requests]:
-    app = Requests(DomainDispatcherApplication(create_backend_app))
-    server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=MotoRequestHandler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ENDPOINT_URL_S3", f"http://127.0.0.1:{server.server_port}")
-        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-            patch.setenv(name, "test")
-        boto3.client("s3").create_bucket(Bucket=BUCKET)
-        yield app
-    server.shutdown()
-    thread.join()
 
 
 def put(name: str, data: bytes) -> str:

@@ -39,7 +39,7 @@ def put(url: str, data: bytes) -> str:
 def put_folder(url: str) -> None:
     """What consoles make of an empty folder."""
     bucket, _, name = url.removeprefix("gs://").partition("/")
-    storage._google_client(0).bucket(bucket).blob(f"{name}/").upload_from_string(b"")
+    storage.google_client(0).bucket(bucket).blob(f"{name}/").upload_from_string(b"")
 
 
 @pytest.fixture

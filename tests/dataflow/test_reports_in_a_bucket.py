@@ -24,5 +24,5 @@ def test_reports_in_a_bucket_have_an_index_that_a_browser_shows(bucket, upload, 
     rows = json.loads(storage.read_bytes(f"{bucket}/index.json"))["reports"]
     assert {row["href"] for row in rows} == {"./deep/er/first/report.html", "./second/report.html"}
     name, _, path = bucket.removeprefix("gs://").partition("/")
-    page = storage._google_client(0).bucket(name).get_blob(f"{path}/index.html")
+    page = storage.google_client(0).bucket(name).get_blob(f"{path}/index.html")
     assert page.content_type == "text/html"

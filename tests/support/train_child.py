@@ -3,6 +3,7 @@
 Tests start it as its own process, to kill it or to give it several devices; or as several
 processes of one job. Options are those of TrainConfig and JobConfig; `terminate_at=N` sends this
 process SIGTERM when it makes batch N, and slows it down, so that the run does not end before.
+`lease_secs=N` is how long the lease of a run in a bucket lasts.
 """
 
 import dataclasses
@@ -109,15 +110,18 @@ def plan(preset: str, steps: int, **options):
     return RunPlan(preset, model, train, identity, languages, mixture={"alpha": 0.3})
 
 
-def run(preset: str, out: Path, steps: int, **options) -> dict:
+def run(preset: str, out: str | Path, steps: int, **options) -> dict:
     """Train, as `models.training.train.train` does with an examples directory."""
     from models.config import JobConfig
     from models.partitioning import fed_part, make_mesh
     from models.training.train import train_prepared
+    from pipelines import lease
+    from pipelines.storage import is_remote
 
     of_job = {field.name for field in dataclasses.fields(JobConfig)} & options.keys()
     job = JobConfig(**{name: options.pop(name) for name in of_job})
     terminate_at = options.pop("terminate_at", None)
+    lease.LEASE_SECS = options.pop("lease_secs", lease.LEASE_SECS)
     made = plan(preset, steps, **options)
 
     def prepare():
@@ -127,7 +131,8 @@ def run(preset: str, out: Path, steps: int, **options) -> dict:
         batches.terminate_at = terminate_at
         return made, batches
 
-    return train_prepared(prepare, out.parent / "examples", out, job)
+    examples = "/examples" if is_remote(out) else Path(out).parent / "examples"
+    return train_prepared(prepare, examples, out, job)
 
 
 def parse(option: str) -> tuple[str, int | str]:
@@ -139,7 +144,7 @@ if __name__ == "__main__":
     from pipelines.errors import UserError
 
     try:
-        run(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), **dict(map(parse, sys.argv[4:])))
+        run(sys.argv[1], sys.argv[2], int(sys.argv[3]), **dict(map(parse, sys.argv[4:])))
     except UserError as error:
         print(error, file=sys.stderr)
         sys.exit(2)

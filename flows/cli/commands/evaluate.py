@@ -1,7 +1,6 @@
 """`mswitch evaluate`: loss per document and language."""
 
 import sys
-from pathlib import Path
 from typing import Annotated
 
 from cyclopts import App, Parameter
@@ -16,7 +15,7 @@ app = App(name="evaluate")
 @app.default
 def evaluate(
     *,
-    run: Path,
+    run: str,
     examples: str,
     config: Annotated[EvaluateConfig, Parameter(name="*")] = EvaluateConfig(),  # noqa: B008
     job: Annotated[JobConfig, Parameter(name="*")] = JobConfig(),  # noqa: B008
@@ -39,7 +38,7 @@ def evaluate(
     of them was lost, or got SIGTERM: give the same commands again.
 
     Args:
-        run: a run directory.
+        run: a run directory, or its gs:// or s3:// URL.
         examples: the examples directory the run was trained on.
         watch: wait for the checkpoints that the training has not saved yet.
     """

@@ -11,7 +11,7 @@ app = App(name="export-hf")
 
 @app.default
 def export_hf(
-    run: Path,
+    run: str,
     *,
     out: Path,
     step: int | None = None,
@@ -25,7 +25,7 @@ def export_hf(
         mswitch export-hf runs/mt5-tiny --out hf/mt5-tiny
 
     Args:
-        run: a run directory.
+        run: a run directory, or its gs:// or s3:// URL.
         out: the new directory.
         step: which checkpoint; the newest by default.
         max_shard_bytes: largest size of one file.

@@ -19,7 +19,7 @@ def finetune(
     *,
     from_: Annotated[Path, Parameter(name="--from")],
     tasks: str,
-    out: Path,
+    out: str,
     step: int | None = None,
     keep_moments: Annotated[bool, Parameter(negative="")] = False,
     mixture: str = DEFAULT,
@@ -41,7 +41,8 @@ def finetune(
     Args:
         from_: the run to begin with: what `train`, `finetune` or `import-hf` made.
         tasks: an examples directory with the run's vocabulary.
-        out: the new run directory; a run with another configuration there is refused.
+        out: the new run directory, or a gs:// or s3:// URL; a run with another configuration there
+            is refused.
         step: the checkpoint to begin with; by default the last.
         keep_moments: go on with the optimizer's moments and its count of steps, as T5X does.
         mixture: how often each language comes, as in `mswitch train`.

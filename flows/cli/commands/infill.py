@@ -1,6 +1,5 @@
 """`mswitch infill`: a pretrained model fills the gaps of a text."""
 
-from pathlib import Path
 from typing import Annotated
 
 from cyclopts import App, Parameter
@@ -14,7 +13,7 @@ app = App(name="infill")
 @app.default
 def infill(
     *,
-    run: Path,
+    run: str,
     vocab: str,
     text: Annotated[list[str], Parameter(consume_multiple=True, negative="")],
     config: Annotated[InfillConfig, Parameter(name="*")] = InfillConfig(),  # noqa: B008
@@ -28,7 +27,7 @@ def infill(
           --text "The capital of France is <extra_id_0>."
 
     Args:
-        run: a run directory, trained or imported.
+        run: a run directory, trained or imported, or its gs:// or s3:// URL.
         vocab: a vocabulary directory, or a SentencePiece model file, such as mT5's own.
         text: texts with <extra_id_0>, <extra_id_1> and so on in place of what is to be filled.
     """

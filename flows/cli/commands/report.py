@@ -10,7 +10,7 @@ from flows.report.build import ReportConfig, write_report
 
 app = App(name="report")
 
-Runs = Annotated[list[Path], Parameter(negative="")]
+Runs = Annotated[list[str], Parameter(negative="")]
 
 
 @app.default
@@ -35,7 +35,7 @@ def report(
     candidates, each compared with the baseline on a page below that of all.
 
     Args:
-        baseline: the run directory of the dense model, once for each seed.
+        baseline: the run directory of the dense model or its URL, once for each seed.
         candidate: the run directory of the sparse model, once for each seed and model.
         out: the directory to make.
         unfinished: report on runs that still train, up to the last step at which both are evaluated

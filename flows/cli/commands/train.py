@@ -1,7 +1,6 @@
 """`mswitch train`: pretrain a preset, alone or as one of the processes of a job."""
 
 import sys
-from pathlib import Path
 from typing import Annotated
 
 from cyclopts import App, Parameter
@@ -19,7 +18,7 @@ def train(
     *,
     preset: str,
     examples: str,
-    out: Path,
+    out: str,
     mixture: str = DEFAULT,
     config: Annotated[TrainConfig, Parameter(name="*")] = TrainConfig(),  # noqa: B008
     changes: Annotated[ModelChanges, Parameter(name="*")] = ModelChanges(),  # noqa: B008
@@ -39,7 +38,8 @@ def train(
     Args:
         preset: a model; an unknown name lists them all.
         examples: an examples directory.
-        out: the run directory; a run with another configuration there is refused.
+        out: the run directory, or a gs:// or s3:// URL; a run with another configuration there is
+            refused.
         mixture: how often each language comes: a name that `mswitch mixture list` shows, a seqio
             task such as mc4.de, or a TOML file. The default takes every language of the examples,
             in proportion to records ** 0.3.

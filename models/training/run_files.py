@@ -1,0 +1,289 @@
+"""Where a run directory lies: on a file system, or in a bucket, with a working copy here.
+
+Training and evaluation work on local files either way. Of a run in a bucket, each file is uploaded
+when it is complete: metrics before the checkpoint that needs them, and of a checkpoint its metadata
+last. So at any moment the bucket holds a run that can be resumed, on any machine. Its lock is a
+lease (`pipelines.lease`), which is checked before each write.
+"""
+
+import contextlib
+import hashlib
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Collection, Iterable, Iterator, Set
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from models.lifeline import EXIT_RESUME
+from models.training.metrics import METRICS
+from models.training.run_directory import CHECKPOINTS, CONFIG, METADATA, PARAMETERS
+from pipelines import objects, storage
+from pipelines.errors import UserError
+from pipelines.faults import fault_point
+from pipelines.lease import LEASE, Lease, LeaseLostError, hold_lease
+from pipelines.outputs import MARKER, lock_directory
+from pipelines.progress import say
+
+TENSORBOARD = "tensorboard"
+EVALUATION = "eval"
+#: Files of a checkpoint that are sent or fetched at a time.
+_REQUESTS = 8
+
+_CHECKPOINT = re.compile(rf"{CHECKPOINTS}/(0|[1-9][0-9]*)/(.+)")
+#: What says which checkpoints and evaluations there are.
+_SMALL = re.compile(
+    rf"{CONFIG}|{MARKER}|{CHECKPOINTS}/[0-9]+/({METADATA}|\w+/_METADATA)|"
+    r"(eval|routing)/[0-9]+\.parquet"
+)
+
+
+class RunFiles:
+    """A run directory on a file system, where there is nothing to send or fetch.
+
+    Attributes:
+        place: where it lies, for messages.
+        directory: the files of the run, or the working copy of those that are needed.
+        is_copy: which of them.
+    """
+
+    is_copy = False
+
+    def __init__(self, place: str | Path, directory: Path):
+        self.place, self.directory = str(place), directory
+
+    @contextlib.contextmanager
+    def lock(self, part: str = "") -> Iterator[None]:
+        """Keep every other writer away from the run, or a part of it.
+
+        Raises:
+            UserError: another one is at work.
+        """
+        with lock_directory(self.directory / part, option="" if part else "--out"):
+            yield
+
+    def check(self) -> None:
+        """Check that this process still may write."""
+
+    def refresh(self, *, metrics: bool = False) -> None:
+        """Fetch what the run holds by now, but for checkpoints and TensorBoard events."""
+
+    def publish(self, *names: str) -> None:
+        """Send files, which are complete."""
+
+    def publish_records(self) -> None:
+        """Send metrics and TensorBoard events, as far as they are."""
+
+    def when_saved(self, step: int, wait: Callable[[], Any]) -> Callable[[], Any]:
+        """Send a checkpoint once `wait` returns; give a function that waits for all of that."""
+        del step
+        return wait
+
+    def prune(self, kept: Collection[int]) -> Collection[int]:
+        """Remove older checkpoints elsewhere, as is done here; give those that are kept here."""
+        return kept
+
+    @contextlib.contextmanager
+    def parameters(self, step: int) -> Iterator[None]:
+        """Have the parameters of a checkpoint here, as long as the body runs."""
+        del step
+        yield
+
+
+class BucketFiles(RunFiles):
+    """A run directory in a bucket, and its working copy."""
+
+    is_copy = True
+
+    def __init__(self, place: str, directory: Path):
+        super().__init__(place, directory)
+        self._lease: Lease | None = None
+        self._steps: set[int] = set()
+        self._saver = ThreadPoolExecutor(1)
+
+    @contextlib.contextmanager
+    def lock(self, part: str = "") -> Iterator[None]:
+        """Hold the lease; where the whole run is locked, fetch what its training needs."""
+        if not part:
+            self._names()
+        place = storage.join(self.place, part) if part else self.place
+        with hold_lease(place, "evaluate" if part else "train") as lease:
+            # What a process that was killed here left; it had the lease.
+            prefix = self.directory.name.rpartition("-")[0]
+            for other in self.directory.parent.glob(f"{prefix}-*"):
+                if other != self.directory:
+                    shutil.rmtree(other, ignore_errors=True)
+            if not part:
+                self._fetch_newest()
+            self._lease = lease
+            yield
+
+    @property
+    def begun(self) -> bool:
+        """Whether the run is locked, and the bucket was seen to work."""
+        return self._lease is not None
+
+    def _sizes(self, part: str = "") -> dict[str, int]:
+        """Sizes of all files; a name that would lead out of the copy is not one of a run's."""
+        with objects.reaching(self.place):
+            sizes = storage.file_sizes(storage.join(self.place, part) if part else self.place)
+        return {name: size for name, size in sizes.items() if ".." not in name.split("/")}
+
+    def _names(self) -> Set[str]:
+        """Names of all files.
+
+        Raises:
+            UserError: there are some, and none of them is a run's.
+        """
+        names = self._sizes().keys()
+        if names - {LEASE} and CONFIG not in names:
+            raise UserError(
+                f"{self.place} holds files that are not a training run: choose a new --out"
+            )
+        return names
+
+    def _fetch_newest(self) -> None:
+        names = self._names()
+        found = [match for match in map(_CHECKPOINT.fullmatch, names) if match]
+        self._steps = {int(match[1]) for match in found if match[2] == METADATA}
+        for step in {int(match[1]) for match in found} - self._steps:
+            self._remove(step)
+        wanted = {CONFIG, MARKER, METRICS} & names
+        if MARKER not in names and self._steps:
+            newest = f"{CHECKPOINTS}/{max(self._steps)}/"
+            wanted |= {name for name in names if name.startswith(newest)}
+        self._fetch(wanted)
+
+    def check(self) -> None:
+        """Check the lease.
+
+        Raises:
+            LeaseLostError: it is lost.
+        """
+        if self._lease is not None:
+            self._lease.check()
+
+    def refresh(self, *, metrics: bool = False) -> None:
+        """Fetch what the run holds by now and is not here."""
+        self._fetch(
+            name
+            for name, size in self._sizes().items()
+            if _SMALL.fullmatch(name) or (metrics and name == METRICS)
+            if not (here := self.directory / name).is_file() or here.stat().st_size != size
+        )
+
+    def _fetch(self, names: Iterable[str]) -> None:
+        def fetch(name: str) -> None:
+            path = self.directory / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            objects.download(storage.join(self.place, name), path)
+
+        with ThreadPoolExecutor(_REQUESTS) as pool:
+            list(pool.map(fetch, names))
+
+    def publish(self, *names: str) -> None:
+        """Send files, several at a time.
+
+        Raises:
+            LeaseLostError: nothing may be written any more.
+        """
+
+        def send(name: str) -> None:
+            self.check()
+            objects.upload(self.directory / name, storage.join(self.place, name))
+
+        with ThreadPoolExecutor(_REQUESTS) as pool:
+            list(pool.map(send, names))
+
+    def publish_records(self) -> None:
+        """Send metrics and TensorBoard events, as far as they are."""
+        self.publish(METRICS, *self._files(TENSORBOARD))
+
+    def when_saved(self, step: int, wait: Callable[[], Any]) -> Callable[[], Any]:
+        """Send the checkpoint in the background."""
+
+        def send() -> None:
+            wait()
+            metadata = f"{CHECKPOINTS}/{step}/{METADATA}"
+            names = self._files(f"{CHECKPOINTS}/{step}")
+            self.publish(*names - {metadata})
+            self.publish_records()
+            fault_point("train.during_upload")
+            self.publish(metadata)
+            self._steps.add(step)
+            fault_point("train.after_upload")
+
+        return self._saver.submit(send).result
+
+    def _files(self, part: str) -> set[str]:
+        top = self.directory
+        return {str(p.relative_to(top)) for p in (top / part).rglob("*") if p.is_file()}
+
+    def prune(self, kept: Collection[int]) -> Collection[int]:
+        """Remove older checkpoints from the bucket; here the newest is enough."""
+        for old in sorted(self._steps)[:-1]:
+            if old not in kept:
+                self.check()
+                self._remove(old)
+                self._steps.remove(old)
+        return ()
+
+    def _remove(self, step: int) -> None:
+        """Remove a checkpoint, its metadata first: without them it is none."""
+        directory = storage.join(self.place, CHECKPOINTS, str(step))
+        with objects.reaching(directory):
+            if storage.exists(metadata := storage.join(directory, METADATA)):
+                storage.remove([metadata])
+            storage.remove_tree(directory)
+
+    @contextlib.contextmanager
+    def parameters(self, step: int) -> Iterator[None]:
+        """Fetch the parameters of a checkpoint, and remove them afterwards: all need not fit."""
+        part = f"{CHECKPOINTS}/{step}/{PARAMETERS}"
+        names = [f"{part}/{name}" for name in self._sizes(part)]
+        self._fetch(names)
+        yield
+        for name in names:
+            if not name.endswith("/_METADATA"):
+                (self.directory / name).unlink()
+
+
+@contextlib.contextmanager
+def open_files(place: str | Path, part: str = "", *, shared: bool = False) -> Iterator[RunFiles]:
+    """Give a run directory to work with, which may lie in a bucket.
+
+    The working copy is below the directory for temporary files (`TMPDIR`).
+
+    Args:
+        place: a path, or a gs:// or s3:// URL.
+        part: what is going to be locked, which tells working copies apart.
+        shared: whether other processes of a job work with it too.
+
+    Raises:
+        UserError: a job of several processes cannot use a bucket, or the bucket cannot be used.
+        SystemExit: with code 75, where the lease is lost or the bucket fails later.
+    """
+    if not storage.is_remote(place):
+        yield RunFiles(place, Path(place))
+        return
+    url = str(place).rstrip("/")
+    objects.check_url(url)
+    if shared:
+        raise UserError(
+            f"{url}: the processes of a job save on a file system that they share: give a "
+            "directory, or use one process"
+        )
+    key = hashlib.sha256(storage.join(url, part).encode()).hexdigest()[:12]
+    with tempfile.TemporaryDirectory(prefix=f"mswitch-{key}-", ignore_cleanup_errors=True) as copy:
+        run = BucketFiles(url, Path(copy))
+        try:
+            yield run
+        except (LeaseLostError, objects.BucketError) as error:
+            if not run.begun:
+                raise
+            say("run", f"{error}; the same command continues from the newest checkpoint there")
+            sys.exit(EXIT_RESUME)
+        except UserError as error:
+            raise type(error)(str(error).replace(copy, url)) from error

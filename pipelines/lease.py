@@ -1,0 +1,154 @@
+"""A lease on a place in a bucket: what a lock is on a disk, where no kernel frees locks.
+
+`_LEASE.json` names the holder, who replaces it every few seconds. Each write is on the condition
+that the object is still the version that was written before (Google's generation, Amazon's ETag),
+so of two writers one fails. Nobody compares clocks: who finds the lease taken watches it for as
+long as it lasts, and takes it over if it was not renewed meanwhile. The holder counts from before
+it sent the last renewal, so it stops before anybody else begins.
+"""
+
+import contextlib
+import json
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+
+from pipelines import storage
+from pipelines.errors import UserError
+from pipelines.objects import BucketError, ChangedError, read_version, replace_version
+from pipelines.progress import say
+
+LEASE = "_LEASE.json"
+#: How long a lease lasts that is not renewed. It is renewed four times as often.
+LEASE_SECS = 60.0
+
+
+class LeaseLostError(Exception):
+    """The lease ran out or was taken over: nothing more may be written."""
+
+
+class Lease:
+    """A lease that this process holds, until it runs out.
+
+    Attributes:
+        directory: what it is on.
+        url: of the object.
+    """
+
+    def __init__(self, directory: str):
+        self.directory = directory
+        self.url = storage.join(directory, LEASE)
+        self._version: str | None = None
+        self._until = 0.0
+        self._released = threading.Event()
+
+    def check(self) -> None:
+        """Check that this process may write.
+
+        Raises:
+            LeaseLostError: it may not.
+        """
+        if time.monotonic() >= self._until:
+            raise LeaseLostError(
+                f"the lease {self.url} could not be renewed for {LEASE_SECS:g} s, or another run "
+                "took it over"
+            )
+
+    def take(self, stage: str) -> None:
+        """Take a lease that is free, or becomes so because nobody renews it.
+
+        Raises:
+            UserError: another process holds it, or it cannot be written.
+        """
+        watched, deadline = None, 0.0
+        while (found := read_version(self.url)) is not None and (holder := _holder(found[0])):
+            if watched is None:
+                watched, deadline = found[1], time.monotonic() + LEASE_SECS
+                say(stage, f"{self.directory} was in use by {holder}; waiting whether it still is")
+            elif found[1] != watched:
+                raise UserError(self._in_use(holder))
+            elif time.monotonic() >= deadline:
+                break
+            time.sleep(LEASE_SECS / 20)
+        self._version = found and found[1]
+        try:
+            self._write(_me())
+        except ChangedError:
+            raise UserError(self._in_use("one that began at the same time")) from None
+
+    def _in_use(self, holder: str) -> str:
+        return (
+            f"{self.directory} is in use by another run ({holder}): wait for it to end or stop it"
+        )
+
+    def _write(self, holder: str) -> None:
+        begun = time.monotonic()
+        # Never the same bytes twice: on s3:// they are the version.
+        data = json.dumps({"holder": holder, "renewal": uuid.uuid4().hex}).encode()
+        try:
+            self._version = replace_version(self.url, data, self._version)
+        except ChangedError:
+            # A request whose answer was lost has been sent again.
+            found = read_version(self.url)
+            if found is None or found[0] != data:
+                self._until = 0.0
+                raise
+            self._version = found[1]
+        self._until = begun + LEASE_SECS
+
+    def keep(self) -> None:
+        """Renew the lease until it is released or lost."""
+        while not self._released.wait(LEASE_SECS / 4):
+            try:
+                self._write(_me())
+            except ChangedError:
+                return
+            except BucketError:  # the next renewal may succeed; else the lease runs out
+                continue
+
+    def release(self, keeper: threading.Thread) -> None:
+        """End `keep`, and say that the lease is free, unless others have it already."""
+        self._released.set()
+        keeper.join()
+        with contextlib.suppress(LeaseLostError, ChangedError, BucketError):  # it runs out anyway
+            self.check()
+            self._write("")
+
+
+def _me() -> str:
+    return f"process {os.getpid()} on {socket.gethostname()}"
+
+
+def _holder(data: bytes) -> str:
+    """Whom a lease names; nobody once it is released, or where the object is damaged."""
+    try:
+        return str(json.loads(data)["holder"])
+    except (ValueError, LookupError, TypeError):
+        return ""
+
+
+@contextlib.contextmanager
+def hold_lease(directory: str, stage: str) -> Iterator[Lease]:
+    """Keep every other writer away from `directory` as long as the body runs.
+
+    Args:
+        directory: a gs:// or s3:// URL.
+        stage: who waits, for messages.
+
+    Yields:
+        The lease: `check` it before each write.
+
+    Raises:
+        UserError: another process holds it, or it cannot be written.
+    """
+    lease = Lease(directory)
+    lease.take(stage)
+    keeper = threading.Thread(target=lease.keep, name="lease", daemon=True)
+    keeper.start()
+    try:
+        yield lease
+    finally:
+        lease.release(keeper)

@@ -1,0 +1,166 @@
+"""Objects of gs:// and s3:// as `pipelines.storage` does not give them: by version, as whole files.
+
+Both stores replace an object on the condition that it is still the version that was read. That is
+what a lease needs (`pipelines.lease`). Whole files go through the stores' own clients, which send
+large ones in parts and try again.
+"""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pipelines.errors import UserError
+from pipelines.storage import (
+    amazon_client,
+    file_systems,
+    google_client,
+    innermost_reason,
+    join,
+)
+
+#: Seconds that Google's client tries again for; a lease is renewed in time or lost.
+_RETRY_SECS = 20
+
+
+class ChangedError(Exception):
+    """The object is not the version that was to be replaced."""
+
+
+class BucketError(UserError):
+    """A bucket cannot be reached, or refuses; later it may not."""
+
+
+@contextlib.contextmanager
+def reaching(url: str) -> Iterator[None]:
+    """Make one error in one line of all that clients of buckets raise.
+
+    Raises:
+        BucketError: any other was raised, but for those of `replace_version` and of missing files.
+    """
+    try:
+        yield
+    except (BucketError, ChangedError, FileNotFoundError):
+        raise
+    except UserError as error:
+        raise BucketError(str(error)) from error
+    except Exception as error:  # each client raises others
+        reason = innermost_reason(error) or type(error).__name__
+        raise BucketError(
+            f"cannot reach {url}: {reason}; check its name, your access and the network"
+        ) from error
+
+
+def check_url(url: str) -> None:
+    """Check that a place in a bucket can be reached.
+
+    Beam tries for minutes to list without credentials: clients that read say so at once.
+
+    Raises:
+        UserError: it is neither gs:// nor s3://, an extra is missing, or the bucket is not there.
+    """
+    if not url.startswith(("gs://", "s3://")):
+        raise UserError(f"{url} is not a bucket that can be written to: give gs:// or s3://")
+    file_systems(url)
+    read_version(join(url, "config.json"))
+
+
+def read_version(url: str) -> tuple[bytes, str] | None:
+    """Return an object's content and its version; None if there is no such object."""
+    with reaching(url):
+        if url.startswith("gs://"):
+            from google.api_core.exceptions import NotFound
+
+            bucket, name = _google_bucket(url)
+            if (blob := bucket.get_blob(name)) is None:
+                return None
+            version = str(blob.generation)
+            try:
+                return blob.download_as_bytes(), version
+            except NotFound:  # removed in between
+                return None
+        client, place = _amazon_object(url)
+        try:
+            found = client.get_object(**place)
+        except client.exceptions.NoSuchKey:
+            return None
+        return found["Body"].read(), found["ETag"]
+
+
+def replace_version(url: str, data: bytes, version: str | None) -> str:
+    """Write an object if it is still of this version, or, for None, not there.
+
+    Args:
+        url: of the object.
+        data: its content; on s3:// the version is a hash of it.
+        version: what `read_version` or this function returned.
+
+    Returns:
+        The new version.
+
+    Raises:
+        ChangedError: it is of another version.
+    """
+    with reaching(url):
+        if url.startswith("gs://"):
+            from google.api_core.exceptions import PreconditionFailed
+            from google.cloud.storage.retry import DEFAULT_RETRY
+
+            bucket, name = _google_bucket(url)
+            blob = bucket.blob(name)
+            try:
+                blob.upload_from_string(
+                    data,
+                    if_generation_match=int(version or 0),
+                    retry=DEFAULT_RETRY.with_timeout(_RETRY_SECS),
+                    timeout=_RETRY_SECS,
+                )
+            except PreconditionFailed as error:
+                raise ChangedError(url) from error
+            return str(blob.generation)
+        from botocore.exceptions import ClientError
+
+        client, place = _amazon_object(url)
+        condition = {"IfMatch": version} if version else {"IfNoneMatch": "*"}
+        try:
+            return client.put_object(**place, Body=data, **condition)["ETag"]
+        except ClientError as error:
+            # 409: another conditional write was under way; 404: the object is gone.
+            if error.response["ResponseMetadata"]["HTTPStatusCode"] in (409, 412) or (
+                version and error.response["Error"]["Code"] == "NoSuchKey"
+            ):
+                raise ChangedError(url) from error
+            raise
+
+
+def upload(path: Path, url: str) -> None:
+    """Make an object of a file, which may grow meanwhile: what it holds now is sent."""
+    with reaching(url):
+        if url.startswith("gs://"):
+            bucket, name = _google_bucket(url)
+            bucket.blob(name).upload_from_filename(str(path))
+        else:
+            client, place = _amazon_object(url)
+            client.upload_file(str(path), place["Bucket"], place["Key"])
+
+
+def download(url: str, path: Path) -> None:
+    """Make a file of an object; its directory must exist."""
+    with reaching(url):
+        if url.startswith("gs://"):
+            bucket, name = _google_bucket(url)
+            bucket.blob(name).download_to_filename(str(path))
+        else:
+            client, place = _amazon_object(url)
+            client.download_file(place["Bucket"], place["Key"], str(path))
+
+
+def _google_bucket(url: str) -> tuple[Any, str]:
+    bucket, _, name = url.removeprefix("gs://").partition("/")
+    return google_client(os.getpid()).bucket(bucket), name
+
+
+def _amazon_object(url: str) -> tuple[Any, dict[str, str]]:
+    bucket, _, name = url.removeprefix("s3://").partition("/")
+    return amazon_client(os.getpid()), {"Bucket": bucket, "Key": name}

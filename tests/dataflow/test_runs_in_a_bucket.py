@@ -1,0 +1,353 @@
+"""A run directory in a bucket: trained, killed, resumed elsewhere, evaluated, read."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import train_child as child
+from example_files import write_examples
+from processes import wait_for
+from report_runs import Scenario, write_runs
+
+from flows.cli.main import main
+from flows.report.build import ReportConfig, write_report
+from flows.report.live import live_markdown
+from models.config import EvaluateConfig
+from models.evaluation.evaluate import evaluate_run
+from models.lifeline import EXIT_RESUME
+from models.training.checkpoint import Checkpoints, complete_steps
+from models.training.optimizer import optimizer_of
+from models.training.run_directory import read_run
+from models.training.run_files import EVALUATION, open_files
+from models.training.state import Skeleton
+from pipelines import objects, storage
+from pipelines.errors import UserError
+from pipelines.faults import BUCKET_POINTS
+
+SCRIPT = Path(__file__).parents[1] / "support" / "train_child.py"
+PRESET, STEPS = "mt5-tiny", 7
+TIMES = ("_secs", "_per_sec")
+#: Short, but longer than a busy machine may keep a renewal waiting.
+LEASE_SECS = 8
+#: Half the time: programs run for seconds here.
+FLAGS = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+
+
+@pytest.fixture
+def start(tmp_path_factory) -> Callable[..., subprocess.Popen[str]]:
+    """Start a training on a machine that knows nothing of others but the bucket."""
+
+    def begin(out: str | Path, *options: str, steps: int = STEPS, **variables: str):
+        words = [sys.executable, SCRIPT, PRESET, out, steps, f"lease_secs={LEASE_SECS}", *options]
+        scratch = {"TMPDIR": str(tmp_path_factory.mktemp("machine")), "XLA_FLAGS": FLAGS}
+        return subprocess.Popen(
+            list(map(str, words)),
+            env={**os.environ, "JAX_PLATFORMS": "cpu", **scratch, **variables},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    return begin
+
+
+def end(process: subprocess.Popen[str], code: int) -> str:
+    _, errors = process.communicate()
+    assert process.returncode == code, errors
+    return errors
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory) -> Path:
+    """The same run on a disk, which nothing happens to."""
+    out = tmp_path_factory.mktemp("undisturbed") / "run"
+    words = [sys.executable, str(SCRIPT), PRESET, str(out), str(STEPS)]
+    subprocess.run(words, env={**os.environ, "XLA_FLAGS": FLAGS}, check=True)
+    return out
+
+
+def metrics(data: bytes) -> list[dict]:
+    lines = [json.loads(line) for line in data.splitlines()]
+    return [{k: v for k, v in line.items() if not k.endswith(TIMES)} for line in lines]
+
+
+def final_arrays(checkpoints: Path) -> list[np.ndarray]:
+    import jax
+
+    plan = child.plan(PRESET, STEPS)
+    like = Skeleton.of(plan.model, plan.train).abstract_state(optimizer_of(plan.train))
+    state = Checkpoints(checkpoints, ()).restore(STEPS, like)
+    return [np.asarray(x) for x in jax.tree.leaves(state)]
+
+
+def steps_in(run: str) -> dict[int, int]:
+    """Number of files of each checkpoint in a bucket."""
+    found: dict[int, int] = {}
+    for name in storage.file_sizes(f"{run}/checkpoints"):
+        step = int(name.partition("/")[0])
+        found[step] = found.get(step, 0) + 1
+    return found
+
+
+def has_saved(run: str, *processes: subprocess.Popen[str], after: int = 0) -> Callable[[], bool]:
+    """Whether there is a later checkpoint in the bucket, while all these processes run."""
+
+    def condition() -> bool:
+        assert [process.poll() for process in processes] == [None] * len(processes)
+        time.sleep(0.5)  # the store answers the trainings too
+        return max(steps_in(run), default=0) > after
+
+    return condition
+
+
+def sent(directory: Path, run: str) -> str:
+    for path in directory.rglob("*"):
+        if path.is_file():
+            objects.upload(path, f"{run}/{path.relative_to(directory)}")
+    return run
+
+
+def copied(run: str, out: Path) -> Path:
+    for name in storage.file_sizes(run):
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        objects.download(f"{run}/{name}", out / name)
+    return out
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_killed_anywhere_and_resumed_elsewhere_the_run_is_the_undisturbed_one(
+    either, start, undisturbed, tmp_path
+):
+    run = f"{either}/run"
+    points = ("before_checkpoint", "during_checkpoint", "during_upload", "after_checkpoint")
+    points = [f"train.{point}" for point in (*points, "after_metrics")]
+    for point in (*points, "train.during_upload", *BUCKET_POINTS, "train.before_marker"):
+        end(start(run, MSWITCH_FAULT=point), -signal.SIGKILL)
+        assert not storage.exists(f"{run}/_COMPLETED")
+        complete = set(complete_steps(copied(run, tmp_path / point) / "checkpoints"))
+        left = steps_in(run).keys() - complete
+        assert bool(left) == (point == "train.during_upload")
+        steps = (
+            [line["step"] for line in metrics((tmp_path / point / "metrics.jsonl").read_bytes())]
+            if complete
+            else []
+        )
+        assert len(steps) >= max(complete, default=0)
+    errors = end(start(run), 0)
+    assert f"continuing after step {STEPS}, from {run}/checkpoints/{STEPS}" in errors
+    made = copied(run, tmp_path / "made")
+    for name in ("_COMPLETED", "config.json"):
+        ours, theirs = (json.loads((each / name).read_bytes()) for each in (made, undisturbed))
+        if name == "config.json":
+            assert ours["examples"].pop("path") == "/examples"
+            theirs["examples"].pop("path")
+        assert ours == theirs
+    ours, theirs = ((each / "metrics.jsonl").read_bytes() for each in (made, undisturbed))
+    assert metrics(ours) == metrics(theirs)
+    for one, other in zip(
+        *(final_arrays(each / "checkpoints") for each in (made, undisturbed)), strict=True
+    ):
+        assert np.array_equal(one, other)
+    kept = sorted(int(path.name) for path in (undisturbed / "checkpoints").iterdir())
+    files = sum(path.is_file() for path in (undisturbed / "checkpoints" / "1").rglob("*"))
+    assert steps_in(run) == dict.fromkeys(kept, files)
+    assert list((made / "tensorboard").iterdir())
+    assert "already complete" in end(start(run), 0)
+
+
+@pytest.mark.slow
+def test_sigterm_saves_into_the_bucket_and_a_second_training_is_refused(either, start):
+    run = f"{either}/run"
+    first = start(run, steps=5000)
+    wait_for(has_saved(run, first), 200)
+    errors = end(start(run, steps=5000), 2)
+    assert f"{run} is in use by another run (process {first.pid} on " in errors
+    first.terminate()
+    errors = end(first, EXIT_RESUME)
+    assert "the same command continues" in errors
+    saved = max(steps_in(run))
+    assert f"stopped after step {saved:,}" in errors
+    lines = metrics(storage.read_bytes(f"{run}/metrics.jsonl"))
+    assert [line["step"] for line in lines] == list(range(1, saved + 1))
+    assert json.loads(storage.read_bytes(f"{run}/_LEASE.json"))["holder"] == ""
+
+
+@pytest.mark.slow
+def test_a_training_that_was_away_too_long_writes_nothing_more(requests, start):
+    """It stands still for longer than its lease, and another one takes the run over."""
+    run = "s3://lake/away"
+    away = start(run, "checkpoint_every=50", steps=5000)
+    try:
+        wait_for(has_saved(run, away), 200)
+        away.send_signal(signal.SIGSTOP)
+        reached = max(steps_in(run))
+        other = start(run, "checkpoint_every=50", steps=5000)
+        wait_for(has_saved(run, other, after=reached), 200)
+        other.terminate()
+        assert "was in use by process" in end(other, EXIT_RESUME)
+        before = {name: objects.read_version(f"{run}/{name}") for name in storage.file_sizes(run)}
+    finally:
+        away.send_signal(signal.SIGCONT)
+    assert f"could not be renewed for {LEASE_SECS} s" in end(away, EXIT_RESUME)
+    after = {name: objects.read_version(f"{run}/{name}") for name in storage.file_sizes(run)}
+    assert before == after
+    lines = metrics(storage.read_bytes(f"{run}/metrics.jsonl"))
+    assert [line["step"] for line in lines] == list(range(1, max(steps_in(run)) + 1))
+
+
+@pytest.mark.slow
+def test_an_evaluation_reads_and_writes_there(either, undisturbed):
+    run = f"{either}/run"
+    sent(undisturbed, run)
+    config = EvaluateConfig(batch_size=8)
+    for summary in ({"reused": False}, {"reused": True}):
+        with open_files(run, EVALUATION) as files:
+            files.refresh()
+            assert not (files.directory / "metrics.jsonl").exists()
+            made = evaluate_run(files, read_run(files.directory), child.MemoryValidation, config)
+            left = (path for path in files.directory.rglob("checkpoints/*/**/*") if path.is_file())
+            assert {path.name for path in left} == {"_METADATA", "_CHECKPOINT_METADATA"}
+        assert made == {
+            "stage": "evaluate", "out": f"{run}/eval", "steps": 2, "documents": made["documents"],
+            **summary,
+        }  # fmt: skip
+        assert not files.directory.exists()
+    evaluate_run(undisturbed, read_run(undisturbed), child.MemoryValidation, config)
+    for path in (undisturbed / "eval").iterdir():
+        assert storage.read_bytes(f"{run}/eval/{path.name}") == path.read_bytes()
+    assert storage.list_names(f"{run}/eval") == {"1.parquet", "7.parquet", "_LEASE.json"}
+
+
+@pytest.mark.slow
+def test_a_report_of_runs_in_buckets_is_that_of_their_copies(either, tmp_path):
+    scenario = Scenario({"de": 5, "sw": 5}, {"de": 3.0, "sw": 2.0}, steps=50)
+    here = write_runs(tmp_path, scenario)
+    there = [sent(run, f"{either}/{run.name}") for run in here]
+    for runs, name in ((here, "here"), (there, "there")):
+        write_report(*runs, tmp_path / name, ReportConfig(resamples=100))
+    one, other = (
+        {path.name: path.read_bytes() for path in (tmp_path / name).iterdir()}
+        for name in ("here", "there")
+    )
+    assert one == other
+    assert live_markdown(*there) == live_markdown(*here)
+    storage.remove([f"{there[1]}/eval/50.parquet"])
+    with pytest.raises(UserError, match=f"--candidate {there[1]} is not evaluated") as caught:
+        write_report(*there, tmp_path / "again", ReportConfig(resamples=100))
+    assert tempfile.gettempdir() not in str(caught.value)
+
+
+def lock(place: str, *, shared: bool = False) -> None:
+    with open_files(place, shared=shared) as files, files.lock():
+        pass
+
+
+@pytest.mark.parametrize(
+    ("place", "reason"),
+    [
+        ("gs://mswitch-nowhere/run", "cannot list gs://mswitch-nowhere/run"),
+        ("gs://mswitch-read-only/run", "cannot reach gs://mswitch-read-only/run/_LEASE.json: 403"),
+        ("hdfs://name/run", "give gs:// or s3://"),
+    ],
+)
+def test_what_cannot_be_written_is_one_line(storage_server, place, reason):
+    with pytest.raises(UserError, match=reason) as caught:
+        lock(place)
+    assert "\n" not in str(caught.value)
+
+
+def test_other_files_stay_as_they_are(bucket, upload, tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    upload(tmp_path / "notes.txt", f"{bucket}/notes.txt")
+    with pytest.raises(UserError, match="holds files that are not a training run"):
+        lock(bucket)
+    assert storage.file_sizes(bucket) == {"notes.txt": 4}
+
+
+def test_a_job_of_several_processes_is_refused(bucket):
+    with pytest.raises(UserError, match="the processes of a job save on a file system"):
+        lock(bucket, shared=True)
+
+
+def test_without_credentials_is_one_line(requests, monkeypatch):
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    storage.amazon_client.cache_clear()
+    with pytest.raises(UserError, match=r"s3://lake/denied.*credentials") as caught:
+        lock("s3://lake/denied")
+    assert "\n" not in str(caught.value)
+    storage.amazon_client.cache_clear()
+
+
+def test_a_bucket_that_fails_later_is_tried_again_later(bucket, monkeypatch, capsys):
+    def fail(*_):
+        raise objects.BucketError("no network")
+
+    def publish():
+        with open_files(bucket) as files, files.lock():
+            (files.directory / "config.json").write_text("{}")
+            monkeypatch.setattr(objects, "upload", fail)
+            files.publish("config.json")
+
+    with pytest.raises(SystemExit) as caught:
+        publish()
+    assert caught.value.code == EXIT_RESUME
+    assert "[run] no network; the same command continues" in capsys.readouterr().err
+
+
+def test_nothing_is_fetched_out_of_the_working_copy(bucket, upload, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("{}")
+    metadata = "checkpoints/1/_CHECKPOINT_METADATA"
+    for name in ("config.json", metadata):
+        upload(tmp_path / "file", f"{bucket}/{name}")
+    listed = storage.file_sizes
+    evil = {"checkpoints/1/../../../evil": 2}  # which the emulator refuses to store
+    monkeypatch.setattr(storage, "file_sizes", lambda place: listed(place) | evil)
+    with open_files(bucket) as files, files.lock():
+        here = files.directory
+        found = {str(path.relative_to(here)) for path in here.rglob("*") if path.is_file()}
+        assert found == {"config.json", metadata}
+
+
+def test_what_a_killed_training_left_on_this_machine_is_removed(bucket, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with open_files(bucket) as files:
+        left = files.directory.with_name(f"{files.directory.name.rpartition('-')[0]}-old")
+        other = files.directory.with_name("mswitch-0123456789ab-old")
+        left.mkdir()
+        other.mkdir()
+        with files.lock():
+            assert {path.name for path in tmp_path.iterdir()} == {files.directory.name, other.name}
+    assert list(tmp_path.iterdir()) == [other]
+
+
+@pytest.mark.slow
+def test_the_commands_take_urls(bucket, tmp_path, capsys):
+    examples = write_examples(tmp_path / "examples", {"de": [40]}, 16, 512, 9)
+    training = ["train", "--preset", "mt5-tiny", "--examples", str(examples), "--batch-size", "4"]
+    exported, evaluated = [], []
+    for run in (f"{bucket}/run", str(tmp_path / "run")):
+        assert main([*training, "--steps", "3", "--out", run]) == 0
+        assert main(["evaluate", "--run", run, "--examples", str(examples), "--json"]) == 0
+        assert json.loads(capsys.readouterr().out.splitlines()[-1])["out"] == f"{run}/eval"
+        out = tmp_path / f"hf-{len(exported)}"
+        assert main(["export-hf", run, "--out", str(out)]) == 0
+        exported.append((out / "model.safetensors").read_bytes())
+        evaluated.append([storage.read_bytes(f"{run}/eval/{step}.parquet") for step in (1, 2, 3)])
+        vocab = ["--vocab", str(examples / "vocabulary" / "sentencepiece.model")]
+        text = ["--text", "all human <extra_id_0> are born", "--max-tokens", "2"]
+        assert main(["infill", "--run", run, *vocab, *text]) == 0
+        assert f"with {run}/checkpoints/3" in capsys.readouterr().err
+        assert main([*training, "--steps", "4", "--out", run]) == 2
+        assert f"{run} holds a run with other settings (train.steps" in capsys.readouterr().err
+    assert exported[0] == exported[1]
+    assert evaluated[0] == evaluated[1]
