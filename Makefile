@@ -10,11 +10,12 @@ READY := .venv/ready
 # Flink's distribution comes by PyPI, Beam's job server for it by Maven: docs/decisions/0007.
 FLINK := 1.19.3
 BEAM_FLINK := 2.62.0
+KUBERNETES := 1.34.4
 PRISM := $(shell sed -n 's/^apache-beam==\([0-9.]*\).*/\1/p' requirements.txt)
 
-.PHONY: help docs setup setup-flink flink setup-prism setup-plan setup-slurm setup-postgres operators demo test lint format requirements clean \
+.PHONY: help docs setup setup-flink flink setup-prism setup-plan setup-slurm setup-kubernetes setup-postgres operators demo test lint format requirements clean \
 	bench bench-examples bench-statistics bench-models bench-tables bench-gap bench-width bench-plan bench-langid fuzz \
-	test-slow test-server test-postgres test-recovery test-kill test-training test-learning test-plan test-card test-parity parity-fixtures test-flink test-prism test-slurm test-dataflow
+	test-slow test-server test-postgres test-recovery test-kill test-training test-learning test-plan test-card test-parity parity-fixtures test-flink test-prism test-slurm test-kubernetes test-dataflow
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -194,6 +195,28 @@ operators: $(READY)  ## A pair scheduled in Prefect on two-node Slurm, its worke
 	@$(MAKE) --no-print-directory setup-slurm
 	@$(BIN)/python tests/support/operators_on_slurm.py $(OPERATORS_OPTIONS)
 
+setup-kubernetes: .kubernetes/v$(KUBERNETES)  ## Kubernetes' control plane, built in .kubernetes (needs Go; 20 minutes)
+
+# Its modules are released together: what it calls v0.0.0 is v0 of its own version.
+.kubernetes/v$(KUBERNETES):
+	@command -v go >/dev/null || { echo "Kubernetes is built with Go: install it"; exit 2; }
+	@command -v etcd >/dev/null || { apt-get update -qq && \
+		apt-get install -y -qq --no-install-recommends etcd-server >/dev/null; }
+	@rm -rf .kubernetes && mkdir .kubernetes
+	@cd .kubernetes && go mod init kubernetes 2>/dev/null && \
+		go mod edit -require k8s.io/kubernetes@v$(KUBERNETES) $$(sed -n \
+		's#^\t\(k8s.io/[a-z-]*\) v0.0.0$$#-replace=\1=\1@v0$(KUBERNETES:1%=%)#p' \
+		"$$(go mod download -json k8s.io/kubernetes@v$(KUBERNETES) | sed -n 's/.*"GoMod": "\(.*\)".*/\1/p')")
+	@cd .kubernetes && for program in kube-apiserver kube-controller-manager kube-scheduler kubectl; do \
+		echo "[setup] $$program $(KUBERNETES)"; nice -n 15 go build -mod=mod -p 1 -o . -ldflags \
+		"-s -w -X k8s.io/component-base/version.gitVersion=v$(KUBERNETES)" \
+		k8s.io/kubernetes/cmd/$$program || exit 1; done
+	@touch $@
+
+test-kubernetes: $(READY)  ## Jobs of a Kubernetes control plane on this machine, with pods as processes
+	@$(MAKE) --no-print-directory setup-kubernetes || echo "[setup] no Kubernetes: the tests will be skipped"
+	@$(BIN)/python -m pytest -m kubernetes tests/flows/launch -rs
+
 setup-prism: .prism/prism  ## Beam's Prism runner, in .prism (needs Go)
 
 .prism/prism: requirements.txt
@@ -237,4 +260,4 @@ requirements: $(READY)  ## Pin again what pyproject.toml asks for
 	$$compile tests/parity/peers.in --constraint requirements.txt --output-file tests/parity/peers.txt
 
 clean:  ## Remove the environment and caches (runs/ stays)
-	@rm -rf .venv .venv-bench .venv-plan .venv-card .venv-parity .venv-fuzz .flink .prism build *.egg-info .ruff_cache .pytest_cache
+	@rm -rf .venv .venv-bench .venv-plan .venv-card .venv-parity .venv-fuzz .flink .prism .kubernetes build *.egg-info .ruff_cache .pytest_cache

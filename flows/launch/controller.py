@@ -188,7 +188,7 @@ class _Loop:
         fault_point("launch.before_outcome")
         with edit_record(self.job.out) as record:
             one = record.attempts[last.number - 1]
-            one.started, one.where = status.started, status.where or one.where
+            one.started, one.where = status.started or one.started, status.where or one.where
             one.ended = status.ended or self.clock()
             one.codes, one.reason = status.codes, status.reason
             one.outcome, one.message = outcome, message

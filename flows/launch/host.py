@@ -14,6 +14,7 @@ import sys
 import time
 import traceback
 from pathlib import Path
+from typing import Any
 
 from models import lifeline
 from pipelines.outputs import write_atomically
@@ -58,6 +59,16 @@ def run_command(command: list[str], keep: list[int], stop_signal: int = signal.S
         pass_on()
     code = process.wait()
     return code if code >= 0 else 128 - code
+
+
+def write_code(file: Path, code: int) -> None:
+    """Leave the exit code of one process of a job, for those who look at the job from elsewhere."""
+    write_atomically(file, json.dumps({"code": code, "ended": time.time()}) + "\n")
+
+
+def read_code(file: Path) -> dict[str, Any]:
+    """What `write_code` left: `code`, and when the process `ended`."""
+    return json.loads(file.read_bytes())
 
 
 if __name__ == "__main__":

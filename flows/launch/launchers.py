@@ -3,10 +3,11 @@
 from typing import Any
 
 from flows.launch.job import Launcher
+from flows.launch.kubernetes import Kubernetes
 from flows.launch.local import Local
 from flows.launch.slurm import Slurm
 
-LAUNCHERS: dict[str, Any] = {"local": Local, "slurm": Slurm}
+LAUNCHERS: dict[str, Any] = {"local": Local, "slurm": Slurm, "kubernetes": Kubernetes}
 
 
 def make_launcher(profile: dict[str, Any]) -> Launcher:

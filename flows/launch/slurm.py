@@ -16,14 +16,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from flows.launch.host import read_code
 from flows.launch.job import Job, Status, Unreachable, read_log
-from flows.launch.slurm_step import CLAIM, STOP, TASK, read_code
+from flows.launch.programs import call
+from flows.launch.slurm_step import CLAIM, STOP, TASK
 from pipelines.errors import UserError
 from pipelines.faults import fault_point
 
 #: Seconds before the time limit at which a job is asked to save.
 _SAVE_SECS = 120
-_CALL_SECS = 60
 _OVER = re.compile(
     r"BOOT_FAIL|CANCELLED|COMPLETED|DEADLINE|FAILED|NODE_FAIL|OUT_OF_MEMORY|PREEMPTED|REVOKED"
     r"|TIMEOUT"
@@ -211,17 +212,7 @@ class Slurm:
 
 
 def _call(*words: str) -> subprocess.CompletedProcess[str]:
-    try:
-        return subprocess.run(
-            words, capture_output=True, text=True, check=False, timeout=_CALL_SECS
-        )
-    except FileNotFoundError as error:
-        raise UserError(
-            f"{words[0]} is not installed: give the command on a machine from which jobs are "
-            "submitted to Slurm, or --launcher local"
-        ) from error
-    except subprocess.TimeoutExpired as error:
-        raise Unreachable(f"{words[0]} did not end in {_CALL_SECS} s") from error
+    return call(*words, where="from which jobs are submitted to Slurm")
 
 
 def _seconds(text: str) -> float | None:

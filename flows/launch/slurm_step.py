@@ -6,7 +6,6 @@ PREFIX is the path of the files of the attempt: `.claim` names the job that runs
 to save and end, `.task<i>` has the exit code of a process, because srun returns only the largest.
 """
 
-import json
 import os
 import signal
 import subprocess
@@ -14,11 +13,9 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any
 
-from flows.launch.host import run_command
+from flows.launch.host import run_command, write_code
 from models.lifeline import EXIT_RESUME
-from pipelines.outputs import write_atomically
 
 CLAIM, STOP, TASK = ".claim", ".stop", ".task"
 _LOOK_SECS = 0.5
@@ -56,13 +53,8 @@ def run_task(prefix: str, command: list[str]) -> int:
 
     threading.Thread(target=look, daemon=True).start()
     code = run_command(command, keep=[], stop_signal=signal.SIGUSR1)
-    write_atomically(file, json.dumps({"code": code, "ended": time.time()}) + "\n")
+    write_code(file, code)
     return code
-
-
-def read_code(path: Path) -> dict[str, Any]:
-    """What `run_task` left: `code`, and when the process `ended`."""
-    return json.loads(path.read_bytes())
 
 
 if __name__ == "__main__":

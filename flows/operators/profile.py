@@ -36,7 +36,7 @@ from pydantic import (
 )
 
 from flows.launch.job import Launcher, output_below
-from flows.launch.launchers import make_launcher
+from flows.launch.launchers import LAUNCHERS, make_launcher
 from flows.launch.local import Local
 from flows.launch.record import Record
 from models.hardware import PEAKS, peak_flops
@@ -148,10 +148,14 @@ class Operators(_Table):
             raise UserError(f"unknown launcher {name!r}: choose among {', '.join(profiles)}")
         try:
             return make_launcher(profiles[name])
-        except (KeyError, TypeError, UserError) as error:
+        except UserError as error:
+            raise UserError(f"[launchers.{name}] of {FILE}: {error}") from error
+        except ValidationError as error:
+            raise UserError(f"[launchers.{name}] of {FILE}: {_first(error)}") from error
+        except (KeyError, TypeError) as error:
             raise UserError(
                 f"[launchers.{name}] of {FILE} has a wrong or missing key ({profiles[name]}): "
-                'give launcher = "local" or "slurm" and its settings'
+                f"give launcher = {' or '.join(map(repr, LAUNCHERS))} and its settings"
             ) from error
 
     def trainings_at_a_time(self, launcher: Launcher) -> int:
@@ -211,9 +215,7 @@ def read_operators(path: str | Path | None = None) -> Operators:
         text = file.read_text("utf-8") if given or file.exists() else ""
         operators = Operators.model_validate(tomllib.loads(text))
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise UserError(f"{file}: {where}: {first['msg'].lower()}") from error
+        raise UserError(f"{file}: {_first(error)}") from error
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read {file} ({error}): give a TOML file") from error
     # A worker may run in another directory.
@@ -227,3 +229,8 @@ def read_operators(path: str | Path | None = None) -> Operators:
         if (name == DATAFLOW) != (price.vcpu_hour is not None):
             raise UserError(f"{file}: prices.{name}: vcpu_hour is of {DATAFLOW}, and of it alone")
     return operators
+
+
+def _first(error: ValidationError) -> str:
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg'].lower()}"

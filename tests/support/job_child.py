@@ -42,7 +42,7 @@ def main(mode: str, out: Path) -> None:
 
     signal.signal(signal.SIGTERM, signal.SIG_IGN if mode == "stubborn" else save)
     out.mkdir(exist_ok=True)
-    process = os.environ.get("SLURM_PROCID", "0")
+    process = os.environ.get("SLURM_PROCID", os.environ.get("JOB_COMPLETION_INDEX", "0"))
     with (out / "starts").open("a") as file:
         print(os.getpid(), process, file=file)
     starts = len(

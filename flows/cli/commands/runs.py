@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from cyclopts import App, Parameter
 
@@ -40,7 +40,7 @@ Wait = Annotated[bool, Parameter(negative="", help="Stay, with the log, until th
 @app.command
 def submit(
     *command: Annotated[str, Parameter(allow_leading_hyphen=True)],
-    launcher: Literal["local", "slurm"] = "local",
+    launcher: str = "local",
     hosts: int = 1,
     partition: str = "",
     time_limit: str = "",
@@ -65,7 +65,8 @@ def submit(
 
     Args:
         command: after `--`, the command and its options, without `mswitch`.
-        launcher: where it runs: local, a process of this machine; or slurm, by sbatch.
+        launcher: where it runs: local, a process of this machine; slurm, by sbatch; or the name of
+            a launcher in operators.toml of this directory.
         hosts: processes of the job, each on a node.
         partition: Slurm's; by default its default.
         time_limit: Slurm's limit of one attempt, such as 12:00:00. Two minutes before, the command
@@ -82,11 +83,12 @@ def submit(
         )
     job = job_of_command(command, hosts)
     slurm = Slurm(partition, time_limit, sbatch_option)
-    if launcher == "local" and slurm != Slurm():
+    if launcher != "slurm" and slurm != Slurm():
         raise UserError(
             "--partition, --time-limit and --sbatch-option are Slurm's: give --launcher slurm"
         )
-    _ask_to_run(job, slurm if launcher == "slurm" else Local())
+    own = {"local": Local(), "slurm": slurm}
+    _ask_to_run(job, own[launcher] if launcher in own else _launcher_of_operators(launcher))
     return _follow(job.out, wait, json)
 
 
@@ -246,6 +248,12 @@ def _cost(record: Record, summary: Summary) -> dict[str, float]:
     if price is None:
         return {}
     return {"chip_hours": round(hours * price.chips, 4), "usd": round(price.usd(hours), 2)}
+
+
+def _launcher_of_operators(name: str) -> Launcher:
+    from flows.operators.profile import read_operators  # it knows all settings of flows
+
+    return read_operators().launcher(name)
 
 
 def _ask_to_run(job: Job, launcher: Launcher) -> None:

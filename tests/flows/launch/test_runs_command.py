@@ -86,6 +86,10 @@ def test_a_job_is_followed_in_the_background_paused_resumed_and_cancelled(world,
             ["submit", "--hosts", "2", "--", "train", "--distributed", "--out", "x"],
             "the launcher local has this machine; give --launcher slurm",
         ),
+        (
+            ["submit", "--launcher", "gke", "--", "train", "--out", "x"],
+            "unknown launcher 'gke': choose among local",
+        ),
         (["submit", "--partition", "a", "--", "train", "--out", "x"], "give --launcher slurm"),
         (
             ["submit", "--launcher", "slurm", "--sbatch-option", "x", "--", "train", "--out", "x"],
@@ -225,3 +229,17 @@ def test_a_job_that_nobody_follows_is_done_when_its_marker_says_so(world, capfd)
     assert main(["runs", "list", str(world.out.parent)]) == 0
     assert "\ndone " in capfd.readouterr().out
     assert main(["runs", "logs", "-f", str(world.out)]) == 0
+
+
+def test_a_launcher_of_operators_toml_is_given_by_its_name(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "operators.toml").write_text(
+        "[launchers.gke]\nlauncher = 'kubernetes'\ncontext = 'a'\nimage = 'b'\n"
+        "volumes = {'/srv' = 'c'}"
+    )
+    monkeypatch.setenv("PATH", "/nowhere")
+    command = ["--", "train", "--preset", "mt5-tiny", "--examples", "x", "--out", "y"]
+    assert main(["runs", "submit", "--launcher", "gke", *command]) == 2
+    assert "mswitch: kubectl is not installed" in capfd.readouterr().err
+    assert main(["runs", "submit", "--launcher", "gke", "--partition", "a", *command]) == 2
+    assert "give --launcher slurm" in capfd.readouterr().err

@@ -52,6 +52,15 @@ def test_paths_are_relative_to_the_file(tmp_path, monkeypatch):
         ("storage = 'gs://bucket/x'", "storage: value error, gs://bucket/x is remote"),
         ("[launchers.gpu]\nlauncher = 'nothing'", "[launchers.gpu] of operators.toml has a wrong"),
         ("[launchers.gpu]\nlauncher = 'local'\nchips = 3", "[launchers.gpu] of operators.toml has"),
+        (
+            "[launchers.gke]\nlauncher = 'kubernetes'\ncontext = 'a'\nvolumes = {'/srv' = 'b'}",
+            "[launchers.gke] of operators.toml: image: field required",
+        ),
+        (
+            "[launchers.gke]\nlauncher = 'kubernetes'\ncontext = 'a'\nvolumes = {'b' = '/srv'}\n"
+            "image = 'c'",
+            "[launchers.gke] of operators.toml: volumes: 'b' is not a path",
+        ),
         ("[launchers.'../x']\nlauncher = 'local'", "launchers.../x"),
         ("x = = 3", "cannot read"),
     ],
