@@ -142,7 +142,7 @@ def _table(block: list[tuple[int, Row]], name: str, split: str) -> pa.Table:
             row.targets,
             row.answers,
             key64(inputs),
-            key64(f"{inputs}\0{fold(row.targets)}"),
+            key64(f"{inputs}\0{row.targets}"),
         )
         for column, value in zip(columns.values(), values, strict=True):
             column.append(value)

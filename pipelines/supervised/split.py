@@ -16,26 +16,25 @@ import pyarrow as pa
 #: Of 100 groups, so many are of each split.
 SHARES = {"train": 80, "validation": 10, "test": 10}
 #: Where there is punctuation: of later planes only private or ancient scripts have some.
-_LAST_PUNCTUATION = 0x11000
+_LAST_MARK = 0x11000
+
+
+_PARAMETERS = re.compile(r"\$\d+|\{\{[^{}]*\}\}|<[^<>]*>")
 
 
 @functools.cache
-def _ignored() -> re.Pattern[str]:
-    r"""Parameters of messages, tags, punctuation and spaces.
-
-    Not `\W`, which has the vowel signs of Indic scripts.
-    """
-    marks = "".join(
-        re.escape(chr(code))
-        for code in range(_LAST_PUNCTUATION)
-        if unicodedata.category(chr(code))[0] == "P"
-    )
-    return re.compile(rf"(?:\$\d+|\{{\{{[^{{}}]*\}}\}}|<[^<>]*>|[{marks}\s])+")
+def _punctuation() -> Mapping[int, str]:
+    r"""A space for each mark. Not `\W`, which has the vowel signs of Indic scripts."""
+    marks = (code for code in range(_LAST_MARK) if unicodedata.category(chr(code))[0] == "P")
+    return dict.fromkeys(marks, " ")
 
 
 def fold(text: str) -> str:
     """What is left of a text without case, punctuation, tags and parameters; itself if nothing."""
-    return _ignored().sub(" ", text.casefold()).strip() or text
+    folded = text.casefold()
+    if "$" in folded or "{{" in folded or "<" in folded:
+        folded = _PARAMETERS.sub(" ", folded)
+    return " ".join(folded.translate(_punctuation()).split()) or text
 
 
 def key64(text: str) -> int:
@@ -62,7 +61,7 @@ def split_of(key: str) -> str:
 def count_overlap(
     table: pa.Table, splits: Sequence[str]
 ) -> Mapping[str, dict[str, dict[str, int]]]:
-    """Count examples whose folded inputs an earlier split has, and whose targets too.
+    """Count examples whose folded inputs an earlier split has, and those whose targets it has too.
 
     Args:
         table: columns `lang`, `split`, `inputs_key`, `pair_key`.
