@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import httpx
 from prefect import get_client
@@ -32,6 +33,7 @@ from flows.deploy.deployments import (
     schedule_of,
     schema_of,
 )
+from flows.deploy.notifications import NAME, address, automations, find_block, save_block
 from flows.operators.approval import AWAITING_APPROVAL
 from flows.operators.profile import TAG, Operators
 from pipelines.errors import UserError
@@ -123,6 +125,16 @@ def _things(
     for deployment in DEPLOYMENTS:
         yield _deployment(client, deployment, operators, operators_file)
     yield _automation(client, zombies())
+    if operators.notifications is not None:
+        url, found = address(operators.notifications), find_block(client)
+        # The address itself is shown nowhere.
+        state = {"url": f"as in ${operators.notifications.url_variable}"}
+        before = None if found is None else state if found[1] == url else {"url": "another"}
+        yield Thing(f"block {NAME}", state, before, lambda: save_block(url))
+        # In a dry run there may be none.
+        block = find_block(client)
+        for automation in automations(block[0] if block else UUID(int=0)):
+            yield _automation(client, automation)
 
 
 def _work_pool(client: SyncPrefectClient, operators: Operators) -> Thing:

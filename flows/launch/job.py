@@ -6,9 +6,11 @@ exit codes per attempt. The attempt is named `mswitch-<key>-<number>` everywhere
 scheduler's queue, and for the person who looks at either.
 """
 
+import contextlib
 import dataclasses
 import glob
 import hashlib
+import itertools
 import os
 import re
 import sys
@@ -110,6 +112,20 @@ class Job:
         """Whether the output says that it is finished."""
         # A listing asks NFS anew; a look for one name may be answered from memory for a minute.
         return self.marked and MARKER in list_names(self.out)
+
+    def last_sign(self, attempt: int, enough: float) -> float:
+        """When log or output were written last, in seconds since 1970; or a time after `enough`."""
+        out = follow_link(self.out)
+        partial = out.parent.glob(f".{glob.escape(out.name)}.partial-*")
+        walks = (walk for top in (out, *partial) for walk in os.walk(top))
+        files = (Path(top, name) for top, _, names in walks for name in names)
+        last = 0.0
+        for file in itertools.chain([self.file(attempt, ".log")], files):
+            with contextlib.suppress(FileNotFoundError):
+                last = max(last, file.stat().st_mtime)
+            if last > enough:
+                break
+        return last
 
     def progress(self) -> int:
         """How far the output is: the newest checkpoint's step, or else its number of files."""

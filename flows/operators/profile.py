@@ -107,6 +107,17 @@ class Price(_Table):
         return host_hours * (self.host_hour or (self.chip_hour or 0.0) * self.chips)
 
 
+class Notifications(_Table):
+    """Where Prefect sends messages to.
+
+    Attributes:
+        url_variable: the environment variable with the URL, as Apprise has it: a webhook of Slack,
+            mailto://, jsons:// and many more. `mswitch deploy` reads it; it is in no file.
+    """
+
+    url_variable: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+
+
 class Operators(_Table):
     """All settings of the operators' side.
 
@@ -118,6 +129,7 @@ class Operators(_Table):
         trainings: how many trainings of a flow run at a time on this machine.
         launchers: `flows.launch` profiles by name; `local` is always there.
         prices: by launcher, and of `dataflow`.
+        notifications: where messages go; None for none.
         schedules: by deployment, such as `append-crawl`.
     """
 
@@ -128,6 +140,7 @@ class Operators(_Table):
     trainings: Annotated[int, Ge(1)] = 1
     launchers: dict[Name, dict[str, Any]] = {}
     prices: dict[Name, Price] = {}
+    notifications: Notifications | None = None
     schedules: dict[str, Schedule] = {}
 
     @field_validator("storage", mode="before")

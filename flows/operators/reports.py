@@ -12,12 +12,13 @@ from flows.report.index import write_index
 @step("report {out.parent.name}")
 def write_page(
     baselines: Sequence[Path], candidates: Sequence[Path], out: Path, config: ReportConfig
-) -> None:
-    """Write the report, and show its verdict."""
+) -> str:
+    """Write the report, show its verdict and return it."""
     summary = write_report(baselines, candidates, out, config)
     name = out.parent.name
     show_markdown(key_of("verdict", name, out.name), summary["verdict"])
     show_page(key_of("report", name, out.name), out / "report.html", f"Report {name}/{out.name}")
+    return summary["verdict"]
 
 
 @step("index of reports")

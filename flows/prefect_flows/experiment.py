@@ -5,7 +5,8 @@ import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
-from prefect import flow
+from prefect import State, flow
+from prefect.states import Completed
 
 from flows.launch.job import output_below
 from flows.operators.parameters import flat, options_of
@@ -23,7 +24,7 @@ from tasks.mixtures import FILE_SUFFIX, find_mixture
 
 @flow(name="experiment", flow_run_name="experiment {name}", on_cancellation=[cancel_hook])
 @flat
-def experiment(settings: ExperimentSettings) -> None:
+def experiment(settings: ExperimentSettings) -> State:
     """Train candidates and their baseline with several seeds and mixtures, and report on them.
 
     Each mixture has a report, in which every candidate is compared with the baseline. Runs are
@@ -42,12 +43,15 @@ def experiment(settings: ExperimentSettings) -> None:
     }
     at_a_time = settings.max_parallel or operators.trainings_at_a_time(launcher)
     train_within_limit(settings, planned, examples, operators, live, at_a_time)
+    verdicts = []
     for mixture, out in reports.items():
         runs = [one for one in planned if one.mixture == mixture]
         baselines = [one.out for one in runs if one.preset == settings.baseline]
         candidates = [one.out for one in runs if one.preset != settings.baseline]
-        write_page(baselines, candidates, out, settings.report)
+        verdict = write_page(baselines, candidates, out, settings.report)
+        verdicts.append(f"{out.name}: {verdict}" if len(reports) > 1 else verdict)
     index_reports(operators.storage)
+    return Completed(message="\n".join(verdicts))
 
 
 def plan_reports(settings: ExperimentSettings, operators: Operators) -> dict[str, Path]:

@@ -1,6 +1,7 @@
 """The flow that trains a dense and a sparse model and compares them."""
 
-from prefect import flow
+from prefect import State, flow
+from prefect.states import Completed
 
 from flows.operators.parameters import flat
 from flows.operators.planned import Planned
@@ -18,7 +19,7 @@ from flows.operators.trainings import train_within_limit
     on_cancellation=[cancel_hook],
 )
 @flat
-def pretrain_pair(settings: PairSettings) -> None:
+def pretrain_pair(settings: PairSettings) -> State:
     """Train a dense and a sparse model, evaluate both, and report how they compare."""
     operators = read_operators()
     launcher = operators.launcher(settings.launcher)
@@ -33,5 +34,6 @@ def pretrain_pair(settings: PairSettings) -> None:
     live = {settings.name: (baseline, candidate)}
     at_a_time = operators.trainings_at_a_time(launcher)
     train_within_limit(settings, planned, examples, operators, live, at_a_time)
-    write_page([baseline], [candidate], pair / "report", settings.report)
+    verdict = write_page([baseline], [candidate], pair / "report", settings.report)
     index_reports(operators.storage)
+    return Completed(message=verdict)

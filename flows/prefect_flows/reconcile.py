@@ -5,6 +5,7 @@ gone goes on: it is reported, and `mswitch runs` has the commands for it.
 """
 
 import datetime
+import time
 from collections.abc import Sequence
 from uuid import UUID
 
@@ -22,12 +23,16 @@ from prefect.states import AwaitingRetry, Cancelled, Crashed
 
 from flows.launch.controller import ask, run_job
 from flows.launch.job import Unreachable
+from flows.launch.launchers import make_launcher
 from flows.launch.record import Record, find_records, follower
 from flows.operators.profile import TAG, Operators, read_operators
 from flows.operators.steps import flow_run_of, owner_of, step
 from pipelines.errors import UserError
 from pipelines.progress import say
 
+#: The event of a job that runs and has written nothing for so long.
+STALLED = "mswitch.job.stalled"
+STALL_SECS = 30 * 60.0
 #: How often a flow run that crashes is started.
 MAX_RUNS = 20
 #: How long a worker may take to start the process of a flow run.
@@ -46,10 +51,10 @@ def look(operators: Operators, records: Sequence[Record]) -> None:
     """Compare each job with the flow run that asked for it, then see which of these died."""
     for record in records:
         flow_run_id = flow_run_of(record.owner)
-        if flow_run_id is None:
-            continue
         try:
-            settle(operators, record, _read(flow_run_id))
+            report_stall(record, time.time())
+            if flow_run_id is not None:
+                settle(operators, record, _read(flow_run_id))
         except (Unreachable, UserError) as error:
             say("reconcile", f"{record.job.out}: {error}")
     for flow_run in lost_flow_runs():
@@ -101,6 +106,32 @@ def revive(flow_run: FlowRun, records: Sequence[Record]) -> None:
         start_again(flow_run)
 
 
+def report_stall(record: Record, now: float) -> None:
+    """Say once that a job runs and has written nothing for half an hour, into log or output.
+
+    An evaluation that watches a training waits for it, and a job of Dataflow works elsewhere.
+
+    Raises:
+        Unreachable: the scheduler does not answer.
+    """
+    alive = record.alive
+    if alive is None or {"--watch", "--runner=dataflow"} & set(record.job.argv):
+        return
+    last = record.job.last_sign(alive.number, now - STALL_SECS)
+    if now - last < STALL_SECS:
+        return
+    status = make_launcher(record.launcher).poll(record.job, alive.number)
+    said = record.job.directory / "stalled"
+    if status.phase != "running" or now - (status.started or now) < STALL_SECS:
+        return
+    if said.exists() and said.read_text() == str(last):
+        return
+    message = f"{record.job.out}: no progress for {(now - last) / 60:.0f} minutes"
+    say("reconcile", message)
+    _tell(STALLED, record, message)
+    said.write_text(str(last))
+
+
 def start_again(flow_run: FlowRun) -> None:
     """Have a worker run it again, unless it crashed too often."""
     if flow_run.run_count >= MAX_RUNS:
@@ -131,8 +162,9 @@ def _cancel(operators: Operators, record: Record) -> None:
         _tell("mswitch.job.stopped", record)
 
 
-def _tell(event: str, record: Record) -> None:
-    emit_event(event, {"prefect.resource.id": f"mswitch.job.{record.job.key}"})
+def _tell(event: str, record: Record, message: str = "") -> None:
+    resource = {"prefect.resource.id": f"mswitch.job.{record.job.key}"}
+    emit_event(event, resource, payload={"message": message})
 
 
 def _read(flow_run_id: UUID) -> FlowRun | None:

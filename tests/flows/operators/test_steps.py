@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import datetime
 import json
+import os
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -138,7 +139,7 @@ def launched(monkeypatch, tmp_path):
     launcher = Launched()
     monkeypatch.setattr("flows.launch.launchers.LAUNCHERS", {"here": lambda: launcher})
     events: list[str] = []
-    monkeypatch.setattr(reconciling, "emit_event", lambda event, resource: events.append(event))
+    monkeypatch.setattr(reconciling, "emit_event", lambda event, *_, **__: events.append(event))
     return launcher, events
 
 
@@ -249,3 +250,48 @@ def test_a_running_flow_run_is_left_alone(launched, tmp_path):
     reconciling.settle(Operators(), record(tmp_path, run), run)
     assert not events
     assert not launcher.stopped
+
+
+def test_a_job_that_writes_nothing_for_half_an_hour_is_told_once(launched, tmp_path, monkeypatch):
+    launcher, events = launched
+    made = record(tmp_path, flow_run(StateType.RUNNING, "Running"))
+    log = made.job.file(1, ".log")
+    log.touch()
+    os.utime(log, (1000, 1000))
+    monkeypatch.setattr(launcher, "poll", lambda *_: Status("running", started=500.0))
+
+    reconciling.report_stall(made, 1000 + 1799)
+    assert not events
+    reconciling.report_stall(made, 1000 + 1801)
+    reconciling.report_stall(made, 1000 + 1900)
+    assert events == [reconciling.STALLED]
+
+    # A newer file of the output is progress; what follows is told anew.
+    made.job.out.mkdir()
+    (made.job.out / "metrics.jsonl").touch()
+    os.utime(made.job.out / "metrics.jsonl", (2500, 2500))
+    reconciling.report_stall(made, 2500 + 1799)
+    assert len(events) == 1
+    reconciling.report_stall(made, 2500 + 1801)
+    assert len(events) == 2
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (Status("pending"), ()),
+        (Status("ended"), ()),
+        (Status("running", started=1500.0), ()),  # it waited long, and has just begun
+        (Status("running", started=0.0), ("--watch",)),
+        (Status("running", started=0.0), ("--runner=dataflow",)),
+    ],
+)
+def test_a_job_that_has_a_reason_to_write_nothing_is_not_told(
+    status, words, launched, tmp_path, monkeypatch
+):
+    launcher, events = launched
+    made = record(tmp_path, flow_run(StateType.RUNNING, "Running"))
+    made.job = dataclasses.replace(made.job, argv=(*made.job.argv, *words))
+    monkeypatch.setattr(launcher, "poll", lambda *_: status)
+    reconciling.report_stall(made, 3000.0)
+    assert not events
