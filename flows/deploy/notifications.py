@@ -12,9 +12,8 @@ from prefect.events.actions import SendNotification
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 from prefect.exceptions import ObjectNotFound
 
-from flows.deploy.deployments import TAG
 from flows.operators.approval import AWAITING_APPROVAL
-from flows.operators.profile import FILE, Notifications
+from flows.operators.profile import FILE, TAG, Notifications
 from flows.prefect_flows.reconcile import STALLED
 from pipelines.errors import UserError
 

@@ -41,6 +41,7 @@ from flows.launch.local import Local
 from flows.launch.record import Record
 from models.hardware import PEAKS, peak_flops
 from pipelines.errors import UserError
+from pipelines.samples.common_crawl import BASE_URL
 from pipelines.storage import is_remote
 
 FILE = "operators.toml"
@@ -130,6 +131,8 @@ class Operators(_Table):
         launchers: `flows.launch` profiles by name; `local` is always there.
         prices: by launcher, and of `dataflow`.
         notifications: where messages go; None for none.
+        common_crawl: where dumps of Common Crawl lie, or a mirror of them.
+        common_crawl_list: the list of all dumps, the newest first.
         schedules: by deployment, such as `append-crawl`.
     """
 
@@ -141,6 +144,8 @@ class Operators(_Table):
     launchers: dict[Name, dict[str, Any]] = {}
     prices: dict[Name, Price] = {}
     notifications: Notifications | None = None
+    common_crawl: AnyHttpUrl = AnyHttpUrl(BASE_URL)
+    common_crawl_list: AnyHttpUrl = AnyHttpUrl("https://index.commoncrawl.org/collinfo.json")
     schedules: dict[str, Schedule] = {}
 
     @field_validator("storage", mode="before")

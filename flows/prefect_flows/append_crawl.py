@@ -7,7 +7,7 @@ from pathlib import Path
 from prefect import flow
 
 from flows.launch.record import read_record
-from flows.operators.corpora import build, corpus_is_ready, fetch, show_statistics
+from flows.operators.corpora import build, check_build, corpus_is_ready, fetch, show_statistics
 from flows.operators.parameters import flat
 from flows.operators.profile import read_operators
 from flows.operators.settings import AppendSettings
@@ -16,8 +16,6 @@ from pipelines.errors import UserError
 from pipelines.outputs import read_manifest
 from pipelines.progress import say
 
-#: Common Crawl's list of its dumps, the newest first.
-DUMPS = "https://index.commoncrawl.org/collinfo.json"
 #: Options that an addition does not take over from the build.
 _OF_ADDITION = ("--input=", "--append", "--out=")
 
@@ -29,15 +27,21 @@ def append_crawl(settings: AppendSettings) -> None:
     operators = read_operators()
     launcher = operators.launcher(settings.launcher)
     out = operators.directory("corpora", settings.name)
-    dump = newest_dump(DUMPS) if settings.dump == "latest" else settings.dump
+    dump = settings.dump
+    if dump == "latest":
+        dump = newest_dump(str(operators.common_crawl_list))
     if has_dump(out, dump):
         say("corpus", f"{out} has {dump}: nothing to do")
         return
     options = options_of_build(out)
     crawl = operators.directory("crawls", dump)
+    place = f"--base-url={operators.common_crawl}"
     what = ("sample", "common-crawl", f"--dump={dump}", f"--segments={settings.segments}")
-    fetch((*what, f"--format={settings.format}"), crawl, launcher)
-    build((f"{crawl}/{settings.format}/*.gz",), out, options, launcher, append=True)
+    fetch((*what, f"--format={settings.format}", place), crawl, launcher)
+    inputs = (f"{crawl}/{settings.format}/*.gz",)
+    [runner] = [word.partition("=")[2] for word in options if word.startswith("--runner=")]
+    check_build(inputs, out, runner, launcher)
+    build(inputs, out, options, launcher, append=True)
     show_statistics(out)
     corpus_is_ready(out)
 
@@ -49,7 +53,7 @@ def newest_dump(address: str) -> str:
     Raises:
         OSError: the list cannot be read; it is tried again.
     """
-    with urllib.request.urlopen(address, timeout=60) as answer:  # noqa: S310, it is a constant
+    with urllib.request.urlopen(address, timeout=60) as answer:  # noqa: S310, of operators.toml
         return json.load(answer)[0]["id"]
 
 

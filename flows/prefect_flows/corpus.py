@@ -2,7 +2,7 @@
 
 from prefect import flow
 
-from flows.operators.corpora import build, corpus_is_ready, fetch, show_statistics
+from flows.operators.corpora import build, check_build, corpus_is_ready, fetch, show_statistics
 from flows.operators.parameters import flat, options_of
 from flows.operators.profile import read_operators
 from flows.operators.settings import CorpusSettings
@@ -21,6 +21,7 @@ def corpus(settings: CorpusSettings) -> None:
         crawl = operators.directory("crawls", settings.sample)
         fetch(("sample", settings.sample), crawl, launcher)
         inputs = (f"{crawl}/wet/*.warc.wet.gz", f"{crawl}/warc/*.warc.gz")
+    check_build(inputs, out, settings.runner, launcher)
     options = [*options_of(settings.config), f"--runner={settings.runner}"]
     options += [f"--badwords={settings.badwords}"] if settings.badwords else []
     build(inputs, out, options, launcher, append=settings.append)

@@ -127,27 +127,28 @@ def environment_of(directory: Path) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def served(directory: Path, toml: str = "", **more: str) -> Iterator[Served]:
+def served(directory: Path, toml: str = "", head: str = "", **more: str) -> Iterator[Served]:
     """Run server and worker; end them, and see that nothing of them is left.
 
     Args:
         directory: where, with operators.toml.
-        toml: what is added to this.
+        toml: what is added to this at its end.
+        head: and at its beginning.
         more: further variables of their environment.
     """
     with contextlib.ExitStack() as stack:
         if POSTGRES:
             more["PREFECT_API_DATABASE_CONNECTION_URL"] = stack.enter_context(postgres())
-        made = stack.enter_context(_served(directory, toml, **more))
+        made = stack.enter_context(_served(directory, head, toml, **more))
         # On SQLite the tests would pass too.
         assert (directory / "prefect" / "prefect.db").exists() != POSTGRES
         yield made
 
 
 @contextlib.contextmanager
-def _served(directory: Path, toml: str, **more: str) -> Iterator[Served]:
+def _served(directory: Path, head: str, toml: str, **more: str) -> Iterator[Served]:
     port = free_port()
-    (directory / "operators.toml").write_text(TOML.format(port=port) + toml)
+    (directory / "operators.toml").write_text(head + TOML.format(port=port) + toml)
     with open(directory / "log", "wb") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "flows.cli.main", "deploy", "--serve"],

@@ -79,7 +79,7 @@ def test_a_job_without_progress_is_told(server, received):
     lock = job.file(1, ".lock")
     host = until(lambda: lock.read_bytes() and json.loads(lock.read_bytes()), 60)
     try:
-        lock.write_text(json.dumps({**host, "started": 0.0}))
+        lock.write_text(json.dumps({**host, "started": 1.0}))
         hour_ago = time.time() - 3600
         os.utime(job.file(1, ".log"), (hour_ago, hour_ago))
         server.wait(server.start("reconcile/all"), {"Completed"})
