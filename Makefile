@@ -59,8 +59,8 @@ format: $(READY)  ## Reformat the code
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-test-kill: $(READY)  ## Kill demo and corpus builds at fault points and random moments, compare bytes
-	@$(BIN)/python -m pytest -m kill tests/flows tests/pipelines/corpus -s --timeout 7200
+test-kill: $(READY)  ## Kill demo, corpus builds and trainings at fault points and random moments, compare bytes
+	@$(BIN)/python -m pytest -m kill tests/flows tests/pipelines/corpus tests/dataflow -s --timeout 7200
 
 bench: $(READY) .venv-bench/ready  ## The corpus builder against datatrove and a plain process (needs apt-get)
 	@$(BIN)/python tests/benchmarks/corpus.py --copies 10 $(BENCH_OPTIONS)

@@ -121,7 +121,7 @@ def copied(run: str, out: Path) -> Path:
     return out
 
 
-@pytest.mark.slow
+@pytest.mark.kill
 @pytest.mark.timeout(900)
 def test_killed_anywhere_and_resumed_elsewhere_the_run_is_the_undisturbed_one(
     either, start, undisturbed, tmp_path
