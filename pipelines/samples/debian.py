@@ -34,7 +34,7 @@ FILES_PER_FORMAT = 4
 #: Text kept of one language of one package: pages are taken in the order of their path's hash.
 MAX_TEXT_BYTES = 500_000
 MAX_FILE_BYTES = 8_000_000
-SUFFIXES = (".html", ".htm", ".page", ".json")
+DOCUMENTS = re.compile(r".*\.(?:html|htm|page|json)")
 #: MediaWiki's pseudo-language for remarks to translators.
 MESSAGE_DOCUMENTATION = "qqq"
 PACKAGE_NAME = re.compile(r"[a-z0-9][a-z0-9+.-]+")
@@ -130,8 +130,8 @@ def fetch(download: Download, directory: Path) -> Path:
     return path
 
 
-def read_files(archive: Path, suffixes: tuple[str, ...] = SUFFIXES) -> dict[str, bytes]:
-    """Read the files of a package that have these suffixes, by path; nothing is written to disk.
+def read_files(archive: Path, wanted: re.Pattern[str] = DOCUMENTS) -> dict[str, bytes]:
+    """Read the files of a package whose paths match, by path; nothing is written to disk.
 
     Links, devices, very large files and unprintable names are left out.
 
@@ -149,7 +149,7 @@ def read_files(archive: Path, suffixes: tuple[str, ...] = SUFFIXES) -> dict[str,
             with process, tarfile.open(fileobj=process.stdout, mode="r|") as tar:
                 for member in tar:
                     name = member.name.removeprefix("./")
-                    file = tar.extractfile(member) if _wanted(name, member, suffixes) else None
+                    file = tar.extractfile(member) if _wanted(name, member, wanted) else None
                     if file is not None:
                         found[name] = file.read()
             failed = process.returncode != 0
@@ -164,24 +164,20 @@ def read_files(archive: Path, suffixes: tuple[str, ...] = SUFFIXES) -> dict[str,
     return found
 
 
-def _wanted(name: str, member: tarfile.TarInfo, suffixes: tuple[str, ...]) -> bool:
-    return (
-        name.endswith(suffixes)
-        and member.isreg()
-        and member.size <= MAX_FILE_BYTES
-        and name.isprintable()
-    )
+def _wanted(name: str, member: tarfile.TarInfo, wanted: re.Pattern[str]) -> bool:
+    kind = wanted.fullmatch(name) is not None
+    return kind and member.isreg() and member.size <= MAX_FILE_BYTES and name.isprintable()
 
 
 def open_packages(
-    directory: Path, packages: Sequence[str], suffixes: tuple[str, ...] = SUFFIXES
+    directory: Path, packages: Sequence[str], wanted: re.Pattern[str] = DOCUMENTS
 ) -> Iterator[tuple[Download, dict[str, bytes]]]:
     """Fetch packages one by one and read their files; what is fetched is kept until the end.
 
     Args:
         directory: where a killed run finds what it has fetched.
         packages: names of packages.
-        suffixes: of the files to read.
+        wanted: matches the paths of the files to read.
 
     Raises:
         UserError: apt-get or dpkg-deb is missing, or a package cannot be fetched or read.
@@ -192,7 +188,7 @@ def open_packages(
     total = sum(download.size_bytes for download in plan)
     say(STAGE, f"fetching {len(plan)} packages, {total / 1e6:.0f} MB")
     for download in plan:
-        yield download, read_files(fetch(download, work), suffixes)
+        yield download, read_files(fetch(download, work), wanted)
     shutil.rmtree(work)
 
 

@@ -153,3 +153,21 @@ def man_spans(
     from pipelines.supervised.samples.man_spans import PACKAGES, write_man_spans
 
     return finish(write_man_spans(out, packages or PACKAGES), json)
+
+
+@supervised.command
+def emoji_group(*, out: Path, json: Json = False) -> int:
+    """Which of Unicode's nine groups is an emoji in, by its name? In about 90 languages.
+
+    From Debian's packages unicode-cldr-core and unicode-data (25 MB), fetched with `apt-get
+    download`; so it needs Debian or Ubuntu. SOURCES.md in the directory has the licences.
+
+        mswitch sample supervised emoji-group --out emoji
+        mswitch examples supervised --task emoji/task.toml --vocab vocabulary --out emoji-group
+
+    Args:
+        out: the directory to make.
+    """
+    from pipelines.supervised.samples.emoji_group import write_emoji_group
+
+    return finish(write_emoji_group(out), json)

@@ -16,7 +16,7 @@ from typing import Any
 from pipelines.languages import find_code
 from pipelines.samples.debian import MAX_FILE_BYTES, open_packages
 from pipelines.supervised.samples.writer import (
-    write_rows,
+    write_by_language,
     write_sample,
     write_sources,
     write_task,
@@ -31,6 +31,7 @@ MAX_SPANS = 12
 #: Locales that are neither a code of ours nor its alias.
 LOCALES = {"pt_BR": "pt", "zh_CN": "zh"}
 _PAGE = re.compile(r"usr/share/man/(?P<locale>[^/]+)/man\d/(?P<page>[^/]+)\.gz")
+_WANTED = re.compile(rf"{_PAGE.pattern}|.*/copyright")
 #: Macros whose arguments are set in fonts in turn.
 _FONTS = {
     **{name: (name,) for name in "BIR"},
@@ -181,18 +182,13 @@ def write_man_spans(out: str | Path, packages: Sequence[str] = PACKAGES) -> dict
 
 def _write(directory: Path, packages: Sequence[str]) -> Mapping[str, int]:
     seen: set[tuple[str, int]] = set()
-    by_lang: dict[str, list[dict[str, str]]] = {}
+    rows: list[dict[str, str]] = []
     sources = []
-    for download, files in open_packages(directory, packages, (".gz", "/copyright")):
-        for row in rows_of(files, seen):
-            by_lang.setdefault(row["lang"], []).append(row)
+    for download, files in open_packages(directory, packages, _WANTED):
+        rows += rows_of(files, seen)
         licences = {name: text for name, text in files.items() if name.endswith("/copyright")}
         sources.append((download, licences))
-    (directory / "rows").mkdir(exist_ok=True)
-    counts = {
-        lang: write_rows(directory / "rows" / f"{lang}.jsonl", rows)
-        for lang, rows in by_lang.items()
-    }
+    counts = write_by_language(directory, rows)
     write_sources(directory, sources, "by page, GPL-3 or later for the most part")
     write_task(
         directory,

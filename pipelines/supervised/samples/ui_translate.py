@@ -14,7 +14,7 @@ from typing import Any
 from pipelines.languages import find_code, languages
 from pipelines.samples.debian import open_packages
 from pipelines.supervised.samples.writer import (
-    write_rows,
+    write_by_language,
     write_sample,
     write_sources,
     write_task,
@@ -32,6 +32,7 @@ CODES = {
     "zh-hans": "zh",
 }
 _CATALOGUE = re.compile(r"(?P<folder>.*/i18n(?:/.*)?)/(?P<code>[a-z-]+)\.json")
+_WANTED = re.compile(rf"{_CATALOGUE.pattern}|.*/copyright")
 _LETTER = re.compile(r"[^\W\d_]")
 #: Wiki markup, HTML, entities, addresses and line breaks: rules of their own, not language.
 _MARKUP = re.compile(r"\[\[|\]\]|\{\{|\}\}|''|</?[a-zA-Z]|&[a-zA-Z#0-9]+;|//|\n")
@@ -97,15 +98,8 @@ def write_ui_translate(out: str | Path) -> dict[str, Any]:
 
 
 def _write(directory: Path) -> Mapping[str, int]:
-    [(download, files)] = open_packages(directory, [PACKAGE], (".json", "/copyright"))
-    by_lang: dict[str, list[dict[str, str]]] = {}
-    for row in pairs(files):
-        by_lang.setdefault(row["lang"], []).append(row)
-    (directory / "rows").mkdir(exist_ok=True)
-    counts = {
-        lang: write_rows(directory / "rows" / f"{lang}.jsonl", rows)
-        for lang, rows in by_lang.items()
-    }
+    [(download, files)] = open_packages(directory, [PACKAGE], _WANTED)
+    counts = write_by_language(directory, pairs(files))
     write_sources(directory, [(download, files)], "GPL-2 or later for the most part, by folder")
     write_task(
         directory,

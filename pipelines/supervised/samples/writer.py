@@ -24,6 +24,18 @@ def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
     return count
 
 
+def write_by_language(directory: Path, rows: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+    """Write `rows/<lang>.jsonl` for each language and return how many rows each has."""
+    by_lang: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        by_lang.setdefault(row["lang"], []).append(row)
+    (directory / "rows").mkdir(exist_ok=True)
+    return {
+        lang: write_rows(directory / "rows" / f"{lang}.jsonl", found)
+        for lang, found in by_lang.items()
+    }
+
+
 def write_task(directory: Path, **entries: Any) -> None:
     """Write a task's TOML file; JSON's texts, lists and numbers are TOML's too.
 

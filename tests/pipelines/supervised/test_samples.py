@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from flows.cli.app import run
 from pipelines.errors import UserError
 from pipelines.supervised.build import SupervisedConfig, build_supervised
+from pipelines.supervised.samples.emoji_group import groups_of
+from pipelines.supervised.samples.emoji_group import rows_of as emoji_rows
 from pipelines.supervised.samples.man_spans import paragraphs, rows_of, tagged
 from pipelines.supervised.samples.ui_translate import pairs
 
@@ -102,6 +104,38 @@ def test_spans_of_a_page():
     ]
 
 
+EMOJI = """# group: Smileys & Emotion
+1F600 ; fully-qualified # grinning face
+263A FE0F ; fully-qualified # smiling face
+# group: People & Body
+1F44B 1F3FB ; fully-qualified # waving hand: light skin tone
+1F44B ; fully-qualified # waving hand
+# group: Component
+1F3FB ; component # light skin tone
+"""
+NAMES = """<!DOCTYPE ldml SYSTEM "x.dtd"><annotations>
+<annotation cp="😀">keywords | of it</annotation>
+<annotation cp="😀" type="tts">Q &amp; A</annotation>
+<annotation cp="☺" type="tts">smiling</annotation>
+<annotation cp="👋" type="tts">Smiling!</annotation>
+<annotation cp="👋🏻" type="tts">light hand</annotation>
+<annotation cp="🏻" type="tts">light</annotation>
+<annotation cp="_" type="tts">underscore</annotation></annotations>"""
+
+
+def test_names_of_emoji_have_their_groups():
+    folder = "usr/share/unicode/cldr/common/annotations"
+    files = {f"{folder}/{locale}.xml": NAMES.encode() for locale in ("he", "pt_PT", "sr_Latn")}
+    files[f"{folder}Derived/he.xml"] = NAMES.replace("Smiling!", "hand").encode()
+    rows = list(emoji_rows(files, groups_of(EMOJI)))
+    assert [row["lang"] for row in rows] == ["iw", "iw", "sr-Latn", "sr-Latn", "iw"]
+    assert [(row["emoji"], row["name"], row["group"]) for row in rows if row["lang"] == "iw"] == [
+        ("1f600", "Q & A", "Smileys & Emotion"),
+        ("263a", "smiling", "Smileys & Emotion"),
+        ("1f44b", "hand", "People & Body"),
+    ]
+
+
 @given(st.text("\\fBIRP.'\"([]-& \nabSHTé$", max_size=200))
 def test_any_page_gives_spans_that_its_text_has(page):
     for runs in paragraphs(page):
@@ -151,7 +185,13 @@ def test_packages_become_tasks_that_can_be_built(tmp_path, monkeypatch, small_vo
         for name in ("a", "b", "c", "d", "e", "f", "g", "h")
     }
     add_package(mirror, "manpages-de", fill(man, "manpages-de"))
+    folder = "usr/share/unicode"
+    names = {f"{folder}/cldr/common/annotations/de.xml": NAMES.encode()}
+    add_package(mirror, "unicode-cldr-core", fill(names, "unicode-cldr-core"))
+    groups = {f"{folder}/emoji/emoji-test.txt": EMOJI.encode()}
+    add_package(mirror, "unicode-data", fill(groups, "unicode-data"))
     samples = (
+        (["emoji-group"], "unicode-data", 2),
         (["ui-translate"], "mediawiki", 8),
         (["man-spans", "--packages", "manpages-de"], "manpages-de", 9),
     )
