@@ -8,12 +8,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from prefect import get_client
 from prefect.artifacts import (
     create_markdown_artifact,
     create_progress_artifact,
     create_table_artifact,
     update_progress_artifact,
 )
+from prefect.client.schemas.actions import ArtifactUpdate
 
 from flows.operators.steps import SERVER_ERRORS
 from models.training.metrics import METRICS
@@ -85,6 +87,23 @@ class TrainingProgress:
         return " · ".join(parts)
 
 
+class LivePage:
+    """A text that changes, as one artifact: Prefect would keep each one made anew."""
+
+    def __init__(self, key: str):
+        self._key = key
+        self._id: Any = None
+
+    def show(self, markdown: str) -> None:
+        """Bring it up to date."""
+        with contextlib.suppress(*SERVER_ERRORS):
+            if self._id is None:
+                self._id = create_markdown_artifact(markdown, self._key)
+            else:
+                with get_client(sync_client=True) as client:
+                    client.update_artifact(self._id, ArtifactUpdate(data=markdown))
+
+
 def show_markdown(key: str, markdown: str, description: str = "") -> None:
     """Show a text; one of the same key replaces the one before."""
     with contextlib.suppress(*SERVER_ERRORS):
@@ -92,9 +111,13 @@ def show_markdown(key: str, markdown: str, description: str = "") -> None:
 
 
 def show_table(key: str, rows: list[dict[str, Any]], description: str = "") -> None:
-    """Show rows."""
+    """Show rows, numbers with four digits: Prefect shows all that there are."""
+    shown = [
+        {name: float(f"{x:.4g}") if isinstance(x, float) else x for name, x in row.items()}
+        for row in rows
+    ]
     with contextlib.suppress(*SERVER_ERRORS):
-        create_table_artifact(rows, key, description)
+        create_table_artifact(shown, key, description)
 
 
 def show_page(key: str, page: Path, text: str) -> None:

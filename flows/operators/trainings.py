@@ -12,7 +12,7 @@ from prefect.runtime import flow_run as this_flow_run
 from flows.launch.controller import ask
 from flows.launch.job import Launcher
 from flows.operators.approval import approve
-from flows.operators.artifacts import TrainingProgress, key_of, show_markdown
+from flows.operators.artifacts import LivePage, TrainingProgress, key_of
 from flows.operators.cost import CostGuard, OverBudgetError
 from flows.operators.planned import Planned, evaluation, training
 from flows.operators.profile import Operators
@@ -86,6 +86,7 @@ class Trainings:
         self.evaluations: dict[Path, PrefectFuture[Any]] = {}
         self._done: set[PrefectFuture[Any]] = set()
         self._shown = 0.0
+        self._pages = {name: LivePage(key_of("live", name)) for name in live}
 
     def train(self, at_a_time: int) -> None:
         """Train all, and evaluate what they save, if asked for.
@@ -152,8 +153,11 @@ class Trainings:
 
     def _show(self) -> None:
         self._shown = time.monotonic()
-        for key, runs in self.live.items():
-            show_live(key, *runs)
+        for name, runs in self.live.items():
+            try:
+                self._pages[name].show(live_markdown(*runs))
+            except UserError as error:  # the trainings themselves say what is wrong
+                say("live", str(error))
 
 
 @step("train {planned.out.name}")
@@ -186,11 +190,3 @@ def evaluate(
         follow(job, launcher)
     else:
         follow(job, launcher, refuse=guard.refuse)
-
-
-def show_live(name: str, baseline: Path, candidate: Path) -> None:
-    """Show losses and languages of two runs that train."""
-    try:
-        show_markdown(key_of("live", name), live_markdown(baseline, candidate))
-    except UserError as error:  # the trainings themselves say what is wrong
-        say("live", str(error))

@@ -131,6 +131,10 @@ def test_a_pair_runs_to_its_report(server):
     assert ended.state_name == "Completed", server.log
     assert ended.name == "pretrain short: mswitch-tiny against mt5-tiny, seed 0"
     assert (server.storage / "pairs" / "short" / "report" / "report.html").is_file()
+    # It was shown several times, and is kept once.
+    made = server.post("artifacts/filter", artifacts={"key": {"any_": ["live-short"]}}).json()
+    assert len(made) == 1
+    assert "step 6" in made[0]["data"]
     shown = server.artifacts("markdown")
     assert "data:image/svg+xml;base64," in shown["live-short"]["data"]
     assert shown["verdict-short-report"]["data"]

@@ -16,7 +16,7 @@ from prefect.client.schemas.objects import FlowRun, State, StateType
 
 from flows.launch.job import Job, Status
 from flows.launch.record import Attempt, Record, edit_record, follow_alone, read_record
-from flows.operators import steps
+from flows.operators import artifacts, steps
 from flows.operators.artifacts import key_of, last_metrics
 from flows.operators.profile import Operators
 from flows.operators.steps import SlowLog, flow_run_of, owner_of
@@ -69,6 +69,13 @@ def test_the_last_metrics_are_those_of_the_last_whole_line(tmp_path):
 
 def test_keys_of_artifacts_have_what_prefect_allows():
     assert key_of("live", "My pair_1.2") == "live-my-pair-1-2"
+
+
+def test_a_table_has_numbers_that_one_can_read(monkeypatch):
+    shown = []
+    monkeypatch.setattr(artifacts, "create_table_artifact", lambda rows, *_: shown.extend(rows))
+    artifacts.show_table("key", [{"lang": "af", "share": 0.07281553398058252, "n": 12345}])
+    assert shown == [{"lang": "af", "share": 0.07282, "n": 12345}]
 
 
 def test_the_gate_names_the_worst_language():
