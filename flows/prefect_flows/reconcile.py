@@ -100,9 +100,16 @@ def _is_lost(flow_run: FlowRun) -> bool:
 
 
 def revive(flow_run: FlowRun, records: Sequence[Record]) -> None:
-    """Start it again, unless a person ended a job of it, or a process still follows one."""
-    mine = [record for record in records if record.runs_for == owner_of(flow_run.id)]
-    if all(one.intent == "run" and follower(one.job.out) is None for one in mine):
+    """Start it again, unless a person ended a job of it, or a process still follows one.
+
+    Of jobs that it paused itself, when it was suspended, those that it has not come to since it was
+    resumed are still so.
+    """
+    owner = owner_of(flow_run.id)
+    mine = [record for record in records if record.runs_for == owner]
+    ended = any(one.intent != "run" and one.owner != owner for one in mine)
+    cancelled = bool(mine) and all(one.intent == "cancel" for one in mine)
+    if not (ended or cancelled or any(follower(one.job.out) for one in mine)):
         start_again(flow_run)
 
 

@@ -211,17 +211,21 @@ def test_a_crashed_flow_run_is_started_again_unless_a_person_paused_its_job(
 
     reconciling.revive(run, [made])
     assert again == [run]
-    reconciling.revive(run, [dataclasses.replace(made, intent="pause")])
+    reconciling.revive(run, [dataclasses.replace(made, intent="cancel")])
+    reconciling.revive(run, [dataclasses.replace(made, owner="by hand", intent="pause")])
     with follow_alone(made.job.out, print, time.sleep):
         reconciling.revive(run, [made])
     assert again == [run]
     reconciling.revive(run, [dataclasses.replace(made, owner="by hand", intent="cancel")])
     assert again == [run]
+    # Suspended and resumed, it has come to the first job, and not to the second.
+    reconciling.revive(run, [made, dataclasses.replace(made, intent="pause")])
+    assert again == [run, run]
     # It had asked for no job yet.
     reconciling.revive(
         run, [dataclasses.replace(made, runs_for=owner_of(uuid4()), intent="cancel")]
     )
-    assert again == [run, run]
+    assert again == [run, run, run]
 
 
 def test_flow_runs_are_lost_that_crashed_or_got_no_process(monkeypatch):
