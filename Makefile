@@ -101,8 +101,8 @@ test-postgres: $(READY)  ## The tests of test-server, with the server's database
 test-recovery: $(READY)  ## Kill worker, flow runs, server and jobs at random moments, compare bytes (an hour)
 	@$(BIN)/python -m pytest -m recovery tests/flows/operators -s --timeout 14400
 
-test-learning: $(READY)  ## What Switch learns faster than its dense twin, three seeds
-	@$(BIN)/python -m pytest -s -m learning tests/models/training
+test-learning: $(READY)  ## What is learned: mappings, copies, languages of the demo
+	@$(BIN)/python -m pytest -s -m learning tests/models tests/flows
 
 test-plan: $(READY)  ## Compile the training step of small models for small TPU slices (minutes)
 	@$(MAKE) --no-print-directory setup-plan || echo "[setup] no libtpu: the tests will be skipped"
