@@ -106,22 +106,22 @@ def read_file(file: InputFile, directory: str, *, task: SupervisedTask) -> dict[
                         place = f"{name}:{number}"
                         samples.append({"reason": error.reason, "row": place, "detail": str(error)})
 
-    with (
-        storage.publish(path) as temporary,
-        pq.ParquetWriter(temporary, PART_SCHEMA, compression="zstd") as writer,
-    ):
-        found = rendered()
-        while block := list(itertools.islice(found, BLOCK_ROWS)):
-            table = _table(block, name, file.split)
-            rows.update(zip(table["lang"].to_pylist(), table["split"].to_pylist(), strict=True))
-            writer.write_table(table, row_group_size=GROUP_ROWS)
+    with storage.publish(path) as temporary:
+        with pq.ParquetWriter(temporary, PART_SCHEMA, compression="zstd") as writer:
+            found = rendered()
+            while block := list(itertools.islice(found, BLOCK_ROWS)):
+                table = _table(block, name, file.split)
+                keys = (table[column].to_pylist() for column in ("lang", "split"))
+                rows.update(zip(*keys, strict=True))
+                writer.write_table(table, row_group_size=GROUP_ROWS)
+        size = temporary.stat().st_size
     by_lang: dict[str, dict[str, int]] = {}
     for (lang, split), count in sorted(rows.items()):
         by_lang.setdefault(lang, {})[split] = count
     return {
         "path": file.path,
         "records": rows.total(),
-        "size_bytes": storage.file_sizes(directory)[file.path],
+        "size_bytes": size,
         "rows": by_lang,
         "dropped": dict(sorted(dropped.items())),
         "samples": samples,
