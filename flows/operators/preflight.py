@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from flows.launch.job import Job, Launcher, Unreachable
-from flows.operators.planned import Planned, training
+from flows.operators.planned import Planned, evaluation, training
+from flows.operators.profile import Operators
 from flows.operators.settings import ExperimentSettings, PairSettings
 from flows.operators.steps import step
 from models.config import padded_vocabulary
@@ -27,9 +28,9 @@ def check_trainings(
     settings: PairSettings | ExperimentSettings,
     planned: Sequence[Planned],
     examples: Path,
-    launcher: Launcher,
+    operators: Operators,
 ) -> None:
-    """Check models against meshes and examples, the mixture, free disk, and the launcher.
+    """Check models against meshes and examples, the mixture, free disk, and the launchers.
 
     Raises:
         UserError: something does not fit.
@@ -45,7 +46,13 @@ def check_trainings(
         find_mixture(one.mixture)
         _check_mesh(one, manifest)
         _check_examples(one.out, manifest, examples)
+    launcher, evaluator = (
+        operators.launcher(settings.launcher),
+        operators.evaluator(settings.launcher),
+    )
     check_capacity(launcher, (training(one, settings, examples) for one in planned))
+    evaluations = (evaluation(one.out, examples, settings.evaluate, watch=True) for one in planned)
+    check_capacity(evaluator, evaluations)
     need = sum(missing_bytes(one, manifest["vocabulary_size"]) for one in planned)
     check_disk(planned[0].out, need, "checkpoints of these trainings", "--evaluations smaller")
     say(

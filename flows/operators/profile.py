@@ -129,6 +129,7 @@ class Operators(_Table):
         flow_runs: how many flow runs work at a time. They wait for jobs, and compute little.
         trainings: how many trainings of a flow run at a time on this machine.
         launchers: `flows.launch` profiles by name; `local` is always there.
+        evaluations: by launcher, the one that evaluates what it trained; by default itself.
         prices: by launcher, and of `dataflow`.
         notifications: where messages go; None for none.
         common_crawl: where dumps of Common Crawl lie, or a mirror of them.
@@ -142,6 +143,7 @@ class Operators(_Table):
     flow_runs: Annotated[int, Ge(1)] = 10
     trainings: Annotated[int, Ge(1)] = 1
     launchers: dict[Name, dict[str, Any]] = {}
+    evaluations: dict[Name, Name] = {}
     prices: dict[Name, Price] = {}
     notifications: Notifications | None = None
     common_crawl: AnyHttpUrl = AnyHttpUrl(BASE_URL)
@@ -175,6 +177,10 @@ class Operators(_Table):
                 f"[launchers.{name}] of {FILE} has a wrong or missing key ({profiles[name]}): "
                 f"give launcher = {' or '.join(map(repr, LAUNCHERS))} and its settings"
             ) from error
+
+    def evaluator(self, name: str) -> Launcher:
+        """The launcher that evaluates what the launcher of that name trained, on one host."""
+        return self.launcher(self.evaluations.get(name, name))
 
     def trainings_at_a_time(self, launcher: Launcher) -> int:
         """How many trainings a launcher gets at a time; a scheduler queues them itself."""
@@ -241,6 +247,9 @@ def read_operators(path: str | Path | None = None) -> Operators:
     operators = operators.model_copy(update={"storage": root / operators.storage})
     for name in operators.launchers:
         operators.launcher(name)
+    for pair in operators.evaluations.items():
+        for name in pair:
+            operators.launcher(name)
     for name, price in operators.prices.items():
         if name != DATAFLOW:
             operators.launcher(name)

@@ -52,7 +52,8 @@ def train_within_limit(
         approve(guard)
         try:
             with jobs_followed():
-                trainings = Trainings(planned, settings, examples, launcher, live, guard)
+                evaluator = operators.evaluator(settings.launcher)
+                trainings = Trainings(planned, settings, examples, launcher, evaluator, live, guard)
                 trainings.train(at_a_time)
                 return trainings.evaluate()
         except OverBudgetError as error:
@@ -67,6 +68,7 @@ class Trainings:
         settings: what they have in common.
         examples: their data.
         launcher: where they run.
+        evaluator: where their evaluations run.
         live: the runs that a live page compares, by its key.
         guard: of what they cost.
     """
@@ -77,11 +79,12 @@ class Trainings:
         settings: PairSettings | ExperimentSettings,
         examples: Path,
         launcher: Launcher,
+        evaluator: Launcher,
         live: Mapping[str, tuple[Path, Path]],
         guard: CostGuard,
     ):
         self.planned, self.settings, self.live, self.guard = planned, settings, live, guard
-        self.examples, self.launcher = examples, launcher
+        self.examples, self.launcher, self.evaluator = examples, launcher, evaluator
         self.trainings: dict[Path, PrefectFuture[Any]] = {}
         self.evaluations: dict[Path, PrefectFuture[Any]] = {}
         self._done: set[PrefectFuture[Any]] = set()
@@ -116,7 +119,7 @@ class Trainings:
             # They would wait for checkpoints that do not come.
             for run in self.evaluations:
                 job = evaluation(run, self.examples, self.settings.evaluate, watch=True)
-                ask(job, self.launcher, "cancel", owner_of(this_flow_run.id))
+                ask(job, self.evaluator, "cancel", owner_of(this_flow_run.id))
             raise
 
     def evaluate(self) -> None:
@@ -130,7 +133,7 @@ class Trainings:
                 self.evaluations[one.out].result()
             else:
                 config = self.settings.evaluate
-                evaluate(one.out, self.examples, config, self.launcher, guard=self.guard)
+                evaluate(one.out, self.examples, config, self.evaluator, guard=self.guard)
         self._show()
 
     def _going_on(self) -> list[PrefectFuture[Any]]:
@@ -146,7 +149,7 @@ class Trainings:
         for run in self.trainings:
             if run not in self.evaluations and (run / CONFIG).exists():
                 self.evaluations[run] = evaluate.submit(
-                    *(run, self.examples, self.settings.evaluate, self.launcher),
+                    *(run, self.examples, self.settings.evaluate, self.evaluator),
                     watch=True,
                     guard=self.guard,
                 )

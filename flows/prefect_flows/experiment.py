@@ -36,7 +36,7 @@ def experiment(settings: ExperimentSettings) -> State:
     examples = operators.directory("examples", settings.examples)
     reports = plan_reports(settings, operators)
     planned = plan_runs(settings, operators)
-    check_trainings(settings, planned, examples, launcher)
+    check_trainings(settings, planned, examples, operators)
     live = {
         f"{settings.name}-{candidate.out.name}": (baseline.out, candidate.out)
         for baseline, candidate in pairs(planned, settings.baseline)

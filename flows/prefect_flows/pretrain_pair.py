@@ -30,7 +30,7 @@ def pretrain_pair(settings: PairSettings) -> State:
     planned = [
         Planned(run, run.name, settings.config, settings.mixture) for run in (baseline, candidate)
     ]
-    check_trainings(settings, planned, examples, launcher)
+    check_trainings(settings, planned, examples, operators)
     live = {settings.name: (baseline, candidate)}
     at_a_time = operators.trainings_at_a_time(launcher)
     train_within_limit(settings, planned, examples, operators, live, at_a_time)

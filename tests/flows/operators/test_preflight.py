@@ -17,6 +17,7 @@ from flows.operators.preflight import (
     checkpoint_bytes,
     missing_bytes,
 )
+from flows.operators.profile import Operators
 from flows.operators.settings import PairSettings
 from models.config import TrainConfig
 from pipelines.errors import UserError
@@ -39,9 +40,24 @@ def planned(tmp_path):
     ]
 
 
-def check(settings, planned, examples):
+def check(settings, planned, examples, operators=None):
     """The step, without a flow around it."""
-    check_trainings._task.fn.__wrapped__(settings, planned, examples, Local())
+    check_trainings._task.fn.__wrapped__(settings, planned, examples, operators or Operators())
+
+
+def test_evaluations_need_a_launcher_for_one_host(planned, examples, tmp_path, monkeypatch):
+    slices = {"accelerator": "tpu-v5-lite-podslice", "topology": "2x4", "chips": 4}
+    volumes = {str(tmp_path): "runs"}
+    gke = {"launcher": "kubernetes", "context": "a", "image": "b", "volumes": volumes, **slices}
+    settings = dataclasses.replace(SETTINGS, launcher="gke", hosts=2)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    (tmp_path / "kubectl").symlink_to("/bin/true")
+
+    with pytest.raises(UserError, match="a slice 2x4 has 8 chips"):
+        check(settings, planned, examples, Operators(launchers={"gke": gke}))
+    check(
+        settings, planned, examples, Operators(launchers={"gke": gke}, evaluations={"gke": "local"})
+    )
 
 
 def test_what_fits_passes_and_says_how_much_will_be_written(planned, examples, capsys):

@@ -61,6 +61,7 @@ def test_paths_are_relative_to_the_file(tmp_path, monkeypatch):
             "image = 'c'",
             "[launchers.gke] of operators.toml: volumes: 'b' is not a path",
         ),
+        ("[evaluations]\nlocal = 'cpu'", "unknown launcher 'cpu': choose among local"),
         ("[launchers.'../x']\nlauncher = 'local'", "launchers.../x"),
         ("x = = 3", "cannot read"),
     ],
