@@ -9,6 +9,7 @@ container in a pod, no image, no volume and no network: every pod sees the files
 
 import contextlib
 import datetime
+import http.client
 import json
 import os
 import re
@@ -140,7 +141,7 @@ def main(server: str, token: str) -> None:
         while True:
             try:
                 look_at_pods(api, running)
-            except OSError as error:  # the API server is gone, or busy
+            except (OSError, http.client.HTTPException) as error:  # the API server is gone, or busy
                 print(error, file=sys.stderr, flush=True)
             time.sleep(0.2)
     finally:
