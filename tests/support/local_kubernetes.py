@@ -29,6 +29,8 @@ PROGRAMS = (
     "openssl",
 )
 CONTEXT = "local"
+#: Context and name of a user without any rights.
+SUBMITTER = "submitter"
 #: Those that jobs, pods and services need; nodes report no life, and are believed.
 _CONTROLLERS = (
     "job-controller,garbage-collector-controller,serviceaccount-controller,endpointslice-controller"
@@ -70,8 +72,14 @@ class LocalKubernetesCluster:
             "apiVersion": "v1",
             "kind": "Config",
             "clusters": [{"name": "local", "cluster": server}],
-            "users": [{"name": "admin", "user": {"token": token}}],
-            "contexts": [{"name": CONTEXT, "context": {"cluster": "local", "user": "admin"}}],
+            "users": [
+                {"name": "admin", "user": {"token": token}},
+                {"name": SUBMITTER, "user": {"token": token, "as": SUBMITTER}},
+            ],
+            "contexts": [
+                {"name": CONTEXT, "context": {"cluster": "local", "user": "admin"}},
+                {"name": SUBMITTER, "context": {"cluster": "local", "user": SUBMITTER}},
+            ],
             "current-context": CONTEXT,
         }
         (self._top / "config").write_text(json.dumps(config))

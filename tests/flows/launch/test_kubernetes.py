@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,7 +12,9 @@ from pathlib import Path
 
 import pytest
 from job_world import World, is_alive
+from local_kubernetes import SUBMITTER
 
+from flows.launch.controller import ask
 from flows.launch.job import Job, Unreachable
 from flows.launch.record import read_record
 from flows.launch.summary import summarise
@@ -129,6 +132,36 @@ def test_a_job_that_its_queue_suspends_saves_and_goes_on(world, kubernetes_clust
     assert result == "done\n", errors
     assert len(world.pids()) == 4
     assert [one.outcome for one in read_record(world.out).attempts] == ["resume", "done"]
+
+
+def test_the_rights_that_the_documentation_names_suffice(world, kubernetes_cluster):
+    page = Path(__file__).parents[3] / "docs/how-to/kubernetes.md"
+    rows = re.findall(
+        r"^\| `([a-z]+)`(?: \(([a-z0-9.-]+)\))? \| ([a-z, ]+) \|$", page.read_text(), re.M
+    )
+    rules = [
+        {"apiGroups": [group], "resources": [resource], "verbs": verbs.split(", ")}
+        for resource, group, verbs in rows
+    ]
+    role = {"kind": "Role", "metadata": {"name": SUBMITTER}, "rules": rules}
+    role |= {"apiVersion": "rbac.authorization.k8s.io/v1"}
+    kubernetes_cluster.ask("create", "--filename=-", given=json.dumps(role))
+    kubernetes_cluster.ask(
+        *("create", "rolebinding", SUBMITTER), f"--role={SUBMITTER}", f"--user={SUBMITTER}"
+    )
+    world.launcher = dataclasses.replace(
+        world.launcher, context=SUBMITTER, service_account="default"
+    )
+    job = world.job("steady")
+    world.launcher.check(job)
+    follower = world.follow(job)
+    world.wait_for_beat()
+    ask(job, world.launcher, "pause")
+    world.launcher.stop(job, 1, kill=True)
+    assert follower.communicate(timeout=world.secs)[0] == "paused\n"
+    nobody = dataclasses.replace(world.launcher, service_account="nobody")
+    with pytest.raises(UserError, match='serviceaccounts "nobody" not found'):
+        nobody.check(job)
 
 
 def test_arguments_reach_the_command_as_they_are(world):
