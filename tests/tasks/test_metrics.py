@@ -159,6 +159,28 @@ def test_interval_covers_the_truth_where_rows_come_in_groups():
     assert naive < covered - 10  # rows of a document are no independent rows
 
 
+def test_an_interval_has_its_value_in_it_where_classes_are_rare():
+    """A third of the classes is missing in a resample, which makes its macro-F1 another figure."""
+    rng = np.random.default_rng(0)
+    classes = [str(number) for number in range(40)]
+    answers = [[classes[number]] for number in np.minimum(rng.geometric(0.1, 150), 39)]
+    predictions = [
+        answer if rng.random() < 0.7 else classes[rng.integers(40)] for [answer] in answers
+    ]
+    result = score(
+        make_metric("macro_f1", classes), answers, predictions, list(map(str, range(150)))
+    )
+    assert result.low < result.value < result.high
+    both = compare(
+        make_metric("macro_f1", classes),
+        answers,
+        ["0"] * 150,
+        predictions,
+        list(map(str, range(150))),
+    )
+    assert 0 < both.low < both.value < both.high
+
+
 def test_all_right_has_an_interval_below_100():
     answers, predictions, groups = rows_of([1.0] * 20, 1, 0)
     result = score(make_metric("accuracy"), answers, predictions, groups)
