@@ -63,6 +63,8 @@ def main(mode: str, out: Path) -> None:
         (out / "beat").write_text(str(time.time()))
         time.sleep(0.02)
         if other_is_lost(out, process, starts) and not (out / "go").exists():
+            # While Python ends, a SIGTERM would have its default effect.
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
             sys.exit(75)
     finish(out)
 

@@ -28,7 +28,7 @@ VICTIMS = ("worker", "engine", "worker and engine", "server", "job")
 #: Of a flow run; the budget of one that crashes is 20.
 KILLS_OF_A_RUN = 10
 PAIR = {
-    **{"steps": 300, "batch_size": 2, "evaluations": 5, "warmup_steps": 10},
+    **{"steps": 1000, "batch_size": 2, "evaluations": 5, "warmup_steps": 10},
     **{"checkpoint_every": 25},
 }
 OPERATORS = """
