@@ -175,7 +175,7 @@ def test_examples_are_made_by_a_job_and_go_on_where_it_died(peer, bucket, upload
     failed = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     assert failed.returncode == 2
     [line] = [line for line in failed.stderr.splitlines() if line.startswith("mswitch: ")]
-    assert "-ingest-" in line
+    assert "mswitch-examples-" in line
     assert "failed (" in line
     assert "the worker ended with exit code -9" in line
     assert "/dataflow/jobs/europe-west4/" in line
