@@ -101,6 +101,7 @@ class BucketFiles(RunFiles):
         super().__init__(place, directory)
         self._lease: Lease | None = None
         self._steps: set[int] = set()
+        self._versions: dict[str, str] = {}
         self._saver = ThreadPoolExecutor(1)
 
     @contextlib.contextmanager
@@ -155,6 +156,8 @@ class BucketFiles(RunFiles):
             newest = f"{CHECKPOINTS}/{max(self._steps)}/"
             wanted |= {name for name in names if name.startswith(newest)}
         self._fetch(wanted)
+        if found := objects.read_version(storage.join(self.place, METRICS)):
+            self._versions[METRICS] = found[1]
 
     def check(self) -> None:
         """Check the lease.
@@ -198,8 +201,25 @@ class BucketFiles(RunFiles):
             list(pool.map(send, names))
 
     def publish_records(self) -> None:
-        """Send metrics and TensorBoard events, as far as they are."""
-        self.publish(METRICS, *self._files(TENSORBOARD))
+        """Send metrics and TensorBoard events, as far as they are.
+
+        Each replaces what this process sent before and nothing else: the lease may run out between
+        its check and the request, where a machine stands still.
+
+        Raises:
+            LeaseLostError: another process has written them.
+        """
+        for name in (METRICS, *sorted(self._files(TENSORBOARD))):
+            self.check()
+            url, data = storage.join(self.place, name), (self.directory / name).read_bytes()
+            try:
+                version = objects.replace_version(url, data, self._versions.get(name))
+            except objects.ChangedError:
+                found = objects.read_version(url)
+                if found is None or found[0] != data:  # else the answer to a first try was lost
+                    raise LeaseLostError(f"{url} was written by another process") from None
+                version = found[1]
+            self._versions[name] = version
 
     def when_saved(self, step: int, wait: Callable[[], Any]) -> Callable[[], Any]:
         """Send the checkpoint in the background."""

@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -196,7 +198,9 @@ def test_a_training_that_was_away_too_long_writes_nothing_more(requests, start):
         before = {name: objects.read_version(f"{run}/{name}") for name in storage.file_sizes(run)}
     finally:
         away.send_signal(signal.SIGCONT)
-    assert f"could not be renewed for {LEASE_SECS} s" in end(away, EXIT_RESUME)
+    # It finds out by its clock, or where a request was under way, by the store.
+    lost = f"could not be renewed for {LEASE_SECS} s|was written by another process"
+    assert re.search(lost, end(away, EXIT_RESUME))
     after = {name: objects.read_version(f"{run}/{name}") for name in storage.file_sizes(run)}
     assert before == after
     lines = metrics(storage.read_bytes(f"{run}/metrics.jsonl"))
@@ -204,9 +208,10 @@ def test_a_training_that_was_away_too_long_writes_nothing_more(requests, start):
 
 
 @pytest.mark.slow
-def test_an_evaluation_reads_and_writes_there(either, undisturbed):
-    run = f"{either}/run"
-    sent(undisturbed, run)
+def test_an_evaluation_reads_and_writes_there(either, undisturbed, tmp_path):
+    run, here = f"{either}/run", tmp_path / "here"
+    shutil.copytree(undisturbed, here)
+    sent(here, run)
     config = EvaluateConfig(batch_size=8)
     for summary in ({"reused": False}, {"reused": True}):
         with open_files(run, EVALUATION) as files:
@@ -220,8 +225,8 @@ def test_an_evaluation_reads_and_writes_there(either, undisturbed):
             **summary,
         }  # fmt: skip
         assert not files.directory.exists()
-    evaluate_run(undisturbed, read_run(undisturbed), child.MemoryValidation, config)
-    for path in (undisturbed / "eval").iterdir():
+    evaluate_run(here, read_run(here), child.MemoryValidation, config)
+    for path in (here / "eval").iterdir():
         assert storage.read_bytes(f"{run}/eval/{path.name}") == path.read_bytes()
     assert storage.list_names(f"{run}/eval") == {"1.parquet", "7.parquet", "_LEASE.json"}
 
@@ -302,6 +307,26 @@ def test_a_bucket_that_fails_later_is_tried_again_later(bucket, monkeypatch, cap
         publish()
     assert caught.value.code == EXIT_RESUME
     assert "[run] no network; the same command continues" in capsys.readouterr().err
+
+
+def test_records_of_another_process_are_not_replaced(either, capsys):
+    """Its lease ran out between the check and the request."""
+
+    url = f"{either}/metrics.jsonl"
+
+    def publish():
+        with open_files(either) as files, files.lock():
+            for text in ("1", "1", "12"):  # the same again, and more
+                (files.directory / "metrics.jsonl").write_text(text)
+                files.publish_records()
+            objects.replace_version(url, b"123", objects.read_version(url)[1])
+            files.publish_records()
+
+    with pytest.raises(SystemExit) as caught:
+        publish()
+    assert caught.value.code == EXIT_RESUME
+    assert storage.read_bytes(url) == b"123"
+    assert "metrics.jsonl was written by another process" in capsys.readouterr().err
 
 
 def test_nothing_is_fetched_out_of_the_working_copy(bucket, upload, tmp_path, monkeypatch):
