@@ -10,6 +10,17 @@ from models.config import ModelConfig
 from pipelines.errors import UserError
 
 _SWITCH = {"init_scale": 0.1, "sparse_every": 2}
+#: T5 1.0's, whose layers Switch-Base has.
+_T5_BASE = ModelConfig(
+    vocabulary_size=32_128,
+    d_model=768,
+    d_ff=3072,
+    heads=12,
+    encoder_layers=12,
+    decoder_layers=12,
+    activation="relu",
+    tied_embeddings=True,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,17 +148,7 @@ def _switch() -> dict[str, Preset]:
     Table 9 gives Switch-XXL 64 experts and 395B parameters; 64 experts with its other columns
     make 202B, and 128, as in the released configuration, make 395B. The preset has Table 9's 64.
     """
-    base = ModelConfig(
-        vocabulary_size=32_128,
-        d_model=768,
-        d_ff=3072,
-        heads=12,
-        encoder_layers=12,
-        decoder_layers=12,
-        activation="relu",
-        tied_embeddings=True,
-        **_SWITCH,
-    )
+    base = dataclasses.replace(_T5_BASE, **_SWITCH)
     presets = {}
     for experts in (8, 16, 32, 64, 128, 256):
         name = f"switch-base-{experts}"
@@ -206,16 +207,6 @@ def _t5() -> dict[str, Preset]:
     `switch-xxl`. Switch-C has no twin of its width; the paper compares it with T5-XXL.
     """
     table_9 = "negative log perplexity {} at 250k, {} at 500k steps (Switch Transformers, Table 9)"
-    base = ModelConfig(
-        vocabulary_size=32_128,
-        d_model=768,
-        d_ff=3072,
-        heads=12,
-        encoder_layers=12,
-        decoder_layers=12,
-        activation="relu",
-        tied_embeddings=True,
-    )
     fine_tuned = "published are fine-tuned scores alone (Raffel et al. 2020, Table 14)"
     first = {
         "small": ((512, 2048, 8, 64, 6), fine_tuned),
@@ -227,7 +218,7 @@ def _t5() -> dict[str, Preset]:
     presets = {}
     for size, ((d_model, d_ff, heads, d_kv, layers), expected) in first.items():
         model = dataclasses.replace(
-            base,
+            _T5_BASE,
             d_model=d_model,
             d_ff=d_ff,
             heads=heads,

@@ -71,7 +71,7 @@ def _check_mesh(one: Planned, manifest: Mapping[str, Any]) -> None:
 
 
 def _check_examples(run: Path, manifest: Mapping[str, Any], examples: Path) -> None:
-    """A run that was begun goes on with its own vocabulary and examples."""
+    """A run that was begun keeps its vocabulary and examples."""
     if not (run / CONFIG).exists():
         return
     before = read_run(run)["examples"]

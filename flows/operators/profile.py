@@ -45,8 +45,6 @@ from pipelines.samples.common_crawl import BASE_URL
 from pipelines.storage import is_remote
 
 FILE = "operators.toml"
-#: The name of its workers' price.
-DATAFLOW = "dataflow"
 #: Of all deployments and flow runs of mswitch.
 TAG = "mswitch"
 #: Where a flow finds the file that it was deployed with.
@@ -78,7 +76,7 @@ class Schedule(_Table):
 
 
 class Price(_Table):
-    """What an hour costs, in USD: one of `host_hour`, `chip_hour` and `vcpu_hour`.
+    """What an hour costs, in USD: one of `host_hour` and `chip_hour`.
 
     Attributes:
         host_hour: of a host, or node.
@@ -86,19 +84,17 @@ class Price(_Table):
         chips: of a host.
         chip: what JAX calls it, such as `TPU v5e` or `NVIDIA H100`: from its peak rate follows an
             estimate before anything was measured.
-        vcpu_hour: of a vCPU, for workers of Dataflow.
     """
 
     host_hour: Annotated[float, Gt(0)] | None = None
     chip_hour: Annotated[float, Gt(0)] | None = None
     chips: Annotated[int, Ge(1)] = 1
     chip: str = ""
-    vcpu_hour: Annotated[float, Gt(0)] | None = None
 
     @model_validator(mode="after")
     def _is_one(self) -> Self:
-        if [self.host_hour, self.chip_hour, self.vcpu_hour].count(None) != 2:
-            raise ValueError("give one of host_hour, chip_hour and vcpu_hour")
+        if (self.host_hour is None) == (self.chip_hour is None):
+            raise ValueError("give one of host_hour and chip_hour")
         if self.chip and peak_flops(self.chip) is None:
             raise ValueError(f"chip {self.chip!r} is unknown: choose among {', '.join(PEAKS)}")
         return self
@@ -191,7 +187,7 @@ class Operators(_Table):
         return make_launcher(record.launcher)
 
     def price(self, name: str, *, limited: bool) -> Price | None:
-        """The price of a launcher, or of `dataflow`; None if it has none.
+        """The price of a launcher; None if it has none.
 
         Args:
             name: of the launcher.
@@ -201,18 +197,16 @@ class Operators(_Table):
             UserError: there is none.
         """
         if limited and name not in self.prices:
-            key = "vcpu_hour" if name == DATAFLOW else "host_hour"
             raise UserError(
-                f"max_cost_usd needs a price: give {key} in [prices.{name}] of {FILE}, or leave "
-                "max_cost_usd empty"
+                f"max_cost_usd needs a price: give host_hour in [prices.{name}] of {FILE}, or "
+                "leave max_cost_usd empty"
             )
         return self.prices.get(name)
 
     def price_of(self, record: Record) -> Price | None:
         """The price of the launcher that has the attempts of a job."""
-        profiles = (name for name in self.prices if name != DATAFLOW)
-        matching = (name for name in profiles if self.launcher(name).profile == record.launcher)
-        return next((self.prices[name] for name in matching), None)
+        found = (name for name in self.prices if self.launcher(name).profile == record.launcher)
+        return next((self.prices[name] for name in found), None)
 
     def directory(self, kind: str, name: str) -> Path:
         """Where the output called `name` goes, of a kind such as `corpora`.
@@ -250,11 +244,8 @@ def read_operators(path: str | Path | None = None) -> Operators:
     for pair in operators.evaluations.items():
         for name in pair:
             operators.launcher(name)
-    for name, price in operators.prices.items():
-        if name != DATAFLOW:
-            operators.launcher(name)
-        if (name == DATAFLOW) != (price.vcpu_hour is not None):
-            raise UserError(f"{file}: prices.{name}: vcpu_hour is of {DATAFLOW}, and of it alone")
+    for name in operators.prices:
+        operators.launcher(name)
     return operators
 
 

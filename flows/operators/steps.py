@@ -235,7 +235,7 @@ class _Follower:
                 raise self.refused
             if intent == "pause":
                 raise Pause(state=self.suspended())
-            raise JobCancelledError(f"{self.job.out}: another flow run goes on with it")
+            raise JobCancelledError(f"{self.job.out}: another flow run still follows it")
         with contextlib.suppress(Unreachable):  # it is written down, and done in a later round
             ask(self.job, self.launcher, intent, self.owner)
 

@@ -1,7 +1,7 @@
 """The speed-up by horizon: what the report would say had training ended at an earlier step.
 
 With the schedule 1/sqrt(step), and with a constant one, a run of T steps passes through the same
-states as a longer one, so each evaluation ends a shorter experiment of its own. A speed-up that
+states as a longer one, so each evaluation is the end of a shorter experiment. A speed-up that
 grows with the horizon tells more than its value at the end: whether it is on its way to the
 paper's, which was measured after 10^12 tokens. Beside it stand what it is made of, to first order:
 
@@ -114,7 +114,7 @@ def _cut(pair: Curves, count: int) -> Curves:
 def _until(
     result: LanguageResult, steps: np.ndarray, count: int, confidence: float
 ) -> LanguageResult:
-    """A language's result at the step of evaluation `count`, without intervals of its own."""
+    """A language's result at the step of evaluation `count`, without its intervals."""
     of_seeds = [_cut(pair, count) for pair in result.curves_by_seed]
     baseline, candidate = _cut((result.baseline_curve, result.candidate_curve), count)
     generator = language_generator(f"seeds/{result.losses.lang}", 0)  # draws for intervals alone

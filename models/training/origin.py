@@ -23,7 +23,7 @@ def find_origin(run: Path, step: int | None, keep_moments: bool) -> Origin:
     Args:
         run: a run directory.
         step: its checkpoint; None takes the newest of a run that is finished.
-        keep_moments: whether the optimizer goes on with its moments.
+        keep_moments: whether the optimizer keeps its moments.
 
     Raises:
         UserError: it is not a run, is still in training, or has no such checkpoint.

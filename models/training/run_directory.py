@@ -63,7 +63,7 @@ class Origin:
     Attributes:
         path: its run directory.
         step: which of its checkpoints.
-        keep_moments: whether the optimizer goes on with its moments and its count of steps.
+        keep_moments: whether the optimizer keeps its moments and its count of steps.
         steps_counted: the steps that the optimizer has counted by then; 0 with fresh moments.
         chain: `preset` and `config_hash` of its run, its `examples`, and its own `origin`.
     """

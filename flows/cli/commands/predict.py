@@ -42,7 +42,7 @@ def predict(
         run: a run directory, fine-tuned or not.
         tasks: a directory of supervised examples; by default those the run was trained on.
         split: the examples to predict.
-        step: the checkpoint; by default the selected one, or the last where none is.
+        step: the checkpoint; by default the selected one, else the last.
         select: predict validation with every kept checkpoint, and choose the best.
         again: read test from another step than before; the report counts it.
         text: inputs as the task's template makes them, instead of a split.

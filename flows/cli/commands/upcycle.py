@@ -21,14 +21,15 @@ def upcycle(
     config: Annotated[UpcycleConfig, Parameter(name="*")] = UpcycleConfig(),  # noqa: B008
     json: Json = False,
 ) -> int:
-    """Make a Switch Transformer of a trained dense model, to train on from where that ended.
+    r"""Make a Switch Transformer of a trained dense model, to train on from where that ended.
 
     Experts are copies of the dense layers. Each sparse layer's output is scaled by one over its
     mean gate on the given examples, so that the loss does not jump; a jump of more than 0.05 nats
     is refused. The result is a run of step 0, like that of import-hf.
 
         mswitch upcycle --from dense --experts 8 --examples examples --out sparse
-        mswitch finetune --from sparse --tasks examples --schedule rsqrt --out run
+        mswitch finetune --from sparse --tasks examples --out run --schedule rsqrt \
+            --base-learning-rate 1
 
     Args:
         run: the dense run.

@@ -242,11 +242,9 @@ def test_who_has_spent_all_is_asked_unless_nothing_is_left(
     [
         ("[prices.gpu]\nhost_hour = 1", "unknown launcher 'gpu'"),
         ("[prices.local]\nhost_hour = 0", "prices.local.host_hour: input should be greater than 0"),
-        ("[prices.local]\nchips = 2", "give one of host_hour, chip_hour and vcpu_hour"),
+        ("[prices.local]\nchips = 2", "give one of host_hour and chip_hour"),
         ("[prices.local]\nhost_hour = 1\nchip_hour = 1", "give one of host_hour"),
         ("[prices.local]\nchip_hour = 1\nchip = 'abacus'", "chip 'abacus' is unknown: choose"),
-        ("[prices.local]\nvcpu_hour = 1", "prices.local: vcpu_hour is of dataflow, and of it"),
-        ("[prices.dataflow]\nhost_hour = 1", "prices.dataflow: vcpu_hour is of dataflow"),
     ],
 )
 def test_wrong_prices_are_one_line(text, message, tmp_path):
@@ -260,8 +258,6 @@ def test_wrong_prices_are_one_line(text, message, tmp_path):
 def test_a_limit_without_a_price_is_refused():
     with pytest.raises(UserError, match=r"give host_hour in \[prices.local\] of operators.toml"):
         Operators().price("local", limited=True)
-    with pytest.raises(UserError, match=r"give vcpu_hour in \[prices.dataflow\]"):
-        Operators().price("dataflow", limited=True)
     assert Operators().price("local", limited=False) is None
 
 
