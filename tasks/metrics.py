@@ -1,11 +1,9 @@
-"""Metrics of supervised tasks, with intervals: plain Python and NumPy.
+"""Metrics of supervised tasks: plain Python and NumPy.
 
-A metric is two functions: statistics of each row, and the value of their sum. A bootstrap then
-resamples sums instead of texts, and a thousand resamples of a thousand rows cost a matrix product.
+A metric is two functions: statistics of each row, and the value of their sum, so that a bootstrap
+resamples sums instead of texts (`tasks.intervals`).
 
-    metric = make_metric("accuracy")
-    result = score(metric, answers=[["1"], ["0"]], predictions=["1", "1"], groups=["a", "b"])
-    result.value  # 50.0
+    make_metric("accuracy")([["1"], ["0"]], ["1", "1"])  # 50.0
 
 Names and definitions are those of T5 and mT5 (`t5.evaluation.metrics`, `multilingual_t5`), with
 values from 0 to 100 throughout (mT5 prints `span_f1` from 0 to 1). chrF and BLEU are sacreBLEU's.
@@ -28,12 +26,6 @@ Floats = NDArray[np.float64]
 #: What is right of each row: one text or several.
 Answers = Sequence[Sequence[str]]
 
-#: Fewer groups than this give no interval.
-MIN_GROUPS = 5
-RESAMPLES = 1000
-#: Two-sided quantiles of the 95 % interval.
-_INTERVAL = (0.025, 0.975)
-_Z = 1.959964
 #: Languages that write no spaces between words, whose BLEU counts characters.
 _UNSPACED = ("ja", "km", "lo", "my", "th")
 _ARTICLES = {
@@ -66,36 +58,6 @@ class Metric:
         return float(self.value(self.statistics(answers, predictions).sum(axis=0)))
 
 
-@dataclasses.dataclass(frozen=True)
-class Score:
-    """A metric's value over some rows.
-
-    Attributes:
-        value: from 0 to 100.
-        low: lower end of the 95 % interval; None where there are too few groups for one.
-        high: upper end.
-        rows: number of rows.
-        groups: of rows that belong together, such as the windows of one document.
-    """
-
-    value: float
-    low: float | None
-    high: float | None
-    rows: int
-    groups: int
-
-
-@dataclasses.dataclass(frozen=True)
-class Difference(Score):
-    """A metric of one model less that of another, on the same rows.
-
-    Attributes:
-        p: two-sided probability of a difference as large if there were none; None as `low`.
-    """
-
-    p: float | None
-
-
 def make_metric(name: str, labels: Sequence[str] = (), language: str = "en") -> Metric:
     """Make the metric called `name`.
 
@@ -114,53 +76,6 @@ def make_metric(name: str, labels: Sequence[str] = (), language: str = "en") -> 
     return METRICS[name](list(labels), language)
 
 
-def score(
-    metric: Metric,
-    answers: Answers,
-    predictions: Sequence[str],
-    groups: Sequence[str],
-    seed: int = 0,
-) -> Score:
-    """Value of a metric with a 95 % interval, by resampling groups of rows.
-
-    Resamples are centred on the value: they lack rare classes, so macro-F1 is lower in them. Where
-    all resamples agree, as when every row is right, the interval is Wilson's.
-    """
-    statistics = _by_group(metric.statistics(answers, predictions), groups)
-    value = float(metric.value(statistics.sum(axis=0)))
-    low, high = None, None
-    if len(statistics) >= MIN_GROUPS:
-        values = metric.value(_weights(len(statistics), seed) @ statistics)
-        ends = np.quantile(values + value - values.mean(), _INTERVAL)
-        low, high = (float(end) for end in np.clip(ends, 0, 100))
-        if np.ptp(values) == 0:
-            low, high = _wilson(value, len(statistics))
-    return Score(value, low, high, len(predictions), len(statistics))
-
-
-def compare(
-    metric: Metric,
-    answers: Answers,
-    baseline: Sequence[str],
-    candidate: Sequence[str],
-    groups: Sequence[str],
-    seed: int = 0,
-) -> Difference:
-    """Candidate's value less the baseline's; both are resampled together."""
-    ours = _by_group(metric.statistics(answers, candidate), groups)
-    theirs = _by_group(metric.statistics(answers, baseline), groups)
-    value = float(metric.value(ours.sum(axis=0)) - metric.value(theirs.sum(axis=0)))
-    low, high, p = None, None, None
-    if len(ours) >= MIN_GROUPS:
-        weights = _weights(len(ours), seed)
-        values = metric.value(weights @ ours) - metric.value(weights @ theirs)
-        values += value - values.mean()
-        low, high = (float(end) for end in np.quantile(values, _INTERVAL))
-        tail = min((values <= 0).sum(), (values >= 0).sum())
-        p = min(1.0, 2 * (float(tail) + 1) / (RESAMPLES + 1))
-    return Difference(value, low, high, len(candidate), len(ours), p)
-
-
 def as_seqio(metric: Metric) -> Callable[[Sequence[Any], Sequence[str]], dict[str, float]]:
     """The metric as a `metric_fn` of a seqio task: targets are a text or several for each row."""
 
@@ -169,26 +84,6 @@ def as_seqio(metric: Metric) -> Callable[[Sequence[Any], Sequence[str]], dict[st
         return {metric.name: metric(answers, predictions)}
 
     return metric_fn
-
-
-def _by_group(statistics: Floats, groups: Sequence[str]) -> Floats:
-    names, numbers = np.unique(np.asarray(groups), return_inverse=True)
-    sums = np.zeros((len(names), statistics.shape[1]))
-    np.add.at(sums, numbers, statistics)
-    return sums
-
-
-def _weights(groups: int, seed: int) -> Floats:
-    """How often each resample takes each group: [resamples, groups]."""
-    rng = np.random.Generator(np.random.Philox(key=seed))
-    return rng.multinomial(groups, np.full(groups, 1 / groups), RESAMPLES).astype(float)
-
-
-def _wilson(value: float, groups: int) -> tuple[float, float]:
-    share, z2 = value / 100, _Z**2 / groups
-    middle = share + z2 / 2
-    half = _Z * np.sqrt(share * (1 - share) / groups + z2 / (4 * groups))
-    return 100 * (middle - half) / (1 + z2), 100 * (middle + half) / (1 + z2)
 
 
 def _ratio(numerator: Floats, denominator: Floats) -> Floats:

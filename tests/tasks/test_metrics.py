@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.errors import UserError
-from tasks.metrics import METRICS, as_seqio, compare, make_metric, score
+from tasks.intervals import compare, score
+from tasks.metrics import METRICS, as_seqio, make_metric
 
 REFERENCE = "this is a string"
 

@@ -30,7 +30,8 @@ from models.training.state import Skeleton
 from models.training.train import make_plan, train_prepared
 from pipelines.errors import UserError
 from pipelines.special_tokens import EOS_ID
-from tasks.metrics import make_metric, score
+from tasks.intervals import score
+from tasks.metrics import make_metric
 from tasks.mixtures import Mixture
 
 WORDS = [f"{a}{b}" for a in "abcdef" for b in "ghijk"]
