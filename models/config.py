@@ -27,6 +27,7 @@ Remat = Literal["none", "attention", "layers"]
 Schedule = Literal["rsqrt", "constant"]
 LossPer = Literal["token", "sequence"]
 Freeze = Literal["none", "experts", "non-experts"]
+DecodeName = Literal["greedy", "beam", "labels"]
 
 AtLeastZero = Annotated[float, Ge(0)]
 Positive = Annotated[float, Gt(0)]
@@ -372,6 +373,39 @@ class EvaluateConfig:
 
     def __post_init__(self):
         check_fields(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class PredictConfig:
+    """How answers are found.
+
+    Attributes:
+        decode: `greedy` takes the likeliest token each time; `beam` searches, as T5X does; `labels`
+            takes the likeliest of a closed set. By default labels where the task has them, and
+            greedy where not.
+        beams: outputs that a beam search keeps of each row.
+        alpha: a beam search divides log-probabilities by ((5 + tokens) / 6) ** alpha.
+        batch_size: rows of a batch, over all devices; it does not change what is written.
+        limit: predict only the first so many rows of each language.
+        dtype: compute type; None takes the run's own.
+        data_parallel: devices among which the rows of a batch are divided.
+    """
+
+    decode: DecodeName | None = None
+    beams: Count = 4
+    alpha: AtLeastZero = 0.6
+    batch_size: Count = 32
+    limit: Count | None = None
+    dtype: Precision | None = None
+    data_parallel: Count = 1
+
+    def __post_init__(self):
+        check_fields(self)
+        if self.batch_size % self.data_parallel:
+            raise UserError(
+                f"--batch-size {self.batch_size} is not a multiple of --data-parallel "
+                f"{self.data_parallel}"
+            )
 
 
 def padded_vocabulary(pieces: int) -> int:

@@ -49,9 +49,6 @@ LAUNCH_POINTS = tuple(
     )
 )
 
-#: Where a run's answers are written.
-PREDICT_POINTS = ("predict.before_rename",)
-
 #: The others, in the order in which a demo comes by them.
 FAULT_POINTS = (
     *_publication("sample"),
@@ -73,6 +70,8 @@ FAULT_POINTS = (
     "train.before_marker",
     "evaluate.before_rename",
     "evaluate.after_rename",
+    "predict.before_rename",
+    *_publication("downstream"),
     *_publication("report"),
 )
 
@@ -83,7 +82,7 @@ def fault_point(name: str) -> None:
     In a worker process (`pipelines.local_pool`) the one that started it is killed first.
     """
     known = FAULT_POINTS + GROWTH_POINTS + MODERN_POINTS + BESIDE_SHARDS_POINTS + EXCHANGE_POINTS
-    known += LAUNCH_POINTS + SUPERVISED_POINTS + PREDICT_POINTS + BUCKET_POINTS
+    known += LAUNCH_POINTS + SUPERVISED_POINTS + BUCKET_POINTS
     if name not in known:
         raise ValueError(f"unknown fault point {name!r}; add it to FAULT_POINTS")
     if os.environ.get(VARIABLE) == name:

@@ -1,4 +1,4 @@
-"""Values of metrics with intervals, of one model or of a pair, by resampling groups of rows.
+"""Values of metrics with intervals, by resampling groups of rows.
 
 A thousand resamples of a thousand rows cost a matrix product: statistics of rows add up.
 
@@ -41,17 +41,6 @@ class Score:
     groups: int
 
 
-@dataclasses.dataclass(frozen=True)
-class Difference(Score):
-    """A metric of one model less that of another, on the same rows.
-
-    Attributes:
-        p: two-sided probability of a difference as large if there were none; None as `low`.
-    """
-
-    p: float | None
-
-
 def score(
     metric: Metric,
     answers: Answers,
@@ -64,7 +53,7 @@ def score(
     Resamples are centred on the value: they lack rare classes, so macro-F1 is lower in them. Where
     all resamples agree, as when every row is right, the interval is Wilson's.
     """
-    statistics = _by_group(metric.statistics(answers, predictions), groups)
+    statistics = sums_by_group(metric.statistics(answers, predictions), groups)
     value = float(metric.value(statistics.sum(axis=0)))
     low, high = None, None
     if len(statistics) >= MIN_GROUPS:
@@ -76,30 +65,8 @@ def score(
     return Score(value, low, high, len(predictions), len(statistics))
 
 
-def compare(
-    metric: Metric,
-    answers: Answers,
-    baseline: Sequence[str],
-    candidate: Sequence[str],
-    groups: Sequence[str],
-    seed: int = 0,
-) -> Difference:
-    """Candidate's value less the baseline's; both are resampled together."""
-    ours = _by_group(metric.statistics(answers, candidate), groups)
-    theirs = _by_group(metric.statistics(answers, baseline), groups)
-    value = float(metric.value(ours.sum(axis=0)) - metric.value(theirs.sum(axis=0)))
-    low, high, p = None, None, None
-    if len(ours) >= MIN_GROUPS:
-        weights = _weights(len(ours), seed)
-        values = metric.value(weights @ ours) - metric.value(weights @ theirs)
-        values += value - values.mean()
-        low, high = (float(end) for end in np.quantile(values, _INTERVAL))
-        tail = min((values <= 0).sum(), (values >= 0).sum())
-        p = min(1.0, 2 * (float(tail) + 1) / (RESAMPLES + 1))
-    return Difference(value, low, high, len(candidate), len(ours), p)
-
-
-def _by_group(statistics: Floats, groups: Sequence[str]) -> Floats:
+def sums_by_group(statistics: Floats, groups: Sequence[str]) -> Floats:
+    """Add up the statistics of rows [N, S] by group: [G, S]."""
     names, numbers = np.unique(np.asarray(groups), return_inverse=True)
     sums = np.zeros((len(names), statistics.shape[1]))
     np.add.at(sums, numbers, statistics)

@@ -16,6 +16,7 @@ from annotated_types import Ge, Le, Lt
 
 from flows.pages.svg import standalone_svg
 from flows.report.data import report_data, run_names, to_csv
+from flows.report.downstream import Downstream, check_downstream, read_downstream
 from flows.report.headline import MINIMUM_UNITS, LanguageResult, Pooled, pool
 from flows.report.horizon import Horizon, measure_horizons
 from flows.report.overview import overview_data, render_overview
@@ -65,6 +66,7 @@ def write_report(
     config: ReportConfig = DEFAULT_CONFIG,
     *,
     unfinished: bool = False,
+    downstream: Sequence[str | Path] = (),
 ) -> dict[str, Any]:
     """Compare evaluated runs and write the report directory.
 
@@ -80,13 +82,17 @@ def write_report(
         unfinished: take runs that still train: the report is of the steps at which all are
             evaluated so far, has no verdict, and may be replaced by a later one. Where nothing is
             missing any more, it is the usual report.
+        downstream: directories of `mswitch report downstream` that it takes in, of runs that were
+            fine-tuned from these.
 
     Returns:
         The stage's summary: the verdict, how many languages it rests on, and the medians.
 
     Raises:
-        UserError: a run is unfinished or not evaluated, or runs cannot be compared.
+        UserError: a run is unfinished or not evaluated, or runs cannot be compared, or `downstream`
+            is of other runs.
     """
+    tuned = read_downstream(downstream)
     with contextlib.ExitStack() as stack:
 
         def local(run: str | Path) -> Path:
@@ -98,11 +104,15 @@ def write_report(
             "baseline": [local(run) for run in _as_list(baseline)],
             "candidate": [local(run) for run in _as_list(candidate)],
         }
-        return _write_report(sides, out, config, unfinished)
+        return _write_report(sides, out, config, unfinished, tuned)
 
 
 def _write_report(
-    sides: Mapping[str, Sequence[Path]], out: str | Path, config: ReportConfig, unfinished: bool
+    sides: Mapping[str, Sequence[Path]],
+    out: str | Path,
+    config: ReportConfig,
+    unfinished: bool,
+    downstream: Sequence[Downstream],
 ) -> dict[str, Any]:
     steps = common_steps([*sides["baseline"], *sides["candidate"]]) if unfinished else None
     baselines, candidates = (
@@ -110,6 +120,7 @@ def _write_report(
         for role, directories in sides.items()
     )
     comparisons = [Comparison.of(pairs) for pairs in pair_up(baselines, candidates)]
+    check_downstream(downstream, [pair for each in comparisons for pair in each.pairs])
     first = comparisons[0].runs[0]
     identity = {
         "report": dataclasses.asdict(config),
@@ -117,6 +128,8 @@ def _write_report(
         "baseline": merged(baselines).identity,
         "candidate": merged(candidates).identity,
     }
+    if downstream:
+        identity["downstream"] = {one.folder: one.hash for one in downstream}
     if steps is not None:
         identity["unfinished"] = {"step": steps[-1], "steps": first.planned_steps[-1]}
 
@@ -134,12 +147,12 @@ def _write_report(
         so_far = identity.get("unfinished")
         if len(comparisons) == 1:
             names = run_names(*comparisons[0].runs)
-            report, files = _make(comparisons[0], names, config, so_far)
+            report, files = _make(comparisons[0], names, config, so_far, downstream)
         else:
-            report, files = _make_all(comparisons, config, so_far)
+            report, files = _make_all(comparisons, config, so_far, downstream)
         for name, text in files.items():
             path = staged.directory / name
-            path.parent.mkdir(exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, text)
         staged.publish(
             {
@@ -181,6 +194,7 @@ def _make(
     names: tuple[str, str],
     config: ReportConfig,
     so_far: Mapping[str, int] | None,
+    downstream: Sequence[Downstream],
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """What report.json holds of one candidate, and the text of all files."""
     runs = comparison.runs
@@ -188,6 +202,8 @@ def _make(
     report = report_data(
         runs, names, results, pooled, horizons, so_far, **dataclasses.asdict(config)
     )
+    tuned = [one for one in downstream if one.is_of(comparison.pairs)]
+    report["downstream"] = [one.section for one in tuned]
     steps = np.array(runs[0].steps, dtype=float)
     drawings = draw(report, results, pooled, runs[1].routing, steps)
     csv = to_csv(report["languages"])
@@ -197,18 +213,23 @@ def _make(
         "report.html": render(report, drawings, csv),
         "report.json": storage.json_text(report),
     }
+    for one in tuned:
+        files |= {f"{one.folder}/{name}": text for name, text in one.files.items()}
     return report, files
 
 
 def _make_all(
-    comparisons: Sequence[Comparison], config: ReportConfig, so_far: Mapping[str, int] | None
+    comparisons: Sequence[Comparison],
+    config: ReportConfig,
+    so_far: Mapping[str, int] | None,
+    downstream: Sequence[Downstream],
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """The same of several candidates; each one's files are in a directory below."""
     baseline, *names = model_names([comparisons[0].runs[0], *(c.runs[1] for c in comparisons)])
     reports, files = {}, {}
     for number, (name, comparison) in enumerate(zip(names, comparisons, strict=True), start=1):
         folder = f"{number}-{re.sub('[^A-Za-z0-9._-]+', '-', name).strip('-')}"
-        reports[folder], made = _make(comparison, (baseline, name), config, so_far)
+        reports[folder], made = _make(comparison, (baseline, name), config, so_far, downstream)
         files |= {f"{folder}/{file}": text for file, text in made.items()}
     report = overview_data(reports)
     files["report.html"] = render_overview(report)

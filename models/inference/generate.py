@@ -6,7 +6,7 @@ little padding is computed. What is written for a text depends on no other text 
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,57 +15,21 @@ import sentencepiece
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array
 
-from models.config import AtLeastZero, Precision
+from models.config import PredictConfig
 from models.inference.beam import make_beam_decoder
 from models.inference.decode import make_decoder
 from models.inference.labels import make_label_scorer
 from models.partitioning import make_mesh
 from models.training.run_directory import model_of, train_config_of
 from models.training.state import Parameters, Skeleton
-from pipelines.errors import UserError
 from pipelines.progress import Progress
 from pipelines.special_tokens import EOS_ID, PAD_ID
-from pipelines.validation import Count, check_fields
 
 #: The shortest length that inputs are padded to.
 SHORTEST = 32
 
-DecodeName = Literal["greedy", "beam", "labels"]
 #: `(parameters, inputs [B, M]) -> (tokens [B, T], or labels' numbers [B], and scores [B])`.
 Answer = Callable[[Parameters, Array], tuple[Array, Array]]
-
-
-@dataclasses.dataclass(frozen=True)
-class PredictConfig:
-    """How answers are found.
-
-    Attributes:
-        decode: `greedy` takes the likeliest token each time; `beam` searches, as T5X does; `labels`
-            takes the likeliest of a closed set. By default labels where the task has them, and
-            greedy where not.
-        beams: outputs that a beam search keeps of each row.
-        alpha: a beam search divides log-probabilities by ((5 + tokens) / 6) ** alpha.
-        batch_size: rows of a batch, over all devices; it does not change what is written.
-        limit: predict only the first so many rows of each language.
-        dtype: compute type; None takes the run's own.
-        data_parallel: devices among which the rows of a batch are divided.
-    """
-
-    decode: DecodeName | None = None
-    beams: Count = 4
-    alpha: AtLeastZero = 0.6
-    batch_size: Count = 32
-    limit: Count | None = None
-    dtype: Precision | None = None
-    data_parallel: Count = 1
-
-    def __post_init__(self):
-        check_fields(self)
-        if self.batch_size % self.data_parallel:
-            raise UserError(
-                f"--batch-size {self.batch_size} is not a multiple of --data-parallel "
-                f"{self.data_parallel}"
-            )
 
 
 class Generator:

@@ -17,8 +17,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import sentencepiece
 
+from models.config import PredictConfig
 from models.devices import check_devices, memory_explained
-from models.inference.generate import Generator, PredictConfig
+from models.inference.generate import Generator
+from models.inference.prediction_files import PREDICTIONS, SELECTED, TEST_READS
 from models.inference.scores import score_predictions
 from models.training.checkpoint import complete_steps, restore_parameters
 from models.training.run_directory import CHECKPOINTS, check_vocabulary, read_run
@@ -31,9 +33,6 @@ from pipelines.special_tokens import EOS_ID
 from tasks.examples import VOCABULARY_PATH, open_examples
 from tasks.metrics import make_metric
 
-PREDICTIONS = "predictions"
-SELECTED = "selected.json"
-TEST_READS = "test_reads.json"
 SCHEMA = pa.schema(
     [
         ("id", pa.string()),
@@ -121,7 +120,7 @@ def select(run: str | Path, tasks: str | Path | None, config: PredictConfig) -> 
             "tasks": reader.examples.manifest["config_hash"],
             "decode": reader.settings,
         }
-        storage.write_json(reader.run / SELECTED, chosen)
+        _note(reader.run / SELECTED, chosen)
     say("predict", f"step {best:,} of {len(steps)} has the best {metric}: {values[best]:.2f}")
     return {**found[best], **chosen, "out": str(reader.run / SELECTED)}
 
@@ -262,7 +261,8 @@ class _Reader:
                 pq.write_table(noted, temporary, compression="zstd")
                 fault_point("predict.before_rename")
         found = score_predictions(table, self.task)
-        storage.write_json(path.with_suffix(".json"), {**self.settings, "step": step, **found})
+        noted = {**self.settings, "step": step, "task": self.task, **found}
+        _note(path.with_suffix(".json"), noted)
         return {"stage": "predict", "out": str(path), "reused": reused, "step": step, **found}
 
     def _finished(self, path: Path) -> pa.Table | None:
@@ -301,6 +301,12 @@ class _Reader:
         run = self.described["config_hash"]
         parameters = restore_parameters(self.run / CHECKPOINTS, step, like, run)
         return self._generator(parameters, inputs, what)
+
+
+def _note(path: Path, value: dict[str, Any]) -> None:
+    """Write a JSON file, unless it is there."""
+    if not path.is_file() or path.read_text(encoding="utf-8") != storage.json_text(value):
+        storage.write_json(path, value)
 
 
 def _own_tasks(run: Path, described: dict[str, Any]) -> str:

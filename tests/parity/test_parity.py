@@ -18,13 +18,12 @@ import pytest
 import sentencepiece
 from task_files import vocabulary, write_supervised
 
-from models.config import TrainConfig, TuningConfig
+from models.config import PredictConfig, TrainConfig, TuningConfig
 from models.huggingface.config import read_config
 from models.huggingface.convert import export_hf, import_hf, read_parameters
 from models.huggingface.files import WeightFiles
 from models.inference.beam import make_beam_decoder
 from models.inference.decode import make_decoder
-from models.inference.generate import PredictConfig
 from models.inference.predict import predict
 from models.training.finetune import finetune
 from models.training.state import Skeleton

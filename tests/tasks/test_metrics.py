@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.errors import UserError
-from tasks.intervals import compare, score
+from tasks.intervals import score
 from tasks.metrics import METRICS, as_seqio, make_metric
 
 REFERENCE = "this is a string"
@@ -172,8 +172,6 @@ def test_an_interval_has_its_value_in_it_where_classes_are_rare():
     metric = make_metric("macro_f1", classes)
     result = score(metric, answers, predictions, groups)
     assert result.low < result.value < result.high
-    both = compare(metric, answers, ["0"] * 300, predictions, groups)
-    assert 0 < both.low < both.value < both.high
 
 
 def test_all_right_has_an_interval_below_100():
@@ -186,26 +184,6 @@ def test_all_right_has_an_interval_below_100():
 def test_few_groups_have_no_interval():
     result = score(make_metric("accuracy"), [["1"]] * 8, ["1"] * 8, list("aabbccdd"))
     assert (result.value, result.low, result.high, result.groups) == (100, None, None, 4)
-    both = compare(make_metric("accuracy"), [["1"]] * 4, ["1"] * 4, ["0"] * 4, list("abcd"))
-    assert (both.value, both.p) == (-100, None)
-
-
-def test_a_pair_is_resampled_together():
-    rng = np.random.default_rng(1)
-    hard = rng.random(400) < 0.5  # the same rows are hard for both
-    baseline = ["0" if each else "1" for each in hard]
-    candidate = list(baseline)
-    for index in np.flatnonzero(hard)[:12]:
-        candidate[index] = "1"
-    answers, groups = [["1"]] * 400, [str(i) for i in range(400)]
-    metric = make_metric("accuracy")
-    both = compare(metric, answers, baseline, candidate, groups)
-    assert both.value == pytest.approx(3)
-    assert 1 < both.low < 3 < both.high < 5.5
-    assert both.p < 0.01
-    alone = score(metric, answers, baseline, groups)
-    assert alone.high - alone.low > 2 * (both.high - both.low)
-    assert compare(metric, answers, baseline, baseline, groups).p == 1
 
 
 def test_in_seqio():

@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 from cyclopts import App, Parameter
 
 from flows.cli.commands.common import Json, print_result
-from models.inference.generate import PredictConfig
+from flows.pages.numbers import plural
+from models.config import PredictConfig
 from pipelines.errors import UserError
 
 app = App(name="predict")
@@ -67,6 +68,8 @@ def predict(
         head = f"{run}: step {found['step']:,} is selected\n"
     else:
         found = of_run.predict(run, tasks, split, config, step=step, again=again)
-        reads = f", test read {found['test_reads']} times" if "test_reads" in found else ""
+        reads = (
+            f", test read {plural(found['test_reads'], 'time')}" if "test_reads" in found else ""
+        )
         head = f"{found['out']}: step {found['step']:,}{reads}\n"
     return print_result(found, head + format_scores(found, list(found["mean"])), json)

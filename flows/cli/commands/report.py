@@ -1,7 +1,7 @@
-"""`mswitch report`: compare two runs; list the reports of a place."""
+"""`mswitch report`: compare two runs, before and after fine-tuning; list the reports of a place."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
 
@@ -11,6 +11,7 @@ from flows.report.build import ReportConfig, write_report
 app = App(name="report")
 
 Runs = Annotated[list[str], Parameter(negative="")]
+Split = Literal["validation", "test"]
 
 
 @app.default
@@ -21,6 +22,7 @@ def report(
     out: Path,
     config: Annotated[ReportConfig, Parameter(name="*")] = ReportConfig(),  # noqa: B008
     unfinished: Annotated[bool, Parameter(negative="")] = False,
+    downstream: Annotated[list[str] | None, Parameter(negative="")] = None,
     json: Json = False,
 ) -> int:
     """Write report.html (one self-contained file), report.json and per_language.csv.
@@ -40,8 +42,13 @@ def report(
         out: the directory to make.
         unfinished: report on runs that still train, up to the last step at which both are evaluated
             (`mswitch evaluate --watch`). The same command replaces that report by a later one.
+        downstream: what `mswitch report downstream` made of runs fine-tuned from these, once for
+            each task: the report has a section of it.
     """
-    return finish(write_report(baseline, candidate, out, config, unfinished=unfinished), json)
+    summary = write_report(
+        baseline, candidate, out, config, unfinished=unfinished, downstream=downstream or ()
+    )
+    return finish(summary, json)
 
 
 @app.command
@@ -59,3 +66,69 @@ def index(directory: str, /, *, json: Json = False) -> int:
     from flows.report.index import write_index
 
     return finish(write_index(directory), json)
+
+
+@app.command
+def downstream(
+    *,
+    baseline: Runs,
+    candidate: Runs,
+    out: Path,
+    scratch: Annotated[list[str] | None, Parameter(negative="")] = None,
+    task: str | None = None,
+    split: Split = "test",
+    json: Json = False,
+) -> int:
+    """Compare fine-tuned runs on a task: downstream.html, downstream.json and downstream.csv.
+
+    It says, language by language and with intervals, how the predictions of both score
+    (`mswitch predict --split test`). The commonest answer and runs that were trained on the task
+    alone stand beside. Both runs must be fine-tuned alike.
+
+        mswitch report downstream --baseline dense-tuned --candidate sparse-tuned --out downstream
+
+    Give --baseline and --candidate several times, each a run fine-tuned from another checkpoint of
+    pretraining (`mswitch finetune --step`), to see how many fewer steps of pretraining the
+    candidate needs for the same score. `mswitch report --downstream DIR` takes the result into the
+    report of the pair.
+
+    Args:
+        baseline: the fine-tuned run of the dense model, once for each checkpoint it began with.
+        candidate: the fine-tuned run of the sparse model, likewise.
+        out: the directory to make.
+        scratch: runs that `mswitch train` made on the task, from random parameters.
+        task: the task's name, where the runs predicted several.
+        split: the predictions to compare.
+    """
+    from flows.downstream.build import write_downstream
+
+    summary = write_downstream(baseline, candidate, out, scratch or (), task=task, split=split)
+    return finish(summary, json)
+
+
+@app.command
+def run(
+    run: Path,
+    /,
+    *,
+    out: Path,
+    task: str | None = None,
+    split: Split = "test",
+    json: Json = False,
+) -> int:
+    """Write a page of one fine-tuned run, run.html, and run.json.
+
+    It has the curve on validation, the score of each language with its interval, and the worst
+    predictions of each.
+
+        mswitch report run tuned --out page
+
+    Args:
+        run: a run that has predicted a task (`mswitch predict`).
+        out: the directory to make.
+        task: the task's name, where the run predicted several.
+        split: the predictions to show.
+    """
+    from flows.downstream.build import write_run_page
+
+    return finish(write_run_page(run, out, task=task, split=split), json)

@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 from task_files import vocabulary, write_supervised
 
-from models.config import JobConfig, TrainConfig
-from models.inference.generate import PredictConfig
+from models.config import JobConfig, PredictConfig, TrainConfig
 from models.inference.predict import predict
 from models.presets import preset
 from models.training.train import make_plan, train_prepared

@@ -19,9 +19,9 @@ from example_files import write_examples
 from task_files import vocabulary, write_supervised
 
 from flows.cli.app import run as run_command
-from models.config import JobConfig, TrainConfig
+from models.config import JobConfig, PredictConfig, TrainConfig
 from models.inference.decode import make_decoder
-from models.inference.generate import PredictConfig, bucket
+from models.inference.generate import bucket
 from models.inference.labels import make_label_scorer
 from models.inference.predict import answer, predict, select
 from models.training.checkpoint import restore_parameters
@@ -129,7 +129,8 @@ def test_labels_are_the_likeliest_of_each_row_alone(copy, tasks):
 
 def test_metrics_are_those_of_the_table(copy, tasks):
     summary = predict(copy, tasks, "validation", BATCH_OF_4, step=2)
-    assert json.loads(Path(summary["out"]).with_suffix(".json").read_text())["step"] == 2
+    noted = json.loads(Path(summary["out"]).with_suffix(".json").read_text())
+    assert (noted["step"], noted["task"]["name"]) == (2, "toy")
     table = pq.read_table(summary["out"]).to_pylist()
     common = max(LABELS, key=[row["targets"] for row in table].count)
     values = []
@@ -204,8 +205,11 @@ def test_a_step_is_chosen_on_validation_and_test_is_read_from_it(copy, tasks, ca
     assert json.loads((copy / "selected.json").read_text())["step"] == chosen["step"]
     first = predict(copy, tasks, "test", BATCH_OF_4)
     assert (first["step"], first["test_reads"], first["reused"]) == (chosen["step"], 1, False)
+    before = {path: path.stat().st_mtime_ns for path in copy.rglob("*.json")}
+    select(copy, tasks, BATCH_OF_4)
     again = predict(copy, tasks, "test", BATCH_OF_4)
     assert (again["test_reads"], again["reused"]) == (1, True)
+    assert {path: path.stat().st_mtime_ns for path in copy.rglob("*.json")} == before
     other = next(step for step in (1, 2, 3) if step != chosen["step"])
     with pytest.raises(UserError, match=r"was read from step .* already.*--again"):
         predict(copy, tasks, "test", BATCH_OF_4, step=other)

@@ -99,6 +99,38 @@ class Browser:
             mobile=width < 600,
         )
 
+    def overflow(self) -> int:
+        """By how many px the page is wider than the screen."""
+        return self.run(
+            "const page = document.documentElement; return page.scrollWidth - page.clientWidth"
+        )
+
+    def contrasts(self) -> list[str]:
+        """Colours of text with less than 4.5 to 1 against the page."""
+        return self.run(
+            """
+            const canvas = document.createElement('canvas').getContext('2d');
+            function light(colour) {
+              canvas.fillStyle = colour; canvas.fillRect(0, 0, 1, 1);
+              const rgb = [...canvas.getImageData(0, 0, 1, 1).data].slice(0, 3).map(v => v / 255);
+              const [r, g, b] =
+                rgb.map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+              return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+            }
+            const page = light(getComputedStyle(document.body).backgroundColor);
+            const bad = new Set();
+            for (const element of document.querySelectorAll('main :not(title, desc)')) {
+              if (![...element.childNodes].some(n => n.nodeType === 3 && n.data.trim())) continue;
+              const style = getComputedStyle(element);
+              const colour = element.closest('svg') ? style.fill : style.color;
+              const mine = light(colour);
+              const ratio = (Math.max(mine, page) + 0.05) / (Math.min(mine, page) + 0.05);
+              if (ratio < 4.5) bad.add(`${element.tagName} ${colour} ${ratio.toFixed(2)}`);
+            }
+            return [...bad];
+            """
+        )
+
     def close(self) -> None:
         try:
             self._call("DELETE", self.session)

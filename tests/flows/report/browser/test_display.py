@@ -15,7 +15,7 @@ def test_nothing_overflows_or_is_cut_off(browser, width, scheme):
     browser.resize(width)
     media = [{"name": "prefers-color-scheme", "value": scheme}]
     browser.protocol("Emulation.setEmulatedMedia", features=media)
-    assert overflow(browser) == 0
+    assert browser.overflow() == 0
     # No text of a figure leaves the drawing; text elsewhere stays inside the page.
     outside = browser.run(
         """
@@ -43,7 +43,7 @@ def test_nothing_overflows_or_is_cut_off(browser, width, scheme):
         ".map(text => text.getBoundingClientRect().height).filter(Boolean))"
     )
     assert smallest >= 9
-    assert contrasts(browser) == []
+    assert browser.contrasts() == []
     browser.protocol("Emulation.setEmulatedMedia", features=[])
 
 
@@ -54,39 +54,6 @@ def test_a_table_that_goes_on_has_a_shadow_at_its_edge(browser):
     # What hides the shadow scrolls along, so that it shows only where there is more.
     attached = browser.run(f"{table} return getComputedStyle(table).backgroundAttachment")
     assert attached == "local, local, scroll, scroll"
-
-
-def overflow(browser) -> int:
-    """By how many px the page is wider than the screen."""
-    return browser.run(
-        "const page = document.documentElement; return page.scrollWidth - page.clientWidth"
-    )
-
-
-def contrasts(browser) -> list[str]:
-    """Colours of text with less than 4.5 to 1 against the page."""
-    return browser.run(
-        """
-        const canvas = document.createElement('canvas').getContext('2d');
-        function light(colour) {
-          canvas.fillStyle = colour; canvas.fillRect(0, 0, 1, 1);
-          const rgb = [...canvas.getImageData(0, 0, 1, 1).data].slice(0, 3).map(v => v / 255);
-          const [r, g, b] = rgb.map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
-          return 0.2126 * r + 0.7152 * g + 0.0722 * b;
-        }
-        const page = light(getComputedStyle(document.body).backgroundColor);
-        const bad = new Set();
-        for (const element of document.querySelectorAll('main :not(title, desc)')) {
-          if (![...element.childNodes].some(n => n.nodeType === 3 && n.data.trim())) continue;
-          const style = getComputedStyle(element);
-          const colour = element.closest('svg') ? style.fill : style.color;
-          const mine = light(colour);
-          const ratio = (Math.max(mine, page) + 0.05) / (Math.min(mine, page) + 0.05);
-          if (ratio < 4.5) bad.add(`${element.tagName} ${colour} ${ratio.toFixed(2)}`);
-        }
-        return [...bad];
-        """
-    )
 
 
 def test_no_request_leaves_the_page(browser, report):
@@ -166,6 +133,6 @@ def test_it_prints(browser):
         assert browser.run(code) == "none"
         # A4 less its margins, at 96 px to the inch.
         browser.resize(688)
-        assert overflow(browser) == 0
+        assert browser.overflow() == 0
     finally:
         browser.protocol("Emulation.setEmulatedMedia", media="")

@@ -1,0 +1,301 @@
+"""Write the page of one fine-tuned run, and of a pair of them."""
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from flows.downstream import text
+from flows.downstream.data import pair_data, run_data, to_csv
+from flows.downstream.figures import Curve, score_panel
+from flows.downstream.measure import (
+    Average,
+    Result,
+    Rows,
+    measure_downstream_speed_up,
+    same_rows,
+)
+from flows.downstream.runs import DECODES, TunedRun, check_alike, read_tuned_run
+from flows.pages.svg import SCREENS, inline_svgs
+from flows.pages.templates import template_environment
+from flows.report import text as report_text
+from flows.report.speedup import SpeedUp
+from pipelines import storage
+from pipelines.errors import UserError
+from pipelines.languages import script_name
+from pipelines.outputs import StagedOutput, file_sha256, stage_output, write_atomically
+from pipelines.progress import say
+
+STAGE = "downstream"
+#: Raised when the same runs give other figures.
+STATISTICS = 1
+FEWEST_STEPS = 3
+PAGE, DATA, TABLE = "downstream.html", "downstream.json", "downstream.csv"
+RUN_PAGE, RUN_DATA = "run.html", "run.json"
+
+
+def write_downstream(
+    baseline: Sequence[str | Path],
+    candidate: Sequence[str | Path],
+    out: str | Path,
+    scratch: Sequence[str | Path] = (),
+    *,
+    task: str | None = None,
+    split: str = "test",
+) -> dict[str, Any]:
+    """Compare fine-tuned runs of two models by what they predicted of a task.
+
+    Args:
+        baseline: the fine-tuned run of the dense model; or several, each from another checkpoint
+            of its pretraining.
+        candidate: of the other model, from the same steps.
+        out: the directory to make.
+        scratch: runs that were trained on the task alone, to stand beside.
+        task: the task's name, where the runs predicted several.
+        split: which predictions.
+
+    Returns:
+        Summary: stage, out, reused, verdict, languages.
+
+    Raises:
+        UserError: a run has no such predictions, or runs cannot be compared.
+    """
+
+    def read(side: Sequence[str | Path], option: str) -> list[TunedRun]:
+        return [read_tuned_run(run, option, task=task, split=split) for run in side]
+
+    baselines = _by_origin_step(read(baseline, "--baseline"))
+    candidates = _by_origin_step(read(candidate, "--candidate"))
+    beside = read(scratch, "--scratch")
+    _check(baselines, candidates, beside)
+    runs = [baselines[-1], candidates[-1], *beside]
+    config = {
+        "statistics": STATISTICS,
+        "baseline": [run.identity for run in baselines],
+        "candidate": [run.identity for run in candidates],
+        "scratch": [run.identity for run in beside],
+        "split": split,
+    }
+    with stage_output(out, stage=STAGE, config=config) as staged:
+        if staged.complete:
+            say(STAGE, f"already complete: {out} holds this page, nothing to do")
+            data = json.loads((staged.out / DATA).read_text(encoding="utf-8"))
+            return _summary(data, out, reused=True)
+        results = _measure(runs, paired=True)
+        speed_up = None
+        if len(baselines) > 1:
+            speed_up = _speed_up(baselines, candidates, results[0])
+        data = pair_data(runs, _names(runs), results, speed_up)
+        files = {PAGE: _render_pair(data), DATA: storage.json_text(data), TABLE: to_csv(data)}
+        _publish(staged, files)
+    say(STAGE, data["summary"]["verdict"])
+    return _summary(data, out, reused=False)
+
+
+def write_run_page(
+    run: str | Path, out: str | Path, *, task: str | None = None, split: str = "test"
+) -> dict[str, Any]:
+    """Write a page of one fine-tuned run: its curve, languages, and worst predictions.
+
+    Returns:
+        Summary: stage, out, reused, languages, and the mean of the first metric.
+
+    Raises:
+        UserError: it has no such predictions.
+    """
+    tuned = read_tuned_run(run, "", task=task, split=split)
+    config = {"statistics": STATISTICS, "run": tuned.identity, "split": split}
+    with stage_output(out, stage=STAGE, config=config) as staged:
+        if staged.complete:
+            say(STAGE, f"already complete: {out} holds this page, nothing to do")
+            data = json.loads((staged.out / RUN_DATA).read_text(encoding="utf-8"))
+        else:
+            results = _measure([tuned], paired=False)
+            data = run_data(tuned, Rows([tuned], results[0].decode), results)
+            files = {RUN_PAGE: _render_run(data), RUN_DATA: storage.json_text(data)}
+            _publish(staged, files)
+        reused = staged.complete
+    summary, [average] = data["summary"], data["results"][0]["average"]["models"]
+    return {
+        "stage": STAGE,
+        "out": str(out),
+        "reused": reused,
+        "languages": summary["languages"],
+        summary["metric"]: average["value"],
+    }
+
+
+def _publish(staged: StagedOutput, files: Mapping[str, str]) -> None:
+    for name, content in files.items():
+        write_atomically(staged.directory / name, content)
+    listed = [
+        {"path": name, "sha256": file_sha256(staged.directory / name)} for name in sorted(files)
+    ]
+    staged.publish({"files": listed})
+
+
+def _by_origin_step(runs: Sequence[TunedRun]) -> list[TunedRun]:
+    """The fine-tuned runs of a model in the order of the steps that they began with."""
+    if len(runs) == 1:
+        return list(runs)
+    first = runs[0]
+    found: dict[int, TunedRun] = {}
+    for run in runs:
+        if run.origin is None or first.origin is None or run.origin_step is None:
+            raise UserError(
+                f"{run.option} did not begin with another run: of several, each is fine-tuned from "
+                "another checkpoint (mswitch finetune --step)"
+            )
+        if run.origin["config_hash"] != first.origin["config_hash"]:
+            raise UserError(
+                f"{first.option} and {run.option} began with different runs: several are of one "
+                "pretraining, each from another of its checkpoints"
+            )
+        if run.origin_step in found:
+            raise UserError(
+                f"{found[run.origin_step].option} and {run.option} both began with step "
+                f"{run.origin_step:,}: give one of each step"
+            )
+        found[run.origin_step] = run
+    if len(found) < FEWEST_STEPS or min(found) < 1:
+        raise UserError(
+            f"{first.option} and others began with {len(found)} checkpoints of pretraining: a "
+            f"downstream speed-up needs at least {FEWEST_STEPS}, after step 0; or give one run"
+        )
+    return [found[step] for step in sorted(found)]
+
+
+def _check(
+    baselines: Sequence[TunedRun], candidates: Sequence[TunedRun], beside: Sequence[TunedRun]
+) -> None:
+    """Check that all runs can be compared.
+
+    Raises:
+        UserError: they cannot.
+    """
+    if len(baselines) > 1 or len(candidates) > 1:
+        steps = [[run.origin_step for run in side] for side in (baselines, candidates)]
+        if steps[0] != steps[1]:
+            raise UserError(
+                "--baseline and --candidate were fine-tuned from different steps of pretraining "
+                f"({steps[0]} and {steps[1]}): fine-tune both from the same ones"
+            )
+    first, *others = [*baselines, *candidates]
+    for run in others:
+        check_alike(first, run, trained=True)
+    for run in beside:
+        if run.origin is not None:
+            raise UserError(
+                f"{run.option} began with another run: give one that mswitch train made on the task"
+            )
+        check_alike(first, run, trained=False)
+    runs = [first, *others, *beside]
+    decodes = _decodes(runs)
+    if not decodes:
+        raise UserError(
+            "the runs have no way of decoding in common: predict all with the same --decode"
+        )
+    for decode in decodes:
+        for run in runs[1:]:
+            if not same_rows([first, run], decode):
+                raise UserError(
+                    f"{first.option} and {run.option} predicted different rows: predict both with "
+                    "the same --tasks"
+                )
+
+
+def _decodes(runs: Sequence[TunedRun]) -> list[str]:
+    return [decode for decode in DECODES if all(decode in run.predictions for run in runs)]
+
+
+def _measure(runs: Sequence[TunedRun], *, paired: bool) -> list[Result]:
+    return [
+        rows.measure(metric, paired=paired)
+        for rows in (Rows(runs, decode) for decode in _decodes(runs))
+        for metric in rows.task["metrics"]
+    ]
+
+
+def _speed_up(
+    baselines: Sequence[TunedRun], candidates: Sequence[TunedRun], lead: Result
+) -> tuple[list[int], Average, SpeedUp]:
+    steps = [run.origin_step for run in baselines if run.origin_step is not None]
+    average = Rows([*baselines, *candidates], lead.decode).average(lead.metric)
+    return steps, average, measure_downstream_speed_up(steps, average)
+
+
+def _names(runs: Sequence[TunedRun]) -> list[str]:
+    """What the page calls the models: their presets, told apart where those are equal."""
+    baseline, candidate, *beside = runs
+    names = [baseline.name, candidate.name]
+    if baseline.name == candidate.name:
+        names = [f"{baseline.name} (baseline)", f"{candidate.name} (candidate)"]
+    return [*names, *(f"{run.name} from scratch" for run in beside)]
+
+
+def _summary(data: Mapping[str, Any], out: str | Path, *, reused: bool) -> dict[str, Any]:
+    summary = data["summary"]
+    return {
+        "stage": STAGE,
+        "out": str(out),
+        "reused": reused,
+        "verdict": summary["verdict"],
+        "languages": summary["languages"],
+        "better_after_holm": summary["better_after_holm"],
+        "worse_after_holm": summary["worse_after_holm"],
+    }
+
+
+def _render_pair(data: Mapping[str, Any]) -> str:
+    figure = []
+    found = data["speed_up"]
+    if found:
+        curves = [
+            Curve(data["runs"][number]["name"], kind, found["steps"], found[role])
+            for number, (role, kind) in enumerate((("baseline", "b"), ("candidate", "c")))
+        ]
+        figure = _curves(curves, "steps of pretraining (log scale)", log=True)
+    # With a byte order mark, by which spreadsheets know UTF-8.
+    csv = base64.b64encode(to_csv(data).encode("utf-8-sig")).decode("ascii")
+    return _render("pair.html.j2", data, figure, csv=csv)
+
+
+def _render_run(data: Mapping[str, Any]) -> str:
+    figure = []
+    chosen = data["validation"]
+    if chosen and len(chosen["values"]) > 1:
+        points = sorted((int(step), value) for step, value in chosen["values"].items())
+        steps = [step for step, _ in points]
+        values = [{"value": value, "ci": None} for _, value in points]
+        curve = Curve(f"{chosen['metric']} on validation", "c", steps, values, chosen["step"])
+        figure = _curves([curve], "steps of fine-tuning", log=False)
+    return _render("run.html.j2", data, figure)
+
+
+def _curves(curves: Sequence[Curve], label: str, *, log: bool) -> list[Any]:
+    drawings = [
+        score_panel(curves, label, log=log, width=width, height=height)
+        for width, height in ((720, 300), (340, 240))
+    ]
+    return inline_svgs(drawings, "curve", SCREENS)
+
+
+def _render(template: str, data: Mapping[str, Any], figure: Sequence[Any], **more: Any) -> str:
+    """Render a page; autoescape is on, and nothing is marked safe but our own SVG and CSS."""
+    rows = sorted(data["languages"], key=lambda row: (row["name"].casefold(), row["lang"]))
+    environment = template_environment("flows.downstream")
+    return environment.get_template(template).render(
+        text=text,
+        report_text=report_text,
+        data=data,
+        summary=data["summary"],
+        task=data["task"],
+        results=data["results"],
+        runs=data["runs"],
+        method=data["method"],
+        rows=rows,
+        scripts=sorted({row["script"] for row in rows}, key=script_name),
+        figure=figure,
+        **more,
+    )

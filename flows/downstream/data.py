@@ -1,0 +1,265 @@
+"""Everything the downstream pages say, as the data of their JSON and CSV."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from flows.downstream import text
+from flows.downstream.measure import Average, Difference, Result, Rows, Scores
+from flows.downstream.runs import DECODES, TunedRun
+from flows.report.data import rounded
+from flows.report.speedup import SpeedUp
+from pipelines.languages import languages
+from tasks.intervals import MIN_GROUPS, RESAMPLES, Score
+
+#: Predictions that a run's page shows of each language, and the characters of a text.
+SHOWN_PREDICTIONS = 5
+SHOWN_CHARACTERS = 400
+
+
+def pair_data(
+    runs: Sequence[TunedRun],
+    names: Sequence[str],
+    results: Sequence[Result],
+    speed_up: tuple[Sequence[int], Average, SpeedUp] | None,
+) -> dict[str, Any]:
+    """What downstream.json holds of a pair.
+
+    Args:
+        runs: baseline, candidate, and models that were trained on the task alone.
+        names: what the page calls them.
+        results: of each way of decoding and metric; the first leads.
+        speed_up: steps of pretraining, the averages of both models from them, and the speed-up.
+    """
+    data = _data(runs, names, results)
+    pair = (names[0], names[1])
+    lead = results[0]
+    tested = [scores for scores in lead.languages if _p_value(scores) is not None]
+    clear = [
+        scores.difference.value for scores in lead.languages if scores.difference and scores.clear
+    ]
+    gains = []
+    for number, run in enumerate(runs[:2]):
+        for beside in range(2, len(runs)):
+            if runs[beside].name == run.name:
+                difference = describe(lead.average.difference(beside, number))
+                gains.append(
+                    {"name": names[number], "scratch": names[beside], "difference": difference}
+                )
+    data["summary"] |= {
+        "languages_with_interval": len(tested),
+        "better_after_holm": sum(value > 0 for value in clear),
+        "worse_after_holm": sum(value < 0 for value in clear),
+        "verdict": text.verdict(
+            data["results"][0], pair, data["task"]["name"], len(lead.languages)
+        ),
+        "cautions": text.cautions(runs, gains, len(tested)),
+        "gains_of_pretraining": gains,
+    }
+    data["speed_up"] = None
+    if speed_up is not None:
+        steps, average, found = speed_up
+        count = len(steps)
+        data["speed_up"] = {
+            "steps": list(steps),
+            "baseline": [describe(each) for each in average.models[:count]],
+            "candidate": [describe(each) for each in average.models[count:]],
+            "step_speedup": found.value,
+            "step_speedup_ci": found.ci and list(found.ci),
+            "step_speedup_ci_censored": found.ci_censored and list(found.ci_censored),
+            "censored": found.censored,
+        }
+    return rounded(data)
+
+
+def run_data(run: TunedRun, rows: Rows, results: Sequence[Result]) -> dict[str, Any]:
+    """What run.json holds of one run.
+
+    Args:
+        run: the run.
+        rows: what it predicted, by the way of decoding that leads.
+        results: of each way of decoding and metric; the first leads.
+    """
+    data = _data([run], [run.name], results)
+    lead = results[0]
+    with_interval = sum(scores.models[0].low is not None for scores in lead.languages)
+    data["summary"] |= {
+        "languages_with_interval": with_interval,
+        "cautions": text.cautions([run], (), with_interval),
+    }
+    data["validation"] = run.selected and {
+        "metric": run.selected["metric"],
+        "step": run.selected["step"],
+        "values": run.selected["values"],
+    }
+    inputs = run.predictions[rows.decode].table["inputs"].to_pylist()
+    worst = rows.worst(results[0].metric, SHOWN_PREDICTIONS)
+    for language in data["languages"]:
+        language["worst"] = [
+            {
+                "inputs": _shortened(inputs[row]),
+                "answers": [_shortened(answer) for answer in rows.answers[row]],
+                "prediction": _shortened(rows.texts[0][row]),
+            }
+            for row in worst[language["lang"]]
+        ]
+    return rounded(data)
+
+
+def _shortened(words: str) -> str:
+    return words if len(words) <= SHOWN_CHARACTERS else words[: SHOWN_CHARACTERS - 1] + "…"
+
+
+def _data(
+    runs: Sequence[TunedRun], names: Sequence[str], results: Sequence[Result]
+) -> dict[str, Any]:
+    lead, first = results[0], runs[0]
+    task = first.task
+    return {
+        "task": {
+            "name": task["name"],
+            "inputs": task["inputs"],
+            "targets": task["targets"],
+            "labels": len(task["labels"]) if task["labels"] else None,
+            "hash": task["hash"],
+        },
+        "summary": {
+            "split": first.split,
+            "metric": lead.metric,
+            "decode": lead.decode,
+            "languages": len(lead.languages),
+            "rows": sum(scores.rows for scores in lead.languages),
+            "groups": sum(scores.groups for scores in lead.languages),
+            "confidence_percent": text.CONFIDENCE_PERCENT,
+        },
+        "results": [_result(result) for result in results],
+        "languages": [_language(results, number, first) for number in range(len(lead.languages))],
+        "runs": [_run(run, name) for run, name in zip(runs, names, strict=True)],
+        "method": {
+            "resamples": RESAMPLES,
+            "minimum_groups": MIN_GROUPS,
+            "interval": "percentile bootstrap over groups of rows, centred on the value",
+            "difference_interval": "t interval, jackknife over groups, effective groups - 1 df",
+            "average_interval": "percentile bootstrap over languages, then groups",
+            "multiple_testing": "Holm",
+        },
+    }
+
+
+def _result(result: Result) -> dict[str, Any]:
+    average = result.average
+    paired = result.languages[0].difference is not None
+    return {
+        "decode": result.decode,
+        "metric": result.metric,
+        "signature": result.signature,
+        "average": {
+            "models": [describe(each) for each in average.models],
+            "majority": average.majority,
+            "difference": describe(average.difference(0, 1)) if paired else None,
+        },
+        "everything": result.everything and _scores(result.everything),
+    }
+
+
+def _language(results: Sequence[Result], number: int, run: TunedRun) -> dict[str, Any]:
+    lead = results[0].languages[number]
+    known = languages().get(lead.lang)
+    trained = run.config["languages"].get(lead.lang, {})
+    return {
+        "lang": lead.lang,
+        "name": known.name if known else lead.lang,
+        "autonym": known.autonym if known else "",
+        "direction": known.direction if known else "ltr",
+        "script": known.script if known else "Zyyy",
+        "rows": lead.rows,
+        "groups": lead.groups,
+        "train_rows": int(trained.get("train_records", 0)),
+        "results": [_scores(result.languages[number]) for result in results],
+    }
+
+
+def _scores(scores: Scores) -> dict[str, Any]:
+    return {
+        "rows": scores.rows,
+        "groups": scores.groups,
+        "models": [_score(each) for each in scores.models],
+        "majority": scores.majority,
+        "difference": scores.difference and describe(scores.difference),
+        "p_value": _p_value(scores),
+        "clear_after_holm": scores.clear,
+    }
+
+
+def _p_value(scores: Scores) -> float | None:
+    return None if scores.difference is None else scores.difference.p_value
+
+
+def _score(found: Score) -> dict[str, Any]:
+    ci = None if found.low is None else [found.low, found.high]
+    return {"value": found.value, "ci": ci}
+
+
+def describe(difference: Difference) -> dict[str, Any]:
+    """A value with its interval."""
+    return {"value": difference.value, "ci": difference.ci and list(difference.ci)}
+
+
+def _run(run: TunedRun, name: str) -> dict[str, Any]:
+    """What the page says of a run; nothing that depends on where it lies."""
+    config = run.config
+    return {
+        "name": name,
+        "preset": run.name,
+        "config_hash": config["config_hash"],
+        "origin": _chain(run.origin),
+        "step": run.step,
+        "reads": text.reads(run),
+        "test_reads": len(run.reads),
+        "parameters": config["parameters"],
+        "train": config["train"],
+        "settings": {
+            decode: {
+                key: value
+                for key, value in run.predictions[decode].settings.items()
+                if key in ("dtype", "limit", "beams", "alpha", "invalid")
+            }
+            for decode in DECODES
+            if decode in run.predictions
+        },
+    }
+
+
+def _chain(origin: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Where a run began, back to its first one, without paths."""
+    if origin is None:
+        return None
+    kept = {key: origin.get(key) for key in ("preset", "config_hash", "step", "keep_moments")}
+    return {**kept, "origin": _chain(origin.get("origin"))}
+
+
+def to_csv(data: Mapping[str, Any]) -> str:
+    """One line for each language, way of decoding and metric; a missing value is empty."""
+    roles = ["baseline", "candidate"] if len(data["runs"]) > 1 else ["model"]
+    roles += [f"scratch_{number}" for number in range(1, len(data["runs"]) - 1)]
+    lines = []
+    for row in data["languages"]:
+        for result, scores in zip(data["results"], row["results"], strict=True):
+            line = {key: row[key] for key in ("lang", "name", "rows", "groups")}
+            line |= {"decode": result["decode"], "metric": result["metric"]}
+            line["majority"] = scores["majority"]
+            figures = dict(zip(roles, scores["models"], strict=True))
+            if scores["difference"]:
+                figures["difference"] = scores["difference"]
+            for name, figure in figures.items():
+                low, high = figure["ci"] or (None, None)
+                line |= {name: figure["value"], f"{name}_low": low, f"{name}_high": high}
+            if scores["difference"]:
+                line |= {"p_value": scores["p_value"], "clear": scores["clear_after_holm"]}
+            lines.append(line)
+    file = io.StringIO()
+    writer = csv.DictWriter(file, list(lines[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return file.getvalue()

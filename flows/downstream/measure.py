@@ -1,0 +1,318 @@
+"""Scores of several models on one task, language by language, and their differences.
+
+- A language's score is the metric over its rows, with a bootstrap interval over groups of rows
+  (`tasks.intervals`); a difference has Student's t with a delete-one jackknife over groups, as the
+  final difference of losses (docs/decisions/0024).
+- The macro average counts each language once. Its interval draws languages, and groups within
+  each, jointly for all models; with fewer than five languages it draws groups alone.
+- The downstream step speed-up is the report's statistic (`flows.report.speedup`) on one fine-tuned
+  run for each of several checkpoints of pretraining, with 100 less the macro average as the loss.
+"""
+
+import collections
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from flows.downstream.runs import TunedRun
+from flows.report.headline import MINIMUM_UNITS, holm_rejections
+from flows.report.speedup import (
+    SpeedUp,
+    document_weights,
+    language_generator,
+    measure_speed_up,
+    t_test,
+)
+from tasks.intervals import MIN_GROUPS, RESAMPLES, Score, score, sums_by_group
+from tasks.metrics import Floats, Metric, make_metric
+
+CONFIDENCE = 0.95
+_INTERVAL = (0.025, 0.975)
+
+
+@dataclasses.dataclass(frozen=True)
+class Difference:
+    """A score less another, on the same rows.
+
+    Attributes:
+        value: the difference.
+        ci: its interval, or None.
+        p_value: of the two-sided test that belongs to it; None where too few groups were there.
+    """
+
+    value: float
+    ci: tuple[float, float] | None
+    p_value: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Scores:
+    """Scores of all models on the same rows: those of a language, or all.
+
+    Attributes:
+        lang: mC4 code; "" for all rows.
+        rows: how many.
+        groups: of rows that belong together.
+        models: the score of each model.
+        majority: the score of always giving the commonest answer of all rows; None of a task
+            without a closed set.
+        difference: the second model's score less the first one's; None of a single model.
+        clear: whether Holm's method over languages finds the difference.
+    """
+
+    lang: str
+    rows: int
+    groups: int
+    models: Sequence[Score]
+    majority: float | None
+    difference: Difference | None
+    clear: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Average:
+    """Macro averages over languages.
+
+    Attributes:
+        models: the average of each model, with its interval.
+        drawn: [M, R] of each model in each resample, the same languages and groups for all; None
+            where there are too few for an interval.
+        majority: the average of the languages' own.
+    """
+
+    models: Sequence[Difference]
+    drawn: Floats | None
+    majority: float | None
+
+    def difference(self, first: int, second: int) -> Difference:
+        """The second model's average less the first one's."""
+        value = self.models[second].value - self.models[first].value
+        if self.drawn is None:
+            return Difference(value, None)
+        return Difference(value, _interval(value, self.drawn[second] - self.drawn[first]))
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """Everything of one metric and one way of decoding.
+
+    Attributes:
+        decode: the way.
+        metric: its name.
+        signature: of sacreBLEU, or "".
+        languages: by code.
+        average: over them.
+        everything: over all rows, of a closed set; None of other tasks, whose metrics depend on
+            the language.
+    """
+
+    decode: str
+    metric: str
+    signature: str
+    languages: Sequence[Scores]
+    average: Average
+    everything: Scores | None
+
+
+class Rows:
+    """The rows of a task with what several models wrote for them by one way of decoding.
+
+    Args:
+        runs: the models; all predicted the same rows.
+        decode: the way.
+    """
+
+    def __init__(self, runs: Sequence[TunedRun], decode: str):
+        tables = [run.predictions[decode].table for run in runs]
+        self.decode, self.task = decode, runs[0].task
+        self.labels: Sequence[str] = self.task["labels"] or ()
+        self.answers: list[list[str]] = tables[0]["answers"].to_pylist()
+        self.texts: list[list[str]] = [table["prediction"].to_pylist() for table in tables]
+        self.sureness: Floats = tables[0]["score"].to_numpy()
+        self.groups: list[str] = tables[0]["group"].to_pylist()
+        self.languages: dict[str, list[int]] = {}
+        for number, lang in enumerate(tables[0]["language"].to_pylist()):
+            self.languages.setdefault(lang, []).append(number)
+        self.languages = dict(sorted(self.languages.items()))
+        counts = collections.Counter(answers[0] for answers in self.answers)
+        self.majority = max(self.labels, key=counts.__getitem__) if self.labels else None
+
+    def measure(self, metric: str, *, paired: bool) -> Result:
+        """Measure all models; `paired` compares the second with the first."""
+        of_languages = self._metrics(metric)
+        found = [
+            self._scores(lang, rows, of_languages[lang], paired)
+            for lang, rows in self.languages.items()
+        ]
+        everything = None
+        if self.labels:
+            every = range(len(self.answers))
+            everything = self._scores("", every, make_metric(metric, self.labels), paired)
+        signatures = {each.signature for each in of_languages.values()} - {""}
+        return Result(
+            self.decode,
+            metric,
+            "; ".join(sorted(signatures)),
+            _with_holm(found),
+            self.average(metric),
+            everything,
+        )
+
+    def average(self, metric: str) -> Average:
+        """The macro average over languages."""
+        of_languages = self._metrics(metric)
+        values, resampled, majorities, fewest = [], [], [], len(self.groups)
+        for lang, rows in self.languages.items():
+            answers, _, sums = self._sums(rows, of_languages[lang])
+            totals = np.stack([each.sum(axis=0) for each in sums])
+            values.append(of_languages[lang].value(totals))
+            fewest = min(fewest, len(sums[0]))
+            weights = document_weights(len(sums[0]), RESAMPLES, language_generator(lang, 0))
+            drawn = np.stack([of_languages[lang].value(weights @ each) for each in sums])
+            # Resamples lack rare classes, so some metrics are lower in them.
+            resampled.append(drawn + values[-1][:, None] - drawn.mean(axis=1, keepdims=True))
+            if self.majority is not None:
+                majorities.append(of_languages[lang](answers, [self.majority] * len(rows)))
+        drawn = _draw_average(np.stack(resampled, axis=1), fewest)
+        models = []
+        for number, value in enumerate(np.mean(values, axis=0).tolist()):
+            ci = None if drawn is None else _interval(value, drawn[number], 0, 100)
+            models.append(Difference(value, ci))
+        return Average(models, drawn, float(np.mean(majorities)) if majorities else None)
+
+    def worst(self, metric: str, count: int) -> dict[str, list[int]]:
+        """Rows of each language in which the first model is worst, at most `count`.
+
+        Of rows that are equally bad, those come first of which the model was surest.
+        """
+        of_languages = self._metrics(metric)
+        found = {}
+        for lang, rows in self.languages.items():
+            answers = [self.answers[row] for row in rows]
+            texts = [self.texts[0][row] for row in rows]
+            values = of_languages[lang].value(of_languages[lang].statistics(answers, texts))
+            order = np.lexsort((-self.sureness[rows], values))
+            found[lang] = [rows[place] for place in order[:count].tolist()]
+        return found
+
+    def _metrics(self, name: str) -> dict[str, Metric]:
+        return {lang: make_metric(name, self.labels, lang) for lang in self.languages}
+
+    def _sums(
+        self, rows: Sequence[int], metric: Metric
+    ) -> tuple[list[list[str]], list[str], list[Floats]]:
+        """Answers and groups of some rows, and the statistics [G, S] of each model."""
+        answers = [self.answers[row] for row in rows]
+        groups = [self.groups[row] for row in rows]
+        sums = [
+            sums_by_group(metric.statistics(answers, [texts[row] for row in rows]), groups)
+            for texts in self.texts
+        ]
+        return answers, groups, sums
+
+    def _scores(self, lang: str, rows: Sequence[int], metric: Metric, paired: bool) -> Scores:
+        answers, groups, sums = self._sums(rows, metric)
+        models = [
+            score(metric, answers, [texts[row] for row in rows], groups) for texts in self.texts
+        ]
+        difference = None
+        if paired:
+            sizes = np.unique(np.asarray(groups), return_counts=True)[1].astype(float)
+            difference = measure_difference(metric, sums[0], sums[1], sizes)
+        majority = None
+        if self.majority is not None:
+            majority = metric(answers, [self.majority] * len(rows))
+        return Scores(lang, len(rows), len(sums[0]), models, majority, difference)
+
+
+def measure_difference(
+    metric: Metric, baseline: Floats, candidate: Floats, sizes: Floats
+) -> Difference:
+    """Compare two models on the same rows, with groups as clusters.
+
+    As `flows.report.speedup.measure_delta`: the standard error is the delete-one jackknife's, with
+    the effective number of groups less one as degrees of freedom.
+
+    Args:
+        metric: the metric.
+        baseline: statistics [G, S] of each group.
+        candidate: the same of the other model.
+        sizes: [G] rows of each group.
+    """
+
+    def differ(theirs: Floats, ours: Floats) -> Floats:
+        return metric.value(ours) - metric.value(theirs)
+
+    totals = baseline.sum(axis=0), candidate.sum(axis=0)
+    value = float(differ(*totals))
+    if len(sizes) < MIN_GROUPS:
+        return Difference(value, None, None)
+    without = differ(totals[0] - baseline, totals[1] - candidate)
+    freedom = float(1 / np.sum((sizes / sizes.sum()) ** 2) - 1)
+    if freedom < 1:
+        return Difference(value, None, 1.0)
+    error = float(np.sqrt(np.sum((without - value) ** 2)))
+    found = t_test(value, error, freedom, CONFIDENCE, scale=100.0)
+    return Difference(value, found.ci, found.p_value)
+
+
+def _with_holm(found: Sequence[Scores]) -> list[Scores]:
+    """Mark the languages whose difference stays when all are judged together."""
+    p_values = [
+        None if scores.difference is None else scores.difference.p_value for scores in found
+    ]
+    tested = [number for number, p_value in enumerate(p_values) if p_value is not None]
+    rejected = holm_rejections([p_value for p_value in p_values if p_value is not None])
+    clear = dict(zip(tested, rejected.tolist(), strict=True))
+    return [
+        dataclasses.replace(scores, clear=clear.get(number, False))
+        for number, scores in enumerate(found)
+    ]
+
+
+def _draw_average(values: Floats, fewest_groups: int) -> Floats | None:
+    """Macro averages [M, R] of resamples, from values [M, L, R] of each language."""
+    _, languages, resamples = values.shape
+    generator = language_generator("macro average", 0)
+    copies = generator.integers(0, resamples, (resamples, languages))
+    if languages >= MINIMUM_UNITS:
+        langs = generator.integers(0, languages, (resamples, languages))
+    elif fewest_groups >= MIN_GROUPS:
+        langs = np.broadcast_to(np.arange(languages), (resamples, languages))
+    else:
+        return None
+    return values[:, langs, copies].mean(axis=2)
+
+
+def _interval(
+    value: float, drawn: Floats, least: float = -100, most: float = 100
+) -> tuple[float, float]:
+    """The percentile interval of resamples, centred on the value."""
+    ends = np.quantile(drawn + value - drawn.mean(), _INTERVAL)
+    low, high = (float(end) for end in np.clip(ends, least, most))
+    return low, high
+
+
+def measure_downstream_speed_up(steps: Sequence[int], average: Average) -> SpeedUp:
+    """How many fewer steps of pretraining the candidate needs for the baseline's last score.
+
+    Args:
+        steps: [S] of pretraining, increasing.
+        average: of 2 S models: the baseline fine-tuned from each step, then the candidate.
+    """
+    count = len(steps)
+    losses = 100 - np.array([each.value for each in average.models])
+    drawn = None
+    if average.drawn is not None:
+        resampled = 100 - average.drawn
+        drawn = resampled[:count].T, resampled[count:].T
+    curves = losses[:count], losses[count:]
+    return measure_speed_up(np.array(steps, float), curves, drawn, CONFIDENCE)
+
+
+def same_rows(runs: Sequence[TunedRun], decode: str) -> bool:
+    """Whether all runs predicted the same rows."""
+    keys = ["id", "language", "group", "answers"]
+    first, *others = (run.predictions[decode].table.select(keys) for run in runs)
+    return all(other.equals(first) for other in others)

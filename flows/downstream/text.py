@@ -1,0 +1,159 @@
+"""How the downstream pages write numbers and sentences."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from flows.downstream.runs import TunedRun
+from flows.pages.numbers import number, plural, signed
+from flows.report.text import bounded, speed_up_interval
+from tasks.intervals import MIN_GROUPS
+
+#: What a page says of tasks that mswitch itself makes.
+TASK_NOTES = {
+    "language_of": "The labels are the corpus’ own: which language a text of it is in. The task "
+    "can be learned without pretraining. This page shows that fine-tuning and its measurement work "
+    "from end to end, not what a pretrained model is worth.",
+}
+#: Below so many points a single fine-tuning seed proves little.
+SEED_POINTS = 2
+CONFIDENCE_PERCENT = "95"
+
+
+def points(value: float | None) -> str:
+    """A score from 0 to 100."""
+    return number(value, 1)
+
+
+def interval(ci: Sequence[float] | None) -> str | None:
+    """The interval of a score."""
+    return None if ci is None else f"{points(ci[0])} to {points(ci[1])}"
+
+
+def signed_interval(ci: Sequence[float] | None) -> str | None:
+    """The interval of a difference."""
+    return None if ci is None else f"{signed(ci[0], 1)} to {signed(ci[1], 1)}"
+
+
+def with_interval(figure: Mapping[str, Any], *, difference: bool = False) -> str:
+    """A score or difference with its interval."""
+    show, ends = (signed, signed_interval) if difference else (number, interval)
+    shown, found = show(figure["value"], 1), ends(figure["ci"])
+    return shown if found is None else f"{shown} ({CONFIDENCE_PERCENT}% interval {found})"
+
+
+def verdict(result: Mapping[str, Any], names: tuple[str, str], task: str, languages: int) -> str:
+    """The first sentence of a pair's page."""
+    average = result["average"]
+    baseline, candidate = names
+    ci = average["difference"]["ci"]
+    found = "No clear difference"
+    if ci is None:
+        found = "Too few languages to judge"
+    elif ci[0] > 0:
+        found = f"{candidate} is better"
+    elif ci[1] < 0:
+        found = f"{candidate} is worse"
+    return (
+        f"{found} on {task}: {result['metric']} is {points(average['models'][1]['value'])} for "
+        f"{candidate} and {points(average['models'][0]['value'])} for {baseline}, a difference of "
+        f"{with_interval(average['difference'], difference=True)}, as the mean over "
+        f"{plural(languages, 'language')}."
+    )
+
+
+def reads(run: TunedRun) -> str:
+    """How often test was read, or that the figures are of validation."""
+    if run.split != "test":
+        return f"{run.split}, not test"
+    count = len(run.reads)
+    shown = f"test read {plural(count, 'time')}"
+    if count < 2:
+        return shown
+    each = ", ".join(f"step {read['step']:,} by {read['decode']}" for read in run.reads)
+    return f"{shown} ({each})"
+
+
+def cautions(
+    runs: Sequence[TunedRun], gains: Sequence[Mapping[str, Any]], languages_with_interval: int
+) -> list[str]:
+    """Plain reasons not to read much into a page.
+
+    Args:
+        runs: the models; what began from random parameters stands beside.
+        gains: of each pretrained model that has such a run beside it: `name`, `scratch` and
+            `difference`.
+        languages_with_interval: how many have one.
+    """
+    first = runs[0]
+    found = [TASK_NOTES[first.task["name"]]] if first.task["name"] in TASK_NOTES else []
+    if first.split != "test":
+        found.append(
+            f"These are figures of {first.split}. Where the checkpoint was chosen on the same rows "
+            "they are too good."
+        )
+    for run in runs:
+        if len({read["step"] for read in run.reads}) > 1 and run.split == "test":
+            found.append(
+                f"Test was read from several steps of {run.name}: the step may have been chosen "
+                "on it."
+            )
+    for gain in gains:
+        ci = gain["difference"]["ci"]
+        clear = "" if ci is not None and (ci[0] > 0 or ci[1] < 0) else ", no clear one"
+        found.append(
+            f"{gain['name']} against {gain['scratch']}, which was trained on this task alone: a "
+            f"difference of {with_interval(gain['difference'], difference=True)}{clear}."
+        )
+    if not gains:
+        found.append(
+            "No model trained on this task alone stands beside, so it is not known how much comes "
+            "from pretraining."
+        )
+    found.append(
+        f"One seed of fine-tuning: with another one, differences below {SEED_POINTS} points may "
+        "turn round. Intervals do not contain that."
+    )
+    if not languages_with_interval:
+        found.append(
+            f"No language has {MIN_GROUPS} groups of rows, so none has an interval of its own."
+        )
+    return found
+
+
+def speed_up(data: Mapping[str, Any], names: tuple[str, str]) -> str:
+    """The downstream step speed-up, in a sentence."""
+    baseline, candidate = names
+    value = data["step_speedup"]
+    what = f"Downstream step speed-up of {candidate} over {baseline}"
+    if value is None:
+        return (
+            f"{what}: not defined, because {baseline} was never better than from its first "
+            "checkpoint."
+        )
+    ends = speed_up_interval(data["step_speedup_ci"], data["step_speedup_ci_censored"])
+    shown = f"{what}: {bounded(value, data['censored'])}"
+    shown += f" ({CONFIDENCE_PERCENT}% interval {ends})" if ends else ", without an interval"
+    return f"{shown}, from {plural(len(data['steps']), 'checkpoint')} of pretraining each."
+
+
+def began(origin: Mapping[str, Any] | None) -> str:
+    """Where a run began."""
+    if origin is None:
+        return "random parameters"
+    moments = ", moments kept" if origin["keep_moments"] else ""
+    return f"{origin['preset']}, step {origin['step']:,}{moments}"
+
+
+def decoding(settings: Mapping[str, Mapping[str, Any]]) -> str:
+    """The ways of decoding and their settings."""
+    ways = []
+    for decode, chosen in settings.items():
+        said = [
+            f"{key} {value}"
+            for key, value in chosen.items()
+            if key != "invalid" and value is not None
+        ]
+        if chosen.get("invalid"):
+            said.append(f"{plural(chosen['invalid'], 'prediction')} outside the labels")
+        ways.append(f"{decode} ({', '.join(said)})")
+    return "; ".join(ways)

@@ -1,0 +1,167 @@
+"""The statistics of a pair of fine-tuned runs."""
+
+import numpy as np
+import pytest
+from scipy.special import stdtrit
+from tuned_runs import LABELS, right_of_ten, write_tuned, wrong
+
+from flows.downstream.measure import (
+    Rows,
+    measure_difference,
+    measure_downstream_speed_up,
+    same_rows,
+)
+from flows.downstream.runs import read_tuned_run
+from tasks.intervals import score
+from tasks.metrics import make_metric
+
+TEN = {f"l{number}": 20 for number in range(10)}
+
+
+def rows_of(tmp_path, *models, rows, **options) -> Rows:
+    runs = [
+        read_tuned_run(write_tuned(tmp_path / str(n), model, rows=rows, **options), "--run")
+        for n, model in enumerate(models)
+    ]
+    assert same_rows(runs, "labels")
+    return Rows(runs, "labels")
+
+
+def test_a_difference_is_the_paired_t_test_of_groups_widened_as_hc3():
+    """With one row a group the jackknife is s / sqrt(G) times sqrt(G / (G - 1))."""
+    rng = np.random.default_rng(0)
+    ours, theirs = (np.stack([rng.random(30) < p, np.ones(30)], axis=1) for p in (0.7, 0.5))
+    found = measure_difference(make_metric("accuracy"), theirs, ours, np.ones(30))
+    each = 100 * (ours - theirs)[:, 0]
+    error = each.std(ddof=1) / np.sqrt(30) * np.sqrt(30 / 29)
+    assert found.value == pytest.approx(each.mean())
+    half = stdtrit(29, 0.975) * error
+    assert found.ci == pytest.approx((each.mean() - half, each.mean() + half))
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "macro_f1"])
+def test_without_a_difference_one_in_twenty_is_found(metric):
+    rng = np.random.default_rng(1)
+    measure, found = make_metric(metric, LABELS), 0
+    answers = [[LABELS[number % 3]] for number in range(120)]
+    sizes = np.full(30, 4.0)
+    for _ in range(400):
+        hard = np.repeat(rng.random(30) < 0.5, 4)  # groups are hard for both, as documents are
+        sums = []
+        for _ in range(2):
+            right = rng.random(120) < np.where(hard, 0.4, 0.8)
+            texts = [a[0] if ok else wrong(a[0]) for a, ok in zip(answers, right, strict=True)]
+            sums.append(measure.statistics(answers, texts).reshape(30, 4, -1).sum(axis=1))
+        found += measure_difference(measure, *sums, sizes).p_value < 0.05
+    assert 0.02 < found / 400 < 0.08
+
+
+def test_what_cannot_be_judged_has_no_interval():
+    accuracy = make_metric("accuracy")
+    right, none = np.ones((4, 2)), np.stack([np.zeros(4), np.ones(4)], axis=1)
+    few = measure_difference(accuracy, none, right, np.ones(4))
+    assert (few.value, few.ci, few.p_value) == (100, None, None)
+    # All groups differ by the same amount.
+    same = measure_difference(accuracy, np.repeat(none, 2, 0), np.repeat(right, 2, 0), np.ones(8))
+    assert (same.value, same.ci, same.p_value) == (100, None, 1.0)
+    # One group outweighs the others.
+    sizes = np.array([1000.0, 1, 1, 1, 1, 1])
+    sums = np.stack([sizes * 0.5, sizes], axis=1)
+    one = measure_difference(accuracy, sums, sums * [1.2, 1], sizes)
+    assert (one.ci, one.p_value) == (None, 1.0)
+
+
+def test_scores_are_those_of_the_metrics_and_the_mean_counts_languages_once(tmp_path):
+    rows = {"de": 30, "sw": 10, "yo": 20, "fi": 20, "th": 20}
+    models = right_of_ten(5), right_of_ten(8)
+    found = rows_of(tmp_path, *models, rows=rows, per_group=2).measure("macro_f1", paired=True)
+    assert [scores.lang for scores in found.languages] == sorted(rows)
+    for scores in found.languages:
+        answers = [[LABELS[n % 3]] for n in range(rows[scores.lang])]
+        groups = [str(n // 2) for n in range(rows[scores.lang])]
+        metric = make_metric("macro_f1", LABELS)
+        for model, of_model in zip(models, scores.models, strict=True):
+            texts = [model(scores.lang, n, a[0]) for n, a in enumerate(answers)]
+            assert of_model.value == score(metric, answers, texts, groups).value
+        assert scores.groups == rows[scores.lang] // 2
+        assert scores.majority == metric(answers, ["left"] * len(answers))
+        assert scores.difference.value == pytest.approx(
+            scores.models[1].value - scores.models[0].value
+        )
+    for index in (0, 1):
+        mean = np.mean([scores.models[index].value for scores in found.languages])
+        assert found.average.models[index].value == pytest.approx(mean)
+    assert found.everything.rows == 100
+    assert found.everything.models[1].value > found.everything.models[0].value
+
+
+def test_the_difference_of_means_is_drawn_jointly(tmp_path):
+    """Languages are of very different difficulty, and one model is a little better in each."""
+
+    def model(better: int):
+        return lambda lang, row, answer: (
+            answer if row % 10 < int(lang[1:]) % 8 + better else wrong(answer)
+        )
+
+    average = (
+        rows_of(tmp_path, model(1), model(2), rows=TEN).measure("accuracy", paired=True).average
+    )
+    difference = average.difference(0, 1)
+    assert difference.value == pytest.approx(10)
+    low, high = average.models[0].ci
+    assert difference.ci[0] > 0
+    assert high - low > 2 * (difference.ci[1] - difference.ci[0])
+    assert average.difference(1, 0).value == pytest.approx(-10)
+
+
+def test_few_languages_are_not_drawn(tmp_path):
+    two = rows_of(tmp_path / "two", right_of_ten(5), rows={"de": 20, "sw": 20}).average("accuracy")
+    assert two.models[0].value == 50
+    assert two.models[0].ci[0] < 50 < two.models[0].ci[1]
+    few = rows_of(tmp_path / "few", right_of_ten(5), rows={"de": 20, "sw": 4}).average("accuracy")
+    assert few.models[0].ci is None
+    assert few.difference(0, 0).ci is None
+
+
+def test_holm_judges_languages_together(tmp_path):
+    """One language is better by far; another one is, at its own 5 %, by chance."""
+
+    def candidate(lang: str, row: int, answer: str) -> str:
+        improved = {"l0": 4, "l1": 6}.get(lang)
+        right = row % 2 == 0 or (improved is not None and row % improved == 1)
+        return answer if right else wrong(answer)
+
+    rows = {f"l{number}": 40 for number in range(20)}
+    baseline = lambda lang, row, answer: answer if row % 2 == 0 else wrong(answer)  # noqa: E731
+    found = rows_of(tmp_path, baseline, candidate, rows=rows).measure("accuracy", paired=True)
+    by_lang = {scores.lang: scores for scores in found.languages}
+    assert by_lang["l1"].difference.p_value < 0.05
+    assert [lang for lang, scores in by_lang.items() if scores.clear] == ["l0"]
+
+
+def test_the_worst_rows_come_first_and_of_those_the_surest(tmp_path):
+    rows = rows_of(tmp_path, right_of_ten(6), rows={"de": 20})
+    [found] = rows.worst("accuracy", 3).values()
+    assert [number % 10 >= 6 for number in found] == [True] * 3
+    sureness = [-0.1 * (number % 7) for number in found]
+    all_wrong = sorted((-0.1 * (n % 7) for n in range(20) if n % 10 >= 6), reverse=True)
+    assert sureness == pytest.approx(all_wrong[:3])
+
+
+def test_a_downstream_speed_up_is_that_of_the_steps_to_the_same_score(tmp_path):
+    steps = [100, 200, 400, 800]
+
+    def other_rows(count: int):
+        return lambda lang, row, answer: answer if (row + 5) % 10 < count else wrong(answer)
+
+    models = [right_of_ten(count) for count in (2, 4, 6, 8)]
+    models += [other_rows(count) for count in (4, 8, 9, 9)]
+    average = rows_of(tmp_path, *models, rows=TEN).average("accuracy")
+    found = measure_downstream_speed_up(steps, average)
+    assert found.value == pytest.approx(4)
+    assert (found.baseline_steps, found.candidate_steps) == pytest.approx((800, 200))
+    low, high = found.ci
+    assert 1 < low < 4 < high
+    worse = rows_of(tmp_path / "worse", *models[:4], *models[:3], models[2], rows=TEN)
+    bound = measure_downstream_speed_up(steps, worse.average("accuracy"))
+    assert (bound.value, bound.censored) == (1, "upper")

@@ -1,0 +1,344 @@
+"""The page of a pair of fine-tuned runs, its JSON and CSV, and its place in the report."""
+
+import csv
+import json
+from pathlib import Path
+
+import html5lib
+import pytest
+from made_reports import visible_words
+from report_runs import Scenario, write_runs
+from tuned_runs import right_of_ten, write_tuned, wrong
+
+from flows.cli.app import run as run_command
+from flows.downstream.build import write_downstream
+from flows.report.build import ReportConfig, write_report
+from flows.report.index import write_index
+from models.training.run_directory import read_run
+from pipelines.errors import UserError
+
+ROWS = {"de": 40, "sw": 40, "yo": 40, "fi": 40, "th": 40, "zh": 4}
+HOSTILE = "</script><script>alert(1)</script>\u202e<img src=x onerror=alert(2)>"
+
+
+def pair(tmp_path: Path, dense=5, sparse=8, **options) -> tuple[Path, Path]:
+    return (
+        write_tuned(tmp_path / "dense", right_of_ten(dense), "mt5-tiny", rows=ROWS, **options),
+        write_tuned(
+            tmp_path / "sparse", right_of_ten(sparse), "mswitch-tiny", rows=ROWS, **options
+        ),
+    )
+
+
+def read(out: Path):
+    page = (out / "downstream.html").read_text(encoding="utf-8")
+    parser = html5lib.HTMLParser(namespaceHTMLElements=False)
+    return json.loads((out / "downstream.json").read_text()), page, parser.parse(page)
+
+
+def table(page, css: str) -> list[list[str]]:
+    found = next(t for t in page.iterfind(".//table") if css in (t.get("class") or ""))
+    return [[visible_words(cell) for cell in row] for row in found.iterfind(".//tr")]
+
+
+def test_both_models_with_majority_and_scratch_beside(tmp_path, capsys):
+    dense, sparse = pair(tmp_path)
+    scratch = write_tuned(tmp_path / "scratch", right_of_ten(5), rows=ROWS, origin=None)
+    out = tmp_path / "out"
+    options = ["--baseline", str(dense), "--candidate", str(sparse), "--scratch", str(scratch)]
+    assert run_command(["report", "downstream", *options, "--out", str(out)]) == 0
+    assert "5 better after holm, 0 worse after holm" in capsys.readouterr().out
+    data, _, page = read(out)
+    verdict = visible_words(page.find(".//h1"))
+    # zh has four rows, all of them right of both.
+    assert verdict.startswith(
+        "mswitch-tiny is better on toy: accuracy is 83.3 for mswitch-tiny and 58.3 for mt5-tiny, "
+        "a difference of +25.0 (95% interval +"
+    )
+    assert verdict.endswith("), as the mean over 6 languages.")
+    assert "test read 1 time" in visible_words(page.find(".//header/p"))
+    head, first, second, *_ = table(page, "layers")
+    assert head == [
+        *("Metric", "Majority", "mt5-tiny from scratch", "mt5-tiny"),
+        *("mswitch-tiny", "Difference"),
+    ]
+    assert first[:2] == ["accuracylabels, mean of languages", "37.5"]
+    for cell, value in zip(first[2:], ("58.3", "58.3", "83.3", "+25.0"), strict=True):
+        assert cell.startswith(value)
+        assert " to " in cell
+    assert second[0] == "accuracylabels, all rows"
+    caution = visible_words(page.find(".//div[@class='caution']"))
+    assert (
+        "mt5-tiny against mt5-tiny from scratch, which was trained on this task alone: " in caution
+    )
+    assert "no clear one" in caution
+    assert "One seed of fine-tuning" in caution
+    rows = {row.get("data-lang"): row for row in page.iterfind(".//tbody/tr[@data-lang]")}
+    assert set(rows) == set(ROWS)
+    assert rows["zh"].get("class") == "out"
+    assert [row["clear_after_holm"] for row in (r["results"][0] for r in data["languages"])] == [
+        row["lang"] != "zh" for row in data["languages"]
+    ]
+    with (out / "downstream.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert len(lines) == len(ROWS) * 2
+    german = next(line for line in lines if line["lang"] == "de" and line["metric"] == "accuracy")
+    assert [float(german[key]) for key in ("baseline", "candidate", "scratch_1", "majority")] == [
+        50,
+        80,
+        50,
+        35,
+    ]
+    assert float(german["difference"]) == 30
+    assert next(line for line in lines if line["lang"] == "zh")["difference_low"] == ""
+
+
+def test_given_again_it_does_nothing_and_other_predictions_are_refused(tmp_path):
+    dense, sparse = pair(tmp_path)
+    out = tmp_path / "out"
+    first = write_downstream([dense], [sparse], out)
+    assert not first["reused"]
+    assert write_downstream([dense], [sparse], out) == {**first, "reused": True}
+    (sparse / "predictions" / "toy" / "test_reads.json").write_text('{"reads": []}')
+    with pytest.raises(UserError, match="other settings or inputs"):
+        write_downstream([dense], [sparse], out)
+
+
+@pytest.mark.parametrize(
+    ("dense", "sparse", "beginning"),
+    [
+        (8, 5, "mswitch-tiny is worse on toy: accuracy is 50.0 for mswitch-tiny"),
+        (5, 5, "No clear difference on toy: accuracy is 50.0"),
+    ],
+)
+def test_the_verdict_follows_the_interval(tmp_path, dense, sparse, beginning):
+    rows = dict.fromkeys(("de", "sw", "yo", "fi", "th"), 20)
+    runs = [
+        write_tuned(tmp_path / name, right_of_ten(count), name, rows=rows)
+        for name, count in (("mt5-tiny", dense), ("mswitch-tiny", sparse))
+    ]
+    summary = write_downstream(runs[:1], runs[1:], tmp_path / "out")
+    assert summary["verdict"].startswith(beginning)
+    few = [
+        write_tuned(tmp_path / f"few-{name}", right_of_ten(count), name, rows={"de": 4})
+        for name, count in (("mt5-tiny", dense), ("mswitch-tiny", sparse))
+    ]
+    summary = write_downstream(few[:1], few[1:], tmp_path / "few")
+    assert summary["verdict"].startswith("Too few languages to judge on toy")
+
+
+def test_every_way_of_decoding_is_named(tmp_path):
+    dense, sparse = pair(tmp_path, decodes=("greedy", "labels"))
+    write_downstream([dense], [sparse], tmp_path / "out")
+    data, _, page = read(tmp_path / "out")
+    assert [(r["decode"], r["metric"]) for r in data["results"]] == [
+        ("labels", "accuracy"),
+        ("labels", "macro_f1"),
+        ("greedy", "accuracy"),
+        ("greedy", "macro_f1"),
+    ]
+    named = [row[0] for row in table(page, "layers")[1:]]
+    assert [("labels" in name, "greedy" in name) for name in named] == [
+        *([(True, False)] * 4),
+        *([(False, True)] * 4),
+    ]
+    reads = "test read 2 times (step 160 by greedy, step 160 by labels)"
+    assert data["runs"][0]["reads"] == reads
+    assert reads in visible_words(page.find(".//header/p"))
+
+
+def test_what_makes_a_figure_too_good_is_said(tmp_path):
+    dense, sparse = pair(tmp_path, split="validation", task={"name": "language_of"})
+    write_downstream([dense], [sparse], tmp_path / "out", split="validation")
+    data, _, page = read(tmp_path / "out")
+    cautions = data["summary"]["cautions"]
+    assert cautions[0].startswith("The labels are the corpus’ own")
+    assert any("chosen on the same rows they are too good" in each for each in cautions)
+    assert any("No model trained on this task alone stands beside" in each for each in cautions)
+    assert "validation, not test" in visible_words(page.find(".//header/p"))
+    several = pair(tmp_path / "again", reads=(80, 160))
+    write_downstream(several[:1], several[1:], tmp_path / "several")
+    data, _, _ = read(tmp_path / "several")
+    assert data["runs"][0]["reads"] == "test read 2 times (step 80 by labels, step 160 by labels)"
+    assert any("read from several steps of mt5-tiny" in e for e in data["summary"]["cautions"])
+
+
+def test_texts_of_the_task_are_no_markup(tmp_path):
+    dense, sparse = pair(tmp_path, task={"inputs": HOSTILE, "targets": HOSTILE})
+    write_downstream([dense], [sparse], tmp_path / "out")
+    _, text, page = read(tmp_path / "out")
+    assert len(list(page.iterfind(".//script"))) == 2
+    assert not list(page.iterfind(".//img"))
+    assert "\u202e" not in text.partition('id="report"')[0]
+
+
+def from_steps(tmp_path: Path, steps=(100, 200, 400)) -> tuple[list[Path], list[Path]]:
+    made = []
+    for preset, counts in (("mt5-tiny", (3, 5, 7)), ("mswitch-tiny", (5, 7, 8))):
+        made.append(
+            [
+                write_tuned(
+                    tmp_path / f"{preset}-{step}",
+                    right_of_ten(count),
+                    preset,
+                    rows=ROWS,
+                    origin=step,
+                )
+                for step, count in zip(steps, counts, strict=False)
+            ]
+        )
+    return made[0], made[1]
+
+
+def test_several_checkpoints_of_pretraining_give_a_speed_up(tmp_path):
+    dense, sparse = from_steps(tmp_path)
+    write_downstream(dense[::-1], sparse, tmp_path / "out")
+    data, _, page = read(tmp_path / "out")
+    found = data["speed_up"]
+    assert found["steps"] == [100, 200, 400]
+    assert found["step_speedup"] == pytest.approx(2)
+    # Both have the same rows right where they are equally good.
+    assert found["step_speedup_ci"] == pytest.approx([2, 2])
+    assert found["baseline"][0]["value"] < found["baseline"][2]["value"]
+    section = next(
+        s for s in page.iterfind(".//section") if s.get("aria-labelledby") == "speedup-h"
+    )
+    assert "Downstream step speed-up of mswitch-tiny over mt5-tiny: 2.00×" in visible_words(section)
+    assert len(list(section.iterfind(".//{*}svg"))) == 2
+    # The page is of the runs from the last checkpoint.
+    assert [run["origin"]["step"] for run in data["runs"]] == [400, 400]
+
+
+def pretrained(tmp_path: Path) -> tuple[Path, Path]:
+    documents = {"de": 8, "sw": 6, "yo": 6}
+    return write_runs(tmp_path, Scenario(documents, dict.fromkeys(documents, 3.0), steps=200))
+
+
+def tuned_from(runs: tuple[Path, Path], tmp_path: Path, **options) -> Path:
+    described = [read_run(run) for run in runs]
+    tuned = [
+        write_tuned(
+            tmp_path / f"tuned-{number}",
+            right_of_ten(5 + number),
+            each["preset"],
+            rows=ROWS,
+            origin_hash=each["config_hash"],
+            **options,
+        )
+        for number, each in enumerate(described)
+    ]
+    out = tmp_path / "downstream"
+    write_downstream(tuned[:1], tuned[1:], out)
+    return out
+
+
+def test_the_report_of_the_pair_takes_it_in(tmp_path):
+    runs = pretrained(tmp_path)
+    downstream = tuned_from(runs, tmp_path)
+    out = tmp_path / "reports" / "report"
+    config = ReportConfig(resamples=100)
+    summary = write_report(*runs, out, config, downstream=[downstream])
+    report = json.loads((out / "report.json").read_text())
+    [section] = report["downstream"]
+    assert section["verdict"].startswith("mswitch-base is better on toy")
+    linked = out / section["path"]
+    assert linked.read_bytes() == (downstream / "downstream.html").read_bytes()
+    parser = html5lib.HTMLParser(namespaceHTMLElements=False)
+    page = parser.parse((out / "report.html").read_text())
+    found = next(
+        s for s in page.iterfind(".//section") if s.get("aria-labelledby") == "downstream1"
+    )
+    assert found.find(".//a").get("href") == f"./{section['path']}"
+    assert "test read 1 time" in visible_words(found)
+    assert "No model trained on this task alone" in visible_words(found)
+    assert write_report(*runs, out, config, downstream=[downstream]) == {**summary, "reused": True}
+    assert write_index(tmp_path / "reports")["reports"] == 1
+    with pytest.raises(UserError, match=r"other settings or inputs \(changed: downstream\)"):
+        write_report(*runs, out, config)
+
+
+def test_a_report_refuses_what_is_not_of_its_runs(tmp_path):
+    runs = pretrained(tmp_path)
+    dense, sparse = pair(tmp_path / "others")
+    other = tmp_path / "other"
+    write_downstream([dense], [sparse], other)
+    config = ReportConfig(resamples=100)
+    with pytest.raises(UserError, match=r"--downstream .*other: its runs were not fine-tuned from"):
+        write_report(*runs, tmp_path / "report", config, downstream=[other])
+    good = tuned_from(runs, tmp_path)
+    with pytest.raises(UserError, match="are of the same task: give one"):
+        write_report(*runs, tmp_path / "report", config, downstream=[good, good])
+    with pytest.raises(UserError, match="give a comparison of fine-tuned runs"):
+        write_report(*runs, tmp_path / "report", config, downstream=[tmp_path / "nothing"])
+    page = tmp_path / "page"
+    assert run_command(["report", "run", str(dense), "--out", str(page)]) == 0
+    with pytest.raises(UserError, match="is of one run: give what `mswitch report downstream`"):
+        write_report(*runs, tmp_path / "report", config, downstream=[page])
+
+
+def test_what_cannot_be_compared_is_refused_with_what_differs(tmp_path):
+    dense, _ = pair(tmp_path)
+
+    def other(name: str, preset: str = "mswitch-tiny", **options) -> Path:
+        return write_tuned(tmp_path / name, right_of_ten(7), preset, **{"rows": ROWS, **options})
+
+    cases = [
+        ([dense], {}, r"are one run: give two"),
+        (
+            [other("rate", base_learning_rate=0.1)],
+            {},
+            r"differently \(base_learning_rate 0.001 and",
+        ),
+        ([other("seed", seed=1, steps=80)], {}, r"\(seed 0 and 1, steps 160 and 80\)"),
+        ([other("greedy", decodes=("greedy",))], {}, r"decoded differently \(labels and greedy\)"),
+        ([other("fewer", rows={"de": 20})], {}, "predicted different rows"),
+        ([other("origin", origin=100), other("b", origin=200)], {}, "at least 3, after step 0"),
+        ([other("c", origin=100), other("d", origin=100)], {}, "both began with step 100: give"),
+        ([other("e"), other("f", origin_hash="0" * 16, origin=1)], {}, "began with different runs"),
+        ([other("g"), other("h", origin=None)], {}, "did not begin with another run"),
+        (from_steps(tmp_path)[1], {}, "from different steps of pretraining"),
+        (
+            [other("k")],
+            {"scratch": [other("l", preset="mt5-tiny")]},
+            "began with another run: give",
+        ),
+        ([other("m")], {"task": "none"}, "has no predictions of none: choose among toy"),
+        ([other("n")], {"split": "validation"}, r"no predictions of validation \(test is there\)"),
+    ]
+    for candidates, options, message in cases:
+        with pytest.raises(UserError, match=message):
+            write_downstream([dense], candidates, tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_without_usable_predictions_is_refused(tmp_path):
+    dense, sparse = pair(tmp_path)
+    place = sparse / "predictions" / "toy"
+
+    def refused(message: str) -> None:
+        with pytest.raises(UserError, match=message):
+            write_downstream([dense], [sparse], tmp_path / "out")
+
+    path = place / "test-160-labels.parquet"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:100])
+    refused(r"cannot read test-160-labels.parquet as predictions: remove")
+    path.write_bytes(whole)
+    (sparse / "selected.json").write_text('{"step": 80, "values": {}}')
+    refused("predicted test with step 160, and step 80 is selected")
+    (sparse / "predictions" / "other").mkdir()
+    refused("has predictions of other, toy: give --task and one")
+    (sparse / "_COMPLETED").unlink()
+    refused("is still in training")
+    with pytest.raises(UserError, match="is not a training run"):
+        write_downstream([tmp_path], [sparse], tmp_path / "out")
+    bare = write_tuned(tmp_path / "bare", wrong_model, rows=ROWS)
+    for file in (bare / "predictions").rglob("*.*"):
+        file.unlink()
+    (bare / "predictions" / "toy").rmdir()
+    with pytest.raises(UserError, match="has no predictions: run mswitch predict"):
+        write_downstream([dense], [bare], tmp_path / "out")
+
+
+def wrong_model(lang: str, row: int, answer: str) -> str:
+    return wrong(answer)

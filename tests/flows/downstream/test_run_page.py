@@ -1,0 +1,83 @@
+"""The page of one fine-tuned run."""
+
+import json
+from pathlib import Path
+
+import html5lib
+from made_reports import visible_words
+from tuned_runs import right_of_ten, write_tuned
+
+from flows.cli.app import run as run_command
+from flows.downstream.build import write_run_page
+
+ROWS = {"de": 20, "sw": 20, "zh": 4}
+HOSTILE = "<script>alert(1)</script></script>\u202e<b onclick=alert(2)>{row}</b>"
+
+
+def hostile(lang: str, row: int, answer: str) -> str:
+    return answer if row % 2 else "</td><script>alert(3)</script>\x1b[31m"
+
+
+def read(out: Path):
+    text = (out / "run.html").read_text(encoding="utf-8")
+    page = html5lib.HTMLParser(namespaceHTMLElements=False).parse(text)
+    return json.loads((out / "run.json").read_text()), text, page
+
+
+def test_it_has_curve_languages_and_worst_predictions(tmp_path, capsys):
+    def model(lang: str, row: int, answer: str) -> str:
+        return right_of_ten({"de": 9, "sw": 2, "zh": 3}[lang])(lang, row, answer)
+
+    tuned = write_tuned(tmp_path / "tuned", model, rows=ROWS)
+    out = tmp_path / "page"
+    assert run_command(["report", "run", str(tuned), "--out", str(out), "--json"]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert (summary["languages"], round(summary["accuracy"], 1)) == (3, 61.7)
+    data, _, page = read(out)
+    assert data["validation"] == {
+        "metric": "accuracy",
+        "step": 160,
+        "values": {"80": 40, "160": 60},
+    }
+    assert len(list(page.iterfind(".//figure/{*}svg"))) == 2
+    rows = {row.get("data-lang"): list(row) for row in page.iterfind(".//tbody/tr[@data-lang]")}
+    cells = [visible_words(cell) for cell in rows["de"]]
+    assert cells[3:7] == ["200", "20", "20", "35.0"]
+    assert cells[7].startswith("90.0")
+    assert " to " in cells[7]
+    assert visible_words(rows["zh"][7]) == "75.0no interval"
+    # The worst language first, and of its rows those that are wrong.
+    worst = list(page.iterfind(".//details"))
+    assert [visible_words(each.find("summary")).split(",")[0] for each in worst] == [
+        "Swahili",
+        "Chinese",
+        "German",
+    ]
+    marks = [row[2].get("class") for row in worst[1].iterfind(".//tbody/tr")]
+    assert marks == ["wrong", None, None, None]
+    assert write_run_page(tuned, out)["reused"]
+
+
+def test_what_a_model_wrote_is_text(tmp_path):
+    tuned = write_tuned(
+        tmp_path / "tuned", hostile, rows=ROWS, inputs=HOSTILE.replace("{", "{{").replace("}", "}}")
+    )
+    write_run_page(tuned, tmp_path / "page")
+    data, text, page = read(tmp_path / "page")
+    assert len(list(page.iterfind(".//script"))) == 2
+    assert not [e for e in page.iter() if isinstance(e.tag, str) and e.get("onclick")]
+    cells = [visible_words(cell) for cell in page.iterfind(".//details//tbody/tr/td")]
+    assert "</td><script>alert(3)</script>\\u001b[31m" in cells
+    assert HOSTILE.replace("\u202e", "\\u202e") in cells
+    assert "\x1b" not in text
+    assert data["languages"][0]["worst"][0]["prediction"].startswith("</td><script>")
+
+
+def test_long_texts_are_cut_and_a_single_checkpoint_has_no_curve(tmp_path):
+    tuned = write_tuned(tmp_path / "tuned", right_of_ten(5), rows=ROWS, inputs="x" * 5000)
+    (tuned / "selected.json").unlink()
+    write_run_page(tuned, tmp_path / "page")
+    data, _, page = read(tmp_path / "page")
+    assert data["validation"] is None
+    assert not list(page.iterfind(".//figure"))
+    assert {len(row["inputs"]) for each in data["languages"] for row in each["worst"]} == {400}

@@ -1,0 +1,138 @@
+"""Write fine-tuned runs with predictions, as `mswitch predict` lays them out."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from models.config import TuningConfig, as_json
+from models.inference.predict import SCHEMA
+from models.inference.scores import score_predictions
+from pipelines import storage
+from pipelines.outputs import MARKER, config_hash
+
+LABELS = ("left", "right", "middle")
+#: Gives a prediction of language, number of the row, and answer.
+Model = Callable[[str, int, str], str]
+
+
+def right_of_ten(count: int) -> Model:
+    """A model that has so many of each ten rows right."""
+    return lambda lang, row, answer: answer if row % 10 < count else wrong(answer)
+
+
+def wrong(answer: str) -> str:
+    return LABELS[(LABELS.index(answer) + 1) % len(LABELS)]
+
+
+def write_tuned(
+    out: Path,
+    model: Model,
+    preset: str = "mt5-tiny",
+    *,
+    rows: Mapping[str, int],
+    per_group: int = 1,
+    origin: int | None = 400,
+    origin_hash: str = "",
+    split: str = "test",
+    decodes: Sequence[str] = ("labels",),
+    step: int = 160,
+    reads: Sequence[int] = (160,),
+    task: Mapping[str, Any] | None = None,
+    inputs: str = "which way: {row}",
+    **train: Any,
+) -> Path:
+    """Write a run that was fine-tuned on a task of three labels.
+
+    Args:
+        out: where.
+        model: what it predicts.
+        preset: its name.
+        rows: of each language.
+        per_group: rows that belong together.
+        origin: the step of pretraining it began with; None for random parameters.
+        origin_hash: of the run it began with; by default one for each preset.
+        split: what was predicted.
+        decodes: the ways of decoding.
+        step: the checkpoint that was chosen.
+        reads: the steps from which test was read.
+        task: what is different of the task.
+        inputs: template of inputs.
+        train: what is different of the training.
+    """
+    described = {
+        "name": "toy",
+        "inputs": "{inputs}",
+        "targets": "{targets}",
+        "labels": list(LABELS),
+        "metrics": ["accuracy", "macro_f1"],
+        "hash": "0" * 16,
+        **(task or {}),
+    }
+    begun = origin is not None and {
+        "path": "../pretrained",
+        "preset": preset,
+        "config_hash": origin_hash or config_hash("train", {"preset": preset}),
+        "examples": None,
+        "step": origin,
+        "keep_moments": False,
+        "steps_counted": 0,
+        "origin": None,
+    }
+    train = {**as_json(TuningConfig(steps=160, eval_every=80, batch_size=8)), **train}
+    config = {
+        "preset": preset,
+        "model": {},
+        "train": train,
+        "examples": {"config_hash": "tasks", "vocabulary_sha256": "v", "path": "../tasks"},
+        "languages": {lang: {"train_records": 10 * count} for lang, count in rows.items()},
+        "mixture": {"alpha": 0.3},
+        "origin": begun or None,
+        "eval_steps": [80, 160],
+        "parameters": 2_000_000,
+    }
+    identity = config_hash("train", {**config, "out": str(out)})
+    storage.make_directory(out)
+    storage.write_json(out / "config.json", {**config, "config_hash": identity})
+    (out / MARKER).write_text("{}")
+    values = {"80": 40.0, "160": 60.0}
+    storage.write_json(
+        out / "selected.json", {"step": step, "metric": "accuracy", "value": 60.0, "values": values}
+    )
+    table = [
+        {
+            "id": f"{lang}:{number}",
+            "language": lang,
+            "group": f"{lang}-{number // per_group}",
+            "inputs": inputs.format(row=number),
+            "targets": LABELS[number % 3],
+            "answers": [LABELS[number % 3]],
+            "prediction": model(lang, number, LABELS[number % 3]),
+            "score": -0.1 * (number % 7),
+        }
+        for lang, count in rows.items()
+        for number in range(count)
+    ]
+    place = out / "predictions" / described["name"]
+    place.mkdir(parents=True)
+    found = pa.Table.from_pylist(table, SCHEMA)
+    for decode in decodes:
+        settings = {
+            "run": identity,
+            "tasks": "tasks",
+            "dtype": "float32",
+            "limit": None,
+            "decode": decode,
+        }
+        path = place / f"{split}-{step}-{decode}.parquet"
+        pq.write_table(found, path)
+        scores = score_predictions(found, described)
+        storage.write_json(
+            path.with_suffix(".json"), {**settings, "step": step, "task": described, **scores}
+        )
+    if split == "test":
+        ledger = [{"step": each, "decode": decode} for each in reads for decode in decodes]
+        storage.write_json(place / "test_reads.json", {"reads": ledger})
+    return out
