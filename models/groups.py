@@ -14,6 +14,8 @@ from models.config import ModelConfig
 #: Positions an expert gets in an even group, below which chance alone overfills many experts: at
 #: capacity factor 1.25 independent logits drop 2.3 % of tokens with 16 positions, 5.3 % with 8.
 FEW_POSITIONS = 16
+#: Slots an expert has at least.
+MIN_CAPACITY = 4
 
 
 class Groups(NamedTuple):
@@ -76,3 +78,9 @@ def small_group_warnings(
                 f"for each of {model.experts:,} experts; below {FEW_POSITIONS} many tokens find "
                 f"no slot: raise {option}"
             )
+
+
+def expert_capacity(capacity_factor: float, group_positions: int, experts: int) -> int:
+    """Slots per expert and group: round(factor * S / experts), at least 4, at most S."""
+    capacity = round(capacity_factor * group_positions / experts)
+    return min(max(capacity, MIN_CAPACITY), group_positions)

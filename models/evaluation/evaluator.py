@@ -15,9 +15,8 @@ import numpy as np
 import pyarrow as pa
 
 from models.config import EvaluateConfig, TrainConfig
-from models.groups import Groups, batch_groups
+from models.groups import Groups, batch_groups, expert_capacity
 from models.nn.experts import DROPLESS
-from models.nn.router import expert_capacity
 from models.partitioning import check_divisible, fed_part, make_mesh, put_batch
 from models.training.distributed import JobError, is_first, meet, together
 from models.training.run_directory import model_of, train_config_of

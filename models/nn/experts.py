@@ -15,8 +15,9 @@ from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from models.config import ModelConfig
+from models.groups import expert_capacity
 from models.nn.layers import activate, dropout, fan_in_init, parameter, split_key
-from models.nn.router import Router, RoutingStats, expert_capacity
+from models.nn.router import Router, RoutingStats
 from models.partitioning import BATCH_AXES
 
 #: A capacity that says: there is none, tokens are sorted into blocks of their experts.

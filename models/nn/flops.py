@@ -6,8 +6,7 @@ cost what matrix products cost. A test holds the two against each other on an un
 """
 
 from models.config import ModelConfig, Remat
-from models.groups import batch_groups
-from models.nn.router import expert_capacity
+from models.groups import batch_groups, expert_capacity
 
 #: A product's backward pass is two products of its size: one per operand.
 FORWARD_AND_BACKWARD = 3

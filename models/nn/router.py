@@ -21,19 +21,11 @@ from models.config import BalanceScope, ModelConfig, RouterInit
 from models.nn.layers import Initializer, fan_in_init, parameter
 from models.nn.losses import balance_loss, router_z_loss
 
-MIN_CAPACITY = 4
-
 #: How a router's kernel is drawn, whatever init_scale is: Flaxformer's way, and the paper's.
 ROUTER_INITS: dict[RouterInit, Initializer] = {
     "flaxformer": jax.nn.initializers.normal(0.02),
     "paper": fan_in_init(0.1, "truncated_normal"),
 }
-
-
-def expert_capacity(capacity_factor: float, group_positions: int, experts: int) -> int:
-    """Slots per expert and group: round(factor * S / experts), at least 4, at most S."""
-    capacity = round(capacity_factor * group_positions / experts)
-    return min(max(capacity, MIN_CAPACITY), group_positions)
 
 
 class RoutingStats(NamedTuple):

@@ -13,8 +13,7 @@ import jax
 from jax.sharding import AbstractMesh
 
 from models.config import ModelConfig, TrainConfig
-from models.groups import batch_groups
-from models.nn.router import expert_capacity
+from models.groups import batch_groups, expert_capacity
 from models.partitioning import AXES
 from models.training.optimizer import optimizer_of
 from models.training.state import Skeleton

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.groups import batch_groups, group_count, small_group_warnings
-from models.nn.router import assign, expert_capacity
+from models.groups import batch_groups, expert_capacity, group_count, small_group_warnings
+from models.nn.router import assign
 from models.presets import preset
 
 

@@ -5,6 +5,8 @@ import dataclasses
 import datetime
 import json
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -306,3 +308,17 @@ def test_a_job_that_has_a_reason_to_write_nothing_is_not_told(
     monkeypatch.setattr(launcher, "poll", lambda *_: status)
     reconciling.report_stall(made, 3000.0)
     assert not events
+
+
+def test_every_flow_is_loaded_without_what_only_its_jobs_need():
+    """A flow run is a process: what it imports, each run waits for."""
+    script = (
+        "import importlib, pkgutil, sys, flows.prefect_flows as package\n"
+        "for module in pkgutil.iter_modules(package.__path__):\n"
+        "    importlib.import_module(f'flows.prefect_flows.{module.name}')\n"
+        "print(sorted({'jax', 'apache_beam', 'tensorflow', 'seqio'} & sys.modules.keys()))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "[]\n"

@@ -12,12 +12,11 @@ import pytest
 from safetensors.numpy import load_file
 
 from models.config import TrainConfig
-from models.groups import Groups
+from models.groups import Groups, expert_capacity
 from models.huggingface.config import read_config
 from models.huggingface.convert import _tensor, read_parameters
 from models.huggingface.files import WeightFiles
 from models.huggingface.tensors import pieces
-from models.nn.router import expert_capacity
 from models.training.state import Skeleton
 from models.training.step import batch_loss
 from pipelines.outputs import read_json_object

@@ -9,6 +9,7 @@ from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from models.groups import expert_capacity
 from models.nn.experts import (
     DROPLESS,
     SwitchFeedForward,
@@ -18,7 +19,7 @@ from models.nn.experts import (
     dispatch,
 )
 from models.nn.layers import activate
-from models.nn.router import assign, expert_capacity
+from models.nn.router import assign
 
 
 def one_hot_switch(layer: SwitchFeedForward, x, real, groups: int, capacity: int):

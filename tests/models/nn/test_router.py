@@ -9,7 +9,8 @@ from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.nn.router import Router, assign, expert_capacity
+from models.groups import expert_capacity
+from models.nn.router import Router, assign
 
 BFLOAT16 = jnp.dtype(jnp.bfloat16)
 
