@@ -209,7 +209,9 @@ class TrainConfig:
         steps: optimizer steps.
         batch_size: examples per step, over all devices.
         pack: examples that share a row of the batch, each as if it were alone. The examples of a
-            step stay the same; rows are fewer and longer, and attention costs more.
+            step stay the same; rows are fewer and longer, and attention costs more. With
+            `next-fit` rows stay as long as an example may be and take as many as fit; batch_size
+            then counts rows.
         seed: seed of the data order and, apart from it, of parameters, jitter and dropout.
         optimizer: `adafactor`, as T5X has it, or `adamw`, Optax's.
         schedule: of the learning rate: `rsqrt`, 1/sqrt(max(step, warmup_steps)), or `constant`.
@@ -246,7 +248,7 @@ class TrainConfig:
 
     steps: Count = 1_000_000
     batch_size: Count = 1024
-    pack: Count = 1
+    pack: Count | Literal["next-fit"] = 1
     seed: Annotated[int, Ge(0), Le(2**32 - 1)] = 0
     optimizer: OptimizerName = "adafactor"
     schedule: Schedule = "rsqrt"
@@ -272,7 +274,7 @@ class TrainConfig:
 
     def __post_init__(self):
         check_fields(self)
-        if self.batch_size % self.pack:
+        if self.batch_size % self.row_examples:
             raise UserError(
                 f"--batch-size {self.batch_size} is not a multiple of --pack {self.pack}, the "
                 "examples of a row"
@@ -281,9 +283,14 @@ class TrainConfig:
             raise UserError("--weight-decay needs --optimizer adamw")
 
     @property
+    def row_examples(self) -> int:
+        """By how many examples rows are longer than one: 1 with `next-fit`."""
+        return self.pack if isinstance(self.pack, int) else 1
+
+    @property
     def rows(self) -> int:
         """Rows of a batch."""
-        return self.batch_size // self.pack
+        return self.batch_size // self.row_examples
 
     @property
     def devices(self) -> int:

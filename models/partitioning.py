@@ -122,7 +122,7 @@ def check_divisible(model: ModelConfig, config: TrainConfig, groups: Groups) -> 
             )
     batch_shards = config.data_parallel * config.expert_parallel
     if config.rows % (batch_shards * config.microbatches):
-        packed = f" / --pack {config.pack}" if config.pack > 1 else ""
+        packed = f" / --pack {config.pack}" if config.row_examples > 1 else ""
         raise UserError(
             f"--batch-size {config.batch_size}{packed} is not a multiple of data x expert shards x "
             f"microbatches = {batch_shards * config.microbatches}"

@@ -59,10 +59,11 @@ def _check(option: str, value: Any, bounds: list[_Bound], choices: list[Any]) ->
         return
     if isinstance(value, float) and not math.isfinite(value):
         raise UserError(f"{option} must be a finite number, not {value}")
-    if not all(_holds(bound, value) for bound in bounds):
+    is_word = isinstance(value, str)  # of a choice; where there are bounds too, beside a number
+    if not is_word and not all(_holds(bound, value) for bound in bounds):
         raise UserError(f"{option} must be {' and '.join(map(_words, bounds))}, not {value}")
-    if choices and value not in choices:
-        known = " or ".join(map(str, choices))
+    if choices and (is_word or not bounds) and value not in choices:
+        known = " or ".join([*map(str, choices), *(["a number"] if bounds else [])])
         raise UserError(f"{option} {value} is unknown: choose {known}")
 
 

@@ -1,8 +1,8 @@
 """Batches for training and evaluation, addressed by number; neither seqio nor TensorFlow.
 
 A training batch is a pure function of (seed, step): any step of any run can be made at once, at
-the same cost as the first, by any number of hosts. Language, record (`tasks.order`) and mask of an
-example follow from its position alone.
+the same cost as the first, by any number of hosts. Task, language, record (`tasks.order`) and mask
+of an example follow from its position alone.
 
 `TrainBatches.iterate` is how training reads. `TrainBatches` is a random-access source too, so that
 `grain.MapDataset.source(batches)` is the same stream: docs/decisions/0013.
@@ -14,30 +14,46 @@ import math
 import sys
 from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from pipelines.errors import UserError
-from pipelines.examples.span_corruption import ExampleKey, Tokens, stream_key
-from tasks.collate import Batch, Example, Segment, collate, corrupt_segments, pack_rows
-from tasks.examples import Examples, open_examples
+from pipelines.examples.span_corruption import Lengths, stream_key
+from pipelines.outputs import config_hash
+from tasks.collate import (
+    Batch,
+    Example,
+    blank,
+    collate,
+    pack_into,
+    pack_rows,
+    put_examples,
+    put_segments,
+)
+from tasks.examples import open_examples
 from tasks.mixtures import Mixture
-from tasks.order import ExampleOrder, MixtureOrder, RecordOrder
+from tasks.multitask import ALONE, TaskMixture, WeightedTask, leaf_name
+from tasks.order import ExampleOrder, MixtureOrder
 from tasks.prefetch import ahead
+from tasks.streams import Stream, open_tasks, rates_of_rows
 
 _SEED_BITS = 32
+Pack = int | Literal["next-fit"]
 
 
-class TrainBatches:
-    """The endless training stream of an examples directory, or one host's rows of it.
+class TaskBatches:
+    """The endless training stream of a mixture of tasks, or one host's rows of it.
 
     The rows of all hosts, one after another, are the global batch. `batches[step]` is
-    `batches.batch(step)`, and `len(batches)` the steps of the training.
+    `batches.batch(step)`, and `len(batches)` the steps of the training. Examples are padded to the
+    largest lengths of any task.
 
     Attributes:
-        languages: the directory's languages; `language` of a batch indexes them.
-        rates: share of each language; 0 for those that the mixture leaves out.
+        mixture: the tasks.
+        opened: their directories, by name.
+        languages: leaves: the languages of all tasks; `language` of a batch indexes them.
+        rates: share of each leaf; 0 for those that the mixture leaves out.
         batch_size: examples a batch of all hosts together.
         rows: rows of this host's part, each of `pack` examples.
         inputs_length: encoder positions of a row.
@@ -47,68 +63,108 @@ class TrainBatches:
 
     def __init__(
         self,
-        examples: str | Path,
+        mixture: TaskMixture,
         batch_size: int,
         seed: int = 0,
-        mixture: Mixture | None = None,
         steps: int | None = None,
         *,
         host: int = 0,
         hosts: int = 1,
-        pack: int = 1,
+        pack: Pack = 1,
     ):
-        """Open the directory.
+        """Open the directories.
 
         Args:
-            examples: a finished examples directory.
-            batch_size: examples a batch of all hosts together.
-            seed: of language order, record order and masks.
-            mixture: how often each language comes; by default n ** 0.3 over all there are.
+            mixture: the tasks.
+            batch_size: examples a batch of all hosts together; rows, with `next-fit`.
+            seed: of the order of leaves and records, and of masks.
             steps: of the whole training; only a mixture with `max_epochs` needs it.
             host: whose rows are made, from 0; in JAX, `jax.process_index()`.
             hosts: how many share a batch; in JAX, `jax.process_count()`.
-            pack: neighbouring examples that share a row (`tasks.collate.pack_rows`). It changes
-                the layout of a batch, never its examples.
+            pack: neighbouring examples that share a row (`tasks.collate.pack_rows`), which changes
+                the layout of a batch, never its examples; or `next-fit`, as many of a leaf as fit
+                into the positions of one (`tasks.packing`).
 
         Raises:
-            UserError: the directory cannot be used, or a number is out of range.
+            UserError: a directory cannot be used, two have different vocabularies, or a number is
+                out of range.
         """
         _check_numbers(batch_size, seed)
-        _check_parts(batch_size, host, hosts, pack)
-        self._examples = opened = open_examples(examples)
-        self.languages = opened.languages
-        self.inputs_length = pack * opened.lengths.inputs_length
-        self.targets_length = pack * opened.lengths.targets_length
-        self.vocabulary_size = opened.vocabulary_size
-        train = opened.sources["train"]
-        rates = (mixture or Mixture()).rates(
-            {lang: len(source) for lang, source in train.items()},
-            None if steps is None else steps * batch_size,
+        per_row = pack if isinstance(pack, int) else 1
+        _check_parts(batch_size, host, hosts, per_row)
+        self.mixture = mixture
+        self.opened = opened = open_tasks(mixture)
+        self.vocabulary_size = next(iter(opened.values())).vocabulary_size
+        self._lengths = Lengths(
+            max(examples.lengths.inputs_length for examples in opened.values()),
+            max(examples.lengths.targets_length for examples in opened.values()),
         )
-        self.rates = {lang: rates.get(lang, 0.0) for lang in self.languages}
-        self._streams = [_Stream(opened, lang, seed) for lang in rates]
+        self.inputs_length = per_row * self._lengths.inputs_length
+        self.targets_length = per_row * self._lengths.targets_length
+        leaves = {
+            leaf_name(task, lang): (examples, lang)
+            for task, examples in opened.items()
+            for lang in examples.languages
+        }
+        self.languages = tuple(leaves)
+        rates = mixture.rates(self.records, None if steps is None else steps * batch_size)
+        self.rates = {leaf: rates.get(leaf, 0.0) for leaf in leaves}
+        room = None if isinstance(pack, int) else self._lengths
+        self._streams = [
+            Stream(*leaves[leaf], self.languages.index(leaf), stream_key(leaf), seed, room)
+            for leaf in rates
+        ]
+        if room is not None:
+            rates = rates_of_rows(rates, [stream.row_examples for stream in self._streams])
+            if any(task.mixture.max_epochs for task in mixture.tasks.values()):
+                raise UserError("--pack next-fit and a mixture with max_epochs: leave one out")
         orders = [stream.order for stream in self._streams]
         self._order = ExampleOrder(MixtureOrder(rates, seed), orders)
         self.batch_size = batch_size
-        self.rows = batch_size // hosts // pack
+        self.rows = batch_size // hosts // per_row
         self._pack = pack
         self._own = range(host * batch_size // hosts, (host + 1) * batch_size // hosts)
         self._steps = sys.maxsize if steps is None else steps
         self._reopen = functools.partial(
-            TrainBatches,
-            examples,
-            batch_size,
-            seed,
-            mixture,
-            steps,
-            host=host,
-            hosts=hosts,
-            pack=pack,
+            TaskBatches, mixture, batch_size, seed, steps, host=host, hosts=hosts, pack=pack
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Another process opens the directory itself."""
+        """Another process opens the directories itself."""
         return self._reopen, ()
+
+    @property
+    def records(self) -> dict[str, dict[str, int]]:
+        """Training examples by task and language."""
+        return {
+            task: {lang: len(source) for lang, source in examples.sources["train"].items()}
+            for task, examples in self.opened.items()
+        }
+
+    @property
+    def counts(self) -> dict[str, dict[str, Any]]:
+        """What the manifests say of the training examples of each leaf."""
+        return {
+            leaf_name(task, lang): splits.get("train", {})
+            for task, examples in self.opened.items()
+            for lang, splits in sorted(examples.manifest["languages"].items())
+        }
+
+    @property
+    def directories(self) -> dict[str, str]:
+        """Where the examples of each task are, supervised ones first."""
+        ordered = sorted(self.opened.items(), key=lambda item: not item[1].supervised)
+        return {name: examples.directory for name, examples in ordered}
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """`config_hash` and `vocabulary_sha256` of the examples; of several tasks, `tasks` too."""
+        hashes = {name: one.manifest["config_hash"] for name, one in self.opened.items()}
+        vocabulary = next(iter(self.opened.values())).manifest["vocabulary_sha256"]
+        if ALONE in hashes:
+            return {"config_hash": hashes[ALONE], "vocabulary_sha256": vocabulary}
+        together = config_hash("tasks", hashes)
+        return {"config_hash": together, "vocabulary_sha256": vocabulary, "tasks": hashes}
 
     def batch(self, step: int) -> Batch:
         """The rows of one step, the same whenever and wherever they are made.
@@ -116,15 +172,27 @@ class TrainBatches:
         Raises:
             UserError: a record is damaged or does not suit the vocabulary.
         """
-        order = (self._order[step * self.batch_size + example] for example in self._own)
-        places = [(self._streams[number], epoch, record) for number, epoch, record in order]
-        self._examples.preload((stream.source, record) for stream, _, record in places)
-        if self._examples.finished:
-            examples = [stream.example(record) for stream, _, record in places]
-            batch = collate(examples, len(examples), self._examples.lengths)
-        else:
-            segments = [stream.segment(epoch, record) for stream, epoch, record in places]
-            batch = corrupt_segments(segments, self.vocabulary_size, self._examples.noise)
+        order = (self._order[step * self.batch_size + number] for number in self._own)
+        rows = [
+            [
+                (self._streams[number], epoch, record)
+                for record in self._streams[number].records(row)
+            ]
+            for number, epoch, row in order
+        ]
+        places = [place for row in rows for place in row]
+        batch = blank(len(places), self._lengths)
+        for examples in self.opened.values():
+            numbers = [n for n, (stream, *_) in enumerate(places) if stream.examples is examples]
+            own = [places[n] for n in numbers]
+            examples.preload((stream.source, record) for stream, _, record in own)
+            if examples.finished:
+                put_examples(batch, numbers, (stream.example(record) for stream, _, record in own))
+            else:
+                segments = [stream.segment(epoch, record) for stream, epoch, record in own]
+                put_segments(batch, numbers, segments, self.vocabulary_size, examples.noise)
+        if not isinstance(self._pack, int):
+            return pack_into(batch, [len(row) for row in rows], self._lengths)
         return batch if self._pack == 1 else pack_rows(batch, self._pack)
 
     def iterate(
@@ -160,6 +228,40 @@ class TrainBatches:
         return self.batch(int(step))
 
 
+class TrainBatches(TaskBatches):
+    """The stream of one examples directory; its leaves are its languages."""
+
+    def __init__(
+        self,
+        examples: str | Path,
+        batch_size: int,
+        seed: int = 0,
+        mixture: Mixture | None = None,
+        steps: int | None = None,
+        *,
+        host: int = 0,
+        hosts: int = 1,
+        pack: Pack = 1,
+    ):
+        """Open the directory.
+
+        Args:
+            examples: a finished examples directory.
+            batch_size: as `TaskBatches`, and so are the others.
+            seed: of language order, record order and masks.
+            mixture: how often each language comes; by default n ** 0.3 over all there are.
+            steps: of the whole training.
+            host: whose rows are made.
+            hosts: how many share a batch.
+            pack: neighbouring examples that share a row.
+
+        Raises:
+            UserError: the directory cannot be used, or a number is out of range.
+        """
+        alone = TaskMixture({ALONE: WeightedTask(str(examples), mixture=mixture or Mixture())})
+        super().__init__(alone, batch_size, seed, steps, host=host, hosts=hosts, pack=pack)
+
+
 def _check_numbers(batch_size: int, seed: int = 0) -> None:
     if batch_size < 1:
         raise UserError(f"batch_size is {batch_size}: give at least 1")
@@ -177,36 +279,6 @@ def _check_parts(batch_size: int, host: int, hosts: int, pack: int) -> None:
             f"batch_size is {batch_size}: give a multiple of {hosts * pack}, as {hosts} hosts "
             f"share a batch and {pack} examples a row"
         )
-
-
-class _Stream:
-    """One language's endless stream: `order` says which record, and in which epoch.
-
-    Attributes:
-        source: the records.
-        order: epoch and record by position; both order and masks change each epoch.
-    """
-
-    def __init__(self, examples: Examples, lang: str, seed: int):
-        self._examples, self._seed = examples, seed
-        self.source = examples.sources["train"][lang]
-        self._key = stream_key(lang)
-        self._number = examples.languages.index(lang)
-        self.order = RecordOrder(len(self.source), seed, self._key, self.source.block_records)
-
-    def segment(self, epoch: int, record: int) -> Segment:
-        """A raw segment."""
-        [tokens] = self._read(record, ("targets",))
-        return tokens, ExampleKey(self._seed, self._key, record, epoch), self._number
-
-    def example(self, record: int) -> Example:
-        """An example that was finished when it was written."""
-        inputs, targets = self._read(record, ("inputs", "targets"))
-        return inputs, targets, self._number
-
-    def _read(self, record: int, names: tuple[str, ...]) -> list[Tokens]:
-        features = self.source.read(record, names)
-        return [self._examples.tokens(self.source, record, features, name) for name in names]
 
 
 class ValidationBatches:

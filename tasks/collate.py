@@ -3,7 +3,7 @@
 Names of features are those of T5X and of seqio's `EncDecFeatureConverter`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,7 +28,14 @@ Segment = tuple[Tokens, ExampleKey, int]
 PADDING_LANGUAGE = -1
 
 
-def _blank(rows: int, lengths: Lengths) -> Batch:
+def blank(rows: int, lengths: Lengths) -> Batch:
+    """A batch of padding.
+
+    Returns:
+        The features that models take (int32 `encoder_input_tokens` [rows, inputs_length],
+        `decoder_input_tokens` and `decoder_target_tokens` [rows, targets_length], float32
+        `decoder_loss_weights` [rows, targets_length], int32 `language` [rows]).
+    """
     return {
         "encoder_input_tokens": np.full((rows, lengths.inputs_length), PAD_ID, np.int32),
         "decoder_input_tokens": np.full((rows, lengths.targets_length), PAD_ID, np.int32),
@@ -50,33 +57,35 @@ def _fill(
     batch["language"][places] = language
 
 
-def collate(examples: Sequence[Example], rows: int, lengths: Lengths) -> Batch:
-    """Pad examples to a batch of `rows`; rows beyond the examples have weight 0.
-
-    Returns:
-        The features that models take (int32 `encoder_input_tokens` [rows, inputs_length],
-        `decoder_input_tokens` and `decoder_target_tokens` [rows, targets_length], float32
-        `decoder_loss_weights` [rows, targets_length], int32 `language` [rows]).
-    """
-    batch = _blank(rows, lengths)
-    for row, (inputs, targets, number) in enumerate(examples):
+def put_examples(batch: Batch, rows: Iterable[int], examples: Iterable[Example]) -> None:
+    """Put an example into each of these rows of a blank batch."""
+    for row, (inputs, targets, number) in zip(rows, examples, strict=True):
         _fill(batch, slice(row, row + 1), inputs[None], targets[None], number)
-    return batch
 
 
-def corrupt_segments(
-    segments: Sequence[Segment], vocabulary_size: int, lengths: SpanCorruption
-) -> Batch:
-    """Corrupt training segments and pad them to a batch, all segments of one length at a time."""
-    batch = _blank(len(segments), lengths)
-    by_length: dict[int, list[int]] = {}
-    for row, (tokens, _, _) in enumerate(segments):
-        by_length.setdefault(tokens.size, []).append(row)
-    for length, rows in by_length.items():
-        tokens = np.stack([segments[row][0] for row in rows])
-        masks = random_masks(length, lengths, [segments[row][1] for row in rows])
-        inputs, targets = corrupt(tokens, masks, vocabulary_size, lengths)
-        _fill(batch, rows, inputs, targets, [segments[row][2] for row in rows])
+def put_segments(
+    batch: Batch,
+    rows: Iterable[int],
+    segments: Sequence[Segment],
+    vocabulary_size: int,
+    noise: SpanCorruption,
+) -> None:
+    """Corrupt a training segment into each of these rows, all of one length at a time."""
+    by_length: dict[int, list[tuple[int, Segment]]] = {}
+    for row, segment in zip(rows, segments, strict=True):
+        by_length.setdefault(segment[0].size, []).append((row, segment))
+    for length, found in by_length.items():
+        places = [row for row, _ in found]
+        tokens, keys, languages = zip(*(segment for _, segment in found), strict=True)
+        masks = random_masks(length, noise, keys)
+        inputs, targets = corrupt(np.stack(tokens), masks, vocabulary_size, noise)
+        _fill(batch, places, inputs, targets, languages)
+
+
+def collate(examples: Sequence[Example], rows: int, lengths: Lengths) -> Batch:
+    """Pad examples to a batch of `rows`; rows beyond the examples have weight 0."""
+    batch = blank(rows, lengths)
+    put_examples(batch, range(len(examples)), examples)
     return batch
 
 
@@ -94,20 +103,33 @@ def pack_rows(batch: Batch, pack: int) -> Batch:
         `encoder_segment_ids`, `encoder_positions`, `decoder_segment_ids`, `decoder_positions`:
         which example of its row a token belongs to, from 1 (0 is padding), and its place in it.
     """
-    packed: Batch = {"language": batch["language"].reshape(-1, pack)}
+    rows, longest = len(batch["language"]) // pack, batch["decoder_target_tokens"].shape[1]
+    room = Lengths(pack * batch["encoder_input_tokens"].shape[1], pack * longest)
+    packed = pack_into(batch, [pack] * rows, room)
+    return {**packed, "language": batch["language"].reshape(rows, pack)}
+
+
+def pack_into(batch: Batch, counts: Sequence[int], room: Lengths) -> Batch:
+    """Put the rows of a padded batch into fewer: the first `counts[0]` into one, and so on.
+
+    Returns:
+        As `pack_rows`, in rows as long as the room; `language` is that of a row's first example.
+    """
+    number = np.concatenate([np.arange(count, dtype=np.int32) for count in counts])
+    firsts = np.flatnonzero(number == 0)
+    packed: Batch = {"language": batch["language"][firsts]}
     inputs, weights = batch["encoder_input_tokens"], batch["decoder_loss_weights"]
     # An example ends with an EOS, so what follows its last token is padding, and nothing else is.
     real = np.logical_or.accumulate(inputs[:, ::-1] != PAD_ID, axis=1)[:, ::-1]
-    for side, kept in (("encoder", real), ("decoder", weights > 0)):
-        examples, length = kept.shape
-        segments = np.arange(examples, dtype=np.int32) % pack + 1
+    sides = (("encoder", real, room.inputs_length), ("decoder", weights > 0, room.targets_length))
+    for side, kept, length in sides:
         features = {name: values for name, values in batch.items() if name.startswith(side)}
-        features[f"{side}_segment_ids"] = np.broadcast_to(segments[:, None], kept.shape)
+        features[f"{side}_segment_ids"] = np.broadcast_to(number[:, None] + 1, kept.shape)
         features[f"{side}_positions"] = np.broadcast_to(
-            np.arange(length, dtype=np.int32), kept.shape
+            np.arange(kept.shape[1], dtype=np.int32), kept.shape
         )
-        used = kept.reshape(-1, pack * length).sum(axis=1)
-        filled = np.arange(pack * length) < used[:, None]
+        used = np.add.reduceat(kept.sum(axis=1), firsts)
+        filled = np.arange(length) < used[:, None]
         for name, values in features.items():
             packed[name] = np.zeros(filled.shape, values.dtype)
             packed[name][filled] = values[kept]

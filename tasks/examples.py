@@ -100,7 +100,7 @@ class Examples:
         return values.astype(np.int32)
 
 
-def open_examples(directory: str | Path) -> Examples:
+def open_examples(directory: str | Path, cache: ByteCache | None = None) -> Examples:
     """Read the manifest, check the vocabulary, and the size of every shard and index.
 
     Of each language and split, the first and last record of the first and last shard are read
@@ -108,6 +108,7 @@ def open_examples(directory: str | Path) -> Examples:
 
     Args:
         directory: a path, or a URL such as gs://bucket/examples.
+        cache: keeps what is read; directories that are read together share one.
 
     Raises:
         UserError: the directory is not a finished examples directory, or does not hold what its
@@ -118,7 +119,8 @@ def open_examples(directory: str | Path) -> Examples:
         _check_directory(directory, manifest)
         described = manifest["languages"]
         splits = (*SPLITS, "test") if manifest.get("kind") == "supervised" else SPLITS
-        sizes, cache = storage.file_sizes(directory), ByteCache(CACHE_BYTES)
+        sizes = storage.file_sizes(directory)
+        cache = ByteCache(CACHE_BYTES) if cache is None else cache
         sources: dict[str, dict[str, RecordSource]] = {split: {} for split in splits}
         for lang in sorted(described):
             for split, entry in described[lang].items():

@@ -18,7 +18,7 @@ import difflib
 import functools
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -111,7 +111,7 @@ class Mixture:
             return 0.0
         return float(self.weights[lang]) if self.weights else float(records) ** self.alpha
 
-    def rates(self, records: Mapping[str, int], budget: int | None = None) -> dict[str, float]:
+    def rates(self, records: Mapping[str, int], budget: float | None = None) -> dict[str, float]:
         """Normalised rates of those that take part, sorted by code.
 
         Args:
@@ -144,7 +144,7 @@ class Mixture:
             raise UserError("a mixture with max_epochs needs the number of training steps")
         return normalised(capped_budget(weights, present, budget, self.max_epochs))
 
-    def exceeds(self, records: Mapping[str, int], budget: int) -> bool:
+    def exceeds(self, records: Mapping[str, int], budget: float) -> bool:
         """Whether the budget is more than all languages at `max_epochs`, so that the cap breaks."""
         if self.max_epochs is None:
             return False
@@ -225,30 +225,45 @@ def read_mixture(path: str | Path) -> Mixture:
         if not isinstance(temperature, int | float) or temperature <= 0 or "alpha" in fields:
             raise UserError(f"{path}: give a temperature above 0, or alpha, not both")
         fields["alpha"] = 1 / temperature
+    return mixture_of(fields, str(path), ("temperature",))
+
+
+def mixture_of(fields: Mapping[str, Any], where: str, others: Sequence[str]) -> Mixture:
+    """The mixture that fields of a TOML file define.
+
+    Args:
+        fields: attributes of `Mixture`.
+        where: what an error names.
+        others: what else the file may have there.
+
+    Raises:
+        UserError: there is something else, or a value is wrong.
+    """
     known = {field.name: field.default for field in dataclasses.fields(Mixture)}
     for name, value in fields.items():
         if name not in known:
             raise UserError(
-                f"{path}: a mixture has no {name!r}, it has {', '.join(known)}, temperature"
+                f"{where}: a mixture has no {name!r}, it has {', '.join([*known, *others])}"
             )
         if not _fits(name, value):
-            raise UserError(f"{path}: {name} = {value!r} is not what a mixture has there")
+            raise UserError(f"{where}: {name} = {value!r} is not what a mixture has there")
     try:
         return Mixture(**fields)
     except UserError as error:
-        raise UserError(f"{path}: {error}") from error
+        raise UserError(f"{where}: {error}") from error
 
 
 def _fits(name: str, value: Any) -> bool:
     """Whether a value of a mixture file has the type of its attribute."""
-
-    def number(value: Any) -> bool:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-
     if name == "mc4_only":
         return isinstance(value, bool)
     if name == "weights":
-        return isinstance(value, dict) and all(map(number, value.values()))
+        return isinstance(value, dict) and all(map(is_number, value.values()))
     if name in ("alpha", "max_epochs"):
-        return number(value)
+        return is_number(value)
     return isinstance(value, list) and all(isinstance(part, str) for part in value)
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value of a TOML file is a number."""
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -9,7 +9,7 @@ import importlib.metadata
 import logging
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
 from cyclopts import App, CycloptsError, Parameter, Token, ValidationError, convert
 
@@ -70,7 +70,7 @@ def _convert(kind: Any, tokens: Sequence[Token]) -> Any:
     Raises:
         ValueError: there is one.
     """
-    if kind in (int, int | None):
+    if int in (kind, *get_args(kind)):
         for token in tokens:
             if "." in token.value and not _is_whole(token.value):
                 raise ValueError(f'"{token.value}" is not a whole number')

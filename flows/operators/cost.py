@@ -162,7 +162,7 @@ class CostGuard:
 
     def _lengths(self, config: TrainConfig) -> tuple[int, int]:
         inputs, targets = (self.manifest[f"{name}_length"] for name in ("inputs", "targets"))
-        return config.pack * inputs, config.pack * targets
+        return config.row_examples * inputs, config.row_examples * targets
 
 
 def _median_secs(run: Path) -> float | None:

@@ -66,7 +66,8 @@ def _check_mesh(one: Planned, manifest: Mapping[str, Any]) -> None:
     from models.partitioning import check_divisible
 
     model, config = preset(one.preset).model, one.config
-    lengths = [config.pack * manifest[key] for key in ("inputs_length", "targets_length")]
+    keys = ("inputs_length", "targets_length")
+    lengths = [config.row_examples * manifest[key] for key in keys]
     check_divisible(model, config, batch_groups(model, config.rows, *lengths))
 
 

@@ -92,11 +92,15 @@ def _check_examples(
     if described["examples"] is None:
         check_vocabulary(run, described, examples, manifest)
         return
-    for key in ("config_hash", "vocabulary_sha256"):
-        if manifest[key] != described["examples"][key]:
+    trained_on = described["examples"]
+    hashes = trained_on.get("tasks", {"": trained_on["config_hash"]}).values()
+    known = {"config_hash": hashes, "vocabulary_sha256": [trained_on["vocabulary_sha256"]]}
+    for key, values in known.items():
+        if manifest[key] not in values:
+            paths = trained_on.get("paths", {"": trained_on["path"]}).values()
             raise UserError(
                 f"{run} was trained on other examples than {examples} ({key} differs): "
-                f"give {described['examples']['path']} (relative to the run)"
+                f"give {' or '.join(paths)} (relative to the run)"
             )
 
 

@@ -10,8 +10,9 @@ from models.training.run_directory import RunPlan, check_vocabulary, model_of, r
 from models.training.train import make_plan, train_prepared
 from pipelines.errors import UserError
 from pipelines.outputs import read_manifest
-from tasks.batches import TrainBatches
+from tasks.batches import TaskBatches
 from tasks.mixtures import Mixture
+from tasks.multitask import task_mixture
 
 T5 = TuningConfig()
 NO_CHANGES = TuningChanges()
@@ -34,7 +35,8 @@ def finetune(
 
     Args:
         origin: the run directory to begin with, trained or imported.
-        tasks: a finished examples directory of the same vocabulary, here or in a bucket.
+        tasks: a finished examples directory of the same vocabulary, here or in a bucket, or a
+            TOML file of several (`tasks.multitask`).
         out: the new run directory, also in a bucket.
         config: how to train.
         mixture: how often each language comes; by default n ** 0.3 over all there are.
@@ -53,12 +55,13 @@ def finetune(
     """
     run = Path(origin)
 
-    def prepare() -> tuple[RunPlan, TrainBatches]:
+    def prepare() -> tuple[RunPlan, TaskBatches]:
         if run.resolve() == Path(out).resolve():
             raise UserError(f"--out is {run}, the run to begin with: choose another")
         described = read_run(run)
         found = find_origin(run, step, keep_moments)
-        check_vocabulary(run, described, tasks, read_manifest(tasks, "examples"))
+        for directory in task_mixture(tasks, mixture).directories:
+            check_vocabulary(run, described, directory, read_manifest(directory, "examples"))
         check_layout(found, config)
         model = changes.applied_to(model_of(described))
         plan, batches = make_plan(described["preset"], model, tasks, config, mixture or Mixture())

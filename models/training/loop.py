@@ -28,12 +28,12 @@ from models.training.step import FEATURES, SEGMENTS, make_train_step
 from pipelines.errors import UserError
 from pipelines.faults import fault_point
 from pipelines.progress import Progress
-from tasks.batches import TrainBatches
+from tasks.batches import TaskBatches
 from tasks.prefetch import ahead
 
 
 def run_training(
-    plan: RunPlan, batches: TrainBatches, files: RunFiles, skeleton: Skeleton, groups: Groups
+    plan: RunPlan, batches: TaskBatches, files: RunFiles, skeleton: Skeleton, groups: Groups
 ) -> float:
     """Train to the last step, or until a signal.
 
@@ -61,7 +61,7 @@ def run_training(
 
     def load(step: int) -> dict[str, jax.Array]:
         batch = batches.batch(step)
-        features = FEATURES + (SEGMENTS if plan.train.pack > 1 else ())
+        features = FEATURES + (SEGMENTS if plan.train.pack != 1 else ())
         return put_batch({name: batch[name] for name in features}, skeleton.mesh)
 
     with contextlib.ExitStack() as stack:
@@ -160,7 +160,7 @@ class Recorder:
         watch: the losses so far.
     """
 
-    def __init__(self, plan: RunPlan, batches: TrainBatches, out: Path, start: int):
+    def __init__(self, plan: RunPlan, batches: TaskBatches, out: Path, start: int):
         self.saved = start
         self._config, self._out = plan.train, out
         lengths = batches.inputs_length, batches.targets_length

@@ -93,20 +93,25 @@ class RunPlan:
         preset: name of the model.
         model: its configuration, with the vocabulary of the examples.
         train: how it is trained.
-        examples: identity of its data: `config_hash` and `vocabulary_sha256`.
-        languages: per language `train_records`, `train_tokens`, `train_bytes`, `rate`.
-        mixture: the attributes of its `tasks.mixtures.Mixture`.
+        examples: identity of its data: `config_hash` and `vocabulary_sha256`; of several tasks,
+            `tasks`, the hash of each.
+        languages: per leaf (a language, or `task/language`) `train_records`, `train_tokens`,
+            `train_bytes`, `rate`.
+        mixture: the definition of its `tasks.multitask.TaskMixture`.
         origin: where its parameters come from; None draws them.
+        directories: where the examples of each task are; the first stand for all where a command
+            takes one.
         notes: what config.json holds besides.
     """
 
     preset: str
     model: ModelConfig
     train: TrainConfig
-    examples: Mapping[str, str]
+    examples: Mapping[str, Any]
     languages: Mapping[str, Mapping[str, Any]]
     mixture: Mapping[str, Any]
     origin: Origin | None = None
+    directories: Mapping[str, str] = dataclasses.field(default_factory=dict)
     notes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
@@ -207,12 +212,16 @@ def describe_run(
         return
     out.mkdir(parents=True, exist_ok=True)
     identity = plan.identity
-    remote = storage.is_remote(examples)
 
     def path_to(place: str | Path) -> str:
+        if storage.is_remote(place):
+            return str(place)
         return os.path.abspath(place) if is_copy else os.path.relpath(place, out)
 
-    identity["examples"]["path"] = str(examples) if remote else path_to(examples)
+    identity["examples"]["path"] = path_to(examples)
+    if "tasks" in identity["examples"]:
+        paths = {name: path_to(place) for name, place in plan.directories.items()}
+        identity["examples"] |= {"path": next(iter(paths.values())), "paths": paths}
     if plan.origin is not None:
         identity["origin"]["path"] = path_to(plan.origin.path)
     storage.write_json(

@@ -34,8 +34,9 @@ from models.training.state import Skeleton, parameter_counts
 from pipelines.errors import UserError
 from pipelines.faults import fault_point
 from pipelines.outputs import MARKER, canonical_json, read_manifest
-from tasks.batches import TrainBatches
+from tasks.batches import TaskBatches
 from tasks.mixtures import Mixture
+from tasks.multitask import task_mixture
 
 NO_CHANGES = ModelChanges()
 ALONE = JobConfig()
@@ -57,7 +58,8 @@ def train(
 
     Args:
         preset: name of the model (`models.presets`).
-        examples: a finished examples directory, here or in a bucket.
+        examples: a finished examples directory, here or in a bucket, or a TOML file of several
+            (`tasks.multitask`).
         out: the run directory, on a file system or in a bucket.
         config: how to train.
         mixture: how often each language comes; by default n ** 0.3 over all there are.
@@ -79,7 +81,7 @@ def train(
 
 
 def train_prepared(
-    prepare: Callable[[], tuple[RunPlan, TrainBatches]],
+    prepare: Callable[[], tuple[RunPlan, TaskBatches]],
     examples: str | Path,
     out: str | Path,
     job: JobConfig,
@@ -147,17 +149,18 @@ def _prepare(
     config: TrainConfig,
     mixture: Mixture,
     changes: ModelChanges,
-) -> tuple[RunPlan, TrainBatches]:
+) -> tuple[RunPlan, TaskBatches]:
     """Settle what is trained: a preset, with the vocabulary of its data."""
     model = changes.applied_to(find_preset(preset).model)
-    rows = padded_vocabulary(read_manifest(examples, "examples")["vocabulary_size"])
+    first = task_mixture(examples, mixture).directories[0]
+    rows = padded_vocabulary(read_manifest(first, "examples")["vocabulary_size"])
     model = dataclasses.replace(model, vocabulary_size=rows)
     return make_plan(preset, model, examples, config, mixture)
 
 
 def make_plan(
     preset: str, model: ModelConfig, examples: str | Path, config: TrainConfig, mixture: Mixture
-) -> tuple[RunPlan, TrainBatches]:
+) -> tuple[RunPlan, TaskBatches]:
     """Open the data, as much of it as this process feeds, and plan a run of a model on it.
 
     Raises:
@@ -167,39 +170,35 @@ def make_plan(
         raise UserError(
             f"--freeze {config.freeze} is for models with experts; {preset} has none: leave it out"
         )
-    manifest = read_manifest(examples, "examples")
+    tasks = task_mixture(examples, mixture)
     host, hosts = fed_part(make_mesh(config))
-    batches = TrainBatches(
-        examples,
+    batches = TaskBatches(
+        tasks,
         config.batch_size,
         config.seed,
-        mixture,
         config.steps,
         host=host,
         hosts=hosts,
         pack=config.pack,
     )
-    languages = {}
-    for lang in batches.languages:
-        counts = manifest["languages"][lang].get("train", {})
-        languages[lang] = {
-            "train_records": counts.get("records", 0),
-            "train_tokens": counts.get("tokens", 0),
-            "train_bytes": counts.get("bytes", 0),
-            "rate": batches.rates[lang],
+    languages = {
+        leaf: {
+            **{f"train_{name}": counts.get(name, 0) for name in ("records", "tokens", "bytes")},
+            "rate": batches.rates[leaf],
         }
-    records = {lang: counts["train_records"] for lang, counts in languages.items()}
-    if mixture.exceeds(records, config.steps * config.batch_size):
+        for leaf, counts in batches.counts.items()
+    }
+    for name in tasks.exceeding(batches.records, config.steps * config.batch_size):
+        cap = tasks.tasks[name].mixture.max_epochs
         say_once(
             "train",
-            f"{config.steps:,} steps are more than {mixture.max_epochs:g} epochs of all text: the "
-            "mixture's cap cannot hold (`mswitch mixture show`)",
+            f"{config.steps:,} steps are more than {cap:g} epochs of all text"
+            f"{name and ' of '}{name}: the mixture's cap cannot hold (`mswitch mixture show`)",
         )
-    identity = {
-        "config_hash": manifest["config_hash"],
-        "vocabulary_sha256": manifest["vocabulary_sha256"],
-    }
-    plan = RunPlan(preset, model, config, identity, languages, dataclasses.asdict(mixture))
+    definition, directories = tasks.definition, batches.directories
+    plan = RunPlan(
+        preset, model, config, batches.identity, languages, definition, directories=directories
+    )
     return plan, batches
 
 

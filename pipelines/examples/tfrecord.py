@@ -2,7 +2,8 @@
 
 Framing of a record: length (uint64, little endian), masked CRC32C of those 8 bytes, data, masked
 CRC32C of the data. `<file>.index` holds the byte offset of every record as raw little-endian
-uint64, so that any range of records is one read.
+uint64, so that any range of records is one read. `<file>.lengths`, where there is one, holds the
+tokens of every record's inputs and targets as uint32.
 """
 
 import dataclasses
@@ -23,6 +24,7 @@ from pipelines.outputs import write_atomically
 
 HEADER_BYTES, FOOTER_BYTES = 12, 4
 INDEX_SUFFIX = ".index"
+LENGTHS_SUFFIX = ".lengths"
 _HEADER = struct.Struct("<QI")
 _CRC = struct.Struct("<I")
 
@@ -44,6 +46,11 @@ def frame(data: bytes) -> bytes:
 def index_path(path: str | Path) -> str:
     """The offset index that belongs to a TFRecord file."""
     return f"{path}{INDEX_SUFFIX}"
+
+
+def lengths_path(path: str | Path) -> str:
+    """The lengths of the examples in a TFRecord file."""
+    return f"{path}{LENGTHS_SUFFIX}"
 
 
 class Written(NamedTuple):

@@ -136,7 +136,7 @@ def build_supervised(
             _check_rows(defined, manifest["rows"], config)
             _check_overlap(defined, manifest["overlap"], config)
             say(STAGE, f"already complete: {out}, nothing to do")
-            _forget(store, parts)
+            forget_work(store, parts)
             return summary_of(out, SPLITS, reused=True)
         model = write_vocabulary(store.directory, opened)
         _check_labels(defined, model, config)
@@ -151,12 +151,12 @@ def build_supervised(
         fault_point("examples.after_rows")
         write = functools.partial(write_shard, model=model, lengths=config.lengths)
         job = dataclasses.replace(job, name="mswitch-supervised", noun="shards")
-        finished = write_missing(_plan(defined, described, parts), store, write, job)
+        finished = write_missing(plan_shards(defined.name, described, parts), store, write, job)
         _check_trimmed(defined, finished, config)
         by_lang = describe(finished, store.directory)
         write_cache_metadata(finished, by_lang, store.directory, dict.fromkeys(SPLITS, FEATURES))
         staged.publish(_manifest(defined, opened, config, rows, overlap, finished, by_lang))
-        _forget(store, parts)
+        forget_work(store, parts)
     summary = summary_of(out, SPLITS, reused=False)
     counts = ", ".join(f"{summary[f'{split}_records']:,} {split}" for split in SPLITS)
     say(STAGE, f"{counts} examples in {summary['languages']} languages in {out}")
@@ -178,7 +178,7 @@ def _identity(file: InputFile) -> list[str]:
         return [file.split, storage.name_of(file.source), file.lang, file_sha256(local)]
 
 
-def _forget(store: ShardStore, parts: ShardStore) -> None:
+def forget_work(store: ShardStore, parts: ShardStore) -> None:
     """Remove working files, once the output is published."""
     for directory in (store.descriptions, parts.descriptions, parts.directory):
         storage.remove_tree(directory)
@@ -276,9 +276,16 @@ def _check_overlap(
     say(STAGE, text)
 
 
-def _plan(
-    task: SupervisedTask, described: Sequence[Mapping[str, Any]], parts: ShardStore
+def plan_shards(
+    task: str, described: Sequence[Mapping[str, Any]], parts: ShardStore
 ) -> list[SupervisedShard]:
+    """Divide the rows of parts among shards.
+
+    Args:
+        task: its name.
+        described: the parts, with `rows` by language and split.
+        parts: where they lie.
+    """
     rows: Counter[tuple[str, str]] = Counter()
     where: dict[tuple[str, str], list[str]] = {}
     for part in described:
@@ -292,8 +299,7 @@ def _plan(
         of = -(-count // SHARD_ROWS)
         paths = tuple(where[lang, split])
         planned += [
-            SupervisedShard(task.name, lang, split, number, of, paths, count)
-            for number in range(of)
+            SupervisedShard(task, lang, split, number, of, paths, count) for number in range(of)
         ]
     return planned
 

@@ -9,7 +9,7 @@ import dataclasses
 import itertools
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -22,8 +22,9 @@ from pipelines import storage
 from pipelines.examples.example_proto import encode_example
 from pipelines.examples.shards import ShardCounts, vocabulary_of
 from pipelines.examples.span_corruption import Lengths, Tokens
-from pipelines.examples.tfrecord import write_tfrecord
+from pipelines.examples.tfrecord import lengths_path, write_tfrecord
 from pipelines.languages import languages
+from pipelines.outputs import write_atomically
 from pipelines.special_tokens import EOS_ID
 from pipelines.supervised.definition import BY_HASH, Renderer, Row, RowError, SupervisedTask
 from pipelines.supervised.rows import read_rows
@@ -208,15 +209,16 @@ class _Trimmed:
     targets_lengths: Counter[int] = dataclasses.field(default_factory=Counter)
 
 
-def _records(
+#: A row of a part, and the tokens of its inputs and targets.
+Tokenised = tuple[Mapping[str, Any], Tokens, Tokens]
+
+
+def _tokenised(
     table: pa.Table,
     vocabulary: sentencepiece.SentencePieceProcessor,
     lengths: Lengths,
-    counts: ShardCounts,
     trimmed: _Trimmed,
-) -> Iterator[bytes]:
-    """Examples as the contract of `tasks.examples` has them."""
-
+) -> Iterator[Tokenised]:
     def end(tokens: list[int], length: int) -> Tokens:
         return np.array([*tokens[: length - 1], EOS_ID], np.int32)
 
@@ -229,14 +231,49 @@ def _records(
         for row, all_inputs, all_targets in zip(rows, *encoded, strict=True):
             inputs = end(all_inputs, lengths.inputs_length)
             targets = end(all_targets, lengths.targets_length)
-            texts = {name: row[name].encode() for name in ("inputs", "targets")}
             trimmed.inputs += inputs.size <= len(all_inputs)
             trimmed.targets += targets.size <= len(all_targets)
             trimmed.targets_lengths[len(all_targets) + 1] += 1
+            yield row, inputs, targets
+
+
+def write_shard(
+    shard: SupervisedShard, directory: str, *, model: str, lengths: Lengths
+) -> dict[str, Any]:
+    """Write one shard with its index and lengths; the same rows always give the same bytes.
+
+    Returns:
+        What `write_rows` gives; `trimmed` by feature; and `targets_lengths`, how many targets have
+        how many tokens before the cut.
+    """
+    trimmed = _Trimmed()
+    rows = _tokenised(shard.read(), vocabulary_of(model), lengths, trimmed)
+    return {
+        **write_rows(shard, directory, rows),
+        "trimmed": {"inputs": trimmed.inputs, "targets": trimmed.targets},
+        "targets_lengths": {str(size): n for size, n in sorted(trimmed.targets_lengths.items())},
+    }
+
+
+def write_rows(shard: SupervisedShard, directory: str, rows: Iterable[Tokenised]) -> dict[str, Any]:
+    """Write a shard of rows, as the contract of `tasks.examples` has them.
+
+    Returns:
+        Its description: lang, split, number, path, records, size_bytes, sha256, counts.
+    """
+    path = storage.join(directory, shard.path)
+    storage.make_directory(os.path.dirname(path))
+    counts = ShardCounts()
+    lengths: list[tuple[int, int]] = []
+
+    def records() -> Iterator[bytes]:
+        for row, inputs, targets in rows:
+            texts = {name: row[name].encode() for name in ("inputs", "targets")}
             counts.documents += 1
             counts.bytes += sum(map(len, texts.values()))
             counts.tokens += inputs.size + targets.size
             counts.add_example(inputs, targets)
+            lengths.append((inputs.size, targets.size))
             yield encode_example(
                 {
                     "inputs": inputs,
@@ -250,21 +287,8 @@ def _records(
                 }
             )
 
-
-def write_shard(
-    shard: SupervisedShard, directory: str, *, model: str, lengths: Lengths
-) -> dict[str, Any]:
-    """Write one shard with its index; the same rows always give the same bytes.
-
-    Returns:
-        Its description: lang, split, number, path, records, size_bytes, sha256, counts, `trimmed`
-        by feature, and `targets_lengths`, how many targets have how many tokens before the cut.
-    """
-    path = storage.join(directory, shard.path)
-    storage.make_directory(os.path.dirname(path))
-    counts, trimmed = ShardCounts(), _Trimmed()
-    records = _records(shard.read(), vocabulary_of(model), lengths, counts, trimmed)
-    written = write_tfrecord(path, records)
+    written = write_tfrecord(path, records())
+    write_atomically(lengths_path(path), np.array(lengths, "<u4").tobytes())
     return {
         "lang": shard.lang,
         "split": shard.split,
@@ -272,6 +296,4 @@ def write_shard(
         "path": shard.path,
         **written._asdict(),
         "counts": dataclasses.asdict(counts),
-        "trimmed": {"inputs": trimmed.inputs, "targets": trimmed.targets},
-        "targets_lengths": {str(size): n for size, n in sorted(trimmed.targets_lengths.items())},
     }

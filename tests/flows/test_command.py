@@ -79,6 +79,10 @@ def test_the_help_of_a_command_has_an_example(command, capsys):
         (["demo", "--sample", "wikipedia"], "wikipedia"),
         (["demo", "--steps", "0"], "--steps"),
         (["demo", "--steps", "2.6"], '--steps: "2.6" is not a whole number'),
+        (
+            ["train", "--preset=a", "--examples=b", "--out=c", "--pack", "2.6"],
+            '--pack: "2.6" is not a whole number',
+        ),
         (["demo", "--steps", "2.x"], 'unable to convert "2.x" into int'),
         (["demo", "--steps", "0.0"], "for --steps. Must be >= 1"),
         (

@@ -11,6 +11,7 @@ from flows.cli.main import main
 from pipelines.outputs import stage_output
 from tasks.mixture_table import describe_mixture
 from tasks.mixtures import Mixture, mixtures
+from tasks.multitask import task_mixture
 
 RECORDS = {"de": 10_000, "en": 160_000, "iw": 625, "hr": 1, "ru": 16}
 
@@ -33,7 +34,7 @@ def examples(tmp_path: Path) -> Path:
 
 
 def test_rates_epochs_and_warnings(examples):
-    table = describe_mixture(examples, Mixture(alpha=0.5), steps=100, batch_size=60)
+    table = describe_mixture(task_mixture(examples, Mixture(alpha=0.5)), steps=100, batch_size=60)
     assert table["sequences"] == 6000
     rows = {row["lang"]: row for row in table["languages"]}
     assert list(rows) == ["en", "de", "iw", "ru", "hr"]
@@ -51,11 +52,11 @@ def test_rates_epochs_and_warnings(examples):
 
 def test_a_cap_of_four_warns_of_nothing_and_one_that_cannot_hold_does(examples):
     mixture = mixtures()["mc4.unimax.4"]
-    table = describe_mixture(examples, mixture, steps=1000, batch_size=64)
+    table = describe_mixture(task_mixture(examples, mixture), steps=1000, batch_size=64)
     assert table["warnings"] == []
     assert table["left_out"] == ["hr"]
     assert max(row["epochs"] for row in table["languages"]) == pytest.approx(4)
-    table = describe_mixture(examples, mixture, steps=100_000, batch_size=64)
+    table = describe_mixture(task_mixture(examples, mixture), steps=100_000, batch_size=64)
     repeated, exceeded = table["warnings"]
     assert repeated.endswith("add text or train for fewer steps")  # it has max_epochs
     assert "no cap can hold" in exceeded
@@ -132,3 +133,29 @@ def test_showing_a_mixture_loads_no_framework(examples):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_tasks_of_a_file_are_shown_by_leaf(tmp_path, capsys):
+    write_examples(tmp_path / "text", {"de": 100, "ru": 900})
+    write_examples(tmp_path / "reviews", {"de": 30, "sw": 10})
+    file = tmp_path / "multitask.toml"
+    file.write_text(
+        '[tasks.text]\ndirectory = "text"\nvirtual = 60\nalpha = 0\n'
+        '[tasks.reviews]\ndirectory = "reviews"\ncap = 20\nalpha = 1\nlanguages = ["de"]\n'
+    )
+    options = ["mixture", "show", "--tasks", str(file), "--steps", "10", "--batch-size", "80"]
+    assert main([*options, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert {row["leaf"]: (row["rate"], row["epochs"]) for row in found["languages"]} == {
+        "reviews/de": (0.25, pytest.approx(200 / 30)),
+        "text/de": (0.375, 3),
+        "text/ru": (0.375, pytest.approx(1 / 3)),
+    }
+    assert found["left_out"] == ["reviews/sw"]
+    assert found["definition"]["tasks"]["reviews"]["cap"] == 20
+    assert main(options) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines if line.endswith("!")] == ["reviews/de"]
+    for wrong in (["mixture", "show"], [*options, str(tmp_path / "text")]):
+        assert main(wrong) == 2
+        assert "give an examples directory, or --tasks" in capsys.readouterr().err

@@ -9,7 +9,7 @@ from sentencepiece_models import train_model
 
 from pipelines import storage
 from pipelines.examples.example_proto import encode_example
-from pipelines.examples.tfrecord import write_tfrecord
+from pipelines.examples.tfrecord import lengths_path, write_tfrecord
 from pipelines.outputs import MANIFEST, MARKER, file_sha256, full_manifest
 from pipelines.special_tokens import EOS_ID
 from pipelines.vocabulary.model import add_sentinels
@@ -54,11 +54,15 @@ def write_supervised(
             def encode(text: str, length: int) -> np.ndarray:
                 return np.array([*processor.EncodeAsIds(text)[: length - 1], EOS_ID], np.int64)
 
+            pairs = [
+                (encode(inputs, lengths[0]), encode(targets, lengths[1]))
+                for _, inputs, targets in found
+            ]
             records = (
                 encode_example(
                     {
-                        "inputs": encode(inputs, lengths[0]),
-                        "targets": encode(targets, lengths[1]),
+                        "inputs": pairs[number][0],
+                        "targets": pairs[number][1],
                         "id": [f"{split}:{number}".encode()],
                         "language": [lang.encode()],
                         "group": [group.encode()],
@@ -70,6 +74,8 @@ def write_supervised(
                 for number, (group, inputs, targets) in enumerate(found)
             )
             _, size, sha256 = write_tfrecord(out / path, records)
+            sizes = np.array([[part.size for part in pair] for pair in pairs], "<u4")
+            Path(lengths_path(out / path)).write_bytes(sizes.tobytes())
             shards = [{"path": path, "records": len(found), "bytes": size, "sha256": sha256}]
             described.setdefault(lang, {})[split] = {"records": len(found), "shards": shards}
     (out / VOCABULARY_PATH).parent.mkdir()

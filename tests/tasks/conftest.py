@@ -4,9 +4,12 @@ from pathlib import Path
 
 import corpus_files
 import pytest
+from supervised_files import ALL_KINDS, write_kinds, write_task
 
 from pipelines.examples.build import ExamplesConfig, build_examples
+from pipelines.supervised.build import SupervisedConfig, build_supervised
 from pipelines.vocabulary.train import VocabularyConfig, train_vocabulary
+from tasks.examples import VOCABULARY_PATH
 
 VOCABULARY_SIZE = 1000
 
@@ -42,3 +45,14 @@ def finished_examples(tmp_path_factory: pytest.TempPathFactory) -> Path:
     texts = corpus_files.small_texts()
     corpus = corpus_files.write_corpus(work / "corpus", texts, shards=2)
     return build(work, corpus, finished=True)
+
+
+@pytest.fixture(scope="session")
+def reviews(small_examples: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A task of two labels in four languages, with the vocabulary of `small_examples`."""
+    folder = tmp_path_factory.mktemp("reviews")
+    write_kinds(folder)
+    config = SupervisedConfig(inputs_length=64, targets_length=12)
+    vocabulary = small_examples / VOCABULARY_PATH
+    build_supervised(write_task(folder, ALL_KINDS), vocabulary, folder / "reviews", config)
+    return folder / "reviews"

@@ -121,7 +121,7 @@ def test_epochs_give_every_record_once_with_fresh_masks(small_examples):
                 masks[record].add(inputs.tobytes())
     assert max(counts.values()) - min(counts.values()) <= 1
     assert min(counts.values()) > 3
-    full = [record for record in raw if len(record) == batches._examples.lengths.raw_length]
+    full = [record for record in raw if len(record) == batches.opened[""].noise.raw_length]
     assert all(len(masks[record]) > counts[record] / 2 for record in full)
 
 

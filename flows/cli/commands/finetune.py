@@ -40,7 +40,8 @@ def finetune(
 
     Args:
         from_: the run to begin with: what `train`, `finetune` or `import-hf` made.
-        tasks: an examples directory with the run's vocabulary.
+        tasks: an examples directory with the run's vocabulary, or a TOML file of several
+            (docs/reference/multitask.md).
         out: the new run directory, or a gs:// or s3:// URL; a run with another configuration there
             is refused.
         step: the checkpoint to begin with; by default the last.

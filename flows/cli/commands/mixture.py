@@ -13,8 +13,9 @@ app = App(name="mixture", help="Show how often each language is trained on, and 
 
 @app.command
 def show(
-    examples: str,
+    examples: str | None = None,
     *,
+    tasks: str | None = None,
     mixture: str = DEFAULT,
     steps: int = 1_000_000,
     batch_size: int = 1024,
@@ -33,30 +34,39 @@ def show(
         alpha = 0.3            # or temperature; [weights]: explicit
         max_epochs = 4         # with alpha = 0, this is UniMax
 
+    Several tasks, as `mswitch finetune --tasks multitask.toml` takes them, are shown by
+
+        mswitch mixture show --tasks multitask.toml --steps 10000 --batch-size 128
+
     Args:
         examples: an examples directory.
+        tasks: a TOML file of several, in its place.
         mixture: a name that `mswitch mixture list` shows, a seqio task such as mc4.de, or a TOML
             file.
         steps: training steps; the default is mT5's.
         batch_size: sequences a step; the default is mT5's.
     """
     from tasks.mixture_table import describe_mixture, format_mixture
+    from tasks.multitask import task_mixture
 
+    given = tasks or examples
+    if given is None or (tasks and examples):
+        raise UserError("give an examples directory, or --tasks with a TOML file of several")
     for option, value in (("--steps", steps), ("--batch-size", batch_size)):
         if value < 1:
             raise UserError(f"{option} is {value}: give at least 1")
-    found = find_mixture(mixture)
-    table = describe_mixture(examples, found, steps, batch_size)
+    found = task_mixture(given, find_mixture(mixture))
+    table = describe_mixture(found, steps, batch_size)
     summary = {
         "stage": "mixture",
-        "examples": str(examples),
-        "mixture": mixture,
-        "definition": dataclasses.asdict(found),
+        "examples": given,
+        "mixture": tasks or mixture,
+        "definition": found.definition,
         "steps": steps,
         "batch_size": batch_size,
         **table,
     }
-    head = f"mixture {mixture}: {steps:,} steps of {batch_size:,} sequences"
+    head = f"mixture {tasks or mixture}: {steps:,} steps of {batch_size:,} sequences"
     return print_result(summary, f"{head}\n{format_mixture(table)}", json)
 
 

@@ -37,7 +37,8 @@ def train(
 
     Args:
         preset: a model; an unknown name lists them all.
-        examples: an examples directory.
+        examples: an examples directory, or a TOML file of several
+            (docs/reference/multitask.md).
         out: the run directory, or a gs:// or s3:// URL; a run with another configuration there is
             refused.
         mixture: how often each language comes: a name that `mswitch mixture list` shows, a seqio

@@ -1,6 +1,7 @@
 """Fine-tuning: a run that begins with the parameters of another."""
 
 import dataclasses
+import functools
 import json
 import os
 import shutil
@@ -15,8 +16,10 @@ import numpy as np
 import pytest
 import train_child as child
 from example_files import write_examples
+from task_files import vocabulary, write_supervised
 
-from models.config import JobConfig, TrainConfig, TuningChanges, TuningConfig
+from models.config import EvaluateConfig, JobConfig, TrainConfig, TuningChanges, TuningConfig
+from models.evaluation.evaluate import evaluate
 from models.groups import Groups, batch_groups
 from models.training.checkpoint import Checkpoints
 from models.training.finetune import finetune
@@ -27,9 +30,11 @@ from models.training.state import Skeleton, TrainState
 from models.training.step import FEATURES, batch_loss, make_gradients
 from models.training.train import make_plan, train_prepared
 from pipelines.errors import UserError
-from tasks.batches import TrainBatches
-from tasks.collate import pack_rows
+from pipelines.examples.span_corruption import Lengths
+from tasks.batches import TaskBatches, TrainBatches
+from tasks.collate import collate, pack_rows
 from tasks.mixtures import Mixture
+from tasks.multitask import task_mixture
 
 pytestmark = pytest.mark.training
 
@@ -311,3 +316,72 @@ def test_an_origin_that_does_not_suit_is_refused(origin, tasks, tmp_path):
     finetune(origin, tasks, frozen, dataclasses.replace(TUNED, steps=1, freeze="experts"))
     with pytest.raises(UserError, match="has no moments of what it had frozen"):
         finetune(frozen, tasks, tmp_path / "next", TUNED, keep_moments=True)
+
+
+def test_several_tasks_are_tuned_on_together(origin, tasks, tmp_path):
+    longer = write_examples(tmp_path / "longer", {"de": (8,)}, 24, ROWS - 12)
+    file, out = tmp_path / "multitask.toml", tmp_path / "run"
+    text = f'[tasks.a]\ndirectory = "{tasks}"\nrate = 3\n[tasks.b]\ndirectory = "longer"\n'
+    file.write_text(text)
+    config = dataclasses.replace(TUNED, steps=2)
+    assert not finetune(origin, file, out, config)["reused"]
+    described = read_run(out)
+    assert sum(row["rate"] for row in described["languages"].values()) == pytest.approx(1)
+    assert described["languages"]["b/de"]["train_records"] == 8
+    assert described["languages"]["b/de"]["rate"] == pytest.approx(8 / 11)
+    paths = {name: (out / path).resolve() for name, path in described["examples"]["paths"].items()}
+    assert paths == {"a": tasks.resolve(), "b": longer.resolve()}
+    batches = TaskBatches(task_mixture(file), 8)
+    assert described["tokens_per_step"] == 8 * (batches.inputs_length + batches.targets_length)
+    assert evaluate(out, tasks, EvaluateConfig())["steps"] == 1
+    other = write_examples(tmp_path / "other", {"de": (9,)}, 16, ROWS - 12, validation=1)
+    with pytest.raises(UserError, match=r"config_hash differs\): give .* or .*longer"):
+        evaluate(out, other, EvaluateConfig())
+    assert finetune(origin, file, out, config)["reused"]
+    file.write_text(text.replace("rate = 3", "rate = 4"))
+    with pytest.raises(UserError, match=r"\(mixture.tasks changed\)"):
+        finetune(origin, file, out, config)
+    file.write_text(text.replace('"longer"', '"other"'))
+    with pytest.raises(UserError, match=r"\(examples.config_hash, examples.tasks changed\)"):
+        finetune(origin, file, out, config)
+
+
+def test_short_pairs_are_tuned_on_in_full_rows(tmp_path):
+    """The first loss is that of the same pairs, one to a row."""
+    words = ["a b c", "b a", "c c c c a", "a", "b b", "c a b"]
+    rows = [(str(n), words[n % 6], words[(n + 1) % 6]) for n in range(60)]
+    model = vocabulary(["a b c d e f"])
+    pairs = write_supervised(tmp_path / "pairs", {"de": {"train": rows}}, model, lengths=(24, 24))
+    origin = tmp_path / "origin"
+    tiny = dataclasses.replace(child.plan("mt5-tiny", 4).model, vocabulary_size=256)
+    config = TrainConfig(steps=1, batch_size=4, dtype="float32", evaluations=1)
+    train_prepared(
+        lambda: make_plan("mt5-tiny", tiny, pairs, config, Mixture()), pairs, origin, JobConfig()
+    )
+    no_dropout = TuningChanges(dropout_rate=0.0)
+    config = dataclasses.replace(TUNED, steps=2, batch_size=4, pack="next-fit")
+    finetune(origin, pairs, tmp_path / "run", config, changes=no_dropout)
+    described = read_run(tmp_path / "run")
+    assert described["train"]["pack"] == "next-fit"
+    assert described["tokens_per_step"] == 4 * (24 + 24)
+    batch = TrainBatches(pairs, 4, TUNED.seed, pack="next-fit").batch(0)
+    assert batch["encoder_segment_ids"].max(axis=1).min() > 1
+    alone = [
+        (
+            batch["encoder_input_tokens"][row, of_inputs == number],
+            batch["decoder_target_tokens"][row, of_targets == number],
+            0,
+        )
+        for row, (of_inputs, of_targets) in enumerate(
+            zip(batch["encoder_segment_ids"], batch["decoder_segment_ids"], strict=True)
+        )
+        for number in range(1, of_inputs.max() + 1)
+    ]
+    padded = collate(alone, len(alone), Lengths(24, 24))
+    skeleton = Skeleton.of(model_of(described), train_config_of(described))
+    _, losses = jax.jit(functools.partial(batch_loss, skeleton, groups=Groups()))(
+        state(origin, 1).parameters,
+        {name: padded[name] for name in FEATURES},
+        target_tokens=padded["decoder_loss_weights"].sum(),
+    )
+    assert lines(tmp_path / "run")[0]["train/loss"] == pytest.approx(float(losses.loss), rel=1e-5)

@@ -16,7 +16,8 @@ from models.training.state import Skeleton
 from models.training.step import FEATURES, SEGMENTS, batch_loss
 from models.training.train import train_prepared
 from pipelines.errors import UserError
-from tasks.collate import pack_rows
+from pipelines.examples.span_corruption import Lengths
+from tasks.collate import pack_into, pack_rows
 
 pytestmark = pytest.mark.training
 
@@ -105,6 +106,27 @@ def test_loss_and_gradient_of_a_batch_are_those_of_the_padded_one(model, padded,
 
         def loss(parameters):
             # A group for all, so that Switch balances the same tokens.
+            return batch_loss(model, parameters, batch, groups=Groups(), target_tokens=tokens)[0]
+
+        return jax.value_and_grad(loss)(parameters)
+
+    one, gradient = compiled({name: padded[name] for name in FEATURES})
+    other, packed_gradient = compiled({name: packed[name] for name in FEATURES + SEGMENTS})
+    assert float(one) == pytest.approx(float(other), rel=1e-6)
+    for name, values in gradient.items():
+        np.testing.assert_allclose(values, packed_gradient[name], atol=2e-6, err_msg=name)
+
+
+def test_rows_of_uneven_counts_have_the_loss_and_gradient_of_the_padded_batch(model, padded):
+    counts = [3, 1, 4]
+    packed = pack_into(padded, counts, Lengths(4 * child.INPUTS, 4 * child.TARGETS))
+    parameters = jax.jit(model.initial_parameters)()
+
+    @jax.jit
+    def compiled(batch):
+        tokens = batch["decoder_loss_weights"].sum()
+
+        def loss(parameters):
             return batch_loss(model, parameters, batch, groups=Groups(), target_tokens=tokens)[0]
 
         return jax.value_and_grad(loss)(parameters)
