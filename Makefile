@@ -44,7 +44,7 @@ test: $(READY)  ## The tests, but for what takes long (the test-* targets)
 	@$(PYTEST)
 
 test-slow: $(READY)  ## Tests of many seconds: kills, buckets, long compilations
-	@$(PYTEST) -m slow
+	@$(PYTEST) -m slow $(SLOW_TESTS)
 
 lint: $(READY)  ## Style, types, import directions
 	@$(BIN)/ruff check .
@@ -59,8 +59,8 @@ format: $(READY)  ## Reformat the code
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-test-kill: $(READY)  ## Kill demo, corpus builds and trainings at fault points and random moments, compare bytes
-	@$(BIN)/python -m pytest -m kill tests/flows tests/pipelines/corpus tests/dataflow -s --timeout 7200
+test-kill: $(READY)  ## Kill every stage at fault points and random moments, compare bytes
+	@$(BIN)/python -m pytest -m kill tests/flows tests/models tests/pipelines/corpus tests/dataflow -s --timeout 7200
 
 bench: $(READY) .venv-bench/ready  ## The corpus builder against datatrove and a plain process (needs apt-get)
 	@$(BIN)/python tests/benchmarks/corpus.py --copies 10 $(BENCH_OPTIONS)

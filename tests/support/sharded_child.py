@@ -26,7 +26,7 @@ from models.training.optimizer import Adafactor, optimizer_of  # noqa: E402
 from models.training.state import Skeleton  # noqa: E402
 from models.training.step import FEATURES, make_train_step  # noqa: E402
 
-ROWS, STEPS = 64, 20
+ROWS, STEPS = 64, 10
 #: Elements of an array that no device may hold as a whole.
 LARGE = 4096
 

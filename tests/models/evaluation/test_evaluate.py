@@ -164,7 +164,7 @@ evaluate_run(run, read_run(run), child.MemoryValidation, EvaluateConfig(batch_si
 """
 
 
-@pytest.mark.slow
+@pytest.mark.kill
 def test_killed_before_and_after_a_rename_the_files_are_the_same(run, evaluated, tmp_path):
     copy = tmp_path / "run"
     shutil.copytree(run, copy, ignore=shutil.ignore_patterns("eval", "routing"))

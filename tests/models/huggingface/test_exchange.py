@@ -237,7 +237,7 @@ def test_again_does_nothing_and_another_source_is_refused(fixtures, tmp_path):
 COMMAND = "import sys; from flows.cli.main import main; sys.exit(main())"
 
 
-@pytest.mark.slow
+@pytest.mark.kill
 def test_the_commands_killed_and_run_again(fixtures, tmp_path):
     """Whatever the moment, the directory appears as a whole or not at all."""
 

@@ -33,8 +33,7 @@ def deep_sparse(sparse):
     [
         {"scan_layers": True},
         {"scan_layers": False},
-        {"scan_layers": True, "microbatches": 4},
-        {"scan_layers": True, "loss_chunks": 4, "remat": "layers"},
+        {"scan_layers": True, "microbatches": 4, "loss_chunks": 4, "remat": "layers"},
         {"scan_layers": True, "remat": "attention"},
     ],
 )

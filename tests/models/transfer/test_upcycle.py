@@ -164,7 +164,7 @@ def test_the_same_bytes_each_time(sparse, dense, examples, tmp_path):
     assert all(np.array_equal(value, second[name]) for name, value in first.items())
 
 
-@pytest.mark.slow
+@pytest.mark.kill
 @pytest.mark.parametrize("point", ["upcycle.before_marker", "upcycle.before_publish"])
 def test_killed_it_goes_on_with_the_same_bytes(point, sparse, dense, examples, tmp_path):
     command = [sys.executable, "-m", "flows.cli.main", "upcycle", "--from", dense, "--out",

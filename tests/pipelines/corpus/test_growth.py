@@ -182,7 +182,7 @@ def killed(fault: str, out: Path, month: Path) -> str:
     return build_elsewhere([month], out, CONFIG, fault, append=True)
 
 
-@pytest.mark.slow
+@pytest.mark.kill
 def test_killed_and_rerun(tmp_path, months, base, corpus):
     """Killed at one point after another; what was there is readable until the addition is in."""
     whole = Path(shutil.copytree(base, tmp_path / "whole"))
@@ -198,7 +198,7 @@ def test_killed_and_rerun(tmp_path, months, base, corpus):
     assert not list(tmp_path.glob(".corpus.partial-*"))
 
 
-@pytest.mark.slow
+@pytest.mark.kill
 def test_killed_and_another_comes_first(tmp_path, months, base):
     """What was decided goes in before the other; what was not is decided anew after it."""
     _, two, three = months

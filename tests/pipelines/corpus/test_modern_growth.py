@@ -117,7 +117,7 @@ def test_as_on_an_engine(tmp_path, months, config, monkeypatch):
     assert np.unique(ordered[0], axis=0).tolist() == np.unique(ordered[1], axis=0).tolist() != []
 
 
-@pytest.mark.slow
+@pytest.mark.kill
 def test_killed_and_rerun(tmp_path, months, config):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     build(months[:1], whole, config)
