@@ -218,7 +218,7 @@ setup-kubernetes: .kubernetes/v$(KUBERNETES)  ## Kubernetes' control plane, buil
 
 test-kubernetes: $(READY)  ## Jobs of a Kubernetes control plane on this machine, with pods as processes
 	@$(MAKE) --no-print-directory setup-kubernetes || echo "[setup] no Kubernetes: the tests will be skipped"
-	@$(BIN)/python -m pytest -m kubernetes tests/flows/launch -rs
+	@$(BIN)/python -m pytest -m kubernetes tests/flows/launch tests/dataflow -rs
 
 setup-prism: .prism/prism  ## Beam's Prism runner, in .prism (needs Go)
 

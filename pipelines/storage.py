@@ -9,6 +9,7 @@ import contextlib
 import functools
 import json
 import os
+import re
 import shutil
 import tempfile
 import threading
@@ -23,6 +24,8 @@ from pipelines.errors import UserError
 if TYPE_CHECKING:
     from pipelines.download import Downloader
 
+#: A URL of which `pathlib` has folded the slashes.
+_FOLDED = re.compile(r"[a-z][a-z0-9]+:/")
 #: Requests in flight when many small remote objects are read.
 _REQUESTS = 32
 
@@ -45,7 +48,7 @@ class FileStatus(NamedTuple):
 
 def is_remote(path: str | Path) -> bool:
     """Tell a URL such as gs://bucket/name from a path on this machine."""
-    return "://" in str(path)
+    return "://" in str(path) or (isinstance(path, Path) and bool(_FOLDED.match(str(path))))
 
 
 def is_http(path: str | Path) -> bool:

@@ -6,14 +6,20 @@ from pathlib import Path
 
 from flows.launch.job import Job
 from pipelines.errors import UserError
+from pipelines.storage import is_remote, join
 
 
-def job_of_command(argv: Sequence[str], hosts: int = 1) -> Job:
+def job_of_command(argv: Sequence[str], hosts: int = 1, record: Path | None = None) -> Job:
     """Make the job of a command line, `["train", "--preset", ..., "--out", "run"]`.
 
     An evaluation is the job of the directory `eval` in its run, so that it can go beside the
     training. It, the demo, an addition to a finished corpus and a report on unfinished runs are
     done when they end with code 0: they leave no marker, or that of an earlier one is there.
+
+    Args:
+        argv: the words.
+        hosts: `Job.hosts`.
+        record: `Job.record`, of the run where the command evaluates one.
 
     Raises:
         UserError: the command line names no output, or its processes would not work together.
@@ -23,7 +29,7 @@ def job_of_command(argv: Sequence[str], hosts: int = 1) -> Job:
         raise UserError(
             f"--hosts {hosts}: give --distributed to {stage!r} too, or they would not meet"
         )
-    own = list(argv[: argv.index("--")] if "--" in argv else argv)
+    own, _ = parts(argv)
     option = "--run" if stage == "evaluate" else "--out"
     found = [after for word, after in itertools.pairwise(own) if word == option]
     found += [word.partition("=")[2] for word in own if word.startswith(f"{option}=")]
@@ -32,6 +38,26 @@ def job_of_command(argv: Sequence[str], hosts: int = 1) -> Job:
             f"a job needs the directory that it makes: give {option} to {stage!r} too, or a "
             "command that makes none without `mswitch runs submit`"
         )
-    out = Path(found[-1], "eval") if stage == "evaluate" else Path(found[-1])
+    out: str | Path = found[-1] if is_remote(found[-1]) else Path(found[-1])
+    if stage == "evaluate":
+        out = join(out, "eval") if isinstance(out, str) else out / "eval"
+        record = record and record / "eval"
     marked = stage not in ("evaluate", "demo") and not {"--append", "--unfinished"} & set(own)
-    return Job(tuple(argv), out, marked=marked, hosts=hosts)
+    return Job(tuple(argv), out, marked=marked, hosts=hosts, record=record)
+
+
+def cancel_command(job: Job) -> tuple[str, ...] | None:
+    """The command that ends what a job may leave running elsewhere; None where there is no such.
+
+    Jobs of Dataflow outlive the command that waits for them.
+    """
+    own, beam_options = parts(job.argv)
+    if "--runner=dataflow" in own or ("--runner", "dataflow") in itertools.pairwise(own):
+        return (*own, "--cancel", *beam_options)
+    return None
+
+
+def parts(argv: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
+    """What is of the command itself, and Beam's options with the `--` before them."""
+    end = argv.index("--") if "--" in argv else len(argv)
+    return argv[:end], argv[end:]

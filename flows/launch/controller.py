@@ -13,17 +13,21 @@ A callback may call `ask(job, launcher, "pause")` when the flow run is suspended
 ends, and the job goes on.
 """
 
+import contextlib
 import dataclasses
 import time
 from collections.abc import Callable
 from typing import Literal
 
+from flows.launch.command import cancel_command
 from flows.launch.job import Job, Launcher, Status, Unreachable, all_logs
 from flows.launch.launchers import make_launcher
 from flows.launch.outcomes import Budgets, Outcome, classify, exhausted, stalled
+from flows.launch.programs import call
 from flows.launch.record import Attempt, Intent, Record, edit_record, follow_alone, read_record
 from pipelines.errors import UserError
 from pipelines.faults import fault_point
+from pipelines.progress import say
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,17 +90,20 @@ def run_job(
     """
     loop = _Loop(job, launcher, on_lines, on_poll, budgets, timing, clock)
     unreachable_since, wait = None, 0.0
-    with follow_alone(job.out, on_poll, sleep):
+    with follow_alone(job.place, on_poll, sleep):
         while True:
             try:
                 result = loop.round()
+                if isinstance(result, Result) and result.outcome in ("paused", "cancelled"):
+                    end_elsewhere(job)
             except Unreachable as error:
-                record = read_record(job.out)
-                if record is not None and is_finished(record, job.has_marker()):
-                    return Result("done", "done")
+                record = read_record(job.place)
+                with contextlib.suppress(Unreachable):
+                    if record is not None and is_finished(record, job.has_marker()):
+                        return Result("done", "done")
                 unreachable_since = unreachable_since or clock()
                 since = time.strftime("%H:%M", time.localtime(unreachable_since))
-                on_poll(f"the scheduler is not reachable since {since} ({error})")
+                on_poll(f"not reachable since {since} ({error})")
                 wait = min(max(2 * wait, loop.poll_secs), timing.longest_wait_secs)
             else:
                 if isinstance(result, Result):
@@ -116,9 +123,9 @@ def ask(job: Job, launcher: Launcher, intent: Intent, owner: str = "") -> None:
         Unreachable: that a job shall not run is written down, but the attempt could not be asked.
     """
     if intent != "run":
-        with edit_record(job.out, lambda before: _own(job, launcher, before)) as record:
+        with edit_record(job.place, lambda before: _own(job, launcher, before)) as record:
             record.intent, record.owner = intent, owner or record.owner
-    with edit_record(job.out, lambda before: _record_of(job, launcher, before)) as record:
+    with edit_record(job.place, lambda before: _record_of(job, launcher, before)) as record:
         _take_over(record)
         alive = record.alive
         record.intent, record.owner = intent, owner or record.owner
@@ -126,8 +133,11 @@ def ask(job: Job, launcher: Launcher, intent: Intent, owner: str = "") -> None:
             record.runs_for = record.owner
             over = alive is None or _has_ended(record, alive)
             record.counted_after = len(record.attempts) - (0 if over else 1)
-    if intent != "run" and alive is not None:
-        _stop(record, time.time())
+    if intent != "run":
+        if alive is not None:
+            _stop(record, time.time())
+        # Now, since perhaps nobody follows the job, and again when its processes have ended.
+        end_elsewhere(job)
 
 
 class _Loop:
@@ -149,7 +159,7 @@ class _Loop:
     def round(self) -> Result | float:
         """Look at the job once, and act; the result, or the seconds to wait."""
         with edit_record(
-            self.job.out, lambda before: _record_of(self.job, self.wanted, before)
+            self.job.place, lambda before: _record_of(self.job, self.wanted, before)
         ) as record:
             _take_over(record)
         launcher, last = make_launcher(record.launcher), record.alive
@@ -162,7 +172,7 @@ class _Loop:
         return self._decide()
 
     def _watch(self, launcher: Launcher, last: Attempt, status: Status) -> float:
-        with edit_record(self.job.out) as record:
+        with edit_record(self.job.place) as record:
             alive = record.attempts[last.number - 1]
             alive.started, alive.where = status.started, status.where
             if record.intent != "run":
@@ -175,7 +185,7 @@ class _Loop:
     def _pass_on_lines(self, launcher: Launcher, last: Attempt) -> None:
         for lines, end in all_logs(launcher, self.job, last.number, last.log_bytes):
             self.on_lines(lines)
-            with edit_record(self.job.out) as record:
+            with edit_record(self.job.place) as record:
                 record.attempts[last.number - 1].log_bytes = end
 
     def _judge(self, launcher: Launcher, last: Attempt, status: Status) -> None:
@@ -186,7 +196,7 @@ class _Loop:
                 said = [line for line in lines if line.startswith("mswitch: ")]
                 message = said[-1].removeprefix("mswitch: ") if said else message
         fault_point("launch.before_outcome")
-        with edit_record(self.job.out) as record:
+        with edit_record(self.job.place) as record:
             one = record.attempts[last.number - 1]
             one.started, one.where = status.started or one.started, status.where or one.where
             one.ended = status.ended or self.clock()
@@ -197,7 +207,7 @@ class _Loop:
 
     def _decide(self) -> Result | float:
         """End, wait, or start the next attempt; the record stays locked until that is written."""
-        with edit_record(self.job.out) as record:
+        with edit_record(self.job.place) as record:
             marker = self.job.has_marker()
             result = decide(record, marker, self.budgets)
             if result is not None:
@@ -216,6 +226,29 @@ class _Loop:
             record.attempts.append(attempt)
         fault_point("launch.after_record")
         return 0.0
+
+
+def end_elsewhere(job: Job) -> None:
+    """Cancel what outlives the processes of a job: jobs of Dataflow.
+
+    Raises:
+        Unreachable: they could not be cancelled.
+    """
+    words = cancel_command(job)
+    if words is None:
+        return
+    done = call(*job.program, *words, where="with mswitch")
+    if done.returncode == 2:  # with options that are refused nothing was started
+        return
+    if done.returncode:
+        raise Unreachable((done.stderr.strip().splitlines() or ["no reason"])[-1])
+    say(job.argv[0], done.stdout.strip())
+
+
+def goes_on(record: Record) -> bool:
+    """Whether an attempt lives, or the next one is to come."""
+    last = record.last
+    return last is not None and last.outcome in (None, "resume")
 
 
 def is_finished(record: Record, marker: bool) -> bool:
@@ -296,8 +329,8 @@ def _record_of(job: Job, launcher: Launcher, before: Record | None) -> Record:
         return before
     if alive is not None and not _has_ended(before, alive):
         raise UserError(
-            f"{job.out} is being made by another job, {before.job.name(alive.number)}: wait "
-            f"for it, or `mswitch runs cancel {job.out}`"
+            f"{job.place} is being made by another job, {before.job.name(alive.number)}: wait "
+            f"for it, or `mswitch runs cancel {job.place}`"
         )
     return fresh
 

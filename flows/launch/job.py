@@ -1,8 +1,9 @@
 """A job, what a launcher can say about it, and what a launcher has to do.
 
-A job is one `mswitch` command whose output is a directory. The files that belong to it lie in a
-hidden directory beside the output, `.<out>.job/`: its record (`flows.launch.record`), and a log and
-exit codes per attempt. The attempt is named `mswitch-<key>-<number>` everywhere: on disk, in the
+A job is one `mswitch` command whose output is a directory, or a place in a bucket. The files that
+belong to it lie in a hidden directory beside the output, `.<out>.job/`, or where the output is in a
+bucket, beside a path that is given for them: its record (`flows.launch.record`), and a log and exit
+codes per attempt. The attempt is named `mswitch-<key>-<number>` everywhere: on disk, in the
 scheduler's queue, and for the person who looks at either.
 """
 
@@ -18,9 +19,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from pipelines import objects, storage
 from pipelines.errors import UserError
 from pipelines.outputs import MARKER, canonical_json, follow_link
-from pipelines.storage import list_names
 
 #: What runs the arguments of a job.
 MSWITCH = (sys.executable, "-P", "-m", "flows.cli.main")
@@ -30,10 +31,10 @@ _SECRET = re.compile(
     r"://[^/@\s]*:[^/@\s]*@",
     re.IGNORECASE,
 )
-#: A path folds the slashes of one.
-_URL = re.compile(r"[A-Za-z0-9]{2,}:/")
+#: Of a checkpoint in a bucket that is complete.
+_CHECKPOINT = re.compile(r"checkpoints/(\d+)/_CHECKPOINT_METADATA")
 #: Of a log at a time: one that a command fills may be larger than memory.
-_READ_BYTES = 1 << 20
+READ_BYTES = 1 << 20
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -44,21 +45,24 @@ class Job:
     Attributes:
         argv: the arguments of `mswitch`, such as `("train", "--preset", ...)`. They reach the
             process as they are: no shell reads them.
-        out: the directory that the command makes.
+        out: the directory that the command makes, or its gs:// or s3:// URL.
         marked: whether the command leaves `_COMPLETED` in `out`. Else exit code 0 means done.
         hosts: processes of the job, each on a node.
         cwd: where the command runs, which relative paths in `argv` start from.
         program: what runs `argv`, on the machine of the job.
         grace_secs: how long a job that is asked to stop may take to save, before it is killed.
+        record: where `out` is a URL, the path beside which the files of the job lie, as they else
+            lie beside `out`. The path itself is not made.
     """
 
     argv: tuple[str, ...]
-    out: Path
+    out: Path | str
     marked: bool = True
     hosts: int = 1
     cwd: Path = dataclasses.field(default_factory=Path.cwd)
     program: tuple[str, ...] = MSWITCH
     grace_secs: float = 120.0
+    record: Path | None = None
 
     def __post_init__(self):
         for word in self.argv:
@@ -68,20 +72,26 @@ class Job:
                     f"{what}: the arguments of a job are kept in its record; give secrets by the "
                     "environment or a file"
                 )
-        for word in (*self.argv, str(self.out), str(self.cwd)):
+        for word in (*self.argv, str(self.out), str(self.cwd), str(self.record)):
             try:
                 word.encode()
             except UnicodeEncodeError as error:
                 raise UserError(
                     f"{word!a} is not UTF-8, and the record of a job is: rename what it names"
                 ) from error
-        if _URL.match(str(self.out)):
-            raise UserError(
-                f"{self.out}: the record of a job lies beside its output; give a directory as --out"
-            )
         if self.hosts < 1:
             raise UserError(f"--hosts is {self.hosts}: give at least 1")
-        object.__setattr__(self, "out", Path(os.path.abspath(self.out)))
+        if storage.is_remote(self.out):
+            if self.record is None:
+                raise UserError(
+                    f"{self.out} is in a bucket, and the record of a job is not: give --record "
+                    "too, a path on this machine, by which `mswitch runs` then knows the job"
+                )
+            object.__setattr__(self, "out", str(self.out).rstrip("/"))
+            object.__setattr__(self, "record", Path(os.path.abspath(self.record)))
+        else:
+            object.__setattr__(self, "out", Path(os.path.abspath(self.out)))
+            object.__setattr__(self, "record", None)
         object.__setattr__(self, "argv", tuple(word for word in self.argv if word != "--json"))
 
     @property
@@ -91,9 +101,21 @@ class Job:
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     @property
+    def place(self) -> Path:
+        """The path beside which the job's own files are, and by which people name it."""
+        return self.record or Path(self.out)
+
+    @property
     def directory(self) -> Path:
         """Where the job's own files are."""
-        return job_directory(self.out)
+        return job_directory(self.place)
+
+    def left(self, attempt: int, suffix: str) -> str:
+        """The file of an attempt that processes on other machines leave, beside the output."""
+        if isinstance(self.out, Path):
+            return str(self.file(attempt, suffix))
+        parent, _, name = self.out.rpartition("/")
+        return storage.join(parent, f".{name}.job", f"{self.name(attempt)}{suffix}")
 
     def name(self, attempt: int) -> str:
         """The name of an attempt (counted from 1), in the scheduler and of its files."""
@@ -109,38 +131,72 @@ class Job:
         return int(number) if key == f"mswitch-{self.key}" and number.isdecimal() else None
 
     def has_marker(self) -> bool:
-        """Whether the output says that it is finished."""
+        """Whether the output says that it is finished.
+
+        Raises:
+            Unreachable: its bucket does not answer.
+        """
+        if not self.marked:
+            return False
+        if isinstance(self.out, str):
+            with reaching(self.out):
+                return storage.exists(storage.join(self.out, MARKER))
         # A listing asks NFS anew; a look for one name may be answered from memory for a minute.
-        return self.marked and MARKER in list_names(self.out)
+        return MARKER in storage.list_names(self.out)
 
     def last_sign(self, attempt: int, enough: float) -> float:
-        """When log or output were written last, in seconds since 1970; or a time after `enough`."""
-        out = follow_link(self.out)
-        partial = out.parent.glob(f".{glob.escape(out.name)}.partial-*")
-        walks = (walk for top in (out, *partial) for walk in os.walk(top))
-        files = (Path(top, name) for top, _, names in walks for name in names)
+        """When log or output were written last, in seconds since 1970; or a time after `enough`.
+
+        Raises:
+            Unreachable: its bucket does not answer.
+        """
         last = 0.0
-        for file in itertools.chain([self.file(attempt, ".log")], files):
-            with contextlib.suppress(FileNotFoundError):
-                last = max(last, file.stat().st_mtime)
+        for written in self._writes(attempt):
+            last = max(last, written)
             if last > enough:
                 break
         return last
 
+    def _writes(self, attempt: int) -> Iterator[float]:
+        files = itertools.chain(
+            [self.file(attempt, ".log")],
+            (Path(top, name) for top, _, names in self._walk() for name in names),
+        )
+        for file in files:
+            with contextlib.suppress(FileNotFoundError):
+                yield file.stat().st_mtime
+        if isinstance(self.out, str):
+            with reaching(self.out):
+                yield from (file.updated for file in storage.match(storage.join(self.out, "**")))
+
     def progress(self) -> int:
-        """How far the output is: the newest checkpoint's step, or else its number of files."""
+        """How far the output is: the newest checkpoint's step, or else its number of files.
+
+        Raises:
+            Unreachable: its bucket does not answer.
+        """
+        if isinstance(self.out, str):
+            with reaching(self.out):
+                names = storage.file_sizes(self.out)
+            found = [int(match[1]) for match in map(_CHECKPOINT.fullmatch, names) if match]
+            return max(found, default=len(names))
         out = follow_link(self.out)
         steps = [int(path.name) for path in out.glob("checkpoints/*") if path.name.isdecimal()]
-        if steps:
-            return max(steps)
-        partial = out.parent.glob(f".{glob.escape(out.name)}.partial-*")
-        return sum(len(files) for top in (out, *partial) for *_, files in os.walk(top))
+        return max(steps) if steps else sum(len(files) for *_, files in self._walk())
+
+    def _walk(self) -> Iterator[tuple[str, list[str], list[str]]]:
+        """`os.walk` of the output and of what is to become it; of nothing in a bucket."""
+        if isinstance(self.out, Path):
+            out = follow_link(self.out)
+            partial = out.parent.glob(f".{glob.escape(out.name)}.partial-*")
+            for top in (out, *partial):
+                yield from os.walk(top)
 
 
-def job_directory(out: Path) -> Path:
-    """Where the files of the job lie that makes `out`."""
-    out = follow_link(out)
-    return out.parent / f".{out.name}.job"
+def job_directory(place: Path) -> Path:
+    """Where the files of the job lie that is called so (`Job.place`)."""
+    place = follow_link(place)
+    return place.parent / f".{place.name}.job"
 
 
 def output_below(prefix: Path, name: str) -> Path:
@@ -158,7 +214,21 @@ def output_below(prefix: Path, name: str) -> Path:
 
 
 class Unreachable(Exception):  # noqa: N818  # a state rather than an error
-    """The scheduler does not answer. This says nothing about the job."""
+    """The scheduler or the bucket does not answer. This says nothing about the job."""
+
+
+@contextlib.contextmanager
+def reaching(url: str) -> Iterator[None]:
+    """Ask a bucket.
+
+    Raises:
+        Unreachable: it does not answer, or refuses.
+    """
+    try:
+        with objects.reaching(url):
+            yield
+    except objects.BucketError as error:
+        raise Unreachable(str(error)) from error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -253,10 +323,15 @@ def read_log(path: Path, start: int, *, over: bool = False) -> tuple[list[str], 
     try:
         with open(path, "rb") as file:
             file.seek(start)
-            data = file.read(_READ_BYTES)
+            data = file.read(READ_BYTES)
     except FileNotFoundError:
         return [], start
-    end_is_near = len(data) < _READ_BYTES
+    return whole_lines(data, start, over=over)
+
+
+def whole_lines(data: bytes, start: int, *, over: bool) -> tuple[list[str], int]:
+    """The lines of what was read of a log from byte `start` on, and where the next ones start."""
+    end_is_near = len(data) < READ_BYTES
     if (end_is_near and not over) or (not end_is_near and b"\n" in data):
         data = data[: data.rfind(b"\n") + 1]
     return data.decode(errors="replace").splitlines(), start + len(data)

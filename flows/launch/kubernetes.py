@@ -1,10 +1,11 @@
 """Jobs of Kubernetes, such as on TPUs of GKE: an attempt is an Indexed Job, a process a pod of it.
 
-`kubectl` talks to the cluster. The output lies on a volume that the pods see at the same path as
-the submitter; there each of them leaves its log and its exit code (`flows.launch.pod`), because a
-pod that was told to stop is gone when it has ended. Kubernetes replaces no pod: processes of a
-training start again together, as the next attempt, which is a new Job. To stop a Job is to delete
-it, so its pods get SIGTERM. `suspend` would not do: in a queue, Kueue sets it.
+`kubectl` talks to the cluster. The output lies in a bucket, or on a volume that the pods see at the
+same path as the submitter; beside it each of them leaves its log and its exit code
+(`flows.launch.pod`), because a pod that was told to stop is gone when it has ended. Kubernetes
+replaces no pod: processes of a training start again together, as the next attempt, which is a new
+Job. To stop a Job is to delete it, so its pods get SIGTERM. `suspend` would not do: in a queue,
+Kueue sets it.
 """
 
 import dataclasses
@@ -21,14 +22,15 @@ from typing import Annotated, Any
 import pydantic
 from annotated_types import Ge
 
-from flows.launch.host import read_code
-from flows.launch.job import Job, Status, Unreachable, read_log
+from flows.launch.job import READ_BYTES, Job, Status, Unreachable, reaching, read_log, whole_lines
 from flows.launch.kubernetes_status import JOB_NAME, Json, read_status
 from flows.launch.pod import TASK
 from flows.launch.programs import call
+from pipelines import storage
 from pipelines.errors import UserError
 from pipelines.faults import fault_point
 from pipelines.outputs import write_atomically
+from pipelines.storage import is_remote
 
 KEY = "mswitch-key"
 #: Of the headless service by which pods find each other, one in a namespace, and its label.
@@ -51,8 +53,8 @@ class Kubernetes:
             the cluster itself.
         image: the container image, with mswitch and its extras train and flows.
         volumes: by the path at which it is mounted, the name of a PersistentVolumeClaim, or a
-            directory of the nodes, which starts with `/`. One of them has the outputs, at the same
-            path as on the machine that submits.
+            directory of the nodes, which starts with `/`. Outputs that are not in a bucket lie on
+            one of them, at the same path as on the machine that submits.
         namespace: of the Jobs.
         service_account: of the pods; by default the namespace's default.
         queue: Kueue's LocalQueue.
@@ -68,7 +70,7 @@ class Kubernetes:
 
     context: str
     image: str
-    volumes: dict[str, str]
+    volumes: dict[str, str] = dataclasses.field(default_factory=dict)
     namespace: str = "default"
     service_account: str = ""
     queue: str = ""
@@ -121,10 +123,11 @@ class Kubernetes:
                 f"a slice {self.topology} has {chips} chips: with {self.chips} on each host, give "
                 f"--hosts {chips // self.chips}"
             )
-        if not any(job.out.is_relative_to(path) for path in self.volumes):
+        on_volume = any(Path(job.out).is_relative_to(path) for path in self.volumes)
+        if not is_remote(job.out) and not on_volume:
+            places = ", ".join([*self.volumes, "gs://", "s3://"])
             raise UserError(
-                f"no volume of the launcher has {job.out}: choose an output below one of "
-                f"{', '.join(self.volumes)}"
+                f"no volume of the launcher has {job.out}: choose an output below one of {places}"
             )
 
     def submit(self, job: Job, attempt: int) -> None:
@@ -208,7 +211,7 @@ class Kubernetes:
 
     def _command(self, job: Job, attempt: int) -> list[str]:
         program = [self.python if word == sys.executable else word for word in job.program]
-        prefix = str(job.file(attempt, ""))
+        prefix = job.left(attempt, "")
         words = [self.python, "-P", "-m", "flows.launch.pod", prefix, *program, *job.argv]
         meet = [
             f"--coordinator-address={job.name(attempt)}-0.{SERVICE}:{PORT}",
@@ -222,7 +225,7 @@ class Kubernetes:
     def find(self, job: Job) -> Sequence[int]:
         """The attempts in the cluster, and those that have left a file."""
         names = [one["metadata"]["name"] for one in self._get(job) if one["kind"] == "Job"]
-        names += [path.name.partition(".")[0] for path in job.directory.glob(f"*{TASK}*")]
+        names += [name.partition(".")[0] for name in _left(job) if TASK in name]
         return sorted({n for name in names if (n := job.attempt_of(name)) is not None})
 
     def poll(self, job: Job, attempt: int) -> Status:
@@ -230,8 +233,11 @@ class Kubernetes:
         name, found = job.name(attempt), self._get(job)
         its = next((x for x in found if x["kind"] == "Job" and x["metadata"]["name"] == name), None)
         pods = [one for one in found if one["metadata"]["labels"].get(JOB_NAME) == name]
-        codes = enumerate(self._codes(job, attempt))
-        left = {index: read_code(path) for index, path in codes if path.exists()}
+        codes, there = enumerate(self._codes(job, attempt)), _left(job)
+        with reaching(str(job.out)):
+            left = {
+                i: storage.read_json(code) for i, code in codes if storage.name_of(code) in there
+            }
         status = read_status(its, pods, left, stopped=job.file(attempt, STOP).exists())
         if status.phase == "pending" and not status.reason:
             status = dataclasses.replace(status, reason=self._warning(name))
@@ -251,9 +257,11 @@ class Kubernetes:
             read, size = json.loads(state.read_bytes()) if state.exists() else ([0] * len(codes), 0)
             file.truncate(size)
             ends = []
+            there = _left(job)  # asked first: what is said before a code is in the log by then
             for code, start_of_new in zip(codes, read, strict=True):
-                over = code.exists()  # asked first: what is said before is in the log by then
-                lines, end = read_log(Path(f"{code}.log"), start_of_new, over=over)
+                over = storage.name_of(code) in there
+                size_there = there.get(f"{storage.name_of(code)}.log", 0)
+                lines, end = _read_log(f"{code}.log", start_of_new, size_there, over=over)
                 file.write("".join(f"{line}\n" for line in lines).encode())
                 ends.append(end)
             file.flush()
@@ -270,9 +278,9 @@ class Kubernetes:
         if kill:
             self._ask("delete", "pods", f"--selector={JOB_NAME}={name}", "--now", *words)
 
-    def _codes(self, job: Job, attempt: int) -> list[Path]:
+    def _codes(self, job: Job, attempt: int) -> list[str]:
         """Where its processes leave their exit codes."""
-        return [Path(f"{job.file(attempt, TASK)}{index}") for index in range(job.hosts)]
+        return [job.left(attempt, f"{TASK}{index}") for index in range(job.hosts)]
 
     def _get(self, job: Job) -> list[Json]:
         """Jobs and pods of all attempts."""
@@ -295,6 +303,22 @@ class Kubernetes:
         cluster = [f"--context={self.context}"] if self.context else []
         words = ("kubectl", *cluster, f"--namespace={self.namespace}", *words)
         return call(*words, given=given, where="where kubectl reaches the cluster")
+
+
+def _left(job: Job) -> dict[str, int]:
+    """The files that processes of all attempts have left, by name, and their sizes."""
+    directory = job.left(1, "").rpartition("/")[0]
+    with reaching(directory):
+        return storage.file_sizes(directory)
+
+
+def _read_log(log: str, start: int, size: int, *, over: bool) -> tuple[list[str], int]:
+    """`read_log`, also of a bucket, where the log has this size."""
+    if not is_remote(log):
+        return read_log(Path(log), start, over=over)
+    with reaching(log):
+        stop = min(size, start + READ_BYTES)
+        return whole_lines(storage.read_range(log, start, stop), start, over=over)
 
 
 def _accept(done: subprocess.CompletedProcess[str]) -> None:

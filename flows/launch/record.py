@@ -1,7 +1,7 @@
 """The record of a job: what was asked for, and what became of each attempt.
 
-`.<out>.job/record.json` says what happened; whoever holds `record.lock` replaces it as a whole.
-The marker of the output says whether that is finished, the launcher whether an attempt lives.
+`record.json` in `Job.directory` says what happened; whoever holds `record.lock` replaces it as a
+whole. The output's marker says whether that is finished, the launcher whether an attempt lives.
 """
 
 import contextlib
@@ -105,6 +105,7 @@ class Record:
         """The record as its file has it."""
         value = dataclasses.asdict(self)
         value["job"] |= {"out": str(self.job.out), "cwd": str(self.job.cwd)}
+        value["job"]["record"] = str(self.job.record) if self.job.record else None
         del value["job"]["program"]
         return {"key": self.job.key, **value}
 
@@ -112,13 +113,13 @@ class Record:
 _RECORD = pydantic.TypeAdapter(Record)
 
 
-def read_record(out: Path) -> Record | None:
-    """The record of the job that makes `out`; None if no job does.
+def read_record(place: Path) -> Record | None:
+    """The record of the job that is called so (`Job.place`), as by its output; None without one.
 
     Raises:
         UserError: the record is damaged, or was moved.
     """
-    return _read(job_directory(out))
+    return _read(job_directory(place))
 
 
 def _read(directory: Path) -> Record | None:
@@ -131,7 +132,7 @@ def _read(directory: Path) -> Record | None:
         value["job"]["program"] = MSWITCH
         record = _RECORD.validate_python(value)
         make_launcher(record.launcher)
-        home = job_directory(record.job.out)
+        home = record.job.directory
         at_home = home.exists() and home.samefile(directory)
     except (ValueError, KeyError, TypeError) as error:
         reason = repr(error)
@@ -144,14 +145,14 @@ def _read(directory: Path) -> Record | None:
         ) from error
     if not at_home:
         raise UserError(
-            f"{path} was moved or copied, it is of the job that makes {record.job.out}: move it "
+            f"{path} was moved or copied, it is of the job that makes {record.job.place}: move it "
             f"back, or remove {directory}"
         )
     return record
 
 
 def find_records(top: Path) -> list[Record]:
-    """All records below a directory, by output; what is damaged is left out and said."""
+    """All records below a directory, by place; what is damaged is left out and said."""
     found = []
     for directory, names, files in os.walk(top):
         if directory.endswith(".job") and RECORD in files:
@@ -164,33 +165,33 @@ def find_records(top: Path) -> list[Record]:
         names[:] = sorted(
             name for name in names if name not in ("checkpoints", "data", "tensorboard")
         )
-    return sorted(found, key=lambda record: record.job.out)
+    return sorted(found, key=lambda record: record.job.place)
 
 
 @contextlib.contextmanager
 def edit_record(
-    out: Path, new: Callable[[Record | None], Record] | None = None
+    place: Path, new: Callable[[Record | None], Record] | None = None
 ) -> Iterator[Record]:
     """Give the record to change, and keep every other writer waiting meanwhile.
 
     Args:
-        out: the output of the job.
+        place: `Job.place`.
         new: makes the record of what stands there; without it there must be one.
 
     Raises:
-        UserError: no job makes `out`.
+        UserError: no job is called so.
     """
-    directory = job_directory(out)
+    directory = job_directory(place)
     if new is None and not directory.exists():
-        raise UserError(f"no job makes {out}: `mswitch runs list` shows which there are")
+        raise UserError(f"no job makes {place}: `mswitch runs list` shows which there are")
     directory.mkdir(parents=True, exist_ok=True)
     with open(directory / "record.lock", "ab") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        before = read_record(out)
+        before = read_record(place)
         text = canonical_json(before.as_json()) if before is not None else ""
         record = before if new is None else new(before)
         if record is None:
-            raise UserError(f"no job makes {out}: `mswitch runs list` shows which there are")
+            raise UserError(f"no job makes {place}: `mswitch runs list` shows which there are")
         yield record
         changed = canonical_json(record.as_json())
         if changed != text:
@@ -199,16 +200,16 @@ def edit_record(
 
 @contextlib.contextmanager
 def follow_alone(
-    out: Path, waiting: Callable[[str], None], sleep: Callable[[float], None]
+    place: Path, waiting: Callable[[str], None], sleep: Callable[[float], None]
 ) -> Iterator[None]:
-    """Be the only one that submits attempts of the job that makes `out`; wait for another to go.
+    """Be the only one that submits attempts of a job; wait for another to go.
 
     Args:
-        out: the output of the job.
+        place: `Job.place`.
         waiting: is told whom this waits for, in each round.
         sleep: waits for so many seconds.
     """
-    directory = job_directory(out)
+    directory = job_directory(place)
     directory.mkdir(parents=True, exist_ok=True)
     with open(directory / "follower.lock", "a+") as lock:
         while True:
@@ -216,7 +217,9 @@ def follow_alone(
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
-                waiting(f"waiting for {follower(out) or 'another process'}, which follows this job")
+                waiting(
+                    f"waiting for {follower(place) or 'another process'}, which follows this job"
+                )
                 sleep(1)
         lock.truncate(0)
         lock.write(f"process {os.getpid()} on {os.uname().nodename}")
@@ -224,10 +227,10 @@ def follow_alone(
         yield
 
 
-def follower(out: Path) -> str | None:
-    """Who follows the job that makes `out`, if anybody does."""
+def follower(place: Path) -> str | None:
+    """Who follows the job that is called so, if anybody does."""
     try:
-        with open(job_directory(out) / "follower.lock") as lock:
+        with open(job_directory(place) / "follower.lock") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:

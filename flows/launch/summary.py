@@ -21,10 +21,10 @@ class Summary:
 
     Attributes:
         state: one of `FINAL`; `pending` or `running`; `waiting`: to be started (again); `ended`:
-            and nobody has judged it; `unreachable`: the scheduler does not answer.
+            and nobody has judged it; `unreachable`: the scheduler or the bucket does not answer.
         message: why, or where it runs.
         followed_by: who starts it again when it is interrupted; None: nobody does.
-        progress: `flows.launch.job.Job.progress`.
+        progress: `flows.launch.job.Job.progress`; the last known where the bucket does not answer.
         host_hours: for which its attempts held hosts.
     """
 
@@ -45,14 +45,21 @@ def summarise(record: Record) -> Summary:
             message = " ".join(part for part in (status.where, status.reason) if part)
         except (Unreachable, UserError) as error:  # such as: Slurm is not installed here
             state, message = "unreachable", str(error)
-        if state in ("ended", "unreachable") and is_finished(record, record.job.has_marker()):
-            state, message = "done", "done"
+    progress = 0 if record.last is None else record.last.progress + record.last.made
+    try:
+        marker, progress = record.job.has_marker(), record.job.progress()
+    except Unreachable as error:
+        if alive is None:
+            state, message = "unreachable", str(error)
     else:
-        result = decide(record, record.job.has_marker(), Budgets())
-        if result is not None:
-            state, message = result.outcome, result.message
+        if alive is None:
+            result = decide(record, marker, Budgets())
+            if result is not None:
+                state, message = result.outcome, result.message
+        elif state in ("ended", "unreachable") and is_finished(record, marker):
+            state, message = "done", "done"
     hours = round(record.host_hours(until), 4)
-    return Summary(state, message, follower(record.job.out), record.job.progress(), hours)
+    return Summary(state, message, follower(record.job.place), progress, hours)
 
 
 def as_json(record: Record, summary: Summary) -> dict[str, Any]:

@@ -136,7 +136,7 @@ class CostGuard:
         tokens = one.config.rows * sum(self._lengths(one.config))
         found = []
         for record in find_records(self.operators.storage):
-            run, secs = record.job.out, _median_secs(record.job.out)
+            run, secs = record.job.place, _median_secs(record.job.place)
             same_place = (record.launcher, record.job.hosts) == (self.launcher.profile, self.hosts)
             if secs is None or not same_place or not (run / CONFIG).exists():
                 continue

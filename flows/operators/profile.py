@@ -11,6 +11,10 @@
     chip_hour = 3.9
     chips = 8
 
+    [dataflow]
+    storage = "gs://bucket/mswitch"
+    options = ["--project=my-project", "--region=europe-west4", "--temp_location=gs://bucket/tmp"]
+
     [schedules.append-crawl]
     cron = "0 6 5 * *"
     active = true
@@ -38,11 +42,11 @@ from pydantic import (
 from flows.launch.job import Launcher, output_below
 from flows.launch.launchers import LAUNCHERS, make_launcher
 from flows.launch.local import Local
-from flows.launch.record import Record
+from flows.launch.record import Record, read_record
 from models.hardware import PEAKS, peak_flops
 from pipelines.errors import UserError
 from pipelines.samples.common_crawl import BASE_URL
-from pipelines.storage import is_remote
+from pipelines.storage import is_remote, join
 
 FILE = "operators.toml"
 #: Of all deployments and flow runs of mswitch.
@@ -115,6 +119,23 @@ class Notifications(_Table):
     url_variable: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 
 
+class Dataflow(_Table):
+    """How corpora are built on Dataflow.
+
+    Attributes:
+        storage: the gs:// URL below which they and their crawls go. Records of their jobs are in
+            the storage of all others.
+        options: Beam's, such as `--project=my-project`. Credentials come from the environment.
+    """
+
+    storage: Annotated[str, Field(pattern=r"^gs://[^/]+(/|$)")]
+    options: tuple[Annotated[str, Field(pattern=r"^--[a-z]")], ...]
+
+    def place(self, kind: str, name: str) -> str:
+        """Where the output called `name` goes, of a kind such as `corpora`."""
+        return join(self.storage, kind, name)
+
+
 class Operators(_Table):
     """All settings of the operators' side.
 
@@ -126,7 +147,8 @@ class Operators(_Table):
         trainings: how many trainings of a flow run at a time on this machine.
         launchers: `flows.launch` profiles by name; `local` is always there.
         evaluations: by launcher, the one that evaluates what it trained; by default itself.
-        prices: by launcher, and of `dataflow`.
+        prices: by launcher.
+        dataflow: for corpora of runner dataflow; None where there is none.
         notifications: where messages go; None for none.
         common_crawl: where dumps of Common Crawl lie, or a mirror of them.
         common_crawl_list: the list of all dumps, the newest first.
@@ -141,6 +163,7 @@ class Operators(_Table):
     launchers: dict[Name, dict[str, Any]] = {}
     evaluations: dict[Name, Name] = {}
     prices: dict[Name, Price] = {}
+    dataflow: Dataflow | None = None
     notifications: Notifications | None = None
     common_crawl: AnyHttpUrl = AnyHttpUrl(BASE_URL)
     common_crawl_list: AnyHttpUrl = AnyHttpUrl("https://index.commoncrawl.org/collinfo.json")
@@ -215,6 +238,16 @@ class Operators(_Table):
             UserError: the name could lead elsewhere.
         """
         return output_below(self.storage / kind, name)
+
+    def output(self, kind: str, name: str) -> Path | str:
+        """Where the output of that name is that was made: in a bucket if its job's record says so.
+
+        Raises:
+            UserError: the name could lead elsewhere.
+        """
+        place = self.directory(kind, name)
+        record = read_record(place)
+        return place if record is None else record.job.out
 
 
 def read_operators(path: str | Path | None = None) -> Operators:

@@ -21,7 +21,7 @@ from prefect.runtime import flow_run as this_flow_run
 from prefect.runtime import task_run as this_task_run
 from prefect.states import Cancelled, Failed, Suspended
 
-from flows.launch.controller import ask, run_job
+from flows.launch.controller import ask, goes_on, run_job
 from flows.launch.job import Job, Launcher, Unreachable
 from flows.launch.record import find_records, read_record
 from flows.operators.parameters import JobCancelledError
@@ -155,7 +155,7 @@ def follow(
     """
     flow_run = _Follower(job, launcher, on_poll, refuse)
     while True:
-        record = read_record(job.out)
+        record = read_record(job.place)
         if (
             record is None
             or record.alive is None
@@ -241,12 +241,12 @@ class _Follower:
 
     def _is_anothers(self) -> bool:
         """Whether another flow run has asked for this job since."""
-        record = read_record(self.job.out)
+        record = read_record(self.job.place)
         return record is not None and record.owner != self.owner and _is_flow_run(record.owner)
 
     def was_ended_by_another(self) -> bool:
         """Whether the flow run that was cancelled or suspended is another one."""
-        record = read_record(self.job.out)
+        record = read_record(self.job.place)
         return record is not None and record.intent != "run" and self._is_anothers()
 
     def sleep(self, secs: float) -> None:
@@ -284,10 +284,10 @@ def flow_run_of(owner: str) -> UUID | None:
 
 
 def cancel_jobs(operators: Operators, flow_run_id: UUID | str) -> int:
-    """Ask the jobs that a flow run followed to save and stop; return how many live."""
+    """Ask the jobs that a flow run followed to save and stop; return how many would go on."""
     count = 0
     for record in find_records(operators.storage):
-        if record.owner == owner_of(flow_run_id) and record.alive is not None:
+        if record.owner == owner_of(flow_run_id) and goes_on(record):
             ask(record.job, operators.launcher_of(record), "cancel")
             count += 1
     return count

@@ -6,8 +6,16 @@ from pathlib import Path
 
 from prefect import flow
 
+from flows.launch.command import parts
 from flows.launch.record import read_record
-from flows.operators.corpora import build, check_build, corpus_is_ready, fetch, show_statistics
+from flows.operators.corpora import (
+    build,
+    build_job,
+    check_build,
+    corpus_is_ready,
+    crawl_of,
+    show_statistics,
+)
 from flows.operators.parameters import flat
 from flows.operators.profile import read_operators
 from flows.operators.settings import AppendSettings
@@ -26,24 +34,24 @@ def append_crawl(settings: AppendSettings) -> None:
     """Add a crawl to a corpus that flow `corpus` built; the newest, unless the corpus has it."""
     operators = read_operators()
     launcher = operators.launcher(settings.launcher)
-    out = operators.directory("corpora", settings.name)
+    place = operators.directory("corpora", settings.name)
+    out = operators.output("corpora", settings.name)
     dump = settings.dump
     if dump == "latest":
         dump = newest_dump(str(operators.common_crawl_list))
     if has_dump(out, dump):
         say("corpus", f"{out} has {dump}: nothing to do")
         return
-    options = options_of_build(out)
-    crawl = operators.directory("crawls", dump)
-    place = f"--base-url={operators.common_crawl}"
+    options = options_of_build(place)
     what = ("sample", "common-crawl", f"--dump={dump}", f"--segments={settings.segments}")
-    fetch((*what, f"--format={settings.format}", place), crawl, launcher)
+    what += (f"--format={settings.format}", f"--base-url={operators.common_crawl}")
+    crawl = crawl_of(what, dump, options, operators, launcher)
     inputs = (f"{crawl}/{settings.format}/*.gz",)
-    [runner] = [word.partition("=")[2] for word in options if word.startswith("--runner=")]
-    check_build(inputs, out, runner, launcher)
-    build(inputs, out, options, launcher, append=True)
-    show_statistics(out)
-    corpus_is_ready(out)
+    job = build_job(inputs, place, options, operators, append=True)
+    check_build(job, inputs, launcher)
+    build(job, launcher)
+    show_statistics(job)
+    corpus_is_ready(settings.name)
 
 
 @step("newest dump", retries=3, retry_delay_seconds=[10, 60, 300])
@@ -57,7 +65,7 @@ def newest_dump(address: str) -> str:
         return json.load(answer)[0]["id"]
 
 
-def has_dump(corpus: Path, dump: str) -> bool:
+def has_dump(corpus: str | Path, dump: str) -> bool:
     """Whether a corpus was built of files of this dump, or they were added to it.
 
     Raises:
@@ -68,15 +76,16 @@ def has_dump(corpus: Path, dump: str) -> bool:
     return any(f"/{dump}/" in f"/{entry['path']}" for entries in lists for entry in entries)
 
 
-def options_of_build(corpus: Path) -> list[str]:
-    """The options that a corpus was built with, as its job's record has them.
+def options_of_build(place: Path) -> list[str]:
+    """The options that a corpus was built with, but for Beam's, as its job's record has them.
 
     Raises:
         UserError: flow `corpus` did not build it.
     """
-    record = read_record(corpus)
+    record = read_record(place)
     if record is None or record.job.argv[:2] != ("corpus", "build"):
         raise UserError(
-            f"{corpus} was not built by flow corpus: add to it by `mswitch corpus build`"
+            f"{place} was not built by flow corpus: add to it by `mswitch corpus build`"
         )
-    return [word for word in record.job.argv[2:] if not word.startswith(_OF_ADDITION)]
+    own, _ = parts(record.job.argv)
+    return [word for word in own[2:] if not word.startswith(_OF_ADDITION)]

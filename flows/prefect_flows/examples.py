@@ -24,7 +24,7 @@ def examples(settings: ExamplesSettings) -> None:
     """Train a vocabulary, see how it suits each language, and write the examples."""
     operators = read_operators()
     launcher = operators.launcher(settings.launcher)
-    corpus = operators.directory("corpora", settings.corpus)
+    corpus = operators.output("corpora", settings.corpus)
     read_manifest(corpus, "corpus")
     vocabulary: str | Path = settings.vocabulary_file
     if not vocabulary:
@@ -36,7 +36,7 @@ def examples(settings: ExamplesSettings) -> None:
 
 @step("vocabulary {out.name}")
 def train_vocabulary(
-    settings: ExamplesSettings, corpus: Path, out: Path, launcher: Launcher
+    settings: ExamplesSettings, corpus: str | Path, out: Path, launcher: Launcher
 ) -> None:
     """Train the SentencePiece model."""
     options = options_of(settings.vocabulary)
@@ -44,7 +44,9 @@ def train_vocabulary(
 
 
 @step("gate of {settings.name}")
-def check_vocabulary(settings: ExamplesSettings, corpus: Path, vocabulary: str | Path) -> None:
+def check_vocabulary(
+    settings: ExamplesSettings, corpus: str | Path, vocabulary: str | Path
+) -> None:
     """Refuse a vocabulary that serves a language badly.
 
     Raises:
@@ -78,7 +80,11 @@ def check_limit(rows: list[dict[str, Any]], column: str, limit: float, option: s
 
 @step("examples {out.name}")
 def build(
-    settings: ExamplesSettings, corpus: Path, vocabulary: str | Path, out: Path, launcher: Launcher
+    settings: ExamplesSettings,
+    corpus: str | Path,
+    vocabulary: str | Path,
+    out: Path,
+    launcher: Launcher,
 ) -> None:
     """Write the seqio cache."""
     argv = ("examples", "build", f"--corpus={corpus}", f"--vocab={vocabulary}", f"--out={out}")

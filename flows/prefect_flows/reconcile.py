@@ -21,10 +21,10 @@ from prefect.events import emit_event
 from prefect.exceptions import ObjectNotFound
 from prefect.states import AwaitingRetry, Cancelled, Crashed
 
-from flows.launch.controller import ask, run_job
+from flows.launch.controller import ask, end_elsewhere, run_job
 from flows.launch.job import Unreachable
 from flows.launch.launchers import make_launcher
-from flows.launch.record import Record, find_records, follower
+from flows.launch.record import Intent, Record, find_records, follower
 from flows.operators.profile import TAG, Operators, read_operators
 from flows.operators.steps import flow_run_of, owner_of, step
 from pipelines.errors import UserError
@@ -74,9 +74,9 @@ def settle(operators: Operators, record: Record, flow_run: FlowRun | None) -> No
         if flow_run is not None and state is not None and state.type == StateType.CANCELLING:
             finish_cancelling(flow_run, record)
     elif state is not None and state.is_paused():
-        ask(record.job, operators.launcher_of(record), "pause")
+        _stop(operators, record, "pause")
     elif state is not None and state.type in (StateType.CANCELLING, StateType.CANCELLED):
-        _cancel(operators, record)
+        _stop(operators, record, "cancel")
     elif state is None or state.is_final():
         say("reconcile", f"{record.job.out}: the job lives, and no flow run follows it")
         _tell("mswitch.job.orphaned", record)
@@ -109,7 +109,7 @@ def revive(flow_run: FlowRun, records: Sequence[Record]) -> None:
     mine = [record for record in records if record.runs_for == owner]
     ended = any(one.intent != "run" and one.owner != owner for one in mine)
     cancelled = bool(mine) and all(one.intent == "cancel" for one in mine)
-    if not (ended or cancelled or any(follower(one.job.out) for one in mine)):
+    if not (ended or cancelled or any(follower(one.job.place) for one in mine)):
         start_again(flow_run)
 
 
@@ -153,20 +153,26 @@ def start_again(flow_run: FlowRun) -> None:
 
 def finish_cancelling(flow_run: FlowRun, record: Record) -> None:
     """Say that a flow run is Cancelled, if it has no process that could."""
-    if record.intent == "cancel" and follower(record.job.out) is None:
+    if record.intent == "cancel" and follower(record.job.place) is None:
+        end_elsewhere(record.job)
         with get_client(sync_client=True) as client:
             client.set_flow_run_state(flow_run.id, Cancelled(), force=True)
 
 
-def _cancel(operators: Operators, record: Record) -> None:
+def _stop(operators: Operators, record: Record, intent: Intent) -> None:
     """Ask the job to stop, and kill it once it had its time; note its end."""
     launcher = operators.launcher_of(record)
-    ask(record.job, launcher, "cancel")
+    ask(record.job, launcher, intent)
     alive = record.alive
     if alive is not None and launcher.poll(record.job, alive.number).phase == "ended":
-        run_job(record.job, launcher)
-        say("reconcile", f"{record.job.out}: the job of a cancelled flow run has ended")
+        run_job(record.job, launcher, on_poll=_leave)
+        say("reconcile", f"{record.job.out}: the job has ended, as its flow run was asked to")
         _tell("mswitch.job.stopped", record)
+
+
+def _leave(text: str) -> None:
+    """Do not wait: the next round looks again."""
+    raise Unreachable(text)
 
 
 def _tell(event: str, record: Record, message: str = "") -> None:

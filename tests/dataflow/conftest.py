@@ -241,6 +241,22 @@ def peer(
 
 
 @pytest.fixture
+def waiting(peer: Any) -> Iterator[Callable[[str], threading.Event]]:
+    """Give a function that lets jobs with a word in their name wait until an event is set."""
+
+    def wait(word: str) -> threading.Event:
+        return peer.machines.setdefault(word, threading.Event())
+
+    yield wait
+    for job in peer.jobs:
+        if not job.finished.is_set():
+            job.cancel()
+    for event in peer.machines.values():
+        event.set()
+    peer.machines.clear()
+
+
+@pytest.fixture
 def crawl_files(tmp_path: Path) -> list[Path]:
     texts = [(crawl.GERMAN, "de"), (crawl.ENGLISH, "en"), (crawl.GERMAN, "copy")]
     return [

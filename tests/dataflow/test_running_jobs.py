@@ -19,22 +19,6 @@ pytestmark = pytest.mark.dataflow
 
 
 @pytest.fixture
-def waiting(peer: Any) -> Iterator[Callable[[str], threading.Event]]:
-    """Give a function that lets jobs with a word in their name wait until an event is set."""
-
-    def wait(word: str) -> threading.Event:
-        return peer.machines.setdefault(word, threading.Event())
-
-    yield wait
-    for job in peer.jobs:
-        if not job.finished.is_set():
-            job.cancel()
-    for event in peer.machines.values():
-        event.set()
-    peer.machines.clear()
-
-
-@pytest.fixture
 def orphan(
     command: Callable[..., list[str]], peer: Any, waiting: Callable[[str], threading.Event]
 ) -> Callable[[str], Any]:

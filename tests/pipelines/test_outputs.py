@@ -3,6 +3,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -49,6 +50,14 @@ def test_a_link_to_nothing_is_refused_where_no_stage_makes_it(tmp_path):
     (tmp_path / "run").symlink_to(tmp_path / "nowhere")
     with pytest.raises(UserError, match=r"symbolic link to .*nowhere, which does not exist"):
         outputs.lock_directory(tmp_path / "run").__enter__()
+
+
+@pytest.mark.parametrize("out", ["gs://bucket/out", Path("gs://bucket/out")])
+def test_a_stage_that_makes_directories_takes_no_url_for_one(out, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="writes to a directory of this machine"):
+        publish(out, {})
+    assert not list(tmp_path.iterdir())
 
 
 def test_nothing_is_visible_before_publication(tmp_path):

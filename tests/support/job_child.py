@@ -1,6 +1,7 @@
-"""A stand-in for a command that is a job: `job_child.py MODE OUT`.
+"""A stand-in for a command that is a job: `job_child.py MODE OUT [URL]`.
 
 It writes its process id and number into OUT/starts, a line into its log, and does what MODE says.
+Where there is a URL, that is its output: half-made files and the marker are there.
 One process of several that runs steadily ends when another one is lost, as a training does.
 """
 
@@ -11,9 +12,15 @@ import time
 from pathlib import Path
 
 
-def finish(out: Path) -> None:
-    (out / "_COMPLETED").write_text("{}")
+def finish(out: Path, *url: str) -> None:
+    write("_COMPLETED", out, *url)
     sys.exit(0)
+
+
+def write(name: str, out: Path, *url: str) -> None:
+    from pipelines import storage
+
+    storage.write_json(storage.join(url[0] if url else out, name), {})
 
 
 def other_is_lost(out: Path, process: str, starts: int) -> bool:
@@ -28,7 +35,7 @@ def other_is_lost(out: Path, process: str, starts: int) -> bool:
     )
 
 
-def main(mode: str, out: Path) -> None:
+def main(mode: str, out: Path, *url: str) -> None:
     if os.environ.get("MSWITCH_LIFELINE"):
         from models.lifeline import exit_with_parent
 
@@ -50,9 +57,9 @@ def main(mode: str, out: Path) -> None:
     )
     print(f"process {process}: start {starts}", flush=True)
     if mode == "finish" or (mode == "resume-once" and starts > 1):
-        finish(out)
+        finish(out, *url)
     if mode == "resume-once":
-        (out / "half").touch()
+        write("half", out, *url)
         sys.exit(75)
     if mode == "refuse":
         print("mswitch: --steps is 0: give at least 1", flush=True)
@@ -66,8 +73,8 @@ def main(mode: str, out: Path) -> None:
             # While Python ends, a SIGTERM would have its default effect.
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             sys.exit(75)
-    finish(out)
+    finish(out, *url)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]))
+    main(sys.argv[1], Path(sys.argv[2]), *(word for word in sys.argv[3:] if "://" in word))

@@ -26,24 +26,28 @@ class World:
         out: the output.
         hosts: processes of each job.
         secs: how long anything may take.
+        url: the output, if it is in a bucket; `out` then has the record beside it.
     """
 
     launcher: Launcher
     out: Path
     hosts: int = 1
     secs: float = 20.0
+    url: str = ""
 
     def job(self, mode: str, **settings: object) -> Job:
-        argv = (mode, str(self.out))
+        argv = (mode, str(self.out), *([self.url] if self.url else []))
         program = (sys.executable, job_child.__file__)
-        return Job(argv, self.out, hosts=self.hosts, program=program, **settings)  # type: ignore[arg-type]
+        where = {"out": self.url or self.out, "record": self.out}
+        return Job(argv, **where, hosts=self.hosts, program=program, **settings)  # type: ignore[arg-type]
 
     def run(self, job: Job, **settings: object) -> Result:
         return run_job(job, self.launcher, timing=job_follower.TIMING, **settings)  # type: ignore[arg-type]
 
     def follow(self, job: Job, **environment: str) -> subprocess.Popen[str]:
         given = {name: getattr(job, name) for name in ("argv", "program", "hosts", "grace_secs")}
-        words = [json.dumps({**given, "out": str(job.out)}), json.dumps(self.launcher.profile)]
+        given |= {"out": str(job.out), "record": str(job.place)}
+        words = [json.dumps(given), json.dumps(self.launcher.profile)]
         return subprocess.Popen(
             [sys.executable, job_follower.__file__, *words, str(self.lines_file)],
             env={**os.environ, **environment},

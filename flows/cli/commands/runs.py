@@ -21,19 +21,23 @@ from flows.launch.slurm import Slurm
 from flows.launch.summary import FINAL, Summary, as_json, summarise
 from flows.pages.templates import visible
 from pipelines.errors import UserError
+from pipelines.objects import check_url
 from pipelines.progress import say
 
 app = App(
     name="runs",
     help="Run commands as jobs that outlive their terminal. `mswitch runs submit` starts one and "
     "sees to it that it is started again when it is interrupted, until it is done. What is known "
-    "of it lies beside its output, in .OUT.job/: the other commands take the output's directory.",
+    "of it lies beside its output, in .OUT.job/: the other commands take the output's directory, "
+    "or, where the output is in a bucket, what was given as --record.",
 )
 
 #: Exit codes of a command that waits for the end of a job.
 EXIT_CODES = {"done": 0, "failed": 1, "refused": 2, "paused": 75, "cancelled": 130}
 
-Run = Annotated[Path, Parameter(help="The output of the job: its --out, or RUN/eval.")]
+Run = Annotated[
+    Path, Parameter(help="The output of the job: its --out, or RUN/eval; or its --record.")
+]
 Wait = Annotated[bool, Parameter(negative="", help="Stay, with the log, until the job has ended.")]
 
 
@@ -42,6 +46,7 @@ def submit(
     *command: Annotated[str, Parameter(allow_leading_hyphen=True)],
     launcher: str = "local",
     hosts: int = 1,
+    record: Path | None = None,
     partition: str = "",
     time_limit: str = "",
     sbatch_option: Annotated[
@@ -68,6 +73,8 @@ def submit(
         launcher: where it runs: local, a process of this machine; slurm, by sbatch; or the name of
             a launcher in operators.toml of this directory.
         hosts: processes of the job, each on a node.
+        record: where --out is a gs:// or s3:// URL, a path on this machine. The job's record and
+            logs lie beside it, and the other commands know the job by it.
         partition: Slurm's; by default its default.
         time_limit: Slurm's limit of one attempt, such as 12:00:00. Two minutes before, the command
             is asked to save, and the next attempt continues.
@@ -81,7 +88,9 @@ def submit(
             f"{given} is not a command of mswitch: give one after `--`, as in `mswitch runs submit "
             "-- train --preset ...`"
         )
-    job = job_of_command(command, hosts)
+    job = job_of_command(command, hosts, record)
+    if isinstance(job.out, str):
+        check_url(job.out)
     slurm = Slurm(partition, time_limit, sbatch_option)
     if launcher != "slurm" and slurm != Slurm():
         raise UserError(
@@ -89,7 +98,7 @@ def submit(
         )
     own = {"local": Local(), "slurm": slurm}
     _ask_to_run(job, own[launcher] if launcher in own else _launcher_of_operators(launcher))
-    return _follow(job.out, wait, json)
+    return _follow(job.place, wait, json)
 
 
 @app.command(name="list")
@@ -117,7 +126,7 @@ def list_runs(top: Path = Path(), *, json: Json = False) -> int:
         usd = f"{cost['usd']:,.2f}" if cost else "-"
         lines.append(
             f"{summary.state:12} {summary.progress:8,} {len(record.attempts):8} "
-            f"{summary.host_hours:10,.2f} {usd:>9}  {who:28} {_line(record.job.out)}"
+            f"{summary.host_hours:10,.2f} {usd:>9}  {who:28} {_named(record.job)}"
         )
         runs.append(as_json(record, summary) | cost)
     result = {"stage": "runs", "runs": runs}
@@ -138,7 +147,7 @@ def show(run: Run, *, json: Json = False) -> int:
     usd = f", {cost['chip_hours']:,.2f} of chips, {cost['usd']:,.2f} USD" if cost else ""
     why = f", {_line(summary.message)}" if summary.message not in ("", summary.state) else ""
     lines = [
-        f"{_line(record.job.out)}: {summary.state}{why}",
+        f"{_named(record.job)}: {summary.state}{why}",
         f"  command      mswitch {_line(shlex.join(record.job.argv))}",
         f"  in           {_line(record.job.cwd)}",
         f"  launcher     {record.launcher['launcher']}, {record.job.hosts} host(s)",
@@ -223,7 +232,7 @@ def resume(run: Run, *, wait: Wait = False, json: Json = False) -> int:
     """
     record = _record(run)
     _ask_to_run(record.job, make_launcher(record.launcher))
-    return _follow(record.job.out, wait, json)
+    return _follow(record.job.place, wait, json)
 
 
 @app.command
@@ -235,9 +244,9 @@ def adopt(run: Run, *, wait: Wait = False, json: Json = False) -> int:
         mswitch runs adopt run
     """
     record = _record(run)
-    with edit_record(record.job.out) as edited:
+    with edit_record(record.job.place) as edited:
         edited.owner = "by hand"
-    return _follow(record.job.out, wait, json)
+    return _follow(record.job.place, wait, json)
 
 
 def _cost(record: Record, summary: Summary) -> dict[str, float]:
@@ -270,9 +279,9 @@ class _GoesOn(Exception):  # noqa: N818
     """There is an attempt, or somebody else follows the job, or the scheduler does not answer."""
 
 
-def _follow(out: Path, wait: bool, json: bool) -> int:
-    """Follow the job that makes `out`, in the background once there is an attempt."""
-    record = _record(out)
+def _follow(place: Path, wait: bool, json: bool) -> int:
+    """Follow the job that is called so, in the background once there is an attempt."""
+    record = _record(place)
     launcher = make_launcher(record.launcher)
     say_news = _say_news()
 
@@ -285,14 +294,14 @@ def _follow(out: Path, wait: bool, json: bool) -> int:
         if wait:
             print(*lines, sep="\n", flush=True)
 
-    if not wait and (who := follower(out)):
-        text = f"{_line(out)}: followed by {who} already; see {_logs_command(out)}"
+    if not wait and (who := follower(place)):
+        text = f"{_line(place)}: followed by {who} already; see {_logs_command(place)}"
         return print_result(as_json(record, summarise(record)), text, json)
     try:
         result = run_job(record.job, launcher, on_lines=print_lines, on_poll=tell)
     except _GoesOn as status:
-        words = [*MSWITCH, "runs", "adopt", str(out), "--wait"]
-        with open(job_directory(out) / "follower.log", "ab") as log:
+        words = [*MSWITCH, "runs", "adopt", str(place), "--wait"]
+        with open(job_directory(place) / "follower.log", "ab") as log:
             subprocess.Popen(
                 words,
                 stdin=subprocess.DEVNULL,
@@ -300,8 +309,8 @@ def _follow(out: Path, wait: bool, json: bool) -> int:
                 stderr=log,
                 start_new_session=True,
             )
-        text = f"{_line(out)}: {status}; see {_logs_command(out)}"
-        after = _record(out)
+        text = f"{_line(place)}: {status}; see {_logs_command(place)}"
+        after = _record(place)
         return print_result(as_json(after, summarise(after)), text, json)
     return _finish(record, result, json)
 
@@ -312,7 +321,7 @@ def _stop(run: Path, intent: Intent, json: bool) -> int:
     try:
         ask(record.job, launcher, intent, owner="by hand")
     except Unreachable as error:
-        say("runs", f"the scheduler is not reachable ({error}); trying again")
+        say("runs", f"not reachable ({error}); trying again")
     say_news = _say_news()
 
     def tell(text: str) -> None:
@@ -323,7 +332,7 @@ def _stop(run: Path, intent: Intent, json: bool) -> int:
     try:
         result = run_job(record.job, launcher, on_poll=tell)
     except _GoesOn:  # by `resume`, in another terminal
-        return _follow(record.job.out, wait=False, json=json)
+        return _follow(record.job.place, wait=False, json=json)
     _finish(record, result, json)
     return 0
 
@@ -342,9 +351,9 @@ def _say_news() -> Callable[[str], None]:
 
 
 def _finish(record: Record, result: Result, json: bool) -> int:
-    after = _record(record.job.out)
+    after = _record(record.job.place)
     message = f" ({_line(result.message)})" if result.message != result.outcome else ""
-    text = f"{_line(record.job.out)}: {result.outcome}{message}"
+    text = f"{_named(record.job)}: {result.outcome}{message}"
     print_result(as_json(after, summarise(after)), text, json)
     return EXIT_CODES[result.outcome]
 
@@ -359,8 +368,13 @@ def _record(run: Path) -> Record:
     return record
 
 
-def _logs_command(out: Path) -> str:
-    return f"`mswitch runs logs -f {_line(shlex.quote(str(out)))}`"
+def _logs_command(place: Path) -> str:
+    return f"`mswitch runs logs -f {_line(shlex.quote(str(place)))}`"
+
+
+def _named(job: Job) -> str:
+    """A job by the path that the commands take, and its output where that is elsewhere."""
+    return _line(job.place) + (f" ({_line(job.out)})" if job.record else "")
 
 
 def _line(text: object) -> str:

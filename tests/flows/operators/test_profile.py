@@ -63,6 +63,8 @@ def test_paths_are_relative_to_the_file(tmp_path, monkeypatch):
         ),
         ("[evaluations]\nlocal = 'cpu'", "unknown launcher 'cpu': choose among local"),
         ("[launchers.'../x']\nlauncher = 'local'", "launchers.../x"),
+        ("[dataflow]\nstorage = '/srv'\noptions = []", "dataflow.storage: string should match"),
+        ("[dataflow]\nstorage = 'gs://b'\noptions = ['x']", "dataflow.options.0: string should"),
         ("x = = 3", "cannot read"),
     ],
 )

@@ -20,8 +20,9 @@ from flows.launch.job import Job, Status
 from flows.launch.record import Attempt, Record, edit_record, follow_alone, read_record
 from flows.operators import artifacts, steps
 from flows.operators.artifacts import key_of, last_metrics
-from flows.operators.profile import Operators
-from flows.operators.steps import SlowLog, flow_run_of, owner_of
+from flows.operators.corpora import build_job
+from flows.operators.profile import Dataflow, Operators
+from flows.operators.steps import SlowLog, cancel_jobs, flow_run_of, owner_of
 from flows.prefect_flows import reconcile as reconciling
 from flows.prefect_flows.append_crawl import has_dump, options_of_build
 from flows.prefect_flows.examples import check_limit
@@ -114,11 +115,34 @@ def test_an_addition_takes_the_options_of_the_build(tmp_path):
     with pytest.raises(UserError, match="was not built by flow corpus"):
         options_of_build(out)
     words = ("--input=a.gz", f"--out={out}", "--min-lines=1", "--languages=de", "--append")
-    job = Job(("corpus", "build", *words), out)
+    job = Job(("corpus", "build", *words, "--", "--project=p"), out)
     with edit_record(out, lambda _: Record(job, {"launcher": "local"})):
         pass
 
     assert options_of_build(out) == ["--min-lines=1", "--languages=de"]
+
+
+def test_a_build_on_dataflow_goes_to_its_bucket_and_is_found_there(tmp_path):
+    options = ["--min-lines=1", "--runner=dataflow"]
+    place = tmp_path / "corpora" / "a"
+    with pytest.raises(
+        UserError, match=r"dataflow needs storage and options in \[dataflow\] of op"
+    ):
+        build_job(["gs://b/x"], place, options, Operators(), append=False)
+    dataflow = Dataflow(storage="gs://b/mswitch/", options=("--project=p",))
+    operators = Operators(storage=tmp_path, dataflow=dataflow)
+    assert operators.output("corpora", "a") == place
+    job = build_job(["gs://b/x"], place, options, operators, append=False)
+    assert (job.out, job.place) == ("gs://b/mswitch/corpora/a", place)
+    out = "--out=gs://b/mswitch/corpora/a"
+    assert job.argv[2:] == ("--input=gs://b/x", out, *options, "--", "--project=p")
+
+    with edit_record(place, lambda _: Record(job, {"launcher": "local"})):
+        pass
+
+    assert read_record(place).job == job
+    assert operators.output("corpora", "a") == job.out
+    assert options_of_build(place) == options
 
 
 @dataclasses.dataclass
@@ -255,6 +279,32 @@ def test_a_flow_run_that_cancels_without_a_process_is_cancelled(launched, tmp_pa
     assert not ended
     reconciling.settle(Operators(), read_record(tmp_path / "run"), run)
     assert ended == [run]
+
+
+def test_what_a_cancelled_build_left_on_dataflow_is_cancelled(launched, tmp_path, monkeypatch):
+    """Its process had ended, and that of its flow run too."""
+    called: list[tuple[str, ...]] = []
+
+    def call(*words: str, where: str) -> subprocess.CompletedProcess[str]:
+        called.append(words)
+        return subprocess.CompletedProcess(words, 0, "", "")
+
+    ended: list[FlowRun] = []
+    client = SimpleNamespace(set_flow_run_state=lambda run, *_, **__: ended.append(run))
+    monkeypatch.setattr("flows.launch.controller.call", call)
+    monkeypatch.setattr(reconciling, "get_client", lambda **_: contextlib.nullcontext(client))
+    run = flow_run(StateType.CANCELLING, "Cancelling")
+    made = record(tmp_path, run)
+    made.job = dataclasses.replace(made.job, argv=("corpus", "build", "--runner=dataflow"))
+    made.attempts[0].outcome = "resume"
+    with edit_record(made.job.place, lambda _: made):
+        pass
+
+    cancel_jobs(Operators(storage=tmp_path), run.id)
+    reconciling.settle(Operators(), read_record(tmp_path / "run"), run)
+
+    assert [words[-1] for words in called] == ["--cancel", "--cancel"]
+    assert ended == [run.id]
 
 
 def test_a_running_flow_run_is_left_alone(launched, tmp_path):

@@ -1,0 +1,135 @@
+"""Flows that build on Dataflow, on a real Prefect server: jobs are found, waited for, cancelled."""
+
+import gzip
+import json
+import os
+import signal
+
+import crawl_files as crawl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from dataflow_builds import IMAGE
+from file_server import FileServer
+from operators_server import Served, served, until
+
+from flows.launch.local import Local
+from flows.launch.record import Record, read_record
+from pipelines import storage
+from pipelines.outputs import read_manifest
+
+pytestmark = [pytest.mark.dataflow, pytest.mark.server, pytest.mark.timeout(1500)]
+
+DUMP, LIST = "CC-MAIN-2024-18", "/collinfo.json"
+SETTINGS = {"runner": "dataflow", "shard_bytes": 2000, "bucket_bytes": 500}
+
+
+@pytest.fixture
+def dumps():
+    """A dump of one file."""
+    with FileServer() as server:
+        path = f"crawl-data/{DUMP}/segments/0/wet/CC-00000.warc.wet.gz"
+        pages = [
+            crawl.record(crawl.prose(crawl.GERMAN, 100 + i), f"http://{DUMP}.de/{i}")
+            for i in range(4)
+        ]
+        server.files[f"/{path}"] = b"".join(crawl.members(pages))
+        server.files[f"/crawl-data/{DUMP}/wet.paths.gz"] = gzip.compress(f"{path}\n".encode())
+        server.files[LIST] = json.dumps([{"id": DUMP}]).encode()
+        yield server
+
+
+@pytest.fixture
+def server(tmp_path, dumps, peer, bucket):
+    options = [
+        *("--project=test-project", "--region=europe-west4", f"--temp_location={bucket}/tmp"),
+        *(f"--dataflow_endpoint={peer.address}", f"--sdk_container_image={IMAGE}"),
+    ]
+    place = f'common_crawl = "{dumps.url}"\ncommon_crawl_list = "{dumps.url}{LIST}"\n'
+    table = f'[dataflow]\nstorage = "{bucket}/mswitch"\noptions = {json.dumps(options)}\n'
+    with served(tmp_path, head=place, toml=table) as made:
+        yield made
+
+
+def record_of(server: Served) -> Record:
+    record = read_record(server.storage / "corpora" / "cloud")
+    assert record is not None
+    return record
+
+
+def lives(server: Served) -> bool:
+    record = record_of(server)
+    alive = record.alive
+    return alive is not None and Local().poll(record.job, alive.number).phase == "running"
+
+
+def test_a_build_is_found_suspended_cancelled_finished_and_added_to(
+    server, peer, bucket, waiting, upload, crawl_files
+):
+    for path in crawl_files:
+        upload(path, f"{bucket}/crawl/{path.name}")
+    given = {"name": "cloud", "inputs": [f"{bucket}/crawl/*"], **SETTINGS}
+    corpus = f"{bucket}/mswitch/corpora/cloud"
+    waiting("-ingest-")
+    first = len(peer.jobs)
+
+    def jobs():
+        return peer.jobs[first:]
+
+    # Its process here is killed: the flow run starts it again, and Dataflow's job is waited for.
+    run = server.start("corpus/sample", **given)
+    until(jobs, 400, lambda: server.log)
+    host = json.loads(record_of(server).job.file(1, ".lock").read_bytes())["pid"]
+    os.killpg(host, signal.SIGKILL)
+    found = "of this build runs already"
+    until(lambda: any(found in line for line in server.lines(run)), 200, lambda: server.log)
+    [job] = jobs()
+    assert job.state == "JOB_STATE_RUNNING"
+
+    # Suspended: it is not billed. Resumed: the phase begins anew.
+    state = {"type": "PAUSED", "name": "Suspended", "state_details": {"pause_reschedule": True}}
+    server.post(f"flow_runs/{run}/set_state", state=state)
+    until(lambda: job.state == "JOB_STATE_CANCELLED", 120, lambda: server.log)
+    until(lambda: f"Execution of flow run '{run}' is paused" in server.log, 60)
+    assert not lives(server)
+    server.client.resume_flow_run(run)
+    until(lambda: len(jobs()) == 2, 200, lambda: server.log)
+
+    # Cancelled.
+    server.post(f"flow_runs/{run}/set_state", state={"type": "CANCELLING"})
+    server.wait(run, {"Cancelled"}, 200)
+    until(lambda: jobs()[1].state == "JOB_STATE_CANCELLED", 60, lambda: server.log)
+    assert not lives(server)
+    assert record_of(server).intent == "cancel"
+    assert not storage.exists(f"{corpus}/_COMPLETED")
+
+    # Given again, it is built.
+    waiting("-ingest-").set()
+    run = server.start("corpus/sample", **given)
+    state = server.wait(run, {"Completed", "Failed", "Crashed"}, 400).state
+    assert state.name == "Completed", server.log
+    assert storage.exists(f"{corpus}/_COMPLETED")
+    assert record_of(server).job.out == corpus
+    rows = json.loads(server.artifacts("table")["corpus-cloud"]["data"])
+    assert {row["lang"] for row in rows} >= {"de", "en"}
+
+    # The newest dump goes by the bucket, and is added there, once.
+    for _ in range(2):
+        run = server.start("append-crawl/monthly", name="cloud")
+        state = server.wait(run, {"Completed", "Failed", "Crashed"}, 400).state
+        assert state.name == "Completed", server.log
+        [addition] = read_manifest(corpus, "corpus")["additions"]
+        [file] = addition["inputs"]
+        assert file["path"] == f"{bucket}/mswitch/crawls/{DUMP}/wet/CC-00000.warc.wet.gz"
+    shards = [f"{corpus}/data/{name}" for name in storage.file_sizes(f"{corpus}/data")]
+    tables = [pq.read_table(pa.BufferReader(storage.read_bytes(shard))) for shard in shards]
+    urls = [url for table in tables for url in table["url"].to_pylist()]
+    assert any(url.startswith(f"http://{DUMP}.de/") for url in urls)
+
+    # What Dataflow cannot read is refused before anything is started.
+    count = len(peer.jobs)
+    run = server.start("corpus/sample", **{**given, "name": "other", "inputs": ["/etc/hosts"]})
+    assert server.wait(run, {"Completed", "Failed"}, 200).state.message == (
+        "/etc/hosts: workers of Dataflow read URLs alone; give gs:// or https://"
+    )
+    assert len(peer.jobs) == count

@@ -1,0 +1,132 @@
+"""Builds on Dataflow as jobs: a death here leaves Dataflow's job alone, a person ends it."""
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dataflow_builds import IMAGE, PHASES
+from processes import is_alive, wait_for
+from trees import data_bytes
+
+from flows.cli.main import main
+from flows.launch.record import read_record
+from pipelines import storage
+
+pytestmark = [pytest.mark.dataflow, pytest.mark.timeout(600)]
+
+
+class Build:
+    """A build that is a job of `mswitch runs`, and the peer that it is sent to."""
+
+    def __init__(self, words: list[str], place: Path, peer: Any, url: str):
+        self.words, self.place, self.peer, self.url = words, place, peer, url
+        self._first = len(peer.jobs)
+
+    @property
+    def jobs(self) -> list[Any]:
+        """Those that Dataflow has got for it."""
+        return self.peer.jobs[self._first :]
+
+    def submit(self) -> None:
+        assert main(["runs", "submit", f"--record={self.place}", "--", *self.words]) == 0
+        wait_for(lambda: self.jobs, 120)
+
+    def host(self) -> int:
+        """The process that leads the group of the living attempt."""
+        record = read_record(self.place)
+        lock = record.job.file(record.alive.number, ".lock")
+        return json.loads(lock.read_bytes())["pid"]
+
+    def kill(self) -> None:
+        os.killpg(self.host(), signal.SIGKILL)
+
+    def kill_follower(self) -> None:
+        found = subprocess.run(
+            ["pgrep", "-f", f"runs adopt {self.place}"], capture_output=True, text=True, check=True
+        )
+        os.kill(int(found.stdout), signal.SIGKILL)
+
+    def log(self) -> str:
+        record = read_record(self.place)
+        return "".join(record.job.file(one.number, ".log").read_text() for one in record.attempts)
+
+    def shown(self, capfd: Any) -> dict[str, Any]:
+        capfd.readouterr()
+        assert main(["runs", "show", str(self.place), "--json"]) == 0
+        return json.loads(capfd.readouterr().out)
+
+
+@pytest.fixture
+def build(command: Callable[..., list[str]], peer: Any, bucket: str, tmp_path: Path, waiting):
+    words = command(f"--sdk_container_image={IMAGE}")[3:]
+    made = Build(words, tmp_path / "jobs" / "corpus", peer, f"{bucket}/corpus")
+    waiting("-ingest-")
+    yield made
+    record = read_record(made.place)
+    if record is not None and record.alive is not None:
+        main(["runs", "cancel", str(made.place)])
+
+
+def test_the_job_of_a_build_that_is_killed_is_found_and_waited_for(
+    build, waiting, local_data, capfd
+):
+    build.submit()
+    build.kill_follower()
+    build.kill()
+    assert not storage.exists(f"{build.url}/_COMPLETED")
+    assert main(["runs", "adopt", str(build.place)]) == 0
+    wait_for(lambda: "of this build runs already" in build.log(), 120)
+    [job] = build.jobs
+    assert not job.finished.is_set()
+    waiting("-ingest-").set()
+    assert main(["runs", "adopt", "--wait", str(build.place)]) == 0
+    names = [one.spec["name"].rpartition("-")[0] for one in build.jobs]
+    assert names == [f"mswitch-corpus-{phase}" for phase in PHASES]
+    shown = build.shown(capfd)
+    assert (shown["state"], shown["out"]) == ("done", build.url)
+    assert [one["outcome"] for one in shown["record"]["attempts"]] == ["resume", "done"]
+    assert storage.exists(f"{build.url}/_COMPLETED")
+    assert data_bytes(f"{build.url}/data") == local_data
+
+
+@pytest.mark.parametrize("intent", ["pause", "cancel"])
+def test_what_a_person_ends_ends_on_dataflow_too_and_goes_on_when_asked(
+    intent, build, waiting, local_data, capfd
+):
+    build.submit()
+    host, [job] = build.host(), build.jobs
+    assert main(["runs", intent, str(build.place)]) == 0
+    assert job.state == "JOB_STATE_CANCELLED"
+    assert not is_alive(host)
+    ended = {"pause": "paused", "cancel": "cancelled"}[intent]
+    assert build.shown(capfd)["state"] == ended
+    waiting("-ingest-").set()
+    assert main(["runs", "resume", "--wait", str(build.place)]) == 0
+    assert len(build.jobs) == 1 + len(PHASES)
+    assert build.shown(capfd)["state"] == "done"
+    assert data_bytes(f"{build.url}/data") == local_data
+
+
+def test_a_build_is_cancelled_though_nothing_of_it_lives_here(build, capfd):
+    build.submit()
+    build.kill_follower()
+    build.kill()
+    [job] = build.jobs
+    assert job.state == "JOB_STATE_RUNNING"
+    assert main(["runs", "cancel", str(build.place)]) == 0
+    assert job.state == "JOB_STATE_CANCELLED"
+    assert build.shown(capfd)["state"] == "cancelled"
+
+
+def test_a_build_that_was_refused_is_cancelled_at_once(build, capfd):
+    build.words = [word for word in build.words if not word.startswith("--region")]
+    words = ["runs", "submit", "--wait", f"--record={build.place}", "--", *build.words]
+    assert main(words) == 2
+    assert "runner dataflow needs, after --, --region" in capfd.readouterr().out
+    assert main(["runs", "cancel", str(build.place)]) == 0
+    assert build.shown(capfd)["state"] == "cancelled"
