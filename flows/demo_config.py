@@ -6,16 +6,20 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt
 
+from models.config import TuningConfig
 from pipelines import storage
 from pipelines.corpus.config import CorpusConfig
 from pipelines.errors import UserError
 from pipelines.examples.build import ExamplesConfig
+from pipelines.supervised.build import SupervisedConfig
 from pipelines.vocabulary.train import VocabularyConfig
 
 #: Names the demo that a directory holds.
 DEMO_FILE = "demo.json"
 
 SampleName = Literal["gflanguages", "debian"]
+#: A minute for both models on two cores; the only checkpoint is the last one.
+FINETUNE = TuningConfig(steps=100, batch_size=32, base_learning_rate=0.04, dtype="float32")
 
 
 class TrainSettings(BaseModel):
@@ -56,6 +60,8 @@ class DemoConfig(BaseModel):
         train: shared by both models.
         baseline: preset of the dense model.
         candidate: preset of the sparse model, FLOP-matched to it.
+        finetune: shared by both models on the task `language_of`; None leaves it out.
+        tasks: of that task's examples.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -67,6 +73,8 @@ class DemoConfig(BaseModel):
     train: TrainSettings
     baseline: str = "mt5-tiny"
     candidate: str = "mswitch-tiny"
+    finetune: TuningConfig | None = None
+    tasks: SupervisedConfig = SupervisedConfig(inputs_length=64, targets_length=8)
 
 
 def demo_config(sample: SampleName, steps: int | None = None) -> DemoConfig:
@@ -94,6 +102,8 @@ def demo_config(sample: SampleName, steps: int | None = None) -> DemoConfig:
             vocabulary=VocabularyConfig(size=4096, character_coverage=0.9995),
             examples=ExamplesConfig(inputs_length=64),
             train=TrainSettings(steps=400 if steps is None else steps, warmup_steps=100),
+            # T5's rate of 1e-3 moves so young a model too little.
+            finetune=FINETUNE,
         )
     return DemoConfig(
         sample=sample,

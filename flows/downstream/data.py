@@ -166,7 +166,9 @@ def _result(result: Result) -> dict[str, Any]:
 def _language(results: Sequence[Result], number: int, run: TunedRun) -> dict[str, Any]:
     lead = results[0].languages[number]
     known = languages().get(lead.lang)
-    trained = run.config["languages"].get(lead.lang, {})
+    # Of a run on several tasks, the task comes first.
+    leaves, leaf = run.config["languages"], f"{run.task['name']}/{lead.lang}"
+    trained = leaves.get(lead.lang, leaves.get(leaf, {}))
     return {
         "lang": lead.lang,
         "name": known.name if known else lead.lang,

@@ -22,6 +22,7 @@ _PREDICTED_ALIKE = ("tasks", "limit", "beams", "alpha")
 TRAINED_ALIKE = (
     "seed",
     "batch_size",
+    "pack",
     "steps",
     "eval_every",
     "optimizer",

@@ -1,6 +1,7 @@
 """The demo: one flow from a small real crawl to a per-language speed-up report."""
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,9 @@ from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from flows.demo_config import DemoConfig, claim_directory
+from flows.operators.parameters import options_of
 from flows.processes import run_with_restarts
+from models.config import TuningConfig
 from pipelines.outputs import lock_directory
 from pipelines.progress import say
 
@@ -62,12 +65,43 @@ def evaluate(run: Path, examples: Path) -> dict[str, Any]:
     return {"stage": "evaluate", "out": str(run)}
 
 
+@task(task_run_name="task")
+def build_task(config: DemoConfig, corpus: Path, vocabulary: Path, out: Path) -> dict[str, Any]:
+    """Make a supervised task of the corpus: which language is this?"""
+    from pipelines.supervised import build
+    from pipelines.supervised.samples.language_of import write_language_of
+
+    rows = out / "rows"
+    write_language_of(corpus, rows)
+    return build.build_supervised(rows / "task.toml", vocabulary, out / "examples", config.tasks)
+
+
+@task(task_run_name="finetune {run.name}")
+def finetune(config: TuningConfig, run: Path, out: Path) -> dict[str, Any]:
+    """Fine-tune one model on the task and predict its test split, in processes of its own."""
+    tuned = out / run.name
+    options = ["--from", str(run), "--tasks", str(out / "examples"), "--out", str(tuned)]
+    run_with_restarts(["finetune", *options, *options_of(config)])
+    run_with_restarts(["predict", "--run", str(tuned), "--split", "test"])
+    return {"stage": "finetune", "out": str(tuned)}
+
+
+@task(task_run_name="downstream")
+def compare_tuned(baseline: Path, candidate: Path, out: Path) -> dict[str, Any]:
+    """Compare the fine-tuned models language by language."""
+    from flows.downstream import build
+
+    return build.write_downstream([baseline], [candidate], out)
+
+
 @task(task_run_name="report")
-def write_report(baseline: Path, candidate: Path, out: Path) -> dict[str, Any]:
+def write_report(
+    baseline: Path, candidate: Path, out: Path, downstream: Sequence[Path]
+) -> dict[str, Any]:
     """Compare the two models language by language."""
     from flows.report import build
 
-    return build.write_report(baseline, candidate, out)
+    return build.write_report(baseline, candidate, out, downstream=downstream)
 
 
 @flow(name="mswitch-demo", flow_run_name="{out.name}")
@@ -97,7 +131,17 @@ def demo(config: DemoConfig, out: Path) -> dict[str, Any]:
             stages.time(f"train {run.name}", train, config, run.name, examples, run)
         for run in (baseline, candidate):
             stages.time(f"evaluate {run.name}", evaluate, run, examples)
-        summary = stages.time("report", write_report, baseline, candidate, out / "report")
+        downstream = []
+        if config.finetune is not None:
+            place = out / "language-of"
+            stages.time("task", build_task, config, corpus, vocabulary, place)
+            for run in (baseline, candidate):
+                stages.time(f"finetune {run.name}", finetune, config.finetune, run, place)
+            tuned = place / config.baseline, place / config.candidate
+            downstream = [place / "downstream"]
+            stages.time("downstream", compare_tuned, *tuned, *downstream)
+        pair = baseline, candidate
+        summary = stages.time("report", write_report, *pair, out / "report", downstream)
 
         create_table_artifact(key="demo-stages", table=stages.rows())
         create_markdown_artifact(key="demo-verdict", markdown=summary["verdict"])

@@ -83,6 +83,25 @@ def test_the_report_covers_at_least_90_languages(demo):
             assert row["step_speedup_ci"] is None
 
 
+def test_the_fine_tuned_models_are_compared_with_the_majority_beside(demo):
+    place = demo / "language-of"
+    found = json.loads((place / "downstream" / "downstream.json").read_text())
+    accuracy = found["results"][0]
+    assert (accuracy["metric"], accuracy["decode"]) == ("accuracy", "labels")
+    majority = accuracy["everything"]["majority"]
+    assert majority < 10
+    # One model of ten steps of pretraining is as good as another: the task itself is learned.
+    assert all(score["value"] > 2 * majority for score in accuracy["everything"]["models"])
+    assert [run["reads"] for run in found["runs"]] == ["test read 1 time"] * 2
+    report = json.loads((demo / "report" / "report.json").read_text())
+    [section] = report["downstream"]
+    assert section["cautions"][0].startswith("The labels are the corpus’ own")
+    assert (demo / "report" / section["path"]).is_file()
+    page = (demo / "report" / "report.html").read_text()
+    assert f'href="./{section["path"]}"' in page
+    assert section["cautions"][0] in page
+
+
 def test_run_again_it_does_nothing_and_says_so(demo, run_demo):
     def state():
         return {

@@ -34,10 +34,10 @@ def demo(
     steps: Annotated[int | None, Parameter(validator=validators.Number(gte=1))] = None,
     json: Json = False,
 ) -> int:
-    """Sample, corpus, vocabulary, examples, two trainings, two evaluations, report.
+    """Sample, corpus, vocabulary, examples, two trainings, two evaluations, fine-tuning, report.
 
     One Prefect flow on an ephemeral API and SQLite, Beam's local runner and JAX on the CPU:
-    nothing to start before, and four to eight minutes on two cores. Run it again and it does
+    nothing to start before, and five to nine minutes on two cores. Run it again and it does
     nothing; kill it and it continues. The report is OUT/report/report.html.
 
     So little text proves nothing about the method; it shows that every stage works.

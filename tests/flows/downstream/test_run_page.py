@@ -48,7 +48,7 @@ def test_it_has_curve_languages_and_worst_predictions(tmp_path, capsys):
     assert visible_words(rows["zh"][7]) == "75.0no interval"
     # The worst language first, and of its rows those that are wrong.
     worst = list(page.iterfind(".//details"))
-    assert [visible_words(each.find("summary")).split(",")[0] for each in worst] == [
+    assert [visible_words(each.find("summary")).split(":")[0] for each in worst] == [
         "Swahili",
         "Chinese",
         "German",
