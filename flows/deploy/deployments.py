@@ -17,6 +17,7 @@ from flows.operators.settings import (
     EvaluateSettings,
     ExamplesSettings,
     ExperimentSettings,
+    FinetuneSettings,
     PairSettings,
     ReportSettings,
 )
@@ -25,6 +26,7 @@ from flows.prefect_flows.corpus import corpus
 from flows.prefect_flows.evaluate import evaluate_run
 from flows.prefect_flows.examples import examples
 from flows.prefect_flows.experiment import experiment
+from flows.prefect_flows.finetune import finetune_run
 from flows.prefect_flows.pretrain_pair import pretrain_pair
 from flows.prefect_flows.reconcile import reconcile
 from flows.prefect_flows.report import report
@@ -109,6 +111,7 @@ DEPLOYMENTS: Sequence[Deployment] = (
     ),
     Deployment(experiment, "sample", ExperimentSettings()),
     Deployment(evaluate_run, "run", EvaluateSettings()),
+    Deployment(finetune_run, "run", FinetuneSettings()),
     Deployment(report, "pair", ReportSettings()),
     Deployment(
         reconcile,

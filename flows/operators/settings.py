@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from annotated_types import Ge, Gt, Le
 from pydantic import Field
 
-from flows.demo_config import SampleName, demo_config
+from flows.demo_config import FINETUNE, SampleName, demo_config
 from flows.operators.profile import Name
 from flows.report.build import ReportConfig
-from models.config import EvaluateConfig, TrainConfig
+from models.config import EvaluateConfig, PredictConfig, TrainConfig, TuningConfig
 from models.presets import PRESETS
 from pipelines.corpus.config import CorpusConfig
 from pipelines.examples.build import ExamplesConfig
@@ -210,6 +210,37 @@ class EvaluateSettings(_Checked):
     examples: Name = "sample"
     launcher: Name = "local"
     config: EvaluateConfig = EvaluateConfig()  # noqa: RUF009
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FinetuneSettings(_Checked):
+    """Of flow `finetune`.
+
+    Attributes:
+        name: name of the fine-tuned run.
+        pair: name of the pair that the run to begin with is of.
+        run: the run to begin with: the name of its preset.
+        step: its checkpoint; by default the last.
+        keep_moments: go on with the optimizer's moments and its count of steps, as T5X does.
+        tasks: name of the task's examples, which `mswitch examples supervised` made.
+        mixture: how often each language comes, as of a pair.
+        hosts: processes of the training, each on a node.
+        launcher: where training and predictions run: a launcher of operators.toml.
+        config: of the training.
+        predict: of the predictions.
+    """
+
+    name: Name = "sample"
+    pair: Name = "sample"
+    run: Name = "mt5-tiny"
+    step: Count | None = None
+    keep_moments: bool = False
+    tasks: Name = "language-of"
+    mixture: str = DEFAULT
+    hosts: Count = 1
+    launcher: Name = "local"
+    config: TuningConfig = FINETUNE
+    predict: PredictConfig = PredictConfig()  # noqa: RUF009
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

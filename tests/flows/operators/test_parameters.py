@@ -24,6 +24,7 @@ from flows.operators.settings import (
     EvaluateSettings,
     ExamplesSettings,
     ExperimentSettings,
+    FinetuneSettings,
     PairSettings,
     ReportSettings,
 )
@@ -32,9 +33,10 @@ from flows.prefect_flows.corpus import corpus
 from flows.prefect_flows.evaluate import evaluate_run
 from flows.prefect_flows.examples import examples
 from flows.prefect_flows.experiment import experiment
+from flows.prefect_flows.finetune import finetune_run
 from flows.prefect_flows.pretrain_pair import pretrain_pair
 from flows.prefect_flows.report import report
-from models.config import EvaluateConfig, TrainConfig
+from models.config import EvaluateConfig, PredictConfig, TrainConfig, TuningConfig
 from pipelines.corpus.config import CorpusConfig, ModernConfig
 from pipelines.corpus.rules.opt_out import OptOut
 from pipelines.corpus.rules.quality import GopherQuality
@@ -50,6 +52,7 @@ FLOWS = {
     PairSettings: pretrain_pair,
     ExperimentSettings: experiment,
     EvaluateSettings: evaluate_run,
+    FinetuneSettings: finetune_run,
     ReportSettings: report,
 }
 #: Where a schema says a bound.
@@ -228,7 +231,9 @@ CONFIGS = [
     VocabularyConfig(size=500, character_coverage=0.999),
     ExamplesConfig(inputs_length=64, finished=True, validation_segments=2),
     TrainConfig(steps=5, scan_layers=True, loss_spike=6.5, optimizer="adamw", weight_decay=0.1),
+    TuningConfig(steps=7, base_learning_rate=0.04, eval_every=2, freeze="experts"),
     EvaluateConfig(batch_size=3, dispatch="blocks"),
+    PredictConfig(decode="beam", beams=2, limit=5),
 ]
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import example_files
 import pytest
+import task_files
 from operators_server import Served, processes, served, until
 
 from flows.launch.record import Record, read_record
@@ -174,6 +175,46 @@ def most_at_a_time(runs: list[Path]) -> int:
     """How many of the trainings went on at one moment."""
     spans = [(one.started, one.ended) for run in runs for one in read_record(run).attempts]
     return max(sum(start <= at < end for start, end in spans) for at, _ in spans)
+
+
+def test_a_run_is_fine_tuned_and_test_is_read_once(server):
+    labels = ("left", "right", "middle")
+    rows = [(f"group {n // 2}", f"which way {n}", labels[n % 3]) for n in range(12)]
+    splits = dict.fromkeys(("train", "validation", "test"), rows)
+    model = task_files.vocabulary(["which way 0123456789", *labels])
+    toy = server.storage / "examples" / "toy"
+    task_files.write_supervised(toy, {"de": splits, "sw": splits}, model, labels=labels)
+    origin = server.storage / "pairs" / "tiny" / "mt5-tiny"
+    options = ["--preset", "mt5-tiny", "--steps", "2", "--batch-size", "4", "--evaluations", "1"]
+    command = ["train", *options, "--examples", str(toy), "--out", str(origin)]
+    subprocess.run([sys.executable, "-m", "flows.cli.main", *command], check=True)
+
+    wanted = {"pair": "tiny", "tasks": "toy", "steps": 4, "batch_size": 4, "eval_every": 2}
+    for _ in range(2):
+        run = server.start("finetune/run", name="tuned", **wanted, predict_batch_size=8)
+        ended = server.wait(run, {"Completed", "Failed", "Crashed"}, 900)
+        assert ended.state_name == "Completed", ended.state
+        assert ended.name == "finetune tuned: mt5-tiny of tiny"
+        assert ended.state.message.startswith("accuracy on test of toy: ")
+        assert ended.state.message.endswith(", test read 1 time")
+
+    tuned = server.storage / "finetuned" / "tuned"
+    selected = json.loads((tuned / "selected.json").read_text())
+    assert list(selected["values"]) == ["2", "4"]
+    reads = json.loads((tuned / "predictions" / "toy" / "test_reads.json").read_text())["reads"]
+    assert [read["step"] for read in reads] == [selected["step"]]
+    table = json.loads(server.artifacts("table")["scores-tuned-test"]["data"])
+    assert [(row["lang"], row["rows"], row["groups"]) for row in table] == [
+        ("de", 12, 6),
+        ("sw", 12, 6),
+    ]
+    assert {"accuracy", "low", "high", "majority"} <= table[0].keys()
+    assert "run.html" in server.artifacts("markdown")["page-tuned-test"]["data"]
+    assert "step 4 of 4" in server.artifacts("progress")["train-finetuned-tuned"]["description"]
+    run = server.start("finetune/run", name="other", **{**wanted, "tasks": "sample"})
+    ended = server.wait(run, {"Completed", "Failed", "Crashed"}, 300)
+    assert ended.state_name == "Failed"
+    assert "has 256 rows for the 500 pieces of" in ended.state.message
 
 
 def test_logs_progress_suspend_resume_death_and_cancel(server):
