@@ -67,6 +67,15 @@ def add_sentinels(model: bytes) -> bytes:
     return proto.SerializeToString(deterministic=True)
 
 
+def without_sentinels(model: bytes) -> bytes:
+    """What makes two models the same, however their sentinels were added, and whether they were."""
+    proto = sentencepiece_model_pb2.ModelProto.FromString(model)  # pyright: ignore[reportAttributeAccessIssue]
+    for token in sorted(_sentinel_numbers(proto), reverse=True):
+        del proto.pieces[token]
+    proto.ClearField("trainer_spec")
+    return proto.SerializeToString(deterministic=True)
+
+
 def checked_size(model: bytes, path: str | Path) -> int:
     """Count the ids of a model that must have its sentinels, without loading it.
 

@@ -1,5 +1,6 @@
 """`mswitch examples`: span-corruption examples and supervised ones."""
 
+import os
 from typing import Annotated
 
 from cyclopts import App, Parameter
@@ -11,16 +12,18 @@ from flows.cli.commands.common import (
     cancel_on_dataflow,
     check_beam_options,
     finish,
+    split_commas,
 )
 from pipelines.errors import UserError
 from pipelines.examples.build import ExamplesConfig, build_examples
+from pipelines.examples.span_corruption import Lengths
 from pipelines.runners import RunnerName
 from pipelines.supervised.build import SupervisedConfig, build_supervised
 from pipelines.supervised.definition import read_task
 
 app = App(
     name="examples",
-    help="Turn a corpus into span-corruption examples, or rows into supervised ones.",
+    help="Turn a corpus into span-corruption examples; rows or seqio's tasks into supervised ones.",
 )
 
 
@@ -106,4 +109,50 @@ def supervised(
         if metric not in METRICS:
             raise UserError(f"{task}: metric {metric!r} is unknown: use {', '.join(METRICS)}")
     summary = build_supervised(task, vocab, out, config, runner=runner, beam_options=options)
+    return finish(summary, json)
+
+
+@app.command
+def from_task(
+    *,
+    task: str,
+    vocab: str,
+    lengths: str,
+    out: str,
+    module: str = "",
+    language: str | None = None,
+    epochs: int | None = None,
+    metrics: Annotated[list[str] | None, Parameter(negative="", consume_multiple=True)] = None,
+    json: Json = False,
+) -> int:
+    """Make examples of a task or mixture that is registered in seqio, by its own preprocessing.
+
+    The directory is read like one of `mswitch examples supervised`, without seqio. Of a mixture,
+    each task gets a directory in --out, and multitask.toml beside them has the rates, for
+    `mswitch finetune --tasks`.
+
+        mswitch examples from-task --task qa.de --module my.tasks --vocab V --lengths 64,8 --out qa
+
+    A task that draws randomly after its cache, anew in every epoch, is refused unless --epochs
+    says how many draws are to be kept. Needs what `mswitch train` needs, and seqio.
+
+    Args:
+        task: its name in seqio.
+        vocab: the task's vocabulary: a directory or a SentencePiece model file.
+        lengths: of inputs and targets, to which they are cut.
+        out: the directory to make.
+        module: what is imported to register the task, from here or installed.
+        language: a code, for tasks whose name does not end with one, such as `.de`.
+        epochs: how many draws of the training split are kept.
+        metrics: names of metrics, by which predictions are scored; by default exact_match.
+    """
+    from tasks.from_task import FromTaskConfig, build_from_task
+    from tasks.seqio_source import Registered
+
+    found = [int(part) for part in lengths.split(",") if part.isdecimal() and int(part) > 1]
+    if len(found) != 2 or len(lengths.split(",")) != 2:
+        raise UserError(f"--lengths {lengths}: give those of inputs and targets, such as 512,128")
+    scored = ("exact_match",) if metrics is None else split_commas(metrics) or ()
+    config = FromTaskConfig(Lengths(*found), language, epochs, scored)
+    summary = build_from_task(Registered(task, module, os.getcwd()), vocab, out, config)
     return finish(summary, json)

@@ -1,0 +1,382 @@
+"""Any task or mixture of seqio becomes directories of supervised examples.
+
+Its preprocessing runs once, in Beam, a shard of its source at a time. What comes out is ids that
+are read like those of `mswitch examples supervised`, without seqio and in batches of (seed, step).
+"""
+
+import dataclasses
+import functools
+import hashlib
+import itertools
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import seqio
+
+from pipelines import storage
+from pipelines.errors import UserError
+from pipelines.examples.directory import (
+    STAGE,
+    describe,
+    shard_store,
+    summary_of,
+    write_cache_metadata,
+    write_missing,
+    write_vocabulary,
+)
+from pipelines.examples.shard_store import BeamJob
+from pipelines.examples.shards import vocabulary_of
+from pipelines.examples.span_corruption import Lengths
+from pipelines.faults import fault_point
+from pipelines.languages import find_code, parse_codes
+from pipelines.outputs import canonical_json, file_sha256, stage_output_anywhere, write_atomically
+from pipelines.progress import say
+from pipelines.supervised.build import FEATURES, KIND, forget_work, plan_shards
+from pipelines.supervised.definition import SPLITS
+from pipelines.supervised.shards import (
+    BLOCK_ROWS,
+    GROUP_ROWS,
+    ORDERS,
+    PART_SCHEMA,
+    SupervisedShard,
+    Tokenised,
+    write_rows,
+)
+from pipelines.supervised.split import key64
+from pipelines.vocabulary.model import VocabularyModel, open_vocabulary
+from tasks.metrics import METRICS
+from tasks.seqio_source import Registered, check_task, draws_randomly, preprocessed
+
+MULTITASK = "multitask.toml"
+_SIDES = ("inputs", "targets")
+_IDS = [(f"{side}_ids", pa.list_(pa.int32())) for side in _SIDES]
+_SCHEMA = pa.schema([*PART_SCHEMA, *_IDS])
+
+
+@dataclasses.dataclass(frozen=True)
+class FromTaskConfig:
+    """How a task of seqio is turned into examples.
+
+    Attributes:
+        lengths: to which inputs and targets are cut.
+        language: of tasks whose name does not end with a code, such as `.de`.
+        epochs: of a task that draws randomly, how many draws of its training split are kept.
+        metrics: by which predictions are scored.
+    """
+
+    lengths: Lengths
+    language: str | None = None
+    epochs: int | None = None
+    metrics: tuple[str, ...] = ("exact_match",)
+
+    def __post_init__(self) -> None:
+        for metric in self.metrics:
+            if metric not in METRICS:
+                raise UserError(f"--metrics {metric} is unknown: use {', '.join(METRICS)}")
+        if self.epochs is not None and self.epochs < 1:
+            raise UserError(f"--epochs must be at least 1, not {self.epochs}")
+        if self.language is not None:
+            parse_codes([self.language])
+
+
+def build_from_task(
+    registered: Registered, vocabulary: str | Path, out: str | Path, config: FromTaskConfig
+) -> dict[str, Any]:
+    """Write the examples of a task; of a mixture, those of each task and `multitask.toml`.
+
+    Args:
+        registered: the task or mixture.
+        vocabulary: its vocabulary: a finished directory, or a SentencePiece model file.
+        out: where to write.
+        config: lengths, and what seqio does not say.
+
+    Raises:
+        UserError: there is no such name, its examples are not inputs and targets in the
+            vocabulary, or it draws randomly and `epochs` is not given.
+    """
+    opened, found = open_vocabulary(vocabulary), registered.find()
+    if isinstance(found, seqio.Task):
+        return _build(registered, found, opened, out, config)
+    rates = {task.name: _rate(found, task) for task in found.tasks}
+    if ":" in "".join(rates):
+        raise UserError(f"tasks of {found.name} have : in their names: rename them")
+    for task in found.tasks:  # complains before any work is done
+        _language(task.name, config)
+        check_task(task, opened)
+    summaries = [
+        _build(
+            dataclasses.replace(registered, name=task.name),
+            task,
+            opened,
+            storage.join(out, task.name),
+            config,
+        )
+        for task in found.tasks
+    ]
+    # What has no training split is there to be evaluated on; seqio leaves it out too.
+    tables = (
+        f'[tasks."{name}"]\ndirectory = {json.dumps(name)}\n'
+        f"rate = {rate if summary['train_records'] else 0.0!r}\n"
+        for (name, rate), summary in zip(rates.items(), summaries, strict=True)
+    )
+    write_atomically(storage.join(out, MULTITASK), "\n".join(tables))
+    sums = {
+        name: sum(summary[name] for summary in summaries)
+        for name, value in summaries[0].items()
+        if isinstance(value, int) and not isinstance(value, bool)
+    }
+    reused = all(summary["reused"] for summary in summaries)
+    return {**summaries[0], **sums, "out": str(out), "reused": reused, "tasks": len(summaries)}
+
+
+def _rate(mixture: seqio.Mixture, task: seqio.Task) -> float:
+    try:
+        return float(mixture.get_rate(task))
+    except Exception as error:  # of any rate function
+        raise UserError(
+            f"the rate of {task.name} in {mixture.name} cannot be had ({error}): give a number"
+        ) from error
+
+
+def _language(name: str, config: FromTaskConfig) -> tuple[str, str]:
+    """A task's name without its language, and the language."""
+    stem, _, last = name.rpartition(".")
+    code = find_code(last.replace("_", "-")) if stem else None
+    if code is not None:
+        return stem, code
+    if config.language is None:
+        raise UserError(f"{name} does not end with the code of a language: give --language, as en")
+    return name, parse_codes([config.language])[0]
+
+
+@dataclasses.dataclass(frozen=True)
+class SourceShard:
+    """A shard of a task's source, and the part it becomes.
+
+    Attributes:
+        split: of seqio.
+        number: which shard of the split.
+        of: how many it has.
+        draw: seed of what comes after the cache.
+        draws: how many there are.
+    """
+
+    split: str
+    number: int
+    of: int
+    draw: int
+    draws: int
+
+    @property
+    def path(self) -> str:
+        """The part, relative to the folder of parts."""
+        return f"{self.split}-{self.draw:03}-{self.number:05}.parquet"
+
+    @property
+    def size_bytes(self) -> int:
+        """Shards of a source are taken as equal."""
+        return 1
+
+
+def _build(
+    registered: Registered,
+    task: seqio.Task,
+    vocabulary: VocabularyModel,
+    out: str | Path,
+    config: FromTaskConfig,
+) -> dict[str, Any]:
+    name, lang = _language(task.name, config)
+    check_task(task, vocabulary)
+    sources = {
+        split: list(task.source.list_shards(split)) for split in SPLITS if split in task.splits
+    }
+    if not sources:
+        raise UserError(f"{task.name} has none of the splits {', '.join(SPLITS)}")
+    draws = _draws(task, next(iter(sources)), config)
+    settings = {
+        "kind": KIND,
+        "seqio": task.name,
+        "module": registered.module_sha256(),
+        "sources": {split: [_identity(file) for file in files] for split, files in sources.items()},
+        "lengths": dataclasses.astuple(config.lengths),
+        "language": lang,
+        "draws": draws,
+        "metrics": list(config.metrics),
+        "vocabulary": vocabulary.sha256,
+    }
+    with stage_output_anywhere(out, stage=STAGE, config=settings) as staged:
+        store, parts = shard_store(staged), shard_store(staged, "rows")
+        if staged.complete:
+            say(STAGE, f"already complete: {out}, nothing to do")
+            forget_work(store, parts)
+            return summary_of(out, SPLITS, reused=True)
+        model = write_vocabulary(store.directory, vocabulary)
+        units = [
+            SourceShard(split, number, len(files), draw, draws if split == "train" else 1)
+            for split, files in sources.items()
+            for draw in range(draws if split == "train" else 1)
+            for number in range(len(files))
+        ]
+        read = functools.partial(
+            write_part, registered=registered, lang=lang, model=model, lengths=config.lengths
+        )
+        job = BeamJob("mswitch-from-task", "parts", staged.hash, "local", ())
+        described = write_missing(units, parts, read, job)
+        fault_point("examples.after_rows")
+        planned = plan_shards(name, described, parts)
+        if not planned:
+            raise UserError(f"{task.name} has no example with inputs and targets")
+        job = dataclasses.replace(job, name="mswitch-supervised", noun="shards")
+        finished = write_missing(planned, store, write_ids, job)
+        by_lang = describe(finished, store.directory)
+        write_cache_metadata(finished, by_lang, store.directory, dict.fromkeys(SPLITS, FEATURES))
+        empty = sum(part["empty"] for part in described)
+        definition = {"name": name, "inputs": "{inputs}", "targets": "{targets}", "labels": None}
+        staged.publish(
+            {
+                "kind": KIND,
+                "finished": True,
+                "inputs_length": config.lengths.inputs_length,
+                "targets_length": config.lengths.targets_length,
+                "vocabulary_size": vocabulary.size,
+                "vocabulary_sha256": hashlib.sha256(vocabulary.model).hexdigest(),
+                "languages": by_lang,
+                "task": {
+                    **definition,
+                    "metrics": list(config.metrics),
+                    "hash": hashlib.sha256(canonical_json(settings).encode()).hexdigest()[:16],
+                },
+                "rows": {
+                    "kept": sum(part["records"] for part in described),
+                    "dropped": {"empty_text": empty} if empty else {},
+                    "samples": [],
+                },
+            }
+        )
+        forget_work(store, parts)
+    summary = summary_of(out, SPLITS, reused=False)
+    counts = ", ".join(f"{summary[f'{split}_records']:,} {split}" for split in SPLITS)
+    say(STAGE, f"{counts} examples of {task.name} in {out}")
+    return summary
+
+
+def _draws(task: seqio.Task, split: str, config: FromTaskConfig) -> int:
+    """How many draws of the training split are kept.
+
+    Raises:
+        UserError: it draws randomly and nobody said how many, or it does not.
+    """
+    if draws_randomly(task, split, config.lengths):
+        if config.epochs is None:
+            raise UserError(
+                f"{task.name} draws randomly after its cache, anew in every epoch: give --epochs N "
+                "to keep N draws of it"
+            )
+        return config.epochs
+    if config.epochs is not None:
+        raise UserError(f"{task.name} draws nothing after its cache: leave --epochs out")
+    return 1
+
+
+def _identity(file: str) -> list[str]:
+    """Name of a source's file, and what is in it where that can be read."""
+    return [os.path.basename(file), file_sha256(Path(file)) if os.path.isfile(file) else ""]
+
+
+def write_part(
+    unit: SourceShard,
+    directory: str,
+    *,
+    registered: Registered,
+    lang: str,
+    model: str,
+    lengths: Lengths,
+) -> dict[str, Any]:
+    """Write a part; the same shard always gives the same bytes.
+
+    Returns:
+        Its description: path, records, size_bytes, `rows` by language and split, `empty`, examples
+        that have no inputs or no targets.
+    """
+    task = registered.find()
+    assert isinstance(task, seqio.Task)
+    storage.make_directory(directory)
+    path = storage.join(directory, unit.path)
+    counts: Counter[str] = Counter()
+
+    def rows() -> Iterator[dict[str, Any]]:
+        shard = unit.number, unit.of
+        found = preprocessed(task, unit.split, lengths, shard=shard, draw=unit.draw)
+        for number, example in enumerate(found):
+            empty = not example["inputs"].size or not example["targets"].size
+            counts["empty" if empty else "kept"] += 1
+            if not empty:
+                yield _row(example, unit, number, lang, model)
+
+    with storage.publish(path) as temporary:
+        with pq.ParquetWriter(temporary, _SCHEMA, compression="zstd") as writer:
+            made = rows()
+            while block := list(itertools.islice(made, BLOCK_ROWS)):
+                table = pa.Table.from_pylist(block, _SCHEMA).sort_by("order")
+                writer.write_table(table, row_group_size=GROUP_ROWS)
+        size = temporary.stat().st_size
+    return {
+        "path": unit.path,
+        "records": counts["kept"],
+        "size_bytes": size,
+        "rows": {lang: {unit.split: counts["kept"]}} if counts["kept"] else {},
+        "empty": counts["empty"],
+    }
+
+
+def _row(
+    example: Mapping[str, Any], unit: SourceShard, number: int, lang: str, model: str
+) -> dict[str, Any]:
+    name = f"{unit.split}-{unit.number:05}:{number}"
+    # Draws follow each other, so that an epoch as long as the task has each example about once.
+    order = (ORDERS * unit.draw + key64(name)) // unit.draws
+    if unit.draws > 1:
+        name = f"{name}#{unit.draw}"
+    texts = {side: _text(example, side, model) for side in _SIDES}
+    answers = np.atleast_1d(example.get("answers", np.array([], object))).tolist()
+    return {
+        "lang": lang,
+        "split": unit.split,
+        "order": order,
+        "id": name,
+        "group": name,
+        **texts,
+        "answers": [answer.decode() for answer in answers if isinstance(answer, bytes)]
+        or [texts["targets"]],
+        "inputs_key": 0,
+        "pair_key": 0,
+        "inputs_ids": example["inputs"],
+        "targets_ids": example["targets"],
+    }
+
+
+def _text(example: Mapping[str, Any], side: str, model: str) -> str:
+    """Text before it was tokenised, where the task kept it."""
+    text = example.get(f"{side}_pretokenized")
+    if isinstance(text, bytes):
+        return text.decode("utf-8", "replace")
+    return vocabulary_of(model).DecodeIds(example[side].tolist())
+
+
+def write_ids(shard: SupervisedShard, directory: str) -> dict[str, Any]:
+    """Write a shard of ids that are there already; see `write_rows`."""
+
+    def rows() -> Iterator[Tokenised]:
+        for batch in shard.read().to_batches(GROUP_ROWS):
+            for row in batch.to_pylist():
+                inputs, targets = (np.array(row[f"{side}_ids"], np.int32) for side in _SIDES)
+                yield row, inputs, targets
+
+    return write_rows(shard, directory, rows())

@@ -1,0 +1,153 @@
+"""What seqio has registered, found by name, checked, and preprocessed from a known seed."""
+
+import dataclasses
+import hashlib
+import importlib
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import seqio
+import tensorflow as tf
+
+from pipelines.errors import UserError
+from pipelines.examples.span_corruption import Lengths
+from pipelines.vocabulary.model import VocabularyModel, without_sentinels
+
+FEATURES = ("inputs", "targets")
+#: So many examples tell whether a task draws.
+TRIED = 32
+
+
+@dataclasses.dataclass(frozen=True)
+class Registered:
+    """A name of seqio's registry, which every process looks up for itself.
+
+    Attributes:
+        name: of a task or a mixture.
+        module: what is imported to register it; "" for nothing.
+        folder: where modules are looked for first.
+    """
+
+    name: str
+    module: str = ""
+    folder: str = ""
+
+    def find(self) -> seqio.Task | seqio.Mixture:
+        """Import the module and look the name up.
+
+        Raises:
+            UserError: the module cannot be imported, or registers no such name.
+        """
+        self._import()
+        try:
+            return seqio.get_mixture_or_task(self.name)
+        except ValueError as error:
+            hint = f"{self.module} does not register it" if self.module else "give --module"
+            raise UserError(f"seqio has no task or mixture {self.name!r}: {hint}") from error
+
+    def module_sha256(self) -> str:
+        """Hash the module's source: what a task does follows from it."""
+        source = getattr(self._import(), "__file__", None)
+        return "" if source is None else hashlib.sha256(Path(source).read_bytes()).hexdigest()
+
+    def _import(self) -> Any:
+        if not self.module:
+            return None
+        if self.folder not in sys.path:
+            sys.path.insert(0, self.folder)
+        try:
+            return importlib.import_module(self.module)
+        except Exception as error:
+            raise UserError(
+                f"--module {self.module}: cannot import it ({type(error).__name__}: {error})"
+            ) from error
+
+
+def check_task(task: seqio.Task, vocabulary: VocabularyModel) -> None:
+    """Check that examples of a task are inputs and targets in a vocabulary.
+
+    Raises:
+        UserError: they are something else.
+    """
+    features = task.output_features
+    if set(features) != set(FEATURES):
+        kind = " (it is for a decoder alone)" if set(features) == {"targets"} else ""
+        raise UserError(
+            f"{task.name} has the features {', '.join(features)}{kind}: examples have inputs and "
+            "targets"
+        )
+    for name, feature in features.items():
+        if feature.rank != 1 or not feature.dtype.is_integer:
+            raise UserError(f"{name} of {task.name} is no list of ids: {feature}")
+        model = getattr(feature.vocabulary, "sp_model", None)
+        size = feature.vocabulary.vocab_size
+        same = model is not None and without_sentinels(model) == without_sentinels(vocabulary.model)
+        if not same or size != vocabulary.size:
+            raise UserError(
+                f"{name} of {task.name} has another vocabulary ({size:,} ids) than "
+                f"{vocabulary.path} ({vocabulary.size:,} with its sentinels): give its own, or "
+                "register it with this one (seqio.helpers.mixture_or_task_with_new_vocab)"
+            )
+
+
+def preprocessed(
+    task: seqio.Task,
+    split: str,
+    lengths: Lengths,
+    *,
+    shard: tuple[int, int] = (0, 1),
+    draw: int = 0,
+    take: int | None = None,
+) -> Iterator[Mapping[str, Any]]:
+    """Examples of a task as `get_dataset` gives them, unshuffled and without a cache.
+
+    Args:
+        task: which.
+        split: which of its splits.
+        lengths: to which inputs and targets are cut.
+        shard: number of a shard of the source, and how many there are.
+        draw: seed of what comes after the task's cache; what comes before has always the same.
+        take: so many examples of the source; by default all.
+    """
+    tf.random.set_seed(0)  # with which seqio's own seeds are combined
+    number, of = shard
+    info = seqio.ShardInfo(number, of) if of > 1 else None
+    dataset = task.source.get_dataset(split=split, shuffle=False, shard_info=info)
+    if take is not None:
+        dataset = dataset.take(take)
+    by_name = {"inputs": lengths.inputs_length, "targets": lengths.targets_length}
+    dataset = task.preprocess_precache(dataset, seed=0)
+    tf.random.set_seed(draw)
+    dataset = task.preprocess_postcache(dataset, sequence_length=by_name, seed=draw)
+    dataset = seqio.utils.trim_dataset(dataset, by_name, task.output_features)
+    return dataset.as_numpy_iterator()
+
+
+def draws_randomly(task: seqio.Task, split: str, lengths: Lengths) -> bool:
+    """Whether the first examples differ with the seed of what comes after the cache.
+
+    Raises:
+        UserError: they differ with the same seed too.
+    """
+
+    def first(draw: int) -> list[list[np.ndarray]]:
+        found = preprocessed(task, split, lengths, draw=draw, take=TRIED)
+        return [[example[name] for name in FEATURES] for example in found]
+
+    def same(one: list[list[np.ndarray]], other: list[list[np.ndarray]]) -> bool:
+        return len(one) == len(other) and all(
+            np.array_equal(a, b)
+            for x, y in zip(one, other, strict=True)
+            for a, b in zip(x, y, strict=True)
+        )
+
+    one = first(0)
+    if not same(one, first(0)):
+        raise UserError(
+            f"{task.name} gives other examples each time, which no seed repeats: let its "
+            "preprocessors take theirs from seqio.map_over_dataset"
+        )
+    return not same(one, first(1))

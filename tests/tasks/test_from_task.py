@@ -1,0 +1,293 @@
+"""Tasks of seqio become examples that are what seqio gives."""
+
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import seqio
+from trees import data_bytes
+
+from flows.cli.main import main
+from pipelines.errors import UserError
+from pipelines.examples.span_corruption import Lengths
+from pipelines.vocabulary.model import open_vocabulary
+from tasks.batches import TaskBatches, TrainBatches
+from tasks.examples import VOCABULARY_PATH, open_examples
+from tasks.from_task import FromTaskConfig, build_from_task
+from tasks.multitask import read_task_mixture
+from tasks.seqio_source import Registered, check_task, draws_randomly, preprocessed
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
+
+MODULE = "registered_in_tests"
+LENGTHS = Lengths(48, 24)
+SEQIO_LENGTHS = {"inputs": 48, "targets": 24}
+TEXT = """
+import random
+
+import seqio
+import tensorflow as tf
+
+VOCABULARY = seqio.SentencePieceVocabulary(MODEL, extra_ids=0)
+FEATURES = {name: seqio.Feature(VOCABULARY) for name in ("inputs", "targets")}
+CACHE = seqio.CacheDatasetPlaceholder()
+END = seqio.preprocessors.append_eos_after_trim
+
+
+def pairs(dataset):
+    def pair(line):
+        parts = tf.strings.split(line, "\\t")
+        return {"inputs": parts[0], "targets": parts[1], "answers": parts[1:]}
+
+    return dataset.map(pair)
+
+
+@seqio.map_over_dataset(num_seeds=1)
+def crop(example, seed):
+    start = tf.random.stateless_uniform([], seed, 0, 3, tf.int32)
+    return {**example, "inputs": example["inputs"][start:]}
+
+
+def unseeded(dataset):
+    def draw(ids):
+        return ids[random.randrange(3) :]
+
+    def one(example):
+        ids = tf.py_function(draw, [example["inputs"]], tf.int32)
+        return {**example, "inputs": tf.ensure_shape(ids, [None])}
+
+    return dataset.map(one)
+
+
+def add(name, lang, *after, features=FEATURES, before=(), splits=("train", "validation")):
+    seqio.TaskRegistry.add(
+        name,
+        seqio.TextLineDataSource(
+            {split: f"{FOLDER}/{lang}-{split}-*.tsv" for split in splits},
+            num_input_examples={"train": 40, "validation": 7},
+        ),
+        output_features=features,
+        preprocessors=[pairs, seqio.preprocessors.tokenize, *before, CACHE, *after, END],
+    )
+
+
+for lang in ("de", "sw"):
+    add(f"pairs.{lang}", lang)
+add("nameless", "de")
+add("evaluated.de", "de", splits=("validation",))
+add("cropped.de", "de", crop)
+add("cropped_once.de", "de", before=[crop])
+add("unseeded.de", "de", unseeded)
+add("decoder.de", "de", features={"targets": FEATURES["targets"]})
+add("three.de", "de", features={**FEATURES, "more": FEATURES["targets"]})
+BYTES = seqio.Feature(seqio.ByteVocabulary())
+add("bytes.de", "de", features={**FEATURES, "inputs": BYTES})
+seqio.MixtureRegistry.add(
+    "pairs_of_all",
+    [("pairs.de", 3.0), ("pairs.sw", seqio.mixing_rate_num_examples), ("evaluated.de", 1.0)],
+)
+"""
+
+
+@pytest.fixture(scope="module")
+def registered(small_examples, tmp_path_factory, monkeypatch_module) -> Path:
+    """The folder of a module that registers tasks, in the vocabulary of `small_examples`."""
+    folder = tmp_path_factory.mktemp("registered")
+    for lang in ("de", "sw"):
+        for split, shards in (("train", (25, 15)), ("validation", (7,))):
+            for number, lines in enumerate(shards):
+                text = "".join(
+                    f"all human beings {lang} {split} {number} {line}\tborn free {line}\n"
+                    for line in range(lines)
+                )
+                (folder / f"{lang}-{split}-{number}.tsv").write_text(text)
+    model = str(small_examples / VOCABULARY_PATH)
+    head = f"FOLDER = {str(folder)!r}\nMODEL = {model!r}\n"
+    (folder / f"{MODULE}.py").write_text(head + TEXT)
+    monkeypatch_module.syspath_prepend(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def monkeypatch_module():
+    with pytest.MonkeyPatch.context() as patch:
+        yield patch
+    sys.modules.pop(MODULE, None)
+
+
+def named(name: str, folder: Path) -> Registered:
+    return Registered(name, MODULE, str(folder))
+
+
+def pairs_of(source) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+    records = map(source.read, range(len(source)))
+    return [(tuple(r["inputs"].tolist()), tuple(r["targets"].tolist())) for r in records]
+
+
+def of_seqio(name: str, split: str, **options) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+    dataset = seqio.get_mixture_or_task(name).get_dataset(
+        SEQIO_LENGTHS, split=split, shuffle=False, **options
+    )
+    return [
+        (tuple(e["inputs"].tolist()), tuple(e["targets"].tolist()))
+        for e in dataset.as_numpy_iterator()
+    ]
+
+
+@pytest.fixture(scope="module")
+def built(registered, small_examples, tmp_path_factory) -> Path:
+    """By the command, in the folder of the module."""
+    out = tmp_path_factory.mktemp("built") / "pairs"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(registered)
+        options = ["--task", "pairs.de", "--module", MODULE, "--lengths", "48,24"]
+        places = ["--vocab", str(small_examples / VOCABULARY_PATH), "--out", str(out)]
+        assert main(["examples", "from-task", *options, *places]) == 0
+    return out
+
+
+def test_examples_are_those_of_get_dataset_shuffled_once(built):
+    opened = open_examples(built)
+    assert opened.supervised
+    assert opened.languages == ("de",)
+    for split in ("train", "validation"):
+        expected = of_seqio("pairs.de", split)
+        found = pairs_of(opened.sources[split]["de"])
+        assert sorted(found) == sorted(expected)
+        assert found != expected
+    record = opened.sources["train"]["de"].read(0)
+    [text], [answer] = record["targets_pretokenized"], record["answers"]
+    assert text == answer
+    assert text.startswith(b"born free ")
+    assert record["inputs_pretokenized"][0].startswith(b"all human beings de train")
+    batch = TrainBatches(built, 16, pack="next-fit").batch(0)
+    assert batch["encoder_segment_ids"].max() >= 1
+    assert opened.manifest["task"]["metrics"] == ["exact_match"]
+    assert opened.manifest["rows"]["kept"] == 47
+
+
+def test_the_same_task_gives_the_same_bytes_and_is_reused(
+    built, registered, small_examples, tmp_path, capsys
+):
+    vocabulary, config = small_examples / VOCABULARY_PATH, FromTaskConfig(LENGTHS)
+    again = tmp_path / "again"
+    assert not build_from_task(named("pairs.de", registered), vocabulary, again, config)["reused"]
+    assert data_bytes(again) == data_bytes(built)
+    assert build_from_task(named("pairs.de", registered), vocabulary, again, config)["reused"]
+    assert "already complete" in capsys.readouterr().err
+
+
+def test_a_mixture_is_a_directory_for_each_task_and_their_rates(
+    registered, small_examples, tmp_path
+):
+    out = tmp_path / "all"
+    summary = build_from_task(
+        named("pairs_of_all", registered),
+        small_examples / VOCABULARY_PATH,
+        out,
+        FromTaskConfig(LENGTHS),
+    )
+    assert (summary["tasks"], summary["train_records"]) == (3, 80)
+    mixture = read_task_mixture(out / "multitask.toml")
+    assert {name: task.rate for name, task in mixture.tasks.items()} == {
+        "pairs.de": 3.0,
+        "pairs.sw": 40.0,
+        "evaluated.de": 0.0,
+    }
+    batches = TaskBatches(mixture, 8)
+    assert batches.rates == {
+        "evaluated.de/de": 0.0,
+        "pairs.de/de": 3 / 43,
+        "pairs.sw/sw": 40 / 43,
+    }
+    batches.batch(3)
+
+
+def test_draws_are_frozen_one_after_another(registered, small_examples, tmp_path):
+    vocabulary = small_examples / VOCABULARY_PATH
+    task = named("cropped.de", registered)
+    with pytest.raises(UserError, match=r"cropped.de draws randomly .*: give --epochs N"):
+        build_from_task(task, vocabulary, tmp_path / "x", FromTaskConfig(LENGTHS))
+    config = FromTaskConfig(LENGTHS, epochs=3)
+    build_from_task(task, vocabulary, tmp_path / "one", config)
+    source = open_examples(tmp_path / "one").sources["train"]["de"]
+    names = [source.read(index)["id"][0].decode().split("#") for index in range(len(source))]
+    assert [draw for _, draw in names] == ["0"] * 40 + ["1"] * 40 + ["2"] * 40
+    assert len({name for name, _ in names}) == 40
+    found = pairs_of(source)
+    assert len(set(found)) > 60
+    assert len(open_examples(tmp_path / "one").sources["validation"]["de"]) == 7
+    for draw in range(3):
+        expected = [
+            (tuple(example["inputs"].tolist()), tuple(example["targets"].tolist()))
+            for number in range(2)
+            for example in preprocessed(task.find(), "train", LENGTHS, shard=(number, 2), draw=draw)
+        ]
+        assert sorted(found[40 * draw : 40 * draw + 40]) == sorted(expected)
+
+
+def test_what_draws_before_its_cache_is_drawn_once(registered):
+    task = named("cropped_once.de", registered).find()
+    assert not draws_randomly(task, "train", LENGTHS)
+    assert not draws_randomly(named("pairs.de", registered).find(), "train", LENGTHS)
+    with pytest.raises(UserError, match=r"unseeded.de gives other examples each time"):
+        draws_randomly(named("unseeded.de", registered).find(), "train", LENGTHS)
+
+
+@pytest.mark.parametrize(
+    ("name", "complaint"),
+    [
+        ("decoder.de", r"decoder.de has the features targets \(it is for a decoder alone\)"),
+        ("three.de", "three.de has the features inputs, more, targets: examples have"),
+        ("bytes.de", r"inputs of bytes.de has another vocabulary \(259 ids\) than .*new_vocab"),
+        ("nameless", "nameless does not end with the code of a language: give --language"),
+        ("none", f"no task or mixture 'none': {MODULE} does not register it"),
+    ],
+)
+def test_tasks_that_do_not_suit_are_refused(registered, small_examples, tmp_path, name, complaint):
+    with pytest.raises(UserError, match=complaint):
+        build_from_task(
+            named(name, registered),
+            small_examples / VOCABULARY_PATH,
+            tmp_path / "out",
+            FromTaskConfig(LENGTHS),
+        )
+    assert not (tmp_path / "out").exists()
+
+
+def test_another_vocabulary_is_refused(registered, added_examples, small_examples, tmp_path):
+    task = named("pairs.de", registered).find()
+    with pytest.raises(UserError, match=r"inputs of pairs.de has another vocabulary"):
+        check_task(task, open_vocabulary(added_examples / VOCABULARY_PATH))
+    copy = shutil.copy(small_examples / VOCABULARY_PATH, tmp_path / "copy.model")
+    check_task(task, open_vocabulary(copy))
+
+
+def test_options_that_do_not_suit_are_refused(
+    registered, small_examples, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.chdir(registered)
+    vocabulary = str(small_examples / VOCABULARY_PATH)
+    for options, complaint in (
+        (["--lengths", "512"], "--lengths 512: give those of inputs and targets"),
+        (["--lengths", "12,x"], "--lengths 12,x: give those"),
+        (["--lengths", "48,24", "--metrics", "rouge"], "--metrics rouge is unknown"),
+        (["--lengths", "48,24", "--epochs", "2"], "draws nothing after its cache"),
+        (["--lengths", "48,24", "--epochs", "0"], "--epochs must be at least 1"),
+        (["--lengths", "48,24", "--module=no.such"], "--module no.such: cannot import it"),
+        (["--lengths", "48,24", "--language", "xx"], "unknown language 'xx'"),
+    ):
+        places = ["--vocab", vocabulary, "--out", str(tmp_path / "out")]
+        own = "--module=no.such" in options
+        task = ["--task", "pairs.de", *([] if own else ["--module", MODULE])]
+        assert main(["examples", "from-task", *task, *places, *options]) == 2
+        assert complaint in capsys.readouterr().err
+
+
+def test_named_languages_are_taken(registered):
+    from tasks.from_task import _language
+
+    assert _language("a.b.he", FromTaskConfig(LENGTHS)) == ("a.b", "iw")
+    assert _language("a.sr_Latn", FromTaskConfig(LENGTHS)) == ("a", "sr-Latn")
+    assert _language("a", FromTaskConfig(LENGTHS, language="tl")) == ("a", "fil")
