@@ -73,7 +73,7 @@ def register(directory: str | Path) -> list[str]:
             source=seqio.TFExampleDataSource(files, _description(), num_input_examples=counts),
             output_features=features,
             preprocessors=[_cast, seqio.CacheDatasetPlaceholder()],
-            postprocess_fn=_answers,
+            postprocess_fn=every_answer,
             metric_fns=[as_seqio(metric) for metric in metrics],
         )
         seqio.TaskRegistry.add_provider(name, task)
@@ -99,7 +99,7 @@ def _cast(dataset: tf.data.Dataset) -> tf.data.Dataset:
     )
 
 
-def _answers(text: str, example: Mapping[str, Any], is_target: bool = False) -> Any:
+def every_answer(text: str, example: Mapping[str, Any], is_target: bool = False) -> Any:
     """All that counts as right in place of a target; a prediction as it is."""
     if not is_target:
         return text

@@ -62,17 +62,18 @@ def read_squad(file: BinaryIO, name: str) -> Iterator[Numbered]:
 def _question(
     question: Mapping[str, Any], context: str, title: str
 ) -> Mapping[str, Any] | RowError:
-    answers = [pad_punctuation(answer["text"]) for answer in question["answers"]]
+    answers = [answer["text"] for answer in question["answers"]]
     if not answers:
         return RowError("no_answer", f"question {question['id']} has no answer")
-    asked = pad_punctuation(question["question"])
-    return {
-        "id": str(question["id"]),
-        "title": title or context,
-        "inputs": _SPACES.sub(" ", f"question: {asked} context: {context}"),
-        "targets": answers[0],
-        "answers": answers,
-    }
+    made = question_row(question["question"], context, answers)
+    return {"id": str(question["id"]), "title": title or context, **made}
+
+
+def question_row(question: str, context: str, answers: Sequence[str]) -> Mapping[str, Any]:
+    """`inputs`, `targets` and `answers` of a question that has one; the context is padded."""
+    padded = [pad_punctuation(answer) for answer in answers]
+    inputs = _SPACES.sub(" ", f"question: {pad_punctuation(question)} context: {context}")
+    return {"inputs": inputs, "targets": padded[0], "answers": padded}
 
 
 def read_wikiann(lines: Iterator[tuple[int, bytes | RowError]]) -> Iterator[Numbered]:

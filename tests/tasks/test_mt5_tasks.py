@@ -1,0 +1,156 @@
+"""mT5's tasks: names, texts of its own tests, and datasets that lie prepared."""
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import seqio
+import tensorflow_datasets as tfds
+
+from pipelines.errors import UserError
+from pipelines.vocabulary.model import open_vocabulary
+from tasks import finetune
+from tasks.examples import VOCABULARY_PATH
+from tasks.seqio_source import check_task
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+LENGTHS = {"inputs": 64, "targets": 16}
+
+
+def texts(rows) -> list[tuple[str, str]]:
+    return [(row["inputs"], row["targets"]) for row in rows]
+
+
+def test_names_are_mt5s():
+    names = [task.name for task in finetune.mt5_tasks()]
+    assert len(names) == len(set(names))
+    families = Counter(name.split(".")[0].removeprefix("mt5_") for name in names)
+    assert families == {
+        **{"xnli_train": 1, "xnli_dev_test": 16, "xnli_translate_train": 14},
+        **{"paws": 1, "pawsx_dev_test": 8, "pawsx_translate_train": 6},
+        **{"pawsx_translate_train_original": 7, "ner_train": 40, "ner_eval": 40},
+        **{"squad_train_dev": 1, "xquad_translate_train_dev": 10, "xquad_test": 12},
+        **{"mlqa_dev_test": 7, "tydiqa_train_dev": 1, "tydiqa_train": 1, "tydiqa_dev": 9},
+        "tydiqa_translate_train": 8,
+    }
+    mixtures = finetune.mt5_mixtures()
+    assert len(mixtures) == 14
+    for members in mixtures.values():
+        assert set(members) <= set(names)
+        assert len(members) == len(set(members))
+    original = mixtures["mt5_pawsx_translate_train_original"]
+    assert "mt5_pawsx_translate_train_original.de" in original
+    assert "mt5_pawsx_translate_train.de" not in original
+
+
+def test_texts_are_those_of_mt5s_tests():
+    example = {
+        "premise": {lang: f"premise{n}" for n, lang in enumerate(("de", "en", "sw"), 1)},
+        "hypothesis": {
+            "language": ["sw", "de", "en"],
+            "translation": ["hypothesis3", "hypothesis1", "hypothesis2"],
+        },
+        "label": 1,
+    }
+    assert texts(finetune.xnli(example, ["de", "en", "sw", "zh"])) == [
+        (f"xnli: premise: premise{n} hypothesis: hypothesis{n}", "1") for n in (1, 2, 3)
+    ]
+    tokens = ["rick", "and", "morty", "are", "cool", "."]
+    ner = {"tokens": tokens, "spans": ["PER: rick", "PER: morty"]}
+    assert texts(finetune.wikiann(ner)) == [
+        ("tag: rick and morty are cool .", "PER: rick $$ PER: morty")
+    ]
+    pair = {"sentence1": "A", "sentence2": "B"}
+    for label, word in ((0, "different_meaning"), (1, "paraphrase"), (-1, "<unk>")):
+        assert texts(finetune.paws({**pair, "label": label})) == [
+            ("paws sentence1: A sentence2: B", word)
+        ]
+    question = {
+        "id": "finnish-1",
+        "context": "Some context.",
+        "question": "Whose portrait by François Clouet was included in the Jones bequest of 1882?",
+        "answers": {"text": ["The answer.", "Another answer."]},
+    }
+    [row] = finetune.squad(question)
+    assert row["inputs"] == (
+        "question: Whose portrait by François Clouet was included in the Jones bequest of 1882 ? "
+        "context: Some context . "
+    )
+    assert row["targets"] == "The answer . "
+    assert row["answers"] == ["The answer . ", "Another answer . "]
+    assert list(finetune.squad(question, prefix="english-")) == []
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory) -> Path:
+    """Two datasets as `tfds build` leaves them, by TFDS' own writer."""
+    folder = tmp_path_factory.mktemp("tfds")
+    sentences = {name: tfds.features.Text() for name in ("sentence1", "sentence2")}
+    pairs = tfds.features.FeaturesDict(
+        {**sentences, "label": tfds.features.ClassLabel(num_classes=2)}
+    )
+    for config, version in (("en", "1.0.0"), ("de", "0.9.0")):
+        place = folder / "paws_x_wiki" / config / version
+        place.mkdir(parents=True)
+        identity = tfds.core.dataset_info.DatasetIdentity(
+            name="paws_x_wiki",
+            version=tfds.core.Version(version),
+            data_dir=str(place),
+            module_name="",
+            config_name=config,
+        )
+        info = tfds.core.DatasetInfo(builder=identity, features=pairs)
+        writer = tfds.core.SequentialWriter(info, max_examples_per_shard=100)
+        counts = {"train": 5, "validation": 3, "test": 2}
+        writer.initialize_splits(list(counts))
+        for split, count in counts.items():
+            found = [
+                {"sentence1": f"{split} {n}", "sentence2": "born free", "label": n % 2}
+                for n in range(count)
+            ]
+            writer.add_examples({split: found})
+        writer.close_all()
+    return folder
+
+
+def test_prepared_datasets_are_read_as_they_are(prepared, small_examples):
+    vocabulary = small_examples / VOCABULARY_PATH
+    names = finetune.register(vocabulary, prepared)
+    assert names == finetune.register(vocabulary, prepared)
+    task = seqio.get_mixture_or_task("mt5_paws")
+    check_task(task, open_vocabulary(vocabulary))
+    assert task.num_input_examples("train") == 5
+    found = list(task.get_dataset(LENGTHS, split="train", shuffle=False).as_numpy_iterator())
+    words = [b"different_meaning", b"paraphrase"]
+    assert [row["inputs_pretokenized"] for row in found] == [
+        f"paws sentence1: train {n} sentence2: born free".encode() for n in range(5)
+    ]
+    assert [row["targets_pretokenized"] for row in found] == [words[n % 2] for n in range(5)]
+    ids = open_examples_ids(vocabulary, found[1]["targets_pretokenized"].decode())
+    assert np.array_equal(found[1]["targets"], ids)
+    mixture = seqio.get_mixture_or_task("mt5_pawsx_zeroshot")
+    assert len(mixture.tasks) == 9
+    assert {mixture.get_rate(task) for task in mixture.tasks} == {1.0}
+    metrics = {fn(["x"], ["x"]).popitem()[0] for fn in task.metric_fns}
+    assert metrics == {"accuracy"}
+
+
+def open_examples_ids(vocabulary: Path, text: str) -> list[int]:
+    from pipelines.vocabulary.model import load_vocabulary
+
+    return [*load_vocabulary(vocabulary).EncodeAsIds(text), 1]
+
+
+def test_a_dataset_that_is_not_there_is_named(prepared, small_examples, added_examples):
+    finetune.register(small_examples / VOCABULARY_PATH, prepared)
+    for name, complaint in (
+        ("mt5_pawsx_dev_test.de", r"paws_x_wiki/de/1.0.0 in .*, which has 0.9.0: prepare it"),
+        ("mt5_xnli_train", r"needs multi_nli/1.1.0 in .*, which has none of it"),
+        ("mt5_pawsx_dev_test.all_langs", "needs paws_x_wiki/de/1.0.0"),
+    ):
+        task = seqio.get_mixture_or_task(name)
+        with pytest.raises(UserError, match=complaint):
+            task.get_dataset(LENGTHS, split=next(iter(task.splits)), shuffle=False)
+    with pytest.raises(UserError, match=r"seqio has another 'mt5_.*' already"):
+        finetune.register(added_examples / VOCABULARY_PATH, prepared)
