@@ -1,6 +1,9 @@
 """The statistics of a pair of fine-tuned runs."""
 
+from types import SimpleNamespace
+
 import numpy as np
+import pyarrow as pa
 import pytest
 from scipy.special import stdtrit
 from tuned_runs import LABELS, right_of_ten, write_tuned, wrong
@@ -112,6 +115,39 @@ def test_the_difference_of_means_is_drawn_jointly(tmp_path):
     assert difference.ci[0] > 0
     assert high - low > 2 * (difference.ci[1] - difference.ci[0])
     assert average.difference(1, 0).value == pytest.approx(-10)
+
+
+def test_the_interval_of_a_mean_holds_the_truth():
+    """Languages and groups differ in difficulty, and the models by language."""
+
+    def share(x: np.ndarray) -> np.ndarray:
+        return 1 / (1 + np.exp(-x))
+
+    def draw(rng: np.random.Generator, languages: int, groups: int) -> list[np.ndarray]:
+        """Chances [languages, groups] of both models to be right."""
+        hard = rng.normal(0, 1, (languages, 1)) + rng.normal(0, 1, (languages, groups))
+        return [share(hard), share(hard + rng.normal(0.3, 0.3, (languages, 1)))]
+
+    baseline, candidate = draw(np.random.default_rng(0), 200_000, 1)
+    truth = 100 * baseline.mean(), 100 * (candidate - baseline).mean()
+    keys = [(lang, group) for lang in range(20) for group in range(8) for _ in range(3)]
+    held = np.zeros(2)
+    for seed in range(100):
+        rng = np.random.default_rng(seed + 1)
+        models = []
+        for chances in draw(rng, 20, 8):
+            right = rng.random(480) < np.repeat(chances.ravel(), 3)
+            rows = [
+                {"language": f"{lang:02}", "group": f"{lang}/{group}", "answers": ["left"]}
+                | {"prediction": "left" if ok else "right", "score": 0.0}
+                for (lang, group), ok in zip(keys, right, strict=True)
+            ]
+            found = SimpleNamespace(table=pa.Table.from_pylist(rows))
+            models.append(SimpleNamespace(predictions={"": found}, task={"labels": LABELS}))
+        average = Rows(models, "").average("accuracy")
+        intervals = average.models[0].ci, average.difference(0, 1).ci
+        held += [low <= at <= high for at, (low, high) in zip(truth, intervals, strict=True)]
+    assert (held >= 92).all()
 
 
 def test_few_languages_are_not_drawn(tmp_path):

@@ -11,7 +11,7 @@ from report_runs import Scenario, write_runs
 from tuned_runs import right_of_ten, write_tuned, wrong
 
 from flows.cli.app import run as run_command
-from flows.downstream.build import write_downstream
+from flows.downstream.build import write_downstream, write_run_page
 from flows.report.build import ReportConfig, write_report
 from flows.report.index import write_index
 from models.training.run_directory import read_run
@@ -145,6 +145,28 @@ def test_every_way_of_decoding_is_named(tmp_path):
     reads = "test read 2 times (step 160 by greedy, step 160 by labels)"
     assert data["runs"][0]["reads"] == reads
     assert reads in visible_words(page.find(".//header/p"))
+
+
+def test_a_task_of_free_text_has_no_majority_and_names_its_signature(tmp_path):
+    task = {"labels": None, "metrics": ["chrf", "exact_match"]}
+    rows = {"de": 10, "sw": 10}
+    runs = [
+        write_tuned(tmp_path / name, right_of_ten(count), name, rows=rows, task=task)
+        for name, count in (("mt5-tiny", 4), ("mswitch-tiny", 9))
+    ]
+    write_downstream(runs[:1], runs[1:], tmp_path / "out")
+    data, _, page = read(tmp_path / "out")
+    assert table(page, "layers")[0] == ["Metric", "mt5-tiny", "mswitch-tiny", "Difference"]
+    assert "nrefs:var|case:mixed" in data["results"][0]["signature"]
+    assert data["results"][0]["signature"] in [code.text for code in page.iterfind(".//p/code")]
+    assert data["results"][0]["everything"] is None
+    chrf, exact = data["languages"][0]["results"]
+    assert (chrf["majority"], exact["models"][1]["value"]) == (None, 90)
+    assert chrf["difference"]["ci"][0] > 0
+    with (tmp_path / "out" / "downstream.csv").open(newline="") as file:
+        assert {line["majority"] for line in csv.DictReader(file)} == {""}
+    write_run_page(runs[1], tmp_path / "page")
+    assert "Majority" not in (tmp_path / "page" / "run.html").read_text()
 
 
 def test_what_makes_a_figure_too_good_is_said(tmp_path):

@@ -6,6 +6,8 @@ import pytest
 from tuned_runs import right_of_ten, write_tuned
 
 from flows.downstream.build import write_downstream, write_run_page
+from flows.report.build import write_report
+from models.training.run_directory import read_run
 from pipelines.languages import languages
 
 HOSTILE = "<script>document.title = 'run'</script> \u202eright to left " + "x" * 500
@@ -15,7 +17,7 @@ HOSTILE = "<script>document.title = 'run'</script> \u202eright to left " + "x" *
 def pages(tmp_path_factory):
     """The pages of a pair, with a speed-up, and of a run."""
     place = tmp_path_factory.mktemp("downstream")
-    rows = {code: 40 if number % 3 else 4 for number, code in enumerate(languages())}
+    rows = {code: 12 if number % 3 else 4 for number, code in enumerate(languages())}
     runs = {}
     for preset, counts in (("mt5-tiny", (3, 5, 7)), ("mswitch-tiny", (5, 7, 8))):
         runs[preset] = [
@@ -35,13 +37,17 @@ def pages(tmp_path_factory):
     return {"pair": place / "pair" / "downstream.html", "run": place / "run" / "run.html"}
 
 
-@pytest.fixture(params=["pair", "run"])
-def page(request, chromium, pages):
+def open_page(chromium, path):
     chromium.resize(1280)
     chromium.open("about:blank")
     chromium.log("browser")
-    chromium.open(pages[request.param].as_uri())
+    chromium.open(path.as_uri())
     return chromium
+
+
+@pytest.fixture(params=["pair", "run"])
+def page(request, chromium, pages):
+    return open_page(chromium, pages[request.param])
 
 
 @pytest.mark.parametrize("width", [320, 390, 1280])
@@ -68,3 +74,26 @@ def test_it_sorts_filters_and_complains_of_nothing(page):
     time.sleep(0.3)
     assert page.run("return document.title") != "run"
     assert [line for line in page.log("browser") if line["level"] == "SEVERE"] == []
+
+
+def test_the_section_of_a_report_fits_and_its_link_opens(chromium, full_pair, tmp_path):
+    rows = dict.fromkeys(languages(), 8)
+    tuned = [
+        write_tuned(
+            tmp_path / str(number),
+            right_of_ten(5 + number),
+            read_run(run)["preset"],
+            rows=rows,
+            origin_hash=read_run(run)["config_hash"],
+        )
+        for number, run in enumerate(full_pair)
+    ]
+    write_downstream(tuned[:1], tuned[1:], tmp_path / "downstream")
+    write_report(*full_pair, tmp_path / "report", downstream=[tmp_path / "downstream"])
+    report = open_page(chromium, tmp_path / "report" / "report.html")
+    for width in (390, 1280):
+        report.resize(width)
+        assert report.overflow() == 0
+    report.run("document.querySelector('section[aria-labelledby=downstream1] a').click()")
+    report.wait_for(lambda: report.run("return document.title").endswith(" on toy"), "the page")
+    assert [line for line in report.log("browser") if line["level"] == "SEVERE"] == []
