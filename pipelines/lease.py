@@ -4,7 +4,8 @@
 that the object is still the version that was written before (Google's generation, Amazon's ETag),
 so of two writers one fails. Nobody compares clocks: who finds the lease taken watches it for as
 long as it lasts, and takes it over if it was not renewed meanwhile. The holder counts from before
-it sent the last renewal, so it stops before anybody else begins.
+it sent the last renewal, so it stops before anybody else begins. Other processes of its job follow
+the lease: they count from before they last read the version that the renewal replaced.
 """
 
 import contextlib
@@ -27,7 +28,7 @@ LEASE_SECS = 60.0
 
 
 class LeaseLostError(Exception):
-    """The lease ran out or was taken over: nothing more may be written."""
+    """The lease ran out or was taken over, or its bucket fails: nothing more can be written."""
 
 
 class Lease:
@@ -36,11 +37,13 @@ class Lease:
     Attributes:
         directory: what it is on.
         url: of the object.
+        key: by which other processes know it.
     """
 
     def __init__(self, directory: str):
         self.directory = directory
         self.url = storage.join(directory, LEASE)
+        self.key = uuid.uuid4().hex
         self._version: str | None = None
         self._until = 0.0
         self._released = threading.Event()
@@ -64,7 +67,9 @@ class Lease:
             UserError: another process holds it, or it cannot be written.
         """
         watched, deadline = None, 0.0
-        while (found := read_version(self.url)) is not None and (holder := _holder(found[0])):
+        while (found := read_version(self.url)) is not None and (
+            holder := _field(found[0], "holder")
+        ):
             if watched is None:
                 watched, deadline = found[1], time.monotonic() + LEASE_SECS
                 say(stage, f"{self.directory} was in use by {holder}; waiting whether it still is")
@@ -87,7 +92,8 @@ class Lease:
     def _write(self, holder: str) -> None:
         begun = time.monotonic()
         # Never the same bytes twice: on s3:// they are the version.
-        data = json.dumps({"holder": holder, "renewal": uuid.uuid4().hex}).encode()
+        renewal = f"{self.key}-{uuid.uuid4().hex}"
+        data = json.dumps({"holder": holder, "renewal": renewal}).encode()
         try:
             self._version = replace_version(self.url, data, self._version)
         except ChangedError:
@@ -118,14 +124,53 @@ class Lease:
             self._write("")
 
 
+class FollowedLease(Lease):
+    """A lease that another process of the same job holds.
+
+    Args:
+        directory: what it is on.
+        key: of the holder's lease, which was valid just now.
+    """
+
+    def __init__(self, directory: str, key: str):
+        super().__init__(directory)
+        self.key = key
+        self._seen = time.monotonic()
+        # The holder's last renewal is not older than the time between two of them.
+        self._until = self._seen + LEASE_SECS / 2
+
+    def keep(self) -> None:
+        """Watch the holder renew it, until that is released or another has it."""
+        while not self._released.wait(LEASE_SECS / 8):
+            begun = time.monotonic()
+            try:
+                found = read_version(self.url)
+            except BucketError:
+                found = None
+            if found is None:  # no answer, or replaced while it was read: the next look may tell
+                continue
+            data, version = found
+            if not (_field(data, "holder") and _field(data, "renewal").startswith(self.key)):
+                self._until = 0.0
+                return
+            if self._version not in (None, version):  # written since the last look
+                self._until = self._seen + LEASE_SECS
+            self._version, self._seen = version, begun
+
+    def release(self, keeper: threading.Thread) -> None:
+        """End `keep`."""
+        self._released.set()
+        keeper.join()
+
+
 def _me() -> str:
     return f"process {os.getpid()} on {socket.gethostname()}"
 
 
-def _holder(data: bytes) -> str:
-    """Whom a lease names; nobody once it is released, or where the object is damaged."""
+def _field(data: bytes, name: str) -> str:
+    """What a lease says; nothing where the object is damaged."""
     try:
-        return str(json.loads(data)["holder"])
+        return str(json.loads(data)[name])
     except (ValueError, LookupError, TypeError):
         return ""
 
@@ -146,9 +191,31 @@ def hold_lease(directory: str, stage: str) -> Iterator[Lease]:
     """
     lease = Lease(directory)
     lease.take(stage)
+    with _kept(lease):
+        yield lease
+
+
+@contextlib.contextmanager
+def follow_lease(directory: str, key: str) -> Iterator[Lease]:
+    """Follow a lease that another process of the job holds, as long as the body runs.
+
+    Args:
+        directory: a gs:// or s3:// URL.
+        key: of the holder's `Lease`.
+
+    Yields:
+        The lease: `check` it before each write.
+    """
+    lease = FollowedLease(directory, key)
+    with _kept(lease):
+        yield lease
+
+
+@contextlib.contextmanager
+def _kept(lease: Lease) -> Iterator[None]:
     keeper = threading.Thread(target=lease.keep, name="lease", daemon=True)
     keeper.start()
     try:
-        yield lease
+        yield
     finally:
         lease.release(keeper)

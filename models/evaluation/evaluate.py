@@ -52,7 +52,7 @@ def evaluate(
             evaluated.
         examples: the examples directory it was trained on.
         config: how to evaluate.
-        job: the processes that evaluate together, on a file system they share.
+        job: the processes that evaluate together.
         watch: wait for the checkpoints that a run in training, or about to begin, has not saved.
 
     Returns:
@@ -126,9 +126,9 @@ def evaluate_run(
     files = place if isinstance(place, RunFiles) else RunFiles(place, place)
     run = files.directory
     with contextlib.ExitStack() as stack:
+        stack.enter_context(files.lock(EVALUATION))
 
         def begin() -> tuple[list[int], list[int], bool]:
-            stack.enter_context(files.lock(EVALUATION))
             (run / EVALUATION).mkdir(exist_ok=True)
             for directory in (run / "eval", run / "routing"):
                 storage.remove_temporaries(directory)
@@ -157,7 +157,7 @@ def evaluate_run(
         like = evaluator.abstract_parameters()
         while True:
             for step in steps:
-                with files.parameters(step):
+                with files.checkpoint(step):
                     parameters = restore_parameters(
                         run / CHECKPOINTS, step, like, described["config_hash"]
                     )

@@ -28,7 +28,7 @@ from models.training.checkpoint import complete_steps, restore_parameters
 from models.training.run_directory import CHECKPOINTS, model_of, read_run, train_config_of
 from models.training.run_files import RunFiles, open_files
 from models.training.state import Parameters, Skeleton, parameter_counts, unrolled
-from models.training.step_zero import write_step_zero
+from models.training.step_zero import stage_run, write_step_zero
 from pipelines import storage
 from pipelines.errors import UserError
 from pipelines.outputs import file_sha256, read_json_object, stage_output
@@ -47,7 +47,7 @@ def import_hf(directory: str | Path, out: str | Path) -> dict[str, Any]:
 
     Args:
         directory: what `save_pretrained` wrote: config.json and safetensors, sharded or not.
-        out: the run directory.
+        out: the run directory, also in a bucket.
 
     Returns:
         Summary: stage, out, reused, preset, parameters.
@@ -64,9 +64,7 @@ def import_hf(directory: str | Path, out: str | Path) -> dict[str, Any]:
     counts = parameter_counts(skeleton)
     summary = {"stage": "import-hf", "out": str(out), "parameters": sum(counts.values())}
     preset = preset_of(model)
-    with stage_output(
-        out, stage="import-hf", config={"config": original, "sha256": source}
-    ) as output:
+    with stage_run(out, stage="import-hf", config={"config": original, "sha256": source}) as output:
         if output.complete:
             return {**summary, "preset": preset, "reused": True}
         values = read_parameters(files, model)
@@ -139,7 +137,7 @@ def _export(
             return {**summary, "reused": True}
         stored = Skeleton.of(model, train_config_of(described))
         like = stored.abstract_parameters()
-        with files.parameters(step):
+        with files.checkpoint(step):
             restored = restore_parameters(run / CHECKPOINTS, step, like, described["config_hash"])
         parameters = unrolled(restored)
         places = {piece.tensor: piece for piece in exported_pieces(model)}

@@ -124,7 +124,7 @@ def _newest(
     skeleton = _skeleton(described, config)
     like = skeleton.abstract_parameters()
     say("infill", f"with {files.place}/{CHECKPOINTS}/{steps[-1]}")
-    with files.parameters(steps[-1]):
+    with files.checkpoint(steps[-1]):
         found = restore_parameters(run / CHECKPOINTS, steps[-1], like, described["config_hash"])
     return skeleton, steps[-1], found
 

@@ -24,10 +24,11 @@ from models.inference.prediction_files import PREDICTIONS, SELECTED, TEST_READS
 from models.inference.scores import score_predictions
 from models.training.checkpoint import complete_steps, restore_parameters
 from models.training.run_directory import CHECKPOINTS, check_vocabulary, read_run
+from models.training.run_files import RunFiles, open_files
 from pipelines import storage
 from pipelines.errors import UserError
 from pipelines.faults import fault_point
-from pipelines.outputs import MARKER, canonical_json, lock_directory, read_json_object
+from pipelines.outputs import MARKER, canonical_json, read_json_object
 from pipelines.progress import say
 from pipelines.special_tokens import EOS_ID
 from tasks.examples import VOCABULARY_PATH, open_examples
@@ -69,7 +70,7 @@ def predict(
     """Predict a split of supervised examples with a checkpoint of a run, and score it.
 
     Args:
-        run: a run directory.
+        run: a run directory, also in a bucket.
         tasks: a directory of supervised examples; None takes those the run was trained on.
         split: which of them.
         config: how to predict.
@@ -82,12 +83,17 @@ def predict(
     Raises:
         UserError: not a run, other examples, no such split or checkpoint, or test was read from
             another step.
+        SystemExit: with code 75, where a bucket fails while it is written to.
     """
-    reader = _Reader(Path(run), tasks, config)
-    step = reader.step(step, split)
-    with reader.lock():
-        reads = reader.note_test(step, again) if split == "test" else None
-        return {**reader.scores(split, step), **({} if reads is None else {"test_reads": reads})}
+    with open_files(run, PREDICTIONS) as files:
+        reader = _Reader(files, tasks, config)
+        step = reader.step(step, split)
+        with reader.lock():
+            reads = reader.note_test(step, again) if split == "test" else None
+            return {
+                **reader.scores(split, step),
+                **({} if reads is None else {"test_reads": reads}),
+            }
 
 
 @memory_explained()
@@ -103,26 +109,29 @@ def select(run: str | Path, tasks: str | Path | None, config: PredictConfig) -> 
     Raises:
         UserError: as `predict`, or the run is still in training.
     """
-    reader = _Reader(Path(run), tasks, config)
-    steps = reader.described["eval_steps"]
-    if not (reader.run / MARKER).is_file():
-        raise UserError(f"{run} is still in training: let it end, and then choose its checkpoint")
-    metric = reader.task["metrics"][0]
-    with reader.lock():
-        found = {step: reader.scores("validation", step) for step in steps}
-        values = {step: found[step]["mean"][metric] for step in steps}
-        best = max(steps, key=lambda step: (values[step], -step))
-        chosen = {
-            "step": best,
-            "metric": metric,
-            "value": values[best],
-            "values": {str(step): value for step, value in values.items()},
-            "tasks": reader.examples.manifest["config_hash"],
-            "decode": reader.settings,
-        }
-        _note(reader.run / SELECTED, chosen)
+    with open_files(run, PREDICTIONS) as files:
+        reader = _Reader(files, tasks, config)
+        steps = reader.described["eval_steps"]
+        if not (reader.run / MARKER).is_file():
+            raise UserError(
+                f"{run} is still in training: let it end, and then choose its checkpoint"
+            )
+        metric = reader.task["metrics"][0]
+        with reader.lock():
+            found = {step: reader.scores("validation", step) for step in steps}
+            values = {step: found[step]["mean"][metric] for step in steps}
+            best = max(steps, key=lambda step: (values[step], -step))
+            chosen = {
+                "step": best,
+                "metric": metric,
+                "value": values[best],
+                "values": {str(step): value for step, value in values.items()},
+                "tasks": reader.examples.manifest["config_hash"],
+                "decode": reader.settings,
+            }
+            reader.write(SELECTED, chosen)
     say("predict", f"step {best:,} of {len(steps)} has the best {metric}: {values[best]:.2f}")
-    return {**found[best], **chosen, "out": str(reader.run / SELECTED)}
+    return {**found[best], **chosen, "out": storage.join(files.place, SELECTED)}
 
 
 @memory_explained()
@@ -144,11 +153,12 @@ def answer(
     """
     if not texts:
         raise UserError("there is no text to answer: give --text, or an --input with lines")
-    reader = _Reader(Path(run), tasks, config)
-    step = reader.step(step, "validation")
-    longest = reader.examples.lengths.inputs_length - 1
-    inputs = [[*reader.processor.EncodeAsIds(text)[:longest], EOS_ID] for text in texts]
-    found = zip(texts, *reader.generate(inputs, step, "texts"), strict=True)
+    with open_files(run) as files:
+        reader = _Reader(files, tasks, config)
+        step = reader.step(step, "validation")
+        longest = reader.examples.lengths.inputs_length - 1
+        inputs = [[*reader.processor.EncodeAsIds(text)[:longest], EOS_ID] for text in texts]
+        found = zip(texts, *reader.generate(inputs, step, "texts"), strict=True)
     names = ("text", "prediction", "score")
     return {
         "stage": "predict",
@@ -160,17 +170,19 @@ def answer(
 class _Reader:
     """A run, the examples of a task, and what they need to meet."""
 
-    def __init__(self, run: Path, tasks: str | Path | None, config: PredictConfig):
+    def __init__(self, files: RunFiles, tasks: str | Path | None, config: PredictConfig):
         check_devices()
-        self.run, self.described = run, read_run(run)
-        self.examples = open_examples(tasks or _own_tasks(run, self.described))
+        files.refresh()
+        self.files, self.run = files, files.directory
+        self.described = read_run(self.run)
+        self.examples = open_examples(tasks or _own_tasks(self.run, self.described))
         manifest, directory = self.examples.manifest, self.examples.directory
         if manifest.get("kind") != "supervised":
             raise UserError(
                 f"{directory} are not examples of a task: give what `mswitch examples supervised` "
                 "made"
             )
-        check_vocabulary(run, self.described, directory, manifest)
+        check_vocabulary(self.run, self.described, directory, manifest)
         self.task = manifest["task"]
         labels = self.task["labels"]
         for name in self.task["metrics"]:
@@ -197,16 +209,25 @@ class _Reader:
             self.examples.lengths.targets_length,
             labels,
         )
-        self._directory = run / PREDICTIONS / self.task["name"]
+        self._part = f"{PREDICTIONS}/{self.task['name']}"
         self._limit = config.limit
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
         """Keep others from writing predictions of the run."""
-        with lock_directory(self.run / PREDICTIONS, option=""):
-            self._directory.mkdir(parents=True, exist_ok=True)
-            storage.remove_temporaries(self._directory)
+        with self.files.lock(PREDICTIONS):
+            self.files.refresh(predictions=True)
+            directory = self.run / self._part
+            directory.mkdir(parents=True, exist_ok=True)
+            storage.remove_temporaries(directory)
             yield
+
+    def write(self, name: str, value: dict[str, Any]) -> None:
+        """Write a JSON file of the run, unless it is there."""
+        path = self.run / name
+        if not path.is_file() or path.read_text(encoding="utf-8") != storage.json_text(value):
+            storage.write_json(path, value)
+            self.files.publish(name)
 
     def step(self, asked: int | None, split: Split) -> int:
         """The checkpoint to use: the one asked for, the selected, or the newest.
@@ -235,7 +256,8 @@ class _Reader:
         Raises:
             UserError: it was read from another step.
         """
-        path = self._directory / TEST_READS
+        name = f"{self._part}/{TEST_READS}"
+        path = self.run / name
         reads = read_json_object(path)["reads"] if path.is_file() else []
         read = {**self.settings, "step": step}
         if read in reads:
@@ -246,12 +268,13 @@ class _Reader:
                 f"test of {self.task['name']} was read from step {before[0]:,} already: a choice "
                 "among steps belongs on validation; --again reads it once more, and is counted"
             )
-        storage.write_json(path, {"reads": [*reads, read]})
+        self.write(name, {"reads": [*reads, read]})
         return len(reads) + 1
 
     def scores(self, split: Split, step: int) -> dict[str, Any]:
         """Predict and score a split with a checkpoint, unless that is done."""
-        path = self._directory / f"{split}-{step}-{self.settings['decode']}.parquet"
+        name = f"{self._part}/{split}-{step}-{self.settings['decode']}"
+        path = self.run / f"{name}.parquet"
         table = self._finished(path)
         reused = table is not None
         if table is None:
@@ -260,10 +283,11 @@ class _Reader:
             with storage.publish(path, sync=True) as temporary:
                 pq.write_table(noted, temporary, compression="zstd")
                 fault_point("predict.before_rename")
+            self.files.publish(f"{name}.parquet")
         found = score_predictions(table, self.task)
-        noted = {**self.settings, "step": step, "task": self.task, **found}
-        _note(path.with_suffix(".json"), noted)
-        return {"stage": "predict", "out": str(path), "reused": reused, "step": step, **found}
+        self.write(f"{name}.json", {**self.settings, "step": step, "task": self.task, **found})
+        out = storage.join(self.files.place, f"{name}.parquet")
+        return {"stage": "predict", "out": out, "reused": reused, "step": step, **found}
 
     def _finished(self, path: Path) -> pa.Table | None:
         if not path.is_file():
@@ -299,14 +323,9 @@ class _Reader:
         """What the model writes with the parameters of a checkpoint."""
         like = self._generator.abstract_parameters()
         run = self.described["config_hash"]
-        parameters = restore_parameters(self.run / CHECKPOINTS, step, like, run)
+        with self.files.checkpoint(step):
+            parameters = restore_parameters(self.run / CHECKPOINTS, step, like, run)
         return self._generator(parameters, inputs, what)
-
-
-def _note(path: Path, value: dict[str, Any]) -> None:
-    """Write a JSON file, unless it is there."""
-    if not path.is_file() or path.read_text(encoding="utf-8") != storage.json_text(value):
-        storage.write_json(path, value)
 
 
 def _own_tasks(run: Path, described: dict[str, Any]) -> str:

@@ -1,7 +1,8 @@
 """Where predictions lie in a run directory."""
 
-PREDICTIONS = "predictions"
-#: Which step was best on validation.
-SELECTED = "selected.json"
+from models.training.run_directory import PREDICTIONS, SELECTED
+
+__all__ = ["PREDICTIONS", "SELECTED", "TEST_READS"]
+
 #: How often test was read, beside the predictions of a task.
 TEST_READS = "test_reads.json"

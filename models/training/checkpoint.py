@@ -5,6 +5,8 @@ done. Orbax writes it under a temporary name, commits a timestamp to its metadat
 A name alone proves nothing: a killed `rm -r`, or a copy that stopped, leaves directories behind.
 
 All processes of a job save and restore together, on a file system they share; process 0 removes.
+Where the run lies in a bucket, each has a working copy (`models.training.run_files`) and saves its
+own part there, in files that no other process has. A checkpoint is then the files of all.
 """
 
 import contextlib
@@ -20,10 +22,11 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
+from orbax import checkpoint as v0
 from orbax.checkpoint import v1 as ocp
 
 from models.training.distributed import WAITED, JobError, is_first, say_once, together
-from models.training.run_directory import METADATA, PARAMETERS
+from models.training.run_directory import METADATA, OPTIMIZER, PARAMETERS
 from models.training.state import Parameters, TrainState
 from pipelines import storage
 from pipelines.errors import UserError, causes
@@ -32,7 +35,6 @@ from pipelines.faults import fault_point
 if TYPE_CHECKING:
     from models.training.run_files import RunFiles
 
-OPTIMIZER = "optimizer"
 #: End of the name of a checkpoint that lacks a part.
 INCOMPLETE = "incomplete"
 
@@ -114,6 +116,11 @@ class Checkpoints:
         self.run = run
         self._pending: tuple[int, Callable[[], Any]] | None = None
 
+    @property
+    def _is_apart(self) -> bool:
+        """Whether each process of a job has a directory of its own."""
+        return self._files is not None and self._files.is_copy and jax.process_count() > 1
+
     def latest(self) -> int | None:
         """The newest complete step, or None."""
         return max(complete_steps(self.directory), default=None)
@@ -163,10 +170,12 @@ class Checkpoints:
         if jax.default_backend() == "cpu":
             # The next step reuses the state's memory, of which a host copy here is a mere view.
             state = jax.tree.map(jnp.copy, state)
-        parts = _parts(state)
-        path = str(self.directory / str(step))
-        response = ocp.save_checkpointables_async(path, parts, custom_metadata={"run": self.run})
-        wait = response.result
+        parts, path = _parts(state), self.directory / str(step)
+        notes: dict[str, Any] = {"run": self.run}
+        if self._is_apart:
+            wait = _save_apart(path, parts, notes)
+        else:
+            wait = ocp.save_checkpointables_async(str(path), parts, custom_metadata=notes).result
         self._pending = step, self._files.when_saved(step, wait) if self._files else wait
         fault_point("train.during_checkpoint")
 
@@ -182,7 +191,7 @@ class Checkpoints:
 
     def prune(self) -> None:
         """Remove checkpoints that are neither kept nor the newest."""
-        if not is_first():
+        if not is_first() and not self._is_apart:
             return
         try:
             steps = complete_steps(self.directory)
@@ -208,6 +217,27 @@ class Checkpoints:
         if int(optimizer["step"]) != step:
             raise JobError(f"{checkpoint} is a checkpoint of step {optimizer['step']}: {_TRAIN_ON}")
         return TrainState(loaded[PARAMETERS], optimizer["moments"], optimizer["step"])
+
+
+def _save_apart(path: Path, parts: dict[str, Any], notes: dict[str, Any]) -> Callable[[], Any]:
+    """Start to save what this process holds of a state; give a function that waits for it.
+
+    Orbax's newer interface insists on one path for all processes. Without OCDBT, whose index is
+    made of the files of all processes, each chunk of an array is a file.
+    """
+    options = v0.options.MultiprocessingOptions(primary_host=None)  # each finds its own files alone
+    registry = v0.DefaultCheckpointHandlerRegistry()
+    for name in parts:
+        part = v0.PyTreeCheckpointHandler(use_ocdbt=False, multiprocessing_options=options)
+        registry.add(name, v0.args.PyTreeSave, part)
+    handler = v0.CompositeCheckpointHandler(
+        handler_registry=registry,
+        composite_options=v0.CompositeOptions(multiprocessing_options=options),
+    )
+    saver = v0.AsyncCheckpointer(handler, multiprocessing_options=options)
+    trees = {name: v0.args.PyTreeSave(tree) for name, tree in parts.items()}
+    saver.save(path, args=v0.args.Composite(**trees), custom_metadata=notes)
+    return saver.close
 
 
 def _parts(state: TrainState) -> dict[str, Any]:

@@ -18,11 +18,14 @@ from typing import Any, TypeVar
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
+from orbax.checkpoint.multihost import get_barrier_sync_fn
 
 from models.config import JobConfig
 from models.devices import check_devices, memory_explained
 from models.lifeline import EXIT_RESUME
 from pipelines.errors import UserError, as_user_error, is_disk_full
+from pipelines.lease import LeaseLostError
+from pipelines.objects import BucketError
 from pipelines.progress import say
 
 T = TypeVar("T")
@@ -31,6 +34,10 @@ T = TypeVar("T")
 WAITED = "gave up waiting for another process"
 #: How long a process that is done waits for the others to be done too.
 _LEAVING_SECS = 60
+#: How long a process that has sent its part of a checkpoint waits for the others.
+_SENDING_SECS = 3600
+#: Errors that every process raises as the same one, because of what they mean to `open_files`.
+_SHARED_ERRORS = {kind.__name__: kind for kind in (LeaseLostError, BucketError)}
 
 
 class JobError(UserError):
@@ -77,6 +84,7 @@ def membership(job: JobConfig, *, saves_on_sigterm: bool = True) -> Iterator[Non
             # Between machines a step fails as soon as a connection breaks.
             reason = str(error).strip().splitlines()[0]
             say("job", f"a step failed ({reason}): another process may be lost; start again")
+        if _is_of_devices(error) or isinstance(error, LeaseLostError):
             _leave_without_waiting(EXIT_RESUME)
             sys.exit(EXIT_RESUME)
         _leave_without_waiting(_exit_code(error))
@@ -86,7 +94,12 @@ def membership(job: JobConfig, *, saves_on_sigterm: bool = True) -> Iterator[Non
 
 
 def _is_of_devices(error: BaseException) -> bool:
-    """Whether a program failed where it ran; `jit` raises a ValueError where it ran before."""
+    """Whether a program failed where it ran; `jit` raises a ValueError where it ran before.
+
+    Orbax makes a TimeoutError of that, where it waits for a process that is lost.
+    """
+    if isinstance(error, TimeoutError) and error.__cause__ is not None:
+        error = error.__cause__
     if isinstance(error, jax.errors.JaxRuntimeError):
         return True
     return isinstance(error, ValueError) and re.match(r"[A-Z_]+: ", str(error)) is not None
@@ -156,12 +169,23 @@ def meet(where: str) -> None:
         multihost_utils.sync_global_devices(where)
 
 
+def meet_in_background(where: str) -> None:
+    """`meet` in another thread than the one that computes; each place once.
+
+    Raises:
+        JaxRuntimeError: another process is lost.
+    """
+    get_barrier_sync_fn()(key=where, timeout_ms=_SENDING_SECS * 1000)
+
+
 def on_first(make: Callable[[], T]) -> T:
     """Call `make` in process 0 and give all processes what it gave, by way of JSON.
 
     Raises:
         JobError: in all processes, with the message of the error that it raised; where that is a
             defect, process 0 raises the defect itself.
+        LeaseLostError: likewise.
+        BucketError: likewise.
     """
     if jax.process_count() == 1:
         return make()
@@ -170,13 +194,14 @@ def on_first(make: Callable[[], T]) -> T:
         try:
             answer = {"value": make()}
         except Exception as error:
-            if not (message := _user_message(error)):
+            kind = type(error).__name__
+            if not (message := str(error) if kind in _SHARED_ERRORS else _user_message(error)):
                 _gather({"error": f"process 0 failed: {error!r}"})
                 raise
-            answer = {"error": message}
+            answer = {"error": message, "kind": kind}
     answer = _gather(answer)[0]
     if "error" in answer:
-        raise JobError(answer["error"])
+        raise _SHARED_ERRORS.get(answer.get("kind", ""), JobError)(answer["error"])
     return answer["value"]
 
 

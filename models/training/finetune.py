@@ -1,13 +1,16 @@
 """Fine-tuning: training that begins with the parameters of another run."""
 
 import dataclasses
+import os
 from pathlib import Path
 from typing import Any
 
 from models.config import JobConfig, TrainConfig, TuningChanges, TuningConfig
 from models.training.origin import check_layout, find_origin
 from models.training.run_directory import RunPlan, check_vocabulary, model_of, read_run
+from models.training.run_files import open_files
 from models.training.train import make_plan, train_prepared
+from pipelines import storage
 from pipelines.errors import UserError
 from pipelines.outputs import read_manifest
 from tasks.batches import TaskBatches
@@ -34,7 +37,7 @@ def finetune(
     """Train on with a run's parameters, or continue where a killed fine-tuning stopped.
 
     Args:
-        origin: the run directory to begin with, trained or imported.
+        origin: the run directory to begin with, trained or imported, also in a bucket.
         tasks: a finished examples directory of the same vocabulary, here or in a bucket, or a
             TOML file of several (`tasks.multitask`).
         out: the new run directory, also in a bucket.
@@ -53,19 +56,27 @@ def finetune(
             loss at which the run is to stop.
         SystemExit: with code 75, after SIGTERM or Ctrl-C; everything is saved.
     """
-    run = Path(origin)
 
     def prepare() -> tuple[RunPlan, TaskBatches]:
-        if run.resolve() == Path(out).resolve():
-            raise UserError(f"--out is {run}, the run to begin with: choose another")
-        described = read_run(run)
-        found = find_origin(run, step, keep_moments)
+        if _is_same(origin, out):
+            raise UserError(f"--out is {origin}, the run to begin with: choose another")
+        with open_files(origin, shared=job.shared) as files:
+            files.refresh()
+            described = read_run(files.directory)
+            found = find_origin(files, step, keep_moments)
         for directory in task_mixture(tasks, mixture).directories:
-            check_vocabulary(run, described, directory, read_manifest(directory, "examples"))
-        check_layout(found, config)
+            check_vocabulary(origin, described, directory, read_manifest(directory, "examples"))
+        check_layout(found, described, config)
         model = changes.applied_to(model_of(described))
         plan, batches = make_plan(described["preset"], model, tasks, config, mixture or Mixture())
         notes = {name: described[name] for name in ("huggingface",) if name in described}
         return dataclasses.replace(plan, origin=found, notes=notes), batches
 
     return {**train_prepared(prepare, tasks, out, job), "stage": "finetune"}
+
+
+def _is_same(one: str | Path, other: str | Path) -> bool:
+    """Whether two paths or URLs are of one directory."""
+    if storage.is_remote(one) or storage.is_remote(other):
+        return str(one).rstrip("/") == str(other).rstrip("/")
+    return os.path.realpath(one) == os.path.realpath(other)

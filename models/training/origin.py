@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, cast
 
 import jax
@@ -11,23 +10,31 @@ import jax.numpy as jnp
 from models.config import TrainConfig
 from models.training.checkpoint import Checkpoints, complete_steps, restore_parameters
 from models.training.optimizer import Optimizer
-from models.training.run_directory import CHECKPOINTS, Origin, read_run, train_config_of
+from models.training.run_directory import (
+    CHECKPOINTS,
+    PARAMETERS,
+    Origin,
+    read_run,
+    train_config_of,
+)
+from models.training.run_files import RunFiles, open_files
 from models.training.state import Parameters, Skeleton, TrainState
 from pipelines.errors import UserError
 from pipelines.outputs import MARKER
 
 
-def find_origin(run: Path, step: int | None, keep_moments: bool) -> Origin:
+def find_origin(files: RunFiles, step: int | None, keep_moments: bool) -> Origin:
     """Choose the checkpoint to begin with.
 
     Args:
-        run: a run directory.
+        files: a run.
         step: its checkpoint; None takes the newest of a run that is finished.
         keep_moments: whether the optimizer keeps its moments.
 
     Raises:
         UserError: it is not a run, is still in training, or has no such checkpoint.
     """
+    run = files.directory
     described = read_run(run)
     steps = complete_steps(run / CHECKPOINTS)
     if not steps:
@@ -42,7 +49,8 @@ def find_origin(run: Path, step: int | None, keep_moments: bool) -> Origin:
         raise UserError(f"{run} has no checkpoint of step {step}: choose among {known}")
     chain = _chain(described)
     before = (chain["origin"] or {}).get("steps_counted", 0)
-    return Origin(run, step, keep_moments, before + step if keep_moments else 0, chain)
+    counted = before + step if keep_moments else 0
+    return Origin(files.place, step, keep_moments, counted, chain)
 
 
 def _chain(described: Mapping[str, Any]) -> dict[str, Any]:
@@ -58,13 +66,18 @@ def _chain(described: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def check_layout(origin: Origin, train: TrainConfig) -> None:
+def check_layout(origin: Origin, described: Mapping[str, Any], train: TrainConfig) -> None:
     """Check that a run that is trained so can take over the arrays of its origin.
+
+    Args:
+        origin: the origin.
+        described: its config.json.
+        train: how the run is trained.
 
     Raises:
         UserError: they are laid out otherwise, or it has no such moments.
     """
-    before = train_config_of(read_run(origin.path))
+    before = train_config_of(described)
     if before.scan_layers != train.scan_layers:
         option = "--scan-layers" if before.scan_layers else "--no-scan-layers"
         raise UserError(f"the layers of {origin.path} are stored otherwise: give {option}")
@@ -88,15 +101,19 @@ def state_of_origin(origin: Origin, skeleton: Skeleton, optimizer: Optimizer) ->
     Raises:
         UserError: its checkpoint cannot be read, or is of another model.
     """
-    directory, run = origin.path / CHECKPOINTS, origin.chain["config_hash"]
-    if origin.keep_moments:
-        freeze = train_config_of(read_run(origin.path)).freeze
-        train = dataclasses.replace(skeleton.train, freeze=freeze)
-        like = dataclasses.replace(skeleton, train=train).abstract_state(optimizer)
-        state = Checkpoints(directory, (), run).restore(origin.step, like)
-        return state._replace(moments=skeleton.trained(state.moments), step=state.step * 0)
-
-    parameters = restore_parameters(directory, origin.step, skeleton.abstract_parameters(), run)
+    run = origin.chain["config_hash"]
+    with open_files(origin.path, shared=jax.process_count() > 1) as files:
+        files.refresh()
+        directory = files.directory / CHECKPOINTS
+        with files.checkpoint(origin.step, "" if origin.keep_moments else PARAMETERS):
+            if origin.keep_moments:
+                freeze = train_config_of(read_run(files.directory)).freeze
+                train = dataclasses.replace(skeleton.train, freeze=freeze)
+                like = dataclasses.replace(skeleton, train=train).abstract_state(optimizer)
+                state = Checkpoints(directory, (), run).restore(origin.step, like)
+                return state._replace(moments=skeleton.trained(state.moments), step=state.step * 0)
+            like = skeleton.abstract_parameters()
+            parameters = restore_parameters(directory, origin.step, like, run)
     shapes = cast(Parameters, skeleton.trained(skeleton.shapes))
     shardings = skeleton.state_shardings(optimizer)
     moments, step = jax.jit(

@@ -28,9 +28,13 @@ FREE = ("data_parallel", "expert_parallel", "model_parallel", "remat", "on_bad_l
 #: default ones.
 ADDED = ("schedule", "eval_every", "loss_per", "freeze")
 CHECKPOINTS = "checkpoints"
-#: Of a checkpoint: what says that it is complete, and its part that a model needs.
+#: Of a checkpoint: what says that it is complete, its part that a model needs, and the other one.
 METADATA = "_CHECKPOINT_METADATA"
 PARAMETERS = "parameters"
+OPTIMIZER = "optimizer"
+#: Answers to tasks, and which step was best on validation.
+PREDICTIONS = "predictions"
+SELECTED = "selected.json"
 
 Config = TypeVar("Config", ModelConfig, TrainConfig)
 
@@ -61,14 +65,14 @@ class Origin:
     """The checkpoint that a fine-tuning begins with.
 
     Attributes:
-        path: its run directory.
+        path: its run directory, or the URL of that.
         step: which of its checkpoints.
         keep_moments: whether the optimizer keeps its moments and its count of steps.
         steps_counted: the steps that the optimizer has counted by then; 0 with fresh moments.
         chain: `preset` and `config_hash` of its run, its `examples`, and its own `origin`.
     """
 
-    path: Path
+    path: str | Path
     step: int
     keep_moments: bool
     steps_counted: int
@@ -199,7 +203,7 @@ def describe_run(
         plan: the run.
         examples: its data.
         measured: counts and costs to note.
-        is_copy: whether the run lies elsewhere, from where no relative path leads here.
+        is_copy: whether the run lies in a bucket, from where no relative path leads here.
     """
     if (out / CONFIG).is_file():
         before = read_run(out)
@@ -212,18 +216,13 @@ def describe_run(
         return
     out.mkdir(parents=True, exist_ok=True)
     identity = plan.identity
-
-    def path_to(place: str | Path) -> str:
-        if storage.is_remote(place):
-            return str(place)
-        return os.path.abspath(place) if is_copy else os.path.relpath(place, out)
-
-    identity["examples"]["path"] = path_to(examples)
+    start = None if is_copy else out
+    identity["examples"]["path"] = path_from(start, examples)
     if "tasks" in identity["examples"]:
-        paths = {name: path_to(place) for name, place in plan.directories.items()}
+        paths = {name: path_from(start, place) for name, place in plan.directories.items()}
         identity["examples"] |= {"path": next(iter(paths.values())), "paths": paths}
     if plan.origin is not None:
-        identity["origin"]["path"] = path_to(plan.origin.path)
+        identity["origin"]["path"] = path_from(start, plan.origin.path)
     storage.write_json(
         out / CONFIG,
         {
@@ -236,6 +235,13 @@ def describe_run(
             **measured,
         },
     )
+
+
+def path_from(run: Path | None, place: str | Path) -> str:
+    """How a run names a place: relative to itself, or as it is where one of both is in a bucket."""
+    if storage.is_remote(place):
+        return str(place)
+    return os.path.abspath(place) if run is None else os.path.relpath(place, run)
 
 
 def finish_run(out: Path, plan: RunPlan, final_loss: float) -> None:

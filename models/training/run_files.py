@@ -4,6 +4,13 @@ Training and evaluation work on local files either way. Of a run in a bucket, ea
 when it is complete: metrics before the checkpoint that needs them, and of a checkpoint its metadata
 last. So at any moment the bucket holds a run that can be resumed, on any machine. Its lock is a
 lease (`pipelines.lease`), which is checked before each write.
+
+Of a job of several processes each has its own working copy, which holds the whole checkpoint that
+is restored, and the process's own part of each checkpoint that is saved. Each sends its part; when
+all have, process 0 sends the metadata. It alone holds the lease, and sends and removes all else.
+
+Reports, which only read, do without JAX: what processes say to each other is imported where it is
+needed.
 """
 
 import contextlib
@@ -19,12 +26,20 @@ from typing import Any
 
 from models.lifeline import EXIT_RESUME
 from models.training.metrics import METRICS
-from models.training.run_directory import CHECKPOINTS, CONFIG, METADATA, PARAMETERS
+from models.training.run_directory import (
+    CHECKPOINTS,
+    CONFIG,
+    METADATA,
+    OPTIMIZER,
+    PARAMETERS,
+    PREDICTIONS,
+    SELECTED,
+)
 from pipelines import objects, storage
 from pipelines.errors import UserError
 from pipelines.faults import fault_point
-from pipelines.lease import LEASE, Lease, LeaseLostError, hold_lease
-from pipelines.outputs import MARKER, lock_directory
+from pipelines.lease import LEASE, Lease, LeaseLostError, follow_lease, hold_lease
+from pipelines.outputs import CLAIM, MARKER, lock_directory
 from pipelines.progress import say
 
 TENSORBOARD = "tensorboard"
@@ -33,15 +48,21 @@ EVALUATION = "eval"
 _REQUESTS = 8
 
 _CHECKPOINT = re.compile(rf"{CHECKPOINTS}/(0|[1-9][0-9]*)/(.+)")
+#: What a checkpoint is none without. The first comes last, or late from a process that stood still.
+_DESCRIPTIONS = {METADATA, f"{PARAMETERS}/_METADATA", f"{OPTIMIZER}/_METADATA"}
 #: What says which checkpoints and evaluations there are.
 _SMALL = re.compile(
     rf"{CONFIG}|{MARKER}|{CHECKPOINTS}/[0-9]+/({METADATA}|\w+/_METADATA)|"
-    r"(eval|routing)/[0-9]+\.parquet"
+    rf"(eval|routing)/[0-9]+\.parquet|{SELECTED}"
 )
+#: Who waits for the lease of a part.
+_STAGES = {"": "train", EVALUATION: "evaluate", PREDICTIONS: "predict"}
 
 
 class RunFiles:
     """A run directory on a file system, where there is nothing to send or fetch.
+
+    All processes of a job share it, and call `lock`.
 
     Attributes:
         place: where it lies, for messages.
@@ -61,13 +82,17 @@ class RunFiles:
         Raises:
             UserError: another one is at work.
         """
-        with lock_directory(self.directory / part, option="" if part else "--out"):
+        from models.training.distributed import on_first
+
+        with contextlib.ExitStack() as stack:
+            option = "" if part else "--out"
+            on_first(lambda: stack.enter_context(lock_directory(self.directory / part, option)))
             yield
 
     def check(self) -> None:
         """Check that this process still may write."""
 
-    def refresh(self, *, metrics: bool = False) -> None:
+    def refresh(self, *, metrics: bool = False, predictions: bool = False) -> None:
         """Fetch what the run holds by now, but for checkpoints and TensorBoard events."""
 
     def publish(self, *names: str) -> None:
@@ -86,9 +111,9 @@ class RunFiles:
         return kept
 
     @contextlib.contextmanager
-    def parameters(self, step: int) -> Iterator[None]:
-        """Have the parameters of a checkpoint here, as long as the body runs."""
-        del step
+    def checkpoint(self, step: int, part: str = PARAMETERS) -> Iterator[None]:
+        """Have a part of a checkpoint here, or "" for all, as long as the body runs."""
+        del step, part
         yield
 
 
@@ -99,6 +124,7 @@ class BucketFiles(RunFiles):
 
     def __init__(self, place: str, directory: Path):
         super().__init__(place, directory)
+        self._is_first = True
         self._lease: Lease | None = None
         self._steps: set[int] = set()
         self._versions: dict[str, str] = {}
@@ -107,17 +133,28 @@ class BucketFiles(RunFiles):
     @contextlib.contextmanager
     def lock(self, part: str = "") -> Iterator[None]:
         """Hold the lease; where the whole run is locked, fetch what its training needs."""
-        if not part:
-            self._names()
+        from models.training.distributed import is_first, on_first, together
+
+        self._is_first = is_first()
         place = storage.join(self.place, part) if part else self.place
-        with hold_lease(place, "evaluate" if part else "train") as lease:
+        with contextlib.ExitStack() as stack:
+            held: list[Lease] = []
+
+            def hold() -> str:
+                if not part:
+                    self._names()
+                held.append(stack.enter_context(hold_lease(place, _STAGES[part])))
+                return held[0].key
+
+            key = on_first(hold)
+            lease = held[0] if held else stack.enter_context(follow_lease(place, key))
             # What a process that was killed here left; it had the lease.
             prefix = self.directory.name.rpartition("-")[0]
             for other in self.directory.parent.glob(f"{prefix}-*"):
                 if other != self.directory:
                     shutil.rmtree(other, ignore_errors=True)
             if not part:
-                self._fetch_newest()
+                together(self._fetch_newest)
             self._lease = lease
             yield
 
@@ -139,7 +176,7 @@ class BucketFiles(RunFiles):
             UserError: there are some, and none of them is a run's.
         """
         names = self._sizes().keys()
-        if names - {LEASE} and CONFIG not in names:
+        if names - {LEASE, CLAIM} and CONFIG not in names:
             raise UserError(
                 f"{self.place} holds files that are not a training run: choose a new --out"
             )
@@ -147,10 +184,13 @@ class BucketFiles(RunFiles):
 
     def _fetch_newest(self) -> None:
         names = self._names()
-        found = [match for match in map(_CHECKPOINT.fullmatch, names) if match]
-        self._steps = {int(match[1]) for match in found if match[2] == METADATA}
-        for step in {int(match[1]) for match in found} - self._steps:
-            self._remove(step)
+        parts: dict[int, set[str]] = {}
+        for match in filter(None, map(_CHECKPOINT.fullmatch, names)):
+            parts.setdefault(int(match[1]), set()).add(match[2])
+        self._steps = {step for step, those in parts.items() if those >= _DESCRIPTIONS}
+        if self._is_first:
+            for step in parts.keys() - self._steps:
+                self._remove(step)
         wanted = {CONFIG, MARKER, METRICS} & names
         if MARKER not in names and self._steps:
             newest = f"{CHECKPOINTS}/{max(self._steps)}/"
@@ -168,12 +208,14 @@ class BucketFiles(RunFiles):
         if self._lease is not None:
             self._lease.check()
 
-    def refresh(self, *, metrics: bool = False) -> None:
+    def refresh(self, *, metrics: bool = False, predictions: bool = False) -> None:
         """Fetch what the run holds by now and is not here."""
         self._fetch(
             name
             for name, size in self._sizes().items()
-            if _SMALL.fullmatch(name) or (metrics and name == METRICS)
+            if _SMALL.fullmatch(name)
+            or (metrics and name == METRICS)
+            or (predictions and name.startswith(f"{PREDICTIONS}/"))
             if not (here := self.directory / name).is_file() or here.stat().st_size != size
         )
 
@@ -223,15 +265,19 @@ class BucketFiles(RunFiles):
 
     def when_saved(self, step: int, wait: Callable[[], Any]) -> Callable[[], Any]:
         """Send the checkpoint in the background."""
+        from models.training.distributed import meet_in_background
 
         def send() -> None:
             wait()
             metadata = f"{CHECKPOINTS}/{step}/{METADATA}"
             names = self._files(f"{CHECKPOINTS}/{step}")
             self.publish(*names - {metadata})
-            self.publish_records()
+            if self._is_first:
+                self.publish_records()
             fault_point("train.during_upload")
-            self.publish(metadata)
+            meet_in_background(f"{self.place}: step {step} is sent")
+            if self._is_first:
+                self.publish(metadata)
             self._steps.add(step)
             fault_point("train.after_upload")
 
@@ -243,7 +289,7 @@ class BucketFiles(RunFiles):
 
     def prune(self, kept: Collection[int]) -> Collection[int]:
         """Remove older checkpoints from the bucket; here the newest is enough."""
-        for old in sorted(self._steps)[:-1]:
+        for old in sorted(self._steps)[:-1] if self._is_first else ():
             if old not in kept:
                 self.check()
                 self._remove(old)
@@ -259,14 +305,18 @@ class BucketFiles(RunFiles):
             storage.remove_tree(directory)
 
     @contextlib.contextmanager
-    def parameters(self, step: int) -> Iterator[None]:
-        """Fetch the parameters of a checkpoint, and remove them afterwards: all need not fit."""
-        part = f"{CHECKPOINTS}/{step}/{PARAMETERS}"
-        names = [f"{part}/{name}" for name in self._sizes(part)]
+    def checkpoint(self, step: int, part: str = PARAMETERS) -> Iterator[None]:
+        """Fetch a part of a checkpoint, and remove it afterwards: all need not fit."""
+        top = f"{CHECKPOINTS}/{step}"
+        names = [
+            f"{top}/{name}"
+            for name in self._sizes(top)
+            if name.startswith(f"{part}/") or not part or name.endswith("_METADATA")
+        ]
         self._fetch(names)
         yield
         for name in names:
-            if not name.endswith("/_METADATA"):
+            if not name.endswith("_METADATA"):
                 (self.directory / name).unlink()
 
 
@@ -282,20 +332,18 @@ def open_files(place: str | Path, part: str = "", *, shared: bool = False) -> It
         shared: whether other processes of a job work with it too.
 
     Raises:
-        UserError: a job of several processes cannot use a bucket, or the bucket cannot be used.
-        SystemExit: with code 75, where the lease is lost or the bucket fails later.
+        UserError: the bucket cannot be used.
+        LeaseLostError: of a job, where the lease is lost or the bucket fails later.
+        SystemExit: with code 75, likewise, of one process.
     """
     if not storage.is_remote(place):
         yield RunFiles(place, Path(place))
         return
     url = str(place).rstrip("/")
     objects.check_url(url)
-    if shared:
-        raise UserError(
-            f"{url}: the processes of a job save on a file system that they share: give a "
-            "directory, or use one process"
-        )
-    key = hashlib.sha256(storage.join(url, part).encode()).hexdigest()[:12]
+    # Processes of one machine have a copy each.
+    member = str(_process_index()) if shared else ""
+    key = hashlib.sha256(storage.join(url, part, member).encode()).hexdigest()[:12]
     with tempfile.TemporaryDirectory(prefix=f"mswitch-{key}-", ignore_cleanup_errors=True) as copy:
         run = BucketFiles(url, Path(copy))
         try:
@@ -303,7 +351,15 @@ def open_files(place: str | Path, part: str = "", *, shared: bool = False) -> It
         except (LeaseLostError, objects.BucketError) as error:
             if not run.begun:
                 raise
-            say("run", f"{error}; the same command continues from the newest checkpoint there")
+            say("run", f"{error}; the same command continues from what the bucket holds")
+            if shared:  # the others are not at this point
+                raise LeaseLostError(str(error)) from error
             sys.exit(EXIT_RESUME)
         except UserError as error:
             raise type(error)(str(error).replace(copy, url)) from error
+
+
+def _process_index() -> int:
+    import jax
+
+    return jax.process_index()

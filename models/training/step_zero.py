@@ -1,6 +1,7 @@
 """A run that was not trained here: one checkpoint, of step 0, with parameters from elsewhere."""
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,53 @@ import jax.numpy as jnp
 from models.config import as_json
 from models.training.checkpoint import Checkpoints
 from models.training.optimizer import optimizer_of
-from models.training.run_directory import CHECKPOINTS, CONFIG
+from models.training.run_directory import CHECKPOINTS, CONFIG, METADATA
+from models.training.run_files import RunFiles, open_files
 from models.training.state import Parameters, Skeleton, TrainState, parameter_counts
 from pipelines import storage
+from pipelines.outputs import RemoteOutput, StagedOutput, stage_output
+
+
+class BucketRun(RemoteOutput):
+    """A run that is made here, and sent to a bucket when it is published."""
+
+    def __init__(self, files: RunFiles, stage: str, config: Mapping[str, Any]):
+        super().__init__(files.place, stage, config)
+        self._files = files
+        self.directory = files.directory
+
+    def publish(self, manifest: Mapping[str, Any]) -> dict[str, Any]:
+        """Send the files, by which the place is known as a run's first; then as ever."""
+        metadata = f"{CHECKPOINTS}/0/{METADATA}"
+        self._files.publish(CONFIG)
+        self._files.publish(*storage.file_sizes(self.directory).keys() - {CONFIG, metadata})
+        self._files.publish(metadata)
+        return super().publish(manifest)
+
+
+@contextlib.contextmanager
+def stage_run(
+    out: str | Path, *, stage: str, config: Mapping[str, Any]
+) -> Iterator[StagedOutput | BucketRun]:
+    """Give the output of a stage that makes a run, on a file system or in a bucket.
+
+    Args:
+        out: a path, or a gs:// or s3:// URL.
+        stage: its name.
+        config: everything that the bytes depend on.
+
+    Raises:
+        UserError: `out` is in use, holds something else, or cannot be written.
+        SystemExit: with code 75, where a bucket fails later.
+    """
+    if not storage.is_remote(out):
+        with stage_output(out, stage=stage, config=config) as staged:
+            yield staged
+        return
+    with open_files(out) as files:
+        output = BucketRun(files, stage, config)
+        with contextlib.nullcontext() if output.complete else files.lock():
+            yield output
 
 
 def write_step_zero(

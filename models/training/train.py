@@ -54,7 +54,7 @@ def train(
     """Train a preset on an examples directory, or continue where a killed run stopped.
 
     In a job of several processes each of them calls this, with the same arguments; `examples` and
-    `out` are where all can reach them.
+    `out` are where all can reach them: on a file system that they share, or in a bucket.
 
     Args:
         preset: name of the model (`models.presets`).
@@ -91,12 +91,8 @@ def train_prepared(
         plan, batches = together(prepare)
         agree(canonical_json([plan.identity, as_json(plan.train)]))
         files = stack.enter_context(open_files(out, shared=job.shared))
-
-        def claim() -> dict[str, Any] | None:
-            stack.enter_context(files.lock())
-            return claim_run(files.directory, plan)
-
-        finished = on_first(claim)
+        stack.enter_context(files.lock())
+        finished = on_first(lambda: claim_run(files.directory, plan))
         summary = {
             "stage": "train",
             "out": str(out),

@@ -8,7 +8,6 @@ where the dense one ended.
 """
 
 import dataclasses
-import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -27,16 +26,18 @@ from models.training.run_directory import (
     CHECKPOINTS,
     check_vocabulary,
     model_of,
+    path_from,
     read_run,
     train_config_of,
 )
+from models.training.run_files import RunFiles, open_files
 from models.training.state import Parameters, Skeleton, parameter_counts, unrolled
 from models.training.step import FEATURES, routing_sums
-from models.training.step_zero import write_step_zero
+from models.training.step_zero import stage_run, write_step_zero
 from models.transfer.config import UpcycleConfig
 from pipelines import storage
 from pipelines.errors import UserError
-from pipelines.outputs import read_manifest, stage_output
+from pipelines.outputs import MANIFEST, read_json_object, read_manifest
 from pipelines.progress import say
 from tasks.batches import TrainBatches, ValidationBatches
 from tasks.mixtures import Mixture
@@ -62,9 +63,9 @@ def upcycle(
     """Make a sparse run of step 0 from a checkpoint of a dense run.
 
     Args:
-        run: the dense run.
-        examples: examples in its vocabulary.
-        out: the new run directory.
+        run: the dense run, also in a bucket.
+        examples: examples in its vocabulary, also in a bucket.
+        out: the new run directory, also in a bucket.
         config: what to make.
         step: the checkpoint; by default the newest.
 
@@ -75,8 +76,16 @@ def upcycle(
         UserError: the run has experts or no such checkpoint, the examples are of another
             vocabulary, or the loss would jump by more than `MAX_JUMP`.
     """
-    run = Path(run)
-    described = read_run(run)
+    with open_files(run) as files:
+        files.refresh()
+        return _upcycle(files, examples, out, config, step)
+
+
+def _upcycle(
+    files: RunFiles, examples: str | Path, out: str | Path, config: UpcycleConfig, step: int | None
+) -> dict[str, Any]:
+    run = files.place
+    described = read_run(files.directory)
     dense = model_of(described)
     if dense.sparse:
         raise UserError(f"{run} has experts already: give a dense run")
@@ -89,7 +98,7 @@ def upcycle(
     )
     manifest = read_manifest(examples, "examples")
     check_vocabulary(run, described, examples, manifest)
-    origin = find_origin(run, step, keep_moments=False)
+    origin = find_origin(files, step, keep_moments=False)
     identity = {
         "origin": origin.identity,
         "examples": manifest["config_hash"],
@@ -105,16 +114,17 @@ def upcycle(
         "preset": preset,
         "parameters": parameter_count,
     }
-    with stage_output(out, stage=STAGE, config=identity) as output:
+    with stage_run(out, stage=STAGE, config=identity) as output:
         if output.complete:
-            before = read_run(output.out)["upcycled"]
+            before = read_json_object(storage.join(output.out, MANIFEST))["upcycled"]
             return {**summary, "reused": True, **{name: before[name] for name in _LOSSES}}
         say(STAGE, f"{preset}: {parameter_count:,} parameters from {run}, step {origin.step:,}")
         stored = Skeleton.of(dense, train_config_of(described))
         like = stored.abstract_parameters()
-        of_dense = unrolled(
-            restore_parameters(run / CHECKPOINTS, origin.step, like, described["config_hash"])
-        )
+        with files.checkpoint(origin.step):
+            directory = files.directory / CHECKPOINTS
+            restored = restore_parameters(directory, origin.step, like, described["config_hash"])
+        of_dense = unrolled(restored)
         validation = ValidationBatches(examples, config.batch_size)
         held_out = [validation[index] for index in range(min(config.batches, len(validation)))]
         training = TrainBatches(examples, config.batch_size, config.seed, Mixture(), config.batches)
@@ -135,6 +145,7 @@ def upcycle(
                 f"more than {MAX_JUMP}: give fewer --experts, a larger --sparse-every, or examples "
                 "that are more like its training text"
             )
+        start = None if storage.is_remote(out) else Path(output.out)
         write_step_zero(
             output.directory,
             output.hash,
@@ -144,10 +155,10 @@ def upcycle(
             examples={
                 "config_hash": manifest["config_hash"],
                 "vocabulary_sha256": manifest["vocabulary_sha256"],
-                "path": _path_from(output.out, examples),
+                "path": path_from(start, examples),
             },
             languages=described["languages"],
-            origin={**origin.identity, "path": os.path.relpath(run, output.out)},
+            origin={**origin.identity, "path": path_from(start, run)},
             upcycled=found,
         )
         output.publish({"preset": preset, "parameters": parameter_count, "upcycled": found})
@@ -259,7 +270,3 @@ def _measurer(
         return float(nats / tokens), gates / routed
 
     return measure
-
-
-def _path_from(out: Path, examples: str | Path) -> str:
-    return str(examples) if storage.is_remote(examples) else os.path.relpath(examples, out)

@@ -1,5 +1,6 @@
 """A lease on a place in a bucket, of which one process at a time is the holder."""
 
+import contextlib
 import json
 import threading
 import time
@@ -8,7 +9,7 @@ import pytest
 
 from pipelines import lease, objects
 from pipelines.errors import UserError
-from pipelines.lease import LEASE, Lease, LeaseLostError, hold_lease
+from pipelines.lease import LEASE, Lease, LeaseLostError, follow_lease, hold_lease
 from pipelines.objects import ChangedError, read_version, replace_version
 
 SECS = 1.6
@@ -127,3 +128,49 @@ def test_a_store_that_does_not_answer_for_a_while_is_not_a_loss(either, monkeypa
         time.sleep(1.2 * SECS)
         with pytest.raises(LeaseLostError):
             held.check()
+
+
+def test_others_of_the_job_follow_it_as_long_as_it_is_renewed(either):
+    with contextlib.ExitStack() as stack:
+        held = stack.enter_context(hold_lease(either, "train"))
+        with follow_lease(either, held.key) as followed:
+            time.sleep(2 * SECS)
+            followed.check()
+            stack.close()  # it is free for another at once
+            time.sleep(SECS / 2)
+            with pytest.raises(LeaseLostError):
+                followed.check()
+
+
+def test_who_follows_stops_before_another_begins(either):
+    """The holder stands still, and says nothing."""
+    held = taken(either)
+    with follow_lease(either, held.key) as followed:
+        followed.check()
+        begun = time.monotonic()
+        with hold_lease(either, "train"):
+            assert time.monotonic() - begun > SECS / 2
+            with pytest.raises(LeaseLostError):
+                followed.check()
+
+
+def test_a_lease_that_is_replaced_while_it_is_read_is_not_lost(either, monkeypatch):
+    with hold_lease(either, "train") as held, follow_lease(either, held.key) as followed:
+        with monkeypatch.context() as patch:
+            patch.setattr(lease, "read_version", lambda url: None)
+            time.sleep(SECS / 3)
+        followed.check()
+        time.sleep(1.5 * SECS)
+        followed.check()
+
+
+def test_who_follows_counts_from_before_the_last_renewal(either):
+    held = taken(either)
+    with follow_lease(either, held.key) as followed:
+        time.sleep(0.4 * SECS)
+        held._write("me")
+        time.sleep(0.4 * SECS)
+        followed.check()
+        time.sleep(0.8 * SECS)
+        with pytest.raises(LeaseLostError):
+            followed.check()

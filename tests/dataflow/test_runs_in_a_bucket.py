@@ -8,13 +8,24 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import train_child as child
+from bucket_runs import (
+    FLAGS,
+    LEASE_SECS,
+    SCRIPT,
+    copied,
+    end,
+    final_arrays,
+    has_saved,
+    metrics,
+    sent,
+    steps_in,
+)
 from example_files import write_examples
 from processes import wait_for
 from report_runs import Scenario, write_runs
@@ -25,22 +36,14 @@ from flows.report.live import live_markdown
 from models.config import EvaluateConfig
 from models.evaluation.evaluate import evaluate_run
 from models.lifeline import EXIT_RESUME
-from models.training.checkpoint import Checkpoints, complete_steps
-from models.training.optimizer import optimizer_of
+from models.training.checkpoint import complete_steps
 from models.training.run_directory import read_run
 from models.training.run_files import EVALUATION, open_files
-from models.training.state import Skeleton
 from pipelines import objects, storage
 from pipelines.errors import UserError
 from pipelines.faults import BUCKET_POINTS
 
-SCRIPT = Path(__file__).parents[1] / "support" / "train_child.py"
 PRESET, STEPS = "mt5-tiny", 7
-TIMES = ("_secs", "_per_sec")
-#: Short, but longer than a busy machine may keep a renewal waiting.
-LEASE_SECS = 8
-#: Half the time: programs run for seconds here.
-FLAGS = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 
 
 @pytest.fixture
@@ -60,66 +63,12 @@ def start(tmp_path_factory) -> Callable[..., subprocess.Popen[str]]:
     return begin
 
 
-def end(process: subprocess.Popen[str], code: int) -> str:
-    _, errors = process.communicate()
-    assert process.returncode == code, errors
-    return errors
-
-
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory) -> Path:
     """The same run on a disk, which nothing happens to."""
     out = tmp_path_factory.mktemp("undisturbed") / "run"
     words = [sys.executable, str(SCRIPT), PRESET, str(out), str(STEPS)]
     subprocess.run(words, env={**os.environ, "XLA_FLAGS": FLAGS}, check=True)
-    return out
-
-
-def metrics(data: bytes) -> list[dict]:
-    lines = [json.loads(line) for line in data.splitlines()]
-    return [{k: v for k, v in line.items() if not k.endswith(TIMES)} for line in lines]
-
-
-def final_arrays(checkpoints: Path) -> list[np.ndarray]:
-    import jax
-
-    plan = child.plan(PRESET, STEPS)
-    like = Skeleton.of(plan.model, plan.train).abstract_state(optimizer_of(plan.train))
-    state = Checkpoints(checkpoints, ()).restore(STEPS, like)
-    return [np.asarray(x) for x in jax.tree.leaves(state)]
-
-
-def steps_in(run: str) -> dict[int, int]:
-    """Number of files of each checkpoint in a bucket."""
-    found: dict[int, int] = {}
-    for name in storage.file_sizes(f"{run}/checkpoints"):
-        step = int(name.partition("/")[0])
-        found[step] = found.get(step, 0) + 1
-    return found
-
-
-def has_saved(run: str, *processes: subprocess.Popen[str], after: int = 0) -> Callable[[], bool]:
-    """Whether there is a later checkpoint in the bucket, while all these processes run."""
-
-    def condition() -> bool:
-        assert [process.poll() for process in processes] == [None] * len(processes)
-        time.sleep(0.5)  # the store answers the trainings too
-        return max(steps_in(run), default=0) > after
-
-    return condition
-
-
-def sent(directory: Path, run: str) -> str:
-    for path in directory.rglob("*"):
-        if path.is_file():
-            objects.upload(path, f"{run}/{path.relative_to(directory)}")
-    return run
-
-
-def copied(run: str, out: Path) -> Path:
-    for name in storage.file_sizes(run):
-        (out / name).parent.mkdir(parents=True, exist_ok=True)
-        objects.download(f"{run}/{name}", out / name)
     return out
 
 
@@ -155,7 +104,8 @@ def test_killed_anywhere_and_resumed_elsewhere_the_run_is_the_undisturbed_one(
     ours, theirs = ((each / "metrics.jsonl").read_bytes() for each in (made, undisturbed))
     assert metrics(ours) == metrics(theirs)
     for one, other in zip(
-        *(final_arrays(each / "checkpoints") for each in (made, undisturbed)), strict=True
+        *(final_arrays(PRESET, STEPS, each / "checkpoints") for each in (made, undisturbed)),
+        strict=True,
     ):
         assert np.array_equal(one, other)
     kept = sorted(int(path.name) for path in (undisturbed / "checkpoints").iterdir())
@@ -250,8 +200,8 @@ def test_a_report_of_runs_in_buckets_is_that_of_their_copies(either, tmp_path):
     assert tempfile.gettempdir() not in str(caught.value)
 
 
-def lock(place: str, *, shared: bool = False) -> None:
-    with open_files(place, shared=shared) as files, files.lock():
+def lock(place: str) -> None:
+    with open_files(place) as files, files.lock():
         pass
 
 
@@ -275,11 +225,6 @@ def test_other_files_stay_as_they_are(bucket, upload, tmp_path):
     with pytest.raises(UserError, match="holds files that are not a training run"):
         lock(bucket)
     assert storage.file_sizes(bucket) == {"notes.txt": 4}
-
-
-def test_a_job_of_several_processes_is_refused(bucket):
-    with pytest.raises(UserError, match="the processes of a job save on a file system"):
-        lock(bucket, shared=True)
 
 
 def test_without_credentials_is_one_line(requests, monkeypatch):
@@ -331,8 +276,9 @@ def test_records_of_another_process_are_not_replaced(either, capsys):
 
 def test_nothing_is_fetched_out_of_the_working_copy(bucket, upload, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("{}")
-    metadata = "checkpoints/1/_CHECKPOINT_METADATA"
-    for name in ("config.json", metadata):
+    parts = ("_CHECKPOINT_METADATA", "parameters/_METADATA", "optimizer/_METADATA")
+    run = {"config.json", *(f"checkpoints/1/{part}" for part in parts)}
+    for name in (*run, f"checkpoints/2/{parts[0]}"):  # the latter of a process that stood still
         upload(tmp_path / "file", f"{bucket}/{name}")
     listed = storage.file_sizes
     evil = {"checkpoints/1/../../../evil": 2}  # which the emulator refuses to store
@@ -340,7 +286,8 @@ def test_nothing_is_fetched_out_of_the_working_copy(bucket, upload, tmp_path, mo
     with open_files(bucket) as files, files.lock():
         here = files.directory
         found = {str(path.relative_to(here)) for path in here.rglob("*") if path.is_file()}
-        assert found == {"config.json", metadata}
+        assert found == run
+        assert not any(name.startswith("checkpoints/2/") for name in listed(bucket))
 
 
 def test_what_a_killed_training_left_on_this_machine_is_removed(bucket, tmp_path, monkeypatch):

@@ -1,7 +1,6 @@
 """`mswitch finetune`: train on with the parameters of another run."""
 
 import sys
-from pathlib import Path
 from typing import Annotated
 
 from cyclopts import App, Parameter
@@ -17,7 +16,7 @@ app = App(name="finetune")
 @app.default
 def finetune(
     *,
-    from_: Annotated[Path, Parameter(name="--from")],
+    from_: Annotated[str, Parameter(name="--from")],
     tasks: str,
     out: str,
     step: int | None = None,
@@ -39,7 +38,8 @@ def finetune(
     On several machines, and on exit code 75, as `mswitch train`.
 
     Args:
-        from_: the run to begin with: what `train`, `finetune` or `import-hf` made.
+        from_: the run to begin with: what `train`, `finetune`, `upcycle` or `import-hf` made, or
+            its gs:// or s3:// URL.
         tasks: an examples directory with the run's vocabulary, or a TOML file of several
             (docs/reference/multitask.md).
         out: the new run directory, or a gs:// or s3:// URL; a run with another configuration there

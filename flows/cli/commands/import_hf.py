@@ -10,7 +10,7 @@ app = App(name="import-hf")
 
 
 @app.default
-def import_hf(directory: Path, *, out: Path, json: Json = False) -> int:
+def import_hf(directory: Path, *, out: str, json: Json = False) -> int:
     """Read config.json and safetensors (sharded or not) into a run with one checkpoint, of step 0.
 
     That run is evaluated, exported and asked to fill gaps (infill) like any other.
@@ -20,7 +20,7 @@ def import_hf(directory: Path, *, out: Path, json: Json = False) -> int:
 
     Args:
         directory: what `save_pretrained` or a download of the model left.
-        out: the run directory.
+        out: the run directory, or a gs:// or s3:// URL.
     """
     from models.huggingface.convert import import_hf as run_import
 

@@ -16,7 +16,7 @@ app = App(name="predict")
 @app.default
 def predict(
     *,
-    run: Path,
+    run: str,
     tasks: str | None = None,
     split: Literal["train", "validation", "test"] = "validation",
     step: int | None = None,
@@ -40,7 +40,7 @@ def predict(
         mswitch predict --run tuned --text "translate English to German: That is good."
 
     Args:
-        run: a run directory, fine-tuned or not.
+        run: a run directory, fine-tuned or not, or its gs:// or s3:// URL.
         tasks: a directory of supervised examples; by default those the run was trained on.
         split: the examples to predict.
         step: the checkpoint; by default the selected one, else the last.

@@ -1,6 +1,5 @@
 """`mswitch upcycle`: a sparse run made of a dense one."""
 
-from pathlib import Path
 from typing import Annotated
 
 from cyclopts import App, Parameter
@@ -14,9 +13,9 @@ app = App(name="upcycle")
 @app.default
 def upcycle(
     *,
-    run: Annotated[Path, Parameter(name="--from")],
+    run: Annotated[str, Parameter(name="--from")],
     examples: str,
-    out: Path,
+    out: str,
     step: int | None = None,
     config: Annotated[UpcycleConfig, Parameter(name="*")] = UpcycleConfig(),  # noqa: B008
     json: Json = False,
@@ -32,9 +31,9 @@ def upcycle(
             --base-learning-rate 1
 
     Args:
-        run: the dense run.
+        run: the dense run, or its gs:// or s3:// URL.
         examples: examples in its vocabulary, to measure gates and losses on.
-        out: the new run directory.
+        out: the new run directory, or a gs:// or s3:// URL.
         step: which checkpoint; the newest by default.
     """
     from models.transfer.upcycle import upcycle as run_upcycle

@@ -26,6 +26,7 @@ from models.training.finetune import finetune
 from models.training.optimizer import Adafactor, AdamW, optimizer_of
 from models.training.origin import find_origin, state_of_origin
 from models.training.run_directory import MARKER, model_of, read_run, train_config_of
+from models.training.run_files import RunFiles
 from models.training.state import Skeleton, TrainState
 from models.training.step import FEATURES, batch_loss, make_gradients
 from models.training.train import make_plan, train_prepared
@@ -109,7 +110,7 @@ def test_it_begins_with_the_origins_parameters_and_fresh_moments(origin):
     described = read_run(origin)
     skeleton = Skeleton.of(model_of(described), TUNED)
     for step in (None, 2):
-        found = find_origin(origin, step, keep_moments=False)
+        found = find_origin(RunFiles(origin, origin), step, keep_moments=False)
         begun = state_of_origin(found, skeleton, optimizer_of(TUNED))
         assert found.step == (step or 4)
         assert equal(begun.parameters, state(origin, found.step).parameters)

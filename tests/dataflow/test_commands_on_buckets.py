@@ -1,0 +1,153 @@
+"""Commands that begin with a run, or make one, of which either lies in a bucket."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from bucket_runs import FLAGS, copied, sent
+from example_files import write_examples
+from task_files import vocabulary, write_supervised
+
+from flows.cli.main import main
+from models.training.checkpoint import restore_parameters
+from models.training.run_directory import model_of, read_run, train_config_of
+from models.training.state import Skeleton
+from models.transfer.config import UpcycleConfig
+from models.transfer.upcycle import upcycle
+from pipelines import objects, storage
+from pipelines.errors import UserError
+from pipelines.outputs import CLAIM
+
+pytestmark = pytest.mark.slow
+
+WORDS = [f"{a}{b}" for a in "abcdef" for b in "ghijk"]
+LABELS = ("left", "right")
+SMALL = ["--batch-size", "4", "--dtype", "float32"]
+
+
+def trained(examples: Path, out: Path) -> Path:
+    command = ["train", "--preset", "mt5-tiny", "--examples", str(examples), "--out", str(out)]
+    assert main([*command, "--steps", "2", "--evaluations", "1", *SMALL]) == 0
+    return out
+
+
+def parameters(run: Path, step: int) -> dict[str, np.ndarray]:
+    described = read_run(run)
+    like = Skeleton.of(model_of(described), train_config_of(described)).abstract_parameters()
+    found = restore_parameters(run / "checkpoints", step, like)
+    return {name: np.asarray(value) for name, value in found.items()}
+
+
+def same(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> bool:
+    return all(np.array_equal(value, other[name]) for name, value in one.items())
+
+
+@pytest.fixture
+def tasks(tmp_path) -> Path:
+    rows = [(f"g{n}", f"{WORDS[n]} {WORDS[-n]}", LABELS[n % 2]) for n in range(8)]
+    splits = dict.fromkeys(("train", "validation", "test"), rows)
+    model = vocabulary([*WORDS, *LABELS])
+    return write_supervised(
+        tmp_path / "tasks", {"de": splits}, model, labels=LABELS, metrics=("accuracy",)
+    )
+
+
+def test_a_run_is_tuned_and_predicts(either, tasks, tmp_path, capsys):
+    run = trained(tasks, tmp_path / "run")
+    sent(run, f"{either}/run")
+    sent(tasks, f"{either}/tasks")
+    found = []
+    for place in (either, str(tmp_path)):
+        tuned = f"{place}/tuned"
+        tune = ["finetune", "--from", f"{place}/run", "--tasks", f"{place}/tasks", "--out", tuned]
+        assert main([*tune, "--steps", "2", "--eval-every", "1", "--keep-moments", *SMALL]) == 0
+        assert main([*tune, "--steps", "2", "--eval-every", "1", "--keep-moments", *SMALL]) == 0
+        assert "already complete" in capsys.readouterr().err
+        assert main(["predict", "--run", tuned, "--select"]) == 0
+        capsys.readouterr()
+        for _ in range(2):
+            assert main(["predict", "--run", tuned, "--split", "test", "--json"]) == 0
+            said = json.loads(capsys.readouterr().out.splitlines()[-1])
+            assert said["out"].startswith(f"{tuned}/predictions/")
+            assert said["test_reads"] == 1
+        assert said["reused"]
+        other = 3 - said["step"]
+        assert main(["predict", "--run", tuned, "--split", "test", "--step", str(other)]) == 2
+        assert "was read from step" in capsys.readouterr().err
+        assert main(["predict", "--run", tuned, "--text", f"{WORDS[0]} {WORDS[1]}"]) == 0
+        answer = capsys.readouterr().out
+        local = copied(tuned, tmp_path / "copy") if place == either else Path(tuned)
+        tables = {
+            str(path.relative_to(local)): pq.read_table(path).to_pylist()
+            for path in (local / "predictions").rglob("*.parquet")
+        }
+        assert len(tables) == 3
+        selected = json.loads((local / "selected.json").read_bytes())
+        found.append((parameters(local, 2), tables, selected, answer))
+        origin = "../run" if local == Path(tuned) else f"{either}/run"
+        assert read_run(local)["origin"]["path"] == origin
+    (one, *rest), (other, *others) = found
+    assert same(one, other)
+    assert rest == others
+    assert main([*tune[:2], f"{either}/run", *tune[3:5], "--out", f"{either}/run/"]) == 2
+    assert "the run to begin with: choose another" in capsys.readouterr().err
+
+
+@pytest.fixture
+def examples(tmp_path) -> Path:
+    return write_examples(tmp_path / "examples", {"de": [40]}, 16, 512, validation=9)
+
+
+def test_a_run_is_upcycled(either, examples, tmp_path, capsys):
+    sent(trained(examples, tmp_path / "run"), f"{either}/run")
+    made = []
+    for place in (either, str(tmp_path)):
+        upcycle = ["upcycle", "--from", f"{place}/run", "--out", f"{place}/sparse", "--json"]
+        options = ["--examples", str(examples), "--experts", "1", "--batches", "2"]
+        for reused in (False, True):
+            assert main([*upcycle, *options, "--batch-size", "4"]) == 0
+            said = json.loads(capsys.readouterr().out.splitlines()[-1])
+            assert said["reused"] == reused
+        there = f"{place}/sparse"
+        local = copied(there, tmp_path / "copy") if place == either else Path(there)
+        made.append((said["loss"], parameters(local, 0)))
+        assert CLAIM not in storage.list_names(there)
+        assert main(["evaluate", "--run", there, "--examples", str(examples)]) == 0
+        assert main([*upcycle, *options, "--batch-size", "2"]) == 2
+        assert "made with other settings" in capsys.readouterr().err
+    assert made[0][0] == made[1][0]
+    assert same(made[0][1], made[1][1])
+
+
+def test_an_upcycling_that_was_killed_goes_on(bucket, examples, tmp_path):
+    run, out = trained(examples, tmp_path / "run"), f"{bucket}/sparse"
+    words = ["upcycle", "--from", str(run), "--out", out, "--examples", str(examples)]
+    words += ["--experts", "1", "--batches", "1", "--batch-size", "4"]
+    command = [sys.executable, "-m", "flows.cli.main", *words]
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": FLAGS}
+    fault = {**environment, "MSWITCH_FAULT": "upcycle.before_marker"}
+    killed = subprocess.run(command, env=fault, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert not storage.exists(f"{out}/_COMPLETED")
+    objects.upload(examples / "manifest.json", f"{out}/checkpoints/0/left")
+    storage.remove([f"{out}/checkpoints/0/_CHECKPOINT_METADATA"])
+    storage.remove([f"{out}/_LEASE.json"])  # as if it had run out
+    subprocess.run(command, env=environment, check=True)
+    assert not storage.exists(f"{out}/checkpoints/0/left")
+    copied(out, tmp_path / "sparse")
+    assert parameters(tmp_path / "sparse", 0)
+
+
+def test_another_output_is_not_replaced(bucket, upload, examples, tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    upload(tmp_path / "notes.txt", f"{bucket}/notes.txt")
+    run = trained(examples, tmp_path / "run")
+    with pytest.raises(UserError, match="holds files that are not upcycle output"):
+        upcycle(run, examples, bucket, UpcycleConfig(experts=1, batches=1, batch_size=4))
+    assert storage.file_sizes(bucket) == {"notes.txt": 4}

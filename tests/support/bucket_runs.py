@@ -1,0 +1,81 @@
+"""Runs in buckets: how tests start them, look at them, and copy them."""
+
+import json
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import train_child as child
+
+from models.training.checkpoint import Checkpoints
+from models.training.optimizer import optimizer_of
+from models.training.state import Skeleton
+from pipelines import objects, storage
+
+SCRIPT = Path(__file__).with_name("train_child.py")
+TIMES = ("_secs", "_per_sec")
+#: Short, but longer than a busy machine may keep a renewal waiting.
+LEASE_SECS = 8
+#: Half the time: programs run for seconds here.
+FLAGS = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+
+
+def end(process: subprocess.Popen[str], code: int) -> str:
+    """Wait for a process; give what it said."""
+    _, errors = process.communicate()
+    assert process.returncode == code, errors
+    return errors
+
+
+def metrics(data: bytes) -> list[dict]:
+    """The lines of metrics.jsonl without times."""
+    lines = [json.loads(line) for line in data.splitlines()]
+    return [{k: v for k, v in line.items() if not k.endswith(TIMES)} for line in lines]
+
+
+def final_arrays(preset: str, steps: int, checkpoints: Path) -> list[np.ndarray]:
+    """Parameters and moments of the last step."""
+    import jax
+
+    plan = child.plan(preset, steps)
+    like = Skeleton.of(plan.model, plan.train).abstract_state(optimizer_of(plan.train))
+    state = Checkpoints(checkpoints, ()).restore(steps, like)
+    return [np.asarray(x) for x in jax.tree.leaves(state)]
+
+
+def steps_in(run: str) -> dict[int, int]:
+    """Number of files of each checkpoint in a bucket."""
+    found: dict[int, int] = {}
+    for name in storage.file_sizes(f"{run}/checkpoints"):
+        step = int(name.partition("/")[0])
+        found[step] = found.get(step, 0) + 1
+    return found
+
+
+def has_saved(run: str, *processes: subprocess.Popen[str], after: int = 0) -> Callable[[], bool]:
+    """Whether there is a later checkpoint in the bucket, while all these processes run."""
+
+    def condition() -> bool:
+        assert [process.poll() for process in processes] == [None] * len(processes)
+        time.sleep(0.5)  # the store answers the trainings too
+        return max(steps_in(run), default=0) > after
+
+    return condition
+
+
+def sent(directory: Path, run: str) -> str:
+    """Put a run into a bucket."""
+    for path in directory.rglob("*"):
+        if path.is_file():
+            objects.upload(path, f"{run}/{path.relative_to(directory)}")
+    return run
+
+
+def copied(run: str, out: Path) -> Path:
+    """Fetch a run from a bucket."""
+    for name in storage.file_sizes(run):
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        objects.download(f"{run}/{name}", out / name)
+    return out
