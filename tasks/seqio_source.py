@@ -1,6 +1,7 @@
 """What seqio has registered, found by name, checked, and preprocessed from a known seed."""
 
 import dataclasses
+import difflib
 import hashlib
 import importlib
 import sys
@@ -45,7 +46,10 @@ class Registered:
         try:
             return seqio.get_mixture_or_task(self.name)
         except ValueError as error:
+            names = (*seqio.TaskRegistry.names(), *seqio.MixtureRegistry.names())
+            near = difflib.get_close_matches(self.name, names, n=1)
             hint = f"{self.module} does not register it" if self.module else "give --module"
+            hint = f"did you mean {near[0]!r}?" if near else hint
             raise UserError(f"seqio has no task or mixture {self.name!r}: {hint}") from error
 
     def module_sha256(self) -> str:

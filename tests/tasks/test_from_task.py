@@ -242,7 +242,8 @@ def test_what_draws_before_its_cache_is_drawn_once(registered):
         ("three.de", "three.de has the features inputs, more, targets: examples have"),
         ("bytes.de", r"inputs of bytes.de has another vocabulary \(259 ids\) than .*new_vocab"),
         ("nameless", "nameless does not end with the code of a language: give --language"),
-        ("none", f"no task or mixture 'none': {MODULE} does not register it"),
+        ("zzz", f"no task or mixture 'zzz': {MODULE} does not register it"),
+        ("pears.de", "no task or mixture 'pears.de': did you mean 'pairs.de'?"),
     ],
 )
 def test_tasks_that_do_not_suit_are_refused(registered, small_examples, tmp_path, name, complaint):

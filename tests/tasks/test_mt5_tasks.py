@@ -10,7 +10,7 @@ import tensorflow_datasets as tfds
 
 from pipelines.errors import UserError
 from pipelines.vocabulary.model import open_vocabulary
-from tasks import finetune
+from tasks import finetune, mt5
 from tasks.examples import VOCABULARY_PATH
 from tasks.seqio_source import check_task
 
@@ -23,7 +23,7 @@ def texts(rows) -> list[tuple[str, str]]:
 
 
 def test_names_are_mt5s():
-    names = [task.name for task in finetune.mt5_tasks()]
+    names = [task.name for task in mt5.mt5_tasks()]
     assert len(names) == len(set(names))
     families = Counter(name.split(".")[0].removeprefix("mt5_") for name in names)
     assert families == {
@@ -33,12 +33,12 @@ def test_names_are_mt5s():
         **{"squad_train_dev": 1, "xquad_translate_train_dev": 10, "xquad_test": 12},
         **{"mlqa_dev_test": 7, "tydiqa_train_dev": 1, "tydiqa_train": 1, "tydiqa_dev": 9},
         "tydiqa_translate_train": 8,
+        **{f"glue_{name}_v002": 1 for name in mt5.GLUE},
     }
-    mixtures = finetune.mt5_mixtures()
-    assert len(mixtures) == 14
+    mixtures = mt5.mt5_mixtures()
+    assert len(mixtures) == 15
     for members in mixtures.values():
         assert set(members) <= set(names)
-        assert len(members) == len(set(members))
     original = mixtures["mt5_pawsx_translate_train_original"]
     assert "mt5_pawsx_translate_train_original.de" in original
     assert "mt5_pawsx_translate_train.de" not in original
@@ -53,33 +53,40 @@ def test_texts_are_those_of_mt5s_tests():
         },
         "label": 1,
     }
-    assert texts(finetune.xnli(example, ["de", "en", "sw", "zh"])) == [
+    assert texts(mt5.xnli(example, ["de", "en", "sw", "zh"])) == [
         (f"xnli: premise: premise{n} hypothesis: hypothesis{n}", "1") for n in (1, 2, 3)
     ]
     tokens = ["rick", "and", "morty", "are", "cool", "."]
     ner = {"tokens": tokens, "spans": ["PER: rick", "PER: morty"]}
-    assert texts(finetune.wikiann(ner)) == [
+    assert texts(mt5.wikiann(ner)) == [
         ("tag: rick and morty are cool .", "PER: rick $$ PER: morty")
     ]
-    pair = {"sentence1": "A", "sentence2": "B"}
-    for label, word in ((0, "different_meaning"), (1, "paraphrase"), (-1, "<unk>")):
-        assert texts(finetune.paws({**pair, "label": label})) == [
-            ("paws sentence1: A sentence2: B", word)
+    # The examples of T5's own tests of GLUE.
+    asked = {"q1": "How so?", "q2": "Why not?", "q3": "Who?", "idx": 10}
+    labels = ["not_duplicate", "duplicate"]
+    for label, word in ((0, "not_duplicate"), (1, "duplicate"), (-1, "<unk>")):
+        assert texts(mt5.glue({**asked, "label": label}, "qqp", labels)) == [
+            ("qqp q1: How so? q2: Why not? q3: Who?", word)
         ]
+    [(inputs, _)] = texts(mt5.glue({**asked, "label": 0}, "qqp", labels, ("q3", "q1")))
+    assert inputs == "qqp q3: Who? q1: How so?"
+    for score, word in ((2.8, "2.8"), (1.66, "1.6")):
+        similar = {"sentence1": "Big news.", "sentence2": "No idea.", "label": score}
+        assert texts(mt5.stsb(similar)) == [("stsb sentence1: Big news. sentence2: No idea.", word)]
     question = {
         "id": "finnish-1",
         "context": "Some context.",
         "question": "Whose portrait by François Clouet was included in the Jones bequest of 1882?",
         "answers": {"text": ["The answer.", "Another answer."]},
     }
-    [row] = finetune.squad(question)
+    [row] = mt5.squad(question)
     assert row["inputs"] == (
         "question: Whose portrait by François Clouet was included in the Jones bequest of 1882 ? "
         "context: Some context . "
     )
     assert row["targets"] == "The answer . "
     assert row["answers"] == ["The answer . ", "Another answer . "]
-    assert list(finetune.squad(question, prefix="english-")) == []
+    assert list(mt5.squad(question, prefix="english-")) == []
 
 
 @pytest.fixture(scope="module")
@@ -129,6 +136,13 @@ def test_prepared_datasets_are_read_as_they_are(prepared, small_examples):
     assert [row["targets_pretokenized"] for row in found] == [words[n % 2] for n in range(5)]
     ids = open_examples_ids(vocabulary, found[1]["targets_pretokenized"].decode())
     assert np.array_equal(found[1]["targets"], ids)
+    cola = seqio.get_mixture_or_task("mt5_glue_cola_v002")
+    right = ["acceptable", "unacceptable"]
+    assert cola.metric_fns[0](right, right) == {"matthews": pytest.approx(100)}
+    mixture = seqio.get_mixture_or_task("mt5_glue_v002_proportional")
+    rates = {task.name: mixture.get_rate(task) for task in mixture.tasks}
+    assert rates["mt5_glue_rte_v002"] == 2490
+    assert sum(rates.values()) == 949_101
     mixture = seqio.get_mixture_or_task("mt5_pawsx_zeroshot")
     assert len(mixture.tasks) == 9
     assert {mixture.get_rate(task) for task in mixture.tasks} == {1.0}

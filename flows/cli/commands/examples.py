@@ -146,6 +146,7 @@ def from_task(
         epochs: how many draws of the training split are kept.
         metrics: names of metrics, by which predictions are scored; by default exact_match.
     """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # it says that there is no GPU
     from tasks.from_task import FromTaskConfig, build_from_task
     from tasks.seqio_source import Registered
 
