@@ -19,7 +19,7 @@ DEMO_FILE = "demo.json"
 
 SampleName = Literal["gflanguages", "debian"]
 #: A minute for both models on two cores; the only checkpoint is the last one.
-FINETUNE = TuningConfig(steps=100, batch_size=32, base_learning_rate=0.04, dtype="float32")
+FINETUNE = TuningConfig(steps=80, batch_size=32, base_learning_rate=0.04, dtype="float32")
 
 
 class TrainSettings(BaseModel):
