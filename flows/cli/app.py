@@ -29,6 +29,7 @@ SUBCOMMANDS = {
     "predict": "Predict tasks with a run, score each language, choose the checkpoint.",
     "plan": "Compile a preset's training step for a TPU slice, without having one.",
     "infill": "Let a pretrained model fill the masked spans of a text.",
+    "distill": "Train a dense model on text and on what a sparse run predicts.",
     "upcycle": "Make a Switch Transformer of a trained dense model.",
     "import-hf": "Make a run of a Hugging Face mT5, T5 or Switch Transformer.",
     "export-hf": "Write a run's checkpoint for Hugging Face's transformers.",

@@ -28,6 +28,7 @@ MAX_BLOCK = 128
 _TOKENS = PartitionSpec(BATCH_AXES, None, None)
 _SLOTS = PartitionSpec(BATCH_AXES, None)
 _QUEUES = PartitionSpec("expert", "data", None, None)
+_INTO, _BACK = PartitionSpec(None, None, "model"), PartitionSpec(None, "model", None)
 
 
 @jax.custom_vjp
@@ -186,7 +187,8 @@ class SwitchFeedForward(nnx.Module):
             real: false on padding.
             groups: parts of the batch, in order, that are routed on their own.
             capacity: slots per expert and group; by default what `capacity_factor` says.
-                `DROPLESS`: as many as it takes, on one device.
+                `DROPLESS`: as many as it takes. On a mesh each device then takes its tokens to all
+                experts, whose kernels it gathers layer by layer; not for training.
             key: randomness of training.
         """
         tokens = x.reshape(groups, -1, x.shape[-1])
@@ -195,7 +197,6 @@ class SwitchFeedForward(nnx.Module):
             capacity = expert_capacity(config.capacity_factor, tokens.shape[1], config.experts)
         jitter_key, dropout_key = split_key(key, 2)
         if capacity == DROPLESS:
-            assert self.mesh is None
             routing = self.router(tokens, real.reshape(groups, -1), tokens.shape[1], key=jitter_key)
             y = self._in_blocks(tokens, routing.stats.expert, dropout_key)
             return gated(y, routing.gate).reshape(x.shape), routing.stats
@@ -215,13 +216,31 @@ class SwitchFeedForward(nnx.Module):
         expert: Int[Array, "G S"],
         key: PRNGKeyArray | None,
     ) -> Float[Array, "G S D"]:
+        into = [kernel[...].astype(self.dtype) for kernel in self._into]
+        back = self.wo[...].astype(self.dtype)
+        if self.mesh is None:
+            return self._blocks(tokens, expert, into, back, key)
+        assert key is None
+
+        @functools.partial(
+            jax.shard_map,
+            mesh=self.mesh,
+            in_specs=(_TOKENS, _SLOTS, _INTO, _BACK),
+            out_specs=_TOKENS,
+        )
+        def local(tokens: Array, expert: Array, into: list[Array], back: Array) -> Array:
+            return jax.lax.psum(self._blocks(tokens, expert, into, back, None), "model")
+
+        return local(tokens, expert, into, back)
+
+    def _blocks(
+        self, tokens: Array, expert: Array, into: list[Array], back: Array, key: PRNGKeyArray | None
+    ) -> Float[Array, "G S D"]:
         experts, flat = self.config.experts, expert.reshape(-1)
         rows = block_rows(flat.shape[0], experts)
         row, of_block = assign_blocks(flat, experts, rows)
         blocks = of_block.shape[0]
         queues = dispatch(tokens.reshape(1, -1, tokens.shape[-1]), row[None], blocks, rows)
-        into = [kernel[...].astype(self.dtype) for kernel in self._into]
-        back = self.wo[...].astype(self.dtype)
 
         def one(inputs: tuple[Array, Array, Array]) -> Array:
             x, index, number = inputs

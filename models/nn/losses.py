@@ -5,21 +5,31 @@ load-balance loss of every layer. All sums are divided by the number of real tar
 whole batch: Adafactor would forgive any other scale, the balance loss would change its weight.
 """
 
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from models.config import BalanceScope
 
+Losses = TypeVar("Losses", bound=tuple[Array, ...])
+
+
+class Head(NamedTuple):
+    """What a model's logits are made of: the product of `x`, scaled, and `kernel`."""
+
+    x: Float[Array, "B T D"]
+    kernel: Float[Array, "D V"]
+    scale: float
+
 
 def token_losses(
     x: Float[Array, "B T D"], kernel: Float[Array, "D V"], scale: float, targets: Int[Array, "B T"]
 ) -> tuple[Float[Array, "B T"], Float[Array, "B T"]]:
     """Cross-entropy in nats and squared log-partition of every position, in float32."""
-    logits = jnp.einsum("btd,dv->btv", x.astype(jnp.float32) * scale, kernel)
-    log_z = jax.nn.logsumexp(logits, axis=-1)
-    correct = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
-    return log_z - correct, jnp.square(log_z)
+    return _token_losses(_logits(x, kernel, scale), targets)
 
 
 def chunked_token_losses(
@@ -34,29 +44,59 @@ def chunked_token_losses(
     The logits of one part exist at a time, in the backward pass too, where they are computed
     again: at 250,112 rows the logits of a whole batch would be gigabytes.
     """
-    batch, length, d_model = x.shape
+    return _in_chunks(
+        lambda x, targets: token_losses(x, kernel, scale, targets), chunks, x, targets
+    )
+
+
+def distilled_token_losses(
+    student: Head, teacher: Head, targets: Int[Array, "B T"], temperature: float, chunks: int
+) -> tuple[Float[Array, "B T"], Float[Array, "B T"], Float[Array, "B T"]]:
+    """`chunked_token_losses` of the student, and its cross-entropy with the teacher's predictions.
+
+    That of both at `temperature`, times its square, so that gradients keep their size (Hinton et
+    al. 2015). Both logits are made chunk by chunk: of the teacher only the hidden states are kept.
+    """
+
+    def of_part(x: Array, taught: Array, targets: Array) -> tuple[Array, Array, Array]:
+        logits = _logits(x, student.kernel, student.scale)
+        log_probabilities = jax.nn.log_softmax(logits / temperature)
+        wanted = jax.nn.softmax(_logits(taught, teacher.kernel, teacher.scale) / temperature)
+        soft = -(wanted * log_probabilities).sum(axis=-1) * temperature**2
+        return *_token_losses(logits, targets), soft
+
+    return _in_chunks(of_part, chunks, student.x, teacher.x, targets)
+
+
+def _logits(x: Array, kernel: Array, scale: float) -> Float[Array, "B T V"]:
+    return jnp.einsum("btd,dv->btv", x.astype(jnp.float32) * scale, kernel)
+
+
+def _token_losses(logits: Array, targets: Array) -> tuple[Array, Array]:
+    log_z = jax.nn.logsumexp(logits, axis=-1)
+    correct = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
+    return log_z - correct, jnp.square(log_z)
+
+
+def _in_chunks(losses: Callable[..., Losses], chunks: int, *arrays: Array) -> Losses:
+    """`losses` of arrays [B, T, ...], in `chunks` parts of the length that are made again."""
+    batch, length = arrays[0].shape[:2]
     chunks = min(chunks, length)
     if chunks == 1:
-        return token_losses(x, kernel, scale, targets)
+        return losses(*arrays)
     part = -(-length // chunks)
     padding = part * chunks - length
-    x = jnp.pad(x, ((0, 0), (0, padding), (0, 0)))
-    targets = jnp.pad(targets, ((0, 0), (0, padding)))
+
+    def split(x: Array) -> Array:
+        x = jnp.pad(x, ((0, 0), (0, padding), *[(0, 0)] * (x.ndim - 2)))
+        return x.reshape(batch, chunks, part, *x.shape[2:]).swapaxes(0, 1)
 
     @jax.checkpoint
     def one(_, inputs):
-        return None, token_losses(inputs[0], kernel, scale, inputs[1])
+        return None, losses(*inputs)
 
-    parts = (
-        x.reshape(batch, chunks, part, d_model).swapaxes(0, 1),
-        targets.reshape(batch, chunks, part).swapaxes(0, 1),
-    )
-    _, losses = jax.lax.scan(one, None, parts)
-
-    def whole(y: Array) -> Array:
-        return y.swapaxes(0, 1).reshape(batch, -1)[:, :length]
-
-    return whole(losses[0]), whole(losses[1])
+    _, found = jax.lax.scan(one, None, tuple(map(split, arrays)))
+    return jax.tree.map(lambda y: y.swapaxes(0, 1).reshape(batch, -1)[:, :length], found)
 
 
 def balance_loss(

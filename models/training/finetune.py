@@ -58,7 +58,7 @@ def finetune(
     """
 
     def prepare() -> tuple[RunPlan, TaskBatches]:
-        if _is_same(origin, out):
+        if is_same(origin, out):
             raise UserError(f"--out is {origin}, the run to begin with: choose another")
         with open_files(origin, shared=job.shared) as files:
             files.refresh()
@@ -75,7 +75,7 @@ def finetune(
     return {**train_prepared(prepare, tasks, out, job), "stage": "finetune"}
 
 
-def _is_same(one: str | Path, other: str | Path) -> bool:
+def is_same(one: str | Path, other: str | Path) -> bool:
     """Whether two paths or URLs are of one directory."""
     if storage.is_remote(one) or storage.is_remote(other):
         return str(one).rstrip("/") == str(other).rstrip("/")

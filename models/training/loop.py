@@ -25,6 +25,7 @@ from models.training.run_files import RunFiles
 from models.training.signals import stop_requests
 from models.training.state import Skeleton, TrainState
 from models.training.step import FEATURES, SEGMENTS, make_train_step
+from models.training.teacher import state_of_student, teacher_parameters, teaching_of
 from pipelines.errors import UserError
 from pipelines.faults import fault_point
 from pipelines.progress import Progress
@@ -56,7 +57,9 @@ def run_training(
     identity = on_first(lambda: read_run(out)["config_hash"])
     checkpoints = Checkpoints(out / CHECKPOINTS, plan.evaluation_steps, identity, files)
     start = on_first(lambda: _resume_step(plan, out, checkpoints))
+    teaching = teaching_of(plan, skeleton.mesh)
     state = _state_after(start, plan, checkpoints, skeleton, optimizer)
+    teacher = None if teaching is None else teacher_parameters(plan, teaching.skeleton)
     counted = 0 if plan.origin is None else plan.origin.steps_counted
 
     def load(step: int) -> dict[str, jax.Array]:
@@ -73,8 +76,8 @@ def run_training(
             return recorder.final_loss()
         batch = next(upcoming)
         clock = time.monotonic()
-        step_function = make_train_step(skeleton, optimizer, groups, counted)
-        train_step = step_function.lower(state, batch, 0.0).compile()
+        step_function = make_train_step(skeleton, optimizer, groups, counted, teaching)
+        train_step = step_function.lower(state, batch, 0.0, teacher).compile()
         compile_secs = time.monotonic() - clock
         say_once("train", f"compiled in {compile_secs:.1f} s")
         meet("compiled")
@@ -82,7 +85,7 @@ def run_training(
         stop_is_due = stack.enter_context(stop_requests())
         pending = None
         for step in range(start + 1, steps + 1):
-            state, metrics = train_step(state, batch, recorder.watch.limit(step))
+            state, metrics = train_step(state, batch, recorder.watch.limit(step), teacher)
             # The device works on this step while the one before is judged and written down.
             if pending is not None:
                 recorder.record(*pending)
@@ -143,6 +146,8 @@ def _state_after(
         return checkpoints.restore(step, skeleton.abstract_state(optimizer))
     if plan.origin is not None:
         return state_of_origin(plan.origin, skeleton, optimizer)
+    if plan.teacher is not None and plan.teacher.init:
+        return state_of_student(plan, skeleton, optimizer)
     return skeleton.initial_state(optimizer)
 
 

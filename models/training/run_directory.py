@@ -90,6 +90,39 @@ class Origin:
 
 
 @dataclasses.dataclass(frozen=True)
+class Teacher:
+    """The sparse run that a student is distilled from.
+
+    Attributes:
+        origin: its checkpoint.
+        model: its architecture.
+        train: how it was trained, and so how its layers are stored.
+        soft_weight: share of the loss that is the cross-entropy with its predictions.
+        temperature: of the predictions in that share.
+        init: whether the student begins with its parameters, but for the experts.
+        gather: what the layers that were sparse begin with.
+    """
+
+    origin: Origin
+    model: ModelConfig
+    train: TrainConfig
+    soft_weight: float
+    temperature: float
+    init: bool
+    gather: str
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What a student's numbers depend on."""
+        settings = ("soft_weight", "temperature", "init", "gather")
+        return {
+            "step": self.origin.step,
+            **self.origin.chain,
+            **{name: getattr(self, name) for name in settings},
+        }
+
+
+@dataclasses.dataclass(frozen=True)
 class RunPlan:
     """Everything a run's numbers depend on.
 
@@ -103,6 +136,7 @@ class RunPlan:
             `train_bytes`, `rate`.
         mixture: the definition of its `tasks.multitask.TaskMixture`.
         origin: where its parameters come from; None draws them.
+        teacher: what it is distilled from, if anything.
         directories: where the examples of each task are; the first stand for all where a command
             takes one.
         notes: what config.json holds besides.
@@ -115,6 +149,7 @@ class RunPlan:
     languages: Mapping[str, Mapping[str, Any]]
     mixture: Mapping[str, Any]
     origin: Origin | None = None
+    teacher: Teacher | None = None
     directories: Mapping[str, str] = dataclasses.field(default_factory=dict)
     notes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -128,6 +163,7 @@ class RunPlan:
             "examples": dict(self.examples),
             "mixture": dict(self.mixture),
             **({} if self.origin is None else {"origin": self.origin.identity}),
+            **({} if self.teacher is None else {"teacher": self.teacher.identity}),
         }
 
     @property
@@ -169,7 +205,7 @@ def claim_run(out: Path, plan: RunPlan) -> dict[str, Any] | None:
     if not (out / CONFIG).is_file():
         raise UserError(f"{out} holds files that are not a training run: choose a new --out")
     before = read_run(out)
-    after = {"origin": None, **json.loads(canonical_json(plan.identity))}
+    after = {"origin": None, "teacher": None, **json.loads(canonical_json(plan.identity))}
     if isinstance(before["train"], dict):
         before["train"] = _identifying(before["train"])
         after["train"] = dict.fromkeys(before["train"]) | after["train"]
@@ -223,6 +259,8 @@ def describe_run(
         identity["examples"] |= {"path": next(iter(paths.values())), "paths": paths}
     if plan.origin is not None:
         identity["origin"]["path"] = path_from(start, plan.origin.path)
+    if plan.teacher is not None:
+        identity["teacher"]["path"] = path_from(start, plan.teacher.origin.path)
     storage.write_json(
         out / CONFIG,
         {

@@ -172,6 +172,18 @@ def unrolled(parameters: Mapping[str, Array]) -> Parameters:
     return found
 
 
+def dense_name(name: str, period: int) -> str:
+    """Where a dense model has what a sparse one has as `name`; both unscanned."""
+    stack, repeated, rest = name.partition(".periods.")
+    if not repeated:
+        return name
+    index, _, block, rest = rest.split(".", 3)
+    layer = int(index) * period + int(block)
+    if rest.startswith("switch."):
+        rest = f"feed_forward.{rest.removeprefix('switch.')}.kernel"
+    return f"{stack}.periods.{layer}.blocks.0.{rest}"
+
+
 def parameter_counts(skeleton: Skeleton) -> dict[str, int]:
     """Number of parameters by group: embedding, logits, attention, experts and so on."""
     counts: dict[str, int] = {}

@@ -1,5 +1,6 @@
 """One training step and one evaluation step, as compiled functions of a state and a batch."""
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -10,7 +11,8 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from models.groups import Groups
-from models.nn.losses import chunked_token_losses
+from models.nn.experts import DROPLESS
+from models.nn.losses import Head, chunked_token_losses, distilled_token_losses
 from models.nn.router import RoutingStats
 from models.training.optimizer import Optimizer
 from models.training.state import Parameters, Skeleton, TrainState
@@ -31,13 +33,48 @@ SEGMENTS = ("encoder_segment_ids", "decoder_segment_ids")
 
 
 class LossParts(NamedTuple):
-    """What a batch, or a part of it, adds to the loss and its metrics: sums, `routing_sums` too."""
+    """What a batch, or a part of it, adds to the loss and its metrics: sums, `routing_sums` too.
+
+    Only with a teacher is there a soft loss.
+    """
 
     loss: Float[Array, ""]
     z_loss: Float[Array, ""]
     balance_loss: Float[Array, ""]
     router_z_loss: Float[Array, ""]
     routing: dict[str, Array]
+    soft_loss: Float[Array, ""] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Teaching:
+    """A teacher without its values, and what its predictions weigh.
+
+    Attributes:
+        skeleton: its model, on the student's mesh; it draws nothing at random and drops no token.
+        soft_weight: share of the cross-entropy with its predictions; the rest is of the targets.
+        temperature: of both predictions, in that share.
+    """
+
+    skeleton: Skeleton
+    soft_weight: float
+    temperature: float
+
+    def head(self, parameters: Parameters, batch: Batch) -> Head:
+        """The hidden states of a batch, and what makes logits of them."""
+        with self.skeleton.matmul_precision():
+            model = self.skeleton.merge(parameters)
+            rows = batch["encoder_input_tokens"].shape[0]
+            x, _ = model(
+                batch["encoder_input_tokens"],
+                batch["decoder_input_tokens"],
+                batch["decoder_target_tokens"],
+                encoder_segment_ids=batch.get("encoder_segment_ids"),
+                decoder_segment_ids=batch.get("decoder_segment_ids"),
+                groups=Groups(rows, rows),
+                capacities=(DROPLESS, DROPLESS),
+            )
+            return Head(x, *model.logits_kernel())
 
 
 def batch_loss(
@@ -49,8 +86,13 @@ def batch_loss(
     target_tokens: Float[Array, ""],
     parts: int = 1,
     key: Any = None,
+    teaching: Teaching | None = None,
+    teacher: Parameters | None = None,
 ) -> tuple[Float[Array, ""], LossParts]:
-    """The loss of one of `parts` equal parts of a batch that has `target_tokens` in all."""
+    """The loss of one of `parts` equal parts of a batch that has `target_tokens` in all.
+
+    With `teaching`, `teacher` are the values of its model.
+    """
     train = skeleton.train
     with skeleton.matmul_precision():
         model = skeleton.merge(parameters)
@@ -63,10 +105,19 @@ def batch_loss(
             groups=groups,
             key=key,
         )
-        kernel, scale = model.logits_kernel()
-        losses, log_z_squared = chunked_token_losses(
-            x, kernel, scale, batch["decoder_target_tokens"], train.loss_chunks
-        )
+        head, soft = Head(x, *model.logits_kernel()), None
+        targets = batch["decoder_target_tokens"]
+        if teaching is None:
+            losses, log_z_squared = chunked_token_losses(*head, targets, train.loss_chunks)
+        else:
+            assert teacher is not None
+            losses, log_z_squared, soft = distilled_token_losses(
+                head,
+                teaching.head(teacher, batch),
+                targets,
+                teaching.temperature,
+                train.loss_chunks,
+            )
     weights = batch["decoder_loss_weights"]
     loss = (losses * weights).sum() / target_tokens
     z_loss = train.z_loss * (log_z_squared * weights).sum() / target_tokens
@@ -79,7 +130,10 @@ def batch_loss(
         router_z = config.router_z_weight * router_z / parts
         routing = routing_sums(stats)
     total = loss + z_loss + balance + router_z
-    return total, LossParts(loss, z_loss, balance, router_z, routing)
+    if teaching is not None and soft is not None:
+        soft = (soft * weights).sum() / target_tokens
+        total += teaching.soft_weight * (soft - loss)
+    return total, LossParts(loss, z_loss, balance, router_z, routing, soft)
 
 
 def routing_sums(stats: tuple[RoutingStats, RoutingStats]) -> dict[str, Array]:
@@ -120,9 +174,9 @@ def routing_metrics(sums: dict[str, Array], encoder_layers: int) -> dict[str, Ar
 
 
 def make_gradients(
-    skeleton: Skeleton, groups: Groups
-) -> Callable[[Parameters, Batch, Any], tuple[Parameters, LossParts]]:
-    """Traceable `(parameters, batch, key) -> (gradients, losses)` of the whole batch.
+    skeleton: Skeleton, groups: Groups, teaching: Teaching | None = None
+) -> Callable[..., tuple[Parameters, LossParts]]:
+    """Traceable `(parameters, batch, key, teacher) -> (gradients, losses)` of the whole batch.
 
     Frozen parameters have no gradient.
 
@@ -132,7 +186,9 @@ def make_gradients(
     """
     parts = skeleton.train.microbatches
 
-    def gradients(parameters: Parameters, batch: Batch, key: Any):
+    def gradients(
+        parameters: Parameters, batch: Batch, key: Any, teacher: Parameters | None = None
+    ):
         if skeleton.train.loss_per == "sequence":
             batch = {**batch, "decoder_loss_weights": weights_per_sequence(batch)}
         trained = skeleton.trained(parameters)
@@ -147,6 +203,8 @@ def make_gradients(
                 target_tokens=target_tokens,
                 parts=parts,
                 key=key,
+                teaching=teaching,
+                teacher=teacher,
             )
 
         of_part = jax.value_and_grad(loss, has_aux=True)
@@ -184,21 +242,30 @@ def weights_per_sequence(batch: Batch) -> Float[Array, "B T"]:
 
 
 def make_train_step(
-    skeleton: Skeleton, optimizer: Optimizer, groups: Groups, steps_counted: int = 0
+    skeleton: Skeleton,
+    optimizer: Optimizer,
+    groups: Groups,
+    steps_counted: int = 0,
+    teaching: Teaching | None = None,
 ) -> jax.stages.Wrapped:
     """Compile-ready `(state, batch) -> (state, metrics)`; the old state's memory is reused.
+
+    With `teaching`, the step also takes the teacher's parameters, which stay.
 
     With the policy `skip`, a step that is bad, or has a loss above `loss_limit`, only counts.
     The optimizer counts on from `steps_counted`.
     """
     train = skeleton.train
-    gradients = make_gradients(skeleton, groups)
+    gradients = make_gradients(skeleton, groups, teaching)
 
     def train_step(
-        state: TrainState, batch: Batch, loss_limit: float | Array = jnp.inf
+        state: TrainState,
+        batch: Batch,
+        loss_limit: float | Array = jnp.inf,
+        teacher: Parameters | None = None,
     ) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(jax.random.key(train.seed), state.step)
-        gradient, losses = gradients(state.parameters, batch, key)
+        gradient, losses = gradients(state.parameters, batch, key, teacher)
         count = state.step + steps_counted
         parameters, moments, gradient_norm = optimizer.update(
             skeleton.trained(state.parameters), gradient, state.moments, count, skeleton.axes
@@ -211,6 +278,8 @@ def make_train_step(
             "train/learning_rate": optimizer.learning_rate(count),
             "train/target_tokens": batch["decoder_loss_weights"].sum(),
         }
+        if losses.soft_loss is not None:
+            metrics["train/soft_loss"] = losses.soft_loss
         if skeleton.config.sparse:
             metrics["train/balance_loss"] = losses.balance_loss
             metrics["train/router_z_loss"] = losses.router_z_loss

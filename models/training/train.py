@@ -76,7 +76,7 @@ def train(
     """
     chosen = mixture or Mixture()
     return train_prepared(
-        lambda: _prepare(preset, examples, config, chosen, changes), examples, out, job
+        lambda: prepare(preset, examples, config, chosen, changes), examples, out, job
     )
 
 
@@ -139,7 +139,7 @@ def train_prepared(
         return {**summary, "final_loss": final_loss, "parameters": measured["parameters"]}
 
 
-def _prepare(
+def prepare(
     preset: str,
     examples: str | Path,
     config: TrainConfig,
@@ -219,6 +219,13 @@ def _introduction(
     if plan.origin is not None:
         moments = "its moments" if plan.origin.keep_moments else "fresh moments"
         yield f"begins with step {plan.origin.step:,} of {plan.origin.path}, {moments}"
+    if plan.teacher is not None:
+        of = plan.teacher.origin
+        begins = "begins with what is not of its experts" if plan.teacher.init else "begins anew"
+        yield (
+            f"learns from step {of.step:,} of {of.path} ({of.chain['preset']}), soft weight "
+            f"{plan.teacher.soft_weight}, temperature {plan.teacher.temperature}; {begins}"
+        )
     yield (
         f"{config.steps:,} steps of {config.rows} x ({lengths[0]} + {lengths[1]}) = "
         f"{measured['tokens_per_step']:,} tokens, {measured['flops_per_step'] / 1e9:,.1f} GFLOP a "

@@ -1,11 +1,12 @@
 """How one model is made of another; what the commands' options are."""
 
 import dataclasses
-from typing import Annotated
+from typing import Annotated, Literal
 
 from annotated_types import Ge, Le
 
 from models.config import Positive, RouterInit
+from pipelines.errors import UserError
 from pipelines.validation import Count, check_fields
 
 
@@ -35,3 +36,31 @@ class UpcycleConfig:
 
     def __post_init__(self):
         check_fields(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class DistillConfig:
+    """What a student learns from its teacher, and what it begins with.
+
+    Attributes:
+        soft_weight: share of the loss that is the cross-entropy with the teacher's predictions;
+            the rest is that with the targets. 0 trains on targets alone.
+        temperature: of both models' predictions in that share, whose loss is multiplied by its
+            square.
+        init: begin with the teacher's parameters, but for routers and experts. The models then
+            differ in experts alone.
+        gather: what the layers that were sparse begin with: `none`, values drawn as ever, or
+            `mean`, the mean of the experts.
+    """
+
+    soft_weight: Annotated[float, Ge(0), Le(1)] = 0.25
+    temperature: Positive = 1.0
+    init: bool = True
+    gather: Literal["none", "mean"] = "none"
+
+    def __post_init__(self):
+        check_fields(self)
+        if self.gather != "none" and not self.init:
+            raise UserError(
+                f"--gather {self.gather} is of what a student begins with: leave out --no-init"
+            )

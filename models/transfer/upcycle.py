@@ -31,7 +31,13 @@ from models.training.run_directory import (
     train_config_of,
 )
 from models.training.run_files import RunFiles, open_files
-from models.training.state import Parameters, Skeleton, parameter_counts, unrolled
+from models.training.state import (
+    Parameters,
+    Skeleton,
+    dense_name,
+    parameter_counts,
+    unrolled,
+)
 from models.training.step import FEATURES, routing_sums
 from models.training.step_zero import stage_run, write_step_zero
 from models.transfer.config import UpcycleConfig
@@ -208,21 +214,9 @@ def expanded(dense: Parameters, skeleton: Skeleton) -> dict[str, np.ndarray]:
         if ".router." in name:
             values[name] = np.asarray(drawn[name])
             continue
-        source = dense[_dense_name(name, period)]
+        source = dense[dense_name(name, period)]
         values[name] = np.broadcast_to(np.asarray(source, np.float32), shape.shape)
     return values
-
-
-def _dense_name(name: str, period: int) -> str:
-    """Where a dense model has what a sparse one has as `name`."""
-    stack, repeated, rest = name.partition(".periods.")
-    if not repeated:
-        return name
-    index, _, block, rest = rest.split(".", 3)
-    layer = int(index) * period + int(block)
-    if rest.startswith("switch."):
-        rest = f"feed_forward.{rest.removeprefix('switch.')}.kernel"
-    return f"{stack}.periods.{layer}.blocks.0.{rest}"
 
 
 def scaled(

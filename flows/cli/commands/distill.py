@@ -1,0 +1,60 @@
+"""`mswitch distill`: a dense student of a sparse run."""
+
+import sys
+from typing import Annotated
+
+from cyclopts import App, Parameter
+
+from flows.cli.commands.common import Json, finish
+from flows.processes import is_supervised, supervise_in_job
+from models.config import JobConfig, ModelChanges, TrainConfig
+from models.transfer.config import DistillConfig
+from tasks.mixtures import DEFAULT, find_mixture
+
+app = App(name="distill")
+
+
+@app.default
+def distill(
+    *,
+    teacher: str,
+    preset: str,
+    examples: str,
+    out: str,
+    step: int | None = None,
+    mixture: str = DEFAULT,
+    distillation: Annotated[DistillConfig, Parameter(name="*")] = DistillConfig(),  # noqa: B008
+    config: Annotated[TrainConfig, Parameter(name="*")] = TrainConfig(),  # noqa: B008
+    changes: Annotated[ModelChanges, Parameter(name="*")] = ModelChanges(),  # noqa: B008
+    job: Annotated[JobConfig, Parameter(name="*")] = JobConfig(),  # noqa: B008
+    json: Json = False,
+) -> int:
+    """Distill a sparse run into a dense model. The same command continues one that was killed.
+
+    The student begins with the teacher's parameters but for the experts, and learns 0.75 from the
+    text and 0.25 from the teacher's predictions (Switch Transformers, section 4.2). It is a run
+    like any other.
+
+        mswitch distill --teacher sparse --preset mt5-base --examples examples --out student
+
+    On several machines, and on exit code 75, as `mswitch train`.
+
+    Args:
+        teacher: the sparse run, here or a gs:// or s3:// URL.
+        preset: the student, a dense model; an unknown name lists all models.
+        examples: an examples directory with the teacher's vocabulary, or a TOML file of several
+            (docs/reference/multitask.md).
+        out: the new run directory, or a gs:// or s3:// URL; a run with another configuration there
+            is refused.
+        step: the teacher's checkpoint; by default the last.
+        mixture: how often each language comes, as in `mswitch train`.
+    """
+    chosen = find_mixture(mixture)
+    if job.shared and not is_supervised("distill"):
+        return supervise_in_job(sys.argv[1:])
+    from models.transfer.distill import distill as run_distillation
+
+    summary = run_distillation(
+        teacher, preset, examples, out, config, distillation, chosen, changes, job, step=step
+    )
+    return finish(summary, json)

@@ -1,0 +1,94 @@
+"""The teacher of a distillation: its values, and what a student takes over of them."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from models.training.checkpoint import restore_parameters
+from models.training.optimizer import Optimizer
+from models.training.run_directory import CHECKPOINTS, PARAMETERS, RunPlan, Teacher
+from models.training.run_files import open_files
+from models.training.state import Parameters, Skeleton, TrainState, dense_name, unrolled
+from models.training.step import Teaching
+
+
+def teaching_of(plan: RunPlan, mesh: Mesh | None) -> Teaching | None:
+    """What the training step has to know of the teacher; None if nothing is learned from it."""
+    teacher = plan.teacher
+    if teacher is None or not teacher.soft_weight:
+        return None
+    return Teaching(_skeleton_of(teacher, plan, mesh), teacher.soft_weight, teacher.temperature)
+
+
+def _skeleton_of(teacher: Teacher, plan: RunPlan, mesh: Mesh | None) -> Skeleton:
+    """The teacher's model, its layers stored as they are, computed in the student's precision."""
+    settings = {"dtype": plan.train.dtype, "remat": "none", "freeze": "none"}
+    return Skeleton.of(teacher.model, dataclasses.replace(teacher.train, **settings), mesh)
+
+
+def teacher_parameters(plan: RunPlan, skeleton: Skeleton) -> Parameters:
+    """The teacher's values, on its skeleton's mesh.
+
+    Raises:
+        UserError: its checkpoint cannot be read.
+    """
+    assert plan.teacher is not None
+    origin, like = plan.teacher.origin, skeleton.abstract_parameters()
+    with open_files(origin.path, shared=jax.process_count() > 1) as files:
+        files.refresh()
+        with files.checkpoint(origin.step, PARAMETERS):
+            return restore_parameters(
+                files.directory / CHECKPOINTS, origin.step, like, origin.chain["config_hash"]
+            )
+
+
+def state_of_student(plan: RunPlan, skeleton: Skeleton, optimizer: Optimizer) -> TrainState:
+    """The state of step 0 of a student that begins with its teacher's parameters."""
+    teacher = plan.teacher
+    assert teacher is not None
+    taught = _skeleton_of(teacher, plan, skeleton.mesh)
+    period, mean = taught.config.period, teacher.gather == "mean"
+
+    def create(values: Parameters) -> TrainState:
+        drawn = skeleton.initial_parameters()
+        parameters = taken_over(drawn, in_dense_places(unrolled(values), period, mean=mean))
+        moments = optimizer.init(skeleton.trained(parameters), skeleton.axes)
+        return TrainState(parameters, moments, jnp.zeros((), jnp.int32))
+
+    made = jax.jit(create, out_shardings=skeleton.state_shardings(optimizer))
+    return made(teacher_parameters(plan, taught))
+
+
+def in_dense_places(sparse: Mapping[str, Any], period: int, *, mean: bool) -> dict[str, Any]:
+    """Unscanned parameters of a sparse model by the names that a dense one has for them.
+
+    Args:
+        sparse: the parameters.
+        period: blocks after which the model's pattern repeats.
+        mean: whether a sparse layer gives the mean of its experts, or nothing.
+    """
+    found = {}
+    for name, value in sparse.items():
+        if ".switch." not in name:
+            found[dense_name(name, period)] = value
+        elif mean and ".router." not in name:
+            found[dense_name(name, period)] = value.mean(axis=0)
+    return found
+
+
+def taken_over(drawn: Parameters, given: Mapping[str, Any]) -> Parameters:
+    """A dense model's parameters, scanned or not: those that are given, and the rest as drawn."""
+    found = {}
+    for name, value in drawn.items():
+        stack, scanned, rest = name.partition(".periods.blocks.")
+        if scanned:
+            layers = [f"{stack}.periods.{layer}.blocks.{rest}" for layer in range(len(value))]
+            parts = [given.get(one, value[layer]) for layer, one in enumerate(layers)]
+            found[name] = jnp.stack(parts)
+        else:
+            found[name] = given.get(name, value)
+    return found

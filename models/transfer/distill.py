@@ -1,0 +1,139 @@
+"""Distillation: a dense student learns from text and from what a sparse teacher predicts.
+
+Switch Transformers, section 4.2: the student begins with the teacher's parameters that are not of
+experts, and its loss is 0.75 of the cross-entropy with the targets and 0.25 of that with the
+teacher's predictions.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from models.config import JobConfig, ModelChanges, ModelConfig, TrainConfig
+from models.groups import Groups
+from models.partitioning import check_divisible
+from models.training.finetune import is_same
+from models.training.origin import find_origin
+from models.training.run_directory import (
+    RunPlan,
+    Teacher,
+    check_vocabulary,
+    model_of,
+    read_run,
+    train_config_of,
+)
+from models.training.run_files import open_files
+from models.training.train import prepare, train_prepared
+from models.transfer.config import DistillConfig
+from pipelines.errors import UserError
+from pipelines.outputs import read_manifest
+from tasks.batches import TaskBatches
+from tasks.mixtures import Mixture
+from tasks.multitask import task_mixture
+
+PAPER = DistillConfig()
+NO_CHANGES = ModelChanges()
+ALONE = JobConfig()
+#: What teacher and student share where the student begins with the teacher's parameters.
+_SHAPES = (
+    "encoder_layers",
+    "decoder_layers",
+    "d_model",
+    "d_ff",
+    "heads",
+    "d_kv",
+    "activation",
+    "tied_embeddings",
+    "relative_buckets",
+)
+
+
+def distill(
+    teacher: str | Path,
+    preset: str,
+    examples: str | Path,
+    out: str | Path,
+    config: TrainConfig,
+    distillation: DistillConfig = PAPER,
+    mixture: Mixture | None = None,
+    changes: ModelChanges = NO_CHANGES,
+    job: JobConfig = ALONE,
+    *,
+    step: int | None = None,
+) -> dict[str, Any]:
+    """Train a dense preset as `train` does, with a sparse run as its teacher.
+
+    Args:
+        teacher: the sparse run directory, also in a bucket.
+        preset: name of the student (`models.presets`).
+        examples: a finished examples directory in the teacher's vocabulary, or a TOML file of
+            several (`tasks.multitask`).
+        out: the new run directory, also in a bucket.
+        config: how to train.
+        distillation: what the student takes from the teacher.
+        mixture: how often each language comes; by default n ** 0.3 over all there are.
+        changes: what to change of the preset.
+        job: the processes that train together.
+        step: the teacher's checkpoint; by default its last.
+
+    Returns:
+        Summary: stage, out, reused, preset, step, final_loss, parameters.
+
+    Raises:
+        UserError: the teacher has no experts or is not finished, the two models do not fit each
+            other, and all that `train` raises.
+        SystemExit: with code 75, after SIGTERM or Ctrl-C; everything is saved.
+    """
+
+    def prepare_student() -> tuple[RunPlan, TaskBatches]:
+        if is_same(teacher, out):
+            raise UserError(f"--out is {teacher}, the teacher: choose another")
+        with open_files(teacher, shared=job.shared) as files:
+            files.refresh()
+            described = read_run(files.directory)
+            model = model_of(described)
+            if not model.sparse:
+                raise UserError(f"--teacher {teacher} has no experts: give a sparse run")
+            origin = find_origin(files, step, keep_moments=False)
+        for directory in task_mixture(examples, mixture).directories:
+            check_vocabulary(teacher, described, directory, read_manifest(directory, "examples"))
+        plan, batches = prepare(preset, examples, config, mixture or Mixture(), changes)
+        _check_student(f"--teacher {teacher}", model, plan, distillation)
+        # Its experts need not be divided: each device gathers those of one layer at a time.
+        of_widths = dataclasses.replace(model, experts=0)
+        check_divisible(of_widths, config, Groups(config.rows, config.rows))
+        before = train_config_of(described)
+        settings = dataclasses.asdict(distillation)
+        return dataclasses.replace(
+            plan, teacher=Teacher(origin, model, before, **settings)
+        ), batches
+
+    return {**train_prepared(prepare_student, examples, out, job), "stage": "distill"}
+
+
+def _check_student(
+    who_teaches: str, teacher: ModelConfig, plan: RunPlan, distillation: DistillConfig
+) -> None:
+    """Check that the student can learn from this teacher, and begin as it is to.
+
+    Raises:
+        UserError: it cannot.
+    """
+    who, student = f"--preset {plan.preset}", plan.model
+    if student.sparse:
+        raise UserError(f"{who} has experts: give a dense student")
+    ours, theirs = student.vocabulary_size, teacher.vocabulary_size
+    if ours != theirs:
+        raise UserError(
+            f"{who_teaches} has {theirs:,} rows for its vocabulary and {who} has {ours:,}: give "
+            "the examples that the teacher was trained on"
+        )
+    if not distillation.init:
+        return
+    for name in _SHAPES:
+        ours, theirs = getattr(student, name), getattr(teacher, name)
+        if ours != theirs:
+            raise UserError(
+                f"{who_teaches} has {name} {theirs} and {who} has {ours}: give a preset that "
+                "differs in experts alone, or --no-init"
+            )
