@@ -8,8 +8,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from models.inference.prediction_files import PREDICTIONS, SELECTED, TEST_READS
-from models.training.run_directory import read_run
+from models.training.run_directory import PREDICTIONS, SELECTED, TEST_READS, read_run
+from models.training.run_files import open_files
 from pipelines.errors import UserError
 from pipelines.outputs import MARKER, file_sha256, read_json_object
 
@@ -53,8 +53,7 @@ class TunedRun:
     """A run that was trained on a task, and its predictions.
 
     Attributes:
-        option: how it was given, for messages.
-        directory: where it lies; used in messages only, never in output.
+        option: how it was given, for messages; never in output.
         config: its config.json.
         task: the task, as its examples' manifest has it.
         split: what was predicted.
@@ -65,7 +64,6 @@ class TunedRun:
     """
 
     option: str
-    directory: Path
     config: Mapping[str, Any]
     task: Mapping[str, Any]
     split: str
@@ -103,12 +101,12 @@ class TunedRun:
 
 
 def read_tuned_run(
-    directory: str | Path, option: str, *, task: str | None = None, split: str = "test"
+    place: str | Path, option: str, *, task: str | None = None, split: str = "test"
 ) -> TunedRun:
     """Read a run and its predictions of a split.
 
     Args:
-        directory: the run.
+        place: the run directory, also in a bucket.
         option: what names it, for messages.
         task: the task's name; None where there is one.
         split: which of its splits.
@@ -117,19 +115,23 @@ def read_tuned_run(
         UserError: it is not a run, is still in training, has not predicted the split, or a file is
             damaged.
     """
-    run = Path(directory)
-    option = f"{option} {run}".strip()
+    with open_files(place) as files:
+        files.refresh(predictions=True)
+        return _read(files.directory, f"{option} {place}".strip(), place, task, split)
+
+
+def _read(run: Path, option: str, given: str | Path, task: str | None, split: str) -> TunedRun:
     config = read_run(run)
     if not (run / MARKER).is_file():
         raise UserError(f"{option} is still in training: give the same command again, it continues")
-    place = _place(run, option, task, split)
+    place = _place(run, option, given, task, split)
     found = sorted(place.glob(f"{split}-*-*.json"))
     steps = {int(path.stem.split("-")[1]) for path in found}
     if not steps:
         known = sorted({path.stem.split("-")[0] for path in place.glob("*-*-*.json")})
         raise UserError(
             f"{option} has no predictions of {split} ({', '.join(known) or 'none'} is there): "
-            f"run mswitch predict --run {run} --split {split}"
+            f"run mswitch predict --run {given} --split {split}"
         )
     selected = read_json_object(run / SELECTED) if (run / SELECTED).is_file() else None
     step = _step(option, steps, selected, split)
@@ -137,7 +139,6 @@ def read_tuned_run(
     ledger = place / TEST_READS
     return TunedRun(
         option,
-        run,
         config,
         next(iter(predictions.values())).settings["task"],
         split,
@@ -148,12 +149,12 @@ def read_tuned_run(
     )
 
 
-def _place(run: Path, option: str, task: str | None, split: str) -> Path:
+def _place(run: Path, option: str, given: str | Path, task: str | None, split: str) -> Path:
     """The directory with predictions of the task."""
     tasks = sorted(path.name for path in (run / PREDICTIONS).glob("*") if path.is_dir())
     if not tasks:
         raise UserError(
-            f"{option} has no predictions: run mswitch predict --run {run} --split {split}"
+            f"{option} has no predictions: run mswitch predict --run {given} --split {split}"
         )
     if task is None and len(tasks) > 1:
         raise UserError(f"{option} has predictions of {', '.join(tasks)}: give --task and one")
@@ -206,7 +207,7 @@ def check_alike(first: TunedRun, other: TunedRun, *, trained: bool) -> None:
         UserError: with what differs.
     """
     who = f"{first.option} and {other.option}"
-    if first.directory.resolve() == other.directory.resolve():
+    if first.config["config_hash"] == other.config["config_hash"]:
         raise UserError(f"{who} are one run: give two")
     if not first.predictions.keys() & other.predictions.keys():
         ways = (", ".join(run.predictions) for run in (first, other))

@@ -12,7 +12,7 @@ from flows.operators.parameters import options_of
 from flows.operators.settings import FinetuneSettings
 from flows.operators.steps import SERVER_ERRORS, follow, step
 from models.config import PredictConfig
-from models.inference.prediction_files import PREDICTIONS
+from models.training.run_directory import PREDICTIONS
 from pipelines.outputs import read_json_object
 
 

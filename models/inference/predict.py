@@ -20,10 +20,16 @@ import sentencepiece
 from models.config import PredictConfig
 from models.devices import check_devices, memory_explained
 from models.inference.generate import Generator
-from models.inference.prediction_files import PREDICTIONS, SELECTED, TEST_READS
 from models.inference.scores import score_predictions
 from models.training.checkpoint import complete_steps, restore_parameters
-from models.training.run_directory import CHECKPOINTS, check_vocabulary, read_run
+from models.training.run_directory import (
+    CHECKPOINTS,
+    PREDICTIONS,
+    SELECTED,
+    TEST_READS,
+    check_vocabulary,
+    read_run,
+)
 from models.training.run_files import RunFiles, open_files
 from pipelines import storage
 from pipelines.errors import UserError

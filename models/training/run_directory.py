@@ -35,6 +35,8 @@ OPTIMIZER = "optimizer"
 #: Answers to tasks, and which step was best on validation.
 PREDICTIONS = "predictions"
 SELECTED = "selected.json"
+#: How often test was read, beside the predictions of a task.
+TEST_READS = "test_reads.json"
 
 Config = TypeVar("Config", ModelConfig, TrainConfig)
 

@@ -1,12 +1,17 @@
-"""The index of reports that lie in a bucket."""
+"""Reports, and runs to report on, that lie in a bucket."""
 
 import json
+from pathlib import Path
 
+import pytest
 from report_runs import Scenario, write_runs
+from tuned_runs import right_of_ten, write_tuned
 
+from flows.downstream.build import write_downstream, write_run_page
 from flows.report.build import ReportConfig, write_report
 from flows.report.index import write_index
 from pipelines import storage
+from pipelines.errors import UserError
 
 
 def test_reports_in_a_bucket_have_an_index_that_a_browser_shows(bucket, upload, tmp_path):
@@ -26,3 +31,22 @@ def test_reports_in_a_bucket_have_an_index_that_a_browser_shows(bucket, upload, 
     name, _, path = bucket.removeprefix("gs://").partition("/")
     page = storage.google_client(0).bucket(name).get_blob(f"{path}/index.html")
     assert page.content_type == "text/html"
+
+
+def test_fine_tuned_runs_in_a_bucket_are_compared(bucket, upload, tmp_path):
+    runs, urls = [], []
+    for preset, count in (("mt5-tiny", 4), ("mswitch-tiny", 8)):
+        run = write_tuned(tmp_path / preset, right_of_ten(count), preset, rows={"de": 10})
+        runs.append(run)
+        urls.append(storage.join(bucket, preset))
+        for path in filter(Path.is_file, run.rglob("*")):
+            upload(path, storage.join(urls[-1], str(path.relative_to(run))))
+    write_downstream(runs[:1], runs[1:], tmp_path / "here")
+    write_downstream(urls[:1], urls[1:], tmp_path / "there")
+    write_run_page(urls[1], tmp_path / "page")
+    for name in ("downstream.html", "downstream.json", "downstream.csv"):
+        there, here = ((tmp_path / place / name).read_bytes() for place in ("there", "here"))
+        assert there == here
+    assert bucket.encode() not in (tmp_path / "page" / "run.html").read_bytes()
+    with pytest.raises(UserError, match=r"--candidate gs://.* are one run"):
+        write_downstream(urls[:1], urls[:1], tmp_path / "out")

@@ -108,7 +108,7 @@ def downstream(
 
 @app.command
 def run(
-    run: Path,
+    run: str,
     /,
     *,
     out: Path,
@@ -124,7 +124,7 @@ def run(
         mswitch report run tuned --out page
 
     Args:
-        run: a run that has predicted a task (`mswitch predict`).
+        run: a run that has predicted a task (`mswitch predict`), or its gs:// or s3:// URL.
         out: the directory to make.
         task: the task's name, where the run predicted several.
         split: the predictions to show.
