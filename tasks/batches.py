@@ -173,17 +173,15 @@ class TaskBatches:
             UserError: a record is damaged or does not suit the vocabulary.
         """
         order = (self._order[step * self.batch_size + number] for number in self._own)
-        rows = [
-            [
-                (self._streams[number], epoch, record)
-                for record in self._streams[number].records(row)
-            ]
-            for number, epoch, row in order
-        ]
-        places = [place for row in rows for place in row]
+        places = [(self._streams[number], epoch, row) for number, epoch, row in order]
+        counts = []
+        if not isinstance(self._pack, int):
+            rows = [(stream, epoch, stream.records(row)) for stream, epoch, row in places]
+            counts = [len(records) for _, _, records in rows]
+            places = [(stream, epoch, n) for stream, epoch, records in rows for n in records]
         batch = blank(len(places), self._lengths)
         for examples in self.opened.values():
-            numbers = [n for n, (stream, *_) in enumerate(places) if stream.examples is examples]
+            numbers = [n for n, place in enumerate(places) if place[0].examples is examples]
             own = [places[n] for n in numbers]
             examples.preload((stream.source, record) for stream, _, record in own)
             if examples.finished:
@@ -192,7 +190,7 @@ class TaskBatches:
                 segments = [stream.segment(epoch, record) for stream, epoch, record in own]
                 put_segments(batch, numbers, segments, self.vocabulary_size, examples.noise)
         if not isinstance(self._pack, int):
-            return pack_into(batch, [len(row) for row in rows], self._lengths)
+            return pack_into(batch, counts, self._lengths)
         return batch if self._pack == 1 else pack_rows(batch, self._pack)
 
     def iterate(

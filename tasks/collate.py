@@ -65,21 +65,20 @@ def put_examples(batch: Batch, rows: Iterable[int], examples: Iterable[Example])
 
 def put_segments(
     batch: Batch,
-    rows: Iterable[int],
+    rows: Sequence[int],
     segments: Sequence[Segment],
     vocabulary_size: int,
     noise: SpanCorruption,
 ) -> None:
     """Corrupt a training segment into each of these rows, all of one length at a time."""
-    by_length: dict[int, list[tuple[int, Segment]]] = {}
-    for row, segment in zip(rows, segments, strict=True):
-        by_length.setdefault(segment[0].size, []).append((row, segment))
-    for length, found in by_length.items():
-        places = [row for row, _ in found]
-        tokens, keys, languages = zip(*(segment for _, segment in found), strict=True)
+    by_length: dict[int, list[int]] = {}
+    for number, (tokens, _, _) in enumerate(segments):
+        by_length.setdefault(tokens.size, []).append(number)
+    for length, numbers in by_length.items():
+        tokens, keys, languages = zip(*(segments[n] for n in numbers), strict=True)
         masks = random_masks(length, noise, keys)
         inputs, targets = corrupt(np.stack(tokens), masks, vocabulary_size, noise)
-        _fill(batch, places, inputs, targets, languages)
+        _fill(batch, [rows[n] for n in numbers], inputs, targets, languages)
 
 
 def collate(examples: Sequence[Example], rows: int, lengths: Lengths) -> Batch:

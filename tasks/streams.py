@@ -63,8 +63,9 @@ class Stream:
         self.order = RecordOrder(rows, seed, key, block)
 
     def records(self, row: int) -> Sequence[int]:
-        """The records of a row."""
-        return (row,) if self._rows is None else self._rows[row]
+        """The records of a row that was planned."""
+        assert self._rows is not None
+        return self._rows[row]
 
     def segment(self, epoch: int, record: int) -> Segment:
         """A raw segment."""
