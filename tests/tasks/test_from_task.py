@@ -1,6 +1,9 @@
 """Tasks of seqio become examples that are what seqio gives."""
 
+import os
 import shutil
+import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -176,6 +179,31 @@ def test_the_same_task_gives_the_same_bytes_and_is_reused(
     assert data_bytes(again) == data_bytes(built)
     assert build_from_task(named("pairs.de", registered), vocabulary, again, config)["reused"]
     assert "already complete" in capsys.readouterr().err
+
+
+def test_killed_after_its_parts_it_goes_on_to_the_same_bytes(
+    built, registered, small_examples, tmp_path
+):
+    out = tmp_path / "pairs"
+    options = ["--task", "pairs.de", "--module", MODULE, "--lengths", "48,24"]
+    places = ["--vocab", str(small_examples / VOCABULARY_PATH), "--out", str(out)]
+    command = [sys.executable, "-m", "flows.cli.main", "examples", "from-task", *options, *places]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    killed = subprocess.run(
+        command,
+        cwd=registered,
+        env={**environment, "MSWITCH_FAULT": "examples.after_rows"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert not out.exists()
+    done = subprocess.run(
+        command, cwd=registered, env=environment, capture_output=True, text=True, check=True
+    )
+    assert "3 of 3 parts are there already" in done.stderr
+    assert data_bytes(out) == data_bytes(built)
 
 
 def test_a_mixture_is_a_directory_for_each_task_and_their_rates(
