@@ -15,7 +15,7 @@ PRISM := $(shell sed -n 's/^apache-beam==\([0-9.]*\).*/\1/p' requirements.txt)
 
 .PHONY: help docs setup setup-flink flink setup-prism setup-plan setup-slurm setup-kubernetes setup-postgres operators demo test lint format requirements clean \
 	bench bench-examples bench-statistics bench-transfer bench-models bench-tables bench-gap bench-width bench-plan bench-langid fuzz \
-	test-slow test-server test-postgres test-recovery test-kill test-training test-learning test-plan test-card test-parity parity-fixtures test-flink test-prism test-slurm test-kubernetes test-dataflow
+	test-slow test-server test-postgres test-recovery test-kill test-training test-learning test-distill test-plan test-card test-parity parity-fixtures test-flink test-prism test-slurm test-kubernetes test-dataflow
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -103,6 +103,9 @@ test-recovery: $(READY)  ## Kill worker, flow runs, server and jobs at random mo
 
 test-learning: $(READY)  ## What is learned: mappings, copies, languages of the demo
 	@$(BIN)/python -m pytest -s -m learning tests/models tests/flows
+
+test-distill: $(READY)  ## Which share of a sparse model's gain its student keeps, on mappings (six CPU minutes)
+	@$(BIN)/python -m pytest -s -m learning tests/models/transfer
 
 test-plan: $(READY)  ## Compile the training step of small models for small TPU slices (minutes)
 	@$(MAKE) --no-print-directory setup-plan || echo "[setup] no libtpu: the tests will be skipped"

@@ -33,6 +33,9 @@ EXCHANGE_POINTS = tuple(
     point for stage in ("import-hf", "export-hf", "upcycle") for point in _publication(stage)
 )
 
+#: Where a report on distilled students comes by.
+DISTILLATION_POINTS = _publication("distillation")
+
 #: Where a training comes by whose run lies in a bucket.
 BUCKET_POINTS = ("train.during_upload", "train.after_upload")
 
@@ -83,6 +86,7 @@ def fault_point(name: str) -> None:
     """
     known = FAULT_POINTS + GROWTH_POINTS + MODERN_POINTS + BESIDE_SHARDS_POINTS + EXCHANGE_POINTS
     known += LAUNCH_POINTS + SUPERVISED_POINTS + BUCKET_POINTS
+    known += DISTILLATION_POINTS
     if name not in known:
         raise ValueError(f"unknown fault point {name!r}; add it to FAULT_POINTS")
     if os.environ.get(VARIABLE) == name:

@@ -14,6 +14,8 @@ from pipelines.errors import UserError
 from pipelines.outputs import canonical_json
 from pipelines.progress import say
 
+#: What a student takes of its teacher, in whichever seed.
+TEACHING = ("soft_weight", "temperature", "init", "gather")
 #: Baseline and candidate of each seed, in the order of seeds.
 Pairs = Sequence[tuple[Run, Run]]
 
@@ -125,11 +127,12 @@ def _by_model(runs: Sequence[Run]) -> list[dict[int, Run]]:
 def _settings(run: Run) -> dict[str, Any]:
     """What makes a model, by dotted names: all but the seed and what does not change results."""
     config = run.config
-    free = {"seed", *FREE}
+    free, taught = {"seed", *FREE}, config.get("teacher") or {}
     parts: Mapping[str, Any] = {
         "model": config["model"],
         "train": {key: value for key, value in config["train"].items() if key not in free},
         "mixture": config.get("mixture") or {},
+        "teacher": {key: value for key, value in taught.items() if key in TEACHING},
     }
     dotted = {f"{part}.{key}": value for part, each in parts.items() for key, value in each.items()}
     return {"preset": run.name, "examples": config["examples"].get("config_hash"), **dotted}

@@ -214,10 +214,10 @@ def check_pair(baseline: Run, candidate: Run) -> None:
     """
     if baseline.directory.resolve() == candidate.directory.resolve():
         raise UserError(
-            f"--baseline and --candidate are both {baseline.directory}: give two runs, the dense "
-            "one as baseline"
+            f"--baseline and --{candidate.role} are both {baseline.directory}: give two runs, the "
+            "dense one as baseline"
         )
-    who = f"--baseline {baseline.directory} and --candidate {candidate.directory}"
+    who = f"{baseline.option} and {candidate.option}"
     for key in ("config_hash", "vocabulary_sha256"):
         ours, theirs = (run.config["examples"].get(key) for run in (baseline, candidate))
         if ours != theirs:

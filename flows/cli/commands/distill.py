@@ -33,7 +33,7 @@ def distill(
 
     The student begins with the teacher's parameters but for the experts, and learns 0.75 from the
     text and 0.25 from the teacher's predictions (Switch Transformers, section 4.2). It is a run
-    like any other.
+    like any other. `mswitch report distillation` says how much of the teacher's gain it kept.
 
         mswitch distill --teacher sparse --preset mt5-base --examples examples --out student
 

@@ -107,6 +107,36 @@ def downstream(
 
 
 @app.command
+def distillation(
+    *,
+    baseline: Runs,
+    teacher: Runs,
+    student: Runs,
+    out: Path,
+    config: Annotated[ReportConfig, Parameter(name="*")] = ReportConfig(),  # noqa: B008
+    json: Json = False,
+) -> int:
+    """Say which share of a sparse model's gain its students keep: distillation.html and .json.
+
+    The gain is what the teacher is better than its dense twin by, at the last step and on the same
+    documents. Shares are by language and over all, with intervals, and the parameters saved stand
+    beside. Where the gain itself may be zero, no share is shown.
+
+        mswitch report distillation --baseline dense --teacher sparse --student student --out report
+
+    Args:
+        baseline: the run of the dense model, evaluated; once for each seed.
+        teacher: the run of the sparse model, likewise.
+        student: what `mswitch distill` made of the teacher, likewise; students that differ in more
+            than their seed are compared.
+        out: the directory to make.
+    """
+    from flows.report.distillation import write_distillation
+
+    return finish(write_distillation(baseline, teacher, student, out, config), json)
+
+
+@app.command
 def run(
     run: str,
     /,

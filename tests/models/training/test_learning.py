@@ -10,8 +10,9 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
+from mappings import DENSE, LENGTH, SPARSE, STEPS, TOKENS, TRAIN, Languages
 
-from models.config import ModelConfig, TrainConfig
+from models.config import ModelConfig
 from models.groups import batch_groups
 from models.training.optimizer import optimizer_of
 from models.training.state import Parameters, Skeleton
@@ -19,53 +20,9 @@ from models.training.step import make_train_step
 
 pytestmark = pytest.mark.learning
 
-LANGUAGES, TOKENS, LENGTH = 128, 64, 9
-FIRST_TOKEN = 3
-STEPS, SEEDS = 800, (0, 1, 2)
+SEEDS = (0, 1, 2)
 #: Steps whose mean loss counts as the loss of the last of them.
 WINDOW = 40
-
-SPARSE = ModelConfig(
-    vocabulary_size=256,
-    d_model=32,
-    d_ff=32,
-    heads=2,
-    d_kv=16,
-    encoder_layers=2,
-    decoder_layers=2,
-    experts=16,
-    sparse_every=1,
-    capacity_factor=1.5,
-)
-DENSE = dataclasses.replace(SPARSE, experts=0)
-TRAIN = TrainConfig(steps=STEPS, batch_size=96, warmup_steps=1000, dtype="float32")
-
-
-class Languages:
-    """Walks along one permutation for each language, drawn anew for every step."""
-
-    def __init__(self, seed: int):
-        rng = np.random.default_rng(seed)
-        self.seed = seed
-        self.successors = np.stack([rng.permutation(TOKENS) for _ in range(LANGUAGES)])
-
-    def batch(self, step: int, rows: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
-        """A batch and the language of every row; the first token cannot be known, nor counts."""
-        rng = np.random.default_rng((self.seed, step))
-        lang = rng.integers(0, LANGUAGES, rows)
-        walk = rng.integers(0, TOKENS, (1, rows))
-        for _ in range(LENGTH - 1):
-            walk = np.concatenate([walk, self.successors[lang, walk[-1:]]])
-        targets = (walk.T + FIRST_TOKEN).astype(np.int32)
-        weights = np.ones(targets.shape, np.float32)
-        weights[:, 0] = 0
-        features = {
-            "encoder_input_tokens": (lang[:, None] + FIRST_TOKEN + TOKENS).astype(np.int32),
-            "decoder_input_tokens": np.pad(targets[:, :-1], ((0, 0), (1, 0))),
-            "decoder_target_tokens": targets,
-            "decoder_loss_weights": weights,
-        }
-        return features, lang
 
 
 @pytest.fixture(scope="module")

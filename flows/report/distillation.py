@@ -1,0 +1,374 @@
+"""The share of a sparse model's gain that its dense students keep, by language and pooled.
+
+Share = (baseline's loss - student's) / (baseline's - teacher's) at the last step, all three on the
+same documents (Switch Transformers, tables 6 and 7). Documents are resampled jointly for the three,
+as for speed-ups, and seeds too where there are several; the interval is the resamples' percentiles.
+A gain whose own interval reaches zero may be none, and has no share.
+"""
+
+import contextlib
+import dataclasses
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from flows.pages.numbers import percent, plural
+from flows.pages.templates import template_environment
+from flows.report.build import DEFAULT_CONFIG, ReportConfig
+from flows.report.data import rounded
+from flows.report.headline import MINIMUM_UNITS
+from flows.report.pairs import TEACHING, Pairs, check_seeds, merged, model_names, pair_up
+from flows.report.runs import Run, pair_losses, read_evaluated_run
+from flows.report.seeds import draw_seeds, mean_losses, widened
+from flows.report.speedup import LanguageLosses, language_generator, resample_curves
+from models.training.run_files import open_files
+from pipelines import storage
+from pipelines.errors import UserError
+from pipelines.languages import languages
+from pipelines.outputs import file_sha256, stage_output, write_atomically
+from pipelines.progress import say
+
+STAGE = "distillation"
+#: Raised when the same runs give other figures.
+STATISTICS = 1
+PAGE, DATA = "distillation.html", "distillation.json"
+
+#: Losses of baseline, teacher and student: [..., 3].
+Losses = np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Figure:
+    """A difference of losses in nats a token, or a share, and its percentile interval."""
+
+    value: float
+    ci: tuple[float, float] | None
+
+
+def write_distillation(
+    baseline: Sequence[str | Path],
+    teacher: Sequence[str | Path],
+    student: Sequence[str | Path],
+    out: str | Path,
+    config: ReportConfig = DEFAULT_CONFIG,
+) -> dict[str, Any]:
+    """Compare dense students with their sparse teacher and its dense twin.
+
+    Args:
+        baseline: the dense run, or those of several seeds.
+        teacher: the sparse run, or those of the same seeds.
+        student: runs that `mswitch distill` made of the teacher, of each seed; students that
+            differ in more than their seed stand side by side.
+        out: the directory to make.
+        config: resamples, seed and confidence.
+
+    Returns:
+        Summary: stage, out, reused, verdict, languages.
+
+    Raises:
+        UserError: a run is unfinished or not evaluated, runs cannot be compared, or a student had
+            another teacher.
+    """
+    with contextlib.ExitStack() as stack:
+
+        def read(runs: Sequence[str | Path], role: str) -> list[Run]:
+            opened = [stack.enter_context(open_files(run)) for run in runs]
+            for files in opened:
+                files.refresh(metrics=True)
+            return [read_evaluated_run(files.directory, role) for files in opened]
+
+        sides = {
+            "baseline": read(baseline, "baseline"),
+            "teacher": read(teacher, "teacher"),
+            "student": read(student, "student"),
+        }
+    baselines, teachers, students = sides.values()
+    of_teacher, *others = pair_up(baselines, teachers)
+    if others:
+        raise UserError("--teacher is given for several models: give the runs of one")
+    of_students = pair_up(baselines, students)
+    for pairs in of_students:
+        _check_taught(of_teacher, pairs)
+    identity = {
+        "distillation": dataclasses.asdict(config),
+        "statistics": STATISTICS,
+        **{role: [run.identity for run in runs] for role, runs in sides.items()},
+    }
+    with stage_output(out, stage=STAGE, config=identity) as staged:
+        if staged.complete:
+            say(STAGE, f"already complete: {out} holds this report, nothing to do")
+            data = json.loads((staged.out / DATA).read_text(encoding="utf-8"))
+            return _summary(data, out, reused=True)
+        data = rounded(_data(of_teacher, of_students, config))
+        files = {PAGE: _render(data), DATA: storage.json_text(data)}
+        for name, content in files.items():
+            write_atomically(staged.directory / name, content)
+        listed = [
+            {"path": name, "sha256": file_sha256(staged.directory / name)} for name in sorted(files)
+        ]
+        staged.publish({"files": listed})
+    say(STAGE, data["summary"]["verdict"])
+    return _summary(data, out, reused=False)
+
+
+def _check_taught(of_teacher: Pairs, of_student: Pairs) -> None:
+    """Check that the students of all seeds learned from the last step of the given teachers.
+
+    Raises:
+        UserError: one did not.
+    """
+    if len(of_teacher) != len(of_student):
+        raise UserError(
+            f"--teacher has {plural(len(of_teacher), 'seed')} and --student {len(of_student)}: "
+            "give the runs of the same seeds"
+        )
+    for (_, teacher), (_, student) in zip(of_teacher, of_student, strict=True):
+        taught = student.config.get("teacher")
+        if taught is None:
+            raise UserError(f"{student.option} has no teacher: give what mswitch distill made")
+        if taught["config_hash"] != teacher.config["config_hash"]:
+            raise UserError(f"{student.option} had another teacher than {teacher.option}")
+        if taught["step"] != teacher.steps[-1]:
+            raise UserError(
+                f"{student.option} learned from step {taught['step']:,} of {teacher.option}, which "
+                f"ended at {teacher.steps[-1]:,}: distill from the last step"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Language:
+    """Final losses of baseline, teacher and student, of K seeds.
+
+    Attributes:
+        lang: mC4 code.
+        documents: how many there are.
+        trained: whether all three saw training text of it.
+        losses: [K, 3] nats per target token.
+        drawn: [R, K, 3] of resampled documents.
+    """
+
+    lang: str
+    documents: int
+    trained: bool
+    losses: Losses
+    drawn: Losses
+
+
+def measure_share(
+    losses: Losses, drawn: Losses | None, confidence: float, generator: np.random.Generator
+) -> dict[str, Figure | None]:
+    """The teacher's gain, what the student gained, and the share that it kept.
+
+    Args:
+        losses: [K, 3] of each seed.
+        drawn: [R, K, 3] of resamples, the same documents for all; None gives no intervals.
+        confidence: of the intervals.
+        generator: draws seeds.
+
+    Returns:
+        `gain`, `kept` and `share`; the last is None where the gain has no interval above zero.
+    """
+    resamples = None
+    if drawn is not None:
+        count, seeds, _ = drawn.shape
+        chosen = draw_seeds(seeds, count, generator).T[..., None]
+        resamples = drawn.mean(axis=1), np.take_along_axis(drawn, chosen, axis=1).mean(axis=1)
+
+    def figure(statistic: Callable[[np.ndarray], np.ndarray]) -> Figure:
+        value = float(statistic(losses.mean(axis=0)))
+        if resamples is None:
+            return Figure(value, None)
+        of_all, of_drawn = map(statistic, resamples)
+        if len(losses) > 1:
+            of_all = widened(of_all, of_drawn, len(losses), confidence)
+        low, high = np.quantile(of_all, [(1 - confidence) / 2, (1 + confidence) / 2])
+        return Figure(value, (float(low), float(high)))
+
+    gain = figure(lambda x: x[..., 0] - x[..., 1])
+    share = None
+    if gain.ci is not None and gain.ci[0] > 0:
+        share = figure(lambda x: (x[..., 0] - x[..., 2]) / (x[..., 0] - x[..., 1]))
+    return {"gain": gain, "kept": figure(lambda x: x[..., 0] - x[..., 2]), "share": share}
+
+
+def _languages(of_teacher: Pairs, of_student: Pairs, config: ReportConfig) -> list[_Language]:
+    """Losses of each language; documents are drawn alike for both pairs (`resample_curves`)."""
+    sides = []
+    for pairs in (of_teacher, of_student):
+        by_seed = [pair_losses(*pair) for pair in pairs]
+        check_seeds(by_seed, pairs[0])
+        sides.append(list(zip(*by_seed, strict=True)))
+
+    def last(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[Losses]:
+        return [np.stack([curve[..., -1] for curve in pair], axis=-1) for pair in pairs]
+
+    def three(of_pairs: tuple[Losses, Losses]) -> Losses:
+        return np.concatenate([of_pairs[0], of_pairs[1][..., 1:]], axis=-1)
+
+    def of_seeds(function: Callable[[LanguageLosses], Any], *both: Any) -> Losses:
+        parts = [last([function(each) for each in seeds]) for seeds in both]
+        return np.stack([three(pair) for pair in zip(*parts, strict=True)], axis=-2)
+
+    runs = [run for pairs in (of_teacher, of_student) for pair in pairs for run in pair]
+    found = []
+    for both in zip(*sides, strict=True):
+        lang = both[0][0].lang
+        found.append(
+            _Language(
+                lang,
+                mean_losses(both[0]).documents,
+                all(
+                    run.config["languages"].get(lang, {}).get("train_records", 0) > 0
+                    for run in runs
+                ),
+                of_seeds(LanguageLosses.curves, *both),
+                of_seeds(lambda x: resample_curves(x, config.resamples, config.seed), *both),
+            )
+        )
+    return found
+
+
+def _pooled(found: Sequence[_Language], config: ReportConfig) -> dict[str, Figure | None] | None:
+    """The same of the mean over trained languages, drawn like documents (`headline.pool`)."""
+    trained = [each for each in found if each.trained]
+    if not trained:
+        return None
+    generator = language_generator("pooled", config.seed)
+    drawn = None
+    if len(trained) >= MINIMUM_UNITS:
+        shape = config.resamples, len(trained)
+        langs, copies = (generator.integers(0, size, shape) for size in reversed(shape))
+        drawn = np.stack([each.drawn for each in trained])[langs, copies].mean(axis=1)
+    losses = np.mean([each.losses for each in trained], axis=0)
+    return measure_share(losses, drawn, config.confidence, generator)
+
+
+def _data(of_teacher: Pairs, of_students: Sequence[Pairs], config: ReportConfig) -> dict[str, Any]:
+    """What distillation.json holds."""
+    baseline, teacher = (merged(side) for side in zip(*of_teacher, strict=True))
+    students = [merged([student for _, student in pairs]) for pairs in of_students]
+    names = [f"distilled {name}" for name in model_names(students)]
+    losses = [_languages(of_teacher, pairs, config) for pairs in of_students]
+    measured = []
+    for name, student, found in zip(names, students, losses, strict=True):
+        by_language = {}
+        for each in found:
+            drawn = each.drawn if each.documents >= MINIMUM_UNITS else None
+            generator = language_generator(f"seeds/{each.lang}", config.seed)
+            by_language[each.lang] = measure_share(each.losses, drawn, config.confidence, generator)
+        taught = student.config["teacher"]
+        measured.append(
+            {
+                "name": name,
+                "parameters": student.config["parameters"],
+                "compression": 1 - student.config["parameters"] / teacher.config["parameters"],
+                **{key: taught[key] for key in TEACHING},
+                "pooled": _as_json(_pooled(found, config)),
+                "languages": {lang: _as_json(one) for lang, one in by_language.items()},
+            }
+        )
+    data = {
+        "summary": {
+            "languages": len(losses[0]),
+            "languages_pooled": sum(each.trained for each in losses[0]),
+            "confidence_percent": round(100 * config.confidence),
+        },
+        "runs": {
+            role: {
+                "name": run.name,
+                "parameters": run.config["parameters"],
+                "steps": run.steps[-1],
+                "seeds": list(run.seeds),
+            }
+            for role, run in (("baseline", baseline), ("teacher", teacher))
+        },
+        "students": measured,
+        "languages": [
+            {
+                "lang": each.lang,
+                **_named(each.lang),
+                "documents": each.documents,
+                "trained": each.trained,
+            }
+            for each in losses[0]
+        ],
+        "method": {**dataclasses.asdict(config), "minimum_documents": MINIMUM_UNITS},
+    }
+    data["summary"]["verdict"] = _verdict(data)
+    return data
+
+
+def _as_json(figures: Mapping[str, Figure | None] | None) -> dict[str, Any] | None:
+    if figures is None:
+        return None
+    return {
+        name: figure and {"value": figure.value, "ci": figure.ci and list(figure.ci)}
+        for name, figure in figures.items()
+    }
+
+
+def _named(lang: str) -> dict[str, str]:
+    known = languages().get(lang)
+    if known is None:
+        return {"name": lang, "autonym": "", "script": "Zyyy", "direction": "ltr"}
+    return {
+        "name": known.name,
+        "autonym": known.autonym,
+        "script": known.script,
+        "direction": known.direction,
+    }
+
+
+def _verdict(data: Mapping[str, Any]) -> str:
+    """The first sentence of the page, of the student that kept most."""
+    teacher, baseline = (data["runs"][role]["name"] for role in ("teacher", "baseline"))
+    trained = [row for row in data["languages"] if row["trained"]]
+    where, found = "over all languages", [(each["pooled"], each) for each in data["students"]]
+    if len(trained) == 1:
+        where, lang = f"in {trained[0]['name']}", trained[0]["lang"]
+        found = [(each["languages"][lang], each) for each in data["students"]]
+    pooled = found[0][0]
+    if pooled is None or pooled["gain"]["ci"] is None:
+        return (
+            f"Too little to judge: the gain of {teacher} over {baseline} has no interval, which "
+            f"takes {MINIMUM_UNITS} languages, or {MINIMUM_UNITS} documents of one"
+        )
+    low, high = pooled["gain"]["ci"]
+    if pooled["share"] is None:
+        return (
+            f"There is nothing to keep: {teacher} is {pooled['gain']['value']:.3f} nats a token "
+            f"better than {baseline} {where}, and the interval of that reaches zero ({low:.3f} to "
+            f"{high:.3f})"
+        )
+    best, student = max(found, key=lambda pair: pair[0]["share"]["value"])
+    low, high = map(percent, best["share"]["ci"])
+    sure = f"{data['summary']['confidence_percent']}% interval {low} to {high}"
+    return (
+        f"The {student['name']} keeps {percent(best['share']['value'])} of what {teacher} gained "
+        f"over {baseline} {where} ({sure}), with {percent(student['compression'])} fewer parameters"
+    )
+
+
+def _render(data: Mapping[str, Any]) -> str:
+    rows = sorted(data["languages"], key=lambda row: (row["name"].casefold(), row["lang"]))
+    return (
+        template_environment("flows.report")
+        .get_template("distillation.html.j2")
+        .render(data=data, rows=rows, scripts=sorted({row["script"] for row in rows}))
+    )
+
+
+def _summary(data: Mapping[str, Any], out: str | Path, *, reused: bool) -> dict[str, Any]:
+    return {
+        "stage": STAGE,
+        "out": str(out),
+        "reused": reused,
+        "verdict": data["summary"]["verdict"],
+        "languages": data["summary"]["languages"],
+        "students": [
+            {"name": student["name"], "pooled": student["pooled"]} for student in data["students"]
+        ],
+    }

@@ -1,0 +1,186 @@
+"""Which share of the gain students keep: oracles, refusals, and the page."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from report_runs import Scenario, edit_config, read_config, write_runs
+
+from flows.report.build import ReportConfig
+from flows.report.distillation import measure_share, write_distillation
+from pipelines.errors import UserError
+
+LANGUAGES = ("de", "en", "fi", "sw", "tr", "zh")
+SCENARIO = Scenario(dict.fromkeys(LANGUAGES, 12), dict.fromkeys(LANGUAGES, 4.0), noise=0.05)
+SMALL = ReportConfig(resamples=300)
+
+
+def student_of(runs: tuple[Path, Path], out: Path, kept: float, **taught) -> Path:
+    """A run whose losses lie between those of dense and sparse, nearer to dense."""
+    dense, sparse = runs
+    shutil.copytree(dense, out)
+    for path in (out / "eval").iterdir():
+        ours, theirs = (pq.read_table(run / "eval" / path.name) for run in runs)
+        nats = np.array(ours["nats"]) * (1 - kept) + np.array(theirs["nats"]) * kept
+        table = ours.set_column(ours.column_names.index("nats"), "nats", pa.array(nats))
+        pq.write_table(table, path)
+    teacher = {
+        "path": "../candidate",
+        "config_hash": read_config(sparse)["config_hash"],
+        "step": 1000,
+        "soft_weight": 0.25,
+        "temperature": 1.0,
+        "init": True,
+        "gather": "none",
+        **taught,
+    }
+    edit_config(out, teacher=teacher, config_hash=f"{len(out.name):016d}")
+    return out
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory) -> tuple[Path, Path]:
+    return write_runs(tmp_path_factory.mktemp("runs"), SCENARIO)
+
+
+@pytest.fixture(scope="module")
+def student(runs, tmp_path_factory) -> Path:
+    return student_of(runs, tmp_path_factory.mktemp("student") / "run", 0.3)
+
+
+def made(out: Path) -> dict:
+    return json.loads((out / "distillation.json").read_text())
+
+
+def test_a_student_between_both_keeps_its_share_in_every_language(runs, student, tmp_path):
+    out = tmp_path / "report"
+    found = write_distillation([runs[0]], [runs[1]], [student], out, SMALL)
+    data = made(out)
+    [one] = data["students"]
+    assert one["compression"] == pytest.approx(1 - 582.4 / 7775)
+    for figures in (one["pooled"], *one["languages"].values()):
+        # Documents and languages are drawn alike for all three, so no draw changes the share.
+        assert figures["share"]["value"] == pytest.approx(0.3)
+        assert figures["share"]["ci"] == pytest.approx([0.3, 0.3])
+        assert figures["gain"]["ci"][0] < figures["gain"]["value"] < figures["gain"]["ci"][1]
+        assert figures["kept"]["value"] == pytest.approx(0.3 * figures["gain"]["value"], rel=1e-4)
+    assert len(one["languages"]) == len(LANGUAGES)
+    assert (
+        "The distilled mt5-base keeps 30% of what mswitch-base gained over mt5-base"
+        in found["verdict"]
+    )
+    page = (out / "distillation.html").read_text()
+    assert "30%" in page
+    assert "Swahili" in page
+    assert "http" not in page.replace("http-equiv", "").replace("http://www.w3.org", "")
+    assert write_distillation([runs[0]], [runs[1]], [student], out, SMALL) == {
+        **found, "reused": True,
+    }  # fmt: skip
+
+
+def test_a_gain_that_may_be_zero_has_no_share(student, tmp_path):
+    scenario = dataclasses.replace(SCENARIO, speed_ups=dict.fromkeys(LANGUAGES, 1.0), noise=0.5)
+    runs = write_runs(tmp_path, scenario)
+    of_these = student_of(runs, tmp_path / "student", 0.3)
+    out = tmp_path / "report"
+    found = write_distillation([runs[0]], [runs[1]], [of_these], out, SMALL)
+    [one] = made(out)["students"]
+    assert one["pooled"]["share"] is None
+    assert "There is nothing to keep" in found["verdict"]
+    assert "%" not in found["verdict"]
+
+
+def test_few_documents_and_languages_have_no_interval_and_no_share(tmp_path):
+    scenario = dataclasses.replace(SCENARIO, documents={"de": 12, "sw": 3})
+    runs = write_runs(tmp_path, scenario)
+    of_these = student_of(runs, tmp_path / "student", 0.3)
+    out = tmp_path / "report"
+    found = write_distillation([runs[0]], [runs[1]], [of_these], out, SMALL)
+    [one] = made(out)["students"]
+    assert one["languages"]["de"]["share"]["value"] == pytest.approx(0.3)
+    assert one["languages"]["sw"]["share"] is None
+    assert one["languages"]["sw"]["gain"]["ci"] is None
+    assert one["pooled"]["share"] is None
+    assert "Too little to judge" in found["verdict"]
+
+
+def test_one_language_is_judged_alone(tmp_path):
+    scenario = dataclasses.replace(SCENARIO, documents={"en": 12})
+    runs = write_runs(tmp_path, scenario)
+    of_these = student_of(runs, tmp_path / "student", 0.3)
+    found = write_distillation([runs[0]], [runs[1]], [of_these], tmp_path / "report", SMALL)
+    assert (
+        "The distilled mt5-base keeps 30% of what mswitch-base gained over mt5-base in English"
+        in found["verdict"]
+    )
+
+
+def test_students_that_differ_stand_side_by_side(runs, student, tmp_path):
+    soft = student_of(runs, tmp_path / "soft", 0.03, soft_weight=1.0, init=False)
+    out = tmp_path / "report"
+    write_distillation([runs[0]], [runs[1]], [soft, student], out, SMALL)
+    students = made(out)["students"]
+    shares = {one["name"]: one["pooled"]["share"]["value"] for one in students}
+    assert sorted(shares.values()) == pytest.approx([0.03, 0.3])
+    assert min(shares, key=shares.get) == "distilled mt5-base (init False, soft_weight 1.0)"
+    assert "(init True, soft_weight 0.25) keeps 30%" in made(out)["summary"]["verdict"]
+
+
+def test_seeds_are_means_and_widen_the_interval(tmp_path):
+    sides = ([], [], [])
+    for seed, kept in enumerate((0.2, 0.3, 0.4)):
+        root = tmp_path / str(seed)
+        scenario = dataclasses.replace(SCENARIO, train_seed=seed)
+        runs = write_runs(root, scenario)
+        for run in runs:
+            edit_config(run, config_hash=f"{read_config(run)['config_hash'][:15]}{seed}")
+        for side, run in zip(sides, (*runs, student_of(runs, root / "s", kept)), strict=True):
+            side.append(run)
+    out = tmp_path / "report"
+    write_distillation(*sides, out, SMALL)
+    [one] = made(out)["students"]
+    share = one["pooled"]["share"]
+    assert share["value"] == pytest.approx(0.3, abs=0.01)
+    low, high = share["ci"]
+    assert low < 0.25
+    assert high > 0.35
+    assert made(out)["runs"]["teacher"]["seeds"] == [0, 1, 2]
+    with pytest.raises(UserError, match="--teacher has 3 seeds and --student 2"):
+        write_distillation(sides[0], sides[1], sides[2][:2], tmp_path / "fewer", SMALL)
+
+
+def test_a_share_of_independent_noise_has_the_width_that_theory_says():
+    """To first order: variance (1 - s)^2 of the baseline, s^2 of the teacher, 1 of the student."""
+    generator = np.random.default_rng(0)
+    truth, error, gain = np.array([1.636, 1.444, 1.580]), 0.005, 0.192
+    drawn = truth + error * generator.standard_normal((20_000, 1, 3))
+    found = measure_share(truth[None], drawn, 0.95, generator)
+    share = (truth[0] - truth[2]) / gain
+    width = 1.96 * error / gain * np.sqrt((1 - share) ** 2 + share**2 + 1)
+    assert found["share"].value == pytest.approx(share)
+    np.testing.assert_allclose(found["share"].ci, (share - width, share + width), atol=0.005)
+
+
+def test_what_cannot_be_compared_is_refused(runs, student, tmp_path):
+    dense, sparse = runs
+    other = student_of(runs, tmp_path / "other", 0.3, config_hash="0" * 16)
+    early = student_of(runs, tmp_path / "early", 0.3, step=200)
+    longer = shutil.copytree(student, tmp_path / "longer")
+    edit_config(longer, train={**read_config(longer)["train"], "batch_size": 64})
+    cases = [
+        (dense, "--baseline and --student are both"),
+        (sparse, "has no teacher: give what mswitch distill made"),
+        (other, "--student .*other had another teacher than --teacher .*candidate"),
+        (early, "learned from step 200 of --teacher .*, which ended at 1,000"),
+        (longer, "--baseline .* and --student .*longer were trained with different batch_size"),
+    ]
+    for given, message in cases:
+        with pytest.raises(UserError, match=message) as refused:
+            write_distillation([dense], [sparse], [given], tmp_path / "out", SMALL)
+        assert "\n" not in str(refused.value)
+        assert not (tmp_path / "out").exists()
