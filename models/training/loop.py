@@ -12,7 +12,6 @@ import jax
 from models.groups import Groups
 from models.hardware import peak_flops
 from models.lifeline import EXIT_RESUME
-from models.nn.flops import training_step_flops
 from models.partitioning import put_batch
 from models.training.bad_loss import HISTORY_STEPS, LossWatch
 from models.training.checkpoint import Checkpoints
@@ -170,7 +169,7 @@ class Recorder:
         self._config, self._out = plan.train, out
         lengths = batches.inputs_length, batches.targets_length
         self._tokens_per_step = plan.train.rows * sum(lengths)
-        self._flops_per_step = training_step_flops(plan.model, plan.train.rows, *lengths)
+        self._flops_per_step = plan.flops_per_step(*lengths)
         self._peak = peak_flops(jax.devices()[0].device_kind)
         self._progress = Progress("train", plan.preset, plan.train.steps, "steps")
         self._progress.start_at(start)

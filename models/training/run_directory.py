@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from models.config import ModelConfig, TrainConfig, as_json
+from models.nn.flops import forward_flops, training_step_flops
 from pipelines import storage
 from pipelines.errors import UserError
 from pipelines.outputs import (
@@ -172,6 +173,16 @@ class RunPlan:
     def hash(self) -> str:
         """The identity in 16 hex digits."""
         return config_hash("train", self.identity)
+
+    def flops_per_step(self, inputs_length: int, targets_length: int) -> int:
+        """Matrix-product FLOPs of a step, the teacher's forward pass among them."""
+        lengths = (self.train.rows, inputs_length, targets_length)
+        flops = training_step_flops(self.model, *lengths)
+        if self.teacher is None or not self.teacher.soft_weight:
+            return flops
+        # It has a slot for each token, and none to spare.
+        model = dataclasses.replace(self.teacher.model, capacity_factor=1.0)
+        return flops + forward_flops(model, *lengths)
 
     @property
     def evaluation_steps(self) -> tuple[int, ...]:

@@ -23,7 +23,6 @@ from models.config import (
     padded_vocabulary,
 )
 from models.groups import batch_groups, small_group_warnings
-from models.nn.flops import training_step_flops
 from models.partitioning import check_divisible, fed_part, make_mesh
 from models.presets import preset as find_preset
 from models.training.distributed import agree, membership, on_first, say_once, together
@@ -113,7 +112,7 @@ def train_prepared(
         measured = {
             "parameters": sum(counts.values()),
             "parameters_by_group": counts,
-            "flops_per_step": float(training_step_flops(plan.model, plan.train.rows, *lengths)),
+            "flops_per_step": float(plan.flops_per_step(*lengths)),
             "tokens_per_step": plan.train.rows * sum(lengths),
             "device": jax.devices()[0].device_kind,
         }

@@ -2,7 +2,11 @@
 
 import dataclasses
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +18,7 @@ from report_runs import Scenario, edit_config, read_config, write_runs
 from flows.report.build import ReportConfig
 from flows.report.distillation import measure_share, write_distillation
 from pipelines.errors import UserError
+from pipelines.faults import DISTILLATION_POINTS, VARIABLE
 
 LANGUAGES = ("de", "en", "fi", "sw", "tr", "zh")
 SCENARIO = Scenario(dict.fromkeys(LANGUAGES, 12), dict.fromkeys(LANGUAGES, 4.0), noise=0.05)
@@ -184,3 +189,18 @@ def test_what_cannot_be_compared_is_refused(runs, student, tmp_path):
             write_distillation([dense], [sparse], [given], tmp_path / "out", SMALL)
         assert "\n" not in str(refused.value)
         assert not (tmp_path / "out").exists()
+
+
+def test_killed_while_it_is_published_it_is_written_by_the_next(runs, student, tmp_path):
+    out, undisturbed = tmp_path / "out", tmp_path / "undisturbed"
+    write_distillation([runs[0]], [runs[1]], [student], undisturbed, SMALL)
+    places = ["--baseline", runs[0], "--teacher", runs[1], "--student", student, "--out", out]
+    command = [sys.executable, "-m", "flows.cli.main", "report", "distillation", *places]
+    for point in DISTILLATION_POINTS:
+        killed = subprocess.run(
+            [*command, "--resamples", "300"], env={**os.environ, VARIABLE: point}, check=False
+        )
+        assert killed.returncode == -signal.SIGKILL
+    assert write_distillation([runs[0]], [runs[1]], [student], out, SMALL)["reused"]
+    for path in undisturbed.iterdir():
+        assert (out / path.name).read_bytes() == path.read_bytes()

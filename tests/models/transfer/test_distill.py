@@ -19,6 +19,7 @@ from example_files import write_examples
 from models.config import EvaluateConfig, ModelChanges, TrainConfig
 from models.evaluation.evaluate import evaluate
 from models.groups import Groups
+from models.nn.flops import forward_flops, training_step_flops
 from models.nn.losses import Head, distilled_token_losses, token_losses
 from models.training.checkpoint import Checkpoints
 from models.training.optimizer import optimizer_of
@@ -111,6 +112,12 @@ def test_a_student_is_a_run_that_names_its_teacher(teacher, student, examples):
     assert named["config_hash"] == read_run(teacher)["config_hash"]
     assert (student / named["path"]).resolve() == teacher.resolve()
     assert (named["soft_weight"], named["temperature"]) == (0.5, 2.0)
+    batches = TrainBatches(examples, CONFIG.batch_size)
+    lengths = CONFIG.batch_size, batches.inputs_length, batches.targets_length
+    of_teacher = dataclasses.replace(model_of(read_run(teacher)), capacity_factor=1.0)
+    assert described["flops_per_step"] == training_step_flops(
+        model_of(described), *lengths
+    ) + forward_flops(of_teacher, *lengths)
     assert all(line["train/soft_loss"] > line["train/loss"] / 4 for line in lines(student))
     assert evaluate(student, examples, EvaluateConfig())["steps"] == 3
     again = distill(teacher, "mt5-tiny", examples, student, CONFIG, HALF, changes=SMALL)
