@@ -9,7 +9,7 @@ import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from pipelines.errors import UserError
 from pipelines.storage import (
@@ -22,6 +22,8 @@ from pipelines.storage import (
 
 #: Seconds that Google's client tries again for; a lease is renewed in time or lost.
 _RETRY_SECS = 20
+#: What Amazon takes in one request.
+_AMAZON_REQUEST_BYTES = 5 << 30
 
 
 class ChangedError(Exception):
@@ -119,19 +121,24 @@ def replace_version(url: str, data: bytes, version: str | None) -> str:
             except PreconditionFailed as error:
                 raise ChangedError(url) from error
             return str(blob.generation)
-        from botocore.exceptions import ClientError
-
-        client, place = _amazon_object(url)
         condition = {"IfMatch": version} if version else {"IfNoneMatch": "*"}
-        try:
-            return client.put_object(**place, Body=data, **condition)["ETag"]
-        except ClientError as error:
-            # 409: another conditional write was under way; 404: the object is gone.
-            if error.response["ResponseMetadata"]["HTTPStatusCode"] in (409, 412) or (
-                version and error.response["Error"]["Code"] == "NoSuchKey"
-            ):
-                raise ChangedError(url) from error
-            raise
+        return _amazon_put(url, data, **condition)
+
+
+def _amazon_put(url: str, body: bytes | BinaryIO, **condition: str) -> str:
+    """Write an object on a condition; give its new version."""
+    from botocore.exceptions import ClientError
+
+    client, place = _amazon_object(url)
+    try:
+        return client.put_object(**place, Body=body, **condition)["ETag"]
+    except ClientError as error:
+        # 409: another conditional write was under way; 404: the object is gone.
+        if error.response["ResponseMetadata"]["HTTPStatusCode"] in (409, 412) or (
+            "IfMatch" in condition and error.response["Error"]["Code"] == "NoSuchKey"
+        ):
+            raise ChangedError(url) from error
+        raise
 
 
 def upload(path: Path, url: str) -> None:
@@ -143,6 +150,30 @@ def upload(path: Path, url: str) -> None:
         else:
             client, place = _amazon_object(url)
             client.upload_file(str(path), place["Bucket"], place["Key"])
+
+
+def create(path: Path, url: str) -> None:
+    """Make an object of a complete file, if there is no such object.
+
+    On s3:// a file of more than 5 GiB, which takes several requests, replaces what is there.
+
+    Raises:
+        ChangedError: there is one.
+    """
+    with reaching(url):
+        if url.startswith("gs://"):
+            from google.api_core.exceptions import PreconditionFailed
+
+            bucket, name = _google_bucket(url)
+            try:
+                bucket.blob(name).upload_from_filename(str(path), if_generation_match=0)
+            except PreconditionFailed as error:
+                raise ChangedError(url) from error
+        elif path.stat().st_size > _AMAZON_REQUEST_BYTES:
+            upload(path, url)
+        else:
+            with path.open("rb") as body:
+                _amazon_put(url, body, IfNoneMatch="*")
 
 
 def download(url: str, path: Path) -> None:

@@ -242,11 +242,37 @@ class BucketFiles(RunFiles):
         with ThreadPoolExecutor(_REQUESTS) as pool:
             list(pool.map(send, names))
 
+    def _create(self, *names: str) -> None:
+        """Send files of a checkpoint, which replace nothing.
+
+        The lease may run out between its check and the request, where a machine stands still.
+
+        Raises:
+            LeaseLostError: another process has written one.
+        """
+
+        def send(name: str) -> None:
+            path, url = self.directory / name, storage.join(self.place, name)
+            while True:
+                self.check()
+                try:
+                    objects.create(path, url)
+                    return
+                except objects.ChangedError:
+                    found = objects.read_version(url)
+                    # None: Amazon refuses also while another process of this job writes the same.
+                    if found is not None and found[0] != path.read_bytes():
+                        raise LeaseLostError(f"{url} was written by another process") from None
+                    if found is not None:  # the answer to a first try was lost
+                        return
+
+        with ThreadPoolExecutor(_REQUESTS) as pool:
+            list(pool.map(send, names))
+
     def publish_records(self) -> None:
         """Send metrics and TensorBoard events, as far as they are.
 
-        Each replaces what this process sent before and nothing else: the lease may run out between
-        its check and the request, where a machine stands still.
+        Each replaces what this process sent before and nothing else.
 
         Raises:
             LeaseLostError: another process has written them.
@@ -271,13 +297,13 @@ class BucketFiles(RunFiles):
             wait()
             metadata = f"{CHECKPOINTS}/{step}/{METADATA}"
             names = self._files(f"{CHECKPOINTS}/{step}")
-            self.publish(*names - {metadata})
+            self._create(*names - {metadata})
             if self._is_first:
                 self.publish_records()
             fault_point("train.during_upload")
             meet_in_background(f"{self.place}: step {step} is sent")
             if self._is_first:
-                self.publish(metadata)
+                self._create(metadata)
             self._steps.add(step)
             fault_point("train.after_upload")
 

@@ -86,7 +86,8 @@ def storage_server(account: Path) -> Iterator[str]:
         patch.setattr(StreamRequestHandler, "disable_nagle_algorithm", True)
         for name in ("gcp_storage_emulator.server", "api.object", "api.bucket"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
-        patch.setattr(objects, "_multipart_upload", conditional(objects._multipart_upload))
+        for name in ("_multipart_upload", "_create_resumable_upload"):
+            patch.setattr(objects, name, conditional(getattr(objects, name)))
         port = free_port()
         address = f"http://127.0.0.1:{port}"
         patch.setenv("STORAGE_EMULATOR_HOST", address)
@@ -110,7 +111,8 @@ def conditional(upload: Callable[..., None]) -> Callable[..., None]:
             response.json({"error": {"code": 403, "message": "storage.objects.create denied"}})
             return
         names = storage.objects.get(request.params["bucket_name"], {})
-        name = request.query.get("name", [request.data["meta"].get("name")])[0]
+        described = request.data if isinstance(request.data, dict) else {}  # else a part of a file
+        name = request.query.get("name", [described.get("meta", described).get("name")])[0]
         if wanted and names.get(name, {}).get("generation", "0") != wanted[0]:
             response.status = HTTPStatus.PRECONDITION_FAILED
             response.json({"error": {"code": 412, "message": "conditionNotMet"}})

@@ -10,7 +10,7 @@ import pytest
 from pipelines import lease, objects
 from pipelines.errors import UserError
 from pipelines.lease import LEASE, Lease, LeaseLostError, follow_lease, hold_lease
-from pipelines.objects import ChangedError, read_version, replace_version
+from pipelines.objects import ChangedError, create, read_version, replace_version
 
 SECS = 1.6
 
@@ -37,6 +37,17 @@ def test_an_object_is_replaced_only_in_the_version_that_was_read(either):
         with pytest.raises(ChangedError):
             replace_version(url, b"three", version)
     assert read_version(url) == (b"two", second)
+
+
+def test_an_object_is_created_only_where_there_is_none(either, tmp_path):
+    url, path = f"{either}/object", tmp_path / "file"
+    for size in (3, 20 << 20):  # Google's client sends large files in parts
+        path.write_bytes(b"x" * size)
+        create(path, f"{url}-{size}")
+        path.write_bytes(b"y" * size)
+        with pytest.raises(ChangedError):
+            create(path, f"{url}-{size}")
+        assert read_version(f"{url}-{size}")[0] == b"x" * size
 
 
 def test_whoever_finds_it_renewed_is_told_who_holds_it(either):
