@@ -124,7 +124,7 @@ class BucketFiles(RunFiles):
 
     def __init__(self, place: str, directory: Path):
         super().__init__(place, directory)
-        self._is_first = True
+        self._is_first = self._is_alone = True
         self._lease: Lease | None = None
         self._steps: set[int] = set()
         self._versions: dict[str, str] = {}
@@ -133,9 +133,11 @@ class BucketFiles(RunFiles):
     @contextlib.contextmanager
     def lock(self, part: str = "") -> Iterator[None]:
         """Hold the lease; where the whole run is locked, fetch what its training needs."""
+        import jax
+
         from models.training.distributed import is_first, on_first, together
 
-        self._is_first = is_first()
+        self._is_first, self._is_alone = is_first(), jax.process_count() == 1
         place = storage.join(self.place, part) if part else self.place
         with contextlib.ExitStack() as stack:
             held: list[Lease] = []
@@ -253,18 +255,14 @@ class BucketFiles(RunFiles):
 
         def send(name: str) -> None:
             path, url = self.directory / name, storage.join(self.place, name)
-            while True:
-                self.check()
-                try:
-                    objects.create(path, url)
-                    return
-                except objects.ChangedError:
-                    found = objects.read_version(url)
-                    # None: Amazon refuses also while another process of this job writes the same.
-                    if found is not None and found[0] != path.read_bytes():
-                        raise LeaseLostError(f"{url} was written by another process") from None
-                    if found is not None:  # the answer to a first try was lost
-                        return
+            self.check()
+            try:
+                objects.create(path, url)
+            except objects.ChangedError:
+                found = objects.read_version(url)
+                # The same: the answer to a first try was lost.
+                if found is None or found[0] != path.read_bytes():
+                    raise LeaseLostError(f"{url} was written by another process") from None
 
         with ThreadPoolExecutor(_REQUESTS) as pool:
             list(pool.map(send, names))
@@ -297,7 +295,8 @@ class BucketFiles(RunFiles):
             wait()
             metadata = f"{CHECKPOINTS}/{step}/{METADATA}"
             names = self._files(f"{CHECKPOINTS}/{step}")
-            self._create(*names - {metadata})
+            # Processes of a job all write some small files, with their own times in them.
+            (self._create if self._is_alone else self.publish)(*names - {metadata})
             if self._is_first:
                 self.publish_records()
             fault_point("train.during_upload")

@@ -133,7 +133,7 @@ def test_sigterm_saves_into_the_bucket_and_a_second_training_is_refused(either, 
 
 
 @pytest.mark.slow
-def test_a_training_that_was_away_too_long_writes_nothing_more(requests, start):
+def test_a_training_that_was_away_too_long_replaces_nothing(requests, start):
     """It stands still for longer than its lease, and another one takes the run over."""
     run = "s3://lake/away"
     away = start(run, "checkpoint_every=50", steps=5000)
@@ -152,7 +152,9 @@ def test_a_training_that_was_away_too_long_writes_nothing_more(requests, start):
     lost = f"could not be renewed for {LEASE_SECS} s|was written by another process"
     assert re.search(lost, end(away, EXIT_RESUME))
     after = {name: objects.read_version(f"{run}/{name}") for name in storage.file_sizes(run)}
-    assert before == after
+    assert before.items() <= after.items()
+    # A request that was under way may add a file of a checkpoint, which nothing refers to.
+    assert all("/d/" in name for name in after.keys() - before.keys())
     lines = metrics(storage.read_bytes(f"{run}/metrics.jsonl"))
     assert [line["step"] for line in lines] == list(range(1, max(steps_in(run)) + 1))
 
