@@ -13,6 +13,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from example_files import write_examples
 
@@ -54,7 +55,7 @@ def examples(tmp_path_factory) -> Path:
 def teacher(examples, tmp_path_factory) -> Path:
     """A sparse run whose layers are stored in one array, unlike its student's."""
     out = tmp_path_factory.mktemp("teacher") / "run"
-    config = dataclasses.replace(CONFIG, seed=1, scan_layers=True)
+    config = dataclasses.replace(CONFIG, scan_layers=True)
     train("mswitch-tiny", examples, out, config, changes=SMALL)
     return out
 
@@ -127,6 +128,32 @@ def test_a_student_is_a_run_that_names_its_teacher(teacher, student, examples):
         distill(teacher, "mt5-tiny", examples, student, CONFIG, other, changes=SMALL)
     with pytest.raises(UserError, match=r"\(teacher changed\)"):
         train("mt5-tiny", examples, student, CONFIG, changes=SMALL)
+
+
+def test_its_share_of_the_gain_is_reported(teacher, student, examples, tmp_path):
+    dense = tmp_path / "dense"
+    train("mt5-tiny", examples, dense, CONFIG, changes=SMALL)
+    for run in (dense, teacher, student):
+        evaluate(run, examples, EvaluateConfig())
+    places = ["--baseline", dense, "--teacher", teacher, "--student", student]
+    subprocess.run(
+        [sys.executable, "-m", "flows.cli.main", "report", "distillation", *places,
+         "--out", tmp_path / "report"],
+        check=True,
+    )  # fmt: skip
+    data = json.loads((tmp_path / "report" / "distillation.json").read_text())
+    [one] = data["students"]
+    assert (one["name"], one["soft_weight"], one["init"]) == ("distilled mt5-tiny", 0.5, True)
+    assert one["languages"].keys() == {"de", "sw"}
+    nats = {}
+    for role, run in (("dense", dense), ("teacher", teacher), ("student", student)):
+        rows = pq.read_table(run / "eval" / f"{STEPS}.parquet").to_pylist()
+        rows = [row for row in rows if row["lang"] == "de"]
+        tokens = sum(row["target_tokens"] for row in rows)
+        nats[role] = sum(row["nats"] for row in rows) / tokens
+    for name, other in (("gain", "teacher"), ("kept", "student")):
+        found = one["languages"]["de"][name]["value"]
+        assert found == pytest.approx(nats["dense"] - nats[other], rel=1e-4, abs=1e-6)
 
 
 def test_without_weight_and_initialisation_it_is_plain_training(teacher, examples, tmp_path):
