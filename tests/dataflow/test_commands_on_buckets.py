@@ -31,8 +31,8 @@ LABELS = ("left", "right")
 SMALL = ["--batch-size", "4", "--dtype", "float32"]
 
 
-def trained(examples: Path, out: Path) -> Path:
-    command = ["train", "--preset", "mt5-tiny", "--examples", str(examples), "--out", str(out)]
+def trained(examples: Path, out: Path, preset: str = "mt5-tiny") -> Path:
+    command = ["train", "--preset", preset, "--examples", str(examples), "--out", str(out)]
     assert main([*command, "--steps", "2", "--evaluations", "1", *SMALL]) == 0
     return out
 
@@ -102,6 +102,24 @@ def test_a_run_is_tuned_and_predicts(either, tasks, tmp_path, capsys):
 @pytest.fixture
 def examples(tmp_path) -> Path:
     return write_examples(tmp_path / "examples", {"de": [40]}, 16, 512, validation=9)
+
+
+def test_a_run_is_distilled(either, examples, tmp_path, capsys):
+    sent(trained(examples, tmp_path / "run", "mswitch-tiny"), f"{either}/run")
+    made = []
+    for place in (either, str(tmp_path)):
+        teach = ["distill", "--teacher", f"{place}/run", "--examples", str(examples)]
+        options = [*teach, "--preset", "mt5-tiny", "--out", f"{place}/student", "--steps", "2"]
+        for _ in range(2):
+            assert main([*options, "--evaluations", "1", *SMALL]) == 0
+        assert "already complete" in capsys.readouterr().err
+        local = Path(place) / "student"
+        if place == either:
+            local = copied(f"{place}/student", tmp_path / "copy")
+        made.append(parameters(local, 2))
+        teacher = "../run" if place != either else f"{either}/run"
+        assert read_run(local)["teacher"]["path"] == teacher
+    assert same(*made)
 
 
 def test_a_run_is_upcycled(either, examples, tmp_path, capsys):
