@@ -104,7 +104,7 @@ test-recovery: $(READY)  ## Kill worker, flow runs, server and jobs at random mo
 test-learning: $(READY)  ## What is learned: mappings, copies, languages of the demo
 	@$(BIN)/python -m pytest -s -m learning tests/models tests/flows
 
-test-distill: $(READY)  ## Which share of a sparse model's gain its student keeps, on mappings (six CPU minutes)
+test-distill: $(READY)  ## Which share of a sparse model's gain its student keeps, on mappings (five CPU minutes)
 	@$(BIN)/python -m pytest -s -m learning tests/models/transfer
 
 test-plan: $(READY)  ## Compile the training step of small models for small TPU slices (minutes)
