@@ -44,7 +44,7 @@ test: $(READY)  ## The tests, but for what takes long (the test-* targets)
 	@$(PYTEST)
 
 test-slow: $(READY)  ## Tests of many seconds: kills, buckets, long compilations
-	@$(PYTEST) -m slow $(SLOW_TESTS)
+	@$(PYTEST) -m slow
 
 lint: $(READY)  ## Style, types, import directions
 	@$(BIN)/ruff check .
@@ -84,8 +84,10 @@ setup-plan: .venv-plan/ready  ## libtpu, to compile for TPUs without one, in .ve
 # that is half the time.
 test-training: export XLA_FLAGS := --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true
 
+TRAINING_TESTS ?= tests/flows tests/models
+
 test-training: $(READY)  ## Training: killed, packed, on meshes, in jobs, with bad losses
-	@$(PYTEST) -m training tests/flows tests/models
+	@$(PYTEST) -m training $(TRAINING_TESTS)
 
 test-server: $(READY)  ## Flows on a Prefect server: forms, schedules, logs, Suspend, Cancel, deaths
 	@$(BIN)/python -m pytest -m server tests/flows

@@ -114,7 +114,9 @@ class Trainings:
             for training in self.trainings.values():
                 training.result()
         except OverBudgetError:
-            raise  # evaluations are paused as well
+            # Their followers pause evaluations as well, as long as this process lives.
+            wait(list(self.evaluations.values()))
+            raise
         except Exception:
             # They would wait for checkpoints that do not come.
             for run in self.evaluations:

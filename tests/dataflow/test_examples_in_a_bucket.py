@@ -89,7 +89,7 @@ def test_opening_reads_no_shard(url, requests):
 
 def test_an_epoch_reads_each_block_by_one_request(url, requests, monkeypatch):
     # No memory for what is used again only in the next epoch.
-    monkeypatch.setattr("tasks.examples.CACHE_BYTES", 3 * BLOCK_BYTES)
+    monkeypatch.setattr("tasks.streams.CACHE_BYTES", 3 * BLOCK_BYTES)
     records, blocks = sum(RECORDS["de"]), len(pieces(url, "de"))
     batches = TrainBatches(url, 32, mixture=GERMAN)
     total = sum(

@@ -191,7 +191,7 @@ def test_no_validation_example_is_ever_trained_on(examples, request):
     batches = TrainBatches(directory, 64)
     # Two windows of the mixture: several epochs of every language.
     trained = set().union(*(restored(batches.batch(step)) for step in range(128)))
-    records = batches._examples.sources["train"].values()
+    records = [stream.source for stream in batches._streams]
     assert len(trained) == sum(map(len, records))
     assert len(validation) > 10
     assert not trained & validation
