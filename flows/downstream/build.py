@@ -29,7 +29,7 @@ from pipelines.progress import say
 
 STAGE = "downstream"
 #: Raised when the same runs give other figures.
-STATISTICS = 1
+STATISTICS = 2
 FEWEST_STEPS = 3
 PAGE, DATA, TABLE = "downstream.html", "downstream.json", "downstream.csv"
 RUN_PAGE, RUN_DATA = "run.html", "run.json"

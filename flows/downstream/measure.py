@@ -3,21 +3,24 @@
 - A language's score is the metric over its rows, with a bootstrap interval over groups of rows
   (`tasks.intervals`); a difference has Student's t with a delete-one jackknife over groups, as the
   final difference of losses (docs/decisions/0024).
-- The macro average counts each language once. Its interval draws languages, and groups within
-  each, jointly for all models; with fewer than five languages it draws groups alone.
+- The macro average counts each language once. Its interval draws languages and, apart from that,
+  groups: the same ones in all languages and for all models, because translations of a row are one
+  group (Owen 2007, "The pigeonhole bootstrap"). With fewer than five languages it draws groups
+  alone.
 - The downstream step speed-up is the report's statistic (`flows.report.speedup`) on one fine-tuned
   run for each of several checkpoints of pretraining, with 100 less the macro average as the loss.
 """
 
 import collections
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from flows.downstream.runs import TunedRun
 from flows.report.headline import MINIMUM_UNITS, holm_rejections
 from flows.report.speedup import (
+    WEIGHT_CELLS,
     SpeedUp,
     document_weights,
     language_generator,
@@ -162,24 +165,47 @@ class Rows:
     def average(self, metric: str) -> Average:
         """The macro average over languages."""
         of_languages = self._metrics(metric)
-        values, resampled, majorities, fewest = [], [], [], len(self.groups)
+        values, majorities, sums_of = [], [], {}
         for lang, rows in self.languages.items():
             answers, _, sums = self._sums(rows, of_languages[lang])
+            sums_of[lang] = sums
             totals = np.stack([each.sum(axis=0) for each in sums])
             values.append(of_languages[lang].value(totals))
-            fewest = min(fewest, len(sums[0]))
-            weights = document_weights(len(sums[0]), RESAMPLES, language_generator(lang, 0))
-            drawn = np.stack([of_languages[lang].value(weights @ each) for each in sums])
-            # Resamples lack rare classes, so some metrics are lower in them.
-            resampled.append(drawn + values[-1][:, None] - drawn.mean(axis=1, keepdims=True))
             if self.majority is not None:
                 majorities.append(of_languages[lang](answers, [self.majority] * len(rows)))
-        drawn = _draw_average(np.stack(resampled, axis=1), fewest)
+        resampled = self._resampled(of_languages, sums_of)
+        # Resamples lack rare classes, so some metrics are lower in them.
+        resampled += np.stack(values, axis=1)[..., None] - resampled.mean(axis=2, keepdims=True)
+        drawn = _draw_average(resampled, min(len(sums[0]) for sums in sums_of.values()))
         models = []
         for number, value in enumerate(np.mean(values, axis=0).tolist()):
             ci = None if drawn is None else _interval(value, drawn[number], 0, 100)
             models.append(Difference(value, ci))
         return Average(models, drawn, float(np.mean(majorities)) if majorities else None)
+
+    def _resampled(
+        self, metrics: Mapping[str, Metric], sums_of: Mapping[str, Sequence[Floats]]
+    ) -> Floats:
+        """Values [M, L, R] of resamples of groups, in each the same ones in all languages.
+
+        Args:
+            metrics: of each language.
+            sums_of: each language's statistics [G, S] of each model.
+        """
+        names, numbers = np.unique(np.asarray(self.groups), return_inverse=True)
+        of_languages = [np.unique(numbers[rows]) for rows in self.languages.values()]
+        generator = language_generator("groups", 0)
+        chunk = max(1, WEIGHT_CELLS // len(names))
+        parts = []
+        for start in range(0, RESAMPLES, chunk):
+            weights = document_weights(len(names), min(chunk, RESAMPLES - start), generator)
+            found = []
+            for groups, (lang, sums) in zip(of_languages, sums_of.items(), strict=True):
+                own = weights[:, groups]
+                own[~own.any(axis=1)] = 1  # a resample without its groups takes each once
+                found.append([metrics[lang].value(own @ each) for each in sums])
+            parts.append(np.array(found))
+        return np.concatenate(parts, axis=2).swapaxes(0, 1)
 
     def worst(self, metric: str, count: int) -> dict[str, list[int]]:
         """Rows of each language in which the first model is worst, at most `count`.
@@ -272,17 +298,19 @@ def _with_holm(found: Sequence[Scores]) -> list[Scores]:
 
 
 def _draw_average(values: Floats, fewest_groups: int) -> Floats | None:
-    """Macro averages [M, R] of resamples, from values [M, L, R] of each language."""
+    """Macro averages [M, R] of resamples, from values [M, L, R] of each language.
+
+    A resample of languages goes with one of groups, in which languages vary together.
+    """
     _, languages, resamples = values.shape
     generator = language_generator("macro average", 0)
-    copies = generator.integers(0, resamples, (resamples, languages))
     if languages >= MINIMUM_UNITS:
         langs = generator.integers(0, languages, (resamples, languages))
     elif fewest_groups >= MIN_GROUPS:
         langs = np.broadcast_to(np.arange(languages), (resamples, languages))
     else:
         return None
-    return values[:, langs, copies].mean(axis=2)
+    return values[:, langs, np.arange(resamples)[:, None]].mean(axis=2)
 
 
 def _interval(
