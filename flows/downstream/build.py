@@ -68,7 +68,7 @@ def write_downstream(
     baselines = _by_origin_step(read(baseline, "--baseline"))
     candidates = _by_origin_step(read(candidate, "--candidate"))
     beside = read(scratch, "--scratch")
-    _check(baselines, candidates, beside)
+    decodes = _check(baselines, candidates, beside)
     runs = [baselines[-1], candidates[-1], *beside]
     config = {
         "statistics": STATISTICS,
@@ -82,7 +82,7 @@ def write_downstream(
             say(STAGE, f"already complete: {out} holds this page, nothing to do")
             data = json.loads((staged.out / DATA).read_text(encoding="utf-8"))
             return _summary(data, out, reused=True)
-        results = _measure(runs, paired=True)
+        results = _measure(runs, decodes, paired=True)
         speed_up = None
         if len(baselines) > 1:
             speed_up = _speed_up(baselines, candidates, results[0])
@@ -111,7 +111,7 @@ def write_run_page(
             say(STAGE, f"already complete: {out} holds this page, nothing to do")
             data = json.loads((staged.out / RUN_DATA).read_text(encoding="utf-8"))
         else:
-            results = _measure([tuned], paired=False)
+            results = _measure([tuned], _decodes([tuned]), paired=False)
             data = run_data(tuned, Rows([tuned], results[0].decode), results)
             files = {RUN_PAGE: _render_run(data), RUN_DATA: storage.json_text(data)}
             _publish(staged, files)
@@ -168,8 +168,11 @@ def _by_origin_step(runs: Sequence[TunedRun]) -> list[TunedRun]:
 
 def _check(
     baselines: Sequence[TunedRun], candidates: Sequence[TunedRun], beside: Sequence[TunedRun]
-) -> None:
+) -> list[str]:
     """Check that all runs can be compared.
+
+    Returns:
+        The ways of decoding that all have.
 
     Raises:
         UserError: they cannot.
@@ -203,16 +206,17 @@ def _check(
                     f"{first.option} and {run.option} predicted different rows: predict both with "
                     "the same --tasks"
                 )
+    return decodes
 
 
 def _decodes(runs: Sequence[TunedRun]) -> list[str]:
     return [decode for decode in DECODES if all(decode in run.predictions for run in runs)]
 
 
-def _measure(runs: Sequence[TunedRun], *, paired: bool) -> list[Result]:
+def _measure(runs: Sequence[TunedRun], decodes: Sequence[str], *, paired: bool) -> list[Result]:
     return [
         rows.measure(metric, paired=paired)
-        for rows in (Rows(runs, decode) for decode in _decodes(runs))
+        for rows in (Rows(runs, decode) for decode in decodes)
         for metric in rows.task["metrics"]
     ]
 

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -213,7 +214,7 @@ def test_texts_of_the_task_are_no_markup(tmp_path):
     assert "\u202e" not in text.partition('id="report"')[0]
 
 
-def from_steps(tmp_path: Path, steps=(100, 200, 400)) -> tuple[list[Path], list[Path]]:
+def from_steps(tmp_path: Path, steps=(100, 200, 400), **options) -> tuple[list[Path], list[Path]]:
     made = []
     for preset, counts in (("mt5-tiny", (3, 5, 7)), ("mswitch-tiny", (5, 7, 8))):
         made.append(
@@ -224,6 +225,7 @@ def from_steps(tmp_path: Path, steps=(100, 200, 400)) -> tuple[list[Path], list[
                     preset,
                     rows=ROWS,
                     origin=step,
+                    **options,
                 )
                 for step, count in zip(steps, counts, strict=False)
             ]
@@ -248,6 +250,18 @@ def test_several_checkpoints_of_pretraining_give_a_speed_up(tmp_path):
     assert len(list(section.iterfind(".//{*}svg"))) == 2
     # The page is of the runs from the last checkpoint.
     assert [run["origin"]["step"] for run in data["runs"]] == [400, 400]
+
+
+def test_a_way_of_decoding_that_the_last_pair_alone_has_is_left_out(tmp_path):
+    dense, sparse = from_steps(tmp_path, decodes=("greedy",))
+    for run in (dense[-1], sparse[-1]):
+        place = run / "predictions" / "toy"
+        for suffix in ("parquet", "json"):
+            shutil.copy(place / f"test-160-greedy.{suffix}", place / f"test-160-labels.{suffix}")
+    write_downstream(dense, sparse, tmp_path / "out")
+    data, _, _ = read(tmp_path / "out")
+    assert {result["decode"] for result in data["results"]} == {"greedy"}
+    assert data["speed_up"]["step_speedup"] == pytest.approx(2)
 
 
 def pretrained(tmp_path: Path) -> tuple[Path, Path]:
