@@ -51,7 +51,7 @@ def write_downstream(
             of its pretraining.
         candidate: of the other model, from the same steps.
         out: the directory to make.
-        scratch: runs that were trained on the task alone, to stand beside.
+        scratch: runs that learned the task from random parameters, to stand beside.
         task: the task's name, where the runs predicted several.
         split: which predictions.
 
@@ -185,6 +185,17 @@ def _check(
                 f"({steps[0]} and {steps[1]}): fine-tune both from the same ones"
             )
     first, *others = [*baselines, *candidates]
+    for run in (first, *others, *beside):
+        if run.config.get("teacher"):
+            raise UserError(
+                f"{run.option} learned from a teacher: give a run that mswitch train or mswitch "
+                "finetune made on the task"
+            )
+        if not run.trained_as:
+            raise UserError(
+                f"{run.option} was not trained on the examples of {run.task['name']} that it "
+                "predicted: give a run that was, or predict those it was trained on"
+            )
     for run in others:
         check_alike(first, run, trained=True)
     for run in beside:

@@ -27,7 +27,7 @@ def pair_data(
     """What downstream.json holds of a pair.
 
     Args:
-        runs: baseline, candidate, and models that were trained on the task alone.
+        runs: baseline, candidate, and models that learned the task from random parameters.
         names: what the page calls them.
         results: of each way of decoding and metric; the first leads.
         speed_up: steps of pretraining, the averages of both models from them, and the speed-up.
@@ -210,12 +210,14 @@ def describe(difference: Difference) -> dict[str, Any]:
 
 def _run(run: TunedRun, name: str) -> dict[str, Any]:
     """What the page says of a run; nothing that depends on where it lies."""
-    config = run.config
+    config, taught = run.config, run.config.get("teacher")
     return {
         "name": name,
         "preset": run.name,
         "config_hash": config["config_hash"],
         "origin": _chain(run.origin),
+        "teacher": taught and {key: taught[key] for key in ("preset", "step", "init")},
+        "imported": "huggingface" in config,
         "step": run.step,
         "reads": text.reads(run),
         "test_reads": len(run.reads),

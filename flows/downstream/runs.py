@@ -12,6 +12,7 @@ from models.training.run_directory import PREDICTIONS, SELECTED, TEST_READS, rea
 from models.training.run_files import open_files
 from pipelines.errors import UserError
 from pipelines.outputs import MARKER, file_sha256, read_json_object
+from tasks.multitask import ALONE
 
 #: The order in which ways of decoding are shown; figures of the first one lead.
 DECODES = ("labels", "greedy", "beam")
@@ -86,6 +87,18 @@ class TunedRun:
     def origin_step(self) -> int | None:
         """The checkpoint of pretraining that it began with."""
         return None if self.origin is None else int(self.origin["step"])
+
+    @property
+    def tasks(self) -> str:
+        """Hash of the examples that it predicted."""
+        return str(next(iter(self.predictions.values())).settings["tasks"])
+
+    @property
+    def trained_as(self) -> list[str]:
+        """What its training calls those examples: `ALONE` of a single task; nothing if unseen."""
+        examples = self.config["examples"] or {}
+        tasks = examples.get("tasks", {ALONE: examples.get("config_hash")})
+        return [name for name, found in tasks.items() if found == self.tasks]
 
     @property
     def identity(self) -> dict[str, Any]:

@@ -79,7 +79,7 @@ def cautions(
     """Plain reasons not to read much into a page.
 
     Args:
-        runs: the models; what began from random parameters stands beside.
+        runs: the models; those after the second one began with random parameters.
         gains: of each pretrained model that has such a run beside it: `name`, `scratch` and
             `difference`.
         languages_with_interval: how many have one.
@@ -101,13 +101,13 @@ def cautions(
         ci = gain["difference"]["ci"]
         clear = "" if ci is not None and (ci[0] > 0 or ci[1] < 0) else ", no clear one"
         found.append(
-            f"{gain['name']} against {gain['scratch']}, which was trained on this task alone: a "
+            f"{gain['name']} against {gain['scratch']}, which began with random parameters: a "
             f"difference of {with_interval(gain['difference'], difference=True)}{clear}."
         )
     if not gains:
         found.append(
-            "No model trained on this task alone stands beside, so it is not known how much comes "
-            "from pretraining."
+            "No model trained from scratch stands beside, so it is not known how much comes from "
+            "pretraining."
         )
     found.append(
         f"One seed of fine-tuning: with another one, differences below {SEED_POINTS} points may "
@@ -136,12 +136,20 @@ def speed_up(data: Mapping[str, Any], names: tuple[str, str]) -> str:
     return f"{shown}, from {plural(len(data['steps']), 'checkpoint')} of pretraining each."
 
 
-def began(origin: Mapping[str, Any] | None) -> str:
-    """Where a run began."""
-    if origin is None:
-        return "random parameters"
-    moments = ", moments kept" if origin["keep_moments"] else ""
-    return f"{origin['preset']}, step {origin['step']:,}{moments}"
+def began(run: Mapping[str, Any]) -> str:
+    """Where a run began, as `data.py` describes it."""
+    origin, teacher = run["origin"], run["teacher"]
+    if origin is not None:
+        moments = ", moments kept" if origin["keep_moments"] else ""
+        return f"{origin['preset']}, step {origin['step']:,}{moments}"
+    if run["imported"]:
+        return "an imported model"
+    if teacher is not None:
+        parameters = (
+            "parameters of its teacher" if teacher["init"] else "random parameters, taught by"
+        )
+        return f"{parameters} {teacher['preset']}, step {teacher['step']:,}"
+    return "random parameters"
 
 
 def decoding(settings: Mapping[str, Mapping[str, Any]]) -> str:

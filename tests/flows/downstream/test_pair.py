@@ -12,7 +12,7 @@ from pathlib import Path
 import html5lib
 import pytest
 from made_reports import visible_words
-from report_runs import Scenario, write_runs
+from report_runs import Scenario, edit_config, write_runs
 from tuned_runs import right_of_ten, write_tuned, wrong
 
 from flows.cli.app import run as run_command
@@ -74,9 +74,7 @@ def test_both_models_with_majority_and_scratch_beside(tmp_path, capsys):
         assert " to " in cell
     assert second[0] == "accuracylabels, all rows"
     caution = visible_words(page.find(".//div[@class='caution']"))
-    assert (
-        "mt5-tiny against mt5-tiny from scratch, which was trained on this task alone: " in caution
-    )
+    assert "mt5-tiny against mt5-tiny from scratch, which began with random parameters: " in caution
     assert "no clear one" in caution
     assert "One seed of fine-tuning" in caution
     rows = {row.get("data-lang"): row for row in page.iterfind(".//tbody/tr[@data-lang]")}
@@ -196,7 +194,7 @@ def test_what_makes_a_figure_too_good_is_said(tmp_path):
     cautions = data["summary"]["cautions"]
     assert cautions[0].startswith("The labels are the corpus’ own")
     assert any("chosen on the same rows they are too good" in each for each in cautions)
-    assert any("No model trained on this task alone stands beside" in each for each in cautions)
+    assert any("No model trained from scratch" in each for each in cautions)
     assert "validation, not test" in visible_words(page.find(".//header/p"))
     several = pair(tmp_path / "again", reads=(80, 160))
     write_downstream(several[:1], several[1:], tmp_path / "several")
@@ -305,7 +303,7 @@ def test_the_report_of_the_pair_takes_it_in(tmp_path):
     )
     assert found.find(".//a").get("href") == f"./{section['path']}"
     assert "test read 1 time" in visible_words(found)
-    assert "No model trained on this task alone" in visible_words(found)
+    assert "No model trained from scratch" in visible_words(found)
     assert write_report(*runs, out, config, downstream=[downstream]) == {**summary, "reused": True}
     assert write_index(tmp_path / "reports")["reports"] == 1
     with pytest.raises(UserError, match=r"other settings or inputs \(changed: downstream\)"):
@@ -364,6 +362,35 @@ def test_what_cannot_be_compared_is_refused_with_what_differs(tmp_path):
         with pytest.raises(UserError, match=message):
             write_downstream([dense], candidates, tmp_path / "out", **options)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"examples": {"config_hash": "a corpus"}}, "not trained on the examples of toy"),
+        ({"examples": None}, "not trained on the examples of toy"),
+        (
+            {"examples": {"config_hash": "x", "tasks": {"other": "y"}}},
+            "not trained on the examples",
+        ),
+        ({"teacher": {"preset": "mswitch-tiny"}}, "learned from a teacher"),
+    ],
+)
+@pytest.mark.parametrize("role", ["baseline", "candidate", "scratch"])
+def test_a_run_that_was_not_trained_on_the_task_alone_is_refused(tmp_path, role, changed, message):
+    baseline, candidate = pair(tmp_path)
+    scratch = write_tuned(tmp_path / "scratch", right_of_ten(5), rows=ROWS, origin=None)
+    edit_config({"baseline": baseline, "candidate": candidate, "scratch": scratch}[role], **changed)
+    with pytest.raises(UserError, match=rf"^--{role} \S+ (was )?{message}"):
+        write_downstream([baseline], [candidate], tmp_path / "out", [scratch])
+
+
+def test_runs_on_several_tasks_are_compared_on_one_of_them(tmp_path):
+    runs = pair(tmp_path)
+    several = {"config_hash": "both", "tasks": {"text": "a corpus", "reviews": "tasks"}}
+    for run in runs:
+        edit_config(run, examples=several)
+    assert write_downstream(runs[:1], runs[1:], tmp_path / "out")["languages"] == len(ROWS)
 
 
 def test_a_run_without_usable_predictions_is_refused(tmp_path):

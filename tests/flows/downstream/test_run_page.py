@@ -4,7 +4,9 @@ import json
 from pathlib import Path
 
 import html5lib
+import pytest
 from made_reports import visible_words
+from report_runs import edit_config
 from tuned_runs import right_of_ten, write_tuned
 
 from flows.cli.app import run as run_command
@@ -71,6 +73,30 @@ def test_what_a_model_wrote_is_text(tmp_path):
     assert HOSTILE.replace("\u202e", "\\u202e") in cells
     assert "\x1b" not in text
     assert data["languages"][0]["worst"][0]["prediction"].startswith("</td><script>")
+
+
+@pytest.mark.parametrize(
+    ("changed", "began"),
+    [
+        ({}, "random parameters"),
+        ({"huggingface": {}, "examples": None}, "an imported model"),
+        (
+            {"teacher": {"preset": "mswitch-tiny", "step": 1000, "init": True}},
+            "parameters of its teacher mswitch-tiny, step 1,000",
+        ),
+        (
+            {"teacher": {"preset": "mswitch-tiny", "step": 1000, "init": False}},
+            "random parameters, taught by mswitch-tiny, step 1,000",
+        ),
+    ],
+)
+def test_it_says_what_the_run_began_with(tmp_path, changed, began):
+    tuned = write_tuned(tmp_path / "tuned", right_of_ten(5), rows=ROWS, origin=None)
+    edit_config(tuned, **changed)
+    write_run_page(tuned, tmp_path / "page")
+    _, _, page = read(tmp_path / "page")
+    rows = {visible_words(row[0]): visible_words(row[1]) for row in page.iterfind(".//tr")}
+    assert rows["Began with"] == began
 
 
 def test_long_texts_are_cut_and_a_single_checkpoint_has_no_curve(tmp_path):
