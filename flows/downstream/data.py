@@ -88,11 +88,8 @@ def run_data(run: TunedRun, rows: Rows, results: Sequence[Result]) -> dict[str, 
         "languages_with_interval": with_interval,
         "cautions": text.cautions([run], (), with_interval),
     }
-    data["validation"] = run.selected and {
-        "metric": run.selected["metric"],
-        "step": run.selected["step"],
-        "values": run.selected["values"],
-    }
+    chosen = run.validation
+    data["validation"] = chosen and {key: chosen[key] for key in ("metric", "step", "values")}
     inputs = run.predictions[rows.decode].table["inputs"].to_pylist()
     worst = rows.worst(results[0].metric, SHOWN_PREDICTIONS)
     for language in data["languages"]:

@@ -101,6 +101,13 @@ class TunedRun:
         return [name for name, found in tasks.items() if found == self.tasks]
 
     @property
+    def validation(self) -> Mapping[str, Any] | None:
+        """Its selected.json, where validation of the task that it predicted chose the step."""
+        if self.selected is None or self.selected["tasks"] != self.tasks:
+            return None
+        return self.selected
+
+    @property
     def identity(self) -> dict[str, Any]:
         """Hashes of everything that a page takes from it."""
         files = {decode: each.sha256 for decode, each in self.predictions.items()}

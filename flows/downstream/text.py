@@ -97,6 +97,11 @@ def cautions(
                 f"Test was read from several steps of {run.name}: the step may have been chosen "
                 "on it."
             )
+        if run.selected is not None and run.validation is None:
+            found.append(
+                f"The checkpoint of {run.name} was chosen on validation of other examples, not of "
+                "these."
+            )
     for gain in gains:
         ci = gain["difference"]["ci"]
         clear = "" if ci is not None and (ci[0] > 0 or ci[1] < 0) else ", no clear one"

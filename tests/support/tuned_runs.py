@@ -99,7 +99,8 @@ def write_tuned(
     (out / MARKER).write_text("{}")
     values = {"80": 40.0, "160": 60.0}
     storage.write_json(
-        out / "selected.json", {"step": step, "metric": "accuracy", "value": 60.0, "values": values}
+        out / "selected.json",
+        {"step": step, "metric": "accuracy", "value": 60.0, "values": values, "tasks": "tasks"},
     )
     table = [
         {

@@ -99,6 +99,19 @@ def test_it_says_what_the_run_began_with(tmp_path, changed, began):
     assert rows["Began with"] == began
 
 
+def test_a_step_that_other_examples_chose_has_no_curve_and_is_said(tmp_path):
+    tuned = write_tuned(tmp_path / "tuned", right_of_ten(5), rows=ROWS)
+    selected = json.loads((tuned / "selected.json").read_text())
+    (tuned / "selected.json").write_text(json.dumps({**selected, "tasks": "others"}))
+    write_run_page(tuned, tmp_path / "page")
+    data, _, page = read(tmp_path / "page")
+    assert data["runs"][0]["step"] == 160
+    assert data["validation"] is None
+    assert not list(page.iterfind(".//figure"))
+    caution = visible_words(page.find(".//div[@class='caution']"))
+    assert "The checkpoint of mt5-tiny was chosen on validation of other examples" in caution
+
+
 def test_long_texts_are_cut_and_a_single_checkpoint_has_no_curve(tmp_path):
     tuned = write_tuned(tmp_path / "tuned", right_of_ten(5), rows=ROWS, inputs="x" * 5000)
     (tuned / "selected.json").unlink()
