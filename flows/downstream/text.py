@@ -92,9 +92,15 @@ def cautions(
             "they are too good."
         )
     for run in runs:
-        if len({read["step"] for read in run.reads}) > 1 and run.split == "test":
+        if run.split == "test" and len({read["step"] for read in run.reads}) > 1:
             found.append(
                 f"Test was read from several steps of {run.name}: the step may have been chosen "
+                "on it."
+            )
+        elif run.split == "test" and len(run.reads) > len(run.predictions):
+            found.append(
+                f"Test was read {plural(len(run.reads), 'time')} by {run.name}, for "
+                f"{plural(len(run.predictions), 'way')} of decoding: settings may have been chosen "
                 "on it."
             )
         if run.selected is not None and run.validation is None:

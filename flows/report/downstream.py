@@ -54,7 +54,7 @@ class Downstream:
             "verdict": summary["verdict"],
             "cautions": summary["cautions"],
             "models": [run["name"] for run in runs],
-            "reads": runs[0]["reads"],
+            "reads": "; ".join(f"{run['name']}: {run['reads']}" for run in runs[:2]),
             "results": [
                 {key: result[key] for key in ("decode", "metric", "average")}
                 for result in self.data["results"]

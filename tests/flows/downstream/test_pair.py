@@ -18,6 +18,7 @@ from tuned_runs import right_of_ten, write_tuned, wrong
 from flows.cli.app import run as run_command
 from flows.downstream.build import write_downstream, write_run_page
 from flows.report.build import ReportConfig, write_report
+from flows.report.downstream import read_downstream
 from flows.report.index import write_index
 from models.training.run_directory import read_run
 from pipelines.errors import UserError
@@ -201,6 +202,24 @@ def test_what_makes_a_figure_too_good_is_said(tmp_path):
     data, _, _ = read(tmp_path / "several")
     assert data["runs"][0]["reads"] == "test read 2 times (step 80 by labels, step 160 by labels)"
     assert any("read from several steps of mt5-tiny" in e for e in data["summary"]["cautions"])
+
+
+def test_reads_of_both_models_head_the_page_and_too_many_are_said(tmp_path):
+    dense, _ = pair(tmp_path)
+    often = write_tuned(
+        tmp_path / "often", right_of_ten(8), "mswitch-tiny", rows=ROWS, reads=(160, 160)
+    )
+    write_downstream([dense], [often], tmp_path / "out")
+    data, _, page = read(tmp_path / "out")
+    both = (
+        "mt5-tiny: test read 1 time",
+        "mswitch-tiny: test read 2 times (step 160 by labels, step 160 by labels)",
+    )
+    assert visible_words(page.find(".//header/p")).endswith(" · ".join(both))
+    [caution] = [each for each in data["summary"]["cautions"] if each.startswith("Test was read")]
+    assert caution.startswith("Test was read 2 times by mswitch-tiny, for 1 way of decoding")
+    [found] = read_downstream([tmp_path / "out"])
+    assert found.section["reads"] == "; ".join(both)
 
 
 def test_texts_of_the_task_are_no_markup(tmp_path):
