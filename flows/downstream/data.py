@@ -35,7 +35,7 @@ def pair_data(
     data = _data(runs, names, results)
     pair = (names[0], names[1])
     lead = results[0]
-    tested = [scores for scores in lead.languages if _p_value(scores) is not None]
+    differences = [scores.difference for scores in lead.languages if scores.difference]
     clear = [
         scores.difference.value for scores in lead.languages if scores.difference and scores.clear
     ]
@@ -48,13 +48,13 @@ def pair_data(
                     {"name": names[number], "scratch": names[beside], "difference": difference}
                 )
     data["summary"] |= {
-        "languages_with_interval": len(tested),
+        "languages_judged": sum(each.p_value is not None for each in differences),
         "better_after_holm": sum(value > 0 for value in clear),
         "worse_after_holm": sum(value < 0 for value in clear),
         "verdict": text.verdict(
             data["results"][0], pair, data["task"]["name"], len(lead.languages)
         ),
-        "cautions": text.cautions(runs, gains, len(tested)),
+        "cautions": text.cautions(runs, gains, sum(each.ci is not None for each in differences)),
         "gains_of_pretraining": gains,
     }
     data["speed_up"] = None

@@ -82,7 +82,7 @@ def cautions(
         runs: the models; those after the second one began with random parameters.
         gains: of each pretrained model that has such a run beside it: `name`, `scratch` and
             `difference`.
-        languages_with_interval: how many have one.
+        languages_with_interval: how many have their own.
     """
     first = runs[0]
     found = [TASK_NOTES[first.task["name"]]] if first.task["name"] in TASK_NOTES else []
@@ -126,7 +126,8 @@ def cautions(
     )
     if not languages_with_interval:
         found.append(
-            f"No language has {MIN_GROUPS} groups of rows, so none has an interval of its own."
+            f"No language has its own interval: groups of rows are fewer than {MIN_GROUPS}, too "
+            "unequal, or all alike."
         )
     return found
 

@@ -146,6 +146,20 @@ def test_the_verdict_follows_the_interval(tmp_path, dense, sparse, beginning):
     assert summary["verdict"].startswith("Too few languages to judge on toy")
 
 
+def test_languages_without_an_interval_may_be_judged(tmp_path):
+    """All groups differ by the same amount, so no language has an interval."""
+    dense, sparse = pair(tmp_path, dense=0, sparse=10)
+    write_downstream([dense], [sparse], tmp_path / "out")
+    data, _, page = read(tmp_path / "out")
+    summary = data["summary"]
+    # zh has too few groups to be judged.
+    assert (summary["languages_judged"], summary["better_after_holm"]) == (5, 0)
+    assert "languages_with_interval" not in summary
+    assert any(each.startswith("No language has its own interval") for each in summary["cautions"])
+    note = visible_words(page.find(".//section[@aria-labelledby='results-h']/p"))
+    assert "0 of 5 judged languages are clearly better" in note
+
+
 def test_every_way_of_decoding_is_named(tmp_path):
     dense, sparse = pair(tmp_path, decodes=("greedy", "labels"))
     write_downstream([dense], [sparse], tmp_path / "out")
