@@ -23,9 +23,12 @@ def finetune_run(settings: FinetuneSettings) -> State:
     origin = operators.directory("pairs", settings.pair) / settings.run
     tasks = operators.directory("examples", settings.tasks)
     out = operators.directory("finetuned", settings.name)
-    splits = {
-        split for of in read_manifest(tasks, "examples")["languages"].values() for split in of
-    }
+    manifest = read_manifest(tasks, "examples")
+    if manifest.get("kind") != "supervised":
+        raise UserError(
+            f"{tasks} are not examples of a task: name some that `mswitch examples supervised` made"
+        )
+    splits = {split for of in manifest["languages"].values() for split in of}
     if "validation" not in splits:
         raise UserError(f"{tasks} has no validation examples: a checkpoint is chosen on them")
     finetune(settings, origin, tasks, out, launcher)
