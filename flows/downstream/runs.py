@@ -8,7 +8,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from models.training.run_directory import PREDICTIONS, SELECTED, TEST_READS, read_run
+from models.config import TrainConfig, as_json
+from models.training.run_directory import FREE, PREDICTIONS, SELECTED, TEST_READS, read_run
 from models.training.run_files import open_files
 from pipelines.errors import UserError
 from pipelines.outputs import MARKER, file_sha256, read_json_object
@@ -19,19 +20,9 @@ DECODES = ("labels", "greedy", "beam")
 COLUMNS = ("id", "language", "group", "inputs", "answers", "prediction", "score")
 #: Settings of predictions in which compared runs agree.
 _PREDICTED_ALIKE = ("tasks", "limit", "beams", "alpha")
-#: Settings of training in which a fair pair agrees.
-TRAINED_ALIKE = (
-    "seed",
-    "batch_size",
-    "pack",
-    "steps",
-    "eval_every",
-    "optimizer",
-    "schedule",
-    "base_learning_rate",
-    "warmup_steps",
-    "loss_per",
-)
+#: Settings of training that a larger model may need otherwise; they change no result but by
+#: rounding.
+_LIKE_FREE = ("checkpoint_every", "loss_chunks", "scan_layers")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -246,7 +237,7 @@ def check_alike(first: TunedRun, other: TunedRun, *, trained: bool) -> None:
     if not trained:
         return
     ours, theirs = (_trained(run) for run in (first, other))
-    changed = [key for key in ours if ours[key] != theirs[key]]
+    changed = sorted(key for key in ours if ours[key] != theirs[key])
     if changed:
         raise UserError(
             f"{who} were fine-tuned differently ({_values(changed, ours, theirs)}): a fair pair "
@@ -256,12 +247,14 @@ def check_alike(first: TunedRun, other: TunedRun, *, trained: bool) -> None:
 
 def _trained(run: TunedRun) -> dict[str, Any]:
     """How a run was fine-tuned, by the names of options."""
-    train, origin = run.config["train"], run.origin or {}
+    # Runs that an older version trained do not name all settings.
+    train = {**as_json(TrainConfig()), **run.config["train"]}
     return {
         "tasks": run.config["examples"]["config_hash"],
         "mixture": run.config.get("mixture"),
-        "keep_moments": origin.get("keep_moments"),
-        **{key: train.get(key) for key in TRAINED_ALIKE},
+        "keep_moments": (run.origin or {}).get("keep_moments"),
+        "dropout_rate": run.config["model"].get("dropout_rate"),
+        **{key: value for key, value in train.items() if key not in {*FREE, *_LIKE_FREE}},
     }
 
 

@@ -91,6 +91,12 @@ def cautions(
             f"These are figures of {first.split}. Where the checkpoint was chosen on the same rows "
             "they are too good."
         )
+    steps = [run.origin_step for run in runs[:2] if run.origin_step is not None]
+    if len(set(steps)) > 1:
+        found.append(
+            f"{first.name} began with step {steps[0]:,} of its pretraining and {runs[1].name} with "
+            f"step {steps[1]:,}: a difference may come from that."
+        )
     for run in runs:
         if run.split == "test" and len({read["step"] for read in run.reads}) > 1:
             found.append(

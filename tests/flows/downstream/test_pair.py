@@ -376,6 +376,10 @@ def test_what_cannot_be_compared_is_refused_with_what_differs(tmp_path):
             r"differently \(base_learning_rate 0.001 and",
         ),
         ([other("seed", seed=1, steps=80)], {}, r"\(seed 0 and 1, steps 160 and 80\)"),
+        ([other("decay", optimizer="adamw", weight_decay=0.1)], {}, r"weight_decay 0.0 and 0.1"),
+        ([other("float", dtype="float32", z_loss=0)], {}, r"dtype bfloat16 and float32, z_loss"),
+        ([other("parts", microbatches=2)], {}, r"microbatches 1 and 2"),
+        ([other("frozen", freeze="experts")], {}, r"freeze none and experts"),
         ([other("greedy", decodes=("greedy",))], {}, r"decoded differently \(labels and greedy\)"),
         ([other("fewer", rows={"de": 20})], {}, "predicted different rows"),
         ([other("origin", origin=100), other("b", origin=200)], {}, "at least 3, after step 0"),
@@ -416,6 +420,24 @@ def test_a_run_that_was_not_trained_on_the_task_alone_is_refused(tmp_path, role,
     edit_config({"baseline": baseline, "candidate": candidate, "scratch": scratch}[role], **changed)
     with pytest.raises(UserError, match=rf"^--{role} \S+ (was )?{message}"):
         write_downstream([baseline], [candidate], tmp_path / "out", [scratch])
+
+
+def test_what_a_larger_model_needs_otherwise_is_free(tmp_path):
+    dense, _ = pair(tmp_path)
+    free = {"data_parallel": 2, "remat": "full", "scan_layers": True, "loss_chunks": 4}
+    sparse = write_tuned(tmp_path / "free", right_of_ten(8), "mswitch-tiny", rows=ROWS, **free)
+    assert write_downstream([dense], [sparse], tmp_path / "out")["languages"] == len(ROWS)
+
+
+def test_other_steps_of_pretraining_are_said(tmp_path):
+    dense, _ = pair(tmp_path)
+    later = write_tuned(tmp_path / "o", right_of_ten(8), "mswitch-tiny", rows=ROWS, origin=1600)
+    write_downstream([dense], [later], tmp_path / "out")
+    cautions = read(tmp_path / "out")[0]["summary"]["cautions"]
+    assert (
+        "mt5-tiny began with step 400 of its pretraining and mswitch-tiny with step 1,600: a "
+        "difference may come from that." in cautions
+    )
 
 
 def test_runs_on_several_tasks_are_compared_on_one_of_them(tmp_path):
