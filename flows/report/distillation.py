@@ -336,19 +336,23 @@ def _verdict(data: Mapping[str, Any]) -> str:
             f"Too little to judge: the gain of {teacher} over {baseline} has no interval, which "
             f"takes {MINIMUM_UNITS} languages, or {MINIMUM_UNITS} documents of one"
         )
-    low, high = pooled["gain"]["ci"]
     if pooled["share"] is None:
+        low, high = pooled["gain"]["ci"]
+        why = "is not better" if high <= 0 else "may not be better"
         return (
-            f"There is nothing to keep: {teacher} is {pooled['gain']['value']:.3f} nats a token "
-            f"better than {baseline} {where}, and the interval of that reaches zero ({low:.3f} to "
-            f"{high:.3f})"
+            f"There is nothing to keep: {teacher} {why} than {baseline} {where} (gain of "
+            f"{pooled['gain']['value']:.3f} nats a token, interval {low:.3f} to {high:.3f})"
         )
     best, student = max(found, key=lambda pair: pair[0]["share"]["value"])
     low, high = map(percent, best["share"]["ci"])
     sure = f"{data['summary']['confidence_percent']}% interval {low} to {high}"
+    chosen = ""
+    if len(found) > 1:
+        chosen = f"; it is the best of {len(found)} students, for which the interval does not allow"
     return (
         f"The {student['name']} keeps {percent(best['share']['value'])} of what {teacher} gained "
         f"over {baseline} {where} ({sure}), with {percent(student['compression'])} fewer parameters"
+        f"{chosen}"
     )
 
 

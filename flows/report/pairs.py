@@ -56,7 +56,10 @@ def pair_up(baselines: Sequence[Run], candidates: Sequence[Run]) -> list[Pairs]:
             check_pair(by_seed[seed], run)
         pairs.append([(by_seed[seed], runs[seed]) for seed in sorted(runs)])
     for seed in sorted(by_seed.keys() - {run.seeds[0] for run in candidates}):
-        say("report", f"{by_seed[seed].option} is left out: no --candidate has seed {seed}")
+        say(
+            "report",
+            f"{by_seed[seed].option} is left out: no --{candidates[0].role} has seed {seed}",
+        )
     return pairs
 
 

@@ -43,7 +43,7 @@ class Run:
     """An evaluated training run.
 
     Attributes:
-        role: "baseline" or "candidate".
+        role: "baseline" or "candidate"; "teacher" or "student" of a distillation.
         directory: where it lies; used in error messages only, never in output.
         config: its config.json.
         steps: the evaluated steps that count, increasing: all that are planned, unless it or the
@@ -139,7 +139,7 @@ def read_evaluated_run(
 
     Args:
         directory: the run.
-        role: "baseline" or "candidate".
+        role: as in `Run`.
         steps: evaluated steps (`common_steps`) of a run that may still train; by default all that
             are planned, of a finished one.
 
@@ -188,8 +188,8 @@ def _check_finished(run: Run) -> None:
     """
     if read_marker(run.directory) is None:
         raise UserError(
-            f"{run.option} has not finished training (no {MARKER}): run the same mswitch train "
-            "again, it continues; or give --unfinished for a report of the steps so far"
+            f"{run.option} has not finished training (no {MARKER}): run the same command that "
+            "trained it again, it continues; `mswitch report --unfinished` is of the steps so far"
         )
     steps = run.planned_steps
     if len(steps) < FEWEST_EVALUATIONS or steps[0] < 1:
@@ -251,8 +251,8 @@ def pair_losses(baseline: Run, candidate: Run) -> list[LanguageLosses]:
     (keys, tokens, sizes, nats), (other_keys, other_tokens, _, other_nats) = sides
     if keys != other_keys or not np.array_equal(tokens, other_tokens):
         raise UserError(
-            f"--baseline {baseline.directory} and --candidate {candidate.directory} were evaluated "
-            "on different documents: evaluate both with the same --examples"
+            f"{baseline.option} and {candidate.option} were evaluated on different documents: "
+            "evaluate both with the same --examples"
         )
     langs = np.array([lang for lang, _ in keys])
     losses = []

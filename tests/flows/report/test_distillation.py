@@ -96,8 +96,24 @@ def test_a_gain_that_may_be_zero_has_no_share(student, tmp_path):
     found = write_distillation([runs[0]], [runs[1]], [of_these], out, SMALL)
     [one] = made(out)["students"]
     assert one["pooled"]["share"] is None
-    assert "There is nothing to keep" in found["verdict"]
+    assert "There is nothing to keep: mswitch-base may not be better" in found["verdict"]
     assert "%" not in found["verdict"]
+
+
+def test_a_teacher_that_is_worse_is_said_to_be(tmp_path):
+    scenario = dataclasses.replace(SCENARIO, speed_ups=dict.fromkeys(LANGUAGES, 0.25))
+    runs = write_runs(tmp_path, scenario)
+    of_these = student_of(runs, tmp_path / "student", 0.3)
+    out = tmp_path / "report"
+    found = write_distillation([runs[0]], [runs[1]], [of_these], out, SMALL)
+    gain = made(out)["students"][0]["pooled"]["gain"]
+    assert gain["ci"][1] < 0
+    assert found["verdict"] == (
+        "There is nothing to keep: mswitch-base is not better than mt5-base over all languages "
+        f"(gain of {gain['value']:.3f} nats a token, interval {gain['ci'][0]:.3f} to "
+        f"{gain['ci'][1]:.3f})"
+    )
+    assert "nats a token better" not in (out / "distillation.html").read_text()
 
 
 def test_few_documents_and_languages_have_no_interval_and_no_share(tmp_path):
@@ -133,7 +149,9 @@ def test_students_that_differ_stand_side_by_side(runs, student, tmp_path):
     shares = {one["name"]: one["pooled"]["share"]["value"] for one in students}
     assert sorted(shares.values()) == pytest.approx([0.03, 0.3])
     assert min(shares, key=shares.get) == "distilled mt5-base (init False, soft_weight 1.0)"
-    assert "(init True, soft_weight 0.25) keeps 30%" in made(out)["summary"]["verdict"]
+    verdict = made(out)["summary"]["verdict"]
+    assert "(init True, soft_weight 0.25) keeps 30%" in verdict
+    assert verdict.endswith("the best of 2 students, for which the interval does not allow")
 
 
 def test_seeds_are_means_and_widen_the_interval(tmp_path):
@@ -177,7 +195,11 @@ def test_what_cannot_be_compared_is_refused(runs, student, tmp_path):
     early = student_of(runs, tmp_path / "early", 0.3, step=200)
     longer = shutil.copytree(student, tmp_path / "longer")
     edit_config(longer, train={**read_config(longer)["train"], "batch_size": 64})
+    unevaluated = shutil.copytree(student, tmp_path / "other documents")
+    for path in (unevaluated / "eval").iterdir():
+        pq.write_table(pq.read_table(path)[1:], path)
     cases = [
+        (unevaluated, "--student .*other documents were evaluated on different documents"),
         (dense, "--baseline and --student are both"),
         (sparse, "has no teacher: give what mswitch distill made"),
         (other, "--student .*other had another teacher than --teacher .*candidate"),
@@ -188,6 +210,7 @@ def test_what_cannot_be_compared_is_refused(runs, student, tmp_path):
         with pytest.raises(UserError, match=message) as refused:
             write_distillation([dense], [sparse], [given], tmp_path / "out", SMALL)
         assert "\n" not in str(refused.value)
+        assert "--candidate" not in str(refused.value)
         assert not (tmp_path / "out").exists()
 
 

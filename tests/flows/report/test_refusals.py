@@ -114,7 +114,7 @@ def too_few_steps(runs):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (drop_marker, "--candidate .* has not finished training .* run the same mswitch train"),
+        (drop_marker, "--candidate .* has not finished training .* run the same command"),
         (drop_evaluation, r"--baseline .* is not evaluated \(no eval/200.parquet.* mswitch eval"),
         (change_examples, "different examples .* train both with the same --examples"),
         (change_seed, "different seed .* train both with the same options"),
