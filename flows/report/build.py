@@ -120,7 +120,7 @@ def _write_report(
         for role, directories in sides.items()
     )
     comparisons = [Comparison.of(pairs) for pairs in pair_up(baselines, candidates)]
-    check_downstream(downstream, [pair for each in comparisons for pair in each.pairs])
+    check_downstream(downstream, [each.pairs for each in comparisons])
     first = comparisons[0].runs[0]
     identity = {
         "report": dataclasses.asdict(config),
@@ -129,7 +129,7 @@ def _write_report(
         "candidate": merged(candidates).identity,
     }
     if downstream:
-        identity["downstream"] = {one.folder: one.hash for one in downstream}
+        identity["downstream"] = sorted(one.hash for one in downstream)
     if steps is not None:
         identity["unfinished"] = {"step": steps[-1], "steps": first.planned_steps[-1]}
 

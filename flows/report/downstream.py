@@ -67,9 +67,9 @@ def read_downstream(directories: Sequence[str | Path]) -> list[Downstream]:
     """Read comparisons.
 
     Raises:
-        UserError: a directory is not one, or two are of one task.
+        UserError: a directory is not one.
     """
-    found: dict[str, Downstream] = {}
+    found = []
     for directory in map(Path, directories):
         manifest = read_manifest(directory, STAGE)
         files = {
@@ -82,27 +82,34 @@ def read_downstream(directories: Sequence[str | Path]) -> list[Downstream]:
                 "made of two"
             )
         data = read_json_object(directory / DATA)
-        one = Downstream(f"--downstream {directory}", manifest["config_hash"], data, files)
-        if one.folder in found:
-            raise UserError(
-                f"{found[one.folder].option} and {one.option} are of the same task: give one"
-            )
-        found[one.folder] = one
-    return list(found.values())
+        found.append(Downstream(f"--downstream {directory}", manifest["config_hash"], data, files))
+    return found
 
 
-def check_downstream(found: Sequence[Downstream], pairs: Sequence[tuple[Run, Run]]) -> None:
-    """Check that each comparison is of runs that are compared here.
+def check_downstream(
+    found: Sequence[Downstream], comparisons: Sequence[Sequence[tuple[Run, Run]]]
+) -> None:
+    """Check that each is of runs that are compared here, and no two of one task and candidate.
+
+    Args:
+        found: comparisons of fine-tuned runs.
+        comparisons: the pairs of each candidate.
 
     Raises:
-        UserError: one is not.
+        UserError: one is not, or two are.
     """
     for one in found:
-        if not one.is_of(pairs):
+        if not any(map(one.is_of, comparisons)):
             raise UserError(
                 f"{one.option}: its runs were not fine-tuned from those of this report: compare "
                 "runs that began with them (mswitch finetune --from)"
             )
+    for pairs in comparisons:
+        by_folder: dict[str, Downstream] = {}
+        for one in filter(lambda one: one.is_of(pairs), found):
+            other = by_folder.setdefault(one.folder, one)
+            if other is not one:
+                raise UserError(f"{other.option} and {one.option} are of the same task: give one")
 
 
 def _origins(origin: Mapping[str, Any] | None) -> Iterator[str]:

@@ -343,6 +343,26 @@ def test_the_report_of_the_pair_takes_it_in(tmp_path):
         write_report(*runs, out, config)
 
 
+def test_each_of_several_candidates_has_its_own_comparison_of_a_task(tmp_path):
+    dense, sparse = pretrained(tmp_path)
+    other = shutil.copytree(sparse, tmp_path / "other")
+    model = {**read_run(other)["model"], "experts": 4}
+    edit_config(other, model=model, config_hash="f" * 16)
+    tuned = []
+    for run in (sparse, other):
+        place = tmp_path / f"of {run.name}"
+        tuned.append(tuned_from((dense, run), place))
+    out = tmp_path / "report"
+    write_report([dense], [sparse, other], out, ReportConfig(resamples=100), downstream=tuned)
+    for candidate, mine in zip(
+        json.loads((out / "report.json").read_text())["candidates"], tuned, strict=True
+    ):
+        report = json.loads((out / candidate["path"]).with_name("report.json").read_text())
+        [section] = report["downstream"]
+        linked = (out / candidate["path"]).parent / section["path"]
+        assert linked.read_bytes() == (mine / "downstream.html").read_bytes()
+
+
 def test_a_report_refuses_what_is_not_of_its_runs(tmp_path):
     runs = pretrained(tmp_path)
     dense, sparse = pair(tmp_path / "others")
