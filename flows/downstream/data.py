@@ -12,6 +12,7 @@ from flows.report.data import rounded
 from flows.report.speedup import SpeedUp
 from pipelines.languages import languages
 from tasks.intervals import MIN_GROUPS, RESAMPLES, Score
+from tasks.multitask import leaf_name
 
 #: Predictions that a run's page shows of each language, and the characters of a text.
 SHOWN_PREDICTIONS = 5
@@ -163,9 +164,8 @@ def _result(result: Result) -> dict[str, Any]:
 def _language(results: Sequence[Result], number: int, run: TunedRun) -> dict[str, Any]:
     lead = results[0].languages[number]
     known = languages().get(lead.lang)
-    # Of a run on several tasks, the task comes first.
-    leaves, leaf = run.config["languages"], f"{run.task['name']}/{lead.lang}"
-    trained = leaves.get(lead.lang, leaves.get(leaf, {}))
+    leaves = [leaf_name(task, lead.lang) for task in run.trained_as]
+    trained = [run.config["languages"].get(leaf, {}) for leaf in leaves]
     return {
         "lang": lead.lang,
         "name": known.name if known else lead.lang,
@@ -174,7 +174,7 @@ def _language(results: Sequence[Result], number: int, run: TunedRun) -> dict[str
         "script": known.script if known else "Zyyy",
         "rows": lead.rows,
         "groups": lead.groups,
-        "train_rows": int(trained.get("train_records", 0)),
+        "train_rows": sum(int(each.get("train_records", 0)) for each in trained),
         "results": [_scores(result.languages[number]) for result in results],
     }
 

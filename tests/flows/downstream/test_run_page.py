@@ -112,6 +112,18 @@ def test_a_step_that_other_examples_chose_has_no_curve_and_is_said(tmp_path):
     assert "The checkpoint of mt5-tiny was chosen on validation of other examples" in caution
 
 
+def test_rows_in_training_are_those_of_the_task_whatever_its_key(tmp_path):
+    tuned = write_tuned(tmp_path / "tuned", right_of_ten(5), rows=ROWS)
+    several = {"config_hash": "both", "tasks": {"text": "a corpus", "directions": "tasks"}}
+    rows = {"text/de": 7, "directions/de": 30, "directions/sw": 40}
+    languages = {leaf: {"train_records": count} for leaf, count in rows.items()}
+    edit_config(tuned, examples=several, languages=languages)
+    write_run_page(tuned, tmp_path / "page")
+    data, _, _ = read(tmp_path / "page")
+    found = {each["lang"]: each["train_rows"] for each in data["languages"]}
+    assert found == {"de": 30, "sw": 40, "zh": 0}
+
+
 def test_long_texts_are_cut_and_a_single_checkpoint_has_no_curve(tmp_path):
     tuned = write_tuned(tmp_path / "tuned", right_of_ten(5), rows=ROWS, inputs="x" * 5000)
     (tuned / "selected.json").unlink()
