@@ -94,9 +94,21 @@ def write_downstream(
 
 
 def write_run_page(
-    run: str | Path, out: str | Path, *, task: str | None = None, split: str = "test"
+    run: str | Path,
+    out: str | Path,
+    *,
+    task: str | None = None,
+    split: str = "test",
+    replace: bool = False,
 ) -> dict[str, Any]:
     """Write a page of one fine-tuned run: its curve, languages, and worst predictions.
+
+    Args:
+        run: the run directory, also in a bucket.
+        out: the directory to make.
+        task: the task's name, where the run predicted several.
+        split: which predictions.
+        replace: whether another page that is there already is replaced.
 
     Returns:
         Summary: stage, out, reused, languages, and the mean of the first metric.
@@ -106,7 +118,7 @@ def write_run_page(
     """
     tuned = read_tuned_run(run, "", task=task, split=split)
     config = {"statistics": STATISTICS, "run": tuned.identity, "split": split}
-    with stage_output(out, stage=STAGE, config=config) as staged:
+    with stage_output(out, stage=STAGE, config=config, replaces=lambda _: replace) as staged:
         if staged.complete:
             say(STAGE, f"already complete: {out} holds this page, nothing to do")
             data = json.loads((staged.out / RUN_DATA).read_text(encoding="utf-8"))

@@ -48,7 +48,7 @@ def predict(run: Path, config: PredictConfig, launcher: Launcher, what: Sequence
 def show_scores(run: Path, split: str) -> str:
     """Write the run's page, show its table, and return its first figure."""
     page = run.parent / f"{run.name}-{split}"
-    write_run_page(run, page, split=split)
+    write_run_page(run, page, split=split, replace=True)
     data = read_json_object(page / RUN_DATA)
     lead = data["results"][0]
     rows = []
