@@ -71,6 +71,7 @@ def pair_data(
             "step_speedup_ci_censored": found.ci_censored and list(found.ci_censored),
             "censored": found.censored,
         }
+        data["speed_up"]["sentence"] = text.speed_up(data["speed_up"], pair)
     return rounded(data)
 
 

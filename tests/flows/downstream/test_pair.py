@@ -343,6 +343,32 @@ def test_the_report_of_the_pair_takes_it_in(tmp_path):
         write_report(*runs, out, config)
 
 
+def test_the_report_says_why_a_downstream_speed_up_is_undefined(tmp_path):
+    runs = pretrained(tmp_path)
+    dense, sparse = (
+        [
+            write_tuned(
+                tmp_path / f"{described['preset']}-{step}",
+                right_of_ten(count),
+                described["preset"],
+                rows=ROWS,
+                origin=step,
+                origin_hash=described["config_hash"],
+            )
+            for step, count in ((50, 7), (100, 5), (200, 3))
+        ]
+        for described in map(read_run, runs)
+    )
+    write_downstream(dense, sparse, tmp_path / "downstream")
+    out = tmp_path / "report"
+    write_report(*runs, out, ReportConfig(resamples=100), downstream=[tmp_path / "downstream"])
+    page = html5lib.HTMLParser(namespaceHTMLElements=False).parse((out / "report.html").read_text())
+    assert (
+        "Downstream step speed-up of mswitch-base over mt5-base: not defined, because mt5-base was "
+        "never better than from its first checkpoint." in visible_words(page)
+    )
+
+
 def test_each_of_several_candidates_has_its_own_comparison_of_a_task(tmp_path):
     dense, sparse = pretrained(tmp_path)
     other = shutil.copytree(sparse, tmp_path / "other")
