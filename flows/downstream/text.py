@@ -128,7 +128,7 @@ def cautions(
         )
     found.append(
         f"One seed of fine-tuning: with another one, differences below {SEED_POINTS} points may "
-        "turn round. Intervals do not contain that."
+        "reverse. Intervals do not contain that."
     )
     if not languages_with_interval:
         found.append(

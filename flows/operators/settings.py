@@ -221,7 +221,7 @@ class FinetuneSettings(_Checked):
         pair: name of the pair that the run to begin with is of.
         run: the run to begin with: the name of its preset.
         step: its checkpoint; by default the last.
-        keep_moments: go on with the optimizer's moments and its count of steps, as T5X does.
+        keep_moments: keep the optimizer's moments and its count of steps, as T5X does.
         tasks: name of the task's examples, which `mswitch examples supervised` made.
         mixture: how often each language comes, as of a pair.
         hosts: processes of the training, each on a node.

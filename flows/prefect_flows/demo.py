@@ -78,7 +78,7 @@ def build_task(config: DemoConfig, corpus: Path, vocabulary: Path, out: Path) ->
 
 @task(task_run_name="finetune {run.name}")
 def finetune(config: TuningConfig, run: Path, out: Path) -> dict[str, Any]:
-    """Fine-tune one model on the task and predict its test split, in processes of its own."""
+    """Fine-tune one model on the task and predict its test split, in separate processes."""
     tuned = out / run.name
     options = ["--from", str(run), "--tasks", str(out / "examples"), "--out", str(tuned)]
     run_with_restarts(["finetune", *options, *options_of(config)])

@@ -45,7 +45,7 @@ def finetune(
         out: the new run directory, or a gs:// or s3:// URL; a run with another configuration there
             is refused.
         step: the checkpoint to begin with; by default the last.
-        keep_moments: go on with the optimizer's moments and its count of steps, as T5X does.
+        keep_moments: keep the optimizer's moments and its count of steps, as T5X does.
         mixture: how often each language comes, as in `mswitch train`.
     """
     chosen = find_mixture(mixture)
