@@ -140,7 +140,7 @@ def _data(
             "minimum_groups": MIN_GROUPS,
             "interval": "percentile bootstrap over groups of rows, centred on the value",
             "difference_interval": "t interval, jackknife over groups, effective groups - 1 df",
-            "average_interval": "percentile bootstrap over languages and over common groups",
+            "average_interval": "percentile bootstrap over languages, then (common) groups",
             "multiple_testing": "Holm",
         },
     }

@@ -3,10 +3,10 @@
 - A language's score is the metric over its rows, with a bootstrap interval over groups of rows
   (`tasks.intervals`); a difference has Student's t with a delete-one jackknife over groups, as the
   final difference of losses (docs/decisions/0024).
-- The macro average counts each language once. Its interval draws languages and, apart from that,
-  groups: the same ones in all languages and for all models, because translations of a row are one
-  group (Owen 2007, "The pigeonhole bootstrap"). With fewer than five languages it draws groups
-  alone.
+- The macro average counts each language once. Its interval draws languages, and groups within
+  each, jointly for all models; with fewer than five languages it draws groups alone. Groups that
+  several languages have, as translations of a row are, are the same ones in all that are drawn
+  (Owen 2007, "The pigeonhole bootstrap").
 - The downstream step speed-up is the report's statistic (`flows.report.speedup`) on one fine-tuned
   run for each of several checkpoints of pretraining, with 100 less the macro average as the loss.
 """
@@ -173,10 +173,11 @@ class Rows:
             values.append(of_languages[lang].value(totals))
             if self.majority is not None:
                 majorities.append(of_languages[lang](answers, [self.majority] * len(rows)))
-        resampled = self._resampled(of_languages, sums_of)
+        resampled, common = self._resampled(of_languages, sums_of)
         # Resamples lack rare classes, so some metrics are lower in them.
         resampled += np.stack(values, axis=1)[..., None] - resampled.mean(axis=2, keepdims=True)
-        drawn = _draw_average(resampled, min(len(sums[0]) for sums in sums_of.values()))
+        fewest = min(len(sums[0]) for sums in sums_of.values())
+        drawn = _draw_average(resampled, common, fewest)
         models = []
         for number, value in enumerate(np.mean(values, axis=0).tolist()):
             ci = None if drawn is None else _interval(value, drawn[number], 0, 100)
@@ -185,27 +186,40 @@ class Rows:
 
     def _resampled(
         self, metrics: Mapping[str, Metric], sums_of: Mapping[str, Sequence[Floats]]
-    ) -> Floats:
-        """Values [M, L, R] of resamples of groups, in each the same ones in all languages.
+    ) -> tuple[Floats, np.ndarray]:
+        """Values of resamples of groups.
 
         Args:
             metrics: of each language.
             sums_of: each language's statistics [G, S] of each model.
+
+        Returns:
+            The values [M, L, R], and which languages [L] have groups of others: each of their
+            resamples has the same groups.
         """
         names, numbers = np.unique(np.asarray(self.groups), return_inverse=True)
         of_languages = [np.unique(numbers[rows]) for rows in self.languages.values()]
+        counts = np.bincount(np.concatenate(of_languages))
+        common = np.array([(counts[groups] > 1).any() for groups in of_languages])
+        drawn_in_all = len(names) if common.any() else 1
         generator = language_generator("groups", 0)
+        generators = [language_generator(lang, 0) for lang in sums_of]
         chunk = max(1, WEIGHT_CELLS // len(names))
         parts = []
         for start in range(0, RESAMPLES, chunk):
-            weights = document_weights(len(names), min(chunk, RESAMPLES - start), generator)
+            count = min(chunk, RESAMPLES - start)
+            weights = document_weights(drawn_in_all, count, generator)
             found = []
-            for groups, (lang, sums) in zip(of_languages, sums_of.items(), strict=True):
-                own = weights[:, groups]
-                own[~own.any(axis=1)] = 1  # a resample without its groups takes each once
+            for number, (lang, sums) in enumerate(sums_of.items()):
+                groups = of_languages[number]
+                if common[number]:
+                    own = weights[:, groups]
+                    own[~own.any(axis=1)] = 1  # a resample without its groups takes each once
+                else:
+                    own = document_weights(len(groups), count, generators[number])
                 found.append([metrics[lang].value(own @ each) for each in sums])
             parts.append(np.array(found))
-        return np.concatenate(parts, axis=2).swapaxes(0, 1)
+        return np.concatenate(parts, axis=2).swapaxes(0, 1), common
 
     def worst(self, metric: str, count: int) -> dict[str, list[int]]:
         """Rows of each language in which the first model is worst, at most `count`.
@@ -297,20 +311,22 @@ def _with_holm(found: Sequence[Scores]) -> list[Scores]:
     ]
 
 
-def _draw_average(values: Floats, fewest_groups: int) -> Floats | None:
+def _draw_average(values: Floats, common: np.ndarray, fewest_groups: int) -> Floats | None:
     """Macro averages [M, R] of resamples, from values [M, L, R] of each language.
 
-    A resample of languages goes with one of groups, in which languages vary together.
+    Languages that have groups of others, `common` [L], vary together: one resample is of all.
     """
     _, languages, resamples = values.shape
     generator = language_generator("macro average", 0)
+    copies = generator.integers(0, resamples, (resamples, languages))
     if languages >= MINIMUM_UNITS:
         langs = generator.integers(0, languages, (resamples, languages))
     elif fewest_groups >= MIN_GROUPS:
         langs = np.broadcast_to(np.arange(languages), (resamples, languages))
     else:
         return None
-    return values[:, langs, np.arange(resamples)[:, None]].mean(axis=2)
+    copies = np.where(common[langs], np.arange(resamples)[:, None], copies)
+    return values[:, langs, copies].mean(axis=2)
 
 
 def _interval(
