@@ -227,7 +227,7 @@ def _build(
         read = functools.partial(
             write_part, registered=registered, lang=lang, model=model, lengths=config.lengths
         )
-        job = BeamJob("mswitch-from-task", "parts", staged.hash, "local", ())
+        job = BeamJob("mswitch-from-task", "parts", staged.hash, str(out), "local", ())
         described = write_missing(units, parts, read, job)
         fault_point("examples.after_rows")
         planned = plan_shards(name, described, parts)

@@ -232,16 +232,19 @@ def end_elsewhere(job: Job) -> None:
     """Cancel what outlives the processes of a job: jobs of Dataflow.
 
     Raises:
-        Unreachable: they could not be cancelled.
+        Unreachable: they could not be cancelled, or the command for it lacks something here.
     """
     words = cancel_command(job)
     if words is None:
         return
     done = call(*job.program, *words, where="with mswitch")
-    if done.returncode == 2:  # with options that are refused nothing was started
-        return
+    record = read_record(job.place)
+    attempts = record.attempts if record is not None else []
+    if done.returncode == 2 and all(one.outcome == "refused" for one in attempts):
+        return  # the options are wrong: nothing was started with them
     if done.returncode:
-        raise Unreachable((done.stderr.strip().splitlines() or ["no reason"])[-1])
+        reason = (done.stderr.strip().splitlines() or ["no reason"])[-1].removeprefix("mswitch: ")
+        raise Unreachable(f"what runs on Dataflow is not cancelled: {reason}")
     say(job.argv[0], done.stdout.strip())
 
 

@@ -142,7 +142,9 @@ def build_examples(
             config.chain,
             config.finished,
         )
-        job = BeamJob("mswitch-examples", "shards", staged.hash, runner, tuple(beam_options))
+        job = BeamJob(
+            "mswitch-examples", "shards", staged.hash, str(staged.out), runner, tuple(beam_options)
+        )
         write = functools.partial(write_with_model, model=model, settings=shard_settings)
         finished = write_missing(plan_shards(source), store, write, job)
         described = describe(finished, store.directory)

@@ -54,7 +54,7 @@ def write_shards(
         job.runner,
         job.beam_options,
         job_name=job.name,
-        directory=store.directory,
+        directory=job.out,
         identity=job.identity,
         workers=min(len(shards), available_cores()),
     )

@@ -29,6 +29,7 @@ class BeamJob:
         name: of the job on an engine.
         noun: what people call what it writes.
         identity: of the output.
+        out: the output, by which its jobs are found and cancelled.
         runner: see `pipelines.runners`.
         beam_options: Beam's own options.
     """
@@ -36,6 +37,7 @@ class BeamJob:
     name: str
     noun: str
     identity: str
+    out: str
     runner: str
     beam_options: tuple[str, ...]
 

@@ -141,7 +141,9 @@ def build_supervised(
         model = write_vocabulary(store.directory, opened)
         _check_labels(defined, model, config)
         read = functools.partial(read_file, task=defined)
-        job = BeamJob("mswitch-rows", "files", staged.hash, runner, tuple(beam_options))
+        job = BeamJob(
+            "mswitch-rows", "files", staged.hash, str(staged.out), runner, tuple(beam_options)
+        )
         described = write_missing(files, parts, read, job)
         rows = _rows(described)
         _say_rows(rows)

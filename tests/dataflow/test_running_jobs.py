@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,7 +10,9 @@ from typing import Any
 
 import pytest
 from dataflow_builds import IMAGE, PHASES, ROOT, RULES
+from example_files import vocabulary
 from processes import wait_for
+from supervised_files import json_lines, rows, write_task
 from trees import data_bytes
 
 from pipelines import storage
@@ -116,3 +119,32 @@ def test_a_job_is_cancelled(orphan, again, build, peer):
     assert f"job {job.spec['name']} was cancelled" in said.read_text()
     assert "Traceback" not in said.read_text()
     assert "no job runs" in build(rules=("--cancel",)).stdout
+
+
+def test_the_job_of_supervised_examples_is_cancelled(peer, bucket, waiting, tmp_path, upload_tree):
+    folder = tmp_path / "task"
+    folder.mkdir()
+    (folder / "rows.jsonl").write_bytes(json_lines(rows(100)))
+    write_task(folder, '"rows.jsonl"\nsplit = "hash"')
+    (tmp_path / "sentencepiece.model").write_bytes(vocabulary(1000))
+    words = [
+        *(sys.executable, "-m", "flows.cli.main", "examples", "supervised", "--runner=dataflow"),
+        f"--task={upload_tree(folder, f'{bucket}/task')}/task.toml",
+        *(f"--vocab={tmp_path}/sentencepiece.model", f"--out={bucket}/reviews"),
+    ]
+    options = [
+        *("--", "--project=test-project", "--region=europe-west4", f"--temp_location={bucket}/tmp"),
+        *(f"--dataflow_endpoint={peer.address}", f"--sdk_container_image={IMAGE}"),
+    ]
+    waiting("-rows-")
+    before = len(peer.jobs)
+    process = subprocess.Popen([*words, *options], cwd=ROOT)
+    wait_for(lambda: len(peer.jobs) > before, 120)
+    process.kill()
+    process.wait()
+    [job] = peer.jobs[before:]
+    command = [*words, "--cancel", *options]
+    cancelled = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert cancelled.returncode == 0, cancelled.stderr
+    assert f"{job.spec['name']} cancelled" in cancelled.stdout
+    assert job.state == "JOB_STATE_CANCELLED"

@@ -68,6 +68,7 @@ def supervised(
     out: str,
     config: Annotated[SupervisedConfig, Parameter(name="*")] = SupervisedConfig(),  # noqa: B008
     runner: RunnerName = "local",
+    cancel: Cancel = False,
     json: Json = False,
 ) -> int:
     """Make examples of rows of your own: what a model reads, and what it shall answer.
@@ -105,6 +106,8 @@ def supervised(
     from tasks.metrics import METRICS
 
     options = check_beam_options(beam_options)
+    if cancel:
+        return cancel_on_dataflow(out, runner, options, json)
     for metric in read_task(task).metrics:
         if metric not in METRICS:
             raise UserError(f"{task}: metric {metric!r} is unknown: use {', '.join(METRICS)}")

@@ -12,6 +12,7 @@ from flows.launch.command import cancel_command
 from flows.launch.controller import ask
 from flows.launch.job import Job, Unreachable
 from flows.launch.local import Local
+from flows.launch.record import Attempt, Record, edit_record
 
 BUILD = ("corpus", "build", "--input=x", "--out=a", "--runner=dataflow", "--", "--project=p")
 
@@ -96,8 +97,32 @@ def test_of_a_job_that_ended_by_itself_nothing_is(mode, cancelled, tmp_path):
     assert words == []
 
 
-def test_a_command_that_refuses_its_options_has_started_nothing(cancelled, tmp_path):
+def test_a_job_that_was_refused_has_started_nothing(cancelled, tmp_path):
     words, codes = cancelled
+    world = World(Local(), tmp_path / "out")
+    job = world.job("refuse")
+    job = Job((*job.argv, "--runner=dataflow"), job.out, program=job.program)
+    ask(job, world.launcher, "run")
+    assert world.run(job).outcome == "refused"
     codes.append(2)
-    controller.end_elsewhere(Job(BUILD, tmp_path / "a"))
+    ask(job, world.launcher, "cancel")
     assert len(words) == 1
+
+
+@pytest.mark.parametrize("earlier", [True, False])
+def test_where_only_the_cancellation_is_refused_it_is_not_over(earlier, cancelled, tmp_path):
+    """Such as where Beam is not installed, or the key file cannot be read."""
+    words, codes = cancelled
+    codes += [2, 2]
+    job = Job(BUILD, tmp_path / "a")
+    ends = ["resume", "refused"] if earlier else ["resume"]
+    attempts = [Attempt(n, 1.0, 0, ended=1.0, outcome=end) for n, end in enumerate(ends, 1)]
+    with edit_record(job.place, lambda _: Record(job, Local().profile, attempts=attempts)):
+        pass
+    told: list[str] = []
+    with pytest.raises(Unreachable, match="on Dataflow is not cancelled: no network"):
+        ask(job, Local(), "cancel")
+    result = controller.run_job(job, Local(), on_poll=told.append, sleep=lambda _: None)
+    assert result.outcome == "cancelled"
+    assert len(words) == 3
+    assert any("not cancelled: no network" in line for line in told)
