@@ -96,8 +96,12 @@ class Job:
 
     @property
     def key(self) -> str:
-        """Identity of the job in 12 hexadecimal digits: a hash of arguments and output."""
-        text = canonical_json({"argv": self.argv, "out": str(self.out)})
+        """Identity of the job in 12 hexadecimal digits: a hash of arguments, output and `record`.
+
+        A scheduler knows nothing else of a job: with two records it is two jobs there too.
+        """
+        own = {"record": str(self.record)} if self.record is not None else {}
+        text = canonical_json({"argv": self.argv, "out": str(self.out), **own})
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     @property

@@ -186,7 +186,7 @@ def test_a_pod_without_a_volume_leaves_log_and_code_in_the_bucket(either, tmp_pa
     said: list[str] = []
     for code in (75, 0):  # a queue may suspend the Job, and resume it
         program = f"import sys; print('é {code}'); sys.exit({code})"
-        pod = subprocess.run(
+        done = subprocess.run(
             [
                 *(sys.executable, "-m", "flows.launch.pod", job.left(1, "")),
                 *(sys.executable, "-c", program),
