@@ -21,6 +21,7 @@ from prefect.events import emit_event
 from prefect.exceptions import ObjectNotFound
 from prefect.states import AwaitingRetry, Cancelled, Crashed
 
+from flows.launch.command import cancel_command
 from flows.launch.controller import ask, end_elsewhere, run_job
 from flows.launch.job import Unreachable
 from flows.launch.launchers import make_launcher
@@ -122,7 +123,7 @@ def report_stall(record: Record, now: float) -> None:
         Unreachable: the scheduler does not answer.
     """
     alive = record.alive
-    if alive is None or {"--watch", "--runner=dataflow"} & set(record.job.argv):
+    if alive is None or "--watch" in record.job.argv or cancel_command(record.job) is not None:
         return
     last = record.job.last_sign(alive.number, now - STALL_SECS)
     if now - last < STALL_SECS:

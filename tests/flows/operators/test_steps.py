@@ -347,6 +347,7 @@ def test_a_job_that_writes_nothing_for_half_an_hour_is_told_once(launched, tmp_p
         (Status("running", started=1500.0), ()),  # it waited long, and has just begun
         (Status("running", started=1.0), ("--watch",)),
         (Status("running", started=1.0), ("--runner=dataflow",)),
+        (Status("running", started=1.0), ("--runner", "dataflow")),
     ],
 )
 def test_a_job_that_has_a_reason_to_write_nothing_is_not_told(
