@@ -22,6 +22,8 @@ from pipelines import objects, storage
 TASK = ".task"
 #: How often a log is sent to a bucket.
 _SEND_SECS = 10.0
+#: What a shell exits with where there is no such command.
+_NOT_STARTED = 127
 
 
 def main(prefix: str, command: list[str]) -> int:
@@ -45,7 +47,11 @@ def _run(file: Path, command: list[str]) -> int:
     copy = subprocess.Popen(["tee", "-a", f"{file}.log"], stdin=subprocess.PIPE)
     with copy.stdin as pipe:  # type: ignore[union-attr]
         _say_into(pipe.fileno())
-    code = run_command(command, keep=[])
+    try:
+        code = run_command(command, keep=[])
+    except OSError as error:
+        print(f"mswitch: cannot start the command: {error}", flush=True)
+        code = _NOT_STARTED
     with open(os.devnull, "wb") as nothing:
         _say_into(nothing.fileno())
     with contextlib.suppress(subprocess.TimeoutExpired):  # what the command left running may speak
@@ -78,12 +84,15 @@ def _sent(place: str) -> Iterator[Path]:
 
         sender = threading.Thread(target=send, daemon=True)
         sender.start()
-        yield file
-        over.set()
-        sender.join()
-        with contextlib.suppress(objects.BucketError):  # the pod has ended with this code
-            objects.upload(log, f"{place}.log")
-            objects.upload(file, place)
+        try:
+            yield file
+        finally:
+            over.set()
+            sender.join()
+            # The log first: where there is a code, its readers take it to be whole.
+            for path, url in ((log, f"{place}.log"), (file, place)):
+                with contextlib.suppress(objects.BucketError, FileNotFoundError):
+                    objects.upload(path, url)
 
 
 def _say_into(file: int) -> None:

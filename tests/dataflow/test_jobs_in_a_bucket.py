@@ -19,14 +19,14 @@ from processes import wait_for
 
 from flows.cli.commands import runs
 from flows.cli.main import main
-from flows.launch import record
+from flows.launch import pod, record
 from flows.launch.command import job_of_command
 from flows.launch.controller import ask
 from flows.launch.job import Job, Unreachable
 from flows.launch.kubernetes import Kubernetes
 from flows.launch.local import Local
 from flows.launch.record import read_record
-from pipelines import storage
+from pipelines import objects, storage
 from pipelines.errors import UserError
 
 #: Half the time: programs run for seconds here.
@@ -134,6 +134,13 @@ def test_which_output_a_command_makes_in_a_bucket(tmp_path):
     assert job.place == job.out == Path.cwd() / "run"
 
 
+def test_a_job_with_another_record_is_another_one_in_a_scheduler_too(tmp_path):
+    command = ["train", "--out", "gs://b/run"]
+    one, other = (job_of_command(command, record=tmp_path / name) for name in ("a", "b"))
+    assert one.attempt_of(other.name(1)) is None
+    assert one.attempt_of(job_of_command(command, record=tmp_path / "a").name(1)) == 1
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_training_that_is_killed_and_paused_goes_on_from_the_bucket(
@@ -196,7 +203,7 @@ def test_a_pod_without_a_volume_leaves_log_and_code_in_the_bucket(either, tmp_pa
             text=True,
             check=False,
         )
-        assert (pod.returncode, pod.stdout) == (code, f"é {code}\n"), pod.stderr
+        assert (done.returncode, done.stdout) == (code, f"é {code}\n"), done.stderr
         said.append(f"é {code}")
         assert launcher.poll(job, 1).codes == (code,)
         assert launcher.logs(job, 1, 0)[0] == said
@@ -204,6 +211,33 @@ def test_a_pod_without_a_volume_leaves_log_and_code_in_the_bucket(either, tmp_pa
     _, end = launcher.logs(job, 1, 0)
     assert launcher.logs(job, 1, end) == ([], end)
     assert storage.list_names(f"{either}/run") == set()
+
+
+def test_what_a_pod_cannot_send_keeps_nothing_else_back(bucket, monkeypatch):
+    place, upload = f"{bucket}/.run.job/mswitch-key-1.task0", objects.upload
+
+    def refuse_the_log(path, url):
+        if url.endswith(".log"):
+            raise objects.BucketError("no network")
+        upload(path, url)
+
+    monkeypatch.setattr(objects, "upload", refuse_the_log)
+    with pod._sent(place) as file:
+        file.with_suffix(".log").write_text("said")
+        file.write_text("75")
+    assert storage.read_bytes(place) == b"75"
+
+    monkeypatch.setattr(objects, "upload", upload)
+
+    def fail():
+        with pod._sent(place) as file:
+            file.with_suffix(".log").write_text("said")
+            raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        fail()
+    assert storage.read_bytes(f"{place}.log") == b"said"
+    assert not storage.exists(place)
 
 
 def test_a_launcher_asks_for_no_volume_where_the_output_is_in_a_bucket(tmp_path, monkeypatch):

@@ -15,8 +15,8 @@ from flows.launch.host import read_code
 def start(tmp_path):
     prefix = tmp_path / "mswitch-key-1"
 
-    def start(code: str, prefix=prefix):
-        words = ("-m", "flows.launch.pod", str(prefix), sys.executable, "-u", "-c", code)
+    def start(code: str, prefix=prefix, program=sys.executable):
+        words = ("-m", "flows.launch.pod", str(prefix), str(program), "-u", "-c", code)
         return subprocess.Popen(
             [sys.executable, *words],
             env={**os.environ, "JOB_COMPLETION_INDEX": "3"},
@@ -66,6 +66,14 @@ def test_what_a_command_leaves_running_does_not_keep_its_code_back(start, tmp_pa
     assert time.monotonic() - started < 30
     assert read_code(tmp_path / "mswitch-key-1.task3")["code"] == 0
     os.killpg(pod.pid, signal.SIGKILL)
+
+
+def test_a_command_that_cannot_start_leaves_log_and_code(start, tmp_path):
+    pod = start("", program=tmp_path / "nowhere")
+    said = pod.communicate(timeout=60)[0]
+    assert said.startswith("mswitch: cannot start the command: [Errno 2] No such file")
+    assert (tmp_path / "mswitch-key-1.task3.log").read_text() == said
+    assert (pod.returncode, read_code(tmp_path / "mswitch-key-1.task3")["code"]) == (127, 127)
 
 
 def test_a_pod_without_its_volume_refuses(start, tmp_path):
