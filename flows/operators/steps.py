@@ -194,7 +194,7 @@ class _Follower:
         self.owner = owner_of(self.id)
         self._next = 0.0
         self._said = ""
-        self._asked = False
+        self._asked = self._suspending = False
 
     def poll(self, text: str) -> None:
         """Look at the flow run's state, every few seconds; say how the job is if that is new."""
@@ -219,6 +219,8 @@ class _Follower:
         self._obey(state)
 
     def _obey(self, state: State | None) -> None:
+        if self._suspending:
+            self._check_suspended(state)
         if state is None or state.is_running() or self._asked:
             return
         if state.is_paused():
@@ -228,8 +230,14 @@ class _Follower:
         else:
             raise Abort(f"the flow run is {state.name}: another process may go on with it")
 
+    def _check_suspended(self, state: State | None) -> None:
+        """Leave the job to the process that goes on if the flow run was resumed meanwhile."""
+        if state is not None and not state.is_paused():
+            raise Abort(f"the flow run is {state.name} again: another process goes on with it")
+
     def _ask(self, intent: Any) -> None:
         self._asked = True
+        self._suspending = intent == "pause" and self.refused is None
         if self._is_anothers():
             if self.refused is not None:
                 raise self.refused
@@ -260,9 +268,15 @@ class _Follower:
             self._ask("pause")
 
     def suspended(self) -> State:
-        """The state of this flow run, which is Suspended; made so if the job alone was paused."""
+        """The state of this flow run, which is Suspended; made so if the job alone was paused.
+
+        Raises:
+            Abort: it was suspended, and is no longer.
+        """
         with get_client(sync_client=True) as client:
             state = client.read_flow_run(self.id).state
+            if self._suspending:
+                self._check_suspended(state)
             if state is None or not state.is_paused():
                 state = Suspended()
                 client.set_flow_run_state(self.id, state, force=True)

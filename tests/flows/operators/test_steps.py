@@ -15,6 +15,7 @@ from uuid import uuid4
 
 import pytest
 from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.exceptions import Abort
 
 from flows.launch.job import Job, Status
 from flows.launch.record import Attempt, Record, edit_record, follow_alone, read_record
@@ -359,6 +360,33 @@ def test_a_job_that_has_a_reason_to_write_nothing_is_not_told(
     monkeypatch.setattr(launcher, "poll", lambda *_: status)
     reconciling.report_stall(made, 3000.0)
     assert not events
+
+
+@pytest.mark.parametrize("slow", [True, False])
+def test_a_flow_run_that_is_resumed_while_it_is_suspended_stays_resumed(
+    slow, launched, tmp_path, monkeypatch
+):
+    """Another process may run it by then, also before the job has ended."""
+    launcher, _ = launched
+    run = uuid4()
+    made = record(tmp_path, FlowRun(id=run, flow_id=uuid4()))
+    if slow:
+        monkeypatch.setattr(launcher, "poll", lambda *_: Status("running"))
+    states = [State(type=StateType.PAUSED, name="Suspended"), State(type=StateType.RUNNING)]
+    client = SimpleNamespace(
+        read_flow_run=lambda _: SimpleNamespace(state=states.pop(0)),
+        set_flow_run_state=lambda *_, **__: pytest.fail("the state was replaced"),
+    )
+    monkeypatch.setattr(steps, "get_client", lambda **_: contextlib.nullcontext(client))
+    monkeypatch.setattr(steps, "this_flow_run", SimpleNamespace(id=str(run)))
+    monkeypatch.setattr(steps, "STATE_SECS", 0.0)
+
+    with pytest.raises(Abort, match="Running again: another process goes on with it"):
+        steps.follow(made.job, launcher)
+
+    assert launcher.stopped
+    assert not states
+    assert read_record(tmp_path / "run").intent == "pause"
 
 
 def test_every_flow_is_loaded_without_what_only_its_jobs_need():
