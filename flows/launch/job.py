@@ -51,8 +51,8 @@ class Job:
         cwd: where the command runs, which relative paths in `argv` start from.
         program: what runs `argv`, on the machine of the job.
         grace_secs: how long a job that is asked to stop may take to save, before it is killed.
-        record: where `out` is a URL, the path beside which the files of the job lie, as they else
-            lie beside `out`. The path itself is not made.
+        record: where `out` is a URL, the path beside which the files of the job lie, as they
+            otherwise lie beside `out`. The path itself is not made.
     """
 
     argv: tuple[str, ...]
@@ -198,7 +198,7 @@ class Job:
 
 
 def job_directory(place: Path) -> Path:
-    """Where the files of the job lie that is called so (`Job.place`)."""
+    """Where the files of the job with that name (`Job.place`) lie."""
     place = follow_link(place)
     return place.parent / f".{place.name}.job"
 

@@ -114,7 +114,7 @@ _RECORD = pydantic.TypeAdapter(Record)
 
 
 def read_record(place: Path) -> Record | None:
-    """The record of the job that is called so (`Job.place`), as by its output; None without one.
+    """The record of the job with that name (`Job.place`), such as its output; None without one.
 
     Raises:
         UserError: the record is damaged, or was moved.
@@ -179,7 +179,7 @@ def edit_record(
         new: makes the record of what stands there; without it there must be one.
 
     Raises:
-        UserError: no job is called so.
+        UserError: there is no job with that name.
     """
     directory = job_directory(place)
     if new is None and not directory.exists():
@@ -228,7 +228,7 @@ def follow_alone(
 
 
 def follower(place: Path) -> str | None:
-    """Who follows the job that is called so, if anybody does."""
+    """Who follows the job with that name, if anybody does."""
     try:
         with open(job_directory(place) / "follower.lock") as lock:
             try:

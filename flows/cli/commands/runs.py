@@ -280,7 +280,7 @@ class _GoesOn(Exception):  # noqa: N818
 
 
 def _follow(place: Path, wait: bool, json: bool) -> int:
-    """Follow the job that is called so, in the background once there is an attempt."""
+    """Follow the job with that name, in the background once there is an attempt."""
     record = _record(place)
     launcher = make_launcher(record.launcher)
     say_news = _say_news()
