@@ -67,7 +67,7 @@ class FromTaskConfig:
     Attributes:
         lengths: to which inputs and targets are cut.
         language: of tasks whose name does not end with a code, such as `.de`.
-        epochs: of a task that draws randomly, how many draws of its training split are kept.
+        epochs: of tasks that draw randomly, how many draws of the training split are kept.
         metrics: by which predictions are scored.
     """
 
@@ -102,14 +102,12 @@ def build_from_task(
             vocabulary, or it draws randomly and `epochs` is not given.
     """
     opened, found = open_vocabulary(vocabulary), registered.find()
+    draws = _check(found, opened, config)
     if isinstance(found, seqio.Task):
-        return _build(registered, found, opened, out, config)
+        return _build(registered, found, opened, out, config, draws[found.name])
     rates = {task.name: _rate(found, task) for task in found.tasks}
     if ":" in "".join(rates):
         raise UserError(f"tasks of {found.name} have : in their names: rename them")
-    for task in found.tasks:  # complains before any work is done
-        _language(task.name, config)
-        check_task(task, opened)
     summaries = [
         _build(
             dataclasses.replace(registered, name=task.name),
@@ -117,6 +115,7 @@ def build_from_task(
             opened,
             storage.join(out, task.name),
             config,
+            draws[task.name],
         )
         for task in found.tasks
     ]
@@ -134,6 +133,53 @@ def build_from_task(
     }
     reused = all(summary["reused"] for summary in summaries)
     return {**summaries[0], **sums, "out": str(out), "reused": reused, "tasks": len(summaries)}
+
+
+def _check(
+    found: seqio.Task | seqio.Mixture, vocabulary: VocabularyModel, config: FromTaskConfig
+) -> dict[str, int]:
+    """Check all tasks before any is built.
+
+    Returns:
+        By task, how many draws of its training split are kept.
+
+    Raises:
+        UserError: one does not suit, or `epochs` is given or left out wrongly.
+    """
+    tasks = [found] if isinstance(found, seqio.Task) else found.tasks
+    for task in tasks:
+        _language(task.name, config)
+        check_task(task, vocabulary)
+    random = {
+        task.name
+        for task in tasks
+        if draws_randomly(task, next(iter(_shards(task))), config.lengths)
+    }
+    if random and config.epochs is None:
+        raise UserError(
+            f"{min(random)} draws randomly after its cache, anew in every epoch: give --epochs N "
+            "to keep N draws of it"
+        )
+    if not random and config.epochs is not None:
+        raise UserError(f"{found.name} draws nothing after its cache: leave --epochs out")
+    return {task.name: config.epochs or 1 if task.name in random else 1 for task in tasks}
+
+
+def _shards(task: seqio.Task) -> dict[str, list[str]]:
+    """Names of the shards of its splits, the training split first.
+
+    Raises:
+        UserError: it has no split that is known, or one has no files.
+    """
+    found = {
+        split: list(task.source.list_shards(split)) for split in SPLITS if split in task.splits
+    }
+    if not found:
+        raise UserError(f"{task.name} has none of the splits {', '.join(SPLITS)}")
+    for split, shards in found.items():
+        if not shards:
+            raise UserError(f"{task.name} has no files of {split}: mend the task or its files")
+    return found
 
 
 def _rate(mixture: seqio.Mixture, task: seqio.Task) -> float:
@@ -191,20 +237,17 @@ def _build(
     vocabulary: VocabularyModel,
     out: str | Path,
     config: FromTaskConfig,
+    draws: int,
 ) -> dict[str, Any]:
-    name, lang = _language(task.name, config)
-    check_task(task, vocabulary)
-    sources = {
-        split: list(task.source.list_shards(split)) for split in SPLITS if split in task.splits
-    }
-    if not sources:
-        raise UserError(f"{task.name} has none of the splits {', '.join(SPLITS)}")
-    draws = _draws(task, next(iter(sources)), config)
+    (name, lang), sources = _language(task.name, config), _shards(task)
     settings = {
         "kind": KIND,
         "seqio": task.name,
         "module": registered.module_sha256(),
-        "sources": {split: [_identity(file) for file in files] for split, files in sources.items()},
+        "sources": {
+            split: [_identity(task.source, shard) for shard in shards]
+            for split, shards in sources.items()
+        },
         "lengths": dataclasses.astuple(config.lengths),
         "language": lang,
         "draws": draws,
@@ -267,27 +310,14 @@ def _build(
     return summary
 
 
-def _draws(task: seqio.Task, split: str, config: FromTaskConfig) -> int:
-    """How many draws of the training split are kept.
+def _identity(source: seqio.DataSource, shard: str) -> list[str]:
+    """Name of a source's shard, and the hash of its file where it is one of this machine.
 
-    Raises:
-        UserError: it draws randomly and nobody said how many, or it does not.
+    Sources that read no files may name a shard as they like, such as by its split.
     """
-    if draws_randomly(task, split, config.lengths):
-        if config.epochs is None:
-            raise UserError(
-                f"{task.name} draws randomly after its cache, anew in every epoch: give --epochs N "
-                "to keep N draws of it"
-            )
-        return config.epochs
-    if config.epochs is not None:
-        raise UserError(f"{task.name} draws nothing after its cache: leave --epochs out")
-    return 1
-
-
-def _identity(file: str) -> list[str]:
-    """Name of a source's file, and what is in it where that can be read."""
-    return [os.path.basename(file), file_sha256(Path(file)) if os.path.isfile(file) else ""]
+    is_path = isinstance(source, seqio.FileDataSource) or os.path.isabs(shard)
+    is_file = is_path and os.path.isfile(shard)
+    return [os.path.basename(shard), file_sha256(Path(shard)) if is_file else ""]
 
 
 def write_part(

@@ -2,8 +2,10 @@
 
 import dataclasses
 import difflib
+import functools
 import hashlib
 import importlib
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -20,6 +22,14 @@ from pipelines.vocabulary.model import VocabularyModel, without_sentinels
 FEATURES = ("inputs", "targets")
 #: So many examples tell whether a task draws.
 TRIED = 32
+#: Draws of a shard before seeds are those of the next one.
+_SEEDS = 10_000
+#: What TensorFlow adds to the reason of an error.
+_OF_TENSORFLOW = re.compile(
+    r"^\{\{.*?\}\} ?|Error in user-defined function passed to .*? iterator: \S+: |;? ?\[Op:\w+\].*$"
+)
+#: What `--module` finds first.
+PACKAGES = ("flows", "models", "pipelines", "tasks")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +39,7 @@ class Registered:
     Attributes:
         name: of a task or a mixture.
         module: what is imported to register it; "" for nothing.
-        folder: where modules are looked for first.
+        folder: where modules are looked for that are not installed.
     """
 
     name: str
@@ -42,7 +52,7 @@ class Registered:
         Raises:
             UserError: the module cannot be imported, or registers no such name.
         """
-        self._import()
+        self._files()
         try:
             return seqio.get_mixture_or_task(self.name)
         except ValueError as error:
@@ -53,21 +63,43 @@ class Registered:
             raise UserError(f"seqio has no task or mixture {self.name!r}: {hint}") from error
 
     def module_sha256(self) -> str:
-        """Hash the module's source: what a task does follows from it."""
-        source = getattr(self._import(), "__file__", None)
-        return "" if source is None else hashlib.sha256(Path(source).read_bytes()).hexdigest()
+        """Hash the module and what it imported from its folder, from which follows what it does."""
+        found = hashlib.sha256()
+        for path in self._files():
+            found.update(hashlib.sha256(path.read_bytes()).digest())
+        return found.hexdigest()
 
-    def _import(self) -> Any:
+    def _files(self) -> tuple[Path, ...]:
         if not self.module:
-            return None
+            return ()
+        if self.module in PACKAGES:
+            raise UserError(
+                f"--module {self.module}: mswitch has a package of that name: rename your file"
+            )
         if self.folder not in sys.path:
-            sys.path.insert(0, self.folder)
+            sys.path.append(self.folder)
         try:
-            return importlib.import_module(self.module)
+            return _imported(self.module)
         except Exception as error:
             raise UserError(
                 f"--module {self.module}: cannot import it ({type(error).__name__}: {error})"
             ) from error
+
+
+@functools.cache
+def _imported(module: str) -> tuple[Path, ...]:
+    """Import a module; give its file, and those below its folder that this imported too."""
+    before = set(sys.modules)
+    source = getattr(importlib.import_module(module), "__file__", None)
+    if source is None:
+        return ()
+    brought = [sys.modules[name] for name in sys.modules.keys() - before]
+    paths = {Path(file) for one in brought if (file := getattr(one, "__file__", None))}
+    folder = Path(source).parent
+    own = {path for path in paths if path.is_relative_to(folder)}
+    # An environment may lie there.
+    own = {path for path in own if "site-packages" not in path.relative_to(folder).parts}
+    return tuple(sorted(own | {Path(source)}))
 
 
 def check_task(task: seqio.Task, vocabulary: VocabularyModel) -> None:
@@ -106,7 +138,9 @@ def preprocessed(
     draw: int = 0,
     take: int | None = None,
 ) -> Iterator[Mapping[str, Any]]:
-    """Examples of a task as `get_dataset` gives them, unshuffled and without a cache.
+    """Examples of a task, unshuffled and without a cache; what draws has other seeds in each shard.
+
+    Of a task that draws nothing they are those of `get_dataset`.
 
     Args:
         task: which.
@@ -115,19 +149,38 @@ def preprocessed(
         shard: number of a shard of the source, and how many there are.
         draw: seed of what comes after the task's cache; what comes before has always the same.
         take: so many examples of the source; by default all.
+
+    Raises:
+        UserError: a file is missing, or a preprocessor fails or leaves a feature out.
     """
-    tf.random.set_seed(0)  # with which seqio's own seeds are combined
     number, of = shard
     info = seqio.ShardInfo(number, of) if of > 1 else None
-    dataset = task.source.get_dataset(split=split, shuffle=False, shard_info=info)
-    if take is not None:
-        dataset = dataset.take(take)
     by_name = {"inputs": lengths.inputs_length, "targets": lengths.targets_length}
-    dataset = task.preprocess_precache(dataset, seed=0)
-    tf.random.set_seed(draw)
-    dataset = task.preprocess_postcache(dataset, sequence_length=by_name, seed=draw)
-    dataset = seqio.utils.trim_dataset(dataset, by_name, task.output_features)
-    return dataset.as_numpy_iterator()
+
+    def seeded(draw: int) -> int:
+        seed = number * _SEEDS + draw
+        tf.random.set_seed(seed)  # with which seqio's own seeds are combined
+        return seed
+
+    try:
+        before = seeded(0)
+        dataset = task.source.get_dataset(split=split, shuffle=False, shard_info=info)
+        if take is not None:
+            dataset = dataset.take(take)
+        dataset = task.preprocess_precache(dataset, seed=before)
+        dataset = task.preprocess_postcache(dataset, sequence_length=by_name, seed=seeded(draw))
+        dataset = seqio.utils.trim_dataset(dataset, by_name, task.output_features)
+        if missing := by_name.keys() - dataset.element_spec.keys():
+            raise ValueError(f"no {min(missing)} come out")
+        yield from dataset.as_numpy_iterator()
+    except UserError:
+        raise
+    except Exception as error:  # of any preprocessor
+        reason = _OF_TENSORFLOW.sub("", str(error).strip().partition("\n")[0])
+        raise UserError(
+            f"{task.name}: {split} cannot be preprocessed ({type(error).__name__}: {reason}): mend "
+            "the task or its files"
+        ) from error
 
 
 def draws_randomly(task: seqio.Task, split: str, lengths: Lengths) -> bool:

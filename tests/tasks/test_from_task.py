@@ -14,10 +14,11 @@ from trees import data_bytes
 from flows.cli.main import main
 from pipelines.errors import UserError
 from pipelines.examples.span_corruption import Lengths
+from pipelines.outputs import file_sha256
 from pipelines.vocabulary.model import open_vocabulary
 from tasks.batches import TaskBatches, TrainBatches
 from tasks.examples import VOCABULARY_PATH, open_examples
-from tasks.from_task import FromTaskConfig, build_from_task
+from tasks.from_task import FromTaskConfig, _check, _identity, build_from_task
 from tasks.multitask import read_task_mixture
 from tasks.seqio_source import Registered, check_task, draws_randomly, preprocessed
 
@@ -63,6 +64,14 @@ def unseeded(dataset):
     return dataset.map(one)
 
 
+def without_targets(dataset):
+    return dataset.map(lambda example: {"inputs": example["inputs"]})
+
+
+def read_elsewhere(dataset):
+    return dataset.map(lambda example: {**example, "more": tf.io.read_file("/gone/file")})
+
+
 def add(name, lang, *after, features=FEATURES, before=(), splits=("train", "validation")):
     seqio.TaskRegistry.add(
         name,
@@ -90,6 +99,10 @@ seqio.MixtureRegistry.add(
     "pairs_of_all",
     [("pairs.de", 3.0), ("pairs.sw", seqio.mixing_rate_num_examples), ("evaluated.de", 1.0)],
 )
+add("missing.fr", "fr")
+add("without_targets.de", "de", without_targets)
+add("read_elsewhere.de", "de", read_elsewhere)
+seqio.MixtureRegistry.add("one_of_two_draws", [("pairs.sw", 1.0), ("cropped.de", 1.0)])
 """
 
 
@@ -255,6 +268,60 @@ def test_draws_are_frozen_one_after_another(registered, small_examples, tmp_path
         assert sorted(found[40 * draw : 40 * draw + 40]) == sorted(expected)
 
 
+def test_of_a_mixture_those_tasks_that_draw_are_drawn_several_times(
+    registered, small_examples, tmp_path
+):
+    mixture, vocabulary = named("one_of_two_draws", registered), small_examples / VOCABULARY_PATH
+    out = tmp_path / "both"
+    with pytest.raises(UserError, match=r"cropped.de draws randomly .*: give --epochs N"):
+        build_from_task(mixture, vocabulary, out, FromTaskConfig(LENGTHS))
+    assert not out.exists()
+    with pytest.raises(UserError, match="pairs_of_all draws nothing after its cache"):
+        build_from_task(
+            named("pairs_of_all", registered), vocabulary, out, FromTaskConfig(LENGTHS, epochs=3)
+        )
+    assert not out.exists()
+    draws = _check(mixture.find(), open_vocabulary(vocabulary), FromTaskConfig(LENGTHS, epochs=3))
+    assert draws == {"pairs.sw": 1, "cropped.de": 3}
+
+
+@pytest.mark.parametrize("name", ["cropped.de", "cropped_once.de"])
+def test_shards_draw_differently(registered, name):
+    def sizes(name: str, number: int) -> list[int]:
+        task = named(name, registered).find()
+        found = preprocessed(task, "train", LENGTHS, shard=(number, 2))
+        return [example["inputs"].size for example in found][:15]
+
+    one, other = (
+        [full - cut for full, cut in zip(sizes("pairs.de", n), sizes(name, n), strict=True)]
+        for n in range(2)
+    )
+    assert set(one) == set(other) == {0, 1, 2}
+    assert one != other
+
+
+def test_what_a_module_imports_from_its_folder_is_part_of_its_identity(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (tmp_path / "tasks_with_parts.py").write_text("import part_of_tasks, tabnanny")
+    (tmp_path / "part_of_tasks.py").write_text("SIZE = 1")
+    (tmp_path / "tabnanny.py").write_text("raise RuntimeError('shadows the one of Python')")
+    module = Registered("any", "tasks_with_parts", str(tmp_path))
+    before = module.module_sha256()
+    assert module.module_sha256() == before
+    (tmp_path / "part_of_tasks.py").write_text("SIZE = 2")
+    assert module.module_sha256() != before
+
+
+def test_only_files_are_hashed_as_such(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("train").write_text("of something else")
+    named_so = seqio.FunctionDataSource(lambda split, shuffle_files: None, splits=["train"])
+    assert _identity(named_so, "train") == ["train", ""]
+    of_lines = seqio.TextLineDataSource({"train": "train"})
+    assert _identity(of_lines, "train") == ["train", file_sha256(Path("train"))]
+    assert _identity(named_so, str(tmp_path / "train")) == ["train", file_sha256(Path("train"))]
+
+
 def test_what_draws_before_its_cache_is_drawn_once(registered):
     task = named("cropped_once.de", registered).find()
     assert not draws_randomly(task, "train", LENGTHS)
@@ -271,6 +338,16 @@ def test_what_draws_before_its_cache_is_drawn_once(registered):
         ("bytes.de", r"inputs of bytes.de has another vocabulary \(259 ids\) than .*new_vocab"),
         ("nameless", "nameless does not end with the code of a language: give --language"),
         ("zzz", f"no task or mixture 'zzz': {MODULE} does not register it"),
+        ("missing.fr", "missing.fr has no files of train: mend the task or its files"),
+        (
+            "without_targets.de",
+            r"without_targets.de: train cannot be preprocessed \(ValueError: no targets come out\)",
+        ),
+        (
+            "read_elsewhere.de",
+            r"read_elsewhere.de: train cannot be preprocessed \(NotFoundError: /gone/file; No such "
+            r"file or directory\): mend the task or its files$",
+        ),
         ("pears.de", "no task or mixture 'pears.de': did you mean 'pairs.de'?"),
     ],
 )
@@ -305,10 +382,11 @@ def test_options_that_do_not_suit_are_refused(
         (["--lengths", "48,24", "--epochs", "2"], "draws nothing after its cache"),
         (["--lengths", "48,24", "--epochs", "0"], "--epochs must be at least 1"),
         (["--lengths", "48,24", "--module=no.such"], "--module no.such: cannot import it"),
+        (["--lengths", "48,24", "--module=tasks"], "--module tasks: mswitch has a package of"),
         (["--lengths", "48,24", "--language", "xx"], "unknown language 'xx'"),
     ):
         places = ["--vocab", vocabulary, "--out", str(tmp_path / "out")]
-        own = "--module=no.such" in options
+        own = options[-1].startswith("--module")
         task = ["--task", "pairs.de", *([] if own else ["--module", MODULE])]
         assert main(["examples", "from-task", *task, *places, *options]) == 2
         assert complaint in capsys.readouterr().err
