@@ -44,7 +44,7 @@ def show(
         mixture: a name that `mswitch mixture list` shows, a seqio task such as mc4.de, or a TOML
             file.
         steps: training steps; the default is mT5's.
-        batch_size: sequences a step; the default is mT5's.
+        batch_size: examples a step, of which a packed row holds several; the default is mT5's.
     """
     from tasks.mixture_table import describe_mixture, format_mixture
     from tasks.multitask import task_mixture
