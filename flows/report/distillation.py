@@ -85,6 +85,12 @@ def write_distillation(
             "teacher": read(teacher, "teacher"),
             "student": read(student, "student"),
         }
+        return _write(sides, out, config)  # errors name runs in buckets as they were given
+
+
+def _write(
+    sides: Mapping[str, Sequence[Run]], out: str | Path, config: ReportConfig
+) -> dict[str, Any]:
     baselines, teachers, students = sides.values()
     of_teacher, *others = pair_up(baselines, teachers)
     if others:
@@ -326,7 +332,8 @@ def _verdict(data: Mapping[str, Any]) -> str:
     """The first sentence of the page, of the student that kept most."""
     teacher, baseline = (data["runs"][role]["name"] for role in ("teacher", "baseline"))
     trained = [row for row in data["languages"] if row["trained"]]
-    where, found = "over all languages", [(each["pooled"], each) for each in data["students"]]
+    where = f"over {len(trained)} trained languages"
+    found = [(each["pooled"], each) for each in data["students"]]
     if len(trained) == 1:
         where, lang = f"in {trained[0]['name']}", trained[0]["lang"]
         found = [(each["languages"][lang], each) for each in data["students"]]
@@ -349,10 +356,11 @@ def _verdict(data: Mapping[str, Any]) -> str:
     chosen = ""
     if len(found) > 1:
         chosen = f"; it is the best of {len(found)} students, for which the interval does not allow"
+    fewer = student["compression"]
+    size = f", with {percent(fewer)} fewer parameters" if fewer > 0 else ""
     return (
         f"The {student['name']} keeps {percent(best['share']['value'])} of what {teacher} gained "
-        f"over {baseline} {where} ({sure}), with {percent(student['compression'])} fewer parameters"
-        f"{chosen}"
+        f"over {baseline} {where} ({sure}){size}{chosen}"
     )
 
 

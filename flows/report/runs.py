@@ -31,6 +31,8 @@ TRAINED = (
 COLUMNS = ("lang", "document", "nats", "target_tokens", "target_bytes")
 ROUTING_COLUMNS = ("lang", "layer", "expert", "tokens")
 EVALUATE_AGAIN = "remove the run's eval/ and routing/ and run mswitch evaluate again"
+#: Of the parts of config.json that name other directories.
+_PLACES = ("path", "paths")
 #: The first steps compile; their times say nothing about the speed of training.
 WARMUP_STEPS = 2
 FEWEST_EVALUATIONS = 3
@@ -160,7 +162,11 @@ def read_evaluated_run(
     run = with_evaluations(run, steps)
     step_secs, final_metrics = _step_secs_and_last(run.directory, steps[-1])
     routing = run.directory / "routing" / f"{steps[-1]}.parquet"
-    examples = {key: value for key, value in run.config["examples"].items() if key != "path"}
+    places = {
+        part: {key: value for key, value in run.config[part].items() if key not in _PLACES}
+        for part in ("examples", "origin", "teacher")
+        if run.config.get(part)
+    }
     return dataclasses.replace(
         run,
         step_secs=step_secs,
@@ -168,8 +174,8 @@ def read_evaluated_run(
         routing=_read_routing(routing, run.option) if routing.is_file() else None,
         identity={
             "run": run.config["config_hash"],
-            # The whole configuration but the place of the examples, which may move.
-            "config": config_hash("run", {**run.config, "examples": examples}),
+            # The whole configuration but the places of what it was made of, which may move.
+            "config": config_hash("run", {**run.config, **places}),
             # Those of a run that still trains grow; what counts of them stays.
             "metrics": file_sha256(run.directory / METRICS) if finished else None,
             "eval": {

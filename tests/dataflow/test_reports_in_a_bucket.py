@@ -9,6 +9,7 @@ from tuned_runs import right_of_ten, write_tuned
 
 from flows.downstream.build import write_downstream, write_run_page
 from flows.report.build import ReportConfig, write_report
+from flows.report.distillation import write_distillation
 from flows.report.index import write_index
 from pipelines import storage
 from pipelines.errors import UserError
@@ -50,3 +51,13 @@ def test_fine_tuned_runs_in_a_bucket_are_compared(bucket, upload, tmp_path):
     assert bucket.encode() not in (tmp_path / "page" / "run.html").read_bytes()
     with pytest.raises(UserError, match=r"--candidate gs://.* are one run"):
         write_downstream(urls[:1], urls[:1], tmp_path / "out")
+
+
+def test_an_error_about_a_run_in_a_bucket_names_it_as_it_was_given(bucket, upload, tmp_path):
+    runs = write_runs(tmp_path, Scenario({"de": 5}, {"de": 3.0}, steps=50))
+    urls = [storage.join(bucket, run.name) for run in runs]
+    for run, url in zip(runs, urls, strict=True):
+        for path in filter(Path.is_file, run.rglob("*")):
+            upload(path, storage.join(url, str(path.relative_to(run))))
+    with pytest.raises(UserError, match=f"--student {urls[1]} has no teacher"):
+        write_distillation(urls[:1], urls[1:], urls[1:], tmp_path / "out")

@@ -76,9 +76,10 @@ def test_a_student_between_both_keeps_its_share_in_every_language(runs, student,
         assert figures["kept"]["value"] == pytest.approx(0.3 * figures["gain"]["value"], rel=1e-4)
     assert len(one["languages"]) == len(LANGUAGES)
     assert (
-        "The distilled mt5-base keeps 30% of what mswitch-base gained over mt5-base"
-        in found["verdict"]
-    )
+        "The distilled mt5-base keeps 30% of what mswitch-base gained over mt5-base over 6 trained "
+        "languages"
+    ) in found["verdict"]
+    assert "with 93% fewer parameters" in found["verdict"]
     page = (out / "distillation.html").read_text()
     assert "30%" in page
     assert "Swahili" in page
@@ -109,8 +110,8 @@ def test_a_teacher_that_is_worse_is_said_to_be(tmp_path):
     gain = made(out)["students"][0]["pooled"]["gain"]
     assert gain["ci"][1] < 0
     assert found["verdict"] == (
-        "There is nothing to keep: mswitch-base is not better than mt5-base over all languages "
-        f"(gain of {gain['value']:.3f} nats a token, interval {gain['ci'][0]:.3f} to "
+        "There is nothing to keep: mswitch-base is not better than mt5-base over 6 trained "
+        f"languages (gain of {gain['value']:.3f} nats a token, interval {gain['ci'][0]:.3f} to "
         f"{gain['ci'][1]:.3f})"
     )
     assert "nats a token better" not in (out / "distillation.html").read_text()
@@ -139,6 +140,30 @@ def test_one_language_is_judged_alone(tmp_path):
         "The distilled mt5-base keeps 30% of what mswitch-base gained over mt5-base in English"
         in found["verdict"]
     )
+
+
+def test_a_student_that_is_larger_than_its_teacher_has_no_fewer_parameters(runs, student, tmp_path):
+    large = shutil.copytree(student, tmp_path / "large")
+    edit_config(large, parameters=9_000_000_000)
+    found = write_distillation([runs[0]], [runs[1]], [large], tmp_path / "report", SMALL)
+    assert found["verdict"].endswith("interval 30% to 30%)")
+    assert "-16%" not in (tmp_path / "report" / "distillation.html").read_text()
+
+
+def test_the_same_report_follows_from_runs_whose_data_and_teacher_have_moved(
+    runs, student, tmp_path
+):
+    out = tmp_path / "report"
+    write_distillation([runs[0]], [runs[1]], [student], out, SMALL)
+    moved = shutil.copytree(student, tmp_path / "moved")
+    config = read_config(moved)
+    places = {"path": "/elsewhere", "paths": {"text": "/elsewhere"}}
+    edit_config(
+        moved,
+        teacher={**config["teacher"], "path": "/elsewhere"},
+        examples={**config["examples"], **places},
+    )
+    assert write_distillation([runs[0]], [runs[1]], [moved], out, SMALL)["reused"]
 
 
 def test_students_that_differ_stand_side_by_side(runs, student, tmp_path):
