@@ -55,8 +55,11 @@ def stage_run(
         return
     with open_files(out) as files:
         output = BucketRun(files, stage, config)
-        with contextlib.nullcontext() if output.complete else files.lock():
+        if output.complete:
             yield output
+            return
+        with files.lock():
+            yield BucketRun(files, stage, config)  # another may have finished it meanwhile
 
 
 def write_step_zero(

@@ -16,8 +16,17 @@ from task_files import vocabulary, write_supervised
 
 from flows.cli.main import main
 from models.training.checkpoint import restore_parameters
-from models.training.run_directory import model_of, read_run, train_config_of
+from models.training.run_directory import (
+    CHECKPOINTS,
+    CONFIG,
+    METADATA,
+    model_of,
+    read_run,
+    train_config_of,
+)
+from models.training.run_files import BucketFiles
 from models.training.state import Skeleton
+from models.training.step_zero import stage_run
 from models.transfer.config import UpcycleConfig
 from models.transfer.upcycle import upcycle
 from pipelines import objects, storage
@@ -160,6 +169,26 @@ def test_an_upcycling_that_was_killed_goes_on(bucket, examples, tmp_path):
     assert not storage.exists(f"{out}/checkpoints/0/left")
     copied(out, tmp_path / "sparse")
     assert parameters(tmp_path / "sparse", 0)
+
+
+def test_what_another_has_just_finished_is_not_made_again(bucket, monkeypatch):
+    settings, lock = {"from": "a run"}, BucketFiles.lock
+
+    def late(files: BucketFiles, part: str = ""):
+        """The other one ends between the first look at the output and the lease."""
+        patch.undo()
+        with stage_run(f"{bucket}/run", stage="upcycle", config=settings) as other:
+            assert not other.complete
+            for name in (CONFIG, f"{CHECKPOINTS}/0/{METADATA}"):
+                (Path(other.directory) / name).parent.mkdir(parents=True, exist_ok=True)
+                (Path(other.directory) / name).write_text("{}")
+            other.publish({})
+        return lock(files, part)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(BucketFiles, "lock", late)
+        with stage_run(f"{bucket}/run", stage="upcycle", config=settings) as output:
+            assert output.complete
 
 
 def test_another_output_is_not_replaced(bucket, upload, examples, tmp_path):
