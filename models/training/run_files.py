@@ -366,10 +366,10 @@ def open_files(place: str | Path, part: str = "", *, shared: bool = False) -> It
         return
     url = str(place).rstrip("/")
     objects.check_url(url)
+    name = f"mswitch-{hashlib.sha256(storage.join(url, part).encode()).hexdigest()[:12]}"
     # Processes of one machine have a copy each.
-    member = str(_process_index()) if shared else ""
-    key = hashlib.sha256(storage.join(url, part, member).encode()).hexdigest()[:12]
-    with tempfile.TemporaryDirectory(prefix=f"mswitch-{key}-", ignore_cleanup_errors=True) as copy:
+    prefix = f"{name}.{_process_index()}-" if shared else f"{name}-"
+    with tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True) as copy:
         run = BucketFiles(url, Path(copy))
         try:
             yield run
@@ -381,7 +381,10 @@ def open_files(place: str | Path, part: str = "", *, shared: bool = False) -> It
                 raise LeaseLostError(str(error)) from error
             sys.exit(EXIT_RESUME)
         except UserError as error:
-            raise type(error)(str(error).replace(copy, url)) from error
+            # All processes of a job may raise what one of them found in its copy.
+            other = rf"[^\s'\"]*/{name}\.\d+-\w{{8}}"
+            text = re.sub(other, lambda _: url, str(error).replace(copy, url))
+            raise type(error)(text) from error
 
 
 def _process_index() -> int:

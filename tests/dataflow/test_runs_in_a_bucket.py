@@ -304,6 +304,21 @@ def test_what_a_killed_training_left_on_this_machine_is_removed(bucket, tmp_path
     assert list(tmp_path.iterdir()) == [other]
 
 
+def test_an_error_of_another_process_names_the_run_and_not_its_copy(bucket):
+    def fail():
+        with open_files(bucket, shared=True) as files:
+            here = files.directory
+            there = here.with_name(here.name.replace(".0-", ".12-"))
+            assert there != here
+            raise UserError(f"{here}/a: damaged, '{there}/b' too, /tmp/mswitch-0.0-abcdefgh/c not")
+
+    with pytest.raises(UserError) as caught:
+        fail()
+    assert str(caught.value) == (
+        f"{bucket}/a: damaged, '{bucket}/b' too, /tmp/mswitch-0.0-abcdefgh/c not"
+    )
+
+
 @pytest.mark.slow
 def test_the_commands_take_urls(bucket, tmp_path, capsys):
     examples = write_examples(tmp_path / "examples", {"de": [40]}, 16, 512, 9)
