@@ -22,7 +22,7 @@ from models.training.origin import state_of_origin
 from models.training.run_directory import CHECKPOINTS, RunPlan, read_run
 from models.training.run_files import RunFiles
 from models.training.signals import stop_requests
-from models.training.state import Skeleton, TrainState
+from models.training.state import Parameters, Skeleton, TrainState
 from models.training.step import FEATURES, SEGMENTS, make_train_step
 from models.training.teacher import state_of_student, teacher_parameters, teaching_of
 from pipelines.errors import UserError
@@ -57,8 +57,7 @@ def run_training(
     checkpoints = Checkpoints(out / CHECKPOINTS, plan.evaluation_steps, identity, files)
     start = on_first(lambda: _resume_step(plan, out, checkpoints))
     teaching = teaching_of(plan, skeleton.mesh)
-    state = _state_after(start, plan, checkpoints, skeleton, optimizer)
-    teacher = None if teaching is None else teacher_parameters(plan, teaching.skeleton)
+    state, teacher = _values_after(start, plan, checkpoints, skeleton, optimizer)
     counted = 0 if plan.origin is None else plan.origin.steps_counted
 
     def load(step: int) -> dict[str, jax.Array]:
@@ -132,6 +131,26 @@ def _resume_step(plan: RunPlan, out: Path, checkpoints: Checkpoints) -> int:
     return start
 
 
+def _values_after(
+    step: int,
+    plan: RunPlan,
+    checkpoints: Checkpoints,
+    skeleton: Skeleton,
+    optimizer: Optimizer,
+) -> tuple[TrainState, Parameters | None]:
+    """What the step after `step` begins with, and the teacher's parameters if steps need them."""
+    teacher = plan.teacher
+    begins = teacher is not None and teacher.init and not step and plan.origin is None
+    needed = teacher is not None and teacher.soft_weight > 0 and step < plan.train.steps
+    values = teacher_parameters(plan, skeleton.mesh) if begins or needed else None
+    if begins:
+        assert values is not None
+        state = state_of_student(plan, skeleton, optimizer, values)
+    else:
+        state = _state_after(step, plan, checkpoints, skeleton, optimizer)
+    return state, values if needed else None
+
+
 def _state_after(
     step: int,
     plan: RunPlan,
@@ -139,14 +158,12 @@ def _state_after(
     skeleton: Skeleton,
     optimizer: Optimizer,
 ) -> TrainState:
-    """What the step after `step` begins with."""
+    """What the step after `step` begins with, but for a student's first."""
     if step:
         say_once("train", f"continuing after step {step:,}, from {checkpoints.place}/{step}")
         return checkpoints.restore(step, skeleton.abstract_state(optimizer))
     if plan.origin is not None:
         return state_of_origin(plan.origin, skeleton, optimizer)
-    if plan.teacher is not None and plan.teacher.init:
-        return state_of_student(plan, skeleton, optimizer)
     return skeleton.initial_state(optimizer)
 
 

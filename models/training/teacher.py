@@ -30,14 +30,15 @@ def _skeleton_of(teacher: Teacher, plan: RunPlan, mesh: Mesh | None) -> Skeleton
     return Skeleton.of(teacher.model, dataclasses.replace(teacher.train, **settings), mesh)
 
 
-def teacher_parameters(plan: RunPlan, skeleton: Skeleton) -> Parameters:
-    """The teacher's values, on its skeleton's mesh.
+def teacher_parameters(plan: RunPlan, mesh: Mesh | None) -> Parameters:
+    """The teacher's values, on the mesh.
 
     Raises:
         UserError: its checkpoint cannot be read.
     """
     assert plan.teacher is not None
-    origin, like = plan.teacher.origin, skeleton.abstract_parameters()
+    origin = plan.teacher.origin
+    like = _skeleton_of(plan.teacher, plan, mesh).abstract_parameters()
     with open_files(origin.path, shared=jax.process_count() > 1) as files:
         files.refresh()
         with files.checkpoint(origin.step, PARAMETERS):
@@ -46,12 +47,13 @@ def teacher_parameters(plan: RunPlan, skeleton: Skeleton) -> Parameters:
             )
 
 
-def state_of_student(plan: RunPlan, skeleton: Skeleton, optimizer: Optimizer) -> TrainState:
-    """The state of step 0 of a student that begins with its teacher's parameters."""
+def state_of_student(
+    plan: RunPlan, skeleton: Skeleton, optimizer: Optimizer, values: Parameters
+) -> TrainState:
+    """The state of step 0 of a student that begins with its teacher's `values`."""
     teacher = plan.teacher
     assert teacher is not None
-    taught = _skeleton_of(teacher, plan, skeleton.mesh)
-    period, mean = taught.config.period, teacher.gather == "mean"
+    period, mean = teacher.model.period, teacher.gather == "mean"
 
     def create(values: Parameters) -> TrainState:
         drawn = skeleton.initial_parameters()
@@ -60,7 +62,7 @@ def state_of_student(plan: RunPlan, skeleton: Skeleton, optimizer: Optimizer) ->
         return TrainState(parameters, moments, jnp.zeros((), jnp.int32))
 
     made = jax.jit(create, out_shardings=skeleton.state_shardings(optimizer))
-    return made(teacher_parameters(plan, taught))
+    return made(values)
 
 
 def in_dense_places(sparse: Mapping[str, Any], period: int, *, mean: bool) -> dict[str, Any]:

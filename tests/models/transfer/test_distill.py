@@ -22,6 +22,7 @@ from models.evaluation.evaluate import evaluate
 from models.groups import Groups
 from models.nn.flops import forward_flops, training_step_flops
 from models.nn.losses import Head, distilled_token_losses, token_losses
+from models.training import teacher as module
 from models.training.checkpoint import Checkpoints
 from models.training.optimizer import optimizer_of
 from models.training.run_directory import MARKER, model_of, read_run, train_config_of
@@ -154,6 +155,22 @@ def test_its_share_of_the_gain_is_reported(teacher, student, examples, tmp_path)
     for name, other in (("gain", "teacher"), ("kept", "student")):
         found = one["languages"]["de"][name]["value"]
         assert found == pytest.approx(nats["dense"] - nats[other], rel=1e-4, abs=1e-6)
+
+
+def test_the_teacher_is_restored_once_and_only_for_steps(teacher, examples, tmp_path, monkeypatch):
+    read, restore = [], module.restore_parameters
+
+    def spied(*given):
+        read.append(given)
+        return restore(*given)
+
+    monkeypatch.setattr(module, "restore_parameters", spied)
+    short = dataclasses.replace(CONFIG, steps=1, evaluations=1)
+    out = tmp_path / "run"
+    for _ in range(2):  # again as if it was killed before it was marked finished
+        distill(teacher, "mt5-tiny", examples, out, short, HALF, changes=SMALL)
+        assert len(read) == 1
+        (out / MARKER).unlink()
 
 
 def test_without_weight_and_initialisation_it_is_plain_training(teacher, examples, tmp_path):
