@@ -116,7 +116,7 @@ def test_too_few_common_steps_say_what_to_wait_for(in_training, tmp_path):
     with pytest.raises(UserError, match=r"at 2 common steps so far.*at least 3.*--watch"):
         write_report(*runs, tmp_path / "out", FEW, unfinished=True)
     assert not (tmp_path / "out").exists()
-    with pytest.raises(UserError, match=r"has not finished training .* give --unfinished"):
+    with pytest.raises(UserError, match=r"has not finished .*`mswitch report --unfinished`"):
         write_report(*runs, tmp_path / "out", FEW)
 
 
