@@ -17,6 +17,7 @@ from flows.downstream.measure import (
     same_rows,
 )
 from flows.downstream.runs import DECODES, TunedRun, check_alike, read_tuned_run
+from flows.pages.publish import publish_files
 from flows.pages.svg import SCREENS, inline_svgs
 from flows.pages.templates import template_environment
 from flows.report import text as report_text
@@ -24,7 +25,7 @@ from flows.report.speedup import SpeedUp
 from pipelines import storage
 from pipelines.errors import UserError
 from pipelines.languages import script_name
-from pipelines.outputs import StagedOutput, file_sha256, stage_output, write_atomically
+from pipelines.outputs import stage_output
 from pipelines.progress import say
 
 STAGE = "downstream"
@@ -88,7 +89,7 @@ def write_downstream(
             speed_up = _speed_up(baselines, candidates, results[0])
         data = pair_data(runs, _names(runs), results, speed_up)
         files = {PAGE: _render_pair(data), DATA: storage.json_text(data), TABLE: to_csv(data)}
-        _publish(staged, files)
+        publish_files(staged, files)
     say(STAGE, data["summary"]["verdict"])
     return _summary(data, out, reused=False)
 
@@ -126,7 +127,7 @@ def write_run_page(
             results = _measure([tuned], _decodes([tuned]), paired=False)
             data = run_data(tuned, Rows([tuned], results[0].decode), results)
             files = {RUN_PAGE: _render_run(data), RUN_DATA: storage.json_text(data)}
-            _publish(staged, files)
+            publish_files(staged, files)
         reused = staged.complete
     summary, [average] = data["summary"], data["results"][0]["average"]["models"]
     return {
@@ -136,15 +137,6 @@ def write_run_page(
         "languages": summary["languages"],
         summary["metric"]: average["value"],
     }
-
-
-def _publish(staged: StagedOutput, files: Mapping[str, str]) -> None:
-    for name, content in files.items():
-        write_atomically(staged.directory / name, content)
-    listed = [
-        {"path": name, "sha256": file_sha256(staged.directory / name)} for name in sorted(files)
-    ]
-    staged.publish({"files": listed})
 
 
 def _by_origin_step(runs: Sequence[TunedRun]) -> list[TunedRun]:

@@ -8,9 +8,9 @@ from typing import Any
 from flows.downstream import text
 from flows.downstream.measure import Average, Difference, Result, Rows, Scores
 from flows.downstream.runs import DECODES, TunedRun
+from flows.pages.languages import language_fields
 from flows.report.data import rounded
 from flows.report.speedup import SpeedUp
-from pipelines.languages import languages
 from tasks.intervals import MIN_GROUPS, RESAMPLES, Score
 from tasks.multitask import leaf_name
 
@@ -164,15 +164,10 @@ def _result(result: Result) -> dict[str, Any]:
 
 def _language(results: Sequence[Result], number: int, run: TunedRun) -> dict[str, Any]:
     lead = results[0].languages[number]
-    known = languages().get(lead.lang)
     leaves = [leaf_name(task, lead.lang) for task in run.trained_as]
     trained = [run.config["languages"].get(leaf, {}) for leaf in leaves]
     return {
-        "lang": lead.lang,
-        "name": known.name if known else lead.lang,
-        "autonym": known.autonym if known else "",
-        "direction": known.direction if known else "ltr",
-        "script": known.script if known else "Zyyy",
+        **language_fields(lead.lang),
         "rows": lead.rows,
         "groups": lead.groups,
         "train_rows": sum(int(each.get("train_records", 0)) for each in trained),

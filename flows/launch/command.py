@@ -47,7 +47,7 @@ def job_of_command(argv: Sequence[str], hosts: int = 1, record: Path | None = No
 
 
 def cancel_command(job: Job) -> tuple[str, ...] | None:
-    """The command that ends what a job may leave running elsewhere; None where there is no such.
+    """The command that ends what a job may leave running elsewhere; None where it leaves nothing.
 
     Jobs of Dataflow outlive the command that waits for them.
     """

@@ -22,7 +22,7 @@ from pipelines import objects, storage
 TASK = ".task"
 #: How often a log is sent to a bucket.
 _SEND_SECS = 10.0
-#: What a shell exits with where there is no such command.
+#: What a shell exits with when it cannot find a command.
 _NOT_STARTED = 127
 
 

@@ -233,7 +233,7 @@ class _Follower:
     def _check_suspended(self, state: State | None) -> None:
         """Leave the job to the process that goes on if the flow run was resumed meanwhile."""
         if state is not None and not state.is_paused():
-            raise Abort(f"the flow run is {state.name} again: another process goes on with it")
+            raise Abort(f"the flow run is {state.name} again: another process continues it")
 
     def _ask(self, intent: Any) -> None:
         self._asked = True
@@ -271,7 +271,7 @@ class _Follower:
         """The state of this flow run, which is Suspended; made so if the job alone was paused.
 
         Raises:
-            Abort: it was suspended, and is no longer.
+            Abort: it was suspended and has been resumed since.
         """
         with get_client(sync_client=True) as client:
             state = client.read_flow_run(self.id).state

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import numpy as np
 from annotated_types import Ge, Le, Lt
 
+from flows.pages.publish import publish_files
 from flows.pages.svg import standalone_svg
 from flows.report.data import report_data, run_names, to_csv
 from flows.report.downstream import Downstream, check_downstream, read_downstream
@@ -28,7 +29,7 @@ from flows.report.speedup import language_generator, measure_speed_up, resample_
 from flows.report.text import figure_mark
 from models.training.run_files import open_files
 from pipelines import storage
-from pipelines.outputs import file_sha256, stage_output, write_atomically
+from pipelines.outputs import stage_output
 from pipelines.progress import Progress, say
 from pipelines.validation import check_fields
 
@@ -150,18 +151,7 @@ def _write_report(
             report, files = _make(comparisons[0], names, config, so_far, downstream)
         else:
             report, files = _make_all(comparisons, config, so_far, downstream)
-        for name, text in files.items():
-            path = staged.directory / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, text)
-        staged.publish(
-            {
-                "files": [
-                    {"path": name, "sha256": file_sha256(staged.directory / name)}
-                    for name in sorted(files)
-                ]
-            }
-        )
+        publish_files(staged, files)
     say(STAGE, report["summary"]["verdict"])
     return _summary_line(report, out, reused=False)
 

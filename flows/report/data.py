@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from flows.pages.languages import language_fields
 from flows.report import text as report_text
 from flows.report.headline import MINIMUM_UNITS, LanguageResult, Pooled, headline
 from flows.report.horizon import Horizon, horizons_json, last_doubling
 from flows.report.routing import routing_data
 from flows.report.runs import Run
 from flows.report.speedup import SpeedUp
-from pipelines.languages import languages
 
 SIGNIFICANT_DIGITS = 6
 
@@ -139,15 +139,10 @@ def _language_json(
     result: LanguageResult, run: Run, factors: Mapping[str, float | None]
 ) -> dict[str, Any]:
     losses = result.losses
-    known = languages().get(losses.lang)
     trained = run.config["languages"].get(losses.lang, {})
     steps = np.array(run.steps, dtype=float)
     return {
-        "lang": losses.lang,
-        "name": known.name if known else losses.lang,
-        "autonym": known.autonym if known else "",
-        "direction": known.direction if known else "ltr",
-        "script": known.script if known else "Zyyy",
+        **language_fields(losses.lang),
         "documents": losses.documents,
         "target_tokens": int(losses.tokens.sum()),
         "target_bytes": int(losses.target_bytes.sum()),

@@ -15,7 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from flows.pages.languages import language_fields
 from flows.pages.numbers import percent, plural
+from flows.pages.publish import publish_files
 from flows.pages.templates import template_environment
 from flows.report.build import DEFAULT_CONFIG, ReportConfig
 from flows.report.data import rounded
@@ -27,8 +29,7 @@ from flows.report.speedup import LanguageLosses, language_generator, resample_cu
 from models.training.run_files import open_files
 from pipelines import storage
 from pipelines.errors import UserError
-from pipelines.languages import languages
-from pipelines.outputs import file_sha256, stage_output, write_atomically
+from pipelines.outputs import stage_output
 from pipelines.progress import say
 
 STAGE = "distillation"
@@ -109,13 +110,7 @@ def _write(
             data = json.loads((staged.out / DATA).read_text(encoding="utf-8"))
             return _summary(data, out, reused=True)
         data = rounded(_data(of_teacher, of_students, config))
-        files = {PAGE: _render(data), DATA: storage.json_text(data)}
-        for name, content in files.items():
-            write_atomically(staged.directory / name, content)
-        listed = [
-            {"path": name, "sha256": file_sha256(staged.directory / name)} for name in sorted(files)
-        ]
-        staged.publish({"files": listed})
+        publish_files(staged, {PAGE: _render(data), DATA: storage.json_text(data)})
     say(STAGE, data["summary"]["verdict"])
     return _summary(data, out, reused=False)
 
@@ -294,8 +289,7 @@ def _data(of_teacher: Pairs, of_students: Sequence[Pairs], config: ReportConfig)
         "students": measured,
         "languages": [
             {
-                "lang": each.lang,
-                **_named(each.lang),
+                **language_fields(each.lang),
                 "documents": each.documents,
                 "trained": each.trained,
             }
@@ -313,18 +307,6 @@ def _as_json(figures: Mapping[str, Figure | None] | None) -> dict[str, Any] | No
     return {
         name: figure and {"value": figure.value, "ci": figure.ci and list(figure.ci)}
         for name, figure in figures.items()
-    }
-
-
-def _named(lang: str) -> dict[str, str]:
-    known = languages().get(lang)
-    if known is None:
-        return {"name": lang, "autonym": "", "script": "Zyyy", "direction": "ltr"}
-    return {
-        "name": known.name,
-        "autonym": known.autonym,
-        "script": known.script,
-        "direction": known.direction,
     }
 
 

@@ -381,7 +381,7 @@ def test_a_flow_run_that_is_resumed_while_it_is_suspended_stays_resumed(
     monkeypatch.setattr(steps, "this_flow_run", SimpleNamespace(id=str(run)))
     monkeypatch.setattr(steps, "STATE_SECS", 0.0)
 
-    with pytest.raises(Abort, match="Running again: another process goes on with it"):
+    with pytest.raises(Abort, match="Running again: another process continues it"):
         steps.follow(made.job, launcher)
 
     assert launcher.stopped
