@@ -17,17 +17,17 @@ import pytest
 import train_child as child
 from example_files import write_examples
 from task_files import vocabulary, write_supervised
+from trained_runs import equal, lines, state
 
 from models.config import EvaluateConfig, JobConfig, TrainConfig, TuningChanges, TuningConfig
 from models.evaluation.evaluate import evaluate
 from models.groups import Groups, batch_groups
-from models.training.checkpoint import Checkpoints
 from models.training.finetune import finetune
 from models.training.optimizer import Adafactor, AdamW, optimizer_of
 from models.training.origin import find_origin, state_of_origin
 from models.training.run_directory import MARKER, model_of, read_run, train_config_of
 from models.training.run_files import RunFiles
-from models.training.state import Skeleton, TrainState
+from models.training.state import Skeleton
 from models.training.step import FEATURES, batch_loss, make_gradients
 from models.training.train import make_plan, train_prepared
 from pipelines.errors import UserError
@@ -44,7 +44,6 @@ ROWS = 512
 TUNED = TuningConfig(
     steps=STEPS, batch_size=8, eval_every=2, checkpoint_every=2, dtype="float32", seed=3
 )
-TIMES = ("_secs", "_per_sec")
 
 
 @pytest.fixture(scope="module")
@@ -74,24 +73,6 @@ def tuned(tmp_path_factory, origin, tasks) -> Path:
     out = tmp_path_factory.mktemp("tuned") / "run"
     finetune(origin, tasks, out, TUNED)
     return out
-
-
-def state(run: Path, step: int) -> TrainState:
-    described = read_run(run)
-    plan_train = train_config_of(described)
-    skeleton = Skeleton.of(model_of(described), plan_train)
-    like = skeleton.abstract_state(optimizer_of(plan_train))
-    return Checkpoints(run / "checkpoints", ()).restore(step, like)
-
-
-def equal(one, other) -> bool:
-    same = jax.tree.map(lambda a, b: np.array_equal(np.asarray(a), np.asarray(b)), one, other)
-    return all(jax.tree.leaves(same))
-
-
-def lines(run: Path) -> list[dict]:
-    found = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in line.items() if not k.endswith(TIMES)} for line in found]
 
 
 def start(origin: Path, tasks: Path, out: Path, **variables: str) -> subprocess.Popen:

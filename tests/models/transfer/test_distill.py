@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from example_files import write_examples
+from trained_runs import equal, lines, skeleton_of, state
 
 from models.config import EvaluateConfig, ModelChanges, TrainConfig
 from models.evaluation.evaluate import evaluate
@@ -23,10 +24,8 @@ from models.groups import Groups
 from models.nn.flops import forward_flops, training_step_flops
 from models.nn.losses import Head, distilled_token_losses, token_losses
 from models.training import teacher as module
-from models.training.checkpoint import Checkpoints
-from models.training.optimizer import optimizer_of
-from models.training.run_directory import MARKER, model_of, read_run, train_config_of
-from models.training.state import Parameters, Skeleton, TrainState, unrolled
+from models.training.run_directory import MARKER, model_of, read_run
+from models.training.state import Parameters, Skeleton, unrolled
 from models.training.step import FEATURES, Teaching, batch_loss
 from models.training.train import train
 from models.transfer.config import DistillConfig
@@ -43,7 +42,6 @@ CONFIG = TrainConfig(
 )  # fmt: skip
 SMALL = ModelChanges(d_ff=64, encoder_layers=2, decoder_layers=2)
 HALF = DistillConfig(soft_weight=0.5, temperature=2.0)
-TIMES = ("_secs", "_per_sec")
 
 
 @pytest.fixture(scope="module")
@@ -66,27 +64,6 @@ def student(teacher, examples, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("student") / "run"
     distill(teacher, "mt5-tiny", examples, out, CONFIG, HALF, changes=SMALL)
     return out
-
-
-def skeleton_of(run: Path) -> Skeleton:
-    described = read_run(run)
-    return Skeleton.of(model_of(described), train_config_of(described))
-
-
-def state(run: Path, step: int) -> TrainState:
-    skeleton = skeleton_of(run)
-    like = skeleton.abstract_state(optimizer_of(skeleton.train))
-    return Checkpoints(run / "checkpoints", ()).restore(step, like)
-
-
-def equal(one, other) -> bool:
-    same = jax.tree.map(lambda a, b: np.array_equal(np.asarray(a), np.asarray(b)), one, other)
-    return all(jax.tree.leaves(same))
-
-
-def lines(run: Path) -> list[dict]:
-    found = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in line.items() if not k.endswith(TIMES)} for line in found]
 
 
 def batch_of(examples: Path, step: int = 0) -> dict[str, jax.Array]:

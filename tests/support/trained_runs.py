@@ -1,0 +1,37 @@
+"""What tests compare of trained runs: states, and lines of metrics without times."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from models.training.checkpoint import Checkpoints
+from models.training.optimizer import optimizer_of
+from models.training.run_directory import model_of, read_run, train_config_of
+from models.training.state import Skeleton, TrainState
+
+#: Ends of the names of metrics that differ from run to run.
+TIMES = ("_secs", "_per_sec")
+
+
+def skeleton_of(run: Path) -> Skeleton:
+    described = read_run(run)
+    return Skeleton.of(model_of(described), train_config_of(described))
+
+
+def state(run: Path, step: int) -> TrainState:
+    skeleton = skeleton_of(run)
+    like = skeleton.abstract_state(optimizer_of(skeleton.train))
+    return Checkpoints(run / "checkpoints", ()).restore(step, like)
+
+
+def equal(one: Any, other: Any) -> bool:
+    same = jax.tree.map(lambda a, b: np.array_equal(np.asarray(a), np.asarray(b)), one, other)
+    return all(jax.tree.leaves(same))
+
+
+def lines(run: Path) -> list[dict[str, Any]]:
+    found = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if not k.endswith(TIMES)} for line in found]
