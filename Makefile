@@ -60,7 +60,7 @@ format: $(READY)  ## Reformat the code
 	@$(BIN)/ruff format .
 
 test-kill: $(READY)  ## Kill every stage at fault points and random moments, compare bytes
-	@$(BIN)/python -m pytest -m kill tests/flows tests/models tests/pipelines/corpus tests/dataflow -s --timeout 7200
+	@$(BIN)/python -m pytest -m kill tests/flows tests/models tests/pipelines tests/dataflow -s --timeout 7200
 
 bench: $(READY) .venv-bench/ready  ## The corpus builder against datatrove and a plain process (needs apt-get)
 	@$(BIN)/python tests/benchmarks/corpus.py --copies 10 $(BENCH_OPTIONS)

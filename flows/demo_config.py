@@ -1,5 +1,6 @@
 """Configuration of flows: what a person or a Prefect deployment may set."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Literal
@@ -18,7 +19,8 @@ from pipelines.vocabulary.train import VocabularyConfig
 DEMO_FILE = "demo.json"
 
 SampleName = Literal["gflanguages", "debian"]
-#: A minute for both models on two cores; the only checkpoint is the last one.
+#: A minute for both models on two cores; the only checkpoint is the last one. T5's rate of 1e-3
+#: moves so young a model too little.
 FINETUNE = TuningConfig(steps=80, batch_size=32, base_learning_rate=0.04, dtype="float32")
 
 
@@ -77,13 +79,19 @@ class DemoConfig(BaseModel):
     tasks: SupervisedConfig = SupervisedConfig(inputs_length=64, targets_length=8)
 
 
-def demo_config(sample: SampleName, steps: int | None = None) -> DemoConfig:
+def demo_config(
+    sample: SampleName, steps: int | None = None, finetune_steps: int | None = None
+) -> DemoConfig:
     """The demo's settings for a sample; where they differ from mC4's, the comment says why.
 
     Args:
         sample: which real text.
         steps: training steps, in place of the default.
+        finetune_steps: steps of fine-tuning, in place of the default; 0 leaves it out.
     """
+    if finetune_steps is None:
+        finetune_steps = FINETUNE.steps if sample == "gflanguages" else 0
+    finetune = dataclasses.replace(FINETUNE, steps=finetune_steps) if finetune_steps else None
     if sample == "gflanguages":
         return DemoConfig(
             sample=sample,
@@ -102,8 +110,7 @@ def demo_config(sample: SampleName, steps: int | None = None) -> DemoConfig:
             vocabulary=VocabularyConfig(size=4096, character_coverage=0.9995),
             examples=ExamplesConfig(inputs_length=64),
             train=TrainSettings(steps=400 if steps is None else steps, warmup_steps=100),
-            # T5's rate of 1e-3 moves so young a model too little.
-            finetune=FINETUNE,
+            finetune=finetune,
         )
     return DemoConfig(
         sample=sample,
@@ -119,6 +126,7 @@ def demo_config(sample: SampleName, steps: int | None = None) -> DemoConfig:
         vocabulary=VocabularyConfig(size=8192, sample_characters=8_000_000),
         examples=ExamplesConfig(inputs_length=128, validation_segments=2),
         train=TrainSettings(steps=600 if steps is None else steps, warmup_steps=100),
+        finetune=finetune,
     )
 
 

@@ -40,7 +40,7 @@ RunDemo = Callable[..., subprocess.CompletedProcess[str]]
 @pytest.fixture(scope="session")
 def demo_steps() -> int:
     """Training steps of each model in the tests' demo, each of them evaluated."""
-    return 10
+    return 4
 
 
 @pytest.fixture(scope="session")
@@ -48,9 +48,9 @@ def run_demo(demo_steps: int) -> RunDemo:
     """Give a function that runs `mswitch demo` as a user would."""
 
     def run(out: Path, *options: str, steps: int = demo_steps) -> subprocess.CompletedProcess[str]:
-        arguments = ["demo", "--out", str(out), "--steps", str(steps), *options]
+        arguments = ["demo", "--out", str(out), "--steps", str(steps), "--finetune-steps", "4"]
         return subprocess.run(
-            [sys.executable, "-m", "flows.cli.main", *arguments],
+            [sys.executable, "-m", "flows.cli.main", *arguments, *options],
             capture_output=True,
             text=True,
             check=False,

@@ -12,7 +12,7 @@ from flows.demo_config import DemoConfig, claim_directory
 from flows.operators.parameters import options_of
 from flows.processes import run_with_restarts
 from models.config import TuningConfig
-from pipelines.outputs import lock_directory
+from pipelines.outputs import MARKER, lock_directory
 from pipelines.progress import say
 
 
@@ -50,11 +50,22 @@ def build_examples(config: DemoConfig, corpus: Path, vocabulary: Path, out: Path
     return build.build_examples(corpus, vocabulary, out, config.examples)
 
 
+def train_once(argv: Sequence[str], out: Path) -> None:
+    """Run a training, unless it is finished: to find that out by itself takes it seconds.
+
+    Its settings are the demo's, which have been compared.
+    """
+    if (out / MARKER).exists():
+        say("demo", f"{out} is already complete")
+    else:
+        run_with_restarts(argv)
+
+
 @task(task_run_name="train {preset}")
 def train(config: DemoConfig, preset: str, examples: Path, out: Path) -> dict[str, Any]:
     """Pretrain one model in its own process."""
     options = ["--preset", preset, "--examples", str(examples), "--out", str(out)]
-    run_with_restarts(["train", *options, *config.train.as_options()])
+    train_once(["train", *options, *config.train.as_options()], out)
     return {"stage": "train", "out": str(out)}
 
 
@@ -81,7 +92,7 @@ def finetune(config: TuningConfig, run: Path, out: Path) -> dict[str, Any]:
     """Fine-tune one model on the task and predict its test split, in separate processes."""
     tuned = out / run.name
     options = ["--from", str(run), "--tasks", str(out / "examples"), "--out", str(tuned)]
-    run_with_restarts(["finetune", *options, *options_of(config)])
+    train_once(["finetune", *options, *options_of(config)], tuned)
     run_with_restarts(["predict", "--run", str(tuned), "--split", "test"])
     return {"stage": "finetune", "out": str(tuned)}
 

@@ -1,4 +1,7 @@
-"""A lease on a place in a bucket, of which one process at a time is the holder."""
+"""A lease on a place in a bucket, of which one process at a time is the holder.
+
+What waits is shown on one store (`bucket`), what a store answers on each (`either`).
+"""
 
 import contextlib
 import json
@@ -50,21 +53,21 @@ def test_an_object_is_created_only_where_there_is_none(either, tmp_path):
         assert read_version(f"{url}-{size}")[0] == b"x" * size
 
 
-def test_whoever_finds_it_renewed_is_told_who_holds_it(either):
-    with hold_lease(either, "train") as held:
+def test_whoever_finds_it_renewed_is_told_who_holds_it(bucket):
+    with hold_lease(bucket, "train") as held:
         time.sleep(1.5 * SECS)
         held.check()
         with pytest.raises(UserError, match=r"in use by another run \(process \d+ on .+\): wait"):
-            Lease(either).take("train")
+            Lease(bucket).take("train")
     begun = time.monotonic()
-    with hold_lease(either, "train"):
+    with hold_lease(bucket, "train"):
         assert time.monotonic() - begun < SECS  # free at once
 
 
-def test_one_that_is_not_renewed_is_taken_over_and_its_holder_stops(either, capsys):
-    held = taken(either)
+def test_one_that_is_not_renewed_is_taken_over_and_its_holder_stops(bucket, capsys):
+    held = taken(bucket)
     held.check()
-    with hold_lease(either, "evaluate") as other:
+    with hold_lease(bucket, "evaluate") as other:
         assert "[evaluate] " in capsys.readouterr().err
         with pytest.raises(LeaseLostError, match=r"could not be renewed for 1\.6 s, or another"):
             held.check()
@@ -75,15 +78,15 @@ def test_one_that_is_not_renewed_is_taken_over_and_its_holder_stops(either, caps
         held.release(keeper)  # of another one's lease nothing is released
         other.check()
         with pytest.raises(UserError, match="in use"):
-            Lease(either).take("train")
+            Lease(bucket).take("train")
 
 
-def test_of_many_that_want_it_one_gets_it(either):
+def test_of_many_that_want_it_one_gets_it(bucket):
     won, refused = [], []
 
     def want():
         try:
-            with hold_lease(either, "train") as held:
+            with hold_lease(bucket, "train") as held:
                 time.sleep(1.5 * SECS)
                 held.check()
                 won.append(held)
@@ -123,8 +126,8 @@ def test_a_damaged_one_holds_nobody_up(either):
         held.check()
 
 
-def test_a_store_that_does_not_answer_for_a_while_is_not_a_loss(either, monkeypatch):
-    with hold_lease(either, "train") as held:
+def test_a_store_that_does_not_answer_for_a_while_is_not_a_loss(bucket, monkeypatch):
+    with hold_lease(bucket, "train") as held:
 
         def fail(*_):
             raise objects.BucketError("no network")
@@ -141,10 +144,10 @@ def test_a_store_that_does_not_answer_for_a_while_is_not_a_loss(either, monkeypa
             held.check()
 
 
-def test_others_of_the_job_follow_it_as_long_as_it_is_renewed(either):
+def test_others_of_the_job_follow_it_as_long_as_it_is_renewed(bucket):
     with contextlib.ExitStack() as stack:
-        held = stack.enter_context(hold_lease(either, "train"))
-        with follow_lease(either, held.key) as followed:
+        held = stack.enter_context(hold_lease(bucket, "train"))
+        with follow_lease(bucket, held.key) as followed:
             time.sleep(2 * SECS)
             followed.check()
             stack.close()  # it is free for another at once
@@ -153,20 +156,20 @@ def test_others_of_the_job_follow_it_as_long_as_it_is_renewed(either):
                 followed.check()
 
 
-def test_who_follows_stops_before_another_begins(either):
+def test_who_follows_stops_before_another_begins(bucket):
     """The holder stands still, and says nothing."""
-    held = taken(either)
-    with follow_lease(either, held.key) as followed:
+    held = taken(bucket)
+    with follow_lease(bucket, held.key) as followed:
         followed.check()
         begun = time.monotonic()
-        with hold_lease(either, "train"):
+        with hold_lease(bucket, "train"):
             assert time.monotonic() - begun > SECS / 2
             with pytest.raises(LeaseLostError):
                 followed.check()
 
 
-def test_a_lease_that_is_replaced_while_it_is_read_is_not_lost(either, monkeypatch):
-    with hold_lease(either, "train") as held, follow_lease(either, held.key) as followed:
+def test_a_lease_that_is_replaced_while_it_is_read_is_not_lost(bucket, monkeypatch):
+    with hold_lease(bucket, "train") as held, follow_lease(bucket, held.key) as followed:
         with monkeypatch.context() as patch:
             patch.setattr(lease, "read_version", lambda url: None)
             time.sleep(SECS / 3)
@@ -175,9 +178,9 @@ def test_a_lease_that_is_replaced_while_it_is_read_is_not_lost(either, monkeypat
         followed.check()
 
 
-def test_who_follows_counts_from_before_the_last_renewal(either):
-    held = taken(either)
-    with follow_lease(either, held.key) as followed:
+def test_who_follows_counts_from_before_the_last_renewal(bucket):
+    held = taken(bucket)
+    with follow_lease(bucket, held.key) as followed:
         time.sleep(0.4 * SECS)
         held._write("me")
         time.sleep(0.4 * SECS)

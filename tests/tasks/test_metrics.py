@@ -149,15 +149,16 @@ def rows_of(shares, groups_of, seed):
 
 def test_interval_covers_the_truth_where_rows_come_in_groups():
     rng = np.random.default_rng(0)
-    metric, covered, naive = make_metric("accuracy"), 0, 0
+    metric, covered, naive = make_metric("accuracy"), [], []
     for trial in range(200):
         answers, predictions, groups = rows_of(rng.beta(4, 2, 60), 10, trial)
         result = score(metric, answers, predictions, groups)
-        covered += result.low <= 100 * 4 / 6 <= result.high
-        alone = score(metric, answers, predictions, list(map(str, range(600))))
-        naive += alone.low <= 100 * 4 / 6 <= alone.high
-    assert 0.90 <= covered / 200 <= 0.98
-    assert naive < covered - 10  # rows of a document are no independent rows
+        covered.append(result.low <= 100 * 4 / 6 <= result.high)
+        if trial < 50:
+            alone = score(metric, answers, predictions, list(map(str, range(600))))
+            naive.append(alone.low <= 100 * 4 / 6 <= alone.high)
+    assert 0.90 <= np.mean(covered) <= 0.98
+    assert np.mean(naive) < 0.85  # rows of a document are not independent of each other
 
 
 def test_an_interval_has_its_value_in_it_where_classes_are_rare():

@@ -32,6 +32,7 @@ def demo(
     out: Path = Path("runs/demo"),
     sample: Literal["gflanguages", "debian"] = "gflanguages",
     steps: Annotated[int | None, Parameter(validator=validators.Number(gte=1))] = None,
+    finetune_steps: Annotated[int | None, Parameter(validator=validators.Number(gte=0))] = None,
     json: Json = False,
 ) -> int:
     """Sample, corpus, vocabulary, examples, two trainings, two evaluations, fine-tuning, report.
@@ -49,17 +50,21 @@ def demo(
         sample: gflanguages (100 languages, kilobytes, no network) or debian (80
             languages, megabytes; needs apt-get).
         steps: training steps of each model, in place of the sample's default.
+        finetune_steps: steps of fine-tuning each model to tell the languages apart, in place of
+            80 (gflanguages) or none (debian); 0 leaves fine-tuning out.
     """
     from flows.demo_config import claim_directory, demo_config
     from pipelines.outputs import lock_directory
 
-    config = demo_config(sample, steps)
+    config = demo_config(sample, steps, finetune_steps)
     if not is_supervised("demo"):
         # The flow claims it again; a refusal need not wait for Prefect.
         with lock_directory(out):
             claim_directory(config, out)
         argv = ["demo", "--out", str(out), "--sample", sample]
         argv += ["--steps", str(steps)] if steps is not None else []
+        if finetune_steps is not None:
+            argv += ["--finetune-steps", str(finetune_steps)]
         return supervise([*argv, *(["--json"] if json else [])])
     os.environ.update({k: v for k, v in PREFECT_DEFAULTS.items() if k not in os.environ})
     from flows.prefect_flows.demo import demo as demo_flow

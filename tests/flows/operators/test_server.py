@@ -124,26 +124,6 @@ def test_deployed_again_nothing_differs_and_an_edit_is_found(server):
     assert "nothing differs" in text
 
 
-def test_a_pair_runs_to_its_report(server):
-    run = server.start("pretrain-pair/sample", name="short", steps=6, batch_size=2, evaluations=5)
-
-    ended = server.wait(run, {"Completed", "Failed", "Crashed"}, 900)
-
-    assert ended.state_name == "Completed", server.log
-    assert ended.name == "pretrain short: mswitch-tiny against mt5-tiny, seed 0"
-    assert (server.storage / "pairs" / "short" / "report" / "report.html").is_file()
-    # It was shown several times, and is kept once.
-    made = server.post("artifacts/filter", artifacts={"key": {"any_": ["live-short"]}}).json()
-    assert len(made) == 1
-    assert "step 6" in made[0]["data"]
-    shown = server.artifacts("markdown")
-    assert "data:image/svg+xml;base64," in shown["live-short"]["data"]
-    assert shown["verdict-short-report"]["data"]
-    assert "report.html" in shown["report-short-report"]["data"]
-    for name in ("mt5-tiny", "mswitch-tiny"):
-        assert "step 6 of 6" in server.artifacts("progress")[f"train-short-{name}"]["description"]
-
-
 def test_an_experiment_shares_its_runs(server):
     short = {"steps": 6, "batch_size": 2, "evaluations": 5}
     run = server.start("experiment/sample", name="first", seeds=[0, 1], **short)
@@ -159,11 +139,11 @@ def test_an_experiment_shares_its_runs(server):
 
     # One more mixture: the runs on the other are not trained again.
     more = {"mixtures": ["mswitch", "mc4.alpha.0.7"], "max_parallel": 2}
-    run = server.start("experiment/sample", name="second", seeds=[0, 1], **more, **short)
+    run = server.start("experiment/sample", name="second", seeds=[0], **more, **short)
     assert server.wait(run, {"Completed", "Failed", "Crashed"}, 900).state_name == "Completed"
     assert [len(read_record(path).attempts) for path in runs] == [1, 1, 1, 1]
     others = sorted({*(server.storage / "runs").glob("[!.]*")} - {*runs})
-    assert len(others) == 4
+    assert len(others) == 2
     assert most_at_a_time(others) == 2
     for mixture, alpha in (("mswitch", 0.3), ("mc4.alpha.0.7", 0.7)):
         report = server.storage / "experiments" / "second" / mixture / "report.json"

@@ -57,22 +57,22 @@ def test_a_person_approves_what_a_pair_costs_and_it_stops_there(server):
     assert answer(server, run, approve=True, max_cost_usd=-1)["status"] == "REJECT"
 
     # Approved: it trains, and at the new limit it is saved and paused.
-    assert answer(server, run, approve=True, max_cost_usd=200)["status"] == "ACCEPT"
+    assert answer(server, run, approve=True, max_cost_usd=100)["status"] == "ACCEPT"
     server.wait(run, {"Running"})
     paused = server.wait(run, {"AwaitingApproval", "Failed", "Crashed"}, 500)
     assert paused.state_name == "AwaitingApproval", server.log
-    assert paused.state.message.startswith("The limit is 200.00 USD: 2")
+    assert paused.state.message.startswith("The limit is 100.00 USD: 1")
     until(lambda: not jobs_alive(server), 60, lambda: str(jobs_alive(server)))
     runs = [server.storage / "pairs" / "dear" / name for name in ("mt5-tiny", "mswitch-tiny")]
     begun = [out for out in runs if read_record(out) is not None]
     assert {read_record(out).intent for out in begun} == {"pause"}
     assert any(list(out.glob("checkpoints/*")) for out in begun)
-    assert any("at most 200.00" in x["description"] for x in server.artifacts("progress").values())
+    assert any("at most 100.00" in x["description"] for x in server.artifacts("progress").values())
 
     # Not approved: Cancelled, and nothing was started meanwhile.
     attempts = [len(read_record(out).attempts) for out in begun]
     assert answer(server, run, approve=False)["status"] == "ACCEPT"
     ended = server.wait(run, {"Cancelled", "Failed", "Crashed"})
     assert ended.state_name == "Cancelled"
-    assert ended.state.message.startswith("a cost above 200.00 USD was not approved")
+    assert ended.state.message.startswith("a cost above 100.00 USD was not approved")
     assert [len(read_record(out).attempts) for out in begun] == attempts

@@ -1,4 +1,4 @@
-"""Messages of a real Prefect server, to a webhook on this machine."""
+"""A pair to its report on a real Prefect server, and messages, to a webhook on this machine."""
 
 import http.server
 import json
@@ -89,13 +89,24 @@ def test_a_job_without_progress_is_told(server, received):
         Local().stop(job, 1, kill=True)
 
 
-def test_a_pair_that_is_compared_is_told_with_its_verdict(server, received):
+def test_a_pair_runs_to_its_report_and_is_told_with_its_verdict(server, received):
     run = server.start("pretrain-pair/sample", name="short", steps=6, batch_size=2, evaluations=5)
     ended = server.wait(run, {"Completed", "Failed", "Crashed"}, 900)
     assert ended.state_name == "Completed", server.log
-    shown = message(received, "pretrain short")
-    verdict = server.artifacts("markdown")["verdict-short-report"]["data"]
-    assert shown == (f"pretrain short: mswitch-tiny against mt5-tiny, seed 0: Completed. {verdict}")
+    assert ended.name == "pretrain short: mswitch-tiny against mt5-tiny, seed 0"
+    assert (server.storage / "pairs" / "short" / "report" / "report.html").is_file()
+    # It was shown several times, and is kept once.
+    made = server.post("artifacts/filter", artifacts={"key": {"any_": ["live-short"]}}).json()
+    assert len(made) == 1
+    assert "step 6" in made[0]["data"]
+    pages = server.artifacts("markdown")
+    assert "data:image/svg+xml;base64," in pages["live-short"]["data"]
+    assert "report.html" in pages["report-short-report"]["data"]
+    for name in ("mt5-tiny", "mswitch-tiny"):
+        assert "step 6 of 6" in server.artifacts("progress")[f"train-short-{name}"]["description"]
+
+    verdict = pages["verdict-short-report"]["data"]
+    assert message(received, "pretrain short") == f"{ended.name}: Completed. {verdict}"
     # Flow runs that compare nothing are not told.
     assert not any("reconcile" in body for body in received[0])
 

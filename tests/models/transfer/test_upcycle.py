@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -115,8 +116,12 @@ def test_plain_copies_are_further_from_the_dense_model(sparse, dense, examples):
     def hidden(run, parameters):
         skeleton = Skeleton.of(model_of(read_run(run)), TrainConfig(dtype="float32"))
         capacities = (DROPLESS, DROPLESS) if skeleton.config.sparse else None
-        values = {name: jnp.asarray(value) for name, value in parameters.items()}
-        return skeleton.merge(values)(*tokens, capacities=capacities)[0]
+
+        @jax.jit
+        def forward(values):
+            return skeleton.merge(values)(*tokens, capacities=capacities)[0]
+
+        return forward({name: jnp.asarray(value) for name, value in parameters.items()})
 
     out = sparse[0]
     of_dense = parameters_of(dense, 30)
