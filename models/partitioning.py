@@ -1,4 +1,4 @@
-"""How arrays lie on a mesh of devices with axes `data`, `expert` and `model`.
+"""How arrays are placed on a mesh of devices with axes `data`, `expert` and `model`.
 
 The batch, and so every layer that has no experts, is sharded over data x expert: the expert axis
 never repeats work. A parameter's dimensions have logical names; each name prefers some mesh axes,

@@ -63,7 +63,7 @@ def run_job(submit: Callable[[], Any], options: "PipelineOptions") -> "PipelineR
             # Another command was faster; its job may have ended since.
             result = service.find() or submit()
     link = service.link(result.job_id())
-    say("dataflow", f"job {service.name} goes on if this command ends: {link}")
+    say("dataflow", f"job {service.name} keeps running if this command ends: {link}")
     try:
         result.wait_until_finish()
     except DataflowRuntimeException as error:

@@ -90,7 +90,7 @@ class Downloader:
     def fetch(self, url: str, path: Path) -> Fetched:
         """Download `url` to `path`, which appears once the file is whole and checked.
 
-        Until then, what is there of it lies beside `path`, and a later call continues it.
+        Until then, what is there of it is beside `path`, and a later call continues it.
 
         Raises:
             MissingError: there is no such file.

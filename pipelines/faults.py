@@ -36,7 +36,7 @@ EXCHANGE_POINTS = tuple(
 #: Where a report on distilled students comes by.
 DISTILLATION_POINTS = _publication("distillation")
 
-#: Where a training comes by whose run lies in a bucket.
+#: Where a training comes by whose run is in a bucket.
 BUCKET_POINTS = ("train.during_upload", "train.after_upload")
 
 #: Where whoever follows a job comes by (`flows.launch`).

@@ -1,4 +1,4 @@
-"""mT5's fine-tuning tasks in seqio, under mT5's names, over datasets that lie prepared in a folder.
+"""mT5's fine-tuning tasks in seqio, under mT5's names, over datasets prepared in a folder.
 
     import tasks.finetune
 
@@ -35,7 +35,7 @@ _SPEC = {
 
 
 class PreparedSource(seqio.DataSource):
-    """Datasets of TFDS that lie prepared in a folder, as rows of text."""
+    """Datasets of TFDS prepared in a folder, as rows of text."""
 
     def __init__(self, task: Mt5Task, folder: str | Path):
         super().__init__(splits=tuple(task.splits))
@@ -116,7 +116,7 @@ def register(vocabulary: str | Path, tfds_dir: str | Path) -> list[str]:
 
     Args:
         vocabulary: a vocabulary directory, or a SentencePiece model file such as mT5's.
-        tfds_dir: where datasets lie prepared.
+        tfds_dir: where prepared datasets are.
 
     Returns:
         The names of tasks and mixtures.

@@ -25,7 +25,7 @@ class Piece(NamedTuple):
     """Records that are read at once.
 
     Attributes:
-        file: the shard they lie in.
+        file: the shard they are in.
         shard: its number.
         first: the first of them, counted over all shards.
         stop: one more than the last.

@@ -10,7 +10,7 @@ in reach: it takes over the attempt that lives, or judges the one that ended, or
     result = run_job(job, Local(), on_lines=..., on_poll=...)  # as often as needed
 
 A callback may call `ask(job, launcher, "pause")` when the flow run is suspended, or raise: the loop
-ends, and the job goes on.
+ends, and the job keeps running.
 """
 
 import contextlib
@@ -216,7 +216,7 @@ class _Loop:
             wait = then - self.clock()
             if wait > 0:
                 shown = time.strftime("%H:%M:%S", time.localtime(then))
-                self.on_poll(f"{record.attempts[-1].message}; goes on at {shown}")
+                self.on_poll(f"{record.attempts[-1].message}; continues at {shown}")
                 return min(wait, self.poll_secs)
             number = len(record.attempts) + 1
             attempt = Attempt(number, self.clock(), self.job.progress(), had_marker=marker)

@@ -1,7 +1,7 @@
 """A job, what a launcher can say about it, and what a launcher has to do.
 
 A job is one `mswitch` command whose output is a directory, or a place in a bucket. The files that
-belong to it lie in a hidden directory beside the output, `.<out>.job/`, or where the output is in a
+belong to it are in a hidden directory beside the output, `.<out>.job/`, or where the output is in a
 bucket, beside a path that is given for them: its record (`flows.launch.record`), and a log and exit
 codes per attempt. The attempt is named `mswitch-<key>-<number>` everywhere: on disk, in the
 scheduler's queue, and for the person who looks at either.
@@ -52,7 +52,7 @@ class Job:
         program: what runs `argv`, on the machine of the job.
         grace_secs: how long a job that is asked to stop may take to save, before it is killed.
         record: where `out` is a URL, the path beside which the files of the job lie, as they
-            otherwise lie beside `out`. The path itself is not made.
+            otherwise are beside `out`. The path itself is not made.
     """
 
     argv: tuple[str, ...]

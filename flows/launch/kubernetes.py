@@ -1,6 +1,6 @@
 """Jobs of Kubernetes, such as on TPUs of GKE: an attempt is an Indexed Job, a process a pod of it.
 
-`kubectl` talks to the cluster. The output lies in a bucket, or on a volume that the pods see at the
+`kubectl` talks to the cluster. The output is in a bucket, or on a volume that the pods see at the
 same path as the submitter; beside it each of them leaves its log and its exit code
 (`flows.launch.pod`), because a pod that was told to stop is gone when it has ended. Kubernetes
 replaces no pod: processes of a training start again together, as the next attempt, which is a new
@@ -53,7 +53,7 @@ class Kubernetes:
             the cluster itself.
         image: the container image, with mswitch and its extras train and flows.
         volumes: by the path at which it is mounted, the name of a PersistentVolumeClaim, or a
-            directory of the nodes, which starts with `/`. Outputs that are not in a bucket lie on
+            directory of the nodes, which starts with `/`. Outputs that are not in a bucket are on
             one of them, at the same path as on the machine that submits.
         namespace: of the Jobs.
         service_account: of the pods; by default the namespace's default.

@@ -206,7 +206,7 @@ def follow_alone(
 
     Args:
         place: `Job.place`.
-        waiting: is told whom this waits for, in each round.
+        waiting: called in each round with whom this waits for.
         sleep: waits for so many seconds.
     """
     directory = job_directory(place)

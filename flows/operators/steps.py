@@ -167,7 +167,7 @@ def follow(
         )
         if result.outcome not in ("paused", "cancelled") or not flow_run.was_ended_by_another():
             break
-        say(job.argv[0], f"{job.out} goes on: another flow run that shared it was ended")
+        say(job.argv[0], f"{job.out} keeps running: another flow run that shared it was ended")
     if result.outcome == "paused" and flow_run.refused is not None:
         raise flow_run.refused
     if result.outcome == "paused":
@@ -231,7 +231,7 @@ class _Follower:
             raise Abort(f"the flow run is {state.name}: another process may go on with it")
 
     def _check_suspended(self, state: State | None) -> None:
-        """Leave the job to the process that goes on if the flow run was resumed meanwhile."""
+        """Leave the job to the process that continues if the flow run was resumed meanwhile."""
         if state is not None and not state.is_paused():
             raise Abort(f"the flow run is {state.name} again: another process continues it")
 

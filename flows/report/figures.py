@@ -180,7 +180,7 @@ def _histogram_legend(width: int, top: float, name: str) -> tuple[str, int]:
     entries = (
         ("bar", "", "in the headline", 0),
         ("thin", "", "not in the headline (too little text)", 130),
-        ("box", f"fill:url(#{name}-hatch)", "bound: the truth lies further out", 370),
+        ("box", f"fill:url(#{name}-hatch)", "bound: the truth is further out", 370),
     )
     parts = []
     for row, (css, style, label, offset) in enumerate(entries):

@@ -207,7 +207,7 @@ def percentile_interval(
 ) -> tuple[tuple[float, float], tuple[Censoring, Censoring]]:
     """The percentile interval of log speed-ups [R] of which some are bounds, and its ends' marks.
 
-    A bound stands for a value anywhere beyond it. So each end lies between two quantiles: of the
+    A bound stands for a value anywhere beyond it. So each end is between two quantiles: of the
     least that the resamples can be, and of the most. An end is the further one, or where nothing
     limits that, the other one as its bound.
     """

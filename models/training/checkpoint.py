@@ -5,7 +5,7 @@ done. Orbax writes it under a temporary name, commits a timestamp to its metadat
 A name alone proves nothing: a killed `rm -r`, or a copy that stopped, leaves directories behind.
 
 All processes of a job save and restore together, on a file system they share; process 0 removes.
-Where the run lies in a bucket, each has a working copy (`models.training.run_files`) and saves its
+Where the run is in a bucket, each has a working copy (`models.training.run_files`) and saves its
 own part there, in files that no other process has. A checkpoint is then the files of all.
 """
 

@@ -252,7 +252,7 @@ def describe_run(
         plan: the run.
         examples: its data.
         measured: counts and costs to note.
-        is_copy: whether the run lies in a bucket, from where no relative path leads here.
+        is_copy: whether the run is in a bucket, from where no relative path leads here.
     """
     if (out / CONFIG).is_file():
         before = read_run(out)

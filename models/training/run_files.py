@@ -347,7 +347,7 @@ class BucketFiles(RunFiles):
 
 @contextlib.contextmanager
 def open_files(place: str | Path, part: str = "", *, shared: bool = False) -> Iterator[RunFiles]:
-    """Give a run directory to work with, which may lie in a bucket.
+    """Give a run directory to work with, which may be in a bucket.
 
     The working copy is below the directory for temporary files (`TMPDIR`).
 

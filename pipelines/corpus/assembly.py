@@ -98,7 +98,7 @@ def assemble(
 
 
 def _write_dropped(directory: str, dropped: Iterator[tuple[str, str, int, list[int]]]) -> None:
-    """Write `records.parquet`: where the records lie that could not be read, or must not be."""
+    """Write `records.parquet`: where the records are that could not be read, or must not be."""
     with (
         storage.publish(storage.join(directory, "records.parquet")) as temporary,
         pq.ParquetWriter(temporary, _DROPPED, compression="zstd") as writer,

@@ -256,6 +256,6 @@ class _Places:
 
 
 def _shard_of(halves: np.ndarray, count: int) -> np.ndarray:
-    """Return which of `count` equal parts of the id space each id lies in."""
+    """Return which of `count` equal parts of the id space each id is in."""
     edges = [((i << 64) + count - 1) // count for i in range(1, count)]
     return np.searchsorted(np.array(edges, np.uint64), halves[:, 0], side="right")

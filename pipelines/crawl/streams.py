@@ -38,7 +38,7 @@ _PROBE_BYTES = {"gzip": 4 << 10, "zstd": 130 << 10}
 _FIRST_BYTES = 32
 #: What follows a first block in this much input becomes 4 MiB at most.
 _ZSTD_PROBE_STEP = 128
-#: What may lie between members.
+#: What may be between members.
 _PADDING = b"\0\r\n"
 BOMB_BYTES = 1 << 30
 
@@ -133,7 +133,7 @@ class DecompressedStream:
         self._decoded = 0
         self._salvage = salvage
         self._damage: DamagedStreamError | None = None
-        # Members by where their content begins in the stream, and where they lie in the file.
+        # Members by where their content begins in the stream, and where they are in the file.
         self._contents = [0]
         self._members = [start]
         #: Whether the reader is within a record: then the stream ends where a member begins that

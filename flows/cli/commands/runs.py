@@ -28,7 +28,7 @@ app = App(
     name="runs",
     help="Run commands as jobs that outlive their terminal. `mswitch runs submit` starts one and "
     "sees to it that it is started again when it is interrupted, until it is done. What is known "
-    "of it lies beside its output, in .OUT.job/: the other commands take the output's directory, "
+    "of it is beside its output, in .OUT.job/: the other commands take the output's directory, "
     "or, where the output is in a bucket, what was given as --record.",
 )
 
@@ -74,7 +74,7 @@ def submit(
             a launcher in operators.toml of this directory.
         hosts: processes of the job, each on a node.
         record: where --out is a gs:// or s3:// URL, a path on this machine. The job's record and
-            logs lie beside it, and the other commands know the job by it.
+            logs are beside it, and the other commands know the job by it.
         partition: Slurm's; by default its default.
         time_limit: Slurm's limit of one attempt, such as 12:00:00. Two minutes before, the command
             is asked to save, and the next attempt continues.
@@ -103,7 +103,7 @@ def submit(
 
 @app.command(name="list")
 def list_runs(top: Path = Path(), *, json: Json = False) -> int:
-    """List the jobs whose outputs lie below a directory, and what they have cost.
+    """List the jobs whose outputs are below a directory, and what they have cost.
 
     `running` and `pending` are alive. `waiting` and `ended` need somebody who follows them: where
     the list says "nobody", `mswitch runs adopt RUN` does. Hosts cost what operators.toml says in

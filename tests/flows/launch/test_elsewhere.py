@@ -75,7 +75,7 @@ def test_it_is_cancelled_though_no_attempt_lives(cancelled, tmp_path):
     job = Job((*job.argv, "--runner=dataflow"), job.out, program=job.program)
 
     def leave(text: str) -> None:
-        if "goes on at" in text:
+        if "continues at" in text:
             raise Unreachable(text)
 
     ask(job, world.launcher, "run")
