@@ -24,8 +24,10 @@ from annotated_types import Ge
 
 from flows.launch.job import READ_BYTES, Job, Status, Unreachable, reaching, read_log, whole_lines
 from flows.launch.kubernetes_status import JOB_NAME, Json, read_status
+from flows.launch.outcomes import Budgets
 from flows.launch.pod import TASK
 from flows.launch.programs import call
+from models.lifeline import EXIT_RESUME
 from pipelines import storage
 from pipelines.errors import UserError
 from pipelines.faults import fault_point
@@ -151,7 +153,90 @@ class Kubernetes:
     def manifest(self, job: Job, attempt: int) -> Json:
         """The Job of an attempt."""
         labels = {KEY: job.key, SERVICE: "job"}
-        queue = {"kueue.x-k8s.io/queue-name": self.queue} if self.queue else {}
+        # The first pod that fails ends the Job, and the rule that it met says why for as long as
+        # there is the Job; the pod may be gone.
+        disrupted = {"type": "DisruptionTarget", "status": "True"}
+        rules = [
+            {"action": "FailJob", "onPodConditions": [disrupted]},
+            {"action": "FailJob", "onExitCodes": {"operator": "NotIn", "values": [0]}},
+        ]
+        return {
+            "apiVersion": "batch/v1",
+            "kind": "Job",
+            "metadata": {"name": job.name(attempt), "labels": labels | self._queue_label()},
+            "spec": {
+                **self._indexed(job, rules),
+                "ttlSecondsAfterFinished": _KEEP_SECS,
+                "template": {
+                    "metadata": {"labels": labels},
+                    "spec": {"subdomain": SERVICE} | self._pod(job, self._command(job, attempt)),
+                },
+            },
+        }
+
+    def jobset(self, job: Job, slices: int) -> Json:
+        """A JobSet that runs the job on several TPU slices; a Job of it is a slice of them.
+
+        The JobSet's controller starts all of it again when a process is preempted or killed, and
+        not when it refuses its input or fails. No launcher follows it, and it was never run.
+
+        Args:
+            job: what to run, with the hosts of one slice.
+            slices: how many.
+
+        Raises:
+            UserError: the launcher has no slice, it has another number of hosts, or no volume has
+                the output.
+        """
+        if not self.topology:
+            raise UserError("--slices needs a launcher with accelerator, topology and chips")
+        self._check_shape(job)
+        # 128 + the signal that ended it.
+        interrupted = [EXIT_RESUME, *range(129, 160)]
+        failed = {"operator": "NotIn", "values": [0, *interrupted]}
+        template = {
+            "spec": {
+                **self._indexed(job, [{"action": "FailJob", "onExitCodes": failed}]),
+                "template": {"spec": self._pod(job, self._escaped(self._program(job)))},
+            }
+        }
+        rule = {
+            "name": "failed",
+            "action": "FailJobSet",
+            "onJobFailureReasons": ["PodFailurePolicy"],
+        }
+        return {
+            "apiVersion": "jobset.x-k8s.io/v1alpha2",
+            "kind": "JobSet",
+            "metadata": {
+                "name": f"mswitch-{job.key}",
+                "namespace": self.namespace,
+                "labels": {KEY: job.key} | self._queue_label(),
+                # A slice is a node pool of GKE.
+                "annotations": {
+                    "alpha.jobset.sigs.k8s.io/exclusive-topology": "cloud.google.com/gke-nodepool"
+                },
+            },
+            "spec": {
+                "failurePolicy": {"maxRestarts": Budgets.preemptions, "rules": [rule]},
+                "replicatedJobs": [{"name": "slice", "replicas": slices, "template": template}],
+            },
+        }
+
+    def _queue_label(self) -> dict[str, str]:
+        return {"kueue.x-k8s.io/queue-name": self.queue} if self.queue else {}
+
+    def _indexed(self, job: Job, rules: list[Json]) -> Json:
+        """Of a Job with a pod for each host, which ends with the first of them that fails."""
+        return {
+            "completionMode": "Indexed",
+            "completions": job.hosts,
+            "parallelism": job.hosts,
+            "backoffLimit": 0,
+            "podFailurePolicy": {"rules": rules},
+        }
+
+    def _pod(self, job: Job, command: list[str]) -> Json:
         selector = {
             "cloud.google.com/gke-tpu-accelerator": self.accelerator,
             "cloud.google.com/gke-tpu-topology": self.topology,
@@ -162,7 +247,7 @@ class Kubernetes:
         container = {
             "name": "mswitch",
             "image": self.image,
-            "command": self._command(job, attempt),
+            "command": command,
             "workingDir": str(job.cwd),
             "resources": {"limits": {**limits, **self.limits}},
             "volumeMounts": [
@@ -171,7 +256,6 @@ class Kubernetes:
         }
         pod = {
             "restartPolicy": "Never",
-            "subdomain": SERVICE,
             "serviceAccountName": self.service_account,
             "priorityClassName": self.priority_class,
             "terminationGracePeriodSeconds": math.ceil(job.grace_secs),
@@ -184,43 +268,28 @@ class Kubernetes:
                 for i, source in enumerate(self.volumes.values())
             ],
         }
-        # The first pod that fails ends the Job, and the rule that it met says why for as long as
-        # there is the Job; the pod may be gone.
-        disrupted = {"type": "DisruptionTarget", "status": "True"}
-        rules = [
-            {"action": "FailJob", "onPodConditions": [disrupted]},
-            {"action": "FailJob", "onExitCodes": {"operator": "NotIn", "values": [0]}},
-        ]
-        return {
-            "apiVersion": "batch/v1",
-            "kind": "Job",
-            "metadata": {"name": job.name(attempt), "labels": labels | queue},
-            "spec": {
-                "completionMode": "Indexed",
-                "completions": job.hosts,
-                "parallelism": job.hosts,
-                "backoffLimit": 0,
-                "podFailurePolicy": {"rules": rules},
-                "ttlSecondsAfterFinished": _KEEP_SECS,
-                "template": {
-                    "metadata": {"labels": labels},
-                    "spec": {name: value for name, value in pod.items() if value},
-                },
-            },
-        }
+        return {name: value for name, value in pod.items() if value}
 
     def _command(self, job: Job, attempt: int) -> list[str]:
-        program = [self.python if word == sys.executable else word for word in job.program]
         prefix = job.left(attempt, "")
-        words = [self.python, "-P", "-m", "flows.launch.pod", prefix, *program, *job.argv]
+        words = [self.python, "-P", "-m", "flows.launch.pod", prefix, *self._program(job)]
         meet = [
             f"--coordinator-address={job.name(attempt)}-0.{SERVICE}:{PORT}",
             f"--num-processes={job.hosts}",
             "--process-id=$(JOB_COMPLETION_INDEX)",
         ]
-        # On TPUs GKE's environment says it. Of what a user gave, Kubernetes shall expand nothing.
+        # On TPUs GKE's environment says it.
         alone = "--distributed" not in job.argv or self.topology
-        return [word.replace("$", "$$") for word in words] + ([] if alone else meet)
+        return self._escaped(words) + ([] if alone else meet)
+
+    def _program(self, job: Job) -> list[str]:
+        program = [self.python if word == sys.executable else word for word in job.program]
+        return [*program, *job.argv]
+
+    @staticmethod
+    def _escaped(words: list[str]) -> list[str]:
+        """Of what a user gave, Kubernetes shall expand nothing."""
+        return [word.replace("$", "$$") for word in words]
 
     def find(self, job: Job) -> Sequence[int]:
         """The attempts in the cluster, and those that have left a file."""

@@ -1,19 +1,22 @@
 """`mswitch runs`: jobs that outlive their terminal; submit, watch, pause, resume, cancel."""
 
+import dataclasses
+import json as json_module
 import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated
 
-from cyclopts import App, Parameter
+from cyclopts import App, Parameter, validators
 
 from flows.cli.commands.common import Json, print_result
 from flows.launch.command import job_of_command
 from flows.launch.controller import Result, ask, run_job
 from flows.launch.job import MSWITCH, Job, Launcher, Unreachable, all_logs, job_directory
+from flows.launch.kubernetes import Kubernetes
 from flows.launch.launchers import make_launcher
 from flows.launch.local import Local
 from flows.launch.record import Intent, Record, edit_record, find_records, follower, read_record
@@ -80,15 +83,7 @@ def submit(
             is asked to save, and the next attempt continues.
         sbatch_option: a further option of sbatch, such as --gres=gpu:8; may be given repeatedly.
     """
-    from flows.cli.app import SUBCOMMANDS
-
-    if not command or command[0] not in SUBCOMMANDS or command[0] == "runs":
-        given = repr(command[0]) if command else "nothing"
-        raise UserError(
-            f"{given} is not a command of mswitch: give one after `--`, as in `mswitch runs submit "
-            "-- train --preset ...`"
-        )
-    job = job_of_command(command, hosts, record)
+    job = _job(command, hosts, record)
     if isinstance(job.out, str):
         check_url(job.out)
     slurm = Slurm(partition, time_limit, sbatch_option)
@@ -99,6 +94,35 @@ def submit(
     own = {"local": Local(), "slurm": slurm}
     _ask_to_run(job, own[launcher] if launcher in own else _launcher_of_operators(launcher))
     return _follow(job.place, wait, json)
+
+
+@app.command
+def manifest(
+    *command: Annotated[str, Parameter(allow_leading_hyphen=True)],
+    launcher: str,
+    slices: Annotated[int, Parameter(validator=validators.Number(gte=1))],
+    hosts: int = 1,
+) -> int:
+    """Print a JobSet of Kubernetes that runs a command on several TPU slices.
+
+    For `kubectl create --filename -`. No job is submitted or followed: the cluster's JobSet
+    controller starts all slices again when a process is preempted. It was never run.
+
+        mswitch runs manifest --launcher v5e --slices 2 --hosts 2 -- train --distributed ...
+
+    Args:
+        command: after `--`, the command and its options, without `mswitch`.
+        launcher: the name of a launcher of kind kubernetes in operators.toml of this directory.
+        slices: TPU slices.
+        hosts: processes of each slice.
+    """
+    found = _launcher_of_operators(launcher)
+    if not isinstance(found, Kubernetes):
+        raise UserError(f"--launcher {launcher} is not of kind kubernetes: name one that is")
+    job = _job(command, slices * hosts, record=Path("jobset"))
+    jobset = found.jobset(dataclasses.replace(job, hosts=hosts), slices)
+    print(json_module.dumps(jobset, indent=2))
+    return 0
 
 
 @app.command(name="list")
@@ -257,6 +281,19 @@ def _cost(record: Record, summary: Summary) -> dict[str, float]:
     if price is None:
         return {}
     return {"chip_hours": round(hours * price.chips, 4), "usd": round(price.usd(hours), 2)}
+
+
+def _job(command: Sequence[str], hosts: int, record: Path | None) -> Job:
+    """The job of a command line, if it is one of mswitch."""
+    from flows.cli.app import SUBCOMMANDS
+
+    if not command or command[0] not in SUBCOMMANDS or command[0] == "runs":
+        given = repr(command[0]) if command else "nothing"
+        raise UserError(
+            f"{given} is not a command of mswitch: give one after `--`, as in `mswitch runs submit "
+            "-- train --preset ...`"
+        )
+    return job_of_command(command, hosts, record)
 
 
 def _launcher_of_operators(name: str) -> Launcher:
