@@ -204,7 +204,7 @@ def _t5() -> dict[str, Preset]:
 
     Figures of Switch Transformers' Table 9 are of twins, which differ from `switch-*` in experts
     alone: `t5-base` of `switch-base-*`, `t5-large-geglu` of `switch-large`, `t5-xxl` of
-    `switch-xxl`. Switch-C has no twin of its width; the paper compares it with T5-XXL.
+    `switch-xxl`. The paper compares Switch-C with T5-XXL; `t5-c` is its twin.
     """
     table_9 = "negative log perplexity {} at 250k, {} at 500k steps (Switch Transformers, Table 9)"
     fine_tuned = "published are fine-tuned scores alone (Raffel et al. 2020, Table 14)"
@@ -258,3 +258,16 @@ def preset(name: str) -> Preset:
     if name not in PRESETS:
         raise UserError(f"unknown preset {name!r}: choose among {', '.join(PRESETS)}")
     return PRESETS[name]
+    presets["t5-c"] = Preset(
+        dataclasses.replace(
+            _T5_BASE,
+            d_model=2080,
+            d_ff=6144,
+            heads=32,
+            encoder_layers=15,
+            decoder_layers=15,
+        ),
+        _command("t5-c", 2048),
+        "890 GFLOP per sequence",
+        "none is published: the dense twin of Switch-C, for its FLOPs",
+    )

@@ -22,6 +22,7 @@ from pipelines.progress import say
 #: took up to 11 % more than predicted (docs/reference/tpu.md).
 MARGIN = 0.9
 SUGGESTIONS = 3
+NO_CHANGES = ModelChanges()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,6 +91,40 @@ def make_plan(
         "fitting_batch_size": (
             config.batch_size if fitting else _smaller_batch(model, config, slice_, skeleton)
         ),
+    }
+
+
+def make_pair(
+    preset: str, pair: str, topology: str, config: PlanConfig, changes: ModelChanges
+) -> dict[str, Any]:
+    """Plan two presets for the same batch on one slice.
+
+    Args:
+        preset: name of the model.
+        pair: name of the model that it is compared with, such as its dense twin.
+        topology: name of the slice.
+        config: the batch, and what is decided already, for both.
+        changes: what to change of `preset`; the other stays as it is.
+
+    Returns:
+        Both plans, `pair` as it is and `plan`, and `ratios` of the second to the first.
+
+    Raises:
+        UserError: as `make_plan`.
+    """
+    plans = {
+        "pair": make_plan(pair, topology, config, NO_CHANGES),
+        "plan": make_plan(preset, topology, config, changes),
+    }
+    return {"stage": "plan", **plans, "ratios": ratios(plans["plan"], plans["pair"])}
+
+
+def ratios(plan: Mapping[str, Any], baseline: Mapping[str, Any]) -> dict[str, float | None]:
+    """Parameters, FLOPs and time of a step as multiples of another plan's; None is unknown."""
+    names = ("parameters", "flops_per_token", "estimated_step_secs")
+    values = {name: (plan[name], baseline[name]) for name in names}
+    return {
+        name: ours / theirs if ours and theirs else None for name, (ours, theirs) in values.items()
     }
 
 
@@ -170,6 +205,7 @@ def _measured(
         "fits": result.fits,
         "peak_bytes_per_device": result.peak_bytes,
         "analytic_flops_per_step": analytic,
+        "flops_per_token": analytic / (train.batch_size * sum(lengths)),
         "recomputed_flops_per_step": again,
         "compile_secs": round(result.compile_secs, 1),
         "compile_cpu_secs": round(result.cpu_secs, 1),

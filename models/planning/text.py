@@ -43,6 +43,25 @@ def format_plan(plan: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def format_pair(pair: dict[str, Any]) -> str:
+    """Lay two plans out, and what one costs as a multiple of the other."""
+    plan, baseline, ratios = pair["plan"], pair["pair"], pair["ratios"]
+    secs = ratios["estimated_step_secs"]
+    lines = [
+        f"{plan['preset']} over {baseline['preset']}",
+        f"  parameters      {ratios['parameters']:.4g}",
+        f"  FLOPs a token   {ratios['flops_per_token']:.3f} "
+        f"({plan['flops_per_token']:.4g} over {baseline['flops_per_token']:.4g})",
+        "  estimated time  "
+        + (
+            "unknown"
+            if secs is None
+            else f"{secs:.2f}: N times fewer steps take N / {secs:.2f} times less time"
+        ),
+    ]
+    return "\n".join([format_plan(baseline), "", format_plan(plan), "", *lines])
+
+
 def _costs(plan: dict[str, Any]) -> list[str]:
     estimate = plan["estimate"]
     lines = [

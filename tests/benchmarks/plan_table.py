@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from models.planning.plan import ratios
 from pipelines.outputs import write_atomically
 
 #: Preset, slice and further options of each row; the rest `plan` chooses.
@@ -26,6 +27,17 @@ ROWS = (
     ("switch-xxl", "v5p:4x4x4", ("--experts", "128")),
     ("switch-c", "v5p:4x8x8", ()),
 )
+#: Dense and sparse preset, the latter's options, and slice, of Switch Transformers' comparisons;
+#: T5-XXL is what the paper compares Switch-C with, T5-C is its twin.
+PAIRS = (
+    ("t5-base", "switch-base-128", (), "v3:4x4"),
+    ("t5-large-geglu", "switch-large", (), "v5p:4x4x4"),
+    ("t5-xxl", "switch-xxl", ("--experts", "128"), "v5p:4x4x4"),
+    ("t5-xxl", "switch-c", (), "v5p:4x8x8"),
+    ("t5-c", "switch-c", (), "v5p:4x8x8"),
+)
+#: The batch of T5: 2^20 input tokens.
+BATCH = ("--batch-size", "2048", "--inputs-length", "512", "--targets-length", "114")
 GIB = 1 << 30
 
 
@@ -37,7 +49,18 @@ def main() -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     plans = [planned(arguments.out, *row) for row in ROWS]
     fitting = [plan for plan in plans if plan["fits"]]
-    tables = ((MEMORY_COLUMNS, memory_row, plans), (WORK_COLUMNS, work_row, fitting))
+    pairs = [
+        (
+            planned(arguments.out, dense, topology, BATCH),
+            planned(arguments.out, sparse, topology, (*options, *BATCH)),
+        )
+        for dense, sparse, options, topology in PAIRS
+    ]
+    tables = (
+        (MEMORY_COLUMNS, memory_row, plans),
+        (WORK_COLUMNS, work_row, fitting),
+        (PAIR_COLUMNS, pair_row, pairs),
+    )
     for columns, row, rows in tables:
         print(f"\n| {' | '.join(columns)} |\n{'|---' * len(columns)}|")
         for plan in rows:
@@ -107,6 +130,31 @@ def work_row(plan: Mapping[str, Any]) -> tuple[str, ...]:
         *(f"{secs:.2g}" for secs in times),
         f"{plan['compile_secs']:.0f}, {plan['compile_cpu_secs']:.0f}, "
         f"{plan['compile_peak_bytes'] / GIB:.1f}",
+    )
+
+
+PAIR_COLUMNS = (
+    *("dense, sparse", "slice", "meshes, microbatches", "peaks, GiB", "parameters"),
+    *("FLOPs a token", "ratio", "estimated step s", "ratio"),
+)
+
+
+def pair_row(pair: tuple[Mapping[str, Any], Mapping[str, Any]]) -> tuple[str, ...]:
+    """What both cost, the dense model's figures first."""
+    dense, sparse = pair
+    found = ratios(sparse, dense)
+    rows = [memory_row(plan) for plan in pair]
+    secs = (f"{plan['estimated_step_secs']:.2g}" for plan in pair)
+    return (
+        f"{dense['preset']}, {sparse['preset']}",
+        dense["topology"],
+        "; ".join(row[2] for row in rows),
+        ", ".join(row[6] for row in rows),
+        ", ".join(f"{plan['parameters'] / 1e9:.4g}B" for plan in pair),
+        ", ".join(f"{plan['flops_per_token']:.3g}" for plan in pair),
+        f"{found['flops_per_token']:.2f}",
+        ", ".join(secs),
+        f"{found['estimated_step_secs']:.2f}",
     )
 
 

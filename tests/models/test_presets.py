@@ -54,6 +54,7 @@ def test_parameter_counts_are_the_published_ones(name, published, rounding):
     assert parameters(preset(name).model) == pytest.approx(published, abs=rounding)
 
 
+        ("t5-c", 1600.5 * M, 0.05 * M),
 @pytest.mark.parametrize(
     ("experts", "billions"),
     [(8, 0.979), (16, 1.432), (32, 2.338), (64, 4.150), (256, 15.02)],
@@ -88,7 +89,8 @@ def test_tied_base_is_the_papers_223_million():
 
 
 @pytest.mark.parametrize(
-    ("name", "gflop"), [("t5-base", 124), ("t5-large-geglu", 425), ("t5-xxl", 6300)]
+    ("name", "gflop"),
+    [("t5-base", 124), ("t5-large-geglu", 425), ("t5-xxl", 6300), ("t5-c", 890)],
 )
 def test_flops_of_twins_are_those_of_table_9(name, gflop):
     """The paper counts parameters times tokens of a sequence: so it has no cross-attention's keys
@@ -126,6 +128,15 @@ def test_every_preset_says_its_command_cost_and_expected_figure():
         assert f"--preset {name} " in one.command
         assert one.cost
         assert one.expected
+
+def test_switch_c_has_the_flops_of_its_twin_but_for_routers_of_2048_experts():
+    baseline, candidate = preset("t5-c").model, preset("switch-c").model
+    twin = dataclasses.replace(candidate, experts=0, sparse_every=baseline.sparse_every)
+    assert dataclasses.replace(twin, init_scale=baseline.init_scale) == baseline
+    exact = dataclasses.replace(candidate, capacity_factor=1.0, group_size=1 << 16)
+    ratio = forward_flops(exact, 512, 512, 128) / forward_flops(baseline, 512, 512, 128)
+    assert 1.05 < ratio < 1.1
+
 
 
 def test_unknown_preset_lists_the_known_ones():

@@ -16,6 +16,7 @@ def plan(
     *,
     preset: str,
     topology: str,
+    pair: str | None = None,
     config: Annotated[PlanConfig, Parameter(name="*")] = PlanConfig(),  # noqa: B008
     changes: Annotated[ModelChanges, Parameter(name="*")] = ModelChanges(),  # noqa: B008
     json: Json = False,
@@ -28,14 +29,24 @@ def plan(
 
         mswitch plan --preset mt5-base --topology v5e:16x16
 
+    With `--pair` a second model is compiled for the same slice and batch, and the first is given
+    as a multiple of it: what fewer steps of a sparse model are worth in time.
+
+        mswitch plan --preset switch-base-128 --pair t5-base --topology v3:4x4
+
     Mesh, microbatches, loss chunks and remat that are not given are chosen by a memory model.
 
     Args:
         preset: a model; an unknown name lists them all.
         topology: a slice as generation and chips, such as v3:4x4, v4:4x4x4, v5p:4x4x4, v5e:16x16.
+        pair: a model to compare with, such as the dense twin; it stays as it is, whatever else
+            changes the preset.
     """
-    from models.planning.plan import make_plan
-    from models.planning.text import format_plan
+    from models.planning.plan import make_pair, make_plan
+    from models.planning.text import format_pair, format_plan
 
+    if pair is not None:
+        both = make_pair(preset, pair, topology, config, changes)
+        return print_result(both, format_pair(both), json)
     made = make_plan(preset, topology, config, changes)
     return print_result(made, format_plan(made), json)

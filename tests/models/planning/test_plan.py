@@ -9,13 +9,14 @@ import pytest
 from flows.cli.commands.train import app as train_command
 from flows.cli.main import main
 from models.config import ModelChanges, TrainConfig
+from models.nn.flops import training_step_flops
 from models.planning import plan as plan_module
 from models.planning.compile import CompileRequest, CompileResult, memory_wanted
 from models.planning.config import PlanConfig
 from models.planning.memory import state_memory, step_memory
-from models.planning.plan import make_plan
+from models.planning.plan import make_pair, make_plan
 from models.planning.settings import rank_settings
-from models.planning.text import format_plan, train_options
+from models.planning.text import format_pair, format_plan, train_options
 from models.planning.topology import parse_topology
 from models.presets import preset
 from models.training.optimizer import optimizer_of
@@ -76,6 +77,42 @@ def test_a_plan_is_readable(plan):
     assert "all-reduce      3 times, each device sends 0.56 GiB" in text
     assert "estimated time  at least 2 s" in text
     assert "--data-parallel 16 --expert-parallel 1 --model-parallel 1" in text
+
+
+def test_a_pair_is_planned_for_one_slice_and_batch(monkeypatch):
+    """The sparse step is made to take 1.5 times as long; changes are of the preset alone."""
+
+    def slower_if_sparse(request: CompileRequest) -> CompileResult:
+        result = compiled(request)
+        assert result.costs is not None
+        if not request.model.sparse:
+            return result
+        flops = result.costs["bfloat16_flops"] * 3 // 2
+        return dataclasses.replace(result, costs={**result.costs, "bfloat16_flops": flops})
+
+    monkeypatch.setattr(plan_module, "compile_elsewhere", slower_if_sparse)
+    config, changes = PlanConfig(batch_size=256), ModelChanges(experts=16)
+    pair = make_pair("switch-base-8", "t5-base", "v5e:4x4", config, changes)
+    dense, sparse = pair["pair"], pair["plan"]
+    assert (dense["preset"], sparse["preset"]) == ("t5-base", "switch-base-8")
+    assert (dense["parameters"], sparse["parameters"]) == (222_903_552, 1_072_397_568)
+    tokens = 256 * (1024 + 229)
+    wanted = training_step_flops(preset("t5-base").model, 256, 1024, 229) / tokens
+    assert dense["flops_per_token"] == pytest.approx(wanted)
+    ratios = pair["ratios"]
+    assert ratios["flops_per_token"] == sparse["flops_per_token"] / dense["flops_per_token"]
+    assert 1.0 < ratios["flops_per_token"] < 1.25
+    assert ratios["estimated_step_secs"] == pytest.approx(1.5)
+    text = format_pair(pair)
+    assert "estimated time  1.50: N times fewer steps take N / 1.50 times less time" in text
+    assert json.loads(json.dumps(pair)) == pair
+
+
+def test_a_pair_of_which_one_does_not_fit_has_no_ratio_of_times(monkeypatch):
+    monkeypatch.setattr(plan_module, "compile_elsewhere", compiled)
+    pair = make_pair("switch-c", "t5-base", "v5e:4x4", PlanConfig(batch_size=256), ModelChanges())
+    assert pair["ratios"]["estimated_step_secs"] is None
+    assert "estimated time  unknown" in format_pair(pair)
 
 
 def test_what_is_printed_trains_what_was_compiled(monkeypatch):
@@ -190,6 +227,7 @@ def test_what_is_asked_for_is_kept():
     ("arguments", "complaint"),
     [
         ("--preset mt5-bse --topology v5e:4x4", "unknown preset 'mt5-bse': choose among"),
+        ("--preset mt5-base --pair t6 --topology v5e:4x4", "unknown preset 't6': choose among"),
         ("--preset mt5-base --topology v9:4x4", "--topology v9:4x4 is unknown: give a generation"),
         ("--preset mt5-base --topology v5e", "--topology v5e is unknown"),
         ("--preset mt5-base --topology v5p:4x4", "v5p have 3 dimensions, not 2"),
