@@ -83,6 +83,8 @@ class ModelConfig:
         expert_dropout_rate: dropout on an expert's intermediate (0.4 in fine-tuning).
         relative_buckets: buckets of the relative position bias.
         relative_max_distance: distance at which the last bucket begins.
+        shared_position_bias: whether the layers of a stack share one table of position biases, as
+            in T5 and mT5, or each has its own, as in umT5.
     """
 
     vocabulary_size: int = 250_112
@@ -109,6 +111,7 @@ class ModelConfig:
     expert_dropout_rate: Rate = 0.0
     relative_buckets: int = 32
     relative_max_distance: int = 128
+    shared_position_bias: bool = True
 
     def __post_init__(self):
         check_fields(self)

@@ -112,6 +112,24 @@ def _mt5() -> dict[str, Preset]:
     return presets
 
 
+def _umt5() -> dict[str, Preset]:
+    """umT5 (Chung et al. 2023): mT5's layers, each with a position bias, and 256,300 pieces.
+
+    300 of them are sentinels. There is no published checkpoint of `umt5-large`.
+    """
+    presets = {}
+    for name, mt5 in _mt5().items():
+        model = dataclasses.replace(mt5.model, vocabulary_size=256_384, shared_position_bias=False)
+        umt5 = f"u{name}"
+        presets[umt5] = Preset(
+            model,
+            _command(umt5),
+            mt5.cost,
+            "published are fine-tuned scores alone (Chung et al. 2023)",
+        )
+    return presets
+
+
 def _mswitch() -> dict[str, Preset]:
     """mSwitch-Base, FLOP-matched to mT5-Base (Switch Transformers, section 4.3).
 
@@ -243,21 +261,6 @@ def _t5() -> dict[str, Preset]:
     for name, (size, cost, perplexities) in twins.items():
         model = dataclasses.replace(presets[f"t5.1.1-{size}"].model, tied_embeddings=True)
         presets[name] = Preset(model, _command(name, 2048), cost, table_9.format(*perplexities))
-    return presets
-
-
-PRESETS: dict[str, Preset] = {**_tiny(), **_mt5(), **_mswitch(), **_switch(), **_t5()}
-
-
-def preset(name: str) -> Preset:
-    """Look a preset up.
-
-    Raises:
-        UserError: there is none of that name.
-    """
-    if name not in PRESETS:
-        raise UserError(f"unknown preset {name!r}: choose among {', '.join(PRESETS)}")
-    return PRESETS[name]
     presets["t5-c"] = Preset(
         dataclasses.replace(
             _T5_BASE,
@@ -271,3 +274,25 @@ def preset(name: str) -> Preset:
         "890 GFLOP per sequence",
         "none is published: the dense twin of Switch-C, for its FLOPs",
     )
+    return presets
+
+
+PRESETS: dict[str, Preset] = {
+    **_tiny(),
+    **_mt5(),
+    **_umt5(),
+    **_mswitch(),
+    **_switch(),
+    **_t5(),
+}
+
+
+def preset(name: str) -> Preset:
+    """Look a preset up.
+
+    Raises:
+        UserError: there is none of that name.
+    """
+    if name not in PRESETS:
+        raise UserError(f"unknown preset {name!r}: choose among {', '.join(PRESETS)}")
+    return PRESETS[name]

@@ -17,6 +17,7 @@ from pipelines.errors import UserError
 ARCHITECTURES = {
     "mt5": "MT5ForConditionalGeneration",
     "t5": "T5ForConditionalGeneration",
+    "umt5": "UMT5ForConditionalGeneration",
     "switch_transformers": "SwitchTransformersForConditionalGeneration",
 }
 #: Fields of a ModelConfig that change no logit as long as no token is dropped (the routers' type
@@ -61,7 +62,8 @@ def read_config(config: Mapping[str, Any], where: str) -> ModelConfig:
     if kind == "switch_transformers":
         architecture |= _sparse_part(config, where, layers, architecture["decoder_layers"])
     else:
-        usual = "gated-gelu" if kind == "mt5" else "relu"
+        architecture["shared_position_bias"] = kind != "umt5"
+        usual = "relu" if kind == "t5" else "gated-gelu"
         named = config.get("feed_forward_proj", usual)
         if named not in _ACTIVATIONS:
             raise UserError(
@@ -87,8 +89,10 @@ def write_config(model: ModelConfig, original: Mapping[str, Any] | None = None) 
     else:
         # T5's class has every combination; MT5's is what mT5 checkpoints are published as.
         kind = "mt5" if model.activation == "geglu" and not model.tied_embeddings else "t5"
-        if original is not None and original["model_type"] == "mt5":
-            kind = "mt5"
+        if not model.shared_position_bias:
+            kind = "umt5"
+        elif original is not None:
+            kind = original["model_type"]
     config: dict[str, Any] = {
         "decoder_start_token_id": 0,
         "dropout_rate": model.dropout_rate,
@@ -142,6 +146,11 @@ def _check_exportable(model: ModelConfig) -> None:
             "this model's experts are GEGLU, and Hugging Face's SwitchTransformers has no gated "
             "experts (one input projection each, ReLU): it cannot compute this model. Presets "
             "with ReLU experts, mswitch-base-relu and switch-base-128 among them, can be exported"
+        )
+    if not model.shared_position_bias:
+        raise UserError(
+            "this model has a position bias in every layer, and Hugging Face's SwitchTransformers "
+            "has one a stack: it cannot compute this model"
         )
     if model.sparse_every not in (1, 2):
         raise UserError(

@@ -56,14 +56,15 @@ def exported_pieces(model: ModelConfig) -> Iterator[Piece]:
 def _stack(model: ModelConfig, *, decoder: bool) -> Iterator[Piece]:
     stack = "decoder" if decoder else "encoder"
     layers = model.decoder_layers if decoder else model.encoder_layers
-    yield Piece(
-        f"{stack}.block.0.layer.0.SelfAttention.relative_attention_bias.weight",
-        f"{stack}.position_bias.table",
-    )
+    bias = "layer.0.SelfAttention.relative_attention_bias.weight"
+    if model.shared_position_bias:
+        yield Piece(f"{stack}.block.0.{bias}", f"{stack}.position_bias.table")
     for layer in range(layers):
         period, block = divmod(layer, model.period)
         of_block = f"{stack}.periods.{period}.blocks.{block}"
         sublayers = f"{stack}.block.{layer}.layer"
+        if not model.shared_position_bias:
+            yield Piece(f"{stack}.block.{layer}.{bias}", f"{of_block}.position_bias.table")
         attentions = [("SelfAttention", "self_attention")]
         if decoder:
             attentions.append(("EncDecAttention", "cross_attention"))

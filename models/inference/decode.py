@@ -103,7 +103,8 @@ class CachedDecoder:
             position: from 0.
             real: false for an output that has ended, which is not routed.
         """
-        bias = self.model.decoder.position_bias.of_query(position, self.length)
+        shared = self.model.decoder.position_bias
+        bias = None if shared is None else shared.of_query(position, self.length)
         mask = (jnp.arange(self.length) <= position)[None, None]
         x = self.model.embedding(tokens[:, None])
         layers = []
@@ -111,6 +112,8 @@ class CachedDecoder:
             assert block.cross_attention is not None
             assert block.cross_attention_norm is not None
             y = block.self_attention_norm(x)
+            if block.position_bias is not None:
+                bias = block.position_bias.of_query(position, self.length)
             new = block.self_attention.keys_and_values(y)
             keys, values = (
                 jax.lax.dynamic_update_slice_in_dim(old, one, position, axis=1)

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from models.inference.decode import CachedDecoder
+from models.nn.attention import RelativePositionBias
 from models.nn.experts import DROPLESS
 from models.nn.transformer import PADDING
 from models.training.state import Parameters, Skeleton
@@ -75,6 +76,9 @@ def make_label_scorer(
     tree = prefix_tree(labels)
     longest = int(tree.depths.max()) + 1
 
+    def bias_of(table: RelativePositionBias) -> Float[Array, "1 H N N"]:
+        return table(longest, longest)[:, :, tree.depths[:, None], tree.depths[None]]
+
     @jax.jit
     def scores(parameters: Parameters, inputs: Array) -> Array:
         model = skeleton.merge(parameters)
@@ -82,14 +86,16 @@ def make_label_scorer(
         with skeleton.matmul_precision():
             cache = decoder.begin(inputs)
             batch, nodes = inputs.shape[0], len(tree.tokens)
-            bias = model.decoder.position_bias(longest, longest)
-            bias = bias[:, :, tree.depths[:, None], tree.depths[None]]
+            shared = model.decoder.position_bias
+            bias = None if shared is None else bias_of(shared)
             real = jnp.broadcast_to((inputs != PADDING).any(axis=1)[:, None], (batch, nodes))
             x = model.embedding(jnp.broadcast_to(tree.tokens, (batch, nodes)))
             for block, layer in zip(decoder.blocks, cache.layers, strict=True):
                 assert block.cross_attention is not None
                 assert block.cross_attention_norm is not None
                 y = block.self_attention_norm(x)
+                if block.position_bias is not None:
+                    bias = bias_of(block.position_bias)
                 x = x + block.self_attention(y, y, jnp.asarray(tree.ancestors)[None], bias=bias)
                 y = block.cross_attention_norm(x)
                 x = x + block.cross_attention.attend(

@@ -42,7 +42,7 @@ def relative_position_buckets(
 
 
 class RelativePositionBias(nnx.Module):
-    """One table [heads, buckets] per stack, shared by its layers."""
+    """A table [heads, buckets], of a stack or of one of its layers."""
 
     def __init__(self, config: ModelConfig, *, bidirectional: bool, rngs: nnx.Rngs):
         init = jax.nn.initializers.variance_scaling(config.init_scale, "fan_avg", "uniform")

@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from models.config import ModelConfig
-from models.nn.attention import Attention
+from models.nn.attention import Attention, RelativePositionBias
 from models.nn.experts import SwitchFeedForward
 from models.nn.layers import FeedForward, RMSNorm, dropout, split_key
 from models.nn.router import RoutingStats
@@ -58,6 +58,11 @@ class Block(nnx.Module):
                 rngs=rngs,
             )
         )
+        self.position_bias = (
+            None
+            if config.shared_position_bias
+            else RelativePositionBias(config, bidirectional=not decoder, rngs=rngs)
+        )
         self.dropout_rate = config.dropout_rate
         self.mesh = mesh
 
@@ -67,15 +72,20 @@ class Block(nnx.Module):
         *,
         real: Bool[Array, "B L"],
         mask: Bool[Array, "#B #L L"],
-        bias: Float[Array, "1 H L L"],
+        bias: Float[Array, "1 H L L"] | None,
         memory: Float[Array, "B M D"] | None,
         memory_mask: Bool[Array, "B #L M"] | None,
         groups: int,
         capacity: int | None,
         key: PRNGKeyArray | None,
     ) -> tuple[Float[Array, "B L D"], RoutingStats | None]:
-        """Apply the block; a dense one has no routing statistics."""
+        """Apply the block; a dense one has no routing statistics.
+
+        `bias` is that of all layers, None where each has its own.
+        """
         keys = split_key(key, 6)
+        if self.position_bias is not None:
+            bias = self.position_bias(x.shape[1], x.shape[1])
         y = self.self_attention_norm(x)
         y = self.self_attention(y, y, mask, bias=bias, key=keys[0])
         x = x + dropout(y, self.dropout_rate, keys[1])

@@ -36,7 +36,7 @@ def periods_of(stacked: Period, count: int) -> list[Period]:
 
 
 class Stack(nnx.Module):
-    """An encoder or a decoder: its periods, position bias, and final norm.
+    """An encoder or a decoder: its periods, the position bias they share, and final norm.
 
     The same seed gives the same values, whether layers are scanned or not.
     """
@@ -69,7 +69,11 @@ class Stack(nnx.Module):
 
         stacked = create(rngs)
         self.periods = stacked if scan_layers else nnx.List(periods_of(stacked, self.count))
-        self.position_bias = RelativePositionBias(config, bidirectional=not decoder, rngs=rngs)
+        self.position_bias = (
+            RelativePositionBias(config, bidirectional=not decoder, rngs=rngs)
+            if config.shared_position_bias
+            else None
+        )
         self.final_norm = RMSNorm(config.d_model, dtype=dtype, rngs=rngs)
         self.dropout_rate = config.dropout_rate
         self.remat_layers = remat == "layers"
@@ -96,7 +100,7 @@ class Stack(nnx.Module):
         """Apply all blocks; statistics carry a leading axis of sparse layers."""
         keys = split_key(key, 3)
         length = x.shape[1]
-        bias = self.position_bias(length, length)
+        bias = None if self.position_bias is None else self.position_bias(length, length)
 
         def apply(period, x, key):
             return period(

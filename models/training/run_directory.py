@@ -28,6 +28,8 @@ FREE = ("data_parallel", "expert_parallel", "model_parallel", "remat", "on_bad_l
 #: Settings of training that older runs do not name: part of the identity where they are not the
 #: default ones.
 ADDED = ("schedule", "eval_every", "loss_per", "freeze")
+#: The same of models, and their defaults.
+ADDED_TO_MODELS = {"shared_position_bias": True}
 CHECKPOINTS = "checkpoints"
 #: Of a checkpoint: what says that it is complete, its part that a model needs, and the other one.
 METADATA = "_CHECKPOINT_METADATA"
@@ -159,9 +161,10 @@ class RunPlan:
     @property
     def identity(self) -> dict[str, Any]:
         """What makes two runs the same."""
+        model = as_json(self.model).items()
         return {
             "preset": self.preset,
-            "model": as_json(self.model),
+            "model": {name: x for name, x in model if ADDED_TO_MODELS.get(name) != x},
             "train": _identifying(as_json(self.train)),
             "examples": dict(self.examples),
             "mixture": dict(self.mixture),

@@ -45,6 +45,7 @@ _SHAPES = (
     "activation",
     "tied_embeddings",
     "relative_buckets",
+    "shared_position_bias",
 )
 
 

@@ -53,13 +53,13 @@ def _no_model(path: str | Path) -> UserError:
     )
 
 
-def add_sentinels(model: bytes) -> bytes:
-    """Append the sentinels to a model that has none.
+def add_sentinels(model: bytes, count: int = SENTINELS) -> bytes:
+    """Append the sentinels to a model that has none: 100 as in T5 and mT5, 300 in umT5.
 
     They are control pieces: text that contains "<extra_id_0>" is spelt out and never becomes one.
     """
     proto = sentencepiece_model_pb2.ModelProto.FromString(model)  # pyright: ignore[reportAttributeAccessIssue]
-    for number in reversed(range(SENTINELS)):
+    for number in reversed(range(count)):
         piece = proto.pieces.add()
         piece.piece, piece.score = f"<extra_id_{number}>", 0.0
         piece.type = proto.SentencePiece.CONTROL

@@ -24,6 +24,12 @@ def parameters(model: ModelConfig) -> int:
         ("mt5-large", 1.230 * B, 0.0005 * B),
         ("mt5-xl", 3.743 * B, 0.0005 * B),
         ("mt5-xxl", 12.921 * B, 0.0005 * B),
+        # umT5's of 256,384 rows and a position bias in every layer.
+        ("umt5-small", 306_601_984, 0),
+        ("umt5-base", 592.04 * M, 0.005 * M),
+        ("umt5-large", 1.2424 * B, 0.0005 * B),
+        ("umt5-xl", 3.768 * B, 0.0005 * B),
+        ("umt5-xxl", 12.973 * B, 0.0005 * B),
         ("mswitch-base", 7.775 * B, 0.0005 * B),
         ("mswitch-base-relu", 7.775 * B, 0.0005 * B),
         # Switch Transformers, Table 7 (1.1, 2.0, 3.8, 7.4, 14.7 B) to one more digit.
@@ -48,13 +54,13 @@ def parameters(model: ModelConfig) -> int:
         ("t5.1.1-xxl", 11_135.3 * M, 0.05 * M),
         ("t5-large-geglu", 750.3 * M, 0.05 * M),
         ("t5-xxl", 11_003.7 * M, 0.05 * M),
+        ("t5-c", 1600.5 * M, 0.05 * M),
     ],
 )
 def test_parameter_counts_are_the_published_ones(name, published, rounding):
     assert parameters(preset(name).model) == pytest.approx(published, abs=rounding)
 
 
-        ("t5-c", 1600.5 * M, 0.05 * M),
 @pytest.mark.parametrize(
     ("experts", "billions"),
     [(8, 0.979), (16, 1.432), (32, 2.338), (64, 4.150), (256, 15.02)],
@@ -123,12 +129,6 @@ def test_pairs_differ_in_experts_alone(dense, sparse):
     assert 1.0 < ratio < 1.02
 
 
-def test_every_preset_says_its_command_cost_and_expected_figure():
-    for name, one in PRESETS.items():
-        assert f"--preset {name} " in one.command
-        assert one.cost
-        assert one.expected
-
 def test_switch_c_has_the_flops_of_its_twin_but_for_routers_of_2048_experts():
     baseline, candidate = preset("t5-c").model, preset("switch-c").model
     twin = dataclasses.replace(candidate, experts=0, sparse_every=baseline.sparse_every)
@@ -138,6 +138,12 @@ def test_switch_c_has_the_flops_of_its_twin_but_for_routers_of_2048_experts():
     assert 1.05 < ratio < 1.1
 
 
+def test_every_preset_says_its_command_cost_and_expected_figure():
+    for name, one in PRESETS.items():
+        assert f"--preset {name} " in one.command
+        assert one.cost
+        assert one.expected
+
 
 def test_unknown_preset_lists_the_known_ones():
     with pytest.raises(UserError, match=r"unknown preset 'mt6-base'.*mt5-base.*switch-c"):
@@ -146,6 +152,7 @@ def test_unknown_preset_lists_the_known_ones():
 
 def test_vocabulary_is_padded_as_mt5_pads_it():
     assert padded_vocabulary(250_100) == 250_112
+    assert padded_vocabulary(256_300) == preset("umt5-base").model.vocabulary_size
     assert padded_vocabulary(32_100) == 32_128
     assert padded_vocabulary(4096) == 4096
 

@@ -20,6 +20,8 @@ from transformers import (
     SwitchTransformersForConditionalGeneration,
     T5Config,
     T5ForConditionalGeneration,
+    UMT5Config,
+    UMT5ForConditionalGeneration,
 )
 
 _TINY = {"vocab_size": 40, "d_model": 16, "d_kv": 6, "d_ff": 20, "num_heads": 2}
@@ -27,10 +29,27 @@ _TINY_SWITCH = {**_TINY, "num_experts": 4, "expert_capacity": 256}
 _MT5 = {"small": (512, 1024, 6, 8), "base": (768, 2048, 12, 12), "large": (1024, 2816, 16, 24)}
 # Full width, 2+2 layers.
 _MT5 |= {"xl": (2048, 5120, 32, 2), "xxl": (4096, 10240, 64, 2)}
+_UNTIED = {"tie_word_embeddings": False}
+_CLASSES = {
+    "mt5": (MT5Config, MT5ForConditionalGeneration),
+    "umt5": (UMT5Config, UMT5ForConditionalGeneration),
+    "t5": (T5Config, T5ForConditionalGeneration),
+}
+_DENSE = {
+    # Heads together are narrower than the model, as in mT5-Small.
+    "mt5-tiny": ("mt5", {**_TINY, "num_layers": 3, "num_decoder_layers": 2}),
+    "mt5-128-tiny": ("mt5", {**_TINY, "vocab_size": 128, "num_layers": 2}),  # has all sentinels
+    "umt5-tiny": ("umt5", {**_TINY, **_UNTIED, "num_layers": 3, "num_decoder_layers": 2}),
+    "t5-tiny": (
+        "t5",
+        {**_TINY, "num_layers": 2, "feed_forward_proj": "relu", "tie_word_embeddings": True},
+    ),
+    "t5.1.1-tiny": ("t5", {**_TINY, **_UNTIED, "num_layers": 2, "feed_forward_proj": "gated-gelu"}),
+}
 #: Names of the fixtures in the repository.
 TINY = (
-    *("mt5-tiny", "t5-tiny", "switch-tiny", "switch-untied-tiny", "switch-all-tiny"),
-    "switch-drops-tiny",
+    *("mt5-tiny", "umt5-tiny", "t5-tiny", "t5.1.1-tiny", "switch-tiny", "switch-untied-tiny"),
+    *("switch-all-tiny", "switch-drops-tiny"),
 )
 
 #: Most tokens that are generated.
@@ -40,15 +59,9 @@ GENERATED = 12
 def build(name: str) -> torch.nn.Module:
     """A model with random weights; the seed is fixed."""
     torch.manual_seed(sum(name.encode()))
-    if name == "mt5-tiny":
-        # Heads together are narrower than the model, as in mT5-Small.
-        model = MT5ForConditionalGeneration(MT5Config(**_TINY, num_layers=3, num_decoder_layers=2))
-    elif name == "mt5-128-tiny":  # has rows for a vocabulary with all sentinels
-        config = MT5Config(**{**_TINY, "vocab_size": 128}, num_layers=2)
-        model = MT5ForConditionalGeneration(config)
-    elif name == "t5-tiny":
-        config = T5Config(**_TINY, num_layers=2, feed_forward_proj="relu", tie_word_embeddings=True)
-        model = T5ForConditionalGeneration(config)
+    if name in _DENSE:
+        kind, config = _DENSE[name]
+        model = _dense(kind, config)
     elif name == "switch-tiny":
         model = _switch(_TINY_SWITCH, layers=4, sparse=2)
     elif name == "switch-untied-tiny":
@@ -63,16 +76,21 @@ def build(name: str) -> torch.nn.Module:
         sizes |= {"num_experts": int(name.rpartition("-")[2]), "expert_capacity": 256}
         model = _switch(sizes, layers=12, sparse=6)
     else:
-        d_model, d_ff, heads, layers = _MT5[name.removeprefix("mt5-")]
-        config = MT5Config(
-            vocab_size=250_112, d_model=d_model, d_ff=d_ff, num_heads=heads, num_layers=layers
-        )
-        model = MT5ForConditionalGeneration(config)
+        kind, _, size = name.partition("-")
+        d_model, d_ff, heads, layers = _MT5[size]
+        sizes = {"d_model": d_model, "d_ff": d_ff, "num_heads": heads, "num_layers": layers}
+        rows = {"mt5": 250_112, "umt5": 256_384}[kind]
+        model = _dense(kind, {**sizes, "vocab_size": rows, **_UNTIED})
     with torch.no_grad():
         for key, value in model.named_parameters():
             if "layer_norm" in key:  # ones at first, which would hide a missing scale
                 value.add_(torch.randn_like(value) * 0.1)
     return model.eval()
+
+
+def _dense(kind: str, config: dict) -> torch.nn.Module:
+    kind_of_config, kind_of_model = _CLASSES[kind]
+    return kind_of_model(kind_of_config(**config))
 
 
 def _switch(sizes: dict, layers: int, sparse: int) -> torch.nn.Module:

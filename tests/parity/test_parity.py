@@ -37,12 +37,12 @@ HERE = Path(__file__).parent
 PEER = HERE.parents[1] / ".venv-parity" / "bin" / "python"
 TOLERANCE = 1e-5
 TINY = (
-    *("mt5-tiny", "t5-tiny", "switch-tiny", "switch-untied-tiny", "switch-all-tiny"),
-    "switch-drops-tiny",
+    *("mt5-tiny", "umt5-tiny", "t5-tiny", "t5.1.1-tiny", "switch-tiny", "switch-untied-tiny"),
+    *("switch-all-tiny", "switch-drops-tiny"),
 )
 LARGE = ("mt5-large", "mt5-xl", "mt5-xxl") if os.environ.get("MSWITCH_PARITY") == "all" else ()
-NAMES = (*TINY, "mt5-small", "switch-base-8", "mt5-base", *LARGE)
-THERE_AND_BACK = (*TINY, "mt5-small")
+NAMES = (*TINY, "mt5-small", "umt5-small", "switch-base-8", "mt5-base", *LARGE)
+THERE_AND_BACK = (*TINY, "mt5-small", "umt5-small")
 FIXTURES = HERE.parent / "models" / "huggingface" / "fixtures"
 #: Where slots are few, Hugging Face drops tokens in decoding too.
 GENERATING = tuple(name for name in TINY if "drops" not in name)

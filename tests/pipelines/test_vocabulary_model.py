@@ -81,6 +81,15 @@ def test_every_layout_of_t5_gives_the_ids_of_t5(plain_model, write, count):
     assert open_vocabulary(write(opened.model)).model == opened.model
 
 
+def test_umt5s_300_sentinels_are_added_on_request(plain_model, write):
+    opened = open_vocabulary(write(add_sentinels(plain_model, 300)))
+    prepared = processor(opened.model)
+    assert not opened.added
+    assert opened.size == processor(plain_model).GetPieceSize() + 300
+    for number in (0, 299):
+        assert prepared.IdToPiece(opened.size - 1 - number) == f"<extra_id_{number}>"
+
+
 @pytest.mark.parametrize("count", [0, 100])
 def test_no_page_spells_a_sentinel(plain_model, write, count):
     given = with_seqio_sentinels(plain_model, count)

@@ -66,7 +66,11 @@ def assert_same(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> Non
 
 
 @pytest.mark.parametrize(
-    "name", ["mt5-tiny", "t5-tiny", "switch-tiny", "switch-untied-tiny", "switch-all-tiny"]
+    "name",
+    [
+        *("mt5-tiny", "umt5-tiny", "t5-tiny", "t5.1.1-tiny", "switch-tiny", "switch-untied-tiny"),
+        "switch-all-tiny",
+    ],
 )
 def test_hugging_face_to_run_and_back_is_the_identity(fixtures, tmp_path, name):
     run, back = tmp_path / "run", tmp_path / "back"
@@ -146,8 +150,9 @@ def test_any_tensors_in_any_shards_come_back(tmp_path_factory, shapes, max_shard
     st.booleans(),
     st.sampled_from([(0, 1), (2, 1), (3, 2), (2, 4)]),
     st.sampled_from([(4, 4), (8, 4)]),
+    st.booleans(),
 )
-def test_every_value_of_every_parameter_has_one_place(activation, tied, experts, layers):
+def test_every_value_of_every_parameter_has_one_place(activation, tied, experts, layers, shared):
     model = ModelConfig(
         vocabulary_size=7,
         d_model=3,
@@ -160,6 +165,7 @@ def test_every_value_of_every_parameter_has_one_place(activation, tied, experts,
         tied_embeddings=tied,
         experts=experts[0],
         sparse_every=experts[1],
+        shared_position_bias=shared,
     )
     skeleton = Skeleton.of(model, FLOAT32)
     covered = {name: np.zeros(s.shape, int) for name, s in skeleton.shapes.items()}
@@ -173,12 +179,22 @@ def test_every_value_of_every_parameter_has_one_place(activation, tied, experts,
     assert len(set(names)) == len(names)
 
 
-@pytest.mark.parametrize("name", ["mt5-base", "mt5-xxl", "switch-base-8", "switch-c"])
-def test_presets_survive_their_config_json(name):
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("mt5-base", "mt5"),
+        ("mt5-xxl", "mt5"),
+        ("umt5-base", "umt5"),
+        ("t5-base", "t5"),
+        ("switch-base-8", "switch_transformers"),
+        ("switch-c", "switch_transformers"),
+    ],
+)
+def test_presets_survive_their_config_json(name, kind):
     model = preset(name).model
     config = json.loads(json.dumps(write_config(model)))
     assert read_config(config, name) == model
-    assert config["model_type"] == ("switch_transformers" if model.sparse else "mt5")
+    assert config["model_type"] == kind
 
 
 def test_an_imported_preset_is_recognised(tmp_path):

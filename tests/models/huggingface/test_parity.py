@@ -29,7 +29,9 @@ TOLERANCE = 1e-5
     ("name", "setting"),
     [
         ("mt5-tiny", {}),
+        ("umt5-tiny", {}),
         ("t5-tiny", {}),
+        ("t5.1.1-tiny", {}),
         ("switch-tiny", {}),
         ("switch-untied-tiny", {}),
         ("switch-all-tiny", {}),
@@ -55,7 +57,8 @@ def test_logits_equal_hugging_faces(fixtures, logits, name, setting):
 
 
 @pytest.mark.parametrize(
-    "name", ["mt5-tiny", "t5-tiny", "switch-tiny", "switch-untied-tiny", "switch-all-tiny"]
+    "name",
+    ["mt5-tiny", "umt5-tiny", "t5-tiny", "switch-tiny", "switch-untied-tiny", "switch-all-tiny"],
 )
 def test_cached_decoding_equals_hugging_faces_and_teacher_forcing(fixtures, cached_logits, name):
     directory = fixtures / name
@@ -194,4 +197,4 @@ def test_fixtures_are_not_trivial(fixtures):
             assert made.std(axis=1).mean() > 0.3
             padded = bool((file["inputs"] == 0).any())
         assert padded == ("drops" not in directory.name)
-    assert len(list(fixtures.iterdir())) == 6
+    assert len(list(fixtures.iterdir())) == 8

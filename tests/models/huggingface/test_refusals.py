@@ -83,7 +83,7 @@ def test_tied_and_untied_contradictions(source, sharded):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model_type": "bert"}, "model_type 'bert' is none of mt5, t5, switch_transformers"),
+        ({"model_type": "bert"}, "model_type 'bert' is none of mt5, t5, umt5, switch_transformers"),
         ({"model_type": None}, "model_type None is none of"),
         ({"d_model": "16"}, "d_model is '16' where a number from 1 is needed"),
         ({"num_layers": 0}, "num_layers is 0"),
@@ -181,6 +181,9 @@ def test_geglu_experts_have_no_class(fixtures, tmp_path):
 def test_other_layers_have_no_class():
     model = dataclasses.replace(preset("switch-base-8").model, sparse_every=4)
     with pytest.raises(UserError, match=r"sparse_every=4: .* into other layers"):
+        write_config(model)
+    model = dataclasses.replace(preset("switch-base-8").model, shared_position_bias=False)
+    with pytest.raises(UserError, match=r"a position bias in every layer, .* one a stack"):
         write_config(model)
 
 

@@ -179,6 +179,18 @@ def test_beams_depend_on_no_other_row_and_no_padding(skeleton, parameters, input
 
 
 def test_a_labels_score_is_minus_the_loss_of_teacher_forcing(skeleton, parameters, inputs):
+    check_scores(skeleton, parameters, inputs)
+
+
+def test_labels_of_a_model_with_a_position_bias_in_each_layer(dense, inputs):
+    config = dataclasses.replace(
+        dense, init_scale=2.0, decoder_layers=2, shared_position_bias=False
+    )
+    skeleton = Skeleton.of(config, FLOAT32)
+    check_scores(skeleton, jax.jit(skeleton.initial_parameters)(), inputs)
+
+
+def check_scores(skeleton, parameters, inputs):
     labels = [(5, 6, EOS), (5, 7, EOS), (8, EOS), (5, EOS), (9, 5, 6, 7, EOS)]
     scores = np.asarray(make_label_scorer(skeleton, labels)(parameters, inputs))
     assert scores.shape == (8, 5)

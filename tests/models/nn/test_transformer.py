@@ -94,11 +94,17 @@ def gradients(config, train, batch, groups=None):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "settings",
-    [{"scan_layers": True, "remat": "layers", "loss_chunks": 3}, {"remat": "attention"}],
+    ("settings", "shared"),
+    [
+        ({"scan_layers": True, "remat": "layers", "loss_chunks": 3}, True),
+        ({"scan_layers": True}, False),
+        ({"remat": "attention"}, True),
+    ],
 )
-def test_ways_to_save_memory_change_no_gradient(sparse, settings):
-    config = dataclasses.replace(sparse, encoder_layers=4, decoder_layers=2, sparse_every=2)
+def test_ways_to_save_memory_change_no_gradient(sparse, settings, shared):
+    config = dataclasses.replace(
+        sparse, encoder_layers=4, decoder_layers=2, sparse_every=2, shared_position_bias=shared
+    )
     batch = child.MemoryBatches(8).batch(0)
     batch.pop("language")
     saving = dataclasses.replace(FLOAT32, **settings)

@@ -1,5 +1,6 @@
 """A run directory that is damaged, or of another version, is named with what to do."""
 
+import dataclasses
 import json
 
 import pytest
@@ -48,6 +49,12 @@ def test_a_damaged_description_is_named(run, plan, text, message):
     for act in (lambda: read_run(run), lambda: claim_run(run, plan)):
         with pytest.raises(UserError, match=message):
             act()
+
+
+def test_models_of_older_runs_keep_their_identity(plan):
+    assert "shared_position_bias" not in plan.identity["model"]
+    model = dataclasses.replace(plan.model, shared_position_bias=False)
+    assert dataclasses.replace(plan, model=model).hash != plan.hash
 
 
 @pytest.mark.parametrize(
