@@ -24,12 +24,13 @@ import tensorflow_datasets as tfds
 from pipelines.errors import UserError
 from pipelines.languages import find_code
 from pipelines.vocabulary.model import open_vocabulary
-from tasks.metrics import as_seqio, make_metric
-from tasks.mt5 import Mt5Task, Row, mt5_mixtures, mt5_tasks
+from tasks.metrics import as_seqio
+from tasks.mt5 import Mt5Task, mt5_mixtures, mt5_tasks
+from tasks.mt5_formats import Row
 from tasks.supervised import every_answer
 
 _SPEC = {
-    **{name: tf.TensorSpec([], tf.string) for name in ("inputs", "targets", "id")},
+    **{name: tf.TensorSpec([], tf.string) for name in ("inputs", "targets", "id", "group")},
     "answers": tf.TensorSpec([None], tf.string),
 }
 
@@ -149,9 +150,7 @@ def register(vocabulary: str | Path, tfds_dir: str | Path) -> list[str]:
                 seqio.preprocessors.append_eos_after_trim,
             ],
             postprocess_fn=every_answer,
-            metric_fns=[
-                as_seqio(make_metric(metric, task.labels, lang)) for metric in task.metrics
-            ],
+            metric_fns=[as_seqio(metric, task.labels, lang) for metric in task.metrics],
         )
         seqio.TaskRegistry.add_provider(task.name, made)
     for name, members in mixtures.items():

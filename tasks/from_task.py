@@ -376,12 +376,13 @@ def _row(
         name = f"{name}#{unit.draw}"
     texts = {side: _text(example, side, model) for side in _SIDES}
     answers = np.atleast_1d(example.get("answers", np.array([], object))).tolist()
+    group = example.get("group")
     return {
         "lang": lang,
         "split": unit.split,
         "order": order,
         "id": name,
-        "group": name,
+        "group": group.decode() if isinstance(group, bytes) and group else name,
         **texts,
         "answers": [answer.decode() for answer in answers if isinstance(answer, bytes)]
         or [texts["targets"]],

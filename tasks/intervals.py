@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tasks.metrics import Answers, Floats, Metric
+from tasks.metric import Answers, Floats, Metric
 
 #: Fewer groups than this give no interval.
 MIN_GROUPS = 5
@@ -53,7 +53,7 @@ def score(
     Resamples are centred on the value: they lack rare classes, so macro-F1 is lower in them. Where
     all resamples agree, as when every row is right, the interval is Wilson's.
     """
-    statistics = sums_by_group(metric.statistics(answers, predictions), groups)
+    statistics = metric.sums(answers, predictions, groups)
     value = float(metric.value(statistics.sum(axis=0)))
     low, high = None, None
     if len(statistics) >= MIN_GROUPS:
@@ -63,14 +63,6 @@ def score(
         if np.ptp(values) == 0:
             low, high = _wilson(value, len(statistics))
     return Score(value, low, high, len(predictions), len(statistics))
-
-
-def sums_by_group(statistics: Floats, groups: Sequence[str]) -> Floats:
-    """Add up the statistics of rows [N, S] by group: [G, S]."""
-    names, numbers = np.unique(np.asarray(groups), return_inverse=True)
-    sums = np.zeros((len(names), statistics.shape[1]))
-    np.add.at(sums, numbers, statistics)
-    return sums
 
 
 def _weights(groups: int, seed: int) -> Floats:

@@ -1,17 +1,27 @@
 """What mT5's fine-tuning tasks are: names, datasets, texts, metrics and mixtures. No seqio.
 
-Those of google-research/multilingual-t5 (`multilingual_t5/tasks.py`), with T5's formats of GLUE
-(`t5/data/preprocessors.py`). `tasks.finetune` registers them.
+Those of google-research/multilingual-t5 (`multilingual_t5/tasks.py`), with T5's GLUE and SuperGLUE
+(`t5/data/glue_utils.py`). `tasks.finetune` registers them.
 """
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
 
-import numpy as np
-
-from pipelines.supervised.formats import pad_punctuation, question_row
+from tasks.mt5_formats import (
+    ToRows,
+    axb,
+    glue,
+    mnli,
+    pronoun,
+    record,
+    squad,
+    stsb,
+    summary,
+    wikiann,
+    wsc,
+    xnli,
+)
 
 XNLI = ["ar", "bg", "de", "el", "en", "es", "fr", "hi", "ru", "sw", "th", "tr", "ur", "vi", "zh"]
 PAWSX = ["de", "en", "es", "fr", "ja", "ko", "zh"]
@@ -27,8 +37,10 @@ TYDIQA = ["ar", "bn", "en", "fi", "id", "ko", "ru", "sw", "te"]
 
 _INFERENCE = ("entailment", "neutral", "contradiction")
 _ENTAILED = ("entailment", "not_entailment")
+_TRUTH = ("False", "True")
+_Benchmark = Mapping[str, tuple[tuple[str, ...], tuple[str, ...], int | None]]
 #: Of GLUE's tasks: labels, metrics, examples (which are its rate; WNLI has none in the mixture).
-GLUE: Mapping[str, tuple[tuple[str, ...], tuple[str, ...], int | None]] = {
+GLUE: _Benchmark = {
     "cola": (("unacceptable", "acceptable"), ("matthews",), 8_551),
     "sst2": (("negative", "positive"), ("accuracy",), 67_349),
     "mrpc": (("not_equivalent", "equivalent"), ("f1", "accuracy"), 3_668),
@@ -42,62 +54,35 @@ GLUE: Mapping[str, tuple[tuple[str, ...], tuple[str, ...], int | None]] = {
     "wnli": (_ENTAILED[::-1], ("accuracy",), None),
     "ax": (_INFERENCE, (), 0),
 }
-
-#: What a task reads, `inputs` and `targets` of text, `answers` and `id`.
-Row = Mapping[str, Any]
-ToRows = Callable[[Mapping[str, Any]], Iterable[Row]]
+#: Of SuperGLUE's, but for WSC.
+SUPER_GLUE: _Benchmark = {
+    "boolq": (_TRUTH, ("accuracy",), 9_427),
+    "cb": (("entailment", "contradiction", "neutral"), ("macro_f1", "accuracy"), 250),
+    "copa": (("choice1", "choice2"), ("accuracy",), 400),
+    "multirc": (_TRUTH, ("f1", "group_exact_match"), 27_243),
+    "record": ((), ("record_f1", "record_em"), 138_854),
+    "rte": (_ENTAILED, ("accuracy",), 2_490),
+    "wic": (_TRUTH, ("accuracy",), 5_428),
+    "axb": (_ENTAILED, (), 0),
+    "axg": (_ENTAILED, (), 0),
+}
+#: What each is called in texts, and which features it takes in which order.
+_CALLED = {
+    **{"mnli_matched": "mnli", "mnli_mismatched": "mnli", "ax": "mnli"},
+    "axg": "rte",
+}
+_FEATURES = {
+    "multirc": ("question", "answer", "paragraph"),
+    "wic": ("sentence1", "sentence2", "word"),
+}
+_OTHERWISE: Mapping[str, ToRows] = {
+    "stsb": stsb,
+    "record": record,
+    "axb": functools.partial(axb, labels=_ENTAILED),
+}
 _MATCHED = ("matched", "mismatched")
 _SQUAD, _MLQA = ("squad_f1", "squad_em"), ("mlqa_f1", "mlqa_em")
-
-
-def _row(inputs: str, targets: str, answers: Sequence[str] = (), name: str = "") -> Row:
-    return {"inputs": inputs, "targets": targets, "answers": answers or [targets], "id": name}
-
-
-def mnli(example: Mapping[str, Any]) -> Iterator[Row]:
-    """MultiNLI: labels are digits."""
-    premise, hypothesis = example["premise"], example["hypothesis"]
-    yield _row(f"xnli: premise: {premise} hypothesis: {hypothesis}", str(example["label"]))
-
-
-def xnli(example: Mapping[str, Any], languages: Sequence[str]) -> Iterator[Row]:
-    """XNLI: an example for each of these languages that it has."""
-    hypothesis = example["hypothesis"]
-    texts = dict(zip(hypothesis["language"], hypothesis["translation"], strict=True))
-    for lang in languages:
-        if lang in texts:
-            pair = {"premise": example["premise"][lang], "hypothesis": texts[lang]}
-            yield from mnli({**pair, "label": example["label"]})
-
-
-def glue(
-    example: Mapping[str, Any], name: str, labels: Sequence[str], features: Sequence[str] = ()
-) -> Iterator[Row]:
-    """T5's format of GLUE: features by name; a label that is not known is `<unk>`."""
-    named = features or sorted(example.keys() - {"label", "idx"})
-    texts = " ".join(f"{feature}: {example[feature]}" for feature in named)
-    label = int(example["label"])
-    yield _row(f"{name} {texts}", "<unk>" if label == -1 else labels[label])
-
-
-def stsb(example: Mapping[str, Any]) -> Iterator[Row]:
-    """STS-B: similarity as the nearest multiple of a fifth."""
-    one, other = example["sentence1"], example["sentence2"]
-    score = np.round(np.float32(example["label"]) * 5) / 5
-    yield _row(f"stsb sentence1: {one} sentence2: {other}", f"{score:.1f}")
-
-
-def wikiann(example: Mapping[str, Any]) -> Iterator[Row]:
-    """WikiANN: spans with their kind."""
-    yield _row(f"tag: {' '.join(example['tokens'])}", " $$ ".join(example["spans"]))
-
-
-def squad(example: Mapping[str, Any], prefix: str = "") -> Iterator[Row]:
-    """SQuAD, XQuAD, MLQA and TyDiQA: `id` begins with the prefix."""
-    if example["id"].startswith(prefix) and example["answers"]["text"]:
-        context = pad_punctuation(example["context"])
-        made = question_row(example["question"], context, example["answers"]["text"])
-        yield {**made, "id": example["id"]}
+_ROUGE = ("rouge1", "rouge2", "rougeLsum")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,84 +110,112 @@ def _same(*splits: str) -> Mapping[str, str]:
     return {split: split for split in splits}
 
 
+def _task(
+    name: str, dataset: str, splits: Mapping[str, str], rows: ToRows, *metrics: str
+) -> Mt5Task:
+    return Mt5Task(f"mt5_{name}", (dataset,), splits, rows, metrics)
+
+
 def mt5_tasks() -> Iterator[Mt5Task]:
-    """All tasks: XNLI, PAWS-X, WikiANN, SQuAD, XQuAD, MLQA, TyDiQA GoldP, GLUE."""
+    """XNLI, PAWS-X, WikiANN, SQuAD, XQuAD, MLQA, TyDiQA GoldP, GLUE, SuperGLUE, summaries."""
     evaluated, both = _same("validation", "test"), _same("train", "validation")
 
-    def task(name: str, dataset: str, splits: Mapping[str, str], rows: ToRows, *metrics: str):
-        return Mt5Task(f"mt5_{name}", (dataset,), splits, rows, metrics)
-
-    yield task("xnli_train", "multi_nli:1.1.0", _same("train"), mnli, "accuracy")
+    yield _task("xnli_train", "multi_nli:1.1.0", _same("train"), mnli, "accuracy")
     for name, languages in (*((lang, [lang]) for lang in XNLI), ("all_langs", XNLI)):
         rows = functools.partial(xnli, languages=languages)
-        yield task(f"xnli_dev_test.{name}", "xnli:1.1.0", evaluated, rows, "accuracy")
+        yield _task(f"xnli_dev_test.{name}", "xnli:1.1.0", evaluated, rows, "accuracy")
         if name not in ("en", "all_langs"):
             train = f"xnli_translate_train.{name}"
-            yield task(train, "xtreme_xnli:1.1.0", _same("train"), rows, "accuracy")
+            yield _task(train, "xtreme_xnli:1.1.0", _same("train"), rows, "accuracy")
 
     labels = ("different_meaning", "paraphrase")
     pair = ("sentence1", "sentence2")
     paws = functools.partial(glue, name="paws", labels=labels, features=pair)
-    yield task("paws", "paws_x_wiki/en:1.0.0", _same("train"), paws, "accuracy")
+    yield _task("paws", "paws_x_wiki/en:1.0.0", _same("train"), paws, "accuracy")
     for lang in PAWSX:
         own = f"paws_x_wiki/{lang}:1.0.0"
-        yield task(f"pawsx_dev_test.{lang}", own, evaluated, paws, "accuracy")
+        yield _task(f"pawsx_dev_test.{lang}", own, evaluated, paws, "accuracy")
         original = f"pawsx_translate_train_original.{lang}"
-        yield task(original, own, _same("train"), paws, "accuracy")
+        yield _task(original, own, _same("train"), paws, "accuracy")
         if lang != "en":
             train = f"pawsx_translate_train.{lang}"
-            yield task(train, f"xtreme_pawsx/{lang}:1.0.0", _same("train"), paws, "accuracy")
+            yield _task(train, f"xtreme_pawsx/{lang}:1.0.0", _same("train"), paws, "accuracy")
     every = tuple(f"paws_x_wiki/{lang}:1.0.0" for lang in PAWSX)
     yield Mt5Task("mt5_pawsx_dev_test.all_langs", every, evaluated, paws, ("accuracy",))
 
     for lang in NER:
         own = f"wikiann/{lang}:1.0.0"
-        yield task(f"ner_train.{lang}", own, _same("train"), wikiann, "span_f1")
-        yield task(f"ner_eval.{lang}", own, evaluated, wikiann, "span_f1")
+        yield _task(f"ner_train.{lang}", own, _same("train"), wikiann, "span_f1")
+        yield _task(f"ner_eval.{lang}", own, evaluated, wikiann, "span_f1")
 
-    yield task("squad_train_dev", "squad/v1.1:3.0.0", both, squad, *_SQUAD)
+    yield _task("squad_train_dev", "squad/v1.1:3.0.0", both, squad, *_SQUAD)
     translated = {"train": "translate-train", "validation": "translate-dev"}
     for lang in XQUAD_TRAIN:
         name = f"xquad_translate_train_dev.{lang}"
-        yield task(name, f"xquad/{lang}:3.0.0", translated, squad, *_SQUAD)
+        yield _task(name, f"xquad/{lang}:3.0.0", translated, squad, *_SQUAD)
     for lang in XQUAD_TEST:
-        yield task(f"xquad_test.{lang}", f"xquad/{lang}:3.0.0", _same("test"), squad, *_SQUAD)
+        yield _task(f"xquad_test.{lang}", f"xquad/{lang}:3.0.0", _same("test"), squad, *_SQUAD)
     every = tuple(f"xquad/{lang}:3.0.0" for lang in XQUAD_TEST)
     yield Mt5Task("mt5_xquad_test.all_langs", every, _same("test"), squad, _SQUAD)
 
     for lang in MLQA:
-        yield task(f"mlqa_dev_test.{lang}", f"mlqa/{lang}:1.0.0", evaluated, squad, *_MLQA)
+        yield _task(f"mlqa_dev_test.{lang}", f"mlqa/{lang}:1.0.0", evaluated, squad, *_MLQA)
 
     goldp = "tydi_qa/goldp:2.1.0"
-    yield task("tydiqa_train_dev", goldp, both, squad, *_SQUAD)
+    yield _task("tydiqa_train_dev", goldp, both, squad, *_SQUAD)
     english = functools.partial(squad, prefix="english-")
-    yield task("tydiqa_train.en", goldp, _same("train"), english, *_SQUAD)
+    yield _task("tydiqa_train.en", goldp, _same("train"), english, *_SQUAD)
     for lang in TYDIQA:
         splits = {"validation": f"validation-{lang}"}
-        yield task(f"tydiqa_dev.{lang}", goldp, splits, squad, *_SQUAD)
+        yield _task(f"tydiqa_dev.{lang}", goldp, splits, squad, *_SQUAD)
         if lang != "en":
             splits = {"train": f"translate-train-{lang}"}
-            yield task(f"tydiqa_translate_train.{lang}", goldp, splits, squad, *_SQUAD)
-    yield from _glue_tasks()
+            yield _task(f"tydiqa_translate_train.{lang}", goldp, splits, squad, *_SQUAD)
+    yield from _english_tasks()
 
 
-def _glue_tasks() -> Iterator[Mt5Task]:
-    usual = _same("train", "validation", "test")
+def _english_tasks() -> Iterator[Mt5Task]:
+    yield from _glue_tasks("glue", "1.0.0", "v002", GLUE)
+    yield from _glue_tasks("super_glue", "1.0.2", "v102", SUPER_GLUE)
+    usual, evaluated = _same("train", "validation", "test"), _same("validation", "test")
+    fixed = "super_glue/wsc.fixed:1.0.2"
+    pronouns = "definite_pronoun_resolution:1.1.0"
+    yield _task("dpr_v001_simple", pronouns, _same("train", "test"), pronoun, "accuracy")
+    true, either = (functools.partial(wsc, true_alone=true_alone) for true_alone in (True, False))
+    yield _task("super_glue_wsc_v102_simple_train", fixed, _same("train"), true)
+    yield _task("super_glue_wsc_v102_simple_eval", fixed, evaluated, either, "wsc_accuracy")
+
+    news = functools.partial(summary, article="article", highlights="highlights")
+    yield _task("cnn_dailymail_v002", "cnn_dailymail:3.1.0", usual, news, *_ROUGE)
+    xsum = functools.partial(summary, article="document", highlights="target")
+    yield _task("gem_xsum", "gem/xsum:1.0.1", usual, xsum, "bleu", *_ROUGE, "rougeL")
+
+
+def _glue_tasks(benchmark: str, version: str, suffix: str, tasks: _Benchmark) -> Iterator[Mt5Task]:
     splits = {
-        "ax": _same("test"),
+        **dict.fromkeys(("ax", "axb", "axg"), _same("test")),
         "mnli": _same("train", *(f"{a}_{b}" for a in ("validation", "test") for b in _MATCHED)),
         **dict.fromkeys((f"mnli_{kind}" for kind in _MATCHED), _same("validation", "test")),
     }
-    for config, (labels, metrics, _) in GLUE.items():
-        called = "mnli" if config == "ax" or "mnli" in config else config
-        rows = functools.partial(glue, name=called, labels=labels) if labels else stsb
-        own = (f"glue/{config}:1.0.0",)
-        name = f"mt5_glue_{config}_v002"
-        yield Mt5Task(name, own, splits.get(config, usual), rows, metrics, labels)
+    for config, (labels, metrics, _) in tasks.items():
+        rows = _OTHERWISE.get(config) or functools.partial(
+            glue,
+            name=_CALLED.get(config, config),
+            labels=labels,
+            features=_FEATURES.get(config, ()),
+        )
+        yield Mt5Task(
+            f"mt5_{benchmark}_{config}_{suffix}",
+            (f"{benchmark}/{config}:{version}",),
+            splits.get(config, _same("train", "validation", "test")),
+            rows,
+            metrics,
+            labels,
+        )
 
 
 def mt5_mixtures() -> dict[str, dict[str, float]]:
-    """The rate of each task in each mixture: 1, or of GLUE the number of its examples."""
+    """The rate of each task in each mixture: 1, or in GLUE's and SuperGLUE's its examples."""
 
     def named(task: str, languages: Sequence[str], *but: str) -> list[str]:
         return [f"{task}.{lang}" for lang in languages if lang not in but]
@@ -242,6 +255,11 @@ def mt5_mixtures() -> dict[str, dict[str, float]]:
         "ner_multilingual": [*named("ner_train", NER), *named("ner_eval", NER)],
     }
     sizes = {f"mt5_glue_{name}_v002": size for name, (*_, size) in GLUE.items()}
+    super_sizes = {
+        **{"dpr_v001_simple": 1_322, "super_glue_wsc_v102_simple_train": 259},
+        "super_glue_wsc_v102_simple_eval": 0,
+        **{f"super_glue_{name}_v102": size or 0 for name, (*_, size) in SUPER_GLUE.items()},
+    }
     return {
         **{
             f"mt5_{name}": dict.fromkeys((f"mt5_{task}" for task in tasks), 1.0)
@@ -249,5 +267,8 @@ def mt5_mixtures() -> dict[str, dict[str, float]]:
         },
         "mt5_glue_v002_proportional": {
             name: float(size) for name, size in sizes.items() if size is not None
+        },
+        "mt5_super_glue_v102_proportional": {
+            f"mt5_{name}": float(size) for name, size in super_sizes.items()
         },
     }

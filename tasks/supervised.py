@@ -23,7 +23,7 @@ from pipelines.examples.directory import TOKENS
 from pipelines.languages import languages
 from pipelines.supervised.build import FEATURES
 from tasks.examples import VOCABULARY_PATH, open_examples
-from tasks.metrics import as_seqio, make_metric
+from tasks.metrics import as_seqio
 
 _registered: dict[str, str] = {}
 
@@ -64,17 +64,16 @@ def register(directory: str | Path) -> list[str]:
         # The index beside a shard begins with the shard's name.
         files = {split: f"{where}/{name}/{split}.tfrecord-?????-of-?????" for split in splits}
         counts = {split: entry["records"] for split, entry in splits.items()}
-        metrics = (
-            make_metric(metric, definition["labels"] or (), lang)
-            for metric in definition["metrics"]
-        )
         task = seqio.Task(
             name,
             source=seqio.TFExampleDataSource(files, _description(), num_input_examples=counts),
             output_features=features,
             preprocessors=[_cast, seqio.CacheDatasetPlaceholder()],
             postprocess_fn=every_answer,
-            metric_fns=[as_seqio(metric) for metric in metrics],
+            metric_fns=[
+                as_seqio(metric, definition["labels"] or (), lang)
+                for metric in definition["metrics"]
+            ],
         )
         seqio.TaskRegistry.add_provider(name, task)
         _registered[name] = where
@@ -100,7 +99,8 @@ def _cast(dataset: tf.data.Dataset) -> tf.data.Dataset:
 
 
 def every_answer(text: str, example: Mapping[str, Any], is_target: bool = False) -> Any:
-    """All that counts as right in place of a target; a prediction as it is."""
+    """All that counts as right and the group, in place of a target; a prediction as it is."""
     if not is_target:
         return text
-    return [answer.decode() for answer in example["answers"]]
+    answers = [answer.decode() for answer in example["answers"]]
+    return {"value": answers, "group": example["group"].decode()}

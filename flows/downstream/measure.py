@@ -27,8 +27,9 @@ from flows.report.speedup import (
     measure_speed_up,
     t_test,
 )
-from tasks.intervals import MIN_GROUPS, RESAMPLES, Score, score, sums_by_group
-from tasks.metrics import Floats, Metric, make_metric
+from tasks.intervals import MIN_GROUPS, RESAMPLES, Score, score
+from tasks.metric import Floats, Metric
+from tasks.metrics import make_metric
 
 CONFIDENCE = 0.95
 _INTERVAL = (0.025, 0.975)
@@ -167,12 +168,13 @@ class Rows:
         of_languages = self._metrics(metric)
         values, majorities, sums_of = [], [], {}
         for lang, rows in self.languages.items():
-            answers, _, sums = self._sums(rows, of_languages[lang])
+            answers, groups, sums = self._sums(rows, of_languages[lang])
             sums_of[lang] = sums
             totals = np.stack([each.sum(axis=0) for each in sums])
             values.append(of_languages[lang].value(totals))
             if self.majority is not None:
-                majorities.append(of_languages[lang](answers, [self.majority] * len(rows)))
+                commonest = [self.majority] * len(rows)
+                majorities.append(of_languages[lang](answers, commonest, groups))
         resampled, common = self._resampled(of_languages, sums_of)
         # Resamples lack rare classes, so some metrics are lower in them.
         resampled += np.stack(values, axis=1)[..., None] - resampled.mean(axis=2, keepdims=True)
@@ -245,10 +247,7 @@ class Rows:
         """Answers and groups of some rows, and the statistics [G, S] of each model."""
         answers = [self.answers[row] for row in rows]
         groups = [self.groups[row] for row in rows]
-        sums = [
-            sums_by_group(metric.statistics(answers, [texts[row] for row in rows]), groups)
-            for texts in self.texts
-        ]
+        sums = [metric.sums(answers, [texts[row] for row in rows], groups) for texts in self.texts]
         return answers, groups, sums
 
     def _scores(self, lang: str, rows: Sequence[int], metric: Metric, paired: bool) -> Scores:
@@ -262,7 +261,7 @@ class Rows:
             difference = measure_difference(metric, sums[0], sums[1], sizes)
         majority = None
         if self.majority is not None:
-            majority = metric(answers, [self.majority] * len(rows))
+            majority = metric(answers, [self.majority] * len(rows), groups)
         return Scores(lang, len(rows), len(sums[0]), models, majority, difference)
 
 

@@ -39,7 +39,7 @@ def score_predictions(table: pa.Table, task: Mapping[str, Any]) -> dict[str, Any
             metric = make_metric(name, labels or (), lang)
             values[name] = dataclasses.asdict(score(metric, answers, predictions, groups))
             if majority is not None:
-                values[name]["majority"] = metric(answers, [majority] * len(found))
+                values[name]["majority"] = metric(answers, [majority] * len(found), groups)
         return values
 
     by_language: dict[str, list[dict[str, Any]]] = {}

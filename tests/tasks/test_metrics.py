@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -11,10 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.errors import UserError
+from pipelines.supervised.formats import read_wikiann
 from tasks.intervals import score
 from tasks.metrics import METRICS, as_seqio, make_metric
+from tasks.supervised import every_answer
 
 REFERENCE = "this is a string"
+ROUGE = ("rouge1", "rouge2", "rougeL", "rougeLsum")
+MOOSE_ANSWERS = [["big moose", "hippo"], ["correct1"], ["correct2.1", "correct2.2"], ["a", "b"]]
+MOOSE_PREDICTIONS = ["‘a big  Moose!‘", "wrong", "correct2.2", "c"]
 
 
 def value(name, answers, predictions, labels=(), language="en"):
@@ -41,6 +47,12 @@ def value(name, answers, predictions, labels=(), language="en"):
         ("squad_f1", (), [["abc abd", "$$$$"]], ["abd"], 200 / 3),
         ("squad_em", (), [["abc abd", "$$$$"]], ["abd"], 0),
         ("squad_em", (), [["big moose", "hippo"], ["a"]], ["a big  Moose!", "b"], 50),
+        ("squad_em", (), MOOSE_ANSWERS, MOOSE_PREDICTIONS, 25),
+        ("squad_f1", (), MOOSE_ANSWERS, MOOSE_PREDICTIONS, 35),
+        ("trivia_em", (), MOOSE_ANSWERS, MOOSE_PREDICTIONS, 50),
+        ("trivia_f1", (), MOOSE_ANSWERS, MOOSE_PREDICTIONS, 50),
+        *((rouge, (), [REFERENCE] * 2, [REFERENCE] * 2, 100) for rouge in ROUGE),
+        *((rouge, (), [REFERENCE] * 2, ["", ""], 0) for rouge in ROUGE),
     ],
 )
 def test_values_of_t5(name, labels, answers, predictions, expected):
@@ -49,6 +61,76 @@ def test_values_of_t5(name, labels, answers, predictions, expected):
     assert value(name, list(answers), list(predictions), list(labels)) == pytest.approx(
         expected, rel=tolerance
     )
+
+
+def of_groups(name, groups, answers, predictions, labels=()):
+    metric = make_metric(name, labels)
+    found = metric([[answer] for answer in answers], predictions, list(groups))
+    targets = [
+        {"answers": [answer.encode()], "group": group.encode()}
+        for answer, group in zip(answers, groups, strict=True)
+    ]
+    values = [every_answer("", target, is_target=True) for target in targets]
+    assert as_seqio(name, labels)(values, predictions) == {name: found}
+    return found
+
+
+def test_values_of_t5_by_group():
+    """Its tests of deduplication and of MultiRC, whose groups are given with the targets."""
+    assert of_groups("record_em", "aab", "110", "101") == 50
+    assert of_groups("record_f1", "aab", "110", "011") == 0
+    assert of_groups("f1", "aab", "110", "101", "01") == 50
+    for predictions, expected in (("001", 0), ("010", 100), ("011", 50), ("000", 50)):
+        assert of_groups("group_exact_match", "aab", "010", predictions) == expected
+
+
+def test_intervals_of_groups_that_count_as_one():
+    answers, predictions = [["1"]] * 40, ["1", "0", *["1"] * 38]
+    groups = [str(row // 4) for row in range(40)]
+    assert score(make_metric("group_exact_match"), answers, predictions, groups).value == 90
+    assert score(make_metric("exact_match"), answers, predictions, groups).value == 97.5
+    assert score(make_metric("record_em"), answers, predictions, groups).value == 100
+
+
+@pytest.mark.parametrize(
+    ("prediction", "phrase", "named"),
+    [
+        ("potato", "turnip", 0),
+        ("turnip", "turnip", 1),
+        ("the cat", "cat", 1),
+        ("Bob's hat", "Bob", 0),
+        ("Bob's hat", "Bob's hat", 1),
+        ("potato", "Potato", 1),
+        ("a potato", "my potato", 1),
+        ("fuzzy bunny", "fuzzy hungry bunny", 1),
+    ],
+)
+def test_referents_of_t5s_tests(prediction, phrase, named):
+    for label in (0, 1):
+        found = value("wsc_accuracy", [[phrase, str(label)]], [prediction])
+        assert found == 100 * (named == label)
+
+
+@pytest.mark.parametrize("label", "01")
+@pytest.mark.parametrize("prediction", ["", " ", "the"])
+def test_no_phrase_names_no_referent(prediction, label):
+    assert value("wsc_accuracy", [["cat", label]], [prediction]) == 0
+
+
+def test_rouge_by_definition():
+    answer, prediction = "the cat sat . it slept", "it slept . the cat ate"
+    assert value("rouge1", [answer], [prediction]) == pytest.approx(80)
+    assert value("rouge2", [answer], [prediction]) == pytest.approx(50)
+    assert value("rougeL", [answer], [prediction]) == pytest.approx(40)
+    # Sentences are held against each other, whatever their order.
+    assert value("rougeLsum", [answer], [prediction]) == pytest.approx(80)
+    assert value("rougeLsum", [["x", answer]], [prediction]) == pytest.approx(80)
+
+
+def test_a_package_that_is_missing_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "rouge_score.rouge_scorer", None)
+    with pytest.raises(UserError, match="metric rouge1 needs a package: pip install rouge-score"):
+        make_metric("rouge1")
 
 
 def test_matthews_of_several_classes():
@@ -86,6 +168,49 @@ def test_mlqa_by_language(language, answer, prediction, em, f1):
     ],
 )
 def test_spans(answers, predictions, expected):
+    assert value("span_f1", answers, predictions) == pytest.approx(expected)
+
+
+def entities(tags: list[str]) -> set[tuple[str, int, int]]:
+    """Kind, first token and end of each entity of IOB2 tags, as CoNLL's evaluation has them."""
+    found, start = set(), None
+    for place, tag in enumerate([*tags, "O"]):
+        if start is not None and tag != f"I-{tags[start][2:]}":
+            found.add((tags[start][2:], start, place))
+            start = None
+        if tag.startswith("B-"):
+            start = place
+    return found
+
+
+@st.composite
+def tagged(draw):
+    """IOB2 tags: each entity begins with B and goes on with I of its kind."""
+    kinds = st.sampled_from(["O", "PER", "LOC"])
+    spans = draw(st.lists(st.tuples(kinds, st.integers(1, 3)), min_size=4, max_size=4))
+    return [
+        "O" if kind == "O" else f"{'I' if number else 'B'}-{kind}"
+        for kind, length in spans
+        for number in range(length)
+    ]
+
+
+@given(st.lists(st.tuples(tagged(), tagged()), min_size=1, max_size=5))
+def test_spans_are_scored_as_entities_of_iob2(pairs):
+    """On sentences without a token twice, where a span's text says where it is."""
+    rows, hits, right, given_ = [], 0, 0, 0
+    for pair in pairs:
+        size = min(map(len, pair))
+        texts = []
+        for tags in (tags[:size] for tags in pair):
+            lines = [f"w{place}\t{tag}\n".encode() for place, tag in enumerate(tags)]
+            [(_, sentence)] = read_wikiann(iter(enumerate(lines)))
+            texts.append(sentence["spans"])
+        rows.append(texts)
+        wanted, found = (entities(tags[:size]) for tags in pair)
+        hits, right, given_ = hits + len(wanted & found), right + len(wanted), given_ + len(found)
+    answers, predictions = map(list, zip(*rows, strict=True))
+    expected = 200 * hits / (right + given_) if right + given_ else 0
     assert value("span_f1", answers, predictions) == pytest.approx(expected)
 
 
@@ -188,7 +313,7 @@ def test_few_groups_have_no_interval():
 
 
 def test_in_seqio():
-    metric_fn = as_seqio(make_metric("squad_f1"))
+    metric_fn = as_seqio("squad_f1")
     assert metric_fn([["a b", "b"], "c"], ["b", "c"]) == {"squad_f1": 100}
 
 
@@ -197,7 +322,10 @@ def test_every_metric_is_100_for_the_answers(name):
     answers = ["1", "2", "1"] if name in ("f1", "macro_f1", "matthews") else ["1: a b c d", "2: e"]
     if name in ("pearson", "spearman"):
         answers = ["1", "2", "4"]
-    found = value(name, answers, answers, ["1", "2"])
+    predictions = answers
+    if name == "wsc_accuracy":
+        answers = [[answer, "1"] for answer in answers]
+    found = value(name, answers, predictions, ["1", "2"])
     assert math.isclose(found, 100)
 
 

@@ -10,7 +10,7 @@ import tensorflow_datasets as tfds
 
 from pipelines.errors import UserError
 from pipelines.vocabulary.model import open_vocabulary
-from tasks import finetune, mt5
+from tasks import finetune, mt5, mt5_formats
 from tasks.examples import VOCABULARY_PATH
 from tasks.seqio_source import check_task
 
@@ -34,9 +34,16 @@ def test_names_are_mt5s():
         **{"mlqa_dev_test": 7, "tydiqa_train_dev": 1, "tydiqa_train": 1, "tydiqa_dev": 9},
         "tydiqa_translate_train": 8,
         **{f"glue_{name}_v002": 1 for name in mt5.GLUE},
+        **{
+            f"super_glue_{name}_v102": 1
+            for name in ["boolq", "cb", "copa", "multirc", "record", "rte", "wic", "axb", "axg"]
+        },
+        **{f"super_glue_wsc_v102_simple_{split}": 1 for split in ("train", "eval")},
+        **{"dpr_v001_simple": 1, "cnn_dailymail_v002": 1, "gem_xsum": 1},
     }
+    assert len(names) == 208
     mixtures = mt5.mt5_mixtures()
-    assert len(mixtures) == 15
+    assert len(mixtures) == 16
     for members in mixtures.values():
         assert set(members) <= set(names)
     original = mixtures["mt5_pawsx_translate_train_original"]
@@ -53,40 +60,165 @@ def test_texts_are_those_of_mt5s_tests():
         },
         "label": 1,
     }
-    assert texts(mt5.xnli(example, ["de", "en", "sw", "zh"])) == [
+    assert texts(mt5_formats.xnli(example, ["de", "en", "sw", "zh"])) == [
         (f"xnli: premise: premise{n} hypothesis: hypothesis{n}", "1") for n in (1, 2, 3)
     ]
     tokens = ["rick", "and", "morty", "are", "cool", "."]
     ner = {"tokens": tokens, "spans": ["PER: rick", "PER: morty"]}
-    assert texts(mt5.wikiann(ner)) == [
+    assert texts(mt5_formats.wikiann(ner)) == [
         ("tag: rick and morty are cool .", "PER: rick $$ PER: morty")
     ]
     # The examples of T5's own tests of GLUE.
     asked = {"q1": "How so?", "q2": "Why not?", "q3": "Who?", "idx": 10}
     labels = ["not_duplicate", "duplicate"]
     for label, word in ((0, "not_duplicate"), (1, "duplicate"), (-1, "<unk>")):
-        assert texts(mt5.glue({**asked, "label": label}, "qqp", labels)) == [
+        assert texts(mt5_formats.glue({**asked, "label": label}, "qqp", labels)) == [
             ("qqp q1: How so? q2: Why not? q3: Who?", word)
         ]
-    [(inputs, _)] = texts(mt5.glue({**asked, "label": 0}, "qqp", labels, ("q3", "q1")))
+    [(inputs, _)] = texts(mt5_formats.glue({**asked, "label": 0}, "qqp", labels, ("q3", "q1")))
     assert inputs == "qqp q3: Who? q1: How so?"
     for score, word in ((2.8, "2.8"), (1.66, "1.6")):
         similar = {"sentence1": "Big news.", "sentence2": "No idea.", "label": score}
-        assert texts(mt5.stsb(similar)) == [("stsb sentence1: Big news. sentence2: No idea.", word)]
+        assert texts(mt5_formats.stsb(similar)) == [
+            ("stsb sentence1: Big news. sentence2: No idea.", word)
+        ]
     question = {
         "id": "finnish-1",
+        "title": "V&A",
         "context": "Some context.",
         "question": "Whose portrait by François Clouet was included in the Jones bequest of 1882?",
         "answers": {"text": ["The answer.", "Another answer."]},
     }
-    [row] = mt5.squad(question)
+    [row] = mt5_formats.squad(question)
     assert row["inputs"] == (
         "question: Whose portrait by François Clouet was included in the Jones bequest of 1882 ? "
         "context: Some context . "
     )
     assert row["targets"] == "The answer . "
     assert row["answers"] == ["The answer . ", "Another answer . "]
-    assert list(mt5.squad(question, prefix="english-")) == []
+    assert row["group"] == "V&A"
+    assert list(mt5_formats.squad(question, prefix="english-")) == []
+
+
+def task_rows(name, example):
+    """Rows of a task of this name, as registered."""
+    [task] = [task for task in mt5.mt5_tasks() if task.name == f"mt5_{name}"]
+    return list(task.rows(example))
+
+
+def test_texts_are_those_of_t5s_tests_of_superglue():
+    paragraph = (
+        "<b>Sent 1: </b>Once upon a time, there was a squirrel named Joey.<br><b>Sent 2: </b>Joey "
+        "loved to go outside and play with his cousin Jimmy."
+    )
+    [row] = task_rows(
+        "super_glue_multirc_v102",
+        {
+            "paragraph": paragraph,
+            "question": "Why was Joey surprised the morning he woke up for breakfast?",
+            "answer": "There was only pie to eat",
+            "label": 1,
+            "idx": {"paragraph": 5, "question": 1, "answer": 3},
+        },
+    )
+    assert row["inputs"] == (
+        "multirc question: Why was Joey surprised the morning he woke up for breakfast? answer: "
+        "There was only pie to eat paragraph: Sent 1: Once upon a time, there was a squirrel named "
+        "Joey. Sent 2: Joey loved to go outside and play with his cousin Jimmy."
+    )
+    assert (row["targets"], row["group"]) == ("True", "1")
+
+    query = {
+        "query": "It was @placeholder.",
+        "entities": ["A", "B", "C"],
+        "passage": (
+            "This is the passage\n@highlight\nAnother sentence.\n@highlight\nThird sentence."
+        ),
+        "idx": {"passage": 1, "query": 2},
+    }
+    inputs = (
+        "record query: It was @placeholder. entities: A, B, C passage: This is the passage. "
+        "Another sentence. Third sentence."
+    )
+    found = task_rows("super_glue_record_v102", {**query, "answers": ["A", "C"]})
+    assert texts(found) == [(inputs, "A"), (inputs, "C")]
+    assert [row["answers"] for row in found] == [["A", "C"]] * 2
+    assert {row["group"] for row in found} == {"1/2"}
+    assert texts(task_rows("super_glue_record_v102", {**query, "answers": []})) == [
+        (inputs, "<unk>")
+    ]
+
+    pair = {"label": 0, "idx": 0, "sentence1": "A", "sentence2": "B"}
+    wic = {**pair, "word": "w", "start1": 0, "start2": 0, "end1": 1, "end2": 1}
+    assert texts(task_rows("super_glue_wic_v102", wic)) == [
+        ("wic sentence1: A sentence2: B word: w", "False")
+    ]
+    assert texts(task_rows("super_glue_axb_v102", pair)) == [
+        ("rte hypothesis: B premise: A", "entailment")
+    ]
+    axg = {"premise": "A", "hypothesis": "B", "label": -1, "idx": 0}
+    assert texts(task_rows("super_glue_axg_v102", axg)) == [
+        ("rte hypothesis: B premise: A", "<unk>")
+    ]
+    copa = {"premise": "P", "choice1": "1", "choice2": "2", "question": "cause", "label": 1}
+    assert texts(task_rows("super_glue_copa_v102", copa)) == [
+        ("copa choice1: 1 choice2: 2 premise: P question: cause", "choice2")
+    ]
+
+
+LENT = "Mitchell asked Tom if he could lend some money."
+PONY = (
+    "The boy continued to whip the pony , and eventually the pony threw him over. John laughed out "
+    'quite loud. "Good for him," he said. '
+)
+PEBBLE = (
+    "When they had eventually calmed down a bit , and had gotten home, Mr. Farley put the magic "
+    "pebble in an iron safe . Some day they might want to use it , but really for now, what more "
+    "could they wish for?"
+)
+
+
+def test_pronouns_are_marked_as_in_t5s_tests():
+    marked = "wsc: Mitchell asked Tom if *he* could lend some money."
+    wsc = {"text": LENT, "span1_text": "Tom", "span2_text": "he", "span2_index": 4, "label": 1}
+    other = {**wsc, "span1_text": "Mitchell", "label": 0}
+    for split, expected in (("train", ["Tom"]), ("eval", ["Tom", "Mitchell"])):
+        name = f"super_glue_wsc_v102_simple_{split}"
+        found = [row for example in (wsc, other) for row in task_rows(name, example)]
+        assert texts(found) == [(marked, phrase) for phrase in expected]
+        assert [row["answers"][1] for row in found] == ["1", "0"][: len(expected)]
+    for text, word, place, end in (
+        (PONY, "him", 22, 'loud. "Good for *him* ," he said.'),
+        (PEBBLE, "it", 30, "want to use *it* , but really for now, what more could they wish for?"),
+    ):
+        assert text.split(" ")[place] != word
+        odd = {**wsc, "text": text, "span2_text": word, "span2_index": place}
+        [(inputs, _)] = texts(task_rows("super_glue_wsc_v102_simple_eval", odd))
+        assert inputs.endswith(end)
+
+    newbie = "Bill beat Tom at Scrabble because that newbie had all the luck."
+    unreadable = "Carl borrowed a book from Richard, but the book was unreadable to him."
+    for sentence, word, candidates, label, expected in (
+        (LENT, "he", ["Mitchell", "Tom"], 1, (marked, "Tom")),
+        (
+            *(newbie, "that newbie", ["Bill", "Tom"], 0),
+            (f"wsc: {newbie.replace('that newbie', '*that newbie*')}", "Bill"),
+        ),
+        (
+            *(unreadable, "him", ["Carl", "Richard"], 0),
+            (f"wsc: {unreadable.replace('him.', '*him*.')}", "Carl"),
+        ),
+    ):
+        pronoun = {"sentence": sentence, "pronoun": word, "candidates": candidates, "label": label}
+        assert texts(task_rows("dpr_v001_simple", pronoun)) == [expected]
+
+
+def test_texts_are_those_of_t5s_tests_of_summaries():
+    expected = [("summarize: An article.", "A summary.")]
+    news = {"article": "An article.", "highlights": "A summary.", "id": "1"}
+    assert texts(task_rows("cnn_dailymail_v002", news)) == expected
+    xsum = {"document": "An article.", "target": "A summary.", "references": ["A summary."]}
+    assert texts(task_rows("gem_xsum", xsum)) == expected
 
 
 @pytest.fixture(scope="module")
@@ -143,6 +275,13 @@ def test_prepared_datasets_are_read_as_they_are(prepared, small_examples):
     rates = {task.name: mixture.get_rate(task) for task in mixture.tasks}
     assert rates["mt5_glue_rte_v002"] == 2490
     assert sum(rates.values()) == 949_101
+    mixture = seqio.get_mixture_or_task("mt5_super_glue_v102_proportional")
+    rates = {task.name: mixture.get_rate(task) for task in mixture.tasks}
+    assert rates["mt5_dpr_v001_simple"] == 1322
+    assert rates["mt5_super_glue_wsc_v102_simple_train"] == 259
+    assert rates["mt5_super_glue_record_v102"] == 138_854
+    assert len(rates) == 12
+    assert sum(rates.values()) == 185_673
     mixture = seqio.get_mixture_or_task("mt5_pawsx_zeroshot")
     assert len(mixture.tasks) == 9
     assert {mixture.get_rate(task) for task in mixture.tasks} == {1.0}

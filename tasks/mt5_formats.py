@@ -1,0 +1,132 @@
+"""The texts that T5 and mT5 make of the examples of datasets: rows of inputs and targets. No seqio.
+
+As in `multilingual_t5/preprocessors.py` and, for GLUE, SuperGLUE and summaries,
+`t5/data/preprocessors.py`. Examples have the features that TensorFlow Datasets gives them.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from pipelines.supervised.formats import pad_punctuation, question_row
+
+#: What a task reads: `inputs`, `targets`, `id` and `group` of text, and `answers`, texts.
+Row = Mapping[str, Any]
+Example = Mapping[str, Any]
+ToRows = Callable[[Example], Iterable[Row]]
+
+#: What stands for a label, or an answer, that is not published.
+UNKNOWN = "<unk>"
+
+
+def _row(inputs: str, targets: str, answers: Sequence[str] = (), group: str = "") -> Row:
+    made = {"inputs": inputs, "targets": targets, "answers": list(answers) or [targets]}
+    return {**made, "id": "", "group": group}
+
+
+def mnli(example: Example) -> Iterator[Row]:
+    """MultiNLI: labels are digits."""
+    premise, hypothesis = example["premise"], example["hypothesis"]
+    yield _row(f"xnli: premise: {premise} hypothesis: {hypothesis}", str(example["label"]))
+
+
+def xnli(example: Example, languages: Sequence[str]) -> Iterator[Row]:
+    """XNLI: an example for each of these languages that it has."""
+    hypothesis = example["hypothesis"]
+    texts = dict(zip(hypothesis["language"], hypothesis["translation"], strict=True))
+    for lang in languages:
+        if lang in texts:
+            pair = {"premise": example["premise"][lang], "hypothesis": texts[lang]}
+            yield from mnli({**pair, "label": example["label"]})
+
+
+def glue(
+    example: Example, name: str, labels: Sequence[str], features: Sequence[str] = ()
+) -> Iterator[Row]:
+    """GLUE and SuperGLUE: features by name; a label that is not known is `<unk>`.
+
+    MultiRC loses its markup, and its group is the question.
+    """
+    named = features or sorted(example.keys() - {"label", "idx"})
+    inputs = f"{name} " + " ".join(f"{feature}: {example[feature]}" for feature in named)
+    label = int(example["label"])
+    targets, group = UNKNOWN if label == -1 else labels[label], ""
+    if name == "multirc":
+        inputs = re.sub("</?b>", "", inputs.replace("<br>", " "))
+        group = str(example["idx"]["question"])
+    yield _row(inputs, targets, group=group)
+
+
+def axb(example: Example, labels: Sequence[str]) -> Iterator[Row]:
+    """SuperGLUE's broad diagnostics, as RTE."""
+    pair = {"premise": example["sentence1"], "hypothesis": example["sentence2"]}
+    yield from glue({**pair, "label": example["label"]}, "rte", labels)
+
+
+def stsb(example: Example) -> Iterator[Row]:
+    """STS-B: similarity as the nearest multiple of a fifth."""
+    one, other = example["sentence1"], example["sentence2"]
+    score = np.round(np.float32(example["label"]) * 5) / 5
+    yield _row(f"stsb sentence1: {one} sentence2: {other}", f"{score:.1f}")
+
+
+def record(example: Example) -> Iterator[Row]:
+    """ReCoRD: a row for each answer, all of one group; `<unk>` where there is none."""
+    passage = re.sub(r"([.?!\"'])\n@highlight\n", r"\1 ", example["passage"])
+    passage = passage.replace("\n@highlight\n", ". ")
+    entities = ", ".join(example["entities"])
+    inputs = f"record query: {example['query']} entities: {entities} passage: {passage}"
+    group = f"{example['idx']['passage']}/{example['idx']['query']}"
+    for answer in example["answers"] or [UNKNOWN]:
+        yield _row(inputs, answer, example["answers"], group)
+
+
+def pronoun(example: Example) -> Iterator[Row]:
+    """Definite pronoun resolution: the first such pronoun is marked, the target is its referent."""
+    marked = rf" ({example['pronoun']})( |\.|,)"
+    sentence = re.sub(marked, r" *\1*\2", example["sentence"], count=1)
+    yield _row(f"wsc: {sentence}", example["candidates"][int(example["label"])])
+
+
+def wsc(example: Example, true_alone: bool) -> Iterator[Row]:
+    """SuperGLUE's WSC, simplified: the pronoun is marked, the target is the noun phrase given.
+
+    Args:
+        example: of `wsc.fixed`.
+        true_alone: whether to leave out those whose phrase is not the referent.
+
+    Yields:
+        Rows whose answers are the phrase, and whether it is the referent: 1, 0, or -1 where that
+        is not published.
+    """
+    text, word, place = (example[name] for name in ("text", "span2_text", "span2_index"))
+    words = text.split(" ")
+    if words[place] == word:
+        text = " ".join([*words[:place], f"*{word}*", *words[place + 1 :]])
+    else:  # two texts have another word there, which T5 mends by hand
+        text = text.replace("Good for him,", "Good for *him* ,").replace("use it ,", "use *it* ,")
+        text = text.rstrip()
+    label = int(example["label"])
+    if label == 1 or not true_alone:
+        phrase = example["span1_text"]
+        yield _row(f"wsc: {text}", phrase, [phrase, str(label)])
+
+
+def summary(example: Example, article: str, highlights: str) -> Iterator[Row]:
+    """A document, `article`, and its summary, `highlights`."""
+    yield _row(f"summarize: {example[article]}", example[highlights])
+
+
+def wikiann(example: Example) -> Iterator[Row]:
+    """WikiANN: spans with their kind."""
+    yield _row(f"tag: {' '.join(example['tokens'])}", " $$ ".join(example["spans"]))
+
+
+def squad(example: Example, prefix: str = "") -> Iterator[Row]:
+    """SQuAD, XQuAD, MLQA and TyDiQA, by article: `id` begins with the prefix."""
+    if example["id"].startswith(prefix) and example["answers"]["text"]:
+        context = pad_punctuation(example["context"])
+        made = question_row(example["question"], context, example["answers"]["text"])
+        yield {**made, "id": example["id"], "group": example["title"]}
