@@ -171,3 +171,21 @@ def emoji_group(*, out: Path, json: Json = False) -> int:
     from pipelines.supervised.samples.emoji_group import write_emoji_group
 
     return finish(write_emoji_group(out), json)
+
+
+@supervised.command
+def deb_section(*, out: Path, json: Json = False) -> int:
+    """Which section of Debian is a package in, by its description? In about 30 languages.
+
+    From apt's lists of packages (50 MB), fetched with `apt-get update` into the directory; so it
+    needs Debian. SOURCES.md in the directory names the lists.
+
+        mswitch sample supervised deb-section --out sections
+        mswitch examples supervised --task sections/task.toml --vocab vocabulary --out deb-section
+
+    Args:
+        out: the directory to make.
+    """
+    from pipelines.supervised.samples.deb_section import write_deb_section
+
+    return finish(write_deb_section(out), json)

@@ -13,11 +13,15 @@ from hypothesis import strategies as st
 
 from flows.cli.app import run
 from pipelines.errors import UserError
+from pipelines.languages import languages
 from pipelines.supervised.build import SupervisedConfig, build_supervised
+from pipelines.supervised.samples.deb_section import Package, descriptions, packages_of
+from pipelines.supervised.samples.deb_section import rows_of as section_rows
 from pipelines.supervised.samples.emoji_group import groups_of
 from pipelines.supervised.samples.emoji_group import rows_of as emoji_rows
 from pipelines.supervised.samples.man_spans import paragraphs, rows_of, tagged
 from pipelines.supervised.samples.ui_translate import pairs
+from tasks.examples import open_examples
 
 needs_dpkg = pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="dpkg-deb builds packages")
 ENGLISH = {
@@ -165,6 +169,93 @@ def test_pages_that_cannot_be_read_are_left_out_and_texts_come_once():
     assert rows[0]["spans"] == "B: -a $$ B: --all"
 
 
+LIST = """Package: editor
+Source: edit (1.0-2)
+Section: contrib/editors
+Description: a text editor
+ It edits.
+
+Package: shell
+Section: shells
+
+Package: nothing
+"""
+TRANSLATION = """Package: editor
+Description-md5: 0
+Description-de: Ein Editor für Texte
+ Er bearbeitet
+ Texte.
+ .
+ Ein zweiter Absatz.
+
+Package: shell
+Description-de: Eine Shell für alle Tage
+ <trans>
+ .
+ <trans>
+
+Package: gone
+Description-de: Ein Paket, das es nicht mehr gibt
+
+Package: short
+Description-de: Kurz"""
+
+
+def test_descriptions_have_the_section_of_their_package():
+    packages = dict(packages_of(LIST.splitlines(keepends=True)))
+    assert packages == {
+        "editor": Package("edit", "editors"),
+        "shell": Package("shell", "shells"),
+    }
+    found = list(descriptions(TRANSLATION.splitlines(keepends=True), "de"))
+    editor = "Ein Editor für Texte Er bearbeitet Texte."
+    assert found == [("editor", editor), ("gone", "Ein Paket, das es nicht mehr gibt")]
+    translated = {"hr": found, "de": found, "pt_BR": [("editor", editor.upper())], "sr": []}
+    assert list(section_rows(packages, translated)) == [
+        {
+            "id": "hr/editor",
+            "lang": "hr",
+            "source": "edit",
+            "section": "editors",
+            "text": editor,
+        }
+    ]
+
+
+def test_lists_become_a_task_that_can_be_built(tmp_path, monkeypatch, small_vocabulary):
+    mirror = make_mirror(tmp_path, monkeypatch)
+    out = tmp_path / "out"
+    with pytest.raises(UserError, match="apt-get cannot fetch lists of packages"):
+        run(["sample", "supervised", "deb-section", "--out", str(out)])
+    (mirror / "lists").mkdir()
+    facts = [f"Package: p{n}\nSource: s{n // 2}\nSection: {'ab'[n % 2]}\n" for n in range(40)]
+    lists = {"Packages": facts}
+    for locale in ("en", "pt_BR", "xx"):
+        lists[f"i18n_Translation-{locale}"] = [
+            f"Package: p{n}\nDescription-{locale}: the {locale} package of number {n}\n"
+            for n in range(40)
+        ]
+    for name, lines in lists.items():
+        (mirror / "lists" / f"host_dists_main_{name}").write_text("\n".join(lines))
+    assert run(["sample", "supervised", "deb-section", "--out", str(out)]) == 0
+    sources = (out / "SOURCES.md").read_text()
+    assert "| host_dists_main_i18n_Translation-pt_BR | `" in sources
+    assert not (out / ".lists").exists()
+    config = SupervisedConfig(inputs_length=64, targets_length=8)
+    build_supervised(out / "task.toml", small_vocabulary, tmp_path / "ex", config)
+    manifest = read_json(tmp_path / "ex/manifest.json")
+    assert manifest["rows"]["kept"] == 80
+    assert manifest["overlap"] == {}
+    assert manifest["task"]["labels"] == ["a", "b"]
+    splits: dict[bytes, set[str]] = {}
+    for split, sources in open_examples(tmp_path / "ex").sources.items():
+        for source in sources.values():
+            for row in map(source.read, range(len(source))):
+                splits.setdefault(row["group"][0], set()).add(split)
+    assert len(splits) == 20
+    assert {len(found) for found in splits.values()} == {1}
+
+
 @needs_dpkg
 def test_packages_become_tasks_that_can_be_built(tmp_path, monkeypatch, small_vocabulary):
     mirror = make_mirror(tmp_path, monkeypatch)
@@ -206,6 +297,19 @@ def test_packages_become_tasks_that_can_be_built(tmp_path, monkeypatch, small_vo
         manifest = read_json(tmp_path / f"{package}-ex/manifest.json")
         assert manifest["rows"]["kept"] == expected
         assert manifest["overlap"] == {}
+    sources = open_examples(tmp_path / "mediawiki-ex").sources.values()
+    inputs = [source["de"][0]["inputs_pretokenized"] for source in sources if "de" in source]
+    assert inputs[0][0].decode() in {
+        f"translate English to German: {ENGLISH[key]}" for key in ("save", "again")
+    }
+
+
+def test_languages_have_the_names_that_t5_translates_by():
+    """T5 takes them from Babel; these are WMT's."""
+    babel = pytest.importorskip("babel")
+    codes = ["cs", "de", "es", "et", "fi", "fr", "gu", "hi", "hu", "is", "ja", "kk", "km", "lt"]
+    for code in [*codes, "lv", "pl", "ps", "ro", "ru", "ta", "tr", "zh"]:
+        assert languages()[code].name == babel.Locale(code).english_name
 
 
 @needs_dpkg
