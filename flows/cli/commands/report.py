@@ -56,7 +56,8 @@ def index(directory: str, /, *, json: Json = False) -> int:
     """Write DIR/index.html over all reports below a directory or bucket, and DIR/index.json.
 
     The page has the date, the pair, the data, the median step speed-up with its interval and a
-    link of each report. A finished report gets there when the command is given again.
+    link of each report, and the scores of each comparison of fine-tuned runs. A finished report
+    gets there when the command is given again.
 
         mswitch report index runs
 

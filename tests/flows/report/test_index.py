@@ -9,8 +9,10 @@ from pathlib import Path
 import html5lib
 import pytest
 from made_reports import visible_words
+from tuned_runs import right_of_ten, write_tuned
 
 from flows.cli.main import main
+from flows.downstream.build import write_downstream
 from flows.report.index import write_index
 from pipelines.errors import UserError
 
@@ -44,6 +46,7 @@ def test_it_lists_reports_at_any_depth_the_newest_first(place, full, few, capsys
         "stage": "report index",
         "out": f"{place}/index.html",
         "reports": 2,
+        "downstream": 0,
     }
     page, rows = read(place)
     assert [row["path"] for row in rows] == ["few/report.html", "experiments/full/report.html"]
@@ -61,7 +64,7 @@ def test_it_lists_reports_at_any_depth_the_newest_first(place, full, few, capsys
     assert visible_words(cells[1][2].find("span")).count("to") == 1
     assert visible_words(cells[0][2].find("span")) == "no interval"
     embedded = page.find(".//script[@type='application/json']")
-    assert json.loads("".join(embedded.itertext())) == {"reports": rows}
+    assert json.loads("".join(embedded.itertext())) == {"reports": rows, "downstream": []}
 
 
 def test_again_it_takes_in_new_reports_and_gives_equal_bytes(place):
@@ -78,6 +81,36 @@ def test_a_report_on_runs_in_training_says_so(place):
     write_index(place)
     page, _ = read(place)
     assert "of 5,000, in training" in visible_words(page.find(".//tbody/tr"))
+
+
+def test_comparisons_of_fine_tuned_runs_are_listed_too(place, tmp_path, capsys):
+    languages = {"de": 30, "sw": 30}
+    dense = write_tuned(tmp_path / "dense", right_of_ten(7), rows=languages)
+    sparse = write_tuned(tmp_path / "sparse", right_of_ten(9), "mswitch-tiny", rows=languages)
+    write_downstream([dense], [sparse], place / "tasks" / "toy")
+    # A copy within a report is not listed: its report is.
+    shutil.copytree(place / "tasks" / "toy", place / "few" / "downstream-toy-test")
+    (place / "few" / "downstream-toy-test" / "_COMPLETED").unlink()
+    damaged = Path(shutil.copytree(place / "tasks" / "toy", place / "damaged"))
+    (damaged / "downstream.json").write_text('{"runs": []}')
+    assert write_index(place)["downstream"] == 1
+    assert f"{damaged}/downstream.json is left out: " in capsys.readouterr().err
+    page = read(place)[0]
+    [row] = json.loads((place / "index.json").read_text(encoding="utf-8"))["downstream"]
+    assert (row["task"], row["metric"], row["split"]) == ("toy", "accuracy", "test")
+    assert (row["baseline"]["value"], row["candidate"]["value"]) == (70, 90)
+    assert row["difference"]["value"] == pytest.approx(20)
+    line = page.findall(".//tbody/tr")[-1]
+    assert visible_words(line).startswith("mswitch-tiny against mt5-tinytasks/toy")
+    assert (place / line.find(".//a").get("href")).resolve().is_file()
+    for name in ("few", "experiments", "damaged"):
+        shutil.rmtree(place / name)
+    assert write_index(place) == {
+        "stage": "report index",
+        "out": f"{place}/index.html",
+        "reports": 0,
+        "downstream": 1,
+    }
 
 
 def test_what_reports_say_of_themselves_is_text(place):
