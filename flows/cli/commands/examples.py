@@ -103,14 +103,17 @@ def supervised(
         out: the directory to make, or a URL.
         runner: where the Beam pipelines run.
     """
-    from tasks.metrics import METRICS
+    from tasks.metrics import make_metric
 
     options = check_beam_options(beam_options)
     if cancel:
         return cancel_on_dataflow(out, runner, options, json)
-    for metric in read_task(task).metrics:
-        if metric not in METRICS:
-            raise UserError(f"{task}: metric {metric!r} is unknown: use {', '.join(METRICS)}")
+    definition = read_task(task)
+    for metric in definition.metrics:
+        try:
+            make_metric(metric, list((definition.labels or {}).values()))
+        except UserError as error:
+            raise UserError(f"{task}: {error}") from error
     summary = build_supervised(task, vocab, out, config, runner=runner, beam_options=options)
     return finish(summary, json)
 

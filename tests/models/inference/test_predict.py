@@ -154,6 +154,44 @@ def test_metrics_are_those_of_the_table(copy, tasks):
     assert (of_all["rows"], of_all["majority"]) == (26, pytest.approx(900 / 26))
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_seqios_evaluator_scores_them_alike(copy, tasks):
+    """Predictions given to it row by row, in the order of its own examples."""
+    import seqio
+
+    from tasks.supervised import register
+
+    summary = predict(copy, tasks, "validation", BATCH_OF_4, step=3)
+    table = pq.read_table(summary["out"]).to_pylist()
+    for name, lang in zip(register(tasks), ("de", "sw"), strict=True):
+        found = [row for row in table if row["language"] == lang]
+
+        def predicted(dataset, model_feature_shapes=None, found=found):
+            outputs = []
+            for (index, features), row in zip(dataset.as_numpy_iterator(), found, strict=True):
+                tokens = features["encoder_input_tokens"]
+                assert tokens.tolist() == alone(row["inputs"])[0, : len(tokens)].tolist()
+                outputs.append((index, [*processor().EncodeAsIds(row["prediction"]), EOS_ID]))
+            return outputs
+
+        evaluator = seqio.Evaluator(
+            name,
+            feature_converter=seqio.EncDecFeatureConverter(pack=False),
+            eval_split="validation",
+            sequence_length={"inputs": 64, "targets": 8},
+            logger_cls=(),
+            use_memory_cache=False,
+        )
+        metrics, *_ = evaluator.evaluate(
+            compute_metrics=True, predict_fn=predicted, score_fn=lambda *_: []
+        )
+        theirs = metrics.result() if hasattr(metrics, "result") else metrics
+        for metric in ("accuracy", "macro_f1"):
+            ours = summary["languages"][lang][metric]["value"]
+            assert theirs[name][metric] == pytest.approx(ours)
+        assert 0 < theirs[name]["accuracy"] < 100
+
+
 @pytest.mark.parametrize("decode", ["greedy", "beam"])
 def test_what_is_written_depends_on_no_batch(copy, open_task, decode):
     config = dataclasses.replace(BATCH_OF_4, decode=decode, beams=2)
@@ -274,6 +312,8 @@ def test_what_cannot_be_predicted_is_refused(copy, tasks, open_task, tmp_path):
     for directory, split, options, message in cases:
         with pytest.raises(UserError, match=message):
             predict(copy, directory, split, BATCH_OF_4, **options)
+    with pytest.raises(UserError, match="has no validation examples"):
+        select(copy, train, BATCH_OF_4)
     with pytest.raises(UserError, match="--decode labels: toy is not a closed set"):
         predict(copy, open_task, "validation", PredictConfig(decode="labels"))
     with pytest.raises(UserError, match="--batch-size 32 is not a multiple of --data-parallel 3"):

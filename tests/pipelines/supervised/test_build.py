@@ -299,10 +299,17 @@ def test_the_command_teaches_and_refuses_in_one_line(tmp_path, small_vocabulary,
         run(["examples", "supervised", *arguments, "--out", str(tmp_path / "out")])
 
 
-def test_metrics_are_checked_before_anything_is_read(tmp_path, small_vocabulary):
+@pytest.mark.parametrize(
+    ("metric", "message"),
+    [
+        ("f0", r"task\.toml: metric 'f0' is unknown: choose among accuracy, "),
+        ("macro_f1", r"task\.toml: metric macro_f1 needs the closed set of targets: .* `labels`"),
+    ],
+)
+def test_metrics_are_checked_before_anything_is_read(tmp_path, small_vocabulary, metric, message):
     (tmp_path / "rows").write_text("")
-    text = TASK + 'metrics = ["accuracy", "f0"]\n'
+    text = TASK.replace("labels =", "#") + f'metrics = ["exact_match", "{metric}"]\n'
     task = write_task(tmp_path, '"rows"\nsplit = "hash"', text)
     arguments = ["--task", str(task), "--vocab", str(small_vocabulary)]
-    with pytest.raises(UserError, match="metric 'f0' is unknown: use accuracy, "):
+    with pytest.raises(UserError, match=message):
         run(["examples", "supervised", *arguments, "--out", str(tmp_path / "out")])
