@@ -13,7 +13,7 @@ BEAM_FLINK := 2.62.0
 KUBERNETES := 1.34.4
 PRISM := $(shell sed -n 's/^apache-beam==\([0-9.]*\).*/\1/p' requirements.txt)
 
-.PHONY: help docs setup setup-flink flink setup-prism setup-plan setup-slurm setup-kubernetes setup-postgres operators demo test lint format requirements clean \
+.PHONY: help docs setup setup-flink flink setup-prism setup-plan setup-slurm setup-kubernetes setup-postgres operators demo evidence test lint format requirements clean \
 	bench bench-examples bench-statistics bench-transfer bench-models bench-tables bench-gap bench-width bench-plan bench-langid fuzz \
 	test-slow test-server test-postgres test-recovery test-kill test-training test-learning test-distill test-plan test-card test-parity parity-fixtures test-flink test-prism test-slurm test-kubernetes test-dataflow
 
@@ -36,6 +36,9 @@ $(READY): requirements.txt requirements-setup.txt pyproject.toml
 
 demo: $(READY)  ## The whole chain, from a crawl to a per-language speed-up report
 	@$(BIN)/mswitch demo $(DEMO_OPTIONS)
+
+evidence: $(READY)  ## The speed-up that this machine can show in three hours (EVIDENCE_OPTIONS='--budget 9h')
+	@$(BIN)/mswitch evidence $(EVIDENCE_OPTIONS)
 
 # In the order of collection: the longest files come early.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder

@@ -88,10 +88,10 @@ class ModelConfig:
     """
 
     vocabulary_size: int = 250_112
-    d_model: int = 512
+    d_model: Count = 512
     d_ff: Count = 1024
-    heads: int = 6
-    d_kv: int = 64
+    heads: Count = 6
+    d_kv: Count = 64
     encoder_layers: Count = 8
     decoder_layers: Count = 8
     activation: Literal["geglu", "relu"] = "geglu"
@@ -142,10 +142,14 @@ class ModelConfig:
 
 #: Settings of a preset that a run may change.
 CHANGEABLE = (
+    "d_model",
     "d_ff",
+    "heads",
+    "d_kv",
     "encoder_layers",
     "decoder_layers",
     "experts",
+    "sparse_every",
     *OF_EXPERTS,
     "init_scale",
     "dropout_rate",
@@ -169,7 +173,7 @@ class _Changes:
         """
         changes = {name: value for name, value in as_json(self).items() if value is not None}
         changed = dataclasses.replace(model, **changes)
-        for name in OF_EXPERTS:
+        for name in (*OF_EXPERTS, "sparse_every"):
             if name in changes and not changed.sparse:
                 raise UserError(
                     f"--{name.replace('_', '-')} is for models with experts; this one has none: "

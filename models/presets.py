@@ -136,7 +136,8 @@ def _mswitch() -> dict[str, Preset]:
     The paper states no number of experts; 128 is Switch-Base's in its Table 9, and the plain
     `mswitch-base`. The others have their number in their name. `mswitch-base-relu` has ReLU
     experts of 3072 in place of GEGLU of 2048, as many parameters and FLOPs: Hugging Face's class,
-    which has no GEGLU experts, can compute it.
+    which has no GEGLU experts, can compute it. `mswitch-small-*` are mT5-Small with experts, for
+    `mswitch evidence` on one accelerator.
     """
     base = _mt5()["mt5-base"].model
     billions = {8: 0.98, 16: 1.43, 32: 2.34, 64: 4.15, 128: 7.78, 256: 15.02}
@@ -149,6 +150,15 @@ def _mswitch() -> dict[str, Preset]:
             f"mT5-Base's FLOPs per token; {parameters} billion parameters",
             "mean step speed-up 5x over mT5-Base; 91 % of languages at least 4x (Figure 8, which "
             "states no number of experts)",
+        )
+    small = _mt5()["mt5-small"].model
+    for experts, parameters in {32: 0.69, 128: 1.90}.items():
+        name = f"mswitch-small-{experts}"
+        presets[name] = Preset(
+            dataclasses.replace(small, experts=experts, **_SWITCH),
+            _command(name),
+            f"mT5-Small's FLOPs per token; {parameters} billion parameters",
+            "none is published",
         )
     geglu = presets["mswitch-base"]
     presets["mswitch-base-relu"] = Preset(

@@ -18,6 +18,7 @@ from pipelines.validation import check_value
 
 SUBCOMMANDS = {
     "demo": "The whole chain on a small real sample, from crawl to report.",
+    "evidence": "The speed-up over its dense twin that this machine can show in a given time.",
     "sample": "Fetch real input: excerpts in 100 languages, or Debian's documentation.",
     "corpus": "Build an mC4-style corpus from WET and WARC files; show its statistics.",
     "vocab": "Train a SentencePiece vocabulary, or see how one suits each language.",

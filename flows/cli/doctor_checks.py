@@ -6,15 +6,12 @@ import importlib.util
 import os
 import platform
 import shutil
-import subprocess
-import sys
 from typing import Literal
 
 from packaging.requirements import Requirement
 
+from flows.devices import find_devices
 from pipelines.errors import UserError
-
-_USER_ERROR = f"{UserError.__module__}.{UserError.__qualname__}"
 
 Status = Literal["ok", "missing", "wrong"]
 
@@ -67,28 +64,14 @@ def _extra_of(requirement: Requirement) -> str | None:
 
 
 def check_devices() -> list[Finding]:
-    """List the devices JAX sees; asked in its own process, since a bad driver may hang."""
+    """List the devices JAX sees."""
     if importlib.util.find_spec("jax") is None:
         return [Finding("devices", "jax", "missing", "pip install 'mswitch[train]'")]
-    script = (
-        "import jax; from models.devices import check_devices; check_devices();"
-        "print(jax.default_backend(), jax.device_count(), jax.devices()[0].device_kind)"
-    )
     try:
-        done = subprocess.run(
-            [sys.executable, "-P", "-c", script],
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        return [Finding("devices", "jax", "wrong", "no answer in 120 s; try JAX_PLATFORMS=cpu")]
-    if done.returncode:
-        reason = done.stderr.strip().splitlines()[-1]
-        return [Finding("devices", "jax", "wrong", reason.removeprefix(f"{_USER_ERROR}: "))]
-    backend, count, kind = done.stdout.split(maxsplit=2)
-    return [Finding("devices", backend, "ok", f"{count} x {kind.strip()}")]
+        found = find_devices()
+    except UserError as error:
+        return [Finding("devices", "jax", "wrong", str(error))]
+    return [Finding("devices", found.platform, "ok", f"{found.count} x {found.kind}")]
 
 
 def check_runners() -> list[Finding]:

@@ -35,7 +35,7 @@ def build_corpus(config: DemoConfig, sample: Path, out: Path) -> dict[str, Any]:
 
 
 @task(task_run_name="vocabulary")
-def train_vocabulary(config: DemoConfig, corpus: Path, out: Path) -> dict[str, Any]:
+def train_vocabulary(config: DemoConfig, corpus: str | Path, out: Path) -> dict[str, Any]:
     """Train the SentencePiece model."""
     from pipelines.vocabulary import train
 
@@ -43,7 +43,9 @@ def train_vocabulary(config: DemoConfig, corpus: Path, out: Path) -> dict[str, A
 
 
 @task(task_run_name="examples")
-def build_examples(config: DemoConfig, corpus: Path, vocabulary: Path, out: Path) -> dict[str, Any]:
+def build_examples(
+    config: DemoConfig, corpus: str | Path, vocabulary: Path, out: Path
+) -> dict[str, Any]:
     """Write the seqio cache."""
     from pipelines.examples import build
 
@@ -70,7 +72,7 @@ def train(config: DemoConfig, preset: str, examples: Path, out: Path) -> dict[st
 
 
 @task(task_run_name="evaluate {run.name}")
-def evaluate(run: Path, examples: Path) -> dict[str, Any]:
+def evaluate(run: Path, examples: str | Path) -> dict[str, Any]:
     """Evaluate one model's checkpoints in its own process."""
     run_with_restarts(["evaluate", "--run", str(run), "--examples", str(examples)])
     return {"stage": "evaluate", "out": str(run)}

@@ -68,6 +68,7 @@ def write_report(
     *,
     unfinished: bool = False,
     downstream: Sequence[str | Path] = (),
+    timed: bool = True,
 ) -> dict[str, Any]:
     """Compare evaluated runs and write the report directory.
 
@@ -85,6 +86,7 @@ def write_report(
             missing any more, it is the usual report.
         downstream: directories of `mswitch report downstream` that it takes in, of runs that were
             fine-tuned from these.
+        timed: compare wall-clock times too. Without, the report depends on no machine's speed.
 
     Returns:
         The stage's summary: the verdict, how many languages it rests on, and the medians.
@@ -105,7 +107,7 @@ def write_report(
             "baseline": [local(run) for run in _as_list(baseline)],
             "candidate": [local(run) for run in _as_list(candidate)],
         }
-        return _write_report(sides, out, config, unfinished, tuned)
+        return _write_report(sides, out, config, unfinished, tuned, timed)
 
 
 def _write_report(
@@ -114,12 +116,18 @@ def _write_report(
     config: ReportConfig,
     unfinished: bool,
     downstream: Sequence[Downstream],
+    timed: bool,
 ) -> dict[str, Any]:
     steps = common_steps([*sides["baseline"], *sides["candidate"]]) if unfinished else None
     baselines, candidates = (
         [read_evaluated_run(directory, role, steps) for directory in directories]
         for role, directories in sides.items()
     )
+    if not timed:
+        baselines, candidates = (
+            [dataclasses.replace(run, step_secs=None) for run in runs]
+            for runs in (baselines, candidates)
+        )
     comparisons = [Comparison.of(pairs) for pairs in pair_up(baselines, candidates)]
     check_downstream(downstream, [each.pairs for each in comparisons])
     first = comparisons[0].runs[0]
@@ -129,6 +137,8 @@ def _write_report(
         "baseline": merged(baselines).identity,
         "candidate": merged(candidates).identity,
     }
+    if not timed:
+        identity["timed"] = False
     if downstream:
         identity["downstream"] = sorted(one.hash for one in downstream)
     if steps is not None:

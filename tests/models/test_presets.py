@@ -32,6 +32,9 @@ def parameters(model: ModelConfig) -> int:
         ("umt5-xxl", 12.973 * B, 0.0005 * B),
         ("mswitch-base", 7.775 * B, 0.0005 * B),
         ("mswitch-base-relu", 7.775 * B, 0.0005 * B),
+        # mT5-Small, and for each further expert 8 layers of 3 x 512 x 1024 and a column of routers.
+        ("mswitch-small-32", 0.69 * B, 0.005 * B),
+        ("mswitch-small-128", 1.90 * B, 0.005 * B),
         # Switch Transformers, Table 7 (1.1, 2.0, 3.8, 7.4, 14.7 B) to one more digit.
         ("switch-base-16", 1.07 * B, 0.005 * B),
         ("switch-base-32", 1.98 * B, 0.005 * B),
@@ -114,6 +117,7 @@ def test_flops_of_twins_are_those_of_table_9(name, gflop):
     [
         ("mt5-tiny", "mswitch-tiny"),
         ("mt5-base", "mswitch-base"),
+        ("mt5-small", "mswitch-small-128"),
         ("t5-base", "switch-base-128"),
         ("t5-large-geglu", "switch-large"),
         ("t5-xxl", "switch-xxl"),

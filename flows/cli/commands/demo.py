@@ -1,29 +1,14 @@
 """`mswitch demo`: the whole chain."""
 
-import os
 from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import App, Parameter, validators
 
-from flows.cli.commands.common import Json, finish
+from flows.cli.commands.common import Json, finish, prefect_for_one_flow
 from flows.processes import is_supervised, supervise
 
 app = App(name="demo")
-
-PREFECT_DEFAULTS = {
-    "DO_NOT_TRACK": "1",
-    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    # The flow uses no blocks; looking for kinds of them takes a second.
-    "PREFECT_SERVER_REGISTER_BLOCKS_ON_START": "false",
-    # The command prints errors itself, once and readably.
-    "PREFECT_LOGGING_LEVEL": "CRITICAL",
-    # Its server, stopped at the end, may log the traceback of a cancelled query as an error.
-    "PREFECT_LOGGING_ROOT_LEVEL": "CRITICAL",
-    "PREFECT_LOGGING_TO_API_ENABLED": "false",
-    # The first start migrates a fresh database: Prefect's own 20 s are too tight.
-    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
-}
 
 
 @app.default
@@ -66,7 +51,7 @@ def demo(
         if finetune_steps is not None:
             argv += ["--finetune-steps", str(finetune_steps)]
         return supervise([*argv, *(["--json"] if json else [])])
-    os.environ.update({k: v for k, v in PREFECT_DEFAULTS.items() if k not in os.environ})
+    prefect_for_one_flow()
     from flows.prefect_flows.demo import demo as demo_flow
 
     return finish(demo_flow(config, out), json)

@@ -9,6 +9,8 @@ import pytest
 from made_reports import make_report, visible_words
 from report_runs import Scenario, edit_config, read_config, write_runs
 
+from flows.report.build import write_report
+from pipelines.errors import UserError
 from pipelines.languages import languages
 
 FIELDS = {
@@ -93,6 +95,21 @@ def test_times_on_different_devices_are_not_compared(pair, tmp_path):
     assert "not timed on the same device" in made.html
     cells = [visible_words(row[-1]) for row in made.page.iterfind(".//tbody/tr[@data-lang]")]
     assert cells == ["n/a"] * 3
+
+
+def test_an_untimed_report_depends_on_no_machines_speed(pair, tmp_path):
+    for name, faster in (("slow", 1), ("fast", 2)):
+        for run in pair:
+            lines = (json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines())
+            timed = [each | {"train/step_secs": each["train/step_secs"] / faster} for each in lines]
+            (run / "metrics.jsonl").write_text("".join(json.dumps(each) + "\n" for each in timed))
+        write_report(*pair, tmp_path / name, timed=False)
+    for file in ("report.json", "report.html", "per_language.csv"):
+        assert (tmp_path / "slow" / file).read_bytes() == (tmp_path / "fast" / file).read_bytes()
+    rows = json.loads((tmp_path / "fast" / "report.json").read_text())["languages"]
+    assert {row["wall_speedup"] for row in rows} == {None}
+    with pytest.raises(UserError, match="made with other settings or inputs"):
+        write_report(*pair, tmp_path / "fast")
 
 
 def test_a_language_that_was_not_trained_on_stays_out(pair, tmp_path):

@@ -1,0 +1,87 @@
+"""`mswitch evidence`: the speed-up that a machine can show in a given time."""
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import App, Parameter, validators
+
+from flows.cli.commands.common import Json, finish, prefect_for_one_flow, print_result
+from flows.processes import is_supervised, supervise
+
+app = App(name="evidence")
+
+AtLeastOne = Parameter(validator=validators.Number(gte=1))
+Flag = Parameter(negative="")
+
+
+@app.default
+def evidence(
+    *,
+    out: Path = Path("runs/evidence"),
+    budget: str = "3h",
+    sample: Literal["debian", "gflanguages"] = "debian",
+    corpus: str = "",
+    examples: str = "",
+    setting: str = "",
+    seeds: Annotated[int, AtLeastOne] = 3,
+    steps: Annotated[int | None, AtLeastOne] = None,
+    dry_run: Annotated[bool, Flag] = False,
+    prepare_only: Annotated[bool, Flag] = False,
+    json: Json = False,
+) -> int:
+    """Train a sparse model and its dense twin over seeds, as long as a budget says, and compare.
+
+    Text, vocabulary, examples, trainings, evaluations, and one report in OUT/report: the step
+    speed-up by language and by horizon, with intervals over seeds and documents. Which models, and
+    with which settings, follows from the device that JAX finds: a CPU, a GPU by its memory, or a
+    slice. `--dry-run` says what would be done, for how long, and where its settings were measured.
+
+        mswitch evidence --dry-run
+        mswitch evidence --budget 3h
+
+    Kill it at any moment and give the same command again: it continues, and the report is the same
+    to the byte. It has no wall-clock speed-up, which would differ.
+
+    A machine without network needs examples from one that has it:
+
+        mswitch evidence --prepare-only --setting gpu --out gpu        # there
+        mswitch evidence --examples gpu/examples --setting gpu         # here
+
+    Args:
+        out: where everything goes.
+        budget: time for all trainings and evaluations, such as 90m, 3h or 2d. Text and examples
+            are not in it.
+        sample: text that is fetched: debian (60 MB in 102 languages; needs apt-get) or gflanguages
+            (100 languages, kilobytes, no network).
+        corpus: a finished corpus directory in place of a sample, or its URL.
+        examples: a finished examples directory in place of text, or its URL.
+        setting: cpu, gpu, large-gpu or slice, in place of the one for this machine.
+        seeds: trainings of each model.
+        steps: of each training, in place of what the budget holds.
+        dry_run: only print the plan.
+        prepare_only: only make the examples.
+    """
+    from flows.evidence.plan import Request, make_plan, settled
+    from flows.evidence.settings import find_setting
+    from pipelines.errors import UserError
+    from pipelines.outputs import lock_directory
+
+    if corpus and examples:
+        raise UserError("--corpus and --examples: give one of them")
+    if setting:
+        find_setting(setting)
+    request = Request(sample, corpus, examples, setting, budget, steps, seeds)
+    if dry_run:
+        plan = make_plan(request)
+        return print_result({"stage": "evidence", **dataclasses.asdict(plan)}, plan.summary, json)
+    if not is_supervised("evidence"):
+        if not prepare_only:
+            with lock_directory(out):
+                print(settled(request, out).summary, file=sys.stderr)
+        return supervise(sys.argv[1:])
+    prefect_for_one_flow()
+    from flows.prefect_flows.evidence import evidence as evidence_flow
+
+    return finish(evidence_flow(request, out, prepare_only), json)

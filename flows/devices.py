@@ -1,0 +1,57 @@
+"""Which devices JAX finds here."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+
+from pipelines.errors import UserError
+
+_USER_ERROR = f"{UserError.__module__}.{UserError.__qualname__}"
+_SCRIPT = """
+import json, jax
+from models.devices import check_devices
+check_devices()
+device = jax.devices()[0]
+memory = (device.memory_stats() or {}).get("bytes_limit", 0)
+print(json.dumps([jax.default_backend(), device.device_kind, jax.device_count(), memory]))
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Devices:
+    """What one process computes on.
+
+    Attributes:
+        platform: `cpu`, `gpu` or `tpu`.
+        kind: what JAX calls one.
+        count: how many; a CPU is one.
+        memory_bytes: what JAX may use of the memory of one; 0 where it does not say, as of a CPU.
+    """
+
+    platform: str
+    kind: str
+    count: int
+    memory_bytes: int = 0
+
+
+def find_devices() -> Devices:
+    """Ask JAX in its own process, since a bad driver may hang, and JAX takes a GPU's memory.
+
+    Raises:
+        UserError: it cannot compute here.
+    """
+    try:
+        done = subprocess.run(
+            [sys.executable, "-P", "-c", _SCRIPT],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise UserError("no answer in 120 s; try JAX_PLATFORMS=cpu") from error
+    if done.returncode:
+        reason = done.stderr.strip().splitlines()[-1]
+        raise UserError(reason.removeprefix(f"{_USER_ERROR}: "))
+    return Devices(*json.loads(done.stdout.splitlines()[-1]))

@@ -1,0 +1,1 @@
+"""What `mswitch evidence` trains, and for how long."""

@@ -1,0 +1,180 @@
+"""What one `mswitch evidence` trains: decided once, and kept beside its output."""
+
+import dataclasses
+import json
+import re
+from pathlib import Path
+
+from flows.demo_config import DemoConfig, SampleName, demo_config
+from flows.devices import find_devices
+from flows.evidence.settings import Setting, find_setting, flops_per_sec, setting_for
+from models.config import TrainConfig, padded_vocabulary
+from models.nn.flops import FORWARD_AND_BACKWARD, training_step_flops
+from pipelines import storage
+from pipelines.errors import UserError
+from pipelines.outputs import read_manifest
+
+FILE = "evidence.json"
+#: Of a run: two processes start, and two programs are compiled.
+START_SECS = 60.0
+#: Fewer steps say nothing.
+LEAST_STEPS = 100
+#: Training tokens of what `mswitch sample` fetches, as `mswitch demo` has them.
+SAMPLE_TOKENS = {"debian": 19_300_000, "gflanguages": 70_000}
+_BUDGET = re.compile(r"(\d+(?:\.\d+)?)([mhd])")
+_SECS = {"m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What was asked for.
+
+    Attributes:
+        sample: text that is fetched by package.
+        corpus: a finished corpus in its place; empty for none.
+        examples: finished examples in place of text; empty for none.
+        setting: its name; empty for that of the machine.
+        budget: time for all runs, such as 3h.
+        steps: of each training, in place of what the budget holds.
+        seeds: trainings of each model.
+    """
+
+    sample: SampleName = "debian"
+    corpus: str = ""
+    examples: str = ""
+    setting: str = ""
+    budget: str = "3h"
+    steps: int | None = None
+    seeds: int = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What is trained.
+
+    Attributes:
+        setting: its name.
+        devices: among which a batch and the experts are divided.
+        seeds: trainings of each model.
+        steps: of each training.
+        secs: expected of all runs; None where the machine's speed is unknown.
+        summary: what a person reads first, in a few lines.
+    """
+
+    setting: str
+    devices: int
+    seeds: int
+    steps: int
+    secs: float | None
+    summary: str
+
+    def train_config(self, seed: int) -> TrainConfig:
+        """How each model is trained with a seed."""
+        of_run = {"steps": self.steps, "seed": seed, "expert_parallel": self.devices}
+        return dataclasses.replace(find_setting(self.setting).train, **of_run)
+
+
+def settled(request: Request, out: Path) -> Plan:
+    """The plan that was made for `out`, which the caller has locked, or a new one.
+
+    Raises:
+        UserError: it was made for another request, or none can be made.
+    """
+    path, asked = out / FILE, dataclasses.asdict(request)
+    if path.is_file():
+        saved = json.loads(path.read_text())
+        if saved["asked"] != asked:
+            raise UserError(
+                f"{out} is of a command with other options ({path}): give the same ones, or "
+                "choose another --out"
+            )
+        return Plan(**saved["plan"])
+    plan = make_plan(request)
+    out.mkdir(parents=True, exist_ok=True)
+    storage.write_json(path, {"asked": asked, "plan": dataclasses.asdict(plan)})
+    return plan
+
+
+def make_plan(request: Request) -> Plan:
+    """Choose the setting for this machine, and the steps that the budget holds.
+
+    Raises:
+        UserError: the machine or its speed is unknown, or the budget is too short.
+    """
+    found = find_devices()
+    name = request.setting or setting_for(found)
+    setting = find_setting(name)
+    lengths, vocabulary_size, validation, tokens = _data(request, setting)
+    train = setting.train
+    flops = sum(
+        training_step_flops(setting.model(preset, vocabulary_size), train.rows, *lengths)
+        for preset in (setting.baseline, setting.candidate)
+    )
+    # What evaluations cost, as so many steps.
+    evaluated = train.evaluations * validation / train.rows / FORWARD_AND_BACKWARD
+    rate = flops_per_sec(found)
+    steps = request.steps
+    if steps is None:
+        if rate is None:
+            raise UserError(
+                f"the speed of {found.kind} is not known, and so not how many steps a budget holds:"
+                " give --steps"
+            )
+        each = _budget_secs(request.budget) / request.seeds - 2 * START_SECS
+        steps = int(each * rate / flops - evaluated)
+        if steps < LEAST_STEPS:
+            need = request.seeds * ((LEAST_STEPS + evaluated) * flops / rate + 2 * START_SECS)
+            raise UserError(
+                f"--budget {request.budget} holds less than {LEAST_STEPS} steps of 2 models x "
+                f"{request.seeds} seeds here: give {need / 60 + 1:.0f}m or more, or fewer --seeds"
+            )
+    secs = rate and request.seeds * ((steps + evaluated) * flops / rate + 2 * START_SECS)
+    seen = steps * train.rows
+    read = ""
+    if tokens:
+        read = (
+            f", {tokens / 1e6:,.3g} million tokens, read {seen * sum(lengths) / tokens:.2g} times"
+        )
+    summary = [
+        f"setting  {name}: {setting.candidate} against {setting.baseline}; {setting.measured}",
+        f"devices  {found.count} x {found.kind}",
+        f"text     {request.examples or request.corpus or request.sample}{read}",
+        f"runs     2 models x {request.seeds} seeds, each {steps:,} steps of {train.rows} x "
+        f"({lengths[0]} + {lengths[1]}), {seen * lengths[0] / 1e6:,.3g} million input tokens",
+        f"hours    {f'about {secs / 3600:.2g}' if secs else 'unknown'}, text and examples apart",
+    ]
+    return Plan(name, found.count, request.seeds, steps, secs, "\n".join(summary))
+
+
+def data_config(request: Request, setting: Setting) -> DemoConfig:
+    """How text becomes examples: as the setting says, but the small sample as in the demo."""
+    config = demo_config(request.sample)
+    if request.sample == "gflanguages" and not request.corpus:
+        return config
+    chosen = {"vocabulary": setting.vocabulary, "examples": setting.examples}
+    return config.model_copy(update=chosen)
+
+
+def _data(request: Request, setting: Setting) -> tuple[tuple[int, int], int, int, int | None]:
+    """Lengths, rows of the embedding, validation sequences and training tokens; or a guess."""
+    if not request.examples:
+        config = data_config(request, setting)
+        spans = config.examples.lengths()
+        lengths, rows = (spans.inputs_length, spans.targets_length), config.vocabulary.size
+        tokens = None if request.corpus else SAMPLE_TOKENS[request.sample]
+        return lengths, padded_vocabulary(rows), setting.validation_records, tokens
+    manifest = read_manifest(request.examples, "examples")
+    languages = manifest["languages"].values()
+    return (
+        (manifest["inputs_length"], manifest["targets_length"]),
+        padded_vocabulary(manifest["vocabulary_size"]),
+        sum(splits.get("validation", {}).get("records", 0) for splits in languages),
+        sum(splits.get("train", {}).get("tokens", 0) for splits in languages),
+    )
+
+
+def _budget_secs(budget: str) -> float:
+    found = _BUDGET.fullmatch(budget)
+    if found is None:
+        raise UserError(f"--budget {budget!r} is not a time: give minutes, hours or days as in 3h")
+    return float(found[1]) * _SECS[found[2]]

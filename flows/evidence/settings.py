@@ -1,0 +1,133 @@
+"""What is trained on which machine, and where each choice was measured."""
+
+import dataclasses
+
+from flows.devices import Devices
+from models.config import ModelChanges, ModelConfig, TrainConfig
+from models.hardware import GIB, peak_flops
+from models.presets import preset
+from pipelines.errors import UserError
+from pipelines.examples.build import ExamplesConfig
+from pipelines.local_pool import available_cores
+from pipelines.vocabulary.train import VocabularyConfig
+
+#: FLOPs a second of a CPU core in training: the models of `cpu`, on two shared cores.
+CPU_CORE_FLOPS = 35e9
+#: Share of its peak rate that an accelerator is taken to reach in training: assumed, not measured.
+ASSUMED_UTILIZATION = 0.2
+NOT_MEASURED = "not measured, for no accelerator has run it yet"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Setting:
+    """A dense and a sparse model, their data and their training, for a kind of machine.
+
+    Attributes:
+        accelerator: whether it is for one.
+        memory_gib: what JAX has at least of the memory of a device.
+        devices: how many there are at least.
+        baseline: preset of the dense model.
+        candidate: preset of the sparse model.
+        changes: what both change of their presets.
+        vocabulary: of a vocabulary that is trained.
+        examples: of examples that are built.
+        train: of all runs, but for steps, seed and mesh.
+        validation_records: about how many sequences an evaluation reads.
+        measured: where its choices were measured.
+    """
+
+    accelerator: bool = True
+    memory_gib: int = 0
+    devices: int = 1
+    baseline: str = "mt5-small"
+    candidate: str
+    # With T5's scale of 1 and so short a warm-up both learn more slowly (docs/experiments).
+    changes: ModelChanges = ModelChanges(init_scale=0.1)  # noqa: RUF009, it is frozen
+    vocabulary: VocabularyConfig = VocabularyConfig(size=32_000)  # noqa: RUF009
+    examples: ExamplesConfig = ExamplesConfig(inputs_length=256, validation_segments=2)  # noqa: RUF009
+    train: TrainConfig
+    validation_records: int = 2000
+    measured: str = NOT_MEASURED
+
+    def fits(self, found: Devices) -> bool:
+        """Whether the machine has what it takes."""
+        return (
+            self.accelerator == (found.platform != "cpu")
+            and found.memory_bytes >= self.memory_gib * GIB
+            and found.count >= self.devices
+        )
+
+    def model(self, name: str, vocabulary_size: int) -> ModelConfig:
+        """A preset as it is trained."""
+        changed = self.changes.applied_to(preset(name).model)
+        return dataclasses.replace(changed, vocabulary_size=vocabulary_size)
+
+
+#: 131,072 input tokens a step.
+_BATCH = TrainConfig(
+    batch_size=512,
+    warmup_steps=1000,
+    checkpoint_every=500,
+    microbatches=4,
+    loss_chunks=2,
+    scan_layers=True,
+    remat="layers",
+)
+
+#: From small to large: the last one that fits a machine is taken.
+SETTINGS = {
+    "cpu": Setting(
+        accelerator=False,
+        baseline="mt5-tiny",
+        candidate="mswitch-tiny",
+        vocabulary=VocabularyConfig(size=8192, sample_characters=8_000_000),
+        examples=ExamplesConfig(inputs_length=128, validation_segments=2),
+        # Of four rates the best for either model after 400 steps.
+        train=TrainConfig(
+            batch_size=32, base_learning_rate=0.5, warmup_steps=400, checkpoint_every=200
+        ),
+        measured="docs/experiments/2026-11-26-sparse-and-dense-with-right-gradients.md",
+    ),
+    "gpu": Setting(memory_gib=10, candidate="mswitch-small-32", train=_BATCH),
+    "large-gpu": Setting(memory_gib=28, candidate="mswitch-small-128", train=_BATCH),
+    "slice": Setting(
+        memory_gib=10,
+        devices=4,
+        candidate="mswitch-small-128",
+        train=dataclasses.replace(_BATCH, batch_size=1024, microbatches=1),
+    ),
+}
+
+
+def find_setting(name: str) -> Setting:
+    """Look a setting up.
+
+    Raises:
+        UserError: there is none of that name.
+    """
+    if name not in SETTINGS:
+        raise UserError(f"--setting: no {name!r}: choose among {', '.join(SETTINGS)}")
+    return SETTINGS[name]
+
+
+def setting_for(found: Devices) -> str:
+    """The name of the largest setting that fits a machine.
+
+    Raises:
+        UserError: none does.
+    """
+    fitting = [name for name, setting in SETTINGS.items() if setting.fits(found)]
+    if not fitting:
+        raise UserError(
+            f"no setting fits {found.count} x {found.kind} with {found.memory_bytes / GIB:.0f} GiB "
+            "for JAX: give --setting, or set JAX_PLATFORMS=cpu"
+        )
+    return fitting[-1]
+
+
+def flops_per_sec(found: Devices) -> float | None:
+    """What training is expected to reach on a machine; None where its peak rate is unknown."""
+    if found.platform == "cpu":
+        return CPU_CORE_FLOPS * available_cores()
+    peak = peak_flops(found.kind)
+    return peak and ASSUMED_UTILIZATION * peak * found.count

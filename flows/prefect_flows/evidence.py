@@ -1,0 +1,118 @@
+"""The evidence: a sparse model and its dense twin over seeds, and one report."""
+
+import itertools
+import json
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, task
+from prefect.artifacts import create_markdown_artifact
+
+from flows.devices import find_devices
+from flows.evidence.plan import Plan, Request, data_config, settled
+from flows.evidence.settings import Setting, find_setting, setting_for
+from flows.operators.parameters import options_of
+from flows.prefect_flows import demo
+from flows.processes import run_with_restarts
+from models.training.run_directory import CHECKPOINTS, read_run
+from pipelines.outputs import MARKER, lock_directory
+from pipelines.progress import say
+
+
+@task(task_run_name="train {run.name}")
+def train(preset: str, seed: int, plan: Plan, examples: str, run: Path) -> None:
+    """Pretrain one model in its own process."""
+    options = options_of(find_setting(plan.setting).changes) + options_of(plan.train_config(seed))
+    where = [f"--preset={preset}", f"--examples={examples}", f"--out={run}"]
+    run_with_restarts(["train", *where, *options])
+
+
+@task(task_run_name="report")
+def write_report(baselines: list[Path], candidates: list[Path], out: Path) -> dict[str, Any]:
+    """Compare both models over all seeds."""
+    from flows.report import build
+
+    return build.write_report(baselines, candidates, out, timed=False)
+
+
+@flow(name="mswitch-evidence", flow_run_name="{out.name}")
+def evidence(request: Request, out: Path, prepare_only: bool = False) -> dict[str, Any]:
+    """Do all that is left to do under `out`.
+
+    Returns:
+        The report's summary and the hours that each model was trained; with `prepare_only` where
+        the examples are.
+
+    Raises:
+        UserError: `out` is in use, or was made by another request.
+    """
+    with lock_directory(out):
+        if prepare_only:
+            name = request.setting or setting_for(find_devices())
+            return {"stage": "evidence", "out": prepare(request, find_setting(name), out)}
+        plan = settled(request, out)
+        setting = find_setting(plan.setting)
+        examples = prepare(request, setting, out)
+        presets = setting.baseline, setting.candidate
+        runs = [
+            (preset, seed, out / "runs" / f"{preset}-seed-{seed}")
+            for seed, preset in itertools.product(range(plan.seeds), presets)
+        ]
+        took: list[float] = []
+        for number, (preset, seed, run) in enumerate(runs):
+            if not is_evaluated(run):
+                say("evidence", f"{run.name}: {time_left(plan, number, took)}")
+                start = time.monotonic()
+                train(preset, seed, plan, examples, run)
+                demo.evaluate(run, examples)
+                took.append(time.monotonic() - start)
+            keep_last_checkpoint(run)
+        dense, sparse = ([run for name, _, run in runs if name == preset] for preset in presets)
+        summary = write_report(dense, sparse, out / "report")
+        create_markdown_artifact(key="evidence-verdict", markdown=summary["verdict"])
+        hours = sum(map(trained_hours, dense)), sum(map(trained_hours, sparse))
+        return {**summary, "dense_hours": hours[0], "sparse_hours": hours[1]}
+
+
+def prepare(request: Request, setting: Setting, out: Path) -> str:
+    """Make the examples, unless they were given; return where they are."""
+    if request.examples:
+        return request.examples
+    config, corpus = data_config(request, setting), request.corpus
+    if not corpus:
+        corpus = out / "corpus"
+        demo.fetch_sample(config, out / "sample")
+        demo.build_corpus(config, out / "sample", corpus)
+    demo.train_vocabulary(config, corpus, out / "vocabulary")
+    demo.build_examples(config, corpus, out / "vocabulary", out / "examples")
+    return str(out / "examples")
+
+
+def time_left(plan: Plan, done: int, took: Sequence[float]) -> str:
+    """Which run is next, and how long all may take: as planned, then as the last ones took."""
+    total = 2 * plan.seeds
+    secs = sum(took) / len(took) if took else plan.secs and plan.secs / total
+    hours = f", about {secs * (total - done) / 3600:.1f} h left" if secs else ""
+    return f"run {done + 1} of {total}{hours}"
+
+
+def is_evaluated(run: Path) -> bool:
+    """Whether a run is finished, with the evaluations of all its steps."""
+    return (run / MARKER).is_file() and all(
+        (run / "eval" / f"{step}.parquet").is_file() for step in read_run(run)["eval_steps"]
+    )
+
+
+def keep_last_checkpoint(run: Path) -> None:
+    """Remove the checkpoints that were there to be evaluated: those of sparse models are large."""
+    for path in sorted((run / CHECKPOINTS).glob("[0-9]*"), key=lambda path: int(path.name))[:-1]:
+        shutil.rmtree(path)
+
+
+def trained_hours(run: Path) -> float:
+    """Hours of all steps, without compiling and evaluating."""
+    with open(run / "metrics.jsonl") as file:
+        return sum(json.loads(line)["train/step_secs"] for line in file) / 3600

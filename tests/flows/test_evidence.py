@@ -1,0 +1,269 @@
+"""What `mswitch evidence` trains on which machine, and that it continues after any death."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import example_files
+import pytest
+from jax.sharding import AbstractMesh
+
+from flows.cli.main import main
+from flows.devices import Devices
+from flows.evidence import plan as plans
+from flows.evidence.plan import Plan, Request, data_config, make_plan, settled
+from flows.evidence.settings import NOT_MEASURED, SETTINGS, find_setting, setting_for
+from flows.prefect_flows.evidence import keep_last_checkpoint, time_left
+from models.config import padded_vocabulary
+from models.groups import batch_groups
+from models.hardware import GIB
+from models.partitioning import AXES, check_divisible
+from models.planning.memory import state_memory, step_memory
+from models.training.state import Skeleton, parameter_counts
+from pipelines.errors import UserError
+
+ROOT = Path(__file__).parents[2]
+CPU = Devices("cpu", "cpu", 1)
+H100 = Devices("gpu", "NVIDIA H100 80GB HBM3", 1, 60 * GIB)
+
+
+@pytest.fixture
+def on(monkeypatch):
+    """Give a function that says which machine this is."""
+
+    def machine(found: Devices) -> None:
+        monkeypatch.setattr(plans, "find_devices", lambda: found)
+
+    machine(CPU)
+    monkeypatch.setattr("flows.evidence.settings.available_cores", lambda: 2)
+    return machine
+
+
+@pytest.mark.parametrize(
+    ("found", "name"),
+    [
+        (CPU, "cpu"),
+        (Devices("gpu", "NVIDIA T4", 1, 11 * GIB), "gpu"),
+        (H100, "large-gpu"),
+        (Devices("tpu", "TPU v5 lite", 8, 15 * GIB), "slice"),
+    ],
+)
+def test_the_largest_setting_that_fits_is_taken(found, name):
+    assert setting_for(found) == name
+
+
+def test_a_device_that_none_fits_is_refused():
+    small = Devices("gpu", "NVIDIA T4", 1, 4 * GIB)
+    with pytest.raises(UserError, match=r"no setting fits 1 x NVIDIA T4 with 4 GiB"):
+        setting_for(small)
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_a_setting_can_be_trained_and_says_where_it_was_measured(name):
+    setting = find_setting(name)
+    config = dataclasses.replace(setting.train, expert_parallel=setting.devices)
+    mesh = AbstractMesh((1, setting.devices, 1), AXES)
+    spans = data_config(Request(), setting).examples.lengths()
+    lengths = spans.inputs_length, spans.targets_length
+    dense, sparse = (
+        setting.model(preset, padded_vocabulary(setting.vocabulary.size))
+        for preset in (setting.baseline, setting.candidate)
+    )
+    for model in (dense, sparse):
+        check_divisible(model, config, batch_groups(model, config.rows, *lengths))
+        state = state_memory(Skeleton.of(model, config, mesh), config)
+        need = step_memory(model, config, state, *lengths).total
+        assert not setting.accelerator or need < setting.memory_gib * GIB
+    if not setting.accelerator:
+        assert (ROOT / setting.measured).is_file()
+        return
+    assert setting.measured == NOT_MEASURED
+    assert config.rows * lengths[0] >= 1e5
+    assert 32 <= sparse.experts <= 128
+    assert 1e7 < sum(parameter_counts(Skeleton.of(dense, config)).values()) < 1e8
+
+
+def test_the_budget_holds_the_steps_and_more_of_it_more(on):
+    short, long = (make_plan(Request(budget=budget)) for budget in ("1h", "3h"))
+    assert 100 <= short.steps < long.steps
+    for plan, hours in ((short, 1), (long, 3)):
+        assert plan.secs == pytest.approx(3600 * hours, rel=0.01)
+    assert make_plan(Request(budget="1h", seeds=1)).steps > 3 * short.steps
+
+
+def test_a_budget_that_holds_nothing_says_how_much_would(on):
+    with pytest.raises(UserError, match=r"holds less than 100 steps .* give \d+m or more") as error:
+        make_plan(Request(budget="5m"))
+    enough = str(error.value).partition("give ")[2].split()[0]
+    assert make_plan(Request(budget=enough)).steps >= 100
+
+
+def test_a_device_of_unknown_speed_needs_steps(on):
+    on(Devices("gpu", "Some GPU", 1, 60 * GIB))
+    with pytest.raises(UserError, match=r"the speed of Some GPU is not known.*: give --steps"):
+        make_plan(Request())
+    plan = make_plan(Request(steps=500))
+    assert (plan.steps, plan.secs) == (500, None)
+    assert "hours    unknown" in plan.summary
+
+
+def test_what_is_planned_goes_by_the_examples_that_are_given(on, tmp_path):
+    examples = example_files.write_examples(tmp_path / "examples", {"de": (40,)}, 16, 512, 6)
+    given = make_plan(Request(examples=str(examples), steps=100))
+    assert f"{examples}, 0.00" in given.summary
+    assert "32 x (16 + " in given.summary
+    assert "32 x (128 + " in make_plan(Request(steps=100)).summary
+    # Shorter sequences: more steps in the same time.
+    assert make_plan(Request(examples=str(examples))).steps > make_plan(Request()).steps
+
+
+def test_a_plan_stays_where_it_was_made(on, tmp_path):
+    request = Request(budget="1h")
+    before = settled(request, tmp_path)
+    on(H100)
+    assert settled(request, tmp_path) == before != make_plan(request)
+    with pytest.raises(UserError, match=r"is of a command with other options .*evidence\.json"):
+        settled(dataclasses.replace(request, seeds=2), tmp_path)
+
+
+def test_the_devices_of_a_slice_share_experts_and_batch(on):
+    on(Devices("tpu", "TPU v5 lite", 8, 15 * GIB))
+    config = make_plan(Request()).train_config(seed=2)
+    assert (config.seed, config.devices, config.expert_parallel) == (2, 8, 8)
+
+
+def test_time_left_is_the_plans_and_then_that_of_the_runs_done():
+    plan = Plan("cpu", 1, 2, 100, 4 * 3600, "")
+    assert time_left(plan, 0, []) == "run 1 of 4, about 4.0 h left"
+    assert time_left(plan, 1, [7200]) == "run 2 of 4, about 6.0 h left"
+    assert time_left(dataclasses.replace(plan, secs=None), 1, []) == "run 2 of 4"
+
+
+def test_the_newest_checkpoint_stays(tmp_path):
+    for step in (9, 10, 100):
+        (tmp_path / "checkpoints" / str(step)).mkdir(parents=True)
+    keep_last_checkpoint(tmp_path)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["100"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--budget", "3 hours"], "--budget '3 hours' is not a time"),
+        (["--setting", "abacus"], "no 'abacus': choose among cpu, gpu, large-gpu, slice"),
+        (["--corpus", "a", "--examples", "b"], "--corpus and --examples: give one of them"),
+        (["--examples", "nowhere"], "nowhere"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(options, message, on, capsys):
+    assert main(["evidence", "--dry-run", *options]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert message in line
+
+
+def test_a_dry_run_prints_the_plan_and_writes_nothing(on, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["evidence", "--dry-run", "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["setting"] == "cpu"
+    assert "docs/experiments/" in plan["summary"]
+    assert not list(tmp_path.iterdir())
+
+
+class Study:
+    """`mswitch evidence` on small examples, as a person gives it."""
+
+    def __init__(self, place: Path):
+        self.place = place
+        self.examples = example_files.write_examples(
+            place / "examples", dict.fromkeys(("de", "sw", "yo"), (40,)), 16, 512, 6
+        )
+
+    def start(self, out: Path, fault: str = "") -> subprocess.Popen[str]:
+        words = ["evidence", f"--examples={self.examples}", "--setting=cpu", f"--out={out}"]
+        return subprocess.Popen(
+            [sys.executable, "-m", "flows.cli.main", *words, "--steps=6", "--seeds=2", "--json"],
+            env={**os.environ, "MSWITCH_FAULT": fault, "PREFECT_HOME": str(self.place / "prefect")},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, out: Path, fault: str = "") -> tuple[int, str, str]:
+        process = self.start(out, fault)
+        stdout, stderr = process.communicate(timeout=600)
+        return process.returncode, stdout, stderr
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory) -> Study:
+    return Study(tmp_path_factory.mktemp("study"))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(study) -> Path:
+    out = study.place / "undisturbed"
+    code, stdout, stderr = study.run(out)
+    assert code == 0, stderr
+    summary = json.loads(stdout.splitlines()[-1])
+    assert summary["dense_hours"] > 0
+    assert "run 1 of 4, about" in stderr
+    assert "run 4 of 4, about" in stderr
+    return out
+
+
+@pytest.mark.training
+@pytest.mark.timeout(1800)
+def test_the_report_is_of_both_models_over_all_seeds(undisturbed):
+    report = json.loads((undisturbed / "report" / "report.json").read_text())
+    sides = report["runs"]
+    assert [side["name"] for side in sides.values()] == ["mt5-tiny", "mswitch-tiny"]
+    for side in sides.values():
+        assert side["seeds"] == [0, 1]
+        assert side["step_secs"] is None
+    assert report["horizons"]
+    assert {row["lang"] for row in report["languages"]} == {"de", "sw", "yo"}
+    assert all(row["wall_speedup"] is None for row in report["languages"])
+    for run in (undisturbed / "runs").glob("m*"):
+        assert [path.name for path in (run / "checkpoints").iterdir()] == ["6"]
+
+
+@pytest.mark.training
+@pytest.mark.timeout(1800)
+def test_killed_anywhere_it_continues_and_the_report_is_the_same(study, undisturbed, tmp_path):
+    out = tmp_path / "killed"
+    process = study.start(out)
+    while not list(out.glob("runs/*/metrics.jsonl")):
+        assert process.poll() is None
+        time.sleep(0.1)
+    process.kill()
+    process.communicate()
+    for fault in ("train.before_marker", "evaluate.before_rename", "report.before_publish"):
+        code, _, stderr = study.run(out, fault)
+        assert code != 0, stderr
+    code, _, stderr = study.run(out)
+    assert code == 0, stderr
+    for name in ("report.json", "report.html", "per_language.csv"):
+        same = (undisturbed / "report" / name).read_bytes()
+        assert (out / "report" / name).read_bytes() == same, name
+
+
+@pytest.mark.training
+@pytest.mark.timeout(1800)
+def test_done_it_does_nothing_and_other_options_are_refused(study, undisturbed):
+    code, stdout, _ = study.run(undisturbed)
+    assert code == 0
+    assert json.loads(stdout.splitlines()[-1])["reused"]
+    words = ["evidence", f"--out={undisturbed}", "--seeds=1", "--steps=6"]
+    done = subprocess.run(
+        [sys.executable, "-m", "flows.cli.main", *words, f"--examples={study.examples}"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "is of a command with other options" in done.stderr
