@@ -53,7 +53,11 @@ def score(
     Resamples are centred on the value: they lack rare classes, so macro-F1 is lower in them. Where
     all resamples agree, as when every row is right, the interval is Wilson's.
     """
-    statistics = metric.sums(answers, predictions, groups)
+    return score_sums(metric, metric.sums(answers, predictions, groups), len(predictions), seed)
+
+
+def score_sums(metric: Metric, statistics: Floats, rows: int, seed: int = 0) -> Score:
+    """The same of the statistics [G, S] of groups, which have so many rows."""
     value = float(metric.value(statistics.sum(axis=0)))
     low, high = None, None
     if len(statistics) >= MIN_GROUPS:
@@ -62,7 +66,7 @@ def score(
         low, high = (float(end) for end in np.clip(ends, 0, 100))
         if np.ptp(values) == 0:
             low, high = _wilson(value, len(statistics))
-    return Score(value, low, high, len(predictions), len(statistics))
+    return Score(value, low, high, rows, len(statistics))
 
 
 def _weights(groups: int, seed: int) -> Floats:
@@ -75,4 +79,5 @@ def _wilson(value: float, groups: int) -> tuple[float, float]:
     share, z2 = value / 100, _Z**2 / groups
     middle = share + z2 / 2
     half = _Z * np.sqrt(share * (1 - share) / groups + z2 / (4 * groups))
-    return 100 * (middle - half) / (1 + z2), 100 * (middle + half) / (1 + z2)
+    low, high = np.clip([middle - half, middle + half], 0, 1 + z2) / (1 + z2)
+    return 100 * float(low), 100 * float(high)

@@ -1,6 +1,7 @@
 """Write the page of one fine-tuned run, and of a pair of them."""
 
 import base64
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,9 +15,8 @@ from flows.downstream.measure import (
     Result,
     Rows,
     measure_downstream_speed_up,
-    same_rows,
 )
-from flows.downstream.runs import DECODES, TunedRun, check_alike, read_tuned_run
+from flows.downstream.runs import DECODES, TunedRun, check_alike, read_tuned_run, same_rows
 from flows.pages.publish import publish_files
 from flows.pages.svg import SCREENS, inline_svgs
 from flows.pages.templates import template_environment
@@ -48,9 +48,9 @@ def write_downstream(
     """Compare fine-tuned runs of two models by what they predicted of a task.
 
     Args:
-        baseline: the fine-tuned run of the dense model; or several, each from another checkpoint
-            of its pretraining.
-        candidate: of the other model, from the same steps.
+        baseline: the fine-tuned run of the dense model; or several: of other seeds, or each from
+            another checkpoint of its pretraining.
+        candidate: of the other model, with the same seeds or from the same steps.
         out: the directory to make.
         scratch: runs that learned the task from random parameters, to stand beside.
         task: the task's name, where the runs predicted several.
@@ -66,11 +66,15 @@ def write_downstream(
     def read(side: Sequence[str | Path], option: str) -> list[TunedRun]:
         return [read_tuned_run(run, option, task=task, split=split) for run in side]
 
-    baselines = _by_origin_step(read(baseline, "--baseline"))
-    candidates = _by_origin_step(read(candidate, "--candidate"))
+    baselines = _in_order(read(baseline, "--baseline"))
+    candidates = _in_order(read(candidate, "--candidate"))
     beside = read(scratch, "--scratch")
     decodes = _check(baselines, candidates, beside)
-    runs = [baselines[-1], candidates[-1], *beside]
+    models = [baselines, candidates]
+    from_steps = len(baselines) > 1 and not _is_of_seeds(baselines)
+    if from_steps:
+        models = [baselines[-1:], candidates[-1:]]
+    models += [[run] for run in beside]
     config = {
         "statistics": STATISTICS,
         "baseline": [run.identity for run in baselines],
@@ -83,11 +87,11 @@ def write_downstream(
             say(STAGE, f"already complete: {out} holds this page, nothing to do")
             data = json.loads((staged.out / DATA).read_text(encoding="utf-8"))
             return _summary(data, out, reused=True)
-        results = _measure(runs, decodes, paired=True)
+        results = _measure(models, decodes, paired=True)
         speed_up = None
-        if len(baselines) > 1:
+        if from_steps:
             speed_up = _speed_up(baselines, candidates, results[0])
-        data = pair_data(runs, _names(runs), results, speed_up)
+        data = pair_data(models, _names(models), results, speed_up)
         files = {PAGE: _render_pair(data), DATA: storage.json_text(data), TABLE: to_csv(data)}
         publish_files(staged, files)
     say(STAGE, data["summary"]["verdict"])
@@ -124,8 +128,8 @@ def write_run_page(
             say(STAGE, f"already complete: {out} holds this page, nothing to do")
             data = json.loads((staged.out / RUN_DATA).read_text(encoding="utf-8"))
         else:
-            results = _measure([tuned], _decodes([tuned]), paired=False)
-            data = run_data(tuned, Rows([tuned], results[0].decode), results)
+            results = _measure([[tuned]], _decodes([tuned]), paired=False)
+            data = run_data(tuned, Rows([[tuned]], results[0].decode), results)
             files = {RUN_PAGE: _render_run(data), RUN_DATA: storage.json_text(data)}
             publish_files(staged, files)
         reused = staged.complete
@@ -139,17 +143,31 @@ def write_run_page(
     }
 
 
-def _by_origin_step(runs: Sequence[TunedRun]) -> list[TunedRun]:
-    """The fine-tuned runs of a model in the order of the steps that they began with."""
+def _is_of_seeds(runs: Sequence[TunedRun]) -> bool:
+    """Whether runs of a model began with the same step, each with another seed of fine-tuning."""
+    return len({run.origin_step for run in runs}) == 1 and len({run.seed for run in runs}) > 1
+
+
+def _in_order(runs: Sequence[TunedRun]) -> list[TunedRun]:
+    """The fine-tuned runs of a model by seed, or by the steps that they began with."""
     if len(runs) == 1:
         return list(runs)
     first = runs[0]
+    if _is_of_seeds(runs):
+        ordered = sorted(runs, key=lambda run: run.seed)
+        for one, other in itertools.pairwise(ordered):
+            if one.seed == other.seed:
+                raise UserError(
+                    f"{one.option} and {other.option} were both fine-tuned with seed {one.seed}: "
+                    "give one of each seed"
+                )
+        return ordered
     found: dict[int, TunedRun] = {}
     for run in runs:
         if run.origin is None or first.origin is None or run.origin_step is None:
             raise UserError(
                 f"{run.option} did not begin with another run: of several, each is fine-tuned from "
-                "another checkpoint (mswitch finetune --step)"
+                "another checkpoint (mswitch finetune --step) or with another --seed"
             )
         if run.origin["config_hash"] != first.origin["config_hash"]:
             raise UserError(
@@ -181,13 +199,6 @@ def _check(
     Raises:
         UserError: they cannot.
     """
-    if len(baselines) > 1 or len(candidates) > 1:
-        steps = [[run.origin_step for run in side] for side in (baselines, candidates)]
-        if steps[0] != steps[1]:
-            raise UserError(
-                "--baseline and --candidate were fine-tuned from different steps of pretraining "
-                f"({steps[0]} and {steps[1]}): fine-tune both from the same ones"
-            )
     first, *others = [*baselines, *candidates]
     for run in (first, *others, *beside):
         if run.config.get("teacher"):
@@ -200,8 +211,7 @@ def _check(
                 f"{run.option} was not trained on the examples of {run.task['name']} that it "
                 "predicted: give a run that was, or predict those it was trained on"
             )
-    for run in others:
-        check_alike(first, run, trained=True)
+    _check_sides(baselines, candidates)
     for run in beside:
         if run.origin is not None:
             raise UserError(
@@ -224,14 +234,45 @@ def _check(
     return decodes
 
 
+def _check_sides(baselines: Sequence[TunedRun], candidates: Sequence[TunedRun]) -> None:
+    """Check that both models were fine-tuned alike, with the same seeds or from the same steps.
+
+    Raises:
+        UserError: they were not.
+    """
+    first, *others = [*baselines, *candidates]
+    if _is_of_seeds(baselines) or _is_of_seeds(candidates):
+        seeds = [[run.seed for run in side] for side in (baselines, candidates)]
+        if seeds[0] != seeds[1]:
+            raise UserError(
+                f"--baseline and --candidate were fine-tuned with the seeds {seeds[0]} and "
+                f"{seeds[1]}: give both with the same ones"
+            )
+        for run in baselines[1:]:
+            check_alike(first, run, trained=True, seeds=True)
+        for ours, theirs in zip(baselines, candidates, strict=True):
+            check_alike(ours, theirs, trained=True)
+        return
+    steps = [[run.origin_step for run in side] for side in (baselines, candidates)]
+    if steps[0] != steps[1] and len(baselines) + len(candidates) > 2:
+        raise UserError(
+            "--baseline and --candidate were fine-tuned from different steps of pretraining "
+            f"({steps[0]} and {steps[1]}): fine-tune both from the same ones"
+        )
+    for run in others:
+        check_alike(first, run, trained=True)
+
+
 def _decodes(runs: Sequence[TunedRun]) -> list[str]:
     return [decode for decode in DECODES if all(decode in run.predictions for run in runs)]
 
 
-def _measure(runs: Sequence[TunedRun], decodes: Sequence[str], *, paired: bool) -> list[Result]:
+def _measure(
+    models: Sequence[Sequence[TunedRun]], decodes: Sequence[str], *, paired: bool
+) -> list[Result]:
     return [
         rows.measure(metric, paired=paired)
-        for rows in (Rows(runs, decode) for decode in decodes)
+        for rows in (Rows(models, decode) for decode in decodes)
         for metric in rows.task["metrics"]
     ]
 
@@ -240,13 +281,14 @@ def _speed_up(
     baselines: Sequence[TunedRun], candidates: Sequence[TunedRun], lead: Result
 ) -> tuple[list[int], Average, SpeedUp]:
     steps = [run.origin_step for run in baselines if run.origin_step is not None]
-    average = Rows([*baselines, *candidates], lead.decode).average(lead.metric)
+    alone = [[run] for run in (*baselines, *candidates)]
+    average = Rows(alone, lead.decode).average(lead.metric)
     return steps, average, measure_downstream_speed_up(steps, average)
 
 
-def _names(runs: Sequence[TunedRun]) -> list[str]:
+def _names(models: Sequence[Sequence[TunedRun]]) -> list[str]:
     """What the page calls the models: their presets, told apart where those are equal."""
-    baseline, candidate, *beside = runs
+    baseline, candidate, *beside = (seeds[0] for seeds in models)
     names = [baseline.name, candidate.name]
     if baseline.name == candidate.name:
         names = [f"{baseline.name} (baseline)", f"{candidate.name} (candidate)"]

@@ -20,7 +20,7 @@ SHOWN_CHARACTERS = 400
 
 
 def pair_data(
-    runs: Sequence[TunedRun],
+    models: Sequence[Sequence[TunedRun]],
     names: Sequence[str],
     results: Sequence[Result],
     speed_up: tuple[Sequence[int], Average, SpeedUp] | None,
@@ -28,12 +28,14 @@ def pair_data(
     """What downstream.json holds of a pair.
 
     Args:
-        runs: baseline, candidate, and models that learned the task from random parameters.
+        models: the runs of each seed of baseline, candidate, and models that learned the task from
+            random parameters.
         names: what the page calls them.
         results: of each way of decoding and metric; the first leads.
         speed_up: steps of pretraining, the averages of both models from them, and the speed-up.
     """
-    data = _data(runs, names, results)
+    data = _data(models, names, results)
+    runs = [seeds[0] for seeds in models]
     pair = (names[0], names[1])
     lead = results[0]
     differences = [scores.difference for scores in lead.languages if scores.difference]
@@ -53,9 +55,9 @@ def pair_data(
         "better_after_holm": sum(value > 0 for value in clear),
         "worse_after_holm": sum(value < 0 for value in clear),
         "verdict": text.verdict(
-            data["results"][0], pair, data["task"]["name"], len(lead.languages)
+            data["results"][0], pair, data["task"]["name"], len(lead.languages), len(models[0])
         ),
-        "cautions": text.cautions(runs, gains, sum(each.ci is not None for each in differences)),
+        "cautions": text.cautions(models, gains, sum(each.ci is not None for each in differences)),
         "gains_of_pretraining": gains,
     }
     data["speed_up"] = None
@@ -83,12 +85,12 @@ def run_data(run: TunedRun, rows: Rows, results: Sequence[Result]) -> dict[str, 
         rows: what it predicted, by the way of decoding that leads.
         results: of each way of decoding and metric; the first leads.
     """
-    data = _data([run], [run.name], results)
+    data = _data([[run]], [run.name], results)
     lead = results[0]
     with_interval = sum(scores.models[0].low is not None for scores in lead.languages)
     data["summary"] |= {
         "languages_with_interval": with_interval,
-        "cautions": text.cautions([run], (), with_interval),
+        "cautions": text.cautions([[run]], (), with_interval),
     }
     chosen = run.validation
     data["validation"] = chosen and {key: chosen[key] for key in ("metric", "step", "values")}
@@ -99,7 +101,7 @@ def run_data(run: TunedRun, rows: Rows, results: Sequence[Result]) -> dict[str, 
             {
                 "inputs": _shortened(inputs[row]),
                 "answers": [_shortened(answer) for answer in rows.answers[row]],
-                "prediction": _shortened(rows.texts[0][row]),
+                "prediction": _shortened(rows.texts[0][0][row]),
             }
             for row in worst[language["lang"]]
         ]
@@ -111,9 +113,9 @@ def _shortened(words: str) -> str:
 
 
 def _data(
-    runs: Sequence[TunedRun], names: Sequence[str], results: Sequence[Result]
+    models: Sequence[Sequence[TunedRun]], names: Sequence[str], results: Sequence[Result]
 ) -> dict[str, Any]:
-    lead, first = results[0], runs[0]
+    lead, first = results[0], models[0][0]
     task = first.task
     return {
         "task": {
@@ -134,7 +136,7 @@ def _data(
         },
         "results": [_result(result) for result in results],
         "languages": [_language(results, number, first) for number in range(len(lead.languages))],
-        "runs": [_run(run, name) for run, name in zip(runs, names, strict=True)],
+        "runs": [_run(seeds, name) for seeds, name in zip(models, names, strict=True)],
         "method": {
             "resamples": RESAMPLES,
             "minimum_groups": MIN_GROUPS,
@@ -157,6 +159,7 @@ def _result(result: Result) -> dict[str, Any]:
             "models": [describe(each) for each in average.models],
             "majority": average.majority,
             "difference": describe(average.difference(0, 1)) if paired else None,
+            "seeds": [own.tolist() for own in average.seeds],
         },
         "everything": result.everything and _scores(result.everything),
     }
@@ -201,19 +204,23 @@ def describe(difference: Difference) -> dict[str, Any]:
     return {"value": difference.value, "ci": difference.ci and list(difference.ci)}
 
 
-def _run(run: TunedRun, name: str) -> dict[str, Any]:
-    """What the page says of a run; nothing that depends on where it lies."""
+def _run(seeds: Sequence[TunedRun], name: str) -> dict[str, Any]:
+    """What the page says of a model's runs; nothing that depends on where they lie."""
+    run = seeds[0]
+    reads = "; ".join(dict.fromkeys(map(text.reads, seeds)))
     config, taught = run.config, run.config.get("teacher")
     return {
         "name": name,
         "preset": run.name,
-        "config_hash": config["config_hash"],
+        "seeds": [
+            {"seed": each.seed, "config_hash": each.config["config_hash"], "step": each.step}
+            for each in seeds
+        ],
         "origin": _chain(run.origin),
         "teacher": taught and {key: taught[key] for key in ("preset", "step", "init")},
         "imported": "huggingface" in config,
-        "step": run.step,
-        "reads": text.reads(run),
-        "test_reads": len(run.reads),
+        "reads": f"{reads} with each seed" if len(seeds) > 1 else reads,
+        "test_reads": sum(len(each.reads) for each in seeds),
         "parameters": config["parameters"],
         "train": config["train"],
         "settings": {

@@ -7,15 +7,20 @@
   each, jointly for all models; with fewer than five languages it draws groups alone. Groups that
   several languages have, as translations of a row are, are the same ones in all that are drawn
   (Owen 2007, "The pigeonhole bootstrap").
+- Of a model that was fine-tuned with several seeds, scores are over the rows of all. Differences
+  and averages have the seeds' variance in their interval too, with degrees of freedom by Welch and
+  Satterthwaite.
 - The downstream step speed-up is the report's statistic (`flows.report.speedup`) on one fine-tuned
   run for each of several checkpoints of pretraining, with 100 less the macro average as the loss.
 """
 
 import collections
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from scipy.special import stdtrit
 
 from flows.downstream.runs import TunedRun
 from flows.report.headline import MINIMUM_UNITS, holm_rejections
@@ -27,7 +32,7 @@ from flows.report.speedup import (
     measure_speed_up,
     t_test,
 )
-from tasks.intervals import MIN_GROUPS, RESAMPLES, Score, score
+from tasks.intervals import MIN_GROUPS, RESAMPLES, Score, score_sums
 from tasks.metric import Floats, Metric
 from tasks.metrics import make_metric
 
@@ -83,18 +88,22 @@ class Average:
         drawn: [M, R] of each model in each resample, the same languages and groups for all; None
             where there are too few for an interval.
         majority: the average of the languages' own.
+        seeds: [K] of each model, the average of each of its seeds.
     """
 
     models: Sequence[Difference]
     drawn: Floats | None
     majority: float | None
+    seeds: Sequence[Floats]
 
     def difference(self, first: int, second: int) -> Difference:
         """The second model's average less the first one's."""
         value = self.models[second].value - self.models[first].value
         if self.drawn is None:
             return Difference(value, None)
-        return Difference(value, _interval(value, self.drawn[second] - self.drawn[first]))
+        drawn = self.drawn[second] - self.drawn[first]
+        of_seeds = self.seeds[second] - self.seeds[first]
+        return Difference(value, _interval(value, drawn, of_seeds))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,20 +132,23 @@ class Rows:
     """The rows of a task with what several models wrote for them by one way of decoding.
 
     Args:
-        runs: the models; all predicted the same rows.
+        models: the runs of each model, one for each seed; all predicted the same rows.
         decode: the way.
     """
 
-    def __init__(self, runs: Sequence[TunedRun], decode: str):
-        tables = [run.predictions[decode].table for run in runs]
-        self.decode, self.task = decode, runs[0].task
+    def __init__(self, models: Sequence[Sequence[TunedRun]], decode: str):
+        tables = [[run.predictions[decode].table for run in seeds] for seeds in models]
+        [[first, *_], *_] = tables
+        self.decode, self.task = decode, models[0][0].task
         self.labels: Sequence[str] = self.task["labels"] or ()
-        self.answers: list[list[str]] = tables[0]["answers"].to_pylist()
-        self.texts: list[list[str]] = [table["prediction"].to_pylist() for table in tables]
-        self.sureness: Floats = tables[0]["score"].to_numpy()
-        self.groups: list[str] = tables[0]["group"].to_pylist()
+        self.answers: list[list[str]] = first["answers"].to_pylist()
+        self.texts: list[list[list[str]]] = [
+            [table["prediction"].to_pylist() for table in seeds] for seeds in tables
+        ]
+        self.sureness: Floats = first["score"].to_numpy()
+        self.groups: list[str] = first["group"].to_pylist()
         self.languages: dict[str, list[int]] = {}
-        for number, lang in enumerate(tables[0]["language"].to_pylist()):
+        for number, lang in enumerate(first["language"].to_pylist()):
             self.languages.setdefault(lang, []).append(number)
         self.languages = dict(sorted(self.languages.items()))
         counts = collections.Counter(answers[0] for answers in self.answers)
@@ -167,10 +179,13 @@ class Rows:
         """The macro average over languages."""
         of_languages = self._metrics(metric)
         values, majorities, sums_of = [], [], {}
+        of_seeds: list[list[Floats]] = [[] for _ in self.texts]
         for lang, rows in self.languages.items():
             answers, groups, sums = self._sums(rows, of_languages[lang])
-            sums_of[lang] = sums
-            totals = np.stack([each.sum(axis=0) for each in sums])
+            sums_of[lang] = [each.sum(axis=0) for each in sums]
+            for own, each in zip(of_seeds, sums, strict=True):
+                own.append(of_languages[lang].value(each.sum(axis=1)))
+            totals = np.stack([each.sum(axis=0) for each in sums_of[lang]])
             values.append(of_languages[lang].value(totals))
             if self.majority is not None:
                 commonest = [self.majority] * len(rows)
@@ -180,11 +195,13 @@ class Rows:
         resampled += np.stack(values, axis=1)[..., None] - resampled.mean(axis=2, keepdims=True)
         fewest = min(len(sums[0]) for sums in sums_of.values())
         drawn = _draw_average(resampled, common, fewest)
+        seeds = [np.mean(own, axis=0) for own in of_seeds]
         models = []
         for number, value in enumerate(np.mean(values, axis=0).tolist()):
-            ci = None if drawn is None else _interval(value, drawn[number], 0, 100)
+            ci = None if drawn is None else _interval(value, drawn[number], seeds[number], 0, 100)
             models.append(Difference(value, ci))
-        return Average(models, drawn, float(np.mean(majorities)) if majorities else None)
+        majority = float(np.mean(majorities)) if majorities else None
+        return Average(models, drawn, majority, seeds)
 
     def _resampled(
         self, metrics: Mapping[str, Metric], sums_of: Mapping[str, Sequence[Floats]]
@@ -224,7 +241,7 @@ class Rows:
         return np.concatenate(parts, axis=2).swapaxes(0, 1), common
 
     def worst(self, metric: str, count: int) -> dict[str, list[int]]:
-        """Rows of each language in which the first model is worst, at most `count`.
+        """Rows of each language in which the first model's first seed is worst, at most `count`.
 
         Of rows that are equally bad, those come first of which the model was surest.
         """
@@ -232,7 +249,7 @@ class Rows:
         found = {}
         for lang, rows in self.languages.items():
             answers = [self.answers[row] for row in rows]
-            texts = [self.texts[0][row] for row in rows]
+            texts = [self.texts[0][0][row] for row in rows]
             values = of_languages[lang].value(of_languages[lang].statistics(answers, texts))
             order = np.lexsort((-self.sureness[rows], values))
             found[lang] = [rows[place] for place in order[:count].tolist()]
@@ -244,29 +261,38 @@ class Rows:
     def _sums(
         self, rows: Sequence[int], metric: Metric
     ) -> tuple[list[list[str]], list[str], list[Floats]]:
-        """Answers and groups of some rows, and the statistics [G, S] of each model."""
+        """Answers and groups of some rows, and the statistics [K, G, S] of each model's seeds."""
         answers = [self.answers[row] for row in rows]
         groups = [self.groups[row] for row in rows]
-        sums = [metric.sums(answers, [texts[row] for row in rows], groups) for texts in self.texts]
+        sums = [
+            np.stack(
+                [metric.sums(answers, [texts[row] for row in rows], groups) for texts in seeds]
+            )
+            for seeds in self.texts
+        ]
         return answers, groups, sums
 
     def _scores(self, lang: str, rows: Sequence[int], metric: Metric, paired: bool) -> Scores:
         answers, groups, sums = self._sums(rows, metric)
-        models = [
-            score(metric, answers, [texts[row] for row in rows], groups) for texts in self.texts
-        ]
+        models = [score_sums(metric, each.sum(axis=0), len(rows)) for each in sums]
         difference = None
         if paired:
             sizes = np.unique(np.asarray(groups), return_counts=True)[1].astype(float)
-            difference = measure_difference(metric, sums[0], sums[1], sizes)
+            of_seeds = metric.value(sums[1].sum(axis=1)) - metric.value(sums[0].sum(axis=1))
+            ours, theirs = (each.sum(axis=0) for each in sums[:2])
+            difference = measure_difference(metric, ours, theirs, sizes, of_seeds)
         majority = None
         if self.majority is not None:
             majority = metric(answers, [self.majority] * len(rows), groups)
-        return Scores(lang, len(rows), len(sums[0]), models, majority, difference)
+        return Scores(lang, len(rows), models[0].groups, models, majority, difference)
 
 
 def measure_difference(
-    metric: Metric, baseline: Floats, candidate: Floats, sizes: Floats
+    metric: Metric,
+    baseline: Floats,
+    candidate: Floats,
+    sizes: Floats,
+    of_seeds: Floats | Sequence[float] = (),
 ) -> Difference:
     """Compare two models on the same rows, with groups as clusters.
 
@@ -278,6 +304,7 @@ def measure_difference(
         baseline: statistics [G, S] of each group.
         candidate: the same of the other model.
         sizes: [G] rows of each group.
+        of_seeds: [K] the difference with each seed, where there are several.
     """
 
     def differ(theirs: Floats, ours: Floats) -> Floats:
@@ -292,6 +319,7 @@ def measure_difference(
     if freedom < 1:
         return Difference(value, None, 1.0)
     error = float(np.sqrt(np.sum((without - value) ** 2)))
+    error, freedom = _with_seeds(error, freedom, of_seeds)
     found = t_test(value, error, freedom, CONFIDENCE, scale=100.0)
     return Difference(value, found.ci, found.p_value)
 
@@ -328,11 +356,26 @@ def _draw_average(values: Floats, common: np.ndarray, fewest_groups: int) -> Flo
     return values[:, langs, copies].mean(axis=2)
 
 
-def _interval(
-    value: float, drawn: Floats, least: float = -100, most: float = 100
+def _with_seeds(
+    error: float, freedom: float, of_seeds: Floats | Sequence[float]
 ) -> tuple[float, float]:
-    """The percentile interval of resamples, centred on the value."""
+    """A standard error over groups, and its degrees of freedom, with those of seeds [K] too."""
+    if len(of_seeds) < 2 or np.ptp(of_seeds) == 0:
+        return error, freedom
+    of_mean = float(np.var(of_seeds, ddof=1)) / len(of_seeds)
+    variance = error**2 + of_mean
+    shares = error**4 / freedom + of_mean**2 / (len(of_seeds) - 1)
+    return math.sqrt(variance), variance**2 / shares
+
+
+def _interval(
+    value: float, drawn: Floats, of_seeds: Floats, least: float = -100, most: float = 100
+) -> tuple[float, float]:
+    """The percentile interval of resamples, centred on the value; with seeds, Student's."""
     ends = np.quantile(drawn + value - drawn.mean(), _INTERVAL)
+    error, freedom = _with_seeds(float(drawn.std()), math.inf, of_seeds)
+    if freedom < math.inf:
+        ends = value + error * stdtrit(freedom, _INTERVAL)
     low, high = (float(end) for end in np.clip(ends, least, most))
     return low, high
 
@@ -352,10 +395,3 @@ def measure_downstream_speed_up(steps: Sequence[int], average: Average) -> Speed
         drawn = resampled[:count].T, resampled[count:].T
     curves = losses[:count], losses[count:]
     return measure_speed_up(np.array(steps, float), curves, drawn, CONFIDENCE)
-
-
-def same_rows(runs: Sequence[TunedRun], decode: str) -> bool:
-    """Whether all runs predicted the same rows."""
-    keys = ["id", "language", "group", "answers"]
-    first, *others = (run.predictions[decode].table.select(keys) for run in runs)
-    return all(other.equals(first) for other in others)

@@ -70,6 +70,11 @@ class TunedRun:
         return str(self.config["preset"])
 
     @property
+    def seed(self) -> int:
+        """The seed that it was trained with."""
+        return int(self.config["train"]["seed"])
+
+    @property
     def origin(self) -> Mapping[str, Any] | None:
         """Where it began; None for a run from random parameters."""
         return self.config.get("origin")
@@ -206,13 +211,14 @@ def _read_predictions(
         yield decode, Predictions(settings, table, file_sha256(path))
 
 
-def check_alike(first: TunedRun, other: TunedRun, *, trained: bool) -> None:
+def check_alike(first: TunedRun, other: TunedRun, *, trained: bool, seeds: bool = False) -> None:
     """Check that two runs can be compared.
 
     Args:
         first: a run.
         other: the run to compare with it.
         trained: whether they have to be trained alike too.
+        seeds: whether the seed may differ.
 
     Raises:
         UserError: with what differs.
@@ -237,7 +243,8 @@ def check_alike(first: TunedRun, other: TunedRun, *, trained: bool) -> None:
     if not trained:
         return
     ours, theirs = (_trained(run) for run in (first, other))
-    changed = sorted(key for key in ours if ours[key] != theirs[key])
+    free = {"seed"} if seeds else set[str]()
+    changed = sorted(key for key in ours.keys() - free if ours[key] != theirs[key])
     if changed:
         raise UserError(
             f"{who} were fine-tuned differently ({_values(changed, ours, theirs)}): a fair pair "
@@ -260,3 +267,10 @@ def _trained(run: TunedRun) -> dict[str, Any]:
 
 def _values(keys: Sequence[str], ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:
     return ", ".join(f"{key} {ours.get(key)} and {theirs.get(key)}" for key in keys)
+
+
+def same_rows(runs: Sequence[TunedRun], decode: str) -> bool:
+    """Whether all runs predicted the same rows."""
+    keys = ["id", "language", "group", "answers"]
+    first, *others = (run.predictions[decode].table.select(keys) for run in runs)
+    return all(other.equals(first) for other in others)

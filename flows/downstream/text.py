@@ -41,7 +41,9 @@ def with_interval(figure: Mapping[str, Any], *, difference: bool = False) -> str
     return shown if found is None else f"{shown} ({CONFIDENCE_PERCENT}% interval {found})"
 
 
-def verdict(result: Mapping[str, Any], names: tuple[str, str], task: str, languages: int) -> str:
+def verdict(
+    result: Mapping[str, Any], names: tuple[str, str], task: str, languages: int, seeds: int
+) -> str:
     """The first sentence of a pair's page."""
     average = result["average"]
     baseline, candidate = names
@@ -57,7 +59,7 @@ def verdict(result: Mapping[str, Any], names: tuple[str, str], task: str, langua
         f"{found} on {task}: {result['metric']} is {points(average['models'][1]['value'])} for "
         f"{candidate} and {points(average['models'][0]['value'])} for {baseline}, a difference of "
         f"{with_interval(average['difference'], difference=True)}, as the mean over "
-        f"{plural(languages, 'language')}."
+        f"{plural(languages, 'language')}{f' and {seeds} seeds' if seeds > 1 else ''}."
     )
 
 
@@ -74,16 +76,19 @@ def reads(run: TunedRun) -> str:
 
 
 def cautions(
-    runs: Sequence[TunedRun], gains: Sequence[Mapping[str, Any]], languages_with_interval: int
+    models: Sequence[Sequence[TunedRun]],
+    gains: Sequence[Mapping[str, Any]],
+    languages_with_interval: int,
 ) -> list[str]:
     """Plain reasons not to read much into a page.
 
     Args:
-        runs: the models; those after the second one began with random parameters.
+        models: the runs of each; those after the second model began with random parameters.
         gains: of each pretrained model that has such a run beside it: `name`, `scratch` and
             `difference`.
         languages_with_interval: how many have their own.
     """
+    runs = [seeds[0] for seeds in models]
     first = runs[0]
     found = [TASK_NOTES[first.task["name"]]] if first.task["name"] in TASK_NOTES else []
     if first.split != "test":
@@ -97,7 +102,7 @@ def cautions(
             f"{first.name} began with step {steps[0]:,} of its pretraining and {runs[1].name} with "
             f"step {steps[1]:,}: a difference may come from that."
         )
-    for run in runs:
+    for run in (run for seeds in models for run in seeds):
         if run.split == "test" and len({read["step"] for read in run.reads}) > 1:
             found.append(
                 f"Test was read from several steps of {run.name}: the step may have been chosen "
@@ -126,16 +131,20 @@ def cautions(
             "No model trained from scratch stands beside, so it is not known how much comes from "
             "pretraining."
         )
+    seeds = len(models[0])
     found.append(
         f"One seed of fine-tuning: with another one, differences below {SEED_POINTS} points may "
         "reverse. Intervals do not contain that."
+        if seeds == 1
+        else f"{seeds} seeds of fine-tuning: intervals of means and differences contain how they "
+        "vary; those of a language’s scores do not."
     )
     if not languages_with_interval:
         found.append(
             f"No language has its own interval: groups of rows are fewer than {MIN_GROUPS}, too "
             "unequal, or all alike."
         )
-    return found
+    return list(dict.fromkeys(found))  # seeds may give the same reason
 
 
 def speed_up(data: Mapping[str, Any], names: tuple[str, str]) -> str:

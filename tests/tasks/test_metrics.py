@@ -307,6 +307,14 @@ def test_all_right_has_an_interval_below_100():
     assert (result.low, result.high) == pytest.approx((83.9, 100), abs=0.05)
 
 
+@pytest.mark.parametrize("count", range(5, 40))
+def test_none_right_has_an_interval_that_begins_with_zero(count):
+    answers, predictions, groups = rows_of([0.0] * count, 1, 0)
+    result = score(make_metric("accuracy"), answers, predictions, groups)
+    assert (result.value, f"{result.low:.1f}") == (0, "0.0")
+    assert result.high > 5
+
+
 def test_few_groups_have_no_interval():
     result = score(make_metric("accuracy"), [["1"]] * 8, ["1"] * 8, list("aabbccdd"))
     assert (result.value, result.low, result.high, result.groups) == (100, None, None, 4)

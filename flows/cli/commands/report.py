@@ -88,13 +88,16 @@ def downstream(
 
         mswitch report downstream --baseline dense-tuned --candidate sparse-tuned --out downstream
 
-    Give --baseline and --candidate several times, each a run fine-tuned from another checkpoint of
-    pretraining (`mswitch finetune --step`), to see how many fewer steps of pretraining the
-    candidate needs for the same score. `mswitch report --downstream DIR` takes the result into the
-    report of the pair.
+    Give --baseline and --candidate once for each seed of fine-tuning: differences then have the
+    variance between seeds in their intervals.
+
+    Give them once for each of several checkpoints of pretraining (`mswitch finetune --step`), to
+    see how many fewer steps of pretraining the candidate needs for the same score. `mswitch report
+    --downstream DIR` takes the result into the report of the pair.
 
     Args:
-        baseline: the fine-tuned run of the dense model, once for each checkpoint it began with.
+        baseline: the fine-tuned run of the dense model, once for each seed, or for each checkpoint
+            that it began with.
         candidate: the fine-tuned run of the sparse model, likewise.
         out: the directory to make.
         scratch: runs that `mswitch train` made on the task, from random parameters.

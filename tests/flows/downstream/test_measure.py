@@ -13,9 +13,8 @@ from flows.downstream.measure import (
     Rows,
     measure_difference,
     measure_downstream_speed_up,
-    same_rows,
 )
-from flows.downstream.runs import read_tuned_run
+from flows.downstream.runs import read_tuned_run, same_rows
 from tasks.intervals import score
 from tasks.metrics import make_metric
 
@@ -28,7 +27,7 @@ def rows_of(tmp_path, *models, rows, **options) -> Rows:
         for n, model in enumerate(models)
     ]
     assert same_rows(runs, "labels")
-    return Rows(runs, "labels")
+    return Rows([[run] for run in runs], "labels")
 
 
 def test_a_difference_is_the_paired_t_test_of_groups_widened_as_hc3():
@@ -58,6 +57,52 @@ def test_without_a_difference_one_in_twenty_is_found(metric):
             sums.append(measure.statistics(answers, texts).reshape(30, 4, -1).sum(axis=1))
         found += measure_difference(measure, *sums, sizes).p_value < 0.05
     assert 0.02 < found / 400 < 0.08
+
+
+def test_without_a_difference_one_in_twenty_is_found_over_seeds_too():
+    """Each seed makes a model better or worse in all rows; groups alone do not show that."""
+    rng, metric, sizes = np.random.default_rng(0), make_metric("accuracy"), np.full(60, 4.0)
+    with_seeds = groups_alone = 0
+    for _ in range(400):
+        shares = 0.5 + rng.normal(0, 0.06, (2, 4, 1))
+        hits = rng.binomial(4, np.broadcast_to(shares, (2, 4, 60)))
+        sums = np.stack([hits, np.full_like(hits, 4)], axis=-1).astype(float)
+        of_seeds = np.diff(metric.value(sums.sum(axis=2)), axis=0)[0]
+        pooled = sums.sum(axis=1)
+        found = measure_difference(metric, *pooled, sizes, of_seeds)
+        assert found.value == pytest.approx(of_seeds.mean())
+        with_seeds += found.p_value < 0.05
+        groups_alone += measure_difference(metric, *pooled, sizes).p_value < 0.05
+    assert 0.02 <= with_seeds / 400 <= 0.08
+    assert groups_alone / 400 > 0.2
+
+
+def test_scores_over_seeds_are_over_the_rows_of_all(tmp_path):
+    rights = ((3, 5, 7), (6, 7, 8))
+    models = [
+        [
+            read_tuned_run(
+                write_tuned(tmp_path / f"{m}{seed}", right_of_ten(n), rows=TEN, seed=seed), ""
+            )
+            for seed, n in enumerate(of_model)
+        ]
+        for m, of_model in enumerate(rights)
+    ]
+    found = Rows(models, "labels").measure("accuracy", paired=True)
+    average = found.average
+    assert [each.value for each in average.models] == pytest.approx([50, 70])
+    np.testing.assert_allclose(average.seeds, 10.0 * np.array(rights))
+    difference = average.difference(0, 1)
+    assert difference.value == pytest.approx(20)
+    # Variances add up: of groups, and of the mean of three seeds, 30, 20 and 10.
+    of_groups, of_mean = (average.drawn[1] - average.drawn[0]).var(), 100 / 3
+    variance = of_groups + of_mean
+    margin = stdtrit(2 * (variance / of_mean) ** 2, 0.975) * np.sqrt(variance)
+    assert difference.ci == pytest.approx((20 - margin, 20 + margin))
+    for scores in found.languages:
+        assert (scores.rows, scores.groups) == (20, 20)
+        assert [each.value for each in scores.models] == pytest.approx([50, 70])
+        assert scores.difference.value == pytest.approx(20)
 
 
 def test_what_cannot_be_judged_has_no_interval():
@@ -147,7 +192,7 @@ def average_of(
         ]
         found = SimpleNamespace(table=pa.Table.from_pylist(rows))
         models.append(SimpleNamespace(predictions={"": found}, task={"labels": LABELS}))
-    return Rows(models, "").average("accuracy")
+    return Rows([[model] for model in models], "").average("accuracy")
 
 
 def held(truth: tuple[float, float], average) -> np.ndarray:

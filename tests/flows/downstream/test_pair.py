@@ -98,6 +98,67 @@ def test_both_models_with_majority_and_scratch_beside(tmp_path, capsys):
     assert next(line for line in lines if line["lang"] == "zh")["difference_low"] == ""
 
 
+def of_seeds(
+    tmp_path: Path, name: str, preset: str, rights: dict[int, int], **options
+) -> list[Path]:
+    return [
+        write_tuned(
+            tmp_path / f"{name}-{seed}", right_of_ten(n), preset, rows=ROWS, seed=seed, **options
+        )
+        for seed, n in rights.items()
+    ]
+
+
+def test_several_seeds_give_one_comparison(tmp_path):
+    dense = of_seeds(tmp_path, "dense", "mt5-tiny", {0: 4, 1: 5, 2: 6})
+    sparse = of_seeds(tmp_path, "sparse", "mswitch-tiny", {0: 5, 1: 7, 2: 6})
+    scratch = write_tuned(tmp_path / "scratch", right_of_ten(5), rows=ROWS, origin=None)
+    out = tmp_path / "out"
+    write_downstream(dense[::-1], [sparse[1], sparse[0], sparse[2]], out, [scratch])
+    data, _, page = read(out)
+    assert "as the mean over 6 languages and 3 seeds." in visible_words(page.find(".//h1"))
+    assert "test read 1 time with each seed" in visible_words(page.find(".//header/p"))
+    assert [[each["seed"] for each in run["seeds"]] for run in data["runs"]] == [[0, 1, 2]] * 2 + [
+        [0]
+    ]
+    assert data["speed_up"] is None
+    seeds = data["results"][0]["average"]["seeds"]
+    assert [len(each) for each in seeds] == [3, 3, 1]
+    difference = data["results"][0]["average"]["difference"]
+    assert difference["value"] == pytest.approx(sum(seeds[1]) / 3 - sum(seeds[0]) / 3, abs=1e-3)
+    _, *rows = table(page, "seeds")
+    assert [row[0][0] for row in rows] == ["0", "1", "2"]
+    assert [row[-1] for row in rows] == ["+8.3", "+16.7", "0.0"]
+    caution = visible_words(page.find(".//div[@class='caution']"))
+    assert "3 seeds of fine-tuning: intervals of means" in caution
+    assert "One seed" not in caution
+    assert "0, 1, 2" in visible_words(page.find(".//table[@class='runs']"))
+
+
+def test_seeds_that_are_not_of_both_models_are_refused(tmp_path):
+    dense = of_seeds(tmp_path, "dense", "mt5-tiny", {0: 4, 1: 5})
+    sparse = of_seeds(tmp_path, "sparse", "mswitch-tiny", {0: 5, 2: 7})
+    out = tmp_path / "out"
+    for candidates, message in (
+        (sparse, r"with the seeds \[0, 1\] and \[0, 2\]: give both with the same ones"),
+        (sparse[:1], r"with the seeds \[0, 1\] and \[0\]"),
+        (
+            [*sparse, *of_seeds(tmp_path, "twin", "mswitch-tiny", {0: 5})],
+            "were both fine-tuned with seed 0: give one of each seed",
+        ),
+        (
+            [*sparse[:1], *of_seeds(tmp_path, "b", "mswitch-tiny", {1: 5}, batch_size=9)],
+            "batch_size 8 and 9",
+        ),
+    ):
+        with pytest.raises(UserError, match=message):
+            write_downstream(dense, candidates, out)
+    odd = of_seeds(tmp_path, "odd", "mt5-tiny", {3: 4}, steps=80)
+    with pytest.raises(UserError, match=r"differently \(steps 160 and 80\)"):
+        write_downstream([dense[0], *odd], [sparse[0], *of_seeds(tmp_path, "c", "x", {3: 1})], out)
+    assert not out.exists()
+
+
 def test_given_again_it_does_nothing_and_other_predictions_are_refused(tmp_path):
     dense, sparse = pair(tmp_path)
     out = tmp_path / "out"

@@ -105,7 +105,7 @@ def test_a_step_that_other_examples_chose_has_no_curve_and_is_said(tmp_path):
     (tuned / "selected.json").write_text(json.dumps({**selected, "tasks": "others"}))
     write_run_page(tuned, tmp_path / "page")
     data, _, page = read(tmp_path / "page")
-    assert data["runs"][0]["step"] == 160
+    assert data["runs"][0]["seeds"][0]["step"] == 160
     assert data["validation"] is None
     assert not list(page.iterfind(".//figure"))
     caution = visible_words(page.find(".//div[@class='caution']"))
