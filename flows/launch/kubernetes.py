@@ -219,6 +219,7 @@ class Kubernetes:
             },
             "spec": {
                 "failurePolicy": {"maxRestarts": Budgets.preemptions, "rules": [rule]},
+                "ttlSecondsAfterFinished": _KEEP_SECS,
                 "replicatedJobs": [{"name": "slice", "replicas": slices, "template": template}],
             },
         }
