@@ -33,8 +33,12 @@ EXCHANGE_POINTS = tuple(
     point for stage in ("import-hf", "export-hf", "upcycle") for point in _publication(stage)
 )
 
-#: Where a report on distilled students comes by.
-DISTILLATION_POINTS = _publication("distillation")
+#: Where a report on distilled students comes by, and a teacher whose predictions are drawn.
+DISTILLATION_POINTS = (
+    *_publication("distillation"),
+    "distill-cache.after_step",
+    *_publication("distill-cache"),
+)
 
 #: Where a training comes by whose run is in a bucket.
 BUCKET_POINTS = ("train.during_upload", "train.after_upload")

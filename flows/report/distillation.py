@@ -266,7 +266,7 @@ def _data(of_teacher: Pairs, of_students: Sequence[Pairs], config: ReportConfig)
                 "name": name,
                 "parameters": student.config["parameters"],
                 "compression": 1 - student.config["parameters"] / teacher.config["parameters"],
-                **{key: taught[key] for key in TEACHING},
+                **{key: taught.get(key) for key in TEACHING},
                 "pooled": _as_json(_pooled(found, config)),
                 "languages": {lang: _as_json(one) for lang, one in by_language.items()},
             }

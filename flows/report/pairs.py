@@ -15,7 +15,7 @@ from pipelines.outputs import canonical_json
 from pipelines.progress import say
 
 #: What a student takes of its teacher, in whichever seed.
-TEACHING = ("soft_weight", "temperature", "init", "gather")
+TEACHING = ("soft_weight", "temperature", "init", "gather", "samples")
 #: Baseline and candidate of each seed, in the order of seeds.
 Pairs = Sequence[tuple[Run, Run]]
 

@@ -32,7 +32,7 @@ COLUMNS = ("lang", "document", "nats", "target_tokens", "target_bytes")
 ROUTING_COLUMNS = ("lang", "layer", "expert", "tokens")
 EVALUATE_AGAIN = "remove the run's eval/ and routing/ and run mswitch evaluate again"
 #: Of the parts of config.json that name other directories.
-_PLACES = ("path", "paths")
+_PLACES = ("path", "paths", "cache")
 #: The first steps compile; their times say nothing about the speed of training.
 WARMUP_STEPS = 2
 FEWEST_EVALUATIONS = 3

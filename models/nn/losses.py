@@ -5,6 +5,7 @@ load-balance loss of every layer. All sums are divided by the number of real tar
 whole batch: Adafactor would forgive any other scale, the balance loss would change its weight.
 """
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple, TypeVar
 
@@ -50,22 +51,47 @@ def chunked_token_losses(
 
 
 def distilled_token_losses(
-    student: Head, teacher: Head, targets: Int[Array, "B T"], temperature: float, chunks: int
+    student: Head,
+    teacher: Head | Int[Array, "B T S"],
+    targets: Int[Array, "B T"],
+    temperature: float,
+    chunks: int,
 ) -> tuple[Float[Array, "B T"], Float[Array, "B T"], Float[Array, "B T"]]:
     """`chunked_token_losses` of the student, and its cross-entropy with the teacher's predictions.
 
     That of both at `temperature`, times its square, so that gradients keep their size (Hinton et
     al. 2015). Both logits are made chunk by chunk: of the teacher only the hidden states are kept.
+    In place of a teacher there may be `drawn_tokens` of it, over which the mean is taken.
     """
 
     def of_part(x: Array, taught: Array, targets: Array) -> tuple[Array, Array, Array]:
         logits = _logits(x, student.kernel, student.scale)
         log_probabilities = jax.nn.log_softmax(logits / temperature)
-        wanted = jax.nn.softmax(_logits(taught, teacher.kernel, teacher.scale) / temperature)
-        soft = -(wanted * log_probabilities).sum(axis=-1) * temperature**2
-        return *_token_losses(logits, targets), soft
+        if isinstance(teacher, Head):
+            wanted = jax.nn.softmax(_logits(taught, teacher.kernel, teacher.scale) / temperature)
+            soft = -(wanted * log_probabilities).sum(axis=-1)
+        else:
+            soft = -jnp.take_along_axis(log_probabilities, taught, axis=-1).mean(axis=-1)
+        return *_token_losses(logits, targets), soft * temperature**2
 
-    return _in_chunks(of_part, chunks, student.x, teacher.x, targets)
+    taught = teacher.x if isinstance(teacher, Head) else teacher
+    return _in_chunks(of_part, chunks, student.x, taught, targets)
+
+
+def drawn_tokens(
+    teacher: Head, uniform: Float[Array, "B T S"], temperature: float, chunks: int
+) -> Int[Array, "B T S"]:
+    """Ids that are drawn from a model's predictions, one for each of the numbers in [0, 1)."""
+    search = jax.vmap(jax.vmap(functools.partial(jnp.searchsorted, side="right")))
+
+    def of_part(x: Array, uniform: Array) -> tuple[Array]:
+        logits = _logits(x, teacher.kernel, teacher.scale)
+        reached = jnp.cumsum(jax.nn.softmax(logits / temperature), axis=-1)
+        # Rounded, the last may be below 1.
+        found = search(reached, uniform * reached[..., -1:])
+        return (jnp.minimum(found, logits.shape[-1] - 1),)
+
+    return _in_chunks(of_part, chunks, teacher.x, uniform)[0]
 
 
 def _logits(x: Array, kernel: Array, scale: float) -> Float[Array, "B T V"]:
@@ -96,7 +122,9 @@ def _in_chunks(losses: Callable[..., Losses], chunks: int, *arrays: Array) -> Lo
         return None, losses(*inputs)
 
     _, found = jax.lax.scan(one, None, tuple(map(split, arrays)))
-    return jax.tree.map(lambda y: y.swapaxes(0, 1).reshape(batch, -1)[:, :length], found)
+    return jax.tree.map(
+        lambda y: y.swapaxes(0, 1).reshape(batch, -1, *y.shape[3:])[:, :length], found
+    )
 
 
 def balance_loss(

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
+from jax.sharding import Mesh
 
 from models.groups import Groups
 from models.hardware import peak_flops
 from models.lifeline import EXIT_RESUME
-from models.partitioning import put_batch
+from models.partitioning import fed_part, put_batch
 from models.training.bad_loss import HISTORY_STEPS, LossWatch
 from models.training.checkpoint import Checkpoints
 from models.training.distributed import JobError, meet, on_first, say_once
@@ -23,8 +25,13 @@ from models.training.run_directory import CHECKPOINTS, RunPlan, read_run
 from models.training.run_files import RunFiles
 from models.training.signals import stop_requests
 from models.training.state import Parameters, Skeleton, TrainState
-from models.training.step import FEATURES, SEGMENTS, make_train_step
-from models.training.teacher import state_of_student, teacher_parameters, teaching_of
+from models.training.step import DRAWN, FEATURES, SEGMENTS, make_train_step
+from models.training.teacher import (
+    read_draws,
+    state_of_student,
+    teacher_parameters,
+    teaching_of,
+)
 from pipelines.errors import UserError
 from pipelines.faults import fault_point
 from pipelines.progress import Progress
@@ -61,9 +68,7 @@ def run_training(
     counted = 0 if plan.origin is None else plan.origin.steps_counted
 
     def load(step: int) -> dict[str, jax.Array]:
-        batch = batches.batch(step)
-        features = FEATURES + (SEGMENTS if plan.train.pack != 1 else ())
-        return put_batch({name: batch[name] for name in features}, skeleton.mesh)
+        return put_batch(_rows(plan, batches, step, skeleton.mesh), skeleton.mesh)
 
     with contextlib.ExitStack() as stack:
         stack.callback(checkpoints.wait)
@@ -111,6 +116,20 @@ def run_training(
         return recorder.final_loss()
 
 
+def _rows(
+    plan: RunPlan, batches: TaskBatches, step: int, mesh: Mesh | None
+) -> dict[str, np.ndarray]:
+    """What a step takes of this process's rows, and of what is drawn for them."""
+    batch = batches.batch(step)
+    features = FEATURES + (SEGMENTS if plan.train.pack != 1 else ())
+    rows = {name: batch[name] for name in features}
+    if plan.teacher is not None and plan.teacher.cache is not None:
+        part, _ = fed_part(mesh)
+        drawn = read_draws(plan.teacher.cache, step)
+        rows[DRAWN] = drawn[part * batches.rows :][: batches.rows]
+    return rows
+
+
 def _resume_step(plan: RunPlan, out: Path, checkpoints: Checkpoints) -> int:
     """Return the step to continue after; 0 begins.
 
@@ -141,8 +160,10 @@ def _values_after(
     """What the step after `step` begins with, and the teacher's parameters if steps need them."""
     teacher = plan.teacher
     begins = teacher is not None and teacher.init and not step and plan.origin is None
-    needed = teacher is not None and teacher.soft_weight > 0 and step < plan.train.steps
-    values = teacher_parameters(plan, skeleton.mesh) if begins or needed else None
+    needed = teacher is not None and teacher.computes and step < plan.train.steps
+    values = None
+    if teacher is not None and (begins or needed):
+        values = teacher_parameters(teacher, skeleton.mesh)
     if begins:
         assert values is not None
         state = state_of_student(plan, skeleton, optimizer, values)

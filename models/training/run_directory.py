@@ -106,6 +106,8 @@ class Teacher:
         temperature: of the predictions in that share.
         init: whether the student begins with its parameters, but for the experts.
         gather: what the layers that were sparse begin with.
+        cache: where its predictions are drawn beforehand; None computes them in each step.
+        samples: how many are drawn for each target position there.
     """
 
     origin: Origin
@@ -115,16 +117,23 @@ class Teacher:
     temperature: float
     init: bool
     gather: str
+    cache: str | None = None
+    samples: int | None = None
 
     @property
     def identity(self) -> dict[str, Any]:
         """What a student's numbers depend on."""
-        settings = ("soft_weight", "temperature", "init", "gather")
+        settings = ("soft_weight", "temperature", "init", "gather", "samples")
         return {
             "step": self.origin.step,
             **self.origin.chain,
             **{name: getattr(self, name) for name in settings},
         }
+
+    @property
+    def computes(self) -> bool:
+        """Whether each step has a forward pass of it."""
+        return self.soft_weight > 0 and self.cache is None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -181,7 +190,7 @@ class RunPlan:
         """Matrix-product FLOPs of a step, the teacher's forward pass among them."""
         lengths = (self.train.rows, inputs_length, targets_length)
         flops = training_step_flops(self.model, *lengths)
-        if self.teacher is None or not self.teacher.soft_weight:
+        if self.teacher is None or not self.teacher.computes:
             return flops
         # It has a slot for each token, and none to spare.
         model = dataclasses.replace(self.teacher.model, capacity_factor=1.0)
@@ -277,6 +286,8 @@ def describe_run(
         identity["origin"]["path"] = path_from(start, plan.origin.path)
     if plan.teacher is not None:
         identity["teacher"]["path"] = path_from(start, plan.teacher.origin.path)
+        if plan.teacher.cache is not None:
+            identity["teacher"]["cache"] = path_from(start, plan.teacher.cache)
     storage.write_json(
         out / CONFIG,
         {

@@ -30,6 +30,8 @@ FEATURES = (
 )
 #: Those that do besides where rows are packed.
 SEGMENTS = ("encoder_segment_ids", "decoder_segment_ids")
+#: Ids drawn from a teacher's predictions [B, T, samples], where there are some in its place.
+DRAWN = "teacher_tokens"
 
 
 class LossParts(NamedTuple):
@@ -52,16 +54,18 @@ class Teaching:
 
     Attributes:
         skeleton: its model, on the student's mesh; it draws nothing at random and drops no token.
+            None where batches have `DRAWN`.
         soft_weight: share of the cross-entropy with its predictions; the rest is of the targets.
         temperature: of both predictions, in that share.
     """
 
-    skeleton: Skeleton
+    skeleton: Skeleton | None
     soft_weight: float
     temperature: float
 
     def head(self, parameters: Parameters, batch: Batch) -> Head:
         """The hidden states of a batch, and what makes logits of them."""
+        assert self.skeleton is not None
         with self.skeleton.matmul_precision():
             model = self.skeleton.merge(parameters)
             rows = batch["encoder_input_tokens"].shape[0]
@@ -91,7 +95,7 @@ def batch_loss(
 ) -> tuple[Float[Array, ""], LossParts]:
     """The loss of one of `parts` equal parts of a batch that has `target_tokens` in all.
 
-    With `teaching`, `teacher` are the values of its model.
+    With `teaching`, `teacher` are the values of its model, if it has one.
     """
     train = skeleton.train
     with skeleton.matmul_precision():
@@ -110,10 +114,9 @@ def batch_loss(
         if teaching is None:
             losses, log_z_squared = chunked_token_losses(*head, targets, train.loss_chunks)
         else:
-            assert teacher is not None
             losses, log_z_squared, soft = distilled_token_losses(
                 head,
-                teaching.head(teacher, batch),
+                batch[DRAWN] if teacher is None else teaching.head(teacher, batch),
                 targets,
                 teaching.temperature,
                 train.loss_chunks,
@@ -217,7 +220,7 @@ def make_gradients(
 
         def add(total: Parameters, inputs: tuple[Any, Array]):
             part, part_key = inputs
-            rows = {name: x.reshape(-1, x.shape[-1]) for name, x in part.items()}
+            rows = {name: x.reshape(-1, *x.shape[2:]) for name, x in part.items()}
             (_, losses), gradient = of_part(trained, rows, part_key)
             return jax.tree.map(jnp.add, total, gradient), losses
 
@@ -250,7 +253,7 @@ def make_train_step(
 ) -> jax.stages.Wrapped:
     """Compile-ready `(state, batch) -> (state, metrics)`; the old state's memory is reused.
 
-    With `teaching`, the step also takes the teacher's parameters, which stay.
+    With a teacher's model, the step also takes its parameters, which stay.
 
     With the policy `skip`, a step that is bad, or has a loss above `loss_limit`, only counts.
     The optimizer counts on from `steps_counted`.

@@ -1,19 +1,24 @@
 """The teacher of a distillation: its values, and what a student takes over of them."""
 
 import dataclasses
+import io
 from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
+from jaxtyping import Int, UInt8
 
+from models.config import Precision
 from models.training.checkpoint import restore_parameters
 from models.training.optimizer import Optimizer
 from models.training.run_directory import CHECKPOINTS, PARAMETERS, RunPlan, Teacher
 from models.training.run_files import open_files
 from models.training.state import Parameters, Skeleton, TrainState, dense_name, unrolled
 from models.training.step import Teaching
+from pipelines import storage
 
 
 def teaching_of(plan: RunPlan, mesh: Mesh | None) -> Teaching | None:
@@ -21,24 +26,24 @@ def teaching_of(plan: RunPlan, mesh: Mesh | None) -> Teaching | None:
     teacher = plan.teacher
     if teacher is None or not teacher.soft_weight:
         return None
-    return Teaching(_skeleton_of(teacher, plan, mesh), teacher.soft_weight, teacher.temperature)
+    skeleton = skeleton_of(teacher, plan.train.dtype, mesh) if teacher.computes else None
+    return Teaching(skeleton, teacher.soft_weight, teacher.temperature)
 
 
-def _skeleton_of(teacher: Teacher, plan: RunPlan, mesh: Mesh | None) -> Skeleton:
+def skeleton_of(teacher: Teacher, dtype: Precision, mesh: Mesh | None) -> Skeleton:
     """The teacher's model, its layers stored as they are, computed in the student's precision."""
-    settings = {"dtype": plan.train.dtype, "remat": "none", "freeze": "none"}
+    settings = {"dtype": dtype, "remat": "none", "freeze": "none"}
     return Skeleton.of(teacher.model, dataclasses.replace(teacher.train, **settings), mesh)
 
 
-def teacher_parameters(plan: RunPlan, mesh: Mesh | None) -> Parameters:
+def teacher_parameters(teacher: Teacher, mesh: Mesh | None) -> Parameters:
     """The teacher's values, on the mesh.
 
     Raises:
         UserError: its checkpoint cannot be read.
     """
-    assert plan.teacher is not None
-    origin = plan.teacher.origin
-    like = _skeleton_of(plan.teacher, plan, mesh).abstract_parameters()
+    origin = teacher.origin
+    like = skeleton_of(teacher, teacher.train.dtype, mesh).abstract_parameters()
     with open_files(origin.path, shared=jax.process_count() > 1) as files:
         files.refresh()
         with files.checkpoint(origin.step, PARAMETERS):
@@ -94,3 +99,26 @@ def taken_over(drawn: Parameters, given: Mapping[str, Any]) -> Parameters:
         else:
             found[name] = given.get(name, value)
     return found
+
+
+def draws_file(step: int) -> str:
+    """Where a cache has the ids that are drawn for the step after `step`."""
+    return f"{step:07}.npy"
+
+
+def read_draws(cache: str, step: int) -> Int[np.ndarray, "B T S"]:
+    """The ids that are drawn for the whole batch of a step."""
+    data = storage.read_bytes(storage.join(cache, draws_file(step)))
+    return unpacked(np.load(io.BytesIO(data)))
+
+
+def packed(ids: Int[np.ndarray, "B T S"], vocabulary_size: int) -> UInt8[np.ndarray, "B T S N"]:
+    """Ids in as few bytes as the largest takes."""
+    count = -(-(vocabulary_size - 1).bit_length() // 8)
+    return ids.astype("<u4")[..., None].view(np.uint8)[..., :count]
+
+
+def unpacked(data: UInt8[np.ndarray, "B T S N"]) -> Int[np.ndarray, "B T S"]:
+    """The ids that were `packed`."""
+    padding = [(0, 0)] * (data.ndim - 1) + [(0, 4 - data.shape[-1])]
+    return np.pad(data, padding).view("<u4")[..., 0].astype(np.int32)

@@ -10,26 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from models.config import JobConfig, ModelChanges, ModelConfig, TrainConfig
-from models.groups import Groups
-from models.partitioning import check_divisible
 from models.training.finetune import is_same
-from models.training.origin import find_origin
-from models.training.run_directory import (
-    RunPlan,
-    Teacher,
-    check_vocabulary,
-    model_of,
-    read_run,
-    train_config_of,
-)
-from models.training.run_files import open_files
+from models.training.run_directory import RunPlan
 from models.training.train import prepare, train_prepared
+from models.transfer.cache import check_cache
 from models.transfer.config import DistillConfig
+from models.transfer.teacher import find_teacher
 from pipelines.errors import UserError
-from pipelines.outputs import read_manifest
 from tasks.batches import TaskBatches
 from tasks.mixtures import Mixture
-from tasks.multitask import task_mixture
 
 PAPER = DistillConfig()
 NO_CHANGES = ModelChanges()
@@ -61,6 +50,7 @@ def distill(
     job: JobConfig = ALONE,
     *,
     step: int | None = None,
+    cache: str | Path | None = None,
 ) -> dict[str, Any]:
     """Train a dense preset as `train` does, with a sparse run as its teacher.
 
@@ -76,38 +66,30 @@ def distill(
         changes: what to change of the preset.
         job: the processes that train together.
         step: the teacher's checkpoint; by default its last.
+        cache: its predictions for these batches (`models.transfer.cache`); by default they are
+            computed in each step.
 
     Returns:
         Summary: stage, out, reused, preset, step, final_loss, parameters.
 
     Raises:
         UserError: the teacher has no experts or is not finished, the two models do not fit each
-            other, and all that `train` raises.
+            other, the cache is not of this teacher and these batches, and all that `train` raises.
         SystemExit: with code 75, after SIGTERM or Ctrl-C; everything is saved.
     """
 
     def prepare_student() -> tuple[RunPlan, TaskBatches]:
         if is_same(teacher, out):
             raise UserError(f"--out is {teacher}, the teacher: choose another")
-        with open_files(teacher, shared=job.shared) as files:
-            files.refresh()
-            described = read_run(files.directory)
-            model = model_of(described)
-            if not model.sparse:
-                raise UserError(f"--teacher {teacher} has no experts: give a sparse run")
-            origin = find_origin(files, step, keep_moments=False)
-        for directory in task_mixture(examples, mixture).directories:
-            check_vocabulary(teacher, described, directory, read_manifest(directory, "examples"))
+        found = find_teacher(
+            teacher, examples, config, distillation, mixture, step=step, shared=job.shared
+        )
         plan, batches = prepare(preset, examples, config, mixture or Mixture(), changes)
-        _check_student(f"--teacher {teacher}", model, plan, distillation)
-        # Its experts need not be divided: each device gathers those of one layer at a time.
-        of_widths = dataclasses.replace(model, experts=0)
-        check_divisible(of_widths, config, Groups(config.rows, config.rows))
-        before = train_config_of(described)
-        settings = dataclasses.asdict(distillation)
-        return dataclasses.replace(
-            plan, teacher=Teacher(origin, model, before, **settings)
-        ), batches
+        _check_student(f"--teacher {teacher}", found.model, plan, distillation)
+        if cache is not None:
+            samples = check_cache(cache, found, batches, config)
+            found = dataclasses.replace(found, cache=str(cache), samples=samples)
+        return dataclasses.replace(plan, teacher=found), batches
 
     return {**train_prepared(prepare_student, examples, out, job), "stage": "distill"}
 

@@ -8,7 +8,7 @@ from cyclopts import App, Parameter
 from flows.cli.commands.common import Json, finish
 from flows.processes import is_supervised, supervise_in_job
 from models.config import JobConfig, ModelChanges, TrainConfig
-from models.transfer.config import DistillConfig
+from models.transfer.config import DistillConfig, DrawConfig
 from tasks.mixtures import DEFAULT, find_mixture
 
 app = App(name="distill")
@@ -22,6 +22,7 @@ def distill(
     examples: str,
     out: str,
     step: int | None = None,
+    cache: str | None = None,
     mixture: str = DEFAULT,
     distillation: Annotated[DistillConfig, Parameter(name="*")] = DistillConfig(),  # noqa: B008
     config: Annotated[TrainConfig, Parameter(name="*")] = TrainConfig(),  # noqa: B008
@@ -47,6 +48,8 @@ def distill(
         out: the new run directory, or a gs:// or s3:// URL; a run with another configuration there
             is refused.
         step: the teacher's checkpoint; by default the last.
+        cache: what `mswitch distill cache` made for this training; the teacher is then not computed
+            in each step.
         mixture: how often each language comes, as in `mswitch train`.
     """
     chosen = find_mixture(mixture)
@@ -55,6 +58,51 @@ def distill(
     from models.transfer.distill import distill as run_distillation
 
     summary = run_distillation(
-        teacher, preset, examples, out, config, distillation, chosen, changes, job, step=step
+        teacher,
+        preset,
+        examples,
+        out,
+        config,
+        distillation,
+        chosen,
+        changes,
+        job,
+        step=step,
+        cache=cache,
     )
     return finish(summary, json)
+
+
+@app.command(name="cache")
+def draw(
+    *,
+    teacher: str,
+    examples: str,
+    out: str,
+    step: int | None = None,
+    mixture: str = DEFAULT,
+    draws: Annotated[DrawConfig, Parameter(name="*")] = DrawConfig(),  # noqa: B008
+    config: Annotated[TrainConfig, Parameter(name="*")] = TrainConfig(),  # noqa: B008
+    json: Json = False,
+) -> int:
+    """Draw from a teacher's predictions for all batches of a training, for students to come.
+
+    Several students that read the same batches then pay for the teacher once, and it need not fit
+    beside them. The same command continues one that was killed.
+
+        mswitch distill cache --teacher sparse --examples examples --out cache --steps 10000
+
+    Give the options that the students are trained with. Of these, batches, precision, mesh and
+    `--loss-chunks` matter here; the rest, such as the rate, is not read.
+
+    Args:
+        teacher: the sparse run, here or a gs:// or s3:// URL.
+        examples: an examples directory with the teacher's vocabulary, or a TOML file of several.
+        out: the new directory, or a gs:// or s3:// URL.
+        step: the teacher's checkpoint; by default the last.
+        mixture: how often each language comes, as in `mswitch train`.
+    """
+    chosen = find_mixture(mixture)
+    from models.transfer.cache import make_cache
+
+    return finish(make_cache(teacher, examples, out, config, draws, chosen, step=step), json)

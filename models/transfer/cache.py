@@ -1,0 +1,168 @@
+"""A teacher's predictions for the batches of students that are to come.
+
+For each target position ids are drawn from what the teacher predicts. The mean of a student's loss
+over them is in expectation its cross-entropy with the teacher; that with the likeliest ids alone,
+which also take more room, is not (Random Sampling Knowledge Distillation, arXiv 2503.16870). The
+draws of a row follow from the seed, the step and the row's number in the batch, as its examples do.
+"""
+
+import io
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Int
+
+from models.config import TrainConfig
+from models.devices import memory_explained
+from models.nn.losses import drawn_tokens
+from models.partitioning import make_mesh, put_batch
+from models.training.run_directory import Teacher
+from models.training.state import Parameters
+from models.training.step import FEATURES, SEGMENTS, Batch, Teaching
+from models.training.teacher import draws_file, packed, skeleton_of, teacher_parameters
+from models.transfer.config import DistillConfig, DrawConfig
+from models.transfer.teacher import find_teacher
+from pipelines import storage
+from pipelines.errors import UserError
+from pipelines.faults import fault_point
+from pipelines.outputs import (
+    canonical_json,
+    read_manifest,
+    stage_output_anywhere,
+    write_atomically,
+)
+from pipelines.progress import Progress
+from tasks.batches import TaskBatches
+from tasks.mixtures import Mixture
+from tasks.multitask import task_mixture
+
+STAGE = "distill-cache"
+PAPER = DrawConfig()
+
+
+@memory_explained()
+def make_cache(
+    teacher: str | Path,
+    examples: str | Path,
+    out: str | Path,
+    config: TrainConfig,
+    draws: DrawConfig = PAPER,
+    mixture: Mixture | None = None,
+    *,
+    step: int | None = None,
+) -> dict[str, Any]:
+    """Draw from a sparse run's predictions for all batches of a training.
+
+    A killed call goes on with the step it was at.
+
+    Args:
+        teacher: the sparse run directory, also in a bucket.
+        examples: what students are to be trained on.
+        out: the new directory, also in a bucket.
+        config: how they are to be trained; only what batches depend on, precision, loss chunks and
+            mesh matter here.
+        draws: what is drawn.
+        mixture: how often each language comes.
+        step: the teacher's checkpoint; by default its last.
+
+    Returns:
+        Summary: stage, out, reused, steps, samples.
+
+    Raises:
+        UserError: the teacher has no experts or is not finished, the examples are of another
+            vocabulary, or settings do not fit.
+    """
+    distillation = DistillConfig(temperature=draws.temperature)
+    found = find_teacher(teacher, examples, config, distillation, mixture, step=step)
+    tasks = task_mixture(examples, mixture or Mixture())
+    batches = TaskBatches(tasks, config.batch_size, config.seed, config.steps, pack=config.pack)
+    identity = {
+        **_drawn_for(found, batches, config),
+        "steps": config.steps,
+        "samples": draws.samples,
+        "dtype": config.dtype,
+    }
+    summary = {"stage": STAGE, "out": str(out), "steps": config.steps, "samples": draws.samples}
+    with stage_output_anywhere(out, stage=STAGE, config=identity) as output:
+        if output.complete:
+            return {**summary, "reused": True}
+        mesh = make_mesh(config)
+        parameters = teacher_parameters(found, mesh)
+        teaching = Teaching(skeleton_of(found, config.dtype, mesh), 1.0, draws.temperature)
+        draw = _drawer(teaching, config, draws.samples)
+        progress = Progress(STAGE, str(teacher), config.steps, "steps")
+        features = FEATURES + (SEGMENTS if config.pack != 1 else ())
+        for number in range(config.steps):
+            path = storage.join(output.directory, draws_file(number))
+            if not storage.exists(path):
+                batch = batches.batch(number)
+                rows = put_batch({name: batch[name] for name in features}, mesh)
+                data = io.BytesIO()
+                ids = np.asarray(draw(parameters, rows, number))
+                np.save(data, packed(ids, found.model.vocabulary_size))
+                write_atomically(path, data.getvalue())
+                fault_point(f"{STAGE}.after_step")
+            progress.add()
+        output.publish({})
+    return {**summary, "reused": False}
+
+
+def check_cache(
+    cache: str | Path, teacher: Teacher, batches: TaskBatches, config: TrainConfig
+) -> int:
+    """Check that a cache is of this teacher and of the batches of this training.
+
+    Returns:
+        The number of samples for each target position.
+
+    Raises:
+        UserError: it is not.
+    """
+    made = read_manifest(cache, STAGE)["config"]
+    wanted = json.loads(canonical_json(_drawn_for(teacher, batches, config)))
+    other = [name for name, value in wanted.items() if made[name] != value]
+    if other:
+        raise UserError(
+            f"--cache {cache} is of another {', another '.join(other)}: make one with "
+            "`mswitch distill cache` and the options of this training, or leave --cache out"
+        )
+    if made["steps"] < config.steps:
+        raise UserError(
+            f"--cache {cache} has {made['steps']:,} steps: give --steps {made['steps']} or fewer"
+        )
+    return made["samples"]
+
+
+def _drawn_for(teacher: Teacher, batches: TaskBatches, config: TrainConfig) -> Mapping[str, Any]:
+    """What a cache and the training that reads it must have in common, as a user calls it."""
+    return {
+        "teacher": {"step": teacher.origin.step, **teacher.origin.chain},
+        "temperature": teacher.temperature,
+        "examples": batches.identity,
+        "mixture": {"definition": batches.mixture.definition, "rates": batches.rates},
+        "batch size": config.batch_size,
+        "pack": config.pack,
+        "seed": config.seed,
+    }
+
+
+def _drawer(teaching: Teaching, config: TrainConfig, samples: int) -> Any:
+    """Compile-ready `(parameters, batch, step) -> ids [B, T, samples]`."""
+
+    @jax.jit
+    def draw(parameters: Parameters, batch: Batch, step: Int[Array, ""]) -> Int[Array, "B T S"]:
+        assert teaching.skeleton is not None
+        rows, length = batch["decoder_target_tokens"].shape
+        key = jax.random.fold_in(jax.random.key(config.seed), step)
+        keys = jax.vmap(lambda row: jax.random.fold_in(key, row))(jnp.arange(rows))
+        uniform = jax.vmap(lambda key: jax.random.uniform(key, (length, samples)))(keys)
+        head = teaching.head(parameters, batch)
+        with teaching.skeleton.matmul_precision():
+            return drawn_tokens(head, uniform, teaching.temperature, config.loss_chunks)
+
+    return draw
