@@ -14,7 +14,7 @@ KUBERNETES := 1.34.4
 PRISM := $(shell sed -n 's/^apache-beam==\([0-9.]*\).*/\1/p' requirements.txt)
 
 .PHONY: help docs setup setup-flink flink setup-prism setup-plan setup-slurm setup-kubernetes setup-postgres operators demo evidence test lint format requirements clean \
-	bench bench-examples bench-statistics bench-transfer bench-models bench-tables bench-gap bench-width bench-plan bench-langid fuzz \
+	bench bench-examples bench-statistics bench-transfer bench-distill bench-models bench-tables bench-gap bench-width bench-plan bench-langid fuzz \
 	test-slow test-server test-postgres test-recovery test-kill test-training test-learning test-distill test-plan test-card test-parity parity-fixtures test-flink test-prism test-slurm test-kubernetes test-dataflow
 
 help:  ## Show this list
@@ -147,6 +147,9 @@ bench-examples: $(READY)  ## Span corruption, examples against bare SentencePiec
 
 bench-transfer: $(READY)  ## Fine-tuning on short examples: packing
 	@$(BIN)/python tests/benchmarks/transfer.py
+
+bench-distill: $(READY)  ## Arms of distillation over three seeds, and what a teacher costs a step (ten CPU minutes)
+	@$(BIN)/python tests/benchmarks/distill.py
 
 bench-models: $(READY) .venv-parity/ready  ## The models' steps: Hugging Face, dense twin, experts, roofline, no drops
 	@$(BIN)/python tests/benchmarks/model_steps.py

@@ -6,27 +6,12 @@ initialisation and 0.75 hard with 0.25 soft targets, -2 % for initialisation alo
 targets alone. Here initialisation alone keeps more, so short is the training.
 """
 
-import dataclasses
-
 import jax
-import numpy as np
 import pytest
-from mappings import DENSE, SPARSE, STEPS, TRAIN, Languages
-
-from models.config import ModelConfig
-from models.groups import Groups, batch_groups
-from models.nn.experts import DROPLESS
-from models.training.optimizer import optimizer_of
-from models.training.state import Parameters, Skeleton, TrainState
-from models.training.step import Teaching, make_evaluation_step, make_train_step
-from models.training.teacher import in_dense_places, taken_over
+from mapping_students import NO_ROOM, ROOM, Students
+from mappings import Languages
 
 pytestmark = pytest.mark.learning
-
-#: Languages and noise with which a dense model has room for some of the gain, and with none.
-ROOM, NO_ROOM = (32, 0.5), (128, 0.0)
-OPTIMIZER = optimizer_of(TRAIN)
-TEACHER = Skeleton.of(SPARSE, TRAIN)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -39,76 +24,24 @@ def optimized():
     jax.config.update(name, before)
 
 
-class Learner:
-    """Trains a model from different seeds by one compiled step."""
-
-    def __init__(self, config: ModelConfig, soft_weight: float = 0.0):
-        self.config = config
-        teaching = Teaching(TEACHER, soft_weight, 1.0) if soft_weight else None
-        groups = batch_groups(config, TRAIN.batch_size, 1, 1)
-        skeleton = Skeleton.of(config, TRAIN)
-        self.step = make_train_step(skeleton, OPTIMIZER, groups, teaching=teaching)
-        self.evaluate = make_evaluation_step(skeleton)
-
-    def learn(self, languages: Languages, teacher: Parameters | None = None, *, init: bool = False):
-        """The parameters after all steps, and their loss on walks that no step has seen."""
-        seed = languages.seed
-        skeleton = Skeleton.of(self.config, dataclasses.replace(TRAIN, seed=seed))
-        state = skeleton.initial_state(OPTIMIZER)
-        if init:
-            given = in_dense_places(teacher or {}, SPARSE.period, mean=False)
-            # The step takes over the memory of its state; the teacher stays.
-            given = {name: value.copy() for name, value in given.items()}
-            state = TrainState(taken_over(state.parameters, given), state.moments, state.step)
-        for step in range(STEPS):
-            batch, _ = languages.batch(step, TRAIN.batch_size)
-            state, _ = self.step(state, batch, np.inf, teacher)
-        nats = tokens = 0.0
-        for step in range(40):
-            batch, _ = languages.batch(10_000 + step, TRAIN.batch_size)
-            capacities = (DROPLESS, DROPLESS) if self.config.sparse else None
-            found = self.evaluate(state.parameters, batch, Groups(), capacities)
-            nats, tokens = nats + found.nats.sum(), tokens + found.target_tokens.sum()
-        return state.parameters, float(nats / tokens)
-
-
 @pytest.fixture(scope="module")
-def learners(optimized):
-    return {
-        "dense": Learner(DENSE),
-        "sparse": Learner(SPARSE),
-        "soft": Learner(DENSE, 1.0),
-        "mix": Learner(DENSE, 0.25),
-    }
-
-
-def shares_kept(learners, languages: Languages) -> dict[str, float]:
-    """Of the gain, by what a student takes of its teacher."""
-    teacher, of_teacher = learners["sparse"].learn(languages)
-    _, of_dense = learners["dense"].learn(languages)
-    losses = {
-        "init": learners["dense"].learn(languages, teacher, init=True)[1],
-        "soft": learners["soft"].learn(languages, teacher)[1],
-        "init and mix": learners["mix"].learn(languages, teacher, init=True)[1],
-    }
-    gain = of_dense - of_teacher
-    assert gain > 0.2
-    shares = {name: (of_dense - loss) / gain for name, loss in losses.items()}
-    shown = ", ".join(f"{name} {share:.1%}" for name, share in shares.items())
-    print(f"seed {languages.seed}: dense {of_dense:.3f}, teacher {of_teacher:.3f}; kept: {shown}")
-    return shares
+def students(optimized):
+    return Students()
 
 
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_initialisation_and_mixed_targets_keep_a_share_of_the_gain(learners, seed):
-    shares = shares_kept(learners, Languages(seed, *ROOM))
-    assert 0.10 <= shares["init and mix"] <= 0.45
-    assert shares["soft"] < shares["init"] < shares["init and mix"]
+def test_initialisation_and_mixed_targets_keep_a_share_of_the_gain(students, seed):
+    kept = students.learn(Languages(seed, *ROOM))
+    assert kept.dense - kept.teacher > 0.2
+    shares = kept.shares
+    assert 0.10 <= shares["initialisation, 0.25 soft"] <= 0.45
+    assert shares["soft alone"] < shares["initialisation"] < shares["initialisation, 0.25 soft"]
 
 
 @pytest.mark.timeout(1200)
-def test_a_student_without_room_keeps_nothing_and_soft_targets_alone_harm(learners):
-    shares = shares_kept(learners, Languages(0, *NO_ROOM))
-    assert shares["soft"] < -0.1
-    assert abs(shares["init and mix"]) < 0.05
+def test_a_student_without_room_keeps_nothing_and_soft_targets_alone_harm(students):
+    kept = students.learn(Languages(0, *NO_ROOM))
+    assert kept.dense - kept.teacher > 0.2
+    assert kept.shares["soft alone"] < -0.1
+    assert abs(kept.shares["initialisation, 0.25 soft"]) < 0.05
