@@ -58,21 +58,47 @@ def finetune(
     """
 
     def prepare() -> tuple[RunPlan, TaskBatches]:
-        if is_same(origin, out):
-            raise UserError(f"--out is {origin}, the run to begin with: choose another")
-        with open_files(origin, shared=job.shared) as files:
-            files.refresh()
-            described = read_run(files.directory)
-            found = find_origin(files, step, keep_moments)
-        for directory in task_mixture(tasks, mixture).directories:
-            check_vocabulary(origin, described, directory, read_manifest(directory, "examples"))
-        check_layout(found, described, config)
-        model = changes.applied_to(model_of(described))
-        plan, batches = make_plan(described["preset"], model, tasks, config, mixture or Mixture())
-        notes = {name: described[name] for name in ("huggingface",) if name in described}
-        return dataclasses.replace(plan, origin=found, notes=notes), batches
+        return prepare_tuning(
+            origin,
+            tasks,
+            out,
+            config,
+            mixture or Mixture(),
+            changes,
+            step=step,
+            keep_moments=keep_moments,
+            shared=job.shared,
+        )
 
     return {**train_prepared(prepare, tasks, out, job), "stage": "finetune"}
+
+
+def prepare_tuning(
+    origin: str | Path,
+    tasks: str | Path,
+    out: str | Path,
+    config: TrainConfig,
+    mixture: Mixture,
+    changes: TuningChanges,
+    *,
+    step: int | None = None,
+    keep_moments: bool = False,
+    shared: bool = False,
+) -> tuple[RunPlan, TaskBatches]:
+    """Settle what is trained: the model of a run, from its parameters on; see `finetune`."""
+    if is_same(origin, out):
+        raise UserError(f"--out is {origin}, the run to begin with: choose another")
+    with open_files(origin, shared=shared) as files:
+        files.refresh()
+        described = read_run(files.directory)
+        found = find_origin(files, step, keep_moments)
+    for directory in task_mixture(tasks, mixture).directories:
+        check_vocabulary(origin, described, directory, read_manifest(directory, "examples"))
+    check_layout(found, described, config)
+    model = changes.applied_to(model_of(described))
+    plan, batches = make_plan(described["preset"], model, tasks, config, mixture)
+    notes = {name: described[name] for name in ("huggingface",) if name in described}
+    return dataclasses.replace(plan, origin=found, notes=notes), batches
 
 
 def is_same(one: str | Path, other: str | Path) -> bool:

@@ -220,10 +220,10 @@ def _introduction(
         yield f"begins with step {plan.origin.step:,} of {plan.origin.path}, {moments}"
     if plan.teacher is not None:
         of = plan.teacher.origin
-        begins = "begins with what is not of its experts" if plan.teacher.init else "begins anew"
+        begins = "; begins with what is not of its experts" if plan.teacher.init else ""
         yield (
             f"learns from step {of.step:,} of {of.path} ({of.chain['preset']}), soft weight "
-            f"{plan.teacher.soft_weight}, temperature {plan.teacher.temperature}; {begins}"
+            f"{plan.teacher.soft_weight}, temperature {plan.teacher.temperature}{begins}"
         )
     yield (
         f"{config.steps:,} steps of {config.rows} x ({lengths[0]} + {lengths[1]}) = "

@@ -9,9 +9,16 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from models.config import JobConfig, ModelChanges, ModelConfig, TrainConfig
-from models.training.finetune import is_same
-from models.training.run_directory import RunPlan
+from models.config import (
+    TUNABLE,
+    JobConfig,
+    ModelChanges,
+    TrainConfig,
+    TuningChanges,
+    as_json,
+)
+from models.training.finetune import is_same, prepare_tuning
+from models.training.run_directory import RunPlan, Teacher
 from models.training.train import prepare, train_prepared
 from models.transfer.cache import check_cache
 from models.transfer.config import DistillConfig
@@ -40,7 +47,7 @@ _SHAPES = (
 
 def distill(
     teacher: str | Path,
-    preset: str,
+    preset: str | None,
     examples: str | Path,
     out: str | Path,
     config: TrainConfig,
@@ -51,12 +58,16 @@ def distill(
     *,
     step: int | None = None,
     cache: str | Path | None = None,
+    origin: str | Path | None = None,
 ) -> dict[str, Any]:
     """Train a dense preset as `train` does, with a sparse run as its teacher.
 
+    Or train on with a dense run as `finetune` does, such as with a fine-tuned teacher on its tasks
+    (Switch Transformers, table 8).
+
     Args:
         teacher: the sparse run directory, also in a bucket.
-        preset: name of the student (`models.presets`).
+        preset: name of the student (`models.presets`); None where there is an `origin`.
         examples: a finished examples directory in the teacher's vocabulary, or a TOML file of
             several (`tasks.multitask`).
         out: the new run directory, also in a bucket.
@@ -68,6 +79,7 @@ def distill(
         step: the teacher's checkpoint; by default its last.
         cache: its predictions for these batches (`models.transfer.cache`); by default they are
             computed in each step.
+        origin: the dense run whose last parameters the student begins with.
 
     Returns:
         Summary: stage, out, reused, preset, step, final_loss, parameters.
@@ -84,8 +96,16 @@ def distill(
         found = find_teacher(
             teacher, examples, config, distillation, mixture, step=step, shared=job.shared
         )
-        plan, batches = prepare(preset, examples, config, mixture or Mixture(), changes)
-        _check_student(f"--teacher {teacher}", found.model, plan, distillation)
+        if origin is not None:
+            found = dataclasses.replace(found, init=False)
+            tuning = _tuning_changes(changes, origin)
+            plan, batches = prepare_tuning(
+                origin, examples, out, config, mixture or Mixture(), tuning, shared=job.shared
+            )
+        else:
+            assert preset is not None
+            plan, batches = prepare(preset, examples, config, mixture or Mixture(), changes)
+        _check_student(f"--teacher {teacher}", found, plan)
         if cache is not None:
             samples = check_cache(cache, found, batches, config)
             found = dataclasses.replace(found, cache=str(cache), samples=samples)
@@ -94,15 +114,29 @@ def distill(
     return {**train_prepared(prepare_student, examples, out, job), "stage": "distill"}
 
 
-def _check_student(
-    who_teaches: str, teacher: ModelConfig, plan: RunPlan, distillation: DistillConfig
-) -> None:
+def _tuning_changes(changes: ModelChanges, origin: str | Path) -> TuningChanges:
+    """Those of a student that has its parameters already.
+
+    Raises:
+        UserError: one would make others of them.
+    """
+    given = {name: value for name, value in as_json(changes).items() if value is not None}
+    for name in given.keys() - set(TUNABLE):
+        raise UserError(
+            f"--{name.replace('_', '-')} changes the parameters, which are those of --from "
+            f"{origin}: leave it out"
+        )
+    return TuningChanges(**given)
+
+
+def _check_student(who_teaches: str, taught_by: Teacher, plan: RunPlan) -> None:
     """Check that the student can learn from this teacher, and begin as it is to.
 
     Raises:
         UserError: it cannot.
     """
-    who, student = f"--preset {plan.preset}", plan.model
+    teacher, student = taught_by.model, plan.model
+    who = f"--preset {plan.preset}" if plan.origin is None else f"--from {plan.origin.path}"
     if student.sparse:
         raise UserError(f"{who} has experts: give a dense student")
     ours, theirs = student.vocabulary_size, teacher.vocabulary_size
@@ -111,7 +145,7 @@ def _check_student(
             f"{who_teaches} has {theirs:,} rows for its vocabulary and {who} has {ours:,}: give "
             "the examples that the teacher was trained on"
         )
-    if not distillation.init:
+    if not taught_by.init:
         return
     for name in _SHAPES:
         ours, theirs = getattr(student, name), getattr(teacher, name)

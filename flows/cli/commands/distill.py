@@ -9,6 +9,7 @@ from flows.cli.commands.common import Json, finish
 from flows.processes import is_supervised, supervise_in_job
 from models.config import JobConfig, ModelChanges, TrainConfig
 from models.transfer.config import DistillConfig, DrawConfig
+from pipelines.errors import UserError
 from tasks.mixtures import DEFAULT, find_mixture
 
 app = App(name="distill")
@@ -18,8 +19,9 @@ app = App(name="distill")
 def distill(
     *,
     teacher: str,
-    preset: str,
-    examples: str,
+    preset: str | None = None,
+    from_: Annotated[str | None, Parameter(name="--from")] = None,
+    examples: Annotated[str, Parameter(name=("--examples", "--tasks"))],
     out: str,
     step: int | None = None,
     cache: str | None = None,
@@ -30,7 +32,7 @@ def distill(
     job: Annotated[JobConfig, Parameter(name="*")] = JobConfig(),  # noqa: B008
     json: Json = False,
 ) -> int:
-    """Distill a sparse run into a dense model. The same command continues one that was killed.
+    r"""Distill a sparse run into a dense model. The same command continues one that was killed.
 
     The student begins with the teacher's parameters but for the experts, and learns 0.75 from the
     text and 0.25 from the teacher's predictions (Switch Transformers, section 4.2). It is a run
@@ -38,11 +40,18 @@ def distill(
 
         mswitch distill --teacher sparse --preset mt5-base --examples examples --out student
 
+    With `--from` the student is a dense run that trains on, as in `mswitch finetune`:
+
+        mswitch distill --teacher tuned-sparse --from student --tasks tasks --out tuned \
+            --schedule constant --base-learning-rate 1e-3 --batch-size 128 --steps 2000
+
     On several machines, and on exit code 75, as `mswitch train`.
 
     Args:
         teacher: the sparse run, here or a gs:// or s3:// URL.
         preset: the student, a dense model; an unknown name lists all models.
+        from_: in place of a preset, the dense run whose parameters the student begins with, or its
+            gs:// or s3:// URL. Dropout is then 0.1, if nothing else is given.
         examples: an examples directory with the teacher's vocabulary, or a TOML file of several
             (docs/reference/multitask.md).
         out: the new run directory, or a gs:// or s3:// URL; a run with another configuration there
@@ -52,6 +61,8 @@ def distill(
             in each step.
         mixture: how often each language comes, as in `mswitch train`.
     """
+    if (preset is None) == (from_ is None):
+        raise UserError("give the student as --preset, or as --from RUN")
     chosen = find_mixture(mixture)
     if job.shared and not is_supervised("distill"):
         return supervise_in_job(sys.argv[1:])
@@ -69,6 +80,7 @@ def distill(
         job,
         step=step,
         cache=cache,
+        origin=from_,
     )
     return finish(summary, json)
 
