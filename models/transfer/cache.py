@@ -42,7 +42,7 @@ from tasks.mixtures import Mixture
 from tasks.multitask import task_mixture
 
 STAGE = "distill-cache"
-PAPER = DrawConfig()
+FIFTY = DrawConfig()
 
 
 @memory_explained()
@@ -51,7 +51,7 @@ def make_cache(
     examples: str | Path,
     out: str | Path,
     config: TrainConfig,
-    draws: DrawConfig = PAPER,
+    draws: DrawConfig = FIFTY,
     mixture: Mixture | None = None,
     *,
     step: int | None = None,

@@ -17,6 +17,7 @@ from models.config import EvaluateConfig, ModelChanges, TrainConfig
 from models.evaluation.evaluate import evaluate
 from models.nn.experts import DROPLESS
 from models.training.checkpoint import restore_parameters
+from models.training.finetune import finetune
 from models.training.run_directory import CHECKPOINTS, model_of, read_run, train_config_of
 from models.training.state import Skeleton, unrolled
 from models.training.train import train
@@ -167,6 +168,29 @@ def test_the_same_bytes_each_time(sparse, dense, examples, tmp_path):
     upcycle(dense, examples, tmp_path / "again", SMALL)
     first, second = parameters_of(sparse[0], 0), parameters_of(tmp_path / "again", 0)
     assert all(np.array_equal(value, second[name]) for name, value in first.items())
+
+
+@pytest.mark.training
+@pytest.mark.timeout(300)
+def test_a_report_compares_it_with_the_dense_run_trained_on(sparse, dense, examples, tmp_path):
+    """The control: what the dense run gains by as many steps, and by as many FLOPs."""
+    for origin, name, scanned in ((dense, "continued", True), (sparse[0], "upcycled", False)):
+        config = TrainConfig(
+            steps=4, batch_size=8, dtype="float32", evaluations=3, scan_layers=scanned
+        )
+        finetune(origin, examples, tmp_path / name, config)
+        evaluate(tmp_path / name, examples, EvaluateConfig())
+    places = ["--baseline", tmp_path / "continued", "--candidate", tmp_path / "upcycled"]
+    command = [sys.executable, "-m", "flows.cli.main", "report", *places, "--out"]
+    subprocess.run([*command, tmp_path / "report"], check=True)
+    report = json.loads((tmp_path / "report" / "report.json").read_text())
+    flops = [read_run(tmp_path / name)["flops_per_step"] for name in ("continued", "upcycled")]
+    for found in report["languages"]:
+        if found["step_speedup"] is not None:
+            ratio = found["flop_speedup"] / found["step_speedup"]
+            assert ratio == pytest.approx(flops[0] / flops[1], rel=1e-3)
+    assert {found["lang"] for found in report["languages"]} == {"de", "sw"}
+    assert flops[1] > flops[0]
 
 
 @pytest.mark.kill
