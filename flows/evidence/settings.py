@@ -29,6 +29,7 @@ class Setting:
         baseline: preset of the dense model.
         candidate: preset of the sparse model.
         changes: what both change of their presets.
+        experts: what the sparse model changes besides.
         vocabulary: of a vocabulary that is trained.
         examples: of examples that are built.
         train: of all runs, but for steps, seed and mesh.
@@ -43,6 +44,7 @@ class Setting:
     candidate: str
     # With T5's scale of 1 and so short a warm-up both learn more slowly (docs/experiments).
     changes: ModelChanges = ModelChanges(init_scale=0.1)  # noqa: RUF009, it is frozen
+    experts: ModelChanges = ModelChanges()  # noqa: RUF009
     vocabulary: VocabularyConfig = VocabularyConfig(size=32_000)  # noqa: RUF009
     examples: ExamplesConfig = ExamplesConfig(inputs_length=256, validation_segments=2)  # noqa: RUF009
     train: TrainConfig
@@ -57,10 +59,16 @@ class Setting:
             and found.count >= self.devices
         )
 
+    def changes_of(self, name: str) -> list[ModelChanges]:
+        """What one of the presets is changed by, one after the other."""
+        return [self.changes, *([self.experts] if name == self.candidate else [])]
+
     def model(self, name: str, vocabulary_size: int) -> ModelConfig:
         """A preset as it is trained."""
-        changed = self.changes.applied_to(preset(name).model)
-        return dataclasses.replace(changed, vocabulary_size=vocabulary_size)
+        model = preset(name).model
+        for changes in self.changes_of(name):
+            model = changes.applied_to(model)
+        return dataclasses.replace(model, vocabulary_size=vocabulary_size)
 
 
 #: 131,072 input tokens a step.
@@ -76,6 +84,26 @@ _BATCH = TrainConfig(
 
 #: From small to large: the last one that fits a machine is taken.
 SETTINGS = {
+    # For text that is all knowledge, given as --examples: there a wider layer pays from the start.
+    "names": Setting(
+        accelerator=False,
+        baseline="mt5-tiny",
+        candidate="mswitch-tiny",
+        changes=ModelChanges(d_model=64, d_ff=64, heads=2, d_kv=32, init_scale=1.0),
+        experts=ModelChanges(experts=16, sparse_every=1, capacity_factor=2.0, router_init="paper"),
+        vocabulary=VocabularyConfig(size=2048, character_coverage=0.985),
+        examples=ExamplesConfig(inputs_length=128, validation_segments=2),
+        train=TrainConfig(
+            batch_size=64,
+            pack="next-fit",
+            optimizer="adamw",
+            base_learning_rate=0.08,
+            warmup_steps=300,
+            checkpoint_every=200,
+            dtype="float32",
+        ),
+        measured="docs/experiments/2026-11-28-names-in-thirty-languages.md",
+    ),
     "cpu": Setting(
         accelerator=False,
         baseline="mt5-tiny",

@@ -25,7 +25,8 @@ from pipelines.progress import say
 @task(task_run_name="train {run.name}")
 def train(preset: str, seed: int, plan: Plan, examples: str, run: Path) -> None:
     """Pretrain one model in its own process."""
-    options = options_of(find_setting(plan.setting).changes) + options_of(plan.train_config(seed))
+    changes = find_setting(plan.setting).changes_of(preset)
+    options = [word for one in (*changes, plan.train_config(seed)) for word in options_of(one)]
     where = [f"--preset={preset}", f"--examples={examples}", f"--out={run}"]
     run_with_restarts(["train", *where, *options])
 

@@ -154,7 +154,7 @@ def test_the_newest_checkpoint_stays(tmp_path):
     ("options", "message"),
     [
         (["--budget", "3 hours"], "--budget '3 hours' is not a time"),
-        (["--setting", "abacus"], "no 'abacus': choose among cpu, gpu, large-gpu, slice"),
+        (["--setting", "abacus"], "no 'abacus': choose among names, cpu, gpu, large-gpu, slice"),
         (["--corpus", "a", "--examples", "b"], "--corpus and --examples: give one of them"),
         (["--examples", "nowhere"], "nowhere"),
     ],

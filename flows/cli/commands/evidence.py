@@ -57,7 +57,8 @@ def evidence(
             (100 languages, kilobytes, no network).
         corpus: a finished corpus directory in place of a sample, or its URL.
         examples: a finished examples directory in place of text, or its URL.
-        setting: cpu, gpu, large-gpu or slice, in place of the one for this machine.
+        setting: cpu, gpu, large-gpu or slice, in place of the one for this machine; or names, for
+            examples of text that is all knowledge.
         seeds: trainings of each model.
         steps: of each training, in place of what the budget holds.
         dry_run: only print the plan.
