@@ -1,14 +1,17 @@
 """What one `mswitch evidence` trains: decided once, and kept beside its output."""
 
+import contextlib
 import dataclasses
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from flows.demo_config import DemoConfig, SampleName, demo_config
 from flows.devices import find_devices
 from flows.evidence.settings import Setting, find_setting, flops_per_sec, setting_for
-from models.config import TrainConfig, padded_vocabulary
+from models.config import ModelConfig, TrainConfig, padded_vocabulary
+from models.groups import batch_groups
 from models.nn.flops import FORWARD_AND_BACKWARD, training_step_flops
 from pipelines import storage
 from pipelines.errors import UserError
@@ -19,7 +22,8 @@ FILE = "evidence.json"
 START_SECS = 60.0
 #: Fewer steps say nothing.
 LEAST_STEPS = 100
-#: Training tokens of what `mswitch sample` fetches, as `mswitch demo` has them.
+#: Training tokens of what `mswitch sample` fetches, in the demo's pieces; larger vocabularies make
+#: fewer of them.
 SAMPLE_TOKENS = {"debian": 19_300_000, "gflanguages": 70_000}
 _BUDGET = re.compile(r"(\d+(?:\.\d+)?)([mhd])")
 _SECS = {"m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -54,7 +58,7 @@ class Plan:
 
     Attributes:
         setting: its name.
-        devices: among which a batch and the experts are divided.
+        devices: among which a batch and the experts are divided; others have nothing to do.
         seeds: trainings of each model.
         steps: of each training.
         secs: expected of all runs; None where the machine's speed is unknown.
@@ -106,10 +110,11 @@ def make_plan(request: Request) -> Plan:
     setting = find_setting(name)
     lengths, vocabulary_size, validation, tokens = _data(request, setting)
     train = setting.train
-    flops = sum(
-        training_step_flops(setting.model(preset, vocabulary_size), train.rows, *lengths)
-        for preset in (setting.baseline, setting.candidate)
-    )
+    models = [
+        setting.model(each, vocabulary_size) for each in (setting.baseline, setting.candidate)
+    ]
+    devices = usable_devices(models, train, lengths, found.count)
+    flops = sum(training_step_flops(model, train.rows, *lengths) for model in models)
     # What evaluations cost, as so many steps.
     evaluated = train.evaluations * validation / train.rows / FORWARD_AND_BACKWARD
     rate = flops_per_sec(found)
@@ -129,21 +134,44 @@ def make_plan(request: Request) -> Plan:
                 f"{request.seeds} seeds here: give {need / 60 + 1:.0f}m or more, or fewer --seeds"
             )
     secs = rate and request.seeds * ((steps + evaluated) * flops / rate + 2 * START_SECS)
+    unused = f" ({found.count - devices} more are not used)" if devices < found.count else ""
     seen = steps * train.rows
     read = ""
     if tokens:
-        read = (
-            f", {tokens / 1e6:,.3g} million tokens, read {seen * sum(lengths) / tokens:.2g} times"
-        )
+        times = seen * sum(lengths) / tokens
+        read = f", about {tokens / 1e6:,.3g} million tokens, read {times:.2g} times"
     summary = [
         f"setting  {name}: {setting.candidate} against {setting.baseline}; {setting.measured}",
-        f"devices  {found.count} x {found.kind}",
+        f"devices  {devices} x {found.kind}{unused}",
         f"text     {request.examples or request.corpus or request.sample}{read}",
         f"runs     2 models x {request.seeds} seeds, each {steps:,} steps of {train.rows} x "
         f"({lengths[0]} + {lengths[1]}), {seen * lengths[0] / 1e6:,.3g} million input tokens",
-        f"hours    {f'about {secs / 3600:.2g}' if secs else 'unknown'}, text and examples apart",
+        f"hours    {f'about {secs / 3600:.2g}' if secs else 'unknown'}, without text and examples",
     ]
-    return Plan(name, found.count, request.seeds, steps, secs, "\n".join(summary))
+    return Plan(name, devices, request.seeds, steps, secs, "\n".join(summary))
+
+
+def usable_devices(
+    models: Sequence[ModelConfig], train: TrainConfig, lengths: tuple[int, int], count: int
+) -> int:
+    """How many of the devices can share the experts and the batches of all models.
+
+    Raises:
+        UserError: not even one can.
+    """
+    from models.partitioning import check_divisible
+
+    def check(devices: int) -> None:
+        shared = dataclasses.replace(train, expert_parallel=devices)
+        for model in models:
+            check_divisible(model, shared, batch_groups(model, train.rows, *lengths))
+
+    for devices in range(count, 1, -1):
+        with contextlib.suppress(UserError):
+            check(devices)
+            return devices
+    check(1)
+    return 1
 
 
 def data_config(request: Request, setting: Setting) -> DemoConfig:

@@ -112,7 +112,7 @@ SETTINGS = {
         examples=ExamplesConfig(inputs_length=128, validation_segments=2),
         # Of four rates the best for either model after 400 steps.
         train=TrainConfig(
-            batch_size=32, base_learning_rate=0.5, warmup_steps=400, checkpoint_every=200
+            batch_size=32, base_learning_rate=0.5, warmup_steps=100, checkpoint_every=200
         ),
         measured="docs/experiments/2026-11-26-sparse-and-dense-with-right-gradients.md",
     ),

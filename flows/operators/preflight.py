@@ -12,7 +12,7 @@ from flows.operators.planned import Planned, evaluation, training
 from flows.operators.profile import Operators
 from flows.operators.settings import ExperimentSettings, PairSettings
 from flows.operators.steps import step
-from models.config import padded_vocabulary
+from models.config import ModelConfig, TrainConfig, padded_vocabulary
 from models.groups import batch_groups
 from models.hardware import GIB
 from models.presets import preset
@@ -109,6 +109,14 @@ def missing_bytes(one: Planned, vocabulary_size: int) -> int:
 
 def checkpoint_bytes(one: Planned, vocabulary_size: int) -> int:
     """Size of one checkpoint: parameters and the optimizer's moments, from shapes alone."""
+    model = dataclasses.replace(
+        preset(one.preset).model, vocabulary_size=padded_vocabulary(vocabulary_size)
+    )
+    return state_bytes(model, one.config)
+
+
+def state_bytes(model: ModelConfig, config: TrainConfig) -> int:
+    """Size of parameters and moments over all devices."""
     import jax
 
     from models.planning.memory import state_memory
@@ -116,11 +124,7 @@ def checkpoint_bytes(one: Planned, vocabulary_size: int) -> int:
 
     # A training may need the whole accelerator.
     jax.config.update("jax_platforms", "cpu")
-
-    model = dataclasses.replace(
-        preset(one.preset).model, vocabulary_size=padded_vocabulary(vocabulary_size)
-    )
-    alone = dataclasses.replace(one.config, data_parallel=1, expert_parallel=1, model_parallel=1)
+    alone = dataclasses.replace(config, data_parallel=1, expert_parallel=1, model_parallel=1)
     return state_memory(Skeleton.of(model, alone), alone).total
 
 

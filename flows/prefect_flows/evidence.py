@@ -15,10 +15,12 @@ from flows.devices import find_devices
 from flows.evidence.plan import Plan, Request, data_config, settled
 from flows.evidence.settings import Setting, find_setting, setting_for
 from flows.operators.parameters import options_of
+from flows.operators.preflight import check_disk, state_bytes
 from flows.prefect_flows import demo
 from flows.processes import run_with_restarts
-from models.training.run_directory import CHECKPOINTS, read_run
-from pipelines.outputs import MARKER, lock_directory
+from models.config import padded_vocabulary
+from models.training.run_directory import CHECKPOINTS, log_spaced_steps, read_run
+from pipelines.outputs import MARKER, lock_directory, read_manifest
 from pipelines.progress import say
 
 
@@ -62,6 +64,8 @@ def evidence(request: Request, out: Path, prepare_only: bool = False) -> dict[st
             (preset, seed, out / "runs" / f"{preset}-seed-{seed}")
             for seed, preset in itertools.product(range(plan.seeds), presets)
         ]
+        if not (out / "runs").exists():
+            check_room(plan, setting, examples, out)
         took: list[float] = []
         for number, (preset, seed, run) in enumerate(runs):
             if not is_evaluated(run):
@@ -90,6 +94,22 @@ def prepare(request: Request, setting: Setting, out: Path) -> str:
     demo.train_vocabulary(config, corpus, out / "vocabulary")
     demo.build_examples(config, corpus, out / "vocabulary", out / "examples")
     return str(out / "examples")
+
+
+def check_room(plan: Plan, setting: Setting, examples: str, out: Path) -> None:
+    """See that all checkpoints fit the disk: those of the run that trains, one of each before it.
+
+    Raises:
+        UserError: they do not.
+    """
+    size = padded_vocabulary(read_manifest(examples, "examples")["vocabulary_size"])
+    dense, sparse = (
+        state_bytes(setting.model(preset, size), setting.train)
+        for preset in (setting.baseline, setting.candidate)
+    )
+    of_a_run = len(log_spaced_steps(plan.steps, setting.train.evaluations)) + 1
+    need = plan.seeds * (dense + sparse) + of_a_run * sparse
+    check_disk(out, need, "checkpoints of these runs", "--out on a larger disk")
 
 
 def time_left(plan: Plan, done: int, took: Sequence[float]) -> str:

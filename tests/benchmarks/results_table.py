@@ -41,9 +41,9 @@ TWOFOLD = 2.0
 
 
 def hours(report: Mapping[str, Any], directory: Path) -> float | None:
-    """Hours of all training steps, of runs beside the report or by their median step."""
-    metrics = list((directory.parent / "runs").glob("*/metrics.jsonl"))
-    if metrics:
+    """Hours of all training steps, of the runs of `mswitch evidence` or by their median step."""
+    if (directory.parent / "evidence.json").exists():
+        metrics = (directory.parent / "runs").glob("*/metrics.jsonl")
         lines = [json.loads(line) for path in metrics for line in path.read_text().splitlines()]
         return sum(line["train/step_secs"] for line in lines) / 3600
     sides = report["runs"].values()

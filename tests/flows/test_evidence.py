@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -17,7 +18,7 @@ from flows.devices import Devices
 from flows.evidence import plan as plans
 from flows.evidence.plan import Plan, Request, data_config, make_plan, settled
 from flows.evidence.settings import NOT_MEASURED, SETTINGS, find_setting, setting_for
-from flows.prefect_flows.evidence import keep_last_checkpoint, time_left
+from flows.prefect_flows.evidence import check_room, keep_last_checkpoint, time_left
 from models.config import padded_vocabulary
 from models.groups import batch_groups
 from models.hardware import GIB
@@ -114,7 +115,7 @@ def test_a_device_of_unknown_speed_needs_steps(on):
 def test_what_is_planned_goes_by_the_examples_that_are_given(on, tmp_path):
     examples = example_files.write_examples(tmp_path / "examples", {"de": (40,)}, 16, 512, 6)
     given = make_plan(Request(examples=str(examples), steps=100))
-    assert f"{examples}, 0.00" in given.summary
+    assert f"{examples}, about 0.00" in given.summary
     assert "32 x (16 + " in given.summary
     assert "32 x (128 + " in make_plan(Request(steps=100)).summary
     # Shorter sequences: more steps in the same time.
@@ -134,6 +135,26 @@ def test_the_devices_of_a_slice_share_experts_and_batch(on):
     on(Devices("tpu", "TPU v5 lite", 8, 15 * GIB))
     config = make_plan(Request()).train_config(seed=2)
     assert (config.seed, config.devices, config.expert_parallel) == (2, 8, 8)
+
+
+@pytest.mark.parametrize("count", range(1, 9))
+@pytest.mark.parametrize("name", [name for name, each in SETTINGS.items() if each.accelerator])
+def test_as_many_devices_are_used_as_divide_all(on, name, count):
+    on(Devices("gpu", "NVIDIA H100 80GB HBM3", count, 60 * GIB))
+    plan = make_plan(Request(setting=name))
+    # Each microbatch is divided, of which a slice has one.
+    most = 8 if name == "slice" else 2
+    assert plan.devices == max(n for n in (1, 2, 4, 8) if n <= min(count, most))
+    assert ("more are not used" in plan.summary) == (plan.devices < count)
+
+
+def test_a_disk_that_is_too_small_is_named_before_any_training(tmp_path, monkeypatch):
+    examples = example_files.write_examples(tmp_path / "examples", {"de": (40,)}, 16, 512, 6)
+    plan = Plan("cpu", 1, 2, 100, None, "")
+    check_room(plan, find_setting("cpu"), str(examples), tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(9, 9, 9 << 20))
+    with pytest.raises(UserError, match=r"checkpoints of these runs need .* give --out on a large"):
+        check_room(plan, find_setting("cpu"), str(examples), tmp_path)
 
 
 def test_time_left_is_the_plans_and_then_that_of_the_runs_done():
@@ -156,6 +177,9 @@ def test_the_newest_checkpoint_stays(tmp_path):
         (["--budget", "3 hours"], "--budget '3 hours' is not a time"),
         (["--setting", "abacus"], "no 'abacus': choose among names, cpu, gpu, large-gpu, slice"),
         (["--corpus", "a", "--examples", "b"], "--corpus and --examples: give one of them"),
+        (["--sample", "debian", "--corpus", "a"], "--sample and --corpus: give one of them"),
+        (["--budget", "3h", "--steps", "9"], "--budget and --steps: give one of them"),
+        (["--prepare-only"], "--dry-run and --prepare-only: give one of them"),
         (["--examples", "nowhere"], "nowhere"),
     ],
 )

@@ -20,8 +20,8 @@ Flag = Parameter(negative="")
 def evidence(
     *,
     out: Path = Path("runs/evidence"),
-    budget: str = "3h",
-    sample: Literal["debian", "gflanguages"] = "debian",
+    budget: str | None = None,
+    sample: Literal["debian", "gflanguages"] | None = None,
     corpus: str = "",
     examples: str = "",
     setting: str = "",
@@ -41,8 +41,8 @@ def evidence(
         mswitch evidence --dry-run
         mswitch evidence --budget 3h
 
-    Kill it at any moment and give the same command again: it continues, and the report is the same
-    to the byte. It has no wall-clock speed-up, which would differ.
+    Kill it at any moment and give the same command again: it continues, and on a CPU the report is
+    the same to the byte. It has no wall-clock speed-up, which would differ.
 
     A machine without network needs examples from one that has it:
 
@@ -51,10 +51,10 @@ def evidence(
 
     Args:
         out: where everything goes.
-        budget: time for all trainings and evaluations, such as 90m, 3h or 2d. Text and examples
-            are not in it.
-        sample: text that is fetched: debian (60 MB in 102 languages; needs apt-get) or gflanguages
-            (100 languages, kilobytes, no network).
+        budget: time for all trainings and evaluations, such as 90m, 3h (the default) or 2d. Text
+            and examples are not in it.
+        sample: text that is fetched: debian (60 MB in 102 languages, the default; needs apt-get) or
+            gflanguages (100 languages, kilobytes, no network).
         corpus: a finished corpus directory in place of a sample, or its URL.
         examples: a finished examples directory in place of text, or its URL.
         setting: cpu, gpu, large-gpu or slice, in place of the one for this machine; or names, for
@@ -69,11 +69,20 @@ def evidence(
     from pipelines.errors import UserError
     from pipelines.outputs import lock_directory
 
-    if corpus and examples:
-        raise UserError("--corpus and --examples: give one of them")
+    texts = {"--sample": sample, "--corpus": corpus, "--examples": examples}
+    lengths = {"--budget": budget, "--steps": steps}
+    modes = {"--dry-run": dry_run, "--prepare-only": prepare_only}
+    for options in (
+        texts,
+        lengths,
+        modes,
+        {"--prepare-only": prepare_only, "--examples": examples},
+    ):
+        if len(given := [name for name, value in options.items() if value]) > 1:
+            raise UserError(f"{' and '.join(given)}: give one of them")
     if setting:
         find_setting(setting)
-    request = Request(sample, corpus, examples, setting, budget, steps, seeds)
+    request = Request(sample or "debian", corpus, examples, setting, budget or "3h", steps, seeds)
     if dry_run:
         plan = make_plan(request)
         return print_result({"stage": "evidence", **dataclasses.asdict(plan)}, plan.summary, json)
