@@ -51,7 +51,7 @@ from pipelines.supervised.shards import (
 )
 from pipelines.supervised.split import key64
 from pipelines.vocabulary.model import VocabularyModel, open_vocabulary
-from tasks.metrics import METRICS
+from tasks.metrics import METRICS, NEED_LABELS
 from tasks.seqio_source import Registered, check_task, draws_randomly, preprocessed
 
 MULTITASK = "multitask.toml"
@@ -69,17 +69,23 @@ class FromTaskConfig:
         language: of tasks whose name does not end with a code, such as `.de`.
         epochs: of tasks that draw randomly, how many draws of the training split are kept.
         metrics: by which predictions are scored.
+        labels: the closed set of targets; examples with another one are left out.
     """
 
     lengths: Lengths
     language: str | None = None
     epochs: int | None = None
     metrics: tuple[str, ...] = ("exact_match",)
+    labels: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for metric in self.metrics:
             if metric not in METRICS:
                 raise UserError(f"--metrics {metric} is unknown: use {', '.join(METRICS)}")
+            if metric in NEED_LABELS and not self.labels:
+                raise UserError(
+                    f"--metrics {metric} needs the closed set of targets: give --labels"
+                )
         if self.epochs is not None and self.epochs < 1:
             raise UserError(f"--epochs must be at least 1, not {self.epochs}")
         if self.language is not None:
@@ -252,6 +258,7 @@ def _build(
         "language": lang,
         "draws": draws,
         "metrics": list(config.metrics),
+        **({"labels": list(config.labels)} if config.labels else {}),
         "vocabulary": vocabulary.sha256,
     }
     with stage_output_anywhere(out, stage=STAGE, config=settings) as staged:
@@ -268,7 +275,12 @@ def _build(
             for number in range(len(files))
         ]
         read = functools.partial(
-            write_part, registered=registered, lang=lang, model=model, lengths=config.lengths
+            write_part,
+            registered=registered,
+            lang=lang,
+            model=model,
+            lengths=config.lengths,
+            labels=config.labels,
         )
         job = BeamJob("mswitch-from-task", "parts", staged.hash, str(out), "local", ())
         described = write_missing(units, parts, read, job)
@@ -280,8 +292,13 @@ def _build(
         finished = write_missing(planned, store, write_ids, job)
         by_lang = describe(finished, store.directory)
         write_cache_metadata(finished, by_lang, store.directory, dict.fromkeys(SPLITS, FEATURES))
-        empty = sum(part["empty"] for part in described)
-        definition = {"name": name, "inputs": "{inputs}", "targets": "{targets}", "labels": None}
+        dropped: Counter[str] = Counter()
+        for part in described:
+            dropped.update(part["dropped"])
+        if count := dropped["unknown_label"]:
+            say(STAGE, f"{count:,} examples of {task.name} have a target that is not in --labels")
+        labels = list(config.labels) or None
+        definition = {"name": name, "inputs": "{inputs}", "targets": "{targets}", "labels": labels}
         staged.publish(
             {
                 "kind": KIND,
@@ -298,7 +315,7 @@ def _build(
                 },
                 "rows": {
                     "kept": sum(part["records"] for part in described),
-                    "dropped": {"empty_text": empty} if empty else {},
+                    "dropped": dict(dropped),
                     "samples": [],
                 },
             }
@@ -328,27 +345,34 @@ def write_part(
     lang: str,
     model: str,
     lengths: Lengths,
+    labels: tuple[str, ...] = (),
 ) -> dict[str, Any]:
     """Write a part; the same shard always gives the same bytes.
 
     Returns:
-        Its description: path, records, size_bytes, `rows` by language and split, `empty`, examples
-        that have no inputs or no targets.
+        Its description: path, records, size_bytes, `rows` by language and split, and `dropped`
+        examples by reason: no inputs or no targets, a target that is not among the labels.
     """
     task = registered.find()
     assert isinstance(task, seqio.Task)
     storage.make_directory(directory)
     path = storage.join(directory, unit.path)
-    counts: Counter[str] = Counter()
+    kept, dropped = 0, Counter[str]()
 
     def rows() -> Iterator[dict[str, Any]]:
+        nonlocal kept
         shard = unit.number, unit.of
         found = preprocessed(task, unit.split, lengths, shard=shard, draw=unit.draw)
         for number, example in enumerate(found):
-            empty = not example["inputs"].size or not example["targets"].size
-            counts["empty" if empty else "kept"] += 1
-            if not empty:
-                yield _row(example, unit, number, lang, model)
+            if not example["inputs"].size or not example["targets"].size:
+                dropped["empty_text"] += 1
+                continue
+            row = _row(example, unit, number, lang, model)
+            if labels and row["targets"] not in labels:
+                dropped["unknown_label"] += 1
+                continue
+            kept += 1
+            yield row
 
     with storage.publish(path) as temporary:
         with pq.ParquetWriter(temporary, _SCHEMA, compression="zstd") as writer:
@@ -359,10 +383,10 @@ def write_part(
         size = temporary.stat().st_size
     return {
         "path": unit.path,
-        "records": counts["kept"],
+        "records": kept,
         "size_bytes": size,
-        "rows": {lang: {unit.split: counts["kept"]}} if counts["kept"] else {},
-        "empty": counts["empty"],
+        "rows": {lang: {unit.split: kept}} if kept else {},
+        "dropped": dict(dropped),
     }
 
 

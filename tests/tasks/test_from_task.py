@@ -183,6 +183,28 @@ def test_examples_are_those_of_get_dataset_shuffled_once(built):
     assert opened.manifest["rows"]["kept"] == 47
 
 
+def test_examples_with_a_target_that_is_no_label_are_left_out_and_counted(
+    registered, small_examples, tmp_path, capsys
+):
+    labels = tuple(f"born free {line}" for line in range(5))
+    config = FromTaskConfig(LENGTHS, metrics=("macro_f1",), labels=labels)
+    out, vocabulary = tmp_path / "out", small_examples / VOCABULARY_PATH
+    build_from_task(named("pairs.de", registered), vocabulary, out, config)
+    assert (
+        "32 examples of pairs.de have a target that is not in --labels" in capsys.readouterr().err
+    )
+    opened = open_examples(out)
+    assert opened.manifest["task"]["labels"] == list(labels)
+    assert opened.manifest["rows"] == {
+        "kept": 15,
+        "dropped": {"unknown_label": 32},
+        "samples": [],
+    }
+    sources = [source for of_split in opened.sources.values() for source in of_split.values()]
+    found = [source.read(row)["answers"] for source in sources for row in range(len(source))]
+    assert sorted(found) == sorted([[label.encode()] for label in labels] * 3)
+
+
 def test_the_same_task_gives_the_same_bytes_and_is_reused(
     built, registered, small_examples, tmp_path, capsys
 ):
@@ -379,6 +401,10 @@ def test_options_that_do_not_suit_are_refused(
         (["--lengths", "512"], "--lengths 512: give those of inputs and targets"),
         (["--lengths", "12,x"], "--lengths 12,x: give those"),
         (["--lengths", "48,24", "--metrics", "rouge"], "--metrics rouge is unknown"),
+        (
+            ["--lengths", "48,24", "--metrics", "macro_f1"],
+            "--metrics macro_f1 needs the closed set",
+        ),
         (["--lengths", "48,24", "--epochs", "2"], "draws nothing after its cache"),
         (["--lengths", "48,24", "--epochs", "0"], "--epochs must be at least 1"),
         (["--lengths", "48,24", "--module=no.such"], "--module no.such: cannot import it"),

@@ -129,6 +129,7 @@ def from_task(
     language: str | None = None,
     epochs: int | None = None,
     metrics: Annotated[list[str] | None, Parameter(negative="", consume_multiple=True)] = None,
+    labels: Annotated[list[str] | None, Parameter(negative="", consume_multiple=True)] = None,
     json: Json = False,
 ) -> int:
     """Make examples of a task or mixture that is registered in seqio, by its own preprocessing.
@@ -151,6 +152,8 @@ def from_task(
         language: a code, for tasks whose name does not end with one, such as `.de`.
         epochs: how many draws of the training split are kept.
         metrics: names of metrics, by which predictions are scored; by default exact_match.
+        labels: the closed set of targets, from which predictions are chosen; examples with another
+            target, such as `<unk>` of an unpublished test, are left out and counted.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # it says that there is no GPU
     from tasks.from_task import FromTaskConfig, build_from_task
@@ -160,6 +163,7 @@ def from_task(
     if len(found) != 2 or len(lengths.split(",")) != 2:
         raise UserError(f"--lengths {lengths}: give those of inputs and targets, such as 512,128")
     scored = ("exact_match",) if metrics is None else split_commas(metrics) or ()
-    config = FromTaskConfig(Lengths(*found), language, epochs, scored)
+    closed = tuple(split_commas(labels or []) or ())
+    config = FromTaskConfig(Lengths(*found), language, epochs, scored, closed)
     summary = build_from_task(Registered(task, module, os.getcwd()), vocab, out, config)
     return finish(summary, json)
