@@ -21,6 +21,7 @@ from typing import Any
 from pipelines import storage
 from pipelines.errors import UserError, is_disk_full
 from pipelines.faults import fault_point
+from pipelines.lease import LEASE
 
 MARKER = "_COMPLETED"
 MANIFEST = "manifest.json"
@@ -307,8 +308,9 @@ class RemoteOutput:
             if storage.exists(storage.join(self.out, name))
         }
         if not names:
-            anything = storage.match(storage.join(self.out, "**"), limit=1)
-            names.update(status.path for status in anything)
+            # One of two may be what a writer that left nothing else has released.
+            anything = storage.match(storage.join(self.out, "**"), limit=2)
+            names.update(one.path for one in anything if storage.name_of(one.path) != LEASE)
         self._claim = storage.join(self.out, CLAIM)
         if MARKER not in names and CLAIM in names:
             if storage.read_json(self._claim)["config_hash"] != self.hash:
@@ -320,7 +322,11 @@ class RemoteOutput:
         else:
             self.complete = is_output(self.out, names - {CLAIM}, stage, self.config)
             if not self.complete:
-                storage.write_json(self._claim, {"config_hash": self.hash}, scratch=True)
+                self.claim()
+
+    def claim(self) -> None:
+        """Name the settings of what is being made."""
+        storage.write_json(self._claim, {"config_hash": self.hash}, scratch=True)
 
     def publish(self, manifest: Mapping[str, Any]) -> dict[str, Any]:
         """Write the manifest, then the marker."""

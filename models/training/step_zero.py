@@ -25,8 +25,12 @@ class BucketRun(RemoteOutput):
         self._files = files
         self.directory = files.directory
 
+    def claim(self) -> None:
+        """Leave nothing yet that would keep other settings out: the run's lease does so."""
+
     def publish(self, manifest: Mapping[str, Any]) -> dict[str, Any]:
         """Send the files, by which the place is known as a run's first; then as ever."""
+        super().claim()
         metadata = f"{CHECKPOINTS}/0/{METADATA}"
         self._files.publish(CONFIG)
         self._files.publish(*storage.file_sizes(self.directory).keys() - {CONFIG, metadata})

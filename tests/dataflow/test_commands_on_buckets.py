@@ -191,6 +191,16 @@ def test_what_another_has_just_finished_is_not_made_again(bucket, monkeypatch):
             assert output.complete
 
 
+def test_an_upcycling_that_is_refused_keeps_no_other_out(bucket):
+    with (
+        pytest.raises(UserError, match="begins worse"),
+        stage_run(f"{bucket}/run", stage="upcycle", config={"experts": 8}),
+    ):
+        raise UserError("the run begins worse: give fewer --experts")
+    with stage_run(f"{bucket}/run", stage="upcycle", config={"experts": 2}) as output:
+        assert not output.complete
+
+
 def test_another_output_is_not_replaced(bucket, upload, examples, tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     upload(tmp_path / "notes.txt", f"{bucket}/notes.txt")
