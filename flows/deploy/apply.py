@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import datetime
+import functools
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -42,22 +43,24 @@ from pipelines.outputs import canonical_json
 
 @dataclasses.dataclass(frozen=True)
 class Thing:
-    """Something that the server shall have.
+    """Something that the server shall have, or have no more.
 
     Attributes:
         name: kind and name, as shown.
-        wanted: its settings.
+        wanted: its settings; None where it shall not have the thing any more.
         found: those that the server has; None where it has no such thing.
-        write: makes the server have the wanted ones.
+        write: makes it so.
     """
 
     name: str
-    wanted: Mapping[str, Any]
+    wanted: Mapping[str, Any] | None
     found: Mapping[str, Any] | None
     write: Callable[[], object]
 
     def difference(self) -> list[str]:
         """What differs, in lines; none if nothing does."""
+        if self.wanted is None:
+            return [f"- {self.name}"]
         if self.found is None:
             return [f"+ {self.name}"]
         return [
@@ -125,7 +128,9 @@ def _things(
     for deployment in DEPLOYMENTS:
         yield _deployment(client, deployment, operators, operators_file)
     yield _automation(client, zombies())
-    if operators.notifications is not None:
+    if operators.notifications is None:
+        yield from _former_notifications(client)
+    else:
         url, found = address(operators.notifications), find_block(client)
         # The address itself is shown nowhere.
         state = {"url": f"as in ${operators.notifications.url_variable}"}
@@ -135,6 +140,17 @@ def _things(
         block = find_block(client)
         for automation in automations(block[0] if block else UUID(int=0)):
             yield _automation(client, automation)
+
+
+def _former_notifications(client: SyncPrefectClient) -> Iterator[Thing]:
+    """What is left of [notifications] that is not in operators.toml any more."""
+    for one in automations(UUID(int=0)):
+        for before in client.read_automations_by_name(one.name):
+            delete = functools.partial(client.delete_automation, before.id)
+            yield Thing(f"automation {one.name}", None, {}, delete)
+    if (block := find_block(client)) is not None:
+        delete = functools.partial(client.delete_block_document, block[0])
+        yield Thing(f"block {NAME}", None, {}, delete)
 
 
 def _work_pool(client: SyncPrefectClient, operators: Operators) -> Thing:

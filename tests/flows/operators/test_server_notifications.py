@@ -112,9 +112,9 @@ def test_a_pair_runs_to_its_report_and_is_told_with_its_verdict(server, received
 
 
 def test_the_address_is_nowhere_and_a_new_one_is_found(server, received):
-    def deploy(**environment: str) -> tuple[int, str]:
+    def deploy(*options: str, **environment: str) -> tuple[int, str]:
         done = subprocess.run(
-            [sys.executable, "-m", "flows.cli.main", "deploy", "--check"],
+            [sys.executable, "-m", "flows.cli.main", "deploy", *options],
             cwd=server.directory,
             env={**os.environ, **environment},
             capture_output=True,
@@ -123,16 +123,25 @@ def test_the_address_is_nowhere_and_a_new_one_is_found(server, received):
         )
         return done.returncode, done.stdout + done.stderr
 
-    code, text = deploy(MSWITCH_TEST_URL=received[1])
+    code, text = deploy("--check", MSWITCH_TEST_URL=received[1])
     assert (code, "nothing differs" in text) == (0, True), text
-    code, text = deploy(MSWITCH_TEST_URL=f"{received[1]}-2")
+    code, text = deploy("--check", MSWITCH_TEST_URL=f"{received[1]}-2")
     assert code == 1
     assert "block mswitch-notifications: url: another -> as in $MSWITCH_TEST_URL" in text
     assert SECRET not in text
-    code, text = deploy()
+    code, text = deploy("--check")
     assert code == 2
     assert "$MSWITCH_TEST_URL is not set, and [notifications] of operators.toml names it" in text
     assert SECRET not in server.log
     for file in server.directory.rglob("*"):
         if file.is_file():
             assert SECRET.encode() not in file.read_bytes(), file
+
+    # Without [notifications] nothing of it stays on the server.
+    file = server.directory / "operators.toml"
+    file.write_text(file.read_text().replace(TOML, ""))
+    gone = [f"- automation mswitch-notify-{name}" for name in ("trouble", "verdict", "stalled")]
+    assert deploy("--check")[0] == 1
+    assert deploy()[1].splitlines() == [*gone, "- block mswitch-notifications"]
+    code, text = deploy("--check")
+    assert (code, "nothing differs" in text) == (0, True), text
