@@ -42,8 +42,11 @@ PORT = 8476
 STOP = ".stop"
 #: How long a Job that has ended stays in the cluster for people to look at.
 _KEEP_SECS = 7 * 24 * 3600
-#: How kubectl says that the cluster will never take a Job.
-_REFUSED = re.compile(r"server \((Forbidden|Invalid|BadRequest|NotFound)\)|ValidationError\(")
+#: How kubectl says that the cluster will never take a Job, or that it knows no such cluster.
+_REFUSED = re.compile(
+    r"server \((Forbidden|Invalid|BadRequest|NotFound)\)|ValidationError\(|"
+    r"context was not found|context .* does not exist"
+)
 
 
 @pydantic.dataclasses.dataclass(frozen=True, config=pydantic.ConfigDict(extra="forbid"))

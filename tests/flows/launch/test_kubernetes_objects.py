@@ -161,6 +161,14 @@ def test_what_kubectl_says_is_a_refusal_or_no_answer(kubectl):
     for ask in (lambda: TPU.submit(JOB, 1), lambda: TPU.check(JOB)):
         with pytest.raises(UserError, match=r"refuses the job: Error from server \(Forbidden\)"):
             ask()
+    kubectl("Error in configuration: context was not found for specified context: gke_project")
+    with pytest.raises(UserError, match=r"refuses the job: .* for specified context: gke_project"):
+        TPU.check(JOB)
+    kubectl('error: context "gke_project" does not exist')
+    with pytest.raises(
+        UserError, match=r"refuses the job: error: context \"gke_project\" does not"
+    ):
+        TPU.check(JOB)
     for words in (
         "The connection to the server 10.0.0.1 was refused - did you specify the right host?",
         "Unable to connect to the server: net/http: TLS handshake timeout",
