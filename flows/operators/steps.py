@@ -161,7 +161,7 @@ def follow(
             or record.alive is None
             or (record.owner, record.intent) != (flow_run.owner, "run")
         ):
-            ask(job, launcher, "run", flow_run.owner)
+            flow_run.ask_to_run()
         result = run_job(
             job, launcher, on_lines=pass_on, on_poll=flow_run.poll, sleep=flow_run.sleep
         )
@@ -195,6 +195,16 @@ class _Follower:
         self._next = 0.0
         self._said = ""
         self._asked = self._suspending = False
+
+    def ask_to_run(self) -> None:
+        """Ask for the job once its scheduler answers, unless this flow run is ended first."""
+        while not self._asked:
+            try:
+                ask(self.job, self.launcher, "run", self.owner)
+                return
+            except Unreachable as error:
+                self.poll(f"not reachable ({error})")
+                self.sleep(self.launcher.poll_secs)
 
     def poll(self, text: str) -> None:
         """Look at the flow run's state, every few seconds; say how the job is if that is new."""

@@ -17,11 +17,12 @@ import pytest
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.exceptions import Abort
 
-from flows.launch.job import Job, Status
+from flows.launch.job import Job, Status, Unreachable
 from flows.launch.record import Attempt, Record, edit_record, follow_alone, read_record
 from flows.operators import artifacts, steps
 from flows.operators.artifacts import key_of, last_metrics
 from flows.operators.corpora import build_job
+from flows.operators.parameters import JobCancelledError
 from flows.operators.profile import Dataflow, Operators
 from flows.operators.steps import SlowLog, cancel_jobs, flow_run_of, owner_of
 from flows.prefect_flows import reconcile as reconciling
@@ -387,6 +388,33 @@ def test_a_flow_run_that_is_resumed_while_it_is_suspended_stays_resumed(
     assert launcher.stopped
     assert not states
     assert read_record(tmp_path / "run").intent == "pause"
+
+
+@pytest.mark.parametrize("cancelled", [True, False])
+def test_a_job_is_asked_for_once_its_scheduler_answers(cancelled, launched, tmp_path, monkeypatch):
+    launcher, _ = launched
+    silent = [Unreachable("no route")] * 2
+
+    def find(_: Job) -> list[int]:
+        if silent:
+            raise silent.pop()
+        return []
+
+    monkeypatch.setattr(launcher, "find", find)
+    monkeypatch.setattr(launcher, "submit", lambda *_: None, raising=False)
+    monkeypatch.setattr(launcher, "poll", lambda *_: Status("ended", codes=(0,)))
+    state = State(type=StateType.CANCELLING if cancelled else StateType.RUNNING)
+    client = SimpleNamespace(read_flow_run=lambda _: SimpleNamespace(state=state))
+    monkeypatch.setattr(steps, "get_client", lambda **_: contextlib.nullcontext(client))
+    monkeypatch.setattr(steps, "this_flow_run", SimpleNamespace(id=str(uuid4())))
+    job = Job(("evaluate",), tmp_path / "eval", marked=False)
+    if cancelled:
+        with pytest.raises(JobCancelledError):
+            steps.follow(job, launcher)
+    else:
+        steps.follow(job, launcher)
+    assert not silent
+    assert read_record(job.place).intent == ("cancel" if cancelled else "run")
 
 
 def test_every_flow_is_loaded_without_what_only_its_jobs_need():
