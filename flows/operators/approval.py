@@ -1,7 +1,8 @@
 """A flow run that may cost more than it should is suspended until a person has decided."""
 
 import math
-from typing import cast
+from collections.abc import Callable
+from typing import TypeVar, cast
 
 from prefect import get_client, get_run_logger
 from prefect.exceptions import Abort, Pause
@@ -13,13 +14,15 @@ from prefect.utilities.engine import propose_state_sync
 from pydantic import Field, create_model
 
 from flows.operators.artifacts import key_of
-from flows.operators.cost import CostGuard
+from flows.operators.cost import CostGuard, OverBudgetError
 from flows.operators.parameters import JobCancelledError
+from pipelines.progress import say
 
 #: The name of the state of a flow run that waits for a decision.
 AWAITING_APPROVAL = "AwaitingApproval"
 #: What a proposed limit leaves for restarts and evaluations.
 _MARGIN = 1.2
+Made = TypeVar("Made")
 
 
 class Approval(RunInput):
@@ -32,6 +35,16 @@ class Approval(RunInput):
 
     approve: bool
     max_cost_usd: float
+
+
+def within_limit(guard: CostGuard, work: Callable[[], Made]) -> Made:
+    """Do work, and again after each pause for its cost, once a person has raised the limit."""
+    while True:
+        approve(guard)
+        try:
+            return work()
+        except OverBudgetError as error:
+            say("cost", str(error))
 
 
 def approve(guard: CostGuard) -> None:

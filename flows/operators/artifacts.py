@@ -1,6 +1,7 @@
 """What a person sees of a run in Prefect besides its logs. All of it may fail without harm."""
 
 import contextlib
+import functools
 import json
 import re
 import time
@@ -17,8 +18,10 @@ from prefect.artifacts import (
 )
 from prefect.client.schemas.actions import ArtifactUpdate
 
+from flows.launch.job import Job
 from flows.operators.steps import SERVER_ERRORS
 from models.training.metrics import METRICS
+from pipelines import objects, storage
 
 #: Enough for the last lines of metrics.jsonl, loads of all experts included.
 _TAIL_BYTES = 1 << 20
@@ -29,14 +32,19 @@ def key_of(*names: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", "-".join(names).lower()).strip("-")
 
 
-def last_metrics(run: Path, count: int = 1) -> list[dict[str, Any]]:
-    """The metrics of the last steps that a run wrote down whole, at most `count` of them."""
-    try:
-        with open(run / METRICS, "rb") as file:
-            file.seek(max(0, file.seek(0, 2) - _TAIL_BYTES))
-            lines = file.read().split(b"\n")
-    except FileNotFoundError:
-        return []
+def last_metrics(run: Path | str, count: int = 1) -> list[dict[str, Any]]:
+    """The metrics of the last steps that a run wrote down whole, at most `count` of them.
+
+    A bucket, in which they are as old as the last checkpoint, is asked once a minute.
+
+    Raises:
+        BucketError: it does not answer.
+    """
+    if isinstance(run, Path):
+        tail = _tail(run / METRICS)
+    else:
+        tail = _remote_tail(storage.join(run, METRICS), time.monotonic() // 60)
+    lines = tail.split(b"\n")
     found = []
     for line in lines[-1 - count : -1]:
         with contextlib.suppress(ValueError):
@@ -44,17 +52,42 @@ def last_metrics(run: Path, count: int = 1) -> list[dict[str, Any]]:
     return found
 
 
+def _tail(metrics: Path | str) -> bytes:
+    try:
+        return storage.head_and_tail(metrics, _TAIL_BYTES)[2]
+    except FileNotFoundError:
+        return b""
+
+
+@functools.lru_cache(maxsize=64)
+def _remote_tail(metrics: str, minute: float) -> bytes:
+    del minute
+    with objects.reaching(metrics):
+        return _tail(metrics) if storage.exists(metrics) else b""
+
+
 class TrainingProgress:
     """A progress artifact of a training: percent, loss, steps a second, time left, and a note."""
 
-    def __init__(self, run: Path, steps: int, note: Callable[[], str] = str):
-        self._run, self._steps, self._note = run, steps, note
+    def __init__(self, job: Job, steps: int, note: Callable[[], str] = str):
+        self._run, self._place = job.out, job.place
+        self._steps, self._note = steps, note
         self._id: Any = None
         self._before: tuple[int, float] | None = None
         self._rate = 0.0
 
     def update(self) -> None:
-        """Bring it up to date."""
+        """Bring it up to date, where the bucket of the run answers."""
+        with contextlib.suppress(objects.BucketError):
+            self._update()
+
+    def finish(self) -> None:
+        """Show the last step, once the training has ended."""
+        _remote_tail.cache_clear()
+        with contextlib.suppress(*SERVER_ERRORS):
+            self.update()
+
+    def _update(self) -> None:
         found = last_metrics(self._run)
         if not found:
             return
@@ -66,7 +99,7 @@ class TrainingProgress:
             self._before = step, now
         percent = 100 * step / self._steps
         if self._id is None:
-            key = key_of("train", self._run.parent.name, self._run.name)
+            key = key_of("train", self._place.parent.name, self._place.name)
             self._id = create_progress_artifact(percent, key, self._describe(metrics))
         else:
             update_progress_artifact(self._id, percent, self._describe(metrics))
@@ -74,7 +107,7 @@ class TrainingProgress:
     def _describe(self, metrics: Mapping[str, Any]) -> str:
         step, loss = metrics["step"], metrics.get("train/loss")
         parts = [
-            f"{self._run.name}: step {step:,} of {self._steps:,}",
+            f"{self._place.name}: step {step:,} of {self._steps:,}",
             "loss not finite" if loss is None else f"loss {loss:.3f}",
         ]
         if self._rate:

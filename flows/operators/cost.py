@@ -1,5 +1,6 @@
 """What trainings cost: hours of hosts from their records, and an estimate of what is to come."""
 
+import contextlib
 import dataclasses
 import statistics
 import time
@@ -16,15 +17,19 @@ from models.config import TrainConfig, padded_vocabulary
 from models.hardware import peak_flops
 from models.nn.flops import recomputed_flops, training_step_flops
 from models.presets import preset
-from models.training.run_directory import CONFIG, read_run, train_config_of
+from models.training.run_directory import CONFIG, train_config_of
+from models.training.run_files import EVALUATION
+from pipelines import storage
 from pipelines.errors import UserError
-from pipelines.outputs import MARKER
+from pipelines.outputs import MARKER, read_json_object
 
 #: Of the peak rate, before anything is measured. Large dense models reach more, small ones less.
 ASSUMED_UTILIZATION = 0.3
 #: Steps after which their median is taken for the rest.
 MEASURED_STEPS = 20
 _RECENT_STEPS = 100
+#: Commands that leave metrics of training.
+_TRAININGS = ("train", "finetune")
 #: Settings of training that do not change how long a step takes.
 _UNTIMED = (
     *("steps", "seed", "base_learning_rate", "warmup_steps", "weight_decay", "evaluations"),
@@ -47,6 +52,7 @@ class CostGuard:
         manifest: of their examples.
         price: of the launcher; None where it has none.
         limit: what they may cost, in USD; None for any amount.
+        beside: the part of a run that the job beside its training makes.
     """
 
     def __init__(
@@ -58,18 +64,19 @@ class CostGuard:
         manifest: Mapping[str, Any],
         price: Price | None,
         limit: float | None,
+        beside: str = EVALUATION,
     ):
         self.planned, self.hosts, self.launcher = planned, hosts, launcher
         self.operators, self.manifest = operators, manifest
-        self.price, self.limit = price, limit
+        self.price, self.limit, self.beside = price, limit, beside
         self._before: dict[Path, tuple[float, str] | None] = {}
 
     def spent(self) -> float:
         """USD that all attempts of trainings and evaluations have cost so far."""
         now, total = time.time(), 0.0
         for one in self.planned:
-            for out in (one.out, one.out / "eval"):
-                record = read_record(out)
+            for place in (one.place, one.place / self.beside):
+                record = read_record(place)
                 price = self.operators.price_of(record) if record is not None else None
                 if record is not None and price is not None:
                     total += price.usd(record.host_hours(now))
@@ -86,9 +93,9 @@ class CostGuard:
     def is_finished(self) -> bool:
         """Whether nothing is left to train and evaluate."""
         for one in self.planned:
-            evaluation = read_record(one.out / "eval")
-            last = evaluation.last if evaluation is not None else None
-            if not (one.out / MARKER).exists() or last is None or last.outcome != "done":
+            beside = read_record(one.place / self.beside)
+            last = beside.last if beside is not None else None
+            if not one.has(MARKER) or last is None or last.outcome != "done":
                 return False
         return True
 
@@ -96,21 +103,24 @@ class CostGuard:
         """USD that the trainings will still cost, and on what the estimate is based.
 
         None where nothing is known of a training. Evaluations are not in it.
+
+        Raises:
+            BucketError: the bucket of a run does not answer.
         """
         total, known, lines = 0.0, True, []
         for one in self.planned:
-            if (one.out / MARKER).exists():
-                continue
             done = last_metrics(one.out)
             steps = one.config.steps - (done[0]["step"] if done else 0)
+            if not steps:
+                continue
             rate = self._step_secs(one)
             if rate is None or self.price is None:
                 known = False
-                lines.append(f"{one.out.name}: {steps:,} steps, of which no time is known")
+                lines.append(f"{one.place.name}: {steps:,} steps, of which no time is known")
                 continue
             secs, basis = rate
             total += self.price.usd(self.hosts * steps * secs / 3600)
-            lines.append(f"{one.out.name}: {steps:,} steps of {secs:.3g} s, {basis}")
+            lines.append(f"{one.place.name}: {steps:,} steps of {secs:.3g} s, {basis}")
         return total if known else None, "; ".join(lines)
 
     def note(self) -> str:
@@ -127,23 +137,27 @@ class CostGuard:
         own = _median_secs(one.out)
         if own is not None:
             return own, "as measured"
-        if one.out not in self._before:
-            self._before[one.out] = self._of_like_run(one) or self._by_flops(one)
-        return self._before[one.out]
+        if one.place not in self._before:
+            self._before[one.place] = self._of_like_run(one) or self._by_flops(one)
+        return self._before[one.place]
 
     def _of_like_run(self, one: Planned) -> tuple[float, str] | None:
         """The newest run with this model and these settings on the same launcher and hosts."""
         tokens = one.config.rows * sum(self._lengths(one.config))
         found = []
         for record in find_records(self.operators.storage):
-            run, secs = record.job.place, _median_secs(record.job.place)
+            run, last = record.job.out, record.last
             same_place = (record.launcher, record.job.hosts) == (self.launcher.profile, self.hosts)
-            if secs is None or not same_place or not (run / CONFIG).exists():
+            if last is None or not same_place or record.job.argv[0] not in _TRAININGS:
                 continue
-            config = read_run(run)
-            same_model = (config["preset"], config["tokens_per_step"]) == (one.preset, tokens)
-            if same_model and _timed(train_config_of(config)) == _timed(one.config):
-                found.append(((run / CONFIG).stat().st_mtime, secs, f"as measured in {run}"))
+            with contextlib.suppress(UserError):  # another flow's run, which cannot be read
+                secs = _median_secs(run)
+                if secs is None:
+                    continue
+                config = read_json_object(storage.join(run, CONFIG))
+                same_model = (config["preset"], config["tokens_per_step"]) == (one.preset, tokens)
+                if same_model and _timed(train_config_of(config)) == _timed(one.config):
+                    found.append((last.submitted, secs, f"as measured in {run}"))
         return max(found)[1:] if found else None
 
     def _by_flops(self, one: Planned) -> tuple[float, str] | None:
@@ -165,7 +179,7 @@ class CostGuard:
         return config.row_examples * inputs, config.row_examples * targets
 
 
-def _median_secs(run: Path) -> float | None:
+def _median_secs(run: Path | str) -> float | None:
     """The median of the last steps of a run; None before there are some."""
     found = [one.get("train/step_secs") for one in last_metrics(run, _RECENT_STEPS)]
     secs = [one for one in found if one is not None]

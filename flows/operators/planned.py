@@ -7,6 +7,7 @@ from flows.launch.job import Job
 from flows.operators.parameters import options_of
 from flows.operators.settings import ExperimentSettings, PairSettings
 from models.config import EvaluateConfig, TrainConfig
+from pipelines import objects, storage
 
 
 @dataclasses.dataclass(frozen=True)
@@ -14,28 +15,64 @@ class Planned:
     """A training that a flow is to make.
 
     Attributes:
-        out: the run directory.
+        out: the run directory, or its URL.
         preset: the model.
         config: how it is trained.
         mixture: how often each language comes.
+        record: where `out` is a URL, as `Job.record`.
     """
 
-    out: Path
+    out: Path | str
     preset: str
     config: TrainConfig
     mixture: str
+    record: Path | None = None
+
+    @property
+    def place(self) -> Path:
+        """As `Job.place`."""
+        return self.record or Path(self.out)
+
+    def has(self, name: str) -> bool:
+        """Whether the run has a file of this name.
+
+        Raises:
+            BucketError: the bucket does not answer.
+        """
+        with objects.reaching(str(self.out)):
+            return storage.exists(storage.join(self.out, name))
 
 
-def training(planned: Planned, settings: PairSettings | ExperimentSettings, examples: Path) -> Job:
+def training(
+    planned: Planned, settings: PairSettings | ExperimentSettings, examples: Path | str
+) -> Job:
     """The job that pretrains one model."""
     options = [*options_of(planned.config), f"--mixture={planned.mixture}"]
     options += ["--distributed"] if settings.hosts > 1 else []
     words = (f"--preset={planned.preset}", f"--examples={examples}", f"--out={planned.out}")
-    return Job(("train", *words, *options), planned.out, hosts=settings.hosts)
+    return Job(
+        ("train", *words, *options), planned.out, hosts=settings.hosts, record=planned.record
+    )
 
 
-def evaluation(run: Path, examples: Path, config: EvaluateConfig, *, watch: bool) -> Job:
-    """The job that evaluates a run; it watches the run until its training ends."""
+def evaluation(
+    run: Path | str,
+    examples: Path | str,
+    config: EvaluateConfig,
+    *,
+    watch: bool,
+    record: Path | None = None,
+) -> Job:
+    """The job that evaluates a run, and watches it until its training ends.
+
+    Args:
+        run: the run directory, or its URL.
+        examples: their directory, or its URL.
+        config: of the evaluation.
+        watch: whether the run still trains.
+        record: where `run` is a URL, as `Job.record` of its training.
+    """
     argv = ("evaluate", f"--run={run}", f"--examples={examples}", *options_of(config))
     argv += ("--watch",) if watch else ()
-    return Job(argv, run / "eval", marked=False)
+    out = storage.join(run, "eval")
+    return Job(argv, out, marked=False, record=record and record / "eval")

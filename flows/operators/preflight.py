@@ -17,6 +17,7 @@ from models.groups import batch_groups
 from models.hardware import GIB
 from models.presets import preset
 from models.training.run_directory import CHECKPOINTS, CONFIG, log_spaced_steps, read_run
+from models.training.run_files import open_files
 from pipelines.errors import UserError
 from pipelines.outputs import MARKER, read_manifest
 from pipelines.progress import say
@@ -27,7 +28,7 @@ from tasks.mixtures import find_mixture
 def check_trainings(
     settings: PairSettings | ExperimentSettings,
     planned: Sequence[Planned],
-    examples: Path,
+    examples: Path | str,
     operators: Operators,
 ) -> None:
     """Check models against meshes and examples, the mixture, free disk, and the launchers.
@@ -45,16 +46,22 @@ def check_trainings(
             )
         find_mixture(one.mixture)
         _check_mesh(one, manifest)
-        _check_examples(one.out, manifest, examples)
+        with open_files(one.out) as files:
+            files.refresh()
+            _check_examples(files.directory, manifest, examples)
     launcher, evaluator = (
         operators.launcher(settings.launcher),
         operators.evaluator(settings.launcher),
     )
     check_capacity(launcher, (training(one, settings, examples) for one in planned))
-    evaluations = (evaluation(one.out, examples, settings.evaluate, watch=True) for one in planned)
+    evaluations = (
+        evaluation(one.out, examples, settings.evaluate, watch=True, record=one.record)
+        for one in planned
+    )
     check_capacity(evaluator, evaluations)
     need = sum(missing_bytes(one, manifest["vocabulary_size"]) for one in planned)
-    check_disk(planned[0].out, need, "checkpoints of these trainings", "--evaluations smaller")
+    if isinstance(planned[0].out, Path):
+        check_disk(planned[0].out, need, "checkpoints of these trainings", "--evaluations smaller")
     say(
         "preflight",
         f"{len(planned)} trainings of {planned[0].config.steps:,} steps, "
@@ -71,7 +78,7 @@ def _check_mesh(one: Planned, manifest: Mapping[str, Any]) -> None:
     check_divisible(model, config, batch_groups(model, config.rows, *lengths))
 
 
-def _check_examples(run: Path, manifest: Mapping[str, Any], examples: Path) -> None:
+def _check_examples(run: Path, manifest: Mapping[str, Any], examples: Path | str) -> None:
     """A run that was begun keeps its vocabulary and examples."""
     if not (run / CONFIG).exists():
         return
@@ -99,11 +106,12 @@ def check_capacity(launcher: Launcher, jobs: Iterable[Job]) -> None:
 def missing_bytes(one: Planned, vocabulary_size: int) -> int:
     """Size of the checkpoints that a training has still to write."""
     config = one.config
-    if (one.out / MARKER).exists():
+    if one.has(MARKER):
         return 0
     # The newest beside those that are kept, while the next one is written.
     count = len(log_spaced_steps(config.steps, config.evaluations)) + 1
-    present = sum(path.name.isdecimal() for path in one.out.glob(f"{CHECKPOINTS}/*"))
+    places = one.out.glob(f"{CHECKPOINTS}/*") if isinstance(one.out, Path) else ()
+    present = sum(path.name.isdecimal() for path in places)
     return max(0, count - present) * checkpoint_bytes(one, vocabulary_size)
 
 

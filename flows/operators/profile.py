@@ -2,6 +2,7 @@
 
     server = "http://127.0.0.1:4200/api"
     storage = "/srv/mswitch"
+    bucket = "gs://bucket/mswitch"
 
     [launchers.gpu]
     launcher = "slurm"
@@ -141,7 +142,8 @@ class Operators(_Table):
 
     Attributes:
         server: address of Prefect's API.
-        storage: the directory below which all outputs go.
+        storage: the directory below which all outputs go, with the records of their jobs.
+        bucket: the gs:// or s3:// URL below which examples and runs go instead; None for none.
         pool: name of the work pool.
         flow_runs: how many flow runs work at a time. They wait for jobs, and compute little.
         trainings: how many trainings of a flow run at a time on this machine.
@@ -157,6 +159,7 @@ class Operators(_Table):
 
     server: AnyHttpUrl = AnyHttpUrl("http://127.0.0.1:4200/api")
     storage: Path = Path("runs")
+    bucket: Annotated[str, Field(pattern=r"^(gs|s3)://[^/]+(/|$)")] | None = None
     pool: Name = "mswitch"
     flow_runs: Annotated[int, Ge(1)] = 10
     trainings: Annotated[int, Ge(1)] = 1
@@ -173,7 +176,7 @@ class Operators(_Table):
     @classmethod
     def _is_directory(cls, storage: Any) -> Any:
         if is_remote(storage):
-            raise ValueError(f"{storage} is remote: give a directory")
+            raise ValueError(f"{storage} is remote: give a directory, and the URL as bucket")
         return storage
 
     def launcher(self, name: str) -> Launcher:
@@ -231,23 +234,36 @@ class Operators(_Table):
         found = (name for name in self.prices if self.launcher(name).profile == record.launcher)
         return next((self.prices[name] for name in found), None)
 
-    def directory(self, kind: str, name: str) -> Path:
-        """Where the output called `name` goes, of a kind such as `corpora`.
+    def directory(self, kind: str, *names: str) -> Path:
+        """Where the output of that name goes, or its record, of a kind such as `corpora`.
+
+        Args:
+            kind: the directory in the storage.
+            names: of the output, and of what it is in, such as a pair.
 
         Raises:
-            UserError: the name could lead elsewhere.
+            UserError: a name could lead elsewhere.
         """
-        return output_below(self.storage / kind, name)
+        place = self.storage / kind
+        for name in names:
+            place = output_below(place, name)
+        return place
 
-    def output(self, kind: str, name: str) -> Path | str:
+    def output(self, kind: str, *names: str) -> Path | str:
         """Where the output of that name is that was made: in a bucket if its job's record says so.
 
         Raises:
-            UserError: the name could lead elsewhere.
+            UserError: a name could lead elsewhere.
         """
-        place = self.directory(kind, name)
+        place = self.directory(kind, *names)
         record = read_record(place)
         return place if record is None else record.job.out
+
+    def destination(self, place: Path) -> Path | str:
+        """Where examples or a run with that `Job.place` go."""
+        if self.bucket is None:
+            return place
+        return join(self.bucket, *place.relative_to(self.storage).parts)
 
 
 def read_operators(path: str | Path | None = None) -> Operators:

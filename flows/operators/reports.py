@@ -11,7 +11,10 @@ from flows.report.index import write_index
 
 @step("report {out.parent.name}")
 def write_page(
-    baselines: Sequence[Path], candidates: Sequence[Path], out: Path, config: ReportConfig
+    baselines: Sequence[Path | str],
+    candidates: Sequence[Path | str],
+    out: Path,
+    config: ReportConfig,
 ) -> str:
     """Write the report, show its verdict and return it."""
     summary = write_report(baselines, candidates, out, config)

@@ -226,6 +226,9 @@ class FinetuneSettings(_Checked):
         mixture: how often each language comes, as of a pair.
         hosts: processes of the training, each on a node.
         launcher: where training and predictions run: a launcher of operators.toml.
+        max_cost_usd: what training and predictions may cost, over all attempts: a higher estimate
+            has to be approved first, and at the limit they are saved and paused. The launcher
+            needs a price in operators.toml.
         config: of the training.
         predict: of the predictions.
     """
@@ -239,6 +242,7 @@ class FinetuneSettings(_Checked):
     mixture: str = DEFAULT
     hosts: Count = 1
     launcher: Name = "local"
+    max_cost_usd: Usd | None = None
     config: TuningConfig = FINETUNE
     predict: PredictConfig = PredictConfig()  # noqa: RUF009
 

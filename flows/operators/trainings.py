@@ -10,23 +10,25 @@ from prefect.futures import PrefectFuture, wait
 from prefect.runtime import flow_run as this_flow_run
 
 from flows.launch.controller import ask
-from flows.launch.job import Launcher
-from flows.operators.approval import approve
+from flows.launch.job import Job, Launcher
+from flows.operators.approval import within_limit
 from flows.operators.artifacts import LivePage, TrainingProgress, key_of
 from flows.operators.cost import CostGuard, OverBudgetError
 from flows.operators.planned import Planned, evaluation, training
 from flows.operators.profile import Operators
 from flows.operators.settings import ExperimentSettings, PairSettings
-from flows.operators.steps import SERVER_ERRORS, follow, jobs_followed, owner_of, step
+from flows.operators.steps import follow, jobs_followed, owner_of, step
 from flows.report.live import live_markdown
-from models.config import EvaluateConfig
 from models.training.run_directory import CONFIG
 from pipelines.errors import UserError
+from pipelines.objects import BucketError
 from pipelines.outputs import read_manifest
 from pipelines.progress import say
 
 #: How often a pair's live page is made again.
 LIVE_SECS = 60.0
+#: Of runs in a bucket, which are fetched for it, and new there with each checkpoint.
+BUCKET_LIVE_SECS = 600.0
 #: How often a pair is looked at for what to start next.
 LOOK_SECS = 5.0
 
@@ -34,9 +36,9 @@ LOOK_SECS = 5.0
 def train_within_limit(
     settings: PairSettings | ExperimentSettings,
     planned: Sequence[Planned],
-    examples: Path,
+    examples: Path | str,
     operators: Operators,
-    live: Mapping[str, tuple[Path, Path]],
+    live: Mapping[str, tuple[Path | str, Path | str]],
     at_a_time: int,
 ) -> None:
     """Train and evaluate all, for at most what they may cost.
@@ -46,18 +48,19 @@ def train_within_limit(
     """
     launcher, limit = operators.launcher(settings.launcher), settings.max_cost_usd
     price = operators.price(settings.launcher, limited=limit is not None)
+    evaluates = operators.evaluations.get(settings.launcher, settings.launcher)
+    operators.price(evaluates, limited=limit is not None)
     manifest = read_manifest(examples, "examples")
     guard = CostGuard(planned, settings.hosts, launcher, operators, manifest, price, limit)
-    while True:
-        approve(guard)
-        try:
-            with jobs_followed():
-                evaluator = operators.evaluator(settings.launcher)
-                trainings = Trainings(planned, settings, examples, launcher, evaluator, live, guard)
-                trainings.train(at_a_time)
-                return trainings.evaluate()
-        except OverBudgetError as error:
-            say("cost", str(error))
+
+    def train() -> None:
+        with jobs_followed():
+            evaluator = operators.evaluator(settings.launcher)
+            trainings = Trainings(planned, settings, examples, launcher, evaluator, live, guard)
+            trainings.train(at_a_time)
+            trainings.evaluate()
+
+    within_limit(guard, train)
 
 
 class Trainings:
@@ -77,10 +80,10 @@ class Trainings:
         self,
         planned: Sequence[Planned],
         settings: PairSettings | ExperimentSettings,
-        examples: Path,
+        examples: Path | str,
         launcher: Launcher,
         evaluator: Launcher,
-        live: Mapping[str, tuple[Path, Path]],
+        live: Mapping[str, tuple[Path | str, Path | str]],
         guard: CostGuard,
     ):
         self.planned, self.settings, self.live, self.guard = planned, settings, live, guard
@@ -89,6 +92,8 @@ class Trainings:
         self.evaluations: dict[Path, PrefectFuture[Any]] = {}
         self._done: set[PrefectFuture[Any]] = set()
         self._shown = 0.0
+        here = isinstance(planned[0].out, Path)
+        self._live_secs = LIVE_SECS if here else BUCKET_LIVE_SECS
         self._pages = {name: LivePage(key_of("live", name)) for name in live}
 
     def train(self, at_a_time: int) -> None:
@@ -101,12 +106,12 @@ class Trainings:
         try:
             while self._next() or self._going_on():
                 while (following := self._next()) and len(self._going_on()) < at_a_time:
-                    self.trainings[following.out] = train.submit(
+                    self.trainings[following.place] = train.submit(
                         following, self.settings, self.examples, self.launcher, self.guard
                     )
                 if self.settings.evaluate_while_training:
                     self._evaluate_what_is_there()
-                if time.monotonic() - self._shown > LIVE_SECS:
+                if time.monotonic() - self._shown > self._live_secs:
                     self._show()
                 self._done = wait(list(self.trainings.values()), timeout=LOOK_SECS).done
                 for one in self._done:
@@ -119,9 +124,10 @@ class Trainings:
             raise
         except Exception:
             # They would wait for checkpoints that do not come.
-            for run in self.evaluations:
-                job = evaluation(run, self.examples, self.settings.evaluate, watch=True)
-                ask(job, self.evaluator, "cancel", owner_of(this_flow_run.id))
+            for one in self.planned:
+                if one.place in self.evaluations:
+                    job = self._evaluation(one, watch=True)
+                    ask(job, self.evaluator, "cancel", owner_of(this_flow_run.id))
             raise
 
     def evaluate(self) -> None:
@@ -131,11 +137,10 @@ class Trainings:
             UserError: an evaluation was refused or failed.
         """
         for one in self.planned:
-            if one.out in self.evaluations:
-                self.evaluations[one.out].result()
+            if one.place in self.evaluations:
+                self.evaluations[one.place].result()
             else:
-                config = self.settings.evaluate
-                evaluate(one.out, self.examples, config, self.evaluator, guard=self.guard)
+                evaluate(self._evaluation(one, watch=False), self.evaluator, guard=self.guard)
         self._show()
 
     def _going_on(self) -> list[PrefectFuture[Any]]:
@@ -145,16 +150,19 @@ class Trainings:
         """What to train next; nothing where one failed, since nothing is compared without it."""
         if any(one.state.is_failed() for one in self._done):
             return None
-        return next((one for one in self.planned if one.out not in self.trainings), None)
+        return next((one for one in self.planned if one.place not in self.trainings), None)
 
     def _evaluate_what_is_there(self) -> None:
-        for run in self.trainings:
-            if run not in self.evaluations and (run / CONFIG).exists():
-                self.evaluations[run] = evaluate.submit(
-                    *(run, self.examples, self.settings.evaluate, self.evaluator),
-                    watch=True,
-                    guard=self.guard,
+        for one in self.planned:
+            to_evaluate = one.place in self.trainings and one.place not in self.evaluations
+            if to_evaluate and _has_begun(one):
+                self.evaluations[one.place] = evaluate.submit(
+                    self._evaluation(one, watch=True), self.evaluator, guard=self.guard
                 )
+
+    def _evaluation(self, one: Planned, *, watch: bool) -> Job:
+        config = self.settings.evaluate
+        return evaluation(one.out, self.examples, config, watch=watch, record=one.record)
 
     def _show(self) -> None:
         self._shown = time.monotonic()
@@ -165,32 +173,31 @@ class Trainings:
                 say("live", str(error))
 
 
-@step("train {planned.out.name}")
+def _has_begun(one: Planned) -> bool:
+    """Whether there is a run to evaluate; not while its bucket does not answer."""
+    with contextlib.suppress(BucketError):
+        return one.has(CONFIG)
+    return False
+
+
+@step("train {planned.place.name}")
 def train(
     planned: Planned,
     settings: PairSettings | ExperimentSettings,
-    examples: Path,
+    examples: Path | str,
     launcher: Launcher,
     guard: CostGuard,
 ) -> None:
     """Pretrain one model, as a job."""
-    progress = TrainingProgress(planned.out, planned.config.steps, guard.note)
-    follow(training(planned, settings, examples), launcher, progress.update, guard.refuse)
-    with contextlib.suppress(*SERVER_ERRORS):
-        progress.update()
+    job = training(planned, settings, examples)
+    progress = TrainingProgress(job, planned.config.steps, guard.note)
+    follow(job, launcher, progress.update, guard.refuse)
+    progress.finish()
 
 
-@step("evaluate {run.name}")
-def evaluate(
-    run: Path,
-    examples: Path,
-    config: EvaluateConfig,
-    launcher: Launcher,
-    watch: bool = False,
-    guard: CostGuard | None = None,
-) -> None:
+@step("evaluate {job.place.parent.name}")
+def evaluate(job: Job, launcher: Launcher, guard: CostGuard | None = None) -> None:
     """Evaluate one model's checkpoints, as a job."""
-    job = evaluation(run, examples, config, watch=watch)
     if guard is None:
         follow(job, launcher)
     else:

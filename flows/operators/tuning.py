@@ -1,53 +1,72 @@
 """Steps of a fine-tuning: the training, its predictions, and the page of both."""
 
-import contextlib
-from collections.abc import Sequence
 from pathlib import Path
 
 from flows.downstream.build import RUN_DATA, RUN_PAGE, write_run_page
 from flows.downstream.text import with_interval
-from flows.launch.job import Job, Launcher
+from flows.launch.job import Job
 from flows.operators.artifacts import TrainingProgress, key_of, show_page, show_table
+from flows.operators.cost import CostGuard
 from flows.operators.parameters import options_of
+from flows.operators.planned import Planned
 from flows.operators.settings import FinetuneSettings
-from flows.operators.steps import SERVER_ERRORS, follow, step
+from flows.operators.steps import follow, step
 from models.config import PredictConfig
-from models.training.run_directory import PREDICTIONS
+from models.training.run_directory import PREDICTIONS, read_run
+from models.training.run_files import open_files
+from pipelines import storage
 from pipelines.outputs import read_json_object
 
 
-@step("finetune {out.name}")
+def preset_of(run: Path | str) -> str:
+    """The preset of a run, which may lie in a bucket.
+
+    Raises:
+        UserError: it is not a run.
+    """
+    with open_files(run) as files:
+        files.refresh()
+        return read_run(files.directory)["preset"]
+
+
+@step("finetune {planned.place.name}")
 def finetune(
-    settings: FinetuneSettings, origin: Path, tasks: Path, out: Path, launcher: Launcher
+    settings: FinetuneSettings,
+    origin: Path | str,
+    tasks: Path | str,
+    planned: Planned,
+    guard: CostGuard,
 ) -> None:
     """Train on with the parameters of a run, as a job."""
     words = [
         f"--from={origin}",
         f"--tasks={tasks}",
-        f"--out={out}",
-        f"--mixture={settings.mixture}",
+        f"--out={planned.out}",
+        f"--mixture={planned.mixture}",
     ]
     words += [f"--step={settings.step}"] if settings.step is not None else []
     words += ["--keep-moments"] if settings.keep_moments else []
     words += ["--distributed"] if settings.hosts > 1 else []
-    job = Job(("finetune", *words, *options_of(settings.config)), out, hosts=settings.hosts)
-    progress = TrainingProgress(out, settings.config.steps)
-    follow(job, launcher, progress.update)
-    with contextlib.suppress(*SERVER_ERRORS):
-        progress.update()
+    argv = ("finetune", *words, *options_of(planned.config))
+    job = Job(argv, planned.out, hosts=settings.hosts, record=planned.record)
+    progress = TrainingProgress(job, planned.config.steps, guard.note)
+    follow(job, guard.launcher, progress.update, guard.refuse)
+    progress.finish()
 
 
-@step("predict {run.name}")
-def predict(run: Path, config: PredictConfig, launcher: Launcher, what: Sequence[str]) -> None:
+@step("predict {planned.place.name}")
+def predict(planned: Planned, config: PredictConfig, guard: CostGuard, what: str) -> None:
     """Predict a split of the task, as a job."""
-    argv = ("predict", f"--run={run}", *what, *options_of(config))
-    follow(Job(argv, run / PREDICTIONS, marked=False), launcher)
+    argv = ("predict", f"--run={planned.out}", what, *options_of(config))
+    out, record = storage.join(planned.out, PREDICTIONS), planned.place / PREDICTIONS
+    job = Job(argv, out, marked=False, record=record)
+    follow(job, guard.launcher, refuse=guard.refuse)
 
 
-@step("page of {run.name}")
-def show_scores(run: Path, split: str) -> str:
+@step("page of {place.name}")
+def show_scores(run: Path | str, place: Path, split: str) -> str:
     """Write the run's page, show its table, and return its first figure."""
-    page = run.parent / f"{run.name}-{split}"
+    page = place.with_name(f"{place.name}-{split}")
     write_run_page(run, page, split=split, replace=True)
     data = read_json_object(page / RUN_DATA)
     lead = data["results"][0]
@@ -71,6 +90,6 @@ def show_scores(run: Path, split: str) -> str:
         f"{lead['metric']} on {split} of {data['task']['name']}: "
         f"{with_interval(lead['average']['models'][0])}, {data['runs'][0]['reads']}"
     )
-    show_table(key_of("scores", run.name, split), rows, found)
-    show_page(key_of("page", run.name, split), page / RUN_PAGE, f"Page of {run.name}")
+    show_table(key_of("scores", place.name, split), rows, found)
+    show_page(key_of("page", place.name, split), page / RUN_PAGE, f"Page of {place.name}")
     return found

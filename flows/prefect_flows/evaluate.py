@@ -3,6 +3,7 @@
 from prefect import flow
 
 from flows.operators.parameters import flat
+from flows.operators.planned import evaluation
 from flows.operators.profile import read_operators
 from flows.operators.settings import EvaluateSettings
 from flows.operators.steps import cancel_hook
@@ -14,6 +15,8 @@ from flows.operators.trainings import evaluate
 def evaluate_run(settings: EvaluateSettings) -> None:
     """Evaluate the checkpoints of a run that have not been evaluated."""
     operators = read_operators()
-    run = operators.directory("pairs", settings.pair) / settings.run
-    examples = operators.directory("examples", settings.examples)
-    evaluate(run, examples, settings.config, operators.launcher(settings.launcher))
+    names = ("pairs", settings.pair, settings.run)
+    run, examples = operators.output(*names), operators.output("examples", settings.examples)
+    place = operators.directory(*names)
+    job = evaluation(run, examples, settings.config, watch=False, record=place)
+    evaluate(job, operators.launcher(settings.launcher))

@@ -31,7 +31,8 @@ def examples(settings: ExamplesSettings) -> None:
         vocabulary = operators.directory("vocabularies", settings.name)
         train_vocabulary(settings, corpus, vocabulary, launcher)
     check_vocabulary(settings, corpus, vocabulary)
-    build(settings, corpus, vocabulary, operators.directory("examples", settings.name), launcher)
+    place = operators.directory("examples", settings.name)
+    build(settings, corpus, vocabulary, operators.destination(place), place, launcher)
 
 
 @step("vocabulary {out.name}")
@@ -78,14 +79,15 @@ def check_limit(rows: list[dict[str, Any]], column: str, limit: float, option: s
         )
 
 
-@step("examples {out.name}")
+@step("examples {place.name}")
 def build(
     settings: ExamplesSettings,
     corpus: str | Path,
     vocabulary: str | Path,
-    out: Path,
+    out: Path | str,
+    place: Path,
     launcher: Launcher,
 ) -> None:
     """Write the seqio cache."""
     argv = ("examples", "build", f"--corpus={corpus}", f"--vocab={vocabulary}", f"--out={out}")
-    follow(Job((*argv, *options_of(settings.config)), out), launcher)
+    follow(Job((*argv, *options_of(settings.config)), out, record=place), launcher)

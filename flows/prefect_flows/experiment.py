@@ -33,12 +33,12 @@ def experiment(settings: ExperimentSettings) -> State:
     """
     operators = read_operators()
     launcher = operators.launcher(settings.launcher)
-    examples = operators.directory("examples", settings.examples)
+    examples = operators.output("examples", settings.examples)
     reports = plan_reports(settings, operators)
     planned = plan_runs(settings, operators)
     check_trainings(settings, planned, examples, operators)
     live = {
-        f"{settings.name}-{candidate.out.name}": (baseline.out, candidate.out)
+        f"{settings.name}-{candidate.place.name}": (baseline.out, candidate.out)
         for baseline, candidate in pairs(planned, settings.baseline)
     }
     at_a_time = settings.max_parallel or operators.trainings_at_a_time(launcher)
@@ -72,7 +72,7 @@ def plan_reports(settings: ExperimentSettings, operators: Operators) -> dict[str
 
 def plan_runs(settings: ExperimentSettings, operators: Operators) -> list[Planned]:
     """The runs of an experiment, seed by seed; a name has the hash of what the run is."""
-    examples = read_manifest(operators.directory("examples", settings.examples), "examples")
+    examples = read_manifest(operators.output("examples", settings.examples), "examples")
     presets = (settings.baseline, *settings.candidates)
     planned = []
     for seed, mixture, name in itertools.product(settings.seeds, settings.mixtures, presets):
@@ -84,7 +84,8 @@ def plan_runs(settings: ExperimentSettings, operators: Operators) -> list[Planne
             "examples": examples["config_hash"],
         }
         run = f"{name}-seed-{seed}-{config_hash('train', identity)[:8]}"
-        planned.append(Planned(operators.directory("runs", run), name, config, mixture))
+        place = operators.directory("runs", run)
+        planned.append(Planned(operators.destination(place), name, config, mixture, place))
     return planned
 
 

@@ -3,11 +3,15 @@
 from prefect import State, flow
 from prefect.states import Completed
 
+from flows.operators.approval import within_limit
+from flows.operators.cost import CostGuard
 from flows.operators.parameters import flat
+from flows.operators.planned import Planned
 from flows.operators.profile import read_operators
 from flows.operators.settings import FinetuneSettings
 from flows.operators.steps import cancel_hook
-from flows.operators.tuning import finetune, predict, show_scores
+from flows.operators.tuning import finetune, predict, preset_of, show_scores
+from models.training.run_directory import PREDICTIONS
 from pipelines.errors import UserError
 from pipelines.outputs import read_manifest
 
@@ -20,9 +24,9 @@ def finetune_run(settings: FinetuneSettings) -> State:
     """Fine-tune a run on a task, choose its checkpoint on validation, and read test from it."""
     operators = read_operators()
     launcher = operators.launcher(settings.launcher)
-    origin = operators.directory("pairs", settings.pair) / settings.run
-    tasks = operators.directory("examples", settings.tasks)
-    out = operators.directory("finetuned", settings.name)
+    origin = operators.output("pairs", settings.pair, settings.run)
+    tasks = operators.output("examples", settings.tasks)
+    place = operators.directory("finetuned", settings.name)
     manifest = read_manifest(tasks, "examples")
     if manifest.get("kind") != "supervised":
         raise UserError(
@@ -31,9 +35,19 @@ def finetune_run(settings: FinetuneSettings) -> State:
     splits = {split for of in manifest["languages"].values() for split in of}
     if "validation" not in splits:
         raise UserError(f"{tasks} has no validation examples: a checkpoint is chosen on them")
-    finetune(settings, origin, tasks, out, launcher)
-    predict(out, settings.predict, launcher, ["--select"])
+    out, limit = operators.destination(place), settings.max_cost_usd
+    planned = Planned(out, preset_of(origin), settings.config, settings.mixture, place)
+    price = operators.price(settings.launcher, limited=limit is not None)
+    guard = CostGuard(
+        *([planned], settings.hosts, launcher, operators, manifest, price, limit), PREDICTIONS
+    )
     split = "test" if "test" in splits else "validation"
-    if split == "test":
-        predict(out, settings.predict, launcher, ["--split=test"])
-    return Completed(message=show_scores(out, split))
+
+    def tune() -> None:
+        finetune(settings, origin, tasks, planned, guard)
+        predict(planned, settings.predict, guard, "--select")
+        if split == "test":
+            predict(planned, settings.predict, guard, "--split=test")
+
+    within_limit(guard, tune)
+    return Completed(message=show_scores(out, place, split))

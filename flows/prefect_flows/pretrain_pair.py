@@ -24,13 +24,15 @@ def pretrain_pair(settings: PairSettings) -> State:
     operators = read_operators()
     launcher = operators.launcher(settings.launcher)
     pair = operators.directory("pairs", settings.name)
-    examples = operators.directory("examples", settings.examples)
-    baseline, candidate = pair / settings.baseline, pair / settings.candidate
-
+    examples = operators.output("examples", settings.examples)
     planned = [
-        Planned(run, run.name, settings.config, settings.mixture) for run in (baseline, candidate)
+        Planned(
+            operators.destination(pair / name), name, settings.config, settings.mixture, pair / name
+        )
+        for name in (settings.baseline, settings.candidate)
     ]
     check_trainings(settings, planned, examples, operators)
+    baseline, candidate = (one.out for one in planned)
     live = {settings.name: (baseline, candidate)}
     at_a_time = operators.trainings_at_a_time(launcher)
     train_within_limit(settings, planned, examples, operators, live, at_a_time)

@@ -12,10 +12,10 @@ from flows.operators.settings import ReportSettings
 @flat
 def report(settings: ReportSettings) -> None:
     """Compare two evaluated runs language by language."""
-    pair = read_operators().directory("pairs", settings.pair)
-    write_page(
-        [pair / settings.baseline],
-        [pair / settings.candidate],
-        pair / settings.name,
-        settings.config,
+    operators = read_operators()
+    baseline, candidate = (
+        operators.output("pairs", settings.pair, run)
+        for run in (settings.baseline, settings.candidate)
     )
+    out = operators.directory("pairs", settings.pair, settings.name)
+    write_page([baseline], [candidate], out, settings.config)

@@ -5,9 +5,11 @@ import json
 import time
 from pathlib import Path
 
+import example_files
 import pytest
 
 from flows.cli.main import main
+from flows.launch.job import Job
 from flows.launch.local import Local
 from flows.launch.record import Attempt, Record, edit_record
 from flows.operators import approval
@@ -17,6 +19,7 @@ from flows.operators.parameters import JobCancelledError
 from flows.operators.planned import Planned, evaluation, training
 from flows.operators.profile import Operators, Price, read_operators
 from flows.operators.settings import PairSettings
+from flows.operators.trainings import train_within_limit
 from models.config import EvaluateConfig, as_json
 from models.nn.flops import training_step_flops
 from models.presets import preset
@@ -143,7 +146,7 @@ def test_measured_steps_take_the_place_of_the_estimate(operators, planned, tmp_p
 
     assert usd == pytest.approx(300 * 3.0 / HOUR)
     assert basis == "mt5-tiny: 300 steps of 3 s, as measured"
-    (planned[0].out / "_COMPLETED").touch()
+    train_some(planned[0], tmp_path, 400, 3.0)
     assert guard_of(operators, planned[:1], price=price).to_come() == (0.0, "")
 
 
@@ -259,6 +262,31 @@ def test_a_limit_without_a_price_is_refused():
     with pytest.raises(UserError, match=r"give host_hour in \[prices.local\] of operators.toml"):
         Operators().price("local", limited=True)
     assert Operators().price("local", limited=False) is None
+
+
+def test_the_launcher_of_evaluations_needs_a_price_too(planned, tmp_path):
+    examples = example_files.write_examples(tmp_path / "examples", {"sw": (4,)}, 64, 500)
+    operators = Operators(
+        storage=tmp_path,
+        launchers={"cpu": {"launcher": "slurm"}},
+        evaluations={"local": "cpu"},
+        prices={"local": Price(host_hour=2.0)},
+    )
+    settings = dataclasses.replace(SETTINGS, max_cost_usd=1.0)
+    with pytest.raises(UserError, match=r"give host_hour in \[prices.cpu\] of operators.toml"):
+        train_within_limit(settings, planned, examples, operators, {}, 1)
+
+
+def test_predictions_of_a_fine_tuned_run_cost_too(operators, planned, tmp_path):
+    one = planned[0]
+    recorded(Job(("finetune", f"--out={one.out}"), one.out), held(2, outcome="done"))
+    recorded(Job(("predict",), one.out / "predictions", marked=False), held(1))
+    limited = (operators, MANIFEST, operators.prices["local"], 6.0, "predictions")
+    guard = CostGuard([one], 1, Local(), *limited)
+    assert str(guard.refuse()) == "saved and paused: 6.00 USD are spent, and 6.00 is the limit"
+    train_some(one, tmp_path, 400, 1.0)
+    (one.out / "_COMPLETED").touch()
+    assert not guard.is_finished()
 
 
 def test_runs_show_what_they_cost(tmp_path, planned, monkeypatch, capsys):

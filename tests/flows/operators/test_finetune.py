@@ -31,8 +31,8 @@ def test_the_page_of_a_run_is_written_again_where_its_predictions_changed(monkey
         monkeypatch.setattr(f"flows.operators.tuning.{name}", lambda *given: None)
     show = show_scores._task.fn.__wrapped__
     run = write_tuned(tmp_path / "run", right_of_ten(5), rows={"de": 20, "sw": 20})
-    assert show(run, "test").endswith(", test read 1 time")
+    assert show(run, run, "test").endswith(", test read 1 time")
     ledger = run / "predictions" / "toy" / "test_reads.json"
     [read] = json.loads(ledger.read_text())["reads"]
     ledger.write_text(json.dumps({"reads": [read, {**read, "limit": 5}]}))
-    assert "test read 2 times" in show(run, "test")
+    assert "test read 2 times" in show(run, run, "test")

@@ -11,6 +11,8 @@ from prefect.cli.deploy._models import DeploymentConfig, PrefectYamlModel
 from flows.cli.main import main
 from flows.deploy import prefect_yaml
 from flows.deploy.deployments import DEPLOYMENTS, check_schedules, schedule_of
+from flows.launch.job import Job
+from flows.launch.record import Record, edit_record
 from flows.operators.profile import VARIABLE, Operators, read_operators
 from pipelines.errors import UserError
 
@@ -50,6 +52,7 @@ def test_paths_are_relative_to_the_file(tmp_path, monkeypatch):
         ("server = 'nowhere'", "server: input should be a valid url"),
         ("flow_runs = 0", "flow_runs: input should be greater than or equal to 1"),
         ("storage = 'gs://bucket/x'", "storage: value error, gs://bucket/x is remote"),
+        ("bucket = '/srv'", "bucket: string should match pattern"),
         ("[launchers.gpu]\nlauncher = 'nothing'", "[launchers.gpu] of operators.toml has a wrong"),
         ("[launchers.gpu]\nlauncher = 'local'\nchips = 3", "[launchers.gpu] of operators.toml has"),
         (
@@ -72,6 +75,21 @@ def test_what_is_wrong_in_the_file_is_one_line(text, message, tmp_path):
     with pytest.raises(UserError, match=re.escape(message)) as refused:
         read_operators(written(tmp_path, text))
     assert "\n" not in str(refused.value)
+
+
+def test_examples_and_runs_go_to_the_bucket_and_are_found_where_they_were_made(tmp_path):
+    here = Operators(storage=tmp_path)
+    there = Operators(storage=tmp_path, bucket="s3://b/mswitch/")
+    place = there.directory("pairs", "a", "mt5-tiny")
+    assert here.destination(place) == place
+    assert there.destination(place) == "s3://b/mswitch/pairs/a/mt5-tiny"
+    assert there.output("pairs", "a", "mt5-tiny") == place
+    job = Job(("train",), there.destination(place), record=place)
+    with edit_record(place, lambda _: Record(job, {"launcher": "local"})):
+        pass
+    assert here.output("pairs", "a", "mt5-tiny") == job.out
+    with pytest.raises(UserError, match="cannot be the name of a run"):
+        there.directory("pairs", "a", "../b")
 
 
 def test_an_unknown_launcher_is_refused_with_those_there_are():

@@ -1,0 +1,72 @@
+"""Examples, a pair and a fine-tuned run in a bucket, by flows on a real Prefect server."""
+
+import json
+
+import corpus_files
+import pytest
+import task_files
+from operators_server import Served, served
+
+from flows.launch.record import read_record
+from pipelines import storage
+
+pytestmark = [pytest.mark.dataflow, pytest.mark.server, pytest.mark.timeout(1800)]
+
+#: Half the time: programs run for seconds here.
+FLAGS = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+LABELS = ("left", "right", "middle")
+
+
+@pytest.fixture
+def server(tmp_path, bucket):
+    corpus_files.write_corpus(tmp_path / "storage/corpora/sample", corpus_files.small_texts())
+    with served(tmp_path, head=f'bucket = "{bucket}/mswitch"\n', XLA_FLAGS=FLAGS) as made:
+        yield made
+
+
+def completed(server: Served, deployment: str, **parameters) -> str:
+    """Run a deployment to its end; give the message of its state."""
+    run = server.start(deployment, **parameters)
+    ended = server.wait(run, {"Completed", "Failed", "Crashed"}, 900)
+    assert ended.state_name == "Completed", (ended.state.message, server.log)
+    return ended.state.message
+
+
+def test_all_goes_to_the_bucket_but_records_and_reports(server, bucket):
+    top, pair = f"{bucket}/mswitch", server.storage / "pairs" / "short"
+    vocabulary = {"vocabulary_size": 1000, "vocabulary_character_coverage": 0.999}
+    completed(server, "examples/sample", **vocabulary, inputs_length=32)
+    assert storage.exists(f"{top}/examples/sample/_COMPLETED")
+
+    short = {"steps": 6, "batch_size": 2, "evaluations": 5}
+    completed(server, "pretrain-pair/sample", name="short", **short)
+    for name in ("mt5-tiny", "mswitch-tiny"):
+        run = f"{top}/pairs/short/{name}"
+        assert storage.exists(f"{run}/_COMPLETED")
+        assert storage.exists(f"{run}/eval/6.parquet")
+        assert read_record(pair / name).job.out == run
+        assert not (pair / name / "config.json").exists()
+        progress = server.artifacts("progress")[f"train-short-{name}"]["description"]
+        assert f"{name}: step 6 of 6" in progress
+    shown = server.artifacts("markdown")
+    assert "step 6" in shown["live-short"]["data"]
+    assert "data:image/svg+xml;base64," in shown["live-short"]["data"]
+    report = json.loads((pair / "report" / "report.json").read_text())
+    assert report["summary"]["verdict"] == shown["verdict-short-report"]["data"]
+
+    # What is there is found there, and nothing is done twice.
+    completed(server, "evaluate/run", pair="short", run="mt5-tiny")
+    completed(server, "report/pair", pair="short", name="again")
+    assert (pair / "again" / "report.html").is_file()
+    assert len(read_record(pair / "mt5-tiny").attempts) == 1
+
+    rows = [(f"group {n // 2}", f"which way {n}", LABELS[n % 3]) for n in range(12)]
+    splits = dict.fromkeys(("train", "validation", "test"), rows)
+    with storage.fetch(f"{top}/examples/sample/vocabulary/sentencepiece.model") as model:
+        toy = server.storage / "examples" / "toy"
+        task_files.write_supervised(toy, {"de": splits}, model.read_bytes(), labels=LABELS)
+    wanted = {"pair": "short", "tasks": "toy", "steps": 4, "batch_size": 4, "eval_every": 2}
+    message = completed(server, "finetune/run", name="tuned", **wanted, predict_batch_size=8)
+    assert message.startswith("accuracy on test of toy: ")
+    assert storage.exists(f"{top}/finetuned/tuned/predictions/toy/test_reads.json")
+    assert (server.storage / "finetuned" / "tuned-test" / "run.html").is_file()
