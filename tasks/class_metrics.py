@@ -1,4 +1,7 @@
-"""Metrics of labels and numbers, with the definitions of T5 (`t5.evaluation.metrics`)."""
+"""Metrics of labels and numbers, with the definitions of T5 (`t5.evaluation.metrics`).
+
+`macro_f1` is ours: T5's is `mean_multiclass_f1`.
+"""
 
 from collections.abc import Callable, Sequence
 
@@ -24,12 +27,15 @@ def _group_exact_match(labels: list[str], language: str) -> Metric:
 def _class_counts(labels: list[str], answers: Answers, predictions: Sequence[str]) -> Floats:
     """Of each row: hits, answers and predictions by class, then hits and rows. Shape [N, 3 K + 2].
 
-    A prediction that is no label counts for no class.
+    A prediction that is not a label counts for no class. A row whose answer is not a label, such as
+    one of a test split whose labels are not published, does not count at all.
     """
     classes = {label: index for index, label in enumerate(labels)}
     counts = np.zeros((len(predictions), 3 * len(labels) + 2))
     for row, answer, prediction in zip(counts, answers, predictions, strict=True):
-        right, given = classes[answer[0]], classes.get(prediction)
+        right, given = classes.get(answer[0]), classes.get(prediction)
+        if right is None:
+            continue
         row[len(labels) + right] = 1
         if given is not None:
             row[2 * len(labels) + given] = 1
@@ -40,7 +46,10 @@ def _class_counts(labels: list[str], answers: Answers, predictions: Sequence[str
 
 
 def _macro_f1(labels: list[str], language: str) -> Metric:
-    """Mean of the F1 of each class that there is, T5's `mean_multiclass_f1`."""
+    """Mean of the F1 of each class that occurs in answers or predictions.
+
+    A language that lacks some classes is not marked down for them.
+    """
 
     def value(sums: Floats) -> Floats:
         hits, right, given = np.split(sums[..., :-2], 3, axis=-1)
@@ -51,13 +60,23 @@ def _macro_f1(labels: list[str], language: str) -> Metric:
     return Metric("macro_f1", lambda a, p: _class_counts(labels, a, p), value)
 
 
+def _mean_multiclass_f1(labels: list[str], language: str) -> Metric:
+    """Mean of the F1 of all classes, 0 for one that does not occur, as in T5."""
+
+    def value(sums: Floats) -> Floats:
+        hits, right, given = np.split(sums[..., :-2], 3, axis=-1)
+        return ratio(2 * hits, right + given).mean(axis=-1)
+
+    return Metric("mean_multiclass_f1", lambda a, p: _class_counts(labels, a, p), value)
+
+
 def _f1(labels: list[str], language: str) -> Metric:
     """F1 of the second of two classes; what is no label counts as the wrong one, as in T5."""
 
     def statistics(answers: Answers, predictions: Sequence[str]) -> Floats:
         wrong = {labels[0]: labels[1], labels[1]: labels[0]}
         valid = [
-            given if given in wrong else wrong[answer[0]]
+            given if given in wrong else wrong.get(answer[0], given)
             for answer, given in zip(answers, predictions, strict=True)
         ]
         return _class_counts(labels, answers, valid)[:, [1, 3, 5]]
@@ -126,10 +145,11 @@ CLASS_METRICS: dict[str, Maker] = {
     "exact_match": _exact_match,
     "group_exact_match": _group_exact_match,
     "macro_f1": _macro_f1,
+    "mean_multiclass_f1": _mean_multiclass_f1,
     "f1": _f1,
     "matthews": _matthews,
     "pearson": _pearson,
     "spearman": _spearman,
 }
 #: Those that need a closed set of targets.
-NEED_LABELS = ("macro_f1", "f1", "matthews")
+NEED_LABELS = ("macro_f1", "mean_multiclass_f1", "f1", "matthews")

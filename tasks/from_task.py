@@ -51,7 +51,7 @@ from pipelines.supervised.shards import (
 )
 from pipelines.supervised.split import key64
 from pipelines.vocabulary.model import VocabularyModel, open_vocabulary
-from tasks.metrics import METRICS, NEED_LABELS
+from tasks.metrics import METRICS, NEED_LABELS, make_metric
 from tasks.seqio_source import Registered, check_task, draws_randomly, preprocessed
 
 MULTITASK = "multitask.toml"
@@ -86,6 +86,7 @@ class FromTaskConfig:
                 raise UserError(
                     f"--metrics {metric} needs the closed set of targets: give --labels"
                 )
+            make_metric(metric, self.labels)  # complains where its package is missing
         if self.epochs is not None and self.epochs < 1:
             raise UserError(f"--epochs must be at least 1, not {self.epochs}")
         if self.language is not None:

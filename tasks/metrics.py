@@ -5,8 +5,10 @@ resamples sums instead of texts (`tasks.intervals`).
 
     make_metric("accuracy")([["1"], ["0"]], ["1", "1"])  # 50.0
 
-Names and definitions are those of T5 and mT5 (`t5.evaluation.metrics`, `multilingual_t5`), with
-values from 0 to 100 throughout (mT5 prints `span_f1` from 0 to 1).
+Definitions are those of T5 and mT5 (`t5.evaluation.metrics`, `multilingual_t5`), with values from 0
+to 100 throughout (mT5 prints `span_f1` from 0 to 1). Two are ours: `macro_f1` leaves out classes
+that do not occur (T5's is `mean_multiclass_f1`), and `bleu` tokenizes by language (T5's is
+`bleu_intl`).
 """
 
 from collections.abc import Callable, Mapping, Sequence

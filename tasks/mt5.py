@@ -57,7 +57,7 @@ GLUE: _Benchmark = {
 #: Of SuperGLUE's, but for WSC.
 SUPER_GLUE: _Benchmark = {
     "boolq": (_TRUTH, ("accuracy",), 9_427),
-    "cb": (("entailment", "contradiction", "neutral"), ("macro_f1", "accuracy"), 250),
+    "cb": (("entailment", "contradiction", "neutral"), ("mean_multiclass_f1", "accuracy"), 250),
     "copa": (("choice1", "choice2"), ("accuracy",), 400),
     "multirc": (_TRUTH, ("f1", "group_exact_match"), 27_243),
     "record": ((), ("record_f1", "record_em"), 138_854),
@@ -188,7 +188,7 @@ def _english_tasks() -> Iterator[Mt5Task]:
     news = functools.partial(summary, article="article", highlights="highlights")
     yield _task("cnn_dailymail_v002", "cnn_dailymail:3.1.0", usual, news, *_ROUGE)
     xsum = functools.partial(summary, article="document", highlights="target")
-    yield _task("gem_xsum", "gem/xsum:1.0.1", usual, xsum, "bleu", *_ROUGE, "rougeL")
+    yield _task("gem_xsum", "gem/xsum:1.0.1", usual, xsum, "bleu_intl", *_ROUGE, "rougeL")
 
 
 def _glue_tasks(benchmark: str, version: str, suffix: str, tasks: _Benchmark) -> Iterator[Mt5Task]:

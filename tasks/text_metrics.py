@@ -1,6 +1,6 @@
 """Metrics of answers, spans, translations and summaries, with the definitions of T5 and mT5.
 
-chrF and BLEU are sacreBLEU's, ROUGE is rouge-score's.
+chrF and BLEU are sacreBLEU's, ROUGE is rouge-score's. T5's BLEU is `bleu_intl`.
 """
 
 import collections
@@ -130,7 +130,9 @@ def _of_rouge(name: str) -> Maker:
         try:
             from rouge_score.rouge_scorer import RougeScorer
         except ImportError as error:
-            raise UserError(f"metric {name} needs a package: pip install rouge-score") from error
+            raise UserError(
+                f"metric {name} needs the package rouge-score: pip install 'mswitch[summaries]'"
+            ) from error
         scorer = RougeScorer([name])
 
         def row(answers: Sequence[str], prediction: str) -> float:
@@ -168,16 +170,27 @@ def _chrf(labels: list[str], language: str) -> Metric:
 
 
 def _bleu(labels: list[str], language: str) -> Metric:
-    from sacrebleu.metrics.bleu import BLEU
-
+    """BLEU with the tokenizer for the language: sacreBLEU's `13a` where words have spaces."""
     # Its tokenizers for Japanese and Korean are packages, that of FLORES is downloaded.
     tokenizer = "zh" if language == "zh" else "char" if language in _UNSPACED else "13a"
-    return _of_sacrebleu("bleu", BLEU(tokenize=tokenizer, force=True))
+    return _bleu_with("bleu", tokenizer)
+
+
+def _bleu_intl(labels: list[str], language: str) -> Metric:
+    """BLEU as T5 has it: in every language with the tokenizer `intl`."""
+    return _bleu_with("bleu_intl", "intl")
+
+
+def _bleu_with(name: str, tokenizer: str) -> Metric:
+    from sacrebleu.metrics.bleu import BLEU
+
+    return _of_sacrebleu(name, BLEU(tokenize=tokenizer, force=True))
 
 
 TEXT_METRICS: dict[str, Maker] = {
     "chrf": _chrf,
     "bleu": _bleu,
+    "bleu_intl": _bleu_intl,
     **{name: _of_rouge(name) for name in ("rouge1", "rouge2", "rougeL", "rougeLsum")},
     "span_f1": _span_f1,
     **{name: _of_answers(name) for name in ("squad_em", "squad_f1")},

@@ -396,6 +396,7 @@ def test_options_that_do_not_suit_are_refused(
     registered, small_examples, tmp_path, capsys, monkeypatch
 ):
     monkeypatch.chdir(registered)
+    monkeypatch.setitem(sys.modules, "rouge_score.rouge_scorer", None)
     vocabulary = str(small_examples / VOCABULARY_PATH)
     for options, complaint in (
         (["--lengths", "512"], "--lengths 512: give those of inputs and targets"),
@@ -405,6 +406,7 @@ def test_options_that_do_not_suit_are_refused(
             ["--lengths", "48,24", "--metrics", "macro_f1"],
             "--metrics macro_f1 needs the closed set",
         ),
+        (["--lengths", "48,24", "--metrics", "rouge1"], "pip install 'mswitch[summaries]'"),
         (["--lengths", "48,24", "--epochs", "2"], "draws nothing after its cache"),
         (["--lengths", "48,24", "--epochs", "0"], "--epochs must be at least 1"),
         (["--lengths", "48,24", "--module=no.such"], "--module no.such: cannot import it"),

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from pipelines.errors import UserError
 from pipelines.supervised.formats import read_wikiann
+from tasks.class_metrics import NEED_LABELS
 from tasks.intervals import score
 from tasks.metrics import METRICS, as_seqio, make_metric
 from tasks.supervised import every_answer
@@ -33,14 +34,14 @@ def value(name, answers, predictions, labels=(), language="en"):
     [
         # Oracles of t5/evaluation/metrics_test.py.
         ("accuracy", (), "0021", "0121", 75),
-        ("macro_f1", "012", "0112", "0022", 400 / 9),
+        ("mean_multiclass_f1", "012", "0112", "0022", 400 / 9),
         ("f1", "01", "0110", "0122", 50),
         ("matthews", "012", "0021", "0121", 70),
         ("pearson", (), "02", "01", 100),
         ("spearman", (), "021", "012", 50),
-        ("bleu", (), [REFERENCE] * 2, [REFERENCE] * 2, 100),
-        ("bleu", (), [REFERENCE] * 2, ["", ""], 0),
-        ("bleu", (), [["", REFERENCE], [REFERENCE, ""]], [REFERENCE] * 2, 100),
+        ("bleu_intl", (), [REFERENCE] * 2, [REFERENCE] * 2, 100),
+        ("bleu_intl", (), [REFERENCE] * 2, ["", ""], 0),
+        ("bleu_intl", (), [["", REFERENCE], [REFERENCE, ""]], [REFERENCE] * 2, 100),
         ("squad_f1", (), [["", REFERENCE], [REFERENCE]], [REFERENCE] * 2, 100),
         ("squad_em", (), [["", REFERENCE], [REFERENCE]], [REFERENCE] * 2, 100),
         ("squad_em", (), [[REFERENCE] * 2] * 2, ["", ""], 0),
@@ -129,7 +130,8 @@ def test_rouge_by_definition():
 
 def test_a_package_that_is_missing_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "rouge_score.rouge_scorer", None)
-    with pytest.raises(UserError, match="metric rouge1 needs a package: pip install rouge-score"):
+    complaint = r"metric rouge1 needs the package rouge-score: pip install 'mswitch\[summaries\]'"
+    with pytest.raises(UserError, match=complaint):
         make_metric("rouge1")
 
 
@@ -218,22 +220,25 @@ def test_an_answer_that_is_no_number_is_minus_one():
     assert value("pearson", ["1", "asdf", "3"], ["1", "-1", "3"]) == pytest.approx(100)
 
 
-texts = st.lists(st.text("abc ", max_size=12), min_size=1, max_size=8)
+# The tokenizers differ in `a-b` and `“`.
+texts = st.lists(st.text("abc -“", max_size=12), min_size=1, max_size=8)
 
 
 @given(st.data())
 def test_as_sacrebleu(data):
     predictions = data.draw(texts)
-    references = [data.draw(st.text("abc ", min_size=1, max_size=12)) for _ in predictions]
+    references = [data.draw(st.text("abc -“", min_size=1, max_size=12)) for _ in predictions]
     chrf = sacrebleu.corpus_chrf(predictions, [references]).score
     assert value("chrf", references, predictions) == pytest.approx(chrf)
-    bleu = sacrebleu.corpus_bleu(predictions, [references], force=True).score
-    assert value("bleu", references, predictions) == pytest.approx(bleu)
+    for name, tokenizer in (("bleu", "13a"), ("bleu_intl", "intl")):
+        bleu = sacrebleu.corpus_bleu(predictions, [references], tokenize=tokenizer).score
+        assert value(name, references, predictions) == pytest.approx(bleu)
 
 
 def test_signatures_name_the_tokenizer():
     for language, tokenizer in (("de", "13a"), ("zh", "zh"), ("th", "char")):
         assert f"tok:{tokenizer}|" in make_metric("bleu", language=language).signature
+        assert "tok:intl|" in make_metric("bleu_intl", language=language).signature
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=3, max_size=20))
@@ -262,6 +267,24 @@ def test_macro_f1_by_definition(pairs):
             scores.append(2 * hits / (right + guessed))
     answers, predictions = map(list, zip(*pairs, strict=True))
     assert value("macro_f1", answers, predictions, "abc") == pytest.approx(100 * np.mean(scores))
+
+
+def test_t5s_mean_of_f1_counts_a_class_that_does_not_occur():
+    """As scikit-learn's `fbeta_score(labels=range(3), average="macro")`, which T5 calls."""
+    answers, predictions = list("0011"), list("0011")
+    assert value("mean_multiclass_f1", answers, predictions, "012") == pytest.approx(200 / 3)
+    assert value("macro_f1", answers, predictions, "012") == 100
+
+
+@pytest.mark.parametrize("name", ["f1", "macro_f1", "mean_multiclass_f1", "matthews"])
+@pytest.mark.parametrize("prediction", ["0", "1", "<unk>", "x"])
+def test_a_row_whose_answer_is_not_published_does_not_count(name, prediction):
+    answers, predictions = list("01101"), list("01011")
+    known = value(name, answers, predictions, "01")
+    assert 0 < known < 100
+    with_unknown = [*answers, "<unk>"], [*predictions, prediction]
+    assert value(name, *with_unknown, "01") == pytest.approx(known)
+    assert value(name, ["<unk>"] * 2, [prediction] * 2, "01") == 0
 
 
 def rows_of(shares, groups_of, seed):
@@ -327,7 +350,7 @@ def test_in_seqio():
 
 @pytest.mark.parametrize("name", sorted(METRICS))
 def test_every_metric_is_100_for_the_answers(name):
-    answers = ["1", "2", "1"] if name in ("f1", "macro_f1", "matthews") else ["1: a b c d", "2: e"]
+    answers = ["1", "2", "1"] if name in NEED_LABELS else ["1: a b c d", "2: e"]
     if name in ("pearson", "spearman"):
         answers = ["1", "2", "4"]
     predictions = answers

@@ -1,10 +1,11 @@
-"""mT5's tasks: names, texts of its own tests, and datasets that lie prepared."""
+"""mT5's tasks: names, texts of its own tests, and datasets that are already prepared."""
 
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
+import sacrebleu
 import seqio
 import tensorflow_datasets as tfds
 
@@ -287,6 +288,38 @@ def test_prepared_datasets_are_read_as_they_are(prepared, small_examples):
     assert {mixture.get_rate(task) for task in mixture.tasks} == {1.0}
     metrics = {fn(["x"], ["x"]).popitem()[0] for fn in task.metric_fns}
     assert metrics == {"accuracy"}
+
+
+def test_metrics_are_t5s(prepared, small_examples):
+    finetune.register(small_examples / VOCABULARY_PATH, prepared)
+
+    def scored(name, targets, predictions):
+        task = seqio.get_mixture_or_task(f"mt5_{name}")
+        return {k: v for fn in task.metric_fns for k, v in fn(targets, predictions).items()}
+
+    two_of_three = ["entailment", "neutral"]
+    assert scored("super_glue_cb_v102", two_of_three, two_of_three) == {
+        "mean_multiclass_f1": pytest.approx(200 / 3),
+        "accuracy": 100,
+    }
+    # Labels of test are not published.
+    for name in (
+        *("glue_cola_v002", "glue_mrpc_v002", "glue_qqp_v002"),
+        *("super_glue_cb_v102", "super_glue_multirc_v102"),
+    ):
+        answers = ["neutral", "True", "acceptable", "duplicate", "x"]
+        assert set(scored(name, ["<unk>"] * 5, answers).values()) == {0}
+    answers, predictions = (
+        ["the old “sea-side” town of today"],
+        ["the old “sea side” town of today"],
+    )
+    bleu = seqio.get_mixture_or_task("mt5_gem_xsum").metric_fns[0](answers, predictions)
+    intl, usual = (
+        sacrebleu.corpus_bleu(predictions, [answers], tokenize=tokenizer).score
+        for tokenizer in ("intl", "13a")
+    )
+    assert bleu["bleu_intl"] == pytest.approx(intl)
+    assert intl > usual + 10
 
 
 def open_examples_ids(vocabulary: Path, text: str) -> list[int]:
