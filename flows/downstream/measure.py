@@ -278,6 +278,8 @@ class Rows:
         difference = None
         if paired:
             sizes = np.unique(np.asarray(groups), return_counts=True)[1].astype(float)
+            if metric.of_group != "sum":  # a group counts once, whatever its rows
+                sizes = np.ones_like(sizes)
             of_seeds = metric.value(sums[1].sum(axis=1)) - metric.value(sums[0].sum(axis=1))
             ours, theirs = (each.sum(axis=0) for each in sums[:2])
             difference = measure_difference(metric, ours, theirs, sizes, of_seeds)
@@ -303,7 +305,7 @@ def measure_difference(
         metric: the metric.
         baseline: statistics [G, S] of each group.
         candidate: the same of the other model.
-        sizes: [G] rows of each group.
+        sizes: [G] rows of each group, or 1 where a group counts once.
         of_seeds: [K] the difference with each seed, where there are several.
     """
 

@@ -213,6 +213,8 @@ def update_lists(directory: Path, languages: Sequence[str]) -> Iterator[Path]:
         "Dir::Cache": lists.resolve(),
         "Acquire::Languages": ",".join(languages),
         "Acquire::GzipIndexes": "false",
+        # Otherwise lists that cannot be fetched are left out with a warning, and it exits with 0.
+        "APT::Update::Error-Mode": "any",
     }
     say(STAGE, f"fetching lists of packages in {len(languages)} languages")
     command = ["apt-get", "update", *(f"-o{name}={value}" for name, value in options.items())]

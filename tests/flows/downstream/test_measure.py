@@ -120,6 +120,28 @@ def test_what_cannot_be_judged_has_no_interval():
     assert (one.ci, one.p_value) == (None, 1.0)
 
 
+@pytest.mark.parametrize("metric", ["group_exact_match", "record_em"])
+def test_groups_that_count_once_weigh_alike(metric):
+    """A question with many answers is one question: sizes of groups change nothing."""
+
+    def difference(sizes, name):
+        groups = [str(group) for group, size in enumerate(sizes) for _ in range(size)]
+        models = []
+        for every in (2, 3):
+            rows = [
+                {"language": "en", "group": group, "answers": ["left"], "score": 0.0}
+                | {"prediction": "right" if int(group) % every == 0 else "left"}
+                for group in groups
+            ]
+            found = SimpleNamespace(table=pa.Table.from_pylist(rows))
+            models.append([SimpleNamespace(predictions={"": found}, task={"labels": LABELS})])
+        return Rows(models, "").measure(name, paired=True).languages[0].difference
+
+    one_row_each = difference([1] * 40, "accuracy")
+    assert one_row_each.ci is not None
+    assert difference([500, *[3] * 39], metric) == one_row_each
+
+
 def test_scores_are_those_of_the_metrics_and_the_mean_counts_languages_once(tmp_path):
     rows = {"de": 30, "sw": 10, "yo": 20, "fi": 20, "th": 20}
     models = right_of_ten(5), right_of_ten(8)

@@ -237,6 +237,10 @@ def test_lists_become_a_task_that_can_be_built(tmp_path, monkeypatch, small_voca
         ]
     for name, lines in lists.items():
         (mirror / "lists" / f"host_dists_main_{name}").write_text("\n".join(lines))
+    (mirror / "unreachable").touch()
+    with pytest.raises(UserError, match=r"Failed to fetch https://mirror\.example/InRelease"):
+        run(["sample", "supervised", "deb-section", "--out", str(out)])
+    (mirror / "unreachable").unlink()
     assert run(["sample", "supervised", "deb-section", "--out", str(out)]) == 0
     sources = (out / "SOURCES.md").read_text()
     assert "| host_dists_main_i18n_Translation-pt_BR | `" in sources
