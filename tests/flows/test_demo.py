@@ -5,6 +5,7 @@ import itertools
 import json
 import subprocess
 import sys
+from collections import Counter
 
 import pyarrow.parquet as pq
 import pytest
@@ -91,7 +92,13 @@ def test_the_fine_tuned_models_are_compared_with_the_majority_beside(demo):
     majority = accuracy["everything"]["majority"]
     assert 0 < majority < 10
     # What is learned in the demo's own time, `make test-learning` shows.
-    assert all(0 <= score["value"] <= 100 for score in accuracy["everything"]["models"])
+    for run, score in zip(found["runs"], accuracy["everything"]["models"], strict=True):
+        [path] = (place / run["preset"] / "predictions" / "language_of").glob("*.parquet")
+        rows = pq.read_table(path).to_pylist()
+        right = [row["prediction"] == row["targets"] for row in rows]
+        assert score["value"] == pytest.approx(100 * sum(right) / len(right), abs=1e-4)
+    counts = Counter(row["targets"] for row in rows)
+    assert majority == pytest.approx(100 * max(counts.values()) / len(rows), abs=1e-4)
     assert [run["reads"] for run in found["runs"]] == ["test read 1 time"] * 2
     report = json.loads((demo / "report" / "report.json").read_text())
     [section] = report["downstream"]

@@ -155,8 +155,8 @@ def test_metrics_are_those_of_the_table(copy, tasks):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_seqios_evaluator_scores_them_alike(copy, tasks):
-    """Predictions given to it row by row, in the order of its own examples."""
+def test_seqios_evaluator_has_the_same_rows_in_the_same_order(copy, tasks):
+    """Predictions given to it row by row; the metrics on both sides are ours."""
     import seqio
 
     from tasks.supervised import register
