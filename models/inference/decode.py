@@ -37,12 +37,32 @@ Decode = Callable[[Parameters, Int[Array, "B M"], PRNGKeyArray], Outputs]
 
 
 class LayerCache(NamedTuple):
-    """What one decoder layer attends to: T positions of the output, M of the input."""
+    """What one decoder layer attends to: T positions of the output, M of the input.
 
-    keys: Float[Array, "B T H K"]
-    values: Float[Array, "B T H K"]
-    memory_keys: Float[Array, "B M H K"]
-    memory_values: Float[Array, "B M H K"]
+    Positions are last, as products of a single query read them: otherwise each step would first
+    copy the whole cache into that order.
+    """
+
+    keys: Float[Array, "B H K T"]
+    values: Float[Array, "B H K T"]
+    memory_keys: Float[Array, "B H K M"]
+    memory_values: Float[Array, "B H K M"]
+
+    def attended(self) -> tuple[Float[Array, "B T H K"], Float[Array, "B T H K"]]:
+        """Keys and values of the output, in the order that attention has."""
+        return _positions_second(self.keys), _positions_second(self.values)
+
+    def attended_memory(self) -> tuple[Float[Array, "B M H K"], Float[Array, "B M H K"]]:
+        """Those of the input."""
+        return _positions_second(self.memory_keys), _positions_second(self.memory_values)
+
+
+def _positions_second(x: Float[Array, "B H K S"]) -> Float[Array, "B S H K"]:
+    return jnp.moveaxis(x, -1, 1)
+
+
+def _positions_last(x: Float[Array, "B S H K"]) -> Float[Array, "B H K S"]:
+    return jnp.moveaxis(x, 1, -1)
 
 
 class Cache(NamedTuple):
@@ -72,11 +92,13 @@ class CachedDecoder:
         """Encode the inputs, 0 being padding; the outputs are still empty."""
         config = self.model.config
         memory, _ = self.model.encode(inputs, capacity=DROPLESS)
-        empty = jnp.zeros((inputs.shape[0], self.length, config.heads, config.d_kv), memory.dtype)
+        empty = jnp.zeros((inputs.shape[0], config.heads, config.d_kv, self.length), memory.dtype)
         layers = []
         for block in self.blocks:
             assert block.cross_attention is not None
-            of_memory = block.cross_attention.keys_and_values(memory)
+            of_memory = map(_positions_last, block.cross_attention.keys_and_values(memory))
+            # Without the barrier, XLA moves the transposition into the loop over positions.
+            of_memory = jax.lax.optimization_barrier(tuple(of_memory))
             layers.append(LayerCache(empty, empty, *of_memory))
         return Cache(tuple(layers), (inputs != PADDING)[:, None, :])
 
@@ -108,7 +130,7 @@ class CachedDecoder:
         mask = (jnp.arange(self.length) <= position)[None, None]
         x = self.model.embedding(tokens[:, None])
         layers = []
-        for block, layer in zip(self.blocks, cache.layers, strict=True):
+        for block, before in zip(self.blocks, cache.layers, strict=True):
             assert block.cross_attention is not None
             assert block.cross_attention_norm is not None
             y = block.self_attention_norm(x)
@@ -116,17 +138,16 @@ class CachedDecoder:
                 bias = block.position_bias.of_query(position, self.length)
             new = block.self_attention.keys_and_values(y)
             keys, values = (
-                jax.lax.dynamic_update_slice_in_dim(old, one, position, axis=1)
-                for old, one in zip((layer.keys, layer.values), new, strict=True)
+                jax.lax.dynamic_update_slice_in_dim(old, _positions_last(one), position, axis=-1)
+                for old, one in zip((before.keys, before.values), new, strict=True)
             )
-            x = x + block.self_attention.attend(y, keys, values, mask, bias=bias)
+            layer = before._replace(keys=keys, values=values)
+            x = x + block.self_attention.attend(y, *layer.attended(), mask, bias=bias)
             y = block.cross_attention_norm(x)
-            x = x + block.cross_attention.attend(
-                y, layer.memory_keys, layer.memory_values, cache.memory_mask
-            )
+            x = x + block.cross_attention.attend(y, *layer.attended_memory(), cache.memory_mask)
             y, _ = block.transform(x, real[:, None], groups=1, capacity=DROPLESS)
             x = x + y
-            layers.append(layer._replace(keys=keys, values=values))
+            layers.append(layer)
         x = self.model.decoder.final_norm(x)[:, 0]
         kernel, scale = self.model.logits_kernel()
         return (x.astype(jnp.float32) * scale) @ kernel, cache._replace(layers=tuple(layers))

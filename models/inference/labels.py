@@ -98,9 +98,7 @@ def make_label_scorer(
                     bias = bias_of(block.position_bias)
                 x = x + block.self_attention(y, y, jnp.asarray(tree.ancestors)[None], bias=bias)
                 y = block.cross_attention_norm(x)
-                x = x + block.cross_attention.attend(
-                    y, layer.memory_keys, layer.memory_values, cache.memory_mask
-                )
+                x = x + block.cross_attention.attend(y, *layer.attended_memory(), cache.memory_mask)
                 y, _ = block.transform(x, real, groups=1, capacity=DROPLESS)
                 x = x + y
             kernel, scale = model.logits_kernel()

@@ -22,8 +22,9 @@ from models.partitioning import BATCH_AXES
 
 #: A capacity that says: there is none, tokens are sorted into blocks of their experts.
 DROPLESS = 0
-#: Most rows of a block: enough that a product takes longer than fetching its kernels.
-MAX_BLOCK = 128
+#: Rows of a block. With fewer, a product takes as long: fetching its kernels, which other blocks
+#: of the expert fetch again. With more, it takes longer than that anyway.
+MIN_BLOCK, MAX_BLOCK = 8, 128
 
 _TOKENS = PartitionSpec(BATCH_AXES, None, None)
 _SLOTS = PartitionSpec(BATCH_AXES, None)
@@ -114,8 +115,11 @@ def sharded_combine(queues: Array, slot: Array, mesh: Mesh | None) -> Array:
 
 
 def block_rows(tokens: int, experts: int) -> int:
-    """Rows of a block: a power of two such that half-empty last blocks add at most half."""
-    fitting = max(tokens // (2 * experts), 1)
+    """Rows of a block: a power of two such that half-empty last blocks add at most half.
+
+    Where that is less than `MIN_BLOCK`, kernels cost more than rows.
+    """
+    fitting = max(tokens // (2 * experts), MIN_BLOCK)
     return min(1 << (fitting.bit_length() - 1), MAX_BLOCK)
 
 
@@ -135,7 +139,7 @@ def assign_blocks(
 
     Returns:
         The row of every token (block * rows + place; beyond all blocks for a token without
-        expert), and the expert of every block.
+        expert), and the expert of every block, -1 for one without tokens.
     """
     tokens = expert.shape[0]
     blocks = min(tokens // rows + experts, tokens)
@@ -147,7 +151,7 @@ def assign_blocks(
         expert >= 0, first[expert] * rows + position, blocks * rows + jnp.arange(tokens)
     )
     of_block = jnp.searchsorted(ends, jnp.arange(blocks), side="right")
-    return row, jnp.minimum(of_block, experts - 1)
+    return row, jnp.where(of_block < experts, of_block, -1)
 
 
 def gated(y: Float[Array, "G S D"], gate: Float[Array, "G S"]) -> Float[Array, "G S D"]:
@@ -242,11 +246,14 @@ class SwitchFeedForward(nnx.Module):
         blocks = of_block.shape[0]
         queues = dispatch(tokens.reshape(1, -1, tokens.shape[-1]), row[None], blocks, rows)
 
-        def one(inputs: tuple[Array, Array, Array]) -> Array:
-            x, index, number = inputs
+        def computed(x: Array, index: Array, number: Array) -> Array:
             hidden = activate([x @ kernel[index] for kernel in into])
             block_key = None if key is None else jax.random.fold_in(key, number)
             return dropout(hidden, self.config.expert_dropout_rate, block_key) @ back[index]
+
+        def one(inputs: tuple[Array, Array, Array]) -> Array:
+            x, index, number = inputs
+            return jax.lax.cond(index >= 0, computed, lambda x, *_: x, x, index, number)
 
         done = jax.lax.map(one, (queues[:, 0].astype(self.dtype), of_block, jnp.arange(blocks)))
         return combine(done[:, None], row[None]).reshape(tokens.shape)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from models.groups import expert_capacity
 from models.nn.experts import (
     DROPLESS,
+    MIN_BLOCK,
     SwitchFeedForward,
     assign_blocks,
     block_rows,
@@ -176,6 +177,10 @@ def test_blocks_hold_every_token_once_however_uneven(sizes, share, skew, seed):
     assert (row[~real] >= of_block.size * rows).all()
     assert (row[real] < of_block.size * rows).all()
     np.testing.assert_array_equal(of_block[row[real] // rows], expert[real])
+    # Blocks without tokens come last, and are not computed.
+    used = len(set((row[real] // rows).tolist()))
+    assert (of_block[:used] >= 0).all()
+    assert (of_block[used:] == -1).all()
     for number in range(experts):
         assert (np.diff(row[expert == number]) > 0).all()  # in the order of the tokens
 
@@ -201,8 +206,16 @@ def test_dropless_blocks_equal_queues_that_fit(sparse, activation, sharpness):
 
 
 @given(st.integers(1, 100_000), st.integers(1, 256))
-def test_blocks_cost_at_most_half_more_than_their_tokens(tokens, experts):
+def test_blocks_cost_at_most_half_more_than_their_tokens_or_little(tokens, experts):
     rows = block_rows(tokens, experts)
     assert rows & (rows - 1) == 0
     extra = experts * rows
-    assert extra <= max(tokens / 2, experts)
+    assert extra <= max(tokens / 2, experts * MIN_BLOCK)
+
+
+def test_few_tokens_fetch_the_kernels_of_an_expert_once():
+    """A step of decoding: 32 rows among 8 experts, up to a block's rows each."""
+    expert = np.repeat([0, 2, 3, 5, 6, 7], [3, 8, 7, 1, 8, 5])
+    rows = block_rows(32, 8)
+    _, of_block = jitted_blocks(jnp.array(np.random.default_rng(0).permutation(expert)), 8, rows)
+    assert np.asarray(of_block).tolist() == [0, 2, 3, 5, 6, 7, *[-1] * 6]

@@ -1,0 +1,112 @@
+"""Greedy decoding against transformers' `generate`, same weights and tokens, float32, on CPU.
+
+    python tests/benchmarks/decoding.py [--rounds 5] [NAME ...]
+
+mT5-Small and Switch-Base-8 with random weights, 32 rows of 64 inputs, 32 tokens written of each.
+Both sides decode a batch each, in turn, with huge pages, and must write the same tokens. The ratios
+to read are those of CPU time. Compiling is timed apart.
+"""
+
+import argparse
+import functools
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import jax
+import numpy as np
+from figures import Figure, show
+from model_steps import PEER, Secs, Side, compare, timed
+
+from flows.cli.huge_pages import restart_with_huge_pages
+from models.config import TrainConfig
+from models.huggingface.config import read_config
+from models.huggingface.convert import read_parameters
+from models.huggingface.files import WeightFiles
+from models.inference.decode import make_decoder
+from models.training.state import Skeleton
+from pipelines.outputs import read_json_object
+
+ROWS, INPUTS, LENGTH = 32, 64, 32
+#: Tokens a second over those of transformers.
+BARS = {"mt5-small": 1.0, "switch-base-8": 2.0}
+
+
+class Peer:
+    """transformers in a process that waits between its turns."""
+
+    def __init__(self, name: str, directory: Path):
+        # Threads that spin between turns would slow the other side down.
+        environment = {**os.environ, "OMP_WAIT_POLICY": "passive", "HF_HUB_OFFLINE": "1"}
+        script = Path(__file__).with_name("decoding_hf.py")
+        sizes = map(str, (ROWS, INPUTS, LENGTH))
+        self._process = subprocess.Popen(
+            [PEER, script, name, directory, *sizes],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+        assert self._read() == "ready"
+
+    def _read(self) -> str:
+        assert self._process.stdout is not None
+        return self._process.stdout.readline().strip()
+
+    def __call__(self) -> Secs:
+        """Decode the batch."""
+        assert self._process.stdin is not None
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        return Secs(*map(float, self._read().split()))
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.kill()
+        self._process.wait()
+
+
+def measure(name: str, directory: Path, rounds: int) -> Figure:
+    """Compare both sides on one model."""
+    peer = Peer(name, directory)
+    try:
+        model = read_config(read_json_object(directory / "config.json"), name)
+        parameters = read_parameters(WeightFiles(directory), model)
+        inputs, wanted = (np.load(directory / f"{what}.npy") for what in ("inputs", "outputs"))
+        skeleton = Skeleton.of(model, TrainConfig(dtype="float32"))
+        decode = make_decoder(skeleton, LENGTH)
+        work = functools.partial(decode, parameters, inputs, jax.random.key(0))
+        print(f"{name}: compiled and run in {timed(work).wall:.1f} s", flush=True)
+        np.testing.assert_array_equal(work().tokens, wanted)
+        sides: dict[str, Side] = {"mswitch": lambda: timed(work), "transformers": peer}
+        found = compare(sides, rounds)
+    finally:
+        peer.close()
+    ratio = statistics.median(
+        theirs.cpu / ours.cpu
+        for ours, theirs in zip(found["mswitch"], found["transformers"], strict=True)
+    )
+    return Figure(f"greedy tokens a second over transformers', {name}", ratio, least=BARS[name])
+
+
+def main() -> None:
+    """Compare on all models asked for."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BARS)}")
+    parser.add_argument("--rounds", type=int, default=5)
+    arguments = parser.parse_args()
+    figures = []
+    for name in arguments.names or BARS:
+        with tempfile.TemporaryDirectory() as directory:
+            figures.append(measure(name, Path(directory), arguments.rounds))
+    show(figures)
+
+
+if __name__ == "__main__":
+    restart_with_huge_pages()
+    sys.exit(main())

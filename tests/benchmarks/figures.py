@@ -1,0 +1,38 @@
+"""Figures of a benchmark beside the bars they are held against, for people and for programs."""
+
+import json
+from typing import NamedTuple
+
+
+class Figure(NamedTuple):
+    """A figure, and the least or the most that it should be."""
+
+    name: str
+    value: float
+    least: float | None = None
+    most: float | None = None
+
+    @property
+    def bar(self) -> str:
+        """What it is held against."""
+        least = "" if self.least is None else f"at least {self.least:,g}"
+        most = "" if self.most is None else f"at most {self.most:,g}"
+        return ", ".join(filter(None, (least, most)))
+
+    @property
+    def missed(self) -> bool:
+        """Whether it is beyond its bar."""
+        return (self.least is not None and self.value < self.least) or (
+            self.most is not None and self.value > self.most
+        )
+
+
+def show(figures: list[Figure]) -> None:
+    """Print a table, and a line of JSON."""
+    width = max(len(figure.name) for figure in figures)
+    print()
+    for figure in figures:
+        digits = 0 if figure.value >= 100 else 3
+        line = f"{figure.name:{width}}  {figure.value:>10,.{digits}f}  {figure.bar}"
+        print(f"{line}{' (missed)' if figure.missed else ''}".rstrip())
+    print(json.dumps([figure._asdict() for figure in figures]), flush=True)

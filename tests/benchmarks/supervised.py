@@ -1,0 +1,93 @@
+"""The work of `examples supervised` against bare SentencePiece encoding, in one process.
+
+    python tests/benchmarks/supervised.py [--data runs/bench-transfer]
+
+Rows of `ui-translate` (fetched with apt-get once), of the languages that have most, and a
+vocabulary of 32,000 pieces of them. One side encodes inputs and targets, 4,096 texts a call; the
+other reads JSON Lines, renders, folds and splits rows, and writes parts, and of them shards. Rounds
+alternate; ratios are medians of the rounds' own, by CPU time.
+"""
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+from statistics import median
+
+from corpus import ROOT
+from figures import Figure, show
+from packing import cpu_secs
+
+from pipelines.examples.shard_store import ShardStore
+from pipelines.examples.span_corruption import Lengths
+from pipelines.supervised.build import plan_shards
+from pipelines.supervised.definition import SupervisedTask, read_task
+from pipelines.supervised.samples.ui_translate import write_ui_translate
+from pipelines.supervised.samples.writer import TASK_FILE
+from pipelines.supervised.shards import CALL_ROWS, InputFile, read_file, write_shard
+from pipelines.vocabulary.model import add_sentinels, load_vocabulary
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
+
+from sentencepiece_models import train_model
+
+FILES = 8
+LENGTHS = Lengths(128, 128)
+
+
+def prepare(data: Path) -> tuple[SupervisedTask, list[InputFile], Path]:
+    """The task, its largest files and a vocabulary; what is there is used again."""
+    write_ui_translate(data / "ui-translate")
+    task = read_task(data / "ui-translate" / TASK_FILE)
+    paths = sorted(map(Path, task.files["hash"]), key=lambda path: -path.stat().st_size)[:FILES]
+    model = data / "sentencepiece.model"
+    if not model.exists():
+        lines = [line for path in paths for line in path.read_text("utf-8").splitlines()[:10_000]]
+        model.write_bytes(add_sentinels(train_model(lines, 32_000)))
+    files = [
+        InputFile(str(path), "hash", number, path.stat().st_size)
+        for number, path in enumerate(paths)
+    ]
+    return task, files, model
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    parser.add_argument("--data", type=Path, default=ROOT / "runs" / "bench-transfer")
+    data = parser.parse_args().data
+    data.mkdir(parents=True, exist_ok=True)
+    task, files, model = prepare(data)
+    vocabulary = load_vocabulary(model)
+    with tempfile.TemporaryDirectory() as out:
+        parts = ShardStore(f"{out}/parts", f"{out}/described")
+        described = [read_file(file, parts.directory, task=task) for file in files]
+        shards = plan_shards(task.name, described, parts)
+        tables = [shard.read() for shard in shards]
+        texts = [[t[name].to_pylist() for name in ("inputs", "targets")] for t in tables]
+
+        def encode() -> None:
+            for both in texts:
+                for some in both:
+                    for start in range(0, len(some), CALL_ROWS):
+                        vocabulary.EncodeAsIds(some[start : start + CALL_ROWS], num_threads=1)
+
+        def read() -> None:
+            for file in files:
+                read_file(file, parts.directory, task=task)
+
+        def write() -> None:
+            for shard in shards:
+                write_shard(shard, f"{out}/shards", model=str(model), lengths=LENGTHS)
+
+        secs = cpu_secs(encode, read, write)
+    rows = sum(part["records"] for part in described)
+    names = ("SentencePiece alone", "rows to parts", "parts to shards")
+    for name, taken in zip(names, secs, strict=True):
+        print(f"{name}: {1e6 * median(taken) / rows:.1f} CPU microseconds a row")
+    ratio = median(bare / (one + two) for bare, one, two in zip(*secs, strict=True))
+    show([Figure(f"building {rows:,} rows over SentencePiece alone", ratio, least=0.6)])
+
+
+if __name__ == "__main__":
+    main()
