@@ -145,8 +145,11 @@ bench-examples: $(READY)  ## Span corruption, examples against bare SentencePiec
 	@$(BIN)/python tests/benchmarks/examples.py
 	@$(BIN)/python tests/benchmarks/batches.py
 
-bench-transfer: $(READY)  ## Fine-tuning on short examples: packing
-	@$(BIN)/python tests/benchmarks/transfer.py
+bench-transfer: $(READY) .venv-parity/ready  ## Fine-tuning: packing, building, steps, predictions, transformers' generate
+	@$(BIN)/python tests/benchmarks/packing.py
+	@$(BIN)/python tests/benchmarks/supervised.py
+	@$(BIN)/python tests/benchmarks/tuning.py
+	@$(BIN)/python tests/benchmarks/decoding.py
 
 bench-distill: $(READY)  ## Arms of distillation over three seeds, and what a teacher costs a step (ten CPU minutes)
 	@$(BIN)/python tests/benchmarks/distill.py

@@ -93,12 +93,12 @@ def batch(vocabulary: int, rows: int, inputs: int, length: int) -> dict[str, np.
 class Training:
     """Whole steps of a model, or only their forward and backward pass."""
 
-    def __init__(self, config: ModelConfig):
+    def __init__(self, config: ModelConfig, train: TrainConfig = TRAIN):
         self.config = config
         self.batch = batch(config.vocabulary_size, ROWS, INPUTS, TARGETS)
-        self.skeleton = Skeleton.of(config, TRAIN)
+        self.skeleton = Skeleton.of(config, train)
         self.groups = batch_groups(config, ROWS, INPUTS, TARGETS)
-        self.optimizer = optimizer_of(TRAIN)
+        self.optimizer = optimizer_of(train)
         self.state = self.skeleton.initial_state(self.optimizer)
         self.metrics: dict[str, jax.Array] = {}
 

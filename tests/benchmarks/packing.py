@@ -103,7 +103,9 @@ def main() -> None:
     show(
         [
             Figure("share of 256 positions filled", filled[256], least=0.9),
-            Figure("plan of a million records, milliseconds", 1000 * statistics.median(secs), most=50),
+            Figure(
+                "plan of a million records, milliseconds", 1000 * statistics.median(secs), most=50
+            ),
             Figure("packed pairs a CPU second", speed, least=10_000),
         ]
     )

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from packing import ui_translate_lengths
 from supervised_files import ALL_KINDS, write_kinds, write_task
-from transfer import ui_translate_lengths
 
 from pipelines.errors import UserError
 from pipelines.examples.span_corruption import Lengths
