@@ -57,7 +57,9 @@ def pair_data(
         "verdict": text.verdict(
             data["results"][0], pair, data["task"]["name"], len(lead.languages), len(models[0])
         ),
-        "cautions": text.cautions(models, gains, sum(each.ci is not None for each in differences)),
+        "cautions": text.cautions(
+            models, gains, sum(each.ci is not None for each in differences), _best(lead)
+        ),
         "gains_of_pretraining": gains,
     }
     data["speed_up"] = None
@@ -90,7 +92,7 @@ def run_data(run: TunedRun, rows: Rows, results: Sequence[Result]) -> dict[str, 
     with_interval = sum(scores.models[0].low is not None for scores in lead.languages)
     data["summary"] |= {
         "languages_with_interval": with_interval,
-        "cautions": text.cautions([[run]], (), with_interval),
+        "cautions": text.cautions([[run]], (), with_interval, _best(lead)),
     }
     chosen = run.validation
     data["validation"] = chosen and {key: chosen[key] for key in ("metric", "step", "values")}
@@ -146,6 +148,10 @@ def _data(
             "multiple_testing": "Holm",
         },
     }
+
+
+def _best(result: Result) -> float:
+    return max(each.value for each in result.average.models)
 
 
 def _result(result: Result) -> dict[str, Any]:

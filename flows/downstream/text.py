@@ -16,6 +16,8 @@ TASK_NOTES = {
 }
 #: Below so many points a single fine-tuning seed proves little.
 SEED_POINTS = 2
+#: Below so many of 100 points no model does the task.
+FLOOR_POINTS = 5
 CONFIDENCE_PERCENT = "95"
 
 
@@ -79,6 +81,7 @@ def cautions(
     models: Sequence[Sequence[TunedRun]],
     gains: Sequence[Mapping[str, Any]],
     languages_with_interval: int,
+    best: float,
 ) -> list[str]:
     """Plain reasons not to read much into a page.
 
@@ -87,6 +90,7 @@ def cautions(
         gains: of each pretrained model that has such a run beside it: `name`, `scratch` and
             `difference`.
         languages_with_interval: how many have their own.
+        best: the highest mean over languages.
     """
     runs = [seeds[0] for seeds in models]
     first = runs[0]
@@ -139,6 +143,11 @@ def cautions(
         else f"{seeds} seeds of fine-tuning: intervals of means and differences contain how they "
         "vary; those of a language’s scores do not."
     )
+    if best < FLOOR_POINTS:
+        found.append(
+            f"No score reaches {FLOOR_POINTS} of 100: the task was not learned, and a difference "
+            "says little, its interval included."
+        )
     if not languages_with_interval:
         found.append(
             f"No language has its own interval: groups of rows are fewer than {MIN_GROUPS}, too "

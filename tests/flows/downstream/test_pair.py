@@ -98,6 +98,19 @@ def test_both_models_with_majority_and_scratch_beside(tmp_path, capsys):
     assert next(line for line in lines if line["lang"] == "zh")["difference_low"] == ""
 
 
+@pytest.mark.parametrize(("right", "learned"), [(0, False), (1, True)])
+def test_a_task_that_no_model_learned_is_said(tmp_path, right, learned):
+    rows = {"de": 40, "sw": 40}
+    paths = [
+        write_tuned(tmp_path / name, right_of_ten(n), name, rows=rows)
+        for name, n in (("mt5-tiny", 0), ("mswitch-tiny", right))
+    ]
+    write_downstream([paths[0]], [paths[1]], tmp_path / "out")
+    *_, page = read(tmp_path / "out")
+    caution = visible_words(page.find(".//div[@class='caution']"))
+    assert ("No score reaches 5 of 100" in caution) is not learned
+
+
 def of_seeds(
     tmp_path: Path, name: str, preset: str, rights: dict[int, int], **options
 ) -> list[Path]:
