@@ -226,15 +226,19 @@ def _save_apart(path: Path, parts: dict[str, Any], notes: dict[str, Any]) -> Cal
     made of the files of all processes, each chunk of an array is a file.
     """
     options = v0.options.MultiprocessingOptions(primary_host=None)  # each finds its own files alone
+    # In the background, a process would take another's directories for its own that are there.
+    in_order = v0.options.AsyncOptions(create_directories_asynchronously=False)
     registry = v0.DefaultCheckpointHandlerRegistry()
     for name in parts:
         part = v0.PyTreeCheckpointHandler(use_ocdbt=False, multiprocessing_options=options)
         registry.add(name, v0.args.PyTreeSave, part)
     handler = v0.CompositeCheckpointHandler(
         handler_registry=registry,
-        composite_options=v0.CompositeOptions(multiprocessing_options=options),
+        composite_options=v0.CompositeOptions(
+            multiprocessing_options=options, async_options=in_order
+        ),
     )
-    saver = v0.AsyncCheckpointer(handler, multiprocessing_options=options)
+    saver = v0.AsyncCheckpointer(handler, multiprocessing_options=options, async_options=in_order)
     trees = {name: v0.args.PyTreeSave(tree) for name, tree in parts.items()}
     saver.save(path, args=v0.args.Composite(**trees), custom_metadata=notes)
     return saver.close
