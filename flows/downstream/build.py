@@ -148,12 +148,23 @@ def _is_of_seeds(runs: Sequence[TunedRun]) -> bool:
     return len({run.origin_step for run in runs}) == 1 and len({run.seed for run in runs}) > 1
 
 
+def _began_with(run: TunedRun) -> tuple[Any, ...]:
+    """The pretraining of a run, and its model."""
+    return (run.origin or {}).get("config_hash"), run.config["model"]
+
+
 def _in_order(runs: Sequence[TunedRun]) -> list[TunedRun]:
     """The fine-tuned runs of a model by seed, or by the steps that they began with."""
     if len(runs) == 1:
         return list(runs)
     first = runs[0]
     if _is_of_seeds(runs):
+        for run in runs:
+            if _began_with(run) != _began_with(first):
+                raise UserError(
+                    f"{first.option} and {run.option} began with different models: with several "
+                    "seeds, all are fine-tuned from one"
+                )
         ordered = sorted(runs, key=lambda run: run.seed)
         for one, other in itertools.pairwise(ordered):
             if one.seed == other.seed:

@@ -163,12 +163,18 @@ def test_seeds_that_are_not_of_both_models_are_refused(tmp_path):
             [*sparse[:1], *of_seeds(tmp_path, "b", "mswitch-tiny", {1: 5}, batch_size=9)],
             "batch_size 8 and 9",
         ),
+        (
+            [*sparse[:1], *of_seeds(tmp_path, "d", "mswitch-tiny", {1: 5}, origin_hash="0" * 16)],
+            "began with different models: with several seeds, all are fine-tuned from one",
+        ),
     ):
         with pytest.raises(UserError, match=message):
             write_downstream(dense, candidates, out)
     odd = of_seeds(tmp_path, "odd", "mt5-tiny", {3: 4}, steps=80)
     with pytest.raises(UserError, match=r"differently \(steps 160 and 80\)"):
-        write_downstream([dense[0], *odd], [sparse[0], *of_seeds(tmp_path, "c", "x", {3: 1})], out)
+        write_downstream(
+            [dense[0], *odd], [sparse[0], *of_seeds(tmp_path, "c", "mswitch-tiny", {3: 1})], out
+        )
     assert not out.exists()
 
 
