@@ -87,10 +87,8 @@ setup-plan: .venv-plan/ready  ## libtpu, to compile for TPUs without one, in .ve
 # that is half the time.
 test-training: export XLA_FLAGS := --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true
 
-TRAINING_TESTS ?= tests/flows tests/models
-
 test-training: $(READY)  ## Training: killed, packed, on meshes, in jobs, with bad losses
-	@$(PYTEST) -m training $(TRAINING_TESTS)
+	@$(PYTEST) -m training tests/flows tests/models
 
 test-server: $(READY)  ## Flows on a Prefect server: forms, schedules, logs, Suspend, Cancel, deaths
 	@$(BIN)/python -m pytest -m server tests/flows

@@ -33,12 +33,11 @@ EXCHANGE_POINTS = tuple(
     point for stage in ("import-hf", "export-hf", "upcycle") for point in _publication(stage)
 )
 
-#: Where a report on distilled students comes by, and a teacher whose predictions are drawn.
-DISTILLATION_POINTS = (
-    *_publication("distillation"),
-    "distill-cache.after_step",
-    *_publication("distill-cache"),
-)
+#: Where a report on distilled students comes by.
+DISTILLATION_POINTS = _publication("distillation")
+
+#: Where draws of a teacher's predictions come by.
+DISTILL_CACHE_POINTS = ("distill-cache.after_step", *_publication("distill-cache"))
 
 #: Where a training comes by whose run is in a bucket.
 BUCKET_POINTS = ("train.during_upload", "train.after_upload")
@@ -90,7 +89,7 @@ def fault_point(name: str) -> None:
     """
     known = FAULT_POINTS + GROWTH_POINTS + MODERN_POINTS + BESIDE_SHARDS_POINTS + EXCHANGE_POINTS
     known += LAUNCH_POINTS + SUPERVISED_POINTS + BUCKET_POINTS
-    known += DISTILLATION_POINTS
+    known += DISTILLATION_POINTS + DISTILL_CACHE_POINTS
     if name not in known:
         raise ValueError(f"unknown fault point {name!r}; add it to FAULT_POINTS")
     if os.environ.get(VARIABLE) == name:

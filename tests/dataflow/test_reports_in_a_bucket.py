@@ -26,6 +26,7 @@ def test_reports_in_a_bucket_have_an_index_that_a_browser_shows(bucket, upload, 
         "stage": "report index",
         "out": f"{bucket}/index.html",
         "reports": 2,
+        "downstream": 0,
     }
     rows = json.loads(storage.read_bytes(f"{bucket}/index.json"))["reports"]
     assert {row["href"] for row in rows} == {"./deep/er/first/report.html", "./second/report.html"}
