@@ -56,7 +56,7 @@ def format_pair(pair: dict[str, Any]) -> str:
         + (
             "unknown"
             if secs is None
-            else f"{secs:.2f}: N times fewer steps take N / {secs:.2f} times less time"
+            else f"{secs:.2f}: with N times fewer steps, about N / {secs:.2f} times faster"
         ),
     ]
     return "\n".join([format_plan(baseline), "", format_plan(plan), "", *lines])

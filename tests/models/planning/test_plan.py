@@ -104,7 +104,7 @@ def test_a_pair_is_planned_for_one_slice_and_batch(monkeypatch):
     assert 1.0 < ratios["flops_per_token"] < 1.25
     assert ratios["estimated_step_secs"] == pytest.approx(1.5)
     text = format_pair(pair)
-    assert "estimated time  1.50: N times fewer steps take N / 1.50 times less time" in text
+    assert "estimated time  1.50: with N times fewer steps, about N / 1.50 times faster" in text
     assert json.loads(json.dumps(pair)) == pair
 
 
