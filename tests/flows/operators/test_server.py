@@ -256,6 +256,12 @@ def test_logs_progress_suspend_resume_death_and_cancel(server):
 
 
 def cancel(server: Served, run, record: Record) -> None:
+    def said() -> int:
+        return server.log.count("- Cancelled flow run 'pretrain long")
+
+    before = said()
     server.post(f"flow_runs/{run}/set_state", state={"type": "CANCELLING"})
     server.wait(run, {"Cancelled"}, 120)
     until(lambda: not job_is_alive(record) and not engines(run), 120, lambda: server.log)
+    # A run that is tried again before the worker says so is ended too.
+    until(lambda: said() > before, 120, lambda: server.log)
