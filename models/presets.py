@@ -115,7 +115,7 @@ def _mt5() -> dict[str, Preset]:
 def _umt5() -> dict[str, Preset]:
     """umT5 (Chung et al. 2023): mT5's layers, each with a position bias, and 256,300 pieces.
 
-    300 of them are sentinels. There is no published checkpoint of `umt5-large`.
+    300 of them are sentinels. `umt5-large` was not published.
     """
     presets = {}
     for name, mt5 in _mt5().items():

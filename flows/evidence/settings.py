@@ -11,7 +11,7 @@ from pipelines.examples.build import ExamplesConfig
 from pipelines.local_pool import available_cores
 from pipelines.vocabulary.train import VocabularyConfig
 
-#: FLOPs a second of a CPU core in training: the models of `cpu`, on two shared cores.
+#: FLOPs a second of a CPU core in training: between the 15 and 50 GFLOP/s that shared cores gave.
 CPU_CORE_FLOPS = 35e9
 #: Share of its peak rate that an accelerator is taken to reach in training: assumed, not measured.
 ASSUMED_UTILIZATION = 0.2

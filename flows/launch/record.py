@@ -179,7 +179,7 @@ def edit_record(
         new: makes the record of what stands there; without it there must be one.
 
     Raises:
-        UserError: there is no job with that name.
+        UserError: no job has that name.
     """
     directory = job_directory(place)
     if new is None and not directory.exists():

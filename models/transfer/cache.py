@@ -58,7 +58,7 @@ def make_cache(
 ) -> dict[str, Any]:
     """Draw from a sparse run's predictions for all batches of a training.
 
-    A killed call goes on with the step it was at.
+    A call after a kill continues with the step that was not finished.
 
     Args:
         teacher: the sparse run directory, also in a bucket.
