@@ -40,7 +40,7 @@ demo: $(READY)  ## The whole chain, from a crawl to a per-language speed-up repo
 evidence: $(READY)  ## The speed-up that this machine can show in three hours (EVIDENCE_OPTIONS='--budget 9h')
 	@$(BIN)/mswitch evidence $(EVIDENCE_OPTIONS)
 
-# In the order of collection: the longest files come early.
+# In the order of tests/conftest.py, which has the longest files first.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test: $(READY)  ## The tests, but for what takes long (the test-* targets)
@@ -82,10 +82,6 @@ setup-plan: .venv-plan/ready  ## libtpu, to compile for TPUs without one, in .ve
 	@$(BIN)/uv pip sync --quiet --require-hashes --compile-bytecode --python .venv-plan/bin/python \
 		requirements-plan.txt
 	@touch $@
-
-# Each of these compiles programs for minutes, to run them for seconds: without LLVM's optimizations
-# that is half the time.
-test-training: export XLA_FLAGS := --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true
 
 test-training: $(READY)  ## Training: killed, packed, on meshes, in jobs, with bad losses
 	@$(PYTEST) -m training tests/flows tests/models

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from bucket_runs import FLAGS, copied, sent
+from bucket_runs import copied, sent
 from example_files import write_examples
 from task_files import vocabulary, write_supervised
 
@@ -157,7 +157,7 @@ def test_an_upcycling_that_was_killed_goes_on(bucket, examples, tmp_path):
     words = ["upcycle", "--from", str(run), "--out", out, "--examples", str(examples)]
     words += ["--experts", "1", "--batches", "1", "--batch-size", "4"]
     command = [sys.executable, "-m", "flows.cli.main", *words]
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": FLAGS}
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
     fault = {**environment, "MSWITCH_FAULT": "upcycle.before_marker"}
     killed = subprocess.run(command, env=fault, check=False)
     assert killed.returncode == -signal.SIGKILL

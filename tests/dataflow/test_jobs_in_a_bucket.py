@@ -29,9 +29,6 @@ from flows.launch.record import read_record
 from pipelines import objects, storage
 from pipelines.errors import UserError
 
-#: Half the time: programs run for seconds here.
-FLAGS = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
-
 
 def no_network(*_):
     raise OSError("no network")
@@ -146,7 +143,6 @@ def test_a_job_with_another_record_is_another_one_in_a_scheduler_too(tmp_path):
 def test_a_training_that_is_killed_and_paused_goes_on_from_the_bucket(
     bucket, tmp_path, monkeypatch, capfd
 ):
-    monkeypatch.setenv("XLA_FLAGS", FLAGS)
     examples = write_examples(tmp_path / "examples", {"de": [40]}, 16, 512, 9)
     run, place = f"{bucket}/run", tmp_path / "run"
     command = ["train", "--preset=mt5-tiny", f"--examples={examples}", f"--out={run}"]

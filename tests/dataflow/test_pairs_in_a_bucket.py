@@ -12,15 +12,13 @@ from pipelines import storage
 
 pytestmark = [pytest.mark.dataflow, pytest.mark.server, pytest.mark.timeout(1800)]
 
-#: Half the time: programs run for seconds here.
-FLAGS = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 LABELS = ("left", "right", "middle")
 
 
 @pytest.fixture
 def server(tmp_path, bucket):
     corpus_files.write_corpus(tmp_path / "storage/corpora/sample", corpus_files.small_texts())
-    with served(tmp_path, head=f'bucket = "{bucket}/mswitch"\n', XLA_FLAGS=FLAGS) as made:
+    with served(tmp_path, head=f'bucket = "{bucket}/mswitch"\n') as made:
         yield made
 
 

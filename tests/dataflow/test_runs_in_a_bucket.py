@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 import train_child as child
 from bucket_runs import (
-    FLAGS,
     LEASE_SECS,
     SCRIPT,
     copied,
@@ -52,7 +51,7 @@ def start(tmp_path_factory) -> Callable[..., subprocess.Popen[str]]:
 
     def begin(out: str | Path, *options: str, steps: int = STEPS, **variables: str):
         words = [sys.executable, SCRIPT, PRESET, out, steps, f"lease_secs={LEASE_SECS}", *options]
-        scratch = {"TMPDIR": str(tmp_path_factory.mktemp("machine")), "XLA_FLAGS": FLAGS}
+        scratch = {"TMPDIR": str(tmp_path_factory.mktemp("machine"))}
         return subprocess.Popen(
             list(map(str, words)),
             env={**os.environ, "JAX_PLATFORMS": "cpu", **scratch, **variables},
@@ -68,7 +67,7 @@ def undisturbed(tmp_path_factory) -> Path:
     """The same run on a disk, which nothing happens to."""
     out = tmp_path_factory.mktemp("undisturbed") / "run"
     words = [sys.executable, str(SCRIPT), PRESET, str(out), str(STEPS)]
-    subprocess.run(words, env={**os.environ, "XLA_FLAGS": FLAGS}, check=True)
+    subprocess.run(words, check=True)
     return out
 
 

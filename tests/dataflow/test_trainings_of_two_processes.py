@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from bucket_runs import (
-    FLAGS,
     SCRIPT,
     copied,
     end,
@@ -55,7 +54,6 @@ def start(tmp_path_factory) -> Callable[..., Pair]:
                 env={
                     **os.environ,
                     "JAX_PLATFORMS": "cpu",
-                    "XLA_FLAGS": FLAGS,
                     "TMPDIR": str(tmp_path_factory.mktemp("machine")),
                     "MSWITCH_FAULT": fault,
                 },
@@ -81,7 +79,7 @@ def end_both(members: Pair, *codes: tuple[int, ...]) -> list[str]:
 def undisturbed(tmp_path_factory) -> Path:
     """The same run by one process on a disk, which nothing happens to."""
     out = tmp_path_factory.mktemp("undisturbed") / "run"
-    flags = f"{FLAGS} --xla_force_host_platform_device_count=2"
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=2"
     words = [sys.executable, str(SCRIPT), PRESET, str(out), str(STEPS), *MESH]
     subprocess.run(words, env={**os.environ, "XLA_FLAGS": flags}, check=True)
     return out
@@ -170,7 +168,7 @@ def command(*words: str) -> Pair:
     one, other = (
         subprocess.Popen(
             [sys.executable, "-m", "flows.cli.main", *words, *job, "--process-id", str(number)],
-            env={**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": FLAGS},
+            env={**os.environ, "JAX_PLATFORMS": "cpu"},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,

@@ -3,8 +3,6 @@
 import csv
 import itertools
 import json
-import subprocess
-import sys
 from collections import Counter
 
 import pyarrow.parquet as pq
@@ -140,27 +138,3 @@ def test_a_directory_with_something_else_is_refused(tmp_path, run_demo):
     assert done.returncode == 2
     assert "holds something that is not a demo" in done.stderr
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["thesis.txt"]
-
-
-def test_plain_seqio_reads_the_cache(demo):
-    script = f"""
-import seqio
-import tasks.pretrain
-seqio.add_global_cache_dirs([{str(demo / "examples")!r}])
-lengths = {{"inputs": 64, "targets": 32}}
-# One language: to a mixture of a hundred, which tests/tasks reads, tf.data takes half a minute.
-task = seqio.get_mixture_or_task("mc4.sw")
-for split in ("train", "validation"):
-    dataset = task.get_dataset(lengths, split=split, use_cached=True, shuffle=False, seed=1)
-    examples = list(dataset.take(200).as_numpy_iterator())
-    assert examples
-    for example in examples:
-        assert 0 < len(example["inputs"]) <= 64 and 0 < len(example["targets"]) <= 32
-        assert example["inputs"][-1] == example["targets"][-1] == 1
-vocabulary = seqio.get_mixture_or_task("mc4.de").output_features["inputs"].vocabulary
-assert vocabulary.decode(vocabulary.encode("Alle Menschen")) == "Alle Menschen"
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=False, cwd=demo
-    )
-    assert done.returncode == 0, done.stderr[-3000:]

@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.learning, pytest.mark.timeout(3600)]
 def mswitch(*arguments: str | Path) -> dict:
     command = [sys.executable, "-m", "flows.cli.main", *map(str, arguments), "--json"]
     # Other tests compile more than they compute.
-    env = {**os.environ, "JAX_DISABLE_MOST_OPTIMIZATIONS": "0"}
+    env = {**os.environ, "XLA_FLAGS": ""}
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=env)
     return json.loads(done.stdout.splitlines()[-1])
 

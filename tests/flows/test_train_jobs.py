@@ -49,7 +49,7 @@ def member(number: int, port: int) -> list[str]:
 def mswitch(*words: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "flows.cli.main", *words],
-        env={**os.environ, "JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"},
+        env={**os.environ, "JAX_PLATFORMS": "cpu"},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
@@ -153,7 +153,7 @@ def test_a_disk_that_is_full_when_saving_is_one_line_and_with_room_the_run_goes_
     command = ["sh", "-c", FULL_DISK, "sh", str(tmp_path / "disk"), sys.executable, "-m"]
     done = subprocess.run(
         ["unshare", "--mount", "--map-root-user", *command, "flows.cli.main", *run],
-        env={**os.environ, "JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"},
+        env={**os.environ, "JAX_PLATFORMS": "cpu"},
         capture_output=True,
         text=True,
         check=False,

@@ -18,8 +18,6 @@ SCRIPT = Path(__file__).with_name("train_child.py")
 TIMES = ("_secs", "_per_sec")
 #: Short, but longer than a busy machine may keep a renewal waiting.
 LEASE_SECS = 8
-#: Half the time: programs run for seconds here.
-FLAGS = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 
 
 def end(process: subprocess.Popen[str], code: int) -> str:

@@ -87,7 +87,7 @@ def test_gaps_are_filled_with_what_was_learned(run, vocabulary, capsys):
 
 @pytest.mark.slow
 def test_devices_that_share_the_width_fill_the_same(run, vocabulary):
-    flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=2"
+    flags = os.environ["XLA_FLAGS"] + " --xla_force_host_platform_device_count=2"
     options = ["--run", str(run), "--vocab", str(vocabulary), "--text", TEXT]
     done = subprocess.run(
         [sys.executable, "-m", "flows.cli.main", "infill", *options, "--model-parallel", "2"],

@@ -216,7 +216,7 @@ def test_what_is_written_depends_on_no_batch(copy, open_task, decode):
 
 def test_two_devices_predict_as_one(copy, tasks):
     one = predict(copy, tasks, "validation", BATCH_OF_4, step=3)
-    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=2"
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=2"
     before = Path(one["out"]).rename(copy / "one.parquet")
     command = ["predict", "--run", str(copy), "--step", "3", "--batch-size", "4", "--tasks"]
     subprocess.run(

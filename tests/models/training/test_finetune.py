@@ -133,7 +133,7 @@ def test_killed_at_every_fault_point_it_is_the_undisturbed_one(origin, tasks, tu
 
 def test_on_a_mesh_it_is_the_run_of_one_device(origin, tasks, tuned, tmp_path):
     out = tmp_path / "run"
-    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4"
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=4"
     script = (
         "import sys, dataclasses; from models.training.finetune import finetune;"
         "from models.config import TuningConfig;"

@@ -88,7 +88,7 @@ with membership(JobConfig(**json.loads(sys.argv[1])), saves_on_sigterm=False):
 
 def on_devices(count: int, **variables: str) -> dict[str, str]:
     """The environment of a process that has so many devices."""
-    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={count}"
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={count}"
     return {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags, **variables}
 
 

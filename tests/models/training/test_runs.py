@@ -127,7 +127,7 @@ def test_killed_at_every_fault_point_the_run_is_the_undisturbed_one(tmp_path, un
 
 def test_expert_sharded_run_resumes_and_learns_as_on_one_device(tmp_path, undisturbed):
     out = tmp_path / "run"
-    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=2"
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=2"
     for fault, code in (("train.after_checkpoint", -signal.SIGKILL), ("", 0)):
         devices = {"XLA_FLAGS": flags, "MSWITCH_FAULT": fault}
         process = start("mswitch-tiny", out, "expert_parallel=2", **devices)

@@ -328,7 +328,7 @@ def test_killed_at_every_fault_point_it_is_the_undisturbed_one(
 )
 def test_on_a_mesh_it_is_the_run_of_one_device(teacher, student, examples, tmp_path, mesh):
     out = tmp_path / "run"
-    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4"
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=4"
     saving = {"microbatches": 2, "loss_chunks": 3}
     script = (
         "import json, sys; from models.transfer.distill import distill;"

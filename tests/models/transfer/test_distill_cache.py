@@ -200,7 +200,7 @@ def test_killed_it_goes_on_and_draws_the_same(teacher, examples, cache, tmp_path
 @pytest.mark.timeout(300)
 def test_on_a_mesh_it_is_the_run_of_one_device(teacher, student, cache, examples, tmp_path):
     out = tmp_path / "run"
-    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4"
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=4"
     options = (
         "--preset mt5-tiny --d-ff 64 --encoder-layers 2 --decoder-layers 2 --steps 3 --batch-size 8"
         " --warmup-steps 50 --dtype float32 --evaluations 2 --seed 3 --soft-weight 0.5"
