@@ -55,6 +55,8 @@ _SMALL = re.compile(
     rf"{CONFIG}|{MARKER}|{CHECKPOINTS}/[0-9]+/({METADATA}|\w+/_METADATA)|"
     rf"(eval|routing)/[0-9]+\.parquet|{SELECTED}"
 )
+#: Files that every process of a job writes, some with its own times in them; process 0 sends them.
+_COMMON = re.compile(r"_.+|\..+|commit_success\.txt")
 #: Who waits for the lease of a part.
 _STAGES = {"": "train", EVALUATION: "evaluate", PREDICTIONS: "predict"}
 
@@ -124,7 +126,7 @@ class BucketFiles(RunFiles):
 
     def __init__(self, place: str, directory: Path):
         super().__init__(place, directory)
-        self._is_first = self._is_alone = True
+        self._is_first = True
         self._lease: Lease | None = None
         self._steps: set[int] = set()
         self._versions: dict[str, str] = {}
@@ -133,11 +135,9 @@ class BucketFiles(RunFiles):
     @contextlib.contextmanager
     def lock(self, part: str = "") -> Iterator[None]:
         """Hold the lease; where the whole run is locked, fetch what its training needs."""
-        import jax
-
         from models.training.distributed import is_first, on_first, together
 
-        self._is_first, self._is_alone = is_first(), jax.process_count() == 1
+        self._is_first = is_first()
         place = storage.join(self.place, part) if part else self.place
         with contextlib.ExitStack() as stack:
             held: list[Lease] = []
@@ -294,9 +294,10 @@ class BucketFiles(RunFiles):
         def send() -> None:
             wait()
             metadata = f"{CHECKPOINTS}/{step}/{METADATA}"
-            names = self._files(f"{CHECKPOINTS}/{step}")
-            # Processes of a job all write some small files, with their own times in them.
-            (self._create if self._is_alone else self.publish)(*names - {metadata})
+            names = self._files(f"{CHECKPOINTS}/{step}") - {metadata}
+            if not self._is_first:
+                names = {name for name in names if not _COMMON.fullmatch(Path(name).name)}
+            self._create(*names)
             if self._is_first:
                 self.publish_records()
             fault_point("train.during_upload")

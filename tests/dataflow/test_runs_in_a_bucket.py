@@ -37,7 +37,7 @@ from models.evaluation.evaluate import evaluate_run
 from models.lifeline import EXIT_RESUME
 from models.training.checkpoint import complete_steps
 from models.training.run_directory import read_run
-from models.training.run_files import EVALUATION, open_files
+from models.training.run_files import EVALUATION, BucketFiles, open_files
 from pipelines import objects, storage
 from pipelines.errors import UserError
 from pipelines.faults import BUCKET_POINTS
@@ -273,6 +273,43 @@ def test_records_of_another_process_are_not_replaced(either, capsys):
     assert caught.value.code == EXIT_RESUME
     assert storage.read_bytes(url) == b"123"
     assert "metrics.jsonl was written by another process" in capsys.readouterr().err
+
+
+def test_another_process_than_the_first_sends_what_it_alone_has(bucket, upload, tmp_path, capsys):
+    """It stood still between its check and the request, and another job has saved the step."""
+    chunk, top = "parameters/x/0.1", f"{bucket}/checkpoints/1"
+    (tmp_path / "newer").write_text("newer")
+    upload(tmp_path / "newer", f"{top}/parameters/_METADATA")
+    upload(tmp_path / "newer", f"{bucket}/config.json")
+
+    def send(*before: str):
+        with open_files(bucket) as files, files.lock():
+            for name in before:
+                upload(tmp_path / "newer", f"{top}/{name}")
+            common = (
+                "parameters/_METADATA",
+                "parameters/x/.zarray",
+                "optimizer/commit_success.txt",
+            )
+            for name in (*common, chunk):
+                path = files.directory / "checkpoints/1" / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text("older")
+            assert isinstance(files, BucketFiles)
+            files._is_first = False
+            files.when_saved(1, lambda: None)()
+
+    send("parameters/_METADATA")
+    found = storage.file_sizes(top).keys()
+    assert {name: storage.read_bytes(f"{top}/{name}") for name in found} == {
+        "parameters/_METADATA": b"newer",
+        chunk: b"older",
+    }
+    with pytest.raises(SystemExit) as caught:
+        send(chunk)
+    assert caught.value.code == EXIT_RESUME
+    assert f"{chunk} was written by another process" in capsys.readouterr().err
+    assert storage.read_bytes(f"{top}/{chunk}") == b"newer"
 
 
 def test_nothing_is_fetched_out_of_the_working_copy(bucket, upload, tmp_path, monkeypatch):
