@@ -2,8 +2,9 @@
 
 It starts both on this machine, builds corpus and examples of the sample by their flows, schedules
 `pretrain-pair`, kills the worker while Slurm trains, waits for the report, and makes the same
-report with `mswitch train`, `evaluate` and `report`. `make operators` runs this file; it takes root
-and `make setup-slurm`. What it did stays in --out if it fails.
+report with `mswitch train`, `evaluate` and `report`. A shorter pair, each of whose trainings is on
+both nodes, is compared in the same way. `make operators` runs this file; it takes root and `make
+setup-slurm`. What it did stays in --out if it fails.
 """
 
 import argparse
@@ -17,12 +18,15 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from uuid import UUID
 
 from local_slurm import LocalSlurmCluster, what_is_missing
 from operators_parts import Parts, parts
 from operators_server import Served, until
+from processes import free_port
 
 from flows.launch.record import read_record
 from flows.operators.parameters import options_of
@@ -50,6 +54,8 @@ CLOCKS = ("train/step_secs", "train/tokens_per_sec")
 CLOCKS += ("train/model_flops_per_sec", "train/compile_secs")
 ENDS = {"Completed", "Failed", "Cancelled"}
 PAIR = PairSettings()
+#: The pair that is trained on both nodes, and by how much it is shorter.
+BOTH, SHORTER = "both-nodes", 10
 
 
 def say(text: str) -> None:
@@ -95,6 +101,22 @@ def run_flows(made: Parts, served: Served, steps: int) -> Path:
     return pair
 
 
+def run_on_both_nodes(served: Served, steps: int) -> Path:
+    """Have a flow train a pair whose trainings have a process on each node; return it."""
+    say("flow pretrain-pair/sample, each training on both nodes")
+    more = {"name": BOTH, "launcher": "cluster", "hosts": 2, "data_parallel": 2}
+    finish(served, served.start("pretrain-pair/sample", **more, **shortened(steps)))
+    pair = served.storage / "pairs" / BOTH
+    for name in (PAIR.baseline, PAIR.candidate):
+        record = read_record(pair / name)
+        assert record is not None
+        [attempt] = record.attempts
+        say(f"{name}: {attempt.where}")
+        assert attempt.codes == (0, 0)
+        assert attempt.where.endswith("n[1-2]")
+    return pair
+
+
 def shortened(steps: int) -> dict[str, int]:
     """Settings of trainings with so many steps."""
     return {"steps": steps, "checkpoint_every": max(1, steps // 8)}
@@ -121,24 +143,39 @@ def finish(served: Served, run: UUID) -> None:
     assert ended.state_name == "Completed", f"{ended.state}\n{lines}"
 
 
-def run_commands(directory: Path, examples: Path, like: Path, steps: int) -> Path:
+def run_commands(directory: Path, examples: Path, like: Path, steps: int, hosts: int = 1) -> Path:
     """Make the same pair by commands; return it.
 
     Its metrics get the clocks of the other pair once all else is equal: the report has seconds per
     step.
     """
-    pair = directory / "by-commands"
-    config = dataclasses.replace(PAIR.config, **shortened(steps))
+    pair = directory / "by-commands" / like.name
+    config = dataclasses.replace(PAIR.config, data_parallel=hosts, **shortened(steps))
     options = [*options_of(config), f"--mixture={PAIR.mixture}"]
     for name in (PAIR.baseline, PAIR.candidate):
         run = pair / name
-        mswitch("train", f"--preset={name}", f"--examples={examples}", f"--out={run}", *options)
+        words = (f"--preset={name}", f"--examples={examples}", f"--out={run}", *options)
+        train_together(hosts, words)
         mswitch("evaluate", f"--run={run}", f"--examples={examples}")
         assert without_clocks(run) == without_clocks(like / name), f"metrics of {name} differ"
         shutil.copy(like / name / "metrics.jsonl", run)
     runs = [f"--baseline={pair / PAIR.baseline}", f"--candidate={pair / PAIR.candidate}"]
     mswitch("report", *runs, f"--out={pair / 'report'}")
     return pair
+
+
+def train_together(hosts: int, words: Sequence[str]) -> None:
+    """Train in so many processes of this machine."""
+    if hosts == 1:
+        mswitch("train", *words)
+        return
+    meet = (f"--coordinator-address=127.0.0.1:{free_port()}", f"--num-processes={hosts}")
+    with ThreadPoolExecutor(hosts) as pool:
+        list(
+            pool.map(
+                lambda index: mswitch("train", *words, *meet, f"--process-id={index}"), range(hosts)
+            )
+        )
 
 
 def mswitch(*words: str) -> None:
@@ -183,16 +220,21 @@ def main() -> int:
     say(f"in {out}: starting Slurm with two nodes, and a Prefect server")
     with LocalSlurmCluster(out / "slurm") as cluster:
         os.environ.update(cluster.environment)
+        # Both nodes are this machine, which has no names like theirs.
+        os.environ["JAX_COORDINATOR_ADDRESS"] = f"127.0.0.1:{free_port()}"
         with parts(out, OPERATORS) as (made, served):
             pair = run_flows(made, served, given.steps)
+            both = run_on_both_nodes(served, given.steps // SHORTER)
         cluster.wait_until_idle()
-    same = run_commands(out, out / "storage" / "examples" / PAIR.examples, pair, given.steps)
-    if differ := differences(pair, same):
-        say(f"NO: these files differ between {pair} and {same}: {', '.join(differ)}")
-        return 1
+    examples = out / "storage" / "examples" / PAIR.examples
+    for one, steps, hosts in ((pair, given.steps, 1), (both, given.steps // SHORTER, 2)):
+        same = run_commands(out, examples, one, steps, hosts)
+        if differ := differences(one, same):
+            say(f"NO: these files differ between {one} and {same}: {', '.join(differ)}")
+            return 1
     if given.out is None:
         shutil.rmtree(out)
-    say("YES: the report of the scheduled pair is that of the commands, to the byte")
+    say("YES: the reports of both pairs are those of the commands, to the byte")
     return 0
 
 
