@@ -233,6 +233,8 @@ class SwitchFeedForward(nnx.Module):
             out_specs=_TOKENS,
         )
         def local(tokens: Array, expert: Array, into: list[Array], back: Array) -> Array:
+            # As kernels do, so that a block without tokens has the type of one with some.
+            tokens = jax.lax.pcast(tokens, "model", to="varying")
             return jax.lax.psum(self._blocks(tokens, expert, into, back, None), "model")
 
         return local(tokens, expert, into, back)

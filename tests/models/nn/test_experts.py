@@ -8,6 +8,7 @@ import pytest
 from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jax.sharding import Mesh
 
 from models.groups import expert_capacity
 from models.nn.experts import (
@@ -21,6 +22,7 @@ from models.nn.experts import (
 )
 from models.nn.layers import activate
 from models.nn.router import assign
+from models.partitioning import AXES
 
 
 def one_hot_switch(layer: SwitchFeedForward, x, real, groups: int, capacity: int):
@@ -203,6 +205,17 @@ def test_dropless_blocks_equal_queues_that_fit(sparse, activation, sharpness):
     jax.tree.map(np.testing.assert_array_equal, made, wanted)
     assert int(made.dropped) == 0
     assert not np.asarray(blocks)[~np.asarray(real)].any()
+
+
+def test_on_a_mesh_blocks_are_those_of_one_device(sparse):
+    """Types of shards are checked however few devices there are."""
+    mesh = Mesh(np.array(jax.devices()[:1]).reshape(1, 1, 1), AXES)
+    x = jax.random.normal(jax.random.key(0), (6, 8, sparse.d_model))
+    made = []
+    for where in (None, mesh):
+        layer = SwitchFeedForward(sparse, dtype=jnp.dtype("float32"), mesh=where, rngs=nnx.Rngs(3))
+        made.append(applied(layer, x, jnp.ones((6, 8), bool), groups=2, capacity=DROPLESS))
+    jax.tree.map(np.testing.assert_array_equal, *made)
 
 
 @given(st.integers(1, 100_000), st.integers(1, 256))
