@@ -25,6 +25,8 @@ LEAST_STEPS = 100
 #: Training tokens of what `mswitch sample` fetches, in the demo's pieces; larger vocabularies make
 #: fewer of them.
 SAMPLE_TOKENS = {"debian": 19_300_000, "gflanguages": 70_000}
+#: Training tokens of names of things.
+NAMES_TOKENS = 131_000
 _BUDGET = re.compile(r"(\d+(?:\.\d+)?)([mhd])")
 _SECS = {"m": 60.0, "h": 3600.0, "d": 86400.0}
 
@@ -34,7 +36,7 @@ class Request:
     """What was asked for.
 
     Attributes:
-        sample: text that is fetched by package.
+        sample: text that is fetched by package, unless the setting is for names of things.
         corpus: a finished corpus in its place; empty for none.
         examples: finished examples in place of text; empty for none.
         setting: its name; empty for that of the machine.
@@ -136,6 +138,7 @@ def make_plan(request: Request) -> Plan:
     secs = rate and request.seeds * ((steps + evaluated) * flops / rate + 2 * START_SECS)
     unused = f" ({found.count - devices} more are not used)" if devices < found.count else ""
     seen = steps * train.rows
+    text = "names of things" if setting.names else request.sample
     read = ""
     if tokens:
         times = seen * sum(lengths) / tokens
@@ -143,7 +146,7 @@ def make_plan(request: Request) -> Plan:
     summary = [
         f"setting  {name}: {setting.candidate} against {setting.baseline}; {setting.measured}",
         f"devices  {devices} x {found.kind}{unused}",
-        f"text     {request.examples or request.corpus or request.sample}{read}",
+        f"text     {request.examples or request.corpus or text}{read}",
         f"runs     2 models x {request.seeds} seeds, each {steps:,} steps of {train.rows} x "
         f"({lengths[0]} + {lengths[1]}), {seen * lengths[0] / 1e6:,.3g} million input tokens",
         f"hours    {f'about {secs / 3600:.2g}' if secs else 'unknown'}, without text and examples",
@@ -185,6 +188,10 @@ def data_config(request: Request, setting: Setting) -> DemoConfig:
 
 def _data(request: Request, setting: Setting) -> tuple[tuple[int, int], int, int, int | None]:
     """Lengths, rows of the embedding, validation sequences and training tokens; or a guess."""
+    if not request.examples and setting.names:
+        lengths = setting.names.inputs_length, setting.names.targets_length
+        size = padded_vocabulary(setting.vocabulary.size)
+        return lengths, size, setting.validation_records, NAMES_TOKENS
     if not request.examples:
         config = data_config(request, setting)
         spans = config.examples.lengths()

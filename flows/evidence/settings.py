@@ -9,6 +9,8 @@ from models.presets import preset
 from pipelines.errors import UserError
 from pipelines.examples.build import ExamplesConfig
 from pipelines.local_pool import available_cores
+from pipelines.supervised.build import SupervisedConfig
+from pipelines.supervised.samples.names import VOCABULARY as NAMES_VOCABULARY
 from pipelines.vocabulary.train import VocabularyConfig
 
 #: FLOPs a second of a CPU core in training: between the 15 and 50 GFLOP/s that shared cores gave.
@@ -32,6 +34,7 @@ class Setting:
         experts: what the sparse model changes besides.
         vocabulary: of a vocabulary that is trained.
         examples: of examples that are built.
+        names: of examples of names of things, on which it trains in place of text.
         train: of all runs, but for steps, seed and mesh.
         validation_records: about how many sequences an evaluation reads.
         measured: where its choices were measured.
@@ -47,6 +50,7 @@ class Setting:
     experts: ModelChanges = ModelChanges()  # noqa: RUF009
     vocabulary: VocabularyConfig = VocabularyConfig(size=32_000)  # noqa: RUF009
     examples: ExamplesConfig = ExamplesConfig(inputs_length=256, validation_segments=2)  # noqa: RUF009
+    names: SupervisedConfig | None = None
     train: TrainConfig
     validation_records: int = 2000
     measured: str = NOT_MEASURED
@@ -84,15 +88,15 @@ _BATCH = TrainConfig(
 
 #: From small to large: the last one that fits a machine is taken.
 SETTINGS = {
-    # For text that is all knowledge, given as --examples: there a wider layer pays from the start.
+    # Text that is all knowledge: there a wider layer pays from the start.
     "names": Setting(
         accelerator=False,
         baseline="mt5-tiny",
         candidate="mswitch-tiny",
         changes=ModelChanges(d_model=64, d_ff=64, heads=2, d_kv=32, init_scale=1.0),
         experts=ModelChanges(experts=16, sparse_every=1, capacity_factor=2.0, router_init="paper"),
-        vocabulary=VocabularyConfig(size=2048, character_coverage=0.985),
-        examples=ExamplesConfig(inputs_length=128, validation_segments=2),
+        vocabulary=NAMES_VOCABULARY,
+        names=SupervisedConfig(inputs_length=16, targets_length=28, allow_overlap=True),
         train=TrainConfig(
             batch_size=64,
             pack="next-fit",
@@ -102,6 +106,7 @@ SETTINGS = {
             checkpoint_every=200,
             dtype="float32",
         ),
+        validation_records=600,
         measured="docs/experiments/2026-11-28-names-in-thirty-languages.md",
     ),
     "cpu": Setting(

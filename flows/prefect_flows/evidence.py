@@ -22,6 +22,17 @@ from models.config import padded_vocabulary
 from models.training.run_directory import CHECKPOINTS, log_spaced_steps, read_run
 from pipelines.outputs import MARKER, lock_directory, read_manifest
 from pipelines.progress import say
+from pipelines.supervised.build import SupervisedConfig, build_supervised
+from pipelines.supervised.samples.names import write_names
+from pipelines.supervised.samples.writer import TASK_FILE
+from pipelines.vocabulary.model import MODEL_FILE
+
+
+@task(task_run_name="names")
+def build_names(config: SupervisedConfig, names: Path, out: Path) -> dict[str, Any]:
+    """Fetch names of things, and make examples of them."""
+    write_names(names)
+    return build_supervised(names / TASK_FILE, names / MODEL_FILE, out, config)
 
 
 @task(task_run_name="train {run.name}")
@@ -86,6 +97,9 @@ def prepare(request: Request, setting: Setting, out: Path) -> str:
     """Make the examples, unless they were given; return where they are."""
     if request.examples:
         return request.examples
+    if setting.names:
+        build_names(setting.names, out / "names", out / "examples")
+        return str(out / "examples")
     config, corpus = data_config(request, setting), request.corpus
     if not corpus:
         corpus = out / "corpus"

@@ -14,7 +14,7 @@ import io
 import re
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -89,23 +89,14 @@ class BalancedText:
 
     Attributes:
         characters: characters given so far, by language.
-        error: what ended the iteration early; SentencePiece would take an exception for the end
-            of the text, so it is kept here and raised after training.
     """
 
     def __init__(self, corpus: Corpus, config: VocabularyConfig):
         self.shards = corpus.select("train")
         self.budgets = _budgets(corpus, config)
         self.characters: dict[str, int] = {}
-        self.error: Exception | None = None
 
     def __iter__(self) -> Iterator[str]:
-        try:
-            yield from self._text()
-        except Exception as error:
-            self.error = error
-
-    def _text(self) -> Iterator[str]:
         for lang, budget in self.budgets.items():
             taken = 0
             for line in _lines(self.shards[lang]):
@@ -135,11 +126,30 @@ def _ended_by_interrupt() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _train_pieces(text: BalancedText, config: VocabularyConfig) -> bytes:
+def train_model(lines: Iterable[str], config: VocabularyConfig) -> bytes:
+    """Train a SentencePiece model, with sentinels, on lines of text.
+
+    Raises:
+        UserError: `config.size` does not suit the text.
+    """
+    with _ended_by_interrupt():
+        return _finish_model(_train_pieces(lines, config))
+
+
+def _train_pieces(lines: Iterable[str], config: VocabularyConfig) -> bytes:
     model = io.BytesIO()
+    errors: list[Exception] = []
+
+    def given() -> Iterator[str]:
+        # SentencePiece would take an exception for the end of the text.
+        try:
+            yield from lines
+        except Exception as error:
+            errors.append(error)
+
     try:
         sentencepiece.SentencePieceTrainer.Train(
-            sentence_iterator=iter(text),
+            sentence_iterator=given(),
             model_writer=model,
             model_type="unigram",
             vocab_size=config.size - SENTINELS,
@@ -156,8 +166,8 @@ def _train_pieces(text: BalancedText, config: VocabularyConfig) -> bytes:
             minloglevel=2,
         )
     except RuntimeError as error:
-        if text.error is not None:
-            raise text.error from None
+        if errors:
+            raise errors[0] from None
         if found := _TOO_LARGE.search(str(error)):
             raise UserError(
                 f"vocabulary size {config.size} is too large for this text: give at most "
@@ -170,8 +180,8 @@ def _train_pieces(text: BalancedText, config: VocabularyConfig) -> bytes:
                 f"(now {config.character_coverage})"
             ) from error
         raise
-    if text.error is not None:
-        raise text.error
+    if errors:
+        raise errors[0]
     return model.getvalue()
 
 
@@ -207,8 +217,7 @@ def train_vocabulary(
                 f"{total:,} characters in {len(text.budgets)} languages; an interrupted training "
                 "begins again",
             )
-            with _ended_by_interrupt():
-                model = _finish_model(_train_pieces(text, config))
+            model = train_model(text, config)
             write_atomically(storage.join(staged.directory, MODEL_FILE), model)
             staged.publish(
                 {

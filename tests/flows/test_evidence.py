@@ -11,6 +11,8 @@ from pathlib import Path
 
 import example_files
 import pytest
+from cldr_packages import add_cldr
+from debian_packages import make_mirror
 from jax.sharding import AbstractMesh
 
 from flows.cli.main import main
@@ -26,6 +28,7 @@ from models.partitioning import AXES, check_divisible
 from models.planning.memory import state_memory, step_memory
 from models.training.state import Skeleton, parameter_counts
 from pipelines.errors import UserError
+from pipelines.languages import languages
 
 ROOT = Path(__file__).parents[2]
 CPU = Devices("cpu", "cpu", 1)
@@ -68,7 +71,8 @@ def test_a_setting_can_be_trained_and_says_where_it_was_measured(name):
     setting = find_setting(name)
     config = dataclasses.replace(setting.train, expert_parallel=setting.devices)
     mesh = AbstractMesh((1, setting.devices, 1), AXES)
-    spans = data_config(Request(), setting).examples.lengths()
+    text = data_config(Request(), setting).examples
+    spans = setting.names.lengths if setting.names else text.lengths()
     lengths = spans.inputs_length, spans.targets_length
     dense, sparse = (
         setting.model(preset, padded_vocabulary(setting.vocabulary.size))
@@ -176,6 +180,8 @@ def test_the_newest_checkpoint_stays(tmp_path):
     [
         (["--budget", "3 hours"], "--budget '3 hours' is not a time"),
         (["--setting", "abacus"], "no 'abacus': choose among names, cpu, gpu, large-gpu, slice"),
+        (["--setting", "names", "--corpus", "a"], "names of things, not text: leave out --corpus"),
+        (["--setting", "names", "--sample", "debian"], "not text: leave out --sample"),
         (["--corpus", "a", "--examples", "b"], "--corpus and --examples: give one of them"),
         (["--sample", "debian", "--corpus", "a"], "--sample and --corpus: give one of them"),
         (["--budget", "3h", "--steps", "9"], "--budget and --steps: give one of them"),
@@ -196,6 +202,13 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(on, capsys, tmp_path, monk
     assert plan["setting"] == "cpu"
     assert "docs/experiments/" in plan["summary"]
     assert not list(tmp_path.iterdir())
+
+
+def test_the_setting_for_names_plans_with_names(on, capsys):
+    assert main(["evidence", "--dry-run", "--setting=names", "--steps=2400"]) == 0
+    summary = capsys.readouterr().out
+    assert "text     names of things, about 0.131 million tokens, read 52 times" in summary
+    assert "64 x (16 + 28)" in summary
 
 
 class Study:
@@ -291,3 +304,28 @@ def test_done_it_does_nothing_and_other_options_are_refused(study, undisturbed):
     )
     assert done.returncode == 2
     assert "is of a command with other options" in done.stderr
+
+
+@pytest.mark.training
+@pytest.mark.timeout(1800)
+@pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="dpkg-deb builds packages")
+def test_names_of_things_are_fetched_and_trained_on(tmp_path, monkeypatch):
+    mirror = make_mirror(tmp_path, monkeypatch)
+    langs = [code for code, language in languages().items() if language.mc4 and "-" not in code]
+    add_cldr(mirror, ["en", *[code for code in langs if code != "en"][:31]], 251)
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
+    out = tmp_path / "out"
+    words = ["evidence", "--setting=names", f"--out={out}", "--steps=6", "--seeds=1", "--json"]
+    done = subprocess.run(
+        [sys.executable, "-m", "flows.cli.main", *words],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert not (out / "corpus").exists()
+    report = json.loads((out / "report" / "report.json").read_text())
+    assert len(report["languages"]) == 30
+    examples = json.loads((out / "examples" / "manifest.json").read_text())
+    for splits in examples["languages"].values():
+        assert (splits["train"]["records"], splits["validation"]["records"]) == (250, 20)

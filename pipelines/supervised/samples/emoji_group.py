@@ -75,7 +75,12 @@ def write_emoji_group(out: str | Path) -> dict[str, Any]:
     return write_sample(out, config, _write)
 
 
-def _write(directory: Path) -> Mapping[str, int]:
+def fetch_names(directory: Path) -> tuple[dict[str, str], list[dict[str, str]]]:
+    """Fetch the packages and note them in `directory`: groups of emoji, and rows.
+
+    Raises:
+        UserError: apt-get or dpkg-deb is missing, or a package cannot be fetched.
+    """
     files: dict[str, bytes] = {}
     sources = []
     for download, found in open_packages(directory, PACKAGES, _WANTED):
@@ -85,9 +90,14 @@ def _write(directory: Path) -> Mapping[str, int]:
     tests = [data for name, data in files.items() if _GROUPS.fullmatch(name)]
     if not tests:
         raise UserError(f"{PACKAGES[1]} has no emoji-test.txt: use Debian 12 or newer")
-    groups = groups_of(tests[0].decode())
-    counts = write_by_language(directory, rows_of(files, groups))
     write_sources(directory, sources, "Unicode's")
+    groups = groups_of(tests[0].decode())
+    return groups, list(rows_of(files, groups))
+
+
+def _write(directory: Path) -> Mapping[str, int]:
+    groups, rows = fetch_names(directory)
+    counts = write_by_language(directory, rows)
     write_task(
         directory,
         name="emoji_group",

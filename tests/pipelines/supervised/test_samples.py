@@ -3,9 +3,11 @@
 import gzip
 import json
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import pytest
+from cldr_packages import add_cldr
 from corpus_files import read_json
 from debian_packages import add_package, make_mirror
 from hypothesis import given
@@ -15,12 +17,15 @@ from flows.cli.app import run
 from pipelines.errors import UserError
 from pipelines.languages import languages
 from pipelines.supervised.build import SupervisedConfig, build_supervised
+from pipelines.supervised.samples import names
 from pipelines.supervised.samples.deb_section import Package, descriptions, packages_of
 from pipelines.supervised.samples.deb_section import rows_of as section_rows
 from pipelines.supervised.samples.emoji_group import groups_of
 from pipelines.supervised.samples.emoji_group import rows_of as emoji_rows
 from pipelines.supervised.samples.man_spans import paragraphs, rows_of, tagged
+from pipelines.supervised.samples.names import facts, write_names
 from pipelines.supervised.samples.ui_translate import pairs
+from pipelines.vocabulary.train import VocabularyConfig
 from tasks.examples import open_examples
 
 needs_dpkg = pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="dpkg-deb builds packages")
@@ -138,6 +143,58 @@ def test_names_of_emoji_have_their_groups():
         ("263a", "smiling", "Smileys & Emotion"),
         ("1f44b", "hand", "People & Body"),
     ]
+
+
+def test_facts_are_of_concepts_and_languages_that_have_most_names(monkeypatch):
+    monkeypatch.setattr(names, "CONCEPTS", 2)
+    monkeypatch.setattr(names, "LANGUAGES", 2)
+    known = {
+        "de": {"1": "eins", "2": "zwei", "9": "ohne Englisch"},
+        "en": {"1": "one", "2": "two", "3": "three", "4": "four"},
+        "fr": {"2": "deux", "3": "x" * 41, "4": "quatre"},
+        "sw": {"1": "moja", "2": "mbili", "3": "tatu"},
+        "yo": {"1": "ọ̀kan", "3": "x" * 41},
+    }
+    rows = [
+        {"lang": lang, "emoji": emoji, "name": name}
+        for lang, of_lang in known.items()
+        for emoji, name in of_lang.items()
+    ]
+    found = facts(rows)
+    assert sorted((row["lang"], row["en"], row["text"]) for row in found) == [
+        ("de", "one", "eins"),
+        ("de", "two", "zwei"),
+        ("sw", "one", "moja"),
+        ("sw", "two", "mbili"),
+    ]
+    assert len({row["id"] for row in found}) == 4
+
+
+@needs_dpkg
+def test_names_of_things_all_train_and_some_are_evaluated(tmp_path, monkeypatch):
+    add_cldr(make_mirror(tmp_path, monkeypatch), ["en", "de", "sw"], 30)
+    monkeypatch.setattr(names, "VOCABULARY", VocabularyConfig(size=420))
+    out = tmp_path / "names"
+    assert write_names(out)["rows"] == 60
+    train, evaluated = (
+        [json.loads(line) for line in (out / f"{split}.jsonl").read_text("utf-8").splitlines()]
+        for split in ("train", "validation")
+    )
+    assert Counter(row["lang"] for row in train) == {"de": 30, "sw": 30}
+    assert Counter(row["lang"] for row in evaluated) == {"de": 20, "sw": 20}
+    assert all(row in train for row in evaluated)
+    config = SupervisedConfig(inputs_length=64, targets_length=64, allow_overlap=True)
+    build_supervised(out / "task.toml", out / "sentencepiece.model", tmp_path / "ex", config)
+    manifest = read_json(tmp_path / "ex/manifest.json")
+    assert manifest["rows"]["kept"] == 100
+    assert manifest["vocabulary_size"] == 420
+    source = open_examples(tmp_path / "ex").sources["train"]["sw"]
+    read = {
+        tuple(example[f"{side}_pretokenized"][0].decode() for side in ("inputs", "targets"))
+        for example in map(source.read, range(len(source)))
+    }
+    assert read == {(f"sw: {row['en']}", row["text"]) for row in train if row["lang"] == "sw"}
+    assert write_names(out)["reused"]
 
 
 @given(st.text("\\fBIRP.'\"([]-& \nabSHTé$", max_size=200))
