@@ -3,6 +3,8 @@ import os
 import shutil
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import pytest
 
@@ -20,6 +22,17 @@ def run(*argv, **options):
         check=False,
         **options,
     )
+
+
+def test_every_package_is_installed():
+    root = Path(__file__).parents[2]
+    project = tomllib.loads((root / "pyproject.toml").read_text())
+    packages = {
+        ".".join(path.parent.relative_to(root).parts)
+        for top in ("flows", "models", "pipelines", "tasks")
+        for path in (root / top).rglob("__init__.py")
+    }
+    assert packages == set(project["tool"]["setuptools"]["packages"])
 
 
 def test_help_teaches_without_loading_the_stages():
