@@ -6,6 +6,8 @@ which also take more room, is not (Random Sampling Knowledge Distillation, arXiv
 draws of a row follow from the seed, the step and the row's number in the batch, as its examples do.
 """
 
+import contextlib
+import functools
 import io
 import json
 from collections.abc import Mapping
@@ -15,22 +17,26 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Int
 
-from models.config import TrainConfig
-from models.devices import memory_explained
+from models.config import JobConfig, TrainConfig, as_json
 from models.nn.losses import drawn_tokens
 from models.partitioning import make_mesh, put_batch
+from models.training.distributed import agree, meet, membership, on_first, together
 from models.training.run_directory import Teacher
 from models.training.state import Parameters
 from models.training.step import FEATURES, SEGMENTS, Batch, Teaching
 from models.training.teacher import draws_file, packed, skeleton_of, teacher_parameters
+from models.training.train import make_plan
 from models.transfer.config import DistillConfig, DrawConfig
 from models.transfer.teacher import find_teacher
 from pipelines import storage
 from pipelines.errors import UserError
 from pipelines.faults import fault_point
 from pipelines.outputs import (
+    RemoteOutput,
+    StagedOutput,
     canonical_json,
     read_manifest,
     stage_output_anywhere,
@@ -39,13 +45,12 @@ from pipelines.outputs import (
 from pipelines.progress import Progress
 from tasks.batches import TaskBatches
 from tasks.mixtures import Mixture
-from tasks.multitask import task_mixture
 
 STAGE = "distill-cache"
 FIFTY = DrawConfig()
+ALONE = JobConfig()
 
 
-@memory_explained()
 def make_cache(
     teacher: str | Path,
     examples: str | Path,
@@ -53,6 +58,7 @@ def make_cache(
     config: TrainConfig,
     draws: DrawConfig = FIFTY,
     mixture: Mixture | None = None,
+    job: JobConfig = ALONE,
     *,
     step: int | None = None,
 ) -> dict[str, Any]:
@@ -68,6 +74,7 @@ def make_cache(
             mesh matter here.
         draws: what is drawn.
         mixture: how often each language comes.
+        job: the processes that draw together.
         step: the teacher's checkpoint; by default its last.
 
     Returns:
@@ -77,39 +84,65 @@ def make_cache(
         UserError: the teacher has no experts or is not finished, the examples are of another
             vocabulary, or settings do not fit.
     """
-    distillation = DistillConfig(temperature=draws.temperature)
-    found = find_teacher(teacher, examples, config, distillation, mixture, step=step)
-    tasks = task_mixture(examples, mixture or Mixture())
-    batches = TaskBatches(tasks, config.batch_size, config.seed, config.steps, pack=config.pack)
-    identity = {
-        **_drawn_for(found, batches, config),
-        "steps": config.steps,
-        "samples": draws.samples,
-        "dtype": config.dtype,
-    }
-    summary = {"stage": STAGE, "out": str(out), "steps": config.steps, "samples": draws.samples}
-    with stage_output_anywhere(out, stage=STAGE, config=identity) as output:
-        if output.complete:
+    settings = DistillConfig(temperature=draws.temperature)
+    mixture = mixture or Mixture()
+
+    def prepare() -> tuple[Teacher, TaskBatches]:
+        found = find_teacher(
+            teacher, examples, config, settings, mixture, step=step, shared=job.shared
+        )
+        preset = found.origin.chain["preset"]
+        return found, make_plan(preset, found.model, examples, config, mixture)[1]
+
+    # SIGTERM ends this process at once, and with it the others: a finished step is not done again.
+    with membership(job, saves_on_sigterm=False), contextlib.ExitStack() as stack:
+        found, batches = together(prepare)
+        identity = {
+            **_drawn_for(found, batches, config),
+            "steps": config.steps,
+            "samples": draws.samples,
+            "dtype": config.dtype,
+        }
+        agree(canonical_json([identity, as_json(config)]))
+        opened: list[StagedOutput | RemoteOutput] = []  # by process 0
+
+        def begin() -> list[int] | None:
+            """Which steps are missing; None if the cache is complete."""
+            output = stack.enter_context(stage_output_anywhere(out, stage=STAGE, config=identity))
+            opened.append(output)
+            there = storage.list_names(output.directory)
+            missing = [n for n in range(config.steps) if draws_file(n) not in there]
+            return None if output.complete else missing
+
+        def write(number: int, ids: Int[np.ndarray, "B T S"]) -> None:
+            data = io.BytesIO()
+            np.save(data, packed(ids, found.model.vocabulary_size))
+            path = storage.join(opened[0].directory, draws_file(number))
+            write_atomically(path, data.getvalue())
+            fault_point(f"{STAGE}.after_step")
+            progress.add()
+
+        summary = {"stage": STAGE, "out": str(out), "steps": config.steps, "samples": draws.samples}
+        missing = on_first(begin)
+        if missing is None:
             return {**summary, "reused": True}
         mesh = make_mesh(config)
         parameters = teacher_parameters(found, mesh)
         teaching = Teaching(skeleton_of(found, config.dtype, mesh), 1.0, draws.temperature)
-        draw = _drawer(teaching, config, draws.samples)
+        draw, compiled = _drawer(teaching, config, draws.samples, mesh), None
         progress = Progress(STAGE, str(teacher), config.steps, "steps")
+        progress.start_at(config.steps - len(missing))
         features = FEATURES + (SEGMENTS if config.pack != 1 else ())
-        for number in range(config.steps):
-            path = storage.join(output.directory, draws_file(number))
-            if not storage.exists(path):
-                batch = batches.batch(number)
-                rows = put_batch({name: batch[name] for name in features}, mesh)
-                data = io.BytesIO()
-                ids = np.asarray(draw(parameters, rows, number))
-                np.save(data, packed(ids, found.model.vocabulary_size))
-                write_atomically(path, data.getvalue())
-                fault_point(f"{STAGE}.after_step")
-            progress.add()
-        output.publish({})
-    return {**summary, "reused": False}
+        for number in missing:
+            batch = batches.batch(number)
+            rows = put_batch({name: batch[name] for name in features}, mesh)
+            if compiled is None:
+                compiled = draw.lower(parameters, rows, number).compile()
+                meet("compiled")
+            ids = np.asarray(compiled(parameters, rows, number))
+            on_first(functools.partial(write, number, ids))
+        on_first(lambda: opened[0].publish({}))
+        return {**summary, "reused": False}
 
 
 def check_cache(
@@ -151,10 +184,11 @@ def _drawn_for(teacher: Teacher, batches: TaskBatches, config: TrainConfig) -> M
     }
 
 
-def _drawer(teaching: Teaching, config: TrainConfig, samples: int) -> Any:
-    """Compile-ready `(parameters, batch, step) -> ids [B, T, samples]`."""
+def _drawer(teaching: Teaching, config: TrainConfig, samples: int, mesh: Mesh | None) -> Any:
+    """Compile-ready `(parameters, batch, step) -> ids [B, T, samples]`, all on every device."""
+    everywhere = None if mesh is None else NamedSharding(mesh, PartitionSpec())
 
-    @jax.jit
+    @functools.partial(jax.jit, out_shardings=everywhere)
     def draw(parameters: Parameters, batch: Batch, step: Int[Array, ""]) -> Int[Array, "B T S"]:
         assert teaching.skeleton is not None
         rows, length = batch["decoder_target_tokens"].shape

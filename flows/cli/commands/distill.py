@@ -95,6 +95,7 @@ def draw(
     mixture: str = DEFAULT,
     draws: Annotated[DrawConfig, Parameter(name="*")] = DrawConfig(),  # noqa: B008
     config: Annotated[TrainConfig, Parameter(name="*")] = TrainConfig(),  # noqa: B008
+    job: Annotated[JobConfig, Parameter(name="*")] = JobConfig(),  # noqa: B008
     json: Json = False,
 ) -> int:
     """Draw from a teacher's predictions for all batches of a training, for students to come.
@@ -107,6 +108,8 @@ def draw(
     Give the options that the students are trained with. Of these, batches, precision, mesh and
     `--loss-chunks` matter here; the rest, such as the rate, is not read.
 
+    On several machines, and on exit code 75, as `mswitch evaluate`.
+
     Args:
         teacher: the sparse run, here or a gs:// or s3:// URL.
         examples: an examples directory with the teacher's vocabulary, or a TOML file of several.
@@ -115,6 +118,8 @@ def draw(
         mixture: how often each language comes, as in `mswitch train`.
     """
     chosen = find_mixture(mixture)
+    if job.shared and not is_supervised("distill"):
+        return supervise_in_job(sys.argv[1:])
     from models.transfer.cache import make_cache
 
-    return finish(make_cache(teacher, examples, out, config, draws, chosen, step=step), json)
+    return finish(make_cache(teacher, examples, out, config, draws, chosen, job, step=step), json)

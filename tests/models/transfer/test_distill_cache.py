@@ -13,9 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from example_files import write_examples
+from processes import free_port
 from trained_runs import lines, skeleton_of, state
 
 from models.config import ModelChanges, TrainConfig
+from models.lifeline import EXIT_RESUME
 from models.nn.flops import training_step_flops
 from models.nn.losses import Head, distilled_token_losses, drawn_tokens
 from models.training.run_directory import model_of, read_run
@@ -179,10 +181,7 @@ def test_a_student_names_its_cache_and_computes_no_teacher(student, cache, examp
 @pytest.mark.timeout(300)
 def test_killed_it_goes_on_and_draws_the_same(teacher, examples, cache, tmp_path):
     out = tmp_path / "cache"
-    options = "--steps 3 --batch-size 8 --dtype float32 --seed 3 --samples 50 --temperature 2"
-    places = ["--teacher", str(teacher), "--examples", str(examples), "--out", str(out)]
-    command = [sys.executable, "-m", "flows.cli.main", "distill", "cache", *places]
-    command += options.split()
+    command = cache_command(teacher, examples, out)
     kill = {**os.environ, "MSWITCH_FAULT": "distill-cache.after_step"}
     assert subprocess.run(command, env=kill, check=False).returncode == -signal.SIGKILL
     assert not out.exists()
@@ -190,10 +189,46 @@ def test_killed_it_goes_on_and_draws_the_same(teacher, examples, cache, tmp_path
     before = partial.stat().st_mtime_ns
     subprocess.run(command, check=True)
     assert (out / partial.name).stat().st_mtime_ns == before
-    names = {path.name for path in cache.glob("*.npy")}
-    assert len(names) == STEPS
-    for name in names:
-        assert (out / name).read_bytes() == (cache / name).read_bytes()
+    check_same(out, cache)
+
+
+@pytest.mark.training
+@pytest.mark.timeout(900)
+def test_two_processes_draw_what_one_does_also_after_a_kill(teacher, examples, cache, tmp_path):
+    out = tmp_path / "cache"
+
+    def start(number: int, port: int, **variables: str) -> subprocess.Popen[str]:
+        job = f"--coordinator-address 127.0.0.1:{port} --num-processes 2 --process-id {number}"
+        command = [*cache_command(teacher, examples, out), "--data-parallel", "2", *job.split()]
+        environment = {**os.environ, **variables}
+        return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+
+    port = free_port()
+    killed = start(0, port, MSWITCH_FAULT="distill-cache.after_step")
+    other = start(1, port)
+    for process, code in ((killed, 128 + signal.SIGKILL), (other, EXIT_RESUME)):
+        _, errors = process.communicate()
+        assert process.returncode == code, errors
+    assert len(list(tmp_path.glob(".cache.partial-*/*.npy"))) == 1
+    port = free_port()
+    for process in [start(number, port) for number in range(2)]:
+        _, errors = process.communicate()
+        assert process.returncode == 0, errors
+    check_same(out, cache)
+
+
+def cache_command(teacher: Path, examples: Path, out: Path) -> list[str]:
+    options = "--steps 3 --batch-size 8 --dtype float32 --seed 3 --samples 50 --temperature 2"
+    places = ["--teacher", str(teacher), "--examples", str(examples), "--out", str(out)]
+    command = [sys.executable, "-m", "flows.cli.main", "distill", "cache", *places]
+    return [*command, *options.split()]
+
+
+def check_same(one: Path, other: Path) -> None:
+    for directory in (one, other):
+        assert len(list(directory.glob("*.npy"))) == STEPS
+    for path in one.iterdir():
+        assert path.read_bytes() == (other / path.name).read_bytes()
 
 
 @pytest.mark.training
