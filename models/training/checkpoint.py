@@ -278,15 +278,15 @@ def _load(checkpoint: Path, like: dict[str, Any], run: str, fix: str) -> dict[st
 
 def _check(checkpoint: Path, like: dict[str, Any], run: str, fix: str) -> None:
     with _readable(checkpoint, fix):
-        described = ocp.checkpointables_metadata(str(checkpoint))
-        notes = described.custom_metadata
-        of_run = notes.get("run") if isinstance(notes, dict) else None
-        if run and of_run and of_run != run:
-            raise UserError(f"{checkpoint} is a checkpoint of another run: {fix}")
-        found = described.metadata
         for part, wanted in like.items():
-            if found[part] is not None:  # what cannot be described cannot be loaded either
-                _check_same_model(checkpoint, part, found[part], wanted)
+            # Of this part alone: a working copy may lack the other (`models.training.run_files`).
+            described = ocp.metadata(str(checkpoint), checkpointable_name=part)
+            notes = described.custom_metadata
+            of_run = notes.get("run") if isinstance(notes, dict) else None
+            if run and of_run and of_run != run:
+                raise UserError(f"{checkpoint} is a checkpoint of another run: {fix}")
+            if described.metadata:  # what cannot be described cannot be loaded either
+                _check_same_model(checkpoint, part, described.metadata, wanted)
 
 
 @contextlib.contextmanager

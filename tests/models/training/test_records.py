@@ -1,6 +1,7 @@
 """Schedule, metrics file, checkpoints: what a run writes down, without training."""
 
 import errno
+import gc
 import itertools
 import json
 import os
@@ -262,6 +263,27 @@ def test_a_damaged_checkpoint_is_named(tmp_path, state):
     with pytest.raises(UserError, match=r"checkpoints/5 cannot be read \([^)]{20}"):
         checkpoints.restore(5, like)
     assert "andler" not in str(error.value)  # Orbax's
+
+
+def test_parameters_are_restored_without_the_optimizers_arrays(tmp_path, state, caplog):
+    """A working copy of a run in a bucket lacks them; nothing shall complain of it."""
+    import jax
+
+    from models.training.checkpoint import restore_parameters
+    from models.training.state import TrainState
+
+    moments = {f"{number}.kernel": state.moments["a.kernel"] for number in range(20)}
+    checkpoints = Checkpoints(tmp_path / "checkpoints", kept=())
+    checkpoints.save(TrainState(state.parameters, moments, state.step), 5)
+    checkpoints.wait()
+    for path in (tmp_path / "checkpoints/5/optimizer").rglob("*"):
+        if path.is_file() and path.name != "_METADATA":
+            path.unlink()
+    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state.parameters)
+    restored = restore_parameters(checkpoints.directory, 5, like)
+    np.testing.assert_array_equal(restored["a.kernel"], state.parameters["a.kernel"])
+    gc.collect()
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
 def test_a_checkpoint_of_another_run_or_step_is_named(tmp_path, state):
