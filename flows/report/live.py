@@ -190,6 +190,7 @@ def _panel(
         candidate_fit=isotonic_fit(candidate),
         baseline_steps=found.baseline_steps if found else None,
         candidate_steps=found.candidate_steps if found else None,
+        is_target=is_target,
     )
     return curve_panel(pair, width=560, height=240)
 

@@ -93,9 +93,11 @@ def test_it_grows_from_nothing(pair, tmp_path):
     assert "data:image" not in begun
     for run in pair:
         write_metrics(run, [3.0, 2.9, 2.8])
-    svg, _ = image_of(live_markdown(*pair))
+    markdown = live_markdown(*pair)
+    svg, _ = image_of(markdown)
     assert "Training loss" in svg
-    assert "Validation loss" not in svg
+    assert "Validation loss" not in markdown + svg
+    assert 'class="ref"' not in svg  # a single step is no target
 
 
 def test_a_line_that_is_being_written_does_not_count(pair):
