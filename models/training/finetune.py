@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from models.config import JobConfig, TrainConfig, TuningChanges, TuningConfig
-from models.training.origin import check_layout, find_origin
+from models.training.origin import check_moments, find_origin
 from models.training.run_directory import RunPlan, check_vocabulary, model_of, read_run
 from models.training.run_files import open_files
 from models.training.train import make_plan, train_prepared
@@ -94,7 +94,7 @@ def prepare_tuning(
         found = find_origin(files, step, keep_moments)
     for directory in task_mixture(tasks, mixture).directories:
         check_vocabulary(origin, described, directory, read_manifest(directory, "examples"))
-    check_layout(found, described, config)
+    check_moments(found, described, config)
     model = changes.applied_to(model_of(described))
     plan, batches = make_plan(described["preset"], model, tasks, config, mixture)
     notes = {name: described[name] for name in ("huggingface",) if name in described}

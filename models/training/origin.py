@@ -18,7 +18,7 @@ from models.training.run_directory import (
     train_config_of,
 )
 from models.training.run_files import RunFiles, open_files
-from models.training.state import Parameters, Skeleton, TrainState
+from models.training.state import Parameters, Skeleton, TrainState, unrolled
 from pipelines.errors import UserError
 from pipelines.outputs import MARKER
 
@@ -66,8 +66,8 @@ def _chain(described: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def check_layout(origin: Origin, described: Mapping[str, Any], train: TrainConfig) -> None:
-    """Check that a run that is trained so can take over the arrays of its origin.
+def check_moments(origin: Origin, described: Mapping[str, Any], train: TrainConfig) -> None:
+    """Check that a run that is trained so can take over the moments of its origin, if it is to.
 
     Args:
         origin: the origin.
@@ -75,14 +75,17 @@ def check_layout(origin: Origin, described: Mapping[str, Any], train: TrainConfi
         train: how the run is trained.
 
     Raises:
-        UserError: they are laid out otherwise, or it has no such moments.
+        UserError: it has no such moments.
     """
+    if not origin.keep_moments:
+        return
     before = train_config_of(described)
     if before.scan_layers != train.scan_layers:
         option = "--scan-layers" if before.scan_layers else "--no-scan-layers"
-        raise UserError(f"the layers of {origin.path} are stored otherwise: give {option}")
-    if not origin.keep_moments:
-        return
+        raise UserError(
+            f"{origin.path} has moments of layers that are stored otherwise: give {option}, or "
+            "leave out --keep-moments"
+        )
     if before.optimizer != train.optimizer:
         raise UserError(
             f"{origin.path} was trained with {before.optimizer}: give --optimizer "
@@ -105,17 +108,23 @@ def state_of_origin(origin: Origin, skeleton: Skeleton, optimizer: Optimizer) ->
     with open_files(origin.path, shared=jax.process_count() > 1) as files:
         files.refresh()
         directory = files.directory / CHECKPOINTS
+        before = train_config_of(read_run(files.directory))
         with files.checkpoint(origin.step, "" if origin.keep_moments else PARAMETERS):
             if origin.keep_moments:
-                freeze = train_config_of(read_run(files.directory)).freeze
-                train = dataclasses.replace(skeleton.train, freeze=freeze)
+                train = dataclasses.replace(skeleton.train, freeze=before.freeze)
                 like = dataclasses.replace(skeleton, train=train).abstract_state(optimizer)
                 state = Checkpoints(directory, (), run).restore(origin.step, like)
                 return state._replace(moments=skeleton.trained(state.moments), step=state.step * 0)
-            like = skeleton.abstract_parameters()
+            train = dataclasses.replace(skeleton.train, scan_layers=before.scan_layers)
+            like = Skeleton.of(skeleton.config, train, skeleton.mesh).abstract_parameters()
             parameters = restore_parameters(directory, origin.step, like, run)
     shapes = cast(Parameters, skeleton.trained(skeleton.shapes))
     shardings = skeleton.state_shardings(optimizer)
+    if train.scan_layers != skeleton.train.scan_layers:
+        parameters = jax.jit(
+            lambda stored: skeleton.laid_out(unrolled(stored)),
+            out_shardings=None if shardings is None else shardings.parameters,
+        )(parameters)
     moments, step = jax.jit(
         lambda: (optimizer.init(shapes, skeleton.axes), jnp.zeros((), jnp.int32)),
         out_shardings=None if shardings is None else (shardings.moments, shardings.step),

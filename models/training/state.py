@@ -92,6 +92,19 @@ class Skeleton:
         )
         return nnx.merge(self.graph, state)
 
+    def laid_out(self, unscanned: Mapping[str, Array]) -> Parameters:
+        """Parameters as they are without `scan_layers`, stored as this model stores them."""
+        found = {}
+        for name, shape in self.shapes.items():
+            stack, scanned, rest = name.partition(".periods.blocks.")
+            if scanned:
+                periods = range(shape.shape[0])
+                parts = [unscanned[f"{stack}.periods.{period}.blocks.{rest}"] for period in periods]
+                found[name] = jnp.stack(parts)
+            else:
+                found[name] = unscanned[name]
+        return found
+
     def matmul_precision(self) -> contextlib.AbstractContextManager[Any]:
         """Within it, products traced for a float32 model are float32 ones.
 

@@ -61,8 +61,9 @@ def state_of_student(
     period, mean = teacher.model.period, teacher.gather == "mean"
 
     def create(values: Parameters) -> TrainState:
-        drawn = skeleton.initial_parameters()
-        parameters = taken_over(drawn, in_dense_places(unrolled(values), period, mean=mean))
+        drawn = unrolled(skeleton.initial_parameters())
+        taken = in_dense_places(unrolled(values), period, mean=mean)
+        parameters = skeleton.laid_out({**drawn, **taken})
         moments = optimizer.init(skeleton.trained(parameters), skeleton.axes)
         return TrainState(parameters, moments, jnp.zeros((), jnp.int32))
 
@@ -84,20 +85,6 @@ def in_dense_places(sparse: Mapping[str, Any], period: int, *, mean: bool) -> di
             found[dense_name(name, period)] = value
         elif mean and ".router." not in name:
             found[dense_name(name, period)] = value.mean(axis=0)
-    return found
-
-
-def taken_over(drawn: Parameters, given: Mapping[str, Any]) -> Parameters:
-    """A dense model's parameters, scanned or not: those that are given, and the rest as drawn."""
-    found = {}
-    for name, value in drawn.items():
-        stack, scanned, rest = name.partition(".periods.blocks.")
-        if scanned:
-            layers = [f"{stack}.periods.{layer}.blocks.{rest}" for layer in range(len(value))]
-            parts = [given.get(one, value[layer]) for layer, one in enumerate(layers)]
-            found[name] = jnp.stack(parts)
-        else:
-            found[name] = given.get(name, value)
     return found
 
 

@@ -15,7 +15,7 @@ from models.nn.experts import DROPLESS
 from models.training.optimizer import optimizer_of
 from models.training.state import Parameters, Skeleton, TrainState
 from models.training.step import Teaching, make_evaluation_step, make_train_step
-from models.training.teacher import in_dense_places, taken_over
+from models.training.teacher import in_dense_places
 
 #: Languages and noise with which a dense model has room for some of the gain, and with none.
 ROOM, NO_ROOM = (32, 0.5), (128, 0.0)
@@ -50,7 +50,7 @@ class Learner:
             given = in_dense_places(teacher or {}, SPARSE.period, mean=False)
             # The step takes over the memory of its state; the teacher stays.
             given = {name: value.copy() for name, value in given.items()}
-            state = TrainState(taken_over(state.parameters, given), state.moments, state.step)
+            state = TrainState({**state.parameters, **given}, state.moments, state.step)
         for step in range(STEPS):
             batch, _ = languages.batch(step, TRAIN.batch_size)
             state, _ = self.step(state, batch, np.inf, teacher)

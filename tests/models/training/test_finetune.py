@@ -27,7 +27,7 @@ from models.training.optimizer import Adafactor, AdamW, optimizer_of
 from models.training.origin import find_origin, state_of_origin
 from models.training.run_directory import MARKER, model_of, read_run, train_config_of
 from models.training.run_files import RunFiles
-from models.training.state import Skeleton
+from models.training.state import Skeleton, unrolled
 from models.training.step import FEATURES, batch_loss, make_gradients
 from models.training.train import make_plan, train_prepared
 from pipelines.errors import UserError
@@ -98,6 +98,21 @@ def test_it_begins_with_the_origins_parameters_and_fresh_moments(origin):
         assert int(begun.step) == 0
         assert not any(np.asarray(part).any() for part in jax.tree.leaves(begun.moments))
     assert found.chain["config_hash"] == described["config_hash"]
+
+
+def test_its_layers_may_be_stored_otherwise_than_the_origins(origin, tuned, tasks, tmp_path):
+    scanned, out = dataclasses.replace(TUNED, steps=1, scan_layers=True), tmp_path / "scanned"
+    model = model_of(read_run(origin))
+    found = find_origin(RunFiles(origin, origin), None, keep_moments=False)
+    begun = state_of_origin(found, Skeleton.of(model, scanned), optimizer_of(scanned))
+    assert begun.parameters.keys() == Skeleton.of(model, scanned).shapes.keys()
+    assert equal(unrolled(begun.parameters), state(origin, 4).parameters)
+    finetune(origin, tasks, out, scanned)
+    assert lines(out)[0]["train/loss"] == pytest.approx(lines(tuned)[0]["train/loss"], rel=1e-5)
+    found = find_origin(RunFiles(out, out), None, keep_moments=False)
+    begun = state_of_origin(found, Skeleton.of(model, TUNED), optimizer_of(TUNED))
+    assert equal(begun.parameters, unrolled(state(out, 1).parameters))
+    assert begun.moments.keys() == begun.parameters.keys()
 
 
 def test_a_run_is_described_with_its_recipe_and_the_chain_behind_it(origin, tuned, tasks, tmp_path):
@@ -275,7 +290,7 @@ def test_an_origin_that_does_not_suit_is_refused(origin, tasks, tmp_path):
         ((origin, tasks, out), {"step": 3}, "no checkpoint of step 3: choose among 1, 2, 4"),
         ((tmp_path, tasks, out), {}, "is not a training run"),
         ((origin, tasks, origin), {}, "--out is .*, the run to begin with"),
-        ((origin, tasks, out, {"scan_layers": True}), {}, "give --no-scan-layers"),
+        ((origin, tasks, out, {"scan_layers": True}), {"keep_moments": True}, "--no-scan-layers"),
         ((origin, tasks, out, {"optimizer": "adamw"}), {"keep_moments": True}, "--optimizer adaf"),
         ((dense, tasks, out, {"freeze": "experts"}), {}, "--freeze experts is for models with"),
     ]
