@@ -26,17 +26,7 @@ WINDOW = 40
 
 
 @pytest.fixture(scope="module")
-def optimized():
-    """Unlike the other tests of models, these take longer to run than to compile."""
-    name = "jax_disable_most_optimizations"
-    before = jax.config.values[name]
-    jax.config.update(name, False)
-    yield
-    jax.config.update(name, before)
-
-
-@pytest.fixture(scope="module")
-def curves(optimized):
+def curves():
     """By seed, losses of all steps and final parameters, of the dense and of the sparse model."""
     dense, sparse = Learner(DENSE), Learner(SPARSE)
     return {seed: (dense.learn(seed), sparse.learn(seed)) for seed in SEEDS}

@@ -6,7 +6,6 @@ initialisation and 0.75 hard with 0.25 soft targets, -2 % for initialisation alo
 targets alone. Here initialisation alone keeps more, so short is the training.
 """
 
-import jax
 import pytest
 from mapping_students import NO_ROOM, ROOM, Students
 from mappings import Languages
@@ -14,18 +13,8 @@ from mappings import Languages
 pytestmark = pytest.mark.learning
 
 
-@pytest.fixture(scope="module", autouse=True)
-def optimized():
-    """These take longer to run than to compile."""
-    name = "jax_disable_most_optimizations"
-    before = jax.config.values[name]
-    jax.config.update(name, False)
-    yield
-    jax.config.update(name, before)
-
-
 @pytest.fixture(scope="module")
-def students(optimized):
+def students():
     return Students()
 
 
