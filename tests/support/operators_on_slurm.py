@@ -104,7 +104,7 @@ def run_flows(made: Parts, served: Served, steps: int) -> Path:
 def run_on_both_nodes(served: Served, steps: int) -> Path:
     """Have a flow train a pair whose trainings have a process on each node; return it."""
     say("flow pretrain-pair/sample, each training on both nodes")
-    more = {"name": BOTH, "launcher": "cluster", "hosts": 2, "data_parallel": 2}
+    more = {"name": BOTH, "launcher": "cluster", "hosts": 2, "model_parallel": 2}
     finish(served, served.start("pretrain-pair/sample", **more, **shortened(steps)))
     pair = served.storage / "pairs" / BOTH
     for name in (PAIR.baseline, PAIR.candidate):
@@ -150,7 +150,7 @@ def run_commands(directory: Path, examples: Path, like: Path, steps: int, hosts:
     step.
     """
     pair = directory / "by-commands" / like.name
-    config = dataclasses.replace(PAIR.config, data_parallel=hosts, **shortened(steps))
+    config = dataclasses.replace(PAIR.config, model_parallel=hosts, **shortened(steps))
     options = [*options_of(config), f"--mixture={PAIR.mixture}"]
     for name in (PAIR.baseline, PAIR.candidate):
         run = pair / name
