@@ -14,8 +14,8 @@ import numpy as np
 from jax.experimental.mesh_utils import create_device_mesh
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from models.capacity import Groups
 from models.config import ModelConfig, TrainConfig
-from models.groups import Groups
 from pipelines.errors import UserError
 
 AXES = ("data", "expert", "model")

@@ -10,8 +10,8 @@ from pathlib import Path
 from flows.demo_config import DemoConfig, SampleName, demo_config
 from flows.devices import find_devices
 from flows.evidence.settings import Setting, find_setting, flops_per_sec, setting_for
+from models.capacity import batch_groups
 from models.config import ModelConfig, TrainConfig, padded_vocabulary
-from models.groups import batch_groups
 from models.nn.flops import FORWARD_AND_BACKWARD, training_step_flops
 from pipelines import storage
 from pipelines.errors import UserError

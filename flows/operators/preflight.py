@@ -12,8 +12,8 @@ from flows.operators.planned import Planned, evaluation, training
 from flows.operators.profile import Operators
 from flows.operators.settings import ExperimentSettings, PairSettings
 from flows.operators.steps import step
+from models.capacity import batch_groups
 from models.config import ModelConfig, TrainConfig, padded_vocabulary
-from models.groups import batch_groups
 from models.hardware import GIB
 from models.presets import preset
 from models.training.run_directory import CHECKPOINTS, CONFIG, log_spaced_steps, read_run

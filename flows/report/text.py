@@ -250,9 +250,9 @@ def headline_scope(summary: Mapping[str, Any]) -> str:
 def curve_note(baseline: str, candidate: str) -> str:
     """How to read the loss curves of a pair that trains."""
     return (
-        f"Losses over training steps (log scale): {baseline} in grey, {candidate} in blue. Dots are "
-        "evaluations, or single steps of the training loss; lines are monotone fits. A dashed line "
-        "is the target, and the short strokes on it mark where each model first reached it."
+        f"Losses over training steps (log scale): {baseline} in grey, {candidate} in blue. Dots "
+        "are evaluations, or single steps of the training loss; lines are monotone fits. A dashed "
+        "line is the target, and the short strokes on it mark where each model first reached it."
     )
 
 

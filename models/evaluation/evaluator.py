@@ -14,8 +14,8 @@ import jax
 import numpy as np
 import pyarrow as pa
 
+from models.capacity import Groups, batch_groups, expert_capacity
 from models.config import EvaluateConfig, TrainConfig
-from models.groups import Groups, batch_groups, expert_capacity
 from models.nn.experts import DROPLESS
 from models.partitioning import check_divisible, fed_part, make_mesh, put_batch
 from models.training.distributed import JobError, is_first, meet, together

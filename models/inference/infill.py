@@ -12,8 +12,8 @@ import numpy as np
 import sentencepiece
 from annotated_types import Ge
 
+from models.capacity import WHOLE_BATCH
 from models.devices import check_devices, memory_explained
-from models.groups import WHOLE_BATCH
 from models.inference.decode import make_decoder
 from models.partitioning import check_divisible, make_mesh
 from models.training.checkpoint import complete_steps, restore_parameters

@@ -14,8 +14,8 @@ from flax import nnx
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
+from models.capacity import expert_capacity
 from models.config import ModelConfig
-from models.groups import expert_capacity
 from models.nn.layers import activate, dropout, fan_in_init, parameter, split_key
 from models.nn.router import Router, RoutingStats
 from models.partitioning import BATCH_AXES

@@ -3,7 +3,7 @@
 The router runs in float32 inside bfloat16 training (selective precision, section 2.4), unless asked
 for bfloat16, to see what that does. Statistics are float32 always. Padding is
 never routed and takes part in no statistic; it counts only in the group size S that sets the
-capacity. Nothing here depends on the number of devices.
+capacity (`models.capacity`). Nothing here depends on the number of devices.
 
 On a TPU a float32 product is several bfloat16 passes. Three (`high`) route like six (`highest`)
 and take half the time, which counts: the router of `switch-c` multiplies as much as its experts

@@ -15,8 +15,8 @@ from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
+from models.capacity import WHOLE_BATCH, Groups
 from models.config import ModelConfig, Remat
-from models.groups import WHOLE_BATCH, Groups
 from models.nn.attention import RelativePositionBias
 from models.nn.block import Period
 from models.nn.layers import Dense, Embedding, RMSNorm, dropout, fan_in_init, split_key

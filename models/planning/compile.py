@@ -87,7 +87,7 @@ def lower_step(request: CompileRequest, devices: list[Any]) -> Any:
     import jax
     from jax.sharding import NamedSharding, PartitionSpec
 
-    from models.groups import batch_groups
+    from models.capacity import batch_groups
     from models.partitioning import BATCH_AXES, arrange_mesh, check_divisible
     from models.training.optimizer import optimizer_of
     from models.training.state import Skeleton

@@ -12,8 +12,8 @@ from typing import Any
 import jax
 from jax.sharding import AbstractMesh
 
+from models.capacity import batch_groups, expert_capacity
 from models.config import ModelConfig, TrainConfig
-from models.groups import batch_groups, expert_capacity
 from models.partitioning import AXES
 from models.training.optimizer import optimizer_of
 from models.training.state import Skeleton

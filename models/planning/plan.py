@@ -4,8 +4,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from models.capacity import small_group_warnings
 from models.config import ModelChanges, ModelConfig, TrainConfig
-from models.groups import small_group_warnings
 from models.hardware import GIB, Chip
 from models.nn.flops import recomputed_flops, training_step_flops
 from models.planning.compile import CompileRequest, CompileResult

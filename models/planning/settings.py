@@ -5,8 +5,8 @@ import math
 from collections.abc import Iterator
 from typing import get_args
 
+from models.capacity import batch_groups
 from models.config import ModelConfig, Remat, TrainConfig
-from models.groups import batch_groups
 from models.nn.flops import recomputed_flops, training_step_flops
 from models.partitioning import check_divisible
 from models.planning.config import PlanConfig

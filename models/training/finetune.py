@@ -1,4 +1,7 @@
-"""Fine-tuning: training that begins with the parameters of another run."""
+"""Fine-tuning: training that begins with the parameters of another run.
+
+`models.inference.predict.select` chooses a checkpoint on validation.
+"""
 
 import dataclasses
 import os

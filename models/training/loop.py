@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from models.groups import Groups
+from models.capacity import Groups
 from models.hardware import peak_flops
 from models.lifeline import EXIT_RESUME
 from models.partitioning import fed_part, put_batch
@@ -26,7 +26,7 @@ from models.training.run_files import RunFiles
 from models.training.signals import stop_requests
 from models.training.state import Parameters, Skeleton, TrainState
 from models.training.step import DRAWN, FEATURES, SEGMENTS, make_train_step
-from models.training.teacher import (
+from models.training.teaching import (
     read_draws,
     state_of_student,
     teacher_parameters,

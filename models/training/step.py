@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int
 
-from models.groups import Groups
+from models.capacity import Groups
 from models.nn.experts import DROPLESS
 from models.nn.losses import Head, chunked_token_losses, distilled_token_losses
 from models.nn.router import RoutingStats

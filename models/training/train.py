@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 
+from models.capacity import batch_groups, small_group_warnings
 from models.config import (
     JobConfig,
     ModelChanges,
@@ -22,7 +23,6 @@ from models.config import (
     as_json,
     padded_vocabulary,
 )
-from models.groups import batch_groups, small_group_warnings
 from models.partitioning import check_divisible, fed_part, make_mesh
 from models.presets import preset as find_preset
 from models.training.distributed import agree, membership, on_first, say_once, together

@@ -27,7 +27,7 @@ from models.training.distributed import agree, meet, membership, on_first, toget
 from models.training.run_directory import Teacher
 from models.training.state import Parameters
 from models.training.step import FEATURES, SEGMENTS, Batch, Teaching
-from models.training.teacher import draws_file, packed, skeleton_of, teacher_parameters
+from models.training.teaching import draws_file, packed, skeleton_of, teacher_parameters
 from models.training.train import make_plan
 from models.transfer.config import DistillConfig, DrawConfig
 from models.transfer.teacher import find_teacher

@@ -2,7 +2,7 @@
 
 Switch Transformers, section 4.2: the student begins with the teacher's parameters that are not of
 experts, and its loss is 0.75 of the cross-entropy with the targets and 0.25 of that with the
-teacher's predictions.
+teacher's predictions (`models.nn.losses.distilled_token_losses`).
 """
 
 import dataclasses

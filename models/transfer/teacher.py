@@ -3,8 +3,8 @@
 import dataclasses
 from pathlib import Path
 
+from models.capacity import Groups
 from models.config import TrainConfig
-from models.groups import Groups
 from models.partitioning import check_divisible
 from models.training.origin import find_origin
 from models.training.run_directory import (

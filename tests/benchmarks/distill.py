@@ -24,8 +24,8 @@ import numpy as np
 from mapping_students import ARMS, NO_ROOM, ROOM, Students
 from mappings import Languages
 
+from models.capacity import batch_groups
 from models.config import TrainConfig
-from models.groups import batch_groups
 from models.presets import preset
 from models.training.optimizer import optimizer_of
 from models.training.state import Skeleton

@@ -20,9 +20,9 @@ import jax.numpy as jnp
 from model_steps import Side, batch, compare, timed
 
 from flows.cli.huge_pages import restart_with_huge_pages
+from models.capacity import batch_groups, expert_capacity
 from models.config import ModelConfig, TrainConfig
 from models.evaluation.evaluator import fitting_capacity
-from models.groups import batch_groups, expert_capacity
 from models.nn.experts import DROPLESS
 from models.presets import preset
 from models.training.state import Skeleton

@@ -30,8 +30,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from flows.cli.huge_pages import restart_with_huge_pages
+from models.capacity import batch_groups
 from models.config import ModelConfig, TrainConfig
-from models.groups import batch_groups
 from models.nn.flops import training_step_flops
 from models.training.metrics import MetricsWriter
 from models.training.optimizer import optimizer_of

@@ -21,8 +21,8 @@ from flows.evidence import plan as plans
 from flows.evidence.plan import Plan, Request, data_config, make_plan, settled
 from flows.evidence.settings import NOT_MEASURED, SETTINGS, find_setting, setting_for
 from flows.prefect_flows.evidence import check_room, keep_last_checkpoint, time_left
+from models.capacity import batch_groups
 from models.config import padded_vocabulary
-from models.groups import batch_groups
 from models.hardware import GIB
 from models.partitioning import AXES, check_divisible
 from models.planning.memory import state_memory, step_memory

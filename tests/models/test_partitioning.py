@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from jax.sharding import AbstractMesh, PartitionSpec
 
+from models.capacity import Groups
 from models.config import TrainConfig
-from models.groups import Groups
 from models.partitioning import AXES, check_divisible, make_mesh, parameter_spec, part_of
 from models.presets import preset
 from models.training.state import Skeleton

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from models.capacity import batch_groups
 from models.config import ModelConfig, TrainConfig
-from models.groups import batch_groups
 from models.inference.decode import make_decoder
 from models.nn.experts import gated
 from models.training.state import Skeleton

@@ -18,8 +18,8 @@ jax.config.update("jax_platforms", "cpu")
 import numpy as np  # noqa: E402
 import train_child  # noqa: E402
 
+from models.capacity import batch_groups  # noqa: E402
 from models.config import ModelConfig, TrainConfig  # noqa: E402
-from models.groups import batch_groups  # noqa: E402
 from models.partitioning import make_mesh, put_batch  # noqa: E402
 from models.presets import preset  # noqa: E402
 from models.training.optimizer import Adafactor, optimizer_of  # noqa: E402

@@ -13,11 +13,11 @@ import pyarrow.parquet as pq
 import pytest
 import train_child as child
 
+from models.capacity import Groups
 from models.config import EvaluateConfig
 from models.evaluation import evaluate as evaluation
 from models.evaluation.evaluate import evaluate, evaluate_run
 from models.evaluation.evaluator import SCHEMA
-from models.groups import Groups
 from models.huggingface.convert import export_hf, import_hf
 from models.training.checkpoint import restore_parameters
 from models.training.optimizer import optimizer_of

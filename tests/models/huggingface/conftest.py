@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from models.capacity import Groups
 from models.config import ModelConfig, TrainConfig
-from models.groups import Groups
 from models.inference.decode import CachedDecoder
 from models.training.state import Skeleton
 

@@ -11,8 +11,8 @@ import numpy_switch as reference
 import pytest
 from safetensors.numpy import load_file
 
+from models.capacity import Groups, expert_capacity
 from models.config import TrainConfig
-from models.groups import Groups, expert_capacity
 from models.huggingface.config import read_config
 from models.huggingface.convert import _tensor, read_parameters
 from models.huggingface.files import WeightFiles

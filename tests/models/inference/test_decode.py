@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import train_child as child
 
+from models.capacity import Groups
 from models.config import TrainConfig
-from models.groups import Groups
 from models.inference.beam import NEVER, make_beam_decoder
 from models.inference.decode import make_decoder
 from models.inference.labels import make_label_scorer, prefix_tree

@@ -12,8 +12,8 @@ import sentencepiece
 from sentencepiece_models import train_model
 
 from flows.cli.main import main
+from models.capacity import batch_groups
 from models.config import TrainConfig, as_json
-from models.groups import batch_groups
 from models.inference.infill import InfillConfig, infill
 from models.training.checkpoint import Checkpoints
 from models.training.optimizer import optimizer_of

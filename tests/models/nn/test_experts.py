@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.sharding import Mesh
 
-from models.groups import expert_capacity
+from models.capacity import expert_capacity
 from models.nn.experts import (
     DROPLESS,
     MIN_BLOCK,

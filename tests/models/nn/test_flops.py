@@ -3,8 +3,8 @@ import dataclasses
 import jax
 import pytest
 
+from models.capacity import batch_groups
 from models.config import TrainConfig
-from models.groups import batch_groups
 from models.nn.flops import forward_flops, training_step_flops
 from models.presets import preset
 from models.training.state import Skeleton

@@ -9,7 +9,7 @@ from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.groups import expert_capacity
+from models.capacity import expert_capacity
 from models.nn.router import Router, assign
 
 BFLOAT16 = jnp.dtype(jnp.bfloat16)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import train_child as child
 
+from models.capacity import Groups, batch_groups
 from models.config import TrainConfig
-from models.groups import Groups, batch_groups
 from models.nn.losses import chunked_token_losses, token_losses
 from models.training.optimizer import optimizer_of
 from models.training.state import Skeleton, unrolled

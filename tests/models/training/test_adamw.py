@@ -88,7 +88,7 @@ def test_optimizers_and_what_belongs_to_them_are_checked():
 @pytest.mark.slow
 def test_a_step_learns(sparse, train_config):
     """One batch, seen again and again, is learned by heart."""
-    from models.groups import batch_groups
+    from models.capacity import batch_groups
     from models.training.step import FEATURES, make_train_step
 
     train = dataclasses.replace(train_config, optimizer="adamw", base_learning_rate=0.03)

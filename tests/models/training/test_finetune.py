@@ -19,9 +19,9 @@ from example_files import write_examples
 from task_files import vocabulary, write_supervised
 from trained_runs import equal, lines, state
 
+from models.capacity import Groups, batch_groups
 from models.config import EvaluateConfig, JobConfig, TrainConfig, TuningChanges, TuningConfig
 from models.evaluation.evaluate import evaluate
-from models.groups import Groups, batch_groups
 from models.training.finetune import finetune
 from models.training.optimizer import Adafactor, AdamW, optimizer_of
 from models.training.origin import find_origin, state_of_origin

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from mappings import DENSE, LENGTH, SPARSE, STEPS, TOKENS, TRAIN, Languages
 
+from models.capacity import batch_groups
 from models.config import ModelConfig
-from models.groups import batch_groups
 from models.training.optimizer import optimizer_of
 from models.training.state import Parameters, Skeleton
 from models.training.step import make_train_step

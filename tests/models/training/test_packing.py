@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import train_child as child
 
+from models.capacity import Groups
 from models.config import JobConfig, TrainConfig
-from models.groups import Groups
 from models.nn.losses import chunked_token_losses
 from models.training.run_directory import read_run
 from models.training.state import Skeleton

@@ -18,12 +18,12 @@ import pytest
 from example_files import write_examples
 from trained_runs import equal, lines, skeleton_of, state
 
+from models.capacity import Groups
 from models.config import EvaluateConfig, ModelChanges, TrainConfig
 from models.evaluation.evaluate import evaluate
-from models.groups import Groups
 from models.nn.flops import forward_flops, training_step_flops
 from models.nn.losses import Head, distilled_token_losses, token_losses
-from models.training import teacher as module
+from models.training import teaching as module
 from models.training.run_directory import MARKER, model_of, read_run
 from models.training.state import Parameters, Skeleton, unrolled
 from models.training.step import FEATURES, Teaching, batch_loss

@@ -22,7 +22,7 @@ from models.nn.flops import training_step_flops
 from models.nn.losses import Head, distilled_token_losses, drawn_tokens
 from models.training.run_directory import model_of, read_run
 from models.training.step import FEATURES, Teaching
-from models.training.teacher import packed, read_draws, unpacked
+from models.training.teaching import packed, read_draws, unpacked
 from models.training.train import train
 from models.transfer.cache import make_cache
 from models.transfer.config import DistillConfig, DrawConfig

@@ -1,8 +1,8 @@
-"""Routing groups: the parts of a batch within which tokens compete for the slots of experts.
+"""Capacity of experts, and routing groups, within which tokens compete for their slots.
 
-A group is whole sequences. Encoder and decoder are grouped apart, as their sequences differ in
-length: with one count for both, the decoder's short sequences would make small groups, which drop
-many tokens even under random routing. Nothing here depends on the number of devices.
+A group is whole sequences of a batch. Encoder and decoder are grouped apart, as their sequences
+differ in length: with one count for both, the decoder's short sequences would make small groups,
+which drop many tokens even under random routing. Nothing here depends on the number of devices.
 """
 
 import math

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.groups import batch_groups, expert_capacity, group_count, small_group_warnings
+from models.capacity import batch_groups, expert_capacity, group_count, small_group_warnings
 from models.nn.router import assign
 from models.presets import preset
 
