@@ -302,11 +302,14 @@ def _automation(client: SyncPrefectClient, wanted: AutomationCore) -> Thing:
 
 
 def _sorted(value: Any) -> Any:
-    """The value, with lists that have no order of their own in one order; ids left out."""
+    """The value, with lists whose order says nothing in one order; ids left out.
+
+    Keys are no order either: PostgreSQL returns them in another one than they were given in.
+    """
     if isinstance(value, dict):
         return {key: _sorted(one) for key, one in value.items() if key != "id"}
     if isinstance(value, list):
-        return sorted((_sorted(one) for one in value), key=str)
+        return sorted((_sorted(one) for one in value), key=canonical_json)
     return value
 
 
