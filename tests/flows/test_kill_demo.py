@@ -24,6 +24,8 @@ pytestmark = pytest.mark.kill
 STEPS = os.environ.get("MSWITCH_KILL_STEPS")
 SEED = int(os.environ.get("MSWITCH_KILL_SEED", "0"))
 RANDOM_KILLS = 5
+#: Other tests compile more than they compute.
+ENVIRONMENT = {**os.environ, "XLA_FLAGS": ""}
 #: What must not depend on how often the demo was killed; timings may.
 COMPARED = ("sample", "corpus", "vocabulary", "examples", "*/eval")
 
@@ -34,7 +36,9 @@ def command(out: Path) -> list[str]:
 
 
 def run(out: Path, fault: str = "") -> int:
-    return subprocess.run(command(out), env={**os.environ, VARIABLE: fault}, check=False).returncode
+    return subprocess.run(
+        command(out), env={**ENVIRONMENT, VARIABLE: fault}, check=False
+    ).returncode
 
 
 def fingerprints(out: Path) -> dict[str, str]:
@@ -104,7 +108,7 @@ def test_killed_at_random_moments(undisturbed, tmp_path):
     moments = random.Random(SEED)
     kill = 0
     while kill < RANDOM_KILLS:
-        process = subprocess.Popen(command(out))
+        process = subprocess.Popen(command(out), env=ENVIRONMENT)
         time.sleep(moments.uniform(15, 60))
         if process.poll() is not None:
             # With few steps, or most of the work done, it can end first: begin again.

@@ -214,6 +214,7 @@ def test_what_is_written_depends_on_no_batch(copy, open_task, decode):
         assert table[0]["prediction"] == processor().DecodeIds(tokens)
 
 
+@pytest.mark.training
 def test_two_devices_predict_as_one(copy, tasks):
     one = predict(copy, tasks, "validation", BATCH_OF_4, step=3)
     flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=2"
@@ -269,6 +270,7 @@ def test_of_equal_steps_the_earliest_is_chosen(copy, tasks, monkeypatch):
     assert select(copy, tasks, BATCH_OF_4)["step"] == 1
 
 
+@pytest.mark.training
 def test_killed_before_it_is_written_it_is_written_by_the_next(copy, tasks):
     command = ["predict", "--run", str(copy), "--step", "3", "--split", "test", "--limit", "3"]
     start = [sys.executable, "-m", "flows.cli.main", *command]
