@@ -4,8 +4,8 @@ A training batch is a pure function of (seed, step): any step of any run can be 
 the same cost as the first, by any number of hosts. Task, language, record (`tasks.order`) and mask
 of an example follow from its position alone.
 
-`TrainBatches.iterate` is how training reads. `TrainBatches` is a random-access source too, so that
-`grain.MapDataset.source(batches)` is the same stream: docs/decisions/0013.
+`TaskBatches.iterate` gives them to any training loop, made ahead by threads; they are random-access
+sources too, so that `grain.MapDataset.source(batches)` is the same stream: docs/decisions/0013.
 """
 
 import functools
