@@ -189,6 +189,7 @@ def test_given_again_it_does_nothing_and_other_predictions_are_refused(tmp_path)
         write_downstream([dense], [sparse], out)
 
 
+@pytest.mark.slow
 def test_killed_while_it_is_published_it_is_written_by_the_next(tmp_path):
     dense, sparse = pair(tmp_path)
     write_downstream([dense], [sparse], tmp_path / "undisturbed")

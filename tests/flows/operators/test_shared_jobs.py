@@ -50,6 +50,7 @@ def runs(tmp_path, monkeypatch):
     monkeypatch.setattr(steps, "get_client", lambda **_: contextlib.nullcontext(client))
     monkeypatch.setattr(steps, "this_flow_run", this)
     monkeypatch.setattr(steps, "STATE_SECS", 0.0)
+    monkeypatch.setattr(Local, "poll_secs", 0.1)
     with ThreadPoolExecutor(2) as threads:
         yield FlowRuns(world, world.job("steady"), states, this, threads)
         world.clean()

@@ -239,6 +239,7 @@ def test_what_cannot_be_compared_is_refused(runs, student, tmp_path):
         assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_killed_while_it_is_published_it_is_written_by_the_next(runs, student, tmp_path):
     out, undisturbed = tmp_path / "out", tmp_path / "undisturbed"
     write_distillation([runs[0]], [runs[1]], [student], undisturbed, SMALL)
