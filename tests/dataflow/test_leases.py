@@ -126,7 +126,6 @@ def test_a_damaged_one_holds_nobody_up(either):
         held.check()
 
 
-@pytest.mark.slow
 def test_a_store_that_does_not_answer_for_a_while_is_not_a_loss(bucket, monkeypatch):
     with hold_lease(bucket, "train") as held:
 
@@ -145,7 +144,6 @@ def test_a_store_that_does_not_answer_for_a_while_is_not_a_loss(bucket, monkeypa
             held.check()
 
 
-@pytest.mark.slow
 def test_others_of_the_job_follow_it_as_long_as_it_is_renewed(bucket):
     with contextlib.ExitStack() as stack:
         held = stack.enter_context(hold_lease(bucket, "train"))
@@ -170,7 +168,6 @@ def test_who_follows_stops_before_another_begins(bucket):
                 followed.check()
 
 
-@pytest.mark.slow
 def test_a_lease_that_is_replaced_while_it_is_read_is_not_lost(bucket, monkeypatch):
     with hold_lease(bucket, "train") as held, follow_lease(bucket, held.key) as followed:
         with monkeypatch.context() as patch:

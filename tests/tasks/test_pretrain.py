@@ -152,7 +152,6 @@ def test_frozen_examples_pass_through(seqio_dataset, small_examples):
             assert sorted(example) == ["inputs", "targets"]
 
 
-@pytest.mark.slow
 def test_examples_finished_when_written_pass_through_too(finished_examples):
     # In its own process: seqio's tasks remember where they were first read.
     found = read_mixture(finished_examples)

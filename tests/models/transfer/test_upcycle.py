@@ -107,7 +107,6 @@ def test_experts_are_copies_scaled_by_the_mean_gate(sparse, dense):
             )
 
 
-@pytest.mark.slow
 def test_plain_copies_are_further_from_the_dense_model(sparse, dense, examples):
     """Without the scale the layers are four times too small."""
     batch = module.ValidationBatches(examples, 8)[0]
