@@ -1,4 +1,4 @@
-"""mT5's tasks: names, texts of its own tests, and datasets that are already prepared."""
+"""mT5's tasks: names, the texts in its tests, and datasets that are already prepared."""
 
 from collections import Counter
 from pathlib import Path

@@ -45,12 +45,6 @@ HALF = DistillConfig(soft_weight=0.5, temperature=2.0)
 
 
 @pytest.fixture(scope="module")
-def examples(tmp_path_factory) -> Path:
-    out = tmp_path_factory.mktemp("examples") / "examples"
-    return write_examples(out, {"de": [30], "sw": [30]}, 12, 500, validation=8)
-
-
-@pytest.fixture(scope="module")
 def teacher(examples, tmp_path_factory) -> Path:
     """A sparse run whose layers are stored in one array, unlike its student's."""
     out = tmp_path_factory.mktemp("teacher") / "run"

@@ -40,12 +40,6 @@ DRAWS = DrawConfig(samples=50, temperature=2.0)
 
 
 @pytest.fixture(scope="module")
-def examples(tmp_path_factory) -> Path:
-    out = tmp_path_factory.mktemp("examples") / "examples"
-    return write_examples(out, {"de": [30], "sw": [30]}, 12, 500, validation=8)
-
-
-@pytest.fixture(scope="module")
 def teacher(examples, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("teacher") / "run"
     train("mswitch-tiny", examples, out, CONFIG, changes=SMALL)
