@@ -53,7 +53,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def demo_steps() -> int:
     """Training steps of each model in the tests' demo, each of them evaluated."""
-    return 4
+    return 3
 
 
 @pytest.fixture(scope="session")
