@@ -28,7 +28,7 @@ T = TypeVar("T")
 #: Imported once, by the server that workers are forked from; none of them imports Beam.
 PRELOAD = [
     "pipelines.corpus.shard_work",
-    "pipelines.corpus.sinks",
+    "pipelines.corpus.output_shards",
     "pipelines.examples.shard_store",
     "pipelines.corpus.warm_up",
 ]

@@ -1,7 +1,7 @@
 """Metrics of supervised tasks: plain Python and NumPy.
 
 A metric is two functions: statistics of each row, and the value of their sum, so that a bootstrap
-resamples sums instead of texts (`tasks.intervals`).
+resamples sums instead of texts (`tasks.metric_intervals`).
 
     make_metric("accuracy")([["1"], ["0"]], ["1", "1"])  # 50.0
 

@@ -11,7 +11,7 @@ from flows.downstream.runs import DECODES, TunedRun
 from flows.pages.languages import language_fields
 from flows.report.data import rounded
 from flows.report.speedup import SpeedUp
-from tasks.intervals import MIN_GROUPS, RESAMPLES, Score
+from tasks.metric_intervals import MIN_GROUPS, RESAMPLES, Score
 from tasks.multitask import leaf_name
 
 #: Predictions that a run's page shows of each language, and the characters of a text.

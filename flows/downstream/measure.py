@@ -1,8 +1,8 @@
 """Scores of several models on one task, language by language, and their differences.
 
 - A language's score is the metric over its rows, with a bootstrap interval over groups of rows
-  (`tasks.intervals`); a difference has Student's t with a delete-one jackknife over groups, as the
-  final difference of losses (docs/decisions/0024).
+  (`tasks.metric_intervals`); a difference has Student's t with a delete-one jackknife over groups,
+  as the final difference of losses (docs/decisions/0024).
 - The macro average counts each language once. Its interval draws languages, and groups within
   each, jointly for all models; with fewer than five languages it draws groups alone. Groups that
   several languages have, as translations of a row are, are the same ones in all that are drawn
@@ -32,8 +32,8 @@ from flows.report.speedup import (
     measure_speed_up,
     t_test,
 )
-from tasks.intervals import MIN_GROUPS, RESAMPLES, Score, score_sums
 from tasks.metric import Floats, Metric
+from tasks.metric_intervals import MIN_GROUPS, RESAMPLES, Score, score_sums
 from tasks.metrics import make_metric
 
 CONFIDENCE = 0.95

@@ -6,7 +6,7 @@ from typing import Any
 from flows.downstream.runs import TunedRun
 from flows.pages.numbers import number, plural, signed
 from flows.report.text import bounded, speed_up_interval
-from tasks.intervals import MIN_GROUPS
+from tasks.metric_intervals import MIN_GROUPS
 
 #: What a page says of tasks that mswitch itself makes.
 TASK_NOTES = {

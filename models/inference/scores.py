@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from tasks.intervals import score
+from tasks.metric_intervals import score
 from tasks.metrics import make_metric
 
 

@@ -19,6 +19,7 @@ from pipelines.corpus.dedup.near import NearDedup
 from pipelines.corpus.dedup.urls import UrlDedup
 from pipelines.corpus.fingerprints import FINGERPRINT_BYTES
 from pipelines.corpus.job import Job
+from pipelines.corpus.output_shards import ShardSpec, plan_shards, write_documents
 from pipelines.corpus.phase_progress import phase_progress
 from pipelines.corpus.pipeline import (
     ClusterNearDuplicates,
@@ -30,7 +31,6 @@ from pipelines.corpus.pipeline import (
     WriteShards,
 )
 from pipelines.corpus.results import Finished, Ingested, read_finished, read_ingested
-from pipelines.corpus.sinks import ShardSpec, plan_shards, write_documents
 from pipelines.corpus.work_directory import WorkDirectory
 from pipelines.crawl.files import CrawlFile
 from pipelines.faults import fault_point

@@ -28,18 +28,18 @@ from apache_beam.metrics.metric import Metrics
 from apache_beam.pvalue import AsSingleton, PBegin, PCollection
 
 from pipelines import storage
-from pipelines.corpus import sinks
+from pipelines.corpus import output_shards
 from pipelines.corpus.dedup.base import Dedup
 from pipelines.corpus.dedup.buckets import Shuffle, Slice
+from pipelines.corpus.dedup.exact import Chosen, MinimumPerKey
 from pipelines.corpus.dedup.fingerprint_store import FingerprintStore
 from pipelines.corpus.dedup.lines import LineDedup
-from pipelines.corpus.dedup.minimum_per_key import Chosen, MinimumPerKey
 from pipelines.corpus.dedup.near import NearDedup
 from pipelines.corpus.dedup.near_clusters import NearDuplicates
 from pipelines.corpus.dedup.urls import UrlDedup
 from pipelines.corpus.job import Job
+from pipelines.corpus.output_shards import ShardSpec
 from pipelines.corpus.shard_work import finish_shard, ingest_shard
-from pipelines.corpus.sinks import ShardSpec
 from pipelines.crawl.files import CrawlFile, find_crawl_files
 from pipelines.errors import UserError
 from pipelines.local_pool import WorkerDiedError, call
@@ -237,7 +237,7 @@ class WriteShards(beam.PTransform):
 
     Args:
         job: the job.
-        specs: the output shards to write (`sinks.plan_shards`).
+        specs: the output shards to write (`output_shards.plan_shards`).
         directory: the corpus.
         by_reference: whether workers read pieces of documents where they lie; otherwise documents
             are shuffled.
@@ -255,13 +255,13 @@ class WriteShards(beam.PTransform):
                 input_or_inputs.pipeline
                 | "Shards" >> beam.Create(self.specs)
                 | "SpreadShards" >> beam.Reshuffle()
-                | "WriteShard" >> beam.Map(partial(call, sinks.write_shard), **options)
+                | "WriteShard" >> beam.Map(partial(call, output_shards.write_shard), **options)
             )
         # Without pieces: what a shard consists of, workers find in the runs.
         specs = {spec.name: dataclasses.replace(spec, pieces=()) for spec in self.specs}
         return (
             input_or_inputs
-            | "CutRun" >> beam.FlatMap(sinks.cut_run, list(specs.values()), self.job)
+            | "CutRun" >> beam.FlatMap(output_shards.cut_run, list(specs.values()), self.job)
             | "GroupByOutput" >> beam.GroupByKey()
             | "WriteShard" >> beam.MapTuple(partial(_write_messages, specs=specs, **options))
         )
@@ -271,7 +271,7 @@ def _write_messages(
     name: str, messages: Iterable[bytes], specs: dict[str, ShardSpec], directory: str, job: Job
 ) -> None:
     """Write an output shard from the batches that were shuffled to it."""
-    sinks.write_documents(specs[name], sinks.join_batches(messages), directory, job)
+    output_shards.write_documents(specs[name], output_shards.join_batches(messages), directory, job)
 
 
 class WriteKeys(beam.PTransform):

@@ -12,9 +12,9 @@ from apache_beam.portability.api import beam_runner_api_pb2 as beam_api
 from pipelines.corpus.config import CorpusConfig
 from pipelines.corpus.job import prepare_job
 from pipelines.corpus.ledger import Ledger
+from pipelines.corpus.output_shards import plan_shards
 from pipelines.corpus.phases import Build
 from pipelines.corpus.results import Finished, Ingested, LanguageIndex
-from pipelines.corpus.sinks import plan_shards
 from pipelines.corpus.work_directory import WorkDirectory
 from pipelines.crawl.files import CrawlFile
 from pipelines.runners import pipeline_options

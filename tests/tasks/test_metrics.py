@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pipelines.errors import UserError
 from pipelines.supervised.formats import read_wikiann
 from tasks.class_metrics import NEED_LABELS
-from tasks.intervals import score
+from tasks.metric_intervals import score
 from tasks.metrics import METRICS, as_seqio, make_metric
 from tasks.supervised import every_answer
 

@@ -15,7 +15,7 @@ from flows.downstream.measure import (
     measure_downstream_speed_up,
 )
 from flows.downstream.runs import read_tuned_run, same_rows
-from tasks.intervals import score
+from tasks.metric_intervals import score
 from tasks.metrics import make_metric
 
 TEN = {f"l{number}": 20 for number in range(10)}

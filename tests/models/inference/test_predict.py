@@ -30,7 +30,7 @@ from models.training.state import Skeleton
 from models.training.train import make_plan, train_prepared
 from pipelines.errors import UserError
 from pipelines.special_tokens import EOS_ID
-from tasks.intervals import score
+from tasks.metric_intervals import score
 from tasks.metrics import make_metric
 from tasks.mixtures import Mixture
 
