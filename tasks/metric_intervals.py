@@ -8,6 +8,7 @@ A thousand resamples of a thousand rows cost a matrix product: statistics of row
 """
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -69,8 +70,12 @@ def score_sums(metric: Metric, statistics: Floats, rows: int, seed: int = 0) -> 
     return Score(value, low, high, rows, len(statistics))
 
 
+@functools.lru_cache(maxsize=1)
 def _weights(groups: int, seed: int) -> Floats:
-    """How often each resample takes each group: [resamples, groups]."""
+    """How often each resample takes each group: [resamples, groups].
+
+    Kept for the next metric of the same rows: drawing takes longer than most metrics do.
+    """
     rng = np.random.Generator(np.random.Philox(key=seed))
     return rng.multinomial(groups, np.full(groups, 1 / groups), RESAMPLES).astype(float)
 

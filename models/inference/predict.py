@@ -59,6 +59,8 @@ _TEXTS = {
     "inputs": "inputs_pretokenized",
     "targets": "targets_pretokenized",
 }
+#: Features of an example that are read.
+_FEATURES = ("inputs", "answers", *_TEXTS.values())
 
 Split = Literal["train", "validation", "test"]
 
@@ -313,8 +315,8 @@ class _Reader:
         inputs, rows = [], []
         for lang, source in sources.items():
             for index in range(min(len(source), self._limit or len(source))):
-                features = source[index]
-                inputs.append(self.examples.tokens(source, index, features, "inputs").tolist())
+                features = source.read(index, _FEATURES)
+                inputs.append(self.examples.tokens(source, index, features, "inputs"))
                 texts = {name: features[of][0].decode() for name, of in _TEXTS.items()}
                 answers = [one.decode() for one in features["answers"]]
                 rows.append({"language": lang, "answers": answers, **texts})

@@ -70,7 +70,9 @@ def _integers(packed: bytes) -> NDArray[np.int64]:
     """Decode varints (protobuf's encoding guide)."""
     raw = np.frombuffer(packed, np.uint8)
     last = np.flatnonzero(raw < 0x80)
-    lengths = np.diff(last, prepend=-1)
+    before = np.empty_like(last)
+    before[:1], before[1:] = -1, last[:-1]
+    lengths = last - before
     if raw.size and (not last.size or last[-1] != raw.size - 1 or lengths.max() > 10):
         raise ValueError("an integer is cut off or too long")
     values = raw[last].astype(np.uint64)
