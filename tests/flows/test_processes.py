@@ -153,7 +153,7 @@ def supervised(child: Path, lasts: float) -> subprocess.Popen[bytes]:
 
 
 def test_what_a_flow_started_ends_with_it(child):
-    supervisor = supervised(child, 0.5)
+    supervisor = supervised(child, 1.5)
     wait_for((child / "beat").exists)
     assert supervisor.wait(20) == 0
     assert is_still(child / "beat")

@@ -62,7 +62,7 @@ def test_no_request_leaves_the_page(browser, report):
     browser.open((report / "report.html").as_uri())
     for selector in ("[data-key=delta]", "#json", "summary"):
         browser.run("document.querySelector(arguments[0]).click()", selector)
-    time.sleep(0.2)
+    time.sleep(0.5)
     asked = []
     for entry in browser.log("performance"):
         message = json.loads(entry["message"])["message"]
@@ -99,7 +99,7 @@ def test_served_over_http_the_page_is_the_only_request(browser, report):
     try:
         browser.open(f"http://127.0.0.1:{server.server_port}/report.html")
         browser.run("document.querySelector('[data-key=delta]').click()")
-        time.sleep(0.2)
+        time.sleep(0.5)
     finally:
         server.shutdown()
         thread.join()

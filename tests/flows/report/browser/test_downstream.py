@@ -71,7 +71,7 @@ def test_it_sorts_filters_and_complains_of_nothing(page):
     page.press(*"swahili")
     assert page.run(status).startswith("1 of ")
     page.run("document.querySelector('#json').click()")
-    time.sleep(0.1)
+    time.sleep(0.3)
     assert page.run("return document.title") != "run"
     assert [line for line in page.log("browser") if line["level"] == "SEVERE"] == []
 
