@@ -155,6 +155,12 @@ def demo(config: DemoConfig, out: Path) -> dict[str, Any]:
             stages.time("downstream", compare_tuned, *tuned, *downstream)
         pair = baseline, candidate
         summary = stages.time("report", write_report, *pair, out / "report", downstream)
+        if (summary["median_step_speedup"] or 0) <= 1:
+            say(
+                "demo",
+                f"{config.train.steps} steps on this text show no gain from experts; in about an "
+                "hour `mswitch evidence --setting names --steps 2400` shows one on names of things",
+            )
 
         create_table_artifact(key="demo-stages", table=stages.rows())
         create_markdown_artifact(key="demo-verdict", markdown=summary["verdict"])
