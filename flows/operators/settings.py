@@ -47,7 +47,7 @@ class CorpusSettings(_Checked):
         inputs: crawl files: paths, globs or URLs (gs://, s3://, https://) of WET, WARC, JSONL or
             Parquet files; none for a small sample.
         sample: the sample, where no inputs are given: gflanguages (100 languages, kilobytes) or
-            debian (80 languages, megabytes; needs apt-get).
+            debian (about 100 languages, megabytes; needs apt-get).
         badwords: a directory of bad-word lists in the layout of LDNOOBW, or its URL; empty for
             none.
         append: add the inputs to the finished corpus of this name.

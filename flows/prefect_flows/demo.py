@@ -158,7 +158,7 @@ def demo(config: DemoConfig, out: Path) -> dict[str, Any]:
         if (summary["median_step_speedup"] or 0) <= 1:
             say(
                 "demo",
-                f"{config.train.steps} steps on this text show no gain from experts; in about an "
+                f"{config.train.steps} steps on this text show no gain from experts; in half an "
                 "hour `mswitch evidence --setting names --steps 2400` shows one on names of things",
             )
 

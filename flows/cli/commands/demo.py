@@ -23,7 +23,7 @@ def demo(
     """Sample, corpus, vocabulary, examples, two trainings, two evaluations, fine-tuning, report.
 
     One Prefect flow on an ephemeral API and SQLite, Beam's local runner and JAX on the CPU:
-    nothing to start before, and five to nine minutes on two cores. Run it again and it does
+    nothing to start before, and four to nine minutes on two cores. Run it again and it does
     nothing; kill it and it continues. The report is OUT/report/report.html.
 
     So little text proves nothing about the method; it shows that every stage works.

@@ -43,7 +43,7 @@ def debian(
     packages: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
     json: Json = False,
 ) -> int:
-    """Documentation from Debian's packages: megabytes of prose in 80 languages.
+    """Documentation from Debian's packages: megabytes of prose in about 100 languages.
 
     Fetched by package name with `apt-get download`, so it needs Debian or Ubuntu; nothing is
     installed.
