@@ -90,7 +90,7 @@ def run_with_restarts(argv: Sequence[str], max_restarts: int = 2) -> None:
         if code == 0:
             return
         if code == 2:
-            raise UserError(f"`mswitch {argv[0]}` could not start: see the line above")
+            raise UserError(f"`mswitch {argv[0]}` cannot go on: see the line above")
         preempted = code == lifeline.EXIT_RESUME or code < 0
         if not preempted or not restarts_left:
             raise RuntimeError(f"`mswitch {' '.join(argv)}` ended with code {code}")

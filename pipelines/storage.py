@@ -116,8 +116,12 @@ def find(directory: str | Path, name: str) -> list[FileStatus]:
     if not os.path.isdir(directory):
         raise UserError(f"{directory} is not a directory: check the path")
     paths = [join(folder, name) for folder, _, names in os.walk(directory) if name in names]
-    statuses = ((path, os.stat(path)) for path in paths)
-    return [FileStatus(path, status.st_size, status.st_mtime) for path, status in statuses]
+    found = []
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError):  # its directory is replaced just now
+            status = os.stat(path)
+            found.append(FileStatus(path, status.st_size, status.st_mtime))
+    return found
 
 
 def make_directory(path: str | Path) -> None:

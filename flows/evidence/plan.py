@@ -119,7 +119,7 @@ def make_plan(request: Request) -> Plan:
     flops = sum(training_step_flops(model, train.rows, *lengths) for model in models)
     # What evaluations cost, as so many steps.
     evaluated = train.evaluations * validation / train.rows / FORWARD_AND_BACKWARD
-    rate = flops_per_sec(found)
+    rate = flops_per_sec(dataclasses.replace(found, count=devices))
     steps = request.steps
     if steps is None:
         if rate is None:

@@ -42,7 +42,8 @@ def job_of_command(argv: Sequence[str], hosts: int = 1, record: Path | None = No
     if stage == "evaluate":
         out = join(out, "eval") if isinstance(out, str) else out / "eval"
         record = record and record / "eval"
-    marked = stage not in ("evaluate", "demo") and not {"--append", "--unfinished"} & set(own)
+    unmarked = stage in ("evaluate", "demo", "evidence")
+    marked = not unmarked and not {"--append", "--unfinished"} & set(own)
     return Job(tuple(argv), out, marked=marked, hosts=hosts, record=record)
 
 

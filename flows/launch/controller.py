@@ -330,11 +330,16 @@ def _record_of(job: Job, launcher: Launcher, before: Record | None) -> Record:
         if alive is None:  # how it is run may change, but not while it runs
             before.job, before.launcher = job, launcher.profile
         return before
-    if alive is not None and not _has_ended(before, alive):
-        raise UserError(
-            f"{job.place} is being made by another job, {before.job.name(alive.number)}: wait "
-            f"for it, or `mswitch runs cancel {job.place}`"
-        )
+    until = time.time()
+    if alive is not None:
+        status = make_launcher(before.launcher).poll(before.job, alive.number)
+        until = status.ended or until
+        if status.phase != "ended":
+            raise UserError(
+                f"{job.place} is being made by another job, {before.job.name(alive.number)}: wait "
+                f"for it, or `mswitch runs cancel {job.place}`"
+            )
+    fresh.earlier_host_hours = before.host_hours(until)
     return fresh
 
 

@@ -76,6 +76,7 @@ class Record:
         runs_for: who asked last for it to run.
         attempts: in order.
         counted_after: budgets count the attempts after this one.
+        earlier_host_hours: of jobs with other options that made this output before.
     """
 
     job: Job
@@ -85,6 +86,7 @@ class Record:
     runs_for: str = ""
     attempts: list[Attempt] = dataclasses.field(default_factory=list)
     counted_after: int = 0
+    earlier_host_hours: float = 0.0
 
     @property
     def last(self) -> Attempt | None:
@@ -97,9 +99,9 @@ class Record:
         return self.last if self.last is not None and self.last.outcome is None else None
 
     def host_hours(self, until: float) -> float:
-        """Hours for which the attempts held hosts; `until` is when one ends that has not."""
+        """Hours for which attempts held hosts; `until` is when one ends that has not."""
         held = [(one.ended or until) - one.started for one in self.attempts if one.started]
-        return self.job.hosts * sum(held) / 3600
+        return self.earlier_host_hours + self.job.hosts * sum(held) / 3600
 
     def as_json(self) -> dict[str, Any]:
         """The record as its file has it."""

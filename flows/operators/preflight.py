@@ -12,6 +12,7 @@ from flows.operators.planned import Planned, evaluation, training
 from flows.operators.profile import Operators
 from flows.operators.settings import ExperimentSettings, PairSettings
 from flows.operators.steps import step
+from flows.report.runs import FEWEST_EVALUATIONS
 from models.capacity import batch_groups
 from models.config import ModelConfig, TrainConfig, padded_vocabulary
 from models.hardware import GIB
@@ -45,6 +46,12 @@ def check_trainings(
                 "trained twice: leave out a preset, seed or mixture that is given twice"
             )
         find_mixture(one.mixture)
+        evaluated = len(log_spaced_steps(one.config.steps, one.config.evaluations))
+        if evaluated < FEWEST_EVALUATIONS:
+            raise UserError(
+                f"--evaluations: {evaluated} of {one.config.steps:,} steps are too few, a report "
+                f"needs {FEWEST_EVALUATIONS}"
+            )
         _check_mesh(one, manifest)
         with open_files(one.out) as files:
             files.refresh()

@@ -16,8 +16,11 @@ def write_page(
     out: Path,
     config: ReportConfig,
 ) -> str:
-    """Write the report, show its verdict and return it."""
-    summary = write_report(baselines, candidates, out, config)
+    """Write the report, show its verdict and return it.
+
+    It takes the place of one of fewer runs: an experiment may have got a seed more.
+    """
+    summary = write_report(baselines, candidates, out, config, replace=True)
     name = out.parent.name
     show_markdown(key_of("verdict", name, out.name), summary["verdict"])
     show_page(key_of("report", name, out.name), out / "report.html", f"Report {name}/{out.name}")

@@ -143,7 +143,8 @@ def is_evaluated(run: Path) -> bool:
 
 def keep_last_checkpoint(run: Path) -> None:
     """Remove the checkpoints that were there to be evaluated: those of sparse models are large."""
-    for path in sorted((run / CHECKPOINTS).glob("[0-9]*"), key=lambda path: int(path.name))[:-1]:
+    steps = [path for path in (run / CHECKPOINTS).iterdir() if path.name.isdecimal()]
+    for path in sorted(steps, key=lambda path: int(path.name))[:-1]:
         shutil.rmtree(path)
 
 

@@ -69,6 +69,7 @@ def write_report(
     unfinished: bool = False,
     downstream: Sequence[str | Path] = (),
     timed: bool = True,
+    replace: bool = False,
 ) -> dict[str, Any]:
     """Compare evaluated runs and write the report directory.
 
@@ -87,6 +88,7 @@ def write_report(
         downstream: directories of `mswitch report downstream` that it takes in, of runs that were
             fine-tuned from these.
         timed: compare wall-clock times too. Without, the report depends on no machine's speed.
+        replace: write over a report of other runs or settings that is there.
 
     Returns:
         The stage's summary: the verdict, how many languages it rests on, and the medians.
@@ -107,7 +109,7 @@ def write_report(
             "baseline": [local(run) for run in _as_list(baseline)],
             "candidate": [local(run) for run in _as_list(candidate)],
         }
-        return _write_report(sides, out, config, unfinished, tuned, timed)
+        return _write_report(sides, out, config, unfinished, tuned, timed, replace)
 
 
 def _write_report(
@@ -117,6 +119,7 @@ def _write_report(
     unfinished: bool,
     downstream: Sequence[Downstream],
     timed: bool,
+    replace: bool,
 ) -> dict[str, Any]:
     steps = common_steps([*sides["baseline"], *sides["candidate"]]) if unfinished else None
     baselines, candidates = (
@@ -146,8 +149,9 @@ def _write_report(
 
     def is_superseded(manifest: Mapping[str, Any]) -> bool:
         before = manifest["config"]
-        return "unfinished" in before and all(
-            before[role]["run"] == identity[role]["run"] for role in sides
+        return replace or (
+            "unfinished" in before
+            and all(before[role]["run"] == identity[role]["run"] for role in sides)
         )
 
     with stage_output(out, stage=STAGE, config=identity, replaces=is_superseded) as staged:

@@ -34,14 +34,15 @@ class Horizon:
         median: the headline's figure `median_step_speedup`, or None where no language has one.
         languages: how many it is over.
         pooled: what was measured of the average of all languages.
-        last_doubling: nats per token that the average baseline gained since half of the steps.
+        last_doubling: nats per token that the average baseline gained since half of the steps; None
+            where it was not evaluated as early as that.
     """
 
     step: int
     median: Mapping[str, Any] | None
     languages: int
     pooled: Pooled
-    last_doubling: float
+    last_doubling: float | None
 
 
 def measure_horizons(
@@ -82,8 +83,13 @@ def measure_horizons(
     return horizons
 
 
-def last_doubling(curve: np.ndarray, steps: np.ndarray) -> float:
-    """Nats per token that a curve [S] fell by from half of its last step to that step."""
+def last_doubling(curve: np.ndarray, steps: np.ndarray) -> float | None:
+    """Nats per token that a curve [S] fell by from half of its last step to that step.
+
+    None where it begins later than that half.
+    """
+    if steps[0] > steps[-1] / 2:
+        return None
     fit = isotonic_fit(curve)
     return float(np.interp(np.log(steps[-1] / 2), np.log(steps), fit) - fit[-1])
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pyarrow.parquet as pq
 from flows.report.routing import Routing, routing_from_table
 from flows.report.speedup import LanguageLosses
 from models.training.metrics import METRICS, read_metrics
-from models.training.run_directory import CONFIG, read_marker, read_run
+from models.training.run_directory import CONFIG, EVALUATION_SETTINGS, read_marker, read_run
 from pipelines.errors import UserError
 from pipelines.outputs import MARKER, config_hash, file_sha256
 
@@ -201,7 +202,7 @@ def _check_finished(run: Run) -> None:
     if len(steps) < FEWEST_EVALUATIONS or steps[0] < 1:
         raise UserError(
             f"{run.option} was evaluated at {len(steps)} steps, a speed-up needs at least "
-            f"{FEWEST_EVALUATIONS}: train it for more steps"
+            f"{FEWEST_EVALUATIONS}: train it anew, with more --evaluations or --steps"
         )
     names = [f"{step}.parquet" for step in steps]
     missing = [name for name in names if not (run.directory / "eval" / name).is_file()]
@@ -240,11 +241,26 @@ def check_pair(baseline: Run, candidate: Run) -> None:
             )
     if baseline.config.get("mixture") != candidate.config.get("mixture"):
         raise UserError(f"{who} were trained on different mixtures: give both the same --mixture")
+    ours, theirs = (_precisions(run) for run in (baseline, candidate))
+    if ours and theirs and ours != theirs:
+        raise UserError(
+            f"{who} were evaluated in {', '.join(ours)} and {', '.join(theirs)}: evaluate "
+            "both with the same --dtype"
+        )
     if baseline.planned_steps != candidate.planned_steps:
         raise UserError(
             f"{who} were evaluated at different steps ({_short(baseline.planned_steps)} and "
             f"{_short(candidate.planned_steps)}): train both with the same --steps"
         )
+
+
+def _precisions(run: Run) -> list[str]:
+    """What its evaluations were computed in."""
+    found = set()
+    for table in run.tables:
+        settings = json.loads((table.schema.metadata or {}).get(EVALUATION_SETTINGS, b"{}"))
+        found |= {settings["dtype"]} if "dtype" in settings else set()
+    return sorted(found)
 
 
 def pair_losses(baseline: Run, candidate: Run) -> list[LanguageLosses]:

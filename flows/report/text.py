@@ -110,12 +110,12 @@ def verdict(summary: Mapping[str, Any], baseline: str, candidate: str) -> str:
             f"same number of steps to {baseline}’s final quality (step speed-up "
             f"{ratio(1)}{TIMES}, {sure})"
         )
-    elif ci[0] > 1 and ratio(figure["value"]) != ratio(1):
+    elif mark != "upper" and ci[0] > 1 and ratio(figure["value"]) != ratio(1):
         found = (
             f"In the median language, {candidate} reached {baseline}’s final quality in "
             f"{fewer_steps(figure['value'], mark)} (step speed-up {shown}, {sure})"
         )
-    elif ci[1] < 1 or (mark == "upper" and ci[1] <= 1):
+    elif (mark != "lower" and ci[1] < 1) or (mark == "upper" and ci[1] <= 1):
         found = (
             f"{candidate} was slower: in the median language its step speed-up over {baseline} is "
             f"{shown} ({sure})"

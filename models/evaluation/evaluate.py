@@ -19,7 +19,13 @@ from models.config import EvaluateConfig, JobConfig, as_json
 from models.evaluation.evaluator import Evaluator, dispatch_of, training_like
 from models.training.checkpoint import complete_steps, restore_parameters
 from models.training.distributed import agree, membership, on_first, say_once, together
-from models.training.run_directory import CHECKPOINTS, CONFIG, check_vocabulary, read_run
+from models.training.run_directory import (
+    CHECKPOINTS,
+    CONFIG,
+    EVALUATION_SETTINGS,
+    check_vocabulary,
+    read_run,
+)
 from models.training.run_files import EVALUATION, RunFiles, open_files
 from pipelines import storage
 from pipelines.errors import UserError
@@ -28,7 +34,6 @@ from pipelines.outputs import MARKER, canonical_json, read_manifest
 from pipelines.progress import say
 from tasks.batches import ValidationBatches
 
-_SETTINGS = b"mswitch.evaluation"
 _ALONE = JobConfig()
 #: How often `--watch` looks for a new checkpoint.
 WATCH_SECS = 5.0
@@ -197,7 +202,9 @@ def _finished_steps(run: Path, settings: dict[str, Any]) -> set[int]:
         if not path.stem.isdecimal():
             continue
         try:
-            found = json.loads((pq.read_schema(path).metadata or {}).get(_SETTINGS, b"{}"))
+            found = json.loads(
+                (pq.read_schema(path).metadata or {}).get(EVALUATION_SETTINGS, b"{}")
+            )
         except (OSError, ValueError) as error:  # PyArrow's own are among these
             raise UserError(
                 f"{path} is damaged ({str(error).splitlines()[0]}): remove it, and it is evaluated "
@@ -265,7 +272,7 @@ def _write_step(
 
 
 def _write(path: Path, table: pa.Table, settings: dict[str, Any]) -> None:
-    table = table.replace_schema_metadata({_SETTINGS: canonical_json(settings)})
+    table = table.replace_schema_metadata({EVALUATION_SETTINGS: canonical_json(settings)})
     with storage.publish(path, sync=True) as temporary:
         pq.write_table(table, temporary, compression="zstd")
         fault_point("evaluate.before_rename")

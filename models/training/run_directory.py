@@ -31,6 +31,8 @@ ADDED = ("schedule", "eval_every", "loss_per", "freeze")
 #: The same of models, and their defaults.
 ADDED_TO_MODELS = {"shared_position_bias": True}
 CHECKPOINTS = "checkpoints"
+#: Where the files of an evaluation say how it was computed, in the metadata of their schema.
+EVALUATION_SETTINGS = b"mswitch.evaluation"
 #: Of a checkpoint: what says that it is complete, its part that a model needs, and the other one.
 METADATA = "_CHECKPOINT_METADATA"
 PARAMETERS = "parameters"

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from flows.pages.numbers import number
 from flows.report.text import bounded, figure_interval, figure_mark
 
 HEAD = (
@@ -93,7 +94,7 @@ def horizon_rows(directory: Path) -> list[tuple[str, ...]]:
             figure(each["median_step_speedup"]),
             bounded(each["pooled_step_speedup"], each["pooled_censored"]),
             f"{each['delta']:+.3f}",
-            f"{each['baseline_last_doubling']:.3f}",
+            number(each["baseline_last_doubling"], 3),
         )
         for each in report.get("horizons", ())
     ]

@@ -150,6 +150,9 @@ def test_as_many_devices_are_used_as_divide_all(on, name, count):
     most = 8 if name == "slice" else 2
     assert plan.devices == max(n for n in (1, 2, 4, 8) if n <= min(count, most))
     assert ("more are not used" in plan.summary) == (plan.devices < count)
+    # Those that are not used do not make the budget hold more steps.
+    on(Devices("gpu", "NVIDIA H100 80GB HBM3", plan.devices, 60 * GIB))
+    assert make_plan(Request(setting=name)).steps == plan.steps
 
 
 def test_a_disk_that_is_too_small_is_named_before_any_training(tmp_path, monkeypatch):
@@ -169,10 +172,11 @@ def test_time_left_is_the_plans_and_then_that_of_the_runs_done():
 
 
 def test_the_newest_checkpoint_stays(tmp_path):
-    for step in (9, 10, 100):
-        (tmp_path / "checkpoints" / str(step)).mkdir(parents=True)
+    for name in ("9", "10", "100", "200.incomplete"):
+        (tmp_path / "checkpoints" / name).mkdir(parents=True)
     keep_last_checkpoint(tmp_path)
-    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["100"]
+    left = {path.name for path in (tmp_path / "checkpoints").iterdir()}
+    assert left == {"100", "200.incomplete"}
 
 
 @pytest.mark.parametrize(

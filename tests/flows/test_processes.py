@@ -81,7 +81,7 @@ def test_a_preempted_command_is_started_again(child):
 
 
 def test_refused_input_is_the_user_s(child):
-    with pytest.raises(UserError, match="could not start"):
+    with pytest.raises(UserError, match="cannot go on"):
         run_with_restarts(["exit", str(child), "2"])
 
 

@@ -130,7 +130,11 @@ def test_which_output_a_command_makes(tmp_path, monkeypatch):
     assert (job.out, job.marked) == (tmp_path / "run" / "eval", False)
     assert job.argv == ("evaluate", "--run", "run")
     assert job.directory == tmp_path / "run" / ".eval.job"
-    for argv in (["demo", "--out", "a"], ["report", "--unfinished", "--out", "a"]):
+    for argv in (
+        ["demo", "--out", "a"],
+        ["evidence", "--out", "a"],
+        ["report", "--unfinished", "--out", "a"],
+    ):
         assert not job_of_command(argv).marked
     job = job_of_command(["train", "--out", "a", "--out", "run"])
     assert (job.out, job.marked) == (tmp_path / "run", True)

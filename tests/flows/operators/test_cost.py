@@ -9,9 +9,10 @@ import example_files
 import pytest
 
 from flows.cli.main import main
+from flows.launch.controller import ask
 from flows.launch.job import Job
 from flows.launch.local import Local
-from flows.launch.record import Attempt, Record, edit_record
+from flows.launch.record import Attempt, Record, edit_record, read_record
 from flows.operators import approval
 from flows.operators.approval import Approval, approve
 from flows.operators.cost import ASSUMED_UTILIZATION, CostGuard, OverBudgetError
@@ -85,6 +86,15 @@ def test_an_attempt_that_lives_costs_until_now(operators, planned, tmp_path):
     started = time.time() - HOUR
     recorded(training(planned[0], SETTINGS, tmp_path), Attempt(1, 0.0, 0, started=started))
     assert guard_of(operators, planned).spent() == pytest.approx(2.0, rel=1e-3)
+
+
+def test_what_was_spent_stays_spent_when_an_option_changes(operators, planned, tmp_path):
+    before = training(planned[0], SETTINGS, tmp_path)
+    recorded(before, held(10, outcome="resume"))
+    changed = dataclasses.replace(before, argv=(*before.argv, "--remat=layers"))
+    ask(changed, Local(), "run", "a flow run")
+    assert read_record(before.out).attempts == []
+    assert guard_of(operators, planned).spent() == pytest.approx(20)
 
 
 def test_a_job_of_a_launcher_without_a_price_costs_nothing_that_is_known(planned, tmp_path):

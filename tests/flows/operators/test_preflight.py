@@ -87,6 +87,13 @@ def test_a_mesh_that_does_not_divide_the_batch_is_refused(planned, examples):
         check(SETTINGS, [dataclasses.replace(planned[0], config=config)], examples)
 
 
+@pytest.mark.parametrize("options", [{"evaluations": 2}, {"steps": 2}])
+def test_evaluations_of_which_no_report_can_be_made_are_refused(options, planned, examples):
+    config = dataclasses.replace(SETTINGS.config, **options)
+    with pytest.raises(UserError, match=r"--evaluations: 2 of .* too few, a report needs 3"):
+        check(SETTINGS, [dataclasses.replace(planned[0], config=config)], examples)
+
+
 def test_a_model_is_not_compared_with_itself(planned, examples):
     with pytest.raises(
         UserError, match="mt5-tiny with seed 0 and mixture mswitch would be trained twice"

@@ -9,7 +9,7 @@ from report_runs import edit_config, read_config
 from trees import data_bytes
 
 from flows.report import build
-from flows.report.build import write_report
+from flows.report.build import ReportConfig, write_report
 from pipelines.errors import UserError
 
 FILES = {"report.html", "report.json", "per_language.csv"}
@@ -53,6 +53,8 @@ def test_other_settings_or_inputs_are_refused(pair, tmp_path):
     make_report(pair, tmp_path / "out")
     with pytest.raises(UserError, match=r"made with other settings or inputs \(changed: report\)"):
         make_report(pair, tmp_path / "out", seed=1)
+    few = ReportConfig(resamples=100)
+    assert not write_report(*pair, tmp_path / "out", few, replace=True)["reused"]
     edit_config(pair[1], parameters=1)
     with pytest.raises(UserError, match="changed: candidate"):
         make_report(pair, tmp_path / "out")

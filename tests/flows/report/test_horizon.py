@@ -67,6 +67,8 @@ def test_gap_over_slope_is_the_speed_up_to_first_order():
 
 def test_last_doubling_of_a_law():
     assert last_doubling(law(STEPS), STEPS) == pytest.approx(law(3200.0) - law(6400.0), rel=1e-6)
+    # What was not evaluated before half of the steps is not known.
+    assert last_doubling(law(STEPS[-2:]), STEPS[-2:]) is None
 
 
 def test_the_last_horizon_is_the_report(full):

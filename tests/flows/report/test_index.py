@@ -172,6 +172,12 @@ def test_unfinished_outputs_and_hidden_ones_are_not_listed(place):
     assert write_index(place)["reports"] == 1
 
 
+def test_a_report_that_vanishes_while_it_looks_is_left_out(place):
+    (place / "gone").mkdir()
+    (place / "gone" / "report.json").symlink_to(place / "nowhere")
+    assert write_index(place)["reports"] == 2
+
+
 def test_wrong_places_are_named(place, tmp_path):
     with pytest.raises(UserError, match="is not a directory: check the path"):
         write_index(tmp_path / "nowhere")

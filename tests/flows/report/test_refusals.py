@@ -106,6 +106,16 @@ def metrics_of_no_step(runs):
     path.write_text("\n".join([*lines[:2], "{}", *lines[3:]]) + "\n")
 
 
+def evaluated_in(*dtypes):
+    def change(runs):
+        for run, dtype in zip(runs, dtypes, strict=True):
+            for path in (run / "eval").iterdir():
+                settings = {b"mswitch.evaluation": json.dumps({"dtype": dtype})}
+                pq.write_table(pq.read_table(path).replace_schema_metadata(settings), path)
+
+    return change
+
+
 def too_few_steps(runs):
     for run in runs:
         edit_config(run, eval_steps=[1, 200])
@@ -118,6 +128,7 @@ def too_few_steps(runs):
         (drop_evaluation, r"--baseline .* is not evaluated \(no eval/200.parquet.* mswitch eval"),
         (change_examples, "different examples .* train both with the same --examples"),
         (change_seed, "different seed .* train both with the same options"),
+        (evaluated_in("float32", "bfloat16"), "in float32 and bfloat16: .* with the same --dtype"),
         (change_mixture, "different mixtures: give both the same --mixture"),
         (change_steps, "evaluated at different steps .* the same --steps"),
         (no_run, "is not a training run .* give what `train --out` made"),

@@ -40,6 +40,9 @@ def test_numbers_are_written_for_readers():
         ([1.001, 1.2], [1.003, None], 1.003, "No clear difference: .* is more than 1.00×"),
         (None, [1.0, 1.0], 1.0, "Too few languages .* is 1.00×, the same number of steps, without"),
         ([1.0, 1.0], [0.0, 1.0], 1.0, "less than 1.00×.*same bound in 95% of resamples"),
+        # A bound is not on the other side of 1 than what it bounds may be.
+        ([1.08, 1.72], [0.0, 1.47], 1.47, "No clear difference: .* is less than 1.47×"),
+        ([0.6, 0.9], [0.8, None], 0.8, "No clear difference: .* is more than 0.80×"),
         (
             [50.0, 90.0],
             [90.0, None],
