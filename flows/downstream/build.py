@@ -30,7 +30,7 @@ from pipelines.progress import say
 
 STAGE = "downstream"
 #: Raised when the same runs give other figures.
-STATISTICS = 2
+STATISTICS = 3
 FEWEST_STEPS = 3
 PAGE, DATA, TABLE = "downstream.html", "downstream.json", "downstream.csv"
 RUN_PAGE, RUN_DATA = "run.html", "run.json"
