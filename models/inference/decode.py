@@ -177,7 +177,7 @@ def make_decoder(
     def choose(logits: Float[Array, "B V"], key: PRNGKeyArray) -> Int[Array, " B"]:
         logits = jnp.where(choosable, logits, -jnp.inf)
         if temperature == 0.0:
-            return jnp.argmax(logits, axis=-1).astype(jnp.int32)
+            return likeliest(logits)
         keys = jax.vmap(lambda row: jax.random.fold_in(key, row))(jnp.arange(logits.shape[0]))
         return jax.vmap(jax.random.categorical)(keys, logits / temperature).astype(jnp.int32)
 
@@ -214,6 +214,16 @@ def make_decoder(
             return Outputs(*jax.lax.while_loop(unfinished, extend, first)[1:3])
 
     return decode
+
+
+def likeliest(logits: Float[Array, "B V"]) -> Int[Array, " B"]:
+    """The first of the largest of each row, as `argmax`.
+
+    XLA's CPU backend does not vectorise that: ten times as long, a fifth of mT5-Small's decoding.
+    """
+    ids = jnp.arange(logits.shape[-1], dtype=jnp.int32)
+    largest = logits == logits.max(axis=-1, keepdims=True)
+    return jnp.where(largest, ids, ids[-1]).min(axis=-1)
 
 
 def choosable_tokens(rows: int, pieces: int | None) -> Bool[Array, " V"]:

@@ -76,7 +76,8 @@ def measure(name: str, directory: Path, rounds: int) -> Figure:
     peer = Peer(name, directory)
     try:
         model = read_config(read_json_object(directory / "config.json"), name)
-        parameters = read_parameters(WeightFiles(directory), model)
+        # On the device, as predictions have them: NumPy's would be copied in each round.
+        parameters = jax.device_put(read_parameters(WeightFiles(directory), model))
         inputs, wanted = (np.load(directory / f"{what}.npy") for what in ("inputs", "outputs"))
         skeleton = Skeleton.of(model, TrainConfig(dtype="float32"))
         decode = make_decoder(skeleton, LENGTH)

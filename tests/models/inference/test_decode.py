@@ -9,7 +9,7 @@ import train_child as child
 from models.capacity import Groups
 from models.config import TrainConfig
 from models.inference.beam import NEVER, make_beam_decoder
-from models.inference.decode import make_decoder
+from models.inference.decode import likeliest, make_decoder
 from models.inference.labels import make_label_scorer, prefix_tree
 from models.nn.experts import DROPLESS
 from models.training.state import Skeleton
@@ -83,10 +83,10 @@ def test_greedy_outputs_are_the_likeliest_tokens_of_teacher_forcing(
     np.testing.assert_allclose(scores, found, rtol=1e-5)
     logits[..., 0] = -np.inf
     lengths = []
-    for row, likeliest in zip(outputs, logits.argmax(axis=-1), strict=True):
+    for row, best in zip(outputs, logits.argmax(axis=-1), strict=True):
         ends = np.flatnonzero(row == EOS)
         length = ends[0] + 1 if len(ends) else LENGTH
-        np.testing.assert_array_equal(row[:length], likeliest[:length])
+        np.testing.assert_array_equal(row[:length], best[:length])
         assert (row[length:] == 0).all()
         lengths.append(length)
     assert len(set(lengths)) > 2
@@ -216,3 +216,9 @@ def test_labels_that_begin_alike_share_their_positions():
     np.testing.assert_array_equal(
         tree.ancestors, [[1, 0, 0, 0], [1, 1, 0, 0], [1, 1, 1, 0], [1, 1, 0, 1]]
     )
+
+
+def test_of_equal_logits_the_first_is_the_likeliest():
+    logits = np.random.default_rng(0).integers(0, 3, (50, 7)).astype(np.float32)
+    logits[:5, :4] = -np.inf
+    np.testing.assert_array_equal(likeliest(logits), logits.argmax(axis=-1))
