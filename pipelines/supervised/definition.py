@@ -38,6 +38,9 @@ BY_HASH = "hash"
 LANG = "{lang}"
 #: What seqio's registry and a folder allow.
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.]*")
+#: What UTF-8 or a terminal cannot show of a row.
+_UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+MAX_DETAIL = 500
 
 
 class RowError(Exception):
@@ -48,7 +51,8 @@ class RowError(Exception):
     """
 
     def __init__(self, reason: str, detail: str):
-        super().__init__(detail)
+        safe = _UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", detail)
+        super().__init__(safe[:MAX_DETAIL])
         self.reason = reason
 
 
@@ -196,12 +200,13 @@ class Renderer:
         if lang is None:
             raise RowError("unknown_language", f"{code!r} is none of mC4's languages")
         inputs, targets = self._inputs.render(row), self._targets.render(row)
-        if self._labels is not None:
-            if targets not in self._labels:
-                known = ", ".join(self._labels)
-                raise RowError("unknown_label", f"{targets!r} is not in labels ({known})")
-            targets = self._labels[targets]
         answers = self._read_answers(row) if self._answers else (targets,)
+        if self._labels is not None:
+            for text in (targets, *answers):
+                if text not in self._labels:
+                    known = ", ".join(self._labels)
+                    raise RowError("unknown_label", f"{text!r} is not in labels ({known})")
+            targets, *answers = (self._labels[text] for text in (targets, *answers))
         group, name = self._group.render(row) or inputs, self._id.render(row)
         for what, text in (("inputs", inputs), ("targets", targets)):
             if not text.strip():
@@ -213,7 +218,7 @@ class Renderer:
                 text.encode()
             except UnicodeEncodeError as error:
                 raise RowError("bad_unicode", f"half of a surrogate pair ({error})") from error
-        return Row(lang, inputs, targets, answers, group, name)
+        return Row(lang, inputs, targets, tuple(answers), group, name)
 
     def _read_answers(self, row: Mapping[str, Any]) -> tuple[str, ...]:
         value = _value(row, self._answers)
@@ -349,12 +354,13 @@ def _paths(pattern: str, folder: str) -> Sequence[tuple[str, str]]:
             raise ValueError(f"{path}: {LANG} is for files of this machine: name each file")
         return [(path, "")]
     path = os.path.normpath(path)
-    found = [path] if os.path.isfile(path) else sorted(glob.glob(path.replace(LANG, "*")))
+    pattern = os.path.normpath(storage.join(glob.escape(folder or "."), pattern))
+    found = [path] if os.path.isfile(path) else sorted(glob.glob(pattern.replace(LANG, "*")))
     if not found:
         raise ValueError(f"there is no file {path}: name the task's files relative to it")
     if LANG not in path:
         return [(file, "") for file in found]
     # Of two places the first counts, and the others must agree with it.
-    before, *rest = (fnmatch.translate(part)[4:-3] for part in path.split(LANG))
+    before, *rest = (fnmatch.translate(part)[4:-3] for part in pattern.split(LANG))
     named = re.compile(f"{before}(?P<lang>[^/]+?){'(?P=lang)'.join(rest)}", re.DOTALL)
     return [(file, match["lang"]) for file in found if (match := named.fullmatch(file))]

@@ -50,8 +50,9 @@ def read_squad(file: BinaryIO, name: str) -> Iterator[Numbered]:
             for paragraph in article["paragraphs"]:
                 context = pad_punctuation(paragraph["context"])
                 for question in paragraph["qas"]:
+                    row = _question(question, context, article.get("title", ""))
                     number += 1
-                    yield number, _question(question, context, article.get("title", ""))
+                    yield number, row
     except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
         raise UserError(
             f"{name} is not in SQuAD's layout (data, paragraphs, qas; at question {number + 1}: "
@@ -88,7 +89,8 @@ def read_wikiann(lines: Iterator[tuple[int, bytes | RowError]]) -> Iterator[Numb
     for number, line in lines:
         first = first or number
         try:
-            words = line.decode().split() if isinstance(line, bytes) else []
+            # Other spaces than ASCII's are tokens, such as U+3000.
+            words = [w.decode() for w in line.split()] if isinstance(line, bytes) else []
         except UnicodeDecodeError as error:
             words, bad = ["?"], RowError("bad_utf8", str(error))
         if isinstance(line, RowError):

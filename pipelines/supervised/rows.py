@@ -201,6 +201,16 @@ def _table_rows(
     yield from bad
 
 
+def _size(value: Any) -> int:
+    if isinstance(value, str | bytes):
+        return len(value)
+    if isinstance(value, Mapping):
+        value = value.values()
+    elif not isinstance(value, list | tuple):
+        return 0
+    return sum(map(_size, value))
+
+
 def _read_parquet(file: BinaryIO, wanted: Sequence[str]) -> Iterator[Numbered]:
     number = 0
     try:
@@ -213,11 +223,12 @@ def _read_parquet(file: BinaryIO, wanted: Sequence[str]) -> Iterator[Numbered]:
                 number += 1
                 try:
                     row = batch.slice(offset, 1).to_pylist()[0]
-                except UnicodeDecodeError as error:
-                    yield number, RowError("bad_utf8", str(error))
+                except (ValueError, OverflowError, KeyError) as error:
+                    # Python has no dates after 9999, no nanoseconds and not every time zone.
+                    reason = "bad_utf8" if isinstance(error, UnicodeDecodeError) else "bad_value"
+                    yield number, RowError(reason, str(error))
                     continue
-                size = sum(len(value) for value in row.values() if isinstance(value, str | bytes))
-                if size > MAX_ROW_BYTES:
+                if _size(row) > MAX_ROW_BYTES:
                     yield number, RowError("too_large", f"more than {MAX_ROW_BYTES:,} characters")
                 else:
                     yield number, row

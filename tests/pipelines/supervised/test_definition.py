@@ -96,6 +96,15 @@ def test_a_row_that_cannot_become_text_has_a_reason(tmp_path, changed, reason):
     assert error.value.reason == reason
 
 
+def test_what_a_row_error_says_can_be_shown(tmp_path):
+    with pytest.raises(RowError) as error:
+        Renderer(read_task(write_task(tmp_path, TASK))).render(
+            {"lang": "sw", "\ud800\x1b[2J\n": 1, "x" * 1000: 2}
+        )
+    assert str(error.value).startswith(r"no title: the fields are lang, \ud800\u001b[2J\u000a, xxx")
+    assert len(str(error.value)) == 500
+
+
 @pytest.mark.parametrize(
     ("value", "answers"),
     [("a", ("a",)), (["a", "b"], ("a", "b"))],
@@ -104,6 +113,15 @@ def test_answers_are_a_text_or_several(tmp_path, value, answers):
     task = TASK.replace("labels = { 0", "answers = '{all}'\n#")
     row = Renderer(read_task(write_task(tmp_path, task))).render({**ROW, "all": value})
     assert row.answers == answers
+
+
+def test_answers_are_labels_where_there_are_labels(tmp_path):
+    task = TASK.replace("labels =", "answers = '{all}'\nlabels =")
+    renderer = Renderer(read_task(write_task(tmp_path, task)))
+    assert renderer.render({**ROW, "all": ["1", "0"]}).answers == ("positive", "negative")
+    with pytest.raises(RowError, match="'2' is not in labels") as error:
+        renderer.render({**ROW, "all": ["1", "2"]})
+    assert error.value.reason == "unknown_label"
 
 
 @pytest.mark.parametrize("value", [[], [1], 3, {"a": "b"}])
@@ -160,3 +178,13 @@ def test_files_are_relative_to_the_task_and_may_be_a_pattern(tmp_path, monkeypat
     monkeypatch.chdir("/")
     task = read_task(write_task(tmp_path, TASK.replace("rows.jsonl", "[ab].jsonl")))
     assert task.files == {"hash": (f"{tmp_path}/a.jsonl", f"{tmp_path}/b.jsonl")}
+
+
+def test_a_pattern_is_of_the_files_and_not_of_the_folder(tmp_path):
+    folder = tmp_path / "v[1]*"
+    folder.mkdir()
+    (folder / "rows.sw").touch()
+    task = read_task(write_task(folder, TASK.replace("rows.jsonl", "*.jsonl")))
+    assert task.files == {"hash": (f"{folder}/rows.jsonl",)}
+    task = read_task(write_task(folder, TASK.replace("rows.jsonl", "rows.{lang}")))
+    assert task.file_languages[f"{folder}/rows.sw"] == "sw"

@@ -80,6 +80,10 @@ def test_punctuation_is_padded_as_tensorflow_does():
         ("{", "not in SQuAD's layout"),
         ('{"data": [{"paragraphs": [{"context": 1, "qas": []}]}]}', "TypeError"),
         ("[" * 100_000, "RecursionError|not in SQuAD's layout"),
+        (
+            '{"data": [{"paragraphs": [{"context": "c", "qas": [{"id": 1}]}]}]}',
+            "at question 1: KeyError\\('answers'\\)",
+        ),
     ],
 )
 def test_another_layout_is_named(tmp_path, text, message):
@@ -113,6 +117,13 @@ def test_what_looks_like_a_prefix_of_one_word_stays(tmp_path):
     (tmp_path / "a").write_text("at:work\tO\nhome\tB-LOC\n")
     [row] = rows_of(tmp_path / "a", "wikiann")
     assert row == {"text": "at:work home", "spans": "LOC: home"}
+
+
+def test_spaces_of_other_scripts_are_tokens(tmp_path):
+    (tmp_path / "a").write_text("ja:東\tB-LOC\nja:\u3000\tO\nja:\xa0x\tO\n\n\u3000\tO\n東\tB-LOC\n")
+    first, second = rows_of(tmp_path / "a", "wikiann")
+    assert first == {"text": "東 \u3000 \xa0x", "spans": "LOC: 東", "lang": "ja"}
+    assert second == {"text": "\u3000 東", "spans": "LOC: 東"}
 
 
 def test_bad_bytes_of_a_sentence_drop_it_alone(tmp_path):

@@ -118,6 +118,36 @@ def test_text_of_parquet_that_is_not_utf8_is_counted(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        ([0, 10**18, 1], pa.timestamp("us")),
+        ([1000, 1001, 2000], pa.timestamp("ns")),
+        ([0, 2**31 - 1, 1], pa.date32()),
+    ],
+)
+def test_values_of_parquet_that_python_has_not_are_counted(tmp_path, values, kind):
+    pq.write_table(pa.table({"a": pa.array(values, kind)}), tmp_path / "rows")
+    first, bad, last = read(tmp_path / "rows")
+    assert bad == (2, "bad_value")
+    assert isinstance(first, dict)
+    assert isinstance(last, dict)
+
+
+def test_an_unknown_time_zone_is_counted(tmp_path):
+    kind = pa.timestamp("us", tz="Mars/Olympus")
+    pq.write_table(pa.table({"a": pa.array([1], kind)}), tmp_path / "rows")
+    assert read(tmp_path / "rows") == [(1, "bad_value")]
+
+
+def test_rows_of_parquet_are_as_large_as_what_is_in_their_lists(tmp_path, monkeypatch):
+    monkeypatch.setattr(rows, "MAX_ROW_BYTES", 1000)
+    large = {"a": [{"b": "x" * 600}, {"b": "x" * 600}]}
+    small = {"a": [{"b": "x" * 600}]}
+    pq.write_table(pa.Table.from_pylist([large, small]), tmp_path / "rows")
+    assert read(tmp_path / "rows") == [(1, "too_large"), small]
+
+
+@pytest.mark.parametrize(
     ("content", "message"),
     [
         (b"", "neither JSON Lines, TSV or CSV"),
