@@ -98,7 +98,7 @@ def _matthews(labels: list[str], language: str) -> Metric:
         covariance = hits * rows - (right * given).sum(axis=-1)
         return 100 * covariance / np.sqrt(np.where(spread > 0, spread, np.inf))
 
-    return Metric("matthews", lambda a, p: _class_counts(labels, a, p), value)
+    return Metric("matthews", lambda a, p: _class_counts(labels, a, p), value, least=-100.0)
 
 
 def _number(text: str) -> float:
@@ -123,7 +123,7 @@ def _correlation(name: str, transform: Callable[[Floats], Floats]) -> Metric:
         spread = (n * xx - x * x) * (n * yy - y * y)
         return 100 * (n * xy - x * y) / np.sqrt(np.where(spread > 1e-12, spread, np.inf))
 
-    return Metric(name, statistics, value)
+    return Metric(name, statistics, value, least=-100.0)
 
 
 def _ranks(values: Floats) -> Floats:

@@ -20,10 +20,11 @@ class Metric:
     Attributes:
         name: as in a task's `metrics`.
         statistics: gives [rows, S] of the answers and predictions.
-        value: gives [...], from 0 to 100, of sums [..., S].
+        value: gives [...], from `least` to 100, of sums [..., S].
         signature: what a reader needs to get the same value elsewhere, or "".
         of_group: what rows of one group count for: all of them, the least in each statistic, or
             the first of them alone.
+        least: the lowest value, -100 of correlations.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Metric:
     value: Callable[[Floats], Floats]
     signature: str = ""
     of_group: OfGroup = "sum"
+    least: float = 0.0
 
     def sums(self, answers: Answers, predictions: Sequence[str], groups: Sequence[str]) -> Floats:
         """Statistics of each group of rows, in the order of their names: [G, S]."""

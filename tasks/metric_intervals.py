@@ -28,8 +28,9 @@ class Score:
     """A metric's value over some rows.
 
     Attributes:
-        value: from 0 to 100.
-        low: lower end of the 95 % interval; None where there are too few groups for one.
+        value: from the metric's `least` to 100.
+        low: lower end of the 95 % interval; None where there are too few groups for one, or where
+            all resamples of a correlation agree.
         high: upper end.
         rows: number of rows.
         groups: of rows that belong together, such as the windows of one document.
@@ -52,7 +53,8 @@ def score(
     """Value of a metric with a 95 % interval, by resampling groups of rows.
 
     Resamples are centred on the value: they lack rare classes, so macro-F1 is lower in them. Where
-    all resamples agree, as when every row is right, the interval is Wilson's.
+    all resamples agree, as when every row is right, the interval is Wilson's; a correlation, which
+    is no share, has none.
     """
     return score_sums(metric, metric.sums(answers, predictions, groups), len(predictions), seed)
 
@@ -64,9 +66,9 @@ def score_sums(metric: Metric, statistics: Floats, rows: int, seed: int = 0) -> 
     if len(statistics) >= MIN_GROUPS:
         values = metric.value(_weights(len(statistics), seed) @ statistics)
         ends = np.quantile(values + value - values.mean(), _INTERVAL)
-        low, high = (float(end) for end in np.clip(ends, 0, 100))
-        if np.ptp(values) == 0:
-            low, high = _wilson(value, len(statistics))
+        low, high = (float(end) for end in np.clip(ends, metric.least, 100))
+        if np.ptp(values) <= 1e-11 * -metric.least:  # equal correlations differ by rounding
+            low, high = (None, None) if metric.least else _wilson(value, len(statistics))
     return Score(value, low, high, rows, len(statistics))
 
 

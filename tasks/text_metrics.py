@@ -116,6 +116,11 @@ def _wsc_accuracy(labels: list[str], language: str) -> Metric:
     """
 
     def row(answers: Sequence[str], prediction: str) -> float:
+        if len(answers) != 2:
+            raise UserError(
+                "metric wsc_accuracy needs two answers of each row, the phrase and 1 or 0: give "
+                "the task `answers`"
+            )
         phrase, label = answers
         given, wanted = _words_of_phrase(prediction), _words_of_phrase(phrase)
         # `Bob` does not name `Bob's hat`.

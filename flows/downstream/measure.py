@@ -89,12 +89,14 @@ class Average:
             where there are too few for an interval.
         majority: the average of the languages' own.
         seeds: [K] of each model, the average of each of its seeds.
+        least: the metric's lowest value.
     """
 
     models: Sequence[Difference]
     drawn: Floats | None
     majority: float | None
     seeds: Sequence[Floats]
+    least: float
 
     def difference(self, first: int, second: int) -> Difference:
         """The second model's average less the first one's."""
@@ -103,7 +105,8 @@ class Average:
             return Difference(value, None)
         drawn = self.drawn[second] - self.drawn[first]
         of_seeds = self.seeds[second] - self.seeds[first]
-        return Difference(value, _interval(value, drawn, of_seeds))
+        most = 100 - self.least
+        return Difference(value, _interval(value, drawn, of_seeds, -most, most))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -196,12 +199,12 @@ class Rows:
         fewest = min(len(sums[0]) for sums in sums_of.values())
         drawn = _draw_average(resampled, common, fewest)
         seeds = [np.mean(own, axis=0) for own in of_seeds]
-        models = []
+        models, least = [], min(each.least for each in of_languages.values())
         for number, value in enumerate(np.mean(values, axis=0).tolist()):
-            ci = None if drawn is None else _interval(value, drawn[number], seeds[number], 0, 100)
+            ci = None if drawn is None else _interval(value, drawn[number], seeds[number], least)
             models.append(Difference(value, ci))
         majority = float(np.mean(majorities)) if majorities else None
-        return Average(models, drawn, majority, seeds)
+        return Average(models, drawn, majority, seeds, least)
 
     def _resampled(
         self, metrics: Mapping[str, Metric], sums_of: Mapping[str, Sequence[Floats]]
@@ -371,7 +374,7 @@ def _with_seeds(
 
 
 def _interval(
-    value: float, drawn: Floats, of_seeds: Floats, least: float = -100, most: float = 100
+    value: float, drawn: Floats, of_seeds: Floats, least: float, most: float = 100
 ) -> tuple[float, float]:
     """The percentile interval of resamples, centred on the value; with seeds, Student's."""
     ends = np.quantile(drawn + value - drawn.mean(), _INTERVAL)

@@ -57,7 +57,7 @@ KIND = "supervised"
 SHARD_ROWS = 50_000
 #: Rows that only a wrong task or wrong data has: they are refused, and not only counted.
 MISTAKES = ("no_field", "not_text", "unknown_label", "empty_text")
-#: So many targets of validation and test may be cut.
+#: So many targets of validation may be cut, and of test.
 MAX_TRIMMED = 0.01
 _TEXT = {"shape": [], "dtype": "string"}
 FEATURES = {
@@ -225,7 +225,7 @@ def _check_rows(task: SupervisedTask, rows: Mapping[str, Any], config: Supervise
 
 
 def _check_labels(task: SupervisedTask, model: str, config: SupervisedConfig) -> None:
-    """Refuse labels that the target length cuts, or that the vocabulary cannot tell apart."""
+    """Refuse labels that are cut, or that the vocabulary cannot tell apart or write."""
     if task.labels is None:
         return
     vocabulary = load_vocabulary(model)
@@ -243,6 +243,12 @@ def _check_labels(task: SupervisedTask, model: str, config: SupervisedConfig) ->
                 "vocabulary: use other words"
             )
         seen[tokens] = label
+        written = vocabulary.DecodeIds(list(tokens))
+        if written != label:
+            raise UserError(
+                f"label {label!r} of {task.name} comes out of this vocabulary as {written!r}: "
+                "write it so, or use other words"
+            )
 
 
 def _overlap(described: Sequence[Mapping[str, Any]], parts: ShardStore) -> Mapping[str, Any]:
@@ -309,20 +315,21 @@ def plan_shards(
 def _check_trimmed(
     task: SupervisedTask, finished: Sequence[Mapping[str, Any]], config: SupervisedConfig
 ) -> None:
-    """Refuse targets of validation and test that the target length cuts too often."""
-    lengths: Counter[int] = Counter()
-    for shard in finished:
-        if shard["split"] != "train":
-            lengths.update({int(size): n for size, n in shard["targets_lengths"].items()})
-    cut = sum(n for size, n in lengths.items() if size > config.targets_length)
-    if cut > MAX_TRIMMED * lengths.total():
-        ordered = sorted(lengths.elements())
-        p99 = ordered[len(ordered) * 99 // 100]
-        raise UserError(
-            f"{cut:,} of {len(ordered):,} targets of validation and test of {task.name} are longer "
-            f"than --targets-length {config.targets_length} (99 % have at most {p99} tokens): give "
-            f"{ordered[-1]} to keep all"
-        )
+    """Refuse a target length that cuts too many targets of validation, or of test."""
+    for split in SPLITS[1:]:
+        lengths: Counter[int] = Counter()
+        for shard in finished:
+            if shard["split"] == split:
+                lengths.update({int(size): n for size, n in shard["targets_lengths"].items()})
+        cut = sum(n for size, n in lengths.items() if size > config.targets_length)
+        if cut > MAX_TRIMMED * lengths.total():
+            ordered = sorted(lengths.elements())
+            p99 = ordered[len(ordered) * 99 // 100]
+            raise UserError(
+                f"{cut:,} of {len(ordered):,} {split} targets of {task.name} are longer than "
+                f"--targets-length {config.targets_length} (99 % have at most {p99} tokens): give "
+                f"{ordered[-1]} to keep all"
+            )
 
 
 def _manifest(

@@ -112,6 +112,11 @@ def test_referents_of_t5s_tests(prediction, phrase, named):
         assert found == 100 * (named == label)
 
 
+def test_referents_need_two_answers():
+    with pytest.raises(UserError, match="wsc_accuracy needs two answers of each row"):
+        value("wsc_accuracy", [["cat"]], ["cat"])
+
+
 @pytest.mark.parametrize("label", "01")
 @pytest.mark.parametrize("prediction", ["", " ", "the"])
 def test_no_phrase_names_no_referent(prediction, label):
@@ -336,6 +341,21 @@ def test_none_right_has_an_interval_that_begins_with_zero(count):
     result = score(make_metric("accuracy"), answers, predictions, groups)
     assert (result.value, f"{result.low:.1f}") == (0, "0.0")
     assert result.high > 5
+
+
+@pytest.mark.parametrize("name", ["matthews", "pearson", "spearman"])
+def test_a_correlation_below_zero_is_in_its_interval(name):
+    rng = np.random.default_rng(0)
+    right = rng.integers(0, 2, 200)
+    given = np.where(rng.random(200) < 0.6, 1 - right, right)
+    answers, groups = [[str(each)] for each in right], list(map(str, range(200)))
+    metric = make_metric(name, ["0", "1"])
+    result = score(metric, answers, list(map(str, given)), groups)
+    assert -30 < result.low < result.value < result.high < 5
+    for share, wrong in ((100, right), (-100, 1 - right)):
+        result = score(metric, answers, list(map(str, wrong)), groups)
+        assert result.value == pytest.approx(share)
+        assert (result.low, result.high) == (None, None)
 
 
 def test_few_groups_have_no_interval():

@@ -267,6 +267,15 @@ def test_a_language_without_groups_in_a_resample_keeps_its_score():
     assert low < average.models[0].value < high
 
 
+def test_correlations_below_zero_are_in_their_intervals(tmp_path):
+    models = right_of_ten(1), right_of_ten(10)
+    average = rows_of(tmp_path, *models, rows={"de": 30, "sw": 30}).average("matthews")
+    assert average.models[0].value < -20
+    assert average.difference(0, 1).value > 120
+    for found in (average.models[0], average.difference(0, 1)):
+        assert found.ci[0] < found.value < found.ci[1]
+
+
 def test_few_languages_are_not_drawn(tmp_path):
     two = rows_of(tmp_path / "two", right_of_ten(5), rows={"de": 20, "sw": 20}).average("accuracy")
     assert two.models[0].value == 50

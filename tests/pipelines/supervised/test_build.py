@@ -253,10 +253,28 @@ def test_labels_that_the_vocabulary_cannot_tell_apart_are_refused(tmp_path, smal
 def test_targets_that_are_cut_too_often_are_refused(tmp_path, small_vocabulary):
     text = TASK.replace('"{label}"', '"{title}"').replace("labels =", "#")
     config = SupervisedConfig(inputs_length=64, targets_length=4)
-    with pytest.raises(UserError, match=r"targets of validation and test .*: give \d+ to keep all"):
+    with pytest.raises(UserError, match=r"validation targets of .*: give \d+ to keep all"):
         build_rows(tmp_path, small_vocabulary, rows(300), config, text)
     out = build_rows(tmp_path, small_vocabulary, rows(300), SupervisedConfig(64, 64), text)
     assert read_json(out / "manifest.json")["trimmed"]["targets"] == 0
+
+
+def test_targets_of_a_small_test_are_not_cut_beside_a_large_validation(tmp_path, small_vocabulary):
+    text = TASK.replace('labels = { 0 = "negative", 1 = "positive" }', "")
+    long = [{**row, "label": row["title"]} for row in rows(3, 400)]
+    (tmp_path / "validation").write_bytes(json_lines(rows(400)))
+    (tmp_path / "test").write_bytes(json_lines(long))
+    task = write_task(tmp_path, '{ validation = "validation", test = "test" }', text)
+    with pytest.raises(UserError, match=r"3 of 3 test targets of reviews are longer than"):
+        build_supervised(task, small_vocabulary, tmp_path / "out", CONFIG)
+
+
+def test_labels_that_the_vocabulary_cannot_write_are_refused(tmp_path, small_vocabulary):
+    for label, written in ((" fine", "fine"), ("ﬁne", "fine"), ("½", "1⁄2")):
+        text = TASK.replace("negative", label)
+        message = f"label {label!r} of reviews comes out of this vocabulary as {written!r}"
+        with pytest.raises(UserError, match=message):
+            build_rows(tmp_path, small_vocabulary, rows(30), text=text)
 
 
 def test_text_never_becomes_a_sentinel(tmp_path, small_vocabulary):
@@ -304,6 +322,7 @@ def test_the_command_teaches_and_refuses_in_one_line(tmp_path, small_vocabulary,
     [
         ("f0", r"task\.toml: metric 'f0' is unknown: choose among accuracy, "),
         ("macro_f1", r"task\.toml: metric macro_f1 needs the closed set of targets: .* `labels`"),
+        ("wsc_accuracy", r"task\.toml: metric wsc_accuracy needs two answers .* `answers`"),
     ],
 )
 def test_metrics_are_checked_before_anything_is_read(tmp_path, small_vocabulary, metric, message):
