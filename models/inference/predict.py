@@ -97,11 +97,7 @@ def predict(
         reader = _Reader(files, tasks, config)
         step = reader.step(step, split)
         with reader.lock():
-            reads = reader.note_test(step, again) if split == "test" else None
-            return {
-                **reader.scores(split, step),
-                **({} if reads is None else {"test_reads": reads}),
-            }
+            return reader.scores(split, step, again=again)
 
 
 @memory_explained()
@@ -279,12 +275,19 @@ class _Reader:
         self.write(name, {"reads": [*reads, read]})
         return len(reads) + 1
 
-    def scores(self, split: Split, step: int) -> dict[str, Any]:
+    def scores(self, split: Split, step: int, *, again: bool = False) -> dict[str, Any]:
         """Predict and score a split with a checkpoint, unless that is done."""
+        if not self.examples.sources.get(split):
+            raise UserError(
+                f"{self.examples.directory} has no {split} examples: build the task with some, or "
+                "give another --split"
+            )
         name = f"{self._part}/{split}-{step}-{self.settings['decode']}"
         path = self.run / f"{name}.parquet"
         table = self._finished(path)
         reused = table is not None
+        # What is refused before it is decoded is no reading.
+        noted_reads = {"test_reads": self.note_test(step, again)} if split == "test" else {}
         if table is None:
             table = self._predict(split, step)
             noted = table.replace_schema_metadata({_SETTINGS: canonical_json(self.settings)})
@@ -295,7 +298,8 @@ class _Reader:
         found = score_predictions(table, self.task)
         self.write(f"{name}.json", {**self.settings, "step": step, "task": self.task, **found})
         out = storage.join(self.files.place, f"{name}.parquet")
-        return {"stage": "predict", "out": out, "reused": reused, "step": step, **found}
+        summary = {"stage": "predict", "out": out, "reused": reused, "step": step}
+        return {**summary, **found, **noted_reads}
 
     def _finished(self, path: Path) -> pa.Table | None:
         if not path.is_file():
@@ -309,11 +313,8 @@ class _Reader:
         return table
 
     def _predict(self, split: Split, step: int) -> pa.Table:
-        sources = self.examples.sources.get(split, {})
-        if not sources:
-            raise UserError(f"{self.examples.directory} has no {split} examples")
         inputs, rows = [], []
-        for lang, source in sources.items():
+        for lang, source in self.examples.sources[split].items():
             for index in range(min(len(source), self._limit or len(source))):
                 features = source.read(index, _FEATURES)
                 inputs.append(self.examples.tokens(source, index, features, "inputs"))

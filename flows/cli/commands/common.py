@@ -107,6 +107,19 @@ def cancel_on_dataflow(out: str, runner: str, options: Sequence[str], json: bool
     return print_result({"out": out, "cancelled": cancelled}, text, json)
 
 
+def check_texts(texts: Sequence[str]) -> None:
+    """Refuse values of --text that are not UTF-8.
+
+    Raises:
+        UserError: one is not.
+    """
+    for text in texts:
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise UserError(f"--text {text!r} is not UTF-8: convert it with iconv") from error
+
+
 def split_commas(words: Sequence[str] | None) -> tuple[str, ...] | None:
     """Allow `--languages de,sw` as well as `--languages de sw`."""
     if words is None:

@@ -116,6 +116,12 @@ def test_what_cannot_be_filled_is_refused(run, vocabulary, text, options, messag
         infill(run, vocabulary, [text], InfillConfig(**options))
 
 
+def test_text_that_is_not_utf8_is_refused(run, vocabulary, capsys):
+    options = ["--run", str(run), "--vocab", str(vocabulary), "--text", f"{TEXT}\udcff"]
+    assert main(["infill", *options]) == 2
+    assert r"again\udcff' is not UTF-8: convert it" in capsys.readouterr().err
+
+
 def test_another_vocabulary_is_refused(run, vocabulary, tmp_path):
     described = json.loads((run / CONFIG).read_text())
     described["examples"] = {"vocabulary_sha256": "other"}

@@ -262,6 +262,18 @@ def test_a_step_is_chosen_on_validation_and_test_is_read_from_it(copy, tasks, ca
     assert [line.split()[0] for line in shown[2:]] == ["de", "sw", "all", "mean"]
 
 
+def test_what_is_refused_is_no_reading_of_test(copy, tasks, tmp_path):
+    without = write_supervised(
+        tmp_path / "without", {"de": {"validation": rows(3, 0)}}, MODEL, labels=LABELS
+    )
+    with pytest.raises(UserError, match="has no test examples"):
+        predict(copy, without, "test", BATCH_OF_4, step=2)
+    assert predict(copy, tasks, "test", BATCH_OF_4, step=3)["test_reads"] == 1
+    with pytest.raises(UserError, match="was made with other settings"):
+        predict(copy, tasks, "test", PredictConfig(limit=2), step=3)
+    assert predict(copy, tasks, "test", BATCH_OF_4, step=3)["test_reads"] == 1
+
+
 def test_of_equal_steps_the_earliest_is_chosen(copy, tasks, monkeypatch):
     monkeypatch.setattr(
         "models.inference.predict.score_predictions",
@@ -288,11 +300,11 @@ def test_killed_before_it_is_written_it_is_written_by_the_next(copy, tasks):
 
 
 def test_texts_and_lines_of_a_file_are_answered(copy, tmp_path, capsys):
-    (tmp_path / "lines").write_text("ag bh\nci\n")
+    (tmp_path / "lines").write_bytes("ag\u2028\x0cbh\r\n\nci".encode())
     options = ["--run", str(copy), "--input", str(tmp_path / "lines"), "--text", "dj", "--json"]
     assert run_command(["predict", *options]) == 0
     found = json.loads(capsys.readouterr().out)["texts"]
-    assert [one["text"] for one in found] == ["dj", "ag bh", "ci"]
+    assert [one["text"] for one in found] == ["dj", "ag\u2028\x0cbh", "", "ci"]
     assert {one["prediction"] for one in found} <= set(LABELS)
     assert not (copy / "predictions").exists()
 
@@ -314,7 +326,7 @@ def test_what_cannot_be_predicted_is_refused(copy, tasks, open_task, tmp_path):
     for directory, split, options, message in cases:
         with pytest.raises(UserError, match=message):
             predict(copy, directory, split, BATCH_OF_4, **options)
-    with pytest.raises(UserError, match="has no validation examples"):
+    with pytest.raises(UserError, match=r"has no validation examples: build .* another --split"):
         select(copy, train, BATCH_OF_4)
     with pytest.raises(UserError, match="--decode labels: toy is not a closed set"):
         predict(copy, open_task, "validation", PredictConfig(decode="labels"))
@@ -324,6 +336,13 @@ def test_what_cannot_be_predicted_is_refused(copy, tasks, open_task, tmp_path):
         answer(copy, tasks, [], BATCH_OF_4)
     with pytest.raises(UserError, match=r"--select looks at every step"):
         run_command(["predict", "--run", str(copy), "--select", "--split", "test"])
+    for option in (["--select"], ["--split", "test"], ["--again"], ["--limit", "3"]):
+        with pytest.raises(UserError, match=f"read no split: leave out {option[0]}"):
+            run_command(["predict", "--run", str(copy), "--text", "ag", *option])
+    with pytest.raises(UserError, match="--again reads test once more: give --split test"):
+        run_command(["predict", "--run", str(copy), "--again"])
+    with pytest.raises(UserError, match=r"--text 'ag\\udcff' is not UTF-8"):
+        run_command(["predict", "--run", str(copy), "--text", "ag\udcff"])
     with pytest.raises(UserError, match=r"--input .*nothing cannot be read"):
         run_command(["predict", "--run", str(copy), "--input", str(tmp_path / "nothing")])
     (copy / MARKER).unlink()
