@@ -93,6 +93,11 @@ def distill(
     def prepare_student() -> tuple[RunPlan, TaskBatches]:
         if is_same(teacher, out):
             raise UserError(f"--out is {teacher}, the teacher: choose another")
+        if origin is not None and (distillation.gather != "none" or not distillation.init):
+            raise UserError(
+                "--gather and --no-init are of a student that begins with --teacher, not with "
+                f"--from {origin}: leave them out"
+            )
         found = find_teacher(
             teacher, examples, config, distillation, mixture, step=step, shared=job.shared
         )

@@ -95,6 +95,12 @@ def _upcycle(
     dense = model_of(described)
     if dense.sparse:
         raise UserError(f"{run} has experts already: give a dense run")
+    layers = dense.encoder_layers, dense.decoder_layers
+    if any(count % config.sparse_every for count in layers):
+        raise UserError(
+            f"--sparse-every {config.sparse_every} does not divide the layers of {run} "
+            f"({layers[0]} and {layers[1]}): give a number that does"
+        )
     sparse = dataclasses.replace(
         dense,
         experts=config.experts,

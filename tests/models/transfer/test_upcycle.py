@@ -217,7 +217,7 @@ def test_refusals(sparse, dense, examples, tmp_path):
         upcycle(sparse[0], examples, out, SMALL)
     with pytest.raises(UserError, match="no checkpoint of step 17: choose among"):
         upcycle(dense, examples, out, SMALL, step=17)
-    with pytest.raises(UserError, match="--encoder-layers 2 is not a multiple of 3"):
+    with pytest.raises(UserError, match=r"--sparse-every 3 does not divide .*dense \(2 and 2\)"):
         upcycle(dense, examples, out, dataclasses.replace(SMALL, sparse_every=3))
     other = write_examples(tmp_path / "other", {"de": [9]}, 16, 640, validation=9)
     with pytest.raises(UserError, match="has 512 rows for the 640 pieces of"):
