@@ -8,6 +8,7 @@ store, which has no directories to rename, the marker is written last (`RemoteOu
 
 import contextlib
 import fcntl
+import glob
 import hashlib
 import importlib.metadata
 import json
@@ -277,7 +278,7 @@ class StagedOutput:
 
     def _remove_leftovers(self) -> None:
         """Remove what unfinished runs left beside the published output."""
-        for leftover in self.out.parent.glob(f".{self.out.name}.partial-*"):
+        for leftover in self.out.parent.glob(f".{glob.escape(self.out.name)}.partial-*"):
             shutil.rmtree(leftover)
 
 

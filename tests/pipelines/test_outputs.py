@@ -79,6 +79,13 @@ def test_an_interrupted_stage_continues_in_its_own_place(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == [".corpus.lock", "corpus"]
 
 
+def test_what_another_output_has_begun_stays(tmp_path):
+    other = tmp_path / ".c1.partial-0123456789abcdef"
+    other.mkdir()
+    assert publish(tmp_path / "c[1]", {})
+    assert other.exists()
+
+
 def test_what_a_killed_writer_left_half_written_is_not_published(tmp_path):
     code = """if 1:
         import os, signal, sys
