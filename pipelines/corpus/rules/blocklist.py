@@ -77,7 +77,7 @@ def load_blocklist(paths: Sequence[str | Path]) -> BlockedUrls:
                 raise UserError(
                     f"{file}, line {number}: {entry[:80]!r} is not a domain: give one domain a line"
                 )
-            key = _hash(f"{_canonical_host(host)}{slash}{path}")
+            key = _hash(f"{_canonical_host(host)}{slash}{path}".rstrip("/"))
             entries.setdefault(key, names.index(name))
     if len(names) > 255:
         raise UserError(f"{len(names)} blocklists: give at most 255, or join some")

@@ -67,8 +67,17 @@ def read_evaluation_sets(paths: Sequence[str | Path]) -> Iterator[EvaluationItem
             files, where an item is a line. Either may be compressed (`.gz`), or be a URL.
 
     Raises:
-        UserError: a file cannot be read or is not what its name says.
+        UserError: a file cannot be read or is not what its name says, or two have one name.
     """
+    named: dict[str, str | Path] = {}
+    for path in paths:
+        name, _ = _name_and_kind(Path(path))
+        if name in named:
+            raise UserError(
+                f"evaluation sets {named[name]} and {path} are both called {name}, by which the "
+                "report tells sets apart: rename one"
+            )
+        named[name] = path
     for path in paths:
         name, kind = _name_and_kind(Path(path))
         with open_list(path, "the evaluation set") as file:
@@ -80,7 +89,7 @@ def read_evaluation_sets(paths: Sequence[str | Path]) -> Iterator[EvaluationItem
                         text = "\n".join(_strings(json.loads(text)))
                     if text:
                         yield EvaluationItem(name, number, text)
-            except (OSError, EOFError, ValueError, zlib.error) as error:
+            except (OSError, EOFError, ValueError, RecursionError, zlib.error) as error:
                 raise UserError(f"cannot read the evaluation set {path}: {error}") from error
 
 

@@ -17,11 +17,16 @@ from pipelines.records import Page
 SIGNALS = ("tdm_reservation", "noai", "noimageai", "noindex")
 
 _ATTRIBUTE = re.compile(
-    r"""\b(name|content)\s{0,9}=\s{0,9}(?:"([^"]{0,1000})"|'([^']{0,1000})'|([^\s"'>]{1,1000}))""",
+    r"""(?<![\w-])(name|content)\s{0,9}=\s{0,9}(?:"([^"]{0,1000})"|'([^']{0,1000})'|([^\s"'>]{1,1000}))""",
     re.IGNORECASE,
 )
 #: Robots directives that contain a colon; any other name before a colon is a robot's.
-_DIRECTIVES_WITH_VALUES = ("unavailable_after", "max-snippet", "max-image-preview")
+_DIRECTIVES_WITH_VALUES = (
+    "unavailable_after",
+    "max-snippet",
+    "max-image-preview",
+    "max-video-preview",
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -87,7 +92,7 @@ def opt_out_signals(
     for tag in find_metas(html, ("robots", "tdm-reservation", *robots)):
         attributes = {
             match[1].lower(): match[2] or match[3] or match[4] or ""
-            for match in _ATTRIBUTE.finditer(tag)
+            for match in reversed([*_ATTRIBUTE.finditer(tag)])  # of a repeated name, the first
         }
         name = attributes.get("name", "").strip().lower()
         content = attributes.get("content", "")

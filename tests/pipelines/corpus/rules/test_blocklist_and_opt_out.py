@@ -18,7 +18,7 @@ def blocklist(tmp_path: Path) -> BlockedUrls:
     category = tmp_path / "ut1" / "adult"
     category.mkdir(parents=True)
     (category / "domains").write_text("adult.example\n93.184.216.34\n")
-    (category / "urls").write_text("good.example/adult\ngood.example/~joe/pics\n")
+    (category / "urls").write_text("good.example/adult\ngood.example/~joe/pics/\nwhole.example/\n")
     (tmp_path / "ut1" / "adult" / "usage").write_text("black\n")
     return load_blocklist([mine, tmp_path / "ut1"])
 
@@ -38,6 +38,7 @@ def blocklist(tmp_path: Path) -> BlockedUrls:
         ("http://good.example/adult", "adult"),
         ("http://good.example/Adult/1.html", "adult"),
         ("http://good.example/~joe/pics/2", "adult"),
+        ("http://whole.example/1", "adult"),
         ("http://good.example/", None),
         ("http://good.example/adults", None),
         ("http://good.example/~joe", None),
@@ -119,10 +120,13 @@ def test_a_build_is_known_by_the_same_digest_as_before(tmp_path):
         ([("x-robots-tag", "CCBot: noai")], "", {"noai"}),
         ([("x-robots-tag", "otherbot: nofollow, *: noindex")], "", {"noindex"}),
         ([("x-robots-tag", "max-snippet: 5, noai")], "", {"noai"}),
+        ([("x-robots-tag", "max-video-preview: -1, noai")], "", {"noai"}),
         ([("content-type", "noai")], "", set()),
         ([], '<meta name="robots" content="noai">', {"noai"}),
         ([], "<META CONTENT='NoIndex, follow' NAME=Robots />", {"noindex"}),
         ([], "<meta name=ccbot content=noai>", {"noai"}),
+        ([], '<meta name="robots" content="noai" data-content="x" data-name="y">', {"noai"}),
+        ([], '<meta name="robots" content="noai" name="x" content="all">', {"noai"}),
         ([], "<meta name=viewport><meta name=ROBOTS content=noai><meta charset=x>", {"noai"}),
         ([], "<meta content=noai name='TDM-Reservation'><meta name=tdm-reservation>", set()),
         ([], "<meta name=otherbot content=noai>", set()),

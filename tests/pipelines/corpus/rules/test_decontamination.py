@@ -119,6 +119,16 @@ def test_sets_are_read_by_what_their_names_say(tmp_path):
     ]
 
 
+def test_sets_of_one_name_are_refused(tmp_path):
+    for name in ("xnli", "squad"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "test.txt").write_text("First.\n")
+    with pytest.raises(
+        UserError, match=r"xnli/test\.txt and .*squad/test\.txt are both called test"
+    ):
+        list(read_evaluation_sets([tmp_path / name / "test.txt" for name in ("xnli", "squad")]))
+
+
 def test_a_build_is_known_by_the_bytes_of_its_sets(tmp_path):
     contents = {"b.txt": b"First.\n", "a.txt.gz": gzip.compress(b"Second.\n", mtime=0)}
     for name, content in contents.items():
@@ -133,6 +143,7 @@ def test_a_build_is_known_by_the_bytes_of_its_sets(tmp_path):
     [
         ("set.csv", b""),
         ("set.jsonl", b"{\n"),
+        ("set.jsonl", b"[" * 100_000),
         ("set.txt", b"\xff\xfe"),
         ("set.txt.gz", b"plain"),
         ("set.jsonl.gz", gzip.compress(b"{}", mtime=0)[:12]),
