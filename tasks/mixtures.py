@@ -64,6 +64,10 @@ class Mixture:
     def __post_init__(self) -> None:
         # One spelling of each mixture, so that equal ones have equal JSON, which identifies a run.
         weights = {parse_codes([code])[0]: float(rate) for code, rate in self.weights.items()}
+        if len(weights) < len(self.weights):
+            raise UserError(
+                f"weights of a mixture name a language twice: {', '.join(self.weights)}"
+            )
         spelling: dict[str, Any] = {
             "languages": parse_codes(self.languages),
             "weights": dict(sorted(weights.items())),

@@ -187,6 +187,7 @@ def test_a_mixture_is_found_by_name_task_or_file(tmp_path):
         ("alpha = -1", "alpha of a mixture is -1.0"),
         ("max_epochs = 0", "max_epochs of a mixture is 0"),
         ("[weights]\nde = 0", "weight of de in a mixture is 0"),
+        ("[weights]\nhe = 1\niw = 3", "name a language twice: he, iw"),
         ('families = ["Bantu"]\nscripts = ["Cyrl"]', "no language fits all of"),
         ("alpha = ", "cannot read the mixture"),
     ],
