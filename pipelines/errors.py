@@ -18,6 +18,11 @@ class UserError(Exception):
     """
 
 
+def printable(text: str) -> str:
+    """Replace line ends and what a terminal would obey: names of files, fields and URLs."""
+    return "".join(c if c.isprintable() else " " if c.isspace() else "?" for c in text)
+
+
 def causes(error: BaseException) -> Iterator[BaseException]:
     """The error and what it was raised from, outermost first."""
     seen: set[int] = set()

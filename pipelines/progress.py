@@ -6,6 +6,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 
+from pipelines.errors import printable
+
 #: The first line of a long piece of work comes early, the others at this distance.
 FIRST_SECS = 2.0
 INTERVAL_SECS = 10.0
@@ -15,7 +17,7 @@ _listener: contextvars.ContextVar[Callable[[Sequence[str]], None]] = contextvars
 
 def say(stage: str, message: str) -> None:
     """Print one line that names its stage."""
-    pass_on([f"[{stage}] {message}"])
+    pass_on([printable(f"[{stage}] {message}")])
 
 
 def pass_on(lines: Sequence[str]) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from flows.cli import huge_pages
 from flows.cli.interrupts import leave_on_interrupt
-from pipelines.errors import UserError, as_user_error, is_disk_full
+from pipelines.errors import UserError, as_user_error, is_disk_full, printable
 from pipelines.garbage import collect_rarely
 
 OWN_PACKAGES = ("pipelines", "tasks", "models", "flows")
@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         readable = readable or disk_full(error)
         if readable is None:
             raise
-        print(f"mswitch: {readable}", file=sys.stderr)
+        print(f"mswitch: {printable(str(readable))}", file=sys.stderr)
         return EXIT_USER_ERROR
 
 

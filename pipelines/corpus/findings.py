@@ -8,6 +8,7 @@ from pipelines.corpus.ledger import RULE_ERROR, UNSAMPLED, Ledger, describe_drop
 from pipelines.crawl.fields import map_fields
 from pipelines.crawl.files import CrawlFile
 from pipelines.crawl.pages import read_field_names
+from pipelines.errors import printable
 from pipelines.progress import say
 
 #: Reasons whose detail is our own message and says what to do.
@@ -45,7 +46,7 @@ def warn_of_files(
         if status["status"] != "read"
     ]
     if unread:
-        say("corpus", _printable(f"warning: damaged or not understood: {_some(unread)}"))
+        say("corpus", f"warning: damaged or not understood: {_some(unread)}")
     undated = [(file, status["undated"]) for file, status in known if "undated" in status]
     if undated:
         first = undated[0][0]
@@ -53,12 +54,10 @@ def warn_of_files(
         names = ", ".join(read_field_names(first, config.max_record_bytes))
         say(
             "corpus",
-            _printable(
-                f"warning: {sum(count for _, count in undated):,} pages have no date and count as "
-                f"the oldest of their URL ({_some([file.name for file, _ in undated])}): looked "
-                f"for {looked_for}; the fields of {first.name} are {names}; map one with "
-                "--field timestamp=NAME"
-            ),
+            f"warning: {sum(count for _, count in undated):,} pages have no date and count as the "
+            f"oldest of their URL ({_some([file.name for file, _ in undated])}): looked for "
+            f"{looked_for}; the fields of {first.name} are {names}; map one with "
+            "--field timestamp=NAME",
         )
 
 
@@ -78,15 +77,10 @@ def _hint(ledger: Ledger, reason: str) -> str:
     example = ledger.example(reason) or {}
     detail = example.get("detail", "")
     if detail and (reason in _EXPLAINED or "--field" in detail):
-        return _printable(f"{example['source']}: {detail}")
+        return printable(f"{example['source']}: {detail}")
     return ""
 
 
 def _some(names: Sequence[str]) -> str:
     more = len(names) - _NAMED
     return ", ".join(names[:_NAMED]) + (f" and {more:,} more" if more > 0 else "")
-
-
-def _printable(text: str) -> str:
-    """Replace what a terminal would obey: names of fields and files are somebody else's."""
-    return "".join(c if c.isprintable() else "?" for c in text)

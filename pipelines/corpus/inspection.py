@@ -14,7 +14,7 @@ from pipelines.corpus.recipe import READ, Recipe
 from pipelines.corpus.rules.base import Edit, Rule
 from pipelines.crawl.files import find_crawl_files
 from pipelines.crawl.text_lines import normalize_lines
-from pipelines.errors import UserError
+from pipelines.errors import UserError, printable
 from pipelines.records import Page, Rejected
 
 _PLACE = re.compile(r"(.+)@(\d+)")
@@ -164,7 +164,7 @@ def format_inspection(found: Mapping[str, Any]) -> str:
             lines.append(f"{'':{width}}    {name} {_value(value)}{limit}")
     dropped = found["dropped_by"]
     lines.append(f"dropped by {dropped['step']}: {dropped['reason']}" if dropped else "kept")
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))
 
 
 def _value(value: Any) -> str:

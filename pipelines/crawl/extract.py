@@ -33,6 +33,8 @@ def parse_timestamp(timestamp: str) -> int | None:
 
     Compares as mC4's strings do, and fractions of seconds (WARC 1.1) compare rightly too.
     """
+    if not timestamp.isprintable():  # between day and time, Python takes any character
+        return None
     try:
         moment = datetime.datetime.fromisoformat(timestamp)
     except ValueError:

@@ -116,6 +116,11 @@ def test_a_wrong_command_line_is_named_and_exits_with_2(argv, complaint, capsys)
     assert "Traceback" not in errors
 
 
+def test_an_error_is_one_line_that_a_terminal_only_shows(capsys):
+    assert main(["corpus", "stats", "a\x1b[31m\nb"]) == 2
+    assert capsys.readouterr().err.startswith("mswitch: a?[31m b does not exist: ")
+
+
 def test_a_wrong_option_names_the_subcommand_whose_help_to_see(capsys):
     assert main(["corpus", "build", "--nope", "1"]) == 2
     assert capsys.readouterr().err.endswith("mswitch: see `mswitch corpus build --help`\n")

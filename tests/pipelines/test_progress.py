@@ -31,3 +31,8 @@ def test_what_an_earlier_run_did_does_not_count_as_speed(monkeypatch, capsys):
     work.start_at(90)
     work.add(5)
     assert "95/100 steps · 0.5 steps/s · 10 s left" in capsys.readouterr().err
+
+
+def test_a_line_stays_one_that_a_terminal_only_shows(capsys):
+    progress.say("corpus", "damaged: a\x1b[31m\nb")
+    assert capsys.readouterr().err == "[corpus] damaged: a?[31m b\n"

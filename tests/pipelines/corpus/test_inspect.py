@@ -71,3 +71,10 @@ def test_inspect_asks_what_judges_records(tmp_path, capsys):
         ("length", None, "text"),
     ]
     assert found["dropped_by"] == {"step": "opt_out", "reason": "opt_out_noai"}
+
+
+def test_inspect_shows_a_terminal_nothing_that_it_obeys(tmp_path, capsys):
+    page = crawl.response("<p>Short.</p>", "http://html.example/\x1b[31m\x9b2J")
+    path = crawl.write(tmp_path / "a.warc.gz", [page])
+    assert main(["corpus", "inspect", f"{path}@0"]) == 0
+    assert "http://html.example/?[31m?2J  a.warc.gz@0\n" in capsys.readouterr().out

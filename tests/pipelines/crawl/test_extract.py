@@ -55,6 +55,7 @@ def test_page_of_a_wet_record():
         (wet(b" \n\t\n"), "no_content"),
         (wet(timestamp=b""), "no_timestamp"),
         (wet(timestamp=b"now"), "bad_timestamp"),
+        (wet(timestamp=b"2020-01-01\x1b10:00:00"), "bad_timestamp"),
         (http(b"<p>x", "HTTP/1.1 404 Not Found"), "http_status"),
         (http(b"<p>x", "nonsense"), "bad_http"),
         (http(b"x", "HTTP/1.1 200 OK\r\nContent-Type: application/pdf"), "not_html"),
