@@ -251,6 +251,10 @@ class StagedOutput:
             if manifest.get("stage") == self.stage and before != self.hash and replaces(manifest):
                 self._replaced = before
                 return False
+        if MARKER not in names and self.out.name in ("", ".."):
+            raise UserError(
+                f"{self.out} cannot be replaced from inside: give --out by its own name"
+            )
         return is_output(self.out, names, self.stage, self.config)
 
     def publish(self, manifest: Mapping[str, Any]) -> dict[str, Any]:

@@ -79,6 +79,14 @@ def test_an_interrupted_stage_continues_in_its_own_place(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == [".corpus.lock", "corpus"]
 
 
+@pytest.mark.parametrize("out", [".", ".."])
+def test_a_directory_is_not_made_from_inside(out, tmp_path, monkeypatch):
+    (tmp_path / "a").mkdir()
+    monkeypatch.chdir(tmp_path / "a")
+    with pytest.raises(UserError, match="give --out by its own name"):
+        publish(out, {})
+
+
 def test_what_another_output_has_begun_stays(tmp_path):
     other = tmp_path / ".c1.partial-0123456789abcdef"
     other.mkdir()
