@@ -17,7 +17,7 @@ from models.capacity import batch_groups
 from models.config import ModelConfig, TrainConfig, padded_vocabulary
 from models.hardware import GIB
 from models.presets import preset
-from models.training.run_directory import CHECKPOINTS, CONFIG, log_spaced_steps, read_run
+from models.training.run_directory import CHECKPOINTS, CONFIG, evaluation_steps, read_run
 from models.training.run_files import open_files
 from pipelines.errors import UserError
 from pipelines.outputs import MARKER, read_manifest
@@ -46,10 +46,11 @@ def check_trainings(
                 "trained twice: leave out a preset, seed or mixture that is given twice"
             )
         find_mixture(one.mixture)
-        evaluated = len(log_spaced_steps(one.config.steps, one.config.evaluations))
+        evaluated = len(evaluation_steps(one.config))
         if evaluated < FEWEST_EVALUATIONS:
+            option = "evaluations" if one.config.eval_every is None else "eval-every"
             raise UserError(
-                f"--evaluations: {evaluated} of {one.config.steps:,} steps are too few, a report "
+                f"--{option}: {evaluated} of {one.config.steps:,} steps are too few, a report "
                 f"needs {FEWEST_EVALUATIONS}"
             )
         _check_mesh(one, manifest)
@@ -116,7 +117,7 @@ def missing_bytes(one: Planned, vocabulary_size: int) -> int:
     if one.has(MARKER):
         return 0
     # The newest beside those that are kept, while the next one is written.
-    count = len(log_spaced_steps(config.steps, config.evaluations)) + 1
+    count = len(evaluation_steps(config)) + 1
     places = one.out.glob(f"{CHECKPOINTS}/*") if isinstance(one.out, Path) else ()
     present = sum(path.name.isdecimal() for path in places)
     return max(0, count - present) * checkpoint_bytes(one, vocabulary_size)

@@ -67,6 +67,14 @@ def log_spaced_steps(steps: int, count: int = 16, span: int = 64) -> tuple[int, 
     return tuple(chosen)
 
 
+def evaluation_steps(train: TrainConfig) -> tuple[int, ...]:
+    """Steps whose checkpoints are kept and evaluated."""
+    steps, every = train.steps, train.eval_every
+    if every is not None:
+        return (*range(every, steps, every), steps)
+    return log_spaced_steps(steps, train.evaluations)
+
+
 @dataclasses.dataclass(frozen=True)
 class Origin:
     """The checkpoint that a fine-tuning begins with.
@@ -201,10 +209,7 @@ class RunPlan:
     @property
     def evaluation_steps(self) -> tuple[int, ...]:
         """Steps whose checkpoints are kept and evaluated."""
-        steps, every = self.train.steps, self.train.eval_every
-        if every is not None:
-            return (*range(every, steps, every), steps)
-        return log_spaced_steps(self.train.steps, self.train.evaluations)
+        return evaluation_steps(self.train)
 
 
 def _identifying(train: Mapping[str, Any]) -> dict[str, Any]:

@@ -94,6 +94,16 @@ def test_evaluations_of_which_no_report_can_be_made_are_refused(options, planned
         check(SETTINGS, [dataclasses.replace(planned[0], config=config)], examples)
 
 
+def test_evaluations_at_even_distances_are_counted(planned, examples):
+    config = dataclasses.replace(SETTINGS.config, evaluations=2, eval_every=4)
+    one = dataclasses.replace(planned[0], config=config)
+    check(SETTINGS, [one], examples)
+    assert missing_bytes(one, 500) == 101 * checkpoint_bytes(one, 500)
+    one = dataclasses.replace(one, config=dataclasses.replace(config, eval_every=200))
+    with pytest.raises(UserError, match=r"--eval-every: 2 of 400 steps are too few"):
+        check(SETTINGS, [one], examples)
+
+
 def test_a_model_is_not_compared_with_itself(planned, examples):
     with pytest.raises(
         UserError, match="mt5-tiny with seed 0 and mixture mswitch would be trained twice"
