@@ -52,6 +52,7 @@ def find_devices() -> Devices:
     except subprocess.TimeoutExpired as error:
         raise UserError("no answer in 120 s; try JAX_PLATFORMS=cpu") from error
     if done.returncode:
-        reason = done.stderr.strip().splitlines()[-1]
+        silent = f"JAX ended with code {done.returncode} without a word; try JAX_PLATFORMS=cpu"
+        reason = (done.stderr.strip().splitlines() or [silent])[-1]
         raise UserError(reason.removeprefix(f"{_USER_ERROR}: "))
     return Devices(*json.loads(done.stdout.splitlines()[-1]))
