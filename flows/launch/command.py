@@ -8,18 +8,22 @@ from flows.launch.job import Job
 from pipelines.errors import UserError
 from pipelines.storage import is_remote, join
 
+#: Commands that add a directory to a run.
+_IN_RUN = {"evaluate": "eval", "predict": "predictions"}
+
 
 def job_of_command(argv: Sequence[str], hosts: int = 1, record: Path | None = None) -> Job:
     """Make the job of a command line, `["train", "--preset", ..., "--out", "run"]`.
 
     An evaluation is the job of the directory `eval` in its run, so that it can go beside the
-    training. It, the demo, an addition to a finished corpus and a report on unfinished runs are
-    done when they end with code 0: they leave no marker, or that of an earlier one is there.
+    training; predictions are that of `predictions`. They, the demo, an addition to a finished
+    corpus and a report on unfinished runs are done when they end with code 0: they leave no marker,
+    or that of an earlier one is there.
 
     Args:
         argv: the words.
         hosts: `Job.hosts`.
-        record: `Job.record`, of the run where the command evaluates one.
+        record: `Job.record`, of the run where the command adds to one.
 
     Raises:
         UserError: the command line names no output, or its processes would not work together.
@@ -30,7 +34,7 @@ def job_of_command(argv: Sequence[str], hosts: int = 1, record: Path | None = No
             f"--hosts {hosts}: give --distributed to {stage!r} too, or they would not meet"
         )
     own, _ = parts(argv)
-    option = "--run" if stage == "evaluate" else "--out"
+    option = "--run" if stage in _IN_RUN else "--out"
     found = [after for word, after in itertools.pairwise(own) if word == option]
     found += [word.partition("=")[2] for word in own if word.startswith(f"{option}=")]
     if not found or not found[-1]:
@@ -39,10 +43,10 @@ def job_of_command(argv: Sequence[str], hosts: int = 1, record: Path | None = No
             "command that makes none without `mswitch runs submit`"
         )
     out: str | Path = found[-1] if is_remote(found[-1]) else Path(found[-1])
-    if stage == "evaluate":
-        out = join(out, "eval") if isinstance(out, str) else out / "eval"
-        record = record and record / "eval"
-    unmarked = stage in ("evaluate", "demo", "evidence")
+    if part := _IN_RUN.get(stage):
+        out = join(out, part) if isinstance(out, str) else out / part
+        record = record and record / part
+    unmarked = stage in (*_IN_RUN, "demo", "evidence")
     marked = not unmarked and not {"--append", "--unfinished"} & set(own)
     return Job(tuple(argv), out, marked=marked, hosts=hosts, record=record)
 

@@ -340,6 +340,11 @@ def _record_of(job: Job, launcher: Launcher, before: Record | None) -> Record:
                 f"for it, or `mswitch runs cancel {job.place}`"
             )
     fresh.earlier_host_hours = before.host_hours(until)
+    # Attempts of this job from before the other one say nothing of what is there now.
+    _take_over(fresh)
+    for one in fresh.attempts:
+        one.outcome, one.message = "resume", "before another job made this output"
+    fresh.counted_after = len(fresh.attempts)
     return fresh
 
 
@@ -354,9 +359,9 @@ def _take_over(record: Record) -> None:
     """Write down an attempt whose submitter was killed before it could."""
     if record.alive is not None:
         return  # the next one is submitted once its end is written down
-    for number in make_launcher(record.launcher).find(record.job):
-        if number > len(record.attempts):
-            record.attempts.append(Attempt(number, time.time(), record.job.progress()))
+    newest = max(make_launcher(record.launcher).find(record.job), default=0)
+    for number in range(len(record.attempts) + 1, newest + 1):
+        record.attempts.append(Attempt(number, time.time(), record.job.progress()))
 
 
 def _has_ended(record: Record, attempt: Attempt) -> bool:

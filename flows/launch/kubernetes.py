@@ -329,9 +329,10 @@ class Kubernetes:
             fcntl.flock(file, fcntl.LOCK_EX)
             read, size = json.loads(state.read_bytes()) if state.exists() else ([0] * len(codes), 0)
             file.truncate(size)
+            read += [0] * (len(codes) - len(read))  # an attempt may have had fewer hosts
             ends = []
             there = _left(job)  # asked first: what is said before a code is in the log by then
-            for code, start_of_new in zip(codes, read, strict=True):
+            for code, start_of_new in zip(codes, read, strict=False):
                 over = storage.name_of(code) in there
                 size_there = there.get(f"{storage.name_of(code)}.log", 0)
                 lines, end = _read_log(f"{code}.log", start_of_new, size_there, over=over)

@@ -39,7 +39,10 @@ app = App(
 EXIT_CODES = {"done": 0, "failed": 1, "refused": 2, "paused": 75, "cancelled": 130}
 
 Run = Annotated[
-    Path, Parameter(help="The output of the job: its --out, or RUN/eval; or its --record.")
+    Path,
+    Parameter(
+        help="The output of the job: its --out, RUN/eval or RUN/predictions; or its --record."
+    ),
 ]
 Wait = Annotated[bool, Parameter(negative="", help="Stay, with the log, until the job has ended.")]
 

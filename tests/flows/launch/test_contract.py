@@ -104,6 +104,18 @@ def test_a_marker_that_was_there_before_does_not_speak_for_a_job(world: World):
     assert len(world.pids()) == 3 * world.hosts
 
 
+def test_a_job_that_comes_back_after_another_of_its_output_is_run_again(world: World):
+    first, other = world.job("finish"), world.job("refuse")
+    for job, outcome in ((first, "done"), (other, "refused"), (first, "done")):
+        ask(job, world.launcher, "run")
+        assert world.run(job).outcome == outcome
+    assert len(world.pids()) == 3 * world.hosts
+    record = read_record(world.out)
+    assert record is not None
+    # Hours of the first attempt are among the earlier ones, and count once.
+    assert [one.started is None for one in record.attempts] == [True, False]
+
+
 def test_a_member_that_is_killed_is_started_again(world: World):
     job = world.job("steady")
     follower = world.follow(job)

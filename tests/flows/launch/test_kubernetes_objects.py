@@ -328,4 +328,6 @@ def test_lines_of_all_processes_come_once_whatever_was_cut_off(tmp_path):
     assert TPU.logs(job, 1, end) == ([], end)
     job.file(1, ".task0").touch()
     assert TPU.logs(job, 1, end)[0] == ["last, without an end"]
-    assert TPU.logs(job, 1, 0)[0] == ["a", "b", "half", "é", "last, without an end"]
+    whole = ["a", "b", "half", "é", "last, without an end"]
+    for hosts in (2, 4, 1):  # submitted again with more or fewer
+        assert TPU.logs(dataclasses.replace(job, hosts=hosts), 1, 0)[0] == whole

@@ -130,6 +130,9 @@ def test_which_output_a_command_makes(tmp_path, monkeypatch):
     assert (job.out, job.marked) == (tmp_path / "run" / "eval", False)
     assert job.argv == ("evaluate", "--run", "run")
     assert job.directory == tmp_path / "run" / ".eval.job"
+    job = job_of_command(["predict", "--run=s3://b/run", "--select"], record=tmp_path / "run")
+    assert (job.out, job.marked) == ("s3://b/run/predictions", False)
+    assert job.place == tmp_path / "run" / "predictions"
     for argv in (
         ["demo", "--out", "a"],
         ["evidence", "--out", "a"],
