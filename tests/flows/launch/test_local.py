@@ -8,6 +8,7 @@ import sys
 import pytest
 from job_world import World, is_alive
 
+from flows.launch.controller import ask
 from flows.launch.job import Job, all_logs, output_below
 from flows.launch.local import Local
 from flows.launch.record import find_records, read_record
@@ -239,6 +240,18 @@ def test_records_are_found_below_a_directory(tmp_path):
         tmp_path / "a",
         tmp_path / "b" / "run",
     ]
+
+
+def test_attempts_that_left_nothing_are_counted_where_the_record_was_removed(world):
+    job = world.job("finish")
+    job.directory.mkdir()
+    for attempt in (1, 3):
+        job.file(attempt, ".lock").write_text('{"pid": 1, "node": "a", "started": 1.0}')
+    ask(job, world.launcher, "run")
+    assert world.run(job).outcome == "done"
+    record = read_record(world.out)
+    assert record is not None
+    assert [one.number for one in record.attempts] == [1, 2, 3, 4]
 
 
 def test_a_link_to_an_output_has_the_same_job(tmp_path):
