@@ -18,7 +18,7 @@ from flows.operators.artifacts import key_of
 pytestmark = [pytest.mark.server, pytest.mark.timeout(1500)]
 
 #: A pair that trains until it is ended.
-ENDLESS = {"steps": 1_000_000, "batch_size": 2, "evaluations": 2, "warmup_steps": 10}
+ENDLESS = {"steps": 1_000_000, "batch_size": 2, "evaluations": 3, "warmup_steps": 10}
 
 
 @pytest.fixture(scope="module")
