@@ -27,7 +27,13 @@ def server(tmp_path_factory):
 
 
 def answer(server: Served, run, **values):
-    return server.post(f"flow_runs/{run}/resume", run_input=values).json()
+    """Fill in the form, which Prefect writes a moment after it has paused."""
+
+    def answered():
+        got = server.post(f"flow_runs/{run}/resume", run_input=values).json()
+        return got if "status" in got else None
+
+    return until(answered, 30)
 
 
 def jobs_alive(server: Served) -> list[list[str]]:
