@@ -286,7 +286,7 @@ class _Reader:
         path = self.run / f"{name}.parquet"
         table = self._finished(path)
         reused = table is not None
-        # What is refused before it is decoded is no reading.
+        # After the refusals above: they read nothing of test.
         noted_reads = {"test_reads": self.note_test(step, again)} if split == "test" else {}
         if table is None:
             table = self._predict(split, step)
