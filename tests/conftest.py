@@ -42,7 +42,7 @@ settings.load_profile("mswitch")
 RunDemo = Callable[..., subprocess.CompletedProcess[str]]
 
 #: The longest files of `make test`, which come first: at the end no worker waits for another.
-LONG = ("test_demo.py", "test_predict.py", "test_decode.py", "test_pretrain.py", "test_upcycle.py")
+LONG = ("test_predict.py", "test_decode.py", "test_pretrain.py", "test_upcycle.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
