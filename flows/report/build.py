@@ -36,8 +36,9 @@ from pipelines.validation import check_fields
 STAGE = "report"
 #: Raised when the same runs give other figures, so that a report by an older statistic is refused
 #: and not taken for this one. 2: the t interval of the final difference (docs/decisions/0024). 3:
-#: no gain of a doubling where half of the steps was not evaluated, no verdict by a bound.
-STATISTICS = 3
+#: no gain of a doubling where half of the steps was not evaluated, no verdict by a bound. 4: nor by
+#: an interval that may end at one.
+STATISTICS = 4
 
 
 @dataclasses.dataclass(frozen=True)

@@ -44,18 +44,15 @@ def report_data(
         confidence: of every interval.
     """
     last = float(runs[0].steps[-1])
+    train_tokens = sum(row.get("train_tokens", 0) for row in runs[0].config["languages"].values())
     factors = cost_factors(*runs)
     summary = headline(results, resamples=resamples, seed=seed, confidence=confidence)
     percent = f"{100 * confidence:g}"
-    train_tokens = [
-        sum(int(row.get("train_tokens", 0)) for row in run.config["languages"].values())
-        for run in runs
-    ]
     median = summary["median_step_speedup"]
     summary |= {
         "unfinished": unfinished,
         "confidence_percent": percent,
-        "train_tokens": train_tokens[0],
+        "train_tokens": train_tokens,
         "validation_documents": sum(result.losses.documents for result in results),
         "validation_target_tokens": sum(int(r.losses.tokens.sum()) for r in results),
         "languages_on_a_plateau": sum(
@@ -67,7 +64,8 @@ def report_data(
         "pooled": _pooled_json(pooled, factors, percent),
     }
     summary["verdict"] = report_text.verdict(summary, *names)
-    summary["cautions"] = report_text.caution(summary)
+    seen_tokens = runs[0].config["tokens_per_step"] * runs[0].steps[-1]
+    summary["cautions"] = report_text.caution(summary, min(train_tokens, seen_tokens))
     if unfinished:
         summary["verdict"] = report_text.so_far(summary, *names)
         summary["cautions"].insert(0, report_text.so_far_caution(unfinished["step"]))
@@ -119,7 +117,7 @@ def _scaled(value: Any, factor: float | None) -> Any:
 def _scaled_figure(figure: Mapping[str, Any] | None, factor: float | None) -> Any:
     if figure is None or factor is None:
         return None
-    return {key: _scaled(value, factor) for key, value in figure.items()}
+    return {**figure, **{key: _scaled(figure[key], factor) for key in ("value", "ci", "range")}}
 
 
 def _speed_up_json(speed_up: SpeedUp, factors: Mapping[str, float | None]) -> dict[str, Any]:

@@ -102,28 +102,40 @@ def _figure(
     values: np.ndarray,
     limits: tuple[np.ndarray, np.ndarray],
     statistic: Callable[[np.ndarray], np.ndarray],
-    drawn: tuple[np.ndarray, np.ndarray] | None,
+    draws: np.ndarray | None,
+    over_drawn: np.ndarray | None,
     seeds: int,
     scale: tuple[Transform, Transform],
     confidence: float,
 ) -> dict[str, Any]:
     """One headline figure: value with bounds counted as bounds, range, interval over languages.
 
-    `drawn` are values [R, L] of drawn languages: over all seeds, and over drawn ones, which are
-    widened on a scale that two functions go to and come back from.
+    `draws` are which languages [R, L] each resample has, and `over_drawn` their values over drawn
+    seeds, if there are several. These are widened on a scale that two functions go to and come
+    back from.
     """
-    ci = None
-    if drawn is not None:
+    ci = ci_censored = None
+    if draws is not None:
         tails = [(1 - confidence) / 2, (1 + confidence) / 2]
-        over_all, over_drawn = (statistic(part) for part in drawn)
-        if seeds > 1:
+        of_all = resampled = statistic(values[draws])
+        if over_drawn is not None:
             to, back = scale
-            over_all = back(widened(to(over_all), to(over_drawn), seeds, confidence))
-        ci = [float(end) for end in np.quantile(over_all, tails)]
+            resampled = back(widened(to(of_all), to(statistic(over_drawn)), seeds, confidence))
+        ci = [float(end) for end in np.quantile(resampled, tails)]
+        # An end is a bound where it would move if languages at a bound lay at the far ends.
+        least, at, most = (
+            np.sort(part)[[round(tail * (len(draws) - 1)) for tail in tails]]
+            for part in (statistic(limits[0][draws]), of_all, statistic(limits[1][draws]))
+        )
+        ci_censored = [
+            "upper" if least[0] < at[0] else "lower" if most[0] > at[0] else "none",
+            "lower" if most[1] > at[1] else "upper" if least[1] < at[1] else "none",
+        ]
     low, high = (float(statistic(limit)) for limit in limits)
     return {
         "value": float(statistic(values)),
         "ci": ci,
+        "ci_censored": ci_censored,
         "range": [low, high if np.isfinite(high) else None],
     }
 
@@ -157,29 +169,28 @@ def headline(
     values = np.array([result.speed_up.value for result in chosen], dtype=float)
     lows, highs = np.array([_bounds(result.speed_up) for result in chosen]).T
     seeds = len(chosen[0].curves_by_seed)
-    draws = drawn = drawn_fours = None
+    draws = over_drawn = None
     if len(chosen) >= MINIMUM_UNITS:
         generator = language_generator("headline", seed)
         draws = generator.integers(0, len(chosen), (resamples, len(chosen)))
-        over_drawn = drawn_values = values[draws]
         if seeds > 1:
             of_seeds = [[found.value for _, found in result.seeds] for result in chosen]
             logs = np.log(np.array(of_seeds, dtype=float).T)
             averages = logs[draw_seeds(seeds, resamples, generator)].mean(axis=0)
             over_drawn = np.exp(np.take_along_axis(averages, draws, axis=1))
-        drawn = drawn_values, over_drawn
-        known = (lows > 0)[draws]
-        drawn_fours = tuple(((part >= FOURFOLD) & known).astype(float) for part in drawn)
 
     median, mean = (functools.partial(f, axis=-1) for f in (np.median, np.mean))
     # Only languages known to be at 4x or more count; the range adds those that may be.
     fours, perhaps = ((limit >= FOURFOLD).astype(float) for limit in (lows, highs))
-    for name, array, limits, statistic, parts, scale in (
-        ("median_step_speedup", values, (lows, highs), median, drawn, RATIOS),
-        ("mean_step_speedup", values, (lows, highs), mean, drawn, RATIOS),
+    drawn_fours = None
+    if over_drawn is not None:
+        drawn_fours = ((over_drawn >= FOURFOLD) & (lows > 0)[draws]).astype(float)
+    for name, array, limits, statistic, of_drawn, scale in (
+        ("median_step_speedup", values, (lows, highs), median, over_drawn, RATIOS),
+        ("mean_step_speedup", values, (lows, highs), mean, over_drawn, RATIOS),
         ("share_at_least_4x", fours, (fours, perhaps), mean, drawn_fours, SHARES),
     ):
-        summary[name] = _figure(array, limits, statistic, parts, seeds, scale, confidence)
+        summary[name] = _figure(array, limits, statistic, draws, of_drawn, seeds, scale, confidence)
     summary["improved"] = _improved(chosen, draws, confidence)
     return summary
 
@@ -194,18 +205,10 @@ def _improved(
     p_values = [1.0 if r.delta.p_value is None else r.delta.p_value for r in chosen]
     holm = holm_rejections(p_values)
     signs = np.array([result.delta.value < 0 for result in chosen])
-    # Each language's own interval has the seeds in it.
-    drawn = None if draws is None else (better[draws], better[draws])
+    mean = functools.partial(np.mean, axis=-1)
     return {
-        **_figure(
-            better,
-            (better, better),
-            functools.partial(np.mean, axis=-1),
-            drawn,
-            1,
-            SHARES,
-            confidence,
-        ),
+        # Each language's own interval has the seeds in it.
+        **_figure(better, (better, better), mean, draws, None, 1, SHARES, confidence),
         "languages": int(better.sum()),
         "languages_worse": int(sum(worse)),
         "languages_after_holm": int((holm & signs).sum()),

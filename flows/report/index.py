@@ -33,6 +33,7 @@ class Median(BaseModel):
 
     value: FiniteFloat
     ci: tuple[FiniteFloat, FiniteFloat] | None
+    ci_censored: tuple[Censored, Censored] | None = None  # older reports do not say
     range: tuple[FiniteFloat, FiniteFloat | None]
 
 

@@ -62,15 +62,18 @@ def speed_up_interval(
 def figure_mark(figure: Mapping[str, Any]) -> Censoring:
     """Whether a figure over languages is itself a bound, by its range."""
     low, high = figure["range"]
-    if high is None or high > figure["value"]:
-        return "lower"
-    return "upper" if low < figure["value"] else "none"
+    less, more = low < figure["value"], high is None or high > figure["value"]
+    if less and more:
+        return "none"
+    return "upper" if less else "lower" if more else "none"
 
 
 def figure_interval(figure: Mapping[str, Any]) -> str | None:
     """The interval of a figure over languages; of a bound that resamples share, only that."""
     mark, ci = figure_mark(figure), figure["ci"]
-    if ci and mark != "none" and ratio(ci[0]) == ratio(ci[1]):
+    if mark == "none":
+        return speed_up_interval(ci, figure["ci_censored"])
+    if ci and ratio(ci[0]) == ratio(ci[1]):
         return speed_up_interval(ci, (mark, mark))
     return speed_up_interval(ci)
 
@@ -98,8 +101,8 @@ def verdict(summary: Mapping[str, Any], baseline: str, candidate: str) -> str:
             f"the median step speed-up of {candidate} over {baseline} is {shown}, without an "
             "interval."
         )
-    ci = figure["ci"]
-    interval = f"{summary['confidence_percent']}% interval {speed_up_interval(ci)}"
+    ci, ends = figure["ci"], figure["ci_censored"]
+    interval = f"{summary['confidence_percent']}% interval {figure_interval(figure)}"
     if mark != "none" and ratio(ci[0]) == ratio(ci[1]):
         interval = f"the same bound in {summary['confidence_percent']}% of resamples"
     sure = f"{interval}, over {plural(count, 'language')}"
@@ -110,12 +113,12 @@ def verdict(summary: Mapping[str, Any], baseline: str, candidate: str) -> str:
             f"same number of steps to {baseline}’s final quality (step speed-up "
             f"{ratio(1)}{TIMES}, {sure})"
         )
-    elif mark != "upper" and ci[0] > 1 and ratio(figure["value"]) != ratio(1):
+    elif "upper" not in (mark, ends[0]) and ci[0] > 1 and ratio(figure["value"]) != ratio(1):
         found = (
             f"In the median language, {candidate} reached {baseline}’s final quality in "
             f"{fewer_steps(figure['value'], mark)} (step speed-up {shown}, {sure})"
         )
-    elif (mark != "lower" and ci[1] < 1) or (mark == "upper" and ci[1] <= 1):
+    elif ("lower" not in (mark, ends[1]) and ci[1] < 1) or (mark == "upper" and ci[1] <= 1):
         found = (
             f"{candidate} was slower: in the median language its step speed-up over {baseline} is "
             f"{shown} ({sure})"
@@ -195,15 +198,17 @@ def seeds_note(seeds: Sequence[int]) -> str:
     return f"Geometric means over {len(seeds)} seeds, which the intervals draw too."
 
 
-def caution(summary: Mapping[str, Any]) -> list[str]:
-    """Plain reasons not to read much into the page; empty when there is none."""
+def caution(summary: Mapping[str, Any], tokens: float) -> list[str]:
+    """Plain reasons not to read much into the page; empty when there is none.
+
+    At most `tokens` of distinct text were seen in training.
+    """
     reasons = []
-    tokens = summary["train_tokens"]
     if tokens < SMALL_TOKENS:
         reasons.append(
-            f"Both models saw {large(tokens)} tokens of distinct training text; mT5 and mSwitch "
-            "saw about a trillion. So little text proves nothing about the method. This page shows "
-            "that the measurement works from end to end, not which model is better."
+            f"Both models saw at most {large(tokens)} tokens of distinct training text; mT5 and "
+            "mSwitch saw about a trillion. So little text proves nothing about the method. This "
+            "page shows that the measurement works from end to end, not which model is better."
         )
     few, total = summary["languages_under_minimum_documents"], summary["languages"]
     if few * 2 > total:

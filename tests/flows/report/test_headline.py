@@ -7,7 +7,8 @@ import pytest
 from loss_curves import FAST, SLOW, STEPS, losses_from
 
 from flows.report.headline import LanguageResult, headline, holm_rejections, pool
-from flows.report.speedup import measure_delta, measure_speed_up, resample_curves
+from flows.report.speedup import SpeedUp, measure_delta, measure_speed_up, resample_curves
+from flows.report.text import verdict
 
 
 def test_holm_steps_down():
@@ -58,6 +59,22 @@ def test_headline_counts_bounds_as_bounds_and_tells_the_range():
     for name in ("median_step_speedup", "mean_step_speedup", "share_at_least_4x", "improved"):
         low, high = found[name]["ci"]
         assert low <= found[name]["value"] <= high
+
+
+def test_an_interval_that_may_end_at_a_bound_says_so_and_proves_nothing():
+    # As with several seeds, one of which never met the target: a bound above 1.
+    def at(lang, value, censored):
+        speed_up = SpeedUp(value, censored, None, None, 9000.0, None)
+        return dataclasses.replace(result_of(lang, SLOW, FAST), speed_up=speed_up)
+
+    exact = [at(lang, 1.7, "none") for lang in ("de", "en", "fr", "sw", "yo", "zu")]
+    bounds = [at(lang, 1.6, "upper") for lang in ("fi", "it", "pl", "tr")]
+    summary = {**summary_of([*exact, *bounds]), "confidence_percent": "95"}
+    median = summary["median_step_speedup"]
+    assert (median["value"], median["range"]) == (1.7, [1.7, 1.7])
+    assert (median["ci"], median["ci_censored"]) == ([1.6, 1.7], ["upper", "none"])
+    assert verdict(summary, "a", "b").startswith("No clear difference")
+    assert summary_of(exact)["median_step_speedup"]["ci_censored"] == ["none", "none"]
 
 
 def test_headline_leaves_out_what_cannot_be_judged():

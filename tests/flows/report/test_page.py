@@ -62,9 +62,28 @@ def test_much_text_needs_no_warning(tmp_path):
     documents = dict.fromkeys(("de", "en", "fr", "sw", "yo"), 9)
     truth = dict.fromkeys(documents, 3.0)
     runs = write_runs(tmp_path, Scenario(documents, truth, train_tokens=10**10))
+    for run in runs:
+        edit_config(run, tokens_per_step=2**20)
     made = make_report(runs, tmp_path / "out")
     assert made.report["summary"]["cautions"] == []
     assert "proves nothing" not in made.html
+
+
+def test_text_that_was_not_read_does_not_count_as_seen(tmp_path):
+    documents = {"de": 9}
+    runs = write_runs(tmp_path, Scenario(documents, {"de": 3.0}, train_tokens=10**10))
+    made = make_report(runs, tmp_path / "out")
+    assert "saw at most 40.1 million tokens of distinct training text" in made.html
+
+
+def test_a_mean_of_bounds_is_shown_as_one(tmp_path):
+    documents = dict.fromkeys(("de", "en", "fr", "sw", "yo"), 9)
+    runs = write_runs(tmp_path, Scenario(documents, {**dict.fromkeys(documents, 3.0), "yo": 0.5}))
+    made = make_report(runs, tmp_path / "out")
+    found = made.report["summary"]["mean_step_speedup"]
+    assert found["range"][0] < found["value"]
+    _, mean, *_ = made.page.findall(".//dl[@class='figures']/div")
+    assert re.match("Mean step speed-up ?<", visible_words(mean))
 
 
 def test_nothing_is_fetched(full):

@@ -28,6 +28,10 @@ def change_seed(runs):
     edit_config(runs[1], train={**read_config(runs[1])["train"], "seed": 3})
 
 
+def change_pack(runs):
+    edit_config(runs[1], train={**read_config(runs[1])["train"], "pack": "next-fit"})
+
+
 def change_mixture(runs):
     edit_config(runs[1], mixture={"alpha": 0.7})
 
@@ -128,6 +132,7 @@ def too_few_steps(runs):
         (drop_evaluation, r"--baseline .* is not evaluated \(no eval/200.parquet.* mswitch eval"),
         (change_examples, "different examples .* train both with the same --examples"),
         (change_seed, "different seed .* train both with the same options"),
+        (change_pack, "different pack .* train both with the same options"),
         (evaluated_in("float32", "bfloat16"), "in float32 and bfloat16: .* with the same --dtype"),
         (change_mixture, "different mixtures: give both the same --mixture"),
         (change_steps, "evaluated at different steps .* the same --steps"),

@@ -56,8 +56,10 @@ def test_the_verdict_follows_the_interval(ci, reach, value, words_):
         "languages": 9,
         "languages_in_headline": 7,
         "confidence_percent": "95",
-        "median_step_speedup": {"value": value, "ci": ci, "range": reach},
-    }
+        "median_step_speedup": {
+            "value": value, "ci": ci, "ci_censored": ("none", "none"), "range": reach
+        },
+    }  # fmt: skip
     verdict = report_text.verdict(summary, "a", "b")
     assert re.search(words_, verdict)
     assert "× fewer" not in verdict
@@ -87,10 +89,12 @@ def test_a_pooled_speed_up_of_one_says_what_it_means():
         ([0.9, 1.0], [0.0, 1.0], 1.0, "< 1.00×", "0.90 to 1.00"),
         ([50.0, 90.0], [90.0, None], 90.0, "> 90.0×", "50.0 to 90.0"),
         (None, [0.0, 1.0], 1.0, "< 1.00×", None),
+        # As a mean is where some languages are at a lower bound and others at an upper one.
+        ([2.0, 5.0], [1.0, None], 3.0, "3.00×", "2.00 to 5.00"),
     ],
 )
 def test_a_figure_that_is_a_bound_says_so(ci, reach, value, shown, interval):
-    figure = {"value": value, "ci": ci, "range": reach}
+    figure = {"value": value, "ci": ci, "ci_censored": None, "range": reach}
     thin = "\N{NARROW NO-BREAK SPACE}"
     made = report_text.bounded(value, report_text.figure_mark(figure))
     assert made == shown.replace(" ", thin)
