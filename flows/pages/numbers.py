@@ -24,7 +24,7 @@ def signed(value: float | None, digits: int = 3) -> str:
 
 def percent(share: float) -> str:
     """A share as whole percent."""
-    return f"{100 * share:.0f}%"
+    return f"{number(100 * share, 0)}%"
 
 
 def fine_percent(share: float) -> str:

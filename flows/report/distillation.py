@@ -4,6 +4,9 @@ Share = (baseline's loss - student's) / (baseline's - teacher's) at the last ste
 same documents (Switch Transformers, tables 6 and 7). Documents are resampled jointly for the three,
 as for speed-ups, and seeds too where there are several; the interval is the resamples' percentiles.
 A gain whose own interval reaches zero may be none, and has no share.
+
+A student that begins with its teacher's parameters has the teacher's steps behind it too. A dense
+run of as many steps as both, the long baseline, has a share in the same sense.
 """
 
 import contextlib
@@ -16,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from flows.pages.languages import language_fields
-from flows.pages.numbers import percent, plural
+from flows.pages.numbers import percent
 from flows.pages.publish import publish_files
 from flows.pages.templates import template_environment
 from flows.report.build import DEFAULT_CONFIG, ReportConfig
@@ -29,6 +32,7 @@ from flows.report.speedup import LanguageLosses, language_generator, resample_cu
 from models.training.run_files import open_files
 from pipelines import storage
 from pipelines.errors import UserError
+from pipelines.languages import script_name
 from pipelines.outputs import stage_output
 from pipelines.progress import say
 
@@ -55,6 +59,7 @@ def write_distillation(
     student: Sequence[str | Path],
     out: str | Path,
     config: ReportConfig = DEFAULT_CONFIG,
+    long_baseline: Sequence[str | Path] = (),
 ) -> dict[str, Any]:
     """Compare dense students with their sparse teacher and its dense twin.
 
@@ -65,9 +70,11 @@ def write_distillation(
             differ in more than their seed stand side by side.
         out: the directory to make.
         config: resamples, seed and confidence.
+        long_baseline: runs of the dense model, of the same seeds, for as many steps as teacher and
+            student had together; they stand beside the students.
 
     Returns:
-        Summary: stage, out, reused, verdict, languages.
+        Summary: stage, out, reused, verdict, languages, students, long_baseline.
 
     Raises:
         UserError: a run is unfinished or not evaluated, runs cannot be compared, or a student had
@@ -79,26 +86,37 @@ def write_distillation(
             opened = [stack.enter_context(open_files(run)) for run in runs]
             for files in opened:
                 files.refresh(metrics=True)
-            return [read_evaluated_run(files.directory, role) for files in opened]
+            found = [read_evaluated_run(files.directory, role) for files in opened]
+            # Of the losses only the last ones count, and long baselines have other steps before.
+            return [
+                dataclasses.replace(run, steps=run.steps[-1:], tables=run.tables[-1:])
+                for run in found
+            ]
 
         sides = {
             "baseline": read(baseline, "baseline"),
             "teacher": read(teacher, "teacher"),
             "student": read(student, "student"),
         }
+        if long_baseline:
+            sides["long-baseline"] = read(long_baseline, "long-baseline")
         return _write(sides, out, config)  # errors name runs in buckets as they were given
 
 
 def _write(
     sides: Mapping[str, Sequence[Run]], out: str | Path, config: ReportConfig
 ) -> dict[str, Any]:
-    baselines, teachers, students = sides.values()
-    of_teacher, *others = pair_up(baselines, teachers)
-    if others:
-        raise UserError("--teacher is given for several models: give the runs of one")
+    baselines, teachers, students, *longs = sides.values()
+    of_teacher = _of_one_model(pair_up(baselines, teachers))
     of_students = pair_up(baselines, students)
     for pairs in of_students:
+        _check_seeds(of_teacher, pairs)
         _check_taught(of_teacher, pairs)
+    of_long = None
+    if longs:
+        of_long = _of_one_model(pair_up(baselines, longs[0], longer=True))
+        _check_seeds(of_teacher, of_long)
+        _check_long(of_long)
     identity = {
         "distillation": dataclasses.asdict(config),
         "statistics": STATISTICS,
@@ -109,10 +127,47 @@ def _write(
             say(STAGE, f"already complete: {out} holds this report, nothing to do")
             data = json.loads((staged.out / DATA).read_text(encoding="utf-8"))
             return _summary(data, out, reused=True)
-        data = rounded(_data(of_teacher, of_students, config))
+        data = rounded(_data(of_teacher, of_students, of_long, config))
         publish_files(staged, {PAGE: _render(data), DATA: storage.json_text(data)})
     say(STAGE, data["summary"]["verdict"])
     return _summary(data, out, reused=False)
+
+
+def _of_one_model(models: Sequence[Pairs]) -> Pairs:
+    pairs, *others = models
+    if others:
+        [(_, run), *_] = pairs
+        raise UserError(f"--{run.role} is given for several models: give the runs of one")
+    return pairs
+
+
+def _check_seeds(of_teacher: Pairs, others: Pairs) -> None:
+    seeds = [[run.seeds[0] for _, run in pairs] for pairs in (of_teacher, others)]
+    if seeds[0] != seeds[1]:
+        ours, theirs = (", ".join(map(str, each)) for each in seeds)
+        [(_, run), *_] = others
+        raise UserError(
+            f"--teacher has the seeds {ours} and --{run.role} {theirs}: give runs of the same seeds"
+        )
+
+
+def _check_long(of_long: Pairs) -> None:
+    """Check that the long baselines are the baselines, with the steps of teacher and student.
+
+    Raises:
+        UserError: one is not.
+    """
+    for baseline, run in of_long:
+        if run.config["model"] != baseline.config["model"]:
+            raise UserError(
+                f"{run.option} is of another model than {baseline.option}: give its own"
+            )
+        steps = 2 * baseline.steps[-1]  # teacher and student have as many steps as the baseline
+        if run.steps[-1] != steps:
+            raise UserError(
+                f"{run.option} was trained for {run.steps[-1]:,} steps, and teacher and student "
+                f"for {steps:,} together: train it with --steps {steps}"
+            )
 
 
 def _check_taught(of_teacher: Pairs, of_student: Pairs) -> None:
@@ -121,11 +176,6 @@ def _check_taught(of_teacher: Pairs, of_student: Pairs) -> None:
     Raises:
         UserError: one did not.
     """
-    if len(of_teacher) != len(of_student):
-        raise UserError(
-            f"--teacher has {plural(len(of_teacher), 'seed')} and --student {len(of_student)}: "
-            "give the runs of the same seeds"
-        )
     for (_, teacher), (_, student) in zip(of_teacher, of_student, strict=True):
         taught = student.config.get("teacher")
         if taught is None:
@@ -247,35 +297,28 @@ def _pooled(found: Sequence[_Language], config: ReportConfig) -> dict[str, Figur
     return measure_share(losses, drawn, config.confidence, generator)
 
 
-def _data(of_teacher: Pairs, of_students: Sequence[Pairs], config: ReportConfig) -> dict[str, Any]:
+def _data(
+    of_teacher: Pairs, of_students: Sequence[Pairs], of_long: Pairs | None, config: ReportConfig
+) -> dict[str, Any]:
     """What distillation.json holds."""
     baseline, teacher = (merged(side) for side in zip(*of_teacher, strict=True))
     students = [merged([student for _, student in pairs]) for pairs in of_students]
     names = [f"distilled {name}" for name in model_names(students)]
     losses = [_languages(of_teacher, pairs, config) for pairs in of_students]
-    measured = []
-    for name, student, found in zip(names, students, losses, strict=True):
-        by_language = {}
-        for each in found:
-            drawn = each.drawn if each.documents >= MINIMUM_UNITS else None
-            generator = language_generator(f"seeds/{each.lang}", config.seed)
-            by_language[each.lang] = measure_share(each.losses, drawn, config.confidence, generator)
-        taught = student.config["teacher"]
-        measured.append(
-            {
-                "name": name,
-                "parameters": student.config["parameters"],
-                "compression": 1 - student.config["parameters"] / teacher.config["parameters"],
-                **{key: taught.get(key) for key in TEACHING},
-                "pooled": _as_json(_pooled(found, config)),
-                "languages": {lang: _as_json(one) for lang, one in by_language.items()},
-            }
-        )
+    measured = [
+        _measured(name, student, teacher, found, config)
+        for name, student, found in zip(names, students, losses, strict=True)
+    ]
+    long = None
+    if of_long:
+        run = merged([run for _, run in of_long])
+        name = f"{run.name}, {run.steps[-1]:,} steps"
+        long = _measured(name, run, teacher, _languages(of_teacher, of_long, config), config)
     data = {
         "summary": {
             "languages": len(losses[0]),
             "languages_pooled": sum(each.trained for each in losses[0]),
-            "confidence_percent": round(100 * config.confidence),
+            "confidence_percent": f"{100 * config.confidence:g}",
         },
         "runs": {
             role: {
@@ -287,6 +330,7 @@ def _data(of_teacher: Pairs, of_students: Sequence[Pairs], config: ReportConfig)
             for role, run in (("baseline", baseline), ("teacher", teacher))
         },
         "students": measured,
+        "long_baseline": long,
         "languages": [
             {
                 **language_fields(each.lang),
@@ -299,6 +343,26 @@ def _data(of_teacher: Pairs, of_students: Sequence[Pairs], config: ReportConfig)
     }
     data["summary"]["verdict"] = _verdict(data)
     return data
+
+
+def _measured(
+    name: str, run: Run, teacher: Run, found: Sequence[_Language], config: ReportConfig
+) -> dict[str, Any]:
+    """What is reported of one student, or of the long baseline."""
+    by_language = {}
+    for each in found:
+        drawn = each.drawn if each.documents >= MINIMUM_UNITS else None
+        generator = language_generator(f"seeds/{each.lang}", config.seed)
+        by_language[each.lang] = measure_share(each.losses, drawn, config.confidence, generator)
+    taught = run.config.get("teacher") or {}
+    return {
+        "name": name,
+        "parameters": run.config["parameters"],
+        "compression": 1 - run.config["parameters"] / teacher.config["parameters"],
+        **{key: taught.get(key) for key in TEACHING},
+        "pooled": _as_json(_pooled(found, config)),
+        "languages": {lang: _as_json(one) for lang, one in by_language.items()},
+    }
 
 
 def _as_json(figures: Mapping[str, Figure | None] | None) -> dict[str, Any] | None:
@@ -315,10 +379,13 @@ def _verdict(data: Mapping[str, Any]) -> str:
     teacher, baseline = (data["runs"][role]["name"] for role in ("teacher", "baseline"))
     trained = [row for row in data["languages"] if row["trained"]]
     where = f"over {len(trained)} trained languages"
-    found = [(each["pooled"], each) for each in data["students"]]
+
+    def figures(model: Mapping[str, Any]) -> Mapping[str, Any]:
+        return model["languages"][trained[0]["lang"]] if len(trained) == 1 else model["pooled"]
+
     if len(trained) == 1:
-        where, lang = f"in {trained[0]['name']}", trained[0]["lang"]
-        found = [(each["languages"][lang], each) for each in data["students"]]
+        where = f"in {trained[0]['name']}"
+    found = [(figures(each), each) for each in data["students"]]
     pooled = found[0][0]
     if pooled is None or pooled["gain"]["ci"] is None:
         return (
@@ -333,17 +400,27 @@ def _verdict(data: Mapping[str, Any]) -> str:
             f"{pooled['gain']['value']:.3f} nats a token, interval {low:.3f} to {high:.3f})"
         )
     best, student = max(found, key=lambda pair: pair[0]["share"]["value"])
-    low, high = map(percent, best["share"]["ci"])
-    sure = f"{data['summary']['confidence_percent']}% interval {low} to {high}"
+    sure = f"{data['summary']['confidence_percent']}% interval {_share_interval(best)}"
     chosen = ""
     if len(found) > 1:
         chosen = f"; it is the best of {len(found)} students, for which the interval does not allow"
     fewer = student["compression"]
     size = f", with {percent(fewer)} fewer parameters" if fewer > 0 else ""
-    return (
+    kept = (
         f"The {student['name']} keeps {percent(best['share']['value'])} of what {teacher} gained "
         f"over {baseline} {where} ({sure}){size}{chosen}"
     )
+    if data["long_baseline"] is None:
+        return kept
+    long = figures(data["long_baseline"])
+    return (
+        f"{kept}. Trained for as many steps as teacher and student together, {baseline} itself "
+        f"gains {percent(long['share']['value'])} of that ({_share_interval(long)})"
+    )
+
+
+def _share_interval(figures: Mapping[str, Any]) -> str:
+    return " to ".join(map(percent, figures["share"]["ci"]))
 
 
 def _render(data: Mapping[str, Any]) -> str:
@@ -351,7 +428,12 @@ def _render(data: Mapping[str, Any]) -> str:
     return (
         template_environment("flows.report")
         .get_template("distillation.html.j2")
-        .render(data=data, rows=rows, scripts=sorted({row["script"] for row in rows}))
+        .render(
+            data=data,
+            rows=rows,
+            models=[*data["students"], *filter(None, [data["long_baseline"]])],
+            scripts=sorted({row["script"] for row in rows}, key=script_name),
+        )
     )
 
 
@@ -365,4 +447,5 @@ def _summary(data: Mapping[str, Any], out: str | Path, *, reused: bool) -> dict[
         "students": [
             {"name": student["name"], "pooled": student["pooled"]} for student in data["students"]
         ],
+        "long_baseline": data["long_baseline"] and data["long_baseline"]["pooled"],
     }

@@ -20,12 +20,15 @@ TEACHING = ("soft_weight", "temperature", "init", "gather", "samples")
 Pairs = Sequence[tuple[Run, Run]]
 
 
-def pair_up(baselines: Sequence[Run], candidates: Sequence[Run]) -> list[Pairs]:
+def pair_up(
+    baselines: Sequence[Run], candidates: Sequence[Run], *, longer: bool = False
+) -> list[Pairs]:
     """Pair the runs of each candidate with the baseline's by seed.
 
     Args:
         baselines: runs of one model, each with another seed.
         candidates: runs of one model or several.
+        longer: whether these may have trained for other steps.
 
     Returns:
         The pairs of each candidate, in the order in which the candidates were given.
@@ -35,7 +38,7 @@ def pair_up(baselines: Sequence[Run], candidates: Sequence[Run]) -> list[Pairs]:
             no baseline of its seed, or a pair cannot be compared.
     """
     if len(baselines) == len(candidates) == 1:
-        check_pair(baselines[0], candidates[0])
+        check_pair(baselines[0], candidates[0], longer=longer)
         return [[(baselines[0], candidates[0])]]
     models = _by_model(baselines)
     if len(models) > 1:
@@ -53,7 +56,7 @@ def pair_up(baselines: Sequence[Run], candidates: Sequence[Run]) -> list[Pairs]:
                     f"{run.option} was trained with seed {seed}, and no --baseline was: train one "
                     f"with --seed {seed}, or leave this run out"
                 )
-            check_pair(by_seed[seed], run)
+            check_pair(by_seed[seed], run, longer=longer)
         pairs.append([(by_seed[seed], runs[seed]) for seed in sorted(runs)])
     for seed in sorted(by_seed.keys() - {run.seeds[0] for run in candidates}):
         say(

@@ -46,7 +46,7 @@ class Run:
     """An evaluated training run.
 
     Attributes:
-        role: "baseline" or "candidate"; "teacher" or "student" of a distillation.
+        role: "baseline" or "candidate"; "teacher", "student" or "long-baseline" of a distillation.
         directory: where it lies; used in error messages only, never in output.
         config: its config.json.
         steps: the evaluated steps that count, increasing: all that are planned, unless it or the
@@ -213,8 +213,8 @@ def _check_finished(run: Run) -> None:
         )
 
 
-def check_pair(baseline: Run, candidate: Run) -> None:
-    """Check that the runs differ in the model alone.
+def check_pair(baseline: Run, candidate: Run, *, longer: bool = False) -> None:
+    """Check that the runs differ in the model alone, or also in their steps (`longer`).
 
     Raises:
         UserError: the same run twice, other examples, other data order, or other evaluated steps.
@@ -232,7 +232,7 @@ def check_pair(baseline: Run, candidate: Run) -> None:
                 f"{who} were trained on different examples ({key} {ours} and {theirs}): train "
                 "both with the same --examples"
             )
-    for key in SHARED_TRAIN_OPTIONS:
+    for key in (key for key in SHARED_TRAIN_OPTIONS if key != "steps" or not longer):
         ours, theirs = (run.config["train"].get(key) for run in (baseline, candidate))
         # Any number of examples in a row leaves those of a step the same.
         if ours != theirs and (key != "pack" or "next-fit" in (ours, theirs)):
@@ -248,7 +248,7 @@ def check_pair(baseline: Run, candidate: Run) -> None:
             f"{who} were evaluated in {', '.join(ours)} and {', '.join(theirs)}: evaluate "
             "both with the same --dtype"
         )
-    if baseline.planned_steps != candidate.planned_steps:
+    if baseline.planned_steps != candidate.planned_steps and not longer:
         raise UserError(
             f"{who} were evaluated at different steps ({_short(baseline.planned_steps)} and "
             f"{_short(candidate.planned_steps)}): train both with the same --steps"

@@ -117,6 +117,7 @@ def distillation(
     teacher: Runs,
     student: Runs,
     out: Path,
+    long_baseline: Annotated[list[str] | None, Parameter(negative="")] = None,
     config: Annotated[ReportConfig, Parameter(name="*")] = ReportConfig(),  # noqa: B008
     json: Json = False,
 ) -> int:
@@ -134,10 +135,13 @@ def distillation(
         student: what `mswitch distill` made of the teacher, likewise; students that differ in more
             than their seed are compared.
         out: the directory to make.
+        long_baseline: the dense model trained for as many steps as teacher and student together,
+            likewise: what those steps alone gain stands beside the students.
     """
     from flows.report.distillation import write_distillation
 
-    return finish(write_distillation(baseline, teacher, student, out, config), json)
+    summary = write_distillation(baseline, teacher, student, out, config, long_baseline or ())
+    return finish(summary, json)
 
 
 @app.command

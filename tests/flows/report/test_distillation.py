@@ -179,6 +179,57 @@ def test_students_that_differ_stand_side_by_side(runs, student, tmp_path):
     assert verdict.endswith("the best of 2 students, for which the interval does not allow")
 
 
+@pytest.fixture(scope="module")
+def long(runs, tmp_path_factory) -> Path:
+    """The dense model after twice the steps, which are worth 1.2 of the gain."""
+    out = student_of(runs, tmp_path_factory.mktemp("long") / "run", 1.2)
+    config = read_config(out)
+    steps = [2 * step for step in config["eval_steps"]]
+    edit_config(out, teacher=None, eval_steps=steps, train={**config["train"], "steps": steps[-1]})
+    for path in sorted((out / "eval").iterdir(), key=lambda path: -int(path.stem)):
+        path.rename(path.with_stem(str(2 * int(path.stem))))
+    return out
+
+
+def test_what_as_many_steps_alone_gain_stands_beside(runs, student, long, tmp_path):
+    out = tmp_path / "report"
+    sides = [[runs[0]], [runs[1]], [student]]
+    found = write_distillation(*sides, out, SMALL, [long])
+    beside = made(out)["long_baseline"]
+    assert beside["name"] == "mt5-base, 2,000 steps"
+    for figures in (beside["pooled"], *beside["languages"].values()):
+        assert figures["share"]["value"] == pytest.approx(1.2)
+    assert found["long_baseline"]["share"]["ci"] == pytest.approx([1.2, 1.2])
+    assert found["verdict"].endswith(
+        "fewer parameters. Trained for as many steps as teacher and student together, mt5-base "
+        "itself gains 120% of that (120% to 120%)"
+    )
+    page = (out / "distillation.html").read_text()
+    assert "mt5-base, 2,000 steps: share of the gain" in page
+    with pytest.raises(UserError, match="changed: long-baseline"):
+        write_distillation(*sides, out, SMALL)
+
+
+def test_a_long_baseline_is_the_baseline_with_the_steps_of_both(runs, student, long, tmp_path):
+    config = read_config(long)
+    short, wide, seed = (
+        shutil.copytree(long, tmp_path / name) for name in ("short", "wide", "seed")
+    )
+    edit_config(short, eval_steps=config["eval_steps"][:-1])
+    edit_config(wide, model={**config["model"], "d_model": 1024})
+    edit_config(seed, train={**config["train"], "seed": 3})
+    cases = [
+        ([runs[0]], "are both"),
+        ([short], "for 1,262 steps, and .* for 2,000 together: train it with --steps 2000"),
+        ([wide], "wide is of another model than --baseline"),
+        ([seed], "different seed"),
+        ([long, wide], "--long-baseline is given for several models"),
+    ]
+    for given, message in cases:
+        with pytest.raises(UserError, match=message):
+            write_distillation([runs[0]], [runs[1]], [student], tmp_path / "out", SMALL, given)
+
+
 def test_seeds_are_means_and_widen_the_interval(tmp_path):
     sides = ([], [], [])
     for seed, kept in enumerate((0.2, 0.3, 0.4)):
@@ -198,7 +249,7 @@ def test_seeds_are_means_and_widen_the_interval(tmp_path):
     assert low < 0.25
     assert high > 0.35
     assert made(out)["runs"]["teacher"]["seeds"] == [0, 1, 2]
-    with pytest.raises(UserError, match="--teacher has 3 seeds and --student 2"):
+    with pytest.raises(UserError, match="--teacher has the seeds 0, 1, 2 and --student 0, 1:"):
         write_distillation(sides[0], sides[1], sides[2][:2], tmp_path / "fewer", SMALL)
 
 

@@ -18,6 +18,7 @@ def test_numbers_are_written_for_readers():
     assert numbers.signed(-0.0004) == "0.000"
     assert numbers.signed(0.1234) == "+0.123"
     assert numbers.signed(-0.1234) == "−0.123"
+    assert (numbers.percent(-0.28), numbers.percent(-0.004)) == ("−28%", "0%")
     assert numbers.large(582_400_000) == "582 million"
     assert numbers.large(1.02e15) == "1.02 × 10¹⁵"
     assert numbers.large(40_096) == "40,096"
