@@ -18,6 +18,7 @@ _SPACES = re.compile(r"[\t\n\f\r ]+")
 _KEPT = "\t\n\f\r _"
 #: WikiANN writes `de:Berlin`.
 _PREFIX = re.compile(r"[a-z]{2,3}(-[a-z]+)*:(?=.)")
+_TAG = re.compile(r"O|[BI]-.+")
 #: A file of one JSON value is read whole; XQuAD's largest has 1 MB, SQuAD's training file 30.
 MAX_JSON_BYTES = 512 << 20
 
@@ -45,29 +46,31 @@ def read_squad(file: BinaryIO, name: str) -> Iterator[Numbered]:
     if len(data) > MAX_JSON_BYTES:
         raise UserError(f"{name} has more than {MAX_JSON_BYTES >> 20} MiB: split it")
     number = 0
+    asked: dict[str, tuple[str, str, str, list[str]]] = {}
     try:
         for article in json.loads(data)["data"]:
             for paragraph in article["paragraphs"]:
                 context = pad_punctuation(paragraph["context"])
+                title = article.get("title") or context
                 for question in paragraph["qas"]:
-                    row = _question(question, context, article.get("title", ""))
+                    answers = [answer["text"] for answer in question["answers"]]
+                    # XTREME's files have a question once for each of its answers.
+                    first = (question["question"], context, title, [])
+                    asked.setdefault(str(question["id"]), first)[-1].extend(answers)
                     number += 1
-                    yield number, row
+        number = 0
+        for key, (question, context, title, answers) in asked.items():
+            row = RowError("no_answer", f"question {key} has no answer")
+            if answers:
+                made = question_row(question, context, answers)
+                row = {"id": key, "title": title, **made}
+            number += 1
+            yield number, row
     except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
         raise UserError(
             f"{name} is not in SQuAD's layout (data, paragraphs, qas; at question {number + 1}: "
             f"{error!r}): give SQuAD's own JSON"
         ) from error
-
-
-def _question(
-    question: Mapping[str, Any], context: str, title: str
-) -> Mapping[str, Any] | RowError:
-    answers = [answer["text"] for answer in question["answers"]]
-    if not answers:
-        return RowError("no_answer", f"question {question['id']} has no answer")
-    made = question_row(question["question"], context, answers)
-    return {"id": str(question["id"]), "title": title or context, **made}
 
 
 def question_row(question: str, context: str, answers: Sequence[str]) -> Mapping[str, Any]:
@@ -80,8 +83,8 @@ def question_row(question: str, context: str, answers: Sequence[str]) -> Mapping
 def read_wikiann(lines: Iterator[tuple[int, bytes | RowError]]) -> Iterator[Numbered]:
     """Yield the sentences of a file of tokens and IOB2 tags: `text`, `spans`, and `lang` if given.
 
-    `spans` is mT5's `PER: rick $$ PER: morty`. Tokens and tags are parted by a tab or a space, one
-    to a line, and sentences by an empty line.
+    `spans` is mT5's `PER: rick $$ PER: morty`, or `None`. Tokens and tags are parted by a tab or a
+    space, one to a line, and sentences by an empty line.
     """
     tokens: list[tuple[str, str]] = []
     first = 0
@@ -95,12 +98,14 @@ def read_wikiann(lines: Iterator[tuple[int, bytes | RowError]]) -> Iterator[Numb
             words, bad = ["?"], RowError("bad_utf8", str(error))
         if isinstance(line, RowError):
             bad = line
-        elif not words:
+        elif not words or words[0] == "-DOCSTART-":
             if bad or tokens:
                 yield first, bad or _sentence(tokens)
             tokens, first, bad = [], 0, None
         elif len(words) < 2:
             bad = bad or RowError("no_tag", f"line {number} has no tag")
+        elif not _TAG.fullmatch(words[-1]):
+            bad = bad or RowError("no_tag", f"line {number} has {words[-1]}, no tag of IOB2")
         else:
             tokens.append((words[0], words[-1]))
     if bad or tokens:
@@ -121,6 +126,7 @@ def _sentence(tokens: Sequence[tuple[str, str]]) -> Mapping[str, Any]:
         before = tag
     row = {
         "text": " ".join(word.removeprefix(prefix) for word, _ in tokens),
-        "spans": " $$ ".join(f"{kind}: {' '.join(words)}" for kind, words in spans),
+        # TFDS, and so mT5, writes `None` where there is no span.
+        "spans": " $$ ".join(f"{kind}: {' '.join(words)}" for kind, words in spans) or "None",
     }
     return {**row, "lang": prefix[:-1]} if prefix else row

@@ -57,6 +57,19 @@ def test_a_question_is_what_mt5_reads(tmp_path):
     assert unanswered.reason == "no_answer"
 
 
+def test_a_question_that_comes_again_has_more_answers(tmp_path):
+    """As in XTREME's files, and as TFDS reads them."""
+    asked = [
+        {"id": name, "question": "Who?", "answers": [{"text": text}]}
+        for name, text in (("a", "Ann"), ("b", "Bob"), ("a", "Anna"))
+    ]
+    paragraphs = [{"context": "c", "qas": asked}]
+    (tmp_path / "a.json").write_text(json.dumps({"data": [{"paragraphs": paragraphs}]}))
+    first, second = rows_of(tmp_path / "a.json", "squad")
+    assert (first["id"], first["targets"], first["answers"]) == ("a", "Ann", ["Ann", "Anna"])
+    assert (second["id"], second["answers"]) == ("b", ["Bob"])
+
+
 def test_punctuation_is_padded_as_tensorflow_does():
     """On every code point that Python's tables and RE2's both know."""
     chars = [chr(code) for code in range(sys.maxunicode + 1) if not 0xD800 <= code < 0xE000]
@@ -111,6 +124,19 @@ def test_tags_become_spans(tmp_path):
     assert isinstance(bad, RowError)
     assert bad.reason == "no_tag"
     assert last == {"text": "x y", "spans": "ORG: x $$ PER: y"}
+
+
+def test_a_sentence_without_spans_is_none_as_in_tfds(tmp_path):
+    (tmp_path / "a").write_text("-DOCSTART- -X- O O\n\nrick\tO\nruns\tO\n")
+    assert rows_of(tmp_path / "a", "wikiann") == [{"text": "rick runs", "spans": "None"}]
+
+
+@pytest.mark.parametrize("tag", ["PER", "E-PER", "B-", "B_PER"])
+def test_tags_of_another_scheme_are_counted(tmp_path, tag):
+    (tmp_path / "a").write_text(f"rick\tB-PER\nmorty\t{tag}\n\nx\tB-LOC\n")
+    bad, good = rows_of(tmp_path / "a", "wikiann")
+    assert (bad.reason, str(bad)) == ("no_tag", f"line 2 has {tag}, no tag of IOB2")
+    assert good["spans"] == "LOC: x"
 
 
 def test_what_looks_like_a_prefix_of_one_word_stays(tmp_path):
