@@ -38,7 +38,13 @@ from pipelines.faults import fault_point
 from pipelines.languages import find_code, parse_codes
 from pipelines.outputs import canonical_json, file_sha256, stage_output_anywhere, write_atomically
 from pipelines.progress import say
-from pipelines.supervised.build import FEATURES, KIND, forget_work, plan_shards
+from pipelines.supervised.build import (
+    FEATURES,
+    KIND,
+    check_labels,
+    forget_work,
+    plan_shards,
+)
 from pipelines.supervised.definition import SPLITS
 from pipelines.supervised.shards import (
     BLOCK_ROWS,
@@ -269,6 +275,8 @@ def _build(
             forget_work(store, parts)
             return summary_of(out, SPLITS, reused=True)
         model = write_vocabulary(store.directory, vocabulary)
+        option = f"--lengths {config.lengths.inputs_length},"
+        check_labels(task.name, config.labels, model, config.lengths.targets_length, option)
         units = [
             SourceShard(split, number, len(files), draw, draws if split == "train" else 1)
             for split, files in sources.items()

@@ -139,7 +139,8 @@ def build_supervised(
             forget_work(store, parts)
             return summary_of(out, SPLITS, reused=True)
         model = write_vocabulary(store.directory, opened)
-        _check_labels(defined, model, config)
+        labels, length = tuple((defined.labels or {}).values()), config.targets_length
+        check_labels(defined.name, labels, model, length, "--targets-length ")
         read = functools.partial(read_file, task=defined)
         job = BeamJob(
             "mswitch-rows", "files", staged.hash, str(staged.out), runner, tuple(beam_options)
@@ -224,29 +225,37 @@ def _check_rows(task: SupervisedTask, rows: Mapping[str, Any], config: Supervise
         raise UserError(f"{task.name} has no row that can be used{why}: give other files")
 
 
-def _check_labels(task: SupervisedTask, model: str, config: SupervisedConfig) -> None:
-    """Refuse labels that are cut, or that the vocabulary cannot tell apart or write."""
-    if task.labels is None:
-        return
+def check_labels(
+    task: str, labels: Sequence[str], model: str, targets_length: int, option: str
+) -> None:
+    """Refuse labels that are cut, or that the vocabulary cannot tell apart or write.
+
+    Args:
+        task: name of their task.
+        labels: the closed set of targets.
+        model: the vocabulary's file.
+        targets_length: most tokens of a target.
+        option: what a length is given with.
+    """
     vocabulary = load_vocabulary(model)
     seen: dict[tuple[int, ...], str] = {}
-    for label in task.labels.values():
+    for label in labels:
         tokens = tuple(vocabulary.EncodeAsIds(label))
-        if len(tokens) >= config.targets_length:
+        if len(tokens) >= targets_length:
             raise UserError(
-                f"label {label!r} of {task.name} has {len(tokens) + 1} tokens with its end: give "
-                f"--targets-length {len(tokens) + 1} or more, not {config.targets_length}"
+                f"label {label!r} of {task} has {len(tokens) + 1} tokens with its end: give "
+                f"{option}{len(tokens) + 1} or more, not {targets_length}"
             )
         if tokens in seen:
             raise UserError(
-                f"labels {seen[tokens]!r} and {label!r} of {task.name} are the same tokens in this "
+                f"labels {seen[tokens]!r} and {label!r} of {task} are the same tokens in this "
                 "vocabulary: use other words"
             )
         seen[tokens] = label
         written = vocabulary.DecodeIds(list(tokens))
         if written != label:
             raise UserError(
-                f"label {label!r} of {task.name} comes out of this vocabulary as {written!r}: "
+                f"label {label!r} of {task} comes out of this vocabulary as {written!r}: "
                 "write it so, or use other words"
             )
 

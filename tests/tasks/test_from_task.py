@@ -407,6 +407,11 @@ def test_options_that_do_not_suit_are_refused(
             "--metrics macro_f1 needs the closed set",
         ),
         (["--lengths", "48,24", "--metrics", "rouge1"], "pip install 'mswitch[summaries]'"),
+        (
+            ["--lengths", "48,2", "--labels", "born free 1,born free 2"],
+            "end: give --lengths 48,",
+        ),
+        (["--lengths", "48,24", "--labels", "a fine,a ﬁne"], "are the same tokens"),
         (["--lengths", "48,24", "--epochs", "2"], "draws nothing after its cache"),
         (["--lengths", "48,24", "--epochs", "0"], "--epochs must be at least 1"),
         (["--lengths", "48,24", "--module=no.such"], "--module no.such: cannot import it"),
