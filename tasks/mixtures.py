@@ -218,7 +218,7 @@ def read_mixture(path: str | Path) -> Mixture:
         UserError: the file cannot be read or says something else.
     """
     try:
-        fields = tomllib.loads(Path(path).read_text("utf-8"))
+        fields = tomllib.loads(Path(path).read_text("utf-8-sig"))
     except (OSError, ValueError) as error:
         raise UserError(
             f"cannot read the mixture {path} ({error}): give a TOML file, or a name that "

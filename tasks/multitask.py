@@ -184,7 +184,7 @@ def read_task_mixture(path: str | Path) -> TaskMixture:
         UserError: the file cannot be read or says something else.
     """
     try:
-        given = tomllib.loads(storage.read_bytes(path).decode())
+        given = tomllib.loads(storage.read_bytes(path).decode("utf-8-sig"))
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read the tasks {path} ({error}): give a TOML file") from error
     tables = given.pop("tasks", None)

@@ -237,7 +237,7 @@ def read_task(path: str | Path) -> SupervisedTask:
         UserError: it cannot be read, or something in it is missing, unknown or wrong.
     """
     try:
-        given = tomllib.loads(storage.read_bytes(path).decode())
+        given = tomllib.loads(storage.read_bytes(path).decode("utf-8-sig"))
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read the task {path} ({error}): give a TOML file") from error
     try:

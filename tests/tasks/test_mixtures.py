@@ -163,7 +163,7 @@ def test_a_mixture_is_found_by_name_task_or_file(tmp_path):
     path = tmp_path / "slavic.toml"
     path.write_text('families = ["Slavic"]\ntemperature = 2\nmax_epochs = 4\n')
     assert find_mixture(str(path)) == Mixture(families=("Slavic",), alpha=0.5, max_epochs=4)
-    path.write_text("[weights]\nde = 3\nhe = 1.5\n")
+    path.write_text("\ufeff[weights]\nde = 3\nhe = 1.5\n")
     assert find_mixture(str(path)) == Mixture(weights={"iw": 1.5, "de": 3})
     assert json.loads(json.dumps(dataclasses.asdict(find_mixture(str(path)))))["weights"] == {
         "de": 3,

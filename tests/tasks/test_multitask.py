@@ -206,7 +206,7 @@ languages = ["he", "sw"]
 
 def test_a_file_is_read_with_its_directories_beside_it(tmp_path):
     path = tmp_path / "multitask.toml"
-    path.write_text(FILE)
+    path.write_text(f"\ufeff{FILE}")
     mixture = read_task_mixture(path)
     assert list(mixture.tasks) == ["reviews", "text"]
     assert mixture.tasks["text"] == WeightedTask(f"{tmp_path}/examples", virtual=2_620_000)

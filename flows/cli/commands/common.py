@@ -2,6 +2,7 @@
 
 import json as json_module
 import os
+import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
@@ -34,6 +35,7 @@ _PREFECT_DEFAULTS = {
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
 }
 
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 #: What comes before a figure that is a bound.
 _BOUNDS = {None: "", "none": "", "lower": "> ", "upper": "< "}
 
@@ -118,6 +120,11 @@ def check_texts(texts: Sequence[str]) -> None:
             text.encode()
         except UnicodeEncodeError as error:
             raise UserError(f"--text {text!r} is not UTF-8: convert it with iconv") from error
+
+
+def shown(text: str) -> str:
+    """What a model wrote, as a line that a terminal only shows: it may write any byte."""
+    return _CONTROLS.sub(" ", text)
 
 
 def split_commas(words: Sequence[str] | None) -> tuple[str, ...] | None:

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from flows.cli.commands.common import Json, check_texts, print_result
+from flows.cli.commands.common import Json, check_texts, print_result, shown
 from models.inference.infill import InfillConfig
 
 app = App(name="infill")
@@ -35,4 +35,4 @@ def infill(
 
     check_texts(text)
     summary = run_infill(run, vocab, text, config)
-    return print_result(summary, "\n".join(one["filled"] for one in summary["texts"]), json)
+    return print_result(summary, "\n".join(shown(one["filled"]) for one in summary["texts"]), json)

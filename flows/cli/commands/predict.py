@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
 
-from flows.cli.commands.common import Json, check_texts, print_result
+from flows.cli.commands.common import Json, check_texts, print_result, shown
 from flows.pages.numbers import plural
 from models.config import PredictConfig
 from pipelines.errors import UserError
@@ -56,7 +56,7 @@ def predict(
     check_texts(texts)
     if input is not None:
         try:
-            with input.open(encoding="utf-8", newline="\n") as file:
+            with input.open(encoding="utf-8-sig", newline="\n") as file:
                 texts += [line.removesuffix("\n").removesuffix("\r") for line in file]
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"--input {input} cannot be read: {error}") from error
@@ -66,7 +66,9 @@ def predict(
         if ignored := [name for name, given in of_splits.items() if given]:
             raise UserError(f"--text and --input read no split: leave out {', '.join(ignored)}")
         found = of_run.answer(run, tasks, texts, config, step=step)
-        return print_result(found, "\n".join(one["prediction"] for one in found["texts"]), json)
+        return print_result(
+            found, "\n".join(shown(one["prediction"]) for one in found["texts"]), json
+        )
     if again and split != "test":
         raise UserError("--again reads test once more: give --split test, or leave it out")
     if select:

@@ -300,13 +300,25 @@ def test_killed_before_it_is_written_it_is_written_by_the_next(copy, tasks):
 
 
 def test_texts_and_lines_of_a_file_are_answered(copy, tmp_path, capsys):
-    (tmp_path / "lines").write_bytes("ag\u2028\x0cbh\r\n\nci".encode())
+    (tmp_path / "lines").write_bytes("\ufeffag\u2028\x0cbh\r\n\nci".encode())
     options = ["--run", str(copy), "--input", str(tmp_path / "lines"), "--text", "dj", "--json"]
     assert run_command(["predict", *options]) == 0
     found = json.loads(capsys.readouterr().out)["texts"]
     assert [one["text"] for one in found] == ["dj", "ag\u2028\x0cbh", "", "ci"]
     assert {one["prediction"] for one in found} <= set(LABELS)
     assert not (copy / "predictions").exists()
+
+
+def test_an_answer_is_one_line_that_a_terminal_only_shows(monkeypatch, capsys):
+    texts = [
+        {"prediction": written, "filled": written}
+        for written in ("a\nb\x1b[2J\x9b", "نمی\u200cشود")
+    ]
+    for name in ("predict.answer", "infill.infill"):
+        monkeypatch.setattr(f"models.inference.{name}", lambda *_, **__: {"texts": texts})
+    for command in (["predict"], ["infill", "--vocab", "v"]):
+        assert run_command([*command, "--run", "r", "--text", "x"]) == 0
+        assert capsys.readouterr().out == "a b [2J \nنمی\u200cشود\n"
 
 
 def test_what_cannot_be_predicted_is_refused(copy, tasks, open_task, tmp_path):
