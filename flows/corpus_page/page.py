@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.corpus_page.figures import score_histogram, share_bars
+from flows.pages.languages import language_fields
 from flows.pages.svg import SCREENS, inline_svg, inline_svgs
 from flows.pages.templates import template_environment
 from pipelines import storage
@@ -83,7 +84,7 @@ def render(
     threshold = config.get("language_threshold")
     whole = [sum(column) for column in zip(*(row["scores"] for row in rows), strict=True)]
     return environment.get_template("corpus.html.j2").render(
-        name=Path(corpus.rstrip("/")).name,
+        name=Path(corpus).resolve().name,
         documents=documents,
         bytes=size,
         rows=rows,
@@ -124,11 +125,9 @@ def _row(total: Mapping[str, Any], seen: Mapping[str, Any]) -> dict[str, Any]:
     known = languages().get(total["lang"])
     letters = sum(seen["scripts"].values())
     return {
+        **language_fields(total["lang"]),
         **total,
         **seen,
-        "autonym": known.autonym if known else "",
-        "direction": known.direction if known else "ltr",
-        "script": known.script if known else "Zzzz",
         "in_script": share_in_script(seen["scripts"], known) if known and letters else None,
         "script_shares": [(code, count / letters) for code, count in seen["scripts"].items()],
         "median_score": _median(seen["scores"]),

@@ -164,6 +164,13 @@ def test_the_corpus_stays_as_it_is_and_the_bytes_are_the_same(corpus, tmp_path):
     assert {path: path.stat().st_mtime_ns for path in corpus.rglob("*")} == before
 
 
+def test_a_corpus_that_is_the_working_directory_has_its_name(corpus, tmp_path, monkeypatch):
+    monkeypatch.chdir(corpus)
+    write_page(".", tmp_path / "stats.html")
+    title = parsed((tmp_path / "stats.html").read_text()).find(".//title")
+    assert words(title).startswith("corpus")
+
+
 def test_where_a_page_cannot_be(corpus, tmp_path):
     for file in (corpus / "stats.html", tmp_path, tmp_path / "none" / "stats.html"):
         with pytest.raises(UserError, match="--html"):

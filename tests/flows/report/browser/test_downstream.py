@@ -15,7 +15,7 @@ HOSTILE = "<script>document.title = 'run'</script> \u202eright to left " + "x" *
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory):
-    """The pages of a pair, with a speed-up, and of a run."""
+    """The pages of a pair, with a speed-up, of one with several seeds, and of a run."""
     place = tmp_path_factory.mktemp("downstream")
     rows = {code: 12 if number % 3 else 4 for number, code in enumerate(languages())}
     runs = {}
@@ -34,7 +34,18 @@ def pages(tmp_path_factory):
     scratch = write_tuned(place / "scratch", right_of_ten(6), rows=rows, origin=None)
     write_downstream(*runs.values(), place / "pair", [scratch])
     write_run_page(runs["mswitch-tiny"][2], place / "run")
-    return {"pair": place / "pair" / "downstream.html", "run": place / "run" / "run.html"}
+    sides = [
+        [
+            write_tuned(
+                place / f"{preset}-of-{seed}", right_of_ten(5), preset, rows=rows, seed=seed
+            )
+            for seed in (0, 1)
+        ]
+        for preset in ("mt5-small", "mswitch-small-128")
+    ]
+    write_downstream(*sides, place / "seeds")
+    pages = {name: place / name / "downstream.html" for name in ("pair", "seeds")}
+    return {**pages, "run": place / "run" / "run.html"}
 
 
 def open_page(chromium, path):
@@ -45,7 +56,7 @@ def open_page(chromium, path):
     return chromium
 
 
-@pytest.fixture(params=["pair", "run"])
+@pytest.fixture(params=["pair", "seeds", "run"])
 def page(request, chromium, pages):
     return open_page(chromium, pages[request.param])
 
