@@ -124,8 +124,8 @@ def _wsc_accuracy(labels: list[str], language: str) -> Metric:
         phrase, label = answers
         given, wanted = _words_of_phrase(prediction), _words_of_phrase(phrase)
         # `Bob` does not name `Bob's hat`.
-        named = ("'" in prediction) == ("'" in phrase) and (given <= wanted or wanted <= given)
-        return float(bool(given) and str(int(named)) == label)
+        alike = ("'" in prediction) == ("'" in phrase) and (given <= wanted or wanted <= given)
+        return float(str(int(bool(given) and alike)) == label)
 
     return mean_of("wsc_accuracy", row)
 

@@ -25,7 +25,13 @@ from models.huggingface.tensors import (
 )
 from models.presets import PRESETS
 from models.training.checkpoint import complete_steps, restore_parameters
-from models.training.run_directory import CHECKPOINTS, model_of, read_run, train_config_of
+from models.training.run_directory import (
+    CHECKPOINTS,
+    SELECTED,
+    model_of,
+    read_run,
+    train_config_of,
+)
 from models.training.run_files import RunFiles, open_files
 from models.training.state import Parameters, Skeleton, parameter_counts, unrolled
 from models.training.step_zero import stage_run, write_step_zero
@@ -94,7 +100,7 @@ def export_hf(
     Args:
         run: a run directory, also in a bucket.
         out: the new directory.
-        step: the checkpoint; by default the newest.
+        step: the checkpoint; by default the one that `predict.select` chose, or the newest.
         max_shard_bytes: largest size of a file.
 
     Returns:
@@ -120,6 +126,8 @@ def _export(
     steps = complete_steps(run / CHECKPOINTS)
     if not steps:
         raise UserError(f"{run} has no checkpoint yet: train it first")
+    if step is None and (run / SELECTED).is_file():
+        step = int(read_json_object(run / SELECTED)["step"])
     step = steps[-1] if step is None else step
     if step not in steps:
         known = ", ".join(map(str, steps))

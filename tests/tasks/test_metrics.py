@@ -120,7 +120,7 @@ def test_referents_need_two_answers():
 @pytest.mark.parametrize("label", "01")
 @pytest.mark.parametrize("prediction", ["", " ", "the"])
 def test_no_phrase_names_no_referent(prediction, label):
-    assert value("wsc_accuracy", [["cat", label]], [prediction]) == 0
+    assert value("wsc_accuracy", [["cat", label]], [prediction]) == 100 * (label == "0")
 
 
 def test_rouge_by_definition():

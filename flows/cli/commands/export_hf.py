@@ -27,7 +27,8 @@ def export_hf(
     Args:
         run: a run directory, or its gs:// or s3:// URL.
         out: the new directory.
-        step: which checkpoint; the newest by default.
+        step: which checkpoint; by default the one that `mswitch predict --select` chose, or the
+            newest.
         max_shard_bytes: largest size of one file.
     """
     from models.huggingface.convert import export_hf as run_export

@@ -25,7 +25,7 @@ from models.huggingface.tensors import pieces
 from models.presets import preset
 from models.training.checkpoint import restore_parameters
 from models.training.optimizer import optimizer_of
-from models.training.run_directory import model_of, read_run, train_config_of
+from models.training.run_directory import SELECTED, model_of, read_run, train_config_of
 from models.training.state import Skeleton, unrolled
 from pipelines.errors import UserError
 
@@ -104,6 +104,8 @@ def test_run_to_hugging_face_and_back_is_the_identity(tmp_path, scan_layers):
     export_hf(run, tmp_path / "first", step=first)
     import_hf(tmp_path / "first", tmp_path / "early")
     assert_same(parameters_of(tmp_path / "early"), parameters_of(run, first))
+    (run / SELECTED).write_text(json.dumps({"step": first}))  # as `mswitch predict --select`
+    assert export_hf(run, tmp_path / "first")["reused"]
 
 
 def test_shards_are_full_and_indexed(fixtures, tmp_path):
