@@ -33,7 +33,8 @@ def score_histogram(
     if threshold is not None:
         x = left + threshold * (right - left)
         parts.append(line(x, top, x, bottom, "median"))
-        parts.append(text(x - 4, top + 10, f"threshold {threshold:g}", "mark end halo"))
+        side = (x - 4, "mark end halo") if threshold > 0.5 else (x + 4, "mark halo")
+        parts.append(text(side[0], top + 10, f"threshold {threshold:g}", side[1]))
     low = next((index for index, count in enumerate(counts) if count), 0) / len(counts)
     desc = f"{sum(counts):,} documents; the lowest score is at or above {low:g}."
     return Drawing(width, height, title, desc, "".join(parts))

@@ -43,6 +43,7 @@ def large(value: float | None) -> str:
         return NOT_AVAILABLE
     if abs(value) < 1e6:
         return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.3g}"
+    value = float(f"{value:.3g}")
     for scale, name in ((1e12, "trillion"), (1e9, "billion"), (1e6, "million")):
         if abs(value) >= scale and abs(value) < 1000 * scale:
             return f"{value / scale:.3g} {name}"

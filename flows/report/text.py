@@ -171,7 +171,7 @@ def overview_verdict(candidates: Sequence[Mapping[str, Any]], baseline: str) -> 
     return f"{until}Median step speed-up over {baseline}: {'; '.join(found)}."
 
 
-def pooled_sentence(pooled: Mapping[str, Any] | None, baseline: str) -> str:
+def pooled_sentence(pooled: Mapping[str, Any] | None, baseline: str, seeds: int) -> str:
     """The pooled figure, named as what it is."""
     if pooled is None:
         return "There is no pooled figure: no language has both training and validation text."
@@ -182,7 +182,8 @@ def pooled_sentence(pooled: Mapping[str, Any] | None, baseline: str) -> str:
     value = pooled["step_speedup"]
     if value is None:
         return (
-            f"{what}: not defined, because {baseline} was never better than at its first evaluation"
+            f"{what}: not defined, because {baseline} was never better than at its first "
+            f"evaluation{', or seeds are at opposite bounds' if seeds > 1 else ''}"
         )
     interval = speed_up_interval(pooled["step_speedup_ci"], pooled["step_speedup_ci_censored"])
     shown = f"{what}, the step speed-up is {speed_up_words(value, pooled['censored'])}"

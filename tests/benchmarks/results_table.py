@@ -112,7 +112,13 @@ def main() -> None:
     parser.add_argument("reports", nargs="+", type=Path)
     reports = parser.parse_args().reports
     print(table(HEAD, [PAPER, *map(row, reports)]))
-    head = ("step", "median", "pooled", "gap, nats a token", "baseline's last doubling, nats")
+    head = (
+        "step",
+        "median",
+        "pooled",
+        "sparse less dense, nats a token",
+        "baseline's last doubling, nats",
+    )
     for report in reports:
         if rows := horizon_rows(report):
             print(f"\n{report}\n\n{table(head, rows)}")

@@ -20,6 +20,7 @@ def test_numbers_are_written_for_readers():
     assert numbers.signed(-0.1234) == "−0.123"
     assert (numbers.percent(-0.28), numbers.percent(-0.004)) == ("−28%", "0%")
     assert numbers.large(582_400_000) == "582 million"
+    assert numbers.large(999_600_000) == "1 billion"
     assert numbers.large(1.02e15) == "1.02 × 10¹⁵"
     assert numbers.large(40_096) == "40,096"
 
@@ -77,9 +78,14 @@ def test_a_pooled_speed_up_of_one_says_what_it_means():
         "confidence_percent": "95",
     }
     said = "the step speed-up is 1.00×, the same number of steps (95% interval 0.90 to 1.10)"
-    assert report_text.pooled_sentence(pooled, "a").endswith(said)
+    assert report_text.pooled_sentence(pooled, "a", 1).endswith(said)
     never = {**pooled, "step_speedup": 1.0, "censored": "upper"}
-    assert "is less than 1.00× (95%" in report_text.pooled_sentence(never, "a")
+    assert "is less than 1.00× (95%" in report_text.pooled_sentence(never, "a", 1)
+    undefined = {**pooled, "step_speedup": None}
+    said = "not defined, because a was never better than at its first evaluation"
+    assert report_text.pooled_sentence(undefined, "a", 1).endswith(said)
+    said += ", or seeds are at opposite bounds"
+    assert report_text.pooled_sentence(undefined, "a", 2).endswith(said)
 
 
 @pytest.mark.parametrize(
