@@ -12,7 +12,7 @@ from tasks.metric import Answers, Floats, Maker, Metric, mean_of, ratio
 
 
 def _accuracy(labels: list[str], language: str) -> Metric:
-    return mean_of("accuracy", lambda answers, prediction: float(prediction == answers[0]))
+    return mean_of("accuracy", lambda answers, prediction: float(prediction in answers))
 
 
 def _exact_match(labels: list[str], language: str) -> Metric:
@@ -27,13 +27,15 @@ def _group_exact_match(labels: list[str], language: str) -> Metric:
 def _class_counts(labels: list[str], answers: Answers, predictions: Sequence[str]) -> Floats:
     """Of each row: hits, answers and predictions by class, then hits and rows. Shape [N, 3 K + 2].
 
-    A prediction that is not a label counts for no class. A row whose answer is not a label, such as
-    one of a test split whose labels are not published, does not count at all.
+    The answer of a row is its first one, or another that was given. A prediction that is not a
+    label counts for no class. A row whose answer is not a label, such as one of a test split whose
+    labels are not published, does not count at all.
     """
     classes = {label: index for index, label in enumerate(labels)}
     counts = np.zeros((len(predictions), 3 * len(labels) + 2))
     for row, answer, prediction in zip(counts, answers, predictions, strict=True):
-        right, given = classes.get(answer[0]), classes.get(prediction)
+        one = prediction if prediction in answer else answer[0]
+        right, given = classes.get(one), classes.get(prediction)
         if right is None:
             continue
         row[len(labels) + right] = 1

@@ -140,6 +140,12 @@ def test_a_package_that_is_missing_is_named(monkeypatch):
         make_metric("rouge1")
 
 
+@pytest.mark.parametrize("name", ["accuracy", "exact_match", "group_exact_match", *NEED_LABELS])
+def test_each_of_several_answers_is_right(name):
+    answers = [["0", "1"], ["1"], ["0"]]
+    assert value(name, answers, ["1", "1", "0"], ["0", "1"]) == pytest.approx(100)
+
+
 def test_matthews_of_several_classes():
     # By the definition: 100 (3 x 4 - 2 - 2 - 1) / sqrt((16 - 6) (16 - 6)).
     assert value("matthews", list("0021"), list("0121"), list("012")) == pytest.approx(70)
