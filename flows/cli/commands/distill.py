@@ -89,7 +89,7 @@ def distill(
 def draw(
     *,
     teacher: str,
-    examples: str,
+    examples: Annotated[str, Parameter(name=("--examples", "--tasks"))],
     out: str,
     step: int | None = None,
     mixture: str = DEFAULT,

@@ -213,7 +213,7 @@ def test_two_processes_draw_what_one_does_also_after_a_kill(teacher, examples, c
 
 def cache_command(teacher: Path, examples: Path, out: Path) -> list[str]:
     options = "--steps 3 --batch-size 8 --dtype float32 --seed 3 --samples 50 --temperature 2"
-    places = ["--teacher", str(teacher), "--examples", str(examples), "--out", str(out)]
+    places = ["--teacher", str(teacher), "--tasks", str(examples), "--out", str(out)]
     command = [sys.executable, "-m", "flows.cli.main", "distill", "cache", *places]
     return [*command, *options.split()]
 
