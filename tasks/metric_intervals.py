@@ -18,6 +18,8 @@ from tasks.metric import Answers, Floats, Metric
 #: Fewer groups than this give no interval.
 MIN_GROUPS = 5
 RESAMPLES = 1000
+#: Weights that exist at a time: 128 MB.
+_MOST_WEIGHTS = 1 << 24
 #: Two-sided quantiles of the 95 % interval.
 _INTERVAL = (0.025, 0.975)
 _Z = 1.959964
@@ -64,7 +66,7 @@ def score_sums(metric: Metric, statistics: Floats, rows: int, seed: int = 0) -> 
     value = float(metric.value(statistics.sum(axis=0)))
     low, high = None, None
     if len(statistics) >= MIN_GROUPS:
-        values = metric.value(_weights(len(statistics), seed) @ statistics)
+        values = metric.value(_resampled(statistics, seed))
         ends = np.quantile(values + value - values.mean(), _INTERVAL)
         low, high = (float(end) for end in np.clip(ends, metric.least, 100))
         if np.ptp(values) <= 1e-11 * -metric.least:  # equal correlations differ by rounding
@@ -72,14 +74,24 @@ def score_sums(metric: Metric, statistics: Floats, rows: int, seed: int = 0) -> 
     return Score(value, low, high, rows, len(statistics))
 
 
+def _resampled(statistics: Floats, seed: int) -> Floats:
+    """The sum [RESAMPLES, S] of each resample of groups [G, S]."""
+    size = max(1, _MOST_WEIGHTS // len(statistics))
+    parts = [
+        _weights(len(statistics), seed, first, min(size, RESAMPLES - first)) @ statistics
+        for first in range(0, RESAMPLES, size)
+    ]
+    return np.concatenate(parts)
+
+
 @functools.lru_cache(maxsize=1)
-def _weights(groups: int, seed: int) -> Floats:
-    """How often each resample takes each group: [resamples, groups].
+def _weights(groups: int, seed: int, first: int, resamples: int) -> Floats:
+    """How often each of some resamples takes each group: [resamples, groups].
 
     Kept for the next metric of the same rows: drawing takes longer than most metrics do.
     """
-    rng = np.random.Generator(np.random.Philox(key=seed))
-    weights = np.empty((RESAMPLES, groups))
+    rng = np.random.Generator(np.random.Philox(key=seed, counter=first << 192))
+    weights = np.empty((resamples, groups))
     for resample in weights:  # An eighth of the time of `multinomial`.
         taken = rng.integers(groups, size=groups, dtype=np.int32)
         resample[:] = np.bincount(taken, minlength=groups)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from pipelines.errors import UserError
 from pipelines.supervised.formats import read_wikiann
+from tasks import metric_intervals
 from tasks.class_metrics import NEED_LABELS
 from tasks.metric_intervals import score
 from tasks.metrics import METRICS, as_seqio, make_metric
@@ -138,6 +139,17 @@ def test_a_package_that_is_missing_is_named(monkeypatch):
     complaint = r"metric rouge1 needs the package rouge-score: pip install 'mswitch\[summaries\]'"
     with pytest.raises(UserError, match=complaint):
         make_metric("rouge1")
+
+
+def test_many_groups_are_resampled_a_part_at_a_time(monkeypatch):
+    statistics = np.random.default_rng(0).integers(0, 2, (200, 1)).astype(float)
+    whole = metric_intervals._resampled(statistics, seed=0)
+    monkeypatch.setattr(metric_intervals, "_MOST_WEIGHTS", 300 * 200)
+    parts = metric_intervals._resampled(statistics, seed=0)
+    assert np.array_equal(parts[:300], whole[:300])
+    assert len(parts) == len(whole) == metric_intervals.RESAMPLES
+    assert not np.array_equal(parts[300:400], parts[:100])
+    assert parts.std() == pytest.approx(whole.std(), rel=0.1)
 
 
 @pytest.mark.parametrize("name", ["accuracy", "exact_match", "group_exact_match", *NEED_LABELS])
