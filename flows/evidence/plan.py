@@ -10,6 +10,7 @@ from pathlib import Path
 from flows.demo_config import DemoConfig, SampleName, demo_config
 from flows.devices import find_devices
 from flows.evidence.settings import Setting, find_setting, flops_per_sec, setting_for
+from flows.pages.numbers import large
 from models.capacity import batch_groups
 from models.config import ModelConfig, TrainConfig, padded_vocabulary
 from models.nn.flops import FORWARD_AND_BACKWARD, training_step_flops
@@ -141,15 +142,16 @@ def make_plan(request: Request) -> Plan:
     text = "names of things" if setting.names else request.sample
     read = ""
     if tokens:
-        times = seen * sum(lengths) / tokens
-        read = f", about {tokens / 1e6:,.3g} million tokens, read {times:.2g} times"
+        times = _about(seen * sum(lengths) / tokens)
+        read = f", about {large(tokens)} tokens, read {times} times"
     summary = [
         f"setting  {name}: {setting.candidate} against {setting.baseline}; {setting.measured}",
         f"devices  {devices} x {found.kind}{unused}",
         f"text     {request.examples or request.corpus or text}{read}",
         f"runs     2 models x {request.seeds} seeds, each {steps:,} steps of {train.rows} x "
-        f"({lengths[0]} + {lengths[1]}), {seen * lengths[0] / 1e6:,.3g} million input tokens",
-        f"hours    {f'about {secs / 3600:.2g}' if secs else 'unknown'}, without text and examples",
+        f"({lengths[0]} + {lengths[1]}), {large(seen * lengths[0])} input tokens",
+        f"hours    {f'about {_about(secs / 3600)}' if secs else 'unknown'}, without text and "
+        "examples",
     ]
     return Plan(name, devices, request.seeds, steps, secs, "\n".join(summary))
 
@@ -192,6 +194,8 @@ def _data(request: Request, setting: Setting) -> tuple[tuple[int, int], int, int
         lengths = setting.names.inputs_length, setting.names.targets_length
         size = padded_vocabulary(setting.vocabulary.size)
         return lengths, size, setting.validation_records, NAMES_TOKENS
+    if request.corpus:
+        read_manifest(request.corpus, "corpus")
     if not request.examples:
         config = data_config(request, setting)
         spans = config.examples.lengths()
@@ -206,6 +210,11 @@ def _data(request: Request, setting: Setting) -> tuple[tuple[int, int], int, int
         sum(splits.get("validation", {}).get("records", 0) for splits in languages),
         sum(splits.get("train", {}).get("tokens", 0) for splits in languages),
     )
+
+
+def _about(value: float) -> str:
+    """A number to two figures, without an exponent."""
+    return f"{float(f'{value:.2g}'):,g}"
 
 
 def _budget_secs(budget: str) -> float:

@@ -235,8 +235,8 @@ def mean_rule(censored: Mapping[str, int]) -> str:
 
 
 def share_interval(ci: Sequence[float] | None) -> str | None:
-    """An interval of shares in percent."""
-    return None if ci is None else f"{100 * ci[0]:.0f} to {percent(ci[1])}"
+    """An interval of shares in percent; of none and of all, resamples know none."""
+    return None if ci is None or ci[0] == ci[1] else f"{100 * ci[0]:.0f} to {percent(ci[1])}"
 
 
 def headline_scope(summary: Mapping[str, Any]) -> str:

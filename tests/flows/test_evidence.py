@@ -29,6 +29,7 @@ from models.planning.memory import state_memory, step_memory
 from models.training.state import Skeleton, parameter_counts
 from pipelines.errors import UserError
 from pipelines.languages import languages
+from pipelines.outputs import read_manifest
 
 ROOT = Path(__file__).parents[2]
 CPU = Devices("cpu", "cpu", 1)
@@ -119,7 +120,8 @@ def test_a_device_of_unknown_speed_needs_steps(on):
 def test_what_is_planned_goes_by_the_examples_that_are_given(on, tmp_path):
     examples = example_files.write_examples(tmp_path / "examples", {"de": (40,)}, 16, 512, 6)
     given = make_plan(Request(examples=str(examples), steps=100))
-    assert f"{examples}, about 0.00" in given.summary
+    tokens = read_manifest(examples, "examples")["languages"]["de"]["train"]["tokens"]
+    assert f"{examples}, about {tokens} tokens, read " in given.summary
     assert "32 x (16 + " in given.summary
     assert "32 x (128 + " in make_plan(Request(steps=100)).summary
     # Shorter sequences: more steps in the same time.
@@ -191,6 +193,7 @@ def test_the_newest_checkpoint_stays(tmp_path):
         (["--budget", "3h", "--steps", "9"], "--budget and --steps: give one of them"),
         (["--prepare-only"], "--dry-run and --prepare-only: give one of them"),
         (["--examples", "nowhere"], "nowhere"),
+        (["--corpus", "nowhere"], "nowhere does not exist"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(options, message, on, capsys):
@@ -211,8 +214,9 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(on, capsys, tmp_path, monk
 def test_the_setting_for_names_plans_with_names(on, capsys):
     assert main(["evidence", "--dry-run", "--setting=names", "--steps=2400"]) == 0
     summary = capsys.readouterr().out
-    assert "text     names of things, about 0.131 million tokens, read 52 times" in summary
+    assert "text     names of things, about 131,000 tokens, read 52 times" in summary
     assert "64 x (16 + 28)" in summary
+    assert "read 860 times" in make_plan(Request(setting="names", steps=40_000)).summary
 
 
 class Study:

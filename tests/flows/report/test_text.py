@@ -67,6 +67,12 @@ def test_the_verdict_follows_the_interval(ci, reach, value, words_):
     assert "× fewer" not in verdict
 
 
+def test_a_share_of_none_or_all_has_no_interval():
+    assert report_text.share_interval([0.1, 0.25]) == "10 to 25%"
+    assert report_text.share_interval([0.0, 0.0]) is None
+    assert report_text.share_interval(None) is None
+
+
 def test_a_pooled_speed_up_of_one_says_what_it_means():
     pooled = {
         "languages": 6,
