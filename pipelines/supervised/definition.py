@@ -355,7 +355,8 @@ def _paths(pattern: str, folder: str) -> Sequence[tuple[str, str]]:
         return [(path, "")]
     path = os.path.normpath(path)
     pattern = os.path.normpath(storage.join(glob.escape(folder or "."), pattern))
-    found = [path] if os.path.isfile(path) else sorted(glob.glob(pattern.replace(LANG, "*")))
+    paths = [path] if os.path.isfile(path) else sorted(glob.glob(pattern.replace(LANG, "*")))
+    found = [file for file in paths if os.path.isfile(file)]
     if not found:
         raise ValueError(f"there is no file {path}: name the task's files relative to it")
     if LANG not in path:

@@ -149,6 +149,7 @@ def test_answers_that_are_no_texts_are_refused(tmp_path, value):
         ('split = "hash"', "", "give files = { train = ..."),
         ('split = "hash"', 'split = "random"', "split is 'random'"),
         ('"rows.jsonl"', '"other.jsonl"', "there is no file"),
+        ('"rows.jsonl"', '"."', "there is no file"),
         ('"rows.jsonl"', '["rows.jsonl", "./rows.jsonl"]', "is named twice in files"),
         ('"rows.jsonl"', "[]", "files is empty"),
         ('"rows.jsonl"\nsplit = "hash"', '{ dev = "rows.jsonl" }', "files has 'dev'"),
@@ -176,8 +177,9 @@ def test_no_task_file(tmp_path):
 def test_files_are_relative_to_the_task_and_may_be_a_pattern(tmp_path, monkeypatch):
     for name in ("b.jsonl", "a.jsonl"):
         (tmp_path / name).touch()
+    (tmp_path / "a.b.jsonl").mkdir()
     monkeypatch.chdir("/")
-    task = read_task(write_task(tmp_path, TASK.replace("rows.jsonl", "[ab].jsonl")))
+    task = read_task(write_task(tmp_path, TASK.replace("rows.jsonl", "[ab]*.jsonl")))
     assert task.files == {"hash": (f"{tmp_path}/a.jsonl", f"{tmp_path}/b.jsonl")}
 
 
