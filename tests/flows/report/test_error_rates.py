@@ -5,6 +5,7 @@ import pytest
 from interval_coverage import (
     draw_null,
     family_wise_error,
+    figures_coverage,
     heavy,
     linearised_p_value,
     normal,
@@ -35,3 +36,7 @@ def test_equal_models_are_seldom_called_better(documents, deviation):
     nulls = [draw_null(generator, documents, deviation, normal) for _ in range(2000)]
     intervals = [measure_delta(losses, 0.95).ci for losses in nulls]
     assert sum(ci is not None and ci[1] < 0 for ci in intervals) <= 0.035 * 2000
+
+
+def test_intervals_over_few_languages_hold_the_truth_as_often_as_the_page_says():
+    assert figures_coverage(5, reports=200) == pytest.approx((0.93, 0.83), abs=0.06)
