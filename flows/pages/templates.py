@@ -14,6 +14,8 @@ from pipelines.languages import script_name
 _INVISIBLE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]"
 )
+#: Characters of a heading that fit a line of 320 px.
+PHONE_CHARS = 18
 
 
 def template_environment(package: str) -> jinja2.Environment:
@@ -34,10 +36,12 @@ def template_environment(package: str) -> jinja2.Environment:
 
 
 def unbroken(text: str, words: Sequence[str]) -> Markup:
-    """Escape `text` and keep each of `words` on one line, hyphens or not."""
+    """Escape `text` and keep each of `words` that fits a phone on one line, hyphens or not."""
     parts = re.split(f"({'|'.join(map(re.escape, words))})", text)
     return Markup("").join(
-        Markup('<span class="nb">{}</span>').format(part) if index % 2 else part
+        Markup('<span class="nb">{}</span>').format(part)
+        if index % 2 and len(part) <= PHONE_CHARS
+        else part
         for index, part in enumerate(parts)
     )
 

@@ -41,7 +41,7 @@ def pages(tmp_path_factory):
             )
             for seed in (0, 1)
         ]
-        for preset in ("mt5-small", "mswitch-small-128")
+        for preset in ("mt5-small", "mswitch-small-of-a-long-name")
     ]
     write_downstream(*sides, place / "seeds")
     pages = {name: place / name / "downstream.html" for name in ("pair", "seeds")}
