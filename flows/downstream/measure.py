@@ -24,6 +24,7 @@ from scipy.special import stdtrit
 
 from flows.downstream.runs import TunedRun
 from flows.report.headline import MINIMUM_UNITS, holm_rejections
+from flows.report.seeds import with_seeds
 from flows.report.speedup import (
     WEIGHT_CELLS,
     SpeedUp,
@@ -324,7 +325,7 @@ def measure_difference(
     if freedom < 1:
         return Difference(value, None, 1.0)
     error = float(np.sqrt(np.sum((without - value) ** 2)))
-    error, freedom = _with_seeds(error, freedom, of_seeds)
+    error, freedom = with_seeds(error, freedom, of_seeds)
     found = t_test(value, error, freedom, CONFIDENCE, scale=100.0)
     return Difference(value, found.ci, found.p_value)
 
@@ -361,24 +362,12 @@ def _draw_average(values: Floats, common: np.ndarray, fewest_groups: int) -> Flo
     return values[:, langs, copies].mean(axis=2)
 
 
-def _with_seeds(
-    error: float, freedom: float, of_seeds: Floats | Sequence[float]
-) -> tuple[float, float]:
-    """A standard error over groups, and its degrees of freedom, with those of seeds [K] too."""
-    if len(of_seeds) < 2 or np.ptp(of_seeds) == 0:
-        return error, freedom
-    of_mean = float(np.var(of_seeds, ddof=1)) / len(of_seeds)
-    variance = error**2 + of_mean
-    shares = error**4 / freedom + of_mean**2 / (len(of_seeds) - 1)
-    return math.sqrt(variance), variance**2 / shares
-
-
 def _interval(
     value: float, drawn: Floats, of_seeds: Floats, least: float, most: float = 100
 ) -> tuple[float, float]:
     """The percentile interval of resamples, centred on the value; with seeds, Student's."""
     ends = np.quantile(drawn + value - drawn.mean(), _INTERVAL)
-    error, freedom = _with_seeds(float(drawn.std()), math.inf, of_seeds)
+    error, freedom = with_seeds(float(drawn.std()), math.inf, of_seeds)
     if freedom < math.inf:
         ends = value + error * stdtrit(freedom, _INTERVAL)
     low, high = (float(end) for end in np.clip(ends, least, most))

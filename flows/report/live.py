@@ -257,4 +257,5 @@ def _finite(value: float | None) -> float:
 
 def _escaped(text: str) -> str:
     """Words of a run, in which no HTML and no Markdown works."""
-    return re.sub(r"([\\`*_\[\]|~#!])", r"\\\1", html.escape(visible(text))).replace("\n", " ")
+    shown = html.escape(visible(text), quote=False)
+    return re.sub(r"([\\`*_\[\]|~#!])", r"\\\1", shown).replace("\n", " ")

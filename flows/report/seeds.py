@@ -151,11 +151,20 @@ def delta_over_seeds(seeds: Sequence[LanguageLosses], confidence: float | None) 
         return Delta(value, None, 1.0)
     ends = [[curve[-1] for curve in losses.curves()] for losses in seeds]
     deltas = [candidate - baseline for baseline, candidate in ends]
-    of_seeds = float(np.var(deltas, ddof=1)) / len(seeds)
-    variance = error**2 + of_seeds
-    shares = error**4 / freedom + of_seeds**2 / (len(seeds) - 1)
-    freedom = variance**2 / shares if shares else freedom
-    return t_test(value, math.sqrt(variance), freedom, confidence, scale=ends[0][0])
+    error, freedom = with_seeds(error, freedom, deltas)
+    return t_test(value, error, freedom, confidence, scale=ends[0][0])
+
+
+def with_seeds(
+    error: float, freedom: float, of_seeds: np.ndarray | Sequence[float]
+) -> tuple[float, float]:
+    """A standard error over documents, and its degrees of freedom, with those of seeds [K] too."""
+    if len(of_seeds) < 2 or np.ptp(of_seeds) == 0:
+        return error, freedom
+    of_mean = float(np.var(of_seeds, ddof=1)) / len(of_seeds)
+    variance = error**2 + of_mean
+    shares = error**4 / freedom + of_mean**2 / (len(of_seeds) - 1)
+    return math.sqrt(variance), variance**2 / shares
 
 
 def _geometric_mean(values: Sequence[float | None]) -> float | None:

@@ -146,12 +146,13 @@ def test_old_faults_are_forgotten(pair):
 
 
 def test_names_are_no_markup(tmp_path):
-    hostile = "<img src=x>|`*_[a](b)\n# x\u202e"
+    hostile = "<img src=x>|`*_[a](b)\n# x\u202e'y"
     documents = {"de": 6, hostile: 6}
     truth = dict.fromkeys(documents, 3.0)
     runs = write_runs(tmp_path, Scenario(documents, truth, steps=100, preset_names=(hostile, "b")))
     markdown = live_markdown(*runs)
     assert "<img" not in markdown
+    assert "'y" in markdown
     assert "\u202e" not in markdown
     assert "\n# x" not in markdown
     assert "\\|\\`\\*\\_\\[a\\](b)" in markdown
