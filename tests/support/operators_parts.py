@@ -89,8 +89,12 @@ class Parts:
         for name in ("worker", "server"):
             if (process := self._running.get(name)) is not None:
                 process.terminate()
-                with contextlib.suppress(subprocess.TimeoutExpired):
+                try:
                     process.wait(60)
+                except subprocess.TimeoutExpired:
+                    # Prefect's worker may go on after a SIGTERM that comes while it starts a run.
+                    process.kill()
+                    process.wait()
         return kill_all_of(self.directory)
 
     def _start(self, name: str, *words: str) -> None:
