@@ -2,7 +2,8 @@
 
     mswitch sample supervised ui-translate --out ui
     python tests/benchmarks/messages.py ui messages
-    mswitch evidence --setting names --examples messages/examples --seeds 2 --steps 2400 --out runs/messages
+    mswitch evidence --setting names --examples messages/examples --seeds 3 --steps 2400 \
+        --out runs/messages
 
 Facts, languages, lengths and vocabulary are as many and as long as those of `mswitch evidence
 --setting names`, and all of them train: what differs is the text.
@@ -26,7 +27,7 @@ MAX_CHARACTERS = 40
 
 def main() -> None:
     """Choose messages, train a vocabulary and make examples."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description="Choose messages, and make examples of them")
     parser.add_argument("sample", type=Path, help="of mswitch sample supervised ui-translate")
     parser.add_argument("out", type=Path)
     options = parser.parse_args()
@@ -61,6 +62,7 @@ def main() -> None:
     lines = (line for row in rows for line in (f"{row['lang']}: {row['en']}", row["text"]))
     (options.out / MODEL_FILE).write_bytes(train_model(lines, VOCABULARY))
     config = SETTINGS["names"].names
+    assert config is not None
     build_supervised(
         options.out / TASK_FILE, options.out / MODEL_FILE, options.out / "examples", config
     )
