@@ -34,7 +34,7 @@ ROUTING_COLUMNS = ("lang", "layer", "expert", "tokens")
 EVALUATE_AGAIN = "remove the run's eval/ and routing/ and run mswitch evaluate again"
 #: Of the parts of config.json that name other directories.
 _PLACES = ("path", "paths", "cache")
-#: The first steps compile; their times say nothing about the speed of training.
+#: The times of the first steps say nothing about the speed of training.
 WARMUP_STEPS = 2
 FEWEST_EVALUATIONS = 3
 #: Train options in which a fair pair of runs must agree; a run that lacks one has no such option.
