@@ -141,7 +141,7 @@ def evaluate_run(
 
         def find() -> tuple[list[int], list[int], bool]:
             files.refresh()
-            done = _finished_steps(run, settings)
+            done = _finished_steps(files, settings)
             return sorted(done), *_steps_to_evaluate(files, described["eval_steps"], done, watch)
 
         done, steps, more = on_first(begin)
@@ -196,23 +196,24 @@ def _rows(run: Path, step: int) -> int:
     return pq.read_metadata(run / "eval" / f"{step}.parquet").num_rows
 
 
-def _finished_steps(run: Path, settings: dict[str, Any]) -> set[int]:
+def _finished_steps(files: RunFiles, settings: dict[str, Any]) -> set[int]:
     done = set()
-    for path in (run / "eval").glob("*.parquet"):
+    for path in (files.directory / "eval").glob("*.parquet"):
         if not path.stem.isdecimal():
             continue
+        place = storage.join(files.place, EVALUATION, path.name)
         try:
             found = json.loads(
                 (pq.read_schema(path).metadata or {}).get(EVALUATION_SETTINGS, b"{}")
             )
         except (OSError, ValueError) as error:  # PyArrow's own are among these
             raise UserError(
-                f"{path} is damaged ({str(error).splitlines()[0]}): remove it, and it is evaluated "
-                "again"
+                f"{place} is damaged ({str(error).splitlines()[0]}): remove it, and it is "
+                "evaluated again"
             ) from error
         if found != settings:
             raise UserError(
-                f"{path} was made with other settings (--batch-size, --dtype, --dispatch, which "
+                f"{place} was made with other settings (--batch-size, --dtype, --dispatch, which "
                 "goes by the number of devices, or the run itself): remove the eval directory to "
                 "evaluate again, or give the settings it has"
             )
@@ -231,14 +232,14 @@ def _steps_to_evaluate(
     missing = [step for step in wanted if step not in done and step not in there]
     if missing and finished:
         raise UserError(
-            f"{run / CHECKPOINTS} lacks the checkpoint of step {missing[0]}: restore it, or train "
-            "again into another --out"
+            f"{files.place}/{CHECKPOINTS} lacks the checkpoint of step {missing[0]}: restore it, "
+            "or train again into another --out"
         )
     steps = [step for step in wanted if step in there and step not in done]
     if missing and watch:
         return steps, True
     if not steps and not done:
-        raise UserError(f"{run} has no checkpoint to evaluate yet: train it first")
+        raise UserError(f"{files.place} has no checkpoint to evaluate yet: train it first")
     if missing:
         say(
             "evaluate",

@@ -24,7 +24,7 @@ from models.huggingface.tensors import (
     pieces,
 )
 from models.presets import PRESETS
-from models.training.checkpoint import complete_steps, restore_parameters
+from models.training.checkpoint import find_step, restore_parameters
 from models.training.run_directory import (
     CHECKPOINTS,
     SELECTED,
@@ -123,15 +123,9 @@ def _export(
     described = read_run(run)
     model = model_of(described)
     config = write_config(model, described.get("huggingface"))
-    steps = complete_steps(run / CHECKPOINTS)
-    if not steps:
-        raise UserError(f"{run} has no checkpoint yet: train it first")
     if step is None and (run / SELECTED).is_file():
         step = int(read_json_object(run / SELECTED)["step"])
-    step = steps[-1] if step is None else step
-    if step not in steps:
-        known = ", ".join(map(str, steps))
-        raise UserError(f"{run} has no checkpoint of step {step}: choose among {known}")
+    step = find_step(files, step)
     identity = {
         "run": described["config_hash"],
         "step": step,

@@ -16,7 +16,7 @@ from models.capacity import WHOLE_BATCH
 from models.devices import check_devices, memory_explained
 from models.inference.decode import make_decoder
 from models.partitioning import check_divisible, make_mesh
-from models.training.checkpoint import complete_steps, restore_parameters
+from models.training.checkpoint import find_step, restore_parameters
 from models.training.run_directory import CHECKPOINTS, model_of, read_run, train_config_of
 from models.training.run_files import RunFiles, open_files
 from models.training.state import Parameters, Skeleton
@@ -117,16 +117,14 @@ def _newest(
     """
     run = files.directory
     described = read_run(run)
-    _check_vocabulary(run, described, vocabulary)
-    steps = complete_steps(run / CHECKPOINTS)
-    if not steps:
-        raise UserError(f"{run} has no checkpoint yet: train it first")
+    _check_vocabulary(files.place, described, vocabulary)
+    step = find_step(files, None)
     skeleton = _skeleton(described, config)
     like = skeleton.abstract_parameters()
-    say("infill", f"with {files.place}/{CHECKPOINTS}/{steps[-1]}")
-    with files.checkpoint(steps[-1]):
-        found = restore_parameters(run / CHECKPOINTS, steps[-1], like, described["config_hash"])
-    return skeleton, steps[-1], found
+    say("infill", f"with {files.place}/{CHECKPOINTS}/{step}")
+    with files.checkpoint(step):
+        found = restore_parameters(run / CHECKPOINTS, step, like, described["config_hash"])
+    return skeleton, step, found
 
 
 def _skeleton(described: dict[str, Any], config: InfillConfig) -> Skeleton:
@@ -149,7 +147,7 @@ def _skeleton(described: dict[str, Any], config: InfillConfig) -> Skeleton:
     return Skeleton.of(model, train, mesh)
 
 
-def _check_vocabulary(run: Path, described: dict[str, Any], vocabulary: VocabularyModel) -> None:
+def _check_vocabulary(run: str, described: dict[str, Any], vocabulary: VocabularyModel) -> None:
     rows = described["model"]["vocabulary_size"]
     if rows < vocabulary.size:
         raise UserError(

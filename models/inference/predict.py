@@ -21,7 +21,7 @@ from models.config import PredictConfig
 from models.devices import check_devices, memory_explained
 from models.inference.generate import Generator
 from models.inference.scores import score_predictions
-from models.training.checkpoint import complete_steps, restore_parameters
+from models.training.checkpoint import find_step, restore_parameters
 from models.training.run_directory import (
     CHECKPOINTS,
     PREDICTIONS,
@@ -179,7 +179,7 @@ class _Reader:
         files.refresh()
         self.files, self.run = files, files.directory
         self.described = read_run(self.run)
-        self.examples = open_examples(tasks or _own_tasks(self.run, self.described))
+        self.examples = open_examples(tasks or _own_tasks(files, self.described))
         manifest, directory = self.examples.manifest, self.examples.directory
         if manifest.get("kind") != "supervised":
             raise UserError(
@@ -239,20 +239,15 @@ class _Reader:
         Raises:
             UserError: there is none, or test would be read before one was chosen.
         """
-        steps = complete_steps(self.run / CHECKPOINTS)
-        if not steps:
-            raise UserError(f"{self.run} has no checkpoint yet: train it first")
         if asked is None and (self.run / SELECTED).is_file():
             asked = int(read_json_object(self.run / SELECTED)["step"])
+        found = find_step(self.files, asked)
         if asked is None and split == "test" and len(self.described["eval_steps"]) > 1:
             raise UserError(
-                f"{self.run} has several checkpoints: choose one on validation first (--select), "
-                "or give --step"
+                f"{self.files.place} has several checkpoints: choose one on validation first "
+                "(--select), or give --step"
             )
-        if asked is not None and asked not in steps:
-            known = ", ".join(map(str, steps))
-            raise UserError(f"{self.run} has no checkpoint of step {asked}: choose among {known}")
-        return steps[-1] if asked is None else asked
+        return found
 
     def note_test(self, step: int, again: bool) -> int:
         """Note in the ledger that test is read; give how often it was.
@@ -284,7 +279,8 @@ class _Reader:
             )
         name = f"{self._part}/{split}-{step}-{self.settings['decode']}"
         path = self.run / f"{name}.parquet"
-        table = self._finished(path)
+        out = storage.join(self.files.place, f"{name}.parquet")
+        table = self._finished(path, out)
         reused = table is not None
         # After the refusals above: they read nothing of test.
         noted_reads = {"test_reads": self.note_test(step, again)} if split == "test" else {}
@@ -297,17 +293,16 @@ class _Reader:
             self.files.publish(f"{name}.parquet")
         found = score_predictions(table, self.task)
         self.write(f"{name}.json", {**self.settings, "step": step, "task": self.task, **found})
-        out = storage.join(self.files.place, f"{name}.parquet")
         summary = {"stage": "predict", "out": out, "reused": reused, "step": step}
         return {**summary, **found, **noted_reads}
 
-    def _finished(self, path: Path) -> pa.Table | None:
+    def _finished(self, path: Path, out: str) -> pa.Table | None:
         if not path.is_file():
             return None
         table = pq.read_table(path)
         if json.loads((table.schema.metadata or {}).get(_SETTINGS, b"{}")) != self.settings:
             raise UserError(
-                f"{path} was made with other settings (--limit, --beams, --alpha, --dtype, or "
+                f"{out} was made with other settings (--limit, --beams, --alpha, --dtype, or "
                 "other examples): remove it to predict again, or give the settings it has"
             )
         return table
@@ -337,8 +332,8 @@ class _Reader:
         return self._generator(parameters, inputs, what)
 
 
-def _own_tasks(run: Path, described: dict[str, Any]) -> str:
+def _own_tasks(files: RunFiles, described: dict[str, Any]) -> str:
     if described["examples"] is None:
-        raise UserError(f"{run} was trained on nothing here: give --tasks")
+        raise UserError(f"{files.place} was trained on nothing here: give --tasks")
     path = described["examples"]["path"]
-    return path if storage.is_remote(path) else os.path.normpath(run / path)
+    return path if storage.is_remote(path) else os.path.normpath(files.directory / path)

@@ -26,7 +26,7 @@ from orbax import checkpoint as v0
 from orbax.checkpoint import v1 as ocp
 
 from models.training.distributed import WAITED, JobError, is_first, say_once, together
-from models.training.run_directory import METADATA, OPTIMIZER, PARAMETERS
+from models.training.run_directory import CHECKPOINTS, METADATA, OPTIMIZER, PARAMETERS
 from models.training.state import Parameters, TrainState
 from pipelines import storage
 from pipelines.errors import UserError, causes
@@ -85,6 +85,21 @@ def complete_steps(directory: Path) -> list[int]:
     if not directory.is_dir():
         return []
     return sorted(int(path.name) for path in _named_by_step(directory) if is_complete(path))
+
+
+def find_step(files: "RunFiles", asked: int | None) -> int:
+    """The step of a run's checkpoint: the one asked for, or the newest.
+
+    Raises:
+        UserError: there is none.
+    """
+    steps = complete_steps(files.directory / CHECKPOINTS)
+    if not steps:
+        raise UserError(f"{files.place} has no checkpoint yet: train it first")
+    if asked is not None and asked not in steps:
+        known = ", ".join(map(str, steps))
+        raise UserError(f"{files.place} has no checkpoint of step {asked}: choose among {known}")
+    return steps[-1] if asked is None else asked
 
 
 def _named_by_step(directory: Path) -> list[Path]:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from models.config import TrainConfig
-from models.training.checkpoint import Checkpoints, complete_steps, restore_parameters
+from models.training.checkpoint import Checkpoints, find_step, restore_parameters
 from models.training.optimizer import Optimizer
 from models.training.run_directory import (
     CHECKPOINTS,
@@ -34,23 +34,16 @@ def find_origin(files: RunFiles, step: int | None, keep_moments: bool) -> Origin
     Raises:
         UserError: it is not a run, is still in training, or has no such checkpoint.
     """
-    run = files.directory
-    described = read_run(run)
-    steps = complete_steps(run / CHECKPOINTS)
-    if not steps:
-        raise UserError(f"{run} has no checkpoint yet: train it first")
-    known = ", ".join(map(str, steps))
-    if step is None and not (run / MARKER).is_file():
+    described = read_run(files.directory)
+    found = find_step(files, step)
+    if step is None and not (files.directory / MARKER).is_file():
         raise UserError(
-            f"{run} is still in training: let it end, or give --step and one of {known}"
+            f"{files.place} is still in training: let it end, or give --step, such as {found}"
         )
-    step = steps[-1] if step is None else step
-    if step not in steps:
-        raise UserError(f"{run} has no checkpoint of step {step}: choose among {known}")
     chain = _chain(described)
     before = (chain["origin"] or {}).get("steps_counted", 0)
-    counted = before + step if keep_moments else 0
-    return Origin(files.place, step, keep_moments, counted, chain)
+    counted = before + found if keep_moments else 0
+    return Origin(files.place, found, keep_moments, counted, chain)
 
 
 def _chain(described: Mapping[str, Any]) -> dict[str, Any]:

@@ -284,7 +284,7 @@ def test_an_origin_that_does_not_suit_is_refused(origin, tasks, tmp_path):
         (
             (running, tasks, out),
             {},
-            "still in training: let it end, or give --step and one of 1, 2",
+            "still in training: let it end, or give --step, such as 4",
         ),
         ((empty, tasks, out), {}, "has no checkpoint yet"),
         ((origin, tasks, out), {"step": 3}, "no checkpoint of step 3: choose among 1, 2, 4"),

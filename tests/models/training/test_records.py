@@ -18,10 +18,11 @@ from hypothesis import strategies as st
 from tensorflow.core.util import event_pb2
 
 from models.hardware import peak_flops
-from models.training.checkpoint import Checkpoints, complete_steps, is_complete
+from models.training.checkpoint import Checkpoints, complete_steps, find_step, is_complete
 from models.training.loop import Recorder
 from models.training.metrics import MetricsWriter, cut_metrics, written
 from models.training.run_directory import log_spaced_steps
+from models.training.run_files import RunFiles
 from pipelines.errors import UserError
 
 
@@ -158,6 +159,18 @@ def state():
         {"a.kernel": FullMoment(jnp.ones((2, 3)))},
         jnp.int32(5),
     )
+
+
+def test_a_run_in_a_bucket_is_named_and_not_its_copy(tmp_path, state):
+    files = RunFiles("gs://bucket/run", tmp_path)
+    with pytest.raises(UserError, match=r"^gs://bucket/run has no checkpoint yet"):
+        find_step(files, None)
+    checkpoints = Checkpoints(tmp_path / "checkpoints", kept=(2,))
+    checkpoints.save(state, 2)
+    checkpoints.wait()
+    assert find_step(files, None) == find_step(files, 2) == 2
+    with pytest.raises(UserError, match=r"^gs://bucket/run has no checkpoint of step 3: .* 2$"):
+        find_step(files, 3)
 
 
 def test_only_complete_checkpoints_count_and_leftovers_go(tmp_path, state, capsys):
