@@ -43,9 +43,10 @@ evidence: $(READY)  ## The speed-up that this machine can show in three hours (E
 # In the order of tests/conftest.py, which has the longest files first.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-# One worker more than cores, for tests wait: for files, and for processes that they start.
+# One worker more than cores, for tests wait: for files, and for processes that they start. Not in
+# continuous integration, where another target runs beside.
 test: $(READY)  ## The tests, but for what takes long (the test-* targets)
-	@$(PYTEST) -n 3
+	@$(PYTEST) $(if $(CI),,-n 3)
 
 test-base: $(READY)  ## Build a corpus in an environment that has the base dependencies alone
 	@$(BIN)/python -m pytest -m base_environment tests/pipelines

@@ -228,10 +228,12 @@ def test_a_job_of_a_scheduler_that_is_not_installed_here_is_listed(tmp_path, mon
 
 
 def test_a_job_that_nobody_follows_is_done_when_its_marker_says_so(world, capfd):
-    job = world.job("finish")
+    job = world.job("steady")
     job.directory.mkdir()
     world.launcher.submit(job, 1)
+    world.wait_for_beat()
     ask(job, world.launcher, "run")
+    (world.out / "go").touch()
     world.wait_for(lambda: world.launcher.poll(job, 1).phase == "ended")
     assert main(["runs", "list", str(world.out.parent)]) == 0
     assert "\ndone " in capfd.readouterr().out
