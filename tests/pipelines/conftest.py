@@ -6,10 +6,13 @@ from pathlib import Path
 import corpus_files
 import pytest
 from file_server import FileServer
+from pipeline_construction import construct_once
 
 from pipelines.vocabulary.train import VocabularyConfig, train_vocabulary
 
 VOCABULARY_SIZE = 1200
+
+construct_once()
 
 
 @pytest.fixture

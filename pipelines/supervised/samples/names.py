@@ -81,7 +81,11 @@ def write_names(out: str | Path) -> dict[str, Any]:
 
 
 def _write(directory: Path) -> Mapping[str, int]:
-    rows = facts(fetch_names(directory)[1])
+    return write_facts(directory, "names", facts(fetch_names(directory)[1]))
+
+
+def write_facts(directory: Path, name: str, rows: list[dict[str, str]]) -> Mapping[str, int]:
+    """Write `facts` as the task `name`, and a vocabulary of their text; facts by language."""
     taken = Counter[str]()
     evaluated = []
     for row in sorted(rows, key=lambda row: _order(row["id"])):
@@ -92,7 +96,7 @@ def _write(directory: Path) -> Mapping[str, int]:
     write_rows(directory / "validation.jsonl", evaluated)
     write_task(
         directory,
-        name="names",
+        name=name,
         files={"train": "train.jsonl", "validation": "validation.jsonl"},
         inputs="{lang}: {en}",
         targets="{text}",

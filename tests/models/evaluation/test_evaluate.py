@@ -56,7 +56,7 @@ def expected(child, run: Path, step: int) -> dict[tuple[str, str], list]:
     parameters = restore_parameters(run / "checkpoints", step, like)
 
     @jax.jit
-    def logits(source, decoder_input, target):
+    def logits(parameters, source, decoder_input, target):
         module = skeleton.merge(parameters)
         x, _ = module(source, decoder_input, target, groups=Groups(), capacities=(12, 8))
         return x @ module.logits_kernel()[0]
@@ -70,6 +70,7 @@ def expected(child, run: Path, step: int) -> dict[tuple[str, str], list]:
             target = batch["decoder_target_tokens"][row]
             made = np.asarray(
                 logits(
+                    parameters,
                     batch["encoder_input_tokens"][row][None],
                     batch["decoder_input_tokens"][row][None],
                     target[None],

@@ -46,9 +46,9 @@ def greedy(skeleton):
     return make_decoder(skeleton, LENGTH)
 
 
-def next_logits(skeleton, parameters, inputs, outputs):
+@pytest.fixture(scope="module")
+def next_logits(skeleton):
     """Teacher forcing: the logits of every position, given the outputs before it."""
-    shifted = np.pad(outputs[:, :-1], ((0, 0), (1, 0)))
 
     @jax.jit
     def compiled(parameters, inputs, shifted, outputs):
@@ -57,7 +57,11 @@ def next_logits(skeleton, parameters, inputs, outputs):
         kernel, scale = model.logits_kernel()
         return x * scale @ kernel
 
-    return np.array(compiled(parameters, inputs, shifted, outputs))
+    def of_outputs(parameters, inputs, outputs):
+        shifted = np.pad(outputs[:, :-1], ((0, 0), (1, 0)))
+        return np.array(compiled(parameters, inputs, shifted, outputs))
+
+    return of_outputs
 
 
 def log_probability(logits, outputs):
@@ -73,12 +77,12 @@ def with_frequent_end(parameters):
 
 
 def test_greedy_outputs_are_the_likeliest_tokens_of_teacher_forcing(
-    skeleton, parameters, inputs, greedy
+    parameters, inputs, greedy, next_logits
 ):
     parameters = with_frequent_end(parameters)
     outputs, scores = map(np.asarray, greedy(parameters, inputs, jax.random.key(0)))
     assert outputs.shape == (8, LENGTH)
-    logits = next_logits(skeleton, parameters, inputs, outputs)
+    logits = next_logits(parameters, inputs, outputs)
     found = log_probability(logits, outputs)
     np.testing.assert_allclose(scores, found, rtol=1e-5)
     logits[..., 0] = -np.inf
@@ -104,12 +108,12 @@ def test_an_output_depends_on_no_other_row_and_no_padding(parameters, inputs, gr
 
 
 @pytest.mark.slow
-def test_samples_follow_the_softmax_at_their_temperature(skeleton, parameters, inputs):
+def test_samples_follow_the_softmax_at_their_temperature(skeleton, parameters, inputs, next_logits):
     temperature, copies = 0.7, 3000
     decode = make_decoder(skeleton, 1, pieces=100, temperature=temperature)
     same = np.repeat(inputs[:1], copies, axis=0)
     drawn = np.asarray(decode(parameters, same, jax.random.key(3)).tokens)[:, 0]
-    logits = next_logits(skeleton, parameters, inputs[:1], np.ones((1, 1), np.int32))[0, 0]
+    logits = next_logits(parameters, inputs[:1], np.ones((1, 1), np.int32))[0, 0]
     logits[0], logits[100:] = -np.inf, -np.inf
     wanted = np.asarray(jax.nn.softmax(jnp.asarray(logits) / temperature))
     seen = np.bincount(drawn, minlength=len(wanted)) / copies
@@ -129,7 +133,9 @@ def test_cold_samples_are_greedy(skeleton, parameters, inputs, greedy):
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.6])
-def test_a_beams_score_is_that_of_teacher_forcing(skeleton, parameters, inputs, alpha):
+def test_a_beams_score_is_that_of_teacher_forcing(
+    skeleton, parameters, inputs, greedy, next_logits, alpha
+):
     parameters = with_frequent_end(parameters)
     beams = make_beam_decoder(skeleton, LENGTH, 4, alpha=alpha)(parameters, inputs)
     tokens, scores = map(np.asarray, beams)
@@ -139,16 +145,16 @@ def test_a_beams_score_is_that_of_teacher_forcing(skeleton, parameters, inputs, 
     assert ended.any()
     for beam in range(4):
         outputs = tokens[:, beam]
-        found = log_probability(next_logits(skeleton, parameters, inputs, outputs), outputs)
+        found = log_probability(next_logits(parameters, inputs, outputs), outputs)
         penalty = ((5 + (outputs > 0).sum(axis=1)) / 6) ** alpha
         found = np.where(ended[:, beam], found / penalty, found)
         there = scores[:, beam] > NEVER
         np.testing.assert_allclose(scores[there, beam], found[there], rtol=1e-5, atol=1e-5)
         assert (outputs[~there] == 0).all()
-    greedy = make_decoder(skeleton, LENGTH)(parameters, inputs, jax.random.key(0))
     if alpha == 0:
-        assert (scores[:, 0] >= np.asarray(greedy.scores) - 1e-5).all()
-        assert (scores[:, 0] > np.asarray(greedy.scores) + 1e-3).any()
+        of_greedy = np.asarray(greedy(parameters, inputs, jax.random.key(0)).scores)
+        assert (scores[:, 0] >= of_greedy - 1e-5).all()
+        assert (scores[:, 0] > of_greedy + 1e-3).any()
 
 
 def test_one_beam_is_greedy_where_no_earlier_end_is_likelier(skeleton, parameters, inputs, greedy):

@@ -41,6 +41,16 @@ def vocabulary(tmp_path_factory):
 @pytest.fixture(scope="module", params=["dense", "sparse"])
 def run(request, tmp_path_factory, vocabulary):
     """A run directory whose model learned one example by heart."""
+    config = request.getfixturevalue(request.param)
+    return write_run(config, tmp_path_factory.mktemp(request.param), vocabulary, steps=60)
+
+
+@pytest.fixture(scope="module")
+def untrained(sparse, tmp_path_factory, vocabulary):
+    return write_run(sparse, tmp_path_factory.mktemp("untrained"), vocabulary, steps=0)
+
+
+def write_run(config, directory, vocabulary, steps):
     opened = open_vocabulary(vocabulary)
     encode = sentencepiece.SentencePieceProcessor(model_proto=opened.model).EncodeAsIds
     last = opened.size - 1
@@ -53,20 +63,19 @@ def run(request, tmp_path_factory, vocabulary):
         "decoder_target_tokens": targets,
         "decoder_loss_weights": np.ones(targets.shape, np.float32),
     }
-    config = dataclasses.replace(request.getfixturevalue(request.param), vocabulary_size=256)
+    config = dataclasses.replace(config, vocabulary_size=256)
     train = TrainConfig(batch_size=8, warmup_steps=100, dtype="float32")
     skeleton, optimizer = Skeleton.of(config, train), optimizer_of(train)
     groups = batch_groups(config, 8, len(source), targets.shape[1])
     step = make_train_step(skeleton, optimizer, groups)
     state = skeleton.initial_state(optimizer)
-    for _ in range(60):
+    for _ in range(steps):
         state, _ = step(state, batch)
-    directory = tmp_path_factory.mktemp(request.param)
     described = {"model": as_json(config), "train": as_json(train), "examples": None}
     described |= {"config_hash": "0" * 16}
     storage.write_json(directory / CONFIG, described)
     checkpoints = Checkpoints(directory / CHECKPOINTS, kept=())
-    checkpoints.save(state, 60)
+    checkpoints.save(state, steps)
     checkpoints.wait()
     return directory
 
@@ -111,19 +120,19 @@ def test_devices_that_share_the_width_fill_the_same(run, vocabulary):
         (TEXT, {"model_parallel": 64}, "needs 64 devices"),
     ],
 )
-def test_what_cannot_be_filled_is_refused(run, vocabulary, text, options, message):
+def test_what_cannot_be_filled_is_refused(untrained, vocabulary, text, options, message):
     with pytest.raises(UserError, match=message):
-        infill(run, vocabulary, [text], InfillConfig(**options))
+        infill(untrained, vocabulary, [text], InfillConfig(**options))
 
 
-def test_text_that_is_not_utf8_is_refused(run, vocabulary, capsys):
-    options = ["--run", str(run), "--vocab", str(vocabulary), "--text", f"{TEXT}\udcff"]
+def test_text_that_is_not_utf8_is_refused(untrained, vocabulary, capsys):
+    options = ["--run", str(untrained), "--vocab", str(vocabulary), "--text", f"{TEXT}\udcff"]
     assert main(["infill", *options]) == 2
     assert r"again\udcff' is not UTF-8: convert it" in capsys.readouterr().err
 
 
-def test_another_vocabulary_is_refused(run, vocabulary, tmp_path):
-    described = json.loads((run / CONFIG).read_text())
+def test_another_vocabulary_is_refused(untrained, vocabulary, tmp_path):
+    described = json.loads((untrained / CONFIG).read_text())
     described["examples"] = {"vocabulary_sha256": "other"}
     (tmp_path / CONFIG).write_text(json.dumps(described))
     with pytest.raises(UserError, match="trained with another vocabulary"):
