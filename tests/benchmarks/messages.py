@@ -19,8 +19,8 @@ from pipelines.supervised.samples.names import facts, write_facts
 from pipelines.supervised.samples.writer import TASK_FILE
 from pipelines.vocabulary.model import MODEL_FILE
 
-#: Characters of an English message; of the others `names` has a bound.
-MAX_CHARACTERS = 40
+#: Of a message in either language; 40, as for names, are more tokens than are decoded.
+MAX_CHARACTERS = 30
 
 
 def main() -> None:
@@ -33,7 +33,7 @@ def main() -> None:
     for path in sorted(options.sample.glob("rows/*.jsonl")):
         for line in path.read_text().splitlines():
             row = json.loads(line)
-            if len(row["en"]) <= MAX_CHARACTERS:
+            if max(len(row["en"]), len(row["text"])) <= MAX_CHARACTERS:
                 names.append({"lang": row["lang"], "emoji": row["en"], "name": row["text"]})
     english = {row["emoji"] for row in names}
     rows = facts([*names, *({"lang": "en", "emoji": en, "name": en} for en in english)])
