@@ -32,9 +32,11 @@ def test_random_routing_drops_few_tokens_of_either_stack():
     groups = batch_groups(model, batch_size, *lengths)
     for stack, (count, length) in enumerate(zip(groups, lengths, strict=True)):
         positions = batch_size * length // count
-        logits = jax.random.normal(jax.random.key(stack), (count, positions, model.experts))
+        # Four groups are as good as all.
+        logits = jax.random.normal(jax.random.key(stack), (4, positions, model.experts))
         capacity = expert_capacity(model.capacity_factor, positions, model.experts)
-        stats = assign(logits, jnp.ones((count, positions), bool), capacity).stats
+        real = jnp.ones((4, positions), bool)
+        stats = jax.jit(assign, static_argnums=2)(logits, real, capacity).stats
         assert 0.001 < float(stats.drop_fraction) < 0.015
 
 
