@@ -41,12 +41,14 @@ evidence: $(READY)  ## The speed-up that this machine can show in three hours (E
 	@$(BIN)/mswitch evidence $(EVIDENCE_OPTIONS)
 
 # In the order of tests/conftest.py, which has the longest files first.
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+WORKERS := 2
 
 # One worker more than cores, for tests wait: for files, and for processes that they start. Not in
 # continuous integration, where another target runs beside.
+test: WORKERS := $(if $(CI),2,3)
 test: $(READY)  ## The tests, but for what takes long (the test-* targets)
-	@$(PYTEST) $(if $(CI),,-n 3)
+	@$(PYTEST)
 
 test-base: $(READY)  ## Build a corpus in an environment that has the base dependencies alone
 	@$(BIN)/python -m pytest -m base_environment tests/pipelines
