@@ -84,18 +84,23 @@ class Plan:
 def settled(request: Request, out: Path) -> Plan:
     """The plan that was made for `out`, which the caller has locked, or a new one.
 
+    Seeds may be added to those of an earlier plan, or left out: steps stay as they were.
+
     Raises:
         UserError: it was made for another request, or none can be made.
     """
     path, asked = out / FILE, dataclasses.asdict(request)
     if path.is_file():
         saved = json.loads(path.read_text())
-        if saved["asked"] != asked:
+        if {**saved["asked"], "seeds": request.seeds} != asked:
             raise UserError(
                 f"{out} is of a command with other options ({path}): give the same ones, or "
                 "choose another --out"
             )
-        return Plan(**saved["plan"])
+        plan = Plan(**saved["plan"])
+        if plan.seeds == request.seeds:
+            return plan
+        request = dataclasses.replace(request, setting=plan.setting, steps=plan.steps)
     plan = make_plan(request)
     out.mkdir(parents=True, exist_ok=True)
     storage.write_json(path, {"asked": asked, "plan": dataclasses.asdict(plan)})

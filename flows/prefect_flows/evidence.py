@@ -49,7 +49,7 @@ def write_report(baselines: list[Path], candidates: list[Path], out: Path) -> di
     """Compare both models over all seeds."""
     from flows.report import build
 
-    return build.write_report(baselines, candidates, out, timed=False)
+    return build.write_report(baselines, candidates, out, timed=False, replace=True)
 
 
 @flow(name="mswitch-evidence", flow_run_name="{out.name}")

@@ -134,7 +134,21 @@ def test_a_plan_stays_where_it_was_made(on, tmp_path):
     on(H100)
     assert settled(request, tmp_path) == before != make_plan(request)
     with pytest.raises(UserError, match=r"is of a command with other options .*evidence\.json"):
-        settled(dataclasses.replace(request, seeds=2), tmp_path)
+        settled(dataclasses.replace(request, budget="2h"), tmp_path)
+
+
+def test_seeds_are_added_to_a_plan_whatever_the_budget_holds(tmp_path):
+    request = Request(budget="1h", seeds=1)
+    before = settled(request, tmp_path)
+    more = settled(dataclasses.replace(request, seeds=2), tmp_path)
+    assert dataclasses.replace(more, summary="", secs=None) == dataclasses.replace(
+        before, seeds=2, summary="", secs=None
+    )
+    assert "2 models x 2 seeds" in more.summary
+    assert before.secs
+    assert more.secs == pytest.approx(2 * before.secs)
+    assert settled(dataclasses.replace(request, seeds=2), tmp_path) == more
+    assert settled(request, tmp_path).train_config(0) == before.train_config(0)
 
 
 def test_the_devices_of_a_slice_share_experts_and_batch(on):
