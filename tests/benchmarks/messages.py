@@ -19,7 +19,7 @@ from pipelines.supervised.samples.names import facts, write_facts
 from pipelines.supervised.samples.writer import TASK_FILE
 from pipelines.vocabulary.model import MODEL_FILE
 
-#: Of a message in either language; 40, as for names, are more tokens than are decoded.
+#: Of a message in either language; with 40, as for names, 2 % have more tokens than are decoded.
 MAX_CHARACTERS = 30
 
 
