@@ -84,7 +84,7 @@ class Plan:
 def settled(request: Request, out: Path) -> Plan:
     """The plan that was made for `out`, which the caller has locked, or a new one.
 
-    Seeds may be added to those of an earlier plan, or left out: steps stay as they were.
+    Seeds may be added to those of an earlier plan, or left out: all else of runs stays as it was.
 
     Raises:
         UserError: it was made for another request, or none can be made.
@@ -97,11 +97,13 @@ def settled(request: Request, out: Path) -> Plan:
                 f"{out} is of a command with other options ({path}): give the same ones, or "
                 "choose another --out"
             )
-        plan = Plan(**saved["plan"])
-        if plan.seeds == request.seeds:
-            return plan
-        request = dataclasses.replace(request, setting=plan.setting, steps=plan.steps)
-    plan = make_plan(request)
+        before = Plan(**saved["plan"])
+        if before.seeds == request.seeds:
+            return before
+        request = dataclasses.replace(request, setting=before.setting, steps=before.steps)
+        plan = dataclasses.replace(make_plan(request), devices=before.devices)
+    else:
+        plan = make_plan(request)
     out.mkdir(parents=True, exist_ok=True)
     storage.write_json(path, {"asked": asked, "plan": dataclasses.asdict(plan)})
     return plan

@@ -137,7 +137,7 @@ def test_a_plan_stays_where_it_was_made(on, tmp_path):
         settled(dataclasses.replace(request, budget="2h"), tmp_path)
 
 
-def test_seeds_are_added_to_a_plan_whatever_the_budget_holds(tmp_path):
+def test_seeds_are_added_to_a_plan_whatever_the_budget_holds(on, tmp_path):
     request = Request(budget="1h", seeds=1)
     before = settled(request, tmp_path)
     more = settled(dataclasses.replace(request, seeds=2), tmp_path)
@@ -148,6 +148,7 @@ def test_seeds_are_added_to_a_plan_whatever_the_budget_holds(tmp_path):
     assert before.secs
     assert more.secs == pytest.approx(2 * before.secs)
     assert settled(dataclasses.replace(request, seeds=2), tmp_path) == more
+    on(Devices("gpu", "NVIDIA H100 80GB HBM3", 2, 60 * GIB))
     assert settled(request, tmp_path).train_config(0) == before.train_config(0)
 
 
