@@ -138,8 +138,10 @@ def test_a_plan_stays_where_it_was_made(on, tmp_path):
 
 
 def test_seeds_are_added_to_a_plan_whatever_the_budget_holds(on, tmp_path):
+    on(Devices("gpu", "NVIDIA H100 80GB HBM3", 2, 60 * GIB))
     request = Request(budget="1h", seeds=1)
     before = settled(request, tmp_path)
+    assert before.devices == 2
     more = settled(dataclasses.replace(request, seeds=2), tmp_path)
     assert dataclasses.replace(more, summary="", secs=None) == dataclasses.replace(
         before, seeds=2, summary="", secs=None
@@ -148,7 +150,7 @@ def test_seeds_are_added_to_a_plan_whatever_the_budget_holds(on, tmp_path):
     assert before.secs
     assert more.secs == pytest.approx(2 * before.secs)
     assert settled(dataclasses.replace(request, seeds=2), tmp_path) == more
-    on(Devices("gpu", "NVIDIA H100 80GB HBM3", 2, 60 * GIB))
+    on(H100)
     assert settled(request, tmp_path).train_config(0) == before.train_config(0)
 
 
