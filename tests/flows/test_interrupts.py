@@ -38,6 +38,19 @@ def ended(process: subprocess.Popen[str]) -> Iterator[None]:
         process.communicate()
 
 
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def workers_began(pid: int) -> bool:
+    """Tell whether the server of workers has forked some, and each has its second thread.
+
+    It waits for the end of the parent, which a worker that is just being forked would report.
+    """
+    workers = [worker for child in children(pid) for worker in children(child)]
+    return bool(workers) and all(len(os.listdir(f"/proc/{worker}/task")) > 1 for worker in workers)
+
+
 @pytest.mark.parametrize("moment", ["worker server starts", "phases run"])
 def test_a_build_ends_with_one_line(tmp_path, moment):
     page = {"url": "http://a.example", "text": "A page of a few words, and then some more.\n" * 20}
@@ -46,13 +59,13 @@ def test_a_build_ends_with_one_line(tmp_path, moment):
     )
     arguments = ["--input", str(tmp_path / "pages.jsonl"), "--out", str(tmp_path / "corpus")]
     process = start(sys.executable, "-m", "flows.cli.main", "corpus", "build", *arguments)
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
     with ended(process):
         if moment == "phases run":
             wait_for(lambda: list(tmp_path.glob(".corpus.partial-*/work/files-*.json")))
+            wait_for(lambda: workers_began(process.pid))
         else:
-            wait_for(lambda: len(children.read_text().split()) == 2)
-        time.sleep(0.3)  # for workers to begin
+            wait_for(lambda: len(children(process.pid)) == 2)
+            time.sleep(0.3)  # in the midst of its imports
         os.killpg(process.pid, signal.SIGINT)
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
