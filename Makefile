@@ -15,7 +15,7 @@ PRISM := $(shell sed -n 's/^apache-beam==\([0-9.]*\).*/\1/p' requirements.txt)
 
 .PHONY: help docs setup setup-flink flink setup-prism setup-plan setup-slurm setup-kubernetes setup-postgres operators demo evidence test lint format requirements clean \
 	bench bench-examples bench-statistics bench-transfer bench-distill bench-models bench-tables bench-gap bench-width bench-plan bench-langid fuzz \
-	test-base test-demo test-slow test-server test-postgres test-recovery test-kill test-training test-learning test-distill test-plan test-card test-parity parity-fixtures test-flink test-prism test-slurm test-kubernetes test-dataflow
+	test-base test-browser test-demo test-slow test-server test-postgres test-recovery test-kill test-training test-learning test-distill test-plan test-card test-parity parity-fixtures test-flink test-prism test-slurm test-kubernetes test-dataflow
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -52,6 +52,9 @@ test: $(READY)  ## The tests, but for what takes long (the test-* targets)
 
 test-base: $(READY)  ## Build a corpus in an environment that has the base dependencies alone
 	@$(BIN)/python -m pytest -m base_environment tests/pipelines
+
+test-browser: $(READY)  ## The report's pages in a browser (needs chromium and chromedriver)
+	@$(BIN)/python -m pytest -m browser tests/flows/report/browser -rs
 
 test-demo: $(READY)  ## The chain of `make demo` in few training steps: each output, run again
 	@$(BIN)/python -m pytest -m end_to_end tests/flows

@@ -10,6 +10,8 @@ from flows.report.build import write_report
 from models.training.run_directory import read_run
 from pipelines.languages import languages
 
+pytestmark = pytest.mark.browser
+
 HOSTILE = "<script>document.title = 'run'</script> \u202eright to left " + "x" * 500
 
 

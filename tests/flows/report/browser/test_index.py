@@ -4,6 +4,8 @@ import pytest
 
 from flows.report.index import write_index
 
+pytestmark = pytest.mark.browser
+
 
 @pytest.fixture
 def index(chromium, report):

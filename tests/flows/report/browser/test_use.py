@@ -2,6 +2,10 @@
 
 import json
 
+import pytest
+
+pytestmark = pytest.mark.browser
+
 #: WebDriver's code points for keys.
 ENTER, TAB, SPACE = "\ue007", "\ue004", "\ue00d"
 
