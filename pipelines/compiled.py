@@ -2,7 +2,7 @@
 
 A function is compiled when it is first called, which takes seconds, and kept in `__pycache__`, or
 in the user's cache directory, until it changes, or what it uses. Where neither can be written each
-process compiles what it uses. Numba itself is imported by then, for most processes never call one.
+process compiles what it uses. Numba is imported at the first call: most processes make none.
 """
 
 import functools

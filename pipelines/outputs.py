@@ -276,10 +276,6 @@ class StagedOutput:
         self._remove_leftovers()
         return full
 
-    def discard(self) -> None:
-        """Remove everything written so far."""
-        shutil.rmtree(self.directory)
-
     def _remove_leftovers(self) -> None:
         """Remove what unfinished runs left beside the published output."""
         for leftover in self.out.parent.glob(f".{glob.escape(self.out.name)}.partial-*"):
@@ -343,10 +339,6 @@ class RemoteOutput:
         fault_point(f"{self.stage}.after_publish")
         storage.remove([self._claim])
         return full
-
-    def discard(self) -> None:
-        """Remove everything written so far."""
-        storage.remove_tree(self.out)
 
 
 @contextlib.contextmanager

@@ -59,7 +59,7 @@ def _check(option: str, value: Any, bounds: list[_Bound], choices: list[Any]) ->
         return
     if isinstance(value, float) and not math.isfinite(value):
         raise UserError(f"{option} must be a finite number, not {value}")
-    is_word = isinstance(value, str)  # of a choice; where there are bounds too, beside a number
+    is_word = isinstance(value, str)  # which can only be a choice: bounds are of numbers
     if not is_word and not all(_holds(bound, value) for bound in bounds):
         raise UserError(f"{option} must be {' and '.join(map(_words, bounds))}, not {value}")
     if choices and (is_word or not bounds) and value not in choices:

@@ -196,13 +196,10 @@ def begin_addition(base: Base, staging: str, inputs: Sequence[Mapping[str, Any]]
 def remove_unlisted(base: Base) -> None:
     """Remove what another addition, which was given up, left among the corpus's files."""
     listed = {entry["path"] for key in _LISTS for entry in base.manifest[key]}
-    if storage.is_remote(base.directory):
-        found = [status.path for status in storage.match(storage.join(base.directory, "**"))]
-    else:
-        found = [str(path) for path in Path(base.directory).rglob("*") if path.is_file()]
-    start = len(base.directory) + 1
     storage.remove(
-        path for path in found if base.prefix in path[start:] and path[start:] not in listed
+        storage.join(base.directory, path)
+        for path in storage.file_sizes(base.directory)
+        if base.prefix in path and path not in listed
     )
 
 

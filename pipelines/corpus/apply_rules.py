@@ -87,12 +87,6 @@ def _ask(rule: Rule, pages: Sequence[Page], recipe: Recipe) -> Sequence[str | No
     return reasons
 
 
-def apply_edits(page: Page, recipe: Recipe) -> None:
-    """Make the recipe's edits; see `make_edit`."""
-    for edit in recipe.edits:
-        make_edit(edit, page, recipe)
-
-
 def make_edit(edit: Edit, page: Page, recipe: Recipe) -> None:
     """Make one edit of a page.
 

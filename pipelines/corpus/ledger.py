@@ -1,7 +1,6 @@
 """Accounts of a corpus build: what went in, what came out, and why the rest was dropped."""
 
 import collections
-import hashlib
 import itertools
 import json
 import re
@@ -11,6 +10,7 @@ from typing import Any
 
 from pipelines import storage
 from pipelines.corpus.dedup.base import Dedup
+from pipelines.corpus.fingerprints import fingerprint
 from pipelines.corpus.recipe import READ
 from pipelines.corpus.rules.base import Rule
 from pipelines.outputs import write_atomically
@@ -116,7 +116,7 @@ class Ledger:
             return
         if rejected.stage == READ and len(self.places[reason]) < MOST_PLACES:
             self.places[reason].append(int(rejected.source.rpartition("@")[2]))
-        digest = _digest(rejected.source)
+        digest = fingerprint(rejected.source).hex()
         # Most are not sampled: nothing but the hash of where they come from is worked out.
         if digest < self._bounds.get(reason, _NO_BOUND):
             explained = rejected.explained()
@@ -203,11 +203,6 @@ class Ledger:
         rows = [row for reason in reasons for row in self._smallest(reason).values()]
         text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         return _UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
-
-
-def _digest(source: str) -> str:
-    """Hash where a rejection comes from."""
-    return hashlib.md5(source.encode(), usedforsecurity=False).hexdigest()
 
 
 def _readable(text: str) -> str:

@@ -3,7 +3,9 @@
 import collections
 import contextlib
 import dataclasses
+import itertools
 import math
+import operator
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
@@ -57,13 +59,6 @@ class ShardSpec:
         number = f"{self.prefix}{self.index:05d}-of-{self.count:05d}"
         return f"data/{self.lang}/{self.split}-{number}.parquet"
 
-    def pieces_by_shard(self) -> dict[int, list[tuple[int, int, int]]]:
-        """The pieces of each shard, in order."""
-        by_shard: dict[int, list[tuple[int, int, int]]] = collections.defaultdict(list)
-        for shard, *piece in self.pieces:
-            by_shard[shard].append((piece[0], piece[1], piece[2]))
-        return by_shard
-
 
 def plan_shards(
     languages: Mapping[str, LanguageIndex],
@@ -105,8 +100,8 @@ def write_shard(spec: ShardSpec, directory: str, job: Job) -> None:
     if not storage.exists(job.work.output(spec.name)):
         batches = [
             batch
-            for shard, pieces in spec.pieces_by_shard().items()
-            for batch in _gather(shard, pieces, spec, job)
+            for shard, pieces in itertools.groupby(spec.pieces, operator.itemgetter(0))
+            for batch in _gather(shard, [piece[1:] for piece in pieces], spec, job)
         ]
         write_documents(spec, batches, directory, job)
 
@@ -192,7 +187,7 @@ def cut_run(shard: int, specs: Sequence[ShardSpec], job: Job) -> Iterator[tuple[
     for spec in specs:
         wanted[spec.lang].append(spec)
     languages = storage.read_json(job.work.finished(shard))["languages"]
-    with _open_run(shard, job.work) as run:
+    with open_run(shard, job.work) as run:
         for lang in sorted(wanted.keys() & languages.keys()):
             for rows in _pieces(run, languages[lang]["pieces"]):
                 places = _Places(rows, wanted[lang][0].moved, job.config)
@@ -208,23 +203,19 @@ def _to_message(batch: pa.RecordBatch) -> bytes:
     return sink.getvalue().to_pybytes()
 
 
-def join_batches(messages: Iterable[bytes]) -> list[pa.RecordBatch]:
-    """Read what `cut_run` yields."""
-    return [batch for message in messages for batch in pa.ipc.open_stream(message)]
-
-
 def _gather(
     shard: int, pieces: Iterable[Sequence[int]], spec: ShardSpec, job: Job
 ) -> Iterator[pa.RecordBatch]:
     """Yield the documents of an output shard in one shard's run."""
-    with _open_run(shard, job.work) as run:
+    with open_run(shard, job.work) as run:
         for rows in _pieces(run, pieces):
             if len(chosen := _Places(rows, spec.moved, job.config).of(spec)):
                 yield rows.take(pa.array(chosen))
 
 
 @contextlib.contextmanager
-def _open_run(shard: int, work: WorkDirectory) -> Iterator[pa.ipc.RecordBatchFileReader]:
+def open_run(shard: int, work: WorkDirectory) -> Iterator[pa.ipc.RecordBatchFileReader]:
+    """Open the run of a finished shard."""
     with storage.fetch(work.run(shard)) as path, pa.memory_map(str(path)) as source:
         yield pa.ipc.open_file(source)
 

@@ -159,7 +159,7 @@ class Build:
         def build(pipeline: beam.Pipeline) -> object:
             return self._shards(pipeline) | "FinishPages" >> FinishPages(self.job)
 
-        with phase_progress(self.work, "languages", "finished", sizes, "bytes"):
+        with phase_progress(self.work, "finish", "finished", sizes, "bytes"):
             self._run("finish", build, len(self.files))
 
     def write(self) -> tuple[list[ShardSpec], list[dict[str, Any]]]:

@@ -18,7 +18,7 @@ by worker processes on mswitch's local runner, in place on an engine.
 """
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -27,7 +27,6 @@ import pyarrow as pa
 from apache_beam.metrics.metric import Metrics
 from apache_beam.pvalue import AsSingleton, PBegin, PCollection
 
-from pipelines import storage
 from pipelines.corpus import output_shards
 from pipelines.corpus.dedup.base import Dedup
 from pipelines.corpus.dedup.buckets import Shuffle, Slice
@@ -171,9 +170,9 @@ class ClusterNearDuplicates(_ByKey):
             input_or_inputs
             | "SliceKeys" >> beam.FlatMap(_slices, rules)
             | "GroupByBucket" >> beam.GroupByKey()
-            | "MatchBucket" >> beam.FlatMapTuple(partial(_match, rules=rules))
+            | "MatchBucket" >> beam.FlatMapTuple(partial(_packed_by, rules.match))
             | "GroupByLanguage" >> beam.GroupByKey()
-            | "Cluster" >> beam.FlatMapTuple(partial(_cluster, rules=rules))
+            | "Cluster" >> beam.FlatMapTuple(partial(_packed_by, rules.cluster))
             | "GroupByShard" >> beam.GroupByKey()
             | "RecordSizes" >> beam.MapTuple(partial(_record, rules=rules))
             | "CountShards" >> beam.combiners.Count.Globally()
@@ -182,23 +181,12 @@ class ClusterNearDuplicates(_ByKey):
         return input_or_inputs | "Wait" >> beam.Map(lambda shard, _: shard, AsSingleton(recorded))  # pyright: ignore[reportArgumentType]
 
 
-def _match(
-    bucket: int, slices: Iterable[Slice], rules: NearDuplicates
+def _packed_by(
+    work: Callable[[list[Any]], Iterable[tuple[int, bytes]]], _key: int, values: Iterable[Any]
 ) -> Iterator[tuple[int, bytes]]:
-    """Yield the matches in a bucket by language."""
-    yield from _counted(call(rules.match, list(slices)))
-
-
-def _cluster(
-    lang: int, packed: Iterable[bytes], rules: NearDuplicates
-) -> Iterator[tuple[int, bytes]]:
-    """Yield what is decided about a language's clusters, by shard."""
-    yield from _counted(call(rules.cluster, list(packed)))
-
-
-def _counted(packed: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:
+    """Yield what `match` finds in a bucket, by language, or `cluster` in a language, by shard."""
     counter = _counter(NearDedup.name, "bytes")
-    for key, rows in packed:
+    for key, rows in call(work, list(values)):
         counter.inc(len(rows))
         yield key, rows
 
@@ -223,8 +211,7 @@ class ReadDocuments(_OfJob):
 
 
 def _documents(shard: int, job: Job) -> Iterator[dict[str, Any]]:
-    with storage.fetch(job.work.run(shard)) as path, pa.memory_map(str(path)) as source:
-        run = pa.ipc.open_file(source)
+    with output_shards.open_run(shard, job.work) as run:
         for number in range(run.num_record_batches):
             for row in run.get_batch(number).to_pylist():
                 yield {**row, "id": row["id"].hex()}
@@ -271,7 +258,8 @@ def _write_messages(
     name: str, messages: Iterable[bytes], specs: dict[str, ShardSpec], directory: str, job: Job
 ) -> None:
     """Write an output shard from the batches that were shuffled to it."""
-    output_shards.write_documents(specs[name], output_shards.join_batches(messages), directory, job)
+    batches = [batch for message in messages for batch in pa.ipc.open_stream(message)]
+    output_shards.write_documents(specs[name], batches, directory, job)
 
 
 class WriteKeys(beam.PTransform):

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines import storage
-from pipelines.corpus.apply_rules import apply_edits, ask, pass_rules, read_allowed
+from pipelines.corpus.apply_rules import ask, make_edit, pass_rules, read_allowed
 from pipelines.corpus.dedup.base import Dedup
 from pipelines.corpus.dedup.buckets import in_key_order
 from pipelines.corpus.fingerprints import is_validation, key_order, unpack
@@ -33,8 +33,6 @@ BATCH_PAGES = 20_000
 
 #: How columns of stored pages are compressed; hashes do not compress.
 _COMPRESSION = {"text": "zstd", "url": "zstd"}
-#: What finish reads of stored pages, besides what the recipe adds.
-_READ_AGAIN = ("url", "text", "timestamp", "source", "record_id", "id")
 
 
 def ingest_shard(shard: int, file: CrawlFile, job: Job) -> None:
@@ -78,8 +76,6 @@ def ingest_shard(shard: int, file: CrawlFile, job: Job) -> None:
 
 def _mask(recipe: Recipe) -> Any:
     """Return what masks samples of dropped pages, which are published too."""
-    if not recipe.edits:
-        return None
 
     def mask(beginning: str) -> str:
         for edit in recipe.edits:
@@ -131,7 +127,8 @@ def _rows(pages: Sequence[Page], recipe: Recipe) -> Iterator[dict[str, Any]]:
             _add_keys(step, pages, rows, recipe)
     for page in pages:
         page.words = None
-        apply_edits(page, recipe)
+        for edit in recipe.edits:
+            make_edit(edit, page, recipe)
     for step in recipe.dedups:
         if not step.before_edits:
             _add_keys(step, pages, rows, recipe)

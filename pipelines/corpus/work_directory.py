@@ -62,7 +62,10 @@ class WorkDirectory:
         return self.file(dedup, shard, "positions.npy")
 
     def chosen(self, dedup: str, shard: int) -> str:
-        """Which candidates stay: bool [candidates]."""
+        """Which candidates stay: bool [candidates].
+
+        Of near-duplicates int64 [n, 2]: a page, and the size of the cluster that it represents.
+        """
         return self.file(dedup, shard, "chosen.npy")
 
     def done(self, dedup: str) -> str:

@@ -6,7 +6,6 @@ import hashlib
 import io
 import os
 import re
-import stat
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,7 +17,6 @@ from zstandard import ZstdCompressionDict
 from pipelines import storage
 from pipelines.crawl.archives import RECORD_START, begins_damaged
 from pipelines.crawl.streams import (
-    Compression,
     DamagedStreamError,
     DecompressedStream,
     compression_of,
@@ -133,7 +131,7 @@ def _paths(given: str) -> list[str]:
         return [given]
     if os.path.exists(given):
         return [given]
-    return [path for path in glob.glob(given, recursive=True) if _is_file(path)]
+    return [path for path in glob.glob(given, recursive=True) if os.path.isfile(path)]
 
 
 def _listed_files(given: str) -> list[CrawlFile]:
@@ -152,10 +150,6 @@ def _listed_files(given: str) -> list[CrawlFile]:
     ]
 
 
-def _is_file(path: str) -> bool:
-    return stat.S_ISREG(os.stat(path).st_mode) if os.path.exists(path) else False
-
-
 def _inspect(path: str) -> CrawlFile:
     """Look at a file's size, first and last bytes."""
     if not storage.is_remote(path):
@@ -169,7 +163,7 @@ def _inspect(path: str) -> CrawlFile:
             raise UserError(
                 f"input {path} is a directory: give files, or a glob such as '{path}/*.warc.wet.gz'"
             )
-        if not _is_file(path):
+        if not os.path.isfile(path):
             raise UserError(f"input {path} is not a regular file: give {FORMATS}")
     try:
         size, head, tail = storage.head_and_tail(path, _HEAD_BYTES)
@@ -204,7 +198,10 @@ def _format(head: bytes) -> FileFormat:
         return _format_of_text(start) or _format_of_next(file, compression, damaged, dictionary)
     if not start:
         return "other" if compression == "none" else "empty"
-    return _format_of_text(start) or _format_of_unknown(head, compression)
+    if format := _format_of_text(start):
+        return format
+    damaged = compression == "none" and begins_damaged(head[:_SALVAGE_BYTES])
+    return "damaged" if damaged else "other"
 
 
 def _format_of_next(
@@ -230,8 +227,3 @@ def _format_of_text(start: bytes) -> FileFormat | None:
     if _PRETTY.match(start):
         return "pretty_json"
     return "jsonl" if start.startswith(b"{") else None
-
-
-def _format_of_unknown(head: bytes, compression: Compression) -> FileFormat:
-    damaged = compression == "none" and begins_damaged(head[:_SALVAGE_BYTES])
-    return "damaged" if damaged else "other"

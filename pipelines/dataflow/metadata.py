@@ -39,17 +39,13 @@ def _describe(parameter: Parameter) -> dict[str, Any]:
     if (default := parameter.default_text()) is not None:
         described["defaultValue"] = default
     if parameter.kind == "choice":
-        described["regexes"] = [f"^({'|'.join(map(_escaped, parameter.choices))})$"]
+        described["regexes"] = [f"^({'|'.join(parameter.choices).replace('.', '[.]')})$"]
     elif parameter.kind in _PATTERNS:
         described["regexes"] = [_PATTERNS[parameter.kind]]
     elif parameter.schemes:
         names = "|".join(parameter.schemes)
         described["regexes"] = [f"^({names})://.+$" if "|" in names else f"^{names}://.+$"]
     return described
-
-
-def _escaped(text: str) -> str:
-    return text.replace(".", "[.]")
 
 
 def to_json() -> str:

@@ -99,16 +99,12 @@ _FILES = ("recipe", "modern_blocklists", "modern_evaluation_sets")
 _MODERN = "modern_"
 
 
-def config_parameters() -> list[Parameter]:
-    """Return a parameter for every setting of `CorpusConfig`.
+def _parameters_of(cls: type, prefix: str = "") -> list[Parameter]:
+    """Return a parameter for every setting of a class.
 
     Those of profile `modern` are `modern.quality.min_words` to the command, and here
     `modern_quality_min_words`: Dataflow allows no dots in names.
     """
-    return _parameters_of(CorpusConfig)
-
-
-def _parameters_of(cls: type, prefix: str = "") -> list[Parameter]:
     hints, docs = typing.get_type_hints(cls), attribute_docs(cls)
     found = []
     for field in dataclasses.fields(cls):
@@ -149,7 +145,7 @@ def _make(cls: type, values: Mapping[str, Any], prefix: str = "") -> Any:
 
 def parameters() -> list[Parameter]:
     """Return all parameters of the template."""
-    return [INPUTS, OUT, APPEND, BADWORDS, *config_parameters()]
+    return [INPUTS, OUT, APPEND, BADWORDS, *_parameters_of(CorpusConfig)]
 
 
 def parse(arguments: Sequence[str]) -> tuple[dict[str, Any], list[str]]:

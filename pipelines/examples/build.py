@@ -29,7 +29,7 @@ from pipelines.examples.directory import (
 )
 from pipelines.examples.segments import Chain
 from pipelines.examples.shard_store import BeamJob
-from pipelines.examples.shards import ExampleShard, ShardSettings, write_with_model
+from pipelines.examples.shards import ExampleShard, ShardSettings, write_shard
 from pipelines.examples.span_corruption import SpanCorruption, span_corruption
 from pipelines.outputs import stage_output_anywhere
 from pipelines.progress import say
@@ -145,7 +145,7 @@ def build_examples(
         job = BeamJob(
             "mswitch-examples", "shards", staged.hash, str(staged.out), runner, tuple(beam_options)
         )
-        write = functools.partial(write_with_model, model=model, settings=shard_settings)
+        write = functools.partial(write_shard, model=model, settings=shard_settings)
         finished = write_missing(plan_shards(source), store, write, job)
         described = describe(finished, store.directory)
         if not any("train" in splits for splits in described.values()):

@@ -227,26 +227,20 @@ def validation_records(
             )
 
 
-@functools.lru_cache(maxsize=1)
-def vocabulary_of(model: str) -> sentencepiece.SentencePieceProcessor:
-    """The vocabulary of a model file, loaded once in each process."""
-    return load_vocabulary(model)
-
-
-def write_with_model(
-    shard: ExampleShard, directory: str, *, model: str, settings: ShardSettings
-) -> dict[str, Any]:
-    """`write_shard` with the vocabulary of a model file."""
-    return write_shard(shard, directory, vocabulary_of(model), settings)
+#: The vocabulary of a model file, loaded once in each process.
+vocabulary_of = functools.lru_cache(maxsize=1)(load_vocabulary)
 
 
 def write_shard(
-    shard: ExampleShard,
-    directory: str | Path,
-    vocabulary: sentencepiece.SentencePieceProcessor,
-    settings: ShardSettings,
+    shard: ExampleShard, directory: str | Path, *, model: str, settings: ShardSettings
 ) -> dict[str, Any]:
     """Write one shard with its index; the same shard always gives the same bytes.
+
+    Args:
+        shard: what to read, and what it becomes.
+        directory: of the examples.
+        model: the vocabulary's model file.
+        settings: what all shards share.
 
     Returns:
         Its description: lang, split, number, path, records, size_bytes, sha256, and the counts.
@@ -255,7 +249,7 @@ def write_shard(
     storage.make_directory(os.path.dirname(path))
     counts = ShardCounts()
     make = training_records if shard.corpus_shard.split == "train" else validation_records
-    written = write_tfrecord(path, make(shard, vocabulary, settings, counts))
+    written = write_tfrecord(path, make(shard, vocabulary_of(model), settings, counts))
     return {
         "lang": shard.corpus_shard.lang,
         "split": shard.corpus_shard.split,

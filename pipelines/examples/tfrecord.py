@@ -80,24 +80,6 @@ def _damaged(path: str | Path, what: str) -> UserError:
     return UserError(f"{path} is damaged ({what}): build the examples again")
 
 
-def _checked_length(path: str | Path, header: bytes, offset: int) -> int:
-    if len(header) < HEADER_BYTES:
-        raise _damaged(path, f"record at byte {offset} is cut off")
-    length, crc = _HEADER.unpack(header)
-    if masked_crc32c(header[:8]) != crc:
-        raise _damaged(path, f"checksum of the length at byte {offset} is wrong")
-    return length
-
-
-def _checked_data(path: str | Path, body: bytes, length: int, offset: int) -> bytes:
-    if len(body) < length + FOOTER_BYTES:
-        raise _damaged(path, f"record at byte {offset} is cut off")
-    data = body[:length]
-    if masked_crc32c(data) != _CRC.unpack(body[length:])[0]:
-        raise _damaged(path, f"checksum of the record at byte {offset} is wrong")
-    return data
-
-
 @dataclasses.dataclass(frozen=True)
 class Records:
     """Neighbouring records of a file, in memory as they stand there.
@@ -127,10 +109,17 @@ class Records:
         start, end = int(self.edges[index]), int(self.edges[index + 1])
         origin = int(self.edges[0])
         raw = self.data[start - origin : end - origin]
-        length = _checked_length(self.path, raw[:HEADER_BYTES], start)
+        if len(raw) < end - start:
+            raise _damaged(self.path, f"record at byte {start} is cut off")
+        length, crc = _HEADER.unpack(raw[:HEADER_BYTES])
+        if masked_crc32c(raw[:8]) != crc:
+            raise _damaged(self.path, f"checksum of the length at byte {start} is wrong")
         if length != end - start - HEADER_BYTES - FOOTER_BYTES:
             raise _damaged(self.path, f"record at byte {start} has not the length of its index")
-        return _checked_data(self.path, raw[HEADER_BYTES:], length, start)
+        data = raw[HEADER_BYTES:-FOOTER_BYTES]
+        if masked_crc32c(data) != _CRC.unpack(raw[-FOOTER_BYTES:])[0]:
+            raise _damaged(self.path, f"checksum of the record at byte {start} is wrong")
+        return data
 
 
 class TFRecordFile:

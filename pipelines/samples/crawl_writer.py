@@ -9,7 +9,6 @@ import dataclasses
 import gzip
 import hashlib
 import html
-import types
 import uuid
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, Self
@@ -133,12 +132,7 @@ class CrawlWriter:
                 file.write(_record("warcinfo", path.name, headers, info.encode()))
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: types.TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for file in self._files.values():
             file.close()
 

@@ -79,7 +79,7 @@ def _missing(command: str) -> UserError:
     )
 
 
-def _last_error(stderr: str) -> str:
+def _first_error(stderr: str) -> str:
     lines = [line for line in stderr.splitlines() if line.startswith("E:")]
     return lines[0].removeprefix("E:").strip() if lines else (stderr.strip() or "no message")
 
@@ -100,7 +100,7 @@ def plan_downloads(packages: Sequence[str], directory: Path) -> list[Download]:
         line = URI_LINE.match(answer.stdout)
         if answer.returncode or not line:
             raise UserError(
-                f"apt-get cannot find package {package} ({_last_error(answer.stderr)}): run "
+                f"apt-get cannot find package {package} ({_first_error(answer.stderr)}): run "
                 "`apt-get update` first, or leave the package out with --packages"
             )
         plan.append(Download(package, line["name"], int(line["size"]), line["sha256"]))
@@ -120,7 +120,7 @@ def fetch(download: Download, directory: Path) -> Path:
     answer = _run(["apt-get", "download", download.package], directory)
     if answer.returncode or not path.is_file():
         raise UserError(
-            f"apt-get cannot fetch package {download.package} ({_last_error(answer.stderr)}): "
+            f"apt-get cannot fetch package {download.package} ({_first_error(answer.stderr)}): "
             "check the network and run `apt-get update`; the same command continues"
         )
     if file_sha256(path) != download.sha256:
@@ -221,7 +221,7 @@ def update_lists(directory: Path, languages: Sequence[str]) -> Iterator[Path]:
     answer = _run(command, directory)
     if answer.returncode:
         raise UserError(
-            f"apt-get cannot fetch lists of packages ({_last_error(answer.stderr)}): check the "
+            f"apt-get cannot fetch lists of packages ({_first_error(answer.stderr)}): check the "
             "network; the same command continues"
         )
     yield lists
@@ -271,7 +271,7 @@ def pages_of_package(
 def _write_packages(
     directory: Path, packages: Sequence[str]
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Fetch, unpack and write every package; return the crawl's manifest and the packages'."""
+    """Fetch, read and write every package; return the crawl's manifest and the packages'."""
     progress = Progress(STAGE, "packages", len(packages), "packages")
     described = []
     with CrawlWriter(directory, "debian", FILES_PER_FORMAT) as writer:

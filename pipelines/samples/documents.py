@@ -86,6 +86,21 @@ def mallard_page(document: bytes, lang: str) -> bytes | None:
     return page.encode()
 
 
+def catalogue_messages(document: bytes) -> dict[str, str]:
+    """The messages of a JSON message catalogue by key; none of another document."""
+    try:
+        catalogue = json.loads(document)
+    except ValueError:
+        return {}
+    if not isinstance(catalogue, dict):
+        return {}
+    return {
+        key: message
+        for key, message in catalogue.items()
+        if isinstance(message, str) and not key.startswith("@")
+    }
+
+
 def plain_message(message: str) -> str:
     """A wiki message without markup: links and plurals keep their last alternative."""
     for pattern, replacement in _MARKUP:
@@ -95,18 +110,11 @@ def plain_message(message: str) -> str:
 
 def message_pages(document: bytes) -> Iterator[bytes]:
     """Prose of a JSON message catalogue as pages of `MESSAGES_PER_PAGE` lines."""
-    try:
-        catalogue = json.loads(document)
-    except ValueError:
-        return
-    if not isinstance(catalogue, dict):
-        return
     lines = []
-    for key, message in catalogue.items():
-        if not key.startswith("@") and isinstance(message, str):
-            line = plain_message(message)
-            if len(line) >= MIN_MESSAGE_CHARACTERS and not re.search(r"[{}\[\]|=]", line):
-                lines.append(line)
+    for message in catalogue_messages(document).values():
+        line = plain_message(message)
+        if len(line) >= MIN_MESSAGE_CHARACTERS and not re.search(r"[{}\[\]|=]", line):
+            lines.append(line)
     for start in range(0, len(lines), MESSAGES_PER_PAGE):
         page = "\n".join(lines[start : start + MESSAGES_PER_PAGE])
         yield page.encode("utf-8", "replace")

@@ -120,13 +120,13 @@ def build_supervised(
     options = pipeline_options(runner, beam_options)  # complains before any work is done
     storage.use_options(options.get_all_options(drop_default=True))
     defined, opened = read_task(task), open_vocabulary(vocabulary)
-    files = _input_files(defined)
+    files, identities = _input_files(defined)
     settings = {
         "kind": KIND,
         "inputs_length": config.inputs_length,
         "targets_length": config.targets_length,
         "task": defined.definition(),
-        "files": [_identity(file) for file in files],
+        "files": identities,
         "vocabulary": opened.sha256,
     }
     with stage_output_anywhere(out, stage=STAGE, config=settings) as staged:
@@ -166,19 +166,16 @@ def build_supervised(
     return summary
 
 
-def _input_files(task: SupervisedTask) -> list[InputFile]:
+def _input_files(task: SupervisedTask) -> tuple[list[InputFile], list[list[str]]]:
+    """Return the task's files, and what identifies each."""
     named = [(split, path) for split, paths in task.files.items() for path in paths]
-    files = []
+    files, identities = [], []
     for number, (split, path) in enumerate(named):
+        lang = task.file_languages.get(path, "")
         with storage.fetch(path) as local:
-            size, lang = local.stat().st_size, task.file_languages.get(path, "")
-            files.append(InputFile(path, split, number, size, lang))
-    return files
-
-
-def _identity(file: InputFile) -> list[str]:
-    with storage.fetch(file.source) as local:
-        return [file.split, storage.name_of(file.source), file.lang, file_sha256(local)]
+            files.append(InputFile(path, split, number, local.stat().st_size, lang))
+            identities.append([split, storage.name_of(path), lang, file_sha256(local)])
+    return files, identities
 
 
 def forget_work(store: ShardStore, parts: ShardStore) -> None:

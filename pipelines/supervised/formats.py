@@ -22,6 +22,7 @@ _TAG = re.compile(r"O|[BI]-.+")
 #: A file of one JSON value is read whole; XQuAD's largest has 1 MB, SQuAD's training file 30.
 MAX_JSON_BYTES = 512 << 20
 
+#: A row and its number in the file, from 1: that of its line in a text file.
 Numbered = tuple[int, Mapping[str, Any] | RowError]
 
 

@@ -25,15 +25,12 @@ from pipelines.crawl.streams import (
 )
 from pipelines.errors import UserError
 from pipelines.supervised.definition import RowError
-from pipelines.supervised.formats import read_squad, read_wikiann
+from pipelines.supervised.formats import Numbered, read_squad, read_wikiann
 
 #: A longer row is counted as too large; no task of mT5 or T5 has one of a tenth of it.
 MAX_ROW_BYTES = 4 << 20
 _HEAD_BYTES = 64 << 10
 _BATCH_ROWS = 1_000
-
-#: A row and its number in the file, from 1: that of its line in a text file.
-Numbered = tuple[int, Mapping[str, Any] | RowError]
 
 
 def read_rows(

@@ -6,6 +6,7 @@ examples, in all languages, are in one split.
 
 import functools
 import hashlib
+import itertools
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
@@ -51,11 +52,8 @@ def group_key(group: str) -> str:
 def split_of(key: str) -> str:
     """The split that a group's name puts its examples into."""
     place = int(key, 16) % 100
-    for split, share in SHARES.items():
-        if place < share:
-            return split
-        place -= share
-    raise AssertionError("the shares make 100")
+    ends = itertools.accumulate(SHARES.values())
+    return next(split for split, end in zip(SHARES, ends, strict=True) if place < end)
 
 
 def count_overlap(

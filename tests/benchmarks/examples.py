@@ -18,7 +18,6 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import sentencepiece
 from corpus import ROOT, measure
 from crawl_data import write_crawl
 
@@ -28,10 +27,11 @@ from pipelines.examples.shards import (
     ExampleShard,
     ShardSettings,
     bytes_per_id,
+    vocabulary_of,
     write_shard,
 )
 from pipelines.outputs import MARKER
-from pipelines.vocabulary.model import MODEL_FILE, load_vocabulary
+from pipelines.vocabulary.model import MODEL_FILE
 
 ROUNDS = 5
 DOCUMENTS_PER_CALL = 64
@@ -76,12 +76,13 @@ def choose(units: Sequence[ExampleShard], megabytes: float) -> tuple[list[Exampl
 def compare(
     units: Sequence[ExampleShard],
     texts: Sequence[Sequence[str]],
-    vocabulary: sentencepiece.SentencePieceProcessor,
+    model: str,
 ) -> None:
     """Print speeds by CPU time, and ratios to bare encoding."""
     lengths = ExamplesConfig().lengths()
     settings = ShardSettings(lengths, seed=0, separate_documents=False)
-    bytes_per_id(vocabulary)  # once in the life of a worker, and for validation only
+    vocabulary = vocabulary_of(model)  # once in the life of a worker
+    bytes_per_id(vocabulary)  # likewise, and for validation only
 
     def encode_each() -> None:
         for group in texts:
@@ -97,7 +98,7 @@ def compare(
     def write_all() -> None:
         with tempfile.TemporaryDirectory() as out:
             for unit in units:
-                write_shard(unit, Path(out), vocabulary, settings)
+                write_shard(unit, out, model=model, settings=settings)
 
     jobs: dict[str, Callable[[], None]] = {
         "EncodeAsIds, one text a call": encode_each,
@@ -140,7 +141,7 @@ def main() -> None:
     arguments = parser.parse_args()
     corpus, vocabulary = prepare(arguments.crawl)
     units, texts = choose(plan_shards(open_corpus(corpus)), arguments.megabytes)
-    compare(units, texts, load_vocabulary(vocabulary / MODEL_FILE))
+    compare(units, texts, str(vocabulary / MODEL_FILE))
     for workers in (1, 2):
         command(corpus, vocabulary, workers)
 

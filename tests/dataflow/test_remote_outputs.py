@@ -77,13 +77,6 @@ def test_somebody_elses_files_are_refused(bucket, name):
     assert storage.match(f"{bucket}/{CLAIM}") == []
 
 
-def test_a_discarded_output_leaves_nothing(bucket):
-    staged = make(bucket, a=1)
-    storage.write_json(f"{bucket}/data/x.json", 1)
-    staged.discard()
-    assert storage.match(f"{bucket}/**") == []
-
-
 def test_a_manifest_is_readable_json(bucket):
     make(bucket, a=1).publish({"b": "ü"})
     manifest = json.loads(storage.read_bytes(f"{bucket}/{MANIFEST}"))

@@ -1,9 +1,13 @@
 import errno
+import traceback
 
 import pytest
 
+from pipelines.download import MissingError
 from pipelines.errors import UserError, as_user_error, is_disk_full
 from pipelines.faults import fault_point
+from pipelines.local_pool import WorkerDiedError
+from pipelines.objects import BucketError
 
 
 def test_a_full_disk_is_recognised_even_through_beam():
@@ -19,6 +23,20 @@ def test_a_chained_user_error_is_found():
     error = RuntimeError("bundle failed")
     error.__cause__ = UserError("no such file: a.wet")
     assert str(as_user_error(error)) == "no such file: a.wet"
+
+
+def test_a_user_error_is_found_in_what_beam_makes_of_it():
+    def kinds(kind: type[UserError]) -> list[type[UserError]]:
+        return [kind, *(below for one in kind.__subclasses__() for below in kinds(one))]
+
+    ours = {kind for kind in kinds(UserError) if kind.__module__.startswith("pipelines.")}
+    assert {UserError, WorkerDiedError, MissingError, BucketError} <= ours
+    for kind in ours:
+        try:
+            raise kind("no such file: a.wet")
+        except UserError:
+            flattened = RuntimeError(f"{traceback.format_exc()} [while running 'IngestShard']")
+        assert str(as_user_error(flattened)) == "no such file: a.wet"
 
 
 def test_a_read_only_disk_is_named():

@@ -67,10 +67,6 @@ class Dedup(Step):
         """
         raise NotImplementedError
 
-    def detail(self, page: Page) -> str:
-        """Return what samples of dropped pages show of one."""
-        return page.text
-
     def kept_keys(self, page: Page) -> np.ndarray:
         """Return the keys of a document that a corpus keeps: uint64 [n, 2]."""
         raise NotImplementedError

@@ -77,6 +77,10 @@ class Step:
         vars(changed).update(fields)
         return changed
 
+    def detail(self, page: Page) -> str:
+        """Return what samples of dropped pages show of one."""
+        return page.text
+
     def prepare(self, directory: str) -> dict[str, Any]:
         """Return fields as workers need them; called once, where a build starts.
 
@@ -131,10 +135,6 @@ class Rule(Step):
         """Return `reason` for each page."""
         return [self.reason(page) for page in pages]
 
-    def detail(self, page: Page) -> str:
-        """Return what samples of dropped pages show of one."""
-        return page.text
-
     def notes(self, page: Page) -> Iterable[Mapping[str, Any]]:
         """Return what to note of a page that was dropped, as JSON."""
         return ()
@@ -157,8 +157,6 @@ class Rule(Step):
 
 class Edit(Step):
     """Changes what is stored of a page. Edits come last in the ingest of a recipe."""
-
-    is_stage: ClassVar[bool] = False
 
     def edit(self, page: Page) -> None:
         """Change a page: `utf8` and `columns`."""

@@ -15,7 +15,6 @@ from pipelines import storage
 from pipelines.corpus.rules.base import Rule
 from pipelines.corpus.rules.list_files import open_list, remote_files
 from pipelines.errors import UserError
-from pipelines.records import Page
 
 #: File names of the lists in a directory laid out like the University of Toulouse's.
 _DOMAINS, _URLS = "domains", "urls"
@@ -188,9 +187,6 @@ class Blocklist(Rule):
 
     def url_reason(self, url: str) -> str | None:
         return self._blocked.match(url)
-
-    def reason(self, page: Page) -> str | None:
-        return None  # pages of blocked URLs are not read
 
 
 @functools.lru_cache(maxsize=1)

@@ -21,7 +21,7 @@ import gcld3
 
 from pipelines.corpus.rules import south_slavic
 from pipelines.corpus.rules.base import LanguageRule
-from pipelines.corpus.rules.text_script import Script, main_script, script_counts, share_in_script
+from pipelines.corpus.rules.text_script import main_script, script_counts, share_in_script
 from pipelines.languages import UNDETERMINED, languages
 from pipelines.records import Page
 
@@ -108,7 +108,6 @@ class Identification(NamedTuple):
             languages.csv or one of CLD2's other codes; "" if there is none.
         second_score: its score, as above.
         script: the text's main script.
-        script_share: the share of letters in it.
         reason: why the language is `und`, or "".
     """
 
@@ -117,7 +116,6 @@ class Identification(NamedTuple):
     second: str
     second_score: float
     script: str
-    script_share: float
     reason: Reason
 
 
@@ -185,7 +183,7 @@ class TwoIdentifiers:
         seen = sample(text, MAX_CHARACTERS).encode("utf-8", "replace").decode()
         counts = script_counts(seen)
         script = main_script(counts)
-        cld2, *others = cld2_guesses(seen, latin=script.code == "Latn")
+        cld2, *others = cld2_guesses(seen, latin=script == "Latn")
         choice, second, reason = self._decide(cld2, seen, script, text)
         if choice.lang and not reason:
             share = share_in_script(counts, languages()[choice.lang])
@@ -193,17 +191,13 @@ class TwoIdentifiers:
                 reason = "script_mismatch"
         score = min(1.0, self._score(choice))
         if reason:
-            return Identification(
-                UNDETERMINED, score, choice.lang, score, script.code, script.share, reason
-            )
+            return Identification(UNDETERMINED, score, choice.lang, score, script, reason)
         guesses = (second, cld2, *others)
         other = next((guess for guess in guesses if guess.lang not in ("", choice.lang)), NO_GUESS)
-        return Identification(
-            choice.lang, score, other.lang, self._score(other), script.code, script.share, reason
-        )
+        return Identification(choice.lang, score, other.lang, self._score(other), script, reason)
 
     def _decide(
-        self, cld2: Guess, seen: str, script: Script, text: str
+        self, cld2: Guess, seen: str, script: str, text: str
     ) -> tuple[Guess, Guess, Reason]:
         """Return the best guess, CLD3's where it was asked, and why the best is not good enough.
 
@@ -213,7 +207,7 @@ class TwoIdentifiers:
         alone = self._stands_alone(cld2)
         if alone and not group and cld2.points >= ROMANISED_POINTS:
             return cld2, NO_GUESS, self._listed(cld2)
-        cld3 = self._ask_cld3(seen, latin=script.code == "Latn")
+        cld3 = self._ask_cld3(seen, latin=script == "Latn")
         policy = self._policies.get(cld3.lang)
         if policy and policy.decided_by == "cld3" and self._sure(cld3) and not self._foreign(cld2):
             return cld3, cld3, ""

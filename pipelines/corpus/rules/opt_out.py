@@ -11,7 +11,6 @@ from typing import ClassVar
 from pipelines.corpus.rules.base import Rule
 from pipelines.crawl.html.metas import find_metas
 from pipelines.errors import UserError
-from pipelines.records import Page
 
 #: What a publisher can reserve, and the names it is known by here.
 SIGNALS = ("tdm_reservation", "noai", "noimageai", "noindex")
@@ -66,9 +65,6 @@ class OptOut(Rule):
         """Return the first honoured signal that a page has, as a reason to drop it, or None."""
         found = opt_out_signals(headers, html, self.robots)
         return next((f"opt_out_{name}" for name in self.honour if name in found), None)
-
-    def reason(self, page: Page) -> str | None:
-        return None  # a response with a signal never becomes a page
 
 
 def opt_out_signals(

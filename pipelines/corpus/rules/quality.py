@@ -118,7 +118,7 @@ def _line_columns(words: Words) -> dict[str, np.ndarray]:
         last = np.where(closed, last - 1, last)
     dots = words.codes[np.maximum(ends[:, None] - [1, 2, 3], starts[:, None])] == _DOT
     ellipsis = (words.codes[ends - 1] == _ELLIPSIS) | (dots.all(axis=1) & (lengths >= 3))
-    again = ~_first_of_each(page_of_line, words.characters.of(starts, ends))[0]
+    again = ~_first_of_each(page_of_line, words.characters.of(starts, ends))
 
     def share(found: np.ndarray) -> np.ndarray:
         return _share(np.bincount(page_of_line, found, pages), total)
@@ -135,8 +135,8 @@ def _line_columns(words: Words) -> dict[str, np.ndarray]:
     }
 
 
-def _first_of_each(pages: np.ndarray, hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return which items are the first of their kind on their page, and how many are alike.
+def _first_of_each(pages: np.ndarray, hashes: np.ndarray) -> np.ndarray:
+    """Return which items are the first of their kind on their page: bool [items].
 
     Args:
         pages: the page of each item, items in the order of the text.
@@ -144,13 +144,12 @@ def _first_of_each(pages: np.ndarray, hashes: np.ndarray) -> tuple[np.ndarray, n
     """
     keys = mix(hashes + mix(pages.astype(np.uint64)))
     first = np.ones(len(keys), bool)
-    alike = np.ones(len(keys), np.int64)
     # Sorting takes longest: items alone in their bucket are left out.
     bits = len(keys).bit_length() + 2
     buckets = (keys >> np.uint64(64 - bits)).view(np.int64)
     shared = np.flatnonzero(np.bincount(buckets, minlength=1 << bits)[buckets] > 1)
     if not len(shared):
-        return first, alike
+        return first
     keys = keys[shared]
     order = np.argsort(keys)
     new = np.ones(len(keys), bool)
@@ -159,9 +158,7 @@ def _first_of_each(pages: np.ndarray, hashes: np.ndarray) -> tuple[np.ndarray, n
     order = shared[order]
     first[order] = False
     first[np.minimum.reduceat(order, heads)] = True
-    sizes = np.diff(heads, append=len(keys))
-    alike[order] = np.repeat(sizes, sizes)
-    return first, alike
+    return first
 
 
 def _ngram_columns(words: Words) -> dict[str, np.ndarray]:

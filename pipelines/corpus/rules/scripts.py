@@ -48,7 +48,7 @@ _SAME = MappingProxyType(
     }
 )
 
-#: Blocks of the scripts written without spaces, as index into `UNSPACED`, plus one.
+#: Blocks of the scripts that are written without spaces.
 _BLOCKS = (
     (0x3400, 0x4DBF, "Hani"),
     (0x4E00, 0x9FFF, "Hani"),

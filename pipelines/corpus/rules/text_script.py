@@ -5,7 +5,6 @@ Latin letters is not Hindi as mC4 understands it (`hi-Latn` is another language 
 """
 
 import functools
-from typing import NamedTuple
 
 import numpy as np
 
@@ -70,18 +69,6 @@ SCRIPTS = (*(block.split()[0] for block in _BLOCKS), "Zzzz")
 _TABLE_SIZE = 0x32400
 
 
-class Script(NamedTuple):
-    """The commonest script of a text.
-
-    Attributes:
-        code: ISO 15924; "Zyyy" for text without letters, "Zzzz" for a script not known here.
-        share: its share of the text's letters, from 0 to 1.
-    """
-
-    code: str
-    share: float
-
-
 @functools.cache
 def _table() -> np.ndarray:
     """Index into SCRIPTS by code point, 205 kB."""
@@ -102,18 +89,18 @@ def script_counts(text: str) -> dict[str, int]:
     return {SCRIPTS[index]: int(counts[index]) for index in np.flatnonzero(counts[:_NEUTRAL])}
 
 
-def main_script(counts: dict[str, int]) -> Script:
-    """Return the commonest script in `script_counts`' answer; ties go to the first by name."""
-    if not counts:
-        return Script("Zyyy", 0.0)
-    code = min(counts, key=lambda script: (-counts[script], script))
-    return Script(code, counts[code] / sum(counts.values()))
+def main_script(counts: dict[str, int]) -> str:
+    """Return the commonest script in `script_counts`' answer; ties go to the first by name.
+
+    It is "Zyyy" for text without letters, "Zzzz" for a script that is not known here.
+    """
+    return min(counts, key=lambda script: (-counts[script], script), default="Zyyy")
 
 
 def writing_system(text: str) -> str:
     """Return the commonest script of a text; Japanese, which is written in three, is "Jpan"."""
     counts = script_counts(text)
-    script = main_script(counts).code
+    script = main_script(counts)
     kana = counts.get("Hira", 0) + counts.get("Kana", 0)
     # Japanese is half kana and more; a Chinese text has a name or two in it.
     japanese = script in ("Hani", "Hira", "Kana") and 3 * kana > counts.get("Hani", 0)

@@ -5,7 +5,6 @@ and of another give a pair. Inputs are in T5's words. The group is the English t
 one split whatever its key and in all languages.
 """
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 
 from pipelines.languages import find_code, languages
 from pipelines.samples.debian import open_packages
+from pipelines.samples.documents import catalogue_messages
 from pipelines.supervised.samples.writer import (
     write_by_language,
     write_sample,
@@ -45,12 +45,12 @@ def pairs(files: Mapping[str, bytes]) -> Iterator[dict[str, str]]:
         if found := _CATALOGUE.fullmatch(name):
             folders.setdefault(found["folder"], {})[found["code"]] = name
     for folder, by_code in folders.items():
-        english = _messages(files[by_code["en"]]) if "en" in by_code else {}
+        english = catalogue_messages(files[by_code["en"]]) if "en" in by_code else {}
         for code, name in by_code.items():
             lang = CODES.get(code) or find_code(code)
             if lang is None or code == "en":
                 continue
-            for key, text in _messages(files[name]).items():
+            for key, text in catalogue_messages(files[name]).items():
                 source = english.get(key, "")
                 if _is_text(source) and _is_text(text) and text != source:
                     place = folder.removeprefix("usr/share/").removeprefix("mediawiki/")
@@ -61,20 +61,6 @@ def pairs(files: Mapping[str, bytes]) -> Iterator[dict[str, str]]:
                         "en": source,
                         "text": text,
                     }
-
-
-def _messages(document: bytes) -> dict[str, str]:
-    try:
-        catalogue = json.loads(document)
-    except ValueError:
-        return {}
-    if not isinstance(catalogue, dict):
-        return {}
-    return {
-        key: message
-        for key, message in catalogue.items()
-        if isinstance(message, str) and not key.startswith("@")
-    }
 
 
 def _is_text(message: str) -> bool:
