@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import hashlib
 import io
+import re
 import urllib.parse
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from pipelines.errors import UserError
 
 #: File names of the lists in a directory laid out like the University of Toulouse's.
 _DOMAINS, _URLS = "domains", "urls"
+_SCHEME = re.compile(r"^https?://")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,9 +60,9 @@ def load_blocklist(paths: Sequence[str | Path]) -> BlockedUrls:
     Args:
         paths: text files with a domain a line (`#` starts a comment; a domain blocks those below
             it), or directories with a directory a category, each with a file `domains` and
-            possibly `urls` (lines of host/path, which block everything that starts so). A list
-            is named after its file, or after its category. Either may be a URL, such as
-            gs://bucket/ut1.
+            possibly `urls` (lines of host/path, which block what is below too, or of
+            host/path?query, which block that alone). A list is named after its file, or after
+            its category. Either may be a URL, such as gs://bucket/ut1.
 
     Raises:
         UserError: a path cannot be read or is not a list.
@@ -71,13 +73,16 @@ def load_blocklist(paths: Sequence[str | Path]) -> BlockedUrls:
         if name not in names:
             names.append(name)
         for number, entry in _read_entries(file):
-            host, slash, path = entry.partition("/")
+            host, slash, path = (entry if whole_hosts else _SCHEME.sub("", entry)).partition("/")
             if whole_hosts and (slash or " " in entry or "." not in host):
                 raise UserError(
                     f"{file}, line {number}: {entry[:80]!r} is not a domain: give one domain a line"
                 )
-            key = _hash(f"{_canonical_host(host)}{slash}{path}".rstrip("/"))
-            entries.setdefault(key, names.index(name))
+            path, mark, query = path.partition("?")
+            host = _canonical_host(host.partition(":")[0])
+            prefix = f"{host}{slash}{path}".rstrip("/")
+            key = f"{host}/{path.strip('/')}?{query}" if mark else prefix
+            entries.setdefault(_hash(key), names.index(name))
     if len(names) > 255:
         raise UserError(f"{len(names)} blocklists: give at most 255, or join some")
     hashes = np.array(sorted(entries), np.uint64)
@@ -149,7 +154,8 @@ def _entries_that_block(url: str) -> list[str]:
     hosts = [".".join(labels[start:]) for start in range(max(0, len(labels) - 10), len(labels))]
     path = parts.path.strip("/").lower().split("/")[:10]
     prefixes = [f"{host}/{'/'.join(path[:stop])}" for stop in range(1, len(path) + 1) if path[0]]
-    return hosts + prefixes
+    exact = [f"{host}/{parts.path.strip('/')}?{parts.query}".lower()] if parts.query else []
+    return hosts + prefixes + exact
 
 
 @dataclasses.dataclass(frozen=True)

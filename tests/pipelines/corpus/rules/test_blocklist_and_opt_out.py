@@ -18,7 +18,11 @@ def blocklist(tmp_path: Path) -> BlockedUrls:
     category = tmp_path / "ut1" / "adult"
     category.mkdir(parents=True)
     (category / "domains").write_text("adult.example\n93.184.216.34\n")
-    (category / "urls").write_text("good.example/adult\ngood.example/~joe/pics/\nwhole.example/\n")
+    (category / "urls").write_text(
+        "good.example/adult\ngood.example/~joe/pics/\nwhole.example/\n"
+        "forum.example/show/?id=5&To=http://a.example\nforum.example/?x\n"
+        "https://other.example:8080/a\n"
+    )
     (tmp_path / "ut1" / "adult" / "usage").write_text("black\n")
     return load_blocklist([mine, tmp_path / "ut1"])
 
@@ -39,6 +43,14 @@ def blocklist(tmp_path: Path) -> BlockedUrls:
         ("http://good.example/Adult/1.html", "adult"),
         ("http://good.example/~joe/pics/2", "adult"),
         ("http://whole.example/1", "adult"),
+        ("http://forum.example/show?id=5&to=http://a.example", "adult"),
+        ("http://www.forum.example/Show/?ID=5&to=http://a.example#top", "adult"),
+        ("http://forum.example/?x", "adult"),
+        ("http://other.example/a/b", "adult"),
+        ("http://forum.example/show?id=5", None),
+        ("http://forum.example/show?id=5&to=http://a.example&page=2", None),
+        ("http://forum.example/show", None),
+        ("http://forum.example/", None),
         ("http://good.example/", None),
         ("http://good.example/adults", None),
         ("http://good.example/~joe", None),
