@@ -23,11 +23,13 @@ from models.huggingface.tensors import (
     exported_pieces,
     pieces,
 )
+from models.huggingface.tokenizer import write_tokenizer
 from models.presets import PRESETS
 from models.training.checkpoint import find_step, restore_parameters
 from models.training.run_directory import (
     CHECKPOINTS,
     SELECTED,
+    check_model_file,
     model_of,
     read_run,
     train_config_of,
@@ -39,6 +41,7 @@ from pipelines import storage
 from pipelines.errors import UserError
 from pipelines.outputs import file_sha256, read_json_object, stage_output
 from pipelines.progress import say
+from pipelines.vocabulary.model import VocabularyModel, open_vocabulary
 
 #: What `save_pretrained` of transformers 4 allows a file.
 MAX_SHARD_BYTES = 5_000_000_000
@@ -92,6 +95,7 @@ def export_hf(
     run: str | Path,
     out: str | Path,
     *,
+    vocab: str | Path | None = None,
     step: int | None = None,
     max_shard_bytes: int = MAX_SHARD_BYTES,
 ) -> dict[str, Any]:
@@ -100,6 +104,7 @@ def export_hf(
     Args:
         run: a run directory, also in a bucket.
         out: the new directory.
+        vocab: the model's vocabulary, to be written as a tokenizer; none if there is none.
         step: the checkpoint; by default the one that `predict.select` chose, or the newest.
         max_shard_bytes: largest size of a file.
 
@@ -107,22 +112,30 @@ def export_hf(
         Summary: stage, out, reused, step, parameters, files.
 
     Raises:
-        UserError: no such checkpoint, or no class of Hugging Face computes this model.
+        UserError: no such checkpoint, another vocabulary, or no class of Hugging Face computes
+            this model.
     """
     if max_shard_bytes < 1:
         raise UserError("--max-shard-bytes must be at least 1")
+    vocabulary = open_vocabulary(vocab) if vocab is not None else None
     with open_files(run) as files:
         files.refresh()
-        return _export(files, out, step, max_shard_bytes)
+        return _export(files, out, vocabulary, step, max_shard_bytes)
 
 
 def _export(
-    files: RunFiles, out: str | Path, step: int | None, max_shard_bytes: int
+    files: RunFiles,
+    out: str | Path,
+    vocabulary: VocabularyModel | None,
+    step: int | None,
+    max_shard_bytes: int,
 ) -> dict[str, Any]:
     run = files.directory
     described = read_run(run)
     model = model_of(described)
     config = write_config(model, described.get("huggingface"))
+    if vocabulary is not None:
+        check_model_file(files.place, described, vocabulary)
     if step is None and (run / SELECTED).is_file():
         step = int(read_json_object(run / SELECTED)["step"])
     step = find_step(files, step)
@@ -130,6 +143,7 @@ def _export(
         "run": described["config_hash"],
         "step": step,
         "max_shard_bytes": max_shard_bytes,
+        **({"vocabulary": vocabulary.sha256} if vocabulary is not None else {}),
     }
     summary: dict[str, Any] = {"stage": "export-hf", "out": str(out), "step": step}
     skeleton = Skeleton.of(model, _TRAIN)
@@ -150,6 +164,8 @@ def _export(
             max_shard_bytes,
         )
         storage.write_json(output.directory / CONFIG, config)
+        if vocabulary is not None:
+            write_tokenizer(output.directory, vocabulary.model)
         output.publish({"parameters": summary["parameters"], "files": written})
     return {**summary, "reused": False, "files": len(written)}
 

@@ -17,7 +17,13 @@ from models.devices import check_devices, memory_explained
 from models.inference.decode import make_decoder
 from models.partitioning import check_divisible, make_mesh
 from models.training.checkpoint import find_step, restore_parameters
-from models.training.run_directory import CHECKPOINTS, model_of, read_run, train_config_of
+from models.training.run_directory import (
+    CHECKPOINTS,
+    check_model_file,
+    model_of,
+    read_run,
+    train_config_of,
+)
 from models.training.run_files import RunFiles, open_files
 from models.training.state import Parameters, Skeleton
 from pipelines.errors import UserError
@@ -117,7 +123,7 @@ def _newest(
     """
     run = files.directory
     described = read_run(run)
-    _check_vocabulary(files.place, described, vocabulary)
+    check_model_file(files.place, described, vocabulary)
     step = find_step(files, None)
     skeleton = _skeleton(described, config)
     like = skeleton.abstract_parameters()
@@ -145,21 +151,6 @@ def _skeleton(described: dict[str, Any], config: InfillConfig) -> Skeleton:
     mesh = make_mesh(train)
     check_divisible(model, train, WHOLE_BATCH)
     return Skeleton.of(model, train, mesh)
-
-
-def _check_vocabulary(run: str, described: dict[str, Any], vocabulary: VocabularyModel) -> None:
-    rows = described["model"]["vocabulary_size"]
-    if rows < vocabulary.size:
-        raise UserError(
-            f"{vocabulary.path} has {vocabulary.size:,} pieces, and {run} only {rows:,} rows for "
-            "them: give the vocabulary that the model was trained with"
-        )
-    examples = described["examples"]
-    if examples is not None and examples["vocabulary_sha256"] != vocabulary.sha256:
-        raise UserError(
-            f"{run} was trained with another vocabulary than {vocabulary.path}: give the one its "
-            "examples were built with"
-        )
 
 
 def _encode(processor: sentencepiece.SentencePieceProcessor, text: str) -> list[int]:

@@ -1,12 +1,13 @@
 """A run directory: what it holds, whether this run may use it, and how it is marked finished."""
 
 import dataclasses
+import hashlib
 import json
 import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from models.config import ModelConfig, TrainConfig, as_json
 from models.nn.flops import forward_flops, training_step_flops
@@ -20,6 +21,9 @@ from pipelines.outputs import (
     write_atomically,
 )
 from pipelines.progress import say
+
+if TYPE_CHECKING:  # it takes SentencePiece, which most that read runs do without
+    from pipelines.vocabulary.model import VocabularyModel
 
 CONFIG = "config.json"
 #: Settings of training that may change when a run continues: results are equal up to rounding, or
@@ -378,6 +382,29 @@ def check_vocabulary(
         raise UserError(
             f"{run} was trained with another vocabulary than that of {examples}: build these with "
             f"that of {trained_on['path']} (relative to the run)"
+        )
+
+
+def check_model_file(
+    run: str | Path, described: Mapping[str, Any], vocabulary: "VocabularyModel"
+) -> None:
+    """Check that a run's vocabulary is this one, likewise.
+
+    Raises:
+        UserError: it is another, or has more pieces than the run has rows.
+    """
+    rows = described["model"]["vocabulary_size"]
+    if rows < vocabulary.size:
+        raise UserError(
+            f"{vocabulary.path} has {vocabulary.size:,} pieces, and {run} only {rows:,} rows for "
+            "them: give the vocabulary that the model was trained with"
+        )
+    trained_on = described["examples"]
+    sha256 = hashlib.sha256(vocabulary.model).hexdigest()
+    if trained_on and trained_on["vocabulary_sha256"] != sha256:
+        raise UserError(
+            f"{run} was trained with another vocabulary than {vocabulary.path}: give the one its "
+            "examples were built with"
         )
 
 

@@ -70,7 +70,7 @@ def add_sentinels(model: bytes, count: int = SENTINELS) -> bytes:
 def without_sentinels(model: bytes) -> bytes:
     """What makes two models the same, however their sentinels were added, and whether they were."""
     proto = sentencepiece_model_pb2.ModelProto.FromString(model)  # pyright: ignore[reportAttributeAccessIssue]
-    for token in sorted(_sentinel_numbers(proto), reverse=True):
+    for token in sorted(sentinel_numbers(proto), reverse=True):
         del proto.pieces[token]
     proto.ClearField("trainer_spec")
     return proto.SerializeToString(deterministic=True)
@@ -100,7 +100,7 @@ def checked_size(model: bytes, path: str | Path) -> int:
     return size
 
 
-def _sentinel_numbers(proto: Any) -> dict[int, int]:
+def sentinel_numbers(proto: Any) -> dict[int, int]:
     """Number of each sentinel piece by its id."""
     matches = {token: _SENTINEL.fullmatch(piece.piece) for token, piece in enumerate(proto.pieces)}
     return {token: int(match[1]) for token, match in matches.items() if match}
@@ -117,7 +117,7 @@ def _with_sentinels(model: bytes, path: str) -> tuple[bytes, bool]:
     except DecodeError as error:
         raise _no_model(path) from error
     size = len(proto.pieces)
-    sentinels = _sentinel_numbers(proto)
+    sentinels = sentinel_numbers(proto)
     if not sentinels:
         return add_sentinels(model), True
     if any(sentinels.get(size - 1 - number) != number for number in range(SENTINELS)):

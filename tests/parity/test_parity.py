@@ -6,9 +6,11 @@ MSWITCH_PARITY=all, mT5-Large too, and XL and XXL at full width with 2+2 layers 
 """
 
 import importlib.util
+import json
 import os
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -16,12 +18,15 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import sentencepiece
+from sentencepiece import sentencepiece_model_pb2
+from sentencepiece_models import train_model
 from task_files import vocabulary, write_supervised
 
 from models.config import PredictConfig, TrainConfig, TuningConfig
 from models.huggingface.config import read_config
 from models.huggingface.convert import export_hf, import_hf, read_parameters
 from models.huggingface.files import WeightFiles
+from models.huggingface.tokenizer import write_tokenizer
 from models.inference.beam import make_beam_decoder
 from models.inference.decode import make_decoder
 from models.inference.predict import predict
@@ -29,6 +34,7 @@ from models.training.finetune import finetune
 from models.training.state import Skeleton
 from pipelines.outputs import read_json_object
 from pipelines.special_tokens import EOS_ID
+from pipelines.vocabulary.model import add_sentinels, open_vocabulary
 from tasks.examples import VOCABULARY_PATH
 
 pytestmark = pytest.mark.parity
@@ -64,6 +70,13 @@ def peer(*arguments: str | Path) -> None:
     command = [PEER, HERE / "hf_models.py", *arguments]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
     subprocess.run([str(word) for word in command], check=True, env=environment)
+
+
+def tokenized(directory: Path, texts: Sequence[str]) -> list[list[int]]:
+    """Ids of texts by transformers, with the tokenizer in a directory."""
+    (directory / "texts.json").write_text(json.dumps(list(texts)))
+    peer("tokenize", directory, directory / "texts.json", directory / "ids.json")
+    return json.loads((directory / "ids.json").read_text())
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -168,9 +181,10 @@ def test_an_imported_model_is_tuned_and_exported(tmp_path):
     options = PredictConfig(decode="greedy")
     found = pq.read_table(predict(tmp_path / "run", tasks, "validation", options)["out"])
     back = tmp_path / "back"
-    export_hf(tmp_path / "run", back)
+    export_hf(tmp_path / "run", back, vocab=tasks / VOCABULARY_PATH)
     processor = sentencepiece.SentencePieceProcessor(str(tasks / VOCABULARY_PATH))
-    inputs = [[*processor.EncodeAsIds(text), 1] for text in found["inputs"].to_pylist()]
+    inputs = tokenized(back, found["inputs"].to_pylist())
+    assert inputs == [[*processor.EncodeAsIds(text), 1] for text in found["inputs"].to_pylist()]
     padded = np.zeros((len(inputs), 24), np.int32)
     for row, ids in zip(padded, inputs, strict=True):
         row[: len(ids)] = ids
@@ -188,3 +202,26 @@ def no_leftovers(tmp_path):
     """Full-size models do not wait on disk for each other."""
     yield
     shutil.rmtree(tmp_path)
+
+
+@pytest.mark.parametrize("byte_fallback", [True, False])
+@pytest.mark.parametrize("there_already", [True, False])
+def test_tokenizers(tmp_path, byte_fallback, there_already):
+    """Ids of an exported tokenizer are the vocabulary's, and sentinels those of infill."""
+    texts = ["Hello,  world!", "Übergröße 😀 日本語", "line\nbreak", "", "a <b> c"]
+    model = train_model(texts * 20, 300 if byte_fallback else 40, byte_fallback=byte_fallback)
+    if there_already:  # as mT5's: user-defined pieces with a space mark
+        proto = sentencepiece_model_pb2.ModelProto.FromString(add_sentinels(model))
+        for piece in proto.pieces[-100:]:
+            piece.piece, piece.type = f"\u2581{piece.piece}", proto.SentencePiece.USER_DEFINED
+        model = proto.SerializeToString()
+    (tmp_path / "given.model").write_bytes(model)
+    opened = open_vocabulary(tmp_path / "given.model")
+    write_tokenizer(tmp_path, opened.model)
+    processor = sentencepiece.SentencePieceProcessor()
+    processor.LoadFromSerializedProto(opened.model)
+    found = tokenized(tmp_path, [*texts, "<extra_id_0> world <extra_id_1>!"])
+    assert found[:-1] == [[*processor.EncodeAsIds(text), EOS_ID] for text in texts]
+    last = opened.size - 1
+    world, end = processor.EncodeAsIds(" world "), processor.EncodeAsIds("!")
+    assert found[-1] == [last, *world, last - 1, *end, EOS_ID]

@@ -14,6 +14,7 @@ def export_hf(
     run: str,
     *,
     out: Path,
+    vocab: str | None = None,
     step: int | None = None,
     max_shard_bytes: int = 5_000_000_000,
     json: Json = False,
@@ -22,11 +23,13 @@ def export_hf(
 
     A Switch model needs ReLU experts (presets switch-base-*): Hugging Face has no gated ones.
 
-        mswitch export-hf runs/mt5-tiny --out hf/mt5-tiny
+        mswitch export-hf runs/mt5-tiny --out hf/mt5-tiny --vocab runs/vocabulary
 
     Args:
         run: a run directory, or its gs:// or s3:// URL.
         out: the new directory.
+        vocab: also write this vocabulary, the one that the run was trained with, as a tokenizer: a
+            vocabulary directory or a SentencePiece model file.
         step: which checkpoint; by default the one that `mswitch predict --select` chose, or the
             newest.
         max_shard_bytes: largest size of one file.
@@ -34,4 +37,6 @@ def export_hf(
     from models.huggingface.convert import export_hf as run_export
 
     leave_accelerators_alone()
-    return finish(run_export(run, out, step=step, max_shard_bytes=max_shard_bytes), json)
+    return finish(
+        run_export(run, out, vocab=vocab, step=step, max_shard_bytes=max_shard_bytes), json
+    )

@@ -1,6 +1,7 @@
 """Weights there and back: nothing changes on the way, and a killed import or export leaves none."""
 
 import dataclasses
+import hashlib
 import json
 import math
 import os
@@ -16,6 +17,7 @@ import train_child as child
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
+from sentencepiece_models import train_model
 
 from models.config import ModelConfig, TrainConfig
 from models.huggingface.config import read_config, write_config
@@ -25,9 +27,10 @@ from models.huggingface.tensors import pieces
 from models.presets import preset
 from models.training.checkpoint import restore_parameters
 from models.training.optimizer import optimizer_of
-from models.training.run_directory import SELECTED, model_of, read_run, train_config_of
+from models.training.run_directory import CONFIG, SELECTED, model_of, read_run, train_config_of
 from models.training.state import Skeleton, unrolled
 from pipelines.errors import UserError
+from pipelines.vocabulary.model import open_vocabulary
 
 FLOAT32 = TrainConfig(dtype="float32")
 
@@ -250,6 +253,28 @@ def test_again_does_nothing_and_another_source_is_refused(fixtures, tmp_path):
         import_hf(fixtures / "mt5-tiny", tmp_path / "run")
     with pytest.raises(UserError, match=r"other settings or inputs \(changed: max_shard_bytes\)"):
         export_hf(tmp_path / "run", tmp_path / "hf", max_shard_bytes=9999)
+
+
+def test_a_vocabulary_is_exported_as_a_tokenizer(fixtures, tmp_path):
+    run, out, given = tmp_path / "run", tmp_path / "hf", tmp_path / "given.model"
+    given.write_bytes(train_model(["a cab", "a bad cad"] * 20, 16, byte_fallback=False))
+    opened = open_vocabulary(given)
+    child.run("mt5-tiny", run, 1)
+    with pytest.raises(UserError, match="was trained with another vocabulary than"):
+        export_hf(run, out, vocab=given)
+    described = json.loads((run / CONFIG).read_text())
+    described["examples"]["vocabulary_sha256"] = hashlib.sha256(opened.model).hexdigest()
+    (run / CONFIG).write_text(json.dumps(described))
+    export_hf(run, out, vocab=given)
+    assert (out / "spiece.model").read_bytes() == opened.model
+    tokenizer = json.loads((out / "tokenizer_config.json").read_text())
+    assert tokenizer["additional_special_tokens"] == [f"<extra_id_{99 - n}>" for n in range(100)]
+    assert export_hf(run, out, vocab=given)["reused"]
+    with pytest.raises(UserError, match=r"other settings or inputs \(changed: vocabulary\)"):
+        export_hf(run, out)
+    import_hf(fixtures / "mt5-tiny", tmp_path / "small")
+    with pytest.raises(UserError, match=r"pieces, and .*small only 40 rows"):
+        export_hf(tmp_path / "small", tmp_path / "no", vocab=given)
 
 
 COMMAND = "import sys; from flows.cli.main import main; sys.exit(main())"

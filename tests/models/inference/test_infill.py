@@ -1,6 +1,7 @@
 """A model that learned one text fills its gaps; what does not suit is refused."""
 
 import dataclasses
+import hashlib
 import json
 import os
 import subprocess
@@ -133,6 +134,12 @@ def test_text_that_is_not_utf8_is_refused(untrained, vocabulary, capsys):
 
 def test_another_vocabulary_is_refused(untrained, vocabulary, tmp_path):
     described = json.loads((untrained / CONFIG).read_text())
+    # Examples have the vocabulary with the sentinels that this one lacks.
+    sha256 = hashlib.sha256(open_vocabulary(vocabulary).model).hexdigest()
+    described["examples"] = {"vocabulary_sha256": sha256}
+    (tmp_path / CONFIG).write_text(json.dumps(described))
+    with pytest.raises(UserError, match="no checkpoint"):
+        infill(tmp_path, vocabulary, [TEXT], InfillConfig())
     described["examples"] = {"vocabulary_sha256": "other"}
     (tmp_path / CONFIG).write_text(json.dumps(described))
     with pytest.raises(UserError, match="trained with another vocabulary"):
