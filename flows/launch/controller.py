@@ -22,7 +22,7 @@ from typing import Literal
 from flows.launch.command import cancel_command
 from flows.launch.job import Job, Launcher, Status, Unreachable, all_logs
 from flows.launch.launchers import make_launcher
-from flows.launch.outcomes import Budgets, Outcome, classify, exhausted, stalled
+from flows.launch.outcomes import Outcome, classify, exhausted, stalled
 from flows.launch.programs import call
 from flows.launch.record import Attempt, Intent, Record, edit_record, follow_alone, read_record
 from pipelines.errors import UserError
@@ -65,7 +65,6 @@ def run_job(
     *,
     on_lines: Callable[[list[str]], None] = lambda lines: None,
     on_poll: Callable[[str], None] = lambda text: None,
-    budgets: Budgets = Budgets(),  # noqa: B008
     timing: Timing = Timing(),
     sleep: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.time,
@@ -80,7 +79,6 @@ def run_job(
         on_lines: gets the log, each line once, over all attempts and callers of `run_job`; those
             that a caller was given when it was killed may come again.
         on_poll: gets a line on how the job is, in each round.
-        budgets: how often it is started again.
         timing: how often it is looked at.
         sleep: waits for so many seconds.
         clock: gives seconds since 1970.
@@ -88,7 +86,7 @@ def run_job(
     Raises:
         UserError: another job makes this output, or the launcher refuses this one.
     """
-    loop = _Loop(job, launcher, on_lines, on_poll, budgets, timing, clock)
+    loop = _Loop(job, launcher, on_lines, on_poll, timing, clock)
     unreachable_since, wait = None, 0.0
     with follow_alone(job.place, on_poll, sleep):
         while True:
@@ -147,13 +145,12 @@ class _Loop:
         launcher: Launcher,
         on_lines: Callable[[list[str]], None],
         on_poll: Callable[[str], None],
-        budgets: Budgets,
         timing: Timing,
         clock: Callable[[], float],
     ):
         self.job, self.wanted = job, launcher
         self.on_lines, self.on_poll = on_lines, on_poll
-        self.budgets, self.timing, self.clock = budgets, timing, clock
+        self.timing, self.clock = timing, clock
         self.poll_secs = launcher.poll_secs if timing.poll_secs is None else timing.poll_secs
 
     def round(self) -> Result | float:
@@ -209,7 +206,7 @@ class _Loop:
         """End, wait, or start the next attempt; the record stays locked until that is written."""
         with edit_record(self.job.place) as record:
             marker = self.job.has_marker()
-            result = decide(record, marker, self.budgets)
+            result = decide(record, marker)
             if result is not None:
                 return result
             then = wait_secs(record, self.timing)
@@ -273,13 +270,12 @@ def is_finished(record: Record, marker: bool) -> bool:
     return marker and not last.had_marker and not asked_anew
 
 
-def decide(record: Record, marker: bool, budgets: Budgets) -> Result | None:
+def decide(record: Record, marker: bool) -> Result | None:
     """Say how a job without a living attempt ended, or None if it shall be started (again).
 
     Args:
         record: its record.
         marker: whether its output is marked as finished.
-        budgets: how often it may be started again.
     """
     last = record.last
     if is_finished(record, marker):
@@ -294,7 +290,7 @@ def decide(record: Record, marker: bool, budgets: Budgets) -> Result | None:
         return None
     if last.outcome in ("refused", "cancelled"):
         return Result(last.outcome, last.message)
-    reason = exhausted(_counted(record), budgets)
+    reason = exhausted(_counted(record))
     if reason is None:
         return None
     return Result("failed", last.message if reason == "failed" else f"{reason}: {last.message}")

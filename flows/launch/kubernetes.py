@@ -24,7 +24,7 @@ from annotated_types import Ge
 
 from flows.launch.job import READ_BYTES, Job, Status, Unreachable, reaching, read_log, whole_lines
 from flows.launch.kubernetes_status import JOB_NAME, Json, read_status
-from flows.launch.outcomes import Budgets
+from flows.launch.outcomes import PREEMPTIONS
 from flows.launch.pod import TASK
 from flows.launch.programs import call
 from models.lifeline import EXIT_RESUME
@@ -221,7 +221,7 @@ class Kubernetes:
                 },
             },
             "spec": {
-                "failurePolicy": {"maxRestarts": Budgets.preemptions, "rules": [rule]},
+                "failurePolicy": {"maxRestarts": PREEMPTIONS, "rules": [rule]},
                 "ttlSecondsAfterFinished": _KEEP_SECS,
                 "replicatedJobs": [{"name": "slice", "replicas": slices, "template": template}],
             },

@@ -1,6 +1,5 @@
 """What the end of an attempt means, and whether another one follows. Pure functions."""
 
-import dataclasses
 import re
 from collections.abc import Sequence
 from typing import Literal
@@ -18,6 +17,10 @@ INTERRUPTED = re.compile(
 )
 OUT_OF_MEMORY = re.compile(r"OUT_OF_MEMORY|OOMKilled")
 CANCELLED = re.compile(r"CANCELLED")
+#: The budgets of a job: how often it is started again after an interruption, counted from when a
+#: person last asked for it to run, and how often in a row without progress (`Job.progress`). An
+#: end that is the command's own fault has none.
+PREEMPTIONS, STALLED = 100, 3
 MEMORY_ADVICE = (
     "out of memory: ask the scheduler for more, or give --microbatches, --remat layers or "
     "--loss-chunks (`mswitch plan` says what fits)"
@@ -49,36 +52,19 @@ def classify(codes: Sequence[int], reason: str, marker: bool | None) -> tuple[Ou
     return next((outcome, line) for applies, outcome, line in table if applies)
 
 
-@dataclasses.dataclass(frozen=True)
-class Budgets:
-    """How often a job is started again; counted from when a person last asked for it to run.
-
-    Attributes:
-        failures: after an end that is the command's own fault.
-        preemptions: after an interruption.
-        stalled: in a row without progress (`Job.progress`).
-    """
-
-    failures: int = 0
-    preemptions: int = 100
-    stalled: int = 3
-
-
-def exhausted(ends: Sequence[tuple[Outcome, int]], budgets: Budgets) -> str | None:
-    """Say which budget does not allow another attempt, if one does not.
+def exhausted(ends: Sequence[tuple[Outcome, int]]) -> str | None:
+    """Say why no other attempt follows, if none does.
 
     Args:
         ends: outcome and progress of the attempts that count, in order.
-        budgets: the limits.
     """
-    failures = sum(outcome == "failed" for outcome, _ in ends)
-    if failures > budgets.failures:
-        return "failed" if not budgets.failures else f"failed {failures} times"
+    if any(outcome == "failed" for outcome, _ in ends):
+        return "failed"
     preemptions = sum(outcome == "resume" for outcome, _ in ends)
-    if preemptions > budgets.preemptions:
+    if preemptions > PREEMPTIONS:
         return f"interrupted {preemptions} times, which is more than its budget"
-    if stalled(ends) > budgets.stalled:
-        return f"started again {budgets.stalled} times in a row without progress"
+    if stalled(ends) > STALLED:
+        return f"started again {STALLED} times in a row without progress"
     return None
 
 

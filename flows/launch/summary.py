@@ -7,7 +7,6 @@ from typing import Any
 from flows.launch.controller import decide, is_finished
 from flows.launch.job import Unreachable
 from flows.launch.launchers import make_launcher
-from flows.launch.outcomes import Budgets
 from flows.launch.record import Record, follower
 from pipelines.errors import UserError
 
@@ -53,7 +52,7 @@ def summarise(record: Record) -> Summary:
             state, message = "unreachable", str(error)
     else:
         if alive is None:
-            result = decide(record, marker, Budgets())
+            result = decide(record, marker)
             if result is not None:
                 state, message = result.outcome, result.message
         elif state in ("ended", "unreachable") and is_finished(record, marker):

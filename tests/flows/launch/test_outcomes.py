@@ -2,7 +2,7 @@ import itertools
 
 import pytest
 
-from flows.launch.outcomes import Budgets, classify, exhausted, stalled
+from flows.launch.outcomes import classify, exhausted, stalled
 
 
 @pytest.mark.parametrize(
@@ -51,15 +51,12 @@ def test_a_lack_of_memory_comes_with_advice():
 
 
 def test_budgets():
-    budgets = Budgets(failures=0, preemptions=5, stalled=3)
-    assert exhausted([("resume", 1)] * 5, budgets) is None
-    assert exhausted([("resume", 1)] * 6, budgets) == (
-        "interrupted 6 times, which is more than its budget"
+    assert exhausted([("resume", 1)] * 100) is None
+    assert exhausted([("resume", 1)] * 101) == (
+        "interrupted 101 times, which is more than its budget"
     )
-    assert exhausted([("resume", 0)] * 3, budgets) is None
-    assert "3 times in a row" in (exhausted([("resume", 0)] * 4, budgets) or "")
-    assert exhausted([("resume", 0), ("resume", 0), ("resume", 1), ("resume", 0)], budgets) is None
-    assert exhausted([("failed", 1)], budgets) == "failed"
-    assert exhausted([("failed", 1)], Budgets(failures=1)) is None
-    assert exhausted([("failed", 1)] * 2, Budgets(failures=1)) == "failed 2 times"
+    assert exhausted([("resume", 0)] * 3) is None
+    assert "3 times in a row" in (exhausted([("resume", 0)] * 4) or "")
+    assert exhausted([("resume", 0), ("resume", 0), ("resume", 1), ("resume", 0)]) is None
+    assert exhausted([("resume", 1), ("failed", 1)]) == "failed"
     assert stalled([("resume", 0), ("done", 0), ("resume", 0)]) == 1
