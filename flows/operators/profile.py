@@ -208,10 +208,6 @@ class Operators(_Table):
         """How many trainings a launcher gets at a time; a scheduler queues them itself."""
         return self.trainings if isinstance(launcher, Local) else sys.maxsize
 
-    def launcher_of(self, record: Record) -> Launcher:
-        """The launcher that has the attempts of a job."""
-        return make_launcher(record.launcher)
-
     def price(self, name: str, *, limited: bool) -> Price | None:
         """The price of a launcher; None if it has none.
 

@@ -23,6 +23,7 @@ from prefect.states import Cancelled, Failed, Suspended
 
 from flows.launch.controller import ask, goes_on, run_job
 from flows.launch.job import Job, Launcher, Unreachable
+from flows.launch.launchers import make_launcher
 from flows.launch.record import find_records, read_record
 from flows.operators.parameters import JobCancelledError
 from flows.operators.profile import Operators, read_operators
@@ -312,7 +313,7 @@ def cancel_jobs(operators: Operators, flow_run_id: UUID | str) -> int:
     count = 0
     for record in find_records(operators.storage):
         if record.owner == owner_of(flow_run_id) and goes_on(record):
-            ask(record.job, operators.launcher_of(record), "cancel")
+            ask(record.job, make_launcher(record.launcher), "cancel")
             count += 1
     return count
 

@@ -26,7 +26,7 @@ from flows.launch.controller import ask, end_elsewhere, run_job
 from flows.launch.job import Unreachable
 from flows.launch.launchers import make_launcher
 from flows.launch.record import Intent, Record, find_records, follower
-from flows.operators.profile import TAG, Operators, read_operators
+from flows.operators.profile import TAG, read_operators
 from flows.operators.steps import flow_run_of, owner_of, step
 from pipelines.errors import UserError
 from pipelines.progress import say
@@ -43,26 +43,25 @@ START_SECS = 180
 @flow(name="reconcile", flow_run_name="reconcile")
 def reconcile() -> None:
     """Start again what crashed, stop what was cancelled or suspended, report jobs left alone."""
-    operators = read_operators()
-    look(operators, find_records(operators.storage))
+    look(find_records(read_operators().storage))
 
 
 @step("look at jobs")
-def look(operators: Operators, records: Sequence[Record]) -> None:
+def look(records: Sequence[Record]) -> None:
     """Compare each job with the flow run that asked for it, then see which of these died."""
     for record in records:
         flow_run_id = flow_run_of(record.owner)
         try:
             report_stall(record, time.time())
             if flow_run_id is not None:
-                settle(operators, record, _read(flow_run_id))
+                settle(record, _read(flow_run_id))
         except (Unreachable, UserError) as error:
             say("reconcile", f"{record.job.out}: {error}")
     for flow_run in lost_flow_runs():
         revive(flow_run, records)
 
 
-def settle(operators: Operators, record: Record, flow_run: FlowRun | None) -> None:
+def settle(record: Record, flow_run: FlowRun | None) -> None:
     """Make a job and its flow run agree.
 
     Raises:
@@ -75,9 +74,9 @@ def settle(operators: Operators, record: Record, flow_run: FlowRun | None) -> No
         if flow_run is not None and state is not None and state.type == StateType.CANCELLING:
             finish_cancelling(flow_run, record)
     elif state is not None and state.is_paused():
-        _stop(operators, record, "pause")
+        _stop(record, "pause")
     elif state is not None and state.type in (StateType.CANCELLING, StateType.CANCELLED):
-        _stop(operators, record, "cancel")
+        _stop(record, "cancel")
     elif state is None or state.is_final():
         say("reconcile", f"{record.job.out}: the job lives, and no flow run follows it")
         _tell("mswitch.job.orphaned", record)
@@ -160,9 +159,9 @@ def finish_cancelling(flow_run: FlowRun, record: Record) -> None:
             client.set_flow_run_state(flow_run.id, Cancelled(), force=True)
 
 
-def _stop(operators: Operators, record: Record, intent: Intent) -> None:
+def _stop(record: Record, intent: Intent) -> None:
     """Ask the job to stop, and kill it once it had its time; note its end."""
-    launcher = operators.launcher_of(record)
+    launcher = make_launcher(record.launcher)
     ask(record.job, launcher, intent)
     alive = record.alive
     if alive is not None and launcher.poll(record.job, alive.number).phase == "ended":

@@ -203,7 +203,7 @@ def test_the_job_of_a_cancelled_flow_run_is_stopped_and_its_end_is_told(launched
     launcher, events = launched
     run = flow_run(StateType.CANCELLED, "Cancelled")
 
-    reconciling.settle(Operators(), record(tmp_path, run), run)
+    reconciling.settle(record(tmp_path, run), run)
 
     after = read_record(tmp_path / "run")
     assert launcher.stopped == 1
@@ -213,7 +213,7 @@ def test_the_job_of_a_cancelled_flow_run_is_stopped_and_its_end_is_told(launched
 
 def test_the_job_of_a_suspended_flow_run_is_saved(launched, tmp_path):
     run = flow_run(StateType.PAUSED, "Suspended")
-    reconciling.settle(Operators(), record(tmp_path, run), run)
+    reconciling.settle(record(tmp_path, run), run)
     assert read_record(tmp_path / "run").intent == "pause"
 
 
@@ -222,7 +222,7 @@ def test_a_job_that_no_flow_run_follows_is_told_and_left_alone(kind, launched, t
     launcher, events = launched
     run = flow_run(kind or StateType.RUNNING, "Any")
 
-    reconciling.settle(Operators(), record(tmp_path, run), run if kind else None)
+    reconciling.settle(record(tmp_path, run), run if kind else None)
 
     assert events == ["mswitch.job.orphaned"]
     assert launcher.stopped == 0
@@ -277,9 +277,9 @@ def test_a_flow_run_that_cancels_without_a_process_is_cancelled(launched, tmp_pa
     run = flow_run(StateType.CANCELLING, "Cancelling")
     made = record(tmp_path, run)
 
-    reconciling.settle(Operators(), made, run)
+    reconciling.settle(made, run)
     assert not ended
-    reconciling.settle(Operators(), read_record(tmp_path / "run"), run)
+    reconciling.settle(read_record(tmp_path / "run"), run)
     assert ended == [run]
 
 
@@ -303,7 +303,7 @@ def test_what_a_cancelled_build_left_on_dataflow_is_cancelled(launched, tmp_path
         pass
 
     cancel_jobs(Operators(storage=tmp_path), run.id)
-    reconciling.settle(Operators(), read_record(tmp_path / "run"), run)
+    reconciling.settle(read_record(tmp_path / "run"), run)
 
     assert [words[-1] for words in called] == ["--cancel", "--cancel"]
     assert ended == [run.id]
@@ -312,7 +312,7 @@ def test_what_a_cancelled_build_left_on_dataflow_is_cancelled(launched, tmp_path
 def test_a_running_flow_run_is_left_alone(launched, tmp_path):
     launcher, events = launched
     run = flow_run(StateType.RUNNING, "Running")
-    reconciling.settle(Operators(), record(tmp_path, run), run)
+    reconciling.settle(record(tmp_path, run), run)
     assert not events
     assert not launcher.stopped
 
