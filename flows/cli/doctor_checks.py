@@ -76,28 +76,27 @@ def check_devices() -> list[Finding]:
 
 def check_runners() -> list[Finding]:
     """Say which Beam runners can be used from here."""
-    findings = [
-        Finding("runners", "local", "ok", "Beam's FnApiRunner, nothing else needed"),
-    ]
     java = shutil.which("java")
-    findings.append(
-        Finding("runners", "flink", "ok", f"{java}; also needs a job-server jar")
-        if java
-        else Finding("runners", "flink", "missing", "install a Java runtime (17 or newer)")
+    flink = java and f"{java}; also needs a job-server jar"
+    google = _is_installed("google.cloud.dataflow_v1beta3")
+    dataflow = "Google client installed; needs a project" if google else None
+    table = (
+        ("local", "Beam's FnApiRunner, nothing else needed", ""),
+        ("flink", flink, "install a Java runtime (17 or newer)"),
+        ("prism", shutil.which("prism"), "give -- --prism_location=BINARY"),
+        ("dataflow", dataflow, "pip install 'apache-beam[gcp]'"),
     )
-    prism = shutil.which("prism")
-    findings.append(
-        Finding("runners", "prism", "ok", prism)
-        if prism
-        else Finding("runners", "prism", "missing", "give -- --prism_location=BINARY")
-    )
-    google = importlib.util.find_spec("google.cloud.dataflow_v1beta3")
-    findings.append(
-        Finding("runners", "dataflow", "ok", "Google client installed; needs a project")
-        if google
-        else Finding("runners", "dataflow", "missing", "pip install 'apache-beam[gcp]'")
-    )
-    return findings
+    return [
+        Finding("runners", name, "ok" if found else "missing", found or how)
+        for name, found, how in table
+    ]
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # a package that it would be in is not there either
+        return False
 
 
 def check_programs() -> list[Finding]:

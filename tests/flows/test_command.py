@@ -10,6 +10,7 @@ import pytest
 
 from flows.cli import app as cli
 from flows.cli.commands.common import check_beam_options, finish, split_commas
+from flows.cli.doctor_checks import check_runners
 from flows.cli.main import main
 from pipelines.errors import UserError
 
@@ -226,6 +227,13 @@ def test_doctor_lists_every_part():
         "prism",
         "dataflow",
     }
+
+
+def test_doctor_says_how_to_get_googles_client_where_nothing_of_it_is_installed(monkeypatch):
+    monkeypatch.delitem(sys.modules, "google.cloud.dataflow_v1beta3", raising=False)
+    monkeypatch.setitem(sys.modules, "google.cloud", None)
+    (dataflow,) = [finding for finding in check_runners() if finding.name == "dataflow"]
+    assert (dataflow.status, dataflow.detail) == ("missing", "pip install 'apache-beam[gcp]'")
 
 
 def test_a_platform_that_jax_cannot_use_is_named():
