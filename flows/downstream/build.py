@@ -19,12 +19,11 @@ from flows.downstream.measure import (
 from flows.downstream.runs import DECODES, TunedRun, check_alike, read_tuned_run, same_rows
 from flows.pages.publish import publish_files
 from flows.pages.svg import SCREENS, inline_svgs
-from flows.pages.templates import template_environment
+from flows.pages.templates import render_page
 from flows.report import text as report_text
 from flows.report.speedup import SpeedUp
 from pipelines import storage
 from pipelines.errors import UserError
-from pipelines.languages import script_name
 from pipelines.outputs import stage_output
 from pipelines.progress import say
 
@@ -354,10 +353,10 @@ def _curves(curves: Sequence[Curve], label: str, *, log: bool) -> list[Any]:
 
 
 def _render(template: str, data: Mapping[str, Any], figure: Sequence[Any], **more: Any) -> str:
-    """Render a page; autoescape is on, and nothing is marked safe but our own SVG and CSS."""
-    rows = sorted(data["languages"], key=lambda row: (row["name"].casefold(), row["lang"]))
-    environment = template_environment("flows.downstream")
-    return environment.get_template(template).render(
+    return render_page(
+        "flows.downstream",
+        template,
+        data["languages"],
         text=text,
         report_text=report_text,
         data=data,
@@ -366,8 +365,6 @@ def _render(template: str, data: Mapping[str, Any], figure: Sequence[Any], **mor
         results=data["results"],
         runs=data["runs"],
         method=data["method"],
-        rows=rows,
-        scripts=sorted({row["script"] for row in rows}, key=script_name),
         figure=figure,
         **more,
     )

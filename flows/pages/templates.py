@@ -1,7 +1,8 @@
 """Jinja2 environments of the HTML pages: autoescape on, an undefined name is an error."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jinja2
 from markupsafe import Markup
@@ -33,6 +34,21 @@ def template_environment(package: str) -> jinja2.Environment:
     style = Markup(FIGURE_VARIABLES + FIGURE_STYLE)  # noqa: S704 - ours
     environment.globals |= {"numbers": numbers, "script_name": script_name, "style": style}
     return environment
+
+
+def render_page(
+    package: str, template: str, rows: Sequence[Mapping[str, Any]], **values: Any
+) -> str:
+    """Render a template of `package` with a row of each language, by name, and what else it shows.
+
+    Autoescape is on, and nothing is marked safe but our own SVG and CSS.
+    """
+    environment = template_environment(package)
+    return environment.get_template(template).render(
+        rows=sorted(rows, key=lambda row: (row["name"].casefold(), row["lang"])),
+        scripts=sorted({row["script"] for row in rows}, key=script_name),
+        **values,
+    )
 
 
 def unbroken(text: str, words: Sequence[str]) -> Markup:

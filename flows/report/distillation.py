@@ -21,7 +21,7 @@ import numpy as np
 from flows.pages.languages import language_fields
 from flows.pages.numbers import percent
 from flows.pages.publish import publish_files
-from flows.pages.templates import template_environment
+from flows.pages.templates import render_page
 from flows.report.build import DEFAULT_CONFIG, ReportConfig
 from flows.report.data import rounded
 from flows.report.headline import MINIMUM_UNITS
@@ -32,7 +32,6 @@ from flows.report.speedup import LanguageLosses, language_generator, resample_cu
 from models.training.run_files import open_files
 from pipelines import storage
 from pipelines.errors import UserError
-from pipelines.languages import script_name
 from pipelines.outputs import stage_output
 from pipelines.progress import say
 
@@ -424,16 +423,9 @@ def _share_interval(figures: Mapping[str, Any]) -> str:
 
 
 def _render(data: Mapping[str, Any]) -> str:
-    rows = sorted(data["languages"], key=lambda row: (row["name"].casefold(), row["lang"]))
-    return (
-        template_environment("flows.report")
-        .get_template("distillation.html.j2")
-        .render(
-            data=data,
-            rows=rows,
-            models=[*data["students"], *filter(None, [data["long_baseline"]])],
-            scripts=sorted({row["script"] for row in rows}, key=script_name),
-        )
+    models = [*data["students"], *filter(None, [data["long_baseline"]])]
+    return render_page(
+        "flows.report", "distillation.html.j2", data["languages"], data=data, models=models
     )
 
 

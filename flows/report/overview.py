@@ -3,9 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from flows.pages.templates import template_environment
+from flows.pages.templates import render_page
 from flows.report import text as report_text
-from pipelines.languages import script_name
 
 #: What the page says of a language of each candidate.
 LANGUAGE_FIELDS = (
@@ -55,16 +54,15 @@ def overview_data(reports: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def render_overview(overview: Mapping[str, Any]) -> str:
-    """Render the page; see `flows.report.page.render`."""
-    rows = sorted(overview["languages"], key=lambda row: (row["name"].casefold(), row["lang"]))
-    environment = template_environment("flows.report")
-    return environment.get_template("overview.html.j2").render(
+    """Render the page."""
+    return render_page(
+        "flows.report",
+        "overview.html.j2",
+        overview["languages"],
         text=report_text,
         data=overview,
         summary=overview["summary"],
         baseline=overview["baseline"],
         candidates=overview["candidates"],
         method=overview["method"],
-        rows=rows,
-        scripts=sorted({row["script"] for row in rows}, key=script_name),
     )

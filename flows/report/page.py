@@ -9,13 +9,12 @@ from typing import Any
 import numpy as np
 
 from flows.pages.svg import SCREENS, Drawing, arrange, inline_svgs
-from flows.pages.templates import template_environment
+from flows.pages.templates import render_page
 from flows.report import figures, panels
 from flows.report import text as report_text
 from flows.report.headline import LanguageResult, Pooled
 from flows.report.routing import Routing, most_informative_layer
 from flows.report.speedup import isotonic_fit
-from pipelines.languages import script_name
 
 ROWS_PER_PANEL = 36
 CURVES_SHOWN = 12
@@ -181,23 +180,23 @@ def _curve_pair(
 
 
 def render(report: Mapping[str, Any], drawings: Drawings, csv: str) -> str:
-    """Render the page; autoescape is on, and nothing is marked safe but our own SVG and CSS.
+    """Render the page.
 
     Args:
         report: what report.json holds.
         drawings: its figures.
         csv: per_language.csv, which the page offers for download.
     """
-    environment = template_environment("flows.report")
-    return environment.get_template("page.html.j2").render(
+    return render_page(
+        "flows.report",
+        "page.html.j2",
+        report["languages"],
         text=report_text,
         data=report,
         summary=report["summary"],
         baseline=report["runs"]["baseline"],
         candidate=report["runs"]["candidate"],
         method=report["method"],
-        rows=sorted(report["languages"], key=lambda row: (row["name"].casefold(), row["lang"])),
-        scripts=sorted({row["script"] for row in report["languages"]}, key=script_name),
         histogram=inline_svgs(drawings.histogram, "speedup", SCREENS),
         horizon_figure=inline_svgs(drawings.horizons, "horizons", SCREENS),
         quality=inline_svgs(drawings.quality, "quality"),
