@@ -1,7 +1,6 @@
 """The evidence: a sparse model and its dense twin over seeds, and one report."""
 
 import itertools
-import json
 import shutil
 import time
 from collections.abc import Sequence
@@ -19,6 +18,7 @@ from flows.operators.preflight import check_disk, state_bytes
 from flows.prefect_flows import demo
 from flows.processes import run_with_restarts
 from models.config import padded_vocabulary
+from models.training.metrics import read_metrics
 from models.training.run_directory import CHECKPOINTS, log_spaced_steps, read_run
 from pipelines.outputs import MARKER, lock_directory, read_manifest
 from pipelines.progress import say
@@ -150,5 +150,4 @@ def keep_last_checkpoint(run: Path) -> None:
 
 def trained_hours(run: Path) -> float:
     """Hours of all steps, without compiling and evaluating."""
-    with open(run / "metrics.jsonl") as file:
-        return sum(json.loads(line)["train/step_secs"] for line in file) / 3600
+    return sum(metrics["train/step_secs"] for metrics in read_metrics(run)) / 3600
