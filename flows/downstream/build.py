@@ -21,17 +21,18 @@ from flows.pages.publish import publish_files
 from flows.pages.svg import SCREENS, inline_svgs
 from flows.pages.templates import render_page
 from flows.report import text as report_text
+from flows.report.data import run_names
+from flows.report.downstream import DATA, PAGE, STAGE
 from flows.report.speedup import SpeedUp
 from pipelines import storage
 from pipelines.errors import UserError
 from pipelines.outputs import stage_output
 from pipelines.progress import say
 
-STAGE = "downstream"
 #: Raised when the same runs give other figures.
 STATISTICS = 3
 FEWEST_STEPS = 3
-PAGE, DATA, TABLE = "downstream.html", "downstream.json", "downstream.csv"
+TABLE = "downstream.csv"
 RUN_PAGE, RUN_DATA = "run.html", "run.json"
 
 
@@ -297,11 +298,9 @@ def _speed_up(
 
 
 def _names(models: Sequence[Sequence[TunedRun]]) -> list[str]:
-    """What the page calls the models: their presets, told apart where those are equal."""
+    """What the page calls the models."""
     baseline, candidate, *beside = (seeds[0] for seeds in models)
-    names = [baseline.name, candidate.name]
-    if baseline.name == candidate.name:
-        names = [f"{baseline.name} (baseline)", f"{candidate.name} (candidate)"]
+    names = run_names(baseline.name, candidate.name)
     return [*names, *(f"{run.name} from scratch" for run in beside)]
 
 

@@ -1,7 +1,5 @@
 """Everything the downstream pages say, as the data of their JSON and CSV."""
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,6 +7,7 @@ from flows.downstream import text
 from flows.downstream.measure import Average, Difference, Result, Rows, Scores
 from flows.downstream.runs import DECODES, TunedRun
 from flows.pages.languages import language_fields
+from flows.pages.publish import csv_text
 from flows.report.data import rounded
 from flows.report.speedup import SpeedUp
 from tasks.metric_intervals import MIN_GROUPS, RESAMPLES, Score
@@ -268,8 +267,4 @@ def to_csv(data: Mapping[str, Any]) -> str:
             if scores["difference"]:
                 line |= {"p_value": scores["p_value"], "clear": scores["clear_after_holm"]}
             lines.append(line)
-    file = io.StringIO()
-    writer = csv.DictWriter(file, list(lines[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(lines)
-    return file.getvalue()
+    return csv_text(lines)

@@ -1,8 +1,20 @@
 """A page and the files beside it, published as one output."""
 
-from collections.abc import Mapping
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from pipelines.outputs import StagedOutput, file_sha256, write_atomically
+
+
+def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
+    """A table with a line for each row; all have the columns of the first, and None is empty."""
+    file = io.StringIO()
+    writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return file.getvalue()
 
 
 def publish_files(staged: StagedOutput, files: Mapping[str, str]) -> None:

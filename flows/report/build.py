@@ -163,7 +163,7 @@ def _write_report(
             return _summary_line(report, out, reused=True)
         so_far = identity.get("unfinished")
         if len(comparisons) == 1:
-            names = run_names(*comparisons[0].runs)
+            names = run_names(*(run.name for run in comparisons[0].runs))
             report, files = _make(comparisons[0], names, config, so_far, downstream)
         else:
             report, files = _make_all(comparisons, config, so_far, downstream)

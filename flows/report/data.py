@@ -1,13 +1,12 @@
 """Everything the report says, as the data of report.json and per_language.csv."""
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from flows.pages.languages import language_fields
+from flows.pages.publish import csv_text
 from flows.report import text as report_text
 from flows.report.headline import MINIMUM_UNITS, LanguageResult, Pooled, headline
 from flows.report.horizon import Horizon, horizons_json, last_doubling
@@ -86,11 +85,11 @@ def report_data(
     )
 
 
-def run_names(baseline: Run, candidate: Run) -> tuple[str, str]:
+def run_names(baseline: str, candidate: str) -> tuple[str, str]:
     """What the page calls the two models: their presets, told apart where those are equal."""
-    if baseline.name != candidate.name:
-        return baseline.name, candidate.name
-    return f"{baseline.name} (baseline)", f"{candidate.name} (candidate)"
+    if baseline != candidate:
+        return baseline, candidate
+    return f"{baseline} (baseline)", f"{candidate} (candidate)"
 
 
 def cost_factors(baseline: Run, candidate: Run) -> dict[str, float | None]:
@@ -273,8 +272,4 @@ def to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
             else:
                 cells[key] = value
         flat.append(cells)
-    file = io.StringIO()
-    writer = csv.DictWriter(file, list(flat[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(flat)
-    return file.getvalue()
+    return csv_text(flat)
