@@ -16,7 +16,8 @@ from pipelines.vocabulary.train import VocabularyConfig
 #: FLOPs a second of a CPU core in training: between the 15 and 50 GFLOP/s that shared cores gave.
 CPU_CORE_FLOPS = 35e9
 #: Share of its peak rate that an accelerator is taken to reach in training: assumed, not measured.
-ASSUMED_UTILIZATION = 0.2
+#: Less than estimates of cost assume (`flows.operators.cost`), for the models here are small.
+SMALL_MODELS_UTILIZATION = 0.2
 NOT_MEASURED = "not measured, for no accelerator has run it yet"
 
 
@@ -163,4 +164,4 @@ def flops_per_sec(found: Devices) -> float | None:
     if found.platform == "cpu":
         return CPU_CORE_FLOPS * available_cores()
     peak = peak_flops(found.kind)
-    return peak and ASSUMED_UTILIZATION * peak * found.count
+    return peak and SMALL_MODELS_UTILIZATION * peak * found.count
