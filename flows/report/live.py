@@ -107,7 +107,8 @@ def _describe(directories: tuple[Path, Path]) -> str:
             figure = arrange(panels, 1, "Loss curves", "Losses of both models over training steps.")
             svg = base64.b64encode(standalone_svg(figure, "live").encode()).decode()
             parts.append(f"![Loss curves](data:image/svg+xml;base64,{svg})")
-            parts.append(curve_note(*names))
+            dots = "evaluations, or single steps of the training loss"
+            parts.append(curve_note(*names, dots=dots))
         if losses:
             parts.append("\n".join(_table(losses, np.array(steps, dtype=float), names)))
     warnings = [f"- {line}" for training in trainings for line in _warnings(training)]

@@ -253,20 +253,20 @@ def headline_scope(summary: Mapping[str, Any]) -> str:
     return f"Languages left out: {', '.join(told)}{twice}."
 
 
-def curve_note(baseline: str, candidate: str) -> str:
-    """How to read the loss curves of a pair that trains."""
+def curve_note(baseline: str, candidate: str, dots: str = "evaluations") -> str:
+    """How to read the loss curves of a pair, in which `dots` are drawn."""
     return (
         f"Losses over training steps (log scale): {baseline} in grey, {candidate} in blue. Dots "
-        "are evaluations, or single steps of the training loss; lines are monotone fits. A dashed "
-        "line is the target, and the short strokes on it mark where each model first reached it."
+        f"are {dots}; lines are monotone fits. A dashed line is the target, and the short strokes "
+        "on it mark where each model first reached it."
     )
 
 
-def horizon_note(percent: str) -> str:
+def horizon_note(confidence: str) -> str:
     """How to read the speed-ups by horizon."""
     return (
         "Step speed-up as if training had ended at each evaluated step, with its "
-        f"{percent}% interval over languages (log scales). A model is not trained anew for a "
+        f"{confidence}% interval over languages (log scales). A model is not trained anew for a "
         "shorter horizon: its learning rate does not depend on the number of steps. To first order "
         "the speed-up is two to the power of the gap (by how much the candidate’s pooled loss is "
         "lower) over the gain of the baseline’s last doubling of steps."
