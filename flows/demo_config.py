@@ -1,4 +1,4 @@
-"""Configuration of flows: what a person or a Prefect deployment may set."""
+"""Settings of the demo; those of the evidence and of operators begin with them."""
 
 import dataclasses
 import json

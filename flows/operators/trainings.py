@@ -101,7 +101,7 @@ class Trainings:
 
         Raises:
             UserError: a training was refused or failed.
-        OverBudgetError: all were paused because they have cost what they may.
+            OverBudgetError: all were paused because they have cost what they may.
         """
         try:
             while self._next() or self._going_on():
@@ -116,8 +116,8 @@ class Trainings:
                 self._done = wait(list(self.trainings.values()), timeout=LOOK_SECS).done
                 for one in self._done:
                     one.wait()  # from here on its state is known without asking the server
-            for training in self.trainings.values():
-                training.result()
+            for one in self.trainings.values():
+                one.result()
         except OverBudgetError:
             # Their followers pause evaluations as well, as long as this process lives.
             wait(list(self.evaluations.values()))

@@ -1,4 +1,4 @@
-"""Read the two run directories of a report and check that they can be compared."""
+"""Read the run directories of a report and check that they can be compared."""
 
 import dataclasses
 import itertools

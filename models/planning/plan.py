@@ -57,7 +57,7 @@ def make_plan(
         changes: what to change of the preset.
 
     Returns:
-        What `mswitch plan --json` prints; README, Plan, says what is in it.
+        What `mswitch plan --json` prints.
 
     Raises:
         UserError: an unknown name, or a mesh that divides nothing.
