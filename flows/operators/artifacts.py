@@ -137,10 +137,10 @@ class LivePage:
                     client.update_artifact(self._id, ArtifactUpdate(data=markdown))
 
 
-def show_markdown(key: str, markdown: str, description: str = "") -> None:
+def show_markdown(key: str, markdown: str) -> None:
     """Show a text; one of the same key replaces the one before."""
     with contextlib.suppress(*SERVER_ERRORS):
-        create_markdown_artifact(markdown, key, description)
+        create_markdown_artifact(markdown, key)
 
 
 def show_table(key: str, rows: list[dict[str, Any]], description: str = "") -> None:

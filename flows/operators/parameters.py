@@ -101,13 +101,13 @@ def _flatten(default: Any, prefix: str) -> Iterator[tuple[str, Any, FieldInfo]]:
             )
 
 
-def configured(settings: type, values: Mapping[str, Any], prefix: str = "") -> Any:
+def configured(settings: type, values: Mapping[str, Any]) -> Any:
     """Make the settings that values of parameters mean; what is not given has its default.
 
     Raises:
         UserError: a value is out of bounds, or does not go with another.
     """
-    return _replaced(settings(), values, prefix)
+    return _replaced(settings(), values, "")
 
 
 def _replaced(default: Any, values: Mapping[str, Any], prefix: str) -> Any:

@@ -7,6 +7,7 @@ and Suspend of the flow run, and `mswitch runs`.
 import contextlib
 import contextvars
 import functools
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -34,6 +35,8 @@ from pipelines.progress import lines_to, pass_on, say
 SERVER_ERRORS = (httpx.HTTPError, PrefectException)
 #: How often a flow run looks at its own state.
 STATE_SECS = 5.0
+#: How often lines are passed on to the server.
+LOG_SECS = 1.0
 _OWNER = "flow run "
 _LEFT = "not followed any more: the flow run was ended"
 _leaving: contextvars.ContextVar["_Leaving"] = contextvars.ContextVar("leaving")
@@ -91,17 +94,17 @@ def end_task_run() -> None:
 
 
 class SlowLog:
-    """Passes lines on at most once a second, those of a second together."""
+    """Passes lines on every `LOG_SECS` at most, those that come in between together."""
 
-    def __init__(self, log: Callable[[str], None], secs: float = 1.0):
-        self._log, self._secs = log, secs
+    def __init__(self, log: Callable[[str], None]):
+        self._log = log
         self._waiting: list[str] = []
-        self._last = -secs
+        self._last = -math.inf
 
     def __call__(self, lines: Sequence[str]) -> None:
         """Log the lines, now or with later ones."""
         self._waiting += lines
-        if time.monotonic() - self._last >= self._secs:
+        if time.monotonic() - self._last >= LOG_SECS:
             self.flush()
 
     def flush(self) -> None:

@@ -79,11 +79,11 @@ class Pooled:
     speed_up: SpeedUp
 
 
-def holm_rejections(p_values: Sequence[float], level: float = LEVEL) -> np.ndarray:
-    """Which hypotheses Holm's step-down method rejects at family-wise error `level`."""
+def holm_rejections(p_values: Sequence[float]) -> np.ndarray:
+    """Which hypotheses Holm's step-down method rejects at family-wise error `LEVEL`."""
     values = np.asarray(p_values, dtype=float)
     order = np.argsort(values, kind="stable")
-    passed = values[order] <= level / (len(values) - np.arange(len(values)))
+    passed = values[order] <= LEVEL / (len(values) - np.arange(len(values)))
     kept = np.logical_and.accumulate(passed)
     rejected = np.zeros(len(values), dtype=bool)
     rejected[order] = kept
