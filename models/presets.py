@@ -1,4 +1,4 @@
-"""The named models. Each says its command, its cost and the figure to expect.
+"""The named models. Each says its cost and the figure to expect.
 
 Costs count one training step's tokens as the papers do; "expected" quotes the published value
 that a faithful run should approach, never a measurement of this code unless it says so.
@@ -29,22 +29,13 @@ class Preset:
 
     Attributes:
         model: its configuration, with the vocabulary its paper has.
-        command: the command that trains it as published (or, for the tiny pair, as the demo).
         cost: what one run costs.
         expected: the result to compare with, and its source.
     """
 
     model: ModelConfig
-    command: str
     cost: str
     expected: str
-
-
-def _command(name: str, batch_size: int = 1024) -> str:
-    return (
-        f"mswitch train --preset {name} --examples EXAMPLES --out runs/{name} "
-        f"--steps 1000000 --batch-size {batch_size}"
-    )
 
 
 def _tiny() -> dict[str, Preset]:
@@ -66,19 +57,15 @@ def _tiny() -> dict[str, Preset]:
         init_scale=_SWITCH["init_scale"],
     )
     sparse = dataclasses.replace(dense, experts=8, **_SWITCH)
-    command = "mswitch train --preset {} --examples EXAMPLES --out runs/{} --steps 400 "
-    command += "--batch-size 32"
     cost = "about 0.15 s a step of 32 x 64 input tokens on 2 CPU cores"
     return {
         "mt5-tiny": Preset(
             dense,
-            command.format("mt5-tiny", "mt5-tiny"),
             cost,
             "the baseline of `mswitch demo`; its figures are in the demo's report",
         ),
         "mswitch-tiny": Preset(
             sparse,
-            command.format("mswitch-tiny", "mswitch-tiny"),
             cost,
             "within 0.1 nats of mt5-tiny on the demo's text, not ahead: docs/experiments",
         ),
@@ -96,8 +83,7 @@ def _mt5() -> dict[str, Preset]:
     }
     presets = {}
     for size, ((d_model, d_ff, heads, layers), expected) in sizes.items():
-        name = f"mt5-{size}"
-        presets[name] = Preset(
+        presets[f"mt5-{size}"] = Preset(
             ModelConfig(
                 d_model=d_model,
                 d_ff=d_ff,
@@ -105,7 +91,6 @@ def _mt5() -> dict[str, Preset]:
                 encoder_layers=layers,
                 decoder_layers=layers,
             ),
-            _command(name),
             "1M steps of 1024 x 1024 tokens, about 1T input tokens",
             f"{expected} (mT5, Table 2)",
         )
@@ -120,13 +105,8 @@ def _umt5() -> dict[str, Preset]:
     presets = {}
     for name, mt5 in _mt5().items():
         model = dataclasses.replace(mt5.model, vocabulary_size=256_384, shared_position_bias=False)
-        umt5 = f"u{name}"
-        presets[umt5] = Preset(
-            model,
-            _command(umt5),
-            mt5.cost,
-            "published are fine-tuned scores alone (Chung et al. 2023)",
-        )
+        expected = "published are fine-tuned scores alone (Chung et al. 2023)"
+        presets[f"u{name}"] = Preset(model, mt5.cost, expected)
     return presets
 
 
@@ -146,24 +126,20 @@ def _mswitch() -> dict[str, Preset]:
         name = "mswitch-base" if experts == 128 else f"mswitch-base-{experts}"
         presets[name] = Preset(
             dataclasses.replace(base, experts=experts, **_SWITCH),
-            _command(name),
             f"mT5-Base's FLOPs per token; {parameters} billion parameters",
             "mean step speed-up 5x over mT5-Base; 91 % of languages at least 4x (Figure 8, which "
             "states no number of experts)",
         )
     small = _mt5()["mt5-small"].model
     for experts, parameters in {32: 0.69, 128: 1.90}.items():
-        name = f"mswitch-small-{experts}"
-        presets[name] = Preset(
+        presets[f"mswitch-small-{experts}"] = Preset(
             dataclasses.replace(small, experts=experts, **_SWITCH),
-            _command(name),
             f"mT5-Small's FLOPs per token; {parameters} billion parameters",
             "none is published",
         )
     geglu = presets["mswitch-base"]
     presets["mswitch-base-relu"] = Preset(
         dataclasses.replace(geglu.model, activation="relu", d_ff=3072),
-        _command("mswitch-base-relu"),
         geglu.cost,
         "none is published: mSwitch-Base for exchange with Hugging Face",
     )
@@ -179,10 +155,8 @@ def _switch() -> dict[str, Preset]:
     base = dataclasses.replace(_T5_BASE, **_SWITCH)
     presets = {}
     for experts in (8, 16, 32, 64, 128, 256):
-        name = f"switch-base-{experts}"
-        presets[name] = Preset(
+        presets[f"switch-base-{experts}"] = Preset(
             dataclasses.replace(base, experts=experts),
-            _command(name, 2048),
             "T5-Base's FLOPs: 124 GFLOP per sequence",
             "negative log perplexity -1.370 at 250k, -1.306 at 500k steps with 128 experts "
             "(Table 9)",
@@ -199,13 +173,11 @@ def _switch() -> dict[str, Preset]:
     )
     presets["switch-large"] = Preset(
         large,
-        _command("switch-large", 2048),
         "425 GFLOP per sequence",
         "negative log perplexity -1.248 at 250k, -1.177 at 500k steps (Table 9)",
     )
     presets["switch-xxl"] = Preset(
         dataclasses.replace(large, d_model=4096, d_ff=10240, heads=64, experts=64),
-        _command("switch-xxl", 2048),
         "6.3 TFLOP per sequence",
         "negative log perplexity -1.086 at 250k, -1.008 at 500k steps (Table 9)",
     )
@@ -220,7 +192,6 @@ def _switch() -> dict[str, Preset]:
             experts=2048,
             sparse_every=1,
         ),
-        _command("switch-c", 2048),
         "890 GFLOP per sequence",
         "negative log perplexity -1.096 at 250k, -1.043 at 500k steps (Table 9)",
     )
@@ -254,13 +225,10 @@ def _t5() -> dict[str, Preset]:
             encoder_layers=layers,
             decoder_layers=layers,
         )
-        name = f"t5-{size}"
-        presets[name] = Preset(model, _command(name, 2048), "2048 sequences a step", expected)
+        presets[f"t5-{size}"] = Preset(model, "2048 sequences a step", expected)
     for size in ("small", "base", "large", "xl", "xxl"):
-        name = f"t5.1.1-{size}"
-        presets[name] = Preset(
+        presets[f"t5.1.1-{size}"] = Preset(
             dataclasses.replace(_mt5()[f"mt5-{size}"].model, vocabulary_size=32_128),
-            _command(name, 2048),
             "2048 sequences a step",
             "none is published for pretraining: to import, fine-tune and export",
         )
@@ -270,7 +238,7 @@ def _t5() -> dict[str, Preset]:
     }
     for name, (size, cost, perplexities) in twins.items():
         model = dataclasses.replace(presets[f"t5.1.1-{size}"].model, tied_embeddings=True)
-        presets[name] = Preset(model, _command(name, 2048), cost, table_9.format(*perplexities))
+        presets[name] = Preset(model, cost, table_9.format(*perplexities))
     presets["t5-c"] = Preset(
         dataclasses.replace(
             _T5_BASE,
@@ -280,7 +248,6 @@ def _t5() -> dict[str, Preset]:
             encoder_layers=15,
             decoder_layers=15,
         ),
-        _command("t5-c", 2048),
         "890 GFLOP per sequence",
         "none is published: the dense twin of Switch-C, for its FLOPs",
     )

@@ -143,9 +143,8 @@ def test_switch_c_has_the_flops_of_its_twin_but_for_routers_of_2048_experts():
     assert 1.05 < ratio < 1.1
 
 
-def test_every_preset_says_its_command_cost_and_expected_figure():
-    for name, one in PRESETS.items():
-        assert f"--preset {name} " in one.command
+def test_every_preset_says_its_cost_and_expected_figure():
+    for one in PRESETS.values():
         assert one.cost
         assert one.expected
 
