@@ -1,27 +1,17 @@
-"""Metrics of labels and numbers, with the definitions of T5 (`t5.evaluation.metrics`).
-
-`macro_f1` is ours: T5's is `mean_multiclass_f1`.
-"""
+"""Metrics of labels and numbers."""
 
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from pipelines.errors import UserError
-from tasks.metric import Answers, Floats, Maker, Metric, mean_of, ratio
+from tasks.metric import Answers, Floats, Maker, Metric, OfGroup, mean_of, ratio
 
 
-def _accuracy(labels: list[str], language: str) -> Metric:
-    return mean_of("accuracy", lambda answers, prediction: float(prediction in answers))
-
-
-def _exact_match(labels: list[str], language: str) -> Metric:
-    return mean_of("exact_match", lambda answers, prediction: float(prediction in answers))
-
-
-def _group_exact_match(labels: list[str], language: str) -> Metric:
-    """Of groups, those whose rows are all right: MultiRC's questions."""
-    return mean_of("group_exact_match", lambda answers, given: float(given in answers), "min")
+def _share_right(name: str, of_group: OfGroup = "sum") -> Maker:
+    """Of rows, those that are right; with `min`, of groups, those whose rows all are."""
+    metric = mean_of(name, lambda answers, given: float(given in answers), of_group)
+    return lambda labels, language: metric
 
 
 def _class_counts(labels: list[str], answers: Answers, predictions: Sequence[str]) -> Floats:
@@ -143,9 +133,9 @@ def _spearman(labels: list[str], language: str) -> Metric:
 
 
 CLASS_METRICS: dict[str, Maker] = {
-    "accuracy": _accuracy,
-    "exact_match": _exact_match,
-    "group_exact_match": _group_exact_match,
+    "accuracy": _share_right("accuracy"),
+    "exact_match": _share_right("exact_match"),
+    "group_exact_match": _share_right("group_exact_match", "min"),  # of MultiRC's questions
     "macro_f1": _macro_f1,
     "mean_multiclass_f1": _mean_multiclass_f1,
     "f1": _f1,
