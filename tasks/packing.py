@@ -6,7 +6,6 @@ any epoch is known without those before it, and storage is read in blocks.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +35,7 @@ class PackedRows(Sequence[range]):
         """
         self._lengths = read_lengths(source) if examples.supervised else None
         if self._lengths is not None:
-            self._starts = next_fit(self._lengths, room)
+            self._starts = next_fit(self._lengths, room.inputs_length, room.targets_length)
             return
         # Corrupted segments are as long as they may be, but for a few.
         longest = examples.lengths
@@ -79,18 +78,17 @@ def read_lengths(source: RecordSource) -> NDArray[np.uint32]:
     return np.concatenate(parts)
 
 
-def next_fit(lengths: NDArray[np.uint32], room: Lengths) -> NDArray[np.int64]:
+@compiled
+def next_fit(
+    lengths: NDArray[np.uint32], inputs_length: int, targets_length: int
+) -> NDArray[np.int64]:
     """First record of each row, and one more than the last of all, [rows + 1].
 
     Args:
-        lengths: of inputs and targets, [records, 2], none longer than the room.
-        room: positions of a row.
+        lengths: of inputs and targets, [records, 2], none longer than a row has room for.
+        inputs_length: positions of a row's inputs.
+        targets_length: of its targets.
     """
-    return _next_fit(lengths, room.inputs_length, room.targets_length)
-
-
-@compiled
-def _next_fit(lengths: Any, inputs_length: int, targets_length: int) -> Any:
     starts = np.zeros(len(lengths) + 1, np.int64)
     rows, inputs, targets = 0, 0, 0
     for record in range(len(lengths)):

@@ -15,7 +15,6 @@ import numpy as np
 from figures import Figure, show
 from numpy.typing import NDArray
 
-from pipelines.examples.span_corruption import Lengths
 from tasks.batches import TrainBatches
 from tasks.packing import next_fit
 
@@ -88,13 +87,13 @@ def main() -> None:
     lengths = ui_translate_lengths(RECORDS)
     filled: dict[int, float] = {}
     for positions in (128, 256, 512):
-        rows = len(next_fit(lengths, Lengths(positions, positions))) - 1
+        rows = len(next_fit(lengths, positions, positions)) - 1
         filled[positions], targets = (lengths.sum(axis=0) / (rows * positions)).tolist()
         print(
             f"rows of {positions} positions: {filled[positions]:.1%} of inputs filled, "
             f"{targets:.1%} of targets, {RECORDS / rows:.1f} pairs a row"
         )
-    [secs] = cpu_secs(lambda: next_fit(lengths, Lengths(256, 256)))
+    [secs] = cpu_secs(lambda: next_fit(lengths, 256, 256))
     with tempfile.TemporaryDirectory() as directory:
         examples = write_pairs(Path(directory) / "pairs", ui_translate_lengths(PAIRS))
         packed = TrainBatches(examples, BATCH_ROWS, pack="next-fit")

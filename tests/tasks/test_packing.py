@@ -13,7 +13,6 @@ from packing import ui_translate_lengths
 from supervised_files import ALL_KINDS, write_kinds, write_task
 
 from pipelines.errors import UserError
-from pipelines.examples.span_corruption import Lengths
 from pipelines.supervised.build import SupervisedConfig, build_supervised
 from tasks.batches import TaskBatches, TrainBatches
 from tasks.examples import VOCABULARY_PATH
@@ -21,7 +20,7 @@ from tasks.mixtures import Mixture
 from tasks.multitask import TaskMixture, WeightedTask
 from tasks.packing import next_fit, read_lengths
 
-ROOM = Lengths(20, 12)
+ROOM = (20, 12)
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +37,7 @@ def short(small_examples: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 @given(st.lists(st.tuples(st.integers(1, 20), st.integers(1, 12)), min_size=1, max_size=60))
 def test_rows_take_records_in_order_until_one_does_not_fit(drawn):
     lengths = np.array(drawn, np.uint32)
-    starts = next_fit(lengths, ROOM).tolist()
+    starts = next_fit(lengths, *ROOM).tolist()
     rows = [drawn[start:stop] for start, stop in itertools.pairwise(starts)]
     assert list(itertools.chain(*rows)) == drawn
 
@@ -51,7 +50,7 @@ def test_rows_take_records_in_order_until_one_does_not_fit(drawn):
 
 def test_rows_of_256_are_filled_over_90_percent():
     lengths = ui_translate_lengths(100_000)
-    rows = len(next_fit(lengths, Lengths(256, 256))) - 1
+    rows = len(next_fit(lengths, 256, 256)) - 1
     assert lengths[:, 0].sum() / (rows * 256) > 0.9
 
 
@@ -85,7 +84,7 @@ def test_an_epoch_reads_every_record_once_in_full_rows(short):
     batches = TrainBatches(short, 1, 7, mixture, pack="next-fit")
     assert (batches.inputs_length, batches.targets_length, batches.rows) == (192, 64, 1)
     source = batches.opened[""].sources["train"]["sw"]
-    rows = len(next_fit(read_lengths(source), Lengths(192, 64))) - 1
+    rows = len(next_fit(read_lengths(source), 192, 64)) - 1
     assert rows < len(source) / 2
     stored = sorted(
         (tuple(record["inputs"].tolist()), tuple(record["targets"].tolist()))
