@@ -46,11 +46,7 @@ class Score:
 
 
 def score(
-    metric: Metric,
-    answers: Answers,
-    predictions: Sequence[str],
-    groups: Sequence[str],
-    seed: int = 0,
+    metric: Metric, answers: Answers, predictions: Sequence[str], groups: Sequence[str]
 ) -> Score:
     """Value of a metric with a 95 % interval, by resampling groups of rows.
 
@@ -58,15 +54,15 @@ def score(
     all resamples agree, as when every row is right, the interval is Wilson's; a correlation, which
     is no share, has none.
     """
-    return score_sums(metric, metric.sums(answers, predictions, groups), len(predictions), seed)
+    return score_sums(metric, metric.sums(answers, predictions, groups), len(predictions))
 
 
-def score_sums(metric: Metric, statistics: Floats, rows: int, seed: int = 0) -> Score:
+def score_sums(metric: Metric, statistics: Floats, rows: int) -> Score:
     """The same of the statistics [G, S] of groups, which have so many rows."""
     value = float(metric.value(statistics.sum(axis=0)))
     low, high = None, None
     if len(statistics) >= MIN_GROUPS:
-        values = metric.value(_resampled(statistics, seed))
+        values = metric.value(_resampled(statistics))
         ends = np.quantile(values + value - values.mean(), _INTERVAL)
         low, high = (float(end) for end in np.clip(ends, metric.least, 100))
         if np.ptp(values) <= 1e-11 * -metric.least:  # equal correlations differ by rounding
@@ -74,23 +70,23 @@ def score_sums(metric: Metric, statistics: Floats, rows: int, seed: int = 0) -> 
     return Score(value, low, high, rows, len(statistics))
 
 
-def _resampled(statistics: Floats, seed: int) -> Floats:
+def _resampled(statistics: Floats) -> Floats:
     """The sum [RESAMPLES, S] of each resample of groups [G, S]."""
     size = max(1, _MOST_WEIGHTS // len(statistics))
     parts = [
-        _weights(len(statistics), seed, first, min(size, RESAMPLES - first)) @ statistics
+        _weights(len(statistics), first, min(size, RESAMPLES - first)) @ statistics
         for first in range(0, RESAMPLES, size)
     ]
     return np.concatenate(parts)
 
 
 @functools.lru_cache(maxsize=1)
-def _weights(groups: int, seed: int, first: int, resamples: int) -> Floats:
+def _weights(groups: int, first: int, resamples: int) -> Floats:
     """How often each of some resamples takes each group: [resamples, groups].
 
     Kept for the next metric of the same rows: drawing takes longer than most metrics do.
     """
-    rng = np.random.Generator(np.random.Philox(key=seed, counter=first << 192))
+    rng = np.random.Generator(np.random.Philox(key=0, counter=first << 192))
     weights = np.empty((resamples, groups))
     for resample in weights:  # An eighth of the time of `multinomial`.
         taken = rng.integers(groups, size=groups, dtype=np.int32)

@@ -48,7 +48,7 @@ class RecordSource:
         block_records: records of a block.
     """
 
-    def __init__(self, files: Sequence[TFRecordFile], cache: ByteCache | None = None):
+    def __init__(self, files: Sequence[TFRecordFile], cache: ByteCache):
         """Put shards together.
 
         Args:
@@ -59,7 +59,7 @@ class RecordSource:
         self._starts = list(itertools.accumulate((len(file) for file in self.files), initial=0))
         size = sum(file.size_bytes for file in self.files)
         self.block_records = math.ceil(BLOCK_BYTES * len(self) / size) if size else 1
-        self._cache = ByteCache(CACHE_BYTES) if cache is None else cache
+        self._cache = cache
 
     def __len__(self) -> int:
         return self._starts[-1]
