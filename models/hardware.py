@@ -12,8 +12,7 @@ class Chip:
     Peak rates are those that Google publishes for a chip, halved where a chip is two devices.
 
     Attributes:
-        dimensions: of the torus, 2 or 3.
-        largest: the largest slice sold, in chips along each dimension.
+        largest: the largest slice sold, in chips along each dimension of the torus.
         devices: JAX devices of a chip.
         hbm_bytes: memory that the compiler lets a program have (what libtpu 0.0.42 says when a
             program exceeds it; a little below the nominal size).
@@ -22,7 +21,6 @@ class Chip:
         link_bytes_per_sec: what a device sends to all its neighbours together.
     """
 
-    dimensions: int
     largest: tuple[int, ...]
     devices: int
     hbm_bytes: int
@@ -33,11 +31,11 @@ class Chip:
 
 #: v4's two cores are one device (megacore), as they are when a v4 slice is used.
 CHIPS = {
-    "v3": Chip(2, (32, 32), 2, int(15.48 * GIB), 61.5e12, 450e9, 164e9),
-    "v4": Chip(3, (16, 16, 16), 1, int(30.75 * GIB), 275e12, 1228e9, 300e9),
-    "v5p": Chip(3, (16, 16, 24), 1, int(95.74 * GIB), 459e12, 2765e9, 600e9),
-    "v5e": Chip(2, (16, 16), 1, int(15.75 * GIB), 197e12, 819e9, 200e9),
-    "v6e": Chip(2, (16, 16), 1, int(31.25 * GIB), 918e12, 1640e9, 448e9),
+    "v3": Chip((32, 32), 2, int(15.48 * GIB), 61.5e12, 450e9, 164e9),
+    "v4": Chip((16, 16, 16), 1, int(30.75 * GIB), 275e12, 1228e9, 300e9),
+    "v5p": Chip((16, 16, 24), 1, int(95.74 * GIB), 459e12, 2765e9, 600e9),
+    "v5e": Chip((16, 16), 1, int(15.75 * GIB), 197e12, 819e9, 200e9),
+    "v6e": Chip((16, 16), 1, int(31.25 * GIB), 918e12, 1640e9, 448e9),
 }
 
 

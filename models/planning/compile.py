@@ -9,6 +9,7 @@ environment says otherwise.
 import dataclasses
 import json
 import re
+import resource
 import sys
 import time
 from typing import Any
@@ -112,8 +113,6 @@ def lower_step(request: CompileRequest, devices: list[Any]) -> Any:
 
 def compile_step(request: CompileRequest) -> CompileResult:
     """Compile, and read off what it takes."""
-    import resource
-
     import jax
     from jax.experimental import topologies
 
@@ -130,7 +129,7 @@ def compile_step(request: CompileRequest) -> CompileResult:
             raise
         wanted = memory_wanted(str(error))
         secs, cpu_secs = time.monotonic() - began, time.process_time() - cpu_began
-        return CompileResult(False, wanted, secs, cpu_secs, _own_peak(resource))
+        return CompileResult(False, wanted, secs, cpu_secs, _own_peak())
     secs, cpu_secs = time.monotonic() - began, time.process_time() - cpu_began
     memory, analysis = compiled.memory_analysis(), compiled.cost_analysis()
     costs = costs_of(compiled.as_text())
@@ -139,13 +138,13 @@ def compile_step(request: CompileRequest) -> CompileResult:
         memory.peak_memory_in_bytes,
         secs,
         cpu_secs,
-        _own_peak(resource),
+        _own_peak(),
         dataclasses.asdict(costs),
         analysis["flops"],
     )
 
 
-def _own_peak(resource: Any) -> int:
+def _own_peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 

@@ -127,8 +127,7 @@ def _collectives(found) -> dict[str, Collective]:
 
 def group_size(attributes: str) -> int:
     """Devices that take part in one instance of a collective."""
-    pairs = re.search(r"source_target_pairs=", attributes)
-    if pairs:
+    if "source_target_pairs=" in attributes:
         return 2
     mesh = re.search(r"replica_groups=mesh\[([^\]]*)\][^{]* \{([^}]*)\}", attributes)
     if mesh:

@@ -42,9 +42,9 @@ def parse_topology(name: str) -> Topology:
         )
     chip = CHIPS[match[1]]
     shape = tuple(int(size) for size in match[2].split("x"))
-    if len(shape) != chip.dimensions:
+    if len(shape) != len(chip.largest):
         raise UserError(
-            f"--topology {name}: slices of {match[1]} have {chip.dimensions} dimensions, not "
+            f"--topology {name}: slices of {match[1]} have {len(chip.largest)} dimensions, not "
             f"{len(shape)}"
         )
     if any(size % 2 for size in shape[:2]) or not all(shape):
