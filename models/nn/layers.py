@@ -99,16 +99,15 @@ def activate(wi: Sequence[Array]) -> Array:
     return jax.nn.relu(wi[0])
 
 
-def dropout(x: Array, rate: float, key: PRNGKeyArray | None, shared_axis: int | None = -2) -> Array:
+def dropout(x: Array, rate: float, key: PRNGKeyArray | None) -> Array:
     """Drop values with probability `rate` and scale up the rest; no key means evaluation.
 
-    The mask is shared along `shared_axis`, by default the length (T5X's broadcast_dims).
+    The mask is shared along the last axis but one, the length (T5X's broadcast_dims).
     """
     if key is None or rate == 0.0:
         return x
     shape = list(x.shape)
-    if shared_axis is not None:
-        shape[shared_axis] = 1
+    shape[-2] = 1
     keep = jax.random.bernoulli(key, 1.0 - rate, shape)
     return jnp.where(keep, x / (1.0 - rate), 0).astype(x.dtype)
 

@@ -12,7 +12,7 @@ from models.config import JobConfig, TrainConfig, TuningChanges, TuningConfig
 from models.training.origin import check_moments, find_origin
 from models.training.run_directory import RunPlan, check_vocabulary, model_of, read_run
 from models.training.run_files import open_files
-from models.training.train import make_plan, train_prepared
+from models.training.train import ALONE, make_plan, train_prepared
 from pipelines import storage
 from pipelines.errors import UserError
 from pipelines.outputs import read_manifest
@@ -22,7 +22,6 @@ from tasks.multitask import task_mixture
 
 T5 = TuningConfig()
 NO_CHANGES = TuningChanges()
-ALONE = JobConfig()
 
 
 def finetune(

@@ -161,9 +161,3 @@ class MetricsWriter:
         self.sync()
         self._file.close()
         self._board.close()
-
-    def __enter__(self) -> "MetricsWriter":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()

@@ -264,11 +264,8 @@ def moment_axes(moment: Moment, axes: Sequence[str]) -> tuple[tuple[str, ...], .
 
 
 def _stacked(axes: Sequence[str]) -> int:
-    """How many leading axes stack independent parameters."""
-    count = 0
-    while count < len(axes) and axes[count] in STACKED_AXES:
-        count += 1
-    return count
+    """How many axes stack independent parameters, always leading ones."""
+    return sum(axis in STACKED_AXES for axis in axes)
 
 
 def _is_matrix(axes: Sequence[str]) -> bool:

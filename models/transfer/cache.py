@@ -28,7 +28,7 @@ from models.training.run_directory import Teacher
 from models.training.state import Parameters
 from models.training.step import FEATURES, SEGMENTS, Batch, Teaching
 from models.training.teaching import draws_file, packed, skeleton_of, teacher_parameters
-from models.training.train import make_plan
+from models.training.train import ALONE, make_plan
 from models.transfer.config import DistillConfig, DrawConfig
 from models.transfer.teacher import find_teacher
 from pipelines import storage
@@ -48,7 +48,6 @@ from tasks.mixtures import Mixture
 
 STAGE = "distill-cache"
 FIFTY = DrawConfig()
-ALONE = JobConfig()
 
 
 def make_cache(

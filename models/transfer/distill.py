@@ -19,7 +19,7 @@ from models.config import (
 )
 from models.training.finetune import is_same, prepare_tuning
 from models.training.run_directory import RunPlan, Teacher
-from models.training.train import prepare, train_prepared
+from models.training.train import ALONE, NO_CHANGES, prepare, train_prepared
 from models.transfer.cache import check_cache
 from models.transfer.config import DistillConfig
 from models.transfer.teacher import find_teacher
@@ -28,8 +28,6 @@ from tasks.batches import TaskBatches
 from tasks.mixtures import Mixture
 
 PAPER = DistillConfig()
-NO_CHANGES = ModelChanges()
-ALONE = JobConfig()
 #: What teacher and student share where the student begins with the teacher's parameters.
 _SHAPES = (
     "encoder_layers",

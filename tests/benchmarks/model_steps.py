@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
@@ -240,7 +241,10 @@ def roofline_sides(training: Training) -> dict[str, Side]:
 
 def metrics_cost(training: Training, rounds: int) -> None:
     """What the loop does for metrics on the host, of the metrics of a real step."""
-    with tempfile.TemporaryDirectory() as directory, MetricsWriter(Path(directory), 0) as telemetry:
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        closing(MetricsWriter(Path(directory), 0)) as telemetry,
+    ):
         secs = [
             timed(lambda step=step: telemetry.write(step, jax.device_get(training.metrics)))
             for step in range(1, 5 * rounds)

@@ -8,6 +8,7 @@ import os
 import pathlib
 import shutil
 import tracemalloc
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -49,13 +50,13 @@ def test_evaluation_steps_are_even_in_the_logarithm():
 
 
 def test_metrics_after_the_restored_step_are_cut(tmp_path):
-    with MetricsWriter(tmp_path, 0) as record:
+    with closing(MetricsWriter(tmp_path, 0)) as record:
         for step in range(1, 6):
             record.write(step, {"train/loss": 1.0 / step, "router/load": [[0.5, 0.5]]})
     with open(tmp_path / "metrics.jsonl", "a") as file:
         file.write('{"step": 6, "train/lo')
     assert [line["step"] for line in read(tmp_path)] == [1, 2, 3, 4, 5]
-    with MetricsWriter(tmp_path, 3) as record:
+    with closing(MetricsWriter(tmp_path, 3)) as record:
         record.write(4, {"train/loss": 9.0})
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2, 3, 4]
@@ -68,7 +69,7 @@ NO_STEPS = ["garbage", "{}", "[]", '{"step": null}', '{"step": "5"}', "\0\0"]
 
 @pytest.mark.parametrize("line", NO_STEPS)
 def test_what_follows_the_restored_step_is_cut_whatever_it_is(tmp_path, line):
-    with MetricsWriter(tmp_path, 0) as record:
+    with closing(MetricsWriter(tmp_path, 0)) as record:
         for step in (1, 2):
             record.write(step, {"train/loss": 1.0})
     with open(tmp_path / "metrics.jsonl", "a") as file:
@@ -86,7 +87,7 @@ def test_a_damaged_line_is_named(tmp_path, line):
 
 def test_vectors_are_in_every_line_and_matrices_in_every_hundredth(tmp_path):
     loads = np.array([[0.25, 0.75, 0.0], [0.5, 0.25, 0.25]], np.float32)
-    with MetricsWriter(tmp_path, 0) as record:
+    with closing(MetricsWriter(tmp_path, 0)) as record:
         for step in range(1, 202):
             metrics = {"train/loss": np.float32(np.nan), "router/layer_entropy": loads[:, 0]}
             record.write(step, written(step, {**metrics, "router/load": loads}))
@@ -99,7 +100,7 @@ def test_vectors_are_in_every_line_and_matrices_in_every_hundredth(tmp_path):
 
 def test_tensorboard_gets_one_file_with_a_histogram_over_experts(tmp_path):
     loads = np.array([[0.25, 0.75, 0.0], [0.5, 0.25, 0.25]], np.float32)
-    with MetricsWriter(tmp_path, 0) as record:
+    with closing(MetricsWriter(tmp_path, 0)) as record:
         record.write(1, {"train/loss": 3.0, "router/load": loads})
     (file,) = (tmp_path / "tensorboard").iterdir()
     values = {}
