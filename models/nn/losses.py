@@ -26,13 +26,6 @@ class Head(NamedTuple):
     scale: float
 
 
-def token_losses(
-    x: Float[Array, "B T D"], kernel: Float[Array, "D V"], scale: float, targets: Int[Array, "B T"]
-) -> tuple[Float[Array, "B T"], Float[Array, "B T"]]:
-    """Cross-entropy in nats and squared log-partition of every position, in float32."""
-    return _token_losses(_logits(x, kernel, scale), targets)
-
-
 def chunked_token_losses(
     x: Float[Array, "B T D"],
     kernel: Float[Array, "D V"],
@@ -40,14 +33,17 @@ def chunked_token_losses(
     targets: Int[Array, "B T"],
     chunks: int,
 ) -> tuple[Float[Array, "B T"], Float[Array, "B T"]]:
-    """`token_losses` of `chunks` parts of the length, one after another.
+    """Cross-entropy in nats and squared log-partition of every position, in float32.
 
-    The logits of one part exist at a time, in the backward pass too, where they are computed
-    again: at 250,112 rows the logits of a whole batch would be gigabytes.
+    `chunks` parts of the length come one after another. The logits of one part exist at a time, in
+    the backward pass too, where they are computed again: at 250,112 rows the logits of a whole
+    batch would be gigabytes.
     """
-    return _in_chunks(
-        lambda x, targets: token_losses(x, kernel, scale, targets), chunks, x, targets
-    )
+
+    def of_part(x: Array, targets: Array) -> tuple[Array, Array]:
+        return _token_losses(_logits(x, kernel, scale), targets)
+
+    return _in_chunks(of_part, chunks, x, targets)
 
 
 def distilled_token_losses(

@@ -8,7 +8,7 @@ import train_child as child
 
 from models.capacity import Groups, batch_groups
 from models.config import TrainConfig
-from models.nn.losses import chunked_token_losses, token_losses
+from models.nn.losses import chunked_token_losses
 from models.training.optimizer import optimizer_of
 from models.training.state import Skeleton, unrolled
 from models.training.step import batch_loss, make_train_step
@@ -164,7 +164,7 @@ def test_chunked_losses_equal_whole_ones():
     x = jnp.array(rng.normal(size=(2, 7, 5)), jnp.float32)
     kernel = jnp.array(rng.normal(size=(5, 11)), jnp.float32)
     targets = jnp.array(rng.integers(0, 11, (2, 7)))
-    whole = token_losses(x, kernel, 0.5, targets)
+    whole = chunked_token_losses(x, kernel, 0.5, targets, chunks=1)
     logits = np.asarray(x) @ np.asarray(kernel) * 0.5
     log_z = np.log(np.exp(logits).sum(-1))
     picked = np.take_along_axis(logits, np.asarray(targets)[..., None], -1)[..., 0]
