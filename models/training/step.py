@@ -66,19 +66,32 @@ class Teaching:
     def head(self, parameters: Parameters, batch: Batch) -> Head:
         """The hidden states of a batch, and what makes logits of them."""
         assert self.skeleton is not None
+        rows = batch["encoder_input_tokens"].shape[0]
+        how = {"groups": Groups(rows, rows), "capacities": (DROPLESS, DROPLESS)}
         with self.skeleton.matmul_precision():
-            model = self.skeleton.merge(parameters)
-            rows = batch["encoder_input_tokens"].shape[0]
-            x, _ = model(
-                batch["encoder_input_tokens"],
-                batch["decoder_input_tokens"],
-                batch["decoder_target_tokens"],
-                encoder_segment_ids=batch.get("encoder_segment_ids"),
-                decoder_segment_ids=batch.get("decoder_segment_ids"),
-                groups=Groups(rows, rows),
-                capacities=(DROPLESS, DROPLESS),
-            )
-            return Head(x, *model.logits_kernel())
+            return run_model(self.skeleton, parameters, batch, **how)[0]
+
+
+def run_model(
+    skeleton: Skeleton, parameters: Parameters, batch: Batch, **how: Any
+) -> tuple[Head, tuple[RoutingStats, RoutingStats] | None]:
+    """What makes logits of a batch, and how encoder and decoder of a sparse model routed it.
+
+    Args:
+        skeleton: the model.
+        parameters: its values.
+        batch: with `SEGMENTS` where rows are packed.
+        how: the model's groups, capacities and key.
+    """
+    model = skeleton.merge(parameters)
+    x, stats = model(
+        batch["encoder_input_tokens"],
+        batch["decoder_input_tokens"],
+        batch["decoder_target_tokens"],
+        **{name: batch.get(name) for name in SEGMENTS},
+        **how,
+    )
+    return Head(x, *model.logits_kernel()), stats
 
 
 def batch_loss(
@@ -99,18 +112,8 @@ def batch_loss(
     """
     train = skeleton.train
     with skeleton.matmul_precision():
-        model = skeleton.merge(parameters)
-        x, stats = model(
-            batch["encoder_input_tokens"],
-            batch["decoder_input_tokens"],
-            batch["decoder_target_tokens"],
-            encoder_segment_ids=batch.get("encoder_segment_ids"),
-            decoder_segment_ids=batch.get("decoder_segment_ids"),
-            groups=groups,
-            key=key,
-        )
-        head, soft = Head(x, *model.logits_kernel()), None
-        targets = batch["decoder_target_tokens"]
+        head, stats = run_model(skeleton, parameters, batch, groups=groups, key=key)
+        targets, soft = batch["decoder_target_tokens"], None
         if teaching is None:
             losses, log_z_squared = chunked_token_losses(*head, targets, train.loss_chunks)
         else:
@@ -335,21 +338,15 @@ def make_evaluation_step(skeleton: Skeleton) -> jax.stages.Wrapped:
         parameters: Parameters, batch: Batch, groups: Groups, capacities: tuple[int, int] | None
     ) -> EvaluationResult:
         with skeleton.matmul_precision():
-            model = skeleton.merge(parameters)
-            x, stats = model(
-                batch["encoder_input_tokens"],
-                batch["decoder_input_tokens"],
-                batch["decoder_target_tokens"],
-                groups=groups,
-                capacities=capacities,
+            head, stats = run_model(
+                skeleton, parameters, batch, groups=groups, capacities=capacities
             )
-            kernel, scale = model.logits_kernel()
             losses, _ = chunked_token_losses(
-                x, kernel, scale, batch["decoder_target_tokens"], skeleton.train.loss_chunks
+                *head, batch["decoder_target_tokens"], skeleton.train.loss_chunks
             )
         weights = batch["decoder_loss_weights"]
         nats, target_tokens = (losses * weights).sum(axis=-1), weights.sum(axis=-1)
-        rows = x.shape[0]
+        rows = head.x.shape[0]
         if stats is None:
             none = jnp.zeros((), jnp.int32)
             return EvaluationResult(

@@ -38,7 +38,7 @@ from models.training.state import (
     parameter_counts,
     unrolled,
 )
-from models.training.step import FEATURES, routing_sums
+from models.training.step import FEATURES, routing_sums, run_model
 from models.training.step_zero import stage_run, write_step_zero
 from models.transfer.config import UpcycleConfig
 from pipelines import storage
@@ -243,16 +243,9 @@ def _measurer(
     @jax.jit
     def sums(parameters: Parameters, batch: Mapping[str, jax.Array]):
         with skeleton.matmul_precision():
-            model = skeleton.merge(parameters)
             capacities = (DROPLESS, DROPLESS) if skeleton.config.sparse else None
-            x, stats = model(
-                batch["encoder_input_tokens"],
-                batch["decoder_input_tokens"],
-                batch["decoder_target_tokens"],
-                capacities=capacities,
-            )
-            kernel, scale = model.logits_kernel()
-            losses, _ = chunked_token_losses(x, kernel, scale, batch["decoder_target_tokens"], 1)
+            head, stats = run_model(skeleton, parameters, batch, capacities=capacities)
+            losses, _ = chunked_token_losses(*head, batch["decoder_target_tokens"], 1)
         weights = batch["decoder_loss_weights"]
         routing = routing_sums(stats) if stats else {"confidence": 0.0, "tokens": 1.0}
         found = ((losses * weights).sum(), weights.sum())
