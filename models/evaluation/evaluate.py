@@ -162,10 +162,7 @@ def evaluate_run(
         like = evaluator.abstract_parameters()
         while True:
             for step in steps:
-                with files.checkpoint(step):
-                    parameters = restore_parameters(
-                        run / CHECKPOINTS, step, like, described["config_hash"]
-                    )
+                parameters = restore_parameters(files, step, like, described["config_hash"])
                 table, routing = evaluator.tables(parameters, f"step {step:,}")
                 del parameters  # else the next ones would need room beside them
                 on_first(lambda s=step, t=table, r=routing: _write_step(files, s, t, r, settings))

@@ -27,7 +27,6 @@ from models.huggingface.tokenizer import write_tokenizer
 from models.presets import PRESETS
 from models.training.checkpoint import find_step, restore_parameters
 from models.training.run_directory import (
-    CHECKPOINTS,
     SELECTED,
     check_model_file,
     model_of,
@@ -153,8 +152,7 @@ def _export(
             return {**summary, "reused": True}
         stored = Skeleton.of(model, train_config_of(described))
         like = stored.abstract_parameters()
-        with files.checkpoint(step):
-            restored = restore_parameters(run / CHECKPOINTS, step, like, described["config_hash"])
+        restored = restore_parameters(files, step, like, described["config_hash"])
         parameters = unrolled(restored)
         places = {piece.tensor: piece for piece in exported_pieces(model)}
         written = write_weights(

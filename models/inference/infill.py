@@ -121,16 +121,13 @@ def _newest(
     Raises:
         UserError: not a run, no checkpoint, or another vocabulary.
     """
-    run = files.directory
-    described = read_run(run)
+    described = read_run(files.directory)
     check_model_file(files.place, described, vocabulary)
     step = find_step(files, None)
     skeleton = _skeleton(described, config)
     like = skeleton.abstract_parameters()
     say("infill", f"with {files.place}/{CHECKPOINTS}/{step}")
-    with files.checkpoint(step):
-        found = restore_parameters(run / CHECKPOINTS, step, like, described["config_hash"])
-    return skeleton, step, found
+    return skeleton, step, restore_parameters(files, step, like, described["config_hash"])
 
 
 def _skeleton(described: dict[str, Any], config: InfillConfig) -> Skeleton:

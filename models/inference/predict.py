@@ -23,7 +23,6 @@ from models.inference.generate import Generator
 from models.inference.scores import score_predictions
 from models.training.checkpoint import find_step, restore_parameters
 from models.training.run_directory import (
-    CHECKPOINTS,
     PREDICTIONS,
     SELECTED,
     TEST_READS,
@@ -326,9 +325,7 @@ class _Reader:
     ) -> tuple[list[str], list[float]]:
         """What the model writes with the parameters of a checkpoint."""
         like = self._generator.abstract_parameters()
-        run = self.described["config_hash"]
-        with self.files.checkpoint(step):
-            parameters = restore_parameters(self.run / CHECKPOINTS, step, like, run)
+        parameters = restore_parameters(self.files, step, like, self.described["config_hash"])
         return self._generator(parameters, inputs, what)
 
 

@@ -264,20 +264,21 @@ def _parts(state: TrainState) -> dict[str, Any]:
     return {PARAMETERS: state.parameters, OPTIMIZER: optimizer}
 
 
-def restore_parameters(directory: Path, step: int, like: Parameters, run: str = "") -> Parameters:
+def restore_parameters(files: "RunFiles", step: int, like: Parameters, run: str = "") -> Parameters:
     """Load a checkpoint's parameters without its optimizer state.
 
     Args:
-        directory: of the checkpoints.
-        step: which one.
+        files: of the run.
+        step: which checkpoint.
         like: shapes, and the devices that are to hold them.
         run: the `config_hash` of the run it must be of, if it says; empty where any will do.
 
     Raises:
         UserError: the checkpoint cannot be read, or is of another model or run.
     """
-    checkpoint = directory.absolute() / str(step)
-    return _load(checkpoint, {PARAMETERS: like}, run, _RESTORE_IT)[PARAMETERS]
+    checkpoint = files.directory.absolute() / CHECKPOINTS / str(step)
+    with files.checkpoint(step):
+        return _load(checkpoint, {PARAMETERS: like}, run, _RESTORE_IT)[PARAMETERS]
 
 
 def _load(checkpoint: Path, like: dict[str, Any], run: str, fix: str) -> dict[str, Any]:

@@ -12,7 +12,6 @@ from models.training.checkpoint import Checkpoints, find_step, restore_parameter
 from models.training.optimizer import Optimizer
 from models.training.run_directory import (
     CHECKPOINTS,
-    PARAMETERS,
     Origin,
     read_run,
     train_config_of,
@@ -100,17 +99,17 @@ def state_of_origin(origin: Origin, skeleton: Skeleton, optimizer: Optimizer) ->
     run = origin.chain["config_hash"]
     with open_files(origin.path, shared=jax.process_count() > 1) as files:
         files.refresh()
-        directory = files.directory / CHECKPOINTS
         before = train_config_of(read_run(files.directory))
-        with files.checkpoint(origin.step, "" if origin.keep_moments else PARAMETERS):
-            if origin.keep_moments:
-                train = dataclasses.replace(skeleton.train, freeze=before.freeze)
-                like = dataclasses.replace(skeleton, train=train).abstract_state(optimizer)
-                state = Checkpoints(directory, (), run).restore(origin.step, like)
-                return state._replace(moments=skeleton.trained(state.moments), step=state.step * 0)
-            train = dataclasses.replace(skeleton.train, scan_layers=before.scan_layers)
-            like = Skeleton.of(skeleton.config, train, skeleton.mesh).abstract_parameters()
-            parameters = restore_parameters(directory, origin.step, like, run)
+        if origin.keep_moments:
+            train = dataclasses.replace(skeleton.train, freeze=before.freeze)
+            like = dataclasses.replace(skeleton, train=train).abstract_state(optimizer)
+            with files.checkpoint(origin.step, ""):
+                checkpoints = Checkpoints(files.directory / CHECKPOINTS, (), run)
+                state = checkpoints.restore(origin.step, like)
+            return state._replace(moments=skeleton.trained(state.moments), step=state.step * 0)
+        train = dataclasses.replace(skeleton.train, scan_layers=before.scan_layers)
+        like = Skeleton.of(skeleton.config, train, skeleton.mesh).abstract_parameters()
+        parameters = restore_parameters(files, origin.step, like, run)
     shapes = cast(Parameters, skeleton.trained(skeleton.shapes))
     shardings = skeleton.state_shardings(optimizer)
     if train.scan_layers != skeleton.train.scan_layers:

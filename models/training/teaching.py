@@ -14,7 +14,7 @@ from jaxtyping import Int, UInt8
 from models.config import Precision
 from models.training.checkpoint import restore_parameters
 from models.training.optimizer import Optimizer
-from models.training.run_directory import CHECKPOINTS, PARAMETERS, RunPlan, Teacher
+from models.training.run_directory import RunPlan, Teacher
 from models.training.run_files import open_files
 from models.training.state import Parameters, Skeleton, TrainState, dense_name, unrolled
 from models.training.step import Teaching
@@ -46,10 +46,7 @@ def teacher_parameters(teacher: Teacher, mesh: Mesh | None) -> Parameters:
     like = skeleton_of(teacher, teacher.train.dtype, mesh).abstract_parameters()
     with open_files(origin.path, shared=jax.process_count() > 1) as files:
         files.refresh()
-        with files.checkpoint(origin.step, PARAMETERS):
-            return restore_parameters(
-                files.directory / CHECKPOINTS, origin.step, like, origin.chain["config_hash"]
-            )
+        return restore_parameters(files, origin.step, like, origin.chain["config_hash"])
 
 
 def state_of_student(

@@ -23,7 +23,6 @@ from models.nn.losses import chunked_token_losses
 from models.training.checkpoint import restore_parameters
 from models.training.origin import find_origin
 from models.training.run_directory import (
-    CHECKPOINTS,
     check_vocabulary,
     model_of,
     path_from,
@@ -133,10 +132,7 @@ def _upcycle(
         say(STAGE, f"{preset}: {parameter_count:,} parameters from {run}, step {origin.step:,}")
         stored = Skeleton.of(dense, train_config_of(described))
         like = stored.abstract_parameters()
-        with files.checkpoint(origin.step):
-            directory = files.directory / CHECKPOINTS
-            restored = restore_parameters(directory, origin.step, like, described["config_hash"])
-        of_dense = unrolled(restored)
+        of_dense = unrolled(restore_parameters(files, origin.step, like, described["config_hash"]))
         validation = ValidationBatches(examples, config.batch_size)
         held_out = [validation[index] for index in range(min(config.batches, len(validation)))]
         training = TrainBatches(examples, config.batch_size, config.seed, Mixture(), config.batches)

@@ -24,7 +24,7 @@ from models.training.run_directory import (
     read_run,
     train_config_of,
 )
-from models.training.run_files import BucketFiles
+from models.training.run_files import BucketFiles, RunFiles
 from models.training.state import Skeleton
 from models.training.step_zero import stage_run
 from models.transfer.config import UpcycleConfig
@@ -49,7 +49,7 @@ def trained(examples: Path, out: Path, preset: str = "mt5-tiny") -> Path:
 def parameters(run: Path, step: int) -> dict[str, np.ndarray]:
     described = read_run(run)
     like = Skeleton.of(model_of(described), train_config_of(described)).abstract_parameters()
-    found = restore_parameters(run / "checkpoints", step, like)
+    found = restore_parameters(RunFiles(run, run), step, like)
     return {name: np.asarray(value) for name, value in found.items()}
 
 

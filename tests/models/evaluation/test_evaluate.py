@@ -22,6 +22,7 @@ from models.huggingface.convert import export_hf, import_hf
 from models.training.checkpoint import restore_parameters
 from models.training.optimizer import optimizer_of
 from models.training.run_directory import model_of, read_run, train_config_of
+from models.training.run_files import RunFiles
 from models.training.state import Skeleton
 from pipelines import outputs
 from pipelines.errors import UserError
@@ -53,7 +54,7 @@ def expected(child, run: Path, step: int) -> dict[tuple[str, str], list]:
     train = train_config_of(config)
     skeleton = Skeleton.of(model, train)
     like = skeleton.abstract_state(optimizer_of(train)).parameters
-    parameters = restore_parameters(run / "checkpoints", step, like)
+    parameters = restore_parameters(RunFiles(run, run), step, like)
 
     @jax.jit
     def logits(parameters, source, decoder_input, target):

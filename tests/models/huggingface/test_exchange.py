@@ -28,6 +28,7 @@ from models.presets import preset
 from models.training.checkpoint import restore_parameters
 from models.training.optimizer import optimizer_of
 from models.training.run_directory import CONFIG, SELECTED, model_of, read_run, train_config_of
+from models.training.run_files import RunFiles
 from models.training.state import Skeleton, unrolled
 from pipelines.errors import UserError
 from pipelines.vocabulary.model import open_vocabulary
@@ -59,7 +60,7 @@ def tensors(directory: Path) -> dict[str, np.ndarray]:
 def parameters_of(run: Path, step: int = 0) -> dict[str, np.ndarray]:
     skeleton = Skeleton.of(model_of(read_run(run)), train_config_of(read_run(run)))
     like = skeleton.abstract_state(optimizer_of(FLOAT32)).parameters
-    return jax.device_get(unrolled(restore_parameters(run / "checkpoints", step, like)))
+    return jax.device_get(unrolled(restore_parameters(RunFiles(run, run), step, like)))
 
 
 def assert_same(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> None:

@@ -26,6 +26,7 @@ from models.inference.labels import make_label_scorer
 from models.inference.predict import answer, predict, select
 from models.training.checkpoint import restore_parameters
 from models.training.run_directory import MARKER, model_of, read_run, train_config_of
+from models.training.run_files import RunFiles
 from models.training.state import Skeleton
 from models.training.train import make_plan, train_prepared
 from pipelines.errors import UserError
@@ -95,7 +96,7 @@ def model_and_parameters(run: Path, step: int):
     described = read_run(run)
     skeleton = Skeleton.of(model_of(described), train_config_of(described))
     like = skeleton.abstract_parameters()
-    return skeleton, restore_parameters(run / "checkpoints", step, like)
+    return skeleton, restore_parameters(RunFiles(run, run), step, like)
 
 
 def processor() -> sentencepiece.SentencePieceProcessor:

@@ -294,7 +294,7 @@ def test_parameters_are_restored_without_the_optimizers_arrays(tmp_path, state, 
         if path.is_file() and path.name != "_METADATA":
             path.unlink()
     like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state.parameters)
-    restored = restore_parameters(checkpoints.directory, 5, like)
+    restored = restore_parameters(RunFiles(tmp_path, tmp_path), 5, like)
     np.testing.assert_array_equal(restored["a.kernel"], state.parameters["a.kernel"])
     gc.collect()
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
@@ -317,9 +317,9 @@ def test_a_checkpoint_of_another_run_or_step_is_named(tmp_path, state):
     with pytest.raises(UserError, match=r"checkpoints/5 is a checkpoint of another run: remove it"):
         Checkpoints(directory, (), "other").restore(5, like)
     for run in ("one", ""):
-        restore_parameters(directory, 5, like.parameters, run)
+        restore_parameters(RunFiles(tmp_path, tmp_path), 5, like.parameters, run)
     with pytest.raises(UserError, match="another run: restore it"):
-        restore_parameters(directory, 5, like.parameters, "other")
+        restore_parameters(RunFiles(tmp_path, tmp_path), 5, like.parameters, "other")
 
 
 def test_a_checkpoint_of_another_model_is_named(tmp_path, state):
@@ -333,9 +333,9 @@ def test_a_checkpoint_of_another_model_is_named(tmp_path, state):
     checkpoints.wait()
     narrow = jax.ShapeDtypeStruct((2, 2), "float32")
     with pytest.raises(UserError, match=r"parameters a.kernel is \(2, 3\) there and"):
-        restore_parameters(checkpoints.directory, 5, {"a.kernel": narrow})
+        restore_parameters(RunFiles(tmp_path, tmp_path), 5, {"a.kernel": narrow})
     with pytest.raises(UserError, match=r"parameters a.kernel is \(2, 3\) there and absent"):
-        restore_parameters(checkpoints.directory, 5, {})
+        restore_parameters(RunFiles(tmp_path, tmp_path), 5, {})
     adam = state._replace(moments={"a.kernel": AdamMoments(narrow, narrow)})
     with pytest.raises(UserError, match=r"model: optimizer moments.a.kernel.mean is absent"):
         checkpoints.restore(5, adam)

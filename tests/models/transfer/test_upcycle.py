@@ -18,7 +18,8 @@ from models.evaluation.evaluate import evaluate
 from models.nn.experts import DROPLESS
 from models.training.checkpoint import restore_parameters
 from models.training.finetune import finetune
-from models.training.run_directory import CHECKPOINTS, model_of, read_run, train_config_of
+from models.training.run_directory import model_of, read_run, train_config_of
+from models.training.run_files import RunFiles
 from models.training.state import Skeleton, unrolled
 from models.training.train import train
 from models.transfer import upcycle as module
@@ -55,7 +56,7 @@ def sparse(dense, examples, tmp_path_factory):
 def parameters_of(run, step):
     described = read_run(run)
     like = Skeleton.of(model_of(described), train_config_of(described)).abstract_parameters()
-    return unrolled(restore_parameters(run / CHECKPOINTS, step, like))
+    return unrolled(restore_parameters(RunFiles(run, run), step, like))
 
 
 def nats(run):
