@@ -99,7 +99,7 @@ _FILES = ("recipe", "modern_blocklists", "modern_evaluation_sets")
 _MODERN = "modern_"
 
 
-def _parameters_of(cls: type, prefix: str = "") -> list[Parameter]:
+def config_parameters(cls: type = CorpusConfig, prefix: str = "") -> list[Parameter]:
     """Return a parameter for every setting of a class.
 
     Those of profile `modern` are `modern.quality.min_words` to the command, and here
@@ -110,7 +110,7 @@ def _parameters_of(cls: type, prefix: str = "") -> list[Parameter]:
     for field in dataclasses.fields(cls):
         name, hint = f"{prefix}{field.name}", hints[field.name]
         if dataclasses.is_dataclass(hint):
-            found += _parameters_of(typing.cast(type, hint), f"{name}_")
+            found += config_parameters(typing.cast(type, hint), f"{name}_")
             continue
         kind, choices = _kind(hint)
         text = f"Profile `modern`: {docs[field.name]}" if prefix else docs[field.name]
@@ -145,7 +145,7 @@ def _make(cls: type, values: Mapping[str, Any], prefix: str = "") -> Any:
 
 def parameters() -> list[Parameter]:
     """Return all parameters of the template."""
-    return [INPUTS, OUT, APPEND, BADWORDS, *_parameters_of(CorpusConfig)]
+    return [INPUTS, OUT, APPEND, BADWORDS, *config_parameters()]
 
 
 def parse(arguments: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
