@@ -34,7 +34,7 @@ def write_tokenizer(directory: Path, model: bytes) -> None:
         "pad_token": proto.pieces[PAD_ID].piece,
         "eos_token": proto.pieces[EOS_ID].piece,
         "unk_token": proto.pieces[UNK_ID].piece,
-        # The old way puts no space mark before what follows a sentinel.
+        # What follows a sentinel begins with a space mark, as in infill and in training.
         "legacy": True,
     }
     storage.write_json(directory / CONFIG, config)
