@@ -239,6 +239,13 @@ def share_interval(ci: Sequence[float] | None) -> str | None:
     return None if ci is None or ci[0] == ci[1] else f"{100 * ci[0]:.0f} to {percent(ci[1])}"
 
 
+def fourfold_scope(share: Mapping[str, Any]) -> str:
+    """Of what the share of languages at 4 times and more is, and what bounds leave open."""
+    highest = share["range"][1]
+    may = f", and up to {percent(highest)}: of some a lower bound alone is known"
+    return f"of these languages{may * (highest > share['value'])}"
+
+
 def headline_scope(summary: Mapping[str, Any]) -> str:
     """Which languages the headline leaves out, and why."""
     reasons = [

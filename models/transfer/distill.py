@@ -39,6 +39,7 @@ _SHAPES = (
     "activation",
     "tied_embeddings",
     "relative_buckets",
+    "relative_max_distance",
     "shared_position_bias",
 )
 

@@ -219,6 +219,12 @@ def test_what_is_wrong_is_said_in_one_line(options, message, on, capsys):
     assert message in line
 
 
+@pytest.mark.parametrize("option", [("--budget", "3h"), ("--steps", "9"), ("--examples", "a")])
+def test_what_examples_do_not_depend_on_is_refused(option, capsys):
+    assert main(["evidence", "--prepare-only", *option]) == 2
+    assert f"makes examples alone: leave out {option[0]}\n" in capsys.readouterr().err
+
+
 def test_a_dry_run_prints_the_plan_and_writes_nothing(on, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(["evidence", "--dry-run", "--json"]) == 0

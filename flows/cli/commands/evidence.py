@@ -76,14 +76,12 @@ def evidence(
     texts = {"--sample": sample, "--corpus": corpus, "--examples": examples}
     lengths = {"--budget": budget, "--steps": steps}
     modes = {"--dry-run": dry_run, "--prepare-only": prepare_only}
-    for options in (
-        texts,
-        lengths,
-        modes,
-        {"--prepare-only": prepare_only, "--examples": examples},
-    ):
+    for options in (texts, lengths, modes):
         if len(given := [name for name, value in options.items() if value]) > 1:
             raise UserError(f"{' and '.join(given)}: give one of them")
+    unused = [name for name, value in {"--examples": examples, **lengths}.items() if value]
+    if prepare_only and unused:
+        raise UserError(f"--prepare-only makes examples alone: leave out {unused[0]}")
     if setting and find_setting(setting).names and (sample or corpus):
         raise UserError(
             f"--setting {setting} fetches names of things, not text: leave out "
