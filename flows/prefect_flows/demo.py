@@ -10,7 +10,7 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from flows.demo_config import DemoConfig, claim_directory
 from flows.operators.parameters import options_of
-from flows.processes import run_with_restarts
+from flows.supervision import run_with_restarts
 from models.config import TuningConfig
 from pipelines.outputs import MARKER, lock_directory
 from pipelines.progress import say

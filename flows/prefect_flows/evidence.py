@@ -16,7 +16,7 @@ from flows.evidence.settings import Setting, find_setting, setting_for
 from flows.operators.parameters import options_of
 from flows.operators.preflight import check_disk, state_bytes
 from flows.prefect_flows import demo
-from flows.processes import run_with_restarts
+from flows.supervision import run_with_restarts
 from models.config import padded_vocabulary
 from models.training.metrics import read_metrics
 from models.training.run_directory import CHECKPOINTS, log_spaced_steps, read_run

@@ -240,9 +240,9 @@ def share_interval(ci: Sequence[float] | None) -> str | None:
 
 
 def fourfold_scope(share: Mapping[str, Any]) -> str:
-    """Of what the share of languages at 4 times and more is, and what bounds leave open."""
+    """Say that the share at 4 times or more is of the headline's languages, and what it may be."""
     highest = share["range"][1]
-    may = f", and up to {percent(highest)}: of some a lower bound alone is known"
+    may = f"; of some only a bound is known, so it may be up to {percent(highest)}"
     return f"of these languages{may * (highest > share['value'])}"
 
 

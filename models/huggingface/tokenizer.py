@@ -34,7 +34,7 @@ def write_tokenizer(directory: Path, model: bytes) -> None:
         "pad_token": proto.pieces[PAD_ID].piece,
         "eos_token": proto.pieces[EOS_ID].piece,
         "unk_token": proto.pieces[UNK_ID].piece,
-        # What follows a sentinel begins with a space mark, as in infill and in training.
+        # What follows a sentinel begins with a space mark, as in infill.
         "legacy": True,
     }
     storage.write_json(directory / CONFIG, config)

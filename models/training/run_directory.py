@@ -388,7 +388,7 @@ def check_vocabulary(
 def check_model_file(
     run: str | Path, described: Mapping[str, Any], vocabulary: "VocabularyModel"
 ) -> None:
-    """Check that a run's vocabulary is this one, likewise.
+    """Check that a run's vocabulary is this one; an imported run has rows to compare alone.
 
     Raises:
         UserError: it is another, or has more pieces than the run has rows.

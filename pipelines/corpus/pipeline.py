@@ -30,9 +30,9 @@ from apache_beam.pvalue import AsSingleton, PBegin, PCollection
 from pipelines.corpus import output_shards
 from pipelines.corpus.dedup.base import Dedup
 from pipelines.corpus.dedup.buckets import Shuffle, Slice
-from pipelines.corpus.dedup.exact import Chosen, MinimumPerKey
 from pipelines.corpus.dedup.fingerprint_store import FingerprintStore
 from pipelines.corpus.dedup.lines import LineDedup
+from pipelines.corpus.dedup.minimum_per_key import Chosen, MinimumPerKey
 from pipelines.corpus.dedup.near import NearDedup
 from pipelines.corpus.dedup.near_clusters import NearDuplicates
 from pipelines.corpus.dedup.urls import UrlDedup

@@ -7,7 +7,7 @@ from typing import Annotated
 from cyclopts import App, Parameter
 
 from flows.cli.commands.common import Json, print_result
-from flows.processes import is_supervised, supervise
+from flows.supervision import is_supervised, supervise
 from pipelines.errors import UserError
 
 app = App(name="deploy")

@@ -6,7 +6,7 @@ from typing import Annotated
 from cyclopts import App, Parameter
 
 from flows.cli.commands.common import Json, finish
-from flows.processes import is_supervised, supervise_in_job
+from flows.supervision import is_supervised, supervise_in_job
 from models.config import JobConfig, ModelChanges, TrainConfig
 from models.transfer.config import DistillConfig, DrawConfig
 from pipelines.errors import UserError

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from cyclopts import App, Parameter, validators
 
 from flows.cli.commands.common import Json, finish, prefect_for_one_flow, print_result
-from flows.processes import is_supervised, supervise
+from flows.supervision import is_supervised, supervise
 
 app = App(name="evidence")
 

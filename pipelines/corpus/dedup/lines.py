@@ -34,7 +34,7 @@ _MIXER = np.uint64(0x9E3779B97F4A7C15)
 class LineDedup(Dedup):
     """Keeps each line on one page only, that of smallest md5 of its URL (mC4's rule).
 
-    `exact.MinimumPerKey.choose` decides which page that is.
+    `minimum_per_key.MinimumPerKey.choose` decides which page that is.
 
     Attributes:
         dedup_scope: within what a line is kept once: `global`, the whole corpus, or `language`.

@@ -24,7 +24,7 @@ _SCHEME = re.compile(r"^https?://")
 
 @dataclasses.dataclass(frozen=True)
 class BlockedUrls:
-    """Domains and URL prefixes that are blocked. Memory: 9 bytes an entry.
+    """Domains, URL prefixes and URLs with a query that are blocked. Memory: 9 bytes an entry.
 
     Attributes:
         names: the lists, for the report.
@@ -38,7 +38,7 @@ class BlockedUrls:
     lists: np.ndarray
 
     def match(self, url: str) -> str | None:
-        """Return the list that blocks `url`: by its domain, a parent domain or a path prefix."""
+        """Return the list that blocks `url`: by its domain, a parent's, a prefix, or as it is."""
         if not len(self.hashes):
             return None
         keys = np.array([_hash(entry) for entry in _entries_that_block(url)], np.uint64)
@@ -61,8 +61,9 @@ def load_blocklist(paths: Sequence[str | Path]) -> BlockedUrls:
         paths: text files with a domain a line (`#` starts a comment; a domain blocks those below
             it), or directories with a directory a category, each with a file `domains` and
             possibly `urls` (lines of host/path, which block what is below too, or of
-            host/path?query, which block that alone). A list is named after its file, or after
-            its category. Either may be a URL, such as gs://bucket/ut1.
+            host/path?query, which block that alone; a scheme or port makes no difference). A
+            list is named after its file, or after its category. Either may be a URL, such as
+            gs://bucket/ut1.
 
     Raises:
         UserError: a path cannot be read or is not a list.
@@ -73,15 +74,16 @@ def load_blocklist(paths: Sequence[str | Path]) -> BlockedUrls:
         if name not in names:
             names.append(name)
         for number, entry in _read_entries(file):
-            host, slash, path = (entry if whole_hosts else _SCHEME.sub("", entry)).partition("/")
-            if whole_hosts and (slash or " " in entry or "." not in host):
+            if whole_hosts and (re.search("[/: ]", entry) or "." not in entry):
                 raise UserError(
                     f"{file}, line {number}: {entry[:80]!r} is not a domain: give one domain a line"
                 )
-            path, mark, query = path.partition("?")
+            prefix, _, query = _SCHEME.sub("", entry).partition("?")
+            host, slash, path = prefix.partition("/")
             host = _canonical_host(host.partition(":")[0])
-            prefix = f"{host}{slash}{path}".rstrip("/")
-            key = f"{host}/{path.strip('/')}?{query}" if mark else prefix
+            if not host:
+                raise UserError(f"{file}, line {number}: {entry[:80]!r} has no host: remove it")
+            key = _exact(host, path, query) if query else f"{host}{slash}{path}".rstrip("/")
             entries.setdefault(_hash(key), names.index(name))
     if len(names) > 255:
         raise UserError(f"{len(names)} blocklists: give at most 255, or join some")
@@ -142,8 +144,16 @@ def _canonical_host(host: str) -> str:
         return host
 
 
+def _exact(host: str, path: str, query: str) -> str:
+    """Return the key of one URL. No prefix begins so: a list has another digest for such lines."""
+    return f"?{host}/{path.strip('/')}?{query}".lower()
+
+
 def _entries_that_block(url: str) -> list[str]:
-    """Return every entry that would block `url`: its host and parents, then longer prefixes."""
+    """Return the key of every entry that would block `url`.
+
+    They are its host and parents, then longer prefixes, then the URL with its query.
+    """
     try:
         parts = urllib.parse.urlsplit(url)
         host = _canonical_host(parts.hostname or "")
@@ -154,13 +164,13 @@ def _entries_that_block(url: str) -> list[str]:
     hosts = [".".join(labels[start:]) for start in range(max(0, len(labels) - 10), len(labels))]
     path = parts.path.strip("/").lower().split("/")[:10]
     prefixes = [f"{host}/{'/'.join(path[:stop])}" for stop in range(1, len(path) + 1) if path[0]]
-    exact = [f"{host}/{parts.path.strip('/')}?{parts.query}".lower()] if parts.query else []
+    exact = [_exact(host, parts.path, parts.query)] if parts.query else []
     return hosts + prefixes + exact
 
 
 @dataclasses.dataclass(frozen=True)
 class Blocklist(Rule):
-    """Drops pages of blocked domains and URL prefixes; an archive's record is not read then.
+    """Drops pages of blocked domains, URL prefixes and URLs; an archive's record is not read then.
 
     Attributes:
         blocklists: files of domains, or directories with one directory a category, by path or

@@ -77,7 +77,7 @@ def test_a_share_says_what_bounds_leave_open():
     known = {"value": 0.13, "range": [0.13, 0.13]}
     assert report_text.fourfold_scope(known) == "of these languages"
     found = report_text.fourfold_scope({**known, "range": [0.13, 0.4]})
-    assert found == "of these languages, and up to 40%: of some a lower bound alone is known"
+    assert found == "of these languages; of some only a bound is known, so it may be up to 40%"
 
 
 def test_a_pooled_speed_up_of_one_says_what_it_means():

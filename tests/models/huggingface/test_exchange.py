@@ -17,6 +17,7 @@ import train_child as child
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
+from sentencepiece import sentencepiece_model_pb2
 from sentencepiece_models import train_model
 
 from models.config import ModelConfig, TrainConfig
@@ -31,9 +32,10 @@ from models.training.run_directory import CONFIG, SELECTED, model_of, read_run, 
 from models.training.run_files import RunFiles
 from models.training.state import Skeleton, unrolled
 from pipelines.errors import UserError
-from pipelines.vocabulary.model import open_vocabulary
+from pipelines.vocabulary.model import add_sentinels, open_vocabulary
 
 FLOAT32 = TrainConfig(dtype="float32")
+SPECIAL = ["<pad>", "</s>", "<unk>"]
 
 
 def config_of(directory: Path) -> dict:
@@ -258,7 +260,11 @@ def test_again_does_nothing_and_another_source_is_refused(fixtures, tmp_path):
 
 def test_a_vocabulary_is_exported_as_a_tokenizer(fixtures, tmp_path):
     run, out, given = tmp_path / "run", tmp_path / "hf", tmp_path / "given.model"
-    given.write_bytes(train_model(["a cab", "a bad cad"] * 20, 16, byte_fallback=False))
+    model = add_sentinels(train_model(["a cab", "a bad cad"] * 20, 16, byte_fallback=False))
+    proto = sentencepiece_model_pb2.ModelProto.FromString(model)
+    for piece in proto.pieces[-100:]:
+        piece.piece = f"\u2581{piece.piece}"  # as mT5 names them
+    given.write_bytes(proto.SerializeToString(deterministic=True))
     opened = open_vocabulary(given)
     child.run("mt5-tiny", run, 1)
     with pytest.raises(UserError, match="was trained with another vocabulary than"):
@@ -267,9 +273,10 @@ def test_a_vocabulary_is_exported_as_a_tokenizer(fixtures, tmp_path):
     described["examples"]["vocabulary_sha256"] = hashlib.sha256(opened.model).hexdigest()
     (run / CONFIG).write_text(json.dumps(described))
     export_hf(run, out, vocab=given)
-    assert (out / "spiece.model").read_bytes() == opened.model
+    assert (out / "spiece.model").read_bytes() == model
     tokenizer = json.loads((out / "tokenizer_config.json").read_text())
     assert tokenizer["additional_special_tokens"] == [f"<extra_id_{99 - n}>" for n in range(100)]
+    assert [tokenizer[f"{kind}_token"] for kind in ("pad", "eos", "unk")] == SPECIAL
     assert export_hf(run, out, vocab=given)["reused"]
     with pytest.raises(UserError, match=r"other settings or inputs \(changed: vocabulary\)"):
         export_hf(run, out)

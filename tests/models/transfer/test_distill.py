@@ -358,6 +358,10 @@ def test_what_does_not_fit_is_refused(teacher, student, examples, tmp_path):
     described = read_run(teacher)
     described["model"]["vocabulary_size"] = 640
     (widened / "config.json").write_text(json.dumps(described))
+    farther = shutil.copytree(teacher, tmp_path / "farther")
+    described = read_run(teacher)
+    described["model"]["relative_max_distance"] = 64
+    (farther / "config.json").write_text(json.dumps(described))
     call = functools.partial(distill, config=CONFIG, out=out, changes=SMALL, preset="mt5-tiny")
     deeper = dataclasses.replace(SMALL, encoder_layers=3)
     cases = [
@@ -368,6 +372,7 @@ def test_what_does_not_fit_is_refused(teacher, student, examples, tmp_path):
         ({"teacher": teacher, "out": teacher}, "--out is .*, the teacher"),
         ({"teacher": teacher, "examples": other}, "another vocabulary than that of"),
         ({"teacher": widened}, "has 640 rows for its vocabulary and --preset mt5-tiny has 512"),
+        ({"teacher": farther}, "has relative_max_distance 64 and .* has 128: .*, or --no-init"),
         ({"teacher": teacher, "preset": "mswitch-tiny"}, "has experts: give a dense student"),
         ({"teacher": teacher, "changes": deeper}, "has encoder_layers 2 and .* has 3: .*--no-init"),
         ({"teacher": teacher, "preset": "t5-small"}, "has d_model .*, or --no-init"),

@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 
 from pipelines.corpus.dedup import buckets
 from pipelines.corpus.dedup.buckets import Shuffle, best_of_each, shared_bits
-from pipelines.corpus.dedup.exact import MinimumPerKey
 from pipelines.corpus.dedup.lines import LineDedup, own_lines
+from pipelines.corpus.dedup.minimum_per_key import MinimumPerKey
 from pipelines.corpus.dedup.urls import UrlDedup, UrlWinner
 from pipelines.corpus.fingerprints import normalize_url, unpack
 from pipelines.corpus.recipes import IdentifyLanguage, Paragraphs, Recipe

@@ -21,6 +21,7 @@ def blocklist(tmp_path: Path) -> BlockedUrls:
     (category / "urls").write_text(
         "good.example/adult\ngood.example/~joe/pics/\nwhole.example/\n"
         "forum.example/show/?id=5&To=http://a.example\nforum.example/?x\n"
+        "ask.example?Q=2\nask.example/all?\n"
         "https://other.example:8080/a\n"
     )
     (tmp_path / "ut1" / "adult" / "usage").write_text("black\n")
@@ -46,7 +47,10 @@ def blocklist(tmp_path: Path) -> BlockedUrls:
         ("http://forum.example/show?id=5&to=http://a.example", "adult"),
         ("http://www.forum.example/Show/?ID=5&to=http://a.example#top", "adult"),
         ("http://forum.example/?x", "adult"),
+        ("http://ask.example/?q=2", "adult"),
+        ("http://ask.example/all/3?y", "adult"),
         ("http://other.example/a/b", "adult"),
+        ("http://ask.example/?q=3", None),
         ("http://forum.example/show?id=5", None),
         ("http://forum.example/show?id=5&to=http://a.example&page=2", None),
         ("http://forum.example/show", None),
@@ -90,13 +94,25 @@ def test_digest_is_that_of_the_entries(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "line", ["http://bad.example/", "bad.example/path", "two words.example", "localhost"]
+    "line",
+    [
+        *("http://bad.example/", "bad.example/path", "two words.example", "localhost"),
+        *("bad.example:80", "::ffff:1.2.3.4"),
+    ],
 )
 def test_lines_that_are_no_domains_are_refused(tmp_path, line):
     path = tmp_path / "list.txt"
     path.write_text(f"good.example\n{line}\n")
     with pytest.raises(UserError, match=r"list\.txt, line 2: .* is not a domain"):
         load_blocklist([path])
+
+
+@pytest.mark.parametrize("line", ["https://", "/path", ":80/"])
+def test_urls_without_a_host_are_refused(tmp_path, line):
+    """They would block each page whose URL has none, such as urn:isbn:1."""
+    (tmp_path / "urls").write_text(f"good.example/a\n{line}\n")
+    with pytest.raises(UserError, match=r"urls, line 2: .* has no host"):
+        load_blocklist([tmp_path])
 
 
 def test_missing_lists_are_named(tmp_path):

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from processes import wait_for
 
-from flows import processes
+from flows import supervision
 from flows.cli.huge_pages import VARIABLE
-from flows.processes import run_with_restarts
+from flows.supervision import run_with_restarts
 from pipelines.errors import UserError
 
 #: A stand-in for `python -m flows.cli.main`: the first argument says what it does.
@@ -102,7 +102,7 @@ def script_that(body: str) -> subprocess.Popen[bytes]:
 
     It heeds SIGINT, which a shell has its background jobs ignore.
     """
-    root = str(Path(processes.__file__).parents[1])
+    root = str(Path(supervision.__file__).parents[1])
     start = (
         f"import signal, sys; sys.path.insert(0, {root!r})\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
@@ -112,7 +112,7 @@ def script_that(body: str) -> subprocess.Popen[bytes]:
 
 def test_a_killed_flow_leaves_no_trainer_that_writes(child):
     launcher = script_that(
-        "from flows.processes import run_with_restarts\n"
+        "from flows.supervision import run_with_restarts\n"
         f"run_with_restarts(['beat', {str(child)!r}])"
     )
     wait_for((child / "beat").exists)
@@ -123,7 +123,7 @@ def test_a_killed_flow_leaves_no_trainer_that_writes(child):
 
 def test_an_interrupted_flow_stops_its_trainer(child):
     launcher = script_that(
-        "from flows.processes import run_with_restarts\n"
+        "from flows.supervision import run_with_restarts\n"
         f"run_with_restarts(['beat', {str(child)!r}])"
     )
     wait_for((child / "beat").exists)
@@ -135,7 +135,7 @@ def test_an_interrupted_flow_stops_its_trainer(child):
 def test_ctrl_c_ends_a_flow_after_its_trainer_has_saved(child):
     flow = script_that(
         "from flows.cli.interrupts import leave_on_interrupt\n"
-        "from flows.processes import run_with_restarts\n"
+        "from flows.supervision import run_with_restarts\n"
         "leave_on_interrupt()\n"
         f"run_with_restarts(['saves', {str(child)!r}])"
     )
@@ -147,7 +147,7 @@ def test_ctrl_c_ends_a_flow_after_its_trainer_has_saved(child):
 
 def supervised(child: Path, lasts: float) -> subprocess.Popen[bytes]:
     return script_that(
-        "from flows.processes import supervise\n"
+        "from flows.supervision import supervise\n"
         f"sys.exit(supervise(['with-server', {str(child)!r}, '{lasts}']))"
     )
 
