@@ -12,7 +12,7 @@ from pipelines.errors import printable
 from pipelines.progress import say
 
 #: Reasons whose detail is our own message and says what to do.
-_EXPLAINED = (RULE_ERROR, "no_text", "bad_json", "arc_file", "json_array", "pretty_json")
+_EXPLAINED = (RULE_ERROR, "no_text", "bad_json", "json_array", "pretty_json")
 #: What to do about short texts.
 _LOOSENED: dict[str, str] = dict.fromkeys(
     ("too_few_lines", "short_lines"),

@@ -15,6 +15,7 @@ from typing import BinaryIO, Literal
 from zstandard import ZstdCompressionDict
 
 from pipelines import storage
+from pipelines.crawl.arc import begins_arc
 from pipelines.crawl.archives import RECORD_START, begins_damaged
 from pipelines.crawl.streams import (
     DamagedStreamError,
@@ -28,9 +29,7 @@ from pipelines.errors import UserError
 DIGEST_BYTES = 64 << 10
 PARQUET_MAGIC = b"PAR1"
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-#: What an ARC file begins with, the format of web archives before WARC.
-_ARC_START = b"filedesc://"
-_SNIFF_BYTES = 64
+_SNIFF_BYTES = 2 << 10
 #: Enough for a dictionary and a first zstd block.
 _HEAD_BYTES = 256 << 10
 #: How far to look for a record where the first bytes look like nothing.
@@ -40,14 +39,12 @@ _REQUESTS = 32
 #: "damaged" files are compressed and cannot be read from the start. Nothing is read from "empty"
 #: files, those of `CONVERT`, and "other" ones.
 FileFormat = Literal[
-    "warc", "jsonl", "parquet", "empty", "damaged", "arc", "json_array", "pretty_json", "other"
+    "warc", "arc", "jsonl", "parquet", "empty", "damaged", "json_array", "pretty_json", "other"
 ]
 
 #: What can be converted: what it is, and how.
 CONVERT: Mapping[str, str] = MappingProxyType(
     {
-        "arc": "an ARC file: convert it to WARC, for example with "
-        "`warcio recompress IN.arc.gz OUT.warc.gz`",
         "json_array": "a JSON array, not JSON Lines: convert it with jq -c '.[]'",
         "pretty_json": "JSON over several lines, not JSON Lines: convert it with jq -c .",
     }
@@ -55,7 +52,7 @@ CONVERT: Mapping[str, str] = MappingProxyType(
 _ARRAY = re.compile(rb"\[\s*\{")
 _PRETTY = re.compile(rb'\{[ \t\r]*\n\s*["}]')
 
-FORMATS = "WARC, WET, JSONL or Parquet files"
+FORMATS = "WARC, WET, ARC, JSONL or Parquet files"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -214,13 +211,15 @@ def _format_of_next(
     for _, start in find_members(file, compression, damaged.offset + 1, dictionary):
         if format := _format_of_text(start):
             return format
+        if start.startswith(b"http"):  # of the line of a record, the end is not seen here
+            return "arc"
     return "damaged"
 
 
 def _format_of_text(start: bytes) -> FileFormat | None:
     if start.startswith(RECORD_START):
         return "warc"
-    if start.startswith(_ARC_START):
+    if begins_arc(start):
         return "arc"
     if _ARRAY.match(start):
         return "json_array"

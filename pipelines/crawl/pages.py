@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from pipelines import storage
 from pipelines.crawl import json_lines, tables
+from pipelines.crawl.arc import read_arc
 from pipelines.crawl.archives import Damage, Record, read_archive
 from pipelines.crawl.extract import Reserved, record_to_page
 from pipelines.crawl.fields import STANDARD_FIELDS
@@ -12,7 +13,6 @@ from pipelines.records import Page, Rejected
 
 #: Formats of a file that hold no page, and the reason that counts them.
 UNREAD = {
-    "arc": "arc_file",
     "json_array": "json_array",
     "pretty_json": "pretty_json",
     "empty": "empty_file",
@@ -68,7 +68,8 @@ def read_pages(
                 listed = blocked(page.url) if blocked and isinstance(page, Page) else None
                 yield _rejected(listed, page.source, page.url) if listed else page
             return
-        for record in read_archive(path, max_record_bytes):
+        read_records = read_arc if format == "arc" else read_archive
+        for record in read_records(path, max_record_bytes):
             if blocked and (url := _url(record)) and (listed := blocked(url)):
                 yield _rejected(listed, f"{file.name}@{record.offset}", url)
                 continue

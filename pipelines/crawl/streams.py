@@ -111,6 +111,7 @@ class DecompressedStream:
         dictionary: what `zstd_dictionary` found.
         salvage: give out every byte before damage, though a checksum denies it. Otherwise the
             last ones may be missing.
+        one_member: end where the first member does.
     """
 
     def __init__(
@@ -120,6 +121,7 @@ class DecompressedStream:
         start: int = 0,
         dictionary: zstandard.ZstdCompressionDict | None = None,
         salvage: bool = False,
+        one_member: bool = False,
     ):
         file.seek(start)
         self._file = file
@@ -132,6 +134,7 @@ class DecompressedStream:
         self._position = 0
         self._decoded = 0
         self._salvage = salvage
+        self._one_member = one_member
         self._damage: DamagedStreamError | None = None
         # Members by where their content begins in the stream, and where they are in the file.
         self._contents = [0]
@@ -259,6 +262,7 @@ class DecompressedStream:
         self._consume(len(given) - len(left))
         if decoder.eof:
             self._decoder = None
+            self._ended = self._one_member
         elif not given and not output:
             self._damage = self._damaged("the file ends too early")
         return output

@@ -82,3 +82,29 @@ def write(path: Path, records: Iterable[bytes], *, compress: bool = True) -> Pat
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(b"".join(members(records) if compress else records))
     return path
+
+
+def arc_version(owner: bytes = b"1 0 Test") -> bytes:
+    """The record that an ARC file begins with."""
+    fields = b"URL IP-address Archive-date Content-type Archive-length\n"
+    return arc_record(owner + b"\n" + fields, "filedesc://a.arc", content_type="text/plain")
+
+
+def arc_record(
+    body: bytes | str,
+    url: str,
+    *,
+    date: str = "20100107065932",
+    content_type: str = "text/html",
+    length: int | str | None = None,
+) -> bytes:
+    """One ARC record, with the newline after it; `length` is what it claims."""
+    body = body.encode() if isinstance(body, str) else body
+    claimed = len(body) if length is None else length
+    return f"{url} 192.0.2.1 {date} {content_type} {claimed}\n".encode() + body + b"\n"
+
+
+def arc_page(html: str, url: str, **fields: str | int) -> bytes:
+    """One ARC record of a web page."""
+    http = f"HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=utf-8\r\n\r\n{html}"
+    return arc_record(http, url, **fields)  # pyright: ignore[reportArgumentType]

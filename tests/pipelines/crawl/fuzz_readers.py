@@ -35,9 +35,13 @@ MAX_RECORD_BYTES = 1 << 16
 _REASON = re.compile("[a-z][a-z0-9_]*")
 
 
-def _split_records(data: bytes) -> list[bytes]:
-    parts = data.split(b"WARC/1.0\r\n")
-    return [part for part in (parts[0], *(b"WARC/1.0\r\n" + part for part in parts[1:])) if part]
+def _split_records(data: bytes, start: bytes = b"WARC/1.0\r\n") -> list[bytes]:
+    parts = data.split(start)
+    return [part for part in (parts[0], *(start + part for part in parts[1:])) if part]
+
+
+def _members(parts: list[bytes]) -> bytes:
+    return b"".join(gzip.compress(part, 1, mtime=0) for part in parts)
 
 
 def _record(kind: bytes, body: bytes) -> bytes:
@@ -56,7 +60,7 @@ def _http(encoding: bytes, body: bytes) -> bytes:
 #: wrapped, so that mutations reach what lies behind decompression, too.
 WRAPPERS: tuple[Callable[[bytes], bytes], ...] = (
     lambda data: data,
-    lambda data: b"".join(gzip.compress(part, 1, mtime=0) for part in _split_records(data)),
+    lambda data: _members(_split_records(data)),
     lambda data: gzip.compress(data, 1, mtime=0),
     lambda data: b"".join(map(zstandard.ZstdCompressor().compress, _split_records(data))),
     lambda data: _record(b"conversion", data),
@@ -64,6 +68,8 @@ WRAPPERS: tuple[Callable[[bytes], bytes], ...] = (
     lambda data: _http(b"gzip", data),
     lambda data: _http(b"gzip", gzip.compress(data, 1, mtime=0)),
     lambda data: _http(b"br", data),
+    lambda data: _members(_split_records(data, b"http:")),
+    lambda data: b"http://a.org/ 192.0.2.1 20100107065932 text/html %d\n%s\n" % (len(data), data),
 )
 
 
@@ -82,6 +88,8 @@ def write_seeds(directory: Path) -> None:
     members = crawl.members(records)
     chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n<p>hi\r\n0\r\n\r\n"
     line = json.dumps({"url": "http://a.org", "text": "one\ntwo", "timestamp": "2024-01-01"})
+    pages = [crawl.arc_page("<p>one", "http://a.org/", length=length) for length in (None, 9, None)]
+    arc = [crawl.arc_version(), *pages]
     seeds = [
         *itertools.product(range(5), [b"".join(records), records[1], line.encode() + b"\n[]\n{"]),
         (0, b"".join(members)),
@@ -98,7 +106,8 @@ def write_seeds(directory: Path) -> None:
         ),
         (5, chunked.replace(b"5\r\n<p>hi\r\n0", b"\r\n<p>hi \x82\xa0\xe9")),
         (0, rb'{"text": "a\ud83d", "url": "http://a.org"}'),
-        (2, b"filedesc://a.arc 0.0.0.0 20100107065932 text/plain 76\n1 0 X\n"),
+        *itertools.product((0, 2, 9), [b"".join(arc), b"".join(arc[1:])]),
+        (10, b"HTTP/1.0 200 OK\r\n\r\n<p>hello\nhttp://b.org/ 192.0.2.1 20100107065932 t 4\n"),
     ]
     directory.mkdir(parents=True, exist_ok=True)
     for number, (wrapper, data) in enumerate(seeds):

@@ -42,6 +42,10 @@ def test_the_content_tells_the_format_whatever_the_name(tmp_path):
             (tmp_path / f"{kind}.{name}").write_bytes(packed)
             expected[f"{kind}.{name}"] = kind
     for name, content, kind in [
+        ("arc", b"filedesc://a 0.0.0.0 20100107065932 text/plain 9\n1 0 Owner", "arc"),
+        ("cut.arc", b"http://a.org/" + b"b" * 99 + b" ::1 20100107065932 text/html 9\n", "arc"),
+        ("behind.arc.gz", damaged_member + gzip.compress(b"http://a.org/" + b"b" * 99), "arc"),
+        ("links", b"http://a.org/\nhttp://b.org/\n", "other"),
         ("bom", b"\xef\xbb\xbf" + line, "jsonl"),
         ("array", b"[" + line + b"]", "json_array"),
         ("array.gz", gzip.compress(b"\n[\n  {\n"), "json_array"),
@@ -77,7 +81,7 @@ def test_bad_inputs_are_named(tmp_path):
         (str(tmp_path / "missing.gz"), "does not exist"),
         (str(tmp_path / "*.wet.gz"), "matches no file"),
         (str(tmp_path), "is a directory"),
-        (str(tmp_path / "page.html"), "none of WARC, WET, JSONL or Parquet"),
+        (str(tmp_path / "page.html"), "none of WARC, WET, ARC, JSONL or Parquet"),
         (str(tmp_path / "pipe"), "not a regular file"),
         ("nowhere://bucket/a.gz", "nowhere:// cannot be reached: give a path"),
         ("https://a.example/", "names no file"),

@@ -1,4 +1,4 @@
-"""Archives as other programs write them: bodies that are not what their headers say, and ARC."""
+"""Archives as other programs write them: bodies that are not what their headers say."""
 
 import gzip
 import tracemalloc
@@ -10,7 +10,6 @@ import pytest
 
 from pipelines.crawl.files import find_crawl_files
 from pipelines.crawl.pages import read_pages
-from pipelines.errors import UserError
 from pipelines.records import Page, Rejected
 
 LIMIT = 1 << 20
@@ -127,21 +126,3 @@ def test_heads_end_where_they_end(tmp_path):
     [page] = read(crawl.write(tmp_path / "a.warc.gz", [record]))
     assert isinstance(page, Page)
     assert page.text == TEXT
-
-
-ARC = (
-    b"filedesc://1262847572760_1.arc.gz 0.0.0.0 20100107065932 text/plain 73\n"
-    b"1 0 CommonCrawl\nURL IP-address Archive-date Content-type Archive-length\n\n"
-)
-
-
-@pytest.mark.parametrize("compress", [gzip.compress, bytes])
-def test_arc_files_are_named(tmp_path, compress):
-    path = tmp_path / "a.arc.gz"
-    path.write_bytes(compress(ARC) + compress(b"http://a.example/ 1.2.3.4 20100107 text/html 5\nx"))
-    with pytest.raises(UserError, match=r"a\.arc\.gz is an ARC file: convert it to WARC, .*warcio"):
-        find_crawl_files([str(path)])
-    [dropped] = read(path)
-    assert isinstance(dropped, Rejected)
-    assert dropped.reason == "arc_file"
-    assert "warcio recompress" in dropped.detail

@@ -1,0 +1,191 @@
+"""Reads ARC, the format of web archives before WARC (gzip, zstd or plain), whatever its state.
+
+"ARC File Format" (Internet Archive, 1996), versions 1.0, 1.1 and 2.0. A record is a line (URL, IP
+address, date, content type, in version 2.0 five fields more, length) and as many bytes as it says.
+Fields are told by their form, not by their number: URLs and content types may have spaces in them.
+"""
+
+import io
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+from pipelines.crawl.archives import Damage, Record
+from pipelines.crawl.streams import (
+    Compression,
+    DamagedStreamError,
+    DecompressedStream,
+    compression_of,
+    find_members,
+    open_input,
+)
+
+_SCHEME = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*:")
+_HEAD = re.compile(
+    rb"([A-Za-z][A-Za-z0-9+.-]*:.*?) \S+ (\d{4})(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)(?: |$)"
+)
+#: Longer lines begin no record.
+_LONGEST_LINE_BYTES = 64 << 10
+_MOST_BLANK_LINES = 1000
+_READ_BYTES = 64 << 10
+_SKIP_BYTES = 1 << 20
+#: What may be read again to look for sound records within damaged ones; after that what a damaged
+#: member or record claims is given up with it.
+_RETRY_BYTES = 4 << 30
+
+
+class _Line(NamedTuple):
+    """The line before a record: its URL, its date in ISO 8601, and how many bytes follow."""
+
+    url: bytes
+    timestamp: bytes
+    length: int
+
+
+def begins_arc(start: bytes) -> bool:
+    """Tell whether a file that begins so is in ARC."""
+    return start.startswith(b"filedesc://") or _parse(start.partition(b"\n")[0] + b"\n") is not None
+
+
+def read_arc(path: str | Path, max_record_bytes: int) -> Iterator[Record | Damage]:
+    """Yield every record of an ARC file, and a `Damage` for each place that cannot be read.
+
+    A record has to end where its gzip member or zstd frame does, or a line ends, or another record
+    begins. After damage, reading continues at the next member that begins with a URL (of a plain
+    file, at the next line that begins a record). No more than one record is held in memory, and
+    none that is larger than `max_record_bytes`.
+
+    Raises:
+        OSError: the file cannot be opened, or the disk cannot be read.
+    """
+    with open_input(str(path)) as file:
+        compression = compression_of(file.read(4))
+        size = file.seek(0, os.SEEK_END)
+        if compression == "none":
+            yield from _read_plain(file, size, max_record_bytes)
+        else:
+            yield from _read_members(file, compression, size, max_record_bytes)
+
+
+def _read_plain(file: BinaryIO, size: int, max_bytes: int) -> Iterator[Record | Damage]:
+    start: int | None = 0
+    retried = 0
+    while start is not None:
+        file.seek(start)
+        start = None
+        for found in _read(file, size, max_bytes):
+            yield found
+            if isinstance(found, Damage):
+                retried += file.tell() - found.offset
+                start = _next_line(file, found.offset if retried <= _RETRY_BYTES else file.tell())
+
+
+def _next_line(file: BinaryIO, start: int) -> int | None:
+    """Find the next line that begins a record, behind the one that `start` is in."""
+    file.seek(start)
+    begins = False
+    while line := file.readline(_LONGEST_LINE_BYTES):
+        if begins and _parse(line):
+            return file.tell() - len(line)
+        begins = line.endswith(b"\n")
+    return None
+
+
+def _read_members(
+    file: BinaryIO, compression: Compression, size: int, max_bytes: int
+) -> Iterator[Record | Damage]:
+    assert compression != "none"
+    start: int | None = 0
+    retried = 0
+    while start is not None and start < size:
+        stream = DecompressedStream(file, compression, start, one_member=True)
+        try:
+            for found in _read(io.BufferedReader(_Raw(stream), _READ_BYTES), None, max_bytes):
+                yield found._replace(offset=stream.member)
+            while stream.read():
+                pass
+            start = stream.file_offset
+        except DamagedStreamError as damaged:
+            yield Damage(damaged.offset, str(damaged))
+            retried += _READ_BYTES + stream.tell()
+            after = damaged.offset + 1
+            if retried > _RETRY_BYTES:
+                after = max(stream.file_offset, damaged.offset + _READ_BYTES)
+            members = find_members(file, compression, after)
+            start = next((at for at, first in members if _SCHEME.match(first)), None)
+
+
+class _Raw(io.RawIOBase):
+    """A stream as Python's own readers take one."""
+
+    def __init__(self, stream: DecompressedStream):
+        self._stream = stream
+
+    def readable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._stream.tell()
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._stream.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+
+def _read(content: BinaryIO, size: int | None, max_bytes: int) -> Iterator[Record | Damage]:
+    """Yield the records from here on, up to damage.
+
+    Args:
+        content: what a file or member holds.
+        size: that of the file, if it is known.
+        max_bytes: larger records are passed over.
+    """
+    line = _skip_blank(content)
+    while line:
+        offset = content.tell() - len(line)
+        parsed = _parse(line)
+        if parsed is None:
+            yield Damage(offset, "no record begins here")
+            return
+        url, timestamp, length = parsed
+        kind = "http" if url.lower().startswith((b"http:", b"https:")) else "other"
+        payload, got = None, 0
+        if size is not None and length > size - content.tell():
+            got = size - content.tell()
+        elif kind == "http" and length <= max_bytes:
+            payload = content.read(length)
+            got = len(payload)
+        else:
+            while data := content.read(min(length - got, _SKIP_BYTES)):
+                got += len(data)
+        if got < length:
+            yield Damage(offset, f"the record ends after {got} of {length} bytes")
+            return
+        rest = content.readline(_LONGEST_LINE_BYTES)
+        if rest.strip() and not _parse(rest):
+            yield Damage(offset, f"the record does not end after the {length} bytes that it states")
+            return
+        # At the end of a member, this verifies its checksum.
+        line = rest if rest.strip() else _skip_blank(content)
+        yield Record(offset, kind, url, timestamp, b"", payload)
+
+
+def _skip_blank(content: BinaryIO) -> bytes:
+    """Read a line that is not blank; none at the end, and one that is where there are too many."""
+    line, blank = content.readline(_LONGEST_LINE_BYTES), 0
+    while line.isspace() and blank < _MOST_BLANK_LINES:
+        line, blank = content.readline(_LONGEST_LINE_BYTES), blank + 1
+    return line
+
+
+def _parse(line: bytes) -> _Line | None:
+    """Read the line before a record, None if it is no such line."""
+    head, _, length = line.rstrip().rpartition(b" ")
+    match = _HEAD.match(head) if re.fullmatch(rb"\d{1,18}", length) else None
+    if match is None or not line.endswith(b"\n"):
+        return None
+    url, *date = match.groups()
+    return _Line(url, b"%s-%s-%sT%s:%s:%sZ" % tuple(date), int(length))
