@@ -44,8 +44,8 @@ class CorpusSettings(_Checked):
 
     Attributes:
         name: name of the corpus.
-        inputs: crawl files: paths, globs or URLs (gs://, s3://, https://) of WET, WARC, JSONL or
-            Parquet files; none for a small sample.
+        inputs: crawl files: paths, globs or URLs (gs://, s3://, https://) of WET, WARC, ARC, JSONL
+            or Parquet files; none for a small sample.
         sample: the sample, where no inputs are given: gflanguages (100 languages, kilobytes) or
             debian (about 100 languages, megabytes; needs apt-get).
         badwords: a directory of bad-word lists in the layout of LDNOOBW, or its URL; empty for

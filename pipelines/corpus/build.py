@@ -62,8 +62,8 @@ def build_corpus(
     """Build a corpus from crawl files.
 
     Args:
-        inputs: paths, globs or URLs of WET, WARC and JSON Lines files (plain, gzip or zstd) and
-            of Parquet files, told apart by their content.
+        inputs: paths, globs or URLs of WET, WARC, ARC and JSON Lines files (plain, gzip or zstd)
+            and of Parquet files, told apart by their content.
         out: the directory to make, or a URL such as gs://bucket/corpus.
         config: what decides the bytes of the corpus, besides its input.
         badwords: a directory of bad-word lists in LDNOOBW's layout, or its URL; None filters

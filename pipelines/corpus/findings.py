@@ -5,6 +5,7 @@ from typing import Any
 
 from pipelines.corpus.config import CorpusConfig
 from pipelines.corpus.ledger import RULE_ERROR, UNSAMPLED, Ledger, describe_drops, drops_by_reason
+from pipelines.crawl.dates import ACCEPTED
 from pipelines.crawl.fields import map_fields
 from pipelines.crawl.files import CrawlFile
 from pipelines.crawl.pages import read_field_names
@@ -54,10 +55,11 @@ def warn_of_files(
         names = ", ".join(read_field_names(first, config.max_record_bytes))
         say(
             "corpus",
-            f"warning: {sum(count for _, count in undated):,} pages have no date and count as the "
-            f"oldest of their URL ({_some([file.name for file, _ in undated])}): looked for "
-            f"{looked_for}; the fields of {first.name} are {names}; map one with "
-            "--field timestamp=NAME",
+            f"warning: {sum(count for _, count in undated):,} pages have no date that is "
+            "understood and count as the oldest of their URL "
+            f"({_some([file.name for file, _ in undated])}): looked for {looked_for}; the fields "
+            f"of {first.name} are {names}; map one with --field timestamp=NAME; accepted are "
+            f"{ACCEPTED}",
         )
 
 

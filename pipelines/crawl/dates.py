@@ -11,7 +11,7 @@ ACCEPTED = (
     "milliseconds, microseconds or nanoseconds since 1970, CC-MAIN-YYYY-WW"
 )
 
-_EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
+EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 _NUMBER = re.compile(r"[0-9]+(?:\.[0-9]*)?")
 #: Longer text is not looked at: input may be hostile.
 _LONGEST_CHARACTERS = 64
@@ -48,7 +48,7 @@ def format_date(moment: datetime.datetime) -> str:
 
 def micros(moment: datetime.datetime) -> int:
     """Return a date in microseconds since 1970."""
-    return (moment - _EPOCH) // datetime.timedelta(microseconds=1)
+    return (moment - EPOCH) // datetime.timedelta(microseconds=1)
 
 
 def is_dump(value: Any) -> bool:
@@ -93,8 +93,8 @@ def _from_number(value: float) -> datetime.datetime:
             day, time = digits[:_DAY_DIGITS], digits[_DAY_DIGITS:]
             return datetime.datetime.fromisoformat(f"{day}T{time}" if time else day)
     if value == 0:
-        return _EPOCH
+        return EPOCH
     for units in reversed(_UNITS_PER_SECOND):
         if value >= _LEAST_SECONDS * units:
-            return _EPOCH + datetime.timedelta(microseconds=round(value * 1_000_000 / units))
+            return EPOCH + datetime.timedelta(microseconds=round(value * 1_000_000 / units))
     raise ValueError

@@ -8,8 +8,8 @@ from pipelines.crawl.fields import describe_missing, field_names, find_value
 from pipelines.crawl.text_lines import normalize_lines
 from pipelines.records import Page, Rejected
 
-#: A page without any date: every dated page of its URL is newer.
-UNDATED = "1970-01-01T00:00:00Z"
+#: A page without a date that is understood: every dated page of its URL is newer.
+UNDATED = dates.format_date(dates.EPOCH)
 
 
 def page_from_fields(
@@ -22,9 +22,9 @@ def page_from_fields(
 ) -> Page | Rejected:
     """Return the page that a row describes, or the reason that there is none.
 
-    Text and URL are required. The date may have any form that `parse_date` accepts, and is written
-    in one; a page without any counts as older than all others (1970), and one whose date is not
-    understood is rejected. A field `dump` that does not name a Common Crawl dump is ignored.
+    Text and URL are required. The date is the first that `parse_date` understands, and is written
+    in one form; a page without any counts as older than all others (1970). A field `dump` that does
+    not name a Common Crawl dump is ignored.
 
     Args:
         row: what the row holds; unknown values may be None.
@@ -57,14 +57,8 @@ def page_from_fields(
         missing = describe_missing("url", fields["url"], field_names(row))
         return rejected("no_content") if url else rejected("no_url", missing)
     dated = [path for path in fields["timestamp"] if not _is_other_dump(row, path)]
-    field, date = _first_value(row, dated)
-    moment = dates.parse_date(UNDATED if date in (None, "") else date)
-    if moment is None:
-        return rejected(
-            "bad_timestamp",
-            f"{field} is {date!r:.80}: map another field with --field timestamp=NAME; accepted are "
-            f"{dates.ACCEPTED}",
-        )
+    found = (dates.parse_date(find_value(row, path)) for path in dated)
+    moment = next(filter(None, found), dates.EPOCH)
     _, record_id = _first_value(row, fields["record_id"])
     timestamp = dates.format_date(moment)
     return Page(url, utf8, timestamp, dates.micros(moment), source, _clean(record_id))

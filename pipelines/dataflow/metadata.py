@@ -23,7 +23,8 @@ def metadata() -> dict[str, Any]:
     """Return the metadata in the form that `gcloud dataflow flex-template build` takes."""
     return {
         "name": "mswitch corpus",
-        "description": "Builds an mC4-style corpus by language from WET, WARC, JSONL or Parquet.",
+        "description": "Builds an mC4-style corpus by language from WET, WARC, ARC, JSONL or "
+        "Parquet.",
         "parameters": [_describe(parameter) for parameter in parameters()],
     }
 

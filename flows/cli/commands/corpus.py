@@ -38,7 +38,7 @@ def build(
     cancel: Cancel = False,
     json: Json = False,
 ) -> int:
-    """Build a corpus: Parquet per language and split, from WET, WARC, JSONL or Parquet files.
+    """Build a corpus: Parquet per language and split, from WET, WARC, ARC, JSONL or Parquet.
 
     Deduplicates URLs and lines, applies mC4's length and paragraph rules, identifies languages
     with CLD3 and splits by URL hash. The defaults are mC4's.
@@ -47,7 +47,7 @@ def build(
 
     Args:
         beam_options: options for Beam itself, after `--`.
-        input: paths, quoted globs or URLs (gs://, s3://, https://) of WET, WARC or JSONL files
+        input: paths, quoted globs or URLs (gs://, s3://, https://) of WET, WARC, ARC or JSONL files
             (plain, gzip or zstd) or Parquet; JSONL and Parquet need text and url, or --field.
         out: the directory to make, or a URL such as gs://bucket/corpus.
         badwords: a directory of bad-word lists in the layout of LDNOOBW, such as a clone of it:

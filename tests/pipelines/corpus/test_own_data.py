@@ -72,7 +72,8 @@ def test_the_newest_wins_whatever_form_its_date_has(tmp_path, rows):
 
 def test_pages_without_dates_are_counted_and_told(tmp_path, rows, capfd):
     undated = [{"text": r["text"], "url": r["url"], "seen": {"at\x1b": r["date"]}} for r in rows]
-    jsonl(tmp_path / "a.jsonl", [*rows[:1], *undated[1:3]])
+    other_form = {**rows[2], "date": "5.1.2024"}
+    jsonl(tmp_path / "a.jsonl", [*rows[:1], undated[1], other_form])
     table = pa.Table.from_pylist([{"text": r["text"], "url": r["url"], "on": 1} for r in rows[3:]])
     pq.write_table(table, tmp_path / "b.parquet")
     jsonl(tmp_path / "c.jsonl", rows[:1])
@@ -83,9 +84,11 @@ def test_pages_without_dates_are_counted_and_told(tmp_path, rows, capfd):
     manifest = read_manifest(out, "corpus")
     assert [entry.get("undated") for entry in manifest["inputs"]] == [2, 1, None]
     [line] = [line for line in capfd.readouterr().err.splitlines() if "warning" in line]
-    assert "3 pages have no date" in line
+    assert "3 pages have no date that is understood" in line
     assert "(a.jsonl, b.parquet): looked for timestamp, metadata.timestamp, date, " in line
     assert "the fields of a.jsonl are text, url, date; map one with --field timestamp=" in line
+    assert "accepted are ISO 8601, YYYY, " in line
+    assert summary["dropped_by_reason"] == {"duplicate_url": 1}
 
 
 def test_fields_of_a_parquet_without_dates(tmp_path, rows, capfd):

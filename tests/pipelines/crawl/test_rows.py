@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from pipelines.crawl.fields import map_fields
-from pipelines.crawl.rows import page_from_fields
+from pipelines.crawl.rows import UNDATED, page_from_fields
 from pipelines.records import Page, Rejected
 
 BERLIN = datetime.timezone(datetime.timedelta(hours=1))
@@ -49,6 +49,7 @@ def test_where_url_and_record_id_come_from(fields, url, record_id):
         ({"dump": "CC-MAIN-2024-10"}, "2024-03-04T00:00:00Z"),
         ({"metadata": {"dump": "CC-MAIN-2013-20"}}, "2013-05-13T00:00:00Z"),
         ({"dump": "somebody's"}, "1970-01-01T00:00:00Z"),
+        ({"timestamp": "5.1.2024", "date": "2020-01-01"}, "2020-01-01T00:00:00Z"),
         ({}, "1970-01-01T00:00:00Z"),
     ],
 )
@@ -59,19 +60,14 @@ def test_where_the_date_comes_from(fields, timestamp):
 
 
 @pytest.mark.parametrize(
-    "value", ["yesterday", 1e300, float("nan"), -(10**30), True, ["2020"], "2020-13-01"]
+    "value",
+    ["yesterday", "5.1.2024", 1e300, float("nan"), -(10**30), True, ["2020"], "2020-13-01"],
 )
-def test_a_date_that_is_none(value):
-    found = page(date=value)
-    assert isinstance(found, Rejected)
-    assert found.reason == "bad_timestamp"
-
-
-def test_an_impossible_week():
-    found = page(dump="CC-MAIN-2024-99")
-    assert isinstance(found, Rejected)
-    assert found.reason == "bad_timestamp"
-    assert found.detail.startswith("dump is 'CC-MAIN-2024-99'")
+@pytest.mark.parametrize("field", ["date", "dump"])
+def test_a_page_whose_date_is_not_understood_is_undated(field, value):
+    found = page(**{field: value})
+    assert isinstance(found, Page)
+    assert (found.timestamp, found.timestamp_micros) == (UNDATED, 0)
 
 
 @pytest.mark.parametrize(
@@ -116,12 +112,6 @@ def test_fields_of_other_names():
             "no_url",
             "no url or metadata.url or id: map a field with --field url=NAME; "
             "the fields are text, url",
-        ),
-        (
-            {"date": "5.1.2024"},
-            "bad_timestamp",
-            "date is '5.1.2024': map another field with --field timestamp=NAME; "
-            "accepted are ISO 8601, YYYY,",
         ),
     ],
 )

@@ -14,6 +14,7 @@ from json_pages import reasons
 
 from pipelines.crawl import tables
 from pipelines.crawl.fields import STANDARD_FIELDS, map_fields
+from pipelines.crawl.rows import UNDATED
 from pipelines.crawl.tables import read_table
 from pipelines.records import DOCUMENT_SCHEMA, Page, Rejected
 
@@ -125,12 +126,11 @@ def test_rows_of_datatrove_and_hugging_face(tmp_path):
     ],
     ids=str,
 )
-def test_a_moment_that_python_lacks_costs_only_its_row(tmp_path, value, kind):
+def test_a_moment_that_python_lacks_is_no_date(tmp_path, value, kind):
     columns = {**numbered(3), "timestamp": pa.array([0, value, None], kind)}
     found = read(write(tmp_path / "a", columns))
-    assert reasons(found)[1:] == ["bad_timestamp", ""]
-    assert isinstance(found[1], Rejected)
-    assert str(value if kind != pa.date64() else 2_000_000_000) in found[1].detail
+    assert isinstance(found[1], Page)
+    assert found[1].timestamp == UNDATED
 
 
 @pytest.mark.parametrize(
