@@ -54,7 +54,7 @@ class ModernConfig:
     Attributes:
         minhash: how near-duplicates are found.
         quality: limits on the quality columns.
-        opt_out: which reservations of publishers are honoured (WARC input has them).
+        opt_out: which reservations of publishers are honoured (WARC and ARC have them).
         mask_personal_data: mask e-mail addresses, public IP addresses and phone numbers.
         blocklists: files of domains, or directories with one directory a category, by path or
             URL.
@@ -130,7 +130,7 @@ class CorpusConfig:
             entries such as text=content or url=page.link; None looks for the standard
             ones (docs/tutorials/your-own-crawl.md). Entries of one name are tried in turn.
         html_main_content: take only the main content of HTML, without navigation and footers.
-            mC4 reads WET, which has all text; this concerns WARC input alone.
+            mC4 reads WET, which has all text; this concerns WARC and ARC.
         max_record_bytes: larger records are dropped unread. Not in mC4.
         shard_bytes: bytes of text a shard aims at. Not in mC4.
         bucket_bytes: bytes of fingerprints that are resolved at a time; the output does not

@@ -86,7 +86,7 @@ MODERN = Recipe(
     "modern",
     ingest=[
         Blocklist(),
-        OptOut(honour=("tdm_reservation", "noai")),
+        OptOut(honour=("tdm_reservation", "noai", "train_ai")),
         MaxLength(190_000),
         ParagraphsByScript(min_lines=3, min_long_line_characters=200),
         IdentifyLanguageAndScript(),

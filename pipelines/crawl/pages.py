@@ -44,7 +44,7 @@ def read_pages(
         drop_metadata_lines: see `CorpusConfig`.
         html_main_content: see `CorpusConfig`.
         fields: where JSONL and Parquet have each part of a page; see `map_fields`.
-        reserved: see `record_to_page`; concerns WARC alone.
+        reserved: see `record_to_page`; concerns WARC and ARC.
         blocked: names the list that blocks a URL. An archive's record is not extracted then.
 
     Raises:

@@ -1,6 +1,6 @@
 """Opt-outs of publishers, read where the crawl has them.
 
-A WARC response has its headers and its HTML, a WET record has neither.
+A response in WARC or ARC has its headers and its HTML, a WET record has neither.
 """
 
 import dataclasses
@@ -13,12 +13,15 @@ from pipelines.crawl.html.metas import find_metas
 from pipelines.errors import UserError
 
 #: What a publisher can reserve, and the names it is known by here.
-SIGNALS = ("tdm_reservation", "noai", "noimageai", "noindex")
+SIGNALS = ("tdm_reservation", "noai", "train_ai", "noimageai", "noindex")
 
 _ATTRIBUTE = re.compile(
     r"""(?<![\w-])(name|content)\s{0,9}=\s{0,9}(?:"([^"]{0,1000})"|'([^']{0,1000})'|([^\s"'>]{1,1000}))""",
     re.IGNORECASE,
 )
+#: A member of a dictionary as RFC 9651 has them. Where several contradict each other, the publisher
+#: is right.
+_TRAIN_AI = re.compile(r"(?:^|,)\s*train-ai\s*=\s*n\s*(?:$|[,;])", re.IGNORECASE)
 #: Robots directives that contain a colon; any other name before a colon is a robot's.
 _DIRECTIVES_WITH_VALUES = (
     "unavailable_after",
@@ -30,17 +33,18 @@ _DIRECTIVES_WITH_VALUES = (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OptOut(Rule):
-    """Drops WARC responses whose publisher reserves such use, by HTTP header or meta tag.
+    """Drops HTTP responses whose publisher reserves such use, by HTTP header or meta tag.
 
     It judges a response before its text is extracted (`pipelines.crawl.extract` asks), and so
     drops it at stage `read`.
 
     The defaults are those that speak of this use: `tdm-reservation: 1` (the W3C community group's
-    TDM Reservation Protocol: rights under article 4 of EU directive 2019/790 are reserved) and
-    `noai`. `noimageai` speaks of images, `noindex` of search results: add them to be stricter.
+    TDM Reservation Protocol: rights under article 4 of EU directive 2019/790 are reserved), `noai`
+    and `train_ai`, which is `Content-Usage: train-ai=n` (IETF AI Preferences, drafts of 2026).
+    `noimageai` speaks of images, `noindex` of search results: add them to be stricter.
 
     Attributes:
-        honour: signals among tdm_reservation, noai, noimageai and noindex.
+        honour: signals among tdm_reservation, noai, train_ai, noimageai and noindex.
         robots: robots whose own directives count too, besides those addressed to all; ASCII.
     """
 
@@ -48,7 +52,7 @@ class OptOut(Rule):
     is_stage: ClassVar[bool] = False
     preload: ClassVar[tuple[str, ...]] = ("pipelines.corpus.rules.warm_up",)
 
-    honour: tuple[str, ...] = ("tdm_reservation", "noai")
+    honour: tuple[str, ...] = ("tdm_reservation", "noai", "train_ai")
     robots: tuple[str, ...] = ("ccbot",)
 
     def __post_init__(self):
@@ -85,6 +89,8 @@ def opt_out_signals(
             found |= _robots_directives(value, robots)
         elif lowered == "tdm-reservation" and value.strip() == "1":
             found.add("tdm_reservation")
+        elif lowered == "content-usage" and _TRAIN_AI.search(value):
+            found.add("train_ai")
     for tag in find_metas(html, ("robots", "tdm-reservation", *robots)):
         attributes = {
             match[1].lower(): match[2] or match[3] or match[4] or ""

@@ -227,7 +227,7 @@ def test_the_card_of_profile_modern(tmp_path):
     modern = card_of(CorpusConfig(profile="modern"), ("de", "hr"))
     assert "nothing was masked" not in modern
     assert "phone numbers were masked" in modern
-    assert "(`tdm_reservation`, `noai`)" in modern
+    assert "(`tdm_reservation`, `noai`, `train_ai`)" in modern
     assert "CLD2, and by CLD3" in modern
     assert "after mC4" not in modern
     assert "each line once" not in modern.lower()

@@ -150,6 +150,12 @@ def test_a_build_is_known_by_the_same_digest_as_before(tmp_path):
         ([("x-robots-tag", "max-snippet: 5, noai")], "", {"noai"}),
         ([("x-robots-tag", "max-video-preview: -1, noai")], "", {"noai"}),
         ([("content-type", "noai")], "", set()),
+        ([("Content-Usage", "train-ai=n")], "", {"train_ai"}),
+        ([("content-usage", "search=y, train-ai=n;x=1, ai-use=n")], "", {"train_ai"}),
+        ([("content-usage", "train-ai=y"), ("content-usage", "train-ai = N")], "", {"train_ai"}),
+        ([("content-usage", "train-ai=y, search=n")], "", set()),
+        ([("content-usage", "train-ai, train-ai=no, x-train-ai=n, x;train-ai=n")], "", set()),
+        ([], "<meta name=content-usage content='train-ai=n'>", set()),
         ([], '<meta name="robots" content="noai">', {"noai"}),
         ([], "<META CONTENT='NoIndex, follow' NAME=Robots />", {"noindex"}),
         ([], "<meta name=ccbot content=noai>", {"noai"}),
@@ -190,6 +196,7 @@ def test_signals(headers, html, expected):
 def test_policy_chooses_what_it_honours():
     html = '<meta name="robots" content="noindex">'
     assert OptOut().response_reason([], html) is None
+    assert OptOut().response_reason([("content-usage", "train-ai=n")], "") == "opt_out_train_ai"
     assert OptOut(honour=("noindex",)).response_reason([], html) == "opt_out_noindex"
     assert OptOut(honour=()).response_reason([("tdm-reservation", "1")], html) is None
     with pytest.raises(UserError, match="unknown opt-out 'nofollow'"):
