@@ -64,6 +64,8 @@ def run_job(submit: Callable[[], Any], options: "PipelineOptions") -> "PipelineR
             result = service.find() or submit()
     link = service.link(result.job_id())
     say("dataflow", f"job {service.name} keeps running if this command ends: {link}")
+    if service.cloud.flexrs_goal:
+        say("dataflow", "with --flexrs_goal each job may wait up to six hours before it starts")
     try:
         result.wait_until_finish()
     except DataflowRuntimeException as error:

@@ -74,7 +74,8 @@ def pipeline_options(
         # What workers run is in packages: they do not need what is in __main__.
         if not given & {"save_main_session", "no_save_main_session"}:
             defaults.append("--no_save_main_session")
-        if not given & {"resource_hint", "resource_hints"}:
+        # A hint turns on right fitting, which does not support FlexRS.
+        if not given & {"resource_hint", "resource_hints", "flexrs_goal"}:
             defaults.append(f"--resource_hint=min_ram={WORKER_MEMORY}")
     from apache_beam.options.pipeline_options import PipelineOptions
 

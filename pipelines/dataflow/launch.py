@@ -48,7 +48,8 @@ def launch(arguments: Sequence[str]) -> None:
     from pipelines.runners import pipeline_options
 
     request, options = build_request(arguments)
-    own = [option for option in options if _name(option) != "runner"]
+    # With FlexRS it would wait for hours itself.
+    own = [option for option in options if _name(option) not in ("runner", "flexrs_goal")]
     pipeline = beam.Pipeline(options=pipeline_options("dataflow", [*own, *_CONDUCTOR]))
     _ = pipeline | "Request" >> beam.Create([request]) | "ConductBuild" >> beam.Map(conduct)
     pipeline.run()

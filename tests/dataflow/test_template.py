@@ -190,6 +190,21 @@ def test_the_lists_and_settings_reach_the_conductor():
     assert options == ["--runner=DataflowRunner", *BEAM]
 
 
+def test_only_the_jobs_of_the_build_wait_for_cheap_workers(monkeypatch):
+    seen = []
+
+    def stop(options: Any) -> None:
+        seen.append(options.get_all_options())
+        raise InterruptedError
+
+    monkeypatch.setattr("apache_beam.Pipeline", stop)
+    flexible = [*NEEDED, *BEAM, "--flexrs_goal=COST_OPTIMIZED"]
+    with pytest.raises(InterruptedError):
+        launch(flexible)
+    assert seen[0]["flexrs_goal"] is None
+    assert build_request(flexible)[0]["beam_options"][-1] == "--flexrs_goal=COST_OPTIMIZED"
+
+
 def test_a_lone_comma_is_none():
     values, _ = parse([*NEEDED, "--profile=modern", "--modern_opt_out_honour=,"])
     assert config_of(values).modern.opt_out.honour == ()

@@ -40,6 +40,20 @@ def test_runner_options():
     assert pipeline_options("dataflow", flags).get_all_options()["runner"] == "DataflowRunner"
 
 
+@pytest.mark.parametrize(
+    ("given", "hints"),
+    [
+        ([], ["min_ram=4GB"]),
+        (["--resource_hint=min_ram=8GB"], ["min_ram=8GB"]),
+        (["--flexrs_goal=COST_OPTIMIZED"], []),
+    ],
+)
+def test_dataflow_is_asked_for_memory_where_it_can_be(given, hints):
+    """Right fitting does not support FlexRS."""
+    flags = ["--project=p", "--region=r", "--temp_location=gs://bucket/tmp", *given]
+    assert pipeline_options("dataflow", flags).get_all_options()["resource_hints"] == hints
+
+
 def test_flink_options(monkeypatch):
     inside = pipeline_options("flink", ["--flink_job_server_jar=/dev/null"]).get_all_options()
     assert inside["flink_master"] == "[local]"
