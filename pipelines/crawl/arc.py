@@ -10,11 +10,10 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, Literal, NamedTuple
 
 from pipelines.crawl.archives import Damage, Record
 from pipelines.crawl.streams import (
-    Compression,
     DamagedStreamError,
     DecompressedStream,
     compression_of,
@@ -94,9 +93,8 @@ def _next_line(file: BinaryIO, start: int) -> int | None:
 
 
 def _read_members(
-    file: BinaryIO, compression: Compression, size: int, max_bytes: int
+    file: BinaryIO, compression: Literal["gzip", "zstd"], size: int, max_bytes: int
 ) -> Iterator[Record | Damage]:
-    assert compression != "none"
     start: int | None = 0
     retried = 0
     while start is not None and start < size:
