@@ -101,7 +101,8 @@ class Delta:
         p_value: of the two-sided test that belongs to the interval; 1 where such documents leave
             nothing to judge by, None where too few were there to try.
         skewness: of the difference's distribution over documents that might have been drawn, about
-            that of a single document's over the root of their number; None without an interval.
+            that of a single document's over the root of their number; None where documents leave
+            nothing to judge by.
     """
 
     value: float
@@ -296,9 +297,10 @@ def measure_delta(
         return Delta(value, None, 1.0)
     differences = losses.candidate[:, -1] - losses.baseline[:, -1]
     moves = (differences - value * losses.tokens) / total / (1 - weights)
-    errors = [(float(np.sqrt(np.sum(moves**2))), freedom), *errors_of_seeds(of_seeds)]
+    error = float(np.sqrt(np.sum(moves**2)))
+    errors = [(error, freedom), *errors_of_seeds(of_seeds)]
     found = t_test(value, errors, confidence, scale=baseline)
-    if found.ci is None:
+    if error <= TOLERANCE * baseline:
         return found
     return dataclasses.replace(found, skewness=_skewness(moves))
 
@@ -317,7 +319,7 @@ def margin(errors: Sequence[tuple[float, float]], tail: float) -> float:
     Each of `errors`, a standard error and its degrees of freedom, has its own t; the margins add
     in quadrature. A t with degrees of freedom by Welch and Satterthwaite is much too sure far
     out: two seeds that agree by luck have a tiny variance, and the freedom is then that of the
-    documents (docs/decisions/0037).
+    documents (docs/decisions/0024).
     """
     return math.hypot(*(float(stdtrit(freedom, tail)) * error for error, freedom in errors))
 

@@ -328,18 +328,21 @@ def skewed_shares(documents: int, noise: Noise, *, families: int) -> tuple[float
         a difference, in which the report leaves one of its counts out, and in which it counts a
         language; of languages whose own interval misses zero.
     """
-    skewness, shares = 0.0, np.zeros(4)
+    found = []
     for deltas in draw_families(partial(draw_delta, documents=documents, noise=noise), families):
         p_values = [1.0 if each.p_value is None else each.p_value for each in deltas]
+        of_means = [each.skewness for each in deltas if each.skewness is not None]
         clear = clear_after_holm(deltas)
-        skewness += np.mean([each.skewness for each in deltas]) * documents**0.5
-        shares += (
-            holm_rejections(p_values).any(),
-            None in clear,
-            any(clear),
-            np.mean(np.array(p_values) < 1 - CONFIDENCE),
+        found.append(
+            (
+                np.mean(of_means) * documents**0.5,
+                holm_rejections(p_values).any(),
+                None in clear,
+                any(clear),
+                np.mean(np.array(p_values) < 1 - CONFIDENCE),
+            )
         )
-    return (skewness / families, *(shares / families).tolist())
+    return tuple(np.mean(found, axis=0).tolist())
 
 
 def far_tail_of_skewed(families: int) -> Iterator[str]:
