@@ -30,7 +30,7 @@ from pipelines.outputs import stage_output
 from pipelines.progress import say
 
 #: Raised when the same runs give other figures.
-STATISTICS = 3
+STATISTICS = 4
 FEWEST_STEPS = 3
 TABLE = "downstream.csv"
 RUN_PAGE, RUN_DATA = "run.html", "run.json"

@@ -7,9 +7,8 @@
   each, jointly for all models; with fewer than five languages it draws groups alone. Groups that
   several languages have, as translations of a row are, are the same ones in all that are drawn
   (Owen 2007, "The pigeonhole bootstrap").
-- Of a model that was fine-tuned with several seeds, scores are over the rows of all. Differences
-  and averages have the seeds' variance in their interval too, with degrees of freedom by Welch and
-  Satterthwaite.
+- Of a model that was fine-tuned with several seeds, scores are over the rows of all. In intervals
+  of differences and averages, the margin of seeds adds to that of groups in quadrature.
 - The downstream step speed-up is the report's statistic (`flows.report.speedup`) on one fine-tuned
   run for each of several checkpoints of pretraining, with 100 less the macro average as the loss.
 """
@@ -20,16 +19,16 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from scipy.special import stdtrit
 
 from flows.downstream.runs import TunedRun
 from flows.report.headline import MINIMUM_UNITS, holm_rejections
-from flows.report.seeds import with_seeds
 from flows.report.speedup import (
     WEIGHT_CELLS,
     SpeedUp,
     document_weights,
+    errors_of_seeds,
     language_generator,
+    margin,
     measure_speed_up,
     t_test,
 )
@@ -325,8 +324,8 @@ def measure_difference(
     if freedom < 1:
         return Difference(value, None, 1.0)
     error = float(np.sqrt(np.sum((without - value) ** 2)))
-    error, freedom = with_seeds(error, freedom, of_seeds)
-    found = t_test(value, error, freedom, CONFIDENCE, scale=100.0)
+    errors = [(error, freedom), *errors_of_seeds(of_seeds)]
+    found = t_test(value, errors, CONFIDENCE, scale=100.0)
     return Difference(value, found.ci, found.p_value)
 
 
@@ -365,11 +364,11 @@ def _draw_average(values: Floats, common: np.ndarray, fewest_groups: int) -> Flo
 def _interval(
     value: float, drawn: Floats, of_seeds: Floats, least: float, most: float = 100
 ) -> tuple[float, float]:
-    """The percentile interval of resamples, centred on the value; with seeds, Student's."""
+    """The percentile interval of resamples, centred on the value; with seeds, that of `margin`."""
     ends = np.quantile(drawn + value - drawn.mean(), _INTERVAL)
-    error, freedom = with_seeds(float(drawn.std()), math.inf, of_seeds)
-    if freedom < math.inf:
-        ends = value + error * stdtrit(freedom, _INTERVAL)
+    if seeds := errors_of_seeds(of_seeds):
+        reach = margin([(float(drawn.std()), math.inf), *seeds], _INTERVAL[0])
+        ends = value - reach, value + reach
     low, high = (float(end) for end in np.clip(ends, least, most))
     return low, high
 

@@ -232,7 +232,8 @@ def _method(runs: tuple[Run, Run], factors: Mapping[str, float | None]) -> dict[
         "fit": "isotonic in log step; crossing by linear interpolation in (log step, loss)",
         "target": "last fitted value of the baseline",
         "interval": "paired percentile bootstrap over documents",
-        "delta_interval": "t interval, jackknife over documents, effective documents - 1 df",
+        "delta_interval": "t interval, jackknife over documents, effective documents - 1 df; "
+        "in quadrature with that of seeds",
         "multiple_testing": "Holm",
         "censored": "a bound counts as the bound",
         "train_options_that_differ": sorted(

@@ -1,14 +1,11 @@
 """The speed-up by horizon: what the report would say had training ended at an earlier step.
 
 With the schedule 1/sqrt(step), and with a constant one, a run of T steps passes through the same
-states as a longer one, so each evaluation is the end of a shorter experiment. A speed-up that
-grows with the horizon tells more than its value at the end: whether it is on its way to the
-paper's, which was measured after 10^12 tokens. Beside it stand what it is made of, to first order:
-
-    log2(speed-up) = gap / slope
-
-where the gap is how far the candidate's loss is below the baseline's at the horizon, and the slope
-how much the baseline gained by its last doubling of steps.
+states as a longer one, so each evaluation is the end of a shorter experiment; not so with a mixture
+of `max_epochs`, whose rates depend on the number of steps. A speed-up that grows with the horizon
+tells more than its value at the end: whether it is on its way to the paper's, which was measured
+after 10^12 tokens. Beside it stand what it is made of: how far the candidate's loss is below the
+baseline's at the horizon, and how much the baseline gained by its last doubling of steps.
 """
 
 import dataclasses

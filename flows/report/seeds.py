@@ -23,13 +23,11 @@ from flows.report.speedup import (
     Delta,
     LanguageLosses,
     SpeedUp,
-    delta_and_error,
     isotonic_fits,
     log_speed_ups,
     measure_delta,
     measure_speed_up,
     percentile_interval,
-    t_test,
 )
 
 Curves = tuple[np.ndarray, np.ndarray]
@@ -140,31 +138,11 @@ def speed_up_over_seeds(
 def delta_over_seeds(seeds: Sequence[LanguageLosses], confidence: float | None) -> Delta:
     """Compare both models at the last step, with documents and seeds as clusters.
 
-    The variances of both add up (what a seed does to single documents counts twice, so the
-    interval is rather too wide), and so do their degrees of freedom, as Welch and Satterthwaite
-    have it. With one seed it is `measure_delta`.
+    What a seed does to single documents counts twice, so the interval is rather too wide.
     """
-    if len(seeds) == 1 or confidence is None:
-        return measure_delta(mean_losses(seeds), confidence)
-    value, error, freedom = delta_and_error(mean_losses(seeds))
-    if freedom < 1:
-        return Delta(value, None, 1.0)
     ends = [[curve[-1] for curve in losses.curves()] for losses in seeds]
     deltas = [candidate - baseline for baseline, candidate in ends]
-    error, freedom = with_seeds(error, freedom, deltas)
-    return t_test(value, error, freedom, confidence, scale=ends[0][0])
-
-
-def with_seeds(
-    error: float, freedom: float, of_seeds: np.ndarray | Sequence[float]
-) -> tuple[float, float]:
-    """A standard error over documents, and its degrees of freedom, with those of seeds [K] too."""
-    if len(of_seeds) < 2 or np.ptp(of_seeds) == 0:
-        return error, freedom
-    of_mean = float(np.var(of_seeds, ddof=1)) / len(of_seeds)
-    variance = error**2 + of_mean
-    shares = error**4 / freedom + of_mean**2 / (len(of_seeds) - 1)
-    return math.sqrt(variance), variance**2 / shares
+    return measure_delta(mean_losses(seeds), confidence, deltas)
 
 
 def _geometric_mean(values: Sequence[float | None]) -> float | None:

@@ -18,10 +18,12 @@ error bars; these are ours:
 
 import dataclasses
 import hashlib
+import math
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
-from scipy.optimize import isotonic_regression
+from scipy.optimize import brentq, isotonic_regression
 from scipy.special import stdtr, stdtrit
 
 Censoring = Literal["none", "lower", "upper"]
@@ -98,11 +100,15 @@ class Delta:
             the same amount.
         p_value: of the two-sided test that belongs to the interval; 1 where such documents leave
             nothing to judge by, None where too few were there to try.
+        skewness: of the difference's distribution over documents that might have been drawn, about
+            that of a single document's over the root of their number; None where documents leave
+            nothing to judge by.
     """
 
     value: float
     ci: tuple[float, float] | None
     p_value: float | None
+    skewness: float | None = None
 
 
 def isotonic_fit(losses: np.ndarray) -> np.ndarray:
@@ -263,8 +269,12 @@ def resample_curves(
     return np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
 
 
-def measure_delta(losses: LanguageLosses, confidence: float | None) -> Delta:
-    """Compare both models at the last step, with documents as clusters.
+def measure_delta(
+    losses: LanguageLosses,
+    confidence: float | None,
+    of_seeds: Sequence[float] | np.ndarray = (),
+) -> Delta:
+    """Compare both models at the last step, with documents, and seeds, as clusters.
 
     The standard error is the delete-one jackknife's, the root of the sum of squares of how much
     the difference moves when one document is left out (HC3 for a ratio; MacKinnon, Nielsen and
@@ -272,41 +282,83 @@ def measure_delta(losses: LanguageLosses, confidence: float | None) -> Delta:
     documents less one, so a few long documents among short ones count as few (docs/decisions/0024).
 
     Args:
-        losses: the evaluations of one language.
+        losses: the evaluations of one language, the mean of all seeds.
         confidence: of the interval; None gives neither interval nor p value.
+        of_seeds: [K] the difference with each seed, where there are several.
     """
-    value, error, freedom = delta_and_error(losses)
+    baseline, candidate = (float(curve[-1]) for curve in losses.curves())
+    value = candidate - baseline
     if confidence is None:
         return Delta(value, None, None)
-    if freedom < 1:
-        return Delta(value, None, 1.0)
-    return t_test(value, error, freedom, confidence, scale=float(losses.curves()[0][-1]))
-
-
-def delta_and_error(losses: LanguageLosses) -> tuple[float, float, float]:
-    """The final difference, its standard error, and its degrees of freedom; see `measure_delta`."""
-    baseline, candidate = (curve[-1] for curve in losses.curves())
-    value = float(candidate - baseline)
     total = losses.tokens.sum()
     weights = losses.tokens / total
     freedom = float(1 / np.sum(weights**2) - 1)
     if freedom < 1:
-        return value, np.nan, freedom
+        return Delta(value, None, 1.0)
     differences = losses.candidate[:, -1] - losses.baseline[:, -1]
     moves = (differences - value * losses.tokens) / total / (1 - weights)
-    return value, float(np.sqrt(np.sum(moves**2))), freedom
+    error = float(np.sqrt(np.sum(moves**2)))
+    errors = [(error, freedom), *errors_of_seeds(of_seeds)]
+    found = t_test(value, errors, confidence, scale=baseline)
+    if error <= TOLERANCE * baseline:
+        return found
+    return dataclasses.replace(found, skewness=_skewness(moves))
 
 
-def t_test(value: float, error: float, freedom: float, confidence: float, *, scale: float) -> Delta:
-    """Student's interval and p value of a difference; none of an error that is rounding alone.
+def errors_of_seeds(of_seeds: Sequence[float] | np.ndarray) -> list[tuple[float, float]]:
+    """The standard error of a mean over seeds [K] with its degrees of freedom, if they differ."""
+    count = len(of_seeds)
+    if count < 2 or np.ptp(of_seeds) == 0:
+        return []
+    return [(float(np.std(of_seeds, ddof=1)) / math.sqrt(count), count - 1)]
 
-    `scale` is the size of what the difference is between.
+
+def margin(errors: Sequence[tuple[float, float]], tail: float) -> float:
+    """How far an interval reaches that leaves out `tail` on each side.
+
+    Each of `errors`, a standard error and its degrees of freedom, has its own t; the margins add
+    in quadrature. A t with degrees of freedom by Welch and Satterthwaite is much too sure far
+    out: two seeds that agree by luck have a tiny variance, and the freedom is then that of the
+    documents (docs/decisions/0024).
     """
-    if error <= TOLERANCE * scale:
+    return math.hypot(*(float(stdtrit(freedom, tail)) * error for error, freedom in errors))
+
+
+def t_test(
+    value: float, errors: Sequence[tuple[float, float]], confidence: float, *, scale: float
+) -> Delta:
+    """Student's interval and p value of a difference; none of errors that are rounding alone.
+
+    Args:
+        value: the difference.
+        errors: see `margin`.
+        confidence: of the interval.
+        scale: the size of what the difference is between.
+    """
+    if math.hypot(*(error for error, _ in errors)) <= TOLERANCE * scale:
         return Delta(value, None, 1.0)
-    margin = float(stdtrit(freedom, (1 + confidence) / 2)) * error
-    p_value = float(2 * stdtr(freedom, -abs(value) / error))
-    return Delta(value, (value - margin, value + margin), p_value)
+    reach = margin(errors, (1 - confidence) / 2)
+    return Delta(value, (value - reach, value + reach), _p_value(value, errors))
+
+
+def _p_value(value: float, errors: Sequence[tuple[float, float]]) -> float:
+    """The p of the interval that ends at zero."""
+    if len(errors) == 1:
+        [(error, freedom)] = errors
+        return float(2 * stdtr(freedom, -abs(value) / error))
+
+    def beyond(log_p: float) -> float:
+        return margin(errors, math.exp(log_p) / 2) - abs(value)
+
+    least = math.log(np.finfo(float).tiny)
+    return math.exp(brentq(beyond, least, 0)) if beyond(least) > 0 else 0.0
+
+
+def _skewness(moves: np.ndarray) -> float:
+    """Skewness of a sum of independent terms like these [D], corrected for its bias."""
+    count = len(moves)
+    correction = math.sqrt(count * (count - 1)) / max(count - 2, 1)
+    return float(correction * np.sum(moves**3) / np.sum(moves**2) ** 1.5)
 
 
 def _exact_sums(

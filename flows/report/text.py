@@ -3,7 +3,16 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flows.pages.numbers import NOT_AVAILABLE, THIN, TIMES, fine_percent, large, percent, plural
+from flows.pages.numbers import (
+    NOT_AVAILABLE,
+    THIN,
+    TIMES,
+    fine_percent,
+    large,
+    percent,
+    plural,
+    signed,
+)
 from flows.report.headline import MINIMUM_UNITS
 from flows.report.speedup import Censoring
 
@@ -223,7 +232,21 @@ def caution(summary: Mapping[str, Any], tokens: float) -> list[str]:
             f"In {plural(plateaus, 'language')} the baseline stopped improving before its last "
             "evaluation. Its steps are counted up to where it was first as good as at the end."
         )
+    improved = summary["improved"]
+    if improved and improved["languages_after_holm"] is None:
+        reasons.append(
+            "Documents’ differences in final loss are skewed "
+            f"({signed(improved['skewness'], 1)} in the mean over languages): a few in which the "
+            "candidate is worse may be missing. Holm’s correction would not keep its 5%, so there "
+            "is no count after it."
+        )
     return reasons
+
+
+def after_holm(improved: Mapping[str, Any]) -> str:
+    """How many languages stay clearly better when all are judged together."""
+    count = improved["languages_after_holm"]
+    return f"{'no count' if count is None else count} after Holm’s correction"
 
 
 def mean_rule(censored: Mapping[str, int]) -> str:
@@ -269,14 +292,22 @@ def curve_note(baseline: str, candidate: str, dots: str = "evaluations") -> str:
     )
 
 
-def horizon_note(confidence: str) -> str:
+def horizon_note(confidence: str, mixture: Mapping[str, Any]) -> str:
     """How to read the speed-ups by horizon."""
+    tasks = mixture.get("tasks", {}).values()
+    capped = any(part.get("max_epochs") for part in (mixture, *(each["mixture"] for each in tasks)))
+    trained = (
+        "The learning rate does not depend on the number of steps, but with max_epochs the rates "
+        "of languages do: a shorter run would have seen other data."
+        if capped
+        else "A model is not trained anew for a shorter horizon: neither its learning rate nor its "
+        "data depend on the number of steps."
+    )
     return (
         "Step speed-up as if training had ended at each evaluated step, with its "
-        f"{confidence}% interval over languages (log scales). A model is not trained anew for a "
-        "shorter horizon: its learning rate does not depend on the number of steps. To first order "
-        "the speed-up is two to the power of the gap (by how much the candidate’s pooled loss is "
-        "lower) over the gain of the baseline’s last doubling of steps."
+        f"{confidence}% interval over languages (log scales). {trained} A horizon has only the "
+        "evaluations up to it. A run of that length would be evaluated earlier and more often: "
+        "where “>” marks a bound here, it may measure more."
     )
 
 

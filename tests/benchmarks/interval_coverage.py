@@ -9,21 +9,30 @@ clearly better (nominal 2.5 %), beside a linearised t test and the percentile bo
 table says how often the interval of the step speed-up holds the truth (nominal 95 %), the third one
 the same of several seeds, whose true speed-ups differ: by the report's interval, and where draws of
 seeds are not spread further. The fourth is of the headline's intervals over languages.
+
+Two tables are of Holm's far tail, where a language needs p < 0.0005. In the fifth, each seed makes
+one of two equal models better in a language, by so many standard errors over documents; beside it
+is what Welch's and Satterthwaite's degrees of freedom give. In the sixth, documents' differences
+are log-normal less their mean: how often the report leaves the count out, what it finds where it
+does not, and how often a language's own interval misses the truth.
 """
 
 import argparse
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import product
+from typing import TypeVar
 from unittest import mock
 
 import numpy as np
 from scipy.special import stdtr
 
 from flows.report import seeds as report_seeds
-from flows.report.headline import LanguageResult, headline, holm_rejections
+from flows.report.headline import LanguageResult, clear_after_holm, headline, holm_rejections
 from flows.report.seeds import delta_over_seeds, speed_up_over_seeds
 from flows.report.speedup import (
+    Delta,
     LanguageLosses,
     SpeedUp,
     measure_delta,
@@ -41,6 +50,8 @@ STEPS = np.unique(np.rint(np.geomspace(1, 10_000, 16)))
 
 #: Noise of a document's loss per token, [documents] from its tokens.
 Noise = Callable[[np.random.Generator, np.ndarray], np.ndarray]
+#: What is drawn of a language.
+Drawn = TypeVar("Drawn")
 
 
 def normal(generator: np.random.Generator, tokens: np.ndarray) -> np.ndarray:
@@ -56,6 +67,25 @@ def heavy(generator: np.random.Generator, tokens: np.ndarray) -> np.ndarray:
 def per_token(generator: np.random.Generator, tokens: np.ndarray) -> np.ndarray:
     """The mean of independent tokens: smaller in long documents."""
     return generator.standard_normal(len(tokens)) / np.sqrt(tokens)
+
+
+def skewed(deviation: float) -> Noise:
+    """Log-normal less its mean, with this deviation of the logarithm."""
+
+    def noise(generator: np.random.Generator, tokens: np.ndarray) -> np.ndarray:
+        drawn = np.exp(deviation * generator.standard_normal(len(tokens)))
+        return 0.1 * (drawn - np.exp(deviation**2 / 2))
+
+    return noise
+
+
+#: Laws of a document's difference by their skewness.
+SKEWED: dict[float, Noise] = {
+    0.0: normal,
+    0.61: skewed(0.2),
+    1.75: skewed(0.5),
+    6.18: skewed(1.0),
+}
 
 
 def draw_tokens(generator: np.random.Generator, documents: int, deviation: float) -> np.ndarray:
@@ -74,20 +104,24 @@ def draw_null(
     return LanguageLosses(lang, tokens, 4 * tokens, baseline[:, None], candidate[:, None])
 
 
+def draw_families(
+    draw: Callable[[np.random.Generator], Drawn], families: int, seed: int = 0
+) -> Iterator[list[Drawn]]:
+    """Draw families of languages."""
+    generator = np.random.default_rng(seed)
+    for _ in range(families):
+        yield [draw(generator) for _ in range(FAMILY)]
+
+
 def family_wise_error(
-    documents: int,
-    deviation: float,
-    noise: Noise,
-    p_value: Callable[[LanguageLosses], float],
+    draw: Callable[[np.random.Generator], Drawn],
+    p_value: Callable[[Drawn], float],
     *,
     families: int,
-    seed: int = 0,
 ) -> float:
     """The share of families without any difference in which Holm's method rejects something."""
-    generator = np.random.default_rng(seed)
     rejected = 0
-    for _ in range(families):
-        nulls = [draw_null(generator, documents, deviation, noise) for _ in range(FAMILY)]
+    for nulls in draw_families(draw, families):
         rejected += holm_rejections([p_value(losses) for losses in nulls]).any()
     return rejected / families
 
@@ -228,6 +262,103 @@ def seeds_called_better(
     return called / languages
 
 
+def draw_null_seeds(
+    generator: np.random.Generator, seeds: int, effect: float, documents: int
+) -> list[LanguageLosses]:
+    """One language of several seeds, both models equally good over all seeds there could be.
+
+    Args:
+        generator: of the draws.
+        seeds: how many.
+        effect: standard deviation of what a seed adds to the difference, in standard errors over
+            documents.
+        documents: of the language.
+    """
+    losses = draw_null(generator, documents, 0.0, normal)
+    shifts = effect * 0.1 / np.sqrt(documents) * generator.standard_normal(seeds)
+    tokens = losses.tokens[:, None]
+    return [
+        dataclasses.replace(losses, candidate=losses.candidate + shift * tokens) for shift in shifts
+    ]
+
+
+def seeds_p_value(seeds: Sequence[LanguageLosses]) -> float:
+    """The report's p value of several seeds."""
+    p_value = delta_over_seeds(seeds, CONFIDENCE).p_value
+    assert p_value is not None
+    return p_value
+
+
+def welch_p_value(seeds: Sequence[LanguageLosses]) -> float:
+    """The same of one t with the sum of both variances (Satterthwaite 1946, Welch 1947)."""
+    differences = np.array([(one.candidate - one.baseline)[:, -1] / one.tokens for one in seeds])
+    parts = [
+        (means.var(ddof=1) / means.size, means.size - 1)
+        for means in (differences.mean(axis=0), differences.mean(axis=1))
+    ]
+    variance = sum(part for part, _ in parts)
+    freedom = variance**2 / sum(part**2 / of_part for part, of_part in parts)
+    return float(2 * stdtr(freedom, -abs(differences.mean()) / np.sqrt(variance)))
+
+
+def far_tail_of_seeds(families: int) -> Iterator[str]:
+    """Rows of the fifth table."""
+    yield "| seeds | a seed's effect | documents | family-wise error | by Welch and Satterthwaite |"
+    yield "|" + "---|" * 5
+    for seeds, effect, documents in product((2, 3), (0.0, 1.0, 2.0, 5.0), (20, 100)):
+        draw = partial(draw_null_seeds, seeds=seeds, effect=effect, documents=documents)
+        errors = [
+            family_wise_error(draw, p_value, families=families)
+            for p_value in (seeds_p_value, welch_p_value)
+        ]
+        shares = " | ".join(f"{100 * error:.1f} %" for error in errors)
+        yield f"| {seeds} | {effect} | {documents} | {shares} |"
+
+
+def draw_delta(generator: np.random.Generator, documents: int, noise: Noise) -> Delta:
+    """What the report measures of a language in which the models do not differ."""
+    return measure_delta(draw_null(generator, documents, 0.0, noise), CONFIDENCE)
+
+
+def skewed_shares(documents: int, noise: Noise, *, families: int) -> tuple[float, ...]:
+    """What skewed differences do, where models do not differ.
+
+    Returns:
+        The skewness as the report measures it, and shares: of families in which Holm's method finds
+        a difference, in which the report leaves one of its counts out, and in which it counts a
+        language; of languages whose own interval misses zero.
+    """
+    found = []
+    for deltas in draw_families(partial(draw_delta, documents=documents, noise=noise), families):
+        p_values = [1.0 if each.p_value is None else each.p_value for each in deltas]
+        of_means = [each.skewness for each in deltas if each.skewness is not None]
+        clear = clear_after_holm(deltas)
+        found.append(
+            (
+                np.mean(of_means) * documents**0.5,
+                holm_rejections(p_values).any(),
+                None in clear,
+                any(clear),
+                np.mean(np.array(p_values) < 1 - CONFIDENCE),
+            )
+        )
+    return tuple(np.mean(found, axis=0).tolist())
+
+
+def far_tail_of_skewed(families: int) -> Iterator[str]:
+    """Rows of the sixth table."""
+    yield (
+        "| skewness | documents | as measured | family-wise error of t | a count left out | "
+        "family-wise error of the report | intervals that miss |"
+    )
+    yield "|" + "---|" * 7
+    for (skewness, noise), documents in product(SKEWED.items(), (8, 20, 100, 400)):
+        measured, *shares = skewed_shares(documents, noise, families=families)
+        cells = [skewness, documents, f"{measured:.2f}"]
+        cells += [f"{100 * share:.1f} %" for share in shares]
+        yield f"| {' | '.join(map(str, cells))} |"
+
+
 def seeds_table(languages: int) -> Iterator[str]:
     """Rows of the third table."""
     yield "| seeds | spread | documents | held | without | equal models told apart |"
@@ -285,8 +416,9 @@ def null_table(families: int, languages: int) -> Iterator[str]:
     )
     yield "|" + "---|" * 7
     for noise, deviation, documents in product((normal, heavy, per_token), DEVIATIONS, DOCUMENTS):
+        draw = partial(draw_null, documents=documents, deviation=deviation, noise=noise)
         errors = [
-            family_wise_error(documents, deviation, noise, p_value, families=families)
+            family_wise_error(draw, p_value, families=families)
             for p_value in (reported_p_value, linearised_p_value)
         ]
         shares = clearly_better(documents, deviation, noise, languages=languages)
@@ -323,6 +455,12 @@ def main() -> None:
         print(row, flush=True)
     print()
     for row in figures_table(options.languages):
+        print(row, flush=True)
+    print()
+    for row in far_tail_of_seeds(options.families):
+        print(row, flush=True)
+    print()
+    for row in far_tail_of_skewed(options.families):
         print(row, flush=True)
 
 

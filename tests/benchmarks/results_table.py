@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from flows.pages.numbers import number
+from flows.pages.numbers import NOT_AVAILABLE, number
 from flows.report.text import bounded, figure_interval, figure_mark
 
 HEAD = (
@@ -71,6 +71,7 @@ def row(directory: Path) -> tuple[str, ...]:
     )
     shares = [at_twofold / len(counted), summary["share_at_least_4x"]["value"]] if counted else []
     taken, improved = hours(report, directory), summary["improved"]
+    holm = [improved["languages_after_holm"], improved["languages_worse_after_holm"]]
     return (
         f"`{candidate['name']}` / `{baseline['name']}`, {baseline['steps']:,} steps",
         baseline["device"],
@@ -81,7 +82,7 @@ def row(directory: Path) -> tuple[str, ...]:
         figure(summary["median_step_speedup"]),
         figure(summary["mean_step_speedup"]),
         ", ".join(f"{share:.0%}" for share in shares),
-        f"{improved['languages_after_holm']}, {improved['languages_worse_after_holm']}",
+        ", ".join(NOT_AVAILABLE if count is None else str(count) for count in holm),
     )
 
 

@@ -8,6 +8,7 @@ from made_reports import make_report
 from flows.report.headline import LanguageResult
 from flows.report.horizon import LEAST_EVALUATIONS, last_doubling, measure_horizons
 from flows.report.speedup import measure_delta, measure_speed_up, resample_curves
+from flows.report.text import horizon_note
 
 STEPS = np.round(np.geomspace(100, 6400, 13))
 #: What the losses in nats per token fall to.
@@ -59,10 +60,24 @@ def test_a_candidate_that_pulls_away_is_faster_the_later_one_looks():
         assert each.pooled.speed_up.value == pytest.approx(each.step ** (1 - 1 / 1.2), rel=0.02)
 
 
-def test_gap_over_slope_is_the_speed_up_to_first_order():
-    for each in horizons_of(law(1.1 * STEPS)):
-        first_order = 2 ** (-each.pooled.delta.value / each.last_doubling)
-        assert first_order == pytest.approx(each.pooled.speed_up.value, rel=0.02)
+def test_an_early_horizon_has_a_bound_where_a_run_of_its_length_may_measure_more(full):
+    first = horizons_of(law(4 * STEPS))[0].pooled.speed_up
+    assert first.censored == "lower"
+    assert first.value < 3
+    note = full.html.split('id="horizons-h"')[1].split("</figcaption>")[0]
+    assert "where “&gt;” marks a bound here, it may measure more" in note
+
+
+@pytest.mark.parametrize(
+    "mixture", [{"max_epochs": 4.0}, {"tasks": {"a": {"mixture": {"max_epochs": 1.0}}}}]
+)
+def test_rates_that_depend_on_the_steps_are_told(mixture):
+    free = {"max_epochs": None}
+    for other in (free, {"tasks": {"a": {"mixture": free}}}, {}):
+        assert "is not trained anew" in horizon_note("95", other)
+    note = horizon_note("95", mixture)
+    assert "is not trained anew" not in note
+    assert "with max_epochs the rates of languages do: a shorter run would have seen" in note
 
 
 def test_last_doubling_of_a_law():

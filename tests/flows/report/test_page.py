@@ -36,6 +36,11 @@ def test_both_final_losses_are_named(full):
     assert f"Final loss: {losses}, a difference of" in visible_words(section)
 
 
+def test_it_says_how_skewed_documents_differences_are(full):
+    skewness = full.report["summary"]["improved"]["skewness"]
+    assert f"Here their skewness is {numbers.signed(skewness, 2)}" in full.html
+
+
 def test_with_few_documents_the_page_says_so(few):
     summary = few.report["summary"]
     assert summary["languages_in_headline"] == 2

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from loss_curves import FAST, SLOW, STEPS, losses_from
-from scipy.stats import t, ttest_1samp
+from scipy.stats import skew, t, ttest_1samp
 
 from flows.report.speedup import (
     LanguageLosses,
@@ -270,17 +270,36 @@ def test_with_equal_lengths_the_test_is_students_a_little_wider():
     baseline = generator.uniform(100, 200, (12, 5))
     candidate = baseline - generator.normal(8, 10, (12, 5))
     losses = LanguageLosses("de", tokens, tokens, baseline, candidate)
-    student = ttest_1samp((candidate - baseline)[:, -1] / 50, 0)
+    differences = (candidate - baseline)[:, -1] / 50
+    student = ttest_1samp(differences, 0)
     expected = 2 * t.sf(abs(student.statistic) * math.sqrt(11 / 12), 11)
-    assert measure_delta(losses, 0.95).p_value == pytest.approx(expected)
+    found = measure_delta(losses, 0.95)
+    assert found.p_value == pytest.approx(expected)
+    assert found.skewness == pytest.approx(skew(differences, bias=False) / math.sqrt(12))
 
 
-@given(st.integers(0, 2**32 - 1), st.integers(5, 40), st.floats(0.5, 0.99))
+@given(
+    st.integers(0, 2**32 - 1),
+    st.integers(5, 40),
+    st.floats(0.5, 0.99),
+    st.lists(st.floats(-0.2, 0.2), max_size=4),
+)
 @settings(deadline=None, max_examples=50)
-def test_the_interval_excludes_zero_where_the_test_rejects(seed, documents, confidence):
+def test_the_interval_excludes_zero_where_the_test_rejects(seed, documents, confidence, of_seeds):
     losses = losses_from([3, 2.5], [3, 2.4], documents=documents, noise=0.2, seed=seed)
-    found = measure_delta(losses, confidence)
+    found = measure_delta(losses, confidence, of_seeds)
     assert (found.ci[0] > 0 or found.ci[1] < 0) == (found.p_value < 1 - confidence)
+    just = measure_delta(losses, 1 - found.p_value, of_seeds)
+    assert min(map(abs, just.ci)) == pytest.approx(0, abs=1e-9)
+
+
+def test_squares_of_the_margins_of_documents_and_seeds_add_up():
+    losses = losses_from(SLOW, FAST, documents=9, noise=0.3)
+    alone, found = measure_delta(losses, 0.9), measure_delta(losses, 0.9, [1.0, 1.5, 1.1])
+    reach = t.ppf(0.95, 2) * np.std([1.0, 1.5, 1.1], ddof=1) / math.sqrt(3)
+    assert found.ci[1] - found.value == pytest.approx(math.hypot(alone.ci[1] - alone.value, reach))
+    # No luck of seeds makes it surer than documents alone.
+    assert measure_delta(losses, 0.9, [1.0, 1.0 + 1e-9]).p_value >= alone.p_value > 0
 
 
 def test_one_long_document_proves_nothing():
@@ -298,4 +317,7 @@ def test_documents_that_all_differ_alike_have_no_interval(gain):
     losses = losses_from(SLOW, np.subtract(SLOW, gain))
     found = measure_delta(losses, 0.95)
     assert found.value == pytest.approx(-gain)
-    assert (found.ci, found.p_value) == (None, 1.0)
+    assert (found.ci, found.p_value, found.skewness) == (None, 1.0, None)
+    by_seeds = measure_delta(losses, 0.95, [-gain - 0.1, -gain + 0.1])
+    assert by_seeds.ci[1] - by_seeds.value == pytest.approx(t.ppf(0.975, 1) * 0.1)
+    assert by_seeds.skewness is None

@@ -73,6 +73,22 @@ def test_a_share_of_none_or_all_has_no_interval():
     assert report_text.share_interval(None) is None
 
 
+def test_what_skewness_leaves_out_is_told():
+    summary = {
+        "languages": 30,
+        "languages_under_minimum_documents": 0,
+        "languages_on_a_plateau": 0,
+        "improved": {"skewness": 1.52, "languages_after_holm": None},
+    }
+    [reason] = report_text.caution(summary, 1e12)
+    assert "are skewed (+1.5 in the mean over languages)" in reason
+    assert report_text.after_holm(summary["improved"]) == "no count after Holm’s correction"
+    counted = {**summary["improved"], "languages_after_holm": 0}
+    assert report_text.after_holm(counted) == "0 after Holm’s correction"
+    for improved in (counted, None):
+        assert report_text.caution({**summary, "improved": improved}, 1e12) == []
+
+
 def test_a_share_says_what_bounds_leave_open():
     known = {"value": 0.13, "range": [0.13, 0.13]}
     assert report_text.fourfold_scope(known) == "of these languages"
