@@ -103,14 +103,14 @@ def predict(
 def select(run: str | Path, tasks: str | Path | None, config: PredictConfig) -> dict[str, Any]:
     """Predict validation with every kept checkpoint, and write which is best to selected.json.
 
-    That is the one with the highest first metric of the task, as the mean over languages; of equal
-    ones the earliest.
+    That is the one with the highest first metric of the task that has a mean over languages; of
+    equal ones the earliest.
 
     Returns:
         Summary: stage, out, step, metric, value, values (by step), and its `score_predictions`.
 
     Raises:
-        UserError: as `predict`, or the run is still in training.
+        UserError: as `predict`, the run is still in training, or no metric has a mean.
     """
     with open_files(run, PREDICTIONS) as files:
         reader = _Reader(files, tasks, config)
@@ -119,9 +119,15 @@ def select(run: str | Path, tasks: str | Path | None, config: PredictConfig) -> 
             raise UserError(
                 f"{run} is still in training: let it end, and then choose its checkpoint"
             )
-        metric = reader.task["metrics"][0]
         with reader.lock():
             found = {step: reader.scores("validation", step) for step in steps}
+            means = found[steps[0]]["mean"]
+            metric = next((name for name, mean in means.items() if mean is not None), None)
+            if metric is None:
+                raise UserError(
+                    f"each language of {reader.task['name']} has one true class, so "
+                    f"{', '.join(means)} has no mean to choose by: give --step in place of --select"
+                )
             values = {step: found[step]["mean"][metric] for step in steps}
             best = max(steps, key=lambda step: (values[step], -step))
             chosen = {
