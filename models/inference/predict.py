@@ -1,8 +1,9 @@
 """Predictions of a run for supervised examples, and the choice of its checkpoint.
 
 `predictions/<task>/<split>-<step>-<decode>.parquet` has what the model writes for each example,
-the JSON file beside it the metrics. `selected.json` is the step that was best on validation, from
-which test is read; `predictions/<task>/test_reads.json` is how often it was.
+the JSON file beside it the metrics, with those of its own that a task of seqio has.
+`selected.json` is the step that was best on validation, from which test is read;
+`predictions/<task>/test_reads.json` is how often it was.
 """
 
 import contextlib
@@ -220,6 +221,7 @@ class _Reader:
         )
         self._part = f"{PREDICTIONS}/{self.task['name']}"
         self._limit = config.limit
+        self._own_metrics = config.own_metrics and "seqio" in self.task
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
@@ -282,6 +284,7 @@ class _Reader:
                 f"{self.examples.directory} has no {split} examples: build the task with some, or "
                 "give another --split"
             )
+        own_task = self._own_task() if self._own_metrics else None
         name = f"{self._part}/{split}-{step}-{self.settings['decode']}"
         path = self.run / f"{name}.parquet"
         out = storage.join(self.files.place, f"{name}.parquet")
@@ -297,9 +300,20 @@ class _Reader:
                 fault_point("predict.before_rename")
             self.files.publish(f"{name}.parquet")
         found = score_predictions(table, self.task)
+        if own_task is not None:
+            from tasks.seqio_metrics import measure
+
+            rows = table.select(["id", "targets", "prediction"]).to_pylist()
+            found["seqio"] = measure(own_task, split, self.examples.lengths, rows)
         self.write(f"{name}.json", {**self.settings, "step": step, "task": self.task, **found})
         summary = {"stage": "predict", "out": out, "reused": reused, "step": step}
         return {**summary, **found, **noted_reads}
+
+    def _own_task(self) -> Any:
+        """The task of seqio that the examples were made of."""
+        from tasks.seqio_metrics import find_task  # with TensorFlow, for those that need it
+
+        return find_task(self.task["seqio"], os.getcwd())
 
     def _finished(self, path: Path, out: str) -> pa.Table | None:
         if not path.is_file():
