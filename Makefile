@@ -146,6 +146,7 @@ parity-fixtures: .venv-parity/ready  ## Make the small models and logits again t
 
 bench-statistics: $(READY)  ## Coverage of the report's intervals and its family-wise error, by simulation
 	@$(BIN)/python tests/benchmarks/interval_coverage.py
+	@$(BIN)/python tests/benchmarks/metric_errors.py
 
 bench-examples: $(READY)  ## Span corruption, examples against bare SentencePiece, batches against seqio
 	@$(BIN)/python tests/benchmarks/span_corruption.py

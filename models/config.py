@@ -403,6 +403,7 @@ class PredictConfig:
         limit: predict only the first so many rows of each language.
         dtype: compute type; None takes the run's own.
         data_parallel: devices among which the rows of a batch are divided.
+        own_metrics: whether a task of seqio scores predictions by its own metrics too.
     """
 
     decode: DecodeName | None = None
@@ -412,6 +413,7 @@ class PredictConfig:
     limit: Count | None = None
     dtype: Precision | None = None
     data_parallel: Count = 1
+    own_metrics: bool = True
 
     def __post_init__(self):
         check_fields(self)

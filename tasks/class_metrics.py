@@ -49,7 +49,7 @@ def _macro_f1(labels: list[str], language: str) -> Metric:
         total = ratio(2 * hits, right + given).sum(axis=-1)
         return total / np.maximum(occurring.sum(axis=-1), 1)
 
-    return Metric("macro_f1", lambda a, p: _class_counts(labels, a, p), value)
+    return Metric("macro_f1", lambda a, p: _class_counts(labels, a, p), value, jumps=True)
 
 
 def _mean_multiclass_f1(labels: list[str], language: str) -> Metric:

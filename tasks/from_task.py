@@ -57,7 +57,8 @@ from pipelines.supervised.shards import (
 )
 from pipelines.supervised.split import key64
 from pipelines.vocabulary.model import VocabularyModel, open_vocabulary
-from tasks.metrics import METRICS, NEED_LABELS, make_metric
+from tasks.metrics import METRICS, NEED_LABELS, TEXT_METRICS, make_metric
+from tasks.seqio_metrics import example_id, metrics_of
 from tasks.seqio_source import Registered, check_task, draws_randomly, preprocessed
 
 MULTITASK = "multitask.toml"
@@ -91,6 +92,11 @@ class FromTaskConfig:
             if metric in NEED_LABELS and not self.labels:
                 raise UserError(
                     f"--metrics {metric} needs the closed set of targets: give --labels"
+                )
+            if metric in TEXT_METRICS and self.labels:
+                raise UserError(
+                    f"--metrics {metric} is of free text, and --labels are a closed set: leave one "
+                    "of them out"
                 )
             make_metric(metric, self.labels)  # complains where its package is missing
         if self.epochs is not None and self.epochs < 1:
@@ -253,6 +259,9 @@ def _build(
     draws: int,
 ) -> dict[str, Any]:
     (name, lang), sources = _language(task.name, config), _shards(task)
+    metrics, others = metrics_of(task)
+    # By which `mswitch predict` finds what scores the task.
+    own = {"seqio": {"name": task.name, "module": registered.module}} if metrics else {}
     settings = {
         "kind": KIND,
         "seqio": task.name,
@@ -266,6 +275,7 @@ def _build(
         "draws": draws,
         "metrics": list(config.metrics),
         **({"labels": list(config.labels)} if config.labels else {}),
+        **({"own_metrics": own["seqio"]} if own else {}),
         "vocabulary": vocabulary.sha256,
     }
     with stage_output_anywhere(out, stage=STAGE, config=settings) as staged:
@@ -306,6 +316,9 @@ def _build(
             dropped.update(part["dropped"])
         if count := dropped["unknown_label"]:
             say(STAGE, f"{count:,} examples of {task.name} have a target that is not in --labels")
+        if others:
+            text = "which mswitch predict leaves out: they take more than targets and predictions"
+            say(STAGE, f"{task.name} has {others} metrics, {text}")
         labels = list(config.labels) or None
         definition = {"name": name, "inputs": "{inputs}", "targets": "{targets}", "labels": labels}
         staged.publish(
@@ -319,6 +332,7 @@ def _build(
                 "languages": by_lang,
                 "task": {
                     **definition,
+                    **own,
                     "metrics": list(config.metrics),
                     "hash": hashlib.sha256(canonical_json(settings).encode()).hexdigest()[:16],
                 },
@@ -402,11 +416,11 @@ def write_part(
 def _row(
     example: Mapping[str, Any], unit: SourceShard, number: int, lang: str, model: str
 ) -> dict[str, Any]:
-    name = f"{unit.split}-{unit.number:05}:{number}"
+    name = example_id(unit.split, unit.number, number)
     # Draws follow each other, so that an epoch as long as the task has each example about once.
     order = (ORDERS * unit.draw + key64(name)) // unit.draws
     if unit.draws > 1:
-        name = f"{name}#{unit.draw}"
+        name = example_id(unit.split, unit.number, number, unit.draw)
     texts = {side: _text(example, side, model) for side in _SIDES}
     answers = np.atleast_1d(example.get("answers", np.array([], object))).tolist()
     group = example.get("group")

@@ -25,6 +25,7 @@ class Metric:
         of_group: what rows of one group count for: all of them, the least in each statistic, or
             the first of them alone.
         least: the lowest value, -100 of correlations.
+        jumps: whether one row can change the value by far, as where a class begins to occur.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Metric:
     signature: str = ""
     of_group: OfGroup = "sum"
     least: float = 0.0
+    jumps: bool = False
 
     def sums(self, answers: Answers, predictions: Sequence[str], groups: Sequence[str]) -> Floats:
         """Statistics of each group of rows, in the order of their names: [G, S]."""
@@ -45,6 +47,13 @@ class Metric:
         elif self.of_group == "min":
             np.minimum.at(sums, numbers, rows)
         return sums
+
+    def is_averaged(self, answers: Answers) -> bool:
+        """Whether a language with such answers counts in a mean over languages.
+
+        Macro-F1 of a language with one true class says how many wrong ones were given.
+        """
+        return not self.jumps or len({answer[0] for answer in answers}) > 1
 
     def __call__(
         self, answers: Answers, predictions: Sequence[str], groups: Sequence[str] = ()

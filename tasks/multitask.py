@@ -24,6 +24,7 @@ from typing import Any
 
 from pipelines import storage
 from pipelines.errors import UserError
+from pipelines.outputs import read_manifest
 from pipelines.sampling import normalised
 from tasks.mixtures import FILE_SUFFIX, Mixture, is_number, mixture_of
 
@@ -135,12 +136,14 @@ class TaskMixture:
             budget: examples of the whole training; only `max_epochs` needs it.
 
         Raises:
-            UserError: as `Mixture.rates`, or no task has a rate.
+            UserError: as `Mixture.rates`, or no task has a rate, or one no training split.
         """
         found = {}
         for name, share in self.shares(records).items():
             own = None if budget is None else budget * share
             try:
+                if not any(records[name].values()):
+                    _explain_splits(self.tasks[name].directory)
                 rates = self.tasks[name].mixture.rates(records[name], own)
             except UserError as error:
                 raise (error if name == ALONE else UserError(f"task {name}: {error}")) from error
@@ -154,6 +157,16 @@ class TaskMixture:
             for name, share in self.shares(records).items()
             if self.tasks[name].mixture.exceeds(records[name], budget * share)
         ]
+
+
+def _explain_splits(directory: str) -> None:
+    """Raise an error that says which splits there are in place of training."""
+    described = read_manifest(directory, "examples")["languages"].values()
+    if splits := sorted({split for by_split in described for split in by_split} - {"train"}):
+        raise UserError(
+            f"{directory} has {' and '.join(splits)} examples alone and no training ones: they "
+            "are to be predicted or evaluated; build the task with some"
+        )
 
 
 def task_mixture(examples: str | Path, mixture: Mixture | None = None) -> TaskMixture:

@@ -281,11 +281,23 @@ def _decodes(runs: Sequence[TunedRun]) -> list[str]:
 def _measure(
     models: Sequence[Sequence[TunedRun]], decodes: Sequence[str], *, paired: bool
 ) -> list[Result]:
-    return [
+    """Measure by each way of decoding and metric; those with a mean over languages come first.
+
+    Raises:
+        UserError: none has one.
+    """
+    results = [
         rows.measure(metric, paired=paired)
         for rows in (Rows(models, decode) for decode in decodes)
         for metric in rows.task["metrics"]
     ]
+    results.sort(key=lambda result: result.average is None)
+    if results[0].average is None:
+        raise UserError(
+            f"each language of {models[0][0].task['name']} has one true class, so "
+            f"{results[0].metric} has no mean over languages: give the task accuracy too"
+        )
+    return results
 
 
 def _speed_up(
@@ -294,6 +306,7 @@ def _speed_up(
     steps = [run.origin_step for run in baselines if run.origin_step is not None]
     alone = [[run] for run in (*baselines, *candidates)]
     average = Rows(alone, lead.decode).average(lead.metric)
+    assert average is not None  # as of `lead`
     return steps, average, measure_downstream_speed_up(steps, average)
 
 

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import pyarrow.compute as pc
+
 from flows.downstream import text
 from flows.downstream.measure import Average, Difference, Result, Rows, Scores
 from flows.downstream.runs import DECODES, TunedRun
@@ -36,7 +38,7 @@ def pair_data(
     data = _data(models, names, results)
     runs = [seeds[0] for seeds in models]
     pair = (names[0], names[1])
-    lead = results[0]
+    lead, average = results[0], _average(results[0])
     differences = [scores.difference for scores in lead.languages if scores.difference]
     clear = [
         scores.difference.value for scores in lead.languages if scores.difference and scores.clear
@@ -45,7 +47,7 @@ def pair_data(
     for number, run in enumerate(runs[:2]):
         for beside in range(2, len(runs)):
             if runs[beside].name == run.name:
-                difference = describe(lead.average.difference(beside, number))
+                difference = describe(average.difference(beside, number))
                 gains.append(
                     {"name": names[number], "scratch": names[beside], "difference": difference}
                 )
@@ -53,9 +55,7 @@ def pair_data(
         "languages_judged": sum(each.p_value is not None for each in differences),
         "better_after_holm": sum(value > 0 for value in clear),
         "worse_after_holm": sum(value < 0 for value in clear),
-        "verdict": text.verdict(
-            data["results"][0], pair, data["task"]["name"], len(lead.languages), len(models[0])
-        ),
+        "verdict": text.verdict(data["results"][0], pair, data["task"]["name"], len(models[0])),
         "cautions": text.cautions(
             models, gains, sum(each.ci is not None for each in differences), _best(lead)
         ),
@@ -63,12 +63,12 @@ def pair_data(
     }
     data["speed_up"] = None
     if speed_up is not None:
-        steps, average, found = speed_up
+        steps, by_step, found = speed_up
         count = len(steps)
         data["speed_up"] = {
             "steps": list(steps),
-            "baseline": [describe(each) for each in average.models[:count]],
-            "candidate": [describe(each) for each in average.models[count:]],
+            "baseline": [describe(each) for each in by_step.models[:count]],
+            "candidate": [describe(each) for each in by_step.models[count:]],
             "step_speedup": found.value,
             "step_speedup_ci": found.ci and list(found.ci),
             "step_speedup_ci_censored": found.ci_censored and list(found.ci_censored),
@@ -117,7 +117,7 @@ def _data(
     models: Sequence[Sequence[TunedRun]], names: Sequence[str], results: Sequence[Result]
 ) -> dict[str, Any]:
     lead, first = results[0], models[0][0]
-    task = first.task
+    task, table = first.task, first.predictions[lead.decode].table
     return {
         "task": {
             "name": task["name"],
@@ -131,8 +131,8 @@ def _data(
             "metric": lead.metric,
             "decode": lead.decode,
             "languages": len(lead.languages),
-            "rows": sum(scores.rows for scores in lead.languages),
-            "groups": sum(scores.groups for scores in lead.languages),
+            "rows": table.num_rows,
+            "groups": pc.count_distinct(table["group"]).as_py(),  # languages may share some
             "confidence_percent": text.CONFIDENCE_PERCENT,
         },
         "results": [_result(result) for result in results],
@@ -142,15 +142,22 @@ def _data(
             "resamples": RESAMPLES,
             "minimum_groups": MIN_GROUPS,
             "interval": "percentile bootstrap over groups of rows, centred on the value",
-            "difference_interval": "t interval, jackknife over groups, effective groups - 1 df",
+            "difference_interval": "t interval, jackknife over groups, effective groups - 1 df; "
+            "of macro_f1 by exchange",
             "average_interval": "percentile bootstrap over languages, then (common) groups",
             "multiple_testing": "Holm",
         },
     }
 
 
+def _average(result: Result) -> Average:
+    """The one that leads has an average."""
+    assert result.average is not None
+    return result.average
+
+
 def _best(result: Result) -> float:
-    return max(each.value for each in result.average.models)
+    return max(each.value for each in _average(result).models)
 
 
 def _result(result: Result) -> dict[str, Any]:
@@ -160,7 +167,9 @@ def _result(result: Result) -> dict[str, Any]:
         "decode": result.decode,
         "metric": result.metric,
         "signature": result.signature,
-        "average": {
+        "average": average
+        and {
+            "languages": average.languages,
             "models": [describe(each) for each in average.models],
             "majority": average.majority,
             "difference": describe(average.difference(0, 1)) if paired else None,

@@ -2,11 +2,12 @@
 
 - A language's score is the metric over its rows, with a bootstrap interval over groups of rows
   (`tasks.metric_intervals`); a difference has Student's t with a delete-one jackknife over groups,
-  as the final difference of losses (docs/decisions/0024).
-- The macro average counts each language once. Its interval draws languages, and groups within
-  each, jointly for all models; with fewer than five languages it draws groups alone. Groups that
-  several languages have, as translations of a row are, are the same ones in all that are drawn
-  (Owen 2007, "The pigeonhole bootstrap").
+  as the final difference of losses (docs/decisions/0024). A jackknife does not see a score jump,
+  as macro-F1 does where a class begins to occur: there, models exchange answers at random.
+- The macro average counts each language once, but for macro-F1 those with one true class. Its
+  interval draws languages, and groups within each, jointly for all models; with fewer than five
+  languages it draws groups alone. Groups that several languages have, as translations of a row
+  are, are the same ones in all that are drawn (Owen 2007, "The pigeonhole bootstrap").
 - Of a model that was fine-tuned with several seeds, scores are over the rows of all. In intervals
   of differences and averages, the margin of seeds adds to that of groups in quadrature.
 - The downstream step speed-up is the report's statistic (`flows.report.speedup`) on one fine-tuned
@@ -16,9 +17,10 @@
 import collections
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
+from scipy.special import ndtri
 
 from flows.downstream.runs import TunedRun
 from flows.report.headline import MINIMUM_UNITS, holm_rejections
@@ -37,6 +39,8 @@ from tasks.metric_intervals import MIN_GROUPS, RESAMPLES, Score, score_sums
 from tasks.metrics import make_metric
 
 CONFIDENCE = 0.95
+#: So many that Holm's method can find a difference among 250 languages.
+EXCHANGES = 5000
 _INTERVAL = (0.025, 0.975)
 
 
@@ -90,6 +94,7 @@ class Average:
         majority: the average of the languages' own.
         seeds: [K] of each model, the average of each of its seeds.
         least: the metric's lowest value.
+        languages: how many it is over.
     """
 
     models: Sequence[Difference]
@@ -97,6 +102,7 @@ class Average:
     majority: float | None
     seeds: Sequence[Floats]
     least: float
+    languages: int
 
     def difference(self, first: int, second: int) -> Difference:
         """The second model's average less the first one's."""
@@ -118,7 +124,7 @@ class Result:
         metric: its name.
         signature: of sacreBLEU, or "".
         languages: by code.
-        average: over them.
+        average: over them; None where none counts.
         everything: over all rows, of a closed set; None of other tasks, whose metrics depend on
             the language.
     """
@@ -127,7 +133,7 @@ class Result:
     metric: str
     signature: str
     languages: Sequence[Scores]
-    average: Average
+    average: Average | None
     everything: Scores | None
 
 
@@ -178,21 +184,27 @@ class Rows:
             everything,
         )
 
-    def average(self, metric: str) -> Average:
-        """The macro average over languages."""
-        of_languages = self._metrics(metric)
+    def average(self, metric: str) -> Average | None:
+        """The macro average over languages; None where none counts (`Metric.is_averaged`)."""
+        of_languages = {
+            lang: made
+            for lang, made in self._metrics(metric).items()
+            if made.is_averaged([self.answers[row] for row in self.languages[lang]])
+        }
+        if not of_languages:
+            return None
         values, majorities, sums_of = [], [], {}
         of_seeds: list[list[Floats]] = [[] for _ in self.texts]
-        for lang, rows in self.languages.items():
-            answers, groups, sums = self._sums(rows, of_languages[lang])
+        for lang, made in of_languages.items():
+            answers, groups, sums = self._sums(self.languages[lang], made)
             sums_of[lang] = [each.sum(axis=0) for each in sums]
             for own, each in zip(of_seeds, sums, strict=True):
-                own.append(of_languages[lang].value(each.sum(axis=1)))
+                own.append(made.value(each.sum(axis=1)))
             totals = np.stack([each.sum(axis=0) for each in sums_of[lang]])
-            values.append(of_languages[lang].value(totals))
+            values.append(made.value(totals))
             if self.majority is not None:
-                commonest = [self.majority] * len(rows)
-                majorities.append(of_languages[lang](answers, commonest, groups))
+                commonest = [self.majority] * len(answers)
+                majorities.append(made(answers, commonest, groups))
         resampled, common = self._resampled(of_languages, sums_of)
         # Resamples lack rare classes, so some metrics are lower in them.
         resampled += np.stack(values, axis=1)[..., None] - resampled.mean(axis=2, keepdims=True)
@@ -204,7 +216,7 @@ class Rows:
             ci = None if drawn is None else _interval(value, drawn[number], seeds[number], least)
             models.append(Difference(value, ci))
         majority = float(np.mean(majorities)) if majorities else None
-        return Average(models, drawn, majority, seeds, least)
+        return Average(models, drawn, majority, seeds, least, len(values))
 
     def _resampled(
         self, metrics: Mapping[str, Metric], sums_of: Mapping[str, Sequence[Floats]]
@@ -220,7 +232,7 @@ class Rows:
             resamples has the same groups.
         """
         names, numbers = np.unique(np.asarray(self.groups), return_inverse=True)
-        of_languages = [np.unique(numbers[rows]) for rows in self.languages.values()]
+        of_languages = [np.unique(numbers[self.languages[lang]]) for lang in metrics]
         counts = np.bincount(np.concatenate(of_languages))
         common = np.array([(counts[groups] > 1).any() for groups in of_languages])
         drawn_in_all = len(names) if common.any() else 1
@@ -302,7 +314,8 @@ def measure_difference(
     """Compare two models on the same rows, with groups as clusters.
 
     As `flows.report.speedup.measure_delta`: the standard error is the delete-one jackknife's, with
-    the effective number of groups less one as degrees of freedom.
+    the effective number of groups less one as degrees of freedom; of a metric that jumps,
+    `_exchange_error`.
 
     Args:
         metric: the metric.
@@ -319,14 +332,59 @@ def measure_difference(
     value = float(differ(*totals))
     if len(sizes) < MIN_GROUPS:
         return Difference(value, None, None)
-    without = differ(totals[0] - baseline, totals[1] - candidate)
     freedom = float(1 / np.sum((sizes / sizes.sum()) ** 2) - 1)
     if freedom < 1:
         return Difference(value, None, 1.0)
-    error = float(np.sqrt(np.sum((without - value) ** 2)))
+    if metric.jumps:
+        error, freedom = _exchange_error(differ, baseline, candidate), math.inf
+    else:
+        without = differ(totals[0] - baseline, totals[1] - candidate)
+        error = float(np.sqrt(np.sum((without - value) ** 2)))
     errors = [(error, freedom), *errors_of_seeds(of_seeds)]
     found = t_test(value, errors, CONFIDENCE, scale=100.0)
-    return Difference(value, found.ci, found.p_value)
+    if found.ci is None:
+        return Difference(value, None, found.p_value)
+    low, high = np.clip(found.ci, metric.least - 100, 100 - metric.least).tolist()
+    return Difference(value, (low, high), found.p_value)
+
+
+def _exchange_error(
+    differ: Callable[[Floats, Floats], Floats], baseline: Floats, candidate: Floats
+) -> float:
+    """A standard error by exchange: each group's statistics [G, S] are either model's at random.
+
+    It is the deviation of the differences so made. Where they reach the found one more often than
+    a normal variable of that deviation, it is the error with which the normal test's p value is
+    their share (Altman and Bland 2011, "How to obtain the confidence interval from a P value").
+    """
+    middle, half = (baseline + candidate).sum(axis=0) / 2, (candidate - baseline) / 2
+    half = half[half.any(axis=1)]
+    made = [
+        differ(middle - moved, middle + moved)
+        for moved in (signs @ half for signs in _signs(len(half), half.shape[1]))
+    ]
+    found = np.abs(np.concatenate(made))
+    value = float(found[0])
+    p_value = float(np.mean(found >= value - 1e-9))
+    by_tail = value / -float(ndtri(p_value / 2)) if p_value < 1 else 0.0
+    return max(float(np.sqrt(np.mean(found**2))), by_tail)
+
+
+def _signs(groups: int, width: int) -> Iterator[Floats]:
+    """Signs [R, groups] of all exchanges, or of `EXCHANGES` random ones; none is exchanged first.
+
+    Blocks of rows are so small that R times `width` fits too.
+    """
+    count = min(EXCHANGES, 1 << min(groups, EXCHANGES.bit_length()))
+    generator = language_generator("exchanges", 0)
+    rows = max(1, WEIGHT_CELLS // max(groups, width))
+    for start in range(0, count, rows):
+        numbers = np.arange(start, min(start + rows, count))[:, None]
+        if count < EXCHANGES:
+            exchanged = numbers >> np.arange(groups) & 1
+        else:
+            exchanged = generator.integers(0, 2, (len(numbers), groups)) * (numbers > 0)
+        yield 1.0 - 2.0 * exchanged
 
 
 def _with_holm(found: Sequence[Scores]) -> list[Scores]:

@@ -43,9 +43,7 @@ def with_interval(figure: Mapping[str, Any], *, difference: bool = False) -> str
     return shown if found is None else f"{shown} ({CONFIDENCE_PERCENT}% interval {found})"
 
 
-def verdict(
-    result: Mapping[str, Any], names: tuple[str, str], task: str, languages: int, seeds: int
-) -> str:
+def verdict(result: Mapping[str, Any], names: tuple[str, str], task: str, seeds: int) -> str:
     """The first sentence of a pair's page."""
     average = result["average"]
     baseline, candidate = names
@@ -61,8 +59,15 @@ def verdict(
         f"{found} on {task}: {result['metric']} is {points(average['models'][1]['value'])} for "
         f"{candidate} and {points(average['models'][0]['value'])} for {baseline}, a difference of "
         f"{with_interval(average['difference'], difference=True)}, as the mean over "
-        f"{plural(languages, 'language')}{f' and {seeds} seeds' if seeds > 1 else ''}."
+        f"{plural(average['languages'], 'language')}{f' and {seeds} seeds' if seeds > 1 else ''}."
     )
+
+
+def mean_of(average: Mapping[str, Any], languages: int) -> str:
+    """What an average is over, of so many languages."""
+    count = average["languages"]
+    several = "" if count == languages else f"{count:,} of {languages:,} "
+    return f"mean of {several}languages"
 
 
 def reads(run: TunedRun) -> str:

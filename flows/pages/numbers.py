@@ -7,13 +7,17 @@ THIN = "\N{NARROW NO-BREAK SPACE}"
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """A loss or difference with a true minus sign, or n/a."""
+    """A loss or difference with a true minus sign, or n/a.
+
+    What would round to zero has up to three digits more, so that its sign is seen.
+    """
     if value is None:
         return NOT_AVAILABLE
-    text = f"{value:.{digits}f}"
-    if float(text) == 0:
-        text = f"{0:.{digits}f}"
-    return text.replace("-", MINUS)
+    for more in range(4):
+        text = f"{value:.{digits + more}f}"
+        if float(text) != 0:
+            return text.replace("-", MINUS)
+    return f"{0:.{digits}f}"
 
 
 def signed(value: float | None, digits: int = 3) -> str:

@@ -19,13 +19,21 @@ from typing import Any
 import numpy as np
 
 from flows.pages.languages import language_fields
-from flows.pages.numbers import percent
+from flows.pages.numbers import number, percent
 from flows.pages.publish import publish_files
 from flows.pages.templates import render_page
 from flows.report.build import DEFAULT_CONFIG, ReportConfig
 from flows.report.data import rounded
 from flows.report.headline import MINIMUM_UNITS
-from flows.report.pairs import TEACHING, Pairs, check_seeds, merged, model_names, pair_up
+from flows.report.pairs import (
+    TEACHING,
+    Pairs,
+    check_seeds,
+    merged,
+    model_names,
+    pair_students,
+    pair_up,
+)
 from flows.report.runs import Run, pair_losses, read_evaluated_run
 from flows.report.seeds import draw_seeds, mean_losses, widened
 from flows.report.speedup import LanguageLosses, language_generator, resample_curves
@@ -37,7 +45,7 @@ from pipelines.progress import say
 
 STAGE = "distillation"
 #: Raised when the same runs give other figures.
-STATISTICS = 1
+STATISTICS = 2
 PAGE, DATA = "distillation.html", "distillation.json"
 
 #: Losses of baseline, teacher and student: [..., 3].
@@ -65,12 +73,12 @@ def write_distillation(
     Args:
         baseline: the dense run, or those of several seeds.
         teacher: the sparse run, or those of the same seeds.
-        student: runs that `mswitch distill` made of the teacher, of each seed; students that
-            differ in more than their seed stand side by side.
+        student: runs that `mswitch distill` made: one of each teacher, or several seeds of one
+            teacher; students that differ in more than their seed stand side by side.
         out: the directory to make.
         config: resamples, seed and confidence.
-        long_baseline: runs of the dense model, of the same seeds, for as many steps as teacher and
-            student had together; they stand beside the students.
+        long_baseline: a run of the dense model for as many steps as teacher and student had
+            together, or those of the same seeds; they stand beside the students.
 
     Returns:
         Summary: stage, out, reused, verdict, languages, students, long_baseline.
@@ -107,14 +115,12 @@ def _write(
 ) -> dict[str, Any]:
     baselines, teachers, students, *longs = sides.values()
     of_teacher = _of_one_model(pair_up(baselines, teachers))
-    of_students = pair_up(baselines, students)
-    for pairs in of_students:
-        _check_seeds(of_teacher, pairs)
-        _check_taught(of_teacher, pairs)
+    of_students = pair_students(of_teacher, students)
     of_long = None
     if longs:
         of_long = _of_one_model(pair_up(baselines, longs[0], longer=True))
-        _check_seeds(of_teacher, of_long)
+        if len(of_teacher) > 1 or len(of_long) > 1:
+            _check_seeds(of_teacher, of_long)
         _check_long(of_long)
     identity = {
         "distillation": dataclasses.asdict(config),
@@ -166,25 +172,6 @@ def _check_long(of_long: Pairs) -> None:
             raise UserError(
                 f"{run.option} was trained for {run.steps[-1]:,} steps, and teacher and student "
                 f"for {steps:,} together: train it with --steps {steps}"
-            )
-
-
-def _check_taught(of_teacher: Pairs, of_student: Pairs) -> None:
-    """Check that the students of all seeds learned from the last step of the given teachers.
-
-    Raises:
-        UserError: one did not.
-    """
-    for (_, teacher), (_, student) in zip(of_teacher, of_student, strict=True):
-        taught = student.config.get("teacher")
-        if taught is None:
-            raise UserError(f"{student.option} has no teacher: give what mswitch distill made")
-        if taught["config_hash"] != teacher.config["config_hash"]:
-            raise UserError(f"{student.option} had another teacher than {teacher.option}")
-        if taught["step"] != teacher.steps[-1]:
-            raise UserError(
-                f"{student.option} learned from step {taught['step']:,} of {teacher.option}, which "
-                f"ended at {teacher.steps[-1]:,}: distill from the last step"
             )
 
 
@@ -297,13 +284,16 @@ def _pooled(found: Sequence[_Language], config: ReportConfig) -> dict[str, Figur
 
 
 def _data(
-    of_teacher: Pairs, of_students: Sequence[Pairs], of_long: Pairs | None, config: ReportConfig
+    of_teacher: Pairs,
+    of_students: Sequence[tuple[Pairs, Pairs]],
+    of_long: Pairs | None,
+    config: ReportConfig,
 ) -> dict[str, Any]:
     """What distillation.json holds."""
     baseline, teacher = (merged(side) for side in zip(*of_teacher, strict=True))
-    students = [merged([student for _, student in pairs]) for pairs in of_students]
+    students = [merged([student for _, student in pairs]) for _, pairs in of_students]
     names = [f"distilled {name}" for name in model_names(students)]
-    losses = [_languages(of_teacher, pairs, config) for pairs in of_students]
+    losses = [_languages(*pairs, config) for pairs in of_students]
     measured = [
         _measured(name, student, teacher, found, config)
         for name, student, found in zip(names, students, losses, strict=True)
@@ -341,7 +331,25 @@ def _data(
         "method": {**dataclasses.asdict(config), "minimum_documents": MINIMUM_UNITS},
     }
     data["summary"]["verdict"] = _verdict(data)
+    data["summary"]["seeds"] = _seeds(data)
     return data
+
+
+def _seeds(data: Mapping[str, Any]) -> str:
+    """Which seeds were trained with, where they differ, and which of them no interval contains."""
+    teacher = data["runs"]["teacher"]["seeds"]
+    models = [*data["students"], *filter(None, [data["long_baseline"]])]
+    said = ""
+    if any(model["seeds"] != teacher for model in models):
+        named = [("the teacher", teacher), *((each["name"], each["seeds"]) for each in models)]
+        listed = [f"{', '.join(map(str, seeds))} of {name}" for name, seeds in named]
+        said = f"Seeds: {', '.join(listed)}. "
+    if len(teacher) > 1:
+        return said
+    several = any(len(model["seeds"]) > 1 for model in data["students"])
+    which = "another one of the teacher" if several else "another one"
+    begin = f"{said}How" if said else "One seed: how"
+    return f"{begin} much {which} would change is not in the intervals."
 
 
 def _measured(
@@ -356,6 +364,7 @@ def _measured(
     taught = run.config.get("teacher") or {}
     return {
         "name": name,
+        "seeds": list(run.seeds),
         "parameters": run.config["parameters"],
         "compression": 1 - run.config["parameters"] / teacher.config["parameters"],
         **{key: taught.get(key) for key in TEACHING},
@@ -399,7 +408,15 @@ def _verdict(data: Mapping[str, Any]) -> str:
             f"{pooled['gain']['value']:.3f} nats a token, interval {low:.3f} to {high:.3f})"
         )
     best, student = max(found, key=lambda pair: pair[0]["share"]["value"])
-    sure = f"{data['summary']['confidence_percent']}% interval {_share_interval(best)}"
+    confidence = f"{data['summary']['confidence_percent']}% interval"
+    if best["share"]["value"] < 0:
+        low, high = (-end for end in reversed(best["kept"]["ci"]))
+        return (
+            f"The {student['name']} did worse than {baseline} {where} (by "
+            f"{number(-best['kept']['value'])} nats a token, {confidence} {number(low)} to "
+            f"{number(high)}{_with_zero(low, high)})"
+        )
+    sure = f"{confidence} {_share_interval(best)}"
     chosen = ""
     if len(found) > 1:
         chosen = f"; it is the best of {len(found)} students, for which the interval does not allow"
@@ -419,7 +436,12 @@ def _verdict(data: Mapping[str, Any]) -> str:
 
 
 def _share_interval(figures: Mapping[str, Any]) -> str:
-    return " to ".join(map(percent, figures["share"]["ci"]))
+    low, high = figures["share"]["ci"]
+    return f"{percent(low)} to {percent(high)}{_with_zero(low, high)}"
+
+
+def _with_zero(low: float, high: float) -> str:
+    return ", which includes zero" if low <= 0 <= high else ""
 
 
 def _render(data: Mapping[str, Any]) -> str:

@@ -58,6 +58,7 @@ class Downstream:
             "results": [
                 {key: result[key] for key in ("decode", "metric", "average")}
                 for result in self.data["results"]
+                if result["average"]
             ],
             "speed_up": self.data["speed_up"],
         }

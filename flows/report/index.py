@@ -129,12 +129,15 @@ class DownstreamSummary(BaseModel):
 
 
 class Downstream(BaseModel):
-    """The fields of downstream.json that the index shows; other files are refused."""
+    """The fields of downstream.json that the index shows; other files are refused.
+
+    The first result leads.
+    """
 
     summary: DownstreamSummary
     task: Named
     runs: Annotated[list[Named], MinLen(2)]
-    results: Annotated[list[Result], MinLen(1)]
+    results: Annotated[list[Any], MinLen(1)]
 
 
 def write_index(directory: str | Path) -> dict[str, Any]:
@@ -237,7 +240,7 @@ def _report(content: Any) -> dict[str, Any] | None:
 
 def _downstream(content: Any) -> dict[str, Any]:
     found = Downstream.model_validate(content)
-    lead = found.results[0]
+    lead = Result.model_validate(found.results[0])
     baseline, candidate, *_ = lead.average.models
     return {
         "task": found.task.name,

@@ -28,7 +28,7 @@ def pair_up(
     Args:
         baselines: runs of one model, each with another seed.
         candidates: runs of one model or several.
-        longer: whether these may have trained for other steps.
+        longer: whether these may have trained for other steps, and a single one with another seed.
 
     Returns:
         The pairs of each candidate, in the order in which the candidates were given.
@@ -38,7 +38,7 @@ def pair_up(
             no baseline of its seed, or a pair cannot be compared.
     """
     if len(baselines) == len(candidates) == 1:
-        check_pair(baselines[0], candidates[0], longer=longer)
+        check_pair(baselines[0], candidates[0], longer=longer, any_seed=longer)
         return [[(baselines[0], candidates[0])]]
     models = _by_model(baselines)
     if len(models) > 1:
@@ -64,6 +64,73 @@ def pair_up(
             f"{by_seed[seed].option} is left out: no --{candidates[0].role} has seed {seed}",
         )
     return pairs
+
+
+def pair_students(of_teacher: Pairs, students: Sequence[Run]) -> list[tuple[Pairs, Pairs]]:
+    """Pair each student with the teacher it learned from and that one's baseline.
+
+    Seeds of students matter to nothing: of one teacher there may be several of a model, or each of
+    several teachers has one.
+
+    Args:
+        of_teacher: baseline and teacher of each seed.
+        students: of one model or several.
+
+    Returns:
+        Of each model of student, the pairs of baseline and teacher, and of baseline and student.
+
+    Raises:
+        UserError: a student had another teacher, is there twice, or cannot be compared; or of
+            several teachers one has no student of a model, or several.
+    """
+    by_hash = {teacher.config["config_hash"]: (base, teacher) for base, teacher in of_teacher}
+    models: dict[str, dict[tuple[str, int], Run]] = defaultdict(dict)
+    for student in students:
+        _check_taught(student, [teacher for _, teacher in of_teacher])
+        key = student.config["teacher"]["config_hash"], student.seeds[0]
+        check_pair(by_hash[key[0]][0], student, any_seed=True)
+        of_model = models[canonical_json(_settings(student))]
+        if key in of_model:
+            raise UserError(
+                f"{of_model[key].option} and {student.option} are the same model with the same "
+                f"seed ({key[1]}) and teacher: give one of them"
+            )
+        of_model[key] = student
+    found = []
+    for of_model in models.values():
+        order = {name: number for number, name in enumerate(by_hash)}
+        ordered = sorted(of_model.items(), key=lambda item: (order[item[0][0]], item[0][1]))
+        taught = [by_hash[name] for (name, _), _ in ordered]
+        if len(by_hash) > 1 and [name for (name, _), _ in ordered] != list(by_hash):
+            raise UserError(
+                "--student: give one for each --teacher, or several of a single teacher"
+            )
+        found.append(
+            (taught, [(pair[0], run) for pair, (_, run) in zip(taught, ordered, strict=True)])
+        )
+    return found
+
+
+def _check_taught(student: Run, teachers: Sequence[Run]) -> None:
+    """Check that a student learned from the last step of one of the teachers.
+
+    Raises:
+        UserError: it did not.
+    """
+    taught = student.config.get("teacher")
+    if taught is None:
+        raise UserError(f"{student.option} has no teacher: give what mswitch distill made")
+    for teacher in teachers:
+        if taught["config_hash"] != teacher.config["config_hash"]:
+            continue
+        if taught["step"] != teacher.steps[-1]:
+            raise UserError(
+                f"{student.option} learned from step {taught['step']:,} of {teacher.option}, which "
+                f"ended at {teacher.steps[-1]:,}: distill from the last step"
+            )
+        return
+    given = ", ".join(teacher.option for teacher in teachers)
+    raise UserError(f"{student.option} had another teacher than {given}")
 
 
 def merged(runs: Sequence[Run]) -> Run:

@@ -213,8 +213,10 @@ def _check_finished(run: Run) -> None:
         )
 
 
-def check_pair(baseline: Run, candidate: Run, *, longer: bool = False) -> None:
-    """Check that the runs differ in the model alone, or also in their steps (`longer`).
+def check_pair(
+    baseline: Run, candidate: Run, *, longer: bool = False, any_seed: bool = False
+) -> None:
+    """Check that the runs differ in the model alone, or also in steps (`longer`) or seed.
 
     Raises:
         UserError: the same run twice, other examples, other data order, or other evaluated steps.
@@ -232,7 +234,8 @@ def check_pair(baseline: Run, candidate: Run, *, longer: bool = False) -> None:
                 f"{who} were trained on different examples ({key} {ours} and {theirs}): train "
                 "both with the same --examples"
             )
-    for key in (key for key in SHARED_TRAIN_OPTIONS if key != "steps" or not longer):
+    free = {"steps": longer, "seed": any_seed}
+    for key in (key for key in SHARED_TRAIN_OPTIONS if not free.get(key)):
         ours, theirs = (run.config["train"].get(key) for run in (baseline, candidate))
         # Any number of examples in a row leaves those of a step the same.
         if ours != theirs and (key != "pack" or "next-fit" in (ours, theirs)):

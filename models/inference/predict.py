@@ -1,8 +1,9 @@
 """Predictions of a run for supervised examples, and the choice of its checkpoint.
 
 `predictions/<task>/<split>-<step>-<decode>.parquet` has what the model writes for each example,
-the JSON file beside it the metrics. `selected.json` is the step that was best on validation, from
-which test is read; `predictions/<task>/test_reads.json` is how often it was.
+the JSON file beside it the metrics, with those of its own that a task of seqio has.
+`selected.json` is the step that was best on validation, from which test is read;
+`predictions/<task>/test_reads.json` is how often it was.
 """
 
 import contextlib
@@ -103,14 +104,14 @@ def predict(
 def select(run: str | Path, tasks: str | Path | None, config: PredictConfig) -> dict[str, Any]:
     """Predict validation with every kept checkpoint, and write which is best to selected.json.
 
-    That is the one with the highest first metric of the task, as the mean over languages; of equal
-    ones the earliest.
+    That is the one with the highest first metric of the task that has a mean over languages; of
+    equal ones the earliest.
 
     Returns:
         Summary: stage, out, step, metric, value, values (by step), and its `score_predictions`.
 
     Raises:
-        UserError: as `predict`, or the run is still in training.
+        UserError: as `predict`, the run is still in training, or no metric has a mean.
     """
     with open_files(run, PREDICTIONS) as files:
         reader = _Reader(files, tasks, config)
@@ -119,9 +120,15 @@ def select(run: str | Path, tasks: str | Path | None, config: PredictConfig) -> 
             raise UserError(
                 f"{run} is still in training: let it end, and then choose its checkpoint"
             )
-        metric = reader.task["metrics"][0]
         with reader.lock():
             found = {step: reader.scores("validation", step) for step in steps}
+            means = found[steps[0]]["mean"]
+            metric = next((name for name, mean in means.items() if mean is not None), None)
+            if metric is None:
+                raise UserError(
+                    f"each language of {reader.task['name']} has one true class, so "
+                    f"{', '.join(means)} has no mean to choose by: give --step in place of --select"
+                )
             values = {step: found[step]["mean"][metric] for step in steps}
             best = max(steps, key=lambda step: (values[step], -step))
             chosen = {
@@ -214,6 +221,7 @@ class _Reader:
         )
         self._part = f"{PREDICTIONS}/{self.task['name']}"
         self._limit = config.limit
+        self._own_metrics = config.own_metrics and "seqio" in self.task
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
@@ -276,6 +284,7 @@ class _Reader:
                 f"{self.examples.directory} has no {split} examples: build the task with some, or "
                 "give another --split"
             )
+        own_task = self._own_task() if self._own_metrics else None
         name = f"{self._part}/{split}-{step}-{self.settings['decode']}"
         path = self.run / f"{name}.parquet"
         out = storage.join(self.files.place, f"{name}.parquet")
@@ -291,9 +300,20 @@ class _Reader:
                 fault_point("predict.before_rename")
             self.files.publish(f"{name}.parquet")
         found = score_predictions(table, self.task)
+        if own_task is not None:
+            from tasks.seqio_metrics import measure
+
+            rows = table.select(["id", "targets", "prediction"]).to_pylist()
+            found["seqio"] = measure(own_task, split, self.examples.lengths, rows)
         self.write(f"{name}.json", {**self.settings, "step": step, "task": self.task, **found})
         summary = {"stage": "predict", "out": out, "reused": reused, "step": step}
         return {**summary, **found, **noted_reads}
+
+    def _own_task(self) -> Any:
+        """The task of seqio that the examples were made of."""
+        from tasks.seqio_metrics import find_task  # with TensorFlow, for those that need it
+
+        return find_task(self.task["seqio"], os.getcwd())
 
     def _finished(self, path: Path, out: str) -> pa.Table | None:
         if not path.is_file():

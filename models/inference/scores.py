@@ -21,9 +21,10 @@ def score_predictions(table: pa.Table, task: Mapping[str, Any]) -> dict[str, Any
 
     Returns:
         `languages`: of each language and metric the value, its interval, rows and groups, and for
-        a closed set `majority`, the value of always giving the commonest answer of these rows;
-        `mean`: of each metric the mean over languages; `all`: of a closed set, the same as of a
-        language over all rows; `invalid`: predictions that are no label; `rows`.
+        a closed set `majority`, the value of always giving the commonest answer of these rows, and
+        `in_mean` (False) where the language does not count (`Metric.is_averaged`); `mean`: of each
+        metric the mean over languages, None where none counts; `all`: of a closed set, the same as
+        of a language over all rows; `invalid`: predictions that are no label; `rows`.
     """
     labels = task["labels"]
     rows = table.select(["language", "group", "answers", "prediction"]).to_pylist()
@@ -40,6 +41,8 @@ def score_predictions(table: pa.Table, task: Mapping[str, Any]) -> dict[str, Any
             values[name] = dataclasses.asdict(score(metric, answers, predictions, groups))
             if majority is not None:
                 values[name]["majority"] = metric(answers, [majority] * len(found), groups)
+            if lang and not metric.is_averaged(answers):
+                values[name]["in_mean"] = False
         return values
 
     by_language: dict[str, list[dict[str, Any]]] = {}
@@ -48,10 +51,7 @@ def score_predictions(table: pa.Table, task: Mapping[str, Any]) -> dict[str, Any
     languages = {lang: scored(found, lang) for lang, found in sorted(by_language.items())}
     return {
         "languages": languages,
-        "mean": {
-            name: float(np.mean([of[name]["value"] for of in languages.values()]))
-            for name in task["metrics"]
-        },
+        "mean": {name: _mean(languages, name, "value") for name in task["metrics"]},
         # Metrics of text depend on its language; those of labels do not.
         "all": scored(rows, "") if labels else None,
         "invalid": sum(row["prediction"] not in labels for row in rows) if labels else 0,
@@ -59,8 +59,17 @@ def score_predictions(table: pa.Table, task: Mapping[str, Any]) -> dict[str, Any
     }
 
 
+def _mean(languages: Mapping[str, Any], metric: str, key: str) -> float | None:
+    found = [of[metric] for of in languages.values()]
+    values = [one[key] for one in found if one.get("in_mean", True)]
+    return float(np.mean(values)) if values else None
+
+
 def format_scores(scores: Mapping[str, Any], metrics: Sequence[str]) -> str:
-    """The table of `score_predictions`: a line for each language, for all rows, and the mean."""
+    """The table of `score_predictions`: a line for each language, for all rows, and the mean.
+
+    Below it are a task's own metrics.
+    """
     languages = scores["languages"]
     closed = any("majority" in of[name] for of in languages.values() for name in metrics)
     head = ["language", "rows"]
@@ -78,15 +87,18 @@ def format_scores(scores: Mapping[str, Any], metrics: Sequence[str]) -> str:
         lines.append(line)
     mean = ["mean", ""]
     for name in metrics:
-        mean += [f"{scores['mean'][name]:.1f}"]
-        if closed:
-            mean += [f"{np.mean([of[name]['majority'] for of in languages.values()]):.1f}"]
+        for key in ("value", *(["majority"] if closed else [])):
+            value = _mean(languages, name, key)
+            mean += ["n/a" if value is None else f"{value:.1f}"]
     lines.append(mean)
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
-    return "\n".join(
+    shown = [
         "  ".join(
             cell.ljust(width) if column == 0 else cell.rjust(width)
             for column, (cell, width) in enumerate(zip(line, widths, strict=True))
         ).rstrip()
         for line in lines
-    )
+    ]
+    own = scores.get("seqio", {})
+    shown += [f"{name} (the task's own): {value}" for name, value in sorted(own.items())]
+    return "\n".join(shown)

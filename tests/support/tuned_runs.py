@@ -42,6 +42,7 @@ def write_tuned(
     reads: Sequence[int] = (160,),
     task: Mapping[str, Any] | None = None,
     inputs: str = "which way: {row}",
+    answer: Callable[[str, int], str] = lambda lang, row: LABELS[row % 3],
     **train: Any,
 ) -> Path:
     """Write a run that was fine-tuned on a task of three labels.
@@ -60,6 +61,7 @@ def write_tuned(
         reads: the steps from which test was read.
         task: what is different of the task.
         inputs: template of inputs.
+        answer: what is right of a language and row.
         train: what is different of the training.
     """
     described = {
@@ -108,9 +110,9 @@ def write_tuned(
             "language": lang,
             "group": f"{lang}-{number // per_group}",
             "inputs": inputs.format(row=number),
-            "targets": LABELS[number % 3],
-            "answers": [LABELS[number % 3]],
-            "prediction": model(lang, number, LABELS[number % 3]),
+            "targets": answer(lang, number),
+            "answers": [answer(lang, number)],
+            "prediction": model(lang, number, answer(lang, number)),
             "score": -0.1 * (number % 7),
         }
         for lang, count in rows.items()

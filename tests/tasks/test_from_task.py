@@ -406,6 +406,10 @@ def test_options_that_do_not_suit_are_refused(
             ["--lengths", "48,24", "--metrics", "macro_f1"],
             "--metrics macro_f1 needs the closed set",
         ),
+        (
+            ["--lengths", "48,24", "--metrics", "bleu", "--labels", "born free 1"],
+            "--metrics bleu is of free text, and --labels are a closed set",
+        ),
         (["--lengths", "48,24", "--metrics", "rouge1"], "pip install 'mswitch[summaries]'"),
         (
             ["--lengths", "48,2", "--labels", "born free 1,born free 2"],

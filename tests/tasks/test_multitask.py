@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from task_files import vocabulary, write_supervised
 
 from pipelines.errors import UserError
 from pipelines.examples.span_corruption import restore
 from tasks.batches import TaskBatches, TrainBatches
+from tasks.mixture_table import describe_mixture
 from tasks.mixtures import Mixture
 from tasks.multitask import TaskMixture, WeightedTask, read_task_mixture, task_mixture
 
@@ -256,6 +258,15 @@ def test_what_does_not_go_together_is_refused(tmp_path, small_examples):
     path.write_text('[tasks.a]\ndirectory = "examples"\nlanguages = ["yo"]\n')
     with pytest.raises(UserError, match="task a: the mixture names yo, which the examples"):
         TaskBatches(task_mixture(path), 8)
+    only = tmp_path / "only"
+    words = ["ag", "bh", "ci"]
+    rows = [(f"{number}", words[number % 3] * 3, words[number % 2]) for number in range(9)]
+    write_supervised(only, {"de": {"test": rows}}, vocabulary(words))
+    with pytest.raises(UserError, match=r"only has test examples alone and no training ones: "):
+        TrainBatches(only, 8)
+    path.write_text('[tasks.a]\ndirectory = "only"\n')
+    with pytest.raises(UserError, match=r"task a: \S+only has test examples alone"):
+        describe_mixture(task_mixture(path), 1, 8)
     path.write_text('[tasks.a]\ndirectory = "none"\n')
     with pytest.raises(UserError, match="none does not exist"):
         TaskBatches(task_mixture(Path(path)), 8)

@@ -103,7 +103,7 @@ def supervised(
         out: the directory to make, or a URL.
         runner: where the Beam pipelines run.
     """
-    from tasks.metrics import make_metric
+    from tasks.metrics import TEXT_METRICS, make_metric
 
     options = check_beam_options(beam_options)
     if cancel:
@@ -112,6 +112,10 @@ def supervised(
     for metric in definition.metrics:
         try:
             found = make_metric(metric, list((definition.labels or {}).values()))
+            if definition.labels and metric in TEXT_METRICS:
+                raise UserError(
+                    f"metric {metric} is of free text, and the task has labels: leave one out"
+                )
             if not definition.answers:
                 found([["1"]], ["1"])  # wsc_accuracy needs two answers
         except UserError as error:

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pyarrow as pa
 import pytest
+from metric_errors import errors, store, worlds
 from scipy.special import ndtri, stdtrit
 from tuned_runs import LABELS, right_of_ten, write_tuned, wrong
 
@@ -75,6 +76,30 @@ def test_without_a_difference_at_most_one_in_twenty_is_found_over_seeds():
         groups_alone += measure_difference(metric, *pooled, sizes).p_value < 0.05
     assert 0 < with_seeds / 400 <= 0.05
     assert groups_alone / 400 > 0.2
+
+
+def test_a_class_that_disappears_is_no_certain_difference():
+    """The label is the language: three rows of one wrong class halve macro-F1."""
+    metric = make_metric("macro_f1", LABELS)
+    answers = [["left"]] * 46
+    texts = ["left"] * 46, ["left"] * 43 + ["right"] * 3
+    sums = [metric.statistics(answers, each) for each in texts]
+    found = measure_difference(metric, *sums, np.ones(46))
+    assert found.value == pytest.approx(-51.7, abs=0.05)
+    assert found.p_value == pytest.approx(0.25)  # 2 of 8 exchanges differ as much
+    assert -100 == found.ci[0] < 0 < found.ci[1] < 100
+    accuracy = make_metric("accuracy")
+    some, all_ = (np.array([(hit, 1.0) for hit in hits]) for hits in ([0, 0, 0, 1, 0], [1] * 5))
+    assert measure_difference(accuracy, all_, some, np.ones(5)).ci[0] == -100
+
+
+@pytest.mark.parametrize("name", ["macro_f1", "macro_f1, language", "accuracy, language"])
+@pytest.mark.parametrize("groups", [8, 30])
+def test_equal_models_are_seldom_called_different_in_a_family(name, groups):
+    metric, row = worlds()[name]
+    held, called = errors(metric, store(metric, row, np.random.default_rng(0)), groups, families=3)
+    assert held >= 0.93
+    assert called <= 1 / 3
 
 
 def test_scores_over_seeds_are_over_the_rows_of_all(tmp_path):

@@ -13,13 +13,14 @@ import html5lib
 import pytest
 from made_reports import visible_words
 from report_runs import Scenario, edit_config, write_runs
-from tuned_runs import right_of_ten, write_tuned, wrong
+from tuned_runs import LABELS, right_of_ten, write_tuned, wrong
 
 from flows.cli.app import run as run_command
 from flows.downstream.build import write_downstream, write_run_page
 from flows.report.build import ReportConfig, write_report
 from flows.report.downstream import read_downstream
 from flows.report.index import write_index
+from models.inference.scores import format_scores
 from models.training.run_directory import read_run
 from pipelines.errors import UserError
 from pipelines.faults import VARIABLE
@@ -96,6 +97,56 @@ def test_both_models_with_majority_and_scratch_beside(tmp_path, capsys):
     ]
     assert float(german["difference"]) == 30
     assert next(line for line in lines if line["lang"] == "zh")["difference_low"] == ""
+
+
+@pytest.mark.parametrize("several", [(), ("de",), ("de", "fi", "sw", "th", "yo")])
+def test_macro_f1_has_no_mean_over_languages_with_one_true_class(tmp_path, several):
+    """Where the label is the language, it tells how many wrong classes were given."""
+
+    def answer(lang: str, row: int) -> str:
+        return LABELS[row % 3 if lang in several else sorted(ROWS).index(lang) // 2]
+
+    task = {"metrics": ["macro_f1", "accuracy"]}
+    dense, sparse = pair(tmp_path, 9, 10, task=task, answer=answer)
+    write_downstream([dense], [sparse], tmp_path / "out")
+    data, text, page = read(tmp_path / "out")
+    rows = [line[0] for line in table(page, "layers")]
+    verdict, lead = data["summary"]["verdict"], data["results"][0]
+    if not several:
+        assert rows[1:] == [
+            *("accuracylabels, mean of languages", "accuracylabels, all rows"),
+            "macro_f1labels, all rows",
+        ]
+        assert lead["metric"] == "accuracy"
+        assert data["results"][1]["average"] is None
+        assert "macro_f1 has no mean over languages, each of which has one true class" in text
+    else:
+        assert rows[1] == f"macro_f1labels, mean of {len(several)} of 6 languages"
+        assert verdict.split(" as the mean over ")[1].startswith(f"{len(several)} language")
+        assert lead["average"]["models"][1]["value"] == 100
+        assert lead["average"]["languages"] == len(several)
+    # Languages with one class are judged, by exchange: a tenth of 40 rows is not certain.
+    found = next(each for each in data["languages"] if each["lang"] == "zh")
+    judged = next(each for each in data["languages"] if each["lang"] == "yo")["results"]
+    assert found["results"][0]["p_value"] is None
+    assert all(each["p_value"] > 0.03 for each in judged)
+    assert -100 <= judged[0]["difference"]["ci"][0] < judged[0]["difference"]["ci"][1] <= 100
+    write_index(tmp_path)
+    assert f'"metric": "{lead["metric"]}"' in (tmp_path / "index.json").read_text()
+    alone = [
+        write_tuned(
+            tmp_path / name, right_of_ten(9), name, rows=ROWS, answer=answer,
+            task={"metrics": ["macro_f1"]},
+        )
+        for name in ("a", "b")
+    ]  # fmt: skip
+    if not several:
+        with pytest.raises(UserError, match="macro_f1 has no mean over languages: give the task"):
+            write_downstream(alone[:1], alone[1:], tmp_path / "alone")
+    predicted = json.loads(next(dense.rglob("test-160-labels.json")).read_text())
+    assert (predicted["mean"]["macro_f1"] is None) == (not several)
+    shown = format_scores(predicted, ["macro_f1"]).splitlines()[-1].split()
+    assert (shown[1:] == ["n/a", "n/a"]) == (not several)
 
 
 @pytest.mark.parametrize(("right", "learned"), [(0, False), (1, True)])

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from report_runs import Scenario, edit_config, read_config, write_runs
 
+from flows.pages.numbers import number
 from flows.report.build import ReportConfig
 from flows.report.distillation import measure_share, write_distillation
 from pipelines.errors import UserError
@@ -212,17 +213,13 @@ def test_what_as_many_steps_alone_gain_stands_beside(runs, student, long, tmp_pa
 
 def test_a_long_baseline_is_the_baseline_with_the_steps_of_both(runs, student, long, tmp_path):
     config = read_config(long)
-    short, wide, seed = (
-        shutil.copytree(long, tmp_path / name) for name in ("short", "wide", "seed")
-    )
+    short, wide = (shutil.copytree(long, tmp_path / name) for name in ("short", "wide"))
     edit_config(short, eval_steps=config["eval_steps"][:-1])
     edit_config(wide, model={**config["model"], "d_model": 1024})
-    edit_config(seed, train={**config["train"], "seed": 3})
     cases = [
         ([runs[0]], "are both"),
         ([short], "for 1,262 steps, and .* for 2,000 together: train it with --steps 2000"),
         ([wide], "wide is of another model than --baseline"),
-        ([seed], "different seed"),
         ([long, wide], "--long-baseline is given for several models"),
     ]
     for given, message in cases:
@@ -249,8 +246,94 @@ def test_seeds_are_means_and_widen_the_interval(tmp_path):
     assert low < 0.25
     assert high > 0.35
     assert made(out)["runs"]["teacher"]["seeds"] == [0, 1, 2]
-    with pytest.raises(UserError, match="--teacher has the seeds 0, 1, 2 and --student 0, 1:"):
+    with pytest.raises(UserError, match="--student: give one for each --teacher, or several of"):
         write_distillation(sides[0], sides[1], sides[2][:2], tmp_path / "fewer", SMALL)
+
+
+def with_seed(run: Path, out: Path, seed: int) -> Path:
+    """The run, as if it had been trained with another seed."""
+    shutil.copytree(run, out)
+    train = {**read_config(out)["train"], "seed": seed}
+    edit_config(out, train=train, config_hash=f"{len(out.name):015d}{seed}")
+    return out
+
+
+def test_a_student_and_a_long_baseline_may_have_another_seed(runs, student, long, tmp_path):
+    sides = [[runs[0]], [runs[1]], [with_seed(student, tmp_path / "student", 7)]]
+    out = tmp_path / "report"
+    write_distillation(*sides, out, SMALL, [with_seed(long, tmp_path / "long", 5)])
+    data = made(out)
+    [one] = data["students"]
+    assert one["pooled"]["share"]["value"] == pytest.approx(0.3)
+    assert (one["seeds"], data["long_baseline"]["seeds"]) == ([7], [5])
+    assert data["summary"]["seeds"] == (
+        "Seeds: 0 of the teacher, 7 of distilled mt5-base, 5 of mt5-base, 2,000 steps. How much "
+        "another one would change is not in the intervals."
+    )
+    assert data["summary"]["seeds"] in (out / "distillation.html").read_text()
+
+
+def test_students_of_several_seeds_may_have_one_teacher(runs, tmp_path):
+    students = [
+        with_seed(student_of(runs, tmp_path / f"made {seed}", kept), tmp_path / f"{seed}", seed)
+        for seed, kept in enumerate((0.2, 0.3, 0.4))
+    ]
+    out = tmp_path / "report"
+    write_distillation([runs[0]], [runs[1]], students, out, SMALL)
+    [one] = made(out)["students"]
+    low, high = one["pooled"]["share"]["ci"]
+    assert low < 0.25 < one["pooled"]["share"]["value"] < 0.35 < high
+    assert made(out)["summary"]["seeds"] == (
+        "Seeds: 0 of the teacher, 0, 1, 2 of distilled mt5-base. How much another one of the "
+        "teacher would change is not in the intervals."
+    )
+    alike = [student_of(runs, tmp_path / f"alike {n}", 0.3) for n in range(2)]
+    with pytest.raises(UserError, match=r"are the same model with the same seed \(0\) and"):
+        write_distillation([runs[0]], [runs[1]], alike, tmp_path / "other", SMALL)
+
+
+def test_students_of_one_seed_go_with_their_teachers(tmp_path):
+    sides = ([], [], [])
+    for seed, kept in enumerate((0.2, 0.3, 0.4)):
+        root = tmp_path / str(seed)
+        runs = write_runs(root, dataclasses.replace(SCENARIO, train_seed=seed))
+        for run in runs:
+            edit_config(run, config_hash=f"{read_config(run)['config_hash'][:15]}{seed}")
+        own = with_seed(student_of(runs, root / "s", kept), root / "of one seed", 4)
+        for side, run in zip(sides, (*runs, own), strict=True):
+            side.append(run)
+    out = tmp_path / "report"
+    write_distillation(*sides, out, SMALL)
+    [one] = made(out)["students"]
+    assert one["pooled"]["share"]["value"] == pytest.approx(0.3, abs=0.01)
+    assert one["seeds"] == [4, 4, 4]
+    more = with_seed(sides[2][0], tmp_path / "more", 6)
+    with pytest.raises(UserError, match=r"--student: give one for each --teacher, or several of"):
+        write_distillation(sides[0], sides[1], [*sides[2], more], tmp_path / "more students", SMALL)
+
+
+@pytest.mark.parametrize(
+    ("kept", "noise", "zero"), [(-0.26, 0.0, ""), (-0.01, 0.3, ", which includes zero")]
+)
+def test_a_student_that_lost_did_worse_than_the_baseline(runs, tmp_path, kept, noise, zero):
+    student = student_of(runs, tmp_path / "student", kept)
+    generator = np.random.default_rng(0)
+    for path in (student / "eval").iterdir():
+        table = pq.read_table(path)
+        nats = np.array(table["nats"]) * (1 + noise * generator.uniform(-1, 1, table.num_rows))
+        column = table.column_names.index("nats")
+        pq.write_table(table.set_column(column, "nats", pa.array(nats)), path)
+    out = tmp_path / "report"
+    found = write_distillation([runs[0]], [runs[1]], [student], out, SMALL)
+    figures = made(out)["students"][0]["pooled"]
+    assert figures["share"]["value"] < 0
+    low, high = (-end for end in reversed(figures["kept"]["ci"]))
+    assert (low < 0) == bool(zero)
+    by = f"{number(-figures['kept']['value'])} nats a token, 95% interval"
+    assert found["verdict"] == (
+        "The distilled mt5-base did worse than mt5-base over 6 trained languages (by "
+        f"{by} {number(low)} to {number(high)}{zero})"
+    )
 
 
 def test_a_share_of_independent_noise_has_the_width_that_theory_says():
@@ -276,7 +359,7 @@ def test_what_cannot_be_compared_is_refused(runs, student, tmp_path):
         pq.write_table(pq.read_table(path)[1:], path)
     cases = [
         (unevaluated, "--student .*other documents were evaluated on different documents"),
-        (dense, "--baseline and --student are both"),
+        (dense, "--student .*baseline has no teacher: give what mswitch distill made"),
         (sparse, "has no teacher: give what mswitch distill made"),
         (other, "--student .*other had another teacher than --teacher .*candidate"),
         (early, "learned from step 200 of --teacher .*, which ended at 1,000"),

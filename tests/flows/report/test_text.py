@@ -15,10 +15,12 @@ def test_numbers_are_written_for_readers():
     assert report_text.bounded(None) == "n/a"
     assert report_text.ratio(9.996) == "10.0"
     assert report_text.ratio(99.96) == "100"
-    assert numbers.signed(-0.0004) == "0.000"
+    assert numbers.signed(-0.0004) == "−0.0004"
+    assert (numbers.number(-0.011, 1), numbers.signed(1e-5, 1)) == ("−0.01", "0.0")
+    assert numbers.number(0.0) == numbers.signed(-0.0) == "0.000"
     assert numbers.signed(0.1234) == "+0.123"
     assert numbers.signed(-0.1234) == "−0.123"
-    assert (numbers.percent(-0.28), numbers.percent(-0.004)) == ("−28%", "0%")
+    assert (numbers.percent(-0.28), numbers.percent(-0.004)) == ("−28%", "−0.4%")
     assert numbers.large(582_400_000) == "582 million"
     assert numbers.large(999_600_000) == "1 billion"
     assert numbers.large(1.02e15) == "1.02 × 10¹⁵"

@@ -1,6 +1,7 @@
 """Predictions of a run, their metrics, and the choice of a checkpoint."""
 
 import dataclasses
+import importlib
 import json
 import os
 import shutil
@@ -24,6 +25,7 @@ from models.inference.decode import make_decoder
 from models.inference.generate import bucket
 from models.inference.labels import make_label_scorer
 from models.inference.predict import answer, predict, select
+from models.inference.scores import format_scores
 from models.training.checkpoint import restore_parameters
 from models.training.run_directory import MARKER, model_of, read_run, train_config_of
 from models.training.run_files import RunFiles
@@ -191,6 +193,136 @@ def test_seqios_evaluator_has_the_same_rows_in_the_same_order(copy, tasks):
             ours = summary["languages"][lang][metric]["value"]
             assert theirs[name][metric] == pytest.approx(ours)
         assert 0 < theirs[name]["accuracy"] < 100
+
+
+OWN_TASK = """
+import numpy as np
+import seqio
+import tensorflow as tf
+
+FEATURES = {
+    name: seqio.Feature(seqio.SentencePieceVocabulary(MODEL, extra_ids=0))
+    for name in ("inputs", "targets")
+}
+
+
+def parts(dataset):
+    def one(line):
+        weight, inputs, targets = tf.unstack(tf.strings.split(line, "\\t"), 3)
+        weight = tf.strings.to_number(weight)
+        return {"weight": weight, "inputs": inputs, "targets": targets}
+
+    return dataset.map(one)
+
+
+def weighted(text, example, is_target):
+    return (text.upper(), float(example["weight"])) if is_target else text.upper()
+
+
+def right_of_weight(targets, predictions):
+    right = [text == given for (text, _), given in zip(targets, predictions, strict=True)]
+    weights = [weight for _, weight in targets]
+    return {"weighted": np.float32(np.average(right, weights=weights)), "none": float("nan")}
+
+
+def longest(targets, predictions):
+    return {"longest": seqio.metrics.Text(max(predictions, key=len)), "rows": len(targets)}
+
+
+def likelihood(targets, scores):
+    raise AssertionError("predict has no scores")
+
+
+seqio.TaskRegistry.add(
+    "weighed.de",
+    seqio.TextLineDataSource({"validation": FOLDER + "/*.tsv"}),
+    output_features=FEATURES,
+    preprocessors=[
+        parts, seqio.preprocessors.tokenize, seqio.preprocessors.append_eos_after_trim
+    ],
+    postprocess_fn=weighted,
+    metric_fns=[right_of_weight, likelihood],
+    metric_objs=[
+        seqio.metrics.PassthroughLegacyMetric.from_metric_fn(longest, weighted).empty()
+    ],
+)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_a_task_of_seqio_is_scored_as_its_evaluator_does(
+    copy, tasks, tmp_path, monkeypatch, capsys
+):
+    import seqio
+
+    for number in range(2):
+        lines = [
+            f"{1 + row % 3}\t{inputs}\t{targets}\n"
+            for row, (_, inputs, targets) in enumerate(rows(9, number))
+        ]
+        (tmp_path / f"{number}.tsv").write_text("".join(lines))
+    model = tasks / "vocabulary/sentencepiece.model"
+    head = f"FOLDER = {str(tmp_path)!r}\nMODEL = {str(model)!r}\n"
+    (tmp_path / "weighed_tasks.py").write_text(head + OWN_TASK)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    out = tmp_path / "weighed"
+    build = ["examples", "from-task", "--task", "weighed.de", "--module", "weighed_tasks"]
+    build += ["--vocab", str(model), "--lengths", "64,8", "--out", str(out)]
+    assert run_command([*build, "--metrics", "accuracy", "--labels", ",".join(LABELS)]) == 0
+    assert "weighed.de has 1 metrics, which mswitch predict leaves out" in capsys.readouterr().err
+    found = predict(copy, out, "validation", BATCH_OF_4, step=3)
+    by_inputs = {
+        row["inputs"]: row["prediction"] for row in pq.read_table(found["out"]).to_pylist()
+    }
+
+    def predicted(dataset):
+        outputs = []
+        for index, features in dataset.as_numpy_iterator():
+            tokens = features["encoder_input_tokens"]
+            text = processor().DecodeIds([int(one) for one in tokens if one > EOS_ID])
+            answer = [*processor().EncodeAsIds(by_inputs[text]), EOS_ID]
+            outputs.append((index, np.pad(answer, (0, 8 - len(answer)))))
+        return outputs
+
+    of_type = seqio.metrics.ModelOutputType
+    evaluator = seqio.Evaluator(
+        "weighed.de",
+        feature_converter=seqio.EncDecFeatureConverter(pack=False),
+        sequence_length={"inputs": 64, "targets": 8},
+    )
+    task = evaluator.eval_tasks[0]
+    with pytest.raises(AssertionError, match="no scores"):
+        task.score_metric_fns[0]([], [])
+    task.metric_objs[:] = [one for one in task.metric_objs if one.model_output_type == of_type(1)]
+    metrics, _ = evaluator.evaluate(compute_metrics=True, predict_fn=predicted)
+    theirs = metrics.result()["weighed.de"]
+    assert 0 < theirs["weighted"] < 1
+    assert found["seqio"] == {
+        "weighted": pytest.approx(float(theirs["weighted"])),
+        "none": None,
+        "longest": theirs["longest"].textdata,
+        "rows": 18,
+    }
+    noted = json.loads(Path(found["out"]).with_suffix(".json").read_text())
+    assert noted["seqio"] == found["seqio"]
+    shown = format_scores(found, ["accuracy"]).splitlines()
+    assert shown[-2:] == [
+        "rows (the task's own): 18.0",
+        f"weighted (the task's own): {found['seqio']['weighted']}",
+    ]
+    limited = predict(copy, out, "validation", PredictConfig(limit=5), step=2)
+    assert limited["seqio"]["rows"] == 5
+    # Elsewhere its module is not found, and other lines are other examples.
+    (tmp_path / "0.tsv").write_text("1\tag\tnone\n" * 9)
+    with pytest.raises(UserError, match="gives 9 of the 18 validation examples that were made of"):
+        predict(copy, out, "validation", BATCH_OF_4, step=3)
+    monkeypatch.setattr("tasks.seqio_source._imported", lambda module: importlib.import_module("x"))
+    with pytest.raises(UserError, match="run this in the folder of weighed_tasks, or give --no-"):
+        predict(copy, out, "validation", BATCH_OF_4, step=1)
+    without = dataclasses.replace(BATCH_OF_4, own_metrics=False)
+    assert "seqio" not in predict(copy, out, "validation", without, step=1)
 
 
 @pytest.mark.parametrize("decode", ["greedy", "beam"])

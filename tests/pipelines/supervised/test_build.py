@@ -332,3 +332,11 @@ def test_metrics_are_checked_before_anything_is_read(tmp_path, small_vocabulary,
     arguments = ["--task", str(task), "--vocab", str(small_vocabulary)]
     with pytest.raises(UserError, match=message):
         run(["examples", "supervised", *arguments, "--out", str(tmp_path / "out")])
+
+
+def test_metrics_of_free_text_are_not_of_labels(tmp_path, small_vocabulary):
+    (tmp_path / "rows").write_text("")
+    task = write_task(tmp_path, '"rows"\nsplit = "hash"', TASK + 'metrics = ["bleu"]\n')
+    arguments = ["--task", str(task), "--vocab", str(small_vocabulary)]
+    with pytest.raises(UserError, match=r"task\.toml: metric bleu is of free text, and the task"):
+        run(["examples", "supervised", *arguments, "--out", str(tmp_path / "out")])
