@@ -35,7 +35,7 @@ from pipelines.examples.shard_store import BeamJob
 from pipelines.examples.shards import vocabulary_of
 from pipelines.examples.span_corruption import Lengths
 from pipelines.faults import fault_point
-from pipelines.languages import find_code, parse_codes
+from pipelines.languages import any_code, find_code, parse_codes
 from pipelines.outputs import canonical_json, file_sha256, stage_output_anywhere, write_atomically
 from pipelines.progress import say
 from pipelines.supervised.build import (
@@ -96,7 +96,7 @@ class FromTaskConfig:
         if self.epochs is not None and self.epochs < 1:
             raise UserError(f"--epochs must be at least 1, not {self.epochs}")
         if self.language is not None:
-            parse_codes([self.language])
+            parse_codes([self.language], any_code)
 
 
 def build_from_task(
@@ -207,12 +207,13 @@ def _rate(mixture: seqio.Mixture, task: seqio.Task) -> float:
 def _language(name: str, config: FromTaskConfig) -> tuple[str, str]:
     """A task's name without its language, and the language."""
     stem, _, last = name.rpartition(".")
-    code = find_code(last.replace("_", "-")) if stem else None
-    if code is not None:
+    given = None if config.language is None else any_code(config.language)
+    code = find_code(last.replace("_", "-")) or (given if any_code(last) == given else None)
+    if stem and code is not None:
         return stem, code
-    if config.language is None:
+    if given is None:
         raise UserError(f"{name} does not end with the code of a language: give --language, as en")
-    return name, parse_codes([config.language])[0]
+    return name, given
 
 
 @dataclasses.dataclass(frozen=True)

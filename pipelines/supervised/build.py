@@ -32,6 +32,7 @@ from pipelines.examples.directory import (
 from pipelines.examples.shard_store import BeamJob, ShardStore
 from pipelines.examples.span_corruption import Lengths
 from pipelines.faults import fault_point
+from pipelines.languages import language_of
 from pipelines.outputs import (
     canonical_json,
     file_sha256,
@@ -56,7 +57,7 @@ KIND = "supervised"
 #: Rows of a shard.
 SHARD_ROWS = 50_000
 #: Rows that only a wrong task or wrong data has: they are refused, and not only counted.
-MISTAKES = ("no_field", "not_text", "unknown_label", "empty_text")
+MISTAKES = ("no_field", "not_text", "unknown_label", "unknown_language", "empty_text")
 #: So many targets of validation may be cut, and of test.
 MAX_TRIMMED = 0.01
 _TEXT = {"shape": [], "dtype": "string"}
@@ -148,6 +149,7 @@ def build_supervised(
         described = write_missing(files, parts, read, job)
         rows = _rows(described)
         _say_rows(rows)
+        _say_languages(described)
         _check_rows(defined, rows, config)
         overlap = _overlap(described, parts)
         _check_overlap(defined, overlap, config)
@@ -203,6 +205,18 @@ def _say_rows(rows: Mapping[str, Any]) -> None:
     first = {sample["reason"]: sample for sample in reversed(rows["samples"])}
     for reason, count in rows["dropped"].items():
         say(STAGE, f"{count:,} rows dropped as {reason}, the first at {_place(first[reason])}")
+
+
+def _say_languages(described: Sequence[Mapping[str, Any]]) -> None:
+    others: Counter[str] = Counter()
+    for part in described:
+        for lang, by_split in part["rows"].items():
+            if not language_of(lang).mc4:
+                others[lang] += sum(by_split.values())
+    if others:
+        named = ", ".join(f"{lang} ({count:,} rows)" for lang, count in sorted(others.items())[:20])
+        more = ", ..." if len(others) > 20 else ""
+        say(STAGE, f"mC4 lacks these languages, which keep their codes: {named}{more}")
 
 
 def _place(sample: Mapping[str, str]) -> str:

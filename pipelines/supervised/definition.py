@@ -28,7 +28,7 @@ from typing import Any
 from pipelines import storage
 from pipelines.crawl.fields import field_names, find_value
 from pipelines.errors import UserError
-from pipelines.languages import find_code
+from pipelines.languages import any_code
 
 SPLITS = ("train", "validation", "test")
 FORMATS = ("squad", "wikiann")
@@ -196,9 +196,9 @@ class Renderer:
             RowError: it cannot become an example.
         """
         code = self._language.render(row)
-        lang = find_code(code.replace("_", "-"))
+        lang = any_code(code)
         if lang is None:
-            raise RowError("unknown_language", f"{code!r} is none of mC4's languages")
+            raise RowError("unknown_language", f"{code!r} is not the code of a language, as sw is")
         inputs, targets = self._inputs.render(row), self._targets.render(row)
         answers = self._read_answers(row) if self._answers else (targets,)
         if self._labels is not None:
@@ -290,7 +290,7 @@ def _check_template(name: str, text: str) -> None:
         raise ValueError(f"{name}: {error}") from error
     if name in ("inputs", "targets") and not template.fields:
         raise ValueError(f"{name} is {text!r}: give a template with a {{field}}")
-    if name == "language" and not template.fields and find_code(text) is None:
+    if name == "language" and not template.fields and any_code(text) is None:
         raise ValueError(f"language is {text!r}: give a code such as sw, or a {{field}}")
     if name == "answers" and text and (len(template.fields) != 1 or text[0] + text[-1] != "{}"):
         raise ValueError(f"answers is {text!r}: give one {{field}}")

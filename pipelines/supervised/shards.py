@@ -23,7 +23,7 @@ from pipelines.examples.example_proto import encode_example
 from pipelines.examples.shards import ShardCounts, vocabulary_of
 from pipelines.examples.span_corruption import Lengths, Tokens
 from pipelines.examples.tfrecord import lengths_path, write_tfrecord
-from pipelines.languages import languages
+from pipelines.languages import language_of
 from pipelines.outputs import write_atomically
 from pipelines.special_tokens import EOS_ID
 from pipelines.supervised.definition import BY_HASH, Renderer, Row, RowError, SupervisedTask
@@ -157,7 +157,7 @@ class SupervisedShard:
 
     Attributes:
         task: name of the task.
-        lang: mC4 code.
+        lang: its code.
         split: train, validation or test.
         number: which shard of its language and split.
         of: how many those have.
@@ -176,7 +176,7 @@ class SupervisedShard:
     @property
     def path(self) -> str:
         """The shard, relative to the examples directory."""
-        folder = f"{self.task}.{languages()[self.lang].registry_name}"
+        folder = f"{self.task}.{language_of(self.lang).registry_name}"
         return f"{folder}/{self.split}.tfrecord-{self.number:05}-of-{self.of:05}"
 
     @property

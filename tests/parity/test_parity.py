@@ -86,7 +86,7 @@ def peer(*arguments: str | Path) -> None:
 def tokenized(
     directory: Path, texts: Sequence[str], version: str = "4"
 ) -> tuple[list[list[int]], list[str]]:
-    """Ids of texts by transformers, with the tokenizer in a directory, and what it writes of ids."""
+    """Ids of texts by an exported tokenizer in transformers, and the texts that they become."""
     (directory / "texts.json").write_text(json.dumps(list(texts)))
     paths = directory, directory / "texts.json", directory / "ids.json"
     run_peer(PEERS[version], HERE / "hf_tokenizer.py", *paths)

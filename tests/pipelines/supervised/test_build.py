@@ -106,7 +106,6 @@ def test_the_manifest_says_what_was_made(reviews, task, tmp_path):
         "bad_utf8": "plain:102",
         "bad_unicode": "plain:103",
         "nul": "plain:104",
-        "unknown_language": "plain:105",
         "columns": "tsv:102",
     }
     assert manifest["overlap"] == {}
@@ -209,6 +208,7 @@ def test_rows_with_one_text_are_in_one_split_by_default(tmp_path, small_vocabula
         ({"label": "2"}, r"rows:4 \('2' is not in labels \(0, 1\)\): mend the task or the rows"),
         ({"title": None}, r"rows:4 \(no title: the fields are title, label, lang, product\)"),
         ({"title": ["a"]}, r"rows:4 \(title is a list, not text or a number\)"),
+        ({"lang": "English"}, r"rows:4 \('English' is not the code of a language, as sw is\)"),
     ],
 )
 def test_rows_that_do_not_suit_the_task_are_refused(tmp_path, small_vocabulary, changed, message):
@@ -231,9 +231,22 @@ def test_empty_targets_are_refused(tmp_path, small_vocabulary):
 
 
 def test_no_row_that_can_be_used(tmp_path, small_vocabulary):
-    values = [{**row, "lang": "tlh"} for row in rows(3)]
-    with pytest.raises(UserError, match=r"no row that can be used, such as rows:1 \('tlh'"):
+    values = [{**row, "title": "\0"} for row in rows(3)]
+    with pytest.raises(UserError, match=r"no row that can be used, such as rows:1 \(a NUL"):
         build_rows(tmp_path, small_vocabulary, values)
+
+
+def test_languages_that_mc4_lacks_are_kept_under_their_own_code(tmp_path, small_vocabulary, capsys):
+    others = ("ast", "zh_classical", "pcm")
+    values = [{**row, "lang": others[n % 3]} if n % 2 else row for n, row in enumerate(rows(300))]
+    out = build_rows(tmp_path, small_vocabulary, values)
+    manifest = read_json(out / "manifest.json")
+    assert (manifest["rows"]["kept"], manifest["rows"]["dropped"]) == (300, {})
+    assert set(manifest["languages"]) == {"en", "iw", "ast", "zh-classical", "pcm"}
+    assert (out / "reviews.zh_classical/train.tfrecord-00000-of-00001").is_file()
+    assert {lang for lang, _, features in records(out) if b"ast" in features["language"]} == {"ast"}
+    said = "mC4 lacks these languages, which keep their codes: ast (50 rows), pcm (50 rows), zh-cl"
+    assert said in capsys.readouterr().err
 
 
 def test_labels_that_the_target_length_cuts_are_refused(tmp_path, small_vocabulary):
