@@ -32,7 +32,7 @@ from pipelines.examples.directory import (
 from pipelines.examples.shard_store import BeamJob, ShardStore
 from pipelines.examples.span_corruption import Lengths
 from pipelines.faults import fault_point
-from pipelines.languages import language_of
+from pipelines.languages import languages
 from pipelines.outputs import (
     canonical_json,
     file_sha256,
@@ -211,12 +211,12 @@ def _say_languages(described: Sequence[Mapping[str, Any]]) -> None:
     others: Counter[str] = Counter()
     for part in described:
         for lang, by_split in part["rows"].items():
-            if not language_of(lang).mc4:
+            if lang not in languages():
                 others[lang] += sum(by_split.values())
     if others:
         named = ", ".join(f"{lang} ({count:,} rows)" for lang, count in sorted(others.items())[:20])
         more = ", ..." if len(others) > 20 else ""
-        say(STAGE, f"mC4 lacks these languages, which keep their codes: {named}{more}")
+        say(STAGE, f"languages that mswitch does not know keep their codes: {named}{more}")
 
 
 def _place(sample: Mapping[str, str]) -> str:

@@ -32,6 +32,8 @@ from pipelines.languages import any_code
 
 SPLITS = ("train", "validation", "test")
 FORMATS = ("squad", "wikiann")
+#: The metric of tasks whose targets may be empty: text without any span.
+SPANS = "span_f1"
 #: In place of a split: each row goes where the hash of its group says.
 BY_HASH = "hash"
 #: In the name of a file, its language.
@@ -184,6 +186,7 @@ class Renderer:
         answers = Template(task.answers).fields
         self._answers = answers[0] if answers else ""
         self._labels = task.labels
+        self._spans = SPANS in task.metrics
         templates = (self._inputs, self._targets, self._language, self._group, self._id)
         named = [field for template in templates for field in template.fields]
         #: What is read of a row.
@@ -208,9 +211,11 @@ class Renderer:
                     raise RowError("unknown_label", f"{text!r} is not in labels ({known})")
             targets, *answers = (self._labels[text] for text in (targets, *answers))
         group, name = self._group.render(row) or inputs, self._id.render(row)
-        for what, text in (("inputs", inputs), ("targets", targets)):
-            if not text.strip():
-                raise RowError("empty_text", f"{what} are empty")
+        if not inputs.strip():
+            raise RowError("empty_text", "inputs are empty")
+        if not targets.strip() and not self._spans:
+            detail = f"targets are empty, which only metric {SPANS} counts"
+            raise RowError("empty_text", detail)
         for text in (inputs, targets, group, name, *answers):
             if "\0" in text:
                 raise RowError("nul", "a NUL character")

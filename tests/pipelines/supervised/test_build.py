@@ -226,8 +226,21 @@ def test_rows_that_do_not_suit_the_task_are_refused(tmp_path, small_vocabulary, 
 def test_empty_targets_are_refused(tmp_path, small_vocabulary):
     text = TASK.replace('labels = { 0 = "negative", 1 = "positive" }', "")
     values = [*rows(5), {**rows(1)[0], "label": " "}]
-    with pytest.raises(UserError, match=r"rows:6 \(targets are empty\)"):
+    message = r"rows:6 \(targets are empty, which only metric span_f1 counts\)"
+    with pytest.raises(UserError, match=message):
         build_rows(tmp_path, small_vocabulary, values, text=text)
+
+
+def test_rows_without_spans_count(tmp_path, small_vocabulary):
+    text = TASK.replace('labels = { 0 = "negative", 1 = "positive" }', 'metrics = ["span_f1"]')
+    values = [{**row, "label": "" if n % 5 else "PER: rick"} for n, row in enumerate(rows(100))]
+    out = build_rows(tmp_path, small_vocabulary, values, text=text)
+    targets = [
+        (features["targets"].tolist() == [1], features["answers"], features["targets_pretokenized"])
+        for *_, features in records(out)
+    ]
+    assert targets.count((True, [b""], [b""])) == 80
+    assert len(targets) == 100
 
 
 def test_no_row_that_can_be_used(tmp_path, small_vocabulary):
@@ -245,7 +258,7 @@ def test_languages_that_mc4_lacks_are_kept_under_their_own_code(tmp_path, small_
     assert set(manifest["languages"]) == {"en", "iw", "ast", "zh-classical", "pcm"}
     assert (out / "reviews.zh_classical/train.tfrecord-00000-of-00001").is_file()
     assert {lang for lang, _, features in records(out) if b"ast" in features["language"]} == {"ast"}
-    said = "mC4 lacks these languages, which keep their codes: ast (50 rows), pcm (50 rows), zh-cl"
+    said = "does not know keep their codes: ast (50 rows), pcm (50 rows), zh-classical (50 rows)\n"
     assert said in capsys.readouterr().err
 
 
