@@ -50,7 +50,7 @@ from pipelines.supervised.shards import (
     BLOCK_ROWS,
     GROUP_ROWS,
     ORDERS,
-    PART_SCHEMA,
+    ROW_SCHEMA,
     SupervisedShard,
     Tokenised,
     write_rows,
@@ -63,7 +63,7 @@ from tasks.seqio_source import Registered, check_task, draws_randomly, preproces
 MULTITASK = "multitask.toml"
 _SIDES = ("inputs", "targets")
 _IDS = [(f"{side}_ids", pa.list_(pa.int32())) for side in _SIDES]
-_SCHEMA = pa.schema([*PART_SCHEMA, *_IDS])
+_SCHEMA = pa.schema([*ROW_SCHEMA, *_IDS])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -420,8 +420,6 @@ def _row(
         **texts,
         "answers": [answer.decode() for answer in answers if isinstance(answer, bytes)]
         or [texts["targets"]],
-        "inputs_key": 0,
-        "pair_key": 0,
         "inputs_ids": example["inputs"],
         "targets_ids": example["targets"],
     }

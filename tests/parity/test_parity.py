@@ -83,15 +83,12 @@ def peer(*arguments: str | Path) -> None:
     run_peer(PEERS["4"], HERE / "hf_models.py", *arguments)
 
 
-def tokenized(
-    directory: Path, texts: Sequence[str], version: str = "4"
-) -> tuple[list[list[int]], list[str]]:
-    """Ids of texts by an exported tokenizer in transformers, and the texts that they become."""
+def tokenized(directory: Path, texts: Sequence[str], version: str = "4") -> dict[str, list]:
+    """`ids` of texts by an exported tokenizer in transformers, `spelt` ids, and `texts` again."""
     (directory / "texts.json").write_text(json.dumps(list(texts)))
     paths = directory, directory / "texts.json", directory / "ids.json"
     run_peer(PEERS[version], HERE / "hf_tokenizer.py", *paths)
-    found = json.loads((directory / "ids.json").read_text())
-    return found["ids"], found["texts"]
+    return json.loads((directory / "ids.json").read_text())
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -198,7 +195,7 @@ def test_an_imported_model_is_tuned_and_exported(tmp_path):
     back = tmp_path / "back"
     export_hf(tmp_path / "run", back, vocab=tasks / VOCABULARY_PATH)
     processor = sentencepiece.SentencePieceProcessor(str(tasks / VOCABULARY_PATH))
-    inputs, _ = tokenized(back, found["inputs"].to_pylist())
+    inputs = tokenized(back, found["inputs"].to_pylist())["ids"]
     assert inputs == [[*processor.EncodeAsIds(text), 1] for text in found["inputs"].to_pylist()]
     padded = np.zeros((len(inputs), 24), np.int32)
     for row, ids in zip(padded, inputs, strict=True):
@@ -256,12 +253,18 @@ def test_tokenizers(tmp_path, kind, byte_fallback, version):
     processor = sentencepiece.SentencePieceProcessor()
     processor.LoadFromSerializedProto(opened.model)
     texts += [*lines, "\U00010348 of no language"]
-    ids, written = tokenized(tmp_path, [*texts, "<extra_id_0> world <extra_id_1>!"], version)
-    assert ids[:-1] == [[*processor.EncodeAsIds(text), EOS_ID] for text in texts]
+    special = "<extra_id_0> world <extra_id_1>!"
+    found = tokenized(tmp_path, [*texts, special], version)
+
+    def encoded(text: str) -> list[int]:
+        return [*processor.EncodeAsIds(text), EOS_ID]
+
+    ids = found["ids"]
+    assert ids[:-1] == [encoded(text) for text in texts]
+    last = opened.size - 1
+    assert ids[-1] == [last, *encoded(" world ")[:-1], last - 1, *encoded("!")]
+    assert found["spelt"] == [*ids[:-1], encoded(special)]
     # Unknown characters are special tokens, and are skipped.
     known = [number for number, one in enumerate(ids[:-1]) if UNK_ID not in one]
     assert len(known) == len(texts) if byte_fallback else len(lines) < len(known) < len(texts)
-    assert [written[n] for n in known] == [processor.DecodeIds(ids[n][:-1]) for n in known]
-    last = opened.size - 1
-    world, end = processor.EncodeAsIds(" world "), processor.EncodeAsIds("!")
-    assert ids[-1] == [last, *world, last - 1, *end, EOS_ID]
+    assert [found["texts"][n] for n in known] == [processor.DecodeIds(ids[n][:-1]) for n in known]

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import re
@@ -169,23 +170,74 @@ def test_files_by_split(tmp_path, small_vocabulary):
     assert found == dict.fromkeys(SPLITS, 30)
 
 
-def test_overlap_is_refused_counted_and_allowed(tmp_path, small_vocabulary, capsys):
-    (tmp_path / "train").write_bytes(json_lines(rows(30)))
+@pytest.fixture
+def overlapping_task(tmp_path) -> Path:
+    """Of 26 rows of test, 6 have inputs of train and 3 others a group of it."""
+    groups = [{**row, "product": f"of train {n}"} for n, row in enumerate(rows(30))]
     shared = [{**row, "title": f"{row['title'].upper()}!"} for row in rows(6)]
-    (tmp_path / "test").write_bytes(json_lines([*shared, *rows(20, 30)]))
-    task = write_task(tmp_path, '{ train = "train", test = "test" }')
+    own = [
+        {**row, "product": "OF TRAIN: 29" if n < 3 else "q"} for n, row in enumerate(rows(20, 30))
+    ]
+    (tmp_path / "train").write_bytes(json_lines(groups))
+    (tmp_path / "test").write_bytes(json_lines([*shared, *own]))
+    return write_task(tmp_path, '{ train = "train", test = "test" }')
+
+
+def test_overlap_is_refused_counted_and_allowed(
+    tmp_path, overlapping_task, small_vocabulary, capsys
+):
     with pytest.raises(UserError) as error:
-        build_supervised(task, small_vocabulary, tmp_path / "out", CONFIG)
-    assert "overlap: inputs 6 of test are in an earlier split too (en 2, sw 2, iw 1, ...)" in str(
-        error.value
-    )
-    allow = SupervisedConfig(inputs_length=24, targets_length=12, allow_overlap=True)
-    build_supervised(task, small_vocabulary, tmp_path / "out", allow)
-    assert "overlap: inputs 6 of test" in capsys.readouterr().err
+        build_supervised(overlapping_task, small_vocabulary, tmp_path / "out", CONFIG)
+    assert (
+        "splits of reviews overlap: 9 rows of test have inputs or a group of an earlier split "
+        "(en 3, iw 2, sr-Latn 2, ...), such as test:1 (train:1 has its inputs): leave the rows"
+    ) in str(error.value)
+    allow = dataclasses.replace(CONFIG, allow_overlap=True)
+    build_supervised(overlapping_task, small_vocabulary, tmp_path / "out", allow)
+    assert "overlap: 9 rows of test" in capsys.readouterr().err
     overlap = read_json(tmp_path / "out/manifest.json")["overlap"]
-    assert overlap["en"] == {"test": {"inputs": 2, "pairs": 2}}
+    assert overlap["en"] == {"test": {"rows": 3, "groups": 1, "inputs": 2, "pairs": 2}}
     with pytest.raises(UserError, match="overlap"):  # it is there, and still not wanted
+        build_supervised(overlapping_task, small_vocabulary, tmp_path / "out", CONFIG)
+
+
+def test_a_group_in_two_splits_is_named_by_file_and_line(tmp_path, small_vocabulary):
+    (tmp_path / "train").write_bytes(json_lines(rows(30)))
+    # In another language, and not the first row of its file.
+    group = {**rows(1, 40)[0], "product": "P9", "lang": "sw"}
+    (tmp_path / "dev").write_bytes(json_lines([*rows(3, 99), group]))
+    task = write_task(tmp_path, '{ train = "train", validation = "dev" }')
+    with pytest.raises(UserError, match=r"1 rows of validation .* dev:4 \(train:28 has its group"):
         build_supervised(task, small_vocabulary, tmp_path / "out", CONFIG)
+    # A group whose name counts anew in each file has its split in the name.
+    text = TASK.replace('"{product}"', '"{split} {product}"')
+    task = write_task(tmp_path, '{ train = "train", validation = "dev" }', text)
+    build_supervised(task, small_vocabulary, tmp_path / "out", CONFIG)
+    assert read_json(tmp_path / "out/manifest.json")["overlap"] == {}
+
+
+def test_overlap_is_dropped_from_the_earlier_split(
+    tmp_path, overlapping_task, small_vocabulary, capsys
+):
+    drop = dataclasses.replace(CONFIG, drop_overlap=True)
+    build_supervised(overlapping_task, small_vocabulary, tmp_path / "out", drop)
+    assert "7 rows dropped as overlap, the first at train:1 (test:1 has its inputs)" in (
+        capsys.readouterr().err
+    )
+    manifest = read_json(tmp_path / "out/manifest.json")
+    assert manifest["overlap"] == {}
+    assert (manifest["rows"]["kept"], manifest["rows"]["dropped"]) == (49, {"overlap": 7})
+    kept = [features["id"][0].decode() for *_, features in records(tmp_path / "out")]
+    assert {name for name in kept if name.startswith("test:")} == {
+        f"test:{n + 1}" for n in range(26)
+    }
+    assert {name for name in kept if name.startswith("train:")} == {
+        f"train:{n + 1}" for n in range(6, 29)
+    }
+    with pytest.raises(UserError, match=r"other settings or inputs \(changed: drop_overlap\)"):
+        build_supervised(overlapping_task, small_vocabulary, tmp_path / "out", CONFIG)
+    with pytest.raises(UserError, match="give --allow-overlap or --drop-overlap, not both"):
+        dataclasses.replace(drop, allow_overlap=True)
 
 
 def test_rows_with_one_text_are_in_one_split_by_default(tmp_path, small_vocabulary):
@@ -287,7 +339,7 @@ def test_targets_that_are_cut_too_often_are_refused(tmp_path, small_vocabulary):
 
 def test_targets_of_a_small_test_are_not_cut_beside_a_large_validation(tmp_path, small_vocabulary):
     text = TASK.replace('labels = { 0 = "negative", 1 = "positive" }', "")
-    long = [{**row, "label": row["title"]} for row in rows(3, 400)]
+    long = [{**row, "label": row["title"]} for row in rows(3, 402)]
     (tmp_path / "validation").write_bytes(json_lines(rows(400)))
     (tmp_path / "test").write_bytes(json_lines(long))
     task = write_task(tmp_path, '{ validation = "validation", test = "test" }', text)
