@@ -82,19 +82,18 @@ bench: $(READY) .venv-bench/ready  ## The corpus builder against datatrove and a
 	@$(BIN)/python tests/benchmarks/corpus.py --copies 10 $(BENCH_OPTIONS)
 	@$(BIN)/python tests/benchmarks/corpus.py --profile modern $(BENCH_OPTIONS)
 
-.venv-bench/ready: tests/benchmarks/peers.txt | $(READY)
-	@$(PYTHON) -m venv --clear .venv-bench
-	@$(BIN)/uv pip sync --quiet --require-hashes --compile-bytecode --python .venv-bench/bin/python \
-		tests/benchmarks/peers.txt
+# Environments of their own, for what the tests compare with.
+.venv-bench/ready: tests/benchmarks/peers.txt
+.venv-card/ready: tests/card/peers.txt
+.venv-parity/ready: tests/parity/peers.txt
+.venv-parity5/ready: tests/parity/peers5.txt
+.venv-plan/ready: requirements-plan.txt
+.venv-bench/ready .venv-card/ready .venv-parity/ready .venv-parity5/ready .venv-plan/ready: | $(READY)
+	@$(PYTHON) -m venv --clear $(@D)
+	@$(BIN)/uv pip sync --quiet --require-hashes --compile-bytecode --python $(@D)/bin/python $<
 	@touch $@
 
 setup-plan: .venv-plan/ready  ## libtpu, to compile for TPUs without one, in .venv-plan
-
-.venv-plan/ready: requirements-plan.txt | $(READY)
-	@$(PYTHON) -m venv --clear .venv-plan
-	@$(BIN)/uv pip sync --quiet --require-hashes --compile-bytecode --python .venv-plan/bin/python \
-		requirements-plan.txt
-	@touch $@
 
 test-training: $(READY)  ## Training: killed, packed, on meshes, in jobs, with bad losses
 	@$(PYTEST) -m training tests/flows tests/models
@@ -126,23 +125,11 @@ test-plan: $(READY)  ## Compile the training step of small models for small TPU 
 test-card: $(READY) .venv-card/ready  ## Read corpora with the libraries of their data card, by its own code
 	@$(BIN)/python -m pytest -m card tests/card
 
-.venv-card/ready: tests/card/peers.txt | $(READY)
-	@$(PYTHON) -m venv --clear .venv-card
-	@$(BIN)/uv pip sync --quiet --require-hashes --compile-bytecode --python .venv-card/bin/python \
-		tests/card/peers.txt
-	@touch $@
-
-test-parity: $(READY) .venv-parity/ready  ## Logits against Hugging Face's, up to mT5-Base (needs 12 GB of disk)
+test-parity: $(READY) .venv-parity/ready .venv-parity5/ready  ## Logits and tokenizers against Hugging Face's, up to mT5-Base (needs 12 GB of disk)
 	@$(BIN)/python -m pytest -m parity tests/parity -s --timeout 3600
 
 parity-fixtures: .venv-parity/ready  ## Make the small models and logits again that `make test` compares with
 	@HF_HUB_OFFLINE=1 .venv-parity/bin/python tests/parity/hf_models.py make tests/models/huggingface/fixtures
-
-.venv-parity/ready: tests/parity/peers.txt | $(READY)
-	@$(PYTHON) -m venv --clear .venv-parity
-	@$(BIN)/uv pip sync --quiet --require-hashes --compile-bytecode --python .venv-parity/bin/python \
-		tests/parity/peers.txt
-	@touch $@
 
 bench-statistics: $(READY)  ## Coverage of the report's intervals and its family-wise error, by simulation
 	@$(BIN)/python tests/benchmarks/interval_coverage.py
@@ -282,7 +269,8 @@ requirements: $(READY)  ## Pin again what pyproject.toml asks for
 	echo apache-flink-libraries==$(FLINK) | $$compile - --no-deps --output-file requirements-flink.txt && \
 	$$compile tests/benchmarks/peers.in --output-file tests/benchmarks/peers.txt && \
 	$$compile tests/card/peers.in --constraint requirements.txt --output-file tests/card/peers.txt && \
-	$$compile tests/parity/peers.in --constraint requirements.txt --output-file tests/parity/peers.txt
+	$$compile tests/parity/peers.in --constraint requirements.txt --output-file tests/parity/peers.txt && \
+	$$compile tests/parity/peers5.in --output-file tests/parity/peers5.txt
 
 clean:  ## Remove the environment and caches (runs/ stays)
-	@rm -rf .venv .venv-bench .venv-plan .venv-card .venv-parity .venv-fuzz .flink .prism .kubernetes build *.egg-info .ruff_cache .pytest_cache
+	@rm -rf .venv .venv-bench .venv-plan .venv-card .venv-parity .venv-parity5 .venv-fuzz .flink .prism .kubernetes build *.egg-info .ruff_cache .pytest_cache

@@ -11,7 +11,8 @@ import csv
 import dataclasses
 import functools
 import importlib.resources
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -54,9 +55,13 @@ SCRIPTS = {
 }
 
 
+#: BCP 47's form, with longer parts as in Wikipedia's `zh-classical`.
+_CODE = re.compile(r"[a-z]{2,3}(-[A-Za-z0-9]{1,16}){0,3}")
+
+
 @dataclasses.dataclass(frozen=True)
 class Language:
-    """One row of languages.csv.
+    """One row of languages.csv, or with defaults a language that it lacks.
 
     Attributes:
         code: mC4's code, which names directories, seqio tasks and report rows.
@@ -75,15 +80,15 @@ class Language:
 
     code: str
     name: str
-    autonym: str
-    script: str
-    direction: Literal["ltr", "rtl"]
-    alias: str
-    family: str
-    branch: str
-    mc4: bool
-    mc4_train_pages: int
-    mc4_validation_pages: int
+    autonym: str = ""
+    script: str = "Zzzz"
+    direction: Literal["ltr", "rtl"] = "ltr"
+    alias: str = ""
+    family: str = ""
+    branch: str = ""
+    mc4: bool = False
+    mc4_train_pages: int = 0
+    mc4_validation_pages: int = 0
 
     @property
     def base(self) -> str:
@@ -143,15 +148,37 @@ def find_code(code: str) -> str | None:
     return _codes().get(code)
 
 
-def parse_codes(codes: Iterable[str]) -> tuple[str, ...]:
+def any_code(text: str) -> str | None:
+    """The code that a text is, of any language: as `find_code`, or its own (`ast`); else None.
+
+    Underscores are hyphens, and cases are those of BCP 47: `ast_latn` is `ast-Latn`.
+    """
+    first, *rest = text.replace("_", "-").split("-")
+    scripts = (part.title() if len(part) == 4 and part.isalpha() else part.lower() for part in rest)
+    code = "-".join([first.lower(), *scripts])
+    return find_code(code) or (code if _CODE.fullmatch(code) else None)
+
+
+def language_of(code: str) -> Language:
+    """The language of a code; of one that the table lacks, nothing is known but the code."""
+    return languages().get(code) or Language(code, code)
+
+
+def parse_codes(
+    codes: Iterable[str], find: Callable[[str], str | None] = find_code
+) -> tuple[str, ...]:
     """Check codes that a user gave; aliases (`he`) become mC4's codes (`iw`).
+
+    Args:
+        codes: as given.
+        find: gives the code that a text is; `any_code` has those of other languages too.
 
     Raises:
         UserError: a code is neither a language's code nor its alias.
     """
     chosen = []
     for code in codes:
-        known = find_code(code)
+        known = find(code)
         if known is None:
             raise UserError(f"unknown language {code!r}: choose among {', '.join(languages())}")
         chosen.append(known)

@@ -35,7 +35,7 @@ from pipelines.examples.shard_store import BeamJob
 from pipelines.examples.shards import vocabulary_of
 from pipelines.examples.span_corruption import Lengths
 from pipelines.faults import fault_point
-from pipelines.languages import find_code, parse_codes
+from pipelines.languages import any_code, find_code, parse_codes
 from pipelines.outputs import canonical_json, file_sha256, stage_output_anywhere, write_atomically
 from pipelines.progress import say
 from pipelines.supervised.build import (
@@ -50,7 +50,7 @@ from pipelines.supervised.shards import (
     BLOCK_ROWS,
     GROUP_ROWS,
     ORDERS,
-    PART_SCHEMA,
+    ROW_SCHEMA,
     SupervisedShard,
     Tokenised,
     write_rows,
@@ -64,7 +64,7 @@ from tasks.seqio_source import Registered, check_task, draws_randomly, preproces
 MULTITASK = "multitask.toml"
 _SIDES = ("inputs", "targets")
 _IDS = [(f"{side}_ids", pa.list_(pa.int32())) for side in _SIDES]
-_SCHEMA = pa.schema([*PART_SCHEMA, *_IDS])
+_SCHEMA = pa.schema([*ROW_SCHEMA, *_IDS])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,7 +102,7 @@ class FromTaskConfig:
         if self.epochs is not None and self.epochs < 1:
             raise UserError(f"--epochs must be at least 1, not {self.epochs}")
         if self.language is not None:
-            parse_codes([self.language])
+            parse_codes([self.language], any_code)
 
 
 def build_from_task(
@@ -213,12 +213,13 @@ def _rate(mixture: seqio.Mixture, task: seqio.Task) -> float:
 def _language(name: str, config: FromTaskConfig) -> tuple[str, str]:
     """A task's name without its language, and the language."""
     stem, _, last = name.rpartition(".")
-    code = find_code(last.replace("_", "-")) if stem else None
-    if code is not None:
+    given = None if config.language is None else any_code(config.language)
+    code = find_code(last.replace("_", "-")) or (given if any_code(last) == given else None)
+    if stem and code is not None:
         return stem, code
-    if config.language is None:
+    if given is None:
         raise UserError(f"{name} does not end with the code of a language: give --language, as en")
-    return name, parse_codes([config.language])[0]
+    return name, given
 
 
 @dataclasses.dataclass(frozen=True)
@@ -433,8 +434,6 @@ def _row(
         **texts,
         "answers": [answer.decode() for answer in answers if isinstance(answer, bytes)]
         or [texts["targets"]],
-        "inputs_key": 0,
-        "pair_key": 0,
         "inputs_ids": example["inputs"],
         "targets_ids": example["targets"],
     }

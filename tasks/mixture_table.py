@@ -3,7 +3,7 @@
 import textwrap
 from typing import Any
 
-from pipelines.languages import languages
+from pipelines.languages import language_of
 from pipelines.outputs import read_manifest
 from tasks.multitask import TaskMixture, leaf_name
 
@@ -41,7 +41,7 @@ def describe_mixture(mixture: TaskMixture, steps: int, batch_size: int) -> dict[
             {
                 "leaf": leaf,
                 "lang": lang,
-                "name": languages()[lang].name,
+                "name": language_of(lang).name,
                 "rate": rate,
                 **{name: entry[name] for name in ("records", "tokens", "documents")},
                 "sequences": rate * budget,

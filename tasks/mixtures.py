@@ -18,13 +18,20 @@ import difflib
 import functools
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from pipelines.errors import UserError
-from pipelines.languages import Language, languages, parse_codes, task_name
+from pipelines.languages import (
+    Language,
+    any_code,
+    language_of,
+    languages,
+    parse_codes,
+    task_name,
+)
 from pipelines.sampling import ALPHA, capped_budget, normalised
 
 #: Sequences that mT5 was trained on: 1,000,000 steps of 1,024.
@@ -63,13 +70,15 @@ class Mixture:
 
     def __post_init__(self) -> None:
         # One spelling of each mixture, so that equal ones have equal JSON, which identifies a run.
-        weights = {parse_codes([code])[0]: float(rate) for code, rate in self.weights.items()}
+        weights = {
+            parse_codes([code], any_code)[0]: float(rate) for code, rate in self.weights.items()
+        }
         if len(weights) < len(self.weights):
             raise UserError(
                 f"weights of a mixture name a language twice: {', '.join(self.weights)}"
             )
         spelling: dict[str, Any] = {
-            "languages": parse_codes(self.languages),
+            "languages": parse_codes(self.languages, any_code),
             "weights": dict(sorted(weights.items())),
             "alpha": float(self.alpha),
             "max_epochs": None if self.max_epochs is None else float(self.max_epochs),
@@ -95,9 +104,10 @@ class Mixture:
         if not self.members():
             raise UserError(f"no language fits all of {self}: leave a filter out")
 
-    def members(self) -> tuple[str, ...]:
-        """The languages that may take part, sorted."""
-        return tuple(code for code, language in languages().items() if self._admits(language))
+    def members(self, codes: Iterable[str] = ()) -> tuple[str, ...]:
+        """The languages that may take part, sorted: of mC4 and beside it, and of `codes`."""
+        known = {*languages(), *self.languages, *self.weights, *codes}
+        return tuple(code for code in sorted(known) if self._admits(language_of(code)))
 
     def _admits(self, language: Language) -> bool:
         return (
@@ -125,7 +135,7 @@ class Mixture:
         Raises:
             UserError: a language that the mixture names has no training text, or none has.
         """
-        members = self.members()
+        members = self.members(records)
         missing = sorted(
             lang for lang in members if (self.languages or self.weights) and not records.get(lang)
         )
@@ -152,7 +162,9 @@ class Mixture:
         """Whether the budget is more than all languages at `max_epochs`, so that the cap breaks."""
         if self.max_epochs is None:
             return False
-        return budget > self.max_epochs * sum(records.get(lang, 0) for lang in self.members())
+        return budget > self.max_epochs * sum(
+            records.get(lang, 0) for lang in self.members(records)
+        )
 
 
 @functools.cache

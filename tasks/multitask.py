@@ -119,7 +119,7 @@ class TaskMixture:
         """
         weights = {}
         for name, task in self.tasks.items():
-            count = sum(records[name].get(lang, 0) for lang in task.mixture.members())
+            count = sum(records[name].get(lang, 0) for lang in task.mixture.members(records[name]))
             if task.rate != 0:
                 weights[name] = task.weight(max(1, count))  # `rates` refuses a task without any
         if not weights:

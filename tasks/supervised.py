@@ -20,7 +20,7 @@ import tensorflow as tf
 
 from pipelines.errors import UserError
 from pipelines.examples.directory import TOKENS
-from pipelines.languages import languages
+from pipelines.languages import language_of
 from pipelines.supervised.build import FEATURES
 from tasks.examples import VOCABULARY_PATH, open_examples
 from tasks.metrics import as_seqio
@@ -53,7 +53,7 @@ def register(directory: str | Path) -> list[str]:
     }
     names = []
     for lang, splits in examples.manifest["languages"].items():
-        name = f"{definition['name']}.{languages()[lang].registry_name}"
+        name = f"{definition['name']}.{language_of(lang).registry_name}"
         names.append(name)
         if _registered.get(name) == where:
             continue

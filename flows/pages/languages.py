@@ -1,6 +1,6 @@
 """What every page shows of a language, whatever else its row has."""
 
-from pipelines.languages import languages
+from pipelines.languages import language_of
 
 
 def language_fields(code: str) -> dict[str, str]:
@@ -8,9 +8,7 @@ def language_fields(code: str) -> dict[str, str]:
 
     A code that mC4 does not have is its own name, and `Zzzz` (shown as other) its script.
     """
-    known = languages().get(code)
-    if known is None:
-        return {"lang": code, "name": code, "autonym": "", "direction": "ltr", "script": "Zzzz"}
+    known = language_of(code)
     return {
         "lang": code,
         "name": known.name,

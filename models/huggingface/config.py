@@ -74,7 +74,7 @@ def read_config(config: Mapping[str, Any], where: str) -> ModelConfig:
 
 
 def write_config(model: ModelConfig, original: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """The config.json of a model, for transformers 4.
+    """The config.json of a model, as transformers 4 writes it; 5 reads it too.
 
     Args:
         model: the model.
@@ -116,7 +116,7 @@ def write_config(model: ModelConfig, original: Mapping[str, Any] | None = None) 
         "vocab_size": model.vocabulary_size,
         OWN_KEY: {name: as_json(model)[name] for name in TRAINING_FIELDS},
     }
-    # Renamed in transformers 4.56; the older name is read by all of 4.
+    # Renamed in transformers 4.56; the older name is read by all of 4, and by 5.
     config.pop("dtype", None)
     if not model.sparse:
         config["feed_forward_proj"] = _FEED_FORWARD[model.activation]

@@ -98,7 +98,7 @@ def export_hf(
     step: int | None = None,
     max_shard_bytes: int = MAX_SHARD_BYTES,
 ) -> dict[str, Any]:
-    """Write a checkpoint as a directory for `from_pretrained` of transformers 4.
+    """Write a checkpoint as a directory for `from_pretrained` of transformers.
 
     Args:
         run: a run directory, also in a bucket.

@@ -1,40 +1,138 @@
-"""A vocabulary as tokenizers of transformers read it."""
+"""A vocabulary as transformers 4 and 5 read it, the same ids in both.
 
+`PreTrainedTokenizerFast` does what `tokenizer.json` says. `T5Tokenizer` of transformers 5, and
+`T5TokenizerFast` of 4, leave byte fallback out, whatever the model says.
+"""
+
+import base64
 from pathlib import Path
+from typing import Any
 
 from sentencepiece import sentencepiece_model_pb2
 
 from pipelines import storage
+from pipelines.errors import UserError
 from pipelines.special_tokens import EOS_ID, PAD_ID, UNK_ID
 from pipelines.vocabulary.model import sentinel_numbers
 
-MODEL, CONFIG = "spiece.model", "tokenizer_config.json"
+MODEL, CONFIG, TOKENIZER = "spiece.model", "tokenizer_config.json", "tokenizer.json"
+_SPACE = "\N{LOWER ONE EIGHTH BLOCK}"
+#: Where text spells a piece that SentencePiece never finds in text, the piece is cut in two.
+_SPELT = r"<(?=(0x[0-9A-F]{2}|extra_id_[0-9]+|/s|unk|pad)>)"
 
 
 def write_tokenizer(directory: Path, model: bytes) -> None:
-    """Write the files of a `T5Tokenizer` with the ids of a SentencePiece model.
+    """Write the files of a tokenizer with the ids of a SentencePiece model, and the model beside.
 
     Examples spell out sentinels that a page has in its text. A text that this tokenizer is given
-    may have them, as users of T5 write them: `<extra_id_0>`, whatever the model calls them.
+    may have them, as users of T5 write them: `<extra_id_0>`, whatever the model calls them. What
+    follows a sentinel begins with a space mark, as in infill.
 
     Args:
         directory: where to write.
         model: the model, with its sentinels.
+
+    Raises:
+        UserError: it is not a Unigram model.
     """
     proto = sentencepiece_model_pb2.ModelProto.FromString(model)  # pyright: ignore[reportAttributeAccessIssue]
+    trained = proto.trainer_spec
+    if trained.model_type != trained.UNIGRAM:
+        raise UserError(
+            f"--vocab is a {trained.ModelType.Name(trained.model_type)} model, and tokenizers are "
+            "written of Unigram models alone, as T5's are: leave it out"
+        )
     sentinels = {token: f"<extra_id_{n}>" for token, n in sentinel_numbers(proto).items()}
     for token, name in sentinels.items():
         proto.pieces[token].piece = name
     (directory / MODEL).write_bytes(proto.SerializeToString(deterministic=True))
+    storage.write_json(directory / TOKENIZER, _tokenizer(proto))
     config = {
-        "tokenizer_class": "T5Tokenizer",
-        # Besides those that are pieces of the model.
-        "extra_ids": 0,
+        "tokenizer_class": "PreTrainedTokenizerFast",
         "additional_special_tokens": list(sentinels.values()),
         "pad_token": proto.pieces[PAD_ID].piece,
         "eos_token": proto.pieces[EOS_ID].piece,
         "unk_token": proto.pieces[UNK_ID].piece,
-        # What follows a sentinel begins with a space mark, as in infill.
-        "legacy": True,
+        "clean_up_tokenization_spaces": False,
     }
     storage.write_json(directory / CONFIG, config)
+
+
+def _tokenizer(proto: Any) -> dict[str, Any]:
+    """A model in the format of the library tokenizers."""
+    kinds, rules = proto.SentencePiece, proto.normalizer_spec
+    normalizers: list[dict[str, Any]] = []
+    if rules.precompiled_charsmap:
+        charsmap = base64.b64encode(rules.precompiled_charsmap).decode()
+        normalizers.append({"type": "Precompiled", "precompiled_charsmap": charsmap})
+    if rules.remove_extra_whitespaces:
+        normalizers += [_replace({"Regex": "^ +| +$"}, ""), _replace({"Regex": " {2,}"}, " ")]
+    prefix = "always" if rules.add_dummy_prefix else "never"
+    end = proto.pieces[EOS_ID].piece
+    ended = {"SpecialToken": {"id": end, "type_id": 0}}
+    first, second = ({"Sequence": {"id": name, "type_id": 0}} for name in "AB")
+    special = {"single_word": False, "lstrip": False, "rstrip": False}
+    special |= {"normalized": False, "special": True}
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [
+            {"id": token, "content": piece.piece, **special}
+            for token, piece in enumerate(proto.pieces)
+            if piece.type in (kinds.UNKNOWN, kinds.CONTROL)
+        ],
+        "normalizer": {"type": "Sequence", "normalizers": normalizers},
+        "pre_tokenizer": {
+            "type": "Sequence",
+            "pretokenizers": [
+                {
+                    "type": "Metaspace",
+                    "replacement": _SPACE,
+                    "prepend_scheme": prefix,
+                    "split": True,
+                },
+                {
+                    "type": "Split",
+                    "pattern": {"Regex": _SPELT},
+                    "behavior": "MergedWithPrevious",
+                    "invert": False,
+                },
+            ],
+        },
+        "post_processor": {
+            "type": "TemplateProcessing",
+            "single": [first, ended],
+            "pair": [first, ended, second, ended],
+            "special_tokens": {end: {"id": end, "ids": [EOS_ID], "tokens": [end]}},
+        },
+        "decoder": {
+            "type": "Sequence",
+            "decoders": [
+                _replace({"String": _SPACE}, " "),
+                {"type": "ByteFallback"},
+                {"type": "Fuse"},
+                {"type": "Strip", "content": " ", "start": 1, "stop": 0},
+            ],
+        },
+        "model": {
+            "type": "Unigram",
+            "unk_id": UNK_ID,
+            "vocab": _scores(proto),
+            "byte_fallback": proto.trainer_spec.byte_fallback,
+        },
+    }
+
+
+def _replace(pattern: dict[str, str], content: str) -> dict[str, Any]:
+    return {"type": "Replace", "pattern": pattern, "content": content}
+
+
+def _scores(proto: Any) -> list[tuple[str, float]]:
+    """Pieces with their scores; a character that is unknown costs 10 more than the least."""
+    kinds = proto.SentencePiece
+    in_text = (kinds.NORMAL, kinds.USER_DEFINED)
+    least = min(piece.score for piece in proto.pieces if piece.type == kinds.NORMAL)
+    return [
+        (piece.piece, piece.score if piece.type in in_text else least) for piece in proto.pieces
+    ]

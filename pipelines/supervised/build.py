@@ -13,9 +13,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from annotated_types import Ge
+from numpy.typing import NDArray
 
 from pipelines import storage
 from pipelines.errors import UserError
@@ -32,6 +34,7 @@ from pipelines.examples.directory import (
 from pipelines.examples.shard_store import BeamJob, ShardStore
 from pipelines.examples.span_corruption import Lengths
 from pipelines.faults import fault_point
+from pipelines.languages import languages
 from pipelines.outputs import (
     canonical_json,
     file_sha256,
@@ -40,15 +43,16 @@ from pipelines.outputs import (
 )
 from pipelines.progress import say
 from pipelines.runners import pipeline_options
-from pipelines.supervised.definition import SPLITS, SupervisedTask, read_task
+from pipelines.supervised.definition import BY_HASH, SPLITS, SupervisedTask, read_task
 from pipelines.supervised.shards import (
+    KEYS,
     SAMPLES,
     InputFile,
     SupervisedShard,
     read_file,
     write_shard,
 )
-from pipelines.supervised.split import count_overlap
+from pipelines.supervised.split import count_overlap, overlapping
 from pipelines.validation import check_fields
 from pipelines.vocabulary.model import VocabularyModel, load_vocabulary, open_vocabulary
 
@@ -56,7 +60,9 @@ KIND = "supervised"
 #: Rows of a shard.
 SHARD_ROWS = 50_000
 #: Rows that only a wrong task or wrong data has: they are refused, and not only counted.
-MISTAKES = ("no_field", "not_text", "unknown_label", "empty_text")
+MISTAKES = ("no_field", "not_text", "unknown_label", "unknown_language", "empty_text")
+#: Rows that are left out of a split for a later one has something of them.
+OVERLAP = "overlap"
 #: So many targets of validation may be cut, and of test.
 MAX_TRIMMED = 0.01
 _TEXT = {"shape": [], "dtype": "string"}
@@ -76,7 +82,9 @@ class SupervisedConfig:
     Attributes:
         inputs_length: encoder positions; longer inputs are cut, and counted.
         targets_length: decoder positions; likewise.
-        allow_overlap: build though validation or test have inputs that training has too.
+        allow_overlap: build though validation or test have inputs or groups that training has too.
+        drop_overlap: leave rows out that a later split has inputs or groups of, so that test stays
+            whole.
         drop_bad_rows: leave rows out that lack a field, have another label or no text, which
             otherwise end the build. Rows that are damaged are left out and counted always.
     """
@@ -84,10 +92,13 @@ class SupervisedConfig:
     inputs_length: Annotated[int, Ge(2)] = 512
     targets_length: Annotated[int, Ge(2)] = 128
     allow_overlap: bool = False
+    drop_overlap: bool = False
     drop_bad_rows: bool = False
 
     def __post_init__(self) -> None:
         check_fields(self)
+        if self.allow_overlap and self.drop_overlap:
+            raise UserError("give --allow-overlap or --drop-overlap, not both")
 
     @property
     def lengths(self) -> Lengths:
@@ -128,6 +139,7 @@ def build_supervised(
         "task": defined.definition(),
         "files": identities,
         "vocabulary": opened.sha256,
+        **({"drop_overlap": True} if config.drop_overlap else {}),
     }
     with stage_output_anywhere(out, stage=STAGE, config=settings) as staged:
         store, parts = shard_store(staged), shard_store(staged, "rows")
@@ -146,13 +158,19 @@ def build_supervised(
             "mswitch-rows", "files", staged.hash, str(staged.out), runner, tuple(beam_options)
         )
         described = write_missing(files, parts, read, job)
-        rows = _rows(described)
+        rows, keys, left_out = _rows(described), _keys(files, parts), ""
+        if config.drop_overlap:
+            keys, left_out = _leave_out(keys, rows, parts)
         _say_rows(rows)
+        _say_languages(described)
         _check_rows(defined, rows, config)
-        overlap = _overlap(described, parts)
-        _check_overlap(defined, overlap, config)
+        marked = overlapping(keys, SPLITS)
+        overlap = count_overlap(keys, marked)
+        _check_overlap(defined, overlap, config, _samples(keys, SPLITS, marked))
         fault_point("examples.after_rows")
-        write = functools.partial(write_shard, model=model, lengths=config.lengths)
+        write = functools.partial(
+            write_shard, model=model, lengths=config.lengths, left_out=left_out
+        )
         job = dataclasses.replace(job, name="mswitch-supervised", noun="shards")
         finished = write_missing(plan_shards(defined.name, described, parts), store, write, job)
         _check_trimmed(defined, finished, config)
@@ -203,6 +221,18 @@ def _say_rows(rows: Mapping[str, Any]) -> None:
     first = {sample["reason"]: sample for sample in reversed(rows["samples"])}
     for reason, count in rows["dropped"].items():
         say(STAGE, f"{count:,} rows dropped as {reason}, the first at {_place(first[reason])}")
+
+
+def _say_languages(described: Sequence[Mapping[str, Any]]) -> None:
+    others: Counter[str] = Counter()
+    for part in described:
+        for lang, by_split in part["rows"].items():
+            if lang not in languages():
+                others[lang] += sum(by_split.values())
+    if others:
+        named = ", ".join(f"{lang} ({count:,} rows)" for lang, count in sorted(others.items())[:20])
+        more = ", ..." if len(others) > 20 else ""
+        say(STAGE, f"languages that mswitch does not know keep their codes: {named}{more}")
 
 
 def _place(sample: Mapping[str, str]) -> str:
@@ -257,35 +287,77 @@ def check_labels(
             )
 
 
-def _overlap(described: Sequence[Mapping[str, Any]], parts: ShardStore) -> Mapping[str, Any]:
-    columns = ["lang", "split", "inputs_key", "pair_key"]
+def _keys(files: Sequence[InputFile], parts: ShardStore) -> pa.Table:
+    """What the rows of all files are held against each other by, and where they stand."""
     tables = []
-    for part in described:
-        with storage.fetch(storage.join(parts.directory, part["path"])) as local:
-            tables.append(pq.read_table(local, columns=columns))
-    return count_overlap(pa.concat_tables(tables), SPLITS)
+    for file in files:
+        with storage.fetch(storage.join(parts.directory, file.path)) as local:
+            table = pq.read_table(local, columns=["lang", "split", *KEYS]).sort_by("number")
+        for name, value in (("part", file.path), ("file", storage.name_of(file.source))):
+            table = table.append_column(name, pa.repeat(value, len(table)))
+        tables.append(table)
+    return pa.concat_tables(tables)
+
+
+def _samples(
+    keys: pa.Table, splits: Sequence[str], marked: Mapping[str, NDArray[np.bool_]]
+) -> list[dict[str, str]]:
+    """The first of the rows that `overlapping` marks, each with one that it overlaps."""
+    names, found = np.asarray(keys["split"]), []
+    for row in np.flatnonzero(marked["rows"])[:SAMPLES].tolist():
+        what = "inputs" if marked["inputs"][row] else "group"
+        same = keys[f"{what}_key"].to_numpy() == keys[f"{what}_key"][row].as_py()
+        before = np.isin(names, splits[: splits.index(names[row])])
+        own, other = (
+            f"{keys['file'][number]}:{keys['number'][number]}"
+            for number in (row, np.flatnonzero(same & before)[0])
+        )
+        found.append({"reason": OVERLAP, "row": own, "detail": f"{other} has its {what}"})
+    return found
+
+
+def _leave_out(keys: pa.Table, rows: dict[str, Any], parts: ShardStore) -> tuple[pa.Table, str]:
+    """Leave out the rows of which a later split has the inputs or group; count them in `rows`.
+
+    Returns:
+        The others, and a file that says which are left out.
+    """
+    marked = overlapping(keys, SPLITS[::-1])
+    shared = marked["rows"]
+    if count := int(shared.sum()):
+        rows["kept"] -= count
+        rows["dropped"][OVERLAP] = count
+        rows["samples"] += _samples(keys, SPLITS[::-1], marked)
+    path = storage.join(parts.directory, "left_out.parquet")
+    with storage.publish(path) as temporary:
+        pq.write_table(keys.filter(pa.array(shared)).select(["part", "number"]), temporary)
+    return keys.filter(pa.array(~shared)), path
 
 
 def _check_overlap(
-    task: SupervisedTask, overlap: Mapping[str, Any], config: SupervisedConfig
+    task: SupervisedTask,
+    overlap: Mapping[str, Any],
+    config: SupervisedConfig,
+    samples: Sequence[Mapping[str, str]] = (),
 ) -> None:
     if not overlap:
         return
+    by_lang: Counter[str] = Counter()
     totals: Counter[str] = Counter()
-    for by_split in overlap.values():
-        totals.update({split: counts["inputs"] for split, counts in by_split.items()})
-    worst = sorted(overlap, key=lambda lang: -sum(n["inputs"] for n in overlap[lang].values()))
-    named = ", ".join(
-        f"{lang} {sum(counts['inputs'] for counts in overlap[lang].values()):,}"
-        for lang in worst[:3]
-    )
-    counted = " and ".join(f"{n:,} of {split}" for split, n in totals.items())
-    text = f"splits of {task.name} overlap: inputs {counted} are in an earlier split too ({named}"
-    text += ", ...)" if len(worst) > 3 else ")"
+    for lang, by_split in overlap.items():
+        for split, counts in by_split.items():
+            by_lang[lang] += max(counts.values())
+            totals[split] += max(counts.values())
+    counted = " and ".join(f"{n:,} rows of {split}" for split, n in totals.items())
+    named = ", ".join(f"{lang} {n:,}" for lang, n in by_lang.most_common(3))
+    text = f"splits of {task.name} overlap: {counted} have inputs or a group of an earlier split "
+    text += f"({named}{', ...' if len(by_lang) > 3 else ''})"
+    text += f", such as {_place(samples[0])}" if samples else ""
     if not config.allow_overlap:
         raise UserError(
-            f'{text}: with split = "hash", give a group that they share; with files by split, '
-            "remove them, or build with --allow-overlap"
+            f"{text}: {'give a group that they share, ' if BY_HASH in task.files else ''}"
+            "leave the rows of the earlier split out with --drop-overlap, or build with "
+            "--allow-overlap"
         )
     say(STAGE, text)
 

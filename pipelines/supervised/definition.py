@@ -28,10 +28,12 @@ from typing import Any
 from pipelines import storage
 from pipelines.crawl.fields import field_names, find_value
 from pipelines.errors import UserError
-from pipelines.languages import find_code
+from pipelines.languages import any_code
 
 SPLITS = ("train", "validation", "test")
 FORMATS = ("squad", "wikiann")
+#: The metric of tasks whose targets may be empty: text without any span.
+SPANS = "span_f1"
 #: In place of a split: each row goes where the hash of its group says.
 BY_HASH = "hash"
 #: In the name of a file, its language.
@@ -184,6 +186,7 @@ class Renderer:
         answers = Template(task.answers).fields
         self._answers = answers[0] if answers else ""
         self._labels = task.labels
+        self._spans = SPANS in task.metrics
         templates = (self._inputs, self._targets, self._language, self._group, self._id)
         named = [field for template in templates for field in template.fields]
         #: What is read of a row.
@@ -196,9 +199,9 @@ class Renderer:
             RowError: it cannot become an example.
         """
         code = self._language.render(row)
-        lang = find_code(code.replace("_", "-"))
+        lang = any_code(code)
         if lang is None:
-            raise RowError("unknown_language", f"{code!r} is none of mC4's languages")
+            raise RowError("unknown_language", f"{code!r} is not the code of a language, as sw is")
         inputs, targets = self._inputs.render(row), self._targets.render(row)
         answers = self._read_answers(row) if self._answers else (targets,)
         if self._labels is not None:
@@ -208,9 +211,11 @@ class Renderer:
                     raise RowError("unknown_label", f"{text!r} is not in labels ({known})")
             targets, *answers = (self._labels[text] for text in (targets, *answers))
         group, name = self._group.render(row) or inputs, self._id.render(row)
-        for what, text in (("inputs", inputs), ("targets", targets)):
-            if not text.strip():
-                raise RowError("empty_text", f"{what} are empty")
+        if not inputs.strip():
+            raise RowError("empty_text", "inputs are empty")
+        if not targets.strip() and not self._spans:
+            detail = f"targets are empty, which only metric {SPANS} counts"
+            raise RowError("empty_text", detail)
         for text in (inputs, targets, group, name, *answers):
             if "\0" in text:
                 raise RowError("nul", "a NUL character")
@@ -290,7 +295,7 @@ def _check_template(name: str, text: str) -> None:
         raise ValueError(f"{name}: {error}") from error
     if name in ("inputs", "targets") and not template.fields:
         raise ValueError(f"{name} is {text!r}: give a template with a {{field}}")
-    if name == "language" and not template.fields and find_code(text) is None:
+    if name == "language" and not template.fields and any_code(text) is None:
         raise ValueError(f"language is {text!r}: give a code such as sw, or a {{field}}")
     if name == "answers" and text and (len(template.fields) != 1 or text[0] + text[-1] != "{}"):
         raise ValueError(f"answers is {text!r}: give one {{field}}")

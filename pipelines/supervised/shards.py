@@ -23,14 +23,14 @@ from pipelines.examples.example_proto import encode_example
 from pipelines.examples.shards import ShardCounts, vocabulary_of
 from pipelines.examples.span_corruption import Lengths, Tokens
 from pipelines.examples.tfrecord import lengths_path, write_tfrecord
-from pipelines.languages import languages
+from pipelines.languages import language_of
 from pipelines.outputs import write_atomically
 from pipelines.special_tokens import EOS_ID
 from pipelines.supervised.definition import BY_HASH, Renderer, Row, RowError, SupervisedTask
 from pipelines.supervised.rows import read_rows
 from pipelines.supervised.split import fold, group_key, key64, split_of
 
-PART_SCHEMA = pa.schema(
+ROW_SCHEMA = pa.schema(
     [
         ("lang", pa.string()),
         ("split", pa.string()),
@@ -40,10 +40,11 @@ PART_SCHEMA = pa.schema(
         ("inputs", pa.string()),
         ("targets", pa.string()),
         ("answers", pa.list_(pa.string())),
-        ("inputs_key", pa.int64()),
-        ("pair_key", pa.int64()),
     ]
 )
+#: What rows are held against each other by, and where a row stands in its file.
+KEYS = ("number", "group_key", "inputs_key", "pair_key")
+PART_SCHEMA = pa.schema([*ROW_SCHEMA, *((name, pa.int64()) for name in KEYS)])
 #: Rows of a part that are sorted together, and read together.
 BLOCK_ROWS, GROUP_ROWS = 1 << 17, 1 << 13
 #: Rows that are tokenised by one call.
@@ -91,6 +92,8 @@ def read_file(file: InputFile, directory: str, *, task: SupervisedTask) -> dict[
     dropped: Counter[str] = Counter()
     samples: list[dict[str, str]] = []
     name, renderer = storage.name_of(file.source), Renderer(task)
+    named = {"lang": file.lang, "split": file.split}
+    of_file = {field: value for field, value in named.items() if value not in ("", BY_HASH)}
 
     def rendered() -> Iterator[tuple[int, Row]]:
         with storage.fetch(file.source) as local:
@@ -99,8 +102,7 @@ def read_file(file: InputFile, directory: str, *, task: SupervisedTask) -> dict[
                 try:
                     if isinstance(row, RowError):
                         raise row
-                    named = {"lang": file.lang, **row} if file.lang else row
-                    yield number, renderer.render(named)
+                    yield number, renderer.render({**of_file, **row})
                 except RowError as error:
                     dropped[error.reason] += 1
                     if dropped[error.reason] <= SAMPLES:
@@ -132,7 +134,10 @@ def read_file(file: InputFile, directory: str, *, task: SupervisedTask) -> dict[
 def _table(block: list[tuple[int, Row]], name: str, split: str) -> pa.Table:
     columns: dict[str, list[Any]] = {field: [] for field in PART_SCHEMA.names}
     for number, row in block:
-        group, inputs, own = group_key(row.group), fold(row.inputs), row.id or f"{name}:{number}"
+        group, own = group_key(row.group), row.id or f"{name}:{number}"
+        # Other languages may have the same inputs, and not a group that a task names.
+        inputs = f"{row.lang}\0{fold(row.inputs)}"
+        inputs_key = key64(inputs)
         values = (
             row.lang,
             split_of(group) if split == BY_HASH else split,
@@ -142,7 +147,9 @@ def _table(block: list[tuple[int, Row]], name: str, split: str) -> pa.Table:
             row.inputs,
             row.targets,
             row.answers,
-            key64(inputs),
+            number,
+            inputs_key if row.group == row.inputs else key64(group),
+            inputs_key,
             key64(f"{inputs}\0{row.targets}"),
         )
         for column, value in zip(columns.values(), values, strict=True):
@@ -157,7 +164,7 @@ class SupervisedShard:
 
     Attributes:
         task: name of the task.
-        lang: mC4 code.
+        lang: its code.
         split: train, validation or test.
         number: which shard of its language and split.
         of: how many those have.
@@ -176,7 +183,7 @@ class SupervisedShard:
     @property
     def path(self) -> str:
         """The shard, relative to the examples directory."""
-        folder = f"{self.task}.{languages()[self.lang].registry_name}"
+        folder = f"{self.task}.{language_of(self.lang).registry_name}"
         return f"{folder}/{self.split}.tfrecord-{self.number:05}-of-{self.of:05}"
 
     @property
@@ -184,8 +191,12 @@ class SupervisedShard:
         """About how much work it is."""
         return self.rows // self.of
 
-    def read(self) -> pa.Table:
-        """Read its rows in the order of their hashes; equal ones as they stand in the files."""
+    def read(self, left_out: str = "") -> pa.Table:
+        """Read its rows in the order of their hashes; equal ones as they stand in the files.
+
+        Args:
+            left_out: a Parquet file of rows that it does not have, by `part` and `number`.
+        """
         low, high = (ORDERS * edge // self.of for edge in (self.number, self.number + 1))
         wanted = (
             (pc.field("lang") == self.lang)
@@ -195,8 +206,14 @@ class SupervisedShard:
         )
         tables = []
         for part in self.parts:
+            own = wanted
+            if left_out:
+                with storage.fetch(left_out) as local:
+                    named = pc.field("part") == storage.name_of(part)
+                    numbers = pq.read_table(local, filters=named)["number"].combine_chunks()
+                own = wanted & ~pc.field("number").isin(numbers)
             with storage.fetch(part) as local:
-                tables.append(pq.read_table(local, filters=wanted))
+                tables.append(pq.read_table(local, filters=own))
         return pa.concat_tables(tables).sort_by("order")
 
 
@@ -238,16 +255,23 @@ def _tokenised(
 
 
 def write_shard(
-    shard: SupervisedShard, directory: str, *, model: str, lengths: Lengths
+    shard: SupervisedShard, directory: str, *, model: str, lengths: Lengths, left_out: str = ""
 ) -> dict[str, Any]:
     """Write one shard with its index and lengths; the same rows always give the same bytes.
+
+    Args:
+        shard: which.
+        directory: of the examples.
+        model: file of the vocabulary.
+        lengths: of examples.
+        left_out: see `SupervisedShard.read`.
 
     Returns:
         What `write_rows` gives; `trimmed` by feature; and `targets_lengths`, how many targets have
         how many tokens before the cut.
     """
     trimmed = _Trimmed()
-    rows = _tokenised(shard.read(), vocabulary_of(model), lengths, trimmed)
+    rows = _tokenised(shard.read(left_out), vocabulary_of(model), lengths, trimmed)
     return {
         **write_rows(shard, directory, rows),
         "trimmed": {"inputs": trimmed.inputs, "targets": trimmed.targets},

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 #: Of 100 groups, so many are of each split.
 SHARES = {"train": 80, "validation": 10, "test": 10}
@@ -56,33 +57,37 @@ def split_of(key: str) -> str:
     return next(split for split, end in zip(SHARES, ends, strict=True) if place < end)
 
 
-def count_overlap(
-    table: pa.Table, splits: Sequence[str]
-) -> Mapping[str, dict[str, dict[str, int]]]:
-    """Count examples whose folded inputs an earlier split has, and those whose targets it has too.
+def overlapping(table: pa.Table, splits: Sequence[str]) -> dict[str, NDArray[np.bool_]]:
+    """Mark the rows of which a split that is named before their own has something.
 
     Args:
-        table: columns `lang`, `split`, `inputs_key`, `pair_key`.
+        table: columns `split`, `group_key`, `inputs_key`, `pair_key`.
         splits: in the order in which a split is held against those before it.
 
     Returns:
-        By language and split, `inputs` and `pairs`; languages without any are absent.
+        [rows] each: `groups`, `inputs`, `pairs` of inputs and targets, and `rows` that have a group
+        or inputs of such a split.
     """
-    langs, split_names = (np.asarray(table[name]) for name in ("lang", "split"))
-    keys = {
-        "inputs": table["inputs_key"].to_numpy(),
-        "pairs": table["pair_key"].to_numpy(),
-    }
+    names = np.asarray(table["split"])
+    columns = {"groups": "group_key", "inputs": "inputs_key", "pairs": "pair_key"}
+    marked = {what: np.zeros(len(names), bool) for what in columns}
+    for number, split in enumerate(splits):
+        own, before = names == split, np.isin(names, splits[:number])
+        for what, column in columns.items():
+            keys = table[column].to_numpy()
+            marked[what][own] = np.isin(keys[own], keys[before])
+    return {"rows": marked["groups"] | marked["inputs"], **marked}
+
+
+def count_overlap(
+    table: pa.Table, marked: Mapping[str, NDArray[np.bool_]]
+) -> dict[str, dict[str, dict[str, int]]]:
+    """Count what `overlapping` marks, by language and split; those without are absent."""
+    langs, splits = (np.asarray(table[name]) for name in ("lang", "split"))
     found: dict[str, dict[str, dict[str, int]]] = {}
-    for lang in sorted(set(langs.tolist())):
-        rows = np.flatnonzero(langs == lang)
-        places = [rows[split_names[rows] == split] for split in splits]
-        for number in range(1, len(splits)):
-            own, before = places[number], np.concatenate(places[:number])
-            shared = {
-                name: int(np.isin(values[own], values[before]).sum())
-                for name, values in keys.items()
-            }
-            if shared["inputs"]:
-                found.setdefault(lang, {})[splits[number]] = shared
+    shared = marked["rows"]
+    for lang, split in sorted({*zip(langs[shared], splits[shared], strict=True)}):
+        here = (langs == lang) & (splits == split)
+        counts = {what: int((mask & here).sum()) for what, mask in marked.items()}
+        found.setdefault(lang, {})[split] = counts
     return found

@@ -11,7 +11,7 @@ from pipelines import storage
 from pipelines.supervised.build import SupervisedConfig, build_supervised
 from tasks.examples import open_examples
 
-CONFIG = SupervisedConfig(inputs_length=64, targets_length=24)
+CONFIG = SupervisedConfig(inputs_length=64, targets_length=24, drop_overlap=True)
 
 
 @pytest.mark.slow

@@ -3,12 +3,10 @@
     hf_models.py make OUT NAME...       OUT/NAME/ as save_pretrained writes it, with expected.npz
     hf_models.py load DIR TOKENS LOGITS logits of an exported directory, on the tokens of an .npz
     hf_models.py generate OUT DIR...     OUT/NAME.npz with greedy outputs and beams of fixtures
-    hf_models.py tokenize DIR TEXTS OUT  ids of a JSON list of texts, by an exported tokenizer
 
 `make parity-fixtures` writes the tiny ones into tests/models/huggingface/fixtures.
 """
 
-import json
 import sys
 from pathlib import Path
 
@@ -16,7 +14,6 @@ import numpy as np
 import torch
 from transformers import (
     AutoModelForSeq2SeqLM,
-    AutoTokenizer,
     MT5Config,
     MT5ForConditionalGeneration,
     SwitchTransformersConfig,
@@ -206,15 +203,9 @@ def _generated(directory: Path) -> dict[str, np.ndarray]:
     return {name: np.pad(x, ((0, 0), (0, GENERATED - x.shape[1]))) for name, x in ids.items()}
 
 
-def tokenize(directory: Path, texts: Path, out: Path) -> None:
-    """Tokenize texts, by SentencePiece itself: the fast tokenizers have no byte fallback."""
-    tokenizer = AutoTokenizer.from_pretrained(directory, use_fast=False)
-    out.write_text(json.dumps(tokenizer(json.loads(texts.read_text())).input_ids))
-
-
 if __name__ == "__main__":
     if sys.argv[1] == "make":
         make(Path(sys.argv[2]), sys.argv[3:] or list(TINY))
     else:
-        act = {"load": load, "generate": generate, "tokenize": tokenize}[sys.argv[1]]
+        act = {"load": load, "generate": generate}[sys.argv[1]]
         act(*(Path(argument) for argument in sys.argv[2:]))

@@ -1,5 +1,7 @@
 """mswitch against transformers 4.57.6, with random weights made afresh: `make test-parity`.
 
+Exported tokenizers are read by transformers 5 as well, in an environment without PyTorch.
+
 Every model goes from Hugging Face to mswitch; the tiny ones and mT5-Small also go through a run
 directory and back, where Hugging Face must load every tensor and give the same logits. With
 MSWITCH_PARITY=all, mT5-Large too, and XL and XXL at full width with 2+2 layers (24 GB of memory).
@@ -13,6 +15,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
+import gflanguages
 import jax
 import numpy as np
 import pyarrow.parquet as pq
@@ -32,15 +35,20 @@ from models.inference.decode import make_decoder
 from models.inference.predict import predict
 from models.training.finetune import finetune
 from models.training.state import Skeleton
+from pipelines.languages import languages
 from pipelines.outputs import read_json_object
-from pipelines.special_tokens import EOS_ID
+from pipelines.samples.gflanguages import GFLANGUAGES_IDS, distinct_paragraphs
+from pipelines.special_tokens import EOS_ID, UNK_ID
 from pipelines.vocabulary.model import add_sentinels, open_vocabulary
 from tasks.examples import VOCABULARY_PATH
 
 pytestmark = pytest.mark.parity
 
 HERE = Path(__file__).parent
-PEER = HERE.parents[1] / ".venv-parity" / "bin" / "python"
+PEERS = {
+    "4": HERE.parents[1] / ".venv-parity" / "bin" / "python",
+    "5": HERE.parents[1] / ".venv-parity5" / "bin" / "python",
+}
 TOLERANCE = 1e-5
 TINY = (
     *("mt5-tiny", "umt5-tiny", "t5-tiny", "t5.1.1-tiny", "switch-tiny", "switch-untied-tiny"),
@@ -66,16 +74,20 @@ def sides():
     return module.compute_logits, module.compute_cached_logits
 
 
-def peer(*arguments: str | Path) -> None:
-    command = [PEER, HERE / "hf_models.py", *arguments]
+def run_peer(python: Path, *arguments: str | Path) -> None:
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
-    subprocess.run([str(word) for word in command], check=True, env=environment)
+    subprocess.run([str(word) for word in (python, *arguments)], check=True, env=environment)
 
 
-def tokenized(directory: Path, texts: Sequence[str]) -> list[list[int]]:
-    """Ids of texts by transformers, with the tokenizer in a directory."""
+def peer(*arguments: str | Path) -> None:
+    run_peer(PEERS["4"], HERE / "hf_models.py", *arguments)
+
+
+def tokenized(directory: Path, texts: Sequence[str], version: str = "4") -> dict[str, list]:
+    """`ids` of texts by an exported tokenizer in transformers, `spelt` ids, and `texts` again."""
     (directory / "texts.json").write_text(json.dumps(list(texts)))
-    peer("tokenize", directory, directory / "texts.json", directory / "ids.json")
+    paths = directory, directory / "texts.json", directory / "ids.json"
+    run_peer(PEERS[version], HERE / "hf_tokenizer.py", *paths)
     return json.loads((directory / "ids.json").read_text())
 
 
@@ -183,7 +195,7 @@ def test_an_imported_model_is_tuned_and_exported(tmp_path):
     back = tmp_path / "back"
     export_hf(tmp_path / "run", back, vocab=tasks / VOCABULARY_PATH)
     processor = sentencepiece.SentencePieceProcessor(str(tasks / VOCABULARY_PATH))
-    inputs = tokenized(back, found["inputs"].to_pylist())
+    inputs = tokenized(back, found["inputs"].to_pylist())["ids"]
     assert inputs == [[*processor.EncodeAsIds(text), 1] for text in found["inputs"].to_pylist()]
     padded = np.zeros((len(inputs), 24), np.int32)
     for row, ids in zip(padded, inputs, strict=True):
@@ -204,24 +216,55 @@ def no_leftovers(tmp_path):
     shutil.rmtree(tmp_path)
 
 
-@pytest.mark.parametrize("byte_fallback", [True, False])
-@pytest.mark.parametrize("there_already", [True, False])
-def test_tokenizers(tmp_path, byte_fallback, there_already):
+def lines_of_languages() -> list[str]:
+    """Paragraphs in each of mC4's 101 languages."""
+    known, lines = gflanguages.LoadLanguages(), []
+    for code, language in languages().items():
+        name = GFLANGUAGES_IDS.get(code, f"{code}_{language.script}")
+        if language.mc4 and name in known:
+            fields = known[name].sample_text.ListFields()
+            lines += distinct_paragraphs(text for field, text in fields if field.name != "note")
+    return lines
+
+
+@pytest.mark.parametrize("version", PEERS)
+@pytest.mark.parametrize(
+    ("kind", "byte_fallback"),
+    [("mt5", True), ("umt5", True), ("switch_transformers", True), ("switch_transformers", False)],
+)
+def test_tokenizers(tmp_path, kind, byte_fallback, version):
     """Ids of an exported tokenizer are the vocabulary's, and sentinels those of infill."""
-    texts = ["Hello,  world!", "Übergröße 😀 日本語", "line\nbreak", "", "a <b> c"]
-    model = train_model(texts * 20, 300 if byte_fallback else 40, byte_fallback=byte_fallback)
-    if there_already:  # as mT5's: user-defined pieces with a space mark
+    lines = lines_of_languages()
+    assert len(lines) > 800
+    texts = ["Hello,  world!", "Übergröße 😀 日本語", "line\nbreak", "", "a <b> c", " 你好 <0x41> "]
+    model = train_model([*texts, *lines], 4000, byte_fallback=byte_fallback)
+    if kind == "mt5":  # user-defined pieces with a space mark
         proto = sentencepiece_model_pb2.ModelProto.FromString(add_sentinels(model))
         for piece in proto.pieces[-100:]:
             piece.piece, piece.type = f"\u2581{piece.piece}", proto.SentencePiece.USER_DEFINED
         model = proto.SerializeToString()
+    elif kind == "umt5":
+        model = add_sentinels(model, 300)
     (tmp_path / "given.model").write_bytes(model)
     opened = open_vocabulary(tmp_path / "given.model")
     write_tokenizer(tmp_path, opened.model)
+    # By it, transformers would choose another class of tokenizer.
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": kind}))
     processor = sentencepiece.SentencePieceProcessor()
     processor.LoadFromSerializedProto(opened.model)
-    found = tokenized(tmp_path, [*texts, "<extra_id_0> world <extra_id_1>!"])
-    assert found[:-1] == [[*processor.EncodeAsIds(text), EOS_ID] for text in texts]
+    texts += [*lines, "\U00010348 of no language"]
+    special = "<extra_id_0> world <extra_id_1>!"
+    found = tokenized(tmp_path, [*texts, special], version)
+
+    def encoded(text: str) -> list[int]:
+        return [*processor.EncodeAsIds(text), EOS_ID]
+
+    ids = found["ids"]
+    assert ids[:-1] == [encoded(text) for text in texts]
     last = opened.size - 1
-    world, end = processor.EncodeAsIds(" world "), processor.EncodeAsIds("!")
-    assert found[-1] == [last, *world, last - 1, *end, EOS_ID]
+    assert ids[-1] == [last, *encoded(" world ")[:-1], last - 1, *encoded("!")]
+    assert found["spelt"] == [*ids[:-1], encoded(special)]
+    # Unknown characters are special tokens, and are skipped.
+    known = [number for number, one in enumerate(ids[:-1]) if UNK_ID not in one]
+    assert len(known) == len(texts) if byte_fallback else len(lines) < len(known) < len(texts)
+    assert [found["texts"][n] for n in known] == [processor.DecodeIds(ids[n][:-1]) for n in known]

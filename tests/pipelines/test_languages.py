@@ -4,7 +4,7 @@ import unicodedata
 import pytest
 
 from pipelines.errors import UserError
-from pipelines.languages import languages, mc4_codes, parse_codes
+from pipelines.languages import any_code, language_of, languages, mc4_codes, parse_codes
 
 
 def test_mc4_has_107_codes_for_101_languages():
@@ -54,3 +54,33 @@ def test_codes_and_aliases_are_parsed_and_others_refused():
     assert languages()["bg-Latn"].registry_name == "bg_Latn"
     with pytest.raises(UserError, match="unknown language 'xx': choose among af, am"):
         parse_codes(["de", "xx"])
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("he", "iw"),
+        ("EN", "en"),
+        ("SR_latn", "sr-Latn"),
+        ("ast", "ast"),
+        ("zh_min_nan", "zh-min-nan"),
+        ("ber_LATN_dz", "ber-Latn-dz"),
+        *(
+            (text, None)
+            for text in ("", "x", "a b", "../..", "en/..", "de\n", "ärz", "a-" * 9, "a" * 9)
+        ),
+    ],
+)
+def test_any_language_has_a_code(text, code):
+    assert any_code(text) == code
+
+
+def test_of_a_language_that_the_table_lacks_the_code_is_known():
+    language = language_of("zh-min-nan")
+    assert (language.name, language.registry_name, language.tier) == (
+        "zh-min-nan",
+        "zh_min_nan",
+        "",
+    )
+    assert not language.mc4
+    assert language_of("sw") is languages()["sw"]

@@ -420,7 +420,7 @@ def test_options_that_do_not_suit_are_refused(
         (["--lengths", "48,24", "--epochs", "0"], "--epochs must be at least 1"),
         (["--lengths", "48,24", "--module=no.such"], "--module no.such: cannot import it"),
         (["--lengths", "48,24", "--module=tasks"], "--module tasks: mswitch has a package of"),
-        (["--lengths", "48,24", "--language", "xx"], "unknown language 'xx'"),
+        (["--lengths", "48,24", "--language", "x/y"], "unknown language 'x/y'"),
     ):
         places = ["--vocab", vocabulary, "--out", str(tmp_path / "out")]
         own = options[-1].startswith("--module")
@@ -435,3 +435,4 @@ def test_named_languages_are_taken(registered):
     assert _language("a.b.he", FromTaskConfig(LENGTHS)) == ("a.b", "iw")
     assert _language("a.sr_Latn", FromTaskConfig(LENGTHS)) == ("a", "sr-Latn")
     assert _language("a", FromTaskConfig(LENGTHS, language="tl")) == ("a", "fil")
+    assert _language("a.ast", FromTaskConfig(LENGTHS, language="ast")) == ("a", "ast")

@@ -113,6 +113,17 @@ def test_explicit_rates_and_temperature():
     assert set(mixtures()["mc4.alpha.0.2"].rates(PAGES)) == set(mc4_codes())
 
 
+def test_languages_that_mc4_lacks_take_part_unless_a_filter_leaves_them_out():
+    records = {"ast": 20, "en": 40}
+    assert Mixture(alpha=1).rates(records) == pytest.approx({"ast": 1 / 3, "en": 2 / 3})
+    named = Mixture(weights={"AST": 3, "en": 1})
+    assert named.rates(records) == {"ast": 0.75, "en": 0.25}
+    assert named.members() == ("ast", "en")
+    assert Mixture(max_epochs=2).exceeds(records, 119) is False
+    for mixture in (Mixture(mc4_only=True), Mixture(scripts=("Latn",)), Mixture(languages=("en",))):
+        assert mixture.rates(records) == {"en": 1}
+
+
 def test_groups_are_those_of_the_table():
     named = mixtures()
     assert named["mc4.family.Germanic"].members() == (
@@ -183,7 +194,7 @@ def test_a_mixture_is_found_by_name_task_or_file(tmp_path):
         ("mc4_only = 1", "mc4_only = 1 is not"),
         ("max_epochs = true", "max_epochs = True is not"),
         ('families = ["Slavonic"]', "unknown 'Slavonic' in families of a mixture: choose among"),
-        ('languages = ["xx"]', "unknown language 'xx'"),
+        ('languages = ["x/y"]', "unknown language 'x/y'"),
         ("alpha = -1", "alpha of a mixture is -1.0"),
         ("max_epochs = 0", "max_epochs of a mixture is 0"),
         ("[weights]\nde = 0", "weight of de in a mixture is 0"),

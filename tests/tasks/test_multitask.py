@@ -236,7 +236,7 @@ def test_a_file_is_read_with_its_directories_beside_it(tmp_path):
         ('[tasks.a]\ndirectory = "x"\nrate = -1\n', "rate is -1: give 0 or more"),
         ('[tasks.a]\ndirectory = "x"\nrate = 1\ncap = 2\n', "give a rate, or virtual"),
         ('[tasks.a]\ndirectory = "x"\nalhpa = 1\n', "has no 'alhpa', it has languages"),
-        ('[tasks.a]\ndirectory = "x"\nlanguages = ["xx"]\n', "task a: "),
+        ('[tasks.a]\ndirectory = "x"\nlanguages = ["x/y"]\n', "task a: "),
     ],
 )
 def test_a_wrong_file_is_explained(tmp_path, text, complaint):

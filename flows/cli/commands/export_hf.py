@@ -19,7 +19,7 @@ def export_hf(
     max_shard_bytes: int = 5_000_000_000,
     json: Json = False,
 ) -> int:
-    """Write config.json and safetensors, which transformers 4 loads as MT5, T5 or Switch.
+    """Write config.json and safetensors, which transformers loads as MT5, T5 or Switch.
 
     A Switch model needs ReLU experts (presets switch-base-*): Hugging Face has no gated ones.
 
@@ -28,8 +28,8 @@ def export_hf(
     Args:
         run: a run directory, or its gs:// or s3:// URL.
         out: the new directory.
-        vocab: also write this vocabulary, the one that the run was trained with, as a tokenizer: a
-            vocabulary directory or a SentencePiece model file.
+        vocab: also write this vocabulary, the one that the run was trained with, as tokenizer.json:
+            a vocabulary directory or a SentencePiece model file.
         step: which checkpoint; by default the one that `mswitch predict --select` chose, or the
             newest.
         max_shard_bytes: largest size of one file.

@@ -13,6 +13,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+import sentencepiece
 import train_child as child
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -25,6 +26,7 @@ from models.huggingface.config import read_config, write_config
 from models.huggingface.convert import export_hf, import_hf, tensor_shape
 from models.huggingface.files import WeightFiles, write_weights
 from models.huggingface.tensors import pieces
+from models.huggingface.tokenizer import write_tokenizer
 from models.presets import preset
 from models.training.checkpoint import restore_parameters
 from models.training.optimizer import optimizer_of
@@ -274,7 +276,15 @@ def test_a_vocabulary_is_exported_as_a_tokenizer(fixtures, tmp_path):
     (run / CONFIG).write_text(json.dumps(described))
     export_hf(run, out, vocab=given)
     assert (out / "spiece.model").read_bytes() == model
+    processor = sentencepiece.SentencePieceProcessor()
+    processor.LoadFromSerializedProto(model)
+    # What transformers makes of it is in tests/parity.
+    vocabulary = json.loads((out / "tokenizer.json").read_text())["model"]["vocab"]
+    assert [piece for piece, _ in vocabulary] == [
+        processor.IdToPiece(token) for token in range(processor.GetPieceSize())
+    ]
     tokenizer = json.loads((out / "tokenizer_config.json").read_text())
+    assert tokenizer["tokenizer_class"] == "PreTrainedTokenizerFast"
     assert tokenizer["additional_special_tokens"] == [f"<extra_id_{99 - n}>" for n in range(100)]
     assert [tokenizer[f"{kind}_token"] for kind in ("pad", "eos", "unk")] == SPECIAL
     assert export_hf(run, out, vocab=given)["reused"]
@@ -283,6 +293,12 @@ def test_a_vocabulary_is_exported_as_a_tokenizer(fixtures, tmp_path):
     import_hf(fixtures / "mt5-tiny", tmp_path / "small")
     with pytest.raises(UserError, match=r"pieces, and .*small only 40 rows"):
         export_hf(tmp_path / "small", tmp_path / "no", vocab=given)
+
+
+def test_a_vocabulary_that_is_no_unigram_model_is_refused(tmp_path):
+    model = add_sentinels(train_model(["a cab", "a bad cad"] * 20, 300, model_type="bpe"))
+    with pytest.raises(UserError, match="--vocab is a BPE model, and tokenizers are written of"):
+        write_tokenizer(tmp_path, model)
 
 
 COMMAND = "import sys; from flows.cli.main import main; sys.exit(main())"

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import re
@@ -106,7 +107,6 @@ def test_the_manifest_says_what_was_made(reviews, task, tmp_path):
         "bad_utf8": "plain:102",
         "bad_unicode": "plain:103",
         "nul": "plain:104",
-        "unknown_language": "plain:105",
         "columns": "tsv:102",
     }
     assert manifest["overlap"] == {}
@@ -170,23 +170,74 @@ def test_files_by_split(tmp_path, small_vocabulary):
     assert found == dict.fromkeys(SPLITS, 30)
 
 
-def test_overlap_is_refused_counted_and_allowed(tmp_path, small_vocabulary, capsys):
-    (tmp_path / "train").write_bytes(json_lines(rows(30)))
+@pytest.fixture
+def overlapping_task(tmp_path) -> Path:
+    """Of 26 rows of test, 6 have inputs of train and 3 others a group of it."""
+    groups = [{**row, "product": f"of train {n}"} for n, row in enumerate(rows(30))]
     shared = [{**row, "title": f"{row['title'].upper()}!"} for row in rows(6)]
-    (tmp_path / "test").write_bytes(json_lines([*shared, *rows(20, 30)]))
-    task = write_task(tmp_path, '{ train = "train", test = "test" }')
+    own = [
+        {**row, "product": "OF TRAIN: 29" if n < 3 else "q"} for n, row in enumerate(rows(20, 30))
+    ]
+    (tmp_path / "train").write_bytes(json_lines(groups))
+    (tmp_path / "test").write_bytes(json_lines([*shared, *own]))
+    return write_task(tmp_path, '{ train = "train", test = "test" }')
+
+
+def test_overlap_is_refused_counted_and_allowed(
+    tmp_path, overlapping_task, small_vocabulary, capsys
+):
     with pytest.raises(UserError) as error:
-        build_supervised(task, small_vocabulary, tmp_path / "out", CONFIG)
-    assert "overlap: inputs 6 of test are in an earlier split too (en 2, sw 2, iw 1, ...)" in str(
-        error.value
-    )
-    allow = SupervisedConfig(inputs_length=24, targets_length=12, allow_overlap=True)
-    build_supervised(task, small_vocabulary, tmp_path / "out", allow)
-    assert "overlap: inputs 6 of test" in capsys.readouterr().err
+        build_supervised(overlapping_task, small_vocabulary, tmp_path / "out", CONFIG)
+    assert (
+        "splits of reviews overlap: 9 rows of test have inputs or a group of an earlier split "
+        "(en 3, iw 2, sr-Latn 2, ...), such as test:1 (train:1 has its inputs): leave the rows"
+    ) in str(error.value)
+    allow = dataclasses.replace(CONFIG, allow_overlap=True)
+    build_supervised(overlapping_task, small_vocabulary, tmp_path / "out", allow)
+    assert "overlap: 9 rows of test" in capsys.readouterr().err
     overlap = read_json(tmp_path / "out/manifest.json")["overlap"]
-    assert overlap["en"] == {"test": {"inputs": 2, "pairs": 2}}
+    assert overlap["en"] == {"test": {"rows": 3, "groups": 1, "inputs": 2, "pairs": 2}}
     with pytest.raises(UserError, match="overlap"):  # it is there, and still not wanted
+        build_supervised(overlapping_task, small_vocabulary, tmp_path / "out", CONFIG)
+
+
+def test_a_group_in_two_splits_is_named_by_file_and_line(tmp_path, small_vocabulary):
+    (tmp_path / "train").write_bytes(json_lines(rows(30)))
+    # In another language, and not the first row of its file.
+    group = {**rows(1, 40)[0], "product": "P9", "lang": "sw"}
+    (tmp_path / "dev").write_bytes(json_lines([*rows(3, 99), group]))
+    task = write_task(tmp_path, '{ train = "train", validation = "dev" }')
+    with pytest.raises(UserError, match=r"1 rows of validation .* dev:4 \(train:28 has its group"):
         build_supervised(task, small_vocabulary, tmp_path / "out", CONFIG)
+    # A group whose name counts anew in each file has its split in the name.
+    text = TASK.replace('"{product}"', '"{split} {product}"')
+    task = write_task(tmp_path, '{ train = "train", validation = "dev" }', text)
+    build_supervised(task, small_vocabulary, tmp_path / "out", CONFIG)
+    assert read_json(tmp_path / "out/manifest.json")["overlap"] == {}
+
+
+def test_overlap_is_dropped_from_the_earlier_split(
+    tmp_path, overlapping_task, small_vocabulary, capsys
+):
+    drop = dataclasses.replace(CONFIG, drop_overlap=True)
+    build_supervised(overlapping_task, small_vocabulary, tmp_path / "out", drop)
+    assert "7 rows dropped as overlap, the first at train:1 (test:1 has its inputs)" in (
+        capsys.readouterr().err
+    )
+    manifest = read_json(tmp_path / "out/manifest.json")
+    assert manifest["overlap"] == {}
+    assert (manifest["rows"]["kept"], manifest["rows"]["dropped"]) == (49, {"overlap": 7})
+    kept = [features["id"][0].decode() for *_, features in records(tmp_path / "out")]
+    assert {name for name in kept if name.startswith("test:")} == {
+        f"test:{n + 1}" for n in range(26)
+    }
+    assert {name for name in kept if name.startswith("train:")} == {
+        f"train:{n + 1}" for n in range(6, 29)
+    }
+    with pytest.raises(UserError, match=r"other settings or inputs \(changed: drop_overlap\)"):
+        build_supervised(overlapping_task, small_vocabulary, tmp_path / "out", CONFIG)
+    with pytest.raises(UserError, match="give --allow-overlap or --drop-overlap, not both"):
+        dataclasses.replace(drop, allow_overlap=True)
 
 
 def test_rows_with_one_text_are_in_one_split_by_default(tmp_path, small_vocabulary):
@@ -209,6 +260,7 @@ def test_rows_with_one_text_are_in_one_split_by_default(tmp_path, small_vocabula
         ({"label": "2"}, r"rows:4 \('2' is not in labels \(0, 1\)\): mend the task or the rows"),
         ({"title": None}, r"rows:4 \(no title: the fields are title, label, lang, product\)"),
         ({"title": ["a"]}, r"rows:4 \(title is a list, not text or a number\)"),
+        ({"lang": "English"}, r"rows:4 \('English' is not the code of a language, as sw is\)"),
     ],
 )
 def test_rows_that_do_not_suit_the_task_are_refused(tmp_path, small_vocabulary, changed, message):
@@ -226,14 +278,40 @@ def test_rows_that_do_not_suit_the_task_are_refused(tmp_path, small_vocabulary, 
 def test_empty_targets_are_refused(tmp_path, small_vocabulary):
     text = TASK.replace('labels = { 0 = "negative", 1 = "positive" }', "")
     values = [*rows(5), {**rows(1)[0], "label": " "}]
-    with pytest.raises(UserError, match=r"rows:6 \(targets are empty\)"):
+    message = r"rows:6 \(targets are empty, which only metric span_f1 counts\)"
+    with pytest.raises(UserError, match=message):
         build_rows(tmp_path, small_vocabulary, values, text=text)
 
 
+def test_rows_without_spans_count(tmp_path, small_vocabulary):
+    text = TASK.replace('labels = { 0 = "negative", 1 = "positive" }', 'metrics = ["span_f1"]')
+    values = [{**row, "label": "" if n % 5 else "PER: rick"} for n, row in enumerate(rows(100))]
+    out = build_rows(tmp_path, small_vocabulary, values, text=text)
+    targets = [
+        (features["targets"].tolist() == [1], features["answers"], features["targets_pretokenized"])
+        for *_, features in records(out)
+    ]
+    assert targets.count((True, [b""], [b""])) == 80
+    assert len(targets) == 100
+
+
 def test_no_row_that_can_be_used(tmp_path, small_vocabulary):
-    values = [{**row, "lang": "tlh"} for row in rows(3)]
-    with pytest.raises(UserError, match=r"no row that can be used, such as rows:1 \('tlh'"):
+    values = [{**row, "title": "\0"} for row in rows(3)]
+    with pytest.raises(UserError, match=r"no row that can be used, such as rows:1 \(a NUL"):
         build_rows(tmp_path, small_vocabulary, values)
+
+
+def test_languages_that_mc4_lacks_are_kept_under_their_own_code(tmp_path, small_vocabulary, capsys):
+    others = ("ast", "zh_classical", "pcm")
+    values = [{**row, "lang": others[n % 3]} if n % 2 else row for n, row in enumerate(rows(300))]
+    out = build_rows(tmp_path, small_vocabulary, values)
+    manifest = read_json(out / "manifest.json")
+    assert (manifest["rows"]["kept"], manifest["rows"]["dropped"]) == (300, {})
+    assert set(manifest["languages"]) == {"en", "iw", "ast", "zh-classical", "pcm"}
+    assert (out / "reviews.zh_classical/train.tfrecord-00000-of-00001").is_file()
+    assert {lang for lang, _, features in records(out) if b"ast" in features["language"]} == {"ast"}
+    said = "does not know keep their codes: ast (50 rows), pcm (50 rows), zh-classical (50 rows)\n"
+    assert said in capsys.readouterr().err
 
 
 def test_labels_that_the_target_length_cuts_are_refused(tmp_path, small_vocabulary):
@@ -261,7 +339,7 @@ def test_targets_that_are_cut_too_often_are_refused(tmp_path, small_vocabulary):
 
 def test_targets_of_a_small_test_are_not_cut_beside_a_large_validation(tmp_path, small_vocabulary):
     text = TASK.replace('labels = { 0 = "negative", 1 = "positive" }', "")
-    long = [{**row, "label": row["title"]} for row in rows(3, 400)]
+    long = [{**row, "label": row["title"]} for row in rows(3, 402)]
     (tmp_path / "validation").write_bytes(json_lines(rows(400)))
     (tmp_path / "test").write_bytes(json_lines(long))
     task = write_task(tmp_path, '{ validation = "validation", test = "test" }', text)

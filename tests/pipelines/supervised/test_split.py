@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.supervised.split import SHARES, count_overlap, fold, group_key, split_of
+from pipelines.supervised.split import SHARES, count_overlap, fold, group_key, overlapping, split_of
 
 
 @pytest.mark.parametrize(
@@ -48,20 +48,28 @@ def test_splits_have_their_shares():
         assert found.count(split) / 20_000 == pytest.approx(share / 100, abs=0.01)
 
 
-def test_overlap_is_what_an_earlier_split_of_the_language_has():
+def test_overlap_is_what_an_earlier_split_has():
     rows = [
-        ("de", "train", 1, 11),
-        ("de", "train", 2, 12),
-        ("de", "validation", 1, 11),
-        ("de", "validation", 3, 13),
-        ("de", "test", 2, 99),
-        ("de", "test", 3, 13),
-        ("de", "test", 4, 14),
-        ("sw", "train", 5, 15),
-        ("sw", "test", 1, 11),
+        ("de", "train", 50, 1, 11),
+        ("de", "train", 51, 2, 12),
+        ("de", "validation", 52, 1, 11),
+        ("de", "validation", 53, 3, 13),
+        ("de", "test", 54, 2, 99),
+        ("de", "test", 55, 3, 13),
+        ("de", "test", 56, 4, 14),
+        ("sw", "train", 57, 5, 15),
+        ("sw", "test", 50, 6, 16),
+        ("sw", "test", 58, 7, 17),
     ]
-    columns = zip(*rows, strict=True)
-    table = pa.table(dict(zip(("lang", "split", "inputs_key", "pair_key"), columns, strict=True)))
-    assert count_overlap(table, ("train", "validation", "test")) == {
-        "de": {"validation": {"inputs": 1, "pairs": 1}, "test": {"inputs": 2, "pairs": 1}}
+    columns = ("lang", "split", "group_key", "inputs_key", "pair_key")
+    table = pa.table(dict(zip(columns, zip(*rows, strict=True), strict=True)))
+    splits = ("train", "validation", "test")
+    assert count_overlap(table, overlapping(table, splits)) == {
+        "de": {
+            "validation": {"rows": 1, "groups": 0, "inputs": 1, "pairs": 1},
+            "test": {"rows": 2, "groups": 0, "inputs": 2, "pairs": 1},
+        },
+        "sw": {"test": {"rows": 1, "groups": 1, "inputs": 0, "pairs": 0}},
     }
+    before = overlapping(table, splits[::-1])["rows"].nonzero()[0]
+    assert before.tolist() == [0, 1, 3]
