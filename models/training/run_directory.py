@@ -33,7 +33,7 @@ FREE = ("data_parallel", "expert_parallel", "model_parallel", "remat", "on_bad_l
 #: default ones.
 ADDED = ("schedule", "eval_every", "loss_per", "freeze")
 #: The same of models, and their defaults.
-ADDED_TO_MODELS = {"shared_position_bias": True}
+ADDED_TO_MODELS = {"shared_position_bias": True, "routing": "learned"}
 CHECKPOINTS = "checkpoints"
 #: Where the files of an evaluation say how it was computed, in the metadata of their schema.
 EVALUATION_SETTINGS = b"mswitch.evaluation"
