@@ -107,7 +107,8 @@ class Router(nnx.Module):
     ) -> Routing:
         """Route every real token; earlier tokens of a group take an expert's slots first.
 
-        `ids` are those of the tokens that are read, which a hash needs. With a key (training), the input is multiplied by noise from 1 -+ jitter (appendix C).
+        `ids` are those of the tokens that are read, which a hash needs. With a key (training), the
+        input is multiplied by noise from 1 -+ jitter (appendix C).
         """
         if self.kernel is None:
             assert ids is not None
