@@ -26,8 +26,6 @@ LEAST_STEPS = 100
 #: Training tokens of what `mswitch sample` fetches, in the demo's pieces; larger vocabularies make
 #: fewer of them.
 SAMPLE_TOKENS = {"debian": 19_300_000, "gflanguages": 70_000}
-#: Training tokens of names of things.
-NAMES_TOKENS = 131_000
 _BUDGET = re.compile(r"(\d+(?:\.\d+)?)([mhd])")
 _SECS = {"m": 60.0, "h": 3600.0, "d": 86400.0}
 
@@ -213,14 +211,15 @@ def _data(request: Request, setting: Setting) -> tuple[tuple[int, int], int, int
     if not request.examples and setting.names:
         lengths = setting.names.inputs_length, setting.names.targets_length
         size = padded_vocabulary(setting.vocabulary.size)
-        return lengths, size, setting.validation_records, NAMES_TOKENS
+        return lengths, size, setting.validation_records, setting.tokens
     if request.corpus:
         read_manifest(request.corpus, "corpus")
     if not request.examples:
         config = data_config(request, setting)
         spans = config.examples.lengths()
         lengths, rows = (spans.inputs_length, spans.targets_length), config.vocabulary.size
-        tokens = None if request.corpus else SAMPLE_TOKENS[request.sample]
+        of_sample = setting.tokens if request.sample == "debian" else None
+        tokens = None if request.corpus else of_sample or SAMPLE_TOKENS[request.sample]
         return lengths, padded_vocabulary(rows), setting.validation_records, tokens
     manifest = read_manifest(request.examples, "examples")
     languages = manifest["languages"].values()

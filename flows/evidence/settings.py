@@ -69,6 +69,8 @@ class Setting:
         examples: of examples that are built.
         names: of examples of names of things, on which it trains in place of text.
         train: of all runs, but for steps, seed and mesh.
+        tokens: about how many there are to train on of the text that it fetches; None where it
+            takes the demo's.
         validation_records: about how many sequences an evaluation reads.
         measured: where its choices were measured.
     """
@@ -85,6 +87,7 @@ class Setting:
     examples: ExamplesConfig = ExamplesConfig(inputs_length=256, validation_segments=2)  # noqa: RUF009
     names: SupervisedConfig | None = None
     train: TrainConfig
+    tokens: int | None = None
     validation_records: int = 2000
     measured: str = NOT_MEASURED
 
@@ -131,8 +134,52 @@ SETTINGS = {
             checkpoint_every=200,
             dtype="float32",
         ),
+        tokens=131_000,
         validation_records=600,
         measured="docs/experiments/2026-11-28-names-in-thirty-languages.md",
+    ),
+    # Text as it comes. Experts gain late: after some 4,000 steps, and then more and more.
+    "prose": Setting(
+        accelerator=False,
+        models={
+            **pair("mt5-tiny", "mswitch-tiny", _WIDTH_64, _EXPERTS_16),
+            # Of as many FLOPs a step as the sparse one, and of as many parameters.
+            "dense-equal-flops": Model("mt5-tiny", (_WIDTH_64, ModelChanges(d_ff=133))),
+            "dense-equal-parameters": Model("mt5-tiny", (_WIDTH_64, ModelChanges(d_ff=1024))),
+            "hash": Model("mswitch-tiny", (_WIDTH_64, _EXPERTS_16, ModelChanges(routing="hash"))),
+        },
+        reports={
+            "report": ("dense-equal-flops", ("sparse",)),
+            "report-twin": (
+                "dense",
+                ("sparse", "dense-equal-flops", "dense-equal-parameters", "hash"),
+            ),
+        },
+        corpus=CorpusConfig(
+            min_lines=1,
+            min_long_line_characters=1,
+            language_threshold=0.7,
+            language_min_bytes=0,
+            # 20 documents where a language has 400, and 8 where it has few.
+            validation_per_mille=50,
+            min_validation_documents=8,
+        ),
+        vocabulary=VocabularyConfig(
+            size=2048, character_coverage=0.98, sample_characters=4_000_000
+        ),
+        examples=ExamplesConfig(inputs_length=64, validation_segments=4),
+        train=TrainConfig(
+            batch_size=64,
+            optimizer="adamw",
+            base_learning_rate=0.08,
+            warmup_steps=300,
+            evaluations=20,
+            checkpoint_every=1000,
+            dtype="float32",
+        ),
+        tokens=26_100_000,
+        validation_records=5300,
+        measured="docs/experiments/2026-11-29-prose-trained-on.md",
     ),
     "cpu": Setting(
         accelerator=False,

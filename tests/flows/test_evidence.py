@@ -216,7 +216,10 @@ def test_the_newest_checkpoint_stays(tmp_path):
     ("options", "message"),
     [
         (["--budget", "3 hours"], "--budget '3 hours' is not a time"),
-        (["--setting", "abacus"], "no 'abacus': choose among names, cpu, gpu, large-gpu, slice"),
+        (
+            ["--setting", "abacus"],
+            "no 'abacus': choose among names, prose, cpu, gpu, ",
+        ),
         (["--setting", "names", "--corpus", "a"], "names of things, not text: leave out --corpus"),
         (["--setting", "names", "--sample", "debian"], "not text: leave out --sample"),
         (["--corpus", "a", "--examples", "b"], "--corpus and --examples: give one of them"),
