@@ -103,9 +103,9 @@ def demo_config(
                 # mC4 3.0.1's threshold; 3.1.0's 0.95 is for whole web pages.
                 language_threshold=0.7,
                 language_min_bytes=0,
-                # About 1,500 characters a language: one page in five validates, at least one.
+                # As few pages as give a language an interval, and one in five.
                 validation_per_mille=200,
-                min_validation_documents=1,
+                min_validation_documents=5,
             ),
             vocabulary=VocabularyConfig(size=4096, character_coverage=0.9995),
             examples=ExamplesConfig(inputs_length=64),

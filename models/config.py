@@ -21,6 +21,7 @@ VOCABULARY_MULTIPLE = 128
 BalanceScope = Literal["group", "global"]
 Precision = Literal["bfloat16", "float32"]
 RouterInit = Literal["flaxformer", "paper"]
+Routing = Literal["learned", "hash"]
 OptimizerName = Literal["adafactor", "adamw"]
 BadLossPolicy = Literal["stop", "skip"]
 Remat = Literal["none", "attention", "layers"]
@@ -36,6 +37,7 @@ Rate = Annotated[float, Ge(0), Lt(1)]
 
 #: Settings of a model that mean something where it has experts.
 OF_EXPERTS = (
+    "routing",
     "capacity_factor",
     "group_size",
     "balance_weight",
@@ -64,6 +66,8 @@ class ModelConfig:
         tied_embeddings: whether the logits reuse the embedding (then scaled by d_model^-0.5).
         experts: experts of a sparse layer; 0 makes every layer dense.
         sparse_every: the last of each `sparse_every` blocks is sparse; 1 makes all sparse.
+        routing: who chooses a token's expert: a `learned` router, as in the paper; or a `hash` of
+            the token's id (Roller et al. 2021), a control: experts then add parameters alone.
         capacity_factor: slots of all experts of a group over its token positions, in training.
         group_size: positions routed together, of the encoder or of the decoder; a group is whole
             sequences.
@@ -98,6 +102,7 @@ class ModelConfig:
     tied_embeddings: bool = False
     experts: Annotated[int, Ge(0)] = 0
     sparse_every: Count = 2
+    routing: Routing = "learned"
     capacity_factor: Positive = 1.25
     group_size: Count = 4096
     balance_weight: AtLeastZero = 0.01
@@ -156,7 +161,7 @@ CHANGEABLE = (
 )
 #: Those of them that leave the parameters what they are.
 TUNABLE = (
-    *(name for name in OF_EXPERTS if name != "router_init"),
+    *(name for name in OF_EXPERTS if name not in ("routing", "router_init")),
     "dropout_rate",
 )
 _HINTS = get_type_hints(ModelConfig, include_extras=True)

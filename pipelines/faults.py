@@ -42,6 +42,9 @@ DISTILL_CACHE_POINTS = ("distill-cache.after_step", *_publication("distill-cache
 #: Where a training comes by whose run is in a bucket.
 BUCKET_POINTS = ("train.during_upload", "train.after_upload")
 
+#: Where a training comes by that is extended.
+EXTENSION_POINTS = ("train.after_reopening",)
+
 #: Where whoever follows a job comes by (`flows.launch`).
 LAUNCH_POINTS = tuple(
     f"launch.{moment}"
@@ -88,7 +91,7 @@ def fault_point(name: str) -> None:
     In a worker process (`pipelines.local_pool`) the one that started it is killed first.
     """
     known = FAULT_POINTS + GROWTH_POINTS + MODERN_POINTS + BESIDE_SHARDS_POINTS + EXCHANGE_POINTS
-    known += LAUNCH_POINTS + SUPERVISED_POINTS + BUCKET_POINTS
+    known += LAUNCH_POINTS + SUPERVISED_POINTS + BUCKET_POINTS + EXTENSION_POINTS
     known += DISTILLATION_POINTS + DISTILL_CACHE_POINTS
     if name not in known:
         raise ValueError(f"unknown fault point {name!r}; add it to FAULT_POINTS")

@@ -26,8 +26,6 @@ LEAST_STEPS = 100
 #: Training tokens of what `mswitch sample` fetches, in the demo's pieces; larger vocabularies make
 #: fewer of them.
 SAMPLE_TOKENS = {"debian": 19_300_000, "gflanguages": 70_000}
-#: Training tokens of names of things.
-NAMES_TOKENS = 131_000
 _BUDGET = re.compile(r"(\d+(?:\.\d+)?)([mhd])")
 _SECS = {"m": 60.0, "h": 3600.0, "d": 86400.0}
 
@@ -75,16 +73,20 @@ class Plan:
     secs: float | None
     summary: str
 
-    def train_config(self, seed: int) -> TrainConfig:
-        """How each model is trained with a seed."""
+    def train_config(self, model: str, seed: int) -> TrainConfig:
+        """How one of the setting's models is trained with a seed."""
+        setting = find_setting(self.setting)
         of_run = {"steps": self.steps, "seed": seed, "expert_parallel": self.devices}
-        return dataclasses.replace(find_setting(self.setting).train, **of_run)
+        if (rate := setting.models[model].base_learning_rate) is not None:
+            of_run["base_learning_rate"] = rate
+        return dataclasses.replace(setting.train, **of_run)
 
 
 def settled(request: Request, out: Path) -> Plan:
     """The plan that was made for `out`, which the caller has locked, or a new one.
 
-    Seeds may be added to those of an earlier plan, or left out: all else of runs stays as it was.
+    Seeds may be added to those of an earlier plan, or left out, and steps be added: all else of
+    runs stays as it was.
 
     Raises:
         UserError: it was made for another request, or none can be made.
@@ -92,15 +94,22 @@ def settled(request: Request, out: Path) -> Plan:
     path, asked = out / FILE, dataclasses.asdict(request)
     if path.is_file():
         saved = json.loads(path.read_text())
-        if {**saved["asked"], "seeds": request.seeds} != asked:
+        before, free = Plan(**saved["plan"]), ("seeds", "steps")
+        if {**saved["asked"], **{name: asked[name] for name in free}} != asked or (
+            request.steps is None and saved["asked"]["steps"] is not None
+        ):
             raise UserError(
                 f"{out} is of a command with other options ({path}): give the same ones, or "
                 "choose another --out"
             )
-        before = Plan(**saved["plan"])
-        if before.seeds == request.seeds:
+        steps = before.steps if request.steps is None else request.steps
+        if steps < before.steps:
+            raise UserError(
+                f"{out} is of {before.steps:,} steps: give --steps {before.steps}, or more"
+            )
+        if (before.seeds, before.steps) == (request.seeds, steps):
             return before
-        request = dataclasses.replace(request, setting=before.setting, steps=before.steps)
+        request = dataclasses.replace(request, setting=before.setting, steps=steps)
         plan = dataclasses.replace(make_plan(request), devices=before.devices)
     else:
         plan = make_plan(request)
@@ -120,30 +129,29 @@ def make_plan(request: Request) -> Plan:
     setting = find_setting(name)
     lengths, vocabulary_size, validation, tokens = _data(request, setting)
     train = setting.train
-    models = [
-        setting.model(each, vocabulary_size) for each in (setting.baseline, setting.candidate)
-    ]
+    models = [model.config(vocabulary_size) for model in setting.models.values()]
     devices = usable_devices(models, train, lengths, found.count)
     flops = sum(training_step_flops(model, train.rows, *lengths) for model in models)
     # What evaluations cost, as so many steps.
     evaluated = train.evaluations * validation / train.rows / FORWARD_AND_BACKWARD
     rate = flops_per_sec(dataclasses.replace(found, count=devices))
-    steps = request.steps
+    steps, starts = request.steps, len(models) * START_SECS
     if steps is None:
         if rate is None:
             raise UserError(
                 f"the speed of {found.kind} is not known, and so not how many steps a budget holds:"
                 " give --steps"
             )
-        each = _budget_secs(request.budget) / request.seeds - 2 * START_SECS
+        each = _budget_secs(request.budget) / request.seeds - starts
         steps = int(each * rate / flops - evaluated)
         if steps < LEAST_STEPS:
-            need = request.seeds * ((LEAST_STEPS + evaluated) * flops / rate + 2 * START_SECS)
+            need = request.seeds * ((LEAST_STEPS + evaluated) * flops / rate + starts)
             raise UserError(
-                f"--budget {request.budget} holds less than {LEAST_STEPS} steps of 2 models x "
-                f"{request.seeds} seeds here: give {need / 60 + 1:.0f}m or more, or fewer --seeds"
+                f"--budget {request.budget} holds less than {LEAST_STEPS} steps of {len(models)} "
+                f"models x {request.seeds} seeds here: give {need / 60 + 1:.0f}m or more, or fewer "
+                "--seeds"
             )
-    secs = rate and request.seeds * ((steps + evaluated) * flops / rate + 2 * START_SECS)
+    secs = rate and request.seeds * ((steps + evaluated) * flops / rate + starts)
     unused = f" ({found.count - devices} more are not used)" if devices < found.count else ""
     seen = steps * train.rows
     text = "names of things" if setting.names else request.sample
@@ -151,12 +159,13 @@ def make_plan(request: Request) -> Plan:
     if tokens:
         times = _about(seen * sum(lengths) / tokens)
         read = f", about {large(tokens)} tokens, read {times} times"
+    trained = [f"{name} ({model.preset})" for name, model in setting.models.items()]
     summary = [
-        f"setting  {name}: {setting.candidate} against {setting.baseline}; {setting.measured}",
+        f"setting  {name}: {', '.join(trained)}; {setting.measured}",
         f"devices  {devices} x {found.kind}{unused}",
         f"text     {request.examples or request.corpus or text}{read}",
-        f"runs     2 models x {request.seeds} seeds, each {steps:,} steps of {train.rows} x "
-        f"({lengths[0]} + {lengths[1]}), {large(seen * lengths[0])} input tokens",
+        f"runs     {len(models)} models x {request.seeds} seeds, each {steps:,} steps of "
+        f"{train.rows} x ({lengths[0]} + {lengths[1]}), {large(seen * lengths[0])} input tokens",
         f"hours    {f'about {_about(secs / 3600)}' if secs else 'unknown'}, without text and "
         "examples",
     ]
@@ -192,6 +201,8 @@ def data_config(request: Request, setting: Setting) -> DemoConfig:
     if request.sample == "gflanguages" and not request.corpus:
         return config
     chosen = {"vocabulary": setting.vocabulary, "examples": setting.examples}
+    if setting.corpus is not None:
+        chosen["corpus"] = setting.corpus
     return config.model_copy(update=chosen)
 
 
@@ -200,14 +211,15 @@ def _data(request: Request, setting: Setting) -> tuple[tuple[int, int], int, int
     if not request.examples and setting.names:
         lengths = setting.names.inputs_length, setting.names.targets_length
         size = padded_vocabulary(setting.vocabulary.size)
-        return lengths, size, setting.validation_records, NAMES_TOKENS
+        return lengths, size, setting.validation_records, setting.tokens
     if request.corpus:
         read_manifest(request.corpus, "corpus")
     if not request.examples:
         config = data_config(request, setting)
         spans = config.examples.lengths()
         lengths, rows = (spans.inputs_length, spans.targets_length), config.vocabulary.size
-        tokens = None if request.corpus else SAMPLE_TOKENS[request.sample]
+        of_sample = setting.tokens if request.sample == "debian" else None
+        tokens = None if request.corpus else of_sample or SAMPLE_TOKENS[request.sample]
         return lengths, padded_vocabulary(rows), setting.validation_records, tokens
     manifest = read_manifest(request.examples, "examples")
     languages = manifest["languages"].values()

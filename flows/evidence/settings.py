@@ -1,11 +1,13 @@
 """What is trained on which machine, and where each choice was measured."""
 
 import dataclasses
+from collections.abc import Mapping
 
 from flows.devices import Devices
 from models.config import ModelChanges, ModelConfig, TrainConfig
 from models.hardware import GIB, peak_flops
 from models.presets import preset
+from pipelines.corpus.config import CorpusConfig
 from pipelines.errors import UserError
 from pipelines.examples.build import ExamplesConfig
 from pipelines.local_pool import available_cores
@@ -21,22 +23,54 @@ SMALL_MODELS_UTILIZATION = 0.2
 NOT_MEASURED = "not measured, for no accelerator has run it yet"
 
 
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """A model that is trained.
+
+    Attributes:
+        preset: its name.
+        changes: of the preset, one after the other.
+        base_learning_rate: its own, in place of the setting's.
+    """
+
+    preset: str
+    changes: tuple[ModelChanges, ...] = ()
+    base_learning_rate: float | None = None
+
+    def config(self, vocabulary_size: int) -> ModelConfig:
+        """The model as it is trained."""
+        model = preset(self.preset).model
+        for changes in self.changes:
+            model = changes.applied_to(model)
+        return dataclasses.replace(model, vocabulary_size=vocabulary_size)
+
+
+def pair(
+    dense: str, sparse: str, changes: ModelChanges, experts: ModelChanges | None = None
+) -> dict[str, Model]:
+    """A sparse model and its dense twin: two presets, changed alike but for the experts."""
+    of_sparse = (changes,) if experts is None else (changes, experts)
+    return {"dense": Model(dense, (changes,)), "sparse": Model(sparse, of_sparse)}
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Setting:
-    """A dense and a sparse model, their data and their training, for a kind of machine.
+    """Models, their data and their training, for a kind of machine.
 
     Attributes:
         accelerator: whether it is for one.
         memory_gib: what JAX has at least of the memory of a device.
         devices: how many there are at least.
-        baseline: preset of the dense model.
-        candidate: preset of the sparse model.
-        changes: what both change of their presets.
-        experts: what the sparse model changes besides.
+        models: by name. There are a `dense` and a `sparse` one.
+        reports: by directory, which model is the baseline, and which are compared with it. The
+            first is what the evidence ends with.
+        corpus: of text that is fetched; None takes the demo's.
         vocabulary: of a vocabulary that is trained.
         examples: of examples that are built.
         names: of examples of names of things, on which it trains in place of text.
         train: of all runs, but for steps, seed and mesh.
+        tokens: about how many there are to train on of the text that it fetches; None where it
+            takes the demo's.
         validation_records: about how many sequences an evaluation reads.
         measured: where its choices were measured.
     """
@@ -44,15 +78,16 @@ class Setting:
     accelerator: bool = True
     memory_gib: int = 0
     devices: int = 1
-    baseline: str = "mt5-small"
-    candidate: str
-    # With T5's scale of 1 and so short a warm-up both learn more slowly (docs/experiments).
-    changes: ModelChanges = ModelChanges(init_scale=0.1)  # noqa: RUF009, it is frozen
-    experts: ModelChanges = ModelChanges()  # noqa: RUF009
-    vocabulary: VocabularyConfig = VocabularyConfig(size=32_000)  # noqa: RUF009
+    models: Mapping[str, Model]
+    reports: Mapping[str, tuple[str, tuple[str, ...]]] = dataclasses.field(
+        default_factory=lambda: {"report": ("dense", ("sparse",))}
+    )
+    corpus: CorpusConfig | None = None
+    vocabulary: VocabularyConfig = VocabularyConfig(size=32_000)  # noqa: RUF009, it is frozen
     examples: ExamplesConfig = ExamplesConfig(inputs_length=256, validation_segments=2)  # noqa: RUF009
     names: SupervisedConfig | None = None
     train: TrainConfig
+    tokens: int | None = None
     validation_records: int = 2000
     measured: str = NOT_MEASURED
 
@@ -63,17 +98,6 @@ class Setting:
             and found.memory_bytes >= self.memory_gib * GIB
             and found.count >= self.devices
         )
-
-    def changes_of(self, name: str) -> list[ModelChanges]:
-        """What one of the presets is changed by, one after the other."""
-        return [self.changes, *([self.experts] if name == self.candidate else [])]
-
-    def model(self, name: str, vocabulary_size: int) -> ModelConfig:
-        """A preset as it is trained."""
-        model = preset(name).model
-        for changes in self.changes_of(name):
-            model = changes.applied_to(model)
-        return dataclasses.replace(model, vocabulary_size=vocabulary_size)
 
 
 #: 131,072 input tokens a step.
@@ -87,15 +111,18 @@ _BATCH = TrainConfig(
     remat="layers",
 )
 
+#: With T5's scale of 1 and so short a warm-up both learn more slowly (docs/experiments).
+_SMALL_SCALE = ModelChanges(init_scale=0.1)
+#: Of models so small that two cores train them for tens of thousands of steps.
+_WIDTH_64 = ModelChanges(d_model=64, d_ff=64, heads=2, d_kv=32, init_scale=1.0)
+_EXPERTS_16 = ModelChanges(experts=16, sparse_every=1, capacity_factor=2.0, router_init="paper")
+
 #: From small to large: the last one that fits a machine is taken.
 SETTINGS = {
     # Text that is all knowledge: there a wider layer pays from the start.
     "names": Setting(
         accelerator=False,
-        baseline="mt5-tiny",
-        candidate="mswitch-tiny",
-        changes=ModelChanges(d_model=64, d_ff=64, heads=2, d_kv=32, init_scale=1.0),
-        experts=ModelChanges(experts=16, sparse_every=1, capacity_factor=2.0, router_init="paper"),
+        models=pair("mt5-tiny", "mswitch-tiny", _WIDTH_64, _EXPERTS_16),
         vocabulary=NAMES_VOCABULARY,
         names=SupervisedConfig(inputs_length=16, targets_length=28, allow_overlap=True),
         train=TrainConfig(
@@ -107,13 +134,56 @@ SETTINGS = {
             checkpoint_every=200,
             dtype="float32",
         ),
+        tokens=131_000,
         validation_records=600,
         measured="docs/experiments/2026-11-28-names-in-thirty-languages.md",
     ),
+    # Text as it comes. Experts gain late: after some 4,000 steps, and then more and more.
+    "prose": Setting(
+        accelerator=False,
+        models={
+            **pair("mt5-tiny", "mswitch-tiny", _WIDTH_64, _EXPERTS_16),
+            # Of as many FLOPs a step as the sparse one, and of as many parameters.
+            "dense-equal-flops": Model("mt5-tiny", (_WIDTH_64, ModelChanges(d_ff=133))),
+            "dense-equal-parameters": Model("mt5-tiny", (_WIDTH_64, ModelChanges(d_ff=1024))),
+            "hash": Model("mswitch-tiny", (_WIDTH_64, _EXPERTS_16, ModelChanges(routing="hash"))),
+        },
+        reports={
+            "report": ("dense-equal-flops", ("sparse",)),
+            "report-twin": (
+                "dense",
+                ("sparse", "dense-equal-flops", "dense-equal-parameters", "hash"),
+            ),
+        },
+        corpus=CorpusConfig(
+            min_lines=1,
+            min_long_line_characters=1,
+            language_threshold=0.7,
+            language_min_bytes=0,
+            # 20 documents where a language has 400, and 8 where it has few.
+            validation_per_mille=50,
+            min_validation_documents=8,
+        ),
+        vocabulary=VocabularyConfig(
+            size=2048, character_coverage=0.98, sample_characters=4_000_000
+        ),
+        examples=ExamplesConfig(inputs_length=64, validation_segments=4),
+        train=TrainConfig(
+            batch_size=64,
+            optimizer="adamw",
+            base_learning_rate=0.08,
+            warmup_steps=300,
+            evaluations=20,
+            checkpoint_every=1000,
+            dtype="float32",
+        ),
+        tokens=26_100_000,
+        validation_records=5300,
+        measured="docs/experiments/2026-11-29-prose-trained-on.md",
+    ),
     "cpu": Setting(
         accelerator=False,
-        baseline="mt5-tiny",
-        candidate="mswitch-tiny",
+        models=pair("mt5-tiny", "mswitch-tiny", _SMALL_SCALE),
         vocabulary=VocabularyConfig(size=8192, sample_characters=8_000_000),
         examples=ExamplesConfig(inputs_length=128, validation_segments=2),
         # Of four rates the best for either model after 400 steps.
@@ -122,12 +192,16 @@ SETTINGS = {
         ),
         measured="docs/experiments/2026-11-26-sparse-and-dense-with-right-gradients.md",
     ),
-    "gpu": Setting(memory_gib=10, candidate="mswitch-small-32", train=_BATCH),
-    "large-gpu": Setting(memory_gib=28, candidate="mswitch-small-128", train=_BATCH),
+    "gpu": Setting(
+        memory_gib=10, models=pair("mt5-small", "mswitch-small-32", _SMALL_SCALE), train=_BATCH
+    ),
+    "large-gpu": Setting(
+        memory_gib=28, models=pair("mt5-small", "mswitch-small-128", _SMALL_SCALE), train=_BATCH
+    ),
     "slice": Setting(
         memory_gib=10,
         devices=4,
-        candidate="mswitch-small-128",
+        models=pair("mt5-small", "mswitch-small-128", _SMALL_SCALE),
         train=dataclasses.replace(_BATCH, batch_size=1024, microbatches=1),
     ),
 }

@@ -36,17 +36,17 @@ def build_names(config: SupervisedConfig, names: Path, out: Path) -> dict[str, A
 
 
 @task(task_run_name="train {run.name}")
-def train(preset: str, seed: int, plan: Plan, examples: str, run: Path) -> None:
+def train(name: str, seed: int, plan: Plan, examples: str, run: Path) -> None:
     """Pretrain one model in its own process."""
-    changes = find_setting(plan.setting).changes_of(preset)
-    options = [word for one in (*changes, plan.train_config(seed)) for word in options_of(one)]
-    where = [f"--preset={preset}", f"--examples={examples}", f"--out={run}"]
+    model, config = find_setting(plan.setting).models[name], plan.train_config(name, seed)
+    options = [word for one in (*model.changes, config) for word in options_of(one)]
+    where = [f"--preset={model.preset}", f"--examples={examples}", f"--out={run}"]
     run_with_restarts(["train", *where, *options])
 
 
-@task(task_run_name="report")
+@task(task_run_name="{out.name}")
 def write_report(baselines: list[Path], candidates: list[Path], out: Path) -> dict[str, Any]:
-    """Compare both models over all seeds."""
+    """Compare models over all seeds."""
     from flows.report import build
 
     return build.write_report(baselines, candidates, out, timed=False, replace=True)
@@ -57,8 +57,8 @@ def evidence(request: Request, out: Path, prepare_only: bool = False) -> dict[st
     """Do all that is left to do under `out`.
 
     Returns:
-        The report's summary and the hours that each model was trained; with `prepare_only` where
-        the examples are.
+        The summary of the first report, and the `hours` that each model was trained; with
+        `prepare_only` where the examples are.
 
     Raises:
         UserError: `out` is in use, or was made by another request.
@@ -70,27 +70,29 @@ def evidence(request: Request, out: Path, prepare_only: bool = False) -> dict[st
         plan = settled(request, out)
         setting = find_setting(plan.setting)
         examples = prepare(request, setting, out)
-        presets = setting.baseline, setting.candidate
         runs = [
-            (preset, seed, out / "runs" / f"{preset}-seed-{seed}")
-            for seed, preset in itertools.product(range(plan.seeds), presets)
+            (name, seed, out / "runs" / f"{name}-seed-{seed}")
+            for seed, name in itertools.product(range(plan.seeds), setting.models)
         ]
         if not (out / "runs").exists():
             check_room(plan, setting, examples, out)
         took: list[float] = []
-        for number, (preset, seed, run) in enumerate(runs):
-            if not is_evaluated(run):
-                say("evidence", f"{run.name}: {time_left(plan, number, took)}")
+        for number, (name, seed, run) in enumerate(runs):
+            if not is_evaluated(run, plan.steps):
+                say("evidence", f"{run.name}: {time_left(plan, number, len(runs), took)}")
                 start = time.monotonic()
-                train(preset, seed, plan, examples, run)
+                train(name, seed, plan, examples, run)
                 demo.evaluate(run, examples)
                 took.append(time.monotonic() - start)
             keep_last_checkpoint(run)
-        dense, sparse = ([run for name, _, run in runs if name == preset] for preset in presets)
-        summary = write_report(dense, sparse, out / "report")
-        create_markdown_artifact(key="evidence-verdict", markdown=summary["verdict"])
-        hours = sum(map(trained_hours, dense)), sum(map(trained_hours, sparse))
-        return {**summary, "dense_hours": hours[0], "sparse_hours": hours[1]}
+        runs_of = {name: [run for of, _, run in runs if of == name] for name in setting.models}
+        summaries = []
+        for folder, (baseline, candidates) in setting.reports.items():
+            compared = [run for name in candidates for run in runs_of[name]]
+            summaries.append(write_report(runs_of[baseline], compared, out / folder))
+        create_markdown_artifact(key="evidence-verdict", markdown=summaries[0]["verdict"])
+        hours = {name: sum(map(trained_hours, of)) for name, of in runs_of.items()}
+        return {**summaries[0], "hours": hours}
 
 
 def prepare(request: Request, setting: Setting, out: Path) -> str:
@@ -117,27 +119,26 @@ def check_room(plan: Plan, setting: Setting, examples: str, out: Path) -> None:
         UserError: they do not.
     """
     size = padded_vocabulary(read_manifest(examples, "examples")["vocabulary_size"])
-    dense, sparse = (
-        state_bytes(setting.model(preset, size), setting.train)
-        for preset in (setting.baseline, setting.candidate)
-    )
+    sizes = [state_bytes(model.config(size), setting.train) for model in setting.models.values()]
     of_a_run = len(log_spaced_steps(plan.steps, setting.train.evaluations)) + 1
-    need = plan.seeds * (dense + sparse) + of_a_run * sparse
+    need = plan.seeds * sum(sizes) + of_a_run * max(sizes)
     check_disk(out, need, "checkpoints of these runs", "--out on a larger disk")
 
 
-def time_left(plan: Plan, done: int, took: Sequence[float]) -> str:
+def time_left(plan: Plan, done: int, total: int, took: Sequence[float]) -> str:
     """Which run is next, and how long all may take: as planned, then as the last ones took."""
-    total = 2 * plan.seeds
     secs = sum(took) / len(took) if took else plan.secs and plan.secs / total
     hours = f", about {secs * (total - done) / 3600:.1f} h left" if secs else ""
     return f"run {done + 1} of {total}{hours}"
 
 
-def is_evaluated(run: Path) -> bool:
-    """Whether a run is finished, with the evaluations of all its steps."""
-    return (run / MARKER).is_file() and all(
-        (run / "eval" / f"{step}.parquet").is_file() for step in read_run(run)["eval_steps"]
+def is_evaluated(run: Path, steps: int) -> bool:
+    """Whether a run has so many steps, with the evaluations of all that are planned."""
+    if not (run / MARKER).is_file():
+        return False
+    described = read_run(run)
+    return described["train"]["steps"] == steps and all(
+        (run / "eval" / f"{step}.parquet").is_file() for step in described["eval_steps"]
     )
 
 

@@ -16,7 +16,7 @@ from flows.pages.numbers import (
 from flows.report.headline import MINIMUM_UNITS
 from flows.report.speedup import Censoring
 
-#: With less distinct training text than this, a page says that it proves nothing (mT5 saw 1e12).
+#: With less distinct training text than this, a page says what it is not about (mT5 saw 1e12).
 SMALL_TOKENS = 1e9
 
 
@@ -217,14 +217,14 @@ def caution(summary: Mapping[str, Any], tokens: float) -> list[str]:
     if tokens < SMALL_TOKENS:
         reasons.append(
             f"Both models saw at most {large(tokens)} tokens of distinct training text; mT5 and "
-            "mSwitch saw about a trillion. So little text proves nothing about the method. This "
-            "page shows that the measurement works from end to end, not which model is better."
+            "mSwitch saw about a trillion. What is shown here holds for these models, this text "
+            "and so many steps, and says nothing about larger ones."
         )
     few, total = summary["languages_under_minimum_documents"], summary["languages"]
     if few * 2 > total:
         reasons.append(
             f"{few} of {total} languages have fewer than {MINIMUM_UNITS} validation documents. "
-            "Their numbers have no interval, are left out of the headline and prove nothing."
+            "Their numbers have no interval and are left out of the headline."
         )
     plateaus = summary["languages_on_a_plateau"]
     if plateaus:

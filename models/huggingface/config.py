@@ -147,6 +147,11 @@ def _check_exportable(model: ModelConfig) -> None:
             "experts (one input projection each, ReLU): it cannot compute this model. Presets "
             "with ReLU experts, mswitch-base-relu and switch-base-128 among them, can be exported"
         )
+    if model.routing == "hash":
+        raise UserError(
+            "a hash chooses this model's experts, and Hugging Face's SwitchTransformers has "
+            "learned routers alone: it cannot compute this model"
+        )
     if not model.shared_position_bias:
         raise UserError(
             "this model has a position bias in every layer, and Hugging Face's SwitchTransformers "

@@ -145,7 +145,7 @@ class CachedDecoder:
             x = x + block.self_attention.attend(y, *layer.attended(), mask, bias=bias)
             y = block.cross_attention_norm(x)
             x = x + block.cross_attention.attend(y, *layer.attended_memory(), cache.memory_mask)
-            y, _ = block.transform(x, real[:, None], groups=1, capacity=DROPLESS)
+            y, _ = block.transform(x, real[:, None], tokens[:, None], groups=1, capacity=DROPLESS)
             x = x + y
             layers.append(layer)
         x = self.model.decoder.final_norm(x)[:, 0]

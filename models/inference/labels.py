@@ -89,7 +89,8 @@ def make_label_scorer(
             shared = model.decoder.position_bias
             bias = None if shared is None else bias_of(shared)
             real = jnp.broadcast_to((inputs != PADDING).any(axis=1)[:, None], (batch, nodes))
-            x = model.embedding(jnp.broadcast_to(tree.tokens, (batch, nodes)))
+            ids = jnp.broadcast_to(tree.tokens, (batch, nodes))
+            x = model.embedding(ids)
             for block, layer in zip(decoder.blocks, cache.layers, strict=True):
                 assert block.cross_attention is not None
                 assert block.cross_attention_norm is not None
@@ -99,7 +100,7 @@ def make_label_scorer(
                 x = x + block.self_attention(y, y, jnp.asarray(tree.ancestors)[None], bias=bias)
                 y = block.cross_attention_norm(x)
                 x = x + block.cross_attention.attend(y, *layer.attended_memory(), cache.memory_mask)
-                y, _ = block.transform(x, real, groups=1, capacity=DROPLESS)
+                y, _ = block.transform(x, real, ids, groups=1, capacity=DROPLESS)
                 x = x + y
             kernel, scale = model.logits_kernel()
             x = model.decoder.final_norm(x).astype(jnp.float32) * scale

@@ -7,7 +7,7 @@ one.
 import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import Mesh
-from jaxtyping import Array, Bool, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from models.config import ModelConfig
 from models.nn.attention import Attention, RelativePositionBias
@@ -71,6 +71,7 @@ class Block(nnx.Module):
         x: Float[Array, "B L D"],
         *,
         real: Bool[Array, "B L"],
+        ids: Int[Array, "B L"],
         mask: Bool[Array, "#B #L L"],
         bias: Float[Array, "1 H L L"] | None,
         memory: Float[Array, "B M D"] | None,
@@ -96,7 +97,7 @@ class Block(nnx.Module):
             y = self.cross_attention(y, memory, memory_mask, key=keys[2])
             x = x + dropout(y, self.dropout_rate, keys[3])
         x = constrain_batch(x, self.mesh)
-        y, stats = self.transform(x, real, groups=groups, capacity=capacity, key=keys[4])
+        y, stats = self.transform(x, real, ids, groups=groups, capacity=capacity, key=keys[4])
         x = constrain_batch(x + dropout(y, self.dropout_rate, keys[5]), self.mesh)
         return x, stats
 
@@ -104,6 +105,7 @@ class Block(nnx.Module):
         self,
         x: Float[Array, "B L D"],
         real: Bool[Array, "B L"],
+        ids: Int[Array, "B L"],
         *,
         groups: int,
         capacity: int | None,
@@ -112,7 +114,7 @@ class Block(nnx.Module):
         """What the feed-forward layer, dense or sparse, adds to `x`."""
         y = self.feed_forward_norm(x)
         if self.switch is not None:
-            return self.switch(y, real, groups=groups, capacity=capacity, key=key)
+            return self.switch(y, real, ids=ids, groups=groups, capacity=capacity, key=key)
         assert self.feed_forward is not None
         return self.feed_forward(y, key=key), None
 

@@ -180,6 +180,7 @@ class SwitchFeedForward(nnx.Module):
         x: Float[Array, "B L D"],
         real: Bool[Array, "B L"],
         *,
+        ids: Int[Array, "B L"] | None = None,
         groups: int,
         capacity: int | None = None,
         key: PRNGKeyArray | None = None,
@@ -189,6 +190,7 @@ class SwitchFeedForward(nnx.Module):
         Args:
             x: input.
             real: false on padding.
+            ids: of the tokens that are read, where a hash of them chooses experts.
             groups: parts of the batch, in order, that are routed on their own.
             capacity: slots per expert and group; by default what `capacity_factor` says.
                 `DROPLESS`: as many as it takes. On a mesh each device then takes its tokens to all
@@ -200,11 +202,12 @@ class SwitchFeedForward(nnx.Module):
             config = self.config
             capacity = expert_capacity(config.capacity_factor, tokens.shape[1], config.experts)
         jitter_key, dropout_key = split_key(key, 2)
+        slots = tokens.shape[1] if capacity == DROPLESS else capacity
+        ids = None if ids is None else ids.reshape(groups, -1)
+        routing = self.router(tokens, real.reshape(groups, -1), slots, ids=ids, key=jitter_key)
         if capacity == DROPLESS:
-            routing = self.router(tokens, real.reshape(groups, -1), tokens.shape[1], key=jitter_key)
             y = self._in_blocks(tokens, routing.stats.expert, dropout_key)
             return gated(y, routing.gate).reshape(x.shape), routing.stats
-        routing = self.router(tokens, real.reshape(groups, -1), capacity, key=jitter_key)
         queues = sharded_dispatch(tokens, routing.slot, self.config.experts, capacity, self.mesh)
         queues = self._experts(queues, dropout_key)
         y = sharded_combine(queues, routing.slot, self.mesh)

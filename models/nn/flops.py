@@ -33,7 +33,10 @@ def sparse_layer_flops(config: ModelConfig, batch_size: int, length: int, groups
     positions = batch_size * length
     capacity = expert_capacity(config.capacity_factor, positions // groups, config.experts)
     slots = groups * config.experts * capacity
-    return 2 * positions * config.d_model * config.experts + slots * feed_forward_flops(config)
+    router = 2 * positions * config.d_model * config.experts
+    if config.routing == "hash":
+        router = 0
+    return router + slots * feed_forward_flops(config)
 
 
 def logits_flops(config: ModelConfig, batch_size: int, targets_length: int) -> int:

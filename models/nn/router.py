@@ -28,6 +28,10 @@ ROUTER_INITS: dict[RouterInit, Initializer] = {
 }
 
 
+#: A difference of logits that leaves no other expert any probability, in float32 and bfloat16.
+_CERTAIN = 256.0
+
+
 class RoutingStats(NamedTuple):
     """What one sparse layer reports; averages are over its routed (real) tokens.
 
@@ -71,7 +75,7 @@ class Routing(NamedTuple):
 
 
 class Router(nnx.Module):
-    """A linear map to one logit per expert, softmax, argmax.
+    """A linear map to one logit per expert, softmax, argmax; or a hash of the token's id.
 
     Args:
         config: the model's.
@@ -81,7 +85,12 @@ class Router(nnx.Module):
 
     def __init__(self, config: ModelConfig, *, dtype: jnp.dtype, rngs: nnx.Rngs):
         init, shape = ROUTER_INITS[config.router_init], (config.d_model, config.experts)
-        self.kernel = parameter(rngs, init, shape, ("embed", "router_experts"))
+        self.kernel = (
+            parameter(rngs, init, shape, ("embed", "router_experts"))
+            if config.routing == "learned"
+            else None
+        )
+        self.experts = config.experts
         self.jitter = config.router_jitter
         self.dtype = jnp.dtype(config.router_dtype)
         self.precision = "highest" if dtype == jnp.float32 else "high"
@@ -93,12 +102,18 @@ class Router(nnx.Module):
         real: Bool[Array, "G S"],
         capacity: int,
         *,
+        ids: Int[Array, "G S"] | None = None,
         key: PRNGKeyArray | None = None,
     ) -> Routing:
         """Route every real token; earlier tokens of a group take an expert's slots first.
 
-        With a key (training), the input is multiplied by noise from 1 -+ jitter (appendix C).
+        `ids` are those of the tokens that are read, which a hash needs. With a key (training), the
+        input is multiplied by noise from 1 -+ jitter (appendix C).
         """
+        if self.kernel is None:
+            assert ids is not None
+            chosen = jax.nn.one_hot(expert_of_id(ids, self.experts), self.experts)
+            return assign(_CERTAIN * (chosen - 1), real, capacity, self.balance_scope)
         x = _rounded(x.astype(self.dtype))
         if key is not None and self.jitter > 0.0:
             least, most = 1.0 - self.jitter, 1.0 + self.jitter
@@ -107,6 +122,11 @@ class Router(nnx.Module):
         # By default a TPU takes a single pass.
         logits = jnp.einsum("gsd,de->gse", x, kernel, precision=self.precision)
         return assign(logits, real, capacity, self.balance_scope)
+
+
+def expert_of_id(ids: Int[Array, "*S"], experts: int) -> Int[Array, "*S"]:
+    """The expert of a token's id: Fibonacci hashing (Knuth, volume 3, section 6.4)."""
+    return ((ids.astype(jnp.uint32) * jnp.uint32(0x9E3779B1)) >> 16).astype(jnp.int32) % experts
 
 
 def _rounded(x: Array) -> Array:

@@ -90,6 +90,7 @@ class Stack(nnx.Module):
         x: Float[Array, "B L D"],
         *,
         real: Bool[Array, "B L"],
+        ids: Int[Array, "B L"],
         mask: Bool[Array, "#B #L L"],
         memory: Float[Array, "B M D"] | None = None,
         memory_mask: Bool[Array, "B #L M"] | None = None,
@@ -107,6 +108,7 @@ class Stack(nnx.Module):
                 x,
                 key=key,
                 real=real,
+                ids=ids,
                 mask=mask,
                 bias=bias,
                 memory=memory,
@@ -244,6 +246,7 @@ class Transformer(nnx.Module):
         x, decoder_stats = self.decoder(
             constrain_batch(self.embedding(decoder_input_tokens), self.mesh),
             real=target_real,
+            ids=decoder_input_tokens,
             mask=target_mask,
             memory=memory,
             memory_mask=memory_mask,
@@ -270,6 +273,7 @@ class Transformer(nnx.Module):
         return self.encoder(
             constrain_batch(self.embedding(tokens), self.mesh),
             real=real,
+            ids=tokens,
             mask=_same_segment(segment_ids, segment_ids) if packed else real[:, None, :],
             groups=groups,
             capacity=capacity,

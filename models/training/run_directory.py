@@ -5,9 +5,9 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from models.config import ModelConfig, TrainConfig, as_json
 from models.nn.flops import forward_flops, training_step_flops
@@ -33,7 +33,7 @@ FREE = ("data_parallel", "expert_parallel", "model_parallel", "remat", "on_bad_l
 #: default ones.
 ADDED = ("schedule", "eval_every", "loss_per", "freeze")
 #: The same of models, and their defaults.
-ADDED_TO_MODELS = {"shared_position_bias": True}
+ADDED_TO_MODELS = {"shared_position_bias": True, "routing": "learned"}
 CHECKPOINTS = "checkpoints"
 #: Where the files of an evaluation say how it was computed, in the metadata of their schema.
 EVALUATION_SETTINGS = b"mswitch.evaluation"
@@ -71,12 +71,25 @@ def log_spaced_steps(steps: int, count: int = 16, span: int = 64) -> tuple[int, 
     return tuple(chosen)
 
 
-def evaluation_steps(train: TrainConfig) -> tuple[int, ...]:
-    """Steps whose checkpoints are kept and evaluated."""
-    steps, every = train.steps, train.eval_every
-    if every is not None:
-        return (*range(every, steps, every), steps)
-    return log_spaced_steps(steps, train.evaluations)
+def evaluation_steps(train: TrainConfig, horizons: Sequence[int] = ()) -> tuple[int, ...]:
+    """Steps whose checkpoints are kept and evaluated.
+
+    Args:
+        train: how the run is trained.
+        horizons: where it was to end before it was extended, ascending. Evaluated steps stay, and
+            those after them are as far apart, in log(step) or as `eval_every` says.
+    """
+    first, *later = *horizons, train.steps
+    if (every := train.eval_every) is not None:
+        return tuple(sorted({*range(every, train.steps, every), first, *later}))
+    chosen = list(log_spaced_steps(first, train.evaluations))
+    distance = math.log(first / chosen[0]) / max(1, len(chosen) - 1)
+    for end in later:
+        start = chosen[-1]
+        count = max(1, round(math.log(end / start) / distance)) if distance else 1
+        spaced = (round(start * (end / start) ** (index / count)) for index in range(1, count + 1))
+        chosen += sorted(set(spaced) - {start})
+    return tuple(chosen)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,6 +181,7 @@ class RunPlan:
         directories: where the examples of each task are; the first stand for all where a command
             takes one.
         notes: what config.json holds besides.
+        horizons: where the run was to end before it was extended, ascending.
     """
 
     preset: str
@@ -180,6 +194,7 @@ class RunPlan:
     teacher: Teacher | None = None
     directories: Mapping[str, str] = dataclasses.field(default_factory=dict)
     notes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    horizons: tuple[int, ...] = ()
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -213,7 +228,7 @@ class RunPlan:
     @property
     def evaluation_steps(self) -> tuple[int, ...]:
         """Steps whose checkpoints are kept and evaluated."""
-        return evaluation_steps(self.train)
+        return evaluation_steps(self.train, self.horizons)
 
 
 def _identifying(train: Mapping[str, Any]) -> dict[str, Any]:
@@ -226,24 +241,44 @@ def _identifying(train: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def claim_run(out: Path, plan: RunPlan) -> dict[str, Any] | None:
-    """Check that `out` is new or holds this very run; give its marker when it is finished.
+class Claim(NamedTuple):
+    """What a run directory holds of a run before it is trained.
+
+    Attributes:
+        marker: what marks it as finished; None where steps are left.
+        horizons: as in `RunPlan`.
+        extends: whether it was to end earlier until now.
+    """
+
+    marker: dict[str, Any] | None = None
+    horizons: Sequence[int] = ()
+    extends: bool = False
+
+
+def claim_run(out: Path, plan: RunPlan) -> Claim:
+    """Check that `out` is new or holds this very run, or one of fewer steps.
+
+    A step depends on no later one, so a run of more steps continues one of fewer: unless the rates
+    of languages follow from the number of steps, as `max_epochs` makes them.
 
     Raises:
         UserError: it holds something else, or a run with other settings.
     """
     if not out.exists():
-        return None
+        return Claim()
     if not out.is_dir():
         raise UserError(f"{out} is a file: choose another --out")
     if not any(out.iterdir()):
-        return None
+        return Claim()
     if not (out / CONFIG).is_file():
         raise UserError(f"{out} holds files that are not a training run: choose a new --out")
     before = read_run(out)
     after = {"origin": None, "teacher": None, **json.loads(canonical_json(plan.identity))}
+    horizons, steps = tuple(before.get("horizons", ())), plan.train.steps
+    planned = steps
     if isinstance(before["train"], dict):
-        before["train"] = _identifying(before["train"])
+        planned = before["train"].get("steps", steps)
+        before["train"] = _identifying(before["train"]) | {"steps": steps}
         after["train"] = dict.fromkeys(before["train"]) | after["train"]
     changed = []
     for part, wanted in after.items():
@@ -257,7 +292,24 @@ def claim_run(out: Path, plan: RunPlan) -> dict[str, Any] | None:
             f"{out} holds a run with other settings ({', '.join(changed)} changed): "
             "choose another --out, or give the settings it began with"
         )
-    return read_marker(out)
+    if steps < planned:
+        raise UserError(
+            f"{out} is a run of {planned:,} steps: give --steps {planned}, or more to extend it, "
+            "or choose another --out"
+        )
+    if steps == planned:
+        return Claim(read_marker(out), horizons)
+    rates, others = (_rates(languages) for languages in (before["languages"], plan.languages))
+    if rates != others:
+        raise UserError(
+            f"{out} is a run of {planned:,} steps, on which the rates of its languages depend "
+            "(max_epochs): more steps need another --out"
+        )
+    return Claim(None, (*horizons, planned), extends=True)
+
+
+def _rates(languages: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+    return {lang: float(counts["rate"]) for lang, counts in languages.items()}
 
 
 def describe_run(
@@ -284,6 +336,10 @@ def describe_run(
         changed = [name for name in FREE if getattr(now, name) != getattr(plan.train, name)]
         if changed:
             say("train", f"continues with other settings: {', '.join(changed)}")
+        if now.steps != plan.train.steps:
+            say("train", f"extends a run of {now.steps:,} steps to {plan.train.steps:,}")
+            after |= {"eval_steps": list(plan.evaluation_steps), "horizons": list(plan.horizons)}
+        if after != before:
             storage.write_json(out / CONFIG, after)
         return
     out.mkdir(parents=True, exist_ok=True)

@@ -100,6 +100,16 @@ class RunFiles:
     def publish(self, *names: str) -> None:
         """Send files, which are complete."""
 
+    def reopen(self) -> None:
+        """Make a run that may be finished one that continues: its choice of a step is void too."""
+        from models.training.distributed import on_first
+
+        on_first(lambda: [self._withdraw(name) for name in (MARKER, SELECTED)])
+        fault_point("train.after_reopening")
+
+    def _withdraw(self, name: str) -> None:
+        (self.directory / name).unlink(missing_ok=True)
+
     def publish_records(self) -> None:
         """Send metrics and TensorBoard events, as far as they are."""
 
@@ -243,6 +253,19 @@ class BucketFiles(RunFiles):
 
         with ThreadPoolExecutor(_REQUESTS) as pool:
             list(pool.map(send, names))
+
+    def reopen(self) -> None:
+        """Make it one that continues, and fetch the checkpoint that a finished one does without."""
+        from models.training.distributed import together
+
+        super().reopen()
+        together(self._fetch_newest)
+
+    def _withdraw(self, name: str) -> None:
+        self.check()
+        if storage.exists(url := storage.join(self.place, name)):
+            storage.remove([url])
+        super()._withdraw(name)
 
     def _create(self, *names: str) -> None:
         """Send files of a checkpoint, which replace nothing.

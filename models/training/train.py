@@ -91,7 +91,8 @@ def train_prepared(
         agree(canonical_json([plan.identity, as_json(plan.train)]))
         files = stack.enter_context(open_files(out, shared=job.shared))
         stack.enter_context(files.lock())
-        finished = on_first(lambda: claim_run(files.directory, plan))
+        finished, horizons, extends = on_first(lambda: claim_run(files.directory, plan))
+        plan = dataclasses.replace(plan, horizons=tuple(horizons))
         summary = {
             "stage": "train",
             "out": str(out),
@@ -104,6 +105,8 @@ def train_prepared(
                 "train", f"already complete: {out} reached step {plan.train.steps:,}; nothing to do"
             )
             return {**summary, "final_loss": finished["final_loss"]}
+        if extends:
+            files.reopen()
         lengths = (batches.inputs_length, batches.targets_length)
         groups = batch_groups(plan.model, plan.train.rows, *lengths)
         together(lambda: check_divisible(plan.model, plan.train, groups))

@@ -21,7 +21,8 @@ from pipelines.samples.crawl_writer import CrawlWriter, SamplePage, bucket, html
 STAGE = "sample"
 FILES_PER_FORMAT = 3
 MIN_PARAGRAPH_CHARACTERS = 20
-MIN_PAGES, MAX_PAGES = 8, 15
+#: So many pages that five of them can validate: an excerpt is cut at sentences, then at clauses.
+MIN_PAGES, MAX_PAGES = 12, 24
 
 #: Where gflanguages' id is not `<mC4 code>_<main script>`.
 GFLANGUAGES_IDS = {
@@ -35,6 +36,7 @@ GFLANGUAGES_IDS = {
 }
 #: Every script's full stops; Latin ones end a sentence only before a space.
 SENTENCE_END = re.compile(r"(?<=[.!?؟։።။])\s+|(?<=[।॥])\s*|(?<=[。！？])")
+CLAUSE_END = re.compile(r"(?<=[,;:،؛፣፤၊])\s+|(?<=[、，；：])")
 
 
 def summary(out: str | Path, *, reused: bool) -> dict[str, Any]:
@@ -64,16 +66,20 @@ def distinct_paragraphs(texts: Iterable[str]) -> list[str]:
 
 
 def split_longest(paragraphs: Sequence[str], wanted: int) -> list[str]:
-    """Cut the longest paragraphs at sentence ends until there are `wanted`, or no cut is left."""
+    """Cut the longest paragraphs until there are `wanted`, or no cut is left.
+
+    They are cut at the ends of sentences, and where these do not suffice of clauses.
+    """
     parts = list(paragraphs)
-    while len(parts) < wanted:
-        for index in sorted(range(len(parts)), key=lambda i: (-len(parts[i]), i)):
-            sentences = [s for s in SENTENCE_END.split(parts[index]) if s]
-            if len(sentences) > 1 and min(map(len, sentences)) >= MIN_PARAGRAPH_CHARACTERS:
-                parts[index : index + 1] = sentences
+    for end in (SENTENCE_END, CLAUSE_END):
+        while len(parts) < wanted:
+            for index in sorted(range(len(parts)), key=lambda i: (-len(parts[i]), i)):
+                pieces = [piece for piece in end.split(parts[index]) if piece]
+                if len(pieces) > 1 and min(map(len, pieces)) >= MIN_PARAGRAPH_CHARACTERS:
+                    parts[index : index + 1] = pieces
+                    break
+            else:
                 break
-        else:
-            break
     return parts
 
 
@@ -107,7 +113,7 @@ def _write_language(writer: CrawlWriter, language: Language, texts: Iterable[str
 def write_sample(out: str | Path) -> dict[str, Any]:
     """Write the human rights excerpts of gflanguages as a crawl: about 100 languages, 150 kB.
 
-    Every language of mC4 but the six romanised forms, in its main script, as 2 to 15 pages;
+    Every language of mC4 but the six romanised forms, in its main script, as 2 to 17 pages;
     half of the pages are WET records and half are HTML in WARC records, divided by URL hash.
 
     Raises:

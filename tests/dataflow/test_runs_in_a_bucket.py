@@ -372,7 +372,10 @@ def test_the_commands_take_urls(bucket, tmp_path, capsys):
         text = ["--text", "all human <extra_id_0> are born", "--max-tokens", "2"]
         assert main(["infill", "--run", run, *vocab, *text]) == 0
         assert f"with {run}/checkpoints/3" in capsys.readouterr().err
-        assert main([*training, "--steps", "4", "--out", run]) == 2
-        assert f"{run} holds a run with other settings (train.steps" in capsys.readouterr().err
+        assert main([*training, "--steps", "2", "--out", run]) == 2
+        assert f"{run} is a run of 3 steps: give --steps 3" in capsys.readouterr().err
+        assert main([*training, "--steps", "5", "--out", run]) == 0
+        assert main(["evaluate", "--run", run, "--examples", str(examples)]) == 0
+        evaluated[-1].append(storage.read_bytes(f"{run}/eval/5.parquet"))
     assert exported[0] == exported[1]
     assert evaluated[0] == evaluated[1]

@@ -122,8 +122,7 @@ def test_run_again_it_does_nothing_and_says_so(demo, run_demo):
     summary = json.loads(done.stdout.splitlines()[-1])
     assert summary["reused"]
     assert "already complete" in done.stderr
-    gain = (summary["median_step_speedup"] or 0) > 1
-    assert ("mswitch evidence --setting names" in done.stderr) != gain
+    assert "mswitch evidence --setting names" in done.stderr.splitlines()[-1]
 
 
 def test_other_settings_are_refused_in_one_line(demo, run_demo, demo_steps):

@@ -75,11 +75,14 @@ def test_a_setting_can_be_trained_and_says_where_it_was_measured(name):
     text = data_config(Request(), setting).examples
     spans = setting.names.lengths if setting.names else text.lengths()
     lengths = spans.inputs_length, spans.targets_length
-    dense, sparse = (
-        setting.model(preset, padded_vocabulary(setting.vocabulary.size))
-        for preset in (setting.baseline, setting.candidate)
-    )
-    for model in (dense, sparse):
+    size = padded_vocabulary(setting.vocabulary.size)
+    models = {name: model.config(size) for name, model in setting.models.items()}
+    compared = {
+        name for baseline, others in setting.reports.values() for name in (baseline, *others)
+    }
+    assert compared == models.keys()
+    dense, sparse = models["dense"], models["sparse"]
+    for model in models.values():
         check_divisible(model, config, batch_groups(model, config.rows, *lengths))
         state = state_memory(Skeleton.of(model, config, mesh), config)
         need = step_memory(model, config, state, *lengths).total
@@ -151,12 +154,23 @@ def test_seeds_are_added_to_a_plan_whatever_the_budget_holds(on, tmp_path):
     assert more.secs == pytest.approx(2 * before.secs)
     assert settled(dataclasses.replace(request, seeds=2), tmp_path) == more
     on(H100)
-    assert settled(request, tmp_path).train_config(0) == before.train_config(0)
+    assert settled(request, tmp_path).train_config("dense", 0) == before.train_config("dense", 0)
+
+
+def test_steps_are_added_to_a_plan_and_not_taken_away(on, tmp_path):
+    request = Request(steps=200, seeds=1)
+    before = settled(request, tmp_path)
+    longer = dataclasses.replace(request, steps=400)
+    assert settled(longer, tmp_path) == make_plan(longer) != before
+    with pytest.raises(UserError, match="is of 400 steps: give --steps 400, or more"):
+        settled(request, tmp_path)
+    with pytest.raises(UserError, match="is of a command with other options"):
+        settled(Request(seeds=1), tmp_path)
 
 
 def test_the_devices_of_a_slice_share_experts_and_batch(on):
     on(Devices("tpu", "TPU v5 lite", 8, 15 * GIB))
-    config = make_plan(Request()).train_config(seed=2)
+    config = make_plan(Request()).train_config("sparse", seed=2)
     assert (config.seed, config.devices, config.expert_parallel) == (2, 8, 8)
 
 
@@ -185,9 +199,9 @@ def test_a_disk_that_is_too_small_is_named_before_any_training(tmp_path, monkeyp
 
 def test_time_left_is_the_plans_and_then_that_of_the_runs_done():
     plan = Plan("cpu", 1, 2, 100, 4 * 3600, "")
-    assert time_left(plan, 0, []) == "run 1 of 4, about 4.0 h left"
-    assert time_left(plan, 1, [7200]) == "run 2 of 4, about 6.0 h left"
-    assert time_left(dataclasses.replace(plan, secs=None), 1, []) == "run 2 of 4"
+    assert time_left(plan, 0, 4, []) == "run 1 of 4, about 4.0 h left"
+    assert time_left(plan, 1, 4, [7200]) == "run 2 of 4, about 6.0 h left"
+    assert time_left(dataclasses.replace(plan, secs=None), 1, 4, []) == "run 2 of 4"
 
 
 def test_the_newest_checkpoint_stays(tmp_path):
@@ -202,7 +216,10 @@ def test_the_newest_checkpoint_stays(tmp_path):
     ("options", "message"),
     [
         (["--budget", "3 hours"], "--budget '3 hours' is not a time"),
-        (["--setting", "abacus"], "no 'abacus': choose among names, cpu, gpu, large-gpu, slice"),
+        (
+            ["--setting", "abacus"],
+            "no 'abacus': choose among names, prose, cpu, gpu, ",
+        ),
         (["--setting", "names", "--corpus", "a"], "names of things, not text: leave out --corpus"),
         (["--setting", "names", "--sample", "debian"], "not text: leave out --sample"),
         (["--corpus", "a", "--examples", "b"], "--corpus and --examples: give one of them"),
@@ -278,7 +295,7 @@ def undisturbed(study) -> Path:
     code, stdout, stderr = study.run(out)
     assert code == 0, stderr
     summary = json.loads(stdout.splitlines()[-1])
-    assert summary["dense_hours"] > 0
+    assert min(summary["hours"].values()) > 0
     assert "run 1 of 4, about" in stderr
     assert "run 4 of 4, about" in stderr
     return out
@@ -296,7 +313,7 @@ def test_the_report_is_of_both_models_over_all_seeds(undisturbed):
     assert report["horizons"]
     assert {row["lang"] for row in report["languages"]} == {"de", "sw", "yo"}
     assert all(row["wall_speedup"] is None for row in report["languages"])
-    for run in (undisturbed / "runs").glob("m*"):
+    for run in (undisturbed / "runs").iterdir():
         assert [path.name for path in (run / "checkpoints").iterdir()] == ["6"]
 
 

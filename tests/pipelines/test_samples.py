@@ -40,6 +40,8 @@ def test_every_language_of_mc4_has_pages(sample):
     pages = read_manifest(sample, "sample")["pages_by_source_language"]
     assert sorted(pages) == [code for code in mc4_codes() if "-" not in code]
     assert min(pages.values()) >= 2
+    # Five that validate, and some to train on.
+    assert sum(count > 6 for count in pages.values()) >= 90
     assert max(pages.values()) <= MAX_PAGES
 
 
@@ -121,6 +123,14 @@ def test_long_paragraphs_are_cut_at_sentence_ends():
     chinese += "和良心并应以兄弟关系的精神相对待人人有资格。"
     assert split_longest([chinese], 8) == [chinese[:24], chinese[24:]]
     assert split_longest(["One. Two. Three."], 8) == ["One. Two. Three."]
+
+
+def test_sentences_are_cut_at_clauses_only_where_there_are_too_few():
+    clauses = ["Everyone has the right to rest,", "and to holidays with pay."]
+    other = "Nobody has fewer rights."
+    long = " ".join([*clauses, other])
+    assert split_longest([long], 2) == [" ".join(clauses), other]
+    assert split_longest([long], 3) == [*clauses, other]
 
 
 @given(st.lists(st.text(min_size=1), min_size=1), st.integers(1, 20))

@@ -26,7 +26,8 @@ def demo(
     nothing to start before, and four to nine minutes on two cores. Run it again and it does
     nothing; kill it and it continues. The report is OUT/report/report.html.
 
-    So little text proves nothing about the method; it shows that every stage works.
+    The report says what so small a pair of models learned of so little text. What experts gain
+    takes longer: `mswitch evidence`.
 
         mswitch demo --sample debian --out runs/debian
 

@@ -45,6 +45,10 @@ def evidence(
 
         mswitch evidence --setting names --steps 2400 --out runs/names
 
+    On prose they gain late, after some thousand steps. More steps extend the runs that are there:
+
+        mswitch evidence --setting prose --steps 10000 --seeds 1 --out runs/prose
+
     Kill it at any moment and give the same command again: it continues, and on a CPU the report is
     the same to the byte. It has no wall-clock speed-up, which would differ.
 
@@ -61,10 +65,11 @@ def evidence(
             gflanguages (100 languages, kilobytes, no network).
         corpus: a finished corpus directory in place of a sample, or its URL.
         examples: a finished examples directory in place of text, or its URL.
-        setting: cpu, gpu, large-gpu or slice, in place of the one for this machine; or names, for a
-            CPU, which fetches names of things in place of text (25 MB; needs apt-get).
+        setting: cpu, gpu, large-gpu or slice, in place of the one for this machine; or, for a
+            CPU, names, which fetches names of things in place of text (25 MB; needs apt-get), and
+            prose, which trains three controls besides.
         seeds: trainings of each model.
-        steps: of each training, in place of what the budget holds.
+        steps: of each training, in place of what the budget holds; more than before extend it.
         dry_run: only print the plan.
         prepare_only: only make the examples.
     """

@@ -23,7 +23,7 @@ def test_the_verdict_comes_first_and_says_how_sure_it_is(full):
     assert body == full.report["summary"]["verdict"]
     assert "95% interval" in body
     assert "54 languages" in body
-    assert "proves nothing about the method" in full.html
+    assert "says nothing about larger ones" in full.html
 
 
 def test_both_final_losses_are_named(full):
@@ -71,7 +71,7 @@ def test_much_text_needs_no_warning(tmp_path):
         edit_config(run, tokens_per_step=2**20)
     made = make_report(runs, tmp_path / "out")
     assert made.report["summary"]["cautions"] == []
-    assert "proves nothing" not in made.html
+    assert "says nothing about" not in made.html
 
 
 def test_text_that_was_not_read_does_not_count_as_seen(tmp_path):

@@ -24,10 +24,12 @@ FREQUENCY = 2.0
 @pytest.fixture(scope="module", params=["dense", "sparse"])
 def skeleton(request):
     # Kernels so large that outputs depend on their inputs.
-    config = dataclasses.replace(request.getfixturevalue(request.param), init_scale=2.0)
+    name, _, routing = request.param.partition("/")
+    config = dataclasses.replace(request.getfixturevalue(name), init_scale=2.0)
     if config.sparse:
         # A dense and a sparse block in each period, and two periods.
-        config = dataclasses.replace(config, encoder_layers=2, decoder_layers=4, sparse_every=2)
+        layers = {"encoder_layers": 2, "decoder_layers": 4, "sparse_every": 2}
+        config = dataclasses.replace(config, **layers, routing=routing or "learned")
     return Skeleton.of(config, FLOAT32)
 
 
@@ -76,6 +78,7 @@ def with_frequent_end(parameters):
     return {**parameters, "logits.kernel": kernel.at[:, EOS].multiply(FREQUENCY)}
 
 
+@pytest.mark.parametrize("skeleton", ["dense", "sparse", "sparse/hash"], indirect=True)
 def test_greedy_outputs_are_the_likeliest_tokens_of_teacher_forcing(
     parameters, inputs, greedy, next_logits
 ):

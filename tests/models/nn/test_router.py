@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.capacity import expert_capacity
-from models.nn.router import Router, assign
+from models.nn.router import Router, assign, expert_of_id
 
 BFLOAT16 = jnp.dtype(jnp.bfloat16)
 
@@ -242,3 +242,20 @@ def test_the_papers_init_gives_logits_the_same_deviation_at_any_width(sparse, d_
     assert paper.std() * d_model**0.5 == pytest.approx(0.316, rel=0.05)
     assert np.abs(paper).max() < 2.3 * paper.std()  # cut at two deviations of the whole normal
     assert flaxformer.std() == pytest.approx(0.02, rel=0.05)
+
+
+def test_a_hash_routes_every_occurrence_of_a_token_alike(sparse):
+    """And has nothing to learn: no parameters, a gate of 1, no gradient of its losses."""
+    router = Router(dataclasses.replace(sparse, routing="hash"), dtype=BFLOAT16, rngs=nnx.Rngs(0))
+    assert not jax.tree.leaves(nnx.state(router))
+    ids = jnp.arange(2 * 512).reshape(2, 512) % 128
+    x = jnp.zeros((2, 512, sparse.d_model), jnp.bfloat16)
+    routing = router(x, ids > 0, 512, ids=ids, key=jax.random.key(0))
+    expert = np.asarray(routing.stats.expert)
+    assert (expert[np.asarray(ids) == 0] == -1).all()
+    for token in range(1, 128):
+        assert len(set(expert[np.asarray(ids) == token].tolist())) == 1
+    np.testing.assert_array_equal(routing.gate, 1.0)
+    assert float(routing.stats.entropy) == 0.0
+    load = np.bincount(np.asarray(expert_of_id(jnp.arange(250_112), 128)), minlength=128)
+    assert load.max() / load.mean() < 1.1

@@ -3,14 +3,19 @@
 import dataclasses
 import json
 
+import numpy as np
 import pytest
 import train_child as child
 
+from models.config import TrainConfig
 from models.training.run_directory import (
     CONFIG,
     FREE,
+    Claim,
     claim_run,
     describe_run,
+    evaluation_steps,
+    log_spaced_steps,
     model_of,
     read_run,
     train_config_of,
@@ -28,7 +33,7 @@ def plan():
 def run(plan, tmp_path):
     out = tmp_path / "run"
     describe_run(out, plan, tmp_path / "examples", {})
-    assert claim_run(out, plan) is None
+    assert claim_run(out, plan) == Claim()
     return out
 
 
@@ -71,7 +76,7 @@ def test_settings_that_a_version_did_not_have_are_the_default_ones(run, plan, ca
     for name in FREE:
         del described["train"][name]
     (run / CONFIG).write_text(json.dumps(described))
-    assert claim_run(run, plan) is None
+    assert claim_run(run, plan) == Claim()
     describe_run(run, plan, "examples", {})
     assert train_config_of(read_run(run)) == plan.train
     assert "other settings" not in capsys.readouterr().err
@@ -83,3 +88,33 @@ def test_settings_that_this_version_does_not_have_are_named(run):
     for of in (train_config_of, model_of):
         with pytest.raises(UserError, match=r"cannot read .*telepathy.*the version that wrote it"):
             of(described)
+
+
+def test_steps_of_an_extended_run_are_as_far_apart_as_before():
+    train = TrainConfig(steps=3200, evaluations=16)
+    steps = evaluation_steps(train, (400, 800))
+    assert steps[:16] == log_spaced_steps(400, 16)
+    assert {800, 3200} <= set(steps)
+    distances = np.diff(np.log(steps))
+    assert 0.8 < distances[-7:].min() / distances[8:15].mean() < 1.2
+    assert evaluation_steps(dataclasses.replace(train, evaluations=1), (400,)) == (400, 3200)
+    every = dataclasses.replace(train, eval_every=1000)
+    assert evaluation_steps(every, (2500,)) == (1000, 2000, 2500, 3000, 3200)
+
+
+@pytest.mark.parametrize(
+    ("steps", "rate", "message"),
+    [
+        (6, 1.0, "a run of 7 steps: give --steps 7, or more to extend it"),
+        (
+            14,
+            0.5,
+            r"the rates of its languages depend \(max_epochs\): more steps need another --out",
+        ),
+    ],
+)
+def test_a_run_that_cannot_be_extended(run, plan, steps, rate, message):
+    languages = {lang: {**counts, "rate": rate} for lang, counts in plan.languages.items()}
+    other = child.plan("mt5-tiny", steps)
+    with pytest.raises(UserError, match=message):
+        claim_run(run, dataclasses.replace(other, languages=languages))

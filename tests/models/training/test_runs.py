@@ -16,7 +16,7 @@ from models.config import EvaluateConfig
 from models.evaluation.evaluate import evaluate_run
 from models.lifeline import EXIT_RESUME
 from models.training.checkpoint import Checkpoints, complete_steps
-from models.training.run_directory import claim_run, log_spaced_steps, read_run
+from models.training.run_directory import SELECTED, claim_run, log_spaced_steps, read_run
 from models.training.train import train
 from pipelines.errors import UserError
 
@@ -123,6 +123,37 @@ def test_killed_at_every_fault_point_the_run_is_the_undisturbed_one(tmp_path, un
         assert np.array_equal(values, other[name]), name
     names = sorted(path.name for path in (out / "checkpoints").iterdir())
     assert names == sorted(str(step) for step in log_spaced_steps(STEPS, 2))
+
+
+def test_an_extended_run_is_the_one_that_was_longer_from_the_start(tmp_path, undisturbed):
+    """Killed after each moment that matters, and evaluated in between."""
+    out = tmp_path / "run"
+    child.run("mswitch-tiny", out, 3)
+    config = EvaluateConfig(batch_size=8)
+    evaluate_run(out, read_run(out), child.MemoryValidation, config)
+    evaluated = {path: path.read_bytes() for path in (out / "eval").iterdir()}
+    (out / SELECTED).write_text("{}")
+    for point in ("after_reopening", "after_metrics", "before_marker"):
+        process = start("mswitch-tiny", out, MSWITCH_FAULT=f"train.{point}")
+        _, errors = process.communicate()
+        assert process.returncode == -signal.SIGKILL, errors
+        assert not (out / "_COMPLETED").exists()
+        assert not (out / SELECTED).exists()
+        if point == "after_reopening":  # config.json has not changed yet: it is finished again
+            assert child.run("mswitch-tiny", out, 3)["step"] == 3
+    assert read_run(out)["horizons"] == [3]
+    assert child.run("mswitch-tiny", out, STEPS)["step"] == STEPS
+    assert read_run(out)["eval_steps"] == [1, 3, STEPS]
+    assert read_run(out)["train"]["steps"] == STEPS
+    assert metrics(out) == metrics(undisturbed)
+    one, other = (final_state(child, run, "mswitch-tiny") for run in (out, undisturbed))
+    assert all(np.array_equal(values, other[name]) for name, values in one.items())
+    assert evaluate_run(out, read_run(out), child.MemoryValidation, config)["steps"] == 3
+    assert evaluated == {path: path.read_bytes() for path in evaluated}
+    child.run("mswitch-tiny", out, 9)
+    assert read_run(out)["horizons"] == [3, STEPS]
+    with pytest.raises(UserError, match="a run of 9 steps: give --steps 9, or more to extend it"):
+        child.run("mswitch-tiny", out, STEPS)
 
 
 def test_expert_sharded_run_resumes_and_learns_as_on_one_device(tmp_path, undisturbed):
