@@ -6,6 +6,7 @@ pool, and `call` runs its function where it is.
 """
 
 import contextlib
+import ctypes
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -42,8 +43,17 @@ class WorkerDiedError(UserError):
     """A worker process was killed, or aborted in a library."""
 
 
+class _Note(ctypes.Structure):
+    """What a worker is at, and since when by the clock that all processes share."""
+
+    _fields_ = (("since", ctypes.c_double), ("what", ctypes.c_char * 256))
+
+
 class _Workers:
-    """Some processes, and how long they have been there."""
+    """Some processes, how long they have been there, and what they are at.
+
+    Notes are shared memory: one is there even while its worker hangs in a library.
+    """
 
     def __init__(self, count: int):
         self.count = count
@@ -51,8 +61,10 @@ class _Workers:
 
     def _start(self) -> None:
         context = multiprocessing.get_context("forkserver")
+        self.notes = context.RawArray(_Note, self.count)
+        self.begun = context.Value("i", 0)
         # The server that workers are forked from may be older than this environment.
-        arguments = (storage.used_options(), dict(os.environ))
+        arguments = (storage.used_options(), dict(os.environ), self.notes, self.begun)
         self.executor = ProcessPoolExecutor(
             self.count, context, initializer=_begin, initargs=arguments
         )
@@ -66,6 +78,8 @@ class _Workers:
 
 
 _pools: list[_Workers] = []
+#: That of this process, if it is a worker.
+_notes: list[_Note] = []
 
 
 def available_cores() -> int:
@@ -116,21 +130,54 @@ def call(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Run a function of a module with picklable arguments, in a worker process if there are any.
 
     Raises:
+        UserError: workers cannot start.
         WorkerDiedError: a worker process died, which ends what all others do.
     """
     if not _pools:
         return function(*args, **kwargs)
     try:
-        return _pools[0].executor.submit(function, *args, **kwargs).result()
+        return _pools[0].executor.submit(_work, function, *args, **kwargs).result()
     except BrokenProcessPool as error:
+        if not _pools[0].begun.value:
+            raise UserError(
+                "worker processes cannot start: they import the script that is run, so put what it "
+                "does below `if __name__ == '__main__':`"
+            ) from error
         raise WorkerDiedError(
             "a worker process was killed, perhaps for lack of memory: run the same command again, "
             "it continues; --direct_num_workers=1 after -- needs least"
         ) from error
 
 
-def _begin(storage_options: dict[str, Any], environment: dict[str, str]) -> None:
+def note(what: str) -> None:
+    """Note for the parent's progress what this worker is at; "" is nothing."""
+    for mine in _notes:
+        mine.since, mine.what = time.monotonic(), what.encode(errors="replace")[:255]
+
+
+def longest_note() -> str:
+    """Return what a worker has been at for longest, and for how long; "" where none is."""
+    notes = [(one.since, one.what) for one in _pools[0].notes if one.what] if _pools else []
+    if not notes:
+        return ""
+    since, what = min(notes)
+    return f"{what.decode(errors='replace')} for {time.monotonic() - since:.0f} s"
+
+
+def _work(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+    try:
+        return function(*args, **kwargs)
+    finally:
+        note("")
+
+
+def _begin(
+    storage_options: dict[str, Any], environment: dict[str, str], notes: Any, begun: Any
+) -> None:
     """Make this process a worker, which reaches remote files as its parent does."""
+    with begun.get_lock():
+        _notes.append(notes[begun.value])
+        begun.value += 1
     _die_with_parent()
     os.environ.clear()
     os.environ.update(environment)

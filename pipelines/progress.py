@@ -57,7 +57,7 @@ class Progress:
         """Report `count` further units done."""
         self.done += count
         now = time.monotonic()
-        if now < self._next and self.done < self.total:
+        if now < self._next and (self.done < self.total or not count):
             return
         self._next = now + INTERVAL_SECS
         elapsed = max(now - self._start, 1e-9)

@@ -227,18 +227,25 @@ def read_range(path: str | Path, start: int, stop: int) -> bytes:
         ) from error
 
 
-def file_sizes(directory: str | Path) -> dict[str, int]:
-    """Return the size of every file below `directory` by its path relative to it."""
+def files_below(directory: str | Path) -> dict[str, FileStatus]:
+    """Return every file below `directory` by its path relative to it."""
     if is_remote(directory):
         prefix = len(join(directory, ""))
-        return {found.path[prefix:]: found.size_bytes for found in match(join(directory, "**"))}
-    sizes = {}
+        return {found.path[prefix:]: found for found in match(join(directory, "**"))}
+    files = {}
     for folder, _, names in os.walk(directory):
         for name in names:
             path = os.path.join(folder, name)
             with contextlib.suppress(FileNotFoundError):
-                sizes[os.path.relpath(path, directory)] = os.stat(path).st_size
-    return sizes
+                found = os.stat(path)
+                status = FileStatus(path, found.st_size, found.st_mtime)
+                files[os.path.relpath(path, directory)] = status
+    return files
+
+
+def file_sizes(directory: str | Path) -> dict[str, int]:
+    """Return the size of every file below `directory` by its path relative to it."""
+    return {path: file.size_bytes for path, file in files_below(directory).items()}
 
 
 def read_json(path: str | Path) -> Any:

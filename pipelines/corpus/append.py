@@ -11,6 +11,7 @@ another has gone in, what it decided no longer holds, and it starts over. Once i
 """
 
 import dataclasses
+import itertools
 import json
 import os
 import re
@@ -28,6 +29,7 @@ from pipelines.outputs import (
     MANIFEST,
     canonical_json,
     config_hash,
+    file_sha256,
     read_manifest,
     write_atomically,
 )
@@ -103,7 +105,7 @@ def open_base(out: str | Path, config: Mapping[str, Any], recipe: Recipe) -> Bas
 
     Raises:
         UserError: it is not a finished corpus, was built with other settings or by a version with
-            other stages, or kept no fingerprints.
+            other stages, kept no fingerprints, or was edited.
     """
     manifest = read_manifest(out, "corpus")
     before = {key: value for key, value in manifest["config"].items() if key != "inputs"}
@@ -132,7 +134,28 @@ def open_base(out: str | Path, config: Mapping[str, Any], recipe: Recipe) -> Bas
             f"({', '.join(others)}): build it again to add to it"
         )
     directory = str(out) if storage.is_remote(out) else os.path.abspath(out)
+    _check_files(directory, manifest)
     return Base(directory, manifest, stats, recipe)
+
+
+def _check_files(directory: str, manifest: Mapping[str, Any]) -> None:
+    """Refuse a corpus whose files are not those of its manifest.
+
+    Only what was written later than the manifest, which is written last, is read for its checksum.
+    """
+    files = storage.files_below(directory)
+    for entry in itertools.chain.from_iterable(manifest[key] for key in _LISTS):
+        file, wrong = files.get(entry["path"]), "missing"
+        if file:
+            same = file.size_bytes == entry["bytes"]
+            if same and file.updated > files[MANIFEST].updated:
+                with storage.fetch(file.path) as local:
+                    same = file_sha256(local) == entry["sha256"]
+            if same:
+                continue
+            wrong = "not as the manifest says"
+        path = storage.join(directory, entry["path"])
+        raise UserError(f"{path} is {wrong}: restore it, or build the corpus again")
 
 
 def staging_of(base: Base, inputs_hash: str) -> str:

@@ -13,6 +13,7 @@ from pipelines.crawl.fields import map_fields
 from pipelines.crawl.files import CrawlFile
 from pipelines.crawl.pages import Blocked, read_pages
 from pipelines.errors import UserError
+from pipelines.local_pool import note
 from pipelines.records import Page, Rejected
 
 _REASON = re.compile(r"[a-z][a-z0-9_]{0,63}")
@@ -34,10 +35,13 @@ def ask(rule: Rule, pages: Sequence[Page], recipe: Recipe) -> Sequence[str | Non
 
     Raises:
         UserError: the rule raised an exception or gave no proper reason, and the recipe says that
-            this ends the build; or it set a column that it does not declare.
+            this ends the build; it gave not one reason for each page, or set a column that it does
+            not declare.
     """
     before = _columns(pages)
     reasons = _ask(rule, pages, recipe)
+    if pages:
+        note(f"at {pages[-1].source}")
     _check_declared(rule, _columns(pages) - before, recipe)
     return reasons
 
@@ -58,10 +62,16 @@ def _check_declared(step: Step, new: set[str], recipe: Recipe) -> None:
 
 def _ask(rule: Rule, pages: Sequence[Page], recipe: Recipe) -> Sequence[str | None]:
     try:
+        if pages:
+            note(f"rule {rule.name} at {pages[0].source}")
         reasons = rule.reasons(pages)
         if len(reasons) != len(pages):
-            raise ValueError(f"{len(reasons)} reasons for {len(pages)} pages")
-        for reason in filter(None, set(reasons)):
+            # No page is to blame; asked about one alone, the rule may happen to give one.
+            raise UserError(
+                f"rule {rule.name} of recipe {recipe.name} gives {len(reasons)} reasons for "
+                f"{len(pages)} pages: return one for each, None to keep it"
+            )
+        for reason in set(reasons) - {None}:
             if not isinstance(reason, str) or not _REASON.fullmatch(reason):
                 raise ValueError(
                     f"reason {reason!r} is not a name in lower-case letters, digits and underscores"
@@ -105,6 +115,8 @@ def call_step(step: Step, method: str, *given: Any, recipe: Recipe, at: str) -> 
         UserError: a step of the user's raised an exception. What goes wrong in one of mswitch is a
             defect, and keeps its traceback.
     """
+    kind = "edit" if isinstance(step, Edit) else "rule"
+    note(f"{kind} {step.name} at {at}")
     try:
         return getattr(step, method)(*given)
     except UserError:
@@ -112,11 +124,12 @@ def call_step(step: Step, method: str, *given: Any, recipe: Recipe, at: str) -> 
     except Exception as error:
         if type(step).__module__.startswith(_OWN):
             raise
-        kind = "edit" if isinstance(step, Edit) else "rule"
         raise UserError(
             f"{kind} {step.name} of recipe {recipe.name} raised {type(error).__name__}: {error} "
             f"in {method}, at {at}: fix the {kind}"
         ) from error
+    finally:
+        note(f"at {at}")
 
 
 def read_file(

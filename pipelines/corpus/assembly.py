@@ -11,7 +11,12 @@ import pyarrow.parquet as pq
 from pipelines import storage
 from pipelines.corpus.append import DECONTAMINATION, STATS
 from pipelines.corpus.card import data_card
-from pipelines.corpus.findings import describe_nothing, warn_of_drops, warn_of_files
+from pipelines.corpus.findings import (
+    describe_nothing,
+    say_what_dropped_half,
+    warn_of_drops,
+    warn_of_files,
+)
 from pipelines.corpus.ledger import Ledger, check_accounts
 from pipelines.corpus.phases import Build
 from pipelines.corpus.results import dropped_records, empty_ledger
@@ -69,6 +74,7 @@ def assemble(
             f"{rejected_if_empty} has samples of what was dropped"
         )
     warn_of_drops(ledger)
+    say_what_dropped_half(ledger, recipe)
     planned, fingerprints = build.write()
     shards = list(storage.read_json_files([work.output(spec.name) for spec in planned]))
     manifest = {

@@ -83,6 +83,8 @@ def build_corpus(
         UserError: bad input or options, or nothing survived.
         RuntimeError: the accounts do not balance; nothing is published.
     """
+    if isinstance(config, Recipe):
+        config = CorpusConfig(recipe=config)  # pyright: ignore[reportArgumentType] which refuses it
     source = config.source()
     if badwords is None and config.badwords_filter_fraction is not None and not source:
         raise UserError("badwords_filter_fraction says what to do with bad words: give their lists")

@@ -177,6 +177,11 @@ class CorpusConfig:
         if self.languages is not None:
             given = [code for entry in self.languages for code in entry.split(",") if code]
             object.__setattr__(self, "languages", parse_codes(given))
+        if isinstance(self.recipe, Recipe):
+            raise UserError(
+                f"{self.recipe.name} is a Recipe of a running program, which workers do not have: "
+                "give CorpusConfig(recipe=FILE), the Python file that it stands in, or profile=NAME"
+            )
         map_fields(self.field)
         if self.keep_und is None:
             object.__setattr__(self, "keep_und", self.languages is None)

@@ -5,15 +5,17 @@ from typing import Any
 
 from pipelines.corpus.config import CorpusConfig
 from pipelines.corpus.ledger import RULE_ERROR, UNSAMPLED, Ledger, describe_drops, drops_by_reason
+from pipelines.corpus.recipe import READ, Recipe
+from pipelines.corpus.rules.base import LanguageRule, Rule
 from pipelines.crawl.dates import ACCEPTED
 from pipelines.crawl.fields import map_fields
-from pipelines.crawl.files import CrawlFile
-from pipelines.crawl.pages import read_field_names
+from pipelines.crawl.files import CONVERT, CrawlFile
+from pipelines.crawl.pages import UNREAD, read_field_names
 from pipelines.errors import printable
 from pipelines.progress import say
 
 #: Reasons whose detail is our own message and says what to do.
-_EXPLAINED = (RULE_ERROR, "no_text", "bad_json", "json_array", "pretty_json")
+_EXPLAINED = (RULE_ERROR, "no_text", "bad_json", *(UNREAD[format] for format in CONVERT))
 #: What to do about short texts.
 _LOOSENED: dict[str, str] = dict.fromkeys(
     ("too_few_lines", "short_lines"),
@@ -28,6 +30,23 @@ def warn_of_drops(ledger: Ledger) -> None:
     for reason, count in drops_by_reason(ledger.stages()).items():
         if hint := _hint(ledger, reason):
             say("corpus", f"warning: {reason} {count:,}, such as {hint}")
+
+
+def say_what_dropped_half(ledger: Ledger, recipe: Recipe) -> None:
+    """Print a line for each rule that dropped half of its pages or more, unasked."""
+    for rule in recipe.steps:
+        if not isinstance(rule, Rule) or not (dropped := ledger.dropped.get(rule.name)):
+            continue
+        lost, came = dropped.total(), ledger.entered(rule.name)
+        chosen = isinstance(rule, LanguageRule) and rule.languages is not None
+        if 2 * lost >= came and not chosen:
+            [(most, _)] = dropped.most_common(1)
+            say(
+                "corpus",
+                f"rule {rule.name} dropped {lost:,} of the {came:,} pages that came to it "
+                f"({100 * lost / came:.3g} %, {describe_drops(dict(dropped.most_common()))}): "
+                f"{_loosened(rule.name, most)}",
+            )
 
 
 def warn_of_files(
@@ -67,20 +86,35 @@ def describe_nothing(ledger: Ledger, files: int) -> str:
     """Say why no document survived, and what to do about the most frequent reason."""
     reasons = drops_by_reason(ledger.stages())
     first = next((reason for reason in reasons if reason not in UNSAMPLED), "")
-    loosen = _LOOSENED.get(first, f"loosen the rule behind {first} (`mswitch corpus build --help`)")
-    advice = _hint(ledger, first) or "give other input" + (f", or {loosen}" if first else "")
+    stage = next((name for name, dropped in ledger.dropped.items() if dropped[first]), READ)
+    advice = _hint(ledger, first)
+    if not advice:
+        advice = "give other input"
+        if stage != READ:
+            advice += f", or {_loosened(stage, first)}"
+        elif example := _example(ledger, first):
+            advice += f" ({example})"
     counts = describe_drops(reasons) or "there were none"
     records = f"{ledger.entered('read'):,} records of {files:,} files"
     return f"all {records} were dropped ({counts}): {advice}"
 
 
+def _loosened(stage: str, reason: str) -> str:
+    """Say what to do about a rule."""
+    return _LOOSENED.get(reason, f"loosen rule {stage} (`mswitch corpus inspect` shows its limits)")
+
+
 def _hint(ledger: Ledger, reason: str) -> str:
     """Return where a sample of a reason comes from and what to do, if its detail says that."""
+    example = _example(ledger, reason)
+    return example if reason in _EXPLAINED or "--field" in example else ""
+
+
+def _example(ledger: Ledger, reason: str) -> str:
+    """Return where a sample of a reason comes from and its detail, if it has one."""
     example = ledger.example(reason) or {}
     detail = example.get("detail", "")
-    if detail and (reason in _EXPLAINED or "--field" in detail):
-        return printable(f"{example['source']}: {detail}")
-    return ""
+    return printable(f"{example['source']}: {detail}") if detail else ""
 
 
 def _some(names: Sequence[str]) -> str:

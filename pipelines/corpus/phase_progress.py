@@ -1,12 +1,14 @@
 """Reports how far a phase is by the files that it leaves in the work directory."""
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from pipelines import storage
 from pipelines.corpus.work_directory import WorkDirectory
-from pipelines.progress import Progress
+from pipelines.local_pool import longest_note
+from pipelines.progress import INTERVAL_SECS, Progress
 
 #: Seconds between looks, here and on an object store.
 _LOOK_SECS, _LOOK_REMOTE_SECS = 1.0, 15.0
@@ -60,11 +62,15 @@ def _watch(
     done: float,
     every_secs: float,
 ) -> None:
-    """Report until stopped; then once more."""
+    """Report until stopped, what takes so long as well; then once more."""
     finished = False
+    moved = time.monotonic()
     while not finished:
         finished = stop.wait(every_secs)
         done += done_since_last()
         more = round(done) - progress.done
+        if more:
+            moved = time.monotonic()
         if more or not finished:
-            progress.add(more)
+            still = time.monotonic() - moved >= INTERVAL_SECS
+            progress.add(more, longest_note() if still else "")

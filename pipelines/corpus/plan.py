@@ -1,69 +1,96 @@
-"""What a build will take, from a listing of its input and one file of it read to the end."""
+"""What a build will take, from a listing of its input and one file of it that is built."""
 
+import collections
 import math
+import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipelines.corpus.apply_rules import ask, read_file
+from pipelines import storage
 from pipelines.corpus.config import CorpusConfig
-from pipelines.corpus.dedup.buckets import bits_for, shared_bits
-from pipelines.corpus.fingerprints import (
-    FINGERPRINT_BYTES,
-    fingerprint,
-    line_fingerprints,
-    normalize_url,
-)
-from pipelines.corpus.recipe import Recipe
-from pipelines.corpus.rules.length_and_paragraphs import MaxLength, Paragraphs
+from pipelines.corpus.dedup.base import Dedup
+from pipelines.corpus.dedup.buckets import Shuffle, bits_for, shared_bits
+from pipelines.corpus.dedup.minimum_per_key import MinimumPerKey
+from pipelines.corpus.dedup.near import NearDedup
+from pipelines.corpus.dedup.near_clusters import NearDuplicates
+from pipelines.corpus.fingerprints import FINGERPRINT_BYTES
+from pipelines.corpus.job import Job, prepare_job
+from pipelines.corpus.ledger import describe_drops, drops_by_reason
+from pipelines.corpus.output_shards import plan_shards, write_shard
+from pipelines.corpus.recipe import READ, Recipe
+from pipelines.corpus.recipe_source import RecipeSource
+from pipelines.corpus.results import read_finished, read_ingested
+from pipelines.corpus.shard_work import finish_shard, ingest_shard
+from pipelines.corpus.work_directory import WorkDirectory
 from pipelines.crawl.files import CrawlFile, find_crawl_files
 from pipelines.errors import UserError
-from pipelines.records import Page, Rejected
+from pipelines.local_pool import call, local_pool, start_server
+from pipelines.progress import say
 
-#: MB of text (10^6 bytes after decompression and extraction) that one core builds a second, all
-#: phases together. See docs/tutorials/on-dataflow.md for what this was measured on.
-MEASURED_MB_PER_SECOND: Mapping[str, float] = {"mc4": 9.0, "modern": 5.0}
-#: The same for recipes that were not measured: that of the slower profile.
-_OTHER_MB_PER_SECOND = min(MEASURED_MB_PER_SECOND.values())
+#: What is built in less is built once more: the first time, models and tables are loaded too.
+_WARM_SECS = 10.0
 
 
-def read_sample(file: CrawlFile, config: CorpusConfig, recipe: Recipe) -> dict[str, int]:
-    """Read a file to the end as ingest does, and count.
+def build_sample(file: CrawlFile, config: CorpusConfig, source: RecipeSource | None) -> dict:
+    """Build a corpus of one file in this process, phase after phase, and count.
 
     Returns:
-        `pages` that pass the length rule, their `text_bytes`, `lines` and distinct `urls`; of those
-        that pass the paragraph rule `kept_text_bytes`, `kept_lines` and `distinct_lines`.
+        `records`; `dropped` by reason; `pages`, `lines` and `text_bytes` that pass ingest; of what
+        survives `documents` and `bytes` by language, and `keys` by kind; `moved`, the bytes that
+        each deduplication shuffles; `temporary_bytes`; `cpu_secs`.
     """
-    pages = text_bytes = lines = kept_text_bytes = kept_lines = 0
-    urls: set[bytes] = set()
-    lines_seen: set[bytes] = set()
-    for page in read_file(file, config):
-        if isinstance(page, Rejected) or _drops(recipe, MaxLength, page):
-            continue
-        size, count = len(page.utf8), page.utf8.count(b"\n") + 1
-        pages += 1
-        text_bytes += size
-        lines += count
-        urls.add(fingerprint(normalize_url(page.url)))
-        if not _drops(recipe, Paragraphs, page):
-            kept_text_bytes += size
-            kept_lines += count
-            hashes = line_fingerprints(page.text)
-            step = FINGERPRINT_BYTES
-            lines_seen.update(hashes[i : i + step] for i in range(0, len(hashes), step))
-    return {
-        "pages": pages,
-        "text_bytes": text_bytes,
-        "lines": lines,
-        "urls": len(urls),
-        "kept_text_bytes": kept_text_bytes,
-        "kept_lines": kept_lines,
-        "distinct_lines": len(lines_seen),
-    }
+    with tempfile.TemporaryDirectory(prefix="mswitch-plan-") as directory:
+        work = WorkDirectory(storage.join(directory, "work"))
+        job = prepare_job(work, config, config.load(source), source)
+        before = time.process_time()
+        ingest_shard(0, file, job)
+        moved = {step.name: _deduplicate(step, job) for step in job.recipe.dedups}
+        finish_shard(0, job)
+        finished = read_finished(job, 1, pieces=True)
+        for spec in plan_shards(finished.languages, config):
+            write_shard(spec, directory, job)
+        cpu_secs = time.process_time() - before
+        ingested = read_ingested(job, 1)
+        totals = {
+            lang: [sum(sizes) for sizes in zip(*index.totals.values(), strict=True)]
+            for lang, index in finished.languages.items()
+        }
+        dropped = collections.Counter(drops_by_reason(ingested.ledger.stages()))
+        dropped.update(drops_by_reason(finished.ledger.stages()))
+        return {
+            "records": ingested.ledger.entered(READ),
+            "dropped": dict(dropped.most_common()),
+            "pages": ingested.pages,
+            "lines": ingested.lines,
+            "text_bytes": sum(ingested.text_bytes),
+            "documents": {lang: documents for lang, (documents, _, _) in totals.items()},
+            "bytes": {lang: size for lang, (_, _, size) in totals.items()},
+            "keys": dict(finished.keys),
+            "moved": moved,
+            "temporary_bytes": sum(storage.file_sizes(work.root).values()),
+            "cpu_secs": cpu_secs,
+        }
 
 
-def _drops(recipe: Recipe, kind: type[MaxLength] | type[Paragraphs], page: Page) -> bool:
-    rule = recipe.first(kind)
-    return rule is not None and ask(rule, [page], recipe)[0] is not None
+def _deduplicate(step: Dedup, job: Job) -> int:
+    """Choose what stays within the one shard of a job; return how many bytes a shuffle moves."""
+    shuffle = Shuffle(by_reference=True, shards=1)
+    if isinstance(step, NearDedup):
+        rules = NearDuplicates(step, job.work, shuffle, job.recipe.marks_before(step))
+    else:
+        rules = MinimumPerKey(step, job.work, shuffle)  # pyright: ignore[reportArgumentType]
+    rules.prepare(0)
+    [(_, piece)] = rules.slices(0)
+    moved = piece.stop * step.width * 8
+    if isinstance(rules, MinimumPerKey):
+        rules.record(0, [chosen for _, chosen in rules.choose([piece])])
+        return moved + -(-piece.stop // 8)
+    matched = rules.match([piece])
+    clustered = [rows for _, found in matched for _, rows in rules.cluster([found])]
+    if clustered:
+        rules.record(0, clustered)
+    return moved + sum(map(len, [*(found for _, found in matched), *clustered]))
 
 
 def plan_build(
@@ -80,73 +107,86 @@ def plan_build(
         inputs: see `build_corpus`.
         config: see `build_corpus`.
         workers: worker processes at a time; on Dataflow one for each vCPU.
-        mb_per_second: text that one of them builds; by default `MEASURED_MB_PER_SECOND`.
-        price_per_cpu_hour: what an hour of one vCPU costs, to have a price.
+        mb_per_second: text that passes ingest, in 10^6 bytes, which one of them builds a second,
+            all phases together; by default as measured here, with the file that is built.
+        price_per_cpu_hour: what an hour of one vCPU costs, to have the price of these.
 
     Returns:
         Figures by name; what follows from the sample is marked in `estimated`.
 
     Raises:
-        UserError: no input, or no page in the file that is read.
+        UserError: no input, or nothing survives of the file that is built.
     """
     if workers < 1 or (mb_per_second is not None and not mb_per_second > 0):
         raise UserError("give at least one worker, and a rate above 0")
     files = find_crawl_files(inputs)
     middle = sorted(files, key=lambda file: file.size_bytes)[len(files) // 2]
-    recipe = config.load(config.source())
-    sample = read_sample(middle, config, recipe)
-    if not sample["pages"]:
-        raise UserError(f"{middle.path} has no page: `mswitch corpus build` of it says why")
+    source = config.source()
+    recipe = config.load(source)
+    say("corpus", f"builds {middle.path} ({middle.size_bytes:,} bytes) to see what it takes")
+    start_server(recipe.preload)
+    with local_pool(1):
+        sample = call(build_sample, middle, config, source)
+        if sample["cpu_secs"] < _WARM_SECS:
+            sample = call(build_sample, middle, config, source)
+    if not sample["documents"]:
+        raise UserError(
+            f"{middle.path} has no page that survives ({describe_drops(sample['dropped'])}): "
+            "`mswitch corpus build` of it says why"
+        )
     bytes_in = sum(file.size_bytes for file in files)
-    scale = bytes_in / middle.size_bytes
-    total = {name: round(value * scale) for name, value in sample.items()}
-    shuffles, buckets = _shuffles(total, config, recipe)
-    rate = mb_per_second or MEASURED_MB_PER_SECOND.get(recipe.name, _OTHER_MB_PER_SECOND)
+    total = _scaled(sample, bytes_in / middle.size_bytes)
+    rate = mb_per_second or sample["text_bytes"] / 1e6 / sample["cpu_secs"]
     cpu_hours = total["text_bytes"] / 1e6 / rate / 3600
-    fingerprints = sum(size for name, size in shuffles.items() if name != "text")
+    shuffles, buckets = _shuffles(total, config, recipe)
+    by_size = sorted(total["bytes"], key=lambda lang: (-total["bytes"][lang], lang))
     estimated: dict[str, Any] = {
-        "pages": total["pages"],
-        "text_bytes": total["text_bytes"],
+        **{name: total[name] for name in ("records", "dropped", "pages", "text_bytes")},
+        "survives": {
+            lang: {name: total[name][lang] for name in ("documents", "bytes")} for lang in by_size
+        },
         "shuffle_bytes": shuffles,
         "buckets": buckets,
-        "shards_at_least": math.ceil(total["kept_text_bytes"] / config.shard_bytes),
-        # Pages (as compressed as the input), their lines' hashes, candidates, and the runs.
-        "temporary_bytes": bytes_in
-        + total["lines"] * FINGERPRINT_BYTES
-        + fingerprints
-        + total["kept_text_bytes"],
+        "shards_at_least": sum(-(-size // config.shard_bytes) for size in total["bytes"].values()),
+        "temporary_bytes": total["temporary_bytes"],
         "cpu_hours": round(cpu_hours, 4),
         "wall_hours": round(cpu_hours / min(workers, len(files)), 4),
     }
     if price_per_cpu_hour is not None:
-        estimated["price"] = round(cpu_hours * price_per_cpu_hour, 2)
+        estimated["cpu_price"] = round(cpu_hours * price_per_cpu_hour, 4)
     return {
         "stage": "corpus-plan",
         "files": len(files),
         "bytes_in": bytes_in,
         "sampled": middle.path,
         "workers": workers,
-        "mb_per_second": rate,
+        "mb_per_second": round(rate, 3),
         "estimated": estimated,
     }
 
 
+def _scaled(counts: Any, scale: float) -> Any:
+    """Multiply all numbers of a tree."""
+    if isinstance(counts, Mapping):
+        return {name: _scaled(count, scale) for name, count in counts.items()}
+    return math.ceil(counts * scale)
+
+
 def _shuffles(
-    total: Mapping[str, int], config: CorpusConfig, recipe: Recipe
+    total: Mapping[str, Any], config: CorpusConfig, recipe: Recipe
 ) -> tuple[dict[str, int], dict[str, int]]:
     """Return the bytes that each shuffle moves at most, and into how many buckets it is cut."""
     moved, buckets = {}, {}
     for step in recipe.dedups:
-        # One candidate for each key of a file, and all of them to cut buckets for (`phases`).
-        keys = step.candidates(total["urls"], total["distinct_lines"])
-        rows = step.candidates(total["pages"], total["kept_lines"])
-        moved[step.name] = keys * step.width * 8
+        # Buckets are cut for all candidates that there may be (`phases`).
+        rows = step.candidates(total["pages"], total["lines"])
+        moved[step.name] = total["moved"][step.name]
         buckets[step.name] = 1 << shared_bits(rows * step.width * 8, config.bucket_bytes)
         if config.keep_fingerprints:
             kept = f"kept_{step.kind}"
-            moved[kept] = keys * FINGERPRINT_BYTES
+            moved[kept] = total["keys"][step.kind] * FINGERPRINT_BYTES
             buckets[kept] = 1 << bits_for(moved[kept], config.bucket_bytes)
-    return {**moved, "text": total["kept_text_bytes"]}, buckets
+    return {**moved, "text": sum(total["bytes"].values())}, buckets
 
 
 def format_plan(plan: Mapping[str, Any]) -> str:
@@ -155,8 +195,14 @@ def format_plan(plan: Mapping[str, Any]) -> str:
     for name, value in {**plan, **plan["estimated"]}.items():
         if isinstance(value, Mapping):
             if name != "estimated":
-                rows += [(f"{name}: {part}", f"{count:,}") for part, count in value.items()]
+                rows += [(f"{name}: {part}", _cell(count)) for part, count in value.items()]
         elif name != "stage":
-            rows.append((name, f"{value:,}" if isinstance(value, int | float) else value))
+            rows.append((name, _cell(value)))
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name.replace('_', ' '):<{width}}  {value}" for name, value in rows)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{count:,} {name}" for name, count in value.items())
+    return f"{value:,}" if isinstance(value, int | float) else value

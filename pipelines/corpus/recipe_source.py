@@ -139,7 +139,13 @@ def _line_of(error: Exception, origin: str) -> str:
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__)
              if frame.filename == origin]  # fmt: skip
     line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else None
-    return f"{f', line {line}' if line else ''}: {type(error).__name__}: {error}"
+    advice = ""
+    if isinstance(error, ImportError):
+        advice = (
+            ": a recipe travels as one file; put what it imports into it, or install that, and "
+            "give package.module:NAME of a recipe in it"
+        )
+    return f"{f', line {line}' if line else ''}: {type(error).__name__}: {error}{advice}"
 
 
 def _is_built_in(value: object) -> bool:

@@ -26,6 +26,7 @@ from pipelines.crawl.files import CrawlFile
 from pipelines.crawl.rows import UNDATED
 from pipelines.errors import UserError
 from pipelines.faults import fault_point
+from pipelines.local_pool import note
 from pipelines.records import DETAIL_CHARACTERS, SPLITS, Page, Rejected
 
 BATCH_BYTES = 16 << 20
@@ -87,6 +88,7 @@ def _mask(recipe: Recipe) -> Any:
 
 def _read(file: CrawlFile, job: Job, ledger: Ledger) -> Iterator[Page]:
     for page in read_allowed(file, job.recipe, job.config):
+        note(f"at {page.source}")
         if isinstance(page, Rejected):
             ledger.drop(page)
         else:

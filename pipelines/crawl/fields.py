@@ -60,7 +60,15 @@ def field_names(row: Mapping[str, Any]) -> list[str]:
     return names
 
 
-def describe_missing(part: str, paths: Sequence[str], names: Sequence[str]) -> str:
-    """Say that a row has no value for a part of a page, the option to give, and its fields."""
+def describe_missing(part: str, paths: Sequence[str], names: Sequence[str], wrong: str = "") -> str:
+    """Say that a row has no value for a part of a page, the option to give, and its fields.
+
+    Args:
+        part: a key of `STANDARD_FIELDS`.
+        paths: where it was looked for.
+        names: the fields that there are.
+        wrong: what is wrong with the one that was found, if one was.
+    """
     found = ", ".join(names) or "none"
-    return f"no {' or '.join(paths)}: map a field with --field {part}=NAME; the fields are {found}"
+    what = wrong or f"no {' or '.join(paths)}"
+    return f"{what}: map a field with --field {part}=NAME; the fields are {found}"

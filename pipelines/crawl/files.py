@@ -39,18 +39,30 @@ _REQUESTS = 32
 #: "damaged" files are compressed and cannot be read from the start. Nothing is read from "empty"
 #: files, those of `CONVERT`, and "other" ones.
 FileFormat = Literal[
-    "warc", "arc", "jsonl", "parquet", "empty", "damaged", "json_array", "pretty_json", "other"
-]
+    "warc", "arc", "jsonl", "parquet", "empty", "damaged", "json_array", "pretty_json", "csv",
+    "bzip2", "xz", "zip", "other",
+]  # fmt: skip
 
 #: What can be converted: what it is, and how.
 CONVERT: Mapping[str, str] = MappingProxyType(
     {
         "json_array": "a JSON array, not JSON Lines: convert it with jq -c '.[]'",
         "pretty_json": "JSON over several lines, not JSON Lines: convert it with jq -c .",
+        "csv": "a table of text (CSV): convert it to Parquet, for example with "
+        "`pandas.read_csv('IN.csv').to_parquet('OUT.parquet')`",
+        "bzip2": "compressed with bzip2: use gzip instead, as in `bzcat IN.bz2 | gzip > OUT.gz`",
+        "xz": "compressed with xz: use gzip instead, as in `xzcat IN.xz | gzip > OUT.gz`",
+        "zip": "a ZIP archive: unpack it with unzip",
     }
+)
+#: What files begin with that are not decompressed here.
+_BEGINNINGS: Mapping[bytes, FileFormat] = MappingProxyType(
+    {PARQUET_MAGIC: "parquet", b"BZh": "bzip2", b"\xfd7zXZ\0": "xz", b"PK\x03\x04": "zip"}
 )
 _ARRAY = re.compile(rb"\[\s*\{")
 _PRETTY = re.compile(rb'\{[ \t\r]*\n\s*["}]')
+#: Names without spaces, as far as they were read.
+_CSV = re.compile(rb'"?[\w.\x80-\xff-]+"?([,;\t]"?[\w.\x80-\xff-]+"?)+(\r?\n|\Z)')
 
 FORMATS = "WARC, WET, ARC, JSONL or Parquet files"
 
@@ -78,7 +90,8 @@ class CrawlFile:
 def find_crawl_files(inputs: Sequence[str]) -> list[CrawlFile]:
     """Resolve paths and globs to files, in an order that the order of `inputs` does not change.
 
-    A file that is named twice counts once. `**` in a glob matches any depth.
+    A path that is named twice counts once, a file under each name that links give it. `**` in a
+    glob matches any depth, and a file once however many links lead to it.
 
     Paths may be URLs: gs:// and s3:// with globs, https:// without.
 
@@ -88,7 +101,7 @@ def find_crawl_files(inputs: Sequence[str]) -> list[CrawlFile]:
     """
     if not inputs:
         raise UserError(f"no input: give {FORMATS}, or globs such as 'crawl/*.wet.gz'")
-    found: dict[str, CrawlFile] = {}
+    found: dict[tuple[str, str], CrawlFile] = {}
     inputs = [str(given) for given in inputs]
     # Looking at a remote file is waiting for it.
     with ThreadPoolExecutor(_REQUESTS if any(map(storage.is_remote, inputs)) else 1) as pool:
@@ -97,9 +110,14 @@ def find_crawl_files(inputs: Sequence[str]) -> list[CrawlFile]:
                 what = "matches no file" if glob.has_magic(given) else "does not exist"
                 raise UserError(f"input {given} {what}: give {FORMATS}, or a glob of them")
             for file in files:
-                key = file.path if storage.is_remote(given) else os.path.realpath(file.path)
-                found.setdefault(key, file)
+                found.setdefault(_identity(file.path), file)
     return sorted(found.values(), key=lambda f: (f.name, f.size_bytes, f.digest, f.path))
+
+
+def _identity(path: str) -> tuple[str, str]:
+    """Return what a path names, and the path: behind a link, `..` may lead elsewhere."""
+    remote = storage.is_remote(path)
+    return (path, path) if remote else (os.path.realpath(path), os.path.abspath(path))
 
 
 def _files(given: str) -> list[CrawlFile]:
@@ -128,7 +146,11 @@ def _paths(given: str) -> list[str]:
         return [given]
     if os.path.exists(given):
         return [given]
-    return [path for path in glob.glob(given, recursive=True) if os.path.isfile(path)]
+    paths = [path for path in glob.glob(given, recursive=True) if os.path.isfile(path)]
+    if "**" not in given:
+        return paths
+    deepest_first = sorted(paths, key=lambda path: (path.count("/"), path), reverse=True)
+    return list({os.path.realpath(path): path for path in deepest_first}.values())
 
 
 def _listed_files(given: str) -> list[CrawlFile]:
@@ -180,8 +202,9 @@ def format_of(path: str | Path) -> FileFormat:
 def _format(head: bytes) -> FileFormat:
     if not head:
         return "empty"
-    if head.startswith(PARQUET_MAGIC):
-        return "parquet"
+    for beginning, format in _BEGINNINGS.items():
+        if head.startswith(beginning):
+            return format
     compression = compression_of(head)
     file = io.BytesIO(head)
     dictionary, start = None, b""
@@ -198,7 +221,7 @@ def _format(head: bytes) -> FileFormat:
     if format := _format_of_text(start):
         return format
     damaged = compression == "none" and begins_damaged(head[:_SALVAGE_BYTES])
-    return "damaged" if damaged else "other"
+    return "damaged" if damaged else "csv" if _CSV.match(start) else "other"
 
 
 def _format_of_next(

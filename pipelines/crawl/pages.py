@@ -15,6 +15,7 @@ from pipelines.records import Page, Rejected
 UNREAD = {
     "json_array": "json_array",
     "pretty_json": "pretty_json",
+    **{name: f"{name}_file" for name in ("csv", "bzip2", "xz", "zip")},
     "empty": "empty_file",
     "other": "unknown_format",
 }

@@ -41,10 +41,9 @@ def page_from_fields(
 
     field, text = _first_value(row, fields["text"])
     if not isinstance(text, str):
-        detail = f"{field} is of type {type(text).__name__}, not text"
-        if text is None:
-            detail = describe_missing("text", fields["text"], field_names(row))
-        return rejected("no_text", detail)
+        wrong = "" if text is None else f"{field} is of type {type(text).__name__}, not text"
+        names = field_names(row)
+        return rejected("no_text", describe_missing("text", fields["text"], names, wrong))
     try:
         str(address).encode()
         utf8 = text.encode()

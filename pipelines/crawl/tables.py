@@ -64,6 +64,7 @@ def read_table(
             ]
             # As dictionaries, a long value that a million rows name is held once.
             file = _open(raw, strings)
+            kinds = {column.name: str(column.type) for column in file.schema_arrow}
         except _DAMAGE as error:
             yield _rejected("damaged", f"{name}@0", describe_damage(error))
             return
@@ -71,7 +72,11 @@ def read_table(
         unread = _UnreadRows(name, size // MIN_ROW_BYTES)
         for part, usable in (("text", strings), ("url", wanted)):
             if not set(fields[part]) & set(usable):
-                detail = describe_missing(part, fields[part], names)
+                given = [
+                    f"{path} is of type {kinds[path]:.60}" for path in fields[part] if path in kinds
+                ]
+                wrong = f"{given[0]}, not text" if given else ""
+                detail = describe_missing(part, fields[part], names, wrong)
                 yield from unread.rejected(f"no_{part}", 0, file.metadata.num_rows, detail)
                 return
         first = text_bytes = 0
@@ -107,7 +112,9 @@ def read_column_names(path: str) -> list[str]:
 
 
 def _paths(columns: pq.ParquetSchema) -> list[str]:
-    return [column.path for column in map(columns.column, range(len(columns)))]
+    """Return the columns that have one value a row, not those within lists and maps."""
+    found = map(columns.column, range(len(columns)))
+    return [column.path for column in found if not column.max_repetition_level]
 
 
 class _UnreadRows:

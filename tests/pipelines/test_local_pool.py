@@ -84,6 +84,15 @@ def test_a_worker_that_died_at_its_input_names_a_file(tmp_path, files):
     assert "running" not in found
 
 
+def test_a_script_that_workers_cannot_import_is_told_why(tmp_path):
+    script = tmp_path / "child.py"
+    script.write_text(CHILD.replace('if __name__ == "__main__":', "if True:"))
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, str(script), str(tmp_path / "pid")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert "below `if __name__ == '__main__':`" in done.stderr.splitlines()[-1]
+
+
 def test_workers_leave_ctrl_c_to_their_parent():
     with local_pool(2):
         os.kill(call(os.getpid), signal.SIGINT)

@@ -124,18 +124,19 @@ def plan(
     price_per_cpu_hour: float | None = None,
     json: Json = False,
 ) -> int:
-    """Estimate what a build takes, from a listing of its input and one file read to the end.
+    """Estimate what a build takes, from a listing of its input and one file of it that is built.
 
-    Bytes in, text, fingerprints shuffled (at most), buckets, shards, temporary storage, CPU hours.
+    What is dropped and what survives by language, fingerprints shuffled (at most), buckets, shards,
+    temporary storage, CPU hours.
 
         mswitch corpus plan --input 'gs://bucket/crawl/*.gz' --workers 500
 
     Args:
         input: as for `corpus build`.
         workers: worker processes at a time; on Dataflow one for each vCPU.
-        mb_per_second: text that one of them builds; by default as measured
-            (docs/tutorials/on-dataflow.md).
-        price_per_cpu_hour: what an hour of one vCPU costs, to see a price.
+        mb_per_second: text that passes ingest, in MB, which one of them builds a second; by default
+            as measured here.
+        price_per_cpu_hour: what an hour of one vCPU costs, to see the price of these.
     """
     from pipelines.corpus.plan import format_plan, plan_build
 

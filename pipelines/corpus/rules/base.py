@@ -10,6 +10,7 @@ import functools
 import hashlib
 import os
 import shutil
+import types
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, ClassVar, Self
@@ -18,6 +19,8 @@ from pipelines import storage
 from pipelines.corpus.rules.list_files import open_list
 from pipelines.errors import UserError
 from pipelines.languages import UNDETERMINED, languages, parse_codes
+from pipelines.local_pool import note
+from pipelines.outputs import canonical_json
 from pipelines.records import Page
 
 #: Least and most of values, by name; None where there is no limit.
@@ -55,15 +58,24 @@ class Step:
         """Return what identifies this step besides its code: files by their content.
 
         Raises:
-            UserError: a file cannot be read.
+            UserError: a file cannot be read, or a value cannot be JSON.
         """
-        settings = dict(vars(self))
+        settings = self.__getstate__()
         if dataclasses.is_dataclass(self):
             settings = {field.name: settings[field.name] for field in dataclasses.fields(self)}
+        # A function is code, which is part of a recipe's source.
+        settings = {k: v for k, v in settings.items() if not isinstance(v, types.FunctionType)}
         what = f"the file of rule {self.name}"
-        paths = {name: settings[name] for name in self.files if settings[name]}
-        digests = {name: file_digest(path, what) for name, path in paths.items()}
-        return {**settings, **digests}
+        settings |= {n: file_digest(settings[n], what) for n in self.files if settings[n]}
+        for name, value in settings.items():
+            try:
+                canonical_json(value)
+            except (TypeError, ValueError) as error:
+                raise UserError(
+                    f"rule {self.name} holds a {type(value).__name__} in {name}, which is neither "
+                    "text nor numbers nor lists of them: make it a functools.cached_property"
+                ) from error
+        return settings
 
     def change(self, fields: Mapping[str, Any]) -> Self:
         """Return the step with other values for some fields.
@@ -133,7 +145,12 @@ class Rule(Step):
 
     def reasons(self, pages: Sequence[Page]) -> Sequence[str | None]:
         """Return `reason` for each page."""
-        return [self.reason(page) for page in pages]
+
+        def reason(page: Page) -> str | None:
+            note(f"rule {self.name} at {page.source}")
+            return self.reason(page)
+
+        return list(map(reason, pages))
 
     def notes(self, page: Page) -> Iterable[Mapping[str, Any]]:
         """Return what to note of a page that was dropped, as JSON."""

@@ -250,6 +250,34 @@ def test_nothing_survives(tmp_path, hostile_crawl):
     assert not list(tmp_path.glob(".corpus.partial-*"))
 
 
+def test_advice_fits_what_was_dropped(tmp_path):
+    damaged = tmp_path / "a.gz"
+    damaged.write_bytes(b"\x1f\x8b\x08\0garbage")
+    with pytest.raises(UserError, match=r"\(damaged 1\): give other input \(a\.gz@0: .*\); "):
+        build([damaged], tmp_path / "corpus", LENIENT)
+    page = crawl.record(crawl.prose(crawl.GERMAN, 1), "http://de.example/")
+    long = dataclasses.replace(LENIENT, max_page_characters=10)
+    with pytest.raises(UserError, match=r"too_long 1\): give other input, or loosen rule length "):
+        build([crawl.write(tmp_path / "b", [page])], tmp_path / "corpus", long)
+
+
+def test_a_rule_that_drops_half_or_more_is_a_line(tmp_path, capsys):
+    texts = [crawl.prose(crawl.GERMAN, seed) for seed in range(4)]
+    pages = [crawl.record(text[: 300 * (n == 0) + 40], f"u{n}") for n, text in enumerate(texts)]
+    file = crawl.write(tmp_path / "a", pages)
+    config = dataclasses.replace(LENIENT, min_long_line_characters=50)
+    build([file], tmp_path / "out", config)
+    said = (
+        "[corpus] rule paragraphs dropped 3 of the 4 pages that came to it (75 %, short_lines 3): "
+        "lower --min-lines and --min-long-line-characters (of a recipe: its rule's fields)\n"
+    )
+    assert said in capsys.readouterr().err
+    # One that drops what was not asked for is not worth a line.
+    german = dataclasses.replace(LENIENT, languages=("de",), language_min_bytes=100)
+    build([file], tmp_path / "german", german)
+    assert "] rule" not in capsys.readouterr().err
+
+
 def test_lost_page_is_not_published(tmp_path, hostile_crawl, monkeypatch):
     real = phases.plan_shards
     monkeypatch.setattr(phases, "plan_shards", lambda *args, **kw: real(*args, **kw)[1:])

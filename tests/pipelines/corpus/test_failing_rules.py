@@ -8,6 +8,7 @@ import pytest
 from corpus_builds import FRAME, build_with, stages
 
 from flows.cli.main import main
+from pipelines.corpus import phase_progress
 from pipelines.errors import UserError
 
 
@@ -17,7 +18,12 @@ from pipelines.errors import UserError
         ("def reason(self, page): raise ValueError('no')", "raised ValueError: no, at a.warc.wet"),
         ("def reason(self, page): return 'Too Loud'", "'Too Loud' is not a name"),
         ("def reason(self, page): return True", "reason True is not a name"),
-        ("def reasons(self, pages): return []", "0 reasons for 1 pages"),
+        ("def reason(self, page): return page.columns.update(mine=1) or False", "reason False is"),
+        ("def reasons(self, pages): return []", "gives 0 reasons for 8 pages: return one for each"),
+        (
+            "def reasons(self, pages): return [page.columns.update(mine=1) for page in pages][:1]",
+            "^rule mine of recipe mine_too gives 1 reasons for 8 pages",
+        ),
         ("def reason(self, page): return None", "did not set its column mine"),
         ("def reason(self, page): page.columns['mine'] = 'x'", "another type"),
         (
@@ -54,6 +60,20 @@ def test_a_rule_that_fails_may_drop_the_page(files, tmp_path, recipe):
     text = text.replace("1 // (not page.url.endswith('3'))", "1 // 0")
     with pytest.raises(UserError, match=rf"\(rule_error 8\): a\.warc\.wet\.gz@\d+: {said}"):
         build_with(files[:1], tmp_path / "none", recipe(text))
+
+
+@pytest.mark.parametrize("slow", ["reason(self, page)", "url_reason(self, url)"])
+def test_progress_names_a_slow_rule(files, tmp_path, recipe, capsys, monkeypatch, slow):
+    for name in ("progress.FIRST", "progress.INTERVAL", "corpus.phase_progress.INTERVAL"):
+        monkeypatch.setattr(f"pipelines.{name}_SECS", 0.1)
+    monkeypatch.setattr(phase_progress, "_LOOK_SECS", 0.1)
+    rule = f"reason = lambda self, page: None\n    def {slow}: time.sleep(0.3)"
+    text = FRAME.replace('    columns = {{"mine": "int32"}}\n', "")
+    build_with(
+        files[:1], tmp_path / "corpus", recipe("import time" + text.format(rule=rule, options=""))
+    )
+    said = r"ingest: 0/3 kB · 0\.0 kB/s · none finished yet · rule mine at a\.warc\.wet\.gz"
+    assert re.search(said, capsys.readouterr().err)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -116,6 +117,27 @@ def test_a_card_that_was_edited_stays(months, corpus, capsys):
     assert (corpus / "README.md").read_text() == edited
     assert "README.md was edited and stays" in capsys.readouterr().err
     assert "added-001" in (corpus / "croissant.json").read_text()
+
+
+@pytest.mark.parametrize("kind", ["data/de/train-*", "fingerprints/urls-*"])
+@pytest.mark.parametrize("change", ["edited", "flipped", "removed"])
+def test_a_corpus_that_was_edited_is_refused(months, corpus, kind, change):
+    [path] = corpus.glob(kind)
+    content = bytearray(path.read_bytes())
+    content[-20] ^= 1
+    path.write_bytes(content[:-1] if change == "edited" else content)
+    if change == "removed":
+        path.unlink()
+    before = data_bytes(corpus)
+    with pytest.raises(UserError, match=rf"^{path} is (not as|missing).*: restore it, or build"):
+        add(corpus, months[1])
+    assert data_bytes(corpus) == before
+
+
+def test_a_copy_made_without_times_is_added_to(months, corpus):
+    for path in corpus.rglob("*.*"):
+        os.utime(path)
+    assert add(corpus, months[1])["documents"] == 41
 
 
 def test_what_is_there_is_not_added_again(months, corpus):

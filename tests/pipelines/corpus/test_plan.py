@@ -2,17 +2,20 @@
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 
 import crawl_files as crawl
 import pytest
-from corpus_builds import LENIENT
+from corpus_builds import FRAME, LENIENT
 
 from flows.cli.main import main
 from pipelines.corpus import plan
 from pipelines.corpus.build import CorpusConfig, build_corpus
+from pipelines.corpus.config import ModernConfig
 from pipelines.corpus.plan import plan_build
 from pipelines.corpus.recipes import MC4
+from pipelines.corpus.rules.quality import GopherQuality
 from pipelines.corpus.stats import load_stats
 from pipelines.errors import UserError
 
@@ -44,12 +47,31 @@ def test_a_plan_foresees_the_build(files, tmp_path):
     assert estimated["pages"] == pytest.approx(120, rel=0.05)
     for name, size in stats["shuffled_bytes"].items():
         assert estimated["shuffle_bytes"][name] == pytest.approx(size, rel=0.05)
-    text = sum(split["bytes"] for split in stats["languages"]["de"].values())
-    assert estimated["text_bytes"] == pytest.approx(text, rel=0.05)
+    german = {
+        name: sum(split[name] for split in stats["languages"]["de"].values())
+        for name in ("documents", "bytes")
+    }
+    assert estimated["text_bytes"] == pytest.approx(german["bytes"], rel=0.05)
+    assert estimated["survives"] == {"de": pytest.approx(german, rel=0.05)}
     secs = estimated["text_bytes"] / 1e6 / 0.001
     assert estimated["cpu_hours"] == pytest.approx(secs / 3600, abs=1e-4)
     assert estimated["wall_hours"] == pytest.approx(secs / 7200, abs=1e-4)
-    assert estimated["price"] == pytest.approx(secs, abs=0.01)
+    assert estimated["cpu_price"] == pytest.approx(secs, abs=0.01)
+
+
+def test_the_rate_is_that_of_the_recipe(files, recipe):
+    rule = """def reason(self, page):
+        stop = time.process_time() + 0.01
+        while time.process_time() < stop:
+            pass
+        return "odd" if page.url[-1] in "13579" else None"""
+    text = FRAME.replace('    columns = {{"mine": "int32"}}\n', "")
+    config = CorpusConfig(recipe=recipe("import time" + text.format(rule=rule, options="")))
+    estimated = plan_build(files, config, price_per_cpu_hour=3600)["estimated"]
+    assert 120 * 0.01 <= estimated["cpu_price"] < 120 * 0.01 * 2
+    assert estimated["cpu_hours"] == pytest.approx(estimated["cpu_price"] / 3600, abs=1e-4)
+    assert estimated["dropped"] == {"odd": pytest.approx(60, rel=0.05)}
+    assert estimated["survives"]["de"]["documents"] == pytest.approx(60, rel=0.05)
 
 
 def test_more_workers_than_files_do_not_help(files):
@@ -61,8 +83,9 @@ def test_more_workers_than_files_do_not_help(files):
 
 
 def test_deduplications_alone_are_cut_for_workers_to_share():
-    total = dict.fromkeys(("pages", "urls", "kept_text_bytes"), 1 << 20)
-    total |= dict.fromkeys(("kept_lines", "distinct_lines"), 5 << 20)
+    total = {"pages": 1 << 20, "lines": 5 << 20, "bytes": {}}
+    total |= {"moved": dict.fromkeys(("url_dedup", "line_dedup"), 0)}
+    total |= {"keys": {"urls": 1 << 20, "lines": 5 << 20}}
     _, buckets = plan._shuffles(total, CorpusConfig(), MC4)
     assert buckets == {"url_dedup": 8, "kept_urls": 1, "line_dedup": 8, "kept_lines": 2}
 
@@ -75,7 +98,12 @@ def test_buckets_and_shards_follow_from_the_settings(files):
         estimated["buckets"]["line_dedup"] / 2 < owners / 1000 <= estimated["buckets"]["line_dedup"]
     )
     assert estimated["shards_at_least"] == -(-estimated["shuffle_bytes"]["text"] // 10_000)
-    modern = dataclasses.replace(small, profile="modern", language_threshold=None)
+    lax = GopherQuality(
+        min_words=1, max_top_ngram_shares=(1,) * 3, max_duplicate_ngram_shares=(1,) * 6
+    )
+    modern = dataclasses.replace(
+        small, profile="modern", language_threshold=None, modern=ModernConfig(quality=lax)
+    )
     modern = plan_build(files, modern)["estimated"]
     assert "line_dedup" not in modern["shuffle_bytes"]
     assert modern["shuffle_bytes"]["near_dedup"] > 0
@@ -83,14 +111,16 @@ def test_buckets_and_shards_follow_from_the_settings(files):
 
 def test_input_without_pages_is_refused(tmp_path):
     path = crawl.write(tmp_path / "a.warc.gz", [crawl.warcinfo()])
-    with pytest.raises(UserError, match="has no page"):
+    with pytest.raises(UserError, match=r"has no page that survives \(not_a_page 1\)"):
         plan_build([str(path)], CorpusConfig())
 
 
 def test_the_command_prints_a_table_or_json(files, capsys):
-    command = ["corpus", "plan", "--input", *files, "--workers", "4"]
+    command = ["corpus", "plan", "--input", *files, "--workers", "4", "--min-lines", "1"]
+    command += ["--min-long-line-characters", "1", "--language-threshold", "0.7"]
     assert main(command) == 0
     table = capsys.readouterr().out
+    assert re.search(r"(?m)^survives: de  .* 1\d\d documents, \d+,\d+ bytes$", table)
     assert "shuffle bytes: line dedup" in table
     assert "price" not in table
     assert main([*command, "--json", "--mb-per-second", "7"]) == 0

@@ -1,6 +1,8 @@
 """Recipes that users write: what they may say, and what a corpus of theirs is."""
 
+import functools
 import json
+from typing import Any
 
 import pytest
 from corpus_builds import SHOUTING, build_with, stages
@@ -64,6 +66,28 @@ def test_options_set_fields_of_its_rules(files, tmp_path, recipe, capsys):
         CorpusConfig(recipe="my_recipe.py", profile="modern")
 
 
+@pytest.mark.parametrize("field", ["lambda text: len(text)", "re.compile('a').search"])
+def test_a_rule_may_hold_functions_and_what_can_be_written_down(field, files, tmp_path, recipe):
+    text = "import re\n" + SHOUTING
+    text = text.replace(
+        "    def reason", f"    def __init__(self):\n        self.size = {field}\n\n    def reason"
+    )
+    text = text.replace("/ len(page.text)", "/ self.size(page.text)")
+    build = functools.partial(build_with, files[:1], tmp_path / "corpus", recipe(text))
+    if field.startswith("lambda"):
+        assert len(build()) == 8
+    else:
+        with pytest.raises(UserError, match=r"^rule shouting holds a builtin_method in size"):
+            build()
+
+
+def test_recipes_of_a_running_program_are_refused_in_one_line(files, tmp_path):
+    mine: Any = Recipe("mine", [IdentifyLanguage()])
+    for config in (lambda: mine, lambda: CorpusConfig(recipe=mine)):
+        with pytest.raises(UserError, match=r"a Recipe.*: give CorpusConfig\(recipe=FILE\)"):
+            build_corpus([str(files[0])], tmp_path / "corpus", config())
+
+
 def test_modules_too(files, tmp_path, monkeypatch):
     package = tmp_path / "mypackage_of_rules"
     package.mkdir()
@@ -80,7 +104,8 @@ def test_modules_too(files, tmp_path, monkeypatch):
     ("text", "message"),
     [
         ("x = 1", "has 0 recipes"),
-        ("import no_such_module", "line 1: ModuleNotFoundError"),
+        ("import no_such_module", "line 1: ModuleNotFoundError.*: a recipe travels as one file"),
+        ("from . import neighbour", "line 1: ImportError.*: a recipe travels as one file"),
         ("\ndef f(:", "line 2: SyntaxError"),
         (SHOUTING + "\nother = CALM.change({})", "has 2 recipes"),
         (SHOUTING.replace('"calm"', '"mc4"'), "is called like a profile"),

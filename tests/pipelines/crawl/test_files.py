@@ -1,4 +1,6 @@
+import bz2
 import gzip
+import lzma
 import os
 
 import crawl_files as crawl
@@ -51,6 +53,8 @@ def test_the_content_tells_the_format_whatever_the_name(tmp_path):
         ("array.gz", gzip.compress(b"\n[\n  {\n"), "json_array"),
         ("numbers", b"[1, 2]", "other"),
         ("settings", b"[section]\n", "other"),
+        ("prose", b"Hello, world\n", "other"),
+        ("line", b"one\ntwo,three\n", "other"),
         ("pretty", b'{\n  "text": "t"\n}\n', "pretty_json"),
         ("pretty.zst", zstd(b'{\r\n\t"text": "t"}'), "pretty_json"),
         ("hollow.jsonl", b"{}\n" + line, "jsonl"),
@@ -114,10 +118,31 @@ def test_a_name_that_is_not_utf8_is_refused(tmp_path):
     [
         (b'[{"text": "t"}]', "a JSON array, .* jq -c '.\\[\\]'"),
         (b'{\n"text": 1}', "lines, .* jq -c ."),
+        (bz2.compress(b'{"text": 1}'), "compressed with bzip2: .* `bzcat IN.bz2 .* > OUT.gz`"),
+        (lzma.compress(b'{"text": 1}'), "compressed with xz: .* `xzcat"),
+        (b"PK\x03\x04", "a ZIP archive: unpack it"),
+        (b'id,"url",text\n1,', "a table of text.*: convert it to Parquet"),
+        (b"\xef\xbb\xbfurl\tr\xc3\xa9sum\xc3\xa9\ttext_of_a_page" + b"_" * 99, "a table of text"),
+        (gzip.compress(b"url;text\r\n"), "a table of text"),
     ],
 )
-def test_other_json_is_named_with_the_fix(tmp_path, content, fix):
+def test_what_can_be_converted_is_named_with_the_fix(tmp_path, content, fix):
     (tmp_path / "a.json").write_bytes(content)
     with pytest.raises(UserError, match=f"input .*a.json is .*{fix}"):
         find_crawl_files([str(tmp_path / "a.json")])
     assert len(find_crawl_files([str(tmp_path / "*.json")])) == 1
+
+
+def test_a_file_counts_under_each_name_but_once_in_a_walk(tmp_path):
+    crawl.write(tmp_path / "2024" / "a.wet.gz", [crawl.record("text", "u")])
+    for name in ("latest", "again"):
+        (tmp_path / name).symlink_to("2024")
+    (tmp_path / "2024" / "up").symlink_to(".")
+
+    def found(*patterns: str) -> list[str]:
+        files = find_crawl_files([str(tmp_path / pattern) for pattern in patterns])
+        return [str(os.path.relpath(file.path, tmp_path)) for file in files]
+
+    each = [f"{name}/a.wet.gz" for name in ("2024", "again", "latest")]
+    assert found("*/a*", "latest/*", "2024/../2024/a.wet.gz") == each
+    assert found("**/a*") == found("**/a*", "2024/*") == each[:1]

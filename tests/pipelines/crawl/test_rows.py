@@ -106,7 +106,11 @@ def test_fields_of_other_names():
             "no text: map a field with --field text=NAME; "
             "the fields are text, url, content, meta.link, meta.n",
         ),
-        ({"text": 7}, "no_text", "text is of type int, not text"),
+        (
+            {"text": ["a", "b"], "url": 7},
+            "no_text",
+            "text is of type list, not text: map a field with --field text=NAME; the fields are",
+        ),
         (
             {"url": None},
             "no_url",

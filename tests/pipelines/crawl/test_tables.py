@@ -172,11 +172,27 @@ def test_fields_of_other_names_at_any_depth(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "column",
-    [pa.array([1]), pa.array([["t"]]), pa.array([{"text": "t"}]), pa.array([None], pa.null())],
+    ("column", "kind", "names"),
+    [
+        (pa.array([1]), "int64", "text, url"),
+        (pa.array([["t"]]), "list<element: string>", "url"),
+        (
+            pa.array([[("a", "t")]], pa.map_(pa.string(), pa.string())),
+            "map<string, string ('text')>",
+            "url",
+        ),
+        (pa.array([{"text": "t"}]), "struct<text: string>", "text.text, url"),
+        (pa.array([None], pa.null()), "null", "text, url"),
+    ],
 )
-def test_a_table_without_text(tmp_path, column):
-    assert reasons(read(write(tmp_path / "a", {"text": column, "url": ["u"]}))) == ["no_text"]
+def test_a_table_without_text(tmp_path, column, kind, names):
+    [found] = read(write(tmp_path / "a", {"text": column, "url": ["u"]}))
+    assert isinstance(found, Rejected)
+    assert found.reason == "no_text"
+    assert found.detail == (
+        f"text is of type {kind}, not text: map a field with --field text=NAME; "
+        f"the fields are {names}"
+    )
     assert reasons(read(write(tmp_path / "b", {"body": column}))) == ["no_text"]
 
 
