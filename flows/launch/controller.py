@@ -129,7 +129,8 @@ def ask(job: Job, launcher: Launcher, intent: Intent, owner: str = "") -> None:
         alive = record.alive
         record.intent, record.owner = intent, owner or record.owner
         if intent == "run":
-            record.runs_for = record.owner
+            others = [one for one in record.wanted_by if one != record.owner]
+            record.wanted_by = [*others, record.owner]
             over = alive is None or _has_ended(record, alive)
             record.counted_after = len(record.attempts) - (0 if over else 1)
     if intent != "run":

@@ -9,7 +9,6 @@ from typing import Any
 from prefect.futures import PrefectFuture, wait
 from prefect.runtime import flow_run as this_flow_run
 
-from flows.launch.controller import ask
 from flows.launch.job import Job, Launcher
 from flows.operators.approval import within_limit
 from flows.operators.artifacts import TrainingProgress
@@ -18,7 +17,7 @@ from flows.operators.planned import Planned, evaluation, training
 from flows.operators.profile import Operators
 from flows.operators.reports import write_page_so_far
 from flows.operators.settings import ExperimentSettings, PairSettings
-from flows.operators.steps import follow, jobs_followed, owner_of, step
+from flows.operators.steps import cancel, follow, jobs_followed, owner_of, step
 from models.training.run_directory import CONFIG
 from pipelines.errors import UserError
 from pipelines.objects import BucketError
@@ -126,7 +125,7 @@ class Trainings:
             for one in self.planned:
                 if one.place in self.evaluations:
                     job = self._evaluation(one, watch=True)
-                    ask(job, self.evaluator, "cancel", owner_of(this_flow_run.id))
+                    cancel(job, self.evaluator, owner_of(this_flow_run.id))
             raise
 
     def evaluate(self) -> None:

@@ -1,13 +1,19 @@
 """What a flow does beside its trainings, and when one of them fails."""
 
+from types import SimpleNamespace
+from uuid import uuid4
+
 import pytest
 from report_runs import Scenario, edit_config, write_runs
 
+from flows.launch.job import Job, Unreachable
 from flows.launch.local import Local
+from flows.launch.record import Record, edit_record, read_record
 from flows.operators import artifacts, trainings
 from flows.operators.planned import Planned
 from flows.operators.settings import PairSettings
 from flows.operators.trainings import Trainings
+from pipelines.errors import UserError
 from pipelines.progress import lines_to
 
 
@@ -50,3 +56,38 @@ def test_a_report_that_goes_wrong_is_logged_once_and_stops_nothing(tmp_path, sho
     [line] = said
     assert line.startswith("[report] nothing of the steps so far: ValueError(")
     assert not shown
+
+
+def test_a_training_that_fails_says_why_though_no_scheduler_answers(tmp_path, monkeypatch):
+    """And every evaluation that watches is to stop, once its scheduler answers."""
+    runs = [tmp_path / "mt5-tiny", tmp_path / "mswitch-tiny"]
+
+    class Silent(Local):
+        def find(self, job: Job) -> list[int]:
+            raise Unreachable("no route")
+
+    class Failed:
+        state = SimpleNamespace(is_failed=lambda: True)
+
+        def wait(self) -> None: ...
+
+        def result(self) -> None:
+            raise UserError("the loss is not a number")
+
+    futures = SimpleNamespace(submit=lambda *_, **__: Failed())
+    monkeypatch.setattr("flows.launch.launchers.LAUNCHERS", {"local": Silent})
+    monkeypatch.setattr(trainings, "train", futures)
+    monkeypatch.setattr(trainings, "evaluate", futures)
+    monkeypatch.setattr(trainings, "wait", lambda these, **_: SimpleNamespace(done={*these}))
+    monkeypatch.setattr(trainings, "this_flow_run", SimpleNamespace(id=str(uuid4())))
+    made = trainings_of(runs, tmp_path / "report")
+    for one in made.planned:
+        made.evaluations[one.place] = Failed()
+        job = made._evaluation(one, watch=True)
+        with edit_record(job.place, lambda _, job=job: Record(job, Local().profile)):
+            pass
+
+    with pytest.raises(UserError, match="the loss is not a number"):
+        made.train(2)
+
+    assert [read_record(run / "eval").intent for run in runs] == ["cancel", "cancel"]
