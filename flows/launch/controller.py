@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable
 from typing import Literal
 
-from flows.launch.command import cancel_command
+from flows.launch.command import cancel_command, differences
 from flows.launch.job import Job, Launcher, Status, Unreachable, all_logs
 from flows.launch.launchers import make_launcher
 from flows.launch.outcomes import Outcome, classify, exhausted, stalled
@@ -334,8 +334,9 @@ def _record_of(job: Job, launcher: Launcher, before: Record | None) -> Record:
         until = status.ended or until
         if status.phase != "ended":
             raise UserError(
-                f"{job.place} is being made by another job, {before.job.name(alive.number)}: wait "
-                f"for it, or `mswitch runs cancel {job.place}`"
+                f"{job.place} is being made by another job, {before.job.name(alive.number)}, with "
+                f"another {differences(job.argv, before.job.argv)}: wait for it, or `mswitch runs "
+                f"cancel {job.place}`"
             )
     fresh.earlier_host_hours = before.host_hours(until)
     # Attempts of this job from before the other one say nothing of what is there now.

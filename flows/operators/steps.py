@@ -21,6 +21,7 @@ from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.exceptions import Abort, ObjectNotFound, Pause, PrefectException
 from prefect.runtime import flow_run as this_flow_run
 from prefect.runtime import task_run as this_task_run
+from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 from prefect.states import Cancelled, Failed, Suspended
 
 from flows.launch.controller import ask, goes_on, run_job
@@ -169,9 +170,11 @@ def follow(
             or (record.owner, record.intent) != (flow_run.owner, "run")
         ):
             flow_run.ask_to_run()
-        result = run_job(
-            job, launcher, on_lines=pass_on, on_poll=flow_run.poll, sleep=flow_run.sleep
-        )
+        # Else its client would try again for a minute, in which nobody looks at the job.
+        with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
+            result = run_job(
+                job, launcher, on_lines=pass_on, on_poll=flow_run.poll, sleep=flow_run.sleep
+            )
         if result.outcome not in ("paused", "cancelled") or not flow_run.was_ended_by_another():
             break
         say(job.argv[0], f"{job.out} keeps running: another flow run that shared it was ended")
@@ -200,7 +203,7 @@ class _Follower:
         self.id = UUID(this_flow_run.id)
         self.owner = owner_of(self.id)
         self._next = 0.0
-        self._said = ""
+        self._said = self._silent_since = ""
         self._asked = self._suspending = False
 
     def ask_to_run(self) -> None:
@@ -231,8 +234,16 @@ class _Follower:
                 state = client.read_flow_run(self.id).state
             self.on_poll()
         except SERVER_ERRORS as error:
-            say(self.job.argv[0], f"the Prefect server does not answer ({type(error).__name__})")
+            if not self._silent_since:
+                self._silent_since = time.strftime("%H:%M:%S")
+                reason = f"does not answer ({type(error).__name__}); the job goes on"
+                say(self.job.argv[0], f"the Prefect server {reason}")
             return
+        if self._silent_since:
+            # What was said meanwhile may not have reached it.
+            reason = f"answers again, for the first time since {self._silent_since}"
+            say(self.job.argv[0], f"the Prefect server {reason}")
+            self._silent_since = ""
         self._obey(state)
 
     def _obey(self, state: State | None) -> None:

@@ -5,6 +5,7 @@ import dataclasses
 import datetime
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -13,9 +14,11 @@ from types import SimpleNamespace
 from typing import Any
 from uuid import UUID, uuid4
 
+import httpx
 import pytest
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.exceptions import Abort, ObjectNotFound
+from prefect.settings import PREFECT_CLIENT_MAX_RETRIES
 
 from flows.launch.job import Job, Status, Unreachable
 from flows.launch.record import Attempt, Record, edit_record, follow_alone, read_record
@@ -424,6 +427,43 @@ def test_a_flow_run_that_is_resumed_while_it_is_suspended_stays_resumed(
     assert launcher.stopped
     assert not states
     assert read_record(tmp_path / "run").intent == "pause"
+
+
+def test_a_server_that_does_not_answer_is_told_once_and_so_is_its_return(
+    launched, tmp_path, monkeypatch
+):
+    """Its client would try again for a minute, in which nobody looked at the job."""
+    launcher, _ = launched
+    answers = [httpx.ConnectError("refused"), httpx.ReadTimeout("slow"), StateType.RUNNING]
+    retries: list[int] = []
+
+    def read(_: UUID) -> SimpleNamespace:
+        retries.append(PREFECT_CLIENT_MAX_RETRIES.value())
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return SimpleNamespace(state=State(type=answer))
+
+    client = SimpleNamespace(read_flow_run=read)
+    monkeypatch.setattr(steps, "get_client", lambda **_: contextlib.nullcontext(client))
+    monkeypatch.setattr(steps, "this_flow_run", SimpleNamespace(id=str(uuid4())))
+    monkeypatch.setattr(steps, "STATE_SECS", 0.0)
+    monkeypatch.setattr(
+        launcher, "poll", lambda *_: Status("running") if answers else Status("ended", codes=(0,))
+    )
+    said: list[str] = []
+    with lines_to(said.extend):
+        steps.follow(Job(("evaluate",), tmp_path / "eval", marked=False), launcher)
+
+    told = [line for line in said if "server" in line]
+    assert (
+        told[0] == "[evaluate] the Prefect server does not answer (ConnectError); the job goes on"
+    )
+    assert re.fullmatch(
+        r"\[evaluate\] the Prefect server answers again, .* \d\d:\d\d:\d\d", told[1]
+    )
+    assert len(told) == 2
+    assert retries == [0, 0, 0]
 
 
 @pytest.mark.parametrize("cancelled", [True, False])
