@@ -91,10 +91,11 @@ def run_with_restarts(argv: Sequence[str], max_restarts: int = 2) -> None:
             return
         if code == 2:
             raise UserError(f"`mswitch {argv[0]}` cannot go on: see the line above")
+        end = f"was killed (signal {-code})" if code < 0 else f"ended with code {code}"
         preempted = code == lifeline.EXIT_RESUME or code < 0
         if not preempted or not restarts_left:
-            raise RuntimeError(f"`mswitch {' '.join(argv)}` ended with code {code}")
-        say(argv[0], f"ended with code {code}; continuing from its last checkpoint")
+            raise RuntimeError(f"`mswitch {' '.join(argv)}` {end}")
+        say(argv[0], f"{end}; continuing from its last checkpoint")
 
 
 def _run_once(argv: Sequence[str]) -> int:

@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable
 from typing import Literal
 
-from flows.launch.command import cancel_command
+from flows.launch.command import cancel_command, differences
 from flows.launch.job import Job, Launcher, Status, Unreachable, all_logs
 from flows.launch.launchers import make_launcher
 from flows.launch.outcomes import Outcome, classify, exhausted, stalled
@@ -129,7 +129,8 @@ def ask(job: Job, launcher: Launcher, intent: Intent, owner: str = "") -> None:
         alive = record.alive
         record.intent, record.owner = intent, owner or record.owner
         if intent == "run":
-            record.runs_for = record.owner
+            others = [one for one in record.wanted_by if one != record.owner]
+            record.wanted_by = [*others, record.owner]
             over = alive is None or _has_ended(record, alive)
             record.counted_after = len(record.attempts) - (0 if over else 1)
     if intent != "run":
@@ -333,8 +334,9 @@ def _record_of(job: Job, launcher: Launcher, before: Record | None) -> Record:
         until = status.ended or until
         if status.phase != "ended":
             raise UserError(
-                f"{job.place} is being made by another job, {before.job.name(alive.number)}: wait "
-                f"for it, or `mswitch runs cancel {job.place}`"
+                f"{job.place} is being made by another job, {before.job.name(alive.number)}, with "
+                f"another {differences(job.argv, before.job.argv)}: wait for it, or `mswitch runs "
+                f"cancel {job.place}`"
             )
     fresh.earlier_host_hours = before.host_hours(until)
     # Attempts of this job from before the other one say nothing of what is there now.

@@ -35,7 +35,9 @@ def classify(codes: Sequence[int], reason: str, marker: bool | None) -> tuple[Ou
         reason: the scheduler's words.
         marker: whether the output has its marker; None for a command that leaves none.
     """
-    shown = ", ".join(str(code) for code in codes)
+    signals = bool(codes) and all(code > 128 for code in codes if code)
+    ends = [f"signal {code - 128}" if code > 128 else f"code {code}" for code in codes if code]
+    shown = ", ".join(dict.fromkeys(ends))
     failures = [code for code in codes if code and code != EXIT_RESUME and code < 128]
     table: list[tuple[object, Outcome, str]] = [
         (marker, "done", "done"),
@@ -44,8 +46,8 @@ def classify(codes: Sequence[int], reason: str, marker: bool | None) -> tuple[Ou
         (CANCELLED.search(reason), "cancelled", f"cancelled in the scheduler ({reason})"),
         (INTERRUPTED.search(reason), "resume", f"interrupted ({reason})"),
         (not codes, "resume", f"lost with its machine {f'({reason})' if reason else ''}".strip()),
-        (failures, "failed", f"failed with code {shown}"),
-        (any(codes), "resume", f"interrupted with code {shown}"),
+        (failures, "failed", f"failed ({shown})"),
+        (any(codes), "resume", f"{'killed' if signals else 'interrupted'} ({shown})"),
         (marker is None, "done", "done"),
         (True, "failed", "ended with code 0 and left no _COMPLETED"),
     ]

@@ -73,7 +73,7 @@ class Record:
         launcher: `Launcher.profile` of the one that has its attempts.
         intent: what was asked for last.
         owner: who asked for it: a person, or a flow run.
-        runs_for: who asked last for it to run.
+        wanted_by: who asked for it to run, the last one last.
         attempts: in order.
         counted_after: budgets count the attempts after this one.
         earlier_host_hours: of jobs with other options that made this output before.
@@ -83,7 +83,7 @@ class Record:
     launcher: dict[str, Any]
     intent: Intent = "run"
     owner: str = ""
-    runs_for: str = ""
+    wanted_by: list[str] = dataclasses.field(default_factory=list)
     attempts: list[Attempt] = dataclasses.field(default_factory=list)
     counted_after: int = 0
     earlier_host_hours: float = 0.0

@@ -9,14 +9,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from prefect import get_client
 from prefect.artifacts import (
     create_markdown_artifact,
     create_progress_artifact,
     create_table_artifact,
     update_progress_artifact,
 )
-from prefect.client.schemas.actions import ArtifactUpdate
 
 from flows.launch.job import Job
 from flows.operators.steps import SERVER_ERRORS
@@ -118,23 +116,6 @@ class TrainingProgress:
         if note := self._note():
             parts.append(note)
         return " · ".join(parts)
-
-
-class LivePage:
-    """A text that changes, as one artifact: Prefect would keep each one made anew."""
-
-    def __init__(self, key: str):
-        self._key = key
-        self._id: Any = None
-
-    def show(self, markdown: str) -> None:
-        """Bring it up to date."""
-        with contextlib.suppress(*SERVER_ERRORS):
-            if self._id is None:
-                self._id = create_markdown_artifact(markdown, self._key)
-            else:
-                with get_client(sync_client=True) as client:
-                    client.update_artifact(self._id, ArtifactUpdate(data=markdown))
 
 
 def show_markdown(key: str, markdown: str) -> None:

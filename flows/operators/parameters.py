@@ -18,13 +18,14 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, get_type_hints
 
 from prefect.exceptions import CancelledRun, FailedRun
-from prefect.logging import get_logger
+from prefect.logging import get_logger, get_run_logger
 from prefect.states import Cancelled, Failed
 from pydantic import Field
 from pydantic.fields import FieldInfo
 
 from pipelines.dataflow.docstrings import attribute_docs
 from pipelines.errors import UserError, as_user_error
+from pipelines.progress import lines_to
 
 #: The field of a flow's settings whose own fields are parameters without a prefix.
 CONFIG = "config"
@@ -46,7 +47,8 @@ def flat(function: Callable[[Any], Any]) -> Callable[..., Any]:
     @functools.wraps(function)
     def flattened(**values: Any) -> Any:
         try:
-            return function(configured(settings, values))
+            with lines_to(lambda lines: get_run_logger().info("\n".join(lines))):
+                return function(configured(settings, values))
         except JobCancelledError as error:
             return Cancelled(message=str(error))
         except Exception as error:

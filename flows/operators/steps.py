@@ -11,21 +11,23 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import httpx
 from prefect import Task, get_client, get_run_logger, task
-from prefect.client.schemas.objects import State, StateType
-from prefect.exceptions import Abort, Pause, PrefectException
+from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.exceptions import Abort, ObjectNotFound, Pause, PrefectException
 from prefect.runtime import flow_run as this_flow_run
 from prefect.runtime import task_run as this_task_run
+from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 from prefect.states import Cancelled, Failed, Suspended
 
 from flows.launch.controller import ask, goes_on, run_job
 from flows.launch.job import Job, Launcher, Unreachable
 from flows.launch.launchers import make_launcher
-from flows.launch.record import find_records, read_record
+from flows.launch.record import edit_record, find_records, read_record
 from flows.operators.parameters import JobCancelledError
 from flows.operators.profile import Operators, read_operators
 from pipelines.errors import UserError, as_user_error
@@ -38,6 +40,8 @@ STATE_SECS = 5.0
 #: How often lines are passed on to the server.
 LOG_SECS = 1.0
 _OWNER = "flow run "
+#: Types of state of flow runs that go on, by themselves or once `reconcile` starts them again.
+_GOING_ON = (StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.CRASHED)
 _LEFT = "not followed any more: the flow run was ended"
 _leaving: contextvars.ContextVar["_Leaving"] = contextvars.ContextVar("leaving")
 
@@ -166,9 +170,11 @@ def follow(
             or (record.owner, record.intent) != (flow_run.owner, "run")
         ):
             flow_run.ask_to_run()
-        result = run_job(
-            job, launcher, on_lines=pass_on, on_poll=flow_run.poll, sleep=flow_run.sleep
-        )
+        # Else its client would try again for a minute, in which nobody looks at the job.
+        with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
+            result = run_job(
+                job, launcher, on_lines=pass_on, on_poll=flow_run.poll, sleep=flow_run.sleep
+            )
         if result.outcome not in ("paused", "cancelled") or not flow_run.was_ended_by_another():
             break
         say(job.argv[0], f"{job.out} keeps running: another flow run that shared it was ended")
@@ -197,7 +203,7 @@ class _Follower:
         self.id = UUID(this_flow_run.id)
         self.owner = owner_of(self.id)
         self._next = 0.0
-        self._said = ""
+        self._said = self._silent_since = ""
         self._asked = self._suspending = False
 
     def ask_to_run(self) -> None:
@@ -228,8 +234,16 @@ class _Follower:
                 state = client.read_flow_run(self.id).state
             self.on_poll()
         except SERVER_ERRORS as error:
-            say(self.job.argv[0], f"the Prefect server does not answer ({type(error).__name__})")
+            if not self._silent_since:
+                self._silent_since = time.strftime("%H:%M:%S")
+                reason = f"does not answer ({type(error).__name__}); the job goes on"
+                say(self.job.argv[0], f"the Prefect server {reason}")
             return
+        if self._silent_since:
+            # What was said meanwhile may not have reached it.
+            reason = f"answers again, for the first time since {self._silent_since}"
+            say(self.job.argv[0], f"the Prefect server {reason}")
+            self._silent_since = ""
         self._obey(state)
 
     def _obey(self, state: State | None) -> None:
@@ -252,7 +266,7 @@ class _Follower:
     def _ask(self, intent: Any) -> None:
         self._asked = True
         self._suspending = intent == "pause" and self.refused is None
-        if self._is_anothers():
+        if leave_to_others(self.job.place, self.owner):
             if self.refused is not None:
                 raise self.refused
             if intent == "pause":
@@ -261,15 +275,12 @@ class _Follower:
         with contextlib.suppress(Unreachable):  # it is written down, and done in a later round
             ask(self.job, self.launcher, intent, self.owner)
 
-    def _is_anothers(self) -> bool:
-        """Whether another flow run has asked for this job since."""
-        record = read_record(self.job.place)
-        return record is not None and record.owner != self.owner and _is_flow_run(record.owner)
-
     def was_ended_by_another(self) -> bool:
-        """Whether the flow run that was cancelled or suspended is another one."""
+        """Whether another flow run ended the job just when this one asked for it."""
         record = read_record(self.job.place)
-        return record is not None and record.intent != "run" and self._is_anothers()
+        if record is None or record.intent == "run":
+            return False
+        return record.owner != self.owner and _is_flow_run(record.owner)
 
     def sleep(self, secs: float) -> None:
         """Wait; when the flow run is ended, leave the job, when it is suspended, save it first."""
@@ -311,14 +322,66 @@ def flow_run_of(owner: str) -> UUID | None:
     return UUID(owner.removeprefix(_OWNER)) if _is_flow_run(owner) else None
 
 
-def cancel_jobs(operators: Operators, flow_run_id: UUID | str) -> int:
-    """Ask the jobs that a flow run followed to save and stop; return how many would go on."""
-    count = 0
+def read_flow_run(owner: str) -> FlowRun | None:
+    """The flow run that asked for a job; None if it is gone, or a person asked."""
+    flow_run_id = flow_run_of(owner)
+    if flow_run_id is None:
+        return None
+    with get_client(sync_client=True) as client:
+        try:
+            return client.read_flow_run(flow_run_id)
+        except ObjectNotFound:
+            return None
+
+
+def wants_jobs(flow_run: FlowRun | None) -> bool:
+    """Whether a flow run goes on with its jobs."""
+    state = flow_run.state if flow_run is not None else None
+    return state is not None and state.type in _GOING_ON
+
+
+def leave_to_others(place: Path, owner: str) -> bool:
+    """Leave a job to the other flow runs that want it; whether there are any.
+
+    Where the server does not answer, they do.
+
+    Args:
+        place: `Job.place`.
+        owner: the one that wants it no more.
+    """
+    record = read_record(place)
+    if record is None:
+        return False
+    others = []
+    for one in record.wanted_by:
+        with contextlib.suppress(*SERVER_ERRORS):
+            if one == owner or not wants_jobs(read_flow_run(one)):
+                continue
+        others.append(one)
+    if others:
+        gone = {*record.wanted_by} - {*others}
+        with edit_record(place) as record:
+            record.wanted_by = [one for one in record.wanted_by if one not in gone]
+            record.owner = record.wanted_by[-1]
+    return bool(others)
+
+
+def cancel(job: Job, launcher: Launcher, owner: str) -> None:
+    """Ask a job of a flow run to save and stop, unless others want it; never raise for that."""
+    if leave_to_others(job.place, owner):
+        return
+    try:
+        ask(job, launcher, "cancel", owner)
+    except (Unreachable, UserError) as error:  # it is written down, and `reconcile` sees to it
+        say(job.argv[0], f"{job.out} is not stopped yet: {error}")
+
+
+def cancel_jobs(operators: Operators, flow_run_id: UUID | str) -> None:
+    """Cancel the jobs that a flow run asked for, but for those that a person went on with."""
+    owner = owner_of(flow_run_id)
     for record in find_records(operators.storage):
-        if record.owner == owner_of(flow_run_id) and goes_on(record):
-            ask(record.job, make_launcher(record.launcher), "cancel")
-            count += 1
-    return count
+        if owner in record.wanted_by and _is_flow_run(record.owner) and goes_on(record):
+            cancel(record.job, make_launcher(record.launcher), owner)
 
 
 def cancel_hook(flow: Any, flow_run: Any, state: Any) -> None:

@@ -9,26 +9,27 @@ from typing import Any
 from prefect.futures import PrefectFuture, wait
 from prefect.runtime import flow_run as this_flow_run
 
-from flows.launch.controller import ask
 from flows.launch.job import Job, Launcher
 from flows.operators.approval import within_limit
-from flows.operators.artifacts import LivePage, TrainingProgress, key_of
+from flows.operators.artifacts import TrainingProgress
 from flows.operators.cost import CostGuard, OverBudgetError
 from flows.operators.planned import Planned, evaluation, training
 from flows.operators.profile import Operators
+from flows.operators.reports import write_page_so_far
 from flows.operators.settings import ExperimentSettings, PairSettings
-from flows.operators.steps import follow, jobs_followed, owner_of, step
-from flows.report.live import live_markdown
+from flows.operators.steps import cancel, follow, jobs_followed, owner_of, step
 from models.training.run_directory import CONFIG
 from pipelines.errors import UserError
 from pipelines.objects import BucketError
 from pipelines.outputs import read_manifest
 from pipelines.progress import say
 
-#: How often a pair's live page is made again.
-LIVE_SECS = 60.0
+#: How often it is seen whether there is more to report.
+REPORT_SECS = 60.0
 #: Of runs in a bucket, which are fetched for it, and new there with each checkpoint.
-BUCKET_LIVE_SECS = 600.0
+BUCKET_REPORT_SECS = 600.0
+#: The runs of a report: of the baseline, and of its candidates.
+Sides = tuple[Sequence[Path | str], Sequence[Path | str]]
 #: How often a pair is looked at for what to start next.
 LOOK_SECS = 5.0
 
@@ -38,7 +39,7 @@ def train_within_limit(
     planned: Sequence[Planned],
     examples: Path | str,
     operators: Operators,
-    live: Mapping[str, tuple[Path | str, Path | str]],
+    reports: Mapping[Path, Sides],
     at_a_time: int,
 ) -> None:
     """Train and evaluate all, for at most what they may cost.
@@ -56,7 +57,7 @@ def train_within_limit(
     def train() -> None:
         with jobs_followed():
             evaluator = operators.evaluator(settings.launcher)
-            trainings = Trainings(planned, settings, examples, launcher, evaluator, live, guard)
+            trainings = Trainings(planned, settings, examples, launcher, evaluator, reports, guard)
             trainings.train(at_a_time)
             trainings.evaluate()
 
@@ -72,7 +73,7 @@ class Trainings:
         examples: their data.
         launcher: where they run.
         evaluator: where their evaluations run.
-        live: the runs that a live page compares, by its key.
+        reports: what is compared, by where the report goes.
         guard: of what they cost.
     """
 
@@ -83,18 +84,16 @@ class Trainings:
         examples: Path | str,
         launcher: Launcher,
         evaluator: Launcher,
-        live: Mapping[str, tuple[Path | str, Path | str]],
+        reports: Mapping[Path, Sides],
         guard: CostGuard,
     ):
-        self.planned, self.settings, self.live, self.guard = planned, settings, live, guard
+        self.planned, self.settings, self.reports, self.guard = planned, settings, reports, guard
         self.examples, self.launcher, self.evaluator = examples, launcher, evaluator
         self.trainings: dict[Path, PrefectFuture[Any]] = {}
         self.evaluations: dict[Path, PrefectFuture[Any]] = {}
         self._done: set[PrefectFuture[Any]] = set()
-        self._shown = 0.0
-        here = isinstance(planned[0].out, Path)
-        self._live_secs = LIVE_SECS if here else BUCKET_LIVE_SECS
-        self._pages = {name: LivePage(key_of("live", name)) for name in live}
+        self._next_report = 0.0
+        self._problems: dict[Path, str] = {}
 
     def train(self, at_a_time: int) -> None:
         """Train all, and evaluate what they save, if asked for.
@@ -111,8 +110,7 @@ class Trainings:
                     )
                 if self.settings.evaluate_while_training:
                     self._evaluate_what_is_there()
-                if time.monotonic() - self._shown > self._live_secs:
-                    self._show()
+                    self._report_so_far()
                 self._done = wait(list(self.trainings.values()), timeout=LOOK_SECS).done
                 for one in self._done:
                     one.wait()  # from here on its state is known without asking the server
@@ -127,7 +125,7 @@ class Trainings:
             for one in self.planned:
                 if one.place in self.evaluations:
                     job = self._evaluation(one, watch=True)
-                    ask(job, self.evaluator, "cancel", owner_of(this_flow_run.id))
+                    cancel(job, self.evaluator, owner_of(this_flow_run.id))
             raise
 
     def evaluate(self) -> None:
@@ -141,7 +139,6 @@ class Trainings:
                 self.evaluations[one.place].result()
             else:
                 evaluate(self._evaluation(one, watch=False), self.evaluator, guard=self.guard)
-        self._show()
 
     def _going_on(self) -> list[PrefectFuture[Any]]:
         return [one for one in self.trainings.values() if one not in self._done]
@@ -164,13 +161,23 @@ class Trainings:
         config = self.settings.evaluate
         return evaluation(one.out, self.examples, config, watch=watch, record=one.record)
 
-    def _show(self) -> None:
-        self._shown = time.monotonic()
-        for name, runs in self.live.items():
+    def _report_so_far(self) -> None:
+        """Report on what is evaluated, once all runs of a report have begun; never raise."""
+        if time.monotonic() < self._next_report:
+            return
+        here = isinstance(self.planned[0].out, Path)
+        self._next_report = time.monotonic() + (REPORT_SECS if here else BUCKET_REPORT_SECS)
+        for out, sides in self.reports.items():
+            runs = {run for side in sides for run in side}
+            if not all(_has_begun(one) for one in self.planned if one.out in runs):
+                continue
             try:
-                self._pages[name].show(live_markdown(*runs))
-            except UserError as error:  # the trainings themselves say what is wrong
-                say("live", str(error))
+                write_page_so_far(*sides, out, self.settings.report)
+            except Exception as error:  # whatever it is, trainings go on
+                problem = str(error) if isinstance(error, UserError) else repr(error)
+                if problem != self._problems.get(out):
+                    say("report", f"nothing of the steps so far: {problem}")
+                self._problems[out] = problem
 
 
 def _has_begun(one: Planned) -> bool:

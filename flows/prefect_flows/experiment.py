@@ -16,7 +16,7 @@ from flows.operators.profile import Operators, read_operators
 from flows.operators.reports import index_reports, write_page
 from flows.operators.settings import ExperimentSettings
 from flows.operators.steps import cancel_hook
-from flows.operators.trainings import train_within_limit
+from flows.operators.trainings import Sides, train_within_limit
 from pipelines.errors import UserError
 from pipelines.outputs import config_hash, read_manifest
 from tasks.mixtures import FILE_SUFFIX, find_mixture
@@ -34,21 +34,18 @@ def experiment(settings: ExperimentSettings) -> State:
     operators = read_operators()
     launcher = operators.launcher(settings.launcher)
     examples = operators.output("examples", settings.examples)
-    reports = plan_reports(settings, operators)
+    places = plan_reports(settings, operators)
     planned = plan_runs(settings, operators)
     check_trainings(settings, planned, examples, operators)
-    live = {
-        f"{settings.name}-{candidate.place.name}": (baseline.out, candidate.out)
-        for baseline, candidate in pairs(planned, settings.baseline)
+    reports = {
+        out: sides([one for one in planned if one.mixture == mixture], settings.baseline)
+        for mixture, out in places.items()
     }
     at_a_time = settings.max_parallel or operators.trainings_at_a_time(launcher)
-    train_within_limit(settings, planned, examples, operators, live, at_a_time)
+    train_within_limit(settings, planned, examples, operators, reports, at_a_time)
     verdicts = []
-    for mixture, out in reports.items():
-        runs = [one for one in planned if one.mixture == mixture]
-        baselines = [one.out for one in runs if one.preset == settings.baseline]
-        candidates = [one.out for one in runs if one.preset != settings.baseline]
-        verdict = write_page(baselines, candidates, out, settings.report)
+    for out, compared in reports.items():
+        verdict = write_page(*compared, out, settings.report)
         verdicts.append(f"{out.name}: {verdict}" if len(reports) > 1 else verdict)
     index_reports(operators.storage)
     return Completed(message="\n".join(verdicts))
@@ -89,7 +86,9 @@ def plan_runs(settings: ExperimentSettings, operators: Operators) -> list[Planne
     return planned
 
 
-def pairs(planned: Sequence[Planned], baseline: str) -> list[tuple[Planned, Planned]]:
-    """Each candidate's run with the baseline's of the same seed and mixture."""
-    found = {(one.config.seed, one.mixture): one for one in planned if one.preset == baseline}
-    return [(found[one.config.seed, one.mixture], one) for one in planned if one.preset != baseline]
+def sides(planned: Sequence[Planned], baseline: str) -> Sides:
+    """The runs of a report."""
+    return (
+        [one.out for one in planned if one.preset == baseline],
+        [one.out for one in planned if one.preset != baseline],
+    )

@@ -33,9 +33,9 @@ def pretrain_pair(settings: PairSettings) -> State:
     ]
     check_trainings(settings, planned, examples, operators)
     baseline, candidate = (one.out for one in planned)
-    live = {settings.name: (baseline, candidate)}
+    out, sides = pair / "report", ([baseline], [candidate])
     at_a_time = operators.trainings_at_a_time(launcher)
-    train_within_limit(settings, planned, examples, operators, live, at_a_time)
-    verdict = write_page([baseline], [candidate], pair / "report", settings.report)
+    train_within_limit(settings, planned, examples, operators, {out: sides}, at_a_time)
+    verdict = write_page(*sides, out, settings.report)
     index_reports(operators.storage)
     return Completed(message=verdict)

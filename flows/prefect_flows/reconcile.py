@@ -7,7 +7,6 @@ gone keeps running: it is reported, and `mswitch runs` has the commands for it.
 import datetime
 import time
 from collections.abc import Sequence
-from uuid import UUID
 
 from prefect import flow, get_client
 from prefect.client.schemas.filters import (
@@ -18,7 +17,6 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.events import emit_event
-from prefect.exceptions import ObjectNotFound
 from prefect.states import AwaitingRetry, Cancelled, Crashed
 
 from flows.launch.command import cancel_command
@@ -27,7 +25,14 @@ from flows.launch.job import Unreachable
 from flows.launch.launchers import make_launcher
 from flows.launch.record import Intent, Record, find_records, follower
 from flows.operators.profile import TAG, read_operators
-from flows.operators.steps import flow_run_of, owner_of, step
+from flows.operators.steps import (
+    flow_run_of,
+    leave_to_others,
+    owner_of,
+    read_flow_run,
+    step,
+    wants_jobs,
+)
 from pipelines.errors import UserError
 from pipelines.progress import say
 
@@ -50,11 +55,10 @@ def reconcile() -> None:
 def look(records: Sequence[Record]) -> None:
     """Compare each job with the flow run that asked for it, then see which of these died."""
     for record in records:
-        flow_run_id = flow_run_of(record.owner)
         try:
             report_stall(record, time.time())
-            if flow_run_id is not None:
-                settle(record, _read(flow_run_id))
+            if flow_run_of(record.owner) is not None:
+                settle(record, read_flow_run(record.owner))
         except (Unreachable, UserError) as error:
             say("reconcile", f"{record.job.out}: {error}")
     for flow_run in lost_flow_runs():
@@ -73,11 +77,15 @@ def settle(record: Record, flow_run: FlowRun | None) -> None:
     if record.alive is None:
         if flow_run is not None and state is not None and state.type == StateType.CANCELLING:
             finish_cancelling(flow_run, record)
+    elif record.intent != "run" and follower(record.job.place) is None:
+        _stop(record, record.intent)  # it could not be asked before
+    elif wants_jobs(flow_run) or leave_to_others(record.job.place, record.owner):
+        return
     elif state is not None and state.is_paused():
         _stop(record, "pause")
     elif state is not None and state.type in (StateType.CANCELLING, StateType.CANCELLED):
         _stop(record, "cancel")
-    elif state is None or state.is_final():
+    else:
         say("reconcile", f"{record.job.out}: the job lives, and no flow run follows it")
         _tell("mswitch.job.orphaned", record)
 
@@ -106,9 +114,9 @@ def revive(flow_run: FlowRun, records: Sequence[Record]) -> None:
     resumed are still so.
     """
     owner = owner_of(flow_run.id)
-    mine = [record for record in records if record.runs_for == owner]
-    ended = any(one.intent != "run" and one.owner != owner for one in mine)
-    cancelled = bool(mine) and all(one.intent == "cancel" for one in mine)
+    mine = [record for record in records if owner in record.wanted_by]
+    ended = any(one.intent != "run" and flow_run_of(one.owner) is None for one in mine)
+    cancelled = bool(mine) and all((one.intent, one.owner) == ("cancel", owner) for one in mine)
     if not (ended or cancelled or any(follower(one.job.place) for one in mine)):
         start_again(flow_run)
 
@@ -178,11 +186,3 @@ def _leave(text: str) -> None:
 def _tell(event: str, record: Record, message: str = "") -> None:
     resource = {"prefect.resource.id": f"mswitch.job.{record.job.key}"}
     emit_event(event, resource, payload={"message": message})
-
-
-def _read(flow_run_id: UUID) -> FlowRun | None:
-    with get_client(sync_client=True) as client:
-        try:
-            return client.read_flow_run(flow_run_id)
-        except ObjectNotFound:
-            return None

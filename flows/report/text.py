@@ -283,12 +283,12 @@ def headline_scope(summary: Mapping[str, Any]) -> str:
     return f"Languages left out: {', '.join(told)}{twice}."
 
 
-def curve_note(baseline: str, candidate: str, dots: str = "evaluations") -> str:
-    """How to read the loss curves of a pair, in which `dots` are drawn."""
+def curve_note(baseline: str, candidate: str) -> str:
+    """How to read the loss curves of a pair."""
     return (
         f"Losses over training steps (log scale): {baseline} in grey, {candidate} in blue. Dots "
-        f"are {dots}; lines are monotone fits. A dashed line is the target, and the short strokes "
-        "on it mark where each model first reached it."
+        "are evaluations; lines are monotone fits. A dashed line is the target, and the short "
+        "strokes on it mark where each model first reached it."
     )
 
 

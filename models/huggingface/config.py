@@ -183,7 +183,7 @@ def _sparse_part(
     ]
     if steps[0] != steps[1] or steps[0] not in (1, 2):
         raise UserError(
-            f"{where}: every {steps[0]}. encoder layer and every {steps[1]}. decoder layer is "
+            f"{where}: one encoder layer in {steps[0]} and one decoder layer in {steps[1]} is "
             "sparse; mswitch reads models in which every layer or every second one is, in both"
         )
     return {

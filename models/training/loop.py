@@ -108,7 +108,9 @@ def run_training(
             if stopping and step < steps:
                 checkpoints.wait()
                 say_once(
-                    "train", f"stopped after step {step:,}; the same command continues from there"
+                    "train",
+                    f"stopped after step {step:,} of {steps:,}; the same command continues from "
+                    "there",
                 )
                 sys.exit(EXIT_RESUME)
         checkpoints.wait()

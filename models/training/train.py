@@ -205,9 +205,9 @@ def _introduction(
 ) -> Iterator[str]:
     """What is trained, in a few lines."""
     model, config = plan.model, plan.train
+    every = {1: "every", 2: "every second"}.get(model.sparse_every, f"every {model.sparse_every}th")
     kind = (
-        f"{model.experts} experts in every {model.sparse_every}. layer, top-1, capacity factor "
-        f"{model.capacity_factor}"
+        f"{model.experts} experts in {every} layer, top-1, capacity factor {model.capacity_factor}"
         if model.sparse
         else "dense"
     )

@@ -47,8 +47,7 @@ def test_all_goes_to_the_bucket_but_records_and_reports(server, bucket):
         progress = server.artifacts("progress")[f"train-short-{name}"]["description"]
         assert f"{name}: step 6 of 6" in progress
     shown = server.artifacts("markdown")
-    assert "step 6" in shown["live-short"]["data"]
-    assert "data:image/svg+xml;base64," in shown["live-short"]["data"]
+    assert "data:image/svg+xml;base64," in shown["report-short-report"]["data"]
     report = json.loads((pair / "report" / "report.json").read_text())
     assert report["summary"]["verdict"] == shown["verdict-short-report"]["data"]
 

@@ -73,7 +73,7 @@ def test_input_that_is_refused_is_not_tried_again(world: World):
 
 
 def test_a_failure_is_not_repeated_and_interruptions_without_progress_only_so_often(world: World):
-    assert world.run(world.job("fail")).message.startswith("failed with code 1")
+    assert world.run(world.job("fail")).message.startswith("failed (code 1)")
     assert len(world.pids()) == world.hosts
     (world.out / "starts").unlink()
     result = world.run(world.job("stall"))
@@ -177,7 +177,7 @@ def test_another_job_cannot_have_the_output_while_one_lives(world: World):
     world.wait_for_beat()
     follower.kill()
     follower.communicate()
-    with pytest.raises(UserError, match=rf"being made by another job, {job.name(1)}"):
+    with pytest.raises(UserError, match=rf"another job, {job.name(1)}, with another command: wait"):
         world.run(world.job("finish"))
     (world.out / "go").touch()
     assert world.run(job).outcome == "done"

@@ -40,6 +40,19 @@ def test_what_an_end_means(codes, reason, marker, outcome):
     assert classify(codes, reason, marker)[0] == outcome
 
 
+@pytest.mark.parametrize(
+    ("codes", "line"),
+    [
+        ([137], "killed (signal 9)"),
+        ([137, 137, 143], "killed (signal 9, signal 15)"),
+        ([75, 137, 0], "interrupted (code 75, signal 9)"),
+        ([1, 75, 75], "failed (code 1, code 75)"),
+    ],
+)
+def test_an_end_is_told_in_words(codes, line):
+    assert classify(codes, "", False)[1] == line
+
+
 def test_no_order_of_the_codes_matters():
     for codes in itertools.combinations_with_replacement([0, 1, 2, 75, 137], 3):
         found = {classify(some, "", False)[0] for some in itertools.permutations(codes)}

@@ -12,7 +12,7 @@ from job_world import World, is_alive
 from flows.cli.commands import runs
 from flows.cli.main import main
 from flows.launch import record
-from flows.launch.command import job_of_command
+from flows.launch.command import differences, job_of_command
 from flows.launch.controller import ask
 from flows.launch.job import Job
 from flows.launch.local import Local
@@ -252,3 +252,16 @@ def test_a_launcher_of_operators_toml_is_given_by_its_name(tmp_path, monkeypatch
     assert "mswitch: kubectl is not installed" in capfd.readouterr().err
     assert main(["runs", "submit", "--launcher", "gke", "--partition", "a", *command]) == 2
     assert "give --launcher slurm" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("other", "told"),
+    [
+        (["train", "--seed", "1", "--steps=4", "--pack"], "--pack, --steps"),
+        (["train", "--steps", "3", "--seed", "1", "--", "--region=here"], "--, --region"),
+        (["finetune", "--steps=3", "--seed=1"], "command"),
+        (["train", "--seed=1", "--steps=3"], ""),
+    ],
+)
+def test_commands_differ_in_options(other, told):
+    assert differences(["train", "--steps=3", "--seed", "1"], other) == told

@@ -10,14 +10,15 @@ from uuid import UUID, uuid4
 import pytest
 from job_world import World, is_alive
 from prefect.client.schemas.objects import State, StateType
-from prefect.exceptions import Pause
+from prefect.exceptions import Abort, Pause
 
 from flows.launch.job import Job
 from flows.launch.local import Local
 from flows.launch.record import follower, read_record
 from flows.operators import steps
 from flows.operators.parameters import JobCancelledError
-from flows.operators.steps import follow, owner_of
+from flows.operators.profile import Operators
+from flows.operators.steps import cancel_jobs, follow, owner_of
 
 
 @dataclasses.dataclass
@@ -82,12 +83,38 @@ def test_the_one_that_waited_takes_over(runs, state, end):
     assert not any(is_alive(pid) for pid in runs.world.pids())
 
 
-def test_the_one_that_follows_starts_it_again(runs):
+@pytest.mark.parametrize(("state", "end"), [("CANCELLING", JobCancelledError), ("PAUSED", Pause)])
+def test_the_one_that_follows_keeps_it(runs, state, end):
     (_, one), (second, other) = follow_twice(runs)
-    runs.states[second] = StateType.CANCELLING
-    runs.world.wait_for_beat(starts=2)
+    runs.states[second] = StateType(state)
+    with pytest.raises(end):
+        other.result(20)
+    cancel_jobs(Operators(storage=runs.world.out.parent), second)
     (runs.world.out / "go").touch()
     one.result(20)
-    with contextlib.suppress(JobCancelledError):
+    assert len(runs.world.pids()) == 1
+    assert not (runs.world.out / "saved").exists()
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_what_prefect_does_when_one_is_cancelled_leaves_the_other_its_job(runs, number):
+    """The process of a cancelled flow run may be gone before it can see that."""
+    both = follow_twice(runs)
+    cancel_jobs(Operators(storage=runs.world.out.parent), both[number][0])
+    assert read_record(runs.world.out).intent == "run"
+    (runs.world.out / "go").touch()
+    for _, work in both:
+        work.result(20)
+    assert len(runs.world.pids()) == 1
+    assert not (runs.world.out / "saved").exists()
+
+
+def test_a_flow_run_that_has_failed_wants_no_job(runs):
+    (first, one), (second, other) = follow_twice(runs)
+    runs.states[first] = StateType.FAILED
+    with pytest.raises(Abort):
+        one.result(20)
+    runs.states[second] = StateType.CANCELLING
+    with pytest.raises(JobCancelledError):
         other.result(20)
-    assert len(runs.world.pids()) == 2
+    assert (runs.world.out / "saved").exists()

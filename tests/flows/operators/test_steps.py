@@ -5,17 +5,20 @@ import dataclasses
 import datetime
 import json
 import os
+import re
 import subprocess
 import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
+import httpx
 import pytest
 from prefect.client.schemas.objects import FlowRun, State, StateType
-from prefect.exceptions import Abort
+from prefect.exceptions import Abort, ObjectNotFound
+from prefect.settings import PREFECT_CLIENT_MAX_RETRIES
 
 from flows.launch.job import Job, Status, Unreachable
 from flows.launch.record import Attempt, Record, edit_record, follow_alone, read_record
@@ -73,7 +76,7 @@ def test_the_last_metrics_are_those_of_the_last_whole_line(tmp_path):
 
 
 def test_keys_of_artifacts_have_what_prefect_allows():
-    assert key_of("live", "My pair_1.2") == "live-my-pair-1-2"
+    assert key_of("report", "My pair_1.2") == "report-my-pair-1-2"
 
 
 def test_a_table_has_numbers_that_one_can_read(monkeypatch):
@@ -182,7 +185,7 @@ def record(tmp_path: Path, run: FlowRun) -> Record:
     job = Job(("train", f"--out={tmp_path / 'run'}"), tmp_path / "run")
     owner = owner_of(run.id)
     made = Record(
-        job, {"launcher": "here"}, owner=owner, runs_for=owner, attempts=[Attempt(1, 0.0, 0)]
+        job, {"launcher": "here"}, owner=owner, wanted_by=[owner], attempts=[Attempt(1, 0.0, 0)]
     )
     with edit_record(job.out, lambda _: made):
         pass
@@ -229,6 +232,42 @@ def test_a_job_that_no_flow_run_follows_is_told_and_left_alone(kind, launched, t
     assert read_record(tmp_path / "run").intent == "run"
 
 
+def test_a_job_that_could_not_be_asked_to_stop_is_asked_again(launched, tmp_path):
+    launcher, events = launched
+    run = flow_run(StateType.FAILED, "Failed")
+    made = dataclasses.replace(record(tmp_path, run), intent="cancel")
+    with edit_record(made.job.place, lambda _: made):
+        pass
+
+    reconciling.settle(made, run)
+
+    assert launcher.stopped == 1
+    assert events == ["mswitch.job.stopped"]
+
+
+def test_the_job_of_a_flow_run_that_ended_is_left_to_another(launched, tmp_path, monkeypatch):
+    launcher, events = launched
+    run, other = flow_run(StateType.FAILED, "Failed"), flow_run(StateType.RUNNING, "Running")
+    made = record(tmp_path, run)
+    made.wanted_by = [owner_of(other.id), owner_of(uuid4()), owner_of(run.id)]
+    with edit_record(made.job.place, lambda _: made):
+        pass
+
+    def read(run_id: UUID) -> FlowRun:
+        if run_id != other.id:
+            raise ObjectNotFound(Exception("deleted"))
+        return other
+
+    client = SimpleNamespace(read_flow_run=read)
+    monkeypatch.setattr(steps, "get_client", lambda **_: contextlib.nullcontext(client))
+    reconciling.settle(made, run)
+
+    after = read_record(tmp_path / "run")
+    assert (after.owner, after.wanted_by) == (owner_of(other.id), [owner_of(other.id)])
+    assert not events
+    assert not launcher.stopped
+
+
 def test_a_crashed_flow_run_is_started_again_unless_a_person_paused_its_job(
     launched, tmp_path, monkeypatch
 ):
@@ -251,7 +290,7 @@ def test_a_crashed_flow_run_is_started_again_unless_a_person_paused_its_job(
     assert again == [run, run]
     # It had asked for no job yet.
     reconciling.revive(
-        run, [dataclasses.replace(made, runs_for=owner_of(uuid4()), intent="cancel")]
+        run, [dataclasses.replace(made, wanted_by=[owner_of(uuid4())], intent="cancel")]
     )
     assert again == [run, run, run]
 
@@ -388,6 +427,43 @@ def test_a_flow_run_that_is_resumed_while_it_is_suspended_stays_resumed(
     assert launcher.stopped
     assert not states
     assert read_record(tmp_path / "run").intent == "pause"
+
+
+def test_a_server_that_does_not_answer_is_told_once_and_so_is_its_return(
+    launched, tmp_path, monkeypatch
+):
+    """Its client would try again for a minute, in which nobody looked at the job."""
+    launcher, _ = launched
+    answers = [httpx.ConnectError("refused"), httpx.ReadTimeout("slow"), StateType.RUNNING]
+    retries: list[int] = []
+
+    def read(_: UUID) -> SimpleNamespace:
+        retries.append(PREFECT_CLIENT_MAX_RETRIES.value())
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return SimpleNamespace(state=State(type=answer))
+
+    client = SimpleNamespace(read_flow_run=read)
+    monkeypatch.setattr(steps, "get_client", lambda **_: contextlib.nullcontext(client))
+    monkeypatch.setattr(steps, "this_flow_run", SimpleNamespace(id=str(uuid4())))
+    monkeypatch.setattr(steps, "STATE_SECS", 0.0)
+    monkeypatch.setattr(
+        launcher, "poll", lambda *_: Status("running") if answers else Status("ended", codes=(0,))
+    )
+    said: list[str] = []
+    with lines_to(said.extend):
+        steps.follow(Job(("evaluate",), tmp_path / "eval", marked=False), launcher)
+
+    told = [line for line in said if "server" in line]
+    assert (
+        told[0] == "[evaluate] the Prefect server does not answer (ConnectError); the job goes on"
+    )
+    assert re.fullmatch(
+        r"\[evaluate\] the Prefect server answers again, .* \d\d:\d\d:\d\d", told[1]
+    )
+    assert len(told) == 2
+    assert retries == [0, 0, 0]
 
 
 @pytest.mark.parametrize("cancelled", [True, False])

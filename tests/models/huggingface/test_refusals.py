@@ -111,7 +111,7 @@ def test_configurations_of_other_models(source, changes, message):
         ({"is_gated_act": True}, "SwitchTransformers has no gated layers"),
         ({"dense_act_fn": "gelu"}, "dense_act_fn is 'gelu'; mswitch computes 'relu' only"),
         ({"router_bias": True}, "router_bias is True"),
-        ({"num_sparse_encoder_layers": 1}, r"every 4. encoder layer and every 2. decoder layer"),
+        ({"num_sparse_encoder_layers": 1}, r"one encoder layer in 4 and one decoder layer in 2"),
         ({"num_experts": 5}, r"has no tensor .*expert_4\.wi\.weight"),
         ({"num_experts": 3}, r"router.classifier.weight has shape \[4, 16\] .* \[3, 16\]"),
     ],
