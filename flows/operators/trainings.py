@@ -11,6 +11,7 @@ from prefect.runtime import flow_run as this_flow_run
 
 from flows.launch.controller import ask
 from flows.launch.job import Job, Launcher
+from flows.launch.record import read_record
 from flows.operators.approval import within_limit
 from flows.operators.artifacts import LivePage, TrainingProgress, key_of
 from flows.operators.cost import CostGuard, OverBudgetError
@@ -19,10 +20,11 @@ from flows.operators.profile import Operators
 from flows.operators.settings import ExperimentSettings, PairSettings
 from flows.operators.steps import follow, jobs_followed, owner_of, step
 from flows.report.live import live_markdown
-from models.training.run_directory import CONFIG
+from models.training.run_directory import CONFIG, evaluation_steps
+from models.training.run_files import EVALUATION
 from pipelines.errors import UserError
 from pipelines.objects import BucketError
-from pipelines.outputs import read_manifest
+from pipelines.outputs import MARKER, read_manifest
 from pipelines.progress import say
 
 #: How often a pair's live page is made again.
@@ -139,7 +141,7 @@ class Trainings:
         for one in self.planned:
             if one.place in self.evaluations:
                 self.evaluations[one.place].result()
-            else:
+            elif not self._is_evaluated(one):
                 evaluate(self._evaluation(one, watch=False), self.evaluator, guard=self.guard)
         self._show()
 
@@ -155,10 +157,21 @@ class Trainings:
     def _evaluate_what_is_there(self) -> None:
         for one in self.planned:
             to_evaluate = one.place in self.trainings and one.place not in self.evaluations
-            if to_evaluate and _has_begun(one):
+            if to_evaluate and _has(one, CONFIG) and not self._is_evaluated(one):
                 self.evaluations[one.place] = evaluate.submit(
                     self._evaluation(one, watch=True), self.evaluator, guard=self.guard
                 )
+
+    def _is_evaluated(self, one: Planned) -> bool:
+        """Whether a finished run was evaluated in this way, so that no job has to find that out."""
+        job = self._evaluation(one, watch=False)
+        record = read_record(job.place)
+        if record is None or record.last is None or record.last.outcome != "done":
+            return False
+        if tuple(word for word in record.job.argv if word != "--watch") != job.argv:
+            return False
+        evaluated = (f"{EVALUATION}/{step}.parquet" for step in evaluation_steps(one.config))
+        return _has(one, MARKER, *evaluated)
 
     def _evaluation(self, one: Planned, *, watch: bool) -> Job:
         config = self.settings.evaluate
@@ -173,10 +186,10 @@ class Trainings:
                 say("live", str(error))
 
 
-def _has_begun(one: Planned) -> bool:
-    """Whether there is a run to evaluate; not while its bucket does not answer."""
+def _has(one: Planned, *names: str) -> bool:
+    """Whether a run has these files; not while its bucket does not answer."""
     with contextlib.suppress(BucketError):
-        return one.has(CONFIG)
+        return all(map(one.has, names))
     return False
 
 
