@@ -95,7 +95,7 @@ class Slurm:
             UserError: it does not.
             Unreachable: Slurm does not answer.
         """
-        done = _call("sinfo", "--noheader", "--format=%R|%P|%D")
+        done = _call("sinfo", "--all", "--noheader", "--format=%R|%P|%D")
         if done.returncode:
             raise Unreachable(" ".join(done.stderr.split()))
         nodes: dict[str, int] = {}
@@ -203,8 +203,8 @@ class Slurm:
         Raises:
             Unreachable: Slurm does not answer.
         """
-        user = f"--user={os.getuid()}"
-        done = _call("squeue", "--noheader", "--states=all", user, "--format=%i|%T|%r|%N|%S|%j")
+        chosen = ("--all", "--states=all", f"--user={os.getuid()}")  # in hidden partitions too
+        done = _call("squeue", "--noheader", *chosen, "--format=%i|%T|%r|%N|%S|%j")
         if done.returncode:
             raise Unreachable(" ".join(done.stderr.split()))
         lines = [line.split("|", 5) for line in done.stdout.splitlines()]

@@ -10,6 +10,7 @@ from prefect.futures import PrefectFuture, wait
 from prefect.runtime import flow_run as this_flow_run
 
 from flows.launch.job import Job, Launcher
+from flows.launch.record import read_record
 from flows.operators.approval import within_limit
 from flows.operators.artifacts import TrainingProgress
 from flows.operators.cost import CostGuard, OverBudgetError
@@ -18,10 +19,11 @@ from flows.operators.profile import Operators
 from flows.operators.reports import write_page_so_far
 from flows.operators.settings import ExperimentSettings, PairSettings
 from flows.operators.steps import cancel, follow, jobs_followed, owner_of, step
-from models.training.run_directory import CONFIG
+from models.training.run_directory import CONFIG, evaluation_steps
+from models.training.run_files import EVALUATION
 from pipelines.errors import UserError
 from pipelines.objects import BucketError
-from pipelines.outputs import read_manifest
+from pipelines.outputs import MARKER, read_manifest
 from pipelines.progress import say
 
 #: How often it is seen whether there is more to report.
@@ -137,7 +139,7 @@ class Trainings:
         for one in self.planned:
             if one.place in self.evaluations:
                 self.evaluations[one.place].result()
-            else:
+            elif not self._is_evaluated(one):
                 evaluate(self._evaluation(one, watch=False), self.evaluator, guard=self.guard)
 
     def _going_on(self) -> list[PrefectFuture[Any]]:
@@ -152,10 +154,21 @@ class Trainings:
     def _evaluate_what_is_there(self) -> None:
         for one in self.planned:
             to_evaluate = one.place in self.trainings and one.place not in self.evaluations
-            if to_evaluate and _has_begun(one):
+            if to_evaluate and _has(one, CONFIG) and not self._is_evaluated(one):
                 self.evaluations[one.place] = evaluate.submit(
                     self._evaluation(one, watch=True), self.evaluator, guard=self.guard
                 )
+
+    def _is_evaluated(self, one: Planned) -> bool:
+        """Whether a finished run was evaluated in this way, so that no job has to find that out."""
+        job = self._evaluation(one, watch=False)
+        record = read_record(job.place)
+        if record is None or record.last is None or record.last.outcome != "done":
+            return False
+        if tuple(word for word in record.job.argv if word != "--watch") != job.argv:
+            return False
+        evaluated = (f"{EVALUATION}/{step}.parquet" for step in evaluation_steps(one.config))
+        return _has(one, MARKER, *evaluated)
 
     def _evaluation(self, one: Planned, *, watch: bool) -> Job:
         config = self.settings.evaluate
@@ -169,7 +182,7 @@ class Trainings:
         self._next_report = time.monotonic() + (REPORT_SECS if here else BUCKET_REPORT_SECS)
         for out, sides in self.reports.items():
             runs = {run for side in sides for run in side}
-            if not all(_has_begun(one) for one in self.planned if one.out in runs):
+            if not all(_has(one, CONFIG) for one in self.planned if one.out in runs):
                 continue
             try:
                 write_page_so_far(*sides, out, self.settings.report)
@@ -180,10 +193,10 @@ class Trainings:
                 self._problems[out] = problem
 
 
-def _has_begun(one: Planned) -> bool:
-    """Whether there is a run to evaluate; not while its bucket does not answer."""
+def _has(one: Planned, *names: str) -> bool:
+    """Whether a run has these files; not while its bucket does not answer."""
     with contextlib.suppress(BucketError):
-        return one.has(CONFIG)
+        return all(map(one.has, names))
     return False
 
 

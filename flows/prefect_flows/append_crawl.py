@@ -18,6 +18,7 @@ from flows.operators.corpora import (
 )
 from flows.operators.parameters import flat
 from flows.operators.profile import read_operators
+from flows.operators.run_names import named
 from flows.operators.settings import AppendSettings
 from flows.operators.steps import cancel_hook, step
 from pipelines.errors import UserError
@@ -28,7 +29,11 @@ from pipelines.progress import say
 _OF_ADDITION = ("--input=", "--append", "--out=")
 
 
-@flow(name="append-crawl", flow_run_name="append {dump} to {name}", on_cancellation=[cancel_hook])
+@flow(
+    name="append-crawl",
+    flow_run_name=named("append {dump} to {name}"),
+    on_cancellation=[cancel_hook],
+)
 @flat
 def append_crawl(settings: AppendSettings) -> None:
     """Add a crawl to a corpus that flow `corpus` built; the newest, unless the corpus has it."""

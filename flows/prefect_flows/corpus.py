@@ -12,11 +12,12 @@ from flows.operators.corpora import (
 )
 from flows.operators.parameters import flat, options_of
 from flows.operators.profile import read_operators
+from flows.operators.run_names import named
 from flows.operators.settings import CorpusSettings
 from flows.operators.steps import cancel_hook
 
 
-@flow(name="corpus", flow_run_name="corpus {name}", on_cancellation=[cancel_hook])
+@flow(name="corpus", flow_run_name=named("corpus {name}"), on_cancellation=[cancel_hook])
 @flat
 def corpus(settings: CorpusSettings) -> None:
     """Build an mC4-style corpus from crawl files, and a page of its statistics."""

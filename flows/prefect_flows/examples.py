@@ -9,6 +9,7 @@ from flows.launch.job import Job, Launcher
 from flows.operators.artifacts import key_of, show_table
 from flows.operators.parameters import flat, options_of
 from flows.operators.profile import read_operators
+from flows.operators.run_names import named
 from flows.operators.settings import ExamplesSettings
 from flows.operators.steps import cancel_hook, follow, step
 from pipelines.errors import UserError
@@ -18,7 +19,7 @@ from pipelines.vocabulary.inspection import inspect_vocabulary
 _COLUMNS = ("lang", "tokens_per_word", "tokens_per_byte", "unknown_share", "byte_share")
 
 
-@flow(name="examples", flow_run_name="examples {name}", on_cancellation=[cancel_hook])
+@flow(name="examples", flow_run_name=named("examples {name}"), on_cancellation=[cancel_hook])
 @flat
 def examples(settings: ExamplesSettings) -> None:
     """Train a vocabulary, see how it suits each language, and write the examples."""

@@ -8,6 +8,7 @@ from flows.operators.cost import CostGuard
 from flows.operators.parameters import flat
 from flows.operators.planned import Planned
 from flows.operators.profile import read_operators
+from flows.operators.run_names import named
 from flows.operators.settings import FinetuneSettings
 from flows.operators.steps import cancel_hook
 from flows.operators.tuning import finetune, predict, preset_of, show_scores
@@ -17,7 +18,9 @@ from pipelines.outputs import read_manifest
 
 
 @flow(
-    name="finetune", flow_run_name="finetune {name}: {run} of {pair}", on_cancellation=[cancel_hook]
+    name="finetune",
+    flow_run_name=named("finetune {name}: {run} of {pair}"),
+    on_cancellation=[cancel_hook],
 )
 @flat
 def finetune_run(settings: FinetuneSettings) -> State:

@@ -8,6 +8,7 @@ from flows.operators.planned import Planned
 from flows.operators.preflight import check_trainings
 from flows.operators.profile import read_operators
 from flows.operators.reports import index_reports, write_page
+from flows.operators.run_names import named
 from flows.operators.settings import PairSettings
 from flows.operators.steps import cancel_hook
 from flows.operators.trainings import train_within_limit
@@ -15,7 +16,7 @@ from flows.operators.trainings import train_within_limit
 
 @flow(
     name="pretrain-pair",
-    flow_run_name="pretrain {name}: {candidate} against {baseline}, seed {seed}",
+    flow_run_name=named("pretrain {name}: {candidate} against {baseline}, seed {seed}"),
     on_cancellation=[cancel_hook],
 )
 @flat

@@ -5,10 +5,11 @@ from prefect import flow
 from flows.operators.parameters import flat
 from flows.operators.profile import read_operators
 from flows.operators.reports import write_page
+from flows.operators.run_names import named
 from flows.operators.settings import ReportSettings
 
 
-@flow(name="report", flow_run_name="report {name} of {pair}")
+@flow(name="report", flow_run_name=named("report {name} of {pair}"))
 @flat
 def report(settings: ReportSettings) -> None:
     """Compare two evaluated runs language by language."""

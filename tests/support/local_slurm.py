@@ -48,6 +48,7 @@ MinJobAge=600
 NodeName={nodes[0]} NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[1]} CPUs=1 RealMemory=2000
 NodeName={nodes[1]} NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[2]} CPUs=1 RealMemory=2000
 PartitionName=all Nodes={nodes[0]},{nodes[1]} Default=YES MaxTime=INFINITE State=UP
+PartitionName=hidden Nodes={nodes[0]},{nodes[1]} Hidden=YES MaxTime=INFINITE State=UP
 """
 
 

@@ -14,6 +14,7 @@ from job_world import World, is_alive
 
 from flows.launch import slurm
 from flows.launch.job import Job, Unreachable
+from flows.launch.programs import call
 from flows.launch.record import read_record
 from flows.launch.slurm import Slurm
 from flows.launch.summary import summarise
@@ -187,6 +188,23 @@ def test_two_processes_train_one_is_killed_and_losses_are_those_of_an_undisturbe
     assert losses[0] == losses[1]
 
 
+def test_a_hidden_partition_and_its_jobs_are_seen(world, monkeypatch):
+    world.launcher = Slurm("hidden")
+    job = world.job("steady")
+    job.directory.mkdir()
+    world.launcher.submit(job, 1)
+    world.wait_for_beat()
+    # Root sees them anyway.
+    user = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+    user += ("--inh-caps=+dac_override", "--ambient-caps=+dac_override")
+    with monkeypatch.context() as patched:
+        patched.setattr(slurm, "_call", lambda *words: call(*user, *words, where="here"))
+        world.launcher.check(job)
+        assert world.launcher.poll(job, 1).phase == "running"
+    (world.out / "go").touch()
+    world.wait_for(lambda: world.launcher.poll(job, 1).phase == "ended")
+
+
 def test_what_slurm_says_when_it_does_not_answer_is_known():
     for words in (
         "Batch job submission failed: Unable to contact slurm controller (connect failure)",
@@ -199,7 +217,7 @@ def test_what_slurm_says_when_it_does_not_answer_is_known():
 def test_what_no_partition_could_run_is_refused_at_once(world, tmp_path):
     Slurm().check(world.job("steady"))
     Slurm("all").check(world.job("steady"))
-    with pytest.raises(UserError, match=r"no partition 'none': choose among all"):
+    with pytest.raises(UserError, match=r"no partition 'none': choose among all, hidden"):
         Slurm("none").check(world.job("steady"))
     with pytest.raises(UserError, match=r"--hosts 3: Slurm's partition all has 2 nodes"):
         Slurm().check(Job(("train",), tmp_path / "big", hosts=3))

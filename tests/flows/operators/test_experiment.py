@@ -1,17 +1,24 @@
 """What an experiment trains, what it shares with others, and where its reports go."""
 
 import dataclasses
+from typing import Any
 
 import example_files
 import pytest
 
 from flows.launch.local import Local
+from flows.launch.record import Attempt, Record, edit_record
 from flows.launch.slurm import Slurm
+from flows.operators import trainings
+from flows.operators.planned import Planned, evaluation
 from flows.operators.preflight import check_trainings
 from flows.operators.profile import Operators
-from flows.operators.settings import ExperimentSettings
+from flows.operators.settings import ExperimentSettings, PairSettings
 from flows.prefect_flows.experiment import plan_reports, plan_runs, sides
+from models.config import EvaluateConfig
+from models.training.run_directory import evaluation_steps
 from pipelines.errors import UserError
+from pipelines.outputs import MARKER
 
 SETTINGS = ExperimentSettings(
     candidates=("mswitch-tiny", "mswitch-small"), seeds=(0, 1), mixtures=("mswitch", "mc4.unimax.1")
@@ -87,3 +94,30 @@ def test_a_machine_trains_one_at_a_time_and_a_scheduler_gets_all():
     operators = Operators(trainings=2)
     assert operators.trainings_at_a_time(Local()) == 2
     assert operators.trainings_at_a_time(Slurm()) >= 1000
+
+
+def test_a_finished_run_is_not_evaluated_again_in_the_same_way(operators, monkeypatch):
+    settings = PairSettings()
+    one = Planned(operators.storage / "run", "mt5-tiny", settings.config, settings.mixture)
+    job = evaluation(one.out, "examples", settings.evaluate, watch=True)
+    steps = [one.out / "eval" / f"{step}.parquet" for step in evaluation_steps(one.config)]
+    for file in (one.out / MARKER, *steps):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    attempt = Attempt(1, 0.0, 0, ended=1.0, outcome="done")
+    with edit_record(job.place, lambda _: Record(job, Local().profile, attempts=[attempt])):
+        pass
+    started = []
+    monkeypatch.setattr(trainings, "evaluate", lambda job, *_, **__: started.append(job.argv))
+
+    def evaluate(settings: PairSettings) -> int:
+        guard: Any = None
+        planned = trainings.Trainings([one], settings, "examples", Local(), Local(), {}, guard)
+        planned.evaluate()
+        return len(started)
+
+    assert evaluate(settings) == 0
+    other = dataclasses.replace(settings, evaluate=EvaluateConfig(dtype="bfloat16"))
+    assert evaluate(other) == 1
+    steps[0].unlink()
+    assert evaluate(settings) == 2

@@ -19,6 +19,7 @@ import pytest
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.exceptions import Abort, ObjectNotFound
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES
+from prefect.utilities.names import generate_slug
 
 from flows.launch.job import Job, Status, Unreachable
 from flows.launch.record import Attempt, Record, edit_record, follow_alone, read_record
@@ -27,6 +28,7 @@ from flows.operators.artifacts import key_of, last_metrics
 from flows.operators.corpora import build_job
 from flows.operators.parameters import JobCancelledError
 from flows.operators.profile import Dataflow, Operators
+from flows.operators.run_names import is_made_up
 from flows.operators.steps import SlowLog, cancel_jobs, flow_run_of, owner_of
 from flows.prefect_flows import reconcile as reconciling
 from flows.prefect_flows.append_crawl import has_dump, options_of_build
@@ -95,6 +97,14 @@ def test_the_gate_names_the_worst_language():
     check_limit(rows, "unknown_share", 0.2, "max_unknown_share")
     with pytest.raises(UserError, match=r"1 of 3 languages .* above 0.1, the most sw with 0.2"):
         check_limit(rows, "unknown_share", 0.1, "max_unknown_share")
+
+
+def test_a_name_that_prefect_made_up_is_told_from_one_that_a_person_gave():
+    made_up = ["", "zeta3-lyrae-vector", "mu-ursae-majoris", "Rustic-Zebu"]
+    made_up += [generate_slug(2) for _ in range(100)]
+    assert [name for name in made_up if not is_made_up(name)] == []
+    given = ["second try", "second-try", "alpha", "lr-0.1", "Small", "alphabet-of-10", "pretrain a"]
+    assert [name for name in given if is_made_up(name)] == []
 
 
 def test_a_corpus_knows_the_dumps_it_has(tmp_path):
