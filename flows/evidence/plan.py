@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from flows.demo_config import DemoConfig, SampleName, demo_config
 from flows.devices import find_devices
@@ -76,7 +77,8 @@ class Plan:
     def train_config(self, model: str, seed: int) -> TrainConfig:
         """How one of the setting's models is trained with a seed."""
         setting = find_setting(self.setting)
-        of_run = {"steps": self.steps, "seed": seed, "expert_parallel": self.devices}
+        of_run: dict[str, Any] = {"steps": self.steps, "seed": seed}
+        of_run["expert_parallel"] = self.devices
         if (rate := setting.models[model].base_learning_rate) is not None:
             of_run["base_learning_rate"] = rate
         return dataclasses.replace(setting.train, **of_run)
