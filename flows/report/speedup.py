@@ -308,9 +308,8 @@ def measure_delta(
 def errors_of_seeds(of_seeds: Sequence[float] | np.ndarray) -> list[tuple[float, float]]:
     """The standard error of a mean over seeds [K] with its degrees of freedom, if they differ."""
     count = len(of_seeds)
-    if count < 2 or np.ptp(of_seeds) == 0:
-        return []
-    return [(float(np.std(of_seeds, ddof=1)) / math.sqrt(count), count - 1)]
+    error = float(np.std(of_seeds, ddof=1)) / math.sqrt(count) if count > 1 else 0.0
+    return [(error, count - 1)] if error > 0 else []
 
 
 def margin(errors: Sequence[tuple[float, float]], tail: float) -> float:
