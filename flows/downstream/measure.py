@@ -384,7 +384,7 @@ def _signs(groups: int, width: int) -> Iterator[Floats]:
             exchanged = numbers >> np.arange(groups) & 1
         else:
             exchanged = generator.integers(0, 2, (len(numbers), groups)) * (numbers > 0)
-        yield 1.0 - 2.0 * exchanged
+        yield np.where(exchanged, -1.0, 1.0)
 
 
 def _with_holm(found: Sequence[Scores]) -> list[Scores]:

@@ -34,6 +34,7 @@ def write_tuned(
     *,
     rows: Mapping[str, int],
     per_group: int = 1,
+    group: str = "{lang}-{number}",
     origin: int | None = 400,
     origin_hash: str = "",
     split: str = "test",
@@ -53,6 +54,7 @@ def write_tuned(
         preset: its name.
         rows: of each language.
         per_group: rows that belong together.
+        group: template of their name.
         origin: the step of pretraining it began with; None for random parameters.
         origin_hash: of the run it began with; by default one for each preset.
         split: what was predicted.
@@ -108,7 +110,7 @@ def write_tuned(
         {
             "id": f"{lang}:{number}",
             "language": lang,
-            "group": f"{lang}-{number // per_group}",
+            "group": group.format(lang=lang, number=number // per_group),
             "inputs": inputs.format(row=number),
             "targets": answer(lang, number),
             "answers": [answer(lang, number)],

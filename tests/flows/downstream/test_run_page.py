@@ -60,6 +60,14 @@ def test_it_has_curve_languages_and_worst_predictions(tmp_path, capsys):
     assert write_run_page(tuned, out)["reused"]
 
 
+def test_groups_that_languages_share_count_once(tmp_path):
+    tuned = write_tuned(tmp_path / "tuned", right_of_ten(5), rows=ROWS, group="page {number}")
+    write_run_page(tuned, tmp_path / "page")
+    data, text, _ = read(tmp_path / "page")
+    assert (data["summary"]["rows"], data["summary"]["groups"]) == (44, 20)
+    assert "44 in 20 groups" in text
+
+
 def test_what_a_model_wrote_is_text(tmp_path):
     tuned = write_tuned(
         tmp_path / "tuned", hostile, rows=ROWS, inputs=HOSTILE.replace("{", "{{").replace("}", "}}")
