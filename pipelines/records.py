@@ -36,6 +36,8 @@ COLUMN_MEANINGS = {
     "lang_second": "best other guess of the language, empty if there is none",
     "lang_second_score": "score of that guess, 0 to 1",
     "script": "script of most letters (ISO 15924)",
+    "charset": "encoding that its HTML was decoded by, by Python's name; empty without HTML",
+    "declared_charset": "encoding that its HTML declared, right or not; empty if it did not",
     "masked_emails": "e-mail addresses that were masked",
     "masked_ips": "public IP addresses that were masked",
     "masked_phones": "phone numbers that were masked",
@@ -75,6 +77,8 @@ class Page:
         record_id: WARC-Record-ID, "" if the record has none.
         lang: its language; "" until a rule identifies it.
         lang_score: how sure that rule is, from 0 to 1.
+        charset: the encoding that its HTML was decoded by, "" if it was none.
+        declared_charset: the encoding that its HTML declares, "" if none.
         columns: values of the columns that rules add, by name; names that begin with _ are notes
             of a rule, which are not stored.
         words: its words once a rule has cut them (`pipelines.corpus.rules.words`): those of some
@@ -91,6 +95,8 @@ class Page:
     lang_score: float = 0.0
     columns: dict[str, Any] = dataclasses.field(default_factory=dict)
     words: tuple[Any, int] | None = dataclasses.field(default=None, compare=False, repr=False)
+    charset: str = ""
+    declared_charset: str = ""
 
     @property
     def text(self) -> str:

@@ -19,6 +19,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
+
 from pipelines import storage
 from pipelines.corpus.card import data_card
 from pipelines.corpus.recipe import Recipe
@@ -105,7 +107,7 @@ def open_base(out: str | Path, config: Mapping[str, Any], recipe: Recipe) -> Bas
 
     Raises:
         UserError: it is not a finished corpus, was built with other settings or by a version with
-            other stages, kept no fingerprints, or was edited.
+            other stages or columns, kept no fingerprints, or was edited.
     """
     manifest = read_manifest(out, "corpus")
     before = {key: value for key, value in manifest["config"].items() if key != "inputs"}
@@ -128,11 +130,19 @@ def open_base(out: str | Path, config: Mapping[str, Any], recipe: Recipe) -> Bas
             f"{out} was built without --keep-fingerprints: it cannot grow; build it again"
         )
     stats = storage.read_json(storage.join(out, STATS))
-    if (others := [row["name"] for row in stats["stages"]]) != list(recipe.stages):
-        raise UserError(
-            f"{out} was built by another version of mswitch, whose accounts have other stages "
-            f"({', '.join(others)}): build it again to add to it"
-        )
+    smallest = min(manifest["shards"], key=lambda shard: shard["bytes"])
+    with storage.fetch(storage.join(out, smallest["path"])) as path:
+        columns = pq.read_schema(path).names
+    stages = [row["name"] for row in stats["stages"]]
+    for what, others, mine in (
+        ("accounts have other stages", stages, list(recipe.stages)),
+        ("documents have other columns", columns, recipe.documents.names),
+    ):
+        if others != mine:
+            raise UserError(
+                f"{out} was built by another version of mswitch, whose {what} "
+                f"({', '.join(others)}): build it again to add to it"
+            )
     directory = str(out) if storage.is_remote(out) else os.path.abspath(out)
     _check_files(directory, manifest)
     return Base(directory, manifest, stats, recipe)

@@ -16,6 +16,7 @@ from pipelines.corpus.recipe import Recipe
 from pipelines.corpus.rules.badwords import BadWords, Mc4Release
 from pipelines.corpus.rules.base import Edit, LanguageRule, Rule
 from pipelines.corpus.rules.blocklist import Blocklist
+from pipelines.corpus.rules.charset import KeepCharset
 from pipelines.corpus.rules.decontamination import Decontaminate
 from pipelines.corpus.rules.langid import IdentifyLanguageAndScript
 from pipelines.corpus.rules.langid_mc4 import IdentifyLanguage
@@ -37,6 +38,7 @@ __all__ = [
     "GopherQuality",
     "IdentifyLanguage",
     "IdentifyLanguageAndScript",
+    "KeepCharset",
     "LanguageRule",
     "LineDedup",
     "MaskPersonalData",
@@ -92,6 +94,7 @@ MODERN = Recipe(
         IdentifyLanguageAndScript(),
         GopherQuality(),
         MaskPersonalData(),
+        KeepCharset(),
     ],
     dedup=[UrlDedup("newest"), NearDedup(bands=14, rows=8, shingle_words=5)],
     finish=[

@@ -26,7 +26,8 @@ class Ingested:
         lines: their lines, as far as they have keys.
         text_bytes: their text, shard by shard.
         statuses: of each shard its `status` (read, damaged, or why nothing was read: `UNREAD`),
-            `records`, `pages`, and `undated` pages if it has any, for the manifest.
+            `records`, `pages`, and `undated` pages and `corrected_charsets` if it has any, for the
+            manifest.
         ledger: the accounts of all shards.
     """
 
@@ -133,7 +134,7 @@ def _accounts(path: Callable[[int], str], shards: int) -> Iterator[dict[str, Any
 
 
 def _status(accounts: dict[str, Any]) -> dict[str, Any]:
-    ledger, undated = accounts["ledger"], accounts["undated"]
+    ledger = accounts["ledger"]
     dropped = ledger["dropped"][READ]
     # A line that is not JSON is what remains of a JSONL file that was cut off.
     damaged = "damaged" in dropped or "bad_json" in dropped
@@ -143,5 +144,5 @@ def _status(accounts: dict[str, Any]) -> dict[str, Any]:
         "status": status or ("damaged" if damaged else "read"),
         "records": pages + sum(dropped.values()),
         "pages": pages,
-        **({"undated": undated} if undated else {}),
+        **{name: accounts[name] for name in ("undated", "corrected_charsets") if accounts[name]},
     }

@@ -45,7 +45,7 @@ def ingest_shard(shard: int, file: CrawlFile, job: Job) -> None:
         return
     recipe = job.recipe
     ledger = Ledger(job.config.rejected_per_reason, recipe.stages, _mask(recipe))
-    pages = lines = text_bytes = undated = 0
+    pages = lines = text_bytes = undated = corrected = 0
     columns = {name: _COMPRESSION.get(name, "none") for name in recipe.pages.names}
     with (
         storage.publish(job.work.pages(shard)) as temporary,
@@ -59,6 +59,7 @@ def ingest_shard(shard: int, file: CrawlFile, job: Job) -> None:
         ) as writer,
     ):
         for batch in _batches(_read(file, job, ledger)):
+            corrected += sum(page.declared_charset not in ("", page.charset) for page in batch)
             rows = list(_ingest(batch, recipe, ledger))
             if not rows:
                 continue
@@ -68,7 +69,13 @@ def ingest_shard(shard: int, file: CrawlFile, job: Job) -> None:
             lines += sum(row.get("lines", 0) for row in rows)
             text_bytes += table["text"].nbytes
             undated += sum(row["timestamp"] == UNDATED for row in rows)
-    sizes = {"pages": pages, "lines": lines, "text_bytes": text_bytes, "undated": undated}
+    sizes = {
+        "pages": pages,
+        "lines": lines,
+        "text_bytes": text_bytes,
+        "undated": undated,
+        "corrected_charsets": corrected,
+    }
     places = {reason: ledger.places[reason] for reason in sorted(ledger.places)}
     accounts = {**sizes, "ledger": ledger.to_json(), "places": places}
     storage.write_json(job.work.ingested(shard), accounts, scratch=True)

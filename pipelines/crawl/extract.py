@@ -10,8 +10,9 @@ from fastwarc.stream_io import BrotliReader, ChunkedReader
 
 from pipelines.crawl import dates
 from pipelines.crawl.archives import Damage, Record
+from pipelines.crawl.charsets import Decoded
 from pipelines.crawl.html.text import UnreadableError, decode_html, html_to_text
-from pipelines.crawl.text_lines import normalize_lines
+from pipelines.crawl.text_lines import is_source, normalize_lines
 from pipelines.records import Page, Rejected
 
 _STATUS = re.compile(rb"HTTP/\S+ +(\d{3})")
@@ -69,6 +70,7 @@ def record_to_page(
     if record.kind == "other":
         return _rejected("not_a_page", source)
     url = ""
+    html = Decoded("")
     try:
         url = record.url.decode().strip()
         timestamp = record.timestamp.decode().strip()
@@ -78,10 +80,9 @@ def record_to_page(
         utf8 = record.payload
         if record.kind == "text":
             utf8.decode()
-        elif html := _html(utf8, max_bytes, reserved):
-            utf8 = html_to_text(html, html_main_content).encode()
         else:
-            utf8 = b""
+            html = _html(utf8, max_bytes, reserved)
+            utf8 = html_to_text(html.text, html_main_content).encode() if html.text else b""
     except UnicodeDecodeError as error:
         return _rejected("bad_utf8", source, url, str(error))
     except UnreadableError as error:
@@ -91,20 +92,30 @@ def record_to_page(
     for lacks, reason in (
         (not url, "no_url"),
         (not utf8, "no_content"),
+        (is_source(utf8), "page_source"),
         (not timestamp, "no_timestamp"),
         (micros is None, "bad_timestamp"),
     ):
         if lacks:
             return _rejected(reason, source, url, utf8.decode() or timestamp)
     assert micros is not None
-    return Page(url, utf8, timestamp, micros, source, record_id)
+    return Page(
+        url,
+        utf8,
+        timestamp,
+        micros,
+        source,
+        record_id,
+        charset=html.charset,
+        declared_charset=html.declared,
+    )
 
 
 def _rejected(reason: str, source: str, url: str = "", detail: str = "") -> Rejected:
     return Rejected("read", reason, source, url, detail)
 
 
-def _html(response: bytes, max_bytes: int, reserved: Reserved | None) -> str:
+def _html(response: bytes, max_bytes: int, reserved: Reserved | None) -> Decoded:
     """Return the HTML of an HTTP response (status line, headers, body)."""
     head, *rest = _BLANK_LINE.split(response, maxsplit=1)
     body = rest[0] if rest else b""
@@ -123,7 +134,7 @@ def _html(response: bytes, max_bytes: int, reserved: Reserved | None) -> str:
     body = _decode_body(body, headers, max_bytes)
     charset = re.search(r"charset\s*=\s*[\"']?([\w.:-]+)", parameters)
     html = decode_html(body, charset[1] if charset else "")
-    if reserved and (reason := reserved(pairs, html)):
+    if reserved and (reason := reserved(pairs, html.text)):
         raise UnreadableError(reason, "reserved by its publisher")
     return html
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from pipelines.crawl import dates
 from pipelines.crawl.fields import describe_missing, field_names, find_value
-from pipelines.crawl.text_lines import normalize_lines
+from pipelines.crawl.text_lines import is_source, normalize_lines
 from pipelines.records import Page, Rejected
 
 #: A page without a date that is understood: every dated page of its URL is newer.
@@ -52,9 +52,10 @@ def page_from_fields(
     if len(utf8) > max_bytes:
         return rejected("too_large", f"more than {max_bytes} bytes")
     utf8 = normalize_lines(utf8, drop_metadata_lines)
-    if not (url and utf8):
+    if not (url and utf8) or is_source(utf8):
         missing = describe_missing("url", fields["url"], field_names(row))
-        return rejected("no_content") if url else rejected("no_url", missing)
+        reason = "page_source" if utf8 else "no_content"
+        return rejected(reason, utf8.decode()) if url else rejected("no_url", missing)
     dated = [path for path in fields["timestamp"] if not _is_other_dump(row, path)]
     found = (dates.parse_date(find_value(row, path)) for path in dated)
     moment = next(filter(None, found), dates.EPOCH)

@@ -63,7 +63,7 @@ def _write_package(writer: CrawlWriter, archive: Path, package: str) -> None:
             continue
         url = f"https://{package}.debian.example/{name}"
         lang = language_of_path(name, package)
-        text = html_to_text(decode_html(data), main_content=False)
+        text = html_to_text(decode_html(data).text, main_content=False)
         if text.strip():
             writer.write("warc", SamplePage(url, data, lang))
             writer.write("wet", SamplePage(url, text.encode("utf-8", "replace"), lang))

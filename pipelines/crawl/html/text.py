@@ -2,7 +2,7 @@
 
 from resiliparse.extract.html2text import extract_plain_text
 
-from pipelines.crawl.charsets import decode
+from pipelines.crawl.charsets import Decoded, decode
 from pipelines.crawl.html.limits import MAX_COST, parser_cost
 
 
@@ -14,16 +14,16 @@ class UnreadableError(ValueError):
         self.reason = reason
 
 
-def decode_html(html: bytes, http_charset: str = "") -> str:
+def decode_html(html: bytes, http_charset: str = "") -> Decoded:
     """Decode HTML by `charsets.decode`.
 
     Raises:
         UnreadableError: its encoding cannot be determined.
     """
-    text = decode(html, http_charset)
-    if text is None:
+    decoded = decode(html, http_charset)
+    if decoded is None:
         raise UnreadableError("bad_charset", "its encoding cannot be determined")
-    return text
+    return decoded
 
 
 def html_to_text(html: str, main_content: bool = True) -> str:

@@ -257,6 +257,13 @@ def test_a_corpus_of_another_version_is_refused(tmp_path, months, corpus):
     assert not list(tmp_path.glob(".corpus.partial-*"))
 
 
+def test_a_corpus_with_other_columns_is_refused(months, corpus):
+    [shard, *_] = sorted(corpus.glob("data/*/*.parquet"), key=lambda path: path.stat().st_size)
+    pq.write_table(pq.read_table(shard).drop_columns("record_id"), shard)
+    with pytest.raises(UserError, match=r"other columns \(id, .*, source\): build it again"):
+        add(corpus, months[1])
+
+
 def test_an_addition_that_was_given_up_leaves_nothing(months, corpus):
     stray = corpus / "data" / "de" / "train-added-001-00000-of-00009.parquet"
     stray.write_bytes(b"half an addition")

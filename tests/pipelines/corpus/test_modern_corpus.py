@@ -16,6 +16,7 @@ from pipelines.corpus.recipes import MODERN
 from pipelines.corpus.stats import format_stats, load_stats
 from pipelines.corpus.survey import survey
 from pipelines.errors import UserError
+from pipelines.outputs import read_manifest
 
 ITEM = "Which of the rivers that pass through the old capital also pass through the harbour town?"
 
@@ -123,6 +124,43 @@ def test_every_rule_has_its_stage(tmp_path, pages, lists):
     report = json.loads((out / "decontamination.json").read_text())
     assert report["sets"] == {"quiz": {"items": 3, "found": 1, "too_short": 1}}
     assert [match["url"] for match in report["matches"]] == ["http://en.example/leak"]
+
+
+def test_false_charsets_are_corrected_and_counted(tmp_path):
+    responses = [
+        crawl.response(
+            html(english(seed).replace("house", "café")).encode(charset),
+            f"http://{seed}.example/",
+            headers=f"Content-Type: text/html; charset={declared}",
+        )
+        for seed, charset, declared in (
+            (8, "utf-8", "windows-1251"),
+            (9, "latin-1", "utf-8"),
+            (10, "latin-1", "ISO-8859-1"),
+            (11, "utf-8", ""),
+        )
+    ]
+    files = [
+        crawl.write(tmp_path / "in" / "a.warc.gz", responses),
+        crawl.write(
+            tmp_path / "in" / "b.warc.wet.gz", [crawl.record(english(12), "http://12.example/")]
+        ),
+    ]
+    out = tmp_path / "corpus"
+    build(files, out, modern_settings())
+    found = {
+        url: (row["charset"], row["declared_charset"], "café" in row["text"])
+        for url, row in documents(out).items()
+    }
+    assert found == {
+        "http://8.example/": ("utf-8", "cp1251", True),
+        "http://9.example/": ("cp1252", "utf-8", True),
+        "http://10.example/": ("cp1252", "cp1252", True),
+        "http://11.example/": ("utf-8", "", True),
+        "http://12.example/": ("", "", False),
+    }
+    inputs = read_manifest(out, "corpus")["inputs"]
+    assert [entry.get("corrected_charsets") for entry in inputs] == [2, None]
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ from pipelines.crawl.html.text import (
 from pipelines.crawl.text_lines import normalize_lines
 from pipelines.records import Page, Rejected
 
+PROSE = "In the morning Anna walked through the old garden and talked about the long year."
 HTML = "<html><head><title>T</title><script>x()</script></head><body>{}</body></html>"
 
 
@@ -29,6 +30,41 @@ def wet(payload: bytes | None = b"text", **changes: bytes) -> Record:
 def reason(record: Record | Damage, **options: int) -> str | None:
     page = record_to_page(record, "f.gz", **options)
     return page.reason if isinstance(page, Rejected) else None
+
+
+MARKUP = "".join(f'<li class="item"><a href="/page/{n}">Page {n}</a></li>\n' for n in range(20))
+SCRIPT = "".join(f"function go{n}(id) {{ var a = {n}; a == id; }}\n" for n in range(20))
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        http(f"<plaintext>{MARKUP}".encode()),
+        http(f"<p>{MARKUP.replace('<', '&lt;').replace('>', '&gt;')}".encode()),
+        http(SCRIPT.encode()),
+        wet(MARKUP.encode()),
+        wet(SCRIPT.encode()),
+    ],
+)
+def test_the_source_of_a_page_is_no_text(record):
+    dropped = record_to_page(record, "f.gz")
+    assert isinstance(dropped, Rejected)
+    assert (dropped.reason, dropped.url) == ("page_source", "http://a.example/")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        # Little of it is text of a program.
+        f"{PROSE * 16}\n{MARKUP[:400]}",
+        "a < b; c = {d};",
+        # A mail that quotes others, and rules under headings.
+        f">> {PROSE}\n> {PROSE}\n" * 8,
+        f"Heading\n{'=' * 40}\n{PROSE}",
+    ],
+)
+def test_text_with_some_source_is_text(text):
+    assert reason(wet(text.encode())) is None
 
 
 def test_page_of_a_wet_record():

@@ -35,6 +35,13 @@ def test_where_url_and_record_id_come_from(fields, url, record_id):
     assert (found.url, found.record_id) == (url, record_id)
 
 
+def test_html_where_text_belongs():
+    dropped = page(text="<p class=a>b</p>" * 6)
+    assert isinstance(dropped, Rejected)
+    assert dropped.reason == "page_source"
+    assert dropped.detail.startswith("<p class=a>b</p>")
+
+
 @pytest.mark.parametrize(
     ("fields", "timestamp"),
     [

@@ -1,0 +1,18 @@
+"""The encodings of pages as columns."""
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from pipelines.corpus.rules.base import Edit
+from pipelines.records import Page
+
+
+class KeepCharset(Edit):
+    """Keeps the encoding that a page's HTML was decoded by, and the one that it declared."""
+
+    name: ClassVar[str] = "charset"
+    columns: ClassVar[Mapping[str, str]] = {"charset": "string", "declared_charset": "string"}
+
+    def edit(self, page: Page) -> None:
+        """Copy both from the page."""
+        page.columns |= {name: getattr(page, name) for name in self.columns}
