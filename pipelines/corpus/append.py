@@ -129,6 +129,8 @@ def open_base(out: str | Path, config: Mapping[str, Any], recipe: Recipe) -> Bas
         raise UserError(
             f"{out} was built without --keep-fingerprints: it cannot grow; build it again"
         )
+    directory = str(out) if storage.is_remote(out) else os.path.abspath(out)
+    _check_files(directory, manifest)
     stats = storage.read_json(storage.join(out, STATS))
     smallest = min(manifest["shards"], key=lambda shard: shard["bytes"])
     with storage.fetch(storage.join(out, smallest["path"])) as path:
@@ -143,8 +145,6 @@ def open_base(out: str | Path, config: Mapping[str, Any], recipe: Recipe) -> Bas
                 f"{out} was built by another version of mswitch, whose {what} "
                 f"({', '.join(others)}): build it again to add to it"
             )
-    directory = str(out) if storage.is_remote(out) else os.path.abspath(out)
-    _check_files(directory, manifest)
     return Base(directory, manifest, stats, recipe)
 
 
