@@ -20,7 +20,7 @@ import dataclasses
 import hashlib
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 from scipy.optimize import brentq, isotonic_regression
@@ -320,7 +320,9 @@ def margin(errors: Sequence[tuple[float, float]], tail: float) -> float:
     out: two seeds that agree by luck have a tiny variance, and the freedom is then that of the
     documents (docs/decisions/0024).
     """
-    return math.hypot(*(float(stdtrit(freedom, tail)) * error for error, freedom in errors))
+    return math.hypot(
+        *(float(stdtrit(freedom, tail)) * error for error, freedom in errors if error > 0)
+    )
 
 
 def t_test(
@@ -350,7 +352,10 @@ def _p_value(value: float, errors: Sequence[tuple[float, float]]) -> float:
         return margin(errors, math.exp(log_p) / 2) - abs(value)
 
     least = math.log(np.finfo(float).tiny)
-    return math.exp(brentq(beyond, least, 0)) if beyond(least) > 0 else 0.0
+    if beyond(least) <= 0:
+        return 0.0
+    log_p = cast(float, brentq(beyond, least, 0))
+    return math.exp(log_p)
 
 
 def _skewness(moves: np.ndarray) -> float:

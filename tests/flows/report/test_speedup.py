@@ -320,4 +320,5 @@ def test_documents_that_all_differ_alike_have_no_interval(gain):
     assert (found.ci, found.p_value, found.skewness) == (None, 1.0, None)
     by_seeds = measure_delta(losses, 0.95, [-gain - 0.1, -gain + 0.1])
     assert by_seeds.ci[1] - by_seeds.value == pytest.approx(t.ppf(0.975, 1) * 0.1)
+    assert by_seeds.p_value == pytest.approx(2 * t.sf(gain / 0.1, 1))
     assert by_seeds.skewness is None
