@@ -10,7 +10,7 @@ from prefect import Flow
 from prefect.client.schemas.objects import ConcurrencyLimitStrategy
 
 from flows.operators.parameters import flat_values
-from flows.operators.profile import VARIABLE, Operators, Schedule
+from flows.operators.profile import HOUSEKEEPING, TAG, VARIABLE, Operators, Schedule
 from flows.operators.settings import (
     AppendSettings,
     CorpusSettings,
@@ -38,6 +38,8 @@ from pipelines.vocabulary.train import VocabularyConfig
 
 #: Seconds between the signs of life of a flow run.
 HEARTBEAT_SECS = 30
+#: Prefect's name of the queue that every work pool has.
+QUEUE = "default"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +52,7 @@ class Deployment:
         settings: what its form shows; None for a flow without parameters.
         schedule: when it runs, unless operators.toml says otherwise; None for by hand only.
         concurrency: how many of its runs work at a time, and what becomes of a further one.
+        housekeeping: whether its runs do no work of their own, and wait for no other run.
     """
 
     flow: Flow[..., Any]
@@ -57,11 +60,22 @@ class Deployment:
     settings: Any = None
     schedule: Schedule | None = None
     concurrency: tuple[int, ConcurrencyLimitStrategy] | None = None
+    housekeeping: bool = False
 
     @property
     def full_name(self) -> str:
         """Name of flow and deployment, as Prefect's commands take them."""
         return f"{self.flow.name}/{self.name}"
+
+    @property
+    def tags(self) -> list[str]:
+        """Of the deployment and its runs."""
+        return [HOUSEKEEPING if self.housekeeping else TAG]
+
+    @property
+    def queue(self) -> str:
+        """The queue of the work pool that its runs wait in."""
+        return HOUSEKEEPING if self.housekeeping else QUEUE
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -116,9 +130,10 @@ DEPLOYMENTS: Sequence[Deployment] = (
     Deployment(
         reconcile,
         "all",
-        # It does no work, and without it what crashed stays so. Several may run at a time: one that
-        # was killed would keep the place of the others.
+        # Without it what crashed stays so. Several may run at a time: one that was killed would
+        # keep the place of the others.
         schedule=Schedule(cron="*/2 * * * *", active=True),
+        housekeeping=True,
     ),
 )
 
