@@ -222,6 +222,9 @@ def _deployment(
     }
 
     def write() -> None:
+        if before is not None and (schedule is None or not schedule.active):
+            for one in before.schedules:  # with its late runs, which replacing it would leave
+                client.delete_deployment_schedule(before.id, one.id)
         limit, options = None, None
         if deployment.concurrency is not None:
             limit, strategy = deployment.concurrency
@@ -245,7 +248,7 @@ def _deployment(
             job_variables=wanted["job_variables"],
         )
 
-    name = f"deployment {deployment.full_name}"
+    name, before = f"deployment {deployment.full_name}", None
     try:
         before = client.read_deployment_by_name(deployment.full_name)
     except ObjectNotFound:

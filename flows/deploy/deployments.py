@@ -8,9 +8,11 @@ from typing import Any
 
 from prefect import Flow
 from prefect.client.schemas.objects import ConcurrencyLimitStrategy
+from prefect.client.schemas.schedules import CronSchedule
+from pydantic import ValidationError
 
 from flows.operators.parameters import flat_values
-from flows.operators.profile import HOUSEKEEPING, TAG, VARIABLE, Operators, Schedule
+from flows.operators.profile import FILE, HOUSEKEEPING, TAG, VARIABLE, Operators, Schedule
 from flows.operators.settings import (
     AppendSettings,
     CorpusSettings,
@@ -144,17 +146,25 @@ def schedule_of(deployment: Deployment, operators: Operators) -> Schedule | None
 
 
 def check_schedules(operators: Operators) -> None:
-    """Check that each schedule of operators.toml is of a deployment.
+    """Check that each schedule of operators.toml is of a deployment, and one that Prefect takes.
 
     Raises:
         UserError: one is not.
     """
     names = [deployment.full_name for deployment in DEPLOYMENTS]
-    for name in operators.schedules:
+    for name, schedule in operators.schedules.items():
         if name not in names:
             raise UserError(
                 f"[schedules.{name!r}] is of no deployment: choose among {', '.join(names)}"
             )
+        try:
+            CronSchedule(cron=schedule.cron, timezone=schedule.timezone)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise UserError(
+                f"[schedules.{name!r}] of {FILE}: {first['loc'][0]} = {first['input']!r} is not "
+                "valid: give such as cron = '0 6 5 * *' and timezone = 'Europe/Berlin'"
+            ) from error
 
 
 def environment(operators_file: Path | None) -> dict[str, str]:
