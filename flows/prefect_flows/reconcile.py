@@ -28,6 +28,7 @@ from flows.operators.profile import TAGS, read_operators
 from flows.operators.steps import (
     flow_run_of,
     leave_to_others,
+    lift_time_limit,
     owner_of,
     read_flow_run,
     step,
@@ -54,6 +55,9 @@ def reconcile() -> None:
 @step("look at jobs")
 def look(records: Sequence[Record]) -> None:
     """Compare each job with the flow run that asked for it, then see which of these died."""
+    with get_client(sync_client=True) as client:
+        for flow_run in _flow_runs(StateType.PAUSED):
+            lift_time_limit(client, flow_run.id, flow_run.state)
     for record in records:
         try:
             report_stall(record, time.time())
