@@ -28,6 +28,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from flows.deploy.deployments import (
     DEPLOYMENTS,
     HEARTBEAT_SECS,
+    QUEUE,
     Deployment,
     check_schedules,
     job_variables,
@@ -36,7 +37,7 @@ from flows.deploy.deployments import (
 )
 from flows.deploy.notifications import NAME, address, automations, find_block, save_block
 from flows.operators.approval import AWAITING_APPROVAL
-from flows.operators.profile import TAG, Operators
+from flows.operators.profile import HOUSEKEEPING, TAG, TAGS, Operators
 from pipelines.errors import UserError
 from pipelines.outputs import canonical_json
 
@@ -125,6 +126,9 @@ def _things(
     client: SyncPrefectClient, operators: Operators, operators_file: Path | None
 ) -> Iterator[Thing]:
     yield _work_pool(client, operators)
+    yield _work_queue(client, operators, QUEUE, operators.flow_runs)
+    # Priority does not pass a limit: what looks after the others waits in a queue without one.
+    yield _work_queue(client, operators, HOUSEKEEPING, None)
     for deployment in DEPLOYMENTS:
         yield _deployment(client, deployment, operators, operators_file)
     yield _automation(client, zombies())
@@ -154,8 +158,8 @@ def _former_notifications(client: SyncPrefectClient) -> Iterator[Thing]:
 
 
 def _work_pool(client: SyncPrefectClient, operators: Operators) -> Thing:
-    name, limit = operators.pool, operators.flow_runs
-    wanted = {"type": "process", "concurrency_limit": limit}
+    name = operators.pool
+    wanted = {"type": "process", "concurrency_limit": None}
     try:
         pool = client.read_work_pool(name)
     except ObjectNotFound:
@@ -167,8 +171,32 @@ def _work_pool(client: SyncPrefectClient, operators: Operators) -> Thing:
             "give another as pool in operators.toml"
         )
     found = {"type": pool.type, "concurrency_limit": pool.concurrency_limit}
-    update = WorkPoolUpdate(concurrency_limit=limit)
+    update = WorkPoolUpdate(concurrency_limit=None)
     return Thing(f"work pool {name}", wanted, found, lambda: client.update_work_pool(name, update))
+
+
+def _work_queue(
+    client: SyncPrefectClient, operators: Operators, name: str, limit: int | None
+) -> Thing:
+    pool, wanted = operators.pool, {"concurrency_limit": limit}
+    try:
+        queue = client.read_work_queue_by_name(name, pool)
+    except ObjectNotFound:
+        return Thing(
+            f"work queue {pool}/{name}",
+            wanted,
+            None,
+            lambda: client.create_work_queue(name, concurrency_limit=limit, work_pool_name=pool),
+        )
+    return Thing(
+        f"work queue {pool}/{name}",
+        wanted,
+        {"concurrency_limit": queue.concurrency_limit},
+        # Prefect's synchronous client has no method for it.
+        lambda: client.request(
+            "PATCH", "/work_queues/{id}", path_params={"id": queue.id}, json=wanted
+        ),
+    )
 
 
 def _deployment(
@@ -182,9 +210,10 @@ def _deployment(
     wanted: dict[str, Any] = {
         "entrypoint": deployment.entrypoint,
         "work_pool_name": operators.pool,
+        "work_queue_name": deployment.queue,
         "parameters": deployment.parameters,
         "description": deployment.flow.description,
-        "tags": [TAG],
+        "tags": deployment.tags,
         "job_variables": job_variables(operators_file),
         "form": _digest(schema),
         "enforce_parameter_schema": True,
@@ -193,6 +222,9 @@ def _deployment(
     }
 
     def write() -> None:
+        if before is not None and (schedule is None or not schedule.active):
+            for one in before.schedules:  # with its late runs, which replacing it would leave
+                client.delete_deployment_schedule(before.id, one.id)
         limit, options = None, None
         if deployment.concurrency is not None:
             limit, strategy = deployment.concurrency
@@ -206,6 +238,7 @@ def _deployment(
             parameters=wanted["parameters"],
             description=wanted["description"],
             work_pool_name=operators.pool,
+            work_queue_name=deployment.queue,
             tags=wanted["tags"],
             path=".",
             entrypoint=deployment.entrypoint,
@@ -215,7 +248,7 @@ def _deployment(
             job_variables=wanted["job_variables"],
         )
 
-    name = f"deployment {deployment.full_name}"
+    name, before = f"deployment {deployment.full_name}", None
     try:
         before = client.read_deployment_by_name(deployment.full_name)
     except ObjectNotFound:
@@ -272,7 +305,7 @@ def zombies() -> AutomationCore:
             match={"prefect.resource.id": "prefect.flow-run.*"},
             match_related={
                 "prefect.resource.role": "tag",
-                "prefect.resource.id": f"prefect.tag.{TAG}",
+                "prefect.resource.id": [f"prefect.tag.{tag}" for tag in TAGS],
             },
             for_each={"prefect.resource.id"},
             after={heartbeat},

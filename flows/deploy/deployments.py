@@ -8,9 +8,11 @@ from typing import Any
 
 from prefect import Flow
 from prefect.client.schemas.objects import ConcurrencyLimitStrategy
+from prefect.client.schemas.schedules import CronSchedule
+from pydantic import ValidationError
 
 from flows.operators.parameters import flat_values
-from flows.operators.profile import VARIABLE, Operators, Schedule
+from flows.operators.profile import FILE, HOUSEKEEPING, TAG, VARIABLE, Operators, Schedule
 from flows.operators.settings import (
     AppendSettings,
     CorpusSettings,
@@ -38,6 +40,8 @@ from pipelines.vocabulary.train import VocabularyConfig
 
 #: Seconds between the signs of life of a flow run.
 HEARTBEAT_SECS = 30
+#: Prefect's name of the queue that every work pool has.
+QUEUE = "default"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +54,7 @@ class Deployment:
         settings: what its form shows; None for a flow without parameters.
         schedule: when it runs, unless operators.toml says otherwise; None for by hand only.
         concurrency: how many of its runs work at a time, and what becomes of a further one.
+        housekeeping: whether its runs do no work of their own, and wait for no other run.
     """
 
     flow: Flow[..., Any]
@@ -57,11 +62,22 @@ class Deployment:
     settings: Any = None
     schedule: Schedule | None = None
     concurrency: tuple[int, ConcurrencyLimitStrategy] | None = None
+    housekeeping: bool = False
 
     @property
     def full_name(self) -> str:
         """Name of flow and deployment, as Prefect's commands take them."""
         return f"{self.flow.name}/{self.name}"
+
+    @property
+    def tags(self) -> list[str]:
+        """Of the deployment and its runs."""
+        return [HOUSEKEEPING if self.housekeeping else TAG]
+
+    @property
+    def queue(self) -> str:
+        """The queue of the work pool that its runs wait in."""
+        return HOUSEKEEPING if self.housekeeping else QUEUE
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -116,9 +132,10 @@ DEPLOYMENTS: Sequence[Deployment] = (
     Deployment(
         reconcile,
         "all",
-        # It does no work, and without it what crashed stays so. Several may run at a time: one that
-        # was killed would keep the place of the others.
+        # Without it what crashed stays so. Several may run at a time: one that was killed would
+        # keep the place of the others.
         schedule=Schedule(cron="*/2 * * * *", active=True),
+        housekeeping=True,
     ),
 )
 
@@ -129,17 +146,25 @@ def schedule_of(deployment: Deployment, operators: Operators) -> Schedule | None
 
 
 def check_schedules(operators: Operators) -> None:
-    """Check that each schedule of operators.toml is of a deployment.
+    """Check that each schedule of operators.toml is of a deployment, and one that Prefect takes.
 
     Raises:
         UserError: one is not.
     """
     names = [deployment.full_name for deployment in DEPLOYMENTS]
-    for name in operators.schedules:
+    for name, schedule in operators.schedules.items():
         if name not in names:
             raise UserError(
                 f"[schedules.{name!r}] is of no deployment: choose among {', '.join(names)}"
             )
+        try:
+            CronSchedule(cron=schedule.cron, timezone=schedule.timezone)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise UserError(
+                f"[schedules.{name!r}] of {FILE}: {first['loc'][0]} = {first['input']!r} is not "
+                "valid: give such as cron = '0 6 5 * *' and timezone = 'Europe/Berlin'"
+            ) from error
 
 
 def environment(operators_file: Path | None) -> dict[str, str]:

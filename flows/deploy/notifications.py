@@ -13,7 +13,7 @@ from prefect.events.schemas.automations import AutomationCore, EventTrigger, Pos
 from prefect.exceptions import ObjectNotFound
 
 from flows.operators.approval import AWAITING_APPROVAL
-from flows.operators.profile import FILE, TAG, Notifications
+from flows.operators.profile import FILE, TAG, TAGS, Notifications
 from flows.prefect_flows.reconcile import STALLED
 from pipelines.errors import UserError
 
@@ -81,7 +81,8 @@ def automations(block: UUID) -> list[AutomationCore]:
 def _automation(
     block: UUID, name: str, description: str, states: Sequence[str], related: Sequence[Any]
 ) -> AutomationCore:
-    tagged: Any = {"prefect.resource.role": "tag", "prefect.resource.id": f"prefect.tag.{TAG}"}
+    tags = [f"prefect.tag.{tag}" for tag in TAGS]
+    tagged: Any = {"prefect.resource.role": "tag", "prefect.resource.id": tags}
     return AutomationCore(
         name=f"{TAG}-notify-{name}",
         description=description,

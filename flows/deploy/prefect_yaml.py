@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from flows.deploy.deployments import DEPLOYMENTS, Deployment, environment
-from flows.operators.profile import TAG, Operators
+from flows.operators.profile import Operators
 
 FILE = Path(__file__).parents[1] / "prefect.yaml"
 _HEAD = "# Written by `python -m flows.deploy.prefect_yaml` from flows/deploy/deployments.py.\n"
@@ -30,9 +30,13 @@ def _describe(deployment: Deployment) -> dict[str, Any]:
         "name": deployment.name,
         "entrypoint": deployment.entrypoint,
         "description": deployment.flow.description,
-        "tags": [TAG],
+        "tags": deployment.tags,
         "parameters": deployment.parameters,
-        "work_pool": {"name": Operators().pool, "job_variables": {"env": environment(None)}},
+        "work_pool": {
+            "name": Operators().pool,
+            "work_queue_name": deployment.queue,
+            "job_variables": {"env": environment(None)},
+        },
         "schedules": [],
     }
     if deployment.schedule is not None:

@@ -12,6 +12,7 @@ from typing import NoReturn
 import httpx
 
 from flows.deploy.apply import deploy
+from flows.deploy.deployments import check_schedules
 from flows.operators.profile import Operators
 from pipelines.errors import UserError
 from pipelines.progress import say
@@ -20,6 +21,8 @@ from pipelines.progress import say
 START_SECS = 300.0
 #: How long the process of a flow run may take to say that it ends.
 STOP_SECS = 10.0
+#: Runs that a worker has room for beside `flow_runs`: the reconciler's.
+SPARE_RUNS = 2
 
 
 def serve(operators: Operators, operators_file: Path | None) -> NoReturn:
@@ -28,14 +31,19 @@ def serve(operators: Operators, operators_file: Path | None) -> NoReturn:
     Flow runs that work are Crashed, and `reconcile` starts them again. Jobs that run go on.
 
     Raises:
-        UserError: the address is taken, or server or worker ended.
+        UserError: the address is taken, a schedule is wrong, or server or worker ended.
     """
+    check_schedules(operators)
     if _answers(operators):
         raise UserError(
             f"a server answers at {operators.server}: leave out --serve, or name another address "
             "as server in operators.toml"
         )
     host, port = operators.server.host or "127.0.0.1", operators.server.port
+    # Before the worker is started: one that inherits that SIGINT is ignored, as a shell's `&` has
+    # it, ignores SIGTERM too.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
     say("deploy", "starting a server; the first start takes a minute")
     running = {"server": _prefect(operators, "server", "start", f"--host={host}", f"--port={port}")}
     deadline = time.monotonic() + START_SECS
@@ -46,10 +54,10 @@ def serve(operators: Operators, operators_file: Path | None) -> NoReturn:
         time.sleep(1)
     for line in deploy(operators, operators_file, write=True):
         say("deploy", line)
-    running["worker"] = _prefect(operators, "worker", "start", f"--pool={operators.pool}")
+    # After an outage, the reconciler's late runs would start all at once.
+    words = (f"--pool={operators.pool}", f"--limit={operators.flow_runs + SPARE_RUNS}")
+    running["worker"] = _prefect(operators, "worker", "start", *words)
     say("deploy", f"the forms are at http://{host}:{port}; Ctrl-C ends server and worker")
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda number, _: sys.exit(128 + number))
     try:
         while True:
             _check(running)

@@ -50,8 +50,9 @@ from pipelines.samples.common_crawl import BASE_URL
 from pipelines.storage import is_remote, join
 
 FILE = "operators.toml"
-#: Of all deployments and flow runs of mswitch.
-TAG = "mswitch"
+#: Of deployments and their flow runs; that of `reconcile`, of which most are, has another one, so
+#: that lists can leave it out.
+TAGS = (TAG, HOUSEKEEPING) = ("mswitch", "housekeeping")
 #: Where a flow finds the file that it was deployed with.
 VARIABLE = "MSWITCH_OPERATORS"
 

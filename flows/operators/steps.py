@@ -6,6 +6,7 @@ and Suspend of the flow run, and `mswitch runs`.
 
 import contextlib
 import contextvars
+import datetime
 import functools
 import math
 import threading
@@ -17,6 +18,7 @@ from uuid import UUID
 
 import httpx
 from prefect import Task, get_client, get_run_logger, task
+from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.exceptions import Abort, ObjectNotFound, Pause, PrefectException
 from prefect.runtime import flow_run as this_flow_run
@@ -231,7 +233,7 @@ class _Follower:
             self._ask("pause")
         try:
             with get_client(sync_client=True) as client:
-                state = client.read_flow_run(self.id).state
+                state = self._state(client)
             self.on_poll()
         except SERVER_ERRORS as error:
             if not self._silent_since:
@@ -245,6 +247,9 @@ class _Follower:
             say(self.job.argv[0], f"the Prefect server {reason}")
             self._silent_since = ""
         self._obey(state)
+
+    def _state(self, client: SyncPrefectClient) -> State | None:
+        return lift_time_limit(client, self.id, client.read_flow_run(self.id).state)
 
     def _obey(self, state: State | None) -> None:
         if self._suspending:
@@ -299,13 +304,32 @@ class _Follower:
             Abort: it was suspended and has been resumed since.
         """
         with get_client(sync_client=True) as client:
-            state = client.read_flow_run(self.id).state
+            state = self._state(client)
             if self._suspending:
                 self._check_suspended(state)
             if state is None or not state.is_paused():
                 state = Suspended()
                 client.set_flow_run_state(self.id, state, force=True)
         return state
+
+
+def lift_time_limit(
+    client: SyncPrefectClient, flow_run_id: UUID, state: State | None
+) -> State | None:
+    """Let a flow run wait until it is resumed; return its state.
+
+    Prefect's form for Suspend sets a time after which Prefect fails the run. A state without one
+    has to be forced: otherwise the server rejects it, as the run is suspended already.
+    """
+    if state is None or not state.is_paused() or state.state_details.pause_timeout is None:
+        return state
+    until = state.state_details.pause_timeout.astimezone(datetime.UTC)
+    lifted = Suspended(
+        message=f"Waits until it is resumed. Its time limit, {until:%Y-%m-%d %H:%M:%S} UTC, is "
+        "lifted: after it, Prefect would have failed the run."
+    )
+    client.set_flow_run_state(flow_run_id, lifted, force=True)
+    return lifted
 
 
 def owner_of(flow_run_id: UUID | str) -> str:

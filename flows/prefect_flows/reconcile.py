@@ -24,10 +24,11 @@ from flows.launch.controller import ask, end_elsewhere, run_job
 from flows.launch.job import Unreachable
 from flows.launch.launchers import make_launcher
 from flows.launch.record import Intent, Record, find_records, follower
-from flows.operators.profile import TAG, read_operators
+from flows.operators.profile import TAGS, read_operators
 from flows.operators.steps import (
     flow_run_of,
     leave_to_others,
+    lift_time_limit,
     owner_of,
     read_flow_run,
     step,
@@ -54,6 +55,9 @@ def reconcile() -> None:
 @step("look at jobs")
 def look(records: Sequence[Record]) -> None:
     """Compare each job with the flow run that asked for it, then see which of these died."""
+    with get_client(sync_client=True) as client:
+        for flow_run in _flow_runs(StateType.PAUSED):
+            lift_time_limit(client, flow_run.id, flow_run.state)
     for record in records:
         try:
             report_stall(record, time.time())
@@ -92,10 +96,14 @@ def settle(record: Record, flow_run: FlowRun | None) -> None:
 
 def lost_flow_runs() -> list[FlowRun]:
     """Flow runs whose process died, before or after it began."""
-    kinds = FlowRunFilterStateType(any_=[StateType.CRASHED, StateType.PENDING])
-    wanted = FlowRunFilter(tags=FlowRunFilterTags(all_=[TAG]), state=FlowRunFilterState(type=kinds))
+    return [run for run in _flow_runs(StateType.CRASHED, StateType.PENDING) if _is_lost(run)]
+
+
+def _flow_runs(*kinds: StateType) -> list[FlowRun]:
+    state = FlowRunFilterState(type=FlowRunFilterStateType(any_=[*kinds]))
+    wanted = FlowRunFilter(tags=FlowRunFilterTags(any_=[*TAGS]), state=state)
     with get_client(sync_client=True) as client:
-        return [run for run in client.read_flow_runs(flow_run_filter=wanted) if _is_lost(run)]
+        return client.read_flow_runs(flow_run_filter=wanted)
 
 
 def _is_lost(flow_run: FlowRun) -> bool:

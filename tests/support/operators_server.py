@@ -24,6 +24,8 @@ from processes import free_port
 
 POSTGRES = "MSWITCH_TEST_POSTGRES" in os.environ
 START_SECS = 400
+#: Runs a command as a script's `&` does.
+_IGNORING_SIGINT = 'trap \'\' INT; exec "$0" "$@"'
 TOML = """
 server = "http://127.0.0.1:{port}/api"
 storage = "storage"
@@ -151,7 +153,16 @@ def _served(directory: Path, head: str, toml: str, **more: str) -> Iterator[Serv
     (directory / "operators.toml").write_text(head + TOML.format(port=port) + toml)
     with open(directory / "log", "wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "flows.cli.main", "deploy", "--serve"],
+            [
+                "sh",
+                "-c",
+                _IGNORING_SIGINT,
+                sys.executable,
+                "-m",
+                "flows.cli.main",
+                "deploy",
+                "--serve",
+            ],
             cwd=directory,
             env={**environment_of(directory), **more},
             stdout=log,

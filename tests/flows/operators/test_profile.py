@@ -10,7 +10,8 @@ from prefect.cli.deploy._models import DeploymentConfig, PrefectYamlModel
 
 from flows.cli.main import main
 from flows.deploy import prefect_yaml
-from flows.deploy.deployments import DEPLOYMENTS, check_schedules, schedule_of
+from flows.deploy.apply import deploy
+from flows.deploy.deployments import DEPLOYMENTS, schedule_of
 from flows.launch.job import Job
 from flows.launch.record import Record, edit_record
 from flows.operators.profile import VARIABLE, Operators, read_operators
@@ -107,10 +108,23 @@ def test_schedules_are_inactive_unless_asked_for(tmp_path):
     assert active == ["reconcile/all"]
 
 
-def test_a_schedule_of_no_deployment_is_refused(tmp_path):
-    operators = read_operators(written(tmp_path, '[schedules.nightly]\ncron = "0 5 1 * *"'))
-    with pytest.raises(UserError, match=r"'nightly'.* is of no deployment: choose among corpus/"):
-        check_schedules(operators)
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("nightly", 'cron = "0 5 1 * *"', r"'nightly'.* is of no deployment: choose among corpus/"),
+        (
+            "report/pair",
+            'cron = "61 5 * * *"',
+            r"operators.toml: cron = '61 5 \* \* \*' is not valid",
+        ),
+        ("report/pair", 'cron = "0 5 * * *"\ntimezone = "Mars"', "timezone = 'Mars' is not valid"),
+    ],
+)
+def test_a_wrong_schedule_is_refused(name, settings, message, tmp_path):
+    operators = read_operators(written(tmp_path, f'[schedules."{name}"]\n{settings}'))
+    with pytest.raises(UserError, match=message) as refused:
+        deploy(operators, None, write=False)
+    assert "\n" not in str(refused.value)
 
 
 def test_prefect_yaml_follows_the_table():

@@ -1,16 +1,22 @@
 """Flows on a real Prefect server with a worker: forms, schedules, logs, artifacts, ends."""
 
+import datetime
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import example_files
+import httpx
 import pytest
 import task_files
 from operators_server import Served, processes, served, until
+from prefect.client.schemas.objects import StateType
 
 from flows.launch.record import Record, read_record
 from flows.operators.artifacts import key_of
@@ -26,7 +32,7 @@ def server(tmp_path_factory):
     directory = tmp_path_factory.mktemp("operators")
     examples = directory / "storage" / "examples" / "sample"
     example_files.write_examples(examples, {"sw": (40,), "yo": (9,)}, 64, 500, 8)
-    with served(directory) as made:
+    with served(directory, head="flow_runs = 1\n") as made:
         yield made
 
 
@@ -36,6 +42,16 @@ def record_of(server: Served, pair: str, preset: str) -> Record | None:
 
 def job_is_alive(record: Record) -> bool:
     return any(f"--out={record.job.out}" in words for words, _ in processes().values())
+
+
+def runs_of(server: Served, deployment, *states: str) -> list[dict]:
+    chosen = {"deployment_id": {"any_": [str(deployment.id)]}, "state": {"type": {"any_": states}}}
+    return server.post("flow_runs/filter", flow_runs=chosen).json()
+
+
+def names_with(server: Served, tag: str) -> set[str]:
+    answer = server.post("flow_runs/filter", flow_runs={"tags": {"all_": [tag]}})
+    return {one["name"] for one in answer.json()}
 
 
 def engines(run) -> list[int]:
@@ -63,13 +79,27 @@ def test_the_api_refuses_what_the_command_refuses(server, deployment, parameters
     assert message in server.refusal(deployment, **parameters)
 
 
+def test_a_worker_hears_sigterm_though_a_shell_has_it_ignore_sigint(server):
+    home = f"PREFECT_HOME={server.directory / 'prefect'}"
+    [worker] = [
+        pid for pid, (words, known) in processes().items() if "worker" in words and home in known
+    ]
+    status = Path(f"/proc/{worker}/status").read_text()
+    ignored = int(re.search(r"SigIgn:\s*(\w+)", status)[1], 16)
+    assert not ignored >> (signal.SIGINT - 1) & 1
+
+
 def test_a_refused_run_fails_with_one_line_and_no_traceback(server):
-    run = server.start("pretrain-pair/sample", examples="none")
+    found = server.client.read_deployment_by_name("pretrain-pair/sample")
+    run = server.client.create_flow_run_from_deployment(
+        found.id, parameters={"examples": "none"}, name="second try"
+    ).id
 
     ended = server.wait(run, {"Failed", "Completed", "Crashed"})
 
     path = server.storage / "examples" / "none"
     assert ended.state_name == "Failed"
+    assert ended.name == "second try"
     assert ended.state.message.startswith(f"{path} does not exist: give an examples directory")
     assert not any("Traceback" in line for line in server.lines(run))
     assert record_of(server, "sample", "mt5-tiny") is None
@@ -79,23 +109,13 @@ def test_a_schedule_that_is_asked_for_fires_and_no_other(server):
     report = server.client.read_deployment_by_name("report/pair")
     monthly = server.client.read_deployment_by_name("append-crawl/monthly")
 
-    def ended():
-        return [run for run in runs_of(server, report.id) if run["state_name"] == "Failed"]
-
-    [first, *_] = until(ended, 300, lambda: server.log)
+    [first, *_] = until(lambda: runs_of(server, report, "FAILED"), 300, lambda: server.log)
     assert "auto-scheduled" in first["tags"]
     assert "mt5-tiny" in first["state"]["message"]
-    assert runs_of(server, monthly.id) == []
+    assert runs_of(server, monthly, *StateType) == []
     assert [one.active for one in monthly.schedules] == [False]
     [schedule] = report.schedules
     server.client.update_deployment_schedule(report.id, schedule.id, active=False)
-
-
-def runs_of(server: Served, deployment) -> list[dict]:
-    answer = server.post(
-        "flow_runs/filter", flow_runs={"deployment_id": {"any_": [str(deployment)]}}
-    )
-    return answer.json()
 
 
 def test_deployed_again_nothing_differs_and_an_edit_is_found(server):
@@ -109,16 +129,35 @@ def test_deployed_again_nothing_differs_and_an_edit_is_found(server):
         )
         return done.returncode, done.stdout
 
+    def patch(path: str, **values: Any) -> None:
+        assert httpx.patch(f"{server.api}/work_pools/mswitch{path}", json=values).is_success
+
     # The schedule that the test before switched off is an edit, as by hand.
+    patch("", concurrency_limit=3)
+    patch("/queues/housekeeping", concurrency_limit=1)
     code, text = deploy("--check")
     assert code == 1
-    assert text.splitlines()[0].startswith("~ deployment report/pair: schedule:")
+    limits, schedule = text.splitlines()[:2], text.splitlines()[2]
+    assert limits == [
+        "~ work pool mswitch: concurrency_limit: 3 -> None",
+        "~ work queue mswitch/housekeeping: concurrency_limit: 1 -> None",
+    ]
+    assert schedule.startswith("~ deployment report/pair: schedule:")
     assert deploy("--dry-run") == (0, text)
     report = server.client.read_deployment_by_name("report/pair")
     assert [one.active for one in report.schedules] == [False]
-    # As it is in the file.
+    # As it is in the file. Its runs come late, since nothing takes them.
+    assert deploy()[0] == 0
+    patch("/queues/default", is_paused=True)
+    then = datetime.datetime.now(datetime.UTC) - datetime.timedelta(minutes=9)
+    server.post(f"deployments/{report.id}/schedule", start_time=str(then), min_runs=5)
+    assert len(runs_of(server, report, "SCHEDULED")) >= 5
+    # Switched off, it takes them along.
     file = server.directory / "operators.toml"
     file.write_text(file.read_text().replace("active = true", "active = false"))
+    assert deploy()[0] == 0
+    assert runs_of(server, report, "SCHEDULED") == []
+    patch("/queues/default", is_paused=False)
     code, text = deploy("--check")
     assert code == 0
     assert "nothing differs" in text
@@ -137,11 +176,12 @@ def test_an_experiment_shares_its_runs(server):
     assert (server.storage / "experiments" / "first" / "mswitch" / "report.html").is_file()
     assert "experiments/first/mswitch" in (server.storage / "index.json").read_text()
 
-    # One more mixture: the runs on the other are not trained again.
+    # One more mixture: the runs on the other are neither trained nor evaluated again.
     more = {"mixtures": ["mswitch", "mc4.alpha.0.7"], "max_parallel": 2}
     run = server.start("experiment/sample", name="second", seeds=[0], **more, **short)
     assert server.wait(run, {"Completed", "Failed", "Crashed"}, 900).state_name == "Completed"
-    assert [len(read_record(path).attempts) for path in runs] == [1, 1, 1, 1]
+    for path in (*runs, *(run / "eval" for run in runs)):
+        assert len(read_record(path).attempts) == 1
     others = sorted({*(server.storage / "runs").glob("[!.]*")} - {*runs})
     assert len(others) == 2
     assert most_at_a_time(others) == 2
@@ -213,13 +253,25 @@ def test_logs_progress_suspend_resume_death_and_cancel(server):
     )
     assert len(server.lines(run)) == len(set(server.lines(run)))
 
-    # Suspended: saved and ended, engine too.
+    # It takes the one place that there is, and the reconciler needs none. A list has either.
+    server.wait(server.start("reconcile/all"), {"Completed"}, 100)
+    assert server.client.read_flow_run(run).state_name == "Running"
+    assert names_with(server, "housekeeping") == {"reconcile"}
+    assert "reconcile" not in names_with(server, "mswitch")
+
+    # Suspended: saved and ended, engine too. It stays so beyond the time that the form has set.
     record = record_of(server, "long", preset)
-    state = {"type": "PAUSED", "name": "Suspended", "state_details": {"pause_reschedule": True}}
-    server.post(f"flow_runs/{run}/set_state", state=state)
+    suspend(server, run, 15)
     until(lambda: not job_is_alive(record) and not engines(run), 120, lambda: server.log)
     assert any(server.storage.glob(f"pairs/long/{preset}/checkpoints/*"))
-    assert server.client.read_flow_run(run).state_name == "Suspended"
+    time.sleep(25)
+    suspended = server.client.read_flow_run(run).state
+    assert suspended.name == "Suspended", suspended
+    assert "is lifted: after it, Prefect would have failed the run" in suspended.message
+    # Without a process, the reconciler sees to it.
+    suspend(server, run, 300)
+    server.wait(server.start("reconcile/all"), {"Completed"}, 100)
+    assert server.client.read_flow_run(run).state.state_details.pause_timeout is None
     answer = server.post("task_runs/filter", task_runs={"flow_run_id": {"any_": [str(run)]}})
     assert {one["state_name"] for one in answer.json()} == {"Completed", "Cancelled"}
 
@@ -253,6 +305,14 @@ def test_logs_progress_suspend_resume_death_and_cancel(server):
     until(lambda: job_is_alive(record), 200, lambda: server.log)
     until(lambda: engines(run), 60)
     cancel(server, run, record)
+
+
+def suspend(server: Served, run, secs: int) -> None:
+    """As Prefect's form does."""
+    then = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=secs)
+    details = {"pause_reschedule": True, "pause_timeout": then.isoformat()}
+    state = {"type": "PAUSED", "name": "Suspended", "state_details": details}
+    server.post(f"flow_runs/{run}/set_state", state=state, force=True)
 
 
 def cancel(server: Served, run, record: Record) -> None:
