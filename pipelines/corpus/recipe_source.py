@@ -142,8 +142,8 @@ def _line_of(error: Exception, origin: str) -> str:
     advice = ""
     if isinstance(error, ImportError):
         advice = (
-            ": a recipe travels as one file; put what it imports into it, or install that, and "
-            "give package.module:NAME of a recipe in it"
+            ": a recipe travels as one file: put what it imports into that, or install it as a "
+            "package"
         )
     return f"{f', line {line}' if line else ''}: {type(error).__name__}: {error}{advice}"
 
