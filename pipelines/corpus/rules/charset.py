@@ -1,5 +1,6 @@
 """The encodings of pages as columns."""
 
+import dataclasses
 from collections.abc import Mapping
 from typing import ClassVar
 
@@ -7,6 +8,7 @@ from pipelines.corpus.rules.base import Edit
 from pipelines.records import Page
 
 
+@dataclasses.dataclass(frozen=True)
 class KeepCharset(Edit):
     """Keeps the encoding that a page's HTML was decoded by, and the one that it declared."""
 

@@ -33,6 +33,7 @@ def reason(record: Record | Damage, **options: int) -> str | None:
 
 
 MARKUP = "".join(f'<li class="item"><a href="/page/{n}">Page {n}</a></li>\n' for n in range(20))
+STYLE = "".join(f".item-number-{n} .title\n{{\nfont-family: sans-serif;\n}}\n" for n in range(20))
 SCRIPT = "".join(f"function go{n}(id) {{ var a = {n}; a == id; }}\n" for n in range(20))
 
 
@@ -44,6 +45,7 @@ SCRIPT = "".join(f"function go{n}(id) {{ var a = {n}; a == id; }}\n" for n in ra
         http(SCRIPT.encode()),
         wet(MARKUP.encode()),
         wet(SCRIPT.encode()),
+        wet(STYLE.encode()),
     ],
 )
 def test_the_source_of_a_page_is_no_text(record):
@@ -58,6 +60,8 @@ def test_the_source_of_a_page_is_no_text(record):
         # Little of it is text of a program.
         f"{PROSE * 16}\n{MARKUP[:400]}",
         "a < b; c = {d};",
+        # Greek questions.
+        "".join(f"Πού είναι ο κήπος {n};\n" for n in range(30)),
         # A mail that quotes others, and rules under headings.
         f">> {PROSE}\n> {PROSE}\n" * 8,
         f"Heading\n{'=' * 40}\n{PROSE}",
