@@ -99,6 +99,9 @@ def format_scores(scores: Mapping[str, Any], metrics: Sequence[str]) -> str:
         ).rstrip()
         for line in lines
     ]
-    own = scores.get("seqio", {})
-    shown += [f"{name} (the task's own): {value}" for name, value in sorted(own.items())]
+    shown += [
+        f"{name} (the task's own): {value:.6g}"
+        for name, value in sorted(scores.get("seqio", {}).items())
+        if isinstance(value, float)  # a text may be what a model wrote
+    ]
     return "\n".join(shown)
