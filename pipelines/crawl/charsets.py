@@ -142,17 +142,15 @@ def _encodings(
     if marked := _marked(html):
         yield marked
     if html.isascii():
-        escaped = any(escape in html for escape in _ESCAPES)
-        if escaped and (found := _detected(html)) in _SEVEN_BITS:
-            yield found
-        yield from (name for name in declared if not name.startswith("utf-16"))
-        yield "utf-8"
+        yield from _of_seven_bits(html, declared)
         return
     if "utf-8" in declared:
         yield "utf-8"
-    sample = _sample(html)
     others = [name for name in declared if name not in _PROVED]
-    if _is_utf8(others, *(_decode(sample, "utf-8") if others else read("utf-8"))):
+    if not others and _is_utf8(others, *read("utf-8")):
+        yield "utf-8"
+    sample = _sample(html)
+    if others and _is_utf8(others, *_decode(sample, "utf-8")):
         yield "utf-8"
     for encoding in others:
         if len(sample) >= _MIN_READ_BYTES and not _language(sample, encoding)[0]:
@@ -168,6 +166,14 @@ def _encodings(
         yield _latin(sample)
     if found := _detected(sample):
         yield found
+
+
+def _of_seven_bits(html: bytes, declared: Sequence[str]) -> Iterator[str]:
+    escaped = any(escape in html for escape in _ESCAPES)
+    if escaped and (found := _detected(html)) in _SEVEN_BITS:
+        yield found
+    yield from (name for name in declared if not name.startswith("utf-16"))
+    yield "utf-8"
 
 
 def _decode(html: bytes, encoding: str) -> tuple[str, float]:

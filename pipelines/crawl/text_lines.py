@@ -14,7 +14,7 @@ _NEWLINE, _RETURN = b"\n\r"
 #: A text is the source of a page if it has so many signs of markup and script, by themselves and
 #: of its bytes; or fewer, where half of it is lines that end as those of a script do.
 _MIN_SIGNS, _MARKUP_SHARE, _SCRIPT_SHARE = 20, 0.05, 0.02
-_SCRIPT_ENDS = (b";", b"{", b"}", b">")
+_SIGNS, _SCRIPT_ENDS = b"<>{};=", (b";", b"{", b"}", b">")
 _SPACE = np.array([chr(code).isspace() for code in range(128)])
 #: The bits of a byte that tell one within a character of UTF-8, and what they are there.
 _MARK, _WITHIN = 0xC0, 0x80
@@ -35,11 +35,13 @@ def normalize_lines(utf8: bytes, drop_metadata_lines: bool = True) -> bytes:
 
 def is_source(utf8: bytes) -> bool:
     """Tell whether text is HTML or script that somebody should have read, and is no prose."""
-    count = utf8.count
+    least, count = max(_MIN_SIGNS, _SCRIPT_SHARE * len(utf8)), utf8.count
+    if len(utf8) - len(utf8.translate(None, _SIGNS)) < least:  # one look at nearly every text
+        return False
     # What quotes a mail has no other end, and a rule under a heading is one sign many times.
     signs = 2 * min(count(b"<"), count(b">")) + count(b"{") + count(b"}") + count(b";")
     signs += count(b"=") - 2 * count(b"==")
-    if signs < max(_MIN_SIGNS, _SCRIPT_SHARE * len(utf8)):
+    if signs < least:
         return False
     if signs >= _MARKUP_SHARE * len(utf8):
         return True
