@@ -20,6 +20,7 @@ from pipelines.corpus.fingerprints import fingerprint, normalize_url, unpack
 from pipelines.corpus.survey import rejected_samples
 from pipelines.errors import UserError
 from pipelines.faults import GROWTH_POINTS
+from pipelines.outputs import file_sha256
 
 CONFIG = dataclasses.replace(LENIENT, validation_per_mille=300)
 
@@ -260,6 +261,10 @@ def test_a_corpus_of_another_version_is_refused(tmp_path, months, corpus):
 def test_a_corpus_with_other_columns_is_refused(months, corpus):
     [shard, *_] = sorted(corpus.glob("data/*/*.parquet"), key=lambda path: path.stat().st_size)
     pq.write_table(pq.read_table(shard).drop_columns("record_id"), shard)
+    manifest = json.loads((corpus / "manifest.json").read_text())
+    [entry] = [e for e in manifest["shards"] if e["path"] == str(shard.relative_to(corpus))]
+    entry |= {"bytes": shard.stat().st_size, "sha256": file_sha256(shard)}
+    (corpus / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(UserError, match=r"other columns \(id, .*, source\): build it again"):
         add(corpus, months[1])
 
