@@ -23,7 +23,7 @@ from models.huggingface.tensors import (
     exported_pieces,
     pieces,
 )
-from models.huggingface.tokenizer import write_tokenizer
+from models.huggingface.tokenizer import TOKENIZER, write_tokenizer
 from models.presets import PRESETS
 from models.training.checkpoint import find_step, restore_parameters
 from models.training.run_directory import (
@@ -142,7 +142,7 @@ def _export(
         "run": described["config_hash"],
         "step": step,
         "max_shard_bytes": max_shard_bytes,
-        **({"vocabulary": vocabulary.sha256} if vocabulary is not None else {}),
+        **({"vocabulary": vocabulary.sha256, "tokenizer": TOKENIZER} if vocabulary else {}),
     }
     summary: dict[str, Any] = {"stage": "export-hf", "out": str(out), "step": step}
     skeleton = Skeleton.of(model, _TRAIN)

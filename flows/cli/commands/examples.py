@@ -88,8 +88,8 @@ def supervised(
     One file is split by `files = "reviews.jsonl"` and `split = "hash"`: 80 % train, 10 %
     validation, 10 % test, all rows of a group in one of them. `labels` is the closed set of
     answers; leave it out for free text. `language` is a field or a code. `group` says which rows
-    have a common origin, by default those with the same inputs. TSV and CSV without a header take
-    `fields = ["text", "label"]`.
+    have a common origin, by default those with the same inputs: splits that share one are refused.
+    TSV and CSV without a header take `fields = ["text", "label"]`.
 
         mswitch examples supervised --task reviews.toml --vocab vocabulary --out reviews
 

@@ -288,7 +288,9 @@ def test_a_vocabulary_is_exported_as_a_tokenizer(fixtures, tmp_path):
     assert tokenizer["additional_special_tokens"] == [f"<extra_id_{99 - n}>" for n in range(100)]
     assert [tokenizer[f"{kind}_token"] for kind in ("pad", "eos", "unk")] == SPECIAL
     assert export_hf(run, out, vocab=given)["reused"]
-    with pytest.raises(UserError, match=r"other settings or inputs \(changed: vocabulary\)"):
+    with pytest.raises(
+        UserError, match=r"other settings or inputs \(changed: tokenizer, vocabulary\)"
+    ):
         export_hf(run, out)
     import_hf(fixtures / "mt5-tiny", tmp_path / "small")
     with pytest.raises(UserError, match=r"pieces, and .*small only 40 rows"):
