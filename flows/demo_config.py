@@ -103,7 +103,7 @@ def demo_config(
                 # mC4 3.0.1's threshold; 3.1.0's 0.95 is for whole web pages.
                 language_threshold=0.7,
                 language_min_bytes=0,
-                # As few pages as give a language an interval, and one in five.
+                # One page in five, and so many that a language has an interval.
                 validation_per_mille=200,
                 min_validation_documents=5,
             ),
