@@ -29,7 +29,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 def command_line() -> str:
     """Return the help of every command as one page."""
-    from flows.cli.app import SUBCOMMANDS, build_app
+    from mswitch.flows.cli.app import SUBCOMMANDS, build_app
 
     pages = [
         build_app(name)[name].generate_docs(heading_level=2, usage_name=f"mswitch {name}")
@@ -41,7 +41,7 @@ def command_line() -> str:
 
 def corpus_rules() -> str:
     """Return the rules of the built-in recipes, in order, with their defaults."""
-    from pipelines.corpus.recipes import PROFILES
+    from mswitch.pipelines.corpus.recipes import PROFILES
 
     lines = [
         "# Corpus rules",

@@ -7,13 +7,13 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt
 
-from models.config import TuningConfig
-from pipelines import storage
-from pipelines.corpus.config import CorpusConfig
-from pipelines.errors import UserError
-from pipelines.examples.build import ExamplesConfig
-from pipelines.supervised.build import SupervisedConfig
-from pipelines.vocabulary.train import VocabularyConfig
+from mswitch.models.config import TuningConfig
+from mswitch.pipelines import storage
+from mswitch.pipelines.corpus.config import CorpusConfig
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.examples.build import ExamplesConfig
+from mswitch.pipelines.supervised.build import SupervisedConfig
+from mswitch.pipelines.vocabulary.train import VocabularyConfig
 
 #: Names the demo that a directory holds.
 DEMO_FILE = "demo.json"

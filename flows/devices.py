@@ -5,12 +5,12 @@ import json
 import subprocess
 import sys
 
-from pipelines.errors import UserError
+from mswitch.pipelines.errors import UserError
 
 _USER_ERROR = f"{UserError.__module__}.{UserError.__qualname__}"
 _SCRIPT = """
 import json, jax
-from models.devices import check_devices
+from mswitch.models.devices import check_devices
 check_devices()
 device = jax.devices()[0]
 memory = (device.memory_stats() or {}).get("bytes_limit", 0)

@@ -6,9 +6,10 @@
   and Prefect's threads do not mix, and a trainer that dies must not take the flow along.
 
 Every process started here leads its own process group, which is killed after it. It also holds a
-lifeline (`models.lifeline`): when its parent is killed with SIGKILL and cannot clean up, it notices
-and kills its group itself. What a trainer does on SIGTERM is in `models.training.signals`, and what
-Ctrl-C does to every other command in `flows.cli.interrupts`.
+lifeline (`mswitch.models.lifeline`): when its parent is killed with SIGKILL and cannot clean up, it
+notices and kills its group itself. What a trainer does on SIGTERM is in
+`mswitch.models.training.signals`, and what Ctrl-C does to every other command in
+`mswitch.flows.cli.interrupts`.
 """
 
 import contextlib
@@ -19,9 +20,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from types import FrameType
 
-from models import lifeline
-from pipelines.errors import UserError
-from pipelines.progress import say
+from mswitch.models import lifeline
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.progress import say
 
 SUPERVISED = "MSWITCH_SUPERVISED"
 STOP_PATIENCE_SECS = 60.0
@@ -75,7 +76,8 @@ def supervise_in_job(argv: Sequence[str]) -> int:
 def run_with_restarts(argv: Sequence[str], max_restarts: int = 2) -> None:
     """Run `mswitch *argv` to its end, with its progress on standard error.
 
-    It ends with this process; `flows.launch.controller.run_job` is for jobs that outlive it.
+    It ends with this process; `mswitch.flows.launch.controller.run_job` is for jobs that outlive
+    it.
 
     Args:
         argv: a subcommand and its options.
@@ -101,7 +103,7 @@ def run_with_restarts(argv: Sequence[str], max_restarts: int = 2) -> None:
 def _run_once(argv: Sequence[str]) -> int:
     """Run a command; when this process is interrupted, ask it to save and stop.
 
-    Only then does Ctrl-C end this process at once, as before (`flows.cli.interrupts`).
+    Only then does Ctrl-C end this process at once, as before (`mswitch.flows.cli.interrupts`).
     """
     process = _start(argv, {}, stdout=subprocess.DEVNULL)
     before = signal.getsignal(signal.SIGINT)
@@ -129,7 +131,7 @@ def _start(
 ) -> subprocess.Popen[bytes]:
     """Start `mswitch *argv` in a new process group, with a lifeline to this process."""
     return subprocess.Popen(
-        [sys.executable, "-P", "-m", "flows.cli.main", *argv],
+        [sys.executable, "-P", "-m", "mswitch.flows.cli.main", *argv],
         stdin=subprocess.PIPE,
         env={**os.environ, **environment, lifeline.VARIABLE: "1"},
         stdout=stdout,

@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from models.config import ModelConfig
+from mswitch.models.config import ModelConfig
 
 #: Positions an expert gets in an even group, below which chance alone overfills many experts: at
 #: capacity factor 1.25 independent logits drop 2.3 % of tokens with 16 positions, 5.3 % with 8.

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import jax
 
-from pipelines.errors import UserError, is_disk_full
+from mswitch.pipelines.errors import UserError, is_disk_full
 
 
 def check_devices() -> None:

@@ -14,9 +14,9 @@ import numpy as np
 from jax.experimental.mesh_utils import create_device_mesh
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from models.capacity import Groups
-from models.config import ModelConfig, TrainConfig
-from pipelines.errors import UserError
+from mswitch.models.capacity import Groups
+from mswitch.models.config import ModelConfig, TrainConfig
+from mswitch.pipelines.errors import UserError
 
 AXES = ("data", "expert", "model")
 BATCH_AXES = ("data", "expert")

@@ -6,8 +6,8 @@ that a faithful run should approach, never a measurement of this code unless it 
 
 import dataclasses
 
-from models.config import ModelConfig
-from pipelines.errors import UserError
+from mswitch.models.config import ModelConfig
+from mswitch.pipelines.errors import UserError
 
 _SWITCH = {"init_scale": 0.1, "sparse_every": 2}
 #: T5 1.0's, whose layers Switch-Base has.

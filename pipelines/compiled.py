@@ -15,7 +15,7 @@ from typing import Any, Generic, ParamSpec, TypeVar
 
 import numpy as np
 
-from pipelines.progress import say
+from mswitch.pipelines.progress import say
 
 # Numba has one configuration for all threads.
 _CONFIGURING = threading.Lock()

@@ -8,8 +8,8 @@ import hashlib
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from pipelines.errors import UserError, as_user_error
-from pipelines.progress import say
+from mswitch.pipelines.errors import UserError, as_user_error
+from mswitch.pipelines.progress import say
 
 if TYPE_CHECKING:
     from apache_beam.options.pipeline_options import PipelineOptions

@@ -24,8 +24,8 @@ import requests
 import urllib3
 from urllib3 import Retry
 
-from pipelines.errors import UserError, causes
-from pipelines.progress import say
+from mswitch.pipelines.errors import UserError, causes
+from mswitch.pipelines.progress import say
 
 CHUNK_BYTES = 256 << 10
 #: For a connection, and without a byte until a connection counts as broken.

@@ -5,7 +5,9 @@ import re
 from collections.abc import Iterator
 
 #: A UserError (or one of its subclasses here) that Beam has made text of, as a traceback ends.
-_FLATTENED = re.compile(r"^pipelines\.\w+\.(?:User|WorkerDied|Missing|Bucket)Error: (.+)$", re.M)
+_FLATTENED = re.compile(
+    r"^mswitch\.pipelines\.\w+\.(?:User|WorkerDied|Missing|Bucket)Error: (.+)$", re.M
+)
 #: What Beam adds to the message of an error.
 _STEP = re.compile(r" \[while running '[^']*'\]$")
 DISK_FULL = re.compile(r"No space left on device|Disk quota exceeded")

@@ -8,7 +8,7 @@ VARIABLE = "MSWITCH_FAULT"
 
 
 def _publication(stage: str) -> tuple[str, ...]:
-    """The points of `pipelines.outputs.StagedOutput.publish`."""
+    """The points of `mswitch.pipelines.outputs.StagedOutput.publish`."""
     return tuple(
         f"{stage}.{moment}" for moment in ("before_marker", "before_publish", "after_publish")
     )
@@ -45,7 +45,7 @@ BUCKET_POINTS = ("train.during_upload", "train.after_upload")
 #: Where a training comes by that is extended.
 EXTENSION_POINTS = ("train.after_reopening",)
 
-#: Where whoever follows a job comes by (`flows.launch`).
+#: Where whoever follows a job comes by (`mswitch.flows.launch`).
 LAUNCH_POINTS = tuple(
     f"launch.{moment}"
     for moment in (
@@ -88,7 +88,7 @@ FAULT_POINTS = (
 def fault_point(name: str) -> None:
     """Kill this process with SIGKILL when the environment variable MSWITCH_FAULT is `name`.
 
-    In a worker process (`pipelines.local_pool`) the one that started it is killed first.
+    In a worker process (`mswitch.pipelines.local_pool`) the one that started it is killed first.
     """
     known = FAULT_POINTS + GROWTH_POINTS + MODERN_POINTS + BESIDE_SHARDS_POINTS + EXCHANGE_POINTS
     known += LAUNCH_POINTS + SUPERVISED_POINTS + BUCKET_POINTS + EXTENSION_POINTS

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, Literal
 
-from pipelines.errors import UserError
+from mswitch.pipelines.errors import UserError
 
 UNDETERMINED = "und"
 #: Least pages in mC4's training split of a language of each resource tier.
@@ -110,7 +110,9 @@ class Language:
 @functools.cache
 def languages() -> MappingProxyType[str, Language]:
     """All languages by code, sorted by code."""
-    text = importlib.resources.files("pipelines").joinpath("languages.csv").read_text("utf-8")
+    text = (
+        importlib.resources.files("mswitch.pipelines").joinpath("languages.csv").read_text("utf-8")
+    )
     table: dict[str, Language] = {}
     for row in csv.DictReader(text.splitlines()):
         if row["direction"] not in ("ltr", "rtl") or row["mc4"] not in ("true", "false"):

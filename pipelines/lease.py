@@ -17,10 +17,10 @@ import time
 import uuid
 from collections.abc import Iterator
 
-from pipelines import storage
-from pipelines.errors import UserError
-from pipelines.objects import BucketError, ChangedError, read_version, replace_version
-from pipelines.progress import say
+from mswitch.pipelines import storage
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.objects import BucketError, ChangedError, read_version, replace_version
+from mswitch.pipelines.progress import say
 
 LEASE = "_LEASE.json"
 #: How long a lease lasts that is not renewed. It is renewed four times as often.

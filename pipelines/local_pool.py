@@ -19,19 +19,19 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import forkserver, resource_tracker
 from typing import Any, ParamSpec, TypeVar
 
-from pipelines import storage
-from pipelines.errors import UserError
-from pipelines.garbage import collect_rarely
+from mswitch.pipelines import storage
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.garbage import collect_rarely
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 #: Imported once, by the server that workers are forked from; none of them imports Beam.
 PRELOAD = [
-    "pipelines.corpus.shard_work",
-    "pipelines.corpus.output_shards",
-    "pipelines.examples.shard_store",
-    "pipelines.corpus.warm_up",
+    "mswitch.pipelines.corpus.shard_work",
+    "mswitch.pipelines.corpus.output_shards",
+    "mswitch.pipelines.examples.shard_store",
+    "mswitch.pipelines.corpus.warm_up",
 ]
 
 #: Workers that have been there for so long are replaced before the next job: their allocators keep

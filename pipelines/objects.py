@@ -1,8 +1,8 @@
-"""Objects of gs:// and s3:// as `pipelines.storage` does not give them: by version, as whole files.
+"""Objects of gs:// and s3:// by version and as whole files, as `storage` does not give them.
 
 Both stores replace an object on the condition that it is still the version that was read. That is
-what a lease needs (`pipelines.lease`). Whole files go through the stores' own clients, which send
-large ones in parts and try again.
+what a lease needs (`mswitch.pipelines.lease`). Whole files go through the stores' own clients,
+which send large ones in parts and try again.
 """
 
 import contextlib
@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from pipelines.errors import UserError
-from pipelines.storage import (
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.storage import (
     amazon_client,
     file_systems,
     google_client,

@@ -19,10 +19,10 @@ from collections.abc import Callable, Iterator, Mapping, Set
 from pathlib import Path
 from typing import Any
 
-from pipelines import storage
-from pipelines.errors import UserError, is_disk_full
-from pipelines.faults import fault_point
-from pipelines.lease import LEASE
+from mswitch.pipelines import storage
+from mswitch.pipelines.errors import UserError, is_disk_full
+from mswitch.pipelines.faults import fault_point
+from mswitch.pipelines.lease import LEASE
 
 MARKER = "_COMPLETED"
 MANIFEST = "manifest.json"
@@ -73,7 +73,7 @@ def read_json_object(path: str | Path) -> dict[str, Any]:
     try:
         value = storage.read_json(path)
     except PermissionError:
-        raise  # which says enough: `pipelines.errors.as_user_error`
+        raise  # which says enough: `mswitch.pipelines.errors.as_user_error`
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror or error}): {again}") from error
     except ValueError as error:

@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 
-from pipelines.errors import printable
+from mswitch.pipelines.errors import printable
 
 #: The first line of a long piece of work comes early, the others at this distance.
 FIRST_SECS = 2.0

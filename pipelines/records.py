@@ -81,8 +81,8 @@ class Page:
         declared_charset: the encoding that its HTML declares, "" if none.
         columns: values of the columns that rules add, by name; names that begin with _ are notes
             of a rule, which are not stored.
-        words: its words once a rule has cut them (`pipelines.corpus.rules.words`): those of some
-            pages, and its number among these.
+        words: its words once a rule has cut them (`mswitch.pipelines.corpus.rules.words`): those of
+            some pages, and its number among these.
     """
 
     url: str

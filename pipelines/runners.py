@@ -8,9 +8,9 @@ import shutil
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Literal, get_args
 
-from pipelines import dataflow_jobs
-from pipelines.errors import UserError
-from pipelines.local_pool import available_cores, local_pool
+from mswitch.pipelines import dataflow_jobs
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.local_pool import available_cores, local_pool
 
 if TYPE_CHECKING:
     import apache_beam as beam
@@ -43,9 +43,9 @@ def pipeline_options(
         runner: local, flink, prism or dataflow.
         beam_options: Beam's own options, such as "--direct_num_workers=2"; they come last.
         job_name: what an engine shows.
-        workers: threads of the local runner; they hand work to `pipelines.local_pool`. (Beam's
-            own worker processes, --direct_running_mode=multi_processing, take about 10 s to start
-            for every job.)
+        workers: threads of the local runner; they hand work to `mswitch.pipelines.local_pool`.
+            (Beam's own worker processes, --direct_running_mode=multi_processing, take about 10 s to
+            start for every job.)
 
     Raises:
         UserError: an unknown runner or Beam option, or something the runner needs is missing.
@@ -110,7 +110,7 @@ def run_pipeline(
         The job's counters by name, those of all steps together.
 
     Raises:
-        UserError: see `pipeline_options` and `pipelines.dataflow_jobs.run_job`.
+        UserError: see `pipeline_options` and `mswitch.pipelines.dataflow_jobs.run_job`.
     """
     import apache_beam as beam
 

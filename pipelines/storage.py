@@ -19,10 +19,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pipelines.errors import UserError
+from mswitch.pipelines.errors import UserError
 
 if TYPE_CHECKING:
-    from pipelines.download import Downloader
+    from mswitch.pipelines.download import Downloader
 
 #: A URL of which `pathlib` has folded the slashes.
 _FOLDED = re.compile(r"[a-z][a-z0-9]+:/")
@@ -302,7 +302,7 @@ def remove(paths: Iterable[str]) -> None:
 
 
 def _downloader() -> "Downloader":
-    from pipelines.download import Downloader
+    from mswitch.pipelines.download import Downloader
 
     return Downloader("corpus input")
 

@@ -21,7 +21,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 from annotated_types import Ge, Gt, Le, Lt
 
-from pipelines.errors import UserError
+from mswitch.pipelines.errors import UserError
 
 #: A whole number that counts something on a device, which has 32 bits for it.
 Count = Annotated[int, Ge(1), Le(2**31 - 1)]

@@ -1,8 +1,8 @@
 """Batches for training and evaluation, addressed by number; neither seqio nor TensorFlow.
 
 A training batch is a pure function of (seed, step): any step of any run can be made at once, at
-the same cost as the first, by any number of hosts. Task, language, record (`tasks.order`) and mask
-of an example follow from its position alone.
+the same cost as the first, by any number of hosts. Task, language, record (`mswitch.tasks.order`)
+and mask of an example follow from its position alone.
 
 `TaskBatches.iterate` gives them to any training loop, made ahead by threads; they are random-access
 sources too, so that `grain.MapDataset.source(batches)` is the same stream: docs/decisions/0013.
@@ -18,10 +18,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from pipelines.errors import UserError
-from pipelines.examples.span_corruption import Lengths, stream_key
-from pipelines.outputs import config_hash
-from tasks.collate import (
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.examples.span_corruption import Lengths, stream_key
+from mswitch.pipelines.outputs import config_hash
+from mswitch.tasks.collate import (
     Batch,
     Example,
     blank,
@@ -31,12 +31,12 @@ from tasks.collate import (
     put_examples,
     put_segments,
 )
-from tasks.examples import open_examples
-from tasks.mixtures import Mixture
-from tasks.multitask import ALONE, TaskMixture, WeightedTask, leaf_name
-from tasks.order import ExampleOrder, MixtureOrder
-from tasks.prefetch import ahead
-from tasks.streams import Stream, open_tasks, rates_of_rows
+from mswitch.tasks.examples import open_examples
+from mswitch.tasks.mixtures import Mixture
+from mswitch.tasks.multitask import ALONE, TaskMixture, WeightedTask, leaf_name
+from mswitch.tasks.order import ExampleOrder, MixtureOrder
+from mswitch.tasks.prefetch import ahead
+from mswitch.tasks.streams import Stream, open_tasks, rates_of_rows
 
 _SEED_BITS = 32
 Pack = int | Literal["next-fit"]
@@ -81,9 +81,9 @@ class TaskBatches:
             steps: of the whole training; only a mixture with `max_epochs` needs it.
             host: whose rows are made, from 0; in JAX, `jax.process_index()`.
             hosts: how many share a batch; in JAX, `jax.process_count()`.
-            pack: neighbouring examples that share a row (`tasks.collate.pack_rows`), which changes
-                the layout of a batch, never its examples; or `next-fit`, as many of a leaf as fit
-                into the positions of one (`tasks.packing`).
+            pack: neighbouring examples that share a row (`mswitch.tasks.collate.pack_rows`), which
+                changes the layout of a batch, never its examples; or `next-fit`, as many of a leaf
+                as fit into the positions of one (`mswitch.tasks.packing`).
 
         Raises:
             UserError: a directory cannot be used, two have different vocabularies, or a number is

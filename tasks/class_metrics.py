@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from pipelines.errors import UserError
-from tasks.metric import Answers, Floats, Maker, Metric, OfGroup, mean_of, ratio
+from mswitch.pipelines.errors import UserError
+from mswitch.tasks.metric import Answers, Floats, Maker, Metric, OfGroup, mean_of, ratio
 
 
 def _share_right(name: str, of_group: OfGroup = "sum") -> Maker:

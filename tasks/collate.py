@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.examples.span_corruption import (
+from mswitch.pipelines.examples.span_corruption import (
     ExampleKey,
     Lengths,
     SpanCorruption,
@@ -17,7 +17,7 @@ from pipelines.examples.span_corruption import (
     corrupt,
     random_masks,
 )
-from pipelines.special_tokens import PAD_ID
+from mswitch.pipelines.special_tokens import PAD_ID
 
 Batch = dict[str, NDArray[Any]]
 #: One corrupted example before padding: inputs, targets, language number.

@@ -9,16 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from pipelines import storage
-from pipelines.errors import UserError
-from pipelines.examples.example_proto import Feature
-from pipelines.examples.span_corruption import Lengths, SpanCorruption, Tokens
-from pipelines.examples.tfrecord import TFRecordFile, index_path
-from pipelines.outputs import MANIFEST, MARKER, config_hash, read_json_object, read_manifest
-from pipelines.special_tokens import SENTINELS
-from pipelines.vocabulary.model import checked_size
-from tasks.byte_cache import ByteCache
-from tasks.records import CACHE_BYTES, RecordSource
+from mswitch.pipelines import storage
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.examples.example_proto import Feature
+from mswitch.pipelines.examples.span_corruption import Lengths, SpanCorruption, Tokens
+from mswitch.pipelines.examples.tfrecord import TFRecordFile, index_path
+from mswitch.pipelines.outputs import MANIFEST, MARKER, config_hash, read_json_object, read_manifest
+from mswitch.pipelines.special_tokens import SENTINELS
+from mswitch.pipelines.vocabulary.model import checked_size
+from mswitch.tasks.byte_cache import ByteCache
+from mswitch.tasks.records import CACHE_BYTES, RecordSource
 
 STAGE = "examples"
 SPLITS = ("train", "validation")

@@ -1,8 +1,8 @@
 """mT5's fine-tuning tasks in seqio, under mT5's names, over datasets prepared in a folder.
 
-    import tasks.finetune
+    import mswitch.tasks.finetune
 
-    tasks.finetune.register("vocabulary", "/data/tfds")
+    mswitch.tasks.finetune.register("vocabulary", "/data/tfds")
     seqio.get_mixture_or_task("mt5_xnli_zeroshot")
 
 Names, texts, splits and versions of datasets are those of google-research/multilingual-t5
@@ -21,13 +21,13 @@ import seqio
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from pipelines.errors import UserError
-from pipelines.languages import find_code
-from pipelines.vocabulary.model import open_vocabulary
-from tasks.metrics import as_seqio
-from tasks.mt5 import Mt5Task, mt5_mixtures, mt5_tasks
-from tasks.mt5_formats import Row
-from tasks.supervised import every_answer
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.languages import find_code
+from mswitch.pipelines.vocabulary.model import open_vocabulary
+from mswitch.tasks.metrics import as_seqio
+from mswitch.tasks.mt5 import Mt5Task, mt5_mixtures, mt5_tasks
+from mswitch.tasks.mt5_formats import Row
+from mswitch.tasks.supervised import every_answer
 
 _SPEC = {
     **{name: tf.TensorSpec([], tf.string) for name in ("inputs", "targets", "id", "group")},

@@ -20,9 +20,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import seqio
 
-from pipelines import storage
-from pipelines.errors import UserError
-from pipelines.examples.directory import (
+from mswitch.pipelines import storage
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.examples.directory import (
     STAGE,
     describe,
     shard_store,
@@ -31,22 +31,27 @@ from pipelines.examples.directory import (
     write_missing,
     write_vocabulary,
 )
-from pipelines.examples.shard_store import BeamJob
-from pipelines.examples.shards import vocabulary_of
-from pipelines.examples.span_corruption import Lengths
-from pipelines.faults import fault_point
-from pipelines.languages import any_code, find_code, parse_codes
-from pipelines.outputs import canonical_json, file_sha256, stage_output_anywhere, write_atomically
-from pipelines.progress import say
-from pipelines.supervised.build import (
+from mswitch.pipelines.examples.shard_store import BeamJob
+from mswitch.pipelines.examples.shards import vocabulary_of
+from mswitch.pipelines.examples.span_corruption import Lengths
+from mswitch.pipelines.faults import fault_point
+from mswitch.pipelines.languages import any_code, find_code, parse_codes
+from mswitch.pipelines.outputs import (
+    canonical_json,
+    file_sha256,
+    stage_output_anywhere,
+    write_atomically,
+)
+from mswitch.pipelines.progress import say
+from mswitch.pipelines.supervised.build import (
     FEATURES,
     KIND,
     check_labels,
     forget_work,
     plan_shards,
 )
-from pipelines.supervised.definition import SPLITS
-from pipelines.supervised.shards import (
+from mswitch.pipelines.supervised.definition import SPLITS
+from mswitch.pipelines.supervised.shards import (
     BLOCK_ROWS,
     GROUP_ROWS,
     ORDERS,
@@ -55,11 +60,11 @@ from pipelines.supervised.shards import (
     Tokenised,
     write_rows,
 )
-from pipelines.supervised.split import key64
-from pipelines.vocabulary.model import VocabularyModel, open_vocabulary
-from tasks.metrics import METRICS, NEED_LABELS, TEXT_METRICS, make_metric
-from tasks.seqio_metrics import example_id, metrics_of
-from tasks.seqio_source import Registered, check_task, draws_randomly, preprocessed
+from mswitch.pipelines.supervised.split import key64
+from mswitch.pipelines.vocabulary.model import VocabularyModel, open_vocabulary
+from mswitch.tasks.metrics import METRICS, NEED_LABELS, TEXT_METRICS, make_metric
+from mswitch.tasks.seqio_metrics import example_id, metrics_of
+from mswitch.tasks.seqio_source import Registered, check_task, draws_randomly, preprocessed
 
 MULTITASK = "multitask.toml"
 _SIDES = ("inputs", "targets")

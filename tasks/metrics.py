@@ -1,7 +1,7 @@
 """Metrics of supervised tasks: plain Python and NumPy.
 
 A metric is two functions: statistics of each row, and the value of their sum, so that a bootstrap
-resamples sums instead of texts (`tasks.metric_intervals`).
+resamples sums instead of texts (`mswitch.tasks.metric_intervals`).
 
     make_metric("accuracy")([["1"], ["0"]], ["1", "1"])  # 50.0
 
@@ -14,10 +14,10 @@ that do not occur (T5's is `mean_multiclass_f1`), and `bleu` tokenizes by langua
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from pipelines.errors import UserError
-from tasks.class_metrics import CLASS_METRICS, NEED_LABELS
-from tasks.metric import Maker, Metric
-from tasks.text_metrics import TEXT_METRICS
+from mswitch.pipelines.errors import UserError
+from mswitch.tasks.class_metrics import CLASS_METRICS, NEED_LABELS
+from mswitch.tasks.metric import Maker, Metric
+from mswitch.tasks.text_metrics import TEXT_METRICS
 
 
 def make_metric(name: str, labels: Sequence[str] = (), language: str = "en") -> Metric:

@@ -3,9 +3,9 @@
 import textwrap
 from typing import Any
 
-from pipelines.languages import language_of
-from pipelines.outputs import read_manifest
-from tasks.multitask import TaskMixture, leaf_name
+from mswitch.pipelines.languages import language_of
+from mswitch.pipelines.outputs import read_manifest
+from mswitch.tasks.multitask import TaskMixture, leaf_name
 
 #: Up to this many epochs, repeated text was nearly as good as fresh (Muennighoff et al. 2023,
 #: "Scaling data-constrained language models").

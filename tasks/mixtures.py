@@ -2,7 +2,7 @@
 
 A mixture is a few lines, the same for `TrainBatches`, for `mswitch train --mixture` and for seqio:
 
-    from tasks.mixtures import Mixture
+    from mswitch.tasks.mixtures import Mixture
 
     Mixture(alpha=0.7)                                   # n ** 0.7 over every language there is
     Mixture(families=("Germanic", "Slavic"))             # n ** 0.3 within a group
@@ -23,8 +23,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from pipelines.errors import UserError
-from pipelines.languages import (
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.languages import (
     Language,
     any_code,
     language_of,
@@ -32,7 +32,7 @@ from pipelines.languages import (
     parse_codes,
     task_name,
 )
-from pipelines.sampling import ALPHA, capped_budget, normalised
+from mswitch.pipelines.sampling import ALPHA, capped_budget, normalised
 
 #: Sequences that mT5 was trained on: 1,000,000 steps of 1,024.
 MT5_BUDGET = 1_000_000 * 1024

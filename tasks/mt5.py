@@ -1,14 +1,14 @@
 """What mT5's fine-tuning tasks are: names, datasets, texts, metrics and mixtures. No seqio.
 
 Those of google-research/multilingual-t5 (`multilingual_t5/tasks.py`), with T5's GLUE and SuperGLUE
-(`t5/data/glue_utils.py`). `tasks.finetune` registers them.
+(`t5/data/glue_utils.py`). `mswitch.tasks.finetune` registers them.
 """
 
 import dataclasses
 import functools
 from collections.abc import Iterator, Mapping, Sequence
 
-from tasks.mt5_formats import (
+from mswitch.tasks.mt5_formats import (
     ToRows,
     axb,
     glue,

@@ -7,7 +7,7 @@
     [tasks.reviews]
     directory = "reviews"   # of `mswitch examples supervised`
     cap = 65_536
-    alpha = 0.3             # or any other field of `tasks.mixtures.Mixture`
+    alpha = 0.3             # or any other field of `mswitch.tasks.mixtures.Mixture`
 
 Rates of tasks are T5's (Raffel et al. 2020, section 3.5.2), those of seqio's
 `mixing_rate_num_examples`. The languages of a task share what it gets, as nested mixtures of seqio
@@ -22,11 +22,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipelines import storage
-from pipelines.errors import UserError
-from pipelines.outputs import read_manifest
-from pipelines.sampling import normalised
-from tasks.mixtures import FILE_SUFFIX, Mixture, is_number, mixture_of
+from mswitch.pipelines import storage
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.outputs import read_manifest
+from mswitch.pipelines.sampling import normalised
+from mswitch.tasks.mixtures import FILE_SUFFIX, Mixture, is_number, mixture_of
 
 #: The task of a mixture that has no other: its leaves are its languages.
 ALONE = ""

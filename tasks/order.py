@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.examples.span_corruption import philox
+from mswitch.pipelines.examples.span_corruption import philox
 
 MIN_WINDOW, MAX_WINDOW = 1 << 12, 1 << 20
 #: Windows are so large, up to MAX_WINDOW, that every language comes this often in one on average.

@@ -10,13 +10,13 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines import storage
-from pipelines.compiled import compiled
-from pipelines.errors import UserError
-from pipelines.examples.span_corruption import Lengths
-from pipelines.examples.tfrecord import lengths_path
-from tasks.examples import Examples
-from tasks.records import RecordSource
+from mswitch.pipelines import storage
+from mswitch.pipelines.compiled import compiled
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.examples.span_corruption import Lengths
+from mswitch.pipelines.examples.tfrecord import lengths_path
+from mswitch.tasks.examples import Examples
+from mswitch.tasks.records import RecordSource
 
 
 class PackedRows(Sequence[range]):

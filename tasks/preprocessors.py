@@ -1,7 +1,7 @@
 """T5's span corruption as seqio preprocessors (Raffel et al. 2020, section 3.1.4).
 
 The mask is that of t5's `random_spans_noise_mask`, bit for bit for the same stateless seeds, and
-of `pipelines.examples.span_corruption` for the same permutations.
+of `mswitch.pipelines.examples.span_corruption` for the same permutations.
 """
 
 from collections.abc import Mapping
@@ -10,9 +10,9 @@ from typing import Any
 import seqio
 import tensorflow as tf
 
-from pipelines.errors import UserError
-from pipelines.examples.span_corruption import SpanCorruption, span_corruption
-from tasks.seqio_cache import lengths_in_use
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.examples.span_corruption import SpanCorruption, span_corruption
+from mswitch.tasks.seqio_cache import lengths_in_use
 
 
 def _order(items: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:

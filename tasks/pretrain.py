@@ -1,15 +1,16 @@
 """seqio tasks `mc4.<lang>` and mixture `mc4`, under mT5's names; importing this registers them.
 
-    import seqio, tasks.pretrain
+    import seqio, mswitch.tasks.pretrain
     seqio.add_global_cache_dirs(["runs/demo/examples"])
     dataset = seqio.get_mixture_or_task("mc4").get_dataset(
         sequence_length={"inputs": 1024, "targets": 256}, split="train", use_cached=True)
 
 Languages that mC4 lacks (Croatian, Bosnian, Serbian in Latin letters) have tasks `mswitch.<lang>`,
-and the mixture `mswitch` has them beside the 107 of `mc4`. All of `tasks.mixtures.mixtures()` are
-registered under their names (`mc4.script.Cyrl`, `mc4.unimax.1`); one of your own takes a line:
+and the mixture `mswitch` has them beside the 107 of `mc4`. All of
+`mswitch.tasks.mixtures.mixtures()` are registered under their names (`mc4.script.Cyrl`,
+`mc4.unimax.1`); one of your own takes a line:
 
-    tasks.pretrain.register_mixture("slavic", Mixture(families=("Slavic",), max_epochs=4))
+    mswitch.tasks.pretrain.register_mixture("slavic", Mixture(families=("Slavic",), max_epochs=4))
 
 Registering reads no file. A task has a split where the examples directory has it, so the mixture
 works with any set of languages.
@@ -23,12 +24,12 @@ from collections.abc import Callable, Sequence
 import seqio
 import tensorflow as tf
 
-from pipelines.errors import UserError
-from pipelines.languages import languages, task_name
-from tasks.mixtures import MT5_BUDGET, Mixture, mixtures
-from tasks.preprocessors import corrupt_spans
-from tasks.seqio_cache import cached_records, examples_directories
-from tasks.vocabulary import ExamplesVocabulary
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.languages import languages, task_name
+from mswitch.tasks.mixtures import MT5_BUDGET, Mixture, mixtures
+from mswitch.tasks.preprocessors import corrupt_spans
+from mswitch.tasks.seqio_cache import cached_records, examples_directories
+from mswitch.tasks.vocabulary import ExamplesVocabulary
 
 # Mixtures have a task for each language there is, of which most directories lack many.
 _LACKING = re.compile(r"Task (mc4|mswitch)\.\w+ has no '\w+' split, skipping")

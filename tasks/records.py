@@ -9,10 +9,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.errors import UserError
-from pipelines.examples.example_proto import Feature, decode_example
-from pipelines.examples.tfrecord import Records, TFRecordFile
-from tasks.byte_cache import ByteCache
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.examples.example_proto import Feature, decode_example
+from mswitch.pipelines.examples.tfrecord import Records, TFRecordFile
+from mswitch.tasks.byte_cache import ByteCache
 
 #: Bytes of neighbouring records that are read at once, in the mean of a language.
 BLOCK_BYTES = 1 << 20
@@ -41,7 +41,7 @@ class RecordSource:
     """All records of one language and split by number.
 
     Storage is read in blocks of neighbouring records, of a megabyte in the mean. A block is the
-    same records for whoever reads, so `tasks.order` permutes blocks and each is read once.
+    same records for whoever reads, so `mswitch.tasks.order` permutes blocks and each is read once.
 
     Attributes:
         files: the shards.

@@ -1,7 +1,7 @@
 """Find an examples directory among the cache directories that the caller gave seqio.
 
 Nothing is looked up at import: `seqio.add_global_cache_dirs([examples])` may come before or after
-`import tasks.pretrain`.
+`import mswitch.tasks.pretrain`.
 """
 
 import json
@@ -9,16 +9,16 @@ from pathlib import Path
 
 import seqio
 
-from pipelines.errors import UserError
-from pipelines.examples.span_corruption import SpanCorruption
-from pipelines.outputs import MARKER, read_manifest
-from tasks.examples import VOCABULARY_PATH, lengths_of
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.examples.span_corruption import SpanCorruption
+from mswitch.pipelines.outputs import MARKER, read_manifest
+from mswitch.tasks.examples import VOCABULARY_PATH, lengths_of
 
 
 def examples_directories() -> list[Path]:
     """The finished directories of corrupted text among seqio's cache directories, in their order.
 
-    Supervised ones have seqio tasks of other names (`tasks.supervised`).
+    Supervised ones have seqio tasks of other names (`mswitch.tasks.supervised`).
     """
     found = []
     for name in seqio.get_global_cache_dirs():

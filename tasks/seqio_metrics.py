@@ -13,9 +13,9 @@ import numpy as np
 import seqio
 import tensorflow as tf
 
-from pipelines.errors import UserError
-from pipelines.examples.span_corruption import Lengths
-from tasks.seqio_source import Registered, preprocessed
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.examples.span_corruption import Lengths
+from mswitch.tasks.seqio_source import Registered, preprocessed
 
 
 def example_id(split: str, shard: int, row: int, draw: int | None = None) -> str:

@@ -15,9 +15,9 @@ import numpy as np
 import seqio
 import tensorflow as tf
 
-from pipelines.errors import UserError
-from pipelines.examples.span_corruption import Lengths
-from pipelines.vocabulary.model import VocabularyModel, without_sentinels
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.examples.span_corruption import Lengths
+from mswitch.pipelines.vocabulary.model import VocabularyModel, without_sentinels
 
 FEATURES = ("inputs", "targets")
 #: So many examples tell whether a task draws.
@@ -28,8 +28,6 @@ _SEEDS = 10_000
 _OF_TENSORFLOW = re.compile(
     r"^\{\{.*?\}\} ?|Error in user-defined function passed to .*? iterator: \S+: |;? ?\[Op:\w+\].*$"
 )
-#: What `--module` finds first.
-PACKAGES = ("flows", "models", "pipelines", "tasks")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,10 +70,6 @@ class Registered:
     def _files(self) -> tuple[Path, ...]:
         if not self.module:
             return ()
-        if self.module in PACKAGES:
-            raise UserError(
-                f"--module {self.module}: mswitch has a package of that name: rename your file"
-            )
         if self.folder not in sys.path:
             sys.path.append(self.folder)
         try:

@@ -3,15 +3,15 @@
 import math
 from collections.abc import Mapping, Sequence
 
-from pipelines.errors import UserError
-from pipelines.examples.span_corruption import ExampleKey, Lengths, Tokens
-from tasks.byte_cache import ByteCache
-from tasks.collate import Example, Segment
-from tasks.examples import Examples, open_examples
-from tasks.multitask import TaskMixture
-from tasks.order import RecordOrder
-from tasks.packing import PackedRows
-from tasks.records import CACHE_BYTES
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.examples.span_corruption import ExampleKey, Lengths, Tokens
+from mswitch.tasks.byte_cache import ByteCache
+from mswitch.tasks.collate import Example, Segment
+from mswitch.tasks.examples import Examples, open_examples
+from mswitch.tasks.multitask import TaskMixture
+from mswitch.tasks.order import RecordOrder
+from mswitch.tasks.packing import PackedRows
+from mswitch.tasks.records import CACHE_BYTES
 
 
 def open_tasks(mixture: TaskMixture) -> dict[str, Examples]:

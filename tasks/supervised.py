@@ -1,7 +1,7 @@
 """seqio tasks of a directory of supervised examples, with their metrics.
 
     import seqio
-    from tasks.supervised import register
+    from mswitch.tasks.supervised import register
 
     register("reviews")  # -> ["reviews.de", "reviews.sw", ...]
     task = seqio.get_mixture_or_task("reviews.sw")
@@ -18,12 +18,12 @@ from typing import Any
 import seqio
 import tensorflow as tf
 
-from pipelines.errors import UserError
-from pipelines.examples.directory import TOKENS
-from pipelines.languages import language_of
-from pipelines.supervised.build import FEATURES
-from tasks.examples import VOCABULARY_PATH, open_examples
-from tasks.metrics import as_seqio
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.examples.directory import TOKENS
+from mswitch.pipelines.languages import language_of
+from mswitch.pipelines.supervised.build import FEATURES
+from mswitch.tasks.examples import VOCABULARY_PATH, open_examples
+from mswitch.tasks.metrics import as_seqio
 
 _registered: dict[str, str] = {}
 
@@ -43,7 +43,8 @@ def register(directory: str | Path) -> list[str]:
     examples = open_examples(directory)
     if not examples.supervised:
         raise UserError(
-            f"{directory} is corrupted text, not a supervised task: import tasks.pretrain for it"
+            f"{directory} is corrupted text, not a supervised task: "
+            "import mswitch.tasks.pretrain for it"
         )
     definition, where = examples.manifest["task"], str(Path(directory).resolve())
     vocabulary = seqio.SentencePieceVocabulary(f"{where}/{VOCABULARY_PATH}", extra_ids=0)

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.errors import UserError
-from tasks.metric import Answers, Floats, Maker, Metric, OfGroup, mean_of, ratio
+from mswitch.pipelines.errors import UserError
+from mswitch.tasks.metric import Answers, Floats, Maker, Metric, OfGroup, mean_of, ratio
 
 #: Languages that write no spaces between words, whose BLEU counts characters.
 _UNSPACED = ("ja", "km", "lo", "my", "th")

@@ -5,9 +5,9 @@ from typing import Any
 
 import seqio
 
-from pipelines.special_tokens import SENTINELS
-from tasks.examples import VOCABULARY_PATH
-from tasks.seqio_cache import examples_directory
+from mswitch.pipelines.special_tokens import SENTINELS
+from mswitch.tasks.examples import VOCABULARY_PATH
+from mswitch.tasks.seqio_cache import examples_directory
 
 
 class ExamplesVocabulary(seqio.SentencePieceVocabulary):

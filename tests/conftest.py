@@ -11,7 +11,7 @@ import gcld3  # noqa: F401
 import pytest
 from hypothesis import settings
 
-from pipelines.garbage import collect_rarely
+from mswitch.pipelines.garbage import collect_rarely
 
 # As the commands do.
 collect_rarely()
@@ -63,7 +63,7 @@ def run_demo(demo_steps: int) -> RunDemo:
     def run(out: Path, *options: str, steps: int = demo_steps) -> subprocess.CompletedProcess[str]:
         arguments = ["demo", "--out", str(out), "--steps", str(steps), "--finetune-steps", "4"]
         return subprocess.run(
-            [sys.executable, "-m", "flows.cli.main", *arguments, *options],
+            [sys.executable, "-m", "mswitch.flows.cli.main", *arguments, *options],
             capture_output=True,
             text=True,
             check=False,

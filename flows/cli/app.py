@@ -13,8 +13,8 @@ from typing import Any, get_args
 
 from cyclopts import App, CycloptsError, Parameter, Token, ValidationError, convert
 
-from pipelines.errors import UserError
-from pipelines.validation import check_value
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.validation import check_value
 
 SUBCOMMANDS = {
     "demo": "The whole chain on a small real sample, from crawl to report.",
@@ -61,7 +61,7 @@ def build_app(asked: str | None = None) -> App:
         default_parameter=Parameter(converter=_convert),
     )
     for name, summary in SUBCOMMANDS.items():
-        path = f"flows.cli.commands.{name.replace('-', '_')}:app"
+        path = f"mswitch.flows.cli.commands.{name.replace('-', '_')}:app"
         app.command(path, name=name, help=None if name == asked else summary)
     return app
 

@@ -10,8 +10,8 @@ from typing import Literal
 
 from packaging.requirements import Requirement
 
-from flows.devices import find_devices
-from pipelines.errors import UserError
+from mswitch.flows.devices import find_devices
+from mswitch.pipelines.errors import UserError
 
 Status = Literal["ok", "missing", "wrong"]
 

@@ -1,15 +1,14 @@
-"""Entry point of the `mswitch` command: exit codes, readable errors, `python -m flows.cli.main`."""
+"""`mswitch` and `python -m mswitch.flows.cli.main`: exit codes and readable errors."""
 
 import os
 import sys
 from collections.abc import Sequence
 
-from flows.cli import huge_pages
-from flows.cli.interrupts import leave_on_interrupt
-from pipelines.errors import UserError, as_user_error, is_disk_full, printable
-from pipelines.garbage import collect_rarely
+from mswitch.flows.cli import huge_pages
+from mswitch.flows.cli.interrupts import leave_on_interrupt
+from mswitch.pipelines.errors import UserError, as_user_error, is_disk_full, printable
+from mswitch.pipelines.garbage import collect_rarely
 
-OWN_PACKAGES = ("pipelines", "tasks", "models", "flows")
 EXIT_DEFECT = 1
 EXIT_USER_ERROR = 2
 
@@ -23,14 +22,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     if argv is None and sys.argv[1:2] and sys.argv[1] in huge_pages.COMMANDS:
         huge_pages.restart_with_huge_pages()
     if os.environ.get("MSWITCH_LIFELINE"):
-        from models.lifeline import exit_with_parent
+        from mswitch.models.lifeline import exit_with_parent
 
         exit_with_parent()
     if argv is None:
         collect_rarely()
         leave_on_interrupt()
     try:
-        from flows.cli.app import run
+        from mswitch.flows.cli.app import run
 
         code = run(list(sys.argv[1:] if argv is None else argv))
         print(end="", flush=True)  # an error of standard output is still readable here
@@ -77,7 +76,7 @@ def missing_part(error: Exception) -> UserError | None:
     if not isinstance(missing, ModuleNotFoundError):
         return None
     name = (missing.name or "").partition(".")[0]
-    if name in OWN_PACKAGES:
+    if name == "mswitch":
         return None
     return UserError(
         f"the module {name} is not installed: pip install 'mswitch[train,flows]' brings it "

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from flows.pages.numbers import fine_percent
-from flows.pages.svg import Drawing, line, rect, text
+from mswitch.flows.pages.numbers import fine_percent
+from mswitch.flows.pages.svg import Drawing, line, rect, text
 
 
 def score_histogram(

@@ -5,18 +5,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from flows.corpus_page.figures import score_histogram, share_bars
-from flows.pages.languages import language_fields
-from flows.pages.svg import SCREENS, inline_svg, inline_svgs
-from flows.pages.templates import template_environment
-from pipelines import storage
-from pipelines.corpus.ledger import UNSAMPLED
-from pipelines.corpus.rules.text_script import share_in_script
-from pipelines.corpus.stats import language_totals, load_stats
-from pipelines.corpus.survey import rejected_samples, survey
-from pipelines.errors import UserError
-from pipelines.languages import languages, script_name
-from pipelines.outputs import read_manifest, write_atomically
+from mswitch.flows.corpus_page.figures import score_histogram, share_bars
+from mswitch.flows.pages.languages import language_fields
+from mswitch.flows.pages.svg import SCREENS, inline_svg, inline_svgs
+from mswitch.flows.pages.templates import template_environment
+from mswitch.pipelines import storage
+from mswitch.pipelines.corpus.ledger import UNSAMPLED
+from mswitch.pipelines.corpus.rules.text_script import share_in_script
+from mswitch.pipelines.corpus.stats import language_totals, load_stats
+from mswitch.pipelines.corpus.survey import rejected_samples, survey
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.languages import languages, script_name
+from mswitch.pipelines.outputs import read_manifest, write_atomically
 
 SAMPLES_SHOWN = 5
 SCRIPTS_SHOWN = 12
@@ -34,7 +34,7 @@ def write_page(corpus: str | Path, file: Path) -> dict[str, Any]:
         file: the page; not in the corpus, which stays as it was published.
 
     Returns:
-        The survey (`pipelines.corpus.survey.survey`).
+        The survey (`mswitch.pipelines.corpus.survey.survey`).
 
     Raises:
         UserError: `corpus` is not a finished corpus, or `file` cannot be written there.
@@ -74,7 +74,7 @@ def render(
         found: the survey.
         samples: dropped records by reason.
     """
-    environment = template_environment("flows.corpus_page")
+    environment = template_environment("mswitch.flows.corpus_page")
     rows = [_row(total, found["languages"][total["lang"]]) for total in language_totals(stats)]
     rows.sort(key=lambda row: (row["name"].casefold(), row["lang"]))
     documents = sum(row["documents"] for row in rows)

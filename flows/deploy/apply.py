@@ -25,7 +25,7 @@ from prefect.events.schemas.automations import AutomationCore, EventTrigger, Pos
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from flows.deploy.deployments import (
+from mswitch.flows.deploy.deployments import (
     DEPLOYMENTS,
     HEARTBEAT_SECS,
     QUEUE,
@@ -35,11 +35,11 @@ from flows.deploy.deployments import (
     schedule_of,
     schema_of,
 )
-from flows.deploy.notifications import NAME, address, automations, find_block, save_block
-from flows.operators.approval import AWAITING_APPROVAL
-from flows.operators.profile import HOUSEKEEPING, TAG, TAGS, Operators
-from pipelines.errors import UserError
-from pipelines.outputs import canonical_json
+from mswitch.flows.deploy.notifications import NAME, address, automations, find_block, save_block
+from mswitch.flows.operators.approval import AWAITING_APPROVAL
+from mswitch.flows.operators.profile import HOUSEKEEPING, TAG, TAGS, Operators
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.outputs import canonical_json
 
 
 @dataclasses.dataclass(frozen=True)

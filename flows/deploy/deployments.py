@@ -11,9 +11,9 @@ from prefect.client.schemas.objects import ConcurrencyLimitStrategy
 from prefect.client.schemas.schedules import CronSchedule
 from pydantic import ValidationError
 
-from flows.operators.parameters import flat_values
-from flows.operators.profile import FILE, HOUSEKEEPING, TAG, VARIABLE, Operators, Schedule
-from flows.operators.settings import (
+from mswitch.flows.operators.parameters import flat_values
+from mswitch.flows.operators.profile import FILE, HOUSEKEEPING, TAG, VARIABLE, Operators, Schedule
+from mswitch.flows.operators.settings import (
     AppendSettings,
     CorpusSettings,
     EvaluateSettings,
@@ -23,20 +23,20 @@ from flows.operators.settings import (
     PairSettings,
     ReportSettings,
 )
-from flows.prefect_flows.append_crawl import append_crawl
-from flows.prefect_flows.corpus import corpus
-from flows.prefect_flows.evaluate import evaluate_run
-from flows.prefect_flows.examples import examples
-from flows.prefect_flows.experiment import experiment
-from flows.prefect_flows.finetune import finetune_run
-from flows.prefect_flows.pretrain_pair import pretrain_pair
-from flows.prefect_flows.reconcile import reconcile
-from flows.prefect_flows.report import report
-from models.config import TrainConfig
-from pipelines.corpus.config import CorpusConfig
-from pipelines.errors import UserError
-from pipelines.examples.build import ExamplesConfig
-from pipelines.vocabulary.train import VocabularyConfig
+from mswitch.flows.prefect_flows.append_crawl import append_crawl
+from mswitch.flows.prefect_flows.corpus import corpus
+from mswitch.flows.prefect_flows.evaluate import evaluate_run
+from mswitch.flows.prefect_flows.examples import examples
+from mswitch.flows.prefect_flows.experiment import experiment
+from mswitch.flows.prefect_flows.finetune import finetune_run
+from mswitch.flows.prefect_flows.pretrain_pair import pretrain_pair
+from mswitch.flows.prefect_flows.reconcile import reconcile
+from mswitch.flows.prefect_flows.report import report
+from mswitch.models.config import TrainConfig
+from mswitch.pipelines.corpus.config import CorpusConfig
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.examples.build import ExamplesConfig
+from mswitch.pipelines.vocabulary.train import VocabularyConfig
 
 #: Seconds between the signs of life of a flow run.
 HEARTBEAT_SECS = 30

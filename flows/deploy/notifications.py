@@ -12,10 +12,10 @@ from prefect.events.actions import SendNotification
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 from prefect.exceptions import ObjectNotFound
 
-from flows.operators.approval import AWAITING_APPROVAL
-from flows.operators.profile import FILE, TAG, TAGS, Notifications
-from flows.prefect_flows.reconcile import STALLED
-from pipelines.errors import UserError
+from mswitch.flows.operators.approval import AWAITING_APPROVAL
+from mswitch.flows.operators.profile import FILE, TAG, TAGS, Notifications
+from mswitch.flows.prefect_flows.reconcile import STALLED
+from mswitch.pipelines.errors import UserError
 
 #: The block's name. Apprise, with which it sends, takes Slack's and many other addresses.
 NAME = f"{TAG}-notifications"

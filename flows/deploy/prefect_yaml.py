@@ -1,4 +1,4 @@
-"""`python -m flows.deploy.prefect_yaml`: write prefect.yaml, for those who use `prefect deploy`.
+"""`python -m mswitch.flows.deploy.prefect_yaml` writes prefect.yaml for `prefect deploy`.
 
 It follows from the table of deployments; a test compares the file with what this prints.
 """
@@ -8,11 +8,13 @@ from typing import Any
 
 import yaml
 
-from flows.deploy.deployments import DEPLOYMENTS, Deployment, environment
-from flows.operators.profile import Operators
+from mswitch.flows.deploy.deployments import DEPLOYMENTS, Deployment, environment
+from mswitch.flows.operators.profile import Operators
 
 FILE = Path(__file__).parents[1] / "prefect.yaml"
-_HEAD = "# Written by `python -m flows.deploy.prefect_yaml` from flows/deploy/deployments.py.\n"
+_HEAD = (
+    "# Written by `python -m mswitch.flows.deploy.prefect_yaml` from flows/deploy/deployments.py.\n"
+)
 
 
 def to_yaml() -> str:

@@ -11,11 +11,11 @@ from typing import NoReturn
 
 import httpx
 
-from flows.deploy.apply import deploy
-from flows.deploy.deployments import check_schedules
-from flows.operators.profile import Operators
-from pipelines.errors import UserError
-from pipelines.progress import say
+from mswitch.flows.deploy.apply import deploy
+from mswitch.flows.deploy.deployments import check_schedules
+from mswitch.flows.operators.profile import Operators
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.progress import say
 
 #: The first start makes the database, which takes most of a minute on a slow machine.
 START_SECS = 300.0

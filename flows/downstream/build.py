@@ -7,27 +7,27 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from flows.downstream import text
-from flows.downstream.data import pair_data, run_data, to_csv
-from flows.downstream.figures import Curve, score_panel
-from flows.downstream.measure import (
+from mswitch.flows.downstream import text
+from mswitch.flows.downstream.data import pair_data, run_data, to_csv
+from mswitch.flows.downstream.figures import Curve, score_panel
+from mswitch.flows.downstream.measure import (
     Average,
     Result,
     Rows,
     measure_downstream_speed_up,
 )
-from flows.downstream.runs import DECODES, TunedRun, check_alike, read_tuned_run, same_rows
-from flows.pages.publish import publish_files
-from flows.pages.svg import SCREENS, inline_svgs
-from flows.pages.templates import render_page
-from flows.report import text as report_text
-from flows.report.data import run_names
-from flows.report.downstream import DATA, PAGE, STAGE
-from flows.report.speedup import SpeedUp
-from pipelines import storage
-from pipelines.errors import UserError
-from pipelines.outputs import stage_output
-from pipelines.progress import say
+from mswitch.flows.downstream.runs import DECODES, TunedRun, check_alike, read_tuned_run, same_rows
+from mswitch.flows.pages.publish import publish_files
+from mswitch.flows.pages.svg import SCREENS, inline_svgs
+from mswitch.flows.pages.templates import render_page
+from mswitch.flows.report import text as report_text
+from mswitch.flows.report.data import run_names
+from mswitch.flows.report.downstream import DATA, PAGE, STAGE
+from mswitch.flows.report.speedup import SpeedUp
+from mswitch.pipelines import storage
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.outputs import stage_output
+from mswitch.pipelines.progress import say
 
 #: Raised when the same runs give other figures.
 STATISTICS = 4
@@ -366,7 +366,7 @@ def _curves(curves: Sequence[Curve], label: str, *, log: bool) -> list[Any]:
 
 def _render(template: str, data: Mapping[str, Any], figure: Sequence[Any], **more: Any) -> str:
     return render_page(
-        "flows.downstream",
+        "mswitch.flows.downstream",
         template,
         data["languages"],
         text=text,

@@ -3,15 +3,15 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flows.downstream import text
-from flows.downstream.measure import Average, Difference, Result, Rows, Scores
-from flows.downstream.runs import DECODES, TunedRun
-from flows.pages.languages import language_fields
-from flows.pages.publish import csv_text
-from flows.report.data import rounded
-from flows.report.speedup import SpeedUp
-from tasks.metric_intervals import MIN_GROUPS, RESAMPLES, Score
-from tasks.multitask import leaf_name
+from mswitch.flows.downstream import text
+from mswitch.flows.downstream.measure import Average, Difference, Result, Rows, Scores
+from mswitch.flows.downstream.runs import DECODES, TunedRun
+from mswitch.flows.pages.languages import language_fields
+from mswitch.flows.pages.publish import csv_text
+from mswitch.flows.report.data import rounded
+from mswitch.flows.report.speedup import SpeedUp
+from mswitch.tasks.metric_intervals import MIN_GROUPS, RESAMPLES, Score
+from mswitch.tasks.multitask import leaf_name
 
 #: Predictions that a run's page shows of each language, and the characters of a text.
 SHOWN_PREDICTIONS = 5

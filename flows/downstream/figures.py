@@ -5,8 +5,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flows.pages.numbers import number
-from flows.pages.svg import Drawing, line, nice_ticks, px, text
+from mswitch.flows.pages.numbers import number
+from mswitch.flows.pages.svg import Drawing, line, nice_ticks, px, text
 
 
 @dataclasses.dataclass(frozen=True)

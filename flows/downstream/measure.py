@@ -1,17 +1,18 @@
 """Scores of several models on one task, language by language, and their differences.
 
 - A language's score is the metric over its rows, with a bootstrap interval over groups of rows
-  (`tasks.metric_intervals`); a difference has Student's t with a delete-one jackknife over groups,
-  as the final difference of losses (docs/decisions/0024). A jackknife does not see a score jump,
-  as macro-F1 does where a class begins to occur: there, models exchange answers at random.
+  (`mswitch.tasks.metric_intervals`); a difference has Student's t with a delete-one jackknife over
+  groups, as the final difference of losses (docs/decisions/0024). A jackknife does not see a score
+  jump, as macro-F1 does where a class begins to occur: there, models exchange answers at random.
 - The macro average counts each language once, but for macro-F1 those with one true class. Its
   interval draws languages, and groups within each, jointly for all models; with fewer than five
   languages it draws groups alone. Groups that several languages have, as translations of a row
   are, are the same ones in all that are drawn (Owen 2007, "The pigeonhole bootstrap").
 - Of a model that was fine-tuned with several seeds, scores are over the rows of all. In intervals
   of differences and averages, the margin of seeds adds to that of groups in quadrature.
-- The downstream step speed-up is the report's statistic (`flows.report.speedup`) on one fine-tuned
-  run for each of several checkpoints of pretraining, with 100 less the macro average as the loss.
+- The downstream step speed-up is the report's statistic (`mswitch.flows.report.speedup`) on one
+  fine-tuned run for each of several checkpoints of pretraining, with 100 less the macro average as
+  the loss.
 """
 
 import collections
@@ -22,9 +23,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 from scipy.special import ndtri
 
-from flows.downstream.runs import TunedRun
-from flows.report.headline import MINIMUM_UNITS, holm_rejections
-from flows.report.speedup import (
+from mswitch.flows.downstream.runs import TunedRun
+from mswitch.flows.report.headline import MINIMUM_UNITS, holm_rejections
+from mswitch.flows.report.speedup import (
     WEIGHT_CELLS,
     SpeedUp,
     document_weights,
@@ -34,9 +35,9 @@ from flows.report.speedup import (
     measure_speed_up,
     t_test,
 )
-from tasks.metric import Floats, Metric
-from tasks.metric_intervals import MIN_GROUPS, RESAMPLES, Score, score_sums
-from tasks.metrics import make_metric
+from mswitch.tasks.metric import Floats, Metric
+from mswitch.tasks.metric_intervals import MIN_GROUPS, RESAMPLES, Score, score_sums
+from mswitch.tasks.metrics import make_metric
 
 CONFIDENCE = 0.95
 #: So many that Holm's method can find a difference among 250 languages.
@@ -313,9 +314,9 @@ def measure_difference(
 ) -> Difference:
     """Compare two models on the same rows, with groups as clusters.
 
-    As `flows.report.speedup.measure_delta`: the standard error is the delete-one jackknife's, with
-    the effective number of groups less one as degrees of freedom; of a metric that jumps,
-    `_exchange_error`.
+    As `mswitch.flows.report.speedup.measure_delta`: the standard error is the delete-one
+    jackknife's, with the effective number of groups less one as degrees of freedom; of a metric
+    that jumps, `_exchange_error`.
 
     Args:
         metric: the metric.

@@ -8,12 +8,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from models.config import TrainConfig, as_json
-from models.training.run_directory import FREE, PREDICTIONS, SELECTED, TEST_READS, read_run
-from models.training.run_files import open_files
-from pipelines.errors import UserError
-from pipelines.outputs import MARKER, file_sha256, read_json_object
-from tasks.multitask import ALONE
+from mswitch.models.config import TrainConfig, as_json
+from mswitch.models.training.run_directory import FREE, PREDICTIONS, SELECTED, TEST_READS, read_run
+from mswitch.models.training.run_files import open_files
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.outputs import MARKER, file_sha256, read_json_object
+from mswitch.tasks.multitask import ALONE
 
 #: The order in which ways of decoding are shown; figures of the first one lead.
 DECODES = ("labels", "greedy", "beam")

@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flows.downstream.runs import TunedRun
-from flows.pages.numbers import number, plural, signed
-from flows.report.text import bounded, speed_up_interval
-from tasks.metric_intervals import MIN_GROUPS
+from mswitch.flows.downstream.runs import TunedRun
+from mswitch.flows.pages.numbers import number, plural, signed
+from mswitch.flows.report.text import bounded, speed_up_interval
+from mswitch.tasks.metric_intervals import MIN_GROUPS
 
 #: What a page says of tasks that mswitch itself makes.
 TASK_NOTES = {

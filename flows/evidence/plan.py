@@ -8,16 +8,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from flows.demo_config import DemoConfig, SampleName, demo_config
-from flows.devices import find_devices
-from flows.evidence.settings import Setting, find_setting, flops_per_sec, setting_for
-from flows.pages.numbers import large
-from models.capacity import batch_groups
-from models.config import ModelConfig, TrainConfig, padded_vocabulary
-from models.nn.flops import FORWARD_AND_BACKWARD, training_step_flops
-from pipelines import storage
-from pipelines.errors import UserError
-from pipelines.outputs import read_manifest
+from mswitch.flows.demo_config import DemoConfig, SampleName, demo_config
+from mswitch.flows.devices import find_devices
+from mswitch.flows.evidence.settings import Setting, find_setting, flops_per_sec, setting_for
+from mswitch.flows.pages.numbers import large
+from mswitch.models.capacity import batch_groups
+from mswitch.models.config import ModelConfig, TrainConfig, padded_vocabulary
+from mswitch.models.nn.flops import FORWARD_AND_BACKWARD, training_step_flops
+from mswitch.pipelines import storage
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.outputs import read_manifest
 
 FILE = "evidence.json"
 #: Of a run: two processes start, and two programs are compiled.
@@ -182,7 +182,7 @@ def usable_devices(
     Raises:
         UserError: not even one can.
     """
-    from models.partitioning import check_divisible
+    from mswitch.models.partitioning import check_divisible
 
     def check(devices: int) -> None:
         shared = dataclasses.replace(train, expert_parallel=devices)

@@ -3,22 +3,23 @@
 import dataclasses
 from collections.abc import Mapping
 
-from flows.devices import Devices
-from models.config import ModelChanges, ModelConfig, TrainConfig
-from models.hardware import GIB, peak_flops
-from models.presets import preset
-from pipelines.corpus.config import CorpusConfig
-from pipelines.errors import UserError
-from pipelines.examples.build import ExamplesConfig
-from pipelines.local_pool import available_cores
-from pipelines.supervised.build import SupervisedConfig
-from pipelines.supervised.samples.names import VOCABULARY as NAMES_VOCABULARY
-from pipelines.vocabulary.train import VocabularyConfig
+from mswitch.flows.devices import Devices
+from mswitch.models.config import ModelChanges, ModelConfig, TrainConfig
+from mswitch.models.hardware import GIB, peak_flops
+from mswitch.models.presets import preset
+from mswitch.pipelines.corpus.config import CorpusConfig
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.examples.build import ExamplesConfig
+from mswitch.pipelines.local_pool import available_cores
+from mswitch.pipelines.supervised.build import SupervisedConfig
+from mswitch.pipelines.supervised.samples.names import VOCABULARY as NAMES_VOCABULARY
+from mswitch.pipelines.vocabulary.train import VocabularyConfig
 
 #: FLOPs a second of a CPU core in training: between the 15 and 50 GFLOP/s that shared cores gave.
 CPU_CORE_FLOPS = 35e9
 #: Share of its peak rate that an accelerator is taken to reach in training: assumed, not measured.
-#: Less than estimates of cost assume (`flows.operators.cost`), for the models here are small.
+#: Less than estimates of cost assume (`mswitch.flows.operators.cost`), for the models here are
+#: small.
 SMALL_MODELS_UTILIZATION = 0.2
 NOT_MEASURED = "not measured, for no accelerator has run it yet"
 

@@ -4,9 +4,9 @@ import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
-from flows.launch.job import Job
-from pipelines.errors import UserError
-from pipelines.storage import is_remote, join
+from mswitch.flows.launch.job import Job
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.storage import is_remote, join
 
 #: Commands that add a directory to a run.
 _IN_RUN = {"evaluate": "eval", "predict": "predictions"}

@@ -1,7 +1,7 @@
 """The one loop that brings a job to its end, whoever runs it: a person's command or a flow.
 
 `mswitch demo` and `mswitch evidence` do without: their trainers end with them
-(`flows.supervision`).
+(`mswitch.flows.supervision`).
 
 `run_job` may be killed at any moment, and run again anywhere where the output and the launcher are
 in reach: it takes over the attempt that lives, or judges the one that ended, or starts the next.
@@ -20,15 +20,22 @@ import time
 from collections.abc import Callable
 from typing import Literal
 
-from flows.launch.command import cancel_command, differences
-from flows.launch.job import Job, Launcher, Status, Unreachable, all_logs
-from flows.launch.launchers import make_launcher
-from flows.launch.outcomes import Outcome, classify, exhausted, stalled
-from flows.launch.programs import call
-from flows.launch.record import Attempt, Intent, Record, edit_record, follow_alone, read_record
-from pipelines.errors import UserError
-from pipelines.faults import fault_point
-from pipelines.progress import say
+from mswitch.flows.launch.command import cancel_command, differences
+from mswitch.flows.launch.job import Job, Launcher, Status, Unreachable, all_logs
+from mswitch.flows.launch.launchers import make_launcher
+from mswitch.flows.launch.outcomes import Outcome, classify, exhausted, stalled
+from mswitch.flows.launch.programs import call
+from mswitch.flows.launch.record import (
+    Attempt,
+    Intent,
+    Record,
+    edit_record,
+    follow_alone,
+    read_record,
+)
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.faults import fault_point
+from mswitch.pipelines.progress import say
 
 
 @dataclasses.dataclass(frozen=True)

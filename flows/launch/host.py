@@ -1,9 +1,9 @@
 """The process that runs the command of an attempt on this machine, and leaves its exit code.
 
-    python -m flows.launch.host LOCK_FD CODES_FILE COMMAND...
+    python -m mswitch.flows.launch.host LOCK_FD CODES_FILE COMMAND...
 
-It leads the process group of the attempt. The command dies with it (`models.lifeline`), and what
-the command left running dies with both.
+It leads the process group of the attempt. The command dies with it (`mswitch.models.lifeline`), and
+what the command left running dies with both.
 """
 
 import json
@@ -16,8 +16,8 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from models import lifeline
-from pipelines.outputs import write_atomically
+from mswitch.models import lifeline
+from mswitch.pipelines.outputs import write_atomically
 
 
 def main(lock: int, codes_file: Path, command: list[str]) -> None:

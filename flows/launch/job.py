@@ -2,9 +2,9 @@
 
 A job is one `mswitch` command whose output is a directory, or a place in a bucket. The files that
 belong to it are in a hidden directory beside the output, `.<out>.job/`, or where the output is in a
-bucket, beside a path that is given for them: its record (`flows.launch.record`), and a log and exit
-codes per attempt. The attempt is named `mswitch-<key>-<number>` everywhere: on disk, in the
-scheduler's queue, and for the person who looks at either.
+bucket, beside a path that is given for them: its record (`mswitch.flows.launch.record`), and a log
+and exit codes per attempt. The attempt is named `mswitch-<key>-<number>` everywhere: on disk, in
+the scheduler's queue, and for the person who looks at either.
 """
 
 import contextlib
@@ -19,12 +19,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from pipelines import objects, storage
-from pipelines.errors import UserError
-from pipelines.outputs import MARKER, canonical_json, follow_link
+from mswitch.pipelines import objects, storage
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.outputs import MARKER, canonical_json, follow_link
 
 #: What runs the arguments of a job.
-MSWITCH = (sys.executable, "-P", "-m", "flows.cli.main")
+MSWITCH = (sys.executable, "-P", "-m", "mswitch.flows.cli.main")
 
 _SECRET = re.compile(
     r"--[\w-]*(secret|password|passwd|credential|api[-_]?key|access[-_]key|(access|auth)[-_]token)|"
@@ -258,7 +258,7 @@ class Status:
 
 
 class Launcher(Protocol):
-    """Where jobs run. `flows.launch.controller.run_job` does all the rest.
+    """Where jobs run. `mswitch.flows.launch.controller.run_job` does all the rest.
 
     An attempt is known by its job and number, from which its name follows. Nothing here waits for
     a job. Any method but `logs` may raise `Unreachable`, after which it is called again.
@@ -271,7 +271,7 @@ class Launcher(Protocol):
 
     @property
     def profile(self) -> dict[str, Any]:
-        """What `flows.launch.launchers.make_launcher` makes the same launcher of again, as JSON."""
+        """What `launchers.make_launcher` makes the same launcher of again, as JSON."""
         ...
 
     def check(self, job: Job) -> None:

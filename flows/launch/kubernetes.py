@@ -2,10 +2,10 @@
 
 `kubectl` talks to the cluster. The output is in a bucket, or on a volume that the pods see at the
 same path as the submitter; beside it each of them leaves its log and its exit code
-(`flows.launch.pod`), because a pod that was told to stop is gone when it has ended. Kubernetes
-replaces no pod: processes of a training start again together, as the next attempt, which is a new
-Job. To stop a Job is to delete it, so its pods get SIGTERM. `suspend` would not do: in a queue,
-Kueue sets it.
+(`mswitch.flows.launch.pod`), because a pod that was told to stop is gone when it has ended.
+Kubernetes replaces no pod: processes of a training start again together, as the next attempt, which
+is a new Job. To stop a Job is to delete it, so its pods get SIGTERM. `suspend` would not do: in a
+queue, Kueue sets it.
 """
 
 import dataclasses
@@ -22,17 +22,25 @@ from typing import Annotated, Any
 import pydantic
 from annotated_types import Ge
 
-from flows.launch.job import READ_BYTES, Job, Status, Unreachable, reaching, read_log, whole_lines
-from flows.launch.kubernetes_status import JOB_NAME, Json, read_status
-from flows.launch.outcomes import PREEMPTIONS
-from flows.launch.pod import TASK
-from flows.launch.programs import call
-from models.lifeline import EXIT_RESUME
-from pipelines import storage
-from pipelines.errors import UserError
-from pipelines.faults import fault_point
-from pipelines.outputs import write_atomically
-from pipelines.storage import is_remote
+from mswitch.flows.launch.job import (
+    READ_BYTES,
+    Job,
+    Status,
+    Unreachable,
+    reaching,
+    read_log,
+    whole_lines,
+)
+from mswitch.flows.launch.kubernetes_status import JOB_NAME, Json, read_status
+from mswitch.flows.launch.outcomes import PREEMPTIONS
+from mswitch.flows.launch.pod import TASK
+from mswitch.flows.launch.programs import call
+from mswitch.models.lifeline import EXIT_RESUME
+from mswitch.pipelines import storage
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.faults import fault_point
+from mswitch.pipelines.outputs import write_atomically
+from mswitch.pipelines.storage import is_remote
 
 KEY = "mswitch-key"
 #: Of the headless service by which pods find each other, one in a namespace, and its label.
@@ -51,7 +59,7 @@ _REFUSED = re.compile(
 
 @pydantic.dataclasses.dataclass(frozen=True, config=pydantic.ConfigDict(extra="forbid"))
 class Kubernetes:
-    """Runs jobs by kubectl; see `flows.launch.job.Launcher`.
+    """Runs jobs by kubectl; see `mswitch.flows.launch.job.Launcher`.
 
     Attributes:
         context: kubectl's name of the cluster, of `kubectl config get-contexts`; empty in a pod of
@@ -276,7 +284,7 @@ class Kubernetes:
 
     def _command(self, job: Job, attempt: int) -> list[str]:
         prefix = job.left(attempt, "")
-        words = [self.python, "-P", "-m", "flows.launch.pod", prefix, *self._program(job)]
+        words = [self.python, "-P", "-m", "mswitch.flows.launch.pod", prefix, *self._program(job)]
         meet = [
             f"--coordinator-address={job.name(attempt)}-0.{SERVICE}:{PORT}",
             f"--num-processes={job.hosts}",

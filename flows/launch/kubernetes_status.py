@@ -4,7 +4,7 @@ import datetime
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from flows.launch.job import Status
+from mswitch.flows.launch.job import Status
 
 Json = dict[str, Any]
 

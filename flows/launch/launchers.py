@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from flows.launch.job import Launcher
-from flows.launch.kubernetes import Kubernetes
-from flows.launch.local import Local
-from flows.launch.slurm import Slurm
+from mswitch.flows.launch.job import Launcher
+from mswitch.flows.launch.kubernetes import Kubernetes
+from mswitch.flows.launch.local import Local
+from mswitch.flows.launch.slurm import Slurm
 
 LAUNCHERS: dict[str, Any] = {"local": Local, "slurm": Slurm, "kubernetes": Kubernetes}
 

@@ -1,8 +1,9 @@
 """Jobs as processes of this machine, which outlive the terminal, the worker and the flow.
 
-Each attempt has a host process (`flows.launch.host`) that leads a session and process group, with
-the log as its output. Submitter, host and command share one open lock file: the attempt is alive as
-long as the lock is held. A process id is used only while it is, so it cannot be another process's.
+Each attempt has a host process (`mswitch.flows.launch.host`) that leads a session and process
+group, with the log as its output. Submitter, host and command share one open lock file: the attempt
+is alive as long as the lock is held. A process id is used only while it is, so it cannot be another
+process's.
 
 Under systemd a worker that starts such jobs needs `KillMode=process`.
 """
@@ -21,9 +22,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from flows.launch.job import Job, Status, read_log
-from pipelines.errors import UserError
-from pipelines.faults import fault_point
+from mswitch.flows.launch.job import Job, Status, read_log
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.faults import fault_point
 
 #: For as long somebody who only looks may hold the lock.
 _LOOK_SECS = 1.0
@@ -31,7 +32,7 @@ _LOOK_SECS = 1.0
 
 @dataclasses.dataclass(frozen=True)
 class Local:
-    """Runs the one process of a job on this machine; see `flows.launch.job.Launcher`."""
+    """Runs the one process of a job on this machine; see `mswitch.flows.launch.job.Launcher`."""
 
     @property
     def poll_secs(self) -> float:
@@ -69,7 +70,7 @@ class Local:
             with open(job.file(attempt, ".log"), "ab") as log:
                 host = subprocess.Popen(
                     [
-                        *(sys.executable, "-P", "-m", "flows.launch.host"),
+                        *(sys.executable, "-P", "-m", "mswitch.flows.launch.host"),
                         *(str(lock.fileno()), str(job.file(attempt, ".json"))),
                         *(*job.program, *job.argv),
                     ],

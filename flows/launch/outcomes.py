@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from typing import Literal
 
-from models.lifeline import EXIT_RESUME
+from mswitch.models.lifeline import EXIT_RESUME
 
 #: `done` and `resume` (start the command again) speak for themselves. `refused`: the command says
 #: that its input is wrong. `cancelled`: by a person, in the scheduler. `failed`: anything else.

@@ -1,6 +1,6 @@
 """What runs in a pod of Kubernetes: the command of one process.
 
-    python -m flows.launch.pod PREFIX COMMAND...
+    python -m mswitch.flows.launch.pod PREFIX COMMAND...
 
 PREFIX is the path of the files of the attempt, on a volume or in a bucket: `.task<i>.log` gets what
 the command says, as the pod's own log does, and `.task<i>` its exit code.
@@ -15,9 +15,9 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from flows.launch.host import run_command, write_code
-from models.lifeline import EXIT_RESUME
-from pipelines import objects, storage
+from mswitch.flows.launch.host import run_command, write_code
+from mswitch.models.lifeline import EXIT_RESUME
+from mswitch.pipelines import objects, storage
 
 TASK = ".task"
 #: How often a log is sent to a bucket.

@@ -2,8 +2,8 @@
 
 import subprocess
 
-from flows.launch.job import Unreachable
-from pipelines.errors import UserError
+from mswitch.flows.launch.job import Unreachable
+from mswitch.pipelines.errors import UserError
 
 _CALL_SECS = 60
 

@@ -14,12 +14,12 @@ from typing import Any, Literal
 
 import pydantic
 
-from flows.launch.job import MSWITCH, Job, job_directory
-from flows.launch.launchers import make_launcher
-from flows.launch.outcomes import Outcome
-from pipelines.errors import UserError
-from pipelines.outputs import canonical_json, read_json_object, write_atomically
-from pipelines.progress import say
+from mswitch.flows.launch.job import MSWITCH, Job, job_directory
+from mswitch.flows.launch.launchers import make_launcher
+from mswitch.flows.launch.outcomes import Outcome
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.outputs import canonical_json, read_json_object, write_atomically
+from mswitch.pipelines.progress import say
 
 RECORD = "record.json"
 #: What a person has asked for.

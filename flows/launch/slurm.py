@@ -1,9 +1,10 @@
 """Jobs of Slurm, on one node or several, which all see the directory of the output.
 
 `sbatch` gets the command as arguments of a script that becomes them: no shell reads them. The batch
-step runs `flows.launch.slurm_step` on the first node, which starts one process a node by `srun`. To
-stop a job is to make a file that these processes look for, so the command alone gets SIGTERM, once:
-Slurm would signal every process below it. Slurm never requeues: a new attempt is a new job.
+step runs `mswitch.flows.launch.slurm_step` on the first node, which starts one process a node by
+`srun`. To stop a job is to make a file that these processes look for, so the command alone gets
+SIGTERM, once: Slurm would signal every process below it. Slurm never requeues: a new attempt is a
+new job.
 """
 
 import dataclasses
@@ -16,12 +17,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from flows.launch.host import read_code
-from flows.launch.job import Job, Status, Unreachable, read_log
-from flows.launch.programs import call
-from flows.launch.slurm_step import CLAIM, STOP, TASK
-from pipelines.errors import UserError
-from pipelines.faults import fault_point
+from mswitch.flows.launch.host import read_code
+from mswitch.flows.launch.job import Job, Status, Unreachable, read_log
+from mswitch.flows.launch.programs import call
+from mswitch.flows.launch.slurm_step import CLAIM, STOP, TASK
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.faults import fault_point
 
 #: Seconds before the time limit at which a job is asked to save.
 _SAVE_SECS = 120
@@ -52,7 +53,7 @@ class _Entry(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Slurm:
-    """Runs jobs by sbatch; see `flows.launch.job.Launcher`.
+    """Runs jobs by sbatch; see `mswitch.flows.launch.job.Launcher`.
 
     Attributes:
         partition: of Slurm; by default its default.
@@ -141,7 +142,7 @@ class Slurm:
             *(f"--signal=B:TERM@{_SAVE_SECS}", f"--chdir={job.cwd}"),
             *(f"--output={log}", "--open-mode=append"),
             str(Path(__file__).with_name("batch.sh")),
-            *(sys.executable, "-P", "-m", "flows.launch.slurm_step", "batch"),
+            *(sys.executable, "-P", "-m", "mswitch.flows.launch.slurm_step", "batch"),
             *(str(job.file(attempt, "")), *job.program, *job.argv),
         )
         if done.returncode:

@@ -1,6 +1,6 @@
 """What runs on Slurm's nodes: the batch step starts the tasks, and a task runs the command.
 
-    python -m flows.launch.slurm_step batch|task PREFIX COMMAND...
+    python -m mswitch.flows.launch.slurm_step batch|task PREFIX COMMAND...
 
 PREFIX is the path of the files of the attempt: `.claim` names the job that runs it, `.stop` asks it
 to save and end, `.task<i>` has the exit code of a process, because srun returns only the largest.
@@ -14,8 +14,8 @@ import threading
 import time
 from pathlib import Path
 
-from flows.launch.host import run_command, write_code
-from models.lifeline import EXIT_RESUME
+from mswitch.flows.launch.host import run_command, write_code
+from mswitch.models.lifeline import EXIT_RESUME
 
 CLAIM, STOP, TASK = ".claim", ".stop", ".task"
 _LOOK_SECS = 0.5
@@ -36,7 +36,7 @@ def run_batch(prefix: str, command: list[str]) -> int:
     signal.signal(signal.SIGTERM, lambda *_: stop.touch())
     if stop.exists():
         return EXIT_RESUME
-    step = [sys.executable, "-P", "-m", "flows.launch.slurm_step", "task", prefix, *command]
+    step = [sys.executable, "-P", "-m", "mswitch.flows.launch.slurm_step", "task", prefix, *command]
     # A task that fails does not end the others: they save, or notice the loss themselves.
     srun = ["srun", "--quiet", "--input=none", "--kill-on-bad-exit=0", "--wait=0", *step]
     return subprocess.call(srun)

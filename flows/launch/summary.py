@@ -4,11 +4,11 @@ import dataclasses
 import time
 from typing import Any
 
-from flows.launch.controller import decide, is_finished
-from flows.launch.job import Unreachable
-from flows.launch.launchers import make_launcher
-from flows.launch.record import Record, follower
-from pipelines.errors import UserError
+from mswitch.flows.launch.controller import decide, is_finished
+from mswitch.flows.launch.job import Unreachable
+from mswitch.flows.launch.launchers import make_launcher
+from mswitch.flows.launch.record import Record, follower
+from mswitch.pipelines.errors import UserError
 
 #: States in which nothing more happens until somebody asks for it.
 FINAL = ("done", "refused", "failed", "paused", "cancelled")
@@ -23,8 +23,8 @@ class Summary:
             and nobody has judged it; `unreachable`: the scheduler or the bucket does not answer.
         message: why, or where it runs.
         followed_by: who starts it again when it is interrupted; None: nobody does.
-        progress: `flows.launch.job.Job.progress`; the last known where the bucket does not answer.
-        host_hours: for which its attempts held hosts.
+        progress: `mswitch.flows.launch.job.Job.progress`; the last known where the bucket does not
+        answer. host_hours: for which its attempts held hosts.
     """
 
     state: str

@@ -13,10 +13,10 @@ from prefect.states import Suspended
 from prefect.utilities.engine import propose_state_sync
 from pydantic import Field, create_model
 
-from flows.operators.artifacts import key_of
-from flows.operators.cost import CostGuard, OverBudgetError
-from flows.operators.parameters import JobCancelledError
-from pipelines.progress import say
+from mswitch.flows.operators.artifacts import key_of
+from mswitch.flows.operators.cost import CostGuard, OverBudgetError
+from mswitch.flows.operators.parameters import JobCancelledError
+from mswitch.pipelines.progress import say
 
 #: The name of the state of a flow run that waits for a decision.
 AWAITING_APPROVAL = "AwaitingApproval"

@@ -16,10 +16,10 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 
-from flows.launch.job import Job
-from flows.operators.steps import SERVER_ERRORS
-from models.training.metrics import METRICS
-from pipelines import objects, storage
+from mswitch.flows.launch.job import Job
+from mswitch.flows.operators.steps import SERVER_ERRORS
+from mswitch.models.training.metrics import METRICS
+from mswitch.pipelines import objects, storage
 
 #: Enough for the last lines of metrics.jsonl, loads of all experts included.
 _TAIL_BYTES = 1 << 20

@@ -5,19 +5,19 @@ from pathlib import Path
 
 from prefect.events import emit_event
 
-from flows.corpus_page.page import write_page
-from flows.launch.job import Job, Launcher
-from flows.operators.artifacts import key_of, show_page, show_table
-from flows.operators.preflight import check_capacity, check_disk
-from flows.operators.profile import FILE, Dataflow, Operators
-from flows.operators.steps import follow, step
-from pipelines import storage
-from pipelines.corpus.stats import language_totals, load_stats
-from pipelines.crawl.files import find_crawl_files
-from pipelines.errors import UserError
-from pipelines.objects import check_url, upload
-from pipelines.progress import say
-from pipelines.runners import pipeline_options
+from mswitch.flows.corpus_page.page import write_page
+from mswitch.flows.launch.job import Job, Launcher
+from mswitch.flows.operators.artifacts import key_of, show_page, show_table
+from mswitch.flows.operators.preflight import check_capacity, check_disk
+from mswitch.flows.operators.profile import FILE, Dataflow, Operators
+from mswitch.flows.operators.steps import follow, step
+from mswitch.pipelines import storage
+from mswitch.pipelines.corpus.stats import language_totals, load_stats
+from mswitch.pipelines.crawl.files import find_crawl_files
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.objects import check_url, upload
+from mswitch.pipelines.progress import say
+from mswitch.pipelines.runners import pipeline_options
 
 
 @step("fetch {out.name}")

@@ -8,20 +8,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from flows.launch.job import Launcher
-from flows.launch.record import find_records, read_record
-from flows.operators.artifacts import last_metrics
-from flows.operators.planned import Planned
-from flows.operators.profile import Operators, Price
-from models.config import TrainConfig, padded_vocabulary
-from models.hardware import peak_flops
-from models.nn.flops import recomputed_flops, training_step_flops
-from models.presets import preset
-from models.training.run_directory import CONFIG, train_config_of
-from models.training.run_files import EVALUATION
-from pipelines import storage
-from pipelines.errors import UserError
-from pipelines.outputs import MARKER, read_json_object
+from mswitch.flows.launch.job import Launcher
+from mswitch.flows.launch.record import find_records, read_record
+from mswitch.flows.operators.artifacts import last_metrics
+from mswitch.flows.operators.planned import Planned
+from mswitch.flows.operators.profile import Operators, Price
+from mswitch.models.config import TrainConfig, padded_vocabulary
+from mswitch.models.hardware import peak_flops
+from mswitch.models.nn.flops import recomputed_flops, training_step_flops
+from mswitch.models.presets import preset
+from mswitch.models.training.run_directory import CONFIG, train_config_of
+from mswitch.models.training.run_files import EVALUATION
+from mswitch.pipelines import storage
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.outputs import MARKER, read_json_object
 
 #: Of the peak rate, before anything is measured. Large dense models reach more, small ones less.
 ASSUMED_UTILIZATION = 0.3

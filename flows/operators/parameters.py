@@ -6,8 +6,8 @@
 
 The flow has a parameter for every field of `ExamplesSettings` and of the configuration classes in
 it, with the description from its docstring, its bounds and choices, and its default. Prefect's form
-and API so refuse what `pipelines.validation.check_fields` refuses. A rule that concerns several
-fields is checked when the classes are made, before the flow does anything.
+and API so refuse what `mswitch.pipelines.validation.check_fields` refuses. A rule that concerns
+several fields is checked when the classes are made, before the flow does anything.
 """
 
 import dataclasses
@@ -23,9 +23,9 @@ from prefect.states import Cancelled, Failed
 from pydantic import Field
 from pydantic.fields import FieldInfo
 
-from pipelines.dataflow.docstrings import attribute_docs
-from pipelines.errors import UserError, as_user_error
-from pipelines.progress import lines_to
+from mswitch.pipelines.dataflow.docstrings import attribute_docs
+from mswitch.pipelines.errors import UserError, as_user_error
+from mswitch.pipelines.progress import lines_to
 
 #: The field of a flow's settings whose own fields are parameters without a prefix.
 CONFIG = "config"

@@ -3,11 +3,11 @@
 import dataclasses
 from pathlib import Path
 
-from flows.launch.job import Job
-from flows.operators.parameters import options_of
-from flows.operators.settings import ExperimentSettings, PairSettings
-from models.config import EvaluateConfig, TrainConfig
-from pipelines import objects, storage
+from mswitch.flows.launch.job import Job
+from mswitch.flows.operators.parameters import options_of
+from mswitch.flows.operators.settings import ExperimentSettings, PairSettings
+from mswitch.models.config import EvaluateConfig, TrainConfig
+from mswitch.pipelines import objects, storage
 
 
 @dataclasses.dataclass(frozen=True)

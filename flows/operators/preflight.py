@@ -7,22 +7,22 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from flows.launch.job import Job, Launcher, Unreachable
-from flows.operators.planned import Planned, evaluation, training
-from flows.operators.profile import Operators
-from flows.operators.settings import ExperimentSettings, PairSettings
-from flows.operators.steps import step
-from flows.report.runs import FEWEST_EVALUATIONS
-from models.capacity import batch_groups
-from models.config import ModelConfig, TrainConfig, padded_vocabulary
-from models.hardware import GIB
-from models.presets import preset
-from models.training.run_directory import CHECKPOINTS, CONFIG, evaluation_steps, read_run
-from models.training.run_files import open_files
-from pipelines.errors import UserError
-from pipelines.outputs import MARKER, read_manifest
-from pipelines.progress import say
-from tasks.mixtures import find_mixture
+from mswitch.flows.launch.job import Job, Launcher, Unreachable
+from mswitch.flows.operators.planned import Planned, evaluation, training
+from mswitch.flows.operators.profile import Operators
+from mswitch.flows.operators.settings import ExperimentSettings, PairSettings
+from mswitch.flows.operators.steps import step
+from mswitch.flows.report.runs import FEWEST_EVALUATIONS
+from mswitch.models.capacity import batch_groups
+from mswitch.models.config import ModelConfig, TrainConfig, padded_vocabulary
+from mswitch.models.hardware import GIB
+from mswitch.models.presets import preset
+from mswitch.models.training.run_directory import CHECKPOINTS, CONFIG, evaluation_steps, read_run
+from mswitch.models.training.run_files import open_files
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.outputs import MARKER, read_manifest
+from mswitch.pipelines.progress import say
+from mswitch.tasks.mixtures import find_mixture
 
 
 @step("preflight")
@@ -78,7 +78,7 @@ def check_trainings(
 
 
 def _check_mesh(one: Planned, manifest: Mapping[str, Any]) -> None:
-    from models.partitioning import check_divisible
+    from mswitch.models.partitioning import check_divisible
 
     model, config = preset(one.preset).model, one.config
     keys = ("inputs_length", "targets_length")
@@ -135,8 +135,8 @@ def state_bytes(model: ModelConfig, config: TrainConfig) -> int:
     """Size of parameters and moments over all devices."""
     import jax
 
-    from models.planning.memory import state_memory
-    from models.training.state import Skeleton
+    from mswitch.models.planning.memory import state_memory
+    from mswitch.models.training.state import Skeleton
 
     # A training may need the whole accelerator.
     jax.config.update("jax_platforms", "cpu")

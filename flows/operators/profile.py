@@ -40,14 +40,14 @@ from pydantic import (
     model_validator,
 )
 
-from flows.launch.job import Launcher, output_below
-from flows.launch.launchers import LAUNCHERS, make_launcher
-from flows.launch.local import Local
-from flows.launch.record import Record, read_record
-from models.hardware import PEAKS, peak_flops
-from pipelines.errors import UserError
-from pipelines.samples.common_crawl import BASE_URL
-from pipelines.storage import is_remote, join
+from mswitch.flows.launch.job import Launcher, output_below
+from mswitch.flows.launch.launchers import LAUNCHERS, make_launcher
+from mswitch.flows.launch.local import Local
+from mswitch.flows.launch.record import Record, read_record
+from mswitch.models.hardware import PEAKS, peak_flops
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.samples.common_crawl import BASE_URL
+from mswitch.pipelines.storage import is_remote, join
 
 FILE = "operators.toml"
 #: Of deployments and their flow runs; that of `reconcile`, of which most are, has another one, so
@@ -148,7 +148,7 @@ class Operators(_Table):
         pool: name of the work pool.
         flow_runs: how many flow runs work at a time. They wait for jobs, and compute little.
         trainings: how many trainings of a flow run at a time on this machine.
-        launchers: `flows.launch` profiles by name; `local` is always there.
+        launchers: `mswitch.flows.launch` profiles by name; `local` is always there.
         evaluations: by launcher, the one that evaluates what it trained; by default itself.
         prices: by launcher.
         dataflow: for corpora of runner dataflow; None where there is none.

@@ -4,11 +4,11 @@ import base64
 from collections.abc import Sequence
 from pathlib import Path
 
-from flows.operators.artifacts import key_of, show_markdown, show_page
-from flows.operators.steps import step
-from flows.report.build import ReportConfig, write_report
-from flows.report.index import write_index
-from pipelines.progress import lines_to
+from mswitch.flows.operators.artifacts import key_of, show_markdown, show_page
+from mswitch.flows.operators.steps import step
+from mswitch.flows.report.build import ReportConfig, write_report
+from mswitch.flows.report.index import write_index
+from mswitch.pipelines.progress import lines_to
 
 
 @step("report {out.parent.name}")

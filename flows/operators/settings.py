@@ -1,6 +1,6 @@
 """What a person may set of each flow. The defaults run as they are: they are those of the demo.
 
-Names are of directories below the storage of all runs (`flows.operators.profile`).
+Names are of directories below the storage of all runs (`mswitch.flows.operators.profile`).
 """
 
 import dataclasses
@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from annotated_types import Ge, Gt, Le
 from pydantic import Field
 
-from flows.demo_config import FINETUNE, SampleName, demo_config
-from flows.operators.profile import Name
-from flows.report.build import ReportConfig
-from models.config import EvaluateConfig, PredictConfig, TrainConfig, TuningConfig
-from models.presets import PRESETS
-from pipelines.corpus.config import CorpusConfig
-from pipelines.examples.build import ExamplesConfig
-from pipelines.runners import RunnerName
-from pipelines.samples.common_crawl import CrawlFormat
-from pipelines.validation import Count, Share, check_fields
-from pipelines.vocabulary.train import VocabularyConfig
-from tasks.mixtures import DEFAULT
+from mswitch.flows.demo_config import FINETUNE, SampleName, demo_config
+from mswitch.flows.operators.profile import Name
+from mswitch.flows.report.build import ReportConfig
+from mswitch.models.config import EvaluateConfig, PredictConfig, TrainConfig, TuningConfig
+from mswitch.models.presets import PRESETS
+from mswitch.pipelines.corpus.config import CorpusConfig
+from mswitch.pipelines.examples.build import ExamplesConfig
+from mswitch.pipelines.runners import RunnerName
+from mswitch.pipelines.samples.common_crawl import CrawlFormat
+from mswitch.pipelines.validation import Count, Share, check_fields
+from mswitch.pipelines.vocabulary.train import VocabularyConfig
+from mswitch.tasks.mixtures import DEFAULT
 
 _DEMO = demo_config("gflanguages")
 

@@ -1,7 +1,7 @@
 """Steps of flows: Prefect tasks that refuse in one line, and jobs that are followed while they run.
 
-A job outlives the flow run that follows it (`flows.launch`). Only three things end it early: Cancel
-and Suspend of the flow run, and `mswitch runs`.
+A job outlives the flow run that follows it (`mswitch.flows.launch`). Only three things end it
+early: Cancel and Suspend of the flow run, and `mswitch runs`.
 """
 
 import contextlib
@@ -26,14 +26,14 @@ from prefect.runtime import task_run as this_task_run
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 from prefect.states import Cancelled, Failed, Suspended
 
-from flows.launch.controller import ask, goes_on, run_job
-from flows.launch.job import Job, Launcher, Unreachable
-from flows.launch.launchers import make_launcher
-from flows.launch.record import edit_record, find_records, read_record
-from flows.operators.parameters import JobCancelledError
-from flows.operators.profile import Operators, read_operators
-from pipelines.errors import UserError, as_user_error
-from pipelines.progress import lines_to, pass_on, say
+from mswitch.flows.launch.controller import ask, goes_on, run_job
+from mswitch.flows.launch.job import Job, Launcher, Unreachable
+from mswitch.flows.launch.launchers import make_launcher
+from mswitch.flows.launch.record import edit_record, find_records, read_record
+from mswitch.flows.operators.parameters import JobCancelledError
+from mswitch.flows.operators.profile import Operators, read_operators
+from mswitch.pipelines.errors import UserError, as_user_error
+from mswitch.pipelines.progress import lines_to, pass_on, say
 
 #: What a Prefect server that cannot be reached raises. A job is followed all the same.
 SERVER_ERRORS = (httpx.HTTPError, PrefectException)

@@ -9,22 +9,22 @@ from typing import Any
 from prefect.futures import PrefectFuture, wait
 from prefect.runtime import flow_run as this_flow_run
 
-from flows.launch.job import Job, Launcher
-from flows.launch.record import read_record
-from flows.operators.approval import within_limit
-from flows.operators.artifacts import TrainingProgress
-from flows.operators.cost import CostGuard, OverBudgetError
-from flows.operators.planned import Planned, evaluation, training
-from flows.operators.profile import Operators
-from flows.operators.reports import write_page_so_far
-from flows.operators.settings import ExperimentSettings, PairSettings
-from flows.operators.steps import cancel, follow, jobs_followed, owner_of, step
-from models.training.run_directory import CONFIG, evaluation_steps
-from models.training.run_files import EVALUATION
-from pipelines.errors import UserError
-from pipelines.objects import BucketError
-from pipelines.outputs import MARKER, read_manifest
-from pipelines.progress import say
+from mswitch.flows.launch.job import Job, Launcher
+from mswitch.flows.launch.record import read_record
+from mswitch.flows.operators.approval import within_limit
+from mswitch.flows.operators.artifacts import TrainingProgress
+from mswitch.flows.operators.cost import CostGuard, OverBudgetError
+from mswitch.flows.operators.planned import Planned, evaluation, training
+from mswitch.flows.operators.profile import Operators
+from mswitch.flows.operators.reports import write_page_so_far
+from mswitch.flows.operators.settings import ExperimentSettings, PairSettings
+from mswitch.flows.operators.steps import cancel, follow, jobs_followed, owner_of, step
+from mswitch.models.training.run_directory import CONFIG, evaluation_steps
+from mswitch.models.training.run_files import EVALUATION
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.objects import BucketError
+from mswitch.pipelines.outputs import MARKER, read_manifest
+from mswitch.pipelines.progress import say
 
 #: How often it is seen whether there is more to report.
 REPORT_SECS = 60.0

@@ -2,20 +2,20 @@
 
 from pathlib import Path
 
-from flows.downstream.build import RUN_DATA, RUN_PAGE, write_run_page
-from flows.downstream.text import with_interval
-from flows.launch.job import Job
-from flows.operators.artifacts import TrainingProgress, key_of, show_page, show_table
-from flows.operators.cost import CostGuard
-from flows.operators.parameters import options_of
-from flows.operators.planned import Planned
-from flows.operators.settings import FinetuneSettings
-from flows.operators.steps import follow, step
-from models.config import PredictConfig
-from models.training.run_directory import PREDICTIONS, read_run
-from models.training.run_files import open_files
-from pipelines import storage
-from pipelines.outputs import read_json_object
+from mswitch.flows.downstream.build import RUN_DATA, RUN_PAGE, write_run_page
+from mswitch.flows.downstream.text import with_interval
+from mswitch.flows.launch.job import Job
+from mswitch.flows.operators.artifacts import TrainingProgress, key_of, show_page, show_table
+from mswitch.flows.operators.cost import CostGuard
+from mswitch.flows.operators.parameters import options_of
+from mswitch.flows.operators.planned import Planned
+from mswitch.flows.operators.settings import FinetuneSettings
+from mswitch.flows.operators.steps import follow, step
+from mswitch.models.config import PredictConfig
+from mswitch.models.training.run_directory import PREDICTIONS, read_run
+from mswitch.models.training.run_files import open_files
+from mswitch.pipelines import storage
+from mswitch.pipelines.outputs import read_json_object
 
 
 def preset_of(run: Path | str) -> str:

@@ -1,6 +1,6 @@
 """What every page shows of a language, whatever else its row has."""
 
-from pipelines.languages import language_of
+from mswitch.pipelines.languages import language_of
 
 
 def language_fields(code: str) -> dict[str, str]:

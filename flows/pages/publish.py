@@ -5,7 +5,7 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipelines.outputs import StagedOutput, file_sha256, write_atomically
+from mswitch.pipelines.outputs import StagedOutput, file_sha256, write_atomically
 
 
 def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -7,9 +7,9 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from flows.pages import numbers
-from flows.pages.svg import FIGURE_STYLE, FIGURE_VARIABLES
-from pipelines.languages import script_name
+from mswitch.flows.pages import numbers
+from mswitch.flows.pages.svg import FIGURE_STYLE, FIGURE_VARIABLES
+from mswitch.pipelines.languages import script_name
 
 #: Control and direction characters: what a browser would obey or hide rather than show.
 _INVISIBLE = re.compile(
@@ -23,7 +23,7 @@ def template_environment(package: str) -> jinja2.Environment:
     """Return an environment with the templates of `package`, and those that all pages share."""
     environment = jinja2.Environment(
         loader=jinja2.ChoiceLoader(
-            [jinja2.PackageLoader(name, "") for name in (package, "flows.pages")]
+            [jinja2.PackageLoader(name, "") for name in (package, "mswitch.flows.pages")]
         ),
         autoescape=True,
         undefined=jinja2.StrictUndefined,

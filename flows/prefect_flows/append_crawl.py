@@ -6,9 +6,9 @@ from pathlib import Path
 
 from prefect import flow
 
-from flows.launch.command import parts
-from flows.launch.record import read_record
-from flows.operators.corpora import (
+from mswitch.flows.launch.command import parts
+from mswitch.flows.launch.record import read_record
+from mswitch.flows.operators.corpora import (
     build,
     build_job,
     check_build,
@@ -16,14 +16,14 @@ from flows.operators.corpora import (
     crawl_of,
     show_statistics,
 )
-from flows.operators.parameters import flat
-from flows.operators.profile import read_operators
-from flows.operators.run_names import named
-from flows.operators.settings import AppendSettings
-from flows.operators.steps import cancel_hook, step
-from pipelines.errors import UserError
-from pipelines.outputs import read_manifest
-from pipelines.progress import say
+from mswitch.flows.operators.parameters import flat
+from mswitch.flows.operators.profile import read_operators
+from mswitch.flows.operators.run_names import named
+from mswitch.flows.operators.settings import AppendSettings
+from mswitch.flows.operators.steps import cancel_hook, step
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.outputs import read_manifest
+from mswitch.pipelines.progress import say
 
 #: Options that an addition does not take over from the build.
 _OF_ADDITION = ("--input=", "--append", "--out=")

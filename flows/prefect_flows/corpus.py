@@ -2,7 +2,7 @@
 
 from prefect import flow
 
-from flows.operators.corpora import (
+from mswitch.flows.operators.corpora import (
     build,
     build_job,
     check_build,
@@ -10,11 +10,11 @@ from flows.operators.corpora import (
     crawl_of,
     show_statistics,
 )
-from flows.operators.parameters import flat, options_of
-from flows.operators.profile import read_operators
-from flows.operators.run_names import named
-from flows.operators.settings import CorpusSettings
-from flows.operators.steps import cancel_hook
+from mswitch.flows.operators.parameters import flat, options_of
+from mswitch.flows.operators.profile import read_operators
+from mswitch.flows.operators.run_names import named
+from mswitch.flows.operators.settings import CorpusSettings
+from mswitch.flows.operators.steps import cancel_hook
 
 
 @flow(name="corpus", flow_run_name=named("corpus {name}"), on_cancellation=[cancel_hook])

@@ -8,18 +8,18 @@ from typing import Any
 from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
-from flows.demo_config import DemoConfig, claim_directory
-from flows.operators.parameters import options_of
-from flows.supervision import run_with_restarts
-from models.config import TuningConfig
-from pipelines.outputs import MARKER, lock_directory
-from pipelines.progress import say
+from mswitch.flows.demo_config import DemoConfig, claim_directory
+from mswitch.flows.operators.parameters import options_of
+from mswitch.flows.supervision import run_with_restarts
+from mswitch.models.config import TuningConfig
+from mswitch.pipelines.outputs import MARKER, lock_directory
+from mswitch.pipelines.progress import say
 
 
 @task(task_run_name="sample")
 def fetch_sample(config: DemoConfig, out: Path) -> dict[str, Any]:
     """Fetch real text as a small crawl."""
-    from pipelines.samples import debian, gflanguages
+    from mswitch.pipelines.samples import debian, gflanguages
 
     writers = {"gflanguages": gflanguages.write_sample, "debian": debian.write_sample}
     return writers[config.sample](out)
@@ -28,7 +28,7 @@ def fetch_sample(config: DemoConfig, out: Path) -> dict[str, Any]:
 @task(task_run_name="corpus")
 def build_corpus(config: DemoConfig, sample: Path, out: Path) -> dict[str, Any]:
     """Turn the crawl into Parquet per language."""
-    from pipelines.corpus import build
+    from mswitch.pipelines.corpus import build
 
     inputs = [str(sample / "wet" / "*.warc.wet.gz"), str(sample / "warc" / "*.warc.gz")]
     return build.build_corpus(inputs, out, config.corpus)
@@ -37,7 +37,7 @@ def build_corpus(config: DemoConfig, sample: Path, out: Path) -> dict[str, Any]:
 @task(task_run_name="vocabulary")
 def train_vocabulary(config: DemoConfig, corpus: str | Path, out: Path) -> dict[str, Any]:
     """Train the SentencePiece model."""
-    from pipelines.vocabulary import train
+    from mswitch.pipelines.vocabulary import train
 
     return train.train_vocabulary(corpus, out, config.vocabulary)
 
@@ -47,7 +47,7 @@ def build_examples(
     config: DemoConfig, corpus: str | Path, vocabulary: Path, out: Path
 ) -> dict[str, Any]:
     """Write the seqio cache."""
-    from pipelines.examples import build
+    from mswitch.pipelines.examples import build
 
     return build.build_examples(corpus, vocabulary, out, config.examples)
 
@@ -81,8 +81,8 @@ def evaluate(run: Path, examples: str | Path) -> dict[str, Any]:
 @task(task_run_name="task")
 def build_task(config: DemoConfig, corpus: Path, vocabulary: Path, out: Path) -> dict[str, Any]:
     """Make a supervised task of the corpus: which language is this?"""
-    from pipelines.supervised import build
-    from pipelines.supervised.samples.language_of import write_language_of
+    from mswitch.pipelines.supervised import build
+    from mswitch.pipelines.supervised.samples.language_of import write_language_of
 
     rows = out / "rows"
     write_language_of(corpus, rows)
@@ -102,7 +102,7 @@ def finetune(config: TuningConfig, run: Path, out: Path) -> dict[str, Any]:
 @task(task_run_name="downstream")
 def compare_tuned(baseline: Path, candidate: Path, out: Path) -> dict[str, Any]:
     """Compare the fine-tuned models language by language."""
-    from flows.downstream import build
+    from mswitch.flows.downstream import build
 
     return build.write_downstream([baseline], [candidate], out)
 
@@ -112,7 +112,7 @@ def write_report(
     baseline: Path, candidate: Path, out: Path, downstream: Sequence[Path]
 ) -> dict[str, Any]:
     """Compare the two models language by language."""
-    from flows.report import build
+    from mswitch.flows.report import build
 
     return build.write_report(baseline, candidate, out, downstream=downstream)
 

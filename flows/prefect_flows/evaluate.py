@@ -2,13 +2,13 @@
 
 from prefect import flow
 
-from flows.operators.parameters import flat
-from flows.operators.planned import evaluation
-from flows.operators.profile import read_operators
-from flows.operators.run_names import named
-from flows.operators.settings import EvaluateSettings
-from flows.operators.steps import cancel_hook
-from flows.operators.trainings import evaluate
+from mswitch.flows.operators.parameters import flat
+from mswitch.flows.operators.planned import evaluation
+from mswitch.flows.operators.profile import read_operators
+from mswitch.flows.operators.run_names import named
+from mswitch.flows.operators.settings import EvaluateSettings
+from mswitch.flows.operators.steps import cancel_hook
+from mswitch.flows.operators.trainings import evaluate
 
 
 @flow(

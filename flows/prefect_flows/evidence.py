@@ -10,22 +10,22 @@ from typing import Any
 from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact
 
-from flows.devices import find_devices
-from flows.evidence.plan import Plan, Request, data_config, settled
-from flows.evidence.settings import Setting, find_setting, setting_for
-from flows.operators.parameters import options_of
-from flows.operators.preflight import check_disk, state_bytes
-from flows.prefect_flows import demo
-from flows.supervision import run_with_restarts
-from models.config import padded_vocabulary
-from models.training.metrics import read_metrics
-from models.training.run_directory import CHECKPOINTS, log_spaced_steps, read_run
-from pipelines.outputs import MARKER, lock_directory, read_manifest
-from pipelines.progress import say
-from pipelines.supervised.build import SupervisedConfig, build_supervised
-from pipelines.supervised.samples.names import write_names
-from pipelines.supervised.samples.writer import TASK_FILE
-from pipelines.vocabulary.model import MODEL_FILE
+from mswitch.flows.devices import find_devices
+from mswitch.flows.evidence.plan import Plan, Request, data_config, settled
+from mswitch.flows.evidence.settings import Setting, find_setting, setting_for
+from mswitch.flows.operators.parameters import options_of
+from mswitch.flows.operators.preflight import check_disk, state_bytes
+from mswitch.flows.prefect_flows import demo
+from mswitch.flows.supervision import run_with_restarts
+from mswitch.models.config import padded_vocabulary
+from mswitch.models.training.metrics import read_metrics
+from mswitch.models.training.run_directory import CHECKPOINTS, log_spaced_steps, read_run
+from mswitch.pipelines.outputs import MARKER, lock_directory, read_manifest
+from mswitch.pipelines.progress import say
+from mswitch.pipelines.supervised.build import SupervisedConfig, build_supervised
+from mswitch.pipelines.supervised.samples.names import write_names
+from mswitch.pipelines.supervised.samples.writer import TASK_FILE
+from mswitch.pipelines.vocabulary.model import MODEL_FILE
 
 
 @task(task_run_name="names")
@@ -47,7 +47,7 @@ def train(name: str, seed: int, plan: Plan, examples: str, run: Path) -> None:
 @task(task_run_name="{out.name}")
 def write_report(baselines: list[Path], candidates: list[Path], out: Path) -> dict[str, Any]:
     """Compare models over all seeds."""
-    from flows.report import build
+    from mswitch.flows.report import build
 
     return build.write_report(baselines, candidates, out, timed=False, replace=True)
 

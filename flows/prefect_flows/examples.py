@@ -5,16 +5,16 @@ from typing import Any
 
 from prefect import flow
 
-from flows.launch.job import Job, Launcher
-from flows.operators.artifacts import key_of, show_table
-from flows.operators.parameters import flat, options_of
-from flows.operators.profile import read_operators
-from flows.operators.run_names import named
-from flows.operators.settings import ExamplesSettings
-from flows.operators.steps import cancel_hook, follow, step
-from pipelines.errors import UserError
-from pipelines.outputs import read_manifest
-from pipelines.vocabulary.inspection import inspect_vocabulary
+from mswitch.flows.launch.job import Job, Launcher
+from mswitch.flows.operators.artifacts import key_of, show_table
+from mswitch.flows.operators.parameters import flat, options_of
+from mswitch.flows.operators.profile import read_operators
+from mswitch.flows.operators.run_names import named
+from mswitch.flows.operators.settings import ExamplesSettings
+from mswitch.flows.operators.steps import cancel_hook, follow, step
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.outputs import read_manifest
+from mswitch.pipelines.vocabulary.inspection import inspect_vocabulary
 
 _COLUMNS = ("lang", "tokens_per_word", "tokens_per_byte", "unknown_share", "byte_share")
 

@@ -8,18 +8,18 @@ from pathlib import Path
 from prefect import State, flow
 from prefect.states import Completed
 
-from flows.launch.job import output_below
-from flows.operators.parameters import flat, options_of
-from flows.operators.planned import Planned
-from flows.operators.preflight import check_trainings
-from flows.operators.profile import Operators, read_operators
-from flows.operators.reports import index_reports, write_page
-from flows.operators.settings import ExperimentSettings
-from flows.operators.steps import cancel_hook
-from flows.operators.trainings import Sides, train_within_limit
-from pipelines.errors import UserError
-from pipelines.outputs import config_hash, read_manifest
-from tasks.mixtures import FILE_SUFFIX, find_mixture
+from mswitch.flows.launch.job import output_below
+from mswitch.flows.operators.parameters import flat, options_of
+from mswitch.flows.operators.planned import Planned
+from mswitch.flows.operators.preflight import check_trainings
+from mswitch.flows.operators.profile import Operators, read_operators
+from mswitch.flows.operators.reports import index_reports, write_page
+from mswitch.flows.operators.settings import ExperimentSettings
+from mswitch.flows.operators.steps import cancel_hook
+from mswitch.flows.operators.trainings import Sides, train_within_limit
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.outputs import config_hash, read_manifest
+from mswitch.tasks.mixtures import FILE_SUFFIX, find_mixture
 
 
 @flow(name="experiment", flow_run_name="experiment {name}", on_cancellation=[cancel_hook])

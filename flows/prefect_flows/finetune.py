@@ -3,18 +3,18 @@
 from prefect import State, flow
 from prefect.states import Completed
 
-from flows.operators.approval import within_limit
-from flows.operators.cost import CostGuard
-from flows.operators.parameters import flat
-from flows.operators.planned import Planned
-from flows.operators.profile import read_operators
-from flows.operators.run_names import named
-from flows.operators.settings import FinetuneSettings
-from flows.operators.steps import cancel_hook
-from flows.operators.tuning import finetune, predict, preset_of, show_scores
-from models.training.run_directory import PREDICTIONS
-from pipelines.errors import UserError
-from pipelines.outputs import read_manifest
+from mswitch.flows.operators.approval import within_limit
+from mswitch.flows.operators.cost import CostGuard
+from mswitch.flows.operators.parameters import flat
+from mswitch.flows.operators.planned import Planned
+from mswitch.flows.operators.profile import read_operators
+from mswitch.flows.operators.run_names import named
+from mswitch.flows.operators.settings import FinetuneSettings
+from mswitch.flows.operators.steps import cancel_hook
+from mswitch.flows.operators.tuning import finetune, predict, preset_of, show_scores
+from mswitch.models.training.run_directory import PREDICTIONS
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.outputs import read_manifest
 
 
 @flow(

@@ -3,15 +3,15 @@
 from prefect import State, flow
 from prefect.states import Completed
 
-from flows.operators.parameters import flat
-from flows.operators.planned import Planned
-from flows.operators.preflight import check_trainings
-from flows.operators.profile import read_operators
-from flows.operators.reports import index_reports, write_page
-from flows.operators.run_names import named
-from flows.operators.settings import PairSettings
-from flows.operators.steps import cancel_hook
-from flows.operators.trainings import train_within_limit
+from mswitch.flows.operators.parameters import flat
+from mswitch.flows.operators.planned import Planned
+from mswitch.flows.operators.preflight import check_trainings
+from mswitch.flows.operators.profile import read_operators
+from mswitch.flows.operators.reports import index_reports, write_page
+from mswitch.flows.operators.run_names import named
+from mswitch.flows.operators.settings import PairSettings
+from mswitch.flows.operators.steps import cancel_hook
+from mswitch.flows.operators.trainings import train_within_limit
 
 
 @flow(

@@ -19,13 +19,13 @@ from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.events import emit_event
 from prefect.states import AwaitingRetry, Cancelled, Crashed
 
-from flows.launch.command import cancel_command
-from flows.launch.controller import ask, end_elsewhere, run_job
-from flows.launch.job import Unreachable
-from flows.launch.launchers import make_launcher
-from flows.launch.record import Intent, Record, find_records, follower
-from flows.operators.profile import TAGS, read_operators
-from flows.operators.steps import (
+from mswitch.flows.launch.command import cancel_command
+from mswitch.flows.launch.controller import ask, end_elsewhere, run_job
+from mswitch.flows.launch.job import Unreachable
+from mswitch.flows.launch.launchers import make_launcher
+from mswitch.flows.launch.record import Intent, Record, find_records, follower
+from mswitch.flows.operators.profile import TAGS, read_operators
+from mswitch.flows.operators.steps import (
     flow_run_of,
     leave_to_others,
     lift_time_limit,
@@ -34,8 +34,8 @@ from flows.operators.steps import (
     step,
     wants_jobs,
 )
-from pipelines.errors import UserError
-from pipelines.progress import say
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.progress import say
 
 #: The event of a job that runs and has written nothing for so long.
 STALLED = "mswitch.job.stalled"

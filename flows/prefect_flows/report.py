@@ -2,11 +2,11 @@
 
 from prefect import flow
 
-from flows.operators.parameters import flat
-from flows.operators.profile import read_operators
-from flows.operators.reports import write_page
-from flows.operators.run_names import named
-from flows.operators.settings import ReportSettings
+from mswitch.flows.operators.parameters import flat
+from mswitch.flows.operators.profile import read_operators
+from mswitch.flows.operators.reports import write_page
+from mswitch.flows.operators.run_names import named
+from mswitch.flows.operators.settings import ReportSettings
 
 
 @flow(name="report", flow_run_name=named("report {name} of {pair}"))

@@ -14,24 +14,24 @@ from typing import Annotated, Any
 import numpy as np
 from annotated_types import Ge, Le, Lt
 
-from flows.pages.publish import publish_files
-from flows.pages.svg import standalone_svg
-from flows.report.data import report_data, run_names, to_csv
-from flows.report.downstream import Downstream, check_downstream, read_downstream
-from flows.report.headline import MINIMUM_UNITS, LanguageResult, Pooled, pool
-from flows.report.horizon import Horizon, measure_horizons
-from flows.report.overview import overview_data, render_overview
-from flows.report.page import draw, render
-from flows.report.pairs import Pairs, check_seeds, merged, model_names, pair_up
-from flows.report.runs import Run, common_steps, pair_losses, read_evaluated_run
-from flows.report.seeds import delta_over_seeds, mean_losses, speed_up_over_seeds
-from flows.report.speedup import language_generator, measure_speed_up, resample_curves
-from flows.report.text import figure_mark
-from models.training.run_files import open_files
-from pipelines import storage
-from pipelines.outputs import stage_output
-from pipelines.progress import Progress, say
-from pipelines.validation import check_fields
+from mswitch.flows.pages.publish import publish_files
+from mswitch.flows.pages.svg import standalone_svg
+from mswitch.flows.report.data import report_data, run_names, to_csv
+from mswitch.flows.report.downstream import Downstream, check_downstream, read_downstream
+from mswitch.flows.report.headline import MINIMUM_UNITS, LanguageResult, Pooled, pool
+from mswitch.flows.report.horizon import Horizon, measure_horizons
+from mswitch.flows.report.overview import overview_data, render_overview
+from mswitch.flows.report.page import draw, render
+from mswitch.flows.report.pairs import Pairs, check_seeds, merged, model_names, pair_up
+from mswitch.flows.report.runs import Run, common_steps, pair_losses, read_evaluated_run
+from mswitch.flows.report.seeds import delta_over_seeds, mean_losses, speed_up_over_seeds
+from mswitch.flows.report.speedup import language_generator, measure_speed_up, resample_curves
+from mswitch.flows.report.text import figure_mark
+from mswitch.models.training.run_files import open_files
+from mswitch.pipelines import storage
+from mswitch.pipelines.outputs import stage_output
+from mswitch.pipelines.progress import Progress, say
+from mswitch.pipelines.validation import check_fields
 
 STAGE = "report"
 #: Raised when the same runs give other figures, so that a report by an older statistic is refused

@@ -5,14 +5,14 @@ from typing import Any
 
 import numpy as np
 
-from flows.pages.languages import language_fields
-from flows.pages.publish import csv_text
-from flows.report import text as report_text
-from flows.report.headline import MINIMUM_UNITS, LanguageResult, Pooled, headline
-from flows.report.horizon import Horizon, horizons_json, last_doubling
-from flows.report.routing import routing_data
-from flows.report.runs import Run
-from flows.report.speedup import SpeedUp
+from mswitch.flows.pages.languages import language_fields
+from mswitch.flows.pages.publish import csv_text
+from mswitch.flows.report import text as report_text
+from mswitch.flows.report.headline import MINIMUM_UNITS, LanguageResult, Pooled, headline
+from mswitch.flows.report.horizon import Horizon, horizons_json, last_doubling
+from mswitch.flows.report.routing import routing_data
+from mswitch.flows.report.runs import Run
+from mswitch.flows.report.speedup import SpeedUp
 
 SIGNIFICANT_DIGITS = 6
 

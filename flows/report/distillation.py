@@ -18,14 +18,14 @@ from typing import Any
 
 import numpy as np
 
-from flows.pages.languages import language_fields
-from flows.pages.numbers import number, percent
-from flows.pages.publish import publish_files
-from flows.pages.templates import render_page
-from flows.report.build import DEFAULT_CONFIG, ReportConfig
-from flows.report.data import rounded
-from flows.report.headline import MINIMUM_UNITS
-from flows.report.pairs import (
+from mswitch.flows.pages.languages import language_fields
+from mswitch.flows.pages.numbers import number, percent
+from mswitch.flows.pages.publish import publish_files
+from mswitch.flows.pages.templates import render_page
+from mswitch.flows.report.build import DEFAULT_CONFIG, ReportConfig
+from mswitch.flows.report.data import rounded
+from mswitch.flows.report.headline import MINIMUM_UNITS
+from mswitch.flows.report.pairs import (
     TEACHING,
     Pairs,
     check_seeds,
@@ -34,14 +34,14 @@ from flows.report.pairs import (
     pair_students,
     pair_up,
 )
-from flows.report.runs import Run, pair_losses, read_evaluated_run
-from flows.report.seeds import draw_seeds, mean_losses, widened
-from flows.report.speedup import LanguageLosses, language_generator, resample_curves
-from models.training.run_files import open_files
-from pipelines import storage
-from pipelines.errors import UserError
-from pipelines.outputs import stage_output
-from pipelines.progress import say
+from mswitch.flows.report.runs import Run, pair_losses, read_evaluated_run
+from mswitch.flows.report.seeds import draw_seeds, mean_losses, widened
+from mswitch.flows.report.speedup import LanguageLosses, language_generator, resample_curves
+from mswitch.models.training.run_files import open_files
+from mswitch.pipelines import storage
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.outputs import stage_output
+from mswitch.pipelines.progress import say
 
 STAGE = "distillation"
 #: Raised when the same runs give other figures.
@@ -447,7 +447,7 @@ def _with_zero(low: float, high: float) -> str:
 def _render(data: Mapping[str, Any]) -> str:
     models = [*data["students"], *filter(None, [data["long_baseline"]])]
     return render_page(
-        "flows.report", "distillation.html.j2", data["languages"], data=data, models=models
+        "mswitch.flows.report", "distillation.html.j2", data["languages"], data=data, models=models
     )
 
 

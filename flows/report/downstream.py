@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from flows.report.runs import Run
-from pipelines.errors import UserError
-from pipelines.outputs import read_json_object, read_manifest
+from mswitch.flows.report.runs import Run
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.outputs import read_json_object, read_manifest
 
 STAGE = "downstream"
 PAGE, DATA = "downstream.html", "downstream.json"

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from flows.pages.numbers import TIMES, number
-from flows.pages.svg import Drawing, line, nice_ticks, px, rect, text
-from flows.report.speedup import Censoring
+from mswitch.flows.pages.numbers import TIMES, number
+from mswitch.flows.pages.svg import Drawing, line, nice_ticks, px, rect, text
+from mswitch.flows.report.speedup import Censoring
 
 #: Up to this width a loss curve is one of many: small dots, few labels.
 SMALL_PANEL = 200

@@ -8,14 +8,20 @@ from typing import Any
 import numpy as np
 from scipy.special import ndtri
 
-from flows.report.seeds import (
+from mswitch.flows.report.seeds import (
     Curves,
     draw_seeds,
     resample_seeds,
     speed_up_over_seeds,
     widened,
 )
-from flows.report.speedup import Censoring, Delta, LanguageLosses, SpeedUp, language_generator
+from mswitch.flows.report.speedup import (
+    Censoring,
+    Delta,
+    LanguageLosses,
+    SpeedUp,
+    language_generator,
+)
 
 #: Fewer units than this give no interval: documents of a language, languages of the headline.
 MINIMUM_UNITS = 5

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from flows.report.headline import MINIMUM_UNITS, LanguageResult, Pooled, headline, pool
-from flows.report.seeds import Curves, speed_up_over_seeds
-from flows.report.speedup import isotonic_fit, language_generator, measure_speed_up
+from mswitch.flows.report.headline import MINIMUM_UNITS, LanguageResult, Pooled, headline, pool
+from mswitch.flows.report.seeds import Curves, speed_up_over_seeds
+from mswitch.flows.report.speedup import isotonic_fit, language_generator, measure_speed_up
 
 #: Evaluations before a horizon: with fewer, the baseline's own curve has no shape yet.
 LEAST_EVALUATIONS = 4

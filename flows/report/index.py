@@ -12,12 +12,12 @@ from annotated_types import MinLen
 from pydantic import BaseModel, FiniteFloat, NonNegativeInt
 from pydantic_core import from_json
 
-from flows.pages.templates import template_environment
-from flows.report import text as report_text
-from pipelines import storage
-from pipelines.errors import UserError
-from pipelines.outputs import MARKER, write_atomically
-from pipelines.progress import say
+from mswitch.flows.pages.templates import template_environment
+from mswitch.flows.report import text as report_text
+from mswitch.pipelines import storage
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.outputs import MARKER, write_atomically
+from mswitch.pipelines.progress import say
 
 STAGE = "report index"
 PAGE, DATA = "index.html", "index.json"
@@ -166,7 +166,7 @@ def write_index(directory: str | Path) -> dict[str, Any]:
     if not rows and not downstream:
         raise UserError(f"{directory} has no finished report below it: check the path")
     data = {"reports": rows, "downstream": downstream}
-    environment = template_environment("flows.report")
+    environment = template_environment("mswitch.flows.report")
     page = environment.get_template("index.html.j2").render(
         rows=rows,
         downstream=downstream,

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from flows.pages.templates import render_page
-from flows.report import text as report_text
+from mswitch.flows.pages.templates import render_page
+from mswitch.flows.report import text as report_text
 
 #: What the page says of a language of each candidate.
 LANGUAGE_FIELDS = (
@@ -56,7 +56,7 @@ def overview_data(reports: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 def render_overview(overview: Mapping[str, Any]) -> str:
     """Render the page."""
     return render_page(
-        "flows.report",
+        "mswitch.flows.report",
         "overview.html.j2",
         overview["languages"],
         text=report_text,

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from flows.pages.svg import SCREENS, Drawing, arrange, inline_svgs
-from flows.pages.templates import render_page
-from flows.report import figures, panels
-from flows.report import text as report_text
-from flows.report.headline import LanguageResult, Pooled
-from flows.report.routing import Routing, most_informative_layer
-from flows.report.speedup import isotonic_fit
+from mswitch.flows.pages.svg import SCREENS, Drawing, arrange, inline_svgs
+from mswitch.flows.pages.templates import render_page
+from mswitch.flows.report import figures, panels
+from mswitch.flows.report import text as report_text
+from mswitch.flows.report.headline import LanguageResult, Pooled
+from mswitch.flows.report.routing import Routing, most_informative_layer
+from mswitch.flows.report.speedup import isotonic_fit
 
 ROWS_PER_PANEL = 36
 CURVES_SHOWN = 12
@@ -188,7 +188,7 @@ def render(report: Mapping[str, Any], drawings: Drawings, csv: str) -> str:
         csv: per_language.csv, which the page offers for download.
     """
     return render_page(
-        "flows.report",
+        "mswitch.flows.report",
         "page.html.j2",
         report["languages"],
         text=report_text,

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from flows.report.runs import Run, check_pair
-from flows.report.speedup import LanguageLosses
-from models.training.run_directory import FREE
-from pipelines.errors import UserError
-from pipelines.outputs import canonical_json
-from pipelines.progress import say
+from mswitch.flows.report.runs import Run, check_pair
+from mswitch.flows.report.speedup import LanguageLosses
+from mswitch.models.training.run_directory import FREE
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.outputs import canonical_json
+from mswitch.pipelines.progress import say
 
 #: What a student takes of its teacher, in whichever seed.
 TEACHING = ("soft_weight", "temperature", "init", "gather", "samples")

@@ -9,9 +9,9 @@ from typing import TypeVar
 import numpy as np
 from scipy.cluster.hierarchy import leaves_list, linkage
 
-from flows.pages.numbers import number
-from flows.pages.svg import Drawing, line, nice_ticks, px, text
-from flows.report.routing import Routing
+from mswitch.flows.pages.numbers import number
+from mswitch.flows.pages.svg import Drawing, line, nice_ticks, px, text
+from mswitch.flows.report.routing import Routing
 
 #: Width of a panel and of its labels, and height of a row, px.
 WIDTH, LEFT, QUALITY_ROW, ROUTING_ROW = 344, 124, 16, 14

@@ -11,12 +11,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from flows.report.routing import Routing, routing_from_table
-from flows.report.speedup import LanguageLosses
-from models.training.metrics import METRICS, read_metrics
-from models.training.run_directory import CONFIG, EVALUATION_SETTINGS, read_marker, read_run
-from pipelines.errors import UserError
-from pipelines.outputs import MARKER, config_hash, file_sha256
+from mswitch.flows.report.routing import Routing, routing_from_table
+from mswitch.flows.report.speedup import LanguageLosses
+from mswitch.models.training.metrics import METRICS, read_metrics
+from mswitch.models.training.run_directory import CONFIG, EVALUATION_SETTINGS, read_marker, read_run
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.outputs import MARKER, config_hash, file_sha256
 
 #: What training notes in config.json beside what every run has.
 TRAINED = (

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.special import ndtri, stdtrit
 
-from flows.report.speedup import (
+from mswitch.flows.report.speedup import (
     AT_FIRST,
     NEVER,
     Censoring,

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flows.pages.numbers import (
+from mswitch.flows.pages.numbers import (
     NOT_AVAILABLE,
     THIN,
     TIMES,
@@ -13,8 +13,8 @@ from flows.pages.numbers import (
     plural,
     signed,
 )
-from flows.report.headline import MINIMUM_UNITS
-from flows.report.speedup import Censoring
+from mswitch.flows.report.headline import MINIMUM_UNITS
+from mswitch.flows.report.speedup import Censoring
 
 #: With less distinct training text than this, a page says what it is not about (mT5 saw 1e12).
 SMALL_TOKENS = 1e9

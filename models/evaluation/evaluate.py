@@ -15,24 +15,24 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from models.config import EvaluateConfig, JobConfig, as_json
-from models.evaluation.evaluator import Evaluator, dispatch_of, training_like
-from models.training.checkpoint import complete_steps, restore_parameters
-from models.training.distributed import agree, membership, on_first, say_once, together
-from models.training.run_directory import (
+from mswitch.models.config import EvaluateConfig, JobConfig, as_json
+from mswitch.models.evaluation.evaluator import Evaluator, dispatch_of, training_like
+from mswitch.models.training.checkpoint import complete_steps, restore_parameters
+from mswitch.models.training.distributed import agree, membership, on_first, say_once, together
+from mswitch.models.training.run_directory import (
     CHECKPOINTS,
     CONFIG,
     EVALUATION_SETTINGS,
     check_vocabulary,
     read_run,
 )
-from models.training.run_files import EVALUATION, RunFiles, open_files
-from pipelines import storage
-from pipelines.errors import UserError
-from pipelines.faults import fault_point
-from pipelines.outputs import MARKER, canonical_json, read_manifest
-from pipelines.progress import say
-from tasks.batches import ValidationBatches
+from mswitch.models.training.run_files import EVALUATION, RunFiles, open_files
+from mswitch.pipelines import storage
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.faults import fault_point
+from mswitch.pipelines.outputs import MARKER, canonical_json, read_manifest
+from mswitch.pipelines.progress import say
+from mswitch.tasks.batches import ValidationBatches
 
 _ALONE = JobConfig()
 #: How often `--watch` looks for a new checkpoint.

@@ -14,18 +14,18 @@ import jax
 import numpy as np
 import pyarrow as pa
 
-from models.capacity import Groups, batch_groups, expert_capacity
-from models.config import EvaluateConfig, TrainConfig
-from models.nn.experts import DROPLESS
-from models.partitioning import check_divisible, fed_part, make_mesh, put_batch
-from models.training.distributed import JobError, is_first, meet, together
-from models.training.run_directory import model_of, train_config_of
-from models.training.state import Parameters, Skeleton
-from models.training.step import FEATURES, EvaluationResult, make_evaluation_step
-from pipelines.errors import UserError
-from pipelines.progress import Progress
-from tasks.batches import ValidationBatches
-from tasks.prefetch import ahead
+from mswitch.models.capacity import Groups, batch_groups, expert_capacity
+from mswitch.models.config import EvaluateConfig, TrainConfig
+from mswitch.models.nn.experts import DROPLESS
+from mswitch.models.partitioning import check_divisible, fed_part, make_mesh, put_batch
+from mswitch.models.training.distributed import JobError, is_first, meet, together
+from mswitch.models.training.run_directory import model_of, train_config_of
+from mswitch.models.training.state import Parameters, Skeleton
+from mswitch.models.training.step import FEATURES, EvaluationResult, make_evaluation_step
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.progress import Progress
+from mswitch.tasks.batches import ValidationBatches
+from mswitch.tasks.prefetch import ahead
 
 SCHEMA = pa.schema(
     [

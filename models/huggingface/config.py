@@ -9,9 +9,9 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from models.config import OF_EXPERTS, ModelConfig, as_json
-from models.nn.layers import NORM_EPSILON
-from pipelines.errors import UserError
+from mswitch.models.config import OF_EXPERTS, ModelConfig, as_json
+from mswitch.models.nn.layers import NORM_EPSILON
+from mswitch.pipelines.errors import UserError
 
 #: Model types that can be read, and the class each loads.
 ARCHITECTURES = {

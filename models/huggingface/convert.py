@@ -11,10 +11,10 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from models.config import ModelConfig, TrainConfig
-from models.huggingface.config import read_config, write_config
-from models.huggingface.files import CONFIG, WeightFiles, write_weights
-from models.huggingface.tensors import (
+from mswitch.models.config import ModelConfig, TrainConfig
+from mswitch.models.huggingface.config import read_config, write_config
+from mswitch.models.huggingface.files import CONFIG, WeightFiles, write_weights
+from mswitch.models.huggingface.tensors import (
     EMBEDDING,
     EMBEDDING_COPIES,
     HEAD,
@@ -23,24 +23,24 @@ from models.huggingface.tensors import (
     exported_pieces,
     pieces,
 )
-from models.huggingface.tokenizer import TOKENIZER, write_tokenizer
-from models.presets import PRESETS
-from models.training.checkpoint import find_step, restore_parameters
-from models.training.run_directory import (
+from mswitch.models.huggingface.tokenizer import TOKENIZER, write_tokenizer
+from mswitch.models.presets import PRESETS
+from mswitch.models.training.checkpoint import find_step, restore_parameters
+from mswitch.models.training.run_directory import (
     SELECTED,
     check_model_file,
     model_of,
     read_run,
     train_config_of,
 )
-from models.training.run_files import RunFiles, open_files
-from models.training.state import Parameters, Skeleton, parameter_counts, unrolled
-from models.training.step_zero import stage_run, write_step_zero
-from pipelines import storage
-from pipelines.errors import UserError
-from pipelines.outputs import file_sha256, read_json_object, stage_output
-from pipelines.progress import say
-from pipelines.vocabulary.model import VocabularyModel, open_vocabulary
+from mswitch.models.training.run_files import RunFiles, open_files
+from mswitch.models.training.state import Parameters, Skeleton, parameter_counts, unrolled
+from mswitch.models.training.step_zero import stage_run, write_step_zero
+from mswitch.pipelines import storage
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.outputs import file_sha256, read_json_object, stage_output
+from mswitch.pipelines.progress import say
+from mswitch.pipelines.vocabulary.model import VocabularyModel, open_vocabulary
 
 #: What `save_pretrained` of transformers 4 allows a file.
 MAX_SHARD_BYTES = 5_000_000_000

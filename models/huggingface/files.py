@@ -12,9 +12,9 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from pipelines import storage
-from pipelines.errors import UserError
-from pipelines.outputs import read_json_object
+from mswitch.pipelines import storage
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.outputs import read_json_object
 
 CONFIG = "config.json"
 SINGLE = "model.safetensors"

@@ -7,7 +7,7 @@ torch `Linear` stores [out, in]: the transpose.
 import dataclasses
 from collections.abc import Iterator
 
-from models.config import ModelConfig
+from mswitch.models.config import ModelConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,7 +16,7 @@ class Piece:
 
     Attributes:
         tensor: Hugging Face's name.
-        parameter: the name in `models.training.state.Parameters`, without `scan_layers`.
+        parameter: the name in `mswitch.models.training.state.Parameters`, without `scan_layers`.
         index: of the leading axis (expert).
         transposed: whether the two axes that are left are swapped.
     """

@@ -10,10 +10,10 @@ from typing import Any
 
 from sentencepiece import sentencepiece_model_pb2
 
-from pipelines import storage
-from pipelines.errors import UserError
-from pipelines.special_tokens import EOS_ID, PAD_ID, UNK_ID
-from pipelines.vocabulary.model import sentinel_numbers
+from mswitch.pipelines import storage
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.special_tokens import EOS_ID, PAD_ID, UNK_ID
+from mswitch.pipelines.vocabulary.model import sentinel_numbers
 
 MODEL, CONFIG, TOKENIZER = "spiece.model", "tokenizer_config.json", "tokenizer.json"
 _SPACE = "\N{LOWER ONE EIGHTH BLOCK}"

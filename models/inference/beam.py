@@ -13,10 +13,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from models.inference.decode import CachedDecoder, choosable_tokens
-from models.nn.transformer import PADDING
-from models.training.state import Parameters, Skeleton
-from pipelines.special_tokens import EOS_ID
+from mswitch.models.inference.decode import CachedDecoder, choosable_tokens
+from mswitch.models.nn.transformer import PADDING
+from mswitch.models.training.state import Parameters, Skeleton
+from mswitch.pipelines.special_tokens import EOS_ID
 
 #: The score of what is not there (T5X's value).
 NEVER = -1e7

@@ -13,11 +13,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from models.nn.block import Block
-from models.nn.experts import DROPLESS
-from models.nn.transformer import PADDING, Transformer
-from models.training.state import Parameters, Skeleton
-from pipelines.special_tokens import EOS_ID
+from mswitch.models.nn.block import Block
+from mswitch.models.nn.experts import DROPLESS
+from mswitch.models.nn.transformer import PADDING, Transformer
+from mswitch.models.training.state import Parameters, Skeleton
+from mswitch.pipelines.special_tokens import EOS_ID
 
 
 class Outputs(NamedTuple):

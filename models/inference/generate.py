@@ -15,15 +15,15 @@ import sentencepiece
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array
 
-from models.config import PredictConfig
-from models.inference.beam import make_beam_decoder
-from models.inference.decode import make_decoder
-from models.inference.labels import make_label_scorer
-from models.partitioning import make_mesh
-from models.training.run_directory import model_of, train_config_of
-from models.training.state import Parameters, Skeleton
-from pipelines.progress import Progress
-from pipelines.special_tokens import EOS_ID, PAD_ID
+from mswitch.models.config import PredictConfig
+from mswitch.models.inference.beam import make_beam_decoder
+from mswitch.models.inference.decode import make_decoder
+from mswitch.models.inference.labels import make_label_scorer
+from mswitch.models.partitioning import make_mesh
+from mswitch.models.training.run_directory import model_of, train_config_of
+from mswitch.models.training.state import Parameters, Skeleton
+from mswitch.pipelines.progress import Progress
+from mswitch.pipelines.special_tokens import EOS_ID, PAD_ID
 
 #: The shortest length that inputs are padded to.
 SHORTEST = 32

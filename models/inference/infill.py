@@ -12,25 +12,25 @@ import numpy as np
 import sentencepiece
 from annotated_types import Ge
 
-from models.capacity import WHOLE_BATCH
-from models.devices import check_devices, memory_explained
-from models.inference.decode import make_decoder
-from models.partitioning import check_divisible, make_mesh
-from models.training.checkpoint import find_step, restore_parameters
-from models.training.run_directory import (
+from mswitch.models.capacity import WHOLE_BATCH
+from mswitch.models.devices import check_devices, memory_explained
+from mswitch.models.inference.decode import make_decoder
+from mswitch.models.partitioning import check_divisible, make_mesh
+from mswitch.models.training.checkpoint import find_step, restore_parameters
+from mswitch.models.training.run_directory import (
     CHECKPOINTS,
     check_model_file,
     model_of,
     read_run,
     train_config_of,
 )
-from models.training.run_files import RunFiles, open_files
-from models.training.state import Parameters, Skeleton
-from pipelines.errors import UserError
-from pipelines.progress import say
-from pipelines.special_tokens import EOS_ID, SENTINELS
-from pipelines.validation import Count, check_fields
-from pipelines.vocabulary.model import VocabularyModel, open_vocabulary
+from mswitch.models.training.run_files import RunFiles, open_files
+from mswitch.models.training.state import Parameters, Skeleton
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.progress import say
+from mswitch.pipelines.special_tokens import EOS_ID, SENTINELS
+from mswitch.pipelines.validation import Count, check_fields
+from mswitch.pipelines.vocabulary.model import VocabularyModel, open_vocabulary
 
 _SENTINEL = re.compile(r"<extra_id_(\d+)>")
 

@@ -12,11 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from models.inference.decode import CachedDecoder
-from models.nn.attention import RelativePositionBias
-from models.nn.experts import DROPLESS
-from models.nn.transformer import PADDING
-from models.training.state import Parameters, Skeleton
+from mswitch.models.inference.decode import CachedDecoder
+from mswitch.models.nn.attention import RelativePositionBias
+from mswitch.models.nn.experts import DROPLESS
+from mswitch.models.nn.transformer import PADDING
+from mswitch.models.training.state import Parameters, Skeleton
 
 #: Logits that exist at a time: with 250,112 pieces those of a few positions are gigabytes.
 MAX_LOGITS = 1 << 26

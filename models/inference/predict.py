@@ -18,27 +18,27 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import sentencepiece
 
-from models.config import PredictConfig
-from models.devices import check_devices, memory_explained
-from models.inference.generate import Generator
-from models.inference.scores import score_predictions
-from models.training.checkpoint import find_step, restore_parameters
-from models.training.run_directory import (
+from mswitch.models.config import PredictConfig
+from mswitch.models.devices import check_devices, memory_explained
+from mswitch.models.inference.generate import Generator
+from mswitch.models.inference.scores import score_predictions
+from mswitch.models.training.checkpoint import find_step, restore_parameters
+from mswitch.models.training.run_directory import (
     PREDICTIONS,
     SELECTED,
     TEST_READS,
     check_vocabulary,
     read_run,
 )
-from models.training.run_files import RunFiles, open_files
-from pipelines import storage
-from pipelines.errors import UserError
-from pipelines.faults import fault_point
-from pipelines.outputs import MARKER, canonical_json, read_json_object
-from pipelines.progress import say
-from pipelines.special_tokens import EOS_ID
-from tasks.examples import VOCABULARY_PATH, open_examples
-from tasks.metrics import make_metric
+from mswitch.models.training.run_files import RunFiles, open_files
+from mswitch.pipelines import storage
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.faults import fault_point
+from mswitch.pipelines.outputs import MARKER, canonical_json, read_json_object
+from mswitch.pipelines.progress import say
+from mswitch.pipelines.special_tokens import EOS_ID
+from mswitch.tasks.examples import VOCABULARY_PATH, open_examples
+from mswitch.tasks.metrics import make_metric
 
 SCHEMA = pa.schema(
     [
@@ -301,7 +301,7 @@ class _Reader:
             self.files.publish(f"{name}.parquet")
         found = score_predictions(table, self.task)
         if own_task is not None:
-            from tasks.seqio_metrics import measure
+            from mswitch.tasks.seqio_metrics import measure
 
             rows = table.select(["id", "targets", "prediction"]).to_pylist()
             found["seqio"] = measure(own_task, split, self.examples.lengths, rows)
@@ -311,7 +311,7 @@ class _Reader:
 
     def _own_task(self) -> Any:
         """The task of seqio that the examples were made of."""
-        from tasks.seqio_metrics import find_task  # with TensorFlow, for those that need it
+        from mswitch.tasks.seqio_metrics import find_task  # with TensorFlow, for those that need it
 
         return find_task(self.task["seqio"], os.getcwd())
 

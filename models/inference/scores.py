@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from tasks.metric_intervals import score
-from tasks.metrics import make_metric
+from mswitch.tasks.metric_intervals import score
+from mswitch.tasks.metrics import make_metric
 
 
 def score_predictions(table: pa.Table, task: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,8 +9,8 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from models.config import ModelConfig
-from models.nn.layers import Dense, dropout, fan_in_init, parameter
+from mswitch.models.config import ModelConfig
+from mswitch.models.nn.layers import Dense, dropout, fan_in_init, parameter
 
 #: What a masked logit becomes (T5X's value).
 MASKED = -1e10

@@ -9,12 +9,12 @@ from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from models.config import ModelConfig
-from models.nn.attention import Attention, RelativePositionBias
-from models.nn.experts import SwitchFeedForward
-from models.nn.layers import FeedForward, RMSNorm, dropout, split_key
-from models.nn.router import RoutingStats
-from models.partitioning import constrain_batch
+from mswitch.models.config import ModelConfig
+from mswitch.models.nn.attention import Attention, RelativePositionBias
+from mswitch.models.nn.experts import SwitchFeedForward
+from mswitch.models.nn.layers import FeedForward, RMSNorm, dropout, split_key
+from mswitch.models.nn.router import RoutingStats
+from mswitch.models.partitioning import constrain_batch
 
 
 class Block(nnx.Module):

@@ -14,11 +14,11 @@ from flax import nnx
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from models.capacity import expert_capacity
-from models.config import ModelConfig
-from models.nn.layers import activate, dropout, fan_in_init, parameter, split_key
-from models.nn.router import Router, RoutingStats
-from models.partitioning import BATCH_AXES
+from mswitch.models.capacity import expert_capacity
+from mswitch.models.config import ModelConfig
+from mswitch.models.nn.layers import activate, dropout, fan_in_init, parameter, split_key
+from mswitch.models.nn.router import Router, RoutingStats
+from mswitch.models.partitioning import BATCH_AXES
 
 #: A capacity that says: there is none, tokens are sorted into blocks of their experts.
 DROPLESS = 0

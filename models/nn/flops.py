@@ -5,8 +5,8 @@ cost what matrix products cost. A test holds the two against each other on an un
 `mswitch plan` against programs compiled for TPUs.
 """
 
-from models.capacity import batch_groups, expert_capacity
-from models.config import ModelConfig, Remat
+from mswitch.models.capacity import batch_groups, expert_capacity
+from mswitch.models.config import ModelConfig, Remat
 
 #: A product's backward pass is two products of its size: one per operand.
 FORWARD_AND_BACKWARD = 3

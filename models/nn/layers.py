@@ -33,7 +33,7 @@ def fan_in_init(
 def parameter(
     rngs: nnx.Rngs, init: Initializer, shape: Sequence[int], axes: Sequence[str]
 ) -> nnx.Param:
-    """A float32 parameter whose dimensions have logical names (see `models.partitioning`)."""
+    """A float32 parameter whose dimensions have logical names (`mswitch.models.partitioning`)."""
     return nnx.Param(init(rngs.params(), tuple(shape), jnp.float32), axes=tuple(axes))
 
 

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from models.config import BalanceScope
+from mswitch.models.config import BalanceScope
 
 Losses = TypeVar("Losses", bound=tuple[Array, ...])
 

@@ -3,7 +3,7 @@
 The router runs in float32 inside bfloat16 training (selective precision, section 2.4), unless asked
 for bfloat16, to see what that does. Statistics are float32 always. Padding is
 never routed and takes part in no statistic; it counts only in the group size S that sets the
-capacity (`models.capacity`). Nothing here depends on the number of devices.
+capacity (`mswitch.models.capacity`). Nothing here depends on the number of devices.
 
 On a TPU a float32 product is several bfloat16 passes. Three (`high`) route like six (`highest`)
 and take half the time, which counts: the router of `switch-c` multiplies as much as its experts
@@ -17,9 +17,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from models.config import BalanceScope, ModelConfig, RouterInit
-from models.nn.layers import Initializer, fan_in_init, parameter
-from models.nn.losses import balance_loss, router_z_loss
+from mswitch.models.config import BalanceScope, ModelConfig, RouterInit
+from mswitch.models.nn.layers import Initializer, fan_in_init, parameter
+from mswitch.models.nn.losses import balance_loss, router_z_loss
 
 #: How a router's kernel is drawn, whatever init_scale is: Flaxformer's way, and the paper's.
 ROUTER_INITS: dict[RouterInit, Initializer] = {

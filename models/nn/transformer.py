@@ -15,13 +15,13 @@ from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from models.capacity import WHOLE_BATCH, Groups
-from models.config import ModelConfig, Remat
-from models.nn.attention import RelativePositionBias
-from models.nn.block import Period
-from models.nn.layers import Dense, Embedding, RMSNorm, dropout, fan_in_init, split_key
-from models.nn.router import RoutingStats
-from models.partitioning import constrain_batch
+from mswitch.models.capacity import WHOLE_BATCH, Groups
+from mswitch.models.config import ModelConfig, Remat
+from mswitch.models.nn.attention import RelativePositionBias
+from mswitch.models.nn.block import Period
+from mswitch.models.nn.layers import Dense, Embedding, RMSNorm, dropout, fan_in_init, split_key
+from mswitch.models.nn.router import RoutingStats
+from mswitch.models.partitioning import constrain_batch
 
 PADDING = 0
 
@@ -209,7 +209,7 @@ class Transformer(nnx.Module):
         capacities: tuple[int, int] | None = None,
         key: PRNGKeyArray | None = None,
     ) -> tuple[Float[Array, "B T D"], tuple[RoutingStats, RoutingStats] | None]:
-        """Run encoder and decoder up to the logits, which `models.nn.losses` computes.
+        """Run encoder and decoder up to the logits, which `mswitch.models.nn.losses` computes.
 
         Args:
             encoder_input_tokens: input, 0 is padding.

@@ -1,6 +1,6 @@
 """Compile a training step for a TPU slice that is not there. Runs where libtpu is installed.
 
-`python -m models.planning.compile REQUEST` takes a `CompileRequest` as JSON, prints a
+`python -m mswitch.models.planning.compile REQUEST` takes a `CompileRequest` as JSON, prints a
 `CompileResult` as the last line of its output, and ends when its standard input does. libtpu needs
 its own process: with it installed, JAX looks for a TPU's metadata for a minute unless the
 environment says otherwise.
@@ -14,8 +14,8 @@ import sys
 import time
 from typing import Any
 
-from models.config import ModelConfig, TrainConfig
-from models.lifeline import exit_with_parent
+from mswitch.models.config import ModelConfig, TrainConfig
+from mswitch.models.lifeline import exit_with_parent
 
 #: What libtpu reads before it is loaded: there is no TPU, no metadata server, one host.
 ENVIRONMENT = {
@@ -70,8 +70,8 @@ class CompileResult:
         compile_secs: tracing and compiling.
         cpu_secs: processor time of that, over all cores.
         process_peak_bytes: memory that compiling took on this machine.
-        costs: FLOPs, memory traffic and collectives (`models.planning.costs.Costs`), if it fits.
-        xla_flops: XLA's own count, which takes each loop's body once.
+        costs: FLOPs, memory traffic and collectives (`mswitch.models.planning.costs.Costs`), if it
+        fits. xla_flops: XLA's own count, which takes each loop's body once.
     """
 
     fits: bool
@@ -88,11 +88,11 @@ def lower_step(request: CompileRequest, devices: list[Any]) -> Any:
     import jax
     from jax.sharding import NamedSharding, PartitionSpec
 
-    from models.capacity import batch_groups
-    from models.partitioning import BATCH_AXES, arrange_mesh, check_divisible
-    from models.training.optimizer import optimizer_of
-    from models.training.state import Skeleton
-    from models.training.step import FEATURES, make_train_step
+    from mswitch.models.capacity import batch_groups
+    from mswitch.models.partitioning import BATCH_AXES, arrange_mesh, check_divisible
+    from mswitch.models.training.optimizer import optimizer_of
+    from mswitch.models.training.state import Skeleton
+    from mswitch.models.training.step import FEATURES, make_train_step
 
     model, train = request.model, request.train
     mesh = arrange_mesh(train, devices)
@@ -116,7 +116,7 @@ def compile_step(request: CompileRequest) -> CompileResult:
     import jax
     from jax.experimental import topologies
 
-    from models.planning.costs import costs_of
+    from mswitch.models.planning.costs import costs_of
 
     options = {"chip_config_name": "megacore"} if request.topology.startswith("v4:") else {}
     slice_ = topologies.get_topology_desc(platform="tpu", topology_name=request.topology, **options)

@@ -2,8 +2,8 @@
 
 import dataclasses
 
-from models.config import Remat
-from pipelines.validation import Count, check_fields
+from mswitch.models.config import Remat
+from mswitch.pipelines.validation import Count, check_fields
 
 
 @dataclasses.dataclass(frozen=True)

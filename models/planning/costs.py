@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Mapping
 
-from models.planning.hlo import Computation, Instruction, Module
+from mswitch.models.planning.hlo import Computation, Instruction, Module
 
 #: Collectives, and how many times its result's bytes a ring of n devices makes one device send.
 _SENT = {

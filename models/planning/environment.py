@@ -7,11 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-from models.planning.compile import ENVIRONMENT, CompileRequest, CompileResult
-from pipelines.errors import UserError
-from pipelines.progress import say
+from mswitch.models.planning.compile import ENVIRONMENT, CompileRequest, CompileResult
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.progress import say
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).resolve().parents[2]
 READY = ".venv-plan/ready"
 PYTHON = ".venv-plan/bin/python"
 
@@ -55,7 +55,7 @@ def compile_elsewhere(request: CompileRequest) -> CompileResult:
     lifeline, held = os.pipe()
     try:
         done = subprocess.run(
-            [python, "-m", "models.planning.compile", request.as_json()],
+            [python, "-m", "mswitch.models.planning.compile", request.as_json()],
             stdin=lifeline,
             capture_output=True,
             text=True,

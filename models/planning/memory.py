@@ -12,11 +12,11 @@ from typing import Any
 import jax
 from jax.sharding import AbstractMesh
 
-from models.capacity import batch_groups, expert_capacity
-from models.config import ModelConfig, TrainConfig
-from models.partitioning import AXES
-from models.training.optimizer import optimizer_of
-from models.training.state import Skeleton
+from mswitch.models.capacity import batch_groups, expert_capacity
+from mswitch.models.config import ModelConfig, TrainConfig
+from mswitch.models.partitioning import AXES
+from mswitch.models.training.optimizer import optimizer_of
+from mswitch.models.training.state import Skeleton
 
 #: Arrays kept for the backward pass, each of one value a token and unit: of the feed-forward
 #: width (GELU's inner values among them) in bfloat16, and of the model's width in bfloat16 and

@@ -4,19 +4,19 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from models.capacity import small_group_warnings
-from models.config import ModelChanges, ModelConfig, TrainConfig
-from models.hardware import GIB, Chip
-from models.nn.flops import recomputed_flops, training_step_flops
-from models.planning.compile import CompileRequest, CompileResult
-from models.planning.config import PlanConfig
-from models.planning.environment import compile_elsewhere
-from models.planning.settings import Setting, rank_settings
-from models.planning.topology import Topology, parse_topology
-from models.presets import preset as find_preset
-from models.training.state import Skeleton, parameter_counts
-from pipelines.errors import UserError
-from pipelines.progress import say
+from mswitch.models.capacity import small_group_warnings
+from mswitch.models.config import ModelChanges, ModelConfig, TrainConfig
+from mswitch.models.hardware import GIB, Chip
+from mswitch.models.nn.flops import recomputed_flops, training_step_flops
+from mswitch.models.planning.compile import CompileRequest, CompileResult
+from mswitch.models.planning.config import PlanConfig
+from mswitch.models.planning.environment import compile_elsewhere
+from mswitch.models.planning.settings import Setting, rank_settings
+from mswitch.models.planning.topology import Topology, parse_topology
+from mswitch.models.presets import preset as find_preset
+from mswitch.models.training.state import Skeleton, parameter_counts
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.progress import say
 
 #: Share of a device's memory that a setting may be predicted to take and still be tried: steps
 #: took up to 11 % more than predicted (docs/reference/tpu.md).
@@ -240,7 +240,7 @@ def _distinct(settings: list[Setting]) -> list[Setting]:
 
 
 def roofline(costs: Mapping[str, Any], chip: Chip) -> Roofline:
-    """The bound for a program's costs (`models.planning.costs.Costs` as a dictionary)."""
+    """The bound for a program's costs (`mswitch.models.planning.costs.Costs` as a dictionary)."""
     sent = sum(collective["bytes"] for collective in costs["collectives"].values())
     return Roofline(
         costs["bfloat16_flops"] / chip.flops_per_sec,

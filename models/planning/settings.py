@@ -5,15 +5,15 @@ import math
 from collections.abc import Iterator
 from typing import get_args
 
-from models.capacity import batch_groups
-from models.config import ModelConfig, Remat, TrainConfig
-from models.nn.flops import recomputed_flops, training_step_flops
-from models.partitioning import check_divisible
-from models.planning.config import PlanConfig
-from models.planning.memory import StepMemory, state_memory, step_memory
-from models.planning.topology import Topology
-from models.training.state import Skeleton, parameter_counts
-from pipelines.errors import UserError
+from mswitch.models.capacity import batch_groups
+from mswitch.models.config import ModelConfig, Remat, TrainConfig
+from mswitch.models.nn.flops import recomputed_flops, training_step_flops
+from mswitch.models.partitioning import check_divisible
+from mswitch.models.planning.config import PlanConfig
+from mswitch.models.planning.memory import StepMemory, state_memory, step_memory
+from mswitch.models.planning.topology import Topology
+from mswitch.models.training.state import Skeleton, parameter_counts
+from mswitch.pipelines.errors import UserError
 
 #: Widest tensor parallelism that is tried: beyond it, all-reduces of activations rule.
 WIDEST = 16

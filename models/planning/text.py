@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from models.hardware import GIB
+from mswitch.models.hardware import GIB
 
 
 def format_plan(plan: dict[str, Any]) -> str:

@@ -4,8 +4,8 @@ import dataclasses
 import math
 import re
 
-from models.hardware import CHIPS, Chip
-from pipelines.errors import UserError
+from mswitch.models.hardware import CHIPS, Chip
+from mswitch.pipelines.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)

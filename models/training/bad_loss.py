@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from models.config import BadLossPolicy
+from mswitch.models.config import BadLossPolicy
 
 #: Steps whose losses a loss is compared with, and how many of them there must be.
 WINDOW_STEPS = 100
@@ -57,7 +57,7 @@ class LossWatch:
             JobError: the run ends here.
         """
         # They import JAX, which a report on losses does without.
-        from models.training.distributed import JobError, say_once
+        from mswitch.models.training.distributed import JobError, say_once
 
         step = int(metrics["step"])
         if fault := self.fault(metrics):

@@ -5,8 +5,8 @@ done. Orbax writes it under a temporary name, commits a timestamp to its metadat
 A name alone proves nothing: a killed `rm -r`, or a copy that stopped, leaves directories behind.
 
 All processes of a job save and restore together, on a file system they share; process 0 removes.
-Where the run is in a bucket, each has a working copy (`models.training.run_files`) and saves its
-own part there, in files that no other process has. A checkpoint is then the files of all.
+Where the run is in a bucket, each has a working copy (`mswitch.models.training.run_files`) and
+saves its own part there, in files that no other process has. A checkpoint is then the files of all.
 """
 
 import contextlib
@@ -25,15 +25,15 @@ import jax.numpy as jnp
 from orbax import checkpoint as v0
 from orbax.checkpoint import v1 as ocp
 
-from models.training.distributed import WAITED, JobError, is_first, say_once, together
-from models.training.run_directory import CHECKPOINTS, METADATA, OPTIMIZER, PARAMETERS
-from models.training.state import Parameters, TrainState
-from pipelines import storage
-from pipelines.errors import UserError, causes
-from pipelines.faults import fault_point
+from mswitch.models.training.distributed import WAITED, JobError, is_first, say_once, together
+from mswitch.models.training.run_directory import CHECKPOINTS, METADATA, OPTIMIZER, PARAMETERS
+from mswitch.models.training.state import Parameters, TrainState
+from mswitch.pipelines import storage
+from mswitch.pipelines.errors import UserError, causes
+from mswitch.pipelines.faults import fault_point
 
 if TYPE_CHECKING:
-    from models.training.run_files import RunFiles
+    from mswitch.models.training.run_files import RunFiles
 
 #: End of the name of a checkpoint that lacks a part.
 INCOMPLETE = "incomplete"
@@ -295,7 +295,8 @@ def _load(checkpoint: Path, like: dict[str, Any], run: str, fix: str) -> dict[st
 def _check(checkpoint: Path, like: dict[str, Any], run: str, fix: str) -> None:
     with _readable(checkpoint, fix):
         for part, wanted in like.items():
-            # Of this part alone: a working copy may lack the other (`models.training.run_files`).
+            # Of this part alone: a working copy may lack the other
+            # (`mswitch.models.training.run_files`).
             described = ocp.metadata(str(checkpoint), checkpointable_name=part)
             notes = described.custom_metadata
             of_run = notes.get("run") if isinstance(notes, dict) else None

@@ -20,13 +20,13 @@ import numpy as np
 from jax.experimental import multihost_utils
 from orbax.checkpoint.multihost import get_barrier_sync_fn
 
-from models.config import JobConfig
-from models.devices import check_devices, memory_explained
-from models.lifeline import EXIT_RESUME
-from pipelines.errors import UserError, as_user_error, is_disk_full
-from pipelines.lease import LeaseLostError
-from pipelines.objects import BucketError
-from pipelines.progress import say
+from mswitch.models.config import JobConfig
+from mswitch.models.devices import check_devices, memory_explained
+from mswitch.models.lifeline import EXIT_RESUME
+from mswitch.pipelines.errors import UserError, as_user_error, is_disk_full
+from mswitch.pipelines.lease import LeaseLostError
+from mswitch.pipelines.objects import BucketError
+from mswitch.pipelines.progress import say
 
 T = TypeVar("T")
 
@@ -106,7 +106,7 @@ def _is_of_devices(error: BaseException) -> bool:
 
 
 def _exit_code(error: BaseException) -> int:
-    """What the command exits with after this error (`flows.cli.main`)."""
+    """What the command exits with after this error (`mswitch.flows.cli.main`)."""
     if isinstance(error, KeyboardInterrupt):
         return 130
     return 2 if isinstance(error, UserError) else 1

@@ -1,6 +1,6 @@
 """Fine-tuning: training that begins with the parameters of another run.
 
-`models.inference.predict.select` chooses a checkpoint on validation.
+`mswitch.models.inference.predict.select` chooses a checkpoint on validation.
 """
 
 import dataclasses
@@ -8,17 +8,17 @@ import os
 from pathlib import Path
 from typing import Any
 
-from models.config import JobConfig, TrainConfig, TuningChanges, TuningConfig
-from models.training.origin import check_moments, find_origin
-from models.training.run_directory import RunPlan, check_vocabulary, model_of, read_run
-from models.training.run_files import open_files
-from models.training.train import ALONE, make_plan, train_prepared
-from pipelines import storage
-from pipelines.errors import UserError
-from pipelines.outputs import read_manifest
-from tasks.batches import TaskBatches
-from tasks.mixtures import Mixture
-from tasks.multitask import task_mixture
+from mswitch.models.config import JobConfig, TrainConfig, TuningChanges, TuningConfig
+from mswitch.models.training.origin import check_moments, find_origin
+from mswitch.models.training.run_directory import RunPlan, check_vocabulary, model_of, read_run
+from mswitch.models.training.run_files import open_files
+from mswitch.models.training.train import ALONE, make_plan, train_prepared
+from mswitch.pipelines import storage
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.outputs import read_manifest
+from mswitch.tasks.batches import TaskBatches
+from mswitch.tasks.mixtures import Mixture
+from mswitch.tasks.multitask import task_mixture
 
 T5 = TuningConfig()
 NO_CHANGES = TuningChanges()
@@ -41,7 +41,7 @@ def finetune(
     Args:
         origin: the run directory to begin with, trained or imported, also in a bucket.
         tasks: a finished examples directory of the same vocabulary, here or in a bucket, or a
-            TOML file of several (`tasks.multitask`).
+            TOML file of several (`mswitch.tasks.multitask`).
         out: the new run directory, also in a bucket.
         config: how to train.
         mixture: how often each language comes; by default n ** 0.3 over all there are.

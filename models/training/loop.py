@@ -11,32 +11,32 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from models.capacity import Groups
-from models.hardware import peak_flops
-from models.lifeline import EXIT_RESUME
-from models.partitioning import fed_part, put_batch
-from models.training.bad_loss import HISTORY_STEPS, LossWatch
-from models.training.checkpoint import Checkpoints
-from models.training.distributed import JobError, meet, on_first, say_once
-from models.training.metrics import METRICS, MetricsWriter, written
-from models.training.optimizer import Optimizer, optimizer_of
-from models.training.origin import state_of_origin
-from models.training.run_directory import CHECKPOINTS, RunPlan, read_run
-from models.training.run_files import RunFiles
-from models.training.signals import stop_requests
-from models.training.state import Parameters, Skeleton, TrainState
-from models.training.step import DRAWN, FEATURES, SEGMENTS, make_train_step
-from models.training.teaching import (
+from mswitch.models.capacity import Groups
+from mswitch.models.hardware import peak_flops
+from mswitch.models.lifeline import EXIT_RESUME
+from mswitch.models.partitioning import fed_part, put_batch
+from mswitch.models.training.bad_loss import HISTORY_STEPS, LossWatch
+from mswitch.models.training.checkpoint import Checkpoints
+from mswitch.models.training.distributed import JobError, meet, on_first, say_once
+from mswitch.models.training.metrics import METRICS, MetricsWriter, written
+from mswitch.models.training.optimizer import Optimizer, optimizer_of
+from mswitch.models.training.origin import state_of_origin
+from mswitch.models.training.run_directory import CHECKPOINTS, RunPlan, read_run
+from mswitch.models.training.run_files import RunFiles
+from mswitch.models.training.signals import stop_requests
+from mswitch.models.training.state import Parameters, Skeleton, TrainState
+from mswitch.models.training.step import DRAWN, FEATURES, SEGMENTS, make_train_step
+from mswitch.models.training.teaching import (
     read_draws,
     state_of_student,
     teacher_parameters,
     teaching_of,
 )
-from pipelines.errors import UserError
-from pipelines.faults import fault_point
-from pipelines.progress import Progress
-from tasks.batches import TaskBatches
-from tasks.prefetch import ahead
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.faults import fault_point
+from mswitch.pipelines.progress import Progress
+from mswitch.tasks.batches import TaskBatches
+from mswitch.tasks.prefetch import ahead
 
 
 def run_training(

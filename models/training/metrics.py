@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.errors import UserError
+from mswitch.pipelines.errors import UserError
 
 METRICS = "metrics.jsonl"
 #: Steps between those in which matrices are written down.

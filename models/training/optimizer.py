@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
-from models.config import Schedule, TrainConfig
+from mswitch.models.config import Schedule, TrainConfig
 
 #: Decay of the mean square: 0.999, Optax's default, remembers a spike for a thousand steps.
 SQUARE_DECAY = 0.95

@@ -7,19 +7,19 @@ from typing import Any, cast
 import jax
 import jax.numpy as jnp
 
-from models.config import TrainConfig
-from models.training.checkpoint import Checkpoints, find_step, restore_parameters
-from models.training.optimizer import Optimizer
-from models.training.run_directory import (
+from mswitch.models.config import TrainConfig
+from mswitch.models.training.checkpoint import Checkpoints, find_step, restore_parameters
+from mswitch.models.training.optimizer import Optimizer
+from mswitch.models.training.run_directory import (
     CHECKPOINTS,
     Origin,
     read_run,
     train_config_of,
 )
-from models.training.run_files import RunFiles, open_files
-from models.training.state import Parameters, Skeleton, TrainState, unrolled
-from pipelines.errors import UserError
-from pipelines.outputs import MARKER
+from mswitch.models.training.run_files import RunFiles, open_files
+from mswitch.models.training.state import Parameters, Skeleton, TrainState, unrolled
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.outputs import MARKER
 
 
 def find_origin(files: RunFiles, step: int | None, keep_moments: bool) -> Origin:

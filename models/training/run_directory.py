@@ -9,21 +9,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from models.config import ModelConfig, TrainConfig, as_json
-from models.nn.flops import forward_flops, training_step_flops
-from pipelines import storage
-from pipelines.errors import UserError
-from pipelines.outputs import (
+from mswitch.models.config import ModelConfig, TrainConfig, as_json
+from mswitch.models.nn.flops import forward_flops, training_step_flops
+from mswitch.pipelines import storage
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.outputs import (
     MARKER,
     canonical_json,
     config_hash,
     read_json_object,
     write_atomically,
 )
-from pipelines.progress import say
+from mswitch.pipelines.progress import say
 
 if TYPE_CHECKING:  # it takes SentencePiece, which most that read runs do without
-    from pipelines.vocabulary.model import VocabularyModel
+    from mswitch.pipelines.vocabulary.model import VocabularyModel
 
 CONFIG = "config.json"
 #: Settings of training that may change when a run continues: results are equal up to rounding, or
@@ -175,7 +175,7 @@ class RunPlan:
             `tasks`, the hash of each.
         languages: per leaf (a language, or `task/language`) `train_records`, `train_tokens`,
             `train_bytes`, `rate`.
-        mixture: the definition of its `tasks.multitask.TaskMixture`.
+        mixture: the definition of its `mswitch.tasks.multitask.TaskMixture`.
         origin: where its parameters come from; None draws them.
         teacher: what it is distilled from, if anything.
         directories: where the examples of each task are; the first stand for all where a command

@@ -3,7 +3,7 @@
 Training and evaluation work on local files either way. Of a run in a bucket, each file is uploaded
 when it is complete: metrics before the checkpoint that needs them, and of a checkpoint its metadata
 last. So at any moment the bucket holds a run that can be resumed, on any machine. Its lock is a
-lease (`pipelines.lease`), which is checked before each write.
+lease (`mswitch.pipelines.lease`), which is checked before each write.
 
 Of a job of several processes each has its own working copy, which holds the whole checkpoint that
 is restored, and the process's own part of each checkpoint that is saved. Each sends its part; when
@@ -24,9 +24,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from models.lifeline import EXIT_RESUME
-from models.training.metrics import METRICS
-from models.training.run_directory import (
+from mswitch.models.lifeline import EXIT_RESUME
+from mswitch.models.training.metrics import METRICS
+from mswitch.models.training.run_directory import (
     CHECKPOINTS,
     CONFIG,
     METADATA,
@@ -35,12 +35,12 @@ from models.training.run_directory import (
     PREDICTIONS,
     SELECTED,
 )
-from pipelines import objects, storage
-from pipelines.errors import UserError
-from pipelines.faults import fault_point
-from pipelines.lease import LEASE, Lease, LeaseLostError, follow_lease, hold_lease
-from pipelines.outputs import CLAIM, MARKER, lock_directory
-from pipelines.progress import say
+from mswitch.pipelines import objects, storage
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.faults import fault_point
+from mswitch.pipelines.lease import LEASE, Lease, LeaseLostError, follow_lease, hold_lease
+from mswitch.pipelines.outputs import CLAIM, MARKER, lock_directory
+from mswitch.pipelines.progress import say
 
 TENSORBOARD = "tensorboard"
 EVALUATION = "eval"
@@ -84,7 +84,7 @@ class RunFiles:
         Raises:
             UserError: another one is at work.
         """
-        from models.training.distributed import on_first
+        from mswitch.models.training.distributed import on_first
 
         with contextlib.ExitStack() as stack:
             option = "" if part else "--out"
@@ -102,7 +102,7 @@ class RunFiles:
 
     def reopen(self) -> None:
         """Make a run that may be finished one that continues: its choice of a step is void too."""
-        from models.training.distributed import on_first
+        from mswitch.models.training.distributed import on_first
 
         on_first(lambda: [self._withdraw(name) for name in (MARKER, SELECTED)])
         fault_point("train.after_reopening")
@@ -145,7 +145,7 @@ class BucketFiles(RunFiles):
     @contextlib.contextmanager
     def lock(self, part: str = "") -> Iterator[None]:
         """Hold the lease; where the whole run is locked, fetch what its training needs."""
-        from models.training.distributed import is_first, on_first, together
+        from mswitch.models.training.distributed import is_first, on_first, together
 
         self._is_first = is_first()
         place = storage.join(self.place, part) if part else self.place
@@ -256,7 +256,7 @@ class BucketFiles(RunFiles):
 
     def reopen(self) -> None:
         """Make it one that continues, and fetch the checkpoint that a finished one does without."""
-        from models.training.distributed import together
+        from mswitch.models.training.distributed import together
 
         super().reopen()
         together(self._fetch_newest)
@@ -312,7 +312,7 @@ class BucketFiles(RunFiles):
 
     def when_saved(self, step: int, wait: Callable[[], Any]) -> Callable[[], Any]:
         """Send the checkpoint in the background."""
-        from models.training.distributed import meet_in_background
+        from mswitch.models.training.distributed import meet_in_background
 
         def send() -> None:
             wait()

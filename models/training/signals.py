@@ -13,7 +13,7 @@ from types import FrameType
 import jax
 from jax.experimental import multihost_utils
 
-from pipelines.progress import say
+from mswitch.pipelines.progress import say
 
 
 @contextlib.contextmanager
@@ -50,7 +50,8 @@ def stop_requests() -> Iterator[Callable[[int], bool]]:
         return requested.is_set() if alone else multihost_utils.reached_preemption_sync_point(step)
 
     if threading.current_thread() is threading.main_thread():
-        # A signal that is a request is not for those who would leave (`flows.cli.interrupts`).
+        # A signal that is a request is not for those who would leave
+        # (`mswitch.flows.cli.interrupts`).
         wakeup_fd = signal.set_wakeup_fd(-1)
         for number in (signal.SIGINT, signal.SIGTERM) if alone else (signal.SIGINT,):
             previous[number] = signal.signal(number, request)

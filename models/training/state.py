@@ -19,10 +19,10 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array, Int
 
-from models.config import ModelConfig, TrainConfig
-from models.nn.transformer import Transformer
-from models.partitioning import parameter_spec
-from models.training.optimizer import Moment, Optimizer, moment_axes
+from mswitch.models.config import ModelConfig, TrainConfig
+from mswitch.models.nn.transformer import Transformer
+from mswitch.models.partitioning import parameter_spec
+from mswitch.models.training.optimizer import Moment, Optimizer, moment_axes
 
 Parameters = dict[str, Array]
 Value = TypeVar("Value")

@@ -10,12 +10,12 @@ import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int
 
-from models.capacity import Groups
-from models.nn.experts import DROPLESS
-from models.nn.losses import Head, chunked_token_losses, distilled_token_losses
-from models.nn.router import RoutingStats
-from models.training.optimizer import Optimizer
-from models.training.state import Parameters, Skeleton, TrainState
+from mswitch.models.capacity import Groups
+from mswitch.models.nn.experts import DROPLESS
+from mswitch.models.nn.losses import Head, chunked_token_losses, distilled_token_losses
+from mswitch.models.nn.router import RoutingStats
+from mswitch.models.training.optimizer import Optimizer
+from mswitch.models.training.state import Parameters, Skeleton, TrainState
 
 Batch = Mapping[str, Array]
 Metrics = dict[str, Array]

@@ -7,14 +7,14 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from models.config import as_json
-from models.training.checkpoint import Checkpoints
-from models.training.optimizer import optimizer_of
-from models.training.run_directory import CHECKPOINTS, CONFIG, METADATA
-from models.training.run_files import RunFiles, open_files
-from models.training.state import Parameters, Skeleton, TrainState, parameter_counts
-from pipelines import storage
-from pipelines.outputs import RemoteOutput, StagedOutput, stage_output
+from mswitch.models.config import as_json
+from mswitch.models.training.checkpoint import Checkpoints
+from mswitch.models.training.optimizer import optimizer_of
+from mswitch.models.training.run_directory import CHECKPOINTS, CONFIG, METADATA
+from mswitch.models.training.run_files import RunFiles, open_files
+from mswitch.models.training.state import Parameters, Skeleton, TrainState, parameter_counts
+from mswitch.pipelines import storage
+from mswitch.pipelines.outputs import RemoteOutput, StagedOutput, stage_output
 
 
 class BucketRun(RemoteOutput):

@@ -11,14 +11,14 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Int, UInt8
 
-from models.config import Precision
-from models.training.checkpoint import restore_parameters
-from models.training.optimizer import Optimizer
-from models.training.run_directory import RunPlan, Teacher
-from models.training.run_files import open_files
-from models.training.state import Parameters, Skeleton, TrainState, dense_name, unrolled
-from models.training.step import Teaching
-from pipelines import storage
+from mswitch.models.config import Precision
+from mswitch.models.training.checkpoint import restore_parameters
+from mswitch.models.training.optimizer import Optimizer
+from mswitch.models.training.run_directory import RunPlan, Teacher
+from mswitch.models.training.run_files import open_files
+from mswitch.models.training.state import Parameters, Skeleton, TrainState, dense_name, unrolled
+from mswitch.models.training.step import Teaching
+from mswitch.pipelines import storage
 
 
 def teaching_of(plan: RunPlan, mesh: Mesh | None) -> Teaching | None:

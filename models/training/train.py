@@ -14,8 +14,8 @@ from typing import Any
 
 import jax
 
-from models.capacity import batch_groups, small_group_warnings
-from models.config import (
+from mswitch.models.capacity import batch_groups, small_group_warnings
+from mswitch.models.config import (
     JobConfig,
     ModelChanges,
     ModelConfig,
@@ -23,19 +23,25 @@ from models.config import (
     as_json,
     padded_vocabulary,
 )
-from models.partitioning import check_divisible, fed_part, make_mesh
-from models.presets import preset as find_preset
-from models.training.distributed import agree, membership, on_first, say_once, together
-from models.training.loop import run_training
-from models.training.run_directory import CONFIG, RunPlan, claim_run, describe_run, finish_run
-from models.training.run_files import open_files
-from models.training.state import Skeleton, parameter_counts
-from pipelines.errors import UserError
-from pipelines.faults import fault_point
-from pipelines.outputs import MARKER, canonical_json, read_manifest
-from tasks.batches import TaskBatches
-from tasks.mixtures import Mixture
-from tasks.multitask import task_mixture
+from mswitch.models.partitioning import check_divisible, fed_part, make_mesh
+from mswitch.models.presets import preset as find_preset
+from mswitch.models.training.distributed import agree, membership, on_first, say_once, together
+from mswitch.models.training.loop import run_training
+from mswitch.models.training.run_directory import (
+    CONFIG,
+    RunPlan,
+    claim_run,
+    describe_run,
+    finish_run,
+)
+from mswitch.models.training.run_files import open_files
+from mswitch.models.training.state import Skeleton, parameter_counts
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.faults import fault_point
+from mswitch.pipelines.outputs import MARKER, canonical_json, read_manifest
+from mswitch.tasks.batches import TaskBatches
+from mswitch.tasks.mixtures import Mixture
+from mswitch.tasks.multitask import task_mixture
 
 NO_CHANGES = ModelChanges()
 ALONE = JobConfig()
@@ -56,9 +62,9 @@ def train(
     `out` are where all can reach them: on a file system that they share, or in a bucket.
 
     Args:
-        preset: name of the model (`models.presets`).
+        preset: name of the model (`mswitch.models.presets`).
         examples: a finished examples directory, here or in a bucket, or a TOML file of several
-            (`tasks.multitask`).
+            (`mswitch.tasks.multitask`).
         out: the run directory, on a file system or in a bucket.
         config: how to train.
         mixture: how often each language comes; by default n ** 0.3 over all there are.

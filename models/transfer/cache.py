@@ -20,21 +20,21 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Int
 
-from models.config import JobConfig, TrainConfig, as_json
-from models.nn.losses import drawn_tokens
-from models.partitioning import make_mesh, put_batch
-from models.training.distributed import agree, meet, membership, on_first, together
-from models.training.run_directory import Teacher
-from models.training.state import Parameters
-from models.training.step import FEATURES, SEGMENTS, Batch, Teaching
-from models.training.teaching import draws_file, packed, skeleton_of, teacher_parameters
-from models.training.train import ALONE, make_plan
-from models.transfer.config import DistillConfig, DrawConfig
-from models.transfer.teacher import find_teacher
-from pipelines import storage
-from pipelines.errors import UserError
-from pipelines.faults import fault_point
-from pipelines.outputs import (
+from mswitch.models.config import JobConfig, TrainConfig, as_json
+from mswitch.models.nn.losses import drawn_tokens
+from mswitch.models.partitioning import make_mesh, put_batch
+from mswitch.models.training.distributed import agree, meet, membership, on_first, together
+from mswitch.models.training.run_directory import Teacher
+from mswitch.models.training.state import Parameters
+from mswitch.models.training.step import FEATURES, SEGMENTS, Batch, Teaching
+from mswitch.models.training.teaching import draws_file, packed, skeleton_of, teacher_parameters
+from mswitch.models.training.train import ALONE, make_plan
+from mswitch.models.transfer.config import DistillConfig, DrawConfig
+from mswitch.models.transfer.teacher import find_teacher
+from mswitch.pipelines import storage
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.faults import fault_point
+from mswitch.pipelines.outputs import (
     RemoteOutput,
     StagedOutput,
     canonical_json,
@@ -42,9 +42,9 @@ from pipelines.outputs import (
     stage_output_anywhere,
     write_atomically,
 )
-from pipelines.progress import Progress
-from tasks.batches import TaskBatches
-from tasks.mixtures import Mixture
+from mswitch.pipelines.progress import Progress
+from mswitch.tasks.batches import TaskBatches
+from mswitch.tasks.mixtures import Mixture
 
 STAGE = "distill-cache"
 FIFTY = DrawConfig()

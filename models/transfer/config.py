@@ -5,9 +5,9 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Le
 
-from models.config import Positive, RouterInit
-from pipelines.errors import UserError
-from pipelines.validation import Count, check_fields
+from mswitch.models.config import Positive, RouterInit
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.validation import Count, check_fields
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,14 +2,14 @@
 
 Switch Transformers, section 4.2: the student begins with the teacher's parameters that are not of
 experts, and its loss is 0.75 of the cross-entropy with the targets and 0.25 of that with the
-teacher's predictions (`models.nn.losses.distilled_token_losses`).
+teacher's predictions (`mswitch.models.nn.losses.distilled_token_losses`).
 """
 
 import dataclasses
 from pathlib import Path
 from typing import Any
 
-from models.config import (
+from mswitch.models.config import (
     TUNABLE,
     JobConfig,
     ModelChanges,
@@ -17,15 +17,15 @@ from models.config import (
     TuningChanges,
     as_json,
 )
-from models.training.finetune import is_same, prepare_tuning
-from models.training.run_directory import RunPlan, Teacher
-from models.training.train import ALONE, NO_CHANGES, prepare, train_prepared
-from models.transfer.cache import check_cache
-from models.transfer.config import DistillConfig
-from models.transfer.teacher import find_teacher
-from pipelines.errors import UserError
-from tasks.batches import TaskBatches
-from tasks.mixtures import Mixture
+from mswitch.models.training.finetune import is_same, prepare_tuning
+from mswitch.models.training.run_directory import RunPlan, Teacher
+from mswitch.models.training.train import ALONE, NO_CHANGES, prepare, train_prepared
+from mswitch.models.transfer.cache import check_cache
+from mswitch.models.transfer.config import DistillConfig
+from mswitch.models.transfer.teacher import find_teacher
+from mswitch.pipelines.errors import UserError
+from mswitch.tasks.batches import TaskBatches
+from mswitch.tasks.mixtures import Mixture
 
 PAPER = DistillConfig()
 #: What teacher and student share where the student begins with the teacher's parameters.
@@ -66,9 +66,9 @@ def distill(
 
     Args:
         teacher: the sparse run directory, also in a bucket.
-        preset: name of the student (`models.presets`); None where there is an `origin`.
+        preset: name of the student (`mswitch.models.presets`); None where there is an `origin`.
         examples: a finished examples directory in the teacher's vocabulary, or a TOML file of
-            several (`tasks.multitask`).
+            several (`mswitch.tasks.multitask`).
         out: the new run directory, also in a bucket.
         config: how to train.
         distillation: what the student takes from the teacher.
@@ -76,8 +76,8 @@ def distill(
         changes: what to change of the preset.
         job: the processes that train together.
         step: the teacher's checkpoint; by default its last.
-        cache: its predictions for these batches (`models.transfer.cache`); by default they are
-            computed in each step.
+        cache: its predictions for these batches (`mswitch.models.transfer.cache`); by default they
+            are computed in each step.
         origin: the dense run whose last parameters the student begins with.
 
     Returns:

@@ -3,23 +3,23 @@
 import dataclasses
 from pathlib import Path
 
-from models.capacity import Groups
-from models.config import TrainConfig
-from models.partitioning import check_divisible
-from models.training.origin import find_origin
-from models.training.run_directory import (
+from mswitch.models.capacity import Groups
+from mswitch.models.config import TrainConfig
+from mswitch.models.partitioning import check_divisible
+from mswitch.models.training.origin import find_origin
+from mswitch.models.training.run_directory import (
     Teacher,
     check_vocabulary,
     model_of,
     read_run,
     train_config_of,
 )
-from models.training.run_files import open_files
-from models.transfer.config import DistillConfig
-from pipelines.errors import UserError
-from pipelines.outputs import read_manifest
-from tasks.mixtures import Mixture
-from tasks.multitask import task_mixture
+from mswitch.models.training.run_files import open_files
+from mswitch.models.transfer.config import DistillConfig
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.outputs import read_manifest
+from mswitch.tasks.mixtures import Mixture
+from mswitch.tasks.multitask import task_mixture
 
 
 def find_teacher(

@@ -16,36 +16,36 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from models.config import ModelConfig, TrainConfig
-from models.devices import memory_explained
-from models.nn.experts import DROPLESS
-from models.nn.losses import chunked_token_losses
-from models.training.checkpoint import restore_parameters
-from models.training.origin import find_origin
-from models.training.run_directory import (
+from mswitch.models.config import ModelConfig, TrainConfig
+from mswitch.models.devices import memory_explained
+from mswitch.models.nn.experts import DROPLESS
+from mswitch.models.nn.losses import chunked_token_losses
+from mswitch.models.training.checkpoint import restore_parameters
+from mswitch.models.training.origin import find_origin
+from mswitch.models.training.run_directory import (
     check_vocabulary,
     model_of,
     path_from,
     read_run,
     train_config_of,
 )
-from models.training.run_files import RunFiles, open_files
-from models.training.state import (
+from mswitch.models.training.run_files import RunFiles, open_files
+from mswitch.models.training.state import (
     Parameters,
     Skeleton,
     dense_name,
     parameter_counts,
     unrolled,
 )
-from models.training.step import FEATURES, routing_sums, run_model
-from models.training.step_zero import stage_run, write_step_zero
-from models.transfer.config import UpcycleConfig
-from pipelines import storage
-from pipelines.errors import UserError
-from pipelines.outputs import MANIFEST, read_json_object, read_manifest
-from pipelines.progress import say
-from tasks.batches import TrainBatches, ValidationBatches
-from tasks.mixtures import Mixture
+from mswitch.models.training.step import FEATURES, routing_sums, run_model
+from mswitch.models.training.step_zero import stage_run, write_step_zero
+from mswitch.models.transfer.config import UpcycleConfig
+from mswitch.pipelines import storage
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.outputs import MANIFEST, read_json_object, read_manifest
+from mswitch.pipelines.progress import say
+from mswitch.tasks.batches import TrainBatches, ValidationBatches
+from mswitch.tasks.mixtures import Mixture
 
 STAGE = "upcycle"
 #: Nats a token by which the sparse model may begin worse than the dense one ended.

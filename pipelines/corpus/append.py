@@ -21,13 +21,13 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from pipelines import storage
-from pipelines.corpus.card import data_card
-from pipelines.corpus.recipe import Recipe
-from pipelines.corpus.rules.decontamination import merge_reports
-from pipelines.errors import UserError
-from pipelines.faults import fault_point
-from pipelines.outputs import (
+from mswitch.pipelines import storage
+from mswitch.pipelines.corpus.card import data_card
+from mswitch.pipelines.corpus.recipe import Recipe
+from mswitch.pipelines.corpus.rules.decontamination import merge_reports
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.faults import fault_point
+from mswitch.pipelines.outputs import (
     MANIFEST,
     canonical_json,
     config_hash,
@@ -35,7 +35,7 @@ from pipelines.outputs import (
     read_manifest,
     write_atomically,
 )
-from pipelines.progress import say
+from mswitch.pipelines.progress import say
 
 STATS, DECONTAMINATION = "stats.json", "decontamination.json"
 _LISTS = ("shards", "fingerprints")

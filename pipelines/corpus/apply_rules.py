@@ -4,20 +4,20 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from pipelines.corpus.config import CorpusConfig
-from pipelines.corpus.ledger import ERROR, RULE_ERROR, Ledger
-from pipelines.corpus.recipe import Recipe
-from pipelines.corpus.rules.base import Edit, Rule, Step
-from pipelines.crawl.extract import Reserved
-from pipelines.crawl.fields import map_fields
-from pipelines.crawl.files import CrawlFile
-from pipelines.crawl.pages import Blocked, read_pages
-from pipelines.errors import UserError
-from pipelines.local_pool import note
-from pipelines.records import Page, Rejected
+from mswitch.pipelines.corpus.config import CorpusConfig
+from mswitch.pipelines.corpus.ledger import ERROR, RULE_ERROR, Ledger
+from mswitch.pipelines.corpus.recipe import Recipe
+from mswitch.pipelines.corpus.rules.base import Edit, Rule, Step
+from mswitch.pipelines.crawl.extract import Reserved
+from mswitch.pipelines.crawl.fields import map_fields
+from mswitch.pipelines.crawl.files import CrawlFile
+from mswitch.pipelines.crawl.pages import Blocked, read_pages
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.local_pool import note
+from mswitch.pipelines.records import Page, Rejected
 
 _REASON = re.compile(r"[a-z][a-z0-9_]{0,63}")
-_OWN = "pipelines."
+_OWN = "mswitch.pipelines."
 
 
 def pass_rules(

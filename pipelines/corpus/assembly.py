@@ -8,21 +8,21 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines import storage
-from pipelines.corpus.append import DECONTAMINATION, STATS
-from pipelines.corpus.card import data_card
-from pipelines.corpus.findings import (
+from mswitch.pipelines import storage
+from mswitch.pipelines.corpus.append import DECONTAMINATION, STATS
+from mswitch.pipelines.corpus.card import data_card
+from mswitch.pipelines.corpus.findings import (
     describe_nothing,
     say_what_dropped_half,
     warn_of_drops,
     warn_of_files,
 )
-from pipelines.corpus.ledger import Ledger, check_accounts
-from pipelines.corpus.phases import Build
-from pipelines.corpus.results import dropped_records, empty_ledger
-from pipelines.corpus.rules.decontamination import Decontaminate, contamination_report
-from pipelines.errors import UserError
-from pipelines.outputs import MANIFEST, write_atomically
+from mswitch.pipelines.corpus.ledger import Ledger, check_accounts
+from mswitch.pipelines.corpus.phases import Build
+from mswitch.pipelines.corpus.results import dropped_records, empty_ledger
+from mswitch.pipelines.corpus.rules.decontamination import Decontaminate, contamination_report
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.outputs import MANIFEST, write_atomically
 
 #: `rejected/records.parquet`: `offsets` (rows, of Parquet) has the first of the `records`.
 _DROPPED = pa.schema(

@@ -1,9 +1,9 @@
 """The corpus stage: crawl files in, a deduplicated corpus by language out.
 
-A recipe says by which rules (pipelines.corpus.recipes). Ingest turns each input file into pages
-with deduplication keys; keys are shuffled, never text, and of equal ones the smallest chosen; then
-that is applied and shards are written. Every phase is a Beam job that continues where a killed one
-stopped (pipelines.corpus.phases).
+A recipe says by which rules (mswitch.pipelines.corpus.recipes). Ingest turns each input file into
+pages with deduplication keys; keys are shuffled, never text, and of equal ones the smallest chosen;
+then that is applied and shards are written. Every phase is a Beam job that continues where a killed
+one stopped (mswitch.pipelines.corpus.phases).
 """
 
 import collections
@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipelines import storage
-from pipelines.corpus.append import (
+from mswitch.pipelines import storage
+from mswitch.pipelines.corpus.append import (
     STATS,
     Base,
     begin_addition,
@@ -24,25 +24,25 @@ from pipelines.corpus.append import (
     publish_addition,
     staging_of,
 )
-from pipelines.corpus.config import CorpusConfig
-from pipelines.corpus.job import prepare_job
-from pipelines.corpus.ledger import drops_by_reason
-from pipelines.corpus.reader import say_without_validation
-from pipelines.corpus.recipe import Recipe
-from pipelines.corpus.work_directory import WorkDirectory
-from pipelines.crawl.files import CrawlFile, find_crawl_files
-from pipelines.errors import UserError
-from pipelines.languages import UNDETERMINED
-from pipelines.local_pool import start_server
-from pipelines.outputs import (
+from mswitch.pipelines.corpus.config import CorpusConfig
+from mswitch.pipelines.corpus.job import prepare_job
+from mswitch.pipelines.corpus.ledger import drops_by_reason
+from mswitch.pipelines.corpus.reader import say_without_validation
+from mswitch.pipelines.corpus.recipe import Recipe
+from mswitch.pipelines.corpus.work_directory import WorkDirectory
+from mswitch.pipelines.crawl.files import CrawlFile, find_crawl_files
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.languages import UNDETERMINED
+from mswitch.pipelines.local_pool import start_server
+from mswitch.pipelines.outputs import (
     MANIFEST,
     config_hash,
     follow_link,
     lock_directory,
     stage_output_anywhere,
 )
-from pipelines.progress import say
-from pipelines.runners import RunnerName, pipeline_options, worker_processes
+from mswitch.pipelines.progress import say
+from mswitch.pipelines.runners import RunnerName, pipeline_options, worker_processes
 
 __all__ = ["CorpusConfig", "build_corpus"]
 
@@ -71,7 +71,8 @@ def build_corpus(
         runner: where the Beam jobs run. Every worker must see `out` and the input: by URL, or on
             a file system that is mounted under the same path.
         beam_options: options for Beam itself.
-        append: add the input to the finished corpus at `out`; see `pipelines.corpus.append`.
+        append: add the input to the finished corpus at `out`; see
+        `mswitch.pipelines.corpus.append`.
 
     Returns:
         A summary: stage, out, reused, documents, languages, bytes, records, dropped;
@@ -102,8 +103,8 @@ def build_corpus(
     listed = [_input_identity(file, out) for file in files]
 
     def run(staging: str, directory: str, base: Base | None = None) -> None:
-        from pipelines.corpus.assembly import assemble
-        from pipelines.corpus.phases import Build
+        from mswitch.pipelines.corpus.assembly import assemble
+        from mswitch.pipelines.corpus.phases import Build
 
         # Once the manifest stands, all data does; a run killed after it only cleans up.
         work = WorkDirectory(storage.join(staging, "work"))

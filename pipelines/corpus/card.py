@@ -12,12 +12,12 @@ import string
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipelines.corpus import recipes
-from pipelines.corpus.croissant import croissant
-from pipelines.corpus.recipe import Recipe
-from pipelines.corpus.stats import language_totals
-from pipelines.languages import UNDETERMINED, mc4_codes
-from pipelines.records import COLUMN_MEANINGS, SPLITS
+from mswitch.pipelines.corpus import recipes
+from mswitch.pipelines.corpus.croissant import croissant
+from mswitch.pipelines.corpus.recipe import Recipe
+from mswitch.pipelines.corpus.stats import language_totals
+from mswitch.pipelines.languages import UNDETERMINED, mc4_codes
+from mswitch.pipelines.records import COLUMN_MEANINGS, SPLITS
 
 #: Where a code of mC4 is no longer a code of ISO 639.
 _ISO_639 = {"iw": "he"}
@@ -103,7 +103,7 @@ def _template() -> Any:
     import jinja2
 
     environment = jinja2.Environment(  # noqa: S701 Markdown, in which `markdown` escapes
-        loader=jinja2.PackageLoader("pipelines.corpus", ""),
+        loader=jinja2.PackageLoader("mswitch.pipelines.corpus", ""),
         trim_blocks=True,
         undefined=jinja2.StrictUndefined,
     )

@@ -7,20 +7,20 @@ from typing import Annotated, Any
 
 from annotated_types import Ge, Gt, Le
 
-from pipelines.corpus.dedup.lines import DedupScope
-from pipelines.corpus.dedup.near import NearDedup
-from pipelines.corpus.dedup.urls import UrlWinner
-from pipelines.corpus.recipe import Recipe
-from pipelines.corpus.recipe_source import PickledRecipe, RecipeSource, read_source
-from pipelines.corpus.recipes import PROFILES, RELEASES, ProfileName
-from pipelines.corpus.rules.badwords import Mc4Release
-from pipelines.corpus.rules.base import LanguageRule, Step
-from pipelines.corpus.rules.opt_out import OptOut
-from pipelines.corpus.rules.quality import GopherQuality
-from pipelines.crawl.fields import map_fields
-from pipelines.errors import UserError
-from pipelines.languages import parse_codes
-from pipelines.validation import Share, check_fields
+from mswitch.pipelines.corpus.dedup.lines import DedupScope
+from mswitch.pipelines.corpus.dedup.near import NearDedup
+from mswitch.pipelines.corpus.dedup.urls import UrlWinner
+from mswitch.pipelines.corpus.recipe import Recipe
+from mswitch.pipelines.corpus.recipe_source import PickledRecipe, RecipeSource, read_source
+from mswitch.pipelines.corpus.recipes import PROFILES, RELEASES, ProfileName
+from mswitch.pipelines.corpus.rules.badwords import Mc4Release
+from mswitch.pipelines.corpus.rules.base import LanguageRule, Step
+from mswitch.pipelines.corpus.rules.opt_out import OptOut
+from mswitch.pipelines.corpus.rules.quality import GopherQuality
+from mswitch.pipelines.crawl.fields import map_fields
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.languages import parse_codes
+from mswitch.pipelines.validation import Share, check_fields
 
 AtLeastZero = Annotated[int, Ge(0)]
 AtLeastOne = Annotated[int, Ge(1)]
@@ -89,8 +89,8 @@ class ModernConfig:
 class CorpusConfig:
     """What decides the bytes of a corpus, besides its input.
 
-    The recipe of a profile has the thresholds (`pipelines.corpus.recipes`); what is None here is as
-    it says. docs/reference/mc4.md lists where we deviate from mC4.
+    The recipe of a profile has the thresholds (`mswitch.pipelines.corpus.recipes`); what is None
+    here is as it says. docs/reference/mc4.md lists where we deviate from mC4.
 
     Attributes:
         profile: `mc4` is the published pipeline. `modern` identifies languages early (with CLD2

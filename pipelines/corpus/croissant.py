@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipelines.records import COLUMN_MEANINGS, SPLITS
+from mswitch.pipelines.records import COLUMN_MEANINGS, SPLITS
 
 _CONFORMS_TO = "http://mlcommons.org/croissant/1.0"
 _PARQUET = "application/x-parquet"

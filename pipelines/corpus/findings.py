@@ -3,16 +3,22 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipelines.corpus.config import CorpusConfig
-from pipelines.corpus.ledger import RULE_ERROR, UNSAMPLED, Ledger, describe_drops, drops_by_reason
-from pipelines.corpus.recipe import READ, Recipe
-from pipelines.corpus.rules.base import LanguageRule, Rule
-from pipelines.crawl.dates import ACCEPTED
-from pipelines.crawl.fields import map_fields
-from pipelines.crawl.files import CONVERT, CrawlFile
-from pipelines.crawl.pages import UNREAD, read_field_names
-from pipelines.errors import printable
-from pipelines.progress import say
+from mswitch.pipelines.corpus.config import CorpusConfig
+from mswitch.pipelines.corpus.ledger import (
+    RULE_ERROR,
+    UNSAMPLED,
+    Ledger,
+    describe_drops,
+    drops_by_reason,
+)
+from mswitch.pipelines.corpus.recipe import READ, Recipe
+from mswitch.pipelines.corpus.rules.base import LanguageRule, Rule
+from mswitch.pipelines.crawl.dates import ACCEPTED
+from mswitch.pipelines.crawl.fields import map_fields
+from mswitch.pipelines.crawl.files import CONVERT, CrawlFile
+from mswitch.pipelines.crawl.pages import UNREAD, read_field_names
+from mswitch.pipelines.errors import printable
+from mswitch.pipelines.progress import say
 
 #: Reasons whose detail is our own message and says what to do.
 _EXPLAINED = (RULE_ERROR, "no_text", "bad_json", *(UNREAD[format] for format in CONVERT))

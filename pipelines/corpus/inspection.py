@@ -5,17 +5,17 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipelines.corpus.apply_rules import ask, call_step, make_edit, read_file
-from pipelines.corpus.config import CorpusConfig
-from pipelines.corpus.dedup.base import Dedup
-from pipelines.corpus.fingerprints import normalize_url
-from pipelines.corpus.ledger import RULE_ERROR
-from pipelines.corpus.recipe import READ, Recipe
-from pipelines.corpus.rules.base import Edit, Rule
-from pipelines.crawl.files import find_crawl_files
-from pipelines.crawl.text_lines import normalize_lines
-from pipelines.errors import UserError, printable
-from pipelines.records import Page, Rejected
+from mswitch.pipelines.corpus.apply_rules import ask, call_step, make_edit, read_file
+from mswitch.pipelines.corpus.config import CorpusConfig
+from mswitch.pipelines.corpus.dedup.base import Dedup
+from mswitch.pipelines.corpus.fingerprints import normalize_url
+from mswitch.pipelines.corpus.ledger import RULE_ERROR
+from mswitch.pipelines.corpus.recipe import READ, Recipe
+from mswitch.pipelines.corpus.rules.base import Edit, Rule
+from mswitch.pipelines.crawl.files import find_crawl_files
+from mswitch.pipelines.crawl.text_lines import normalize_lines
+from mswitch.pipelines.errors import UserError, printable
+from mswitch.pipelines.records import Page, Rejected
 
 _PLACE = re.compile(r"(.+)@(\d+)")
 #: Of a text, this much is shown.

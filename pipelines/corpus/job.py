@@ -6,11 +6,11 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
-from pipelines import storage
-from pipelines.corpus.config import CorpusConfig
-from pipelines.corpus.recipe import Recipe
-from pipelines.corpus.recipe_source import PickledRecipe, RecipeSource
-from pipelines.corpus.work_directory import WorkDirectory
+from mswitch.pipelines import storage
+from mswitch.pipelines.corpus.config import CorpusConfig
+from mswitch.pipelines.corpus.recipe import Recipe
+from mswitch.pipelines.corpus.recipe_source import PickledRecipe, RecipeSource
+from mswitch.pipelines.corpus.work_directory import WorkDirectory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +66,7 @@ def prepare_job(
 
 
 def open_job(directory: str, recipe: Recipe, config: CorpusConfig | None = None) -> Job:
-    """Prepare to use a recipe in a pipeline of one's own (`pipelines.corpus.pipeline`).
+    """Prepare to use a recipe in a pipeline of one's own (`mswitch.pipelines.corpus.pipeline`).
 
     Args:
         directory: path or URL of a directory for intermediate files, which all workers can reach.

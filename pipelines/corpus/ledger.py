@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from pipelines import storage
-from pipelines.corpus.dedup.base import Dedup
-from pipelines.corpus.fingerprints import fingerprint
-from pipelines.corpus.recipe import READ
-from pipelines.corpus.rules.base import Rule
-from pipelines.outputs import write_atomically
-from pipelines.records import Page, Rejected
+from mswitch.pipelines import storage
+from mswitch.pipelines.corpus.dedup.base import Dedup
+from mswitch.pipelines.corpus.fingerprints import fingerprint
+from mswitch.pipelines.corpus.recipe import READ
+from mswitch.pipelines.corpus.rules.base import Rule
+from mswitch.pipelines.outputs import write_atomically
+from mswitch.pipelines.records import Page, Rejected
 
 #: Reasons that need no inspection: what archives hold besides pages.
 UNSAMPLED = ("not_a_page",)

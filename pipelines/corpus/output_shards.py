@@ -14,14 +14,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipelines import storage
-from pipelines.corpus.config import CorpusConfig
-from pipelines.corpus.fingerprints import is_validation, unpack
-from pipelines.corpus.job import Job
-from pipelines.corpus.results import LanguageIndex
-from pipelines.corpus.work_directory import WorkDirectory
-from pipelines.faults import fault_point
-from pipelines.outputs import file_sha256
+from mswitch.pipelines import storage
+from mswitch.pipelines.corpus.config import CorpusConfig
+from mswitch.pipelines.corpus.fingerprints import is_validation, unpack
+from mswitch.pipelines.corpus.job import Job
+from mswitch.pipelines.corpus.results import LanguageIndex
+from mswitch.pipelines.corpus.work_directory import WorkDirectory
+from mswitch.pipelines.faults import fault_point
+from mswitch.pipelines.outputs import file_sha256
 
 ROW_GROUP_BYTES = 16 << 20
 

@@ -5,10 +5,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
-from pipelines import storage
-from pipelines.corpus.work_directory import WorkDirectory
-from pipelines.local_pool import longest_note
-from pipelines.progress import INTERVAL_SECS, Progress
+from mswitch.pipelines import storage
+from mswitch.pipelines.corpus.work_directory import WorkDirectory
+from mswitch.pipelines.local_pool import longest_note
+from mswitch.pipelines.progress import INTERVAL_SECS, Progress
 
 #: Seconds between looks, here and on an object store.
 _LOOK_SECS, _LOOK_REMOTE_SECS = 1.0, 15.0

@@ -9,19 +9,19 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.pvalue import PCollection
 
-from pipelines import storage
-from pipelines.corpus.append import Base
-from pipelines.corpus.dedup.base import Dedup
-from pipelines.corpus.dedup.buckets import Shuffle, bits_for, shared_bits
-from pipelines.corpus.dedup.fingerprint_store import FingerprintStore
-from pipelines.corpus.dedup.lines import LineDedup
-from pipelines.corpus.dedup.near import NearDedup
-from pipelines.corpus.dedup.urls import UrlDedup
-from pipelines.corpus.fingerprints import FINGERPRINT_BYTES
-from pipelines.corpus.job import Job
-from pipelines.corpus.output_shards import ShardSpec, plan_shards, write_documents
-from pipelines.corpus.phase_progress import phase_progress
-from pipelines.corpus.pipeline import (
+from mswitch.pipelines import storage
+from mswitch.pipelines.corpus.append import Base
+from mswitch.pipelines.corpus.dedup.base import Dedup
+from mswitch.pipelines.corpus.dedup.buckets import Shuffle, bits_for, shared_bits
+from mswitch.pipelines.corpus.dedup.fingerprint_store import FingerprintStore
+from mswitch.pipelines.corpus.dedup.lines import LineDedup
+from mswitch.pipelines.corpus.dedup.near import NearDedup
+from mswitch.pipelines.corpus.dedup.urls import UrlDedup
+from mswitch.pipelines.corpus.fingerprints import FINGERPRINT_BYTES
+from mswitch.pipelines.corpus.job import Job
+from mswitch.pipelines.corpus.output_shards import ShardSpec, plan_shards, write_documents
+from mswitch.pipelines.corpus.phase_progress import phase_progress
+from mswitch.pipelines.corpus.pipeline import (
     ClusterNearDuplicates,
     DeduplicateUrls,
     FinishPages,
@@ -30,12 +30,12 @@ from pipelines.corpus.pipeline import (
     WriteKeys,
     WriteShards,
 )
-from pipelines.corpus.results import Finished, Ingested, read_finished, read_ingested
-from pipelines.corpus.work_directory import WorkDirectory
-from pipelines.crawl.files import CrawlFile
-from pipelines.faults import fault_point
-from pipelines.local_pool import available_cores
-from pipelines.runners import run_pipeline
+from mswitch.pipelines.corpus.results import Finished, Ingested, read_finished, read_ingested
+from mswitch.pipelines.corpus.work_directory import WorkDirectory
+from mswitch.pipelines.crawl.files import CrawlFile
+from mswitch.pipelines.faults import fault_point
+from mswitch.pipelines.local_pool import available_cores
+from mswitch.pipelines.runners import run_pipeline
 
 #: Runners on one machine, which shuffle in memory: what is large goes through files there, and
 #: references to it through the shuffle.

@@ -27,21 +27,21 @@ import pyarrow as pa
 from apache_beam.metrics.metric import Metrics
 from apache_beam.pvalue import AsSingleton, PBegin, PCollection
 
-from pipelines.corpus import output_shards
-from pipelines.corpus.dedup.base import Dedup
-from pipelines.corpus.dedup.buckets import Shuffle, Slice
-from pipelines.corpus.dedup.fingerprint_store import FingerprintStore
-from pipelines.corpus.dedup.lines import LineDedup
-from pipelines.corpus.dedup.minimum_per_key import Chosen, MinimumPerKey
-from pipelines.corpus.dedup.near import NearDedup
-from pipelines.corpus.dedup.near_clusters import NearDuplicates
-from pipelines.corpus.dedup.urls import UrlDedup
-from pipelines.corpus.job import Job
-from pipelines.corpus.output_shards import ShardSpec
-from pipelines.corpus.shard_work import finish_shard, ingest_shard
-from pipelines.crawl.files import CrawlFile, find_crawl_files
-from pipelines.errors import UserError
-from pipelines.local_pool import WorkerDiedError, call
+from mswitch.pipelines.corpus import output_shards
+from mswitch.pipelines.corpus.dedup.base import Dedup
+from mswitch.pipelines.corpus.dedup.buckets import Shuffle, Slice
+from mswitch.pipelines.corpus.dedup.fingerprint_store import FingerprintStore
+from mswitch.pipelines.corpus.dedup.lines import LineDedup
+from mswitch.pipelines.corpus.dedup.minimum_per_key import Chosen, MinimumPerKey
+from mswitch.pipelines.corpus.dedup.near import NearDedup
+from mswitch.pipelines.corpus.dedup.near_clusters import NearDuplicates
+from mswitch.pipelines.corpus.dedup.urls import UrlDedup
+from mswitch.pipelines.corpus.job import Job
+from mswitch.pipelines.corpus.output_shards import ShardSpec
+from mswitch.pipelines.corpus.shard_work import finish_shard, ingest_shard
+from mswitch.pipelines.crawl.files import CrawlFile, find_crawl_files
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.local_pool import WorkerDiedError, call
 
 
 class _OfJob(beam.PTransform):

@@ -7,26 +7,26 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipelines import storage
-from pipelines.corpus.config import CorpusConfig
-from pipelines.corpus.dedup.base import Dedup
-from pipelines.corpus.dedup.buckets import Shuffle, bits_for, shared_bits
-from pipelines.corpus.dedup.minimum_per_key import MinimumPerKey
-from pipelines.corpus.dedup.near import NearDedup
-from pipelines.corpus.dedup.near_clusters import NearDuplicates
-from pipelines.corpus.fingerprints import FINGERPRINT_BYTES
-from pipelines.corpus.job import Job, prepare_job
-from pipelines.corpus.ledger import describe_drops, drops_by_reason
-from pipelines.corpus.output_shards import plan_shards, write_shard
-from pipelines.corpus.recipe import READ, Recipe
-from pipelines.corpus.recipe_source import RecipeSource
-from pipelines.corpus.results import read_finished, read_ingested
-from pipelines.corpus.shard_work import finish_shard, ingest_shard
-from pipelines.corpus.work_directory import WorkDirectory
-from pipelines.crawl.files import CrawlFile, find_crawl_files
-from pipelines.errors import UserError
-from pipelines.local_pool import call, local_pool, start_server
-from pipelines.progress import say
+from mswitch.pipelines import storage
+from mswitch.pipelines.corpus.config import CorpusConfig
+from mswitch.pipelines.corpus.dedup.base import Dedup
+from mswitch.pipelines.corpus.dedup.buckets import Shuffle, bits_for, shared_bits
+from mswitch.pipelines.corpus.dedup.minimum_per_key import MinimumPerKey
+from mswitch.pipelines.corpus.dedup.near import NearDedup
+from mswitch.pipelines.corpus.dedup.near_clusters import NearDuplicates
+from mswitch.pipelines.corpus.fingerprints import FINGERPRINT_BYTES
+from mswitch.pipelines.corpus.job import Job, prepare_job
+from mswitch.pipelines.corpus.ledger import describe_drops, drops_by_reason
+from mswitch.pipelines.corpus.output_shards import plan_shards, write_shard
+from mswitch.pipelines.corpus.recipe import READ, Recipe
+from mswitch.pipelines.corpus.recipe_source import RecipeSource
+from mswitch.pipelines.corpus.results import read_finished, read_ingested
+from mswitch.pipelines.corpus.shard_work import finish_shard, ingest_shard
+from mswitch.pipelines.corpus.work_directory import WorkDirectory
+from mswitch.pipelines.crawl.files import CrawlFile, find_crawl_files
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.local_pool import call, local_pool, start_server
+from mswitch.pipelines.progress import say
 
 #: What is built in less is built once more: the first time, models and tables are loaded too.
 _WARM_SECS = 10.0

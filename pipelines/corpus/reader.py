@@ -10,12 +10,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines import storage
-from pipelines.errors import UserError
-from pipelines.languages import UNDETERMINED, languages
-from pipelines.outputs import canonical_json, file_sha256, read_json_object, read_manifest
-from pipelines.progress import say
-from pipelines.records import SPLITS
+from mswitch.pipelines import storage
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.languages import UNDETERMINED, languages
+from mswitch.pipelines.outputs import canonical_json, file_sha256, read_json_object, read_manifest
+from mswitch.pipelines.progress import say
+from mswitch.pipelines.records import SPLITS
 
 BATCH_ROWS = 512
 

@@ -9,12 +9,12 @@ from typing import Any, Literal, TypeVar
 
 import pyarrow as pa
 
-from pipelines.corpus.dedup.base import Dedup
-from pipelines.corpus.dedup.lines import LineDedup
-from pipelines.corpus.dedup.urls import UrlDedup
-from pipelines.corpus.rules.base import Edit, LanguageRule, Rule, Step
-from pipelines.errors import UserError
-from pipelines.records import DOCUMENT_SCHEMA
+from mswitch.pipelines.corpus.dedup.base import Dedup
+from mswitch.pipelines.corpus.dedup.lines import LineDedup
+from mswitch.pipelines.corpus.dedup.urls import UrlDedup
+from mswitch.pipelines.corpus.rules.base import Edit, LanguageRule, Rule, Step
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.records import DOCUMENT_SCHEMA
 
 #: Names that no step may have: statistics have these stages before and after all others.
 READ, WRITE = "read", "write"
@@ -184,7 +184,7 @@ class Recipe:
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """The kinds of keys that a corpus keeps (`pipelines.corpus.dedup.fingerprint_store`)."""
+        """The kinds of keys that a corpus keeps (`dedup.fingerprint_store`)."""
         return tuple(step.kind for step in self.dedups)
 
     @property

@@ -17,9 +17,9 @@ import types
 from pathlib import Path
 from typing import Any
 
-from pipelines import storage
-from pipelines.corpus.recipe import Recipe
-from pipelines.errors import UserError
+from mswitch.pipelines import storage
+from mswitch.pipelines.corpus.recipe import Recipe
+from mswitch.pipelines.errors import UserError
 
 _MODULE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
@@ -149,6 +149,6 @@ def _line_of(error: Exception, origin: str) -> str:
 
 
 def _is_built_in(value: object) -> bool:
-    from pipelines.corpus import recipes
+    from mswitch.pipelines.corpus import recipes
 
     return any(value is built_in for built_in in vars(recipes).values())

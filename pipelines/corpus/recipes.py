@@ -1,6 +1,6 @@
 """The recipes of built-in profiles: their rules in order, with thresholds and where these are from.
 
-from pipelines.corpus.recipes import MC4
+from mswitch.pipelines.corpus.recipes import MC4
 
 print(MC4.stages)
 """
@@ -9,22 +9,26 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Literal
 
-from pipelines.corpus.dedup.lines import DedupScope, LineDedup
-from pipelines.corpus.dedup.near import NearDedup
-from pipelines.corpus.dedup.urls import UrlDedup
-from pipelines.corpus.recipe import Recipe
-from pipelines.corpus.rules.badwords import BadWords, Mc4Release
-from pipelines.corpus.rules.base import Edit, LanguageRule, Rule
-from pipelines.corpus.rules.blocklist import Blocklist
-from pipelines.corpus.rules.charset import KeepCharset
-from pipelines.corpus.rules.decontamination import Decontaminate
-from pipelines.corpus.rules.langid import IdentifyLanguageAndScript
-from pipelines.corpus.rules.langid_mc4 import IdentifyLanguage
-from pipelines.corpus.rules.length_and_paragraphs import MaxLength, Paragraphs, ParagraphsByScript
-from pipelines.corpus.rules.opt_out import OptOut
-from pipelines.corpus.rules.privacy import MaskPersonalData
-from pipelines.corpus.rules.quality import GopherQuality
-from pipelines.records import Page
+from mswitch.pipelines.corpus.dedup.lines import DedupScope, LineDedup
+from mswitch.pipelines.corpus.dedup.near import NearDedup
+from mswitch.pipelines.corpus.dedup.urls import UrlDedup
+from mswitch.pipelines.corpus.recipe import Recipe
+from mswitch.pipelines.corpus.rules.badwords import BadWords, Mc4Release
+from mswitch.pipelines.corpus.rules.base import Edit, LanguageRule, Rule
+from mswitch.pipelines.corpus.rules.blocklist import Blocklist
+from mswitch.pipelines.corpus.rules.charset import KeepCharset
+from mswitch.pipelines.corpus.rules.decontamination import Decontaminate
+from mswitch.pipelines.corpus.rules.langid import IdentifyLanguageAndScript
+from mswitch.pipelines.corpus.rules.langid_mc4 import IdentifyLanguage
+from mswitch.pipelines.corpus.rules.length_and_paragraphs import (
+    MaxLength,
+    Paragraphs,
+    ParagraphsByScript,
+)
+from mswitch.pipelines.corpus.rules.opt_out import OptOut
+from mswitch.pipelines.corpus.rules.privacy import MaskPersonalData
+from mswitch.pipelines.corpus.rules.quality import GopherQuality
+from mswitch.pipelines.records import Page
 
 __all__ = [
     "MC4",

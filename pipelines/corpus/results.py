@@ -8,13 +8,13 @@ import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from pipelines import storage
-from pipelines.corpus.job import Job
-from pipelines.corpus.ledger import Ledger
-from pipelines.corpus.recipe import READ
-from pipelines.corpus.work_directory import WorkDirectory
-from pipelines.crawl.pages import UNREAD
-from pipelines.records import SPLITS
+from mswitch.pipelines import storage
+from mswitch.pipelines.corpus.job import Job
+from mswitch.pipelines.corpus.ledger import Ledger
+from mswitch.pipelines.corpus.recipe import READ
+from mswitch.pipelines.corpus.work_directory import WorkDirectory
+from mswitch.pipelines.crawl.pages import UNREAD
+from mswitch.pipelines.records import SPLITS
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,22 +12,22 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines import storage
-from pipelines.corpus.apply_rules import ask, make_edit, pass_rules, read_allowed
-from pipelines.corpus.dedup.base import Dedup
-from pipelines.corpus.dedup.buckets import in_key_order
-from pipelines.corpus.fingerprints import is_validation, key_order, unpack
-from pipelines.corpus.job import Job
-from pipelines.corpus.ledger import ERROR, Ledger
-from pipelines.corpus.recipe import READ, Recipe
-from pipelines.corpus.rules.words import chunks
-from pipelines.corpus.work_directory import array_writer
-from pipelines.crawl.files import CrawlFile
-from pipelines.crawl.rows import UNDATED
-from pipelines.errors import UserError
-from pipelines.faults import fault_point
-from pipelines.local_pool import note
-from pipelines.records import DETAIL_CHARACTERS, SPLITS, Page, Rejected
+from mswitch.pipelines import storage
+from mswitch.pipelines.corpus.apply_rules import ask, make_edit, pass_rules, read_allowed
+from mswitch.pipelines.corpus.dedup.base import Dedup
+from mswitch.pipelines.corpus.dedup.buckets import in_key_order
+from mswitch.pipelines.corpus.fingerprints import is_validation, key_order, unpack
+from mswitch.pipelines.corpus.job import Job
+from mswitch.pipelines.corpus.ledger import ERROR, Ledger
+from mswitch.pipelines.corpus.recipe import READ, Recipe
+from mswitch.pipelines.corpus.rules.words import chunks
+from mswitch.pipelines.corpus.work_directory import array_writer
+from mswitch.pipelines.crawl.files import CrawlFile
+from mswitch.pipelines.crawl.rows import UNDATED
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.faults import fault_point
+from mswitch.pipelines.local_pool import note
+from mswitch.pipelines.records import DETAIL_CHARACTERS, SPLITS, Page, Rejected
 
 BATCH_BYTES = 16 << 20
 BATCH_PAGES = 20_000

@@ -5,11 +5,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipelines import storage
-from pipelines.corpus.ledger import describe_drops
-from pipelines.languages import languages
-from pipelines.outputs import read_json_object, read_manifest
-from pipelines.records import SPLITS
+from mswitch.pipelines import storage
+from mswitch.pipelines.corpus.ledger import describe_drops
+from mswitch.pipelines.languages import languages
+from mswitch.pipelines.outputs import read_json_object, read_manifest
+from mswitch.pipelines.records import SPLITS
 
 
 def load_stats(corpus: str | Path) -> dict[str, Any]:

@@ -17,12 +17,12 @@ import pyarrow as pa
 import pyarrow.compute
 import pyarrow.parquet as pq
 
-from pipelines import storage
-from pipelines.corpus.append import addition_name
-from pipelines.corpus.reader import open_shard
-from pipelines.corpus.rules.text_script import script_counts
-from pipelines.outputs import read_manifest
-from pipelines.progress import Progress
+from mswitch.pipelines import storage
+from mswitch.pipelines.corpus.append import addition_name
+from mswitch.pipelines.corpus.reader import open_shard
+from mswitch.pipelines.corpus.rules.text_script import script_counts
+from mswitch.pipelines.outputs import read_manifest
+from mswitch.pipelines.progress import Progress
 
 SCORE_BINS = 100
 SITES_SHOWN = 20

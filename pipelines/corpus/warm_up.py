@@ -8,9 +8,9 @@ from collections import Counter
 
 import numpy as np
 
-from pipelines.corpus.dedup.lines import own_lines
-from pipelines.crawl.text_lines import normalize_lines, third_longest_line
-from pipelines.garbage import collect_rarely
+from mswitch.pipelines.corpus.dedup.lines import own_lines
+from mswitch.pipelines.crawl.text_lines import normalize_lines, third_longest_line
+from mswitch.pipelines.garbage import collect_rarely
 
 normalize_lines(b"A page.")
 third_longest_line(b"A page.", 1)

@@ -1,7 +1,7 @@
 """The files that a corpus build keeps between its phases, so that a killed build can continue.
 
 A shard here is one input file. Whatever exists under its final name is whole. The directory may be
-a URL (`pipelines.storage`).
+a URL (`mswitch.pipelines.storage`).
 """
 
 import contextlib
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipelines import storage
+from mswitch.pipelines import storage
 
 DEDUPLICATIONS = ("url_dedup", "near_dedup", "line_dedup")
 
@@ -54,7 +54,7 @@ class WorkDirectory:
         return self.file("pages", shard, "json")
 
     def candidates(self, dedup: str, shard: int) -> str:
-        """uint64 [candidates, 2 + ranks], sorted by key; see pipelines.corpus.dedup."""
+        """uint64 [candidates, 2 + ranks], sorted by key; see mswitch.pipelines.corpus.dedup."""
         return self.file(dedup, shard, "candidates.npy")
 
     def positions(self, dedup: str, shard: int) -> str:

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple
 
-from pipelines.crawl.archives import Damage, Record
-from pipelines.crawl.streams import (
+from mswitch.pipelines.crawl.archives import Damage, Record
+from mswitch.pipelines.crawl.streams import (
     DamagedStreamError,
     DecompressedStream,
     compression_of,

@@ -12,7 +12,7 @@ from typing import BinaryIO, Literal, NamedTuple
 import zstandard
 from fastwarc.warc import ArchiveIterator, WarcRecord, WarcRecordType
 
-from pipelines.crawl.streams import (
+from mswitch.pipelines.crawl.streams import (
     GZIP_MAGIC,
     RECORD_START,
     Compression,

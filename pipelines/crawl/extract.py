@@ -8,12 +8,12 @@ from collections.abc import Callable, Sequence
 
 from fastwarc.stream_io import BrotliReader, ChunkedReader
 
-from pipelines.crawl import dates
-from pipelines.crawl.archives import Damage, Record
-from pipelines.crawl.charsets import Decoded
-from pipelines.crawl.html.text import UnreadableError, decode_html, html_to_text
-from pipelines.crawl.text_lines import is_source, normalize_lines
-from pipelines.records import Page, Rejected
+from mswitch.pipelines.crawl import dates
+from mswitch.pipelines.crawl.archives import Damage, Record
+from mswitch.pipelines.crawl.charsets import Decoded
+from mswitch.pipelines.crawl.html.text import UnreadableError, decode_html, html_to_text
+from mswitch.pipelines.crawl.text_lines import is_source, normalize_lines
+from mswitch.pipelines.records import Page, Rejected
 
 _STATUS = re.compile(rb"HTTP/\S+ +(\d{3})")
 _BLANK_LINE = re.compile(rb"\r?\n\r?\n")

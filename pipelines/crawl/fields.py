@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from pipelines.errors import UserError
+from mswitch.pipelines.errors import UserError
 
 #: Where each part of a page is looked for; the first that has a value counts. A dot leads into an
 #: object: datatrove writes `metadata`.

@@ -14,17 +14,17 @@ from typing import BinaryIO, Literal
 
 from zstandard import ZstdCompressionDict
 
-from pipelines import storage
-from pipelines.crawl.arc import begins_arc
-from pipelines.crawl.archives import RECORD_START, begins_damaged
-from pipelines.crawl.streams import (
+from mswitch.pipelines import storage
+from mswitch.pipelines.crawl.arc import begins_arc
+from mswitch.pipelines.crawl.archives import RECORD_START, begins_damaged
+from mswitch.pipelines.crawl.streams import (
     DamagedStreamError,
     DecompressedStream,
     compression_of,
     find_members,
     zstd_dictionary,
 )
-from pipelines.errors import UserError
+from mswitch.pipelines.errors import UserError
 
 DIGEST_BYTES = 64 << 10
 PARQUET_MAGIC = b"PAR1"

@@ -6,11 +6,11 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, BinaryIO
 
-from pipelines.crawl.archives import Damage
-from pipelines.crawl.fields import field_names
-from pipelines.crawl.files import BYTE_ORDER_MARK
-from pipelines.crawl.rows import page_from_fields
-from pipelines.crawl.streams import (
+from mswitch.pipelines.crawl.archives import Damage
+from mswitch.pipelines.crawl.fields import field_names
+from mswitch.pipelines.crawl.files import BYTE_ORDER_MARK
+from mswitch.pipelines.crawl.rows import page_from_fields
+from mswitch.pipelines.crawl.streams import (
     Compression,
     DamagedStreamError,
     DecompressedStream,
@@ -19,7 +19,7 @@ from pipelines.crawl.streams import (
     open_input,
     zstd_dictionary,
 )
-from pipelines.records import Page, Rejected
+from mswitch.pipelines.records import Page, Rejected
 
 _READ_BYTES = 1 << 20
 _ONE_A_LINE = "each line must be one JSON object"

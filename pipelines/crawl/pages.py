@@ -2,14 +2,14 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from pipelines import storage
-from pipelines.crawl import json_lines, tables
-from pipelines.crawl.arc import read_arc
-from pipelines.crawl.archives import Damage, Record, read_archive
-from pipelines.crawl.extract import Reserved, record_to_page
-from pipelines.crawl.fields import STANDARD_FIELDS
-from pipelines.crawl.files import CONVERT, CrawlFile, format_of
-from pipelines.records import Page, Rejected
+from mswitch.pipelines import storage
+from mswitch.pipelines.crawl import json_lines, tables
+from mswitch.pipelines.crawl.arc import read_arc
+from mswitch.pipelines.crawl.archives import Damage, Record, read_archive
+from mswitch.pipelines.crawl.extract import Reserved, record_to_page
+from mswitch.pipelines.crawl.fields import STANDARD_FIELDS
+from mswitch.pipelines.crawl.files import CONVERT, CrawlFile, format_of
+from mswitch.pipelines.records import Page, Rejected
 
 #: Formats of a file that hold no page, and the reason that counts them.
 UNREAD = {

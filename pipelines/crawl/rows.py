@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipelines.crawl import dates
-from pipelines.crawl.fields import describe_missing, field_names, find_value
-from pipelines.crawl.text_lines import is_source, normalize_lines
-from pipelines.records import Page, Rejected
+from mswitch.pipelines.crawl import dates
+from mswitch.pipelines.crawl.fields import describe_missing, field_names, find_value
+from mswitch.pipelines.crawl.text_lines import is_source, normalize_lines
+from mswitch.pipelines.records import Page, Rejected
 
 #: A page without a date that is understood: every dated page of its URL is newer.
 UNDATED = dates.format_date(dates.EPOCH)

@@ -9,10 +9,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipelines.crawl.fields import describe_missing
-from pipelines.crawl.rows import page_from_fields
-from pipelines.crawl.streams import BOMB_BYTES, MAX_RATIO, describe_damage, open_input
-from pipelines.records import Page, Rejected
+from mswitch.pipelines.crawl.fields import describe_missing
+from mswitch.pipelines.crawl.rows import page_from_fields
+from mswitch.pipelines.crawl.streams import BOMB_BYTES, MAX_RATIO, describe_damage, open_input
+from mswitch.pipelines.records import Page, Rejected
 
 #: Rows that are decoded at a time.
 BATCH_ROWS = 1_000

@@ -5,7 +5,7 @@ They are found in UTF-8, by compiled loops.
 
 import numpy as np
 
-from pipelines.compiled import compiled
+from mswitch.pipelines.compiled import compiled
 
 _METADATA_PREFIXES = (b"WARC", b"CONTENT-", b"Content-")
 _LETTERS = np.frombuffer(b"".join(_METADATA_PREFIXES), np.uint8)

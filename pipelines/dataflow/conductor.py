@@ -5,8 +5,8 @@ from typing import Any
 
 def conduct(request: dict[str, Any]) -> None:
     """Build a corpus on Dataflow, from within a worker of Dataflow."""
-    from pipelines.corpus.build import build_corpus
-    from pipelines.dataflow.parameters import config_of
+    from mswitch.pipelines.corpus.build import build_corpus
+    from mswitch.pipelines.dataflow.parameters import config_of
 
     build_corpus(
         request["inputs"],

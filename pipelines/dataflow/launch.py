@@ -1,4 +1,4 @@
-"""`python -m pipelines.dataflow.launch`: the program of the flex template.
+"""`python -m mswitch.pipelines.dataflow.launch`: the program of the flex template.
 
 Dataflow's launcher gives `--name=value`, expects one job, and must not be kept waiting. A build is
 several jobs, one after the other: so the job that is launched here conducts them. It has one
@@ -10,8 +10,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from pipelines.dataflow.parameters import APPEND, BADWORDS, INPUTS, OUT, config_of, parse
-from pipelines.errors import UserError
+from mswitch.pipelines.dataflow.parameters import APPEND, BADWORDS, INPUTS, OUT, config_of, parse
+from mswitch.pipelines.errors import UserError
 
 #: What the launcher says of the job that conducts, and the jobs of a build must not be given.
 _OWN_OPTIONS = ("runner", "job_name", "template_location", "staging_location", "dataflow_job_file")
@@ -44,8 +44,8 @@ def launch(arguments: Sequence[str]) -> None:
     """
     import apache_beam as beam
 
-    from pipelines.dataflow.conductor import conduct
-    from pipelines.runners import pipeline_options
+    from mswitch.pipelines.dataflow.conductor import conduct
+    from mswitch.pipelines.runners import pipeline_options
 
     request, options = build_request(arguments)
     # With FlexRS it would wait for hours itself.
@@ -61,7 +61,7 @@ def build_request(arguments: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
     Raises:
         UserError: a parameter is wrong or missing.
     """
-    from pipelines.runners import pipeline_options
+    from mswitch.pipelines.runners import pipeline_options
 
     values, options = parse(arguments)
     for_build = [option for option in options if _name(option) not in _OWN_OPTIONS]

@@ -1,4 +1,4 @@
-"""`python -m pipelines.dataflow.metadata`: write the flex template's metadata.json.
+"""`python -m mswitch.pipelines.dataflow.metadata`: write the flex template's metadata.json.
 
 It follows from the options of a build; a test compares the file with what this prints.
 """
@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pipelines.dataflow.parameters import Parameter, parameters
+from mswitch.pipelines.dataflow.parameters import Parameter, parameters
 
 FILE = Path(__file__).with_name("metadata.json")
 _NUMBER = "[0-9]*[.]?[0-9]+"

@@ -7,9 +7,9 @@ import typing
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args, get_origin
 
-from pipelines.corpus.config import CorpusConfig
-from pipelines.dataflow.docstrings import attribute_docs
-from pipelines.errors import UserError
+from mswitch.pipelines.corpus.config import CorpusConfig
+from mswitch.pipelines.dataflow.docstrings import attribute_docs
+from mswitch.pipelines.errors import UserError
 
 Kind = Literal["text", "flag", "integer", "number", "list", "numbers", "choice"]
 

@@ -14,10 +14,10 @@ from typing import Annotated, Any
 
 from annotated_types import Ge, Gt, Le, Lt
 
-from pipelines import storage
-from pipelines.corpus.reader import Corpus, open_corpus, say_without_validation
-from pipelines.errors import UserError
-from pipelines.examples.directory import (
+from mswitch.pipelines import storage
+from mswitch.pipelines.corpus.reader import Corpus, open_corpus, say_without_validation
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.examples.directory import (
     STAGE,
     TOKENS,
     describe,
@@ -27,16 +27,16 @@ from pipelines.examples.directory import (
     write_missing,
     write_vocabulary,
 )
-from pipelines.examples.segments import Chain
-from pipelines.examples.shard_store import BeamJob
-from pipelines.examples.shards import ExampleShard, ShardSettings, write_shard
-from pipelines.examples.span_corruption import SpanCorruption, span_corruption
-from pipelines.outputs import stage_output_anywhere
-from pipelines.progress import say
-from pipelines.records import SPLITS
-from pipelines.runners import pipeline_options
-from pipelines.validation import Count, check_fields
-from pipelines.vocabulary.model import open_vocabulary
+from mswitch.pipelines.examples.segments import Chain
+from mswitch.pipelines.examples.shard_store import BeamJob
+from mswitch.pipelines.examples.shards import ExampleShard, ShardSettings, write_shard
+from mswitch.pipelines.examples.span_corruption import SpanCorruption, span_corruption
+from mswitch.pipelines.outputs import stage_output_anywhere
+from mswitch.pipelines.progress import say
+from mswitch.pipelines.records import SPLITS
+from mswitch.pipelines.runners import pipeline_options
+from mswitch.pipelines.validation import Count, check_fields
+from mswitch.pipelines.vocabulary.model import open_vocabulary
 
 FEATURES = ("inputs", "targets")
 
@@ -110,7 +110,7 @@ def build_examples(
         vocabulary: a finished vocabulary directory, or a SentencePiece model file in T5's layout.
         out: where to write, or a URL such as gs://bucket/examples.
         config: lengths, noise and seed.
-        runner: where the Beam job runs (`pipelines.runners`); its workers must see `out`.
+        runner: where the Beam job runs (`mswitch.pipelines.runners`); its workers must see `out`.
         beam_options: Beam's own options.
 
     Raises:

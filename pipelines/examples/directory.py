@@ -11,13 +11,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from pipelines import storage
-from pipelines.errors import UserError
-from pipelines.examples.shard_store import BeamJob, Shard, ShardStore, Write
-from pipelines.examples.tfrecord import index_path
-from pipelines.outputs import RemoteOutput, StagedOutput, read_manifest, write_atomically
-from pipelines.progress import say
-from pipelines.vocabulary.model import MODEL_FILE, VocabularyModel
+from mswitch.pipelines import storage
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.examples.shard_store import BeamJob, Shard, ShardStore, Write
+from mswitch.pipelines.examples.tfrecord import index_path
+from mswitch.pipelines.outputs import RemoteOutput, StagedOutput, read_manifest, write_atomically
+from mswitch.pipelines.progress import say
+from mswitch.pipelines.vocabulary.model import MODEL_FILE, VocabularyModel
 
 STAGE = "examples"
 #: The seqio whose cache layout is written.
@@ -59,13 +59,13 @@ def write_missing(
     Args:
         planned: all shards.
         store: where they lie.
-        write: writes one of them (`pipelines.examples.shard_store.write_and_note`).
+        write: writes one of them (`mswitch.pipelines.examples.shard_store.write_and_note`).
         job: where that runs, and what it is called.
 
     Raises:
         UserError: a worker did not write where it should.
     """
-    from pipelines.examples.pipeline import write_shards
+    from mswitch.pipelines.examples.pipeline import write_shards
 
     before = store.finished(planned)
     todo = [shard for shard, found in zip(planned, before, strict=True) if found is None]

@@ -6,11 +6,11 @@ from typing import Any
 
 import apache_beam as beam
 
-from pipelines import storage
-from pipelines.examples.shard_store import BeamJob, Shard, ShardStore, Write, write_and_note
-from pipelines.local_pool import available_cores, call
-from pipelines.progress import INTERVAL_SECS, say
-from pipelines.runners import run_pipeline
+from mswitch.pipelines import storage
+from mswitch.pipelines.examples.shard_store import BeamJob, Shard, ShardStore, Write, write_and_note
+from mswitch.pipelines.local_pool import available_cores, call
+from mswitch.pipelines.progress import INTERVAL_SECS, say
+from mswitch.pipelines.runners import run_pipeline
 
 
 class WriteShards(beam.DoFn):

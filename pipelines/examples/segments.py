@@ -10,13 +10,13 @@ from typing import Literal
 
 import numpy as np
 
-from pipelines.examples.span_corruption import (
+from mswitch.pipelines.examples.span_corruption import (
     ExampleKey,
     Tokens,
     draws,
     stream_key,
 )
-from pipelines.special_tokens import EOS_ID, PAD_ID
+from mswitch.pipelines.special_tokens import EOS_ID, PAD_ID
 
 Chain = Literal["lossless", "t5"]
 

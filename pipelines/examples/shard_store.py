@@ -4,8 +4,8 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from pipelines import storage
-from pipelines.faults import fault_point
+from mswitch.pipelines import storage
+from mswitch.pipelines.faults import fault_point
 
 
 class Shard(Protocol):
@@ -30,7 +30,7 @@ class BeamJob:
         noun: what people call what it writes.
         identity: of the output.
         out: the output, by which its jobs are found and cancelled.
-        runner: see `pipelines.runners`.
+        runner: see `mswitch.pipelines.runners`.
         beam_options: Beam's own options.
     """
 

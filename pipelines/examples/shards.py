@@ -22,11 +22,11 @@ import numpy as np
 import pyarrow.compute as pc
 import sentencepiece
 
-from pipelines import storage
-from pipelines.corpus.reader import CorpusShard
-from pipelines.examples.example_proto import encode_example
-from pipelines.examples.segments import Chain, lossless, split_tokens, t5
-from pipelines.examples.span_corruption import (
+from mswitch.pipelines import storage
+from mswitch.pipelines.corpus.reader import CorpusShard
+from mswitch.pipelines.examples.example_proto import encode_example
+from mswitch.pipelines.examples.segments import Chain, lossless, split_tokens, t5
+from mswitch.pipelines.examples.span_corruption import (
     ExampleKey,
     Mask,
     SpanCorruption,
@@ -36,9 +36,9 @@ from pipelines.examples.span_corruption import (
     random_masks,
     stream_key,
 )
-from pipelines.examples.tfrecord import write_tfrecord
-from pipelines.languages import task_name
-from pipelines.vocabulary.model import load_vocabulary
+from mswitch.pipelines.examples.tfrecord import write_tfrecord
+from mswitch.pipelines.languages import task_name
+from mswitch.pipelines.vocabulary.model import load_vocabulary
 
 #: What SentencePiece writes for a space.
 SPACE_MARK = "\N{LOWER ONE EIGHTH BLOCK}"

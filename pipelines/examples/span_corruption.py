@@ -18,8 +18,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.errors import UserError
-from pipelines.special_tokens import EOS_ID, SENTINELS
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.special_tokens import EOS_ID, SENTINELS
 
 Tokens = NDArray[np.int32]
 Mask = NDArray[np.bool_]

@@ -18,9 +18,9 @@ import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines import storage
-from pipelines.errors import UserError
-from pipelines.outputs import write_atomically
+from mswitch.pipelines import storage
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.outputs import write_atomically
 
 HEADER_BYTES, FOOTER_BYTES = 12, 4
 INDEX_SUFFIX = ".index"

@@ -10,12 +10,12 @@ from typing import Any, Literal, get_args
 
 from urllib3 import Retry
 
-from pipelines.crawl.streams import DamagedStreamError, DecompressedStream, open_input
-from pipelines.download import RETRY, CancelledError, Downloader, Fetched, MissingError
-from pipelines.errors import UserError
-from pipelines.outputs import file_sha256, read_manifest, stage_output
-from pipelines.progress import INTERVAL_SECS, Progress, say
-from pipelines.samples.gflanguages import STAGE
+from mswitch.pipelines.crawl.streams import DamagedStreamError, DecompressedStream, open_input
+from mswitch.pipelines.download import RETRY, CancelledError, Downloader, Fetched, MissingError
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.outputs import file_sha256, read_manifest, stage_output
+from mswitch.pipelines.progress import INTERVAL_SECS, Progress, say
+from mswitch.pipelines.samples.gflanguages import STAGE
 
 BASE_URL = "https://data.commoncrawl.org"
 MAX_CONCURRENCY = 8

@@ -13,7 +13,7 @@ import uuid
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, Self
 
-from pipelines.outputs import file_sha256
+from mswitch.pipelines.outputs import file_sha256
 
 WARC_DATE = "2024-01-01T00:00:00Z"
 CRAWL_NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "urn:mswitch:sample")

@@ -19,17 +19,17 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pipelines.errors import UserError
-from pipelines.outputs import file_sha256, stage_output
-from pipelines.progress import Progress, say
-from pipelines.samples.crawl_writer import CrawlWriter, Format, SamplePage
-from pipelines.samples.documents import (
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.outputs import file_sha256, stage_output
+from mswitch.pipelines.progress import Progress, say
+from mswitch.pipelines.samples.crawl_writer import CrawlWriter, Format, SamplePage
+from mswitch.pipelines.samples.documents import (
     html_text_bytes,
     language_of_path,
     mallard_page,
     message_pages,
 )
-from pipelines.samples.gflanguages import STAGE, summary
+from mswitch.pipelines.samples.gflanguages import STAGE, summary
 
 FILES_PER_FORMAT = 4
 #: Text kept of one language of one package: pages are taken in the order of their path's hash.

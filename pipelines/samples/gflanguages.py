@@ -2,7 +2,7 @@
 
 `gflanguages` carries excerpts of the Universal Declaration of Human Rights in hundreds of
 languages, in an installed package, so that the whole chain runs without a network. `debian`
-(`pipelines.samples.debian`) fetches real documentation of some tens of megabytes.
+(`mswitch.pipelines.samples.debian`) fetches real documentation of some tens of megabytes.
 """
 
 import importlib.metadata
@@ -12,11 +12,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipelines.errors import UserError
-from pipelines.languages import Language, languages, mc4_codes
-from pipelines.outputs import read_manifest, stage_output
-from pipelines.progress import say
-from pipelines.samples.crawl_writer import CrawlWriter, SamplePage, bucket, html_page
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.languages import Language, languages, mc4_codes
+from mswitch.pipelines.outputs import read_manifest, stage_output
+from mswitch.pipelines.progress import say
+from mswitch.pipelines.samples.crawl_writer import CrawlWriter, SamplePage, bucket, html_page
 
 STAGE = "sample"
 FILES_PER_FORMAT = 3

@@ -19,9 +19,9 @@ import pyarrow.parquet as pq
 from annotated_types import Ge
 from numpy.typing import NDArray
 
-from pipelines import storage
-from pipelines.errors import UserError
-from pipelines.examples.directory import (
+from mswitch.pipelines import storage
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.examples.directory import (
     STAGE,
     TOKENS,
     describe,
@@ -31,20 +31,20 @@ from pipelines.examples.directory import (
     write_missing,
     write_vocabulary,
 )
-from pipelines.examples.shard_store import BeamJob, ShardStore
-from pipelines.examples.span_corruption import Lengths
-from pipelines.faults import fault_point
-from pipelines.languages import languages
-from pipelines.outputs import (
+from mswitch.pipelines.examples.shard_store import BeamJob, ShardStore
+from mswitch.pipelines.examples.span_corruption import Lengths
+from mswitch.pipelines.faults import fault_point
+from mswitch.pipelines.languages import languages
+from mswitch.pipelines.outputs import (
     canonical_json,
     file_sha256,
     read_manifest,
     stage_output_anywhere,
 )
-from pipelines.progress import say
-from pipelines.runners import pipeline_options
-from pipelines.supervised.definition import BY_HASH, SPLITS, SupervisedTask, read_task
-from pipelines.supervised.shards import (
+from mswitch.pipelines.progress import say
+from mswitch.pipelines.runners import pipeline_options
+from mswitch.pipelines.supervised.definition import BY_HASH, SPLITS, SupervisedTask, read_task
+from mswitch.pipelines.supervised.shards import (
     KEYS,
     SAMPLES,
     InputFile,
@@ -52,9 +52,9 @@ from pipelines.supervised.shards import (
     read_file,
     write_shard,
 )
-from pipelines.supervised.split import count_overlap, overlapping
-from pipelines.validation import check_fields
-from pipelines.vocabulary.model import VocabularyModel, load_vocabulary, open_vocabulary
+from mswitch.pipelines.supervised.split import count_overlap, overlapping
+from mswitch.pipelines.validation import check_fields
+from mswitch.pipelines.vocabulary.model import VocabularyModel, load_vocabulary, open_vocabulary
 
 KIND = "supervised"
 #: Rows of a shard.
@@ -122,7 +122,7 @@ def build_supervised(
         vocabulary: a finished vocabulary directory, or a SentencePiece model file in T5's layout.
         out: where to write, or a URL such as gs://bucket/reviews.
         config: lengths, and what is let pass.
-        runner: where the Beam jobs run (`pipelines.runners`); their workers must see `out`.
+        runner: where the Beam jobs run (`mswitch.pipelines.runners`); their workers must see `out`.
         beam_options: Beam's own options.
 
     Raises:

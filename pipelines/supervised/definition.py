@@ -25,10 +25,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipelines import storage
-from pipelines.crawl.fields import field_names, find_value
-from pipelines.errors import UserError
-from pipelines.languages import any_code
+from mswitch.pipelines import storage
+from mswitch.pipelines.crawl.fields import field_names, find_value
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.languages import any_code
 
 SPLITS = ("train", "validation", "test")
 FORMATS = ("squad", "wikiann")

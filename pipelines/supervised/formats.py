@@ -10,8 +10,8 @@ import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, BinaryIO
 
-from pipelines.errors import UserError
-from pipelines.supervised.definition import RowError
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.supervised.definition import RowError
 
 #: What RE2, which mT5's own code uses, takes for white space.
 _SPACES = re.compile(r"[\t\n\f\r ]+")

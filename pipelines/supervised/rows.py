@@ -14,8 +14,8 @@ from typing import Any, BinaryIO, Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.crawl.files import BYTE_ORDER_MARK, PARQUET_MAGIC
-from pipelines.crawl.streams import (
+from mswitch.pipelines.crawl.files import BYTE_ORDER_MARK, PARQUET_MAGIC
+from mswitch.pipelines.crawl.streams import (
     DamagedStreamError,
     DecompressedStream,
     compression_of,
@@ -23,9 +23,9 @@ from pipelines.crawl.streams import (
     open_input,
     zstd_dictionary,
 )
-from pipelines.errors import UserError
-from pipelines.supervised.definition import RowError
-from pipelines.supervised.formats import Numbered, read_squad, read_wikiann
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.supervised.definition import RowError
+from mswitch.pipelines.supervised.formats import Numbered, read_squad, read_wikiann
 
 #: A longer row is counted as too large; no task of mT5 or T5 has one of a tenth of it.
 MAX_ROW_BYTES = 4 << 20

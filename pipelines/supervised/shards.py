@@ -18,17 +18,17 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import sentencepiece
 
-from pipelines import storage
-from pipelines.examples.example_proto import encode_example
-from pipelines.examples.shards import ShardCounts, vocabulary_of
-from pipelines.examples.span_corruption import Lengths, Tokens
-from pipelines.examples.tfrecord import lengths_path, write_tfrecord
-from pipelines.languages import language_of
-from pipelines.outputs import write_atomically
-from pipelines.special_tokens import EOS_ID
-from pipelines.supervised.definition import BY_HASH, Renderer, Row, RowError, SupervisedTask
-from pipelines.supervised.rows import read_rows
-from pipelines.supervised.split import fold, group_key, key64, split_of
+from mswitch.pipelines import storage
+from mswitch.pipelines.examples.example_proto import encode_example
+from mswitch.pipelines.examples.shards import ShardCounts, vocabulary_of
+from mswitch.pipelines.examples.span_corruption import Lengths, Tokens
+from mswitch.pipelines.examples.tfrecord import lengths_path, write_tfrecord
+from mswitch.pipelines.languages import language_of
+from mswitch.pipelines.outputs import write_atomically
+from mswitch.pipelines.special_tokens import EOS_ID
+from mswitch.pipelines.supervised.definition import BY_HASH, Renderer, Row, RowError, SupervisedTask
+from mswitch.pipelines.supervised.rows import read_rows
+from mswitch.pipelines.supervised.split import fold, group_key, key64, split_of
 
 ROW_SCHEMA = pa.schema(
     [
@@ -280,7 +280,7 @@ def write_shard(
 
 
 def write_rows(shard: SupervisedShard, directory: str, rows: Iterable[Tokenised]) -> dict[str, Any]:
-    """Write a shard of rows, as the contract of `tasks.examples` has them.
+    """Write a shard of rows, as the contract of `mswitch.tasks.examples` has them.
 
     Returns:
         Its description: lang, split, number, path, records, size_bytes, sha256, counts.

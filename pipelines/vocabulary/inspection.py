@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 import sentencepiece
 
-from pipelines.corpus.reader import open_corpus
-from pipelines.corpus.rules.scripts import UNSPACED
-from pipelines.errors import UserError
-from pipelines.languages import Language, languages
-from pipelines.progress import Progress
-from pipelines.special_tokens import SENTINELS
-from pipelines.vocabulary.model import open_vocabulary
+from mswitch.pipelines.corpus.reader import open_corpus
+from mswitch.pipelines.corpus.rules.scripts import UNSPACED
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.languages import Language, languages
+from mswitch.pipelines.progress import Progress
+from mswitch.pipelines.special_tokens import SENTINELS
+from mswitch.pipelines.vocabulary.model import open_vocabulary
 
 MAX_BYTES = 1_000_000
 _ETHIOPIC_SPACE = "\N{ETHIOPIC WORDSPACE}"

@@ -17,10 +17,10 @@ import sentencepiece
 from google.protobuf.message import DecodeError
 from sentencepiece import sentencepiece_model_pb2
 
-from pipelines import storage
-from pipelines.errors import UserError
-from pipelines.outputs import read_manifest
-from pipelines.special_tokens import EOS_ID, PAD_ID, SENTINELS, UNK_ID
+from mswitch.pipelines import storage
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.outputs import read_manifest
+from mswitch.pipelines.special_tokens import EOS_ID, PAD_ID, SENTINELS, UNK_ID
 
 STAGE = "vocabulary"
 MODEL_FILE = "sentencepiece.model"

@@ -22,15 +22,15 @@ import sentencepiece
 from annotated_types import Ge, Le
 from sentencepiece import sentencepiece_model_pb2
 
-from pipelines import storage
-from pipelines.corpus.reader import Corpus, CorpusShard, open_corpus
-from pipelines.errors import UserError
-from pipelines.outputs import read_manifest, stage_output_anywhere, write_atomically
-from pipelines.progress import say
-from pipelines.sampling import capped_budget, power_rates
-from pipelines.special_tokens import EOS_ID, PAD_ID, SENTINELS, UNK_ID
-from pipelines.validation import check_fields
-from pipelines.vocabulary.model import MODEL_FILE, STAGE, add_sentinels
+from mswitch.pipelines import storage
+from mswitch.pipelines.corpus.reader import Corpus, CorpusShard, open_corpus
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.outputs import read_manifest, stage_output_anywhere, write_atomically
+from mswitch.pipelines.progress import say
+from mswitch.pipelines.sampling import capped_budget, power_rates
+from mswitch.pipelines.special_tokens import EOS_ID, PAD_ID, SENTINELS, UNK_ID
+from mswitch.pipelines.validation import check_fields
+from mswitch.pipelines.vocabulary.model import MODEL_FILE, STAGE, add_sentinels
 
 NORMALIZATION = "nmt_nfkc"
 MIN_SIZE = 3 + 256 + SENTINELS + 1

@@ -32,9 +32,9 @@ MSWITCH_BASE_TOKENS = 1024 + 256  # positions of a sequence, encoder and decoder
 
 def prepare_examples(crawl: Path) -> Path:
     """Build the examples of 107 languages beside the crawl; finished ones are reused."""
-    from pipelines.corpus.reader import open_corpus
-    from pipelines.languages import languages
-    from pipelines.sampling import power_rates
+    from mswitch.pipelines.corpus.reader import open_corpus
+    from mswitch.pipelines.languages import languages
+    from mswitch.pipelines.sampling import power_rates
 
     out = crawl / "batches-examples"
     if (out / "_COMPLETED").exists():
@@ -62,9 +62,9 @@ def prepare_examples(crawl: Path) -> Path:
 
 
 def mswitch_side(examples: Path) -> dict[str, float]:
-    """Figures of `tasks.batches`."""
+    """Figures of `mswitch.tasks.batches`."""
     begin = time.perf_counter()
-    from tasks.batches import TrainBatches
+    from mswitch.tasks.batches import TrainBatches
 
     imported = time.perf_counter()
     batches = TrainBatches(examples, BATCH_SIZE, seed=0)
@@ -95,7 +95,7 @@ def seqio_side(examples: Path, *, shuffle: bool) -> dict[str, float]:
     begin = time.perf_counter()
     import seqio
 
-    import tasks.pretrain  # noqa: F401 (registers)
+    import mswitch.tasks.pretrain  # noqa: F401 (registers)
 
     imported = time.perf_counter()
     seqio.add_global_cache_dirs([str(examples)])

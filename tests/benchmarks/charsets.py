@@ -18,7 +18,7 @@ from typing import NamedTuple
 import langid_texts
 from langid_texts import Text
 
-from pipelines.crawl.charsets import decode
+from mswitch.pipelines.crawl.charsets import decode
 
 #: Encodings by group and language. Declared by these names, which are Python's but for an "x-".
 GROUPS = {

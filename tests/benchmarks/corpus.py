@@ -149,7 +149,15 @@ def text_bytes(crawl: Path) -> int:
 
 def build(profile: str, inputs: str, out: Path) -> list[str]:
     """Return the command that builds a corpus."""
-    command = [sys.executable, "-m", "flows.cli.main", "corpus", "build", "--profile", profile]
+    command = [
+        sys.executable,
+        "-m",
+        "mswitch.flows.cli.main",
+        "corpus",
+        "build",
+        "--profile",
+        profile,
+    ]
     options = ["--input", inputs, "--out", str(out), "--", f"--direct_num_workers={WORKERS}"]
     return [*command, *options]
 

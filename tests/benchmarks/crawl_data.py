@@ -12,11 +12,11 @@ import json
 import tempfile
 from pathlib import Path
 
-from pipelines.crawl.html.text import decode_html, html_to_text
-from pipelines.outputs import stage_output
-from pipelines.samples import debian
-from pipelines.samples.crawl_writer import CrawlWriter, SamplePage
-from pipelines.samples.documents import language_of_path
+from mswitch.pipelines.crawl.html.text import decode_html, html_to_text
+from mswitch.pipelines.outputs import stage_output
+from mswitch.pipelines.samples import debian
+from mswitch.pipelines.samples.crawl_writer import CrawlWriter, SamplePage
+from mswitch.pipelines.samples.documents import language_of_path
 
 FILES = 16
 _GIMP = "ca da de el es fi fr hr it ja ko lt nl nn pt ro ru sl sv zh-cn"

@@ -23,14 +23,14 @@ import numpy as np
 from figures import Figure, show
 from model_steps import PEER, Secs, Side, compare, timed
 
-from flows.cli.huge_pages import restart_with_huge_pages
-from models.config import TrainConfig
-from models.huggingface.config import read_config
-from models.huggingface.convert import read_parameters
-from models.huggingface.files import WeightFiles
-from models.inference.decode import make_decoder
-from models.training.state import Skeleton
-from pipelines.outputs import read_json_object
+from mswitch.flows.cli.huge_pages import restart_with_huge_pages
+from mswitch.models.config import TrainConfig
+from mswitch.models.huggingface.config import read_config
+from mswitch.models.huggingface.convert import read_parameters
+from mswitch.models.huggingface.files import WeightFiles
+from mswitch.models.inference.decode import make_decoder
+from mswitch.models.training.state import Skeleton
+from mswitch.pipelines.outputs import read_json_object
 
 ROWS, INPUTS, LENGTH = 32, 64, 32
 #: Tokens a second over those of transformers.

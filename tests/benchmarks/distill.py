@@ -24,12 +24,12 @@ import numpy as np
 from mapping_students import ARMS, NO_ROOM, ROOM, Students
 from mappings import Languages
 
-from models.capacity import batch_groups
-from models.config import TrainConfig
-from models.presets import preset
-from models.training.optimizer import optimizer_of
-from models.training.state import Skeleton
-from models.training.step import Teaching, make_train_step
+from mswitch.models.capacity import batch_groups
+from mswitch.models.config import TrainConfig
+from mswitch.models.presets import preset
+from mswitch.models.training.optimizer import optimizer_of
+from mswitch.models.training.state import Skeleton
+from mswitch.models.training.step import Teaching, make_train_step
 
 #: Rows, inputs and targets of the demo's batch.
 ROWS, INPUTS, TARGETS = 32, 64, 18

@@ -19,14 +19,14 @@ import jax
 import jax.numpy as jnp
 from model_steps import Side, batch, compare, timed
 
-from flows.cli.huge_pages import restart_with_huge_pages
-from models.capacity import batch_groups, expert_capacity
-from models.config import ModelConfig, TrainConfig
-from models.evaluation.evaluator import fitting_capacity
-from models.nn.experts import DROPLESS
-from models.presets import preset
-from models.training.state import Skeleton
-from models.training.step import make_evaluation_step
+from mswitch.flows.cli.huge_pages import restart_with_huge_pages
+from mswitch.models.capacity import batch_groups, expert_capacity
+from mswitch.models.config import ModelConfig, TrainConfig
+from mswitch.models.evaluation.evaluator import fitting_capacity
+from mswitch.models.nn.experts import DROPLESS
+from mswitch.models.presets import preset
+from mswitch.models.training.state import Skeleton
+from mswitch.models.training.step import make_evaluation_step
 
 ROWS = 32
 TINY = preset("mswitch-tiny").model

@@ -21,17 +21,17 @@ from pathlib import Path
 from corpus import ROOT, measure
 from crawl_data import write_crawl
 
-from pipelines.corpus.reader import open_corpus
-from pipelines.examples.build import ExamplesConfig, plan_shards
-from pipelines.examples.shards import (
+from mswitch.pipelines.corpus.reader import open_corpus
+from mswitch.pipelines.examples.build import ExamplesConfig, plan_shards
+from mswitch.pipelines.examples.shards import (
     ExampleShard,
     ShardSettings,
     bytes_per_id,
     vocabulary_of,
     write_shard,
 )
-from pipelines.outputs import MARKER
-from pipelines.vocabulary.model import MODEL_FILE
+from mswitch.pipelines.outputs import MARKER
+from mswitch.pipelines.vocabulary.model import MODEL_FILE
 
 ROUNDS = 5
 DOCUMENTS_PER_CALL = 64
@@ -45,7 +45,7 @@ CORPUS_OPTIONS = (
 
 def mswitch(*arguments: str | Path) -> list[str]:
     """A command line of mswitch."""
-    return [sys.executable, "-m", "flows.cli.main", *map(str, arguments)]
+    return [sys.executable, "-m", "mswitch.flows.cli.main", *map(str, arguments)]
 
 
 def prepare(crawl: Path) -> tuple[Path, Path]:

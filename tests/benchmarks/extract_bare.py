@@ -13,7 +13,7 @@ from resiliparse.parse.encoding import bytes_to_str, detect_encoding
 
 
 def text_of(html: str) -> str:
-    """Extract text as profile `modern` does (pipelines.crawl.html.text)."""
+    """Extract text as profile `modern` does (mswitch.pipelines.crawl.html.text)."""
     return extract_plain_text(
         html,
         preserve_formatting=True,

@@ -24,8 +24,8 @@ from typing import NamedTuple
 import gflanguages
 import trafilatura
 
-from pipelines.crawl.html.text import html_to_text
-from pipelines.samples.crawl_writer import html_page
+from mswitch.pipelines.crawl.html.text import html_to_text
+from mswitch.pipelines.samples.crawl_writer import html_page
 
 MENU = ["Home", "About us", "Archive of older news", "Imprint", "Log in", "Search this site"]
 

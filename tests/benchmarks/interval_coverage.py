@@ -28,10 +28,15 @@ from unittest import mock
 import numpy as np
 from scipy.special import stdtr
 
-from flows.report import seeds as report_seeds
-from flows.report.headline import LanguageResult, clear_after_holm, headline, holm_rejections
-from flows.report.seeds import delta_over_seeds, speed_up_over_seeds
-from flows.report.speedup import (
+from mswitch.flows.report import seeds as report_seeds
+from mswitch.flows.report.headline import (
+    LanguageResult,
+    clear_after_holm,
+    headline,
+    holm_rejections,
+)
+from mswitch.flows.report.seeds import delta_over_seeds, speed_up_over_seeds
+from mswitch.flows.report.speedup import (
     Delta,
     LanguageLosses,
     SpeedUp,

@@ -20,12 +20,12 @@ from typing import NamedTuple
 import langid_texts
 from langid_texts import SIZES_BYTES, Sample
 
-from pipelines.corpus.rules.langid import TwoIdentifiers, cld2_guesses, language_policies
-from pipelines.corpus.rules.langid_mc4 import IdentifyLanguage
-from pipelines.corpus.rules.south_slavic import LANGUAGES as SOUTH_SLAVIC
-from pipelines.errors import UserError
-from pipelines.languages import UNDETERMINED, languages, mc4_codes
-from pipelines.records import Page
+from mswitch.pipelines.corpus.rules.langid import TwoIdentifiers, cld2_guesses, language_policies
+from mswitch.pipelines.corpus.rules.langid_mc4 import IdentifyLanguage
+from mswitch.pipelines.corpus.rules.south_slavic import LANGUAGES as SOUTH_SLAVIC
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.languages import UNDETERMINED, languages, mc4_codes
+from mswitch.pipelines.records import Page
 
 ROOT = Path(__file__).parents[2]
 POLICY = ROOT / "pipelines/corpus/rules/language_policy.csv"

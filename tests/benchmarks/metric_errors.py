@@ -14,10 +14,10 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from flows.downstream.measure import measure_difference
-from flows.report.headline import holm_rejections
-from tasks.metric import Floats, Metric
-from tasks.metrics import METRICS, make_metric
+from mswitch.flows.downstream.measure import measure_difference
+from mswitch.flows.report.headline import holm_rejections
+from mswitch.tasks.metric import Floats, Metric
+from mswitch.tasks.metrics import METRICS, make_metric
 
 GROUPS = (8, 30, 100)
 FAMILY = 100

@@ -30,14 +30,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flows.cli.huge_pages import restart_with_huge_pages
-from models.capacity import batch_groups
-from models.config import ModelConfig, TrainConfig
-from models.nn.flops import training_step_flops
-from models.training.metrics import MetricsWriter
-from models.training.optimizer import optimizer_of
-from models.training.state import Skeleton
-from models.training.step import batch_loss, make_train_step
+from mswitch.flows.cli.huge_pages import restart_with_huge_pages
+from mswitch.models.capacity import batch_groups
+from mswitch.models.config import ModelConfig, TrainConfig
+from mswitch.models.nn.flops import training_step_flops
+from mswitch.models.training.metrics import MetricsWriter
+from mswitch.models.training.optimizer import optimizer_of
+from mswitch.models.training.state import Skeleton
+from mswitch.models.training.step import batch_loss, make_train_step
 
 ROOT = Path(__file__).parents[2]
 PEER = ROOT / ".venv-parity" / "bin" / "python"

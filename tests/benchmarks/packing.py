@@ -15,8 +15,8 @@ import numpy as np
 from figures import Figure, show
 from numpy.typing import NDArray
 
-from tasks.batches import TrainBatches
-from tasks.packing import next_fit
+from mswitch.tasks.batches import TrainBatches
+from mswitch.tasks.packing import next_fit
 
 ROUNDS = 5
 RECORDS = 1_000_000

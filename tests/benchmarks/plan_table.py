@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from models.planning.plan import ratios
-from pipelines.outputs import write_atomically
+from mswitch.models.planning.plan import ratios
+from mswitch.pipelines.outputs import write_atomically
 
 #: Preset, slice and further options of each row; the rest `plan` chooses.
 ROWS = (
@@ -73,7 +73,7 @@ def planned(out: Path, preset: str, topology: str, options: tuple[str, ...]) -> 
     path = out / f"{name}.json"
     if not path.exists():
         words = ("plan", "--preset", preset, "--topology", topology, *options, "--json")
-        command = [sys.executable, "-m", "flows.cli.main", *words]
+        command = [sys.executable, "-m", "mswitch.flows.cli.main", *words]
         made = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
         write_atomically(path, made.splitlines()[-1] + "\n")
     return json.loads(path.read_text())

@@ -3,9 +3,10 @@
     python tests/benchmarks/span_corruption.py
 
 Segments of 1,137 tokens become 1,024 inputs and 229 targets: draws, masks, sentinels and EOS, as
-`tasks.batches` calls it. Beside it t5's recipe segment by segment (an indirect sort of a float per
-gap, then the same mask and sentinels in plain NumPy), and a bare copy of the tokens, which nothing
-can beat. Rounds alternate between the contenders; the ratio is the median of the rounds' own.
+`mswitch.tasks.batches` calls it. Beside it t5's recipe segment by segment (an indirect sort of a
+float per gap, then the same mask and sentinels in plain NumPy), and a bare copy of the tokens,
+which nothing can beat. Rounds alternate between the contenders; the ratio is the median of the
+rounds' own.
 """
 
 import statistics
@@ -14,7 +15,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from pipelines.examples.span_corruption import (
+from mswitch.pipelines.examples.span_corruption import (
     ExampleKey,
     corrupt,
     noise_counts,
@@ -22,7 +23,7 @@ from pipelines.examples.span_corruption import (
     random_masks,
     span_corruption,
 )
-from pipelines.special_tokens import EOS_ID
+from mswitch.pipelines.special_tokens import EOS_ID
 
 LENGTHS = span_corruption(1024)
 VOCABULARY_SIZE = 250_100

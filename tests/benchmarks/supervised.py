@@ -18,14 +18,14 @@ from corpus import ROOT
 from figures import Figure, show
 from packing import cpu_secs
 
-from pipelines.examples.shard_store import ShardStore
-from pipelines.examples.span_corruption import Lengths
-from pipelines.supervised.build import plan_shards
-from pipelines.supervised.definition import SupervisedTask, read_task
-from pipelines.supervised.samples.ui_translate import write_ui_translate
-from pipelines.supervised.samples.writer import TASK_FILE
-from pipelines.supervised.shards import CALL_ROWS, InputFile, read_file, write_shard
-from pipelines.vocabulary.model import add_sentinels, load_vocabulary
+from mswitch.pipelines.examples.shard_store import ShardStore
+from mswitch.pipelines.examples.span_corruption import Lengths
+from mswitch.pipelines.supervised.build import plan_shards
+from mswitch.pipelines.supervised.definition import SupervisedTask, read_task
+from mswitch.pipelines.supervised.samples.ui_translate import write_ui_translate
+from mswitch.pipelines.supervised.samples.writer import TASK_FILE
+from mswitch.pipelines.supervised.shards import CALL_ROWS, InputFile, read_file, write_shard
+from mswitch.pipelines.vocabulary.model import add_sentinels, load_vocabulary
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 

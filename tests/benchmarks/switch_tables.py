@@ -86,7 +86,7 @@ class Runner:
         try:
             for words in commands:
                 code = subprocess.call(
-                    [sys.executable, "-m", "flows.cli.main", *words],
+                    [sys.executable, "-m", "mswitch.flows.cli.main", *words],
                     stdout=subprocess.DEVNULL,
                     preexec_fn=lambda: os.sched_setaffinity(0, {core}),
                 )

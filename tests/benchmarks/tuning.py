@@ -23,8 +23,8 @@ from figures import Figure, show
 from model_steps import DENSE, ROWS, Training, compare, switch
 from packing import ui_translate_lengths
 
-from flows.cli.huge_pages import restart_with_huge_pages
-from models.config import (
+from mswitch.flows.cli.huge_pages import restart_with_huge_pages
+from mswitch.models.config import (
     JobConfig,
     ModelConfig,
     PredictConfig,
@@ -32,11 +32,11 @@ from models.config import (
     TuningChanges,
     TuningConfig,
 )
-from models.inference import predict as predicting
-from models.inference.generate import Generator
-from models.presets import preset
-from models.training.train import make_plan, train_prepared
-from tasks.mixtures import Mixture
+from mswitch.models.inference import predict as predicting
+from mswitch.models.inference.generate import Generator
+from mswitch.models.presets import preset
+from mswitch.models.training.train import make_plan, train_prepared
+from mswitch.tasks.mixtures import Mixture
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 

@@ -31,7 +31,7 @@ from processes import free_port
 from trees import data_bytes
 from werkzeug.serving import make_server
 
-from pipelines.corpus.build import CorpusConfig, build_corpus
+from mswitch.pipelines.corpus.build import CorpusConfig, build_corpus
 
 BUCKET, LAKE, READ_ONLY = "mswitch-test", "lake", "mswitch-read-only"
 
@@ -176,7 +176,7 @@ def either(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def upload(storage_server: str) -> Callable[[Path, str], str]:
     """Give a function that puts a file into the bucket."""
-    from pipelines import storage
+    from mswitch.pipelines import storage
 
     def put(path: Path, url: str) -> str:
         with storage.publish(url) as copy:
@@ -189,7 +189,7 @@ def upload(storage_server: str) -> Callable[[Path, str], str]:
 @pytest.fixture
 def upload_tree(upload: Callable[[Path, str], str]) -> Callable[[Path, str], str]:
     """Give a function that puts all files below a directory into the bucket."""
-    from pipelines import storage
+    from mswitch.pipelines import storage
 
     def put(directory: Path, url: str) -> str:
         for path in sorted(directory.rglob("*")):
@@ -232,7 +232,7 @@ def peer(
     folder = tmp_path_factory.mktemp("peer")
     source = folder / "source"
     leave_out = shutil.ignore_patterns(".*", "runs", "build", "*.egg-info")
-    shutil.copytree(ROOT, source, ignore=leave_out)
+    shutil.copytree(ROOT, source, ignore=leave_out, symlinks=True)
     (folder / "beam").mkdir()
     peer_module.install(UV, source, folder / "mswitch")
     images = {peer_module.DEFAULT_IMAGE: folder / "beam", IMAGE: folder / "mswitch"}
@@ -308,9 +308,9 @@ def command(
         settings: Sequence[str] = RULES,
     ) -> list[str]:
         return [
-            sys.executable, "-m", "flows.cli.main", "corpus", "build", "--runner", "dataflow",
-            "--input", f"{bucket}/crawl/{files}", "--out", f"{bucket}/corpus", *settings, *rules,
-            "--",
+            sys.executable, "-m", "mswitch.flows.cli.main", "corpus", "build",
+            "--runner", "dataflow", "--input", f"{bucket}/crawl/{files}",
+            "--out", f"{bucket}/corpus", *settings, *rules, "--",
             "--project=test-project", "--region=europe-west4", f"--temp_location={bucket}/tmp",
             f"--dataflow_endpoint={peer.address}", *options,
         ]  # fmt: skip

@@ -6,10 +6,10 @@ import example_files
 import numpy as np
 import pytest
 
-from pipelines import storage
-from pipelines.errors import UserError
-from tasks.batches import TrainBatches
-from tasks.records import BLOCK_BYTES
+from mswitch.pipelines import storage
+from mswitch.pipelines.errors import UserError
+from mswitch.tasks.batches import TrainBatches
+from mswitch.tasks.records import BLOCK_BYTES
 
 BUCKET, MEGABYTE = "lake", 1 << 20
 

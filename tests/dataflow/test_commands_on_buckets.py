@@ -14,9 +14,9 @@ from bucket_runs import copied, sent
 from example_files import write_examples
 from task_files import vocabulary, write_supervised
 
-from flows.cli.main import main
-from models.training.checkpoint import restore_parameters
-from models.training.run_directory import (
+from mswitch.flows.cli.main import main
+from mswitch.models.training.checkpoint import restore_parameters
+from mswitch.models.training.run_directory import (
     CHECKPOINTS,
     CONFIG,
     METADATA,
@@ -24,14 +24,14 @@ from models.training.run_directory import (
     read_run,
     train_config_of,
 )
-from models.training.run_files import BucketFiles, RunFiles
-from models.training.state import Skeleton
-from models.training.step_zero import stage_run
-from models.transfer.config import UpcycleConfig
-from models.transfer.upcycle import upcycle
-from pipelines import objects, storage
-from pipelines.errors import UserError
-from pipelines.outputs import CLAIM
+from mswitch.models.training.run_files import BucketFiles, RunFiles
+from mswitch.models.training.state import Skeleton
+from mswitch.models.training.step_zero import stage_run
+from mswitch.models.transfer.config import UpcycleConfig
+from mswitch.models.transfer.upcycle import upcycle
+from mswitch.pipelines import objects, storage
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.outputs import CLAIM
 
 pytestmark = pytest.mark.slow
 
@@ -158,7 +158,7 @@ def test_an_upcycling_that_was_killed_goes_on(bucket, examples, tmp_path):
     run, out = trained(examples, tmp_path / "run"), f"{bucket}/sparse"
     words = ["upcycle", "--from", str(run), "--out", out, "--examples", str(examples)]
     words += ["--experts", "1", "--batches", "1", "--batch-size", "4"]
-    command = [sys.executable, "-m", "flows.cli.main", *words]
+    command = [sys.executable, "-m", "mswitch.flows.cli.main", *words]
     environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
     fault = {**environment, "MSWITCH_FAULT": "upcycle.before_marker"}
     killed = subprocess.run(command, env=fault, check=False)

@@ -8,11 +8,11 @@ import pytest
 from corpus_builds import build_elsewhere
 from trees import data_bytes
 
-from pipelines import storage
-from pipelines.corpus.build import CorpusConfig, build_corpus
-from pipelines.corpus.stats import load_stats
-from pipelines.errors import UserError
-from pipelines.outputs import read_manifest
+from mswitch.pipelines import storage
+from mswitch.pipelines.corpus.build import CorpusConfig, build_corpus
+from mswitch.pipelines.corpus.stats import load_stats
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.outputs import read_manifest
 
 CONFIG = CorpusConfig(
     min_lines=1,

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from gcp_storage_emulator import server
 
-from pipelines import storage
-from pipelines.errors import UserError
-from pipelines.examples.tfrecord import INDEX_SUFFIX
-from tasks.batches import TrainBatches
-from tasks.examples import open_examples
-from tasks.mixtures import Mixture
-from tasks.records import BLOCK_BYTES
+from mswitch.pipelines import storage
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.examples.tfrecord import INDEX_SUFFIX
+from mswitch.tasks.batches import TrainBatches
+from mswitch.tasks.examples import open_examples
+from mswitch.tasks.mixtures import Mixture
+from mswitch.tasks.records import BLOCK_BYTES
 
 RECORDS = {"de": (900, 700), "en": (800,), "sw": (20,), "yo": (1,)}
 GERMAN = Mixture(languages=("de",))
@@ -89,7 +89,7 @@ def test_opening_reads_no_shard(url, requests):
 
 def test_an_epoch_reads_each_block_by_one_request(url, requests, monkeypatch):
     # No memory for what is used again only in the next epoch.
-    monkeypatch.setattr("tasks.streams.CACHE_BYTES", 3 * BLOCK_BYTES)
+    monkeypatch.setattr("mswitch.tasks.streams.CACHE_BYTES", 3 * BLOCK_BYTES)
     records, blocks = sum(RECORDS["de"]), len(pieces(url, "de"))
     batches = TrainBatches(url, 32, mixture=GERMAN)
     total = sum(
@@ -137,8 +137,8 @@ def test_errors_name_the_object(url, upload, tmp_path):
 
 @pytest.mark.slow
 def test_a_model_is_trained_from_a_bucket(bucket, upload_tree, tmp_path):
-    from models.config import TrainConfig
-    from models.training.train import train
+    from mswitch.models.config import TrainConfig
+    from mswitch.models.training.train import train
 
     local = example_files.write_examples(tmp_path / "examples", {"sw": (40,), "yo": (9,)}, 64, 500)
     url = upload_tree(local, bucket)

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from trees import data_bytes
 
-from flows.cli.main import main
-from pipelines import storage
-from pipelines.errors import UserError
-from pipelines.examples.build import ExamplesConfig, build_examples
-from pipelines.vocabulary.train import VocabularyConfig, train_vocabulary
-from tasks.batches import TrainBatches
+from mswitch.flows.cli.main import main
+from mswitch.pipelines import storage
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.examples.build import ExamplesConfig, build_examples
+from mswitch.pipelines.vocabulary.train import VocabularyConfig, train_vocabulary
+from mswitch.tasks.batches import TrainBatches
 
 VOCABULARY = VocabularyConfig(size=1000, character_coverage=0.999)
 EXAMPLES = ExamplesConfig(inputs_length=32)
@@ -57,7 +57,7 @@ def test_the_chain_in_a_bucket_leaves_the_bytes_of_a_local_one(local, bucket, up
 
 CHILD = """
 import sys
-from pipelines.examples.build import ExamplesConfig, build_examples
+from mswitch.pipelines.examples.build import ExamplesConfig, build_examples
 build_examples(*sys.argv[1:4], ExamplesConfig(inputs_length=32))
 """
 

@@ -13,10 +13,10 @@ from dataflow_builds import IMAGE
 from file_server import FileServer
 from operators_server import Served, served, until
 
-from flows.launch.local import Local
-from flows.launch.record import Record, read_record
-from pipelines import storage
-from pipelines.outputs import read_manifest
+from mswitch.flows.launch.local import Local
+from mswitch.flows.launch.record import Record, read_record
+from mswitch.pipelines import storage
+from mswitch.pipelines.outputs import read_manifest
 
 pytestmark = [pytest.mark.dataflow, pytest.mark.server, pytest.mark.timeout(1500)]
 

@@ -9,15 +9,15 @@ import apache_beam as beam
 import pytest
 from apache_beam.portability.api import beam_runner_api_pb2 as beam_api
 
-from pipelines.corpus.config import CorpusConfig
-from pipelines.corpus.job import prepare_job
-from pipelines.corpus.ledger import Ledger
-from pipelines.corpus.output_shards import plan_shards
-from pipelines.corpus.phases import Build
-from pipelines.corpus.results import Finished, Ingested, LanguageIndex
-from pipelines.corpus.work_directory import WorkDirectory
-from pipelines.crawl.files import CrawlFile
-from pipelines.runners import pipeline_options
+from mswitch.pipelines.corpus.config import CorpusConfig
+from mswitch.pipelines.corpus.job import prepare_job
+from mswitch.pipelines.corpus.ledger import Ledger
+from mswitch.pipelines.corpus.output_shards import plan_shards
+from mswitch.pipelines.corpus.phases import Build
+from mswitch.pipelines.corpus.results import Finished, Ingested, LanguageIndex
+from mswitch.pipelines.corpus.work_directory import WorkDirectory
+from mswitch.pipelines.crawl.files import CrawlFile
+from mswitch.pipelines.runners import pipeline_options
 
 FILES = 90_000
 #: Text after deduplication that makes thousands of shards: 3 TB.

@@ -14,17 +14,17 @@ import pytest
 from dataflow_builds import IMAGE, PHASES, ROOT, RULES
 from trees import data_bytes
 
-from pipelines import storage
-from pipelines.corpus.build import CorpusConfig, build_corpus
-from pipelines.corpus.stats import load_stats
-from pipelines.examples.build import ExamplesConfig, build_examples
-from pipelines.vocabulary.train import VocabularyConfig, train_vocabulary
+from mswitch.pipelines import storage
+from mswitch.pipelines.corpus.build import CorpusConfig, build_corpus
+from mswitch.pipelines.corpus.stats import load_stats
+from mswitch.pipelines.examples.build import ExamplesConfig, build_examples
+from mswitch.pipelines.vocabulary.train import VocabularyConfig, train_vocabulary
 
 pytestmark = pytest.mark.dataflow
 
 #: Ten lines of a user's own.
 RECIPE = """
-from pipelines.corpus.recipes import IdentifyLanguage, LineDedup, Recipe, Rule, UrlDedup
+from mswitch.pipelines.corpus.recipes import IdentifyLanguage, LineDedup, Recipe, Rule, UrlDedup
 
 class Umlauts(Rule):
     name = "umlauts"
@@ -51,8 +51,8 @@ def test_workers_run_from_the_staged_package(build, peer, bucket, local_data):
     for job in jobs:
         assert job.request_bytes < 100_000
         modules = job.result["modules"]
-        assert "pipelines.corpus.work_directory" in modules
-        assert "flows.cli.main" not in modules
+        assert "mswitch.pipelines.corpus.work_directory" in modules
+        assert "mswitch.flows.cli.main" not in modules
         assert all(path.startswith(str(job.directory / "packages")) for path in modules.values())
     # The counters came back by the metrics of the jobs: 24 or 40 bytes a candidate, and a bit back.
     shuffled = load_stats(f"{bucket}/corpus")["shuffled_bytes"]
@@ -109,7 +109,7 @@ def test_the_template_starts_a_job_that_conducts_the_others(
     before = len(peer.jobs)
     rules = [rule.lstrip("-").replace("-", "_") for rule in RULES]
     command = [
-        python, "-P", peer.images[IMAGE] / "pipelines" / "dataflow" / "launch.py",
+        python, "-P", peer.images[IMAGE] / "mswitch" / "pipelines" / "dataflow" / "launch.py",
         f"--input={bucket}/crawl/0*,{bucket}/crawl/1*,{bucket}/crawl/2*", f"--out={bucket}/corpus",
         *(f"--{rule}" for rule in rules), "--keep_fingerprints=false",
         "--runner=DataflowRunner", "--job_name=build-1", "--project=test-project",
@@ -165,7 +165,7 @@ def test_examples_are_made_by_a_job_and_go_on_where_it_died(peer, bucket, upload
     for name in ("corpus", "vocabulary"):
         upload_tree(tmp_path / name, f"{bucket}/{name}")
     command = [
-        sys.executable, "-m", "flows.cli.main", "examples", "build", "--runner", "dataflow",
+        sys.executable, "-m", "mswitch.flows.cli.main", "examples", "build", "--runner", "dataflow",
         "--corpus", f"{bucket}/corpus", "--vocab", f"{bucket}/vocabulary",
         "--out", f"{bucket}/examples", "--inputs-length", "32", "--",
         "--project=test-project", "--region=europe-west4", f"--temp_location={bucket}/tmp",

@@ -17,17 +17,17 @@ from job_world import World, is_alive
 from local_kubernetes import LocalKubernetesCluster
 from processes import wait_for
 
-from flows.cli.commands import runs
-from flows.cli.main import main
-from flows.launch import pod, record
-from flows.launch.command import job_of_command
-from flows.launch.controller import ask
-from flows.launch.job import Job, Unreachable
-from flows.launch.kubernetes import Kubernetes
-from flows.launch.local import Local
-from flows.launch.record import read_record
-from pipelines import objects, storage
-from pipelines.errors import UserError
+from mswitch.flows.cli.commands import runs
+from mswitch.flows.cli.main import main
+from mswitch.flows.launch import pod, record
+from mswitch.flows.launch.command import job_of_command
+from mswitch.flows.launch.controller import ask
+from mswitch.flows.launch.job import Job, Unreachable
+from mswitch.flows.launch.kubernetes import Kubernetes
+from mswitch.flows.launch.local import Local
+from mswitch.flows.launch.record import read_record
+from mswitch.pipelines import objects, storage
+from mswitch.pipelines.errors import UserError
 
 
 def no_network(*_):
@@ -191,7 +191,7 @@ def test_a_pod_without_a_volume_leaves_log_and_code_in_the_bucket(either, tmp_pa
         program = f"import sys; print('é {code}'); sys.exit({code})"
         done = subprocess.run(
             [
-                *(sys.executable, "-m", "flows.launch.pod", job.left(1, "")),
+                *(sys.executable, "-m", "mswitch.flows.launch.pod", job.left(1, "")),
                 *(sys.executable, "-c", program),
             ],
             env={**os.environ, "JOB_COMPLETION_INDEX": "0"},

@@ -13,9 +13,9 @@ from dataflow_builds import IMAGE, PHASES
 from processes import is_alive, wait_for
 from trees import data_bytes
 
-from flows.cli.main import main
-from flows.launch.record import read_record
-from pipelines import storage
+from mswitch.flows.cli.main import main
+from mswitch.flows.launch.record import read_record
+from mswitch.pipelines import storage
 
 pytestmark = [pytest.mark.dataflow, pytest.mark.timeout(600)]
 

@@ -10,10 +10,10 @@ import time
 
 import pytest
 
-from pipelines import lease, objects
-from pipelines.errors import UserError
-from pipelines.lease import LEASE, Lease, LeaseLostError, follow_lease, hold_lease
-from pipelines.objects import ChangedError, create, read_version, replace_version
+from mswitch.pipelines import lease, objects
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.lease import LEASE, Lease, LeaseLostError, follow_lease, hold_lease
+from mswitch.pipelines.objects import ChangedError, create, read_version, replace_version
 
 SECS = 1.0
 

@@ -9,18 +9,18 @@ from typing import Any
 import crawl_files as crawl
 import pytest
 
-from pipelines import storage
-from pipelines.corpus import build as corpus_build
-from pipelines.corpus.build import CorpusConfig, build_corpus
-from pipelines.corpus.config import ModernConfig
-from pipelines.corpus.rules.badwords import MAX_LIST_BYTES, identity, load_badwords
-from pipelines.corpus.rules.blocklist import load_blocklist
-from pipelines.corpus.rules.decontamination import Decontaminate, read_evaluation_sets
-from pipelines.corpus.rules.quality import GopherQuality
-from pipelines.corpus.stats import load_stats
-from pipelines.dataflow.conductor import conduct
-from pipelines.dataflow.launch import build_request
-from pipelines.errors import UserError
+from mswitch.pipelines import storage
+from mswitch.pipelines.corpus import build as corpus_build
+from mswitch.pipelines.corpus.build import CorpusConfig, build_corpus
+from mswitch.pipelines.corpus.config import ModernConfig
+from mswitch.pipelines.corpus.rules.badwords import MAX_LIST_BYTES, identity, load_badwords
+from mswitch.pipelines.corpus.rules.blocklist import load_blocklist
+from mswitch.pipelines.corpus.rules.decontamination import Decontaminate, read_evaluation_sets
+from mswitch.pipelines.corpus.rules.quality import GopherQuality
+from mswitch.pipelines.corpus.stats import load_stats
+from mswitch.pipelines.dataflow.conductor import conduct
+from mswitch.pipelines.dataflow.launch import build_request
+from mswitch.pipelines.errors import UserError
 
 ITEM = "Which of the rivers that pass through the old capital also pass through the harbour town?"
 SETTINGS = ["--profile=modern", "--min_lines=1", "--min_long_line_characters=1",

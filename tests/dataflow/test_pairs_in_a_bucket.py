@@ -7,8 +7,8 @@ import pytest
 import task_files
 from operators_server import Served, served
 
-from flows.launch.record import read_record
-from pipelines import storage
+from mswitch.flows.launch.record import read_record
+from mswitch.pipelines import storage
 
 pytestmark = [pytest.mark.dataflow, pytest.mark.server, pytest.mark.timeout(1800)]
 

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from pipelines import storage
-from pipelines.errors import UserError
-from pipelines.outputs import (
+from mswitch.pipelines import storage
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.outputs import (
     CLAIM,
     MANIFEST,
     MARKER,

@@ -7,12 +7,12 @@ import pytest
 from report_runs import Scenario, write_runs
 from tuned_runs import right_of_ten, write_tuned
 
-from flows.downstream.build import write_downstream, write_run_page
-from flows.report.build import ReportConfig, write_report
-from flows.report.distillation import write_distillation
-from flows.report.index import write_index
-from pipelines import storage
-from pipelines.errors import UserError
+from mswitch.flows.downstream.build import write_downstream, write_run_page
+from mswitch.flows.report.build import ReportConfig, write_report
+from mswitch.flows.report.distillation import write_distillation
+from mswitch.flows.report.index import write_index
+from mswitch.pipelines import storage
+from mswitch.pipelines.errors import UserError
 
 
 def test_reports_in_a_bucket_have_an_index_that_a_browser_shows(bucket, upload, tmp_path):

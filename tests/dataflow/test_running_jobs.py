@@ -15,8 +15,8 @@ from processes import wait_for
 from supervised_files import json_lines, rows, write_task
 from trees import data_bytes
 
-from pipelines import storage
-from pipelines.corpus.stats import load_stats
+from mswitch.pipelines import storage
+from mswitch.pipelines.corpus.stats import load_stats
 
 pytestmark = pytest.mark.dataflow
 
@@ -128,7 +128,14 @@ def test_the_job_of_supervised_examples_is_cancelled(peer, bucket, waiting, tmp_
     write_task(folder, '"rows.jsonl"\nsplit = "hash"')
     (tmp_path / "sentencepiece.model").write_bytes(vocabulary(1000))
     words = [
-        *(sys.executable, "-m", "flows.cli.main", "examples", "supervised", "--runner=dataflow"),
+        *(
+            sys.executable,
+            "-m",
+            "mswitch.flows.cli.main",
+            "examples",
+            "supervised",
+            "--runner=dataflow",
+        ),
         f"--task={upload_tree(folder, f'{bucket}/task')}/task.toml",
         *(f"--vocab={tmp_path}/sentencepiece.model", f"--out={bucket}/reviews"),
     ]

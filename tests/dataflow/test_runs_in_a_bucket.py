@@ -29,17 +29,17 @@ from example_files import write_examples
 from processes import wait_for
 from report_runs import Scenario, write_runs
 
-from flows.cli.main import main
-from flows.report.build import ReportConfig, write_report
-from models.config import EvaluateConfig
-from models.evaluation.evaluate import evaluate_run
-from models.lifeline import EXIT_RESUME
-from models.training.checkpoint import complete_steps
-from models.training.run_directory import read_run
-from models.training.run_files import EVALUATION, BucketFiles, open_files
-from pipelines import objects, storage
-from pipelines.errors import UserError
-from pipelines.faults import BUCKET_POINTS
+from mswitch.flows.cli.main import main
+from mswitch.flows.report.build import ReportConfig, write_report
+from mswitch.models.config import EvaluateConfig
+from mswitch.models.evaluation.evaluate import evaluate_run
+from mswitch.models.lifeline import EXIT_RESUME
+from mswitch.models.training.checkpoint import complete_steps
+from mswitch.models.training.run_directory import read_run
+from mswitch.models.training.run_files import EVALUATION, BucketFiles, open_files
+from mswitch.pipelines import objects, storage
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.faults import BUCKET_POINTS
 
 PRESET, STEPS = "mt5-tiny", 7
 

@@ -1,4 +1,4 @@
-"""`pipelines.storage` on gs://, through Beam and Google's client, against a server on loopback."""
+"""`pipelines.storage` on gs://, through Beam and Google's client, against a loopback server."""
 
 import contextlib
 import os
@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from sentencepiece_models import train_model
 
-from pipelines import storage
-from pipelines.errors import UserError
-from pipelines.vocabulary.model import open_vocabulary
+from mswitch.pipelines import storage
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.vocabulary.model import open_vocabulary
 
 
 def put(url: str, data: bytes = b"x") -> None:

@@ -7,9 +7,9 @@ from example_files import vocabulary
 from supervised_files import ALL_KINDS, write_kinds, write_task
 from trees import data_bytes
 
-from pipelines import storage
-from pipelines.supervised.build import SupervisedConfig, build_supervised
-from tasks.examples import open_examples
+from mswitch.pipelines import storage
+from mswitch.pipelines.supervised.build import SupervisedConfig, build_supervised
+from mswitch.tasks.examples import open_examples
 
 CONFIG = SupervisedConfig(inputs_length=64, targets_length=24, drop_overlap=True)
 

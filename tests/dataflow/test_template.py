@@ -9,18 +9,18 @@ from typing import Any
 
 import pytest
 
-from pipelines.corpus.config import CorpusConfig
-from pipelines.dataflow.launch import build_request, launch, main
-from pipelines.dataflow.metadata import FILE, metadata, to_json
-from pipelines.dataflow.parameters import (
+from mswitch.pipelines.corpus.config import CorpusConfig
+from mswitch.pipelines.dataflow.launch import build_request, launch, main
+from mswitch.pipelines.dataflow.metadata import FILE, metadata, to_json
+from mswitch.pipelines.dataflow.parameters import (
     Parameter,
     config_of,
     config_parameters,
     parameters,
     parse,
 )
-from pipelines.errors import UserError
-from pipelines.outputs import canonical_json
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.outputs import canonical_json
 
 ROOT = Path(__file__).parents[2]
 NEEDED = ["--input=gs://bucket/a*,gs://bucket/b", "--out=gs://bucket/corpus"]
@@ -51,7 +51,7 @@ def leaves(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
 
 
 def test_the_file_is_what_the_options_say():
-    assert FILE.read_text() == to_json(), "run `python -m pipelines.dataflow.metadata`"
+    assert FILE.read_text() == to_json(), "run `python -m mswitch.pipelines.dataflow.metadata`"
 
 
 def test_the_metadata_is_what_dataflow_takes():

@@ -25,9 +25,9 @@ from bucket_runs import (
 from example_files import write_examples
 from processes import free_port, wait_for
 
-from models.lifeline import EXIT_RESUME
-from models.training.checkpoint import complete_steps
-from pipelines import objects, storage
+from mswitch.models.lifeline import EXIT_RESUME
+from mswitch.models.training.checkpoint import complete_steps
+from mswitch.pipelines import objects, storage
 
 #: Who follows a lease notices renewals later than its holder sends them.
 LEASE_SECS = 24
@@ -167,7 +167,15 @@ def command(*words: str) -> Pair:
     job = ["--coordinator-address", f"127.0.0.1:{free_port()}", "--num-processes", "2"]
     one, other = (
         subprocess.Popen(
-            [sys.executable, "-m", "flows.cli.main", *words, *job, "--process-id", str(number)],
+            [
+                sys.executable,
+                "-m",
+                "mswitch.flows.cli.main",
+                *words,
+                *job,
+                "--process-id",
+                str(number),
+            ],
             env={**os.environ, "JAX_PLATFORMS": "cpu"},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,

@@ -9,14 +9,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from flows.cli.main import main
-from flows.corpus_page.page import write_page
-from flows.pages.numbers import fine_percent
-from flows.pages.templates import visible
-from pipelines import storage
-from pipelines.errors import UserError
-from pipelines.outputs import stage_output
-from pipelines.records import DOCUMENT_SCHEMA
+from mswitch.flows.cli.main import main
+from mswitch.flows.corpus_page.page import write_page
+from mswitch.flows.pages.numbers import fine_percent
+from mswitch.flows.pages.templates import visible
+from mswitch.pipelines import storage
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.outputs import stage_output
+from mswitch.pipelines.records import DOCUMENT_SCHEMA
 
 HOSTILE = "</script><img src=x onerror=alert(1)>\u202e\x1b[31m'\"`{{7*7}}&amp;"
 TEXTS = {"de": "Straße und Über", "ru": "Привет, мир x", "und": "1234"}

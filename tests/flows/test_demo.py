@@ -8,8 +8,8 @@ from collections import Counter, defaultdict
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.languages import languages
-from pipelines.outputs import read_manifest
+from mswitch.pipelines.languages import languages
+from mswitch.pipelines.outputs import read_manifest
 
 pytestmark = [
     pytest.mark.end_to_end,

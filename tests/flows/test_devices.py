@@ -2,8 +2,8 @@
 
 import pytest
 
-from flows import devices
-from pipelines.errors import UserError
+from mswitch.flows import devices
+from mswitch.pipelines.errors import UserError
 
 
 def test_a_driver_that_ends_the_process_without_a_word_is_said(monkeypatch):

@@ -15,21 +15,21 @@ from cldr_packages import add_cldr
 from debian_packages import make_mirror
 from jax.sharding import AbstractMesh
 
-from flows.cli.main import main
-from flows.devices import Devices
-from flows.evidence import plan as plans
-from flows.evidence.plan import Plan, Request, data_config, make_plan, settled
-from flows.evidence.settings import NOT_MEASURED, SETTINGS, find_setting, setting_for
-from flows.prefect_flows.evidence import check_room, keep_last_checkpoint, time_left
-from models.capacity import batch_groups
-from models.config import padded_vocabulary
-from models.hardware import GIB
-from models.partitioning import AXES, check_divisible
-from models.planning.memory import state_memory, step_memory
-from models.training.state import Skeleton, parameter_counts
-from pipelines.errors import UserError
-from pipelines.languages import languages
-from pipelines.outputs import read_manifest
+from mswitch.flows.cli.main import main
+from mswitch.flows.devices import Devices
+from mswitch.flows.evidence import plan as plans
+from mswitch.flows.evidence.plan import Plan, Request, data_config, make_plan, settled
+from mswitch.flows.evidence.settings import NOT_MEASURED, SETTINGS, find_setting, setting_for
+from mswitch.flows.prefect_flows.evidence import check_room, keep_last_checkpoint, time_left
+from mswitch.models.capacity import batch_groups
+from mswitch.models.config import padded_vocabulary
+from mswitch.models.hardware import GIB
+from mswitch.models.partitioning import AXES, check_divisible
+from mswitch.models.planning.memory import state_memory, step_memory
+from mswitch.models.training.state import Skeleton, parameter_counts
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.languages import languages
+from mswitch.pipelines.outputs import read_manifest
 
 ROOT = Path(__file__).parents[2]
 CPU = Devices("cpu", "cpu", 1)
@@ -44,7 +44,7 @@ def on(monkeypatch):
         monkeypatch.setattr(plans, "find_devices", lambda: found)
 
     machine(CPU)
-    monkeypatch.setattr("flows.evidence.settings.available_cores", lambda: 2)
+    monkeypatch.setattr("mswitch.flows.evidence.settings.available_cores", lambda: 2)
     return machine
 
 
@@ -271,7 +271,15 @@ class Study:
     def start(self, out: Path, fault: str = "") -> subprocess.Popen[str]:
         words = ["evidence", f"--examples={self.examples}", "--setting=cpu", f"--out={out}"]
         return subprocess.Popen(
-            [sys.executable, "-m", "flows.cli.main", *words, "--steps=6", "--seeds=2", "--json"],
+            [
+                sys.executable,
+                "-m",
+                "mswitch.flows.cli.main",
+                *words,
+                "--steps=6",
+                "--seeds=2",
+                "--json",
+            ],
             env={**os.environ, "MSWITCH_FAULT": fault, "PREFECT_HOME": str(self.place / "prefect")},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -345,7 +353,7 @@ def test_done_it_does_nothing_and_other_options_are_refused(study, undisturbed):
     assert json.loads(stdout.splitlines()[-1])["reused"]
     words = ["evidence", f"--out={undisturbed}", "--seeds=1", "--steps=6"]
     done = subprocess.run(
-        [sys.executable, "-m", "flows.cli.main", *words, f"--examples={study.examples}"],
+        [sys.executable, "-m", "mswitch.flows.cli.main", *words, f"--examples={study.examples}"],
         capture_output=True,
         text=True,
         check=False,
@@ -365,7 +373,7 @@ def test_names_of_things_are_fetched_and_trained_on(tmp_path, monkeypatch):
     out = tmp_path / "out"
     words = ["evidence", "--setting=names", f"--out={out}", "--steps=6", "--seeds=1", "--json"]
     done = subprocess.run(
-        [sys.executable, "-m", "flows.cli.main", *words],
+        [sys.executable, "-m", "mswitch.flows.cli.main", *words],
         capture_output=True,
         text=True,
         check=False,

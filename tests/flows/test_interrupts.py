@@ -62,7 +62,7 @@ def test_a_build_ends_with_one_line(tmp_path, moment):
         "".join(json.dumps({**page, "url": f"http://a.example/{n}"}) + "\n" for n in range(20_000))
     )
     arguments = ["--input", str(tmp_path / "pages.jsonl"), "--out", str(tmp_path / "corpus")]
-    process = start(sys.executable, "-m", "flows.cli.main", "corpus", "build", *arguments)
+    process = start(sys.executable, "-m", "mswitch.flows.cli.main", "corpus", "build", *arguments)
     with ended(process):
         if moment == "phases run":
             wait_for(lambda: list(tmp_path.glob(".corpus.partial-*/work/files-*.json")))
@@ -78,7 +78,7 @@ def test_a_build_ends_with_one_line(tmp_path, moment):
 
 BUSY = """
 import hashlib
-from flows.cli.interrupts import leave_on_interrupt
+from mswitch.flows.cli.interrupts import leave_on_interrupt
 leave_on_interrupt()
 print("busy", flush=True)
 hashlib.pbkdf2_hmac("sha512", b"", b"", 10 ** 9)  # one instruction of Python, many minutes
@@ -86,8 +86,8 @@ hashlib.pbkdf2_hmac("sha512", b"", b"", 10 ** 9)  # one instruction of Python, m
 
 TRAINING = """
 import time
-from flows.cli.interrupts import leave_on_interrupt
-from models.training.signals import stop_requests
+from mswitch.flows.cli.interrupts import leave_on_interrupt
+from mswitch.models.training.signals import stop_requests
 leave_on_interrupt()
 with stop_requests() as due:
     print("busy", flush=True)
@@ -126,7 +126,7 @@ def test_a_training_saves_first_and_leaves_on_the_second():
 def test_it_stays_ignored_where_it_is_ignored():
     code = (
         "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
-        "from flows.cli.interrupts import leave_on_interrupt; leave_on_interrupt()\n"
+        "from mswitch.flows.cli.interrupts import leave_on_interrupt; leave_on_interrupt()\n"
         "signal.raise_signal(signal.SIGINT)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

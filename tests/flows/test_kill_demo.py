@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.faults import FAULT_POINTS, VARIABLE
+from mswitch.pipelines.faults import FAULT_POINTS, VARIABLE
 
 pytestmark = pytest.mark.kill
 
@@ -32,7 +32,7 @@ COMPARED = ("sample", "corpus", "vocabulary", "examples", "*/eval")
 
 def command(out: Path) -> list[str]:
     steps = ["--steps", STEPS] if STEPS else []
-    return [sys.executable, "-m", "flows.cli.main", "demo", "--out", str(out), *steps]
+    return [sys.executable, "-m", "mswitch.flows.cli.main", "demo", "--out", str(out), *steps]
 
 
 def run(out: Path, fault: str = "") -> int:

@@ -12,7 +12,7 @@ pytestmark = [pytest.mark.learning, pytest.mark.timeout(3600)]
 
 
 def mswitch(*arguments: str | Path) -> dict:
-    command = [sys.executable, "-m", "flows.cli.main", *map(str, arguments), "--json"]
+    command = [sys.executable, "-m", "mswitch.flows.cli.main", *map(str, arguments), "--json"]
     # Other tests compile more than they compute.
     env = {**os.environ, "XLA_FLAGS": ""}
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=env)

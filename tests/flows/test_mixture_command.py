@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from flows.cli.main import main
-from pipelines.outputs import stage_output
-from tasks.mixture_table import describe_mixture
-from tasks.mixtures import Mixture, mixtures
-from tasks.multitask import task_mixture
+from mswitch.flows.cli.main import main
+from mswitch.pipelines.outputs import stage_output
+from mswitch.tasks.mixture_table import describe_mixture
+from mswitch.tasks.mixtures import Mixture, mixtures
+from mswitch.tasks.multitask import task_mixture
 
 RECORDS = {"de": 10_000, "en": 160_000, "iw": 625, "hr": 1, "ru": 16}
 
@@ -114,7 +114,7 @@ def test_misuse_is_explained(examples, capsys, options, complaint):
 
 def test_training_refuses_an_unknown_mixture_before_it_loads_jax(examples, tmp_path):
     code = (
-        "import sys; from flows.cli.main import main\n"
+        "import sys; from mswitch.flows.cli.main import main\n"
         f"code = main(['train', '--preset', 'mt5-tiny', '--examples', {str(examples)!r},"
         f" '--out', {str(tmp_path / 'run')!r}, '--mixture', 'mc5'])\n"
         "print(code, sorted({'jax', 'seqio', 'tensorflow', 'grain'} & sys.modules.keys()))"
@@ -126,7 +126,7 @@ def test_training_refuses_an_unknown_mixture_before_it_loads_jax(examples, tmp_p
 
 def test_showing_a_mixture_loads_no_framework(examples):
     code = (
-        "import sys; from flows.cli.main import main\n"
+        "import sys; from mswitch.flows.cli.main import main\n"
         f"main(['mixture', 'show', {str(examples)!r}])\n"
         "heavy = {'jax', 'seqio', 'tensorflow', 'grain', 'apache_beam', 'pyarrow', 'prefect'}\n"
         "print(sorted(heavy & sys.modules.keys()))"

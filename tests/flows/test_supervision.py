@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 from processes import wait_for
 
-from flows import supervision
-from flows.cli.huge_pages import VARIABLE
-from flows.supervision import run_with_restarts
-from pipelines.errors import UserError
+from mswitch.flows import supervision
+from mswitch.flows.cli.huge_pages import VARIABLE
+from mswitch.flows.supervision import run_with_restarts
+from mswitch.pipelines.errors import UserError
 
-#: A stand-in for `python -m flows.cli.main`: the first argument says what it does.
+#: A stand-in for `python -m mswitch.flows.cli.main`: the first argument says what it does.
 CHILD = """
 import os, pathlib, signal, subprocess, sys, time
-from models.lifeline import exit_with_parent
+from mswitch.models.lifeline import exit_with_parent
 exit_with_parent()
 what, folder = sys.argv[1], pathlib.Path(sys.argv[2])
 with (folder / 'pids').open('a') as file:
@@ -52,11 +52,13 @@ if what == 'with-server':
 
 @pytest.fixture
 def child(tmp_path, monkeypatch):
-    """Make children run CHILD, with their own `flows.cli.main` first on the path."""
-    package = tmp_path / "path" / "flows" / "cli"
+    """Make children run CHILD, with their own `mswitch.flows.cli.main` first on the path."""
+    package = tmp_path / "path" / "mswitch" / "flows" / "cli"
     package.mkdir(parents=True)
     for directory in (package, package.parent):
         (directory / "__init__.py").write_text("")
+    rest = str(Path(supervision.__file__).parents[1])
+    (package.parents[1] / "__init__.py").write_text(f"__path__.append({rest!r})\n")
     (package / "main.py").write_text(CHILD)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "path"))
     monkeypatch.chdir(tmp_path)
@@ -102,7 +104,7 @@ def script_that(body: str) -> subprocess.Popen[bytes]:
 
     It heeds SIGINT, which a shell has its background jobs ignore.
     """
-    root = str(Path(supervision.__file__).parents[1])
+    root = str(Path(supervision.__file__).resolve().parents[1])
     start = (
         f"import signal, sys; sys.path.insert(0, {root!r})\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
@@ -112,7 +114,7 @@ def script_that(body: str) -> subprocess.Popen[bytes]:
 
 def test_a_killed_flow_leaves_no_trainer_that_writes(child):
     launcher = script_that(
-        "from flows.supervision import run_with_restarts\n"
+        "from mswitch.flows.supervision import run_with_restarts\n"
         f"run_with_restarts(['beat', {str(child)!r}])"
     )
     wait_for((child / "beat").exists)
@@ -123,7 +125,7 @@ def test_a_killed_flow_leaves_no_trainer_that_writes(child):
 
 def test_an_interrupted_flow_stops_its_trainer(child):
     launcher = script_that(
-        "from flows.supervision import run_with_restarts\n"
+        "from mswitch.flows.supervision import run_with_restarts\n"
         f"run_with_restarts(['beat', {str(child)!r}])"
     )
     wait_for((child / "beat").exists)
@@ -134,8 +136,8 @@ def test_an_interrupted_flow_stops_its_trainer(child):
 
 def test_ctrl_c_ends_a_flow_after_its_trainer_has_saved(child):
     flow = script_that(
-        "from flows.cli.interrupts import leave_on_interrupt\n"
-        "from flows.supervision import run_with_restarts\n"
+        "from mswitch.flows.cli.interrupts import leave_on_interrupt\n"
+        "from mswitch.flows.supervision import run_with_restarts\n"
         "leave_on_interrupt()\n"
         f"run_with_restarts(['saves', {str(child)!r}])"
     )
@@ -147,7 +149,7 @@ def test_ctrl_c_ends_a_flow_after_its_trainer_has_saved(child):
 
 def supervised(child: Path, lasts: float) -> subprocess.Popen[bytes]:
     return script_that(
-        "from flows.supervision import supervise\n"
+        "from mswitch.flows.supervision import supervise\n"
         f"sys.exit(supervise(['with-server', {str(child)!r}, '{lasts}']))"
     )
 
@@ -185,9 +187,9 @@ def test_commands_that_compute_start_with_huge_pages_unless_told_otherwise(comma
     environment |= {} if given is None else {VARIABLE: given}
     # What it prints is the environment in which the command's own module would be imported.
     program = (
-        "import os, sys, types\nfrom flows.cli.main import main\n"
+        "import os, sys, types\nfrom mswitch.flows.cli.main import main\n"
         "def run(argv): print(os.environ.get('GLIBC_TUNABLES'), argv)\n"
-        "sys.modules['flows.cli.app'] = types.SimpleNamespace(run=run)\nmain()"
+        "sys.modules['mswitch.flows.cli.app'] = types.SimpleNamespace(run=run)\nmain()"
     )
     words = [command, "--out", "a b"]
     command_line = [sys.executable, "-c", program, *words]

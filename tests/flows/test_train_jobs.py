@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from processes import free_port, has_steps, wait_for
 
-from models.lifeline import EXIT_RESUME
-from pipelines.errors import UserError
+from mswitch.models.lifeline import EXIT_RESUME
+from mswitch.pipelines.errors import UserError
 
 pytestmark = pytest.mark.training
 
@@ -48,7 +48,7 @@ def member(number: int, port: int) -> list[str]:
 
 def mswitch(*words: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "flows.cli.main", *words],
+        [sys.executable, "-m", "mswitch.flows.cli.main", *words],
         env={**os.environ, "JAX_PLATFORMS": "cpu"},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -123,7 +123,7 @@ def test_two_processes_evaluate_a_run_and_a_lost_one_ends_the_other(tmp_path, ex
 
 
 def test_half_a_description_of_a_job_is_refused():
-    from models.config import JobConfig
+    from mswitch.models.config import JobConfig
 
     with pytest.raises(UserError, match="--num-processes and --process-id need"):
         JobConfig(num_processes=2)
@@ -152,7 +152,7 @@ def test_a_disk_that_is_full_when_saving_is_one_line_and_with_room_the_run_goes_
     (tmp_path / "disk").mkdir()
     command = ["sh", "-c", FULL_DISK, "sh", str(tmp_path / "disk"), sys.executable, "-m"]
     done = subprocess.run(
-        ["unshare", "--mount", "--map-root-user", *command, "flows.cli.main", *run],
+        ["unshare", "--mount", "--map-root-user", *command, "mswitch.flows.cli.main", *run],
         env={**os.environ, "JAX_PLATFORMS": "cpu"},
         capture_output=True,
         text=True,

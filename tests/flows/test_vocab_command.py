@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from flows.cli.main import main
-from pipelines.vocabulary.train import VocabularyConfig, train_vocabulary
+from mswitch.flows.cli.main import main
+from mswitch.pipelines.vocabulary.train import VocabularyConfig, train_vocabulary
 
 
 @pytest.fixture(scope="module")

@@ -4,8 +4,8 @@ import dataclasses
 
 import pytest
 
-from models.config import ModelConfig, TrainConfig
-from models.presets import preset
+from mswitch.models.config import ModelConfig, TrainConfig
+from mswitch.models.presets import preset
 
 
 @pytest.fixture(scope="session")

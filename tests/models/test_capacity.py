@@ -5,9 +5,9 @@ import jax.numpy as jnp
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.capacity import batch_groups, expert_capacity, group_count, small_group_warnings
-from models.nn.router import assign
-from models.presets import preset
+from mswitch.models.capacity import batch_groups, expert_capacity, group_count, small_group_warnings
+from mswitch.models.nn.router import assign
+from mswitch.models.presets import preset
 
 
 @given(st.integers(1, 200), st.integers(1, 300), st.integers(1, 5000))

@@ -8,7 +8,7 @@ from processes import is_alive, wait_for
 
 CHILD = """
 import subprocess, sys, time
-from models.lifeline import exit_with_parent
+from mswitch.models.lifeline import exit_with_parent
 grandchild = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
 exit_with_parent()
 print(grandchild.pid, flush=True)
@@ -39,8 +39,8 @@ def test_another_process_of_the_group_is_spared_by_one_that_does_not_lead_it():
         [
             sys.executable,
             "-c",
-            "import time; from models.lifeline import exit_with_parent; exit_with_parent(); "
-            "time.sleep(600)",
+            "import time; from mswitch.models.lifeline import exit_with_parent; "
+            "exit_with_parent(); time.sleep(600)",
         ],
         stdin=subprocess.PIPE,
     )

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from jax.sharding import AbstractMesh, PartitionSpec
 
-from models.capacity import Groups
-from models.config import TrainConfig
-from models.partitioning import AXES, check_divisible, make_mesh, parameter_spec, part_of
-from models.presets import preset
-from models.training.state import Skeleton
-from pipelines.errors import UserError
+from mswitch.models.capacity import Groups
+from mswitch.models.config import TrainConfig
+from mswitch.models.partitioning import AXES, check_divisible, make_mesh, parameter_spec, part_of
+from mswitch.models.presets import preset
+from mswitch.models.training.state import Skeleton
+from mswitch.pipelines.errors import UserError
 
 MESH = AbstractMesh((2, 4, 2), ("data", "expert", "model"))
 

@@ -7,12 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from models.capacity import batch_groups
-from models.config import ModelConfig, TrainConfig
-from models.inference.decode import make_decoder
-from models.nn.experts import gated
-from models.training.state import Skeleton
-from models.training.step import make_evaluation_step, make_gradients
+from mswitch.models.capacity import batch_groups
+from mswitch.models.config import ModelConfig, TrainConfig
+from mswitch.models.inference.decode import make_decoder
+from mswitch.models.nn.experts import gated
+from mswitch.models.training.state import Skeleton
+from mswitch.models.training.step import make_evaluation_step, make_gradients
 
 ROWS, INPUTS, TARGETS = 32, 128, 16
 

@@ -2,11 +2,11 @@ import dataclasses
 
 import pytest
 
-from models.config import ModelChanges, ModelConfig, TrainConfig, padded_vocabulary
-from models.nn.flops import forward_flops
-from models.presets import PRESETS, preset
-from models.training.state import Skeleton, parameter_counts
-from pipelines.errors import UserError
+from mswitch.models.config import ModelChanges, ModelConfig, TrainConfig, padded_vocabulary
+from mswitch.models.nn.flops import forward_flops
+from mswitch.models.presets import PRESETS, preset
+from mswitch.models.training.state import Skeleton, parameter_counts
+from mswitch.pipelines.errors import UserError
 
 M, B = 1e6, 1e9
 

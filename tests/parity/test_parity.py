@@ -25,22 +25,22 @@ from sentencepiece import sentencepiece_model_pb2
 from sentencepiece_models import train_model
 from task_files import vocabulary, write_supervised
 
-from models.config import PredictConfig, TrainConfig, TuningConfig
-from models.huggingface.config import read_config
-from models.huggingface.convert import export_hf, import_hf, read_parameters
-from models.huggingface.files import WeightFiles
-from models.huggingface.tokenizer import write_tokenizer
-from models.inference.beam import make_beam_decoder
-from models.inference.decode import make_decoder
-from models.inference.predict import predict
-from models.training.finetune import finetune
-from models.training.state import Skeleton
-from pipelines.languages import languages
-from pipelines.outputs import read_json_object
-from pipelines.samples.gflanguages import GFLANGUAGES_IDS, distinct_paragraphs
-from pipelines.special_tokens import EOS_ID, UNK_ID
-from pipelines.vocabulary.model import add_sentinels, open_vocabulary
-from tasks.examples import VOCABULARY_PATH
+from mswitch.models.config import PredictConfig, TrainConfig, TuningConfig
+from mswitch.models.huggingface.config import read_config
+from mswitch.models.huggingface.convert import export_hf, import_hf, read_parameters
+from mswitch.models.huggingface.files import WeightFiles
+from mswitch.models.huggingface.tokenizer import write_tokenizer
+from mswitch.models.inference.beam import make_beam_decoder
+from mswitch.models.inference.decode import make_decoder
+from mswitch.models.inference.predict import predict
+from mswitch.models.training.finetune import finetune
+from mswitch.models.training.state import Skeleton
+from mswitch.pipelines.languages import languages
+from mswitch.pipelines.outputs import read_json_object
+from mswitch.pipelines.samples.gflanguages import GFLANGUAGES_IDS, distinct_paragraphs
+from mswitch.pipelines.special_tokens import EOS_ID, UNK_ID
+from mswitch.pipelines.vocabulary.model import add_sentinels, open_vocabulary
+from mswitch.tasks.examples import VOCABULARY_PATH
 
 pytestmark = pytest.mark.parity
 

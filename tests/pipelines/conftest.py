@@ -8,7 +8,7 @@ import pytest
 from file_server import FileServer
 from pipeline_construction import construct_once
 
-from pipelines.vocabulary.train import VocabularyConfig, train_vocabulary
+from mswitch.pipelines.vocabulary.train import VocabularyConfig, train_vocabulary
 
 VOCABULARY_SIZE = 1200
 

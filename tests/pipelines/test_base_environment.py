@@ -14,8 +14,8 @@ TOOLS = Path(sys.executable).parent
 
 SCRIPT = """
 import importlib.util, json, sys
-from pipelines.corpus.build import CorpusConfig, build_corpus
-import pipelines.examples.build, pipelines.vocabulary.train
+from mswitch.pipelines.corpus.build import CorpusConfig, build_corpus
+import mswitch.pipelines.examples.build, mswitch.pipelines.vocabulary.train
 
 for name in ("jax", "flax", "seqio", "tensorflow", "prefect", "cyclopts", "grain"):
     assert importlib.util.find_spec(name) is None, name
@@ -55,7 +55,7 @@ def base_python(tmp_path_factory):
 
 @pytest.mark.base_environment
 def test_the_corpus_builds_with_the_base_dependencies_alone(base_python, tmp_path):
-    from pipelines.samples.gflanguages import write_sample
+    from mswitch.pipelines.samples.gflanguages import write_sample
 
     write_sample(tmp_path / "sample")
     (crawl, *_) = sorted((tmp_path / "sample" / "wet").iterdir())

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines import compiled as module
-from pipelines.compiled import compiled, table_size
+from mswitch.pipelines import compiled as module
+from mswitch.pipelines.compiled import compiled, table_size
 
 
 def _squares(count: int) -> int:
@@ -108,6 +108,6 @@ def test_a_table_has_room(count):
 
 
 def test_what_compiles_nothing_does_not_wait_for_numba():
-    modules = "sys, pipelines.crawl.pages, pipelines.corpus.shard_work"
+    modules = "sys, mswitch.pipelines.crawl.pages, mswitch.pipelines.corpus.shard_work"
     code = f"import {modules}; print('numba' in sys.modules)"
     assert subprocess.check_output([sys.executable, "-c", code], text=True) == "False\n"

@@ -11,8 +11,8 @@ import google_crc32c
 import pytest
 from urllib3 import Retry
 
-from pipelines.download import CancelledError, Downloader, MissingError, stated_digests
-from pipelines.errors import UserError
+from mswitch.pipelines.download import CancelledError, Downloader, MissingError, stated_digests
+from mswitch.pipelines.errors import UserError
 
 QUICK = Retry(3, backoff_factor=0.01)
 CONTENT = random.Random(0).randbytes(100_000)

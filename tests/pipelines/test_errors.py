@@ -3,11 +3,11 @@ import traceback
 
 import pytest
 
-from pipelines.download import MissingError
-from pipelines.errors import UserError, as_user_error, is_disk_full
-from pipelines.faults import fault_point
-from pipelines.local_pool import WorkerDiedError
-from pipelines.objects import BucketError
+from mswitch.pipelines.download import MissingError
+from mswitch.pipelines.errors import UserError, as_user_error, is_disk_full
+from mswitch.pipelines.faults import fault_point
+from mswitch.pipelines.local_pool import WorkerDiedError
+from mswitch.pipelines.objects import BucketError
 
 
 def test_a_full_disk_is_recognised_even_through_beam():
@@ -29,7 +29,7 @@ def test_a_user_error_is_found_in_what_beam_makes_of_it():
     def kinds(kind: type[UserError]) -> list[type[UserError]]:
         return [kind, *(below for one in kind.__subclasses__() for below in kinds(one))]
 
-    ours = {kind for kind in kinds(UserError) if kind.__module__.startswith("pipelines.")}
+    ours = {kind for kind in kinds(UserError) if kind.__module__.startswith("mswitch.pipelines.")}
     assert {UserError, WorkerDiedError, MissingError, BucketError} <= ours
     for kind in ours:
         try:

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.examples.example_proto import decode_example, encode_example
+from mswitch.pipelines.examples.example_proto import decode_example, encode_example
 
 INTEGERS = st.lists(st.integers(-(2**63), 2**63 - 1), max_size=50)
 

@@ -12,19 +12,19 @@ import pyarrow.parquet as pq
 import pytest
 from trees import data_bytes
 
-from pipelines.corpus.reader import open_corpus
-from pipelines.errors import UserError
-from pipelines.examples import shards
-from pipelines.examples.build import ExamplesConfig, build_examples
-from pipelines.examples.example_proto import decode_example
-from pipelines.examples.segments import split_tokens
-from pipelines.examples.shards import bytes_per_id
-from pipelines.examples.span_corruption import restore
-from pipelines.examples.tfrecord import TFRecordFile
-from pipelines.faults import FAULT_POINTS
-from pipelines.outputs import file_sha256
-from pipelines.vocabulary.model import MODEL_FILE, load_vocabulary
-from pipelines.vocabulary.train import VocabularyConfig, train_vocabulary
+from mswitch.pipelines.corpus.reader import open_corpus
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.examples import shards
+from mswitch.pipelines.examples.build import ExamplesConfig, build_examples
+from mswitch.pipelines.examples.example_proto import decode_example
+from mswitch.pipelines.examples.segments import split_tokens
+from mswitch.pipelines.examples.shards import bytes_per_id
+from mswitch.pipelines.examples.span_corruption import restore
+from mswitch.pipelines.examples.tfrecord import TFRecordFile
+from mswitch.pipelines.faults import FAULT_POINTS
+from mswitch.pipelines.outputs import file_sha256
+from mswitch.pipelines.vocabulary.model import MODEL_FILE, load_vocabulary
+from mswitch.pipelines.vocabulary.train import VocabularyConfig, train_vocabulary
 
 CONFIG = ExamplesConfig(inputs_length=32)
 RAW_LENGTH = 34
@@ -176,7 +176,7 @@ def test_a_second_run_reuses_and_other_settings_are_refused(
 
 CHILD = """
 import sys
-from pipelines.examples.build import ExamplesConfig, build_examples
+from mswitch.pipelines.examples.build import ExamplesConfig, build_examples
 build_examples(*sys.argv[1:4], ExamplesConfig(inputs_length=32))
 """
 

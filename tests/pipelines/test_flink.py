@@ -5,7 +5,7 @@ import shutil
 import local_flink
 import pytest
 
-from pipelines.errors import UserError
+from mswitch.pipelines.errors import UserError
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,8 @@ import unicodedata
 
 import pytest
 
-from pipelines.errors import UserError
-from pipelines.languages import any_code, language_of, languages, mc4_codes, parse_codes
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.languages import any_code, language_of, languages, mc4_codes, parse_codes
 
 
 def test_mc4_has_107_codes_for_101_languages():

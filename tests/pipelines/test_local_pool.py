@@ -9,17 +9,17 @@ import crawl_files as crawl
 import pytest
 from processes import is_alive, wait_for
 
-from pipelines.corpus.config import CorpusConfig
-from pipelines.corpus.job import Job
-from pipelines.corpus.pipeline import IngestCrawl
-from pipelines.corpus.work_directory import WorkDirectory
-from pipelines.errors import UserError, as_user_error
-from pipelines.local_pool import PRELOAD, call, local_pool
-from pipelines.runners import pipeline_options
+from mswitch.pipelines.corpus.config import CorpusConfig
+from mswitch.pipelines.corpus.job import Job
+from mswitch.pipelines.corpus.pipeline import IngestCrawl
+from mswitch.pipelines.corpus.work_directory import WorkDirectory
+from mswitch.pipelines.errors import UserError, as_user_error
+from mswitch.pipelines.local_pool import PRELOAD, call, local_pool
+from mswitch.pipelines.runners import pipeline_options
 
 CHILD = """
 import os, pathlib, sys, time
-from pipelines.local_pool import call, local_pool
+from mswitch.pipelines.local_pool import call, local_pool
 if __name__ == "__main__":
     with local_pool(2):
         pathlib.Path(sys.argv[1]).write_text(str(call(os.getpid)))
@@ -47,7 +47,7 @@ def test_workers_have_the_environment_of_their_pool(monkeypatch):
 
 @pytest.mark.parametrize(("seconds", "stays"), [(3600.0, True), (-1.0, False)])
 def test_a_next_job_has_new_workers_once_they_are_old(monkeypatch, seconds, stays):
-    monkeypatch.setattr("pipelines.local_pool._RENEW_SECS", seconds)
+    monkeypatch.setattr("mswitch.pipelines.local_pool._RENEW_SECS", seconds)
     with local_pool(2):
         before = {call(os.getpid) for _ in range(20)}
         with local_pool(1):
@@ -127,7 +127,7 @@ def test_workers_start_without_beam():
 BESIDE_TENSORFLOW = """
 import sys
 import tensorflow
-from pipelines.corpus.build import CorpusConfig, build_corpus
+from mswitch.pipelines.corpus.build import CorpusConfig, build_corpus
 if __name__ == "__main__":
     options = ["--direct_num_workers=1"]
     config = CorpusConfig(min_lines=1, min_long_line_characters=1)

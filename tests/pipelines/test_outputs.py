@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines import outputs, storage
-from pipelines.errors import UserError
+from mswitch.pipelines import outputs, storage
+from mswitch.pipelines.errors import UserError
 
 
 def publish(out, config, text="data"):
@@ -97,7 +97,7 @@ def test_what_another_output_has_begun_stays(tmp_path):
 def test_what_a_killed_writer_left_half_written_is_not_published(tmp_path):
     code = """if 1:
         import os, signal, sys
-        from pipelines import storage
+        from mswitch.pipelines import storage
         with storage.publish(sys.argv[1]) as temporary:
             temporary.write_text("half")
             os.kill(os.getpid(), signal.SIGKILL)
@@ -158,7 +158,7 @@ def test_a_second_writer_is_kept_out_with_the_holder_named(tmp_path, monkeypatch
 
 def test_a_killed_writer_leaves_no_lock(tmp_path):
     script = (
-        "import sys, time\nfrom pipelines.outputs import lock_directory\n"
+        "import sys, time\nfrom mswitch.pipelines.outputs import lock_directory\n"
         f"with lock_directory({str(tmp_path / 'corpus')!r}):\n"
         "    print('held', flush=True); time.sleep(60)"
     )
@@ -174,7 +174,7 @@ def test_a_killed_writer_leaves_no_lock(tmp_path):
 @pytest.mark.parametrize("moment", ["before_marker", "before_publish", "after_publish"])
 def test_killed_while_publishing_then_run_again(tmp_path, moment):
     script = (
-        "from pipelines import outputs\n"
+        "from mswitch.pipelines import outputs\n"
         f"with outputs.stage_output({str(tmp_path / 'out')!r}, stage='corpus', config={{'a': 1}})"
         " as staged:\n"
         "    (staged.directory / 'file').write_text('data')\n"

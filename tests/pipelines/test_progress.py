@@ -1,4 +1,4 @@
-from pipelines import progress
+from mswitch.pipelines import progress
 
 
 def test_lines_come_rarely_and_the_last_always(monkeypatch, capsys):

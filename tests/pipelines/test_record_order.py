@@ -8,14 +8,14 @@ import crawl_files as crawl
 import numpy as np
 import pytest
 
-from pipelines.corpus.build import build_corpus
-from pipelines.corpus.config import CorpusConfig
-from pipelines.examples.build import ExamplesConfig, build_examples
-from pipelines.examples.example_proto import decode_example
-from pipelines.examples.tfrecord import TFRecordFile
-from pipelines.outputs import read_manifest
-from pipelines.vocabulary.model import MODEL_FILE, load_vocabulary
-from pipelines.vocabulary.train import VocabularyConfig, train_vocabulary
+from mswitch.pipelines.corpus.build import build_corpus
+from mswitch.pipelines.corpus.config import CorpusConfig
+from mswitch.pipelines.examples.build import ExamplesConfig, build_examples
+from mswitch.pipelines.examples.example_proto import decode_example
+from mswitch.pipelines.examples.tfrecord import TFRecordFile
+from mswitch.pipelines.outputs import read_manifest
+from mswitch.pipelines.vocabulary.model import MODEL_FILE, load_vocabulary
+from mswitch.pipelines.vocabulary.train import VocabularyConfig, train_vocabulary
 
 DOCUMENTS, SHARDS = 900, 4
 

@@ -4,8 +4,8 @@ import shutil
 
 import pytest
 
-from pipelines.errors import UserError
-from pipelines.runners import pipeline_options
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.runners import pipeline_options
 
 
 @pytest.fixture(autouse=True)

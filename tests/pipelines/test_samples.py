@@ -9,10 +9,10 @@ from fastwarc.warc import ArchiveIterator
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.languages import mc4_codes
-from pipelines.outputs import file_sha256, read_manifest
-from pipelines.samples.crawl_writer import html_page
-from pipelines.samples.gflanguages import (
+from mswitch.pipelines.languages import mc4_codes
+from mswitch.pipelines.outputs import file_sha256, read_manifest
+from mswitch.pipelines.samples.crawl_writer import html_page
+from mswitch.pipelines.samples.gflanguages import (
     MAX_PAGES,
     distinct_paragraphs,
     group_evenly,

@@ -19,11 +19,11 @@ from hypothesis import strategies as st
 from trees import data_bytes
 from urllib3 import Retry
 
-from flows.cli.main import main
-from pipelines.corpus.build import CorpusConfig, build_corpus
-from pipelines.errors import UserError
-from pipelines.outputs import MARKER, read_manifest
-from pipelines.samples.common_crawl import choose, write_sample
+from mswitch.flows.cli.main import main
+from mswitch.pipelines.corpus.build import CorpusConfig, build_corpus
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.outputs import MARKER, read_manifest
+from mswitch.pipelines.samples.common_crawl import choose, write_sample
 
 DUMP = "CC-MAIN-2024-10"
 QUICK = Retry(3, backoff_factor=0.01)
@@ -141,7 +141,7 @@ def test_a_killed_run_goes_on(dump, tmp_path):
     dump.moods[second].append(stall)
     command = ["sample", "common-crawl", "--dump", DUMP, "--segments", "3"]
     command += ["--out", str(tmp_path / "crawl"), "--base-url", dump.url, "--concurrency", "1"]
-    process = subprocess.Popen([sys.executable, "-m", "flows.cli.main", *command])
+    process = subprocess.Popen([sys.executable, "-m", "mswitch.flows.cli.main", *command])
     try:
         while not any(p.stat().st_size for p in tmp_path.rglob(".CC-00004*.part")):
             assert process.poll() is None

@@ -6,10 +6,10 @@ import pytest
 from debian_packages import add_package, make_mirror
 from fastwarc.warc import ArchiveIterator
 
-from pipelines.errors import UserError
-from pipelines.outputs import file_sha256, read_manifest
-from pipelines.samples.debian import write_sample
-from pipelines.samples.documents import (
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.outputs import file_sha256, read_manifest
+from mswitch.pipelines.samples.debian import write_sample
+from mswitch.pipelines.samples.documents import (
     language_of_path,
     mallard_page,
     message_pages,

@@ -7,21 +7,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.corpus.reader import open_corpus
-from pipelines.errors import UserError
-from pipelines.examples import segments, shards, span_corruption
-from pipelines.examples.build import ExamplesConfig, build_examples
-from pipelines.examples.example_proto import decode_example
-from pipelines.examples.segments import (
+from mswitch.pipelines.corpus.reader import open_corpus
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.examples import segments, shards, span_corruption
+from mswitch.pipelines.examples.build import ExamplesConfig, build_examples
+from mswitch.pipelines.examples.example_proto import decode_example
+from mswitch.pipelines.examples.segments import (
     lossless,
     reduce_concat_tokens,
     select_random_chunk,
     split_tokens,
     t5,
 )
-from pipelines.examples.span_corruption import restore
-from pipelines.examples.tfrecord import TFRecordFile
-from pipelines.vocabulary.model import MODEL_FILE, load_vocabulary
+from mswitch.pipelines.examples.span_corruption import restore
+from mswitch.pipelines.examples.tfrecord import TFRecordFile
+from mswitch.pipelines.vocabulary.model import MODEL_FILE, load_vocabulary
 
 DOCUMENTS = st.lists(st.lists(st.integers(0, 50), min_size=1, max_size=40), max_size=30)
 

@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.errors import UserError
-from pipelines.examples.span_corruption import (
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.examples.span_corruption import (
     ExampleKey,
     SpanCorruption,
     append_eos_after_trim,
@@ -20,7 +20,7 @@ from pipelines.examples.span_corruption import (
     spans_to_sentinels,
     stream_key,
 )
-from pipelines.special_tokens import EOS_ID
+from mswitch.pipelines.special_tokens import EOS_ID
 
 VOCABULARY_SIZE = 1000
 #: TensorFlow's `random.stateless_uniform` of 7 and 23 numbers for the seeds (1, 2) and (3, 4).

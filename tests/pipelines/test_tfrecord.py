@@ -6,15 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.errors import UserError
-from pipelines.examples.tfrecord import (
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.examples.tfrecord import (
     TFRecordFile,
     frame,
     index_path,
     masked_crc32c,
     write_tfrecord,
 )
-from pipelines.outputs import file_sha256
+from mswitch.pipelines.outputs import file_sha256
 
 RECORDS = [b"", b"one", b"two" * 1000, b"\x00\xff"]
 

@@ -8,11 +8,11 @@ import sentencepiece
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.corpus.reader import open_corpus
-from pipelines.errors import UserError
-from pipelines.sampling import capped_budget, power_rates
-from pipelines.vocabulary.model import MODEL_FILE, load_vocabulary
-from pipelines.vocabulary.train import BalancedText, VocabularyConfig, train_vocabulary
+from mswitch.pipelines.corpus.reader import open_corpus
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.sampling import capped_budget, power_rates
+from mswitch.pipelines.vocabulary.model import MODEL_FILE, load_vocabulary
+from mswitch.pipelines.vocabulary.train import BalancedText, VocabularyConfig, train_vocabulary
 
 
 def test_layout_is_that_of_mt5(small_vocabulary):

@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sentencepiece_models import train_model
 
-from pipelines.errors import UserError
-from pipelines.languages import languages
-from pipelines.vocabulary.inspection import (
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.languages import languages
+from mswitch.pipelines.vocabulary.inspection import (
     RATIOS,
     TextCounts,
     TokenCounter,
@@ -16,7 +16,7 @@ from pipelines.vocabulary.inspection import (
     format_inspection,
     inspect_vocabulary,
 )
-from pipelines.vocabulary.model import MODEL_FILE, load_vocabulary
+from mswitch.pipelines.vocabulary.model import MODEL_FILE, load_vocabulary
 
 
 @pytest.mark.parametrize(

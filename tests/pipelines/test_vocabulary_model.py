@@ -10,12 +10,17 @@ import sentencepiece
 from sentencepiece import sentencepiece_model_pb2
 from sentencepiece_models import train_model
 
-from pipelines.errors import UserError
-from pipelines.examples.build import ExamplesConfig, build_examples
-from pipelines.examples.example_proto import decode_example
-from pipelines.examples.tfrecord import TFRecordFile
-from pipelines.outputs import file_sha256
-from pipelines.vocabulary.model import MODEL_FILE, add_sentinels, load_vocabulary, open_vocabulary
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.examples.build import ExamplesConfig, build_examples
+from mswitch.pipelines.examples.example_proto import decode_example
+from mswitch.pipelines.examples.tfrecord import TFRecordFile
+from mswitch.pipelines.outputs import file_sha256
+from mswitch.pipelines.vocabulary.model import (
+    MODEL_FILE,
+    add_sentinels,
+    load_vocabulary,
+    open_vocabulary,
+)
 
 PIECES = 400
 TEXT = [

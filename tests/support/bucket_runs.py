@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import train_child as child
 
-from models.training.checkpoint import Checkpoints
-from models.training.optimizer import optimizer_of
-from models.training.state import Skeleton
-from pipelines import objects, storage
+from mswitch.models.training.checkpoint import Checkpoints
+from mswitch.models.training.optimizer import optimizer_of
+from mswitch.models.training.state import Skeleton
+from mswitch.pipelines import objects, storage
 
 SCRIPT = Path(__file__).with_name("train_child.py")
 TIMES = ("_secs", "_per_sec")

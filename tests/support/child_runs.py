@@ -4,9 +4,9 @@ import sys
 
 import job_child
 
-from flows.cli.commands import runs
-from flows.cli.main import main
-from flows.launch import record
+from mswitch.flows.cli.commands import runs
+from mswitch.flows.cli.main import main
+from mswitch.flows.launch import record
 
 if __name__ == "__main__":
     record.MSWITCH = (sys.executable, job_child.__file__)

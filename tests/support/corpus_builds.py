@@ -14,18 +14,20 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.corpus.build import CorpusConfig, build_corpus
-from pipelines.corpus.config import ModernConfig
-from pipelines.corpus.ledger import check_accounts
-from pipelines.corpus.rules.quality import GopherQuality
-from pipelines.corpus.stats import load_stats
+from mswitch.pipelines.corpus.build import CorpusConfig, build_corpus
+from mswitch.pipelines.corpus.config import ModernConfig
+from mswitch.pipelines.corpus.ledger import check_accounts
+from mswitch.pipelines.corpus.rules.quality import GopherQuality
+from mswitch.pipelines.corpus.stats import load_stats
 
 #: mC4's settings, but pages may be short.
 LENIENT = CorpusConfig(min_lines=1, min_long_line_characters=1, language_threshold=0.7)
 
 #: A recipe with a rule of ten lines.
 SHOUTING = """
-from pipelines.corpus.recipes import IdentifyLanguage, LineDedup, Paragraphs, Recipe, Rule, UrlDedup
+from mswitch.pipelines.corpus.recipes import (
+    IdentifyLanguage, LineDedup, Paragraphs, Recipe, Rule, UrlDedup
+)
 
 
 class Shouting(Rule):
@@ -43,7 +45,7 @@ CALM = Recipe("calm", [Paragraphs(1, 1), language, Shouting()], [UrlDedup(), Lin
 
 #: What comes before a rule in a recipe with one more rule in it.
 FRAME = """
-from pipelines.corpus.recipes import IdentifyLanguage, Recipe, Rule
+from mswitch.pipelines.corpus.recipes import IdentifyLanguage, Recipe, Rule
 
 class Mine(Rule):
     name = "mine"
@@ -92,7 +94,7 @@ def build(
 
 _CHILD = """
 import pickle, sys
-from pipelines.corpus.build import build_corpus
+from mswitch.pipelines.corpus.build import build_corpus
 inputs, out, config, options = pickle.load(sys.stdin.buffer)
 build_corpus(inputs, out, config, **options)
 """

@@ -9,8 +9,8 @@ import gflanguages
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines import storage
-from pipelines.outputs import canonical_json, file_sha256, stage_output
+from mswitch.pipelines import storage
+from mswitch.pipelines.outputs import canonical_json, file_sha256, stage_output
 
 Texts = Mapping[str, Mapping[str, Sequence[str]]]
 

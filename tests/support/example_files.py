@@ -7,15 +7,15 @@ import numpy as np
 from sentencepiece import sentencepiece_model_pb2
 from sentencepiece_models import train_model
 
-from pipelines import storage
-from pipelines.examples.example_proto import encode_example
-from pipelines.examples.span_corruption import span_corruption
-from pipelines.examples.tfrecord import write_tfrecord
-from pipelines.languages import task_name
-from pipelines.outputs import MANIFEST, MARKER, file_sha256, full_manifest
-from pipelines.special_tokens import SENTINELS
-from pipelines.vocabulary.model import add_sentinels
-from tasks.examples import VOCABULARY_PATH
+from mswitch.pipelines import storage
+from mswitch.pipelines.examples.example_proto import encode_example
+from mswitch.pipelines.examples.span_corruption import span_corruption
+from mswitch.pipelines.examples.tfrecord import write_tfrecord
+from mswitch.pipelines.languages import task_name
+from mswitch.pipelines.outputs import MANIFEST, MARKER, file_sha256, full_manifest
+from mswitch.pipelines.special_tokens import SENTINELS
+from mswitch.pipelines.vocabulary.model import add_sentinels
+from mswitch.tasks.examples import VOCABULARY_PATH
 
 
 def vocabulary(size: int) -> bytes:

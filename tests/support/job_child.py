@@ -18,7 +18,7 @@ def finish(out: Path, *url: str) -> None:
 
 
 def write(name: str, out: Path, *url: str) -> None:
-    from pipelines import storage
+    from mswitch.pipelines import storage
 
     storage.write_json(storage.join(url[0] if url else out, name), {})
 
@@ -37,7 +37,7 @@ def other_is_lost(out: Path, process: str, starts: int) -> bool:
 
 def main(mode: str, out: Path, *url: str) -> None:
     if os.environ.get("MSWITCH_LIFELINE"):
-        from models.lifeline import exit_with_parent
+        from mswitch.models.lifeline import exit_with_parent
 
         exit_with_parent()
 

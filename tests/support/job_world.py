@@ -12,9 +12,9 @@ from pathlib import Path
 import job_child
 import job_follower
 
-from flows.launch.controller import Result, ask, run_job
-from flows.launch.job import Job, Launcher
-from flows.launch.record import read_record
+from mswitch.flows.launch.controller import Result, ask, run_job
+from mswitch.flows.launch.job import Job, Launcher
+from mswitch.flows.launch.record import read_record
 
 
 @dataclasses.dataclass

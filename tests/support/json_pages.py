@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import zstandard
 
-from pipelines.crawl.fields import STANDARD_FIELDS
-from pipelines.crawl.json_lines import read_json_lines
-from pipelines.records import Page, Rejected
+from mswitch.pipelines.crawl.fields import STANDARD_FIELDS
+from mswitch.pipelines.crawl.json_lines import read_json_lines
+from mswitch.pipelines.records import Page, Rejected
 
 LIMIT = 1 << 20
 Compress = Callable[[bytes], bytes]

@@ -22,7 +22,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipelines.errors import UserError
+from mswitch.pipelines.errors import UserError
 
 #: Where `make setup-flink` puts the job server and Flink's distribution.
 INSTALLATION = Path(__file__).parents[2] / ".flink"
@@ -105,7 +105,9 @@ class LocalFlinkCluster:
         self._flink("jobmanager", entrypoint, "--executionMode", "cluster")
         for _ in range(self._count):
             self.start_task_manager()
-        self._run("workers", [sys.executable, "-m", "pipelines.flink.worker_pool", str(workers)])
+        self._run(
+            "workers", [sys.executable, "-m", "mswitch.pipelines.flink.worker_pool", str(workers)]
+        )
         options = {
             "flink-master": f"127.0.0.1:{rest}",
             "job-host": "127.0.0.1",

@@ -9,13 +9,13 @@ from typing import NamedTuple
 import numpy as np
 from mappings import DENSE, SPARSE, STEPS, TRAIN, Languages
 
-from models.capacity import Groups, batch_groups
-from models.config import ModelConfig
-from models.nn.experts import DROPLESS
-from models.training.optimizer import optimizer_of
-from models.training.state import Parameters, Skeleton, TrainState
-from models.training.step import Teaching, make_evaluation_step, make_train_step
-from models.training.teaching import in_dense_places
+from mswitch.models.capacity import Groups, batch_groups
+from mswitch.models.config import ModelConfig
+from mswitch.models.nn.experts import DROPLESS
+from mswitch.models.training.optimizer import optimizer_of
+from mswitch.models.training.state import Parameters, Skeleton, TrainState
+from mswitch.models.training.step import Teaching, make_evaluation_step, make_train_step
+from mswitch.models.training.teaching import in_dense_places
 
 #: Languages and noise with which a dense model has room for some of the gain, and with none.
 ROOM, NO_ROOM = (32, 0.5), (128, 0.0)

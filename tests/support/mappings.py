@@ -7,7 +7,7 @@ import dataclasses
 
 import numpy as np
 
-from models.config import ModelConfig, TrainConfig
+from mswitch.models.config import ModelConfig, TrainConfig
 
 LANGUAGES, TOKENS, LENGTH = 128, 64, 9
 FIRST_TOKEN = 3

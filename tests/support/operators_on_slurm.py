@@ -28,9 +28,9 @@ from operators_parts import Parts, parts
 from operators_server import Served, until
 from processes import free_port
 
-from flows.launch.record import read_record
-from flows.operators.parameters import options_of
-from flows.operators.settings import PairSettings
+from mswitch.flows.launch.record import read_record
+from mswitch.flows.operators.parameters import options_of
+from mswitch.flows.operators.settings import PairSettings
 
 OPERATORS = """
 server = "http://127.0.0.1:{port}/api"
@@ -181,7 +181,9 @@ def train_together(hosts: int, words: Sequence[str]) -> None:
 def mswitch(*words: str) -> None:
     say(f"mswitch {words[0]} {words[1]}")
     subprocess.run(
-        [sys.executable, "-m", "flows.cli.main", *words], check=True, stderr=subprocess.DEVNULL
+        [sys.executable, "-m", "mswitch.flows.cli.main", *words],
+        check=True,
+        stderr=subprocess.DEVNULL,
     )
 
 

@@ -51,7 +51,13 @@ class Parts:
 
     def deploy(self) -> None:
         """Give the server what it needs, by the command."""
-        words = [sys.executable, "-m", "flows.cli.main", "deploy", "--operators=operators.toml"]
+        words = [
+            sys.executable,
+            "-m",
+            "mswitch.flows.cli.main",
+            "deploy",
+            "--operators=operators.toml",
+        ]
         subprocess.run(words, cwd=self.directory, env=self.environment, check=True)
 
     def kill(self, name: str) -> None:

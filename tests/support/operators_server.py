@@ -159,7 +159,7 @@ def _served(directory: Path, head: str, toml: str, **more: str) -> Iterator[Serv
                 _IGNORING_SIGINT,
                 sys.executable,
                 "-m",
-                "flows.cli.main",
+                "mswitch.flows.cli.main",
                 "deploy",
                 "--serve",
             ],
@@ -187,7 +187,11 @@ def _served(directory: Path, head: str, toml: str, **more: str) -> Iterator[Serv
         raise AssertionError("the server answers after its command ended")
     left = kill_all_of(directory)
     # Jobs go on.
-    others = [words for words in left if not {"flows.cli.main", "flows.launch.host"} & set(words)]
+    others = [
+        words
+        for words in left
+        if not {"mswitch.flows.cli.main", "mswitch.flows.launch.host"} & set(words)
+    ]
     assert not others, others
 
 

@@ -24,7 +24,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from apache_beam.portability.api import beam_runner_api_pb2 as beam_api
 
-from pipelines import storage
+from mswitch.pipelines import storage
 
 DEFAULT_IMAGE = "beam"
 WORKER = Path(__file__).with_name("worker.py")

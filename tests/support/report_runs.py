@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.languages import languages, mc4_codes
+from mswitch.pipelines.languages import languages, mc4_codes
 
 EXPERTS = 32
 

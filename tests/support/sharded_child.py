@@ -18,13 +18,13 @@ jax.config.update("jax_platforms", "cpu")
 import numpy as np  # noqa: E402
 import train_child  # noqa: E402
 
-from models.capacity import batch_groups  # noqa: E402
-from models.config import ModelConfig, TrainConfig  # noqa: E402
-from models.partitioning import make_mesh, put_batch  # noqa: E402
-from models.presets import preset  # noqa: E402
-from models.training.optimizer import Adafactor, optimizer_of  # noqa: E402
-from models.training.state import Skeleton  # noqa: E402
-from models.training.step import FEATURES, make_train_step  # noqa: E402
+from mswitch.models.capacity import batch_groups  # noqa: E402
+from mswitch.models.config import ModelConfig, TrainConfig  # noqa: E402
+from mswitch.models.partitioning import make_mesh, put_batch  # noqa: E402
+from mswitch.models.presets import preset  # noqa: E402
+from mswitch.models.training.optimizer import Adafactor, optimizer_of  # noqa: E402
+from mswitch.models.training.state import Skeleton  # noqa: E402
+from mswitch.models.training.step import FEATURES, make_train_step  # noqa: E402
 
 ROWS, STEPS = 64, 10
 #: Elements of an array that no device may hold as a whole.

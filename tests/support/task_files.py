@@ -7,13 +7,13 @@ import numpy as np
 import sentencepiece
 from sentencepiece_models import train_model
 
-from pipelines import storage
-from pipelines.examples.example_proto import encode_example
-from pipelines.examples.tfrecord import lengths_path, write_tfrecord
-from pipelines.outputs import MANIFEST, MARKER, file_sha256, full_manifest
-from pipelines.special_tokens import EOS_ID
-from pipelines.vocabulary.model import add_sentinels
-from tasks.examples import VOCABULARY_PATH
+from mswitch.pipelines import storage
+from mswitch.pipelines.examples.example_proto import encode_example
+from mswitch.pipelines.examples.tfrecord import lengths_path, write_tfrecord
+from mswitch.pipelines.outputs import MANIFEST, MARKER, file_sha256, full_manifest
+from mswitch.pipelines.special_tokens import EOS_ID
+from mswitch.pipelines.vocabulary.model import add_sentinels
+from mswitch.tasks.examples import VOCABULARY_PATH
 
 #: Of a row: group, inputs, targets.
 Row = tuple[str, str, str]

@@ -19,7 +19,7 @@ INPUTS, TARGETS, VOCABULARY = 12, 8, 128
 
 
 class MemoryBatches:
-    """Batches as `tasks.batches` gives them: a function of (seed, step)."""
+    """Batches as `mswitch.tasks.batches` gives them: a function of (seed, step)."""
 
     def __init__(self, batch_size: int, seed: int = 0, *, host: int = 0, hosts: int = 1):
         self.batch_size, self.seed = batch_size, seed
@@ -81,9 +81,9 @@ class MemoryValidation:
 
 def plan(preset: str, steps: int, **options):
     """A run of one sparse (or dense) layer each in encoder and decoder."""
-    from models.config import TrainConfig
-    from models.presets import preset as find_preset
-    from models.training.run_directory import RunPlan
+    from mswitch.models.config import TrainConfig
+    from mswitch.models.presets import preset as find_preset
+    from mswitch.models.training.run_directory import RunPlan
 
     model = find_preset(preset).model
     model = dataclasses.replace(
@@ -111,12 +111,12 @@ def plan(preset: str, steps: int, **options):
 
 
 def run(preset: str, out: str | Path, steps: int, **options) -> dict:
-    """Train, as `models.training.train.train` does with an examples directory."""
-    from models.config import JobConfig
-    from models.partitioning import fed_part, make_mesh
-    from models.training.train import train_prepared
-    from pipelines import lease
-    from pipelines.storage import is_remote
+    """Train, as `mswitch.models.training.train.train` does with an examples directory."""
+    from mswitch.models.config import JobConfig
+    from mswitch.models.partitioning import fed_part, make_mesh
+    from mswitch.models.training.train import train_prepared
+    from mswitch.pipelines import lease
+    from mswitch.pipelines.storage import is_remote
 
     of_job = {field.name for field in dataclasses.fields(JobConfig)} & options.keys()
     job = JobConfig(**{name: options.pop(name) for name in of_job})
@@ -141,7 +141,7 @@ def parse(option: str) -> tuple[str, int | str]:
 
 
 if __name__ == "__main__":
-    from pipelines.errors import UserError
+    from mswitch.pipelines.errors import UserError
 
     try:
         run(sys.argv[1], sys.argv[2], int(sys.argv[3]), **dict(map(parse, sys.argv[4:])))

@@ -7,10 +7,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from models.training.checkpoint import Checkpoints
-from models.training.optimizer import optimizer_of
-from models.training.run_directory import model_of, read_run, train_config_of
-from models.training.state import Skeleton, TrainState
+from mswitch.models.training.checkpoint import Checkpoints
+from mswitch.models.training.optimizer import optimizer_of
+from mswitch.models.training.run_directory import model_of, read_run, train_config_of
+from mswitch.models.training.state import Skeleton, TrainState
 
 #: Ends of the names of metrics that differ from run to run.
 TIMES = ("_secs", "_per_sec")

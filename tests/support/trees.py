@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pipelines import storage
+from mswitch.pipelines import storage
 
 
 def data_bytes(directory: str | Path) -> dict[str, bytes]:

@@ -7,11 +7,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from models.config import TuningConfig, as_json
-from models.inference.predict import SCHEMA
-from models.inference.scores import score_predictions
-from pipelines import storage
-from pipelines.outputs import MARKER, config_hash
+from mswitch.models.config import TuningConfig, as_json
+from mswitch.models.inference.predict import SCHEMA
+from mswitch.models.inference.scores import score_predictions
+from mswitch.pipelines import storage
+from mswitch.pipelines.outputs import MARKER, config_hash
 
 LABELS = ("left", "right", "middle")
 #: Gives a prediction of language, number of the row, and answer.

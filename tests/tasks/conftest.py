@@ -6,10 +6,10 @@ import corpus_files
 import pytest
 from supervised_files import ALL_KINDS, write_kinds, write_task
 
-from pipelines.examples.build import ExamplesConfig, build_examples
-from pipelines.supervised.build import SupervisedConfig, build_supervised
-from pipelines.vocabulary.train import VocabularyConfig, train_vocabulary
-from tasks.examples import VOCABULARY_PATH
+from mswitch.pipelines.examples.build import ExamplesConfig, build_examples
+from mswitch.pipelines.supervised.build import SupervisedConfig, build_supervised
+from mswitch.pipelines.vocabulary.train import VocabularyConfig, train_vocabulary
+from mswitch.tasks.examples import VOCABULARY_PATH
 
 VOCABULARY_SIZE = 1000
 

@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 from sentencepiece import sentencepiece_model_pb2
 
-from pipelines.errors import UserError
-from pipelines.examples.example_proto import encode_example
-from pipelines.examples.span_corruption import restore
-from pipelines.examples.tfrecord import TFRecordFile, index_path, write_tfrecord
-from pipelines.outputs import file_sha256
-from tasks.batches import TrainBatches, ValidationBatches
-from tasks.collate import Batch
-from tasks.examples import VOCABULARY_PATH
-from tasks.mixtures import Mixture
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.examples.example_proto import encode_example
+from mswitch.pipelines.examples.span_corruption import restore
+from mswitch.pipelines.examples.tfrecord import TFRecordFile, index_path, write_tfrecord
+from mswitch.pipelines.outputs import file_sha256
+from mswitch.tasks.batches import TrainBatches, ValidationBatches
+from mswitch.tasks.collate import Batch
+from mswitch.tasks.examples import VOCABULARY_PATH
+from mswitch.tasks.mixtures import Mixture
 
 SIZE = 1000
 

@@ -9,14 +9,14 @@ import corpus_files
 import numpy as np
 import pytest
 
-from pipelines.errors import UserError
-from pipelines.examples.build import ExamplesConfig, build_examples
-from pipelines.examples.example_proto import decode_example
-from pipelines.examples.span_corruption import restore
-from pipelines.examples.tfrecord import TFRecordFile
-from pipelines.special_tokens import PAD_ID
-from pipelines.vocabulary.train import VocabularyConfig, train_vocabulary
-from tasks.batches import TrainBatches, ValidationBatches
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.examples.build import ExamplesConfig, build_examples
+from mswitch.pipelines.examples.example_proto import decode_example
+from mswitch.pipelines.examples.span_corruption import restore
+from mswitch.pipelines.examples.tfrecord import TFRecordFile
+from mswitch.pipelines.special_tokens import PAD_ID
+from mswitch.pipelines.vocabulary.train import VocabularyConfig, train_vocabulary
+from mswitch.tasks.batches import TrainBatches, ValidationBatches
 
 FEATURES = {
     "encoder_input_tokens": ((8, 32), np.int32),
@@ -176,8 +176,8 @@ def test_validation_gives_every_example_once_and_spreads_the_languages(small_exa
 
 def test_nothing_here_imports_seqio_or_tensorflow(small_examples):
     code = (
-        "import sys, tasks.batches\n"
-        f"tasks.batches.TrainBatches({str(small_examples)!r}, 4).batch(0)\n"
+        "import sys, mswitch.tasks.batches\n"
+        f"mswitch.tasks.batches.TrainBatches({str(small_examples)!r}, 4).batch(0)\n"
         "heavy = {'seqio', 'tensorflow', 'apache_beam', 'prefect', 'jax', 'grain'}\n"
         "print(sorted(heavy & sys.modules.keys()))"
     )
@@ -233,7 +233,7 @@ def test_many_shards_need_few_open_files(small_examples):
         "import resource\n"
         "_, hard = resource.getrlimit(resource.RLIMIT_NOFILE)\n"
         "resource.setrlimit(resource.RLIMIT_NOFILE, (16, hard))\n"
-        "from tasks.examples import open_examples\n"
+        "from mswitch.tasks.examples import open_examples\n"
         f"sources = open_examples({str(small_examples)!r}).sources\n"
         "records = [s[n] for by in sources.values() for s in by.values() for n in range(len(s))]\n"
         "print(sum(len(s.files) for by in sources.values() for s in by.values()), len(records))"

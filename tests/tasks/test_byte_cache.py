@@ -2,7 +2,7 @@ import threading
 
 import pytest
 
-from tasks.byte_cache import ByteCache
+from mswitch.tasks.byte_cache import ByteCache
 
 
 def test_what_was_used_longest_ago_goes_first():

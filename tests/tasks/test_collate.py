@@ -2,8 +2,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.examples.span_corruption import SpanCorruption
-from tasks.collate import Example, collate, pack_rows
+from mswitch.pipelines.examples.span_corruption import SpanCorruption
+from mswitch.tasks.collate import Example, collate, pack_rows
 
 INPUTS, TARGETS = 6, 4
 LENGTHS = SpanCorruption(INPUTS, TARGETS, 7, 0.15, 3.0)

@@ -5,8 +5,8 @@ import re
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.corpus.card import data_card
-from pipelines.corpus.config import CorpusConfig
+from mswitch.pipelines.corpus.card import data_card
+from mswitch.pipelines.corpus.config import CorpusConfig
 
 
 def test_the_card_teaches_seqio_code_that_runs(tmp_path):

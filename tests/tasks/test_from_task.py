@@ -11,16 +11,16 @@ import pytest
 import seqio
 from trees import data_bytes
 
-from flows.cli.main import main
-from pipelines.errors import UserError
-from pipelines.examples.span_corruption import Lengths
-from pipelines.outputs import file_sha256
-from pipelines.vocabulary.model import open_vocabulary
-from tasks.batches import TaskBatches, TrainBatches
-from tasks.examples import VOCABULARY_PATH, open_examples
-from tasks.from_task import FromTaskConfig, _check, _identity, build_from_task
-from tasks.multitask import read_task_mixture
-from tasks.seqio_source import Registered, check_task, draws_randomly, preprocessed
+from mswitch.flows.cli.main import main
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.examples.span_corruption import Lengths
+from mswitch.pipelines.outputs import file_sha256
+from mswitch.pipelines.vocabulary.model import open_vocabulary
+from mswitch.tasks.batches import TaskBatches, TrainBatches
+from mswitch.tasks.examples import VOCABULARY_PATH, open_examples
+from mswitch.tasks.from_task import FromTaskConfig, _check, _identity, build_from_task
+from mswitch.tasks.multitask import read_task_mixture
+from mswitch.tasks.seqio_source import Registered, check_task, draws_randomly, preprocessed
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
@@ -222,7 +222,15 @@ def test_killed_after_its_parts_it_goes_on_to_the_same_bytes(
     out = tmp_path / "pairs"
     options = ["--task", "pairs.de", "--module", MODULE, "--lengths", "48,24"]
     places = ["--vocab", str(small_examples / VOCABULARY_PATH), "--out", str(out)]
-    command = [sys.executable, "-m", "flows.cli.main", "examples", "from-task", *options, *places]
+    command = [
+        sys.executable,
+        "-m",
+        "mswitch.flows.cli.main",
+        "examples",
+        "from-task",
+        *options,
+        *places,
+    ]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     killed = subprocess.run(
         command,
@@ -430,7 +438,7 @@ def test_options_that_do_not_suit_are_refused(
 
 
 def test_named_languages_are_taken(registered):
-    from tasks.from_task import _language
+    from mswitch.tasks.from_task import _language
 
     assert _language("a.b.he", FromTaskConfig(LENGTHS)) == ("a.b", "iw")
     assert _language("a.sr_Latn", FromTaskConfig(LENGTHS)) == ("a", "sr-Latn")

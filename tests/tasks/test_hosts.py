@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines.errors import UserError
-from tasks.batches import TrainBatches
-from tasks.collate import Batch, pack_rows
+from mswitch.pipelines.errors import UserError
+from mswitch.tasks.batches import TrainBatches
+from mswitch.tasks.collate import Batch, pack_rows
 
 BATCH_SIZE, STEPS = 16, 24
 HOST_COUNTS = (1, 2, 4, 8)
@@ -83,7 +83,7 @@ def test_prefetch_workers_and_restarts_change_nothing(examples, expected, prefet
 
 HOST_PROCESS = """
 import sys
-from tasks.batches import TrainBatches
+from mswitch.tasks.batches import TrainBatches
 import pickle
 examples, size, start, stop, host, hosts, prefetch, workers = sys.argv[1:2] + [
     int(argument) for argument in sys.argv[2:]

@@ -11,13 +11,13 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.errors import UserError
-from pipelines.supervised.formats import read_wikiann
-from tasks import metric_intervals
-from tasks.class_metrics import NEED_LABELS
-from tasks.metric_intervals import score
-from tasks.metrics import METRICS, as_seqio, make_metric
-from tasks.supervised import every_answer
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.supervised.formats import read_wikiann
+from mswitch.tasks import metric_intervals
+from mswitch.tasks.class_metrics import NEED_LABELS
+from mswitch.tasks.metric_intervals import score
+from mswitch.tasks.metrics import METRICS, as_seqio, make_metric
+from mswitch.tasks.supervised import every_answer
 
 REFERENCE = "this is a string"
 ROUGE = ("rouge1", "rouge2", "rougeL", "rougeLsum")

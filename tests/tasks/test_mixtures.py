@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.errors import UserError
-from pipelines.languages import languages, mc4_codes, task_name
-from pipelines.sampling import capped_budget
-from tasks.batches import TrainBatches
-from tasks.mixtures import MT5_BUDGET, Mixture, find_mixture, groups, mixtures
-from tasks.order import MixtureOrder
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.languages import languages, mc4_codes, task_name
+from mswitch.pipelines.sampling import capped_budget
+from mswitch.tasks.batches import TrainBatches
+from mswitch.tasks.mixtures import MT5_BUDGET, Mixture, find_mixture, groups, mixtures
+from mswitch.tasks.order import MixtureOrder
 
 PAGES = {code: languages()[code].mc4_train_pages for code in mc4_codes()}
 CODES = tuple(languages())

@@ -9,11 +9,11 @@ import sacrebleu
 import seqio
 import tensorflow_datasets as tfds
 
-from pipelines.errors import UserError
-from pipelines.vocabulary.model import open_vocabulary
-from tasks import finetune, mt5, mt5_formats
-from tasks.examples import VOCABULARY_PATH
-from tasks.seqio_source import check_task
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.vocabulary.model import open_vocabulary
+from mswitch.tasks import finetune, mt5, mt5_formats
+from mswitch.tasks.examples import VOCABULARY_PATH
+from mswitch.tasks.seqio_source import check_task
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 LENGTHS = {"inputs": 64, "targets": 16}
@@ -323,7 +323,7 @@ def test_metrics_are_t5s(prepared, small_examples):
 
 
 def open_examples_ids(vocabulary: Path, text: str) -> list[int]:
-    from pipelines.vocabulary.model import load_vocabulary
+    from mswitch.pipelines.vocabulary.model import load_vocabulary
 
     return [*load_vocabulary(vocabulary).EncodeAsIds(text), 1]
 

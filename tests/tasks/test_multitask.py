@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from task_files import vocabulary, write_supervised
 
-from pipelines.errors import UserError
-from pipelines.examples.span_corruption import restore
-from tasks.batches import TaskBatches, TrainBatches
-from tasks.mixture_table import describe_mixture
-from tasks.mixtures import Mixture
-from tasks.multitask import TaskMixture, WeightedTask, read_task_mixture, task_mixture
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.examples.span_corruption import restore
+from mswitch.tasks.batches import TaskBatches, TrainBatches
+from mswitch.tasks.mixture_table import describe_mixture
+from mswitch.tasks.mixtures import Mixture
+from mswitch.tasks.multitask import TaskMixture, WeightedTask, read_task_mixture, task_mixture
 
 CODES = ("de", "en", "iw", "ru", "sw", "zh")
 COUNTS = st.dictionaries(st.sampled_from(CODES), st.integers(1, 10**8), min_size=1)

@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.examples import span_corruption as numpy_corruption
-from pipelines.examples.example_proto import decode_example, encode_example
-from pipelines.examples.segments import reduce_concat_tokens
-from pipelines.examples.tfrecord import write_tfrecord
-from tasks.collate import collate, pack_rows
+from mswitch.pipelines.examples import span_corruption as numpy_corruption
+from mswitch.pipelines.examples.example_proto import decode_example, encode_example
+from mswitch.pipelines.examples.segments import reduce_concat_tokens
+from mswitch.pipelines.examples.tfrecord import write_tfrecord
+from mswitch.tasks.collate import collate, pack_rows
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore"),
@@ -39,7 +39,7 @@ def test_documents_are_joined_as_by_t5s_padded_batches(documents, count):
 def tf_mask(length: int, seeds, density: float, mean: float) -> np.ndarray:
     import tensorflow as tf
 
-    from tasks.preprocessors import random_spans_noise_mask
+    from mswitch.tasks.preprocessors import random_spans_noise_mask
 
     return random_spans_noise_mask(tf.constant(length), tf.constant(seeds), density, mean).numpy()
 
@@ -74,7 +74,7 @@ def test_both_masks_are_equal_for_the_same_draws(length, numbers, noise):
 def test_both_put_the_same_sentinels(bits):
     import tensorflow as tf
 
-    from tasks.preprocessors import spans_to_sentinels
+    from mswitch.tasks.preprocessors import spans_to_sentinels
 
     tokens, mask = np.arange(10, 10 + len(bits), dtype=np.int32), np.array(bits)
     found = spans_to_sentinels(tf.constant(tokens), tf.constant(mask), 1000).numpy()

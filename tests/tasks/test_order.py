@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.languages import languages
-from tasks.mixtures import Mixture
-from tasks.order import MixtureOrder, RecordOrder
+from mswitch.pipelines.languages import languages
+from mswitch.tasks.mixtures import Mixture
+from mswitch.tasks.order import MixtureOrder, RecordOrder
 
 BLOCK_RECORDS = 300
 MC4_RATES = Mixture().rates(
@@ -39,7 +39,7 @@ def test_shares_follow_the_rates_of_mc4():
 
 
 def test_very_rare_languages_come_as_often_as_they_should(monkeypatch):
-    monkeypatch.setattr("tasks.order.MAX_WINDOW", 1 << 12)
+    monkeypatch.setattr("mswitch.tasks.order.MAX_WINDOW", 1 << 12)
     rates = {"rare": 1e-4, "big": 1 - 2e-4, "rare too": 1e-4}
     order = MixtureOrder(rates, seed=0)
     windows = 40

@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from packing import ui_translate_lengths
 from supervised_files import ALL_KINDS, write_kinds, write_task
 
-from pipelines.errors import UserError
-from pipelines.supervised.build import SupervisedConfig, build_supervised
-from tasks.batches import TaskBatches, TrainBatches
-from tasks.examples import VOCABULARY_PATH
-from tasks.mixtures import Mixture
-from tasks.multitask import TaskMixture, WeightedTask
-from tasks.packing import next_fit, read_lengths
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.supervised.build import SupervisedConfig, build_supervised
+from mswitch.tasks.batches import TaskBatches, TrainBatches
+from mswitch.tasks.examples import VOCABULARY_PATH
+from mswitch.tasks.mixtures import Mixture
+from mswitch.tasks.multitask import TaskMixture, WeightedTask
+from mswitch.tasks.packing import next_fit, read_lengths
 
 ROOM = (20, 12)
 

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.examples.example_proto import decode_example
-from pipelines.examples.tfrecord import TFRecordFile
+from mswitch.pipelines.examples.example_proto import decode_example
+from mswitch.pipelines.examples.tfrecord import TFRecordFile
 
 pytestmark = [pytest.mark.timeout(600)]
 
 READ = """
 import json, sys
-sys.modules |= dict.fromkeys(("pipelines", "tasks", "models", "flows"))
+sys.modules["mswitch"] = None
 import seqio
 
 examples, name = sys.argv[1:]

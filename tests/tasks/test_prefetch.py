@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from tasks.prefetch import ahead
+from mswitch.tasks.prefetch import ahead
 
 
 @pytest.mark.parametrize(("prefetch", "workers"), [(0, 1), (1, 1), (3, 1), (2, 4), (8, 4)])
@@ -67,7 +67,7 @@ def test_closing_ends_the_threads():
 def test_a_process_that_forgets_to_close_ends_all_the_same():
     code = (
         "import itertools\n"
-        "from tasks.prefetch import ahead\n"
+        "from mswitch.tasks.prefetch import ahead\n"
         "found = ahead(str, itertools.count(), prefetch=4, workers=3)\n"
         "print(next(found), next(found))"
     )

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines.errors import UserError
-from pipelines.examples.example_proto import decode_example
-from pipelines.examples.span_corruption import restore
-from pipelines.examples.tfrecord import TFRecordFile
-from tasks.examples import VOCABULARY_PATH
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.examples.example_proto import decode_example
+from mswitch.pipelines.examples.span_corruption import restore
+from mswitch.pipelines.examples.tfrecord import TFRecordFile
+from mswitch.tasks.examples import VOCABULARY_PATH
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore"),
@@ -23,13 +23,13 @@ pytestmark = [
 READ_MIXTURE = """
 import json, sys
 import seqio
-import tasks.pretrain
+from mswitch.tasks import pretrain
 before = sorted(seqio.TaskRegistry.names())
-tasks.pretrain.register()
+pretrain.register()
 assert sorted(seqio.TaskRegistry.names()) == before
 examples, mixture, *languages = sys.argv[1:]
 if languages:
-    tasks.pretrain.register_mixture(mixture, tasks.pretrain.Mixture(languages=tuple(languages)))
+    pretrain.register_mixture(mixture, pretrain.Mixture(languages=tuple(languages)))
 seqio.add_global_cache_dirs([examples])
 found = {"tasks": before}
 for split in ("train", "validation"):
@@ -38,7 +38,7 @@ for split in ("train", "validation"):
         shuffle=False, num_epochs=1)
     found[split] = [{name: value.tolist() for name, value in example.items()}
                     for example in dataset.as_numpy_iterator()]
-text = tasks.pretrain.VOCABULARY.decode(found["train"][0]["targets"])
+text = pretrain.VOCABULARY.decode(found["train"][0]["targets"])
 print(json.dumps({**found, "text": text}))
 """
 
@@ -48,7 +48,7 @@ def seqio_dataset(small_examples: Path):
     """A function that reads one task through seqio."""
     import seqio
 
-    from tasks.pretrain import register
+    from mswitch.tasks.pretrain import register
 
     register()
     seqio.set_global_cache_dirs([str(small_examples)])
@@ -180,7 +180,7 @@ def test_splits_are_those_of_the_directory(seqio_dataset):
 def test_rates_are_those_of_training(seqio_dataset, small_examples):
     import seqio
 
-    from tasks.batches import TrainBatches
+    from mswitch.tasks.batches import TrainBatches
 
     mixture = seqio.get_mixture_or_task("mc4")
     expected = TrainBatches(small_examples, 1).rates
@@ -192,10 +192,10 @@ def test_rates_are_those_of_training(seqio_dataset, small_examples):
 def test_every_mixture_has_the_rates_of_training(seqio_dataset, small_examples):
     import seqio
 
-    from pipelines.languages import task_name
-    from tasks.batches import TrainBatches
-    from tasks.mixtures import MT5_BUDGET, Mixture, mixtures
-    from tasks.pretrain import register_mixture
+    from mswitch.pipelines.languages import task_name
+    from mswitch.tasks.batches import TrainBatches
+    from mswitch.tasks.mixtures import MT5_BUDGET, Mixture, mixtures
+    from mswitch.tasks.pretrain import register_mixture
 
     own = Mixture(alpha=0, max_epochs=1, languages=("en", "haw", "sw"))
     register_mixture("own", own, budget=20)
@@ -229,8 +229,8 @@ def test_every_mixture_has_the_rates_of_training(seqio_dataset, small_examples):
 def test_registering_a_mixture_twice_and_taken_names(seqio_dataset):
     import seqio
 
-    from tasks.mixtures import Mixture, mixtures
-    from tasks.pretrain import register_mixture
+    from mswitch.tasks.mixtures import Mixture, mixtures
+    from mswitch.tasks.pretrain import register_mixture
 
     before = set(seqio.MixtureRegistry.names())
     assert set(mixtures()) <= before
@@ -244,7 +244,7 @@ def test_registering_a_mixture_twice_and_taken_names(seqio_dataset):
 def test_misuse_is_explained(seqio_dataset, small_examples):
     import seqio
 
-    from tasks.seqio_cache import examples_directory
+    from mswitch.tasks.seqio_cache import examples_directory
 
     with pytest.raises(UserError, match="targets is 7: 34 tokens, corrupted, need 8"):
         seqio_dataset("mc4.en", "train", targets=7)
@@ -263,7 +263,7 @@ def test_a_model_without_sentinels_has_the_ids_of_seqio(small_examples, tmp_path
     import seqio
     from sentencepiece import sentencepiece_model_pb2
 
-    from pipelines.vocabulary.model import open_vocabulary
+    from mswitch.pipelines.vocabulary.model import open_vocabulary
 
     proto = sentencepiece_model_pb2.ModelProto.FromString(
         (small_examples / VOCABULARY_PATH).read_bytes()
@@ -285,8 +285,8 @@ def test_a_model_without_sentinels_has_the_ids_of_seqio(small_examples, tmp_path
 def test_languages_that_mc4_lacks_have_tasks_and_a_mixture(added_examples):
     import seqio
 
-    from tasks.batches import TrainBatches
-    from tasks.pretrain import register
+    from mswitch.tasks.batches import TrainBatches
+    from mswitch.tasks.pretrain import register
 
     register()
     added = {"mswitch.hr", "mswitch.bs", "mswitch.sr_Latn"}

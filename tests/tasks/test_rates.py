@@ -1,7 +1,7 @@
 import pytest
 
-from pipelines.languages import languages
-from tasks.mixtures import Mixture
+from mswitch.pipelines.languages import languages
+from mswitch.tasks.mixtures import Mixture
 
 PAGES = {code: language.mc4_train_pages for code, language in languages().items() if language.mc4}
 

@@ -8,13 +8,13 @@ import pytest
 import seqio
 from supervised_files import LABELS, rows
 
-from pipelines.errors import UserError
-from pipelines.vocabulary.model import load_vocabulary
-from tasks.batches import TrainBatches, ValidationBatches
-from tasks.examples import VOCABULARY_PATH, open_examples
-from tasks.metrics import make_metric
-from tasks.mixtures import Mixture
-from tasks.supervised import register
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.vocabulary.model import load_vocabulary
+from mswitch.tasks.batches import TrainBatches, ValidationBatches
+from mswitch.tasks.examples import VOCABULARY_PATH, open_examples
+from mswitch.tasks.metrics import make_metric
+from mswitch.tasks.mixtures import Mixture
+from mswitch.tasks.supervised import register
 
 
 def test_the_directory_opens_with_its_splits(reviews, small_examples):

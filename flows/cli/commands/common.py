@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from pipelines.errors import UserError
+from mswitch.pipelines.errors import UserError
 
 Json = Annotated[bool, Parameter(negative="", help="Print one JSON object as the last line.")]
 BeamOptions = Annotated[
@@ -99,8 +99,8 @@ def cancel_on_dataflow(out: str, runner: str, options: Sequence[str], json: bool
     Raises:
         UserError: they do not run on Dataflow, or Beam's options are not a build's.
     """
-    from pipelines.dataflow_jobs import cancel_jobs
-    from pipelines.runners import pipeline_options
+    from mswitch.pipelines.dataflow_jobs import cancel_jobs
+    from mswitch.pipelines.runners import pipeline_options
 
     if runner != "dataflow":
         raise UserError(f"--cancel: give --runner dataflow too, not {runner}")

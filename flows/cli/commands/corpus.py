@@ -6,7 +6,7 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from flows.cli.commands.common import (
+from mswitch.flows.cli.commands.common import (
     BeamOptions,
     Cancel,
     Json,
@@ -16,9 +16,9 @@ from flows.cli.commands.common import (
     print_result,
     split_commas,
 )
-from pipelines.corpus.build import CorpusConfig, build_corpus
-from pipelines.languages import parse_codes
-from pipelines.runners import RunnerName
+from mswitch.pipelines.corpus.build import CorpusConfig, build_corpus
+from mswitch.pipelines.languages import parse_codes
+from mswitch.pipelines.runners import RunnerName
 
 app = App(
     name="corpus",
@@ -102,7 +102,12 @@ def inspect(
     """
     import sys
 
-    from pipelines.corpus.inspection import find_page, format_inspection, inspect_page, page_of_text
+    from mswitch.pipelines.corpus.inspection import (
+        find_page,
+        format_inspection,
+        inspect_page,
+        page_of_text,
+    )
 
     recipe = config.load(config.source(), badwords)
     before = []
@@ -138,7 +143,7 @@ def plan(
             as measured here.
         price_per_cpu_hour: what an hour of one vCPU costs, to see the price of these.
     """
-    from pipelines.corpus.plan import format_plan, plan_build
+    from mswitch.pipelines.corpus.plan import format_plan, plan_build
 
     planned = plan_build(
         input,
@@ -163,11 +168,11 @@ def stats(corpus: str, *, html: Path | None = None, json: Json = False) -> int:
         corpus: a corpus directory or its URL.
         html: the page to write, outside the corpus directory.
     """
-    from pipelines.corpus.stats import format_stats, load_stats
+    from mswitch.pipelines.corpus.stats import format_stats, load_stats
 
     summary = {"stage": "corpus", "out": corpus, **load_stats(corpus)}
     if html is not None:
-        from flows.corpus_page.page import write_page
+        from mswitch.flows.corpus_page.page import write_page
 
         summary |= {"html": str(html), "survey": write_page(corpus, html)}
     more = f"\n\n{html}: sites, scripts, scores and samples" if html is not None else ""

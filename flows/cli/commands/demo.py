@@ -5,8 +5,8 @@ from typing import Annotated, Literal
 
 from cyclopts import App, Parameter, validators
 
-from flows.cli.commands.common import Json, finish, prefect_for_one_flow
-from flows.supervision import is_supervised, supervise
+from mswitch.flows.cli.commands.common import Json, finish, prefect_for_one_flow
+from mswitch.flows.supervision import is_supervised, supervise
 
 app = App(name="demo")
 
@@ -39,8 +39,8 @@ def demo(
         finetune_steps: steps of fine-tuning each model to tell the languages apart, in place of
             80 (gflanguages) or none (debian); 0 leaves fine-tuning out.
     """
-    from flows.demo_config import claim_directory, demo_config
-    from pipelines.outputs import lock_directory
+    from mswitch.flows.demo_config import claim_directory, demo_config
+    from mswitch.pipelines.outputs import lock_directory
 
     config = demo_config(sample, steps, finetune_steps)
     if not is_supervised("demo"):
@@ -53,6 +53,6 @@ def demo(
             argv += ["--finetune-steps", str(finetune_steps)]
         return supervise([*argv, *(["--json"] if json else [])])
     prefect_for_one_flow()
-    from flows.prefect_flows.demo import demo as demo_flow
+    from mswitch.flows.prefect_flows.demo import demo as demo_flow
 
     return finish(demo_flow(config, out), json)

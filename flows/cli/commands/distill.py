@@ -5,12 +5,12 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from flows.cli.commands.common import Json, finish
-from flows.supervision import is_supervised, supervise_in_job
-from models.config import JobConfig, ModelChanges, TrainConfig
-from models.transfer.config import DistillConfig, DrawConfig
-from pipelines.errors import UserError
-from tasks.mixtures import DEFAULT, find_mixture
+from mswitch.flows.cli.commands.common import Json, finish
+from mswitch.flows.supervision import is_supervised, supervise_in_job
+from mswitch.models.config import JobConfig, ModelChanges, TrainConfig
+from mswitch.models.transfer.config import DistillConfig, DrawConfig
+from mswitch.pipelines.errors import UserError
+from mswitch.tasks.mixtures import DEFAULT, find_mixture
 
 app = App(name="distill")
 
@@ -66,7 +66,7 @@ def distill(
     chosen = find_mixture(mixture)
     if job.shared and not is_supervised("distill"):
         return supervise_in_job(sys.argv[1:])
-    from models.transfer.distill import distill as run_distillation
+    from mswitch.models.transfer.distill import distill as run_distillation
 
     summary = run_distillation(
         teacher,
@@ -120,6 +120,6 @@ def draw(
     chosen = find_mixture(mixture)
     if job.shared and not is_supervised("distill"):
         return supervise_in_job(sys.argv[1:])
-    from models.transfer.cache import make_cache
+    from mswitch.models.transfer.cache import make_cache
 
     return finish(make_cache(teacher, examples, out, config, draws, chosen, job, step=step), json)

@@ -4,8 +4,8 @@ import dataclasses
 
 from cyclopts import App
 
-from flows.cli.commands.common import Json, print_result
-from flows.cli.doctor_checks import examine, format_findings
+from mswitch.flows.cli.commands.common import Json, print_result
+from mswitch.flows.cli.doctor_checks import examine, format_findings
 
 app = App(name="doctor")
 

@@ -5,9 +5,9 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from flows.cli.commands.common import Json, finish
-from flows.supervision import is_supervised, supervise_in_job
-from models.config import EvaluateConfig, JobConfig
+from mswitch.flows.cli.commands.common import Json, finish
+from mswitch.flows.supervision import is_supervised, supervise_in_job
+from mswitch.models.config import EvaluateConfig, JobConfig
 
 app = App(name="evaluate")
 
@@ -44,6 +44,6 @@ def evaluate(
     """
     if job.shared and not is_supervised("evaluate"):
         return supervise_in_job(sys.argv[1:])
-    from models.evaluation.evaluate import evaluate as run_evaluation
+    from mswitch.models.evaluation.evaluate import evaluate as run_evaluation
 
     return finish(run_evaluation(run, examples, config, job, watch=watch), json)

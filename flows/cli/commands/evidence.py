@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 
 from cyclopts import App, Parameter, validators
 
-from flows.cli.commands.common import Json, finish, prefect_for_one_flow, print_result
-from flows.supervision import is_supervised, supervise
+from mswitch.flows.cli.commands.common import Json, finish, prefect_for_one_flow, print_result
+from mswitch.flows.supervision import is_supervised, supervise
 
 app = App(name="evidence")
 
@@ -73,10 +73,10 @@ def evidence(
         dry_run: only print the plan.
         prepare_only: only make the examples.
     """
-    from flows.evidence.plan import Request, make_plan, settled
-    from flows.evidence.settings import find_setting
-    from pipelines.errors import UserError
-    from pipelines.outputs import lock_directory
+    from mswitch.flows.evidence.plan import Request, make_plan, settled
+    from mswitch.flows.evidence.settings import find_setting
+    from mswitch.pipelines.errors import UserError
+    from mswitch.pipelines.outputs import lock_directory
 
     texts = {"--sample": sample, "--corpus": corpus, "--examples": examples}
     lengths = {"--budget": budget, "--steps": steps}
@@ -102,6 +102,6 @@ def evidence(
                 print(settled(request, out).summary, file=sys.stderr)
         return supervise(sys.argv[1:])
     prefect_for_one_flow()
-    from flows.prefect_flows.evidence import evidence as evidence_flow
+    from mswitch.flows.prefect_flows.evidence import evidence as evidence_flow
 
     return finish(evidence_flow(request, out, prepare_only), json)

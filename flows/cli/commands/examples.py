@@ -5,7 +5,7 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from flows.cli.commands.common import (
+from mswitch.flows.cli.commands.common import (
     BeamOptions,
     Cancel,
     Json,
@@ -14,12 +14,12 @@ from flows.cli.commands.common import (
     finish,
     split_commas,
 )
-from pipelines.errors import UserError
-from pipelines.examples.build import ExamplesConfig, build_examples
-from pipelines.examples.span_corruption import Lengths
-from pipelines.runners import RunnerName
-from pipelines.supervised.build import SupervisedConfig, build_supervised
-from pipelines.supervised.definition import read_task
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.examples.build import ExamplesConfig, build_examples
+from mswitch.pipelines.examples.span_corruption import Lengths
+from mswitch.pipelines.runners import RunnerName
+from mswitch.pipelines.supervised.build import SupervisedConfig, build_supervised
+from mswitch.pipelines.supervised.definition import read_task
 
 app = App(
     name="examples",
@@ -103,7 +103,7 @@ def supervised(
         out: the directory to make, or a URL.
         runner: where the Beam pipelines run.
     """
-    from tasks.metrics import TEXT_METRICS, make_metric
+    from mswitch.tasks.metrics import TEXT_METRICS, make_metric
 
     options = check_beam_options(beam_options)
     if cancel:
@@ -162,8 +162,8 @@ def from_task(
             target, such as `<unk>` of an unpublished test, are left out and counted.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # it says that there is no GPU
-    from tasks.from_task import FromTaskConfig, build_from_task
-    from tasks.seqio_source import Registered
+    from mswitch.tasks.from_task import FromTaskConfig, build_from_task
+    from mswitch.tasks.seqio_source import Registered
 
     found = [int(part) for part in lengths.split(",") if part.isdecimal() and int(part) > 1]
     if len(found) != 2 or len(lengths.split(",")) != 2:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from cyclopts import App
 
-from flows.cli.commands.common import Json, finish, leave_accelerators_alone
+from mswitch.flows.cli.commands.common import Json, finish, leave_accelerators_alone
 
 app = App(name="export-hf")
 
@@ -34,7 +34,7 @@ def export_hf(
             newest.
         max_shard_bytes: largest size of one file.
     """
-    from models.huggingface.convert import export_hf as run_export
+    from mswitch.models.huggingface.convert import export_hf as run_export
 
     leave_accelerators_alone()
     return finish(

@@ -5,10 +5,10 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from flows.cli.commands.common import Json, finish
-from flows.supervision import is_supervised, supervise_in_job
-from models.config import JobConfig, TuningChanges, TuningConfig
-from tasks.mixtures import DEFAULT, find_mixture
+from mswitch.flows.cli.commands.common import Json, finish
+from mswitch.flows.supervision import is_supervised, supervise_in_job
+from mswitch.models.config import JobConfig, TuningChanges, TuningConfig
+from mswitch.tasks.mixtures import DEFAULT, find_mixture
 
 app = App(name="finetune")
 
@@ -51,7 +51,7 @@ def finetune(
     chosen = find_mixture(mixture)
     if job.shared and not is_supervised("finetune"):
         return supervise_in_job(sys.argv[1:])
-    from models.training.finetune import finetune as run_finetuning
+    from mswitch.models.training.finetune import finetune as run_finetuning
 
     summary = run_finetuning(
         from_, tasks, out, config, chosen, changes, job, step=step, keep_moments=keep_moments

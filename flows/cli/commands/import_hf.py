@@ -4,7 +4,7 @@ from pathlib import Path
 
 from cyclopts import App
 
-from flows.cli.commands.common import Json, finish, leave_accelerators_alone
+from mswitch.flows.cli.commands.common import Json, finish, leave_accelerators_alone
 
 app = App(name="import-hf")
 
@@ -22,7 +22,7 @@ def import_hf(directory: Path, *, out: str, json: Json = False) -> int:
         directory: what `save_pretrained` or a download of the model left.
         out: the run directory, or a gs:// or s3:// URL.
     """
-    from models.huggingface.convert import import_hf as run_import
+    from mswitch.models.huggingface.convert import import_hf as run_import
 
     leave_accelerators_alone()
     return finish(run_import(directory, out), json)

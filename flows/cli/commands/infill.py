@@ -4,8 +4,8 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from flows.cli.commands.common import Json, check_texts, print_result, shown
-from models.inference.infill import InfillConfig
+from mswitch.flows.cli.commands.common import Json, check_texts, print_result, shown
+from mswitch.models.inference.infill import InfillConfig
 
 app = App(name="infill")
 
@@ -31,7 +31,7 @@ def infill(
         vocab: a vocabulary directory, or a SentencePiece model file, such as mT5's own.
         text: texts with <extra_id_0>, <extra_id_1> and so on in place of what is to be filled.
     """
-    from models.inference.infill import infill as run_infill
+    from mswitch.models.inference.infill import infill as run_infill
 
     check_texts(text)
     summary = run_infill(run, vocab, text, config)

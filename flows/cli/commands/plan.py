@@ -4,9 +4,9 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from flows.cli.commands.common import Json, print_result
-from models.config import ModelChanges
-from models.planning.config import PlanConfig
+from mswitch.flows.cli.commands.common import Json, print_result
+from mswitch.models.config import ModelChanges
+from mswitch.models.planning.config import PlanConfig
 
 app = App(name="plan")
 
@@ -42,8 +42,8 @@ def plan(
         pair: a model to compare with, such as the dense twin; it stays as it is, whatever else
             changes the preset.
     """
-    from models.planning.plan import make_pair, make_plan
-    from models.planning.text import format_pair, format_plan
+    from mswitch.models.planning.plan import make_pair, make_plan
+    from mswitch.models.planning.text import format_pair, format_plan
 
     if pair is not None:
         both = make_pair(preset, pair, topology, config, changes)

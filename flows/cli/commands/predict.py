@@ -5,10 +5,10 @@ from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
 
-from flows.cli.commands.common import Json, check_texts, print_result, shown
-from flows.pages.numbers import plural
-from models.config import PredictConfig
-from pipelines.errors import UserError
+from mswitch.flows.cli.commands.common import Json, check_texts, print_result, shown
+from mswitch.flows.pages.numbers import plural
+from mswitch.models.config import PredictConfig
+from mswitch.pipelines.errors import UserError
 
 app = App(name="predict")
 
@@ -49,8 +49,8 @@ def predict(
         text: inputs as the task's template makes them, instead of a split.
         input: a file of such inputs, one a line.
     """
-    from models.inference import predict as of_run
-    from models.inference.scores import format_scores
+    from mswitch.models.inference import predict as of_run
+    from mswitch.models.inference.scores import format_scores
 
     texts = list(text or [])
     check_texts(texts)

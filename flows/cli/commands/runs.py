@@ -12,20 +12,27 @@ from typing import Annotated
 
 from cyclopts import App, Parameter, validators
 
-from flows.cli.commands.common import Json, print_result
-from flows.launch.command import job_of_command
-from flows.launch.controller import Result, ask, run_job
-from flows.launch.job import MSWITCH, Job, Launcher, Unreachable, all_logs, job_directory
-from flows.launch.kubernetes import Kubernetes
-from flows.launch.launchers import make_launcher
-from flows.launch.local import Local
-from flows.launch.record import Intent, Record, edit_record, find_records, follower, read_record
-from flows.launch.slurm import Slurm
-from flows.launch.summary import FINAL, Summary, as_json, summarise
-from flows.pages.templates import visible
-from pipelines.errors import UserError
-from pipelines.objects import check_url
-from pipelines.progress import say
+from mswitch.flows.cli.commands.common import Json, print_result
+from mswitch.flows.launch.command import job_of_command
+from mswitch.flows.launch.controller import Result, ask, run_job
+from mswitch.flows.launch.job import MSWITCH, Job, Launcher, Unreachable, all_logs, job_directory
+from mswitch.flows.launch.kubernetes import Kubernetes
+from mswitch.flows.launch.launchers import make_launcher
+from mswitch.flows.launch.local import Local
+from mswitch.flows.launch.record import (
+    Intent,
+    Record,
+    edit_record,
+    find_records,
+    follower,
+    read_record,
+)
+from mswitch.flows.launch.slurm import Slurm
+from mswitch.flows.launch.summary import FINAL, Summary, as_json, summarise
+from mswitch.flows.pages.templates import visible
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.objects import check_url
+from mswitch.pipelines.progress import say
 
 app = App(
     name="runs",
@@ -278,7 +285,7 @@ def adopt(run: Run, *, wait: Wait = False, json: Json = False) -> int:
 
 def _cost(record: Record, summary: Summary) -> dict[str, float]:
     """Chip hours and USD of a job, where operators.toml has a price for its launcher."""
-    from flows.operators.profile import read_operators
+    from mswitch.flows.operators.profile import read_operators
 
     price, hours = read_operators().price_of(record), summary.host_hours
     if price is None:
@@ -288,7 +295,7 @@ def _cost(record: Record, summary: Summary) -> dict[str, float]:
 
 def _job(command: Sequence[str], hosts: int, record: Path | None) -> Job:
     """The job of a command line, if it is one of mswitch."""
-    from flows.cli.app import SUBCOMMANDS
+    from mswitch.flows.cli.app import SUBCOMMANDS
 
     if not command or command[0] not in SUBCOMMANDS or command[0] == "runs":
         given = repr(command[0]) if command else "nothing"
@@ -300,7 +307,7 @@ def _job(command: Sequence[str], hosts: int, record: Path | None) -> Job:
 
 
 def _launcher_of_operators(name: str) -> Launcher:
-    from flows.operators.profile import read_operators  # it knows all settings of flows
+    from mswitch.flows.operators.profile import read_operators  # it knows all settings of flows
 
     return read_operators().launcher(name)
 

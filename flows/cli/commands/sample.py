@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
 
-from flows.cli.commands.common import Json, finish
+from mswitch.flows.cli.commands.common import Json, finish
 
 app = App(
     name="sample",
@@ -31,7 +31,7 @@ def gflanguages(*, out: Path, json: Json = False) -> int:
     Args:
         out: the directory to make.
     """
-    from pipelines.samples.gflanguages import write_sample
+    from mswitch.pipelines.samples.gflanguages import write_sample
 
     return finish(write_sample(out), json)
 
@@ -54,7 +54,7 @@ def debian(
         out: the directory to make.
         packages: package names in place of the default list.
     """
-    from pipelines.samples.debian import write_sample
+    from mswitch.pipelines.samples.debian import write_sample
 
     return finish(write_sample(out, packages), json)
 
@@ -86,7 +86,7 @@ def common_crawl(
         base_url: where the dump lies.
         concurrency: downloads at a time, at most 8.
     """
-    from pipelines.samples.common_crawl import write_sample
+    from mswitch.pipelines.samples.common_crawl import write_sample
 
     summary = write_sample(
         out, dump, segments, format=format, base_url=base_url, concurrency=concurrency
@@ -107,7 +107,7 @@ def language_of(*, corpus: str, out: Path, json: Json = False) -> int:
         corpus: a corpus directory, or its URL.
         out: the directory to make.
     """
-    from pipelines.supervised.samples.language_of import write_language_of
+    from mswitch.pipelines.supervised.samples.language_of import write_language_of
 
     return finish(write_language_of(corpus, out), json)
 
@@ -126,7 +126,7 @@ def ui_translate(*, out: Path, json: Json = False) -> int:
     Args:
         out: the directory to make.
     """
-    from pipelines.supervised.samples.ui_translate import write_ui_translate
+    from mswitch.pipelines.supervised.samples.ui_translate import write_ui_translate
 
     return finish(write_ui_translate(out), json)
 
@@ -150,7 +150,7 @@ def man_spans(
         out: the directory to make.
         packages: package names in place of the default list.
     """
-    from pipelines.supervised.samples.man_spans import PACKAGES, write_man_spans
+    from mswitch.pipelines.supervised.samples.man_spans import PACKAGES, write_man_spans
 
     return finish(write_man_spans(out, packages or PACKAGES), json)
 
@@ -168,7 +168,7 @@ def emoji_group(*, out: Path, json: Json = False) -> int:
     Args:
         out: the directory to make.
     """
-    from pipelines.supervised.samples.emoji_group import write_emoji_group
+    from mswitch.pipelines.supervised.samples.emoji_group import write_emoji_group
 
     return finish(write_emoji_group(out), json)
 
@@ -186,6 +186,6 @@ def deb_section(*, out: Path, json: Json = False) -> int:
     Args:
         out: the directory to make.
     """
-    from pipelines.supervised.samples.deb_section import write_deb_section
+    from mswitch.pipelines.supervised.samples.deb_section import write_deb_section
 
     return finish(write_deb_section(out), json)

@@ -5,10 +5,10 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from flows.cli.commands.common import Json, finish
-from flows.supervision import is_supervised, supervise_in_job
-from models.config import JobConfig, ModelChanges, TrainConfig
-from tasks.mixtures import DEFAULT, find_mixture
+from mswitch.flows.cli.commands.common import Json, finish
+from mswitch.flows.supervision import is_supervised, supervise_in_job
+from mswitch.models.config import JobConfig, ModelChanges, TrainConfig
+from mswitch.tasks.mixtures import DEFAULT, find_mixture
 
 app = App(name="train")
 
@@ -48,6 +48,6 @@ def train(
     chosen = find_mixture(mixture)
     if job.shared and not is_supervised("train"):
         return supervise_in_job(sys.argv[1:])
-    from models.training.train import train as run_training
+    from mswitch.models.training.train import train as run_training
 
     return finish(run_training(preset, examples, out, config, chosen, changes, job), json)

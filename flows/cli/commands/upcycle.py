@@ -4,8 +4,8 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from flows.cli.commands.common import Json, finish
-from models.transfer.config import UpcycleConfig
+from mswitch.flows.cli.commands.common import Json, finish
+from mswitch.models.transfer.config import UpcycleConfig
 
 app = App(name="upcycle")
 
@@ -36,6 +36,6 @@ def upcycle(
         out: the new run directory, or a gs:// or s3:// URL.
         step: which checkpoint; the newest by default.
     """
-    from models.transfer.upcycle import upcycle as run_upcycle
+    from mswitch.models.transfer.upcycle import upcycle as run_upcycle
 
     return finish(run_upcycle(run, examples, out, config, step), json)

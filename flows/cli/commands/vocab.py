@@ -4,9 +4,9 @@ from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
 
-from flows.cli.commands.common import Json, finish, print_result, split_commas
-from pipelines.languages import parse_codes
-from pipelines.vocabulary.train import VocabularyConfig, train_vocabulary
+from mswitch.flows.cli.commands.common import Json, finish, print_result, split_commas
+from mswitch.pipelines.languages import parse_codes
+from mswitch.pipelines.vocabulary.train import VocabularyConfig, train_vocabulary
 
 app = App(name="vocab", help="Train a SentencePiece vocabulary; see how it suits each language.")
 
@@ -58,7 +58,7 @@ def inspect(
         max_bytes: read about so much text of each language, from the first document on; the
             order of documents is random, and the same every time.
     """
-    from pipelines.vocabulary.inspection import format_inspection, inspect_vocabulary
+    from mswitch.pipelines.vocabulary.inspection import format_inspection, inspect_vocabulary
 
     only = parse_codes(split_commas(languages) or ())
     found = inspect_vocabulary(vocab, corpus, split=split, max_bytes=max_bytes, only=only)

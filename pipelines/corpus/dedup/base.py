@@ -1,7 +1,7 @@
 """What deduplications of a recipe have in common: `urls`, `lines` and `near`.
 
-Each step gives pages deduplication keys at ingest. Beam jobs (`pipelines.corpus.pipeline`) group
-equal keys of all shards and choose what stays; `reasons` applies what was chosen.
+Each step gives pages deduplication keys at ingest. Beam jobs (`mswitch.pipelines.corpus.pipeline`)
+group equal keys of all shards and choose what stays; `reasons` applies what was chosen.
 """
 
 import collections
@@ -12,9 +12,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.corpus.rules.base import Step
-from pipelines.corpus.work_directory import WorkDirectory
-from pipelines.records import Page
+from mswitch.pipelines.corpus.rules.base import Step
+from mswitch.pipelines.corpus.work_directory import WorkDirectory
+from mswitch.pipelines.records import Page
 
 
 class Dedup(Step):

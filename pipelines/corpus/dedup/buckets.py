@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
-from pipelines.corpus.dedup.base import Dedup
-from pipelines.corpus.work_directory import WorkDirectory, load_array
+from mswitch.pipelines.corpus.dedup.base import Dedup
+from mswitch.pipelines.corpus.work_directory import WorkDirectory, load_array
 
 #: What a candidate takes while a shard's are sorted, and what all that are sorted at once may.
 _SORTING_BYTES = 100

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from pipelines import storage
-from pipelines.corpus.dedup.buckets import Slice, cut
-from pipelines.corpus.fingerprints import sorted_keys
-from pipelines.corpus.work_directory import WorkDirectory, load_array
-from pipelines.faults import fault_point
-from pipelines.outputs import file_sha256
+from mswitch.pipelines import storage
+from mswitch.pipelines.corpus.dedup.buckets import Slice, cut
+from mswitch.pipelines.corpus.fingerprints import sorted_keys
+from mswitch.pipelines.corpus.work_directory import WorkDirectory, load_array
+from mswitch.pipelines.faults import fault_point
+from mswitch.pipelines.outputs import file_sha256
 
 DIRECTORY = "fingerprints"
 

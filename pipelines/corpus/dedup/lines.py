@@ -9,20 +9,20 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.compiled import compiled, random_seed, table_size
-from pipelines.corpus.dedup.base import Dedup, binary, row_groups
-from pipelines.corpus.dedup.near import cluster_sizes
-from pipelines.corpus.dedup.urls import UrlDedup
-from pipelines.corpus.fingerprints import (
+from mswitch.pipelines.compiled import compiled, random_seed, table_size
+from mswitch.pipelines.corpus.dedup.base import Dedup, binary, row_groups
+from mswitch.pipelines.corpus.dedup.near import cluster_sizes
+from mswitch.pipelines.corpus.dedup.urls import UrlDedup
+from mswitch.pipelines.corpus.fingerprints import (
     FINGERPRINT_BYTES,
     line_fingerprints,
     unpack,
     unpack_column,
 )
-from pipelines.corpus.work_directory import WorkDirectory
-from pipelines.crawl.text_lines import keep_lines
-from pipelines.records import Page
-from pipelines.validation import check_fields
+from mswitch.pipelines.corpus.work_directory import WorkDirectory
+from mswitch.pipelines.crawl.text_lines import keep_lines
+from mswitch.pipelines.records import Page
+from mswitch.pipelines.validation import check_fields
 
 DedupScope = Literal["global", "language", "none"]
 

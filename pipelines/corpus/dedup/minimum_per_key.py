@@ -1,7 +1,8 @@
 """Exact deduplication: of all candidates with one deduplication key, the minimum by rank stays.
 
 Each shard sends one candidate per distinct key, packed in arrays; no text moves, and what comes
-back is one bit per candidate. `pipelines.corpus.pipeline` puts the steps into Beam transforms.
+back is one bit per candidate. `mswitch.pipelines.corpus.pipeline` puts the steps into Beam
+transforms.
 """
 
 import dataclasses
@@ -10,12 +11,12 @@ from collections.abc import Iterable
 import numpy as np
 import pyarrow.parquet as pq
 
-from pipelines import storage
-from pipelines.corpus.dedup.buckets import Candidates, Slice, best_of_each, in_key_order
-from pipelines.corpus.dedup.lines import LineDedup
-from pipelines.corpus.dedup.urls import UrlDedup
-from pipelines.corpus.work_directory import array_writer, save_array
-from pipelines.faults import fault_point
+from mswitch.pipelines import storage
+from mswitch.pipelines.corpus.dedup.buckets import Candidates, Slice, best_of_each, in_key_order
+from mswitch.pipelines.corpus.dedup.lines import LineDedup
+from mswitch.pipelines.corpus.dedup.urls import UrlDedup
+from mswitch.pipelines.corpus.work_directory import array_writer, save_array
+from mswitch.pipelines.faults import fault_point
 
 #: What comes back for a slice: its shard, then its start and length, and a bit per candidate.
 Chosen = tuple[int, tuple[int, int, bytes]]

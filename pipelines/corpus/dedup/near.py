@@ -24,13 +24,13 @@ import numpy as np
 import pyarrow as pa
 from annotated_types import Ge, Le
 
-from pipelines import storage
-from pipelines.corpus.dedup.base import Dedup, binary, newest_first
-from pipelines.corpus.fingerprints import md5, unpack
-from pipelines.corpus.rules.words import Words, mix, words_of
-from pipelines.corpus.work_directory import WorkDirectory, load_array
-from pipelines.records import Page
-from pipelines.validation import check_fields
+from mswitch.pipelines import storage
+from mswitch.pipelines.corpus.dedup.base import Dedup, binary, newest_first
+from mswitch.pipelines.corpus.fingerprints import md5, unpack
+from mswitch.pipelines.corpus.rules.words import Words, mix, words_of
+from mswitch.pipelines.corpus.work_directory import WorkDirectory, load_array
+from mswitch.pipelines.records import Page
+from mswitch.pipelines.validation import check_fields
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

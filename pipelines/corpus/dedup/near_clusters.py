@@ -17,14 +17,14 @@ from functools import partial
 import numpy as np
 import pyarrow.parquet as pq
 
-from pipelines import storage
-from pipelines.corpus.dedup.base import row_groups
-from pipelines.corpus.dedup.buckets import Candidates, Slice, in_key_order
-from pipelines.corpus.dedup.near import NearDedup, cluster, matches, page_rank
-from pipelines.corpus.dedup.urls import UrlDedup
-from pipelines.corpus.fingerprints import unpack_column
-from pipelines.corpus.work_directory import array_writer, load_array, save_array
-from pipelines.languages import UNDETERMINED, languages
+from mswitch.pipelines import storage
+from mswitch.pipelines.corpus.dedup.base import row_groups
+from mswitch.pipelines.corpus.dedup.buckets import Candidates, Slice, in_key_order
+from mswitch.pipelines.corpus.dedup.near import NearDedup, cluster, matches, page_rank
+from mswitch.pipelines.corpus.dedup.urls import UrlDedup
+from mswitch.pipelines.corpus.fingerprints import unpack_column
+from mswitch.pipelines.corpus.work_directory import array_writer, load_array, save_array
+from mswitch.pipelines.languages import UNDETERMINED, languages
 
 #: The number of a page, which stands in a candidate after a band key: 10 bits of language, 24 of
 #: shard plus 1, 30 of its place in the shard.

@@ -9,11 +9,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.corpus.dedup.base import Dedup, binary, newest_first, row_groups
-from pipelines.corpus.fingerprints import fingerprint, normalize_url, unpack, unpack_column
-from pipelines.corpus.work_directory import WorkDirectory
-from pipelines.records import Page
-from pipelines.validation import check_fields
+from mswitch.pipelines.corpus.dedup.base import Dedup, binary, newest_first, row_groups
+from mswitch.pipelines.corpus.fingerprints import fingerprint, normalize_url, unpack, unpack_column
+from mswitch.pipelines.corpus.work_directory import WorkDirectory
+from mswitch.pipelines.records import Page
+from mswitch.pipelines.validation import check_fields
 
 UrlWinner = Literal["largest_hash", "newest"]
 

@@ -1,1 +1,1 @@
-"""Rules on single pages; `pipelines.corpus.recipes` puts them in order."""
+"""Rules on single pages; `mswitch.pipelines.corpus.recipes` puts them in order."""

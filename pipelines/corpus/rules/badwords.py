@@ -16,15 +16,15 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge, Le
 
-from pipelines import storage
-from pipelines.corpus.fingerprints import fingerprint, normalize_url
-from pipelines.corpus.rules.base import Rule
-from pipelines.corpus.rules.list_files import open_list, remote_files
-from pipelines.errors import UserError
-from pipelines.languages import languages
-from pipelines.outputs import canonical_json
-from pipelines.records import Page
-from pipelines.validation import check_fields
+from mswitch.pipelines import storage
+from mswitch.pipelines.corpus.fingerprints import fingerprint, normalize_url
+from mswitch.pipelines.corpus.rules.base import Rule
+from mswitch.pipelines.corpus.rules.list_files import open_list, remote_files
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.languages import languages
+from mswitch.pipelines.outputs import canonical_json
+from mswitch.pipelines.records import Page
+from mswitch.pipelines.validation import check_fields
 
 Mc4Release = Literal["3.0.1", "3.1.0"]
 

@@ -15,13 +15,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, ClassVar, Self
 
-from pipelines import storage
-from pipelines.corpus.rules.list_files import open_list
-from pipelines.errors import UserError
-from pipelines.languages import UNDETERMINED, languages, parse_codes
-from pipelines.local_pool import note
-from pipelines.outputs import canonical_json
-from pipelines.records import Page
+from mswitch.pipelines import storage
+from mswitch.pipelines.corpus.rules.list_files import open_list
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.languages import UNDETERMINED, languages, parse_codes
+from mswitch.pipelines.local_pool import note
+from mswitch.pipelines.outputs import canonical_json
+from mswitch.pipelines.records import Page
 
 #: Least and most of values, by name; None where there is no limit.
 Limits = Mapping[str, tuple[float | None, float | None]]

@@ -12,10 +12,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from pipelines import storage
-from pipelines.corpus.rules.base import Rule
-from pipelines.corpus.rules.list_files import open_list, remote_files
-from pipelines.errors import UserError
+from mswitch.pipelines import storage
+from mswitch.pipelines.corpus.rules.base import Rule
+from mswitch.pipelines.corpus.rules.list_files import open_list, remote_files
+from mswitch.pipelines.errors import UserError
 
 #: File names of the lists in a directory laid out like the University of Toulouse's.
 _DOMAINS, _URLS = "domains", "urls"

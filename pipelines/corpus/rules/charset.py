@@ -4,8 +4,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import ClassVar
 
-from pipelines.corpus.rules.base import Edit
-from pipelines.records import Page
+from mswitch.pipelines.corpus.rules.base import Edit
+from mswitch.pipelines.records import Page
 
 
 @dataclasses.dataclass(frozen=True)

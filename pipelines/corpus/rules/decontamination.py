@@ -25,14 +25,14 @@ from typing import Annotated, Any, ClassVar
 import numpy as np
 from annotated_types import Gt, Le
 
-from pipelines import storage
-from pipelines.corpus.fingerprints import fingerprint, normalize_url
-from pipelines.corpus.rules.base import Rule, file_digest
-from pipelines.corpus.rules.list_files import open_list
-from pipelines.corpus.rules.words import Words, chunks, cut
-from pipelines.errors import UserError
-from pipelines.records import Page
-from pipelines.validation import check_fields
+from mswitch.pipelines import storage
+from mswitch.pipelines.corpus.fingerprints import fingerprint, normalize_url
+from mswitch.pipelines.corpus.rules.base import Rule, file_digest
+from mswitch.pipelines.corpus.rules.list_files import open_list
+from mswitch.pipelines.corpus.rules.words import Words, chunks, cut
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.records import Page
+from mswitch.pipelines.validation import check_fields
 
 NGRAM_WORDS = 13
 MIN_ITEM_WORDS = 8

@@ -19,11 +19,11 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 import gcld3
 
-from pipelines.corpus.rules import south_slavic
-from pipelines.corpus.rules.base import LanguageRule
-from pipelines.corpus.rules.text_script import main_script, script_counts, share_in_script
-from pipelines.languages import UNDETERMINED, languages
-from pipelines.records import Page
+from mswitch.pipelines.corpus.rules import south_slavic
+from mswitch.pipelines.corpus.rules.base import LanguageRule
+from mswitch.pipelines.corpus.rules.text_script import main_script, script_counts, share_in_script
+from mswitch.pipelines.languages import UNDETERMINED, languages
+from mswitch.pipelines.records import Page
 
 #: Why a text is undetermined; "" where its language is known.
 Reason = Literal[
@@ -69,7 +69,7 @@ class LanguagePolicy:
 
     Attributes:
         decided_by: `cld2`, or both together where it is in doubt; `cld3` where CLD2 has no label
-            for the language; `cues` (`pipelines.corpus.rules.south_slavic`).
+            for the language; `cues` (`mswitch.pipelines.corpus.rules.south_slavic`).
         cld3_probability: lowest probability with which CLD3's label counts.
         cld2_points: CLD2's usual points per kB for text in this language.
     """
@@ -82,7 +82,7 @@ class LanguagePolicy:
 @functools.cache
 def language_policies() -> Mapping[str, LanguagePolicy]:
     """The table, by code of languages.csv; every language has a row."""
-    folder = importlib.resources.files("pipelines.corpus.rules")
+    folder = importlib.resources.files("mswitch.pipelines.corpus.rules")
     text = folder.joinpath("language_policy.csv").read_text("utf-8")
     table: dict[str, LanguagePolicy] = {}
     for row in csv.DictReader(text.splitlines()):

@@ -8,10 +8,10 @@ from typing import Annotated, Any
 import gcld3
 from annotated_types import Ge, Le
 
-from pipelines.corpus.rules.base import LanguageRule, Limits
-from pipelines.languages import UNDETERMINED, mc4_codes
-from pipelines.records import Page
-from pipelines.validation import check_fields
+from mswitch.pipelines.corpus.rules.base import LanguageRule, Limits
+from mswitch.pipelines.languages import UNDETERMINED, mc4_codes
+from mswitch.pipelines.records import Page
+from mswitch.pipelines.validation import check_fields
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from io import BufferedReader
 from pathlib import Path
 
-from pipelines import storage
-from pipelines.errors import UserError
+from mswitch.pipelines import storage
+from mswitch.pipelines.errors import UserError
 
 
 def remote_files(url: str) -> dict[str, int]:

@@ -8,9 +8,9 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
-from pipelines.corpus.rules.base import Rule
-from pipelines.crawl.html.metas import find_metas
-from pipelines.errors import UserError
+from mswitch.pipelines.corpus.rules.base import Rule
+from mswitch.pipelines.crawl.html.metas import find_metas
+from mswitch.pipelines.errors import UserError
 
 #: What a publisher can reserve, and the names it is known by here.
 SIGNALS = ("tdm_reservation", "noai", "train_ai", "noimageai", "noindex")
@@ -35,8 +35,8 @@ _DIRECTIVES_WITH_VALUES = (
 class OptOut(Rule):
     """Drops HTTP responses whose publisher reserves such use, by HTTP header or meta tag.
 
-    It judges a response before its text is extracted (`pipelines.crawl.extract` asks), and so
-    drops it at stage `read`.
+    It judges a response before its text is extracted (`mswitch.pipelines.crawl.extract` asks), and
+    so drops it at stage `read`.
 
     The defaults are those that speak of this use: `tdm-reservation: 1` (the W3C community group's
     TDM Reservation Protocol: rights under article 4 of EU directive 2019/790 are reserved), `noai`
@@ -50,7 +50,7 @@ class OptOut(Rule):
 
     name: ClassVar[str] = "opt_out"
     is_stage: ClassVar[bool] = False
-    preload: ClassVar[tuple[str, ...]] = ("pipelines.corpus.rules.warm_up",)
+    preload: ClassVar[tuple[str, ...]] = ("mswitch.pipelines.corpus.rules.warm_up",)
 
     honour: tuple[str, ...] = ("tdm_reservation", "noai", "train_ai")
     robots: tuple[str, ...] = ("ccbot",)

@@ -27,8 +27,8 @@ import re
 from collections.abc import Callable, Mapping
 from typing import ClassVar, NamedTuple
 
-from pipelines.corpus.rules.base import Edit
-from pipelines.records import DETAIL_CHARACTERS, Page
+from mswitch.pipelines.corpus.rules.base import Edit
+from mswitch.pipelines.records import DETAIL_CHARACTERS, Page
 
 EMAIL, IP_ADDRESS, PHONE = "[EMAIL]", "[IP]", "[PHONE]"
 

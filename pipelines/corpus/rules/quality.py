@@ -13,21 +13,21 @@ from typing import Annotated, Any, ClassVar
 import numpy as np
 from annotated_types import Ge
 
-from pipelines.compiled import random_seed
-from pipelines.corpus.rules.base import Limits, Rule
-from pipelines.corpus.rules.repetition import repeated_characters
-from pipelines.corpus.rules.stop_words import stop_word_hashes
-from pipelines.corpus.rules.word_counts import count_distinct, count_words
-from pipelines.corpus.rules.words import (
+from mswitch.pipelines.compiled import random_seed
+from mswitch.pipelines.corpus.rules.base import Limits, Rule
+from mswitch.pipelines.corpus.rules.repetition import repeated_characters
+from mswitch.pipelines.corpus.rules.stop_words import stop_word_hashes
+from mswitch.pipelines.corpus.rules.word_counts import count_distinct, count_words
+from mswitch.pipelines.corpus.rules.words import (
     CLOSER,
     TERMINAL,
     Words,
     mix,
     words_of,
 )
-from pipelines.errors import UserError
-from pipelines.records import Page
-from pipelines.validation import Share, check_fields
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.records import Page
+from mswitch.pipelines.validation import Share, check_fields
 
 TOP_NGRAMS = (2, 3, 4)
 DUPLICATE_NGRAMS = (5, 6, 7, 8, 9, 10)
@@ -216,7 +216,7 @@ class GopherQuality(Rule):
     columns: ClassVar[Mapping[str, str]] = {
         column: np.dtype(COLUMNS[name]).name for column, name in CORPUS_COLUMNS.items()
     }
-    preload: ClassVar[tuple[str, ...]] = ("pipelines.corpus.rules.warm_up",)
+    preload: ClassVar[tuple[str, ...]] = ("mswitch.pipelines.corpus.rules.warm_up",)
 
     min_words: Annotated[int, Ge(0)] = 50
     max_words: Annotated[int, Ge(0)] = 100_000

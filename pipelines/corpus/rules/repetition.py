@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from pipelines.compiled import compiled, table_size
-from pipelines.corpus.rules.words import mix_one
+from mswitch.pipelines.compiled import compiled, table_size
+from mswitch.pipelines.corpus.rules.words import mix_one
 
 
 @compiled

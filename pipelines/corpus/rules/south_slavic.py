@@ -37,7 +37,7 @@ class Cue(NamedTuple):
 @functools.cache
 def cues() -> tuple[Cue, ...]:
     """The table, compiled."""
-    folder = importlib.resources.files("pipelines.corpus.rules")
+    folder = importlib.resources.files("mswitch.pipelines.corpus.rules")
     text = folder.joinpath("south_slavic_cues.csv").read_text("utf-8")
     return tuple(
         Cue(

@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from pipelines.corpus.rules.words import cut
+from mswitch.pipelines.corpus.rules.words import cut
 
 STOP_WORDS = MappingProxyType(
     {

@@ -8,7 +8,7 @@ import functools
 
 import numpy as np
 
-from pipelines.languages import Language
+from mswitch.pipelines.languages import Language
 
 #: Where letters and marks of a script begin and end (code points, inclusive): Unicode's blocks of
 #: the scripts in use on the web, without the digits and signs in them where there are many.

@@ -1,8 +1,8 @@
 """Imported by the process that workers are forked from: compiles, or loads, what ingest calls."""
 
-from pipelines.corpus.rules.quality import quality_columns
-from pipelines.corpus.rules.words import cut
-from pipelines.crawl.html.text import html_to_text
+from mswitch.pipelines.corpus.rules.quality import quality_columns
+from mswitch.pipelines.corpus.rules.words import cut
+from mswitch.pipelines.crawl.html.text import html_to_text
 
 html_to_text("<p>A page.</p>")
 quality_columns(cut(["A page."]), ["en"])

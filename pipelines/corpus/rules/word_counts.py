@@ -4,8 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipelines.compiled import compiled
-from pipelines.corpus.rules.words import DIGIT, LETTER, SPACE, Words
+from mswitch.pipelines.compiled import compiled
+from mswitch.pipelines.corpus.rules.words import DIGIT, LETTER, SPACE, Words
 
 _NUMBER_SIGN, _DOT, _ELLIPSIS = ord("#"), ord("."), ord("…")
 _DOTS_OF_ELLIPSIS = 3

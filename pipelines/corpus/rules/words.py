@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.compiled import compiled
-from pipelines.corpus.rules.scripts import LETTERS_PER_WORD, UNSPACED, unspaced_blocks
-from pipelines.records import Page
+from mswitch.pipelines.compiled import compiled
+from mswitch.pipelines.corpus.rules.scripts import LETTERS_PER_WORD, UNSPACED, unspaced_blocks
+from mswitch.pipelines.records import Page
 
 #: Text that is cut up at a time: its arrays (about 60 bytes a character) stay near the caches.
 CHUNK_CHARACTERS = 1 << 18

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from pipelines.compiled import compiled
+from mswitch.pipelines.compiled import compiled
 
 # Properties of elements.
 PARAGRAPH, ITEM, TERM, OPTION, GROUP, CELL, ROW, ROWS = (1 << bit for bit in range(8))

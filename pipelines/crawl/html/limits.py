@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipelines.compiled import compiled
-from pipelines.crawl.html.elements import (
+from mswitch.pipelines.compiled import compiled
+from mswitch.pipelines.crawl.html.elements import (
     BREAKS_OUT,
     ENDS_CLOSE_WITH,
     ENDS_P,
@@ -35,7 +35,7 @@ from pipelines.crawl.html.elements import (
     VOID_IN_HTML,
     name_number,
 )
-from pipelines.crawl.html.tokens import (
+from mswitch.pipelines.crawl.html.tokens import (
     BANG,
     BRACKET,
     ENDS_NAME,

@@ -2,8 +2,8 @@
 
 from resiliparse.extract.html2text import extract_plain_text
 
-from pipelines.crawl.charsets import Decoded, decode
-from pipelines.crawl.html.limits import MAX_COST, parser_cost
+from mswitch.pipelines.crawl.charsets import Decoded, decode
+from mswitch.pipelines.crawl.html.limits import MAX_COST, parser_cost
 
 
 class UnreadableError(ValueError):

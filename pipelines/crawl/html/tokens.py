@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from pipelines.compiled import compiled
-from pipelines.crawl.html.elements import LOWER
+from mswitch.pipelines.compiled import compiled
+from mswitch.pipelines.crawl.html.elements import LOWER
 
 LT, GT, SLASH, BANG, QUESTION, DASH, EQUALS, QUOTE, APOSTROPHE, BRACKET, BRACKET_END = (
     b"<>/!?-=\"'[]"

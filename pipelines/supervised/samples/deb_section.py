@@ -10,12 +10,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pipelines.errors import UserError
-from pipelines.languages import find_code
-from pipelines.outputs import file_sha256
-from pipelines.samples.debian import update_lists
-from pipelines.supervised.samples.writer import write_by_language, write_sample, write_task
-from pipelines.supervised.split import fold, key64
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.languages import find_code
+from mswitch.pipelines.outputs import file_sha256
+from mswitch.pipelines.samples.debian import update_lists
+from mswitch.pipelines.supervised.samples.writer import write_by_language, write_sample, write_task
+from mswitch.pipelines.supervised.split import fold, key64
 
 #: Those that Debian's descriptions are translated into, as it writes them.
 TRANSLATIONS = (

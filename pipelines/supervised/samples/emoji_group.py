@@ -10,16 +10,16 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pipelines.errors import UserError
-from pipelines.languages import find_code
-from pipelines.samples.debian import open_packages
-from pipelines.supervised.samples.writer import (
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.languages import find_code
+from mswitch.pipelines.samples.debian import open_packages
+from mswitch.pipelines.supervised.samples.writer import (
     write_by_language,
     write_sample,
     write_sources,
     write_task,
 )
-from pipelines.supervised.split import fold, key64
+from mswitch.pipelines.supervised.split import fold, key64
 
 PACKAGES = ("unicode-cldr-core", "unicode-data")
 _NAMES = re.compile(r".*/common/annotations(?:Derived)?/(?P<locale>\w+)\.xml")

@@ -10,10 +10,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pipelines.corpus.reader import Corpus, CorpusShard, open_corpus
-from pipelines.supervised.definition import SPLITS
-from pipelines.supervised.samples.writer import write_rows, write_sample, write_task
-from pipelines.supervised.split import fold, key64
+from mswitch.pipelines.corpus.reader import Corpus, CorpusShard, open_corpus
+from mswitch.pipelines.supervised.definition import SPLITS
+from mswitch.pipelines.supervised.samples.writer import write_rows, write_sample, write_task
+from mswitch.pipelines.supervised.split import fold, key64
 
 WINDOW_CHARACTERS = 60
 #: A window begins at each of so many characters; the last one has so many at least.

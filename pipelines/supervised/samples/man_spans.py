@@ -13,15 +13,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipelines.languages import find_code
-from pipelines.samples.debian import MAX_FILE_BYTES, open_packages
-from pipelines.supervised.samples.writer import (
+from mswitch.pipelines.languages import find_code
+from mswitch.pipelines.samples.debian import MAX_FILE_BYTES, open_packages
+from mswitch.pipelines.supervised.samples.writer import (
     write_by_language,
     write_sample,
     write_sources,
     write_task,
 )
-from pipelines.supervised.split import fold, key64
+from mswitch.pipelines.supervised.split import fold, key64
 
 _LANGUAGES = "cs da de el es fi fr hu id it ja mk nb nl pl pt-br ro ru sr sv tr uk vi zh"
 PACKAGES = tuple(f"manpages-{lang}" for lang in _LANGUAGES.split())

@@ -12,10 +12,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pipelines.supervised.samples.emoji_group import PACKAGES, fetch_names
-from pipelines.supervised.samples.writer import write_rows, write_sample, write_task
-from pipelines.vocabulary.model import MODEL_FILE
-from pipelines.vocabulary.train import VocabularyConfig, train_model
+from mswitch.pipelines.supervised.samples.emoji_group import PACKAGES, fetch_names
+from mswitch.pipelines.supervised.samples.writer import write_rows, write_sample, write_task
+from mswitch.pipelines.vocabulary.model import MODEL_FILE
+from mswitch.pipelines.vocabulary.train import VocabularyConfig, train_model
 
 LANGUAGES, CONCEPTS, EVALUATED = 30, 250, 20
 MAX_CHARACTERS = 40

@@ -10,10 +10,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pipelines.languages import find_code, languages
-from pipelines.samples.debian import open_packages
-from pipelines.samples.documents import catalogue_messages
-from pipelines.supervised.samples.writer import (
+from mswitch.pipelines.languages import find_code, languages
+from mswitch.pipelines.samples.debian import open_packages
+from mswitch.pipelines.samples.documents import catalogue_messages
+from mswitch.pipelines.supervised.samples.writer import (
     write_by_language,
     write_sample,
     write_sources,

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipelines.outputs import read_manifest, stage_output
-from pipelines.progress import say
-from pipelines.samples.debian import Download
+from mswitch.pipelines.outputs import read_manifest, stage_output
+from mswitch.pipelines.progress import say
+from mswitch.pipelines.samples.debian import Download
 
 STAGE = "sample"
 TASK_FILE = "task.toml"

@@ -10,14 +10,14 @@ from metric_errors import errors, store, worlds
 from scipy.special import ndtri, stdtrit
 from tuned_runs import LABELS, right_of_ten, write_tuned, wrong
 
-from flows.downstream.measure import (
+from mswitch.flows.downstream.measure import (
     Rows,
     measure_difference,
     measure_downstream_speed_up,
 )
-from flows.downstream.runs import read_tuned_run, same_rows
-from tasks.metric_intervals import score
-from tasks.metrics import make_metric
+from mswitch.flows.downstream.runs import read_tuned_run, same_rows
+from mswitch.tasks.metric_intervals import score
+from mswitch.tasks.metrics import make_metric
 
 TEN = {f"l{number}": 20 for number in range(10)}
 

@@ -15,15 +15,15 @@ from made_reports import visible_words
 from report_runs import Scenario, edit_config, write_runs
 from tuned_runs import LABELS, right_of_ten, write_tuned, wrong
 
-from flows.cli.app import run as run_command
-from flows.downstream.build import write_downstream, write_run_page
-from flows.report.build import ReportConfig, write_report
-from flows.report.downstream import read_downstream
-from flows.report.index import write_index
-from models.inference.scores import format_scores
-from models.training.run_directory import read_run
-from pipelines.errors import UserError
-from pipelines.faults import VARIABLE
+from mswitch.flows.cli.app import run as run_command
+from mswitch.flows.downstream.build import write_downstream, write_run_page
+from mswitch.flows.report.build import ReportConfig, write_report
+from mswitch.flows.report.downstream import read_downstream
+from mswitch.flows.report.index import write_index
+from mswitch.models.inference.scores import format_scores
+from mswitch.models.training.run_directory import read_run
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.faults import VARIABLE
 
 ROWS = {"de": 40, "sw": 40, "yo": 40, "fi": 40, "th": 40, "zh": 4}
 HOSTILE = "</script><script>alert(1)</script>\u202e<img src=x onerror=alert(2)>"
@@ -246,7 +246,7 @@ def test_killed_while_it_is_published_it_is_written_by_the_next(tmp_path):
     write_downstream([dense], [sparse], tmp_path / "undisturbed")
     out = tmp_path / "out"
     options = ["--baseline", str(dense), "--candidate", str(sparse), "--out", str(out)]
-    command = [sys.executable, "-m", "flows.cli.main", "report", "downstream", *options]
+    command = [sys.executable, "-m", "mswitch.flows.cli.main", "report", "downstream", *options]
     for moment in ("before_marker", "before_publish", "after_publish"):
         env = {**os.environ, VARIABLE: f"downstream.{moment}"}
         assert subprocess.run(command, env=env, check=False).returncode == -signal.SIGKILL

@@ -9,8 +9,8 @@ from made_reports import visible_words
 from report_runs import edit_config
 from tuned_runs import right_of_ten, write_tuned
 
-from flows.cli.app import run as run_command
-from flows.downstream.build import write_run_page
+from mswitch.flows.cli.app import run as run_command
+from mswitch.flows.downstream.build import write_run_page
 
 ROWS = {"de": 20, "sw": 20, "zh": 4}
 HOSTILE = "<script>alert(1)</script></script>\u202e<b onclick=alert(2)>{row}</b>"

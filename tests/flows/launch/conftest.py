@@ -11,9 +11,9 @@ from job_world import World
 from local_kubernetes import LocalKubernetesCluster
 from local_slurm import LocalSlurmCluster, what_is_missing
 
-from flows.launch.kubernetes import Kubernetes
-from flows.launch.local import Local
-from flows.launch.slurm import Slurm
+from mswitch.flows.launch.kubernetes import Kubernetes
+from mswitch.flows.launch.local import Local
+from mswitch.flows.launch.slurm import Slurm
 
 
 @pytest.fixture(scope="session")

@@ -7,10 +7,10 @@ import threading
 import pytest
 from job_world import World, is_alive
 
-from flows.launch.controller import ask
-from flows.launch.record import edit_record, read_record
-from pipelines.errors import UserError
-from pipelines.faults import LAUNCH_POINTS
+from mswitch.flows.launch.controller import ask
+from mswitch.flows.launch.record import edit_record, read_record
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.faults import LAUNCH_POINTS
 
 
 def test_a_job_that_is_submitted_twice_runs_once(world: World):
@@ -200,6 +200,6 @@ def test_what_is_asked_while_a_job_is_submitted_is_heard(world: World):
 
 
 def _record(world: World, job):
-    from flows.launch.record import Record
+    from mswitch.flows.launch.record import Record
 
     return Record(job, world.launcher.profile)

@@ -7,12 +7,12 @@ import time
 import pytest
 from job_world import World
 
-from flows.launch import controller
-from flows.launch.command import cancel_command
-from flows.launch.controller import ask
-from flows.launch.job import Job, Unreachable
-from flows.launch.local import Local
-from flows.launch.record import Attempt, Record, edit_record
+from mswitch.flows.launch import controller
+from mswitch.flows.launch.command import cancel_command
+from mswitch.flows.launch.controller import ask
+from mswitch.flows.launch.job import Job, Unreachable
+from mswitch.flows.launch.local import Local
+from mswitch.flows.launch.record import Attempt, Record, edit_record
 
 BUILD = ("corpus", "build", "--input=x", "--out=a", "--runner=dataflow", "--", "--project=p")
 

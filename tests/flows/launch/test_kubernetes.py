@@ -14,11 +14,11 @@ import pytest
 from job_world import World, is_alive
 from local_kubernetes import SUBMITTER
 
-from flows.launch.controller import ask
-from flows.launch.job import Job, Unreachable
-from flows.launch.record import read_record
-from flows.launch.summary import summarise
-from pipelines.errors import UserError
+from mswitch.flows.launch.controller import ask
+from mswitch.flows.launch.job import Job, Unreachable
+from mswitch.flows.launch.record import read_record
+from mswitch.flows.launch.summary import summarise
+from mswitch.pipelines.errors import UserError
 
 pytestmark = pytest.mark.kubernetes
 
@@ -198,7 +198,7 @@ def test_what_the_cluster_refuses_is_said_in_a_line(world):
 #: There is no DNS of a cluster here: what names process 0 stands for this machine.
 MEMBER = """
 import re, sys
-from flows.cli.main import main
+from mswitch.flows.cli.main import main
 sys.argv = [re.sub(r"(--coordinator-address=)mswitch-.*-0\\.mswitch:", r"\\g<1>127.0.0.1:", word)
             for word in sys.argv]
 sys.exit(main())

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from flows.launch.job import Job, Unreachable
-from flows.launch.kubernetes import Kubernetes
-from flows.launch.kubernetes_status import read_status
-from flows.launch.launchers import make_launcher
-from flows.launch.outcomes import classify
-from flows.operators.profile import read_operators
-from pipelines.errors import UserError
+from mswitch.flows.launch.job import Job, Unreachable
+from mswitch.flows.launch.kubernetes import Kubernetes
+from mswitch.flows.launch.kubernetes_status import read_status
+from mswitch.flows.launch.launchers import make_launcher
+from mswitch.flows.launch.outcomes import classify
+from mswitch.flows.operators.profile import read_operators
+from mswitch.pipelines.errors import UserError
 
 TPU = Kubernetes(
     context="gke_project_zone_cluster",
@@ -58,7 +58,7 @@ def test_a_jobset_is_the_job_once_a_slice():
     assert (job["completionMode"], job["completions"]) == ("Indexed", 2)
     [container] = job["template"]["spec"].pop("containers")
     [of_alone] = alone["template"]["spec"].pop("containers")
-    assert container.pop("command") == ["python", "-P", "-m", "flows.cli.main", *JOB.argv]
+    assert container.pop("command") == ["python", "-P", "-m", "mswitch.flows.cli.main", *JOB.argv]
     del of_alone["command"], alone["template"]["spec"]["subdomain"]
     assert container == of_alone
     assert job["template"]["spec"] == alone["template"]["spec"]

@@ -8,11 +8,11 @@ import sys
 import pytest
 from job_world import World, is_alive
 
-from flows.launch.controller import ask
-from flows.launch.job import Job, all_logs, output_below
-from flows.launch.local import Local
-from flows.launch.record import find_records, read_record
-from pipelines.errors import UserError
+from mswitch.flows.launch.controller import ask
+from mswitch.flows.launch.job import Job, all_logs, output_below
+from mswitch.flows.launch.local import Local
+from mswitch.flows.launch.record import find_records, read_record
+from mswitch.pipelines.errors import UserError
 
 
 @pytest.fixture
@@ -167,7 +167,7 @@ def test_nothing_is_left_running_where_the_exit_code_cannot_be_written(world, tm
     lock = os.open(tmp_path / "lock", os.O_CREAT | os.O_WRONLY)
     words = [str(lock), str(tmp_path / "none" / "codes"), sys.executable, "-c", GRANDCHILD]
     host = subprocess.run(
-        [sys.executable, "-m", "flows.launch.host", *words, str(world.out)],
+        [sys.executable, "-m", "mswitch.flows.launch.host", *words, str(world.out)],
         pass_fds=[lock],
         start_new_session=True,
         stderr=subprocess.PIPE,
@@ -262,7 +262,7 @@ def test_a_link_to_an_output_has_the_same_job(tmp_path):
 
 def test_launching_loads_neither_prefect_nor_jax():
     script = (
-        "import sys; import flows.launch.controller, flows.launch.host\n"
+        "import sys; import mswitch.flows.launch.controller, mswitch.flows.launch.host\n"
         "assert not {'prefect', 'jax', 'apache_beam', 'cyclopts'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", script], check=True)

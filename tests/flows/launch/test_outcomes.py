@@ -2,7 +2,7 @@ import itertools
 
 import pytest
 
-from flows.launch.outcomes import classify, exhausted, stalled
+from mswitch.flows.launch.outcomes import classify, exhausted, stalled
 
 
 @pytest.mark.parametrize(

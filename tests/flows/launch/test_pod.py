@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from flows.launch.host import read_code
+from mswitch.flows.launch.host import read_code
 
 
 @pytest.fixture
@@ -16,7 +16,7 @@ def start(tmp_path):
     prefix = tmp_path / "mswitch-key-1"
 
     def start(code: str, prefix=prefix, program=sys.executable):
-        words = ("-m", "flows.launch.pod", str(prefix), str(program), "-u", "-c", code)
+        words = ("-m", "mswitch.flows.launch.pod", str(prefix), str(program), "-u", "-c", code)
         return subprocess.Popen(
             [sys.executable, *words],
             env={**os.environ, "JOB_COMPLETION_INDEX": "3"},

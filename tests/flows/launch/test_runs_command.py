@@ -9,15 +9,15 @@ import job_child
 import pytest
 from job_world import World, is_alive
 
-from flows.cli.commands import runs
-from flows.cli.main import main
-from flows.launch import record
-from flows.launch.command import differences, job_of_command
-from flows.launch.controller import ask
-from flows.launch.job import Job
-from flows.launch.local import Local
-from flows.launch.record import Attempt, Record, edit_record, follower
-from flows.launch.slurm import Slurm
+from mswitch.flows.cli.commands import runs
+from mswitch.flows.cli.main import main
+from mswitch.flows.launch import record
+from mswitch.flows.launch.command import differences, job_of_command
+from mswitch.flows.launch.controller import ask
+from mswitch.flows.launch.job import Job
+from mswitch.flows.launch.local import Local
+from mswitch.flows.launch.record import Attempt, Record, edit_record, follower
+from mswitch.flows.launch.slurm import Slurm
 
 
 @pytest.fixture
@@ -210,7 +210,7 @@ def test_a_scheduler_that_does_not_answer_is_said_in_a_line(tmp_path, monkeypatc
     def no_answer(*words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.CompletedProcess(words, 1, "", "squeue: error: Unable to contact\n")
 
-    monkeypatch.setattr("flows.launch.slurm._call", no_answer)
+    monkeypatch.setattr("mswitch.flows.launch.slurm._call", no_answer)
     command = ["--", "train", "--out", str(tmp_path / "out")]
     assert main(["runs", "submit", "--launcher", "slurm", *command]) == 2
     said = capfd.readouterr().err.splitlines()

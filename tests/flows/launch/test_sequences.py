@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flows.launch import launchers
-from flows.launch.controller import Result, Timing, ask, run_job
-from flows.launch.job import Job, Status, Unreachable
-from flows.launch.record import read_record
-from pipelines.outputs import MARKER
+from mswitch.flows.launch import launchers
+from mswitch.flows.launch.controller import Result, Timing, ask, run_job
+from mswitch.flows.launch.job import Job, Status, Unreachable
+from mswitch.flows.launch.record import read_record
+from mswitch.pipelines.outputs import MARKER
 
 #: What may happen when a launcher is called.
 CALLS = ("killed", "killed after", "unreachable", "reply lost")

@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 from job_world import World, is_alive
 
-from flows.launch import slurm
-from flows.launch.job import Job, Unreachable
-from flows.launch.programs import call
-from flows.launch.record import read_record
-from flows.launch.slurm import Slurm
-from flows.launch.summary import summarise
-from pipelines.errors import UserError
+from mswitch.flows.launch import slurm
+from mswitch.flows.launch.job import Job, Unreachable
+from mswitch.flows.launch.programs import call
+from mswitch.flows.launch.record import read_record
+from mswitch.flows.launch.slurm import Slurm
+from mswitch.flows.launch.summary import summarise
+from mswitch.pipelines.errors import UserError
 
 pytestmark = pytest.mark.slurm
 
@@ -144,7 +144,7 @@ def test_what_sbatch_refuses_is_said_in_a_line(world, monkeypatch):
 
 MEMBER = """
 import os, sys
-from flows.cli.main import main
+from mswitch.flows.cli.main import main
 number = os.environ["SLURM_PROCID"]
 sys.argv[1:] += ["--process-id", number]
 sys.exit(main())

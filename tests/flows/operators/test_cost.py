@@ -8,23 +8,23 @@ from pathlib import Path
 import example_files
 import pytest
 
-from flows.cli.main import main
-from flows.launch.controller import ask
-from flows.launch.job import Job
-from flows.launch.local import Local
-from flows.launch.record import Attempt, Record, edit_record, read_record
-from flows.operators import approval
-from flows.operators.approval import Approval, approve
-from flows.operators.cost import ASSUMED_UTILIZATION, CostGuard, OverBudgetError
-from flows.operators.parameters import JobCancelledError
-from flows.operators.planned import Planned, evaluation, training
-from flows.operators.profile import Operators, Price, read_operators
-from flows.operators.settings import PairSettings
-from flows.operators.trainings import train_within_limit
-from models.config import EvaluateConfig, as_json
-from models.nn.flops import training_step_flops
-from models.presets import preset
-from pipelines.errors import UserError
+from mswitch.flows.cli.main import main
+from mswitch.flows.launch.controller import ask
+from mswitch.flows.launch.job import Job
+from mswitch.flows.launch.local import Local
+from mswitch.flows.launch.record import Attempt, Record, edit_record, read_record
+from mswitch.flows.operators import approval
+from mswitch.flows.operators.approval import Approval, approve
+from mswitch.flows.operators.cost import ASSUMED_UTILIZATION, CostGuard, OverBudgetError
+from mswitch.flows.operators.parameters import JobCancelledError
+from mswitch.flows.operators.planned import Planned, evaluation, training
+from mswitch.flows.operators.profile import Operators, Price, read_operators
+from mswitch.flows.operators.settings import PairSettings
+from mswitch.flows.operators.trainings import train_within_limit
+from mswitch.models.config import EvaluateConfig, as_json
+from mswitch.models.nn.flops import training_step_flops
+from mswitch.models.presets import preset
+from mswitch.pipelines.errors import UserError
 
 SETTINGS = PairSettings()
 CONFIG = SETTINGS.config

@@ -6,19 +6,19 @@ from typing import Any
 import example_files
 import pytest
 
-from flows.launch.local import Local
-from flows.launch.record import Attempt, Record, edit_record
-from flows.launch.slurm import Slurm
-from flows.operators import trainings
-from flows.operators.planned import Planned, evaluation
-from flows.operators.preflight import check_trainings
-from flows.operators.profile import Operators
-from flows.operators.settings import ExperimentSettings, PairSettings
-from flows.prefect_flows.experiment import plan_reports, plan_runs, sides
-from models.config import EvaluateConfig
-from models.training.run_directory import evaluation_steps
-from pipelines.errors import UserError
-from pipelines.outputs import MARKER
+from mswitch.flows.launch.local import Local
+from mswitch.flows.launch.record import Attempt, Record, edit_record
+from mswitch.flows.launch.slurm import Slurm
+from mswitch.flows.operators import trainings
+from mswitch.flows.operators.planned import Planned, evaluation
+from mswitch.flows.operators.preflight import check_trainings
+from mswitch.flows.operators.profile import Operators
+from mswitch.flows.operators.settings import ExperimentSettings, PairSettings
+from mswitch.flows.prefect_flows.experiment import plan_reports, plan_runs, sides
+from mswitch.models.config import EvaluateConfig
+from mswitch.models.training.run_directory import evaluation_steps
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.outputs import MARKER
 
 SETTINGS = ExperimentSettings(
     candidates=("mswitch-tiny", "mswitch-small"), seeds=(0, 1), mixtures=("mswitch", "mc4.unimax.1")

@@ -5,9 +5,9 @@ import json
 import example_files
 from tuned_runs import right_of_ten, write_tuned
 
-from flows.operators.profile import Operators
-from flows.operators.tuning import show_scores
-from flows.prefect_flows.finetune import finetune_run
+from mswitch.flows.operators.profile import Operators
+from mswitch.flows.operators.tuning import show_scores
+from mswitch.flows.prefect_flows.finetune import finetune_run
 
 
 def test_examples_of_text_are_refused_before_any_training(monkeypatch, tmp_path):
@@ -15,7 +15,7 @@ def test_examples_of_text_are_refused_before_any_training(monkeypatch, tmp_path)
     text = operators.directory("examples", "text")
     example_files.write_examples(text, {"sw": (4,)}, 64, 500, validation=2)
     trained = []
-    module = "flows.prefect_flows.finetune"
+    module = "mswitch.flows.prefect_flows.finetune"
     monkeypatch.setattr(f"{module}.read_operators", lambda: operators)
     for step in ("finetune", "predict"):
         monkeypatch.setattr(f"{module}.{step}", lambda *given: trained.append(given))
@@ -28,7 +28,7 @@ def test_examples_of_text_are_refused_before_any_training(monkeypatch, tmp_path)
 
 def test_the_page_of_a_run_is_written_again_where_its_predictions_changed(monkeypatch, tmp_path):
     for name in ("show_table", "show_page"):
-        monkeypatch.setattr(f"flows.operators.tuning.{name}", lambda *given: None)
+        monkeypatch.setattr(f"mswitch.flows.operators.tuning.{name}", lambda *given: None)
     show = show_scores._task.fn.__wrapped__
     run = write_tuned(tmp_path / "run", right_of_ten(5), rows={"de": 20, "sw": 20})
     assert show(run, run, "test").endswith(", test read 1 time")

@@ -9,16 +9,16 @@ from cyclopts import App, Parameter
 from prefect.utilities.callables import parameter_schema
 from prefect.utilities.schema_tools.validation import ValidationError, validate
 
-from flows.deploy.deployments import DEPLOYMENTS, schema_of
-from flows.operators.parameters import (
+from mswitch.flows.deploy.deployments import DEPLOYMENTS, schema_of
+from mswitch.flows.operators.parameters import (
     JobCancelledError,
     configured,
     flat,
     flat_values,
     options_of,
 )
-from flows.operators.profile import Operators
-from flows.operators.settings import (
+from mswitch.flows.operators.profile import Operators
+from mswitch.flows.operators.settings import (
     AppendSettings,
     CorpusSettings,
     EvaluateSettings,
@@ -28,22 +28,22 @@ from flows.operators.settings import (
     PairSettings,
     ReportSettings,
 )
-from flows.prefect_flows.append_crawl import append_crawl
-from flows.prefect_flows.corpus import corpus
-from flows.prefect_flows.evaluate import evaluate_run
-from flows.prefect_flows.examples import examples
-from flows.prefect_flows.experiment import experiment
-from flows.prefect_flows.finetune import finetune_run
-from flows.prefect_flows.pretrain_pair import pretrain_pair
-from flows.prefect_flows.report import report
-from models.config import EvaluateConfig, PredictConfig, TrainConfig, TuningConfig
-from pipelines.corpus.config import CorpusConfig, ModernConfig
-from pipelines.corpus.rules.opt_out import OptOut
-from pipelines.corpus.rules.quality import GopherQuality
-from pipelines.errors import UserError
-from pipelines.examples.build import ExamplesConfig
-from pipelines.validation import constraints
-from pipelines.vocabulary.train import VocabularyConfig
+from mswitch.flows.prefect_flows.append_crawl import append_crawl
+from mswitch.flows.prefect_flows.corpus import corpus
+from mswitch.flows.prefect_flows.evaluate import evaluate_run
+from mswitch.flows.prefect_flows.examples import examples
+from mswitch.flows.prefect_flows.experiment import experiment
+from mswitch.flows.prefect_flows.finetune import finetune_run
+from mswitch.flows.prefect_flows.pretrain_pair import pretrain_pair
+from mswitch.flows.prefect_flows.report import report
+from mswitch.models.config import EvaluateConfig, PredictConfig, TrainConfig, TuningConfig
+from mswitch.pipelines.corpus.config import CorpusConfig, ModernConfig
+from mswitch.pipelines.corpus.rules.opt_out import OptOut
+from mswitch.pipelines.corpus.rules.quality import GopherQuality
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.examples.build import ExamplesConfig
+from mswitch.pipelines.validation import constraints
+from mswitch.pipelines.vocabulary.train import VocabularyConfig
 
 FLOWS = {
     CorpusSettings: corpus,

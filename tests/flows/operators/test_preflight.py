@@ -6,21 +6,21 @@ import json
 import example_files
 import pytest
 
-from flows.launch.job import Job, Unreachable
-from flows.launch.local import Local
-from flows.operators import preflight
-from flows.operators.planned import Planned
-from flows.operators.preflight import (
+from mswitch.flows.launch.job import Job, Unreachable
+from mswitch.flows.launch.local import Local
+from mswitch.flows.operators import preflight
+from mswitch.flows.operators.planned import Planned
+from mswitch.flows.operators.preflight import (
     check_capacity,
     check_disk,
     check_trainings,
     checkpoint_bytes,
     missing_bytes,
 )
-from flows.operators.profile import Operators
-from flows.operators.settings import PairSettings
-from models.config import TrainConfig
-from pipelines.errors import UserError
+from mswitch.flows.operators.profile import Operators
+from mswitch.flows.operators.settings import PairSettings
+from mswitch.models.config import TrainConfig
+from mswitch.pipelines.errors import UserError
 
 SETTINGS = PairSettings()
 

@@ -8,14 +8,14 @@ import pytest
 import yaml
 from prefect.cli.deploy._models import DeploymentConfig, PrefectYamlModel
 
-from flows.cli.main import main
-from flows.deploy import prefect_yaml
-from flows.deploy.apply import deploy
-from flows.deploy.deployments import DEPLOYMENTS, schedule_of
-from flows.launch.job import Job
-from flows.launch.record import Record, edit_record
-from flows.operators.profile import VARIABLE, Operators, read_operators
-from pipelines.errors import UserError
+from mswitch.flows.cli.main import main
+from mswitch.flows.deploy import prefect_yaml
+from mswitch.flows.deploy.apply import deploy
+from mswitch.flows.deploy.deployments import DEPLOYMENTS, schedule_of
+from mswitch.flows.launch.job import Job
+from mswitch.flows.launch.record import Record, edit_record
+from mswitch.flows.operators.profile import VARIABLE, Operators, read_operators
+from mswitch.pipelines.errors import UserError
 
 
 def written(tmp_path, text):
@@ -129,7 +129,7 @@ def test_a_wrong_schedule_is_refused(name, settings, message, tmp_path):
 
 def test_prefect_yaml_follows_the_table():
     assert prefect_yaml.FILE.read_text() == prefect_yaml.to_yaml(), (
-        "run `python -m flows.deploy.prefect_yaml`"
+        "run `python -m mswitch.flows.deploy.prefect_yaml`"
     )
 
 

@@ -18,7 +18,7 @@ import pytest
 from operators_parts import JobsWatched, Parts, parts
 from operators_server import Served, until
 
-from flows.launch.record import find_records
+from mswitch.flows.launch.record import find_records
 
 pytestmark = pytest.mark.recovery
 

@@ -18,8 +18,8 @@ import task_files
 from operators_server import Served, processes, served, until
 from prefect.client.schemas.objects import StateType
 
-from flows.launch.record import Record, read_record
-from flows.operators.artifacts import key_of
+from mswitch.flows.launch.record import Record, read_record
+from mswitch.flows.operators.artifacts import key_of
 
 pytestmark = [pytest.mark.server, pytest.mark.timeout(1500)]
 
@@ -121,7 +121,7 @@ def test_a_schedule_that_is_asked_for_fires_and_no_other(server):
 def test_deployed_again_nothing_differs_and_an_edit_is_found(server):
     def deploy(*options: str) -> tuple[int, str]:
         done = subprocess.run(
-            [sys.executable, "-m", "flows.cli.main", "deploy", *options],
+            [sys.executable, "-m", "mswitch.flows.cli.main", "deploy", *options],
             cwd=server.directory,
             capture_output=True,
             text=True,
@@ -207,7 +207,7 @@ def test_a_run_is_fine_tuned_and_test_is_read_once(server):
     origin = server.storage / "pairs" / "tiny" / "mt5-tiny"
     options = ["--preset", "mt5-tiny", "--steps", "2", "--batch-size", "4", "--evaluations", "1"]
     command = ["train", *options, "--examples", str(toy), "--out", str(origin)]
-    subprocess.run([sys.executable, "-m", "flows.cli.main", *command], check=True)
+    subprocess.run([sys.executable, "-m", "mswitch.flows.cli.main", *command], check=True)
 
     wanted = {"pair": "tiny", "tasks": "toy", "steps": 4, "batch_size": 4, "eval_every": 2}
     for _ in range(2):

@@ -5,7 +5,7 @@ import httpx
 import pytest
 from operators_server import Served, processes, served, until
 
-from flows.launch.record import read_record
+from mswitch.flows.launch.record import read_record
 
 pytestmark = [pytest.mark.server, pytest.mark.timeout(1500)]
 

@@ -9,8 +9,8 @@ from corpus_builds import documents
 from file_server import FileServer
 from operators_server import Served, served
 
-from flows.launch.record import read_record
-from pipelines.outputs import read_manifest
+from mswitch.flows.launch.record import read_record
+from mswitch.pipelines.outputs import read_manifest
 
 pytestmark = [pytest.mark.server, pytest.mark.timeout(1500)]
 

@@ -12,9 +12,9 @@ import example_files
 import pytest
 from operators_server import served, until
 
-from flows.launch.job import Job
-from flows.launch.local import Local
-from flows.launch.record import Attempt, Record, edit_record
+from mswitch.flows.launch.job import Job
+from mswitch.flows.launch.local import Local
+from mswitch.flows.launch.record import Attempt, Record, edit_record
 
 pytestmark = [pytest.mark.server, pytest.mark.timeout(1500)]
 
@@ -110,7 +110,7 @@ def test_a_pair_runs_to_its_report_and_is_told_with_its_verdict(server, received
 def test_the_address_is_nowhere_and_a_new_one_is_found(server, received):
     def deploy(*options: str, **environment: str) -> tuple[int, str]:
         done = subprocess.run(
-            [sys.executable, "-m", "flows.cli.main", "deploy", *options],
+            [sys.executable, "-m", "mswitch.flows.cli.main", "deploy", *options],
             cwd=server.directory,
             env={**os.environ, **environment},
             capture_output=True,

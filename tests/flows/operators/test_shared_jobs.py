@@ -12,13 +12,13 @@ from job_world import World, is_alive
 from prefect.client.schemas.objects import State, StateType
 from prefect.exceptions import Abort, Pause
 
-from flows.launch.job import Job
-from flows.launch.local import Local
-from flows.launch.record import follower, read_record
-from flows.operators import steps
-from flows.operators.parameters import JobCancelledError
-from flows.operators.profile import Operators
-from flows.operators.steps import cancel_jobs, follow, owner_of
+from mswitch.flows.launch.job import Job
+from mswitch.flows.launch.local import Local
+from mswitch.flows.launch.record import follower, read_record
+from mswitch.flows.operators import steps
+from mswitch.flows.operators.parameters import JobCancelledError
+from mswitch.flows.operators.profile import Operators
+from mswitch.flows.operators.steps import cancel_jobs, follow, owner_of
 
 
 @dataclasses.dataclass

@@ -21,20 +21,20 @@ from prefect.exceptions import Abort, ObjectNotFound
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES
 from prefect.utilities.names import generate_slug
 
-from flows.launch.job import Job, Status, Unreachable
-from flows.launch.record import Attempt, Record, edit_record, follow_alone, read_record
-from flows.operators import artifacts, steps
-from flows.operators.artifacts import key_of, last_metrics
-from flows.operators.corpora import build_job
-from flows.operators.parameters import JobCancelledError
-from flows.operators.profile import Dataflow, Operators
-from flows.operators.run_names import is_made_up
-from flows.operators.steps import SlowLog, cancel_jobs, flow_run_of, owner_of
-from flows.prefect_flows import reconcile as reconciling
-from flows.prefect_flows.append_crawl import has_dump, options_of_build
-from flows.prefect_flows.examples import check_limit
-from pipelines.errors import UserError
-from pipelines.progress import lines_to, pass_on, say
+from mswitch.flows.launch.job import Job, Status, Unreachable
+from mswitch.flows.launch.record import Attempt, Record, edit_record, follow_alone, read_record
+from mswitch.flows.operators import artifacts, steps
+from mswitch.flows.operators.artifacts import key_of, last_metrics
+from mswitch.flows.operators.corpora import build_job
+from mswitch.flows.operators.parameters import JobCancelledError
+from mswitch.flows.operators.profile import Dataflow, Operators
+from mswitch.flows.operators.run_names import is_made_up
+from mswitch.flows.operators.steps import SlowLog, cancel_jobs, flow_run_of, owner_of
+from mswitch.flows.prefect_flows import reconcile as reconciling
+from mswitch.flows.prefect_flows.append_crawl import has_dump, options_of_build
+from mswitch.flows.prefect_flows.examples import check_limit
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.progress import lines_to, pass_on, say
 
 
 def test_lines_are_logged_at_most_once_a_second_and_none_is_lost(monkeypatch):
@@ -185,7 +185,7 @@ class Launched:
 def launched(monkeypatch, tmp_path):
     """A launcher, and told events and flow runs that were started again."""
     launcher = Launched()
-    monkeypatch.setattr("flows.launch.launchers.LAUNCHERS", {"here": lambda: launcher})
+    monkeypatch.setattr("mswitch.flows.launch.launchers.LAUNCHERS", {"here": lambda: launcher})
     events: list[str] = []
     monkeypatch.setattr(reconciling, "emit_event", lambda event, *_, **__: events.append(event))
     return launcher, events
@@ -342,7 +342,7 @@ def test_what_a_cancelled_build_left_on_dataflow_is_cancelled(launched, tmp_path
 
     ended: list[FlowRun] = []
     client = SimpleNamespace(set_flow_run_state=lambda run, *_, **__: ended.append(run))
-    monkeypatch.setattr("flows.launch.controller.call", call)
+    monkeypatch.setattr("mswitch.flows.launch.controller.call", call)
     monkeypatch.setattr(reconciling, "get_client", lambda **_: contextlib.nullcontext(client))
     run = flow_run(StateType.CANCELLING, "Cancelling")
     made = record(tmp_path, run)
@@ -506,9 +506,9 @@ def test_a_job_is_asked_for_once_its_scheduler_answers(cancelled, launched, tmp_
 def test_every_flow_is_loaded_without_what_only_its_jobs_need():
     """A flow run is a process: what it imports, each run waits for."""
     script = (
-        "import importlib, pkgutil, sys, flows.prefect_flows as package\n"
+        "import importlib, pkgutil, sys, mswitch.flows.prefect_flows as package\n"
         "for module in pkgutil.iter_modules(package.__path__):\n"
-        "    importlib.import_module(f'flows.prefect_flows.{module.name}')\n"
+        "    importlib.import_module(f'mswitch.flows.prefect_flows.{module.name}')\n"
         "print(sorted({'jax', 'apache_beam', 'tensorflow', 'seqio'} & sys.modules.keys()))"
     )
     done = subprocess.run(

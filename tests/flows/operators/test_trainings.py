@@ -6,15 +6,15 @@ from uuid import uuid4
 import pytest
 from report_runs import Scenario, edit_config, write_runs
 
-from flows.launch.job import Job, Unreachable
-from flows.launch.local import Local
-from flows.launch.record import Record, edit_record, read_record
-from flows.operators import artifacts, trainings
-from flows.operators.planned import Planned
-from flows.operators.settings import PairSettings
-from flows.operators.trainings import Trainings
-from pipelines.errors import UserError
-from pipelines.progress import lines_to
+from mswitch.flows.launch.job import Job, Unreachable
+from mswitch.flows.launch.local import Local
+from mswitch.flows.launch.record import Record, edit_record, read_record
+from mswitch.flows.operators import artifacts, trainings
+from mswitch.flows.operators.planned import Planned
+from mswitch.flows.operators.settings import PairSettings
+from mswitch.flows.operators.trainings import Trainings
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.progress import lines_to
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def test_a_training_that_fails_says_why_though_no_scheduler_answers(tmp_path, mo
             raise UserError("the loss is not a number")
 
     futures = SimpleNamespace(submit=lambda *_, **__: Failed())
-    monkeypatch.setattr("flows.launch.launchers.LAUNCHERS", {"local": Silent})
+    monkeypatch.setattr("mswitch.flows.launch.launchers.LAUNCHERS", {"local": Silent})
     monkeypatch.setattr(trainings, "train", futures)
     monkeypatch.setattr(trainings, "evaluate", futures)
     monkeypatch.setattr(trainings, "wait", lambda these, **_: SimpleNamespace(done={*these}))

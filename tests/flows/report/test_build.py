@@ -8,9 +8,9 @@ from made_reports import make_report
 from report_runs import edit_config, read_config
 from trees import data_bytes
 
-from flows.report import build
-from flows.report.build import ReportConfig, write_report
-from pipelines.errors import UserError
+from mswitch.flows.report import build
+from mswitch.flows.report.build import ReportConfig, write_report
+from mswitch.pipelines.errors import UserError
 
 FILES = {"report.html", "report.json", "per_language.csv"}
 

@@ -9,9 +9,9 @@ import pytest
 from made_reports import make_report, visible_words
 from report_runs import Scenario, edit_config, read_config, write_runs
 
-from flows.report.build import write_report
-from pipelines.errors import UserError
-from pipelines.languages import languages
+from mswitch.flows.report.build import write_report
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.languages import languages
 
 FIELDS = {
     "lang",

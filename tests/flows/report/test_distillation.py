@@ -15,11 +15,11 @@ import pyarrow.parquet as pq
 import pytest
 from report_runs import Scenario, edit_config, read_config, write_runs
 
-from flows.pages.numbers import number
-from flows.report.build import ReportConfig
-from flows.report.distillation import measure_share, write_distillation
-from pipelines.errors import UserError
-from pipelines.faults import DISTILLATION_POINTS, VARIABLE
+from mswitch.flows.pages.numbers import number
+from mswitch.flows.report.build import ReportConfig
+from mswitch.flows.report.distillation import measure_share, write_distillation
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.faults import DISTILLATION_POINTS, VARIABLE
 
 LANGUAGES = ("de", "en", "fi", "sw", "tr", "zh")
 SCENARIO = Scenario(dict.fromkeys(LANGUAGES, 12), dict.fromkeys(LANGUAGES, 4.0), noise=0.05)
@@ -378,7 +378,7 @@ def test_killed_while_it_is_published_it_is_written_by_the_next(runs, student, t
     out, undisturbed = tmp_path / "out", tmp_path / "undisturbed"
     write_distillation([runs[0]], [runs[1]], [student], undisturbed, SMALL)
     places = ["--baseline", runs[0], "--teacher", runs[1], "--student", student, "--out", out]
-    command = [sys.executable, "-m", "flows.cli.main", "report", "distillation", *places]
+    command = [sys.executable, "-m", "mswitch.flows.cli.main", "report", "distillation", *places]
     for point in DISTILLATION_POINTS:
         killed = subprocess.run(
             [*command, "--resamples", "300"], env={**os.environ, VARIABLE: point}, check=False

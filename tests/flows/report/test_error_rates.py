@@ -20,7 +20,7 @@ from interval_coverage import (
     welch_p_value,
 )
 
-from flows.report.speedup import measure_delta
+from mswitch.flows.report.speedup import measure_delta
 
 
 @pytest.mark.parametrize("noise", [normal, heavy, per_token])

@@ -7,15 +7,21 @@ import numpy as np
 import pytest
 from loss_curves import FAST, SLOW, STEPS, losses_from
 
-from flows.report.headline import (
+from mswitch.flows.report.headline import (
     LanguageResult,
     clear_after_holm,
     headline,
     holm_rejections,
     pool,
 )
-from flows.report.speedup import Delta, SpeedUp, measure_delta, measure_speed_up, resample_curves
-from flows.report.text import verdict
+from mswitch.flows.report.speedup import (
+    Delta,
+    SpeedUp,
+    measure_delta,
+    measure_speed_up,
+    resample_curves,
+)
+from mswitch.flows.report.text import verdict
 
 
 def test_holm_steps_down():

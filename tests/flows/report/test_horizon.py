@@ -5,10 +5,10 @@ import pytest
 from loss_curves import losses_from
 from made_reports import make_report
 
-from flows.report.headline import LanguageResult
-from flows.report.horizon import LEAST_EVALUATIONS, last_doubling, measure_horizons
-from flows.report.speedup import measure_delta, measure_speed_up, resample_curves
-from flows.report.text import horizon_note
+from mswitch.flows.report.headline import LanguageResult
+from mswitch.flows.report.horizon import LEAST_EVALUATIONS, last_doubling, measure_horizons
+from mswitch.flows.report.speedup import measure_delta, measure_speed_up, resample_curves
+from mswitch.flows.report.text import horizon_note
 
 STEPS = np.round(np.geomspace(100, 6400, 13))
 #: What the losses in nats per token fall to.
@@ -109,7 +109,7 @@ def test_the_page_has_a_row_and_a_point_for_each(full):
 def test_a_short_run_has_none(pair, tmp_path, few):
     assert few.report["horizons"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("flows.report.horizon.LEAST_EVALUATIONS", 99)
+        patch.setattr("mswitch.flows.report.horizon.LEAST_EVALUATIONS", 99)
         made = make_report(pair, tmp_path / "out")
     assert made.report["horizons"] == []
     assert "horizons-h" not in made.html

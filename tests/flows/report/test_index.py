@@ -11,10 +11,10 @@ import pytest
 from made_reports import visible_words
 from tuned_runs import right_of_ten, write_tuned
 
-from flows.cli.main import main
-from flows.downstream.build import write_downstream
-from flows.report.index import write_index
-from pipelines.errors import UserError
+from mswitch.flows.cli.main import main
+from mswitch.flows.downstream.build import write_downstream
+from mswitch.flows.report.index import write_index
+from mswitch.pipelines.errors import UserError
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(1)>\"'&\u202e\x00"
 

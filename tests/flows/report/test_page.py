@@ -11,9 +11,9 @@ import html5lib
 from made_reports import make_report, visible_words
 from report_runs import Scenario, edit_config, write_runs
 
-from flows.pages import numbers
-from flows.report import text as report_text
-from pipelines.languages import languages
+from mswitch.flows.pages import numbers
+from mswitch.flows.report import text as report_text
+from mswitch.pipelines.languages import languages
 
 FIGURES = {"speedup.svg", "quality.svg", "pooled.svg", "curves.svg", "routing.svg"}
 

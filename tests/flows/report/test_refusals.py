@@ -7,8 +7,8 @@ import pyarrow.parquet as pq
 import pytest
 from report_runs import edit_config, read_config
 
-from flows.report.build import ReportConfig, write_report
-from pipelines.errors import UserError
+from mswitch.flows.report.build import ReportConfig, write_report
+from mswitch.pipelines.errors import UserError
 
 
 def drop_marker(runs):

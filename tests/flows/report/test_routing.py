@@ -10,16 +10,16 @@ import pyarrow.parquet as pq
 import pytest
 from report_runs import Scenario, write_runs
 
-from flows.report.build import write_report
-from flows.report.panels import routing_panels
-from flows.report.routing import (
+from mswitch.flows.report.build import write_report
+from mswitch.flows.report.panels import routing_panels
+from mswitch.flows.report.routing import (
     Routing,
     entropy_bits,
     information_bits,
     routing_data,
     routing_from_table,
 )
-from pipelines.errors import UserError
+from mswitch.pipelines.errors import UserError
 
 
 def test_entropy_of_even_shares_is_the_logarithm_of_their_number():

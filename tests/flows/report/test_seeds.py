@@ -6,16 +6,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from loss_curves import FAST, SLOW, STEPS, losses_from
 
-from flows.report import seeds as report_seeds
-from flows.report.headline import LanguageResult, headline, pool
-from flows.report.seeds import (
+from mswitch.flows.report import seeds as report_seeds
+from mswitch.flows.report.headline import LanguageResult, headline, pool
+from mswitch.flows.report.seeds import (
     delta_over_seeds,
     mean_losses,
     resample_seeds,
     speed_up_over_seeds,
     widened,
 )
-from flows.report.speedup import LanguageLosses, measure_delta, measure_speed_up, resample_curves
+from mswitch.flows.report.speedup import (
+    LanguageLosses,
+    measure_delta,
+    measure_speed_up,
+    resample_curves,
+)
 
 
 def found_over(seeds, *, confidence=0.95, resamples=400):

@@ -10,10 +10,10 @@ import pytest
 from made_reports import make_report, visible_words
 from report_runs import Scenario, edit_config, read_config, write_runs
 
-from flows.cli.main import main
-from flows.report.build import ReportConfig, write_report
-from flows.report.index import write_index
-from pipelines.errors import UserError
+from mswitch.flows.cli.main import main
+from mswitch.flows.report.build import ReportConfig, write_report
+from mswitch.flows.report.index import write_index
+from mswitch.pipelines.errors import UserError
 
 FEW = ReportConfig(resamples=100)
 DOCUMENTS = {"de": 8, "en": 7, "fr": 6, "sw": 6, "yo": 6, "zu": 2}

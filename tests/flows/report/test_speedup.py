@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from loss_curves import FAST, SLOW, STEPS, losses_from
 from scipy.stats import skew, t, ttest_1samp
 
-from flows.report.speedup import (
+from mswitch.flows.report.speedup import (
     LanguageLosses,
     document_weights,
     isotonic_fit,
@@ -245,7 +245,7 @@ def test_resampling_is_paired_and_depends_on_the_language_alone():
 def test_long_languages_are_resampled_in_parts(monkeypatch):
     losses = losses_from([9, 8, 6, 4, 3], [8, 6, 4, 2, 1], noise=0.3, documents=40)
     whole = resample_curves(losses, 100, 0)
-    monkeypatch.setattr("flows.report.speedup.WEIGHT_CELLS", 400)
+    monkeypatch.setattr("mswitch.flows.report.speedup.WEIGHT_CELLS", 400)
     for one, other in zip(resample_curves(losses, 100, 0), whole, strict=True):
         np.testing.assert_array_equal(one, other)
 

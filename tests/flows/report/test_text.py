@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from flows.pages import numbers
-from flows.report import text as report_text
+from mswitch.flows.pages import numbers
+from mswitch.flows.report import text as report_text
 
 
 def test_numbers_are_written_for_readers():

@@ -7,9 +7,9 @@ import pytest
 from made_reports import make_report
 from report_runs import Scenario, edit_config, read_config, write_runs
 
-from flows.cli.main import main
-from flows.report.build import ReportConfig, write_report
-from pipelines.errors import UserError
+from mswitch.flows.cli.main import main
+from mswitch.flows.report.build import ReportConfig, write_report
+from mswitch.pipelines.errors import UserError
 
 FEW = ReportConfig(resamples=100)
 

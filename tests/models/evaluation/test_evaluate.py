@@ -13,19 +13,19 @@ import pyarrow.parquet as pq
 import pytest
 import train_child as child
 
-from models.capacity import Groups
-from models.config import EvaluateConfig
-from models.evaluation import evaluate as evaluation
-from models.evaluation.evaluate import evaluate, evaluate_run
-from models.evaluation.evaluator import SCHEMA
-from models.huggingface.convert import export_hf, import_hf
-from models.training.checkpoint import restore_parameters
-from models.training.optimizer import optimizer_of
-from models.training.run_directory import model_of, read_run, train_config_of
-from models.training.run_files import RunFiles
-from models.training.state import Skeleton
-from pipelines import outputs
-from pipelines.errors import UserError
+from mswitch.models.capacity import Groups
+from mswitch.models.config import EvaluateConfig
+from mswitch.models.evaluation import evaluate as evaluation
+from mswitch.models.evaluation.evaluate import evaluate, evaluate_run
+from mswitch.models.evaluation.evaluator import SCHEMA
+from mswitch.models.huggingface.convert import export_hf, import_hf
+from mswitch.models.training.checkpoint import restore_parameters
+from mswitch.models.training.optimizer import optimizer_of
+from mswitch.models.training.run_directory import model_of, read_run, train_config_of
+from mswitch.models.training.run_files import RunFiles
+from mswitch.models.training.state import Skeleton
+from mswitch.pipelines import outputs
+from mswitch.pipelines.errors import UserError
 
 SUPPORT = str(Path(__file__).parents[2] / "support")
 
@@ -158,9 +158,9 @@ import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 import train_child as child
-from models.config import EvaluateConfig
-from models.evaluation.evaluate import evaluate_run
-from models.training.run_directory import read_run
+from mswitch.models.config import EvaluateConfig
+from mswitch.models.evaluation.evaluate import evaluate_run
+from mswitch.models.training.run_directory import read_run
 run = Path(sys.argv[1])
 evaluate_run(run, read_run(run), child.MemoryValidation, EvaluateConfig(batch_size=8))
 """

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from models.capacity import Groups
-from models.config import ModelConfig, TrainConfig
-from models.inference.decode import CachedDecoder
-from models.training.state import Skeleton
+from mswitch.models.capacity import Groups
+from mswitch.models.config import ModelConfig, TrainConfig
+from mswitch.models.inference.decode import CachedDecoder
+from mswitch.models.training.state import Skeleton
 
 FIXTURES = Path(__file__).with_name("fixtures")
 FLOAT32 = TrainConfig(dtype="float32")

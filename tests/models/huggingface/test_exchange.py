@@ -21,20 +21,26 @@ from safetensors.numpy import load_file, save_file
 from sentencepiece import sentencepiece_model_pb2
 from sentencepiece_models import train_model
 
-from models.config import ModelConfig, TrainConfig
-from models.huggingface.config import read_config, write_config
-from models.huggingface.convert import export_hf, import_hf, tensor_shape
-from models.huggingface.files import WeightFiles, write_weights
-from models.huggingface.tensors import pieces
-from models.huggingface.tokenizer import write_tokenizer
-from models.presets import preset
-from models.training.checkpoint import restore_parameters
-from models.training.optimizer import optimizer_of
-from models.training.run_directory import CONFIG, SELECTED, model_of, read_run, train_config_of
-from models.training.run_files import RunFiles
-from models.training.state import Skeleton, unrolled
-from pipelines.errors import UserError
-from pipelines.vocabulary.model import add_sentinels, open_vocabulary
+from mswitch.models.config import ModelConfig, TrainConfig
+from mswitch.models.huggingface.config import read_config, write_config
+from mswitch.models.huggingface.convert import export_hf, import_hf, tensor_shape
+from mswitch.models.huggingface.files import WeightFiles, write_weights
+from mswitch.models.huggingface.tensors import pieces
+from mswitch.models.huggingface.tokenizer import write_tokenizer
+from mswitch.models.presets import preset
+from mswitch.models.training.checkpoint import restore_parameters
+from mswitch.models.training.optimizer import optimizer_of
+from mswitch.models.training.run_directory import (
+    CONFIG,
+    SELECTED,
+    model_of,
+    read_run,
+    train_config_of,
+)
+from mswitch.models.training.run_files import RunFiles
+from mswitch.models.training.state import Skeleton, unrolled
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.vocabulary.model import add_sentinels, open_vocabulary
 
 FLOAT32 = TrainConfig(dtype="float32")
 SPECIAL = ["<pad>", "</s>", "<unk>"]
@@ -208,7 +214,7 @@ def test_presets_survive_their_config_json(name, kind):
 
 
 def test_an_imported_preset_is_recognised(tmp_path):
-    from models.huggingface.convert import preset_of
+    from mswitch.models.huggingface.convert import preset_of
 
     assert preset_of(preset("mt5-small").model) == "mt5-small"
     assert preset_of(dataclasses.replace(preset("mt5-small").model, d_ff=7)) == "imported"
@@ -303,7 +309,7 @@ def test_a_vocabulary_that_is_no_unigram_model_is_refused(tmp_path):
         write_tokenizer(tmp_path, model)
 
 
-COMMAND = "import sys; from flows.cli.main import main; sys.exit(main())"
+COMMAND = "import sys; from mswitch.flows.cli.main import main; sys.exit(main())"
 
 
 @pytest.mark.kill

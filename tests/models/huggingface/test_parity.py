@@ -13,15 +13,15 @@ import numpy_switch as reference
 import pytest
 from safetensors.numpy import load_file
 
-from models.capacity import Groups, expert_capacity
-from models.config import TrainConfig
-from models.huggingface.config import read_config
-from models.huggingface.convert import _tensor, read_parameters
-from models.huggingface.files import WeightFiles
-from models.huggingface.tensors import pieces
-from models.training.state import Skeleton
-from models.training.step import batch_loss
-from pipelines.outputs import read_json_object
+from mswitch.models.capacity import Groups, expert_capacity
+from mswitch.models.config import TrainConfig
+from mswitch.models.huggingface.config import read_config
+from mswitch.models.huggingface.convert import _tensor, read_parameters
+from mswitch.models.huggingface.files import WeightFiles
+from mswitch.models.huggingface.tensors import pieces
+from mswitch.models.training.state import Skeleton
+from mswitch.models.training.step import batch_loss
+from mswitch.pipelines.outputs import read_json_object
 
 #: Of the largest logit.
 TOLERANCE = 1e-5

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from models.huggingface.config import read_config, write_config
-from models.huggingface.convert import export_hf, import_hf
-from models.presets import preset
-from pipelines.errors import UserError
+from mswitch.models.huggingface.config import read_config, write_config
+from mswitch.models.huggingface.convert import export_hf, import_hf
+from mswitch.models.presets import preset
+from mswitch.pipelines.errors import UserError
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from models.inference.beam import Beams, beam_search
+from mswitch.models.inference.beam import Beams, beam_search
 
 STATES = ("", "-END", "A", "B", "START-")
 END, A, B, START = 1, 2, 3, 4

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from task_files import vocabulary, write_supervised
 
-from models.config import JobConfig, PredictConfig, TrainConfig
-from models.inference.predict import predict
-from models.presets import preset
-from models.training.train import make_plan, train_prepared
-from tasks.mixtures import Mixture
+from mswitch.models.config import JobConfig, PredictConfig, TrainConfig
+from mswitch.models.inference.predict import predict
+from mswitch.models.presets import preset
+from mswitch.models.training.train import make_plan, train_prepared
+from mswitch.tasks.mixtures import Mixture
 
 pytestmark = pytest.mark.learning
 

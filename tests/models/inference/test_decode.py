@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import train_child as child
 
-from models.capacity import Groups
-from models.config import TrainConfig
-from models.inference.beam import NEVER, make_beam_decoder
-from models.inference.decode import likeliest, make_decoder
-from models.inference.labels import make_label_scorer, prefix_tree
-from models.nn.experts import DROPLESS
-from models.training.state import Skeleton
-from models.training.step import make_evaluation_step
+from mswitch.models.capacity import Groups
+from mswitch.models.config import TrainConfig
+from mswitch.models.inference.beam import NEVER, make_beam_decoder
+from mswitch.models.inference.decode import likeliest, make_decoder
+from mswitch.models.inference.labels import make_label_scorer, prefix_tree
+from mswitch.models.nn.experts import DROPLESS
+from mswitch.models.training.state import Skeleton
+from mswitch.models.training.step import make_evaluation_step
 
 FLOAT32 = TrainConfig(dtype="float32")
 LENGTH = 9

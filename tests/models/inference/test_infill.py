@@ -12,18 +12,18 @@ import pytest
 import sentencepiece
 from sentencepiece_models import train_model
 
-from flows.cli.main import main
-from models.capacity import batch_groups
-from models.config import TrainConfig, as_json
-from models.inference.infill import InfillConfig, infill
-from models.training.checkpoint import Checkpoints
-from models.training.optimizer import optimizer_of
-from models.training.run_directory import CHECKPOINTS, CONFIG
-from models.training.state import Skeleton
-from models.training.step import make_train_step
-from pipelines import storage
-from pipelines.errors import UserError
-from pipelines.vocabulary.model import open_vocabulary
+from mswitch.flows.cli.main import main
+from mswitch.models.capacity import batch_groups
+from mswitch.models.config import TrainConfig, as_json
+from mswitch.models.inference.infill import InfillConfig, infill
+from mswitch.models.training.checkpoint import Checkpoints
+from mswitch.models.training.optimizer import optimizer_of
+from mswitch.models.training.run_directory import CHECKPOINTS, CONFIG
+from mswitch.models.training.state import Skeleton
+from mswitch.models.training.step import make_train_step
+from mswitch.pipelines import storage
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.vocabulary.model import open_vocabulary
 
 TEXT = "the cat <extra_id_0> on the <extra_id_1> again"
 WHOLE = "the cat sat down on the old mat again"
@@ -100,7 +100,15 @@ def test_devices_that_share_the_width_fill_the_same(run, vocabulary):
     flags = os.environ["XLA_FLAGS"] + " --xla_force_host_platform_device_count=2"
     options = ["--run", str(run), "--vocab", str(vocabulary), "--text", TEXT]
     done = subprocess.run(
-        [sys.executable, "-m", "flows.cli.main", "infill", *options, "--model-parallel", "2"],
+        [
+            sys.executable,
+            "-m",
+            "mswitch.flows.cli.main",
+            "infill",
+            *options,
+            "--model-parallel",
+            "2",
+        ],
         env={**os.environ, "XLA_FLAGS": flags},
         capture_output=True,
         text=True,

@@ -19,23 +19,23 @@ import train_child as child
 from example_files import write_examples
 from task_files import vocabulary, write_supervised
 
-from flows.cli.app import run as run_command
-from models.config import JobConfig, PredictConfig, TrainConfig
-from models.inference.decode import make_decoder
-from models.inference.generate import bucket
-from models.inference.labels import make_label_scorer
-from models.inference.predict import answer, predict, select
-from models.inference.scores import format_scores
-from models.training.checkpoint import restore_parameters
-from models.training.run_directory import MARKER, model_of, read_run, train_config_of
-from models.training.run_files import RunFiles
-from models.training.state import Skeleton
-from models.training.train import make_plan, train_prepared
-from pipelines.errors import UserError
-from pipelines.special_tokens import EOS_ID
-from tasks.metric_intervals import score
-from tasks.metrics import make_metric
-from tasks.mixtures import Mixture
+from mswitch.flows.cli.app import run as run_command
+from mswitch.models.config import JobConfig, PredictConfig, TrainConfig
+from mswitch.models.inference.decode import make_decoder
+from mswitch.models.inference.generate import bucket
+from mswitch.models.inference.labels import make_label_scorer
+from mswitch.models.inference.predict import answer, predict, select
+from mswitch.models.inference.scores import format_scores
+from mswitch.models.training.checkpoint import restore_parameters
+from mswitch.models.training.run_directory import MARKER, model_of, read_run, train_config_of
+from mswitch.models.training.run_files import RunFiles
+from mswitch.models.training.state import Skeleton
+from mswitch.models.training.train import make_plan, train_prepared
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.special_tokens import EOS_ID
+from mswitch.tasks.metric_intervals import score
+from mswitch.tasks.metrics import make_metric
+from mswitch.tasks.mixtures import Mixture
 
 WORDS = [f"{a}{b}" for a in "abcdef" for b in "ghijk"]
 LABELS = ("left", "right", "middle")
@@ -162,7 +162,7 @@ def test_seqios_evaluator_has_the_same_rows_in_the_same_order(copy, tasks):
     """Predictions given to it row by row; the metrics on both sides are ours."""
     import seqio
 
-    from tasks.supervised import register
+    from mswitch.tasks.supervised import register
 
     summary = predict(copy, tasks, "validation", BATCH_OF_4, step=3)
     table = pq.read_table(summary["out"]).to_pylist()
@@ -316,7 +316,9 @@ def test_a_task_of_seqio_is_scored_as_its_evaluator_does(
     (tmp_path / "0.tsv").write_text("1\tag\tnone\n" * 9)
     with pytest.raises(UserError, match="gives 9 of the 18 validation examples that were made of"):
         predict(copy, out, "validation", BATCH_OF_4, step=3)
-    monkeypatch.setattr("tasks.seqio_source._imported", lambda module: importlib.import_module("x"))
+    monkeypatch.setattr(
+        "mswitch.tasks.seqio_source._imported", lambda module: importlib.import_module("x")
+    )
     with pytest.raises(UserError, match="run this in the folder of weighed_tasks, or give --no-"):
         predict(copy, out, "validation", BATCH_OF_4, step=1)
     without = dataclasses.replace(BATCH_OF_4, own_metrics=False)
@@ -352,7 +354,15 @@ def test_two_devices_predict_as_one(copy, tasks):
     before = Path(one["out"]).rename(copy / "one.parquet")
     command = ["predict", "--run", str(copy), "--step", "3", "--batch-size", "4", "--tasks"]
     subprocess.run(
-        [sys.executable, "-m", "flows.cli.main", *command, str(tasks), "--data-parallel", "2"],
+        [
+            sys.executable,
+            "-m",
+            "mswitch.flows.cli.main",
+            *command,
+            str(tasks),
+            "--data-parallel",
+            "2",
+        ],
         env={**os.environ, "XLA_FLAGS": flags},
         check=True,
     )
@@ -407,7 +417,7 @@ def test_what_is_refused_is_no_reading_of_test(copy, tasks, tmp_path):
 
 def test_of_equal_steps_the_earliest_is_chosen(copy, tasks, monkeypatch):
     monkeypatch.setattr(
-        "models.inference.predict.score_predictions",
+        "mswitch.models.inference.predict.score_predictions",
         lambda table, task: {"mean": {"accuracy": 50.0}},
     )
     assert select(copy, tasks, BATCH_OF_4)["step"] == 1
@@ -416,7 +426,7 @@ def test_of_equal_steps_the_earliest_is_chosen(copy, tasks, monkeypatch):
 @pytest.mark.training
 def test_killed_before_it_is_written_it_is_written_by_the_next(copy, tasks):
     command = ["predict", "--run", str(copy), "--step", "3", "--split", "test", "--limit", "3"]
-    start = [sys.executable, "-m", "flows.cli.main", *command]
+    start = [sys.executable, "-m", "mswitch.flows.cli.main", *command]
     variables = {**os.environ, "MSWITCH_FAULT": "predict.before_rename"}
     killed = subprocess.run(start, env=variables, check=False)
     assert killed.returncode == -signal.SIGKILL
@@ -446,7 +456,7 @@ def test_an_answer_is_one_line_that_a_terminal_only_shows(monkeypatch, capsys):
         for written in ("a\nb\x1b[2J\x9b", "نمی\u200cشود")
     ]
     for name in ("predict.answer", "infill.infill"):
-        monkeypatch.setattr(f"models.inference.{name}", lambda *_, **__: {"texts": texts})
+        monkeypatch.setattr(f"mswitch.models.inference.{name}", lambda *_, **__: {"texts": texts})
     for command in (["predict"], ["infill", "--vocab", "v"]):
         assert run_command([*command, "--run", "r", "--text", "x"]) == 0
         assert capsys.readouterr().out == "a b [2J \nنمی\u200cشود\n"

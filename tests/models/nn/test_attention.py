@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from models.nn.attention import Attention, relative_position_buckets
+from mswitch.models.nn.attention import Attention, relative_position_buckets
 
 
 def bucket(relative_position: int, bidirectional: bool) -> int:

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.sharding import Mesh
 
-from models.capacity import expert_capacity
-from models.nn.experts import (
+from mswitch.models.capacity import expert_capacity
+from mswitch.models.nn.experts import (
     DROPLESS,
     MIN_BLOCK,
     SwitchFeedForward,
@@ -20,9 +20,9 @@ from models.nn.experts import (
     combine,
     dispatch,
 )
-from models.nn.layers import activate
-from models.nn.router import assign
-from models.partitioning import AXES
+from mswitch.models.nn.layers import activate
+from mswitch.models.nn.router import assign
+from mswitch.models.partitioning import AXES
 
 
 def one_hot_switch(layer: SwitchFeedForward, x, real, groups: int, capacity: int):

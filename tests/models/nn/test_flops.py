@@ -3,12 +3,12 @@ import dataclasses
 import jax
 import pytest
 
-from models.capacity import batch_groups
-from models.config import TrainConfig
-from models.nn.flops import forward_flops, training_step_flops
-from models.presets import preset
-from models.training.state import Skeleton
-from models.training.step import batch_loss
+from mswitch.models.capacity import batch_groups
+from mswitch.models.config import TrainConfig
+from mswitch.models.nn.flops import forward_flops, training_step_flops
+from mswitch.models.presets import preset
+from mswitch.models.training.state import Skeleton
+from mswitch.models.training.step import batch_loss
 
 ROWS, INPUTS, TARGETS = 8, 64, 16
 

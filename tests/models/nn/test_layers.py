@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from models.nn.layers import FeedForward
+from mswitch.models.nn.layers import FeedForward
 
 ROWS, LENGTH, D_MODEL, D_FF = 3, 5, 4, 8
 RATE = 0.25

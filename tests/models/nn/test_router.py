@@ -9,8 +9,8 @@ from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.capacity import expert_capacity
-from models.nn.router import Router, assign, expert_of_id
+from mswitch.models.capacity import expert_capacity
+from mswitch.models.nn.router import Router, assign, expert_of_id
 
 BFLOAT16 = jnp.dtype(jnp.bfloat16)
 

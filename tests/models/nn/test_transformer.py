@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import train_child as child
 
-from models.capacity import Groups, batch_groups
-from models.config import TrainConfig
-from models.nn.losses import chunked_token_losses
-from models.training.optimizer import optimizer_of
-from models.training.state import Skeleton, unrolled
-from models.training.step import batch_loss, make_train_step
+from mswitch.models.capacity import Groups, batch_groups
+from mswitch.models.config import TrainConfig
+from mswitch.models.nn.losses import chunked_token_losses
+from mswitch.models.training.optimizer import optimizer_of
+from mswitch.models.training.state import Skeleton, unrolled
+from mswitch.models.training.step import batch_loss, make_train_step
 
 FLOAT32 = TrainConfig(steps=8, batch_size=8, warmup_steps=100, dtype="float32")
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from models.planning.costs import costs_of
-from models.planning.hlo import Module
+from mswitch.models.planning.costs import costs_of
+from mswitch.models.planning.hlo import Module
 
 COLLECTIVES = """
 import json, jax
@@ -16,7 +16,7 @@ jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 4)
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
-from models.planning.costs import costs_of
+from mswitch.models.planning.costs import costs_of
 import dataclasses
 
 mesh = jax.make_mesh((4,), ("x",), axis_types=(jax.sharding.AxisType.Auto,))

@@ -5,10 +5,10 @@ import dataclasses
 import jax
 import pytest
 
-from models.config import TrainConfig
-from models.nn.flops import recomputed_flops, training_step_flops
-from models.planning.compile import CompileRequest, lower_step
-from models.planning.costs import costs_of
+from mswitch.models.config import TrainConfig
+from mswitch.models.nn.flops import recomputed_flops, training_step_flops
+from mswitch.models.planning.compile import CompileRequest, lower_step
+from mswitch.models.planning.costs import costs_of
 
 pytestmark = pytest.mark.training
 

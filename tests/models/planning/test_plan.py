@@ -6,22 +6,22 @@ import json
 import jax
 import pytest
 
-from flows.cli.commands.train import app as train_command
-from flows.cli.main import main
-from models.config import ModelChanges, TrainConfig
-from models.nn.flops import training_step_flops
-from models.planning import plan as plan_module
-from models.planning.compile import CompileRequest, CompileResult, memory_wanted
-from models.planning.config import PlanConfig
-from models.planning.memory import state_memory, step_memory
-from models.planning.plan import make_pair, make_plan
-from models.planning.settings import rank_settings
-from models.planning.text import format_pair, format_plan, train_options
-from models.planning.topology import parse_topology
-from models.presets import preset
-from models.training.optimizer import optimizer_of
-from models.training.state import Skeleton
-from pipelines.errors import UserError
+from mswitch.flows.cli.commands.train import app as train_command
+from mswitch.flows.cli.main import main
+from mswitch.models.config import ModelChanges, TrainConfig
+from mswitch.models.nn.flops import training_step_flops
+from mswitch.models.planning import plan as plan_module
+from mswitch.models.planning.compile import CompileRequest, CompileResult, memory_wanted
+from mswitch.models.planning.config import PlanConfig
+from mswitch.models.planning.memory import state_memory, step_memory
+from mswitch.models.planning.plan import make_pair, make_plan
+from mswitch.models.planning.settings import rank_settings
+from mswitch.models.planning.text import format_pair, format_plan, train_options
+from mswitch.models.planning.topology import parse_topology
+from mswitch.models.presets import preset
+from mswitch.models.training.optimizer import optimizer_of
+from mswitch.models.training.state import Skeleton
+from mswitch.pipelines.errors import UserError
 
 FIELDS = {
     "preset",

@@ -7,13 +7,13 @@ import sys
 
 import pytest
 
-from models.config import TrainConfig
-from models.hardware import CHIPS
-from models.nn.flops import training_step_flops
-from models.planning.compile import CompileRequest
-from models.planning.environment import compile_elsewhere, planning_python
-from models.presets import preset
-from pipelines.errors import UserError
+from mswitch.models.config import TrainConfig
+from mswitch.models.hardware import CHIPS
+from mswitch.models.nn.flops import training_step_flops
+from mswitch.models.planning.compile import CompileRequest
+from mswitch.models.planning.environment import compile_elsewhere, planning_python
+from mswitch.models.presets import preset
+from mswitch.pipelines.errors import UserError
 
 pytestmark = pytest.mark.tpu
 
@@ -72,7 +72,7 @@ def test_a_step_compiles_fits_and_has_the_analytic_flops(name, topology, mesh):
 def test_what_does_not_fit_is_said_by_the_command():
     """The state alone would fit, so it is compiled; with its gradients it does not."""
     done = subprocess.run(
-        [sys.executable, "-m", "flows.cli.main", "plan", "--preset", "mswitch-base",
+        [sys.executable, "-m", "mswitch.flows.cli.main", "plan", "--preset", "mswitch-base",
          "--topology", "v5e:2x2", "--batch-size", "12", "--json"],
         capture_output=True,
         text=True,

@@ -8,10 +8,16 @@ import pytest
 import train_child as child
 from jax.sharding import AbstractMesh
 
-from models.config import TrainConfig
-from models.training.optimizer import SQUARE_DECAY, AdamMoments, AdamW, moment_axes, optimizer_of
-from models.training.state import Skeleton
-from pipelines.errors import UserError
+from mswitch.models.config import TrainConfig
+from mswitch.models.training.optimizer import (
+    SQUARE_DECAY,
+    AdamMoments,
+    AdamW,
+    moment_axes,
+    optimizer_of,
+)
+from mswitch.models.training.state import Skeleton
+from mswitch.pipelines.errors import UserError
 
 AXES = {
     "kernel": ("layers", "expert", "embed", "mlp"),
@@ -88,8 +94,8 @@ def test_optimizers_and_what_belongs_to_them_are_checked():
 @pytest.mark.slow
 def test_a_step_learns(sparse, train_config):
     """One batch, seen again and again, is learned by heart."""
-    from models.capacity import batch_groups
-    from models.training.step import FEATURES, make_train_step
+    from mswitch.models.capacity import batch_groups
+    from mswitch.models.training.step import FEATURES, make_train_step
 
     train = dataclasses.replace(train_config, optimizer="adamw", base_learning_rate=0.03)
     train = dataclasses.replace(train, warmup_steps=1)

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import train_child as child
 
-from models.training.bad_loss import HISTORY_STEPS, MIN_STEPS, PATIENCE, LossWatch
-from models.training.checkpoint import Checkpoints, complete_steps
-from pipelines.errors import UserError
+from mswitch.models.training.bad_loss import HISTORY_STEPS, MIN_STEPS, PATIENCE, LossWatch
+from mswitch.models.training.checkpoint import Checkpoints, complete_steps
+from mswitch.pipelines.errors import UserError
 
 pytestmark = pytest.mark.training
 

@@ -9,18 +9,25 @@ import jax.numpy as jnp
 import pytest
 from processes import free_port
 
-from models.config import JobConfig
-from models.devices import memory_explained
-from models.training.distributed import membership
-from pipelines.errors import UserError
+from mswitch.models.config import JobConfig
+from mswitch.models.devices import memory_explained
+from mswitch.models.training.distributed import membership
+from mswitch.pipelines.errors import UserError
 
 #: Prints the errors that one of two processes raises, and how it ends.
 SCRIPT = """
 import sys
 import jax
-from models.config import JobConfig
-from models.training.distributed import WAITED, JobError, agree, membership, on_first, together
-from pipelines.errors import UserError
+from mswitch.models.config import JobConfig
+from mswitch.models.training.distributed import (
+    WAITED,
+    JobError,
+    agree,
+    membership,
+    on_first,
+    together,
+)
+from mswitch.pipelines.errors import UserError
 
 number = int(sys.argv[2])
 job = JobConfig(coordinator_address=sys.argv[1], num_processes=2, process_id=number)

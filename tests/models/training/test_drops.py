@@ -6,9 +6,9 @@ import jax
 import pytest
 from example_files import write_examples
 
-from flows.cli.main import main
-from models.nn import router
-from models.nn.router import assign
+from mswitch.flows.cli.main import main
+from mswitch.models.nn import router
+from mswitch.models.nn.router import assign
 
 pytestmark = pytest.mark.training
 

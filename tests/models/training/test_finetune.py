@@ -19,23 +19,29 @@ from example_files import write_examples
 from task_files import vocabulary, write_supervised
 from trained_runs import equal, lines, state
 
-from models.capacity import Groups, batch_groups
-from models.config import EvaluateConfig, JobConfig, TrainConfig, TuningChanges, TuningConfig
-from models.evaluation.evaluate import evaluate
-from models.training.finetune import finetune
-from models.training.optimizer import Adafactor, AdamW, optimizer_of
-from models.training.origin import find_origin, state_of_origin
-from models.training.run_directory import MARKER, model_of, read_run, train_config_of
-from models.training.run_files import RunFiles
-from models.training.state import Skeleton, unrolled
-from models.training.step import FEATURES, batch_loss, make_gradients
-from models.training.train import make_plan, train_prepared
-from pipelines.errors import UserError
-from pipelines.examples.span_corruption import Lengths
-from tasks.batches import TaskBatches, TrainBatches
-from tasks.collate import collate, pack_rows
-from tasks.mixtures import Mixture
-from tasks.multitask import task_mixture
+from mswitch.models.capacity import Groups, batch_groups
+from mswitch.models.config import (
+    EvaluateConfig,
+    JobConfig,
+    TrainConfig,
+    TuningChanges,
+    TuningConfig,
+)
+from mswitch.models.evaluation.evaluate import evaluate
+from mswitch.models.training.finetune import finetune
+from mswitch.models.training.optimizer import Adafactor, AdamW, optimizer_of
+from mswitch.models.training.origin import find_origin, state_of_origin
+from mswitch.models.training.run_directory import MARKER, model_of, read_run, train_config_of
+from mswitch.models.training.run_files import RunFiles
+from mswitch.models.training.state import Skeleton, unrolled
+from mswitch.models.training.step import FEATURES, batch_loss, make_gradients
+from mswitch.models.training.train import make_plan, train_prepared
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.examples.span_corruption import Lengths
+from mswitch.tasks.batches import TaskBatches, TrainBatches
+from mswitch.tasks.collate import collate, pack_rows
+from mswitch.tasks.mixtures import Mixture
+from mswitch.tasks.multitask import task_mixture
 
 pytestmark = pytest.mark.training
 
@@ -79,7 +85,7 @@ def start(origin: Path, tasks: Path, out: Path, **variables: str) -> subprocess.
     options = "--steps 5 --batch-size 8 --eval-every 2 --checkpoint-every 2 --dtype float32"
     command = ["finetune", "--from", str(origin), "--tasks", str(tasks), "--out", str(out)]
     return subprocess.Popen(
-        [sys.executable, "-m", "flows.cli.main", *command, *options.split(), "--seed", "3"],
+        [sys.executable, "-m", "mswitch.flows.cli.main", *command, *options.split(), "--seed", "3"],
         env={**os.environ, **variables},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -150,8 +156,8 @@ def test_on_a_mesh_it_is_the_run_of_one_device(origin, tasks, tuned, tmp_path):
     out = tmp_path / "run"
     flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=4"
     script = (
-        "import sys, dataclasses; from models.training.finetune import finetune;"
-        "from models.config import TuningConfig;"
+        "import sys, dataclasses; from mswitch.models.training.finetune import finetune;"
+        "from mswitch.models.config import TuningConfig;"
         "finetune(*sys.argv[1:4], TuningConfig(steps=5, batch_size=8, eval_every=2,"
         " checkpoint_every=2, dtype='float32', seed=3, data_parallel=2, expert_parallel=2))"
     )

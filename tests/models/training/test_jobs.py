@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 import pytest
 from processes import free_port
 
-from models.lifeline import EXIT_RESUME
-from models.training.checkpoint import complete_steps
+from mswitch.models.lifeline import EXIT_RESUME
+from mswitch.models.training.checkpoint import complete_steps
 
 SCRIPT = Path(__file__).parents[2] / "support" / "train_child.py"
 #: Seven processes begin, each of which has a program of eight devices to trace.
@@ -34,10 +34,10 @@ RESTORE = """
 import dataclasses, hashlib, json, pathlib, sys
 sys.path.insert(0, sys.argv[1])
 import jax, numpy, train_child
-from models.training.checkpoint import Checkpoints
-from models.partitioning import make_mesh
-from models.training.state import Skeleton
-from models.training.optimizer import optimizer_of
+from mswitch.models.training.checkpoint import Checkpoints
+from mswitch.models.partitioning import make_mesh
+from mswitch.models.training.state import Skeleton
+from mswitch.models.training.optimizer import optimizer_of
 
 run = pathlib.Path(sys.argv[2])
 plan = train_child.plan("mswitch-tiny", 12, batch_size=16)
@@ -60,10 +60,10 @@ EVALUATE = """
 import json, pathlib, sys
 sys.path.insert(0, sys.argv[1])
 import train_child
-from models.config import EvaluateConfig, JobConfig
-from models.evaluation.evaluate import evaluate_run
-from models.training.distributed import membership
-from models.training.run_directory import read_run
+from mswitch.models.config import EvaluateConfig, JobConfig
+from mswitch.models.evaluation.evaluate import evaluate_run
+from mswitch.models.training.distributed import membership
+from mswitch.models.training.run_directory import read_run
 
 run, config, job = pathlib.Path(sys.argv[2]), *map(json.loads, sys.argv[3:])
 with membership(JobConfig(**job), saves_on_sigterm=False):
@@ -74,8 +74,8 @@ with membership(JobConfig(**job), saves_on_sigterm=False):
 #: Process 1 dies; process 0 then calls a program that has run before.
 LOSE = """
 import json, os, signal, sys
-from models.config import JobConfig
-from models.training.distributed import is_first, membership, on_first
+from mswitch.models.config import JobConfig
+from mswitch.models.training.distributed import is_first, membership, on_first
 
 with membership(JobConfig(**json.loads(sys.argv[1])), saves_on_sigterm=False):
     assert [on_first(lambda: 5) for _ in range(2)] == [5, 5]
@@ -231,7 +231,7 @@ def test_what_one_process_cannot_read_is_said_by_all_at_once(undisturbed, tmp_pa
         _, errors = process.communicate(timeout=120)
         assert process.returncode == 1
         message = errors.splitlines()[-1]
-        assert message.startswith("models.training.distributed.JobError: process 1: ")
+        assert message.startswith("mswitch.models.training.distributed.JobError: process 1: ")
         assert message.endswith("restore it from a copy, or train again into another --out")
 
 

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from mappings import DENSE, LENGTH, SPARSE, STEPS, TOKENS, TRAIN, Languages
 
-from models.capacity import batch_groups
-from models.config import ModelConfig
-from models.training.optimizer import optimizer_of
-from models.training.state import Parameters, Skeleton
-from models.training.step import make_train_step
+from mswitch.models.capacity import batch_groups
+from mswitch.models.config import ModelConfig
+from mswitch.models.training.optimizer import optimizer_of
+from mswitch.models.training.state import Parameters, Skeleton
+from mswitch.models.training.step import make_train_step
 
 pytestmark = pytest.mark.learning
 

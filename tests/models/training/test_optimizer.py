@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from models.training.optimizer import Adafactor, FactoredMoment, FullMoment, moment_axes
+from mswitch.models.training.optimizer import Adafactor, FactoredMoment, FullMoment, moment_axes
 
 
 def reference_step(p, g, moment, step, rate, *, factored):

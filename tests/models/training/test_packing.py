@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 import train_child as child
 
-from models.capacity import Groups
-from models.config import JobConfig, TrainConfig
-from models.nn.losses import chunked_token_losses
-from models.training.run_directory import read_run
-from models.training.state import Skeleton
-from models.training.step import FEATURES, SEGMENTS, batch_loss
-from models.training.train import train_prepared
-from pipelines.errors import UserError
-from pipelines.examples.span_corruption import Lengths
-from tasks.collate import pack_into, pack_rows
+from mswitch.models.capacity import Groups
+from mswitch.models.config import JobConfig, TrainConfig
+from mswitch.models.nn.losses import chunked_token_losses
+from mswitch.models.training.run_directory import read_run
+from mswitch.models.training.state import Skeleton
+from mswitch.models.training.step import FEATURES, SEGMENTS, batch_loss
+from mswitch.models.training.train import train_prepared
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.examples.span_corruption import Lengths
+from mswitch.tasks.collate import pack_into, pack_rows
 
 pytestmark = pytest.mark.training
 

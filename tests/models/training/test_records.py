@@ -18,13 +18,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tensorflow.core.util import event_pb2
 
-from models.hardware import peak_flops
-from models.training.checkpoint import Checkpoints, complete_steps, find_step, is_complete
-from models.training.loop import Recorder
-from models.training.metrics import MetricsWriter, cut_metrics, written
-from models.training.run_directory import log_spaced_steps
-from models.training.run_files import RunFiles
-from pipelines.errors import UserError
+from mswitch.models.hardware import peak_flops
+from mswitch.models.training.checkpoint import Checkpoints, complete_steps, find_step, is_complete
+from mswitch.models.training.loop import Recorder
+from mswitch.models.training.metrics import MetricsWriter, cut_metrics, written
+from mswitch.models.training.run_directory import log_spaced_steps
+from mswitch.models.training.run_files import RunFiles
+from mswitch.pipelines.errors import UserError
 
 
 def read(run: pathlib.Path) -> list[dict]:
@@ -152,8 +152,8 @@ def test_a_long_file_is_cut_in_place_in_little_memory(tmp_path):
 def state():
     import jax.numpy as jnp
 
-    from models.training.optimizer import FullMoment
-    from models.training.state import TrainState
+    from mswitch.models.training.optimizer import FullMoment
+    from mswitch.models.training.state import TrainState
 
     return TrainState(
         {"a.kernel": jnp.arange(6.0).reshape(2, 3)},
@@ -283,8 +283,8 @@ def test_parameters_are_restored_without_the_optimizers_arrays(tmp_path, state, 
     """A working copy of a run in a bucket lacks them; nothing shall complain of it."""
     import jax
 
-    from models.training.checkpoint import restore_parameters
-    from models.training.state import TrainState
+    from mswitch.models.training.checkpoint import restore_parameters
+    from mswitch.models.training.state import TrainState
 
     moments = {f"{number}.kernel": state.moments["a.kernel"] for number in range(20)}
     checkpoints = Checkpoints(tmp_path / "checkpoints", kept=())
@@ -303,7 +303,7 @@ def test_parameters_are_restored_without_the_optimizers_arrays(tmp_path, state, 
 def test_a_checkpoint_of_another_run_or_step_is_named(tmp_path, state):
     import jax
 
-    from models.training.checkpoint import restore_parameters
+    from mswitch.models.training.checkpoint import restore_parameters
 
     like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state)
     directory = tmp_path / "checkpoints"
@@ -325,8 +325,8 @@ def test_a_checkpoint_of_another_run_or_step_is_named(tmp_path, state):
 def test_a_checkpoint_of_another_model_is_named(tmp_path, state):
     import jax
 
-    from models.training.checkpoint import restore_parameters
-    from models.training.optimizer import AdamMoments
+    from mswitch.models.training.checkpoint import restore_parameters
+    from mswitch.models.training.optimizer import AdamMoments
 
     checkpoints = Checkpoints(tmp_path / "checkpoints", kept=())
     checkpoints.save(state, 5)

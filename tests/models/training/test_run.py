@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import train_child as child
 
-from models.config import TrainConfig
-from models.training.run_directory import (
+from mswitch.models.config import TrainConfig
+from mswitch.models.training.run_directory import (
     CONFIG,
     FREE,
     Claim,
@@ -20,8 +20,8 @@ from models.training.run_directory import (
     read_run,
     train_config_of,
 )
-from pipelines.errors import UserError
-from pipelines.outputs import MARKER
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.outputs import MARKER
 
 
 @pytest.fixture

@@ -12,13 +12,13 @@ import pytest
 import train_child as child
 from processes import has_steps, wait_for
 
-from models.config import EvaluateConfig
-from models.evaluation.evaluate import evaluate_run
-from models.lifeline import EXIT_RESUME
-from models.training.checkpoint import Checkpoints, complete_steps
-from models.training.run_directory import SELECTED, claim_run, log_spaced_steps, read_run
-from models.training.train import train
-from pipelines.errors import UserError
+from mswitch.models.config import EvaluateConfig
+from mswitch.models.evaluation.evaluate import evaluate_run
+from mswitch.models.lifeline import EXIT_RESUME
+from mswitch.models.training.checkpoint import Checkpoints, complete_steps
+from mswitch.models.training.run_directory import SELECTED, claim_run, log_spaced_steps, read_run
+from mswitch.models.training.train import train
+from mswitch.pipelines.errors import UserError
 
 pytestmark = pytest.mark.training
 
@@ -43,9 +43,9 @@ def metrics(run: Path) -> list[dict]:
 
 
 def final_state(child, run: Path, preset: str) -> dict[str, np.ndarray]:
-    from models.config import TrainConfig
-    from models.training.optimizer import optimizer_of
-    from models.training.state import Skeleton
+    from mswitch.models.config import TrainConfig
+    from mswitch.models.training.optimizer import optimizer_of
+    from mswitch.models.training.state import Skeleton
 
     plan = child.plan(preset, STEPS)
     like = Skeleton.of(plan.model, TrainConfig(dtype="float32")).abstract_state(
@@ -97,7 +97,7 @@ def test_a_run_leaves_what_it_promises(undisturbed):
 
 
 def test_the_share_of_a_known_peak_is_recorded(tmp_path, monkeypatch):
-    monkeypatch.setattr("models.training.loop.peak_flops", {"cpu": 1e9}.get)
+    monkeypatch.setattr("mswitch.models.training.loop.peak_flops", {"cpu": 1e9}.get)
     child.run("mt5-tiny", tmp_path / "run", 2)
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").open()]
     for line in lines:
@@ -261,7 +261,7 @@ def test_a_directory_with_something_else_is_refused(tmp_path):
 
 
 def test_unknown_preset_and_missing_examples_are_refused(tmp_path):
-    from models.config import TrainConfig
+    from mswitch.models.config import TrainConfig
 
     with pytest.raises(UserError, match="unknown preset 'gpt'"):
         train("gpt", tmp_path, tmp_path / "run", TrainConfig())

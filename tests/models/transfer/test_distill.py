@@ -18,20 +18,20 @@ import pytest
 from example_files import write_examples
 from trained_runs import equal, lines, skeleton_of, state
 
-from models.capacity import Groups
-from models.config import EvaluateConfig, ModelChanges, TrainConfig
-from models.evaluation.evaluate import evaluate
-from models.nn.flops import forward_flops, training_step_flops
-from models.nn.losses import Head, chunked_token_losses, distilled_token_losses
-from models.training import teaching as module
-from models.training.run_directory import MARKER, model_of, read_run
-from models.training.state import Parameters, Skeleton, unrolled
-from models.training.step import FEATURES, Teaching, batch_loss
-from models.training.train import train
-from models.transfer.config import DistillConfig
-from models.transfer.distill import distill
-from pipelines.errors import UserError
-from tasks.batches import TrainBatches
+from mswitch.models.capacity import Groups
+from mswitch.models.config import EvaluateConfig, ModelChanges, TrainConfig
+from mswitch.models.evaluation.evaluate import evaluate
+from mswitch.models.nn.flops import forward_flops, training_step_flops
+from mswitch.models.nn.losses import Head, chunked_token_losses, distilled_token_losses
+from mswitch.models.training import teaching as module
+from mswitch.models.training.run_directory import MARKER, model_of, read_run
+from mswitch.models.training.state import Parameters, Skeleton, unrolled
+from mswitch.models.training.step import FEATURES, Teaching, batch_loss
+from mswitch.models.training.train import train
+from mswitch.models.transfer.config import DistillConfig
+from mswitch.models.transfer.distill import distill
+from mswitch.pipelines.errors import UserError
+from mswitch.tasks.batches import TrainBatches
 
 pytestmark = pytest.mark.training
 
@@ -109,7 +109,7 @@ def test_its_share_of_the_gain_is_reported(teacher, student, examples, tmp_path)
         evaluate(run, examples, EvaluateConfig())
     places = ["--baseline", dense, "--teacher", teacher, "--student", student]
     subprocess.run(
-        [sys.executable, "-m", "flows.cli.main", "report", "distillation", *places,
+        [sys.executable, "-m", "mswitch.flows.cli.main", "report", "distillation", *places,
          "--out", tmp_path / "report"],
         check=True,
     )  # fmt: skip
@@ -291,7 +291,7 @@ def start(teacher: Path, examples: Path, out: Path, **variables: str) -> subproc
     )
     places = ["--teacher", str(teacher), "--examples", str(examples), "--out", str(out)]
     return subprocess.Popen(
-        [sys.executable, "-m", "flows.cli.main", "distill", *places, *options.split()],
+        [sys.executable, "-m", "mswitch.flows.cli.main", "distill", *places, *options.split()],
         env={**os.environ, **variables},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -326,9 +326,9 @@ def test_on_a_mesh_it_is_the_run_of_one_device(teacher, student, examples, tmp_p
     flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=4"
     saving = {"microbatches": 2, "loss_chunks": 3}
     script = (
-        "import json, sys; from models.transfer.distill import distill;"
-        "from models.config import ModelChanges, TrainConfig;"
-        "from models.transfer.config import DistillConfig;"
+        "import json, sys; from mswitch.models.transfer.distill import distill;"
+        "from mswitch.models.config import ModelChanges, TrainConfig;"
+        "from mswitch.models.transfer.config import DistillConfig;"
         "config, half, changes = map(json.loads, sys.argv[4:]);"
         "distill(sys.argv[1], 'mt5-tiny', *sys.argv[2:4], TrainConfig(**config),"
         " DistillConfig(**half), changes=ModelChanges(**changes))"

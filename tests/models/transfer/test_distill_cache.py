@@ -16,19 +16,19 @@ from example_files import write_examples
 from processes import free_port
 from trained_runs import lines, skeleton_of, state
 
-from models.config import ModelChanges, TrainConfig
-from models.lifeline import EXIT_RESUME
-from models.nn.flops import training_step_flops
-from models.nn.losses import Head, distilled_token_losses, drawn_tokens
-from models.training.run_directory import model_of, read_run
-from models.training.step import FEATURES, Teaching
-from models.training.teaching import packed, read_draws, unpacked
-from models.training.train import train
-from models.transfer.cache import make_cache
-from models.transfer.config import DistillConfig, DrawConfig
-from models.transfer.distill import distill
-from pipelines.errors import UserError
-from tasks.batches import TrainBatches
+from mswitch.models.config import ModelChanges, TrainConfig
+from mswitch.models.lifeline import EXIT_RESUME
+from mswitch.models.nn.flops import training_step_flops
+from mswitch.models.nn.losses import Head, distilled_token_losses, drawn_tokens
+from mswitch.models.training.run_directory import model_of, read_run
+from mswitch.models.training.step import FEATURES, Teaching
+from mswitch.models.training.teaching import packed, read_draws, unpacked
+from mswitch.models.training.train import train
+from mswitch.models.transfer.cache import make_cache
+from mswitch.models.transfer.config import DistillConfig, DrawConfig
+from mswitch.models.transfer.distill import distill
+from mswitch.pipelines.errors import UserError
+from mswitch.tasks.batches import TrainBatches
 
 STEPS = 3
 CONFIG = TrainConfig(
@@ -214,7 +214,7 @@ def test_two_processes_draw_what_one_does_also_after_a_kill(teacher, examples, c
 def cache_command(teacher: Path, examples: Path, out: Path) -> list[str]:
     options = "--steps 3 --batch-size 8 --dtype float32 --seed 3 --samples 50 --temperature 2"
     places = ["--teacher", str(teacher), "--tasks", str(examples), "--out", str(out)]
-    command = [sys.executable, "-m", "flows.cli.main", "distill", "cache", *places]
+    command = [sys.executable, "-m", "mswitch.flows.cli.main", "distill", "cache", *places]
     return [*command, *options.split()]
 
 
@@ -237,7 +237,7 @@ def test_on_a_mesh_it_is_the_run_of_one_device(teacher, student, cache, examples
     )
     places = ["--teacher", str(teacher), "--examples", str(examples), "--out", str(out)]
     subprocess.run(
-        [sys.executable, "-m", "flows.cli.main", "distill", *places, "--cache", str(cache),
+        [sys.executable, "-m", "mswitch.flows.cli.main", "distill", *places, "--cache", str(cache),
          *options.split()],
         env={**os.environ, "XLA_FLAGS": flags},
         check=True,

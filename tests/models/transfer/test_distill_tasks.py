@@ -8,14 +8,14 @@ from example_files import write_examples
 from task_files import vocabulary, write_supervised
 from trained_runs import equal, lines, state
 
-from flows.cli.main import main
-from models.config import ModelChanges, TrainConfig, TuningConfig
-from models.training.finetune import finetune
-from models.training.run_directory import read_run
-from models.training.train import train
-from models.transfer.config import DistillConfig
-from models.transfer.distill import distill
-from pipelines.errors import UserError
+from mswitch.flows.cli.main import main
+from mswitch.models.config import ModelChanges, TrainConfig, TuningConfig
+from mswitch.models.training.finetune import finetune
+from mswitch.models.training.run_directory import read_run
+from mswitch.models.training.train import train
+from mswitch.models.transfer.config import DistillConfig
+from mswitch.models.transfer.distill import distill
+from mswitch.pipelines.errors import UserError
 
 pytestmark = pytest.mark.training
 

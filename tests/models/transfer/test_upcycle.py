@@ -13,19 +13,19 @@ import numpy as np
 import pytest
 from example_files import write_examples
 
-from models.config import EvaluateConfig, ModelChanges, TrainConfig
-from models.evaluation.evaluate import evaluate
-from models.nn.experts import DROPLESS
-from models.training.checkpoint import restore_parameters
-from models.training.finetune import finetune
-from models.training.run_directory import model_of, read_run, train_config_of
-from models.training.run_files import RunFiles
-from models.training.state import Skeleton, unrolled
-from models.training.train import train
-from models.transfer import upcycle as module
-from models.transfer.config import UpcycleConfig
-from models.transfer.upcycle import expanded, scaled, sparse_layers, upcycle
-from pipelines.errors import UserError
+from mswitch.models.config import EvaluateConfig, ModelChanges, TrainConfig
+from mswitch.models.evaluation.evaluate import evaluate
+from mswitch.models.nn.experts import DROPLESS
+from mswitch.models.training.checkpoint import restore_parameters
+from mswitch.models.training.finetune import finetune
+from mswitch.models.training.run_directory import model_of, read_run, train_config_of
+from mswitch.models.training.run_files import RunFiles
+from mswitch.models.training.state import Skeleton, unrolled
+from mswitch.models.training.train import train
+from mswitch.models.transfer import upcycle as module
+from mswitch.models.transfer.config import UpcycleConfig
+from mswitch.models.transfer.upcycle import expanded, scaled, sparse_layers, upcycle
+from mswitch.pipelines.errors import UserError
 
 SMALL = UpcycleConfig(experts=4, batches=2, batch_size=8)
 
@@ -181,7 +181,7 @@ def test_a_report_compares_it_with_the_dense_run_trained_on(sparse, dense, examp
         finetune(origin, examples, tmp_path / name, config)
         evaluate(tmp_path / name, examples, EvaluateConfig())
     places = ["--baseline", tmp_path / "continued", "--candidate", tmp_path / "upcycled"]
-    command = [sys.executable, "-m", "flows.cli.main", "report", *places, "--out"]
+    command = [sys.executable, "-m", "mswitch.flows.cli.main", "report", *places, "--out"]
     subprocess.run([*command, tmp_path / "report"], check=True)
     report = json.loads((tmp_path / "report" / "report.json").read_text())
     flops = [read_run(tmp_path / name)["flops_per_step"] for name in ("continued", "upcycled")]
@@ -196,7 +196,7 @@ def test_a_report_compares_it_with_the_dense_run_trained_on(sparse, dense, examp
 @pytest.mark.kill
 @pytest.mark.parametrize("point", ["upcycle.before_marker", "upcycle.before_publish"])
 def test_killed_it_goes_on_with_the_same_bytes(point, sparse, dense, examples, tmp_path):
-    command = [sys.executable, "-m", "flows.cli.main", "upcycle", "--from", dense, "--out",
+    command = [sys.executable, "-m", "mswitch.flows.cli.main", "upcycle", "--from", dense, "--out",
                tmp_path / "again", "--examples", examples, "--experts", "4", "--batches", "2",
                "--batch-size", "8", "--json"]  # fmt: skip
     environment = {**os.environ, "JAX_PLATFORMS": "cpu"}

@@ -16,16 +16,16 @@ from corpus_builds import LENIENT, build
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.corpus.append import addition_name
-from pipelines.corpus.build import CorpusConfig
-from pipelines.corpus.card import data_card, escape_markdown
-from pipelines.corpus.config import ModernConfig
-from pipelines.corpus.croissant import croissant
-from pipelines.corpus.recipes import MC4, MODERN
-from pipelines.corpus.rules.opt_out import OptOut
-from pipelines.corpus.stats import load_stats
-from pipelines.outputs import file_sha256
-from pipelines.records import COLUMN_MEANINGS, DOCUMENT_SCHEMA
+from mswitch.pipelines.corpus.append import addition_name
+from mswitch.pipelines.corpus.build import CorpusConfig
+from mswitch.pipelines.corpus.card import data_card, escape_markdown
+from mswitch.pipelines.corpus.config import ModernConfig
+from mswitch.pipelines.corpus.croissant import croissant
+from mswitch.pipelines.corpus.recipes import MC4, MODERN
+from mswitch.pipelines.corpus.rules.opt_out import OptOut
+from mswitch.pipelines.corpus.stats import load_stats
+from mswitch.pipelines.outputs import file_sha256
+from mswitch.pipelines.records import COLUMN_MEANINGS, DOCUMENT_SCHEMA
 
 HOSTILE_NAME = "a|b<script>alert(1)<!--`*[x](javascript:y)\n# top\u202e.warc.wet.gz"
 

@@ -11,15 +11,15 @@ import pytest
 from corpus_builds import LENIENT, build, build_elsewhere, documents, stages
 from trees import data_bytes
 
-from pipelines.corpus import phases
-from pipelines.corpus.build import CorpusConfig
-from pipelines.corpus.fingerprints import fingerprint, normalize_url
-from pipelines.corpus.recipes import MC4
-from pipelines.corpus.stats import format_stats, language_totals, load_stats
-from pipelines.errors import UserError
-from pipelines.faults import BESIDE_SHARDS_POINTS, FAULT_POINTS
-from pipelines.outputs import file_sha256
-from pipelines.records import DOCUMENT_SCHEMA
+from mswitch.pipelines.corpus import phases
+from mswitch.pipelines.corpus.build import CorpusConfig
+from mswitch.pipelines.corpus.fingerprints import fingerprint, normalize_url
+from mswitch.pipelines.corpus.recipes import MC4
+from mswitch.pipelines.corpus.stats import format_stats, language_totals, load_stats
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.faults import BESIDE_SHARDS_POINTS, FAULT_POINTS
+from mswitch.pipelines.outputs import file_sha256
+from mswitch.pipelines.records import DOCUMENT_SCHEMA
 
 
 def shards(files: dict[str, bytes]) -> dict[str, bytes]:
@@ -168,7 +168,7 @@ def test_bytes_do_not_depend_on_order_or_buckets_or_transport(tmp_path, hostile_
     assert first == {**second, "manifest.json": first["manifest.json"]}
     assert any("-of-00002" in name for name in first)
     # As on an engine: candidates themselves are shuffled, in many buckets.
-    monkeypatch.setattr("pipelines.corpus.phases.RUNNERS_BY_REFERENCE", ())
+    monkeypatch.setattr("mswitch.pipelines.corpus.phases.RUNNERS_BY_REFERENCE", ())
     build(hostile_crawl, tmp_path / "c", dataclasses.replace(config, bucket_bytes=100))
     third = data_bytes(tmp_path / "c")
     assert shards(third) == shards(first)
@@ -188,7 +188,7 @@ def test_shards_without_documents_are_written_whatever_the_transport(
     ]
     assert 0 in rows
     assert sum(rows) == len(rows)
-    monkeypatch.setattr("pipelines.corpus.phases.RUNNERS_BY_REFERENCE", ())
+    monkeypatch.setattr("mswitch.pipelines.corpus.phases.RUNNERS_BY_REFERENCE", ())
     build(hostile_crawl, tmp_path / "b" / "corpus", config)
     assert data_bytes(tmp_path / "a" / "corpus") == data_bytes(tmp_path / "b" / "corpus")
 

@@ -9,12 +9,12 @@ import pytest
 from corpus_builds import LENIENT, documents
 from trees import data_bytes
 
-from pipelines.corpus.build import CorpusConfig, build_corpus
-from pipelines.corpus.fingerprints import line_fingerprints
-from pipelines.corpus.recipes import MC4_BY_LANGUAGE
-from pipelines.corpus.stats import load_stats
-from pipelines.errors import UserError
-from pipelines.outputs import read_manifest
+from mswitch.pipelines.corpus.build import CorpusConfig, build_corpus
+from mswitch.pipelines.corpus.fingerprints import line_fingerprints
+from mswitch.pipelines.corpus.recipes import MC4_BY_LANGUAGE
+from mswitch.pipelines.corpus.stats import load_stats
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.outputs import read_manifest
 
 SHARED = "Copyright 2024 Example Media Group"
 Builder = Callable[[str, CorpusConfig], Path]

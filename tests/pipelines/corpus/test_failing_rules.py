@@ -7,9 +7,9 @@ import crawl_files as crawl
 import pytest
 from corpus_builds import FRAME, build_with, stages
 
-from flows.cli.main import main
-from pipelines.corpus import phase_progress
-from pipelines.errors import UserError
+from mswitch.flows.cli.main import main
+from mswitch.pipelines.corpus import phase_progress
+from mswitch.pipelines.errors import UserError
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_a_rule_that_fails_may_drop_the_page(files, tmp_path, recipe):
 @pytest.mark.parametrize("slow", ["reason(self, page)", "url_reason(self, url)"])
 def test_progress_names_a_slow_rule(files, tmp_path, recipe, capsys, monkeypatch, slow):
     for name in ("progress.FIRST", "progress.INTERVAL", "corpus.phase_progress.INTERVAL"):
-        monkeypatch.setattr(f"pipelines.{name}_SECS", 0.1)
+        monkeypatch.setattr(f"mswitch.pipelines.{name}_SECS", 0.1)
     monkeypatch.setattr(phase_progress, "_LOOK_SECS", 0.1)
     rule = f"reason = lambda self, page: None\n    def {slow}: time.sleep(0.3)"
     text = FRAME.replace('    columns = {{"mine": "int32"}}\n', "")

@@ -16,9 +16,9 @@ from corpus_builds import LENIENT, SHOUTING, english, modern_settings
 from local_flink import LocalFlinkCluster, what_is_missing
 from trees import data_bytes
 
-from pipelines.corpus.build import CorpusConfig, build_corpus
-from pipelines.corpus.stats import load_stats
-from pipelines.samples import gflanguages
+from mswitch.pipelines.corpus.build import CorpusConfig, build_corpus
+from mswitch.pipelines.corpus.stats import load_stats
+from mswitch.pipelines.samples import gflanguages
 
 pytestmark = pytest.mark.flink
 
@@ -80,7 +80,7 @@ def test_a_cluster_gives_the_local_runners_bytes(tmp_path, sample, cluster):
         out = tmp_path / name
         inputs = ["--input", f"{sample}/wet/*", f"{sample}/warc/*"]
         command = ["corpus", "build", *inputs, "--out", str(out), *config, *options]
-        subprocess.run([sys.executable, "-m", "flows.cli.main", *command], check=True)
+        subprocess.run([sys.executable, "-m", "mswitch.flows.cli.main", *command], check=True)
         return data_bytes(out)
 
     local = build("local")

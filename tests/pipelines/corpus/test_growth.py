@@ -14,13 +14,13 @@ import pytest
 from corpus_builds import LENIENT, build, build_elsewhere, documents, stages
 from trees import data_bytes
 
-from flows.cli.commands.common import finish
-from pipelines.corpus.build import CorpusConfig
-from pipelines.corpus.fingerprints import fingerprint, normalize_url, unpack
-from pipelines.corpus.survey import rejected_samples
-from pipelines.errors import UserError
-from pipelines.faults import GROWTH_POINTS
-from pipelines.outputs import file_sha256
+from mswitch.flows.cli.commands.common import finish
+from mswitch.pipelines.corpus.build import CorpusConfig
+from mswitch.pipelines.corpus.fingerprints import fingerprint, normalize_url, unpack
+from mswitch.pipelines.corpus.survey import rejected_samples
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.faults import GROWTH_POINTS
+from mswitch.pipelines.outputs import file_sha256
 
 CONFIG = dataclasses.replace(LENIENT, validation_per_mille=300)
 
@@ -175,7 +175,7 @@ def test_buckets_are_cut_for_what_the_corpus_has_too(tmp_path, months, corpus, m
     entries = json.loads((corpus / "manifest.json").read_text())["fingerprints"]
     sizes = []
     monkeypatch.setattr(
-        "pipelines.corpus.phases.shared_bits", lambda size, most: sizes.append(size) or 1
+        "mswitch.pipelines.corpus.phases.shared_bits", lambda size, most: sizes.append(size) or 1
     )
     add(corpus, small)
     had = {kind: sum(e["keys"] for e in entries if e["kind"] == kind) for kind in ("urls", "lines")}
@@ -195,7 +195,7 @@ def test_samples_of_an_addition_are_shown_first(tmp_path, months, corpus):
 @pytest.mark.slow
 def test_as_on_an_engine(tmp_path, months, monkeypatch):
     for name, runners in (("local", ("local",)), ("engine", ())):
-        monkeypatch.setattr("pipelines.corpus.phases.RUNNERS_BY_REFERENCE", runners)
+        monkeypatch.setattr("mswitch.pipelines.corpus.phases.RUNNERS_BY_REFERENCE", runners)
         build(months[:1], tmp_path / name, CONFIG)
         add(tmp_path / name, months[1])
     assert data_bytes(tmp_path / "local") == data_bytes(tmp_path / "engine")
@@ -285,7 +285,7 @@ def test_refusals(tmp_path, months, corpus):
         build(months[1:], corpus, other, append=True)
     recipe = tmp_path / "recipe.py"
     recipe.write_text(
-        "from pipelines.corpus.recipes import IdentifyLanguage, Recipe\n"
+        "from mswitch.pipelines.corpus.recipes import IdentifyLanguage, Recipe\n"
         "MINE = Recipe('mine', [IdentifyLanguage(language_threshold=0.7)])"
     )
     build(months[:1], tmp_path / "mine", CorpusConfig(recipe=str(recipe)))

@@ -6,9 +6,9 @@ import crawl_files as crawl
 import pyarrow.parquet as pq
 from corpus_builds import LENIENT
 
-from pipelines.corpus.build import CorpusConfig, build_corpus
-from pipelines.corpus.stats import load_stats
-from pipelines.languages import UNDETERMINED, languages
+from mswitch.pipelines.corpus.build import CorpusConfig, build_corpus
+from mswitch.pipelines.corpus.stats import load_stats
+from mswitch.pipelines.languages import UNDETERMINED, languages
 
 URLS = [
     "../../../../etc/passwd",

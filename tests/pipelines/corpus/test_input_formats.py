@@ -11,7 +11,7 @@ import pytest
 import zstandard
 from corpus_builds import build, documents
 
-from pipelines.outputs import read_manifest
+from mswitch.pipelines.outputs import read_manifest
 
 
 @pytest.fixture(scope="module")

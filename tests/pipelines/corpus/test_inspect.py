@@ -8,7 +8,7 @@ import sys
 import crawl_files as crawl
 from corpus_builds import SHOUTING
 
-from flows.cli.main import main
+from mswitch.flows.cli.main import main
 
 
 def test_inspect_says_what_each_rule_says(files, recipe, capsys, monkeypatch):

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from trees import data_bytes
 
-from pipelines.samples.gflanguages import write_sample
+from mswitch.pipelines.samples.gflanguages import write_sample
 
 pytestmark = pytest.mark.kill
 
@@ -36,7 +36,7 @@ MODERN = ("--profile", "modern", "--modern.quality.min-words", "1")
 
 
 def command(out: Path, *options: str) -> list[str]:
-    program = [sys.executable, "-m", "flows.cli.main", "corpus", "build"]
+    program = [sys.executable, "-m", "mswitch.flows.cli.main", "corpus", "build"]
     return [*program, *options, "--out", str(out), *SETTINGS]
 
 

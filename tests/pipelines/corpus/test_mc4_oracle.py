@@ -4,10 +4,10 @@ import random
 
 import crawl_files as crawl
 
-from pipelines.corpus.fingerprints import normalize_url
-from pipelines.corpus.rules.length_and_paragraphs import Paragraphs
-from pipelines.crawl.text_lines import normalize_lines
-from pipelines.records import Page
+from mswitch.pipelines.corpus.fingerprints import normalize_url
+from mswitch.pipelines.corpus.rules.length_and_paragraphs import Paragraphs
+from mswitch.pipelines.crawl.text_lines import normalize_lines
+from mswitch.pipelines.records import Page
 
 
 def test_urls(c4_utils):

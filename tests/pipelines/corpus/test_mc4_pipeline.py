@@ -13,11 +13,11 @@ import pytest
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.testing.util import assert_that, equal_to
 
-from pipelines.corpus.build import CorpusConfig, build_corpus
-from pipelines.corpus.recipes import MC4, BadWords, Paragraphs
-from pipelines.corpus.rules.badwords import load_badwords
-from pipelines.languages import mc4_codes
-from pipelines.samples.gflanguages import write_sample
+from mswitch.pipelines.corpus.build import CorpusConfig, build_corpus
+from mswitch.pipelines.corpus.recipes import MC4, BadWords, Paragraphs
+from mswitch.pipelines.corpus.rules.badwords import load_badwords
+from mswitch.pipelines.languages import mc4_codes
+from mswitch.pipelines.samples.gflanguages import write_sample
 
 #: url, lang, text, whether it is validation.
 Documents = set[tuple[str, str, str, bool]]

@@ -11,12 +11,12 @@ import pytest
 from corpus_builds import build, documents, english, modern_settings, stages
 from trees import data_bytes
 
-from pipelines.corpus import phases
-from pipelines.corpus.recipes import MODERN
-from pipelines.corpus.stats import format_stats, load_stats
-from pipelines.corpus.survey import survey
-from pipelines.errors import UserError
-from pipelines.outputs import read_manifest
+from mswitch.pipelines.corpus import phases
+from mswitch.pipelines.corpus.recipes import MODERN
+from mswitch.pipelines.corpus.stats import format_stats, load_stats
+from mswitch.pipelines.corpus.survey import survey
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.outputs import read_manifest
 
 ITEM = "Which of the rivers that pass through the old capital also pass through the harbour town?"
 

@@ -12,13 +12,13 @@ import pytest
 from corpus_builds import build, build_elsewhere, documents, english, modern_settings, stages
 from trees import data_bytes
 
-from pipelines.corpus.build import CorpusConfig
-from pipelines.corpus.dedup.buckets import Shuffle
-from pipelines.corpus.dedup.near import NearDedup, page_rank
-from pipelines.corpus.dedup.near_clusters import NearDuplicates
-from pipelines.corpus.recipes import MODERN
-from pipelines.corpus.work_directory import WorkDirectory, save_array
-from pipelines.faults import GROWTH_POINTS, MODERN_POINTS
+from mswitch.pipelines.corpus.build import CorpusConfig
+from mswitch.pipelines.corpus.dedup.buckets import Shuffle
+from mswitch.pipelines.corpus.dedup.near import NearDedup, page_rank
+from mswitch.pipelines.corpus.dedup.near_clusters import NearDuplicates
+from mswitch.pipelines.corpus.recipes import MODERN
+from mswitch.pipelines.corpus.work_directory import WorkDirectory, save_array
+from mswitch.pipelines.faults import GROWTH_POINTS, MODERN_POINTS
 
 ITEM = "Which of the rivers that pass through the old capital also pass through the harbour town?"
 
@@ -107,7 +107,7 @@ def test_a_crawl_that_repeats_both_adds_its_new_page_alone(tmp_path, months, con
 def test_as_on_an_engine(tmp_path, months, config, monkeypatch):
     # Buckets do not decide either; the number of files of kept keys follows from their size.
     for name, runners, size in (("local", ("local",), 256 << 20), ("engine", (), 1000)):
-        monkeypatch.setattr("pipelines.corpus.phases.RUNNERS_BY_REFERENCE", runners)
+        monkeypatch.setattr("mswitch.pipelines.corpus.phases.RUNNERS_BY_REFERENCE", runners)
         cut = dataclasses.replace(config, bucket_bytes=size)
         build(months[:1], tmp_path / name, cut)
         build(months[1:2], tmp_path / name, cut, append=True)

@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 from corpus_builds import LENIENT, documents
 
-from pipelines.corpus.build import build_corpus
-from pipelines.errors import UserError
-from pipelines.outputs import read_manifest
+from mswitch.pipelines.corpus.build import build_corpus
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.outputs import read_manifest
 
 Rows = list[dict[str, Any]]
 

@@ -9,15 +9,15 @@ import crawl_files as crawl
 import pytest
 from corpus_builds import FRAME, LENIENT
 
-from flows.cli.main import main
-from pipelines.corpus import plan
-from pipelines.corpus.build import CorpusConfig, build_corpus
-from pipelines.corpus.config import ModernConfig
-from pipelines.corpus.plan import plan_build
-from pipelines.corpus.recipes import MC4
-from pipelines.corpus.rules.quality import GopherQuality
-from pipelines.corpus.stats import load_stats
-from pipelines.errors import UserError
+from mswitch.flows.cli.main import main
+from mswitch.pipelines.corpus import plan
+from mswitch.pipelines.corpus.build import CorpusConfig, build_corpus
+from mswitch.pipelines.corpus.config import ModernConfig
+from mswitch.pipelines.corpus.plan import plan_build
+from mswitch.pipelines.corpus.recipes import MC4
+from mswitch.pipelines.corpus.rules.quality import GopherQuality
+from mswitch.pipelines.corpus.stats import load_stats
+from mswitch.pipelines.errors import UserError
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 from corpus_builds import LENIENT
 from trees import data_bytes
 
-from pipelines.corpus.build import build_corpus
+from mswitch.pipelines.corpus.build import build_corpus
 
 pytestmark = pytest.mark.prism
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from corpus_builds import SHOUTING, build_with, stages
 
-from pipelines.corpus.build import CorpusConfig, build_corpus
-from pipelines.corpus.recipes import (
+from mswitch.pipelines.corpus.build import CorpusConfig, build_corpus
+from mswitch.pipelines.corpus.recipes import (
     IdentifyLanguage,
     LineDedup,
     MaskPersonalData,
@@ -18,7 +18,7 @@ from pipelines.corpus.recipes import (
     Recipe,
     UrlDedup,
 )
-from pipelines.errors import UserError
+from mswitch.pipelines.errors import UserError
 
 
 def test_a_rule_of_ten_lines(files, tmp_path, recipe):
@@ -156,8 +156,8 @@ def test_a_model_given_as_a_path_travels_to_workers(files, tmp_path, recipe):
     model.write_text(json.dumps({"der": 1.0, "die": 1.0, "the": -1.0}))
     text = f"""
 import dataclasses, functools, json
-from pipelines import storage
-from pipelines.corpus.recipes import IdentifyLanguage, Recipe, Rule
+from mswitch.pipelines import storage
+from mswitch.pipelines.corpus.recipes import IdentifyLanguage, Recipe, Rule
 
 @dataclasses.dataclass(frozen=True)
 class Scored(Rule):

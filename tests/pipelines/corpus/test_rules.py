@@ -10,15 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.corpus.config import CorpusConfig
-from pipelines.corpus.fingerprints import (
+from mswitch.pipelines.corpus.config import CorpusConfig
+from mswitch.pipelines.corpus.fingerprints import (
     fingerprint,
     is_validation,
     line_fingerprints,
     modulo,
     unpack,
 )
-from pipelines.corpus.recipes import (
+from mswitch.pipelines.corpus.recipes import (
     MC4,
     BadWords,
     GopherQuality,
@@ -28,11 +28,11 @@ from pipelines.corpus.recipes import (
     Paragraphs,
     UrlDedup,
 )
-from pipelines.crawl.text_lines import normalize_lines
-from pipelines.dataflow.docstrings import attribute_docs
-from pipelines.errors import UserError
-from pipelines.languages import mc4_codes
-from pipelines.records import Page
+from mswitch.pipelines.crawl.text_lines import normalize_lines
+from mswitch.pipelines.dataflow.docstrings import attribute_docs
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.languages import mc4_codes
+from mswitch.pipelines.records import Page
 
 
 @given(st.lists(st.text(max_size=20), max_size=20), st.integers(1, 1000))

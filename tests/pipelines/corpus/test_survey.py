@@ -11,9 +11,9 @@ from corpus_builds import documents
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.corpus import survey as survey_module
-from pipelines.corpus.survey import NO_SITE, HeavyHitters, rejected_samples, sites, survey
-from pipelines.errors import UserError
+from mswitch.pipelines.corpus import survey as survey_module
+from mswitch.pipelines.corpus.survey import NO_SITE, HeavyHitters, rejected_samples, sites, survey
+from mswitch.pipelines.errors import UserError
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,9 @@ from apache_beam.testing import test_pipeline
 from apache_beam.testing.util import assert_that, equal_to
 from corpus_builds import SHOUTING, build_with, english
 
-from pipelines.corpus.build import CorpusConfig
-from pipelines.corpus.job import open_job
-from pipelines.corpus.pipeline import (
+from mswitch.pipelines.corpus.build import CorpusConfig
+from mswitch.pipelines.corpus.job import open_job
+from mswitch.pipelines.corpus.pipeline import (
     ClusterNearDuplicates,
     DeduplicateUrls,
     FindFiles,
@@ -19,7 +19,7 @@ from pipelines.corpus.pipeline import (
     OwnLines,
     ReadDocuments,
 )
-from pipelines.corpus.recipes import (
+from mswitch.pipelines.corpus.recipes import (
     BadWords,
     IdentifyLanguage,
     IdentifyLanguageAndScript,
@@ -31,9 +31,9 @@ from pipelines.corpus.recipes import (
     Rule,
     UrlDedup,
 )
-from pipelines.corpus.shard_work import ingest_shard
-from pipelines.crawl.files import find_crawl_files
-from pipelines.errors import UserError
+from mswitch.pipelines.corpus.shard_work import ingest_shard
+from mswitch.pipelines.crawl.files import find_crawl_files
+from mswitch.pipelines.errors import UserError
 
 
 def _map(function: Callable) -> object:

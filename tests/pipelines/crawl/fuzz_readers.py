@@ -18,18 +18,18 @@ from pathlib import Path
 import atheris
 
 # What is compiled cannot be instrumented, and takes longer than an input may.
-import pipelines.corpus.rules.warm_up
-import pipelines.corpus.warm_up  # noqa: F401
+import mswitch.pipelines.corpus.rules.warm_up
+import mswitch.pipelines.corpus.warm_up  # noqa: F401
 
-with atheris.instrument_imports(include=["pipelines.crawl"]):
-    from pipelines.crawl.files import find_crawl_files
-    from pipelines.crawl.pages import read_pages
+with atheris.instrument_imports(include=["mswitch.pipelines.crawl"]):
+    from mswitch.pipelines.crawl.files import find_crawl_files
+    from mswitch.pipelines.crawl.pages import read_pages
 
 import zstandard
 
-from pipelines.corpus.ledger import Ledger
-from pipelines.errors import UserError
-from pipelines.records import Page, Rejected
+from mswitch.pipelines.corpus.ledger import Ledger
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.records import Page, Rejected
 
 MAX_RECORD_BYTES = 1 << 16
 _REASON = re.compile("[a-z][a-z0-9_]*")

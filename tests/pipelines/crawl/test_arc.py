@@ -12,13 +12,13 @@ import pytest
 import zstandard
 from corpus_builds import LENIENT
 
-from pipelines.corpus.build import build_corpus
-from pipelines.crawl import arc
-from pipelines.crawl.arc import read_arc
-from pipelines.crawl.archives import Damage, Record
-from pipelines.crawl.files import find_crawl_files
-from pipelines.crawl.pages import read_pages
-from pipelines.records import Page, Rejected
+from mswitch.pipelines.corpus.build import build_corpus
+from mswitch.pipelines.crawl import arc
+from mswitch.pipelines.crawl.arc import read_arc
+from mswitch.pipelines.crawl.archives import Damage, Record
+from mswitch.pipelines.crawl.files import find_crawl_files
+from mswitch.pipelines.crawl.pages import read_pages
+from mswitch.pipelines.records import Page, Rejected
 
 LIMIT = 1 << 16
 pack = partial(gzip.compress, mtime=0)

@@ -10,8 +10,8 @@ import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipelines.crawl import archives, streams
-from pipelines.crawl.archives import Damage, Record, read_archive
+from mswitch.pipelines.crawl import archives, streams
+from mswitch.pipelines.crawl.archives import Damage, Record, read_archive
 
 LIMIT = 1 << 20
 

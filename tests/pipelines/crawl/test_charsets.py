@@ -5,11 +5,11 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from resiliparse.parse.encoding import bytes_to_str
 
-from pipelines.crawl.archives import Record
-from pipelines.crawl.charsets import decode
-from pipelines.crawl.extract import record_to_page
-from pipelines.crawl.html.text import decode_html
-from pipelines.records import Page, Rejected
+from mswitch.pipelines.crawl.archives import Record
+from mswitch.pipelines.crawl.charsets import decode
+from mswitch.pipelines.crawl.extract import record_to_page
+from mswitch.pipelines.crawl.html.text import decode_html
+from mswitch.pipelines.records import Page, Rejected
 
 #: Articles 1 and 2 of the Universal Declaration of Human Rights, in part.
 RUSSIAN = (

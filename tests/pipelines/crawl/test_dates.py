@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.crawl.dates import format_date, micros, parse_date
+from mswitch.pipelines.crawl.dates import format_date, micros, parse_date
 
 BERLIN = datetime.timezone(datetime.timedelta(hours=1))
 

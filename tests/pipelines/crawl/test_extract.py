@@ -4,14 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.crawl.archives import Damage, Record
-from pipelines.crawl.extract import parse_timestamp, record_to_page
-from pipelines.crawl.html.text import (
+from mswitch.pipelines.crawl.archives import Damage, Record
+from mswitch.pipelines.crawl.extract import parse_timestamp, record_to_page
+from mswitch.pipelines.crawl.html.text import (
     UnreadableError,
     html_to_text,
 )
-from pipelines.crawl.text_lines import normalize_lines
-from pipelines.records import Page, Rejected
+from mswitch.pipelines.crawl.text_lines import normalize_lines
+from mswitch.pipelines.records import Page, Rejected
 
 PROSE = "In the morning Anna walked through the old garden and talked about the long year."
 HTML = "<html><head><title>T</title><script>x()</script></head><body>{}</body></html>"

@@ -1,7 +1,7 @@
 import pytest
 
-from pipelines.crawl.fields import STANDARD_FIELDS, find_value, map_fields
-from pipelines.errors import UserError
+from mswitch.pipelines.crawl.fields import STANDARD_FIELDS, find_value, map_fields
+from mswitch.pipelines.errors import UserError
 
 
 def test_mapped_fields_replace_the_standard_ones():

@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from pipelines.crawl.files import find_crawl_files
-from pipelines.errors import UserError
+from mswitch.pipelines.crawl.files import find_crawl_files
+from mswitch.pipelines.errors import UserError
 
 
 def test_order_and_repetition_of_inputs_do_not_matter(tmp_path):

@@ -22,8 +22,8 @@ RECORD_LIMIT = 16 << 20
 
 CHILD = f"""
 import collections, json, re, resource, sys
-from pipelines.crawl.files import find_crawl_files
-from pipelines.crawl.pages import read_pages
+from mswitch.pipelines.crawl.files import find_crawl_files
+from mswitch.pipelines.crawl.pages import read_pages
 def peak():
     # Not getrusage: its peak begins with that of the process this one was forked from.
     return int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])

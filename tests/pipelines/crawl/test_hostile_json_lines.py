@@ -19,10 +19,10 @@ from json_pages import (
     reasons,
 )
 
-from pipelines.crawl import json_lines, streams
-from pipelines.crawl.fields import STANDARD_FIELDS
-from pipelines.crawl.json_lines import read_json_lines
-from pipelines.records import Page, Rejected
+from mswitch.pipelines.crawl import json_lines, streams
+from mswitch.pipelines.crawl.fields import STANDARD_FIELDS
+from mswitch.pipelines.crawl.json_lines import read_json_lines
+from mswitch.pipelines.records import Page, Rejected
 
 GZIP_HEADER = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"
 ZSTD_HEADER = streams.ZSTD_MAGIC + b"\0\x58"

@@ -21,9 +21,9 @@ from json_pages import (
     reasons,
 )
 
-from pipelines.crawl.json_lines import read_lines
-from pipelines.crawl.streams import Compression, DecompressedStream
-from pipelines.records import Page, Rejected
+from mswitch.pipelines.crawl.json_lines import read_lines
+from mswitch.pipelines.crawl.streams import Compression, DecompressedStream
+from mswitch.pipelines.records import Page, Rejected
 
 
 @COMPRESSORS

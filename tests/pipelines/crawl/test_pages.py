@@ -8,9 +8,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.crawl.files import find_crawl_files
-from pipelines.crawl.pages import read_pages
-from pipelines.records import Page, Rejected
+from mswitch.pipelines.crawl.files import find_crawl_files
+from mswitch.pipelines.crawl.pages import read_pages
+from mswitch.pipelines.records import Page, Rejected
 
 GOOD, BAD = "http://good.example/", "http://bad.example/"
 

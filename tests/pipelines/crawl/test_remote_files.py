@@ -10,11 +10,11 @@ import crawl_files as crawl
 import pytest
 from apache_beam.io.filesystem import FileMetadata, FileSystem
 
-from pipelines.corpus.build import CorpusConfig, build_corpus
-from pipelines.crawl.files import CrawlFile, find_crawl_files
-from pipelines.crawl.pages import read_pages
-from pipelines.errors import UserError
-from pipelines.records import Page
+from mswitch.pipelines.corpus.build import CorpusConfig, build_corpus
+from mswitch.pipelines.crawl.files import CrawlFile, find_crawl_files
+from mswitch.pipelines.crawl.pages import read_pages
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.records import Page
 
 
 class MemoryFileSystem(FileSystem):

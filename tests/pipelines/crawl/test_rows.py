@@ -3,9 +3,9 @@ from typing import Any
 
 import pytest
 
-from pipelines.crawl.fields import map_fields
-from pipelines.crawl.rows import UNDATED, page_from_fields
-from pipelines.records import Page, Rejected
+from mswitch.pipelines.crawl.fields import map_fields
+from mswitch.pipelines.crawl.rows import UNDATED, page_from_fields
+from mswitch.pipelines.records import Page, Rejected
 
 BERLIN = datetime.timezone(datetime.timedelta(hours=1))
 

@@ -12,11 +12,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from json_pages import reasons
 
-from pipelines.crawl import tables
-from pipelines.crawl.fields import STANDARD_FIELDS, map_fields
-from pipelines.crawl.rows import UNDATED
-from pipelines.crawl.tables import read_table
-from pipelines.records import DOCUMENT_SCHEMA, Page, Rejected
+from mswitch.pipelines.crawl import tables
+from mswitch.pipelines.crawl.fields import STANDARD_FIELDS, map_fields
+from mswitch.pipelines.crawl.rows import UNDATED
+from mswitch.pipelines.crawl.tables import read_table
+from mswitch.pipelines.records import DOCUMENT_SCHEMA, Page, Rejected
 
 LIMIT = 1 << 20
 
@@ -231,7 +231,7 @@ def test_a_damaged_footer_does_not_abort_the_process(tmp_path):
     path.write_bytes(content)
     script = (
         "import sys\n"
-        "from pipelines.crawl import fields, tables\n"
+        "from mswitch.pipelines.crawl import fields, tables\n"
         "found = tables.read_table(sys.argv[1], 'f', fields=fields.STANDARD_FIELDS,"
         " max_bytes=1 << 20, drop_metadata_lines=True)\n"
         "print(*(getattr(one, 'reason', 'page') for one in found))"
@@ -297,7 +297,7 @@ def test_a_value_that_many_rows_share_is_held_once(tmp_path):
     assert path.stat().st_size < 1 << 20
     script = (
         "import re, sys\n"
-        "from pipelines.crawl import fields, tables\n"
+        "from mswitch.pipelines.crawl import fields, tables\n"
         "tables.BOMB_BYTES = 1 << 40\n"
         "found = tables.read_table(sys.argv[1], 'f', fields=fields.STANDARD_FIELDS,"
         " max_bytes=1 << 20, drop_metadata_lines=True)\n"

@@ -5,7 +5,7 @@ import sys
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.crawl.text_lines import normalize_lines, third_longest_line
+from mswitch.pipelines.crawl.text_lines import normalize_lines, third_longest_line
 
 SPACES = "".join(filter(str.isspace, map(chr, range(sys.maxunicode + 1))))
 #: Like white space in their first bytes of UTF-8, or their last.

@@ -8,9 +8,9 @@ from pathlib import Path
 import crawl_files as crawl
 import pytest
 
-from pipelines.crawl.files import find_crawl_files
-from pipelines.crawl.pages import read_pages
-from pipelines.records import Page, Rejected
+from mswitch.pipelines.crawl.files import find_crawl_files
+from mswitch.pipelines.crawl.pages import read_pages
+from mswitch.pipelines.records import Page, Rejected
 
 LIMIT = 1 << 20
 HTML = "<!DOCTYPE html>\r\n<html><body><p>Grüße aus Köln.\r\n\r\n<p>日本語</body></html>".encode()

@@ -2,8 +2,8 @@ import crawl_files as crawl
 import pytest
 import zstandard
 
-from pipelines.crawl.archives import Damage, read_archive
-from pipelines.crawl.files import find_crawl_files
+from mswitch.pipelines.crawl.archives import Damage, read_archive
+from mswitch.pipelines.crawl.files import find_crawl_files
 
 LIMIT = 1 << 20
 

@@ -12,15 +12,15 @@ from corpus_files import read_json
 from supervised_files import ALL_KINDS, LABELS, TASK, json_lines, rows, write_kinds, write_task
 from trees import data_bytes
 
-from flows.cli.app import run
-from pipelines.errors import UserError
-from pipelines.examples.example_proto import decode_example
-from pipelines.examples.tfrecord import TFRecordFile
-from pipelines.outputs import file_sha256
-from pipelines.supervised import build, shards
-from pipelines.supervised.build import SupervisedConfig, build_supervised
-from pipelines.supervised.split import fold, group_key, split_of
-from pipelines.vocabulary.model import MODEL_FILE, load_vocabulary
+from mswitch.flows.cli.app import run
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.examples.example_proto import decode_example
+from mswitch.pipelines.examples.tfrecord import TFRecordFile
+from mswitch.pipelines.outputs import file_sha256
+from mswitch.pipelines.supervised import build, shards
+from mswitch.pipelines.supervised.build import SupervisedConfig, build_supervised
+from mswitch.pipelines.supervised.split import fold, group_key, split_of
+from mswitch.pipelines.vocabulary.model import MODEL_FILE, load_vocabulary
 
 CONFIG = SupervisedConfig(inputs_length=24, targets_length=12)
 SPLITS = ("train", "validation", "test")
@@ -369,7 +369,7 @@ def test_text_never_becomes_a_sentinel(tmp_path, small_vocabulary):
 def test_a_killed_build_continues_with_the_same_bytes(
     task, small_vocabulary, reviews, tmp_path, point
 ):
-    command = [sys.executable, "-m", "flows.cli.main", "examples", "supervised"]
+    command = [sys.executable, "-m", "mswitch.flows.cli.main", "examples", "supervised"]
     command += ["--task", task, "--vocab", small_vocabulary, "--out", tmp_path / "out"]
     command += ["--inputs-length", "24", "--targets-length", "12", "--json"]
     killed = subprocess.run(

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.errors import UserError
-from pipelines.supervised.definition import Renderer, RowError, Template, read_task
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.supervised.definition import Renderer, RowError, Template, read_task
 
 TASK = """
 name = "reviews"

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import tensorflow as tf
 
-from pipelines.errors import UserError
-from pipelines.supervised.build import SupervisedConfig, build_supervised
-from pipelines.supervised.definition import RowError, read_task
-from pipelines.supervised.formats import pad_punctuation
-from pipelines.supervised.rows import read_rows
-from tasks.examples import open_examples
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.supervised.build import SupervisedConfig, build_supervised
+from mswitch.pipelines.supervised.definition import RowError, read_task
+from mswitch.pipelines.supervised.formats import pad_punctuation
+from mswitch.pipelines.supervised.rows import read_rows
+from mswitch.tasks.examples import open_examples
 
 QUESTION = "Whose portrait by François Clouet was included in the Jones bequest of 1882?"
 SQUAD = {

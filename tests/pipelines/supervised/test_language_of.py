@@ -8,13 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trees import data_bytes
 
-from flows.cli.app import run
-from pipelines.corpus.reader import open_corpus
-from pipelines.supervised.build import SupervisedConfig, build_supervised
-from pipelines.supervised.definition import read_task
-from pipelines.supervised.samples import language_of
-from pipelines.supervised.samples.language_of import STRIDE, windows, write_language_of
-from pipelines.supervised.split import fold
+from mswitch.flows.cli.app import run
+from mswitch.pipelines.corpus.reader import open_corpus
+from mswitch.pipelines.supervised.build import SupervisedConfig, build_supervised
+from mswitch.pipelines.supervised.definition import read_task
+from mswitch.pipelines.supervised.samples import language_of
+from mswitch.pipelines.supervised.samples.language_of import STRIDE, windows, write_language_of
+from mswitch.pipelines.supervised.split import fold
 
 
 def rows(out: Path, split: str) -> list[dict]:

@@ -9,10 +9,10 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.errors import UserError
-from pipelines.supervised import rows
-from pipelines.supervised.definition import RowError
-from pipelines.supervised.rows import read_rows
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.supervised import rows
+from mswitch.pipelines.supervised.definition import RowError
+from mswitch.pipelines.supervised.rows import read_rows
 
 ROWS = [{"a": "one, two", "b": 'say "x"'}, {"a": "naïve", "b": "ß"}, {"a": "3", "b": ""}]
 JSONL = "".join(json.dumps(row) + "\n" for row in ROWS).encode()

@@ -13,20 +13,20 @@ from debian_packages import add_package, make_mirror
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flows.cli.app import run
-from pipelines.errors import UserError
-from pipelines.languages import languages
-from pipelines.supervised.build import SupervisedConfig, build_supervised
-from pipelines.supervised.samples import names
-from pipelines.supervised.samples.deb_section import Package, descriptions, packages_of
-from pipelines.supervised.samples.deb_section import rows_of as section_rows
-from pipelines.supervised.samples.emoji_group import groups_of
-from pipelines.supervised.samples.emoji_group import rows_of as emoji_rows
-from pipelines.supervised.samples.man_spans import paragraphs, rows_of, tagged
-from pipelines.supervised.samples.names import facts, write_names
-from pipelines.supervised.samples.ui_translate import pairs
-from pipelines.vocabulary.train import VocabularyConfig
-from tasks.examples import open_examples
+from mswitch.flows.cli.app import run
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.languages import languages
+from mswitch.pipelines.supervised.build import SupervisedConfig, build_supervised
+from mswitch.pipelines.supervised.samples import names
+from mswitch.pipelines.supervised.samples.deb_section import Package, descriptions, packages_of
+from mswitch.pipelines.supervised.samples.deb_section import rows_of as section_rows
+from mswitch.pipelines.supervised.samples.emoji_group import groups_of
+from mswitch.pipelines.supervised.samples.emoji_group import rows_of as emoji_rows
+from mswitch.pipelines.supervised.samples.man_spans import paragraphs, rows_of, tagged
+from mswitch.pipelines.supervised.samples.names import facts, write_names
+from mswitch.pipelines.supervised.samples.ui_translate import pairs
+from mswitch.pipelines.vocabulary.train import VocabularyConfig
+from mswitch.tasks.examples import open_examples
 
 needs_dpkg = pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="dpkg-deb builds packages")
 ENGLISH = {

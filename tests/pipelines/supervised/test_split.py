@@ -5,7 +5,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.supervised.split import SHARES, count_overlap, fold, group_key, overlapping, split_of
+from mswitch.pipelines.supervised.split import (
+    SHARES,
+    count_overlap,
+    fold,
+    group_key,
+    overlapping,
+    split_of,
+)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from processes import free_port
 
-from flows.report.build import write_report
+from mswitch.flows.report.build import write_report
 
 CHROMIUM_OPTIONS = (
     "--headless",

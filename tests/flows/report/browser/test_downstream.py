@@ -5,10 +5,10 @@ import time
 import pytest
 from tuned_runs import right_of_ten, write_tuned
 
-from flows.downstream.build import write_downstream, write_run_page
-from flows.report.build import write_report
-from models.training.run_directory import read_run
-from pipelines.languages import languages
+from mswitch.flows.downstream.build import write_downstream, write_run_page
+from mswitch.flows.report.build import write_report
+from mswitch.models.training.run_directory import read_run
+from mswitch.pipelines.languages import languages
 
 pytestmark = pytest.mark.browser
 

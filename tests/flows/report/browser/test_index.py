@@ -2,7 +2,7 @@
 
 import pytest
 
-from flows.report.index import write_index
+from mswitch.flows.report.index import write_index
 
 pytestmark = pytest.mark.browser
 

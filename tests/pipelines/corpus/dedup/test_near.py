@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.corpus.dedup.near import NearDedup, cluster, components, matches, page_rank
-from pipelines.corpus.rules.words import cut
-from pipelines.errors import UserError
+from mswitch.pipelines.corpus.dedup.near import NearDedup, cluster, components, matches, page_rank
+from mswitch.pipelines.corpus.rules.words import cut
+from mswitch.pipelines.errors import UserError
 
 
 def similar_pairs(similarity: float, size: int, pairs: int) -> tuple[list[str], list[str], float]:

@@ -17,17 +17,17 @@ from apache_beam.testing.util import assert_that, equal_to
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.corpus.dedup import buckets
-from pipelines.corpus.dedup.buckets import Shuffle, best_of_each, shared_bits
-from pipelines.corpus.dedup.lines import LineDedup, own_lines
-from pipelines.corpus.dedup.minimum_per_key import MinimumPerKey
-from pipelines.corpus.dedup.urls import UrlDedup, UrlWinner
-from pipelines.corpus.fingerprints import normalize_url, unpack
-from pipelines.corpus.recipes import IdentifyLanguage, Paragraphs, Recipe
-from pipelines.corpus.shard_work import _rows
-from pipelines.corpus.work_directory import WorkDirectory, array_writer, load_array
-from pipelines.crawl.text_lines import normalize_lines
-from pipelines.records import Page
+from mswitch.pipelines.corpus.dedup import buckets
+from mswitch.pipelines.corpus.dedup.buckets import Shuffle, best_of_each, shared_bits
+from mswitch.pipelines.corpus.dedup.lines import LineDedup, own_lines
+from mswitch.pipelines.corpus.dedup.minimum_per_key import MinimumPerKey
+from mswitch.pipelines.corpus.dedup.urls import UrlDedup, UrlWinner
+from mswitch.pipelines.corpus.fingerprints import normalize_url, unpack
+from mswitch.pipelines.corpus.recipes import IdentifyLanguage, Paragraphs, Recipe
+from mswitch.pipelines.corpus.shard_work import _rows
+from mswitch.pipelines.corpus.work_directory import WorkDirectory, array_writer, load_array
+from mswitch.pipelines.crawl.text_lines import normalize_lines
+from mswitch.pipelines.records import Page
 
 PARAGRAPHS = Paragraphs(min_lines=1, min_long_line_characters=2)
 RECIPE = Recipe("test", dedup=[UrlDedup(), PARAGRAPHS, LineDedup()], finish=[IdentifyLanguage()])

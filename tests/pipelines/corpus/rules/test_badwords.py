@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.corpus.rules.badwords import (
+from mswitch.pipelines.corpus.rules.badwords import (
     MAX_LIST_BYTES,
     MAX_WORD_CHARACTERS,
     WordLists,
@@ -20,7 +20,7 @@ from pipelines.corpus.rules.badwords import (
     word_pattern,
     word_patterns,
 )
-from pipelines.errors import UserError
+from mswitch.pipelines.errors import UserError
 
 LDNOOBW = (
     "ar cs da de en eo es fa fi fil fr fr-CA-u-sd-caqc hi hu it ja kab ko nl no pl pt ru sv th "

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.corpus.rules.blocklist import BlockedUrls, load_blocklist
-from pipelines.corpus.rules.opt_out import OptOut, opt_out_signals
-from pipelines.errors import UserError
+from mswitch.pipelines.corpus.rules.blocklist import BlockedUrls, load_blocklist
+from mswitch.pipelines.corpus.rules.opt_out import OptOut, opt_out_signals
+from mswitch.pipelines.errors import UserError
 
 
 @pytest.fixture

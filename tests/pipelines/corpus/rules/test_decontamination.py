@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.corpus.rules.decontamination import (
+from mswitch.pipelines.corpus.rules.decontamination import (
     Contamination,
     Decontaminate,
     EvaluationIndex,
     EvaluationItem,
     read_evaluation_sets,
 )
-from pipelines.errors import UserError
+from mswitch.pipelines.errors import UserError
 
 
 def words(seed: int, count: int) -> list[str]:

@@ -7,16 +7,16 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pipelines.corpus.rules import langid as langid_module
-from pipelines.corpus.rules.langid import (
+from mswitch.pipelines.corpus.rules import langid as langid_module
+from mswitch.pipelines.corpus.rules.langid import (
     IdentifyLanguageAndScript,
     TwoIdentifiers,
     language_policies,
     sample,
 )
-from pipelines.corpus.rules.langid_mc4 import IdentifyLanguage
-from pipelines.languages import languages
-from pipelines.records import Page
+from mswitch.pipelines.corpus.rules.langid_mc4 import IdentifyLanguage
+from mswitch.pipelines.languages import languages
+from mswitch.pipelines.records import Page
 
 BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
 

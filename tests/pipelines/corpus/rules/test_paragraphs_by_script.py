@@ -2,10 +2,10 @@ from collections.abc import Iterable
 
 import pytest
 
-from pipelines.corpus.rules.length_and_paragraphs import ParagraphsByScript
-from pipelines.crawl.html.text import html_to_text
-from pipelines.crawl.text_lines import normalize_lines
-from pipelines.records import Page
+from mswitch.pipelines.corpus.rules.length_and_paragraphs import ParagraphsByScript
+from mswitch.pipelines.crawl.html.text import html_to_text
+from mswitch.pipelines.crawl.text_lines import normalize_lines
+from mswitch.pipelines.records import Page
 
 RULE = ParagraphsByScript(min_lines=3, min_long_line_characters=200)
 

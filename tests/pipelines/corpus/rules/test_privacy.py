@@ -4,15 +4,15 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from pipelines.corpus.rules import privacy
-from pipelines.corpus.rules.privacy import (
+from mswitch.pipelines.corpus.rules import privacy
+from mswitch.pipelines.corpus.rules.privacy import (
     EMAIL,
     IP_ADDRESS,
     PHONE,
     mask_personal_data,
     mask_sample,
 )
-from pipelines.records import DETAIL_CHARACTERS
+from mswitch.pipelines.records import DETAIL_CHARACTERS
 
 
 def masked(text: str) -> str:

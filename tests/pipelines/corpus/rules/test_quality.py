@@ -7,17 +7,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.corpus.rules.quality import (
+from mswitch.pipelines.corpus.rules.quality import (
     COLUMNS,
     DUPLICATE_NGRAMS,
     TOP_NGRAMS,
     GopherQuality,
     quality_columns,
 )
-from pipelines.corpus.rules.stop_words import STOP_WORDS
-from pipelines.corpus.rules.words import cut
-from pipelines.errors import UserError
-from pipelines.samples.gflanguages import GFLANGUAGES_IDS
+from mswitch.pipelines.corpus.rules.stop_words import STOP_WORDS
+from mswitch.pipelines.corpus.rules.words import cut
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.samples.gflanguages import GFLANGUAGES_IDS
 
 
 def columns_of(text: str, lang: str = "xx") -> dict[str, float]:
@@ -140,7 +140,7 @@ def test_stop_words_are_counted_once_each_and_by_language():
 def test_every_list_of_stop_words_meets_its_language():
     import gflanguages
 
-    from pipelines.languages import languages
+    from mswitch.pipelines.languages import languages
 
     excerpts = gflanguages.LoadLanguages()
     checked = 0

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.corpus.rules.south_slavic import LANGUAGES, cues, probabilities
+from mswitch.pipelines.corpus.rules.south_slavic import LANGUAGES, cues, probabilities
 
 TEXTS = {
     "hr": "Tko želi sudjelovati, neka tijekom idućeg tjedna pošalje izvješće; ovisno o tome bit će"

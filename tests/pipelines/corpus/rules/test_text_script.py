@@ -4,14 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.corpus.rules.text_script import (
+from mswitch.pipelines.corpus.rules.text_script import (
     SCRIPTS,
     main_script,
     script_counts,
     share_in_script,
     writing_system,
 )
-from pipelines.languages import languages
+from mswitch.pipelines.languages import languages
 
 #: How Unicode's character names begin, for scripts that have a table entry.
 NAMES = {

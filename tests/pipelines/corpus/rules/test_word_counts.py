@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.corpus.rules.stop_words import STOP_WORDS
-from pipelines.corpus.rules.word_counts import count_distinct, count_words
-from pipelines.corpus.rules.words import cut
+from mswitch.pipelines.corpus.rules.stop_words import STOP_WORDS
+from mswitch.pipelines.corpus.rules.word_counts import count_distinct, count_words
+from mswitch.pipelines.corpus.rules.words import cut
 
 PAGES = st.lists(st.text("aé1٣.#… \n的ひ-", max_size=30), min_size=1, max_size=4)
 

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.corpus.rules.scripts import length_factor
-from pipelines.corpus.rules.words import SpanHashes, chunks, cut
+from mswitch.pipelines.corpus.rules.scripts import length_factor
+from mswitch.pipelines.corpus.rules.words import SpanHashes, chunks, cut
 
 
 def units(text: str) -> list[str]:

@@ -3,7 +3,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from resiliparse.parse.html import HTMLTree
 
-from pipelines.crawl.html.limits import MAX_COST, parser_cost
+from mswitch.pipelines.crawl.html.limits import MAX_COST, parser_cost
 
 NAMES = st.sampled_from(
     (

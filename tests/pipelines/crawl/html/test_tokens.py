@@ -5,8 +5,8 @@ from html5lib.constants import tokenTypes
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.crawl.html.elements import name_number
-from pipelines.crawl.html.tokens import ENDS_NAME, IS_LETTER, comment_end, raw_end, tag_end
+from mswitch.pipelines.crawl.html.elements import name_number
+from mswitch.pipelines.crawl.html.tokens import ENDS_NAME, IS_LETTER, comment_end, raw_end, tag_end
 
 
 def tags_of(html: str) -> list[tuple[str, int]]:

@@ -1,0 +1,1 @@
+"""From a crawl to per-language speed-ups, in four packages."""
