@@ -131,11 +131,7 @@ def demo_config(
 
 
 def claim_directory(config: DemoConfig, out: Path) -> None:
-    """Make `out`, which the caller has locked, the directory of this demo.
-
-    Raises:
-        UserError: `out` holds something else, or a demo with other settings.
-    """
+    """Make `out`, which the caller has locked, the directory of this demo."""
     settings = config.model_dump(mode="json")
     path = out / DEMO_FILE
     if path.is_file():

@@ -36,11 +36,7 @@ class Devices:
 
 
 def find_devices() -> Devices:
-    """Ask JAX in its own process, since a bad driver may hang, and JAX takes a GPU's memory.
-
-    Raises:
-        UserError: it cannot compute here.
-    """
+    """Ask JAX in its own process, since a bad driver may hang, and JAX takes a GPU's memory."""
     try:
         done = subprocess.run(
             [sys.executable, "-P", "-c", _SCRIPT],

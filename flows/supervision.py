@@ -84,7 +84,6 @@ def run_with_restarts(argv: Sequence[str], max_restarts: int = 2) -> None:
         max_restarts: how often a command that was preempted or killed is started again.
 
     Raises:
-        UserError: the command refused its input (its own message is on standard error).
         RuntimeError: it failed, or was killed more often than `max_restarts`.
     """
     for restarts_left in reversed(range(max_restarts + 1)):

@@ -171,11 +171,7 @@ class _Changes:
     """Fields of `ModelConfig` that are to be others; None leaves one as it is."""
 
     def applied_to(self, model: ModelConfig) -> ModelConfig:
-        """The model with these changes.
-
-        Raises:
-            UserError: a value is impossible, or of experts where there are none.
-        """
+        """The model with these changes."""
         changes = {name: value for name, value in as_json(self).items() if value is not None}
         changed = dataclasses.replace(model, **changes)
         for name in (*OF_EXPERTS, "sparse_every"):
@@ -204,11 +200,7 @@ class TuningChanges(_fields_of_model(TUNABLE), _Changes):
     """
 
     def applied_to(self, model: ModelConfig) -> ModelConfig:
-        """The model with these changes.
-
-        Raises:
-            UserError: a value is impossible, or of experts where there are none.
-        """
+        """The model with these changes."""
         recipe = {"dropout_rate": 0.1} | ({"expert_dropout_rate": 0.4} if model.sparse else {})
         return super().applied_to(dataclasses.replace(model, **recipe))
 

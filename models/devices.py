@@ -10,11 +10,7 @@ from mswitch.pipelines.errors import UserError, is_disk_full
 
 
 def check_devices() -> None:
-    """Find out whether JAX can compute at all. Before a job is joined is too early to ask.
-
-    Raises:
-        UserError: it cannot.
-    """
+    """Find out whether JAX can compute at all. Before a job is joined is too early to ask."""
     try:
         jax.devices()
     except (RuntimeError, AssertionError) as error:  # a platform without its plugin is the latter
@@ -31,11 +27,7 @@ def check_devices() -> None:
 
 @contextlib.contextmanager
 def memory_explained() -> Iterator[None]:
-    """Say what helps where a device runs out of memory.
-
-    Raises:
-        UserError: one did.
-    """
+    """Say what helps where a device runs out of memory."""
     try:
         yield
     except (jax.errors.JaxRuntimeError, ValueError) as error:

@@ -44,9 +44,6 @@ def make_mesh(config: TrainConfig, devices: Sequence[Any] | None = None) -> Mesh
     """The mesh a run asks for, or None for a single device.
 
     Devices of a process lie side by side, so that its rows of a batch are consecutive.
-
-    Raises:
-        UserError: there are fewer devices than asked for, or other processes would have none.
     """
     if devices is None:
         devices = sorted(jax.devices(), key=lambda device: device.process_index)
@@ -82,9 +79,6 @@ def fed_part(mesh: Mesh | None) -> tuple[int, int]:
     """Which part of every batch this process feeds: its number, and how many parts there are.
 
     Processes among which only the `model` axis is divided feed the same part.
-
-    Raises:
-        UserError: the process's rows are no such part.
     """
     if mesh is None:
         return 0, 1
@@ -93,11 +87,7 @@ def fed_part(mesh: Mesh | None) -> tuple[int, int]:
 
 
 def part_of(owners: np.ndarray, process: int) -> tuple[int, int]:
-    """`fed_part` of a process, given the owner of each device [batch shards, model].
-
-    Raises:
-        UserError: the process's shards are not one of several equal parts.
-    """
+    """`fed_part` of a process, given the owner of each device [batch shards, model]."""
     shards, model = owners.shape
     mine = np.flatnonzero((owners == process).any(axis=1))
     if shards % mine.size or mine[0] % mine.size:
@@ -109,11 +99,7 @@ def part_of(owners: np.ndarray, process: int) -> tuple[int, int]:
 
 
 def check_divisible(model: ModelConfig, config: TrainConfig, groups: Groups) -> None:
-    """Check that batch, heads, widths and experts can be divided as asked.
-
-    Raises:
-        UserError: they cannot.
-    """
+    """Check that batch, heads, widths and experts can be divided as asked."""
     for name, size in (("attention heads", model.heads), ("d_ff", model.d_ff)):
         if size % config.model_parallel:
             raise UserError(

@@ -265,11 +265,7 @@ PRESETS: dict[str, Preset] = {
 
 
 def preset(name: str) -> Preset:
-    """Look a preset up.
-
-    Raises:
-        UserError: there is none of that name.
-    """
+    """Look a preset up."""
     if name not in PRESETS:
         raise UserError(f"unknown preset {name!r}: choose among {', '.join(PRESETS)}")
     return PRESETS[name]

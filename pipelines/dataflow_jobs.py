@@ -45,9 +45,6 @@ def run_job(submit: Callable[[], Any], options: "PipelineOptions") -> "PipelineR
     Args:
         submit: submits the job.
         options: its name, label, project and region.
-
-    Raises:
-        UserError: another job of the same name runs, or this one failed or was cancelled.
     """
     from apache_beam.runners.dataflow.dataflow_runner import DataflowRuntimeException
     from apache_beam.runners.dataflow.internal.apiclient import DataflowJobAlreadyExistsError
@@ -138,11 +135,7 @@ class _Service:
         return self.client._jobs_client.get_job(request).labels.get(_LABEL, "")
 
     def find(self) -> "DataflowPipelineResult | None":
-        """The job of this name that runs.
-
-        Raises:
-            UserError: it is not this build's.
-        """
+        """The job of this name that runs."""
         from apache_beam.runners.dataflow.dataflow_metrics import DataflowMetrics
         from apache_beam.runners.dataflow.dataflow_runner import (
             DataflowPipelineResult,

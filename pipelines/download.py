@@ -94,7 +94,6 @@ class Downloader:
 
         Raises:
             MissingError: there is no such file.
-            UserError: the server cannot be reached, refuses, or keeps sending damaged data.
             CancelledError: `cancel` was called.
         """
         partial = _Partial(url, path)
@@ -112,11 +111,7 @@ class Downloader:
         return fetched
 
     def head_and_tail(self, url: str, count: int) -> tuple[int, bytes, bytes]:
-        """Return a file's size and its first and last `count` bytes, without the rest.
-
-        Raises:
-            UserError: as for `fetch`, or the server gives no sizes or no parts of files.
-        """
+        """Return a file's size and its first and last `count` bytes, without the rest."""
 
         def part(asked: str) -> tuple[int, bytes]:
             with self._request(url, {"Range": f"bytes={asked}"}) as response:

@@ -174,9 +174,6 @@ def parse_codes(
     Args:
         codes: as given.
         find: gives the code that a text is; `any_code` has those of other languages too.
-
-    Raises:
-        UserError: a code is neither a language's code nor its alias.
     """
     chosen = []
     for code in codes:

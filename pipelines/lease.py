@@ -61,11 +61,7 @@ class Lease:
             )
 
     def take(self, stage: str) -> None:
-        """Take a lease that is free, or becomes so because nobody renews it.
-
-        Raises:
-            UserError: another process holds it, or it cannot be written.
-        """
+        """Take a lease that is free, or becomes so because nobody renews it."""
         watched, deadline = None, 0.0
         while (found := read_version(self.url)) is not None and (
             holder := _field(found[0], "holder")
@@ -185,9 +181,6 @@ def hold_lease(directory: str, stage: str) -> Iterator[Lease]:
 
     Yields:
         The lease: `check` it before each write.
-
-    Raises:
-        UserError: another process holds it, or it cannot be written.
     """
     lease = Lease(directory)
     lease.take(stage)

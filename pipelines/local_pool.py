@@ -130,7 +130,6 @@ def call(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Run a function of a module with picklable arguments, in a worker process if there are any.
 
     Raises:
-        UserError: workers cannot start.
         WorkerDiedError: a worker process died, which ends what all others do.
     """
     if not _pools:

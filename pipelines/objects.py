@@ -58,9 +58,6 @@ def check_url(url: str) -> None:
     """Check that a place in a bucket can be reached.
 
     Beam tries for minutes to list without credentials: clients that read say so at once.
-
-    Raises:
-        UserError: it is neither gs:// nor s3://, an extra is missing, or the bucket is not there.
     """
     if not url.startswith(("gs://", "s3://")):
         raise UserError(f"{url} is not a bucket that can be written to: give gs:// or s3://")

@@ -66,7 +66,6 @@ def read_json_object(path: str | Path) -> dict[str, Any]:
     """Read a file that holds one JSON object.
 
     Raises:
-        UserError: there is none, or it holds something else.
         PermissionError: it may not be read.
     """
     again = "restore it from a copy, or make it again"
@@ -84,11 +83,7 @@ def read_json_object(path: str | Path) -> dict[str, Any]:
 
 
 def read_manifest(directory: str | Path, stage: str) -> dict[str, Any]:
-    """Return the manifest of a published stage output.
-
-    Raises:
-        UserError: `directory` is missing, unfinished, or the output of another stage.
-    """
+    """Return the manifest of a published stage output."""
     if not storage.is_remote(directory) and not os.path.isdir(directory):
         what = "is a file" if os.path.exists(directory) else "does not exist"
         raise UserError(f"{directory} {what}: give {_DIRECTORIES[stage]}")
@@ -121,11 +116,7 @@ def full_manifest(
 
 
 def is_output(out: str | Path, names: Set[str], stage: str, config: Mapping[str, Any]) -> bool:
-    """Tell whether `out`, which holds files of these `names`, is this output, finished.
-
-    Raises:
-        UserError: it holds something else.
-    """
+    """Tell whether `out`, which holds files of these `names`, is this output, finished."""
     if not names:
         return False
     if MARKER not in names or MANIFEST not in names:
@@ -165,10 +156,6 @@ def lock_directory(out: str | Path, option: str = "--out") -> Iterator[None]:
     Args:
         out: the directory.
         option: what names it, for messages; "" where no other can be chosen.
-
-    Raises:
-        UserError: another process holds the lock (after a short wait for one that is dying),
-            `out` is a symbolic link to nothing, or the disk is full.
     """
     link, out = out, follow_link(out)
     if os.path.islink(link) and not out.exists():
@@ -357,10 +344,6 @@ def stage_output(
         config: everything that the bytes depend on.
         replaces: says by its manifest whether another output of this stage, which would else be an
             error, is replaced when this one is published.
-
-    Raises:
-        UserError: `out` is in use, holds something else, was made with another `config`, or is a
-            URL.
     """
     if storage.is_remote(out):
         raise UserError(

@@ -46,9 +46,6 @@ def pipeline_options(
         workers: threads of the local runner; they hand work to `mswitch.pipelines.local_pool`.
             (Beam's own worker processes, --direct_running_mode=multi_processing, take about 10 s to
             start for every job.)
-
-    Raises:
-        UserError: an unknown runner or Beam option, or something the runner needs is missing.
     """
     if runner not in get_args(RunnerName):
         raise UserError(f"unknown runner {runner!r}: choose {', '.join(get_args(RunnerName))}")
@@ -108,9 +105,6 @@ def run_pipeline(
 
     Returns:
         The job's counters by name, those of all steps together.
-
-    Raises:
-        UserError: see `pipeline_options` and `mswitch.pipelines.dataflow_jobs.run_job`.
     """
     import apache_beam as beam
 

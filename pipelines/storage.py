@@ -87,9 +87,6 @@ def match(pattern: str, limit: int | None = None) -> list[FileStatus]:
     Args:
         pattern: a URL with *, ** and ?.
         limit: how many files are enough.
-
-    Raises:
-        UserError: they cannot be listed; the bucket is missing, or may not be listed.
     """
     systems = file_systems(pattern)
     try:
@@ -105,11 +102,7 @@ def match(pattern: str, limit: int | None = None) -> list[FileStatus]:
 
 
 def find(directory: str | Path, name: str) -> list[FileStatus]:
-    """Return the files called `name` anywhere below `directory`.
-
-    Raises:
-        UserError: a URL cannot be listed, or the local directory does not exist.
-    """
+    """Return the files called `name` anywhere below `directory`."""
     if is_remote(directory):
         found = match(join(directory, "**"))
         return [file for file in found if os.path.basename(file.path) == name]
@@ -202,9 +195,6 @@ def read_range(path: str | Path, start: int, stop: int) -> bytes:
     """Read bytes `start` to `stop` of a file; of a remote one by one request for just those.
 
     Several threads may read at a time. Fewer bytes come back where the file ends before `stop`.
-
-    Raises:
-        UserError: the file cannot be read.
     """
     if stop <= start:
         return b""
@@ -399,11 +389,7 @@ def _apply_options() -> None:
 
 
 def file_systems(path: str | Path) -> Any:
-    """Import Beam when a remote file is asked for; it takes seconds.
-
-    Raises:
-        UserError: Beam has no file system for this URL.
-    """
+    """Import Beam when a remote file is asked for; it takes seconds."""
     from apache_beam.io.filesystems import FileSystems
 
     _apply_options()

@@ -37,20 +37,13 @@ def check_fields(config: Any, prefix: str = "--") -> None:
     Args:
         config: the dataclass.
         prefix: what stands before a field's name in a message, such as `--modern.quality.`.
-
-    Raises:
-        UserError: a value is out of bounds, not among the choices, or not finite.
     """
     for name, (bounds, choices) in constraints(type(config)).items():
         _check(prefix + name.replace("_", "-"), getattr(config, name), bounds, choices)
 
 
 def check_value(option: str, value: Any, annotation: Any) -> None:
-    """Check one value as `check_fields` does.
-
-    Raises:
-        UserError: likewise.
-    """
+    """Check one value as `check_fields` does."""
     _check(option, value, *_constraints(annotation))
 
 

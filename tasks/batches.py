@@ -84,10 +84,6 @@ class TaskBatches:
             pack: neighbouring examples that share a row (`mswitch.tasks.collate.pack_rows`), which
                 changes the layout of a batch, never its examples; or `next-fit`, as many of a leaf
                 as fit into the positions of one (`mswitch.tasks.packing`).
-
-        Raises:
-            UserError: a directory cannot be used, two have different vocabularies, or a number is
-                out of range.
         """
         _check_numbers(batch_size, seed)
         per_row = pack if isinstance(pack, int) else 1
@@ -167,11 +163,7 @@ class TaskBatches:
         return {"config_hash": together, "vocabulary_sha256": vocabulary, "tasks": hashes}
 
     def batch(self, step: int) -> Batch:
-        """The rows of one step, the same whenever and wherever they are made.
-
-        Raises:
-            UserError: a record is damaged or does not suit the vocabulary.
-        """
+        """The rows of one step, the same whenever and wherever they are made."""
         order = (self._order[step * self.batch_size + number] for number in self._own)
         places = [(self._streams[number], epoch, row) for number, epoch, row in order]
         counts = []
@@ -205,10 +197,6 @@ class TaskBatches:
             start: the first step.
             prefetch: batches that wait; 0 makes each when it is asked for.
             workers: threads that make them.
-
-        Raises:
-            UserError: from the iterator, at the batch it concerns: a record is damaged or does not
-                suit the vocabulary.
         """
         return ahead(self.batch, itertools.count(start), prefetch=prefetch, workers=workers)
 
@@ -252,9 +240,6 @@ class TrainBatches(TaskBatches):
             host: whose rows are made.
             hosts: how many share a batch.
             pack: neighbouring examples that share a row.
-
-        Raises:
-            UserError: the directory cannot be used, or a number is out of range.
         """
         alone = TaskMixture({ALONE: WeightedTask(str(examples), mixture=mixture or Mixture())})
         super().__init__(alone, batch_size, seed, steps, host=host, hosts=hosts, pack=pack)
@@ -295,11 +280,7 @@ class ValidationBatches:
     """
 
     def __init__(self, examples: str | Path, batch_size: int):
-        """Open the directory.
-
-        Raises:
-            UserError: the directory cannot be used or has no validation examples.
-        """
+        """Open the directory."""
         _check_numbers(batch_size)
         self._examples = opened = open_examples(examples)
         self.batch_size = batch_size
@@ -326,7 +307,6 @@ class ValidationBatches:
 
         Raises:
             IndexError: there is no such batch.
-            UserError: a record is damaged or does not suit the vocabulary.
         """
         if not 0 <= number < len(self):
             raise IndexError(number)

@@ -74,11 +74,7 @@ class Examples:
     def tokens(
         self, source: RecordSource, index: int, features: Mapping[str, Feature], name: str
     ) -> Tokens:
-        """A record's tokens: ids of the vocabulary, as many as the lengths allow.
-
-        Raises:
-            UserError: they are something else.
-        """
+        """A record's tokens: ids of the vocabulary, as many as the lengths allow."""
         values = features.get(name)
         corrupted = "inputs" in features
         if corrupted:  # where spans are single tokens, longer than what they were made of
@@ -109,10 +105,6 @@ def open_examples(directory: str | Path, cache: ByteCache | None = None) -> Exam
     Args:
         directory: a path, or a URL such as gs://bucket/examples.
         cache: keeps what is read; directories that are read together share one.
-
-    Raises:
-        UserError: the directory is not a finished examples directory, or does not hold what its
-            manifest says.
     """
     manifest = read_manifest(directory, STAGE)
     try:
@@ -155,7 +147,6 @@ def _check_directory(directory: str | Path, manifest: Mapping[str, Any]) -> None
     """Check that manifest, marker and vocabulary belong together.
 
     Raises:
-        UserError: they do not, or the vocabulary has no sentinels.
         KeyError: something is not in the manifest.
     """
     marker = read_json_object(storage.join(directory, MARKER)).get("config_hash")
@@ -210,9 +201,6 @@ def _check_ends(examples: Examples) -> None:
     """Read and check the first and last record of each language's and split's outer shards.
 
     Shards of another vocabulary or length, or of the other split, are noticed here.
-
-    Raises:
-        UserError: a record is damaged or does not suit.
     """
     for split, sources in examples.sources.items():
         names = (

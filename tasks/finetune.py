@@ -59,11 +59,7 @@ class PreparedSource(seqio.DataSource):
     def get_dataset(
         self, split: str = "train", *_: object, shuffle: bool = False, **__: object
     ) -> tf.data.Dataset:
-        """Rows in the order of the dataset, whatever `shuffle` says.
-
-        Raises:
-            UserError: the dataset is not in the folder, or has another version.
-        """
+        """Rows in the order of the dataset, whatever `shuffle` says."""
         builders = self._builders(split)
 
         def rows() -> Iterator[Row]:
@@ -121,9 +117,6 @@ def register(vocabulary: str | Path, tfds_dir: str | Path) -> list[str]:
 
     Returns:
         The names of tasks and mixtures.
-
-    Raises:
-        UserError: no such vocabulary, or seqio has others of these names.
     """
     opened, tasks, mixtures = open_vocabulary(vocabulary), list(mt5_tasks()), mt5_mixtures()
     names = [*(task.name for task in tasks), *mixtures]

@@ -120,10 +120,6 @@ def build_from_task(
         vocabulary: its vocabulary: a finished directory, or a SentencePiece model file.
         out: where to write.
         config: lengths, and what seqio does not say.
-
-    Raises:
-        UserError: there is no such name, its examples are not inputs and targets in the
-            vocabulary, or it draws randomly and `epochs` is not given.
     """
     opened, found = open_vocabulary(vocabulary), registered.find()
     draws = _check(found, opened, config)
@@ -166,9 +162,6 @@ def _check(
 
     Returns:
         By task, how many draws of its training split are kept.
-
-    Raises:
-        UserError: one does not suit, or `epochs` is given or left out wrongly.
     """
     tasks = [found] if isinstance(found, seqio.Task) else found.tasks
     for task in tasks:
@@ -190,11 +183,7 @@ def _check(
 
 
 def _shards(task: seqio.Task) -> dict[str, list[str]]:
-    """Names of the shards of its splits, the training split first.
-
-    Raises:
-        UserError: it has no split that is known, or one has no files.
-    """
+    """Names of the shards of its splits, the training split first."""
     found = {
         split: list(task.source.list_shards(split)) for split in SPLITS if split in task.splits
     }

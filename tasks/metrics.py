@@ -27,9 +27,6 @@ def make_metric(name: str, labels: Sequence[str] = (), language: str = "en") -> 
         name: one of `METRICS`.
         labels: the closed set of targets, for metrics of classes.
         language: mC4 code of the answers, on which articles and tokens depend.
-
-    Raises:
-        UserError: there is no such metric, or it needs labels.
     """
     if name not in METRICS:
         raise UserError(f"metric {name!r} is unknown: choose among {', '.join(METRICS)}")

@@ -20,9 +20,6 @@ def describe_mixture(mixture: TaskMixture, steps: int, batch_size: int) -> dict[
         records, tokens, documents, sequences, epochs, repeated}, the largest rate first, where a
         leaf is a language, or `task/language`; `left_out`: leaves with training text that the
         mixture leaves out; `warnings`.
-
-    Raises:
-        UserError: no finished examples directory, or the mixture does not suit it.
     """
     records: dict[str, dict[str, int]] = {}
     found: dict[str, tuple[str, dict[str, Any]]] = {}

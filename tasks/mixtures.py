@@ -131,9 +131,6 @@ class Mixture:
         Args:
             records: training records by language.
             budget: sequences of the whole training; only `max_epochs` needs it.
-
-        Raises:
-            UserError: a language that the mixture names has no training text, or none has.
         """
         members = self.members(records)
         missing = sorted(
@@ -206,11 +203,7 @@ def mixtures() -> MappingProxyType[str, Mixture]:
 
 
 def find_mixture(name: str) -> Mixture:
-    """The mixture that `name` means: one of `mixtures()`, a seqio task's, or a TOML file's.
-
-    Raises:
-        UserError: there is none, or its file is wrong.
-    """
+    """The mixture that `name` means: one of `mixtures()`, a seqio task's, or a TOML file's."""
     if name in mixtures():
         return mixtures()[name]
     if name.endswith(FILE_SUFFIX):
@@ -224,11 +217,7 @@ def find_mixture(name: str) -> Mixture:
 
 
 def read_mixture(path: str | Path) -> Mixture:
-    """The mixture that a TOML file defines: attributes of `Mixture`, `temperature` for 1 / alpha.
-
-    Raises:
-        UserError: the file cannot be read or says something else.
-    """
+    """The mixture that a TOML file defines: attributes of `Mixture`, `temperature` for 1 / alpha."""
     try:
         fields = tomllib.loads(Path(path).read_text("utf-8-sig"))
     except (OSError, ValueError) as error:
@@ -251,9 +240,6 @@ def mixture_of(fields: Mapping[str, Any], where: str, others: Sequence[str]) -> 
         fields: attributes of `Mixture`.
         where: what an error names.
         others: what else the file may have there.
-
-    Raises:
-        UserError: there is something else, or a value is wrong.
     """
     known = {field.name: field.default for field in dataclasses.fields(Mixture)}
     for name, value in fields.items():

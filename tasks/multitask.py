@@ -113,9 +113,6 @@ class TaskMixture:
 
         Args:
             records: training examples by task and language.
-
-        Raises:
-            UserError: no task has a rate.
         """
         weights = {}
         for name, task in self.tasks.items():
@@ -134,9 +131,6 @@ class TaskMixture:
         Args:
             records: training examples by task and language.
             budget: examples of the whole training; only `max_epochs` needs it.
-
-        Raises:
-            UserError: as `Mixture.rates`, or no task has a rate, or one no training split.
         """
         found = {}
         for name, share in self.shares(records).items():
@@ -175,9 +169,6 @@ def task_mixture(examples: str | Path, mixture: Mixture | None = None) -> TaskMi
     Args:
         examples: one or the other.
         mixture: how often each language of the directory comes.
-
-    Raises:
-        UserError: the file is wrong, or there is a mixture besides.
     """
     if not str(examples).endswith(FILE_SUFFIX):
         alone = WeightedTask(str(examples), mixture=mixture or Mixture())
@@ -192,9 +183,6 @@ def read_task_mixture(path: str | Path) -> TaskMixture:
 
     A table has the attributes of `WeightedTask` and, for its languages, those of `Mixture`.
     Directories are relative to the file.
-
-    Raises:
-        UserError: the file cannot be read or says something else.
     """
     try:
         given = tomllib.loads(storage.read_bytes(path).decode("utf-8-sig"))

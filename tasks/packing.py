@@ -29,9 +29,6 @@ class PackedRows(Sequence[range]):
             examples: what it is of.
             source: its records, of which none is longer than the room.
             room: positions of a row.
-
-        Raises:
-            UserError: the lengths of supervised examples cannot be read.
         """
         self._lengths = read_lengths(source) if examples.supervised else None
         if self._lengths is not None:
@@ -57,11 +54,7 @@ class PackedRows(Sequence[range]):
 
 
 def read_lengths(source: RecordSource) -> NDArray[np.uint32]:
-    """Tokens of the inputs and targets of each record, [records, 2].
-
-    Raises:
-        UserError: a shard has no such file, or one of other records.
-    """
+    """Tokens of the inputs and targets of each record, [records, 2]."""
     parts = []
     for file in source.files:
         path = lengths_path(file.path)

@@ -96,9 +96,6 @@ def corrupt_spans(
 
     Segments too long for `sequence_length` are cut first, so that nothing is lost; an EOS ends
     inputs and targets. Frozen (validation) examples have an EOS already.
-
-    Raises:
-        UserError: `sequence_length` leaves too little room for targets.
     """
     if "inputs" in dataset.element_spec:  # pyright: ignore[reportOperatorIssue]
         return dataset

@@ -69,11 +69,7 @@ class ExamplesSource(seqio.DataSource):
         raise self._not_cached(split)
 
     def get_dataset(self, split: str = "train", *_: object, **__: object) -> tf.data.Dataset:
-        """Refuse: there is no other source than the cache.
-
-        Raises:
-            UserError: always.
-        """
+        """Refuse: there is no other source than the cache."""
         raise self._not_cached(split)
 
     def _not_cached(self, split: str) -> UserError:
@@ -128,9 +124,6 @@ def register_mixture(name: str, mixture: Mixture, budget: int = MT5_BUDGET) -> N
         name: its name for seqio; letters, digits, `.`, `_`.
         mixture: which languages take part.
         budget: sequences of the whole training; only `max_epochs` needs it.
-
-    Raises:
-        UserError: another task or mixture has this name.
     """
     if _registered.get(name) == (mixture, budget):
         return

@@ -73,7 +73,6 @@ class RecordSource:
 
         Raises:
             IndexError: there is no such record.
-            UserError: the record is damaged.
         """
         if not 0 <= index < len(self):
             raise IndexError(index)
@@ -119,11 +118,7 @@ class RecordSource:
         return piece in self._cache
 
     def load(self, piece: Piece) -> Records:
-        """The records of a piece, read unless they are in memory.
-
-        Raises:
-            UserError: they cannot be read.
-        """
+        """The records of a piece, read unless they are in memory."""
 
         def load() -> tuple[Records, int]:
             start = self._starts[piece.shard]

@@ -30,11 +30,7 @@ def examples_directories() -> list[Path]:
 
 
 def examples_directory() -> Path:
-    """The examples directory that is in use: the first one given.
-
-    Raises:
-        UserError: no cache directory is a finished examples directory.
-    """
+    """The examples directory that is in use: the first one given."""
     found = examples_directories()
     if not found:
         given = ", ".join(map(str, seqio.get_global_cache_dirs())) or "none"

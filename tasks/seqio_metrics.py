@@ -24,11 +24,7 @@ def example_id(split: str, shard: int, row: int, draw: int | None = None) -> str
 
 
 def metrics_of(task: seqio.Task) -> tuple[list[Any], int]:
-    """The metrics of a task that take predictions, and how many take something else.
-
-    Raises:
-        UserError: a metric function has other arguments than seqio's.
-    """
+    """The metrics of a task that take predictions, and how many take something else."""
     try:
         found = list(task.metric_objs)
     except ValueError as error:
@@ -48,9 +44,6 @@ def find_task(described: Mapping[str, Any], folder: str) -> seqio.Task:
     Args:
         described: its `name` and `module`.
         folder: where modules are looked for that are not installed.
-
-    Raises:
-        UserError: it is not there.
     """
     with contextlib.suppress(RuntimeError):  # once TensorFlow has begun
         tf.config.set_visible_devices([], "GPU")  # whose memory is JAX's
@@ -82,9 +75,6 @@ def measure(
 
     Returns:
         By name, numbers (None where they are not finite) and texts.
-
-    Raises:
-        UserError: the task gives other examples than it gave, or a metric fails.
     """
     by_id = {row["id"]: row for row in rows}
     numbers = {name.partition("#")[2] for name in by_id}

@@ -45,11 +45,7 @@ class Registered:
     folder: str = ""
 
     def find(self) -> seqio.Task | seqio.Mixture:
-        """Import the module and look the name up.
-
-        Raises:
-            UserError: the module cannot be imported, or registers no such name.
-        """
+        """Import the module and look the name up."""
         self._files()
         try:
             return seqio.get_mixture_or_task(self.name)
@@ -97,11 +93,7 @@ def _imported(module: str) -> tuple[Path, ...]:
 
 
 def check_task(task: seqio.Task, vocabulary: VocabularyModel) -> None:
-    """Check that examples of a task are inputs and targets in a vocabulary.
-
-    Raises:
-        UserError: they are something else.
-    """
+    """Check that examples of a task are inputs and targets in a vocabulary."""
     features = task.output_features
     if set(features) != set(FEATURES):
         kind = " (it is for a decoder alone)" if set(features) == {"targets"} else ""
@@ -143,9 +135,6 @@ def preprocessed(
         shard: number of a shard of the source, and how many there are.
         draw: seed of what comes after the task's cache; what comes before has always the same.
         take: so many examples of the source; by default all.
-
-    Raises:
-        UserError: a file is missing, or a preprocessor fails or leaves a feature out.
     """
     number, of = shard
     info = seqio.ShardInfo(number, of) if of > 1 else None
@@ -178,11 +167,7 @@ def preprocessed(
 
 
 def draws_randomly(task: seqio.Task, split: str, lengths: Lengths) -> bool:
-    """Whether the first examples differ with the seed of what comes after the cache.
-
-    Raises:
-        UserError: they differ with the same seed too.
-    """
+    """Whether the first examples differ with the seed of what comes after the cache."""
 
     def first(draw: int) -> list[list[np.ndarray]]:
         found = preprocessed(task, split, lengths, draw=draw, take=TRIED)

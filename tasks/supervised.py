@@ -36,9 +36,6 @@ def register(directory: str | Path) -> list[str]:
 
     Returns:
         The names.
-
-    Raises:
-        UserError: it is none, or seqio has another task of one of the names.
     """
     examples = open_examples(directory)
     if not examples.supervised:

@@ -87,11 +87,7 @@ def _is_whole(number: str) -> bool:
 
 
 def run(argv: Sequence[str]) -> int:
-    """Run one command line and return its exit code (2 for a command line that is wrong).
-
-    Raises:
-        UserError: the command is unknown, or an option is out of bounds.
-    """
+    """Run one command line and return its exit code (2 for a command line that is wrong)."""
     if argv and not argv[0].startswith("-") and argv[0] not in SUBCOMMANDS:
         near = difflib.get_close_matches(argv[0], SUBCOMMANDS, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"choose among {', '.join(SUBCOMMANDS)}"

@@ -35,9 +35,6 @@ def write_page(corpus: str | Path, file: Path) -> dict[str, Any]:
 
     Returns:
         The survey (`mswitch.pipelines.corpus.survey.survey`).
-
-    Raises:
-        UserError: `corpus` is not a finished corpus, or `file` cannot be written there.
     """
     stats = load_stats(corpus)
     if not storage.is_remote(corpus) and file.resolve().is_relative_to(Path(corpus).resolve()):

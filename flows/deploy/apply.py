@@ -81,9 +81,6 @@ def deploy(operators: Operators, operators_file: Path | None, *, write: bool) ->
 
     Returns:
         What differed, in lines.
-
-    Raises:
-        UserError: the server does not answer, or a schedule is of no deployment or not valid.
     """
     check_schedules(operators)
     with server(operators) as client:
@@ -98,11 +95,7 @@ def deploy(operators: Operators, operators_file: Path | None, *, write: bool) ->
 
 @contextlib.contextmanager
 def server(operators: Operators) -> Iterator[SyncPrefectClient]:
-    """A client of the server.
-
-    Raises:
-        UserError: it does not answer, or asks for a password.
-    """
+    """A client of the server."""
     address = str(operators.server)
     with temporary_settings({PREFECT_API_URL: address}), get_client(sync_client=True) as client:
         try:

@@ -146,11 +146,7 @@ def schedule_of(deployment: Deployment, operators: Operators) -> Schedule | None
 
 
 def check_schedules(operators: Operators) -> None:
-    """Check that each schedule of operators.toml is of a deployment, and one that Prefect takes.
-
-    Raises:
-        UserError: one is not.
-    """
+    """Check that each schedule of operators.toml is of a deployment, and one that Prefect takes."""
     names = [deployment.full_name for deployment in DEPLOYMENTS]
     for name, schedule in operators.schedules.items():
         if name not in names:

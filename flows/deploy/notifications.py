@@ -23,11 +23,7 @@ _ABOUT_RUN = "{{ flow_run.name }}: {{ flow_run.state.name }}. {{ flow_run.state.
 
 
 def address(settings: Notifications) -> str:
-    """Where messages go, which is a secret.
-
-    Raises:
-        UserError: the variable is not set, or Apprise knows no such address.
-    """
+    """Where messages go, which is a secret."""
     from apprise import Apprise
 
     given = os.environ.get(settings.url_variable, "")

@@ -29,9 +29,6 @@ def serve(operators: Operators, operators_file: Path | None) -> NoReturn:
     """Run until one of them ends or a signal comes; the supervisor then kills this whole group.
 
     Flow runs that work are Crashed, and `reconcile` starts them again. Jobs that run go on.
-
-    Raises:
-        UserError: the address is taken, a schedule is wrong, or server or worker ended.
     """
     check_schedules(operators)
     if _answers(operators):

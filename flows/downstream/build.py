@@ -58,9 +58,6 @@ def write_downstream(
 
     Returns:
         Summary: stage, out, reused, verdict, languages.
-
-    Raises:
-        UserError: a run has no such predictions, or runs cannot be compared.
     """
 
     def read(side: Sequence[str | Path], option: str) -> list[TunedRun]:
@@ -117,9 +114,6 @@ def write_run_page(
 
     Returns:
         Summary: stage, out, reused, languages, and the mean of the first metric.
-
-    Raises:
-        UserError: it has no such predictions.
     """
     tuned = read_tuned_run(run, "", task=task, split=split)
     config = {"statistics": STATISTICS, "run": tuned.identity, "split": split}
@@ -206,9 +200,6 @@ def _check(
 
     Returns:
         The ways of decoding that all have.
-
-    Raises:
-        UserError: they cannot.
     """
     first, *others = [*baselines, *candidates]
     for run in (first, *others, *beside):
@@ -246,11 +237,7 @@ def _check(
 
 
 def _check_sides(baselines: Sequence[TunedRun], candidates: Sequence[TunedRun]) -> None:
-    """Check that both models were fine-tuned alike, with the same seeds or from the same steps.
-
-    Raises:
-        UserError: they were not.
-    """
+    """Check that both models were fine-tuned alike, with the same seeds or from the same steps."""
     first, *others = [*baselines, *candidates]
     if _is_of_seeds(baselines) or _is_of_seeds(candidates):
         seeds = [[run.seed for run in side] for side in (baselines, candidates)]
@@ -281,11 +268,7 @@ def _decodes(runs: Sequence[TunedRun]) -> list[str]:
 def _measure(
     models: Sequence[Sequence[TunedRun]], decodes: Sequence[str], *, paired: bool
 ) -> list[Result]:
-    """Measure by each way of decoding and metric; those with a mean over languages come first.
-
-    Raises:
-        UserError: none has one.
-    """
+    """Measure by each way of decoding and metric; those with a mean over languages come first."""
     results = [
         rows.measure(metric, paired=paired)
         for rows in (Rows(models, decode) for decode in decodes)

@@ -224,10 +224,6 @@ class Rows:
     ) -> tuple[Floats, np.ndarray]:
         """Values of resamples of groups.
 
-        Args:
-            metrics: of each language.
-            sums_of: each language's statistics [G, S] of each model.
-
         Returns:
             The values [M, L, R], and which languages [L] have groups of others: each of their
             resamples has the same groups.

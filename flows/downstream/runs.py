@@ -126,10 +126,6 @@ def read_tuned_run(
         option: what names it, for messages.
         task: the task's name; None where there is one.
         split: which of its splits.
-
-    Raises:
-        UserError: it is not a run, is still in training, has not predicted the split, or a file is
-            damaged.
     """
     with open_files(place) as files:
         files.refresh(predictions=True)
@@ -219,9 +215,6 @@ def check_alike(first: TunedRun, other: TunedRun, *, trained: bool, seeds: bool 
         other: the run to compare with it.
         trained: whether they have to be trained alike too.
         seeds: whether the seed may differ.
-
-    Raises:
-        UserError: with what differs.
     """
     who = f"{first.option} and {other.option}"
     if first.config["config_hash"] == other.config["config_hash"]:

@@ -89,9 +89,6 @@ def settled(request: Request, out: Path) -> Plan:
 
     Seeds may be added to those of an earlier plan, or left out, and steps be added: all else of
     runs stays as it was.
-
-    Raises:
-        UserError: it was made for another request, or none can be made.
     """
     path, asked = out / FILE, dataclasses.asdict(request)
     if path.is_file():
@@ -121,11 +118,7 @@ def settled(request: Request, out: Path) -> Plan:
 
 
 def make_plan(request: Request) -> Plan:
-    """Choose the setting for this machine, and the steps that the budget holds.
-
-    Raises:
-        UserError: the machine or its speed is unknown, or the budget is too short.
-    """
+    """Choose the setting for this machine, and the steps that the budget holds."""
     found = find_devices()
     name = request.setting or setting_for(found)
     setting = find_setting(name)
@@ -177,11 +170,7 @@ def make_plan(request: Request) -> Plan:
 def usable_devices(
     models: Sequence[ModelConfig], train: TrainConfig, lengths: tuple[int, int], count: int
 ) -> int:
-    """How many of the devices can share the experts and the batches of all models.
-
-    Raises:
-        UserError: not even one can.
-    """
+    """How many of the devices can share the experts and the batches of all models."""
     from mswitch.models.partitioning import check_divisible
 
     def check(devices: int) -> None:

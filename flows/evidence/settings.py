@@ -209,22 +209,14 @@ SETTINGS = {
 
 
 def find_setting(name: str) -> Setting:
-    """Look a setting up.
-
-    Raises:
-        UserError: there is none of that name.
-    """
+    """Look a setting up."""
     if name not in SETTINGS:
         raise UserError(f"--setting: no {name!r}: choose among {', '.join(SETTINGS)}")
     return SETTINGS[name]
 
 
 def setting_for(found: Devices) -> str:
-    """The name of the largest setting that fits a machine.
-
-    Raises:
-        UserError: none does.
-    """
+    """The name of the largest setting that fits a machine."""
     fitting = [name for name, setting in SETTINGS.items() if setting.fits(found)]
     if not fitting:
         raise UserError(

@@ -24,9 +24,6 @@ def job_of_command(argv: Sequence[str], hosts: int = 1, record: Path | None = No
         argv: the words.
         hosts: `Job.hosts`.
         record: `Job.record`, of the run where the command adds to one.
-
-    Raises:
-        UserError: the command line names no output, or its processes would not work together.
     """
     stage = argv[0] if argv else ""
     if hosts > 1 and "--distributed" not in argv:

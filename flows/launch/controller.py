@@ -90,9 +90,6 @@ def run_job(
         timing: how often it is looked at.
         sleep: waits for so many seconds.
         clock: gives seconds since 1970.
-
-    Raises:
-        UserError: another job makes this output, or the launcher refuses this one.
     """
     loop = _Loop(job, launcher, on_lines, on_poll, timing, clock)
     unreachable_since, wait = None, 0.0
@@ -125,7 +122,6 @@ def ask(job: Job, launcher: Launcher, intent: Intent, owner: str = "") -> None:
     that shall not run is asked to stop; `run_job` sees that it does.
 
     Raises:
-        UserError: another job that lives makes this output.
         Unreachable: that a job shall not run is written down, but the attempt could not be asked.
     """
     if intent != "run":

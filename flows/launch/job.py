@@ -204,11 +204,7 @@ def job_directory(place: Path) -> Path:
 
 
 def output_below(prefix: Path, name: str) -> Path:
-    """The output called `name` in the storage of all runs; for names that come from a form.
-
-    Raises:
-        UserError: the name could lead elsewhere, or is hidden.
-    """
+    """The output called `name` in the storage of all runs; for names that come from a form."""
     if not _NAME.fullmatch(name):
         raise UserError(
             f"{name!r} cannot be the name of a run: use up to 100 letters, digits, '.', '_' and "
@@ -275,19 +271,11 @@ class Launcher(Protocol):
         ...
 
     def check(self, job: Job) -> None:
-        """Refuse what could never run here, before anything else is done for it.
-
-        Raises:
-            UserError: with what there is.
-        """
+        """Refuse what could never run here, before anything else is done for it."""
         ...
 
     def submit(self, job: Job, attempt: int) -> None:
-        """Start an attempt; one that was started before, alive or ended, is left as it is.
-
-        Raises:
-            UserError: the launcher refuses the job.
-        """
+        """Start an attempt; one that was started before, alive or ended, is left as it is."""
         ...
 
     def find(self, job: Job) -> Sequence[int]:

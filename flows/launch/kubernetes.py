@@ -117,8 +117,6 @@ class Kubernetes:
         """See that it fits the slice and the volumes, and let the cluster look at it in a dry run.
 
         Raises:
-            UserError: it does not fit, or the cluster refuses it, or has no such claim, service
-                account or queue.
             Unreachable: the cluster does not answer.
         """
         self._check_shape(job)
@@ -144,12 +142,7 @@ class Kubernetes:
             )
 
     def submit(self, job: Job, attempt: int) -> None:
-        """Create the Job, unless the attempt is in the cluster or has run.
-
-        Raises:
-            UserError: the slice has another number of hosts, no volume has the output, or the
-                cluster refuses the Job.
-        """
+        """Create the Job, unless the attempt is in the cluster or has run."""
         self._check_shape(job)
         if attempt in self.find(job):
             return
@@ -194,10 +187,6 @@ class Kubernetes:
         Args:
             job: what to run, with the hosts of one slice.
             slices: how many.
-
-        Raises:
-            UserError: the launcher has no slice, it has another number of hosts, or no volume has
-                the output.
         """
         if not self.topology:
             raise UserError("--slices needs a launcher with accelerator, topology and chips")

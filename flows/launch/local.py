@@ -45,22 +45,14 @@ class Local:
         return {"launcher": "local"}
 
     def check(self, job: Job) -> None:
-        """There is one host.
-
-        Raises:
-            UserError: the job needs several.
-        """
+        """There is one host."""
         if job.hosts > 1:
             raise UserError(
                 f"--hosts {job.hosts}: the launcher local has this machine; give --launcher slurm"
             )
 
     def submit(self, job: Job, attempt: int) -> None:
-        """Start the host process, unless it lives or has ended.
-
-        Raises:
-            UserError: the job needs several hosts.
-        """
+        """Start the host process, unless it lives or has ended."""
         self.check(job)
         with _lock(job.file(attempt, ".lock")) as lock:
             if lock is None or job.file(attempt, ".json").exists():
@@ -111,11 +103,7 @@ class Local:
         return read_log(job.file(attempt, ".log"), start, over=over)
 
     def stop(self, job: Job, attempt: int, *, kill: bool = False) -> None:
-        """Send SIGTERM to the host, which passes the first one on, or SIGKILL to all processes.
-
-        Raises:
-            UserError: the job runs on another machine that shares the directory.
-        """
+        """Send SIGTERM to the host, which passes the first one on, or SIGKILL to all processes."""
         if not _is_held(job.file(attempt, ".lock")):
             return
         host = _host_of(job, attempt)

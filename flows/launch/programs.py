@@ -17,7 +17,6 @@ def call(*words: str, where: str, given: str | None = None) -> subprocess.Comple
         given: its standard input.
 
     Raises:
-        UserError: it is not installed.
         Unreachable: it took too long.
     """
     try:

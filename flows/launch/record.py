@@ -116,11 +116,7 @@ _RECORD = pydantic.TypeAdapter(Record)
 
 
 def read_record(place: Path) -> Record | None:
-    """The record of the job with that name (`Job.place`), such as its output; None without one.
-
-    Raises:
-        UserError: the record is damaged, or was moved.
-    """
+    """The record of the job with that name (`Job.place`), such as its output; None without one."""
     return _read(job_directory(place))
 
 
@@ -179,9 +175,6 @@ def edit_record(
     Args:
         place: `Job.place`.
         new: makes the record of what stands there; without it there must be one.
-
-    Raises:
-        UserError: no job has that name.
     """
     directory = job_directory(place)
     if new is None and not directory.exists():

@@ -93,7 +93,6 @@ class Slurm:
         """See that the partition exists and has that many nodes, whether or not they are free.
 
         Raises:
-            UserError: it does not.
             Unreachable: Slurm does not answer.
         """
         done = _call("sinfo", "--all", "--noheader", "--format=%R|%P|%D")
@@ -123,9 +122,6 @@ class Slurm:
         """Submit a batch job, unless the attempt is in the queue or has run.
 
         Where a reply is lost and Slurm has two jobs of a name, one of them does nothing.
-
-        Raises:
-            UserError: sbatch refuses it.
         """
         if attempt in self.find(job):
             return

@@ -29,11 +29,7 @@ def fetch(argv: Sequence[str], out: Path, launcher: Launcher) -> None:
 def crawl_of(
     argv: Sequence[str], name: str, options: Sequence[str], operators: Operators, launcher: Launcher
 ) -> Path | str:
-    """Fetch real text as a crawl; to where the build of these options can read it.
-
-    Raises:
-        UserError: nothing is known of Dataflow.
-    """
+    """Fetch real text as a crawl; to where the build of these options can read it."""
     crawl = operators.directory("crawls", name)
     bucket = dataflow_of(options, operators)
     fetch(argv, crawl, launcher)
@@ -45,11 +41,7 @@ def crawl_of(
 
 
 def dataflow_of(options: Sequence[str], operators: Operators) -> Dataflow | None:
-    """What is known of Dataflow, where a build with these options runs there.
-
-    Raises:
-        UserError: nothing is.
-    """
+    """What is known of Dataflow, where a build with these options runs there."""
     if "--runner=dataflow" not in options:
         return None
     if operators.dataflow is None:
@@ -69,11 +61,7 @@ def send(crawl: Path, url: str) -> None:
 
 @step("plan of {job.place.name}")
 def check_build(job: Job, inputs: Sequence[str], launcher: Launcher) -> None:
-    """Say what a build will read and where it goes, and check disk, Dataflow and launcher.
-
-    Raises:
-        UserError: it could not end well.
-    """
+    """Say what a build will read and where it goes, and check disk, Dataflow and launcher."""
     if isinstance(job.out, str):
         options = job.argv[job.argv.index("--") + 1 :]
         storage.use_options(
@@ -112,9 +100,6 @@ def build_job(
         options: of the command, with `--runner=`.
         operators: with what Dataflow needs.
         append: whether the corpus is there.
-
-    Raises:
-        UserError: nothing is known of Dataflow.
     """
     out: Path | str = place
     words = [f"--input={one}" for one in inputs]

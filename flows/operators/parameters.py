@@ -104,11 +104,7 @@ def _flatten(default: Any, prefix: str) -> Iterator[tuple[str, Any, FieldInfo]]:
 
 
 def configured(settings: type, values: Mapping[str, Any]) -> Any:
-    """Make the settings that values of parameters mean; what is not given has its default.
-
-    Raises:
-        UserError: a value is out of bounds, or does not go with another.
-    """
+    """Make the settings that values of parameters mean; what is not given has its default."""
     return _replaced(settings(), values, "")
 
 

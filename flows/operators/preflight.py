@@ -32,11 +32,7 @@ def check_trainings(
     examples: Path | str,
     operators: Operators,
 ) -> None:
-    """Check models against meshes and examples, the mixture, free disk, and the launchers.
-
-    Raises:
-        UserError: something does not fit.
-    """
+    """Check models against meshes and examples, the mixture, free disk, and the launchers."""
     manifest = read_manifest(examples, "examples")
     outs = [one.out for one in planned]
     for one in planned:
@@ -99,11 +95,7 @@ def _check_examples(run: Path, manifest: Mapping[str, Any], examples: Path | str
 
 
 def check_capacity(launcher: Launcher, jobs: Iterable[Job]) -> None:
-    """Ask the launcher whether it could ever run these jobs.
-
-    Raises:
-        UserError: it could not.
-    """
+    """Ask the launcher whether it could ever run these jobs."""
     try:
         for job in jobs:
             launcher.check(job)
@@ -145,11 +137,7 @@ def state_bytes(model: ModelConfig, config: TrainConfig) -> int:
 
 
 def check_disk(place: Path, need: int, what: str, fix: str) -> None:
-    """Compare what is to be written with the free space of a file system.
-
-    Raises:
-        UserError: it does not suffice.
-    """
+    """Compare what is to be written with the free space of a file system."""
     while not place.exists():
         place = place.parent
     free = shutil.disk_usage(place).free

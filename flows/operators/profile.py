@@ -181,11 +181,7 @@ class Operators(_Table):
         return storage
 
     def launcher(self, name: str) -> Launcher:
-        """The launcher of that name.
-
-        Raises:
-            UserError: there is none, or its settings are wrong.
-        """
+        """The launcher of that name."""
         profiles = {"local": {"launcher": "local"}, **self.launchers}
         if name not in profiles:
             raise UserError(f"unknown launcher {name!r}: choose among {', '.join(profiles)}")
@@ -215,9 +211,6 @@ class Operators(_Table):
         Args:
             name: of the launcher.
             limited: whether a limit is to be kept, for which there has to be a price.
-
-        Raises:
-            UserError: there is none.
         """
         if limited and name not in self.prices:
             raise UserError(
@@ -237,9 +230,6 @@ class Operators(_Table):
         Args:
             kind: the directory in the storage.
             names: of the output, and of what it is in, such as a pair.
-
-        Raises:
-            UserError: a name could lead elsewhere.
         """
         place = self.storage / kind
         for name in names:
@@ -247,11 +237,7 @@ class Operators(_Table):
         return place
 
     def output(self, kind: str, *names: str) -> Path | str:
-        """Where the output of that name is that was made: in a bucket if its job's record says so.
-
-        Raises:
-            UserError: a name could lead elsewhere.
-        """
+        """Where the output of that name is that was made: in a bucket if its job's record says so."""
         place = self.directory(kind, *names)
         record = read_record(place)
         return place if record is None else record.job.out
@@ -269,9 +255,6 @@ def read_operators(path: str | Path | None = None) -> Operators:
     Args:
         path: the file; by default what $MSWITCH_OPERATORS names, or operators.toml where there is
             one.
-
-    Raises:
-        UserError: it cannot be read, or says something else.
     """
     given = path or os.environ.get(VARIABLE)
     file = Path(given or FILE)

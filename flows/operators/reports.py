@@ -33,11 +33,7 @@ def write_page_so_far(
     out: Path,
     config: ReportConfig,
 ) -> None:
-    """Write the report of the steps at which all are evaluated, and show it where it is new.
-
-    Raises:
-        UserError: these are too few yet, or a report of other runs is there: it stays to the end.
-    """
+    """Write the report of the steps at which all are evaluated, and show it where it is new."""
     with lines_to(lambda lines: None):
         summary = write_report(baselines, candidates, out, config, unfinished=True)
     if not summary["reused"]:

@@ -158,7 +158,6 @@ def follow(
         refuse: likewise; gives the reason for which the job is to be saved and paused, if any.
 
     Raises:
-        UserError: it was refused, or failed; or `refuse` gave this.
         JobCancelledError: it was cancelled.
         Pause: this flow run is suspended, and the job saved and stopped.
         Abort: this flow run is another process's by now.

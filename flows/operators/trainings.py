@@ -44,11 +44,7 @@ def train_within_limit(
     reports: Mapping[Path, Sides],
     at_a_time: int,
 ) -> None:
-    """Train and evaluate all, for at most what they may cost.
-
-    Raises:
-        UserError: a training or evaluation was refused or failed.
-    """
+    """Train and evaluate all, for at most what they may cost."""
     launcher, limit = operators.launcher(settings.launcher), settings.max_cost_usd
     price = operators.price(settings.launcher, limited=limit is not None)
     evaluates = operators.evaluations.get(settings.launcher, settings.launcher)
@@ -101,7 +97,6 @@ class Trainings:
         """Train all, and evaluate what they save, if asked for.
 
         Raises:
-            UserError: a training was refused or failed.
             OverBudgetError: all were paused because they have cost what they may.
         """
         try:
@@ -131,11 +126,7 @@ class Trainings:
             raise
 
     def evaluate(self) -> None:
-        """Evaluate what is not evaluated yet, to the end.
-
-        Raises:
-            UserError: an evaluation was refused or failed.
-        """
+        """Evaluate what is not evaluated yet, to the end."""
         for one in self.planned:
             if one.place in self.evaluations:
                 self.evaluations[one.place].result()

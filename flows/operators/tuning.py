@@ -19,11 +19,7 @@ from mswitch.pipelines.outputs import read_json_object
 
 
 def preset_of(run: Path | str) -> str:
-    """The preset of a run, which may lie in a bucket.
-
-    Raises:
-        UserError: it is not a run.
-    """
+    """The preset of a run, which may lie in a bucket."""
     with open_files(run) as files:
         files.refresh()
         return read_run(files.directory)["preset"]

@@ -71,22 +71,14 @@ def newest_dump(address: str) -> str:
 
 
 def has_dump(corpus: str | Path, dump: str) -> bool:
-    """Whether a corpus was built of files of this dump, or they were added to it.
-
-    Raises:
-        UserError: the corpus is missing or not finished.
-    """
+    """Whether a corpus was built of files of this dump, or they were added to it."""
     manifest = read_manifest(corpus, "corpus")
     lists = [manifest["inputs"], *(one["inputs"] for one in manifest.get("additions", []))]
     return any(f"/{dump}/" in f"/{entry['path']}" for entries in lists for entry in entries)
 
 
 def options_of_build(place: Path) -> list[str]:
-    """The options that a corpus was built with, but for Beam's, as its job's record has them.
-
-    Raises:
-        UserError: flow `corpus` did not build it.
-    """
+    """The options that a corpus was built with, but for Beam's, as its job's record has them."""
     record = read_record(place)
     if record is None or record.job.argv[:2] != ("corpus", "build"):
         raise UserError(

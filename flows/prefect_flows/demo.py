@@ -123,9 +123,6 @@ def demo(config: DemoConfig, out: Path) -> dict[str, Any]:
 
     Returns:
         The report's summary, with the seconds each stage took.
-
-    Raises:
-        UserError: `out` is in use, or holds something else or a demo with other settings.
     """
     with lock_directory(out):
         claim_directory(config, out)

@@ -59,9 +59,6 @@ def evidence(request: Request, out: Path, prepare_only: bool = False) -> dict[st
     Returns:
         The summary of the first report, and the `hours` that each model was trained; with
         `prepare_only` where the examples are.
-
-    Raises:
-        UserError: `out` is in use, or was made by another request.
     """
     with lock_directory(out):
         if prepare_only:
@@ -113,11 +110,7 @@ def prepare(request: Request, setting: Setting, out: Path) -> str:
 
 
 def check_room(plan: Plan, setting: Setting, examples: str, out: Path) -> None:
-    """See that all checkpoints fit the disk: those of the run that trains, one of each before it.
-
-    Raises:
-        UserError: they do not.
-    """
+    """See that all checkpoints fit the disk: those of the run that trains, one of each before it."""
     size = padded_vocabulary(read_manifest(examples, "examples")["vocabulary_size"])
     sizes = [state_bytes(model.config(size), setting.train) for model in setting.models.values()]
     of_a_run = len(log_spaced_steps(plan.steps, setting.train.evaluations)) + 1

@@ -49,11 +49,7 @@ def train_vocabulary(
 def check_vocabulary(
     settings: ExamplesSettings, corpus: str | Path, vocabulary: str | Path
 ) -> None:
-    """Refuse a vocabulary that serves a language badly.
-
-    Raises:
-        UserError: a language has too many unknown tokens, or too many tokens per word.
-    """
+    """Refuse a vocabulary that serves a language badly."""
     found = inspect_vocabulary(vocabulary, corpus)["languages"]
     rows = [{name: row[name] for name in _COLUMNS} for row in found]
     show_table(key_of("vocabulary", settings.name), rows, "How the vocabulary suits each language")
@@ -65,11 +61,7 @@ def check_vocabulary(
 
 
 def check_limit(rows: list[dict[str, Any]], column: str, limit: float, option: str) -> None:
-    """Refuse rows of which a column is above its limit.
-
-    Raises:
-        UserError: with the worst of them.
-    """
+    """Refuse rows of which a column is above its limit."""
     over = [row for row in rows if row[column] is not None and row[column] > limit]
     if over:
         worst = max(over, key=lambda row: row[column])

@@ -52,11 +52,7 @@ def experiment(settings: ExperimentSettings) -> State:
 
 
 def plan_reports(settings: ExperimentSettings, operators: Operators) -> dict[str, Path]:
-    """Where the report of each mixture goes.
-
-    Raises:
-        UserError: two of them would go to one place.
-    """
+    """Where the report of each mixture goes."""
     directory = operators.directory("experiments", settings.name)
     reports = {
         mixture: output_below(directory, Path(mixture).name.removesuffix(FILE_SUFFIX))

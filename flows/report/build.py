@@ -95,10 +95,6 @@ def write_report(
 
     Returns:
         The stage's summary: the verdict, how many languages it rests on, and the medians.
-
-    Raises:
-        UserError: a run is unfinished or not evaluated, or runs cannot be compared, or `downstream`
-            is of other runs.
     """
     tuned = read_downstream(downstream)
     with contextlib.ExitStack() as stack:

@@ -82,10 +82,6 @@ def write_distillation(
 
     Returns:
         Summary: stage, out, reused, verdict, languages, students, long_baseline.
-
-    Raises:
-        UserError: a run is unfinished or not evaluated, runs cannot be compared, or a student had
-            another teacher.
     """
     with contextlib.ExitStack() as stack:
 
@@ -157,11 +153,7 @@ def _check_seeds(of_teacher: Pairs, others: Pairs) -> None:
 
 
 def _check_long(of_long: Pairs) -> None:
-    """Check that the long baselines are the baselines, with the steps of teacher and student.
-
-    Raises:
-        UserError: one is not.
-    """
+    """Check that the long baselines are the baselines, with the steps of teacher and student."""
     for baseline, run in of_long:
         if run.config["model"] != baseline.config["model"]:
             raise UserError(

@@ -65,11 +65,7 @@ class Downstream:
 
 
 def read_downstream(directories: Sequence[str | Path]) -> list[Downstream]:
-    """Read comparisons.
-
-    Raises:
-        UserError: a directory is not one.
-    """
+    """Read comparisons."""
     found = []
     for directory in map(Path, directories):
         manifest = read_manifest(directory, STAGE)
@@ -95,9 +91,6 @@ def check_downstream(
     Args:
         found: comparisons of fine-tuned runs.
         comparisons: the pairs of each candidate.
-
-    Raises:
-        UserError: one is not, or two are.
     """
     for one in found:
         if not any(map(one.is_of, comparisons)):

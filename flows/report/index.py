@@ -148,10 +148,6 @@ def write_index(directory: str | Path) -> dict[str, Any]:
 
     Returns:
         Summary: stage, out, reports, and downstream, the number of comparisons.
-
-    Raises:
-        UserError: there is none, the directory is itself a stage's output, or it has another
-            index.html.
     """
     names = storage.list_names(directory)
     if MARKER in names:
@@ -189,14 +185,7 @@ def _rows(
     describe: Callable[[Any], dict[str, Any] | None],
     above: int = 0,
 ) -> list[dict[str, Any]]:
-    """What the page shows of each file of this name, newest first; damaged ones are said.
-
-    Args:
-        directory: where to look, at any depth.
-        name: of the files.
-        describe: gives a row of what a file says; None for one that is not shown.
-        above: how many folders higher its marker may be.
-    """
+    """What the page shows of each file of this name, newest first; damaged ones are said."""
     found = [
         file
         for file in storage.find(directory, name)

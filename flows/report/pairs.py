@@ -32,10 +32,6 @@ def pair_up(
 
     Returns:
         The pairs of each candidate, in the order in which the candidates were given.
-
-    Raises:
-        UserError: the baselines are of several models, two runs differ in nothing, a candidate has
-            no baseline of its seed, or a pair cannot be compared.
     """
     if len(baselines) == len(candidates) == 1:
         check_pair(baselines[0], candidates[0], longer=longer, any_seed=longer)
@@ -78,10 +74,6 @@ def pair_students(of_teacher: Pairs, students: Sequence[Run]) -> list[tuple[Pair
 
     Returns:
         Of each model of student, the pairs of baseline and teacher, and of baseline and student.
-
-    Raises:
-        UserError: a student had another teacher, is there twice, or cannot be compared; or of
-            several teachers one has no student of a model, or several.
     """
     by_hash = {teacher.config["config_hash"]: (base, teacher) for base, teacher in of_teacher}
     models: dict[str, dict[tuple[str, int], Run]] = defaultdict(dict)
@@ -112,11 +104,7 @@ def pair_students(of_teacher: Pairs, students: Sequence[Run]) -> list[tuple[Pair
 
 
 def _check_taught(student: Run, teachers: Sequence[Run]) -> None:
-    """Check that a student learned from the last step of one of the teachers.
-
-    Raises:
-        UserError: it did not.
-    """
+    """Check that a student learned from the last step of one of the teachers."""
     taught = student.config.get("teacher")
     if taught is None:
         raise UserError(f"{student.option} has no teacher: give what mswitch distill made")
@@ -165,11 +153,7 @@ def model_names(models: Sequence[Run]) -> list[str]:
 
 
 def check_seeds(by_seed: Sequence[Sequence[LanguageLosses]], runs: tuple[Run, Run]) -> None:
-    """Check that all seeds were evaluated on the same documents.
-
-    Raises:
-        UserError: they were not.
-    """
+    """Check that all seeds were evaluated on the same documents."""
 
     def documents(losses: Sequence[LanguageLosses]) -> list[tuple[str, list[int], list[int]]]:
         return [(each.lang, each.tokens.tolist(), each.target_bytes.tolist()) for each in losses]

@@ -92,11 +92,7 @@ class Run:
 
 
 def common_steps(directories: Sequence[str | Path]) -> tuple[int, ...] | None:
-    """Planned steps at which all runs are evaluated so far; None where no run lacks anything.
-
-    Raises:
-        UserError: one of them is not a run.
-    """
+    """Planned steps at which all runs are evaluated so far; None where no run lacks anything."""
     evaluated, finished = [], True
     for directory in map(Path, directories):
         planned = {int(step) for step in read_run(directory).get("eval_steps", ())}
@@ -107,11 +103,7 @@ def common_steps(directories: Sequence[str | Path]) -> tuple[int, ...] | None:
 
 
 def open_run(directory: str | Path, role: str) -> Run:
-    """Read what a run directory says of its training, and no evaluation yet.
-
-    Raises:
-        UserError: it is no run, or was not trained here.
-    """
+    """Read what a run directory says of its training, and no evaluation yet."""
     directory = Path(directory)
     config = read_run(directory)
     for key in TRAINED:
@@ -125,11 +117,7 @@ def open_run(directory: str | Path, role: str) -> Run:
 
 
 def with_evaluations(run: Run, steps: Sequence[int]) -> Run:
-    """Read the evaluations of a run at `steps`.
-
-    Raises:
-        UserError: one is damaged.
-    """
+    """Read the evaluations of a run at `steps`."""
     paths = [run.directory / "eval" / f"{step}.parquet" for step in steps]
     tables = tuple(_read_evaluation(path, run.option) for path in paths)
     return dataclasses.replace(run, steps=tuple(steps), tables=tables)
@@ -145,9 +133,6 @@ def read_evaluated_run(
         role: as in `Run`.
         steps: evaluated steps (`common_steps`) of a run that may still train; by default all that
             are planned, of a finished one.
-
-    Raises:
-        UserError: it is missing, unfinished, not evaluated, or damaged.
     """
     run = open_run(directory, role)
     finished = steps is None
@@ -188,11 +173,7 @@ def read_evaluated_run(
 
 
 def _check_finished(run: Run) -> None:
-    """Check that a run is finished and evaluated.
-
-    Raises:
-        UserError: it is not.
-    """
+    """Check that a run is finished and evaluated."""
     if read_marker(run.directory) is None:
         raise UserError(
             f"{run.option} has not finished training (no {MARKER}): run the same command that "
@@ -216,11 +197,7 @@ def _check_finished(run: Run) -> None:
 def check_pair(
     baseline: Run, candidate: Run, *, longer: bool = False, any_seed: bool = False
 ) -> None:
-    """Check that the runs differ in the model alone, or also in steps (`longer`) or seed.
-
-    Raises:
-        UserError: the same run twice, other examples, other data order, or other evaluated steps.
-    """
+    """Check that the runs differ in the model alone, or also in steps (`longer`) or seed."""
     if baseline.directory.resolve() == candidate.directory.resolve():
         raise UserError(
             f"--baseline and --{candidate.role} are both {baseline.directory}: give two runs, the "
@@ -268,11 +245,7 @@ def _precisions(run: Run) -> list[str]:
 
 
 def pair_losses(baseline: Run, candidate: Run) -> list[LanguageLosses]:
-    """Arrange the losses of both runs by language and document.
-
-    Raises:
-        UserError: an evaluation has other documents than the first one.
-    """
+    """Arrange the losses of both runs by language and document."""
     sides = [_by_document(run) for run in (baseline, candidate)]
     (keys, tokens, sizes, nats), (other_keys, other_tokens, _, other_nats) = sides
     if keys != other_keys or not np.array_equal(tokens, other_tokens):

@@ -62,10 +62,6 @@ def evaluate(
 
     Returns:
         Summary: stage, out, reused, steps (evaluated in all), documents.
-
-    Raises:
-        UserError: not a run, other examples, a checkpoint is missing, or there are not the devices
-            asked for.
     """
     # SIGTERM ends this process at once, and with it the others: a finished step is not done again.
     with (
@@ -89,11 +85,7 @@ def evaluate(
 def _check_examples(
     run: str | Path, described: dict[str, Any], examples: str | Path, manifest: dict[str, Any]
 ) -> None:
-    """Check that a run's vocabulary is that of the examples; an imported run has none to compare.
-
-    Raises:
-        UserError: it was trained on other examples, or has fewer rows than they have pieces.
-    """
+    """Check that a run's vocabulary is that of the examples; an imported run has none to compare."""
     if described["examples"] is None:
         check_vocabulary(run, described, examples, manifest)
         return

@@ -54,9 +54,6 @@ def training_like(described: dict[str, Any], config: EvaluateConfig) -> TrainCon
 
     The mesh is the one asked for, else the training's, or one device where that needs more than
     there are. A batch that is not asked for is the usual one, or the next that the mesh divides.
-
-    Raises:
-        UserError: there are several processes, and the training's mesh does not have all devices.
     """
     train = train_config_of(described)
     asked = {axis: getattr(config, axis) for axis in _AXES}
@@ -97,10 +94,6 @@ class Evaluator:
         train: what `training_like` made of it.
         dispatch: see `EvaluateConfig`.
         batches: the same ones in every process of a job, whole.
-
-    Raises:
-        UserError: there are not the devices asked for, or they do not divide batch or model, or
-            cannot dispatch so.
     """
 
     def __init__(

@@ -35,9 +35,6 @@ def read_config(config: Mapping[str, Any], where: str) -> ModelConfig:
     Args:
         config: its content.
         where: its path, for errors.
-
-    Raises:
-        UserError: another architecture, or a variant of these that mswitch does not have.
     """
     kind = config.get("model_type")
     if kind not in ARCHITECTURES:
@@ -79,9 +76,6 @@ def write_config(model: ModelConfig, original: Mapping[str, Any] | None = None) 
     Args:
         model: the model.
         original: the config.json it was once read from, whose other keys are kept.
-
-    Raises:
-        UserError: no class of Hugging Face computes this model.
     """
     if model.sparse:
         _check_exportable(model)

@@ -59,9 +59,6 @@ def import_hf(directory: str | Path, out: str | Path) -> dict[str, Any]:
 
     Returns:
         Summary: stage, out, reused, preset, parameters.
-
-    Raises:
-        UserError: not such a model, a tensor is missing, left over, or of another shape.
     """
     directory = Path(directory)
     original = read_json_object(directory / CONFIG)
@@ -109,10 +106,6 @@ def export_hf(
 
     Returns:
         Summary: stage, out, reused, step, parameters, files.
-
-    Raises:
-        UserError: no such checkpoint, another vocabulary, or no class of Hugging Face computes
-            this model.
     """
     if max_shard_bytes < 1:
         raise UserError("--max-shard-bytes must be at least 1")
@@ -169,11 +162,7 @@ def _export(
 
 
 def read_parameters(files: WeightFiles, model: ModelConfig) -> dict[str, np.ndarray]:
-    """All parameters of a model, in float32.
-
-    Raises:
-        UserError: a tensor is missing, left over, of another shape, or contradicts the config.
-    """
+    """All parameters of a model, in float32."""
     skeleton = Skeleton.of(model, _TRAIN)
     values = {name: np.empty(s.shape, np.float32) for name, s in skeleton.shapes.items()}
     unused = set(files.file_of) - set(UNUSED)

@@ -24,11 +24,7 @@ _DTYPES = ("F32", "F16", "BF16")
 
 
 class WeightFiles:
-    """The tensors of a directory, read one at a time.
-
-    Raises:
-        UserError: there are none, or the index names what is not there.
-    """
+    """The tensors of a directory, read one at a time."""
 
     def __init__(self, directory: Path):
         self.directory = directory
@@ -49,12 +45,7 @@ class WeightFiles:
         return tuple(sorted(set(self.file_of.values())))
 
     def read(self, tensor: str, shape: Sequence[int]) -> np.ndarray:
-        """One tensor, as float32.
-
-        Raises:
-            UserError: it is missing, has another shape or type, or holds values that are not
-                numbers.
-        """
+        """One tensor, as float32."""
         if tensor not in self.file_of:
             raise UserError(f"{self.directory} has no tensor {tensor}")
         path = self.directory / self.file_of[tensor]

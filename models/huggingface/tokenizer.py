@@ -31,9 +31,6 @@ def write_tokenizer(directory: Path, model: bytes) -> None:
     Args:
         directory: where to write.
         model: the model, with its sentinels.
-
-    Raises:
-        UserError: it is not a Unigram model.
     """
     proto = sentencepiece_model_pb2.ModelProto.FromString(model)  # pyright: ignore[reportAttributeAccessIssue]
     trained = proto.trainer_spec

@@ -41,9 +41,6 @@ class Generator:
         config: how to answer.
         targets_length: most tokens of an answer.
         labels: the closed set of answers, for `decode = "labels"`.
-
-    Raises:
-        UserError: there are fewer devices than asked for.
     """
 
     def __init__(

@@ -70,10 +70,6 @@ def infill(
     Returns:
         Summary: stage, step, texts (a list of text, spans, filled); a span that the model leaves
         out is empty.
-
-    Raises:
-        UserError: not a run, another vocabulary, no text or one without spans in order, not the
-            devices asked for, or too little memory on them.
     """
     if not texts:
         raise UserError("--text has no value: give a text with <extra_id_0> in it")
@@ -116,11 +112,7 @@ def infill(
 def _newest(
     files: RunFiles, vocabulary: VocabularyModel, config: InfillConfig
 ) -> tuple[Skeleton, int, Parameters]:
-    """The model, and its newest checkpoint's step and parameters.
-
-    Raises:
-        UserError: not a run, no checkpoint, or another vocabulary.
-    """
+    """The model, and its newest checkpoint's step and parameters."""
     described = read_run(files.directory)
     check_model_file(files.place, described, vocabulary)
     step = find_step(files, None)
@@ -131,11 +123,7 @@ def _newest(
 
 
 def _skeleton(described: dict[str, Any], config: InfillConfig) -> Skeleton:
-    """The run's model on the devices that fill.
-
-    Raises:
-        UserError: there are fewer, or they do not divide its widths.
-    """
+    """The run's model on the devices that fill."""
     model = model_of(described)
     train = dataclasses.replace(
         train_config_of(described),

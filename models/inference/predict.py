@@ -89,8 +89,6 @@ def predict(
         Summary: stage, out, reused, step, what `score_predictions` gives, and test_reads.
 
     Raises:
-        UserError: not a run, other examples, no such split or checkpoint, or test was read from
-            another step.
         SystemExit: with code 75, where a bucket fails while it is written to.
     """
     with open_files(run, PREDICTIONS) as files:
@@ -109,9 +107,6 @@ def select(run: str | Path, tasks: str | Path | None, config: PredictConfig) -> 
 
     Returns:
         Summary: stage, out, step, metric, value, values (by step), and its `score_predictions`.
-
-    Raises:
-        UserError: as `predict`, the run is still in training, or no metric has a mean.
     """
     with open_files(run, PREDICTIONS) as files:
         reader = _Reader(files, tasks, config)
@@ -157,9 +152,6 @@ def answer(
 
     Returns:
         Summary: stage, step, texts (a list of text, prediction, score).
-
-    Raises:
-        UserError: as `predict`, or there is no text.
     """
     if not texts:
         raise UserError("there is no text to answer: give --text, or an --input with lines")
@@ -241,11 +233,7 @@ class _Reader:
             self.files.publish(name)
 
     def step(self, asked: int | None, split: Split) -> int:
-        """The checkpoint to use: the one asked for, the selected, or the newest.
-
-        Raises:
-            UserError: there is none, or test would be read before one was chosen.
-        """
+        """The checkpoint to use: the one asked for, the selected, or the newest."""
         if asked is None and (self.run / SELECTED).is_file():
             asked = int(read_json_object(self.run / SELECTED)["step"])
         found = find_step(self.files, asked)
@@ -257,11 +245,7 @@ class _Reader:
         return found
 
     def note_test(self, step: int, again: bool) -> int:
-        """Note in the ledger that test is read; give how often it was.
-
-        Raises:
-            UserError: it was read from another step.
-        """
+        """Note in the ledger that test is read; give how often it was."""
         name = f"{self._part}/{TEST_READS}"
         path = self.run / name
         reads = read_json_object(path)["reads"] if path.is_file() else []

@@ -17,11 +17,7 @@ PYTHON = ".venv-plan/bin/python"
 
 
 def planning_python() -> Path:
-    """Find a Python with libtpu; in a checkout, make `.venv-plan` where it is absent.
-
-    Raises:
-        UserError: there is none and it cannot be made.
-    """
+    """Find a Python with libtpu; in a checkout, make `.venv-plan` where it is absent."""
     if importlib.util.find_spec("libtpu") is not None:
         return Path(sys.executable)
     if not (ROOT / "Makefile").exists():
@@ -47,7 +43,6 @@ def compile_elsewhere(request: CompileRequest) -> CompileResult:
     """`compile_step` in its own process, which has libtpu.
 
     Raises:
-        UserError: libtpu cannot be had.
         RuntimeError: the compiler failed for another reason than memory.
     """
     python = planning_python()

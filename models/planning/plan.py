@@ -58,9 +58,6 @@ def make_plan(
 
     Returns:
         What `mswitch plan --json` prints.
-
-    Raises:
-        UserError: an unknown name, or a mesh that divides nothing.
     """
     slice_ = parse_topology(topology)
     model = changes.applied_to(find_preset(preset).model)
@@ -108,9 +105,6 @@ def make_pair(
 
     Returns:
         Both plans, `pair` as it is and `plan`, and `ratios` of the second to the first.
-
-    Raises:
-        UserError: as `make_plan`.
     """
     plans = {
         "pair": make_plan(pair, topology, config, NO_CHANGES),

@@ -39,11 +39,7 @@ class Setting:
 def rank_settings(
     model: ModelConfig, config: PlanConfig, topology: Topology, skeleton: Skeleton
 ) -> list[Setting]:
-    """All settings that divide batch, experts and heads, the fastest first.
-
-    Raises:
-        UserError: there is none, or the one that is asked for is impossible.
-    """
+    """All settings that divide batch, experts and heads, the fastest first."""
     _check_asked(model, config, topology)
     lengths = (config.inputs_length, config.targets_length)
     counts = parameter_counts(skeleton)

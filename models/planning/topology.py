@@ -29,11 +29,7 @@ class Topology:
 
 
 def parse_topology(name: str) -> Topology:
-    """Read a slice's name.
-
-    Raises:
-        UserError: no such slice exists.
-    """
+    """Read a slice's name."""
     match = re.fullmatch(r"(\w+):(\d+(?:x\d+)*)", name)
     if match is None or match[1] not in CHIPS:
         raise UserError(

@@ -57,11 +57,7 @@ LEFTOVER = re.compile(r"(.*\.orbax-checkpoint-tmp.*|\.[0-9]+\.removed)")
 
 
 def is_complete(checkpoint: Path) -> bool:
-    """Whether Orbax committed this checkpoint and both its parts are there.
-
-    Raises:
-        UserError: that cannot be found out: a file system that fails proves nothing.
-    """
+    """Whether Orbax committed this checkpoint and both its parts are there."""
     try:
         metadata = json.loads((checkpoint / METADATA).read_text())
         for part in (PARAMETERS, OPTIMIZER):
@@ -77,22 +73,14 @@ def is_complete(checkpoint: Path) -> bool:
 
 
 def complete_steps(directory: Path) -> list[int]:
-    """Steps of all complete checkpoints in `directory`, ascending.
-
-    Raises:
-        UserError: one cannot be read.
-    """
+    """Steps of all complete checkpoints in `directory`, ascending."""
     if not directory.is_dir():
         return []
     return sorted(int(path.name) for path in _named_by_step(directory) if is_complete(path))
 
 
 def find_step(files: "RunFiles", asked: int | None) -> int:
-    """The step of a run's checkpoint: the one asked for, or the newest.
-
-    Raises:
-        UserError: there is none.
-    """
+    """The step of a run's checkpoint: the one asked for, or the newest."""
     steps = complete_steps(files.directory / CHECKPOINTS)
     if not steps:
         raise UserError(f"{files.place} has no checkpoint yet: train it first")
@@ -145,9 +133,6 @@ class Checkpoints:
 
         What has a checkpoint's name and is none, which neither leaves, is set aside: somebody may
         want to mend it. What has a name that is not ours is somebody else's, and stays.
-
-        Raises:
-            UserError: a checkpoint cannot be read, or a leftover cannot be removed.
         """
         if not self.directory.is_dir():
             return
@@ -221,11 +206,7 @@ class Checkpoints:
                 shutil.rmtree(hidden)
 
     def restore(self, step: int, like: TrainState) -> TrainState:
-        """Load the whole state, onto the devices `like` names.
-
-        Raises:
-            UserError: the checkpoint cannot be read, or is of another model, run or step.
-        """
+        """Load the whole state, onto the devices `like` names."""
         checkpoint = self.directory / str(step)
         loaded = _load(checkpoint, _parts(like), self.run, _TRAIN_ON)
         optimizer = loaded[OPTIMIZER]
@@ -272,9 +253,6 @@ def restore_parameters(files: "RunFiles", step: int, like: Parameters, run: str 
         step: which checkpoint.
         like: shapes, and the devices that are to hold them.
         run: the `config_hash` of the run it must be of, if it says; empty where any will do.
-
-    Raises:
-        UserError: the checkpoint cannot be read, or is of another model or run.
     """
     checkpoint = files.directory.absolute() / CHECKPOINTS / str(step)
     with files.checkpoint(step):
@@ -326,11 +304,7 @@ def _innermost_reason(error: Exception) -> str:
 
 
 def _check_same_model(checkpoint: Path, part: str, found: Any, wanted: Any) -> None:
-    """Compare names and shapes: Orbax itself would cut or pad an array that does not fit.
-
-    Raises:
-        UserError: they differ.
-    """
+    """Compare names and shapes: Orbax itself would cut or pad an array that does not fit."""
     there, here = _shapes(found), _shapes(wanted)
     for name in sorted(there.keys() | here.keys()):
         if there.get(name) != here.get(name):

@@ -62,9 +62,6 @@ def membership(job: JobConfig, *, saves_on_sigterm: bool = True) -> Iterator[Non
     Args:
         job: the job.
         saves_on_sigterm: leave SIGTERM to JAX's preemption service, by which all agree on a step.
-
-    Raises:
-        UserError: the job cannot be joined, this process has no device, or devices lack memory.
     """
     if not job.shared:
         check_devices()
@@ -134,11 +131,7 @@ def _join(job: JobConfig) -> None:
 
 
 def _check_port(coordinator_address: str) -> None:
-    """Check that process 0 can listen there: JAX would crash if another program does.
-
-    Raises:
-        UserError: it cannot.
-    """
+    """Check that process 0 can listen there: JAX would crash if another program does."""
     try:
         socket.create_server(("", int(coordinator_address.rpartition(":")[2]))).close()
     except (OSError, OverflowError) as error:

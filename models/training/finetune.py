@@ -54,8 +54,6 @@ def finetune(
         Summary: stage, out, reused, preset, step, final_loss, parameters.
 
     Raises:
-        UserError: an unusable directory, another vocabulary, settings that do not fit, or a bad
-            loss at which the run is to stop.
         SystemExit: with code 75, after SIGTERM or Ctrl-C; everything is saved.
     """
 

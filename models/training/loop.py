@@ -133,11 +133,7 @@ def _rows(
 
 
 def _resume_step(plan: RunPlan, out: Path, checkpoints: Checkpoints) -> int:
-    """Return the step to continue after; 0 begins.
-
-    Raises:
-        UserError: there were checkpoints, and now there are none.
-    """
+    """Return the step to continue after; 0 begins."""
     checkpoints.remove_leftovers()
     start = checkpoints.latest() or 0
     if not start and (out / METRICS).is_file():

@@ -36,9 +36,6 @@ def cut_metrics(run: Path, step: int, recent: int = 1) -> list[dict[str, Any]]:
 
     Returns:
         The metrics of the last `recent` steps, in order; fewer if there are fewer.
-
-    Raises:
-        UserError: a step's line is missing.
     """
     path = run / METRICS
     if not path.is_file() and not step:
@@ -64,11 +61,7 @@ def cut_metrics(run: Path, step: int, recent: int = 1) -> list[dict[str, Any]]:
 
 
 def read_metrics(run: Path) -> Iterator[dict[str, Any]]:
-    """Yield the metrics of each step of metrics.jsonl, in order.
-
-    Raises:
-        UserError: the file is missing or empty, or a line is not JSON of a step.
-    """
+    """Yield the metrics of each step of metrics.jsonl, in order."""
     path = run / METRICS
     if not path.is_file() or not path.stat().st_size:
         raise UserError(f"{path} is missing or empty: restore it, or train the run again")

@@ -29,9 +29,6 @@ def find_origin(files: RunFiles, step: int | None, keep_moments: bool) -> Origin
         files: a run.
         step: its checkpoint; None takes the newest of a run that is finished.
         keep_moments: whether the optimizer keeps its moments.
-
-    Raises:
-        UserError: it is not a run, is still in training, or has no such checkpoint.
     """
     described = read_run(files.directory)
     found = find_step(files, step)
@@ -65,9 +62,6 @@ def check_moments(origin: Origin, described: Mapping[str, Any], train: TrainConf
         origin: the origin.
         described: its config.json.
         train: how the run is trained.
-
-    Raises:
-        UserError: it has no such moments.
     """
     if not origin.keep_moments:
         return
@@ -91,11 +85,7 @@ def check_moments(origin: Origin, described: Mapping[str, Any], train: TrainConf
 
 
 def state_of_origin(origin: Origin, skeleton: Skeleton, optimizer: Optimizer) -> TrainState:
-    """The state of step 0: the origin's parameters, and fresh moments or its own.
-
-    Raises:
-        UserError: its checkpoint cannot be read, or is of another model.
-    """
+    """The state of step 0: the origin's parameters, and fresh moments or its own."""
     run = origin.chain["config_hash"]
     with open_files(origin.path, shared=jax.process_count() > 1) as files:
         files.refresh()

@@ -260,9 +260,6 @@ def claim_run(out: Path, plan: RunPlan) -> Claim:
 
     A step depends on no later one, so a run of more steps continues one of fewer: unless the rates
     of languages follow from the number of steps, as `max_epochs` makes them.
-
-    Raises:
-        UserError: it holds something else, or a run with other settings.
     """
     if not out.exists():
         return Claim()
@@ -384,11 +381,7 @@ def finish_run(out: Path, plan: RunPlan, final_loss: float) -> None:
 
 
 def read_run(run: Path) -> dict[str, Any]:
-    """The config.json of a run directory.
-
-    Raises:
-        UserError: there is none, or it is damaged.
-    """
+    """The config.json of a run directory."""
     if not (run / CONFIG).is_file():
         raise UserError(f"{run} is not a training run (no {CONFIG}): give what `train --out` made")
     described = read_json_object(run / CONFIG)
@@ -404,11 +397,7 @@ def read_run(run: Path) -> dict[str, Any]:
 
 
 def read_marker(run: Path) -> dict[str, Any] | None:
-    """What marks a run as finished: `config_hash`, `step` and `final_loss`; None if nothing does.
-
-    Raises:
-        UserError: the marker is damaged, or not that of a training run.
-    """
+    """What marks a run as finished: `config_hash`, `step` and `final_loss`; None if nothing does."""
     if not (run / MARKER).is_file():
         return None
     marker = read_json_object(run / MARKER)
@@ -422,11 +411,7 @@ def read_marker(run: Path) -> dict[str, Any] | None:
 def check_vocabulary(
     run: str | Path, described: Mapping[str, Any], examples: str | Path, manifest: Mapping[str, Any]
 ) -> None:
-    """Check that a run's vocabulary is that of examples; an imported run has rows to compare alone.
-
-    Raises:
-        UserError: they have another, or more pieces than it has rows.
-    """
+    """Check that a run's vocabulary is that of examples; an imported run has rows to compare alone."""
     rows, pieces = described["model"]["vocabulary_size"], manifest["vocabulary_size"]
     if rows < pieces:
         raise UserError(
@@ -444,11 +429,7 @@ def check_vocabulary(
 def check_model_file(
     run: str | Path, described: Mapping[str, Any], vocabulary: "VocabularyModel"
 ) -> None:
-    """Check that a run's vocabulary is this one; an imported run has rows to compare alone.
-
-    Raises:
-        UserError: it is another, or has more pieces than the run has rows.
-    """
+    """Check that a run's vocabulary is this one; an imported run has rows to compare alone."""
     rows = described["model"]["vocabulary_size"]
     if rows < vocabulary.size:
         raise UserError(

@@ -79,11 +79,7 @@ class RunFiles:
 
     @contextlib.contextmanager
     def lock(self, part: str = "") -> Iterator[None]:
-        """Keep every other writer away from the run, or a part of it.
-
-        Raises:
-            UserError: another one is at work.
-        """
+        """Keep every other writer away from the run, or a part of it."""
         from mswitch.models.training.distributed import on_first
 
         with contextlib.ExitStack() as stack:
@@ -182,11 +178,7 @@ class BucketFiles(RunFiles):
         return {name: size for name, size in sizes.items() if ".." not in name.split("/")}
 
     def _names(self) -> Set[str]:
-        """Names of all files.
-
-        Raises:
-            UserError: there are some, and none of them is a run's.
-        """
+        """Names of all files."""
         names = self._sizes().keys()
         if names - {LEASE, CLAIM} and CONFIG not in names:
             raise UserError(
@@ -381,7 +373,6 @@ def open_files(place: str | Path, part: str = "", *, shared: bool = False) -> It
         shared: whether other processes of a job work with it too.
 
     Raises:
-        UserError: the bucket cannot be used.
         LeaseLostError: of a job, where the lease is lost or the bucket fails later.
         SystemExit: with code 75, likewise, of one process.
     """

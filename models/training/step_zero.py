@@ -50,7 +50,6 @@ def stage_run(
         config: everything that the bytes depend on.
 
     Raises:
-        UserError: `out` is in use, holds something else, or cannot be written.
         SystemExit: with code 75, where a bucket fails later.
     """
     if not storage.is_remote(out):

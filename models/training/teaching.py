@@ -37,11 +37,7 @@ def skeleton_of(teacher: Teacher, dtype: Precision, mesh: Mesh | None) -> Skelet
 
 
 def teacher_parameters(teacher: Teacher, mesh: Mesh | None) -> Parameters:
-    """The teacher's values, on the mesh.
-
-    Raises:
-        UserError: its checkpoint cannot be read.
-    """
+    """The teacher's values, on the mesh."""
     origin = teacher.origin
     like = skeleton_of(teacher, teacher.train.dtype, mesh).abstract_parameters()
     with open_files(origin.path, shared=jax.process_count() > 1) as files:

@@ -75,8 +75,6 @@ def train(
         Summary: stage, out, reused, preset, step, final_loss, parameters.
 
     Raises:
-        UserError: unknown preset, unusable directory, settings that do not fit, or a bad loss
-            at which the run is to stop.
         SystemExit: with code 75, after SIGTERM or Ctrl-C; everything is saved.
     """
     chosen = mixture or Mixture()
@@ -165,11 +163,7 @@ def prepare(
 def make_plan(
     preset: str, model: ModelConfig, examples: str | Path, config: TrainConfig, mixture: Mixture
 ) -> tuple[RunPlan, TaskBatches]:
-    """Open the data, as much of it as this process feeds, and plan a run of a model on it.
-
-    Raises:
-        UserError: the directory cannot be used, or settings do not fit it, or each other.
-    """
+    """Open the data, as much of it as this process feeds, and plan a run of a model on it."""
     if config.freeze != "none" and not model.sparse:
         raise UserError(
             f"--freeze {config.freeze} is for models with experts; {preset} has none: leave it out"

@@ -78,10 +78,6 @@ def make_cache(
 
     Returns:
         Summary: stage, out, reused, steps, samples.
-
-    Raises:
-        UserError: the teacher has no experts or is not finished, the examples are of another
-            vocabulary, or settings do not fit.
     """
     settings = DistillConfig(temperature=draws.temperature)
     mixture = mixture or Mixture()
@@ -151,9 +147,6 @@ def check_cache(
 
     Returns:
         The number of samples for each target position.
-
-    Raises:
-        UserError: it is not.
     """
     made = read_manifest(cache, STAGE)["config"]
     wanted = json.loads(canonical_json(_drawn_for(teacher, batches, config)))

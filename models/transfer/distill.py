@@ -84,8 +84,6 @@ def distill(
         Summary: stage, out, reused, preset, step, final_loss, parameters.
 
     Raises:
-        UserError: the teacher has no experts or is not finished, the two models do not fit each
-            other, the cache is not of this teacher and these batches, and all that `train` raises.
         SystemExit: with code 75, after SIGTERM or Ctrl-C; everything is saved.
     """
 
@@ -119,11 +117,7 @@ def distill(
 
 
 def _tuning_changes(changes: ModelChanges, origin: str | Path) -> TuningChanges:
-    """Those of a student that has its parameters already.
-
-    Raises:
-        UserError: one would make others of them.
-    """
+    """Those of a student that has its parameters already."""
     given = {name: value for name, value in as_json(changes).items() if value is not None}
     for name in given.keys() - set(TUNABLE):
         raise UserError(
@@ -134,11 +128,7 @@ def _tuning_changes(changes: ModelChanges, origin: str | Path) -> TuningChanges:
 
 
 def _check_student(who_teaches: str, taught_by: Teacher, plan: RunPlan) -> None:
-    """Check that the student can learn from this teacher, and begin as it is to.
-
-    Raises:
-        UserError: it cannot.
-    """
+    """Check that the student can learn from this teacher, and begin as it is to."""
     teacher, student = taught_by.model, plan.model
     who = f"--preset {plan.preset}" if plan.origin is None else f"--from {plan.origin.path}"
     if student.sparse:

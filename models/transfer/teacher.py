@@ -32,11 +32,7 @@ def find_teacher(
     step: int | None = None,
     shared: bool = False,
 ) -> Teacher:
-    """A checkpoint of a sparse run that can predict these examples on the mesh of `config`.
-
-    Raises:
-        UserError: it is none.
-    """
+    """A checkpoint of a sparse run that can predict these examples on the mesh of `config`."""
     with open_files(teacher, shared=shared) as files:
         files.refresh()
         described = read_run(files.directory)

@@ -76,10 +76,6 @@ def upcycle(
 
     Returns:
         Summary: stage, out, reused, preset, parameters, dense_loss, loss (nats a token).
-
-    Raises:
-        UserError: the run has experts or no such checkpoint, the examples are of another
-            vocabulary, or the loss would jump by more than `MAX_JUMP`.
     """
     with open_files(run) as files:
         files.refresh()

@@ -104,10 +104,6 @@ def open_base(out: str | Path, config: Mapping[str, Any], recipe: Recipe) -> Bas
         out: the corpus.
         config: the settings of the addition; they must be those of the corpus.
         recipe: of the addition; the accounts of its stages are added up.
-
-    Raises:
-        UserError: it is not a finished corpus, was built with other settings or by a version with
-            other stages or columns, kept no fingerprints, or was edited.
     """
     manifest = read_manifest(out, "corpus")
     before = {key: value for key, value in manifest["config"].items() if key != "inputs"}
@@ -208,11 +204,7 @@ def finish_decided(base: Base) -> bool:
 
 
 def begin_addition(base: Base, staging: str, inputs: Sequence[Mapping[str, Any]]) -> None:
-    """Make the staging of an addition; one that was begun before continues.
-
-    Raises:
-        UserError: on an object store, where nothing locks, another addition was begun.
-    """
+    """Make the staging of an addition; one that was begun before continues."""
     claim = storage.join(staging, _CLAIM)
     if storage.exists(claim):
         return

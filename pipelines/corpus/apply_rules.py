@@ -31,13 +31,7 @@ def pass_rules(
 
 
 def ask(rule: Rule, pages: Sequence[Page], recipe: Recipe) -> Sequence[str | None]:
-    """Return what a rule says of some pages.
-
-    Raises:
-        UserError: the rule raised an exception or gave no proper reason, and the recipe says that
-            this ends the build; it gave not one reason for each page, or set a column that it does
-            not declare.
-    """
+    """Return what a rule says of some pages."""
     before = _columns(pages)
     reasons = _ask(rule, pages, recipe)
     if pages:
@@ -98,23 +92,14 @@ def _ask(rule: Rule, pages: Sequence[Page], recipe: Recipe) -> Sequence[str | No
 
 
 def make_edit(edit: Edit, page: Page, recipe: Recipe) -> None:
-    """Make one edit of a page.
-
-    Raises:
-        UserError: it raised an exception, or set a column that it does not declare.
-    """
+    """Make one edit of a page."""
     before = set(page.columns)
     call_step(edit, "edit", page, recipe=recipe, at=f"{page.source} ({page.url})")
     _check_declared(edit, page.columns.keys() - before, recipe)
 
 
 def call_step(step: Step, method: str, *given: Any, recipe: Recipe, at: str) -> Any:
-    """Call a method of a step about what is read `at` some place.
-
-    Raises:
-        UserError: a step of the user's raised an exception. What goes wrong in one of mswitch is a
-            defect, and keeps its traceback.
-    """
+    """Call a method of a step about what is read `at` some place."""
     kind = "edit" if isinstance(step, Edit) else "rule"
     note(f"{kind} {step.name} at {at}")
     try:

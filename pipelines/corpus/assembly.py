@@ -53,7 +53,6 @@ def assemble(
         rejected_if_empty: where to write a sample of what was dropped, if nothing survives.
 
     Raises:
-        UserError: nothing survived; `staging` is removed.
         RuntimeError: the accounts do not balance.
     """
     work = build.work

@@ -81,7 +81,6 @@ def build_corpus(
         newly_dropped and newly_dropped_by_reason.
 
     Raises:
-        UserError: bad input or options, or nothing survived.
         RuntimeError: the accounts do not balance; nothing is published.
     """
     if isinstance(config, Recipe):

@@ -194,11 +194,7 @@ class CorpusConfig:
                 raise UserError(f"--{option} chooses a built-in recipe: leave it out, or --recipe")
 
     def source(self) -> RecipeSource | None:
-        """Read the source of the recipe, if it is the user's.
-
-        Raises:
-            UserError: it cannot be read.
-        """
+        """Read the source of the recipe, if it is the user's."""
         return None if self.recipe is None else read_source(self.recipe)
 
     def load(
@@ -209,9 +205,6 @@ class CorpusConfig:
         Args:
             source: what `source` returns.
             badwords: a directory of lists of bad words, or its URL.
-
-        Raises:
-            UserError: the recipe cannot be loaded, or has no step for an option.
         """
         if source:
             recipe = source.load()
@@ -274,9 +267,6 @@ class CorpusConfig:
         Args:
             recipe: what `load` returns; by default without lists of bad words.
             source: the source of a user's recipe.
-
-        Raises:
-            UserError: a list that a step was given cannot be read.
         """
         recipe = recipe or self.load(source)
         settings = dataclasses.asdict(self)

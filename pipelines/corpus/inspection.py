@@ -25,11 +25,7 @@ Found = list[dict[str, Any]]
 
 
 def page_of_text(text: bytes, url: str, config: CorpusConfig) -> Page:
-    """Return a text as the page of a WET record would be.
-
-    Raises:
-        UserError: it is empty.
-    """
+    """Return a text as the page of a WET record would be."""
     utf8 = normalize_lines(text.decode("utf-8", "replace").encode(), config.drop_metadata_lines)
     if not utf8:
         raise UserError("standard input has no text: give some, as in `inspect - < page.txt`")
@@ -50,9 +46,6 @@ def find_page(
 
     Returns:
         The page, or why there is none, and what these rules say.
-
-    Raises:
-        UserError: there is no such page.
     """
     place = _PLACE.fullmatch(wanted)
     if place and not inputs:
@@ -99,9 +92,6 @@ def inspect_page(
         it, and why, or None) and `steps`: of each its name (`step`), `reason` (why it drops the
         page, or None), `values` that it found (None: not applicable), and their
         `limits` (least, most).
-
-    Raises:
-        UserError: a rule raised an exception, and the recipe says that this ends a build.
     """
     steps = [dict(found) for found in before]
     if isinstance(page, Rejected):

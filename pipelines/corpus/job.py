@@ -55,9 +55,6 @@ def prepare_job(
         config: see `CorpusConfig`.
         recipe: what `CorpusConfig.load` returns.
         source: its source, if it is a user's.
-
-    Raises:
-        UserError: a file cannot be read.
     """
     work.make()
     directory = storage.join(work.root, "rules")
@@ -72,9 +69,6 @@ def open_job(directory: str, recipe: Recipe, config: CorpusConfig | None = None)
         directory: path or URL of a directory for intermediate files, which all workers can reach.
         recipe: the recipe.
         config: how files are read; `profile` and what concerns rules is not looked at.
-
-    Raises:
-        UserError: a step cannot be pickled, or a file cannot be read.
     """
     recipe.check_pickles()
     source = PickledRecipe(pickle.dumps(recipe))

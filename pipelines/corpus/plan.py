@@ -113,9 +113,6 @@ def plan_build(
 
     Returns:
         Figures by name; what follows from the sample is marked in `estimated`.
-
-    Raises:
-        UserError: no input, or nothing survives of the file that is built.
     """
     if workers < 1 or (mb_per_second is not None and not mb_per_second > 0):
         raise UserError("give at least one worker, and a rate above 0")

@@ -22,11 +22,7 @@ BATCH_ROWS = 512
 
 @contextlib.contextmanager
 def open_shard(path: str, sha256: str = "") -> Iterator[pq.ParquetFile]:
-    """Open a shard, after checking it against a checksum if one is given.
-
-    Raises:
-        UserError: the file is missing, is not what the checksum says, or is not Parquet.
-    """
+    """Open a shard, after checking it against a checksum if one is given."""
     again = "build the corpus again"
     try:
         with storage.fetch(path) as local:
@@ -60,11 +56,7 @@ class CorpusShard:
     sha256: str
 
     def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        """Columns of the shard, some hundred rows at a time, in its order (by id).
-
-        Raises:
-            UserError: the file is missing, is not what the manifest says, or is not Parquet.
-        """
+        """Columns of the shard, some hundred rows at a time, in its order (by id)."""
         with open_shard(self.path, self.sha256) as file:
             yield from file.iter_batches(BATCH_ROWS, columns=list(columns))
 
@@ -135,9 +127,6 @@ def open_corpus(directory: str | Path) -> Corpus:
     """Read the manifest of a corpus, here or in a bucket.
 
     Text that no language was identified for (`und`) is left out.
-
-    Raises:
-        UserError: `directory` is not a finished corpus, or holds no document.
     """
     manifest = read_manifest(directory, "corpus")
     rows = sorted(manifest["shards"], key=lambda row: row["path"])

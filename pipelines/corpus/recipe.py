@@ -197,11 +197,7 @@ class Recipe:
         return next((step for step in self.steps if isinstance(step, kind)), None)
 
     def change(self, changes: Mapping[str, Mapping[str, Any]]) -> "Recipe":
-        """Return the recipe with other values for fields of its steps, by their names.
-
-        Raises:
-            UserError: a value is out of its bounds.
-        """
+        """Return the recipe with other values for fields of its steps, by their names."""
 
         def changed(steps: Iterable[Any]) -> list[Any]:
             return [
@@ -212,11 +208,7 @@ class Recipe:
         return dataclasses.replace(self, **lists)
 
     def check_pickles(self) -> None:
-        """Check that all steps can travel to workers.
-
-        Raises:
-            UserError: one cannot.
-        """
+        """Check that all steps can travel to workers."""
         for step in self.steps:
             try:
                 pickle.dumps(step)

@@ -44,11 +44,7 @@ class RecipeSource:
         return hashlib.sha256(self.text.encode()).hexdigest()
 
     def load(self) -> Recipe:
-        """Run the source and return its recipe.
-
-        Raises:
-            UserError: it cannot be run, or has not one recipe.
-        """
+        """Run the source and return its recipe."""
         if self.module:
             found = vars(_import(self.origin, self.module))
             if read_source(self.origin).sha256 != self.sha256:
@@ -103,9 +99,6 @@ def read_source(origin: str) -> RecipeSource:
 
     Args:
         origin: path or URL of a Python file, or `package.module:NAME`.
-
-    Raises:
-        UserError: there is no such file or module.
     """
     if _MODULE.fullmatch(origin) and not Path(origin).exists():
         name = origin.partition(":")[0]

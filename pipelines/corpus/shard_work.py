@@ -204,11 +204,7 @@ def _beginning(utf8: bytes) -> bytes:
 
 
 def _table(rows: Sequence[dict[str, Any]], recipe: Recipe) -> pa.Table:
-    """Return rows of `Recipe.pages` as a table.
-
-    Raises:
-        UserError: a rule did not set a column that it declares, or to another type.
-    """
+    """Return rows of `Recipe.pages` as a table."""
     _check_columns(rows, recipe.found, recipe)
     try:
         return pa.Table.from_pylist(rows, recipe.pages)

@@ -13,11 +13,7 @@ from mswitch.pipelines.records import SPLITS
 
 
 def load_stats(corpus: str | Path) -> dict[str, Any]:
-    """Return the `stats.json` of a published corpus.
-
-    Raises:
-        UserError: `corpus` is not a finished corpus, or its statistics are gone.
-    """
+    """Return the `stats.json` of a published corpus."""
     read_manifest(corpus, "corpus")
     return read_json_object(storage.join(corpus, "stats.json"))
 

@@ -112,9 +112,6 @@ def survey(corpus: str | Path) -> dict[str, Any]:
         sites (the commonest with their counts), distinct_sites, sites_error (see `HeavyHitters`),
         scripts (letters by ISO 15924 code) and sampled_documents, whose letters they are.
         `sites`, `distinct_sites`, `sites_error`: the same over all languages.
-
-    Raises:
-        UserError: `corpus` is not a finished corpus, or a shard is missing or damaged.
     """
     shards: dict[str, list[dict[str, Any]]] = collections.defaultdict(list)
     for shard in read_manifest(corpus, "corpus")["shards"]:

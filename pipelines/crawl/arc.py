@@ -134,13 +134,7 @@ class _Raw(io.RawIOBase):
 
 
 def _read(content: BinaryIO, size: int | None, max_bytes: int) -> Iterator[Record | Damage]:
-    """Yield the records from here on, up to damage.
-
-    Args:
-        content: what a file or member holds.
-        size: that of the file, if it is known.
-        max_bytes: larger records are passed over.
-    """
+    """Yield the records from here on, up to damage."""
     line = _skip_blank(content)
     while line:
         offset = content.tell() - len(line)

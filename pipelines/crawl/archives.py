@@ -306,13 +306,7 @@ class _Reading:
 
 
 def _record(found: WarcRecord, offset: int, max_bytes: int) -> Record:
-    """Read fastwarc's record whole; EOFError where it ends too early.
-
-    Args:
-        found: the record.
-        offset: what offset to give it.
-        max_bytes: larger records are passed over.
-    """
+    """Read fastwarc's record whole; EOFError where it ends too early."""
     kind = _kind(found.record_type)
     # All at once, which takes less time than one by its name. Of a repeated name, the first.
     headers = {name.lower(): value for name, value in reversed(found.headers.items_bytes())}

@@ -26,9 +26,6 @@ def map_fields(given: Sequence[str] | None) -> Mapping[str, tuple[str, ...]]:
     Args:
         given: entries such as `text=content` or `url=page.link`; where several name the same part,
             the first that has a value counts.
-
-    Raises:
-        UserError: an entry has another form, or names something that a page does not have.
     """
     mapped: dict[str, tuple[str, ...]] = {}
     for entry in given or ():

@@ -94,10 +94,6 @@ def find_crawl_files(inputs: Sequence[str]) -> list[CrawlFile]:
     glob matches any depth, and a file once however many links lead to it.
 
     Paths may be URLs: gs:// and s3:// with globs, https:// without.
-
-    Raises:
-        UserError: nothing is given; a path is missing, a directory or unreadable; a glob matches
-            no file; a file given by its name has none of the formats.
     """
     if not inputs:
         raise UserError(f"no input: give {FORMATS}, or globs such as 'crawl/*.wet.gz'")

@@ -332,12 +332,7 @@ def find_members(
 
 
 def _first_bytes(data: bytes, decompressor: zstandard.ZstdDecompressor | None) -> bytes:
-    """Decompress the first few bytes of a member; none where that fails.
-
-    Args:
-        data: the first `_PROBE_BYTES` of the member, or all.
-        decompressor: None for gzip.
-    """
+    """Decompress the first few bytes of a member; none where that fails."""
     found, start = b"", 0
     with contextlib.suppress(zlib.error, zstandard.ZstdError):
         if decompressor is None:

@@ -37,11 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def launch(arguments: Sequence[str]) -> None:
-    """Submit the job that conducts a build, without waiting for it.
-
-    Raises:
-        UserError: a parameter is wrong or missing.
-    """
+    """Submit the job that conducts a build, without waiting for it."""
     import apache_beam as beam
 
     from mswitch.pipelines.dataflow.conductor import conduct
@@ -56,11 +52,7 @@ def launch(arguments: Sequence[str]) -> None:
 
 
 def build_request(arguments: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
-    """Return what the conductor is asked for, in plain values, and all of Beam's options.
-
-    Raises:
-        UserError: a parameter is wrong or missing.
-    """
+    """Return what the conductor is asked for, in plain values, and all of Beam's options."""
     from mswitch.pipelines.runners import pipeline_options
 
     values, options = parse(arguments)

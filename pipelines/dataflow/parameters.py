@@ -37,11 +37,7 @@ class Parameter:
     schemes: tuple[str, ...] = ()
 
     def parse(self, text: str) -> Any:
-        """Return the value that a text means.
-
-        Raises:
-            UserError: it means none.
-        """
+        """Return the value that a text means."""
         value = self._parse(text)
         for url in value if isinstance(value, tuple) else (value,):
             if self.schemes and not url.startswith(tuple(f"{name}://" for name in self.schemes)):
@@ -123,11 +119,7 @@ def config_parameters(cls: type = CorpusConfig, prefix: str = "") -> list[Parame
 
 
 def config_of(values: Mapping[str, Any]) -> CorpusConfig:
-    """Return the settings that values of parameters mean; other parameters may be among them.
-
-    Raises:
-        UserError: a setting is out of its bounds.
-    """
+    """Return the settings that values of parameters mean; other parameters may be among them."""
     return _make(CorpusConfig, values)
 
 
@@ -149,12 +141,7 @@ def parameters() -> list[Parameter]:
 
 
 def parse(arguments: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
-    """Split a command line of `--name=value` into the template's parameters and Beam's options.
-
-    Raises:
-        UserError: a required parameter is missing, a value is wrong, or one has no effect
-            without another.
-    """
+    """Split a command line of `--name=value` into the template's parameters and Beam's options."""
     parser = argparse.ArgumentParser(allow_abbrev=False, add_help=False)
     for parameter in parameters():
         parser.add_argument(f"--{parameter.name}")

@@ -112,9 +112,6 @@ def build_examples(
         config: lengths, noise and seed.
         runner: where the Beam job runs (`mswitch.pipelines.runners`); its workers must see `out`.
         beam_options: Beam's own options.
-
-    Raises:
-        UserError: an input is missing, unfinished or damaged, or `out` cannot be used.
     """
     options = pipeline_options(runner, beam_options)  # complains before any work is done
     storage.use_options(options.get_all_options(drop_default=True))

@@ -61,9 +61,6 @@ def write_missing(
         store: where they lie.
         write: writes one of them (`mswitch.pipelines.examples.shard_store.write_and_note`).
         job: where that runs, and what it is called.
-
-    Raises:
-        UserError: a worker did not write where it should.
     """
     from mswitch.pipelines.examples.pipeline import write_shards
 

@@ -103,10 +103,6 @@ def span_corruption(
     The lengths are those of `random_spans_helper`, except where t5 would cut the end of some
     segment, because very short ones still get a span or because the helper rounds in float64 and
     the mask in float32 (390 tokens for 352 inputs): there, targets are longer or segments shorter.
-
-    Raises:
-        UserError: a parameter is out of range, or a segment would need more than 100 sentinels
-            (t5 would silently use up ordinary pieces).
     """
     if inputs_length < 8:
         raise UserError(f"inputs_length is {inputs_length}: give at least 8")

@@ -102,7 +102,6 @@ class Records:
 
         Raises:
             IndexError: there is no such record.
-            UserError: the record is damaged.
         """
         if not 0 <= index < len(self):
             raise IndexError(index)
@@ -136,9 +135,6 @@ class TFRecordFile:
         Args:
             path: of the file.
             sizes: bytes of the file and of its index, where they are known.
-
-        Raises:
-            UserError: file or index is missing, or they do not belong together.
         """
         self.path = str(path)
         try:
@@ -160,11 +156,7 @@ class TFRecordFile:
         return self._records
 
     def edges(self, first: int = 0, stop: int | None = None) -> NDArray[np.uint64]:
-        """Read from the index where records `first` to `stop` begin, and the last one ends.
-
-        Raises:
-            UserError: file and index do not belong together.
-        """
+        """Read from the index where records `first` to `stop` begin, and the last one ends."""
         stop = len(self) if stop is None else stop
         raw = storage.read_range(index_path(self.path), first * 8, min(stop + 1, len(self)) * 8)
         end = np.array([self.size_bytes] if stop == len(self) else [], "<u8")
@@ -177,11 +169,7 @@ class TFRecordFile:
         return edges
 
     def read(self, edges: NDArray[np.uint64]) -> Records:
-        """Read the records between `edges` at once.
-
-        Raises:
-            UserError: the file cannot be read. What is cut off is noticed with its record.
-        """
+        """Read the records between `edges` at once."""
         return Records(
             self.path, storage.read_range(self.path, int(edges[0]), int(edges[-1])), edges
         )
@@ -191,7 +179,6 @@ class TFRecordFile:
 
         Raises:
             IndexError: there is no such record.
-            UserError: the record is damaged.
         """
         if not 0 <= index < len(self):
             raise IndexError(index)

@@ -53,10 +53,6 @@ def write_sample(
         base_url: where the dump lies; a mirror has the same paths.
         concurrency: downloads at a time; few, since the server is everybody's.
         retry: how many requests in a row may bring nothing, and the waits between them.
-
-    Raises:
-        UserError: there is no such dump, the server cannot be reached, an option is out of range,
-            or `out` cannot be used.
     """
     if not _DUMP.fullmatch(dump):
         raise UserError(f"--dump {dump} is not the name of a dump: they look like CC-MAIN-2024-10")
@@ -122,11 +118,7 @@ def summary(out: str | Path, *, reused: bool) -> dict[str, Any]:
 
 
 def choose(listed: Sequence[str], count: int, dump: str) -> list[str]:
-    """Take the middle path of each of `count` equal stretches of the list.
-
-    Raises:
-        UserError: the list is shorter, or two files would have one name.
-    """
+    """Take the middle path of each of `count` equal stretches of the list."""
     if count > len(listed):
         raise UserError(f"--segments {count}: the dump {dump} has only {len(listed):,} files")
     chosen = [listed[(2 * number + 1) * len(listed) // (2 * count)] for number in range(count)]

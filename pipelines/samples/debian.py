@@ -88,9 +88,6 @@ def plan_downloads(packages: Sequence[str], directory: Path) -> list[Download]:
     """Ask apt for file name, size and SHA-256 of every package.
 
     `directory` must not hold package files: apt is silent about those that are there already.
-
-    Raises:
-        UserError: a package is unknown or its name is not one.
     """
     plan = []
     for package in packages:
@@ -108,11 +105,7 @@ def plan_downloads(packages: Sequence[str], directory: Path) -> list[Download]:
 
 
 def fetch(download: Download, directory: Path) -> Path:
-    """Download one package into `directory`, or keep a complete one an earlier run left there.
-
-    Raises:
-        UserError: the download failed or its bytes are not those apt announced.
-    """
+    """Download one package into `directory`, or keep a complete one an earlier run left there."""
     path = directory / download.file_name
     if path.is_file() and file_sha256(path) == download.sha256:
         return path
@@ -135,9 +128,6 @@ def read_files(archive: Path, wanted: re.Pattern[str] = DOCUMENTS) -> dict[str, 
     """Read the files of a package whose paths match, by path; nothing is written to disk.
 
     Links, devices, very large files and unprintable names are left out.
-
-    Raises:
-        UserError: dpkg-deb is missing or refuses the archive.
     """
     command = ["dpkg-deb", "--fsys-tarfile", str(archive)]
     found: dict[str, bytes] = {}
@@ -179,9 +169,6 @@ def open_packages(
         directory: where a killed run finds what it has fetched.
         packages: names of packages.
         wanted: matches the paths of the files to read.
-
-    Raises:
-        UserError: apt-get or dpkg-deb is missing, or a package cannot be fetched or read.
     """
     work = directory / ".downloads"
     work.mkdir(exist_ok=True)
@@ -202,9 +189,6 @@ def update_lists(directory: Path, languages: Sequence[str]) -> Iterator[Path]:
     Args:
         directory: where to; what a killed run fetched there is kept.
         languages: as Debian writes them, such as `pt_BR`.
-
-    Raises:
-        UserError: apt-get is missing or cannot fetch them.
     """
     lists = directory / ".lists"
     lists.mkdir(exist_ok=True)
@@ -291,11 +275,7 @@ def _write_packages(
 
 
 def write_sample(out: str | Path, packages: Sequence[str] | None = None) -> dict[str, Any]:
-    """Write documentation of Debian packages as a crawl; a killed run keeps what it fetched.
-
-    Raises:
-        UserError: apt-get or dpkg-deb is missing, a package cannot be fetched or holds no text.
-    """
+    """Write documentation of Debian packages as a crawl; a killed run keeps what it fetched."""
     chosen = list(dict.fromkeys(DEFAULT_PACKAGES if packages is None else packages))
     if not chosen:
         raise UserError("no packages were given: name at least one with --packages")

@@ -115,9 +115,6 @@ def write_sample(out: str | Path) -> dict[str, Any]:
 
     Every language of mC4 but the six romanised forms, in its main script, as 2 to 17 pages;
     half of the pages are WET records and half are HTML in WARC records, divided by URL hash.
-
-    Raises:
-        UserError: gflanguages is not installed, or `out` cannot be used.
     """
     try:
         import gflanguages

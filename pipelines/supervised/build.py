@@ -124,9 +124,6 @@ def build_supervised(
         config: lengths, and what is let pass.
         runner: where the Beam jobs run (`mswitch.pipelines.runners`); their workers must see `out`.
         beam_options: Beam's own options.
-
-    Raises:
-        UserError: task, rows or vocabulary are wrong, or `out` cannot be used.
     """
     options = pipeline_options(runner, beam_options)  # complains before any work is done
     storage.use_options(options.get_all_options(drop_default=True))

@@ -236,11 +236,7 @@ class Renderer:
 
 
 def read_task(path: str | Path) -> SupervisedTask:
-    """Read a task's TOML file and check it; paths in it are relative to its folder.
-
-    Raises:
-        UserError: it cannot be read, or something in it is missing, unknown or wrong.
-    """
+    """Read a task's TOML file and check it; paths in it are relative to its folder."""
     try:
         given = tomllib.loads(storage.read_bytes(path).decode("utf-8-sig"))
     except (OSError, ValueError) as error:

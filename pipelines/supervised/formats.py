@@ -39,9 +39,6 @@ def read_squad(file: BinaryIO, name: str) -> Iterator[Numbered]:
     """Yield the questions of a file: `id`, `title`, `inputs`, `targets` and `answers`.
 
     `inputs` is mT5's `question: ... context: ...`, `targets` the first answer.
-
-    Raises:
-        UserError: it is not in SQuAD's layout.
     """
     data = file.read(MAX_JSON_BYTES + 1)
     if len(data) > MAX_JSON_BYTES:

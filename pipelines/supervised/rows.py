@@ -48,9 +48,6 @@ def read_rows(
         columns: names of columns where TSV and CSV have no header.
         wanted: fields to read of Parquet; by default all.
         file_format: of a file that is none of these: `squad` or `wikiann`.
-
-    Raises:
-        UserError: the file is none of these kinds.
     """
     with open_input(path) as file:
         if file.read(len(PARQUET_MAGIC)) == PARQUET_MAGIC:

@@ -128,9 +128,6 @@ def inspect_vocabulary(
         script has no spaces), tokens_per_character, tokens_per_byte, unknown_share and byte_share
         (of tokens); `mean` of these over languages; `without_text`: languages of the corpus that
         have none in this split.
-
-    Raises:
-        UserError: an input is missing or damaged, or there is no such text.
     """
     if max_bytes < 1:
         raise UserError(f"max_bytes is {max_bytes}: give at least 1")

@@ -80,9 +80,6 @@ def checked_size(model: bytes, path: str | Path) -> int:
     """Count the ids of a model that must have its sentinels, without loading it.
 
     That takes 0.01 s for a vocabulary as large as mT5's, and loading 1.5 s.
-
-    Raises:
-        UserError: it is not a model, or its last ids are not the sentinels.
     """
     try:
         proto = sentencepiece_model_pb2.ModelProto.FromString(model)  # pyright: ignore[reportAttributeAccessIssue]
@@ -152,11 +149,7 @@ def _model_file(path: str | Path) -> tuple[str, str | None]:
 
 
 def open_vocabulary(path: str | Path) -> VocabularyModel:
-    """Read a vocabulary directory or a SentencePiece model file, here or in a bucket; check it.
-
-    Raises:
-        UserError: there is none, it is damaged, or its ids cannot be laid out as T5's.
-    """
+    """Read a vocabulary directory or a SentencePiece model file, here or in a bucket; check it."""
     name, promised = _model_file(path)
     try:
         given = storage.read_bytes(name)
@@ -197,11 +190,7 @@ def _load(model: bytes, path: str | Path) -> sentencepiece.SentencePieceProcesso
 
 
 def load_vocabulary(path: str | Path) -> sentencepiece.SentencePieceProcessor:
-    """Load a model file that has its sentinels and check its layout.
-
-    Raises:
-        UserError: not a SentencePiece model, or its ids are not laid out as this module says.
-    """
+    """Load a model file that has its sentinels and check its layout."""
     try:
         model = storage.read_bytes(path)
     except OSError as error:

@@ -127,11 +127,7 @@ def _ended_by_interrupt() -> Iterator[None]:
 
 
 def train_model(lines: Iterable[str], config: VocabularyConfig) -> bytes:
-    """Train a SentencePiece model, with sentinels, on lines of text.
-
-    Raises:
-        UserError: `config.size` does not suit the text.
-    """
+    """Train a SentencePiece model, with sentinels, on lines of text."""
     with _ended_by_interrupt():
         return _finish_model(_train_pieces(lines, config))
 
@@ -196,11 +192,7 @@ def _finish_model(model: bytes) -> bytes:
 def train_vocabulary(
     corpus: str | Path, out: str | Path, config: VocabularyConfig
 ) -> dict[str, Any]:
-    """Train the vocabulary of a corpus (training split only) into `out`; both may be URLs.
-
-    Raises:
-        UserError: no such corpus, or `config.size` does not suit its text.
-    """
+    """Train the vocabulary of a corpus (training split only) into `out`; both may be URLs."""
     source = open_corpus(corpus)
     settings = {**dataclasses.asdict(config), "corpus": source.identity}
     with stage_output_anywhere(out, stage=STAGE, config=settings) as staged:

@@ -66,9 +66,6 @@ class LocalFlinkCluster:
         Args:
             directory: for configuration, logs and temporary files; None makes one and removes it.
             task_managers: how many to start, each with SLOTS_PER_TASK_MANAGER slots.
-
-        Raises:
-            UserError: Java or what `make setup-flink` fetches is missing.
         """
         missing = what_is_missing()
         if missing:

@@ -79,11 +79,7 @@ def leave_accelerators_alone() -> None:
 
 
 def check_beam_options(options: Sequence[str]) -> list[str]:
-    """Refuse stray words that are not Beam options.
-
-    Raises:
-        UserError: a word does not begin with `--`.
-    """
+    """Refuse stray words that are not Beam options."""
     for option in options:
         if not option.startswith("--"):
             raise UserError(
@@ -94,11 +90,7 @@ def check_beam_options(options: Sequence[str]) -> list[str]:
 
 
 def cancel_on_dataflow(out: str, runner: str, options: Sequence[str], json: bool) -> int:
-    """Cancel the jobs that make an output.
-
-    Raises:
-        UserError: they do not run on Dataflow, or Beam's options are not a build's.
-    """
+    """Cancel the jobs that make an output."""
     from mswitch.pipelines.dataflow_jobs import cancel_jobs
     from mswitch.pipelines.runners import pipeline_options
 
@@ -110,11 +102,7 @@ def cancel_on_dataflow(out: str, runner: str, options: Sequence[str], json: bool
 
 
 def check_texts(texts: Sequence[str]) -> None:
-    """Refuse values of --text that are not UTF-8.
-
-    Raises:
-        UserError: one is not.
-    """
+    """Refuse values of --text that are not UTF-8."""
     for text in texts:
         try:
             text.encode()

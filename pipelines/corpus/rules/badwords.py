@@ -61,10 +61,6 @@ def load_badwords(directory: str | Path) -> WordLists:
 
     Args:
         directory: its path, or a URL such as gs://bucket/badwords.
-
-    Raises:
-        UserError: the directory is missing or without lists; a file is not named by a language,
-            is not a list, or has an overlong entry.
     """
     known = _OTHER_LISTS | {language.base for language in languages().values()}
     found: defaultdict[str, set[str]] = defaultdict(set)

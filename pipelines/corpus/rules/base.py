@@ -55,11 +55,7 @@ class Step:
         }
 
     def settings(self) -> dict[str, Any]:
-        """Return what identifies this step besides its code: files by their content.
-
-        Raises:
-            UserError: a file cannot be read, or a value cannot be JSON.
-        """
+        """Return what identifies this step besides its code: files by their content."""
         settings = self.__getstate__()
         if dataclasses.is_dataclass(self):
             settings = {field.name: settings[field.name] for field in dataclasses.fields(self)}
@@ -78,11 +74,7 @@ class Step:
         return settings
 
     def change(self, fields: Mapping[str, Any]) -> Self:
-        """Return the step with other values for some fields.
-
-        Raises:
-            UserError: a value is out of its bounds.
-        """
+        """Return the step with other values for some fields."""
         if dataclasses.is_dataclass(self):
             return dataclasses.replace(self, **fields)
         changed = copy.copy(self)
@@ -100,9 +92,6 @@ class Step:
 
         Args:
             directory: path or URL of a directory that all workers can read.
-
-        Raises:
-            UserError: a file cannot be read.
         """
         fields = {}
         for name in self.files:
@@ -243,9 +232,6 @@ def file_digest(path: str, what: str) -> str:
     Args:
         path: its path or URL.
         what: what an error calls it.
-
-    Raises:
-        UserError: it cannot be read.
     """
     with open_list(path, what) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -64,9 +64,6 @@ def load_blocklist(paths: Sequence[str | Path]) -> BlockedUrls:
             host/path?query, which block that alone; a scheme or port makes no difference). A
             list is named after its file, or after its category. Either may be a URL, such as
             gs://bucket/ut1.
-
-    Raises:
-        UserError: a path cannot be read or is not a list.
     """
     entries: dict[int, int] = {}
     names: list[str] = []

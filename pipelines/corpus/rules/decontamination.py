@@ -65,9 +65,6 @@ def read_evaluation_sets(paths: Sequence[str | Path]) -> Iterator[EvaluationItem
     Args:
         paths: `.jsonl` files, where an item is all strings in one object, however deep; or `.txt`
             files, where an item is a line. Either may be compressed (`.gz`), or be a URL.
-
-    Raises:
-        UserError: a file cannot be read or is not what its name says, or two have one name.
     """
     named: dict[str, str | Path] = {}
     for path in paths:

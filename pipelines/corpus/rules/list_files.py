@@ -10,11 +10,7 @@ from mswitch.pipelines.errors import UserError
 
 
 def remote_files(url: str) -> dict[str, int]:
-    """Return the sizes of the files below a URL by their path relative to it.
-
-    Raises:
-        UserError: they cannot be listed, or the URL is a pattern.
-    """
+    """Return the sizes of the files below a URL by their path relative to it."""
     if set(url) & set("*?["):
         raise UserError(
             f"{url} is a pattern: give each list, or their directory, without *, ? or ["
@@ -31,9 +27,6 @@ def open_list(path: str | Path, what: str) -> Iterator[BufferedReader]:
     Args:
         path: a file's path or URL.
         what: what an error calls it.
-
-    Raises:
-        UserError: it cannot be opened.
     """
     with contextlib.ExitStack() as stack:
         try:

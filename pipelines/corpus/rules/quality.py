@@ -136,12 +136,7 @@ def _line_columns(words: Words) -> dict[str, np.ndarray]:
 
 
 def _first_of_each(pages: np.ndarray, hashes: np.ndarray) -> np.ndarray:
-    """Return which items are the first of their kind on their page: bool [items].
-
-    Args:
-        pages: the page of each item, items in the order of the text.
-        hashes: what makes two items of a page alike.
-    """
+    """Return which items are the first of their kind on their page: bool [items]."""
     keys = mix(hashes + mix(pages.astype(np.uint64)))
     first = np.ones(len(keys), bool)
     # Sorting takes longest: items alone in their bucket are left out.

@@ -93,11 +93,7 @@ def rows_of(
 
 
 def write_deb_section(out: str | Path) -> dict[str, Any]:
-    """Write the task `deb_section`.
-
-    Raises:
-        UserError: apt-get is missing, the lists cannot be fetched, or `out` cannot be used.
-    """
+    """Write the task `deb_section`."""
     config = {"sample": "deb-section", "translations": list(TRANSLATIONS), "sections": SECTIONS}
     return write_sample(out, config, _write)
 

@@ -65,22 +65,13 @@ def rows_of(files: Mapping[str, bytes], groups: Mapping[str, str]) -> Iterator[d
 
 
 def write_emoji_group(out: str | Path) -> dict[str, Any]:
-    """Write the task `emoji_group`.
-
-    Raises:
-        UserError: apt-get or dpkg-deb is missing, a package cannot be fetched, or `out` cannot be
-            used.
-    """
+    """Write the task `emoji_group`."""
     config = {"sample": "emoji-group", "packages": list(PACKAGES)}
     return write_sample(out, config, _write)
 
 
 def fetch_names(directory: Path) -> tuple[dict[str, str], list[dict[str, str]]]:
-    """Fetch the packages and note them in `directory`: groups of emoji, and rows.
-
-    Raises:
-        UserError: apt-get or dpkg-deb is missing, or a package cannot be fetched.
-    """
+    """Fetch the packages and note them in `directory`: groups of emoji, and rows."""
     files: dict[str, bytes] = {}
     sources = []
     for download, found in open_packages(directory, PACKAGES, _WANTED):

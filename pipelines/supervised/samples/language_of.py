@@ -30,11 +30,7 @@ def windows(text: str) -> Iterator[str]:
 
 
 def write_language_of(corpus: str | Path, out: str | Path) -> dict[str, Any]:
-    """Write the task `language_of` of a corpus.
-
-    Raises:
-        UserError: `corpus` is not a finished corpus, or `out` cannot be used.
-    """
+    """Write the task `language_of` of a corpus."""
     source = open_corpus(corpus)
     config = {"sample": "language-of", "corpus": source.identity, "window": WINDOW_CHARACTERS}
     return write_sample(out, config, lambda directory: _write(source, directory))

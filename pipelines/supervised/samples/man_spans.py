@@ -169,12 +169,7 @@ def _text(data: bytes) -> str:
 
 
 def write_man_spans(out: str | Path, packages: Sequence[str] = PACKAGES) -> dict[str, Any]:
-    """Write the task `man_spans`.
-
-    Raises:
-        UserError: apt-get or dpkg-deb is missing, a package cannot be fetched, or `out` cannot be
-            used.
-    """
+    """Write the task `man_spans`."""
     chosen = list(dict.fromkeys(packages))
     config = {"sample": "man-spans", "packages": chosen}
     return write_sample(out, config, lambda directory: _write(directory, chosen))

@@ -62,12 +62,7 @@ def facts(names: Iterable[Mapping[str, str]]) -> list[dict[str, str]]:
 
 
 def write_names(out: str | Path) -> dict[str, Any]:
-    """Write the task `names`, and a vocabulary of its text.
-
-    Raises:
-        UserError: apt-get or dpkg-deb is missing, a package cannot be fetched, or `out` cannot be
-            used.
-    """
+    """Write the task `names`, and a vocabulary of its text."""
     config = {
         "sample": "names",
         "packages": list(PACKAGES),

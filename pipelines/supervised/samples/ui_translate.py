@@ -73,12 +73,7 @@ def _is_text(message: str) -> bool:
 
 
 def write_ui_translate(out: str | Path) -> dict[str, Any]:
-    """Write the task `ui_translate`.
-
-    Raises:
-        UserError: apt-get or dpkg-deb is missing, the package cannot be fetched, or `out` cannot be
-            used.
-    """
+    """Write the task `ui_translate`."""
     config = {"sample": "ui-translate", "package": PACKAGE, "max_characters": MAX_CHARACTERS}
     return write_sample(out, config, _write)
 

@@ -91,9 +91,6 @@ def write_sample(
 
     Returns:
         What the command prints.
-
-    Raises:
-        UserError: `out` cannot be used.
     """
     with stage_output(out, stage=STAGE, config=config) as staged:
         reused = staged.complete
