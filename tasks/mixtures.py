@@ -217,7 +217,7 @@ def find_mixture(name: str) -> Mixture:
 
 
 def read_mixture(path: str | Path) -> Mixture:
-    """The mixture that a TOML file defines: attributes of `Mixture`, `temperature` for 1 / alpha."""
+    """The mixture of a TOML file: attributes of `Mixture`, `temperature` for 1 / alpha."""
     try:
         fields = tomllib.loads(Path(path).read_text("utf-8-sig"))
     except (OSError, ValueError) as error:

@@ -237,7 +237,7 @@ class Operators(_Table):
         return place
 
     def output(self, kind: str, *names: str) -> Path | str:
-        """Where the output of that name is that was made: in a bucket if its job's record says so."""
+        """Where the output of that name was made: in a bucket if its job's record says so."""
         place = self.directory(kind, *names)
         record = read_record(place)
         return place if record is None else record.job.out

@@ -110,7 +110,7 @@ def prepare(request: Request, setting: Setting, out: Path) -> str:
 
 
 def check_room(plan: Plan, setting: Setting, examples: str, out: Path) -> None:
-    """See that all checkpoints fit the disk: those of the run that trains, one of each before it."""
+    """See that checkpoints fit the disk: those of the run that trains, one of each before it."""
     size = padded_vocabulary(read_manifest(examples, "examples")["vocabulary_size"])
     sizes = [state_bytes(model.config(size), setting.train) for model in setting.models.values()]
     of_a_run = len(log_spaced_steps(plan.steps, setting.train.evaluations)) + 1

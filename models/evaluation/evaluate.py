@@ -85,7 +85,7 @@ def evaluate(
 def _check_examples(
     run: str | Path, described: dict[str, Any], examples: str | Path, manifest: dict[str, Any]
 ) -> None:
-    """Check that a run's vocabulary is that of the examples; an imported run has none to compare."""
+    """Check that a run has the examples' vocabulary; an imported run has none to compare."""
     if described["examples"] is None:
         check_vocabulary(run, described, examples, manifest)
         return

@@ -397,7 +397,7 @@ def read_run(run: Path) -> dict[str, Any]:
 
 
 def read_marker(run: Path) -> dict[str, Any] | None:
-    """What marks a run as finished: `config_hash`, `step` and `final_loss`; None if nothing does."""
+    """What marks a run as finished: `config_hash`, `step`, `final_loss`; None if nothing does."""
     if not (run / MARKER).is_file():
         return None
     marker = read_json_object(run / MARKER)
@@ -411,7 +411,7 @@ def read_marker(run: Path) -> dict[str, Any] | None:
 def check_vocabulary(
     run: str | Path, described: Mapping[str, Any], examples: str | Path, manifest: Mapping[str, Any]
 ) -> None:
-    """Check that a run's vocabulary is that of examples; an imported run has rows to compare alone."""
+    """Check that a run has the examples' vocabulary; an imported run has only rows to compare."""
     rows, pieces = described["model"]["vocabulary_size"], manifest["vocabulary_size"]
     if rows < pieces:
         raise UserError(
