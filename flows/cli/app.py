@@ -40,6 +40,12 @@ SUBCOMMANDS = {
     "doctor": "Say what is installed, what can be used here, and what is missing.",
 }
 
+#: Where the subcommands are that are not stages.
+ROOMS = {
+    **dict.fromkeys(("demo", "evidence"), "chains"),
+    **dict.fromkeys(("mixture", "plan", "infill", "runs", "deploy", "doctor"), "cli.commands"),
+}
+
 
 def build_app(asked: str | None = None) -> App:
     """Assemble the command; no subcommand is imported yet.
@@ -61,7 +67,8 @@ def build_app(asked: str | None = None) -> App:
         default_parameter=Parameter(converter=_convert),
     )
     for name, summary in SUBCOMMANDS.items():
-        path = f"mswitch.flows.cli.commands.{name.replace('-', '_')}:app"
+        room = ROOMS.get(name, "stages")
+        path = f"mswitch.flows.{room}.{name.replace('-', '_')}:app"
         app.command(path, name=name, help=None if name == asked else summary)
     return app
 

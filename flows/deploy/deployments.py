@@ -1,4 +1,4 @@
-"""The deployments of mswitch: one table, from which `mswitch deploy` and prefect.yaml follow."""
+"""The deployments of mswitch: one table, which `mswitch deploy` brings to the server."""
 
 import dataclasses
 import os

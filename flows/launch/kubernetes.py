@@ -32,10 +32,8 @@ from mswitch.flows.launch.job import (
     whole_lines,
 )
 from mswitch.flows.launch.kubernetes_status import JOB_NAME, Json, read_status
-from mswitch.flows.launch.outcomes import PREEMPTIONS
 from mswitch.flows.launch.pod import TASK
 from mswitch.flows.launch.programs import call
-from mswitch.models.lifeline import EXIT_RESUME
 from mswitch.pipelines import storage
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.faults import fault_point
@@ -175,52 +173,6 @@ class Kubernetes:
                     "metadata": {"labels": labels},
                     "spec": {"subdomain": SERVICE} | self._pod(job, self._command(job, attempt)),
                 },
-            },
-        }
-
-    def jobset(self, job: Job, slices: int) -> Json:
-        """A JobSet that runs the job on several TPU slices; a Job of it is a slice of them.
-
-        The JobSet's controller starts all of it again when a process is preempted or killed, and
-        not when it refuses its input or fails. No launcher follows it, and it was never run.
-
-        Args:
-            job: what to run, with the hosts of one slice.
-            slices: how many.
-        """
-        if not self.topology:
-            raise UserError("--slices needs a launcher with accelerator, topology and chips")
-        self._check_shape(job)
-        # 128 + the signal that ended it.
-        interrupted = [EXIT_RESUME, *range(129, 160)]
-        failed = {"operator": "NotIn", "values": [0, *interrupted]}
-        template = {
-            "spec": {
-                **self._indexed(job, [{"action": "FailJob", "onExitCodes": failed}]),
-                "template": {"spec": self._pod(job, self._escaped(self._program(job)))},
-            }
-        }
-        rule = {
-            "name": "failed",
-            "action": "FailJobSet",
-            "onJobFailureReasons": ["PodFailurePolicy"],
-        }
-        return {
-            "apiVersion": "jobset.x-k8s.io/v1alpha2",
-            "kind": "JobSet",
-            "metadata": {
-                "name": f"mswitch-{job.key}",
-                "namespace": self.namespace,
-                "labels": {KEY: job.key} | self._queue_label(),
-                # A slice is a node pool of GKE.
-                "annotations": {
-                    "alpha.jobset.sigs.k8s.io/exclusive-topology": "cloud.google.com/gke-nodepool"
-                },
-            },
-            "spec": {
-                "failurePolicy": {"maxRestarts": PREEMPTIONS, "rules": [rule]},
-                "ttlSecondsAfterFinished": _KEEP_SECS,
-                "replicatedJobs": [{"name": "slice", "replicas": slices, "template": template}],
             },
         }
 

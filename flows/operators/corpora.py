@@ -8,9 +8,11 @@ from prefect.events import emit_event
 from mswitch.flows.corpus_page.page import write_page
 from mswitch.flows.launch.job import Job, Launcher
 from mswitch.flows.operators.artifacts import key_of, show_page, show_table
-from mswitch.flows.operators.preflight import check_capacity, check_disk
+from mswitch.flows.operators.preflight import check_capacity
 from mswitch.flows.operators.profile import FILE, Dataflow, Operators
 from mswitch.flows.operators.steps import follow, step
+from mswitch.flows.stages.corpus import build as corpus_stage
+from mswitch.flows.stages.disk_space import check_disk
 from mswitch.pipelines import storage
 from mswitch.pipelines.corpus.stats import language_totals, load_stats
 from mswitch.pipelines.crawl.files import find_crawl_files
@@ -110,7 +112,7 @@ def build_job(
         beam_options = ("--", *dataflow.options)
     argv = ("corpus", "build", *words, f"--out={out}", *options, *beam_options)
     # The marker of a corpus that grows says nothing of the addition.
-    return Job(argv, out, marked=not append, record=place)
+    return corpus_stage.job_of(argv, out, record=place)
 
 
 @step("build {job.place.name}")

@@ -23,6 +23,7 @@ from prefect.states import Cancelled, Failed
 from pydantic import Field
 from pydantic.fields import FieldInfo
 
+from mswitch.flows.stages.stage import value_of
 from mswitch.pipelines.dataflow.docstrings import attribute_docs
 from mswitch.pipelines.errors import UserError, as_user_error
 from mswitch.pipelines.progress import lines_to
@@ -90,7 +91,7 @@ def _flatten(default: Any, prefix: str) -> Iterator[tuple[str, Any, FieldInfo]]:
     hints = get_type_hints(type(default), include_extras=True)
     docs = attribute_docs(type(default))
     for field in dataclasses.fields(default):
-        value = _given(default, field)
+        value = value_of(default, field)
         if dataclasses.is_dataclass(value):
             yield from _flatten(value, _inner(prefix, field.name))
         else:
@@ -111,7 +112,7 @@ def configured(settings: type, values: Mapping[str, Any]) -> Any:
 def _replaced(default: Any, values: Mapping[str, Any], prefix: str) -> Any:
     changes = {}
     for field in dataclasses.fields(default):
-        value, name = _given(default, field), f"{prefix}{field.name}"
+        value, name = value_of(default, field), f"{prefix}{field.name}"
         if dataclasses.is_dataclass(value):
             changes[field.name] = _replaced(value, values, _inner(prefix, field.name))
         else:
@@ -125,7 +126,7 @@ def flat_values(settings: Any, prefix: str = "") -> dict[str, Any]:
     """The values of parameters that mean these settings, as JSON has them."""
     values = {}
     for field in dataclasses.fields(settings):
-        value = _given(settings, field)
+        value = value_of(settings, field)
         if dataclasses.is_dataclass(value):
             values |= flat_values(value, _inner(prefix, field.name))
         else:
@@ -133,37 +134,5 @@ def flat_values(settings: Any, prefix: str = "") -> dict[str, Any]:
     return values
 
 
-def _given(config: Any, field: dataclasses.Field[Any]) -> Any:
-    """The value of a field; None, its default, where the class derives the value from others."""
-    value = getattr(config, field.name)
-    if field.default is None and value is not None:
-        without = dataclasses.replace(config, **{field.name: None})
-        return None if without == config else value
-    return value
-
-
 def _inner(prefix: str, name: str) -> str:
     return prefix if name == CONFIG else f"{prefix}{name}_"
-
-
-def options_of(config: Any, prefix: str = "") -> list[str]:
-    """The options of a command that mean these settings, without those that are its defaults.
-
-    Each is one word, so that no value can be taken for another option.
-    """
-    words = []
-    for field in dataclasses.fields(config):
-        value = _given(config, field)
-        name = f"{prefix}{field.name}".replace("_", "-")
-        if dataclasses.is_dataclass(value):
-            words += options_of(value, f"{name}.")
-        elif value == field.default:
-            continue
-        elif isinstance(value, bool):
-            stem, _, leaf = name.rpartition(".")
-            words.append(f"--{stem}{'.' if stem else ''}{'' if value else 'no-'}{leaf}")
-        elif isinstance(value, tuple):
-            words += [f"--{name}={part}" for part in value]
-        else:
-            words.append(f"--{name}={value}")
-    return words

@@ -4,9 +4,9 @@ import dataclasses
 from pathlib import Path
 
 from mswitch.flows.launch.job import Job
-from mswitch.flows.operators.parameters import options_of
 from mswitch.flows.operators.settings import ExperimentSettings, PairSettings
-from mswitch.models.config import EvaluateConfig, TrainConfig
+from mswitch.flows.stages import evaluate, train
+from mswitch.models.config import EvaluateConfig, JobConfig, TrainConfig
 from mswitch.pipelines import objects, storage
 
 
@@ -47,11 +47,15 @@ def training(
     planned: Planned, settings: PairSettings | ExperimentSettings, examples: Path | str
 ) -> Job:
     """The job that pretrains one model."""
-    options = [*options_of(planned.config), f"--mixture={planned.mixture}"]
-    options += ["--distributed"] if settings.hosts > 1 else []
-    words = (f"--preset={planned.preset}", f"--examples={examples}", f"--out={planned.out}")
-    return Job(
-        ("train", *words, *options), planned.out, hosts=settings.hosts, record=planned.record
+    return train.train.job(
+        hosts=settings.hosts,
+        record=planned.record,
+        preset=planned.preset,
+        examples=examples,
+        out=planned.out,
+        mixture=planned.mixture,
+        config=planned.config,
+        job=JobConfig(distributed=settings.hosts > 1),
     )
 
 
@@ -72,7 +76,6 @@ def evaluation(
         watch: whether the run still trains.
         record: where `run` is a URL, as `Job.record` of its training.
     """
-    argv = ("evaluate", f"--run={run}", f"--examples={examples}", *options_of(config))
-    argv += ("--watch",) if watch else ()
-    out = storage.join(run, "eval")
-    return Job(argv, out, marked=False, record=record and record / "eval")
+    return evaluate.evaluate.job(
+        record=record, run=run, examples=examples, config=config, watch=watch
+    )

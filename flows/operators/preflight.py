@@ -1,8 +1,6 @@
 """Checks of what no single field of a form shows, before anything is built."""
 
 import dataclasses
-import os
-import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,8 +11,9 @@ from mswitch.flows.operators.profile import Operators
 from mswitch.flows.operators.settings import ExperimentSettings, PairSettings
 from mswitch.flows.operators.steps import step
 from mswitch.flows.report.runs import FEWEST_EVALUATIONS
+from mswitch.flows.stages.disk_space import check_disk, state_bytes
 from mswitch.models.capacity import batch_groups
-from mswitch.models.config import ModelConfig, TrainConfig, padded_vocabulary
+from mswitch.models.config import padded_vocabulary
 from mswitch.models.hardware import GIB
 from mswitch.models.presets import preset
 from mswitch.models.training.run_directory import CHECKPOINTS, CONFIG, evaluation_steps, read_run
@@ -121,28 +120,3 @@ def checkpoint_bytes(one: Planned, vocabulary_size: int) -> int:
         preset(one.preset).model, vocabulary_size=padded_vocabulary(vocabulary_size)
     )
     return state_bytes(model, one.config)
-
-
-def state_bytes(model: ModelConfig, config: TrainConfig) -> int:
-    """Size of parameters and moments over all devices."""
-    import jax
-
-    from mswitch.models.planning.memory import state_memory
-    from mswitch.models.training.state import Skeleton
-
-    # A training may need the whole accelerator.
-    jax.config.update("jax_platforms", "cpu")
-    alone = dataclasses.replace(config, data_parallel=1, expert_parallel=1, model_parallel=1)
-    return state_memory(Skeleton.of(model, alone), alone).total
-
-
-def check_disk(place: Path, need: int, what: str, fix: str) -> None:
-    """Compare what is to be written with the free space of a file system."""
-    while not place.exists():
-        place = place.parent
-    free = shutil.disk_usage(place).free
-    if need > free:
-        raise UserError(
-            f"{what} need {need / GIB:,.1f} GiB, and {os.path.abspath(place)} has "
-            f"{free / GIB:,.1f} free: make room, or give {fix}"
-        )

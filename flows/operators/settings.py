@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from annotated_types import Ge, Gt, Le
 from pydantic import Field
 
-from mswitch.flows.demo_config import FINETUNE, SampleName, demo_config
+from mswitch.flows.chains.settings import FINETUNE, SETTINGS, SampleName
 from mswitch.flows.operators.profile import Name
 from mswitch.flows.report.build import ReportConfig
 from mswitch.models.config import EvaluateConfig, PredictConfig, TrainConfig, TuningConfig
@@ -22,7 +22,7 @@ from mswitch.pipelines.validation import Count, Share, check_fields
 from mswitch.pipelines.vocabulary.train import VocabularyConfig
 from mswitch.tasks.mixtures import DEFAULT
 
-_DEMO = demo_config("gflanguages")
+_DEMO = SETTINGS["demo"]
 
 if TYPE_CHECKING:
     PresetName = str
@@ -144,9 +144,7 @@ class PairSettings(_Checked):
     hosts: Count = 1
     launcher: Name = "local"
     max_cost_usd: Usd | None = None
-    config: TrainConfig = TrainConfig(  # noqa: RUF009, it is frozen
-        **_DEMO.train.model_dump(), checkpoint_every=100
-    )
+    config: TrainConfig = dataclasses.replace(_DEMO.train, checkpoint_every=100)  # noqa: RUF009, it is frozen
     evaluate: EvaluateConfig = EvaluateConfig()  # noqa: RUF009
     report: ReportConfig = ReportConfig()  # noqa: RUF009
 

@@ -1,20 +1,20 @@
 """Steps of a fine-tuning: the training, its predictions, and the page of both."""
 
 from pathlib import Path
+from typing import Any
 
 from mswitch.flows.downstream.build import RUN_DATA, RUN_PAGE, write_run_page
 from mswitch.flows.downstream.text import with_interval
-from mswitch.flows.launch.job import Job
 from mswitch.flows.operators.artifacts import TrainingProgress, key_of, show_page, show_table
 from mswitch.flows.operators.cost import CostGuard
-from mswitch.flows.operators.parameters import options_of
 from mswitch.flows.operators.planned import Planned
 from mswitch.flows.operators.settings import FinetuneSettings
 from mswitch.flows.operators.steps import follow, step
-from mswitch.models.config import PredictConfig
-from mswitch.models.training.run_directory import PREDICTIONS, read_run
+from mswitch.flows.stages.finetune import finetune as finetune_stage
+from mswitch.flows.stages.predict import predict as predict_stage
+from mswitch.models.config import JobConfig, PredictConfig
+from mswitch.models.training.run_directory import read_run
 from mswitch.models.training.run_files import open_files
-from mswitch.pipelines import storage
 from mswitch.pipelines.outputs import read_json_object
 
 
@@ -34,28 +34,27 @@ def finetune(
     guard: CostGuard,
 ) -> None:
     """Train on with the parameters of a run, as a job."""
-    words = [
-        f"--from={origin}",
-        f"--tasks={tasks}",
-        f"--out={planned.out}",
-        f"--mixture={planned.mixture}",
-    ]
-    words += [f"--step={settings.step}"] if settings.step is not None else []
-    words += ["--keep-moments"] if settings.keep_moments else []
-    words += ["--distributed"] if settings.hosts > 1 else []
-    argv = ("finetune", *words, *options_of(planned.config))
-    job = Job(argv, planned.out, hosts=settings.hosts, record=planned.record)
+    job = finetune_stage.job(
+        hosts=settings.hosts,
+        record=planned.record,
+        from_=origin,
+        tasks=tasks,
+        out=planned.out,
+        mixture=planned.mixture,
+        step=settings.step,
+        keep_moments=settings.keep_moments,
+        config=planned.config,
+        job=JobConfig(distributed=settings.hosts > 1),
+    )
     progress = TrainingProgress(job, planned.config.steps, guard.note)
     follow(job, guard.launcher, progress.update, guard.refuse)
     progress.finish()
 
 
 @step("predict {planned.place.name}")
-def predict(planned: Planned, config: PredictConfig, guard: CostGuard, what: str) -> None:
+def predict(planned: Planned, config: PredictConfig, guard: CostGuard, **what: Any) -> None:
     """Predict a split of the task, as a job."""
-    argv = ("predict", f"--run={planned.out}", what, *options_of(config))
-    out, record = storage.join(planned.out, PREDICTIONS), planned.place / PREDICTIONS
-    job = Job(argv, out, marked=False, record=record)
+    job = predict_stage.job(record=planned.place, run=planned.out, config=config, **what)
     follow(job, guard.launcher, refuse=guard.refuse)
 
 

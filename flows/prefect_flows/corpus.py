@@ -10,11 +10,12 @@ from mswitch.flows.operators.corpora import (
     crawl_of,
     show_statistics,
 )
-from mswitch.flows.operators.parameters import flat, options_of
+from mswitch.flows.operators.parameters import flat
 from mswitch.flows.operators.profile import read_operators
 from mswitch.flows.operators.run_names import named
 from mswitch.flows.operators.settings import CorpusSettings
 from mswitch.flows.operators.steps import cancel_hook
+from mswitch.flows.stages.stage import options_of
 
 
 @flow(name="corpus", flow_run_name=named("corpus {name}"), on_cancellation=[cancel_hook])

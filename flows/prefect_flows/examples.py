@@ -5,13 +5,15 @@ from typing import Any
 
 from prefect import flow
 
-from mswitch.flows.launch.job import Job, Launcher
+from mswitch.flows.launch.job import Launcher
 from mswitch.flows.operators.artifacts import key_of, show_table
-from mswitch.flows.operators.parameters import flat, options_of
+from mswitch.flows.operators.parameters import flat
 from mswitch.flows.operators.profile import read_operators
 from mswitch.flows.operators.run_names import named
 from mswitch.flows.operators.settings import ExamplesSettings
 from mswitch.flows.operators.steps import cancel_hook, follow, step
+from mswitch.flows.stages.examples import build as examples_stage
+from mswitch.flows.stages.vocab import train as vocabulary_stage
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.outputs import read_manifest
 from mswitch.pipelines.vocabulary.inspection import inspect_vocabulary
@@ -41,8 +43,7 @@ def train_vocabulary(
     settings: ExamplesSettings, corpus: str | Path, out: Path, launcher: Launcher
 ) -> None:
     """Train the SentencePiece model."""
-    options = options_of(settings.vocabulary)
-    follow(Job(("vocab", "train", f"--corpus={corpus}", f"--out={out}", *options), out), launcher)
+    follow(vocabulary_stage.job(corpus=corpus, out=out, config=settings.vocabulary), launcher)
 
 
 @step("gate of {settings.name}")
@@ -82,5 +83,7 @@ def build(
     launcher: Launcher,
 ) -> None:
     """Write the seqio cache."""
-    argv = ("examples", "build", f"--corpus={corpus}", f"--vocab={vocabulary}", f"--out={out}")
-    follow(Job((*argv, *options_of(settings.config)), out, record=place), launcher)
+    job = examples_stage.job(
+        record=place, corpus=corpus, vocab=vocabulary, out=out, config=settings.config
+    )
+    follow(job, launcher)

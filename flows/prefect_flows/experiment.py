@@ -9,7 +9,7 @@ from prefect import State, flow
 from prefect.states import Completed
 
 from mswitch.flows.launch.job import output_below
-from mswitch.flows.operators.parameters import flat, options_of
+from mswitch.flows.operators.parameters import flat
 from mswitch.flows.operators.planned import Planned
 from mswitch.flows.operators.preflight import check_trainings
 from mswitch.flows.operators.profile import Operators, read_operators
@@ -17,6 +17,7 @@ from mswitch.flows.operators.reports import index_reports, write_page
 from mswitch.flows.operators.settings import ExperimentSettings
 from mswitch.flows.operators.steps import cancel_hook
 from mswitch.flows.operators.trainings import Sides, train_within_limit
+from mswitch.flows.stages.stage import options_of
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.outputs import config_hash, read_manifest
 from mswitch.tasks.mixtures import FILE_SUFFIX, find_mixture

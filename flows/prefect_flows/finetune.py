@@ -48,9 +48,9 @@ def finetune_run(settings: FinetuneSettings) -> State:
 
     def tune() -> None:
         finetune(settings, origin, tasks, planned, guard)
-        predict(planned, settings.predict, guard, "--select")
+        predict(planned, settings.predict, guard, select=True)
         if split == "test":
-            predict(planned, settings.predict, guard, "--split=test")
+            predict(planned, settings.predict, guard, split="test")
 
     within_limit(guard, tune)
     return Completed(message=show_scores(out, place, split))

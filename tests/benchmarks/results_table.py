@@ -43,7 +43,7 @@ TWOFOLD = 2.0
 
 def hours(report: Mapping[str, Any], directory: Path) -> float | None:
     """Hours of all training steps, of the runs of `mswitch evidence` or by their median step."""
-    if (directory.parent / "evidence.json").exists():
+    if (directory.parent / "chain.json").exists():
         metrics = (directory.parent / "runs").glob("*/metrics.jsonl")
         lines = [json.loads(line) for path in metrics for line in path.read_text().splitlines()]
         return sum(line["train/step_secs"] for line in lines) / 3600

@@ -20,12 +20,12 @@ from processes import wait_for
 from mswitch.flows.cli.commands import runs
 from mswitch.flows.cli.main import main
 from mswitch.flows.launch import pod, record
-from mswitch.flows.launch.command import job_of_command
 from mswitch.flows.launch.controller import ask
 from mswitch.flows.launch.job import Job, Unreachable
 from mswitch.flows.launch.kubernetes import Kubernetes
 from mswitch.flows.launch.local import Local
 from mswitch.flows.launch.record import read_record
+from mswitch.flows.stages.stage import job_of_command
 from mswitch.pipelines import objects, storage
 from mswitch.pipelines.errors import UserError
 

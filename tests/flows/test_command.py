@@ -10,9 +10,9 @@ import pytest
 from setuptools import find_packages
 
 from mswitch.flows.cli import app as cli
-from mswitch.flows.cli.commands.common import check_beam_options, finish, split_commas
 from mswitch.flows.cli.doctor_checks import check_runners
 from mswitch.flows.cli.main import main
+from mswitch.flows.stages.common import check_beam_options, finish, split_commas
 from mswitch.pipelines.errors import UserError
 
 

@@ -16,17 +16,19 @@ pytestmark = [
     pytest.mark.timeout(900),
 ]
 
+RUNS = ("dense-seed-0", "sparse-seed-0")
+
 
 def test_every_link_left_what_it_promises(demo, demo_steps):
     for stage in ("sample", "corpus", "vocabulary", "examples", "report"):
         assert read_manifest(demo / stage, stage)["stage"] == stage
-    for run in ("mt5-tiny", "mswitch-tiny"):
+    for run in RUNS:
         steps = [
             json.loads(line)["step"]
-            for line in (demo / run / "metrics.jsonl").read_text().splitlines()
+            for line in (demo / "runs" / run / "metrics.jsonl").read_text().splitlines()
         ]
         assert steps == list(range(1, demo_steps + 1))
-        assert list((demo / run / "tensorboard").glob("events.out.tfevents.*"))
+        assert list((demo / "runs" / run / "tensorboard").glob("events.out.tfevents.*"))
 
 
 def test_the_corpus_accounts_for_every_record(demo):
@@ -59,8 +61,8 @@ def test_90_languages_have_five_pages_of_validation_that_are_never_in_training(d
 def test_both_models_saw_the_same_frozen_validation_documents(demo, demo_steps):
     keys = ["lang", "document", "target_tokens", "target_bytes"]
     evaluations = {
-        run: sorted((demo / run / "eval").glob("*.parquet"), key=lambda p: int(p.stem))
-        for run in ("mt5-tiny", "mswitch-tiny")
+        run: sorted((demo / "runs" / run / "eval").glob("*.parquet"), key=lambda p: int(p.stem))
+        for run in RUNS
     }
     first, second = evaluations.values()
     assert [p.name for p in first] == [p.name for p in second]
@@ -92,8 +94,8 @@ def test_the_fine_tuned_models_are_compared_with_the_majority_beside(demo):
     majority = accuracy["everything"]["majority"]
     assert 0 < majority < 10
     # What is learned in the demo's own time, `make test-learning` shows.
-    for run, score in zip(found["runs"], accuracy["everything"]["models"], strict=True):
-        [path] = (place / run["preset"] / "predictions" / "language_of").glob("*.parquet")
+    for run, score in zip(RUNS, accuracy["everything"]["models"], strict=True):
+        [path] = (place / run / "predictions" / "language_of").glob("*.parquet")
         rows = pq.read_table(path).to_pylist()
         right = [row["prediction"] == row["targets"] for row in rows]
         assert score["value"] == pytest.approx(100 * sum(right) / len(right), abs=1e-4)
@@ -130,7 +132,7 @@ def test_run_again_it_does_nothing_and_says_so(demo, run_demo):
 def test_other_settings_are_refused_in_one_line(demo, run_demo, demo_steps):
     other = run_demo(demo, steps=demo_steps + 1)
     assert other.returncode == 2
-    assert "holds a demo with other settings" in other.stderr
+    assert f"fine-tuned after {demo_steps} steps: give --steps {demo_steps}, or" in other.stderr
     assert "Traceback" not in other.stderr
 
 
@@ -139,5 +141,5 @@ def test_a_directory_with_something_else_is_refused(tmp_path, run_demo):
     (tmp_path / "out" / "thesis.txt").write_text("mine")
     done = run_demo(tmp_path / "out")
     assert done.returncode == 2
-    assert "holds something that is not a demo" in done.stderr
+    assert "holds something else: choose another --out" in done.stderr
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["thesis.txt"]

@@ -15,12 +15,12 @@ from cldr_packages import add_cldr
 from debian_packages import make_mirror
 from jax.sharding import AbstractMesh
 
+from mswitch.flows.chains import plan as plans
+from mswitch.flows.chains.chain import check_room, keep_last_checkpoint, time_left
+from mswitch.flows.chains.plan import Plan, Request, data_setting, make_plan, settled
+from mswitch.flows.chains.settings import NOT_MEASURED, SETTINGS, find_setting, setting_for
 from mswitch.flows.cli.main import main
 from mswitch.flows.devices import Devices
-from mswitch.flows.evidence import plan as plans
-from mswitch.flows.evidence.plan import Plan, Request, data_config, make_plan, settled
-from mswitch.flows.evidence.settings import NOT_MEASURED, SETTINGS, find_setting, setting_for
-from mswitch.flows.prefect_flows.evidence import check_room, keep_last_checkpoint, time_left
 from mswitch.models.capacity import batch_groups
 from mswitch.models.config import padded_vocabulary
 from mswitch.models.hardware import GIB
@@ -44,7 +44,7 @@ def on(monkeypatch):
         monkeypatch.setattr(plans, "find_devices", lambda: found)
 
     machine(CPU)
-    monkeypatch.setattr("mswitch.flows.evidence.settings.available_cores", lambda: 2)
+    monkeypatch.setattr("mswitch.flows.chains.settings.available_cores", lambda: 2)
     return machine
 
 
@@ -72,7 +72,7 @@ def test_a_setting_can_be_trained_and_says_where_it_was_measured(name):
     setting = find_setting(name)
     config = dataclasses.replace(setting.train, expert_parallel=setting.devices)
     mesh = AbstractMesh((1, setting.devices, 1), AXES)
-    text = data_config(Request(), setting).examples
+    text = data_setting(Request(), setting).examples
     spans = setting.names.lengths if setting.names else text.lengths()
     lengths = spans.inputs_length, spans.targets_length
     size = padded_vocabulary(setting.vocabulary.size)
@@ -136,7 +136,7 @@ def test_a_plan_stays_where_it_was_made(on, tmp_path):
     before = settled(request, tmp_path)
     on(H100)
     assert settled(request, tmp_path) == before != make_plan(request)
-    with pytest.raises(UserError, match=r"is of a command with other options .*evidence\.json"):
+    with pytest.raises(UserError, match=r"is of a command with other options .*chain\.json"):
         settled(dataclasses.replace(request, budget="2h"), tmp_path)
 
 
@@ -218,7 +218,7 @@ def test_the_newest_checkpoint_stays(tmp_path):
         (["--budget", "3 hours"], "--budget '3 hours' is not a time"),
         (
             ["--setting", "abacus"],
-            "no 'abacus': choose among names, prose, cpu, gpu, ",
+            "no 'abacus': choose among demo, demo-debian, names, prose, cpu, gpu, ",
         ),
         (["--setting", "names", "--corpus", "a"], "names of things, not text: leave out --corpus"),
         (["--setting", "names", "--sample", "debian"], "not text: leave out --sample"),

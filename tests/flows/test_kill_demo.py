@@ -27,7 +27,7 @@ RANDOM_KILLS = 5
 #: Other tests compile more than they compute.
 ENVIRONMENT = {**os.environ, "XLA_FLAGS": ""}
 #: What must not depend on how often the demo was killed; timings may.
-COMPARED = ("sample", "corpus", "vocabulary", "examples", "*/eval")
+COMPARED = ("sample", "corpus", "vocabulary", "examples", "runs/*/eval")
 
 
 def command(out: Path) -> list[str]:
@@ -49,7 +49,7 @@ def fingerprints(out: Path) -> dict[str, str]:
             for path in sorted(p for p in folder.rglob("*") if p.is_file()):
                 digest = hashlib.sha256(path.read_bytes()).hexdigest()
                 found[str(path.relative_to(out))] = digest
-    for marker in out.glob("*-tiny/_COMPLETED"):
+    for marker in out.glob("runs/*/_COMPLETED"):
         found[f"{marker.parent.name} final loss"] = json.loads(marker.read_text())["final_loss"]
     return found
 

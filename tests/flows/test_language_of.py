@@ -26,7 +26,16 @@ def test_the_languages_of_the_demos_corpus_are_told_apart(demo, tmp_path):
     task, vocabulary = ("--task", rows / "task.toml"), ("--vocab", demo / "vocabulary")
     mswitch("examples", "supervised", *task, *vocabulary, "--out", tasks, *lengths)
     options = "--steps 160 --eval-every 80 --batch-size 64 --base-learning-rate 0.04"
-    origin = ("--from", demo / "mt5-tiny", "--tasks", tasks, "--out", tuned, "--dtype", "float32")
+    origin = (
+        "--from",
+        demo / "runs" / "dense-seed-0",
+        "--tasks",
+        tasks,
+        "--out",
+        tuned,
+        "--dtype",
+        "float32",
+    )
     mswitch("finetune", *origin, *options.split())
     mswitch("predict", "--run", tuned, "--select")
     found = mswitch("predict", "--run", tuned, "--split", "test")

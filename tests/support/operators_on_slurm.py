@@ -29,8 +29,8 @@ from operators_server import Served, until
 from processes import free_port
 
 from mswitch.flows.launch.record import read_record
-from mswitch.flows.operators.parameters import options_of
 from mswitch.flows.operators.settings import PairSettings
+from mswitch.flows.stages.stage import options_of
 
 OPERATORS = """
 server = "http://127.0.0.1:{port}/api"

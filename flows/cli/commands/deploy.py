@@ -6,7 +6,7 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from mswitch.flows.cli.commands.common import Json, print_result
+from mswitch.flows.stages.common import Json, print_result
 from mswitch.flows.supervision import is_supervised, supervise
 from mswitch.pipelines.errors import UserError
 

@@ -4,8 +4,8 @@ import dataclasses
 
 from cyclopts import App
 
-from mswitch.flows.cli.commands.common import Json, print_result
 from mswitch.flows.cli.doctor_checks import examine, format_findings
+from mswitch.flows.stages.common import Json, print_result
 
 app = App(name="doctor")
 

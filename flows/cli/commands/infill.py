@@ -4,7 +4,7 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from mswitch.flows.cli.commands.common import Json, check_texts, print_result, shown
+from mswitch.flows.stages.common import Json, check_texts, print_result, shown
 from mswitch.models.inference.infill import InfillConfig
 
 app = App(name="infill")
@@ -16,7 +16,7 @@ def infill(
     run: str,
     vocab: str,
     text: Annotated[list[str], Parameter(consume_multiple=True, negative="")],
-    config: Annotated[InfillConfig, Parameter(name="*")] = InfillConfig(),  # noqa: B008
+    config: Annotated[InfillConfig, Parameter(name="*")] = InfillConfig(),
     json: Json = False,
 ) -> int:
     r"""Print each text with its spans filled by the run's newest checkpoint.

@@ -4,7 +4,7 @@ import dataclasses
 
 from cyclopts import App
 
-from mswitch.flows.cli.commands.common import Json, print_result
+from mswitch.flows.stages.common import Json, print_result
 from mswitch.pipelines.errors import UserError
 from mswitch.tasks.mixtures import DEFAULT, find_mixture, mixtures
 

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from mswitch.flows.cli.commands.common import Json, print_result
+from mswitch.flows.stages.common import Json, print_result
 from mswitch.models.config import ModelChanges
 from mswitch.models.planning.config import PlanConfig
 
@@ -17,8 +17,8 @@ def plan(
     preset: str,
     topology: str,
     pair: str | None = None,
-    config: Annotated[PlanConfig, Parameter(name="*")] = PlanConfig(),  # noqa: B008
-    changes: Annotated[ModelChanges, Parameter(name="*")] = ModelChanges(),  # noqa: B008
+    config: Annotated[PlanConfig, Parameter(name="*")] = PlanConfig(),
+    changes: Annotated[ModelChanges, Parameter(name="*")] = ModelChanges(),
     json: Json = False,
 ) -> int:
     """Say whether a preset fits a TPU slice, and what a step of it costs there.

@@ -1,7 +1,5 @@
 """`mswitch runs`: jobs that outlive their terminal; submit, watch, pause, resume, cancel."""
 
-import dataclasses
-import json as json_module
 import shlex
 import subprocess
 import sys
@@ -10,13 +8,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated
 
-from cyclopts import App, Parameter, validators
+from cyclopts import App, Parameter
 
-from mswitch.flows.cli.commands.common import Json, print_result
-from mswitch.flows.launch.command import job_of_command
 from mswitch.flows.launch.controller import Result, ask, run_job
 from mswitch.flows.launch.job import MSWITCH, Job, Launcher, Unreachable, all_logs, job_directory
-from mswitch.flows.launch.kubernetes import Kubernetes
 from mswitch.flows.launch.launchers import make_launcher
 from mswitch.flows.launch.local import Local
 from mswitch.flows.launch.record import (
@@ -30,6 +25,8 @@ from mswitch.flows.launch.record import (
 from mswitch.flows.launch.slurm import Slurm
 from mswitch.flows.launch.summary import FINAL, Summary, as_json, summarise
 from mswitch.flows.pages.templates import visible
+from mswitch.flows.stages.common import Json, print_result
+from mswitch.flows.stages.stage import job_of_command
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.objects import check_url
 from mswitch.pipelines.progress import say
@@ -104,35 +101,6 @@ def submit(
     own = {"local": Local(), "slurm": slurm}
     _ask_to_run(job, own[launcher] if launcher in own else _launcher_of_operators(launcher))
     return _follow(job.place, wait, json)
-
-
-@app.command
-def manifest(
-    *command: Annotated[str, Parameter(allow_leading_hyphen=True)],
-    launcher: str,
-    slices: Annotated[int, Parameter(validator=validators.Number(gte=1))],
-    hosts: int = 1,
-) -> int:
-    """Print a JobSet of Kubernetes that runs a command on several TPU slices.
-
-    For `kubectl create --filename -`. No job is submitted or followed: the cluster's JobSet
-    controller starts all slices again when a process is preempted. It was never run.
-
-        mswitch runs manifest --launcher v5e --slices 2 --hosts 2 -- train --distributed ...
-
-    Args:
-        command: after `--`, the command and its options, without `mswitch`.
-        launcher: the name of a launcher of kind kubernetes in operators.toml of this directory.
-        slices: TPU slices.
-        hosts: processes of each slice.
-    """
-    found = _launcher_of_operators(launcher)
-    if not isinstance(found, Kubernetes):
-        raise UserError(f"--launcher {launcher} is not of kind kubernetes: name one that is")
-    job = _job(command, slices * hosts, record=Path("jobset"))
-    jobset = found.jobset(dataclasses.replace(job, hosts=hosts), slices)
-    print(json_module.dumps(jobset, indent=2))
-    return 0
 
 
 @app.command(name="list")

@@ -48,34 +48,6 @@ def test_the_manifest_of_a_training_on_a_tpu_slice():
     assert made == json.loads(golden.read_text())
 
 
-def test_a_jobset_is_the_job_once_a_slice():
-    made = TPU.jobset(JOB, 4)
-    [slices] = made["spec"]["replicatedJobs"]
-    assert (made["kind"], made["metadata"]["namespace"]) == ("JobSet", "nlp")
-    assert made["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "tpus"
-    assert slices["replicas"] == 4
-    job, alone = slices["template"]["spec"], TPU.manifest(JOB, 3)["spec"]
-    assert (job["completionMode"], job["completions"]) == ("Indexed", 2)
-    [container] = job["template"]["spec"].pop("containers")
-    [of_alone] = alone["template"]["spec"].pop("containers")
-    assert container.pop("command") == ["python", "-P", "-m", "mswitch.flows.cli.main", *JOB.argv]
-    del of_alone["command"], alone["template"]["spec"]["subdomain"]
-    assert container == of_alone
-    assert job["template"]["spec"] == alone["template"]["spec"]
-    # What is interrupted starts again, and nothing else does: as `classify` has it.
-    [rule] = job["podFailurePolicy"]["rules"]
-    assert rule["onExitCodes"]["operator"] == "NotIn"
-    again = set(rule["onExitCodes"]["values"]) - {0}
-    assert again == {n for n in range(1, 160) if classify([n], "", False)[0] == "resume"} - {128}
-
-
-def test_a_jobset_that_no_slice_has_is_refused():
-    with pytest.raises(UserError, match="give --hosts 2"):
-        TPU.jobset(dataclasses.replace(JOB, hosts=4), 2)
-    with pytest.raises(UserError, match="--slices needs a launcher with accelerator"):
-        Kubernetes("here", "image", {"/srv": "runs"}).jobset(JOB, 2)
-
-
 def test_without_tpus_processes_are_given_where_they_meet():
     plain = Kubernetes("here", "image", {"/srv": "runs"})
     spec = plain.manifest(JOB, 3)["spec"]["template"]["spec"]

@@ -12,12 +12,13 @@ from job_world import World, is_alive
 from mswitch.flows.cli.commands import runs
 from mswitch.flows.cli.main import main
 from mswitch.flows.launch import record
-from mswitch.flows.launch.command import differences, job_of_command
+from mswitch.flows.launch.command import differences
 from mswitch.flows.launch.controller import ask
 from mswitch.flows.launch.job import Job
 from mswitch.flows.launch.local import Local
 from mswitch.flows.launch.record import Attempt, Record, edit_record, follower
 from mswitch.flows.launch.slurm import Slurm
+from mswitch.flows.stages.stage import job_of_command
 
 
 @pytest.fixture

@@ -15,7 +15,6 @@ from mswitch.flows.operators.parameters import (
     configured,
     flat,
     flat_values,
-    options_of,
 )
 from mswitch.flows.operators.profile import Operators
 from mswitch.flows.operators.settings import (
@@ -36,6 +35,7 @@ from mswitch.flows.prefect_flows.experiment import experiment
 from mswitch.flows.prefect_flows.finetune import finetune_run
 from mswitch.flows.prefect_flows.pretrain_pair import pretrain_pair
 from mswitch.flows.prefect_flows.report import report
+from mswitch.flows.stages.stage import options_of
 from mswitch.models.config import EvaluateConfig, PredictConfig, TrainConfig, TuningConfig
 from mswitch.pipelines.corpus.config import CorpusConfig, ModernConfig
 from mswitch.pipelines.corpus.rules.opt_out import OptOut

@@ -19,6 +19,7 @@ from mswitch.flows.operators.preflight import (
 )
 from mswitch.flows.operators.profile import Operators
 from mswitch.flows.operators.settings import PairSettings
+from mswitch.flows.stages import disk_space
 from mswitch.models.config import TrainConfig
 from mswitch.pipelines.errors import UserError
 
@@ -123,7 +124,7 @@ def test_a_run_that_was_begun_with_another_vocabulary_is_refused(planned, exampl
 
 def test_disk_that_is_too_small_is_refused_before_anything_is_built(planned, examples, monkeypatch):
     usage = dataclasses.make_dataclass("Usage", ["free"])
-    monkeypatch.setattr(preflight.shutil, "disk_usage", lambda _: usage(100_000_000))
+    monkeypatch.setattr(disk_space.shutil, "disk_usage", lambda _: usage(100_000_000))
 
     with pytest.raises(UserError, match=r"need 0\.3 GiB, and .* has 0\.1 free: make room, or"):
         check(SETTINGS, planned, examples)
@@ -132,7 +133,9 @@ def test_disk_that_is_too_small_is_refused_before_anything_is_built(planned, exa
 def test_free_space_is_that_of_the_first_directory_that_is_there(tmp_path, monkeypatch):
     asked = []
     usage = dataclasses.make_dataclass("Usage", ["free"])
-    monkeypatch.setattr(preflight.shutil, "disk_usage", lambda path: asked.append(path) or usage(1))
+    monkeypatch.setattr(
+        disk_space.shutil, "disk_usage", lambda path: asked.append(path) or usage(1)
+    )
     check_disk(tmp_path / "a" / "b", 1, "x", "y")
     assert asked == [tmp_path]
 

@@ -1,15 +1,12 @@
-"""operators.toml, the table of deployments and prefect.yaml."""
+"""operators.toml and the table of deployments."""
 
 import re
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
-import yaml
-from prefect.cli.deploy._models import DeploymentConfig, PrefectYamlModel
 
 from mswitch.flows.cli.main import main
-from mswitch.flows.deploy import prefect_yaml
 from mswitch.flows.deploy.apply import deploy
 from mswitch.flows.deploy.deployments import DEPLOYMENTS, schedule_of
 from mswitch.flows.launch.job import Job
@@ -125,22 +122,6 @@ def test_a_wrong_schedule_is_refused(name, settings, message, tmp_path):
     with pytest.raises(UserError, match=message) as refused:
         deploy(operators, None, write=False)
     assert "\n" not in str(refused.value)
-
-
-def test_prefect_yaml_follows_the_table():
-    assert prefect_yaml.FILE.read_text() == prefect_yaml.to_yaml(), (
-        "run `python -m mswitch.flows.deploy.prefect_yaml`"
-    )
-
-
-def test_prefect_knows_every_key_of_prefect_yaml():
-    """Prefect ignores keys that it does not know."""
-    content = yaml.safe_load(prefect_yaml.FILE.read_text())
-    known = {field.alias or name for name, field in PrefectYamlModel.model_fields.items()}
-    assert content.keys() <= known
-    for deployment in content["deployments"]:
-        assert deployment.keys() <= DeploymentConfig.model_fields.keys()
-        DeploymentConfig.model_validate(deployment)
 
 
 def test_a_server_that_does_not_answer_is_one_line(tmp_path, capsys):

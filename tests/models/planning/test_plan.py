@@ -6,8 +6,8 @@ import json
 import jax
 import pytest
 
-from mswitch.flows.cli.commands.train import app as train_command
 from mswitch.flows.cli.main import main
+from mswitch.flows.stages.train import app as train_command
 from mswitch.models.config import ModelChanges, TrainConfig
 from mswitch.models.nn.flops import training_step_flops
 from mswitch.models.planning import plan as plan_module

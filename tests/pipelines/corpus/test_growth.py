@@ -14,7 +14,7 @@ import pytest
 from corpus_builds import LENIENT, build, build_elsewhere, documents, stages
 from trees import data_bytes
 
-from mswitch.flows.cli.commands.common import finish
+from mswitch.flows.stages.common import finish
 from mswitch.pipelines.corpus.build import CorpusConfig
 from mswitch.pipelines.corpus.fingerprints import fingerprint, normalize_url, unpack
 from mswitch.pipelines.corpus.survey import rejected_samples

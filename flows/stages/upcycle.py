@@ -4,22 +4,23 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from mswitch.flows.cli.commands.common import Json, finish
+from mswitch.flows.stages.stage import Summary, stage
 from mswitch.models.transfer.config import UpcycleConfig
 
 app = App(name="upcycle")
 
 
-@app.default
+@stage(
+    app, "upcycle", makes="runs", reads={"from_": "runs", "examples": "examples"}, accelerator=True
+)
 def upcycle(
     *,
     run: Annotated[str, Parameter(name="--from")],
     examples: str,
     out: str,
     step: int | None = None,
-    config: Annotated[UpcycleConfig, Parameter(name="*")] = UpcycleConfig(),  # noqa: B008
-    json: Json = False,
-) -> int:
+    config: UpcycleConfig = UpcycleConfig(),
+) -> Summary:
     r"""Make a Switch Transformer of a trained dense model, to train on from where that ended.
 
     Experts are copies of the dense layers. Each sparse layer's output is scaled by one over its
@@ -38,4 +39,4 @@ def upcycle(
     """
     from mswitch.models.transfer.upcycle import upcycle as run_upcycle
 
-    return finish(run_upcycle(run, examples, out, config, step), json)
+    return run_upcycle(run, examples, out, config, step)

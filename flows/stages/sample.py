@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
 
-from mswitch.flows.cli.commands.common import Json, finish
+from mswitch.flows.stages.stage import Summary, stage
 
 app = App(
     name="sample",
@@ -19,8 +19,8 @@ supervised = App(
 app.command(supervised)
 
 
-@app.command
-def gflanguages(*, out: Path, json: Json = False) -> int:
+@stage(app, "sample gflanguages", makes="crawls")
+def gflanguages(*, out: Path) -> Summary:
     """Excerpts of the Universal Declaration of Human Rights in about 100 languages.
 
     From the Python package gflanguages (Apache-2.0), each language in its main script: some
@@ -33,16 +33,15 @@ def gflanguages(*, out: Path, json: Json = False) -> int:
     """
     from mswitch.pipelines.samples.gflanguages import write_sample
 
-    return finish(write_sample(out), json)
+    return write_sample(out)
 
 
-@app.command
+@stage(app, "sample debian", makes="crawls")
 def debian(
     *,
     out: Path,
     packages: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
-    json: Json = False,
-) -> int:
+) -> Summary:
     """Documentation from Debian's packages: megabytes of prose in about 100 languages.
 
     Fetched by package name with `apt-get download`, so it needs Debian or Ubuntu; nothing is
@@ -56,10 +55,10 @@ def debian(
     """
     from mswitch.pipelines.samples.debian import write_sample
 
-    return finish(write_sample(out, packages), json)
+    return write_sample(out, packages)
 
 
-@app.command
+@stage(app, "sample common-crawl", makes="crawls")
 def common_crawl(
     *,
     dump: str,
@@ -68,8 +67,7 @@ def common_crawl(
     format: Literal["wet", "warc"] = "wet",
     base_url: str = "https://data.commoncrawl.org",
     concurrency: int = 2,
-    json: Json = False,
-) -> int:
+) -> Summary:
     """A few files of a Common Crawl dump, spread evenly over it.
 
     Downloads politely: few files at a time, pauses when the server asks for one, and continues
@@ -88,14 +86,13 @@ def common_crawl(
     """
     from mswitch.pipelines.samples.common_crawl import write_sample
 
-    summary = write_sample(
+    return write_sample(
         out, dump, segments, format=format, base_url=base_url, concurrency=concurrency
     )
-    return finish(summary, json)
 
 
-@supervised.command
-def language_of(*, corpus: str, out: Path, json: Json = False) -> int:
+@stage(supervised, "sample supervised language-of", makes="rows", reads={"corpus": "corpora"})
+def language_of(*, corpus: str, out: Path) -> Summary:
     """Which language is this text? Windows of 60 characters of a corpus, and its own labels.
 
     Training documents train; validation documents validate and test in turn. Needs no network.
@@ -109,11 +106,11 @@ def language_of(*, corpus: str, out: Path, json: Json = False) -> int:
     """
     from mswitch.pipelines.supervised.samples.language_of import write_language_of
 
-    return finish(write_language_of(corpus, out), json)
+    return write_language_of(corpus, out)
 
 
-@supervised.command
-def ui_translate(*, out: Path, json: Json = False) -> int:
+@stage(supervised, "sample supervised ui-translate", makes="rows")
+def ui_translate(*, out: Path) -> Summary:
     """Translate messages of a user interface from English: 450,000 pairs in 102 languages.
 
     MediaWiki's, from Debian's package of that name (37 MB), fetched with `apt-get download`; so it
@@ -128,16 +125,15 @@ def ui_translate(*, out: Path, json: Json = False) -> int:
     """
     from mswitch.pipelines.supervised.samples.ui_translate import write_ui_translate
 
-    return finish(write_ui_translate(out), json)
+    return write_ui_translate(out)
 
 
-@supervised.command
+@stage(supervised, "sample supervised man-spans", makes="rows")
 def man_spans(
     *,
     out: Path,
     packages: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
-    json: Json = False,
-) -> int:
+) -> Summary:
     """Find what is bold and italic in paragraphs of manual pages: spans, in 24 languages.
 
     From Debian's packages manpages-* (24 MB), fetched with `apt-get download`; so it needs Debian
@@ -152,11 +148,11 @@ def man_spans(
     """
     from mswitch.pipelines.supervised.samples.man_spans import PACKAGES, write_man_spans
 
-    return finish(write_man_spans(out, packages or PACKAGES), json)
+    return write_man_spans(out, packages or PACKAGES)
 
 
-@supervised.command
-def emoji_group(*, out: Path, json: Json = False) -> int:
+@stage(supervised, "sample supervised emoji-group", makes="rows")
+def emoji_group(*, out: Path) -> Summary:
     """Which of Unicode's nine groups is an emoji in, by its name? In about 90 languages.
 
     From Debian's packages unicode-cldr-core and unicode-data (25 MB), fetched with `apt-get
@@ -170,11 +166,11 @@ def emoji_group(*, out: Path, json: Json = False) -> int:
     """
     from mswitch.pipelines.supervised.samples.emoji_group import write_emoji_group
 
-    return finish(write_emoji_group(out), json)
+    return write_emoji_group(out)
 
 
-@supervised.command
-def deb_section(*, out: Path, json: Json = False) -> int:
+@stage(supervised, "sample supervised deb-section", makes="rows")
+def deb_section(*, out: Path) -> Summary:
     """Which section of Debian is a package in, by its description? In about 30 languages.
 
     From apt's lists of packages (50 MB), fetched with `apt-get update` into the directory; so it
@@ -188,4 +184,22 @@ def deb_section(*, out: Path, json: Json = False) -> int:
     """
     from mswitch.pipelines.supervised.samples.deb_section import write_deb_section
 
-    return finish(write_deb_section(out), json)
+    return write_deb_section(out)
+
+
+@stage(supervised, "sample supervised names", makes="rows")
+def names(*, out: Path) -> Summary:
+    """Translate names of things from English: facts, in 30 languages, with a vocabulary.
+
+    250 names of languages, countries and emoji a language, from Debian's package
+    unicode-cldr-core (25 MB), fetched with `apt-get download`; so it needs Debian or Ubuntu.
+    `mswitch evidence --setting names` trains on them.
+
+        mswitch sample supervised names --out names
+
+    Args:
+        out: the directory to make.
+    """
+    from mswitch.pipelines.supervised.samples.names import write_names
+
+    return write_names(out)

@@ -4,21 +4,21 @@ from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
 
-from mswitch.flows.cli.commands.common import Json, finish, print_result, split_commas
+from mswitch.flows.stages.common import Json, print_result, split_commas
+from mswitch.flows.stages.stage import Summary, stage
 from mswitch.pipelines.languages import parse_codes
 from mswitch.pipelines.vocabulary.train import VocabularyConfig, train_vocabulary
 
 app = App(name="vocab", help="Train a SentencePiece vocabulary; see how it suits each language.")
 
 
-@app.command
+@stage(app, "vocab train", makes="vocabularies", reads={"corpus": "corpora"})
 def train(
     *,
     corpus: str,
     out: str,
-    config: Annotated[VocabularyConfig, Parameter(name="*")] = VocabularyConfig(),  # noqa: B008
-    json: Json = False,
-) -> int:
+    config: VocabularyConfig = VocabularyConfig(),
+) -> Summary:
     """Train a unigram model with byte fallback and 100 sentinels on language-balanced text.
 
     Languages are sampled with the mixture's rates; an unknown character falls into its bytes.
@@ -29,7 +29,7 @@ def train(
         corpus: a corpus directory, or its URL (gs://, s3://).
         out: the directory to make, or a URL.
     """
-    return finish(train_vocabulary(corpus, out, config), json)
+    return train_vocabulary(corpus, out, config)
 
 
 @app.command

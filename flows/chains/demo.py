@@ -5,8 +5,8 @@ from typing import Annotated, Literal
 
 from cyclopts import App, Parameter, validators
 
-from mswitch.flows.cli.commands.common import Json, finish, prefect_for_one_flow
-from mswitch.flows.supervision import is_supervised, supervise
+from mswitch.flows.chains.evidence import run_supervised
+from mswitch.flows.stages.common import Json
 
 app = App(name="demo")
 
@@ -39,20 +39,13 @@ def demo(
         finetune_steps: steps of fine-tuning each model to tell the languages apart, in place of
             80 (gflanguages) or none (debian); 0 leaves fine-tuning out.
     """
-    from mswitch.flows.demo_config import claim_directory, demo_config
-    from mswitch.pipelines.outputs import lock_directory
+    from mswitch.flows.chains.plan import Request
 
-    config = demo_config(sample, steps, finetune_steps)
-    if not is_supervised("demo"):
-        # The flow claims it again; a refusal need not wait for Prefect.
-        with lock_directory(out):
-            claim_directory(config, out)
-        argv = ["demo", "--out", str(out), "--sample", sample]
-        argv += ["--steps", str(steps)] if steps is not None else []
-        if finetune_steps is not None:
-            argv += ["--finetune-steps", str(finetune_steps)]
-        return supervise([*argv, *(["--json"] if json else [])])
-    prefect_for_one_flow()
-    from mswitch.flows.prefect_flows.demo import demo as demo_flow
-
-    return finish(demo_flow(config, out), json)
+    request = Request(
+        sample=sample,
+        setting="demo" if sample == "gflanguages" else "demo-debian",
+        steps=steps,
+        seeds=1,
+        finetune_steps=finetune_steps,
+    )
+    return run_supervised("demo", request, out, json)

@@ -1,12 +1,10 @@
 """`mswitch distill`: a dense student of a sparse run."""
 
-import sys
 from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from mswitch.flows.cli.commands.common import Json, finish
-from mswitch.flows.supervision import is_supervised, supervise_in_job
+from mswitch.flows.stages.stage import Summary, stage
 from mswitch.models.config import JobConfig, ModelChanges, TrainConfig
 from mswitch.models.transfer.config import DistillConfig, DrawConfig
 from mswitch.pipelines.errors import UserError
@@ -15,23 +13,28 @@ from mswitch.tasks.mixtures import DEFAULT, find_mixture
 app = App(name="distill")
 
 
-@app.default
+@stage(
+    app,
+    "distill",
+    makes="runs",
+    reads={"teacher": "runs", "examples": "examples"},
+    accelerator=True,
+)
 def distill(
     *,
     teacher: str,
     preset: str | None = None,
-    from_: Annotated[str | None, Parameter(name="--from")] = None,
+    from_: str | None = None,
     examples: Annotated[str, Parameter(name=("--examples", "--tasks"))],
     out: str,
     step: int | None = None,
     cache: str | None = None,
     mixture: str = DEFAULT,
-    distillation: Annotated[DistillConfig, Parameter(name="*")] = DistillConfig(),  # noqa: B008
-    config: Annotated[TrainConfig, Parameter(name="*")] = TrainConfig(),  # noqa: B008
-    changes: Annotated[ModelChanges, Parameter(name="*")] = ModelChanges(),  # noqa: B008
-    job: Annotated[JobConfig, Parameter(name="*")] = JobConfig(),  # noqa: B008
-    json: Json = False,
-) -> int:
+    distillation: DistillConfig = DistillConfig(),
+    config: TrainConfig = TrainConfig(),
+    changes: ModelChanges = ModelChanges(),
+    job: JobConfig = JobConfig(),
+) -> Summary:
     r"""Distill a sparse run into a dense model. The same command continues one that was killed.
 
     The student begins with the teacher's parameters but for the experts, and learns 0.75 from the
@@ -64,11 +67,9 @@ def distill(
     if (preset is None) == (from_ is None):
         raise UserError("give the student as --preset, or as --from RUN")
     chosen = find_mixture(mixture)
-    if job.shared and not is_supervised("distill"):
-        return supervise_in_job(sys.argv[1:])
     from mswitch.models.transfer.distill import distill as run_distillation
 
-    summary = run_distillation(
+    return run_distillation(
         teacher,
         preset,
         examples,
@@ -82,10 +83,15 @@ def distill(
         cache=cache,
         origin=from_,
     )
-    return finish(summary, json)
 
 
-@app.command(name="cache")
+@stage(
+    app,
+    "distill cache",
+    makes="caches",
+    reads={"teacher": "runs", "examples": "examples"},
+    accelerator=True,
+)
 def draw(
     *,
     teacher: str,
@@ -93,11 +99,10 @@ def draw(
     out: str,
     step: int | None = None,
     mixture: str = DEFAULT,
-    draws: Annotated[DrawConfig, Parameter(name="*")] = DrawConfig(),  # noqa: B008
-    config: Annotated[TrainConfig, Parameter(name="*")] = TrainConfig(),  # noqa: B008
-    job: Annotated[JobConfig, Parameter(name="*")] = JobConfig(),  # noqa: B008
-    json: Json = False,
-) -> int:
+    draws: DrawConfig = DrawConfig(),
+    config: TrainConfig = TrainConfig(),
+    job: JobConfig = JobConfig(),
+) -> Summary:
     """Draw from a teacher's predictions for all batches of a training, for students to come.
 
     Several students that read the same batches then pay for the teacher once, and it need not fit
@@ -118,8 +123,6 @@ def draw(
         mixture: how often each language comes, as in `mswitch train`.
     """
     chosen = find_mixture(mixture)
-    if job.shared and not is_supervised("distill"):
-        return supervise_in_job(sys.argv[1:])
     from mswitch.models.transfer.cache import make_cache
 
-    return finish(make_cache(teacher, examples, out, config, draws, chosen, job, step=step), json)
+    return make_cache(teacher, examples, out, config, draws, chosen, job, step=step)

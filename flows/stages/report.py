@@ -5,8 +5,9 @@ from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
 
-from mswitch.flows.cli.commands.common import Json, finish
 from mswitch.flows.report.build import ReportConfig, write_report
+from mswitch.flows.stages.common import Json, finish
+from mswitch.flows.stages.stage import Summary, stage
 
 app = App(name="report")
 
@@ -14,17 +15,16 @@ Runs = Annotated[list[str], Parameter(negative="")]
 Split = Literal["validation", "test"]
 
 
-@app.default
+@stage(app, "report", makes="reports", reads={"baseline": "runs", "candidate": "runs"})
 def report(
     *,
     baseline: Runs,
     candidate: Runs,
     out: Path,
-    config: Annotated[ReportConfig, Parameter(name="*")] = ReportConfig(),  # noqa: B008
-    unfinished: Annotated[bool, Parameter(negative="")] = False,
+    config: ReportConfig = ReportConfig(),
+    unfinished: bool = False,
     downstream: Annotated[list[str] | None, Parameter(negative="")] = None,
-    json: Json = False,
-) -> int:
+) -> Summary:
     """Write report.html (one self-contained file), report.json and per_language.csv.
 
     It says, language by language and with intervals, how many fewer steps the candidate needed to
@@ -45,10 +45,9 @@ def report(
         downstream: what `mswitch report downstream` made of runs fine-tuned from these, once for
             each task: the report has a section of it.
     """
-    summary = write_report(
+    return write_report(
         baseline, candidate, out, config, unfinished=unfinished, downstream=downstream or ()
     )
-    return finish(summary, json)
 
 
 @app.command
@@ -69,7 +68,7 @@ def index(directory: str, /, *, json: Json = False) -> int:
     return finish(write_index(directory), json)
 
 
-@app.command
+@stage(app, "report downstream", makes="reports", reads={"baseline": "runs", "candidate": "runs"})
 def downstream(
     *,
     baseline: Runs,
@@ -78,8 +77,7 @@ def downstream(
     scratch: Annotated[list[str] | None, Parameter(negative="")] = None,
     task: str | None = None,
     split: Split = "test",
-    json: Json = False,
-) -> int:
+) -> Summary:
     """Compare fine-tuned runs on a task: downstream.html, downstream.json and downstream.csv.
 
     It says, language by language and with intervals, how the predictions of both score
@@ -106,11 +104,15 @@ def downstream(
     """
     from mswitch.flows.downstream.build import write_downstream
 
-    summary = write_downstream(baseline, candidate, out, scratch or (), task=task, split=split)
-    return finish(summary, json)
+    return write_downstream(baseline, candidate, out, scratch or (), task=task, split=split)
 
 
-@app.command
+@stage(
+    app,
+    "report distillation",
+    makes="reports",
+    reads={"baseline": "runs", "teacher": "runs", "student": "runs"},
+)
 def distillation(
     *,
     baseline: Runs,
@@ -118,9 +120,8 @@ def distillation(
     student: Runs,
     out: Path,
     long_baseline: Annotated[list[str] | None, Parameter(negative="")] = None,
-    config: Annotated[ReportConfig, Parameter(name="*")] = ReportConfig(),  # noqa: B008
-    json: Json = False,
-) -> int:
+    config: ReportConfig = ReportConfig(),
+) -> Summary:
     """Say which share of a sparse model's gain its students keep: distillation.html and .json.
 
     The gain is what the teacher is better than its dense twin by, at the last step and on the same
@@ -140,11 +141,10 @@ def distillation(
     """
     from mswitch.flows.report.distillation import write_distillation
 
-    summary = write_distillation(baseline, teacher, student, out, config, long_baseline or ())
-    return finish(summary, json)
+    return write_distillation(baseline, teacher, student, out, config, long_baseline or ())
 
 
-@app.command
+@stage(app, "report run", makes="reports", reads={"run": "runs"})
 def run(
     run: str,
     /,
@@ -152,8 +152,7 @@ def run(
     out: Path,
     task: str | None = None,
     split: Split = "test",
-    json: Json = False,
-) -> int:
+) -> Summary:
     """Write a page of one fine-tuned run, run.html, and run.json.
 
     It has the curve on validation, the score of each language with its interval, and the worst
@@ -169,4 +168,4 @@ def run(
     """
     from mswitch.flows.downstream.build import write_run_page
 
-    return finish(write_run_page(run, out, task=task, split=split), json)
+    return write_run_page(run, out, task=task, split=split)

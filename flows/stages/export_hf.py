@@ -4,12 +4,13 @@ from pathlib import Path
 
 from cyclopts import App
 
-from mswitch.flows.cli.commands.common import Json, finish, leave_accelerators_alone
+from mswitch.flows.stages.common import leave_accelerators_alone
+from mswitch.flows.stages.stage import Summary, stage
 
 app = App(name="export-hf")
 
 
-@app.default
+@stage(app, "export-hf", reads={"run": "runs"})
 def export_hf(
     run: str,
     *,
@@ -17,8 +18,7 @@ def export_hf(
     vocab: str | None = None,
     step: int | None = None,
     max_shard_bytes: int = 5_000_000_000,
-    json: Json = False,
-) -> int:
+) -> Summary:
     """Write config.json and safetensors, which transformers loads as MT5, T5 or Switch.
 
     A Switch model needs ReLU experts (presets switch-base-*): Hugging Face has no gated ones.
@@ -37,6 +37,4 @@ def export_hf(
     from mswitch.models.huggingface.convert import export_hf as run_export
 
     leave_accelerators_alone()
-    return finish(
-        run_export(run, out, vocab=vocab, step=step, max_shard_bytes=max_shard_bytes), json
-    )
+    return run_export(run, out, vocab=vocab, step=step, max_shard_bytes=max_shard_bytes)

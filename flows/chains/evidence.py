@@ -3,12 +3,16 @@
 import dataclasses
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, Parameter, validators
 
-from mswitch.flows.cli.commands.common import Json, finish, prefect_for_one_flow, print_result
+from mswitch.flows.stages.common import Json, finish, prefect_for_one_flow, print_result
 from mswitch.flows.supervision import is_supervised, supervise
+from mswitch.pipelines.progress import say
+
+if TYPE_CHECKING:
+    from mswitch.flows.chains.plan import Request
 
 app = App(name="evidence")
 
@@ -73,10 +77,9 @@ def evidence(
         dry_run: only print the plan.
         prepare_only: only make the examples.
     """
-    from mswitch.flows.evidence.plan import Request, make_plan, settled
-    from mswitch.flows.evidence.settings import find_setting
+    from mswitch.flows.chains.plan import Request, make_plan
+    from mswitch.flows.chains.settings import find_setting
     from mswitch.pipelines.errors import UserError
-    from mswitch.pipelines.outputs import lock_directory
 
     texts = {"--sample": sample, "--corpus": corpus, "--examples": examples}
     lengths = {"--budget": budget, "--steps": steps}
@@ -96,12 +99,30 @@ def evidence(
     if dry_run:
         plan = make_plan(request)
         return print_result({"stage": "evidence", **dataclasses.asdict(plan)}, plan.summary, json)
-    if not is_supervised("evidence"):
+    return run_supervised("evidence", request, out, json, prepare_only)
+
+
+def run_supervised(
+    name: str, request: "Request", out: Path, json: bool, prepare_only: bool = False
+) -> int:
+    """Run the chain in a child of this command, which leaves nothing behind however it ends."""
+    from mswitch.flows.chains.plan import settled
+    from mswitch.pipelines.outputs import lock_directory
+
+    if not is_supervised(name):
+        # The flow settles it again; a refusal need not wait for Prefect.
         if not prepare_only:
             with lock_directory(out):
                 print(settled(request, out).summary, file=sys.stderr)
         return supervise(sys.argv[1:])
     prefect_for_one_flow()
-    from mswitch.flows.prefect_flows.evidence import evidence as evidence_flow
+    from mswitch.flows.chains.chain import run_chain
 
-    return finish(evidence_flow(request, out, prepare_only), json)
+    summary = run_chain(name, request, out, prepare_only)
+    if name == "demo":
+        say(
+            name,
+            "experts gain on text that is all facts: `mswitch evidence --setting names --steps "
+            "2400` shows it in half an hour",
+        )
+    return finish(summary, json)

@@ -1,27 +1,30 @@
 """`mswitch evaluate`: loss per document and language."""
 
-import sys
-from typing import Annotated
+from cyclopts import App
 
-from cyclopts import App, Parameter
-
-from mswitch.flows.cli.commands.common import Json, finish
-from mswitch.flows.supervision import is_supervised, supervise_in_job
+from mswitch.flows.stages.stage import Summary, stage
 from mswitch.models.config import EvaluateConfig, JobConfig
 
 app = App(name="evaluate")
 
 
-@app.default
+@stage(
+    app,
+    "evaluate",
+    reads={"run": "runs", "examples": "examples"},
+    output="run",
+    part="eval",
+    marked=False,
+    accelerator=True,
+)
 def evaluate(
     *,
     run: str,
     examples: str,
-    config: Annotated[EvaluateConfig, Parameter(name="*")] = EvaluateConfig(),  # noqa: B008
-    job: Annotated[JobConfig, Parameter(name="*")] = JobConfig(),  # noqa: B008
-    watch: Annotated[bool, Parameter(negative="")] = False,
-    json: Json = False,
-) -> int:
+    config: EvaluateConfig = EvaluateConfig(),
+    job: JobConfig = JobConfig(),
+    watch: bool = False,
+) -> Summary:
     """Write eval/STEP.parquet for every kept checkpoint: nats, tokens, bytes per document.
 
     The validation examples are frozen, the same for every model and step, and no token is
@@ -42,8 +45,6 @@ def evaluate(
         examples: the examples directory the run was trained on.
         watch: wait for the checkpoints that the training has not saved yet.
     """
-    if job.shared and not is_supervised("evaluate"):
-        return supervise_in_job(sys.argv[1:])
     from mswitch.models.evaluation.evaluate import evaluate as run_evaluation
 
-    return finish(run_evaluation(run, examples, config, job, watch=watch), json)
+    return run_evaluation(run, examples, config, job, watch=watch)

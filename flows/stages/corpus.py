@@ -6,16 +6,13 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from mswitch.flows.cli.commands.common import (
+from mswitch.flows.stages.common import (
     BeamOptions,
-    Cancel,
     Json,
-    cancel_on_dataflow,
-    check_beam_options,
-    finish,
     print_result,
     split_commas,
 )
+from mswitch.flows.stages.stage import Summary, stage
 from mswitch.pipelines.corpus.build import CorpusConfig, build_corpus
 from mswitch.pipelines.languages import parse_codes
 from mswitch.pipelines.runners import RunnerName
@@ -26,18 +23,16 @@ app = App(
 )
 
 
-@app.command
+@stage(app, "corpus build", makes="corpora")
 def build(
     *beam_options: BeamOptions,
     input: Annotated[list[str], Parameter(consume_multiple=True, negative="")],
     out: str,
     badwords: str | None = None,
-    config: Annotated[CorpusConfig, Parameter(name="*", consume_multiple=True)] = CorpusConfig(),  # noqa: B008
+    config: CorpusConfig = CorpusConfig(),
     runner: RunnerName = "local",
     append: bool = False,
-    cancel: Cancel = False,
-    json: Json = False,
-) -> int:
+) -> Summary:
     """Build a corpus: Parquet per language and split, from WET, WARC, ARC, JSONL or Parquet.
 
     Deduplicates URLs and lines, applies mC4's length and paragraph rules, identifies languages
@@ -60,19 +55,15 @@ def build(
     if config.languages is not None:
         languages = parse_codes(split_commas(config.languages) or ())
         config = dataclasses.replace(config, languages=languages)
-    options = check_beam_options(beam_options)
-    if cancel:
-        return cancel_on_dataflow(out, runner, options, json)
-    summary = build_corpus(
+    return build_corpus(
         input,
         out,
         config,
         badwords=badwords,
         runner=runner,
-        beam_options=options,
+        beam_options=beam_options,
         append=append,
     )
-    return finish(summary, json)
 
 
 @app.command
@@ -82,7 +73,7 @@ def inspect(
     input: Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative="")] = (),
     url: str = "",
     badwords: str = "",
-    config: Annotated[CorpusConfig, Parameter(name="*", consume_multiple=True)] = CorpusConfig(),  # noqa: B008
+    config: CorpusConfig = CorpusConfig(),
     json: Json = False,
 ) -> int:
     """Show what each rule of a recipe says of one page, with the values that it compares.
@@ -123,7 +114,7 @@ def inspect(
 def plan(
     *,
     input: Annotated[list[str], Parameter(consume_multiple=True, negative="")],
-    config: Annotated[CorpusConfig, Parameter(name="*", consume_multiple=True)] = CorpusConfig(),  # noqa: B008
+    config: CorpusConfig = CorpusConfig(),
     workers: int = 1,
     mb_per_second: float | None = None,
     price_per_cpu_hour: float | None = None,

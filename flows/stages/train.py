@@ -1,30 +1,25 @@
 """`mswitch train`: pretrain a preset, alone or as one of the processes of a job."""
 
-import sys
-from typing import Annotated
+from cyclopts import App
 
-from cyclopts import App, Parameter
-
-from mswitch.flows.cli.commands.common import Json, finish
-from mswitch.flows.supervision import is_supervised, supervise_in_job
+from mswitch.flows.stages.stage import Summary, stage
 from mswitch.models.config import JobConfig, ModelChanges, TrainConfig
 from mswitch.tasks.mixtures import DEFAULT, find_mixture
 
 app = App(name="train")
 
 
-@app.default
+@stage(app, "train", makes="runs", reads={"examples": "examples"}, accelerator=True)
 def train(
     *,
     preset: str,
     examples: str,
     out: str,
     mixture: str = DEFAULT,
-    config: Annotated[TrainConfig, Parameter(name="*")] = TrainConfig(),  # noqa: B008
-    changes: Annotated[ModelChanges, Parameter(name="*")] = ModelChanges(),  # noqa: B008
-    job: Annotated[JobConfig, Parameter(name="*")] = JobConfig(),  # noqa: B008
-    json: Json = False,
-) -> int:
+    config: TrainConfig = TrainConfig(),
+    changes: ModelChanges = ModelChanges(),
+    job: JobConfig = JobConfig(),
+) -> Summary:
     """Pretrain one model. The same command continues a run that was killed or preempted.
 
     Exit code 75 means: stopped on SIGTERM after saving, or another process of the job was lost;
@@ -46,8 +41,6 @@ def train(
             in proportion to records ** 0.3.
     """
     chosen = find_mixture(mixture)
-    if job.shared and not is_supervised("train"):
-        return supervise_in_job(sys.argv[1:])
     from mswitch.models.training.train import train as run_training
 
-    return finish(run_training(preset, examples, out, config, chosen, changes, job), json)
+    return run_training(preset, examples, out, config, chosen, changes, job)

@@ -1,32 +1,39 @@
-"""What one `mswitch evidence` trains: decided once, and kept beside its output."""
+"""What one `mswitch demo` or `mswitch evidence` does: decided once, and kept beside its output."""
 
 import contextlib
 import dataclasses
 import json
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mswitch.flows.demo_config import DemoConfig, SampleName, demo_config
+from mswitch.flows.chains.settings import (
+    FINETUNE,
+    SETTINGS,
+    SampleName,
+    Setting,
+    find_setting,
+    flops_per_sec,
+    setting_for,
+)
 from mswitch.flows.devices import find_devices
-from mswitch.flows.evidence.settings import Setting, find_setting, flops_per_sec, setting_for
 from mswitch.flows.pages.numbers import large
 from mswitch.models.capacity import batch_groups
-from mswitch.models.config import ModelConfig, TrainConfig, padded_vocabulary
+from mswitch.models.config import ModelConfig, TrainConfig, TuningConfig, padded_vocabulary
 from mswitch.models.nn.flops import FORWARD_AND_BACKWARD, training_step_flops
 from mswitch.pipelines import storage
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.outputs import read_manifest
 
-FILE = "evidence.json"
+FILE = "chain.json"
+#: What a directory may hold before it has a plan.
+PREPARED = {"sample", "names", "corpus", "vocabulary", "examples"}
 #: Of a run: two processes start, and two programs are compiled.
 START_SECS = 60.0
 #: Fewer steps say nothing.
 LEAST_STEPS = 100
-#: Training tokens of what `mswitch sample` fetches, in the demo's pieces; larger vocabularies make
-#: fewer of them.
-SAMPLE_TOKENS = {"debian": 19_300_000, "gflanguages": 70_000}
 _BUDGET = re.compile(r"(\d+(?:\.\d+)?)([mhd])")
 _SECS = {"m": 60.0, "h": 3600.0, "d": 86400.0}
 
@@ -43,6 +50,7 @@ class Request:
         budget: time for all runs, such as 3h.
         steps: of each training, in place of what the budget holds.
         seeds: trainings of each model.
+        finetune_steps: steps of fine-tuning, in place of the setting's; 0 leaves it out.
     """
 
     sample: SampleName = "debian"
@@ -52,6 +60,15 @@ class Request:
     budget: str = "3h"
     steps: int | None = None
     seeds: int = 3
+    finetune_steps: int | None = None
+
+    def finetune(self, setting: Setting) -> TuningConfig | None:
+        """How models are fine-tuned, if they are."""
+        if self.finetune_steps is None:
+            return setting.finetune
+        if not self.finetune_steps:
+            return None
+        return dataclasses.replace(FINETUNE, steps=self.finetune_steps)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +105,7 @@ def settled(request: Request, out: Path) -> Plan:
     """The plan that was made for `out`, which the caller has locked, or a new one.
 
     Seeds may be added to those of an earlier plan, or left out, and steps be added: all else of
-    runs stays as it was.
+    runs stays as it was. Fine-tuned runs are of the steps that their origin had.
     """
     path, asked = out / FILE, dataclasses.asdict(request)
     if path.is_file():
@@ -108,9 +125,16 @@ def settled(request: Request, out: Path) -> Plan:
             )
         if (before.seeds, before.steps) == (request.seeds, steps):
             return before
+        if steps > before.steps and request.finetune(find_setting(before.setting)) is not None:
+            raise UserError(
+                f"{out} has runs that were fine-tuned after {before.steps:,} steps: give --steps "
+                f"{before.steps}, or choose another --out"
+            )
         request = dataclasses.replace(request, setting=before.setting, steps=steps)
         plan = dataclasses.replace(make_plan(request), devices=before.devices)
     else:
+        if out.exists() and not (out.is_dir() and PREPARED.issuperset(os.listdir(out))):
+            raise UserError(f"{out} holds something else: choose another --out")
         plan = make_plan(request)
     out.mkdir(parents=True, exist_ok=True)
     storage.write_json(path, {"asked": asked, "plan": dataclasses.asdict(plan)})
@@ -131,6 +155,8 @@ def make_plan(request: Request) -> Plan:
     evaluated = train.evaluations * validation / train.rows / FORWARD_AND_BACKWARD
     rate = flops_per_sec(dataclasses.replace(found, count=devices))
     steps, starts = request.steps, len(models) * START_SECS
+    if setting.fixed and steps is None:
+        steps = train.steps
     if steps is None:
         if rate is None:
             raise UserError(
@@ -186,15 +212,10 @@ def usable_devices(
     return 1
 
 
-def data_config(request: Request, setting: Setting) -> DemoConfig:
-    """How text becomes examples: as the setting says, but the small sample as in the demo."""
-    config = demo_config(request.sample)
-    if request.sample == "gflanguages" and not request.corpus:
-        return config
-    chosen = {"vocabulary": setting.vocabulary, "examples": setting.examples}
-    if setting.corpus is not None:
-        chosen["corpus"] = setting.corpus
-    return config.model_copy(update=chosen)
+def data_setting(request: Request, setting: Setting) -> Setting:
+    """The setting by which text becomes examples: the small sample takes the demo's."""
+    small = request.sample == "gflanguages" and not request.corpus
+    return SETTINGS["demo"] if small else setting
 
 
 def _data(request: Request, setting: Setting) -> tuple[tuple[int, int], int, int, int | None]:
@@ -206,11 +227,10 @@ def _data(request: Request, setting: Setting) -> tuple[tuple[int, int], int, int
     if request.corpus:
         read_manifest(request.corpus, "corpus")
     if not request.examples:
-        config = data_config(request, setting)
-        spans = config.examples.lengths()
-        lengths, rows = (spans.inputs_length, spans.targets_length), config.vocabulary.size
-        of_sample = setting.tokens if request.sample == "debian" else None
-        tokens = None if request.corpus else of_sample or SAMPLE_TOKENS[request.sample]
+        data = data_setting(request, setting)
+        spans = data.examples.lengths()
+        lengths, rows = (spans.inputs_length, spans.targets_length), data.vocabulary.size
+        tokens = None if request.corpus else data.tokens
         return lengths, padded_vocabulary(rows), setting.validation_records, tokens
     manifest = read_manifest(request.examples, "examples")
     languages = manifest["languages"].values()

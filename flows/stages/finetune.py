@@ -1,32 +1,33 @@
 """`mswitch finetune`: train on with the parameters of another run."""
 
-import sys
-from typing import Annotated
+from cyclopts import App
 
-from cyclopts import App, Parameter
-
-from mswitch.flows.cli.commands.common import Json, finish
-from mswitch.flows.supervision import is_supervised, supervise_in_job
+from mswitch.flows.stages.stage import Summary, stage
 from mswitch.models.config import JobConfig, TuningChanges, TuningConfig
 from mswitch.tasks.mixtures import DEFAULT, find_mixture
 
 app = App(name="finetune")
 
 
-@app.default
+@stage(
+    app,
+    "finetune",
+    makes="finetuned",
+    reads={"from_": "runs", "tasks": "examples"},
+    accelerator=True,
+)
 def finetune(
     *,
-    from_: Annotated[str, Parameter(name="--from")],
+    from_: str,
     tasks: str,
     out: str,
     step: int | None = None,
-    keep_moments: Annotated[bool, Parameter(negative="")] = False,
+    keep_moments: bool = False,
     mixture: str = DEFAULT,
-    config: Annotated[TuningConfig, Parameter(name="*")] = TuningConfig(),  # noqa: B008
-    changes: Annotated[TuningChanges, Parameter(name="*")] = TuningChanges(),  # noqa: B008
-    job: Annotated[JobConfig, Parameter(name="*")] = JobConfig(),  # noqa: B008
-    json: Json = False,
-) -> int:
+    config: TuningConfig = TuningConfig(),
+    changes: TuningChanges = TuningChanges(),
+    job: JobConfig = JobConfig(),
+) -> Summary:
     """Fine-tune a run, trained or imported. The same command continues one that was killed.
 
     The recipe is T5's: a constant rate of 1e-3, dropout of 0.1 (0.4 within experts), 128 examples
@@ -49,11 +50,8 @@ def finetune(
         mixture: how often each language comes, as in `mswitch train`.
     """
     chosen = find_mixture(mixture)
-    if job.shared and not is_supervised("finetune"):
-        return supervise_in_job(sys.argv[1:])
     from mswitch.models.training.finetune import finetune as run_finetuning
 
-    summary = run_finetuning(
+    return run_finetuning(
         from_, tasks, out, config, chosen, changes, job, step=step, keep_moments=keep_moments
     )
-    return finish(summary, json)

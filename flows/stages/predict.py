@@ -5,28 +5,36 @@ from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
 
-from mswitch.flows.cli.commands.common import Json, check_texts, print_result, shown
 from mswitch.flows.pages.numbers import plural
+from mswitch.flows.stages.common import check_texts, shown
+from mswitch.flows.stages.stage import Summary, stage
 from mswitch.models.config import PredictConfig
 from mswitch.pipelines.errors import UserError
 
 app = App(name="predict")
 
 
-@app.default
+@stage(
+    app,
+    "predict",
+    reads={"run": "runs", "tasks": "examples"},
+    output="run",
+    part="predictions",
+    marked=False,
+    accelerator=True,
+)
 def predict(
     *,
     run: str,
     tasks: str | None = None,
     split: Literal["train", "validation", "test"] = "validation",
     step: int | None = None,
-    select: Annotated[bool, Parameter(negative="")] = False,
-    again: Annotated[bool, Parameter(negative="")] = False,
+    select: bool = False,
+    again: bool = False,
     text: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
     input: Path | None = None,
-    config: Annotated[PredictConfig, Parameter(name="*")] = PredictConfig(),  # noqa: B008
-    json: Json = False,
-) -> int:
+    config: PredictConfig = PredictConfig(),
+) -> Summary:
     """Write predictions as Parquet, and metrics per language with intervals as JSON and a table.
 
     They are in RUN/predictions. The checkpoint is chosen on validation, and test is read once:
@@ -66,9 +74,7 @@ def predict(
         if ignored := [name for name, given in of_splits.items() if given]:
             raise UserError(f"--text and --input read no split: leave out {', '.join(ignored)}")
         found = of_run.answer(run, tasks, texts, config, step=step)
-        return print_result(
-            found, "\n".join(shown(one["prediction"]) for one in found["texts"]), json
-        )
+        return found, "\n".join(shown(one["prediction"]) for one in found["texts"])
     if again and split != "test":
         raise UserError("--again reads test once more: give --split test, or leave it out")
     if select:
@@ -82,4 +88,4 @@ def predict(
             f", test read {plural(found['test_reads'], 'time')}" if "test_reads" in found else ""
         )
         head = f"{found['out']}: step {found['step']:,}{reads}\n"
-    return print_result(found, head + format_scores(found, list(found["mean"])), json)
+    return found, head + format_scores(found, list(found["mean"]))

@@ -4,13 +4,14 @@ from pathlib import Path
 
 from cyclopts import App
 
-from mswitch.flows.cli.commands.common import Json, finish, leave_accelerators_alone
+from mswitch.flows.stages.common import leave_accelerators_alone
+from mswitch.flows.stages.stage import Summary, stage
 
 app = App(name="import-hf")
 
 
-@app.default
-def import_hf(directory: Path, *, out: str, json: Json = False) -> int:
+@stage(app, "import-hf", makes="runs")
+def import_hf(directory: Path, *, out: str) -> Summary:
     """Read config.json and safetensors (sharded or not) into a run with one checkpoint, of step 0.
 
     That run is evaluated, exported and asked to fill gaps (infill) like any other.
@@ -25,4 +26,4 @@ def import_hf(directory: Path, *, out: str, json: Json = False) -> int:
     from mswitch.models.huggingface.convert import import_hf as run_import
 
     leave_accelerators_alone()
-    return finish(run_import(directory, out), json)
+    return run_import(directory, out)

@@ -5,15 +5,11 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from mswitch.flows.cli.commands.common import (
+from mswitch.flows.stages.common import (
     BeamOptions,
-    Cancel,
-    Json,
-    cancel_on_dataflow,
-    check_beam_options,
-    finish,
     split_commas,
 )
+from mswitch.flows.stages.stage import Summary, stage
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.examples.build import ExamplesConfig, build_examples
 from mswitch.pipelines.examples.span_corruption import Lengths
@@ -27,17 +23,17 @@ app = App(
 )
 
 
-@app.command
+@stage(
+    app, "examples build", makes="examples", reads={"corpus": "corpora", "vocab": "vocabularies"}
+)
 def build(
     *beam_options: BeamOptions,
     corpus: str,
     vocab: str,
     out: str,
-    config: Annotated[ExamplesConfig, Parameter(name="*")] = ExamplesConfig(),  # noqa: B008
+    config: ExamplesConfig = ExamplesConfig(),
     runner: RunnerName = "local",
-    cancel: Cancel = False,
-    json: Json = False,
-) -> int:
+) -> Summary:
     """Tokenize and segment a corpus into a seqio cache that is also addressable by index.
 
     Training segments are stored whole and get fresh masks in every epoch; validation examples
@@ -53,24 +49,18 @@ def build(
         out: the directory to make, or a URL.
         runner: where the Beam pipelines run.
     """
-    options = check_beam_options(beam_options)
-    if cancel:
-        return cancel_on_dataflow(out, runner, options, json)
-    summary = build_examples(corpus, vocab, out, config, runner=runner, beam_options=options)
-    return finish(summary, json)
+    return build_examples(corpus, vocab, out, config, runner=runner, beam_options=beam_options)
 
 
-@app.command
+@stage(app, "examples supervised", makes="examples", reads={"vocab": "vocabularies"})
 def supervised(
     *beam_options: BeamOptions,
     task: str,
     vocab: str,
     out: str,
-    config: Annotated[SupervisedConfig, Parameter(name="*")] = SupervisedConfig(),  # noqa: B008
+    config: SupervisedConfig = SupervisedConfig(),
     runner: RunnerName = "local",
-    cancel: Cancel = False,
-    json: Json = False,
-) -> int:
+) -> Summary:
     """Make examples of rows of your own: what a model reads, and what it shall answer.
 
     Rows come from JSON Lines, TSV, CSV (plain, gzip, zstd) or Parquet files. A TOML file says what
@@ -105,9 +95,6 @@ def supervised(
     """
     from mswitch.tasks.metrics import TEXT_METRICS, make_metric
 
-    options = check_beam_options(beam_options)
-    if cancel:
-        return cancel_on_dataflow(out, runner, options, json)
     definition = read_task(task)
     for metric in definition.metrics:
         try:
@@ -120,11 +107,10 @@ def supervised(
                 found([["1"]], ["1"])  # wsc_accuracy needs two answers
         except UserError as error:
             raise UserError(f"{task}: {error}") from error
-    summary = build_supervised(task, vocab, out, config, runner=runner, beam_options=options)
-    return finish(summary, json)
+    return build_supervised(task, vocab, out, config, runner=runner, beam_options=beam_options)
 
 
-@app.command
+@stage(app, "examples from-task", makes="examples", reads={"vocab": "vocabularies"})
 def from_task(
     *,
     task: str,
@@ -136,8 +122,7 @@ def from_task(
     epochs: int | None = None,
     metrics: Annotated[list[str] | None, Parameter(negative="", consume_multiple=True)] = None,
     labels: Annotated[list[str] | None, Parameter(negative="", consume_multiple=True)] = None,
-    json: Json = False,
-) -> int:
+) -> Summary:
     """Make examples of a task or mixture that is registered in seqio, by its own preprocessing.
 
     The directory is read like one of `mswitch examples supervised`, without seqio. Of a mixture,
@@ -171,5 +156,4 @@ def from_task(
     scored = ("exact_match",) if metrics is None else split_commas(metrics) or ()
     closed = tuple(split_commas(labels or []) or ())
     config = FromTaskConfig(Lengths(*found), language, epochs, scored, closed)
-    summary = build_from_task(Registered(task, module, os.getcwd()), vocab, out, config)
-    return finish(summary, json)
+    return build_from_task(Registered(task, module, os.getcwd()), vocab, out, config)

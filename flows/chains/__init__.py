@@ -1,0 +1,1 @@
+"""Chains of stages from text to a report: the demo, and the evidence."""

@@ -1,0 +1,252 @@
+"""The chain as one flow: text, examples, models over seeds, fine-tuning, reports."""
+
+import itertools
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, task
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.cache_policies import NO_CACHE
+
+from mswitch.flows.chains.plan import Plan, Request, data_setting, settled
+from mswitch.flows.chains.settings import LANGUAGE_OF, Setting, find_setting, setting_for
+from mswitch.flows.devices import find_devices
+from mswitch.flows.stages import (
+    corpus,
+    evaluate,
+    examples,
+    finetune,
+    predict,
+    report,
+    sample,
+    vocab,
+)
+from mswitch.flows.stages import train as train_stage
+from mswitch.flows.stages.disk_space import check_disk, state_bytes
+from mswitch.flows.stages.stage import Stage
+from mswitch.flows.supervision import run_with_restarts
+from mswitch.models.config import padded_vocabulary
+from mswitch.models.training.metrics import read_metrics
+from mswitch.models.training.run_directory import CHECKPOINTS, log_spaced_steps, read_run
+from mswitch.pipelines.outputs import MARKER, lock_directory, read_manifest
+from mswitch.pipelines.progress import say
+from mswitch.pipelines.supervised.samples.writer import TASK_FILE
+from mswitch.pipelines.vocabulary.model import MODEL_FILE
+
+FETCHED = {"gflanguages": sample.gflanguages, "debian": sample.debian}
+
+
+@task(task_run_name="{title}", cache_policy=NO_CACHE)
+def run_stage(title: str, stage: Stage, values: dict[str, Any]) -> dict[str, Any]:
+    """Run a stage: here, or, where it computes with JAX, in a process that is started again."""
+    if not stage.accelerator:
+        return stage.run(**values)
+    run_with_restarts(stage.argv(**values))
+    return {"out": str(values[stage.output])}
+
+
+@task(task_run_name="{out.name}")
+def write_report(
+    baselines: list[Path], candidates: list[Path], out: Path, downstream: list[Path], timed: bool
+) -> dict[str, Any]:
+    """Compare models over all seeds."""
+    from mswitch.flows.report import build
+
+    return build.write_report(
+        baselines, candidates, out, downstream=downstream, timed=timed, replace=True
+    )
+
+
+class Chain:
+    """Runs stages one after another, and keeps how long each took.
+
+    Args:
+        name: the command, which stands before its lines.
+    """
+
+    def __init__(self, name: str):
+        self.name, self.secs = name, dict[str, float]()
+
+    def run(self, title: str, stage: Stage, **values: Any) -> dict[str, Any]:
+        """Run a stage."""
+        return self.time(title, run_stage, title, stage, values)
+
+    def time(self, title: str, step: Any, *arguments: Any) -> dict[str, Any]:
+        """Run a step, announce it, and note how long it took."""
+        say(self.name, f"{len(self.secs) + 1}. {title}")
+        start = time.monotonic()
+        found = step(*arguments)
+        self.secs[title] = round(time.monotonic() - start, 1)
+        return found
+
+
+@flow(name="mswitch-chain", flow_run_name="{out.name}")
+def run_chain(name: str, request: Request, out: Path, prepare_only: bool = False) -> dict[str, Any]:
+    """Do all that is left to do under `out`.
+
+    Args:
+        name: the command.
+        request: what was asked for.
+        out: where everything goes.
+        prepare_only: only make the examples.
+
+    Returns:
+        The summary of the first report, the `hours` that each model was trained and the
+        `stage_secs` that each stage took; with `prepare_only` where the examples are.
+    """
+    with lock_directory(out):
+        chain = Chain(name)
+        if prepare_only:
+            setting = find_setting(request.setting or setting_for(find_devices()))
+            return {"stage": name, "out": prepare(chain, request, setting, out)}
+        plan = settled(request, out)
+        setting = find_setting(plan.setting)
+        data = prepare(chain, request, setting, out)
+        runs = [
+            (model, seed, out / "runs" / f"{model}-seed-{seed}")
+            for seed, model in itertools.product(range(plan.seeds), setting.models)
+        ]
+        if not (out / "runs").exists():
+            check_room(plan, setting, data, out)
+        took: list[float] = []
+        for number, (model, seed, run) in enumerate(runs):
+            if is_evaluated(run, plan.steps):
+                say(name, f"{run} is already complete")
+            else:
+                say(name, f"{run.name}: {time_left(plan, number, len(runs), took)}")
+                start = time.monotonic()
+                train(chain, setting, plan, model, seed, data, run)
+                chain.run(f"evaluate {run.name}", evaluate.evaluate, run=run, examples=data)
+                took.append(time.monotonic() - start)
+            keep_last_checkpoint(run)
+        runs_of = {model: [run for of, _, run in runs if of == model] for model in setting.models}
+        tuned = tune(chain, request, setting, out, runs_of)
+        summaries = []
+        for folder, (baseline, candidates) in setting.reports.items():
+            compared = [run for model in candidates for run in runs_of[model]]
+            of = runs_of[baseline], compared, out / folder, tuned, setting.timed
+            summaries.append(chain.time(folder, write_report, *of))
+        rows = [{"stage": stage, "seconds": secs} for stage, secs in chain.secs.items()]
+        create_table_artifact(key=f"{name}-stages", table=rows)
+        create_markdown_artifact(key=f"{name}-verdict", markdown=summaries[0]["verdict"])
+        hours = {model: sum(map(trained_hours, of)) for model, of in runs_of.items()}
+        return {**summaries[0], "hours": hours, "stage_secs": chain.secs}
+
+
+def prepare(chain: Chain, request: Request, setting: Setting, out: Path) -> str:
+    """Make the examples, unless they were given; return where they are."""
+    if request.examples:
+        return request.examples
+    made = str(out / "examples")
+    if setting.names:
+        names = out / "names"
+        chain.run("names", sample.names, out=names)
+        task_file, model = str(names / TASK_FILE), str(names / MODEL_FILE)
+        of_names = {"task": task_file, "vocab": model, "out": made, "config": setting.names}
+        chain.run("examples", examples.supervised, **of_names)
+        return made
+    source, text, vocabulary = data_setting(request, setting), request.corpus, out / "vocabulary"
+    if not text:
+        crawl, text = out / "sample", str(out / "corpus")
+        chain.run("sample", FETCHED[request.sample], out=crawl)
+        inputs = [str(crawl / "wet" / "*.warc.wet.gz"), str(crawl / "warc" / "*.warc.gz")]
+        chain.run("corpus", corpus.build, input=inputs, out=text, config=source.corpus)
+    of_text = {"corpus": text, "out": str(vocabulary), "config": source.vocabulary}
+    chain.run("vocabulary", vocab.train, **of_text)
+    of_both = {"corpus": text, "vocab": str(vocabulary), "out": made, "config": source.examples}
+    chain.run("examples", examples.build, **of_both)
+    return made
+
+
+def train(
+    chain: Chain, setting: Setting, plan: Plan, name: str, seed: int, data: str, run: Path
+) -> None:
+    """Pretrain one model."""
+    model = setting.models[name]
+    chain.run(
+        f"train {run.name}",
+        train_stage.train,
+        preset=model.preset,
+        examples=data,
+        out=run,
+        changes=model.changes,
+        config=plan.train_config(name, seed),
+    )
+
+
+def tune(
+    chain: Chain,
+    request: Request,
+    setting: Setting,
+    out: Path,
+    runs_of: dict[str, list[Path]],
+) -> list[Path]:
+    """Fine-tune what the first report compares on telling languages apart, and compare that.
+
+    Returns:
+        Where the comparison is, if anything is fine-tuned.
+    """
+    config = request.finetune(setting)
+    if config is None:
+        return []
+    place = out / "language-of"
+    text = request.corpus or str(out / "corpus")
+    chain.run("rows", sample.language_of, corpus=text, out=place / "rows")
+    tasks = str(place / "examples")
+    task_file = str(place / "rows" / TASK_FILE)
+    of_rows = {"task": task_file, "vocab": str(out / "vocabulary"), "out": tasks}
+    chain.run("task", examples.supervised, config=LANGUAGE_OF, **of_rows)
+    baseline, [candidate, *_] = next(iter(setting.reports.values()))
+    sides: dict[str, list[str]] = {"baseline": [], "candidate": []}
+    for side, model in (("baseline", baseline), ("candidate", candidate)):
+        for run in runs_of[model]:
+            tuned = place / run.name
+            if not (tuned / MARKER).exists():
+                of_run = {"from_": run, "tasks": tasks, "out": tuned, "config": config}
+                chain.run(f"finetune {run.name}", finetune.finetune, **of_run)
+            chain.run(f"predict {run.name}", predict.predict, run=tuned, split="test")
+            sides[side].append(str(tuned))
+    compared = place / "downstream"
+    chain.run("downstream", report.downstream, **sides, out=compared)
+    return [compared]
+
+
+def check_room(plan: Plan, setting: Setting, examples: str, out: Path) -> None:
+    """See that checkpoints fit the disk: those of the run that trains, one of each before it."""
+    size = padded_vocabulary(read_manifest(examples, "examples")["vocabulary_size"])
+    sizes = [state_bytes(model.config(size), setting.train) for model in setting.models.values()]
+    of_a_run = len(log_spaced_steps(plan.steps, setting.train.evaluations)) + 1
+    need = plan.seeds * sum(sizes) + of_a_run * max(sizes)
+    check_disk(out, need, "checkpoints of these runs", "--out on a larger disk")
+
+
+def time_left(plan: Plan, done: int, total: int, took: Sequence[float]) -> str:
+    """Which run is next, and how long all may take: as planned, then as the last ones took."""
+    secs = sum(took) / len(took) if took else plan.secs and plan.secs / total
+    hours = f", about {secs * (total - done) / 3600:.1f} h left" if secs else ""
+    return f"run {done + 1} of {total}{hours}"
+
+
+def is_evaluated(run: Path, steps: int) -> bool:
+    """Whether a run has so many steps, with the evaluations of all that are planned."""
+    if not (run / MARKER).is_file():
+        return False
+    described = read_run(run)
+    return described["train"]["steps"] == steps and all(
+        (run / "eval" / f"{step}.parquet").is_file() for step in described["eval_steps"]
+    )
+
+
+def keep_last_checkpoint(run: Path) -> None:
+    """Remove the checkpoints that were there to be evaluated: those of sparse models are large."""
+    steps = [path for path in (run / CHECKPOINTS).iterdir() if path.name.isdecimal()]
+    for path in sorted(steps, key=lambda path: int(path.name))[:-1]:
+        shutil.rmtree(path)
+
+
+def trained_hours(run: Path) -> float:
+    """Hours of all steps, without compiling and evaluating."""
+    return sum(metrics["train/step_secs"] for metrics in read_metrics(run)) / 3600

@@ -1,1 +1,0 @@
-"""What `mswitch evidence` trains, and for how long."""

@@ -1,0 +1,1 @@
+"""Stages: each is a command, a job and a form, declared once."""

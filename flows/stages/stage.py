@@ -1,0 +1,245 @@
+"""A stage is declared once, as a function.
+
+    @stage(app, "vocab train", makes="vocabularies", reads={"corpus": "corpora"})
+    def train(*, corpus: str, out: str, config: VocabularyConfig = VocabularyConfig()) -> Summary:
+        '''Train a unigram model on language-balanced text.'''
+        return train_vocabulary(corpus, out, config)
+
+From its parameters follow the options of its command, the arguments of its job, and the fields of
+its form in Prefect. A parameter whose default is a dataclass is a configuration: its fields are
+options.
+"""
+
+import dataclasses
+import functools
+import importlib
+import inspect
+import itertools
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
+
+from cyclopts import App, Parameter
+
+from mswitch.flows.launch.command import parts
+from mswitch.flows.launch.job import Job
+from mswitch.flows.stages.common import (
+    Cancel,
+    Json,
+    cancel_on_dataflow,
+    check_beam_options,
+    finish,
+    print_result,
+)
+from mswitch.flows.supervision import is_supervised, supervise_in_job
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.storage import is_remote, join
+
+#: What a stage did; or that, and how a person reads it.
+Summary = Mapping[str, Any] | tuple[Mapping[str, Any], str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """One stage.
+
+    Attributes:
+        name: the words of its command.
+        function: what runs it. What it needs that takes long to import, it imports itself.
+        makes: the kind of its output: a directory below the storage of all runs.
+        reads: the kind of what an option names that it reads.
+        output: the option that names its output.
+        part: the directory that it adds to a run, where `output` names one.
+        marked: whether a finished output has a marker.
+        accelerator: whether it computes with JAX, and so is never inside a flow's own process.
+    """
+
+    name: str
+    function: Callable[..., Summary]
+    makes: str = ""
+    reads: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    output: str = "out"
+    part: str = ""
+    marked: bool = True
+    accelerator: bool = False
+
+    @functools.cached_property
+    def parameters(self) -> Mapping[str, inspect.Parameter]:
+        """The function's parameters, with their annotations resolved."""
+        hints = get_type_hints(self.function, include_extras=True)
+        found = inspect.signature(self.function).parameters
+        return {name: one.replace(annotation=hints[name]) for name, one in found.items()}
+
+    def run(self, **values: Any) -> dict[str, Any]:
+        """Run the function; what it did."""
+        found = self.function(**values)
+        return dict(found[0] if isinstance(found, tuple) else found)
+
+    def argv(self, *beam_options: str, **values: Any) -> tuple[str, ...]:
+        """The command line, without options that are at their defaults; each is one word."""
+        words = self.name.split()
+        for name, parameter in self.parameters.items():
+            value = values.pop(name, parameter.default)
+            if dataclasses.is_dataclass(value):
+                words += options_of(value)
+            elif value != parameter.default and parameter.kind != parameter.VAR_POSITIONAL:
+                words += _options(name.strip("_").replace("_", "-"), value)
+        if values:
+            raise TypeError(f"{self.name} has no {', '.join(values)}")
+        return (*words, *(("--", *beam_options) if beam_options else ()))
+
+    def job(
+        self, *beam_options: str, hosts: int = 1, record: Path | None = None, **values: Any
+    ) -> Job:
+        """The job that makes an output.
+
+        Args:
+            beam_options: as of the command.
+            hosts: as of the job.
+            record: as of the job; of the run, where the stage adds a part to one.
+            values: of the parameters.
+        """
+        return self.job_of(self.argv(*beam_options, **values), values[self.output], hosts, record)
+
+    def job_of(
+        self, argv: Sequence[str], output: Path | str, hosts: int = 1, record: Path | None = None
+    ) -> Job:
+        """The job of a command line."""
+        out = str(output) if is_remote(output) else Path(output)
+        if self.part:
+            out = join(out, self.part) if isinstance(out, str) else out / self.part
+            record = record and record / self.part
+        # What has its own marker says nothing of what is added to it, or comes beside it.
+        marked = self.marked and not {"--append", "--unfinished"} & set(argv)
+        return Job(tuple(argv), out, marked=marked, hosts=hosts, record=record)
+
+    def command(self) -> Callable[..., int]:
+        """The function as a command, which prints what it did."""
+        on_beam = "runner" in self.parameters
+
+        @functools.wraps(self.function)
+        def command(*words: str, json: bool = False, cancel: bool = False, **values: Any) -> int:
+            job = values.get("job")
+            if job is not None and job.shared and not is_supervised(self.name.split()[0]):
+                return supervise_in_job(sys.argv[1:])
+            if on_beam:
+                check_beam_options(words)
+            if cancel:
+                return cancel_on_dataflow(values["out"], values.get("runner", "local"), words, json)
+            found = self.function(*words, **values)
+            return print_result(*found, json) if isinstance(found, tuple) else finish(found, json)
+
+        parameters = [one.replace(annotation=_option_type(one)) for one in self.parameters.values()]
+        own = {"cancel": Cancel} if on_beam else {}
+        parameters += [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=kind)
+            for name, kind in {**own, "json": Json}.items()
+        ]
+        command.__signature__ = inspect.Signature(parameters)  # pyright: ignore[reportAttributeAccessIssue]
+        command.__annotations__ = {one.name: one.annotation for one in parameters}
+        return command
+
+
+def stage(app: App, name: str, **attributes: Any) -> Callable[[Callable[..., Summary]], Stage]:
+    """Declare a stage by a function, and give the command line to an application.
+
+    Args:
+        app: the command, or that of which it is a subcommand.
+        name: as of the stage.
+        attributes: of the stage.
+    """
+
+    def declare(function: Callable[..., Summary]) -> Stage:
+        made = Stage(name, function, **attributes)
+        last = name.rsplit(maxsplit=1)[-1]
+        if last == app.name[0]:
+            app.default(made.command())
+        else:
+            app.command(made.command(), name=last)
+        return made
+
+    return declare
+
+
+def job_of_command(argv: Sequence[str], hosts: int = 1, record: Path | None = None) -> Job:
+    """Make the job of a command line, `["train", "--preset", ..., "--out", "run"]`.
+
+    An evaluation is the job of the directory `eval` in its run, so that it can go beside the
+    training; predictions are that of `predictions`.
+
+    Args:
+        argv: the words.
+        hosts: `Job.hosts`.
+        record: `Job.record`, of the run where the command adds to one.
+    """
+    made = _stage_of(argv)
+    if hosts > 1 and "--distributed" not in argv:
+        raise UserError(
+            f"--hosts {hosts}: give --distributed to {made.name!r} too, or they would not meet"
+        )
+    own, _ = parts(argv)
+    option = f"--{made.output}"
+    found = [after for word, after in itertools.pairwise(own) if word == option]
+    found += [word.partition("=")[2] for word in own if word.startswith(f"{option}=")]
+    if not found or not found[-1]:
+        raise UserError(
+            f"a job needs the directory that it makes: give {option} to {made.name!r} too, or a "
+            "command that makes none without `mswitch runs submit`"
+        )
+    return made.job_of(argv, found[-1], hosts, record)
+
+
+def _stage_of(argv: Sequence[str]) -> Stage:
+    """The stage that a command line runs; of another command, one by that name."""
+    name = argv[0] if argv else ""
+    try:
+        module = importlib.import_module(f"mswitch.flows.stages.{name.replace('-', '_')}")
+    except ModuleNotFoundError:
+        return Stage(name, dict, marked=False)
+    stages = [one for one in vars(module).values() if isinstance(one, Stage)]
+    found = [one for one in stages if one.name.split() == list(argv[: len(one.name.split())])]
+    return max(found, key=lambda one: len(one.name), default=Stage(name, dict, marked=False))
+
+
+def _option_type(parameter: inspect.Parameter) -> Any:
+    """How the command line takes a parameter."""
+    kind = parameter.annotation
+    if dataclasses.is_dataclass(parameter.default):
+        return Annotated[kind, Parameter(name="*", consume_multiple=True)]
+    if parameter.default is False:
+        return Annotated[kind, Parameter(negative="")]
+    if parameter.name.endswith("_"):
+        return Annotated[kind, Parameter(name=f"--{parameter.name.strip('_')}")]
+    return kind
+
+
+def options_of(config: Any, prefix: str = "") -> list[str]:
+    """The options of a command that mean these settings, without those that are its defaults."""
+    words = []
+    for field in dataclasses.fields(config):
+        value, name = value_of(config, field), f"{prefix}{field.name}".replace("_", "-")
+        if dataclasses.is_dataclass(value):
+            words += options_of(value, f"{name}.")
+        elif value != field.default:
+            words += _options(name, value)
+    return words
+
+
+def _options(name: str, value: Any) -> list[str]:
+    """An option, as one word, so that no value can be taken for another option."""
+    if isinstance(value, bool):
+        stem, _, leaf = name.rpartition(".")
+        return [f"--{stem}{'.' if stem else ''}{'' if value else 'no-'}{leaf}"]
+    if isinstance(value, tuple | list):
+        return [f"--{name}={part}" for part in value]
+    return [f"--{name}={value}"]
+
+
+def value_of(config: Any, field: dataclasses.Field[Any]) -> Any:
+    """The value of a field; None, its default, where the class derives the value from others."""
+    value = getattr(config, field.name)
+    if field.default is None and value is not None:
+        without = dataclasses.replace(config, **{field.name: None})
+        return None if without == config else value
+    return value
