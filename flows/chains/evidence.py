@@ -123,6 +123,6 @@ def run_supervised(
         say(
             name,
             "experts gain on text that is all facts: `mswitch evidence --setting names --steps "
-            "2400` shows it in half an hour",
+            "2400` shows it in 45 minutes",
         )
     return finish(summary, json)
