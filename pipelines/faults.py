@@ -28,11 +28,6 @@ BESIDE_SHARDS_POINTS = ("corpus.after_fingerprints",)
 #: Where only supervised examples come by, between reading rows and writing shards.
 SUPERVISED_POINTS = ("examples.after_rows",)
 
-#: Where weights come from or go to Hugging Face's files.
-EXCHANGE_POINTS = tuple(
-    point for stage in ("import-hf", "export-hf", "upcycle") for point in _publication(stage)
-)
-
 #: Where a report on distilled students comes by.
 DISTILLATION_POINTS = _publication("distillation")
 
@@ -90,10 +85,9 @@ def fault_point(name: str) -> None:
 
     In a worker process (`mswitch.pipelines.local_pool`) the one that started it is killed first.
     """
-    known = FAULT_POINTS + GROWTH_POINTS + MODERN_POINTS + BESIDE_SHARDS_POINTS + EXCHANGE_POINTS
-    known += LAUNCH_POINTS + SUPERVISED_POINTS + BUCKET_POINTS + EXTENSION_POINTS
-    known += DISTILLATION_POINTS + DISTILL_CACHE_POINTS
-    if name not in known:
+    known = FAULT_POINTS + GROWTH_POINTS + MODERN_POINTS + BESIDE_SHARDS_POINTS + LAUNCH_POINTS
+    known += SUPERVISED_POINTS + BUCKET_POINTS + EXTENSION_POINTS + DISTILL_CACHE_POINTS
+    if name not in known and name not in _publication(name.partition(".")[0]):
         raise ValueError(f"unknown fault point {name!r}; add it to FAULT_POINTS")
     if os.environ.get(VARIABLE) == name:
         parent = multiprocessing.parent_process()

@@ -32,6 +32,7 @@ from mswitch.flows.prefect_flows.finetune import finetune_run
 from mswitch.flows.prefect_flows.pretrain_pair import pretrain_pair
 from mswitch.flows.prefect_flows.reconcile import reconcile
 from mswitch.flows.prefect_flows.report import report
+from mswitch.flows.prefect_flows.stages import distill, upcycle
 from mswitch.models.config import TrainConfig
 from mswitch.pipelines.corpus.config import CorpusConfig
 from mswitch.pipelines.errors import UserError
@@ -129,6 +130,8 @@ DEPLOYMENTS: Sequence[Deployment] = (
     Deployment(evaluate_run, "run", EvaluateSettings()),
     Deployment(finetune_run, "run", FinetuneSettings()),
     Deployment(report, "pair", ReportSettings()),
+    Deployment(distill, "run"),
+    Deployment(upcycle, "run"),
     Deployment(
         reconcile,
         "all",

@@ -1,8 +1,6 @@
 """`mswitch upcycle`: a sparse run made of a dense one."""
 
-from typing import Annotated
-
-from cyclopts import App, Parameter
+from cyclopts import App
 
 from mswitch.flows.stages.stage import Summary, stage
 from mswitch.models.transfer.config import UpcycleConfig
@@ -15,7 +13,7 @@ app = App(name="upcycle")
 )
 def upcycle(
     *,
-    run: Annotated[str, Parameter(name="--from")],
+    from_: str,
     examples: str,
     out: str,
     step: int | None = None,
@@ -32,11 +30,11 @@ def upcycle(
             --base-learning-rate 1
 
     Args:
-        run: the dense run, or its gs:// or s3:// URL.
+        from_: the dense run, or its gs:// or s3:// URL.
         examples: examples in its vocabulary, to measure gates and losses on.
         out: the new run directory, or a gs:// or s3:// URL.
         step: which checkpoint; the newest by default.
     """
     from mswitch.models.transfer.upcycle import upcycle as run_upcycle
 
-    return run_upcycle(run, examples, out, config, step)
+    return run_upcycle(from_, examples, out, config, step)

@@ -1,4 +1,4 @@
-"""Reads what the docstring of a class says about its attributes."""
+"""Reads what docstrings say about attributes and arguments."""
 
 import inspect
 import re
@@ -6,10 +6,14 @@ import re
 
 def attribute_docs(cls: type) -> dict[str, str]:
     """Return the `Attributes:` of a Google-style docstring: one paragraph for each name."""
-    text = inspect.getdoc(cls) or ""
-    section = text.partition("Attributes:\n")[2]
-    entries = re.split(r"^    (\w+): ", section, flags=re.MULTILINE)[1:]
+    return entries(inspect.getdoc(cls) or "", "Attributes:")
+
+
+def entries(text: str, section: str) -> dict[str, str]:
+    """Return the entries of a section of a Google-style docstring, which is its last."""
+    found = inspect.cleandoc(text).partition(f"{section}\n")[2]
+    parts = re.split(r"^    (\w+): ", found, flags=re.MULTILINE)[1:]
     return {
         name: " ".join(description.split())
-        for name, description in zip(entries[::2], entries[1::2], strict=True)
+        for name, description in zip(parts[::2], parts[1::2], strict=True)
     }

@@ -1,0 +1,120 @@
+"""A stage is a row and a function: from its parameters follow command, job and form."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Annotated
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from annotated_types import Ge
+from cyclopts import App
+from prefect.utilities.callables import parameter_schema
+
+from mswitch.flows.deploy.deployments import DEPLOYMENTS, Deployment, schema_of
+from mswitch.flows.operators.profile import Operators
+from mswitch.flows.prefect_flows.stages import stage_flow
+from mswitch.flows.stages.stage import Stage, Summary, job_of_command, stage
+from mswitch.models.config import EvaluateConfig, TrainConfig
+from mswitch.pipelines.outputs import stage_output
+from mswitch.pipelines.storage import write_json
+
+app = App(name="tokens", result_action="return_value")
+
+
+@dataclasses.dataclass(frozen=True)
+class TokensConfig:
+    """How tokens are counted.
+
+    Attributes:
+        least: languages with fewer are left out.
+    """
+
+    least: Annotated[int, Ge(0)] = 0
+
+
+@stage(app, "tokens", makes="tokens", reads={"corpus": "corpora"})
+def tokens(*, corpus: str, out: str, config: TokensConfig = TokensConfig()) -> Summary:
+    """Count the tokens between white space of a corpus, by language.
+
+        mswitch tokens --corpus corpus --out tokens
+
+    Args:
+        corpus: a corpus directory.
+        out: the directory to make.
+    """
+    counts = {
+        place.name: sum(
+            len(text.split())
+            for path in sorted(place.glob("*.parquet"))
+            for text in pq.read_table(path, columns=["text"])["text"].to_pylist()
+        )
+        for place in sorted(Path(corpus, "data").iterdir())
+    }
+    kept = {lang: count for lang, count in counts.items() if count >= config.least}
+    with stage_output(out, stage="tokens", config=dataclasses.asdict(config)) as staged:
+        if not staged.complete:
+            write_json(staged.directory / "tokens.json", kept)
+            staged.publish({})
+    return {"stage": "tokens", "out": out, "languages": len(kept)}
+
+
+def test_the_command_runs_the_function_and_prints_what_it_did(tmp_path, capsys):
+    place = tmp_path / "corpus" / "data" / "de"
+    place.mkdir(parents=True)
+    pq.write_table(pa.table({"text": ["ein Satz", "noch einer"]}), place / "train.parquet")
+    argv = ["--corpus", str(tmp_path / "corpus"), "--out", str(tmp_path / "out"), "--least", "3"]
+    assert app([*argv, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["languages"] == 1
+    assert json.loads((tmp_path / "out" / "tokens.json").read_text()) == {"de": 4}
+
+
+def test_the_job_has_the_options_that_are_not_defaults(tmp_path):
+    job = tokens.job(corpus="corpus", out=tmp_path, config=TokensConfig(least=2))
+    assert job.argv == ("tokens", "--corpus=corpus", f"--out={tmp_path}", "--least=2")
+    assert (job.out, job.marked) == (tmp_path, True)
+
+
+def test_the_form_has_names_in_place_of_paths_and_the_fields_with_their_bounds():
+    schema = schema_of(Deployment(stage_flow(tokens), "run"), Operators())
+    properties = schema["properties"]
+    assert list(properties) == ["name", "corpus", "least", "launcher"]
+    assert properties["corpus"]["description"].startswith("Name of corpora: a corpus directory")
+    assert properties["least"]["minimum"] == 0
+
+
+def test_the_forms_of_stages_describe_every_field():
+    flows = {one.flow.name: one.flow for one in DEPLOYMENTS}
+    for name in ("distill", "upcycle"):
+        properties = parameter_schema(flows[name].fn).model_dump_for_openapi()["properties"]
+        assert all(len(field["description"]) > 10 for field in properties.values())
+
+
+@pytest.mark.parametrize(
+    ("argv", "out", "marked"),
+    [
+        (["train", "--out", "run"], "run", True),
+        (["evaluate", "--run=run", "--watch"], "run/eval", False),
+        (["predict", "--run=run"], "run/predictions", False),
+        (["corpus", "build", "--out=corpus"], "corpus", True),
+        (["corpus", "build", "--append", "--out=corpus"], "corpus", False),
+        (["report", "distillation", "--out=page"], "page", True),
+        (["report", "--unfinished", "--out=page"], "page", False),
+        (["demo", "--out=demo"], "demo", False),
+    ],
+)
+def test_a_command_line_is_the_job_of_its_stage(argv, out, marked, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    job = job_of_command(argv)
+    assert (job.out, job.marked, job.argv) == (tmp_path / out, marked, tuple(argv))
+
+
+def test_what_a_stage_has_not_is_named():
+    from mswitch.flows.stages.evaluate import evaluate
+
+    assert isinstance(evaluate, Stage)
+    words = evaluate.argv(run="r", examples="e", config=EvaluateConfig(batch_size=7))
+    assert words == ("evaluate", "--run=r", "--examples=e", "--batch-size=7")
+    with pytest.raises(TypeError, match="evaluate has no settings"):
+        evaluate.argv(run="r", examples="e", settings=TrainConfig())
