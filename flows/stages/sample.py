@@ -128,29 +128,6 @@ def ui_translate(*, out: Path) -> Summary:
     return write_ui_translate(out)
 
 
-@stage(supervised, "sample supervised man-spans", makes="rows")
-def man_spans(
-    *,
-    out: Path,
-    packages: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
-) -> Summary:
-    """Find what is bold and italic in paragraphs of manual pages: spans, in 24 languages.
-
-    From Debian's packages manpages-* (24 MB), fetched with `apt-get download`; so it needs Debian
-    or Ubuntu. In WikiANN's format; SOURCES.md in the directory has the licences.
-
-        mswitch sample supervised man-spans --out man
-        mswitch examples supervised --task man/task.toml --vocab vocabulary --out man-spans
-
-    Args:
-        out: the directory to make.
-        packages: package names in place of the default list.
-    """
-    from mswitch.pipelines.supervised.samples.man_spans import PACKAGES, write_man_spans
-
-    return write_man_spans(out, packages or PACKAGES)
-
-
 @stage(supervised, "sample supervised emoji-group", makes="rows")
 def emoji_group(*, out: Path) -> Summary:
     """Which of Unicode's nine groups is an emoji in, by its name? In about 90 languages.
@@ -167,24 +144,6 @@ def emoji_group(*, out: Path) -> Summary:
     from mswitch.pipelines.supervised.samples.emoji_group import write_emoji_group
 
     return write_emoji_group(out)
-
-
-@stage(supervised, "sample supervised deb-section", makes="rows")
-def deb_section(*, out: Path) -> Summary:
-    """Which section of Debian is a package in, by its description? In about 30 languages.
-
-    From apt's lists of packages (50 MB), fetched with `apt-get update` into the directory; so it
-    needs Debian. SOURCES.md in the directory names the lists.
-
-        mswitch sample supervised deb-section --out sections
-        mswitch examples supervised --task sections/task.toml --vocab vocabulary --out deb-section
-
-    Args:
-        out: the directory to make.
-    """
-    from mswitch.pipelines.supervised.samples.deb_section import write_deb_section
-
-    return write_deb_section(out)
 
 
 @stage(supervised, "sample supervised names", makes="rows")

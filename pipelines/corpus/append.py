@@ -22,7 +22,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from mswitch.pipelines import storage
-from mswitch.pipelines.corpus.card import data_card
+from mswitch.pipelines.corpus.card import CARD, data_card
 from mswitch.pipelines.corpus.recipe import Recipe
 from mswitch.pipelines.corpus.rules.decontamination import merge_reports
 from mswitch.pipelines.errors import UserError
@@ -254,12 +254,11 @@ def publish_addition(base: Base, staging: str) -> None:
     whole = storage.read_json(storage.join(staging, _MERGED))
     before = _card(base.manifest, base.stats, base.recipe)
     card = _card(whole["manifest"], whole["stats"], base.recipe)
-    for name, text in card.items():
-        path = storage.join(base.directory, name)
-        if storage.exists(path) and storage.read_bytes(path).decode() not in (before[name], text):
-            say("corpus", f"{path} was edited and stays as it is; its figures are those of before")
-            continue
-        write_atomically(path, text)
+    path = storage.join(base.directory, CARD)
+    if storage.exists(path) and storage.read_bytes(path).decode() not in (before, card):
+        say("corpus", f"{path} was edited and stays as it is; its figures are those of before")
+    else:
+        write_atomically(path, card)
     if "decontamination" in whole:
         storage.write_json(storage.join(base.directory, DECONTAMINATION), whole["decontamination"])
     storage.write_json(storage.join(base.directory, STATS), whole["stats"])
@@ -268,7 +267,7 @@ def publish_addition(base: Base, staging: str) -> None:
     fault_point("corpus.after_growth")
 
 
-def _card(manifest: Mapping[str, Any], stats: Mapping[str, Any], recipe: Recipe) -> dict[str, str]:
+def _card(manifest: Mapping[str, Any], stats: Mapping[str, Any], recipe: Recipe) -> str:
     """Return the data card of a corpus, whose inputs are those of all crawls."""
     settings = {key: value for key, value in manifest["config"].items() if key != "inputs"}
     added = [entry for one in manifest.get("additions", []) for entry in one["inputs"]]

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from mswitch.pipelines import storage
 from mswitch.pipelines.corpus.append import DECONTAMINATION, STATS
-from mswitch.pipelines.corpus.card import data_card
+from mswitch.pipelines.corpus.card import CARD, data_card
 from mswitch.pipelines.corpus.findings import (
     describe_nothing,
     say_what_dropped_half,
@@ -94,9 +94,8 @@ def assemble(
         report = contamination_report(rule.index, ledger.notes[rule.name])
         storage.write_json(storage.join(staging, DECONTAMINATION), report)
     if not build.base:
-        cards = data_card(settings, manifest, stats, recipe)
-        for name, text in cards.items():
-            write_atomically(storage.join(staging, name), text)
+        card = data_card(settings, manifest, stats, recipe)
+        write_atomically(storage.join(staging, CARD), card)
         if storage.exists(rejected_if_empty):  # of an earlier build that nothing survived
             storage.remove([rejected_if_empty])
     storage.write_json(storage.join(staging, MANIFEST), manifest)

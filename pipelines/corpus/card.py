@@ -1,7 +1,7 @@
-"""The data card of a corpus: `README.md` as Hugging Face reads it, `croissant.json` beside it.
+"""The data card of a corpus: `README.md` as Hugging Face reads it.
 
-Both follow from configuration, manifest and statistics alone, so their bytes are as deterministic
-as the shards'. Nothing of a page is in them; names of input files are, and are escaped.
+It follows from configuration, manifest and statistics alone, so its bytes are as deterministic as
+the shards'. Nothing of a page is in it; names of input files are, and are escaped.
 """
 
 import collections
@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mswitch.pipelines.corpus import recipes
-from mswitch.pipelines.corpus.croissant import croissant
 from mswitch.pipelines.corpus.recipe import Recipe
 from mswitch.pipelines.corpus.stats import language_totals
 from mswitch.pipelines.languages import UNDETERMINED, mc4_codes
@@ -23,6 +22,7 @@ from mswitch.pipelines.records import COLUMN_MEANINGS, SPLITS
 _ISO_639 = {"iw": "he"}
 #: Bounds of Hugging Face's size categories, from 10^3 documents.
 _SIZES = ("1K", "10K", "100K", "1M", "10M", "100M", "1B", "10B", "100B", "1T")
+CARD = "README.md"
 _MARKDOWN = re.compile(f"[{re.escape(string.punctuation)}]")
 #: The steps of a recipe that the card speaks of.
 _SPOKEN_OF = (
@@ -45,12 +45,12 @@ def data_card(
     manifest: Mapping[str, Sequence[Mapping[str, Any]]],
     stats: Mapping[str, Any],
     recipe: Recipe = recipes.MC4,
-) -> dict[str, str]:
-    """Return the files that describe a corpus, by name.
+) -> str:
+    """Return the text of the card.
 
     Args:
         config: the settings of the build, without its inputs.
-        manifest: `inputs` and `shards`, as in manifest.json.
+        manifest: `inputs`, as in manifest.json.
         stats: as in stats.json.
         recipe: with the options of the build.
     """
@@ -66,7 +66,7 @@ def data_card(
     all_splits = [split for split in SPLITS if any(split in of for of in splits_of.values())]
     # The examples load the largest language that has every split, if one has.
     complete = [row for row in rows if len(splits_of[row["lang"]]) == len(SPLITS)]
-    card = _template().render(
+    return _template().render(
         title=title,
         hub_languages=hub_languages,
         subtagged=[lang for lang in langs if "-" in lang],
@@ -86,10 +86,6 @@ def data_card(
         recipe=recipe,
         steps={kind.__name__: recipe.first(kind) for kind in _SPOKEN_OF},
     )
-    return {
-        "README.md": card,
-        "croissant.json": croissant(title, manifest["shards"], hub_languages, recipe.documents),
-    }
 
 
 def escape_markdown(text: str) -> str:

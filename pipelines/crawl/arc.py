@@ -10,14 +10,13 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from mswitch.pipelines.crawl.archives import Damage, Record
 from mswitch.pipelines.crawl.streams import (
     DamagedStreamError,
     DecompressedStream,
-    compression_of,
-    find_members,
+    Members,
     open_input,
 )
 
@@ -30,8 +29,8 @@ _LONGEST_LINE_BYTES = 64 << 10
 _MOST_BLANK_LINES = 1000
 _READ_BYTES = 64 << 10
 _SKIP_BYTES = 1 << 20
-#: What may be read again to look for sound records within damaged ones; after that what a damaged
-#: member or record claims is given up with it.
+#: What of a plain file may be read again to look for sound records within damaged ones; after that
+#: what a damaged record claims is given up with it.
 _RETRY_BYTES = 4 << 30
 
 
@@ -52,20 +51,20 @@ def read_arc(path: str | Path, max_record_bytes: int) -> Iterator[Record | Damag
     """Yield every record of an ARC file, and a `Damage` for each place that cannot be read.
 
     A record has to end where its gzip member or zstd frame does, or a line ends, or another record
-    begins. After damage, reading continues at the next member that begins with a URL (of a plain
-    file, at the next line that begins a record). No more than one record is held in memory, and
-    none that is larger than `max_record_bytes`.
+    begins. After damage, reading continues at the next gzip member that begins with a URL (of a
+    plain file, at the next line that begins a record); of a zstd file nothing more is read. No more
+    than one record is held in memory, and none that is larger than `max_record_bytes`.
 
     Raises:
         OSError: the file cannot be opened, or the disk cannot be read.
     """
     with open_input(str(path)) as file:
-        compression = compression_of(file.read(4))
         size = file.seek(0, os.SEEK_END)
-        if compression == "none":
+        members = Members(file)
+        if members.compression == "none":
             yield from _read_plain(file, size, max_record_bytes)
         else:
-            yield from _read_members(file, compression, size, max_record_bytes)
+            yield from _read_members(members, size, max_record_bytes)
 
 
 def _read_plain(file: BinaryIO, size: int, max_bytes: int) -> Iterator[Record | Damage]:
@@ -92,13 +91,10 @@ def _next_line(file: BinaryIO, start: int) -> int | None:
     return None
 
 
-def _read_members(
-    file: BinaryIO, compression: Literal["gzip", "zstd"], size: int, max_bytes: int
-) -> Iterator[Record | Damage]:
+def _read_members(members: Members, size: int, max_bytes: int) -> Iterator[Record | Damage]:
     start: int | None = 0
-    retried = 0
     while start is not None and start < size:
-        stream = DecompressedStream(file, compression, start, one_member=True)
+        stream = members.open(start, one_member=True)
         try:
             for found in _read(io.BufferedReader(_Raw(stream), _READ_BYTES), None, max_bytes):
                 yield found._replace(offset=stream.member)
@@ -107,12 +103,7 @@ def _read_members(
             start = stream.file_offset
         except DamagedStreamError as damaged:
             yield Damage(damaged.offset, str(damaged))
-            retried += _READ_BYTES + stream.tell()
-            after = damaged.offset + 1
-            if retried > _RETRY_BYTES:
-                after = max(stream.file_offset, damaged.offset + _READ_BYTES)
-            members = find_members(file, compression, after)
-            start = next((at for at, first in members if _SCHEME.match(first)), None)
+            start = members.find_next(stream, damaged.offset + 1, _SCHEME.match)
 
 
 class _Raw(io.RawIOBase):

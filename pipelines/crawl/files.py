@@ -12,17 +12,14 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import BinaryIO, Literal
 
-from zstandard import ZstdCompressionDict
-
 from mswitch.pipelines import storage
 from mswitch.pipelines.crawl.arc import begins_arc
-from mswitch.pipelines.crawl.archives import RECORD_START, begins_damaged
+from mswitch.pipelines.crawl.archives import find_gzip_record
 from mswitch.pipelines.crawl.streams import (
+    RECORD_START,
     DamagedStreamError,
-    DecompressedStream,
-    compression_of,
+    Members,
     find_members,
-    zstd_dictionary,
 )
 from mswitch.pipelines.errors import UserError
 
@@ -33,7 +30,7 @@ _SNIFF_BYTES = 2 << 10
 #: Enough for a dictionary and a first zstd block.
 _HEAD_BYTES = 256 << 10
 #: How far to look for a record where the first bytes look like nothing.
-_SALVAGE_BYTES = 64 << 10
+_SEARCH_BYTES = 64 << 10
 _REQUESTS = 32
 
 #: "damaged" files are compressed and cannot be read from the start. Nothing is read from "empty"
@@ -201,36 +198,32 @@ def _format(head: bytes) -> FileFormat:
     for beginning, format in _BEGINNINGS.items():
         if head.startswith(beginning):
             return format
-    compression = compression_of(head)
-    file = io.BytesIO(head)
-    dictionary, start = None, b""
+    file, start = io.BytesIO(head), b""
+    members = Members(file)
+    stream = members.open()
     try:
-        dictionary = zstd_dictionary(file) if compression == "zstd" else None
-        stream = DecompressedStream(file, compression, dictionary=dictionary, salvage=True)
         while len(start) < _SNIFF_BYTES and (more := stream.read(_SNIFF_BYTES)):
             start = (start + more).removeprefix(BYTE_ORDER_MARK).lstrip()
     except DamagedStreamError as damaged:
-        assert compression != "none"
-        return _format_of_text(start) or _format_of_next(file, compression, damaged, dictionary)
+        behind = damaged.offset + 1 if members.compression == "gzip" else len(head)
+        return _format_of_text(start) or _format_of_next(file, behind)
     if not start:
-        return "other" if compression == "none" else "empty"
+        return "other" if members.compression == "none" else "empty"
     if format := _format_of_text(start):
         return format
-    damaged = compression == "none" and begins_damaged(head[:_SALVAGE_BYTES])
+    # Where the first bytes of an archive are damaged, they look like anything.
+    damaged = members.compression == "none" and find_gzip_record(
+        io.BytesIO(head[:_SEARCH_BYTES]), 0
+    )
     return "damaged" if damaged else "csv" if _CSV.match(start) else "other"
 
 
-def _format_of_next(
-    file: BinaryIO,
-    compression: Literal["gzip", "zstd"],
-    damaged: DamagedStreamError,
-    dictionary: ZstdCompressionDict | None,
-) -> FileFormat:
-    """Tell the format by the first member behind damage that begins as one of ours."""
-    for _, start in find_members(file, compression, damaged.offset + 1, dictionary):
-        if format := _format_of_text(start):
+def _format_of_next(file: BinaryIO, start: int) -> FileFormat:
+    """Tell the format by the first gzip member from `start` on that begins as one of ours."""
+    for _, content in find_members(file, start):
+        if format := _format_of_text(content):
             return format
-        if start.startswith(b"http"):  # of the line of a record, the end is not seen here
+        if content.startswith(b"http"):  # of the line of a record, the end is not seen here
             return "arc"
     return "damaged"
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, BinaryIO
 
@@ -11,23 +10,15 @@ from mswitch.pipelines.crawl.fields import field_names
 from mswitch.pipelines.crawl.files import BYTE_ORDER_MARK
 from mswitch.pipelines.crawl.rows import page_from_fields
 from mswitch.pipelines.crawl.streams import (
-    Compression,
     DamagedStreamError,
     DecompressedStream,
-    compression_of,
-    find_members,
+    Members,
     open_input,
-    zstd_dictionary,
 )
 from mswitch.pipelines.records import Page, Rejected
 
 _READ_BYTES = 1 << 20
 _ONE_A_LINE = "each line must be one JSON object"
-#: How much may be decompressed twice, counted with what it becomes (of a large file 4 times its
-#: size), to find sound members that a damaged one swallowed. After that they are lost with it.
-_RETRY_BYTES = 1 << 30
-#: Counted for each attempt: what one takes that fails at once.
-_RETRY_COST_BYTES = 16 << 10
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -52,8 +43,8 @@ def read_json_lines(
 ) -> Iterator[Page | Rejected]:
     """Yield a page or a rejection for every line that is not blank.
 
-    After damage, which is one rejection, reading continues at the next gzip member or zstd frame
-    that decompresses. A line that damage has cut off is part of it; what is left of it in the
+    Damage is one rejection, behind which reading continues at the next gzip member; nothing more is
+    read of a zstd file. A line that damage has cut off is part of it; what is left of it in the
     next member is a line like any other.
 
     Args:
@@ -96,81 +87,18 @@ def read_field_names(path: str, max_bytes: int) -> list[str]:
 
 def _read(file: BinaryIO, max_bytes: int) -> Iterator[Line | Damage]:
     """Yield the lines of a file, and a `Damage` for each place that cannot be read."""
-    try:
-        members = _Members(file)
-    except DamagedStreamError as damaged:
-        # Without its dictionary nothing of a file can be read.
-        yield _damage(0, damaged)
-        return
+    members, offset = Members(file), 0
     member: int | None = 0
-    offset = 0
     while member is not None:
-        stream = members.open(member, salvage=True)
+        stream = members.open(member)
         try:
             yield from read_lines(stream, max_bytes, offset)
             return
         except DamagedStreamError as damaged:
             offset += stream.tell()
-            yield _damage(offset, damaged)
-        member = members.find_next(stream)
-
-
-class _Members:
-    """The members of a file, some of them damaged; what is decompressed twice is bounded.
-
-    Raises:
-        DamagedStreamError: the file's zstd dictionary cannot be read.
-    """
-
-    def __init__(self, file: BinaryIO):
-        self._file = file
-        self._compression: Compression = compression_of(file.read(4))
-        self._dictionary = zstd_dictionary(file) if self._compression == "zstd" else None
-        self._left_bytes = max(_RETRY_BYTES, 4 * file.seek(0, os.SEEK_END))
-
-    def open(self, member: int, *, salvage: bool) -> DecompressedStream:
-        """Read from a member on."""
-        return DecompressedStream(
-            self._file, self._compression, member, self._dictionary, salvage=salvage
-        )
-
-    def find_next(self, stream: DecompressedStream) -> int | None:
-        """Find the member to read on from after damage, wherever that was noticed.
-
-        One that the damaged one swallowed must be sound to its end: what only looks like a member
-        would give lines twice. Behind that it need only begin well.
-        """
-        assert self._compression != "none"
-        position = stream.tell()
-        if self._compression == "zstd":
-            # A frame without a checksum may have come to an end too late, within another one.
-            position = max(position - 1, 0)
-        member, content_bytes = stream.locate(position)
-        reached = stream.file_offset
-        self._left_bytes -= reached - member + content_bytes
-        for found, _ in find_members(self._file, self._compression, member + 1, self._dictionary):
-            if found >= reached or self._is_sound(found):
-                return found
-        return None
-
-    def _is_sound(self, member: int) -> bool:
-        """Decompress a member to its end, if there is time for that."""
-        if self._left_bytes <= 0:
-            return False
-        stream = self.open(member, salvage=False)
-        sound = True
-        try:
-            while stream.read() and stream.member == member:
-                if stream.file_offset - member + stream.tell() > self._left_bytes:
-                    break
-        except DamagedStreamError as damaged:
-            sound = damaged.offset != member
-        self._left_bytes -= _RETRY_COST_BYTES + stream.file_offset - member + stream.tell()
-        return sound
-
-
-def _damage(offset: int, damaged: DamagedStreamError) -> Damage:
-    return Damage(offset, f"the compressed data from byte {damaged.offset} on: {damaged}")
+            detail = f"the compressed data from byte {damaged.offset} on: {damaged}"
+            yield Damage(offset, detail)
+            member = members.find_next(stream, damaged.offset + 1, sound=True)
 
 
 def read_lines(stream: DecompressedStream, max_bytes: int, offset: int = 0) -> Iterator[Line]:

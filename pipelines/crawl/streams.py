@@ -5,9 +5,9 @@ among them, and the dictionary frame of IIPC's "Zstandard Compression for WARC F
 """
 
 import bisect
-import contextlib
+import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, Literal
 
 import zstandard
@@ -17,7 +17,6 @@ Compression = Literal["none", "gzip", "zstd"]
 GZIP_MAGIC = b"\x1f\x8b\x08"
 RECORD_START = b"WARC/"
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
-_MAGICS = {"gzip": GZIP_MAGIC, "zstd": ZSTD_MAGIC}
 #: The second to fourth byte of a skippable frame, whose first byte is 0x50 to 0x5f.
 _SKIPPABLE = b"\x2a\x4d\x18"
 _DICTIONARY_FRAME = b"\x5d" + _SKIPPABLE
@@ -33,11 +32,14 @@ _GZIP_OUTPUT_BYTES = 64 << 10
 _ZSTD_INPUT_BYTES = 2 << 10
 #: Text compresses worse than gzip's limit (1032 to 1); what exceeds that is a bomb.
 MAX_RATIO = 1100
-#: How much of a member to look at to see what it begins with: zstd's blocks are 128 KiB.
-_PROBE_BYTES = {"gzip": 4 << 10, "zstd": 130 << 10}
+#: How much of a member to look at to see what it begins with.
+_PROBE_BYTES = 4 << 10
 _FIRST_BYTES = 32
-#: What follows a first block in this much input becomes 4 MiB at most.
-_ZSTD_PROBE_STEP = 128
+#: How much of a file may be decompressed again, counted with what it becomes (of a large file 4
+#: times its size), to find members that a damaged one swallowed. After that they are lost with it.
+_RETRY_BYTES = 1 << 30
+#: Counted for each attempt: what one takes that fails at once.
+_RETRY_COST_BYTES = 16 << 10
 #: What may be between members.
 _PADDING = b"\0\r\n"
 BOMB_BYTES = 1 << 30
@@ -109,9 +111,8 @@ class DecompressedStream:
         compression: how it is compressed.
         start: where to begin, the offset of a member.
         dictionary: what `zstd_dictionary` found.
-        salvage: give out every byte before damage, though a checksum denies it. Otherwise the
-            last ones may be missing.
         one_member: end where the first member does.
+        damage: why nothing can be read, if that is known.
     """
 
     def __init__(
@@ -120,8 +121,8 @@ class DecompressedStream:
         compression: Compression,
         start: int = 0,
         dictionary: zstandard.ZstdCompressionDict | None = None,
-        salvage: bool = False,
         one_member: bool = False,
+        damage: DamagedStreamError | None = None,
     ):
         file.seek(start)
         self._file = file
@@ -133,9 +134,8 @@ class DecompressedStream:
         self._output = memoryview(b"")
         self._position = 0
         self._decoded = 0
-        self._salvage = salvage
         self._one_member = one_member
-        self._damage: DamagedStreamError | None = None
+        self._damage = damage
         # Members by where their content begins in the stream, and where they are in the file.
         self._contents = [0]
         self._members = [start]
@@ -148,6 +148,11 @@ class DecompressedStream:
     def file_offset(self) -> int:
         """Up to where the file was decoded."""
         return self._input_offset
+
+    @property
+    def member_bytes(self) -> int:
+        """How much of the current member was decoded, and how much that became."""
+        return self._input_offset - self._members[-1] + self._decoded - self._contents[-1]
 
     @property
     def member(self) -> int:
@@ -166,11 +171,6 @@ class DecompressedStream:
         index = bisect.bisect_right(self._contents, position) - 1
         del self._contents[:index], self._members[:index]
         return self._members[0], position - self._contents[0]
-
-    def skip(self, count: int) -> None:
-        """Read up to `count` bytes and forget them."""
-        while count and (data := self.read(count)):
-            count -= len(data)
 
     def seek(self, offset: int, whence: int = 0) -> int:
         """Refuse; fastwarc requires the method."""
@@ -242,9 +242,8 @@ class DecompressedStream:
         self._input_offset += count
 
     def _decode(self) -> bytes:
-        """Give the decoder some input; where that fails, return what it got out before."""
+        """Give the decoder some input; where that fails, nothing comes out of it."""
         decoder, given = self._decoder, self._input
-        before = decoder.copy() if self._compression == "gzip" and self._salvage else None
         try:
             if self._compression == "zstd":
                 given = given[:_ZSTD_INPUT_BYTES]
@@ -254,11 +253,7 @@ class DecompressedStream:
                 left = decoder.unused_data or decoder.unconsumed_tail
         except (zlib.error, zstandard.ZstdError) as error:
             self._damage = self._damaged(str(error))
-            if not self._salvage:
-                return b""
-            output, size = _decode_until_damage(before or self._decoder_at_input(), given)
-            self._consume(size)
-            return output
+            return b""
         self._consume(len(given) - len(left))
         if decoder.eof:
             self._decoder = None
@@ -270,75 +265,101 @@ class DecompressedStream:
     def _damaged(self, error: str) -> DamagedStreamError:
         return DamagedStreamError(self._members[-1], error)
 
-    def _decoder_at_input(self) -> Any:
-        """Bring a new zstd decoder (they cannot be copied) to where the broken one was."""
-        decoder = self._decompressor.decompressobj()
-        offset = self._members[-1]
-        self._file.seek(offset)
-        while offset < self._input_offset:
-            data = self._file.read(min(_ZSTD_INPUT_BYTES, self._input_offset - offset))
-            decoder.decompress(data)
-            offset += len(data)
-        return decoder
 
+class Members:
+    """An input file that may be compressed, and where to read on in it after damage.
 
-def _decode_until_damage(decoder: Any, data: bytes) -> tuple[bytes, int]:
-    """Decompress what comes before the damage in `data`, and tell how much of `data` that is."""
-    found = []
-    start, size = 0, len(data)
-    if not hasattr(decoder, "copy"):
-        with contextlib.suppress(zstandard.ZstdError):
-            while start < size:
-                found.append(decoder.decompress(data[start : start + 1]))
-                start += 1
-        return b"".join(found), start
-    while size and start < len(data):
-        attempt = decoder.copy()
+    Behind damage a gzip file is read on at its next member that begins well; what the damaged
+    member still holds is lost. Nothing is read behind damage of a zstd file.
+
+    Attributes:
+        compression: how the file is compressed.
+    """
+
+    def __init__(self, file: BinaryIO):
+        self._file = file
+        self._left_bytes = max(_RETRY_BYTES, 4 * file.seek(0, os.SEEK_END))
+        file.seek(0)
+        self.compression: Compression = compression_of(file.read(4))
+        self._dictionary: zstandard.ZstdCompressionDict | None = None
+        self._damage: DamagedStreamError | None = None
+        if self.compression == "zstd":
+            try:
+                self._dictionary = zstd_dictionary(file)
+            except DamagedStreamError as damaged:  # without it nothing can be read
+                self._damage = damaged
+
+    def open(self, member: int = 0, *, one_member: bool = False) -> DecompressedStream:
+        """Read from a member on."""
+        return DecompressedStream(
+            self._file, self.compression, member, self._dictionary, one_member, self._damage
+        )
+
+    def find_next(
+        self,
+        stream: DecompressedStream,
+        start: int,
+        begins: Callable[[bytes], object] = bool,
+        *,
+        sound: bool = False,
+    ) -> int | None:
+        """Find the member to read on from after damage.
+
+        Args:
+            stream: what was read up to the damage.
+            start: from where on to look, while what the damaged member swallowed may be read again.
+            begins: takes the first bytes of a member's content; tells whether to read on there.
+            sound: whether a member that the damaged one swallowed must be sound to its end: what
+                only looks like a member would give content twice.
+        """
+        if self.compression != "gzip":
+            return None
+        reached = stream.file_offset
+        self._left_bytes -= _RETRY_COST_BYTES + stream.member_bytes
+        if self._left_bytes <= 0:
+            start = max(reached, stream.member + _READ_BYTES)
+        for at, first in find_members(self._file, start):
+            if begins(first) and (not sound or at >= reached or self._is_sound(at)):
+                return at
+        return None
+
+    def _is_sound(self, member: int) -> bool:
+        """Decompress a member to its end, if there is time for that."""
+        stream = self.open(member, one_member=True)
         try:
-            found.append(attempt.decompress(data[start : start + size]))
-        except zlib.error:
-            size //= 2
-        else:
-            decoder, start = attempt, start + size
-    return b"".join(found), start
+            while stream.member_bytes < self._left_bytes:
+                if not stream.read():
+                    return True
+        except DamagedStreamError:
+            pass
+        finally:
+            self._left_bytes -= _RETRY_COST_BYTES + stream.member_bytes
+        return False
 
 
-def find_members(
-    file: BinaryIO,
-    compression: Literal["gzip", "zstd"],
-    start: int,
-    dictionary: zstandard.ZstdCompressionDict | None = None,
-) -> Iterator[tuple[int, bytes]]:
-    """Yield where, from `start` on, a member seems to begin: its first bytes decompress.
+def find_members(file: BinaryIO, start: int) -> Iterator[tuple[int, bytes]]:
+    """Yield where, from `start` on, a gzip member seems to begin: its first bytes decompress.
 
     Members without content do not count. The file's position may change in between.
 
     Yields:
         The offset, and the first bytes of the content without white space before them.
     """
-    magic, probe_bytes = _MAGICS[compression], _PROBE_BYTES[compression]
-    zstd = zstandard.ZstdDecompressor(dict_data=dictionary) if compression == "zstd" else None
     while True:
         file.seek(start)
-        block = file.read(_READ_BYTES + probe_bytes)
-        found = block.find(magic)
+        block = file.read(_READ_BYTES + _PROBE_BYTES)
+        found = block.find(GZIP_MAGIC)
         while 0 <= found < _READ_BYTES:
-            if first := _first_bytes(block[found : found + probe_bytes], zstd):
+            if first := _first_bytes(block[found : found + _PROBE_BYTES]):
                 yield start + found, first.lstrip()
-            found = block.find(magic, found + 1)
+            found = block.find(GZIP_MAGIC, found + 1)
         if len(block) <= _READ_BYTES:
             return
         start += _READ_BYTES
 
 
-def _first_bytes(data: bytes, decompressor: zstandard.ZstdDecompressor | None) -> bytes:
-    """Decompress the first few bytes of a member; none where that fails."""
-    found, start = b"", 0
-    with contextlib.suppress(zlib.error, zstandard.ZstdError):
-        if decompressor is None:
-            return zlib.decompressobj(wbits=31).decompress(data, _FIRST_BYTES)
-        decoder = decompressor.decompressobj()
-        while not found and not decoder.eof and start < len(data):
-            found = decoder.decompress(data[start : start + _ZSTD_PROBE_STEP])
-            start += _ZSTD_PROBE_STEP
-    return found[:_FIRST_BYTES]
+def _first_bytes(data: bytes) -> bytes:
+    try:
+        return zlib.decompressobj(wbits=31).decompress(data, _FIRST_BYTES)
+    except zlib.error:
+        return b""

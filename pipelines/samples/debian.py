@@ -6,7 +6,6 @@ responses; message catalogues (MediaWiki's JSON) become WET records. The languag
 file names say; the corpus identifies it itself.
 """
 
-import contextlib
 import hashlib
 import os
 import re
@@ -178,38 +177,6 @@ def open_packages(
     for download in plan:
         yield download, read_files(fetch(download, work), wanted)
     shutil.rmtree(work)
-
-
-@contextlib.contextmanager
-def update_lists(directory: Path, languages: Sequence[str]) -> Iterator[Path]:
-    """Fetch apt's lists of packages with descriptions in these languages: a folder of plain files.
-
-    They are removed at the end. The system's own lists are left as they are.
-
-    Args:
-        directory: where to; what a killed run fetched there is kept.
-        languages: as Debian writes them, such as `pt_BR`.
-    """
-    lists = directory / ".lists"
-    lists.mkdir(exist_ok=True)
-    options = {
-        "Dir::State::Lists": lists.resolve(),
-        "Dir::Cache": lists.resolve(),
-        "Acquire::Languages": ",".join(languages),
-        "Acquire::GzipIndexes": "false",
-        # Otherwise lists that cannot be fetched are left out with a warning, and it exits with 0.
-        "APT::Update::Error-Mode": "any",
-    }
-    say(STAGE, f"fetching lists of packages in {len(languages)} languages")
-    command = ["apt-get", "update", *(f"-o{name}={value}" for name, value in options.items())]
-    answer = _run(command, directory)
-    if answer.returncode:
-        raise UserError(
-            f"apt-get cannot fetch lists of packages ({_first_error(answer.stderr)}): check the "
-            "network; the same command continues"
-        )
-    yield lists
-    shutil.rmtree(lists)
 
 
 def _pages_of_file(

@@ -18,10 +18,9 @@ from mswitch.pipelines.crawl.files import BYTE_ORDER_MARK, PARQUET_MAGIC
 from mswitch.pipelines.crawl.streams import (
     DamagedStreamError,
     DecompressedStream,
-    compression_of,
+    Members,
     describe_damage,
     open_input,
-    zstd_dictionary,
 )
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.supervised.definition import RowError
@@ -89,11 +88,7 @@ class _Plain(io.RawIOBase):
 
 
 def _open_text(file: BinaryIO) -> io.BufferedReader:
-    file.seek(0)
-    compression = compression_of(file.read(4))
-    dictionary = zstd_dictionary(file) if compression == "zstd" else None
-    stream = DecompressedStream(file, compression, 0, dictionary, salvage=True)
-    return io.BufferedReader(_Plain(stream), 1 << 16)
+    return io.BufferedReader(_Plain(Members(file).open()), 1 << 16)
 
 
 def _lines(file: io.BufferedReader) -> Iterator[tuple[int, bytes | RowError]]:

@@ -83,24 +83,9 @@ def read_duckdb(corpus: str) -> dict[str, Any]:
     }
 
 
-def read_mlcroissant(corpus: str) -> dict[str, Any]:
-    import mlcroissant
-
-    dataset = mlcroissant.Dataset(jsonld=f"{corpus}/croissant.json")
-    issues = dataset.metadata.ctx.issues
-    splits: dict[str, list[list[str]]] = {}
-    for record in dataset.records("documents"):
-        lang, key, text, split = (
-            record[f"documents/{field}"].decode() for field in ("lang", "id", "text", "split")
-        )
-        splits.setdefault(split, []).append([lang, key, text])
-    return {"errors": list(issues.errors), "warnings": list(issues.warnings), "splits": splits}
-
-
 READERS = {
     "datasets": read_datasets,
     "duckdb": read_duckdb,
-    "mlcroissant": read_mlcroissant,
     "polars": read_polars,
 }
 

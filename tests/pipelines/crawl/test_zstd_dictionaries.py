@@ -30,8 +30,7 @@ def test_zstd_dictionary_of_the_file(tmp_path, compressed):
     frame = dictionary_frame(zstandard.compress(content) if compressed else content)
     path = tmp_path / "a"
     path.write_bytes(frame + b"".join(parts))
-    # After the damage reading goes on with the dictionary.
-    assert [isinstance(one, Damage) for one in read_archive(path, LIMIT)] == [0, 0, 1, 0, 0]
+    assert [isinstance(one, Damage) for one in read_archive(path, LIMIT)] == [0, 0, 1]
     assert find_crawl_files([str(path)])[0].format == "warc"
 
 

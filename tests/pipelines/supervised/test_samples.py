@@ -1,6 +1,5 @@
 """Samples of Debian's packages, which stand in a folder here."""
 
-import gzip
 import json
 import shutil
 from collections import Counter
@@ -10,19 +9,14 @@ import pytest
 from cldr_packages import add_cldr
 from corpus_files import read_json
 from debian_packages import add_package, make_mirror
-from hypothesis import given
-from hypothesis import strategies as st
 
 from mswitch.flows.cli.app import run
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.languages import languages
 from mswitch.pipelines.supervised.build import SupervisedConfig, build_supervised
 from mswitch.pipelines.supervised.samples import names
-from mswitch.pipelines.supervised.samples.deb_section import Package, descriptions, packages_of
-from mswitch.pipelines.supervised.samples.deb_section import rows_of as section_rows
 from mswitch.pipelines.supervised.samples.emoji_group import groups_of
 from mswitch.pipelines.supervised.samples.emoji_group import rows_of as emoji_rows
-from mswitch.pipelines.supervised.samples.man_spans import paragraphs, rows_of, tagged
 from mswitch.pipelines.supervised.samples.names import facts, write_names
 from mswitch.pipelines.supervised.samples.ui_translate import pairs
 from mswitch.pipelines.vocabulary.train import VocabularyConfig
@@ -45,32 +39,6 @@ ENGLISH = {
 }
 GERMAN = {key: f"{text} auf Deutsch" for key, text in ENGLISH.items() if key != "@metadata"}
 GERMAN |= {"same": "OK", "other": "Nur hier"}
-PAGE = r"""'\" t
-.\" A comment
-.TH LS 1
-.SH NAME
-ls \- list
-.SH OPTIONS
-.TP
-\fB\-a\fR, \fB\-\-all\fR
-do not ignore entries that begin with \&.
-.PP
-See
-.BR dir (1)
-and \fI\,FILE\/\fP for \fB"more"\fP.
-.PP
-This paragraph has no span at all, only text.
-.nf
-\fBnot filled, so that it is left out of all\fR
-.fi
-.PP
-An escape \fBbold\fR that nobody knows: \[unknown-name].
-.de XX
-\fBA macro of its own\fR with a definition
-..
-.PP
-.B "All of it is bold"
-"""
 
 
 def catalogues() -> dict[str, bytes]:
@@ -96,20 +64,6 @@ def test_pairs_of_message_catalogues():
             "text": GERMAN[key],
         }
         for key in ("save", "again")
-    ]
-
-
-def test_spans_of_a_page():
-    found = [example for runs in paragraphs(PAGE) if (example := tagged(runs))]
-    assert found == [
-        (
-            "-a, --all do not ignore entries that begin with .",
-            [("B", "-a"), ("B", "--all")],
-        ),
-        (
-            'See dir(1) and FILE for "more".',
-            [("B", "dir"), ("I", "FILE"), ("B", '"more"')],
-        ),
     ]
 
 
@@ -197,126 +151,6 @@ def test_names_of_things_all_train_and_some_are_evaluated(tmp_path, monkeypatch)
     assert write_names(out)["reused"]
 
 
-@given(st.text("\\fBIRP.'\"([]-& \nabSHTé$", max_size=200))
-def test_any_page_gives_spans_that_its_text_has(page):
-    for runs in paragraphs(page):
-        if example := tagged(runs):
-            text, spans = example
-            assert 20 <= len(text) <= 400
-            assert all(span and span in text for _, span in spans)
-
-
-def test_pages_that_cannot_be_read_are_left_out_and_texts_come_once():
-    folder = "usr/share/man"
-    page = gzip.compress(PAGE.encode())
-    files = {
-        f"{folder}/de/man1/ls.1.gz": page,
-        f"{folder}/de/man1/twice.1.gz": page,
-        f"{folder}/pt_BR/man1/ls.1.gz": page,
-        f"{folder}/zh_TW/man1/ls.1.gz": page,
-        f"{folder}/de/man1/cut.1.gz": page[: len(page) // 2],
-        f"{folder}/de/man1/mdoc.1.gz": gzip.compress(PAGE.replace(".SH", ".Sh").encode()),
-        f"{folder}/de/man1/latin1.1.gz": gzip.compress(PAGE.encode("utf-16")),
-        f"{folder}/man1/english.1.gz": page,
-    }
-    rows = list(rows_of(files, set()))
-    assert [(row["lang"], row["page"]) for row in rows] == [("de", "ls.1")] * 2 + [
-        ("pt", "ls.1")
-    ] * 2
-    assert rows[0]["spans"] == "B: -a $$ B: --all"
-
-
-LIST = """Package: editor
-Source: edit (1.0-2)
-Section: contrib/editors
-Description: a text editor
- It edits.
-
-Package: shell
-Section: shells
-
-Package: nothing
-"""
-TRANSLATION = """Package: editor
-Description-md5: 0
-Description-de: Ein Editor für Texte
- Er bearbeitet
- Texte.
- .
- Ein zweiter Absatz.
-
-Package: shell
-Description-de: Eine Shell für alle Tage
- <trans>
- .
- <trans>
-
-Package: gone
-Description-de: Ein Paket, das es nicht mehr gibt
-
-Package: short
-Description-de: Kurz"""
-
-
-def test_descriptions_have_the_section_of_their_package():
-    packages = dict(packages_of(LIST.splitlines(keepends=True)))
-    assert packages == {
-        "editor": Package("edit", "editors"),
-        "shell": Package("shell", "shells"),
-    }
-    found = list(descriptions(TRANSLATION.splitlines(keepends=True), "de"))
-    editor = "Ein Editor für Texte Er bearbeitet Texte."
-    assert found == [("editor", editor), ("gone", "Ein Paket, das es nicht mehr gibt")]
-    translated = {"hr": found, "de": found, "pt_BR": [("editor", editor.upper())], "sr": []}
-    assert list(section_rows(packages, translated)) == [
-        {
-            "id": "hr/editor",
-            "lang": "hr",
-            "source": "edit",
-            "section": "editors",
-            "text": editor,
-        }
-    ]
-
-
-def test_lists_become_a_task_that_can_be_built(tmp_path, monkeypatch, small_vocabulary):
-    mirror = make_mirror(tmp_path, monkeypatch)
-    out = tmp_path / "out"
-    with pytest.raises(UserError, match="apt-get cannot fetch lists of packages"):
-        run(["sample", "supervised", "deb-section", "--out", str(out)])
-    (mirror / "lists").mkdir()
-    facts = [f"Package: p{n}\nSource: s{n // 2}\nSection: {'ab'[n % 2]}\n" for n in range(40)]
-    lists = {"Packages": facts}
-    for locale in ("en", "pt_BR", "xx"):
-        lists[f"i18n_Translation-{locale}"] = [
-            f"Package: p{n}\nDescription-{locale}: the {locale} package of number {n}\n"
-            for n in range(40)
-        ]
-    for name, lines in lists.items():
-        (mirror / "lists" / f"host_dists_main_{name}").write_text("\n".join(lines))
-    (mirror / "unreachable").touch()
-    with pytest.raises(UserError, match=r"Failed to fetch https://mirror\.example/InRelease"):
-        run(["sample", "supervised", "deb-section", "--out", str(out)])
-    (mirror / "unreachable").unlink()
-    assert run(["sample", "supervised", "deb-section", "--out", str(out)]) == 0
-    sources = (out / "SOURCES.md").read_text()
-    assert "| host_dists_main_i18n_Translation-pt_BR | `" in sources
-    assert not (out / ".lists").exists()
-    config = SupervisedConfig(inputs_length=64, targets_length=8)
-    build_supervised(out / "task.toml", small_vocabulary, tmp_path / "ex", config)
-    manifest = read_json(tmp_path / "ex/manifest.json")
-    assert manifest["rows"]["kept"] == 80
-    assert manifest["overlap"] == {}
-    assert manifest["task"]["labels"] == ["a", "b"]
-    splits: dict[bytes, set[str]] = {}
-    for split, sources in open_examples(tmp_path / "ex").sources.items():
-        for source in sources.values():
-            for row in map(source.read, range(len(source))):
-                splits.setdefault(row["group"][0], set()).add(split)
-    assert len(splits) == 20
-    assert {len(found) for found in splits.values()} == {1}
-
-
 @needs_dpkg
 def test_packages_become_tasks_that_can_be_built(tmp_path, monkeypatch, small_vocabulary):
     mirror = make_mirror(tmp_path, monkeypatch)
@@ -332,24 +166,15 @@ def test_packages_become_tasks_that_can_be_built(tmp_path, monkeypatch, small_vo
         return write
 
     add_package(mirror, "mediawiki", fill(catalogues(), "mediawiki"))
-    man = {
-        f"usr/share/man/de/man1/{name}.1.gz": gzip.compress(PAGE.replace("more", name).encode())
-        for name in ("a", "b", "c", "d", "e", "f", "g", "h")
-    }
-    add_package(mirror, "manpages-de", fill(man, "manpages-de"))
     folder = "usr/share/unicode"
     names = {f"{folder}/cldr/common/annotations/de.xml": NAMES.encode()}
     add_package(mirror, "unicode-cldr-core", fill(names, "unicode-cldr-core"))
     groups = {f"{folder}/emoji/emoji-test.txt": EMOJI.encode()}
     add_package(mirror, "unicode-data", fill(groups, "unicode-data"))
-    samples = (
-        (["emoji-group"], "unicode-data", 2),
-        (["ui-translate"], "mediawiki", 8),
-        (["man-spans", "--packages", "manpages-de"], "manpages-de", 9),
-    )
-    for arguments, package, expected in samples:
+    samples = (("emoji-group", "unicode-data", 2), ("ui-translate", "mediawiki", 8))
+    for sample, package, expected in samples:
         out = tmp_path / package
-        assert run(["sample", "supervised", *arguments, "--out", str(out)]) == 0
+        assert run(["sample", "supervised", sample, "--out", str(out)]) == 0
         assert f"| {package} | {package}_1_all.deb |" in (out / "SOURCES.md").read_text()
         assert (out / "licences" / package).read_bytes() == b"Licence: GPL"
         assert not (out / ".downloads").exists()
