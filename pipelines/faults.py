@@ -36,9 +36,6 @@ EXCHANGE_POINTS = tuple(
 #: Where a report on distilled students comes by.
 DISTILLATION_POINTS = _publication("distillation")
 
-#: Where draws of a teacher's predictions come by.
-DISTILL_CACHE_POINTS = ("distill-cache.after_step", *_publication("distill-cache"))
-
 #: Where a training comes by whose run is in a bucket.
 BUCKET_POINTS = ("train.during_upload", "train.after_upload")
 
@@ -92,7 +89,7 @@ def fault_point(name: str) -> None:
     """
     known = FAULT_POINTS + GROWTH_POINTS + MODERN_POINTS + BESIDE_SHARDS_POINTS + EXCHANGE_POINTS
     known += LAUNCH_POINTS + SUPERVISED_POINTS + BUCKET_POINTS + EXTENSION_POINTS
-    known += DISTILLATION_POINTS + DISTILL_CACHE_POINTS
+    known += DISTILLATION_POINTS
     if name not in known:
         raise ValueError(f"unknown fault point {name!r}; add it to FAULT_POINTS")
     if os.environ.get(VARIABLE) == name:
