@@ -14,7 +14,7 @@ KUBERNETES := 1.34.4
 PRISM := $(shell sed -n 's/^apache-beam==\([0-9.]*\).*/\1/p' requirements.txt)
 
 .PHONY: help docs setup setup-flink flink setup-prism setup-plan setup-slurm setup-kubernetes setup-postgres operators demo evidence test lint format requirements clean \
-	bench bench-examples bench-statistics bench-transfer bench-distill bench-models bench-tables bench-gap bench-width bench-plan bench-langid bench-charsets fuzz \
+	bench bench-examples bench-statistics bench-transfer bench-models bench-plan bench-langid bench-charsets fuzz \
 	test-base test-browser test-demo test-slow test-server test-postgres test-recovery test-kill test-training test-learning test-distill test-plan test-card test-parity parity-fixtures test-flink test-prism test-slurm test-kubernetes test-dataflow
 
 help:  ## Show this list
@@ -146,27 +146,9 @@ bench-transfer: $(READY) .venv-parity/ready  ## Fine-tuning: packing, building, 
 	@$(BIN)/python tests/benchmarks/tuning.py
 	@$(BIN)/python tests/benchmarks/decoding.py
 
-bench-distill: $(READY)  ## Arms of distillation over three seeds, and what a teacher costs a step (ten CPU minutes)
-	@$(BIN)/python tests/benchmarks/distill.py
-
 bench-models: $(READY) .venv-parity/ready  ## The models' steps: Hugging Face, dense twin, experts, roofline, no drops
 	@$(BIN)/python tests/benchmarks/model_steps.py
 	@$(BIN)/python tests/benchmarks/dropless.py
-
-TABLES_EXAMPLES ?= runs/demo/examples
-
-bench-tables: $(READY)  ## Router precision and init scale, three seeds each (TABLES_EXAMPLES=runs/demo/examples)
-	@$(BIN)/python tests/benchmarks/switch_tables.py --examples $(TABLES_EXAMPLES) --out runs/tables
-
-GAP_EXAMPLES ?= runs/debian/examples
-
-bench-gap: $(READY)  ## What moves the sparse model towards its dense twin or away (GAP_EXAMPLES=runs/debian/examples)
-	@$(BIN)/python tests/benchmarks/switch_tables.py --table gap --examples $(GAP_EXAMPLES) --out runs/gap \
-		$(GAP_OPTIONS)
-
-bench-width: $(READY)  ## Whether a wider dense layer, or experts, help where the layer is narrow
-	@$(BIN)/python tests/benchmarks/switch_tables.py --table width --examples $(GAP_EXAMPLES) --out runs/width \
-		--steps 1000 --warmup-steps 400 $(GAP_OPTIONS)
 
 bench-plan: $(READY)  ## The tables of docs/reference/tpu.md: steps compiled for TPU slices (an hour, 9 GB)
 	@$(MAKE) --no-print-directory setup-plan

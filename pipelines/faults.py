@@ -31,9 +31,6 @@ SUPERVISED_POINTS = ("examples.after_rows",)
 #: Where a report on distilled students comes by.
 DISTILLATION_POINTS = _publication("distillation")
 
-#: Where draws of a teacher's predictions come by.
-DISTILL_CACHE_POINTS = ("distill-cache.after_step", *_publication("distill-cache"))
-
 #: Where a training comes by whose run is in a bucket.
 BUCKET_POINTS = ("train.during_upload", "train.after_upload")
 
@@ -86,7 +83,7 @@ def fault_point(name: str) -> None:
     In a worker process (`mswitch.pipelines.local_pool`) the one that started it is killed first.
     """
     known = FAULT_POINTS + GROWTH_POINTS + MODERN_POINTS + BESIDE_SHARDS_POINTS + LAUNCH_POINTS
-    known += SUPERVISED_POINTS + BUCKET_POINTS + EXTENSION_POINTS + DISTILL_CACHE_POINTS
+    known += SUPERVISED_POINTS + BUCKET_POINTS + EXTENSION_POINTS
     if name not in known and name not in _publication(name.partition(".")[0]):
         raise ValueError(f"unknown fault point {name!r}; add it to FAULT_POINTS")
     if os.environ.get(VARIABLE) == name:

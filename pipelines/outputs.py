@@ -31,7 +31,6 @@ _DIRECTORIES = {
     "corpus": "a corpus directory (from `mswitch corpus build`)",
     "vocabulary": "a vocabulary directory (from `mswitch vocab train`)",
     "examples": "an examples directory (from `mswitch examples build`)",
-    "distill-cache": "a cache of a teacher's predictions (from `mswitch distill cache`)",
     "downstream": "a comparison of fine-tuned runs (from `mswitch report downstream`)",
 }
 #: On an object store: with which settings an output is being made.

@@ -29,7 +29,6 @@ SUBCOMMANDS = {
     "evaluate": "Evaluate a run's checkpoints per document and language.",
     "predict": "Predict tasks with a run, score each language, choose the checkpoint.",
     "plan": "Compile a preset's training step for a TPU slice, without having one.",
-    "infill": "Let a pretrained model fill the masked spans of a text.",
     "distill": "Train a dense model on text and on what a sparse run predicts.",
     "upcycle": "Make a Switch Transformer of a trained dense model.",
     "import-hf": "Make a run of a Hugging Face mT5, T5 or Switch Transformer.",
@@ -43,7 +42,7 @@ SUBCOMMANDS = {
 #: Where the subcommands are that are not stages.
 ROOMS = {
     **dict.fromkeys(("demo", "evidence"), "chains"),
-    **dict.fromkeys(("mixture", "plan", "infill", "runs", "deploy", "doctor"), "cli.commands"),
+    **dict.fromkeys(("mixture", "plan", "runs", "deploy", "doctor"), "cli.commands"),
 }
 
 

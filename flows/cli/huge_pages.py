@@ -13,7 +13,7 @@ VARIABLE = "GLIBC_TUNABLES"
 SETTING = "glibc.malloc.hugetlb"
 
 #: Subcommands that compute with JAX in the process that was started.
-COMMANDS = ("train", "finetune", "distill", "evaluate", "predict", "infill")
+COMMANDS = ("train", "finetune", "distill", "evaluate", "predict")
 
 
 def with_huge_pages(environment: Mapping[str, str]) -> dict[str, str] | None:

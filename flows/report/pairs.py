@@ -15,7 +15,7 @@ from mswitch.pipelines.outputs import canonical_json
 from mswitch.pipelines.progress import say
 
 #: What a student takes of its teacher, in whichever seed.
-TEACHING = ("soft_weight", "temperature", "init", "gather", "samples")
+TEACHING = ("soft_weight", "temperature", "init", "gather")
 #: Baseline and candidate of each seed, in the order of seeds.
 Pairs = Sequence[tuple[Run, Run]]
 

@@ -6,7 +6,7 @@ from cyclopts import App, Parameter
 
 from mswitch.flows.stages.stage import Summary, stage
 from mswitch.models.config import JobConfig, ModelChanges, TrainConfig
-from mswitch.models.transfer.config import DistillConfig, DrawConfig
+from mswitch.models.transfer.config import DistillConfig
 from mswitch.pipelines.errors import UserError
 from mswitch.tasks.mixtures import DEFAULT, find_mixture
 
@@ -28,7 +28,6 @@ def distill(
     examples: Annotated[str, Parameter(name=("--examples", "--tasks"))],
     out: str,
     step: int | None = None,
-    cache: str | None = None,
     mixture: str = DEFAULT,
     distillation: DistillConfig = DistillConfig(),
     config: TrainConfig = TrainConfig(),
@@ -60,8 +59,6 @@ def distill(
         out: the new run directory, or a gs:// or s3:// URL; a run with another configuration there
             is refused.
         step: the teacher's checkpoint; by default the last.
-        cache: what `mswitch distill cache` made for this training; the teacher is then not computed
-            in each step.
         mixture: how often each language comes, as in `mswitch train`.
     """
     if (preset is None) == (from_ is None):
@@ -80,49 +77,5 @@ def distill(
         changes,
         job,
         step=step,
-        cache=cache,
         origin=from_,
     )
-
-
-@stage(
-    app,
-    "distill cache",
-    makes="caches",
-    reads={"teacher": "runs", "examples": "examples"},
-    accelerator=True,
-)
-def draw(
-    *,
-    teacher: str,
-    examples: Annotated[str, Parameter(name=("--examples", "--tasks"))],
-    out: str,
-    step: int | None = None,
-    mixture: str = DEFAULT,
-    draws: DrawConfig = DrawConfig(),
-    config: TrainConfig = TrainConfig(),
-    job: JobConfig = JobConfig(),
-) -> Summary:
-    """Draw from a teacher's predictions for all batches of a training, for students to come.
-
-    Several students that read the same batches then pay for the teacher once, and it need not fit
-    beside them. The same command continues one that was killed.
-
-        mswitch distill cache --teacher sparse --examples examples --out cache --steps 10000
-
-    Give the options that the students are trained with. Of these, batches, precision, mesh and
-    `--loss-chunks` matter here; the rest, such as the rate, is not read.
-
-    On several machines, and on exit code 75, as `mswitch evaluate`.
-
-    Args:
-        teacher: the sparse run, here or a gs:// or s3:// URL.
-        examples: an examples directory with the teacher's vocabulary, or a TOML file of several.
-        out: the new directory, or a gs:// or s3:// URL.
-        step: the teacher's checkpoint; by default the last.
-        mixture: how often each language comes, as in `mswitch train`.
-    """
-    chosen = find_mixture(mixture)
-    from mswitch.models.transfer.cache import make_cache
-
-    return make_cache(teacher, examples, out, config, draws, chosen, job, step=step)

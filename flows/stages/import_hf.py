@@ -14,7 +14,7 @@ app = App(name="import-hf")
 def import_hf(directory: Path, *, out: str) -> Summary:
     """Read config.json and safetensors (sharded or not) into a run with one checkpoint, of step 0.
 
-    That run is evaluated, exported and asked to fill gaps (infill) like any other.
+    That run is evaluated, exported and asked to fill gaps (`mswitch predict`) like any other.
 
         mswitch import-hf mt5-small --out runs/mt5-small
         mswitch evaluate --run runs/mt5-small --examples EXAMPLES

@@ -17,7 +17,7 @@ app = App(name="predict")
 @stage(
     app,
     "predict",
-    reads={"run": "runs", "tasks": "examples"},
+    reads={"run": "runs", "tasks": "examples", "vocab": "vocabularies"},
     output="run",
     part="predictions",
     marked=False,
@@ -33,6 +33,7 @@ def predict(
     again: bool = False,
     text: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
     input: Path | None = None,
+    vocab: str | None = None,
     config: PredictConfig = PredictConfig(),
 ) -> Summary:
     """Write predictions as Parquet, and metrics per language with intervals as JSON and a table.
@@ -43,9 +44,10 @@ def predict(
         mswitch predict --run tuned --split test
 
     A closed set of labels is scored by likelihood; other tasks are decoded. With --text or --input
-    it answers what you give, one answer a line:
+    it answers what you give, one answer a line, and fills gaps as in pretraining:
 
         mswitch predict --run tuned --text "translate English to German: That is good."
+        mswitch predict --run sparse --text "The capital of France is <extra_id_0>."
 
     Args:
         run: a run directory, fine-tuned or not, or its gs:// or s3:// URL.
@@ -54,10 +56,14 @@ def predict(
         step: the checkpoint; by default the selected one, else the last.
         select: predict validation with every kept checkpoint, and choose the best.
         again: read test from another step than before; the report counts it.
-        text: inputs as the task's template makes them, instead of a split.
-        input: a file of such inputs, one a line.
+        text: instead of a split, inputs as the task's template makes them; or texts with
+            <extra_id_0>, <extra_id_1> and so on in place of what is to be filled.
+        input: a file of such inputs or texts, one a line.
+        vocab: the vocabulary for gaps to be filled, a directory or a SentencePiece model file such
+            as mT5's own; by default that of --tasks.
     """
     from mswitch.models.inference import predict as of_run
+    from mswitch.models.inference.infill import SENTINEL, infill
     from mswitch.models.inference.scores import format_scores
 
     texts = list(text or [])
@@ -73,8 +79,16 @@ def predict(
         of_splits["--split"] = split != "validation"
         if ignored := [name for name, given in of_splits.items() if given]:
             raise UserError(f"--text and --input read no split: leave out {', '.join(ignored)}")
-        found = of_run.answer(run, tasks, texts, config, step=step)
-        return found, "\n".join(shown(one["prediction"]) for one in found["texts"])
+        if not texts:
+            raise UserError("there is no text to answer: give --text, or an --input with lines")
+        if vocab is not None or any(map(SENTINEL.search, texts)):
+            found = infill(run, texts, config, vocab=vocab, tasks=tasks, step=step)
+        else:
+            found = of_run.answer(run, tasks, texts, config, step=step)
+        lines = (shown(one.get("filled", one.get("prediction"))) for one in found["texts"])
+        return found, "\n".join(lines)
+    if vocab is not None:
+        raise UserError("--vocab is for gaps in --text: leave it out, or give texts to fill")
     if again and split != "test":
         raise UserError("--again reads test once more: give --split test, or leave it out")
     if select:

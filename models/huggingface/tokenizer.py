@@ -26,7 +26,7 @@ def write_tokenizer(directory: Path, model: bytes) -> None:
 
     Examples spell out sentinels that a page has in its text. A text that this tokenizer is given
     may have them, as users of T5 write them: `<extra_id_0>`, whatever the model calls them. What
-    follows a sentinel begins with a space mark, as in infill.
+    follows a sentinel begins with a space mark, as where gaps are filled.
 
     Args:
         directory: where to write.

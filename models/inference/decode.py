@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int
 
 from mswitch.models.nn.block import Block
 from mswitch.models.nn.experts import DROPLESS
@@ -32,8 +32,8 @@ class Outputs(NamedTuple):
     scores: Float[Array, " B"]
 
 
-#: `(parameters, inputs, key) -> outputs`; see `make_decoder`.
-Decode = Callable[[Parameters, Int[Array, "B M"], PRNGKeyArray], Outputs]
+#: `(parameters, inputs) -> outputs`; see `make_decoder`.
+Decode = Callable[[Parameters, Int[Array, "B M"]], Outputs]
 
 
 class LayerCache(NamedTuple):
@@ -153,36 +153,25 @@ class CachedDecoder:
         return (x.astype(jnp.float32) * scale) @ kernel, cache._replace(layers=tuple(layers))
 
 
-def make_decoder(
-    skeleton: Skeleton, length: int, *, pieces: int | None = None, temperature: float = 0.0
-) -> Decode:
-    """Compile-ready `(parameters, inputs, key) -> outputs`.
+def make_decoder(skeleton: Skeleton, length: int, *, pieces: int | None = None) -> Decode:
+    """Compile-ready `(parameters, inputs) -> outputs`: the likeliest token each time.
 
-    Scores are of the model at temperature 1, and over all rows of its vocabulary.
+    Scores are over all rows of the vocabulary.
 
     An output ends with EOS or at `length` positions, whichever comes first, and is padded with 0;
     the loop ends when all have. A row of padding alone has an empty output. Padding is never
-    chosen. The draws of a row depend on the key, its number and the position.
+    chosen.
 
     Args:
         skeleton: a model without a mesh.
         length: most positions of an output.
         pieces: ids of the vocabulary; rows of the model beyond them are never chosen.
-        temperature: 0 takes the likeliest token; above, tokens are drawn from
-            softmax(logits / temperature).
     """
     assert skeleton.mesh is None
     choosable = choosable_tokens(skeleton.config.vocabulary_size, pieces)
 
-    def choose(logits: Float[Array, "B V"], key: PRNGKeyArray) -> Int[Array, " B"]:
-        logits = jnp.where(choosable, logits, -jnp.inf)
-        if temperature == 0.0:
-            return likeliest(logits)
-        keys = jax.vmap(lambda row: jax.random.fold_in(key, row))(jnp.arange(logits.shape[0]))
-        return jax.vmap(jax.random.categorical)(keys, logits / temperature).astype(jnp.int32)
-
     @jax.jit
-    def decode(parameters: Parameters, inputs: Array, key: PRNGKeyArray) -> Outputs:
+    def decode(parameters: Parameters, inputs: Array) -> Outputs:
         decoder = CachedDecoder(skeleton.merge(parameters), length)
         batch = inputs.shape[0]
         outputs = jnp.full((batch, length), PADDING, jnp.int32)
@@ -198,7 +187,7 @@ def make_decoder(
         def extend(state: tuple[Array, Array, Array, Array, Array, Cache]):
             position, outputs, scores, tokens, running, cache = state
             logits, cache = decoder.step(cache, tokens, position, running)
-            chosen = choose(logits, jax.random.fold_in(key, position))
+            chosen = likeliest(jnp.where(choosable, logits, -jnp.inf))
             score = jnp.take_along_axis(logits, chosen[:, None], axis=-1)[:, 0]
             score = score - jax.nn.logsumexp(logits, axis=-1)
             scores = scores + jnp.where(running, score, 0.0)

@@ -5,6 +5,7 @@ little padding is computed. What is written for a text depends on no other text 
 """
 
 import dataclasses
+import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -21,7 +22,10 @@ from mswitch.models.inference.decode import make_decoder
 from mswitch.models.inference.labels import make_label_scorer
 from mswitch.models.partitioning import make_mesh
 from mswitch.models.training.run_directory import model_of, train_config_of
+from mswitch.models.training.run_files import RunFiles
 from mswitch.models.training.state import Parameters, Skeleton
+from mswitch.pipelines import storage
+from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.progress import Progress
 from mswitch.pipelines.special_tokens import EOS_ID, PAD_ID
 
@@ -41,6 +45,7 @@ class Generator:
         config: how to answer.
         targets_length: most tokens of an answer.
         labels: the closed set of answers, for `decode = "labels"`.
+        read: what is given of the tokens of an answer; by default its text.
     """
 
     def __init__(
@@ -49,7 +54,8 @@ class Generator:
         processor: sentencepiece.SentencePieceProcessor,
         config: PredictConfig,
         targets_length: int,
-        labels: Sequence[str] | None,
+        labels: Sequence[str] | None = None,
+        read: Callable[[list[int]], Any] | None = None,
     ):
         train = train_config_of(described)
         train = dataclasses.replace(
@@ -64,6 +70,7 @@ class Generator:
         self._skeleton = Skeleton.of(model_of(described), train)
         self._processor, self._batch_size = processor, config.batch_size
         self._labels = labels if config.decode == "labels" else None
+        self._read = read or processor.DecodeIds
         answer = self._answer(config, targets_length)
         if self._mesh is not None:
             rows = PartitionSpec("data")
@@ -97,13 +104,7 @@ class Generator:
                 return found.tokens[:, 0], found.scores[:, 0]
 
             return best
-        decode = make_decoder(self._skeleton, length, pieces=pieces)
-
-        def greedy(parameters: Parameters, inputs: Array) -> tuple[Array, Array]:
-            tokens, scores = decode(parameters, inputs, jax.random.key(0))
-            return tokens, scores
-
-        return greedy
+        return make_decoder(self._skeleton, length, pieces=pieces)
 
     def abstract_parameters(self) -> Parameters:
         """Shapes to restore into: each device has all."""
@@ -117,23 +118,23 @@ class Generator:
 
     def __call__(
         self, parameters: Parameters, inputs: Sequence[Sequence[int]], what: str
-    ) -> tuple[list[str], list[float]]:
-        """Answer every input: texts, and their scores in nats.
+    ) -> tuple[list[Any], list[float]]:
+        """Answer every input: what is read of the answers, and their scores in nats.
 
         Args:
             parameters: the model's.
             inputs: token ids, EOS included, of at least one each.
             what: is answered, for the progress line.
         """
-        texts, scores = [""] * len(inputs), [0.0] * len(inputs)
+        found: list[Any] = [None] * len(inputs)
+        scores = [0.0] * len(inputs)
         order = sorted(range(len(inputs)), key=lambda row: (len(inputs[row]), row))
         batches = _batches(order, self._batch_size, lambda row: bucket(len(inputs[row])))
         progress = Progress("predict", what, len(batches), "batches")
 
         def take(rows: Sequence[int], answer: tuple[Array, Array]) -> None:
-            values, found = map(np.asarray, answer)
-            for row, value, score in zip(rows, values, found, strict=False):
-                texts[row], scores[row] = self._text(value), float(score)
+            for row, value, score in zip(rows, *map(np.asarray, answer), strict=False):
+                found[row], scores[row] = self._reading(value), float(score)
             progress.add(1)
 
         pending: tuple[Sequence[int], tuple[Array, Array]] | None = None
@@ -149,14 +150,22 @@ class Generator:
             pending = rows, answer
         if pending is not None:
             take(*pending)
-        return texts, scores
+        return found, scores
 
-    def _text(self, value: np.ndarray) -> str:
+    def _reading(self, value: np.ndarray) -> Any:
         if self._labels is not None:
             return self._labels[int(value)]
         tokens = value.tolist()
         end = next((i for i, token in enumerate(tokens) if token in (EOS_ID, PAD_ID)), len(tokens))
-        return self._processor.DecodeIds(tokens[:end])
+        return self._read(tokens[:end])
+
+
+def own_examples(files: RunFiles, described: Mapping[str, Any]) -> str:
+    """Where the examples are that a run was trained on."""
+    if described["examples"] is None:
+        raise UserError(f"{files.place} was trained on nothing here: give --tasks")
+    path = described["examples"]["path"]
+    return path if storage.is_remote(path) else os.path.normpath(files.directory / path)
 
 
 def bucket(length: int) -> int:

@@ -20,7 +20,7 @@ import sentencepiece
 
 from mswitch.models.config import PredictConfig
 from mswitch.models.devices import check_devices, memory_explained
-from mswitch.models.inference.generate import Generator
+from mswitch.models.inference.generate import Generator, own_examples
 from mswitch.models.inference.scores import score_predictions
 from mswitch.models.training.checkpoint import find_step, restore_parameters
 from mswitch.models.training.run_directory import (
@@ -153,8 +153,6 @@ def answer(
     Returns:
         Summary: stage, step, texts (a list of text, prediction, score).
     """
-    if not texts:
-        raise UserError("there is no text to answer: give --text, or an --input with lines")
     with open_files(run) as files:
         reader = _Reader(files, tasks, config)
         step = reader.step(step, "validation")
@@ -177,7 +175,7 @@ class _Reader:
         files.refresh()
         self.files, self.run = files, files.directory
         self.described = read_run(self.run)
-        self.examples = open_examples(tasks or _own_tasks(files, self.described))
+        self.examples = open_examples(tasks or own_examples(files, self.described))
         manifest, directory = self.examples.manifest, self.examples.directory
         if manifest.get("kind") != "supervised":
             raise UserError(
@@ -331,10 +329,3 @@ class _Reader:
         like = self._generator.abstract_parameters()
         parameters = restore_parameters(self.files, step, like, self.described["config_hash"])
         return self._generator(parameters, inputs, what)
-
-
-def _own_tasks(files: RunFiles, described: dict[str, Any]) -> str:
-    if described["examples"] is None:
-        raise UserError(f"{files.place} was trained on nothing here: give --tasks")
-    path = described["examples"]["path"]
-    return path if storage.is_remote(path) else os.path.normpath(files.directory / path)

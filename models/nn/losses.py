@@ -5,7 +5,6 @@ load-balance loss of every layer. All sums are divided by the number of real tar
 whole batch: Adafactor would forgive any other scale, the balance loss would change its weight.
 """
 
-import functools
 from collections.abc import Callable
 from typing import NamedTuple, TypeVar
 
@@ -48,7 +47,7 @@ def chunked_token_losses(
 
 def distilled_token_losses(
     student: Head,
-    teacher: Head | Int[Array, "B T S"],
+    teacher: Head,
     targets: Int[Array, "B T"],
     temperature: float,
     chunks: int,
@@ -57,37 +56,16 @@ def distilled_token_losses(
 
     That of both at `temperature`, times its square, so that gradients keep their size (Hinton et
     al. 2015). Both logits are made chunk by chunk: of the teacher only the hidden states are kept.
-    In place of a teacher there may be `drawn_tokens` of it, over which the mean is taken.
     """
 
     def of_part(x: Array, taught: Array, targets: Array) -> tuple[Array, Array, Array]:
         logits = _logits(x, student.kernel, student.scale)
         log_probabilities = jax.nn.log_softmax(logits / temperature)
-        if isinstance(teacher, Head):
-            wanted = jax.nn.softmax(_logits(taught, teacher.kernel, teacher.scale) / temperature)
-            soft = -(wanted * log_probabilities).sum(axis=-1)
-        else:
-            soft = -jnp.take_along_axis(log_probabilities, taught, axis=-1).mean(axis=-1)
+        wanted = jax.nn.softmax(_logits(taught, teacher.kernel, teacher.scale) / temperature)
+        soft = -(wanted * log_probabilities).sum(axis=-1)
         return *_token_losses(logits, targets), soft * temperature**2
 
-    taught = teacher.x if isinstance(teacher, Head) else teacher
-    return _in_chunks(of_part, chunks, student.x, taught, targets)
-
-
-def drawn_tokens(
-    teacher: Head, uniform: Float[Array, "B T S"], temperature: float, chunks: int
-) -> Int[Array, "B T S"]:
-    """Ids that are drawn from a model's predictions, one for each of the numbers in [0, 1)."""
-    search = jax.vmap(jax.vmap(functools.partial(jnp.searchsorted, side="right")))
-
-    def of_part(x: Array, uniform: Array) -> tuple[Array]:
-        logits = _logits(x, teacher.kernel, teacher.scale)
-        reached = jnp.cumsum(jax.nn.softmax(logits / temperature), axis=-1)
-        # Rounded, the last may be below 1.
-        found = search(reached, uniform * reached[..., -1:])
-        return (jnp.minimum(found, logits.shape[-1] - 1),)
-
-    return _in_chunks(of_part, chunks, teacher.x, uniform)[0]
+    return _in_chunks(of_part, chunks, student.x, teacher.x, targets)
 
 
 def _logits(x: Array, kernel: Array, scale: float) -> Float[Array, "B T V"]:

@@ -8,13 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
-from jax.sharding import Mesh
 
 from mswitch.models.capacity import Groups
 from mswitch.models.hardware import peak_flops
 from mswitch.models.lifeline import EXIT_RESUME
-from mswitch.models.partitioning import fed_part, put_batch
+from mswitch.models.partitioning import put_batch
 from mswitch.models.training.bad_loss import HISTORY_STEPS, LossWatch
 from mswitch.models.training.checkpoint import Checkpoints
 from mswitch.models.training.distributed import JobError, meet, on_first, say_once
@@ -25,13 +23,8 @@ from mswitch.models.training.run_directory import CHECKPOINTS, RunPlan, read_run
 from mswitch.models.training.run_files import RunFiles
 from mswitch.models.training.signals import stop_requests
 from mswitch.models.training.state import Parameters, Skeleton, TrainState
-from mswitch.models.training.step import DRAWN, FEATURES, SEGMENTS, make_train_step
-from mswitch.models.training.teaching import (
-    read_draws,
-    state_of_student,
-    teacher_parameters,
-    teaching_of,
-)
+from mswitch.models.training.step import FEATURES, SEGMENTS, make_train_step
+from mswitch.models.training.teaching import state_of_student, teacher_parameters, teaching_of
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.faults import fault_point
 from mswitch.pipelines.progress import Progress
@@ -66,9 +59,11 @@ def run_training(
     teaching = teaching_of(plan, skeleton.mesh)
     state, teacher = _values_after(start, plan, checkpoints, skeleton, optimizer)
     counted = 0 if plan.origin is None else plan.origin.steps_counted
+    features = FEATURES + (SEGMENTS if plan.train.pack != 1 else ())
 
     def load(step: int) -> dict[str, jax.Array]:
-        return put_batch(_rows(plan, batches, step, skeleton.mesh), skeleton.mesh)
+        batch = batches.batch(step)
+        return put_batch({name: batch[name] for name in features}, skeleton.mesh)
 
     with contextlib.ExitStack() as stack:
         stack.callback(checkpoints.wait)
@@ -118,20 +113,6 @@ def run_training(
         return recorder.final_loss()
 
 
-def _rows(
-    plan: RunPlan, batches: TaskBatches, step: int, mesh: Mesh | None
-) -> dict[str, np.ndarray]:
-    """What a step takes of this process's rows, and of what is drawn for them."""
-    batch = batches.batch(step)
-    features = FEATURES + (SEGMENTS if plan.train.pack != 1 else ())
-    rows = {name: batch[name] for name in features}
-    if plan.teacher is not None and plan.teacher.cache is not None:
-        part, _ = fed_part(mesh)
-        drawn = read_draws(plan.teacher.cache, step)
-        rows[DRAWN] = drawn[part * batches.rows :][: batches.rows]
-    return rows
-
-
 def _resume_step(plan: RunPlan, out: Path, checkpoints: Checkpoints) -> int:
     """Return the step to continue after; 0 begins."""
     checkpoints.remove_leftovers()
@@ -158,7 +139,7 @@ def _values_after(
     """What the step after `step` begins with, and the teacher's parameters if steps need them."""
     teacher = plan.teacher
     begins = teacher is not None and teacher.init and not step and plan.origin is None
-    needed = teacher is not None and teacher.computes and step < plan.train.steps
+    needed = teacher is not None and teacher.soft_weight > 0 and step < plan.train.steps
     values = None
     if teacher is not None and (begins or needed):
         values = teacher_parameters(teacher, skeleton.mesh)

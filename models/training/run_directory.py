@@ -133,8 +133,6 @@ class Teacher:
         temperature: of the predictions in that share.
         init: whether the student begins with its parameters, but for the experts.
         gather: what the layers that were sparse begin with.
-        cache: where its predictions are drawn beforehand; None computes them in each step.
-        samples: how many are drawn for each target position there.
     """
 
     origin: Origin
@@ -144,23 +142,16 @@ class Teacher:
     temperature: float
     init: bool
     gather: str
-    cache: str | None = None
-    samples: int | None = None
 
     @property
     def identity(self) -> dict[str, Any]:
         """What a student's numbers depend on."""
-        settings = ("soft_weight", "temperature", "init", "gather", "samples")
+        settings = ("soft_weight", "temperature", "init", "gather")
         return {
             "step": self.origin.step,
             **self.origin.chain,
             **{name: getattr(self, name) for name in settings},
         }
-
-    @property
-    def computes(self) -> bool:
-        """Whether each step has a forward pass of it."""
-        return self.soft_weight > 0 and self.cache is None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -219,7 +210,7 @@ class RunPlan:
         """Matrix-product FLOPs of a step, the teacher's forward pass among them."""
         lengths = (self.train.rows, inputs_length, targets_length)
         flops = training_step_flops(self.model, *lengths)
-        if self.teacher is None or not self.teacher.computes:
+        if self.teacher is None or not self.teacher.soft_weight:
             return flops
         # It has a slot for each token, and none to spare.
         model = dataclasses.replace(self.teacher.model, capacity_factor=1.0)
@@ -350,8 +341,6 @@ def describe_run(
         identity["origin"]["path"] = path_from(start, plan.origin.path)
     if plan.teacher is not None:
         identity["teacher"]["path"] = path_from(start, plan.teacher.origin.path)
-        if plan.teacher.cache is not None:
-            identity["teacher"]["cache"] = path_from(start, plan.teacher.cache)
     storage.write_json(
         out / CONFIG,
         {

@@ -30,8 +30,6 @@ FEATURES = (
 )
 #: Those that do besides where rows are packed.
 SEGMENTS = ("encoder_segment_ids", "decoder_segment_ids")
-#: Ids drawn from a teacher's predictions [B, T, samples], where there are some in its place.
-DRAWN = "teacher_tokens"
 
 
 class LossParts(NamedTuple):
@@ -54,18 +52,16 @@ class Teaching:
 
     Attributes:
         skeleton: its model, on the student's mesh; it draws nothing at random and drops no token.
-            None where batches have `DRAWN`.
         soft_weight: share of the cross-entropy with its predictions; the rest is of the targets.
         temperature: of both predictions, in that share.
     """
 
-    skeleton: Skeleton | None
+    skeleton: Skeleton
     soft_weight: float
     temperature: float
 
     def head(self, parameters: Parameters, batch: Batch) -> Head:
         """The hidden states of a batch, and what makes logits of them."""
-        assert self.skeleton is not None
         rows = batch["encoder_input_tokens"].shape[0]
         how = {"groups": Groups(rows, rows), "capacities": (DROPLESS, DROPLESS)}
         with self.skeleton.matmul_precision():
@@ -108,7 +104,7 @@ def batch_loss(
 ) -> tuple[Float[Array, ""], LossParts]:
     """The loss of one of `parts` equal parts of a batch that has `target_tokens` in all.
 
-    With `teaching`, `teacher` are the values of its model, if it has one.
+    With `teaching`, `teacher` are the values of its model.
     """
     train = skeleton.train
     with skeleton.matmul_precision():
@@ -117,9 +113,10 @@ def batch_loss(
         if teaching is None:
             losses, log_z_squared = chunked_token_losses(*head, targets, train.loss_chunks)
         else:
+            assert teacher is not None
             losses, log_z_squared, soft = distilled_token_losses(
                 head,
-                batch[DRAWN] if teacher is None else teaching.head(teacher, batch),
+                teaching.head(teacher, batch),
                 targets,
                 teaching.temperature,
                 train.loss_chunks,

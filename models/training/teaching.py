@@ -1,15 +1,12 @@
 """The teacher of a distillation: its values, and what a student takes over of them."""
 
 import dataclasses
-import io
 from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Int, UInt8
 
 from mswitch.models.config import Precision
 from mswitch.models.training.checkpoint import restore_parameters
@@ -18,7 +15,6 @@ from mswitch.models.training.run_directory import RunPlan, Teacher
 from mswitch.models.training.run_files import open_files
 from mswitch.models.training.state import Parameters, Skeleton, TrainState, dense_name, unrolled
 from mswitch.models.training.step import Teaching
-from mswitch.pipelines import storage
 
 
 def teaching_of(plan: RunPlan, mesh: Mesh | None) -> Teaching | None:
@@ -26,7 +22,7 @@ def teaching_of(plan: RunPlan, mesh: Mesh | None) -> Teaching | None:
     teacher = plan.teacher
     if teacher is None or not teacher.soft_weight:
         return None
-    skeleton = skeleton_of(teacher, plan.train.dtype, mesh) if teacher.computes else None
+    skeleton = skeleton_of(teacher, plan.train.dtype, mesh)
     return Teaching(skeleton, teacher.soft_weight, teacher.temperature)
 
 
@@ -79,26 +75,3 @@ def in_dense_places(sparse: Mapping[str, Any], period: int, *, mean: bool) -> di
         elif mean and ".router." not in name:
             found[dense_name(name, period)] = value.mean(axis=0)
     return found
-
-
-def draws_file(step: int) -> str:
-    """Where a cache has the ids that are drawn for the step after `step`."""
-    return f"{step:07}.npy"
-
-
-def read_draws(cache: str, step: int) -> Int[np.ndarray, "B T S"]:
-    """The ids that are drawn for the whole batch of a step."""
-    data = storage.read_bytes(storage.join(cache, draws_file(step)))
-    return unpacked(np.load(io.BytesIO(data)))
-
-
-def packed(ids: Int[np.ndarray, "B T S"], vocabulary_size: int) -> UInt8[np.ndarray, "B T S N"]:
-    """Ids in as few bytes as the largest takes."""
-    count = -(-(vocabulary_size - 1).bit_length() // 8)
-    return ids.astype("<u4")[..., None].view(np.uint8)[..., :count]
-
-
-def unpacked(data: UInt8[np.ndarray, "B T S N"]) -> Int[np.ndarray, "B T S"]:
-    """The ids that were `packed`."""
-    padding = [(0, 0)] * (data.ndim - 1) + [(0, 4 - data.shape[-1])]
-    return np.pad(data, padding).view("<u4")[..., 0].astype(np.int32)

@@ -64,19 +64,3 @@ class DistillConfig:
             raise UserError(
                 f"--gather {self.gather} is of what a student begins with: leave out --no-init"
             )
-
-
-@dataclasses.dataclass(frozen=True)
-class DrawConfig:
-    """What is drawn of a teacher's predictions, for students that are to come.
-
-    Attributes:
-        samples: ids for each target position.
-        temperature: of the predictions, as the students have it.
-    """
-
-    samples: Count = 50
-    temperature: Positive = 1.0
-
-    def __post_init__(self):
-        check_fields(self)

@@ -9,6 +9,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+from mswitch.models.capacity import Groups
 from mswitch.models.config import (
     TUNABLE,
     JobConfig,
@@ -17,15 +18,25 @@ from mswitch.models.config import (
     TuningChanges,
     as_json,
 )
+from mswitch.models.partitioning import check_divisible
 from mswitch.models.training.finetune import is_same, prepare_tuning
-from mswitch.models.training.run_directory import RunPlan, Teacher
+from mswitch.models.training.origin import find_origin
+from mswitch.models.training.run_directory import (
+    RunPlan,
+    Teacher,
+    check_vocabulary,
+    model_of,
+    read_run,
+    train_config_of,
+)
+from mswitch.models.training.run_files import open_files
 from mswitch.models.training.train import ALONE, NO_CHANGES, prepare, train_prepared
-from mswitch.models.transfer.cache import check_cache
 from mswitch.models.transfer.config import DistillConfig
-from mswitch.models.transfer.teacher import find_teacher
 from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.outputs import read_manifest
 from mswitch.tasks.batches import TaskBatches
 from mswitch.tasks.mixtures import Mixture
+from mswitch.tasks.multitask import task_mixture
 
 PAPER = DistillConfig()
 #: What teacher and student share where the student begins with the teacher's parameters.
@@ -56,7 +67,6 @@ def distill(
     job: JobConfig = ALONE,
     *,
     step: int | None = None,
-    cache: str | Path | None = None,
     origin: str | Path | None = None,
 ) -> dict[str, Any]:
     """Train a dense preset as `train` does, with a sparse run as its teacher.
@@ -76,8 +86,6 @@ def distill(
         changes: what to change of the preset.
         job: the processes that train together.
         step: the teacher's checkpoint; by default its last.
-        cache: its predictions for these batches (`mswitch.models.transfer.cache`); by default they
-            are computed in each step.
         origin: the dense run whose last parameters the student begins with.
 
     Returns:
@@ -95,7 +103,7 @@ def distill(
                 "--gather and --no-init are of a student that begins with --teacher, not with "
                 f"--from {origin}: leave them out"
             )
-        found = find_teacher(
+        found = _find_teacher(
             teacher, examples, config, distillation, mixture, step=step, shared=job.shared
         )
         if origin is not None:
@@ -108,12 +116,36 @@ def distill(
             assert preset is not None
             plan, batches = prepare(preset, examples, config, mixture or Mixture(), changes)
         _check_student(f"--teacher {teacher}", found, plan)
-        if cache is not None:
-            samples = check_cache(cache, found, batches, config)
-            found = dataclasses.replace(found, cache=str(cache), samples=samples)
         return dataclasses.replace(plan, teacher=found), batches
 
     return {**train_prepared(prepare_student, examples, out, job), "stage": "distill"}
+
+
+def _find_teacher(
+    teacher: str | Path,
+    examples: str | Path,
+    config: TrainConfig,
+    distillation: DistillConfig,
+    mixture: Mixture | None,
+    *,
+    step: int | None = None,
+    shared: bool = False,
+) -> Teacher:
+    """A checkpoint of a sparse run that can predict these examples on the mesh of `config`."""
+    with open_files(teacher, shared=shared) as files:
+        files.refresh()
+        described = read_run(files.directory)
+        model = model_of(described)
+        if not model.sparse:
+            raise UserError(f"--teacher {teacher} has no experts: give a sparse run")
+        origin = find_origin(files, step, keep_moments=False)
+    for directory in task_mixture(examples, mixture or Mixture()).directories:
+        check_vocabulary(teacher, described, directory, read_manifest(directory, "examples"))
+    # Its experts need not be divided: each device gathers those of one layer at a time.
+    of_widths = dataclasses.replace(model, experts=0)
+    check_divisible(of_widths, config, Groups(config.rows, config.rows))
+    settings = dataclasses.asdict(distillation)
+    return Teacher(origin, model, train_config_of(described), **settings)
 
 
 def _tuning_changes(changes: ModelChanges, origin: str | Path) -> TuningChanges:

@@ -11,17 +11,17 @@ import argparse
 import functools
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
+from contextlib import closing
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import jax
 import numpy as np
-from figures import Figure, show
-from model_steps import PEER, Secs, Side, compare, timed
+from model_steps import Peer, Side, compare, timed
+from timing import Figure, show
 
 from mswitch.flows.cli.huge_pages import restart_with_huge_pages
 from mswitch.models.config import TrainConfig
@@ -37,57 +37,22 @@ ROWS, INPUTS, LENGTH = 32, 64, 32
 BARS = {"mt5-small": 1.0, "switch-base-8": 2.0}
 
 
-class Peer:
-    """transformers in a process that waits between its turns."""
-
-    def __init__(self, name: str, directory: Path):
-        # Threads that spin between turns would slow the other side down.
-        environment = {**os.environ, "OMP_WAIT_POLICY": "passive", "HF_HUB_OFFLINE": "1"}
-        script = Path(__file__).with_name("decoding_hf.py")
-        sizes = map(str, (ROWS, INPUTS, LENGTH))
-        self._process = subprocess.Popen(
-            [PEER, script, name, directory, *sizes],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=environment,
-        )
-        assert self._read() == "ready"
-
-    def _read(self) -> str:
-        assert self._process.stdout is not None
-        return self._process.stdout.readline().strip()
-
-    def __call__(self) -> Secs:
-        """Decode the batch."""
-        assert self._process.stdin is not None
-        self._process.stdin.write("\n")
-        self._process.stdin.flush()
-        return Secs(*map(float, self._read().split()))
-
-    def close(self) -> None:
-        """End the process."""
-        self._process.kill()
-        self._process.wait()
-
-
 def measure(name: str, directory: Path, rounds: int) -> Figure:
     """Compare both sides on one model."""
-    peer = Peer(name, directory)
-    try:
+    with closing(
+        Peer("decoding_hf.py", name, directory, *map(str, (ROWS, INPUTS, LENGTH)))
+    ) as peer:
         model = read_config(read_json_object(directory / "config.json"), name)
         # On the device, as predictions have them: NumPy's would be copied in each round.
         parameters = jax.device_put(read_parameters(WeightFiles(directory), model))
         inputs, wanted = (np.load(directory / f"{what}.npy") for what in ("inputs", "outputs"))
         skeleton = Skeleton.of(model, TrainConfig(dtype="float32"))
         decode = make_decoder(skeleton, LENGTH)
-        work = functools.partial(decode, parameters, inputs, jax.random.key(0))
+        work = functools.partial(decode, parameters, inputs)
         print(f"{name}: compiled and run in {timed(work).wall:.1f} s", flush=True)
         np.testing.assert_array_equal(work().tokens, wanted)
         sides: dict[str, Side] = {"mswitch": lambda: timed(work), "transformers": peer}
         found = compare(sides, rounds)
-    finally:
-        peer.close()
     ratio = statistics.median(
         theirs.cpu / ours.cpu
         for ours, theirs in zip(found["mswitch"], found["transformers"], strict=True)

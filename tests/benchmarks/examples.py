@@ -14,12 +14,12 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from corpus import ROOT, measure
 from crawl_data import write_crawl
+from timing import cpu_secs
 
 from mswitch.pipelines.corpus.reader import open_corpus
 from mswitch.pipelines.examples.build import ExamplesConfig, plan_shards
@@ -33,7 +33,6 @@ from mswitch.pipelines.examples.shards import (
 from mswitch.pipelines.outputs import MARKER
 from mswitch.pipelines.vocabulary.model import MODEL_FILE
 
-ROUNDS = 5
 DOCUMENTS_PER_CALL = 64
 # Manuals have shorter paragraphs than the web pages that mC4's rules are for.
 CORPUS_OPTIONS = (
@@ -105,12 +104,7 @@ def compare(
         "EncodeAsIds, many a call": encode_many,
         "write_shard": write_all,
     }
-    secs: dict[str, list[float]] = {name: [] for name in jobs}
-    for _ in range(ROUNDS):
-        for name, job in jobs.items():
-            begin = time.process_time()
-            job()
-            secs[name].append(time.process_time() - begin)
+    secs = dict(zip(jobs, cpu_secs(*jobs.values()), strict=True))
     size = sum(len(text.encode()) for group in texts for text in group) / 1e6
     print(f"{size:.0f} MB of text in {len(units)} languages, CPU time of one process")
     for name, taken in secs.items():

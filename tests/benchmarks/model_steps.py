@@ -40,7 +40,6 @@ from mswitch.models.training.state import Skeleton
 from mswitch.models.training.step import batch_loss, make_train_step
 
 ROOT = Path(__file__).parents[2]
-PEER = ROOT / ".venv-parity" / "bin" / "python"
 ROWS, INPUTS, TARGETS = 16, 128, 29
 TRAIN = TrainConfig(batch_size=ROWS, dtype="float32")
 DENSE = ModelConfig(
@@ -146,8 +145,40 @@ class Training:
         return lambda: timed(work)
 
 
-def hugging_face(experts: int) -> tuple[Side, subprocess.Popen]:
-    """Steps of transformers' Switch with a fused AdamW, in a process that waits in between."""
+class Peer:
+    """transformers in a process (.venv-parity) that waits between its turns."""
+
+    def __init__(self, script: str, *words: str | Path):
+        # Threads that spin between turns would slow the other side down. Huge pages are inherited.
+        environment = {**os.environ, "OMP_WAIT_POLICY": "passive", "HF_HUB_OFFLINE": "1"}
+        self._process = subprocess.Popen(
+            [ROOT / ".venv-parity/bin/python", Path(__file__).with_name(script), *words],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+        assert self._read() == "ready"
+
+    def _read(self) -> str:
+        assert self._process.stdout is not None
+        return self._process.stdout.readline().strip()
+
+    def __call__(self) -> Secs:
+        """Take a turn."""
+        assert self._process.stdin is not None
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        return Secs(*map(float, self._read().split()))
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.kill()
+        self._process.wait()
+
+
+def hugging_face(experts: int) -> Peer:
+    """Steps of transformers' Switch with a fused AdamW."""
     config = {
         "vocab_size": DENSE.vocabulary_size,
         "d_model": DENSE.d_model,
@@ -162,25 +193,7 @@ def hugging_face(experts: int) -> tuple[Side, subprocess.Popen]:
         "dropout_rate": 0.0,
         "decoder_start_token_id": 0,
     }
-    words = [json.dumps(config), json.dumps([ROWS, INPUTS, TARGETS])]
-    # Threads that spin between steps would slow the other side down. Huge pages are inherited.
-    environment = {**os.environ, "OMP_WAIT_POLICY": "passive", "HF_HUB_OFFLINE": "1"}
-    process = subprocess.Popen(
-        [PEER, Path(__file__).with_name("model_steps_hf.py"), *words],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env=environment,
-    )
-
-    def side() -> Secs:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        process.stdin.write("\n")
-        process.stdin.flush()
-        return Secs(*map(float, process.stdout.readline().split()))
-
-    return side, process
+    return Peer("model_steps_hf.py", json.dumps(config), json.dumps([ROWS, INPUTS, TARGETS]))
 
 
 def compare(sides: dict[str, Side], rounds: int) -> dict[str, list[Secs]]:
@@ -262,12 +275,8 @@ def main() -> None:
     steps = {"Switch-32": sparse.steps("Switch-32"), "dense twin": dense.steps("dense twin")}
     flops = [training_step_flops(one.config, ROWS, INPUTS, TARGETS) for one in (sparse, dense)]
     print(f"steps (FLOPs {flops[0] / flops[1]:.3f} to 1)")
-    peer, process = hugging_face(32)
-    try:
+    with closing(hugging_face(32)) as peer:
         compare({**steps, "Hugging Face's Switch-32": peer}, rounds)
-    finally:
-        process.kill()
-        process.wait()
 
     print("forward and backward")
     compare({"Switch-32": sparse.passes(), "dense twin": dense.passes()}, rounds)

@@ -21,6 +21,7 @@ def main() -> None:
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
     source = torch.randint(3, config["vocab_size"], (rows, inputs))
     labels = torch.randint(3, config["vocab_size"], (rows, targets))
+    print("ready", flush=True)
     for _ in sys.stdin:
         wall, cpu = time.perf_counter(), time.process_time()
         model(input_ids=source, labels=labels).loss.backward()

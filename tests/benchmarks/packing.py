@@ -7,18 +7,15 @@ Lengths are like those of `ui-translate`; a plan is of a million records. CPU se
 
 import statistics
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from figures import Figure, show
 from numpy.typing import NDArray
+from timing import Figure, cpu_secs, show
 
 from mswitch.tasks.batches import TrainBatches
 from mswitch.tasks.packing import next_fit
 
-ROUNDS = 5
 RECORDS = 1_000_000
 PAIRS = 50_000
 BATCH_ROWS = 128
@@ -32,18 +29,6 @@ def ui_translate_lengths(records: int) -> NDArray[np.uint32]:
     rng = np.random.default_rng(0)
     both = rng.multivariate_normal([0, 0], [[1, 0.8], [0.8, 1]], records)
     return np.clip(np.exp(both * [0.656, 0.83]) * [25, 17], 3, 128).round().astype(np.uint32)
-
-
-def cpu_secs(*functions: Callable[[], object]) -> list[list[float]]:
-    """CPU seconds of calls in turn, a list for each function, after calls that warm up."""
-    found: list[list[float]] = [[] for _ in functions]
-    for round_ in range(ROUNDS + 1):
-        for function, secs in zip(functions, found, strict=True):
-            begin = time.process_time()
-            function()
-            if round_:
-                secs.append(time.process_time() - begin)
-    return found
 
 
 def pairs_a_second(batches: TrainBatches, what: str, steps: int) -> float:

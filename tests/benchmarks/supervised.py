@@ -15,8 +15,7 @@ from pathlib import Path
 from statistics import median
 
 from corpus import ROOT
-from figures import Figure, show
-from packing import cpu_secs
+from timing import Figure, cpu_secs, show
 
 from mswitch.pipelines.examples.shard_store import ShardStore
 from mswitch.pipelines.examples.span_corruption import Lengths

@@ -19,9 +19,9 @@ from pathlib import Path
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import jax
-from figures import Figure, show
 from model_steps import DENSE, ROWS, Training, compare, switch
 from packing import ui_translate_lengths
+from timing import Figure, show
 
 from mswitch.flows.cli.huge_pages import restart_with_huge_pages
 from mswitch.models.config import (

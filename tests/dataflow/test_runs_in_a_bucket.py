@@ -367,8 +367,8 @@ def test_the_commands_take_urls(bucket, tmp_path, capsys):
         exported.append((out / "model.safetensors").read_bytes())
         evaluated.append([storage.read_bytes(f"{run}/eval/{step}.parquet") for step in (1, 2, 3)])
         vocab = ["--vocab", str(examples / "vocabulary" / "sentencepiece.model")]
-        text = ["--text", "all human <extra_id_0> are born", "--max-tokens", "2"]
-        assert main(["infill", "--run", run, *vocab, *text]) == 0
+        text = ["--text", "all human <extra_id_0> are born"]
+        assert main(["predict", "--run", run, *vocab, *text]) == 0
         assert f"with {run}/checkpoints/3" in capsys.readouterr().err
         assert main([*training, "--steps", "2", "--out", run]) == 2
         assert f"{run} is a run of 3 steps: give --steps 3" in capsys.readouterr().err

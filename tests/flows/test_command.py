@@ -69,7 +69,6 @@ def test_help_teaches_without_loading_the_stages():
         "evaluate",
         "predict",
         "plan",
-        "infill",
         "import-hf",
         "export-hf",
         "report",
@@ -101,8 +100,8 @@ def test_the_help_of_a_command_has_an_example(command, capsys):
         (["demo", "--steps", "2.x"], 'unable to convert "2.x" into int'),
         (["demo", "--steps", "0.0"], "for --steps. Must be >= 1"),
         (
-            ["infill", "--run", "run", "--vocab", "vocab", "--text"],
-            "--text has no value: give a text with <extra_id_0>",
+            ["predict", "--run", "run", "--text"],
+            "there is no text to answer: give --text",
         ),
         (["demo", "--stpes", "3"], "Unknown option: --stpes. Did you mean --steps?"),
         (
@@ -239,7 +238,7 @@ def test_doctor_says_how_to_get_googles_client_where_nothing_of_it_is_installed(
 
 def test_a_platform_that_jax_cannot_use_is_named():
     nowhere = {**os.environ, "JAX_PLATFORMS": "nowhere"}
-    done = run("infill", "--run", "run", "--vocab", "vocab", "--text", "a", env=nowhere)
+    done = run("predict", "--run", "run", "--vocab", "vocab", "--text", "a", env=nowhere)
     assert done.returncode == 2
     assert "mswitch: JAX cannot compute on JAX_PLATFORMS=nowhere" in done.stderr
     done = run("doctor", "--json", env=nowhere)

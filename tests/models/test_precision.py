@@ -61,9 +61,7 @@ def lowered(skeleton: Skeleton) -> dict[str, str]:
     parameters, key = dict(skeleton.shapes), jax.random.key(0)
     gradients = jax.jit(make_gradients(skeleton, groups)).lower(parameters, batch, key)
     evaluation = make_evaluation_step(skeleton).lower(parameters, batch, groups, None)
-    decode = jax.jit(make_decoder(skeleton, 4)).lower(
-        parameters, batch["encoder_input_tokens"], key
-    )
+    decode = jax.jit(make_decoder(skeleton, 4)).lower(parameters, batch["encoder_input_tokens"])
     programs = {"gradients": gradients, "evaluation": evaluation, "decoding": decode}
     return {name: program.as_text() for name, program in programs.items()}
 

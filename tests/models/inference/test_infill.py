@@ -3,9 +3,6 @@
 import dataclasses
 import hashlib
 import json
-import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -14,8 +11,8 @@ from sentencepiece_models import train_model
 
 from mswitch.flows.cli.main import main
 from mswitch.models.capacity import batch_groups
-from mswitch.models.config import TrainConfig, as_json
-from mswitch.models.inference.infill import InfillConfig, infill
+from mswitch.models.config import PredictConfig, TrainConfig, as_json
+from mswitch.models.inference.infill import infill
 from mswitch.models.training.checkpoint import Checkpoints
 from mswitch.models.training.optimizer import optimizer_of
 from mswitch.models.training.run_directory import CHECKPOINTS, CONFIG
@@ -83,76 +80,48 @@ def write_run(config, directory, vocabulary, steps):
 
 @pytest.mark.slow
 def test_gaps_are_filled_with_what_was_learned(run, vocabulary, capsys):
-    made = infill(run, vocabulary, [TEXT, TEXT], InfillConfig())
+    made = infill(run, [TEXT, TEXT], PredictConfig(), vocab=vocabulary)
     assert made["step"] == 60
     assert made["texts"] == [{"text": TEXT, "spans": SPANS, "filled": WHOLE}] * 2
-    options = ["--run", str(run), "--vocab", str(vocabulary), "--text", TEXT, "--max-tokens", "3"]
-    assert main(["infill", *options]) == 0
+    options = ["--run", str(run), "--vocab", str(vocabulary), "--decode", "beam"]
+    assert main(["predict", *options, "--text", f"{TEXT} <extra_id_2>"]) == 0
     printed, said = capsys.readouterr()
-    assert printed.startswith("the cat s")
-    assert printed.endswith(" on the  again\n")
-    assert said.count("stay empty") == 1
-    assert "[infill] 1 of 2 spans stay empty: the model gave nothing for them" in said
-
-
-@pytest.mark.slow
-def test_devices_that_share_the_width_fill_the_same(run, vocabulary):
-    flags = os.environ["XLA_FLAGS"] + " --xla_force_host_platform_device_count=2"
-    options = ["--run", str(run), "--vocab", str(vocabulary), "--text", TEXT]
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "mswitch.flows.cli.main",
-            "infill",
-            *options,
-            "--model-parallel",
-            "2",
-        ],
-        env={**os.environ, "XLA_FLAGS": flags},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == f"{WHOLE}\n"
+    assert printed == f"{WHOLE} \n"
+    assert "[predict] 1 of 3 spans stay empty: the model gave nothing for them" in said
 
 
 @pytest.mark.parametrize(
-    ("text", "options", "message"),
+    ("text", "decode", "message"),
     [
-        ("no gap", {}, "must mark what is to be filled"),
-        ("<extra_id_1> before <extra_id_0>", {}, "in this order"),
-        (TEXT, {"max_tokens": 0}, "--max-tokens must be at least 1"),
-        (TEXT, {"temperature": -1.0}, "--temperature must be at least 0"),
-        (TEXT, {"model_parallel": 0}, "--model-parallel must be at least 1"),
-        (TEXT, {"model_parallel": 64}, "needs 64 devices"),
+        ("no gap", None, "must mark what is to be filled"),
+        ("<extra_id_1> before <extra_id_0>", None, "in this order"),
+        (TEXT, "labels", "--decode labels: gaps of a text are no closed set"),
     ],
 )
-def test_what_cannot_be_filled_is_refused(untrained, vocabulary, text, options, message):
+def test_what_cannot_be_filled_is_refused(untrained, vocabulary, text, decode, message):
     with pytest.raises(UserError, match=message):
-        infill(untrained, vocabulary, [text], InfillConfig(**options))
+        infill(untrained, [text], PredictConfig(decode=decode), vocab=vocabulary)
 
 
-def test_text_that_is_not_utf8_is_refused(untrained, vocabulary, capsys):
-    options = ["--run", str(untrained), "--vocab", str(vocabulary), "--text", f"{TEXT}\udcff"]
-    assert main(["infill", *options]) == 2
-    assert r"again\udcff' is not UTF-8: convert it" in capsys.readouterr().err
-
-
-def test_another_vocabulary_is_refused(untrained, vocabulary, tmp_path):
+def test_the_vocabulary_is_that_of_the_run(untrained, vocabulary, tmp_path):
+    with pytest.raises(UserError, match="trained on nothing here: give --tasks"):
+        infill(untrained, [TEXT], PredictConfig())
     described = json.loads((untrained / CONFIG).read_text())
     # Examples have the vocabulary with the sentinels that this one lacks.
-    sha256 = hashlib.sha256(open_vocabulary(vocabulary).model).hexdigest()
-    described["examples"] = {"vocabulary_sha256": sha256}
-    (tmp_path / CONFIG).write_text(json.dumps(described))
-    with pytest.raises(UserError, match="no checkpoint"):
-        infill(tmp_path, vocabulary, [TEXT], InfillConfig())
-    described["examples"] = {"vocabulary_sha256": "other"}
-    (tmp_path / CONFIG).write_text(json.dumps(described))
-    with pytest.raises(UserError, match="trained with another vocabulary"):
-        infill(tmp_path, vocabulary, [TEXT], InfillConfig())
-    described["model"]["vocabulary_size"] = 100
-    (tmp_path / CONFIG).write_text(json.dumps(described))
-    with pytest.raises(UserError, match="only 100 rows"):
-        infill(tmp_path, vocabulary, [TEXT], InfillConfig())
+    model = open_vocabulary(vocabulary).model
+    (tmp_path / "examples/vocabulary").mkdir(parents=True)
+    (tmp_path / "examples/vocabulary/sentencepiece.model").write_bytes(model)
+    examples = {"vocabulary_sha256": hashlib.sha256(model).hexdigest(), "path": "../examples"}
+    other = {**examples, "vocabulary_sha256": "other"}
+    run = tmp_path / "run"
+    run.mkdir()
+    for trained_on, rows, message in [
+        (examples, 256, "no checkpoint"),
+        (other, 256, "trained with another vocabulary"),
+        (examples, 100, "only 100 rows"),
+    ]:
+        described["examples"], described["model"]["vocabulary_size"] = trained_on, rows
+        (run / CONFIG).write_text(json.dumps(described))
+        for vocab in (None, vocabulary):
+            with pytest.raises(UserError, match=message):
+                infill(run, [TEXT], PredictConfig(), vocab=vocab)

@@ -10,7 +10,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import jax
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -340,9 +339,7 @@ def test_what_is_written_depends_on_no_batch(copy, open_task, decode):
     if decode == "greedy":
         skeleton, parameters = model_and_parameters(copy, 3)
         pieces = processor().GetPieceSize()
-        outputs = make_decoder(skeleton, 8, pieces=pieces)(
-            parameters, alone(texts[0]), jax.random.key(0)
-        )
+        outputs = make_decoder(skeleton, 8, pieces=pieces)(parameters, alone(texts[0]))
         tokens = [int(token) for token in outputs.tokens[0] if token > EOS_ID]
         assert table[0]["prediction"] == processor().DecodeIds(tokens)
 
@@ -451,14 +448,12 @@ def test_texts_and_lines_of_a_file_are_answered(copy, tmp_path, capsys):
 
 
 def test_an_answer_is_one_line_that_a_terminal_only_shows(monkeypatch, capsys):
-    texts = [
-        {"prediction": written, "filled": written}
-        for written in ("a\nb\x1b[2J\x9b", "نمی\u200cشود")
-    ]
-    for name in ("predict.answer", "infill.infill"):
-        monkeypatch.setattr(f"mswitch.models.inference.{name}", lambda *_, **__: {"texts": texts})
-    for command in (["predict"], ["infill", "--vocab", "v"]):
-        assert run_command([*command, "--run", "r", "--text", "x"]) == 0
+    written = ("a\nb\x1b[2J\x9b", "نمی\u200cشود")
+    for name, key in (("predict.answer", "prediction"), ("infill.infill", "filled")):
+        made = {"texts": [{key: text} for text in written]}
+        monkeypatch.setattr(f"mswitch.models.inference.{name}", lambda *_, _made=made, **__: _made)
+    for text in ("x", "x <extra_id_0>"):
+        assert run_command(["predict", "--run", "r", "--text", text]) == 0
         assert capsys.readouterr().out == "a b [2J \nنمی\u200cشود\n"
 
 
@@ -485,8 +480,6 @@ def test_what_cannot_be_predicted_is_refused(copy, tasks, open_task, tmp_path):
         predict(copy, open_task, "validation", PredictConfig(decode="labels"))
     with pytest.raises(UserError, match="--batch-size 32 is not a multiple of --data-parallel 3"):
         PredictConfig(data_parallel=3)
-    with pytest.raises(UserError, match="there is no text to answer"):
-        answer(copy, tasks, [], BATCH_OF_4)
     with pytest.raises(UserError, match=r"--select looks at every step"):
         run_command(["predict", "--run", str(copy), "--select", "--split", "test"])
     for option in (["--select"], ["--split", "test"], ["--again"], ["--limit", "3"]):
@@ -494,6 +487,10 @@ def test_what_cannot_be_predicted_is_refused(copy, tasks, open_task, tmp_path):
             run_command(["predict", "--run", str(copy), "--text", "ag", *option])
     with pytest.raises(UserError, match="--again reads test once more: give --split test"):
         run_command(["predict", "--run", str(copy), "--again"])
+    with pytest.raises(UserError, match="there is no text to answer"):
+        run_command(["predict", "--run", str(copy), "--input", os.devnull])
+    with pytest.raises(UserError, match="--vocab is for gaps in --text"):
+        run_command(["predict", "--run", str(copy), "--vocab", "v"])
     with pytest.raises(UserError, match=r"--text 'ag\\udcff' is not UTF-8"):
         run_command(["predict", "--run", str(copy), "--text", "ag\udcff"])
     with pytest.raises(UserError, match=r"--input .*nothing cannot be read"):
