@@ -11,7 +11,7 @@ from typing import Any
 from mswitch.flows.demo_config import DemoConfig, SampleName, demo_config
 from mswitch.flows.devices import find_devices
 from mswitch.flows.evidence.settings import Setting, find_setting, flops_per_sec, setting_for
-from mswitch.flows.pages.numbers import large
+from mswitch.flows.reports.numbers import large
 from mswitch.models.capacity import batch_groups
 from mswitch.models.config import ModelConfig, TrainConfig, padded_vocabulary
 from mswitch.models.nn.flops import FORWARD_AND_BACKWARD, training_step_flops

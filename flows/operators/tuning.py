@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-from mswitch.flows.downstream.build import RUN_DATA, RUN_PAGE, write_run_page
-from mswitch.flows.downstream.text import with_interval
 from mswitch.flows.launch.job import Job
 from mswitch.flows.operators.artifacts import TrainingProgress, key_of, show_page, show_table
 from mswitch.flows.operators.cost import CostGuard
@@ -11,6 +9,8 @@ from mswitch.flows.operators.parameters import options_of
 from mswitch.flows.operators.planned import Planned
 from mswitch.flows.operators.settings import FinetuneSettings
 from mswitch.flows.operators.steps import follow, step
+from mswitch.flows.reports.downstream import RUN_DATA, RUN_PAGE, write_run_page
+from mswitch.flows.reports.downstream_text import with_interval
 from mswitch.models.config import PredictConfig
 from mswitch.models.training.run_directory import PREDICTIONS, read_run
 from mswitch.models.training.run_files import open_files

@@ -102,9 +102,9 @@ def finetune(config: TuningConfig, run: Path, out: Path) -> dict[str, Any]:
 @task(task_run_name="downstream")
 def compare_tuned(baseline: Path, candidate: Path, out: Path) -> dict[str, Any]:
     """Compare the fine-tuned models language by language."""
-    from mswitch.flows.downstream import build
+    from mswitch.flows.reports import downstream
 
-    return build.write_downstream([baseline], [candidate], out)
+    return downstream.write_downstream([baseline], [candidate], out)
 
 
 @task(task_run_name="report")
@@ -112,9 +112,9 @@ def write_report(
     baseline: Path, candidate: Path, out: Path, downstream: Sequence[Path]
 ) -> dict[str, Any]:
     """Compare the two models language by language."""
-    from mswitch.flows.report import build
+    from mswitch.flows.reports import pair
 
-    return build.write_report(baseline, candidate, out, downstream=downstream)
+    return pair.write_report(baseline, candidate, out, downstream=downstream)
 
 
 @flow(name="mswitch-demo", flow_run_name="{out.name}")

@@ -47,9 +47,9 @@ def train(name: str, seed: int, plan: Plan, examples: str, run: Path) -> None:
 @task(task_run_name="{out.name}")
 def write_report(baselines: list[Path], candidates: list[Path], out: Path) -> dict[str, Any]:
     """Compare models over all seeds."""
-    from mswitch.flows.report import build
+    from mswitch.flows.reports import pair
 
-    return build.write_report(baselines, candidates, out, timed=False, replace=True)
+    return pair.write_report(baselines, candidates, out, timed=False, replace=True)
 
 
 @flow(name="mswitch-evidence", flow_run_name="{out.name}")

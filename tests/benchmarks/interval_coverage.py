@@ -28,15 +28,15 @@ from unittest import mock
 import numpy as np
 from scipy.special import stdtr
 
-from mswitch.flows.report import seeds as report_seeds
-from mswitch.flows.report.headline import (
+from mswitch.flows.reports import seeds as report_seeds
+from mswitch.flows.reports.headline import (
     LanguageResult,
     clear_after_holm,
     headline,
     holm_rejections,
 )
-from mswitch.flows.report.seeds import delta_over_seeds, speed_up_over_seeds
-from mswitch.flows.report.speedup import (
+from mswitch.flows.reports.seeds import delta_over_seeds, speed_up_over_seeds
+from mswitch.flows.reports.speedup import (
     Delta,
     LanguageLosses,
     SpeedUp,

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from mswitch.flows.report.speedup import LanguageLosses
+from mswitch.flows.reports.speedup import LanguageLosses
 
 STEPS = np.array([1.0, 10, 100, 1000, 10_000])
 SLOW, FAST = [9, 8, 6, 4, 3], [8, 6, 4, 2, 1]

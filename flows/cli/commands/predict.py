@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from cyclopts import App, Parameter
 
 from mswitch.flows.cli.commands.common import Json, check_texts, print_result, shown
-from mswitch.flows.pages.numbers import plural
+from mswitch.flows.reports.numbers import plural
 from mswitch.models.config import PredictConfig
 from mswitch.pipelines.errors import UserError
 

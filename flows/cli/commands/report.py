@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from cyclopts import App, Parameter
 
 from mswitch.flows.cli.commands.common import Json, finish
-from mswitch.flows.report.build import ReportConfig, write_report
+from mswitch.flows.reports.pair import ReportConfig, write_report
 
 app = App(name="report")
 
@@ -64,7 +64,7 @@ def index(directory: str, /, *, json: Json = False) -> int:
     Args:
         directory: where reports lie, at any depth; a gs:// or s3:// URL too.
     """
-    from mswitch.flows.report.index import write_index
+    from mswitch.flows.reports.index import write_index
 
     return finish(write_index(directory), json)
 
@@ -104,7 +104,7 @@ def downstream(
         task: the task's name, where the runs predicted several.
         split: the predictions to compare.
     """
-    from mswitch.flows.downstream.build import write_downstream
+    from mswitch.flows.reports.downstream import write_downstream
 
     summary = write_downstream(baseline, candidate, out, scratch or (), task=task, split=split)
     return finish(summary, json)
@@ -138,7 +138,7 @@ def distillation(
         long_baseline: the dense model trained for as many steps as teacher and student together,
             likewise: what those steps alone gain stands beside the students.
     """
-    from mswitch.flows.report.distillation import write_distillation
+    from mswitch.flows.reports.distillation import write_distillation
 
     summary = write_distillation(baseline, teacher, student, out, config, long_baseline or ())
     return finish(summary, json)
@@ -167,6 +167,6 @@ def run(
         task: the task's name, where the run predicted several.
         split: the predictions to show.
     """
-    from mswitch.flows.downstream.build import write_run_page
+    from mswitch.flows.reports.downstream import write_run_page
 
     return finish(write_run_page(run, out, task=task, split=split), json)

@@ -29,7 +29,7 @@ from mswitch.flows.launch.record import (
 )
 from mswitch.flows.launch.slurm import Slurm
 from mswitch.flows.launch.summary import FINAL, Summary, as_json, summarise
-from mswitch.flows.pages.templates import visible
+from mswitch.flows.reports.pages import visible
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.objects import check_url
 from mswitch.pipelines.progress import say
