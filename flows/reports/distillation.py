@@ -18,11 +18,20 @@ from typing import Any
 
 import numpy as np
 
-from mswitch.flows.reports.headline import MINIMUM_UNITS
+from mswitch.flows.reports.intervals import (
+    MINIMUM_UNITS,
+    Estimate,
+    ReportConfig,
+    draw_languages,
+    draw_seeds,
+    language_generator,
+    percentiles,
+    widened,
+)
 from mswitch.flows.reports.languages import language_fields
 from mswitch.flows.reports.numbers import number, percent
 from mswitch.flows.reports.pages import render_page
-from mswitch.flows.reports.pair import DEFAULT_CONFIG, ReportConfig
+from mswitch.flows.reports.pair import DEFAULT_CONFIG
 from mswitch.flows.reports.pair_data import rounded
 from mswitch.flows.reports.pairs import (
     TEACHING,
@@ -34,9 +43,8 @@ from mswitch.flows.reports.pairs import (
     pair_up,
 )
 from mswitch.flows.reports.publish import publish_files
-from mswitch.flows.reports.runs import Run, pair_losses, read_evaluated_run
-from mswitch.flows.reports.seeds import draw_seeds, mean_losses, widened
-from mswitch.flows.reports.speedup import LanguageLosses, language_generator, resample_curves
+from mswitch.flows.reports.runs import Run, are_trained, pair_losses, read_evaluated_run
+from mswitch.flows.reports.speedup import LanguageLosses, mean_losses, resample_curves
 from mswitch.models.training.run_files import open_files
 from mswitch.pipelines import storage
 from mswitch.pipelines.errors import UserError
@@ -50,14 +58,6 @@ PAGE, DATA = "distillation.html", "distillation.json"
 
 #: Losses of baseline, teacher and student: [..., 3].
 Losses = np.ndarray
-
-
-@dataclasses.dataclass(frozen=True)
-class Figure:
-    """A difference of losses in nats a token, or a share, and its percentile interval."""
-
-    value: float
-    ci: tuple[float, float] | None
 
 
 def write_distillation(
@@ -188,7 +188,7 @@ class _Language:
 
 def measure_share(
     losses: Losses, drawn: Losses | None, confidence: float, generator: np.random.Generator
-) -> dict[str, Figure | None]:
+) -> dict[str, Estimate | None]:
     """The teacher's gain, what the student gained, and the share that it kept.
 
     Args:
@@ -206,15 +206,14 @@ def measure_share(
         chosen = draw_seeds(seeds, count, generator).T[..., None]
         resamples = drawn.mean(axis=1), np.take_along_axis(drawn, chosen, axis=1).mean(axis=1)
 
-    def figure(statistic: Callable[[np.ndarray], np.ndarray]) -> Figure:
+    def figure(statistic: Callable[[np.ndarray], np.ndarray]) -> Estimate:
         value = float(statistic(losses.mean(axis=0)))
         if resamples is None:
-            return Figure(value, None)
+            return Estimate(value)
         of_all, of_drawn = map(statistic, resamples)
         if len(losses) > 1:
             of_all = widened(of_all, of_drawn, len(losses), confidence)
-        low, high = np.quantile(of_all, [(1 - confidence) / 2, (1 + confidence) / 2])
-        return Figure(value, (float(low), float(high)))
+        return Estimate(value, percentiles(of_all, confidence))
 
     gain = figure(lambda x: x[..., 0] - x[..., 1])
     share = None
@@ -249,10 +248,7 @@ def _languages(of_teacher: Pairs, of_student: Pairs, config: ReportConfig) -> li
             _Language(
                 lang,
                 mean_losses(both[0]).documents,
-                all(
-                    run.config["languages"].get(lang, {}).get("train_records", 0) > 0
-                    for run in runs
-                ),
+                are_trained(runs, lang),
                 of_seeds(LanguageLosses.curves, *both),
                 of_seeds(lambda x: resample_curves(x, config.resamples, config.seed), *both),
             )
@@ -260,7 +256,7 @@ def _languages(of_teacher: Pairs, of_student: Pairs, config: ReportConfig) -> li
     return found
 
 
-def _pooled(found: Sequence[_Language], config: ReportConfig) -> dict[str, Figure | None] | None:
+def _pooled(found: Sequence[_Language], config: ReportConfig) -> dict[str, Estimate | None] | None:
     """The same of the mean over trained languages, drawn like documents (`headline.pool`)."""
     trained = [each for each in found if each.trained]
     if not trained:
@@ -268,9 +264,8 @@ def _pooled(found: Sequence[_Language], config: ReportConfig) -> dict[str, Figur
     generator = language_generator("pooled", config.seed)
     drawn = None
     if len(trained) >= MINIMUM_UNITS:
-        shape = config.resamples, len(trained)
-        langs, copies = (generator.integers(0, size, shape) for size in reversed(shape))
-        drawn = np.stack([each.drawn for each in trained])[langs, copies].mean(axis=1)
+        chosen = draw_languages(len(trained), config.resamples, generator)
+        drawn = np.stack([each.drawn for each in trained])[chosen].mean(axis=1)
     losses = np.mean([each.losses for each in trained], axis=0)
     return measure_share(losses, drawn, config.confidence, generator)
 
@@ -365,13 +360,10 @@ def _measured(
     }
 
 
-def _as_json(figures: Mapping[str, Figure | None] | None) -> dict[str, Any] | None:
+def _as_json(figures: Mapping[str, Estimate | None] | None) -> dict[str, Any] | None:
     if figures is None:
         return None
-    return {
-        name: figure and {"value": figure.value, "ci": figure.ci and list(figure.ci)}
-        for name, figure in figures.items()
-    }
+    return {name: figure and figure.as_json() for name, figure in figures.items()}
 
 
 def _verdict(data: Mapping[str, Any]) -> str:

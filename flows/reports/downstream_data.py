@@ -7,7 +7,7 @@ from mswitch.flows.reports import downstream_text as text
 from mswitch.flows.reports.languages import language_fields
 from mswitch.flows.reports.pair_data import rounded
 from mswitch.flows.reports.publish import csv_text
-from mswitch.flows.reports.scores import Average, Difference, Result, Rows, Scores
+from mswitch.flows.reports.scores import Average, Result, Rows, Scores
 from mswitch.flows.reports.speedup import SpeedUp
 from mswitch.flows.reports.tuned_runs import DECODES, TunedRun
 from mswitch.tasks.metric_intervals import MIN_GROUPS, RESAMPLES, Score
@@ -45,7 +45,7 @@ def pair_data(
     for number, run in enumerate(runs[:2]):
         for beside in range(2, len(runs)):
             if runs[beside].name == run.name:
-                difference = describe(average.difference(beside, number))
+                difference = average.difference(beside, number).as_json()
                 gains.append(
                     {"name": names[number], "scratch": names[beside], "difference": difference}
                 )
@@ -65,8 +65,8 @@ def pair_data(
         count = len(steps)
         data["speed_up"] = {
             "steps": list(steps),
-            "baseline": [describe(each) for each in by_step.models[:count]],
-            "candidate": [describe(each) for each in by_step.models[count:]],
+            "baseline": [each.as_json() for each in by_step.models[:count]],
+            "candidate": [each.as_json() for each in by_step.models[count:]],
             "step_speedup": found.value,
             "step_speedup_ci": found.ci and list(found.ci),
             "step_speedup_ci_censored": found.ci_censored and list(found.ci_censored),
@@ -168,9 +168,9 @@ def _result(result: Result) -> dict[str, Any]:
         "average": average
         and {
             "languages": average.languages,
-            "models": [describe(each) for each in average.models],
+            "models": [each.as_json() for each in average.models],
             "majority": average.majority,
-            "difference": describe(average.difference(0, 1)) if paired else None,
+            "difference": average.difference(0, 1).as_json() if paired else None,
             "seeds": [own.tolist() for own in average.seeds],
         },
         "everything": result.everything and _scores(result.everything),
@@ -196,24 +196,15 @@ def _scores(scores: Scores) -> dict[str, Any]:
         "groups": scores.groups,
         "models": [_score(each) for each in scores.models],
         "majority": scores.majority,
-        "difference": scores.difference and describe(scores.difference),
-        "p_value": _p_value(scores),
+        "difference": scores.difference and scores.difference.as_json(),
+        "p_value": scores.difference and scores.difference.p_value,
         "clear_after_holm": scores.clear,
     }
-
-
-def _p_value(scores: Scores) -> float | None:
-    return None if scores.difference is None else scores.difference.p_value
 
 
 def _score(found: Score) -> dict[str, Any]:
     ci = None if found.low is None else [found.low, found.high]
     return {"value": found.value, "ci": ci}
-
-
-def describe(difference: Difference) -> dict[str, Any]:
-    """A value with its interval."""
-    return {"value": difference.value, "ci": difference.ci and list(difference.ci)}
 
 
 def _run(seeds: Sequence[TunedRun], name: str) -> dict[str, Any]:

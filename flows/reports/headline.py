@@ -1,32 +1,41 @@
-"""The headline over languages, and one pooled figure for runs too small to have a headline."""
+"""What is measured of each language, the headline over all, and one pooled figure.
+
+The pooled figure is for runs too small to have a headline.
+"""
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from scipy.special import ndtri
 
-from mswitch.flows.reports.seeds import (
-    Curves,
+from mswitch.flows.reports.intervals import (
+    LEVEL,
+    MINIMUM_UNITS,
+    Estimate,
+    ReportConfig,
+    draw_languages,
     draw_seeds,
+    holm_rejections,
+    language_generator,
+    percentiles,
     resample_seeds,
-    speed_up_over_seeds,
     widened,
 )
 from mswitch.flows.reports.speedup import (
     Censoring,
-    Delta,
+    Curves,
     LanguageLosses,
     SpeedUp,
-    language_generator,
+    delta_over_seeds,
+    mean_losses,
+    resample_curves,
+    speed_up_over_seeds,
 )
 
-#: Fewer units than this give no interval: documents of a language, languages of the headline.
-MINIMUM_UNITS = 5
 FOURFOLD = 4.0
-LEVEL = 0.05
 #: By how much skewness may thicken the tail that Holm's method judges by.
 MOST_BY_SKEWNESS = 2.0
 
@@ -38,33 +47,57 @@ SHARES: tuple[Transform, Transform] = (np.asarray, lambda shares: np.clip(shares
 
 @dataclasses.dataclass(frozen=True)
 class LanguageResult:
-    """What is reported of one language.
+    """What is measured of one language.
 
     Attributes:
         losses: its evaluations, the mean of all seeds.
-        baseline_curve: [S] nats per token of the baseline.
-        candidate_curve: [S] nats per token of the candidate.
+        curves: [S] nats per token of baseline and candidate.
+        of_seeds: the same of each seed.
+        drawn: [R, S] of each seed in each resample of documents.
         delta: difference at the last step.
         speed_up: step speed-up.
         trained: whether both models saw training text of it.
-        in_headline: whether it has the documents, the training text and a speed-up.
-        seeds: curves [S] and speed-up of each seed, where there are several.
     """
 
     losses: LanguageLosses
-    baseline_curve: np.ndarray
-    candidate_curve: np.ndarray
-    delta: Delta
+    curves: Curves
+    of_seeds: Sequence[Curves]
+    drawn: Sequence[Curves]
+    delta: Estimate
     speed_up: SpeedUp
     trained: bool
-    in_headline: bool
-    seeds: Sequence[tuple[Curves, SpeedUp]] = ()
 
     @property
-    def curves_by_seed(self) -> list[Curves]:
-        """Curves [S] of both models, for each seed."""
-        one = [(self.baseline_curve, self.candidate_curve)]
-        return [curves for curves, _ in self.seeds] or one
+    def has_interval(self) -> bool:
+        """Whether it has the documents that an interval needs."""
+        return self.losses.documents >= MINIMUM_UNITS
+
+    @property
+    def in_headline(self) -> bool:
+        """Whether it has the documents, the training text and a speed-up."""
+        return self.has_interval and self.trained and self.speed_up.value is not None
+
+
+def measure_language(
+    seeds: Sequence[LanguageLosses], steps: np.ndarray, trained: bool, config: ReportConfig
+) -> LanguageResult:
+    """Measure a language from its evaluations with each seed at `steps` [S]."""
+    losses = mean_losses(seeds)
+    of_seeds = [each.curves() for each in seeds]
+    drawn = [resample_curves(each, config.resamples, config.seed) for each in seeds]
+    enough = losses.documents >= MINIMUM_UNITS
+    generator = language_generator(f"seeds/{losses.lang}", config.seed)
+    return LanguageResult(
+        losses,
+        losses.curves(),
+        of_seeds,
+        drawn,
+        delta_over_seeds(seeds, config.confidence if enough else None),
+        speed_up_over_seeds(
+            steps, of_seeds, drawn if enough else None, config.confidence, generator
+        ),
+        trained,
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,32 +107,19 @@ class Pooled:
     Attributes:
         languages: how many languages it averages.
         documents: how many documents they have.
-        baseline_curve: [S] mean over languages of nats per token.
-        candidate_curve: the same of the candidate.
+        curves: [S] mean over languages of nats per token, of baseline and candidate.
         delta: difference at the last step (interval of the bootstrap below, no p value).
         speed_up: step speed-up of the averaged curves.
     """
 
     languages: int
     documents: int
-    baseline_curve: np.ndarray
-    candidate_curve: np.ndarray
-    delta: Delta
+    curves: Curves
+    delta: Estimate
     speed_up: SpeedUp
 
 
-def holm_rejections(p_values: Sequence[float]) -> np.ndarray:
-    """Which hypotheses Holm's step-down method rejects at family-wise error `LEVEL`."""
-    values = np.asarray(p_values, dtype=float)
-    order = np.argsort(values, kind="stable")
-    passed = values[order] <= LEVEL / (len(values) - np.arange(len(values)))
-    kept = np.logical_and.accumulate(passed)
-    rejected = np.zeros(len(values), dtype=bool)
-    rejected[order] = kept
-    return rejected
-
-
-def clear_after_holm(deltas: Sequence[Delta]) -> tuple[int | None, int | None]:
+def clear_after_holm(deltas: Sequence[Estimate]) -> tuple[int | None, int | None]:
     """Count languages that are better and that are worse by Holm's method; None where unknown.
 
     Of a mean with skewness g, the tail of Student's t beyond z on the other side is too thick by
@@ -146,13 +166,13 @@ def _figure(
     """
     ci = ci_censored = None
     if draws is not None:
-        tails = [(1 - confidence) / 2, (1 + confidence) / 2]
         of_all = resampled = statistic(values[draws])
         if over_drawn is not None:
             to, back = scale
             resampled = back(widened(to(of_all), to(statistic(over_drawn)), seeds, confidence))
-        ci = [float(end) for end in np.quantile(resampled, tails)]
+        ci = list(percentiles(resampled, confidence))
         # An end is a bound where it would move if languages at a bound lay at the far ends.
+        tails = [(1 - confidence) / 2, (1 + confidence) / 2]
         least, at, most = (
             np.sort(part)[[round(tail * (len(draws) - 1)) for tail in tails]]
             for part in (statistic(limits[0][draws]), of_all, statistic(limits[1][draws]))
@@ -170,9 +190,7 @@ def _figure(
     }
 
 
-def headline(
-    results: Sequence[LanguageResult], *, resamples: int, seed: int, confidence: float
-) -> dict[str, Any]:
+def headline(results: Sequence[LanguageResult], config: ReportConfig) -> dict[str, Any]:
     """Summarise the languages of the headline; figures are None where no language qualifies.
 
     A censored language counts at its bound. `range` holds what each figure would be if the
@@ -183,9 +201,7 @@ def headline(
     summary: dict[str, Any] = {
         "languages": len(results),
         "languages_in_headline": len(chosen),
-        "languages_under_minimum_documents": sum(
-            result.losses.documents < MINIMUM_UNITS for result in results
-        ),
+        "languages_under_minimum_documents": sum(not each.has_interval for each in results),
         "languages_without_training_text": sum(not result.trained for result in results),
         "languages_without_defined_speedup": sum(r.speed_up.value is None for r in results),
         "censored": {mark: marks.count(mark) for mark in ("none", "lower", "upper")},
@@ -198,15 +214,14 @@ def headline(
         return summary
     values = np.array([result.speed_up.value for result in chosen], dtype=float)
     lows, highs = np.array([_bounds(result.speed_up) for result in chosen]).T
-    seeds = len(chosen[0].curves_by_seed)
+    seeds = len(chosen[0].of_seeds)
     draws = over_drawn = None
     if len(chosen) >= MINIMUM_UNITS:
-        generator = language_generator("headline", seed)
-        draws = generator.integers(0, len(chosen), (resamples, len(chosen)))
+        generator = language_generator("headline", config.seed)
+        draws = generator.integers(0, len(chosen), (config.resamples, len(chosen)))
         if seeds > 1:
-            of_seeds = [[found.value for _, found in result.seeds] for result in chosen]
-            logs = np.log(np.array(of_seeds, dtype=float).T)
-            averages = logs[draw_seeds(seeds, resamples, generator)].mean(axis=0)
+            logs = np.log(np.array([result.speed_up.of_seeds for result in chosen]).T)
+            averages = logs[draw_seeds(seeds, config.resamples, generator)].mean(axis=0)
             over_drawn = np.exp(np.take_along_axis(averages, draws, axis=1))
 
     median, mean = (functools.partial(f, axis=-1) for f in (np.median, np.mean))
@@ -220,8 +235,10 @@ def headline(
         ("mean_step_speedup", values, (lows, highs), mean, over_drawn, RATIOS),
         ("share_at_least_4x", fours, (fours, perhaps), mean, drawn_fours, SHARES),
     ):
-        summary[name] = _figure(array, limits, statistic, draws, of_drawn, seeds, scale, confidence)
-    summary["improved"] = _improved(chosen, draws, confidence)
+        summary[name] = _figure(
+            array, limits, statistic, draws, of_drawn, seeds, scale, config.confidence
+        )
+    summary["improved"] = _improved(chosen, draws, config.confidence)
     return summary
 
 
@@ -252,12 +269,7 @@ def _improved(
 
 
 def pool(
-    results: Sequence[LanguageResult],
-    resampled: Mapping[str, Sequence[Curves]],
-    steps: np.ndarray,
-    *,
-    seed: int,
-    confidence: float,
+    results: Sequence[LanguageResult], steps: np.ndarray, config: ReportConfig
 ) -> Pooled | None:
     """Average the loss over all trained languages and measure the speed-up of the average.
 
@@ -265,48 +277,38 @@ def pool(
     a language drawn twice gets two independent draws of its documents. Languages with a single
     document vary as clusters only. Several seeds are drawn too, the same for all languages.
 
-    Args:
-        results: all languages.
-        resampled: curves [R, S] of both models per language and seed, from `resample_curves`.
-        steps: [S] evaluated steps.
-        seed: seed of the draws.
-        confidence: of the interval.
-
     Returns:
         None when no language has training text.
     """
     trained = [result for result in results if result.trained]
     if not trained:
         return None
-    by_seed = list(zip(*(result.curves_by_seed for result in trained), strict=True))
-    of_seeds = [(_average(pairs, 0), _average(pairs, 1)) for pairs in by_seed]
-    curves = _average(of_seeds, 0), _average(of_seeds, 1)
-    generator = language_generator("pooled", seed)
+    of_seeds = [_average(pairs) for pairs in zip(*(each.of_seeds for each in trained), strict=True)]
+    curves = _average(of_seeds)
+    generator = language_generator("pooled", config.seed)
     drawn = None
     delta_ci = None
     if len(trained) >= MINIMUM_UNITS:
-        tables = list(zip(*(resampled[result.losses.lang] for result in trained), strict=True))
-        resamples = len(tables[0][0][0])
-        langs = generator.integers(0, len(trained), (resamples, len(trained)))
-        copies = generator.integers(0, resamples, (resamples, len(trained)))
+        chosen = draw_languages(len(trained), config.resamples, generator)
 
         def draw(pairs: Sequence[Curves], model: int) -> np.ndarray:
-            return np.stack([pair[model] for pair in pairs])[langs, copies].mean(axis=1)
+            return np.stack([pair[model] for pair in pairs])[chosen].mean(axis=1)
 
+        tables = list(zip(*(each.drawn for each in trained), strict=True))
         drawn = [(draw(pairs, 0), draw(pairs, 1)) for pairs in tables]
         deltas = np.stack([candidate[:, -1] - baseline[:, -1] for baseline, candidate in drawn])
-        tails = [(1 - confidence) / 2, (1 + confidence) / 2]
-        low, high = np.quantile(resample_seeds(deltas, generator, confidence), tails)
-        delta_ci = (float(low), float(high))
+        delta_ci = percentiles(
+            resample_seeds(deltas, generator, config.confidence), config.confidence
+        )
     return Pooled(
         languages=len(trained),
         documents=sum(result.losses.documents for result in trained),
-        baseline_curve=curves[0],
-        candidate_curve=curves[1],
-        delta=Delta(float(curves[1][-1] - curves[0][-1]), delta_ci, None),
-        speed_up=speed_up_over_seeds(steps, of_seeds, drawn, confidence, generator),
+        curves=curves,
+        delta=Estimate(float(curves[1][-1] - curves[0][-1]), delta_ci),
+        speed_up=speed_up_over_seeds(steps, of_seeds, drawn, config.confidence, generator),
     )
 
 
-def _average(pairs: Sequence[Curves], model: int) -> np.ndarray:
-    return np.mean([pair[model] for pair in pairs], axis=0)
+def _average(pairs: Sequence[Curves]) -> Curves:
+    baselines, candidates = zip(*pairs, strict=True)
+    return np.mean(baselines, axis=0), np.mean(candidates, axis=0)

@@ -9,29 +9,32 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-from annotated_types import Ge, Le, Lt
 
 from mswitch.flows.reports.downstream_section import Downstream, check_downstream, read_downstream
-from mswitch.flows.reports.headline import MINIMUM_UNITS, LanguageResult, Pooled, pool
-from mswitch.flows.reports.horizon import Horizon, measure_horizons
+from mswitch.flows.reports.headline import LanguageResult, Pooled, measure_language, pool
+from mswitch.flows.reports.horizon import measure_horizons
+from mswitch.flows.reports.intervals import ReportConfig
 from mswitch.flows.reports.overview import overview_data, render_overview
 from mswitch.flows.reports.pair_data import report_data, run_names, to_csv
 from mswitch.flows.reports.pair_page import draw, render
 from mswitch.flows.reports.pairs import Pairs, check_seeds, merged, model_names, pair_up
 from mswitch.flows.reports.publish import publish_files
-from mswitch.flows.reports.runs import Run, common_steps, pair_losses, read_evaluated_run
-from mswitch.flows.reports.seeds import delta_over_seeds, mean_losses, speed_up_over_seeds
-from mswitch.flows.reports.speedup import language_generator, measure_speed_up, resample_curves
+from mswitch.flows.reports.runs import (
+    Run,
+    are_trained,
+    common_steps,
+    pair_losses,
+    read_evaluated_run,
+)
 from mswitch.flows.reports.svg import standalone_svg
 from mswitch.flows.reports.text import figure_mark
 from mswitch.models.training.run_files import open_files
 from mswitch.pipelines import storage
 from mswitch.pipelines.outputs import stage_output
 from mswitch.pipelines.progress import Progress, say
-from mswitch.pipelines.validation import check_fields
 
 STAGE = "report"
 #: Raised when the same runs give other figures, so that a report by an older statistic is refused
@@ -40,24 +43,6 @@ STAGE = "report"
 #: an interval that may end at one. 5: margins of documents and of seeds in quadrature, no count
 #: after Holm's correction of skewed differences.
 STATISTICS = 5
-
-
-@dataclasses.dataclass(frozen=True)
-class ReportConfig:
-    """How the uncertainty is computed.
-
-    Attributes:
-        resamples: bootstrap resamples per language.
-        seed: seed of all draws.
-        confidence: of every interval.
-    """
-
-    resamples: Annotated[int, Ge(100)] = 1000
-    seed: Annotated[int, Ge(0), Le(2**32 - 1)] = 0
-    confidence: Annotated[float, Ge(0.5), Lt(1)] = 0.95
-
-    def __post_init__(self):
-        check_fields(self)
 
 
 DEFAULT_CONFIG = ReportConfig()
@@ -202,9 +187,7 @@ def _make(
     """What report.json holds of one candidate, and the text of all files."""
     runs = comparison.runs
     results, pooled, horizons = measure(comparison, config)
-    report = report_data(
-        runs, names, results, pooled, horizons, so_far, **dataclasses.asdict(config)
-    )
+    report = report_data(runs, names, results, pooled, horizons, so_far, config)
     tuned = [one for one in downstream if one.is_of(comparison.pairs)]
     report["downstream"] = [one.section for one in tuned]
     steps = np.array(runs[0].steps, dtype=float)
@@ -242,51 +225,19 @@ def _make_all(
 
 def measure(
     comparison: Comparison, config: ReportConfig
-) -> tuple[list[LanguageResult], Pooled | None, list[Horizon]]:
+) -> tuple[list[LanguageResult], Pooled | None, list[dict[str, Any]]]:
     """Measure every language, the pooled average, and what both were at earlier steps."""
     runs = comparison.runs
     steps = np.array(runs[0].steps, dtype=float)
     by_seed = [pair_losses(*pair) for pair in comparison.pairs]
     check_seeds(by_seed, runs)
     progress = Progress(STAGE, "bootstrap", len(by_seed[0]), "languages")
-    results, resampled = [], {}
+    results = []
     for seeds in zip(*by_seed, strict=True):
-        losses = mean_losses(seeds)
-        lang = losses.lang
-        drawn = [resample_curves(each, config.resamples, config.seed) for each in seeds]
-        resampled[lang] = drawn
-        enough = losses.documents >= MINIMUM_UNITS
-        of_seeds = [each.curves() for each in seeds]
-        curves = losses.curves()
-        speed_up = speed_up_over_seeds(
-            steps,
-            of_seeds,
-            drawn if enough else None,
-            config.confidence,
-            language_generator(f"seeds/{lang}", config.seed),
-        )
-        trained = all(
-            run.config["languages"].get(lang, {}).get("train_records", 0) > 0 for run in runs
-        )
-        results.append(
-            LanguageResult(
-                losses=losses,
-                baseline_curve=curves[0],
-                candidate_curve=curves[1],
-                delta=delta_over_seeds(seeds, config.confidence if enough else None),
-                speed_up=speed_up,
-                trained=trained,
-                in_headline=enough and trained and speed_up.value is not None,
-                seeds=[
-                    (pair, measure_speed_up(steps, pair, None, config.confidence))
-                    for pair in (of_seeds if len(seeds) > 1 else ())
-                ],
-            )
-        )
+        trained = are_trained(runs, seeds[0].lang)
+        results.append(measure_language(seeds, steps, trained, config))
         progress.add()
-    settings = {"seed": config.seed, "confidence": config.confidence}
-    pooled = pool(results, resampled, steps, **settings)
-    return results, pooled, measure_horizons(results, resampled, steps, **settings)
+    return results, pool(results, steps, config), measure_horizons(results, steps, config)
 
 
 def _summary_line(report: Mapping[str, Any], out: str | Path, *, reused: bool) -> dict[str, Any]:

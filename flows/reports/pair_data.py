@@ -1,13 +1,15 @@
 """Everything the report says, as the data of report.json and per_language.csv."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from mswitch.flows.reports import text as report_text
-from mswitch.flows.reports.headline import MINIMUM_UNITS, LanguageResult, Pooled, headline
-from mswitch.flows.reports.horizon import Horizon, horizons_json, last_doubling
+from mswitch.flows.reports.headline import LanguageResult, Pooled, headline
+from mswitch.flows.reports.horizon import last_doubling
+from mswitch.flows.reports.intervals import MINIMUM_UNITS, ReportConfig
 from mswitch.flows.reports.languages import language_fields
 from mswitch.flows.reports.publish import csv_text
 from mswitch.flows.reports.routing import routing_data
@@ -22,12 +24,9 @@ def report_data(
     names: tuple[str, str],
     results: Sequence[LanguageResult],
     pooled: Pooled | None,
-    horizons: Sequence[Horizon],
+    horizons: Sequence[Mapping[str, Any]],
     unfinished: Mapping[str, int] | None,
-    *,
-    resamples: int,
-    seed: int,
-    confidence: float,
+    config: ReportConfig,
 ) -> dict[str, Any]:
     """Everything that report.json holds, rounded.
 
@@ -38,15 +37,13 @@ def report_data(
         pooled: what was measured of their average.
         horizons: the same at earlier steps.
         unfinished: the last of the steps so far (`step`) and of those planned (`steps`), or None.
-        resamples: bootstrap resamples, here those over languages.
-        seed: seed of the draws.
-        confidence: of every interval.
+        config: resamples, seed and confidence.
     """
     last = float(runs[0].steps[-1])
     train_tokens = sum(row.get("train_tokens", 0) for row in runs[0].config["languages"].values())
     factors = cost_factors(*runs)
-    summary = headline(results, resamples=resamples, seed=seed, confidence=confidence)
-    percent = f"{100 * confidence:g}"
+    summary = headline(results, config)
+    percent = f"{100 * config.confidence:g}"
     median = summary["median_step_speedup"]
     summary |= {
         "unfinished": unfinished,
@@ -71,14 +68,9 @@ def report_data(
     return rounded(
         {
             "summary": summary,
-            "horizons": horizons_json(horizons),
+            "horizons": horizons,
             "languages": [_language_json(r, runs[0], factors) for r in results],
-            "method": {
-                "resamples": resamples,
-                "seed": seed,
-                "confidence": confidence,
-                **_method(runs, factors),
-            },
+            "method": {**dataclasses.asdict(config), **_method(runs, factors)},
             "routing": _routing_json(runs[1]),
             "runs": {r.role: _run_json(r, n) for r, n in zip(runs, names, strict=True)},
         }
@@ -147,13 +139,13 @@ def _language_json(
         "train_tokens": int(trained.get("train_tokens", 0)),
         "train_bytes": int(trained.get("train_bytes", 0)),
         "rate": float(trained.get("rate", 0.0)),
-        "baseline_nll": float(result.baseline_curve[-1]),
-        "candidate_nll": float(result.candidate_curve[-1]),
+        "baseline_nll": float(result.curves[0][-1]),
+        "candidate_nll": float(result.curves[1][-1]),
         "delta": result.delta.value,
         "delta_ci": list(result.delta.ci) if result.delta.ci else None,
         "delta_p_value": result.delta.p_value,
         **_speed_up_json(result.speed_up, factors),
-        "baseline_last_doubling": last_doubling(result.baseline_curve, steps),
+        "baseline_last_doubling": last_doubling(result.curves[0], steps),
         "in_headline": result.in_headline,
     }
 
@@ -166,8 +158,8 @@ def _pooled_json(
     return {
         "languages": pooled.languages,
         "documents": pooled.documents,
-        "baseline_nll": float(pooled.baseline_curve[-1]),
-        "candidate_nll": float(pooled.candidate_curve[-1]),
+        "baseline_nll": float(pooled.curves[0][-1]),
+        "candidate_nll": float(pooled.curves[1][-1]),
         "delta": pooled.delta.value,
         "delta_ci": list(pooled.delta.ci) if pooled.delta.ci else None,
         **_speed_up_json(pooled.speed_up, factors),

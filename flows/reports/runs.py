@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -259,6 +259,11 @@ def pair_losses(baseline: Run, candidate: Run) -> list[LanguageLosses]:
         rows = np.flatnonzero(langs == lang)
         losses.append(LanguageLosses(lang, tokens[rows], sizes[rows], nats[rows], other_nats[rows]))
     return losses
+
+
+def are_trained(runs: Iterable[Run], lang: str) -> bool:
+    """Whether all runs saw training text of a language."""
+    return all(run.config["languages"].get(lang, {}).get("train_records", 0) > 0 for run in runs)
 
 
 def _by_document(

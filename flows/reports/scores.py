@@ -23,17 +23,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 from scipy.special import ndtri
 
-from mswitch.flows.reports.headline import MINIMUM_UNITS, holm_rejections
-from mswitch.flows.reports.speedup import (
+from mswitch.flows.reports.intervals import (
+    MINIMUM_UNITS,
     WEIGHT_CELLS,
-    SpeedUp,
+    Estimate,
     document_weights,
     errors_of_seeds,
+    holm_rejections,
     language_generator,
     margin,
-    measure_speed_up,
+    percentiles,
     t_test,
 )
+from mswitch.flows.reports.speedup import SpeedUp, measure_speed_up
 from mswitch.flows.reports.tuned_runs import TunedRun
 from mswitch.tasks.metric import Floats, Metric
 from mswitch.tasks.metric_intervals import MIN_GROUPS, RESAMPLES, Score, score_sums
@@ -42,22 +44,6 @@ from mswitch.tasks.metrics import make_metric
 CONFIDENCE = 0.95
 #: So many that Holm's method can find a difference among 250 languages.
 EXCHANGES = 5000
-_INTERVAL = (0.025, 0.975)
-
-
-@dataclasses.dataclass(frozen=True)
-class Difference:
-    """A score less another, on the same rows.
-
-    Attributes:
-        value: the difference.
-        ci: its interval, or None.
-        p_value: of the two-sided test that belongs to it; None where too few groups were there.
-    """
-
-    value: float
-    ci: tuple[float, float] | None
-    p_value: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +66,7 @@ class Scores:
     groups: int
     models: Sequence[Score]
     majority: float | None
-    difference: Difference | None
+    difference: Estimate | None
     clear: bool = False
 
 
@@ -98,22 +84,22 @@ class Average:
         languages: how many it is over.
     """
 
-    models: Sequence[Difference]
+    models: Sequence[Estimate]
     drawn: Floats | None
     majority: float | None
     seeds: Sequence[Floats]
     least: float
     languages: int
 
-    def difference(self, first: int, second: int) -> Difference:
+    def difference(self, first: int, second: int) -> Estimate:
         """The second model's average less the first one's."""
         value = self.models[second].value - self.models[first].value
         if self.drawn is None:
-            return Difference(value, None)
+            return Estimate(value)
         drawn = self.drawn[second] - self.drawn[first]
         of_seeds = self.seeds[second] - self.seeds[first]
         most = 100 - self.least
-        return Difference(value, _interval(value, drawn, of_seeds, -most, most))
+        return Estimate(value, _interval(value, drawn, of_seeds, -most, most))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -215,7 +201,7 @@ class Rows:
         models, least = [], min(each.least for each in of_languages.values())
         for number, value in enumerate(np.mean(values, axis=0).tolist()):
             ci = None if drawn is None else _interval(value, drawn[number], seeds[number], least)
-            models.append(Difference(value, ci))
+            models.append(Estimate(value, ci))
         majority = float(np.mean(majorities)) if majorities else None
         return Average(models, drawn, majority, seeds, least, len(values))
 
@@ -307,7 +293,7 @@ def measure_difference(
     candidate: Floats,
     sizes: Floats,
     of_seeds: Floats | Sequence[float] = (),
-) -> Difference:
+) -> Estimate:
     """Compare two models on the same rows, with groups as clusters.
 
     As `mswitch.flows.reports.speedup.measure_delta`: the standard error is the delete-one
@@ -328,10 +314,10 @@ def measure_difference(
     totals = baseline.sum(axis=0), candidate.sum(axis=0)
     value = float(differ(*totals))
     if len(sizes) < MIN_GROUPS:
-        return Difference(value, None, None)
+        return Estimate(value)
     freedom = float(1 / np.sum((sizes / sizes.sum()) ** 2) - 1)
     if freedom < 1:
-        return Difference(value, None, 1.0)
+        return Estimate(value, p_value=1.0)
     if metric.jumps:
         error, freedom = _exchange_error(differ, baseline, candidate), math.inf
     else:
@@ -340,9 +326,9 @@ def measure_difference(
     errors = [(error, freedom), *errors_of_seeds(of_seeds)]
     found = t_test(value, errors, CONFIDENCE, scale=100.0)
     if found.ci is None:
-        return Difference(value, None, found.p_value)
+        return found
     low, high = np.clip(found.ci, metric.least - 100, 100 - metric.least).tolist()
-    return Difference(value, (low, high), found.p_value)
+    return dataclasses.replace(found, ci=(low, high))
 
 
 def _exchange_error(
@@ -420,9 +406,9 @@ def _interval(
     value: float, drawn: Floats, of_seeds: Floats, least: float, most: float = 100
 ) -> tuple[float, float]:
     """The percentile interval of resamples, centred on the value; with seeds, that of `margin`."""
-    ends = np.quantile(drawn + value - drawn.mean(), _INTERVAL)
+    ends = percentiles(drawn + value - drawn.mean(), CONFIDENCE)
     if seeds := errors_of_seeds(of_seeds):
-        reach = margin([(float(drawn.std()), math.inf), *seeds], _INTERVAL[0])
+        reach = margin([(float(drawn.std()), math.inf), *seeds], (1 - CONFIDENCE) / 2)
         ends = value - reach, value + reach
     low, high = (float(end) for end in np.clip(ends, least, most))
     return low, high

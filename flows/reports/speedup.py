@@ -14,17 +14,28 @@ error bars; these are ours:
   it gives the upper bound T / T. Nothing is extrapolated.
 - Documents are resampled jointly for both models and all steps (a paired bootstrap). The final
   difference has a t interval instead (`measure_delta`).
+- Over seeds it is the geometric mean of those of each seed, in which both models saw the same data
+  in the same order.
 """
 
 import dataclasses
-import hashlib
 import math
 from collections.abc import Sequence
-from typing import Literal, cast
+from typing import Literal
 
 import numpy as np
-from scipy.optimize import brentq, isotonic_regression
-from scipy.special import stdtr, stdtrit
+from scipy.optimize import isotonic_regression
+
+from mswitch.flows.reports.intervals import (
+    TOLERANCE,
+    WEIGHT_CELLS,
+    Estimate,
+    document_weights,
+    errors_of_seeds,
+    language_generator,
+    resample_seeds,
+    t_test,
+)
 
 Censoring = Literal["none", "lower", "upper"]
 
@@ -33,10 +44,7 @@ Censoring = Literal["none", "lower", "upper"]
 NEVER, MET, AT_FIRST = -1, 0, 1
 CENSORING: dict[int, Censoring] = {NEVER: "upper", MET: "none", AT_FIRST: "lower"}
 
-#: Losses closer than this (relative) are equal: block means of one plateau differ by rounding.
-TOLERANCE = 1e-12
-#: Largest resampling weight matrix held at once, in cells.
-WEIGHT_CELLS = 4_000_000
+Curves = tuple[np.ndarray, np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +70,7 @@ class LanguageLosses:
         """Number of documents."""
         return len(self.tokens)
 
-    def curves(self) -> tuple[np.ndarray, np.ndarray]:
+    def curves(self) -> Curves:
         """Nats per target token of baseline and candidate, [S] each."""
         sums, scale = _exact_sums(self, np.ones((1, self.documents)))
         return sums[0][0] / scale, sums[1][0] / scale
@@ -79,6 +87,7 @@ class SpeedUp:
         ci_censored: the same marks for both ends of the interval.
         baseline_steps: step at which the baseline's curve first met its final value.
         candidate_steps: step at which the candidate's did, or None where it is not known.
+        of_seeds: the speed-up with each seed, where there are several.
     """
 
     value: float | None
@@ -87,28 +96,11 @@ class SpeedUp:
     ci_censored: tuple[Censoring, Censoring] | None
     baseline_steps: float | None
     candidate_steps: float | None
+    of_seeds: tuple[float, ...] = ()
 
 
-@dataclasses.dataclass(frozen=True)
-class Delta:
-    """Candidate minus baseline, nats per token at the last step; below zero is better.
-
-    Attributes:
-        value: the difference.
-        ci: t interval with documents as clusters, or None. There is none where one document
-            outweighs the others (under two effective documents) or where all documents differ by
-            the same amount.
-        p_value: of the two-sided test that belongs to the interval; 1 where such documents leave
-            nothing to judge by, None where too few were there to try.
-        skewness: of the difference's distribution over documents that might have been drawn, about
-            that of a single document's over the root of their number; None where documents leave
-            nothing to judge by.
-    """
-
-    value: float
-    ci: tuple[float, float] | None
-    p_value: float | None
-    skewness: float | None = None
+#: Of curves that do not tell one.
+UNDEFINED = SpeedUp(None, "none", None, None, None, None)
 
 
 def isotonic_fit(losses: np.ndarray) -> np.ndarray:
@@ -177,8 +169,8 @@ def log_speed_ups(
 
 def measure_speed_up(
     steps: np.ndarray,
-    curves: tuple[np.ndarray, np.ndarray],
-    resampled: tuple[np.ndarray, np.ndarray] | None,
+    curves: Curves,
+    resampled: Curves | None,
     confidence: float,
 ) -> SpeedUp:
     """Measure the step speed-up from two loss curves [S] and, if given, resampled ones [R, S].
@@ -189,7 +181,7 @@ def measure_speed_up(
     log_steps = np.log(steps)
     fits = [isotonic_fit(curve)[None, :] for curve in curves]
     if fits[0][0, 0] <= fits[0][0, -1] * (1 + TOLERANCE):
-        return SpeedUp(None, "none", None, None, None, None)
+        return UNDEFINED
     values, codes, baseline, candidate = log_speed_ups(log_steps, *fits)
     code = int(codes[0])
     ci = ci_censored = None
@@ -233,23 +225,7 @@ def percentile_interval(
     return (float(np.exp(values[ends[0]])), float(np.exp(values[ends[1]]))), marks
 
 
-def language_generator(lang: str, seed: int) -> np.random.Generator:
-    """A generator that depends on nothing but the language's code and the seed."""
-    digest = hashlib.sha256(f"{seed}/{lang}".encode()).digest()
-    return np.random.default_rng(int.from_bytes(digest[:16], "little"))
-
-
-def document_weights(documents: int, resamples: int, generator: np.random.Generator) -> np.ndarray:
-    """How often each of `documents` is drawn in each resample, [resamples, documents]."""
-    draws = generator.integers(0, documents, (resamples, documents))
-    cells = draws + documents * np.arange(resamples)[:, None]
-    counts = np.bincount(cells.ravel(), minlength=resamples * documents)
-    return counts.reshape(resamples, documents).astype(np.float64)
-
-
-def resample_curves(
-    losses: LanguageLosses, resamples: int, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
+def resample_curves(losses: LanguageLosses, resamples: int, seed: int) -> Curves:
     """Draw documents with replacement, jointly for both models and all steps.
 
     Returns:
@@ -257,7 +233,7 @@ def resample_curves(
     """
     generator = language_generator(losses.lang, seed)
     chunk = max(1, WEIGHT_CELLS // losses.documents)
-    parts: list[tuple[np.ndarray, np.ndarray]] = []
+    parts: list[Curves] = []
     for start in range(0, resamples, chunk):
         count = min(chunk, resamples - start)
         weights = document_weights(losses.documents, count, generator)
@@ -273,7 +249,7 @@ def measure_delta(
     losses: LanguageLosses,
     confidence: float | None,
     of_seeds: Sequence[float] | np.ndarray = (),
-) -> Delta:
+) -> Estimate:
     """Compare both models at the last step, with documents, and seeds, as clusters.
 
     The standard error is the delete-one jackknife's, the root of the sum of squares of how much
@@ -289,12 +265,12 @@ def measure_delta(
     baseline, candidate = (float(curve[-1]) for curve in losses.curves())
     value = candidate - baseline
     if confidence is None:
-        return Delta(value, None, None)
+        return Estimate(value, None, None)
     total = losses.tokens.sum()
     weights = losses.tokens / total
     freedom = float(1 / np.sum(weights**2) - 1)
     if freedom < 1:
-        return Delta(value, None, 1.0)
+        return Estimate(value, None, 1.0)
     differences = losses.candidate[:, -1] - losses.baseline[:, -1]
     moves = (differences - value * losses.tokens) / total / (1 - weights)
     error = float(np.sqrt(np.sum(moves**2)))
@@ -303,59 +279,6 @@ def measure_delta(
     if error <= TOLERANCE * baseline:
         return found
     return dataclasses.replace(found, skewness=_skewness(moves))
-
-
-def errors_of_seeds(of_seeds: Sequence[float] | np.ndarray) -> list[tuple[float, float]]:
-    """The standard error of a mean over seeds [K] with its degrees of freedom, if they differ."""
-    count = len(of_seeds)
-    error = float(np.std(of_seeds, ddof=1)) / math.sqrt(count) if count > 1 else 0.0
-    return [(error, count - 1)] if error > 0 else []
-
-
-def margin(errors: Sequence[tuple[float, float]], tail: float) -> float:
-    """How far an interval reaches that leaves out `tail` on each side.
-
-    Each of `errors`, a standard error and its degrees of freedom, has its own t; the margins add
-    in quadrature. A t with degrees of freedom by Welch and Satterthwaite is much too sure far
-    out: two seeds that agree by luck have a tiny variance, and the freedom is then that of the
-    documents (docs/decisions/0024).
-    """
-    return math.hypot(
-        *(float(stdtrit(freedom, tail)) * error for error, freedom in errors if error > 0)
-    )
-
-
-def t_test(
-    value: float, errors: Sequence[tuple[float, float]], confidence: float, *, scale: float
-) -> Delta:
-    """Student's interval and p value of a difference; none of errors that are rounding alone.
-
-    Args:
-        value: the difference.
-        errors: see `margin`.
-        confidence: of the interval.
-        scale: the size of what the difference is between.
-    """
-    if math.hypot(*(error for error, _ in errors)) <= TOLERANCE * scale:
-        return Delta(value, None, 1.0)
-    reach = margin(errors, (1 - confidence) / 2)
-    return Delta(value, (value - reach, value + reach), _p_value(value, errors))
-
-
-def _p_value(value: float, errors: Sequence[tuple[float, float]]) -> float:
-    """The p of the interval that ends at zero."""
-    if len(errors) == 1:
-        [(error, freedom)] = errors
-        return float(2 * stdtr(freedom, -abs(value) / error))
-
-    def beyond(log_p: float) -> float:
-        return margin(errors, math.exp(log_p) / 2) - abs(value)
-
-    least = math.log(np.finfo(float).tiny)
-    if beyond(least) <= 0:
-        return 0.0
-    log_p = cast(float, brentq(beyond, least, 0))
-    return math.exp(log_p)
 
 
 def _skewness(moves: np.ndarray) -> float:
@@ -382,3 +305,77 @@ def _exact_sums(
         weights @ np.rint(np.ldexp(nats, bits)) for nats in (losses.baseline, losses.candidate)
     )
     return (baseline, candidate), np.ldexp(float(losses.tokens.sum()), bits)
+
+
+def mean_losses(seeds: Sequence[LanguageLosses]) -> LanguageLosses:
+    """Average the nats of each document and step over seeds."""
+    if len(seeds) == 1:
+        return seeds[0]
+    return dataclasses.replace(
+        seeds[0],
+        baseline=np.mean([losses.baseline for losses in seeds], axis=0),
+        candidate=np.mean([losses.candidate for losses in seeds], axis=0),
+    )
+
+
+def speed_up_over_seeds(
+    steps: np.ndarray,
+    curves: Sequence[Curves],
+    resampled: Sequence[Curves] | None,
+    confidence: float,
+    generator: np.random.Generator,
+) -> SpeedUp:
+    """Measure the geometric mean of the seeds' step speed-ups; with one seed, that one.
+
+    It is a bound if that of a seed is, and not defined where one of a seed is not, or where both
+    kinds of bounds meet.
+
+    Args:
+        steps: [S] evaluated steps.
+        curves: [S] of baseline and candidate, for each seed.
+        resampled: [R, S] of the same, the same documents for all seeds in a row; or None.
+        confidence: of the interval.
+        generator: draws the seeds.
+    """
+    if len(curves) == 1:
+        return measure_speed_up(steps, curves[0], resampled[0] if resampled else None, confidence)
+    each = [measure_speed_up(steps, pair, None, confidence) for pair in curves]
+    values = [found.value for found in each if found.value is not None]
+    bounds: set[Censoring] = {found.censored for found in each if found.censored != "none"}
+    if len(values) < len(each) or len(bounds) > 1:
+        return UNDEFINED
+    ci = ci_censored = None
+    if resampled is not None:
+        log_steps = np.log(steps)
+        drawn = [log_speed_ups(log_steps, *map(isotonic_fits, pair))[:2] for pair in resampled]
+        logs, codes = (np.stack(part) for part in zip(*drawn, strict=True))
+        ci, ci_censored = percentile_interval(
+            resample_seeds(logs, generator, confidence),
+            (codes == NEVER).any(axis=0),
+            (codes == AT_FIRST).any(axis=0),
+            confidence,
+        )
+    return SpeedUp(
+        value=_geometric_mean(values),
+        censored=bounds.pop() if bounds else "none",
+        ci=ci,
+        ci_censored=ci_censored,
+        baseline_steps=_geometric_mean([found.baseline_steps for found in each]),
+        candidate_steps=_geometric_mean([found.candidate_steps for found in each]),
+        of_seeds=tuple(values),
+    )
+
+
+def delta_over_seeds(seeds: Sequence[LanguageLosses], confidence: float | None) -> Estimate:
+    """Compare both models at the last step, with documents and seeds as clusters.
+
+    What a seed does to single documents counts twice, so the interval is rather too wide.
+    """
+    ends = [[curve[-1] for curve in losses.curves()] for losses in seeds]
+    deltas = [candidate - baseline for baseline, candidate in ends]
+    return measure_delta(mean_losses(seeds), confidence, deltas)
+
+
+def _geometric_mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.exp(np.mean(np.log(known)))) if len(known) == len(values) else None

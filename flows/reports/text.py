@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mswitch.flows.reports.headline import MINIMUM_UNITS
+from mswitch.flows.reports.intervals import MINIMUM_UNITS
 from mswitch.flows.reports.numbers import (
     NOT_AVAILABLE,
     THIN,

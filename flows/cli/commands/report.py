@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 from cyclopts import App, Parameter
 
 from mswitch.flows.cli.commands.common import Json, finish
-from mswitch.flows.reports.pair import ReportConfig, write_report
+from mswitch.flows.reports.intervals import ReportConfig
+from mswitch.flows.reports.pair import write_report
 
 app = App(name="report")
 

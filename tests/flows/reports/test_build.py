@@ -9,7 +9,8 @@ from report_runs import edit_config, read_config
 from trees import data_bytes
 
 from mswitch.flows.reports import pair as build
-from mswitch.flows.reports.pair import ReportConfig, write_report
+from mswitch.flows.reports.intervals import ReportConfig
+from mswitch.flows.reports.pair import write_report
 from mswitch.pipelines.errors import UserError
 
 FILES = {"report.html", "report.json", "per_language.csv"}

@@ -16,8 +16,8 @@ import pytest
 from report_runs import Scenario, edit_config, read_config, write_runs
 
 from mswitch.flows.reports.distillation import measure_share, write_distillation
+from mswitch.flows.reports.intervals import ReportConfig
 from mswitch.flows.reports.numbers import number
-from mswitch.flows.reports.pair import ReportConfig
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.faults import DISTILLATION_POINTS, VARIABLE
 

@@ -5,22 +5,11 @@ import functools
 
 import numpy as np
 import pytest
-from loss_curves import FAST, SLOW, STEPS, losses_from
+from loss_curves import CONFIG, FAST, SLOW, STEPS, losses_from, result_of
 
-from mswitch.flows.reports.headline import (
-    LanguageResult,
-    clear_after_holm,
-    headline,
-    holm_rejections,
-    pool,
-)
-from mswitch.flows.reports.speedup import (
-    Delta,
-    SpeedUp,
-    measure_delta,
-    measure_speed_up,
-    resample_curves,
-)
+from mswitch.flows.reports.headline import clear_after_holm, headline, measure_language, pool
+from mswitch.flows.reports.intervals import Estimate, holm_rejections
+from mswitch.flows.reports.speedup import SpeedUp
 from mswitch.flows.reports.text import verdict
 
 
@@ -36,7 +25,10 @@ def test_skewness_leaves_the_count_out_on_the_side_where_it_doubles_a_tail():
     def found(*skewness):
         values = [-1.0, -1.0, 1.0, 1.0, 1.0] * (len(skewness) // 5)
         return clear_after_holm(
-            [Delta(v, (v - 0.1, v + 0.1), 1e-9, g) for v, g in zip(values, skewness, strict=True)]
+            [
+                Estimate(v, (v - 0.1, v + 0.1), 1e-9, g)
+                for v, g in zip(values, skewness, strict=True)
+            ]
         )
 
     assert found(*[0.045] * 100) == (40, 60)
@@ -45,36 +37,15 @@ def test_skewness_leaves_the_count_out_on_the_side_where_it_doubles_a_tail():
     # Fewer languages are judged nearer to the middle.
     assert found(*[0.055] * 5) == (2, 3)
     # Without an interval there is no skewness, nor a difference.
-    assert clear_after_holm([Delta(-1.0, None, 1.0)] * 5) == (0, 0)
-
-
-def result_of(lang, baseline, candidate, documents=8, trained=True, noise=0.05):
-    losses = losses_from(baseline, candidate, lang=lang, documents=documents, noise=noise)
-    enough = documents >= 5
-    drawn = resample_curves(losses, 200, 0) if enough else None
-    curves = losses.curves()
-    speed_up = measure_speed_up(STEPS, curves, drawn, 0.95)
-    return LanguageResult(
-        losses=losses,
-        baseline_curve=curves[0],
-        candidate_curve=curves[1],
-        delta=measure_delta(losses, 0.95 if enough else None),
-        speed_up=speed_up,
-        trained=trained,
-        in_headline=enough and trained and speed_up.value is not None,
-    )
-
-
-def summary_of(results):
-    return headline(results, resamples=200, seed=0, confidence=0.95)
+    assert clear_after_holm([Estimate(-1.0, None, 1.0)] * 5) == (0, 0)
 
 
 def test_headline_counts_bounds_as_bounds_and_tells_the_range():
     exact = functools.partial(result_of, documents=40, noise=1e-9)
-    results = [exact(lang, SLOW, FAST) for lang in ("de", "en", "fr")]
-    results += [exact("sw", SLOW, [2, 1, 1, 1, 1])]  # above 10,000
-    results += [exact("yo", SLOW, [9, 9, 9, 9, 9])]  # below 1
-    found = summary_of(results)
+    results = [exact(lang, (SLOW, FAST)) for lang in ("de", "en", "fr")]
+    results += [exact("sw", (SLOW, [2, 1, 1, 1, 1]))]  # above 10,000
+    results += [exact("yo", (SLOW, [9, 9, 9, 9, 9]))]  # below 1
+    found = headline(results, CONFIG)
     assert found["languages_in_headline"] == 5
     assert found["censored"] == {"none": 3, "lower": 1, "upper": 1}
     median = found["median_step_speedup"]
@@ -98,26 +69,26 @@ def test_an_interval_that_may_end_at_a_bound_says_so_and_proves_nothing():
     # As with several seeds, one of which never met the target: a bound above 1.
     def at(lang, value, censored):
         speed_up = SpeedUp(value, censored, None, None, 9000.0, None)
-        return dataclasses.replace(result_of(lang, SLOW, FAST), speed_up=speed_up)
+        return dataclasses.replace(result_of(lang, (SLOW, FAST)), speed_up=speed_up)
 
     exact = [at(lang, 1.7, "none") for lang in ("de", "en", "fr", "sw", "yo", "zu")]
     bounds = [at(lang, 1.6, "upper") for lang in ("fi", "it", "pl", "tr")]
-    summary = {**summary_of([*exact, *bounds]), "confidence_percent": "95"}
+    summary = {**headline([*exact, *bounds], CONFIG), "confidence_percent": "95"}
     median = summary["median_step_speedup"]
     assert (median["value"], median["range"]) == (1.7, [1.7, 1.7])
     assert (median["ci"], median["ci_censored"]) == ([1.6, 1.7], ["upper", "none"])
     assert verdict(summary, "a", "b").startswith("No clear difference")
-    assert summary_of(exact)["median_step_speedup"]["ci_censored"] == ["none", "none"]
+    assert headline(exact, CONFIG)["median_step_speedup"]["ci_censored"] == ["none", "none"]
 
 
 def test_headline_leaves_out_what_cannot_be_judged():
     results = [
-        result_of("de", SLOW, FAST),
-        result_of("en", SLOW, FAST, documents=4),
-        result_of("fr", SLOW, FAST, trained=False),
-        result_of("yo", [3, 4, 5, 6, 7], FAST),
+        result_of("de", (SLOW, FAST)),
+        result_of("en", (SLOW, FAST), documents=4),
+        result_of("fr", (SLOW, FAST), trained=False),
+        result_of("yo", ([3, 4, 5, 6, 7], FAST)),
     ]
-    found = summary_of(results)
+    found = headline(results, CONFIG)
     assert found["languages_in_headline"] == 1
     assert found["languages_under_minimum_documents"] == 1
     assert found["languages_without_training_text"] == 1
@@ -125,27 +96,22 @@ def test_headline_leaves_out_what_cannot_be_judged():
     assert found["median_step_speedup"]["ci"] is None
     assert results[1].speed_up.ci is None
     assert results[1].delta.ci is None
-    empty = summary_of(results[1:])
+    empty = headline(results[1:], CONFIG)
     assert empty["languages_in_headline"] == 0
     assert empty["median_step_speedup"] is None
     assert empty["share_at_least_4x"] is None
 
 
-def pooled_of(results):
-    drawn = {r.losses.lang: [resample_curves(r.losses, 400, 0)] for r in results}
-    return pool(results, drawn, STEPS, seed=0, confidence=0.95)
-
-
 def test_pooling_averages_trained_languages_once_each():
     scales = {"de": 1.0, "en": 2.0, "fr": 0.5, "sw": 1.5, "yo": 3.0}
     results = [
-        result_of(lang, np.multiply(SLOW, s), np.multiply(FAST, s), documents=1 + i, noise=0)
+        result_of(lang, (np.multiply(SLOW, s), np.multiply(FAST, s)), documents=1 + i, noise=0)
         for i, (lang, s) in enumerate(scales.items())
     ]
-    untrained = result_of("zu", np.multiply(SLOW, 50), np.multiply(SLOW, 90), trained=False)
-    found = pooled_of([*results, untrained])
+    untrained = result_of("zu", (np.multiply(SLOW, 50), np.multiply(SLOW, 90)), trained=False)
+    found = pool([*results, untrained], STEPS, CONFIG)
     assert (found.languages, found.documents) == (5, 15)
-    np.testing.assert_allclose(found.baseline_curve, np.multiply(SLOW, 1.6), rtol=1e-9)
+    np.testing.assert_allclose(found.curves[0], np.multiply(SLOW, 1.6), rtol=1e-9)
     # Each language is 10^1.5 times faster, so their average is, however they are drawn.
     assert found.speed_up.value == pytest.approx(10**1.5)
     assert found.speed_up.ci == pytest.approx((10**1.5, 10**1.5))
@@ -160,21 +126,19 @@ def test_pooling_is_paired():
         losses = losses_from(SLOW, SLOW, lang=lang, documents=6, noise=2.0, seed=index)
         better = losses.baseline - 0.1 * losses.tokens[:, None]
         losses = dataclasses.replace(losses, baseline=losses.baseline + 900, candidate=better + 900)
-        delta = measure_delta(losses, None)
-        speed_up = measure_speed_up(STEPS, losses.curves(), None, 0.95)
-        results.append(LanguageResult(losses, *losses.curves(), delta, speed_up, True, False))
-    assert pooled_of(results).delta.ci == pytest.approx((-0.1, -0.1), abs=1e-6)
+        results.append(measure_language([losses], STEPS, True, CONFIG))
+    assert pool(results, STEPS, CONFIG).delta.ci == pytest.approx((-0.1, -0.1), abs=1e-6)
 
 
 def test_pooling_takes_languages_as_clusters():
     # One language apart from the rest must widen the interval though no document varies.
     results = [
-        result_of(lang, SLOW, FAST if lang == "de" else SLOW, documents=1, noise=0)
+        result_of(lang, (SLOW, FAST if lang == "de" else SLOW), documents=1, noise=0)
         for lang in ("de", "en", "fr", "sw", "yo", "zu")
     ]
-    found = pooled_of(results)
+    found = pool(results, STEPS, CONFIG)
     assert found.delta.ci[0] < -0.6
     assert found.delta.ci[1] == 0
-    assert pooled_of([r for r in results if r.losses.lang in ("de", "en")]).speed_up.ci is None
-    untrained = [result_of("zu", SLOW, FAST, trained=False)]
-    assert pooled_of(untrained) is None
+    assert pool(results[:2], STEPS, CONFIG).speed_up.ci is None
+    untrained = [result_of("zu", (SLOW, FAST), trained=False)]
+    assert pool(untrained, STEPS, CONFIG) is None

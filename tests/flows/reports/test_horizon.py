@@ -2,12 +2,10 @@
 
 import numpy as np
 import pytest
-from loss_curves import losses_from
+from loss_curves import CONFIG, result_of
 from made_reports import make_report
 
-from mswitch.flows.reports.headline import LanguageResult
 from mswitch.flows.reports.horizon import LEAST_EVALUATIONS, last_doubling, measure_horizons
-from mswitch.flows.reports.speedup import measure_delta, measure_speed_up, resample_curves
 from mswitch.flows.reports.text import horizon_note
 
 STEPS = np.round(np.geomspace(100, 6400, 13))
@@ -21,49 +19,36 @@ def law(steps):
 
 def horizons_of(candidate, seeds=1):
     """Of six languages whose baseline follows the law, and whose candidate is given."""
-    results, resampled = [], {}
-    for lang in ("de", "en", "fr", "sw", "yo", "zu"):
-        losses = losses_from(law(STEPS), candidate, lang=lang, documents=8, noise=1e-9)
-        curves = losses.curves()
-        speed_up = measure_speed_up(STEPS, curves, None, 0.95)
-        results.append(
-            LanguageResult(
-                losses=losses,
-                baseline_curve=curves[0],
-                candidate_curve=curves[1],
-                delta=measure_delta(losses, 0.95),
-                speed_up=speed_up,
-                trained=True,
-                in_headline=True,
-                seeds=[(curves, speed_up)] * seeds if seeds > 1 else (),
-            )
-        )
-        resampled[lang] = [resample_curves(losses, 200, 0)] * seeds
-    return measure_horizons(results, resampled, STEPS, seed=0, confidence=0.95)
+    pairs = [(law(STEPS), candidate)] * seeds
+    results = [
+        result_of(lang, *pairs, noise=1e-9, steps=STEPS)
+        for lang in ("de", "en", "fr", "sw", "yo", "zu")
+    ]
+    return measure_horizons(results, STEPS, CONFIG)
 
 
 @pytest.mark.parametrize("seeds", [1, 3])
 def test_a_candidate_twice_as_fast_is_so_at_every_horizon(seeds):
     found = horizons_of(law(2 * STEPS), seeds)
-    assert [each.step for each in found] == [int(s) for s in STEPS[LEAST_EVALUATIONS - 1 :]]
+    assert [each["step"] for each in found] == [int(s) for s in STEPS[LEAST_EVALUATIONS - 1 :]]
     for each in found:
-        assert each.median["value"] == pytest.approx(2, rel=0.01)
-        assert each.pooled.speed_up.value == pytest.approx(2, rel=0.01)
-        assert each.languages == 6
+        assert each["median_step_speedup"]["value"] == pytest.approx(2, rel=0.01)
+        assert each["pooled_step_speedup"] == pytest.approx(2, rel=0.01)
+        assert each["languages"] == 6
 
 
 def test_a_candidate_that_pulls_away_is_faster_the_later_one_looks():
     found = horizons_of(law(STEPS**1.2))
-    values = [each.pooled.speed_up.value for each in found]
+    values = [each["pooled_step_speedup"] for each in found]
     assert values == sorted(values)
     for each in found:  # t^1.2 = T, so that T / t = T^(1 - 1/1.2)
-        assert each.pooled.speed_up.value == pytest.approx(each.step ** (1 - 1 / 1.2), rel=0.02)
+        assert each["pooled_step_speedup"] == pytest.approx(each["step"] ** (1 - 1 / 1.2), rel=0.02)
 
 
 def test_an_early_horizon_has_a_bound_where_a_run_of_its_length_may_measure_more(full):
-    first = horizons_of(law(4 * STEPS))[0].pooled.speed_up
-    assert first.censored == "lower"
-    assert first.value < 3
+    first = horizons_of(law(4 * STEPS))[0]
+    assert first["pooled_censored"] == "lower"
+    assert first["pooled_step_speedup"] < 3
     note = full.html.split('id="horizons-h"')[1].split("</figcaption>")[0]
     assert "where “&gt;” marks a bound here, it may measure more" in note
 

@@ -7,7 +7,8 @@ import pyarrow.parquet as pq
 import pytest
 from report_runs import edit_config, read_config
 
-from mswitch.flows.reports.pair import ReportConfig, write_report
+from mswitch.flows.reports.intervals import ReportConfig
+from mswitch.flows.reports.pair import write_report
 from mswitch.pipelines.errors import UserError
 
 

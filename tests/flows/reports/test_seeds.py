@@ -4,22 +4,19 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from loss_curves import FAST, SLOW, STEPS, losses_from
+from loss_curves import CONFIG, FAST, SLOW, STEPS, losses_from
 
-from mswitch.flows.reports import seeds as report_seeds
-from mswitch.flows.reports.headline import LanguageResult, headline, pool
-from mswitch.flows.reports.seeds import (
-    delta_over_seeds,
-    mean_losses,
-    resample_seeds,
-    speed_up_over_seeds,
-    widened,
-)
+from mswitch.flows.reports import intervals
+from mswitch.flows.reports.headline import headline, measure_language, pool
+from mswitch.flows.reports.intervals import resample_seeds, widened
 from mswitch.flows.reports.speedup import (
     LanguageLosses,
+    delta_over_seeds,
+    mean_losses,
     measure_delta,
     measure_speed_up,
     resample_curves,
+    speed_up_over_seeds,
 )
 
 
@@ -159,35 +156,16 @@ def test_of_many_seeds_it_is_the_plain_bootstrap():
     assert resample_seeds(values, generator, 0.95).std() == pytest.approx(1 / 20, rel=0.1)
 
 
-def result_of(lang, candidates):
-    """A language whose seeds' candidates follow these curves."""
-    pairs = [(SLOW, candidate) for candidate in candidates]
-    seeds = seeds_of(*pairs, noise=1e-6, lang=lang)
-    curves = [losses.curves() for losses in seeds]
-    each = [(pair, measure_speed_up(STEPS, pair, None, 0.95)) for pair in curves]
-    mean = mean_losses(seeds)
-    resampled = [resample_curves(losses, 400, 0) for losses in seeds]
-    result = LanguageResult(
-        losses=mean,
-        baseline_curve=mean.curves()[0],
-        candidate_curve=mean.curves()[1],
-        delta=delta_over_seeds(seeds, 0.95),
-        speed_up=found_over(seeds),
-        trained=True,
-        in_headline=True,
-        seeds=each,
-    )
-    return result, resampled
-
-
 @pytest.mark.parametrize("lucky", [FAST, EARLY])
 def test_a_lucky_seed_is_in_the_headline_of_all_languages(lucky):
     """Languages alone would vary by nothing: it is the same in all of them."""
-    made = [result_of(lang, (FAST, lucky, FAST)) for lang in ("de", "en", "fr", "sw", "yo")]
-    results = [result for result, _ in made]
-    found = headline(results, resamples=400, seed=0, confidence=0.95)["median_step_speedup"]
-    drawn = {result.losses.lang: resampled for result, resampled in made}
-    pooled = pool(results, drawn, STEPS, seed=0, confidence=0.95)
+    pairs = [(SLOW, candidate) for candidate in (FAST, lucky, FAST)]
+    results = [
+        measure_language(seeds_of(*pairs, noise=1e-6, lang=lang), STEPS, True, CONFIG)
+        for lang in ("de", "en", "fr", "sw", "yo")
+    ]
+    found = headline(results, CONFIG)["median_step_speedup"]
+    pooled = pool(results, STEPS, CONFIG)
     assert found["ci"][0] <= found["value"] * (1 + 1e-6) <= found["ci"][1] * (1 + 2e-6)
     for low, high in (found["ci"], pooled.speed_up.ci):
         assert (high / low > 10) == (lucky == EARLY)
@@ -208,7 +186,7 @@ def test_the_interval_of_three_seeds_holds_the_truth(simulation, spread):
 
 
 def test_seeds_that_are_only_drawn_do_not_hold_it(simulation, monkeypatch):
-    monkeypatch.setattr(report_seeds, "widened", lambda _all, drawn, _seeds, _confidence: drawn)
+    monkeypatch.setattr(intervals, "widened", lambda _all, drawn, _seeds, _confidence: drawn)
     assert simulation.seeds_coverage(3, 0.5, 30, 4.0, languages=100) <= 0.88
 
 

@@ -10,12 +10,11 @@ from hypothesis import strategies as st
 from loss_curves import FAST, SLOW, STEPS, losses_from
 from scipy.stats import skew, t, ttest_1samp
 
+from mswitch.flows.reports.intervals import document_weights, language_generator
 from mswitch.flows.reports.speedup import (
     LanguageLosses,
-    document_weights,
     isotonic_fit,
     isotonic_fits,
-    language_generator,
     log_speed_ups,
     measure_delta,
     measure_speed_up,

@@ -8,7 +8,8 @@ from made_reports import make_report
 from report_runs import Scenario, edit_config, read_config, write_runs
 
 from mswitch.flows.cli.main import main
-from mswitch.flows.reports.pair import ReportConfig, write_report
+from mswitch.flows.reports.intervals import ReportConfig
+from mswitch.flows.reports.pair import write_report
 from mswitch.pipelines.errors import UserError
 
 FEW = ReportConfig(resamples=100)
