@@ -34,16 +34,23 @@ from mswitch.flows.reports.pages import render_page
 from mswitch.flows.reports.pair import DEFAULT_CONFIG
 from mswitch.flows.reports.pair_data import rounded
 from mswitch.flows.reports.pairs import (
-    TEACHING,
     Pairs,
     check_seeds,
     merged,
     model_names,
     pair_students,
     pair_up,
+    runs_of_one_model,
 )
 from mswitch.flows.reports.publish import publish_files
-from mswitch.flows.reports.runs import Run, are_trained, pair_losses, read_evaluated_run
+from mswitch.flows.reports.runs import (
+    TEACHING,
+    EvaluatedRun,
+    are_trained,
+    check_alike,
+    pair_losses,
+    read_evaluated_run,
+)
 from mswitch.flows.reports.speedup import LanguageLosses, mean_losses, resample_curves
 from mswitch.models.training.run_files import open_files
 from mswitch.pipelines import storage
@@ -85,7 +92,7 @@ def write_distillation(
     """
     with contextlib.ExitStack() as stack:
 
-        def read(runs: Sequence[str | Path], role: str) -> list[Run]:
+        def read(runs: Sequence[str | Path], role: str) -> list[EvaluatedRun]:
             opened = [stack.enter_context(open_files(run)) for run in runs]
             for files in opened:
                 files.refresh(metrics=True)
@@ -107,14 +114,16 @@ def write_distillation(
 
 
 def _write(
-    sides: Mapping[str, Sequence[Run]], out: str | Path, config: ReportConfig
+    sides: Mapping[str, Sequence[EvaluatedRun]], out: str | Path, config: ReportConfig
 ) -> dict[str, Any]:
     baselines, teachers, students, *longs = sides.values()
-    of_teacher = _of_one_model(pair_up(baselines, teachers))
+    runs_of_one_model(teachers)
+    [of_teacher] = pair_up(baselines, teachers)
     of_students = pair_students(of_teacher, students)
     of_long = None
     if longs:
-        of_long = _of_one_model(pair_up(baselines, longs[0], longer=True))
+        runs_of_one_model(longs[0])
+        [of_long] = pair_up(baselines, longs[0], longer=True)
         if len(of_teacher) > 1 or len(of_long) > 1:
             _check_seeds(of_teacher, of_long)
         _check_long(of_long)
@@ -134,14 +143,6 @@ def _write(
     return _summary(data, out, reused=False)
 
 
-def _of_one_model(models: Sequence[Pairs]) -> Pairs:
-    pairs, *others = models
-    if others:
-        [(_, run), *_] = pairs
-        raise UserError(f"--{run.role} is given for several models: give the runs of one")
-    return pairs
-
-
 def _check_seeds(of_teacher: Pairs, others: Pairs) -> None:
     seeds = [[run.seeds[0] for _, run in pairs] for pairs in (of_teacher, others)]
     if seeds[0] != seeds[1]:
@@ -155,10 +156,7 @@ def _check_seeds(of_teacher: Pairs, others: Pairs) -> None:
 def _check_long(of_long: Pairs) -> None:
     """Check that the long baselines are the baselines, with the steps of teacher and student."""
     for baseline, run in of_long:
-        if run.config["model"] != baseline.config["model"]:
-            raise UserError(
-                f"{run.option} is of another model than {baseline.option}: give its own"
-            )
+        check_alike(baseline, run, ("model.",), "give the same model, trained for longer")
         steps = 2 * baseline.steps[-1]  # teacher and student have as many steps as the baseline
         if run.steps[-1] != steps:
             raise UserError(
@@ -340,7 +338,11 @@ def _seeds(data: Mapping[str, Any]) -> str:
 
 
 def _measured(
-    name: str, run: Run, teacher: Run, found: Sequence[_Language], config: ReportConfig
+    name: str,
+    run: EvaluatedRun,
+    teacher: EvaluatedRun,
+    found: Sequence[_Language],
+    config: ReportConfig,
 ) -> dict[str, Any]:
     """What is reported of one student, or of the long baseline."""
     by_language = {}

@@ -1,7 +1,6 @@
 """Write the page of one fine-tuned run, and of a pair of them."""
 
 import base64
-import itertools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +13,9 @@ from mswitch.flows.reports.downstream_figures import Curve, score_panel
 from mswitch.flows.reports.downstream_section import DATA, PAGE, STAGE
 from mswitch.flows.reports.pages import render_page
 from mswitch.flows.reports.pair_data import run_names
+from mswitch.flows.reports.pairs import check_tuned, differ_in_seed, in_order
 from mswitch.flows.reports.publish import publish_files
+from mswitch.flows.reports.runs import TunedRun, read_tuned_run
 from mswitch.flows.reports.scores import (
     Average,
     Result,
@@ -23,13 +24,6 @@ from mswitch.flows.reports.scores import (
 )
 from mswitch.flows.reports.speedup import SpeedUp
 from mswitch.flows.reports.svg import SCREENS, inline_svgs
-from mswitch.flows.reports.tuned_runs import (
-    DECODES,
-    TunedRun,
-    check_alike,
-    read_tuned_run,
-    same_rows,
-)
 from mswitch.pipelines import storage
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.outputs import stage_output
@@ -37,7 +31,6 @@ from mswitch.pipelines.progress import say
 
 #: Raised when the same runs give other figures.
 STATISTICS = 4
-FEWEST_STEPS = 3
 TABLE = "downstream.csv"
 RUN_PAGE, RUN_DATA = "run.html", "run.json"
 
@@ -69,12 +62,12 @@ def write_downstream(
     def read(side: Sequence[str | Path], option: str) -> list[TunedRun]:
         return [read_tuned_run(run, option, task=task, split=split) for run in side]
 
-    baselines = _in_order(read(baseline, "--baseline"))
-    candidates = _in_order(read(candidate, "--candidate"))
+    baselines = in_order(read(baseline, "--baseline"))
+    candidates = in_order(read(candidate, "--candidate"))
     beside = read(scratch, "--scratch")
-    decodes = _check(baselines, candidates, beside)
+    decodes = check_tuned(baselines, candidates, beside)
     models = [baselines, candidates]
-    from_steps = len(baselines) > 1 and not _is_of_seeds(baselines)
+    from_steps = len(baselines) > 1 and not differ_in_seed(baselines)
     if from_steps:
         models = [baselines[-1:], candidates[-1:]]
     models += [[run] for run in beside]
@@ -128,7 +121,7 @@ def write_run_page(
             say(STAGE, f"already complete: {out} holds this page, nothing to do")
             data = json.loads((staged.out / RUN_DATA).read_text(encoding="utf-8"))
         else:
-            results = _measure([[tuned]], _decodes([tuned]), paired=False)
+            results = _measure([[tuned]], list(tuned.predictions), paired=False)
             data = run_data(tuned, Rows([[tuned]], results[0].decode), results)
             files = {RUN_PAGE: _render_run(data), RUN_DATA: storage.json_text(data)}
             publish_files(staged, files)
@@ -141,134 +134,6 @@ def write_run_page(
         "languages": summary["languages"],
         summary["metric"]: average["value"],
     }
-
-
-def _is_of_seeds(runs: Sequence[TunedRun]) -> bool:
-    """Whether runs of a model began with the same step, each with another seed of fine-tuning."""
-    return len({run.origin_step for run in runs}) == 1 and len({run.seed for run in runs}) > 1
-
-
-def _began_with(run: TunedRun) -> tuple[Any, ...]:
-    """The pretraining of a run, and its model."""
-    return (run.origin or {}).get("config_hash"), run.config["model"]
-
-
-def _in_order(runs: Sequence[TunedRun]) -> list[TunedRun]:
-    """The fine-tuned runs of a model by seed, or by the steps that they began with."""
-    if len(runs) == 1:
-        return list(runs)
-    first = runs[0]
-    if _is_of_seeds(runs):
-        for run in runs:
-            if _began_with(run) != _began_with(first):
-                raise UserError(
-                    f"{first.option} and {run.option} began with different models: with several "
-                    "seeds, all are fine-tuned from one"
-                )
-        ordered = sorted(runs, key=lambda run: run.seed)
-        for one, other in itertools.pairwise(ordered):
-            if one.seed == other.seed:
-                raise UserError(
-                    f"{one.option} and {other.option} were both fine-tuned with seed {one.seed}: "
-                    "give one of each seed"
-                )
-        return ordered
-    found: dict[int, TunedRun] = {}
-    for run in runs:
-        if run.origin is None or first.origin is None or run.origin_step is None:
-            raise UserError(
-                f"{run.option} did not begin with another run: of several, each is fine-tuned from "
-                "another checkpoint (mswitch finetune --step) or with another --seed"
-            )
-        if run.origin["config_hash"] != first.origin["config_hash"]:
-            raise UserError(
-                f"{first.option} and {run.option} began with different runs: several are of one "
-                "pretraining, each from another of its checkpoints"
-            )
-        if run.origin_step in found:
-            raise UserError(
-                f"{found[run.origin_step].option} and {run.option} both began with step "
-                f"{run.origin_step:,}: give one of each step"
-            )
-        found[run.origin_step] = run
-    if len(found) < FEWEST_STEPS or min(found) < 1:
-        raise UserError(
-            f"{first.option} and others began with {len(found)} checkpoints of pretraining: a "
-            f"downstream speed-up needs at least {FEWEST_STEPS}, after step 0; or give one run"
-        )
-    return [found[step] for step in sorted(found)]
-
-
-def _check(
-    baselines: Sequence[TunedRun], candidates: Sequence[TunedRun], beside: Sequence[TunedRun]
-) -> list[str]:
-    """Check that all runs can be compared.
-
-    Returns:
-        The ways of decoding that all have.
-    """
-    first, *others = [*baselines, *candidates]
-    for run in (first, *others, *beside):
-        if run.config.get("teacher"):
-            raise UserError(
-                f"{run.option} learned from a teacher: give a run that mswitch train or mswitch "
-                "finetune made on the task"
-            )
-        if not run.trained_as:
-            raise UserError(
-                f"{run.option} was not trained on the examples of {run.task['name']} that it "
-                "predicted: give a run that was, or predict those it was trained on"
-            )
-    _check_sides(baselines, candidates)
-    for run in beside:
-        if run.origin is not None:
-            raise UserError(
-                f"{run.option} began with another run: give one that mswitch train made on the task"
-            )
-        check_alike(first, run, trained=False)
-    runs = [first, *others, *beside]
-    decodes = _decodes(runs)
-    if not decodes:
-        raise UserError(
-            "the runs have no way of decoding in common: predict all with the same --decode"
-        )
-    for decode in decodes:
-        for run in runs[1:]:
-            if not same_rows([first, run], decode):
-                raise UserError(
-                    f"{first.option} and {run.option} predicted different rows: predict both with "
-                    "the same --tasks"
-                )
-    return decodes
-
-
-def _check_sides(baselines: Sequence[TunedRun], candidates: Sequence[TunedRun]) -> None:
-    """Check that both models were fine-tuned alike, with the same seeds or from the same steps."""
-    first, *others = [*baselines, *candidates]
-    if _is_of_seeds(baselines) or _is_of_seeds(candidates):
-        seeds = [[run.seed for run in side] for side in (baselines, candidates)]
-        if seeds[0] != seeds[1]:
-            raise UserError(
-                f"--baseline and --candidate were fine-tuned with the seeds {seeds[0]} and "
-                f"{seeds[1]}: give both with the same ones"
-            )
-        for run in baselines[1:]:
-            check_alike(first, run, trained=True, seeds=True)
-        for ours, theirs in zip(baselines, candidates, strict=True):
-            check_alike(ours, theirs, trained=True)
-        return
-    steps = [[run.origin_step for run in side] for side in (baselines, candidates)]
-    if steps[0] != steps[1] and len(baselines) + len(candidates) > 2:
-        raise UserError(
-            "--baseline and --candidate were fine-tuned from different steps of pretraining "
-            f"({steps[0]} and {steps[1]}): fine-tune both from the same ones"
-        )
-    for run in others:
-        check_alike(first, run, trained=True)
-
-
-def _decodes(runs: Sequence[TunedRun]) -> list[str]:
-    return [decode for decode in DECODES if all(decode in run.predictions for run in runs)]
 
 
 def _measure(

@@ -7,9 +7,9 @@ from mswitch.flows.reports import downstream_text as text
 from mswitch.flows.reports.languages import language_fields
 from mswitch.flows.reports.pair_data import rounded
 from mswitch.flows.reports.publish import csv_text
+from mswitch.flows.reports.runs import DECODES, TunedRun
 from mswitch.flows.reports.scores import Average, Result, Rows, Scores
 from mswitch.flows.reports.speedup import SpeedUp
-from mswitch.flows.reports.tuned_runs import DECODES, TunedRun
 from mswitch.tasks.metric_intervals import MIN_GROUPS, RESAMPLES, Score
 from mswitch.tasks.multitask import leaf_name
 

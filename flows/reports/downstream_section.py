@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mswitch.flows.reports.runs import Run
+from mswitch.flows.reports.runs import EvaluatedRun
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.outputs import read_json_object, read_manifest
 
@@ -36,7 +36,7 @@ class Downstream:
         name = re.sub("[^A-Za-z0-9._-]+", "-", self.data["task"]["name"])
         return f"downstream-{name}-{self.data['summary']['split']}"
 
-    def is_of(self, pairs: Sequence[tuple[Run, Run]]) -> bool:
+    def is_of(self, pairs: Sequence[tuple[EvaluatedRun, EvaluatedRun]]) -> bool:
         """Whether its runs began with those of a pair, of any seed."""
         baseline, candidate = (set(_origins(run["origin"])) for run in self.data["runs"][:2])
         return any(
@@ -84,7 +84,7 @@ def read_downstream(directories: Sequence[str | Path]) -> list[Downstream]:
 
 
 def check_downstream(
-    found: Sequence[Downstream], comparisons: Sequence[Sequence[tuple[Run, Run]]]
+    found: Sequence[Downstream], comparisons: Sequence[Sequence[tuple[EvaluatedRun, EvaluatedRun]]]
 ) -> None:
     """Check that each is of runs that are compared here, and no two of one task and candidate.
 

@@ -23,7 +23,7 @@ from mswitch.flows.reports.pair_page import draw, render
 from mswitch.flows.reports.pairs import Pairs, check_seeds, merged, model_names, pair_up
 from mswitch.flows.reports.publish import publish_files
 from mswitch.flows.reports.runs import (
-    Run,
+    EvaluatedRun,
     are_trained,
     common_steps,
     pair_losses,
@@ -129,7 +129,7 @@ def _write_report(
     if downstream:
         identity["downstream"] = sorted(one.hash for one in downstream)
     if steps is not None:
-        identity["unfinished"] = {"step": steps[-1], "steps": first.planned_steps[-1]}
+        identity["unfinished"] = {"step": steps[-1], "steps": max(first.config["eval_steps"])}
 
     def is_superseded(manifest: Mapping[str, Any]) -> bool:
         before = manifest["config"]
@@ -168,7 +168,7 @@ class Comparison:
     """
 
     pairs: Pairs
-    runs: tuple[Run, Run]
+    runs: tuple[EvaluatedRun, EvaluatedRun]
 
     @classmethod
     def of(cls, pairs: Pairs) -> "Comparison":

@@ -13,14 +13,14 @@ from mswitch.flows.reports.intervals import MINIMUM_UNITS, ReportConfig
 from mswitch.flows.reports.languages import language_fields
 from mswitch.flows.reports.publish import csv_text
 from mswitch.flows.reports.routing import routing_data
-from mswitch.flows.reports.runs import Run
+from mswitch.flows.reports.runs import EvaluatedRun
 from mswitch.flows.reports.speedup import SpeedUp
 
 SIGNIFICANT_DIGITS = 6
 
 
 def report_data(
-    runs: tuple[Run, Run],
+    runs: tuple[EvaluatedRun, EvaluatedRun],
     names: tuple[str, str],
     results: Sequence[LanguageResult],
     pooled: Pooled | None,
@@ -84,7 +84,7 @@ def run_names(baseline: str, candidate: str) -> tuple[str, str]:
     return f"{baseline} (baseline)", f"{candidate} (candidate)"
 
 
-def cost_factors(baseline: Run, candidate: Run) -> dict[str, float | None]:
+def cost_factors(baseline: EvaluatedRun, candidate: EvaluatedRun) -> dict[str, float | None]:
     """What turns a step speed-up into one of FLOPs and one of time, None where not comparable.
 
     Time is compared on the same kind of device only.
@@ -93,7 +93,10 @@ def cost_factors(baseline: Run, candidate: Run) -> dict[str, float | None]:
     same_device = baseline.config["device"] == candidate.config["device"]
     if same_device and baseline.step_secs and candidate.step_secs:
         wall = baseline.step_secs / candidate.step_secs
-    return {"flop": baseline.flops_per_step / candidate.flops_per_step, "wall": wall}
+    return {
+        "flop": baseline.flops_per_step / candidate.flops_per_step,
+        "wall": wall,
+    }
 
 
 def _scaled(value: Any, factor: float | None) -> Any:
@@ -125,7 +128,7 @@ def _speed_up_json(speed_up: SpeedUp, factors: Mapping[str, float | None]) -> di
 
 
 def _language_json(
-    result: LanguageResult, run: Run, factors: Mapping[str, float | None]
+    result: LanguageResult, run: EvaluatedRun, factors: Mapping[str, float | None]
 ) -> dict[str, Any]:
     losses = result.losses
     trained = run.config["languages"].get(losses.lang, {})
@@ -167,7 +170,7 @@ def _pooled_json(
     }
 
 
-def _run_json(run: Run, name: str) -> dict[str, Any]:
+def _run_json(run: EvaluatedRun, name: str) -> dict[str, Any]:
     """What the page says of a run; nothing that depends on where it lies."""
     config = run.config
     steps = int(run.steps[-1])
@@ -206,14 +209,16 @@ def _active_parameters(config: Mapping[str, Any]) -> int:
     return total - sparse + sparse // experts
 
 
-def _routing_json(run: Run) -> dict[str, Any] | None:
+def _routing_json(run: EvaluatedRun) -> dict[str, Any] | None:
     if run.routing is None:
         return None
     model = run.config["model"]
     return routing_data(run.routing, model["encoder_layers"] // model["sparse_every"])
 
 
-def _method(runs: tuple[Run, Run], factors: Mapping[str, float | None]) -> dict[str, Any]:
+def _method(
+    runs: tuple[EvaluatedRun, EvaluatedRun], factors: Mapping[str, float | None]
+) -> dict[str, Any]:
     options = [run.config["train"] for run in runs]
     return {
         "eval_steps": list(runs[0].steps),

@@ -219,8 +219,11 @@ def test_a_long_baseline_is_the_baseline_with_the_steps_of_both(runs, student, l
     cases = [
         ([runs[0]], "are both"),
         ([short], "for 1,262 steps, and .* for 2,000 together: train it with --steps 2000"),
-        ([wide], "wide is of another model than --baseline"),
-        ([long, wide], "--long-baseline is given for several models"),
+        ([wide], r"--long-baseline .*wide differ in model.d_model \(768 and 1024\)"),
+        (
+            [long, wide],
+            "differ in more than their seed .*give the runs of one model as --long-baseline",
+        ),
     ]
     for given, message in cases:
         with pytest.raises(UserError, match=message):
@@ -363,7 +366,7 @@ def test_what_cannot_be_compared_is_refused(runs, student, tmp_path):
         (sparse, "has no teacher: give what mswitch distill made"),
         (other, "--student .*other had another teacher than --teacher .*candidate"),
         (early, "learned from step 200 of --teacher .*, which ended at 1,000"),
-        (longer, "--baseline .* and --student .*longer were trained with different batch_size"),
+        (longer, r"--baseline .* and --student .*longer differ in train.batch_size \(32 and 64\)"),
     ]
     for given, message in cases:
         with pytest.raises(UserError, match=message) as refused:

@@ -209,21 +209,21 @@ def test_seeds_that_are_not_of_both_models_are_refused(tmp_path):
         (sparse[:1], r"with the seeds \[0, 1\] and \[0\]"),
         (
             [*sparse, *of_seeds(tmp_path, "twin", "mswitch-tiny", {0: 5})],
-            "were both fine-tuned with seed 0: give one of each seed",
+            "were both fine-tuned with seed 0: give one of each",
         ),
         (
             [*sparse[:1], *of_seeds(tmp_path, "b", "mswitch-tiny", {1: 5}, batch_size=9)],
-            "batch_size 8 and 9",
+            r"train.batch_size \(8 and 9\)",
         ),
         (
             [*sparse[:1], *of_seeds(tmp_path, "d", "mswitch-tiny", {1: 5}, origin_hash="0" * 16)],
-            "began with different models: with several seeds, all are fine-tuned from one",
+            "began with different models: give runs that were fine-tuned from one",
         ),
     ):
         with pytest.raises(UserError, match=message):
             write_downstream(dense, candidates, out)
     odd = of_seeds(tmp_path, "odd", "mt5-tiny", {3: 4}, steps=80)
-    with pytest.raises(UserError, match=r"differently \(steps 160 and 80\)"):
+    with pytest.raises(UserError, match=r"differ in train.steps \(160 and 80\)"):
         write_downstream(
             [dense[0], *odd], [sparse[0], *of_seeds(tmp_path, "c", "mswitch-tiny", {3: 1})], out
         )
@@ -552,20 +552,40 @@ def test_what_cannot_be_compared_is_refused_with_what_differs(tmp_path):
         (
             [other("rate", base_learning_rate=0.1)],
             {},
-            r"differently \(base_learning_rate 0.001 and",
+            r"differ in train.base_learning_rate \(0.001 and 0.1\)",
         ),
-        ([other("seed", seed=1, steps=80)], {}, r"\(seed 0 and 1, steps 160 and 80\)"),
-        ([other("decay", optimizer="adamw", weight_decay=0.1)], {}, r"weight_decay 0.0 and 0.1"),
-        ([other("float", dtype="float32", z_loss=0)], {}, r"dtype bfloat16 and float32, z_loss"),
-        ([other("parts", microbatches=2)], {}, r"microbatches 1 and 2"),
-        ([other("frozen", freeze="experts")], {}, r"freeze none and experts"),
+        (
+            [other("seed", seed=1, steps=80)],
+            {},
+            r"train.seed \(0 and 1\), train.steps \(160 and 80\)",
+        ),
+        (
+            [other("decay", optimizer="adamw", weight_decay=0.1)],
+            {},
+            r"weight_decay \((None|0.0) and 0.1\)",
+        ),
+        (
+            [other("float", dtype="float32", z_loss=0)],
+            {},
+            r"dtype \(bfloat16 and float32\), train.z_loss",
+        ),
+        ([other("parts", microbatches=2)], {}, r"microbatches \(1 and 2\)"),
+        ([other("frozen", freeze="experts")], {}, r"freeze \(none and experts\)"),
         ([other("greedy", decodes=("greedy",))], {}, r"decoded differently \(labels and greedy\)"),
         ([other("fewer", rows={"de": 20})], {}, "predicted different rows"),
         ([other("origin", origin=100), other("b", origin=200)], {}, "at least 3, after step 0"),
-        ([other("c", origin=100), other("d", origin=100)], {}, "both began with step 100: give"),
-        ([other("e"), other("f", origin_hash="0" * 16, origin=1)], {}, "began with different runs"),
+        (
+            [other("c", origin=100), other("d", origin=100)],
+            {},
+            "were both fine-tuned from step 100: give",
+        ),
+        (
+            [other("e"), other("f", origin_hash="0" * 16, origin=1)],
+            {},
+            "began with different models",
+        ),
         ([other("g"), other("h", origin=None)], {}, "did not begin with another run"),
-        (from_steps(tmp_path)[1], {}, "from different steps of pretraining"),
+        (from_steps(tmp_path)[1], {}, "from the steps of pretraining"),
         (
             [other("k")],
             {"scratch": [other("l", preset="mt5-tiny")]},
@@ -638,7 +658,7 @@ def test_a_run_without_usable_predictions_is_refused(tmp_path):
     path = place / "test-160-labels.parquet"
     whole = path.read_bytes()
     path.write_bytes(whole[:100])
-    refused(r"cannot read test-160-labels.parquet as predictions: remove")
+    refused(r"cannot read toy/test-160-labels.parquet as Parquet: remove")
     path.write_bytes(whole)
     (sparse / "selected.json").write_text('{"step": 80, "values": {}}')
     refused("predicted test with step 160, and step 80 is selected")

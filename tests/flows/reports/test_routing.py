@@ -6,7 +6,6 @@ import re
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from report_runs import Scenario, write_runs
 
@@ -19,7 +18,6 @@ from mswitch.flows.reports.routing import (
     routing_data,
     routing_from_table,
 )
-from mswitch.pipelines.errors import UserError
 
 
 def test_entropy_of_even_shares_is_the_logarithm_of_their_number():
@@ -105,18 +103,3 @@ def test_without_routing_the_report_does_without(tmp_path):
     assert json.loads((tmp_path / "out" / "report.json").read_text())["routing"] is None
     assert "Routing by language" not in (tmp_path / "out" / "report.html").read_text()
     assert not (tmp_path / "out" / "routing.svg").exists()
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda t: t.drop_columns(["expert"]), "routing/100.parquet lacks the column 'expert'"),
-        (lambda t: t.slice(0, 0), "routing/100.parquet counts no tokens"),
-    ],
-)
-def test_damaged_routing_is_named(tmp_path, change, message):
-    runs = write_runs(tmp_path, Scenario({"de": 6}, {"de": 2.0}, steps=100))
-    path = runs[1] / "routing" / "100.parquet"
-    pq.write_table(change(pq.read_table(path)), path)
-    with pytest.raises(UserError, match=message):
-        write_report(*runs, tmp_path / "out")

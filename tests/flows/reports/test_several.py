@@ -195,7 +195,7 @@ def other_mixture(baselines, candidates):
         (two_baselines, r"--baseline .* differ in more than their seed \(preset\): give the runs"),
         (no_baseline_of_a_seed, "trained with seed 2, and no --baseline was: train one with"),
         (other_documents, "evaluated on different documents: evaluate all with the same"),
-        (other_mixture, "different mixtures"),
+        (other_mixture, r"differ in mixture.alpha \(None and 1.0\)"),
     ],
 )
 def test_runs_that_do_not_fit_together_are_named(runs, tmp_path, choose, message):
